@@ -1,0 +1,26 @@
+"""What can go wrong with a cache, said so that it can be mended: file, expected, found, what to do next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+
+class CacheError(Exception):
+    """The cache, or a request to it, is not as it must be. One or two lines for the person at the keyboard."""
+
+    @classmethod
+    def at(cls, file: Path, *, expected: str, found: str, do: str) -> Self:
+        """The error for one file: what was expected there, what was found, what to do next."""
+        return cls(f"{file}: expected {expected}, found {found}. {do}")
+
+
+class CacheChanged(CacheError):
+    """What was opened has been replaced since (compacted, or a stream made anew): open it again."""
+
+
+class MissingSplit(CacheError, KeyError):
+    """The cache has no committed split of that name."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError alone would quote the sentence

@@ -1,0 +1,195 @@
+"""Names, columns and Zarr metadata of the cache.  tracks -> [cache] -> windows
+
+Everything that decides where a byte of the cache lies is here; docs/cache-format.md says the same in prose.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+
+from cache.errors import CacheError
+
+FORMAT: Final = "vibe-cache 1"
+ROWS_PER_SHARD: Final = 8192  # one file, one unit of work, recovery and checking: 32 MiB of float16 features
+ROWS_PER_CHUNK: Final = 64  # what a checksum covers: a 16-frame window touches one or two of them
+NO_KEY: Final = 2**64 - 1  # both words of the key of a row that belongs to no track
+
+MANIFEST: Final = "manifest.json"
+PROVENANCE: Final = "provenance.json"
+FEATURES: Final = "features"
+WRITING: Final = ".writing"  # lock, journal and temporary files of the writer at work
+STAGED: Final = ".commit"  # small files between the commit and their place
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnSpec:
+    """One column: what follows the rows in its shape, its type, and the value that no datum has."""
+
+    trailing: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fill: float | int
+    about: str
+
+    @property
+    def row_bytes(self) -> int:
+        return self.dtype.itemsize * math.prod(self.trailing)
+
+
+def _floats(*trailing: int, about: str) -> ColumnSpec:
+    return ColumnSpec(trailing, np.dtype("<f4"), math.nan, about)
+
+
+def _flag(about: str) -> ColumnSpec:
+    return ColumnSpec((), np.dtype("u1"), 255, about)
+
+
+COLUMNS: Final[Mapping[str, ColumnSpec]] = MappingProxyType(
+    {
+        "frame_index": ColumnSpec((), np.dtype("<i8"), -1, "the video's own frame count, from 0"),
+        "bbox": _floats(4, about="centre x, centre y, width, height: px of the full picture"),
+        "kp_2d": _floats(49, 3, about="x px, y px, confidence 0..1"),
+        "kp_3d": _floats(49, 4, about="x m, y m, z m, confidence: camera axes, pelvis at 0"),
+        "kp_3d_eval": _floats(14, 3, about="x m, y m, z m: camera axes"),
+        "trans": _floats(3, about="m"),
+        "pose": _floats(72, about="SMPL axis-angle, rad, global orientation in the camera"),
+        "betas": _floats(10, about="SMPL shape"),
+        "has_3d": _flag("kp_3d is known in this row"),
+        "has_smpl": _flag("pose and betas are known in this row"),
+        "valid": _flag("evaluation may use this row"),
+    }
+)
+
+
+def stream_columns(stream: str, dim: int, dtype: str) -> dict[str, ColumnSpec]:
+    """The three arrays of a feature stream, by their folder below `features`."""
+    return {
+        stream: ColumnSpec((dim,), np.dtype(dtype).newbyteorder("<"), math.nan, "features"),
+        f"{stream}_ok": ColumnSpec((), np.dtype("u1"), 255, "1: features are there; 0: the picture was not readable"),
+        f"{stream}_key": ColumnSpec((2,), np.dtype("<u8"), NO_KEY, "what the features were computed from, hashed"),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """How rows are cut into shards (files) and chunks (checksums)."""
+
+    rows_per_shard: int = ROWS_PER_SHARD
+    rows_per_chunk: int = ROWS_PER_CHUNK
+
+    def __post_init__(self) -> None:
+        if self.rows_per_chunk < 1 or self.rows_per_shard < 1 or self.rows_per_shard % self.rows_per_chunk:
+            raise CacheError(
+                f"a shard of {self.rows_per_shard} rows cannot be cut into chunks of {self.rows_per_chunk}: "
+                "choose a positive multiple"
+            )
+
+    @property
+    def chunks(self) -> int:
+        return self.rows_per_shard // self.rows_per_chunk
+
+    def shards(self, extent: int) -> int:
+        """How many shards `extent` rows take, the last one partly filled.
+
+        >>> Geometry(8, 4).shards(17)
+        3
+        """
+        return -(-extent // self.rows_per_shard)
+
+    def boundary(self, extent: int) -> int:
+        """The first row at which a new commit may start."""
+        return self.shards(extent) * self.rows_per_shard
+
+
+def check_names(split: str, stream: str | None = None) -> None:
+    """Refuse names that would leave the cache's folder or meet its own files (CacheError)."""
+    parts = split.split("/")
+    if len(parts) != 2 or not all(_NAME.fullmatch(part) for part in parts):
+        raise CacheError(f"{split!r} is no split's name: expected <dataset>/<split> of letters, digits and _ . + -")
+    if stream is not None and (not _NAME.fullmatch(stream) or stream.endswith(("_ok", "_key"))):
+        raise CacheError(f"{stream!r} is no stream's name: expected letters, digits and _ . + -, not ending in _ok or _key")
+
+
+def shard_file(array: Path, shard: int, trailing: tuple[int, ...]) -> Path:
+    """Zarr's default chunk key: c/<shard>/0/0, one number per dimension.
+
+    >>> shard_file(Path("kp_2d"), 5, (49, 3)).as_posix()
+    'kp_2d/c/5/0/0'
+    """
+    return array.joinpath("c", str(shard), *("0" for _ in trailing))
+
+
+_CRC32C: Final = {"name": "crc32c"}
+
+
+def _bytes_codec(dtype: np.dtype[Any]) -> dict[str, Any]:
+    return {"name": "bytes", "configuration": {"endian": "little"}} if dtype.itemsize > 1 else {"name": "bytes"}
+
+
+def _metadata(
+    shape: tuple[int, ...],
+    chunk: tuple[int, ...],
+    dtype: np.dtype[Any],
+    fill: float | int,
+    codecs: list[dict[str, Any]],
+    about: str,
+) -> bytes:
+    fill_json = "NaN" if isinstance(fill, float) and math.isnan(fill) else fill
+    return json_file(
+        {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": list(shape),
+            "data_type": dtype.name,
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk)}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": fill_json,
+            "codecs": codecs,
+            "attributes": {"about": about} if about else {},
+        }
+    )
+
+
+def column_metadata(spec: ColumnSpec, extent: int, geometry: Geometry) -> bytes:
+    """zarr.json of a column with `extent` rows: uncompressed, a crc32c on every chunk and on the index."""
+    sharding = {
+        "chunk_shape": [geometry.rows_per_chunk, *spec.trailing],
+        "codecs": [_bytes_codec(spec.dtype), _CRC32C],
+        "index_codecs": [_bytes_codec(np.dtype("<u8")), _CRC32C],
+        "index_location": "end",
+    }
+    return _metadata(
+        (extent, *spec.trailing),
+        (geometry.rows_per_shard, *spec.trailing),
+        spec.dtype,
+        spec.fill,
+        [{"name": "sharding_indexed", "configuration": sharding}],
+        spec.about,
+    )
+
+
+def table_metadata(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    """zarr.json of a table's array: one chunk holds it all."""
+    chunk = tuple(max(1, n) for n in shape)
+    fill = math.nan if dtype.kind == "f" else 0
+    return _metadata(shape, chunk, dtype, fill, [_bytes_codec(dtype), _CRC32C], "")
+
+
+def group_metadata() -> bytes:
+    """zarr.json of a group: the cache, a dataset, a split, its features."""
+    return json_file({"zarr_format": 3, "node_type": "group", "attributes": {}})
+
+
+def json_file(value: Mapping[str, Any]) -> bytes:
+    """The text of every JSON file in the cache: sorted, indented, one line feed at the end."""
+    return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()

@@ -1,0 +1,99 @@
+"""One shard: encode, decode, check.  tracks -> [cache] -> windows
+
+A shard is one file of Zarr's `sharding_indexed` codec: chunks of rows, each followed by its crc32c, then an index of
+(offset, size) pairs for all chunks and the index's own crc32c. Chunks of padding rows are absent from the index.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.durable import publish, write_synced
+from cache.errors import CacheError
+from cache.layout import ColumnSpec, Geometry
+
+ABSENT: Final = 2**64 - 1  # offset and size of a chunk that the shard does not hold
+REPAIR: Final = "The file is damaged: restore it, or remove the split and convert (for a stream: extract --replace) again."
+
+
+def crc32c(data: bytes) -> bytes:
+    """The checksum as Zarr stores it: CRC-32C, little endian. `data` is bytes or a read-only view of bytes."""
+    return int(google_crc32c.value(data)).to_bytes(4, "little")
+
+
+def encode(rows: NDArray[Any], spec: ColumnSpec, geometry: Geometry) -> bytes:
+    """`rows` (n, *trailing), n up to a shard's rows -> the bytes of the shard file.
+
+    The last chunk is filled up with the fill value; chunks that hold only padding are absent.
+    """
+    if rows.dtype != spec.dtype or rows.shape[1:] != spec.trailing or not 0 < len(rows) <= geometry.rows_per_shard:
+        raise ValueError(f"{rows.dtype}{rows.shape} is no shard of {spec}")
+    index = np.full((geometry.chunks, 2), ABSENT, "<u8")
+    pieces: list[bytes] = []
+    offset = 0
+    for chunk, start in enumerate(range(0, len(rows), geometry.rows_per_chunk)):
+        part = rows[start : start + geometry.rows_per_chunk]
+        if len(part) < geometry.rows_per_chunk:
+            padding = np.full((geometry.rows_per_chunk - len(part), *spec.trailing), spec.fill, spec.dtype)
+            part = np.concatenate([part, padding])
+        data = part.tobytes()
+        pieces += data, crc32c(data)
+        index[chunk] = offset, len(data) + 4
+        offset += len(data) + 4
+    packed = index.tobytes()
+    return b"".join([*pieces, packed, crc32c(packed)])
+
+
+def record(data: bytes) -> str:
+    """What the manifest keeps of a shard: its size in bytes and the crc32c of the whole file."""
+    return f"{len(data)}:{google_crc32c.value(data):08x}"
+
+
+def write(file: Path, temporary: Path, data: bytes) -> str:
+    """Write one shard so that its name appears only when its bytes are on the disk. Returns its record."""
+    write_synced(temporary, data)
+    publish(temporary, file)
+    return record(data)
+
+
+def parse_index(packed: bytes, chunks: int, size: int, file: Path) -> NDArray[np.uint64]:
+    """The (chunks, 2) offsets and sizes out of the index's bytes with its checksum; CacheError when they cannot be."""
+    body, found = packed[:-4], packed[-4:]
+    if len(packed) != chunks * 16 + 4 or crc32c(body) != found:
+        raise CacheError.at(file, expected="a shard index with its checksum", found="a damaged index", do=REPAIR)
+    index = np.frombuffer(body, "<u8").reshape(chunks, 2)
+    held = index[index[:, 0] != ABSENT]
+    if (held > size).any() or (held.sum(axis=1) > size).any():
+        raise CacheError.at(file, expected=f"chunks within {size} bytes", found="chunks beyond its end", do=REPAIR)
+    return index
+
+
+def decode(data: bytes, spec: ColumnSpec, geometry: Geometry, file: Path) -> NDArray[Any]:
+    """The bytes of a shard file -> (rows_per_shard, *trailing), absent chunks as fill values. Checks every checksum."""
+    out = np.full((geometry.rows_per_shard, *spec.trailing), spec.fill, spec.dtype)
+    tail = geometry.chunks * 16 + 4
+    index = parse_index(data[-tail:], geometry.chunks, len(data), file)
+    for chunk, (offset, size) in enumerate(index.tolist()):
+        if offset == ABSENT:
+            continue
+        body = data[offset : offset + size - 4]
+        where = slice(chunk * geometry.rows_per_chunk, (chunk + 1) * geometry.rows_per_chunk)
+        if len(body) != out[where].nbytes or crc32c(body) != data[offset + size - 4 : offset + size]:
+            raise damaged_chunk(file, chunk, where.start)
+        out[where] = np.frombuffer(body, spec.dtype).reshape(-1, *spec.trailing)
+    return out
+
+
+def damaged_chunk(file: Path, chunk: int, first_row: int) -> CacheError:
+    """The error for a chunk whose bytes do not match their checksum. `first_row` counts within the shard."""
+    return CacheError.at(
+        file,
+        expected=f"chunk {chunk} (rows from {first_row} of the shard) to match its checksum",
+        found="other bytes",
+        do=REPAIR,
+    )

@@ -1,0 +1,1 @@
+"""Raw datasets -> tracks -> features. Plain functions; no Luigi, no training."""

@@ -1,0 +1,120 @@
+"""What became of every raw video: found = kept + dropped by reason, in person-frames and in tracks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+
+@dataclass(slots=True)
+class VideoAccount:
+    """One raw video. A reader fills it while it reads; `check` holds the promise at commit.
+
+    Frames are person-frames: one person in one frame is one frame here and one row in the cache.
+    """
+
+    name: str
+    found: int = 0  # annotated person-frames in the raw files
+    kept: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)  # reason -> person-frames
+    tracks_kept: int = 0
+    tracks_dropped: Counter[str] = field(default_factory=Counter)  # reason -> tracks
+    set_aside: str = ""  # the reason, when the whole video cannot be used
+    message: str = ""  # the full sentence for that
+    notes: list[str] = field(default_factory=list)  # differences that cost no frame, or explain a reason
+
+    def drop(self, reason: str, frames: int) -> None:
+        """Count `frames` person-frames as left out for `reason`; nothing when there are none."""
+        if frames:
+            self.dropped[reason] += int(frames)
+
+    def drop_track(self, reason: str, frames: int) -> None:
+        """Count a whole track, and its remaining frames, as left out."""
+        self.tracks_dropped[reason] += 1
+        self.drop(reason, frames)
+
+    def keep_track(self, frames: int) -> None:
+        self.tracks_kept += 1
+        self.kept += int(frames)
+
+    def put_aside(self, reason: str, message: str) -> None:
+        """The video cannot be used: whatever was found in it counts under `reason`."""
+        self.set_aside, self.message = reason, message
+        self.kept, self.tracks_kept = 0, 0
+        self.dropped = Counter({reason: self.found} if self.found else {})
+        self.tracks_dropped = Counter()
+
+    def check(self) -> None:
+        """Raise AssertionError unless found = kept + dropped: a reader that loses frames silently is a bug."""
+        accounted = self.kept + sum(self.dropped.values())
+        if self.found != accounted:
+            reasons = dict(self.dropped)
+            raise AssertionError(
+                f"{self.name}: found {self.found} person-frames, but kept {self.kept} + dropped {reasons} = {accounted}"
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "found": self.found,
+            "kept": self.kept,
+            "dropped": dict(sorted(self.dropped.items())),
+            "tracks_kept": self.tracks_kept,
+            "tracks_dropped": dict(sorted(self.tracks_dropped.items())),
+            "set_aside": self.set_aside,
+            "message": self.message,
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> Self:
+        counters = {key: Counter(raw[key]) for key in ("dropped", "tracks_dropped")}
+        return cls(**{**raw, **counters})
+
+
+class Accounting:
+    """The accounts of all videos of a split, in reading order."""
+
+    def __init__(self, accounts: Iterable[VideoAccount] = ()) -> None:
+        self._accounts: dict[str, VideoAccount] = {a.name: a for a in accounts}
+
+    def video(self, name: str) -> VideoAccount:
+        """The account of `name`, opened at the first call."""
+        return self._accounts.setdefault(name, VideoAccount(name))
+
+    def __iter__(self) -> Iterator[VideoAccount]:
+        return iter(self._accounts.values())
+
+    def __len__(self) -> int:
+        return len(self._accounts)
+
+    def totals(self) -> dict[str, Any]:
+        """Counts over all videos, ready for the manifest."""
+        dropped: Counter[str] = Counter()
+        tracks_dropped: Counter[str] = Counter()
+        aside: Counter[str] = Counter()
+        for account in self:
+            dropped.update(account.dropped)
+            tracks_dropped.update(account.tracks_dropped)
+            if account.set_aside:
+                aside[account.set_aside] += 1
+        kept = sum(1 for a in self if a.tracks_kept)
+        return {
+            "frames": {
+                "found": sum(a.found for a in self),
+                "kept": sum(a.kept for a in self),
+                "dropped": dict(sorted(dropped.items())),
+            },
+            "tracks": {
+                "kept": sum(a.tracks_kept for a in self),
+                "dropped": dict(sorted(tracks_dropped.items())),
+            },
+            "videos": {
+                "found": len(self),
+                "kept": kept,
+                "set_aside": dict(sorted(aside.items())),
+                "without_tracks": len(self) - kept - sum(aside.values()),
+            },
+        }

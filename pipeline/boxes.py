@@ -1,0 +1,90 @@
+"""Person boxes from keypoints.  raw -> [tracks] -> features -> windows
+
+A box is (cx, cy, w, h) in pixels of the source picture, square, before the crop margin.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d, median_filter
+
+Floats = NDArray[np.floating]
+
+MIN_SIDE_PX: Final = 1.0  # a tight box smaller than this shows nothing
+MIN_DIAGONAL_PX: Final = 0.5  # an extent smaller than this is no detection
+REFERENCE_PX: Final = 150.0  # a person whose extent has this diagonal has scale 1
+
+
+def extents(kp_2d: Floats, threshold: float = 0.0) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Corners (N, 2, 2) of the joints with confidence above `threshold`, and (N,) whether there is any such joint.
+
+    kp_2d is (N, J, 3) px px confidence. Rows without a joint have corners at 0. Joints that are not finite do not count.
+    """
+    points = np.asarray(kp_2d, np.float64)
+    seen = (points[..., 2] > threshold) & np.isfinite(points).all(axis=-1)
+    low = np.where(seen[..., None], points[..., :2], np.inf).min(axis=1, initial=np.inf)
+    high = np.where(seen[..., None], points[..., :2], -np.inf).max(axis=1, initial=-np.inf)
+    any_seen = seen.any(axis=1)
+    return np.where(any_seen[:, None, None], np.stack([low, high], axis=1), 0.0), any_seen
+
+
+def tight_boxes(kp_2d: Floats, factor: float = 1.0) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Extent of the visible joints, made square by its larger side, times `factor`.
+
+    kp_2d is (N, J, 3); a joint is visible when its confidence is above 0. Returns boxes (N, 4) cxcywh px, and two
+    reasons to drop a row: (N,) `empty` (no visible joint) and (N,) `degenerate` (visible, but the larger side is under
+    a pixel).
+    """
+    corners, any_seen = extents(kp_2d)
+    centre = corners.mean(axis=1)
+    side = (corners[:, 1] - corners[:, 0]).max(axis=1)
+    boxes = np.concatenate([centre, np.repeat(side[:, None] * factor, 2, axis=1)], axis=1)
+    return boxes.astype(np.float32), ~any_seen, any_seen & (side < MIN_SIDE_PX)
+
+
+def smooth_boxes(
+    kp_2d: Floats, threshold: float = 0.3, median: int = 11, sigma: float = 8
+) -> tuple[NDArray[np.float32], int, int]:
+    """Boxes of one person over time, robust against single bad detections.
+
+    kp_2d is (N, J, 3), one row a frame. Each frame's extent of the joints above `threshold` gives a centre and a
+    scale = 150 / diagonal; frames without one, between two that have one, are interpolated linearly; centre and scale
+    then go through a median filter (zero-padded) and a Gaussian (mirrored). Returns (boxes, first, stop): cxcywh px for
+    the frames [first, stop) from the first to the last detection, side 150 / scale, no margin; (0, 4) boxes, 0 and 0
+    when nothing was detected.
+
+    With fewer than (median + 1) / 2 frames zero padding would be the median itself and the side infinite: the median
+    filter is then as wide as the frames there are (odd).
+    """
+    corners, any_seen = extents(kp_2d, threshold)
+    diagonal = np.linalg.norm(corners[:, 1] - corners[:, 0], axis=-1)
+    detected = np.flatnonzero(any_seen & (diagonal >= MIN_DIAGONAL_PX))
+    if not len(detected):
+        return np.zeros((0, 4), np.float32), 0, 0
+    first, stop = int(detected[0]), int(detected[-1]) + 1
+    values = np.column_stack([corners[detected].mean(axis=1), REFERENCE_PX / diagonal[detected]])  # cx, cy, scale
+    every = np.arange(first, stop)
+    smooth = np.column_stack([_smooth(np.interp(every, detected, column), median, sigma) for column in values.T])
+    side = REFERENCE_PX / smooth[:, 2]
+    return np.column_stack([smooth[:, :2], side, side]).astype(np.float32), first, stop
+
+
+def _smooth(column: NDArray[np.float64], median: int, sigma: float) -> NDArray[np.float64]:
+    if 2 * len(column) <= median:
+        median = len(column) - 1 + len(column) % 2
+    robust = median_filter(column, size=median, mode="constant", cval=0.0)  # scipy.signal.medfilt, at any length
+    smooth: NDArray[np.float64] = gaussian_filter1d(robust, sigma)  # its default mode mirrors: d c b a | a b c d
+    return smooth
+
+
+def intersection_over_union(a: Floats, b: Floats) -> NDArray[np.float64]:
+    """(A, 2, 2) and (B, 2, 2) corners -> (A, B) shared area over joint area, 0 for boxes without area."""
+    low = np.maximum(a[:, None, 0], b[None, :, 0])
+    high = np.minimum(a[:, None, 1], b[None, :, 1])
+    shared = np.clip(high - low, 0, None).prod(axis=-1)
+    area_a, area_b = ((box[:, 1] - box[:, 0]).prod(axis=-1) for box in (a, b))
+    union = area_a[:, None] + area_b[None] - shared
+    return np.divide(shared, union, out=np.zeros_like(shared, np.float64), where=union > 0)

@@ -1,0 +1,236 @@
+"""Raw dataset -> committed rows, in parallel, resumable.  [raw -> tracks -> rows] -> features -> windows
+
+`plan_conversion` looks at names, sizes and times and says what would be done; `convert` does it. Worker processes read
+videos, one process writes rows, in the order of the videos: one worker and eight give the same bytes.
+"""
+
+from __future__ import annotations
+
+import functools
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import joblib
+import numpy as np
+
+import cache
+from cache import fingerprint
+from pipeline import assets, inputs
+from pipeline.accounting import Accounting, VideoAccount
+from pipeline.datasets.base import Dataset, RawVideo
+from pipeline.errors import PipelineError
+from pipeline.progress import Progress, silent
+from pipeline.stand_in import is_stand_in, refuse_mixture
+from pipeline.track import Track
+
+if TYPE_CHECKING:
+    from pipeline.body import Body
+
+IN_PROCESS: Final = 24  # up to this many videos, starting worker processes costs more than it saves
+PER_FRAME: Final = ("frame_index", "bbox", "kp_2d", "kp_3d", "kp_3d_eval", "trans", "pose", "betas")
+FLAGS: Final = ("has_3d", "has_smpl", "valid")
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionPlan:
+    """What a conversion would do, and why. Cheap to make: it reads no label that has not changed."""
+
+    dataset: Dataset
+    split: str
+    raw: Path
+    root: Path
+    body: Path | None
+    reader: Mapping[str, Any]  # all that decides the tracks besides the raw files
+    append: tuple[RawVideo, ...]  # new or changed
+    drop: tuple[str, ...]  # committed videos that changed or are gone
+    kept: int  # committed videos that stay as they are
+    stamps: Mapping[str, inputs.Stamp]
+    why: str  # in words; "" when there is nothing to do
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset.name}/{self.split}"
+
+    @property
+    def up_to_date(self) -> bool:
+        return not self.why
+
+    @property
+    def identity(self) -> str:
+        """What a killed run must have been doing for this one to go on from it."""
+        videos = {video.name: self.stamps[video.name] for video in self.append}
+        return fingerprint({"reader": dict(self.reader), "append": videos, "drop": sorted(self.drop)})
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What a conversion did. `totals` are over all videos of the split, the untouched ones included."""
+
+    plan: ConversionPlan
+    totals: Mapping[str, Any]
+    set_aside: tuple[VideoAccount, ...]  # of the videos read now
+
+
+def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> dict[str, Any]:
+    """All that can change a split's tracks besides its raw files.
+
+    Raises StandInMixed when a stand-in and the real thing would meet, MissingAssets when the body's files are not there.
+    """
+    parts: dict[str, Any] = {
+        "dataset": dataset.name,
+        "split": split,
+        "version": dataset.version,
+        "parameters": dataset.parameters(),
+        "stand_in": is_stand_in(raw),
+        "body": None,
+    }
+    if dataset.uses_body and body is not None:
+        digest, body_stands_in = assets.digest(body)
+        refuse_mixture(raw, parts["stand_in"], body, body_stands_in)
+        parts["body"] = digest
+    return parts
+
+
+def plan_conversion(dataset: Dataset, split: str, *, raw: Path, root: Path, body: Path | None = None) -> ConversionPlan:
+    """Compare what lies in the raw folder with what the cache has of it.
+
+    Raises RawDataError when the raw folder is missing or not the dataset's, PipelineError for an unknown split.
+    """
+    dataset.check_split(split)
+    videos = dataset.videos(raw, split)
+    reader = reader_parts(dataset, split, raw, body)
+    stamps = {video.name: inputs.stamp(raw, video) for video in videos}
+    committed = cache.committed(root, f"{dataset.name}/{split}")
+    make = functools.partial(ConversionPlan, dataset, split, raw, root, body, reader, stamps=stamps)
+    if committed is None:
+        return make(append=tuple(videos), drop=(), kept=0, why="not converted yet")
+    known = committed.videos
+    if changed := differences(committed.manifest["reader"], reader):
+        return make(append=tuple(videos), drop=tuple(known), kept=0, why="; ".join(changed))
+
+    seen = committed.provenance.get("stamps", {})
+    new = [v for v in videos if v.name not in known]
+    altered = [v for v in videos if v.name in known and _has_changed(raw, v, stamps, seen, known[v.name].fingerprint)]
+    gone = sorted(known.keys() - stamps.keys())
+    told = [(len(new), "new"), (len(altered), "changed"), (len(gone), "removed")]
+    why = ", ".join(f"{n} {word} video{'s' if n > 1 else ''}" for n, word in told if n)
+    append = tuple(sorted(new + altered, key=lambda v: v.name))
+    drop = tuple(sorted([v.name for v in altered] + gone))
+    return make(append=append, drop=drop, kept=len(known) - len(drop), why=why)
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Which parts of a fingerprint differ, in words.
+
+    >>> differences({"version": 1, "body": None}, {"version": 2, "body": None})
+    ['version was 1, is 2']
+    """
+    keys = sorted(before.keys() | now.keys())
+    return [f"{k} was {before.get(k)}, is {now.get(k)}" for k in keys if before.get(k) != now.get(k)]
+
+
+def convert(
+    plan: ConversionPlan, *, workers: int = 1, strict: bool = False, progress: Progress = silent
+) -> Conversion:
+    """Read the plan's videos and commit their rows. Killed at any point and started again, it ends with the same bytes.
+
+    A video that cannot be used is set aside with its reason; with `strict` it raises PipelineError instead and nothing
+    is committed. Raises cache.CacheError when another process writes the split.
+    """
+    columns = plan.dataset.columns(plan.split, body=plan.reader["body"] is not None)
+    provenance = {"raw": str(plan.raw.resolve()), "stamps": dict(plan.stamps)}
+    with cache.SplitWriter(plan.root, plan.name, columns=columns, plan=plan.identity, provenance=provenance) as writer:
+        writer.begin(drop=plan.drop)
+        journalled = set(writer.journalled)
+        todo = [video for video in plan.append if video.name not in journalled]
+        done = len(plan.append) - len(todo)
+        progress(done, len(plan.append), "")
+        for read in _read_all(plan, todo, workers):
+            if strict and read.account.set_aside:
+                raise PipelineError(f"{plan.name}: {read.account.message} (--strict: nothing was committed)")
+            writer.append(read.entry, read.rows)
+            done += 1
+            progress(done, len(plan.append), read.entry.name)
+        accounts = {v.name: VideoAccount.from_dict(dict(v.account)) for v in writer.videos.values()}
+        totals = Accounting(accounts.values()).totals()
+        writer.commit({"reader": dict(plan.reader), "stand_in": plan.reader["stand_in"], "accounting": totals})
+    appended = {video.name for video in plan.append}
+    aside = tuple(a for a in accounts.values() if a.set_aside and a.name in appended)
+    return Conversion(plan, totals, aside)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    entry: cache.VideoEntry
+    rows: Sequence[cache.TrackRows]
+    account: VideoAccount
+
+
+def _read_all(plan: ConversionPlan, videos: Sequence[RawVideo], workers: int) -> Iterator[_Read]:
+    """Every video read, in order, at most a few ahead of the writer."""
+    job = functools.partial(_read_one, plan.dataset, plan.split, plan.raw, plan.body if plan.reader["body"] else None)
+    if workers == 1 or len(videos) <= IN_PROCESS:
+        yield from map(job, videos)
+        return
+    parallel = joblib.Parallel(n_jobs=workers, return_as="generator", pre_dispatch="2*n_jobs", batch_size=1)
+    yield from parallel(joblib.delayed(job)(video) for video in videos)
+
+
+def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video: RawVideo) -> _Read:
+    digest = inputs.video_digest(raw, video)
+    try:
+        tracks, account = dataset.read_accounted(raw, split, video, _body(body))
+    except Exception as error:  # noqa: BLE001 - one video must not end a run of ten hours; it is counted and told
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        account = VideoAccount(video.name)
+        place = f"{Path(where.filename).name}:{where.lineno}"
+        account.put_aside("unexpected_error", f"{video.name}: {type(error).__name__}: {error} (at {place})")
+        tracks = []
+    source = next((track.frames for track in tracks if track.frames is not None), None)
+    width, height = source.size() if source is not None else (0, 0)
+    entry = cache.VideoEntry(
+        name=video.name,
+        source=source.spec if source is not None else "",
+        pixels=source.digest() if source is not None else "",
+        width=width,
+        height=height,
+        fingerprint=digest,
+        account=account.as_dict(),
+    )
+    return _Read(entry, [_rows(track) for track in tracks], account)
+
+
+@functools.cache
+def _body(folder: Path | None) -> Body | None:
+    """The body model, loaded once in each process, and only where a reader needs it."""
+    if folder is None:
+        return None
+    from pipeline.body import Body  # imports torch
+
+    return Body.load(folder)
+
+
+def _rows(track: Track) -> cache.TrackRows:
+    columns = {name: getattr(track, name) for name in PER_FRAME}
+    columns |= {name: None if (flag := getattr(track, name)) is None else flag.astype(np.uint8) for name in FLAGS}
+    return cache.TrackRows(
+        name=track.name,
+        video=track.video,
+        step=track.step,
+        fps=track.fps,
+        crop_scale=track.crop_scale,
+        gender=track.gender,
+        intrinsics=track.intrinsics,
+        columns={name: array for name, array in columns.items() if array is not None},
+    )
+
+
+def _has_changed(
+    raw: Path, video: RawVideo, stamps: Mapping[str, inputs.Stamp], seen: Mapping[str, inputs.Stamp], digest: str
+) -> bool:
+    if seen.get(video.name) == stamps[video.name]:
+        return False
+    return inputs.video_digest(raw, video) != digest  # only a time may differ: the content decides

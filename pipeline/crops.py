@@ -1,0 +1,67 @@
+"""One person cut out of a picture, and keypoints mapped with it.  raw -> tracks -> [crops] -> features -> windows
+
+Pixels and keypoints go through the same affine map: a dot drawn at keypoint (x, y) is found in the crop where
+`crop_affine` takes (x, y). Pixel (i, j) of a picture has its centre at x = j, y = i.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.frames import Image
+from pipeline.track import CROP_SCALE
+
+Floats = NDArray[np.floating]
+
+CROP_SIZE: Final = 224  # px, the side of a crop
+LARGEST_PX: Final = 2.0**20  # a crop this wide shows a picture as less than a pixel; OpenCV's integers end at 2^21
+
+
+def crop_affine(bbox: Floats, scale: float = CROP_SCALE, size: int = CROP_SIZE) -> NDArray[np.float64]:
+    """(..., 4) cxcywh px -> (..., 2, 3): the map from picture to crop pixels.
+
+    It takes the centre of the box, scaled by `scale`, to (size / 2, size / 2) and its width and height to `size`.
+    Raises ValueError for a box that is not finite or has no area.
+    """
+    box = np.asarray(bbox, np.float64)
+    if not (np.isfinite(box).all() and (box[..., 2:] > 0).all() and 0 < scale < np.inf):
+        raise ValueError(f"no crop has box {box.tolist()} and scale {scale}: centre, size and scale must be finite, size > 0")
+    zoom = size / (box[..., 2:] * scale)
+    matrix = np.zeros((*box.shape[:-1], 2, 3))
+    matrix[..., 0, 0], matrix[..., 1, 1] = zoom[..., 0], zoom[..., 1]
+    matrix[..., 2] = size / 2 - zoom * box[..., :2]
+    return matrix
+
+
+def crop_person(image: Image, bbox: Floats, scale: float = CROP_SCALE, size: int = CROP_SIZE) -> Image:
+    """(H, W, 3) uint8 RGB and a (4,) box -> (size, size, 3) uint8 RGB: bilinear, black outside the picture.
+
+    Takes the memory of the crop alone, however large or far away the box is. Raises ValueError for a picture of
+    another shape or type, and for a box as `crop_affine` does.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+        raise ValueError(f"expected an (H, W, 3) uint8 RGB picture, found {image.shape} {image.dtype}")
+    matrix = crop_affine(bbox, scale, size)
+    box = np.asarray(bbox, np.float64)
+    half = box[2:] * scale / 2
+    height, width = image.shape[:2]
+    beside = (box[:2] + half < -1).any() or (box[:2] - half > (width, height)).any()
+    if beside or 2 * half.max() > LARGEST_PX:
+        return np.zeros((size, size, 3), np.uint8)
+    return np.asarray(cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR), np.uint8)
+
+
+def normalise_keypoints(
+    kp_2d: Floats, bbox: Floats, scale: float = CROP_SCALE, size: int = CROP_SIZE
+) -> NDArray[np.floating]:
+    """(..., J, 3) picture px and (..., 4) boxes -> the crop's [-1, 1] (2 x / size - 1), confidence kept. A new array."""
+    matrix = crop_affine(bbox, scale, size)
+    zoom, shift = np.diagonal(matrix[..., :2], axis1=-2, axis2=-1), matrix[..., 2]
+    points = np.asarray(kp_2d[..., :2], np.float64) * zoom[..., None, :] + shift[..., None, :]
+    out = np.array(kp_2d)
+    out[..., :2] = 2 * points / size - 1
+    return out

@@ -1,0 +1,57 @@
+"""Errors for the person at the keyboard: which file, which key, what was expected, what was found, what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class PipelineError(Exception):
+    """Base of every error that a user can mend. The command line prints it without a traceback."""
+
+
+class RawDataError(PipelineError, ValueError):
+    """A raw file is not what its dataset promises.
+
+    `reason` is the short name under which the accounting counts what is lost by it ("bad_label_file").
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        key: str,
+        *,
+        expected: str,
+        found: str,
+        do: str,
+        reason: str = "bad_label_file",
+    ) -> None:
+        super().__init__(f"{file}: {key!r}: expected {expected}, found {found}. {do}")
+        self.file = file
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only arguments do not survive pickling between worker processes by themselves.
+        return _restore_raw_data_error, (str(self), self.file, self.reason)
+
+
+def _restore_raw_data_error(message: str, file: Path, reason: str) -> RawDataError:
+    error = RawDataError.__new__(RawDataError)
+    ValueError.__init__(error, message)
+    error.file, error.reason = file, reason
+    return error
+
+
+class MissingAssets(PipelineError, FileNotFoundError):
+    """Body model files are not there: the message names them, where to get them, and the stand-in."""
+
+
+class UnsafePickle(PipelineError, ValueError):
+    """A pickle names something that is not on the exact list of what such a file holds."""
+
+
+class StandInMixed(PipelineError, ValueError):
+    """Stand-in data or a stand-in body was about to meet the real thing."""
+
+
+class ConfigError(PipelineError, ValueError):
+    """A setting is unknown, of the wrong type, or contradicts another."""

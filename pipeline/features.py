@@ -1,0 +1,354 @@
+"""Rows -> a feature stream, on GPU or CPU.  tracks -> [features] -> windows
+
+Shard by shard: every frame that the shard's rows show is decoded once, in order, all its persons are cropped from it,
+and crops go through the network in batches of one fixed size. Decoding runs ahead in a thread. Planning imports no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+import cache
+from cache import Split
+from pipeline import crops, frames
+from pipeline.convert import differences
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.progress import Progress, silent
+from pipeline.weights import WeightsSpec
+
+if TYPE_CHECKING:
+    from pipeline.backbones import Backbone
+
+KIND: Final = "resnet50"
+DIM: Final = 2048
+AHEAD: Final = 256  # decoded crops waiting for the network: 38 MB
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSpec:
+    """What is to be extracted: everything here but `device`, `batch_size` and `raw` can change the numbers."""
+
+    name: str = KIND
+    weights: WeightsSpec = field(default_factory=lambda: WeightsSpec("untrained", "0"))
+    precision: str = "fast"
+    device: str = "auto"  # auto: cuda when there is one
+    batch_size: int = 32
+    raw: Path | None = None  # where the raw folder lies now; None: where it lay at conversion
+
+    def at(self, raw: Path) -> StreamSpec:
+        """The same stream, with the raw folder where it lies now."""
+        return replace(self, raw=raw)
+
+    def identity(self) -> dict[str, Any]:
+        """The stream's fingerprint beside its rows' own keys (pixels, frame, box, crop scale)."""
+        if self.precision not in ("exact", "fast"):
+            raise ConfigError(f"precision {self.precision!r}: expected exact or fast")
+        return {"kind": KIND, "weights": self.weights.identity(), "precision": self.precision}
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractionPlan:
+    """What an extraction would do, and why; `why` is "" when there is nothing to do."""
+
+    root: Path
+    split: str
+    spec: StreamSpec
+    identity: Mapping[str, Any]
+    replace: bool
+    why: str
+
+    @property
+    def up_to_date(self) -> bool:
+        return not self.why
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """What an extraction did, in rows."""
+
+    plan: ExtractionPlan
+    computed: int
+    carried: int  # rows whose pixels, frame and box the stream already had
+    problems: Mapping[str, int]  # why rows have no feature -> how many
+    examples: tuple[str, ...]  # the first few problems, in words
+    seconds: float
+
+
+def plan_extraction(root: Path, split: str, spec: StreamSpec, *, replace: bool = False) -> ExtractionPlan:
+    """Compare the committed rows with what the stream has.
+
+    Raises cache.CacheError when the split is not there, PipelineError when the stream holds features of other weights or
+    another precision: those go into a stream of another name, unless `replace`.
+    """
+    committed = cache.open(root)[split]
+    identity = spec.identity()
+    if "bbox" not in committed.columns:
+        return ExtractionPlan(root, split, spec, identity, replace=False, why="")  # motion only: there are no pixels
+    manifest = committed.stream_manifest(spec.name)
+    if manifest is None:
+        return ExtractionPlan(root, split, spec, identity, replace=False, why="not extracted yet")
+    if changed := differences(manifest["identity"], identity):
+        if not replace:
+            raise PipelineError(
+                f"{split}: the stream {spec.name!r} was extracted otherwise: {'; '.join(changed)}. A stream keeps its "
+                "weights and precision: choose another name (--stream NAME, [features] stream), or --replace to discard it."
+            )
+        return ExtractionPlan(root, split, spec, identity, replace=True, why="; ".join(changed))
+    why = "" if committed.stream_is_current(spec.name) else "the split has new rows"
+    return ExtractionPlan(root, split, spec, identity, replace=False, why=why)
+
+
+def extract(plan: ExtractionPlan, *, progress: Progress = silent) -> Extraction:
+    """Compute the rows that the stream lacks, and commit. Killed at any point, it goes on at the shard.
+
+    A frame that cannot be decoded costs its rows: they are marked (`ok` 0), counted, and kept out of windows.
+    Raises PipelineError when the raw folder is not where it was at conversion.
+    """
+    started = time.monotonic()
+    split = cache.open(plan.root)[plan.split]
+    if plan.replace:
+        cache.discard_stream(plan.root, plan.split, plan.spec.name)
+    tally = _Tally()
+    identity = cache.fingerprint(dict(plan.identity))
+    with cache.StreamWriter(plan.root, plan.split, plan.spec.name, dim=DIM, plan=identity) as writer:
+        rows = RowTable(split, raw=_raw_folder(split, plan.spec), network_input=identity)
+        network = _Network(plan.spec, recorded=(split.stream_manifest(plan.spec.name) or {}).get("backbone"))
+        pending = writer.pending
+        total = sum(len(rows.of_shard(shard)) for shard in pending)
+        done = 0
+        for shard in pending:
+            shard_rows = rows.of_shard(shard)
+            keys = rows.keys(shard_rows)
+            carried, features, ok = writer.carried(keys)
+            tally.carried += int(carried.sum())
+            done += int(carried.sum())
+            for batch in _batches(rows.crops(shard_rows[~carried], tally), network.batch_size):
+                positions = np.searchsorted(shard_rows, [row for row, _ in batch])
+                features[positions] = network([crop for _, crop in batch])
+                ok[positions] = True
+                tally.computed += len(batch)
+                done += len(batch)
+                progress(done, total, f"{tally.computed / max(time.monotonic() - started, 1e-3):.0f} crops/s")
+            writer.write(shard, shard_rows, features, ok, keys)
+        backbone = network.provenance()
+        writer.commit({
+            "identity": dict(plan.identity),
+            "backbone": backbone,
+            "stand_in": backbone["stand_in"] or split.manifest["stand_in"],
+        })
+    return Extraction(
+        plan, tally.computed, tally.carried, dict(tally.problems), tuple(tally.examples), time.monotonic() - started
+    )
+
+
+@dataclass(slots=True)
+class _Tally:
+    computed: int = 0
+    carried: int = 0
+    problems: dict[str, int] = field(default_factory=dict)
+    examples: list[str] = field(default_factory=list)
+
+    def problem(self, kind: str, example: str, rows: int) -> None:
+        self.problems[kind] = self.problems.get(kind, 0) + rows
+        if len(self.examples) < 5:
+            self.examples.append(example)
+
+
+class Cropped(NamedTuple):
+    """One person in one frame, ready for the network."""
+
+    row: int
+    crop: frames.Image  # (224, 224, 3) uint8 RGB
+
+
+class RowTable:
+    """What extraction needs to know of a split's rows: in which video, frame and box each lies."""
+
+    def __init__(self, split: Split, *, raw: Path, network_input: str) -> None:
+        self.raw = raw
+        self.network_input = network_input
+        self.split = split
+        tracks = split.track_table
+        self.starts, self.stops = tracks["start"], tracks["stop"]
+        self.video_of_track, self.scale_of_track = tracks["video"], tracks["crop_scale"]
+
+    def of_shard(self, shard: int) -> NDArray[np.int64]:
+        """Rows of the shard that belong to a committed track, ascending."""
+        size = self.split.rows_per_shard
+        rows = np.arange(shard * size, (shard + 1) * size)
+        return rows[self.split.track_of(rows) >= 0]
+
+    def keys(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """(n, 2): 128 bits that differ when the row's pixels, frame, box or crop scale do."""
+        track = self.split.track_of(rows)
+        frame = np.asarray(self._column("frame_index", rows), np.int64)
+        bbox = np.ascontiguousarray(self._column("bbox", rows), np.float32)
+        scale = np.asarray(self.scale_of_track[track], np.float64)
+        pixels = [entry.pixels.encode() for entry in self.split.videos]
+        out = np.empty((len(rows), 16), np.uint8)
+        for i, video in enumerate(self.video_of_track[track]):
+            key = hashlib.blake2b(pixels[video], digest_size=16)
+            key.update(frame[i].tobytes() + bbox[i].tobytes() + scale[i].tobytes())
+            out[i] = np.frombuffer(key.digest(), np.uint8)
+        return out.view(np.uint64)
+
+    def crops(self, rows: NDArray[np.int64], tally: _Tally) -> Iterator[Cropped]:
+        """Decode every frame of these rows once, video by video, in order; yield the crops of all its persons.
+
+        Decoding runs ahead of the caller in a thread, at most AHEAD crops.
+        """
+        yield from _ahead(self._decode(rows, tally), AHEAD)
+
+    def _decode(self, rows: NDArray[np.int64], tally: _Tally) -> Iterator[Cropped]:
+        track = self.split.track_of(rows)
+        frame = np.asarray(self._column("frame_index", rows))
+        bbox = np.asarray(self._column("bbox", rows))
+        video = self.video_of_track[track]
+        order = np.lexsort((rows, frame, video))
+        for of_video in _groups(order, video):
+            entry = self.split.videos[int(video[of_video[0]])]
+            source = frames.parse(self.raw, entry.source)
+            by_frame = {int(frame[group[0]]): group for group in _groups(of_video, frame)}
+            for decoded in source.read(by_frame):
+                group = by_frame[decoded.index]
+                if decoded.image is None:
+                    example = f"{entry.name}, frame {decoded.index}: {decoded.problem}"
+                    tally.problem(decoded.kind, example, len(group))
+                    continue
+                for i in group:
+                    scale = float(self.scale_of_track[track[i]])
+                    yield Cropped(int(rows[i]), crops.crop_person(decoded.image, bbox[i], scale=scale))
+
+    def _column(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+        if not len(rows):
+            return np.empty((0, *self.split.column(name).shape[1:]))
+        return np.asarray(self.split.column(name)[int(rows[0]) : int(rows[-1]) + 1])[rows - rows[0]]
+
+
+class _Network:
+    """The backbone, loaded at the first crop: an extraction that only carries rows over never imports torch."""
+
+    def __init__(self, spec: StreamSpec, recorded: Mapping[str, Any] | None) -> None:
+        self.batch_size = spec.batch_size
+        self._spec = spec
+        self._recorded = recorded
+        self._loaded: tuple[Backbone, dict[str, Any]] | None = None
+
+    def __call__(self, batch: list[frames.Image]) -> NDArray[np.float32]:
+        """Crops -> (n, 2048). Every batch is filled up to one size, so that a row's numbers do not depend on its company."""
+        import torch
+
+        backbone, _ = self._load()
+        filled = np.zeros((self.batch_size, *batch[0].shape), np.uint8)
+        filled[: len(batch)] = batch
+        device = next(backbone.network.parameters()).device
+        features = backbone(torch.from_numpy(filled).to(device))
+        result: NDArray[np.float32] = features[: len(batch)].cpu().numpy()
+        return result
+
+    def provenance(self) -> dict[str, Any]:
+        """Weights, their sha256, stand-in or not. What an earlier extraction recorded holds when nothing was computed."""
+        if self._loaded is None and self._recorded is not None:
+            return dict(self._recorded)
+        return self._load()[1]
+
+    def _load(self) -> tuple[Backbone, dict[str, Any]]:
+        if self._loaded is None:
+            import torch
+
+            from pipeline import backbones
+            from pipeline.synthetic import calibration_crops
+
+            standardisation = self._recorded.get("standardisation") if self._recorded is not None else None
+            network, provenance = backbones.load(
+                self._spec.weights, precision=self._spec.precision, calibration=calibration_crops, recorded=standardisation
+            )
+            device = self._spec.device
+            if device == "auto":
+                device = "cuda" if torch.cuda.is_available() else "cpu"
+            self._loaded = network.to(device), provenance
+        return self._loaded
+
+
+def _raw_folder(split: Split, spec: StreamSpec) -> Path:
+    raw = spec.raw or Path(split.provenance["raw"])
+    if not raw.is_dir():
+        raise PipelineError(
+            f"{split.name}: its pictures were in {raw} when it was converted, and that folder is not there now. "
+            "Say where it is: --raw DIR, or [paths] raw in luigi.cfg."
+        )
+    return raw
+
+
+def _groups(order: NDArray[np.int64], by: NDArray[Any]) -> list[NDArray[np.int64]]:
+    """Split positions, already sorted by `by`, into runs of equal `by`."""
+    if not len(order):
+        return []
+    return np.split(order, np.flatnonzero(np.diff(by[order])) + 1)
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """
+    >>> list(_batches("abcde", 2))
+    [['a', 'b'], ['c', 'd'], ['e']]
+    """
+    batch: list[T] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _ahead(items: Iterator[T], depth: int) -> Iterator[T]:
+    """Run the iterator in a thread, at most `depth` items ahead; its exceptions are raised here."""
+    waiting: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=depth)
+    stopped = threading.Event()
+
+    def put(message: tuple[str, Any]) -> bool:
+        while not stopped.is_set():
+            try:
+                waiting.put(message, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not put(("item", item)):
+                    return
+            put(("end", None))
+        except BaseException as error:  # noqa: BLE001 - handed over to the thread that asked
+            put(("error", error))
+
+    thread = threading.Thread(target=work, daemon=True, name="decode-ahead")
+    thread.start()
+    try:
+        while True:
+            kind, value = waiting.get()
+            if kind == "end":
+                return
+            if kind == "error":
+                raise value
+            yield value
+    finally:
+        stopped.set()
+        thread.join()
+
+
+Calibration = Callable[[int], NDArray[np.uint8]]

@@ -1,0 +1,88 @@
+"""Have the raw files changed? Cheap to ask (sizes and times), exact to answer (content).
+
+A video's *stamp* is what a look at the folder tells: sizes, times and counts. Its *digest* is what decides: the content
+of its label and video files and the names and sizes of its pictures. Stamps differ between copies of the same data, so
+they are kept beside the commit (provenance), never in it; digests are part of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Final
+
+from pipeline.datasets.base import RawVideo
+
+Stamp = list[list[str | int]]  # [path below the raw folder, size or count, time in ns] per input
+
+MIB: Final = 1 << 20
+HASHED_WHOLE: Final = 16 * MIB  # larger files (videos) are known by size and three probes of a MiB: reading all of
+# Kinetics only to name it would take as long as decoding it
+
+
+def stamp(raw: Path, video: RawVideo) -> Stamp:
+    """Size and time of every file, count and time of every folder. A missing one counts as -1."""
+    entries: Stamp = []
+    for file in video.files:
+        entries.append([_below(raw, file), *_size_and_time(raw / file)])
+    for folder in video.folders:
+        try:
+            entries.append([_below(raw, folder), len(os.listdir(raw / folder)), (raw / folder).stat().st_mtime_ns])  # noqa: PTH208 - the fast count
+        except FileNotFoundError:
+            entries.append([_below(raw, folder), -1, -1])
+    return entries
+
+
+def video_digest(raw: Path, video: RawVideo) -> str:
+    """Content of the video's files, names and sizes of what lies in its folders: sha256, hex."""
+    total = hashlib.sha256()
+    for file in video.files:
+        total.update(f"{_below(raw, file)}\0{file_digest(raw / file)}\n".encode())
+    for folder in video.folders:
+        total.update(f"{_below(raw, folder)}\0{folder_digest(raw / folder)}\n".encode())
+    return total.hexdigest()
+
+
+def file_digest(file: Path) -> str:
+    """sha256 of a file up to 16 MiB; of size, first, middle and last MiB of a larger one. "missing" when it is not there."""
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            if size <= HASHED_WHOLE:
+                return hashlib.file_digest(stream, "sha256").hexdigest()
+            probes = hashlib.sha256(f"probed {size}".encode())
+            for start in (0, (size - MIB) // 2, size - MIB):
+                stream.seek(start)
+                probes.update(stream.read(MIB))
+            return probes.hexdigest()
+    except FileNotFoundError:
+        return "missing"
+
+
+def whole_file_digest(file: Path) -> str:
+    """sha256 of every byte, hex: for what is small beside what depends on it, such as weights."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def folder_digest(folder: Path) -> str:
+    """sha256 of the sorted names and sizes in a folder; "missing" when it is not there."""
+    try:
+        with os.scandir(folder) as entries:
+            listing = sorted((entry.name, entry.stat().st_size) for entry in entries)
+    except FileNotFoundError:
+        return "missing"
+    return hashlib.sha256(repr(listing).encode()).hexdigest()
+
+
+def _size_and_time(file: Path) -> tuple[int, int]:
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+def _below(raw: Path, path: Path) -> str:
+    return path.relative_to(raw).as_posix() if path.is_absolute() else path.as_posix()

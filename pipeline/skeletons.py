@@ -1,0 +1,191 @@
+"""Joint orders, and conversion between them by joint name.  raw -> [tracks] -> features -> windows
+
+A name says which point of the body is meant: "OP Neck" (OpenPose's, between the shoulders), "neck" (LSP's, the head's
+lower end) and "thorax" are three points, and none fills in for another. Index lists are derived from the names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Skeleton = str | Sequence[str]  # a key of JOINTS, or the joint names themselves, read from a file
+
+_BODY_25: Final = (
+    "OP Nose", "OP Neck", "OP RShoulder", "OP RElbow", "OP RWrist", "OP LShoulder", "OP LElbow", "OP LWrist",
+    "OP MidHip", "OP RHip", "OP RKnee", "OP RAnkle", "OP LHip", "OP LKnee", "OP LAnkle",
+    "OP REye", "OP LEye", "OP REar", "OP LEar",
+    "OP LBigToe", "OP LSmallToe", "OP LHeel", "OP RBigToe", "OP RSmallToe", "OP RHeel",
+)  # fmt: skip
+_COMMON_14: Final = (
+    "rankle", "rknee", "rhip", "lhip", "lknee", "lankle", "rwrist", "relbow", "rshoulder",
+    "lshoulder", "lelbow", "lwrist", "neck", "headtop",
+)  # fmt: skip
+_H36M_AND_FACE: Final = (
+    "hip", "thorax", "Spine (H36M)", "Jaw (H36M)", "Head (H36M)", "nose", "leye", "reye", "lear", "rear",
+)  # fmt: skip
+
+JOINTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "spin49": _BODY_25 + _COMMON_14 + _H36M_AND_FACE,
+    "common14": _COMMON_14,
+    "body_25": _BODY_25,
+    "openpose_coco": tuple(name for name in _BODY_25[:19] if name != "OP MidHip"),  # 18, as OpenPose writes 54 numbers
+    "penn_action": (
+        "headtop", "lshoulder", "rshoulder", "lelbow", "relbow", "lwrist", "rwrist",
+        "lhip", "rhip", "lknee", "rknee", "lankle", "rankle",
+    ),
+    "coco": (
+        "nose", "leye", "reye", "lear", "rear", "lshoulder", "rshoulder", "lelbow", "relbow", "lwrist", "rwrist",
+        "lhip", "rhip", "lknee", "rknee", "lankle", "rankle",
+    ),
+    "posetrack": (  # the usual order; a file's own `categories` decide
+        "nose", "neck", "headtop", "lear", "rear", "lshoulder", "rshoulder", "lelbow", "relbow", "lwrist", "rwrist",
+        "lhip", "rhip", "lknee", "rknee", "lankle", "rankle",
+    ),
+    "insta_variety": (
+        "OP RHeel", "OP RKnee", "OP RHip", "OP LHip", "OP LKnee", "OP LHeel", "OP RWrist", "OP RElbow", "OP RShoulder",
+        "OP LShoulder", "OP LElbow", "OP LWrist", "OP Neck", "headtop", "OP Nose", "OP LEye", "OP REye", "OP LEar",
+        "OP REar", "OP LBigToe", "OP RBigToe", "OP LSmallToe", "OP RSmallToe", "OP LAnkle", "OP RAnkle",
+    ),
+    "mpi_inf_3dhp": (
+        "spine3", "spine4", "spine2", "Spine (H36M)", "hip", "neck", "Head (H36M)", "headtop",
+        "left_clavicle", "lshoulder", "lelbow", "lwrist", "left_hand",
+        "right_clavicle", "rshoulder", "relbow", "rwrist", "right_hand",
+        "lhip", "lknee", "lankle", "left_foot", "left_toe", "rhip", "rknee", "rankle", "right_foot", "right_toe",
+    ),
+    "mpi_inf_3dhp_test": (
+        "headtop", "neck", "rshoulder", "relbow", "rwrist", "lshoulder", "lelbow", "lwrist",
+        "rhip", "rknee", "rankle", "lhip", "lknee", "lankle", "hip", "Spine (H36M)", "Head (H36M)",
+    ),
+    "h36m": (  # also the rows of J_regressor_h36m
+        "hip", "lhip", "lknee", "lankle", "rhip", "rknee", "rankle", "Spine (H36M)", "neck", "Head (H36M)", "headtop",
+        "lshoulder", "lelbow", "lwrist", "rshoulder", "relbow", "rwrist",
+    ),
+    "3dpw": (  # the first 14 of 18
+        "nose", "thorax", "rshoulder", "relbow", "rwrist", "lshoulder", "lelbow", "lwrist",
+        "rhip", "rknee", "rankle", "lhip", "lknee", "lankle",
+    ),
+    "smpl54": (  # smplx's 45 output joints of SMPL, then the 9 rows of J_regressor_extra
+        "smpl_pelvis", "smpl_lhip", "smpl_rhip", "smpl_spine1", "smpl_lknee", "smpl_rknee", "smpl_spine2",
+        "smpl_lankle", "smpl_rankle", "smpl_spine3", "smpl_lfoot", "smpl_rfoot", "smpl_neck", "smpl_lcollar",
+        "smpl_rcollar", "smpl_head", "smpl_lshoulder", "smpl_rshoulder", "smpl_lelbow", "smpl_relbow", "smpl_lwrist",
+        "smpl_rwrist", "smpl_lhand", "smpl_rhand",
+        "vertex_nose", "vertex_reye", "vertex_leye", "vertex_rear", "vertex_lear", "vertex_lbigtoe",
+        "vertex_lsmalltoe", "vertex_lheel", "vertex_rbigtoe", "vertex_rsmalltoe", "vertex_rheel",
+        "vertex_lthumb", "vertex_lindex", "vertex_lmiddle", "vertex_lring", "vertex_lpinky",
+        "vertex_rthumb", "vertex_rindex", "vertex_rmiddle", "vertex_rring", "vertex_rpinky",
+        "extra_rhip", "extra_lhip", "extra_neck", "extra_headtop", "extra_pelvis", "extra_thorax", "extra_spine",
+        "extra_jaw", "extra_head",
+    ),
+}  # fmt: skip
+
+# Which point of the body model stands for which joint. One model point may stand for two (ankles, knees, shoulders).
+_SMPL_POINT: Final[Mapping[str, str]] = {
+    "OP Nose": "vertex_nose", "OP Neck": "smpl_neck", "OP MidHip": "smpl_pelvis",
+    "OP RShoulder": "smpl_rshoulder", "OP RElbow": "smpl_relbow", "OP RWrist": "smpl_rwrist",
+    "OP LShoulder": "smpl_lshoulder", "OP LElbow": "smpl_lelbow", "OP LWrist": "smpl_lwrist",
+    "OP RHip": "smpl_rhip", "OP RKnee": "smpl_rknee", "OP RAnkle": "smpl_rankle",
+    "OP LHip": "smpl_lhip", "OP LKnee": "smpl_lknee", "OP LAnkle": "smpl_lankle",
+    "OP REye": "vertex_reye", "OP LEye": "vertex_leye", "OP REar": "vertex_rear", "OP LEar": "vertex_lear",
+    "OP LBigToe": "vertex_lbigtoe", "OP LSmallToe": "vertex_lsmalltoe", "OP LHeel": "vertex_lheel",
+    "OP RBigToe": "vertex_rbigtoe", "OP RSmallToe": "vertex_rsmalltoe", "OP RHeel": "vertex_rheel",
+    "rankle": "smpl_rankle", "rknee": "smpl_rknee", "rhip": "extra_rhip",
+    "lhip": "extra_lhip", "lknee": "smpl_lknee", "lankle": "smpl_lankle",
+    "rwrist": "smpl_rwrist", "relbow": "smpl_relbow", "rshoulder": "smpl_rshoulder",
+    "lshoulder": "smpl_lshoulder", "lelbow": "smpl_lelbow", "lwrist": "smpl_lwrist",
+    "neck": "extra_neck", "headtop": "extra_headtop", "hip": "extra_pelvis", "thorax": "extra_thorax",
+    "Spine (H36M)": "extra_spine", "Jaw (H36M)": "extra_jaw", "Head (H36M)": "extra_head",
+    "nose": "vertex_nose", "leye": "vertex_leye", "reye": "vertex_reye", "lear": "vertex_lear", "rear": "vertex_rear",
+}  # fmt: skip
+
+# Lines between joints, for drawing. A skeleton shows those whose two ends it has.
+BONES: Final = (
+    ("OP Nose", "OP Neck"), ("OP Nose", "OP REye"), ("OP Nose", "OP LEye"), ("OP REye", "OP REar"),
+    ("OP LEye", "OP LEar"), ("OP Neck", "OP RShoulder"), ("OP RShoulder", "OP RElbow"), ("OP RElbow", "OP RWrist"),
+    ("OP Neck", "OP LShoulder"), ("OP LShoulder", "OP LElbow"), ("OP LElbow", "OP LWrist"), ("OP Neck", "OP MidHip"),
+    ("OP MidHip", "OP RHip"), ("OP RHip", "OP RKnee"), ("OP RKnee", "OP RAnkle"), ("OP RAnkle", "OP RHeel"),
+    ("OP RAnkle", "OP RBigToe"), ("OP RBigToe", "OP RSmallToe"), ("OP MidHip", "OP LHip"), ("OP LHip", "OP LKnee"),
+    ("OP LKnee", "OP LAnkle"), ("OP LAnkle", "OP LHeel"), ("OP LAnkle", "OP LBigToe"), ("OP LBigToe", "OP LSmallToe"),
+    ("rankle", "rknee"), ("rknee", "rhip"), ("lankle", "lknee"), ("lknee", "lhip"), ("rhip", "lhip"),
+    ("rwrist", "relbow"), ("relbow", "rshoulder"), ("lwrist", "lelbow"), ("lelbow", "lshoulder"),
+    ("rshoulder", "lshoulder"), ("rshoulder", "rhip"), ("lshoulder", "lhip"), ("neck", "headtop"),
+    ("hip", "Spine (H36M)"), ("nose", "leye"), ("nose", "reye"), ("leye", "lear"), ("reye", "rear"),
+)  # fmt: skip
+
+
+def joint_names(skeleton: Skeleton) -> tuple[str, ...]:
+    """The joints in order. Raises ValueError for an unknown skeleton and for a name that occurs twice."""
+    if isinstance(skeleton, str):
+        if skeleton not in JOINTS:
+            raise ValueError(f"no skeleton is called {skeleton!r}; known: {', '.join(JOINTS)}")
+        return JOINTS[skeleton]
+    names = tuple(skeleton)
+    if len(set(names)) != len(names):
+        raise ValueError(f"a joint name occurs twice: {names}")
+    return names
+
+
+def correspondence(source: Skeleton, target: Skeleton) -> tuple[list[int], list[int]]:
+    """(take, put): the source's joint `take[i]` is the target's joint `put[i]`.
+
+    >>> correspondence("h36m", "common14")[0]  # rows of J_regressor_h36m
+    [6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10]
+    """
+    names = joint_names(source)
+    position = {name: i for i, name in enumerate(names)}
+    model_points = source == "smpl54"
+    pairs = [
+        (position[_SMPL_POINT.get(name, name) if model_points else name], put)
+        for put, name in enumerate(joint_names(target))
+        if (_SMPL_POINT.get(name, name) if model_points else name) in position
+    ]
+    return [take for take, _ in pairs], [put for _, put in pairs]
+
+
+def convert(keypoints: NDArray[np.floating], *, source: Skeleton, target: Skeleton) -> NDArray[np.floating]:
+    """(..., J source, C) -> (..., J target, C), a new array of the same dtype.
+
+    A joint that the source lacks is all zero: confidence 0. Raises ValueError when J is not the source's.
+    """
+    take, put = correspondence(source, target)
+    names = joint_names(source)
+    if keypoints.ndim < 2 or keypoints.shape[-2] != len(names):
+        raise ValueError(f"keypoints are {keypoints.shape}, expected (..., {len(names)}, C): {source} has so many joints")
+    out = np.zeros((*keypoints.shape[:-2], len(joint_names(target)), keypoints.shape[-1]), keypoints.dtype)
+    out[..., put, :] = keypoints[..., take, :]
+    return out
+
+
+def bones(skeleton: Skeleton) -> list[tuple[int, int]]:
+    """Pairs of joint indices between which to draw a line."""
+    position = {name: i for i, name in enumerate(joint_names(skeleton))}
+    return [(position[a], position[b]) for a, b in BONES if a in position and b in position]
+
+
+def mirrored(skeleton: Skeleton) -> list[int]:
+    """Index of each joint's counterpart on the body's other side; its own where it has none.
+
+    >>> [JOINTS["penn_action"][i] for i in mirrored("penn_action")][:3]
+    ['headtop', 'rshoulder', 'lshoulder']
+    """
+    names = joint_names(skeleton)
+    return [names.index(other) if (other := _other_side(name)) in names else i for i, name in enumerate(names)]
+
+
+def _other_side(name: str) -> str:
+    for left, right in (("OP L", "OP R"), ("smpl_l", "smpl_r"), ("vertex_l", "vertex_r"), ("extra_l", "extra_r"),
+                        ("left_", "right_"), ("l", "r")):  # fmt: skip
+        if name.startswith(left):
+            return right + name.removeprefix(left)
+        if name.startswith(right):
+            return left + name.removeprefix(right)
+    return name
+
+
+def without_non_finite(keypoints: NDArray[np.floating]) -> tuple[NDArray[np.floating], int]:
+    """(..., J, 3) -> a copy in which a joint with a NaN or an infinity is (0, 0, 0), and how many there were."""
+    bad = ~np.isfinite(keypoints).all(axis=-1)
+    return np.where(bad[..., None], keypoints.dtype.type(0), keypoints), int(bad.sum())

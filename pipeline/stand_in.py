@@ -1,0 +1,37 @@
+"""What is not the real thing says so: the marker of stand-in data, and the rule that it never meets real data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from pipeline.errors import StandInMixed
+
+MARKER: Final = "STAND_IN.json"
+
+
+def is_stand_in(folder: Path) -> bool:
+    """True for a folder of embedded data or of the procedural body: its marker file lies in it."""
+    return (folder / MARKER).is_file()
+
+
+def read_marker(folder: Path) -> dict[str, Any] | None:
+    """What the marker says (seed, version, ...), or None for a folder without a readable one."""
+    try:
+        marker: dict[str, Any] = json.loads((folder / MARKER).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return marker
+
+
+def refuse_mixture(raw: Path, raw_stands_in: bool, body: Path, body_stands_in: bool) -> None:
+    """Raise StandInMixed when exactly one of raw data and body is a stand-in."""
+    if raw_stands_in == body_stands_in:
+        return
+    kind = {True: "a stand-in", False: "real"}
+    raise StandInMixed(
+        f"{raw} is {kind[raw_stands_in]}, but the body in {body} is {kind[body_stands_in]}: labels made from both would "
+        "mean nothing. Point [paths] body (or --body) at the SMPL files for real data, at the synthesized body for "
+        "embedded data."
+    )

@@ -1,0 +1,117 @@
+"""Where the camera stands and what it makes of points.  motion -> [pixels and labels] -> raw
+
+A pinhole without distortion, in OpenCV's axes: x right, y down, z forward. Pixel (i, j) of a picture has its centre at
+x = i, y = j, so a picture reaches from -0.5 to width - 0.5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+
+Array = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
+
+MARGIN: Final = 0.05  # of the picture's sides, kept free around the joints when a view is framed
+FOLLOW_S: Final = 0.5  # sigma over time of a hand-held camera that follows
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Camera:
+    """A camera through T frames."""
+
+    width: int
+    height: int
+    intrinsics: Array  # (3, 3) px
+    extrinsics: Array  # (T, 4, 4) world to camera
+
+    def to_camera(self, points: Floats) -> Array:
+        """(T, N, 3) m in the world -> (T, N, 3) m in the camera."""
+        return np.asarray(points @ self.extrinsics[:, :3, :3].transpose(0, 2, 1) + self.extrinsics[:, None, :3, 3])
+
+    def project(self, points: Floats) -> Array:
+        """(T, N, 3) m in the world -> (T, N, 2) px."""
+        homogeneous = self.to_camera(points) @ self.intrinsics.T
+        return np.asarray(homogeneous[..., :2] / homogeneous[..., 2:])
+
+    def sees(self, pixels: Floats) -> NDArray[np.bool_]:
+        """(..., 2) px -> (...) whether that lies in the picture."""
+        edge = np.array([self.width, self.height]) - 0.5
+        return np.asarray(((pixels >= -0.5) & (pixels <= edge)).all(axis=-1))
+
+
+def look_at(position: Floats, target: Floats, roll: Floats) -> Array:
+    """(T, 3) m, (T, 3) m, (T,) rad -> extrinsics (T, 4, 4) of cameras that look from the one to the other."""
+    forward = _unit(np.asarray(target) - position)
+    level = _unit(np.cross(forward, [0.0, 1.0, 0.0]))  # to the right: forward x up
+    down = np.cross(forward, level)
+    c, s = np.cos(roll)[:, None], np.sin(roll)[:, None]
+    rotation = np.stack([c * level + s * down, c * down - s * level, forward], axis=1)
+    extrinsics = np.zeros((len(rotation), 4, 4))
+    extrinsics[:, :3, :3] = rotation
+    extrinsics[:, :3, 3] = -np.einsum("tab,tb->ta", rotation, position)
+    extrinsics[:, 3, 3] = 1
+    return extrinsics
+
+
+def frame_people(
+    rng: np.random.Generator,
+    joints: Array,
+    *,
+    heading: float,
+    width: int,
+    height: int,
+    hand_held: bool,
+    turn: float = 55.0,
+) -> Camera:
+    """A camera that has all people in view: joints (T, N, 3) m of all of them; `heading` in rad is where they face.
+
+    It stands up to `turn` degrees to the side of frontal, 1 to 1.6 m high. A hand-held one walks along and sways; the other
+    stands still unless the people go further than a standing camera would reasonably be set up for: then it is moved along.
+    """
+    n_frames = len(joints)
+    centre = (joints.min(axis=1) + joints.max(axis=1)) / 2
+    travelled = np.linalg.norm(np.ptp(centre[:, [0, 2]], axis=0))
+    followed = gaussian_filter1d(centre, n_frames / 4 if not hand_held else 12, axis=0, mode="nearest")
+    middle = (centre.min(axis=0) + centre.max(axis=0)) / 2
+    target = followed if hand_held or travelled > 1.2 else np.repeat(middle[None], n_frames, axis=0)
+    target = np.column_stack([target[:, 0], np.full(n_frames, middle[1]), target[:, 2]])
+    sway = _sway(rng, n_frames, 1.0 if hand_held else 0.0)
+    azimuth = heading + np.radians(rng.uniform(-turn, turn)) + 0.1 * sway[:, 0]
+    eye_height = rng.uniform(1.0, 1.6) + 0.04 * sway[:, 1]
+    focal = rng.uniform(1.15, 1.6) * max(width, height)
+    principal = np.array([width - 1, height - 1]) / 2 + rng.uniform(-2, 2, 2)
+    intrinsics = np.array([[focal, 0, principal[0]], [0, focal, principal[1]], [0, 0, 1]])
+    aim = target + 0.03 * sway[:, 2:5]
+    roll = np.radians(rng.uniform(-2, 2)) + 0.01 * sway[:, 5]
+    direction = np.column_stack([np.sin(azimuth), np.zeros(n_frames), np.cos(azimuth)])
+    distance = 1.6
+    while True:
+        position = target + distance * direction
+        position[:, 1] = eye_height
+        camera = Camera(width, height, intrinsics, look_at(position, aim, roll))
+        if _in_view(camera, joints):
+            return camera
+        distance *= 1.04
+
+
+def _in_view(camera: Camera, joints: Array) -> bool:
+    if camera.to_camera(joints)[..., 2].min() < 0.6:
+        return False
+    inset = MARGIN * np.array([camera.width, camera.height])
+    pixels = camera.project(joints)
+    return bool((pixels >= inset).all() and (pixels <= np.array([camera.width, camera.height]) - 1 - inset).all())
+
+
+def _sway(rng: np.random.Generator, n_frames: int, amplitude: float) -> Array:
+    """(T, 6) of smooth noise of about unit size."""
+    noise = gaussian_filter1d(rng.normal(size=(n_frames, 6)), 10, axis=0, mode="wrap")
+    return np.asarray(amplitude * noise * np.sqrt(10 * 2 * np.sqrt(np.pi)))
+
+
+def _unit(vectors: Array) -> Array:
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))

@@ -1,0 +1,51 @@
+from collections import Counter
+
+import pytest
+
+from pipeline.accounting import Accounting, VideoAccount
+
+
+def test_found_equals_kept_plus_dropped_or_the_check_fails() -> None:
+    account = VideoAccount("0001", found=10)
+    account.keep_track(7)
+    account.drop("no_visible_joint", 3)
+    account.check()
+    account.found = 11
+    with pytest.raises(AssertionError, match="found 11 person-frames, but kept 7"):
+        account.check()
+
+
+def test_a_dropped_track_takes_its_frames_along() -> None:
+    account = VideoAccount("clip", found=24)
+    account.drop_track("track_too_short", 24)
+    account.check()
+    assert account.tracks_dropped == Counter({"track_too_short": 1})
+    assert account.dropped == Counter({"track_too_short": 24})
+
+
+def test_a_video_put_aside_half_way_accounts_for_all_that_was_found() -> None:
+    account = VideoAccount("clip", found=30)
+    account.keep_track(20)
+    account.drop("degenerate_box", 2)
+    account.put_aside("video_unreadable", "clip.mp4 does not decode")
+    account.check()
+    assert (account.kept, account.tracks_kept, account.dropped) == (0, 0, Counter({"video_unreadable": 30}))
+
+
+def test_an_account_survives_the_way_through_json() -> None:
+    account = VideoAccount("a", found=3, notes=["labels 3, pictures 2"])
+    account.drop("no_picture", 1)
+    account.keep_track(2)
+    assert VideoAccount.from_dict(account.as_dict()) == account
+
+
+def test_totals_add_up_over_videos() -> None:
+    accounting = Accounting()
+    first, second, third = (accounting.video(name) for name in "abc")
+    first.found, second.found = 5, 4
+    first.keep_track(5)
+    second.drop("no_picture", 4)
+    third.put_aside("bad_label_file", "c.mat is cut off")
+    totals = accounting.totals()
+    assert totals["frames"] == {"found": 9, "kept": 5, "dropped": {"no_picture": 4}}
+    assert totals["videos"] == {"found": 3, "kept": 1, "set_aside": {"bad_label_file": 1}, "without_tracks": 1}

@@ -1,0 +1,119 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision.models import resnet50
+
+from pipeline import backbones
+from pipeline.errors import ConfigError, MissingAssets, RawDataError
+from pipeline.weights import WeightsSpec
+
+
+def noise(n: int) -> np.ndarray:
+    return np.random.default_rng(7).integers(0, 256, (n, 224, 224, 3), dtype=np.uint8)
+
+
+def load(text: str, precision: str = "exact") -> tuple[backbones.Backbone, dict]:
+    return backbones.load(WeightsSpec.parse(text), precision=precision, calibration=lambda n: noise(4))
+
+
+@pytest.fixture(scope="module")
+def network() -> torch.nn.Module:
+    """A ResNet-50 whose batch norms have seen something, so that folding them wrongly would show."""
+    torch.manual_seed(3)
+    network = resnet50(weights=None)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.0)
+    return network.eval()
+
+
+def plain_features(network: torch.nn.Module, crops: np.ndarray) -> np.ndarray:
+    """The textbook way: scale, normalise, every layer but the classifier."""
+    pixels = torch.from_numpy(crops).permute(0, 3, 1, 2) / 255
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    pixels = (pixels - mean[:, None, None]) / std[:, None, None]
+    with torch.no_grad():
+        return torch.nn.Sequential(*list(network.children())[:-1])(pixels).flatten(1).numpy()
+
+
+@pytest.mark.parametrize("precision", ["exact", "fast"])
+def test_features_are_the_global_average_pool_of_normalised_crops(
+    precision: str, network: torch.nn.Module, tmp_path: Path
+) -> None:
+    torch.save(network.state_dict(), tmp_path / "r.pt")
+    backbone, provenance = load(f"file:{tmp_path / 'r.pt'}", precision)
+    crops = noise(3)
+    expected = plain_features(network, crops)
+    assert backbone(torch.from_numpy(crops)).numpy() == pytest.approx(expected, rel=1e-4, abs=float(1e-4 * expected.std()))
+    assert provenance["stand_in"] is False
+    assert "standardisation" not in provenance
+
+
+def test_spins_checkpoint_gives_its_resnet_and_leaves_its_regressor(network: torch.nn.Module, tmp_path: Path) -> None:
+    state = {k: v for k, v in network.state_dict().items() if not k.startswith("fc.")}
+    regressor = {"fc1.weight": torch.zeros(2, 2), "init_pose": torch.zeros(1, 144), "smpl.faces": torch.zeros(3)}
+    torch.save({"model": state | regressor, "epoch": 5}, tmp_path / "spin.pt", _use_new_zipfile_serialization=False)
+    backbone, _ = load(f"spin:{tmp_path / 'spin.pt'}")
+    assert torch.equal(backbone.network.conv1.weight, network.conv1.weight)
+
+
+def test_an_untrained_network_is_the_same_for_the_same_seed_and_leaves_the_callers_random_numbers_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    _, first = load("untrained:0")
+    assert torch.rand(1) == expected
+    assert first == load("untrained:0")[1]
+    assert first["sha256"] != load("untrained:1")[1]["sha256"]
+
+
+def test_an_untrained_networks_output_is_standardised_over_the_calibration_crops() -> None:
+    backbone, provenance = load("untrained:0")
+    features = backbone(torch.from_numpy(noise(4))).numpy()
+    assert np.abs(features.mean(axis=0)).max() < 1e-2
+    assert np.median(features.std(axis=0, ddof=1)) == pytest.approx(1, abs=1e-2)
+    assert provenance["stand_in"] is True
+
+
+@pytest.mark.parametrize("broken", ["missing", "extra", "misshapen", "nan"])
+def test_a_checkpoint_with_other_tensors_is_refused(broken: str, network: torch.nn.Module, tmp_path: Path) -> None:
+    state = dict(network.state_dict())
+    if broken == "missing":
+        del state["layer3.0.conv1.weight"]
+    if broken == "extra":
+        state["layer5.0.conv1.weight"] = torch.zeros(1)
+    if broken == "misshapen":
+        state["conv1.weight"] = torch.zeros(64, 3, 5, 5)
+    if broken == "nan":
+        state["conv1.weight"] = torch.full((64, 3, 7, 7), float("nan"))
+    torch.save(state, tmp_path / "r.pt")
+    with pytest.raises(RawDataError, match="r.pt"):
+        load(f"file:{tmp_path / 'r.pt'}")
+
+
+class Hostile:
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (Path("ran"),))
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": Hostile()}, tmp_path / "evil.pt")
+    with pytest.raises(RawDataError):
+        load(f"spin:{tmp_path / 'evil.pt'}")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("text", ["resnet", "spin:", "untrained:x", "torchvision:NO_SUCH"])
+def test_weights_that_mean_nothing_are_refused_in_words(text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        load(text)
+
+
+def test_weights_that_are_not_there_say_where_to_get_them(tmp_path: Path) -> None:
+    with pytest.raises(MissingAssets, match="github.com/nkolot/SPIN"):
+        load(f"spin:{tmp_path / 'none.pt'}")

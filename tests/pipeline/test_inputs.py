@@ -1,0 +1,61 @@
+import os
+from pathlib import Path
+
+from pipeline import inputs
+from pipeline.datasets.base import RawVideo
+
+
+def raw_video(root: Path) -> RawVideo:
+    (root / "labels").mkdir(parents=True)
+    (root / "frames").mkdir()
+    (root / "labels" / "0001.mat").write_bytes(b"label")
+    for i in range(3):
+        (root / "frames" / f"{i}.jpg").write_bytes(b"x" * i)
+    return RawVideo("0001", (root / "labels" / "0001.mat",), (root / "frames",))
+
+
+def test_a_touched_file_has_a_new_stamp_and_the_same_digest(tmp_path: Path) -> None:
+    video = raw_video(tmp_path)
+    stamp, digest = inputs.stamp(tmp_path, video), inputs.video_digest(tmp_path, video)
+    os.utime(video.files[0], ns=(1, 1))
+    assert inputs.stamp(tmp_path, video) != stamp
+    assert inputs.video_digest(tmp_path, video) == digest
+
+
+def test_a_changed_label_an_added_picture_and_another_size_change_the_digest(tmp_path: Path) -> None:
+    video = raw_video(tmp_path)
+    digests = {inputs.video_digest(tmp_path, video)}
+    video.files[0].write_bytes(b"other")
+    digests.add(inputs.video_digest(tmp_path, video))
+    (tmp_path / "frames" / "3.jpg").write_bytes(b"")
+    digests.add(inputs.video_digest(tmp_path, video))
+    (tmp_path / "frames" / "0.jpg").write_bytes(b"longer")
+    digests.add(inputs.video_digest(tmp_path, video))
+    assert len(digests) == 4
+
+
+def test_the_digest_does_not_depend_on_where_the_raw_folder_lies(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    assert inputs.video_digest(here, raw_video(here)) == inputs.video_digest(there, raw_video(there))
+
+
+def test_a_file_that_is_not_there_has_a_stamp_and_a_digest_of_its_own(tmp_path: Path) -> None:
+    video = raw_video(tmp_path)
+    before = inputs.video_digest(tmp_path, video)
+    video.files[0].unlink()
+    assert inputs.stamp(tmp_path, video)[0] == ["labels/0001.mat", -1, -1]
+    assert inputs.video_digest(tmp_path, video) != before
+
+
+def test_a_large_file_is_known_by_its_ends_and_its_middle(tmp_path: Path) -> None:
+    file = tmp_path / "clip.mp4"
+    size = inputs.HASHED_WHOLE + 3
+    digests = set()
+    for changed in (None, 0, size // 2, size - 1):
+        with file.open("wb") as stream:
+            stream.truncate(size)
+            if changed is not None:
+                stream.seek(changed)
+                stream.write(b"x")
+        digests.add(inputs.file_digest(file))
+    assert len(digests) == 4

@@ -1,0 +1,93 @@
+"""What training minimises.  features -> windows -> [training] -> evaluation
+
+Kocabas et al., CVPR 2020, section 3.1 and the published configuration. A term for which a batch has no labels is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vibe_model.rotations import axis_angle_to_matrix
+
+Batch = Mapping[str, Tensor | NDArray[Any]]  # what `cache.Split.read` gives, as arrays or as tensors
+
+PUBLISHED_WEIGHTS: Final[Mapping[str, float]] = {
+    "kp_2d": 300.0,
+    "kp_3d": 300.0,
+    "pose": 60.0,
+    "shape": 0.06,
+    "adversarial": 0.5,
+    "discriminator": 0.5,
+}
+COMMON14: Final = slice(25, 39)  # of spin49: the joints that every 3D dataset can annotate
+HIPS: Final = (2, 3)  # of common14: right and left
+
+
+def generator_losses(pred: Mapping[str, Tensor], batch: Batch, weights: Mapping[str, float]) -> dict[str, Tensor]:
+    """The supervised terms over all windows of a batch, weighted: scalars "kp_2d", "kp_3d", "pose", "shape".
+
+    pred: VIBE's output. batch: kp_2d (B, T, 49, 3), kp_3d (B, T, 49, 3) m, theta (B, T, 85), and w_3d, w_smpl (B, T),
+    0 where a frame has no such label. weights: a factor for each term.
+    """
+    label = {name: _like(pred["theta"], batch[name]) for name in ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl")}
+    rotmat = axis_angle_to_matrix(label["theta"][..., 3:75].unflatten(-1, (24, 3)))  # (B, T, 24, 3, 3)
+    terms = {
+        "kp_2d": keypoints_2d(pred["kp_2d"], label["kp_2d"]),
+        "kp_3d": keypoints_3d(pred["kp_3d"], label["kp_3d"], label["w_3d"]),
+        # On matrices: the mean squared error that the published code takes by way of axis-angle and back.
+        "pose": _mean_where((pred["rotmat"] - rotmat).square(), label["w_smpl"]),
+        "shape": _mean_where((pred["theta"][..., 75:] - label["theta"][..., 75:]).square(), label["w_smpl"]),
+    }
+    return {name: weights[name] * term for name, term in terms.items()}
+
+
+def keypoints_2d(pred: Tensor, target: Tensor) -> Tensor:
+    """Mean of confidence times squared error. pred: (B, T, J, 2), target: (B, T, J, 3), in [-1, 1] over the crop."""
+    return (target[..., 2:] * (pred - target[..., :2]).square()).mean()
+
+
+def keypoints_3d(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Mean squared error of common14, each body centred on its hip midpoint, over frames of weight > 0.
+
+    pred, target: (B, T, 49, 3) m; weight: (B, T).
+    """
+    error = centre_on_hips(pred[..., COMMON14, :]) - centre_on_hips(target[..., COMMON14, :])
+    return _mean_where(error.square(), weight)
+
+
+def centre_on_hips(joints: Tensor) -> Tensor:
+    """(..., 14, 3) -> (..., 14, 3) about the midpoint of both hips."""
+    return joints - joints[..., HIPS, :].mean(dim=-2, keepdim=True)
+
+
+def adversarial_generator(fake_scores: Tensor) -> Tensor:
+    """Least squares GAN, the generator's side (Mao et al., ICCV 2017). fake_scores: (B, 1) -> scalar."""
+    return (fake_scores - 1).square().sum() / len(fake_scores)
+
+
+def adversarial_discriminator(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """Least squares GAN, the discriminator's side. Scores: (B, 1) each, of batches of any size -> scalar."""
+    real, fake = discriminator_terms(real_scores, fake_scores)
+    return real + fake
+
+
+def discriminator_terms(real_scores: Tensor, fake_scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Both halves of `adversarial_discriminator`: how far real motion is from 1, generated motion from 0."""
+    real = (real_scores - 1).square().sum() / len(real_scores)
+    return real, fake_scores.square().sum() / len(fake_scores)
+
+
+def _mean_where(error: Tensor, weight: Tensor) -> Tensor:
+    """Weighted mean over frames of each frame's mean: error (B, T, ...), weight (B, T); 0 when all weights are 0."""
+    per_frame = error.flatten(2).mean(-1)  # (B, T)
+    total = weight.sum()
+    return (weight * per_frame).sum() / torch.where(total > 0, total, torch.ones_like(total))
+
+
+def _like(reference: Tensor, label: Tensor | NDArray[Any]) -> Tensor:
+    return torch.as_tensor(label, dtype=reference.dtype, device=reference.device)

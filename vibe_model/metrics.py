@@ -1,0 +1,103 @@
+"""How far a prediction is from the truth, in the field's numbers.  features -> windows -> training -> [evaluation]
+
+Joints are `common14`; MPJPE, PCK, AUC and the accelerations centre both bodies on the midpoint of the hips themselves.
+All arrays are NumPy, in metres; results are in millimetres (per frame^2 for accelerations) or percent, in float64.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+Float64s = NDArray[np.float64]
+
+HIPS: Final = (2, 3)  # of common14: right and left
+PCK_THRESHOLD_MM: Final = 150.0
+AUC_THRESHOLDS_MM: Final = np.arange(0.0, 151.0, 5.0)
+_MM: Final = 1000.0
+
+
+def mpjpe(pred: Floats, target: Floats) -> Float64s:
+    """Mean per-joint position error after centring on the hips. (N, 14, 3) m -> (N,) mm."""
+    return _joint_errors(centre_on_hips(pred), centre_on_hips(target)).mean(-1)
+
+
+def pa_mpjpe(pred: Floats, target: Floats) -> Float64s:
+    """Mean per-joint position error after the best similarity alignment. (N, J, 3) m -> (N,) mm."""
+    return _joint_errors(procrustes_align(pred, target), target).mean(-1)
+
+
+def pve(pred: Floats, target: Floats) -> Float64s:
+    """Mean per-vertex error, not centred. (N, V, 3) m -> (N,) mm."""
+    return _joint_errors(pred, target).mean(-1)
+
+
+def accel(pred: Floats, target: Floats | None = None) -> Float64s:
+    """Mean acceleration of the prediction: norms of second differences. (N, 14, 3) m -> (N - 2,) mm per frame^2.
+
+    `target` is not looked at: it is there so that all metrics are called alike. Frames must be neighbours.
+    """
+    del target
+    return _MM * np.linalg.norm(_second_difference(pred), axis=-1).mean(-1)
+
+
+def accel_error(pred: Floats, target: Floats) -> Float64s:
+    """Mean distance of predicted and true acceleration. (N, 14, 3) m -> (N - 2,) mm per frame^2."""
+    difference = _second_difference(pred) - _second_difference(target)
+    return _MM * np.linalg.norm(difference, axis=-1).mean(-1)
+
+
+def pck(pred: Floats, target: Floats, threshold_mm: float = PCK_THRESHOLD_MM) -> float:
+    """Share of joints with an error below the threshold, in %. (N, 14, 3) m; nan for N = 0."""
+    errors = _joint_errors(centre_on_hips(pred), centre_on_hips(target))
+    return _percent_below(errors, threshold_mm)
+
+
+def auc(pred: Floats, target: Floats) -> float:
+    """Mean PCK over thresholds of 0, 5, ..., 150 mm, in %. (N, 14, 3) m; nan for N = 0."""
+    errors = _joint_errors(centre_on_hips(pred), centre_on_hips(target))
+    return float(np.mean([_percent_below(errors, threshold) for threshold in AUC_THRESHOLDS_MM]))
+
+
+def centre_on_hips(joints: Floats) -> Float64s:
+    """(..., 14, 3) -> (..., 14, 3) about the midpoint of both hips. Raises ValueError for other joints."""
+    if joints.shape[-2:] != (14, 3):
+        raise ValueError(f"joints: expected common14, (..., 14, 3), found {joints.shape}")
+    joints = joints.astype(np.float64)
+    return joints - joints[..., HIPS, :].mean(axis=-2, keepdims=True)
+
+
+def procrustes_align(pred: Floats, target: Floats) -> Float64s:
+    """The similarity transform of `pred` nearest to `target`, in least squares (Umeyama, PAMI 1991).
+
+    pred, target: (..., J, 3) -> (..., J, 3). Reflections are not allowed. A `pred` of one single point lands on the
+    target's mean.
+    """
+    pred, target = pred.astype(np.float64), target.astype(np.float64)
+    target_mean = target.mean(-2, keepdims=True)
+    source, goal = pred - pred.mean(-2, keepdims=True), target - target_mean
+    u, singular, vt = np.linalg.svd(np.swapaxes(goal, -1, -2) @ source)  # (..., 3, 3)
+    sign = np.ones_like(singular)
+    sign[..., -1] = np.where(np.linalg.det(u @ vt) < 0, -1.0, 1.0)
+    rotation = (u * sign[..., None, :]) @ vt
+    spread = np.square(source).sum((-2, -1))
+    scale = np.divide((singular * sign).sum(-1), spread, out=np.zeros_like(spread), where=spread > 0)
+    return scale[..., None, None] * source @ np.swapaxes(rotation, -1, -2) + target_mean
+
+
+def _second_difference(joints: Floats) -> Float64s:
+    """(N, 14, 3) -> (N - 2, 14, 3), of bodies centred on their hips; (0, 14, 3) for fewer than 3 frames."""
+    return np.diff(centre_on_hips(joints), n=2, axis=0)
+
+
+def _joint_errors(pred: Floats, target: Floats) -> Float64s:
+    """(N, J, 3) m -> (N, J) mm."""
+    errors: Float64s = _MM * np.linalg.norm(pred.astype(np.float64) - target.astype(np.float64), axis=-1)
+    return errors
+
+
+def _percent_below(errors: Float64s, threshold_mm: float) -> float:
+    return float(100 * (errors < threshold_mm).mean()) if errors.size else float("nan")

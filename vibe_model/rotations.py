@@ -1,0 +1,87 @@
+"""Rotations as the model speaks them: 6D, matrices, axis-angle.  features -> windows -> [training] -> evaluation
+
+Every function is differentiable with finite gradients wherever its input is a rotation, also at the identity and at
+half a turn, where textbook formulas divide 0 by 0.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+# Squared angle (or sine) under which a series replaces the closed form: its first omitted term is 1e-14 relative.
+_SMALL: Final = 1e-7
+
+
+def rotation_6d_to_matrix(rotation_6d: Tensor) -> Tensor:
+    """Gram-Schmidt on two 3-vectors (Zhou et al., CVPR 2019, eq. 15).
+
+    rotation_6d: (..., 6), the rows of a (3, 2) matrix whose columns are the two vectors -> (..., 3, 3).
+    """
+    columns = rotation_6d.unflatten(-1, (3, 2))  # (..., 6) -> (..., 3, 2)
+    first, second = columns.unbind(-1)  # (..., 3) each
+    x = functional.normalize(first, dim=-1)
+    y = functional.normalize(second - (x * second).sum(-1, keepdim=True) * x, dim=-1)
+    return torch.stack((x, y, torch.linalg.cross(x, y)), dim=-1)  # (..., 3, 3), as columns
+
+
+def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
+    """(..., 3, 3) rotations -> (..., 3) axis times angle in rad, the principal one: angle at most pi.
+
+    By way of the unit quaternion. At exactly half a turn both signs of the axis are principal; one of them is given.
+    """
+    quaternion = _matrix_to_quaternion(matrix)  # (..., 4), w first
+    # q and -q are one rotation; w >= 0 is the one of at most half a turn.
+    quaternion = torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
+    w, axis = quaternion[..., :1], quaternion[..., 1:]
+    sine_squared = axis.square().sum(-1, keepdim=True)
+    small = sine_squared < _SMALL
+    # The branch not taken must be finite too: where() multiplies its gradient by 0, and 0 * inf is nan.
+    sine = torch.where(small, torch.ones_like(w), sine_squared).sqrt()
+    cosine = torch.where(small, w, torch.ones_like(w))
+    series = 2 / cosine - (2 / 3) * sine_squared / cosine**3
+    return axis * torch.where(small, series, 2 * torch.atan2(sine, w) / sine)
+
+
+def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
+    """Rodrigues' formula: (..., 3) axis times angle in rad -> (..., 3, 3)."""
+    angle_squared = axis_angle.square().sum(-1)[..., None, None]  # (..., 1, 1)
+    x, y, z = axis_angle.unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), dim=-1).unflatten(-1, (3, 3))
+    identity = torch.eye(3, dtype=axis_angle.dtype, device=axis_angle.device)
+    # (1 - cos t) / t^2 as 0.5 sinc(t / 2)^2: without the cancellation near 0.
+    return identity + _sinc(angle_squared) * cross + 0.5 * _sinc(angle_squared / 4).square() * (cross @ cross)
+
+
+def _sinc(x_squared: Tensor) -> Tensor:
+    """sin(x) / x as a function of x^2, smooth at 0."""
+    small = x_squared < _SMALL
+    x = torch.where(small, torch.ones_like(x_squared), x_squared).sqrt()
+    return torch.where(small, 1 - x_squared / 6, x.sin() / x)
+
+
+def _matrix_to_quaternion(matrix: Tensor) -> Tensor:
+    """(..., 3, 3) -> (..., 4) unit quaternions, w first, of either sign (Shepperd 1978).
+
+    Row i of the table below is 4 q_i * q: the row of the largest component is never near zero, so that normalising it
+    is well conditioned everywhere, and needs no square root of a difference.
+    """
+    (r00, r01, r02), (r10, r11, r12), (r20, r21, r22) = (row.unbind(-1) for row in matrix.unbind(-2))
+    wx, wy, wz = r21 - r12, r02 - r20, r10 - r01
+    xy, xz, yz = r10 + r01, r02 + r20, r21 + r12
+    table = torch.stack(
+        (
+            *(1 + r00 + r11 + r22, wx, wy, wz),
+            *(wx, 1 + r00 - r11 - r22, xy, xz),
+            *(wy, xy, 1 - r00 + r11 - r22, yz),
+            *(wz, xz, yz, 1 - r00 - r11 + r22),
+        ),
+        dim=-1,
+    ).unflatten(-1, (4, 4))
+    largest = table.diagonal(dim1=-2, dim2=-1).argmax(-1)  # (...)
+    row = table.gather(-2, largest[..., None, None].expand(*largest.shape, 1, 4)).squeeze(-2)
+    return functional.normalize(row, dim=-1)

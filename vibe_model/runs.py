@@ -1,0 +1,126 @@
+"""A run's name, folder and completeness, without torch.  features -> windows -> [training] -> evaluation
+
+A run is named after everything that can change its numbers: the configuration, the commits of the splits and streams
+that it reads, the body, and the checkpoint that it starts from.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final
+
+from vibe_model.config import TrainConfig
+from vibe_model.errors import ConfigError, DataError, StandInMixed
+
+if TYPE_CHECKING:
+    from cache import Split
+
+# Settings that do not change a run's numbers: where things are, and how often the state is saved.
+_ELSEWHERE: Final = frozenset({"name", "cache", "runs", "body", "pretrained", "checkpoint_every"})
+# Raised by hand when the same inputs and settings would train to other numbers.
+TRAINING_VERSION: Final = 1
+METRICS: Final = "metrics.json"  # written last: its presence is the end of a run
+
+
+def open_splits(config: TrainConfig) -> dict[str, Split]:
+    """Every split that the configuration names, open. Raises DataError for those that the cache lacks."""
+    import cache  # noqa: PLC0415 - heavy, and needed only here
+
+    opened = cache.open(config.cache)
+    if missing := [name for name in config.splits if name not in opened.splits]:
+        known = ", ".join(opened.splits) or "none"
+        raise DataError(
+            f"{config.cache}: expected splits {', '.join(missing)}, found {known}. Convert them, or name others."
+        )
+    return {name: opened[name] for name in config.splits}
+
+
+def check_stand_in(body_stands_in: bool, splits: Mapping[str, Split]) -> bool:
+    """Is all of it stand-in data? Raises StandInMixed when some is and some is not: its numbers would mean nothing."""
+    kinds = {f"split {name}": bool(split.manifest["stand_in"]) for name, split in splits.items()}
+    kinds["the body"] = body_stands_in
+    stand_ins, real = ([what for what, kind in kinds.items() if kind is wanted] for wanted in (True, False))
+    if stand_ins and real:
+        raise StandInMixed(
+            f"stand-ins ({', '.join(stand_ins)}) cannot be used together with real data ({', '.join(real)}). "
+            "Set body to the SMPL files for real data, and leave it out for embedded data."
+        )
+    return not real
+
+
+def inputs(config: TrainConfig, splits: Mapping[str, Split]) -> dict[str, Any]:
+    """Digests of everything that the run reads."""
+    return {
+        "splits": {name: splits[name].manifest["digest"] for name in config.splits},
+        "streams": {name: splits[name].stream_manifest(config.stream)["digest"] for name in config.pixel_splits},
+        "body": None if config.body is None else folder_digest(config.body),
+        "pretrained": None if config.pretrained is None else file_digest(config.pretrained),
+    }
+
+
+def fingerprint(config: TrainConfig, splits: Mapping[str, Split]) -> str:
+    """16 hex digits: the same for runs that must give the same numbers."""
+    settings = {name: value for name, value in config.as_dict().items() if name not in _ELSEWHERE}
+    parts = {"version": TRAINING_VERSION, "settings": settings, "inputs": inputs(config, splits)}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def run_folder(config: TrainConfig, splits: Mapping[str, Split] | None = None) -> Path:
+    """`runs/<name>-<fingerprint>`. Opens the cache unless `splits` are given."""
+    return config.runs / f"{config.name}-{fingerprint(config, open_splits(config) if splits is None else splits)}"
+
+
+def is_complete(config: TrainConfig, splits: Mapping[str, Split] | None = None) -> bool:
+    """Has a run with this configuration, on what the cache holds now, been finished?"""
+    return (run_folder(config, splits) / METRICS).is_file()
+
+
+def folder_digest(folder: Path) -> str:
+    """sha256 over names and contents of a folder's files."""
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: expected a folder of body model files, found none")
+    return _digest_of(f"{file.name} {file_digest(file)}" for file in sorted(folder.iterdir()) if file.is_file())
+
+
+def file_digest(file: Path) -> str:
+    """sha256 of a file's content; remembered while size and time stay."""
+    if not file.is_file():
+        raise ConfigError(f"{file}: expected a file, found none")
+    status = file.stat()
+    return _file_digest(file, status.st_size, status.st_mtime_ns)
+
+
+@functools.cache
+def _file_digest(file: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001 - size and time are the memory's key
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _digest_of(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write beside `path`, make it durable, then exchange: a reader sees the old file or the new one, whole."""
+    beside = path.with_name(f".{path.name}.part")
+    with beside.open("wb") as stream:
+        write(stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    beside.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Strict JSON (no NaN), sorted, exchanged atomically."""
+    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    replace_file(path, lambda stream: stream.write(text.encode()))
