@@ -6,7 +6,7 @@ run goes on in the middle of an epoch with exactly the batches that it would hav
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -69,8 +69,10 @@ class WindowPool:
         arrays: Arrays = self._splits[number].read(windows, stream=self._stream, fields=fields)
         joints = arrays["kp_3d"].shape[-2] if "kp_3d" in fields else 49
         if joints != 49:
-            raise DataError(f"{self.names[number]}: kp_3d: expected 49 joints to train on, found {joints}. An "
-                            "evaluation split cannot be trained on; remove it from datasets_3d.")
+            raise DataError(
+                f"{self.names[number]}: kp_3d: expected 49 joints to train on, found {joints}. An "
+                "evaluation split cannot be trained on; remove it from datasets_3d."
+            )
         return arrays
 
 
@@ -144,7 +146,7 @@ class Batches:
             return Batch(labels, None)
         return Batch(labels, self._draw("motion", step, self._n_motion, ("theta",))["theta"])
 
-    def stream(self, step: int) -> Iterator[Batch]:
+    def stream(self, step: int) -> Generator[Batch, None, None]:
         """Batches from `step` on, without end. The next one is read while the caller works on the last."""
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as reader:
             ahead = reader.submit(self.at, step)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Final
 
 import torch
@@ -27,7 +28,7 @@ class SelfAttention(nn.Module):
         super().__init__()
         sizes = [state_size, *[hidden_size] * (n_layers - 1), 1]
         layers: list[nn.Module] = []
-        for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+        for n_in, n_out in pairwise(sizes):
             linear = nn.Linear(n_in, n_out)
             nn.init.uniform_(linear.weight, -0.1, 0.1)
             nn.init.constant_(linear.bias, 0.01)

@@ -29,7 +29,8 @@ REGRESSOR_ITERATIONS: Final = 3
 def project(joints: Tensor, camera: Tensor) -> Tensor:
     """Perspective projection by a weak-perspective camera, into crop coordinates.
 
-    joints: (..., J, 3) m, in the body's own frame; camera: (..., 3) scale, tx, ty -> (..., J, 2), [-1, 1] over the crop.
+    joints: (..., J, 3) m, in the body's own frame; camera: (..., 3) scale, tx, ty ->
+    (..., J, 2), [-1, 1] over the crop.
     """
     scale, shift = camera[..., :1], camera[..., 1:]
     depth = 2 * FOCAL_LENGTH_PX / (CROP_PX * scale + 1e-9)  # (..., 1) m: where the focal length gives this scale
@@ -150,14 +151,14 @@ class VIBE(nn.Module):
     def forward(self, features: Tensor, eval_joints: bool = False) -> dict[str, Tensor]:
         """(B, T, feature_size) -> theta, verts, kp_2d, kp_3d, rotmat.
 
-        theta (B, T, 85): camera 3, pose 72 axis-angle in rad, shape 10; verts (B, T, 6890, 3) m; kp_3d (B, T, 49, 3) m;
-        kp_2d (B, T, 49, 2) in [-1, 1] over the crop; rotmat (B, T, 24, 3, 3). With `eval_joints` kp_3d and kp_2d are the
-        14 joints of `common14`, by the H36M regressor, instead.
+        theta (B, T, 85): camera 3, pose 72 axis-angle in rad, shape 10; verts (B, T, 6890, 3) m; kp_3d (B, T, 49, 3)
+        m; kp_2d (B, T, 49, 2) in [-1, 1] over the crop; rotmat (B, T, 24, 3, 3). With `eval_joints` kp_3d and kp_2d are
+        the 14 joints of `common14`, by the H36M regressor, instead.
         """
         windows = features.shape[:2]
         encoded: Tensor = self.encoder(features)  # (B, T, feature_size)
         pose, shape, camera = self.regressor(encoded.flatten(0, 1))  # (B T, ...)
-        rotmat = rotation_6d_to_matrix(pose.unflatten(-1, (24, 6)))  # (B T, 144) -> (B T, 24, 3, 3)
+        rotmat = rotation_6d_to_matrix(pose.reshape(-1, 24, 6))  # (B T, 144) -> (B T, 24, 3, 3)
         posed = self.body(betas=shape, rotmat=rotmat)
         joints = self.body.common14(posed.verts) if eval_joints else posed.joints  # (B T, J, 3)
         axis_angle = matrix_to_axis_angle(rotmat).flatten(1)  # (B T, 24, 3) -> (B T, 72)
@@ -168,4 +169,6 @@ class VIBE(nn.Module):
             "kp_3d": joints,
             "rotmat": rotmat,
         }
-        return {name: value.unflatten(0, windows) for name, value in frames.items()}  # (B T, ...) -> (B, T, ...)
+        return {
+            name: value.reshape(*windows, *value.shape[1:]) for name, value in frames.items()
+        }  # (B T, ...) -> (B, T, ...)

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.skeletons import JOINTS, correspondence
 from vibe_model.rotations import axis_angle_to_matrix
 
 Batch = Mapping[str, Tensor | NDArray[Any]]  # what `cache.Split.read` gives, as arrays or as tensors
@@ -24,8 +25,8 @@ PUBLISHED_WEIGHTS: Final[Mapping[str, float]] = {
     "adversarial": 0.5,
     "discriminator": 0.5,
 }
-COMMON14: Final = slice(25, 39)  # of spin49: the joints that every 3D dataset can annotate
-HIPS: Final = (2, 3)  # of common14: right and left
+COMMON14: Final = correspondence("spin49", "common14")[0]  # the joints that every 3D dataset can annotate
+HIPS: Final = [JOINTS["common14"].index(name) for name in ("rhip", "lhip")]
 
 
 def generator_losses(pred: Mapping[str, Tensor], batch: Batch, weights: Mapping[str, float]) -> dict[str, Tensor]:
@@ -35,7 +36,7 @@ def generator_losses(pred: Mapping[str, Tensor], batch: Batch, weights: Mapping[
     0 where a frame has no such label. weights: a factor for each term.
     """
     label = {name: _like(pred["theta"], batch[name]) for name in ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl")}
-    rotmat = axis_angle_to_matrix(label["theta"][..., 3:75].unflatten(-1, (24, 3)))  # (B, T, 24, 3, 3)
+    rotmat = axis_angle_to_matrix(label["theta"][..., 3:75].reshape(*label["w_smpl"].shape, 24, 3))  # (B, T, 24, 3, 3)
     terms = {
         "kp_2d": keypoints_2d(pred["kp_2d"], label["kp_2d"]),
         "kp_3d": keypoints_3d(pred["kp_3d"], label["kp_3d"], label["w_3d"]),

@@ -11,10 +11,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.skeletons import JOINTS
+
 Floats = NDArray[np.floating[Any]]
 Float64s = NDArray[np.float64]
 
-HIPS: Final = (2, 3)  # of common14: right and left
+HIPS: Final = [JOINTS["common14"].index(name) for name in ("rhip", "lhip")]
 PCK_THRESHOLD_MM: Final = 150.0
 AUC_THRESHOLDS_MM: Final = np.arange(0.0, 151.0, 5.0)
 _MM: Final = 1000.0
@@ -22,17 +24,17 @@ _MM: Final = 1000.0
 
 def mpjpe(pred: Floats, target: Floats) -> Float64s:
     """Mean per-joint position error after centring on the hips. (N, 14, 3) m -> (N,) mm."""
-    return _joint_errors(centre_on_hips(pred), centre_on_hips(target)).mean(-1)
+    return _mean_over_joints(_joint_errors(centre_on_hips(pred), centre_on_hips(target)))
 
 
 def pa_mpjpe(pred: Floats, target: Floats) -> Float64s:
     """Mean per-joint position error after the best similarity alignment. (N, J, 3) m -> (N,) mm."""
-    return _joint_errors(procrustes_align(pred, target), target).mean(-1)
+    return _mean_over_joints(_joint_errors(procrustes_align(pred, target), target))
 
 
 def pve(pred: Floats, target: Floats) -> Float64s:
     """Mean per-vertex error, not centred. (N, V, 3) m -> (N,) mm."""
-    return _joint_errors(pred, target).mean(-1)
+    return _mean_over_joints(_joint_errors(pred, target))
 
 
 def accel(pred: Floats, target: Floats | None = None) -> Float64s:
@@ -41,13 +43,13 @@ def accel(pred: Floats, target: Floats | None = None) -> Float64s:
     `target` is not looked at: it is there so that all metrics are called alike. Frames must be neighbours.
     """
     del target
-    return _MM * np.linalg.norm(_second_difference(pred), axis=-1).mean(-1)
+    return _mean_over_joints(_MM * np.linalg.norm(_second_difference(pred), axis=-1))
 
 
 def accel_error(pred: Floats, target: Floats) -> Float64s:
     """Mean distance of predicted and true acceleration. (N, 14, 3) m -> (N - 2,) mm per frame^2."""
     difference = _second_difference(pred) - _second_difference(target)
-    return _MM * np.linalg.norm(difference, axis=-1).mean(-1)
+    return _mean_over_joints(_MM * np.linalg.norm(difference, axis=-1))
 
 
 def pck(pred: Floats, target: Floats, threshold_mm: float = PCK_THRESHOLD_MM) -> float:
@@ -67,7 +69,8 @@ def centre_on_hips(joints: Floats) -> Float64s:
     if joints.shape[-2:] != (14, 3):
         raise ValueError(f"joints: expected common14, (..., 14, 3), found {joints.shape}")
     joints = joints.astype(np.float64)
-    return joints - joints[..., HIPS, :].mean(axis=-2, keepdims=True)
+    centred: Float64s = joints - joints[..., HIPS, :].mean(axis=-2, keepdims=True)
+    return centred
 
 
 def procrustes_align(pred: Floats, target: Floats) -> Float64s:
@@ -85,7 +88,8 @@ def procrustes_align(pred: Floats, target: Floats) -> Float64s:
     rotation = (u * sign[..., None, :]) @ vt
     spread = np.square(source).sum((-2, -1))
     scale = np.divide((singular * sign).sum(-1), spread, out=np.zeros_like(spread), where=spread > 0)
-    return scale[..., None, None] * source @ np.swapaxes(rotation, -1, -2) + target_mean
+    aligned: Float64s = scale[..., None, None] * source @ np.swapaxes(rotation, -1, -2) + target_mean
+    return aligned
 
 
 def _second_difference(joints: Floats) -> Float64s:
@@ -97,6 +101,11 @@ def _joint_errors(pred: Floats, target: Floats) -> Float64s:
     """(N, J, 3) m -> (N, J) mm."""
     errors: Float64s = _MM * np.linalg.norm(pred.astype(np.float64) - target.astype(np.float64), axis=-1)
     return errors
+
+
+def _mean_over_joints(values: Float64s) -> Float64s:
+    mean: Float64s = values.mean(-1)
+    return mean
 
 
 def _percent_below(errors: Float64s, threshold_mm: float) -> float:

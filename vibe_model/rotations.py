@@ -21,7 +21,7 @@ def rotation_6d_to_matrix(rotation_6d: Tensor) -> Tensor:
 
     rotation_6d: (..., 6), the rows of a (3, 2) matrix whose columns are the two vectors -> (..., 3, 3).
     """
-    columns = rotation_6d.unflatten(-1, (3, 2))  # (..., 6) -> (..., 3, 2)
+    columns = rotation_6d.reshape(*rotation_6d.shape[:-1], 3, 2)  # (..., 6) -> (..., 3, 2)
     first, second = columns.unbind(-1)  # (..., 3) each
     x = functional.normalize(first, dim=-1)
     y = functional.normalize(second - (x * second).sum(-1, keepdim=True) * x, dim=-1)
@@ -51,10 +51,11 @@ def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
     angle_squared = axis_angle.square().sum(-1)[..., None, None]  # (..., 1, 1)
     x, y, z = axis_angle.unbind(-1)
     zero = torch.zeros_like(x)
-    cross = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), dim=-1).unflatten(-1, (3, 3))
+    cross = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), dim=-1).reshape(*x.shape, 3, 3)
     identity = torch.eye(3, dtype=axis_angle.dtype, device=axis_angle.device)
     # (1 - cos t) / t^2 as 0.5 sinc(t / 2)^2: without the cancellation near 0.
-    return identity + _sinc(angle_squared) * cross + 0.5 * _sinc(angle_squared / 4).square() * (cross @ cross)
+    matrix: Tensor = identity + _sinc(angle_squared) * cross + 0.5 * _sinc(angle_squared / 4).square() * (cross @ cross)
+    return matrix
 
 
 def _sinc(x_squared: Tensor) -> Tensor:
@@ -81,7 +82,7 @@ def _matrix_to_quaternion(matrix: Tensor) -> Tensor:
             *(wz, xz, yz, 1 - r00 - r11 + r22),
         ),
         dim=-1,
-    ).unflatten(-1, (4, 4))
+    ).reshape(*r00.shape, 4, 4)
     largest = table.diagonal(dim1=-2, dim2=-1).argmax(-1)  # (...)
     row = table.gather(-2, largest[..., None, None].expand(*largest.shape, 1, 4)).squeeze(-2)
     return functional.normalize(row, dim=-1)

@@ -27,22 +27,38 @@ TRAINING_VERSION: Final = 1
 METRICS: Final = "metrics.json"  # written last: its presence is the end of a run
 
 
+def missing(config: TrainConfig) -> list[str]:
+    """What the configuration reads and the cache does not have: splits, and streams of splits."""
+    import cache
+
+    if not (config.cache / "zarr.json").is_file():
+        return list(config.splits)
+    opened = cache.open(config.cache)
+    absent = [name for name in config.splits if name not in opened.splits]
+    with_pixels = [name for name in config.pixel_splits if name not in absent]
+    return absent + [
+        f"{name}/features/{config.stream}" for name in with_pixels if config.stream not in opened[name].streams
+    ]
+
+
 def open_splits(config: TrainConfig) -> dict[str, Split]:
-    """Every split that the configuration names, open. Raises DataError for those that the cache lacks."""
-    import cache  # noqa: PLC0415 - heavy, and needed only here
+    """Every split that the configuration names, open. Raises DataError when the cache lacks one, or its stream."""
+    import cache  # here: it is slow to import, and settings alone need none
 
     opened = cache.open(config.cache)
-    if missing := [name for name in config.splits if name not in opened.splits]:
+    if absent := missing(config):
         known = ", ".join(opened.splits) or "none"
         raise DataError(
-            f"{config.cache}: expected splits {', '.join(missing)}, found {known}. Convert them, or name others."
+            f"{config.cache}: expected {', '.join(absent)}, found splits {known}. Convert and extract them, or name "
+            "others."
         )
     return {name: opened[name] for name in config.splits}
 
 
 def check_stand_in(body_stands_in: bool, splits: Mapping[str, Split]) -> bool:
     """Is all of it stand-in data? Raises StandInMixed when some is and some is not: its numbers would mean nothing."""
-    kinds = {f"split {name}": bool(split.manifest["stand_in"]) for name, split in splits.items()}
+    # A split that somebody else wrote says nothing about it: it is no stand-in of ours.
+    kinds = {f"split {name}": bool(split.manifest.get("stand_in", False)) for name, split in splits.items()}
     kinds["the body"] = body_stands_in
     stand_ins, real = ([what for what, kind in kinds.items() if kind is wanted] for wanted in (True, False))
     if stand_ins and real:
@@ -51,6 +67,18 @@ def check_stand_in(body_stands_in: bool, splits: Mapping[str, Split]) -> bool:
             "Set body to the SMPL files for real data, and leave it out for embedded data."
         )
     return not real
+
+
+def check_streams(config: TrainConfig, splits: Mapping[str, Split]) -> bool:
+    """Are features of a stand-in network among those that are read? Raises DataError when they are of a wrong size."""
+    streams = {name: splits[name].stream_manifest(config.stream) for name in config.pixel_splits}
+    for name, stream in streams.items():
+        if stream["dim"] != config.feature_size:
+            raise DataError(
+                f"{name}: stream {config.stream}: expected features of {config.feature_size} numbers, found "
+                f"{stream['dim']}. Set feature_size to what the stream has."
+            )
+    return any(bool(stream.get("stand_in", False)) for stream in streams.values())
 
 
 def inputs(config: TrainConfig, splits: Mapping[str, Split]) -> dict[str, Any]:
@@ -71,12 +99,14 @@ def fingerprint(config: TrainConfig, splits: Mapping[str, Split]) -> str:
 
 
 def run_folder(config: TrainConfig, splits: Mapping[str, Split] | None = None) -> Path:
-    """`runs/<name>-<fingerprint>`. Opens the cache unless `splits` are given."""
+    """`runs/<name>-<fingerprint>`. Opens the cache unless `splits` are given; raises as `open_splits` does."""
     return config.runs / f"{config.name}-{fingerprint(config, open_splits(config) if splits is None else splits)}"
 
 
 def is_complete(config: TrainConfig, splits: Mapping[str, Split] | None = None) -> bool:
-    """Has a run with this configuration, on what the cache holds now, been finished?"""
+    """Has a run with this configuration, on what the cache holds now, been finished? Not if something is missing."""
+    if splits is None and missing(config):
+        return False
     return (run_folder(config, splits) / METRICS).is_file()
 
 

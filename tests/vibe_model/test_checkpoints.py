@@ -1,0 +1,207 @@
+import os
+import pickle
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+
+from vibe_model import VIBE, load_published
+from vibe_model.checkpoints import read_checkpoint
+from vibe_model.errors import CheckpointError
+
+
+@pytest.fixture
+def model(body):
+    torch.manual_seed(0)
+    return VIBE(body, hidden_size=5, feature_size=6, regressor_size=7)
+
+
+def other_weights(model, seed=1):
+    random = torch.Generator().manual_seed(seed)
+    return OrderedDict((name, torch.randn(value.shape, generator=random)) for name, value in model.state_dict().items())
+
+
+def published(model, **changes):
+    """What VIBE's authors saved: body data among the generator's tensors, a NumPy number beside them."""
+    weights = other_weights(model)
+    weights["regressor.smpl.betas"] = torch.zeros(1, 10)
+    weights["regressor.smpl.J_regressor_extra"] = torch.zeros(9, 30)
+    weights["regressor.smpl.faces_tensor"] = torch.zeros(4, 3, dtype=torch.int64)
+    weights.update(changes)
+    return {
+        "epoch": 23,
+        "gen_state_dict": weights,
+        "performance": np.float64(56.56),
+        "gen_optimizer": {"state": {0: {"step": 3}}, "param_groups": [{"lr": 5e-5, "params": [0]}]},
+        "disc_motion_state_dict": OrderedDict(a=torch.zeros(2)),
+        "disc_motion_optimizer": {"state": {}, "param_groups": []},
+    }
+
+
+def spin(model):
+    regressor = {
+        name.removeprefix("regressor."): value for name, value in other_weights(model).items() if "regressor" in name
+    }
+    backbone = {
+        "conv1.weight": torch.zeros(2),
+        "bn1.num_batches_tracked": torch.tensor(3),
+        "layer4.2.conv3.weight": torch.ones(1),
+    }
+    return {"model": {**backbone, **regressor}, "optimizer": {}, "epoch": 1}
+
+
+def write(path, content, legacy=True, numpy1=True):
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    if legacy and numpy1:  # as NumPy 1 named it, when these files were written
+        path.write_bytes(path.read_bytes().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
+    return path
+
+
+def snapshot(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def assert_equal(found, expected):
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(("legacy", "numpy1"), [(True, True), (True, False), (False, False)])
+def test_vibes_checkpoint_fills_the_model_and_reports_the_body_data(model, tmp_path, legacy, numpy1):
+    file = write(tmp_path / "vibe.pth.tar", published(model), legacy, numpy1)
+    if legacy:
+        assert not file.read_bytes().startswith(b"PK")
+    report = load_published(model, file)
+    assert_equal(model.state_dict(), other_weights(model))
+    assert report.kind == "vibe"
+    assert set(report.used) == set(model.state_dict())
+    assert set(report.ignored) == {f"regressor.smpl.{name}" for name in ("betas", "J_regressor_extra", "faces_tensor")}
+    assert report.untouched == ()
+
+
+def test_spins_checkpoint_fills_the_regressor_alone(model, tmp_path):
+    before, weights = snapshot(model), other_weights(model)
+    report = load_published(model, write(tmp_path / "spin.pt", spin(model)))
+    assert_equal(model.state_dict(), {n: weights[n] if n.startswith("regressor.") else before[n] for n in before})
+    assert set(report.ignored) == {"conv1.weight", "bn1.num_batches_tracked", "layer4.2.conv3.weight"}
+    assert set(report.untouched) == {name for name in before if name.startswith("encoder.")}
+
+
+def test_the_performance_is_read_as_a_plain_number(model, tmp_path):
+    content = read_checkpoint(write(tmp_path / "vibe.pth.tar", published(model)))
+    assert type(content["performance"]) is float
+    assert content["performance"] == 56.56
+
+
+def without(content, name):
+    del content["gen_state_dict"][name]
+    return content
+
+
+BAD = {
+    "missing": lambda m: without(published(m), "regressor.fc2.bias"),
+    "extra": lambda m: published(m, **{"regressor.fc3.bias": torch.zeros(2)}),
+    "a backbone": lambda m: published(m, **{"conv1.weight": torch.zeros(2)}),
+    "misshapen": lambda m: published(m, **{"regressor.fc2.bias": torch.zeros(8)}),
+    "transposed": lambda m: published(m, **{"regressor.fc1.weight": torch.zeros(163, 7)}),
+    "whole numbers": lambda m: published(m, **{"regressor.fc2.bias": torch.zeros(7, dtype=torch.int32)}),
+    "complex": lambda m: published(m, **{"regressor.fc2.bias": torch.zeros(7, dtype=torch.complex64)}),
+    "sparse": lambda m: published(m, **{"regressor.fc2.bias": torch.zeros(7).to_sparse()}),
+    "meta": lambda m: published(m, **{"regressor.fc2.bias": torch.zeros(7, device="meta")}),
+    "nan": lambda m: published(m, **{"regressor.fc2.bias": torch.full((7,), torch.nan)}),
+    "infinite": lambda m: published(m, **{"encoder.linear.bias": torch.full((6,), torch.inf)}),
+    "not a tensor": lambda m: published(m, **{"regressor.fc2.bias": [0.0] * 7}),
+    "a name that is no text": lambda m: {"gen_state_dict": {**other_weights(m), 3: torch.zeros(1)}},
+    "no dict": lambda m: [1, 2],
+    "no weights": lambda m: {"epoch": 3},
+    "weights that are no dict": lambda m: {"gen_state_dict": torch.zeros(3)},
+    "two sets of weights": lambda m: {**published(m), **spin(m)},
+    "a spin file with a stranger": lambda m: {"model": {**spin(m)["model"], "fc.weight": torch.zeros(2)}},
+    "a number of objects": lambda m: {**published(m), "performance": np.array([None], object)},
+}
+
+
+# The old format has no way to write sparse and meta tensors.
+@pytest.mark.parametrize(
+    ("what", "legacy"), [*((w, False) for w in BAD), *((w, True) for w in BAD if w not in ("sparse", "meta"))]
+)
+def test_a_bad_file_is_refused_by_name_and_leaves_the_model_as_it_was(model, tmp_path, what, legacy):
+    before = snapshot(model)
+    with pytest.raises(CheckpointError, match=r"bad\.pt"):
+        load_published(model, write(tmp_path / "bad.pt", BAD[what](model), legacy))
+    assert_equal(model.state_dict(), before)
+
+
+class Evil:
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.target),)
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_a_malicious_file_runs_nothing(model, tmp_path, legacy):
+    before, content = snapshot(model), published(model)
+    content["performance"] = Evil(tmp_path / "pwned")
+    with pytest.raises(CheckpointError, match="evil"):
+        load_published(model, write(tmp_path / "evil.pt", content, legacy))
+    assert not (tmp_path / "pwned").exists()
+    assert_equal(model.state_dict(), before)
+
+
+def test_a_plain_pickle_runs_nothing(model, tmp_path):
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps({"gen_state_dict": Evil(tmp_path / "pwned")}, protocol=2))
+    with pytest.raises(CheckpointError, match="evil"):
+        load_published(model, tmp_path / "evil.pt")
+    assert not (tmp_path / "pwned").exists()
+
+
+class ScalarOf:
+    """A NumPy scalar's recipe with other ingredients than a number's."""
+
+    def __init__(self, dtype, data):
+        self.recipe = dtype, data
+
+    def __reduce__(self):
+        return np.float64(0).__reduce__()[0], self.recipe
+
+
+@pytest.mark.parametrize(
+    "number", [ScalarOf(np.dtype("O"), b""), ScalarOf(np.dtype(">f8"), bytes(8)), ScalarOf(np.dtype("f8"), bytes(4)),
+               ScalarOf(np.dtype([("a", "f8")]), bytes(8)), ScalarOf("f8", bytes(8)), ScalarOf(np.dtype("f8"), "text")]
+)  # fmt: skip
+def test_a_numpy_number_of_anything_but_a_plain_number_is_refused(model, tmp_path, number):
+    with pytest.raises(CheckpointError, match="odd"):
+        load_published(model, write(tmp_path / "odd.pt", {**published(model), "performance": number}))
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "tar", "folder", "absent"])
+def test_a_damaged_file_is_refused(model, tmp_path, damage):
+    file = tmp_path / "damaged.pt"
+    if damage == "cut":
+        whole = write(file, published(model)).read_bytes()
+        file.write_bytes(whole[: len(whole) // 2])
+    elif damage == "tar":
+        file.write_bytes(b"ustar".rjust(262, b"\0").ljust(1024, b"\0"))
+    elif damage == "folder":
+        file.mkdir()
+    elif damage != "absent":
+        file.write_bytes(b"" if damage == "empty" else b"<html>not found</html>")
+    before = snapshot(model)
+    with pytest.raises(CheckpointError, match=r"damaged\.pt"):
+        load_published(model, file)
+    assert_equal(model.state_dict(), before)
+
+
+def test_a_pipe_does_not_make_it_wait(model, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CheckpointError, match="pipe"):
+        load_published(model, tmp_path / "pipe")
+
+
+def test_reading_leaves_no_type_allowed_behind(model, tmp_path):
+    before = set(torch.serialization.get_safe_globals())
+    load_published(model, write(tmp_path / "vibe.pt", published(model)))
+    assert set(torch.serialization.get_safe_globals()) == before

@@ -1,0 +1,170 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from vibe_model import VIBE, MotionDiscriminator, losses
+from vibe_model.rotations import axis_angle_to_matrix
+from vibe_model.training import step_losses
+
+ONES = {"kp_2d": 1.0, "kp_3d": 1.0, "pose": 1.0, "shape": 1.0}
+SMALL = {"hidden_size": 5, "feature_size": 6, "regressor_size": 7}
+
+
+def perfect(n_windows=2, n_frames=3):
+    """A prediction, and labels that agree with it."""
+    random = torch.Generator().manual_seed(0)
+    kp_2d = torch.rand(n_windows, n_frames, 49, 2, generator=random)
+    kp_3d = torch.randn(n_windows, n_frames, 49, 3, generator=random)
+    theta = torch.randn(n_windows, n_frames, 85, generator=random) * 0.3
+    rotmat = axis_angle_to_matrix(theta[..., 3:75].reshape(n_windows, n_frames, 24, 3))
+    pred = {"theta": theta, "kp_2d": kp_2d, "kp_3d": kp_3d, "rotmat": rotmat}
+    ones = torch.ones(n_windows, n_frames)
+    batch = {"kp_2d": torch.cat([kp_2d, torch.ones_like(kp_2d[..., :1])], -1), "kp_3d": kp_3d.clone()}
+    return pred, {**batch, "theta": theta.clone(), "w_3d": ones, "w_smpl": ones.clone()}
+
+
+def terms(pred, batch, weights=ONES):
+    return {name: term.item() for name, term in losses.generator_losses(pred, batch, weights).items()}
+
+
+def test_a_perfect_prediction_costs_nothing():
+    assert terms(*perfect()) == {"kp_2d": 0, "kp_3d": 0, "pose": pytest.approx(0, abs=1e-12), "shape": 0}
+
+
+def test_2d_is_the_mean_over_all_coordinates_of_confidence_times_squared_error():
+    pred, batch = perfect()
+    batch["kp_2d"][..., 2] = 0
+    batch["kp_2d"][0, 0, 7] = torch.tensor([0.0, 0.0, 0.25])
+    pred["kp_2d"][0, 0, 7] = torch.tensor([2.0, 4.0])
+    assert terms(pred, batch)["kp_2d"] == pytest.approx(0.25 * (4 + 16) / (2 * 3 * 49 * 2))
+
+
+def test_3d_looks_at_common14_about_the_hips_in_frames_that_have_labels():
+    pred, batch = perfect()
+    pred["kp_3d"] = pred["kp_3d"] + torch.tensor([5.0, -3.0, 1.0])  # where the body stands is not looked at
+    pred["kp_3d"][:, :, :25] += 100  # nor are joints outside common14
+    pred["kp_3d"][:, :, 39:] += 100
+    pred["kp_3d"][0, 0, 25] += torch.tensor([0.3, 0.0, 0.0])  # an ankle
+    pred["kp_3d"][1] += torch.randn(3, 49, 3)
+    batch["w_3d"][1] = 0
+    assert terms(pred, batch)["kp_3d"] == pytest.approx(0.09 / (3 * 14 * 3), rel=1e-4)
+
+
+def test_moving_one_hip_moves_every_joint_the_other_way_by_half():
+    pred, batch = perfect(1, 1)
+    pred["kp_3d"][0, 0, 27] += torch.tensor([0.2, 0.0, 0.0])  # the right hip: its own error is 0.1, so is the others'
+    assert terms(pred, batch)["kp_3d"] == pytest.approx(14 * 0.01 / (14 * 3), rel=1e-4)
+
+
+def test_pose_compares_matrices():
+    pred, batch = perfect(1, 2)
+    batch["theta"][..., 3:75] = 0
+    pred["rotmat"] = torch.eye(3).expand(1, 2, 24, 3, 3).clone()
+    angle = 0.5
+    pred["rotmat"][0, 0, 4] = axis_angle_to_matrix(torch.tensor([0.0, angle, 0.0]))
+    # Four of nine entries differ: twice 1 - cos, twice sin.
+    expected = 2 * ((1 - math.cos(angle)) ** 2 + math.sin(angle) ** 2) / (2 * 24 * 9)
+    assert terms(pred, batch)["pose"] == pytest.approx(expected, rel=1e-5)
+    batch["w_smpl"][0, 1] = 0  # half the frames, all of the error
+    assert terms(pred, batch)["pose"] == pytest.approx(2 * expected, rel=1e-5)
+
+
+def test_shape_is_the_mean_squared_error_of_betas():
+    pred, batch = perfect(1, 2)
+    batch["theta"][0, 0, 75:] += 2
+    assert terms(pred, batch)["shape"] == pytest.approx(4 / 2, rel=1e-5)
+
+
+def test_each_weight_multiplies_its_own_term():
+    pred, batch = perfect()
+    batch = {name: value + 0.1 if name.startswith(("kp", "theta")) else value for name, value in batch.items()}
+    batch["kp_3d"][..., 30, :] += 0.1
+    once, many = terms(pred, batch), terms(pred, batch, {"kp_2d": 2, "kp_3d": 3, "pose": 5, "shape": 7})
+    for name, factor in {"kp_2d": 2, "kp_3d": 3, "pose": 5, "shape": 7}.items():
+        assert many[name] == pytest.approx(factor * once[name], rel=1e-5) != 0
+
+
+def test_arrays_serve_as_labels_as_well_as_tensors():
+    pred, batch = perfect()
+    batch["kp_2d"] += 0.1
+    assert terms(pred, {name: value.numpy() for name, value in batch.items()}) == terms(pred, batch)
+
+
+def test_adversarial_terms_by_hand():
+    fake, real = torch.tensor([[0.5], [2.0]]), torch.tensor([[1.0], [0.0], [3.0], [1.0]])
+    assert losses.adversarial_generator(fake).item() == pytest.approx((0.25 + 1) / 2)
+    assert losses.adversarial_discriminator(real, fake).item() == pytest.approx((0.25 + 4) / 2 + (0 + 1 + 4 + 0) / 4)
+
+
+@pytest.fixture
+def step(body):
+    torch.manual_seed(0)
+    generator = VIBE(body, **SMALL)
+    discriminator = MotionDiscriminator(rnn_size=5, attention_size=5, attention_dropout=0.0)
+    _, batch = perfect()
+    batch["features"] = torch.randn(2, 3, 6)
+    return generator, discriminator, batch, torch.randn(4, 3, 85)
+
+
+def test_without_3d_labels_their_terms_are_zero_and_gradients_finite(step):
+    generator, discriminator, batch, real = step
+    batch |= {name: torch.zeros_like(batch[name]) for name in ("kp_3d", "theta", "w_3d", "w_smpl")}
+    loss, _, parts = step_losses(generator, discriminator, batch, real, losses.PUBLISHED_WEIGHTS)
+    assert [parts[name].item() for name in ("kp_3d", "pose", "shape")] == [0, 0, 0]
+    loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in generator.parameters())
+
+
+def test_the_losses_are_the_sums_of_their_terms_with_the_published_half_by_default(step):
+    generator, discriminator, batch, real = step
+    generator.eval()
+    supervised = {name: losses.PUBLISHED_WEIGHTS[name] for name in ONES}
+    generator_loss, discriminator_loss, parts = step_losses(generator, discriminator, batch, real, supervised)
+    pred = generator(batch["features"])
+    fake, genuine = discriminator(pred["theta"][..., 6:75]), discriminator(real[..., 6:75])
+    expected = sum(losses.generator_losses(pred, batch, supervised).values()) + 0.5 * ((fake - 1) ** 2).sum() / 2
+    torch.testing.assert_close(generator_loss, expected)
+    torch.testing.assert_close(discriminator_loss, 0.5 * ((fake**2).sum() / 2 + ((genuine - 1) ** 2).sum() / 4))
+    names = ("kp_2d", "kp_3d", "pose", "shape", "adversarial")
+    torch.testing.assert_close(generator_loss, sum(parts[name] for name in names))
+    torch.testing.assert_close(discriminator_loss, parts["discriminator_real"] + parts["discriminator_fake"])
+
+
+def test_neither_loss_reaches_the_other_networks_parameters(step):
+    generator, discriminator, batch, real = step
+    generator_loss, discriminator_loss, _ = step_losses(generator, discriminator, batch, real, losses.PUBLISHED_WEIGHTS)
+    generator_loss.backward()
+    assert all(p.grad is None for p in discriminator.parameters())
+    assert any(p.grad.abs().sum() > 0 for p in generator.parameters())
+    generator.zero_grad()
+    discriminator_loss.backward()
+    assert all(p.grad is None for p in generator.parameters())
+    assert any(p.grad.abs().sum() > 0 for p in discriminator.parameters())
+
+
+def test_the_adversarial_term_moves_the_generator(step):
+    generator, discriminator, batch, real = step
+    only = dict.fromkeys(ONES, 0.0)
+    loss, _, _ = step_losses(generator, discriminator, batch, real, {**only, "adversarial": 1.0})
+    loss.backward()
+    assert generator.regressor.decpose.weight.grad.abs().sum() > 0
+
+
+def test_without_a_discriminator_its_terms_are_zero(step):
+    generator, _, batch, _ = step
+    _, discriminator_loss, parts = step_losses(generator, None, batch, None, losses.PUBLISHED_WEIGHTS)
+    assert discriminator_loss.item() == parts["adversarial"].item() == 0
+
+
+def test_a_label_at_the_identity_gives_finite_gradients(step):
+    generator, discriminator, batch, real = step
+    for name in ("decpose", "decshape", "deccam"):
+        torch.nn.init.zeros_(getattr(generator.regressor, name).weight)
+        torch.nn.init.zeros_(getattr(generator.regressor, name).bias)
+    generator.regressor.init_pose.copy_(torch.tensor([1.0, 0, 0, 1, 0, 0]).repeat(24))
+    batch["theta"][..., 3:75] = 0
+    loss, _, _ = step_losses(generator, discriminator, batch, real, losses.PUBLISHED_WEIGHTS)
+    loss.backward()
+    assert all(np.isfinite(p.grad.numpy()).all() for p in generator.parameters())

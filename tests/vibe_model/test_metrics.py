@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from vibe_model import metrics
+
+
+def body(n=5, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, 14, 3))
+
+
+def test_mpjpe_of_one_wrong_joint_by_hand():
+    target = body(2)
+    pred = target.copy()
+    pred[1, 0] += (0.03, 0.04, 0)  # 50 mm, an ankle
+    np.testing.assert_allclose(metrics.mpjpe(pred, target), [0, 50 / 14], atol=1e-9)
+
+
+def test_where_the_body_stands_does_not_matter_but_for_pve():
+    target = body()
+    pred = target + np.array([3.0, 0, 4.0])
+    np.testing.assert_allclose(metrics.mpjpe(pred, target), 0, atol=1e-9)
+    assert metrics.pck(pred, target) == 100
+    np.testing.assert_allclose(metrics.pve(pred, target), 5000)
+
+
+def test_the_bodies_are_centred_on_the_midpoint_of_joints_2_and_3():
+    target = body(1)
+    pred = target.copy()
+    pred[0, 2] += (0.1, 0, 0)  # the midpoint moves by 50 mm: 50 mm for each joint, also for the hip itself
+    np.testing.assert_allclose(metrics.mpjpe(pred, target), 50)
+
+
+@given(st.integers(0, 10_000), st.floats(0.1, 10))
+@settings(max_examples=40, deadline=None)
+def test_a_similarity_transform_is_undone_by_the_alignment(seed, scale):
+    random = np.random.default_rng(seed)
+    target = body(3, seed)
+    rotation = Rotation.random(3, random_state=seed).as_matrix()
+    pred = scale * target @ rotation.transpose(0, 2, 1) + random.normal(size=(3, 1, 3))
+    np.testing.assert_allclose(metrics.procrustes_align(pred, target), target, atol=1e-9)
+    np.testing.assert_allclose(metrics.pa_mpjpe(pred, target), 0, atol=1e-6)
+
+
+def test_a_mirrored_body_is_not_aligned_by_mirroring_it_back():
+    target = body()
+    assert (metrics.pa_mpjpe(target * (-1, 1, 1), target) > 100).all()
+
+
+def test_the_alignment_is_the_best_of_all_similarities():
+    pred, target = body(1, 1), body(1, 2)
+    aligned = metrics.procrustes_align(pred, target)
+    best = np.square(aligned - target).sum()
+    for seed in range(50):
+        nudge = Rotation.from_rotvec(np.random.default_rng(seed).normal(size=3) * 0.05).as_matrix()
+        centre = aligned.mean(1, keepdims=True)
+        for scale in (0.97, 1, 1.03):
+            assert np.square(scale * (aligned - centre) @ nudge.T + centre - target).sum() >= best
+
+
+def test_a_body_collapsed_to_a_point_aligns_to_the_mean():
+    target = body(1)
+    aligned = metrics.procrustes_align(np.ones((1, 14, 3)), target)
+    np.testing.assert_allclose(aligned, np.broadcast_to(target.mean(1, keepdims=True), (1, 14, 3)))
+
+
+def test_accelerations_are_second_differences_about_the_hips():
+    frames = np.arange(5.0)
+    target = np.zeros((5, 14, 3))
+    pred = np.zeros((5, 14, 3))
+    pred[:, 0, 0] = 0.5 * 0.014 * frames**2  # an ankle, 14 mm per frame^2
+    assert metrics.accel(pred).shape == (3,)
+    np.testing.assert_allclose(metrics.accel(pred, target), 1)
+    np.testing.assert_allclose(metrics.accel_error(pred, target), 1)
+    np.testing.assert_allclose(metrics.accel_error(pred, pred), 0)
+    pred += 100 * frames[:, None, None] ** 2  # how the whole body moves is not looked at
+    np.testing.assert_allclose(metrics.accel(pred), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_fewer_than_three_frames_have_no_acceleration(n):
+    assert metrics.accel(body(n)).shape == metrics.accel_error(body(n), body(n)).shape == (0,)
+
+
+def test_pck_is_the_share_of_joints_closer_than_150_mm():
+    target = body(2)
+    pred = target.copy()
+    pred[0, 0] += (0.149, 0, 0)
+    pred[0, 1] += (0.151, 0, 0)
+    pred[1, 5] += (0, 0, 2.0)
+    assert metrics.pck(pred, target) == pytest.approx(100 * 26 / 28)
+    assert metrics.pck(pred, target, threshold_mm=100) == pytest.approx(100 * 25 / 28)
+
+
+def test_auc_is_the_mean_over_31_thresholds():
+    target = body(1)
+    assert metrics.auc(target, target) == pytest.approx(100 * 30 / 31)  # nothing is closer than 0 mm
+    pred = target.copy()
+    pred[0, [0, 1, 4, 5, 6, 7, 8]] += (0.0725, 0, 0)  # half the joints: below 75, 80, ..., 150 mm, 16 thresholds
+    assert metrics.auc(pred, target) == pytest.approx(100 * (0.5 * 30 / 31 + 0.5 * 16 / 31))
+
+
+def test_no_frames_give_no_number():
+    assert np.isnan(metrics.pck(body(0), body(0)))
+    assert np.isnan(metrics.auc(body(0), body(0)))
+
+
+def test_inputs_are_left_alone_and_other_joints_refused():
+    pred, target = body(3, 1), body(3, 2)
+    copies = pred.copy(), target.copy()
+    for metric in (
+        metrics.mpjpe,
+        metrics.pa_mpjpe,
+        metrics.pve,
+        metrics.accel,
+        metrics.accel_error,
+        metrics.pck,
+        metrics.auc,
+    ):
+        metric(pred, target)
+    np.testing.assert_array_equal((pred, target), copies)
+    with pytest.raises(ValueError, match="common14"):
+        metrics.mpjpe(np.zeros((1, 17, 3)), np.zeros((1, 17, 3)))

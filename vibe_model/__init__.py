@@ -1,0 +1,48 @@
+"""VIBE: generator, discriminator, losses, training, metrics, evaluation.  features -> windows -> [training, evaluation]
+
+Names are imported when first used: asking whether a run is complete needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from vibe_model import checkpoints, config, data, evaluation, losses, metrics, rotations, runs, training
+    from vibe_model.checkpoints import LoadReport, load_published
+    from vibe_model.config import TrainConfig
+    from vibe_model.discriminator import MotionDiscriminator
+    from vibe_model.generator import VIBE
+
+__all__ = [
+    "VIBE",
+    "LoadReport",
+    "MotionDiscriminator",
+    "TrainConfig",
+    "checkpoints",
+    "config",
+    "data",
+    "evaluation",
+    "load_published",
+    "losses",
+    "metrics",
+    "rotations",
+    "runs",
+    "training",
+]
+
+_HOMES: Final = {
+    "VIBE": "generator",
+    "LoadReport": "checkpoints",
+    "MotionDiscriminator": "discriminator",
+    "TrainConfig": "config",
+    "load_published": "checkpoints",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_HOMES.get(name, name)}")
+    return getattr(module, name) if name in _HOMES else module
