@@ -1,0 +1,148 @@
+"""SMPL as a torch module: shape and rotations -> vertices and spin49 joints.  raw -> tracks; training; evaluation
+
+smplx does the posing; this module hands it arrays read by `pipeline.assets` (smplx itself would unpickle), names the
+joints, and keeps the body's data out of checkpoints: SMPL's licence does not allow it to be handed on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple, Protocol, Self, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from smplx.body_models import SMPL
+from torch import Tensor, nn
+
+from pipeline import assets
+from pipeline.assets import SmplArrays
+from pipeline.skeletons import JOINTS, correspondence
+
+
+class BodyOutput(NamedTuple):
+    """B posed bodies, in the frame of `trans`, metres."""
+
+    verts: Tensor  # (B, 6890, 3)
+    joints: Tensor  # (B, 49, 3) spin49
+
+
+class _Smpl(SMPL):  # type: ignore[misc]  # smplx is untyped
+    # smplx expects 300 shape directions and prints a warning for fewer; ten are what is meant here.
+    SHAPE_SPACE_DIM = assets.N_BETAS
+
+
+class _MakeStandIn(Protocol):
+    def __call__(self, gender: str = "neutral") -> Body: ...
+
+
+class _StandIn:
+    """`Body.stand_in()` makes the stand-in body; `body.stand_in` says whether a body is one."""
+
+    @overload
+    def __get__(self, body: None, owner: type[Body]) -> _MakeStandIn: ...
+    @overload
+    def __get__(self, body: Body, owner: type[Body]) -> bool: ...
+    def __get__(self, body: Body | None, owner: type[Body]) -> _MakeStandIn | bool:
+        if body is not None:
+            return body._stands_in
+
+        def make(gender: str = "neutral") -> Body:
+            """The procedural body, for tests, demonstration runs and the embedded data."""
+            from pipeline.synthetic.body import procedural  # real bodies need none of what renders pictures
+
+            return owner(procedural(gender))
+
+        return make
+
+
+class Body(nn.Module):
+    """One gender's body model, float32, on one device. Its state_dict is empty: checkpoints hold no body data."""
+
+    stand_in = _StandIn()  # a stand-in must not meet real data
+    faces: Tensor  # (13776, 3) int64, anticlockwise seen from outside
+    mean_pose: Tensor  # (144,) 24 rotations in 6D: the first two columns of each matrix, as (3, 2)
+    mean_shape: Tensor  # (10,)
+    mean_cam: Tensor  # (3,) scale, tx, ty
+    J_regressor_extra: Tensor  # (9, 6890)
+    J_regressor_h36m: Tensor  # (17, 6890)
+    spin49_index: Tensor  # (49,) into smplx's 45 joints and the 9 extra ones
+    common14_index: Tensor  # (14,) into Human3.6M's 17
+
+    def __init__(self, arrays: SmplArrays) -> None:
+        super().__init__()
+        self._stands_in = arrays.stand_in
+        self.digest = arrays.digest  # sha256: part of the fingerprint of whatever is derived through this body
+        self.smpl = _smpl(arrays)
+        take, put = correspondence("smpl54", "spin49")
+        if put != list(range(len(JOINTS["spin49"]))):
+            raise AssertionError("a joint of spin49 has no point on the body model")
+        buffers = {
+            "faces": torch.tensor(arrays.faces),
+            "mean_pose": _float32(arrays.mean_pose),
+            "mean_shape": _float32(arrays.mean_shape),
+            "mean_cam": _float32(arrays.mean_cam),
+            "J_regressor_extra": _float32(arrays.J_regressor_extra),
+            "J_regressor_h36m": _float32(arrays.J_regressor_h36m),
+            "spin49_index": torch.tensor(take),
+            "common14_index": torch.tensor(correspondence("h36m", "common14")[0]),
+        }
+        for name, value in buffers.items():
+            self.register_buffer(name, value, persistent=False)
+
+    @classmethod
+    def load(cls, folder: Path | str, gender: str = "neutral") -> Self:
+        """The body whose files lie in `folder`. Raises as `pipeline.assets.load` does."""
+        return cls(assets.load(folder, gender))
+
+    def forward(self, *, betas: Tensor, rotmat: Tensor, trans: Tensor | None = None) -> BodyOutput:
+        """betas (B, 10), rotmat (B, 24, 3, 3) relative to parents, trans (B, 3) m -> BodyOutput.
+
+        The root turns about its own joint, which is not at the origin (SMPL paper, equations 2-4).
+        """
+        posed = self.smpl(
+            betas=betas,
+            global_orient=rotmat[:, :1],
+            body_pose=rotmat[:, 1:],
+            transl=trans,
+            pose2rot=False,
+        )
+        verts, joints45 = posed.vertices, posed.joints
+        joints54 = torch.cat([joints45, self._regress(self.J_regressor_extra, verts)], dim=1)
+        return BodyOutput(verts, joints54[:, self.spin49_index])
+
+    def h36m17(self, verts: Tensor) -> Tensor:
+        """(B, 6890, 3) -> (B, 17, 3), Human3.6M's joints in its order."""
+        return self._regress(self.J_regressor_h36m, verts)
+
+    def common14(self, verts: Tensor) -> Tensor:
+        """(B, 6890, 3) -> (B, 14, 3), the joints that evaluation compares."""
+        return self.h36m17(verts)[:, self.common14_index]
+
+    @staticmethod
+    def _regress(regressor: Tensor, verts: Tensor) -> Tensor:
+        return torch.einsum("jv,bvc->bjc", regressor, verts)
+
+
+def _float32(array: NDArray[np.floating]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, np.float32))
+
+
+def _smpl(arrays: SmplArrays) -> _Smpl:
+    """smplx's module from arrays, with all its buffers left out of state_dict."""
+    data = SimpleNamespace(
+        v_template=arrays.v_template,
+        shapedirs=arrays.shapedirs,
+        posedirs=arrays.posedirs,
+        J_regressor=arrays.J_regressor,
+        weights=arrays.weights,
+        kintree_table=np.stack([arrays.parents, np.arange(assets.N_JOINTS)]),
+        f=arrays.faces,
+    )
+    ours = {f"create_{name}": False for name in ("betas", "global_orient", "body_pose", "transl")}
+    smpl = _Smpl(model_path="", data_struct=data, num_betas=assets.N_BETAS, **ours)
+    for module in smpl.modules():
+        for name, value in list(module.named_buffers(recurse=False)):
+            module.register_buffer(name, value, persistent=False)
+    return smpl
