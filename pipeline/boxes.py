@@ -21,14 +21,17 @@ REFERENCE_PX: Final = 150.0  # a person whose extent has this diagonal has scale
 def extents(kp_2d: Floats, threshold: float = 0.0) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Corners (N, 2, 2) of the joints with confidence above `threshold`, and (N,) whether there is any such joint.
 
-    kp_2d is (N, J, 3) px px confidence. Rows without a joint have corners at 0. Joints that are not finite do not count.
+    kp_2d is (N, J, 3) px px confidence. Rows without a joint have corners at 0. Joints that are not finite count as
+    unseen.
     """
     points = np.asarray(kp_2d, np.float64)
     seen = (points[..., 2] > threshold) & np.isfinite(points).all(axis=-1)
     low = np.where(seen[..., None], points[..., :2], np.inf).min(axis=1, initial=np.inf)
     high = np.where(seen[..., None], points[..., :2], -np.inf).max(axis=1, initial=-np.inf)
-    any_seen = seen.any(axis=1)
-    return np.where(any_seen[:, None, None], np.stack([low, high], axis=1), 0.0), any_seen
+    any_seen: NDArray[np.bool_] = np.any(seen, axis=1)
+    corners = np.stack([low, high], axis=1)
+    corners[~any_seen] = 0
+    return corners, any_seen
 
 
 def tight_boxes(kp_2d: Floats, factor: float = 1.0) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
@@ -87,4 +90,6 @@ def intersection_over_union(a: Floats, b: Floats) -> NDArray[np.float64]:
     shared = np.clip(high - low, 0, None).prod(axis=-1)
     area_a, area_b = ((box[:, 1] - box[:, 0]).prod(axis=-1) for box in (a, b))
     union = area_a[:, None] + area_b[None] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared, np.float64), where=union > 0)
+    out = np.zeros(shared.shape)
+    np.divide(shared, union, out=out, where=union > 0)
+    return out

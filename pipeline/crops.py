@@ -29,7 +29,9 @@ def crop_affine(bbox: Floats, scale: float = CROP_SCALE, size: int = CROP_SIZE) 
     """
     box = np.asarray(bbox, np.float64)
     if not (np.isfinite(box).all() and (box[..., 2:] > 0).all() and 0 < scale < np.inf):
-        raise ValueError(f"no crop has box {box.tolist()} and scale {scale}: centre, size and scale must be finite, size > 0")
+        raise ValueError(
+            f"no crop has box {box.tolist()} and scale {scale}: centre, size and scale must be finite, size > 0"
+        )
     zoom = size / (box[..., 2:] * scale)
     matrix = np.zeros((*box.shape[:-1], 2, 3))
     matrix[..., 0, 0], matrix[..., 1, 1] = zoom[..., 0], zoom[..., 1]
@@ -58,7 +60,7 @@ def crop_person(image: Image, bbox: Floats, scale: float = CROP_SCALE, size: int
 def normalise_keypoints(
     kp_2d: Floats, bbox: Floats, scale: float = CROP_SCALE, size: int = CROP_SIZE
 ) -> NDArray[np.floating]:
-    """(..., J, 3) picture px and (..., 4) boxes -> the crop's [-1, 1] (2 x / size - 1), confidence kept. A new array."""
+    """(..., J, 3) picture px and (..., 4) boxes -> [-1, 1] across the crop, 2 x / size - 1. Confidence is kept."""
     matrix = crop_affine(bbox, scale, size)
     zoom, shift = np.diagonal(matrix[..., :2], axis1=-2, axis2=-1), matrix[..., 2]
     points = np.asarray(kp_2d[..., :2], np.float64) * zoom[..., None, :] + shift[..., None, :]

@@ -2,36 +2,302 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import NamedTuple, Protocol
+import hashlib
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final, NamedTuple, Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.errors import PipelineError, RawDataError
+from pipeline.inputs import file_digest, folder_digest
+from pipeline.pictures import MAX_BYTES, MAX_PIXELS, PictureError, decode, picture_size
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 
 
-class Frame(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)  # eq=False: == of arrays is ambiguous
+class Frame:
     """One decoded frame, or why it could not be: exactly one of `image` and `problem` is None."""
 
     index: int
     image: Image | None
     problem: str | None
+    kind: str = ""  # of the problem, short and stable, for counting: "picture_missing", "video_ended", ...
 
 
 class FrameSource(Protocol):
     """Small, picklable, hashable. `spec` says all of it in one line below the raw folder, and is kept in the cache."""
 
-    root: Path  # the dataset's raw folder
+    @property
+    def root(self) -> Path:
+        """The dataset's raw folder."""
+        ...
 
     @property
     def spec(self) -> str: ...
 
     def size(self) -> tuple[int, int]:
-        """(width, height) px, from the first readable picture's or the video's header."""
+        """(width, height) px, from the first readable picture's or the video's header.
+
+        Raises RawDataError where there is none.
+        """
+        ...
+
+    def digest(self) -> str:
+        """sha256, hex, that changes when the pixels do: of the spec with picture names and sizes, or with the video."""
         ...
 
     def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
-        """Decode the given frames (strictly increasing), each once, in order. A bad frame is yielded with its problem."""
+        """Decode the given frames (strictly increasing), each once, in order. A bad frame is yielded with its problem.
+
+        Raises ValueError when the indices do not increase from 0 on.
+        """
         ...
+
+
+class VideoHeader(NamedTuple):
+    """What a video says of itself. Containers are often wrong about `n_frames`, so nothing relies on it."""
+
+    n_frames: int | None  # None where it does not say
+    fps: float  # nan where it does not say
+    width: int
+    height: int
+
+
+def parse(root: Path, spec: str) -> FrameSource:
+    """The source that `spec` describes. Raises PipelineError for another kind and for a path that leaves `root`.
+
+    >>> parse(Path("raw"), "video:train/abseiling/x.mp4")
+    Video(root=PosixPath('raw'), path='train/abseiling/x.mp4')
+    """
+    kind, _, rest = spec.partition(":")
+    if kind not in SOURCES:
+        raise PipelineError(
+            f"pixel source {spec!r}: its kind is none of {', '.join(SOURCES)}. Convert the video again."
+        )
+    return SOURCES[kind](root, rest)
+
+
+def below(root: Path, relative: str) -> Path:
+    """`root / relative` for a path from a file of somebody else's. Raises PipelineError when it would leave `root`.
+
+    Links inside the raw folder are the user's own and are followed.
+    """
+    path = PurePosixPath(relative)
+    if not relative or path.is_absolute() or ".." in path.parts or "\0" in relative or "\\" in relative:
+        raise PipelineError(f"path {relative!r} is refused: it must lie below {root}, without '..' or '\\'")
+    return root / path
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Numbered picture files: frame i is the file whose number is i + `first`.
+
+    `pattern` is a path below `root` with one number in its last part, such as "frames/0001/{:06d}.jpg".
+    """
+
+    root: Path
+    pattern: str
+    first: int = 0
+
+    def __post_init__(self) -> None:
+        below(self.root, self.pattern)
+        folder, _, name = self.pattern.rpartition("/")
+        if len(_NUMBER.findall(name)) != 1 or _NUMBER.search(folder):
+            raise PipelineError(f"picture pattern {self.pattern!r} needs one number like {{:06d}}, in the file's name")
+
+    @property
+    def spec(self) -> str:
+        return f"pictures:{self.pattern}+{self.first}"
+
+    @classmethod
+    def from_spec(cls, root: Path, rest: str) -> Pictures:
+        pattern, plus, first = rest.rpartition("+")
+        if not plus or not first.isdecimal():
+            raise PipelineError(f"pixel source 'pictures:{rest}' does not end in '+' and the first picture's number")
+        return cls(root, pattern, int(first))
+
+    def path(self, index: int) -> Path:
+        """The file of frame `index`."""
+        return self.root / _NUMBER.sub(lambda field: f"{index + self.first:0{int(field[1])}d}", self.pattern)
+
+    def indices(self) -> NDArray[np.int64]:
+        """Frame indices of the pictures that are there, ascending, by their names alone; empty without the folder."""
+        folder, name = (self.root / self.pattern).parent, self.pattern.rpartition("/")[2]
+        before, _, after = _NUMBER.split(name)
+        digits = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
+        try:
+            names = set(os.listdir(folder))  # noqa: PTH208 - names only: a folder has up to 10^5
+        except (FileNotFoundError, NotADirectoryError):
+            return np.empty(0, np.int64)
+        numbers = {int(found[1]) - self.first for entry in names if (found := digits.fullmatch(entry))}
+        return np.array(sorted(n for n in numbers if n >= 0 and self.path(n).name in names), np.int64)
+
+    def size(self) -> tuple[int, int]:
+        problem = "no such picture"
+        for index in self.indices():
+            try:
+                return picture_size(_read_bytes(self.path(int(index))))
+            except PictureError as error:
+                problem = str(error)
+        raise RawDataError(
+            self.root / self.pattern,
+            "size",
+            expected="a readable picture",
+            found=problem,
+            do="Unpack the pictures again.",
+            reason="no_picture",
+        )
+
+    def digest(self) -> str:
+        return _digest(self.spec, folder_digest((self.root / self.pattern).parent))
+
+    def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
+        for index in _increasing(frame_index):
+            path = self.path(index)
+            try:
+                yield Frame(index, decode(_read_bytes(path)), None)
+            except PictureError as error:
+                yield Frame(index, None, f"{path} {error}", error.kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """A video file, decoded from its first frame on: frame numbers that seeking finds are not reliable."""
+
+    root: Path
+    path: str  # below root
+
+    def __post_init__(self) -> None:
+        below(self.root, self.path)
+
+    @property
+    def spec(self) -> str:
+        return f"video:{self.path}"
+
+    def size(self) -> tuple[int, int]:
+        header = self.header()
+        return header.width, header.height
+
+    def digest(self) -> str:
+        return _digest(self.spec, file_digest(self.root / self.path))
+
+    def header(self) -> VideoHeader:
+        """What the container says. Raises RawDataError when it cannot be opened."""
+        capture, problem = self._open()
+        if problem:
+            raise self._unreadable(problem)
+        try:
+            n_frames, fps = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
+            width, height = (int(capture.get(key)) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        finally:
+            capture.release()
+        return VideoHeader(
+            n_frames=int(n_frames) if 0 < n_frames < 2**40 else None,
+            fps=float(fps) if 0 < fps <= MAX_FPS else math.nan,
+            width=width,
+            height=height,
+        )
+
+    def require_decodable(self) -> None:
+        """Raise RawDataError unless the first frame can be decoded."""
+        first = next(self.read([0]))
+        if first.problem is not None:
+            raise self._unreadable(first.problem)
+
+    def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
+        capture, problem = self._open()
+        kind = "video_unreadable"
+        position = 0  # of the frame that the next grab() takes
+        try:
+            for index in _increasing(frame_index):
+                while not problem and position <= index:
+                    if capture.grab():
+                        position += 1
+                    else:
+                        problem, kind = f"{self.root / self.path} ends after {position} frames", "video_ended"
+                if problem:
+                    yield Frame(index, None, problem, kind)
+                    continue
+                decoded, bgr = capture.retrieve()
+                if decoded:
+                    yield Frame(index, np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), None)
+                else:
+                    damaged = f"{self.root / self.path}: frame {index} cannot be decoded"
+                    yield Frame(index, None, damaged, "frame_damaged")
+        finally:
+            capture.release()
+
+    def _open(self) -> tuple[cv2.VideoCapture, str]:
+        """The capture and "", or one that is not open and the problem."""
+        path, capture = self.root / self.path, cv2.VideoCapture()
+        try:
+            with path.open("rb") as stream:
+                start = stream.read(16)
+        except OSError as error:
+            return capture, f"{path} cannot be read: {error.strerror}"
+        if not _is_video(start):
+            # FFmpeg also follows play lists, which name other files and addresses.
+            return capture, f"{path} is no MP4, AVI, Matroska, WebM or MPEG file: it begins with {start[:12]!r}"
+        # An absolute path cannot be taken for a protocol, nor, by the named backend, for a picture sequence (%02d).
+        if not capture.open(os.path.abspath(path), cv2.CAP_FFMPEG):  # noqa: PTH100 - links stay as they are
+            return capture, f"{path} cannot be opened: no decodable video stream in it"
+        width, height = capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
+        if not 0 < width * height <= MAX_PIXELS:
+            capture.release()
+            return capture, f"{path} says {width:.0f} x {height:.0f} px; accepted are 1 to {MAX_PIXELS} px"
+        return capture, ""
+
+    def _unreadable(self, problem: str) -> RawDataError:
+        return RawDataError(
+            self.root / self.path,
+            "video",
+            expected="a video that can be decoded",
+            found=problem,
+            do="Download it again, or remove it.",
+            reason="video_unreadable",
+        )
+
+
+SOURCES: Final[Mapping[str, Callable[[Path, str], FrameSource]]] = {"pictures": Pictures.from_spec, "video": Video}
+MAX_FPS: Final = 1000.0  # containers with a variable rate report their clock, 90000 a second, or the like
+_NUMBER: Final = re.compile(r"\{:0(\d{1,2})d\}")
+
+
+def _is_video(start: bytes) -> bool:
+    mp4 = start[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
+    avi = start.startswith(b"RIFF") and start[8:12] == b"AVI "
+    return mp4 or avi or start.startswith((b"\x1a\x45\xdf\xa3", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"FLV\x01"))
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise PictureError("picture_missing", "is not there") from None
+    except OSError as error:
+        raise PictureError("picture_unreadable", f"cannot be read: {error.strerror}") from error
+    if len(data) > MAX_BYTES:
+        raise PictureError("picture_size", f"has over {MAX_BYTES} bytes")
+    return data
+
+
+def _increasing(frame_index: Iterable[int]) -> Iterator[int]:
+    before = -1
+    for index in frame_index:
+        if index <= before:
+            raise ValueError(f"frame indices must increase from 0 on: {index} after {before}")
+        before = int(index)
+        yield before
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

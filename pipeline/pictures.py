@@ -26,19 +26,19 @@ _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _AFTER_SCAN: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # the first marker that is no stuffing and no restart
 
 
-class BadPicture(ValueError):
+class PictureError(ValueError):
     """The bytes are no whole picture. `kind` is short and stable, for counting; the message is for people."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
 
-    def __reduce__(self) -> tuple[type[BadPicture], tuple[str, str]]:
-        return BadPicture, (self.kind, str(self))
+    def __reduce__(self) -> tuple[type[PictureError], tuple[str, str]]:
+        return PictureError, (self.kind, str(self))
 
 
 def picture_size(data: bytes) -> tuple[int, int]:
-    """(width, height) px from a JPEG's or PNG's header, nothing decoded. Raises BadPicture."""
+    """(width, height) px from a JPEG's or PNG's header, nothing decoded. Raises PictureError."""
     if data.startswith(_PNG):
         return _png_size(data)
     if data.startswith(_JPEG):
@@ -47,7 +47,7 @@ def picture_size(data: bytes) -> tuple[int, int]:
 
 
 def decode(data: bytes) -> NDArray[np.uint8]:
-    """JPEG or PNG bytes -> (H, W, 3) uint8 RGB. Raises BadPicture when they are damaged, cut short or too large.
+    """JPEG or PNG bytes -> (H, W, 3) uint8 RGB. Raises PictureError when they are damaged, cut short or too large.
 
     A rotation in the EXIF header is not applied: labels count the stored pixels.
     """
@@ -60,7 +60,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
         raise _not_a_picture(data)
     bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if bgr is None or bgr.shape != (height, width, 3):
-        raise BadPicture("picture_damaged", f"cannot be decoded, though its header says {width} x {height}")
+        raise PictureError("picture_damaged", f"cannot be decoded, though its header says {width} x {height}")
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
@@ -68,12 +68,12 @@ def _walk_jpeg(data: bytes, *, whole: bool) -> tuple[int, int]:
     """The size; with `whole`, after having met the end-of-image marker too (ITU T.81, annex B)."""
     size: tuple[int, int] | None = None
     position = 2
-    while (marker := _marker_at(data, position)) is not None:
+    while (found := _marker_at(data, position)) is not None:
+        marker, position = found
         if marker == _END_OF_IMAGE:
             if size is None:
-                raise BadPicture("picture_damaged", "the JPEG ends without a picture in it")
+                raise PictureError("picture_damaged", "the JPEG ends without a picture in it")
             return size
-        position += 2
         if marker in _STANDALONE:
             continue
         if position + 2 > len(data):
@@ -88,23 +88,23 @@ def _walk_jpeg(data: bytes, *, whole: bool) -> tuple[int, int]:
         if marker == _START_OF_SCAN:
             after = _AFTER_SCAN.search(data, position)
             position = after.start() if after else len(data)
-    raise BadPicture("picture_truncated", f"the JPEG is cut short: {len(data)} bytes, and no end-of-image marker")
+    raise PictureError("picture_truncated", f"the JPEG is cut short: {len(data)} bytes, and no end-of-image marker")
 
 
-def _marker_at(data: bytes, position: int) -> int | None:
-    """The marker code at `position`; None at the end of the data, or where no marker is."""
+def _marker_at(data: bytes, position: int) -> tuple[int, int] | None:
+    """The marker code at `position`, and where it ends; None at the end of the data."""
     while position + 1 < len(data) and data[position] == 0xFF == data[position + 1]:
         position += 1  # fill bytes
     if position + 1 >= len(data):
         return None
     if data[position] != 0xFF:
-        raise BadPicture("picture_damaged", f"the JPEG is damaged: no marker at byte {position}")
-    return data[position + 1]
+        raise PictureError("picture_damaged", f"the JPEG is damaged: no marker at byte {position}")
+    return data[position + 1], position + 2
 
 
 def _png_size(data: bytes) -> tuple[int, int]:
     if len(data) < 24 or data[12:16] != b"IHDR":
-        raise BadPicture("picture_truncated", f"the PNG is cut short: {len(data)} bytes, no header")
+        raise PictureError("picture_truncated", f"the PNG is cut short: {len(data)} bytes, no header")
     width, height = struct.unpack_from(">II", data, 16)
     return _accepted(width, height)
 
@@ -117,20 +117,22 @@ def _require_whole_png(data: bytes) -> None:
         if end + 4 > len(data):
             break
         if zlib.crc32(data[position + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
-            raise BadPicture("picture_damaged", f"the PNG is damaged: wrong checksum of its {kind!r} at byte {position}")
+            raise PictureError(
+                "picture_damaged", f"the PNG is damaged: wrong checksum of its {kind!r} at byte {position}"
+            )
         if kind == b"IEND":
             return
         position = end + 4
-    raise BadPicture("picture_truncated", f"the PNG is cut short: {len(data)} bytes, and no end")
+    raise PictureError("picture_truncated", f"the PNG is cut short: {len(data)} bytes, and no end")
 
 
 def _accepted(width: int, height: int) -> tuple[int, int]:
     if not 0 < width * height <= MAX_PIXELS:
-        raise BadPicture("picture_size", f"its header says {width} x {height} px; accepted are 1 to {MAX_PIXELS} px")
+        raise PictureError("picture_size", f"its header says {width} x {height} px; accepted are 1 to {MAX_PIXELS} px")
     return width, height
 
 
-def _not_a_picture(data: bytes) -> BadPicture:
+def _not_a_picture(data: bytes) -> PictureError:
     if not data:
-        return BadPicture("picture_empty", "is empty (0 bytes)")
-    return BadPicture("picture_format", f"is neither JPEG nor PNG: it begins with {data[:8]!r}")
+        return PictureError("picture_empty", "is empty (0 bytes)")
+    return PictureError("picture_format", f"is neither JPEG nor PNG: it begins with {data[:8]!r}")

@@ -7,11 +7,14 @@ lower end) and "thorax" are three points, and none fills in for another. Index l
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+LARGEST: Final = 1e7  # px; the square of what is larger would overflow float32
+
+Number = TypeVar("Number", bound=np.floating)
 Skeleton = str | Sequence[str]  # a key of JOINTS, or the joint names themselves, read from a file
 
 _BODY_25: Final = (
@@ -145,7 +148,7 @@ def correspondence(source: Skeleton, target: Skeleton) -> tuple[list[int], list[
     return [take for take, _ in pairs], [put for _, put in pairs]
 
 
-def convert(keypoints: NDArray[np.floating], *, source: Skeleton, target: Skeleton) -> NDArray[np.floating]:
+def convert(keypoints: NDArray[Number], *, source: Skeleton, target: Skeleton) -> NDArray[Number]:
     """(..., J source, C) -> (..., J target, C), a new array of the same dtype.
 
     A joint that the source lacks is all zero: confidence 0. Raises ValueError when J is not the source's.
@@ -153,7 +156,9 @@ def convert(keypoints: NDArray[np.floating], *, source: Skeleton, target: Skelet
     take, put = correspondence(source, target)
     names = joint_names(source)
     if keypoints.ndim < 2 or keypoints.shape[-2] != len(names):
-        raise ValueError(f"keypoints are {keypoints.shape}, expected (..., {len(names)}, C): {source} has so many joints")
+        raise ValueError(
+            f"keypoints are {keypoints.shape}, expected (..., {len(names)}, C): {source} has so many joints"
+        )
     out = np.zeros((*keypoints.shape[:-2], len(joint_names(target)), keypoints.shape[-1]), keypoints.dtype)
     out[..., put, :] = keypoints[..., take, :]
     return out
@@ -185,7 +190,12 @@ def _other_side(name: str) -> str:
     return name
 
 
-def without_non_finite(keypoints: NDArray[np.floating]) -> tuple[NDArray[np.floating], int]:
-    """(..., J, 3) -> a copy in which a joint with a NaN or an infinity is (0, 0, 0), and how many there were."""
-    bad = ~np.isfinite(keypoints).all(axis=-1)
-    return np.where(bad[..., None], keypoints.dtype.type(0), keypoints), int(bad.sum())
+def without_non_finite(keypoints: NDArray[Number]) -> tuple[NDArray[Number], int]:
+    """(..., J, 3) px px confidence -> a copy without joints that are at no place, and how many there were.
+
+    A joint with a NaN, an infinity or a number beyond 10^7 becomes (0, 0, 0).
+    """
+    bad = ~(np.abs(keypoints) < LARGEST).all(axis=-1)  # comparisons with NaN are false
+    out = keypoints.copy()
+    out[bad] = 0
+    return out, int(bad.sum())

@@ -44,9 +44,11 @@ class Dataset(ABC):
         """
 
     @abstractmethod
-    def read(
-        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
-    ) -> Sequence[Track]:
+    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
+        """Names of the cache's columns that the split's tracks fill, `body`: when there is a body model."""
+
+    @abstractmethod
+    def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
         """The tracks of one video, with everything found, kept and dropped noted in `account`.
 
         Raises RawDataError when the video as a whole cannot be used.

@@ -1,0 +1,203 @@
+"""AMASS: motion capture as SMPL-H or SMPL-X parameters, no pictures.  [raw -> tracks] -> windows -> discriminator
+
+Mahmood et al.: AMASS, ICCV 2019.
+
+    <subset>/<subject>/<motion>_poses.npz     or ..._stageii.npz in newer releases
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from pipeline.accounting import VideoAccount
+from pipeline.datasets.arrays import load_npz, numbers
+from pipeline.datasets.base import Dataset, RawVideo
+from pipeline.errors import ConfigError, RawDataError
+from pipeline.track import Track
+
+if TYPE_CHECKING:
+    from pipeline.body import Body
+
+Doubles = NDArray[np.float64]
+
+TARGET_FPS: Final = 25
+MIN_FRAMES: Final = 60  # after resampling
+N_BETAS: Final = 10
+_BODY: Final = tuple(range(22))  # pelvis to wrists: the same in SMPL, SMPL-H and SMPL-X
+# SMPL's hand joints are the roots of the index fingers. Key: numbers a frame, 3 a joint.
+SMPL_JOINTS: Final = {156: (*_BODY, 22, 37), 165: (*_BODY, 25, 40)}
+RATE_NOISE: Final = 1e-4  # 120.00000763 Hz is 120 Hz stored as float32 periods
+GENDERS: Final = ("neutral", "male", "female")
+AGAIN: Final = "Unpack this subset again."
+
+
+@dataclass(frozen=True)
+class Amass(Dataset):
+    """One track a motion, at 25 fps.
+
+    `resampling`: "slerp" samples at k / 25 s, exactly where the rate is a multiple of 25, else by spherical
+    interpolation; "decimate" takes every (rate // 25)-th frame as VIBE's scripts do, so that 120 Hz becomes 30.
+    """
+
+    resampling: str = "slerp"
+
+    name: ClassVar[str] = "amass"
+    splits: ClassVar[tuple[str, ...]] = ("train",)
+    version: ClassVar[int] = 1
+    page: ClassVar[str] = "https://amass.is.tue.mpg.de"
+    has_pixels: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.resampling not in ("slerp", "decimate"):
+            raise ConfigError(f"amass: resampling is {self.resampling!r}; it can be slerp or decimate")
+
+    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:  # noqa: ARG002 - the same for all
+        return ("frame_index", "pose", "betas", "trans", "has_smpl")
+
+    def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:  # noqa: ARG002 - there is one split
+        if not raw.is_dir():
+            do = "Unpack at least one subset into it."
+            raise RawDataError(
+                raw, "folder", expected="<subset>/<subject>/<motion>_poses.npz", found="no folder", do=do
+            )
+        files = sorted(path for path in _files(raw) if path.suffix == ".npz" and not _is_shape(path))
+        return [RawVideo(file.with_suffix("").as_posix(), files=(file,)) for file in files]
+
+    def read(
+        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None  # noqa: ARG002
+    ) -> Sequence[Track]:  # fmt: skip
+        file = raw / video.files[0]
+        data = load_npz(file, ("poses", "betas", "trans"), ("gender", "mocap_framerate", "mocap_frame_rate"))
+        poses, trans, betas, rate = _motion(file, data)
+        account.found = len(poses)
+        gender = _gender(data.get("gender"), account)
+
+        fps, source = sample_positions(len(poses), rate, self.resampling)
+        n_frames = len(source)
+        if n_frames > len(poses):  # under 25 Hz: interpolated frames are no annotated ones
+            account.notes.append(f"{len(poses)} frames at {rate:g} Hz give {n_frames} at {fps:g}")
+            account.found = n_frames
+        account.drop("resampled", account.found - n_frames)
+        if n_frames < MIN_FRAMES:
+            account.drop_track("track_too_short", n_frames)
+            return []
+        account.keep_track(n_frames)
+        return [
+            Track(
+                dataset=self.name,
+                split=split,
+                name=f"{video.name}/0",
+                video=video.name,
+                fps=fps,
+                frame_index=np.arange(n_frames),
+                pose=resample_rotations(poses, source).reshape(n_frames, 72).astype(np.float32),
+                betas=np.tile(betas, (n_frames, 1)).astype(np.float32),
+                trans=resample_linear(trans, source).astype(np.float32),
+                has_smpl=np.ones(n_frames, np.bool_),
+                gender=gender,
+            )
+        ]
+
+
+def sample_positions(n_frames: int, rate: float, resampling: str = "slerp") -> tuple[float, Doubles]:
+    """(frames per second, positions of the new frames counted in old ones, all within [0, n_frames - 1]).
+
+    >>> sample_positions(11, 120.00000763)[1].tolist()
+    [0.0, 4.8, 9.6]
+    >>> sample_positions(11, 120.0, "decimate")
+    (30.0, array([0., 4., 8.]))
+    """
+    if abs(rate - round(rate)) < RATE_NOISE:
+        rate = float(round(rate))
+    if resampling == "decimate":
+        step = max(int(rate // TARGET_FPS), 1)
+        return rate / step, np.arange(0.0, n_frames, step)
+    n_samples = math.floor((n_frames - 1) * TARGET_FPS / rate + 1e-9) + 1 if n_frames else 0
+    return float(TARGET_FPS), np.minimum(np.arange(n_samples) * rate / TARGET_FPS, n_frames - 1)
+
+
+def resample_rotations(rotvec: Doubles, position: Doubles) -> Doubles:
+    """(N, J, 3) axis-angle rad at fractional positions (M,) -> (M, J, 3): the shortest arc between neighbours.
+
+    At whole positions the stored vector itself, whatever its angle.
+    """
+    before, part = np.floor(position).astype(np.int64), position % 1
+    out = rotvec[before]
+    between = part > 0
+    if between.any():
+        start = Rotation.from_rotvec(out[between].reshape(-1, 3))
+        end = Rotation.from_rotvec(rotvec[before[between] + 1].reshape(-1, 3))
+        arc = (start.inv() * end).as_rotvec() * np.repeat(part[between], rotvec.shape[1])[:, None]
+        out[between] = (start * Rotation.from_rotvec(arc)).as_rotvec().reshape(-1, *rotvec.shape[1:])
+    return out
+
+
+def resample_linear(values: Doubles, position: Doubles) -> Doubles:
+    """(N, C) at fractional positions (M,) -> (M, C)."""
+    before = np.floor(position).astype(np.int64)
+    after, part = np.minimum(before + 1, len(values) - 1), (position % 1)[:, None]
+    return values[before] * (1 - part) + values[after] * part
+
+
+def _motion(file: Path, data: dict[str, NDArray[Any]]) -> tuple[Doubles, Doubles, Doubles, float]:
+    """SMPL pose (N, 24, 3) rad, trans (N, 3) m, betas (10,) and frames per second, checked."""
+    width = data["poses"].shape[-1] if data["poses"].ndim else 0
+    if width not in SMPL_JOINTS:
+        found = str(data["poses"].shape)
+        raise RawDataError(file, "poses", expected="(N, 156) SMPL-H or (N, 165) SMPL-X", found=found, do=AGAIN)
+    poses = numbers(file, "poses", data["poses"], (None, width)).reshape(-1, width // 3, 3)[:, SMPL_JOINTS[width]]
+    trans = numbers(file, "trans", data["trans"], (len(poses), 3))
+    betas = numbers(file, "betas", data["betas"], (None,))
+    if len(betas) < N_BETAS:
+        raise RawDataError(file, "betas", expected=f"at least {N_BETAS}", found=str(len(betas)), do=AGAIN)
+    for key, values in (("poses", poses), ("trans", trans), ("betas", betas[:N_BETAS])):
+        if not np.isfinite(values).all():
+            raise RawDataError(file, key, expected="finite numbers", found="NaN or infinity", do=AGAIN)
+    return poses, trans, betas[:N_BETAS], _rate(file, data)
+
+
+def _rate(file: Path, data: dict[str, NDArray[Any]]) -> float:
+    keys = [key for key in ("mocap_framerate", "mocap_frame_rate") if key in data]
+    if not keys:
+        raise RawDataError(file, "mocap_framerate", expected="frames per second", found="no such key", do=AGAIN)
+    rate = float(numbers(file, keys[0], data[keys[0]].reshape(-1), (1,))[0])
+    if not 1 <= rate <= 10_000:
+        raise RawDataError(file, keys[0], expected="1 to 10,000 frames per second", found=str(rate), do=AGAIN)
+    return rate
+
+
+def _gender(stored: NDArray[Any] | None, account: VideoAccount) -> str:
+    value = "" if stored is None or stored.size != 1 else stored.reshape(-1)[0]
+    text = value.decode("latin1") if isinstance(value, bytes) else str(value)
+    gender = text.removeprefix("b'").removesuffix("'")  # some files hold the text of a bytes object
+    if gender in GENDERS:
+        return gender
+    account.notes.append(f"gender is {text!r}: taken for neutral")
+    return "neutral"
+
+
+def _is_shape(path: Path) -> bool:
+    return path.name == "shape.npz" or path.stem.endswith("_stagei")
+
+
+def _files(raw: Path) -> Iterator[Path]:
+    """Every file below `raw`, relative to it. Linked folders are followed, each once, so that no loop is endless."""
+    seen: set[tuple[int, int]] = set()
+    for folder, subfolders, files in os.walk(raw, followlinks=True):
+        here = Path(folder)
+        status = here.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            subfolders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        subfolders.sort()
+        yield from (here.relative_to(raw) / name for name in files)

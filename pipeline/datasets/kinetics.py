@@ -1,0 +1,220 @@
+"""Kinetics-400: clips from YouTube, with keypoints of a detector.  [raw -> tracks] -> features -> windows
+
+Kay et al.: The Kinetics Human Action Video Dataset, 2017.
+
+    <split>/<class>/<clip>.mp4, or <split>/<clip>.mp4
+    keypoints/<split>/<clip>/<clip>_<12 digits>_keypoints.json    OpenPose --write_json, or
+    keypoints/<split>/<clip>/<clip>.json                          AlphaPose
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.accounting import VideoAccount
+from pipeline.boxes import smooth_boxes
+from pipeline.datasets.base import Dataset, RawVideo
+from pipeline.datasets.detections import Detections, openpose_files, read_alphapose, read_openpose
+from pipeline.errors import RawDataError
+from pipeline.frames import Video
+from pipeline.linking import MAX_GAP, link
+from pipeline.skeletons import convert, without_non_finite
+from pipeline.track import Track
+
+if TYPE_CHECKING:
+    from pipeline.body import Body
+
+EXTENSIONS: Final = (".mp4", ".avi", ".mkv", ".webm")  # the order in which one is chosen, where a clip has several
+MIN_CONFIDENCE: Final = 0.3
+MIN_VISIBLE: Final = 6  # joints
+MIN_FRAMES: Final = 25
+BOX_FACTOR: Final = 1.1
+RUN: Final = "Run OpenPose (--write_json) or AlphaPose on it, into keypoints/ as the module says."
+
+
+@dataclass(frozen=True)
+class Kinetics(Dataset):
+    """One track a person. Detectors that do not track leave it to us who is who."""
+
+    name: ClassVar[str] = "kinetics"
+    splits: ClassVar[tuple[str, ...]] = ("train", "val")
+    version: ClassVar[int] = 1
+    page: ClassVar[str] = "https://github.com/cvdfoundation/kinetics-dataset"
+
+    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:  # noqa: ARG002 - the same for all
+        return ("frame_index", "bbox", "kp_2d")
+
+    def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
+        clips, detected = raw / split, raw / "keypoints" / split
+        if not clips.is_dir() and not detected.is_dir():
+            expected = f"{split}/<class>/<clip>.mp4 and keypoints/{split}/<clip>/"
+            do = "Point the raw folder at the downloaded clips."
+            raise RawDataError(clips, "folder", expected=expected, found="no such folder", do=do)
+        with_keypoints = {entry.name for entry in _entries(detected) if entry.is_dir()}
+        files: dict[str, list[Path]] = {}
+        for file in _clips(clips, Path(split)):
+            files.setdefault(file.with_suffix("").as_posix(), []).append(file)
+        for clip in with_keypoints - {name.rpartition("/")[2] for name in files}:
+            files[f"{split}/{clip}"] = []  # keypoints of a video that is not there: each is told
+        return [_raw_video(raw, split, name, files[name], with_keypoints) for name in sorted(files)]
+
+    def read(
+        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None  # noqa: ARG002
+    ) -> Sequence[Track]:  # fmt: skip
+        clip = video.name.rpartition("/")[2]
+        detections = _detections(raw / video.folders[0], clip, account) if video.folders else None
+        if detections is None:
+            account.put_aside("no_keypoints", f"{raw / 'keypoints' / split / clip}: no keypoints of this video. {RUN}")
+            return []
+        account.found = detections.n_persons
+        source = _source(raw, video, account)
+        header = source.header()
+        source.require_decodable()
+        if len(detections.frame_index) and header.n_frames is not None:
+            last = int(detections.frame_index[-1])
+            if last >= header.n_frames:
+                account.notes.append(f"keypoints reach frame {last}, the video says it has {header.n_frames} frames")
+
+        detections = _usable(detections, account)
+        tracks = []
+        for person, members in _persons(detections, account):
+            rows = _rows(detections, members, account)
+            if rows is not None:
+                frame_index, bbox, kp_2d = rows
+                tracks.append(
+                    Track(
+                        dataset=self.name,
+                        split=split,
+                        name=f"{video.name}/{person}",
+                        video=video.name,
+                        fps=header.fps,
+                        frame_index=frame_index,
+                        bbox=bbox,
+                        kp_2d=kp_2d,
+                        frames=source,
+                    )
+                )
+        return tracks
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What lies in a folder, by name; nothing when it is not there."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
+
+
+def _clips(folder: Path, below: Path) -> Iterator[Path]:
+    """Video files in a split's folder and in its class folders."""
+    for entry in _entries(folder):
+        if entry.is_dir():
+            inner = (below / entry.name / file.name for file in _entries(folder / entry.name) if file.is_file())
+            yield from (file for file in inner if file.suffix.lower() in EXTENSIONS)
+        elif Path(entry.name).suffix.lower() in EXTENSIONS:
+            yield below / entry.name
+
+
+def _raw_video(raw: Path, split: str, name: str, clips: list[Path], with_keypoints: set[str]) -> RawVideo:
+    clip = name.rpartition("/")[2]
+    files = sorted(clips, key=lambda file: (EXTENSIONS.index(file.suffix.lower()), file.name))
+    if clip not in with_keypoints:
+        return RawVideo(name, files=tuple(files))
+    folder = Path("keypoints", split, clip)
+    alphapose = folder / f"{clip}.json"
+    if (raw / alphapose).is_file():
+        files.append(alphapose)
+    return RawVideo(name, files=tuple(files), folders=(folder,))
+
+
+def _source(raw: Path, video: RawVideo, account: VideoAccount) -> Video:
+    clips = [file for file in video.files if file.suffix.lower() in EXTENSIONS]
+    if not clips:
+        expected, do = f"{video.name}.mp4", "Download it again, if YouTube still has it."
+        raise RawDataError(
+            raw / video.name, "video", expected=expected, found="keypoints alone", do=do, reason="video_missing"
+        )
+    account.notes.extend(f"{other.name} is not used: {clips[0].name} is the same clip" for other in clips[1:])
+    return Video(raw, clips[0].as_posix())
+
+
+def _detections(folder: Path, clip: str, account: VideoAccount) -> Detections | None:
+    """OpenPose's files, or else AlphaPose's; None when there are neither."""
+    files, alphapose = openpose_files(folder, clip), folder / f"{clip}.json"
+    if files:
+        if alphapose.is_file():
+            account.notes.append(f"{alphapose.name} is not used: OpenPose's files lie beside it")
+        return read_openpose(files)
+    return read_alphapose(alphapose) if alphapose.is_file() else None
+
+
+def _usable(detections: Detections, account: VideoAccount) -> Detections:
+    """Scores made confidences (0 under 0.3, at most 1), persons without a visible joint left out and counted."""
+    keypoints, identity, n_bad = [], [], 0
+    for t, stored in enumerate(detections.keypoints):
+        persons, bad = without_non_finite(stored)
+        n_bad += bad
+        score = persons[..., 2]
+        persons[..., 2] = np.where(score < MIN_CONFIDENCE, 0, np.minimum(score, 1))
+        visible = (persons[..., 2] > 0).any(axis=1)
+        account.drop("no_visible_joint", int((~visible).sum()))
+        keypoints.append(persons[visible])
+        if detections.identity is not None:
+            identity.append(detections.identity[t][visible])
+    if n_bad:
+        account.notes.append(f"{n_bad} joints are not finite: not used")
+    return replace(detections, keypoints=keypoints, identity=identity if detections.identity is not None else None)
+
+
+def _persons(detections: Detections, account: VideoAccount) -> list[tuple[str, NDArray[np.int64]]]:
+    """Name and (n, 2) rows (t, p) of everybody, by the detector's identities or by linking."""
+    if detections.identity is None:
+        return [(str(k), rows) for k, rows in enumerate(link(detections.keypoints, detections.frame_index))]
+    members: dict[int, dict[int, int]] = {}  # identity -> t -> p
+    for t, identities in enumerate(detections.identity):
+        confidence = detections.keypoints[t][..., 2].sum(axis=1)
+        for p in np.argsort(-confidence, kind="stable"):
+            seen = members.setdefault(int(identities[p]), {})
+            if t in seen:  # one identity given to two persons of a frame: the surer one has it
+                account.drop("duplicate_person", 1)
+            else:
+                seen[t] = int(p)
+    persons = []
+    for identity in sorted(members):
+        rows = np.array(sorted(members[identity].items()), np.int64)
+        gaps = np.flatnonzero(np.diff(detections.frame_index[rows[:, 0]]) > MAX_GAP + 1) + 1
+        for k, piece in enumerate(np.split(rows, gaps)):
+            persons.append((f"{identity}" if k == 0 else f"{identity}-{k}", piece))
+    return persons
+
+
+def _rows(
+    detections: Detections, members: NDArray[np.int64], account: VideoAccount
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]] | None:
+    """frame_index, bbox and kp_2d of one person, or None when too little is left; both counted."""
+    frame_index = detections.frame_index[members[:, 0]]
+    kp_2d = np.stack([detections.keypoints[t][p] for t, p in members])
+    dense = frame_index - frame_index[0]  # boxes are smoothed over time, missing frames included
+    over_time = np.zeros((dense[-1] + 1, *kp_2d.shape[1:]))
+    over_time[dense] = kp_2d
+    boxes, first, stop = smooth_boxes(over_time, threshold=MIN_CONFIDENCE)
+
+    has_box = (dense >= first) & (dense < stop)
+    enough = (kp_2d[..., 2] > 0).sum(axis=1) >= MIN_VISIBLE
+    account.drop("no_box", int((~has_box).sum()))
+    account.drop("too_few_visible_joints", int((has_box & ~enough).sum()))
+    kept = has_box & enough
+    if kept.sum() < MIN_FRAMES:
+        account.drop_track("track_too_short", int(kept.sum()))
+        return None
+    account.keep_track(int(kept.sum()))
+    bbox = boxes[dense[kept] - first] * np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)
+    kp_49 = convert(kp_2d[kept], source=detections.skeleton, target="spin49").astype(np.float32)
+    return frame_index[kept], bbox, kp_49

@@ -1,0 +1,277 @@
+"""3DPW: people outdoors, filmed by a moving phone, with SMPL bodies from IMUs.  [raw -> tracks] -> features -> windows
+
+von Marcard et al.: Recovering Accurate 3D Human Pose in The Wild Using IMUs and a Moving Camera, ECCV 2018.
+
+    sequenceFiles/{train,validation,test}/<seq>.pkl     Python 2 pickle, one entry an actor
+    imageFiles/<seq>/image_<5 digits>.jpg
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from pipeline.accounting import VideoAccount
+from pipeline.boxes import smooth_boxes
+from pipeline.datasets.arrays import numbers
+from pipeline.datasets.base import Dataset, RawVideo
+from pipeline.errors import RawDataError, UnsafePickle
+from pipeline.frames import Pictures
+from pipeline.pickles import load_pickle
+from pipeline.skeletons import JOINTS, convert, without_non_finite
+from pipeline.track import Track
+
+if TYPE_CHECKING:
+    from pipeline.body import Body
+
+Doubles = NDArray[np.float64]
+
+FPS: Final = 30.0  # of the phone's video, of which `imageFiles` holds every frame
+CROP_SCALE: Final = 1.2
+BOX_FACTOR: Final = 1.1
+MIN_CONFIDENCE: Final = 0.3
+MIN_LIMB_JOINTS: Final = 7  # of 12
+N_BETAS: Final = 10
+CHUNK: Final = 64  # frames a body model call
+N_NAMED: Final = len(JOINTS["3dpw"])
+PELVIS: Final = JOINTS["spin49"].index("OP MidHip")  # SMPL's joint 0, about which it rotates
+HIP: Final = JOINTS["spin49"].index("hip")
+GENDERS: Final = {"m": "male", "f": "female", "male": "male", "female": "female"}
+UNPACK: Final = "Unpack sequenceFiles.zip and imageFiles.zip again."
+PER_ACTOR: Final = ("poses", "betas", "trans", "poses2d", "campose_valid", "genders")
+
+
+@dataclass(frozen=True)
+class ThreeDPW(Dataset):
+    """One track an actor.
+
+    With a body model: `kp_3d` in train, `kp_3d_eval` in validation and test, both of the neutral model, and `trans`.
+    """
+
+    name: ClassVar[str] = "3dpw"
+    splits: ClassVar[tuple[str, ...]] = ("train", "validation", "test")
+    version: ClassVar[int] = 1
+    page: ClassVar[str] = "https://virtualhumans.mpi-inf.mpg.de/3DPW"
+    uses_body: ClassVar[bool] = True
+
+    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
+        labels = ("frame_index", "bbox", "kp_2d", "pose", "betas", "has_smpl", "valid")
+        if not body:
+            return labels
+        return (*labels, "kp_3d" if split == "train" else "kp_3d_eval", "has_3d", "trans")
+
+    def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
+        folder = raw / "sequenceFiles" / split
+        if not folder.is_dir():
+            raise RawDataError(folder, "folder", expected="<seq>.pkl files", found="no folder", do=UNPACK)
+        names = sorted(file.stem for file in folder.glob("*.pkl"))
+        return [
+            RawVideo(name, files=(Path(f"sequenceFiles/{split}/{name}.pkl"),), folders=(Path(f"imageFiles/{name}"),))
+            for name in names
+        ]
+
+    def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
+        file = raw / video.files[0]
+        actors = _actors(file, _load(file), account)
+        account.found = sum(len(actor.pose) for actor in actors)
+        pictures = Pictures(raw, f"imageFiles/{video.name}/image_{{:05d}}.jpg")
+        has_picture = _has_picture(file, pictures, actors, account)
+        if body is None:
+            account.notes.append("no body model: kp_3d, kp_3d_eval and trans are absent")
+        tracks = []
+        for p, actor in enumerate(actors):
+            rows = _rows(actor, has_picture, account)
+            if rows is not None:
+                kept, bbox = rows
+                tracks.append(
+                    Track(
+                        dataset=self.name,
+                        split=split,
+                        name=f"{video.name}/{p}",
+                        video=video.name,
+                        fps=FPS,
+                        frame_index=kept,
+                        bbox=bbox,
+                        kp_2d=_limbs_in_spin49(actor.kp_18[kept]),
+                        valid=actor.valid[kept],
+                        gender=actor.gender,
+                        crop_scale=CROP_SCALE,
+                        intrinsics=actor.intrinsics.astype(np.float32),
+                        frames=pictures,
+                        **_smpl_labels(actor, kept, body, evaluation=split != "train"),
+                    )
+                )
+        return tracks
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Actor:
+    """One person of a sequence, N frames, as stored but for the types."""
+
+    pose: Doubles  # (N, 72) rad, global orientation in the world
+    betas: Doubles  # (10,)
+    trans: Doubles  # (N, 3) m, in the world
+    kp_18: Doubles  # (N, 18, 3) px px score
+    valid: NDArray[np.bool_]  # (N,) the camera fits the picture
+    gender: str
+    to_camera: Doubles  # (N, 4, 4) from the world, m
+    intrinsics: Doubles  # (3, 3) px
+
+
+def _load(file: Path) -> Mapping[str, Any]:
+    try:
+        return load_pickle(file, kind="sequence")
+    except UnsafePickle as error:
+        expected, do = "a 3DPW sequence: arrays and nothing else", "Do not open it; download it from the official page."
+        raise RawDataError(
+            file, "pickle", expected=expected, found=str(error), do=do, reason="unsafe_pickle"
+        ) from error
+
+
+def _actors(file: Path, sequence: Mapping[str, Any], account: VideoAccount) -> list[_Actor]:
+    for key in (*PER_ACTOR, "cam_poses", "cam_intrinsics"):
+        if key not in sequence:
+            raise RawDataError(file, key, expected="this key", found=f"only {sorted(sequence)}", do=UNPACK)
+    counts = {key: len(sequence[key]) if isinstance(sequence[key], list) else -1 for key in PER_ACTOR}
+    n_actors = counts["poses"]
+    if n_actors < 1 or set(counts.values()) != {n_actors}:
+        raise RawDataError(file, "poses", expected="lists with one entry an actor", found=str(counts), do=UNPACK)
+    to_camera = numbers(file, "cam_poses", sequence["cam_poses"], (None, 4, 4))
+    intrinsics = numbers(file, "cam_intrinsics", sequence["cam_intrinsics"], (3, 3))
+    n_frames = len(to_camera)
+
+    def array(key: str, p: int, *shape: int | None) -> Doubles:
+        return numbers(file, f"{key}[{p}]", sequence[key][p], shape)
+
+    actors = []
+    for p in range(n_actors):
+        gender = str(sequence["genders"][p])
+        if gender not in GENDERS:
+            raise RawDataError(file, f"genders[{p}]", expected="m or f", found=repr(gender), do=UNPACK)
+        betas = array("betas", p, None)
+        if len(betas) < N_BETAS or not np.isfinite(betas[:N_BETAS]).all():
+            expected = f"at least {N_BETAS} finite numbers"
+            raise RawDataError(file, f"betas[{p}]", expected=expected, found=str(betas[:N_BETAS]), do=UNPACK)
+        kp_18, n_bad = without_non_finite(array("poses2d", p, n_frames, 3, 18).transpose(0, 2, 1))
+        if n_bad:
+            account.notes.append(f"poses2d[{p}]: {n_bad} joints are not finite: not used")
+        actors.append(
+            _Actor(
+                pose=array("poses", p, n_frames, 72),
+                betas=betas[:N_BETAS],
+                trans=array("trans", p, n_frames, 3),
+                kp_18=kp_18,
+                valid=array("campose_valid", p, n_frames) > 0,
+                gender=GENDERS[gender],
+                to_camera=to_camera,
+                intrinsics=intrinsics,
+            )
+        )
+    return actors
+
+
+def _has_picture(file: Path, pictures: Pictures, actors: Sequence[_Actor], account: VideoAccount) -> NDArray[np.bool_]:
+    """(N,) whether row i's picture image_<i> is there; a difference is noted."""
+    there, n_frames = pictures.indices(), len(actors[0].pose)
+    if not len(there):
+        expected = f"{n_frames} pictures in imageFiles/{file.stem}"
+        raise RawDataError(file, "pictures", expected=expected, found="none", do=UNPACK, reason="no_picture")
+    has_picture = np.isin(np.arange(n_frames), there)
+    if len(there) != n_frames or not has_picture.all():
+        account.notes.append(f"{n_frames} frames are labelled, {len(there)} pictures are there")
+    return has_picture
+
+
+def _rows(
+    actor: _Actor, has_picture: NDArray[np.bool_], account: VideoAccount
+) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
+    """Frames that are kept, and their boxes; None when there are none. Each dropped one counts under one reason."""
+    n_frames = len(actor.pose)
+    boxes, first, stop = smooth_boxes(actor.kp_18, MIN_CONFIDENCE)
+    if not len(boxes):
+        account.drop_track("no_detection", n_frames)
+        return None
+    row = np.arange(n_frames)
+    n_limbs = (_limbs(actor.kp_18)[..., 2] > 0).sum(axis=1)
+    numbers_per_row = np.concatenate([actor.pose, actor.trans, actor.to_camera.reshape(n_frames, 16)], axis=1)
+    reasons = {
+        "no_picture": ~has_picture,
+        "before_first_detection": row < first,
+        "after_last_detection": row >= stop,
+        "too_few_visible_joints": n_limbs < MIN_LIMB_JOINTS,
+        "label_not_finite": ~np.isfinite(numbers_per_row).all(axis=1),
+        "bad_camera": ~_is_rotation(actor.to_camera[:, :3, :3]),
+    }
+    kept = np.ones(n_frames, np.bool_)
+    for reason, applies in reasons.items():
+        account.drop(reason, int((kept & applies).sum()))
+        kept &= ~applies
+    if not kept.any():
+        account.drop_track("no_frame_left", 0)
+        return None
+    account.keep_track(int(kept.sum()))
+    bbox = boxes[row[kept] - first] * np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)
+    return row[kept], bbox
+
+
+def _limbs(kp_18: Doubles) -> Doubles:
+    """(N, 18, 3) -> (N, 14, 3) in common14, confidence 1 above 0.3. Both name the 12 limb joints, and no other."""
+    named = kp_18[:, :N_NAMED].copy()
+    named[..., 2] = named[..., 2] > MIN_CONFIDENCE
+    return convert(named, source="3dpw", target="common14")
+
+
+def _limbs_in_spin49(kp_18: Doubles) -> NDArray[np.float32]:
+    return convert(_limbs(kp_18), source="common14", target="spin49").astype(np.float32)
+
+
+def _is_rotation(matrices: Doubles) -> NDArray[np.bool_]:
+    """(N, 3, 3) -> (N,). Not finite ones are none."""
+    finite = np.where(np.isfinite(matrices), matrices, 0.0)
+    off = np.abs(finite @ finite.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
+    return np.asarray((off < 1e-2) & (np.linalg.det(finite) > 0))
+
+
+def _smpl_labels(actor: _Actor, kept: NDArray[np.int64], body: Body | None, *, evaluation: bool) -> dict[str, Any]:
+    """`Track` fields that come from the SMPL parameters, in the camera."""
+    n_frames, pose = len(kept), actor.pose[kept].reshape(-1, 24, 3)
+    camera = Rotation.from_matrix(actor.to_camera[kept, :3, :3])
+    pose[:, 0] = (camera * Rotation.from_rotvec(pose[:, 0])).as_rotvec()
+    labels: dict[str, Any] = {
+        "pose": pose.reshape(n_frames, 72).astype(np.float32),
+        "betas": np.tile(actor.betas, (n_frames, 1)).astype(np.float32),
+        "has_smpl": np.ones(n_frames, np.bool_),
+    }
+    if body is None:
+        return labels
+    joints, common14 = _posed(body, pose, actor.betas)
+    # SMPL turns about its pelvis, which is not its origin: the camera's rotation moves the pelvis as well.
+    pelvis = joints[:, PELVIS]
+    trans = camera.apply(pelvis + actor.trans[kept]) + actor.to_camera[kept, :3, 3] - pelvis
+    labels |= {"trans": trans.astype(np.float32), "has_3d": np.ones(n_frames, np.bool_)}
+    if evaluation:
+        return labels | {"kp_3d_eval": common14.astype(np.float32)}
+    centred = joints - joints[:, HIP : HIP + 1]
+    return labels | {"kp_3d": np.concatenate([centred, np.ones((n_frames, 49, 1))], axis=-1).astype(np.float32)}
+
+
+def _posed(body: Body, pose: Doubles, betas: Doubles) -> tuple[Doubles, Doubles]:
+    """spin49 (N, 49, 3) and common14 (N, 14, 3) joints m of the body in `pose` (N, 24, 3) rad, without translation."""
+    import torch  # a reader without a body needs none
+
+    rotmat = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
+    joints, common14 = [], []
+    with torch.no_grad():
+        for start in range(0, len(rotmat), CHUNK):
+            chunk = torch.from_numpy(rotmat[start : start + CHUNK]).float().to(body.faces.device)
+            shape = torch.from_numpy(betas).float().to(chunk.device).expand(len(chunk), -1)
+            out = body(betas=shape, rotmat=chunk)
+            joints.append(out.joints.double().cpu().numpy())
+            common14.append(body.common14(out.verts).double().cpu().numpy())
+    return np.concatenate(joints), np.concatenate(common14)

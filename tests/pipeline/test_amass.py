@@ -1,0 +1,253 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation, Slerp
+
+from pipeline import datasets
+from pipeline.accounting import Accounting
+from pipeline.datasets.amass import resample_linear, resample_rotations, sample_positions
+from pipeline.errors import ConfigError, RawDataError
+
+AMASS = datasets.get("amass")
+
+
+def write_motion(
+    raw: Path, name: str = "ACCAD/s1/walk_poses", n_frames: int = 601, rate: float = 120.0, **changes: Any
+) -> None:
+    """Joint j turns about its own axis at (j + 1) / 100 rad/s; the body moves at 1 m/s along x."""
+    n_joints = changes.pop("n_joints", 52)
+    time = np.arange(n_frames) / rate
+    axes = Rotation.random(n_joints, random_state=0).apply([1, 0, 0])
+    speed = (np.arange(n_joints) + 1) / 100
+    poses = time[:, None, None] * speed[:, None] * axes
+    data: dict[str, Any] = {
+        "poses": poses.reshape(n_frames, -1),
+        "betas": np.arange(16) / 10,
+        "trans": np.column_stack([time, 0 * time, 1 + 0 * time]),
+        "gender": "male",
+        "mocap_framerate": rate,
+    }
+    data |= changes
+    file = raw / f"{name}.npz"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(file, **{key: value for key, value in data.items() if value is not None})
+
+
+def read(raw: Path, reader: Any = AMASS) -> tuple[list, dict[str, Any]]:
+    report = Accounting()
+    tracks = list(reader.tracks(raw, "train", report=report))
+    (account,) = report
+    account.check()
+    return tracks, account.as_dict()
+
+
+def test_a_motion_becomes_one_track_at_25_fps(tmp_path: Path) -> None:
+    write_motion(tmp_path)
+    (track,), account = read(tmp_path)
+    assert (track.name, track.video) == ("ACCAD/s1/walk_poses/0", "ACCAD/s1/walk_poses")
+    assert track.fps == 25
+    assert track.frame_index.tolist() == list(range(126))  # 0 to 5 s, both ends included
+    assert track.pose.shape == (126, 72)
+    assert track.gender == "male"
+    assert track.has_smpl.all()
+    np.testing.assert_allclose(track.betas, np.tile(np.arange(10) / 10, (126, 1)), rtol=1e-6)
+    np.testing.assert_allclose(track.trans[:, 0], np.arange(126) / 25, atol=1e-6)
+    assert [track.bbox, track.kp_2d, track.kp_3d, track.frames] == [None] * 4
+    assert (account["found"], account["kept"], account["dropped"]) == (601, 126, {"resampled": 475})
+
+
+@pytest.mark.parametrize("rate", [25.0, 30.0, 50.0, 59.94, 60.0, 100.0, 120.0, 120.00000763, 150.0, 250.0])
+def test_sample_k_is_the_motion_at_k_over_25_seconds(tmp_path: Path, rate: float) -> None:
+    write_motion(tmp_path, n_frames=round(4 * rate), rate=rate)
+    (track,), _ = read(tmp_path)
+    time = np.arange(len(track.frame_index)) / 25
+    # Every joint turns evenly about a fixed axis, so its angle says the time.
+    angle = np.linalg.norm(track.pose.reshape(-1, 24, 3), axis=-1)
+    np.testing.assert_allclose(angle[:, 21], time * 0.22, atol=1e-5)
+    np.testing.assert_allclose(track.trans[:, 0], time, atol=1e-5)
+    last = (round(4 * rate) - 1) / rate
+    assert time[-1] <= last + 1e-4 < time[-1] + 1 / 25  # the last sample lies in the motion, the next would not
+
+
+def test_smpls_hands_are_the_index_fingers_of_smplh_and_smplx(tmp_path: Path) -> None:
+    for n_joints, left, right in ((52, 22, 37), (55, 25, 40)):
+        write_motion(tmp_path, n_joints=n_joints)
+        (track,), _ = read(tmp_path)
+        angle = np.linalg.norm(track.pose[25].reshape(24, 3), axis=-1)  # after 1 s
+        np.testing.assert_allclose(angle[:22], (np.arange(22) + 1) / 100, rtol=1e-5)
+        np.testing.assert_allclose(angle[22:], [(left + 1) / 100, (right + 1) / 100], rtol=1e-5)
+
+
+def test_whole_ratios_take_stored_frames_unchanged(tmp_path: Path) -> None:
+    write_motion(tmp_path, n_frames=400, rate=100.00000381)
+    stored = np.load(tmp_path / "ACCAD/s1/walk_poses.npz")["poses"]
+    (track,), _ = read(tmp_path)
+    np.testing.assert_array_equal(track.pose[:, :66], stored[::4, :66].astype(np.float32))
+
+
+def test_decimation_takes_every_fourth_of_120_hz_and_says_30_fps(tmp_path: Path) -> None:
+    write_motion(tmp_path)
+    stored = np.load(tmp_path / "ACCAD/s1/walk_poses.npz")["poses"]
+    (track,), account = read(tmp_path, datasets.get("amass", resampling="decimate"))
+    assert track.fps == 30
+    np.testing.assert_array_equal(track.pose[:, :66], stored[::4, :66].astype(np.float32))
+    assert account["dropped"] == {"resampled": 450}
+
+
+def test_another_resampling_is_refused() -> None:
+    with pytest.raises(ConfigError, match="slerp or decimate"):
+        datasets.get("amass", resampling="nearest")
+    assert AMASS.parameters() == {"resampling": "slerp"}
+
+
+@pytest.mark.parametrize(("n_frames", "kept"), [(283, 0), (284, 60)])  # 59 / 25 s = frame 283.2 at 120 Hz
+def test_under_60_frames_after_resampling_is_dropped(tmp_path: Path, n_frames: int, kept: int) -> None:
+    write_motion(tmp_path, n_frames=n_frames + 1 if kept else n_frames)
+    tracks, account = read(tmp_path)
+    assert account["kept"] == kept == sum(len(track.frame_index) for track in tracks)
+    if not kept:
+        assert account["dropped"] == {"resampled": 283 - 59, "track_too_short": 59}
+        assert account["tracks_dropped"] == {"track_too_short": 1}
+
+
+def test_under_25_hz_frames_are_added_and_told(tmp_path: Path) -> None:
+    write_motion(tmp_path, n_frames=51, rate=20.0)
+    (track,), account = read(tmp_path)
+    assert len(track.frame_index) == 63
+    assert (account["found"], account["kept"], account["dropped"]) == (63, 63, {})
+    assert account["notes"] == ["51 frames at 20 Hz give 63 at 25"]
+
+
+def test_both_releases_are_read_and_shapes_are_no_motions(tmp_path: Path) -> None:
+    write_motion(tmp_path, "ACCAD/s1/walk_poses")
+    write_motion(tmp_path, "KIT/3/jump_stageii", n_joints=55, mocap_framerate=None, mocap_frame_rate=120.0)
+    write_motion(tmp_path, "Any Folder/deep/er/run_poses")
+    for other in ("ACCAD/s1/shape", "KIT/3/neutral_stagei", "KIT/3/male_stagei"):
+        np.savez(tmp_path / f"{other}.npz", betas=np.zeros(16))
+    (tmp_path / "KIT/LICENSE.txt").touch()
+    names = ["ACCAD/s1/walk_poses", "Any Folder/deep/er/run_poses", "KIT/3/jump_stageii"]
+    assert [video.name for video in AMASS.videos(tmp_path, "train")] == names
+    assert [track.video for track in AMASS.tracks(tmp_path, "train")] == names
+
+
+def test_linked_folders_are_followed_and_loops_end(tmp_path: Path) -> None:
+    write_motion(tmp_path / "disk", "s1/walk_poses")
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "ACCAD").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk/s1/loop").symlink_to(tmp_path / "disk")
+    assert [video.name for video in AMASS.videos(raw, "train")] == ["ACCAD/s1/walk_poses"]
+
+
+@pytest.mark.parametrize(
+    ("stored", "gender"),
+    [("female", "female"), (np.array(b"male"), "male"), (np.array(["neutral"]), "neutral"), ("b'female'", "female")],
+)
+def test_gender_is_read_as_text_or_bytes(tmp_path: Path, stored: Any, gender: str) -> None:
+    write_motion(tmp_path, gender=stored)
+    (track,), account = read(tmp_path)
+    assert track.gender == gender
+    assert account["notes"] == []
+
+
+@pytest.mark.parametrize("stored", [None, "unknown", np.array(["a", "b"])])
+def test_another_gender_is_neutral_and_told(tmp_path: Path, stored: Any) -> None:
+    write_motion(tmp_path, gender=stored)
+    (track,), account = read(tmp_path)
+    assert track.gender == "neutral"
+    assert "taken for neutral" in account["notes"][0]
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("exploded"),)
+
+
+def test_object_arrays_are_refused_without_running_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_motion(tmp_path / "raw", gender=np.array(Bomb(), object))
+    with pytest.raises(
+        RawDataError, match=r"'gender': expected an array of numbers or text \(pickled objects are not read"
+    ):
+        list(AMASS.tracks(tmp_path / "raw", "train"))
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"poses": np.zeros((100, 72))},
+            r"'poses': expected \(N, 156\) SMPL-H or \(N, 165\) SMPL-X, found \(100, 72\)",
+        ),
+        ({"poses": np.zeros(156)}, r"'trans': expected numbers|'poses'"),
+        ({"poses": None}, r"'poses': expected an array, found only"),
+        ({"trans": np.zeros((600, 3))}, r"'trans': expected numbers of shape \(601, 3\), found \(600, 3\)"),
+        ({"betas": np.zeros(9)}, r"'betas': expected at least 10, found 9"),
+        ({"trans": np.full((601, 3), np.nan)}, r"'trans': expected finite numbers, found NaN"),
+        ({"mocap_framerate": None}, r"'mocap_framerate': expected frames per second, found no such key"),
+        ({"mocap_framerate": 0.0}, r"'mocap_framerate': expected 1 to 10,000"),
+        ({"mocap_framerate": np.nan}, r"'mocap_framerate': expected 1 to 10,000"),
+        ({"mocap_framerate": "fast"}, r"'mocap_framerate': expected numbers"),
+    ],
+)
+def test_a_file_of_another_form_is_refused_by_name(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    write_motion(tmp_path, **changes)
+    with pytest.raises(RawDataError, match=words):
+        list(AMASS.tracks(tmp_path, "train"))
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more", b"\x93NUMPY\x01\x00", b"\x80\x04N."])
+def test_what_is_no_archive_is_set_aside_and_the_rest_goes_on(tmp_path: Path, content: bytes) -> None:
+    write_motion(tmp_path)
+    (tmp_path / "ACCAD/s1/broken_poses.npz").write_bytes(content)
+    report = Accounting()
+    assert [track.video for track in AMASS.tracks(tmp_path, "train", report=report)] == ["ACCAD/s1/walk_poses"]
+    assert report.video("ACCAD/s1/broken_poses").set_aside == "bad_label_file"
+
+
+def test_an_array_that_is_cut_short_is_set_aside(tmp_path: Path) -> None:
+    write_motion(tmp_path)
+    file = tmp_path / "ACCAD/s1/walk_poses.npz"
+    data = bytearray(file.read_bytes())
+    data[3000:3100] = bytes(100)  # inside `poses`: the archive's checksum no longer holds
+    file.write_bytes(data)
+    assert read(tmp_path)[1]["set_aside"] == "bad_label_file"
+
+
+def test_a_missing_raw_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RawDataError, match="Unpack at least one subset"):
+        AMASS.videos(tmp_path / "none", "train")
+
+
+@given(st.integers(1, 3000), st.floats(5, 300))
+def test_samples_lie_in_the_motion_and_none_is_left_out(n_frames: int, rate: float) -> None:
+    fps, position = sample_positions(n_frames, rate)
+    assert fps == 25
+    assert position[0] == 0
+    assert (position <= n_frames - 1).all()
+    assert position[-1] + rate / 25 > n_frames - 1 - 1e-6
+    np.testing.assert_allclose(np.diff(position), rate / 25, rtol=1e-3, atol=1e-6)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_rotations_between_frames_are_scipys_slerp(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rotvec = Rotation.random(5 * 2, random_state=seed % 2**31).as_rotvec().reshape(5, 2, 3)
+    position = np.sort(rng.uniform(0, 4, 7))
+    ours = resample_rotations(rotvec, position)
+    for joint in range(2):
+        expected = Slerp(np.arange(5), Rotation.from_rotvec(rotvec[:, joint]))(position)
+        difference = (Rotation.from_rotvec(ours[:, joint]).inv() * expected).magnitude()
+        np.testing.assert_allclose(difference, 0, atol=1e-7)
+
+
+def test_linear_resampling_by_hand() -> None:
+    values = np.array([[0.0, 10], [1, 20], [3, 0]])
+    np.testing.assert_allclose(
+        resample_linear(values, np.array([0, 0.5, 1.25, 2])), [[0, 10], [0.5, 15], [1.5, 15], [3, 0]]
+    )

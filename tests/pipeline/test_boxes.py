@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter1d
+from scipy.signal import medfilt
+
+from pipeline.boxes import extents, intersection_over_union, smooth_boxes, tight_boxes
+
+
+def person(cx: float, cy: float, w: float, h: float, confidence: float = 1.0) -> np.ndarray:
+    """(4, 3): the corners of an extent as joints."""
+    corners = [(-1, -1), (1, -1), (-1, 1), (1, 1)]
+    return np.array([(cx + sx * w / 2, cy + sy * h / 2, confidence) for sx, sy in corners])
+
+
+def test_a_tight_box_is_the_extent_made_square_by_its_larger_side() -> None:
+    boxes, empty, degenerate = tight_boxes(person(50, 80, 20, 60)[None])
+    np.testing.assert_array_equal(boxes, [[50, 80, 60, 60]])
+    assert boxes.dtype == np.float32
+    assert not empty.any()
+    assert not degenerate.any()
+
+
+def test_the_factor_scales_the_side_and_not_the_centre() -> None:
+    np.testing.assert_allclose(tight_boxes(person(50, 80, 20, 60)[None], factor=1.1)[0], [[50, 80, 66, 66]])
+
+
+def test_only_visible_joints_count() -> None:
+    joints = np.concatenate([person(50, 80, 20, 60), [[1000, 1000, 0], [np.nan, 5, 1]]])
+    np.testing.assert_array_equal(tight_boxes(joints[None])[0], [[50, 80, 60, 60]])
+
+
+def test_no_visible_joint_is_empty_and_under_a_pixel_is_degenerate() -> None:
+    rows = np.stack([person(5, 5, 9, 9, 0), person(5, 5, 0.9, 0.9), person(5, 5, 0.2, 1.0)])
+    boxes, empty, degenerate = tight_boxes(rows)
+    assert empty.tolist() == [True, False, False]
+    assert degenerate.tolist() == [False, True, False]
+    assert np.isfinite(boxes).all()
+
+
+def test_boxes_of_no_rows_are_no_boxes() -> None:
+    assert tight_boxes(np.zeros((0, 13, 3)))[0].shape == (0, 4)
+    assert extents(np.zeros((3, 0, 3)))[1].tolist() == [False] * 3
+
+
+def test_a_person_at_rest_keeps_a_box_of_side_diagonal() -> None:
+    kp_2d = np.repeat(person(100, 200, 30, 40)[None], 40, axis=0)
+    boxes, first, stop = smooth_boxes(kp_2d)
+    assert (first, stop) == (0, 40)
+    np.testing.assert_allclose(boxes, np.tile([100, 200, 50, 50], (40, 1)), rtol=1e-6)  # 3-4-5 triangle
+
+
+def test_smoothing_is_scipys_median_then_gaussian_of_centre_and_scale() -> None:
+    rng = np.random.default_rng(0)
+    centre, size = rng.uniform(100, 400, (60, 2)), rng.uniform(20, 80, (60, 2))
+    kp_2d = np.stack([person(*c, *s) for c, s in zip(centre, size, strict=True)])
+    boxes, first, stop = smooth_boxes(kp_2d)
+    values = np.column_stack([centre, 150 / np.hypot(*size.T)])
+    smooth = np.column_stack([gaussian_filter1d(medfilt(v, 11), 8) for v in values.T])
+    assert (first, stop) == (0, 60)
+    np.testing.assert_allclose(boxes[:, :2], smooth[:, :2], rtol=1e-6)
+    np.testing.assert_allclose(boxes[:, 2], 150 / smooth[:, 2], rtol=1e-6)
+    np.testing.assert_array_equal(boxes[:, 2], boxes[:, 3])
+
+
+def test_frames_before_the_first_and_after_the_last_detection_have_no_box() -> None:
+    kp_2d = np.repeat(person(100, 200, 30, 40)[None], 30, axis=0)
+    kp_2d[:7, :, 2] = 0
+    kp_2d[25:, :, 2] = 0.3  # not above the threshold
+    boxes, first, stop = smooth_boxes(kp_2d)
+    assert (first, stop) == (7, 25)
+    assert boxes.shape == (18, 4)
+    np.testing.assert_allclose(boxes[:, :2], [[100, 200]] * 18, rtol=1e-6)
+
+
+def test_centre_and_scale_are_interpolated_linearly_over_missing_frames() -> None:
+    kp_2d = np.zeros((21, 4, 3))
+    kp_2d[0], kp_2d[20] = person(100, 100, 30, 40), person(300, 200, 60, 80)
+    boxes, _, _ = smooth_boxes(kp_2d, median=1, sigma=1e-3)  # filters that change nothing
+    np.testing.assert_allclose(boxes[10, :2], [200, 150], rtol=1e-6)
+    # Scales 150 / 50 = 3 and 150 / 100 = 1.5: halfway 2.25, not the mean of the sides.
+    np.testing.assert_allclose(boxes[10, 2], 150 / 2.25, rtol=1e-6)
+
+
+def test_an_extent_under_half_a_pixel_is_no_detection() -> None:
+    kp_2d = np.repeat(person(100, 100, 30, 40)[None], 30, axis=0)
+    kp_2d[0] = person(100, 100, 0.3, 0.3)  # diagonal 0.42
+    assert smooth_boxes(kp_2d)[1:] == (1, 30)
+    kp_2d[0] = person(100, 100, 0.3, 0.4)  # diagonal 0.5
+    assert smooth_boxes(kp_2d)[1:] == (0, 30)
+
+
+def test_nothing_detected_gives_no_boxes() -> None:
+    boxes, first, stop = smooth_boxes(np.zeros((5, 4, 3)))
+    assert (boxes.shape, first, stop) == ((0, 4), 0, 0)
+
+
+@given(st.integers(1, 25))
+def test_tracks_of_any_length_get_finite_boxes(n_frames: int) -> None:
+    kp_2d = np.repeat(person(100, 200, 30, 40)[None], n_frames, axis=0)
+    np.testing.assert_allclose(smooth_boxes(kp_2d)[0], np.tile([100, 200, 50, 50], (n_frames, 1)), rtol=1e-5)
+
+
+@given(st.floats(-500, 500), st.floats(0.1, 10))
+def test_tight_boxes_move_and_grow_with_the_person(shift: float, factor: float) -> None:
+    kp_2d = person(50, 80, 20, 60)[None]
+    moved = kp_2d.copy()
+    moved[..., :2] = moved[..., :2] * factor + shift
+    expected = [50 * factor + shift, 80 * factor + shift, 60 * factor, 60 * factor]
+    np.testing.assert_allclose(tight_boxes(moved)[0][0], expected, rtol=1e-5, atol=1e-3)
+
+
+def test_intersection_over_union_by_hand() -> None:
+    a = np.array([[[0, 0], [2, 2]]])
+    b = np.array([[[1, 1], [3, 3]], [[5, 5], [6, 6]], [[0, 0], [2, 2]], [[1, 1], [1, 1]]])
+    assert intersection_over_union(a, b)[0] == pytest.approx([1 / 7, 0, 1, 0])

@@ -1,0 +1,117 @@
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.crops import crop_affine, crop_person, normalise_keypoints
+
+
+def smooth_dot(x: float, y: float, height: int = 240, width: int = 320, sigma: float = 3) -> np.ndarray:
+    """A picture with a Gaussian blob whose centre is exactly (x, y), pixel (i, j) having its centre at x = j, y = i."""
+    v, u = np.mgrid[:height, :width]
+    blob = 255 * np.exp(-((u - x) ** 2 + (v - y) ** 2) / (2 * sigma**2))
+    return np.repeat(blob[..., None], 3, axis=2).astype(np.uint8)
+
+
+def centroid(picture: np.ndarray) -> tuple[float, float]:
+    weight = picture[..., 0].astype(float)
+    v, u = np.mgrid[: picture.shape[0], : picture.shape[1]]
+    return float((u * weight).sum() / weight.sum()), float((v * weight).sum() / weight.sum())
+
+
+@pytest.mark.parametrize(("x", "y"), [(150.0, 110.0), (160.25, 130.5), (140.75, 100.0)])
+@pytest.mark.parametrize("side", [90, 130, 172.3])
+def test_a_dot_in_the_picture_is_found_where_its_keypoint_goes(x: float, y: float, side: float) -> None:
+    bbox = np.array([152.0, 117.5, side, side])
+    crop = crop_person(smooth_dot(x, y), bbox)
+    kp_2d = normalise_keypoints(np.array([[x, y, 1.0]]), bbox)
+    expected = (kp_2d[0, :2] + 1) * 224 / 2
+    assert centroid(crop) == pytest.approx(tuple(expected), abs=0.15)
+
+
+def test_the_scaled_boxs_centre_goes_to_112_and_its_edges_to_0_and_224() -> None:
+    matrix = crop_affine(np.array([50.0, 60, 40, 40]), scale=1.3)
+    half = 40 * 1.3 / 2
+    np.testing.assert_allclose(matrix @ [50, 60, 1], [112, 112])
+    np.testing.assert_allclose(matrix @ [50 - half, 60 + half, 1], [0, 224], atol=1e-9)
+
+
+def test_a_crop_of_224_px_at_scale_1_is_the_picture_itself() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
+    np.testing.assert_array_equal(crop_person(picture, np.array([112, 112, 224, 224]), scale=1), picture)
+
+
+def test_a_crop_shifted_by_whole_pixels_is_a_cut() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
+    crop = crop_person(picture, np.array([112 + 20, 112 + 30, 224, 224]), scale=1)
+    np.testing.assert_array_equal(crop, picture[30 : 30 + 224, 20 : 20 + 224])
+
+
+def test_outside_the_picture_is_black() -> None:
+    crop = crop_person(np.full((100, 100, 3), 200, np.uint8), np.array([0, 0, 100, 100]), scale=1)
+    assert (crop[:110, :110] == 0).all()
+    assert (crop[116:, 116:] == 200).all()
+
+
+def test_doubling_resamples_bilinearly() -> None:
+    picture = np.zeros((112, 112, 3), np.uint8)
+    picture[:, 1::2] = 100  # columns alternate 0, 100
+    crop = crop_person(picture, np.array([56, 56, 112, 112]), scale=1)
+    np.testing.assert_array_equal(crop[100, :4, 0], [0, 50, 100, 50])  # between two columns their mean
+
+
+def test_keypoints_keep_their_confidence_and_the_input_is_left_alone() -> None:
+    kp_2d = np.array([[[50, 60, 0.4], [76, 60, 0]]], np.float32)
+    bbox = np.array([[50, 60, 40, 40]], np.float32)
+    out = normalise_keypoints(kp_2d, bbox)
+    np.testing.assert_allclose(out, [[[0, 0, 0.4], [1, 0, 0]]], atol=1e-6)
+    assert out.dtype == np.float32
+    np.testing.assert_array_equal(kp_2d[0, 0], np.float32([50, 60, 0.4]))
+
+
+@given(
+    st.floats(-1000, 3000), st.floats(-1000, 3000), st.floats(2, 2000), st.floats(0.5, 2),
+    st.floats(-1000, 3000), st.floats(-1000, 3000),
+)  # fmt: skip
+def test_normalising_is_the_crops_map_rescaled(
+    cx: float, cy: float, side: float, scale: float, x: float, y: float
+) -> None:
+    bbox = np.array([cx, cy, side, side])
+    mapped = crop_affine(bbox, scale) @ [x, y, 1]
+    out = normalise_keypoints(np.array([[x, y, 1.0]]), bbox, scale)
+    np.testing.assert_allclose(out[0, :2], 2 * mapped / 224 - 1, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(out[0, :2], 2 * (np.array([x, y]) - [cx, cy]) / (side * scale), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("bbox", [(1e9, 1e9, 100, 100), (-5e6, 50, 100, 100), (50, 50, 1e9, 1e9), (400, 50, 100, 100)])
+def test_a_huge_or_distant_box_gives_a_black_crop(bbox: tuple[float, ...]) -> None:
+    assert not crop_person(np.full((100, 100, 3), 200, np.uint8), np.array(bbox)).any()
+
+
+def test_a_very_large_box_still_shows_the_picture_small_and_in_place() -> None:
+    crop = crop_person(np.full((2000, 2000, 3), 200, np.uint8), np.array([1000.0, 1000, 22400, 22400]), scale=1)
+    lit = np.argwhere(crop[..., 0])
+    np.testing.assert_allclose(lit.mean(axis=0), [112, 112], atol=0.6)
+    assert len(lit) == 20 * 20
+
+
+@pytest.mark.parametrize("bbox", [(0, 0, 0, 0), (0, 0, -1, -1), (np.nan, 0, 5, 5), (0, 0, np.inf, np.inf)])
+def test_a_box_without_area_is_refused(bbox: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="no crop has box"):
+        crop_person(np.zeros((5, 5, 3), np.uint8), np.array(bbox))
+
+
+@pytest.mark.parametrize("picture", [np.zeros((5, 5), np.uint8), np.zeros((5, 5, 3)), np.zeros((0, 5, 3), np.uint8)])
+def test_what_is_no_colour_picture_is_refused(picture: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="uint8 RGB picture"):
+        crop_person(picture, np.array([2, 2, 4, 4]))
+
+
+def test_flipping_picture_and_box_flips_the_crop_about_the_pixel_grid() -> None:
+    picture = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 256, (101, 101, 3), np.uint8), (0, 0), 3)
+    box = np.array([40.0, 50, 70, 70])
+    mirrored = np.array([100 - 40.0, 50, 70, 70])  # x -> 100 - x about the middle column
+    crop, other = crop_person(picture, box), crop_person(picture[:, ::-1].copy(), mirrored)
+    # Crop columns c and 224 - c correspond, since 112 is the centre.
+    np.testing.assert_allclose(crop[:, 1:].astype(int), other[:, :0:-1].astype(int), atol=3)

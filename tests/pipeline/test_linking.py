@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.linking import link, pair_costs
+
+SHAPE = np.array([[-10, -40], [10, -40], [0, -20], [-8, 0], [8, 0], [-9, 40], [9, 40], [0, -50]], float)
+
+
+def person(x: float, y: float = 100, size: float = 1, lean: float = 0) -> np.ndarray:
+    """(8, 3): an upright figure, sheared by `lean`."""
+    points = SHAPE * size
+    points = points + np.column_stack([lean * points[:, 1], np.zeros(len(points))]) + [x, y]
+    return np.column_stack([points, np.ones(len(points))])
+
+
+def chains(tracks: list[np.ndarray], detections: list[np.ndarray]) -> list[list[tuple[int, float]]]:
+    """(frame position, x of the first joint) of every track: who it is, whatever its number in the frame."""
+    return sorted([(int(t), float(detections[t][p][0, 0])) for t, p in track] for track in tracks)
+
+
+def test_people_who_stand_apart_keep_to_themselves() -> None:
+    detections = [np.stack([person(100 + t), person(400 - t), person(700)]) for t in range(30)]
+    tracks = link(detections, range(30))
+    assert [track[:, 0].tolist() for track in tracks] == [list(range(30))] * 3
+    assert [track[:, 1].tolist() for track in tracks] == [[0] * 30, [1] * 30, [2] * 30]
+
+
+def test_people_who_cross_do_not_change_places() -> None:
+    # A adult walks right, a child of 60% walks left; their boxes overlap wholly half-way.
+    detections = [np.stack([person(100 + 5 * t, lean=0.2), person(300 - 5 * t, 115, 0.6, -0.2)]) for t in range(41)]
+    detections = [frame[:: (-1) ** t] for t, frame in enumerate(detections)]  # and are listed in turns
+    tracks = link(detections, range(41))
+    assert len(tracks) == 2
+    heights = [{float(np.ptp(detections[t][p][:, 1]).round(6)) for t, p in track} for track in tracks]
+    assert heights == [{90.0}, {54.0}]
+
+
+def test_the_pairing_is_the_best_in_sum_and_not_first_come_first_served() -> None:
+    # Both move 6 px right. Greedily, the new left one would go to the old right one's place.
+    before, now = np.stack([person(100), person(109)]), np.stack([person(106), person(115)])
+    costs = pair_costs(before, now)
+    assert costs[1, 0] == costs.min()  # the tempting pair
+    assert [track[:, 1].tolist() for track in link([before, now], [0, 1])] == [[0, 0], [1, 1]]
+
+
+@pytest.mark.parametrize(("missing", "n_tracks"), [(0, 1), (1, 1), (5, 1), (6, 2), (20, 2)])
+def test_a_track_bridges_up_to_five_missing_frames(missing: int, n_tracks: int) -> None:
+    frame_index = [0, 1, 2, 3 + missing, 4 + missing]
+    tracks = link([person(100)[None]] * 5, frame_index)
+    assert len(tracks) == n_tracks
+    assert sum(len(track) for track in tracks) == 5
+
+
+@pytest.mark.parametrize(("missing", "n_tracks"), [(5, 1), (6, 2)])
+def test_frames_with_nobody_in_them_are_missing_too(missing: int, n_tracks: int) -> None:
+    detections = [person(100)[None], *[np.zeros((0, 8, 3))] * missing, person(100)[None]]
+    assert len(link(detections, range(missing + 2))) == n_tracks
+
+
+def test_somebody_far_away_is_somebody_else() -> None:
+    assert len(link([person(100)[None], person(300)[None]], [0, 1])) == 2
+
+
+def test_a_newcomer_gets_a_track_of_his_own() -> None:
+    detections = [person(100)[None]] + [np.stack([person(40), person(101)])] * 3
+    tracks = link(detections, range(4))
+    assert [track.tolist() for track in tracks] == [[[0, 0], [1, 1], [2, 1], [3, 1]], [[1, 0], [2, 0], [3, 0]]]
+
+
+def test_a_detection_without_a_joint_belongs_to_nobody() -> None:
+    unseen = person(100) * [1, 1, 0]
+    assert link([np.stack([unseen, person(100)])], [0])[0].tolist() == [[0, 1]]
+    assert link([unseen[None]], [0]) == []
+
+
+def test_joints_seen_in_only_one_of_two_frames_do_not_part_them() -> None:
+    upper, lower = person(100), person(101)
+    upper[5:7, 2] = 0
+    lower[0:2, 2] = 0
+    assert len(link([upper[None], lower[None]], [0, 1])) == 1
+
+
+def test_costs_are_0_for_the_same_and_1_for_strangers_far_apart() -> None:
+    a, far = person(100)[None], person(5000)[None]
+    assert pair_costs(a, a)[0, 0] == pytest.approx(0)
+    assert pair_costs(a, far)[0, 0] == pytest.approx(1)
+    only_feet, only_head = a.copy(), a.copy()
+    only_feet[0, :5, 2], only_head[0, 5:7, 2] = 0, 0
+    only_head[0, 3:5, 2] = 0
+    assert pair_costs(only_feet[:, :7], only_head[:, :7])[0, 0] == pytest.approx(1)  # nothing to compare
+
+
+def test_a_person_of_two_joints_in_line_is_linked() -> None:
+    thin = person(100)
+    thin[2:, 2] = 0
+    assert len(link([thin[None]] * 3, range(3))) == 1
+
+
+@settings(max_examples=25)
+@given(st.randoms(use_true_random=False), st.integers(0, 2**32 - 1))
+def test_the_order_of_detections_within_a_frame_changes_nothing(shuffler, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    detections = [
+        np.stack([person(60 * k + 3 * t + rng.normal(0, 2), 100 + rng.normal(0, 2)) for k in range(rng.integers(1, 6))])
+        for t in range(12)
+    ]
+    orders = [shuffler.sample(range(len(frame)), len(frame)) for frame in detections]
+    shuffled = [frame[order] for frame, order in zip(detections, orders, strict=True)]
+    assert chains(link(detections, range(12)), detections) == chains(link(shuffled, range(12)), shuffled)
+    first = [track[0].tolist() for track in link(shuffled, range(12))]
+    assert [orders[t][p] for t, p in first] == [p for _, p in (r[0].tolist() for r in link(detections, range(12)))]
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 2**32 - 1))
+def test_every_detection_belongs_to_exactly_one_track(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    detections = [
+        np.stack([person(rng.uniform(0, 500), rng.uniform(0, 300)) for _ in range(n)]) if n else np.zeros((0, 8, 3))
+        for n in rng.integers(0, 5, 15)
+    ]
+    frame_index = np.cumsum(rng.integers(1, 5, 15))
+    tracks = link(detections, frame_index)
+    members = sorted((int(t), int(p)) for track in tracks for t, p in track)
+    assert members == [(t, p) for t, frame in enumerate(detections) for p in range(len(frame))]
+    for track in tracks:
+        steps = np.diff(frame_index[track[:, 0]])
+        assert ((steps >= 1) & (steps <= 6)).all()
+
+
+def test_nobody_and_nothing_give_no_tracks() -> None:
+    assert link([], []) == []
+    assert link([np.zeros((0, 25, 3))] * 3, range(3)) == []

@@ -1,0 +1,242 @@
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+from pipeline import datasets
+from pipeline.accounting import Accounting
+from pipeline.errors import PipelineError, RawDataError
+from pipeline.skeletons import JOINTS
+
+PENN = datasets.get("penn_action")
+INTO_SPIN49 = [38, 34, 33, 35, 32, 36, 31, 28, 27, 29, 26, 30, 25]  # headtop, lshoulder, rshoulder, ... rankle
+
+
+def write_video(
+    raw: Path, name: str = "0001", n_frames: int = 3, train: int = 1, pictures: Any = None, **changes: Any
+) -> dict[str, Any]:
+    """One video as officially stored: joint j of frame i at (10 j + i + 1, 20 j + 1)."""
+    i, j = np.mgrid[:n_frames, :13]
+    label: dict[str, Any] = {
+        "x": (10 * j + i + 1).astype(float),
+        "y": (20 * j + 1).astype(float),
+        "visibility": np.ones((n_frames, 13), np.uint8),
+        "train": train,
+        "nframes": np.uint8(n_frames),
+        "bbox": np.tile([1.0, 1, 130, 250], (n_frames, 1)),
+        "dimensions": np.array([270, 480, n_frames], np.uint16),
+        "action": "squat",
+        "pose": "left",
+    }
+    label |= changes
+    (raw / "labels").mkdir(parents=True, exist_ok=True)
+    (raw / "frames" / name).mkdir(parents=True, exist_ok=True)
+    savemat(raw / "labels" / f"{name}.mat", {key: value for key, value in label.items() if value is not None})
+    for number in range(1, n_frames + 1) if pictures is None else pictures:
+        (raw / "frames" / name / f"{number:06d}.jpg").touch()
+    return label
+
+
+def read(raw: Path, split: str = "train") -> tuple[list, dict[str, Any]]:
+    """Tracks, and the account of the only video."""
+    report = Accounting()
+    tracks = list(PENN.tracks(raw, split, report=report))
+    (account,) = report
+    account.check()
+    return tracks, account.as_dict()
+
+
+def test_a_video_becomes_one_track_with_its_joints_under_their_names(tmp_path: Path) -> None:
+    label = write_video(tmp_path)
+    (track,), account = read(tmp_path)
+    assert (track.dataset, track.split, track.name, track.video) == ("penn_action", "train", "0001/0", "0001")
+    assert track.frame_index.tolist() == [0, 1, 2]
+    assert np.isnan(track.fps)  # the release names none
+    np.testing.assert_array_equal(track.kp_2d[:, INTO_SPIN49, 0], label["x"])  # 1-based, as stored
+    np.testing.assert_array_equal(track.kp_2d[:, INTO_SPIN49, 1], label["y"])
+    assert track.kp_2d[..., 2].sum() == 3 * 13
+    assert track.kp_2d.dtype == track.bbox.dtype == np.float32
+    assert track.crop_scale == 1.3
+    assert (account["found"], account["kept"], account["notes"]) == (3, 3, [])
+
+
+def test_the_box_is_tight_square_and_without_margin(tmp_path: Path) -> None:
+    write_video(tmp_path)
+    (track,), _ = read(tmp_path)
+    # x from 1 to 121, y from 1 to 241: side 240 around (61, 121); one pixel further right each frame.
+    np.testing.assert_array_equal(track.bbox, [[61, 121, 240, 240], [62, 121, 240, 240], [63, 121, 240, 240]])
+
+
+def test_visibility_decides_and_not_the_coordinates(tmp_path: Path) -> None:
+    visibility = np.ones((3, 13), np.uint8)
+    visibility[:, 12] = 0  # rankle, the lowest and rightmost
+    write_video(tmp_path, visibility=visibility)
+    (track,), _ = read(tmp_path)
+    assert track.kp_2d[0, JOINTS["spin49"].index("rankle"), 2] == 0
+    np.testing.assert_array_equal(track.bbox[0], [56, 111, 220, 220])
+
+
+@pytest.mark.parametrize("stored", [np.uint8, np.uint16, np.int32, np.float32])
+def test_unsigned_coordinates_do_not_wrap(tmp_path: Path, stored: type) -> None:
+    x = np.tile(np.linspace(250, 10, 13).astype(int), (3, 1))  # falling: differences are negative
+    write_video(tmp_path, x=x.astype(stored), y=x.astype(np.uint8))
+    (track,), _ = read(tmp_path)
+    np.testing.assert_array_equal(track.bbox[0], [130, 130, 240, 240])
+
+
+def test_train_decides_the_split(tmp_path: Path) -> None:
+    write_video(tmp_path, "0001", train=1)
+    write_video(tmp_path, "0002", train=-1)
+    assert [t.video for t in PENN.tracks(tmp_path, "train")] == ["0001"]
+    assert [t.video for t in PENN.tracks(tmp_path, "test")] == ["0002"]
+    report = Accounting()
+    list(PENN.tracks(tmp_path, "test", report=report))
+    other = report.video("0001")
+    assert (other.found, other.notes, other.set_aside) == (0, ["other split"], "")
+
+
+def test_frames_without_a_visible_joint_or_with_a_tiny_box_are_dropped_and_counted(tmp_path: Path) -> None:
+    visibility = np.ones((4, 13), np.uint8)
+    visibility[1] = 0
+    visibility[2, 1:] = 0  # one joint: no extent
+    write_video(tmp_path, n_frames=4, visibility=visibility)
+    (track,), account = read(tmp_path)
+    assert track.frame_index.tolist() == [0, 3]
+    assert account["dropped"] == {"no_visible_joint": 1, "degenerate_box": 1}
+    assert (account["found"], account["kept"]) == (4, 2)
+
+
+def test_a_video_with_no_frame_left_gives_no_track(tmp_path: Path) -> None:
+    write_video(tmp_path, visibility=np.zeros((3, 13), np.uint8))
+    tracks, account = read(tmp_path)
+    assert tracks == []
+    assert account["dropped"] == {"no_visible_joint": 3}
+    assert account["tracks_dropped"] == {"no_frame_left": 1}
+
+
+def test_more_labels_than_pictures_use_the_common_prefix(tmp_path: Path) -> None:
+    write_video(tmp_path, n_frames=5, pictures=[1, 2, 3])
+    (track,), account = read(tmp_path)
+    assert track.frame_index.tolist() == [0, 1, 2]
+    assert account["dropped"] == {"no_picture": 2}
+    assert account["notes"] == ["2 of 5 labelled frames have no picture, the first is 000004.jpg"]
+
+
+def test_more_pictures_than_labels_use_the_common_prefix(tmp_path: Path) -> None:
+    write_video(tmp_path, n_frames=3, pictures=[1, 2, 3, 4, 5])
+    (track,), account = read(tmp_path)
+    assert track.frame_index.tolist() == [0, 1, 2]
+    assert account["dropped"] == {}
+    assert account["notes"] == ["3 frames are labelled, 5 pictures are there: the last 2 not used"]
+
+
+def test_a_missing_picture_does_not_shift_the_rest(tmp_path: Path) -> None:
+    label = write_video(tmp_path, n_frames=4, pictures=[1, 3, 4])
+    (track,), account = read(tmp_path)
+    assert track.frame_index.tolist() == [0, 2, 3]
+    np.testing.assert_array_equal(track.kp_2d[:, 38, 0], label["x"][[0, 2, 3], 0])
+    assert account["dropped"] == {"no_picture": 1}
+    assert track.frames.path(2).name == "000003.jpg"
+
+
+def test_a_joint_that_is_not_finite_is_not_seen(tmp_path: Path) -> None:
+    x = np.tile(np.arange(13.0), (3, 1))
+    x[1, 4] = np.nan
+    write_video(tmp_path, x=x)
+    (track,), account = read(tmp_path)
+    assert np.isfinite(track.kp_2d).all()
+    np.testing.assert_array_equal(track.kp_2d[1, INTO_SPIN49[4]], [0, 0, 0])
+    assert account["notes"] == ["1 joints are not finite: not used"]
+
+
+def test_contradictions_inside_a_label_are_told_and_cost_nothing(tmp_path: Path) -> None:
+    write_video(tmp_path, nframes=np.uint8(9), dimensions=np.array([200, 480, 3], np.uint16))
+    _, account = read(tmp_path)
+    assert account["kept"] == 3
+    assert account["notes"] == [
+        "nframes says 9, 3 frames are labelled",
+        "6 visible joints lie outside the 480 x 200 picture",
+    ]
+
+
+def test_boxes_one_row_short_do_not_matter(tmp_path: Path) -> None:
+    write_video(tmp_path, bbox=np.ones((2, 4)))
+    assert read(tmp_path)[1]["kept"] == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"x": np.ones((3, 12))}, r"0001.mat: 'x': expected numbers of shape \(any, 13\), found \(3, 12\) float64"),
+        ({"y": np.ones((2, 13))}, r"'y': expected numbers of shape \(3, 13\), found \(2, 13\)"),
+        ({"visibility": np.ones((4, 13))}, r"'visibility': expected numbers of shape \(3, 13\)"),
+        ({"x": None}, r"'x': expected a variable of this name, found only \['dimensions', 'nframes', 'train', 'vis"),
+        ({"x": np.array([["a"] * 13] * 3)}, r"'x': expected numbers"),
+        ({"train": 0}, r"'train': expected 1 or -1, found 0"),
+        ({"train": np.array([1, 1])}, r"'train': expected numbers of shape \(1\)"),
+    ],
+)
+def test_a_label_of_another_shape_is_refused_by_name(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    write_video(tmp_path, **changes)
+    with pytest.raises(RawDataError, match=words) as caught:
+        list(PENN.tracks(tmp_path, "train"))
+    assert pickle.loads(pickle.dumps(caught.value)).reason == "bad_label_file"
+    assert read(tmp_path)[1]["set_aside"] == "bad_label_file"
+
+
+@pytest.mark.parametrize("content", [b"", b"MATLAB 5.0 MAT-file" + bytes(200), b"\x89HDF\r\n\x1a\n" + bytes(600)])
+def test_a_damaged_label_sets_its_video_aside_and_the_rest_goes_on(tmp_path: Path, content: bytes) -> None:
+    write_video(tmp_path, "0001")
+    write_video(tmp_path, "0002")
+    (tmp_path / "labels/0001.mat").write_bytes(content)
+    report = Accounting()
+    assert [track.video for track in PENN.tracks(tmp_path, "train", report=report)] == ["0002"]
+    assert report.video("0001").set_aside == "bad_label_file"
+    assert "0001.mat" in report.video("0001").message
+
+
+def test_a_video_without_pictures_is_set_aside_with_its_frames_counted(tmp_path: Path) -> None:
+    write_video(tmp_path, pictures=[])
+    tracks, account = read(tmp_path)
+    assert tracks == []
+    assert account["set_aside"] == "no_picture"
+    assert account["dropped"] == {"no_picture": 3}
+
+
+def test_pictures_without_a_label_are_told(tmp_path: Path) -> None:
+    write_video(tmp_path)
+    (tmp_path / "labels/0001.mat").unlink()
+    assert read(tmp_path)[1]["set_aside"] == "no_label"
+
+
+def test_a_listing_names_the_label_and_the_picture_folder_in_order(tmp_path: Path) -> None:
+    for name in ("0010", "0002"):
+        write_video(tmp_path, name)
+    (tmp_path / "frames/.DS_Store").touch()
+    (tmp_path / "labels/readme.mat").touch()
+    videos = PENN.videos(tmp_path, "train")
+    assert [v.name for v in videos] == ["0002", "0010"]
+    assert videos[0].files == (Path("labels/0002.mat"),)
+    assert videos[0].folders == (Path("frames/0002"),)
+
+
+@pytest.mark.parametrize("missing", ["labels", "frames"])
+def test_a_raw_folder_that_is_another_is_refused(tmp_path: Path, missing: str) -> None:
+    (tmp_path / ({"labels": "frames", "frames": "labels"}[missing])).mkdir()
+    with pytest.raises(RawDataError, match=f"{missing}: 'folder'"):
+        PENN.videos(tmp_path, "train")
+
+
+def test_an_unknown_split_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match="penn_action has no split 'val'; it has train, test"):
+        list(PENN.tracks(tmp_path, "val"))
+
+
+def test_reading_twice_gives_the_same(tmp_path: Path) -> None:
+    write_video(tmp_path)
+    first, second = read(tmp_path), read(tmp_path)
+    assert first[1] == second[1]
+    np.testing.assert_array_equal(first[0][0].kp_2d, second[0][0].kp_2d)

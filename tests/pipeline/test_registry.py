@@ -1,0 +1,107 @@
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from pipeline import datasets
+from pipeline.datasets.base import Dataset, RawVideo
+from pipeline.errors import ConfigError, PipelineError
+
+
+class Dances(Dataset):
+    """A dataset of somebody else's package."""
+
+    name: ClassVar[str] = "dances"
+    splits: ClassVar[tuple[str, ...]] = ("train",)
+    version: ClassVar[int] = 1
+    page: ClassVar[str] = "https://example.org"
+
+    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
+        return ("frame_index",)
+
+    def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
+        return []
+
+    def read(self, raw, split, video, account, body):
+        return []
+
+
+class Package:
+    """What `EntryPoint.dist` is used for."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def install(monkeypatch: pytest.MonkeyPatch, *entries: tuple[str, str, str, object]) -> None:
+    """Pretend that packages are installed: (package, dataset, module:class, what loading gives)."""
+
+    class Loaded(EntryPoint):
+        def load(self) -> object:
+            thing = next(e[3] for e in entries if e[2] == self.value)
+            if isinstance(thing, Exception):
+                raise thing
+            return thing
+
+    found = []
+    for package, name, value, _ in entries:
+        entry = Loaded(name, value, datasets.ENTRY_POINTS)
+        vars(entry)["dist"] = Package(package)
+        found.append(entry)
+    monkeypatch.setattr(datasets, "entry_points", lambda group: EntryPoints(found))
+
+
+@pytest.mark.parametrize("name", datasets.DATASETS)
+def test_every_dataset_says_what_it_is(name: str) -> None:
+    reader = datasets.get(name)
+    assert isinstance(reader, Dataset)
+    assert reader.name == name
+    assert reader.splits
+    assert reader.version >= 1
+    assert reader.page.startswith("http")
+    for split in reader.splits:
+        assert "frame_index" in reader.columns(split, body=False)
+
+
+def test_ours_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, ("dance-data", "dances", "d:Dances", Dances))
+    assert datasets.names() == (*datasets.DATASETS, "dances")
+    assert datasets.get("dances").name == "dances"
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(PipelineError, match="no dataset is called 'penn'; known: penn_action, "):
+        datasets.get("penn")
+
+
+def test_an_option_that_a_dataset_lacks_is_refused() -> None:
+    with pytest.raises(ConfigError, match="amass has no option rate; it has resampling"):
+        datasets.get("amass", rate=30)
+
+
+def test_a_plug_in_that_fails_is_named_with_its_package_and_harms_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, ("dance-data", "dances", "d:Dances", ImportError("no module named torch3d")))
+    assert "dances" in datasets.names()
+    assert datasets.get("amass").name == "amass"
+    with pytest.raises(PipelineError, match="'dances' of package dance-data cannot be loaded: ImportError: no module"):
+        datasets.get("dances")
+
+
+@pytest.mark.parametrize("thing", [Path, 3, type("Other", (Dances,), {"name": "other"})])
+def test_a_plug_in_that_is_no_dataset_of_its_name_is_refused(monkeypatch: pytest.MonkeyPatch, thing: object) -> None:
+    install(monkeypatch, ("dance-data", "dances", "d:Dances", thing))
+    with pytest.raises(
+        PipelineError, match="package dance-data: d:Dances is not a Dataset subclass whose name is 'dances'"
+    ):
+        datasets.get("dances")
+
+
+def test_two_claims_to_a_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, ("one", "dances", "a:A", Dances), ("two", "dances", "b:B", Dances))
+    with pytest.raises(PipelineError, match="'dances' comes from package one and package two"):
+        datasets.names()
+    install(monkeypatch, ("one", "amass", "a:A", Dances))
+    with pytest.raises(PipelineError, match="'amass' of package one has the name of one of ours"):
+        datasets.names()

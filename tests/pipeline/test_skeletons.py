@@ -1,0 +1,179 @@
+"""Expected indices are those that DATASETS.md and SMPL's own joint list state, typed here once more by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.skeletons import JOINTS, bones, convert, correspondence, joint_names, mirrored, without_non_finite
+
+SIZES = {
+    "spin49": 49,
+    "common14": 14,
+    "body_25": 25,
+    "openpose_coco": 18,
+    "penn_action": 13,
+    "coco": 17,
+    "posetrack": 17,
+    "insta_variety": 25,
+    "mpi_inf_3dhp": 28,
+    "mpi_inf_3dhp_test": 17,
+    "h36m": 17,
+    "3dpw": 14,
+    "smpl54": 54,
+}
+SMPL_TO_SPIN49 = [
+    *[24, 12, 17, 19, 21, 16, 18, 20, 0, 2, 5, 8, 1, 4, 7, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34],
+    *[8, 5, 45, 46, 4, 7, 21, 19, 17, 16, 18, 20, 47, 48, 49, 50, 51, 52, 53, 24, 26, 25, 28, 27],
+]
+
+
+def labelled(skeleton: str) -> np.ndarray:
+    """(J, 3): joint j is (j, 10 j, 1)."""
+    j = np.arange(len(JOINTS[skeleton]), dtype=np.float32)
+    return np.stack([j, 10 * j, np.ones_like(j)], axis=-1)
+
+
+@pytest.mark.parametrize("name", JOINTS)
+def test_every_skeleton_has_its_size_and_names_no_joint_twice(name: str) -> None:
+    assert len(JOINTS[name]) == len(set(JOINTS[name])) == SIZES[name]
+
+
+def test_common14_is_joints_25_to_38_of_spin49() -> None:
+    assert JOINTS["spin49"][25:39] == JOINTS["common14"]
+    assert correspondence("spin49", "common14")[0] == list(range(25, 39))
+
+
+def test_spin49_has_its_pelvis_at_39_and_begins_with_body_25() -> None:
+    assert JOINTS["spin49"].index("hip") == 39
+    assert JOINTS["spin49"][:25] == JOINTS["body_25"]
+
+
+def test_smpl_joints_go_to_spin49_by_the_published_indices() -> None:
+    take, put = correspondence("smpl54", "spin49")
+    assert take == SMPL_TO_SPIN49
+    assert put == list(range(49))
+
+
+def test_common14_takes_the_published_rows_of_the_h36m_regressor() -> None:
+    assert correspondence("h36m", "common14") == ([6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10], list(range(14)))
+
+
+def test_penn_joints_land_under_their_own_names() -> None:
+    out = convert(labelled("penn_action"), source="penn_action", target="spin49")
+    # headtop 38, lshoulder 34, rshoulder 33, lelbow 35, relbow 32, lwrist 36, rwrist 31, lhip 28, rhip 27, ...
+    places = [38, 34, 33, 35, 32, 36, 31, 28, 27, 29, 26, 30, 25]
+    np.testing.assert_array_equal(out[places, 0], np.arange(13))
+    assert out[..., 2].sum() == 13  # nothing else has a confidence
+
+
+def test_openpose_coco_has_body_25s_joints_without_hip_centre_and_feet() -> None:
+    assert correspondence("openpose_coco", "spin49")[1] == [
+        0,
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+        7,
+        9,
+        10,
+        11,
+        12,
+        13,
+        14,
+        15,
+        16,
+        17,
+        18,
+    ]
+    assert JOINTS["openpose_coco"][:2] == ("OP Nose", "OP Neck")
+
+
+def test_coco_fills_limbs_and_face_but_no_openpose_joint() -> None:
+    out = convert(labelled("coco"), source="coco", target="spin49")
+    assert sorted(np.flatnonzero(out[:, 2])) == [*range(25, 37), *range(44, 49)]
+    assert out[44, 0] == 0  # nose
+    assert out[47, 0] == 3  # lear
+
+
+def test_3dpw_and_common14_share_exactly_the_12_limb_joints() -> None:
+    assert sorted(correspondence("3dpw", "common14")[1]) == list(range(12))
+
+
+@pytest.mark.parametrize("name", [name for name in JOINTS if name not in ("smpl54", "mpi_inf_3dhp")])
+def test_conversion_to_spin49_and_back_loses_nothing(name: str) -> None:
+    there = convert(labelled(name), source=name, target="spin49")
+    np.testing.assert_array_equal(convert(there, source="spin49", target=name), labelled(name))
+
+
+def test_of_the_28_joints_of_mpi_inf_3dhp_17_have_a_place_in_spin49() -> None:
+    assert len(correspondence("mpi_inf_3dhp", "spin49")[0]) == 17
+
+
+def test_a_source_may_be_the_names_that_a_file_lists() -> None:
+    shuffled = ("rankle", "nose", "something else")
+    out = convert(np.array([[1, 2, 1], [3, 4, 1], [5, 6, 1]], np.float32), source=shuffled, target="spin49")
+    np.testing.assert_array_equal(out[25], [1, 2, 1])
+    np.testing.assert_array_equal(out[44], [3, 4, 1])
+    assert out[..., 2].sum() == 2
+
+
+@given(st.sampled_from(sorted(JOINTS)), st.lists(st.integers(0, 3), max_size=3), st.integers(1, 4))
+def test_conversion_keeps_leading_axes_channels_and_type(name: str, leading: list[int], channels: int) -> None:
+    keypoints = np.ones((*leading, SIZES[name], channels), np.float32)
+    out = convert(keypoints, source=name, target="spin49")
+    assert out.shape == (*leading, 49, channels)
+    assert out.dtype == np.float32
+
+
+def test_conversion_leaves_its_input_alone() -> None:
+    keypoints = labelled("coco")
+    convert(keypoints, source="coco", target="coco")[:] = 7
+    np.testing.assert_array_equal(keypoints, labelled("coco"))
+
+
+def test_a_wrong_number_of_joints_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(4, 17, 3\), expected \(..., 13, C\)"):
+        convert(np.zeros((4, 17, 3)), source="penn_action", target="spin49")
+
+
+def test_unknown_skeletons_and_doubled_names_are_refused() -> None:
+    with pytest.raises(ValueError, match="no skeleton is called 'lsp'; known: spin49"):
+        joint_names("lsp")
+    with pytest.raises(ValueError, match="occurs twice"):
+        joint_names(("nose", "nose"))
+
+
+@pytest.mark.parametrize("name", JOINTS)
+def test_mirroring_twice_is_no_mirroring(name: str) -> None:
+    other = mirrored(name)
+    assert [other[i] for i in other] == list(range(len(other)))
+
+
+def test_mirroring_swaps_sides_and_keeps_the_middle() -> None:
+    names, other = JOINTS["spin49"], mirrored("spin49")
+    pairs = {names[i]: names[j] for i, j in enumerate(other)}
+    assert pairs["OP LBigToe"] == "OP RBigToe"
+    assert pairs["lear"] == "rear"
+    assert pairs["rankle"] == "lankle"
+    assert {name for name, to in pairs.items() if name == to} == {
+        *("OP Nose", "OP Neck", "OP MidHip", "neck", "headtop", "hip", "thorax", "nose"),
+        *("Spine (H36M)", "Jaw (H36M)", "Head (H36M)"),
+    }
+
+
+@pytest.mark.parametrize("name", ["spin49", "penn_action", "body_25", "coco", "common14"])
+def test_bones_join_joints_of_the_skeleton_and_mirror_onto_bones(name: str) -> None:
+    lines, other = {frozenset(pair) for pair in bones(name)}, mirrored(name)
+    assert len(lines) == len(bones(name)) > 5
+    assert {frozenset(other[i] for i in line) for line in lines} == lines
+
+
+def test_a_joint_that_is_not_finite_becomes_zero_and_is_counted() -> None:
+    keypoints = np.array([[[1, 2, 1], [np.nan, 2, 1], [3, np.inf, 1], [4, 5, np.nan], [1e30, 5, 1]]])
+    clean, n_bad = without_non_finite(keypoints)
+    np.testing.assert_array_equal(clean, [[[1, 2, 1], *[[0, 0, 0]] * 4]])
+    assert n_bad == 4
+    assert np.isnan(keypoints).any()  # the input is as it was
