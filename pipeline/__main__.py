@@ -1,4 +1,4 @@
-"""The command line: `python -m pipeline COMMAND`. Each command is a function of the package, with its words around it."""
+"""The command line: `python -m pipeline COMMAND`. Each command calls one function and tells what it did."""
 
 from __future__ import annotations
 
@@ -7,46 +7,34 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 import cache
 from pipeline import convert, datasets, features, synthetic
 from pipeline.errors import PipelineError
+from pipeline.progress import bar
 from pipeline.weights import KINDS, WeightsSpec
 
 out: Final = Console(highlight=False, soft_wrap=True)
 err: Final = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-@contextmanager
-def bar(what: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar on a terminal, nothing elsewhere."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[message]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=err, transient=True, disable=not err.is_terminal) as shown:
-        line = shown.add_task(what, total=None, message="")
-
-        def tell(done: int, total: int, message: str = "") -> None:
-            shown.update(line, completed=done, total=total, message=message)
-
-        yield tell
-
-
 def run_synthesize(args: argparse.Namespace) -> int:
-    with bar("synthesize") as progress:
+    """Write the embedded data and the stand-in body."""
+    with bar("synthesize", err) as progress:
         synthetic.synthesize(args.out, seed=args.seed, workers=_cores(args.workers), progress=progress)
     out.print(f"Embedded stand-in data in {args.out / 'raw'}, stand-in body in {args.out / 'body'}.")
     return 0
 
 
 def run_convert(args: argparse.Namespace) -> int:
+    """Raw -> tracks, for one split, and its accounting."""
     dataset = datasets.get(args.dataset)
     plan = convert.plan_conversion(dataset, args.split, raw=args.raw, root=args.cache, body=args.body)
     if plan.up_to_date:
@@ -54,7 +42,7 @@ def run_convert(args: argparse.Namespace) -> int:
         return 0
     if dataset.uses_body and args.body is None:
         err.print(f"[yellow]![/yellow] {plan.name}: no --body, so there will be no 3D joints")
-    with bar(f"convert {plan.name}") as progress:
+    with bar(f"convert {plan.name}", err) as progress:
         done = convert.convert(plan, workers=_cores(args.workers), strict=args.strict, progress=progress)
     out.print(f"{plan.name}: {plan.why}")
     print_accounting(done.totals)
@@ -64,6 +52,7 @@ def run_convert(args: argparse.Namespace) -> int:
 
 
 def run_extract(args: argparse.Namespace) -> int:
+    """Tracks -> a feature stream, for one split."""
     weights = WeightsSpec.parse(args.weights)
     spec = features.StreamSpec(args.stream, weights, args.precision, args.device, args.batch_size, args.raw)
     name = f"{args.dataset}/{args.split}"
@@ -71,7 +60,7 @@ def run_extract(args: argparse.Namespace) -> int:
     if plan.up_to_date:
         out.print(f"{name}: {args.stream} is up to date")
         return 0
-    with bar(f"extract {name}") as progress:
+    with bar(f"extract {name}", err) as progress:
         done = features.extract(plan, progress=progress)
     rate = done.computed / max(done.seconds, 1e-3)
     out.print(f"{name}: {done.computed} rows computed ({rate:.0f} crops/s), {done.carried} carried over; {plan.why}")
@@ -85,6 +74,7 @@ def run_extract(args: argparse.Namespace) -> int:
 
 
 def run_verify(args: argparse.Namespace) -> int:
+    """Every problem that a cache has, and what a killed run left."""
     report = cache.verify(args.cache)
     for problem in report.problems:
         out.print(f"[red]✗[/red] {escape(problem)}")
@@ -96,12 +86,15 @@ def run_verify(args: argparse.Namespace) -> int:
 
 
 def run_status(args: argparse.Namespace) -> int:
+    """A table of splits, or the same as JSON."""
     opened = cache.open(args.cache)
     rows = [split_status(opened[name]) for name in opened.splits]
     if args.json:
         sys.stdout.write(json.dumps(rows, indent=2) + "\n")
         return 0
-    table = Table("split", "videos", "tracks", "frames kept / found", "dropped", "streams", box=None, header_style="bold")
+    table = Table(
+        "split", "videos", "tracks", "frames kept / found", "dropped", "streams", box=None, header_style="bold"
+    )
     for row in rows:
         frames = row["accounting"]["frames"]
         dropped = ", ".join(f"{n} {reason}" for reason, n in frames["dropped"].items()) or "-"
@@ -109,7 +102,12 @@ def run_status(args: argparse.Namespace) -> int:
         name = row["split"] + (" [yellow](stand-in)[/yellow]" if row["stand_in"] else "")
         kept = f"{frames['kept']} / {frames['found']}"
         table.add_row(
-            name, f"{videos['kept']} / {videos['found']}", str(row["tracks"]), kept, dropped, ", ".join(row["streams"]) or "-"
+            name,
+            f"{videos['kept']} / {videos['found']}",
+            str(row["tracks"]),
+            kept,
+            dropped,
+            ", ".join(row["streams"]) or "-",
         )
     out.print(table)
     for row in rows:
@@ -126,9 +124,7 @@ def split_status(split: cache.Split) -> dict[str, Any]:
         "tracks": len(split.tracks),
         "accounting": split.manifest["accounting"],
         "stand_in": split.manifest["stand_in"],
-        "streams": [
-            name + ("" if split.stream_is_current(name) else " (lags behind)") for name in split.streams
-        ],
+        "streams": [name + ("" if features.is_current(split, name) else " (lags behind)") for name in split.streams],
         "set_aside": [f"{a['set_aside']}: {a['message']}" for a in accounts if a["set_aside"]],
     }
 
@@ -151,7 +147,9 @@ def _cores(workers: int) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    top = argparse.ArgumentParser(prog="python -m pipeline", description="Raw datasets -> tracks -> features in a Zarr cache.")
+    top = argparse.ArgumentParser(
+        prog="python -m pipeline", description="Raw datasets -> tracks -> features in a Zarr cache."
+    )
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = top.add_subparsers(dest="command", required=True)
 
@@ -166,7 +164,9 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("split", help="train, val, test, ... as the dataset has them")
         sub.add_argument("--cache", type=Path, required=True, help="the cache's folder")
 
-    sub = command("synthesize", run_synthesize, "Write the embedded default data: small stand-ins in the official layouts.")
+    sub = command(
+        "synthesize", run_synthesize, "Write the embedded default data: small stand-ins in the official layouts."
+    )
     sub.add_argument("--out", type=Path, required=True, help="gets raw/<dataset>/ and body/")
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--workers", type=int, default=0, help="processes; 0: one a core")
@@ -182,14 +182,18 @@ def parser() -> argparse.ArgumentParser:
     split_of(sub)
     sub.add_argument("--stream", default="resnet50", help="the stream's name in the cache")
     sub.add_argument("--kind", default=features.KIND, choices=[features.KIND], help="the network")
-    sub.add_argument("--weights", default="untrained:0", help="; ".join(f"{kind}:... {what}" for kind, what in KINDS.items()))
+    sub.add_argument(
+        "--weights", default="untrained:0", help="; ".join(f"{kind}:... {what}" for kind, what in KINDS.items())
+    )
     sub.add_argument("--precision", default="fast", choices=["exact", "fast"], help="exact: plain fp32")
     sub.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto: cuda when there is one")
     sub.add_argument("--batch-size", type=int, default=32, help="crops at once through the network")
     sub.add_argument("--raw", type=Path, help="where the dataset's raw folder lies now, when it has moved")
     sub.add_argument("--replace", action="store_true", help="discard a stream of that name with other weights")
 
-    sub = command("verify", run_verify, "Check every shard of a cache against its manifest; exit 1 when something is wrong.")
+    sub = command(
+        "verify", run_verify, "Check every shard of a cache against its manifest; exit 1 when something is wrong."
+    )
     sub.add_argument("--cache", type=Path, required=True)
 
     sub = command("status", run_status, "What is in a cache: videos, tracks, frames kept and dropped, streams.")
@@ -199,7 +203,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Exit 0: done; 1: `verify` found problems; 2: an error, told in a line or two; 130: interrupted."""
+    """Run one command. Exit 0: done; 1: `verify` found problems; 2: an error, told in words; 130: interrupted."""
     args = parser().parse_args(argv)
     try:
         code: int = args.run(args)

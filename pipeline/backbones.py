@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy._core.multiarray import scalar  # what NumPy numbers in a pickle are made by
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -27,7 +28,17 @@ IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 CALIBRATION_CROPS: Final = 96  # rendered crops from which an untrained network's output is standardised
 # Names in SPIN's checkpoint that belong to its regressor and body, not to the ResNet.
-NOT_OF_THE_RESNET: Final = ("fc1.", "fc2.", "decpose.", "decshape.", "deccam.", "init_pose", "init_shape", "init_cam", "smpl.")
+NOT_OF_THE_RESNET: Final = (
+    "fc1.",
+    "fc2.",
+    "decpose.",
+    "decshape.",
+    "deccam.",
+    "init_pose",
+    "init_shape",
+    "init_cam",
+    "smpl.",
+)
 
 Standardisation = Mapping[str, list[float]]  # "mean" and "std", DIM numbers each
 
@@ -38,11 +49,16 @@ class Backbone(nn.Module):
     `precision`: "exact" is plain fp32. "fast" folds the batch norms, goes channels-last, and runs bf16 on CUDA.
     """
 
+    pixel_mean: Tensor
+    pixel_std: Tensor
+    feature_mean: Tensor
+    feature_std: Tensor
+
     def __init__(self, network: ResNet, *, precision: str, standardisation: Standardisation | None) -> None:
         super().__init__()
         if precision not in ("exact", "fast"):
             raise ConfigError(f"precision {precision!r}: expected exact or fast")
-        network.fc = nn.Identity()  # type: ignore[assignment]  # the classifier is not part of the feature
+        network.fc = nn.Identity()  # the classifier is not part of the feature
         self.fast = precision == "fast"
         self.network = network.eval().requires_grad_(False)
         if self.fast:
@@ -66,13 +82,17 @@ class Backbone(nn.Module):
 
 
 def load(
-    spec: WeightsSpec, *, precision: str, calibration: Callable[[int], NDArray[np.uint8]], recorded: Standardisation | None = None
+    spec: WeightsSpec,
+    *,
+    precision: str,
+    calibration: Callable[[int], NDArray[np.uint8]],
+    recorded: Standardisation | None = None,
 ) -> tuple[Backbone, dict[str, Any]]:
     """The network and its provenance: weights, sha256 of the tensors, and for untrained weights the standardisation.
 
     An untrained network's features have a mean near 9 and vary by 0.25 over poses, so its output is standardised by
-    statistics over `calibration(n)` crops (n, 224, 224, 3), or by `recorded` ones of an earlier extraction. Real weights
-    are never touched.
+    statistics over `calibration(n)` crops (n, 224, 224, 3), or by `recorded` ones of an earlier extraction. Real
+    weights are never touched.
 
     Raises MissingAssets when there is no such file, RawDataError when it holds other tensors than a ResNet-50's,
     ConfigError for a torchvision name that does not exist.
@@ -116,7 +136,9 @@ def _spin(spec: WeightsSpec) -> ResNet:
     checkpoint = _read_state(file)
     state = checkpoint.get("model")
     if not isinstance(state, dict):
-        raise _not_a_checkpoint(file, "model", "SPIN's checkpoint, a dict with `model`", f"keys {sorted(checkpoint)[:5]}")
+        raise _not_a_checkpoint(
+            file, "model", "SPIN's checkpoint, a dict with `model`", f"keys {sorted(checkpoint)[:5]}"
+        )
     return _fill(resnet50(weights=None), file, state, ignored=NOT_OF_THE_RESNET)
 
 
@@ -131,7 +153,7 @@ _SOURCES: Final[Mapping[str, Callable[[WeightsSpec], ResNet]]] = {
 def _read_state(file: Path) -> dict[str, Any]:
     try:
         # The one NumPy type that checkpoints of that age hold beside tensors.
-        with torch.serialization.safe_globals([np._core.multiarray.scalar, np.dtype, type(np.dtype(np.float64))]):
+        with torch.serialization.safe_globals([scalar, np.dtype, type(np.dtype(np.float64))]):
             state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise _not_a_checkpoint(file, "file", "tensors only", f"{type(error).__name__}: {str(error)[:200]}") from error
@@ -141,7 +163,7 @@ def _read_state(file: Path) -> dict[str, Any]:
 
 
 def _fill(network: ResNet, file: Path, state: Mapping[str, Any], *, ignored: tuple[str, ...]) -> ResNet:
-    """Every tensor of the ResNet but its classifier must be there in its shape; only `ignored` names may be there besides."""
+    """Every tensor but the classifier's must be there, in its shape; besides them only names that are `ignored`."""
     own = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("fc.")}
     given = {name: value for name, value in state.items() if not name.startswith(("fc.", *ignored))}
     # Counters of training batches: unused in evaluation, absent from older checkpoints.
@@ -151,7 +173,9 @@ def _fill(network: ResNet, file: Path, state: Mapping[str, Any], *, ignored: tup
         raise _not_a_checkpoint(file, "names", "ResNet-50's tensors", f"missing {missing[:3]}, unknown {extra[:3]}")
     for name, tensor in given.items():
         if not isinstance(tensor, Tensor) or tensor.shape != own[name].shape:
-            raise _not_a_checkpoint(file, name, str(tuple(own[name].shape)), str(getattr(tensor, "shape", type(tensor))))
+            raise _not_a_checkpoint(
+                file, name, str(tuple(own[name].shape)), str(getattr(tensor, "shape", type(tensor)))
+            )
         if not torch.isfinite(tensor.float()).all():
             raise _not_a_checkpoint(file, name, "finite numbers", "nan or inf")
     network.load_state_dict(dict(given), strict=False)
@@ -173,16 +197,16 @@ def _tensor_digest(network: ResNet) -> str:
 
 
 def _statistics(network: ResNet, crops: NDArray[np.uint8]) -> Standardisation:
-    """Mean and standard deviation of each feature over crops (n, 224, 224, 3), rounded so that they read back exactly."""
+    """Mean and standard deviation of each feature over crops (n, 224, 224, 3), rounded: they read back exactly."""
     backbone = Backbone(network, precision="exact", standardisation=None)
-    features = torch.cat([backbone(part) for part in torch.from_numpy(crops).split(32)]).double()  # (n, 2048)
+    features = torch.cat([backbone(part) for part in torch.split(torch.from_numpy(crops), 32)]).double()  # (n, 2048)
     mean, std = features.mean(dim=0), features.std(dim=0).clamp(min=1e-4)
     return {"mean": [float(f"{x:.6g}") for x in mean.tolist()], "std": [float(f"{x:.6g}") for x in std.tolist()]}
 
 
 def _fold_batch_norms(network: ResNet) -> None:
-    """Each convolution takes over the scale and shift of the batch norm behind it: the same function, a third fewer passes."""
-    network.conv1, network.bn1 = fuse_conv_bn_eval(network.conv1, network.bn1), nn.Identity()  # type: ignore[assignment]
+    """Each convolution takes over the scale and shift of the batch norm behind it: the same function, less work."""
+    network.conv1, network.bn1 = fuse_conv_bn_eval(network.conv1, network.bn1), nn.Identity()
     for block in network.modules():
         if isinstance(block, Bottleneck):
             for k in (1, 2, 3):

@@ -77,7 +77,7 @@ class Conversion:
 def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> dict[str, Any]:
     """All that can change a split's tracks besides its raw files.
 
-    Raises StandInMixed when a stand-in and the real thing would meet, MissingAssets when the body's files are not there.
+    Raises StandInMixed when a stand-in and the real thing would meet, MissingAssets without the body's files.
     """
     parts: dict[str, Any] = {
         "dataset": dataset.name,
@@ -103,17 +103,18 @@ def plan_conversion(dataset: Dataset, split: str, *, raw: Path, root: Path, body
     videos = dataset.videos(raw, split)
     reader = reader_parts(dataset, split, raw, body)
     stamps = {video.name: inputs.stamp(raw, video) for video in videos}
-    committed = cache.committed(root, f"{dataset.name}/{split}")
+    name = f"{dataset.name}/{split}"
+    committed = _committed(root, name)
     make = functools.partial(ConversionPlan, dataset, split, raw, root, body, reader, stamps=stamps)
     if committed is None:
         return make(append=tuple(videos), drop=(), kept=0, why="not converted yet")
-    known = committed.videos
+    known = dict(zip(committed.videos.names, committed.videos.fingerprints, strict=True))
     if changed := differences(committed.manifest["reader"], reader):
         return make(append=tuple(videos), drop=tuple(known), kept=0, why="; ".join(changed))
 
-    seen = committed.provenance.get("stamps", {})
+    seen = inputs.read_stamps(root / name)
     new = [v for v in videos if v.name not in known]
-    altered = [v for v in videos if v.name in known and _has_changed(raw, v, stamps, seen, known[v.name].fingerprint)]
+    altered = [v for v in videos if v.name in known and _has_changed(raw, v, stamps, seen, known[v.name])]
     gone = sorted(known.keys() - stamps.keys())
     told = [(len(new), "new"), (len(altered), "changed"), (len(gone), "removed")]
     why = ", ".join(f"{n} {word} video{'s' if n > 1 else ''}" for n, word in told if n)
@@ -132,16 +133,14 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [f"{k} was {before.get(k)}, is {now.get(k)}" for k in keys if before.get(k) != now.get(k)]
 
 
-def convert(
-    plan: ConversionPlan, *, workers: int = 1, strict: bool = False, progress: Progress = silent
-) -> Conversion:
+def convert(plan: ConversionPlan, *, workers: int = 1, strict: bool = False, progress: Progress = silent) -> Conversion:
     """Read the plan's videos and commit their rows. Killed at any point and started again, it ends with the same bytes.
 
     A video that cannot be used is set aside with its reason; with `strict` it raises PipelineError instead and nothing
     is committed. Raises cache.CacheError when another process writes the split.
     """
     columns = plan.dataset.columns(plan.split, body=plan.reader["body"] is not None)
-    provenance = {"raw": str(plan.raw.resolve()), "stamps": dict(plan.stamps)}
+    provenance = {"raw": str(plan.raw.resolve())}
     with cache.SplitWriter(plan.root, plan.name, columns=columns, plan=plan.identity, provenance=provenance) as writer:
         writer.begin(drop=plan.drop)
         journalled = set(writer.journalled)
@@ -154,12 +153,12 @@ def convert(
             writer.append(read.entry, read.rows)
             done += 1
             progress(done, len(plan.append), read.entry.name)
-        accounts = {v.name: VideoAccount.from_dict(dict(v.account)) for v in writer.videos.values()}
-        totals = Accounting(accounts.values()).totals()
+        accounts = [VideoAccount.from_dict(dict(account)) for account in writer.accounts()]
+        totals = Accounting(accounts).totals()
         writer.commit({"reader": dict(plan.reader), "stand_in": plan.reader["stand_in"], "accounting": totals})
+        inputs.write_stamps(plan.root / plan.name, plan.stamps)
     appended = {video.name for video in plan.append}
-    aside = tuple(a for a in accounts.values() if a.set_aside and a.name in appended)
-    return Conversion(plan, totals, aside)
+    return Conversion(plan, totals, tuple(a for a in accounts if a.set_aside and a.name in appended))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +182,7 @@ def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video:
     digest = inputs.video_digest(raw, video)
     try:
         tracks, account = dataset.read_accounted(raw, split, video, _body(body))
-    except Exception as error:  # noqa: BLE001 - one video must not end a run of ten hours; it is counted and told
+    except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         account = VideoAccount(video.name)
         place = f"{Path(where.filename).name}:{where.lineno}"
@@ -226,6 +225,11 @@ def _rows(track: Track) -> cache.TrackRows:
         intrinsics=track.intrinsics,
         columns={name: array for name, array in columns.items() if array is not None},
     )
+
+
+def _committed(root: Path, name: str) -> cache.Split | None:
+    """The split as it is in the cache; None when there is no such split, or no cache yet."""
+    return cache.open(root)[name] if (root / name / "manifest.json").is_file() else None
 
 
 def _has_changed(

@@ -1,7 +1,7 @@
 """Rows -> a feature stream, on GPU or CPU.  tracks -> [features] -> windows
 
 Shard by shard: every frame that the shard's rows show is decoded once, in order, all its persons are cropped from it,
-and crops go through the network in batches of one fixed size. Decoding runs ahead in a thread. Planning imports no torch.
+and crops go through the network in batches of one fixed size. Decoding runs ahead in a thread. Planning needs no torch.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 KIND: Final = "resnet50"
 DIM: Final = 2048
 AHEAD: Final = 256  # decoded crops waiting for the network: 38 MB
+EXAMPLES: Final = 5  # problems told in words; the rest are counted
 T = TypeVar("T")
 
 
@@ -88,25 +89,30 @@ class Extraction:
 def plan_extraction(root: Path, split: str, spec: StreamSpec, *, replace: bool = False) -> ExtractionPlan:
     """Compare the committed rows with what the stream has.
 
-    Raises cache.CacheError when the split is not there, PipelineError when the stream holds features of other weights or
-    another precision: those go into a stream of another name, unless `replace`.
+    Raises cache.CacheError when the split is not there, PipelineError when the stream holds features of other weights
+    or another precision: those go into a stream of another name, unless `replace`.
     """
     committed = cache.open(root)[split]
     identity = spec.identity()
     if "bbox" not in committed.columns:
         return ExtractionPlan(root, split, spec, identity, replace=False, why="")  # motion only: there are no pixels
-    manifest = committed.stream_manifest(spec.name)
-    if manifest is None:
+    if spec.name not in committed.streams:
         return ExtractionPlan(root, split, spec, identity, replace=False, why="not extracted yet")
+    manifest = committed.stream_manifest(spec.name)
     if changed := differences(manifest["identity"], identity):
         if not replace:
             raise PipelineError(
                 f"{split}: the stream {spec.name!r} was extracted otherwise: {'; '.join(changed)}. A stream keeps its "
-                "weights and precision: choose another name (--stream NAME, [features] stream), or --replace to discard it."
+                "weights and precision: name another one (--stream NAME, [features] stream), or discard it (--replace)."
             )
         return ExtractionPlan(root, split, spec, identity, replace=True, why="; ".join(changed))
-    why = "" if committed.stream_is_current(spec.name) else "the split has new rows"
+    why = "" if is_current(committed, spec.name) else "the split has changed"
     return ExtractionPlan(root, split, spec, identity, replace=False, why=why)
+
+
+def is_current(split: Split, stream: str) -> bool:
+    """Was the stream made for the split as it is now? If not, it lags behind the tracks."""
+    return bool(split.stream_manifest(stream)["split_digest"] == split.manifest["digest"])
 
 
 def extract(plan: ExtractionPlan, *, progress: Progress = silent) -> Extraction:
@@ -116,52 +122,64 @@ def extract(plan: ExtractionPlan, *, progress: Progress = silent) -> Extraction:
     Raises PipelineError when the raw folder is not where it was at conversion.
     """
     started = time.monotonic()
-    split = cache.open(plan.root)[plan.split]
     if plan.replace:
-        cache.discard_stream(plan.root, plan.split, plan.spec.name)
-    tally = _Tally()
+        cache.discard(plan.root, plan.split, plan.spec.name)
+    split = cache.open(plan.root)[plan.split]
+    recorded = split.stream_manifest(plan.spec.name)["backbone"] if plan.spec.name in split.streams else None
+    rows = RowSource(split, _raw_folder(split, plan.spec))
+    network = _Network(plan.spec, recorded)
+    tally = _Tally(progress, started)
     identity = cache.fingerprint(dict(plan.identity))
     with cache.StreamWriter(plan.root, plan.split, plan.spec.name, dim=DIM, plan=identity) as writer:
-        rows = RowTable(split, raw=_raw_folder(split, plan.spec), network_input=identity)
-        network = _Network(plan.spec, recorded=(split.stream_manifest(plan.spec.name) or {}).get("backbone"))
         pending = writer.pending
-        total = sum(len(rows.of_shard(shard)) for shard in pending)
-        done = 0
+        tally.total = sum(int(writer.live(shard).sum()) for shard in pending)
         for shard in pending:
-            shard_rows = rows.of_shard(shard)
-            keys = rows.keys(shard_rows)
-            carried, features, ok = writer.carried(keys)
-            tally.carried += int(carried.sum())
-            done += int(carried.sum())
-            for batch in _batches(rows.crops(shard_rows[~carried], tally), network.batch_size):
-                positions = np.searchsorted(shard_rows, [row for row, _ in batch])
-                features[positions] = network([crop for _, crop in batch])
-                ok[positions] = True
-                tally.computed += len(batch)
-                done += len(batch)
-                progress(done, total, f"{tally.computed / max(time.monotonic() - started, 1e-3):.0f} crops/s")
-            writer.write(shard, shard_rows, features, ok, keys)
+            _extract_shard(writer, shard, rows, network, tally)
         backbone = network.provenance()
-        writer.commit({
-            "identity": dict(plan.identity),
-            "backbone": backbone,
-            "stand_in": backbone["stand_in"] or split.manifest["stand_in"],
-        })
-    return Extraction(
-        plan, tally.computed, tally.carried, dict(tally.problems), tuple(tally.examples), time.monotonic() - started
-    )
+        stand_in = backbone["stand_in"] or split.manifest["stand_in"]
+        writer.commit({"identity": dict(plan.identity), "backbone": backbone, "stand_in": stand_in})
+    seconds = time.monotonic() - started
+    return Extraction(plan, tally.computed, tally.carried, dict(tally.problems), tuple(tally.examples), seconds)
+
+
+def _extract_shard(writer: cache.StreamWriter, shard: int, rows: RowSource, network: _Network, tally: _Tally) -> None:
+    first = writer.rows(shard).start
+    live = first + np.flatnonzero(writer.live(shard))
+    keys = np.zeros((len(writer.rows(shard)), 2), np.uint64)
+    keys[live - first] = rows.keys(live)
+    carried, features, ok = writer.carried(keys)
+    carried[np.setdiff1d(np.arange(len(keys)), live - first)] = True  # rows of no track need nothing
+    todo = live[~carried[live - first]]
+    tally.add(carried=len(live) - len(todo))
+    for batch in _batches(rows.crops(todo, tally), network.batch_size):
+        at = np.array([cropped.row for cropped in batch]) - first
+        features[at] = network([cropped.crop for cropped in batch])
+        ok[at] = 1
+        tally.add(computed=len(batch))
+    writer.write(shard, features, ok, keys)
 
 
 @dataclass(slots=True)
 class _Tally:
+    """What has been done so far, and who is told."""
+
+    progress: Progress
+    started: float
+    total: int = 0
     computed: int = 0
     carried: int = 0
     problems: dict[str, int] = field(default_factory=dict)
     examples: list[str] = field(default_factory=list)
 
+    def add(self, computed: int = 0, carried: int = 0) -> None:
+        self.computed += computed
+        self.carried += carried
+        rate = self.computed / max(time.monotonic() - self.started, 1e-3)
+        self.progress(self.computed + self.carried, self.total, f"{rate:.0f} crops/s")
+
     def problem(self, kind: str, example: str, rows: int) -> None:
         self.problems[kind] = self.problems.get(kind, 0) + rows
-        if len(self.examples) < 5:
+        if len(self.examples) < EXAMPLES:
             self.examples.append(example)
 
 
@@ -172,33 +190,22 @@ class Cropped(NamedTuple):
     crop: frames.Image  # (224, 224, 3) uint8 RGB
 
 
-class RowTable:
-    """What extraction needs to know of a split's rows: in which video, frame and box each lies."""
+class RowSource:
+    """Pixels of a split's rows: in which video, frame and box each lies."""
 
-    def __init__(self, split: Split, *, raw: Path, network_input: str) -> None:
-        self.raw = raw
-        self.network_input = network_input
-        self.split = split
-        tracks = split.track_table
-        self.starts, self.stops = tracks["start"], tracks["stop"]
-        self.video_of_track, self.scale_of_track = tracks["video"], tracks["crop_scale"]
-
-    def of_shard(self, shard: int) -> NDArray[np.int64]:
-        """Rows of the shard that belong to a committed track, ascending."""
-        size = self.split.rows_per_shard
-        rows = np.arange(shard * size, (shard + 1) * size)
-        return rows[self.split.track_of(rows) >= 0]
+    def __init__(self, split: Split, raw: Path) -> None:
+        self.split, self.raw = split, raw
 
     def keys(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
         """(n, 2): 128 bits that differ when the row's pixels, frame, box or crop scale do."""
         track = self.split.track_of(rows)
-        frame = np.asarray(self._column("frame_index", rows), np.int64)
-        bbox = np.ascontiguousarray(self._column("bbox", rows), np.float32)
-        scale = np.asarray(self.scale_of_track[track], np.float64)
-        pixels = [entry.pixels.encode() for entry in self.split.videos]
+        video = self.split.tracks.video[track]
+        scale = np.asarray(self.split.tracks.crop_scale[track], np.float64)
+        frame, bbox = self._rows("frame_index", rows), self._rows("bbox", rows)
+        pixels = {number: self.split.videos[number].pixels.encode() for number in np.unique(video).tolist()}
         out = np.empty((len(rows), 16), np.uint8)
-        for i, video in enumerate(self.video_of_track[track]):
-            key = hashlib.blake2b(pixels[video], digest_size=16)
+        for i in range(len(rows)):
+            key = hashlib.blake2b(pixels[int(video[i])], digest_size=16)
             key.update(frame[i].tobytes() + bbox[i].tobytes() + scale[i].tobytes())
             out[i] = np.frombuffer(key.digest(), np.uint8)
         return out.view(np.uint64)
@@ -212,28 +219,26 @@ class RowTable:
 
     def _decode(self, rows: NDArray[np.int64], tally: _Tally) -> Iterator[Cropped]:
         track = self.split.track_of(rows)
-        frame = np.asarray(self._column("frame_index", rows))
-        bbox = np.asarray(self._column("bbox", rows))
-        video = self.video_of_track[track]
+        video, scale = self.split.tracks.video[track], self.split.tracks.crop_scale[track]
+        frame, bbox = self._rows("frame_index", rows), self._rows("bbox", rows)
         order = np.lexsort((rows, frame, video))
         for of_video in _groups(order, video):
             entry = self.split.videos[int(video[of_video[0]])]
-            source = frames.parse(self.raw, entry.source)
             by_frame = {int(frame[group[0]]): group for group in _groups(of_video, frame)}
-            for decoded in source.read(by_frame):
+            for decoded in frames.parse(self.raw, entry.source).read(by_frame):
                 group = by_frame[decoded.index]
                 if decoded.image is None:
-                    example = f"{entry.name}, frame {decoded.index}: {decoded.problem}"
-                    tally.problem(decoded.kind, example, len(group))
+                    tally.problem(decoded.kind, f"{entry.name}, frame {decoded.index}: {decoded.problem}", len(group))
                     continue
                 for i in group:
-                    scale = float(self.scale_of_track[track[i]])
-                    yield Cropped(int(rows[i]), crops.crop_person(decoded.image, bbox[i], scale=scale))
+                    yield Cropped(int(rows[i]), crops.crop_person(decoded.image, bbox[i], scale=float(scale[i])))
 
-    def _column(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+    def _rows(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """The given rows, ascending and within one shard, of one column."""
         if not len(rows):
-            return np.empty((0, *self.split.column(name).shape[1:]))
-        return np.asarray(self.split.column(name)[int(rows[0]) : int(rows[-1]) + 1])[rows - rows[0]]
+            return np.empty((0, *cache.COLUMNS[name].trailing), cache.COLUMNS[name].dtype)
+        start = int(rows[0])
+        return self.split.rows(name, start, int(rows[-1]) + 1)[rows - start]
 
 
 class _Network:
@@ -246,7 +251,7 @@ class _Network:
         self._loaded: tuple[Backbone, dict[str, Any]] | None = None
 
     def __call__(self, batch: list[frames.Image]) -> NDArray[np.float32]:
-        """Crops -> (n, 2048). Every batch is filled up to one size, so that a row's numbers do not depend on its company."""
+        """Crops -> (n, 2048). Batches are filled up to one size: a row's numbers must not depend on its company."""
         import torch
 
         backbone, _ = self._load()
@@ -258,7 +263,7 @@ class _Network:
         return result
 
     def provenance(self) -> dict[str, Any]:
-        """Weights, their sha256, stand-in or not. What an earlier extraction recorded holds when nothing was computed."""
+        """Weights, their sha256, stand-in or not; as an earlier extraction recorded it when nothing was computed."""
         if self._loaded is None and self._recorded is not None:
             return dict(self._recorded)
         return self._load()[1]
@@ -272,7 +277,10 @@ class _Network:
 
             standardisation = self._recorded.get("standardisation") if self._recorded is not None else None
             network, provenance = backbones.load(
-                self._spec.weights, precision=self._spec.precision, calibration=calibration_crops, recorded=standardisation
+                self._spec.weights,
+                precision=self._spec.precision,
+                calibration=calibration_crops,
+                recorded=standardisation,
             )
             device = self._spec.device
             if device == "auto":
@@ -333,7 +341,7 @@ def _ahead(items: Iterator[T], depth: int) -> Iterator[T]:
                 if not put(("item", item)):
                     return
             put(("end", None))
-        except BaseException as error:  # noqa: BLE001 - handed over to the thread that asked
+        except BaseException as error:
             put(("error", error))
 
     thread = threading.Thread(target=work, daemon=True, name="decode-ahead")
@@ -349,6 +357,3 @@ def _ahead(items: Iterator[T], depth: int) -> Iterator[T]:
     finally:
         stopped.set()
         thread.join()
-
-
-Calibration = Callable[[int], NDArray[np.uint8]]

@@ -2,13 +2,15 @@
 
 A video's *stamp* is what a look at the folder tells: sizes, times and counts. Its *digest* is what decides: the content
 of its label and video files and the names and sizes of its pictures. Stamps differ between copies of the same data, so
-they are kept beside the commit (provenance), never in it; digests are part of it.
+they are kept beside the commit (stamps.json), never in it; digests are part of it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +18,7 @@ from pipeline.datasets.base import RawVideo
 
 Stamp = list[list[str | int]]  # [path below the raw folder, size or count, time in ns] per input
 
+STAMPS: Final = "stamps.json"
 MIB: Final = 1 << 20
 HASHED_WHOLE: Final = 16 * MIB  # larger files (videos) are known by size and three probes of a MiB: reading all of
 # Kinetics only to name it would take as long as decoding it
@@ -34,6 +37,22 @@ def stamp(raw: Path, video: RawVideo) -> Stamp:
     return entries
 
 
+def write_stamps(folder: Path, stamps: Mapping[str, Stamp]) -> None:
+    """Remember what the raw folder looked like at a commit. Safe to lose: without it, contents are compared."""
+    beside = folder / f".{STAMPS}.part"
+    beside.write_text(json.dumps(stamps))
+    beside.replace(folder / STAMPS)
+
+
+def read_stamps(folder: Path) -> dict[str, Stamp]:
+    """What `write_stamps` remembered; nothing when it is not there or not readable."""
+    try:
+        stamps = json.loads((folder / STAMPS).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return stamps if isinstance(stamps, dict) else {}
+
+
 def video_digest(raw: Path, video: RawVideo) -> str:
     """Content of the video's files, names and sizes of what lies in its folders: sha256, hex."""
     total = hashlib.sha256()
@@ -45,7 +64,7 @@ def video_digest(raw: Path, video: RawVideo) -> str:
 
 
 def file_digest(file: Path) -> str:
-    """sha256 of a file up to 16 MiB; of size, first, middle and last MiB of a larger one. "missing" when it is not there."""
+    """sha256 of a file up to 16 MiB; of size, first, middle and last MiB of a larger one; "missing" without a file."""
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:

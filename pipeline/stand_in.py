@@ -31,7 +31,7 @@ def refuse_mixture(raw: Path, raw_stands_in: bool, body: Path, body_stands_in: b
         return
     kind = {True: "a stand-in", False: "real"}
     raise StandInMixed(
-        f"{raw} is {kind[raw_stands_in]}, but the body in {body} is {kind[body_stands_in]}: labels made from both would "
-        "mean nothing. Point [paths] body (or --body) at the SMPL files for real data, at the synthesized body for "
-        "embedded data."
+        f"{raw} is {kind[raw_stands_in]}, but the body in {body} is {kind[body_stands_in]}: labels made from both "
+        "would mean nothing. Point [paths] body (or --body) at the SMPL files for real data, at the synthesized body "
+        "for embedded data."
     )

@@ -15,7 +15,9 @@ Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
 Bools = NDArray[np.bool_]
 
-CROP_SCALE: Final = 1.3  # crop side / box side, unless a dataset says otherwise; pixels and labels read it from the track
+CROP_SCALE: Final = (
+    1.3  # crop side / box side, unless a dataset says otherwise; pixels and labels read it from the track
+)
 
 _TRAILING: Final = {  # what follows T in each per-frame array
     "frame_index": (),

@@ -48,7 +48,9 @@ def test_features_are_the_global_average_pool_of_normalised_crops(
     backbone, provenance = load(f"file:{tmp_path / 'r.pt'}", precision)
     crops = noise(3)
     expected = plain_features(network, crops)
-    assert backbone(torch.from_numpy(crops)).numpy() == pytest.approx(expected, rel=1e-4, abs=float(1e-4 * expected.std()))
+    assert backbone(torch.from_numpy(crops)).numpy() == pytest.approx(
+        expected, rel=1e-4, abs=float(1e-4 * expected.std())
+    )
     assert provenance["stand_in"] is False
     assert "standardisation" not in provenance
 
@@ -91,7 +93,7 @@ def test_a_checkpoint_with_other_tensors_is_refused(broken: str, network: torch.
     if broken == "nan":
         state["conv1.weight"] = torch.full((64, 3, 7, 7), float("nan"))
     torch.save(state, tmp_path / "r.pt")
-    with pytest.raises(RawDataError, match="r.pt"):
+    with pytest.raises(RawDataError, match=r"r\.pt"):
         load(f"file:{tmp_path / 'r.pt'}")
 
 
@@ -115,5 +117,5 @@ def test_weights_that_mean_nothing_are_refused_in_words(text: str) -> None:
 
 
 def test_weights_that_are_not_there_say_where_to_get_them(tmp_path: Path) -> None:
-    with pytest.raises(MissingAssets, match="github.com/nkolot/SPIN"):
+    with pytest.raises(MissingAssets, match=r"github\.com/nkolot/SPIN"):
         load(f"spin:{tmp_path / 'none.pt'}")
