@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import luigi
 from luigi.task import flatten
 
-from pipeline.errors import PipelineError
 from tasks import terminal
 
 _known: dict[str, bool] = {}  # task id -> complete, within this process
@@ -35,12 +34,15 @@ class PipelineTask(luigi.Task):
         """Do it."""
         raise NotImplementedError
 
+    def tell(self) -> None:
+        """What a person wants to see of it, also when there was nothing to do."""
+
     def complete(self) -> bool:
         if self.task_id not in _known:
             try:
                 upstream = all(task.complete() for task in flatten(self.requires()))
                 _known[self.task_id] = upstream and self.up_to_date()
-            except PipelineError:
+            except terminal.MENDABLE:
                 return False  # `run` meets the same error, where Luigi and the terminal show it as this task's
         return _known[self.task_id]
 
@@ -54,3 +56,20 @@ class PipelineTask(luigi.Task):
         if isinstance(exception, terminal.MENDABLE):
             return str(exception)
         return super().on_failure(exception)
+
+
+class PipelineWrapper(PipelineTask, luigi.WrapperTask):
+    """A task that is only what it requires."""
+
+    def up_to_date(self) -> bool:
+        return True
+
+    def work(self) -> None:
+        """Nothing of its own."""
+
+
+@luigi.Task.event_handler(luigi.Event.DEPENDENCY_PRESENT)
+def _up_to_date(task: luigi.Task) -> None:
+    if isinstance(task, PipelineTask):
+        terminal.say(task.verb, task.what, "[dim]up to date, nothing to do[/dim]", mark="[dim]·[/dim]")
+        task.tell()

@@ -8,7 +8,7 @@ import luigi
 
 from pipeline import convert, datasets, features, synthetic
 from tasks import terminal
-from tasks.base import PipelineTask
+from tasks.base import PipelineTask, PipelineWrapper
 from tasks.settings import settings
 
 
@@ -27,7 +27,7 @@ class Synthesize(PipelineTask):
 
     def work(self) -> None:
         paths, embedded = settings().paths, settings().embedded
-        with terminal.bar(self, self.verb, self.what) as progress:
+        with terminal.working(self, self.verb, self.what) as progress:
             synthetic.synthesize_into(
                 paths.raw,
                 paths.body,
@@ -36,15 +36,17 @@ class Synthesize(PipelineTask):
                 workers=settings().workers,
                 progress=progress,
             )
-        terminal.say(self.verb, self.what, f"{', '.join(settings().data.datasets)}, seed {embedded.seed}, in {paths.raw}")
+        terminal.say(
+            self.verb, self.what, f"{', '.join(settings().data.datasets)}, seed {embedded.seed}, in {paths.raw}"
+        )
 
 
 class Convert(PipelineTask):
     """raw -> tracks, for one split. Complete when the commit was made from what is there now."""
 
     verb = "convert"
-    dataset: str = luigi.Parameter()
-    split: str = luigi.Parameter()
+    dataset = luigi.Parameter()
+    split = luigi.Parameter()
 
     @property
     def what(self) -> str:
@@ -64,21 +66,25 @@ class Convert(PipelineTask):
 
     def work(self) -> None:
         plan = self.plan()
-        with terminal.bar(self, self.verb, self.what) as progress:
-            done = convert.convert(plan, workers=settings().workers, strict=settings().convert.strict, progress=progress)
+        with terminal.working(self, self.verb, self.what) as progress:
+            done = convert.convert(
+                plan, workers=settings().workers, strict=settings().convert.strict, progress=progress
+            )
         terminal.say(self.verb, self.what, terminal.conversion(done))
         for account in done.set_aside[:5]:
             terminal.warn(f"set aside {account.set_aside}: {account.message}")
         if len(done.set_aside) > 5:
-            terminal.warn(f"and {len(done.set_aside) - 5} more: python -m pipeline status --cache {settings().paths.cache}")
+            terminal.warn(
+                f"and {len(done.set_aside) - 5} more: python -m pipeline status --cache {settings().paths.cache}"
+            )
 
 
 class Extract(PipelineTask):
     """tracks -> a feature stream, for one split."""
 
     verb = "extract"
-    dataset: str = luigi.Parameter()
-    split: str = luigi.Parameter()
+    dataset = luigi.Parameter()
+    split = luigi.Parameter()
 
     @property
     def what(self) -> str:
@@ -96,7 +102,7 @@ class Extract(PipelineTask):
 
     def work(self) -> None:
         plan = self.plan()
-        with terminal.bar(self, self.verb, self.what) as progress:
+        with terminal.working(self, self.verb, self.what) as progress:
             done = features.extract(plan, progress=progress)
         terminal.say(self.verb, self.what, terminal.extraction(done))
         for example in done.examples:
@@ -111,8 +117,14 @@ def enabled_splits() -> Iterator[tuple[str, str, bool]]:
             yield name, split, dataset.has_pixels
 
 
-class Data(luigi.WrapperTask):
+class Data(PipelineWrapper):
     """Everything before training, for every enabled dataset."""
+
+    verb = "data"
+
+    @property
+    def what(self) -> str:
+        return f"{len(settings().data.datasets)} datasets"
 
     def requires(self) -> Iterator[PipelineTask]:
         for dataset, split, has_pixels in enabled_splits():

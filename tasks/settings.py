@@ -20,7 +20,9 @@ from pipeline.weights import WeightsSpec
 T = TypeVar("T")
 
 # Sections that are Luigi's own: it checks them itself.
-LUIGI: Final = frozenset({"core", "scheduler", "worker", "retcode", "logging", "email", "resources", "task_history", "task"})
+LUIGI: Final = frozenset(
+    {"core", "scheduler", "worker", "retcode", "logging", "email", "resources", "task_history", "task"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +115,16 @@ def load(file: Path) -> Settings:
         with file.open() as stream:
             cfg.read_file(stream)
     except FileNotFoundError as error:
-        raise ConfigError(f"{file.resolve()}: there is no such file. Run from the project's folder, or set LUIGI_CONFIG_PATH.") from error
+        raise ConfigError(
+            f"{file.resolve()}: there is no such file. Run from the project's folder, or set LUIGI_CONFIG_PATH."
+        ) from error
     except Error as error:
         raise ConfigError(f"{file}: {error}") from error
     own = {"paths": Paths, "data": Data, "embedded": Embedded, "convert": Convert, "features": Features}
     known = {*own, "train", *datasets.names()}
     if unknown := sorted(set(cfg.sections()) - known - LUIGI):
         raise ConfigError(f"{file}: unknown section [{unknown[0]}]; known: {', '.join(sorted(known))}, and Luigi's own")
-    sections = {name: section(file, cfg, name, spec) for name, spec in own.items()}
+    sections: dict[str, Any] = {name: section(file, cfg, name, spec) for name, spec in own.items()}
     base = file.resolve().parent
     paths = Paths(**{f.name: base / getattr(sections["paths"], f.name) for f in fields(Paths)})
     enabled = sections["data"].datasets
@@ -149,7 +153,7 @@ def section(file: Path, cfg: ConfigParser, name: str, spec: type[T]) -> T:
 
 
 def typed(file: Path, name: str, given: Mapping[str, str], spec: type[Any]) -> dict[str, Any]:
-    """The given texts as the types of spec's fields. Raises ConfigError for an unknown key or a value that does not fit."""
+    """The given texts as the types of spec's fields. Raises ConfigError for an unknown key or an unfit value."""
     hints = {f.name: hint for f in fields(spec) if (hint := get_type_hints(spec)[f.name])}
     if unknown := sorted(given.keys() - hints.keys()):
         raise ConfigError(f"{file} [{name}]: unknown key {unknown[0]!r}; known: {', '.join(hints) or 'none'}")
@@ -179,4 +183,6 @@ def _parse(text: str, hint: Any) -> Any:
 def _in_words(hint: Any) -> str:
     if get_origin(hint) is tuple:
         return f"{_in_words(get_args(hint)[0])}s with spaces between"
-    return {bool: "true or false", int: "a whole number", float: "a number", Path: "a path", str: "a word"}.get(hint, str(hint))
+    return {bool: "true or false", int: "a whole number", float: "a number", Path: "a path", str: "a word"}.get(
+        hint, str(hint)
+    )

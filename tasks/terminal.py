@@ -6,21 +6,22 @@ import logging
 import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 import luigi
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from cache import CacheError
-from pipeline import progress
 from pipeline.convert import Conversion
 from pipeline.errors import PipelineError
 from pipeline.features import Extraction
+from pipeline.progress import Progress, bar
+from vibe_model.errors import VibeModelError
 
 console: Final = Console(highlight=False, soft_wrap=True)
-MENDABLE: Final = (PipelineError, CacheError)  # errors of a line or two, for the person at the keyboard
+MENDABLE: Final = (PipelineError, CacheError, VibeModelError)  # errors of a line or two, for the person at the keyboard
 
 STAND_IN: Final = (
     "[yellow]STAND-IN[/yellow]  made from embedded synthetic data, a procedural body and an untrained network: "
@@ -34,24 +35,16 @@ def say(verb: str, what: str, detail: str = "", *, mark: str = "[green]✓[/gree
 
 
 @contextmanager
-def bar(task: luigi.Task, verb: str, what: str) -> Iterator[progress.Progress]:
+def working(task: luigi.Task, verb: str, what: str) -> Iterator[Progress]:
     """A bar on a terminal, and the same figures on Luigi's page."""
-    quiet = multiprocessing.parent_process() is not None or not console.is_terminal  # one bar at a time, none in a pipe
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[message]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=quiet) as shown:
-        line = shown.add_task(f"{verb:<10} {what:<22}", total=None, message="")
+    one_of_many = multiprocessing.parent_process() is not None
+    with bar(f"{verb:<10} {what:<22}", console, quiet=one_of_many) as shown:
 
         def tell(done: int, total: int, message: str = "") -> None:
-            shown.update(line, completed=done, total=total, message=message)
-            task.set_progress_percentage(round(100 * done / max(total, 1)))
-            task.set_status_message(f"{done} of {total}  {message}")
+            shown(done, total, message)
+            if task.set_progress_percentage is not None and task.set_status_message is not None:  # while Luigi runs it
+                task.set_progress_percentage(round(100 * done / max(total, 1)))
+                task.set_status_message(f"{done} of {total}  {message}")
 
         yield tell
 
@@ -94,11 +87,11 @@ class _WithoutTraceback(logging.Filter):
         return True
 
 
-def install() -> None:
-    """Speak instead of Luigi's log: called once, when the tasks are imported."""
-    logging.getLogger("luigi-interface").addFilter(_WithoutTraceback())
+def shortened(path: Path) -> Path:
+    """As seen from here, where that is shorter."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
-    @luigi.Task.event_handler(luigi.Event.DEPENDENCY_PRESENT)
-    def up_to_date(task: luigi.Task) -> None:
-        if not isinstance(task, luigi.WrapperTask) or not task.deps():
-            say(getattr(task, "verb", "task"), getattr(task, "what", task.task_family), "[dim]up to date[/dim]", mark="[dim]·[/dim]")
+
+def speak_instead_of_luigi() -> None:
+    """Called once, when the tasks are imported."""
+    logging.getLogger("luigi-interface").addFilter(_WithoutTraceback())

@@ -1,0 +1,12 @@
+"""Luigi tasks and typed configuration: what depends on what.  `luigi --module tasks Data|TrainVIBE|EvaluateVIBE`
+
+Tasks are short: they name inputs and call the function that does the work. Importing them imports no torch.
+"""
+
+from tasks import terminal
+from tasks.data import Convert, Data, Extract, Synthesize
+from tasks.training import EvaluateVIBE, TrainVIBE
+
+__all__ = ["Convert", "Data", "EvaluateVIBE", "Extract", "Synthesize", "TrainVIBE"]
+
+terminal.speak_instead_of_luigi()
