@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import weakref
@@ -41,7 +42,7 @@ def write_synced(file: Path, data: bytes) -> None:
 def publish(temporary: Path, file: Path) -> None:
     """Give a finished, synced file its name, atomically and durably."""
     make_folder(file.parent)
-    os.replace(temporary, file)
+    temporary.replace(file)
     sync_folder(file.parent)
 
 
@@ -60,34 +61,58 @@ class WriterLock:
     """
 
     def __init__(self, file: Path) -> None:
-        make_folder(file.parent)
-        self._fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(self._fd, 64, 0).decode(errors="replace").strip() or "unknown"
-            os.close(self._fd)
-            raise CacheError.at(
-                file.parent.parent,
-                expected="no other writer",
-                found=f"process {holder} writing",
-                do="Wait until it is done, or end it; what it has finished is kept.",
-            ) from None
+        self._file = file
+        self._fd = -1
+        while self._fd < 0:
+            self._fd = self._take()
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
         _HELD.add(self)
 
     def release(self) -> None:
-        """Let the next writer in."""
+        """Let the next writer in, and leave no trace."""
+        if self._fd < 0:
+            return
+        self._file.unlink(missing_ok=True)  # before letting go: after that, it may be another writer's
+        self.close()
+        if self._file.parent.is_dir() and not any(self._file.parent.iterdir()):
+            with contextlib.suppress(OSError):  # the next writer was quicker to put its own lock there
+                self._file.parent.rmdir()
+
+    def close(self) -> None:
+        """Forget the lock in this process: in a forked child, the parent holds it on."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def _take(self) -> int:
+        """The locked file's descriptor, or -1 when the file went away meanwhile, with the writer that held it."""
+        make_folder(self._file.parent)
+        try:
+            fd = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:
+            return -1
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(fd, 64, 0).decode(errors="replace").strip() or "unknown"
+            os.close(fd)
+            raise CacheError.at(
+                self._file.parent.parent,
+                expected="no other writer",
+                found=f"process {holder} writing",
+                do="Wait until it is done, or end it; what it has finished is kept.",
+            ) from None
+        if not self._file.exists() or not os.path.samestat(os.fstat(fd), self._file.stat()):
+            os.close(fd)
+            return -1
+        return fd
 
 
 def _close_in_child() -> None:
     # A forked worker shares the lock's file description, and would hold the lock on after its parent's death.
     for lock in list(_HELD):
-        lock.release()
+        lock.close()
 
 
 os.register_at_fork(after_in_child=_close_in_child)

@@ -113,11 +113,18 @@ class Geometry:
 
 def check_names(split: str, stream: str | None = None) -> None:
     """Refuse names that would leave the cache's folder or meet its own files (CacheError)."""
-    parts = split.split("/")
-    if len(parts) != 2 or not all(_NAME.fullmatch(part) for part in parts):
+    if not is_split_name(split):
         raise CacheError(f"{split!r} is no split's name: expected <dataset>/<split> of letters, digits and _ . + -")
     if stream is not None and (not _NAME.fullmatch(stream) or stream.endswith(("_ok", "_key"))):
-        raise CacheError(f"{stream!r} is no stream's name: expected letters, digits and _ . + -, not ending in _ok or _key")
+        raise CacheError(
+            f"{stream!r} is no stream's name: expected letters, digits and _ . + -, not ending in _ok or _key"
+        )
+
+
+def is_split_name(name: str) -> bool:
+    """Whether `name` is "<dataset>/<split>" of names that stay within the cache."""
+    parts = name.split("/")
+    return len(parts) == 2 and all(_NAME.fullmatch(part) for part in parts)
 
 
 def shard_file(array: Path, shard: int, trailing: tuple[int, ...]) -> Path:

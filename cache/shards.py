@@ -6,6 +6,7 @@ A shard is one file of Zarr's `sharding_indexed` codec: chunks of rows, each fol
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,9 @@ from cache.errors import CacheError
 from cache.layout import ColumnSpec, Geometry
 
 ABSENT: Final = 2**64 - 1  # offset and size of a chunk that the shard does not hold
-REPAIR: Final = "The file is damaged: restore it, or remove the split and convert (for a stream: extract --replace) again."
+REPAIR: Final = (
+    "The file is damaged: restore it, or remove the split and convert (for a stream: extract --replace) again."
+)
 
 
 def crc32c(data: bytes) -> bytes:
@@ -49,16 +52,38 @@ def encode(rows: NDArray[Any], spec: ColumnSpec, geometry: Geometry) -> bytes:
     return b"".join([*pieces, packed, crc32c(packed)])
 
 
-def record(data: bytes) -> str:
-    """What the manifest keeps of a shard: its size in bytes and the crc32c of the whole file."""
-    return f"{len(data)}:{google_crc32c.value(data):08x}"
+def record(data: bytes, geometry: Geometry, file: Path) -> str:
+    """What the manifest keeps of a shard: its size in bytes, and a digest of all its chunks' checksums.
+
+    Not a checksum of the file: the CRC of data with its CRC behind it is the same for all data.
+    """
+    index = parse_index(data[-(geometry.chunks * 16 + 4) :], geometry.chunks, len(data), file)
+    ends = (offset + size for offset, size in index.tolist() if offset != ABSENT)
+    checksums = b"".join(data[end - 4 : end] for end in ends)
+    return f"{len(data)}:{hashlib.sha256(checksums).hexdigest()[:16]}"
 
 
-def write(file: Path, temporary: Path, data: bytes) -> str:
+def write(file: Path, temporary: Path, data: bytes, geometry: Geometry) -> str:
     """Write one shard so that its name appears only when its bytes are on the disk. Returns its record."""
     write_synced(temporary, data)
     publish(temporary, file)
-    return record(data)
+    return record(data, geometry, file)
+
+
+def read(file: Path) -> bytes:
+    """All bytes of a shard file. Raises CacheError when it is missing."""
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        raise CacheError.at(file, expected="a shard", found="no file", do=REPAIR) from None
+
+
+def has_size(file: Path, text: str) -> bool:
+    """Whether a shard file is there with the size that its record says."""
+    try:
+        return file.stat().st_size == int(text.partition(":")[0])
+    except FileNotFoundError:
+        return False
 
 
 def parse_index(packed: bytes, chunks: int, size: int, file: Path) -> NDArray[np.uint64]:
@@ -87,6 +112,12 @@ def decode(data: bytes, spec: ColumnSpec, geometry: Geometry, file: Path) -> NDA
             raise damaged_chunk(file, chunk, where.start)
         out[where] = np.frombuffer(body, spec.dtype).reshape(-1, *spec.trailing)
     return out
+
+
+def chunks_held(data: bytes, geometry: Geometry, file: Path) -> int:
+    """How many chunks of a shard's bytes are not absent."""
+    index = parse_index(data[-(geometry.chunks * 16 + 4) :], geometry.chunks, len(data), file)
+    return int((index[:, 0] != ABSENT).sum())
 
 
 def damaged_chunk(file: Path, chunk: int, first_row: int) -> CacheError:

@@ -1,0 +1,34 @@
+"""The feature cache: plain Zarr v3 on disk, atomic commits, windows at memory speed.
+
+raw -> tracks -> features -> windows -> training: the pipeline writes it, the models read it, and it knows neither.
+"""
+
+from cache.errors import CacheChanged, CacheError, MissingSplit
+from cache.fingerprint import fingerprint
+from cache.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD
+from cache.reader import FeatureCache, Split, open  # noqa: A004  it reads as cache.open
+from cache.records import TrackRecord, TrackRows, VideoEntry
+from cache.streams import StreamWriter, discard
+from cache.verify import Report, verify
+from cache.writer import SplitWriter
+
+__all__ = [
+    "COLUMNS",
+    "ROWS_PER_CHUNK",
+    "ROWS_PER_SHARD",
+    "CacheChanged",
+    "CacheError",
+    "FeatureCache",
+    "MissingSplit",
+    "Report",
+    "Split",
+    "SplitWriter",
+    "StreamWriter",
+    "TrackRecord",
+    "TrackRows",
+    "VideoEntry",
+    "discard",
+    "fingerprint",
+    "open",
+    "verify",
+]

@@ -1,0 +1,94 @@
+"""Arrays of one committed state, and whether it is still the one on the disk.  tracks -> features -> [windows]"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache import manifest
+from cache.errors import CacheChanged, CacheError
+from cache.layout import Geometry
+from cache.manifest import Commit, shard_rows
+from cache.windows import Ranges, join_adjacent, ranges_where
+from cache.zarr_rows import Rows, open_rows
+
+
+class StreamRows:
+    """One committed state of a feature stream, and where it has rows."""
+
+    def __init__(self, split: str, name: str, commit: Commit, signature: Signature) -> None:
+        self.commit = commit
+        self._where = f"{split}: stream {name!r}"
+        guard = Guard(commit, signature)
+        self.features = open_column(commit, name, guard)
+        self._ok = open_column(commit, f"{name}_ok", guard)
+        self._geometry = Geometry(**commit.manifest["geometry"])
+        self._has = np.zeros(self._geometry.shards(int(commit.manifest["extent"])), bool)
+        self._has[[int(shard) for shard in commit.manifest["shards"][name]]] = True
+
+    def readable(self) -> Ranges:
+        """Row ranges with ok = 1, ascending. Reads the flags one shard at a time."""
+        found = [np.zeros((0, 2), np.int64)]
+        for shard in np.flatnonzero(self._has).tolist():
+            rows = shard_rows(self.commit.manifest, shard)
+            flags = np.empty((1, len(rows)), np.uint8)
+            self._ok.read(np.array([rows.start]), len(rows), flags)
+            found.append(ranges_where(flags[0] == 1, rows.start))
+        return join_adjacent(np.concatenate(found))
+
+    def require(self, starts: NDArray[np.int64], seqlen: int) -> None:
+        """Raise CacheError unless the stream has every row of the windows."""
+        if not len(starts):
+            return
+        do = "Take windows(stream=...), or extract what is missing."
+        last = (starts + seqlen - 1) // self._geometry.rows_per_shard
+        for shard in np.unique(np.concatenate([starts // self._geometry.rows_per_shard, last])).tolist():
+            if shard >= len(self._has) or not self._has[shard]:
+                raise CacheError(f"{self._where} does not have shard {shard} yet. {do}")
+        flags = np.empty((len(starts), seqlen), np.uint8)
+        self._ok.read(starts, seqlen, flags)
+        if (bad := np.argwhere(flags != 1)).size:
+            row = int(starts[bad[0, 0]] + bad[0, 1])
+            raise CacheError(f"{self._where} has no features for row {row}: its picture was not readable. {do}")
+
+
+Signature = tuple[int, int, int] | None
+
+
+def signature(file: Path) -> Signature:
+    """What changes whenever a file is replaced; None when it is not there."""
+    try:
+        stat = file.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+class Guard:
+    """Notices, before a shard is opened, that the shards of an open commit have been replaced since.
+
+    Ordinary commits only add shards: then nothing that is open is affected.
+    """
+
+    def __init__(self, commit: Commit, signature: Signature) -> None:
+        self._commit, self._signature = commit, signature
+
+    def __call__(self) -> None:
+        now = signature(self._commit.place.manifest)
+        if now == self._signature:
+            return
+        current = manifest.read_manifest(self._commit.place.manifest)
+        newer = {} if current is None else current["shards"]
+        for array, records in self._commit.manifest["shards"].items():
+            if not records.items() <= newer.get(array, {}).items():
+                raise CacheChanged(f"{self._commit.place.home}: has been replaced since it was opened: open it again")
+        self._signature = now
+
+
+def open_column(commit: Commit, array: str, guard: Guard) -> Rows:
+    """The reader of one array that a commit names."""
+    metadata = bytes(commit.files[f"{array}/zarr.json"])
+    records = commit.manifest["shards"][array]
+    return open_rows(commit.place.base / array, metadata, records=records, before_opening=guard)

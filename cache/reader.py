@@ -1,0 +1,301 @@
+"""The cache as readers see it: splits, tracks, windows, batches.  tracks -> features -> [windows] -> training"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from cache import labels, layout, manifest
+from cache.committed import Guard, Signature, StreamRows, open_column, signature
+from cache.errors import CacheChanged, CacheError, MissingSplit
+from cache.layout import COLUMNS, FEATURES, MANIFEST
+from cache.manifest import Commit, Place
+from cache.provenance import read_provenance
+from cache.tables import Tables
+from cache.tracks import Tracks, Videos
+from cache.windows import Ranges, intersect, windows_of
+from cache.zarr_rows import Rows, open_zarr
+
+if TYPE_CHECKING:
+    import zarr
+
+Array = NDArray[Any]
+
+
+def open(root: Path | str) -> FeatureCache:  # noqa: A001  it reads as cache.open
+    """Open a cache for reading. Raises CacheError when there is none at `root`."""
+    folder = Path(root)
+    if not (folder / "zarr.json").is_file():
+        found = "no zarr.json" if folder.is_dir() else "no such folder"
+        raise CacheError.at(folder, expected="a feature cache", found=found, do="Convert a dataset into it first.")
+    return FeatureCache(folder)
+
+
+class FeatureCache(Mapping[str, "Split"]):
+    """All committed splits under one root, by "<dataset>/<split>". Each look-up opens the split's newest commit."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the committed splits, sorted."""
+        found = (file.parent.relative_to(self.root).as_posix() for file in self.root.glob(f"*/*/{MANIFEST}"))
+        return tuple(sorted(found))
+
+    def __getitem__(self, name: str) -> Split:
+        place = Place.of_split(self.root, name)
+        before = signature(place.manifest)
+        commit = manifest.load(place) if layout.is_split_name(name) else None
+        if commit is None:
+            raise MissingSplit(
+                f"{self.root}: no committed split {name!r}; there are: {', '.join(self.splits) or 'none'}"
+            )
+        return Split(self.root, name, commit, before)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.splits)
+
+    def __len__(self) -> int:
+        return len(self.splits)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.splits
+
+    def __repr__(self) -> str:
+        return f"<FeatureCache {self.root}: {', '.join(self.splits) or 'empty'}>"
+
+
+class Split:
+    """One committed state of the tracks of <dataset>/<split>: rows, tables, windows.
+
+    It stays what it was when it was opened: later commits show when it is opened again. It can be pickled, into
+    workers for instance, which open it anew and raise CacheChanged if there has been a commit since.
+    """
+
+    def __init__(self, root: Path, name: str, commit: Commit, signature: Signature) -> None:
+        self.root, self.name = root, name
+        self._commit = commit
+        self._tables = Tables.from_files(commit.files)
+        self._guard = Guard(commit, signature)
+        self._rows: dict[str, Rows] = {}
+        self._streams: dict[str, StreamRows] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self.root, self.name, self._commit.digest)
+
+    def __repr__(self) -> str:
+        return f"<Split {self.name}: {self.manifest['rows']} rows, {self.manifest['tracks']} tracks>"
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """The manifest: the cache's own entries and those that were handed to `commit`."""
+        return self._commit.manifest
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """How this commit came about: time, host, software, and what was handed to the writer. Empty when lost."""
+        found: Mapping[str, Any] = read_provenance(self._commit.place)["commits"].get(self._commit.digest, {})
+        return found
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that this split has."""
+        return tuple(name for name in COLUMNS if name in self.manifest["shards"])
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Names of the committed feature streams, sorted."""
+        base = self._commit.place.base / FEATURES
+        return tuple(sorted(file.parent.name for file in base.glob(f"*/{MANIFEST}")))
+
+    @property
+    def tracks(self) -> Tracks:
+        """The committed tracks, ascending by row."""
+        return Tracks(self._tables)
+
+    @property
+    def videos(self) -> Videos:
+        """Every raw video with what became of it, also those that gave no track."""
+        return Videos(self._tables)
+
+    def stream_manifest(self, stream: str) -> Mapping[str, Any]:
+        """The manifest of a feature stream: what was handed to its `commit`, and the shards it has."""
+        return self._stream(stream).commit.manifest
+
+    def track_of(self, rows: Array) -> NDArray[np.int64]:
+        """Rows (any shape) -> the number of each row's track in `tracks`; -1 for rows of no committed track."""
+        rows = np.asarray(rows)
+        starts, stops = self._tables["track_start"], self._tables["track_stop"]
+        if not len(starts):
+            return np.full(rows.shape, -1, np.int64)
+        track = np.searchsorted(starts, rows, side="right") - 1
+        return np.where((track >= 0) & (rows < stops[track]), track, -1)
+
+    def windows(self, seqlen: int = 16, stride: int = 16, stream: str | None = None) -> Ranges:
+        """(W, 2) int64 of [start, stop) rows: every window of `seqlen` frames, each one step after the other.
+
+        Windows start at the start of each run of consecutive frames and every `stride` rows from there. With a stream,
+        only rows that it has count as being there.
+        """
+        runs = np.stack([self._tables["run_start"], self._tables["run_stop"]], axis=1)
+        if stream is not None:
+            runs = intersect(runs, self._stream(stream).readable())
+        return windows_of(runs, seqlen=seqlen, stride=stride)
+
+    def column(self, name: str) -> zarr.Array[Any]:
+        """A whole column, lazily: `kp_2d`, or of a stream `features/resnet50` (`_ok`, `_key`).
+
+        Rows are the split's rows: those of no committed track hold fill values, or what a replaced track left.
+        """
+        if name.startswith(f"{FEATURES}/"):
+            array = name.removeprefix(f"{FEATURES}/")
+            commit = self._stream(array.removesuffix("_ok").removesuffix("_key")).commit
+        elif name in self.columns:
+            array, commit = name, self._commit
+        else:
+            raise CacheError(f"{self.name}: no column {name!r}; there are: {', '.join(self.columns)}")
+        metadata = json.loads(bytes(commit.files[f"{array}/zarr.json"]))
+        return open_zarr(commit.place.base / array, metadata)
+
+    def rows(self, name: str, start: int, stop: int) -> Array:
+        """(stop - start, ...) of one column as stored, checked: rows [start, stop), of replaced tracks too."""
+        reader = self._column_rows(name)
+        out = np.empty((1, stop - start, *reader.trailing), reader.dtype)
+        reader.read(np.array([start]), stop - start, out)
+        rows: Array = out[0]
+        return rows
+
+    def read(
+        self,
+        windows: ArrayLike,
+        stream: str | None = None,
+        fields: Sequence[str] | None = None,
+        dtype: DTypeLike = "float32",
+        out: Mapping[str, Array] | None = None,
+    ) -> dict[str, Array]:
+        """One batch: B windows of T frames.
+
+        Args:
+            windows: (B, 2) of [start, stop) rows, all of one length T, each within one track.
+            stream: where `features` come from; None: labels only.
+            fields: only these: `features`, `kp_2d`, `kp_3d`, `theta`, `w_3d`, `w_smpl`, `valid`, or the name of any
+                other column, as stored. None: all of the seven.
+            dtype: of the features; labels are float32.
+            out: buffers to fill, by field, of the right shape and type; they are in the answer.
+
+        Returns:
+            `features` (B, T, dim); `kp_2d` (B, T, 49, 3) x and y in [-1, 1] across the crop, confidence; `kp_3d`
+            (B, T, 49, 3) m, or (B, T, 14, 3) in splits with kp_3d_eval; `theta` (B, T, 85) = (1, 0, 0), pose, betas;
+            `w_3d`, `w_smpl`, `valid` (B, T). What is not known is 0 with weight 0.
+
+        Raises CacheError for rows outside a committed track, rows that the stream does not have, and shards that are
+        missing, short or damaged; ValueError for windows, fields or buffers of the wrong form.
+        """
+        starts, seqlen, crop_scale = self._checked(np.asarray(windows))
+        shape = (len(starts), seqlen)
+        source = None if stream is None else self._stream(stream)
+        if source is not None:
+            source.require(starts, seqlen)
+        wanted = self._fields(fields, source)
+        if out is not None and (strange := sorted(out.keys() - set(wanted))):
+            raise ValueError(f"buffers for {strange}, which are not among the fields {wanted}")
+        held: dict[str, Array | None] = {}
+
+        def raw(name: str) -> Array | None:
+            if name not in held:
+                held[name] = self._read_column(name, starts, seqlen) if name in self.columns else None
+            return held[name]
+
+        batch: dict[str, Array] = {}
+        for name in wanted:
+            if name == "features" and source is not None:
+                buffer = _buffer(out, name, (*shape, *source.features.trailing), np.dtype(dtype))
+                source.features.read(starts, seqlen, buffer)
+            elif name in labels.FIELDS:
+                trailing = labels.field_shape(name, evaluation="kp_3d_eval" in self.columns)
+                buffer = _buffer(out, name, (*shape, *trailing), np.dtype(np.float32))
+                buffer[...] = labels.field(name, raw, shape, crop_scale)
+            else:
+                reader = self._column_rows(name)
+                buffer = _buffer(out, name, (*shape, *reader.trailing), reader.dtype)
+                reader.read(starts, seqlen, buffer)
+            batch[name] = buffer
+        return batch
+
+    def _checked(self, windows: Array) -> tuple[NDArray[np.int64], int, NDArray[np.float64]]:
+        """(starts (B,), T, crop scale (B,)) of windows that are what they must be."""
+        if windows.ndim != 2 or windows.shape[1] != 2 or (windows.dtype.kind not in "iu" and len(windows)):
+            raise ValueError(f"windows are {windows.dtype}{windows.shape}, expected integers (B, 2)")
+        starts, stops = windows.astype(np.int64).T
+        seqlen = int(stops[0] - starts[0]) if len(starts) else 0
+        if len(starts) and (seqlen < 1 or (stops - starts != seqlen).any()):
+            raise ValueError("windows of one batch must all have the same length, of at least one row")
+        track = self.track_of(starts)
+        if len(starts):
+            inside = (track >= 0) & (stops <= self._tables["track_stop"][track])
+            if (bad := np.flatnonzero(~inside)).size:
+                window = [int(starts[bad[0]]), int(stops[bad[0]])]
+                raise CacheError(
+                    f"{self.name}: rows {window} lie within no committed track: take windows from windows()"
+                )
+        return starts, seqlen, self._tables["track_crop_scale"][track] if len(starts) else np.zeros(0)
+
+    def _fields(self, fields: Sequence[str] | None, source: StreamRows | None) -> list[str]:
+        if fields is None:
+            return [*(("features",) if source else ()), *labels.FIELDS]
+        if isinstance(fields, str):
+            raise TypeError(f"fields must be a sequence of names, not the text {fields!r}")
+        for name in fields:
+            if name == "features" and source is None:
+                raise ValueError(f"{self.name}: features are asked for without a stream; there are: {self.streams}")
+            if name not in ("features", *labels.FIELDS, *self.columns):
+                raise CacheError(f"{self.name}: no field or column {name!r}; columns: {', '.join(self.columns)}")
+        return list(fields)
+
+    def _read_column(self, name: str, starts: NDArray[np.int64], seqlen: int) -> Array:
+        reader = self._column_rows(name)
+        out = np.empty((len(starts), seqlen, *reader.trailing), reader.dtype)
+        reader.read(starts, seqlen, out)
+        return out
+
+    def _column_rows(self, name: str) -> Rows:
+        if name not in self._rows:
+            if name not in self.columns:
+                raise CacheError(f"{self.name}: no column {name!r}; there are: {', '.join(self.columns)}")
+            self._rows[name] = open_column(self._commit, name, self._guard)
+        return self._rows[name]
+
+    def _stream(self, stream: str) -> StreamRows:
+        if stream not in self._streams:
+            layout.check_names(self.name, stream)
+            place = Place.of_stream(self.root, self.name, stream)
+            before = signature(place.manifest)
+            commit = manifest.load(place)
+            if commit is None:
+                there = ", ".join(self.streams) or "none"
+                raise CacheError(f"{self.name}: no feature stream {stream!r}; there are: {there}. Extract it first.")
+            self._streams[stream] = StreamRows(self.name, stream, commit, before)
+        return self._streams[stream]
+
+
+def _buffer(out: Mapping[str, Array] | None, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """The caller's buffer when there is one, and it fits; a new array otherwise."""
+    if out is None or name not in out:
+        return np.empty(shape, dtype)
+    given = out[name]
+    if given.shape != shape or given.dtype != dtype or not given.flags.writeable:
+        raise ValueError(f"out[{name!r}] is {given.dtype}{given.shape}, expected writable {dtype}{shape}")
+    return given
+
+
+def _reopen(root: Path, name: str, digest: str) -> Split:
+    split = FeatureCache(root)[name]
+    if split.manifest["digest"] != digest:
+        raise CacheChanged(f"{root}/{name}: there has been a commit since it was opened: open it again")
+    return split

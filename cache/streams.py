@@ -1,0 +1,302 @@
+"""Features of a split's rows, added without touching the rest.  raw -> tracks -> [features] -> windows
+
+A stream is three arrays (features, `_ok`, `_key`) and a manifest of its own, which says for which shards of the split
+it has them. Shards never change, so a stream stays good for as long as its shards are; it may lag behind the tracks.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache import layout, manifest, shards
+from cache.durable import WriterLock, make_folder, sync_folder
+from cache.errors import CacheError, MissingSplit
+from cache.folders import discard_shards
+from cache.journal import Journal
+from cache.keys import KeyIndex
+from cache.layout import Geometry, stream_columns
+from cache.manifest import Commit, Place, shard_rows
+from cache.provenance import add_provenance
+from cache.tables import Tables
+
+STREAM_ENTRIES: Final = frozenset(
+    {"format", "digest", "stream", "dim", "dtype", "extent", "split_digest", "commits", "geometry", "shards", "files"}
+)
+
+
+class StreamWriter:
+    """The one writer of a feature stream. Use as a context manager: write every pending shard, in any order, commit.
+
+    Leaving without `commit` leaves the old state in force; shards written by then are kept for the next run with the
+    same `plan`, and discarded by a run with another.
+
+    Args:
+        root, split: a committed split of a cache.
+        stream: name of the stream.
+        dim: numbers per row.
+        dtype: "float16" or "float32".
+        plan: names everything that the numbers depend on.
+        provenance: goes to the stream's `provenance.json`, with time, host and versions.
+
+    Raises CacheError when the split is not there, when another writer is at work, or when the stream is there with
+    another `dim` or `dtype`.
+    """
+
+    def __init__(
+        self,
+        root: Path | str,
+        split: str,
+        stream: str,
+        *,
+        dim: int = 2048,
+        dtype: str = "float16",
+        plan: str,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        layout.check_names(split, stream)
+        if dtype not in ("float16", "float32") or dim < 1:
+            raise CacheError(f"stream {stream}: {dim} numbers of {dtype}: expected 1 or more, of float16 or float32")
+        self._root, self._split, self._stream = Path(root), split, stream
+        self._dim, self._dtype, self._plan = dim, dtype, plan
+        self._provenance = dict(provenance or {})
+        self._columns = stream_columns(stream, dim, dtype)
+        self._place = Place.of_stream(self._root, split, stream)
+        self._journal = Journal(self._place.writing / "journal.jsonl")
+        self._index: KeyIndex | None = None
+
+    def __enter__(self) -> Self:
+        split = manifest.load(Place.of_split(self._root, self._split))
+        if split is None:
+            raise MissingSplit(f"{self._root}: no committed split {self._split!r}: convert it before its features")
+        make_folder(self._place.home)
+        self._lock = WriterLock(self._place.writing / "lock")
+        try:
+            self._open(split)
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._journal.close()
+        self._lock.release()
+
+    @property
+    def pending(self) -> list[int]:
+        """Shards with committed rows that the stream does not have, those of a killed run with this plan aside."""
+        return [shard for shard in self._live_shards if shard not in self._records]
+
+    @property
+    def rows_per_shard(self) -> int:
+        return self._geometry.rows_per_shard
+
+    def rows(self, shard: int) -> range:
+        """The split's rows that `write` takes for a shard: without padding, with rows of replaced tracks."""
+        return shard_rows(self._split_commit.manifest, shard)
+
+    def live(self, shard: int) -> NDArray[np.bool_]:
+        """(n,) whether each of the shard's `rows` belongs to a committed track. The others need no features."""
+        rows = self.rows(shard)
+        return live_rows(self._tables, rows.start, rows.stop)
+
+    def write(self, shard: int, features: NDArray[Any], ok: NDArray[Any], keys: NDArray[np.uint64]) -> None:
+        """Write and journal the features of one pending shard. n is the number of its `rows`.
+
+        What is given for rows of no committed track is not kept, nor are features where `ok` is 0.
+
+        Args:
+            features: (n, dim), rounded to the stream's dtype.
+            ok: (n,) 1 where there are features, 0 where the picture could not be decoded.
+            keys: (n, 2) uint64, a hash of all that the row's features depend on.
+
+        Raises CacheError for a shard that is not pending, for other shapes, and for features that are not finite, or
+        not within the dtype, where `ok` is 1.
+        """
+        where = f"{self._split}: stream {self._stream}, shard {shard}"
+        if shard not in self.pending:
+            raise CacheError(f"{where}: is not pending; pending are {self.pending[:5]}...")
+        n_rows = len(self.rows(shard))
+        given = (features.shape, ok.shape, keys.shape, keys.dtype)
+        if given != ((n_rows, self._dim), (n_rows,), (n_rows, 2), np.dtype(np.uint64)):
+            expected = f"features {(n_rows, self._dim)}, ok {(n_rows,)}, keys {(n_rows, 2)} uint64"
+            raise CacheError(f"{where}: expected {expected}, found {given}")
+        live = self.live(shard)
+        flags = np.asarray(ok) != 0
+        arrays = self._shard_arrays(features, flags, keys, live)
+        if bad := np.flatnonzero(~np.isfinite(arrays[self._stream]).all(axis=1) & flags & live).tolist():
+            raise CacheError(
+                f"{where}: features of {len(bad)} rows are not finite in {self._dtype}, first row {bad[0]}"
+            )
+        written = {}
+        for name, spec in self._columns.items():
+            data = shards.encode(arrays[name], spec, self._geometry)
+            file = layout.shard_file(self._place.base / name, shard, spec.trailing)
+            written[name] = shards.write(file, self._place.writing / "shard.tmp", data, self._geometry)
+        self._journal.add({"shard": shard, "files": written})
+        self._records[shard] = written
+
+    def carried(
+        self, keys: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.floating[Any]], NDArray[np.uint8]]:
+        """What the stream holds already for rows with these keys, in this commit's shards or in those of replaced rows.
+
+        Args:
+            keys: (n, 2) uint64.
+
+        Returns:
+            mask (n,), features (n, dim) and ok (n,): meaningful where the mask is True, elsewhere 0.
+        """
+        if self._index is None:
+            temporary = self._place.writing
+            self._index = KeyIndex.build(self._place.base, self._columns, self._geometry, self._earlier, temporary)
+        return self._index.look_up(keys)
+
+    def commit(self, entries: Mapping[str, Any]) -> None:
+        """Make every shard written so far visible. A stream with shards still pending is committed as what it is.
+
+        Args:
+            entries: the caller's own part of the stream's manifest, under its own keys.
+        """
+        if taken := sorted(entries.keys() & STREAM_ENTRIES):
+            raise CacheError(f"{self._split}: {taken} in the manifest are the cache's own; choose other keys")
+        extent = int(self._split_commit.manifest["extent"])
+        files = {
+            f"{name}/zarr.json": layout.column_metadata(spec, extent, self._geometry)
+            for name, spec in self._columns.items()
+        }
+        new = manifest.seal(
+            {
+                **entries,
+                "stream": self._stream,
+                "dim": self._dim,
+                "dtype": self._dtype,
+                "extent": extent,
+                "split_digest": self._split_commit.digest,
+                "commits": self._split_commit.manifest["commits"],
+                "geometry": self._split_commit.manifest["geometry"],
+                "shards": {
+                    name: {str(shard): files[name] for shard, files in sorted(self._records.items())}
+                    for name in self._columns
+                },
+                "files": {name: manifest.sha256(data) for name, data in files.items()},
+            }
+        )
+        if self._commit is None or new["digest"] != self._commit.digest:
+            add_provenance(self._place, new["digest"], self._provenance, self._started)
+            manifest.publish(self._place, new, files)
+        self._journal.remove()
+        self._open(self._split_commit)
+
+    def _open(self, split: Commit) -> None:
+        self._started = time.time()
+        current = manifest.read_manifest(self._place.manifest)
+        manifest.roll_forward(self._place, None if current is None else current["digest"])
+        self._split_commit = split
+        self._geometry = Geometry(**split.manifest["geometry"])
+        self._tables = Tables.from_files(split.files)
+        self._live_shards = live_shards(self._tables, self._geometry)
+        self._commit = manifest.load(self._place)
+        self._earlier = self._checked_records(self._commit)
+        self._records = dict(self._earlier)
+        self._index = None
+        self._take_over()
+
+    def _checked_records(self, commit: Commit | None) -> dict[int, dict[str, str]]:
+        """The records of the committed shards, by shard and array."""
+        if commit is None:
+            return {}
+        held = (commit.manifest["dim"], commit.manifest["dtype"], commit.manifest["geometry"])
+        if held != (self._dim, self._dtype, self._split_commit.manifest["geometry"]):
+            do = "Choose another name for the stream, or replace it."
+            found = f"{self._dim} numbers of {self._dtype}"
+            raise CacheError.at(self._place.manifest, expected=f"{held[0]} numbers of {held[1]}", found=found, do=do)
+        by_array = commit.manifest["shards"]
+        return {int(shard): {name: by_array[name][shard] for name in by_array} for shard in by_array[self._stream]}
+
+    def _take_over(self) -> None:
+        """Keep the journalled shards of a killed run with the same plan; discard those of any other."""
+        head = {
+            "plan": self._plan,
+            "base": None if self._commit is None else self._commit.digest,
+            "dim": self._dim,
+            "dtype": self._dtype,
+        }
+        records = self._journal.resume(head)
+        if records is None:
+            for name in self._columns:
+                discard_shards(self._place.base / name, keep=self._earlier)
+            self._journal.start(head)
+            return
+        for record in records:
+            files = {name: str(text) for name, text in record["files"].items()}
+            sizes = {
+                layout.shard_file(self._place.base / name, record["shard"], self._columns[name].trailing): text
+                for name, text in files.items()
+            }
+            if all(shards.has_size(file, text) for file, text in sizes.items()):
+                self._records[record["shard"]] = files
+
+    def _shard_arrays(
+        self, features: NDArray[Any], ok: NDArray[np.bool_], keys: NDArray[np.uint64], live: NDArray[np.bool_]
+    ) -> dict[str, NDArray[Any]]:
+        """The three arrays of a shard in their own types, fill values where there is nothing."""
+        arrays = {
+            name: np.full((len(live), *spec.trailing), spec.fill, spec.dtype) for name, spec in self._columns.items()
+        }
+        good = live & ok
+        with np.errstate(over="ignore"):  # beyond the dtype becomes infinite, which `write` refuses
+            arrays[self._stream][good] = features[good]
+        arrays[f"{self._stream}_ok"][live] = ok[live]
+        arrays[f"{self._stream}_key"][live] = keys[live]
+        return arrays
+
+
+def discard(root: Path | str, split: str, stream: str) -> None:
+    """Remove a stream, committed or not. Nothing happens when there is none.
+
+    Raises CacheError when a writer is at work on it.
+    """
+    layout.check_names(split, stream)
+    place = Place.of_stream(Path(root), split, stream)
+    if not place.home.is_dir():
+        return
+    lock = WriterLock(place.writing / "lock")
+    try:
+        place.manifest.unlink(missing_ok=True)  # first: from here on, no reader takes the rest for a stream
+        sync_folder(place.home)
+        for name in stream_columns(stream, 1, "float16"):
+            if (place.base / name).is_dir():
+                shutil.rmtree(place.base / name)
+    finally:
+        lock.release()
+    sync_folder(place.base)
+
+
+def live_rows(tables: Tables, start: int, stop: int) -> NDArray[np.bool_]:
+    """(stop - start,) whether each row belongs to a committed track."""
+    rows = np.arange(start, stop)
+    track = np.searchsorted(tables["track_start"], rows, side="right") - 1
+    if not len(tables["track_stop"]):
+        return np.zeros(len(rows), bool)
+    within: NDArray[np.bool_] = (track >= 0) & (rows < tables["track_stop"][track])
+    return within
+
+
+def live_shards(tables: Tables, geometry: Geometry) -> list[int]:
+    """The shards that hold a row of a committed track, ascending."""
+    first = tables["track_start"] // geometry.rows_per_shard
+    last = (tables["track_stop"] - 1) // geometry.rows_per_shard
+    found = np.unique(np.concatenate([first, last]))
+    longer = np.flatnonzero(last - first > 1)
+    between = [np.arange(first[track] + 1, last[track]) for track in longer]
+    return [int(shard) for shard in np.unique(np.concatenate([found, *between]))]

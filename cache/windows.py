@@ -1,0 +1,69 @@
+"""Cut runs of consecutive frames into windows.  tracks -> features -> [windows] -> training
+
+A window is a row range, never a copy. A run is a stretch of one track whose frames are one step apart; it comes from
+the split's run table, and a stream cuts it further where it has no features. Everything here is arithmetic on (N, 2)
+int64 arrays of [start, stop) rows, disjoint and ascending.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ranges = NDArray[np.int64]  # (N, 2) of [start, stop)
+
+
+def windows_of(runs: Ranges, *, seqlen: int, stride: int) -> Ranges:
+    """Every full window: `seqlen` rows, one from each run's start on, then every `stride` rows.
+
+    >>> windows_of(np.array([[0, 10], [20, 23]]), seqlen=4, stride=3).tolist()
+    [[0, 4], [3, 7], [6, 10]]
+
+    Raises ValueError unless seqlen and stride are at least 1.
+    """
+    if seqlen < 1 or stride < 1:
+        raise ValueError(f"seqlen {seqlen} and stride {stride} must be at least 1")
+    counts = np.maximum((runs[:, 1] - runs[:, 0] - seqlen) // stride + 1, 0)
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    starts = np.repeat(runs[:, 0], counts) + within * stride
+    return np.stack([starts, starts + seqlen], axis=1)
+
+
+def intersect(runs: Ranges, keep: Ranges) -> Ranges:
+    """The parts of `runs` that lie in `keep`. A run in two parts of `keep` becomes two.
+
+    >>> intersect(np.array([[0, 10], [10, 12]]), np.array([[2, 4], [8, 11]])).tolist()
+    [[2, 4], [8, 10], [10, 11]]
+    """
+    low = np.searchsorted(keep[:, 1], runs[:, 0], side="right")
+    high = np.searchsorted(keep[:, 0], runs[:, 1], side="left")
+    counts = np.maximum(high - low, 0)
+    run = np.repeat(np.arange(len(runs)), counts)
+    part = np.arange(len(run)) - np.repeat(np.cumsum(counts) - counts, counts) + low[run]
+    starts = np.maximum(runs[run, 0], keep[part, 0])
+    stops = np.minimum(runs[run, 1], keep[part, 1])
+    return np.stack([starts, stops], axis=1)
+
+
+def ranges_where(flags: NDArray[np.bool_], first_row: int = 0) -> Ranges:
+    """The stretches of True.
+
+    >>> ranges_where(np.array([True, True, False, True]), first_row=5).tolist()
+    [[5, 7], [8, 9]]
+    """
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
+    return (edges.reshape(-1, 2) + first_row).astype(np.int64)
+
+
+def join_adjacent(ranges: Ranges) -> Ranges:
+    """Ranges that touch, as one.
+
+    >>> join_adjacent(np.array([[0, 8], [8, 16], [20, 24]])).tolist()
+    [[0, 16], [20, 24]]
+    """
+    if not len(ranges):
+        return ranges
+    apart = ranges[1:, 0] != ranges[:-1, 1]
+    first = np.concatenate([[True], apart])
+    last = np.concatenate([apart, [True]])
+    return np.stack([ranges[first, 0], ranges[last, 1]], axis=1)

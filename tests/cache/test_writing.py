@@ -1,0 +1,262 @@
+"""What is committed is what was appended; nothing else changes."""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+import cache
+from cache import CacheError, SplitWriter
+from cache.manifest import Place, read_manifest
+
+SIZES: Any = {"rows_per_shard": 32, "rows_per_chunk": 8}
+
+
+def column_of(videos: Any, name: str) -> np.ndarray:
+    return np.concatenate([track.columns[name] for _, tracks in videos for track in tracks])
+
+
+def test_plain_zarr_reads_every_column_without_a_warning(tmp_path: Path, toy: Any) -> None:
+    videos = toy.videos()
+    toy.write(tmp_path, videos)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        group: Any = zarr.open_group(tmp_path, mode="r")
+        for name in toy.columns:
+            array = group[f"toy/train/{name}"]
+            np.testing.assert_array_equal(array[:], column_of(videos, name).astype(array.dtype))
+        for table in ("track_name", "track_start", "track_intrinsics", "video_account", "video_name", "run_stop"):
+            assert len(group[f"toy/train/{table}"][:])
+
+
+def test_the_tables_give_back_tracks_and_videos(tmp_path: Path, toy: Any) -> None:
+    entry, tracks = toy.video("vidéo/ü", [4, 3])
+    intrinsics = np.array([[1000.5, 0, 320], [0, 1000.25, 240], [0, 0, 1]])
+    tracks[0] = replace(tracks[0], fps=math.nan, step=2, gender="female", intrinsics=intrinsics, crop_scale=1.1)
+    tracks = [replace(track, video=entry.name) for track in tracks]
+    toy.write(tmp_path, [(entry, tracks), toy.video("empty", [])])
+    split = cache.open(tmp_path)["toy/train"]
+    first, second = split.tracks[0], split.tracks[1]
+    assert first[:4] == (tracks[0].name, "vidéo/ü", 0, 4)
+    assert math.isnan(first.fps)
+    assert (first.step, first.crop_scale, first.gender) == (2, 1.1, "female")
+    assert first.intrinsics is not None
+    np.testing.assert_array_equal(first.intrinsics, intrinsics)
+    assert tuple(second) == (tracks[1].name, "vidéo/ü", 4, 7, 25.0, 1, 1.3)
+    assert (second.gender, second.intrinsics) == ("neutral", None)
+    assert split.videos[0] == entry
+    assert [video.name for video in split.videos] == ["vidéo/ü", "empty"]
+    assert split.tracks[-1] == second
+    assert [track.start for track in split.tracks[0:2]] == [0, 4]
+    with pytest.raises(IndexError):
+        split.tracks[2]
+
+
+def test_a_commit_counts_and_keeps_the_callers_entries(tmp_path: Path, toy: Any) -> None:
+    toy.write(tmp_path, toy.videos())
+    found = cache.open(tmp_path)["toy/train"].manifest
+    assert (found["rows"], found["tracks"], found["videos"], found["dataset"]) == (143, 7, 6, "toy")
+    assert found["commits"] == [[0, 143]]
+
+
+def test_a_split_without_any_row_can_be_committed(tmp_path: Path, toy: Any) -> None:
+    toy.write(tmp_path, [toy.video("empty", [])])
+    split = cache.open(tmp_path)["toy/train"]
+    assert len(split.tracks) == 0
+    assert split.windows(4, 1).shape == (0, 2)
+    assert split.track_of(np.array([0, 5])).tolist() == [-1, -1]
+    assert zarr.open_array(tmp_path / "toy/train/kp_2d", mode="r").shape == (0, 49, 3)
+    assert cache.verify(tmp_path).ok
+
+
+def test_a_second_commit_starts_on_a_shard_boundary_and_rewrites_no_shard(tmp_path: Path, toy: Any) -> None:
+    toy.write(tmp_path, [toy.video("a", [10])])
+    before = {path: data for path, data in toy.tree(tmp_path / "toy/train/kp_2d").items() if path != "zarr.json"}
+    toy.write(tmp_path, [toy.video("b", [5])])
+    split = cache.open(tmp_path)["toy/train"]
+    assert [(track.start, track.stop) for track in split.tracks] == [(0, 10), (32, 37)]
+    assert split.manifest["commits"] == [[0, 10], [32, 37]]
+    after = toy.tree(tmp_path / "toy/train/kp_2d")
+    assert {path: after[path] for path in before} == before
+    padding = np.asarray(zarr.open_array(tmp_path / "toy/train/kp_2d", mode="r")[10:32])
+    assert padding.shape == (22, 49, 3)
+    assert np.isnan(padding).all()
+    assert cache.verify(tmp_path).ok
+
+
+def test_a_replaced_video_comes_anew_and_a_dropped_one_goes(tmp_path: Path, toy: Any) -> None:
+    toy.write(tmp_path, toy.videos())
+    changed = toy.video("b", [6], seed=7)
+    toy.write(tmp_path, [changed], drop=["b", "d"])
+    split = cache.open(tmp_path)["toy/train"]
+    assert [track.name for track in split.tracks] == ["a/0", "e/0", "e/1", "f/0", "b/0"]
+    assert [video.name for video in split.videos] == ["a", "c", "e", "f", "b"]
+    assert [track.video for track in split.tracks] == ["a", "e", "e", "f", "b"]
+    assert split.videos[3].account == toy.video("f", [28])[0].account
+    assert split.videos[4].fingerprint == changed[0].fingerprint
+    start = split.tracks[4].start
+    np.testing.assert_array_equal(split.rows("kp_2d", start, start + 6), changed[1][0].columns["kp_2d"])
+    assert split.track_of(np.array([9, 10, 36, 107, start, start + 6])).tolist() == [0, -1, -1, 1, 4, -1]
+    assert split.windows(3, 3)[:, 0].tolist() == [0, 3, 6, 107, 110, *range(115, 140, 3), start, start + 3]
+    assert cache.verify(tmp_path).ok
+
+
+def test_a_writer_knows_what_is_committed(tmp_path: Path, toy: Any) -> None:
+    videos = toy.videos()
+    toy.write(tmp_path, videos)
+    with SplitWriter(tmp_path, "toy/train", columns=toy.columns, plan="next") as writer:
+        assert dict(writer.committed_videos) == {entry.name: entry for entry, _ in videos}
+
+
+def test_committing_the_same_again_changes_no_file(tmp_path: Path, toy: Any) -> None:
+    toy.write(tmp_path, toy.videos())
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    toy.write(tmp_path, [])
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == times
+
+
+def test_provenance_tells_of_every_commit(tmp_path: Path, toy: Any) -> None:
+    toy.write(tmp_path, [toy.video("a", [3])])
+    first = read_manifest(Place.of_split(tmp_path, "toy/train").manifest)
+    toy.write(tmp_path, [toy.video("b", [3])])
+    second = read_manifest(Place.of_split(tmp_path, "toy/train").manifest)
+    assert first is not None
+    assert second is not None
+    notes = json.loads((tmp_path / "toy/train/provenance.json").read_text())["commits"]
+    assert notes.keys() == {first["digest"], second["digest"]}
+    assert notes[first["digest"]]["software"]["numpy"] == np.__version__
+
+
+def test_columns_that_one_track_lacks_hold_fill_values(tmp_path: Path, toy: Any) -> None:
+    entry, (track,) = toy.video("a", [3])
+    bare = replace(track, columns={"frame_index": np.arange(3)})
+    toy.write(tmp_path, [(entry, [bare])])
+    split = cache.open(tmp_path)["toy/train"]
+    assert np.isnan(split.rows("kp_3d", 0, 3)).all()
+    assert (split.rows("has_3d", 0, 3) == 255).all()
+
+
+class TestRefusals:
+    """What does not fit is refused by name, and leaves the committed state as it was."""
+
+    def refused(self, root: Path, toy: Any, video: Any, match: str, drop: Any = ()) -> None:
+        with (
+            SplitWriter(root, "toy/train", columns=toy.columns, plan="p", **SIZES) as writer,
+            pytest.raises(CacheError, match=match),
+        ):
+            writer.begin(drop)
+            writer.append(*video)
+
+    def test_a_wrong_shape(self, tmp_path: Path, toy: Any) -> None:
+        entry, (track,) = toy.video("a", [3])
+        columns = {**track.columns, "bbox": np.zeros((3, 5))}
+        self.refused(tmp_path, toy, (entry, [replace(track, columns=columns)]), r"bbox is \(3, 5\)")
+
+    def test_a_frame_index_of_fractions(self, tmp_path: Path, toy: Any) -> None:
+        entry, (track,) = toy.video("a", [3])
+        columns = {**track.columns, "frame_index": np.array([0.0, 1.5, 2.0])}
+        self.refused(tmp_path, toy, (entry, [replace(track, columns=columns)]), "frame_index is float64")
+
+    def test_a_frame_index_that_goes_back(self, tmp_path: Path, toy: Any) -> None:
+        entry, _ = toy.video("a", [3])
+        self.refused(tmp_path, toy, (entry, [toy.track("a/0", 3, frame_index=[0, 2, 1])]), "strictly increasing")
+
+    def test_a_label_without_the_flag_that_says_where_it_is_known(self, tmp_path: Path, toy: Any) -> None:
+        entry, (track,) = toy.video("a", [3])
+        columns = {name: array for name, array in track.columns.items() if name != "has_3d"}
+        self.refused(tmp_path, toy, (entry, [replace(track, columns=columns)]), "kp_3d comes without has_3d")
+
+    def test_a_flag_of_two(self, tmp_path: Path, toy: Any) -> None:
+        entry, (track,) = toy.video("a", [3])
+        columns = {**track.columns, "valid": np.array([0, 1, 2], np.uint8)}
+        self.refused(tmp_path, toy, (entry, [replace(track, columns=columns)]), "valid holds 2")
+
+    def test_a_column_that_the_split_does_not_have(self, tmp_path: Path, toy: Any) -> None:
+        entry, (track,) = toy.video("a", [3])
+        columns = {**track.columns, "trans": np.zeros((3, 3))}
+        self.refused(tmp_path, toy, (entry, [replace(track, columns=columns)]), "trans")
+
+    def test_two_tracks_of_one_name(self, tmp_path: Path, toy: Any) -> None:
+        entry, (track,) = toy.video("a", [3])
+        self.refused(tmp_path, toy, (entry, [track, track]), "a track of that name")
+
+    def test_a_track_of_another_video(self, tmp_path: Path, toy: Any) -> None:
+        entry, _ = toy.video("a", [3])
+        self.refused(tmp_path, toy, (entry, [toy.track("b/0", 3)]), "belongs to video 'b'")
+
+    def test_a_committed_video_that_is_not_dropped(self, tmp_path: Path, toy: Any) -> None:
+        toy.write(tmp_path, [toy.video("a", [3])])
+        self.refused(tmp_path, toy, toy.video("a", [4]), "drop it in begin")
+
+    def test_dropping_what_is_not_there(self, tmp_path: Path, toy: Any) -> None:
+        self.refused(tmp_path, toy, toy.video("a", [4]), "cannot drop", drop=["z"])
+
+    def test_other_columns_than_committed(self, tmp_path: Path, toy: Any) -> None:
+        toy.write(tmp_path, [toy.video("a", [3])])
+        with (
+            pytest.raises(CacheError, match="columns"),
+            SplitWriter(tmp_path, "toy/train", columns=["bbox"], plan="p"),
+        ):
+            pass
+
+    def test_another_geometry_than_committed(self, tmp_path: Path, toy: Any) -> None:
+        toy.write(tmp_path, [toy.video("a", [3])])
+        with (
+            pytest.raises(CacheError, match="geometry"),
+            SplitWriter(tmp_path, "toy/train", columns=toy.columns, plan="p", rows_per_shard=64),
+        ):
+            pass
+
+    def test_manifest_entries_of_the_caches_own(self, tmp_path: Path, toy: Any) -> None:
+        with SplitWriter(tmp_path, "toy/train", columns=toy.columns, plan="p") as writer:
+            writer.begin()
+            with pytest.raises(CacheError, match="rows"):
+                writer.commit({"rows": 3})
+
+    @pytest.mark.parametrize("name", ["toy", "toy/train/x", "../x/train", "toy/..", "/etc/x", "toy/.hidden", ""])
+    def test_names_that_lead_elsewhere(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(CacheError, match="no split's name"):
+            SplitWriter(tmp_path, name, columns=["bbox"], plan="p")
+
+    def test_nothing_refused_is_visible(self, tmp_path: Path, toy: Any) -> None:
+        toy.write(tmp_path, [toy.video("a", [3])])
+        before = toy.tree(tmp_path)
+        self.refused(tmp_path, toy, toy.video("a", [4]), "drop it in begin")
+        assert toy.tree(tmp_path) == before
+
+
+def test_a_second_writer_is_told_who_the_first_one_is(tmp_path: Path, toy: Any) -> None:
+    with (
+        SplitWriter(tmp_path, "toy/train", columns=toy.columns, plan="p"),
+        pytest.raises(CacheError, match=f"process {os.getpid()} writing"),
+        SplitWriter(tmp_path, "toy/train", columns=toy.columns, plan="p"),
+    ):
+        pass
+    toy.write(tmp_path, [toy.video("a", [3])])  # and the first has let go
+
+
+def _wait_for_end(pipe: Any) -> None:
+    pipe.recv()
+
+
+def test_a_forked_worker_does_not_keep_the_lock(tmp_path: Path, toy: Any) -> None:
+    fork = multiprocessing.get_context("fork")
+    here, there = fork.Pipe()
+    with SplitWriter(tmp_path, "toy/train", columns=toy.columns, plan="p"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside zarr's idle event loop
+        worker = fork.Process(target=_wait_for_end, args=(there,))
+        worker.start()
+    toy.write(tmp_path, [toy.video("a", [3])])
+    here.send("end")
+    worker.join()
+    assert worker.exitcode == 0
