@@ -6,7 +6,9 @@ and crops go through the network in batches of one fixed size. Decoding runs ahe
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import json
 import queue
 import threading
 import time
@@ -270,23 +272,27 @@ class _Network:
 
     def _load(self) -> tuple[Backbone, dict[str, Any]]:
         if self._loaded is None:
-            import torch
-
-            from pipeline import backbones
-            from pipeline.synthetic import calibration_crops
-
-            standardisation = self._recorded.get("standardisation") if self._recorded is not None else None
-            network, provenance = backbones.load(
-                self._spec.weights,
-                precision=self._spec.precision,
-                calibration=calibration_crops,
-                recorded=standardisation,
-            )
-            device = self._spec.device
-            if device == "auto":
-                device = "cuda" if torch.cuda.is_available() else "cpu"
-            self._loaded = network.to(device), provenance
+            standardisation = (self._recorded or {}).get("standardisation")
+            told = None if standardisation is None else json.dumps(standardisation)
+            self._loaded = _backbone(self._spec.weights, self._spec.precision, self._spec.device, told)
         return self._loaded
+
+
+@functools.lru_cache(maxsize=1)
+def _backbone(
+    weights: WeightsSpec, precision: str, device: str, standardisation: str | None
+) -> tuple[Backbone, dict[str, Any]]:
+    """The network on its device, loaded once for all the splits that a process extracts."""
+    import torch
+
+    from pipeline import backbones
+    from pipeline.synthetic import calibration_crops
+
+    recorded = None if standardisation is None else json.loads(standardisation)
+    network, provenance = backbones.load(weights, precision=precision, calibration=calibration_crops, recorded=recorded)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return network.to(device), provenance
 
 
 def _raw_folder(split: Split, spec: StreamSpec) -> Path:

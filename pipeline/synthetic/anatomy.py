@@ -122,4 +122,4 @@ def _limbs(a: dict[str, Array], side: str, mirrored: int) -> dict[int, Rotation]
 
 
 def _turn(axis: str, angle: Floats) -> Rotation:
-    return Rotation.from_euler(axis, angle)
+    return Rotation.from_euler(axis, angle[:, None])

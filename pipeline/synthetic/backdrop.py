@@ -1,6 +1,7 @@
 """A place to be in: ground, surroundings and shadows, in perspective.  motion -> [pixels] -> raw
 
-Low in contrast, so that the body dominates the picture, and fixed in the world: it moves as the camera does.
+Low in contrast and much alike from place to place, so that the body dominates the picture: the features of a network
+that was never trained average over all of it. Fixed in the world: it moves as the camera does.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any, Final
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from pipeline.synthetic.camera import Camera
 
@@ -21,7 +23,7 @@ TEXTURE_PX: Final = 512
 TILE_M: Final = 6.0  # one ground texture covers this square, then repeats
 HAZE_M: Final = 14.0  # beyond about this distance the ground fades into the surroundings
 COARSE: Final = 2  # the backdrop is painted at a half of the resolution: it has no detail to lose
-SHADOW: Final = 0.38  # how much light a shadow takes away
+SHADOW: Final = 0.2  # how much light a shadow takes away
 SHADOW_COARSE: Final = 4
 
 
@@ -30,9 +32,9 @@ class Backdrop:
 
     def __init__(self, rng: np.random.Generator) -> None:
         hue = rng.uniform(0, 1)
-        self._ground = _floor(rng, _tone(hue, rng.uniform(0.04, 0.14), rng.uniform(0.42, 0.58)))
-        self._around = _surroundings(rng, _tone(hue + rng.uniform(-0.1, 0.1), rng.uniform(0.03, 0.12), rng.uniform(0.55, 0.75)))
-        azimuth, elevation = rng.uniform(-np.pi, np.pi), np.radians(rng.uniform(50, 75))
+        self._ground = _floor(rng, _tone(hue, rng.uniform(0.01, 0.05), rng.uniform(0.51, 0.54)))
+        self._around = _surroundings(rng, _tone(hue, rng.uniform(0.01, 0.05), rng.uniform(0.55, 0.58)))
+        azimuth, elevation = rng.uniform(-np.pi, np.pi), np.radians(rng.uniform(60, 80))
         self.to_light = np.array(
             [np.cos(elevation) * np.sin(azimuth), np.sin(elevation), np.cos(elevation) * np.cos(azimuth)]
         )
@@ -49,7 +51,7 @@ class Backdrop:
         """The picture with the shadows of bodies (N, 3) m on the ground: a new array."""
         fallen = verts - self.to_light * (verts[:, 1:2] / self.to_light[1])
         pixels = camera_project(camera, frame, fallen)
-        coarse = np.round(pixels / SHADOW_COARSE).astype(np.int64)
+        coarse = np.floor((pixels + 0.5) / SHADOW_COARSE).astype(np.int64)
         size = (picture.shape[0] // SHADOW_COARSE + 1, picture.shape[1] // SHADOW_COARSE + 1)
         held = coarse[((coarse >= 0) & (coarse < (size[1], size[0]))).all(axis=1)]
         mask = np.zeros(size, np.float32)
@@ -72,7 +74,7 @@ class Backdrop:
         down = np.minimum(rays[..., 1], -1e-4)
         along = -eye[1] / down
         ground = self._look_down(eye[0] + along * rays[..., 0], eye[2] + along * rays[..., 2])
-        haze = 1 / (1 + np.exp((along * far - HAZE_M) / 2.5))
+        haze = expit((HAZE_M - along * far) / 2.5)
         share = np.where(rays[..., 1] < 0, haze, 0)[..., None].astype(np.float32)
         picture = ground * share + around * (1 - share)
         return np.asarray(cv2.resize(picture, (camera.width, camera.height), interpolation=cv2.INTER_LINEAR))
@@ -92,27 +94,28 @@ class Backdrop:
 def camera_project(camera: Camera, frame: int, points: Floats) -> NDArray[np.float64]:
     """(N, 3) m in the world -> (N, 2) px in one frame."""
     still = Camera(camera.width, camera.height, camera.intrinsics, camera.extrinsics[frame : frame + 1])
-    return still.project(points[None])[0]
+    return np.asarray(still.project(points[None])[0])
 
 
 def _floor(rng: np.random.Generator, tone: Floats) -> Picture:
     """Boards or tiles of slightly different shades with joints between them, and grain; repeats without a seam."""
     n = int(rng.choice([4, 6, 8, 12]))
-    shades = rng.uniform(0.93, 1.07, (n, n) if rng.random() < 0.5 else (1, n))
+    shades = rng.uniform(0.98, 1.02, (n, n) if rng.random() < 0.5 else (1, n))
     floor = cv2.resize(shades.astype(np.float32), (TEXTURE_PX, TEXTURE_PX), interpolation=cv2.INTER_NEAREST)
-    step = TEXTURE_PX // n
-    for axis, joints in ((1, True), (0, shades.shape[0] > 1)):
-        if joints:
-            floor[(np.arange(TEXTURE_PX) % step < 3) if axis == 0 else slice(None), ...] *= 0.88 if axis == 0 else 1
-            floor[:, (np.arange(TEXTURE_PX) % step < 3) if axis == 1 else slice(0, 0)] *= 0.88
-    return np.asarray((floor * _grain(rng, 0.05))[..., None] * tone, np.float32)
+    joint = np.where(np.arange(TEXTURE_PX) % (TEXTURE_PX // n) < 3, np.float32(0.94), np.float32(1))
+    floor *= joint
+    if len(shades) > 1:  # tiles; boards have no joints across
+        floor *= joint[:, None]
+    return np.asarray((floor * _grain(rng, 0.02))[..., None] * tone, np.float32)
 
 
 def _surroundings(rng: np.random.Generator, tone: Floats) -> Picture:
     """A panorama: brighter above, soft upright shapes around the horizon."""
-    rows = np.linspace(1.15, 0.85, TEXTURE_PX, dtype=np.float32)[:, None]
-    columns = cv2.resize(rng.uniform(0.88, 1.08, (1, 24)).astype(np.float32), (TEXTURE_PX, 1), interpolation=cv2.INTER_CUBIC)
-    return np.asarray(np.clip((rows * columns * _grain(rng, 0.06))[..., None] * tone, 0, 1), np.float32)
+    rows = np.linspace(1.04, 0.96, TEXTURE_PX, dtype=np.float32)[:, None]
+    columns = cv2.resize(
+        rng.uniform(0.98, 1.02, (1, 24)).astype(np.float32), (TEXTURE_PX, 1), interpolation=cv2.INTER_CUBIC
+    )
+    return np.asarray(np.clip((rows * columns * _grain(rng, 0.02))[..., None] * tone, 0, 1), np.float32)
 
 
 def _grain(rng: np.random.Generator, contrast: float) -> NDArray[np.float32]:

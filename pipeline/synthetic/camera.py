@@ -16,8 +16,10 @@ from scipy.ndimage import gaussian_filter1d
 Array = NDArray[np.float64]
 Floats = NDArray[np.floating[Any]]
 
-MARGIN: Final = 0.05  # of the picture's sides, kept free around the joints when a view is framed
-FOLLOW_S: Final = 0.5  # sigma over time of a hand-held camera that follows
+MARGIN: Final = 0.2  # of the picture's sides, kept free around people, so that their crops stay inside the picture
+ORBIT: Final = 15.0  # degrees to either side that a hand-held camera walks around people
+GOES_FAR_M: Final = 1.2  # a camera that stands still has people in view who move no further than this
+FOLLOW_FRAMES: Final = 12  # sigma over time of a hand-held camera that follows people
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,28 +62,30 @@ def look_at(position: Floats, target: Floats, roll: Floats) -> Array:
 
 def frame_people(
     rng: np.random.Generator,
-    joints: Array,
+    points: Array,
     *,
     heading: float,
     width: int,
     height: int,
     hand_held: bool,
-    turn: float = 55.0,
+    turn: float = 30.0,
 ) -> Camera:
-    """A camera that has all people in view: joints (T, N, 3) m of all of them; `heading` in rad is where they face.
+    """A camera that has all people in view: `points` (T, N, 3) m; `heading` in rad is where they face.
 
-    It stands up to `turn` degrees to the side of frontal, 1 to 1.6 m high. A hand-held one walks along and sways; the other
-    stands still unless the people go further than a standing camera would reasonably be set up for: then it is moved along.
+    It stands up to `turn` degrees to the side of frontal, 1 to 1.6 m high. A hand-held one walks along and around
+    them, and sways; another stands still, unless the people go far: then it is moved along.
     """
-    n_frames = len(joints)
-    centre = (joints.min(axis=1) + joints.max(axis=1)) / 2
+    n_frames = len(points)
+    centre = (points.min(axis=1) + points.max(axis=1)) / 2
     travelled = np.linalg.norm(np.ptp(centre[:, [0, 2]], axis=0))
-    followed = gaussian_filter1d(centre, n_frames / 4 if not hand_held else 12, axis=0, mode="nearest")
+    followed = gaussian_filter1d(centre, FOLLOW_FRAMES if hand_held else n_frames / 4, axis=0, mode="nearest")
     middle = (centre.min(axis=0) + centre.max(axis=0)) / 2
-    target = followed if hand_held or travelled > 1.2 else np.repeat(middle[None], n_frames, axis=0)
+    target = followed if hand_held or travelled > GOES_FAR_M else np.repeat(middle[None], n_frames, axis=0)
     target = np.column_stack([target[:, 0], np.full(n_frames, middle[1]), target[:, 2]])
     sway = _sway(rng, n_frames, 1.0 if hand_held else 0.0)
-    azimuth = heading + np.radians(rng.uniform(-turn, turn)) + 0.1 * sway[:, 0]
+    half_turn = np.linspace(0, np.pi, n_frames) * rng.choice([-1, 1]) + rng.uniform(0, np.pi)
+    orbit = ORBIT * rng.uniform(0.4, 1) * np.sin(half_turn)
+    azimuth = heading + np.radians(rng.uniform(-turn, turn) + (orbit if hand_held else 0)) + 0.05 * sway[:, 0]
     eye_height = rng.uniform(1.0, 1.6) + 0.04 * sway[:, 1]
     focal = rng.uniform(1.15, 1.6) * max(width, height)
     principal = np.array([width - 1, height - 1]) / 2 + rng.uniform(-2, 2, 2)
@@ -94,16 +98,16 @@ def frame_people(
         position = target + distance * direction
         position[:, 1] = eye_height
         camera = Camera(width, height, intrinsics, look_at(position, aim, roll))
-        if _in_view(camera, joints):
+        if _in_view(camera, points):
             return camera
         distance *= 1.04
 
 
-def _in_view(camera: Camera, joints: Array) -> bool:
-    if camera.to_camera(joints)[..., 2].min() < 0.6:
+def _in_view(camera: Camera, points: Array) -> bool:
+    if camera.to_camera(points)[..., 2].min() < 0.6:
         return False
     inset = MARGIN * np.array([camera.width, camera.height])
-    pixels = camera.project(joints)
+    pixels = camera.project(points)
     return bool((pixels >= inset).all() and (pixels <= np.array([camera.width, camera.height]) - 1 - inset).all())
 
 

@@ -26,6 +26,7 @@ Array = NDArray[np.float64]
 SMOOTHING_S: Final = 0.05  # sigma over time: a muscle does not change its mind within a frame
 BLEND_S: Final = 0.6  # from one action to the next
 ACTION_S: Final = (1.6, 3.2)  # an action lasts between these before the next begins
+FOOT_HOLD: Final = 0.7  # how much of a turn of the pelvis the feet do not follow
 GRIP_M: Final = 0.008  # how much higher than the lowest point a point of the sole may be and still bear weight
 
 
@@ -44,7 +45,7 @@ class Motion:
 
 def random_betas(rng: np.random.Generator) -> Array:
     """(10,) shape parameters of a person one may meet."""
-    return np.asarray(np.clip(rng.normal(0, 0.9, 10), -2, 2))
+    return np.asarray(np.clip(rng.normal(0, 0.7, 10), -2, 2))
 
 
 def perform(
@@ -54,24 +55,27 @@ def perform(
     n_frames: int,
     fps: float,
     betas: Array,
+    facing: float,
     actions: Sequence[str] | None = None,
 ) -> Motion:
     """A new motion: actions drawn from `actions` (all of them by default), each with its own tempo and amplitude.
 
-    It begins at the origin of the ground with a random heading. Where feet bear weight they do not slide: the body
-    moves over them, which is how a walk gets anywhere.
+    It begins at the origin of the ground, facing about `facing` (rad; 0 is +z, pi / 2 is +x). Where feet bear weight
+    they do not slide: the body moves over them, which is how a walk gets anywhere.
     """
     t = np.arange(n_frames) / fps
     chosen, angles, hop = _choreograph(t, rng, tuple(actions or ACTIONS))
     sigma = SMOOTHING_S * fps
-    angles = gaussian_filter1d(anatomy.within_limits(_level_feet(angles)), sigma, axis=0, mode="nearest")
-    heading = rng.uniform(-np.pi, np.pi) + _wander(t, rng, np.radians(15))
+    angles = gaussian_filter1d(anatomy.within_limits(_keep_footing(angles)), sigma, axis=0, mode="nearest")
+    heading = facing + _wander(t, rng, np.radians(12))
     pose = anatomy.to_smpl(angles, heading)
     trans = _stand(body, betas, pose, hop, sigma)
     return Motion(fps, chosen, angles, pose, betas, trans, heading)
 
 
-def _choreograph(t: Array, rng: np.random.Generator, repertoire: tuple[str, ...]) -> tuple[tuple[str, ...], Array, Array]:
+def _choreograph(
+    t: Array, rng: np.random.Generator, repertoire: tuple[str, ...]
+) -> tuple[tuple[str, ...], Array, Array]:
     """Names, angles (T, D) and height above the ground (T,) of a sequence of actions, blended into each other."""
     duration = float(t[-1] - t[0])
     n_actions = max(1, round(duration / rng.uniform(*ACTION_S)))
@@ -90,21 +94,23 @@ def _choreograph(t: Array, rng: np.random.Generator, repertoire: tuple[str, ...]
 
 
 def _filled(curves: Curves, t: Array, rng: np.random.Generator) -> Array:
-    """Curves -> (T, D) degrees: what an action leaves alone is relaxed; the person's own posture; sometimes mirrored."""
+    """Curves -> (T, D) degrees: the rest is relaxed, posture is personal, and half of the time sides are exchanged."""
     angles = anatomy.relaxed(len(t)) + rng.normal(0, 1.5, len(anatomy.DOFS))
     for name, curve in curves.items():
         angles[:, anatomy.INDEX[name]] = curve
     return anatomy.mirror(angles) if rng.random() < 0.5 else angles
 
 
-def _level_feet(angles: Array) -> Array:
-    """Ankle angles from the pitch of the feet: what hip, knee and pelvis turn the foot by, the ankle turns it back."""
-    level = angles.copy()
-    pitch = angles[:, anatomy.INDEX["pelvis_pitch"]]
-    for side in "lr":
-        flex, knee = angles[:, anatomy.INDEX[f"{side}_flex"]], angles[:, anatomy.INDEX[f"{side}_knee"]]
-        level[:, anatomy.INDEX[f"{side}_ankle"]] += pitch - flex + knee
-    return level
+def _keep_footing(angles: Array) -> Array:
+    """Thighs against the vertical and feet against the ground -> angles of hips and ankles, (T, D) degrees."""
+    column = {name: angles[:, i] for name, i in anatomy.INDEX.items()}
+    out = angles.copy()
+    for side, sign in (("l", 1), ("r", -1)):
+        out[:, anatomy.INDEX[f"{side}_ankle"]] += column[f"{side}_knee"] - column[f"{side}_flex"]
+        out[:, anatomy.INDEX[f"{side}_flex"]] += column["pelvis_pitch"]
+        out[:, anatomy.INDEX[f"{side}_abduct"]] -= sign * column["pelvis_roll"]
+        out[:, anatomy.INDEX[f"{side}_turnout"]] -= sign * FOOT_HOLD * column["pelvis_yaw"]
+    return out
 
 
 def _stand(body: SmplArrays, betas: Array, pose: Array, hop: Array, sigma: float) -> Array:
@@ -134,7 +140,9 @@ def sole_vertices(body: SmplArrays) -> NDArray[np.intp]:
 
 def _wander(t: Array, rng: np.random.Generator, amplitude: float) -> Array:
     """A slow, smooth change of direction, rad."""
-    return np.asarray(amplitude * rng.uniform(0.2, 1) * np.sin(2 * np.pi * (rng.uniform(0.08, 0.25) * t + rng.uniform())))
+    return np.asarray(
+        amplitude * rng.uniform(0.2, 1) * np.sin(2 * np.pi * (rng.uniform(0.08, 0.25) * t + rng.uniform()))
+    )
 
 
 def _smoothstep(x: NDArray[Any]) -> Array:

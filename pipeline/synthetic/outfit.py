@@ -1,8 +1,8 @@
 """What people wear: a colour for each face of the body.  motion -> [pixels] -> raw
 
-Everyone wears a sports kit with the sides told apart: the left arm blue, the right one orange, the left leg green, the right
-one purple, lighter towards hand and foot; front and back of the shirt differ. Shades differ from person to person, hues
-hardly: so that what a limb does can be read off a small picture, even by a network that was never trained.
+Everyone wears a sports kit with the sides told apart: the left arm blue, the right one orange, the left leg green, the
+right one purple, lighter towards hand and foot; front and back of the shirt differ. From one to the next shades differ,
+hues hardly, so that what a limb does can be read off a small picture, even by a network that was never trained.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.synthetic.skinning import VERTEX_JOINTS
+from pipeline.synthetic.body import VERTEX_IDS
 
 if TYPE_CHECKING:
     from pipeline.assets import SmplArrays
@@ -38,8 +38,8 @@ _KIT: Final = {
     "right glove": ((0.00, 0.90, 0.52), (21, 23)),
 }
 _HEAD: Final = (12, 15)
-_SKIN: Final = ((0.065, 0.32, 0.94), (0.06, 0.45, 0.78), (0.055, 0.55, 0.55), (0.05, 0.55, 0.38))
-_HAIR: Final = ((0.08, 0.6, 0.16), (0.07, 0.65, 0.33), (0.11, 0.6, 0.62), (0.02, 0.7, 0.32))
+_SKIN: Final = ((0.065, 0.34, 0.90), (0.06, 0.42, 0.78), (0.055, 0.50, 0.64), (0.05, 0.52, 0.52))
+_HAIR: Final = ((0.08, 0.6, 0.16), (0.07, 0.65, 0.30), (0.09, 0.6, 0.42), (0.02, 0.7, 0.30))
 
 
 def dress(body: SmplArrays, rng: np.random.Generator) -> Colours:
@@ -54,7 +54,9 @@ def dress(body: SmplArrays, rng: np.random.Generator) -> Colours:
     return colours
 
 
-def _letter_shirt(body: SmplArrays, part: NDArray[Any], centre: NDArray[Any], colours: Colours, rng: np.random.Generator) -> None:
+def _letter_shirt(
+    body: SmplArrays, part: NDArray[Any], centre: NDArray[Any], colours: Colours, rng: np.random.Generator
+) -> None:
     """A dark back and a coloured band across the chest: front, back and twist of the trunk can be told."""
     shirt = np.isin(part, _KIT["shirt"][1])
     rest = np.asarray(body.J_regressor @ body.v_template)
@@ -64,21 +66,23 @@ def _letter_shirt(body: SmplArrays, part: NDArray[Any], centre: NDArray[Any], co
     colours[band] = _shade((0.97, 0.70, 0.80), rng)
 
 
-def _paint_head(body: SmplArrays, part: NDArray[Any], centre: NDArray[Any], colours: Colours, rng: np.random.Generator) -> None:
+def _paint_head(
+    body: SmplArrays, part: NDArray[Any], centre: NDArray[Any], colours: Colours, rng: np.random.Generator
+) -> None:
     head = np.isin(part, _HEAD)
     colours[head] = _shade(_SKIN[rng.integers(len(_SKIN))], rng)
-    nose, left_ear, right_ear = (np.asarray(body.v_template)[VERTEX_JOINTS[n]] for n in ("nose", "lear", "rear"))
+    nose, left_ear, right_ear = (np.asarray(body.v_template)[VERTEX_IDS[n]] for n in ("nose", "lear", "rear"))
     ears = (left_ear + right_ear) / 2
     brow = nose[1] + 0.055 - 0.05 * (centre[:, 2] - ears[2]) / max(nose[2] - ears[2], 0.01)
     behind = (centre[:, 2] < ears[2] - 0.005) & (centre[:, 1] > nose[1] - 0.05)
     colours[head & (behind | (centre[:, 1] > brow + 0.02))] = _shade(_HAIR[rng.integers(len(_HAIR))], rng)
     for eye in ("leye", "reye"):
-        distance = np.linalg.norm(centre - np.asarray(body.v_template)[VERTEX_JOINTS[eye]], axis=1)
-        colours[head & (distance < 0.016)] = 0.08
+        distance = np.linalg.norm(centre - np.asarray(body.v_template)[VERTEX_IDS[eye]], axis=1)
+        colours[head & (distance < 0.013)] = 0.08
 
 
 def _shade(hsv: tuple[float, float, float], rng: np.random.Generator) -> tuple[float, float, float]:
     """A colour near the given one."""
-    hue = (hsv[0] + rng.uniform(-0.015, 0.015)) % 1
-    saturation, value = (float(np.clip(c * rng.uniform(0.88, 1.12), 0, 1)) for c in hsv[1:])
+    hue = (hsv[0] + rng.uniform(-0.005, 0.005)) % 1
+    saturation, value = (float(np.clip(c * rng.uniform(0.96, 1.04), 0, 1)) for c in hsv[1:])
     return colorsys.hsv_to_rgb(hue, saturation, value)

@@ -1,8 +1,8 @@
 """A z-buffer in NumPy: triangles -> which one is seen at each sample.  motion -> [pixels] -> raw
 
 All triangles at once, no loop over them: every triangle is spread over the samples of its bounding box, those inside it
-compete for their sample by depth. A body of 13,776 faces, 200 px high, takes about 10 ms; triangles are small, so little
-of the bounding boxes is wasted.
+compete for their sample by depth. Triangles of a body are small, so little of the bounding boxes is wasted:
+13,776 faces, 200 px high, take about 10 ms.
 """
 
 from __future__ import annotations
@@ -29,42 +29,47 @@ class Samples(NamedTuple):
 def rasterise(corners: Floats, inverse_depth: Floats, width: int, height: int) -> Samples:
     """Triangles over a grid whose samples lie at whole numbers 0 .. width - 1, 0 .. height - 1.
 
-    corners (F, 3, 2) in sample coordinates, inverse_depth (F, 3) in 1 / m. Triangles turned away (counter-clockwise in a
-    y-down picture of outward-oriented faces) are left out, as are those that reach behind the camera.
+    corners (F, 3, 2) in sample coordinates, inverse_depth (F, 3) in 1 / m. Triangles turned away (clockwise to the
+    viewer; faces are outward-oriented) are left out, as are those that reach nearer than `NEAR_M`.
     """
-    area = _cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    low = np.maximum(np.ceil(corners.min(axis=1)), 0).astype(np.int64)
-    high = np.minimum(np.floor(corners.max(axis=1)), (width - 1, height - 1)).astype(np.int64)
+    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
+    area = _cross(b - a, c - a)  # negative for a face that looks at the viewer, since y points down
+    low = np.maximum(np.ceil(np.minimum(np.minimum(a, b), c)), 0).astype(np.int64)
+    high = np.minimum(np.floor(np.maximum(np.maximum(a, b), c)), (width - 1, height - 1)).astype(np.int64)
     extent = np.maximum(high - low + 1, 0)
     in_front = ((inverse_depth > 0) & (inverse_depth < 1 / NEAR_M)).all(axis=1)
-    drawn = np.flatnonzero((area < -1e-9) & in_front & (extent.prod(axis=1) > 0))
-    face, x, y = _spread(drawn, low[drawn], extent[drawn])
-    bary = _barycentric(corners, area, face, x, y)
-    inside = np.flatnonzero((bary >= 0).all(axis=1))
-    face, x, y, bary = face[inside], x[inside], y[inside], bary[inside]
-    nearness = (bary * inverse_depth[face]).sum(axis=1).astype(np.float32)  # 1 / depth is linear in the picture
-    return _nearest(face, y * width + x, bary, nearness, (height, width))
+    drawn = np.flatnonzero((area < -1e-9) & in_front & (extent[:, 0] * extent[:, 1] > 0))
+    low = low[drawn]
+    fragment, x, y = _spread(extent[drawn])
+    bary = [
+        _edge(p[drawn], q[drawn], area[drawn], low, fragment, x, y) for p, q in ((b, c), (c, a), (a, b))
+    ]  # corner by corner
+    inside = np.flatnonzero((bary[0] >= 0) & (bary[1] >= 0) & (bary[2] >= 0))
+    fragment, bary = fragment[inside], [weight[inside] for weight in bary]
+    inverse = inverse_depth[drawn].astype(np.float32)
+    nearness = sum(w * inverse[fragment, i] for i, w in enumerate(bary))  # 1 / depth is linear in the picture
+    place = (low[fragment, 1] + y[inside]) * width + low[fragment, 0] + x[inside]
+    return _nearest(drawn[fragment], place, np.stack(bary, axis=1), np.asarray(nearness, np.float32), (height, width))
 
 
-def _spread(drawn: Ints, low: Ints, extent: Ints) -> tuple[Ints, Ints, Ints]:
-    """Every sample of every face's bounding box: face, x and y, each (N,)."""
-    counts = extent.prod(axis=1)
-    face = np.repeat(drawn, counts)
-    within = np.arange(len(face)) - np.repeat(np.cumsum(counts) - counts, counts)
-    row, column = np.divmod(within, np.repeat(extent[:, 0], counts))
-    return face, column + np.repeat(low[:, 0], counts), row + np.repeat(low[:, 1], counts)
+def _spread(extent: Ints) -> tuple[Ints, Ints, Ints]:
+    """Every sample of every bounding box: whose it is, and x and y from the box's corner; each (N,)."""
+    counts = extent[:, 0] * extent[:, 1]
+    owner = np.repeat(np.arange(len(counts)), counts)
+    within = (np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)).astype(np.int32)
+    y, x = np.divmod(within, np.repeat(extent[:, 0].astype(np.int32), counts))
+    return owner, x, y
 
 
-def _barycentric(corners: Floats, area: Floats, face: Ints, x: Ints, y: Ints) -> NDArray[np.float32]:
-    """(N, 3) weights of the corners at samples (x, y): linear functions of both, negative outside the face."""
-    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
-    across = np.stack([b[:, 1] - c[:, 1], c[:, 1] - a[:, 1], a[:, 1] - b[:, 1]], axis=1)
-    down = np.stack([c[:, 0] - b[:, 0], a[:, 0] - c[:, 0], b[:, 0] - a[:, 0]], axis=1)
-    start = np.stack([_cross(b, c), _cross(c, a), _cross(a, b)], axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):  # faces without area are not drawn
-        linear = np.stack([across, down, start], axis=1) / area[:, None, None]
-    used = linear[face]  # float64: `start` is large, and its error would move edges
-    return (used[:, 0] * x[:, None] + used[:, 1] * y[:, None] + used[:, 2]).astype(np.float32)
+def _edge(p: Floats, q: Floats, area: Floats, low: Ints, owner: Ints, x: Ints, y: Ints) -> NDArray[np.float32]:
+    """(N,) weight of the corner opposite to the edge p-q: linear in x and y, 0 on the edge, negative outside.
+
+    Counted from each box's corner: so near, float32 is exact enough.
+    """
+    start = _cross(p - low, q - low) / area
+    across, down = (p[:, 1] - q[:, 1]) / area, (q[:, 0] - p[:, 0]) / area
+    table = np.stack([start, across, down], axis=1).astype(np.float32)[owner]
+    return np.asarray(table[:, 0] + table[:, 1] * x.astype(np.float32) + table[:, 2] * y.astype(np.float32))
 
 
 def _nearest(face: Ints, place: Ints, bary: Floats, nearness: Floats, shape: tuple[int, int]) -> Samples:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from pipeline.skeletons import JOINTS, VERTEX_JOINTS
+from pipeline.skeletons import JOINTS, convert
+from pipeline.synthetic.body import VERTEX_IDS
 
 if TYPE_CHECKING:
     from pipeline.assets import SmplArrays
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 Floats = NDArray[np.floating[Any]]
 
+_SURFACE_POINTS: Final = [VERTEX_IDS[n.removeprefix("vertex_")] for n in JOINTS["smpl54"] if n.startswith("vertex_")]
 CHUNK: Final = 64  # frames skinned at a time: 64 x 6890 x 12 numbers are 42 MB
 
 
@@ -36,7 +38,9 @@ def rest_joints(body: SmplArrays, betas: Floats) -> Array:
     return np.asarray(body.J_regressor @ _shaped(body, betas), np.float64)
 
 
-def skin(body: SmplArrays, betas: Floats, pose: Floats, trans: Floats, vertices: NDArray[np.intp] | None = None) -> Skinned:
+def skin(
+    body: SmplArrays, betas: Floats, pose: Floats, trans: Floats, vertices: NDArray[np.intp] | None = None
+) -> Skinned:
     """Pose a body of one shape.
 
     betas (10,), pose (T, 72) axis-angle in rad, trans (T, 3) m; `vertices` restricts the result to V of the 6890.
@@ -63,12 +67,12 @@ def skin(body: SmplArrays, betas: Floats, pose: Floats, trans: Floats, vertices:
 
 
 def spin49(body: SmplArrays, skinned: Skinned) -> Array:
-    """The 49 joints of `pipeline.skeletons` from a fully skinned body, (T, 49, 3): by name, as DATASETS says."""
+    """The joints of `pipeline.skeletons`' spin49 of a fully skinned body, (T, 49, 3) m."""
     verts = skinned.verts
-    surface = verts[:, list(VERTEX_JOINTS.values())]
+    surface = verts[:, _SURFACE_POINTS]
     regressed = body.J_regressor_extra @ verts
     smpl54 = np.concatenate([skinned.joints, surface, regressed], axis=1)
-    return smpl54[:, SPIN49_IN_SMPL54]
+    return np.asarray(convert(smpl54, source="smpl54", target="spin49"), np.float64)
 
 
 def _shaped(body: SmplArrays, betas: Floats) -> Array:
