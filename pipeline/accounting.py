@@ -21,6 +21,7 @@ class VideoAccount:
     dropped: Counter[str] = field(default_factory=Counter)  # reason -> person-frames
     tracks_kept: int = 0
     tracks_dropped: Counter[str] = field(default_factory=Counter)  # reason -> tracks
+    other_split: bool = False  # only its label says so: looked at, and not of this split
     set_aside: str = ""  # the reason, when the whole video cannot be used
     message: str = ""  # the full sentence for that
     notes: list[str] = field(default_factory=list)  # differences that cost no frame, or explain a reason
@@ -63,6 +64,7 @@ class VideoAccount:
             "dropped": dict(sorted(self.dropped.items())),
             "tracks_kept": self.tracks_kept,
             "tracks_dropped": dict(sorted(self.tracks_dropped.items())),
+            "other_split": self.other_split,
             "set_aside": self.set_aside,
             "message": self.message,
             "notes": list(self.notes),
@@ -91,7 +93,8 @@ class Accounting:
         return len(self._accounts)
 
     def totals(self) -> dict[str, Any]:
-        """Counts over all videos, ready for the manifest."""
+        """Counts over all videos of the split, ready for the manifest."""
+        of_this_split = sum(1 for a in self if not a.other_split)
         dropped: Counter[str] = Counter()
         tracks_dropped: Counter[str] = Counter()
         aside: Counter[str] = Counter()
@@ -112,9 +115,9 @@ class Accounting:
                 "dropped": dict(sorted(tracks_dropped.items())),
             },
             "videos": {
-                "found": len(self),
+                "found": of_this_split,
                 "kept": kept,
                 "set_aside": dict(sorted(aside.items())),
-                "without_tracks": len(self) - kept - sum(aside.values()),
+                "without_tracks": of_this_split - kept - sum(aside.values()),
             },
         }

@@ -115,13 +115,13 @@ class TrainConfig:
             evaluation=("3dpw/test",),
             stride=8,
             batch_size=16,
-            iterations=20,
-            epochs=3,
+            iterations=30,
+            epochs=8,
             lr_generator=1e-4,  # there are few steps
             hidden_size=256,
             disc_size=128,
             attention_size=128,
-            checkpoint_every=20,
+            checkpoint_every=30,
             device="cpu",
         )
         return replace(small, **changes)

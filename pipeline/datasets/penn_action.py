@@ -67,7 +67,7 @@ class PennAction(Dataset):
             raise RawDataError(file, "file", expected="labels", found="pictures alone", do=UNPACK, reason="no_label")
         label = load_mat(file, ("x", "y", "visibility", "train"), optional=("nframes", "dimensions"))
         if _split(file, label["train"]) != split:
-            account.notes.append("other split")
+            account.other_split = True
             return []
         stored = _keypoints(file, label)
         account.found = len(stored)

@@ -49,3 +49,11 @@ def test_totals_add_up_over_videos() -> None:
     totals = accounting.totals()
     assert totals["frames"] == {"found": 9, "kept": 5, "dropped": {"no_picture": 4}}
     assert totals["videos"] == {"found": 3, "kept": 1, "set_aside": {"bad_label_file": 1}, "without_tracks": 1}
+
+
+def test_a_video_of_another_split_is_not_found_in_this_one() -> None:
+    accounting = Accounting()
+    accounting.video("a").keep_track(0)
+    accounting.video("b").other_split = True
+    videos = accounting.totals()["videos"]
+    assert (videos["found"], videos["kept"], videos["without_tracks"]) == (1, 1, 0)
