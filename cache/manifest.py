@@ -91,15 +91,16 @@ def read_manifest(file: Path) -> dict[str, Any] | None:
     again = "Restore it from a copy, or remove the folder and make it again."
     try:
         manifest = json.loads(text)
+        written_as = manifest["format"]
         body = {key: value for key, value in manifest.items() if key != "digest"}
         intact = manifest["digest"] == sha256(canonical(body))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CacheError.at(file, expected="a manifest in JSON", found=f"something else ({error})", do=again) from error
+    if written_as != FORMAT:  # first: another format may have another digest
+        found = f"format {written_as!r}"
+        raise CacheError.at(file, expected=f"format {FORMAT!r}", found=found, do="Use the version that wrote it.")
     if not intact:
         raise CacheError.at(file, expected="its own digest to match", found="changed content", do=again)
-    if manifest.get("format") != FORMAT:
-        found = f"format {manifest.get('format')!r}"
-        raise CacheError.at(file, expected=f"format {FORMAT!r}", found=found, do="Use the version that wrote it.")
     return dict(manifest)
 
 

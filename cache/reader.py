@@ -174,7 +174,7 @@ class Split:
     def read(
         self,
         windows: ArrayLike,
-        stream: str | None = None,
+        stream: str | None = "resnet50",
         fields: Sequence[str] | None = None,
         dtype: DTypeLike = "float32",
         out: Mapping[str, Array] | None = None,
@@ -183,7 +183,7 @@ class Split:
 
         Args:
             windows: (B, 2) of [start, stop) rows, all of one length T, each within one track.
-            stream: where `features` come from; None: labels only.
+            stream: where `features` come from; None: labels only. Not looked at when `fields` leaves features out.
             fields: only these: `features`, `kp_2d`, `kp_3d`, `theta`, `w_3d`, `w_smpl`, `valid`, or the name of any
                 other column, as stored. None: all of the seven.
             dtype: of the features; labels are float32.
@@ -199,10 +199,10 @@ class Split:
         """
         starts, seqlen, crop_scale = self._checked(np.asarray(windows))
         shape = (len(starts), seqlen)
-        source = None if stream is None else self._stream(stream)
+        wanted = self._fields(fields, stream)
+        source = self._stream(stream) if stream is not None and "features" in wanted else None
         if source is not None:
             source.require(starts, seqlen)
-        wanted = self._fields(fields, source)
         if out is not None and (strange := sorted(out.keys() - set(wanted))):
             raise ValueError(f"buffers for {strange}, which are not among the fields {wanted}")
         held: dict[str, Array | None] = {}
@@ -246,13 +246,13 @@ class Split:
                 )
         return starts, seqlen, self._tables["track_crop_scale"][track] if len(starts) else np.zeros(0)
 
-    def _fields(self, fields: Sequence[str] | None, source: StreamRows | None) -> list[str]:
+    def _fields(self, fields: Sequence[str] | None, stream: str | None) -> list[str]:
         if fields is None:
-            return [*(("features",) if source else ()), *labels.FIELDS]
+            return [*(() if stream is None else ("features",)), *labels.FIELDS]
         if isinstance(fields, str):
             raise TypeError(f"fields must be a sequence of names, not the text {fields!r}")
         for name in fields:
-            if name == "features" and source is None:
+            if name == "features" and stream is None:
                 raise ValueError(f"{self.name}: features are asked for without a stream; there are: {self.streams}")
             if name not in ("features", *labels.FIELDS, *self.columns):
                 raise CacheError(f"{self.name}: no field or column {name!r}; columns: {', '.join(self.columns)}")
@@ -279,7 +279,10 @@ class Split:
             commit = manifest.load(place)
             if commit is None:
                 there = ", ".join(self.streams) or "none"
-                raise CacheError(f"{self.name}: no feature stream {stream!r}; there are: {there}. Extract it first.")
+                raise CacheError(
+                    f"{self.name}: no feature stream {stream!r}; there are: {there}. "
+                    "Extract it first, or read labels only (stream=None)."
+                )
             self._streams[stream] = StreamRows(self.name, stream, commit, before)
         return self._streams[stream]
 

@@ -99,7 +99,10 @@ def _verify_split(place: Place, findings: _Findings) -> None:
     if commit is None:
         return
     findings.splits += 1
-    _verify_arrays(commit, {name: COLUMNS[name] for name in commit.manifest["shards"]}, findings)
+    if unknown := sorted(commit.manifest["shards"].keys() - COLUMNS.keys()):
+        findings.problems.append(f"{place.manifest}: names columns that this version does not know: {unknown}")
+    known_columns = {name: COLUMNS[name] for name in commit.manifest["shards"] if name in COLUMNS}
+    _verify_arrays(commit, known_columns, findings)
     try:
         tables = Tables.from_files(commit.files)
         findings.problems += [f"{place.home}: {problem}" for problem in _table_problems(tables, commit)]

@@ -103,7 +103,7 @@ def test_an_amass_motion_becomes_windows_of_theta(tmp_path: Path) -> None:
     split = into_cache("amass", "train", tmp_path / "raw", tmp_path / "cache")
     windows = split.windows(seqlen=16, stride=16)
     assert len(windows) == 126 // 16
-    batch = split.read(windows)
+    batch = split.read(windows, stream=None)
     stored = np.load(file)["poses"]
     np.testing.assert_allclose(batch["theta"][0, 0, 3:69], stored[0, :66], atol=1e-6)
     np.testing.assert_allclose(batch["theta"][0, 10, 3:69], stored[48, :66], atol=1e-6)  # 0.4 s in

@@ -40,7 +40,7 @@ class TestLabels:
         kp_2d = np.zeros((1, 49, 3), np.float32)
         kp_2d[0, :4] = [130, 170, 0.5], [100, 200, 1], [115, 185, 0.25], [70, 200, 0]
         split = split_of(tmp_path, {"kp_2d": kp_2d, "bbox": np.array([[100, 200, 50, 50]])}, crop_scale=1.2)
-        found = split.read([[0, 1]])["kp_2d"][0, 0]
+        found = split.read([[0, 1]], stream=None)["kp_2d"][0, 0]
         expected = np.array([[1, -1, 0.5], [0, 0, 1], [0.5, -0.5, 0.25], [0, 0, 0]])
         np.testing.assert_allclose(found[:4], expected, atol=1e-6)
         assert (found[4:] == 0).all()
@@ -49,14 +49,14 @@ class TestLabels:
         entry, (first, second) = toy.video("a", [4, 4])
         second = replace(second, crop_scale=2.6, columns=first.columns)
         toy.write(tmp_path, [(entry, [first, second])])
-        kp_2d = cache.open(tmp_path)["toy/train"].read([[0, 4], [4, 8]])["kp_2d"]
+        kp_2d = cache.open(tmp_path)["toy/train"].read([[0, 4], [4, 8]], stream=None)["kp_2d"]
         np.testing.assert_allclose(kp_2d[0, ..., :2], 2 * kp_2d[1, ..., :2], rtol=1e-6)
 
     def test_unknown_is_zero_with_weight_zero_and_never_nan(self, tmp_path: Path, toy: Any) -> None:
         entry, (track,) = toy.video("a", [4])
         bare = replace(track, columns={"frame_index": np.arange(4), "bbox": track.columns["bbox"]})
         toy.write(tmp_path, [(entry, [bare])])
-        batch = cache.open(tmp_path)["toy/train"].read([[0, 4]])
+        batch = cache.open(tmp_path)["toy/train"].read([[0, 4]], stream=None)
         assert {name: array.shape for name, array in batch.items()} == {
             "kp_2d": (1, 4, 49, 3),
             "kp_3d": (1, 4, 49, 3),
@@ -74,7 +74,7 @@ class TestLabels:
         rng = np.random.default_rng(0)
         pose, betas = rng.normal(size=(3, 72)).astype("f4"), rng.normal(size=(3, 10)).astype("f4")
         split = split_of(tmp_path, {"pose": pose, "betas": betas, "has_smpl": np.array([1, 0, 1], bool)})
-        batch = split.read([[0, 3]])
+        batch = split.read([[0, 3]], stream=None)
         np.testing.assert_array_equal(batch["w_smpl"], [[1, 0, 1]])
         np.testing.assert_array_equal(batch["theta"][0, 0], np.concatenate([[1, 0, 0], pose[0], betas[0]]))
         np.testing.assert_array_equal(batch["theta"][0, 1], np.eye(85)[0])
@@ -87,7 +87,7 @@ class TestLabels:
         kp_3d[2, 39:, 3] = 0  # others do not matter
         kp_3d[2, :25, 3] = 0
         split = split_of(tmp_path, {"kp_3d": kp_3d, "has_3d": np.array([1, 1, 1, 0], bool)})
-        batch = split.read([[0, 4]])
+        batch = split.read([[0, 4]], stream=None)
         assert batch["w_3d"].tolist() == [[1, 0, 1, 0]]
         assert batch["kp_3d"].shape == (1, 4, 49, 3)
         assert (batch["kp_3d"][0, 0] == 1).all()
@@ -98,7 +98,7 @@ class TestLabels:
         joints = np.arange(3 * 42, dtype=np.float32).reshape(3, 14, 3)
         joints[2] = np.nan
         split = split_of(tmp_path, {"kp_3d_eval": joints, "valid": np.array([1, 0, 1], bool)})
-        batch = split.read([[0, 3]])
+        batch = split.read([[0, 3]], stream=None)
         np.testing.assert_array_equal(batch["kp_3d"][0, :2], joints[:2])
         assert (batch["kp_3d"][0, 2] == 0).all()
         assert batch["w_3d"].tolist() == [[1, 1, 0]]
@@ -159,7 +159,7 @@ class TestBatches:
             split.read([[18, 26]], "resnet50")
         with pytest.raises(CacheError, match="shard 2"):
             split.read([[60, 68]], "resnet50")
-        assert split.read([[18, 26], [60, 68]])["kp_2d"].shape == (2, 8, 49, 3)
+        assert split.read([[18, 26], [60, 68]], stream=None)["kp_2d"].shape == (2, 8, 49, 3)
 
     @pytest.mark.parametrize("window", [[8, 12], [143, 147], [-1, 3], [500, 504]])
     def test_rows_outside_one_track_are_refused(self, split: cache.Split, window: list[int]) -> None:
@@ -177,7 +177,7 @@ class TestBatches:
         with pytest.raises(CacheError, match="no field or column 'trans'"):
             split.read([[40, 48]], fields=["trans"])
         with pytest.raises(ValueError, match="without a stream"):
-            split.read([[40, 48]], fields=["features"])
+            split.read([[40, 48]], stream=None, fields=["features"])
         with pytest.raises(CacheError, match="no column 'nose'"):
             split.column("nose")
 
