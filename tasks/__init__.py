@@ -3,10 +3,11 @@
 Tasks are short: they name inputs and call the function that does the work. Importing them imports no torch.
 """
 
-from tasks import terminal
+from tasks import defaults, events, terminal
 from tasks.data import Convert, Data, Extract, Synthesize
 from tasks.training import EvaluateVIBE, TrainVIBE
 
-__all__ = ["Convert", "Data", "EvaluateVIBE", "Extract", "Synthesize", "TrainVIBE"]
+__all__ = ["Convert", "Data", "EvaluateVIBE", "Extract", "Synthesize", "TrainVIBE", "defaults", "events"]
 
+defaults.set_defaults()
 terminal.speak_instead_of_luigi()

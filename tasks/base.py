@@ -9,14 +9,15 @@ from luigi.task import flatten
 
 from tasks import terminal
 
-_known: dict[str, bool] = {}  # task id -> complete, within this process
+_complete: set[str] = set()  # ids of tasks known to be complete, within this process
 
 
 class PipelineTask(luigi.Task):
     """A task that is complete when its fingerprints match, not when a file exists.
 
-    Luigi never visits what lies above a complete task, so completeness asks upstream first. It is remembered within the
-    process, and forgotten when anything has run.
+    Luigi never visits what lies above a complete task, so completeness asks upstream first. That a task is complete is
+    remembered within the process, and forgotten when anything has run. That it is not is never remembered: with several
+    workers, Luigi runs tasks in forked processes, whose parent would go on believing it.
     """
 
     verb: ClassVar[str] = "task"
@@ -31,28 +32,31 @@ class PipelineTask(luigi.Task):
         raise NotImplementedError
 
     def work(self) -> None:
-        """Do it."""
+        """Do it, and say what was done."""
         raise NotImplementedError
 
     def tell(self) -> None:
         """What a person wants to see of it, also when there was nothing to do."""
 
     def complete(self) -> bool:
-        if self.task_id not in _known:
-            try:
-                upstream = all(task.complete() for task in flatten(self.requires()))
-                _known[self.task_id] = upstream and self.up_to_date()
-            except terminal.MENDABLE:
-                return False  # `run` meets the same error, where Luigi and the terminal show it as this task's
-        return _known[self.task_id]
+        if self.task_id in _complete:
+            return True
+        try:
+            if not (all(task.complete() for task in flatten(self.requires())) and self.up_to_date()):
+                return False
+        except terminal.MENDABLE:
+            return False  # `run` or `requires` meets the same error, where it is told as this task's
+        _complete.add(self.task_id)
+        return True
 
     def run(self) -> None:
         try:
             self.work()
         finally:
-            _known.clear()
+            forget()
 
     def on_failure(self, exception: BaseException) -> Any:
+        """What Luigi's page says of a failure: the error's own words where a person can mend it, else a traceback."""
         if isinstance(exception, terminal.MENDABLE):
             return str(exception)
         return super().on_failure(exception)
@@ -68,8 +72,6 @@ class PipelineWrapper(PipelineTask, luigi.WrapperTask):
         """Nothing of its own."""
 
 
-@luigi.Task.event_handler(luigi.Event.DEPENDENCY_PRESENT)
-def _up_to_date(task: luigi.Task) -> None:
-    if isinstance(task, PipelineTask):
-        terminal.say(task.verb, task.what, "[dim]up to date, nothing to do[/dim]", mark="[dim]·[/dim]")
-        task.tell()
+def forget() -> None:
+    """Ask every task anew whether it is complete: something has changed."""
+    _complete.clear()

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 import luigi
 
+import cache
 from pipeline import convert, datasets, features, synthetic
 from tasks import terminal
 from tasks.base import PipelineTask, PipelineWrapper
 from tasks.settings import settings
+
+# Tasks that fill the GPU, or every core: one at a time however many workers Luigi has ([resources] network to change).
+NETWORK: Final = {"network": 1}
 
 
 class Synthesize(PipelineTask):
     """The embedded stand-in data and body, in their official layouts. Only when [embedded] is enabled."""
 
     verb = "synthesize"
+    priority = 3
 
     @property
     def what(self) -> str:
@@ -23,7 +29,9 @@ class Synthesize(PipelineTask):
 
     def up_to_date(self) -> bool:
         paths, embedded = settings().paths, settings().embedded
-        return synthetic.is_current(paths.raw, paths.body, settings().data.datasets, seed=embedded.seed)
+        return synthetic.is_current(
+            paths.raw, paths.body, settings().data.datasets, seed=embedded.seed, size=embedded.size
+        )
 
     def work(self) -> None:
         paths, embedded = settings().paths, settings().embedded
@@ -33,18 +41,18 @@ class Synthesize(PipelineTask):
                 paths.body,
                 settings().data.datasets,
                 seed=embedded.seed,
+                size=embedded.size,
                 workers=settings().workers,
                 progress=progress,
             )
-        terminal.say(
-            self.verb, self.what, f"{', '.join(settings().data.datasets)}, seed {embedded.seed}, in {paths.raw}"
-        )
+        terminal.say(self.verb, self.what, terminal.count(len(settings().data.datasets), "dataset"))
 
 
 class Convert(PipelineTask):
     """raw -> tracks, for one split. Complete when the commit was made from what is there now."""
 
     verb = "convert"
+    priority = 2  # all conversions before the first extraction: a missing raw folder shows in minutes, not after days
     dataset = luigi.Parameter()
     split = luigi.Parameter()
 
@@ -74,15 +82,17 @@ class Convert(PipelineTask):
         for account in done.set_aside[:5]:
             terminal.warn(f"set aside {account.set_aside}: {account.message}")
         if len(done.set_aside) > 5:
-            terminal.warn(
-                f"and {len(done.set_aside) - 5} more: python -m pipeline status --cache {settings().paths.cache}"
-            )
+            held = terminal.shortened(settings().paths.cache)
+            more = terminal.command("-m pipeline status --cache", str(held))
+            terminal.warn(f"and {len(done.set_aside) - 5} more: {more}")
 
 
 class Extract(PipelineTask):
     """tracks -> a feature stream, for one split."""
 
     verb = "extract"
+    priority = 1
+    resources = NETWORK
     dataset = luigi.Parameter()
     split = luigi.Parameter()
 
@@ -124,9 +134,15 @@ class Data(PipelineWrapper):
 
     @property
     def what(self) -> str:
-        return f"{len(settings().data.datasets)} datasets"
+        return terminal.count(len(settings().data.datasets), "dataset")
 
     def requires(self) -> Iterator[PipelineTask]:
         for dataset, split, has_pixels in enabled_splits():
             stage = Extract if has_pixels else Convert
             yield stage(dataset=dataset, split=split)
+
+    def work(self) -> None:
+        opened = cache.open(settings().paths.cache)
+        names = [f"{dataset}/{split}" for dataset, split, _ in enabled_splits()]
+        rows = sum(opened[name].manifest["accounting"]["frames"]["kept"] for name in names)
+        terminal.say(self.verb, self.what, f"{terminal.count(len(names), 'split')}, {terminal.count(rows, 'row')}")

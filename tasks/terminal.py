@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import multiprocessing
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Final
 
 import luigi
+from luigi.rpc import RPCError
 from rich.console import Console
 from rich.markup import escape
 
@@ -20,71 +25,115 @@ from pipeline.features import Extraction
 from pipeline.progress import Progress, bar
 from vibe_model.errors import VibeModelError
 
-console: Final = Console(highlight=False, soft_wrap=True)
-MENDABLE: Final = (PipelineError, CacheError, VibeModelError)  # errors of a line or two, for the person at the keyboard
+console: Final = Console(highlight=False, emoji=False, soft_wrap=True)
+# Errors of a line or two, for the person at the keyboard: a wrong file or setting, a full disk, a missing right.
+MENDABLE: Final = (PipelineError, CacheError, VibeModelError, OSError)
 
 STAND_IN: Final = (
-    "[yellow]STAND-IN[/yellow]  made from embedded synthetic data, a procedural body and an untrained network: "
+    "[yellow]STAND-IN[/yellow]   synthetic pictures, a procedural body or an untrained network: "
     "no number here is a scientific result"
 )
+FIRST_TIME: Final = ("not converted yet", "not extracted yet")  # what needs no reason
+PAGE_INTERVAL: Final = 1.0  # s; each word to Luigi's page is a request to its server
 
 
 def say(verb: str, what: str, detail: str = "", *, mark: str = "[green]✓[/green]") -> None:
-    """✓ convert   penn_action/train   10 videos, 380 of 400 frames kept"""
-    console.print(f"{mark} {verb:<10} {what:<22} {detail}")
+    """✓ convert    penn_action/train  10 videos, 380 of 400 frames kept"""
+    console.print(f"{mark} {verb:<10} {what:<17} {detail}")
+
+
+def warn(text: str) -> None:
+    """! something that a person should know, below the line of its task."""
+    console.print(f"  [yellow]![/yellow] {plain(text)}")
+
+
+def complain(text: str) -> None:
+    """✗ convert    penn_action/train  which file, what was expected, what was found, what to do"""
+    errors = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
+    errors.print(f"[red]✗[/red] {plain(text)}")
+
+
+def plain(text: str) -> str:
+    """Text from elsewhere, such as names of files, without anything that a terminal would obey."""
+    return escape("".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text))
+
+
+def fact(name: str, value: str) -> None:
+    """Where something is, before and after the tasks' lines."""
+    console.print(f"{name:<10} {value}")
 
 
 @contextmanager
 def working(task: luigi.Task, verb: str, what: str) -> Iterator[Progress]:
     """A bar on a terminal, and the same figures on Luigi's page."""
     one_of_many = multiprocessing.parent_process() is not None
-    with bar(f"{verb:<10} {what:<22}", console, quiet=one_of_many) as shown:
+    page = _Page(task)
+    with bar(f"  {verb:<10} {what:<17}", console, quiet=one_of_many) as shown:
 
         def tell(done: int, total: int, message: str = "") -> None:
             shown(done, total, message)
-            if task.set_progress_percentage is not None and task.set_status_message is not None:  # while Luigi runs it
-                task.set_progress_percentage(round(100 * done / max(total, 1)))
-                task.set_status_message(f"{done} of {total}  {message}")
+            page.tell(done, total, message)
 
         yield tell
 
 
-def warn(text: str) -> None:
-    """! something that a person should know, below the line of its task."""
-    console.print(f"  [yellow]![/yellow] {escape(text)}")
+class _Page:
+    """A task's progress on Luigi's web page, kept fresh to a second."""
+
+    def __init__(self, task: luigi.Task) -> None:
+        self.task = task
+        self.next = 0.0
+
+    def tell(self, done: int, total: int, message: str) -> None:
+        percent, words = self.task.set_progress_percentage, self.task.set_status_message
+        if percent is None or words is None:  # nobody runs it but ourselves
+            return
+        now = time.monotonic()
+        if now < self.next and done < total:
+            return
+        self.next = now + PAGE_INTERVAL
+        try:
+            percent(round(100 * done / max(total, 1)))
+            words(f"{done} of {total}  {message}")
+        except RPCError as error:  # days of work must not end because a web page cannot be reached
+            self.next = float("inf")
+            warn(f"Luigi's scheduler does not answer ({error}); the work goes on without telling it how far it is")
 
 
 def conversion(done: Conversion) -> str:
-    """10 videos, 1 set aside; 380 of 400 frames kept (20 no_visible_joint)"""
+    """10 videos (1 set aside), 12 tracks, 380 of 400 frames kept (20 no visible joint)"""
     videos, found = done.totals["videos"], done.totals["frames"]
     aside = sum(videos["set_aside"].values())
-    dropped = ", ".join(f"{n} {reason}" for reason, n in found["dropped"].items())
+    dropped = ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in found["dropped"].items())
     return (
-        f"{videos['kept']} videos, {done.totals['tracks']['kept']} tracks, "
-        + (f"[yellow]{aside} set aside[/yellow], " if aside else "")
-        + f"{found['kept']} of {found['found']} frames kept"
-        + (f" (dropped: {dropped})" if dropped else "")
-        + f"  [dim]{done.plan.why}[/dim]"
+        count(videos["kept"], "video")
+        + (f" ([yellow]{aside} set aside[/yellow])" if aside else "")
+        + f", {count(done.totals['tracks']['kept'], 'track')}, {found['kept']:,} of {found['found']:,} frames kept"
+        + (f" ({dropped})" if dropped else "")
+        + because(done.plan.why)
     )
 
 
 def extraction(done: Extraction) -> str:
-    """380 rows in 12 s, 31 crops/s; 20 carried over"""
+    """380 rows in 12 s (31 a second), 20 carried over"""
     rate = done.computed / max(done.seconds, 1e-3)
-    text = f"{done.computed} rows in {done.seconds:.0f} s, {rate:.0f} crops/s"
-    text += f", {done.carried} carried over" if done.carried else ""
-    text += "".join(f", [yellow]{n} {kind}[/yellow]" for kind, n in done.problems.items())
-    return f"{text}  [dim]{done.plan.why}[/dim]"
+    parts = [f"{count(done.computed, 'row')} in {done.seconds:.0f} s ({rate:.0f} a second)"] if done.computed else []
+    parts += [f"{count(done.carried, 'row')} carried over"] if done.carried else []
+    parts += [f"[yellow]{n:,} {kind.replace('_', ' ')}[/yellow]" for kind, n in done.problems.items()]
+    return (", ".join(parts) or "no rows") + because(done.plan.why)
 
 
-class _WithoutTraceback(logging.Filter):
-    """An error that a person can mend is told in its own words; a traceback would only hide them."""
+def because(why: str) -> str:
+    """The reason for doing what had been done before."""
+    return "" if why in FIRST_TIME else f"  [dim]{plain(why)}[/dim]"
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, MENDABLE):
-            record.msg, record.args, record.exc_info = "%s", (str(error),), None
-        return True
+
+def count(n: int, noun: str) -> str:
+    """
+    >>> count(1, "video"), count(12000, "row")
+    ('1 video', '12,000 rows')
+    """
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def shortened(path: Path) -> Path:
@@ -92,6 +141,36 @@ def shortened(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
+def command(*words: str) -> str:
+    """How a tool of this environment is called from here: .venv/bin/python -m pipeline status"""
+    return " ".join([str(shortened(Path(sys.executable))), *words])
+
+
+class _ToldAlready(logging.Filter):
+    """Keeps from the terminal what `complain` says in the error's own words; Luigi would add a traceback.
+
+    With [core] log_level = INFO or DEBUG, the traceback is shown too.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if logging.getLogger(record.name).isEnabledFor(logging.INFO):
+            return True
+        # Errors in `requires` Luigi logs as text, while it handles them.
+        error = record.exc_info[1] if record.exc_info else sys.exc_info()[1]
+        return not isinstance(error, MENDABLE)
+
+
+def _interrupted(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        console.print("\ninterrupted: what is finished is kept; the same command goes on from there")
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
 def speak_instead_of_luigi() -> None:
     """Called once, when the tasks are imported."""
-    logging.getLogger("luigi-interface").addFilter(_WithoutTraceback())
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that knows no "✓" is no reason to fail
+    logging.getLogger("luigi-interface").addFilter(_ToldAlready())
+    sys.excepthook = _interrupted

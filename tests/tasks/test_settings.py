@@ -60,6 +60,22 @@ def test_values_arrive_in_their_types(tmp_path: Path) -> None:
         ("penn_action amass", "penn_action amas", r"unknown \['amas'\]; known: .*penn_action"),
         ("resampling = decimate", "resample = x", r"\[amass\]: unknown key 'resample'; known: resampling"),
         ("[data]", "[data", r"luigi\.cfg"),
+        ("workers = 3", "workers = -1", r"\[convert\] workers = -1: expected a whole number, 0 or more"),
+        ("penn_action amass", "", r"\[data\] datasets: expected one or more of .*, found none"),
+        ("penn_action amass", "amass amass", r"\[data\] datasets: .*, found one twice \(amass amass\)"),
+        ("cache = cache", "cache =", r"\[paths\] cache = : expected a path"),
+        ("= decimate", "= sideways", r"luigi\.cfg \[amass\] amass: resampling is 'sideways'; it can be slerp or"),
+        (
+            "[core]",
+            "[embedded]\nsize = huge\n[core]",
+            r"\[embedded\] size = huge: expected one of tiny, default, large",
+        ),
+        ("[core]", "[embedded]\nseed = -1\n[core]", r"\[embedded\] seed = -1: expected a whole number, 0 or more"),
+        ("[core]", "[features]\nprecision = quick\n[core]", r"precision = quick: expected one of exact, fast"),
+        ("[core]", "[features]\nbatch_size = 0\n[core]", r"batch_size = 0: expected a whole number, 1 or more"),
+        ("[core]", "[features]\nweights = spin\n[core]", r"luigi\.cfg \[features\] weights 'spin': expected one of"),
+        ("[core]", "[features]\nweights = untrained:x\n[core]", r"expected a whole number as seed, as in untrained:0"),
+        ("[core]", "[convert]\n[core]", r"luigi\.cfg: .*section 'convert' already exists"),
     ],
 )
 def test_a_mistake_is_named_with_its_section_and_what_was_expected(
@@ -72,3 +88,20 @@ def test_a_mistake_is_named_with_its_section_and_what_was_expected(
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="LUIGI_CONFIG_PATH"):
         settings.load(tmp_path / "luigi.cfg")
+
+
+def test_a_file_that_is_no_text_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "luigi.cfg").write_bytes(b"[paths]\nraw = \xff\n")
+    with pytest.raises(ConfigError, match=r"luigi\.cfg: .*codec can't decode"):
+        settings.load(tmp_path / "luigi.cfg")
+
+
+@pytest.mark.parametrize(("given", "expected"), [("file:w/r50.pt", "file:{}/w/r50.pt"), ("spin:/s.pt", "spin:/s.pt")])
+def test_a_checkpoints_path_is_taken_from_the_folder_of_the_file(tmp_path: Path, given: str, expected: str) -> None:
+    loaded = load(tmp_path, GOOD + f"[features]\nweights = {given}\n")
+    assert str(loaded.stream.weights) == expected.format(tmp_path)
+
+
+def test_names_of_torchvisions_weights_are_no_paths(tmp_path: Path) -> None:
+    loaded = load(tmp_path, GOOD + "[features]\nweights = torchvision:IMAGENET1K_V2\n")
+    assert str(loaded.stream.weights) == "torchvision:IMAGENET1K_V2"

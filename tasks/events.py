@@ -1,0 +1,61 @@
+"""What Luigi lets us know while it runs, and what people read of it."""
+
+from __future__ import annotations
+
+import functools
+
+import luigi
+
+from pipeline.stand_in import is_stand_in
+from tasks import terminal
+from tasks.base import PipelineTask
+from tasks.settings import Settings, settings
+
+_told: set[str] = set()  # errors, within this process
+
+
+@luigi.Task.event_handler(luigi.Event.DEPENDENCY_DISCOVERED)
+def _before_anything_runs(task: luigi.Task, dependency: luigi.Task) -> None:  # noqa: ARG001 - Luigi's signature
+    if isinstance(task, PipelineTask):
+        introduce()
+
+
+@luigi.Task.event_handler(luigi.Event.DEPENDENCY_PRESENT)
+def _up_to_date(task: luigi.Task) -> None:
+    if isinstance(task, PipelineTask):
+        introduce()
+        terminal.say(task.verb, task.what, "[dim]up to date, nothing to do[/dim]", mark="[dim]·[/dim]")
+        task.tell()
+
+
+@luigi.Task.event_handler(luigi.Event.FAILURE)
+def _failed(task: luigi.Task, error: BaseException) -> None:
+    if isinstance(task, PipelineTask) and isinstance(error, terminal.MENDABLE):
+        # Other errors Luigi tells itself, with their traceback. One missing folder fails all of a dataset's splits.
+        message = "likewise" if str(error) in _told else str(error)
+        _told.add(str(error))
+        terminal.complain(f"{task.verb:<10} {task.what:<17} {message}")
+
+
+@luigi.Task.event_handler(luigi.Event.BROKEN_TASK)
+def _unreadable_settings(task: luigi.Task, error: BaseException) -> None:
+    if isinstance(task, PipelineTask) and isinstance(error, terminal.MENDABLE):
+        terminal.complain(str(error))  # whatever the task: it could not even say what it requires
+
+
+@functools.cache
+def introduce() -> None:
+    """Once in a process, before anything else: which data this is, and where."""
+    terminal.fact("data", whose_data(settings()))
+    terminal.fact("cache", str(terminal.shortened(settings().paths.cache)))
+    terminal.console.print()
+
+
+def whose_data(s: Settings) -> str:
+    """`stand-in (seed 0), in data/embedded/raw: penn_action, amass`"""
+    names, raw = s.data.datasets, terminal.shortened(s.paths.raw)
+    if s.embedded.enabled:
+        size = "" if s.embedded.size == "default" else f", {s.embedded.size}"
+        return f"[yellow]stand-in[/yellow] (seed {s.embedded.seed}{size}), in {raw}: {', '.join(names)}"
+    told = [f"{name} ([yellow]stand-in[/yellow])" if is_stand_in(s.raw(name)) else name for name in names]
+    return f"in {raw}: {', '.join(told)}"

@@ -1,0 +1,120 @@
+"""The text of a setting in luigi.cfg -> the type that a dataclass's field asks for.
+
+epochs = 30                                     int, float, str
+strict = true                                   bool
+precision = exact                               Literal: one of some words
+cache = data/cache                              Path, below the folder of luigi.cfg
+pretrained = none                               X | None
+motion = amass/train bmlmovi/train              tuple: words; empty: none
+strides = 3dpw/train:4 penn_action/train:4      Mapping: name:value; empty: none
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from configparser import ConfigParser
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
+
+from pipeline.errors import ConfigError
+
+_WORDS: Final[Mapping[Any, str]] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    Path: "a path",
+    str: "a word",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AtLeast:
+    """`Annotated[int, AtLeast(0)]`: smaller numbers are refused."""
+
+    least: int
+
+
+def typed(file: Path, section: str, given: Mapping[str, str], spec: type[Any]) -> dict[str, Any]:
+    """The texts of one section as the types of spec's fields. Paths are taken from the folder of `file`.
+
+    Raises ConfigError for an unknown key or an unfit value.
+    """
+    every = get_type_hints(spec, include_extras=True)
+    hints = {f.name: every[f.name] for f in fields(spec)}
+    if unknown := sorted(given.keys() - hints.keys()):
+        raise ConfigError(f"{file} [{section}]: unknown key {unknown[0]!r}; known: {', '.join(hints) or 'none'}")
+    values = {}
+    for key, text in given.items():
+        try:
+            values[key] = _parse(text, hints[key], file.resolve().parent)
+        except ValueError as error:
+            raise ConfigError(f"{file} [{section}] {key} = {text}: expected {_in_words(hints[key])}") from error
+    return values
+
+
+def _parse(text: str, hint: Any, base: Path) -> Any:
+    """Raises ValueError for what is not of that type."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _at_least(_parse(text, arguments[0], base), arguments[1])
+    if origin is Literal:
+        return arguments[arguments.index(text)]
+    if origin is tuple:
+        return tuple(_parse(word, arguments[0], base) for word in text.split())
+    if origin is Mapping:
+        return _pairs(text, arguments[1], base)
+    if NoneType in arguments:
+        return None if text in ("", "none") else _parse(text, _apart_from_none(arguments), base)
+    if hint is bool:
+        return _truth(text)
+    if text == "":
+        raise ValueError("empty")
+    return base / Path(text).expanduser() if hint is Path else hint(text)
+
+
+def _at_least(number: int, limit: AtLeast) -> int:
+    if number < limit.least:
+        raise ValueError(f"{number} < {limit.least}")
+    return number
+
+
+def _pairs(text: str, hint: Any, base: Path) -> dict[str, Any]:
+    values = {}
+    for word in text.split():
+        name, colon, value = word.partition(":")
+        if not name or not colon or name in values:
+            raise ValueError(word)
+        values[name] = _parse(value, hint, base)
+    return values
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in ConfigParser.BOOLEAN_STATES:
+        raise ValueError(text)
+    return ConfigParser.BOOLEAN_STATES[text.lower()]
+
+
+def _apart_from_none(arguments: tuple[Any, ...]) -> Any:
+    return next(hint for hint in arguments if hint is not NoneType)
+
+
+def _in_words(hint: Any) -> str:
+    """What is expected, for a message.
+
+    >>> _in_words(tuple[str, ...])
+    'words with spaces between'
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return f"{_in_words(arguments[0])}, {arguments[1].least} or more"
+    if origin is Literal:
+        return f"one of {', '.join(arguments)}"
+    if origin is tuple:
+        return f"{_in_words(arguments[0]).removeprefix('a ')}s with spaces between"
+    if origin is Mapping:
+        return f"name:value pairs with spaces between, each name once, each value {_in_words(arguments[1])}"
+    if NoneType in arguments:
+        return f"{_in_words(_apart_from_none(arguments))}, or none"
+    return _WORDS[hint]

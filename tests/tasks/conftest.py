@@ -1,0 +1,212 @@
+"""A whole project, tiny: its own luigi.cfg, embedded data, cache and runs, made once by the `luigi` command itself."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import luigi
+import numpy as np
+import pytest
+
+import tasks
+from pipeline import features
+from tasks import base, events, settings
+
+LUIGI = Path(sys.executable).with_name("luigi")
+ROOT = Path(__file__).parents[2]
+
+CONFIG: dict[str, dict[str, str]] = {
+    "paths": {"raw": "raw", "body": "body", "cache": "cache", "runs": "runs"},
+    "data": {"datasets": "3dpw amass"},
+    "embedded": {"enabled": "true", "size": "tiny"},
+    "convert": {"workers": "1"},
+    "features": {"device": "cpu", "batch_size": "8"},
+    "train": {
+        "preset": "embedded",
+        "name": "tiny",
+        "datasets_2d": "",
+        "strides": "3dpw/train:4",
+        "seqlen": "6",
+        "batch_size": "2",
+        "iterations": "3",
+        "epochs": "2",
+        "hidden_size": "8",
+        "regressor_size": "8",
+        "disc_size": "8",
+        "attention_size": "8",
+        "threads": "1",
+    },
+    "core": {"autoload_range": "false", "lock_pid_dir": "locks"},
+}
+
+
+@dataclass
+class Ran:
+    """One command, and everything that the terminal showed of it."""
+
+    code: int
+    shown: str
+
+    @property
+    def done(self) -> list[str]:
+        """`verb what` of every task that did something."""
+        return [" ".join(line[2:30].split()) for line in self.shown.splitlines() if line.startswith("✓")]
+
+    @property
+    def failures(self) -> list[str]:
+        return [line for line in self.shown.splitlines() if line.startswith("✗")]
+
+
+@dataclass
+class Project:
+    folder: Path
+
+    @property
+    def cfg(self) -> Path:
+        return self.folder / "luigi.cfg"
+
+    def configure(self, changes: dict[str, dict[str, str | None]]) -> None:
+        """Set keys of luigi.cfg; None takes one out."""
+        cfg = configparser.ConfigParser(interpolation=None)
+        cfg.read(self.cfg)
+        for section, values in changes.items():
+            if not cfg.has_section(section):
+                cfg.add_section(section)
+            for key, value in values.items():
+                if value is None:
+                    cfg.remove_option(section, key)
+                else:
+                    cfg.set(section, key, value)
+        with self.cfg.open("w") as stream:
+            cfg.write(stream)
+
+    def start(self, *words: str, command: tuple[str, ...] = (str(LUIGI),)) -> subprocess.Popen[str]:
+        """`luigi --module tasks WORDS`, in the project's folder, with everything that it prints in one stream."""
+        environment = {**os.environ, "LUIGI_CONFIG_PATH": str(self.cfg), "COLUMNS": "100", "PYTHONPATH": str(ROOT)}
+        return subprocess.Popen(
+            [*command, "--module", "tasks", *words],
+            cwd=self.folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def luigi(self, *words: str, scheduler: tuple[str, ...] = ("--local-scheduler",), **options: Any) -> Ran:
+        process = self.start(*words, *scheduler, **options)
+        shown, _ = process.communicate(timeout=300)
+        return Ran(process.returncode, shown)
+
+    def files(self) -> dict[str, tuple[int, int, int]]:
+        """Every file below cache/ and runs/, with all that would tell that it was touched."""
+        found = [*self.folder.glob("cache/**/*"), *self.folder.glob("runs/**/*")]
+        status = {str(path.relative_to(self.folder)): path.stat() for path in found}
+        return {name: (s.st_ino, s.st_size, s.st_mtime_ns) for name, s in status.items()}
+
+    @property
+    def runs(self) -> list[Path]:
+        return sorted((self.folder / "runs").iterdir())
+
+    def copy(self, to: Path) -> Project:
+        """The same elsewhere. The body, 60 MB that no test changes, is shared."""
+        shutil.copytree(self.folder, to, ignore=shutil.ignore_patterns("body", "locks"))
+        (to / "body").symlink_to(self.folder / "body")
+        return Project(to)
+
+
+@dataclass
+class Made:
+    project: Project
+    synthesized: Ran
+    evaluated: Ran
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A finished project and what the terminal showed while it was made. Only to be looked at."""
+    project = Project(tmp_path_factory.mktemp("project"))
+    project.configure(CONFIG)
+    project.configure({"data": {"datasets": "penn_action 3dpw amass"}})
+    synthesized = project.luigi("Synthesize")
+    project.configure({"data": CONFIG["data"]})
+    spare = project.folder / "spare"  # videos are few, so that the real network has little to do
+    spare.mkdir()
+    for labels in sorted((project.folder / "raw/3dpw/sequenceFiles/train").iterdir())[1:]:
+        labels.rename(spare / labels.name)
+    return Made(project, synthesized, project.luigi("EvaluateVIBE"))
+
+
+@pytest.fixture
+def project(made: Made, tmp_path: Path) -> Project:
+    """A copy of the finished project, to be changed."""
+    assert made.evaluated.code == 0, made.evaluated.shown
+    return made.project.copy(tmp_path / "project")
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Project:
+    """A project without anything but its luigi.cfg."""
+    (tmp_path / "bare").mkdir()
+    project = Project(tmp_path / "bare")
+    project.configure(CONFIG)
+    return project
+
+
+class FakeNetwork:
+    """Stands for ResNet-50: a row's features are the means over the parts of its crop."""
+
+    def __init__(self, spec: features.StreamSpec, recorded: Any) -> None:
+        self.batch_size = spec.batch_size
+        self.spec = spec
+
+    def __call__(self, batch: list[np.ndarray]) -> np.ndarray:
+        pixels = np.stack(batch).reshape(len(batch), -1)[:, : 73 * features.DIM].astype(np.float32)
+        means: np.ndarray = pixels.reshape(len(batch), features.DIM, 73).mean(axis=2)
+        return means
+
+    def provenance(self) -> dict[str, Any]:
+        return {"weights": self.spec.weights.identity(), "sha256": "0" * 64, "stand_in": True}
+
+
+@pytest.fixture
+def within(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Project], None]]:
+    """Use a project's luigi.cfg in this process, as if nothing had been asked before."""
+
+    def enter(project: Project) -> None:
+        monkeypatch.setenv("LUIGI_CONFIG_PATH", str(project.cfg))
+        afresh()
+
+    yield enter
+    afresh()
+
+
+def afresh() -> None:
+    settings.settings.cache_clear()
+    events.introduce.cache_clear()
+    events._told.clear()
+    base.forget()
+
+
+@pytest.fixture
+def build(
+    within: Callable[[Project], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Ran]:
+    """Run one task in this process, with a network that costs nothing: `build(project, "Data")`."""
+    monkeypatch.setattr(features, "_Network", FakeNetwork)
+
+    def run(project: Project, name: str, **parameters: Any) -> Ran:
+        within(project)
+        capsys.readouterr()
+        good = luigi.build([getattr(tasks, name)(**parameters)], local_scheduler=True, log_level="WARNING")
+        shown = capsys.readouterr()
+        return Ran(0 if good else 1, shown.out + shown.err)
+
+    return run

@@ -1,0 +1,86 @@
+"""[train] of luigi.cfg: a preset and what differs from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import ConfigError
+from tasks.training import train_config
+from vibe_model.config import TrainConfig
+
+EVERYTHING = {"data": {"datasets": "penn_action kinetics 3dpw amass"}}
+EMBEDDED = {"preset": "embedded", "datasets_2d": None}
+
+
+@pytest.fixture
+def config_with(bare, within):
+    def read(**train: str | None) -> TrainConfig:
+        bare.configure({**EVERYTHING, "train": {**EMBEDDED, **train}})
+        within(bare)
+        return train_config()
+
+    return read
+
+
+def test_a_preset_is_changed_by_what_stands_beside_it(config_with) -> None:
+    config = config_with(epochs="7", lr_generator="2e-4")
+    assert (config.epochs, config.lr_generator) == (7, 2e-4)
+    assert config.datasets_2d == TrainConfig.embedded().datasets_2d
+
+
+def test_paths_and_stream_come_from_their_own_sections(bare, within) -> None:
+    bare.configure({"features": {"stream": "other"}})
+    within(bare)
+    config = train_config()
+    assert (config.cache, config.runs, config.body) == tuple(bare.folder / name for name in ("cache", "runs", "body"))
+    assert config.stream == "other"
+
+
+def test_strides_are_pairs_of_split_and_number(config_with) -> None:
+    assert config_with(strides="3dpw/train:4 penn_action/train:2").strides == {"3dpw/train": 4, "penn_action/train": 2}
+    assert config_with(strides="").strides == {}
+
+
+def test_tracks_are_pairs_of_split_and_pattern(config_with) -> None:
+    assert config_with(tracks="3dpw/test:*_01/0 3dpw/validation:a:b").tracks == {
+        "3dpw/test": "*_01/0",
+        "3dpw/validation": "a:b",
+    }
+
+
+def test_a_checkpoint_to_start_from_lies_below_the_folder_of_luigi_cfg(config_with, bare) -> None:
+    (bare.folder / "spin.pt").write_bytes(b"")
+    assert config_with(pretrained="spin.pt").pretrained == bare.folder / "spin.pt"
+    assert config_with(pretrained="none").pretrained is None
+    assert config_with(pretrained="~/spin.pt" if (Path.home() / "spin.pt").is_file() else "").pretrained is None
+
+
+def test_no_motion_means_no_discriminator(config_with) -> None:
+    assert config_with(motion="").motion == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"preset": "mine"}, r"\[train\] preset = mine: expected one of published, embedded"),
+        ({"body": "smpl"}, r"\[train\] body: is set in \[paths\] or \[features\], not here"),
+        ({"stream": "x"}, r"\[train\] stream: is set in \[paths\] or \[features\], not here"),
+        ({"lr": "1"}, r"\[train\]: unknown key 'lr'; known: name, .*lr_generator"),
+        ({"epochs": "many"}, r"\[train\] epochs = many: expected a whole number"),
+        ({"epochs": "0"}, r"luigi\.cfg \[train\] epochs: expected more than 0, found 0"),
+        ({"lr_generator": "nan"}, r"luigi\.cfg \[train\] lr_generator: expected float, found nan"),
+        ({"strides": "3dpw/train"}, r"strides = 3dpw/train: expected name:value pairs .* each value a whole number"),
+        ({"strides": "3dpw/train:x"}, r"strides = 3dpw/train:x: expected name:value pairs"),
+        ({"strides": "a/b:1 a/b:2"}, r"expected name:value pairs with spaces between, each name once"),
+        ({"tracks": "3dpw/test:"}, r"tracks = 3dpw/test:: expected name:value pairs .* each value a word"),
+        ({"strides": "3dpw/train:0"}, r"\[train\] strides: expected more than 0 for 3dpw/train, found 0"),
+        ({"validation": "3dpw/val"}, r"\[train\]: there is no split 3dpw/val; known: .*3dpw/validation"),
+        ({"motion": "h36m/train"}, r"\[train\]: h36m/train is to be used, but \[data\] datasets does not enable it"),
+        ({"pretrained": "gone.pt"}, r"\[train\] pretrained = .*bare/gone\.pt: there is no such file\. Name another"),
+    ],
+)
+def test_a_mistake_is_told_with_the_file_the_key_and_what_was_expected(config_with, given, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config_with(**given)
