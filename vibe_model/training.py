@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
+from cache.durable import WriterLock
 from vibe_model import evaluation, runs
 from vibe_model.checkpoints import LoadReport, load_published, read_checkpoint
 from vibe_model.config import TrainConfig
@@ -61,8 +62,8 @@ def run(config: TrainConfig, progress: ShowProgress | None = None, pictures: Dra
     """Train and evaluate, or go on with it, or find it done. Returns the run's folder.
 
     progress: told of every step and epoch; pictures: asked for what to log at each epoch's end.
-    Raises ConfigError, DataError, StandInMixed or CheckpointError before training; TrainingDiverged when losses stay
-    non-finite, with the last good state saved.
+    Raises ConfigError, DataError, StandInMixed or CheckpointError before training, CacheError when another process
+    trains in the same folder; TrainingDiverged when losses stay non-finite, with the last good state saved.
     """
     splits = runs.open_splits(config)
     fingerprint = runs.fingerprint(config, splits)
@@ -72,7 +73,9 @@ def run(config: TrainConfig, progress: ShowProgress | None = None, pictures: Dra
     body = load_body(config.body)
     stand_in = runs.check_stand_in(body.stand_in, splits) | runs.check_streams(config, splits)
     device = _device(config.device)
-    with _own_torch_state(config.threads, device):
+    with _alone(folder), _own_torch_state(config.threads, device):
+        if (folder / runs.METRICS).is_file():
+            return folder  # another process has finished it meanwhile
         trainer = Trainer(config, body, device)
         start = _start(config, trainer.generator)
         batches = Batches(config, splits)
@@ -85,9 +88,9 @@ def run(config: TrainConfig, progress: ShowProgress | None = None, pictures: Dra
             session = _Session(config, trainer, splits, folder, fingerprint, writer, progress, pictures)
             session.train(batches)
         results = _final_metrics(config, trainer.generator, splits, folder)
-    course = trainer.course
-    best = {"epoch": course.best_epoch, "pa_mpjpe": course.best}
-    runs.write_json(folder / runs.METRICS, {**facts, "best": best, "skipped_steps": course.skipped, **results})
+        course = trainer.course
+        best = {"epoch": course.best_epoch, "pa_mpjpe": course.best}
+        runs.write_json(folder / runs.METRICS, {**facts, "best": best, "skipped_steps": course.skipped, **results})
     return folder
 
 
@@ -242,6 +245,16 @@ def _final_metrics(
         for protocol in evaluation.PROTOCOLS
     )
     return {name: {**default[name], "published": published[name]} for name in chosen}
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process trains in a run's folder. Raises CacheError naming the other one; a dead one holds nothing."""
+    lock = WriterLock(folder / ".writing" / "lock")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -1,4 +1,5 @@
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from cache import CacheError
+from cache.durable import WriterLock
 from vibe_model import VIBE, TrainConfig, load_published, runs, training
 from vibe_model.errors import CheckpointError, ConfigError, DataError, StandInMixed, TrainingDiverged
 from vibe_model.trainer import Trainer
@@ -223,6 +226,15 @@ def test_a_finished_run_is_not_touched_again(config, world, finished, monkeypatc
     assert runs.is_complete(config, world)
     assert training.run(config) == finished
     assert {file: file.stat().st_mtime_ns for file in finished.iterdir()} == before
+
+
+def test_two_processes_do_not_train_in_one_folder(config, world):
+    folder = runs.run_folder(config)
+    lock = WriterLock(folder / ".writing" / "lock")  # as another process would hold it
+    with pytest.raises(CacheError, match=f"found process {os.getpid()} writing"):
+        training.run(config)
+    lock.release()
+    assert training.run(config) == folder
 
 
 def test_the_callers_random_state_and_threads_are_left_alone(config, world):
