@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
@@ -21,15 +22,19 @@ from pipeline.errors import PipelineError
 from pipeline.progress import bar
 from pipeline.weights import KINDS, WeightsSpec
 
-out: Final = Console(highlight=False, soft_wrap=True)
-err: Final = Console(stderr=True, highlight=False, soft_wrap=True)
+WIDE: Final = 100_000  # columns of what is no terminal: there, nobody wants lines folded
+
+STATUS: Final = ("split", "videos", "tracks", "frames kept / found", "dropped", "streams")
+
+out: Final = Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE)
+err: Final = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 
 def run_synthesize(args: argparse.Namespace) -> int:
     """Write the embedded data and the stand-in body."""
     with bar("synthesize", err) as progress:
-        synthetic.synthesize(args.out, seed=args.seed, workers=_cores(args.workers), progress=progress)
-    out.print(f"Embedded stand-in data in {args.out / 'raw'}, stand-in body in {args.out / 'body'}.")
+        synthetic.synthesize(args.out, seed=args.seed, size=args.size, workers=_cores(args.workers), progress=progress)
+    out.print(plain(f"Embedded stand-in data in {args.out / 'raw'}, stand-in body in {args.out / 'body'}."))
     return 0
 
 
@@ -44,10 +49,10 @@ def run_convert(args: argparse.Namespace) -> int:
         err.print(f"[yellow]![/yellow] {plan.name}: no --body, so there will be no 3D joints")
     with bar(f"convert {plan.name}", err) as progress:
         done = convert.convert(plan, workers=_cores(args.workers), strict=args.strict, progress=progress)
-    out.print(f"{plan.name}: {plan.why}")
+    out.print(plain(f"{plan.name}: {plan.why}"))
     print_accounting(done.totals)
     for account in done.set_aside:
-        out.print(f"  [yellow]![/yellow] {escape(f'set aside {account.set_aside}: {account.message}')}")
+        out.print(f"  [yellow]![/yellow] {plain(f'set aside {account.set_aside}: {account.message}')}")
     return 0
 
 
@@ -58,18 +63,21 @@ def run_extract(args: argparse.Namespace) -> int:
     name = f"{args.dataset}/{args.split}"
     plan = features.plan_extraction(args.cache, name, spec, replace=args.replace)
     if plan.up_to_date:
-        out.print(f"{name}: {args.stream} is up to date")
+        has_pixels = "bbox" in cache.open(args.cache)[name].columns
+        out.print(f"{name}: {args.stream} is up to date" if has_pixels else f"{name}: motion alone, without pictures")
         return 0
     with bar(f"extract {name}", err) as progress:
         done = features.extract(plan, progress=progress)
     rate = done.computed / max(done.seconds, 1e-3)
-    out.print(f"{name}: {done.computed} rows computed ({rate:.0f} crops/s), {done.carried} carried over; {plan.why}")
+    out.print(
+        f"{name}: {done.computed} rows computed ({rate:.0f} crops/s), {done.carried} carried over; {plain(plan.why)}"
+    )
     if weights.stand_in:
         out.print("  [yellow]STAND-IN[/yellow] an untrained network: these features are for trying the pipeline only")
     for kind, rows in done.problems.items():
         out.print(f"  [yellow]![/yellow] {rows} rows without features: {kind}")
     for example in done.examples:
-        out.print(f"    {escape(example)}")
+        out.print(f"    {plain(example)}")
     return 0
 
 
@@ -77,9 +85,9 @@ def run_verify(args: argparse.Namespace) -> int:
     """Every problem that a cache has, and what a killed run left."""
     report = cache.verify(args.cache)
     for problem in report.problems:
-        out.print(f"[red]✗[/red] {escape(problem)}")
+        out.print(f"[red]✗[/red] {plain(problem)}")
     for note in report.notes:
-        out.print(f"[dim]·[/dim] {escape(note)}")
+        out.print(f"[dim]·[/dim] {plain(note)}")
     summary = f"{report.shards} shards, {report.bytes / 2**20:.1f} MiB"
     out.print(f"[green]✓[/green] intact: {summary}" if report.ok else f"{len(report.problems)} problems in {summary}")
     return 0 if report.ok else 1
@@ -90,11 +98,9 @@ def run_status(args: argparse.Namespace) -> int:
     opened = cache.open(args.cache)
     rows = [split_status(opened[name]) for name in opened.splits]
     if args.json:
-        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+        out.out(json.dumps(rows, indent=2))
         return 0
-    table = Table(
-        "split", "videos", "tracks", "frames kept / found", "dropped", "streams", box=None, header_style="bold"
-    )
+    table = Table(*STATUS, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         frames = row["accounting"]["frames"]
         dropped = ", ".join(f"{n} {reason}" for reason, n in frames["dropped"].items()) or "-"
@@ -112,7 +118,7 @@ def run_status(args: argparse.Namespace) -> int:
     out.print(table)
     for row in rows:
         for message in row["set_aside"]:
-            out.print(f"[yellow]![/yellow] {row['split']}: {escape(message)}")
+            out.print(f"[yellow]![/yellow] {row['split']}: {plain(message)}")
     return 0
 
 
@@ -141,15 +147,36 @@ def _reasons(counts: dict[str, int]) -> str:
     return "".join(f", {n} {reason}" for reason, n in counts.items())
 
 
+def plain(text: str) -> str:
+    """Text from elsewhere, such as names of files, on one line and without anything that a terminal would obey."""
+    return escape("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
+
+
 def _cores(workers: int) -> int:
     return workers or len(os.sched_getaffinity(0))
 
 
+def _whole(least: int) -> Callable[[str], int]:
+    """The type of an option that takes a whole number from `least` on."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {least} on, found {text!r}")
+        return int(text)
+
+    return parse
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line for a mistake in the arguments, as for every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} ({self.prog} --help)\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    top = argparse.ArgumentParser(
-        prog="python -m pipeline", description="Raw datasets -> tracks -> features in a Zarr cache."
-    )
+    top = _Parser(prog="python -m pipeline", description="Raw datasets -> tracks -> features in a Zarr cache.")
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = top.add_subparsers(dest="command", required=True)
 
@@ -168,14 +195,15 @@ def parser() -> argparse.ArgumentParser:
         "synthesize", run_synthesize, "Write the embedded default data: small stand-ins in the official layouts."
     )
     sub.add_argument("--out", type=Path, required=True, help="gets raw/<dataset>/ and body/")
-    sub.add_argument("--seed", type=int, default=0)
-    sub.add_argument("--workers", type=int, default=0, help="processes; 0: one a core")
+    sub.add_argument("--seed", type=_whole(0), default=0, help="the same seed gives the same bytes")
+    sub.add_argument("--size", default="default", choices=list(synthetic.SIZES), help="how much of it")
+    sub.add_argument("--workers", type=_whole(0), default=0, help="processes; 0: one a core")
 
     sub = command("convert", run_convert, "Convert one split of a raw dataset into committed rows of the cache.")
     split_of(sub)
     sub.add_argument("--raw", type=Path, required=True, help="the dataset's own raw folder")
     sub.add_argument("--body", type=Path, help="SMPL's files, for datasets whose 3D joints come from SMPL parameters")
-    sub.add_argument("--workers", type=int, default=0, help="processes; 0: one a core")
+    sub.add_argument("--workers", type=_whole(0), default=0, help="processes; 0: one a core")
     sub.add_argument("--strict", action="store_true", help="fail on the first video that cannot be used")
 
     sub = command("extract", run_extract, "Compute a feature stream for the rows that lack it.")
@@ -187,7 +215,7 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--precision", default="fast", choices=["exact", "fast"], help="exact: plain fp32")
     sub.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto: cuda when there is one")
-    sub.add_argument("--batch-size", type=int, default=32, help="crops at once through the network")
+    sub.add_argument("--batch-size", type=_whole(1), default=32, help="crops at once through the network")
     sub.add_argument("--raw", type=Path, help="where the dataset's raw folder lies now, when it has moved")
     sub.add_argument("--replace", action="store_true", help="discard a stream of that name with other weights")
 
@@ -204,18 +232,29 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit 0: done; 1: `verify` found problems; 2: an error, told in words; 130: interrupted."""
-    args = parser().parse_args(argv)
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that knows no "✓" is no reason to fail
     try:
+        args = parser().parse_args(arguments)
         code: int = args.run(args)
-    except (PipelineError, cache.CacheError) as error:
-        if args.debug:
-            traceback.print_exc()
-        err.print(f"[red]error:[/red] {escape(str(error))}")
-        return 2
     except KeyboardInterrupt:
         err.print("interrupted: what is finished is kept; the same command goes on from there")
         return 130
+    except Exception as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        err.print(f"[red]error:[/red] {plain(in_words(error))}")
+        return 2
     return code
+
+
+def in_words(error: Exception) -> str:
+    """An error as the user is told it."""
+    if isinstance(error, PipelineError | cache.CacheError | OSError):
+        return str(error)
+    return f"{type(error).__name__}: {error}. This should not happen: --debug shows where it does."
 
 
 if __name__ == "__main__":

@@ -7,13 +7,14 @@ videos, one process writes rows, in the order of the videos: one worker and eigh
 from __future__ import annotations
 
 import functools
+import json
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import joblib
 import numpy as np
 
 import cache
@@ -21,10 +22,11 @@ from cache import fingerprint
 from pipeline import assets, inputs
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.datasets.base import Dataset, RawVideo
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, RawDataError
 from pipeline.progress import Progress, silent
 from pipeline.stand_in import is_stand_in, refuse_mixture
 from pipeline.track import Track
+from pipeline.workers import in_processes
 
 if TYPE_CHECKING:
     from pipeline.body import Body
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 IN_PROCESS: Final = 24  # up to this many videos, starting worker processes costs more than it saves
 PER_FRAME: Final = ("frame_index", "bbox", "kp_2d", "kp_3d", "kp_3d_eval", "trans", "pose", "betas")
 FLAGS: Final = ("has_3d", "has_smpl", "valid")
+UNEXPECTED: Final = "unexpected_error"  # the reason of a video whose reader failed in a way that it did not foresee
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,8 @@ def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> 
         digest, body_stands_in = assets.digest(body)
         refuse_mixture(raw, parts["stand_in"], body, body_stands_in)
         parts["body"] = digest
-    return parts
+    plain: dict[str, Any] = json.loads(json.dumps(parts))  # as the manifest gives it back: a tuple becomes a list
+    return plain
 
 
 def plan_conversion(dataset: Dataset, split: str, *, raw: Path, root: Path, body: Path | None = None) -> ConversionPlan:
@@ -108,13 +112,17 @@ def plan_conversion(dataset: Dataset, split: str, *, raw: Path, root: Path, body
     make = functools.partial(ConversionPlan, dataset, split, raw, root, body, reader, stamps=stamps)
     if committed is None:
         return make(append=tuple(videos), drop=(), kept=0, why="not converted yet")
-    known = dict(zip(committed.videos.names, committed.videos.fingerprints, strict=True))
+    known = _digests(committed)
     if changed := differences(committed.manifest["reader"], reader):
         return make(append=tuple(videos), drop=tuple(known), kept=0, why="; ".join(changed))
 
     seen = inputs.read_stamps(root / name)
     new = [v for v in videos if v.name not in known]
-    altered = [v for v in videos if v.name in known and _has_changed(raw, v, stamps, seen, known[v.name])]
+    altered = [
+        v
+        for v in videos
+        if v.name in known and not _is_unchanged(raw, v, stamps[v.name], seen.get(v.name), known[v.name])
+    ]
     gone = sorted(known.keys() - stamps.keys())
     told = [(len(new), "new"), (len(altered), "changed"), (len(gone), "removed")]
     why = ", ".join(f"{n} {word} video{'s' if n > 1 else ''}" for n, word in told if n)
@@ -144,19 +152,27 @@ def convert(plan: ConversionPlan, *, workers: int = 1, strict: bool = False, pro
     with cache.SplitWriter(plan.root, plan.name, columns=columns, plan=plan.identity, provenance=provenance) as writer:
         writer.begin(drop=plan.drop)
         journalled = set(writer.journalled)
+        taken_over = [video for video in plan.append if video.name in journalled]
         todo = [video for video in plan.append if video.name not in journalled]
-        done = len(plan.append) - len(todo)
+        digests = _digests(_committed(plan.root, plan.name))
+        digests |= {video.name: inputs.video_digest(plan.raw, video) for video in taken_over}
+        done = len(taken_over)
+        if strict:
+            _refuse_set_aside(
+                plan, (VideoAccount.from_dict(dict(a)) for a in writer.accounts() if a["name"] in journalled)
+            )
         progress(done, len(plan.append), "")
         for read in _read_all(plan, todo, workers):
-            if strict and read.account.set_aside:
-                raise PipelineError(f"{plan.name}: {read.account.message} (--strict: nothing was committed)")
+            if strict:
+                _refuse_set_aside(plan, [read.account])
             writer.append(read.entry, read.rows)
+            digests[read.entry.name] = read.entry.fingerprint
             done += 1
             progress(done, len(plan.append), read.entry.name)
         accounts = [VideoAccount.from_dict(dict(account)) for account in writer.accounts()]
         totals = Accounting(accounts).totals()
+        inputs.write_stamps(plan.root / plan.name, _seen(plan, digests, accounts))
         writer.commit({"reader": dict(plan.reader), "stand_in": plan.reader["stand_in"], "accounting": totals})
-        inputs.write_stamps(plan.root / plan.name, plan.stamps)
     appended = {video.name for video in plan.append}
     return Conversion(plan, totals, tuple(a for a in accounts if a.set_aside and a.name in appended))
 
@@ -168,38 +184,66 @@ class _Read:
     account: VideoAccount
 
 
+def _refuse_set_aside(plan: ConversionPlan, accounts: Iterable[VideoAccount]) -> None:
+    for account in accounts:
+        if account.set_aside:
+            raise PipelineError(f"{plan.name}: {account.message} (--strict: nothing was committed)")
+
+
 def _read_all(plan: ConversionPlan, videos: Sequence[RawVideo], workers: int) -> Iterator[_Read]:
-    """Every video read, in order, at most a few ahead of the writer."""
+    """Every video read, in order, a bounded number ahead of the writer."""
     job = functools.partial(_read_one, plan.dataset, plan.split, plan.raw, plan.body if plan.reader["body"] else None)
     if workers == 1 or len(videos) <= IN_PROCESS:
         yield from map(job, videos)
         return
-    parallel = joblib.Parallel(n_jobs=workers, return_as="generator", pre_dispatch="2*n_jobs", batch_size=1)
-    yield from parallel(joblib.delayed(job)(video) for video in videos)
+    yield from in_processes(job, videos, workers)
 
 
 def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video: RawVideo) -> _Read:
+    model = _body(body)  # not below: a body that cannot be loaded is no video's fault
     digest = inputs.video_digest(raw, video)
+    tracks: Sequence[Track] = ()
+    pixels: dict[str, Any] = {}
+    account = VideoAccount(video.name)
     try:
-        tracks, account = dataset.read_accounted(raw, split, video, _body(body))
-    except Exception as error:
+        with _one_thread(model):
+            tracks, account = dataset.read_accounted(raw, split, video, model)
+        pixels = _pixels(tracks)
+    except RawDataError as error:  # of the pixels: those of the labels are in the account already
+        tracks = ()
+        account.put_aside(error.reason, str(error))
+    except Exception as error:  # a defect of the reader must not cost the other videos
+        tracks = ()
         where = traceback.extract_tb(error.__traceback__)[-1]
-        account = VideoAccount(video.name)
         place = f"{Path(where.filename).name}:{where.lineno}"
-        account.put_aside("unexpected_error", f"{video.name}: {type(error).__name__}: {error} (at {place})")
-        tracks = []
-    source = next((track.frames for track in tracks if track.frames is not None), None)
-    width, height = source.size() if source is not None else (0, 0)
-    entry = cache.VideoEntry(
-        name=video.name,
-        source=source.spec if source is not None else "",
-        pixels=source.digest() if source is not None else "",
-        width=width,
-        height=height,
-        fingerprint=digest,
-        account=account.as_dict(),
-    )
+        account.put_aside(UNEXPECTED, f"{video.name}: {type(error).__name__}: {error} (at {place})")
+    entry = cache.VideoEntry(name=video.name, fingerprint=digest, account=account.as_dict(), **pixels)
     return _Read(entry, [_rows(track) for track in tracks], account)
+
+
+def _pixels(tracks: Sequence[Track]) -> dict[str, Any]:
+    """What the cache keeps of where the pixels are. Raises RawDataError when none of the pictures can be read."""
+    source = next((track.frames for track in tracks if track.frames is not None), None)
+    if source is None:
+        return {}
+    width, height = source.size()
+    return {"source": source.spec, "pixels": source.digest(), "width": width, "height": height}
+
+
+@contextmanager
+def _one_thread(body: Body | None) -> Iterator[None]:
+    """Sums over the body's vertices in one thread: in more, their last bits depend on how many there are."""
+    if body is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @functools.cache
@@ -232,9 +276,19 @@ def _committed(root: Path, name: str) -> cache.Split | None:
     return cache.open(root)[name] if (root / name / "manifest.json").is_file() else None
 
 
-def _has_changed(
-    raw: Path, video: RawVideo, stamps: Mapping[str, inputs.Stamp], seen: Mapping[str, inputs.Stamp], digest: str
-) -> bool:
-    if seen.get(video.name) == stamps[video.name]:
-        return False
-    return inputs.video_digest(raw, video) != digest  # only a time may differ: the content decides
+def _digests(committed: cache.Split | None) -> dict[str, str]:
+    """Name -> digest of every committed video."""
+    if committed is None:
+        return {}
+    return dict(zip(committed.videos.names, committed.videos.fingerprints, strict=True))
+
+
+def _is_unchanged(raw: Path, video: RawVideo, stamp: inputs.Stamp, seen: inputs.Seen | None, digest: str) -> bool:
+    """Is a committed video's raw content what it was? A look tells, unless a size or time differs: then the content."""
+    return seen == {"stamp": stamp, "digest": digest} or inputs.video_digest(raw, video) == digest
+
+
+def _seen(plan: ConversionPlan, digests: Mapping[str, str], accounts: Sequence[VideoAccount]) -> dict[str, inputs.Seen]:
+    """What to remember of every video. Not where something unexpected happened: it may have been the disk."""
+    aside = {account.name for account in accounts if account.set_aside == UNEXPECTED}
+    return {name: {"stamp": stamp, "digest": digests[name]} for name, stamp in plan.stamps.items() if name not in aside}

@@ -9,13 +9,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import queue
-import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,18 +22,19 @@ import cache
 from cache import Split
 from pipeline import crops, frames
 from pipeline.convert import differences
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import ConfigError, PipelineError, RawDataError
 from pipeline.progress import Progress, silent
+from pipeline.read_ahead import ahead, batches
 from pipeline.weights import WeightsSpec
 
 if TYPE_CHECKING:
     from pipeline.backbones import Backbone
 
 KIND: Final = "resnet50"
+VERSION: Final = 1  # raised by hand whenever the same pixels and boxes would give other features
 DIM: Final = 2048
 AHEAD: Final = 256  # decoded crops waiting for the network: 38 MB
 EXAMPLES: Final = 5  # problems told in words; the rest are counted
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +48,19 @@ class StreamSpec:
     batch_size: int = 32
     raw: Path | None = None  # where the raw folder lies now; None: where it lay at conversion
 
+    def __post_init__(self) -> None:
+        if self.precision not in ("exact", "fast"):
+            raise ConfigError(f"precision {self.precision!r}: expected exact or fast")
+        if self.batch_size < 1:
+            raise ConfigError(f"batch size {self.batch_size}: expected at least 1")
+
     def at(self, raw: Path) -> StreamSpec:
         """The same stream, with the raw folder where it lies now."""
         return replace(self, raw=raw)
 
     def identity(self) -> dict[str, Any]:
         """The stream's fingerprint beside its rows' own keys (pixels, frame, box, crop scale)."""
-        if self.precision not in ("exact", "fast"):
-            raise ConfigError(f"precision {self.precision!r}: expected exact or fast")
-        return {"kind": KIND, "weights": self.weights.identity(), "precision": self.precision}
+        return {"kind": KIND, "version": VERSION, "weights": self.weights.identity(), "precision": self.precision}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +124,16 @@ def extract(plan: ExtractionPlan, *, progress: Progress = silent) -> Extraction:
     """Compute the rows that the stream lacks, and commit. Killed at any point, it goes on at the shard.
 
     A frame that cannot be decoded costs its rows: they are marked (`ok` 0), counted, and kept out of windows.
-    Raises PipelineError when the raw folder is not where it was at conversion.
+    Raises PipelineError when the raw folder is not where it was at conversion, or has none of the split's pictures.
     """
     started = time.monotonic()
-    if plan.replace:
-        cache.discard(plan.root, plan.split, plan.spec.name)
     split = cache.open(plan.root)[plan.split]
-    recorded = split.stream_manifest(plan.spec.name)["backbone"] if plan.spec.name in split.streams else None
+    held = plan.spec.name in split.streams and not plan.replace
     rows = RowSource(split, _raw_folder(split, plan.spec))
-    network = _Network(plan.spec, recorded)
+    network = _Network(plan.spec, split.stream_manifest(plan.spec.name)["backbone"] if held else None)
+    if plan.replace:
+        network.provenance()  # loads it: what cannot be loaded must not cost the stream that is there
+        cache.discard(plan.root, plan.split, plan.spec.name)
     tally = _Tally(progress, started)
     identity = cache.fingerprint(dict(plan.identity))
     with cache.StreamWriter(plan.root, plan.split, plan.spec.name, dim=DIM, plan=identity) as writer:
@@ -153,7 +157,7 @@ def _extract_shard(writer: cache.StreamWriter, shard: int, rows: RowSource, netw
     carried[np.setdiff1d(np.arange(len(keys)), live - first)] = True  # rows of no track need nothing
     todo = live[~carried[live - first]]
     tally.add(carried=len(live) - len(todo))
-    for batch in _batches(rows.crops(todo, tally), network.batch_size):
+    for batch in batches(rows.crops(todo, tally), network.batch_size):
         at = np.array([cropped.row for cropped in batch]) - first
         features[at] = network([cropped.crop for cropped in batch])
         ok[at] = 1
@@ -217,7 +221,7 @@ class RowSource:
 
         Decoding runs ahead of the caller in a thread, at most AHEAD crops.
         """
-        yield from _ahead(self._decode(rows, tally), AHEAD)
+        yield from ahead(self._decode(rows, tally), AHEAD)
 
     def _decode(self, rows: NDArray[np.int64], tally: _Tally) -> Iterator[Cropped]:
         track = self.split.track_of(rows)
@@ -288,21 +292,38 @@ def _backbone(
     from pipeline import backbones
     from pipeline.synthetic import calibration_crops
 
+    there = torch.cuda.is_available()
+    if device.startswith("cuda") and not there:
+        raise ConfigError(f"device {device!r}: torch {torch.__version__} finds no CUDA device here. Take cpu, or auto.")
+    if device == "auto":
+        device = "cuda" if there else "cpu"
     recorded = None if standardisation is None else json.loads(standardisation)
     network, provenance = backbones.load(weights, precision=precision, calibration=calibration_crops, recorded=recorded)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     return network.to(device), provenance
 
 
 def _raw_folder(split: Split, spec: StreamSpec) -> Path:
-    raw = spec.raw or Path(split.provenance["raw"])
+    """The dataset's raw folder. A wrong one must not pass: every row of it would be marked as undecodable, for good."""
+    say = "Say where the dataset's own raw folder is: --raw DIR, or [paths] raw in luigi.cfg."
+    recorded = split.provenance.get("raw")
+    if spec.raw is None and recorded is None:
+        raise PipelineError(f"{split.name}: where its pictures are is not known, provenance.json is lost. {say}")
+    raw = spec.raw or Path(str(recorded))
     if not raw.is_dir():
-        raise PipelineError(
-            f"{split.name}: its pictures were in {raw} when it was converted, and that folder is not there now. "
-            "Say where it is: --raw DIR, or [paths] raw in luigi.cfg."
-        )
+        was = f"its pictures were in {recorded} when it was converted" if spec.raw is None else f"--raw is {raw}"
+        raise PipelineError(f"{split.name}: {was}, and that folder is not there now. {say}")
+    sources = (video.source for video in split.videos if video.source)
+    if split.tracks and not any(_has_pixels(frames.parse(raw, source)) for source in sources):  # mostly the first one
+        raise PipelineError(f"{split.name}: none of its pictures are below {raw}. {say}")
     return raw
+
+
+def _has_pixels(source: frames.FrameSource) -> bool:
+    try:
+        source.size()
+    except RawDataError:
+        return False
+    return True
 
 
 def _groups(order: NDArray[np.int64], by: NDArray[Any]) -> list[NDArray[np.int64]]:
@@ -310,56 +331,3 @@ def _groups(order: NDArray[np.int64], by: NDArray[Any]) -> list[NDArray[np.int64
     if not len(order):
         return []
     return np.split(order, np.flatnonzero(np.diff(by[order])) + 1)
-
-
-def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """
-    >>> list(_batches("abcde", 2))
-    [['a', 'b'], ['c', 'd'], ['e']]
-    """
-    batch: list[T] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _ahead(items: Iterator[T], depth: int) -> Iterator[T]:
-    """Run the iterator in a thread, at most `depth` items ahead; its exceptions are raised here."""
-    waiting: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=depth)
-    stopped = threading.Event()
-
-    def put(message: tuple[str, Any]) -> bool:
-        while not stopped.is_set():
-            try:
-                waiting.put(message, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def work() -> None:
-        try:
-            for item in items:
-                if not put(("item", item)):
-                    return
-            put(("end", None))
-        except BaseException as error:
-            put(("error", error))
-
-    thread = threading.Thread(target=work, daemon=True, name="decode-ahead")
-    thread.start()
-    try:
-        while True:
-            kind, value = waiting.get()
-            if kind == "end":
-                return
-            if kind == "error":
-                raise value
-            yield value
-    finally:
-        stopped.set()
-        thread.join()

@@ -2,7 +2,8 @@
 
 A video's *stamp* is what a look at the folder tells: sizes, times and counts. Its *digest* is what decides: the content
 of its label and video files and the names and sizes of its pictures. Stamps differ between copies of the same data, so
-they are kept beside the commit (stamps.json), never in it; digests are part of it.
+they are kept beside the commit (stamps.json), never in it; digests are part of it. A stamp says nothing unless the
+digest that was taken with it is the committed one, so a crash between the two files does no harm.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict
 
 from pipeline.datasets.base import RawVideo
 
@@ -24,33 +25,40 @@ HASHED_WHOLE: Final = 16 * MIB  # larger files (videos) are known by size and th
 # Kinetics only to name it would take as long as decoding it
 
 
+class Seen(TypedDict):
+    """A video as it was when it was last read."""
+
+    stamp: Stamp
+    digest: str
+
+
 def stamp(raw: Path, video: RawVideo) -> Stamp:
-    """Size and time of every file, count and time of every folder. A missing one counts as -1."""
+    """Size and time of every file, count and time of every folder. What cannot be looked at counts as -1."""
     entries: Stamp = []
     for file in video.files:
         entries.append([_below(raw, file), *_size_and_time(raw / file)])
     for folder in video.folders:
         try:
             entries.append([_below(raw, folder), len(os.listdir(raw / folder)), (raw / folder).stat().st_mtime_ns])  # noqa: PTH208 - the fast count
-        except FileNotFoundError:
+        except OSError:
             entries.append([_below(raw, folder), -1, -1])
     return entries
 
 
-def write_stamps(folder: Path, stamps: Mapping[str, Stamp]) -> None:
+def write_stamps(folder: Path, seen: Mapping[str, Seen]) -> None:
     """Remember what the raw folder looked like at a commit. Safe to lose: without it, contents are compared."""
     beside = folder / f".{STAMPS}.part"
-    beside.write_text(json.dumps(stamps))
+    beside.write_text(json.dumps(seen))
     beside.replace(folder / STAMPS)
 
 
-def read_stamps(folder: Path) -> dict[str, Stamp]:
+def read_stamps(folder: Path) -> dict[str, Seen]:
     """What `write_stamps` remembered; nothing when it is not there or not readable."""
     try:
-        stamps = json.loads((folder / STAMPS).read_bytes())
+        seen = json.loads((folder / STAMPS).read_bytes())
     except (FileNotFoundError, ValueError):
         return {}
-    return stamps if isinstance(stamps, dict) else {}
+    return seen if isinstance(seen, dict) else {}
 
 
 def video_digest(raw: Path, video: RawVideo) -> str:
@@ -64,7 +72,7 @@ def video_digest(raw: Path, video: RawVideo) -> str:
 
 
 def file_digest(file: Path) -> str:
-    """sha256 of a file up to 16 MiB; of size, first, middle and last MiB of a larger one; "missing" without a file."""
+    """sha256 of a file up to 16 MiB; of size, first, middle and last MiB of a larger one; else why there is none."""
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:
@@ -75,8 +83,8 @@ def file_digest(file: Path) -> str:
                 stream.seek(start)
                 probes.update(stream.read(MIB))
             return probes.hexdigest()
-    except FileNotFoundError:
-        return "missing"
+    except OSError as error:
+        return _absent(error)
 
 
 def whole_file_digest(file: Path) -> str:
@@ -86,19 +94,24 @@ def whole_file_digest(file: Path) -> str:
 
 
 def folder_digest(folder: Path) -> str:
-    """sha256 of the sorted names and sizes in a folder; "missing" when it is not there."""
+    """sha256 of the sorted names and sizes in a folder; else why there is none."""
     try:
         with os.scandir(folder) as entries:
-            listing = sorted((entry.name, entry.stat().st_size) for entry in entries)
-    except FileNotFoundError:
-        return "missing"
+            listing = sorted((entry.name, _size_and_time(Path(entry))[0]) for entry in entries)
+    except OSError as error:
+        return _absent(error)
     return hashlib.sha256(repr(listing).encode()).hexdigest()
+
+
+def _absent(error: OSError) -> str:
+    """Stands for a digest. What is wrong with the input is told by the one who needs to read it."""
+    return "missing" if isinstance(error, FileNotFoundError) else f"unreadable: {type(error).__name__}"
 
 
 def _size_and_time(file: Path) -> tuple[int, int]:
     try:
         status = file.stat()
-    except FileNotFoundError:
+    except OSError:  # also a link that leads nowhere
         return -1, -1
     return status.st_size, status.st_mtime_ns
 

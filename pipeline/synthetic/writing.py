@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import cv2
-import joblib
 
 from pipeline.errors import PipelineError
 from pipeline.progress import Progress, silent
@@ -19,6 +19,7 @@ from pipeline.stand_in import MARKER, read_marker
 from pipeline.synthetic import body
 from pipeline.synthetic.layout import Layout, Request
 from pipeline.synthetic.scene import Shot, Take
+from pipeline.workers import in_processes
 
 VERSION: Final = 1  # raised by hand whenever the same seed would give other files
 
@@ -115,10 +116,9 @@ def _record_all(layout: Layout, shots: list[Shot], folder: Path, workers: int) -
     if workers == 1 or len(shots) == 1:
         yield from (layout.record(body.procedural(), shot, folder) for shot in shots)
         return
-    parallel = joblib.Parallel(n_jobs=workers, return_as="generator", batch_size=1)
-    yield from parallel(joblib.delayed(_record)(layout, shot, folder) for shot in shots)
+    yield from in_processes(functools.partial(_record, layout, folder), shots, workers)
 
 
-def _record(layout: Layout, shot: Shot, folder: Path) -> Take:
+def _record(layout: Layout, folder: Path, shot: Shot) -> Take:
     cv2.setNumThreads(1)  # the processes are the parallelism
     return layout.record(body.procedural(), shot, folder)

@@ -1,0 +1,136 @@
+"""Raw datasets small enough for a test, and a network that costs nothing."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cache
+from pipeline import convert, datasets, features, synthetic
+from pipeline.synthetic import writing
+
+SIZES = {"penn_action": (3, 8), "kinetics": (1, 28), "3dpw": (1, 10), "amass": (3, 300)}  # videos a split, frames
+
+
+class Embedded:
+    """The embedded datasets, written once a session; a test that changes one takes a copy."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def raw(self, name: str) -> Path:
+        """The dataset's own raw folder. Only to be read."""
+        folder = self._folder / "raw" / name
+        if not folder.is_dir():
+            n_videos, n_frames = SIZES[name]
+            synthetic.write_dataset(name, folder, n_videos=n_videos, n_frames=n_frames)
+        return folder
+
+    def copy(self, name: str, to: Path) -> Path:
+        """The same in a folder of the test's own."""
+        return Path(shutil.copytree(self.raw(name), to))
+
+    @functools.cached_property
+    def body(self) -> Path:
+        """The stand-in body's folder. Only to be read."""
+        folder = self._folder / "body"
+        writing.write_body(folder)
+        return folder
+
+
+def convert_into(
+    root: Path, raw: Path, name: str = "penn_action", split: str = "train", *, body: Path | None = None, **options: Any
+) -> convert.Conversion:
+    plan = convert.plan_conversion(datasets.get(name), split, raw=raw, root=root, body=body)
+    return convert.convert(plan, **options)
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    """Every file that the promise of equal bytes holds for."""
+    files = (path for path in sorted(root.rglob("*")) if path.is_file())
+    outside = {"provenance.json", "stamps.json", ".stamps.json.part"}
+    kept = (path for path in files if path.name not in outside and ".writing" not in path.parts)
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in kept}
+
+
+def everything(root: Path) -> dict[str, tuple[int, int]]:
+    """Inode and time of every file and folder: what shows that nothing at all was touched."""
+    return {p.relative_to(root).as_posix(): (p.stat().st_ino, p.stat().st_mtime_ns) for p in sorted(root.rglob("*"))}
+
+
+class FakeNetwork:
+    """Stands for the network: 2048 means over a crop's pixels, a row at a time. It keeps what it was shown."""
+
+    def __init__(self, spec: features.StreamSpec, recorded: Any) -> None:
+        self.batch_size = spec.batch_size
+        self._spec = spec
+
+    def __call__(self, batch: list[np.ndarray]) -> np.ndarray:
+        self.batches.append(len(batch))
+        pixels = np.stack(batch).reshape(len(batch), -1)[:, : 73 * features.DIM].astype(np.float32)
+        means: np.ndarray = pixels.reshape(len(batch), features.DIM, 73).mean(axis=2)
+        return means
+
+    batches: list[int]
+
+    def provenance(self) -> dict[str, Any]:
+        return {"weights": self._spec.weights.identity(), "sha256": "0" * 64, "stand_in": self._spec.weights.stand_in}
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch) -> type[FakeNetwork]:
+    """In the place of ResNet-50; `network.batches` are the sizes of the batches that it saw."""
+    monkeypatch.setattr(FakeNetwork, "batches", [], raising=False)
+    monkeypatch.setattr(features, "_Network", FakeNetwork)
+    return FakeNetwork
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cache.writer.ROWS_PER_SHARD", 16)
+    monkeypatch.setattr("cache.writer.ROWS_PER_CHUNK", 8)
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Embedded:
+    return Embedded(tmp_path_factory.mktemp("embedded"))
+
+
+class Into:
+    """The helpers, for tests that cannot import from here."""
+
+    convert: Callable[..., convert.Conversion] = staticmethod(convert_into)
+    tree: Callable[[Path], dict[str, bytes]] = staticmethod(tree)
+    everything: Callable[[Path], dict[str, tuple[int, int]]] = staticmethod(everything)
+
+    @staticmethod
+    def extract(root: Path, split: str = "penn_action/train", *, replace: bool = False, **spec: Any) -> Any:
+        plan = features.plan_extraction(root, split, features.StreamSpec(**spec), replace=replace)
+        return features.extract(plan)
+
+    @staticmethod
+    def rows(root: Path, split: str, name: str) -> dict[str, np.ndarray]:
+        """Track's name -> its rows of a column or, as `features/NAME`, of a stream."""
+        opened = cache.open(root)[split]
+        column = opened.column(name)
+        return {track.name: np.asarray(column[track.start : track.stop]) for track in opened.tracks}
+
+
+@pytest.fixture(scope="session")
+def into() -> type[Into]:
+    return Into
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """Nothing here survives a power cut, nor has to."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda fd: None)
+        yield

@@ -1,0 +1,327 @@
+"""`python -m pipeline`: what it prints, and how it exits."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy.io import loadmat, savemat
+
+import cache
+from pipeline import datasets, synthetic
+from pipeline.__main__ import main, plain
+from pipeline.datasets.penn_action import PennAction
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = ("synthesize", "convert", "extract", "verify", "status")
+
+
+@pytest.fixture
+def penn(embedded: Any, tmp_path: Path) -> Path:
+    return embedded.copy("penn_action", tmp_path / "penn_action")
+
+
+@pytest.fixture
+def root(penn: Path, into: Any, tmp_path: Path) -> Path:
+    """A cache with Penn Action's train split: three videos of 8 frames."""
+    into.convert(tmp_path / "cache", penn)
+    return tmp_path / "cache"
+
+
+def run(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def convert_penn(raw: Path, root: Path, *more: object) -> int:
+    return run("convert", "penn_action", "train", "--raw", raw, "--cache", root, *more)
+
+
+def extract_penn(root: Path, *more: object) -> int:
+    return run("extract", "penn_action", "train", "--cache", root, *more)
+
+
+def piped(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """A process of its own, whose output goes into a pipe."""
+    command = [sys.executable, "-W", "error", "-m", "pipeline", *(str(argument) for argument in arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def controls(text: str) -> set[str]:
+    return {char for char in text if not char.isprintable() and char != "\n"}
+
+
+def test_the_whole_way_from_synthesized_data_to_a_verified_cache(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, network: Any
+) -> None:
+    layout = {"penn_action": synthetic.LAYOUTS["penn_action"]}
+    monkeypatch.setattr(synthetic, "LAYOUTS", layout)
+    monkeypatch.setitem(synthetic.SIZES, "tiny", synthetic.layout.Size(0.05, 0.2))
+    assert run("synthesize", "--out", tmp_path, "--size", "tiny", "--workers", 1) == 0
+    assert (tmp_path / "body/SMPL_NEUTRAL.pkl").is_file()
+    raw, root = tmp_path / "raw/penn_action", tmp_path / "cache"
+    n_frames = len(list((raw / "frames/0001").iterdir()))
+    assert capsys.readouterr().out == f"Embedded stand-in data in {tmp_path}/raw, stand-in body in {tmp_path}/body.\n"
+
+    assert convert_penn(raw, root) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "penn_action/train: not converted yet",
+        "  videos 1 kept of 1",
+        "  tracks 1 kept",
+        f"  frames {n_frames} kept of {n_frames}",
+    ]
+    assert extract_penn(root) == 0
+    told = capsys.readouterr().out
+    assert f"penn_action/train: {n_frames} rows computed" in told
+    assert "STAND-IN" in told
+
+    assert run("verify", "--cache", root) == 0
+    assert capsys.readouterr().out.startswith("✓ intact: 6 shards, ")
+    assert run("status", "--cache", root) == 0
+    (line,) = capsys.readouterr().out.splitlines()[1:]
+    numbers = f"1 / 1 1 {n_frames} / {n_frames}"
+    assert " ".join(line.split()) == f"penn_action/train (stand-in) {numbers} - resnet50"
+    assert run("synthesize", "--out", tmp_path, "--size", "tiny", "--workers", 1) == 0
+
+
+def test_doing_it_again_does_nothing_and_says_so(
+    penn: Path, root: Path, into: Any, capsys: pytest.CaptureFixture[str], network: Any
+) -> None:
+    assert extract_penn(root) == 0
+    before = into.everything(root)
+    capsys.readouterr()
+    assert convert_penn(penn, root) == 0
+    assert extract_penn(root) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "penn_action/train: up to date, 6 videos",
+        "penn_action/train: resnet50 is up to date",
+    ]
+    assert into.everything(root) == before
+
+
+def test_a_video_set_aside_and_rows_without_features_are_told(
+    penn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], network: Any
+) -> None:
+    root, file = tmp_path / "cache", penn / "labels/0003.mat"
+    label = {key: value for key, value in loadmat(file).items() if not key.startswith("__")}
+    savemat(file, label | {"x": label["x"][:, :12]})
+    (penn / "frames/0005/000002.jpg").write_bytes(b"")
+    assert convert_penn(penn, root) == 0
+    told = capsys.readouterr().out
+    assert "videos 2 kept of 3, 1 bad_label_file" in told
+    assert f"! set aside bad_label_file: {file}: 'x': expected" in told
+    assert extract_penn(root) == 0
+    told = capsys.readouterr().out
+    assert "! 1 rows without features: picture_empty" in told
+    assert "0005, frame 1: " in told
+    assert run("status", "--cache", root) == 0
+    assert f"! penn_action/train: bad_label_file: {file}" in capsys.readouterr().out
+    assert convert_penn(penn, tmp_path / "strict", "--strict") == 2
+    assert "--strict: nothing was committed" in capsys.readouterr().err
+
+
+def test_verify_exits_with_1_after_a_flipped_bit_and_names_the_file(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shard = root / "penn_action/train/bbox/c/0/0"
+    data = bytearray(shard.read_bytes())
+    data[17] ^= 4
+    shard.write_bytes(data)
+    assert run("verify", "--cache", root) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"✗ {shard}: ")
+    assert lines[-1].startswith("1 problems in ")
+
+
+def test_status_as_json_holds_the_same(
+    root: Path, capsys: pytest.CaptureFixture[str], network: Any, penn: Path
+) -> None:
+    assert extract_penn(root) == 0
+    shutil.rmtree(penn / "frames/0003")
+    assert convert_penn(penn, root) == 0
+    capsys.readouterr()
+    assert run("status", "--cache", root, "--json") == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["split"] == "penn_action/train"
+    assert row["tracks"] == 2
+    assert row["stand_in"] is True
+    assert row["streams"] == ["resnet50 (lags behind)"]
+    assert row["accounting"] == cache.open(root)["penn_action/train"].manifest["accounting"]
+    assert [text.partition(":")[0] for text in row["set_aside"]] == ["no_picture"]
+
+
+def test_motion_without_pictures_is_told_as_such(
+    embedded: Any, into: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    into.convert(tmp_path, embedded.raw("amass"), "amass")
+    assert run("extract", "amass", "train", "--cache", tmp_path) == 0
+    assert capsys.readouterr().out == "amass/train: motion alone, without pictures\n"
+
+
+def test_without_a_body_it_says_what_will_be_missing(
+    embedded: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("convert", "3dpw", "train", "--raw", embedded.raw("3dpw"), "--cache", tmp_path) == 0
+    assert "3dpw/train: no --body, so there will be no 3D joints" in capsys.readouterr().err
+
+
+MISTAKES = {
+    "no raw folder": ("convert", "penn_action", "train", "--raw", "nowhere", "--cache", "{root}"),
+    "an unknown split": ("convert", "penn_action", "val", "--raw", "{penn}", "--cache", "{root}"),
+    "an unknown dataset": ("convert", "penn", "train", "--raw", "{penn}", "--cache", "{root}"),
+    "an option that is missing": ("convert", "penn_action", "train", "--raw", "{penn}"),
+    "no command": (),
+    "no body": ("convert", "3dpw", "train", "--raw", "{3dpw}", "--cache", "{root}", "--body", "nowhere"),
+    "a cache that is a file": ("convert", "penn_action", "train", "--raw", "{penn}", "--cache", "{file}"),
+    "no cache": ("verify", "--cache", "nowhere"),
+    "no cache to tell of": ("status", "--cache", "nowhere"),
+    "a split that is not converted": ("extract", "penn_action", "test", "--cache", "{root}"),
+    "weights of no kind": ("extract", "penn_action", "train", "--cache", "{root}", "--weights", "resnet"),
+    "weights that are not there": ("extract", "penn_action", "train", "--cache", "{root}", "--weights", "file:no.pt"),
+    "a stream's name that leaves the cache": (
+        "extract",
+        "penn_action",
+        "train",
+        "--cache",
+        "{root}",
+        "--stream",
+        "../x",
+    ),
+    "batches of nothing": ("extract", "penn_action", "train", "--cache", "{root}", "--batch-size", "0"),
+    "a negative seed": ("synthesize", "--out", "{root}/new", "--seed", "-1"),
+    "a folder of somebody else": ("synthesize", "--out", "{foreign}"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_told_in_one_line_with_exit_2_and_changes_nothing(
+    mistake: str, root: Path, penn: Path, embedded: Any, into: Any, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], network: Any,
+) -> None:  # fmt: skip
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "foreign/body").mkdir(parents=True)
+    (tmp_path / "foreign/body/SMPL_NEUTRAL.pkl").write_bytes(b"mine")
+    places = {"root": root, "penn": penn, "file": tmp_path / "file", "foreign": tmp_path / "foreign"}
+    arguments = [text.format(**places, **{"3dpw": embedded.raw("3dpw")}) for text in MISTAKES[mistake]]
+    before = into.everything(tmp_path)
+    try:
+        code = main(arguments)
+    except SystemExit as ended:  # argparse's own way out
+        code = int(ended.code or 0)
+    told = capsys.readouterr()
+    assert code == 2
+    assert told.out == ""
+    assert told.err.startswith("error: ")
+    assert told.err.count("\n") == 1
+    assert "Traceback" not in told.err
+    assert into.everything(tmp_path) == before
+
+
+def test_debug_shows_where_an_error_comes_from(penn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = ("convert", "penn_action", "val", "--raw", penn, "--cache", tmp_path / "cache")
+    for arguments in (("--debug", *wrong), (*wrong, "--debug")):
+        assert run(*arguments) == 2
+        told = capsys.readouterr().err
+        assert "Traceback (most recent call last)" in told
+        assert "in check_split" in told
+        assert told.splitlines()[-1].startswith("error: penn_action has no split 'val'")
+
+
+def test_a_failure_nobody_foresaw_is_one_line_too(
+    penn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("division\nby zero")
+
+    monkeypatch.setattr(PennAction, "videos", fail)
+    assert convert_penn(penn, tmp_path / "cache") == 2
+    expected = r"error: ZeroDivisionError: division\nby zero. This should not happen: --debug shows where it does."
+    assert capsys.readouterr().err.splitlines() == [expected]
+
+
+def test_an_interruption_says_that_nothing_is_lost(
+    penn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PennAction, "read", interrupt)
+    assert convert_penn(penn, tmp_path / "cache") == 130
+    assert "what is finished is kept" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert convert_penn(penn, tmp_path / "cache") == 0
+
+
+def test_a_stream_with_other_weights_is_refused_replaced_or_put_beside(
+    root: Path, capsys: pytest.CaptureFixture[str], network: Any
+) -> None:
+    assert extract_penn(root) == 0
+    assert extract_penn(root, "--weights", "untrained:1") == 2
+    assert "--stream NAME" in capsys.readouterr().err
+    assert extract_penn(root, "--weights", "untrained:1", "--stream", "other", "--kind", "resnet50") == 0
+    assert extract_penn(root, "--weights", "untrained:2", "--replace") == 0
+    split = cache.open(root)["penn_action/train"]
+    seeds = {name: split.stream_manifest(name)["identity"]["weights"]["argument"] for name in split.streams}
+    assert seeds == {"other": "1", "resnet50": "2"}
+
+
+def test_a_moved_raw_folder_is_given_by_raw(
+    root: Path, penn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], network: Any
+) -> None:
+    moved = penn.rename(tmp_path / "elsewhere")
+    assert extract_penn(root) == 2
+    assert "--raw DIR" in capsys.readouterr().err
+    assert extract_penn(root, "--raw", moved) == 0
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
+def test_every_command_explains_itself(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--help"])
+    assert ended.value.code == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"usage: {' '.join(('python -m pipeline', *command))} ")
+    if not command:
+        assert all(name in told for name in COMMANDS)
+    if command in (("convert",), ("extract",)):
+        assert all(name in told for name in datasets.names())
+
+
+def test_output_in_a_pipe_is_plain_text_of_whole_lines(root: Path, penn: Path, tmp_path: Path) -> None:
+    for clip in ("0001", "0003"):
+        shutil.rmtree(penn / f"frames/{clip}")
+    converted = piped("convert", "penn_action", "train", "--raw", penn, "--cache", tmp_path / "new")
+    shown, checked = (piped(command, "--cache", tmp_path / "new") for command in ("status", "verify"))
+    for ended in (converted, shown, checked):
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert controls(ended.stdout) == set()
+    lines = shown.stdout.splitlines()
+    assert " ".join(lines[0].split()) == "split videos tracks frames kept / found dropped streams"
+    assert len(lines) == 4
+    assert all(line.endswith("Unpack Penn_Action.tar.gz again.") for line in lines[2:])  # long, and in one piece
+    wrong = piped("verify", "--cache", tmp_path / "nowhere")
+    assert (wrong.returncode, wrong.stdout, controls(wrong.stderr)) == (2, "", set())
+    assert wrong.stderr.count("\n") == 1
+
+
+def test_whoever_reads_only_the_start_of_the_output_is_no_error(root: Path) -> None:
+    script = f"{sys.executable} -m pipeline status --json --cache {root} | head -c 1; echo ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert ended.stderr == ""
+
+
+def test_a_terminal_that_knows_no_tick_is_no_error(root: Path) -> None:
+    command = [sys.executable, "-m", "pipeline", "verify", "--cache", str(root)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={"PYTHONIOENCODING": "ascii"})
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith(r"\u2713 intact: ")
+
+
+def test_names_from_elsewhere_cannot_steer_the_terminal() -> None:
+    assert plain("a\x1b[31mb\r\n\udcff") == r"a\x1b[31mb\r\n\udcff"
+    assert plain("[red]") == r"\[red]"
+    assert plain("déjà vu") == "déjà vu"
