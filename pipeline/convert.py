@@ -11,7 +11,7 @@ import json
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -104,7 +104,7 @@ def plan_conversion(dataset: Dataset, split: str, *, raw: Path, root: Path, body
     Raises RawDataError when the raw folder is missing or not the dataset's, PipelineError for an unknown split.
     """
     dataset.check_split(split)
-    videos = dataset.videos(raw, split)
+    videos = [replace(video, name=inputs.utf8(video.name)) for video in dataset.videos(raw, split)]
     reader = reader_parts(dataset, split, raw, body)
     stamps = {video.name: inputs.stamp(raw, video) for video in videos}
     name = f"{dataset.name}/{split}"
@@ -206,6 +206,7 @@ def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video:
     pixels: dict[str, Any] = {}
     account = VideoAccount(video.name)
     try:
+        _refuse_other_encodings(raw, video)
         with _one_thread(model):
             tracks, account = dataset.read_accounted(raw, split, video, model)
         pixels = _pixels(tracks)
@@ -219,6 +220,15 @@ def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video:
         account.put_aside(UNEXPECTED, f"{video.name}: {type(error).__name__}: {error} (at {place})")
     entry = cache.VideoEntry(name=video.name, fingerprint=digest, account=account.as_dict(), **pixels)
     return _Read(entry, [_rows(track) for track in tracks], account)
+
+
+def _refuse_other_encodings(raw: Path, video: RawVideo) -> None:
+    """Raise RawDataError for a path that is no UTF-8: neither JSON nor the tables could lead back to it."""
+    for path in (*video.files, *video.folders):
+        if inputs.utf8(str(path)) != str(path):
+            do = "Rename it, for example with convmv."
+            shown = Path(inputs.utf8(str(raw / path)))
+            raise RawDataError(shown, "name", expected="UTF-8", found="other bytes", do=do, reason="name_not_utf8")
 
 
 def _pixels(tracks: Sequence[Track]) -> dict[str, Any]:

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.digests import file_digest, folder_digest
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.inputs import file_digest, folder_digest
 from pipeline.pictures import MAX_BYTES, MAX_PIXELS, PictureError, decode, picture_size
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB

@@ -16,13 +16,11 @@ from pathlib import Path
 from typing import Final, TypedDict
 
 from pipeline.datasets.base import RawVideo
+from pipeline.digests import file_digest, folder_digest
 
 Stamp = list[list[str | int]]  # [path below the raw folder, size or count, time in ns] per input
 
 STAMPS: Final = "stamps.json"
-MIB: Final = 1 << 20
-HASHED_WHOLE: Final = 16 * MIB  # larger files (videos) are known by size and three probes of a MiB: reading all of
-# Kinetics only to name it would take as long as decoding it
 
 
 class Seen(TypedDict):
@@ -71,43 +69,6 @@ def video_digest(raw: Path, video: RawVideo) -> str:
     return total.hexdigest()
 
 
-def file_digest(file: Path) -> str:
-    """sha256 of a file up to 16 MiB; of size, first, middle and last MiB of a larger one; else why there is none."""
-    try:
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            if size <= HASHED_WHOLE:
-                return hashlib.file_digest(stream, "sha256").hexdigest()
-            probes = hashlib.sha256(f"probed {size}".encode())
-            for start in (0, (size - MIB) // 2, size - MIB):
-                stream.seek(start)
-                probes.update(stream.read(MIB))
-            return probes.hexdigest()
-    except OSError as error:
-        return _absent(error)
-
-
-def whole_file_digest(file: Path) -> str:
-    """sha256 of every byte, hex: for what is small beside what depends on it, such as weights."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def folder_digest(folder: Path) -> str:
-    """sha256 of the sorted names and sizes in a folder; else why there is none."""
-    try:
-        with os.scandir(folder) as entries:
-            listing = sorted((entry.name, _size_and_time(Path(entry))[0]) for entry in entries)
-    except OSError as error:
-        return _absent(error)
-    return hashlib.sha256(repr(listing).encode()).hexdigest()
-
-
-def _absent(error: OSError) -> str:
-    """Stands for a digest. What is wrong with the input is told by the one who needs to read it."""
-    return "missing" if isinstance(error, FileNotFoundError) else f"unreadable: {type(error).__name__}"
-
-
 def _size_and_time(file: Path) -> tuple[int, int]:
     try:
         status = file.stat()
@@ -117,4 +78,9 @@ def _size_and_time(file: Path) -> tuple[int, int]:
 
 
 def _below(raw: Path, path: Path) -> str:
-    return path.relative_to(raw).as_posix() if path.is_absolute() else path.as_posix()
+    return utf8((path.relative_to(raw) if path.is_absolute() else path).as_posix())
+
+
+def utf8(name: str) -> str:
+    """A file's name as JSON and tables can hold it: bytes that are no UTF-8 are written out."""
+    return name.encode(errors="backslashreplace").decode()

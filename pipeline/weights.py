@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from pipeline.digests import whole_file_digest
 from pipeline.errors import ConfigError, MissingAssets
-from pipeline.inputs import whole_file_digest
 
 KINDS: Final = {
     "spin": "SPIN's checkpoint, for example spin:data/spin/model_checkpoint.pt",

@@ -18,7 +18,7 @@ import torch
 from scipy.io import loadmat, savemat
 
 import cache
-from pipeline import convert, datasets, inputs, workers
+from pipeline import convert, datasets, digests, inputs, workers
 from pipeline.body import Body
 from pipeline.datasets.penn_action import PennAction
 from pipeline.errors import MissingAssets, PipelineError, RawDataError, StandInMixed
@@ -458,14 +458,29 @@ def test_a_video_that_the_disk_did_not_give_is_tried_again_once_it_does(
     assert [video.name for video in plan(penn, root).append] == ["0003"]
 
 
+def test_a_file_whose_name_is_no_utf8_is_set_aside_and_the_rest_goes_on(
+    embedded: Any, into: Any, tmp_path: Path
+) -> None:
+    raw = Path(shutil.copytree(embedded.raw("kinetics"), tmp_path / "kinetics"))
+    clip = next((raw / "train").rglob("*.mp4"))
+    shutil.copy(clip, os.fsencode(clip.parent) + b"/caf\xe9.mp4")
+    before = into.convert(tmp_path / "before", embedded.raw("kinetics"), "kinetics")
+    done = into.convert(tmp_path / "cache", raw, "kinetics")
+    (account,) = done.set_aside
+    assert account.set_aside == "name_not_utf8"
+    assert "caf\\udce9.mp4: 'name': expected UTF-8" in account.message
+    assert done.totals["videos"]["kept"] == before.totals["videos"]["kept"] > 0
+    assert plan(raw, tmp_path / "cache", datasets.get("kinetics")).up_to_date
+
+
 def test_a_broken_link_among_the_pictures_hides_no_other_change(penn: Path) -> None:
     folder = penn / "frames/0003"
     (folder / "000099.jpg").symlink_to(tmp := folder / "nowhere")
     assert not tmp.exists()
-    before = inputs.folder_digest(folder)
+    before = digests.folder_digest(folder)
     assert before != "missing"
     (folder / "000001.jpg").write_bytes(b"")
-    assert inputs.folder_digest(folder) != before
+    assert digests.folder_digest(folder) != before
 
 
 def test_strict_also_refuses_what_a_killed_run_had_set_aside(

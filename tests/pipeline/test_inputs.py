@@ -1,7 +1,7 @@
 import os
 from pathlib import Path
 
-from pipeline import inputs
+from pipeline import digests, inputs
 from pipeline.datasets.base import RawVideo
 
 
@@ -24,14 +24,14 @@ def test_a_touched_file_has_a_new_stamp_and_the_same_digest(tmp_path: Path) -> N
 
 def test_a_changed_label_an_added_picture_and_another_size_change_the_digest(tmp_path: Path) -> None:
     video = raw_video(tmp_path)
-    digests = {inputs.video_digest(tmp_path, video)}
+    seen = {inputs.video_digest(tmp_path, video)}
     video.files[0].write_bytes(b"other")
-    digests.add(inputs.video_digest(tmp_path, video))
+    seen.add(inputs.video_digest(tmp_path, video))
     (tmp_path / "frames" / "3.jpg").write_bytes(b"")
-    digests.add(inputs.video_digest(tmp_path, video))
+    seen.add(inputs.video_digest(tmp_path, video))
     (tmp_path / "frames" / "0.jpg").write_bytes(b"longer")
-    digests.add(inputs.video_digest(tmp_path, video))
-    assert len(digests) == 4
+    seen.add(inputs.video_digest(tmp_path, video))
+    assert len(seen) == 4
 
 
 def test_the_digest_does_not_depend_on_where_the_raw_folder_lies(tmp_path: Path) -> None:
@@ -49,13 +49,13 @@ def test_a_file_that_is_not_there_has_a_stamp_and_a_digest_of_its_own(tmp_path: 
 
 def test_a_large_file_is_known_by_its_ends_and_its_middle(tmp_path: Path) -> None:
     file = tmp_path / "clip.mp4"
-    size = inputs.HASHED_WHOLE + 3
-    digests = set()
+    size = digests.HASHED_WHOLE + 3
+    seen = set()
     for changed in (None, 0, size // 2, size - 1):
         with file.open("wb") as stream:
             stream.truncate(size)
             if changed is not None:
                 stream.seek(changed)
                 stream.write(b"x")
-        digests.add(inputs.file_digest(file))
-    assert len(digests) == 4
+        seen.add(digests.file_digest(file))
+    assert len(seen) == 4
