@@ -37,4 +37,4 @@ types: .venv/.ready  ## mypy --strict
 check: lint types test  ## all that must be green before a commit
 
 clean:  ## remove the embedded data, the cache and the runs (not .venv)
-	rm -rf data runs
+	rm -rf data/embedded data/cache runs

@@ -41,10 +41,6 @@ class ColumnSpec:
     fill: float | int
     about: str
 
-    @property
-    def row_bytes(self) -> int:
-        return self.dtype.itemsize * math.prod(self.trailing)
-
 
 def _floats(*trailing: int, about: str) -> ColumnSpec:
     return ColumnSpec(trailing, np.dtype("<f4"), math.nan, about)

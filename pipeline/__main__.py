@@ -58,9 +58,9 @@ def run_convert(args: argparse.Namespace) -> int:
 
 def run_extract(args: argparse.Namespace) -> int:
     """Tracks -> a feature stream, for one split."""
-    weights = WeightsSpec.parse(args.weights)
-    spec = features.StreamSpec(args.stream, weights, args.precision, args.device, args.batch_size, args.raw)
     name = f"{args.dataset}/{args.split}"
+    weights = WeightsSpec.parse(args.weights or default_weights(args.cache, name))
+    spec = features.StreamSpec(args.stream, weights, args.precision, args.device, args.batch_size, args.raw)
     plan = features.plan_extraction(args.cache, name, spec, replace=args.replace)
     if plan.up_to_date:
         has_pixels = "bbox" in cache.open(args.cache)[name].columns
@@ -79,6 +79,13 @@ def run_extract(args: argparse.Namespace) -> int:
     for example in done.examples:
         out.print(f"    {plain(example)}")
     return 0
+
+
+def default_weights(root: Path, name: str) -> str:
+    """What `extract` takes when no weights are named. Raises PipelineError for real data: those must be named."""
+    if not cache.open(root)[name].manifest["stand_in"]:
+        raise PipelineError(f"{name} is real data: name the network's weights, for example --weights spin:FILE")
+    return "untrained:0"
 
 
 def run_verify(args: argparse.Namespace) -> int:
@@ -211,13 +218,14 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--stream", default="resnet50", help="the stream's name in the cache")
     sub.add_argument("--kind", default=features.KIND, choices=[features.KIND], help="the network")
     sub.add_argument(
-        "--weights", default="untrained:0", help="; ".join(f"{kind}:... {what}" for kind, what in KINDS.items())
+        "--weights",
+        help="; ".join(f"{kind}:... {what}" for kind, what in KINDS.items()) + ". Must be named for real data",
     )
     sub.add_argument("--precision", default="fast", choices=["exact", "fast"], help="exact: plain fp32")
     sub.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto: cuda when there is one")
     sub.add_argument("--batch-size", type=_whole(1), default=32, help="crops at once through the network")
     sub.add_argument("--raw", type=Path, help="where the dataset's raw folder lies now, when it has moved")
-    sub.add_argument("--replace", action="store_true", help="discard a stream of that name with other weights")
+    sub.add_argument("--replace", action="store_true", help="discard the stream of that name and extract it anew")
 
     sub = command(
         "verify", run_verify, "Check every shard of a cache against its manifest; exit 1 when something is wrong."

@@ -325,3 +325,12 @@ def test_names_from_elsewhere_cannot_steer_the_terminal() -> None:
     assert plain("a\x1b[31mb\r\n\udcff") == r"a\x1b[31mb\r\n\udcff"
     assert plain("[red]") == r"\[red]"
     assert plain("déjà vu") == "déjà vu"
+
+
+def test_real_data_asks_for_the_networks_weights(embedded: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = Path(shutil.copytree(embedded.raw("penn_action"), tmp_path / "penn_action"))
+    (raw / "STAND_IN.json").unlink(missing_ok=True)  # as if it were real
+    root = tmp_path / "cache"
+    assert main(["convert", "penn_action", "train", "--raw", str(raw), "--cache", str(root)]) == 0
+    assert main(["extract", "penn_action", "train", "--cache", str(root)]) == 2
+    assert "penn_action/train is real data: name the network's weights" in capsys.readouterr().err
