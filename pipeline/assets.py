@@ -56,7 +56,7 @@ class SmplArrays:
     mean_shape: Floats  # (10,)
     mean_cam: Floats  # (3,) scale, tx, ty of the weak-perspective camera
     stand_in: bool  # a procedural body, not SMPL
-    digest: str  # sha256 over the files' content
+    digest: str  # sha256 over the content of the files read
 
 
 def load(folder: Path | str, gender: str = "neutral") -> SmplArrays:
@@ -93,15 +93,15 @@ def load(folder: Path | str, gender: str = "neutral") -> SmplArrays:
 
 
 def digest(folder: Path | str, gender: str = "neutral") -> tuple[str, bool]:
-    """(sha256 over all asset files in `folder`, whether its marker says stand-in). Reads no pickle.
+    """(sha256 over the files in `folder` that `load` reads for `gender`, whether its marker says stand-in).
 
-    A file is hashed once in a process for each (size, time). Raises MissingAssets when something that `gender`
-    needs is absent.
+    Reads no pickle. A file is hashed once in a process for each (size, time). Raises MissingAssets when something that
+    `gender` needs is absent.
     """
     folder = Path(folder)
-    _require(folder, gender)
+    names = (_require(folder, gender).name, REGRESSOR_EXTRA, REGRESSOR_H36M, MEAN_PARAMS)
     total = hashlib.sha256()
-    for file in _present(folder.resolve()):
+    for file in (folder.resolve() / name for name in names):
         stat = file.stat()
         total.update(f"{file.name} {_file_digest(file, stat.st_size, stat.st_mtime_ns)}\n".encode())
     return total.hexdigest(), is_stand_in(folder)
@@ -117,11 +117,6 @@ def missing(folder: Path | str, gender: str = "neutral") -> list[str]:
 def _model_file(folder: Path, gender: str) -> Path | None:
     candidates = [folder / f"SMPL_{gender.upper()}{suffix}" for suffix in (".pkl", ".npz")]
     return next((file for file in candidates if file.is_file()), None)
-
-
-def _present(folder: Path) -> list[Path]:
-    models = [file for gender in GENDERS if (file := _model_file(folder, gender))]
-    return models + [folder / name for name in (REGRESSOR_EXTRA, REGRESSOR_H36M, MEAN_PARAMS)]
 
 
 def _require(folder: Path, gender: str) -> Path:

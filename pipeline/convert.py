@@ -74,7 +74,7 @@ class Conversion:
 
     plan: ConversionPlan
     totals: Mapping[str, Any]
-    set_aside: tuple[VideoAccount, ...]  # of the videos read now
+    set_aside: tuple[VideoAccount, ...]  # of the videos read now, those with which something is wrong
 
 
 def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> dict[str, Any]:
@@ -101,7 +101,8 @@ def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> 
 def plan_conversion(dataset: Dataset, split: str, *, raw: Path, root: Path, body: Path | None = None) -> ConversionPlan:
     """Compare what lies in the raw folder with what the cache has of it.
 
-    Raises RawDataError when the raw folder is missing or not the dataset's, PipelineError for an unknown split.
+    Raises RawDataError when the raw folder is missing or not the dataset's, PipelineError for an unknown split and
+    where the columns would be others than the committed ones.
     """
     dataset.check_split(split)
     videos = [replace(video, name=inputs.utf8(video.name)) for video in dataset.videos(raw, split)]
@@ -112,6 +113,7 @@ def plan_conversion(dataset: Dataset, split: str, *, raw: Path, root: Path, body
     make = functools.partial(ConversionPlan, dataset, split, raw, root, body, reader, stamps=stamps)
     if committed is None:
         return make(append=tuple(videos), drop=(), kept=0, why="not converted yet")
+    _refuse_other_columns(root / name, committed, dataset.columns(split, body=reader["body"] is not None), reader)
     known = _digests(committed)
     if changed := differences(committed.manifest["reader"], reader):
         return make(append=tuple(videos), drop=tuple(known), kept=0, why="; ".join(changed))
@@ -131,6 +133,27 @@ def plan_conversion(dataset: Dataset, split: str, *, raw: Path, root: Path, body
     return make(append=append, drop=drop, kept=len(known) - len(drop), why=why)
 
 
+def _refuse_other_columns(
+    folder: Path, committed: cache.Split, columns: Sequence[str], reader: Mapping[str, Any]
+) -> None:
+    """Raise PipelineError where this conversion would fill other columns than the committed ones: they never change."""
+    held = set(committed.columns)
+    if held == set(columns):
+        return
+    kinds = [
+        f"{'without' if parts['body'] is None else 'with'} a body model"
+        for parts in (committed.manifest["reader"], reader)
+    ]
+    was, now = kinds if kinds[0] != kinds[1] else ("by another version of the reader", "by this one")
+    told = {"lack": sorted(set(columns) - held), "have besides": sorted(held - set(columns))}
+    lacks = " and ".join(f"{verb} {', '.join(names)}" for verb, names in told.items() if names)
+    raise PipelineError(
+        f"{folder}: was converted {was}, and would now be converted {now}: its rows {lacks}. A split's columns stay "
+        "the same over all commits. Remove that folder, its features included, and convert the split anew, or convert "
+        f"it {was}, as before."
+    )
+
+
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Which parts of a fingerprint differ, in words.
 
@@ -145,7 +168,8 @@ def convert(plan: ConversionPlan, *, workers: int = 1, strict: bool = False, pro
     """Read the plan's videos and commit their rows. Killed at any point and started again, it ends with the same bytes.
 
     A video that cannot be used is set aside with its reason; with `strict` it raises PipelineError instead and nothing
-    is committed. Raises cache.CacheError when another process writes the split.
+    is committed, unless the reason is one of the dataset's harmless ones. Raises cache.CacheError when another process
+    writes the split.
     """
     columns = plan.dataset.columns(plan.split, body=plan.reader["body"] is not None)
     provenance = {"raw": str(plan.raw.resolve())}
@@ -174,7 +198,7 @@ def convert(plan: ConversionPlan, *, workers: int = 1, strict: bool = False, pro
         inputs.write_stamps(plan.root / plan.name, _seen(plan, digests, accounts))
         writer.commit({"reader": dict(plan.reader), "stand_in": plan.reader["stand_in"], "accounting": totals})
     appended = {video.name for video in plan.append}
-    return Conversion(plan, totals, tuple(a for a in accounts if a.set_aside and a.name in appended))
+    return Conversion(plan, totals, tuple(a for a in accounts if a.name in appended and _is_failure(plan.dataset, a)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,9 +208,14 @@ class _Read:
     account: VideoAccount
 
 
+def _is_failure(dataset: Dataset, account: VideoAccount) -> bool:
+    """Was the video set aside because something is wrong with it?"""
+    return bool(account.set_aside) and account.set_aside not in dataset.harmless
+
+
 def _refuse_set_aside(plan: ConversionPlan, accounts: Iterable[VideoAccount]) -> None:
     for account in accounts:
-        if account.set_aside:
+        if _is_failure(plan.dataset, account):
             raise PipelineError(f"{plan.name}: {account.message} (--strict: nothing was committed)")
 
 
@@ -224,7 +253,7 @@ def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video:
 
 def _refuse_other_encodings(raw: Path, video: RawVideo) -> None:
     """Raise RawDataError for a path that is no UTF-8: neither JSON nor the tables could lead back to it."""
-    for path in (*video.files, *video.folders):
+    for path in (*video.files, *video.folders, *video.label_folders):
         if inputs.utf8(str(path)) != str(path):
             do = "Rename it, for example with convmv."
             shown = Path(inputs.utf8(str(raw / path)))

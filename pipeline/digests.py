@@ -44,6 +44,23 @@ def folder_digest(folder: Path) -> str:
     return hashlib.sha256(repr(listing).encode(errors="surrogateescape")).hexdigest()
 
 
+def contents_digest(folder: Path) -> str:
+    """sha256 of the sorted names in a folder and every byte of its files; else why there is none. Looks no deeper."""
+    try:
+        with os.scandir(folder) as entries:
+            listing = sorted((entry.name, _content(entry)) for entry in entries)
+    except OSError as error:
+        return _absent(error)
+    return hashlib.sha256(repr(listing).encode(errors="surrogateescape")).hexdigest()
+
+
+def _content(entry: os.DirEntry[str]) -> str:
+    try:
+        return whole_file_digest(Path(entry.path)) if entry.is_file() else "no file"  # opening a pipe would not return
+    except OSError as error:
+        return _absent(error)
+
+
 def _size(entry: os.DirEntry[str]) -> int:
     try:
         return entry.stat().st_size

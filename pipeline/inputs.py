@@ -1,9 +1,10 @@
 """Have the raw files changed? Cheap to ask (sizes and times), exact to answer (content).
 
 A video's *stamp* is what a look at the folder tells: sizes, times and counts. Its *digest* is what decides: the content
-of its label and video files and the names and sizes of its pictures. Stamps differ between copies of the same data, so
-they are kept beside the commit (stamps.json), never in it; digests are part of it. A stamp says nothing unless the
-digest that was taken with it is the committed one, so a crash between the two files does no harm.
+of its label and video files, in label folders too, and the names and sizes of its pictures. Stamps differ between
+copies of the same data, so they are kept beside the commit (stamps.json), never in it; digests are part of it. A stamp
+says nothing unless the digest that was taken with it is the committed one, so a crash between the two files does no
+harm.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from pathlib import Path
 from typing import Final, TypedDict
 
 from pipeline.datasets.base import RawVideo
-from pipeline.digests import file_digest, folder_digest
+from pipeline.digests import contents_digest, file_digest, folder_digest
 
-Stamp = list[list[str | int]]  # [path below the raw folder, size or count, time in ns] per input
+Stamp = list[list[str | int]]  # [path below the raw folder, sizes and counts, times in ns] per input
 
 STAMPS: Final = "stamps.json"
 
@@ -31,7 +32,10 @@ class Seen(TypedDict):
 
 
 def stamp(raw: Path, video: RawVideo) -> Stamp:
-    """Size and time of every file, count and time of every folder. What cannot be looked at counts as -1."""
+    """Size and time of every file, count and time of every folder; of label folders also what their files add up to.
+
+    What cannot be looked at counts as -1.
+    """
     entries: Stamp = []
     for file in video.files:
         entries.append([_below(raw, file), *_size_and_time(raw / file)])
@@ -40,6 +44,8 @@ def stamp(raw: Path, video: RawVideo) -> Stamp:
             entries.append([_below(raw, folder), len(os.listdir(raw / folder)), (raw / folder).stat().st_mtime_ns])  # noqa: PTH208 - the fast count
         except OSError:
             entries.append([_below(raw, folder), -1, -1])
+    for folder in video.label_folders:
+        entries.append([_below(raw, folder), *_count_size_and_times(raw / folder)])
     return entries
 
 
@@ -60,16 +66,32 @@ def read_stamps(folder: Path) -> dict[str, Seen]:
 
 
 def video_digest(raw: Path, video: RawVideo) -> str:
-    """Content of the video's files, names and sizes of what lies in its folders: sha256, hex."""
+    """Content of the video's files and label folders, names and sizes of what lies in its folders: sha256, hex."""
     total = hashlib.sha256()
     for file in video.files:
         total.update(f"{_below(raw, file)}\0{file_digest(raw / file)}\n".encode())
     for folder in video.folders:
         total.update(f"{_below(raw, folder)}\0{folder_digest(raw / folder)}\n".encode())
+    for folder in video.label_folders:
+        total.update(f"{_below(raw, folder)}\0{contents_digest(raw / folder)}\n".encode())
     return total.hexdigest()
 
 
-def _size_and_time(file: Path) -> tuple[int, int]:
+def _count_size_and_times(folder: Path) -> tuple[int, int, int, int]:
+    """Count, total size and newest time of what lies in a folder, and the folder's own time.
+
+    A file rewritten in place shows in the newest time alone, files that changed places in the folder's alone.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            found = [_size_and_time(entry) for entry in entries]
+        own = folder.stat().st_mtime_ns
+    except OSError:
+        return -1, -1, -1, -1
+    return len(found), sum(size for size, _ in found), max((time for _, time in found), default=-1), own
+
+
+def _size_and_time(file: Path | os.DirEntry[str]) -> tuple[int, int]:
     try:
         status = file.stat()
     except OSError:  # also a link that leads nowhere

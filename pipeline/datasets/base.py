@@ -23,6 +23,7 @@ class RawVideo:
     name: str  # unique within the dataset; without what is the same for all videos
     files: tuple[Path, ...]  # label files and videos: their content decides the tracks
     folders: tuple[Path, ...] = ()  # picture folders: the names in them decide the tracks
+    label_folders: tuple[Path, ...] = ()  # folders of label files: names and content decide the tracks
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Dataset(ABC):
     page: ClassVar[str]  # where the official download is to be had
     uses_body: ClassVar[bool] = False  # labels are derived through the body model
     has_pixels: ClassVar[bool] = True
+    harmless: ClassVar[frozenset[str]] = frozenset()  # reasons that set a video aside though nothing is wrong with it
 
     @abstractmethod
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:

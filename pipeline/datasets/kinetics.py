@@ -47,6 +47,7 @@ class Kinetics(Dataset):
     splits: ClassVar[tuple[str, ...]] = ("train", "val")
     version: ClassVar[int] = 1
     page: ClassVar[str] = "https://github.com/cvdfoundation/kinetics-dataset"
+    harmless: ClassVar[frozenset[str]] = frozenset({"no_keypoints"})  # the detector need not have run on every clip
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:  # noqa: ARG002 - the same for all
         return ("frame_index", "bbox", "kp_2d")
@@ -63,13 +64,13 @@ class Kinetics(Dataset):
             files.setdefault(file.with_suffix("").as_posix(), []).append(file)
         for clip in with_keypoints - {name.rpartition("/")[2] for name in files}:
             files[f"{split}/{clip}"] = []  # keypoints of a video that is not there: each is told
-        return [_raw_video(raw, split, name, files[name], with_keypoints) for name in sorted(files)]
+        return [_raw_video(split, name, files[name], with_keypoints) for name in sorted(files)]
 
     def read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None  # noqa: ARG002
     ) -> Sequence[Track]:  # fmt: skip
         clip = video.name.rpartition("/")[2]
-        detections = _detections(raw / video.folders[0], clip, account) if video.folders else None
+        detections = _detections(raw / video.label_folders[0], clip, account) if video.label_folders else None
         if detections is None:
             account.put_aside("no_keypoints", f"{raw / 'keypoints' / split / clip}: no keypoints of this video. {RUN}")
             return []
@@ -122,27 +123,22 @@ def _clips(folder: Path, below: Path) -> Iterator[Path]:
             yield below / entry.name
 
 
-def _raw_video(raw: Path, split: str, name: str, clips: list[Path], with_keypoints: set[str]) -> RawVideo:
+def _raw_video(split: str, name: str, clips: list[Path], with_keypoints: set[str]) -> RawVideo:
     clip = name.rpartition("/")[2]
     files = sorted(clips, key=lambda file: (EXTENSIONS.index(file.suffix.lower()), file.name))
-    if clip not in with_keypoints:
-        return RawVideo(name, files=tuple(files))
-    folder = Path("keypoints", split, clip)
-    alphapose = folder / f"{clip}.json"
-    if (raw / alphapose).is_file():
-        files.append(alphapose)
-    return RawVideo(name, files=tuple(files), folders=(folder,))
+    keypoints = (Path("keypoints", split, clip),) if clip in with_keypoints else ()
+    return RawVideo(name, files=tuple(files), label_folders=keypoints)
 
 
 def _source(raw: Path, video: RawVideo, account: VideoAccount) -> Video:
-    clips = [file for file in video.files if file.suffix.lower() in EXTENSIONS]
-    if not clips:
+    if not video.files:
         expected, do = f"{video.name}.mp4", "Download it again, if YouTube still has it."
         raise RawDataError(
             raw / video.name, "video", expected=expected, found="keypoints alone", do=do, reason="video_missing"
         )
-    account.notes.extend(f"{other.name} is not used: {clips[0].name} is the same clip" for other in clips[1:])
-    return Video(raw, clips[0].as_posix())
+    clip, *others = video.files
+    account.notes.extend(f"{other.name} is not used: {clip.name} is the same clip" for other in others)
+    return Video(raw, clip.as_posix())
 
 
 def _detections(folder: Path, clip: str, account: VideoAccount) -> Detections | None:

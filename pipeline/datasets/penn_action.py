@@ -137,16 +137,32 @@ def _with_picture(file: Path, n_labels: int, pictures: Pictures, account: VideoA
 def _note_contradictions(
     file: Path, label: dict[str, NDArray[np.generic]], kp_2d: NDArray[np.floating], account: VideoAccount
 ) -> None:
-    """What the label says beside the joints decides nothing, but a contradiction is told."""
-    if "nframes" in label:
-        says = int(numbers(file, "nframes", label["nframes"].reshape(-1), (1,))[0])
-        if says != len(kp_2d):
-            account.notes.append(f"nframes says {says}, {len(kp_2d)} frames are labelled")
-    if "dimensions" in label:  # four videos have coordinates at another scale than these
-        height, width, _ = numbers(file, "dimensions", label["dimensions"].reshape(-1), (3,))
+    """What the label says beside the joints decides nothing, but what is wrong with it is told."""
+    if (says := _said(file, label, "nframes", 1, account)) is not None and says[0] != len(kp_2d):
+        account.notes.append(f"nframes says {says[0]:.10g}, {len(kp_2d)} frames are labelled")
+    # four videos have coordinates at another scale than these
+    if (says := _said(file, label, "dimensions", 3, account)) is not None:
+        height, width, _ = says
         x, y, visible = kp_2d[..., 0], kp_2d[..., 1], kp_2d[..., 2] > 0
         outside = visible & ((x < 0) | (y < 0) | (x > width + 1) | (y > height + 1))
         if outside.any():
             account.notes.append(
                 f"{int(outside.sum())} visible joints lie outside the {width:.0f} x {height:.0f} picture"
             )
+
+
+def _said(
+    file: Path, label: dict[str, NDArray[np.generic]], key: str, n: int, account: VideoAccount
+) -> NDArray[np.float64] | None:
+    """The `n` numbers under a key that decides nothing; None when it is not there, or holds something else: noted."""
+    if key not in label:
+        return None
+    try:
+        says = numbers(file, key, label[key].reshape(-1), (n,))
+    except RawDataError as error:
+        account.notes.append(f"not used: {error}")
+        return None
+    if not np.isfinite(says).all():
+        account.notes.append(f"not used: {key} holds {says.tolist()}")
+        return None
+    return says

@@ -192,6 +192,19 @@ def test_the_digest_follows_the_content_and_not_the_place_or_the_time(folder: Pa
     assert assets.digest(folder)[0] != first
 
 
+def test_the_digest_is_of_the_files_that_the_gender_needs(folder: Path) -> None:
+    before = assets.digest(folder)
+    model = (folder / "SMPL_NEUTRAL.pkl").read_bytes()
+    (folder / "SMPL_MALE.pkl").write_bytes(model)
+    (folder / "SMPL_NEUTRAL.npz").write_bytes(b"the .pkl is the one that is read")
+    (folder / "README.txt").write_text("about the body")
+    assert assets.digest(folder) == before
+    male = assets.digest(folder, "male")
+    (folder / "SMPL_NEUTRAL.pkl").write_bytes(model + b"more")
+    assert assets.digest(folder) != before
+    assert assets.digest(folder, "male") == male
+
+
 def test_a_file_is_hashed_once_until_its_size_or_time_changes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed = []
     digest_file = assets.hashlib.file_digest

@@ -327,7 +327,9 @@ def test_names_from_elsewhere_cannot_steer_the_terminal() -> None:
     assert plain("déjà vu") == "déjà vu"
 
 
-def test_real_data_asks_for_the_networks_weights(embedded: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_real_data_asks_for_the_networks_weights(
+    embedded: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     raw = Path(shutil.copytree(embedded.raw("penn_action"), tmp_path / "penn_action"))
     (raw / "STAND_IN.json").unlink(missing_ok=True)  # as if it were real
     root = tmp_path / "cache"

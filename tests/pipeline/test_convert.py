@@ -262,6 +262,27 @@ def test_a_picture_that_came_or_went_is_a_change(penn: Path, into: Any, tmp_path
     assert done.totals["frames"] == {"found": 24, "kept": 23, "dropped": {"no_picture": 1}}
 
 
+def test_keypoints_rewritten_in_place_are_a_change_and_touched_ones_are_none(
+    embedded: Any, into: Any, tmp_path: Path
+) -> None:
+    root, kinetics = tmp_path / "cache", datasets.get("kinetics")
+    raw = embedded.copy("kinetics", tmp_path / "kinetics")
+    into.convert(root, raw, "kinetics")
+    assert into.rows(root, "kinetics/train", "kp_2d").keys() != set()
+    files = sorted((raw / "keypoints/train").rglob("*_keypoints.json"))
+    for file in files:
+        os.utime(file, ns=(2**62, 2**62))
+    assert plan(raw, root, kinetics).up_to_date
+    for file in files:
+        content = file.read_text()
+        nobody = '{"people": []}'
+        file.write_text(nobody + " " * (len(content) - len(nobody)))
+        assert file.stat().st_size == len(content)
+    assert plan(raw, root, kinetics).why == "1 changed video"
+    into.convert(root, raw, "kinetics")
+    assert into.rows(root, "kinetics/train", "kp_2d") == {}
+
+
 def test_a_removed_video_loses_its_rows_and_nothing_is_read(
     penn: Path, into: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -421,6 +442,22 @@ def test_a_video_that_does_not_decode_and_a_json_that_is_none_are_set_aside(
     assert {track.video for track in cache.open(tmp_path / "cache")["kinetics/train"].tracks} == {whole}
 
 
+def test_a_clip_without_keypoints_is_counted_and_strict_accepts_it(embedded: Any, into: Any, tmp_path: Path) -> None:
+    raw = embedded.copy("kinetics", tmp_path / "kinetics")
+    clip = next((raw / "train").rglob("*.mp4"))
+    shutil.copy(clip, raw / "train/unseen.mp4")
+    done = into.convert(tmp_path / "cache", raw, "kinetics", strict=True)
+    assert done.totals["videos"] == {"found": 2, "kept": 1, "set_aside": {"no_keypoints": 1}, "without_tracks": 0}
+    assert done.set_aside == ()
+    committed = cache.open(tmp_path / "cache")["kinetics/train"]
+    (unseen,) = (video for video in committed.videos if video.name == "train/unseen")
+    assert (unseen.account["found"], unseen.account["set_aside"]) == (0, "no_keypoints")
+    (raw / "train/unseen.mp4").unlink()
+    clip.unlink()
+    with pytest.raises(PipelineError, match=r"keypoints alone.*--strict: nothing was committed"):
+        into.convert(tmp_path / "cache", raw, "kinetics", strict=True)
+
+
 def fail_on(name: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     original = PennAction.read
 
@@ -555,6 +592,36 @@ def test_another_body_converts_everything_anew(embedded: Any, into: Any, tmp_pat
     changed = convert.plan_conversion(dataset, "train", raw=raw, root=tmp_path / "cache", body=other)
     assert changed.why.startswith("body was ")
     assert len(changed.append) == len(changed.drop) == 1
+
+
+def test_a_body_of_a_gender_that_is_not_read_converts_nothing(embedded: Any, into: Any, tmp_path: Path) -> None:
+    dataset, raw = datasets.get("3dpw"), embedded.raw("3dpw")
+    into.convert(tmp_path / "cache", raw, "3dpw", body=embedded.body)
+    body = Path(shutil.copytree(embedded.body, tmp_path / "body"))
+    shutil.copy(body / "SMPL_NEUTRAL.pkl", body / "SMPL_MALE.pkl")
+    assert convert.plan_conversion(dataset, "train", raw=raw, root=tmp_path / "cache", body=body).up_to_date
+
+
+def test_a_body_that_comes_or_goes_later_is_refused_in_words_before_anything_is_read(
+    embedded: Any, into: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, raw = datasets.get("3dpw"), embedded.raw("3dpw")
+    folder = tmp_path / "cache/3dpw/train"
+    for first, later, kinds, rows in (
+        (None, embedded.body, ("without", "with"), "lack has_3d, kp_3d, trans"),
+        (embedded.body, None, ("with", "without"), "have besides has_3d, kp_3d, trans"),
+    ):
+        into.convert(tmp_path / "cache", raw, "3dpw", body=first)
+        before = into.everything(tmp_path / "cache")
+        told = f"3dpw/train: was converted {kinds[0]} a body model, .*now be converted {kinds[1]} a .*{rows}.*Remove"
+        with monkeypatch.context() as patch, pytest.raises(PipelineError, match=told):
+            forbid_reading_content(patch)
+            convert.plan_conversion(dataset, "train", raw=raw, root=tmp_path / "cache", body=later)
+        assert into.everything(tmp_path / "cache") == before
+        shutil.rmtree(folder)  # as the message says
+        into.convert(tmp_path / "cache", raw, "3dpw", body=later)
+        assert cache.verify(tmp_path / "cache").ok
+        shutil.rmtree(folder)
 
 
 def test_a_moved_raw_folder_is_the_same_raw_folder(penn: Path, into: Any, tmp_path: Path) -> None:

@@ -47,6 +47,62 @@ def test_a_file_that_is_not_there_has_a_stamp_and_a_digest_of_its_own(tmp_path: 
     assert inputs.video_digest(tmp_path, video) != before
 
 
+def keypoints(root: Path) -> RawVideo:
+    folder = root / "keypoints"
+    folder.mkdir(parents=True)
+    for i in range(3):
+        (folder / f"{i}.json").write_text(f"[{i}]")
+    return RawVideo("clip", files=(), label_folders=(Path("keypoints"),))
+
+
+def test_a_label_folder_is_known_by_content_and_a_look_tells_when_to_compare_it(tmp_path: Path) -> None:
+    video = keypoints(tmp_path)
+    stamp, digest = inputs.stamp(tmp_path, video), inputs.video_digest(tmp_path, video)
+    file = tmp_path / "keypoints/1.json"
+    assert stamp[0][:3] == ["keypoints", 3, 9]
+    os.utime(file, ns=(2**62, 2**62))
+    assert inputs.stamp(tmp_path, video) != stamp
+    assert inputs.video_digest(tmp_path, video) == digest
+    file.write_text("[7]")  # as many bytes as before
+    assert inputs.video_digest(tmp_path, video) != digest
+    file.write_text("[1]")
+    assert inputs.video_digest(tmp_path, video) == digest
+    file.rename(file.with_name("4.json"))
+    assert inputs.video_digest(tmp_path, video) != digest
+
+
+def test_label_files_that_change_places_are_noticed(tmp_path: Path) -> None:
+    video, folder = keypoints(tmp_path), tmp_path / "keypoints"
+    for path in (*folder.iterdir(), folder):
+        os.utime(path, ns=(5, 5))
+    stamp, digest = inputs.stamp(tmp_path, video), inputs.video_digest(tmp_path, video)
+    for old, new in (("0", "x"), ("1", "0"), ("x", "1")):
+        (folder / f"{old}.json").rename(folder / f"{new}.json")
+    assert inputs.stamp(tmp_path, video) != stamp
+    assert inputs.video_digest(tmp_path, video) != digest
+
+
+def test_what_is_no_file_in_a_label_folder_hangs_nothing_and_hides_nothing(tmp_path: Path) -> None:
+    video, folder = keypoints(tmp_path), tmp_path / "keypoints"
+    os.mkfifo(folder / "pipe")
+    (folder / "folder").mkdir()
+    (folder / "link").symlink_to(folder / "nowhere")
+    stamp, digest = inputs.stamp(tmp_path, video), inputs.video_digest(tmp_path, video)
+    assert stamp[0][1] == 6
+    (folder / "1.json").write_text("[7]")
+    os.utime(folder / "1.json", ns=(2**62, 2**62))
+    assert inputs.stamp(tmp_path, video) != stamp
+    assert inputs.video_digest(tmp_path, video) != digest
+
+
+def test_a_label_folder_that_is_gone_has_a_stamp_and_a_digest_of_its_own(tmp_path: Path) -> None:
+    video = keypoints(tmp_path)
+    before = inputs.video_digest(tmp_path, video)
+    (tmp_path / "keypoints").rename(tmp_path / "elsewhere")
+    assert inputs.stamp(tmp_path, video) == [["keypoints", -1, -1, -1, -1]]
+    assert inputs.video_digest(tmp_path, video) != before
+
+
 def test_a_large_file_is_known_by_its_ends_and_its_middle(tmp_path: Path) -> None:
     file = tmp_path / "clip.mp4"
     size = digests.HASHED_WHOLE + 3

@@ -252,12 +252,12 @@ def test_clips_lie_flat_or_in_class_folders_in_any_container(tmp_path: Path) -> 
     assert [video.name for video in KINETICS.videos(tmp_path, "val")] == ["val/abseiling/c", "val/b", "val/zumba/a"]
 
 
-def test_a_listing_names_the_video_the_json_and_the_json_folder(raw: Path) -> None:
+def test_a_listing_names_the_video_and_the_folder_of_its_keypoints(raw: Path) -> None:
     write_alphapose(raw, [])
     (video,) = KINETICS.videos(raw, "train")
     folder = Path("keypoints/train") / CLIP
-    assert video.files == (Path(f"train/abseiling/{CLIP}.mp4"), folder / f"{CLIP}.json")
-    assert video.folders == (folder,)
+    assert video.files == (Path(f"train/abseiling/{CLIP}.mp4"),)
+    assert (video.folders, video.label_folders) == ((), (folder,))
 
 
 def test_a_clip_in_two_containers_is_read_once_and_told(raw: Path) -> None:

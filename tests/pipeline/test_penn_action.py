@@ -162,6 +162,29 @@ def test_contradictions_inside_a_label_are_told_and_cost_nothing(tmp_path: Path)
     ]
 
 
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({"nframes": np.array([3, 3])}, "'nframes': expected numbers of shape (1), found (2,)"),
+        ({"nframes": np.nan}, "nframes holds [nan]"),
+        ({"nframes": "three"}, "'nframes': expected numbers"),
+        ({"nframes": 1e300}, "nframes says 1e+300, 3 frames are labelled"),
+        ({"dimensions": np.array([270, 480])}, "'dimensions': expected numbers of shape (3), found (2,)"),
+        ({"dimensions": np.array([270, np.nan, 3])}, "dimensions holds [270.0, nan, 3.0]"),
+        ({"dimensions": np.array([np.inf, 480, 3])}, "dimensions holds [inf, 480.0, 3.0]"),
+        ({"dimensions": np.array([270, "wide", 3], object)}, "'dimensions': expected numbers"),
+        ({"dimensions": {"height": 270}}, "'dimensions': expected numbers"),
+    ],
+)
+def test_what_decides_nothing_never_costs_its_video(tmp_path: Path, changes: dict[str, Any], note: str) -> None:
+    write_video(tmp_path, **changes)
+    (track,), account = read(tmp_path)
+    assert track.frame_index.tolist() == [0, 1, 2]
+    assert (account["kept"], account["set_aside"]) == (3, "")
+    (told,) = account["notes"]
+    assert note in told
+
+
 def test_boxes_one_row_short_do_not_matter(tmp_path: Path) -> None:
     write_video(tmp_path, bbox=np.ones((2, 4)))
     assert read(tmp_path)[1]["kept"] == 3
