@@ -7,13 +7,14 @@ so they cannot run code.
 from __future__ import annotations
 
 import hashlib
+import pickle
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy._core.multiarray import scalar  # what NumPy numbers in a pickle are made by
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -46,7 +47,8 @@ Standardisation = Mapping[str, list[float]]  # "mean" and "std", DIM numbers eac
 class Backbone(nn.Module):
     """uint8 crops (B, 224, 224, 3) RGB -> features (B, 2048) float32.
 
-    `precision`: "exact" is plain fp32. "fast" folds the batch norms, goes channels-last, and runs bf16 on CUDA.
+    `precision`: "exact" is plain fp32, on CUDA without TF32 and by deterministic algorithms. "fast" folds the batch
+    norms, goes channels-last, and runs bf16 on CUDA.
     """
 
     pixel_mean: Tensor
@@ -76,9 +78,15 @@ class Backbone(nn.Module):
         pixels = (pixels - self.pixel_mean) / self.pixel_std
         if self.fast:
             pixels = pixels.contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.fast and crops.is_cuda):
+        with self._arithmetic(on_cuda=crops.is_cuda):
             features: Tensor = self.network(pixels)  # (B, 2048)
         return (features.float() - self.feature_mean) / self.feature_std
+
+    def _arithmetic(self, *, on_cuda: bool) -> AbstractContextManager[None]:
+        """What the convolutions compute in. Without a word, cuDNN's round fp32 to TF32's 10 bits."""
+        if self.fast:
+            return torch.autocast("cuda", torch.bfloat16, enabled=on_cuda)
+        return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
 def load(
@@ -152,14 +160,38 @@ _SOURCES: Final[Mapping[str, Callable[[WeightsSpec], ResNet]]] = {
 
 def _read_state(file: Path) -> dict[str, Any]:
     try:
-        # The one NumPy type that checkpoints of that age hold beside tensors.
-        with torch.serialization.safe_globals([scalar, np.dtype, type(np.dtype(np.float64))]):
+        with torch.serialization.safe_globals(list(_NUMPY_NUMBERS)):
             state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise _not_a_checkpoint(file, "file", "tensors only", f"{type(error).__name__}: {str(error)[:200]}") from error
+        raise _not_a_checkpoint(file, "file", "tensors and numbers only", _reason(error)) from error
     if not isinstance(state, dict):
         raise _not_a_checkpoint(file, "file", "a state dict", type(state).__name__)
     return state
+
+
+class _Number:
+    """Stands in for a NumPy number, and for its type, while a checkpoint is read. Nothing here needs its value."""
+
+    def __init__(self, *_parts: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+# What is let in beyond torch's own: the names that vibe_model/checkpoints.py lets in too. The two must agree.
+_NUMPY_NUMBERS: Final[tuple[Any, ...]] = (
+    (_Number, "numpy.dtype"),
+    (_Number, "numpy.core.multiarray.scalar"),  # NumPy 1
+    (_Number, "numpy._core.multiarray.scalar"),  # NumPy 2
+)
+
+
+def _reason(error: Exception) -> str:
+    """Why torch refused a file, in a line: without its advice, around the reason, on how to load it unsafely."""
+    told = (error.__context__ or error) if isinstance(error, pickle.UnpicklingError) else error
+    line = str(told).strip().partition("\n")[0].partition(" Please use ")[0]
+    return line[:200].rstrip(".") or type(error).__name__
 
 
 def _fill(network: ResNet, file: Path, state: Mapping[str, Any], *, ignored: tuple[str, ...]) -> ResNet:

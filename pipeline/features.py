@@ -22,7 +22,7 @@ import cache
 from cache import Split
 from pipeline import crops, frames
 from pipeline.convert import differences
-from pipeline.errors import ConfigError, PipelineError, RawDataError
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.progress import Progress, silent
 from pipeline.read_ahead import ahead, batches
 from pipeline.weights import WeightsSpec
@@ -95,7 +95,8 @@ def plan_extraction(root: Path, split: str, spec: StreamSpec, *, replace: bool =
     """Compare the committed rows with what the stream has.
 
     Raises cache.CacheError when the split is not there, PipelineError when the stream holds features of other weights
-    or another precision: those go into a stream of another name, unless `replace`.
+    or another precision: those go into a stream of another name. With `replace`, a stream that is there is made again
+    from nothing, whatever it holds: that repairs lost shards, and tries undecodable frames once more.
     """
     committed = cache.open(root)[split]
     identity = spec.identity()
@@ -103,14 +104,14 @@ def plan_extraction(root: Path, split: str, spec: StreamSpec, *, replace: bool =
         return ExtractionPlan(root, split, spec, identity, replace=False, why="")  # motion only: there are no pixels
     if spec.name not in committed.streams:
         return ExtractionPlan(root, split, spec, identity, replace=False, why="not extracted yet")
+    if replace:
+        return ExtractionPlan(root, split, spec, identity, replace=True, why="asked for anew")
     manifest = committed.stream_manifest(spec.name)
     if changed := differences(manifest["identity"], identity):
-        if not replace:
-            raise PipelineError(
-                f"{split}: the stream {spec.name!r} was extracted otherwise: {'; '.join(changed)}. A stream keeps its "
-                "weights and precision: name another one (--stream NAME, [features] stream), or discard it (--replace)."
-            )
-        return ExtractionPlan(root, split, spec, identity, replace=True, why="; ".join(changed))
+        raise PipelineError(
+            f"{split}: the stream {spec.name!r} was extracted otherwise: {'; '.join(changed)}. A stream keeps its "
+            "weights and precision: name another one (--stream NAME, [features] stream), or discard it (--replace)."
+        )
     why = "" if is_current(committed, spec.name) else "the split has changed"
     return ExtractionPlan(root, split, spec, identity, replace=False, why=why)
 
@@ -124,7 +125,8 @@ def extract(plan: ExtractionPlan, *, progress: Progress = silent) -> Extraction:
     """Compute the rows that the stream lacks, and commit. Killed at any point, it goes on at the shard.
 
     A frame that cannot be decoded costs its rows: they are marked (`ok` 0), counted, and kept out of windows.
-    Raises PipelineError when the raw folder is not where it was at conversion, or has none of the split's pictures.
+    Raises PipelineError when the raw folder is not where it was at conversion, lacks a committed video's pictures, or
+    has others than those that were converted.
     """
     started = time.monotonic()
     split = cache.open(plan.root)[plan.split]
@@ -201,6 +203,7 @@ class RowSource:
 
     def __init__(self, split: Split, raw: Path) -> None:
         self.split, self.raw = split, raw
+        self._known: set[int] = set()  # videos whose pixels have been compared with what was converted
 
     def keys(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
         """(n, 2): 128 bits that differ when the row's pixels, frame, box or crop scale do."""
@@ -229,15 +232,31 @@ class RowSource:
         frame, bbox = self._rows("frame_index", rows), self._rows("bbox", rows)
         order = np.lexsort((rows, frame, video))
         for of_video in _groups(order, video):
-            entry = self.split.videos[int(video[of_video[0]])]
+            entry, source = self._source(int(video[of_video[0]]))
             by_frame = {int(frame[group[0]]): group for group in _groups(of_video, frame)}
-            for decoded in frames.parse(self.raw, entry.source).read(by_frame):
+            for decoded in source.read(by_frame):
                 group = by_frame[decoded.index]
                 if decoded.image is None:
                     tally.problem(decoded.kind, f"{entry.name}, frame {decoded.index}: {decoded.problem}", len(group))
                     continue
                 for i in group:
                     yield Cropped(int(rows[i]), crops.crop_person(decoded.image, bbox[i], scale=float(scale[i])))
+
+    def _source(self, number: int) -> tuple[cache.VideoEntry, frames.FrameSource]:
+        """A video and its pixels. Raises PipelineError when they are not those that its boxes and keys were made for.
+
+        An entry of somebody else's writing that does not name its pixels is taken as it is.
+        """
+        entry = self.split.videos[number]
+        source = frames.parse(self.raw, entry.source)
+        if number not in self._known and entry.pixels and source.digest() != entry.pixels:
+            raise PipelineError(
+                f"{self.split.name}: {entry.name}: {source.place} does not hold the pictures that were converted. If "
+                "those lie elsewhere, say where: --raw DIR, or [paths] raw in luigi.cfg. If they were changed, convert "
+                f"again, after `touch '{source.place}'`: conversion looks again at what has another time."
+            )
+        self._known.add(number)
+        return entry, source
 
     def _rows(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
         """The given rows, ascending and within one shard, of one column."""
@@ -312,18 +331,15 @@ def _raw_folder(split: Split, spec: StreamSpec) -> Path:
     if not raw.is_dir():
         was = f"its pictures were in {recorded} when it was converted" if spec.raw is None else f"--raw is {raw}"
         raise PipelineError(f"{split.name}: {was}, and that folder is not there now. {say}")
-    sources = (video.source for video in split.videos if video.source)
-    if split.tracks and not any(_has_pixels(frames.parse(raw, source)) for source in sources):  # mostly the first one
-        raise PipelineError(f"{split.name}: none of its pictures are below {raw}. {say}")
+    entries = [split.videos[number] for number in np.unique(split.tracks.video).tolist()]
+    absent = [entry for entry in entries if entry.source and not frames.parse(raw, entry.source).place.exists()]
+    if absent:
+        place = frames.parse(raw, absent[0].source).place
+        raise PipelineError(
+            f"{split.name}: the pictures of {len(absent)} of its {len(entries)} videos are not below {raw}, first "
+            f"{absent[0].name}: there is no {place}. {say} If they were removed on purpose, convert again."
+        )
     return raw
-
-
-def _has_pixels(source: frames.FrameSource) -> bool:
-    try:
-        source.size()
-    except RawDataError:
-        return False
-    return True
 
 
 def _groups(order: NDArray[np.int64], by: NDArray[Any]) -> list[NDArray[np.int64]]:

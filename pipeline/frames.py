@@ -43,6 +43,11 @@ class FrameSource(Protocol):
     @property
     def spec(self) -> str: ...
 
+    @property
+    def place(self) -> Path:
+        """The folder that the pictures lie in, or the video file. It need not be there."""
+        ...
+
     def size(self) -> tuple[int, int]:
         """(width, height) px, from the first readable picture's or the video's header.
 
@@ -117,6 +122,10 @@ class Pictures:
     def spec(self) -> str:
         return f"pictures:{self.pattern}+{self.first}"
 
+    @property
+    def place(self) -> Path:
+        return (self.root / self.pattern).parent
+
     @classmethod
     def from_spec(cls, root: Path, rest: str) -> Pictures:
         pattern, plus, first = rest.rpartition("+")
@@ -130,7 +139,7 @@ class Pictures:
 
     def indices(self) -> NDArray[np.int64]:
         """Frame indices of the pictures that are there, ascending, by their names alone; empty without the folder."""
-        folder, name = (self.root / self.pattern).parent, self.pattern.rpartition("/")[2]
+        folder, name = self.place, self.pattern.rpartition("/")[2]
         before, _, after = _NUMBER.split(name)
         digits = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
         try:
@@ -157,7 +166,7 @@ class Pictures:
         )
 
     def digest(self) -> str:
-        return _digest(self.spec, folder_digest((self.root / self.pattern).parent))
+        return _digest(self.spec, folder_digest(self.place))
 
     def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
         for index in _increasing(frame_index):
@@ -182,12 +191,16 @@ class Video:
     def spec(self) -> str:
         return f"video:{self.path}"
 
+    @property
+    def place(self) -> Path:
+        return self.root / self.path
+
     def size(self) -> tuple[int, int]:
         header = self.header()
         return header.width, header.height
 
     def digest(self) -> str:
-        return _digest(self.spec, file_digest(self.root / self.path))
+        return _digest(self.spec, file_digest(self.place))
 
     def header(self) -> VideoHeader:
         """What the container says. Raises RawDataError when it cannot be opened."""

@@ -7,6 +7,7 @@ here without calling into NumPy's own unpickling.
 
 from __future__ import annotations
 
+import pickle
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -62,14 +63,20 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         with torch.serialization.safe_globals(list(_NUMPY_NUMBERS)):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a hostile file can raise anything: all of it means the same
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise CheckpointError(
-            f"{path}: expected a torch checkpoint of tensors and numbers, found something else: {reason} "
+            f"{path}: expected a torch checkpoint of tensors and numbers, found something else: {_reason(error)}. "
             "Download it again from where it is published, and do not load it by other means."
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected a dict, found {type(content).__name__}")
     return content
+
+
+def _reason(error: Exception) -> str:
+    """Why torch refused a file, in a line: without its advice, around the reason, on how to load it unsafely."""
+    told = (error.__context__ or error) if isinstance(error, pickle.UnpicklingError) else error
+    line = str(told).strip().partition("\n")[0].partition(" Please use ")[0]
+    return line[:200].rstrip(".") or type(error).__name__
 
 
 def _state_dict(path: Path, content: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
@@ -137,6 +144,7 @@ def _number(number_type: _NumberType, data: bytes) -> float | int:
     return value
 
 
+# pipeline/backbones.py lets in the same names: the two must agree.
 _NUMPY_NUMBERS: Final[tuple[Any, ...]] = (
     (_NumberType, "numpy.dtype"),
     (_number, "numpy.core.multiarray.scalar"),  # NumPy 1

@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 _ELSEWHERE: Final = frozenset({"name", "cache", "runs", "body", "pretrained", "checkpoint_every"})
 # Raised by hand when the same inputs and settings would train to other numbers.
 TRAINING_VERSION: Final = 1
+# What `pipeline.assets.load` reads: of each line, the first file that is there. Others change no number.
+_BODY_FILES: Final = (
+    ("J_regressor_extra.npy",),
+    ("J_regressor_h36m.npy",),
+    ("SMPL_NEUTRAL.pkl", "SMPL_NEUTRAL.npz"),
+    ("smpl_mean_params.npz",),
+)
 METRICS: Final = "metrics.json"  # written last: its presence is the end of a run
 
 
@@ -70,7 +77,11 @@ def check_stand_in(body_stands_in: bool, splits: Mapping[str, Split]) -> bool:
 
 
 def check_streams(config: TrainConfig, splits: Mapping[str, Split]) -> bool:
-    """Are features of a stand-in network among those that are read? Raises DataError when they are of a wrong size."""
+    """Are features of a stand-in network among those that are read?
+
+    Raises DataError when they are of a wrong size, or of different networks: those would train to nothing that means
+    anything. A stream that somebody else wrote need not say what made it (`identity`), and is not compared.
+    """
     streams = {name: splits[name].stream_manifest(config.stream) for name in config.pixel_splits}
     for name, stream in streams.items():
         if stream["dim"] != config.feature_size:
@@ -78,7 +89,23 @@ def check_streams(config: TrainConfig, splits: Mapping[str, Split]) -> bool:
                 f"{name}: stream {config.stream}: expected features of {config.feature_size} numbers, found "
                 f"{stream['dim']}. Set feature_size to what the stream has."
             )
+    _check_one_network(config.stream, {n: s["identity"] for n, s in streams.items() if "identity" in s})
     return any(bool(stream.get("stand_in", False)) for stream in streams.values())
+
+
+def _check_one_network(stream: str, identities: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise DataError unless the streams of all splits were made alike: weights, precision, version."""
+    if not identities:
+        return
+    first, expected = next(iter(identities.items()))
+    for name, found in identities.items():
+        keys = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
+        if keys:
+            differ = "; ".join(f"{key} {expected.get(key)} and {found.get(key)}" for key in keys)
+            raise DataError(
+                f"stream {stream}: expected features of one network, found different ones in {first} and {name}: "
+                f"{differ}. Extract one of them anew with the other's settings (--replace), or name another stream."
+            )
 
 
 def inputs(config: TrainConfig, splits: Mapping[str, Split]) -> dict[str, Any]:
@@ -111,10 +138,14 @@ def is_complete(config: TrainConfig, splits: Mapping[str, Split] | None = None) 
 
 
 def folder_digest(folder: Path) -> str:
-    """sha256 over names and contents of a folder's files."""
+    """sha256 over names and contents of the files in a body's folder that the body is read from.
+
+    Absent ones are left out: whoever loads the body tells them. Raises ConfigError when there is no such folder.
+    """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: expected a folder of body model files, found none")
-    return _digest_of(f"{file.name} {file_digest(file)}" for file in sorted(folder.iterdir()) if file.is_file())
+    present = ([folder / name for name in names if (folder / name).is_file()] for names in _BODY_FILES)
+    return _digest_of(f"{files[0].name} {file_digest(files[0])}" for files in present if files)
 
 
 def file_digest(file: Path) -> str:

@@ -84,7 +84,8 @@ def run(config: TrainConfig, progress: ShowProgress | None = None, pictures: Dra
         made_from = {"inputs": runs.inputs(config, splits), "windows": batches.counts, "pretrained": start}
         runs.write_json(folder / CONFIG, {**facts, **made_from, "config": config.as_dict()})
         _restore(trainer, folder / LAST, fingerprint)
-        with closing(SummaryWriter(str(folder), purge_step=trainer.course.step)) as writer:
+        # What a killed run has logged beyond its last saved state is logged again: of that, viewers keep one.
+        with closing(SummaryWriter(str(folder), purge_step=trainer.course.step + 1)) as writer:
             session = _Session(config, trainer, splits, folder, fingerprint, writer, progress, pictures)
             session.train(batches)
         results = _final_metrics(config, trainer.generator, splits, folder)
@@ -138,7 +139,7 @@ class _Session:
                 self._save_last()
 
     def _end_epoch(self, epoch: int) -> None:
-        trainer, step = self.trainer, self.trainer.course.step
+        trainer = self.trainer
         # Whatever validation and pictures draw from the random state must not show in the training that follows.
         with torch.random.fork_rng(devices=_cuda_devices(trainer.device)):
             validation = _validate(self.config, trainer.generator, self.splits)
@@ -146,17 +147,20 @@ class _Session:
         score = float(np.mean([validation[name]["pa_mpjpe"] for name in self.config.validation]))
         if trainer.end_epoch(score, validation):
             save(self.folder / BEST, self._best(epoch, score))
+        self._log_epoch(validation, images)
         self._save_last()
+        self._tell(epoch, validation=validation)
+
+    def _log_epoch(self, validation: Mapping[str, Any], images: Mapping[str, NDArray[np.uint8]]) -> None:
+        step = self.trainer.course.step
         for split, metrics in validation.items():
             for name in _NUMBERS:
                 if name in metrics:
                     self.writer.add_scalar(f"validation/{split}/{name}", metrics[name], step)
-        for name, rate in trainer.learning_rates().items():
+        for name, rate in self.trainer.learning_rates().items():
             self.writer.add_scalar(f"learning_rate/{name}", rate, step)
         for name, image in images.items():
             self.writer.add_image(name, image, step, dataformats="HWC")
-        self.writer.flush()
-        self._tell(epoch, validation=validation)
 
     def _give_up(self) -> None:
         course = self.trainer.course
@@ -174,6 +178,7 @@ class _Session:
         return {"epoch": epoch, "performance": score, "gen_state_dict": weights, **about}
 
     def _save_last(self) -> None:
+        self.writer.flush()  # first: a resumed run does not log again what led to the state that it goes on from
         save(self.folder / LAST, {"fingerprint": self.fingerprint, **self.trainer.state_dict()})
 
     def _tell(self, epoch: int, **news: Any) -> None:

@@ -8,6 +8,7 @@ from torchvision.models import resnet50
 from pipeline import backbones
 from pipeline.errors import ConfigError, MissingAssets, RawDataError
 from pipeline.weights import WeightsSpec
+from vibe_model import checkpoints
 
 
 def noise(n: int) -> np.ndarray:
@@ -63,6 +64,44 @@ def test_spins_checkpoint_gives_its_resnet_and_leaves_its_regressor(network: tor
     assert torch.equal(backbone.network.conv1.weight, network.conv1.weight)
 
 
+@pytest.mark.parametrize("numpy1", [True, False])
+def test_a_checkpoint_with_a_numpy_number_beside_its_tensors_is_read(
+    numpy1: bool, network: torch.nn.Module, tmp_path: Path
+) -> None:
+    file = tmp_path / "spin.pt"
+    content = {"model": network.state_dict(), "best": np.float64(56.56), "epoch": np.int64(3)}
+    torch.save(content, file, _use_new_zipfile_serialization=False)
+    if numpy1:  # as NumPy 1 named it, when these files were written
+        written = file.read_bytes()
+        assert b"cnumpy._core.multiarray\n" in written
+        file.write_bytes(written.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
+    backbone, _ = load(f"spin:{file}")
+    assert torch.equal(backbone.network.conv1.weight, network.conv1.weight)
+
+
+def test_backbones_and_published_models_let_in_the_same_types() -> None:
+    ours, theirs = ({name for _, name in module._NUMPY_NUMBERS} for module in (backbones, checkpoints))
+    assert ours == theirs
+
+
+def test_exact_features_are_computed_without_tf32_and_fast_ones_as_the_caller_has_it() -> None:
+    cudnn = torch.backends.cudnn
+    seen = []
+
+    class Watching(torch.nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            seen.append((cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark))
+            return torch.zeros(len(pixels), 2048)
+
+    with cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True):
+        for precision in ("exact", "fast"):
+            backbone = backbones.Backbone(resnet50(weights=None), precision=precision, standardisation=None)
+            backbone.network = Watching()
+            backbone(torch.zeros((1, 224, 224, 3), dtype=torch.uint8))
+        seen.append((cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark))
+    assert seen == [(False, True, False), (True, False, True), (True, False, True)]
+
+
 def test_an_untrained_network_is_the_same_for_the_same_seed_and_leaves_the_callers_random_numbers_alone() -> None:
     torch.manual_seed(5)
     expected = torch.rand(1)
@@ -105,8 +144,13 @@ class Hostile:
 def test_a_checkpoint_cannot_run_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"model": Hostile()}, tmp_path / "evil.pt")
-    with pytest.raises(RawDataError):
+    with pytest.raises(RawDataError) as refused:
         load(f"spin:{tmp_path / 'evil.pt'}")
+    told = str(refused.value)
+    assert "Unsupported global" in told
+    assert "weights_only" not in told  # torch's advice on how to run it nevertheless
+    assert "\033" not in told
+    assert "\n" not in told
     assert not (tmp_path / "ran").exists()
 
 

@@ -363,14 +363,14 @@ def test_a_truncated_picture_is_marked_counted_and_kept_out_of_windows(
 
 def test_many_problems_are_counted_and_the_first_few_told(penn: Path, into: Any, tmp_path: Path, network: Any) -> None:
     root = tmp_path / "cache"
-    into.convert(root, penn)
-    for picture in sorted((penn / "frames/0003").iterdir()):
-        picture.unlink()
+    for picture in sorted((penn / "frames/0003").iterdir())[1:]:
+        picture.write_bytes(picture.read_bytes()[:-50])
     (penn / "frames/0005/000008.jpg").write_bytes(b"")
+    into.convert(root, penn)
     done = into.extract(root)
-    assert done.problems == {"picture_missing": 8, "picture_empty": 1}
+    assert done.problems == {"picture_truncated": 7, "picture_empty": 1}
     assert len(done.examples) == features.EXAMPLES
-    assert done.computed == 15
+    assert done.computed == 16
 
 
 def test_a_stream_keeps_its_weights_and_others_go_beside_it(
@@ -395,12 +395,45 @@ def test_a_stream_keeps_its_weights_and_others_go_beside_it(
 
     spec = features.StreamSpec(weights=other)
     replacing = features.plan_extraction(root, PENN, spec, replace=True)
-    assert replacing.why.startswith("weights was ")
+    assert (replacing.replace, replacing.why) == (True, "asked for anew")
     network.batches.clear()
     assert features.extract(replacing).computed == sum(network.batches) == 24
     assert cache.open(root)[PENN].stream_manifest("resnet50")["identity"]["weights"]["argument"] == "1"
-    assert features.plan_extraction(root, PENN, spec, replace=True).up_to_date
     assert cache.verify(root).ok
+
+
+def test_a_lost_shard_is_made_again_when_it_is_asked_for(
+    penn: Path, into: Any, tmp_path: Path, network: Any, small_shards: None
+) -> None:
+    root = tmp_path / "cache"
+    into.convert(root, penn)
+    into.extract(root)
+    whole = into.tree(root)
+    shard = next(p for p in sorted((root / PENN).rglob("*")) if p.is_file() and "/features/resnet50/c/" in p.as_posix())
+    shard.unlink()
+    assert not cache.verify(root).ok
+    assert into.extract(root, replace=True).computed == 24
+    assert cache.verify(root).ok
+    assert into.tree(root) == whole
+
+
+def test_a_frame_that_could_not_be_decoded_is_tried_again_when_it_is_asked_for(
+    penn: Path, into: Any, tmp_path: Path, network: Any
+) -> None:
+    root, picture = tmp_path / "cache", penn / "frames/0003/000003.jpg"
+    good = picture.read_bytes()
+    picture.write_bytes(good[:-50] + bytes(50))  # as a disk that fails gives it: the size is right
+    into.convert(root, penn)
+    assert sum(into.extract(root).problems.values()) == 1
+    picture.write_bytes(good)
+    assert features.plan_extraction(root, PENN, features.StreamSpec()).up_to_date
+    done = into.extract(root, replace=True)
+    assert (done.computed, done.problems) == (24, {})
+    assert (into.rows(root, PENN, "features/resnet50_ok")["0003/0"] == 1).all()
+    assert features.plan_extraction(root, PENN, features.StreamSpec()).up_to_date
+    # There is nothing to discard where there is no stream, so a killed replacement goes on when it is started again.
+    new = features.plan_extraction(root, PENN, features.StreamSpec(name="other"), replace=True)
+    assert (new.replace, new.why) == (False, "not extracted yet")
 
 
 def test_a_stream_is_not_discarded_for_one_that_cannot_be_made(
@@ -439,9 +472,56 @@ def test_a_wrong_raw_folder_is_refused_rather_than_every_row_marked(
 ) -> None:
     root = tmp_path / "cache"
     into.convert(root, penn)
-    with pytest.raises(PipelineError, match=rf"{PENN}: none of its pictures are below {tmp_path}\. .*own raw folder"):
+    with pytest.raises(PipelineError, match=rf"{PENN}: the pictures of 3 of its 3 .* {tmp_path}, .*own raw folder"):
         into.extract(root, raw=tmp_path)  # the folder above the dataset's own
     assert cache.open(root)[PENN].streams == ()
+
+
+def test_a_raw_folder_that_lacks_a_video_is_refused_rather_than_its_rows_marked(
+    penn: Path, into: Any, tmp_path: Path, network: Any
+) -> None:
+    root = tmp_path / "cache"
+    into.convert(root, penn)
+    (penn / "frames/0003").rename(tmp_path / "0003")
+    with pytest.raises(
+        PipelineError, match=r"1 of its 3 videos are not below .*, first 0003: there is no .*/frames/0003\."
+    ):
+        into.extract(root)
+    assert cache.open(root)[PENN].streams == ()
+    (tmp_path / "0003").rename(penn / "frames/0003")
+    assert into.extract(root).computed == 24
+
+
+def test_other_pictures_than_those_that_were_converted_are_refused(
+    penn: Path, into: Any, tmp_path: Path, network: Any
+) -> None:
+    root, smaller = tmp_path / "cache", tmp_path / "smaller"
+    into.convert(root, penn)
+    shutil.copytree(penn, smaller)
+    for picture in smaller.glob("frames/*/*.jpg"):
+        pixels = cv2.imread(str(picture))
+        cv2.imwrite(str(picture), cv2.resize(pixels, None, fx=0.5, fy=0.5))
+    with pytest.raises(PipelineError, match=rf"{PENN}: 0001: {smaller}/frames/0001 does not hold .*--raw DIR"):
+        into.extract(root, raw=smaller)
+    assert cache.open(root)[PENN].streams == ()
+    shutil.rmtree(penn)
+    shutil.copytree(smaller, penn)  # changed on purpose: what the message says to do is enough
+    for folder in (penn / "frames").iterdir():
+        folder.touch()
+    into.convert(root, penn)
+    assert into.extract(root).computed == 24
+
+
+def test_pixels_are_compared_once_a_video(
+    penn: Path, into: Any, tmp_path: Path, network: Any, small_shards: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "cache"
+    into.convert(root, penn)
+    compared = []
+    original = frames.Pictures.digest
+    monkeypatch.setattr(frames.Pictures, "digest", lambda self: compared.append(self.spec) or original(self))
+    into.extract(root)  # 24 rows in shards of 16: the second video lies in two
+    assert len(compared) == len(set(compared)) == 3
 
 
 def test_lost_provenance_is_told_and_costs_nothing_else(penn: Path, into: Any, tmp_path: Path, network: Any) -> None:

@@ -1,14 +1,17 @@
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cache import CacheError
 from cache.durable import WriterLock
+from pipeline import assets
 from vibe_model import VIBE, TrainConfig, load_published, runs, training
 from vibe_model.errors import CheckpointError, ConfigError, DataError, StandInMixed, TrainingDiverged
 from vibe_model.trainer import Trainer
@@ -199,6 +202,42 @@ def test_killed_after_any_step_it_ends_with_the_same_bits(config, world, undistu
     assert_same_run(folder, undisturbed)
 
 
+def scalars(folder):
+    """(tag, step) -> values, as TensorBoard shows them."""
+    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    found = {}
+    for tag in accumulator.Tags()["scalars"]:
+        for event in accumulator.Scalars(tag):
+            found.setdefault((tag, event.step), []).append(event.value)
+    return found
+
+
+@pytest.mark.parametrize("kill_at", [1, 3, 4, 5, 6, 8, 10])
+def test_killed_it_loses_no_scalar_and_tells_none_twice(config, world, undisturbed, tmp_path, kill_at):
+    told, left = 0, tmp_path / "left"
+
+    def kill(_):
+        nonlocal told
+        told += 1
+        if told == kill_at:
+            (folder,) = config.runs.iterdir()
+            shutil.copytree(folder, left)  # nothing that is still to be written, as with kill -9
+            raise Killed
+
+    with pytest.raises(Killed):
+        training.run(config, progress=kill)
+    (folder,) = config.runs.iterdir()
+    shutil.rmtree(folder)
+    left.rename(folder)
+    (first,) = folder.glob("events.out.tfevents.*")  # named by the second: here both runs may have the same one
+    first.rename(folder / "events.out.tfevents.0000000000.first")
+    assert training.run(config) == folder
+    expected = scalars(undisturbed)
+    assert {step for _, step in expected} == set(range(1, EPOCHS * ITERATIONS + 1))
+    assert all(len(values) == 1 for values in expected.values())
+    assert scalars(folder) == expected
+
+
 @pytest.mark.parametrize("n_th", range(1, 9))
 def test_killed_while_it_writes_a_file_it_ends_with_the_same_bits(config, world, undisturbed, monkeypatch, n_th):
     count, exchange = 0, Path.replace
@@ -315,6 +354,21 @@ def test_losses_that_stay_non_finite_stop_training_with_the_last_good_state(conf
     assert all(torch.isfinite(v).all() for v in tensors(state).values() if isinstance(v, torch.Tensor))
 
 
+def test_features_of_different_networks_are_not_mixed(config, world, monkeypatch):
+    def made_by(split, identity):
+        manifest = {**world[split].stream_manifest("x"), "identity": identity}
+        monkeypatch.setattr(world[split], "stream_manifest", lambda stream: manifest)
+
+    spin, other = ({"weights": {"kind": "spin", "file_sha256": d}, "precision": "fast"} for d in ("aa", "bb"))
+    made_by("b/train", spin)
+    made_by("b/test", spin)
+    training.run(config)  # the others do not say what made them
+    made_by("b/validation", other)
+    with pytest.raises(DataError, match=r"different ones in b/train and b/validation: weights .*aa.* and .*bb") as told:
+        training.run(config)
+    assert "precision" not in str(told.value)
+
+
 def test_without_real_motion_there_is_no_discriminator(config, world):
     folder = training.run(replace(config, motion=()))
     state = torch.load(folder / "last.pt", weights_only=True)
@@ -367,6 +421,17 @@ def test_the_fingerprint_covers_what_changes_numbers_and_nothing_else(config, wo
     assert runs.fingerprint(config, world) != name
 
 
+def test_the_body_that_a_run_is_named_after_is_the_one_that_is_read(tmp_path):
+    named = [names[0] for names in runs._BODY_FILES]
+    for file in named:
+        (tmp_path / file).touch()
+    assert assets.missing(tmp_path) == []
+    for file in named:
+        (tmp_path / file).unlink()
+        assert len(assets.missing(tmp_path)) == 1
+        (tmp_path / file).touch()
+
+
 def test_the_fingerprint_covers_the_content_of_body_and_checkpoint(config, world, tmp_path):
     names = set()
     for content in (b"one", b"other"):
@@ -378,6 +443,16 @@ def test_the_fingerprint_covers_the_content_of_body_and_checkpoint(config, world
             (where / "SMPL_NEUTRAL.npz" if setting == "body" else where).write_bytes(content)
             names.add(runs.fingerprint(replace(config, **{setting: where}), world))
     assert len(names) == 4
+    body = tmp_path / "one/body"  # what is beside the files that the body is read from changes no number
+    for beside in ("README.txt", "SMPL_MALE.pkl", "J_regressor_other.npy"):
+        (body / beside).write_bytes(b"not read")
+    assert runs.fingerprint(replace(config, body=body), world) in names
+    for read in ("J_regressor_extra.npy", "J_regressor_h36m.npy", "smpl_mean_params.npz", "SMPL_NEUTRAL.pkl"):
+        (body / read).write_bytes(b"read")
+        names.add(runs.fingerprint(replace(config, body=body), world))
+    assert len(names) == 8
+    (body / "SMPL_NEUTRAL.npz").write_bytes(b"not read: the .pkl is")
+    assert runs.fingerprint(replace(config, body=body), world) in names
     copy = tmp_path / "copy"
     copy.write_bytes(b"one")
     assert runs.fingerprint(replace(config, pretrained=copy), world) in names
