@@ -250,7 +250,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser().parse_args(arguments)
         code: int = args.run(args)
     except KeyboardInterrupt:
-        err.print("interrupted: what is finished is kept; the same command goes on from there")
+        err.print("interrupted: finished shards (8,192 rows each) are kept; the same command goes on from there")
         return 130
     except Exception as error:
         if "--debug" in arguments:

@@ -152,5 +152,9 @@ class Data(PipelineWrapper):
     def work(self) -> None:
         opened = cache.open(settings().paths.cache)
         names = [f"{dataset}/{split}" for dataset, split, _ in enabled_splits()]
-        rows = sum(opened[name].manifest["accounting"]["frames"]["kept"] for name in names)
-        terminal.say(self.verb, self.what, f"{terminal.count(len(names), 'split')}, {terminal.count(rows, 'row')}")
+        kept = {name: opened[name].manifest["accounting"]["frames"]["kept"] for name in names}
+        terminal.say(
+            self.verb, self.what, f"{terminal.count(len(names), 'split')}, {terminal.count(sum(kept.values()), 'row')}"
+        )
+        for name in (name for name, rows in kept.items() if not rows):
+            terminal.warn(f"{name} is empty: nothing of it could be used. `python -m pipeline status` has the reasons")

@@ -16,6 +16,7 @@ from pipeline.errors import ConfigError
 from pipeline.features import StreamSpec
 from pipeline.weights import WeightsSpec
 from tasks.parsing import AtLeast, typed
+from vibe_model.config import TrainConfig
 
 T = TypeVar("T")
 
@@ -123,11 +124,13 @@ def load(file: Path) -> Settings:
         raise ConfigError(f"{file}: unknown section [{unknown[0]}]; known: {', '.join(sorted(known))}, and Luigi's own")
     sections: dict[str, Any] = {name: _section(file, cfg, name, spec) for name, spec in own.items()}
     _check_datasets(file, sections["data"].datasets)
+    train = dict(cfg["train"]) if cfg.has_section("train") else {}
+    typed(file, "train", {key: text for key, text in train.items() if key != "preset"}, TrainConfig)
     return Settings(
         file=file,
         **sections,
         weights=_weights(file, sections["features"].weights),
-        train=dict(cfg["train"]) if cfg.has_section("train") else {},
+        train=train,
         options={name: _options(file, cfg, name) for name in datasets.names() if cfg.has_section(name)},
     )
 

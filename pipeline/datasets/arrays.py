@@ -13,6 +13,7 @@ from scipy.io import loadmat
 from pipeline.errors import RawDataError
 
 AGAIN: Final = "Unpack the download again."
+ZIP: Final = b"PK\x03\x04"  # how an .npz archive begins
 
 
 def load_mat(file: Path, keys: Collection[str], optional: Collection[str] = ()) -> dict[str, NDArray[Any]]:
@@ -39,6 +40,9 @@ def load_npz(file: Path, keys: Collection[str], optional: Collection[str] = ()) 
     except OSError as error:
         raise _no_archive(file, error) from error
     with stream:
+        if (head := stream.read(4)) != ZIP:  # NumPy would take it for a pickle, and advise to trust it
+            raise _no_archive(file, f"a file that begins with {head!r}")
+        stream.seek(0)
         try:
             archive = np.load(stream, allow_pickle=False)
         except Exception as error:  # zip, struct and value errors, by what is damaged
