@@ -251,7 +251,7 @@ def test_an_interruption_says_that_nothing_is_lost(
 
     monkeypatch.setattr(PennAction, "read", interrupt)
     assert convert_penn(penn, tmp_path / "cache") == 130
-    assert "what is finished is kept" in capsys.readouterr().err
+    assert "finished shards (8,192 rows each) are kept" in capsys.readouterr().err
     monkeypatch.undo()
     assert convert_penn(penn, tmp_path / "cache") == 0
 
