@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import luigi
@@ -27,13 +28,13 @@ class PipelineTask(luigi.Task):
         """The few words that name it on the terminal."""
         return str(self.task_family)
 
+    @abstractmethod
     def up_to_date(self) -> bool:
         """Is there nothing left to do, given that everything upstream is complete? Reads little, imports no torch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def work(self) -> None:
         """Do it, and say what was done."""
-        raise NotImplementedError
 
     def tell(self) -> None:
         """What a person wants to see of it, also when there was nothing to do."""
