@@ -34,6 +34,20 @@ def whole_file_digest(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def span_digest(file: Path, start: int, stop: int) -> str:
+    """sha256 of the bytes [start, stop) of a file, fewer where it ends before; else why there is none."""
+    total = hashlib.sha256()
+    try:
+        with file.open("rb") as stream:
+            stream.seek(start)
+            while start < stop and (read := stream.read(min(MIB, stop - start))):
+                total.update(read)
+                start += len(read)
+    except OSError as error:
+        return _absent(error)
+    return total.hexdigest()
+
+
 def folder_digest(folder: Path) -> str:
     """sha256 of the sorted names and sizes in a folder; else why there is none."""
     try:

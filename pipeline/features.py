@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 import cache
 from cache import Split
-from pipeline import crops, frames
+from pipeline import crops, frames, sources
 from pipeline.convert import differences
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.progress import Progress, silent
@@ -248,7 +248,7 @@ class RowSource:
         An entry of somebody else's writing that does not name its pixels is taken as it is.
         """
         entry = self.split.videos[number]
-        source = frames.parse(self.raw, entry.source)
+        source = sources.parse(self.raw, entry.source)
         if number not in self._known and entry.pixels and source.digest() != entry.pixels:
             raise PipelineError(
                 f"{self.split.name}: {entry.name}: {source.place} does not hold the pictures that were converted. If "
@@ -332,9 +332,9 @@ def _raw_folder(split: Split, spec: StreamSpec) -> Path:
         was = f"its pictures were in {recorded} when it was converted" if spec.raw is None else f"--raw is {raw}"
         raise PipelineError(f"{split.name}: {was}, and that folder is not there now. {say}")
     entries = [split.videos[number] for number in np.unique(split.tracks.video).tolist()]
-    absent = [entry for entry in entries if entry.source and not frames.parse(raw, entry.source).place.exists()]
+    absent = [entry for entry in entries if entry.source and not sources.parse(raw, entry.source).place.exists()]
     if absent:
-        place = frames.parse(raw, absent[0].source).place
+        place = sources.parse(raw, absent[0].source).place
         raise PipelineError(
             f"{split.name}: the pictures of {len(absent)} of its {len(entries)} videos are not below {raw}, first "
             f"{absent[0].name}: there is no {place}. {say} If they were removed on purpose, convert again."

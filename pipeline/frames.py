@@ -1,4 +1,7 @@
-"""Where pixels come from: numbered pictures or a video file.  [pixels] -> crops -> features"""
+"""Where pixels come from: numbered pictures or a video file.  [pixels] -> crops -> features
+
+`pipeline.sources` finds the source that a line in the cache describes.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple, Protocol
@@ -74,20 +77,6 @@ class VideoHeader(NamedTuple):
     fps: float  # nan where it does not say
     width: int
     height: int
-
-
-def parse(root: Path, spec: str) -> FrameSource:
-    """The source that `spec` describes. Raises PipelineError for another kind and for a path that leaves `root`.
-
-    >>> parse(Path("raw"), "video:train/abseiling/x.mp4")
-    Video(root=PosixPath('raw'), path='train/abseiling/x.mp4')
-    """
-    kind, _, rest = spec.partition(":")
-    if kind not in SOURCES:
-        raise PipelineError(
-            f"pixel source {spec!r}: its kind is none of {', '.join(SOURCES)}. Convert the video again."
-        )
-    return SOURCES[kind](root, rest)
 
 
 def below(root: Path, relative: str) -> Path:
@@ -279,7 +268,6 @@ class Video:
         )
 
 
-SOURCES: Final[Mapping[str, Callable[[Path, str], FrameSource]]] = {"pictures": Pictures.from_spec, "video": Video}
 MAX_FPS: Final = 1000.0  # containers with a variable rate report their clock, 90000 a second, or the like
 _NUMBER: Final = re.compile(r"\{:0(\d{1,2})d\}")
 

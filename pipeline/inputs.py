@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Final, TypedDict
 
 from pipeline.datasets.base import RawVideo
-from pipeline.digests import contents_digest, file_digest, folder_digest
+from pipeline.digests import contents_digest, file_digest, folder_digest, span_digest
 
-Stamp = list[list[str | int]]  # [path below the raw folder, sizes and counts, times in ns] per input
+Stamp = list[list[str | int]]  # [path below the raw folder, sizes and counts, times in ns, span] per input
 
 STAMPS: Final = "stamps.json"
 
@@ -38,7 +38,7 @@ def stamp(raw: Path, video: RawVideo) -> Stamp:
     """
     entries: Stamp = []
     for file in video.files:
-        entries.append([_below(raw, file), *_size_and_time(raw / file)])
+        entries.append([_below(raw, file), *_size_and_time(raw / file), *(video.span or ())])
     for folder in video.folders:
         try:
             entries.append([_below(raw, folder), len(os.listdir(raw / folder)), (raw / folder).stat().st_mtime_ns])  # noqa: PTH208 - the fast count
@@ -69,7 +69,8 @@ def video_digest(raw: Path, video: RawVideo) -> str:
     """Content of the video's files and label folders, names and sizes of what lies in its folders: sha256, hex."""
     total = hashlib.sha256()
     for file in video.files:
-        total.update(f"{_below(raw, file)}\0{file_digest(raw / file)}\n".encode())
+        digest = file_digest(raw / file) if video.span is None else span_digest(raw / file, *video.span)
+        total.update(f"{_below(raw, file)}\0{digest}\n".encode())
     for folder in video.folders:
         total.update(f"{_below(raw, folder)}\0{folder_digest(raw / folder)}\n".encode())
     for folder in video.label_folders:

@@ -9,7 +9,7 @@ import pytest
 from scipy.io import loadmat
 
 import cache
-from pipeline import convert, crops, datasets, features, frames
+from pipeline import convert, crops, datasets, features, sources
 from pipeline.skeletons import bones, correspondence
 from pipeline.weights import WeightsSpec
 
@@ -82,7 +82,7 @@ def test_penn_actions_keypoints_lie_on_the_limbs_that_were_drawn(penn: tuple[Pat
     split = into_cache("penn_action", "train", raw, root)
     windows = split.windows(seqlen=1, stride=1)
     kp_2d = split.read(windows, fields=["kp_2d"])["kp_2d"][:, 0]  # (F, 49, 3) in the crop
-    bbox, source = split.rows("bbox", 0, len(windows)), frames.parse(raw, split.videos[0].source)
+    bbox, source = split.rows("bbox", 0, len(windows)), sources.parse(raw, split.videos[0].source)
     wrong = total = 0
     for frame, box, joints in zip(source.read(range(97)), bbox, kp_2d, strict=True):
         crop = crops.crop_person(frame.image, box, scale=split.tracks[0].crop_scale)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline.accounting import Accounting, VideoAccount
+from pipeline.datasets.release import Mistake, Part, Totals
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.track import Track
 
@@ -24,6 +25,7 @@ class RawVideo:
     files: tuple[Path, ...]  # label files and videos: their content decides the tracks
     folders: tuple[Path, ...] = ()  # picture folders: the names in them decide the tracks
     label_folders: tuple[Path, ...] = ()  # folders of label files: names and content decide the tracks
+    span: tuple[int, int] | None = None  # bytes [start, stop) of the one file that are this video's; None: all of it
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Dataset(ABC):
     uses_body: ClassVar[bool] = False  # labels are derived through the body model
     has_pixels: ClassVar[bool] = True
     harmless: ClassVar[frozenset[str]] = frozenset()  # reasons that set a video aside though nothing is wrong with it
+    parts: ClassVar[tuple[Part, ...]] = ()  # what of the official download has to lie where
+    totals: ClassVar[Mapping[str, Totals]] = {}  # by split, or under "all" over all splits
 
     @abstractmethod
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
@@ -55,6 +59,13 @@ class Dataset(ABC):
 
         Raises RawDataError when the video as a whole cannot be used.
         """
+
+    def mistakes(self, raw: Path) -> Iterator[Mistake]:  # noqa: ARG002 - by default none is known
+        """What is known to go wrong with this download and shows in names and small files: read in seconds.
+
+        That something is missing, still packed or one folder too deep is told for every dataset without this.
+        """
+        return iter(())
 
     def parameters(self) -> dict[str, Any]:
         """Every option that can change the tracks: part of the conversion's fingerprint."""

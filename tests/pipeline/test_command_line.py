@@ -14,7 +14,8 @@ from scipy.io import loadmat, savemat
 
 import cache
 from pipeline import datasets, synthetic
-from pipeline.__main__ import main, plain
+from pipeline.__main__ import main
+from pipeline.commands.console import plain
 from pipeline.datasets.penn_action import PennAction
 
 ROOT = Path(__file__).parents[2]

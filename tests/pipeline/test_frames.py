@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.frames import Pictures, Video, below, parse
+from pipeline.frames import Pictures, Video, below
 from pipeline.pictures import PictureError, decode, picture_size
+from pipeline.sources import parse
 
 NOISE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 

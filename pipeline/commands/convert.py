@@ -1,0 +1,39 @@
+"""`python -m pipeline convert`: raw -> tracks, for one split."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Final
+
+from pipeline import convert, datasets
+from pipeline.commands.console import cores, err, out, plain, print_accounting, split_options, whole
+from pipeline.progress import bar
+
+HELP: Final = "Convert one split of a raw dataset into committed rows of the cache."
+
+
+def options(sub: argparse.ArgumentParser) -> None:
+    split_options(sub)
+    sub.add_argument("--raw", type=Path, required=True, help="the dataset's own raw folder")
+    sub.add_argument("--body", type=Path, help="SMPL's files, for datasets whose 3D joints come from SMPL parameters")
+    sub.add_argument("--workers", type=whole(0), default=0, help="processes; 0: one a core")
+    sub.add_argument("--strict", action="store_true", help="fail on the first video that cannot be used")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Raw -> tracks, for one split, and its accounting."""
+    dataset = datasets.get(args.dataset)
+    plan = convert.plan_conversion(dataset, args.split, raw=args.raw, root=args.cache, body=args.body)
+    if plan.up_to_date:
+        out.print(f"{plan.name}: up to date, {plan.kept} videos")
+        return 0
+    if dataset.uses_body and args.body is None:
+        err.print(f"[yellow]![/yellow] {plan.name}: no --body, so there will be no 3D joints")
+    with bar(f"convert {plan.name}", err) as progress:
+        done = convert.convert(plan, workers=cores(args.workers), strict=args.strict, progress=progress)
+    out.print(plain(f"{plan.name}: {plan.why}"))
+    print_accounting(done.totals)
+    for account in done.set_aside:
+        out.print(f"  [yellow]![/yellow] {plain(f'set aside {account.set_aside}: {account.message}')}")
+    return 0

@@ -1,0 +1,40 @@
+"""What the official release of a dataset consists of: for `doctor`, and for totals beside which to read our own.
+
+Said by each dataset as data, so that a dataset from elsewhere is examined and counted like ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of the download that can be looked for by names alone.
+
+    `patterns` are globs below the raw folder ("labels/*.mat"), without "**"; one that matches is enough, since some
+    releases shipped pictures here and videos there. What they match is counted, not opened.
+    """
+
+    what: str  # "label files"
+    patterns: tuple[str, ...]
+    source: str  # what of the download holds it: "Penn_Action.tar.gz"
+    splits: tuple[str, ...] = ()  # that need it; empty: all
+    known: int | None = None  # how many the full release has
+    without: str = ""  # what is lost without it, where the rest can be used all the same; "": it is needed
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What the full release has of a split, counted as the accounting counts it. None: not known."""
+
+    videos: int | None = None
+    frames: int | None = None  # person-frames found
+
+
+class Mistake(NamedTuple):
+    """Something in a raw folder that looks as if a known mistake had been made."""
+
+    what: str  # "frames/ is empty, but frames.zip lies beside it"
+    do: str  # "Unpack it."
