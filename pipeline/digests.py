@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+
+from pipeline.one_look import known, once
+from pipeline.raw_files import open_regular
 
 MIB: Final = 1 << 20
 HASHED_WHOLE: Final = 16 * MIB  # larger files (videos) are known by size and three probes of a MiB: reading all of
 # Kinetics only to name it would take as long as decoding it
 
 
+@once
 def file_digest(file: Path) -> str:
     """sha256 of a file up to 16 MiB; of size, first, middle and last MiB of a larger one; else why there is none."""
     try:
         size = file.stat().st_size
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             if size <= HASHED_WHOLE:
                 return hashlib.file_digest(stream, "sha256").hexdigest()
             probes = hashlib.sha256(f"probed {size}".encode())
@@ -30,15 +36,16 @@ def file_digest(file: Path) -> str:
 
 def whole_file_digest(file: Path) -> str:
     """sha256 of every byte, hex: for what is small beside what depends on it, such as weights."""
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+@once
 def span_digest(file: Path, start: int, stop: int) -> str:
     """sha256 of the bytes [start, stop) of a file, fewer where it ends before; else why there is none."""
     total = hashlib.sha256()
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             stream.seek(start)
             while start < stop and (read := stream.read(min(MIB, stop - start))):
                 total.update(read)
@@ -51,11 +58,36 @@ def span_digest(file: Path, start: int, stop: int) -> str:
 def folder_digest(folder: Path) -> str:
     """sha256 of the sorted names and sizes in a folder; else why there is none."""
     try:
-        with os.scandir(folder) as entries:
-            listing = sorted((entry.name, _size(entry)) for entry in entries)
+        listing = _names_and_sizes(folder)
     except OSError as error:
         return _absent(error)
     return hashlib.sha256(repr(listing).encode(errors="surrogateescape")).hexdigest()
+
+
+def names_in(folder: Path) -> list[str]:
+    """What lies in a folder, in any order. Raises OSError."""
+    listing = known(_names_and_sizes, folder)
+    return os.listdir(folder) if listing is None else [name for name, _ in listing]  # noqa: PTH208 - names alone
+
+
+@once
+def _names_and_sizes(folder: Path) -> list[tuple[str, int]]:
+    with _opened(folder) as descriptor, os.scandir(descriptor) as entries:
+        found = list(entries)
+        try:
+            return sorted([(entry.name, entry.stat().st_size) for entry in found])
+        except OSError:
+            return sorted([(entry.name, _size(entry)) for entry in found])
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    """A folder's descriptor: what lies in it is found from there a fifth faster than by whole paths."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def contents_digest(folder: Path) -> str:

@@ -18,9 +18,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.digests import file_digest, folder_digest
+from pipeline.digests import file_digest, folder_digest, names_in
 from pipeline.errors import PipelineError, RawDataError
+from pipeline.one_look import once
 from pipeline.pictures import MAX_BYTES, MAX_PIXELS, PictureError, decode, picture_size
+from pipeline.raw_files import open_regular
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 
@@ -124,19 +126,27 @@ class Pictures:
 
     def path(self, index: int) -> Path:
         """The file of frame `index`."""
-        return self.root / _NUMBER.sub(lambda field: f"{index + self.first:0{int(field[1])}d}", self.pattern)
+        return self.place / self._name(index)
 
+    def _name(self, index: int) -> str:
+        before, digits, after = _NUMBER.split(self.pattern.rpartition("/")[2])
+        return f"{before}{index + self.first:0{int(digits)}d}{after}"
+
+    @once
     def indices(self) -> NDArray[np.int64]:
         """Frame indices of the pictures that are there, ascending, by their names alone; empty without the folder."""
-        folder, name = self.place, self.pattern.rpartition("/")[2]
-        before, _, after = _NUMBER.split(name)
-        digits = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
+        folder = self.place
+        before, width, after = _NUMBER.split(self.pattern.rpartition("/")[2])
+        numbered = re.compile(rf"(?:^|\0){re.escape(before)}([0-9]{{1,18}}){re.escape(after)}(?=\0|\Z)")
         try:
-            names = set(os.listdir(folder))  # noqa: PTH208 - names only: a folder has up to 10^5
+            names = names_in(folder)
         except (FileNotFoundError, NotADirectoryError):
             return np.empty(0, np.int64)
-        numbers = {int(found[1]) - self.first for entry in names if (found := digits.fullmatch(entry))}
-        return np.array(sorted(n for n in numbers if n >= 0 and self.path(n).name in names), np.int64)
+        there = numbered.findall("\0".join(names))  # a folder has up to 10^5; no name has a NUL in it
+        padded = int(width)
+        # 7.jpg is not 000007.jpg, nor is 0000007.jpg
+        numbers = [int(text) for text in there if len(text) == padded or (len(text) > padded and text[0] != "0")]
+        return np.array(sorted({n - self.first for n in numbers if n >= self.first}), np.int64)
 
     def size(self) -> tuple[int, int]:
         problem = "no such picture"
@@ -158,7 +168,7 @@ class Pictures:
         return _digest(self.spec, folder_digest(self.place))
 
     def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
-        for index in _increasing(frame_index):
+        for index in increasing(frame_index):
             path = self.path(index)
             try:
                 yield Frame(index, decode(_read_bytes(path)), None)
@@ -191,6 +201,7 @@ class Video:
     def digest(self) -> str:
         return _digest(self.spec, file_digest(self.place))
 
+    @once
     def header(self) -> VideoHeader:
         """What the container says. Raises RawDataError when it cannot be opened."""
         capture, problem = self._open()
@@ -219,7 +230,7 @@ class Video:
         kind = "video_unreadable"
         position = 0  # of the frame that the next grab() takes
         try:
-            for index in _increasing(frame_index):
+            for index in increasing(frame_index):
                 while not problem and position <= index:
                     if capture.grab():
                         position += 1
@@ -241,7 +252,7 @@ class Video:
         """The capture and "", or one that is not open and the problem."""
         path, capture = self.root / self.path, cv2.VideoCapture()
         try:
-            with path.open("rb") as stream:
+            with open_regular(path) as stream:
                 start = stream.read(16)
         except OSError as error:
             return capture, f"{path} cannot be read: {error.strerror}"
@@ -280,7 +291,7 @@ def _is_video(start: bytes) -> bool:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             data = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise PictureError("picture_missing", "is not there") from None
@@ -291,7 +302,8 @@ def _read_bytes(path: Path) -> bytes:
     return data
 
 
-def _increasing(frame_index: Iterable[int]) -> Iterator[int]:
+def increasing(frame_index: Iterable[int]) -> Iterator[int]:
+    """The same indices, as Python's integers. Raises ValueError when they do not increase from 0 on."""
     before = -1
     for index in frame_index:
         if index <= before:

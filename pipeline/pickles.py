@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, NoReturn
 
 from pipeline.errors import RawDataError, UnsafePickle
 from pipeline.pickle_values import Malformed, Name, Record, Unlisted, resolve
+from pipeline.raw_files import read_regular
 
 Kind = Literal["smpl", "sequence"]
 
@@ -72,7 +73,7 @@ def load_pickle(path: Path | str, *, kind: Kind) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         _fail(path, kind, f"{type(error).__name__}: {error.strerror or error}", "Check the path and the permissions.")
     for start, what in _NO_PICKLES.items():

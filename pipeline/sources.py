@@ -8,8 +8,13 @@ from typing import Final
 
 from pipeline.errors import PipelineError
 from pipeline.frames import FrameSource, Pictures, Video
+from pipeline.record_frames import Records
 
-SOURCES: Final[Mapping[str, Callable[[Path, str], FrameSource]]] = {"pictures": Pictures.from_spec, "video": Video}
+SOURCES: Final[Mapping[str, Callable[[Path, str], FrameSource]]] = {
+    "pictures": Pictures.from_spec,
+    "video": Video,
+    "record": Records.from_spec,
+}
 
 
 def parse(root: Path, spec: str) -> FrameSource:

@@ -8,9 +8,10 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import loadmat
 
+from pipeline.datasets.mat5 import read_mat5
 from pipeline.errors import RawDataError
+from pipeline.raw_files import open_regular
 
 AGAIN: Final = "Unpack the download again."
 ZIP: Final = b"PK\x03\x04"  # how an .npz archive begins
@@ -19,15 +20,10 @@ ZIP: Final = b"PK\x03\x04"  # how an .npz archive begins
 def load_mat(file: Path, keys: Collection[str], optional: Collection[str] = ()) -> dict[str, NDArray[Any]]:
     """The named variables of a MATLAB v5 file, in their stored types; of `optional` those that are there.
 
-    Raises RawDataError for a file that is none, and for a missing key.
+    Raises RawDataError for a file that is none, for one that would fill the memory, and for a missing key.
     """
-    try:
-        variables = loadmat(file, variable_names=[*keys, *optional])
-    except Exception as error:  # the parser raises a dozen types on damaged files, none of them documented
-        found = f"{type(error).__name__}: {error}"
-        raise RawDataError(file, "file", expected="a MATLAB v5 file", found=found, do=AGAIN) from error
-    present = [*keys, *(key for key in optional if key in variables)]
-    return {key: _require(file, variables, key) for key in present}
+    variables = read_mat5(file, (*keys, *optional))
+    return {key: _require(file, variables, key) for key in (*keys, *(variables.keys() & set(optional)))}
 
 
 def load_npz(file: Path, keys: Collection[str], optional: Collection[str] = ()) -> dict[str, NDArray[Any]]:
@@ -36,7 +32,7 @@ def load_npz(file: Path, keys: Collection[str], optional: Collection[str] = ()) 
     Raises RawDataError for a file that is no .npz, a missing key and an object array.
     """
     try:
-        stream = file.open("rb")  # np.load leaves the file open when it is no archive
+        stream = open_regular(file)  # np.load leaves the file open when it is no archive
     except OSError as error:
         raise _no_archive(file, error) from error
     with stream:
@@ -69,11 +65,10 @@ def _member(file: Path, archive: Any, key: str) -> NDArray[Any]:
         raise RawDataError(file, key, expected=expected, found=found, do=AGAIN) from error
 
 
-def _require(file: Path, variables: dict[str, Any], key: str) -> NDArray[Any]:
+def _require(file: Path, variables: dict[str, NDArray[Any]], key: str) -> NDArray[Any]:
     if key not in variables:
-        there = sorted(name for name in variables if not name.startswith("__"))
-        raise RawDataError(file, key, expected="a variable of this name", found=f"only {there}", do=AGAIN)
-    return np.asarray(variables[key])
+        raise RawDataError(file, key, expected="a variable of this name", found=f"only {sorted(variables)}", do=AGAIN)
+    return variables[key]
 
 
 def numbers(file: Path, key: str, stored: Any, shape: tuple[int | None, ...]) -> NDArray[np.float64]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.datasets.json_files import load_json
 from pipeline.errors import RawDataError
 
 OPENPOSE: Final[Mapping[int, str]] = {75: "body_25", 54: "openpose_coco"}  # numbers a person -> skeleton
@@ -62,7 +62,7 @@ def read_openpose(files: Sequence[tuple[int, Path]]) -> Detections:
 
 def read_alphapose(file: Path) -> Detections:
     """A video's results in one list. Raises RawDataError when it is not AlphaPose's format."""
-    results = _load(file)
+    results = load_json(file, do=AGAIN)
     if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
         raise RawDataError(file, "file", expected="a list of results", found=type(results).__name__, do=AGAIN)
     by_frame: dict[int, list[dict[str, Any]]] = {}
@@ -82,7 +82,7 @@ def read_alphapose(file: Path) -> Detections:
 
 
 def _people(file: Path) -> list[dict[str, Any]]:
-    content = _load(file)
+    content = load_json(file, do=AGAIN)
     people = content.get("people") if isinstance(content, dict) else None
     if not isinstance(people, list) or not all(isinstance(person, dict) for person in people):
         raise RawDataError(file, "people", expected="a list of persons", found=_kind(people), do=AGAIN)
@@ -121,14 +121,6 @@ def _identity(file: Path, idx: object) -> int:
     if not isinstance(value, int | float) or value % 1 != 0 or abs(value) > 2**53:  # NaN % 1 is NaN
         raise RawDataError(file, "idx", expected="a whole number", found=repr(idx), do=AGAIN)
     return int(value)
-
-
-def _load(file: Path) -> Any:
-    try:
-        return json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        found = f"{type(error).__name__}: {error}"
-        raise RawDataError(file, "file", expected="JSON", found=found, do=AGAIN) from error
 
 
 def _kind(value: object) -> str:
