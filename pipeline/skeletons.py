@@ -6,13 +6,14 @@ lower end) and "thorax" are three points, and none fills in for another. Index l
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-LARGEST: Final = 1e7  # px; the square of what is larger would overflow float32
+LARGEST: Final = 1e7  # px, m, rad, ...: what is larger is no label, and sums of its squares would overflow float32
 
 Number = TypeVar("Number", bound=np.floating)
 Skeleton = str | Sequence[str]  # a key of JOINTS, or the joint names themselves, read from a file
@@ -112,10 +113,13 @@ BONES: Final = (
     ("OP MidHip", "OP RHip"), ("OP RHip", "OP RKnee"), ("OP RKnee", "OP RAnkle"), ("OP RAnkle", "OP RHeel"),
     ("OP RAnkle", "OP RBigToe"), ("OP RBigToe", "OP RSmallToe"), ("OP MidHip", "OP LHip"), ("OP LHip", "OP LKnee"),
     ("OP LKnee", "OP LAnkle"), ("OP LAnkle", "OP LHeel"), ("OP LAnkle", "OP LBigToe"), ("OP LBigToe", "OP LSmallToe"),
+    ("OP RShoulder", "OP RHip"), ("OP LShoulder", "OP LHip"), ("OP RHip", "OP LHip"),
     ("rankle", "rknee"), ("rknee", "rhip"), ("lankle", "lknee"), ("lknee", "lhip"), ("rhip", "lhip"),
     ("rwrist", "relbow"), ("relbow", "rshoulder"), ("lwrist", "lelbow"), ("lelbow", "lshoulder"),
     ("rshoulder", "lshoulder"), ("rshoulder", "rhip"), ("lshoulder", "lhip"), ("neck", "headtop"),
-    ("hip", "Spine (H36M)"), ("nose", "leye"), ("nose", "reye"), ("leye", "lear"), ("reye", "rear"),
+    ("hip", "rhip"), ("hip", "lhip"), ("hip", "Spine (H36M)"), ("Spine (H36M)", "neck"),
+    ("neck", "Head (H36M)"), ("Head (H36M)", "headtop"),
+    ("nose", "leye"), ("nose", "reye"), ("leye", "lear"), ("reye", "rear"),
 )  # fmt: skip
 
 
@@ -137,6 +141,13 @@ def correspondence(source: Skeleton, target: Skeleton) -> tuple[list[int], list[
     >>> correspondence("h36m", "common14")[0]  # rows of J_regressor_h36m
     [6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10]
     """
+    take, put = _correspondence(*(s if isinstance(s, str) else tuple(s) for s in (source, target)))
+    return list(take), list(put)
+
+
+@functools.lru_cache(maxsize=64)  # a file may name joints in any order
+def _correspondence(source: Skeleton, target: Skeleton) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The same, worked out once: readers ask for each video."""
     names = joint_names(source)
     position = {name: i for i, name in enumerate(names)}
     model_points = source == "smpl54"
@@ -145,7 +156,7 @@ def correspondence(source: Skeleton, target: Skeleton) -> tuple[list[int], list[
         for put, name in enumerate(joint_names(target))
         if (_SMPL_POINT.get(name, name) if model_points else name) in position
     ]
-    return [take for take, _ in pairs], [put for _, put in pairs]
+    return tuple(take for take, _ in pairs), tuple(put for _, put in pairs)
 
 
 def convert(keypoints: NDArray[Number], *, source: Skeleton, target: Skeleton) -> NDArray[Number]:

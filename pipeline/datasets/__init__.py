@@ -21,7 +21,11 @@ ENTRY_POINTS: Final = "vibe_pipeline.datasets"
 
 DATASETS: Final[Mapping[str, str]] = {  # name -> module:class
     "penn_action": "pipeline.datasets.penn_action:PennAction",
+    "posetrack": "pipeline.datasets.posetrack:PoseTrack",
+    "insta_variety": "pipeline.datasets.insta_variety:InstaVariety",
     "kinetics": "pipeline.datasets.kinetics:Kinetics",
+    "mpi_inf_3dhp": "pipeline.datasets.mpi_inf_3dhp:MpiInf3dhp",
+    "h36m": "pipeline.datasets.h36m:Human36M",
     "3dpw": "pipeline.datasets.threedpw:ThreeDPW",
     "amass": "pipeline.datasets.amass:Amass",
 }

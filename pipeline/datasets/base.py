@@ -42,6 +42,11 @@ class Dataset(ABC):
     parts: ClassVar[tuple[Part, ...]] = ()  # what of the official download has to lie where
     totals: ClassVar[Mapping[str, Totals]] = {}  # by split, or under "all" over all splits
 
+    @property
+    def genders(self) -> tuple[str, ...]:
+        """Of the body models that the labels are derived through, where there are any."""
+        return ("neutral",)
+
     @abstractmethod
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         """Every video that may belong to `split`, sorted by name. Lists folders; reads no label.
@@ -66,6 +71,10 @@ class Dataset(ABC):
         That something is missing, still packed or one folder too deep is told for every dataset without this.
         """
         return iter(())
+
+    def known(self, raw: Path, part: Part) -> int | None:  # noqa: ARG002 - by default, the release is always the same
+        """How many of this part the full release has; what lies in the raw folder may say it better than we know it."""
+        return part.known
 
     def parameters(self) -> dict[str, Any]:
         """Every option that can change the tracks: part of the conversion's fingerprint."""

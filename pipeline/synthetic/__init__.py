@@ -17,7 +17,17 @@ from typing import Final
 from pipeline.errors import ConfigError
 from pipeline.progress import Progress, silent
 from pipeline.stand_in import read_marker
-from pipeline.synthetic import amass, kinetics, penn_action, threedpw, writing
+from pipeline.synthetic import (
+    amass,
+    h36m,
+    insta_variety,
+    kinetics,
+    mpi_inf_3dhp,
+    penn_action,
+    posetrack,
+    threedpw,
+    writing,
+)
 from pipeline.synthetic.calibration import calibration_crops
 from pipeline.synthetic.layout import SIZES, Layout, Request
 from pipeline.synthetic.scene import Actor, Shot, Take
@@ -36,7 +46,8 @@ __all__ = [
 ]
 
 LAYOUTS: Final[Mapping[str, Layout]] = {
-    module.LAYOUT.name: module.LAYOUT for module in (penn_action, kinetics, threedpw, amass)
+    module.LAYOUT.name: module.LAYOUT
+    for module in (penn_action, posetrack, insta_variety, kinetics, mpi_inf_3dhp, h36m, threedpw, amass)
 }
 
 

@@ -15,12 +15,17 @@ from pipeline.synthetic.render import Image
 JPEG_QUALITY: Final = 95
 
 
-def write_jpeg(file: Path, image: Image) -> None:
+def jpeg(image: Image) -> bytes:
     """An RGB picture (H, W, 3) as JPEG."""
     done, encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not done:
-        raise PipelineError(f"{file}: OpenCV cannot encode JPEG. Install opencv-python with its image codecs.")
-    file.write_bytes(encoded.tobytes())
+        raise PipelineError("OpenCV cannot encode JPEG. Install opencv-python with its image codecs.")
+    return encoded.tobytes()
+
+
+def write_jpeg(file: Path, image: Image) -> None:
+    """The same into a file."""
+    file.write_bytes(jpeg(image))
 
 
 @contextmanager

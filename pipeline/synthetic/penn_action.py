@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import savemat
 
 from pipeline.skeletons import convert
 from pipeline.synthetic.encode import write_jpeg
 from pipeline.synthetic.layout import Layout, Request
+from pipeline.synthetic.matlab_files import write_mat
 from pipeline.synthetic.scene import Shot, Take, film, stage
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ ACTIONS: Final = {
 PICTURES: Final = ((480, 270), (360, 270), (480, 360), (270, 360))  # width, height px
 NOT_LABELLED: Final = 0.75  # where the release puts a joint that nobody marked
 BOX_MARGIN_PX: Final = 6.0
-HEADER: Final = b"MATLAB 5.0 MAT-file, Platform: stand-in, Created on: Thu Jan  1 00:00:00 1970"
 
 
 def shots(request: Request) -> list[Shot]:
@@ -96,13 +95,6 @@ def labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
         "dimensions": np.array([shot.height, shot.width, shot.n_frames], np.uint16),
         "nframes": np.uint8(shot.n_frames) if shot.n_frames < 256 else np.uint16(shot.n_frames),
     }
-
-
-def write_mat(file: Path, variables: dict[str, Any]) -> None:
-    """A MATLAB v5 file whose bytes depend on the variables only: SciPy would put the time into its header."""
-    savemat(file, variables)
-    with file.open("r+b") as stream:
-        stream.write(HEADER.ljust(116))
 
 
 def _boxes(kp_2d: NDArray[Any], shot: Shot) -> NDArray[Any]:

@@ -16,7 +16,16 @@ import cache
 from pipeline import convert, datasets, features, synthetic
 from pipeline.synthetic import writing
 
-SIZES = {"penn_action": (3, 8), "kinetics": (1, 28), "3dpw": (1, 10), "amass": (3, 300)}  # videos a split, frames
+SIZES = {  # videos a split, frames
+    "penn_action": (3, 8),
+    "posetrack": (2, 9),
+    "insta_variety": (4, 6),
+    "kinetics": (1, 28),
+    "mpi_inf_3dhp": (4, 6),
+    "h36m": (2, 16),
+    "3dpw": (1, 10),
+    "amass": (3, 300),
+}
 
 
 class Embedded:
@@ -24,13 +33,19 @@ class Embedded:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._takes: dict[str, list[synthetic.Take]] = {}
+
+    def takes(self, name: str) -> list[synthetic.Take]:
+        """The truth behind the dataset's videos."""
+        self.raw(name)
+        return self._takes[name]
 
     def raw(self, name: str) -> Path:
         """The dataset's own raw folder. Only to be read."""
         folder = self._folder / "raw" / name
         if not folder.is_dir():
             n_videos, n_frames = SIZES[name]
-            synthetic.write_dataset(name, folder, n_videos=n_videos, n_frames=n_frames)
+            self._takes[name] = synthetic.write_dataset(name, folder, n_videos=n_videos, n_frames=n_frames)
         return folder
 
     def copy(self, name: str, to: Path) -> Path:
@@ -96,6 +111,14 @@ def network(monkeypatch: pytest.MonkeyPatch) -> type[FakeNetwork]:
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cache.writer.ROWS_PER_SHARD", 16)
     monkeypatch.setattr("cache.writer.ROWS_PER_CHUNK", 8)
+
+
+@pytest.fixture
+def read_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With more than one process, the others do all of the work, however little it is."""
+    monkeypatch.setattr("pipeline.workers.PATIENCE", 0)
+    monkeypatch.setattr("pipeline.workers._is_there", lambda ready: ready.result() == [])
+    monkeypatch.setattr("pipeline.workers._help", lambda job, window: False)
 
 
 @pytest.fixture(scope="session")
