@@ -6,6 +6,8 @@ joints, and keeps the body's data out of checkpoints: SMPL's licence does not al
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple, Protocol, Self, overload
@@ -52,7 +54,7 @@ class _StandIn:
             """The procedural body, for tests, demonstration runs and the embedded data."""
             from pipeline.synthetic.body import procedural  # real bodies need none of what renders pictures
 
-            return owner(procedural(gender))
+            return owner(procedural(gender), make)
 
         return make
 
@@ -70,8 +72,10 @@ class Body(nn.Module):
     spin49_index: Tensor  # (49,) into smplx's 45 joints and the 9 extra ones
     common14_index: Tensor  # (14,) into Human3.6M's 17
 
-    def __init__(self, arrays: SmplArrays) -> None:
+    def __init__(self, arrays: SmplArrays, of: Callable[[str], Body] | None = None) -> None:
+        """`of`: where this body's sisters of other genders come from."""
         super().__init__()
+        self._of = of
         self._stands_in = arrays.stand_in
         self.digest = arrays.digest  # sha256: part of the fingerprint of whatever is derived through this body
         self.smpl = _smpl(arrays)
@@ -94,7 +98,18 @@ class Body(nn.Module):
     @classmethod
     def load(cls, folder: Path | str, gender: str = "neutral") -> Self:
         """The body whose files lie in `folder`. Raises as `pipeline.assets.load` does."""
-        return cls(assets.load(folder, gender))
+
+        @functools.cache
+        def of(gender: str) -> Body:
+            return cls(assets.load(folder, gender), of)
+
+        return cls(assets.load(folder, gender), of)
+
+    def of(self, gender: str) -> Body:
+        """The body of another gender from the same folder, loaded once. Raises as `pipeline.assets.load` does."""
+        if self._of is None:
+            raise ValueError("this body was made of arrays alone: it knows no folder with others")
+        return self._of(gender)
 
     def forward(self, *, betas: Tensor, rotmat: Tensor, trans: Tensor | None = None) -> BodyOutput:
         """betas (B, 10), rotmat (B, 24, 3, 3) relative to parents, trans (B, 3) m -> BodyOutput.

@@ -8,7 +8,7 @@ von Marcard et al.: Recovering Accurate 3D Human Pose in The Wild Using IMUs and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -17,14 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from pipeline import raw_names
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import smooth_boxes
 from pipeline.datasets.arrays import numbers
 from pipeline.datasets.base import Dataset, RawVideo
-from pipeline.errors import RawDataError, UnsafePickle
+from pipeline.datasets.release import Mistake, Part, Totals
+from pipeline.errors import ConfigError, RawDataError, UnsafePickle
 from pipeline.frames import Pictures
 from pipeline.pickles import load_pickle
-from pipeline.skeletons import JOINTS, convert, without_non_finite
+from pipeline.rotations import in_camera, is_rotation
+from pipeline.skeletons import JOINTS, LARGEST, convert, without_non_finite
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -47,18 +50,40 @@ UNPACK: Final = "Unpack sequenceFiles.zip and imageFiles.zip again."
 PER_ACTOR: Final = ("poses", "betas", "trans", "poses2d", "campose_valid", "genders")
 
 
+SEQUENCES: Final = {"train": 24, "validation": 12, "test": 24}  # von Marcard et al., and the release's readme
+
+
 @dataclass(frozen=True)
 class ThreeDPW(Dataset):
     """One track an actor.
 
-    With a body model: `kp_3d` in train, `kp_3d_eval` in validation and test, both of the neutral model, and `trans`.
+    With a body model: `kp_3d` in train, `kp_3d_eval` in validation and test, and `trans`. `model`: "neutral", as is
+    usual, or "gendered": of the actor's own gender, to whose model the release's parameters were fitted.
     """
+
+    model: str = "neutral"
 
     name: ClassVar[str] = "3dpw"
     splits: ClassVar[tuple[str, ...]] = ("train", "validation", "test")
     version: ClassVar[int] = 1
     page: ClassVar[str] = "https://virtualhumans.mpi-inf.mpg.de/3DPW"
     uses_body: ClassVar[bool] = True
+    parts: ClassVar[tuple[Part, ...]] = (
+        *(
+            Part(f"sequences of {split}", (f"sequenceFiles/{split}/*.pkl",), "sequenceFiles.zip", (split,), known=known)
+            for split, known in SEQUENCES.items()
+        ),
+        Part("sequences' pictures", ("imageFiles/*/image_00000.jpg",), "imageFiles.zip", known=sum(SEQUENCES.values())),
+    )
+    totals: ClassVar[Mapping[str, Totals]] = {split: Totals(videos=known) for split, known in SEQUENCES.items()}
+
+    def __post_init__(self) -> None:
+        if self.model not in ("neutral", "gendered"):
+            raise ConfigError(f"3dpw: model is {self.model!r}; it can be neutral or gendered")
+
+    @property
+    def genders(self) -> tuple[str, ...]:
+        return ("neutral",) if self.model == "neutral" else ("male", "female")
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         labels = ("frame_index", "bbox", "kp_2d", "pose", "betas", "has_smpl", "valid")
@@ -76,6 +101,29 @@ class ThreeDPW(Dataset):
             for name in names
         ]
 
+    def mistakes(self, raw: Path) -> Iterator[Mistake]:
+        pictures = raw_names.names_in(raw / "imageFiles")
+        labels = {
+            Path(name).stem for split in self.splits for name in raw_names.names_in(raw / "sequenceFiles" / split)
+        }
+        if pictures and not labels:
+            yield Mistake("there are imageFiles, but no sequenceFiles", "Unpack sequenceFiles.zip beside them.")
+        if pictures and (alone := sorted(labels - pictures)):
+            what = f"{len(alone)} sequences have no folder in imageFiles/, first {alone[0]}"
+            yield Mistake(what, "Unpack imageFiles.zip again.")
+        if empty := sorted(name for name in pictures if raw_names.is_empty(raw / "imageFiles" / name)):
+            what = f"{len(empty)} of {len(pictures)} folders in imageFiles/ are empty, first {empty[0]}"
+            yield Mistake(what, "Unpack imageFiles.zip again.")
+        if flat := sorted(name for name in raw_names.names_in(raw / "sequenceFiles") if name.endswith(".pkl")):
+            what = f"{len(flat)} sequences lie in sequenceFiles/ itself, first {flat[0]}: their split is not known"
+            yield Mistake(what, "Keep the folders train, validation and test of sequenceFiles.zip.")
+        if copies := sorted(
+            n for n in raw_names.names_in(raw) if n.startswith("sequenceFiles") and n != "sequenceFiles"
+        ):
+            yield Mistake(
+                f"{copies[0]} is not read", "The release's own sequenceFiles/ is: no copy for Python 3 is needed."
+            )
+
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
         file = raw / video.files[0]
         actors = _actors(file, _load(file), account)
@@ -89,6 +137,7 @@ class ThreeDPW(Dataset):
             rows = _rows(actor, has_picture, account)
             if rows is not None:
                 kept, bbox = rows
+                own = body if body is None or self.model == "neutral" else body.of(actor.gender)
                 tracks.append(
                     Track(
                         dataset=self.name,
@@ -102,9 +151,9 @@ class ThreeDPW(Dataset):
                         valid=actor.valid[kept],
                         gender=actor.gender,
                         crop_scale=CROP_SCALE,
-                        intrinsics=actor.intrinsics.astype(np.float32),
+                        intrinsics=None if actor.intrinsics is None else actor.intrinsics.astype(np.float32),
                         frames=pictures,
-                        **_smpl_labels(actor, kept, body, evaluation=split != "train"),
+                        **_smpl_labels(actor, kept, own, evaluation=split != "train"),
                     )
                 )
         return tracks
@@ -121,7 +170,7 @@ class _Actor:
     valid: NDArray[np.bool_]  # (N,) the camera fits the picture
     gender: str
     to_camera: Doubles  # (N, 4, 4) from the world, m
-    intrinsics: Doubles  # (3, 3) px
+    intrinsics: Doubles | None  # (3, 3) px
 
 
 def _load(file: Path) -> Mapping[str, Any]:
@@ -143,7 +192,10 @@ def _actors(file: Path, sequence: Mapping[str, Any], account: VideoAccount) -> l
     if n_actors < 1 or set(counts.values()) != {n_actors}:
         raise RawDataError(file, "poses", expected="lists with one entry an actor", found=str(counts), do=UNPACK)
     to_camera = numbers(file, "cam_poses", sequence["cam_poses"], (None, 4, 4))
-    intrinsics = numbers(file, "cam_intrinsics", sequence["cam_intrinsics"], (3, 3))
+    stored = numbers(file, "cam_intrinsics", sequence["cam_intrinsics"], (3, 3))
+    intrinsics = stored if (np.abs(stored) < LARGEST).all() else None  # no other label depends on them
+    if intrinsics is None:
+        account.notes.append("cam_intrinsics are not finite: not used")
     n_frames = len(to_camera)
 
     def array(key: str, p: int, *shape: int | None) -> Doubles:
@@ -155,7 +207,7 @@ def _actors(file: Path, sequence: Mapping[str, Any], account: VideoAccount) -> l
         if gender not in GENDERS:
             raise RawDataError(file, f"genders[{p}]", expected="m or f", found=repr(gender), do=UNPACK)
         betas = array("betas", p, None)
-        if len(betas) < N_BETAS or not np.isfinite(betas[:N_BETAS]).all():
+        if len(betas) < N_BETAS or not (np.abs(betas[:N_BETAS]) < LARGEST).all():
             expected = f"at least {N_BETAS} finite numbers"
             raise RawDataError(file, f"betas[{p}]", expected=expected, found=str(betas[:N_BETAS]), do=UNPACK)
         kp_18, n_bad = without_non_finite(array("poses2d", p, n_frames, 3, 18).transpose(0, 2, 1))
@@ -205,8 +257,8 @@ def _rows(
         "before_first_detection": row < first,
         "after_last_detection": row >= stop,
         "too_few_visible_joints": n_limbs < MIN_LIMB_JOINTS,
-        "label_not_finite": ~np.isfinite(numbers_per_row).all(axis=1),
-        "bad_camera": ~_is_rotation(actor.to_camera[:, :3, :3]),
+        "label_not_finite": ~(np.abs(numbers_per_row) < LARGEST).all(axis=1),  # comparisons with NaN are false
+        "bad_camera": ~is_rotation(actor.to_camera[:, :3, :3]),
     }
     kept = np.ones(n_frames, np.bool_)
     for reason, applies in reasons.items():
@@ -231,18 +283,10 @@ def _limbs_in_spin49(kp_18: Doubles) -> NDArray[np.float32]:
     return convert(_limbs(kp_18), source="common14", target="spin49").astype(np.float32)
 
 
-def _is_rotation(matrices: Doubles) -> NDArray[np.bool_]:
-    """(N, 3, 3) -> (N,). Not finite ones are none."""
-    finite = np.where(np.isfinite(matrices), matrices, 0.0)
-    off = np.abs(finite @ finite.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
-    return np.asarray((off < 1e-2) & (np.linalg.det(finite) > 0))
-
-
 def _smpl_labels(actor: _Actor, kept: NDArray[np.int64], body: Body | None, *, evaluation: bool) -> dict[str, Any]:
     """`Track` fields that come from the SMPL parameters, in the camera."""
-    n_frames, pose = len(kept), actor.pose[kept].reshape(-1, 24, 3)
-    camera = Rotation.from_matrix(actor.to_camera[kept, :3, :3])
-    pose[:, 0] = (camera * Rotation.from_rotvec(pose[:, 0])).as_rotvec()
+    n_frames, camera = len(kept), actor.to_camera[kept]
+    pose = in_camera(actor.pose[kept], camera[:, :3, :3]).reshape(-1, 24, 3)
     labels: dict[str, Any] = {
         "pose": pose.reshape(n_frames, 72).astype(np.float32),
         "betas": np.tile(actor.betas, (n_frames, 1)).astype(np.float32),
@@ -253,7 +297,8 @@ def _smpl_labels(actor: _Actor, kept: NDArray[np.int64], body: Body | None, *, e
     joints, common14 = _posed(body, pose, actor.betas)
     # SMPL turns about its pelvis, which is not its origin: the camera's rotation moves the pelvis as well.
     pelvis = joints[:, PELVIS]
-    trans = camera.apply(pelvis + actor.trans[kept]) + actor.to_camera[kept, :3, 3] - pelvis
+    turned = Rotation.from_matrix(camera[:, :3, :3]).apply(pelvis + actor.trans[kept])
+    trans = turned + camera[:, :3, 3] - pelvis
     labels |= {"trans": trans.astype(np.float32), "has_3d": np.ones(n_frames, np.bool_)}
     if evaluation:
         return labels | {"kp_3d_eval": common14.astype(np.float32)}

@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from pipeline import datasets
 from pipeline.accounting import Accounting
-from pipeline.errors import RawDataError
+from pipeline.errors import ConfigError, RawDataError
 from pipeline.skeletons import JOINTS
 
 torch = pytest.importorskip("torch")
@@ -250,6 +250,37 @@ def test_evaluation_splits_have_14_joints_of_the_h36m_regressor(tmp_path: Path, 
     assert set(PW.columns(split, body=True)) == {
         *("frame_index", "bbox", "kp_2d", "pose", "betas", "trans", "has_smpl", "valid", "kp_3d_eval", "has_3d"),
     }
+
+
+@pytest.mark.parametrize(("actor", "gender"), [(0, "male"), (1, "female")])
+def test_with_gendered_models_the_labels_are_of_the_body_of_the_actors_own_gender(
+    tmp_path: Path, body: Any, actor: int, gender: str
+) -> None:
+    from pipeline.body import Body
+
+    data = sequence(n_actors=2)
+    write(tmp_path, data)
+    write(tmp_path, data, "test")
+    dataset = datasets.get("3dpw", model="gendered")
+    own, rows = Body.stand_in(gender), [0, 17]
+    track = list(dataset.tracks(tmp_path, "train", body=body))[actor]
+    joints = posed(own, track.pose[rows], track.betas[0]).joints.numpy()
+    np.testing.assert_allclose(track.kp_3d[rows, :, :3], joints - joints[:, 39:40], atol=1e-5)
+    neutral = posed(body, track.pose[rows], track.betas[0]).joints.numpy()
+    assert np.abs(joints - joints[:, 39:40] - (neutral - neutral[:, 39:40])).max() > 1e-3
+    # The release's translation is of that body too: it lands where the camera sees the actor.
+    world = posed(own, data["poses"][actor][rows], data["betas"][actor]).verts.numpy()
+    camera = data["cam_poses"][rows]
+    seen = np.einsum("nij,nvj->nvi", camera[:, :3, :3], world + data["trans"][actor][rows, None])
+    verts = posed(own, track.pose[rows], track.betas[0]).verts.numpy()
+    np.testing.assert_allclose(verts + track.trans[rows, None], seen + camera[:, None, :3, 3], atol=2e-5)
+    evaluated = list(dataset.tracks(tmp_path, "test", body=body))[actor]
+    np.testing.assert_allclose(evaluated.kp_3d_eval[rows], own.common14(torch.from_numpy(verts)).numpy(), atol=1e-5)
+
+
+def test_another_model_than_neutral_or_gendered_is_refused() -> None:
+    with pytest.raises(ConfigError, match="model is 'smplx'; it can be neutral or gendered"):
+        datasets.get("3dpw", model="smplx")
 
 
 def test_a_pickle_that_would_run_code_is_refused_and_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
