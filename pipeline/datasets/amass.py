@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
+from pipeline import raw_names
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.arrays import load_npz, numbers
 from pipeline.datasets.base import Dataset, RawVideo
+from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import ConfigError, RawDataError
+from pipeline.skeletons import LARGEST
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ _BODY: Final = tuple(range(22))  # pelvis to wrists: the same in SMPL, SMPL-H an
 SMPL_JOINTS: Final = {156: (*_BODY, 22, 37), 165: (*_BODY, 25, 40)}
 RATE_NOISE: Final = 1e-4  # 120.00000763 Hz is 120 Hz stored as float32 periods
 GENDERS: Final = ("neutral", "male", "female")
+MOTIONS: Final = ("_poses.npz", "_stageii.npz")  # SMPL-H's ending, and SMPL-X's (newer releases of both)
 AGAIN: Final = "Unpack this subset again."
 
 
@@ -55,6 +58,13 @@ class Amass(Dataset):
     version: ClassVar[int] = 1
     page: ClassVar[str] = "https://amass.is.tue.mpg.de"
     has_pixels: ClassVar[bool] = False
+    parts: ClassVar[tuple[Part, ...]] = (
+        Part(
+            "motions",
+            tuple(f"{folders}*{ending}" for folders in ("*/*/", "*/", "*/*/*/") for ending in MOTIONS),
+            "one <subset>.tar.bz2 or more, body data, SMPL+H",
+        ),
+    )
 
     def __post_init__(self) -> None:
         if self.resampling not in ("slerp", "decimate"):
@@ -71,6 +81,25 @@ class Amass(Dataset):
             )
         files = sorted(path for path in _files(raw) if path.suffix == ".npz" and not _is_shape(path))
         return [RawVideo(file.with_suffix("").as_posix(), files=(file,)) for file in files]
+
+    def mistakes(self, raw: Path) -> Iterator[Mistake]:
+        packed = raw_names.packed(raw)
+        subsets = {raw_names.letters(folder.name): folder for folder in raw_names.folders_in(raw)}
+        if still := [file for file in packed if raw_names.letters(file.name.partition(".")[0]) not in subsets]:
+            what = f"{len(still)} subsets look as if they were still packed, first {still[0].name}"
+            yield Mistake(what, f"Unpack them here: tar -xf '{still[0]}' -C '{raw}'.")
+        found = {folder.name: _endings(folder) for folder in subsets.values()}
+        smplh, smplx = ([name for name, endings in found.items() if ending in endings] for ending in MOTIONS)
+        if both := sorted(set(smplh) & set(smplx)):
+            what = f"{both[0]}/ holds SMPL-H's (*{MOTIONS[0]}) and SMPL-X's (*{MOTIONS[1]}) files of its motions"
+            yield Mistake(what, "Each motion would be converted twice: keep one of the two.")
+        if smplx:
+            what = f"{', '.join(sorted(smplx))}: *{MOTIONS[1]}, which is SMPL-X unless it was chosen as SMPL+H"
+            yield Mistake(what, "Nothing to do: both are read, to the same joints.")
+        if other := sorted(name for name, endings in found.items() if endings and not endings & set(MOTIONS)):
+            kinds = ", ".join(sorted(found[other[0]]))
+            what = f"{other[0]}/ holds no motions, only {kinds}"
+            yield Mistake(what, "Download its body data; shapes (stagei) and rendered videos are not read.")
 
     def read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None  # noqa: ARG002
@@ -134,11 +163,37 @@ def resample_rotations(rotvec: Doubles, position: Doubles) -> Doubles:
     out = rotvec[before]
     between = part > 0
     if between.any():
-        start = Rotation.from_rotvec(out[between].reshape(-1, 3))
-        end = Rotation.from_rotvec(rotvec[before[between] + 1].reshape(-1, 3))
-        arc = (start.inv() * end).as_rotvec() * np.repeat(part[between], rotvec.shape[1])[:, None]
-        out[between] = (start * Rotation.from_rotvec(arc)).as_rotvec().reshape(-1, *rotvec.shape[1:])
+        start, end = (_quaternions(rotvec[before[between] + later]) for later in (0, 1))
+        out[between] = _rotvec(_slerp(start, end, part[between, None]))
     return out
+
+
+# Closed forms over whole arrays: SciPy's Rotation takes several times as long, most of it in products and checks.
+
+
+def _quaternions(rotvec: Doubles) -> Doubles:
+    """(..., 3) axis-angle rad -> (4, ...): real part first."""
+    angle = np.sqrt(np.einsum("...i,...i->...", rotvec, rotvec))
+    half_sine = np.sinc(angle / (2 * np.pi)) / 2  # sin(angle / 2) / angle, at 0 too
+    return np.concatenate([np.cos(angle / 2)[None], np.moveaxis(rotvec, -1, 0) * half_sine])
+
+
+def _slerp(start: Doubles, end: Doubles, part: Doubles) -> Doubles:
+    """Two (4, ...) unit quaternions -> the one at `part` of the shorter arc (Shoemake 1985)."""
+    end = np.where(np.einsum("i...,i...->...", start, end) < 0, -end, end)
+    apart, together = (np.sqrt(np.einsum("i...,i...->...", q, q)) for q in (end - start, end + start))
+    arc = 2 * np.arctan2(apart, together)  # exact for small arcs, where an arc cosine is not
+    scale = np.sinc(arc / np.pi)
+    first, second = ((k * np.sinc(k * arc / np.pi) / scale) for k in (1 - part, part))
+    return np.asarray(first * start + second * end)
+
+
+def _rotvec(quaternion: Doubles) -> Doubles:
+    """(4, ...) unit quaternions -> (..., 3) axis-angle rad, angles up to pi."""
+    quaternion = np.where(quaternion[0] < 0, -quaternion, quaternion)
+    sine = np.sqrt(np.einsum("i...,i...->...", quaternion[1:], quaternion[1:]))
+    half = np.arctan2(sine, quaternion[0])
+    return np.moveaxis(quaternion[1:] * (2 / np.sinc(half / np.pi)), 0, -1)
 
 
 def resample_linear(values: Doubles, position: Doubles) -> Doubles:
@@ -160,8 +215,9 @@ def _motion(file: Path, data: dict[str, NDArray[Any]]) -> tuple[Doubles, Doubles
     if len(betas) < N_BETAS:
         raise RawDataError(file, "betas", expected=f"at least {N_BETAS}", found=str(len(betas)), do=AGAIN)
     for key, values in (("poses", poses), ("trans", trans), ("betas", betas[:N_BETAS])):
-        if not np.isfinite(values).all():
-            raise RawDataError(file, key, expected="finite numbers", found="NaN or infinity", do=AGAIN)
+        if not (np.abs(values) < LARGEST).all():  # comparisons with NaN are false
+            found = f"NaN, infinity or numbers over {LARGEST:.0e}"
+            raise RawDataError(file, key, expected="finite numbers", found=found, do=AGAIN)
     return poses, trans, betas[:N_BETAS], _rate(file, data)
 
 
@@ -183,6 +239,15 @@ def _gender(stored: NDArray[Any] | None, account: VideoAccount) -> str:
         return gender
     account.notes.append(f"gender is {text!r}: taken for neutral")
     return "neutral"
+
+
+def _endings(subset: Path) -> set[str]:
+    """How the files of a subset end: those of motions, and suffixes of what is there besides."""
+    endings = set()
+    for file in _files(subset):
+        motion = next((ending for ending in MOTIONS if file.name.endswith(ending)), None)
+        endings.add(motion or ("stagei.npz and shape.npz" if _is_shape(file) else file.suffix))
+    return endings
 
 
 def _is_shape(path: Path) -> bool:
