@@ -30,12 +30,19 @@ class StreamRows:
 
     def readable(self) -> Ranges:
         """Row ranges with ok = 1, ascending. Reads the flags one shard at a time."""
+        return self._where_ok_is(1)
+
+    def undecodable(self) -> Ranges:
+        """Row ranges with ok = 0, likewise; of replaced tracks too."""
+        return self._where_ok_is(0)
+
+    def _where_ok_is(self, flag: int) -> Ranges:
         found = [np.zeros((0, 2), np.int64)]
         for shard in np.flatnonzero(self._has).tolist():
             rows = shard_rows(self.commit.manifest, shard)
             flags = np.empty((1, len(rows)), np.uint8)
             self._ok.read(np.array([rows.start]), len(rows), flags)
-            found.append(ranges_where(flags[0] == 1, rows.start))
+            found.append(ranges_where(flags[0] == flag, rows.start))
         return join_adjacent(np.concatenate(found))
 
     def require(self, starts: NDArray[np.int64], seqlen: int) -> None:

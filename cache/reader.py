@@ -148,6 +148,12 @@ class Split:
             runs = intersect(runs, self._stream(stream).readable())
         return windows_of(runs, seqlen=seqlen, stride=stride)
 
+    def undecodable(self, stream: str) -> int:
+        """How many rows of committed tracks the stream has no features for, since their pictures were not readable."""
+        runs = np.stack([self._tables["run_start"], self._tables["run_stop"]], axis=1)
+        lost = intersect(runs, self._stream(stream).undecodable())
+        return int((lost[:, 1] - lost[:, 0]).sum())
+
     def column(self, name: str) -> zarr.Array[Any]:
         """A whole column, lazily: `kp_2d`, or of a stream `features/resnet50` (`_ok`, `_key`).
 

@@ -31,6 +31,11 @@ class Tracks(Sequence[TrackRecord]):
         return self._record(range(len(self))[number])
 
     @property
+    def names(self) -> list[str]:
+        """All names, without making records."""
+        return decode_texts(self._tables["track_name"])
+
+    @property
     def start(self) -> NDArray[np.int64]:
         """(N,) first row."""
         return self._tables["track_start"]

@@ -36,7 +36,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Exit 0: done; 1: `verify` found problems; 2: an error, told in words; 130: interrupted."""
+    """Run one command.
+
+    Exit 0: done; 1: `verify` found problems, or `doctor` something missing; 2: an error, told in words;
+    130: interrupted.
+    """
     arguments = sys.argv[1:] if argv is None else list(argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from pipeline.datasets.release import Totals
 
 
 @dataclass(slots=True)
@@ -92,18 +95,26 @@ class Accounting:
     def __len__(self) -> int:
         return len(self._accounts)
 
-    def totals(self) -> dict[str, Any]:
-        """Counts over all videos of the split, ready for the manifest."""
-        of_this_split = sum(1 for a in self if not a.other_split)
+    def totals(self, known: Totals | None = None) -> dict[str, Any]:
+        """Counts over all videos of the split, ready for the manifest, and beside them what the release is `known` for.
+
+        found = kept + dropped by reason, for frames and for the tracks of videos that could be used; of videos,
+        found = kept + set aside by reason + without tracks. Videos of other splits count nowhere.
+        """
         dropped: Counter[str] = Counter()
         tracks_dropped: Counter[str] = Counter()
         aside: Counter[str] = Counter()
+        kept = without_tracks = 0
         for account in self:
             dropped.update(account.dropped)
             tracks_dropped.update(account.tracks_dropped)
             if account.set_aside:
                 aside[account.set_aside] += 1
-        kept = sum(1 for a in self if a.tracks_kept)
+            elif account.tracks_kept:
+                kept += 1
+            elif not account.other_split:
+                without_tracks += 1
+        tracks_kept = sum(a.tracks_kept for a in self)
         return {
             "frames": {
                 "found": sum(a.found for a in self),
@@ -111,13 +122,15 @@ class Accounting:
                 "dropped": dict(sorted(dropped.items())),
             },
             "tracks": {
-                "kept": sum(a.tracks_kept for a in self),
+                "found": tracks_kept + sum(tracks_dropped.values()),
+                "kept": tracks_kept,
                 "dropped": dict(sorted(tracks_dropped.items())),
             },
             "videos": {
-                "found": of_this_split,
+                "found": kept + sum(aside.values()) + without_tracks,
                 "kept": kept,
                 "set_aside": dict(sorted(aside.items())),
-                "without_tracks": of_this_split - kept - sum(aside.values()),
+                "without_tracks": without_tracks,
             },
+            "known": {} if known is None else known.as_dict(),
         }

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 import cache
 from cache import Split
 from pipeline import crops, frames, sources
-from pipeline.convert import differences
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.planning import differences
 from pipeline.progress import Progress, silent
 from pipeline.read_ahead import ahead, batches
 from pipeline.weights import WeightsSpec

@@ -32,7 +32,7 @@ class Synthesize(PipelineTask):
     def up_to_date(self) -> bool:
         paths, embedded = settings().paths, settings().embedded
         return synthetic.is_current(
-            paths.raw, paths.body, settings().data.datasets, seed=embedded.seed, size=embedded.size
+            paths.raw, paths.body, settings().embedded_datasets, seed=embedded.seed, size=embedded.size
         )
 
     def work(self) -> None:
@@ -41,13 +41,13 @@ class Synthesize(PipelineTask):
             synthetic.synthesize_into(
                 paths.raw,
                 paths.body,
-                settings().data.datasets,
+                settings().embedded_datasets,
                 seed=embedded.seed,
                 size=embedded.size,
                 workers=settings().workers,
                 progress=progress,
             )
-        terminal.say(self.verb, self.what, terminal.count(len(settings().data.datasets), "dataset"))
+        terminal.say(self.verb, self.what, terminal.count(len(settings().embedded_datasets), "dataset"))
 
 
 class Convert(PipelineTask):
@@ -67,9 +67,14 @@ class Convert(PipelineTask):
 
     def plan(self) -> convert.ConversionPlan:
         s = settings()
-        dataset = s.dataset(self.dataset)
+        dataset, raw = s.dataset(self.dataset), s.raw(self.dataset)
+        if s.embedded.enabled and self.dataset not in s.embedded_datasets and not raw.is_dir():
+            raise ConfigError(
+                f"{raw}: there is no such folder, and [embedded] makes no data for {self.dataset}, which comes from "
+                f"another package. Put its raw files there, or take it out of [data] datasets in {s.file}."
+            )
         body = s.paths.body if dataset.uses_body else None
-        return convert.plan_conversion(dataset, self.split, raw=s.raw(self.dataset), root=s.paths.cache, body=body)
+        return convert.plan_conversion(dataset, self.split, raw=raw, root=s.paths.cache, body=body)
 
     def up_to_date(self) -> bool:
         return self.plan().up_to_date
@@ -85,7 +90,7 @@ class Convert(PipelineTask):
             terminal.warn(f"set aside {account.set_aside}: {account.message}")
         if len(done.set_aside) > 5:
             held = terminal.shortened(settings().paths.cache)
-            more = terminal.command("-m pipeline status --cache", str(held))
+            more = terminal.command("-m pipeline status --all --cache", str(held))
             terminal.warn(f"and {len(done.set_aside) - 5} more: {more}")
 
 

@@ -53,9 +53,11 @@ def introduce() -> None:
 
 def whose_data(s: Settings) -> str:
     """`stand-in (seed 0), in data/embedded/raw: penn_action, amass`"""
-    names, raw = s.data.datasets, terminal.shortened(s.paths.raw)
-    if s.embedded.enabled:
-        size = "" if s.embedded.size == "default" else f", {s.embedded.size}"
-        return f"[yellow]stand-in[/yellow] (seed {s.embedded.seed}{size}), in {raw}: {', '.join(names)}"
-    told = [f"{name} ([yellow]stand-in[/yellow])" if is_stand_in(s.raw(name)) else name for name in names]
-    return f"in {raw}: {', '.join(told)}"
+    raw, made = terminal.shortened(s.paths.raw), s.embedded_datasets
+    others = [name for name in s.data.datasets if name not in made]
+    told = [f"{name} ([yellow]stand-in[/yellow])" if is_stand_in(s.raw(name)) else name for name in others]
+    if not s.embedded.enabled:
+        return f"in {raw}: {', '.join(told)}"
+    size = "" if s.embedded.size == "default" else f", {s.embedded.size}"
+    beside = f"; beside them {', '.join(told)}" if told else ""
+    return f"[yellow]stand-in[/yellow] (seed {s.embedded.seed}{size}), in {raw}: {', '.join(made)}{beside}"

@@ -14,6 +14,7 @@ from pipeline import datasets
 from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError
 from pipeline.features import StreamSpec
+from pipeline.places import settings_file
 from pipeline.weights import WeightsSpec
 from tasks.parsing import AtLeast, typed
 from vibe_model.config import TrainConfig
@@ -92,6 +93,11 @@ class Settings:
         return self.paths.raw / name
 
     @property
+    def embedded_datasets(self) -> tuple[str, ...]:
+        """The enabled datasets that stand-in data is made for. Those of other packages bring their own raw files."""
+        return tuple(name for name in self.data.datasets if self.embedded.enabled and name in datasets.DATASETS)
+
+    @property
     def workers(self) -> int:
         return self.convert.workers or len(os.sched_getaffinity(0))
 
@@ -105,11 +111,6 @@ class Settings:
 def settings() -> Settings:
     """The effective settings. Raises ConfigError."""
     return load(settings_file())
-
-
-def settings_file() -> Path:
-    """The file in LUIGI_CONFIG_PATH, or ./luigi.cfg."""
-    return Path(os.environ.get("LUIGI_CONFIG_PATH", "luigi.cfg"))
 
 
 def load(file: Path) -> Settings:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from pipeline.commands import convert, extract, status, synthesize, verify
+from pipeline.commands import convert, doctor, extract, retry, show, status, synthesize, verify
 
 
 class Command(Protocol):
@@ -22,9 +22,12 @@ class Command(Protocol):
 
 
 COMMANDS: Final[Mapping[str, Command]] = {
+    "doctor": doctor,
     "synthesize": synthesize,
     "convert": convert,
     "extract": extract,
+    "retry": retry,
+    "show": show,
     "verify": verify,
     "status": status,
 }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from rich.markup import escape
 
 from pipeline import datasets
 
+FEW: Final = 5  # of a long list, so many are told
 WIDE: Final = 100_000  # columns of what is no terminal: there, nobody wants lines folded
 
 out: Final = Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE)
@@ -22,14 +24,24 @@ err: Final = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 def print_accounting(totals: Any) -> None:
     """found = kept + dropped by reason, in three lines."""
-    frames, tracks, videos = totals["frames"], totals["tracks"], totals["videos"]
-    out.print(f"  videos {videos['kept']} kept of {videos['found']}" + _reasons(videos["set_aside"]))
-    out.print(f"  tracks {tracks['kept']} kept" + _reasons(tracks["dropped"]))
-    out.print(f"  frames {frames['kept']} kept of {frames['found']}" + _reasons(frames["dropped"]))
+    for what, dropped in (("videos", "set_aside"), ("tracks", "dropped"), ("frames", "dropped")):
+        counts = totals[what]
+        known = f" ({totals['known'][what]:,} in the release)" if what in totals["known"] else ""
+        out.print(f"  {what} {counts['kept']:,} kept of {counts['found']:,}{known}" + _reasons(counts[dropped]))
+
+
+def few(lines: Sequence[str], most: int, where: str) -> list[str]:
+    """The first `most` lines, and `where` all of them are to be had when there are more.
+
+    >>> few(["a", "b", "c"], 2, "status --all")
+    ['a', 'b', 'and 1 more: status --all']
+    """
+    more = len(lines) - most
+    return [*lines[:most], *([f"and {more:,} more: {where}"] if more > 0 else [])]
 
 
 def _reasons(counts: dict[str, int]) -> str:
-    return "".join(f", {n} {reason}" for reason, n in counts.items())
+    return "".join(f", {n:,} {reason}" for reason, n in counts.items())
 
 
 def plain(text: str) -> str:
@@ -40,6 +52,13 @@ def plain(text: str) -> str:
 def cores(workers: int) -> int:
     """Processes that an option of 0 stands for: one a core."""
     return workers or len(os.sched_getaffinity(0))
+
+
+def command(*words: str) -> str:
+    """How a command of this installation is called from here: .venv/bin/python -m pipeline status"""
+    python = Path(sys.executable)
+    shown = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
+    return shlex.join([str(shown), "-m", "pipeline", *words])
 
 
 def whole(least: int) -> Callable[[str], int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline import convert, datasets
-from pipeline.commands.console import cores, err, out, plain, print_accounting, split_options, whole
+from pipeline.commands.console import FEW, cores, err, few, out, plain, print_accounting, split_options, whole
 from pipeline.progress import bar
 
 HELP: Final = "Convert one split of a raw dataset into committed rows of the cache."
@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
         done = convert.convert(plan, workers=cores(args.workers), strict=args.strict, progress=progress)
     out.print(plain(f"{plan.name}: {plan.why}"))
     print_accounting(done.totals)
-    for account in done.set_aside:
-        out.print(f"  [yellow]![/yellow] {plain(f'set aside {account.set_aside}: {account.message}')}")
+    told = [f"set aside {account.set_aside}: {account.message}" for account in done.set_aside]
+    for text in few(told, FEW, "python -m pipeline status --all"):
+        out.print(f"  [yellow]![/yellow] {plain(text)}")
     return 0

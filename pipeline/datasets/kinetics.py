@@ -9,8 +9,10 @@ Kay et al.: The Kinetics Human Action Video Dataset, 2017.
 
 from __future__ import annotations
 
+import heapq
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -18,13 +20,16 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import raw_names
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import smooth_boxes
 from pipeline.datasets.base import Dataset, RawVideo
 from pipeline.datasets.detections import Detections, openpose_files, read_alphapose, read_openpose
+from pipeline.datasets.release import Mistake, Part, Totals
 from pipeline.errors import RawDataError
 from pipeline.frames import Video
 from pipeline.linking import MAX_GAP, link
+from pipeline.raw_files import is_folder
 from pipeline.skeletons import convert, without_non_finite
 from pipeline.track import Track
 
@@ -36,7 +41,26 @@ MIN_CONFIDENCE: Final = 0.3
 MIN_VISIBLE: Final = 6  # joints
 MIN_FRAMES: Final = 25
 BOX_FACTOR: Final = 1.1
+LIST_BYTES: Final = 1 << 28  # of annotations/<split>.csv, at most; the release's largest has 15 MB
+LOOKED_INTO: Final = 20  # folders of keypoints, for how their files are named
 RUN: Final = "Run OpenPose (--write_json) or AlphaPose on it, into keypoints/ as the module says."
+
+
+def _parts(split: str) -> tuple[Part, ...]:
+    clips = tuple(f"{split}/{folder}*{extension}" for folder in ("*/", "") for extension in EXTENSIONS)
+    source = f"the {split} archives of the CVDF mirror (k400_downloader.sh, k400_extractor.sh)"
+    detector = "your own: OpenPose (--write_json) or AlphaPose, run on the clips"
+    return (
+        Part(f"clips of {split}", clips, source, (split,)),
+        Part(f"clips of {split} with keypoints", (f"keypoints/{split}/*/",), detector, (split,)),
+        Part(
+            f"list of {split}",
+            (f"annotations/{split}.csv",),
+            "the annotations of the CVDF mirror",
+            (split,),
+            without="how many clips there should be is not known",
+        ),
+    )
 
 
 @dataclass(frozen=True)
@@ -48,6 +72,8 @@ class Kinetics(Dataset):
     version: ClassVar[int] = 1
     page: ClassVar[str] = "https://github.com/cvdfoundation/kinetics-dataset"
     harmless: ClassVar[frozenset[str]] = frozenset({"no_keypoints"})  # the detector need not have run on every clip
+    parts: ClassVar[tuple[Part, ...]] = (*_parts("train"), *_parts("val"))
+    totals: ClassVar[Mapping[str, Totals]] = {"val": Totals(videos=19_906)}  # rows of the release's list
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:  # noqa: ARG002 - the same for all
         return ("frame_index", "bbox", "kp_2d")
@@ -58,13 +84,42 @@ class Kinetics(Dataset):
             expected = f"{split}/<class>/<clip>.mp4 and keypoints/{split}/<clip>/"
             do = "Point the raw folder at the downloaded clips."
             raise RawDataError(clips, "folder", expected=expected, found="no such folder", do=do)
-        with_keypoints = {entry.name for entry in _entries(detected) if entry.is_dir()}
+        with_keypoints = {entry.name for entry in _entries(detected) if is_folder(entry)}
         files: dict[str, list[Path]] = {}
         for file in _clips(clips, Path(split)):
             files.setdefault(file.with_suffix("").as_posix(), []).append(file)
         for clip in with_keypoints - {name.rpartition("/")[2] for name in files}:
             files[f"{split}/{clip}"] = []  # keypoints of a video that is not there: each is told
         return [_raw_video(split, name, files[name], with_keypoints) for name in sorted(files)]
+
+    def known(self, raw: Path, part: Part) -> int | None:
+        """Of clips, the rows of the release's own list, where that was downloaded too."""
+        split = part.splits[0]
+        if part.what != f"clips of {split}":
+            return part.known
+        listed = _rows_of_list(raw / f"annotations/{split}.csv")
+        return self.totals.get(split, Totals()).videos if listed is None else listed
+
+    def mistakes(self, raw: Path) -> Iterator[Mistake]:
+        for split in self.splits:
+            detected = raw / "keypoints" / split
+            with_keypoints = raw_names.names_in(detected)
+            if not with_keypoints:
+                continue  # then that is told as a missing part
+            clips = {file.stem for file in _clips(raw / split, Path(split))}
+            if without := clips - with_keypoints:
+                what = f"{len(without):,} of {len(clips):,} clips of {split} have no keypoints, first {min(without)}"
+                yield Mistake(what, "They are counted as no_keypoints; run the detector on them to have them too.")
+            if alone := with_keypoints - clips:
+                what = f"{len(alone):,} folders in keypoints/{split} belong to no clip, first {min(alone)}"
+                yield Mistake(what, "A folder must be called as its clip, without the extension and without its class.")
+            for clip in heapq.nsmallest(LOOKED_INTO, with_keypoints):
+                if (found := _names_of_another_kind(detected / clip)) is not None:
+                    what = f"keypoints/{split}/{clip}/ holds {found}"
+                    yield Mistake(
+                        what, f"Expected {clip}_<12 digits>_keypoints.json (OpenPose) or {clip}.json (AlphaPose)."
+                    )
+                    break
 
     def read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None  # noqa: ARG002
@@ -105,6 +160,25 @@ class Kinetics(Dataset):
         return tracks
 
 
+def _rows_of_list(file: Path) -> int | None:
+    """Clips in a list of the release; None when there is no such list."""
+    try:
+        with file.open("rb") as lines:
+            if b"youtube_id" not in lines.readline(1 << 16) or file.stat().st_size > LIST_BYTES:
+                return None
+            return sum(1 for line in lines if line.strip())
+    except OSError:
+        return None
+
+
+def _names_of_another_kind(folder: Path) -> str | None:
+    """A name in a folder of keypoints where none is as it must be; None when one is, or there are none."""
+    clip = re.escape(folder.name)
+    expected = re.compile(rf"{clip}(_\d{{12}}_keypoints)?\.json")
+    names = raw_names.names_in(folder)
+    return None if not names or any(expected.fullmatch(name) for name in names) else min(names)
+
+
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     """What lies in a folder, by name; nothing when it is not there."""
     if not folder.is_dir():
@@ -116,8 +190,8 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 def _clips(folder: Path, below: Path) -> Iterator[Path]:
     """Video files in a split's folder and in its class folders."""
     for entry in _entries(folder):
-        if entry.is_dir():
-            inner = (below / entry.name / file.name for file in _entries(folder / entry.name) if file.is_file())
+        if is_folder(entry):
+            inner = (below / entry.name / file.name for file in _entries(folder / entry.name))
             yield from (file for file in inner if file.suffix.lower() in EXTENSIONS)
         elif Path(entry.name).suffix.lower() in EXTENSIONS:
             yield below / entry.name

@@ -9,7 +9,7 @@ Zhang, Zhu, Derpanis: From Actemes to Action, ICCV 2013.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import raw_names
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import tight_boxes
 from pipeline.datasets.arrays import load_mat, numbers
 from pipeline.datasets.base import Dataset, RawVideo
+from pipeline.datasets.release import Mistake, Part, Totals
 from pipeline.errors import RawDataError
 from pipeline.frames import Pictures
 from pipeline.skeletons import JOINTS, convert, without_non_finite
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
 
 N_JOINTS: Final = len(JOINTS["penn_action"])
 SPLIT_OF: Final = {1: "train", -1: "test"}  # the stored `train`
-UNPACK: Final = "Unpack Penn_Action.tar.gz again."
+ARCHIVE: Final = "Penn_Action.tar.gz"
+UNPACK: Final = f"Unpack {ARCHIVE} again."
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,15 @@ class PennAction(Dataset):
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
     version: ClassVar[int] = 1
     page: ClassVar[str] = "http://dreamdragon.github.io/PennAction/"
+    parts: ClassVar[tuple[Part, ...]] = (
+        Part("label files", ("labels/*.mat",), ARCHIVE, known=2326),
+        Part("videos with pictures", ("frames/*/000001.jpg",), ARCHIVE, known=2326),
+    )
+    totals: ClassVar[Mapping[str, Totals]] = {  # counted over the official label files
+        "train": Totals(videos=1258),
+        "test": Totals(videos=1068),
+        "all": Totals(videos=2326, frames=163_841),
+    }
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:  # noqa: ARG002 - the same for all
         return ("frame_index", "bbox", "kp_2d")
@@ -58,6 +70,17 @@ class PennAction(Dataset):
             for name in sorted(names)
             if name.isdecimal()  # what else lies there (.DS_Store) is no video
         ]
+
+    def mistakes(self, raw: Path) -> Iterator[Mistake]:
+        labels = {name[:-4] for name in raw_names.names_in(raw / "labels") if name.endswith(".mat")}
+        frames = raw_names.names_in(raw / "frames")
+        if empty := sorted(name for name in frames if raw_names.is_empty(raw / "frames" / name)):
+            what = f"{len(empty):,} of {len(frames):,} folders in frames/ are empty, first {empty[0]}"
+            yield Mistake(what, f"Their pictures were not unpacked. {UNPACK}")
+        if frames and (alone := sorted(labels - frames)):
+            yield Mistake(f"{len(alone):,} label files have no folder in frames/, first {alone[0]}.mat", UNPACK)
+        if labels and (alone := sorted(frames - labels)):
+            yield Mistake(f"{len(alone):,} folders in frames/ have no label file, first {alone[0]}", UNPACK)
 
     def read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None  # noqa: ARG002

@@ -13,8 +13,9 @@ from typing import NamedTuple
 class Part:
     """A piece of the download that can be looked for by names alone.
 
-    `patterns` are globs below the raw folder ("labels/*.mat"), without "**"; one that matches is enough, since some
-    releases shipped pictures here and videos there. What they match is counted, not opened.
+    `patterns` are globs below the raw folder ("labels/*.mat"), without "**"; one with a slash at its end matches
+    folders alone. One that matches is enough, since some releases shipped pictures here and videos there. What they
+    match is added up, not opened.
     """
 
     what: str  # "label files"
@@ -31,6 +32,11 @@ class Totals:
 
     videos: int | None = None
     frames: int | None = None  # person-frames found
+
+    def as_dict(self) -> dict[str, int]:
+        """What is known, by name."""
+        counts = {"videos": self.videos, "frames": self.frames}
+        return {name: count for name, count in counts.items() if count is not None}
 
 
 class Mistake(NamedTuple):

@@ -48,6 +48,14 @@ def test_shards_of_dropped_videos_alone_are_not_pending(tmp_path: Path, toy: Any
         assert writer.live(1).tolist() == [True] * 5 + [False] * 27
 
 
+def test_rows_without_features_are_counted_where_their_tracks_are_still_there(tmp_path: Path, toy: Any) -> None:
+    toy.write(tmp_path, toy.videos())
+    toy.write_stream(tmp_path, bad_rows=(3, 31, 32, 33, 100))  # 3 is of the video a, 31 to 33 lie in two shards
+    assert cache.open(tmp_path)["toy/train"].undecodable("resnet50") == 5
+    toy.write(tmp_path, [], drop=["a"])
+    assert cache.open(tmp_path)["toy/train"].undecodable("resnet50") == 4
+
+
 def test_rows_of_replaced_tracks_take_no_features(tmp_path: Path, toy: Any) -> None:
     toy.write(tmp_path, toy.videos())
     toy.write(tmp_path, [], drop=["a"])

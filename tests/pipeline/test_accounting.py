@@ -3,6 +3,7 @@ from collections import Counter
 import pytest
 
 from pipeline.accounting import Accounting, VideoAccount
+from pipeline.datasets.release import Totals
 
 
 def test_found_equals_kept_plus_dropped_or_the_check_fails() -> None:
@@ -49,6 +50,36 @@ def test_totals_add_up_over_videos() -> None:
     totals = accounting.totals()
     assert totals["frames"] == {"found": 9, "kept": 5, "dropped": {"no_picture": 4}}
     assert totals["videos"] == {"found": 3, "kept": 1, "set_aside": {"bad_label_file": 1}, "without_tracks": 1}
+    assert totals["known"] == {}
+
+
+def test_tracks_that_are_found_are_kept_or_dropped_for_a_reason() -> None:
+    accounting = Accounting()
+    clip = accounting.video("clip")
+    clip.found = 130
+    clip.keep_track(100)
+    clip.drop_track("track_too_short", 20)
+    clip.drop_track("no_detection", 10)
+    assert accounting.totals()["tracks"] == {
+        "found": 3,
+        "kept": 1,
+        "dropped": {"no_detection": 1, "track_too_short": 1},
+    }
+
+
+def test_what_the_release_has_stands_beside_what_was_found() -> None:
+    assert Accounting().totals(Totals(videos=1258))["known"] == {"videos": 1258}
+    assert Accounting().totals(Totals(videos=2326, frames=163_841))["known"] == {"videos": 2326, "frames": 163_841}
+    assert Accounting().totals(Totals())["known"] == {}
+
+
+def test_a_video_that_failed_before_its_split_was_known_counts_as_set_aside() -> None:
+    accounting = Accounting()
+    account = accounting.video("a")
+    account.other_split = True
+    account.put_aside("bad_label_file", "a.mat is cut off")
+    videos = accounting.totals()["videos"]
+    assert videos == {"found": 1, "kept": 0, "set_aside": {"bad_label_file": 1}, "without_tracks": 0}
 
 
 def test_a_video_of_another_split_is_not_found_in_this_one() -> None:

@@ -15,11 +15,12 @@ from scipy.io import loadmat, savemat
 import cache
 from pipeline import datasets, synthetic
 from pipeline.__main__ import main
+from pipeline.commands import status
 from pipeline.commands.console import plain
 from pipeline.datasets.penn_action import PennAction
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("synthesize", "convert", "extract", "verify", "status")
+COMMANDS = ("synthesize", "convert", "extract", "show", "verify", "status", "doctor", "retry")
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_the_whole_way_from_synthesized_data_to_a_verified_cache(
     assert capsys.readouterr().out.splitlines() == [
         "penn_action/train: not converted yet",
         "  videos 1 kept of 1",
-        "  tracks 1 kept",
+        "  tracks 1 kept of 1",
         f"  frames {n_frames} kept of {n_frames}",
     ]
     assert extract_penn(root) == 0
@@ -84,7 +85,7 @@ def test_the_whole_way_from_synthesized_data_to_a_verified_cache(
     assert capsys.readouterr().out.startswith("✓ intact: 6 shards, ")
     assert run("status", "--cache", root) == 0
     (line,) = capsys.readouterr().out.splitlines()[1:]
-    numbers = f"1 / 1 1 {n_frames} / {n_frames}"
+    numbers = f"1 / 1 1 / 1 {n_frames} / {n_frames}"
     assert " ".join(line.split()) == f"penn_action/train (stand-in) {numbers} - resnet50"
     assert run("synthesize", "--out", tmp_path, "--size", "tiny", "--workers", 1) == 0
 
@@ -153,6 +154,87 @@ def test_status_as_json_holds_the_same(
     assert row["streams"] == ["resnet50 (lags behind)"]
     assert row["accounting"] == cache.open(root)["penn_action/train"].manifest["accounting"]
     assert [text.partition(":")[0] for text in row["set_aside"]] == ["no_picture"]
+
+
+def real(raw: Path) -> Path:
+    """As if it were a download: without the marker of stand-ins."""
+    (raw / "STAND_IN.json").unlink()
+    return raw
+
+
+def test_an_incomplete_download_is_told_beside_what_the_release_has(
+    penn: Path, into: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "cache"
+    assert convert_penn(real(penn), root) == 0
+    assert "  videos 3 kept of 3 (1,258 in the release)" in capsys.readouterr().out
+    accounting = cache.open(root)["penn_action/train"].manifest["accounting"]
+    assert accounting["known"] == {"videos": 1258}
+    assert run("status", "--cache", root) == 0
+    told = capsys.readouterr().out
+    assert "3 / 3 of 1,258 known" in told
+    assert "! penn_action/train: 3 videos found of 1,258 in the release" in told
+    assert "all splits" not in told  # the release's frames are known over both splits, and one is here
+    into.convert(root, penn, split="test")
+    assert run("status", "--cache", root) == 0
+    told = capsys.readouterr().out
+    n_frames = sum(cache.open(root)[name].manifest["rows"] for name in cache.open(root).splits)
+    assert f"! penn_action, all splits: {n_frames} frames found of 163,841 in the release" in told
+    assert "all splits: 6 videos" not in told  # that is told split by split
+
+
+def test_stand_ins_are_compared_with_no_release(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cache.open(root)["penn_action/train"].manifest["accounting"]["known"] == {}
+    assert run("status", "--cache", root) == 0
+    told = capsys.readouterr().out
+    assert "known" not in told
+    assert "release" not in told
+
+
+def test_a_long_list_of_videos_set_aside_is_cut_and_all_names_them(
+    penn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "cache"
+    for number in range(1, 8):
+        (penn / f"labels/{number:04d}.mat").write_bytes(b"broken")
+        (penn / f"frames/{number:04d}").mkdir(exist_ok=True)
+    assert convert_penn(penn, root) == 0
+    assert "and 2 more: python -m pipeline status --all" in capsys.readouterr().out
+    assert run("status", "--cache", root) == 0
+    told = capsys.readouterr().out
+    assert told.count("! penn_action/train: bad_label_file") == 5
+    assert "! penn_action/train: and 2 more: --all names them" in told
+    assert run("status", "--cache", root, "--all") == 0
+    assert capsys.readouterr().out.count("! penn_action/train: bad_label_file") == 7
+    assert run("status", "--cache", root, "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)[0]["set_aside"]) == 7
+
+
+def test_rows_whose_pictures_cannot_be_decoded_are_told_by_status(
+    penn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], network: Any
+) -> None:
+    root = tmp_path / "cache"
+    (penn / "frames/0005/000002.jpg").write_bytes(b"")
+    (penn / "frames/0003/000008.jpg").write_bytes(b"")
+    assert convert_penn(penn, root) == 0
+    assert extract_penn(root) == 0
+    capsys.readouterr()
+    assert run("status", "--cache", root) == 0
+    assert "penn_action/train: 2 rows have no features in resnet50" in capsys.readouterr().out
+    assert run("status", "--cache", root, "--json") == 0
+    assert json.loads(capsys.readouterr().out)[0]["undecodable"] == {"resnet50": 2}
+    for shard in (root / "penn_action/train/features/resnet50_ok/c").iterdir():
+        shard.unlink()
+    assert run("status", "--cache", root) == 0
+    assert "resnet50 is damaged: python -m pipeline verify" in capsys.readouterr().out
+
+
+def test_a_manifest_of_an_earlier_version_is_shown_too(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = status.split_status(cache.open(root)["penn_action/train"])
+    del row["accounting"]["known"]
+    del row["accounting"]["tracks"]["found"]
+    assert status._counts(row["accounting"], "tracks") == "3"
+    assert list(status.beside_the_release([{**row, "stand_in": False}])) == []
 
 
 def test_motion_without_pictures_is_told_as_such(

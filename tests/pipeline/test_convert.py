@@ -18,7 +18,7 @@ import torch
 from scipy.io import loadmat, savemat
 
 import cache
-from pipeline import convert, datasets, digests, inputs, workers
+from pipeline import convert, datasets, digests, inputs
 from pipeline.body import Body
 from pipeline.datasets.penn_action import PennAction
 from pipeline.errors import MissingAssets, PipelineError, RawDataError, StandInMixed
@@ -126,9 +126,8 @@ def test_every_frame_found_is_kept_or_counted_under_a_reason(
 
 @pytest.mark.parametrize(("name", "split"), SPLITS)
 def test_one_worker_and_two_give_the_same_bytes(
-    name: str, split: str, embedded: Any, into: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, split: str, embedded: Any, into: Any, tmp_path: Path, read_by_others: None
 ) -> None:
-    monkeypatch.setattr(convert, "IN_PROCESS", 0)
     for n_workers in (1, 2):
         body = embedded.body if name == "3dpw" else None
         into.convert(tmp_path / str(n_workers), embedded.raw(name), name, split, body=body, workers=n_workers)
@@ -136,26 +135,6 @@ def test_one_worker_and_two_give_the_same_bytes(
     assert f"{name}/{split}/manifest.json" in one
     assert f"{name}/{split}/frame_index/c/0" in one
     assert one == two
-
-
-def test_reading_runs_a_bounded_number_of_videos_ahead(
-    penn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(convert, "IN_PROCESS", 0)
-    monkeypatch.setattr(workers, "AHEAD", 1)
-    drawn = []
-
-    class Watched(list):
-        def __iter__(self) -> Any:
-            for item in list.__iter__(self):
-                drawn.append(item.name)
-                yield item
-
-    made = plan(penn, tmp_path / "cache")
-    reading = convert._read_all(made, Watched(made.append), 2)
-    assert next(reading).entry.name == "0001"
-    assert drawn == ALL[:2]
-    assert [read.entry.name for read in reading] == ALL[1:]
 
 
 def test_a_run_with_nothing_to_do_reads_no_label_and_changes_no_file(

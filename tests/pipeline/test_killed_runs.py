@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import cache
-from pipeline import convert, datasets, features, inputs
+from pipeline import convert, datasets, features, inputs, workers
 
 ROOT = Path(__file__).parents[2]
 PENN = "penn_action/train"
@@ -29,7 +29,7 @@ import os, signal, sys
 from pathlib import Path
 import numpy as np
 import cache.writer
-from pipeline import convert, datasets, features
+from pipeline import convert, datasets, features, workers as others
 
 class Network:
     def __init__(self, spec, recorded):
@@ -55,7 +55,8 @@ def main(what, raw, root, kill_at, workers):
     cache.writer.ROWS_PER_SHARD = cache.writer.ROWS_PER_CHUNK = 8
     features._Network = Network
     if what == "convert":
-        convert.IN_PROCESS = 24 if workers == 1 else 0
+        others.PATIENCE = 0  # with more than one process, the others read from the first video on
+        others._help = lambda job, window: False
         dataset = datasets.get("penn_action")
         convert.convert(convert.plan_conversion(dataset, "train", raw=raw, root=root), workers=workers)
     else:
@@ -76,9 +77,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Do one step here, and return its number of fsyncs; or in a process of its own, until it is killed."""
     script = tmp_path / "driver.py"
     script.write_text(DRIVER)
-    for target in ("cache.writer.ROWS_PER_SHARD", "cache.writer.ROWS_PER_CHUNK", "pipeline.convert.IN_PROCESS"):
+    for target in ("cache.writer.ROWS_PER_SHARD", "cache.writer.ROWS_PER_CHUNK"):
         monkeypatch.setattr(target, 8)  # what the driver sets; afterwards all is as it was
     monkeypatch.setattr(features, "_Network", features._Network)
+    for name in ("PATIENCE", "_help"):
+        monkeypatch.setattr(workers, name, getattr(workers, name))
     monkeypatch.setattr(os, "fsync", os.fsync)
     here: Callable[..., int] = runpy.run_path(str(script))["main"]
 

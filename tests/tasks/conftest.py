@@ -89,9 +89,15 @@ class Project:
         with self.cfg.open("w") as stream:
             cfg.write(stream)
 
-    def start(self, *words: str, command: tuple[str, ...] = (str(LUIGI),)) -> subprocess.Popen[str]:
-        """`luigi --module tasks WORDS`, in the project's folder, with everything that it prints in one stream."""
-        environment = {**os.environ, "LUIGI_CONFIG_PATH": str(self.cfg), "COLUMNS": "100", "PYTHONPATH": str(ROOT)}
+    def start(
+        self, *words: str, command: tuple[str, ...] = (str(LUIGI),), packages: tuple[Path, ...] = ()
+    ) -> subprocess.Popen[str]:
+        """`luigi --module tasks WORDS`, in the project's folder, with everything that it prints in one stream.
+
+        `packages` are folders in which other packages are installed.
+        """
+        found = os.pathsep.join(map(str, (ROOT, *packages)))
+        environment = {**os.environ, "LUIGI_CONFIG_PATH": str(self.cfg), "COLUMNS": "100", "PYTHONPATH": found}
         return subprocess.Popen(
             [*command, "--module", "tasks", *words],
             cwd=self.folder,

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError
+from pipeline.places import read_places
 from tasks import settings
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +41,21 @@ def test_relative_paths_lie_below_the_folder_of_the_file_and_absolute_ones_where
     paths = load(tmp_path, GOOD).paths
     assert paths.cache == tmp_path / "cache"
     assert paths.body == Path("/somewhere/smpl")
+
+
+@pytest.mark.parametrize("more", ["", "[embedded]\nenabled = yes\n", "[embedded]\nseed = 3\n"])
+def test_commands_without_luigi_read_the_same_places(more: str, tmp_path: Path) -> None:
+    loaded = load(tmp_path, GOOD + more)
+    places = read_places(loaded.file)
+    assert (places.raw, places.body, places.cache) == (loaded.paths.raw, loaded.paths.body, loaded.paths.cache)
+    assert (places.datasets, places.embedded) == (loaded.data.datasets, loaded.embedded.enabled)
+
+
+@pytest.mark.parametrize("before", ["[paths]", "raw = raw", "[data]", "datasets = penn_action amass"])
+def test_commands_without_luigi_tell_what_is_missing_too(before: str, tmp_path: Path) -> None:
+    (tmp_path / "luigi.cfg").write_text(GOOD.replace(before, ""))
+    with pytest.raises(ConfigError, match=r"luigi\.cfg"):
+        read_places(tmp_path / "luigi.cfg")
 
 
 def test_values_arrive_in_their_types(tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""`python -m pipeline show`: a page with which a wrong joint order is seen at a glance."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Final
+
+from pipeline import datasets, show
+from pipeline.commands.console import err, out, plain, whole
+from pipeline.errors import PipelineError
+from pipeline.progress import bar
+
+HELP: Final = "Draw boxes, crops and skeletons of some tracks on one HTML page, from the cache or from raw files."
+
+
+def options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("dataset", choices=datasets.names(), help="the dataset's name")
+    sub.add_argument("split", help="train, val, test, ... as the dataset has them")
+    sub.add_argument("--cache", type=Path, help="the cache's folder: show what was converted")
+    sub.add_argument(
+        "--raw",
+        type=Path,
+        help="the dataset's own raw folder: without --cache, show what conversion would make of it; "
+        "with --cache, where the pictures lie now",
+    )
+    sub.add_argument("--out", type=Path, required=True, help="the page to write: one HTML file that needs nothing else")
+    sub.add_argument("--body", type=Path, help="SMPL's files, to see SMPL parameters as a posed body's joints")
+    sub.add_argument("--tracks", type=whole(1), default=6, help="how many, spread evenly over the split (default 6)")
+    sub.add_argument("--track", action="append", default=[], metavar="NAME", help="this track; may be repeated")
+    sub.add_argument("--frames", type=whole(1), default=5, help="of each track, spread evenly over it (default 5)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draw some tracks of one split."""
+    choice = show.Choice(args.tracks, tuple(args.track), args.frames)
+    name = f"{args.dataset}/{args.split}"
+    if args.cache is not None:
+        shown = show.from_cache(args.cache, name, choice, raw=args.raw)
+    elif args.raw is not None:
+        shown = show.from_raw(datasets.get(args.dataset), args.split, args.raw, choice, body=args.body)
+    else:
+        raise PipelineError("say what to show: --cache DIR for what was converted, --raw DIR for raw files")
+    for warning in shown.warnings:
+        err.print(f"[yellow]![/yellow] {plain(f'{name}: {warning}')}")
+    with bar(f"show {name}", err) as progress:
+        show.write_page(shown, args.out, body=args.body, progress=progress)
+    size = args.out.stat().st_size / 2**20
+    out.print(plain(f"{name}: {len(shown.tracks)} tracks in {args.out} ({size:.1f} MiB)"))
+    if shown.stand_in:
+        out.print("  [yellow]STAND-IN[/yellow] embedded data, not the dataset itself")
+    return 0

@@ -1,0 +1,49 @@
+"""Where `luigi.cfg` says that everything lies, for commands that need no more of it.  [raw] -> tracks -> features
+
+`tasks.settings` reads and checks the whole file; this reads [paths], [data] and whether embedded data are made.
+"""
+
+from __future__ import annotations
+
+import os
+from configparser import ConfigParser, Error
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Folders, and the datasets that take part."""
+
+    file: Path
+    raw: Path  # raw/<dataset>/ is that dataset's own download
+    body: Path
+    cache: Path
+    datasets: tuple[str, ...]
+    embedded: bool  # stand-in data are made there when there are none
+
+
+def settings_file() -> Path:
+    """The file in LUIGI_CONFIG_PATH, or ./luigi.cfg."""
+    return Path(os.environ.get("LUIGI_CONFIG_PATH", "luigi.cfg"))
+
+
+def read_places(file: Path) -> Places:
+    """Relative paths are below the folder of the file. Raises ConfigError where it is missing or cannot be read."""
+    cfg = ConfigParser(interpolation=None)
+    try:
+        with file.open(encoding="utf-8") as stream:
+            cfg.read_file(stream)
+        paths, base = cfg["paths"], file.resolve().parent
+        raw, body, cache = (base / Path(paths[key]).expanduser() for key in ("raw", "body", "cache"))
+        embedded = cfg.getboolean("embedded", "enabled", fallback=False)
+        return Places(file, raw, body, cache, tuple(cfg["data"]["datasets"].split()), embedded)
+    except FileNotFoundError as error:
+        do = "Run from the project's folder, set LUIGI_CONFIG_PATH, or say where the data lie: --raw DIR."
+        raise ConfigError(f"{file.resolve()}: there is no such file. {do}") from error
+    except KeyError as error:
+        raise ConfigError(f"{file}: {error} is missing: [paths] raw, body and cache, and [data] datasets") from error
+    except (Error, UnicodeDecodeError, ValueError) as error:
+        raise ConfigError(f"{file}: {error}") from error

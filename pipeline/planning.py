@@ -1,0 +1,199 @@
+"""What a conversion would do, and why.  [raw -> tracks] -> features -> windows
+
+Planning looks at names, sizes and times of the raw files and at what the cache has; it reads no label that has not
+changed. `pipeline.convert` does what a plan says.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cache
+from cache import fingerprint
+from pipeline import inputs
+from pipeline.datasets.base import Dataset, RawVideo
+from pipeline.errors import PipelineError
+from pipeline.stand_in import is_stand_in, refuse_mixture
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionPlan:
+    """What a conversion would do, and why. Cheap to make: it reads no label that has not changed."""
+
+    dataset: Dataset
+    split: str
+    raw: Path
+    root: Path
+    body: Path | None
+    reader: Mapping[str, Any]  # all that decides the tracks besides the raw files
+    append: tuple[RawVideo, ...]  # new or changed
+    drop: tuple[str, ...]  # committed videos that changed or are gone
+    kept: int  # committed videos that stay as they are
+    stamps: Mapping[str, inputs.Stamp]
+    why: str  # in words; "" when there is nothing to do
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset.name}/{self.split}"
+
+    @property
+    def up_to_date(self) -> bool:
+        return not self.why
+
+    @property
+    def identity(self) -> str:
+        """What a killed run must have been doing for this one to go on from it."""
+        videos = {video.name: self.stamps[video.name] for video in self.append}
+        return fingerprint({"reader": dict(self.reader), "append": videos, "drop": sorted(self.drop)})
+
+
+def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> dict[str, Any]:
+    """All that can change a split's tracks besides its raw files.
+
+    Raises StandInMixed when a stand-in and the real thing would meet, MissingAssets without the body's files.
+    """
+    parts: dict[str, Any] = {
+        "dataset": dataset.name,
+        "split": split,
+        "version": dataset.version,
+        "parameters": dataset.parameters(),
+        "stand_in": is_stand_in(raw),
+        "body": None,
+    }
+    if dataset.uses_body and body is not None:
+        from pipeline import assets  # imports a part of SciPy that takes as long to load as all the rest
+
+        digests = {gender: assets.digest(body, gender) for gender in dataset.genders}
+        refuse_mixture(raw, parts["stand_in"], body, any(stands_in for _, stands_in in digests.values()))
+        parts["body"] = " ".join(digest for digest, _ in digests.values())
+    plain: dict[str, Any] = json.loads(json.dumps(parts))  # as the manifest gives it back: a tuple becomes a list
+    return plain
+
+
+def plan_conversion(dataset: Dataset, split: str, *, raw: Path, root: Path, body: Path | None = None) -> ConversionPlan:
+    """Compare what lies in the raw folder with what the cache has of it.
+
+    Raises RawDataError when the raw folder is missing or not the dataset's, PipelineError for an unknown split and
+    where the columns would be others than the committed ones.
+    """
+    videos = _listed(dataset, split, raw)
+    reader = reader_parts(dataset, split, raw, body)
+    stamps = {video.name: inputs.stamp(raw, video) for video in videos}
+    name = f"{dataset.name}/{split}"
+    committed = committed_split(root, name)
+    make = functools.partial(ConversionPlan, dataset, split, raw, root, body, reader, stamps=stamps)
+    if committed is None:
+        return make(append=tuple(videos), drop=(), kept=0, why="not converted yet")
+    _refuse_other_columns(root / name, committed, dataset.columns(split, body=reader["body"] is not None), reader)
+    known = digests_of(committed)
+    if changed := differences(committed.manifest["reader"], reader):
+        return make(append=tuple(videos), drop=tuple(known), kept=0, why="; ".join(changed))
+
+    seen = inputs.read_stamps(root / name)
+    new = [v for v in videos if v.name not in known]
+    altered = [
+        v
+        for v in videos
+        if v.name in known and not _is_unchanged(raw, v, stamps[v.name], seen.get(v.name), known[v.name])
+    ]
+    gone = sorted(known.keys() - stamps.keys())
+    told = [(len(new), "new"), (len(altered), "changed"), (len(gone), "removed")]
+    why = ", ".join(f"{n} {word} video{'s' if n > 1 else ''}" for n, word in told if n)
+    append = tuple(sorted(new + altered, key=lambda v: v.name))
+    drop = tuple(sorted([v.name for v in altered] + gone))
+    return make(append=append, drop=drop, kept=len(known) - len(drop), why=why)
+
+
+def plan_again(
+    dataset: Dataset, split: str, names: Collection[str], *, raw: Path, root: Path, body: Path | None = None
+) -> ConversionPlan:
+    """Read these committed videos once more, whether or not their raw files changed, and nothing else.
+
+    Those that are no longer in the raw folder stay as they are. Raises PipelineError when the split is not committed,
+    or when another reader would read them than read the rest; else as `plan_conversion`.
+    """
+    videos = {video.name: video for video in _listed(dataset, split, raw)}
+    reader = reader_parts(dataset, split, raw, body)
+    name = f"{dataset.name}/{split}"
+    committed = committed_split(root, name)
+    if committed is None:
+        raise PipelineError(f"{root}: {name} is not converted yet: convert it first")
+    if changed := differences(committed.manifest["reader"], reader):
+        why = "; ".join(changed)
+        raise PipelineError(f"{name}: all of it is to be converted anew, since {why}: convert it instead of a retry")
+    known = digests_of(committed)
+    again = tuple(videos[video] for video in sorted(names) if video in videos)
+    # Stamps of the others are those of their commit: a change since then must not be hidden by a look at it now.
+    stamps = {
+        name: seen["stamp"] for name, seen in inputs.read_stamps(root / name).items() if _is_of(seen, known, name)
+    }
+    stamps |= {video.name: inputs.stamp(raw, video) for video in again}
+    drop = tuple(video.name for video in again)
+    why = f"{len(again)} video{'s' if len(again) != 1 else ''} to be tried again" if again else ""
+    return ConversionPlan(
+        dataset, split, raw, root, body, reader, again, drop, len(known) - len(drop), stamps=stamps, why=why
+    )
+
+
+def _is_of(seen: object, known: Mapping[str, str], name: str) -> bool:
+    """Does what stamps.json holds of a video, whoever wrote it, belong to its committed content?"""
+    return isinstance(seen, dict) and "stamp" in seen and name in known and seen.get("digest") == known[name]
+
+
+def _listed(dataset: Dataset, split: str, raw: Path) -> list[RawVideo]:
+    """The split's raw videos, with names that tables can hold."""
+    dataset.check_split(split)
+    return [replace(video, name=inputs.utf8(video.name)) for video in dataset.videos(raw, split)]
+
+
+def _refuse_other_columns(
+    folder: Path, committed: cache.Split, columns: Sequence[str], reader: Mapping[str, Any]
+) -> None:
+    """Raise PipelineError where this conversion would fill other columns than the committed ones: they never change."""
+    held = set(committed.columns)
+    if held == set(columns):
+        return
+    kinds = [
+        f"{'without' if parts['body'] is None else 'with'} a body model"
+        for parts in (committed.manifest["reader"], reader)
+    ]
+    was, now = kinds if kinds[0] != kinds[1] else ("by another version of the reader", "by this one")
+    told = {"lack": sorted(set(columns) - held), "have besides": sorted(held - set(columns))}
+    lacks = " and ".join(f"{verb} {', '.join(names)}" for verb, names in told.items() if names)
+    raise PipelineError(
+        f"{folder}: was converted {was}, and would now be converted {now}: its rows {lacks}. A split's columns stay "
+        "the same over all commits. Remove that folder, its features included, and convert the split anew, or convert "
+        f"it {was}, as before."
+    )
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Which parts of a fingerprint differ, in words.
+
+    >>> differences({"version": 1, "body": None}, {"version": 2, "body": None})
+    ['version was 1, is 2']
+    """
+    keys = sorted(before.keys() | now.keys())
+    return [f"{k} was {before.get(k)}, is {now.get(k)}" for k in keys if before.get(k) != now.get(k)]
+
+
+def committed_split(root: Path, name: str) -> cache.Split | None:
+    """The split as it is in the cache; None when there is no such split, or no cache yet."""
+    return cache.open(root)[name] if (root / name / "manifest.json").is_file() else None
+
+
+def digests_of(committed: cache.Split | None) -> dict[str, str]:
+    """Name -> digest of every committed video."""
+    if committed is None:
+        return {}
+    return dict(zip(committed.videos.names, committed.videos.fingerprints, strict=True))
+
+
+def _is_unchanged(raw: Path, video: RawVideo, stamp: inputs.Stamp, seen: inputs.Seen | None, digest: str) -> bool:
+    """Is a committed video's raw content what it was? A look tells, unless a size or time differs: then the content."""
+    return seen == {"stamp": stamp, "digest": digest} or inputs.video_digest(raw, video) == digest
