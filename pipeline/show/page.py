@@ -1,0 +1,74 @@
+"""The page itself: one HTML file without a script, that opens from disk and fetches nothing.  tracks -> [page]
+
+Names and messages come from strangers' files: the templates escape all of them, and the page's own policy forbids
+scripts and addresses besides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pipeline import assets
+from pipeline.progress import Progress, silent
+from pipeline.show.drawing import BODY_25, COMMON, grid
+from pipeline.show.tracks import Shown
+from pipeline.show.views import Portrait, portrait
+from pipeline.stand_in import refuse_mixture
+
+
+def write_page(shown: Shown, out: Path, *, body: Path | None = None, progress: Progress = silent) -> None:
+    """Decode, draw and write: one track at a time is in memory. `out` appears when it is whole.
+
+    `body`: the folder of a body model, which poses tracks that have SMPL parameters but no 3D joints. Raises
+    StandInMixed when a stand-in and the real thing would meet, MissingAssets without the body's files.
+    """
+    if body is not None:
+        _, body_stands_in = assets.digest(body)
+        refuse_mixture(shown.raw or Path(shown.name), shown.stand_in, body, body_stands_in)
+    page = _templates().get_template("page.html").stream(shown=shown, portraits=_portraits(shown, body, progress))
+    page.enable_buffering(64)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f".{out.name}.part")
+    try:
+        with part.open("wb") as stream:
+            page.dump(stream, "utf-8", "backslashreplace")  # names of raw files may be no UTF-8
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _portraits(shown: Shown, body: Path | None, progress: Progress) -> Iterator[Portrait]:
+    for done, track in enumerate(shown.tracks):
+        progress(done, len(shown.tracks), track.name)
+        yield portrait(track, body)
+    progress(len(shown.tracks), len(shown.tracks))
+
+
+def _templates() -> Environment:
+    loader = FileSystemLoader(Path(__file__).parent / "templates")
+    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters |= {"number": number, "count": count}
+    made.globals |= {"grid": grid, "isnan": math.isnan, "BODY_25": BODY_25, "COMMON": COMMON}
+    return made
+
+
+def number(value: float) -> str:
+    """A coordinate, to a hundredth, or to a millimetre where it is in metres.
+
+    >>> number(12.0), number(-0.3456), number(-0.0001)
+    ('12', '-0.346', '0')
+    """
+    text = f"{value:.3f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def count(n: int, noun: str) -> str:
+    """
+    >>> count(1, "frame"), count(1200, "frame")
+    ('1 frame', '1,200 frames')
+    """
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
