@@ -1,0 +1,60 @@
+"""Raw files to try `lab_recordings` on: rendered people, in the lab's layout.  python lab_recordings_example.py FOLDER
+
+Four recordings for training - one of two people, one whose video is broken - and one for validation.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from pipeline.skeletons import JOINTS, convert
+from pipeline.synthetic import body, writing
+from pipeline.synthetic.encode import mp4_writer
+from pipeline.synthetic.scene import Shot, film, stage
+
+RECORDINGS: Final = {"train": ("alone", "broken", "pair", "turned"), "val": ("alone",)}
+N_FRAMES: Final = 12
+FPS: Final = 25.0
+HEADER: Final = ["frame", "person", *(f"{joint}_{part}" for joint in JOINTS["coco"] for part in ("x", "y", "score"))]
+
+
+def main(folder: Path) -> None:
+    """Write `folder`, all of it or nothing, marked as the stand-in that it is."""
+    writing.write_folder(folder, {"stand_in": True, "what": "Rendered people, nobody of our lab."}, fill)
+
+
+def fill(folder: Path) -> None:
+    """Every recording, and one whose upload was cut off."""
+    for split, names in RECORDINGS.items():
+        (folder / split).mkdir()
+        for number, name in enumerate(names):
+            shot = Shot("lab_recordings", split, name, number, 0, N_FRAMES, FPS, n_people=2 if name == "pair" else 1)
+            record(shot, folder / split / name)
+    video = folder / "train" / "broken.mp4"
+    video.write_bytes(video.read_bytes()[:1000])
+
+
+def record(shot: Shot, file: Path) -> None:
+    """`file`.mp4 and `file`.csv."""
+    take = stage(body.procedural(), shot)
+    with (
+        mp4_writer(file.with_suffix(".mp4"), shot.fps, shot.width, shot.height) as writer,
+        file.with_suffix(".csv").open("w", newline="") as stream,
+    ):
+        table = csv.writer(stream)
+        table.writerow(HEADER)
+        for frame, filmed in enumerate(film(body.procedural(), take)):
+            writer.write(np.ascontiguousarray(filmed.image[..., ::-1]))
+            for person, (actor, seen) in enumerate(zip(take.actors, filmed.visible, strict=True)):
+                joints = np.column_stack([actor.kp_2d[frame], np.where(seen, 0.9, 0.1)])
+                coco = convert(joints, source="spin49", target="coco")
+                table.writerow([frame, person, *coco.ravel().round(3).tolist()])
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,77 @@
+"""The reader against hand-made tables, the contract of all readers, and damaged files.  python -m pytest"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lab_recordings import LabRecordings
+from lab_recordings_example import RECORDINGS, main
+
+from pipeline import contract
+from pipeline.accounting import Accounting
+from pipeline.skeletons import JOINTS
+
+HEADER = "frame,person,lwrist_x,lwrist_y,lwrist_score,nose_x,nose_y,nose_score\n"
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("raw") / "lab_recordings"
+    main(folder)
+    return folder
+
+
+@pytest.fixture
+def alone(raw: Path, tmp_path: Path) -> Path:
+    """A raw folder with one video, whose table is the test's to write."""
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+    (tmp_path / "train/alone.mp4").write_bytes((raw / "train/alone.mp4").read_bytes())
+    return tmp_path
+
+
+@pytest.mark.parametrize("split", RECORDINGS)
+def test_it_keeps_what_every_reader_promises(raw: Path, split: str) -> None:
+    assert contract.reader_problems(LabRecordings(), raw, split) == []
+
+
+def test_joints_go_by_the_names_in_the_header(alone: Path) -> None:
+    (alone / "train/alone.csv").write_text(HEADER + "3,0,10,20,0.9,110,40,1.5\n")
+    (track,) = LabRecordings().tracks(alone, "train")
+    joints = dict(zip(JOINTS["spin49"], track.kp_2d[0].tolist(), strict=True))
+    assert joints["lwrist"] == pytest.approx([10, 20, 0.9])
+    assert joints["nose"] == pytest.approx([110, 40, 1])
+    assert joints["rwrist"] == [0, 0, 0]
+    assert track.frame_index.tolist() == [3]
+    np.testing.assert_allclose(track.bbox, [[60, 30, 120, 120]])  # 100 wide, times 1.2
+
+
+def test_two_people_are_two_tracks_and_a_broken_video_is_set_aside(raw: Path) -> None:
+    report = Accounting()
+    tracks = list(LabRecordings().tracks(raw, "train", report=report))
+    assert [track.name for track in tracks] == ["train/alone/0", "train/pair/0", "train/pair/1", "train/turned/0"]
+    assert report.totals()["frames"] == {"found": 60, "kept": 48, "dropped": {"video_unreadable": 12}}
+
+
+def test_every_row_is_kept_or_counted_under_a_reason(alone: Path) -> None:
+    rows = ["0,7,1,1,0.9,50,50,0.9", "0,7,2,2,0.9,60,60,0.9", "1,7,1,1,0.1,50,50,0.2", "2,7,1,1,0.9,1.2,1,0.9"]
+    (alone / "train/alone.csv").write_text(HEADER + "\n".join(rows))
+    report = Accounting()
+    (track,) = LabRecordings().tracks(alone, "train", report=report)
+    assert track.name == "train/alone/7"
+    (account,) = report
+    assert (account.found, account.kept) == (4, 1)
+    assert account.dropped == {"duplicate_person": 1, "no_visible_joint": 1, "degenerate_box": 1}
+
+
+@pytest.mark.parametrize(
+    "table",
+    ["", "frame,person\n", "\0", HEADER + "0,0,1,1\n", HEADER + "0,0,1,1,0.9,a,b,c\n", HEADER + "-1,0,1,1,1,9,9,1\n"],
+)
+def test_a_table_that_is_none_is_set_aside_and_not_a_defect(alone: Path, table: str) -> None:
+    (alone / "train/alone.csv").write_text(table)
+    report = Accounting()
+    assert list(LabRecordings().tracks(alone, "train", report=report)) == []
+    assert report.totals()["videos"]["set_aside"] == {"bad_label_file": 1}

@@ -1,0 +1,161 @@
+"""The contract's own test: every promise, once broken, is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from pipeline import contract
+from pipeline.accounting import VideoAccount
+from pipeline.datasets.base import Dataset, RawVideo
+from pipeline.frames import Pictures
+from pipeline.skeletons import JOINTS
+from pipeline.synthetic.encode import write_jpeg
+from pipeline.track import Track
+
+COLUMNS = ("frame_index", "bbox", "kp_2d", "kp_3d", "has_3d")
+HIP = JOINTS["spin49"].index("hip")
+
+
+def good(raw: Path) -> Track:
+    """A track against which nothing can be said."""
+    rng = np.random.default_rng(0)
+    kp_2d = rng.uniform(20, 60, (3, 49, 3)).astype(np.float32)
+    kp_2d[..., 2] = 1
+    kp_2d[:, ::4] = 0
+    kp_3d = np.concatenate([rng.normal(size=(3, 49, 3)), np.ones((3, 49, 1))], axis=-1).astype(np.float32)
+    kp_3d[:, HIP, :3] = 0
+    return Track(
+        dataset="dances",
+        split="train",
+        name="a/0",
+        video="a",
+        fps=25.0,
+        frame_index=np.arange(3),
+        bbox=np.tile(np.float32([40, 40, 50, 50]), (3, 1)),
+        kp_2d=kp_2d,
+        kp_3d=kp_3d,
+        has_3d=np.ones(3, np.bool_),
+        frames=Pictures(raw, "a/{:06d}.jpg"),
+    )
+
+
+def changed(array: Any, place: Any, value: Any) -> np.ndarray:
+    out: np.ndarray = array.copy()
+    out[place] = value
+    return out
+
+
+BROKEN: dict[str, Callable[[Track], Track]] = {
+    "fills the columns": lambda t: replace(t, kp_2d=None),
+    "crop_scale": lambda t: replace(t, crop_scale=0.0),
+    "fps is 0": lambda t: replace(t, fps=0.0),
+    "fps is inf": lambda t: replace(t, fps=float("inf")),
+    "gender": lambda t: replace(t, gender="f"),
+    "intrinsics": lambda t: replace(t, intrinsics=np.full((3, 3), np.nan)),
+    "boxes without pictures": lambda t: replace(t, frames=None),
+    "bbox is float64": lambda t: replace(t, bbox=t.bbox.astype(np.float64)),
+    "kp_2d holds NaN": lambda t: replace(t, kp_2d=changed(t.kp_2d, (1, 1, 0), np.nan)),
+    "kp_3d holds NaN": lambda t: replace(t, kp_3d=changed(t.kp_3d, (1, 1, 0), np.inf)),
+    "side of 0": lambda t: replace(t, bbox=changed(t.bbox, (0, slice(2, 4)), 0)),
+    "not square": lambda t: replace(t, bbox=changed(t.bbox, (0, 3), 51)),
+    "kp_2d has a confidence outside": lambda t: replace(t, kp_2d=changed(t.kp_2d, (1, 1, 2), 1.5)),
+    "without a visible joint": lambda t: replace(t, kp_2d=changed(t.kp_2d, 1, 0)),
+    "pelvis": lambda t: replace(t, kp_3d=changed(t.kp_3d, (1, HIP, 0), 0.1)),
+    "has_3d goes with": lambda t: replace(t, kp_3d=None),
+    "says that it is of": lambda t: replace(t, split="val"),
+    "is not called <video>/<person>": lambda t: replace(t, name="b/0"),
+}
+
+
+@dataclass(frozen=True)
+class Dances(Dataset):
+    """A reader whose one track is spoilt in one way."""
+
+    spoil: Callable[[Track], Track] = lambda track: track
+    keeps: int = 3
+
+    name: ClassVar[str] = "dances"
+    splits: ClassVar[tuple[str, ...]] = ("train",)
+    version: ClassVar[int] = 1
+    page: ClassVar[str] = "https://example.org"
+
+    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
+        return COLUMNS
+
+    def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
+        return [RawVideo("a", files=(), folders=(Path("a"),))]
+
+    def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any) -> Sequence[Track]:
+        account.found = self.keeps
+        account.keep_track(self.keeps)
+        return [self.spoil(good(raw))]
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    (tmp_path / "a").mkdir()
+    for i in range(3):
+        write_jpeg(tmp_path / "a" / f"{i:06d}.jpg", np.zeros((80, 90, 3), np.uint8))
+    return tmp_path
+
+
+def test_a_good_reader_has_no_problems(raw: Path) -> None:
+    assert contract.reader_problems(Dances(), raw, "train") == []
+
+
+@pytest.mark.parametrize("promise", BROKEN)
+def test_a_broken_promise_is_named(promise: str, raw: Path) -> None:
+    problems = contract.reader_problems(Dances(spoil=BROKEN[promise]), raw, "train")
+    assert any(promise in problem for problem in problems), problems
+
+
+def test_rows_that_the_account_does_not_know_are_named(raw: Path) -> None:
+    (problem,) = contract.reader_problems(Dances(keeps=2), raw, "train")
+    assert problem == "a: its account says 2 frames in 1 tracks; 3 in 1 were given"
+
+
+def test_a_reader_that_reads_otherwise_the_second_time_is_named(raw: Path) -> None:
+    random = np.random.default_rng(0)
+
+    def other(track: Track) -> Track:
+        return replace(track, kp_2d=changed(track.kp_2d, (0, 1, 0), random.uniform()))
+
+    assert contract.reader_problems(Dances(spoil=other), raw, "train") == ["a/0: kp_2d differs when it is read again"]
+
+
+@pytest.mark.parametrize(
+    ("listed", "told"),
+    [
+        (["b", "a"], "not sorted"),
+        (["a", "a"], "lists a name twice"),
+    ],
+)
+def test_a_list_of_videos_out_of_order_is_named(listed: list[str], told: str, raw: Path) -> None:
+    class Listed(Dances):
+        """Lists what it is told."""
+
+        def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
+            return [RawVideo(name, files=(Path(name),)) for name in listed]
+
+    assert any(told in problem for problem in contract.reader_problems(Listed(), raw, "train"))
+
+
+def test_pictures_of_another_size_than_the_source_says_are_named(raw: Path) -> None:
+    write_jpeg(raw / "a" / "000001.jpg", np.zeros((40, 40, 3), np.uint8))
+
+    def from_the_second(track: Track) -> Track:
+        return replace(track, frame_index=np.arange(1, 4))
+
+    (problem,) = contract.reader_problems(Dances(spoil=from_the_second), raw, "train")
+    assert problem == "a/0: frame 1 is (40, 40, 3), and the source's size (90, 80)"
+
+
+def test_a_picture_that_cannot_be_decoded_is_no_broken_promise(raw: Path) -> None:
+    (raw / "a" / "000000.jpg").write_bytes(b"\xff\xd8 not much of a picture")
+    assert contract.reader_problems(Dances(), raw, "train") == []

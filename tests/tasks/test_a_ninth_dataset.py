@@ -1,0 +1,156 @@
+"""A dataset in a package of its own, as docs/adding-a-dataset.md tells: installed, enabled, nothing here changed."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cache
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "docs" / "adding-a-dataset"
+PAGE = ROOT / "docs" / "adding-a-dataset.md"
+N_FRAMES = 12  # of each recording
+
+
+def blocks(kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def without_indentation(text: str) -> str:
+    return "\n".join(line.strip() for line in text.splitlines())
+
+
+class Site:
+    """The package, installed into a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        source, self.packages = folder / "source", folder / "site"
+        shutil.copytree(PACKAGE, source, ignore=shutil.ignore_patterns("__pycache__"))  # building writes beside it
+        pip = ["-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps", "--no-index"]
+        self.python(*pip, "--no-build-isolation", "--target", str(self.packages), str(source))
+
+    def python(self, *words: str) -> str:
+        """What a command printed that uses the package."""
+        found = os.pathsep.join([str(self.packages), str(ROOT)])
+        environment = {**os.environ, "PYTHONPATH": found, "COLUMNS": "200", "PYTHONDONTWRITEBYTECODE": "1"}
+        ran = subprocess.run(
+            [sys.executable, *words],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert ran.returncode == 0, ran.stdout
+        return ran.stdout
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    return Site(tmp_path_factory.mktemp("ninth"))
+
+
+@pytest.fixture
+def with_it(bare: Any) -> Any:
+    """A project whose luigi.cfg enables the dataset as the page says."""
+    enabled = configparser.ConfigParser()
+    (block,) = blocks("ini")
+    enabled.read_string(block)
+    bare.configure({name: dict(enabled[name]) for name in enabled.sections()})
+    return bare
+
+
+def test_every_piece_of_code_on_the_page_is_in_the_package() -> None:
+    files = {file.suffix: "" for file in PACKAGE.iterdir()}
+    for file in PACKAGE.iterdir():
+        if file.is_file():
+            files[file.suffix] += without_indentation(file.read_text())
+    shown = [(".py", block) for block in blocks("python not run")] + [(".toml", block) for block in blocks("toml")]
+    assert len(shown) > 8
+    for suffix, block in shown:
+        assert without_indentation(block) in files[suffix], block
+
+
+def test_the_page_names_the_package_by_the_words_that_its_files_have() -> None:
+    project = tomllib.loads((PACKAGE / "pyproject.toml").read_text())
+    assert list(project["project"]["entry-points"]["vibe_pipeline.datasets"]) == ["lab_recordings"]
+    for module in project["tool"]["setuptools"]["py-modules"]:
+        assert (PACKAGE / f"{module}.py").is_file()
+
+
+def test_nothing_in_the_project_knows_it() -> None:
+    for package in ("cache", "pipeline", "vibe_model", "report", "tasks"):
+        for file in (ROOT / package).rglob("*.py"):
+            assert "lab_recordings" not in file.read_text(), file
+
+
+def test_its_own_tests_pass(site: Site, tmp_path: Path) -> None:
+    tests = shutil.copy(PACKAGE / "test_lab_recordings.py", tmp_path)
+    site.python("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tests))
+
+
+def test_make_data_takes_it_from_raw_files_to_features(site: Site, with_it: Any) -> None:
+    raw = with_it.folder / "raw" / "lab_recordings"
+    raw.parent.mkdir()
+    site.python("-m", "lab_recordings_example", str(raw))
+    ran = with_it.luigi("Data", packages=(site.packages,))
+    assert ran.code == 0, ran.shown
+    for stage in ("convert", "extract"):
+        for split in ("train", "val"):
+            assert re.search(rf"^✓ {stage} +lab_recordings/{split} ", ran.shown, re.MULTILINE), ran.shown
+    assert ran.done[-1] == "data 2 datasets"
+    assert "set aside video_unreadable" in ran.shown
+    first = ran.shown.splitlines()[0]
+    assert first == "data       stand-in (seed 0, tiny), in raw: penn_action; beside them lab_recordings (stand-in)"
+
+    split = cache.open(with_it.folder / "cache")["lab_recordings/train"]
+    names = [track.name for track in split.tracks]
+    assert names == ["train/alone/0", "train/pair/0", "train/pair/1", "train/turned/0"]
+    assert split.manifest["reader"]["parameters"] == {"min_score": 0.4}
+    totals = split.manifest["accounting"]
+    assert totals["frames"] == {"found": 5 * N_FRAMES, "kept": 4 * N_FRAMES, "dropped": {"video_unreadable": N_FRAMES}}
+    windows = split.windows(seqlen=N_FRAMES, stride=N_FRAMES, stream="resnet50")
+    assert len(windows) == 4
+    features = split.read(windows, stream="resnet50")["features"]
+    assert features.shape == (4, N_FRAMES, 2048)
+    assert np.isfinite(features).all()
+    assert features.std() > 0
+    assert len(cache.open(with_it.folder / "cache")["penn_action/train"].tracks)
+
+    again = with_it.luigi("Data", packages=(site.packages,))
+    assert (again.code, again.done) == (0, [])
+    page = with_it.folder / "page.html"
+    show = ["show", "lab_recordings", "train", "--cache", str(with_it.folder / "cache"), "--out", str(page)]
+    site.python("-m", "pipeline", *show)
+    assert "train/pair/1" in page.read_text()
+    told = site.python("-m", "pipeline", "doctor", "lab_recordings", "--raw", str(raw.parent))
+    assert "tables of joints" in told
+
+
+def test_embedded_data_does_not_stand_in_for_it_and_that_is_said(site: Site, with_it: Any) -> None:
+    with_it.configure({"data": {"datasets": "amass lab_recordings"}})
+    ran = with_it.luigi("Data", packages=(site.packages,))
+    assert ran.code != 0
+    assert "convert amass/train" in ran.done
+    told = [line for line in ran.failures if "lab_recordings" in line]
+    assert "raw/lab_recordings: there is no such folder, and [embedded] makes no data for lab_recordings" in told[0]
+    assert "Traceback" not in ran.shown
+
+
+def test_without_the_package_its_name_is_unknown(with_it: Any) -> None:
+    ran = with_it.luigi("Data")
+    assert ran.code != 0
+    assert "lab_recordings" in ran.shown
+    assert "Traceback" not in ran.shown
