@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import weakref
+from collections.abc import Iterable
 from pathlib import Path
 
 from cache.errors import CacheError
@@ -20,6 +21,13 @@ def sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def sync_names(files: Iterable[Path], below: Path) -> None:
+    """The same for every one of `files` and of the folders that lead to it from `below` on: each folder once."""
+    folders = {folder for file in files for folder in file.parents if folder.is_relative_to(below)}
+    for folder in sorted(folders, reverse=True):
+        sync_folder(folder)
 
 
 def make_folder(folder: Path) -> None:

@@ -173,9 +173,9 @@ def publish(place: Place, manifest: Mapping[str, Any], files: Mapping[str, bytes
     """
     staging = place.staging(manifest["digest"])
     for name, data in files.items():
-        durable.make_folder((staging / name).parent)
+        (staging / name).parent.mkdir(parents=True, exist_ok=True)
         durable.write_synced(staging / name, data)
-        durable.sync_folder((staging / name).parent)
+    durable.sync_names([staging / name for name in files], place.home)
     durable.write_atomic(place.manifest, json_file(manifest))
     roll_forward(place, manifest["digest"])
 
@@ -186,7 +186,10 @@ def roll_forward(place: Place, digest: str | None) -> None:
     if not staged.is_dir():
         return
     if digest is not None and (staging := place.staging(digest)).is_dir():
-        for file in sorted(path for path in staging.rglob("*") if path.is_file()):
-            durable.publish(file, place.base / file.relative_to(staging))
+        moves = {file: place.base / file.relative_to(staging) for file in staging.rglob("*") if file.is_file()}
+        for file, target in moves.items():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(target)
+        durable.sync_names(moves.values(), place.base)
     shutil.rmtree(staged)
     durable.sync_folder(place.home)

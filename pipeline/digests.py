@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from pipeline.one_look import known, once
 from pipeline.raw_files import open_regular
 
 MIB: Final = 1 << 20
+SMALL: Final = 1 << 16  # bytes
 HASHED_WHOLE: Final = 16 * MIB  # larger files (videos) are known by size and three probes of a MiB: reading all of
 # Kinetics only to name it would take as long as decoding it
 
@@ -21,10 +23,10 @@ HASHED_WHOLE: Final = 16 * MIB  # larger files (videos) are known by size and th
 def file_digest(file: Path) -> str:
     """sha256 of a file up to 16 MiB; of size, first, middle and last MiB of a larger one; else why there is none."""
     try:
-        size = file.stat().st_size
         with open_regular(file) as stream:
+            size = os.fstat(stream.fileno()).st_size
             if size <= HASHED_WHOLE:
-                return hashlib.file_digest(stream, "sha256").hexdigest()
+                return _sha256(stream, size)
             probes = hashlib.sha256(f"probed {size}".encode())
             for start in (0, (size - MIB) // 2, size - MIB):
                 stream.seek(start)
@@ -37,7 +39,14 @@ def file_digest(file: Path) -> str:
 def whole_file_digest(file: Path) -> str:
     """sha256 of every byte, hex: for what is small beside what depends on it, such as weights."""
     with open_regular(file) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return _sha256(stream, os.fstat(stream.fileno()).st_size)
+
+
+def _sha256(stream: io.BufferedReader, size: int) -> str:
+    """Of all bytes, hex. `file_digest` makes a large buffer, which takes longer than a small file."""
+    if size <= SMALL:
+        return hashlib.sha256(stream.read()).hexdigest()
+    return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @once

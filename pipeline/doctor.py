@@ -115,8 +115,9 @@ def examine(dataset: Dataset, raw: Path) -> Examination:
     stand_in = _stands_in(raw)
     unreadable: raw_names.Unreadable = {}
     if dataset.parts:
-        parts = _count(dataset.parts, raw, unreadable, None if stand_in else dataset)
-        mistakes = list(_mistakes(dataset.name, dataset.parts, raw, parts, unreadable))
+        known, defects = ([None] * len(dataset.parts), []) if stand_in else _known(dataset, raw)
+        parts = _count(dataset.parts, raw, unreadable, known)
+        mistakes = [*_mistakes(dataset.name, dataset.parts, raw, parts, unreadable), *defects]
     else:
         parts, mistakes = _listed_videos(dataset, raw)
         mistakes = [*_unreachable(dataset.name, (), raw), *mistakes]
@@ -130,7 +131,7 @@ def examine(dataset: Dataset, raw: Path) -> Examination:
 def examine_body(folder: Path) -> Examination:
     """Look at the body model's folder."""
     unreadable: raw_names.Unreadable = {}
-    parts = _count(BODY_PARTS, folder, unreadable, None)
+    parts = _count(BODY_PARTS, folder, unreadable, [None] * len(BODY_PARTS))
     mistakes = [*_mistakes(BODY, BODY_PARTS, folder, parts, unreadable), *_smpl_file_names(folder)]
     return Examination(BODY, BODY_PAGE, folder, (), False, _stands_in(folder), parts, tuple(mistakes))
 
@@ -150,17 +151,21 @@ def mixtures(examined: Sequence[Examination], body: Examination | None) -> Itera
         yield Mistake(what, "They can be converted, but no training takes both: enable one kind in [data] datasets.")
 
 
+def _known(dataset: Dataset, raw: Path) -> tuple[Sequence[int | None], list[Mistake]]:
+    """How many of each part the release has, as far as the dataset can say."""
+    try:
+        return [dataset.known(raw, part) for part in dataset.parts], []
+    except Exception as error:  # other people's code may fail in any way: the other datasets are examined all the same
+        return [None] * len(dataset.parts), [_defect(dataset, error)]
+
+
 def _count(
-    parts: Sequence[Part], raw: Path, unreadable: raw_names.Unreadable, release: Dataset | None
+    parts: Sequence[Part], raw: Path, unreadable: raw_names.Unreadable, known: Sequence[int | None]
 ) -> tuple[Found, ...]:
-    """How many files or folders there are of each part, and how many the `release` has."""
+    """How many files or folders there are of each part, beside how many are known of it."""
     return tuple(
-        Found(
-            part,
-            sum(1 for pattern in part.patterns for _ in raw_names.find(raw, pattern, unreadable)),
-            None if release is None else release.known(raw, part),
-        )
-        for part in parts
+        Found(part, sum(1 for pattern in part.patterns for _ in raw_names.find(raw, pattern, unreadable)), n)
+        for part, n in zip(parts, known, strict=True)
     )
 
 
@@ -175,9 +180,7 @@ def _listed_videos(dataset: Dataset, raw: Path) -> tuple[tuple[Found, ...], list
             n_videos = len(dataset.videos(raw, split))
         except RawDataError as error:
             mistakes.append(Mistake(str(error), ""))
-        except (
-            Exception
-        ) as error:  # other people's code may fail in any way: the other datasets are examined all the same
+        except Exception as error:  # as above
             mistakes.append(_defect(dataset, error))
         parts.append(Found(Part(f"videos of {split}", (), "the download", (split,)), n_videos, known))
     return tuple(parts), mistakes

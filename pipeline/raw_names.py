@@ -16,7 +16,7 @@ from typing import Final
 Unreadable = dict[str, str]  # folder or file -> why not
 
 WILD: Final = re.compile(r"[*?\[]")
-ARCHIVE: Final = re.compile(r"\.(zip|7z|rar|tgz|tbz2?|txz|tar(\.[a-z0-9]+)?)$", re.IGNORECASE)
+ARCHIVE: Final = re.compile(r"\.(zip|7z|rar|tgz|tbz2?|txz|tar(\.[a-z0-9]+)?)(\.\d{3})?$", re.IGNORECASE)
 UNFINISHED: Final = re.compile(r"\.(part|crdownload|download|aria2|filepart)$", re.IGNORECASE)
 MOST_FOLDERS: Final = 100  # looked into at one level, when something is searched where it does not belong
 

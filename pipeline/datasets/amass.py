@@ -55,7 +55,7 @@ class Amass(Dataset):
 
     name: ClassVar[str] = "amass"
     splits: ClassVar[tuple[str, ...]] = ("train",)
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     page: ClassVar[str] = "https://amass.is.tue.mpg.de"
     has_pixels: ClassVar[bool] = False
     parts: ClassVar[tuple[Part, ...]] = (
@@ -79,8 +79,9 @@ class Amass(Dataset):
             raise RawDataError(
                 raw, "folder", expected="<subset>/<subject>/<motion>_poses.npz", found="no folder", do=do
             )
-        files = sorted(path for path in _files(raw) if path.suffix == ".npz" and not _is_shape(path))
-        return [RawVideo(file.with_suffix("").as_posix(), files=(file,)) for file in files]
+        files = (path for path in _files(raw) if path.suffix == ".npz" and not _is_shape(path))
+        listed = (RawVideo(file.with_suffix("").as_posix(), files=(file,)) for file in files)
+        return sorted(listed, key=lambda video: video.name)  # paths sort otherwise: blanks come before slashes
 
     def mistakes(self, raw: Path) -> Iterator[Mistake]:
         packed = raw_names.packed(raw)
@@ -255,7 +256,10 @@ def _is_shape(path: Path) -> bool:
 
 
 def _files(raw: Path) -> Iterator[Path]:
-    """Every file below `raw`, relative to it. Linked folders are followed, each once, so that no loop is endless."""
+    """Every file below `raw` but hidden ones, relative to it.
+
+    Linked folders are followed, each once, so that no loop is endless.
+    """
     seen: set[tuple[int, int]] = set()
     for folder, subfolders, files in os.walk(raw, followlinks=True):
         here = Path(folder)
@@ -265,4 +269,4 @@ def _files(raw: Path) -> Iterator[Path]:
             continue
         seen.add((status.st_dev, status.st_ino))
         subfolders.sort()
-        yield from (here.relative_to(raw) / name for name in files)
+        yield from (here.relative_to(raw) / name for name in files if not name.startswith("."))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -86,3 +86,15 @@ def numbers(file: Path, key: str, stored: Any, shape: tuple[int | None, ...]) ->
         found = f"{array.shape} {array.dtype}"
         raise RawDataError(file, key, expected=f"numbers of shape {wanted}", found=found, do=AGAIN)
     return array.astype(np.float64)
+
+
+def table(file: Path, keys: Sequence[str], rows: Sequence[Any], n: int) -> NDArray[np.float64]:
+    """(N, n) of N lists, the i-th under the i-th key, each as `numbers` takes it: together, as long as all is well."""
+    try:
+        array = np.asarray(rows)
+    except ValueError:
+        array = np.empty(0, object)
+    if array.shape == (len(rows), n) and array.dtype.kind in "biuf":
+        return array.astype(np.float64)
+    one_by_one = [numbers(file, key, row, (n,)) for key, row in zip(keys, rows, strict=True)]  # tells which is wrong
+    return np.array(one_by_one).reshape(len(rows), n)

@@ -11,7 +11,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.json_files import load_json
+from pipeline.datasets.json_files import kind, load_json, whole
+from pipeline.digests import names_in
 from pipeline.errors import RawDataError
 
 OPENPOSE: Final[Mapping[int, str]] = {75: "body_25", 54: "openpose_coco"}  # numbers a person -> skeleton
@@ -38,8 +39,8 @@ class Detections:
 def openpose_files(folder: Path, video: str) -> list[tuple[int, Path]]:
     """(frame, file) for OpenPose's `<video>_<12 digits>_keypoints.json`, in order."""
     name = re.compile(re.escape(video) + r"_(\d{12})_keypoints\.json")
-    matches = [(name.fullmatch(file.name), file) for file in folder.iterdir()]
-    return sorted((int(found[1]), file) for found, file in matches if found)
+    matches = filter(None, map(name.fullmatch, names_in(folder)))
+    return sorted((int(found[1]), folder / found[0]) for found in matches)
 
 
 def read_openpose(files: Sequence[tuple[int, Path]]) -> Detections:
@@ -77,6 +78,8 @@ def read_alphapose(file: Path) -> Detections:
     identity = (
         [np.array([_identity(file, r["idx"]) for r in by_frame[f]], np.int64) for f in frames] if tracked else None
     )
+    if identity is not None and not any(numbers.any() for numbers in identity):
+        identity = None  # where it did not track, everybody is 0; its trackers count from 1
     by_joint = [persons.reshape(len(persons), -1, 3) for persons in keypoints]
     return Detections("coco", np.array(frames, np.int64), by_joint, identity)
 
@@ -85,7 +88,7 @@ def _people(file: Path) -> list[dict[str, Any]]:
     content = load_json(file, do=AGAIN)
     people = content.get("people") if isinstance(content, dict) else None
     if not isinstance(people, list) or not all(isinstance(person, dict) for person in people):
-        raise RawDataError(file, "people", expected="a list of persons", found=_kind(people), do=AGAIN)
+        raise RawDataError(file, "people", expected="a list of persons", found=kind(people), do=AGAIN)
     return people
 
 
@@ -97,7 +100,13 @@ def _floats(file: Path, key: str, numbers: object, lengths: tuple[int, ...]) -> 
     """A list of numbers of one of these lengths, as float64."""
     wanted = " or ".join(map(str, lengths))
     if not isinstance(numbers, list) or len(numbers) not in lengths:
-        raise RawDataError(file, key, expected=f"{wanted} numbers", found=_kind(numbers), do=AGAIN)
+        raise RawDataError(file, key, expected=f"{wanted} numbers", found=kind(numbers), do=AGAIN)
+    try:
+        array = np.array(numbers)
+    except ValueError:  # lists of unequal lengths
+        array = np.empty(0, object)
+    if array.ndim == 1 and array.dtype.kind in "biuf":
+        return array.astype(np.float64)
     if not all(isinstance(number, int | float) for number in numbers):
         raise RawDataError(file, key, expected=f"{wanted} numbers", found="something else among them", do=AGAIN)
     try:
@@ -111,17 +120,13 @@ def _frame_of(file: Path, result: dict[str, Any]) -> int:
     image = result.get("image_id")
     digits = _FRAME_NUMBER.findall(Path(str(image)).stem) if isinstance(image, str | int) else []
     if len(digits) != 1 or len(digits[0]) > 12:
-        raise RawDataError(file, "image_id", expected="a frame number such as '35.jpg'", found=repr(image), do=AGAIN)
+        raise RawDataError(file, "image_id", expected="a frame number such as '35.jpg'", found=kind(image), do=AGAIN)
     return int(digits[0])
 
 
 def _identity(file: Path, idx: object) -> int:
-    """AlphaPose writes 3, 3.0 or [3], by version."""
-    value = idx[0] if isinstance(idx, list) and len(idx) == 1 else idx
-    if not isinstance(value, int | float) or value % 1 != 0 or abs(value) > 2**53:  # NaN % 1 is NaN
-        raise RawDataError(file, "idx", expected="a whole number", found=repr(idx), do=AGAIN)
-    return int(value)
-
-
-def _kind(value: object) -> str:
-    return f"{len(value)} entries" if isinstance(value, list) else type(value).__name__
+    """AlphaPose writes 3, 3.0, [3] or, for detections that it merged, [[3.0], [3.0]], by version: the first counts."""
+    for _ in range(2):
+        if isinstance(idx, list) and idx:
+            idx = idx[0]
+    return whole(file, "idx", idx, do=AGAIN)

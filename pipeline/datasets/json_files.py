@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.errors import RawDataError
-from pipeline.raw_files import open_regular
+from pipeline.raw_files import read_regular
 
 MAX_BYTES: Final = 1 << 26  # in memory, JSON takes up to 25 times its size
 LARGEST_WHOLE: Final = 1 << 53  # up to here a float64 holds every whole number
@@ -19,8 +19,7 @@ def load_json(file: Path, *, do: str, max_bytes: int = MAX_BYTES) -> Any:
     NaN and infinities, which Python's JSON knows, come as floats: whoever reads numbers checks them.
     """
     try:
-        with open_regular(file) as stream:
-            data = stream.read(max_bytes + 1)
+        data = read_regular(file, max_bytes)
         content = json.loads(data) if len(data) <= max_bytes else None
     except (OSError, ValueError, RecursionError) as error:
         found = f"{type(error).__name__}: {error}"

@@ -69,7 +69,7 @@ class Kinetics(Dataset):
 
     name: ClassVar[str] = "kinetics"
     splits: ClassVar[tuple[str, ...]] = ("train", "val")
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     page: ClassVar[str] = "https://github.com/cvdfoundation/kinetics-dataset"
     harmless: ClassVar[frozenset[str]] = frozenset({"no_keypoints"})  # the detector need not have run on every clip
     parts: ClassVar[tuple[Part, ...]] = (*_parts("train"), *_parts("val"))
@@ -101,6 +101,9 @@ class Kinetics(Dataset):
         return self.totals.get(split, Totals()).videos if listed is None else listed
 
     def mistakes(self, raw: Path) -> Iterator[Mistake]:
+        if raw_names.names_in(raw / "replacement"):
+            what = "replacement/ holds whole clips for those of train that were published corrupted"
+            yield Mistake(what, "Move them over the clips of the same names in train/, and remove that folder.")
         for split in self.splits:
             detected = raw / "keypoints" / split
             with_keypoints = raw_names.names_in(detected)
@@ -180,11 +183,11 @@ def _names_of_another_kind(folder: Path) -> str | None:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What lies in a folder, by name; nothing when it is not there."""
+    """What lies in a folder but hidden things (of a Mac: ._<clip>.mp4), by name; nothing when it is not there."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
-        return sorted(entries, key=lambda entry: entry.name)
+        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
 
 
 def _clips(folder: Path, below: Path) -> Iterator[Path]:
@@ -227,20 +230,22 @@ def _detections(folder: Path, clip: str, account: VideoAccount) -> Detections | 
 
 def _usable(detections: Detections, account: VideoAccount) -> Detections:
     """Scores made confidences (0 under 0.3, at most 1), persons without a visible joint left out and counted."""
-    keypoints, identity, n_bad = [], [], 0
-    for t, stored in enumerate(detections.keypoints):
-        persons, bad = without_non_finite(stored)
-        n_bad += bad
-        score = persons[..., 2]
-        persons[..., 2] = np.where(score < MIN_CONFIDENCE, 0, np.minimum(score, 1))
-        visible = (persons[..., 2] > 0).any(axis=1)
-        account.drop("no_visible_joint", int((~visible).sum()))
-        keypoints.append(persons[visible])
-        if detections.identity is not None:
-            identity.append(detections.identity[t][visible])
+    if not detections.keypoints:
+        return detections
+    everybody, n_bad = without_non_finite(np.concatenate(detections.keypoints))
     if n_bad:
         account.notes.append(f"{n_bad} joints are not finite: not used")
-    return replace(detections, keypoints=keypoints, identity=identity if detections.identity is not None else None)
+    score = everybody[..., 2]
+    everybody[..., 2] = np.where(score < MIN_CONFIDENCE, 0, np.minimum(score, 1))
+    visible = (everybody[..., 2] > 0).any(axis=1)
+    account.drop("no_visible_joint", int((~visible).sum()))
+    stops = np.cumsum([len(persons) for persons in detections.keypoints])[:-1]
+    seen = np.split(visible, stops)
+    keypoints = [persons[kept] for persons, kept in zip(np.split(everybody, stops), seen, strict=True)]
+    if detections.identity is None:
+        return replace(detections, keypoints=keypoints)
+    identity = [numbers[kept] for numbers, kept in zip(detections.identity, seen, strict=True)]
+    return replace(detections, keypoints=keypoints, identity=identity)
 
 
 def _persons(detections: Detections, account: VideoAccount) -> list[tuple[str, NDArray[np.int64]]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from pipeline.datasets.arrays import load_mat, numbers
 from pipeline.datasets.hdf5 import load_hdf5
 from pipeline.errors import RawDataError
 from pipeline.raw_files import open_regular
-from pipeline.skeletons import JOINTS
+from pipeline.skeletons import JOINTS, LARGEST
 
 Doubles = NDArray[np.float64]
 
@@ -153,6 +152,6 @@ def _line(file: Path, block: Mapping[str, list[str]], key: str, n: int) -> Doubl
         values = [float(word) for word in words]
     except ValueError:
         values = []
-    if len(values) != n or not all(math.isfinite(value) and abs(value) < 1e9 for value in values):
+    if len(values) != n or not all(abs(value) < LARGEST for value in values):  # comparisons with NaN are false
         raise RawDataError(file, key, expected=f"{n} numbers", found=" ".join(words)[:80] or "none", do=AGAIN)
     return np.array(values)

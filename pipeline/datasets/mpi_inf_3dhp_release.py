@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.datasets.mpi_inf_3dhp_labels import CAMERAS
-from pipeline.datasets.pixels import inputs, other_rate, picture_pattern
+from pipeline.datasets.pixels import has_pictures, inputs, other_rate, picture_pattern
 from pipeline.datasets.release import Mistake, Part, Totals
-from pipeline.raw_names import is_empty, is_folder, listed
+from pipeline.raw_names import is_folder, listed
 
 TEST_SETS: Final = ("mpi_inf_3dhp_test_set", "mpi_inf_3dhp_test_set/mpi_inf_3dhp_test_set")  # as get_testset.sh unpacks
 SEQUENCES: Final[Mapping[str, tuple[int, int]]] = {  # fps, frames: the release's util/mpii_get_sequence_info.m
@@ -82,7 +82,7 @@ def _train_mistakes(raw: Path) -> Iterator[Mistake]:
         if not (raw / sequence / "annot.mat").is_file():
             continue
         found = [inputs(raw, *places(sequence, camera)) for camera in CAMERAS]
-        if not any(files or not all(is_empty(raw / folder) for folder in folders) for files, folders in found):
+        if not any(files or any(has_pictures(raw / folder) for folder in folders) for files, folders in found):
             yield _without_frames(raw, sequence)
             continue
         frames = SEQUENCES.get(sequence, (0, 0))[1]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pipeline.accounting import VideoAccount
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.frames import Pictures, Video
-from pipeline.raw_names import is_empty, names_in
+from pipeline.raw_names import listed
 
 MIN_COMPARED: Final = 500  # frames; the releases' videos have more
 MAX_RATIO: Final = 60  # one frame a second
@@ -35,12 +35,17 @@ def inputs(
     """(files, folders) below `raw` that decide where the pixels are, for a `RawVideo`. Opens nothing.
 
     `folders` and `videos` are the candidates, the preferred one first. Video files do not count where a folder has
-    something in it: pictures win, and a video's content is read for its digest.
+    pictures in it: these win, and a video's content is read for its digest.
     """
     there = tuple(folder for folder in folders if (raw / folder).is_dir())
-    if not all(is_empty(raw / folder) for folder in there):
+    if any(has_pictures(raw / folder) for folder in there):
         return (), there
     return tuple(video for video in videos if (raw / video).is_file()), there
+
+
+def has_pictures(folder: Path) -> bool:
+    """Is there a numbered picture in the folder? What else lies there (Thumbs.db, ._ files) counts for nothing."""
+    return any(_numbered(entry.name) for entry in listed(folder, {}))
 
 
 def picture_pattern(raw: Path, folder: Path) -> Pictures | None:
@@ -50,9 +55,8 @@ def picture_pattern(raw: Path, folder: Path) -> Pictures | None:
     smallest number there is, so that a missing picture in between shifts nothing.
     """
     manners: dict[tuple[str, str], list[str]] = {}
-    for name in names_in(raw / folder):
-        # What is not printable (bytes that are no UTF-8 among it) could not be written into a line of the cache.
-        if name.isprintable() and (found := _NUMBERED.fullmatch(name)):
+    for entry in listed(raw / folder, {}):
+        if found := _numbered(entry.name):
             manners.setdefault((found["before"], found["after"]), []).append(found["number"])
     if not manners:
         return None
@@ -137,6 +141,12 @@ def other_rate(n_there: int, n_labels: int) -> bool:
         return False
     ratio = round(many / few)
     return 2 <= ratio <= MAX_RATIO and abs(few - many / ratio) <= 1
+
+
+def _numbered(name: str) -> re.Match[str] | None:
+    """The parts of a numbered picture's name; None for any other, hidden ones among them."""
+    # What is not printable (bytes that are no UTF-8 among it) could not be written into a line of the cache.
+    return _NUMBERED.fullmatch(name) if name.isprintable() and not name.startswith(".") else None
 
 
 def _digits(numbers: Sequence[str]) -> int:

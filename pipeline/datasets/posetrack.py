@@ -146,7 +146,7 @@ def _pictures(
     Most of the names decide how a sequence's pictures are called; of equally many, the first. In the frame index's
     place stands OTHER_NAME for one that is called otherwise, and NO_PICTURE for one that is not there.
     """
-    parsed = [_pattern(raw, file, name) for name in file_names]
+    parsed = list(_parsed(raw, file, file_names))
     patterns = Counter(pattern for pattern, _ in parsed if pattern)
     if not patterns:
         expected, found = "names with a number at the end, such as 000000.jpg", kind(file_names[0])
@@ -163,6 +163,20 @@ def _pictures(
         )
     _note(account, absent, "are not there", file_names)
     return pictures, np.where(absent, NO_PICTURE, frame_index)
+
+
+def _parsed(raw: Path, file: Path, file_names: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """`_pattern` of every name. They mostly differ in their numbers alone, so all else is looked at once."""
+    patterns: dict[tuple[str, int, str], str] = {}
+    for name in file_names:
+        numbered = _NUMBERED.fullmatch(name) if len(name) <= MAX_NAME else None
+        if numbered is None:
+            yield _pattern(raw, file, name)
+            continue
+        key = (numbered["before"], len(numbered["digits"]), numbered["after"])
+        if key not in patterns:
+            patterns[key] = _pattern(raw, file, name)[0]
+        yield patterns[key], int(numbered["digits"]) if patterns[key] else 0
 
 
 def _pattern(raw: Path, file: Path, name: str) -> tuple[str, int]:

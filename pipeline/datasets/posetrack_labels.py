@@ -6,7 +6,7 @@ COCO's form with more keys: `images` (which of them are labelled), `annotations`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.arrays import numbers
+from pipeline.datasets.arrays import table
 from pipeline.datasets.json_files import kind, load_json, records, whole
 from pipeline.errors import RawDataError
 from pipeline.skeletons import without_non_finite
@@ -74,10 +74,9 @@ def read_labels(file: Path, account: VideoAccount) -> Labels | None:
         return None
 
     skeleton = _skeleton(file, content)
+    stored = [annotation.get("keypoints") for annotation in annotations.values()]
     kp_2d, n_bad = without_non_finite(
-        np.stack(
-            [_keypoints(file, f"{key}.keypoints", a.get("keypoints"), len(skeleton)) for key, a in annotations.items()]
-        )
+        _keypoints(file, [f"{key}.keypoints" for key in annotations], stored, len(skeleton))
     )
     if n_bad:
         account.notes.append(f"{n_bad} joints are not finite: not used")
@@ -89,7 +88,7 @@ def read_labels(file: Path, account: VideoAccount) -> Labels | None:
             [_whole(file, f"{key}.track_id", a.get("track_id")) for key, a in annotations.items()], np.int64
         ),
         kp_2d=kp_2d,
-        box=np.stack([_box(file, f"{key}.bbox", a.get("bbox")) for key, a in annotations.items()]),
+        box=_boxes(file, [f"{key}.bbox" for key in annotations], [a.get("bbox") for a in annotations.values()]),
     )
 
 
@@ -132,17 +131,17 @@ def _skeleton(file: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(skeleton)
 
 
-def _keypoints(file: Path, key: str, stored: object, n_joints: int) -> Doubles:
-    """(J, 3) px px confidence. The third number that is stored says nothing more; without keypoints all are 0."""
-    flat = [0] * 3 * n_joints if _is_empty(stored) else stored
-    joints = numbers(file, key, flat, (3 * n_joints,)).reshape(n_joints, 3)
-    joints[:, 2] = (joints[:, :2] != 0).any(axis=1)
+def _keypoints(file: Path, keys: Sequence[str], stored: Sequence[object], n_joints: int) -> Doubles:
+    """(N, J, 3) px px confidence. The third number that is stored says nothing more; without keypoints all are 0."""
+    rows = [[0] * 3 * n_joints if _is_empty(row) else row for row in stored]
+    joints = table(file, keys, rows, 3 * n_joints).reshape(-1, n_joints, 3)
+    joints[..., 2] = (joints[..., :2] != 0).any(axis=-1)
     return joints
 
 
-def _box(file: Path, key: str, stored: object) -> Doubles:
-    """x y w h. The release leaves `bbox` empty where nobody drew one."""
-    return np.full(4, np.nan) if _is_empty(stored) else numbers(file, key, stored, (4,))
+def _boxes(file: Path, keys: Sequence[str], stored: Sequence[object]) -> Doubles:
+    """(N, 4) x y w h. The release leaves `bbox` empty where nobody drew one."""
+    return table(file, keys, [[np.nan] * 4 if _is_empty(row) else row for row in stored], 4)
 
 
 def _is_empty(stored: object) -> bool:

@@ -65,7 +65,7 @@ class ThreeDPW(Dataset):
 
     name: ClassVar[str] = "3dpw"
     splits: ClassVar[tuple[str, ...]] = ("train", "validation", "test")
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     page: ClassVar[str] = "https://virtualhumans.mpi-inf.mpg.de/3DPW"
     uses_body: ClassVar[bool] = True
     parts: ClassVar[tuple[Part, ...]] = (
@@ -95,7 +95,7 @@ class ThreeDPW(Dataset):
         folder = raw / "sequenceFiles" / split
         if not folder.is_dir():
             raise RawDataError(folder, "folder", expected="<seq>.pkl files", found="no folder", do=UNPACK)
-        names = sorted(file.stem for file in folder.glob("*.pkl"))
+        names = sorted(file.stem for file in folder.glob("[!.]*.pkl"))  # a Macintosh leaves ._ files
         return [
             RawVideo(name, files=(Path(f"sequenceFiles/{split}/{name}.pkl"),), folders=(Path(f"imageFiles/{name}"),))
             for name in names

@@ -129,7 +129,8 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 import cache  # noqa: E402
-from cache import durable, layout, shards, streams, tables, writer  # noqa: E402
+from cache import layout, shards, streams, tables, writer  # noqa: E402
+from cache import manifest as manifests  # noqa: E402
 
 Opened = tuple[Path, Manifest, Files]
 TRACKS = ("name", "video", "start", "stop", "step", "fps", "crop_scale", "gender", "intrinsics")
@@ -224,14 +225,14 @@ def test_a_commit_that_was_killed_before_its_small_files_moved_reads_as_document
     class KilledError(Exception):
         pass
 
-    def publish(temporary: Path, file: Path, original: Any = durable.publish) -> None:
-        if ".commit" in temporary.parts:  # the manifest is replaced, and nothing more happens
+    def roll_forward(place: Any, digest: str | None, original: Any = manifests.roll_forward) -> None:
+        if (place.home / ".commit").is_dir():  # the manifest is replaced, and nothing more happens
             raise KilledError
-        original(temporary, file)
+        original(place, digest)
 
     toy.write(tmp_path, toy.videos()[:2])
     with monkeypatch.context() as patch, pytest.raises(KilledError):
-        patch.setattr(durable, "publish", publish)
+        patch.setattr(manifests, "roll_forward", roll_forward)
         toy.write(tmp_path, toy.videos())
     home = tmp_path / "toy/train"
     manifest, files = open_manifest(home, home)

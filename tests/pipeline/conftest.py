@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -119,6 +120,29 @@ def read_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.workers.PATIENCE", 0)
     monkeypatch.setattr("pipeline.workers._is_there", lambda ready: ready.result() == [])
     monkeypatch.setattr("pipeline.workers._help", lambda job, window: False)
+
+
+def write_undecodable(file: Path, n_frames: int, fps: float, size: tuple[int, int]) -> None:
+    """A video whose header says all that a header says, and of which no frame can be decoded: an AVI of zeros."""
+    avi = file.with_suffix(".avi")
+    avi.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(avi), cv2.VideoWriter.fourcc(*"MJPG"), fps, size)
+    for _ in range(n_frames):
+        writer.write(np.zeros((size[1], size[0], 3), np.uint8))
+    writer.release()
+    data = bytearray(avi.read_bytes())
+    at = data.index(b"movi") + 4
+    while data[at : at + 4] == b"00dc":
+        n_bytes = int.from_bytes(data[at + 4 : at + 8], "little")
+        data[at + 8 : at + 8 + n_bytes] = bytes(n_bytes)
+        at += 8 + n_bytes + n_bytes % 2
+    avi.write_bytes(data)
+    avi.rename(file)
+
+
+@pytest.fixture
+def undecodable() -> Callable[[Path, int, float, tuple[int, int]], None]:
+    return write_undecodable
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 import os
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from pipeline import datasets
 from pipeline.accounting import Accounting
+from pipeline.convert import plan_conversion
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.skeletons import JOINTS
 
@@ -151,6 +153,19 @@ def test_frames_outside_the_first_and_last_detection_are_dropped_and_nothing_shi
     np.testing.assert_array_equal(track.kp_2d[middle, SPIN49.index("rshoulder"), 0], 302 + 190)
 
 
+def test_boxes_stay_with_their_frames_when_the_first_with_a_detection_is_dropped(tmp_path: Path) -> None:
+    data = sequence()
+    data["poses2d"][0] = keypoints() + np.arange(N)[:, None, None] * np.array([[10.0], [0], [0]])
+    data["poses2d"][0][:5, 2] = 0
+    write(tmp_path, data)
+    ((whole,), _) = read(tmp_path)
+    (tmp_path / "imageFiles" / SEQ / "image_00005.jpg").unlink()
+    (track,), account = read(tmp_path)
+    assert account["dropped"] == {"before_first_detection": 5, "no_picture": 1}
+    assert track.frame_index.tolist() == list(range(6, N))
+    np.testing.assert_array_equal(track.bbox, whole.bbox[1:])
+
+
 def test_an_actor_who_is_never_seen_is_counted(tmp_path: Path) -> None:
     data = sequence(n_actors=2)
     data["poses2d"][0][:, 2] = 0
@@ -278,6 +293,30 @@ def test_with_gendered_models_the_labels_are_of_the_body_of_the_actors_own_gende
     np.testing.assert_allclose(evaluated.kp_3d_eval[rows], own.common14(torch.from_numpy(verts)).numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("model", "gender", "anew"),
+    [
+        ("gendered", "FEMALE", True),
+        ("gendered", "NEUTRAL", False),
+        ("neutral", "NEUTRAL", True),
+        ("neutral", "FEMALE", False),
+    ],
+)
+def test_labels_are_made_anew_when_a_body_changes_that_they_come_from(
+    embedded: Any, tmp_path: Path, model: str, gender: str, anew: bool
+) -> None:
+    folder = shutil.copytree(embedded.body, tmp_path / "body")
+
+    def depends_on() -> dict[str, Any]:
+        dataset, raw = datasets.get("3dpw", model=model), embedded.raw("3dpw")
+        return dict(plan_conversion(dataset, "train", raw=raw, root=tmp_path / "cache", body=folder).reader)
+
+    before = depends_on()
+    (file,) = folder.glob(f"SMPL_{gender}.*")
+    file.write_bytes(file.read_bytes() + b"\0")
+    assert (depends_on() != before) is anew
+
+
 def test_another_model_than_neutral_or_gendered_is_refused() -> None:
     with pytest.raises(ConfigError, match="model is 'smplx'; it can be neutral or gendered"):
         datasets.get("3dpw", model="smplx")
@@ -332,7 +371,7 @@ def test_a_damaged_pickle_and_missing_pictures_set_the_sequence_aside(tmp_path: 
 
 
 def test_splits_are_the_folders(tmp_path: Path) -> None:
-    write(tmp_path, sequence(), "validation")
+    write(tmp_path, sequence(), "validation").with_name(f"._{SEQ}.pkl").touch()  # as a Macintosh leaves it
     (video,) = PW.videos(tmp_path, "validation")
     assert video.files == (Path(f"sequenceFiles/validation/{SEQ}.pkl"),)
     assert video.folders == (Path(f"imageFiles/{SEQ}"),)

@@ -246,7 +246,9 @@ def test_the_dataset_s_own_folder_given_for_the_one_that_holds_it_is_told(tmp_pa
     assert "Name the folder above" in said
 
 
-@pytest.mark.parametrize("name", ["Penn_Action.tar.gz", "labels/all.zip", "x.7z", "x.RAR", "x.tgz", "x.tar.aa"])
+@pytest.mark.parametrize(
+    "name", ["Penn_Action.tar.gz", "labels/all.zip", "x.7z", "x.RAR", "x.tgz", "x.tar.aa", "x.7z.001", "x.tar.gz.001"]
+)
 def test_archives_that_are_still_packed_are_told_while_something_is_missing(name: str, tmp_path: Path) -> None:
     touch(tmp_path / name)
     assert f"{tmp_path / name} is still packed" in told(look("penn_action", tmp_path))
@@ -368,6 +370,16 @@ def test_kinetics_keypoints_that_are_named_otherwise(name: str, tmp_path: Path) 
     )
 
 
+def test_kinetics_clips_that_replace_corrupted_ones_and_were_left_where_they_were_unpacked(tmp_path: Path) -> None:
+    kinetics(tmp_path)
+    (tmp_path / "replacement").mkdir()  # the mirror's script makes it
+    assert told(look("kinetics", tmp_path)) == ""
+    touch(tmp_path / "replacement/replacement_for_corrupted_k400/a.mp4")
+    assert "Move them over the clips of the same names in train/, and remove that folder." in told(
+        look("kinetics", tmp_path)
+    )
+
+
 def test_3dpw_pictures_without_sequences_and_the_other_way_round(tmp_path: Path) -> None:
     touch(tmp_path / "imageFiles/a/image_00000.jpg")
     assert "there are imageFiles, but no sequenceFiles" in told(look("3dpw", tmp_path))
@@ -444,6 +456,17 @@ def test_a_reader_that_fails_spoils_no_other_examination(tmp_path: Path) -> None
 
     found = examine(Broken(), tmp_path)
     assert "looking at ninth failed: ZeroDivisionError: division by zero" in told(found)
+
+
+def test_a_dataset_that_cannot_say_how_large_its_release_is_is_told_and_counted_all_the_same(tmp_path: Path) -> None:
+    class Broken(type(datasets.get("penn_action"))):  # type: ignore[misc]
+        def known(self, raw: Path, part: Part) -> int | None:
+            raise ZeroDivisionError("division by zero")
+
+    touch(tmp_path / "labels/0001.mat")
+    found = examine(Broken(), tmp_path)
+    assert told(found).count("looking at penn_action failed: ZeroDivisionError: division by zero") == 1
+    assert [(part.found, part.known) for part in found.parts] == [(1, None), (0, None)]
 
 
 # ------------------------------------------------------------------------------------ the body model

@@ -285,6 +285,14 @@ def test_a_video_whose_first_frame_is_damaged_is_set_aside(raw: Path) -> None:
     assert account["set_aside"] == "video_unreadable"
 
 
+def test_a_video_with_a_good_header_and_no_frame_is_set_aside(raw: Path, undecodable: Any) -> None:
+    file = raw / "S1/Videos" / f"{STEM}.mp4"
+    undecodable(file, N, 50.0, (64, 48))
+    assert Video(raw, f"S1/Videos/{STEM}.mp4").header() == (N, 50.0, 64, 48)
+    _, account = read(raw)
+    assert (account["set_aside"], account["found"]) == ("video_unreadable", N)
+
+
 def test_a_video_that_is_longer_than_its_poses_is_used_as_far_as_they_go(raw: Path) -> None:
     write_video(raw, n_frames=45)  # the poses of S9's "Waiting 1" end after half of the video
     (track,), account = read(raw)
@@ -364,6 +372,13 @@ def test_an_empty_picture_folder_beside_nothing_is_told(raw: Path) -> None:
     assert account["set_aside"] == "no_picture"
 
 
+def test_a_picture_folder_without_pictures_does_not_hide_the_video(raw: Path) -> None:
+    (raw / f"S1/images/{STEM}").mkdir(parents=True)
+    (raw / f"S1/images/{STEM}/Thumbs.db").touch()
+    (track,), _ = read(raw)
+    assert track.frames == Video(raw, f"S1/Videos/{STEM}.mp4")
+
+
 # --------------------------------------------------------------------------------------------------------- bad labels
 
 
@@ -373,6 +388,11 @@ def test_poses_of_slightly_different_lengths_are_used_as_far_as_both_go(raw: Pat
     assert track.frame_index[-1] == 16
     assert (account["found"], account["dropped"]) == (20, {"not_sampled": 10, "no_label": 1})
     assert account["notes"] == ["poses of 20 frames in 2D, of 18 in 3D"]
+    write_poses(raw, pixels=poses(18)[0])
+    (other,), account = read(raw)
+    assert other.frame_index.tolist() == track.frame_index.tolist()
+    assert (account["found"], account["dropped"]) == (20, {"not_sampled": 10, "no_label": 1})
+    assert account["notes"] == ["poses of 18 frames in 2D, of 20 in 3D"]
 
 
 def test_poses_of_very_different_lengths_are_refused(raw: Path) -> None:
@@ -389,6 +409,7 @@ def test_what_is_not_finite_loses_its_own_label_only(raw: Path) -> None:
     pixels[6, STORED_AT["hip"], 0] = 1e9
     millimetres[8, STORED_AT["rknee"], 1] = np.inf
     millimetres[10, STORED_AT["hip"]] = np.nan
+    millimetres[14, STORED_AT["neck"], 2] = 1e30  # its square would be none in float32
     millimetres[12, 31] = np.nan  # a joint that is not used
     write_poses(raw, pixels=pixels, millimetres=millimetres)
     (track,), account = read(raw)
@@ -396,13 +417,13 @@ def test_what_is_not_finite_loses_its_own_label_only(raw: Path) -> None:
     assert track.frame_index.tolist() == [0, 2, 6, 8, 10, 12, 14, 16, 18]
     np.testing.assert_array_equal(track.kp_2d[1, SPIN49.index("lwrist")], [0, 0, 0])
     np.testing.assert_array_equal(track.kp_2d[2, SPIN49.index("hip")], [0, 0, 0])
-    assert track.frame_index[~track.has_3d].tolist() == [8, 10]
+    assert track.frame_index[~track.has_3d].tolist() == [8, 10, 14]
     assert np.isnan(track.kp_3d[~track.has_3d]).all()
     assert np.isfinite(track.kp_3d[track.has_3d]).all()
     assert np.isfinite(track.kp_2d).all()
     assert account["notes"] == [
         "36 joints are not finite in 2D: not used",
-        "2 of the kept frames are not finite in 3D: without kp_3d",
+        "3 of the kept frames are not finite in 3D: without kp_3d",
     ]
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from pipeline import datasets
 from pipeline.accounting import Accounting
+from pipeline.boxes import smooth_boxes
 from pipeline.errors import RawDataError
 from pipeline.skeletons import JOINTS
 
@@ -16,9 +18,9 @@ CLIP = "AbCdEf-_012_000004_000014"
 SPIN49 = JOINTS["spin49"]
 
 
-def write_clip(path: Path, n_frames: int = 40, fps: float = 25) -> None:
+def write_clip(path: Path, n_frames: int = 40, fps: float = 25, codec: str = "mp4v") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (64, 48))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, (64, 48))
     for i in range(n_frames):
         writer.write(np.full((48, 64, 3), i, np.uint8))
     writer.release()
@@ -128,6 +130,17 @@ def test_boxes_are_interpolated_over_missing_frames_before_they_are_smoothed(raw
     np.testing.assert_allclose(track.bbox[near, 0], 100 + 2 * track.frame_index[near], atol=0.05)
 
 
+def test_frames_before_the_first_box_and_after_the_last_are_dropped_and_shift_no_other(raw: Path) -> None:
+    # Somebody who comes late; of 0.3 joints count as visible, and only above it for a box.
+    unsure = {10, 11, 12, 58, 59}
+    write_openpose(raw, {t: [person(100 + 2 * t, confidence=0.3 if t in unsure else 0.9)] for t in range(10, 60)})
+    (track,), account = read(raw)
+    assert track.frame_index.tolist() == list(range(13, 58))
+    assert account["dropped"] == {"no_box": 5}
+    alone, _, _ = smooth_boxes(np.stack([person(100 + 2 * t) for t in range(13, 58)]))
+    np.testing.assert_allclose(track.bbox, alone * [1, 1, 1.1, 1.1], rtol=1e-6)
+
+
 def test_a_person_without_a_visible_joint_is_counted(raw: Path) -> None:
     nobody = np.zeros((25, 3))
     write_openpose(raw, {t: [person(), nobody] for t in range(30)})
@@ -162,7 +175,17 @@ def test_alphapose_without_identities_is_linked_like_openpose(raw: Path) -> None
     assert account["found"] == 60
 
 
-@pytest.mark.parametrize("form", [lambda k: k, float, lambda k: [k]])
+@pytest.mark.parametrize("form", [0, 0.0, [0.0], [[0.0], [0.0]]])
+def test_alphapose_that_did_not_track_calls_everybody_0(raw: Path, form: Any) -> None:
+    # As it writes it without --pose_track (AlphaPose's issues 750 and 761), lists in a list where it merged detections.
+    results = [result(t, x, idx=[0.0]) for t in range(30) for x in ((100, 500) if t % 2 else (500, 100))]
+    write_alphapose(raw, [*results[:-1], results[-1] | {"idx": form}])
+    tracks, account = read(raw)
+    assert [float(track.kp_2d[:, SPIN49.index("lknee"), 0].mean()) for track in tracks] == [100, 500]
+    assert (account["kept"], account["dropped"]) == (60, {})
+
+
+@pytest.mark.parametrize("form", [lambda k: k, float, lambda k: [k], lambda k: [[float(k)], [9.0]]])
 def test_alphaposes_identities_are_taken_when_it_tracked(raw: Path, form: Any) -> None:
     # The two change places at frame 15; linking would not follow them, the identities do.
     write_alphapose(
@@ -172,6 +195,17 @@ def test_alphaposes_identities_are_taken_when_it_tracked(raw: Path, form: Any) -
     assert [track.name.rpartition("/")[2] for track in tracks] == ["3", "7"]
     knee = SPIN49.index("lknee")
     assert tracks[0].kp_2d[:, knee, 0].tolist() == [100] * 15 + [500] * 15
+
+
+def test_a_tracked_person_who_is_away_for_five_frames_stays_one_track(raw: Path) -> None:
+    write_alphapose(raw, [result(t, idx=1) for t in [*range(30), *range(35, 70)]])
+    (track,), _ = read(raw)
+    assert track.frame_index.tolist() == [*range(30), *range(35, 70)]
+
+
+def test_tracked_persons_come_in_the_order_of_their_identities(raw: Path) -> None:
+    write_alphapose(raw, [result(t, x, idx=k) for t in range(30) for k, x in ((12, 100), (3, 500))])
+    assert [track.name.rpartition("/")[2] for track in read(raw)[0]] == ["3", "12"]
 
 
 def test_a_tracked_person_who_is_away_for_long_comes_back_as_another_track(raw: Path) -> None:
@@ -221,6 +255,19 @@ def test_a_broken_clip_is_set_aside_with_its_person_frames_counted(raw: Path) ->
         list(KINETICS.tracks(raw, "train"))
 
 
+def test_a_clip_whose_header_is_all_that_is_left_is_set_aside(tmp_path: Path) -> None:
+    clip = tmp_path / f"train/{CLIP}.avi"
+    write_clip(clip, codec="MJPG")
+    data = bytearray(clip.read_bytes())
+    for chunk in re.finditer(b"00dc(....)", data[: data.rindex(b"idx1")], re.DOTALL):
+        data[chunk.end() : chunk.end() + int.from_bytes(chunk[1], "little")] = bytes(int.from_bytes(chunk[1], "little"))
+    clip.write_bytes(data)
+    write_openpose(tmp_path, {t: [person()] for t in range(30)})
+    _, account = read(tmp_path)
+    assert (account["set_aside"], account["found"]) == ("video_unreadable", 30)
+    assert "ends after 0 frames" in account["message"]
+
+
 def test_a_clip_that_is_gone_is_told(tmp_path: Path) -> None:
     write_openpose(tmp_path, {t: [person()] for t in range(30)})
     (tmp_path / "train").mkdir()
@@ -234,8 +281,10 @@ def test_a_clip_that_is_gone_is_told(tmp_path: Path) -> None:
 
 
 def test_more_keypoints_than_frames_are_told(raw: Path) -> None:
-    write_openpose(raw, {t: [person()] for t in range(50)})
-    assert read(raw)[1]["notes"] == ["keypoints reach frame 49, the video says it has 40 frames"]
+    write_openpose(raw, {t: [person()] for t in range(40)})
+    assert read(raw)[1]["notes"] == []
+    write_openpose(raw, {40: [person()]})
+    assert read(raw)[1]["notes"] == ["keypoints reach frame 40, the video says it has 40 frames"]
 
 
 def test_clips_lie_flat_or_in_class_folders_in_any_container(tmp_path: Path) -> None:
@@ -252,6 +301,16 @@ def test_clips_lie_flat_or_in_class_folders_in_any_container(tmp_path: Path) -> 
     assert [video.name for video in KINETICS.videos(tmp_path, "val")] == ["val/abseiling/c", "val/b", "val/zumba/a"]
 
 
+def test_hidden_files_and_folders_are_no_clips(raw: Path) -> None:
+    write_openpose(raw, {t: [person()] for t in range(30)})
+    before = list(KINETICS.videos(raw, "train"))
+    for file in (f"train/abseiling/._{CLIP}.mp4", "train/._flat.mp4", "train/.cache/clip.mp4"):  # of a Mac, and others
+        (raw / file).parent.mkdir(exist_ok=True)
+        (raw / file).write_bytes(b"Mac OS X")
+    (raw / "keypoints/train/.ipynb_checkpoints").mkdir()
+    assert list(KINETICS.videos(raw, "train")) == before
+
+
 def test_a_listing_names_the_video_and_the_folder_of_its_keypoints(raw: Path) -> None:
     write_alphapose(raw, [])
     (video,) = KINETICS.videos(raw, "train")
@@ -260,12 +319,13 @@ def test_a_listing_names_the_video_and_the_folder_of_its_keypoints(raw: Path) ->
     assert (video.folders, video.label_folders) == ((), (folder,))
 
 
-def test_a_clip_in_two_containers_is_read_once_and_told(raw: Path) -> None:
-    (raw / f"train/abseiling/{CLIP}.webm").touch()
+@pytest.mark.parametrize("other", ["avi", "mkv", "webm"])
+def test_a_clip_in_two_containers_is_read_once_and_told(other: str, raw: Path) -> None:
+    (raw / f"train/abseiling/{CLIP}.{other}").touch()
     write_openpose(raw, {t: [person()] for t in range(30)})
     (track,), account = read(raw)
     assert track.frames.path.endswith(".mp4")
-    assert account["notes"] == [f"{CLIP}.webm is not used: {CLIP}.mp4 is the same clip"]
+    assert account["notes"] == [f"{CLIP}.{other} is not used: {CLIP}.mp4 is the same clip"]
 
 
 def test_a_raw_folder_without_the_split_is_refused(tmp_path: Path) -> None:
@@ -280,7 +340,7 @@ def test_a_raw_folder_without_the_split_is_refused(tmp_path: Path) -> None:
         ("[" * 100_000, "expected JSON, found RecursionError"),
         ("[]", "'people': expected a list of persons"),
         ('{"people": [3]}', "'people': expected a list of persons"),
-        ('{"people": [{}]}', "'pose_keypoints_2d': expected 75 or 54 numbers, found NoneType"),
+        ('{"people": [{}]}', "'pose_keypoints_2d': expected 75 or 54 numbers, found nothing"),
         ('{"people": [{"pose_keypoints_2d": [1, 2, 3]}]}', "expected 75 or 54 numbers, found 3 entries"),
         (json.dumps({"people": [{"pose_keypoints_2d": ["x"] * 75}]}), "found something else among them"),
         (json.dumps({"people": [{"pose_keypoints_2d": [0] * 54}]}), "expected one body model in all frames"),
@@ -301,10 +361,16 @@ def test_files_that_are_not_openposes_are_named(raw: Path, content: str, words: 
         ({"image_id": "frame.jpg"}, "'image_id': expected a frame number"),
         ({"image_id": "1_2.jpg"}, "'image_id': expected a frame number"),
         ({"image_id": None}, "'image_id': expected a frame number"),
+        (
+            {"image_id": "x" * 10_000},
+            r"'image_id': expected a frame number such as '35.jpg', found a text 'x{40}'\.\.\.",
+        ),
         ({"keypoints": [1, 2]}, "'keypoints': expected 51 numbers, found 2 entries"),
         ({"idx": "a"}, "'idx': expected a whole number"),
         ({"idx": 1.5}, "'idx': expected a whole number"),
         ({"idx": float("nan")}, "'idx': expected a whole number"),
+        ({"idx": []}, "'idx': expected a whole number"),
+        ({"idx": [[[1]]]}, "'idx': expected a whole number"),
     ],
 )
 def test_results_that_are_not_alphaposes_are_named(raw: Path, change: dict[str, Any], words: str) -> None:

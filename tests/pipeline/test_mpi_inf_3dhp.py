@@ -336,6 +336,13 @@ def test_a_truncated_video_is_set_aside_with_its_frames_counted(tmp_path: Path) 
     assert (account["set_aside"], account["found"]) == ("video_unreadable", N)
 
 
+def test_a_video_with_a_good_header_and_no_frame_is_set_aside(tmp_path: Path, undecodable: Any) -> None:
+    write_annot(tmp_path)
+    undecodable(tmp_path / "S1/Seq1/imageSequence/video_0.avi", N, 25.0, (WIDTH, HEIGHT))
+    account = read(tmp_path)[1]
+    assert (account["set_aside"], account["found"]) == ("video_unreadable", N)
+
+
 @pytest.mark.parametrize(
     ("sequence", "fps"), [("S1/Seq2", 50), ("S3/Seq1", 50), ("S4/Seq1", 25), ("S9/Seq1", math.nan)]
 )
@@ -356,13 +363,24 @@ def test_intrinsics_are_those_of_the_camera(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [None, "", "something else", "Skeletool Camera Calibration File V1.0\nname 3\n", "focal", b"\xff" * 3000]
+    "content",
+    [
+        None,
+        "",
+        "something else",
+        "Skeletool Camera Calibration File V1.0\nname 3\n",
+        "wide",
+        "nan",
+        "1e300",
+        b"\xff" * 3000,
+    ],
 )
 def test_a_broken_calibration_costs_the_intrinsics_alone(raw: Path, content: str | bytes | None) -> None:
-    file = write_calibration(raw, focal="wide" if content == "focal" else "150")
+    focal = content in ("wide", "nan", "1e300")
+    file = write_calibration(raw, focal=content if focal else "150")
     if content is None:
         file.unlink()
-    elif content != "focal":
+    elif not focal:
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
     (track,), account = read(raw)
     assert track.intrinsics is None
@@ -539,6 +557,9 @@ def test_a_download_in_order_shows_no_mistake(raw: Path) -> None:
 
 def test_why_there_are_labels_and_no_pixels_is_told(raw: Path) -> None:
     shutil.rmtree(raw / "S1/Seq1/imageFrames")
+    assert told(raw) == ["S1/Seq1 has annot.mat, but neither pictures nor videos"]
+    (raw / "S1/Seq1/video_0").mkdir()
+    (raw / "S1/Seq1/video_0/Thumbs.db").touch()
     assert told(raw) == ["S1/Seq1 has annot.mat, but neither pictures nor videos"]
     (raw / "S1/Seq1/FGmasks").mkdir()
     assert told(raw) == ["S1/Seq1 has annot.mat, but neither pictures nor videos, only FGmasks"]

@@ -163,6 +163,31 @@ def test_contradictions_inside_a_label_are_told_and_cost_nothing(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
+    ("x", "y", "visible", "told"),  # of a joint in a picture of 480 x 270, counted from 1, rounding forgiven
+    [
+        (0, 0, 1, 0),
+        (481, 271, 1, 0),
+        (-0.5, 9, 1, 1),
+        (9, -0.5, 1, 1),
+        (481.5, 9, 1, 1),
+        (9, 271.5, 1, 1),
+        (-9, 9, 0, 0),
+    ],
+)
+def test_a_visible_joint_outside_the_picture_is_told(
+    x: float, y: float, visible: int, told: int, tmp_path: Path
+) -> None:
+    label = write_video(tmp_path, n_frames=2)
+    for key, value in (("x", x), ("y", y), ("visibility", visible)):
+        label[key] = label[key].copy()
+        label[key][1, 5] = value
+    write_video(tmp_path, n_frames=2, **label)
+    _, account = read(tmp_path)
+    assert account["kept"] == 2
+    assert account["notes"] == ["1 visible joints lie outside the 480 x 270 picture"] * told
+
+
+@pytest.mark.parametrize(
     ("changes", "note"),
     [
         ({"nframes": np.array([3, 3])}, "'nframes': expected numbers of shape (1), found (2,)"),

@@ -82,6 +82,8 @@ def test_pictures_win_over_a_video_and_a_note_says_so(tmp_path: Path) -> None:
     found = pictures_or_video(tmp_path, [Path("none"), FOLDER], [Path("V/a.avi")], account)
     assert found == Pictures(tmp_path, "S1/video_0/{:01d}.jpg", 1)
     assert account.notes == ["V/a.avi is not used: S1/video_0 is"]
+    make(tmp_path, "1.jpg", folder=Path("other"))
+    assert pictures_or_video(tmp_path, [FOLDER, Path("other")], [], VideoAccount("x")) == found
 
 
 def test_a_video_is_used_where_the_picture_folder_is_empty(tmp_path: Path) -> None:
@@ -91,6 +93,16 @@ def test_a_video_is_used_where_the_picture_folder_is_empty(tmp_path: Path) -> No
     found = pictures_or_video(tmp_path, [FOLDER], [Path("V/a.avi"), Path("V/a.mp4")], account)
     assert found == Video(tmp_path, "V/a.avi")
     assert account.notes == ["V/a.mp4 is not used: V/a.avi is"]
+
+
+def test_what_else_lies_in_a_picture_folder_does_not_hide_a_video_from_its_inputs(tmp_path: Path) -> None:
+    make(tmp_path, "Thumbs.db", ".DS_Store", "._1.jpg", "readme.txt")
+    make(tmp_path, "a.avi", folder=Path("V"))
+    places = [FOLDER, Path("none")], [Path("V/a.avi"), Path("V/a.mp4")]
+    assert inputs(tmp_path, *places) == ((Path("V/a.avi"),), (FOLDER,))
+    assert pictures_or_video(tmp_path, *places, VideoAccount("x")) == Video(tmp_path, "V/a.avi")
+    make(tmp_path, "1.jpg")
+    assert inputs(tmp_path, *places) == ((), (FOLDER,))
 
 
 def test_neither_is_an_error_that_names_the_places(tmp_path: Path) -> None:

@@ -208,6 +208,7 @@ def test_people_without_joints_or_without_a_box_are_dropped_and_counted(tmp_path
     annotations[6]["bbox"] = [5, 5, 0.5, 0.9]
     annotations[7]["bbox"] = [5, float("nan"), 30, 40]
     annotations[8]["bbox"] = []
+    annotations[9]["bbox"] = [5, 5, 0.25, 1]  # narrow, and no smaller than a pixel
     write(tmp_path, content([image(t) for t in range(17)], annotations), pictures=range(17))
     (track,), account = read(tmp_path)
     assert track.frame_index.tolist() == list(range(9, 17))

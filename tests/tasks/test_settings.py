@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import datasets
 from pipeline.errors import ConfigError
 from pipeline.places import read_places
 from tasks import settings
@@ -34,7 +35,7 @@ def load(tmp_path: Path, text: str) -> settings.Settings:
 
 
 def test_the_shipped_luigi_cfg_is_valid() -> None:
-    assert settings.load(ROOT / "luigi.cfg").data.datasets == ("penn_action", "kinetics", "3dpw", "amass")
+    assert settings.load(ROOT / "luigi.cfg").data.datasets == tuple(datasets.DATASETS)
 
 
 def test_relative_paths_lie_below_the_folder_of_the_file_and_absolute_ones_where_they_say(tmp_path: Path) -> None:
