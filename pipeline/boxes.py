@@ -9,7 +9,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d, median_filter
 
 Floats = NDArray[np.floating]
 
@@ -76,6 +75,9 @@ def smooth_boxes(
 
 
 def _smooth(column: NDArray[np.float64], median: int, sigma: float) -> NDArray[np.float64]:
+    # Takes a tenth of a second, and most datasets need no smoothing.
+    from scipy.ndimage import gaussian_filter1d, median_filter
+
     if 2 * len(column) <= median:
         median = len(column) - 1 + len(column) % 2
     robust = median_filter(column, size=median, mode="constant", cval=0.0)  # scipy.signal.medfilt, at any length
@@ -84,12 +86,12 @@ def _smooth(column: NDArray[np.float64], median: int, sigma: float) -> NDArray[n
 
 
 def intersection_over_union(a: Floats, b: Floats) -> NDArray[np.float64]:
-    """(A, 2, 2) and (B, 2, 2) corners -> (A, B) shared area over joint area, 0 for boxes without area."""
-    low = np.maximum(a[:, None, 0], b[None, :, 0])
-    high = np.minimum(a[:, None, 1], b[None, :, 1])
+    """(..., 2, 2) corners, broadcast -> (...) shared area over joint area, 0 for boxes without area."""
+    low = np.maximum(a[..., 0, :], b[..., 0, :])
+    high = np.minimum(a[..., 1, :], b[..., 1, :])
     shared = np.clip(high - low, 0, None).prod(axis=-1)
-    area_a, area_b = ((box[:, 1] - box[:, 0]).prod(axis=-1) for box in (a, b))
-    union = area_a[:, None] + area_b[None] - shared
+    area_a, area_b = ((box[..., 1, :] - box[..., 0, :]).prod(axis=-1) for box in (a, b))
+    union = area_a + area_b - shared
     out = np.zeros(shared.shape)
     np.divide(shared, union, out=out, where=union > 0)
     return out

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from rich import progress as bars
-from rich.console import Console
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class Progress(Protocol):
@@ -23,6 +23,8 @@ def silent(done: int, total: int, message: str = "") -> None:
 @contextmanager
 def bar(what: str, console: Console, *, quiet: bool = False) -> Iterator[Progress]:
     """A bar with counts, words and the time left, gone when the work is done; nothing where there is no terminal."""
+    from rich import progress as bars  # processes that read for another one show nothing
+
     columns = (
         bars.TextColumn("{task.description}"),
         bars.BarColumn(bar_width=30),

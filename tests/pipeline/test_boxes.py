@@ -114,4 +114,4 @@ def test_tight_boxes_move_and_grow_with_the_person(shift: float, factor: float) 
 def test_intersection_over_union_by_hand() -> None:
     a = np.array([[[0, 0], [2, 2]]])
     b = np.array([[[1, 1], [3, 3]], [[5, 5], [6, 6]], [[0, 0], [2, 2]], [[1, 1], [1, 1]]])
-    assert intersection_over_union(a, b)[0] == pytest.approx([1 / 7, 0, 1, 0])
+    assert intersection_over_union(a[:, None], b)[0] == pytest.approx([1 / 7, 0, 1, 0])
