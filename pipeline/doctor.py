@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pipeline import assets, raw_names
+from pipeline import assets, raw_mistakes, raw_names
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import RawDataError
@@ -22,17 +21,25 @@ from pipeline.stand_in import MARKER
 
 State = Literal["there", "incomplete", "missing", "left out"]
 
-SMPL: Final = "SMPL for Python, of smpl.is.tue.mpg.de, renamed"
+SMPL: Final = "SMPL_python_v.1.1.0.zip: smpl/models/basicmodel_{}_lbs_10_207_0_v1.1.0.pkl, renamed"
 SPIN: Final = "data of SPIN, by fetch_data.sh of github.com/nkolot/SPIN"
 BODY: Final = "body"  # the name under which the body model's files are examined
 BODY_PAGE: Final = "https://smpl.is.tue.mpg.de"
+
+
+def _smpl(gender: str, letters: str, without: str = "") -> Part:
+    name = f"SMPL_{gender.upper()}"
+    source = f"{SMPL.format(letters)} to {name}.pkl"
+    return Part(f"SMPL, {gender}", (f"{name}.pkl", f"{name}.npz"), source, without=without)
+
+
 BODY_PARTS: Final = (
-    Part("SMPL, neutral", ("SMPL_NEUTRAL.pkl", "SMPL_NEUTRAL.npz"), SMPL),
+    _smpl("neutral", "neutral"),
     Part("joints for spin49", (assets.REGRESSOR_EXTRA,), SPIN),
     Part("Human3.6M's joints", (assets.REGRESSOR_H36M,), SPIN),
     Part("mean parameters", (assets.MEAN_PARAMS,), SPIN),
-    Part("SMPL, male", ("SMPL_MALE.pkl", "SMPL_MALE.npz"), SMPL, without="no evaluation with the actors' own bodies"),
-    Part("SMPL, female", ("SMPL_FEMALE.pkl", "SMPL_FEMALE.npz"), SMPL, without="as without the male one"),
+    _smpl("male", "m", without="no evaluation with the actors' own bodies"),
+    _smpl("female", "f", without="as without the male one"),
 )
 # What SMPL's own archives call their models, by version.
 _SMPL_FILE: Final = re.compile(r"basicmodel_(neutral|m|f)_.*\.pkl", re.IGNORECASE)
@@ -53,6 +60,11 @@ class Found:
             return "left out" if self.part.without else "missing"
         return "incomplete" if self.known is not None and self.found < self.known else "there"
 
+    @property
+    def too_many(self) -> bool:
+        """More than the release has: of two kinds of the same, or not of the release."""
+        return self.known is not None and self.found > self.known
+
 
 @dataclass(frozen=True, slots=True)
 class Examination:
@@ -66,6 +78,8 @@ class Examination:
     stand_in: bool
     parts: tuple[Found, ...]
     mistakes: tuple[Mistake, ...]
+    packed: tuple[Path, ...] = ()  # archives there, which may hold what is missing
+    misplaced: tuple[Part, ...] = ()  # of which something is there, elsewhere or under another name
 
     @property
     def missing(self) -> tuple[Found, ...]:
@@ -113,27 +127,85 @@ class Examination:
 def examine(dataset: Dataset, raw: Path) -> Examination:
     """Look at a dataset's own raw folder. Never raises for what lies there, or does not."""
     stand_in = _stands_in(raw)
-    unreadable: raw_names.Unreadable = {}
+    there: raw_names.Unreadable = {}
+    told = _told_by(dataset, raw) if _is_folder(raw) else []
+    packed = _packed(raw, dataset.parts)
     if dataset.parts:
         known, defects = ([None] * len(dataset.parts), []) if stand_in else _known(dataset, raw)
-        parts = _count(dataset.parts, raw, unreadable, known)
-        mistakes = [*_mistakes(dataset.name, dataset.parts, raw, parts, unreadable), *defects]
+        parts = _count(dataset.parts, raw, there, known)
+        general, misplaced = _mistakes(dataset.name, raw, parts, there, told, packed)
+        mistakes = [*general, *defects]
+        if not stand_in and all(n is None for n in known):
+            listed, defects = _beside_totals(dataset, raw)
+            parts, mistakes = (*parts, *listed), [*mistakes, *defects]
     else:
         parts, mistakes = _listed_videos(dataset, raw)
-        mistakes = [*_unreachable(dataset.name, (), raw), *mistakes]
-    if _is_folder(raw):
-        mistakes += [*_told_by(dataset, raw), *_marked_as_stand_in(raw, parts)]
+        mistakes, misplaced = [*raw_mistakes.unreachable(dataset.name, (), raw), *mistakes, *told], ()
+    mistakes += _marked_as_stand_in(raw, parts)
     return Examination(
-        dataset.name, dataset.page, raw, dataset.splits, dataset.uses_body, stand_in, parts, tuple(mistakes)
-    )
+        dataset.name, dataset.page, raw, dataset.splits, dataset.uses_body, stand_in, parts, tuple(mistakes),
+        packed, misplaced,
+    )  # fmt: skip
 
 
 def examine_body(folder: Path) -> Examination:
     """Look at the body model's folder."""
-    unreadable: raw_names.Unreadable = {}
-    parts = _count(BODY_PARTS, folder, unreadable, [None] * len(BODY_PARTS))
-    mistakes = [*_mistakes(BODY, BODY_PARTS, folder, parts, unreadable), *_smpl_file_names(folder)]
-    return Examination(BODY, BODY_PAGE, folder, (), False, _stands_in(folder), parts, tuple(mistakes))
+    there: raw_names.Unreadable = {}
+    packed = _packed(folder, BODY_PARTS)
+    parts = _count(BODY_PARTS, folder, there, [None] * len(BODY_PARTS))
+    mistakes, misplaced = _mistakes("", folder, parts, there, list(_smpl_file_names(folder)), packed)
+    return Examination(
+        BODY,
+        BODY_PAGE,
+        folder,
+        (),
+        False,
+        _stands_in(folder),
+        parts,
+        tuple(mistakes),
+        _packed(folder, BODY_PARTS),
+        misplaced,
+    )
+
+
+def _mistakes(
+    name: str,
+    raw: Path,
+    parts: Sequence[Found],
+    unreadable: raw_names.Unreadable,
+    told: Sequence[Mistake],
+    packed: Sequence[Path],
+) -> tuple[list[Mistake], tuple[Part, ...]]:
+    """What goes wrong with any download, and what is `told` of this one, without what follows from something else.
+
+    And the parts that are misplaced.
+    """
+    if not _is_folder(raw):
+        all_parts = [found.part for found in parts]
+        mistakes = list(raw_mistakes.unreachable(name, all_parts, raw))
+        astray = len(mistakes) > len(raw_mistakes.beside(all_parts, raw))
+        return mistakes, tuple(all_parts) if astray else ()
+    lacking = [found.part for found in parts if found.state != "there"]
+    absent = [found.part for found in parts if not found.found]
+    mistakes = list(raw_mistakes.unreadable(unreadable))
+    if others := [mistake for mistake in told if mistake.instead]:
+        return [*mistakes, *others], ()
+    misplaced, concerned = raw_mistakes.misplaced(raw, lacking, absent)
+    if misplaced:
+        return [*mistakes, *misplaced], tuple(concerned)
+    mistakes += raw_mistakes.empty(raw, absent)
+    if any(not part.without for part in lacking):
+        mistakes += raw_mistakes.still_packed(raw, packed)
+    return [*mistakes, *told], ()
+
+
+def _packed(raw: Path, parts: Sequence[Part]) -> tuple[Path, ...]:
+    return tuple(raw_names.packed(raw) if _is_folder(raw) else raw_mistakes.beside(parts, raw))
+
+
+def clash(examined: Examination, body: Examination) -> bool:
+    """Would a stand-in meet the real thing, if the dataset were converted with this body?"""
+    return examined.uses_body and not body.missing and examined.stand_in != body.stand_in
 
 
 def mixtures(examined: Sequence[Examination], body: Examination | None) -> Iterator[Mistake]:
@@ -141,7 +213,7 @@ def mixtures(examined: Sequence[Examination], body: Examination | None) -> Itera
     there = [e for e in examined if e.usable]
     kinds = {True: "a stand-in", False: "real"}
     for e in there:
-        if body is not None and not body.missing and e.uses_body and e.stand_in != body.stand_in:
+        if body is not None and clash(e, body):
             what = f"{e.dataset} is {kinds[e.stand_in]}, but the body in {body.raw} is {kinds[body.stand_in]}"
             yield Mistake(what, "Point [paths] body (or --body) at SMPL's files for real data.")
     stand_ins = [e.dataset for e in there if e.stand_in]
@@ -167,6 +239,24 @@ def _count(
         Found(part, sum(1 for pattern in part.patterns for _ in raw_names.find(raw, pattern, unreadable)), n)
         for part, n in zip(parts, known, strict=True)
     )
+
+
+def _beside_totals(dataset: Dataset, raw: Path) -> tuple[list[Found], list[Mistake]]:
+    """What the reader lists, where only the videos of the release are known and not how much of each part it has."""
+    rows, defects = [], []
+    for split, total in dataset.totals.items():
+        splits = dataset.splits if split == "all" else (split,)
+        try:
+            videos = {video.name for each in splits for video in dataset.videos(raw, each)}
+        except RawDataError:
+            continue  # what it misses is told as a missing part
+        except Exception as error:  # as above
+            defects.append(_defect(dataset, error))
+            continue
+        if videos and total.videos is not None:
+            what = "videos" if split == "all" else f"videos of {split}"
+            rows.append(Found(Part(what, (), "the download", splits), len(videos), total.videos))
+    return rows, defects
 
 
 def _listed_videos(dataset: Dataset, raw: Path) -> tuple[tuple[Found, ...], list[Mistake]]:
@@ -203,73 +293,6 @@ def _defect(dataset: Dataset, error: Exception) -> Mistake:
     return Mistake(what, "A defect of its reader: please report it to those who wrote it.")
 
 
-def _mistakes(
-    name: str, parts: Sequence[Part], raw: Path, found: Sequence[Found], unreadable: raw_names.Unreadable
-) -> Iterator[Mistake]:
-    """What goes wrong with any download."""
-    yield from _unreachable(name, parts, raw)
-    if not _is_folder(raw):
-        return
-    for place, why in sorted(unreadable.items()):
-        yield Mistake(f"{place} cannot be read: {why}", "Take the right to read it, or have its owner give it.")
-    lacking = [f.part for f in found if f.state != "there"]
-    absent = [f.part for f in found if not f.found and not f.part.without]
-    patterns = [pattern for part in absent for pattern in part.patterns]
-    misspelt = {seen for seen in (raw_names.misspelt(raw, pattern) for pattern in patterns) if seen is not None}
-    for there, wanted in sorted(misspelt):
-        yield Mistake(f"{there} is there, {wanted!r} is its name in the release", f"Rename it to {wanted}.")
-    if absent and not misspelt and (deep := raw_names.deeper(raw, patterns)) is not None:
-        what = f"{' and '.join(part.what for part in absent if raw_names.any_fits(deep, part.patterns))} lie in {deep}"
-        yield Mistake(f"{what}: unpacked too deep", f"Move all that is in {deep} to {raw}.")
-    for empty in sorted({e for e in (raw_names.empty_folder(raw, pattern) for pattern in patterns) if e is not None}):
-        yield Mistake(f"{empty} is empty", f"What belongs there comes with {_sources(absent)}.")
-    if lacking:
-        yield from _still_packed(raw)
-
-
-def _unreachable(name: str, parts: Sequence[Part], raw: Path) -> Iterator[Mistake]:
-    """Why there is no raw folder, as far as the folder around it tells."""
-    try:
-        if stat.S_ISDIR(raw.stat().st_mode):
-            return
-        yield Mistake(f"{raw} is no folder", f"Put the download into a folder of that name: {_sources(parts)}.")
-    except (FileNotFoundError, NotADirectoryError):
-        if raw.is_symlink():
-            yield Mistake(f"{raw} is a link to {raw.readlink()}, which is not there", "Is that disk mounted?")
-        else:
-            yield from _elsewhere(name, parts, raw)
-    except OSError as error:
-        yield Mistake(f"{raw} cannot be reached: {error.strerror}", "Take the right to read it, or mend the link.")
-
-
-def _elsewhere(name: str, parts: Sequence[Part], raw: Path) -> Iterator[Mistake]:
-    """What lies around the place where the raw folder should be."""
-    patterns = [pattern for part in parts if not part.without for pattern in part.patterns]
-    if (spelt := raw_names.same_but_for_spelling(raw.parent, raw.name)) is not None:
-        yield Mistake(f"there is {raw.parent / spelt}, but no {raw.name}/ beside it", f"Rename it to {raw.name}.")
-    elif name != BODY and raw_names.any_fits(raw.parent, patterns):
-        what = f"{raw.parent} itself holds {name}, and {raw} is looked at"
-        yield Mistake(
-            what, f"Name the folder above as the raw folder, and let {raw.parent.name}/ be called {raw.name}."
-        )
-    for file in raw_names.packed(raw.parent):
-        if any(file.name.lower() in part.source.lower() for part in parts):
-            yield Mistake(f"{file} is still packed", f"Unpack it, so that its content lies in {raw}.")
-
-
-def _still_packed(raw: Path) -> Iterator[Mistake]:
-    if archives := raw_names.packed(raw):
-        more = f" and {len(archives) - 1} more archives are" if len(archives) > 1 else " is"
-        yield Mistake(f"{archives[0]}{more} still packed", "Unpack (unzip, tar -xf), and look again.")
-    if partial := raw_names.packed(raw, raw_names.UNFINISHED):
-        more = (
-            f" and {len(partial) - 1} more are unfinished downloads"
-            if len(partial) > 1
-            else " is an unfinished download"
-        )
-        yield Mistake(f"{partial[0]}{more}", "Finish downloading.")
-
-
 def _marked_as_stand_in(raw: Path, parts: Sequence[Found]) -> Iterator[Mistake]:
     """A marker that was left behind makes real data look like embedded data."""
     counted = [found for found in parts if found.part.known]
@@ -293,7 +316,3 @@ def _is_folder(path: Path) -> bool:
 
 def _stands_in(folder: Path) -> bool:
     return os.path.isfile(folder / MARKER)  # noqa: PTH113 - likewise
-
-
-def _sources(parts: Iterable[Part]) -> str:
-    return ", ".join(dict.fromkeys(part.source for part in parts))

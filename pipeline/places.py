@@ -1,6 +1,7 @@
 """Where `luigi.cfg` says that everything lies, for commands that need no more of it.  [raw] -> tracks -> features
 
-`tasks.settings` reads and checks the whole file; this reads [paths], [data] and whether embedded data are made.
+`tasks.settings` reads and checks the whole file; this reads [paths], [data], [features] weights, and whether
+embedded data are made.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ class Places:
     cache: Path
     datasets: tuple[str, ...]
     embedded: bool  # stand-in data are made there when there are none
+    weights: str  # of the features' network, as the file says them
 
 
 def settings_file() -> Path:
@@ -39,7 +41,8 @@ def read_places(file: Path) -> Places:
         paths, base = cfg["paths"], file.resolve().parent
         raw, body, cache = (base / Path(paths[key]).expanduser() for key in ("raw", "body", "cache"))
         embedded = cfg.getboolean("embedded", "enabled", fallback=False)
-        return Places(file, raw, body, cache, tuple(cfg["data"]["datasets"].split()), embedded)
+        weights = cfg.get("features", "weights", fallback="untrained:0").strip()
+        return Places(file, raw, body, cache, tuple(cfg["data"]["datasets"].split()), embedded, weights)
     except FileNotFoundError as error:
         do = "Run from the project's folder, set LUIGI_CONFIG_PATH, or say where the data lie: --raw DIR."
         raise ConfigError(f"{file.resolve()}: there is no such file. {do}") from error

@@ -53,7 +53,7 @@ class Records:
 
     def size(self) -> tuple[int, int]:
         problem = "none"
-        for picture in self.pictures(self.example()):
+        for picture in self.pictures():
             try:
                 return picture_size(bytes(picture))
             except PictureError as error:
@@ -69,7 +69,7 @@ class Records:
         pictures: list[memoryview] = []
         damage = ""
         try:
-            pictures = self.pictures(self.example())
+            pictures = self.pictures()
         except RawDataError as error:
             damage = str(error)
         for index in increasing(frame_index):
@@ -103,8 +103,10 @@ class Records:
             expected = "a tf.train.Example"
             raise RawDataError(self.place, key, expected=expected, found=str(error), do=AGAIN) from error
 
-    def pictures(self, example: Example) -> list[memoryview]:
-        """The compressed pictures, as views of the record. Raises RawDataError when that feature is none of bytes."""
+    @once
+    def pictures(self) -> list[memoryview]:
+        """The compressed pictures, as views of the record. Raises RawDataError, as `example`, when there are none."""
+        example = self.example()
         try:
             return example.bytes_list(PICTURES, MAX_PICTURES)
         except ExampleError as error:

@@ -147,11 +147,13 @@ def _fields(message: memoryview, most: int) -> Iterator[tuple[int, int, memoryvi
 
 def _varint(message: memoryview, position: int) -> tuple[int, int]:
     """An unsigned number in groups of 7 bits, the lowest first, and where it ends."""
-    value = 0
-    for shift, byte in enumerate(message[position : position + _LONGEST_VARINT]):
-        value |= (byte & 0x7F) << 7 * shift
+    value = shift = 0
+    for place in range(position, min(position + _LONGEST_VARINT, len(message))):
+        byte = message[place]
+        value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, position + shift + 1
+            return value, place + 1
+        shift += 7
     raise ExampleError(f"a number at byte {position} of a message of {len(message)} does not end")
 
 

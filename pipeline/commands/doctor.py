@@ -7,24 +7,17 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from rich.table import Table
-
-from pipeline import datasets, doctor, synthetic
+import cache
+from pipeline import datasets, doctor, raw_names, synthetic
 from pipeline.commands.console import command, out, plain
-from pipeline.doctor import Examination, Found
+from pipeline.commands.examined import TO_BE_MADE, table, tell
+from pipeline.doctor import Examination
 from pipeline.errors import PipelineError
 from pipeline.places import read_places, settings_file
 
 HELP: Final = "Look at the raw folders: what is there, what is missing, what to do. Exit 1 when something is missing."
-FORMS: Final = 2  # of those in which a part may lie, so many are shown
-MARKS: Final = {
-    "there": "[green]✓[/green]",
-    "incomplete": "[yellow]incomplete[/yellow]",
-    "missing": "[red]missing[/red]",
-    "left out": "[dim]left out[/dim]",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +30,13 @@ class Scope:
     datasets: tuple[str, ...]
     made: frozenset[str]  # of these, stand-ins will be made where there is nothing
     by_make: bool  # luigi.cfg leads there, so `make data` does the rest
+    untrained: bool = False  # [features] weights are a stand-in
 
 
 def options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("datasets", nargs="*", metavar="DATASET", help="only these; else all that luigi.cfg enables")
+    sub.add_argument(
+        "datasets", nargs="*", metavar="DATASET", help="only these; else all that luigi.cfg enables, or all with --raw"
+    )
     sub.add_argument("--raw", type=Path, help="the folder that holds <dataset>/; else [paths] raw of luigi.cfg")
     sub.add_argument("--body", type=Path, help="the folder of SMPL's files; else [paths] body, unless --raw is given")
     sub.add_argument("--json", action="store_true", help="for a machine to read")
@@ -55,19 +51,29 @@ def run(args: argparse.Namespace) -> int:
     lacking = [e for e in examined if e.missing and e.dataset not in scope.made]
     if body is not None and body.missing and not scope.made and any(e.uses_body for e in examined):
         lacking.append(body)
+    shown = [*examined, *([body] if body is not None else [])]
+    made = {*scope.made, *([doctor.BODY] if scope.made else [])}
     if args.json:
-        told = [e.as_dict() for e in (*examined, *([body] if body else []))]
+        told = [as_dict(e, made=e.dataset in made) for e in shown]
         out.out(json.dumps({"examined": told, "mixtures": [m._asdict() for m in mixtures]}, indent=2))
         return 1 if lacking or mixtures else 0
-    shown = [*examined, *([body] if body is not None else [])]
-    out.print(table(shown))
+    out.print(table(shown, made))
     for e in shown:
-        tell(e, made=e.dataset in scope.made or (e is body and bool(scope.made)))
+        tell(e, made=e.dataset in made)
     for mixture in mixtures:
         out.print(f"\n[red]✗[/red] {plain(f'{mixture.what}. {mixture.do}')}")
-    for line in next_steps(scope, examined, [e.dataset for e in lacking]):
+    for line in next_steps(scope, examined, body, [e.dataset for e in lacking]):
         out.print(plain(line))
     return 1 if lacking or mixtures else 0
+
+
+def as_dict(e: Examination, *, made: bool) -> dict[str, Any]:
+    """For a machine to read, with the state that `make data` will change."""
+    told = e.as_dict()
+    for part in told["parts"]:
+        if made and part["state"] == "missing":
+            part["state"] = TO_BE_MADE
+    return told
 
 
 def scope_of(names: Sequence[str], raw: Path | None, body: Path | None) -> Scope:
@@ -76,118 +82,95 @@ def scope_of(names: Sequence[str], raw: Path | None, body: Path | None) -> Scope
     if unknown := sorted(set(names) - set(known)):
         raise PipelineError(f"no dataset is called {unknown[0]!r}; known: {', '.join(known)}")
     if raw is not None:
+        check_raw(raw, "--raw", tuple(names))
         return Scope(raw, body, Path("data/cache"), tuple(names) or known, frozenset(), by_make=False)
     places = read_places(settings_file())
     chosen = tuple(names) or places.datasets
     made = frozenset(chosen) & frozenset(synthetic.LAYOUTS) if places.embedded else frozenset[str]()
-    by_make = set(chosen) <= set(places.datasets)
-    return Scope(places.raw, body or places.body, places.cache, chosen, made, by_make=by_make)
+    if not places.embedded:
+        check_raw(places.raw, f"{places.file}, [paths] raw", chosen)
+    by_make, untrained = set(chosen) <= set(places.datasets), places.weights.startswith("untrained")
+    return Scope(places.raw, body or places.body, places.cache, chosen, made, by_make, untrained)
 
 
-def table(examined: Sequence[Examination]) -> Table:
-    """A row a part."""
-    shown = Table("dataset", "what", "where", box=None, pad_edge=False, header_style="bold")
-    for name in ("found", "of"):
-        shown.add_column(name, justify="right")
-    shown.add_column("")
-    for e in examined:
-        for i, found in enumerate(e.parts):
-            stands_in = " [yellow](stand-in)[/yellow]" if e.stand_in else ""
-            of = "" if found.known is None else f"{found.known:,}"
-            shown.add_row(
-                e.dataset + stands_in if i == 0 else "",
-                plain(found.part.what),
-                plain(where(found)),
-                f"{found.found:,}",
-                of,
-                MARKS[found.state] + (f" [dim]{plain(found.part.without)}[/dim]" if found.state == "left out" else ""),
-            )
-    return shown
+def check_raw(raw: Path, said: str, names: Sequence[str]) -> None:
+    """Raise PipelineError for what cannot be the folder that holds the datasets' own folders.
 
-
-def where(found: Found) -> str:
-    """The first pattern that it may lie under, and that there are others."""
-    forms = by_extension(found.part.patterns)
-    return forms[0] + (", ..." if len(forms) > 1 else "") if forms else ""
-
-
-def tell(e: Examination, *, made: bool) -> None:
-    """What is wrong with one raw folder, and how to mend it: the page, the archives, the layout."""
-    if made and e.missing:
-        out.print(f"\n[bold]{e.dataset}[/bold]: nothing of it in {plain(str(e.raw))} yet; `make data` makes a stand-in")
-        return
-    if not (e.missing or e.incomplete or e.mistakes):
-        return
-    out.print(f"\n[bold]{e.dataset}[/bold] {plain(f'in {e.raw}: {summary(e)}')}")
-    for mistake in e.mistakes:
-        out.print(f"  [yellow]![/yellow] {plain(f'{mistake.what}. {mistake.do}'.rstrip(' .') + '.')}")
-    sources = dict.fromkeys(found.part.source for found in (*e.missing, *e.incomplete))
-    for i, source in enumerate(sources):
-        out.print(f"  {'get' if i == 0 else '':<7} {plain(source)}")
-    if sources:
-        out.print(f"  from    {plain(e.page)}")
-    if e.missing:
-        out.print(f"  so that {plain(f'{e.raw}/')} holds")
-        for line in layout(e):
-            out.print(f"          {plain(line)}")
-
-
-def summary(e: Examination) -> str:
-    """How far a raw folder is from what it should be, in a few words."""
-    if e.missing and not any(found.found for found in e.parts):
-        return "nothing of it is there yet"
-    if e.missing:
-        return f"not all there: {', '.join(found.part.what for found in e.missing)}"
-    if e.incomplete:
-        told = [f"{f.found:,} of {f.known:,} {f.part.what}" for f in e.incomplete]
-        return f"{', '.join(told)}: what is there can be converted"
-    return "all there, but look at this"
-
-
-def layout(e: Examination) -> list[str]:
-    """How everything must lie once it is unpacked, one line a form that it may have."""
-    rows = [
-        (pattern, f"{'or ' if i else ''}{found.part.what}" + (" (not needed)" if found.part.without else ""))
-        for found in e.parts
-        for i, pattern in enumerate(by_extension(found.part.patterns)[:FORMS])
-    ]
-    width = max((len(pattern) for pattern, _ in rows), default=0)
-    return [f"{pattern:<{width}}  {what}" for pattern, what in rows]
-
-
-def by_extension(patterns: Sequence[str]) -> list[str]:
-    """Patterns that differ in their extension alone, as one.
-
-    >>> by_extension(("train/*.mp4", "train/*.avi", "labels/*/"))
-    ['train/*.{mp4,avi}', 'labels/*/']
+    `names`: the datasets that were asked for; none: all are looked at.
     """
-    forms: dict[str, list[str]] = {}
-    for pattern in patterns:
-        before, dot, after = pattern.rpartition(".")
-        whole = not dot or "/" in after
-        forms.setdefault(pattern if whole else before + dot, []).append("" if whole else after)
-    return [f"{head}{{{','.join(ends)}}}" if len(ends) > 1 else head + ends[0] for head, ends in forms.items()]
+    if not raw_names.is_there(raw):
+        why = "it is a link to what is not there" if raw.is_symlink() else "there is no such folder (a typo?)"
+        raise PipelineError(f"{said} {raw}: {why}. Name the folder that holds <dataset>/, or make it: mkdir -p {raw}")
+    if not raw_names.is_folder_there(raw):
+        raise PipelineError(f"{said} {raw} is a file. Name the folder that holds <dataset>/")
+    own = raw.resolve()
+    for name in names or datasets.names():
+        patterns = [pattern for part in datasets.get(name).parts for pattern in part.patterns]
+        alike = raw_names.letters(own.name) == raw_names.letters(name) and not raw_names.is_there(raw / name)
+        if alike and (names or raw_names.any_fits(raw, patterns)):
+            renamed = "" if own.name == name else f", renamed to {name}"
+            again = command("doctor", *names, "--raw", str(own.parent))
+            what = f"{said} {raw} is {name}'s own folder: the folder that holds it{renamed}, is meant"
+            raise PipelineError(f"{what.replace('it, is', 'it is')}. {again}")
 
 
-def next_steps(scope: Scope, examined: Sequence[Examination], lacking: Sequence[str]) -> Iterator[str]:
+def next_steps(
+    scope: Scope, examined: Sequence[Examination], body: Examination | None, lacking: Sequence[str]
+) -> Iterator[str]:
     """The command that comes next, ready to be run."""
     yield ""
     where = [] if scope.by_make else ["--raw", str(scope.raw)]
     if where and scope.body is not None:
         where += ["--body", str(scope.body)]
-    if lacking:
-        names = [name for name in lacking if name != doctor.BODY]
-        again = command("doctor", *names, *where)
-        yield f"When that is done: {again}"
+    clashing = [e.dataset for e in examined if e.usable and body is not None and doctor.clash(e, body)]
+    if lacking or clashing:
+        names = [name for name in dict.fromkeys([*lacking, *clashing]) if name != doctor.BODY]
+        yield f"When that is done: {command('doctor', *names, *where)}"
     if scope.by_make:
-        if not lacking:
-            yield "Next: make data"
-        elif len(lacking) < len(examined):
-            yield "Or take out of [data] datasets what you do not have, and: make data"
+        yield from _by_make(scope, examined, clashing, lacking)
         return
-    ready = [(e, split) for e in examined for split in e.usable]
+    body_is_there = body is None or not body.missing
+    ready = [e for e in examined if e.usable and e.dataset not in clashing and (body_is_there or not e.uses_body)]
     if ready:
         yield "To convert what is there:"
-    for e, split in ready:
-        body = ["--body", str(scope.body)] if e.uses_body and scope.body is not None else []
-        yield "  " + command("convert", e.dataset, split, "--raw", str(e.raw), *body, "--cache", str(scope.cache))
+    caches = {stand_in: other_cache(scope.cache, stand_in) for stand_in in {e.stand_in for e in ready}}
+    for e in ready:
+        rest = ["--raw", str(e.raw)]
+        rest += ["--body", str(scope.body)] if e.uses_body and scope.body is not None else []
+        rest += ["--cache", str(caches[e.stand_in][0])]
+        for split in e.usable:
+            yield "  " + command("convert", e.dataset, split, *rest)
+    yield from (why for _, why in caches.values() if why)
+
+
+def _by_make(
+    scope: Scope, examined: Sequence[Examination], clashing: Sequence[str], lacking: Sequence[str]
+) -> Iterator[str]:
+    """What is to be set in luigi.cfg, and that `make data` comes next."""
+    real = [e for e in examined if e.usable and not e.stand_in]
+    first = []
+    if scope.untrained and (pixels := [e.dataset for e in real if datasets.get(e.dataset).has_pixels]):
+        first.append(
+            f"[features] weights = spin:FILE (untrained ones are for stand-ins, and {', '.join(pixels)}: real)"
+        )
+    if real and (why := other_cache(scope.cache, stand_in=False)[1]):
+        first.append(f"[paths] cache to another folder ({why})")
+    if first:
+        yield "First, in luigi.cfg, set " + ", and ".join(first)
+    if not lacking and not clashing:
+        yield "Then: make data" if first else "Next: make data"
+    elif len(lacking) < len(examined) and lacking:
+        yield "Or take out of [data] datasets what you do not have, and: make data"
+
+
+def other_cache(root: Path, stand_in: bool) -> tuple[Path, str]:
+    """A cache for data of this kind, and why it is not `root`: because that holds splits of the other kind."""
+    kinds = {True: "stand-ins", False: "real data"}
+    if not raw_names.is_folder_there(root):
+        return root, ""
+    splits = cache.open(root)
+    held = [name for name in splits if bool(splits[name].manifest["stand_in"]) != stand_in]
+    if not held:
+        return root, ""
+    why = f"{root} holds {kinds[not stand_in]}, {held[0]} for one: no training takes both"
+    return root.with_name(root.name + ("_stand_ins" if stand_in else "_real")), why

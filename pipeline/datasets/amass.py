@@ -21,7 +21,7 @@ from pipeline import raw_names
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.arrays import load_npz, numbers
 from pipeline.datasets.base import Dataset, RawVideo
-from pipeline.datasets.release import Mistake, Part
+from pipeline.datasets.release import Mistake, Part, counted
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.skeletons import LARGEST
 from pipeline.track import Track
@@ -40,6 +40,8 @@ SMPL_JOINTS: Final = {156: (*_BODY, 22, 37), 165: (*_BODY, 25, 40)}
 RATE_NOISE: Final = 1e-4  # 120.00000763 Hz is 120 Hz stored as float32 periods
 GENDERS: Final = ("neutral", "male", "female")
 MOTIONS: Final = ("_poses.npz", "_stageii.npz")  # SMPL-H's ending, and SMPL-X's (newer releases of both)
+LAYOUT: Final = "<subset>/<subject>/<motion>_poses.npz"
+UNPACK: Final = "Unpack at least one subset into it."
 AGAIN: Final = "Unpack this subset again."
 
 
@@ -63,6 +65,7 @@ class Amass(Dataset):
             "motions",
             tuple(f"{folders}*{ending}" for folders in ("*/*/", "*/", "*/*/*/") for ending in MOTIONS),
             "one <subset>.tar.bz2 or more, body data, SMPL+H",
+            shown=tuple(f"<subset>/<subject>/<motion>{ending}" for ending in MOTIONS),
         ),
     )
 
@@ -75,20 +78,20 @@ class Amass(Dataset):
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:  # noqa: ARG002 - there is one split
         if not raw.is_dir():
-            do = "Unpack at least one subset into it."
-            raise RawDataError(
-                raw, "folder", expected="<subset>/<subject>/<motion>_poses.npz", found="no folder", do=do
-            )
+            raise RawDataError(raw, "folder", expected=LAYOUT, found="no folder", do=UNPACK)
         files = (path for path in _files(raw) if path.suffix == ".npz" and not _is_shape(path))
-        listed = (RawVideo(file.with_suffix("").as_posix(), files=(file,)) for file in files)
+        listed = [RawVideo(file.with_suffix("").as_posix(), files=(file,)) for file in files]
+        if not listed:
+            raise RawDataError(raw, "folder", expected=LAYOUT, found="no motion below it", do=UNPACK)
         return sorted(listed, key=lambda video: video.name)  # paths sort otherwise: blanks come before slashes
 
     def mistakes(self, raw: Path) -> Iterator[Mistake]:
         packed = raw_names.packed(raw)
         subsets = {raw_names.letters(folder.name): folder for folder in raw_names.folders_in(raw)}
-        if still := [file for file in packed if raw_names.letters(file.name.partition(".")[0]) not in subsets]:
-            what = f"{len(still)} subsets look as if they were still packed, first {still[0].name}"
-            yield Mistake(what, f"Unpack them here: tar -xf '{still[0]}' -C '{raw}'.")
+        still = [file for file in packed if raw_names.letters(file.name.partition(".")[0]) not in subsets]
+        if still and subsets:  # of nothing but archives, that is told anyhow
+            what = f"{counted(len(still), 'subset looks', 'subsets look')} still packed, first {still[0].name}"
+            yield Mistake(what, f"Unpack here: tar -xf '{still[0]}' -C '{raw}'.")
         found = {folder.name: _endings(folder) for folder in subsets.values()}
         smplh, smplx = ([name for name, endings in found.items() if ending in endings] for ending in MOTIONS)
         if both := sorted(set(smplh) & set(smplx)):

@@ -21,8 +21,10 @@ POSES_2D, POSES_3D = "MyPoseFeatures/D2_Positions", "MyPoseFeatures/D3_Positions
 PICTURES: Final = ("images", "Images", "imageSequence")
 METADATA: Final = "metadata.xml"
 FITS, CAMERAS = "_smpl_param.json", "_camera.json"  # how the names of these files end
+NUMBERS: Final = ",".join(subject.removeprefix("S") for split in SUBJECTS.values() for subject in split)
 FIT_FOLDERS: Final = ("smpl_param", "annotations")
 
+SHOWN: Final = "<action>.<camera>"  # "Walking 1.54138969"
 _SEQUENCE: Final = re.compile(r"[^_.][^.]*\.[0-9]+")  # _ALL files are no sequences, ._ files are of a Macintosh
 
 
@@ -78,25 +80,41 @@ def _of(patterns: Sequence[str], split: str) -> tuple[str, ...]:
 
 
 def _parts(split: str, known: int) -> Iterator[Part]:
+    subjects = ",".join(SUBJECTS[split])
     pixels = (f"{VIDEOS}/[!_]*.mp4", *(f"{folder}/[!_]*.*/" for folder in PICTURES))
-    yield Part(f"{split} videos or pictures", _of(pixels, split), "Videos_S<k>.tgz", (split,), known)
-    yield Part(
-        f"{split} 2D poses", _of((f"{POSES_2D}/[!_]*.cdf",), split), "Poses_D2_Positions_S<k>.tgz", (split,), known
-    )
-    mono = _of((f"{POSES_3D}/[!_]*.cdf",), split)
-    yield Part(f"{split} 3D poses", mono, "Poses_D3_Positions_mono_S<k>.tgz", (split,), known)
+    shown = (f"{VIDEOS}/{SHOWN}.mp4", *(f"{folder}/{SHOWN}/<picture>" for folder in PICTURES))
+    for what, patterns, forms, archive in (
+        ("videos or pictures", pixels, shown, "Videos"),
+        ("2D poses", (f"{POSES_2D}/[!_]*.cdf",), (f"{POSES_2D}/{SHOWN}.cdf",), "Poses_D2_Positions"),
+        ("3D poses", (f"{POSES_3D}/[!_]*.cdf",), (f"{POSES_3D}/{SHOWN}.cdf",), "Poses_D3_Positions_mono"),
+    ):
+        yield Part(
+            f"{split} {what}",
+            _of(patterns, split),
+            ", ".join(f"{archive}_{subject}.tgz" for subject in SUBJECTS[split]),
+            (split,),
+            known,
+            shown=tuple(f"{{{subjects}}}/{form}" for form in forms),
+        )
 
 
 PARTS: Final = (  # 15 actions, each twice, by four cameras: 120 sequences a subject
     *_parts("train", 600),
     *_parts("val", 240),
-    Part(METADATA, (METADATA,), "the software of the release (Release-v1.1)", known=1, without="camera intrinsics"),
+    Part(
+        METADATA,
+        (METADATA,),
+        "metadata.xml in the release's own code (Release-v1.1), to be had on the same page",
+        known=1,
+        without="camera intrinsics",
+    ),
     Part(
         "SMPL fits",
         tuple(f"{folder}/Human36M_subject*{FITS}" for folder in FIT_FOLDERS),
-        "the public fits of others, such as those that I2L-MeshNet uses",
+        "SMPL parameters of Human3.6M and the cameras that go with them, of github.com/mks0601/I2L-MeshNet_RELEASE",
         known=7,
         without="pose and betas: has_smpl is 0 everywhere",
+        shown=tuple(f"{folder}/Human36M_subject<{NUMBERS}>{FITS}" for folder in FIT_FOLDERS),
     ),
 )
 

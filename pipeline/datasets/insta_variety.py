@@ -48,8 +48,8 @@ class InstaVariety(Dataset):
     version: ClassVar[int] = 1
     page: ClassVar[str] = "https://github.com/akanazawa/human_dynamics"
     parts: ClassVar[tuple[Part, ...]] = (
-        Part("training shards", ("train/*.tfrecord",), ARCHIVE, splits=("train",), known=273),
-        Part("test shards", ("test/*.tfrecord",), ARCHIVE, splits=("test",)),
+        Part("training shards", ("train/*.tfrecord",), ARCHIVE, ("train",), 273, shown=("train/<shard>.tfrecord",)),
+        Part("test shards", ("test/*.tfrecord",), ARCHIVE, ("test",), shown=("test/<shard>.tfrecord",)),
     )
     # Counted by a user in the 273 files (issue 67 of the page). It fits the authors' script: 50 a file.
     totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(videos=13_601)}
@@ -76,7 +76,7 @@ class InstaVariety(Dataset):
         source = _source(raw, video)
         label = _Label(raw / video.files[0], video.name.rpartition("/")[2], source.example())
         account.found = n_frames = label.n_frames()
-        sizes = _picture_sizes(label, source.pictures(label.example), n_frames, account)
+        sizes = _picture_sizes(label, source.pictures(), n_frames, account)
         has_picture = np.isfinite(sizes[:, 0])
         account.drop("no_picture", int((~has_picture).sum()))
 

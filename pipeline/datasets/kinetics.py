@@ -25,7 +25,7 @@ from pipeline.accounting import VideoAccount
 from pipeline.boxes import smooth_boxes
 from pipeline.datasets.base import Dataset, RawVideo
 from pipeline.datasets.detections import Detections, openpose_files, read_alphapose, read_openpose
-from pipeline.datasets.release import Mistake, Part, Totals
+from pipeline.datasets.release import Mistake, Part, Totals, counted
 from pipeline.errors import RawDataError
 from pipeline.frames import Video
 from pipeline.linking import MAX_GAP, link
@@ -37,12 +37,14 @@ if TYPE_CHECKING:
     from pipeline.body import Body
 
 EXTENSIONS: Final = (".mp4", ".avi", ".mkv", ".webm")  # the order in which one is chosen, where a clip has several
+KINDS: Final = ",".join(extension[1:] for extension in EXTENSIONS)
 MIN_CONFIDENCE: Final = 0.3
 MIN_VISIBLE: Final = 6  # joints
 MIN_FRAMES: Final = 25
 BOX_FACTOR: Final = 1.1
 LIST_BYTES: Final = 1 << 28  # of annotations/<split>.csv, at most; the release's largest has 15 MB
 LOOKED_INTO: Final = 20  # folders of keypoints, for how their files are named
+LIST: Final = "Download the annotations of the CVDF mirror again."
 RUN: Final = "Run OpenPose (--write_json) or AlphaPose on it, into keypoints/ as the module says."
 
 
@@ -51,8 +53,20 @@ def _parts(split: str) -> tuple[Part, ...]:
     source = f"the {split} archives of the CVDF mirror (k400_downloader.sh, k400_extractor.sh)"
     detector = "your own: OpenPose (--write_json) or AlphaPose, run on the clips"
     return (
-        Part(f"clips of {split}", clips, source, (split,)),
-        Part(f"clips of {split} with keypoints", (f"keypoints/{split}/*/",), detector, (split,)),
+        Part(
+            f"clips of {split}",
+            clips,
+            source,
+            (split,),
+            shown=tuple(f"{split}/{folder}<clip>.{{{KINDS}}}" for folder in ("<class>/", "")),
+        ),
+        Part(
+            f"clips of {split} with keypoints",
+            (f"keypoints/{split}/*/",),
+            detector,
+            (split,),
+            shown=tuple(f"keypoints/{split}/<clip>/<clip>{kind}.json" for kind in ("_<12 digits>_keypoints", "")),
+        ),
         Part(
             f"list of {split}",
             (f"annotations/{split}.csv",),
@@ -93,28 +107,36 @@ class Kinetics(Dataset):
         return [_raw_video(split, name, files[name], with_keypoints) for name in sorted(files)]
 
     def known(self, raw: Path, part: Part) -> int | None:
-        """Of clips, the rows of the release's own list, where that was downloaded too."""
+        """Of clips, the rows of the release's own list, where that is there too; of keypoints, the clips there."""
         split = part.splits[0]
-        if part.what != f"clips of {split}":
-            return part.known
-        listed = _rows_of_list(raw / f"annotations/{split}.csv")
-        return self.totals.get(split, Totals()).videos if listed is None else listed
+        if part.what == f"clips of {split}":
+            listed = _rows_of_list(raw / f"annotations/{split}.csv")
+            whole = listed is not None and listed >= len(_names_of_clips(raw, split))
+            return listed if whole else self.totals.get(split, Totals()).videos
+        if part.what == f"clips of {split} with keypoints":
+            return len(_names_of_clips(raw, split) | raw_names.names_in(raw / "keypoints" / split)) or None
+        return part.known
 
     def mistakes(self, raw: Path) -> Iterator[Mistake]:
         if raw_names.names_in(raw / "replacement"):
             what = "replacement/ holds whole clips for those of train that were published corrupted"
             yield Mistake(what, "Move them over the clips of the same names in train/, and remove that folder.")
+        yield from _without_split(raw, self.splits)
         for split in self.splits:
-            detected = raw / "keypoints" / split
+            detected, clips = raw / "keypoints" / split, _names_of_clips(raw, split)
             with_keypoints = raw_names.names_in(detected)
+            yield from _bad_list(raw / f"annotations/{split}.csv", len(clips))
             if not with_keypoints:
                 continue  # then that is told as a missing part
-            clips = {file.stem for file in _clips(raw / split, Path(split))}
             if without := clips - with_keypoints:
-                what = f"{len(without):,} of {len(clips):,} clips of {split} have no keypoints, first {min(without)}"
+                of = counted(len(clips), "clip", "clips")
+                what = f"{len(without):,} of {of} of {split} have no keypoints, first {min(without)}"
                 yield Mistake(what, "They are counted as no_keypoints; run the detector on them to have them too.")
             if alone := with_keypoints - clips:
-                what = f"{len(alone):,} folders in keypoints/{split} belong to no clip, first {min(alone)}"
+                belong = counted(
+                    len(alone), f"folder in keypoints/{split} belongs", f"folders in keypoints/{split} belong"
+                )
+                what = f"{belong} to no clip, first {min(alone)}"
                 yield Mistake(what, "A folder must be called as its clip, without the extension and without its class.")
             for clip in heapq.nsmallest(LOOKED_INTO, with_keypoints):
                 if (found := _names_of_another_kind(detected / clip)) is not None:
@@ -172,6 +194,33 @@ def _rows_of_list(file: Path) -> int | None:
             return sum(1 for line in lines if line.strip())
     except OSError:
         return None
+
+
+def _bad_list(file: Path, n_clips: int) -> Iterator[Mistake]:
+    """A list that broke off, or is an error page, says nothing of how many clips there should be."""
+    if not file.is_file():
+        return
+    rows, name = _rows_of_list(file), f"annotations/{file.name}"
+    if rows is None:
+        yield Mistake(f"{name} is not the release's list: its first line does not name youtube_id", LIST)
+    elif rows < n_clips:
+        listed, there = counted(rows, "clip", "clips"), counted(n_clips, "is", "are")
+        yield Mistake(f"{name} lists {listed}, and {there} there: not used", LIST)
+
+
+def _without_split(raw: Path, splits: Sequence[str]) -> Iterator[Mistake]:
+    """Keypoints of clips whose split was left out of their path."""
+    alone = [folder.name for folder in raw_names.all_folders_in(raw / "keypoints") if folder.name not in splits]
+    clips = {split: _names_of_clips(raw, split) for split in splits} if alone else {}
+    for split, names in clips.items():
+        if found := [clip for clip in alone if clip in names]:
+            lie = counted(len(found), "folder lies", "folders lie")
+            what = f"{lie} in keypoints/ itself, first {found[0]}, which is a clip of {split}"
+            yield Mistake(what, f"Move the folders of {split}'s clips into keypoints/{split}/.")
+
+
+def _names_of_clips(raw: Path, split: str) -> set[str]:
+    return {file.stem for file in _clips(raw / split, Path(split))}
 
 
 def _names_of_another_kind(folder: Path) -> str | None:

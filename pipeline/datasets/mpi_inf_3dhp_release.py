@@ -20,9 +20,18 @@ SEQUENCES: Final[Mapping[str, tuple[int, int]]] = {  # fps, frames: the release'
     "S7/Seq1": (25, 6239), "S7/Seq2": (25, 6320), "S8/Seq1": (25, 6468), "S8/Seq2": (25, 6054),
 }  # fmt: skip
 TEST_FRAMES: Final = 6151 + 6080 + 5838 + 6007 + 320 + 492  # annotated, of TS1 to TS6
+SEQUENCE: Final = "S<1..8>/Seq<1,2>"  # as people read it
+CAMERA: Final = f"<{','.join(map(str, CAMERAS))}>"
 EXTRACT: Final = "Extract the videos' frames as they are: all of them, at their own size."
 PARTS: Final = (
-    Part("label files", ("S*/Seq*/annot.mat",), "get_dataset.sh", ("train",), known=len(SEQUENCES)),
+    Part(
+        "label files",
+        ("S*/Seq*/annot.mat",),
+        "get_dataset.sh",
+        ("train",),
+        known=len(SEQUENCES),
+        shown=(f"{SEQUENCE}/annot.mat",),
+    ),
     Part(
         "pictures or videos",
         tuple(
@@ -32,6 +41,11 @@ PARTS: Final = (
         "get_dataset.sh (vnect_cameras.zip)",
         ("train",),
         known=len(SEQUENCES) * len(CAMERAS),
+        shown=(
+            f"{SEQUENCE}/imageFrames/video_{CAMERA}/frame_<000000>.jpg",
+            f"{SEQUENCE}/video_{CAMERA}/<000000>.jpg",
+            f"{SEQUENCE}/imageSequence/video_{CAMERA}.{{avi,mp4}}",
+        ),
     ),
     Part(
         "camera calibrations",
@@ -40,9 +54,22 @@ PARTS: Final = (
         ("train",),
         known=len(SEQUENCES),
         without="camera intrinsics",
+        shown=(f"{SEQUENCE}/camera.calibration",),
     ),
-    Part("test labels", tuple(f"{test}/TS*/annot_data.mat" for test in TEST_SETS), "get_testset.sh", ("test",), 6),
-    Part("test pictures", tuple(f"{test}/TS*/imageSequence/" for test in TEST_SETS), "get_testset.sh", ("test",), 6),
+    *(
+        Part(
+            what,
+            tuple(f"{test}/TS*/{name}" for test in TEST_SETS),
+            "get_testset.sh",
+            ("test",),
+            known=6,
+            shown=tuple(f"{test}/TS<1..6>/{shown}" for test in TEST_SETS),
+        )
+        for what, name, shown in (
+            ("test labels", "annot_data.mat", "annot_data.mat"),
+            ("test pictures", "imageSequence/", "imageSequence/img_<000001>.jpg"),
+        )
+    ),
 )
 TOTALS: Final[Mapping[str, Totals]] = {
     "train": Totals(len(SEQUENCES) * len(CAMERAS), len(CAMERAS) * sum(n for _, n in SEQUENCES.values())),
@@ -74,7 +101,10 @@ def mistakes(raw: Path) -> Iterator[Mistake]:
     """What shows in the names below `raw`."""
     yield from _train_mistakes(raw)
     if misplaced := folders_below(raw, r"TS[0-9]+"):
-        yield Mistake(f"{', '.join(misplaced)} lie in {raw.name}/ itself", f"Move them into {TEST_SETS[0]}/.")
+        yield Mistake(
+            f"{', '.join(misplaced)} {'lies' if len(misplaced) == 1 else 'lie'} in {raw.name}/ itself",
+            f"Move them into {TEST_SETS[0]}/.",
+        )
 
 
 def _train_mistakes(raw: Path) -> Iterator[Mistake]:

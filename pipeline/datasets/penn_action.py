@@ -22,7 +22,7 @@ from pipeline.accounting import VideoAccount
 from pipeline.boxes import tight_boxes
 from pipeline.datasets.arrays import load_mat, numbers
 from pipeline.datasets.base import Dataset, RawVideo
-from pipeline.datasets.release import Mistake, Part, Totals
+from pipeline.datasets.release import Mistake, Part, Totals, counted
 from pipeline.errors import RawDataError
 from pipeline.frames import Pictures
 from pipeline.skeletons import JOINTS, convert, without_non_finite
@@ -46,8 +46,14 @@ class PennAction(Dataset):
     version: ClassVar[int] = 1
     page: ClassVar[str] = "http://dreamdragon.github.io/PennAction/"
     parts: ClassVar[tuple[Part, ...]] = (
-        Part("label files", ("labels/*.mat",), ARCHIVE, known=2326),
-        Part("videos with pictures", ("frames/*/000001.jpg",), ARCHIVE, known=2326),
+        Part("label files", ("labels/*.mat",), ARCHIVE, known=2326, shown=("labels/<0001>.mat",)),
+        Part(
+            "videos with pictures",
+            ("frames/*/000001.jpg",),
+            ARCHIVE,
+            known=2326,
+            shown=("frames/<0001>/<000001>.jpg",),
+        ),
     )
     totals: ClassVar[Mapping[str, Totals]] = {  # counted over the official label files
         "train": Totals(videos=1258),
@@ -75,12 +81,16 @@ class PennAction(Dataset):
         labels = {name[:-4] for name in raw_names.names_in(raw / "labels") if name.endswith(".mat")}
         frames = raw_names.names_in(raw / "frames")
         if empty := sorted(name for name in frames if raw_names.is_empty(raw / "frames" / name)):
-            what = f"{len(empty):,} of {len(frames):,} folders in frames/ are empty, first {empty[0]}"
+            what = (
+                f"{len(empty):,} of {counted(len(frames), 'folder', 'folders')} in frames/ are empty, first {empty[0]}"
+            )
             yield Mistake(what, f"Their pictures were not unpacked. {UNPACK}")
         if frames and (alone := sorted(labels - frames)):
-            yield Mistake(f"{len(alone):,} label files have no folder in frames/, first {alone[0]}.mat", UNPACK)
+            files = counted(len(alone), "label file has", "label files have")
+            yield Mistake(f"{files} no folder in frames/, first {alone[0]}.mat", UNPACK)
         if labels and (alone := sorted(frames - labels)):
-            yield Mistake(f"{len(alone):,} folders in frames/ have no label file, first {alone[0]}", UNPACK)
+            folders = counted(len(alone), "folder in frames/ has", "folders in frames/ have")
+            yield Mistake(f"{folders} no label file, first {alone[0]}", UNPACK)
 
     def read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None  # noqa: ARG002

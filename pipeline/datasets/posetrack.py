@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import raw_names
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.base import Dataset, RawVideo
 from pipeline.datasets.json_files import kind
 from pipeline.datasets.posetrack_labels import Labels, read_labels
-from pipeline.datasets.release import Mistake, Part, Totals
+from pipeline.datasets.release import Mistake, Part, Totals, counted
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.frames import Pictures, below
 from pipeline.skeletons import convert
@@ -56,10 +57,27 @@ class PoseTrack(Dataset):
     page: ClassVar[str] = "https://posetrack.net"
     harmless: ClassVar[frozenset[str]] = frozenset({"no_annotations"})  # more was filmed than annotated
     parts: ClassVar[tuple[Part, ...]] = (  # known: of the labels v0.45; v0.2 had 74 for val (lighttrack's issue 16)
-        Part("training annotations", tuple(f"{a}/train/*.json" for a in ANNOTATIONS), LABELS, ("train",), 593),
-        Part("validation annotations", tuple(f"{a}/val/*.json" for a in ANNOTATIONS), LABELS, ("val",), 170),
-        Part("training pictures", ("images/train/*/",), PICTURES, ("train",)),
-        Part("validation pictures", ("images/val/*/",), PICTURES, ("val",)),
+        *(
+            Part(
+                f"{what} annotations",
+                tuple(f"{folder}/{split}/*.json" for folder in ANNOTATIONS),
+                LABELS,
+                (split,),
+                known,
+                shown=tuple(f"{folder}/{split}/<sequence>.json" for folder in ANNOTATIONS),
+            )
+            for split, what, known in (("train", "training", 593), ("val", "validation", 170))
+        ),
+        *(
+            Part(
+                f"{what} pictures",
+                (f"images/{split}/*/",),
+                PICTURES,
+                (split,),
+                shown=(f"images/{split}/<sequence>/<000000>.jpg",),
+            )
+            for split, what in (("train", "training"), ("val", "validation"))
+        ),
     )
     # Of train, more sequences are there as pictures than are annotated: how many is not known for certain.
     totals: ClassVar[Mapping[str, Totals]] = {"val": Totals(videos=170)}
@@ -125,6 +143,14 @@ class PoseTrack(Dataset):
                 )
             )
         return tracks
+
+    def known(self, raw: Path, part: Part) -> int | None:
+        """Of pictures, at least a folder for every annotated sequence; more were filmed than annotated."""
+        if part.source != PICTURES:
+            return part.known
+        split = part.splits[0]
+        annotated = {file.stem for file in _annotation_files(raw, split)}
+        return len(annotated | {folder.name for folder in raw_names.all_folders_in(raw / "images" / split)}) or None
 
     def mistakes(self, raw: Path) -> Iterator[Mistake]:
         yield from _other_downloads(raw)
@@ -252,13 +278,12 @@ def _other_downloads(raw: Path) -> Iterator[Mistake]:
     do = f"Download PoseTrack 2018: {LABELS} and {PICTURES}."
     for pattern in ("images/*_5sec", "posetrack_data/images/*_5sec", "*annotations/*/*.mat", "*/annotations/*/*.mat"):
         if (found := next(raw.glob(pattern), None)) is not None:
-            yield Mistake(f"{found.relative_to(raw).as_posix()} is of PoseTrack 2017", do)
+            yield Mistake(f"{found.relative_to(raw).as_posix()} is of PoseTrack 2017", do, instead=True)
             break
     if any(raw.glob("posetrack_data/*/*.json")) and not (raw / ANNOTATIONS[0]).is_dir():
-        yield Mistake("posetrack_data/<split>/*.json, without annotations/ in between, is PoseTrack21's layout", do)
-    if any(raw.glob("posetrack18_images.tar.a?")) and not (raw / "images").is_dir():
-        do = "Join and unpack them: cat posetrack18_images.tar.a* | tar xf -"
-        yield Mistake("posetrack18_images.tar.aa and so on are one archive in pieces, and images/ is not there", do)
+        yield Mistake(
+            "posetrack_data/<split>/*.json, without annotations/ in between, is PoseTrack21's layout", do, instead=True
+        )
 
 
 def _missing_in(raw: Path, split: str) -> Iterator[Mistake]:
@@ -266,7 +291,8 @@ def _missing_in(raw: Path, split: str) -> Iterator[Mistake]:
     names = sorted({file.stem for file in annotated})
     without = [name for name in names if not any((raw / "images" / split / name).glob("*.jpg"))]
     if without:
-        where = f"images/{split} has no pictures of {len(without)} of {len(names)} annotated sequences"
+        annotated_there = counted(len(names), "annotated sequence", "annotated sequences")
+        where = f"images/{split} has no pictures of {len(without)} of {annotated_there}"
         yield Mistake(f"{where}, the first is {without[0]}", f"Unpack {PICTURES} again.")
     if annotated:
         try:

@@ -24,6 +24,7 @@ class Part:
     splits: tuple[str, ...] = ()  # that need it; empty: all
     known: int | None = None  # how many the full release has
     without: str = ""  # what is lost without it, where the rest can be used all the same; "": it is needed
+    shown: tuple[str, ...] = ()  # the patterns as people read them: "labels/<0001>.mat"; empty: as they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +45,13 @@ class Mistake(NamedTuple):
 
     what: str  # "frames/ is empty, but frames.zip lies beside it"
     do: str  # "Unpack it."
+    instead: bool = False  # this is another download: whatever else looks wrong follows from it, and is not told
+
+
+def counted(n: int, one: str, many: str) -> str:
+    """How many, in good English.
+
+    >>> counted(1, "label file has", "label files have"), counted(1200, "folder", "folders")
+    ('1 label file has', '1,200 folders')
+    """
+    return f"{n:,} {one if n == 1 else many}"

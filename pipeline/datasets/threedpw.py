@@ -22,7 +22,7 @@ from pipeline.accounting import VideoAccount
 from pipeline.boxes import smooth_boxes
 from pipeline.datasets.arrays import numbers
 from pipeline.datasets.base import Dataset, RawVideo
-from pipeline.datasets.release import Mistake, Part, Totals
+from pipeline.datasets.release import Mistake, Part, Totals, counted
 from pipeline.errors import ConfigError, RawDataError, UnsafePickle
 from pipeline.frames import Pictures
 from pipeline.pickles import load_pickle
@@ -70,10 +70,23 @@ class ThreeDPW(Dataset):
     uses_body: ClassVar[bool] = True
     parts: ClassVar[tuple[Part, ...]] = (
         *(
-            Part(f"sequences of {split}", (f"sequenceFiles/{split}/*.pkl",), "sequenceFiles.zip", (split,), known=known)
+            Part(
+                f"sequences of {split}",
+                (f"sequenceFiles/{split}/*.pkl",),
+                "sequenceFiles.zip",
+                (split,),
+                known=known,
+                shown=(f"sequenceFiles/{split}/<sequence>.pkl",),
+            )
             for split, known in SEQUENCES.items()
         ),
-        Part("sequences' pictures", ("imageFiles/*/image_00000.jpg",), "imageFiles.zip", known=sum(SEQUENCES.values())),
+        Part(
+            "sequences' pictures",
+            ("imageFiles/*/image_00000.jpg",),
+            "imageFiles.zip",
+            known=sum(SEQUENCES.values()),
+            shown=("imageFiles/<sequence>/image_<00000>.jpg",),
+        ),
     )
     totals: ClassVar[Mapping[str, Totals]] = {split: Totals(videos=known) for split, known in SEQUENCES.items()}
 
@@ -109,20 +122,20 @@ class ThreeDPW(Dataset):
         if pictures and not labels:
             yield Mistake("there are imageFiles, but no sequenceFiles", "Unpack sequenceFiles.zip beside them.")
         if pictures and (alone := sorted(labels - pictures)):
-            what = f"{len(alone)} sequences have no folder in imageFiles/, first {alone[0]}"
+            what = f"{counted(len(alone), 'sequence has', 'sequences have')} no folder in imageFiles/, first {alone[0]}"
             yield Mistake(what, "Unpack imageFiles.zip again.")
         if empty := sorted(name for name in pictures if raw_names.is_empty(raw / "imageFiles" / name)):
-            what = f"{len(empty)} of {len(pictures)} folders in imageFiles/ are empty, first {empty[0]}"
+            folders = counted(len(pictures), "folder", "folders")
+            what = f"{len(empty)} of {folders} in imageFiles/ are empty, first {empty[0]}"
             yield Mistake(what, "Unpack imageFiles.zip again.")
         if flat := sorted(name for name in raw_names.names_in(raw / "sequenceFiles") if name.endswith(".pkl")):
-            what = f"{len(flat)} sequences lie in sequenceFiles/ itself, first {flat[0]}: their split is not known"
+            lie = counted(len(flat), "sequence lies", "sequences lie")
+            what = f"{lie} in sequenceFiles/ itself, first {flat[0]}: the split is not known"
             yield Mistake(what, "Keep the folders train, validation and test of sequenceFiles.zip.")
-        if copies := sorted(
-            n for n in raw_names.names_in(raw) if n.startswith("sequenceFiles") and n != "sequenceFiles"
-        ):
-            yield Mistake(
-                f"{copies[0]} is not read", "The release's own sequenceFiles/ is: no copy for Python 3 is needed."
-            )
+        for copy in (folder.name for folder in raw_names.folders_in(raw)):
+            if copy.startswith("sequenceFiles") and copy != "sequenceFiles":
+                do = "The release's own sequenceFiles/ is: no copy for Python 3 is needed."
+                yield Mistake(f"{copy}/ is not read", do)
 
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
         file = raw / video.files[0]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,10 +18,9 @@ import pytest
 
 from pipeline import assets, datasets, doctor, raw_names
 from pipeline.__main__ import main
-from pipeline.commands import doctor as command
-from pipeline.commands.doctor import by_extension
+from pipeline.commands.examined import by_extension, where
 from pipeline.datasets.base import Dataset, RawVideo
-from pipeline.datasets.release import Mistake, Part
+from pipeline.datasets.release import Mistake, Part, Totals
 from pipeline.doctor import examine, examine_body, mixtures
 from pipeline.errors import RawDataError
 from pipeline.stand_in import MARKER
@@ -243,7 +243,7 @@ def test_the_dataset_s_own_folder_given_for_the_one_that_holds_it_is_told(tmp_pa
     penn(tmp_path / "penn_action")
     said = told(look("penn_action", tmp_path / "penn_action/penn_action"))
     assert f"{tmp_path / 'penn_action'} itself holds penn_action" in said
-    assert "Name the folder above" in said
+    assert f"--raw {tmp_path}." in said
 
 
 @pytest.mark.parametrize(
@@ -336,8 +336,8 @@ def test_penn_action_pictures_that_were_not_unpacked_and_names_without_partner(t
     touch(tmp_path / "labels/0007.mat", tmp_path / "frames/0008/000001.jpg")
     said = told(look("penn_action", tmp_path))
     assert "1 of 4 folders in frames/ are empty, first 0002" in said
-    assert "1 label files have no folder in frames/, first 0007.mat" in said
-    assert "1 folders in frames/ have no label file, first 0008" in said
+    assert "1 label file has no folder in frames/, first 0007.mat" in said
+    assert "1 folder in frames/ has no label file, first 0008" in said
 
 
 def kinetics(raw: Path) -> Path:
@@ -356,7 +356,7 @@ def test_kinetics_clips_without_keypoints_and_keypoints_without_clip(tmp_path: P
     touch(tmp_path / "keypoints/train/squat/squat.json")
     said = told(look("kinetics", tmp_path))
     assert "1 of 2 clips of train have no keypoints, first b. They are counted as no_keypoints" in said
-    assert "1 folders in keypoints/train belong to no clip, first squat" in said
+    assert "1 folder in keypoints/train belongs to no clip, first squat" in said
 
 
 @pytest.mark.parametrize("name", ["alphapose-results.json", "000000_keypoints.json", "squat/a.json"])
@@ -391,9 +391,11 @@ def test_3dpw_pictures_without_sequences_and_the_other_way_round(tmp_path: Path)
 
 def test_3dpw_without_its_split_folders_or_as_a_copy_for_python_3(tmp_path: Path) -> None:
     touch(tmp_path / "sequenceFiles/a.pkl", tmp_path / "sequenceFiles_py3/train/a.pkl")
+    touch(tmp_path / "sequenceFiles.zip")
     said = told(look("3dpw", tmp_path))
-    assert "1 sequences lie in sequenceFiles/ itself, first a.pkl: their split is not known" in said
-    assert "sequenceFiles_py3 is not read" in said
+    assert "1 sequence lies in sequenceFiles/ itself, first a.pkl: the split is not known" in said
+    assert "sequenceFiles_py3/ is not read" in said
+    assert "sequenceFiles.zip/ is not read" not in said
 
 
 def test_amass_subsets_that_are_packed_of_both_kinds_or_without_motions(tmp_path: Path) -> None:
@@ -403,7 +405,7 @@ def test_amass_subsets_that_are_packed_of_both_kinds_or_without_motions(tmp_path
     assert told(look("amass", tmp_path)) == ""  # unpacked, and kept
     touch(tmp_path / "KIT.tar.bz2", tmp_path / "CMU/01/01_01_stageii.npz", tmp_path / "SFU/0005/neutral_stagei.npz")
     said = told(look("amass", tmp_path))
-    assert "1 subsets look as if they were still packed, first KIT.tar.bz2" in said
+    assert "1 subset looks still packed, first KIT.tar.bz2" in said
     assert "CMU/ holds SMPL-H's (*_poses.npz) and SMPL-X's (*_stageii.npz) files" in said
     assert "SFU/ holds no motions, only stagei.npz and shape.npz" in said
 
@@ -513,7 +515,7 @@ def test_from_an_empty_raw_folder_to_a_converted_dataset_by_what_it_prints(
     first = capsys.readouterr().out
     assert "get     Penn_Action.tar.gz" in first
     assert "from    http://dreamdragon.github.io/PennAction/" in first
-    assert "labels/*.mat         label files" in first
+    assert re.search("labels/<0001>.mat +label files", first)
     again = re.findall("When that is done: .* -m pipeline (.*)", first)[0]
 
     embedded.copy("penn_action", raw / "penn_action")  # the download
@@ -571,6 +573,8 @@ def test_what_make_data_will_make_is_not_missing(
     assert run("doctor") == 0
     told = capsys.readouterr().out
     assert told.count("`make data` makes a stand-in") == 3  # both datasets and the body
+    assert "will be made" in told
+    assert "missing" not in told
     assert told.endswith("Next: make data\n")
 
 
@@ -609,7 +613,7 @@ def test_forms_that_differ_by_extension_are_told_together() -> None:
     assert by_extension(()) == []
     assert by_extension(("a", "b")) == ["a", "b"]
     assert by_extension(("a/*/", "b/*.mp4", "b/*.avi")) == ["a/*/", "b/*.{mp4,avi}"]
-    assert command.where(doctor.Found(Part("x", ("a", "b"), "y"), 0, None)) == "a, ..."
+    assert where(doctor.Found(Part("x", ("a", "b"), "y"), 0, None)) == "a, ..."
 
 
 def test_names_of_strangers_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -618,3 +622,265 @@ def test_names_of_strangers_cannot_steer_the_terminal(tmp_path: Path, capsys: py
     np.save(tmp_path / "penn_action/\x1b]0;x.npy", np.zeros(1))
     run("doctor", "penn_action", "--raw", tmp_path)
     assert "\x1b" not in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------------------- what strangers met
+
+
+def shown(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    capsys.readouterr()
+    run("doctor", *arguments)
+    return capsys.readouterr().out
+
+
+def h36m(raw: Path, *subjects: str) -> Path:
+    for subject in subjects:
+        touch(
+            raw / subject / "Videos/Walking.54138969.mp4",
+            raw / subject / "MyPoseFeatures/D2_Positions/Walking.54138969.cdf",
+            raw / subject / "MyPoseFeatures/D3_Positions_mono/Walking.54138969.cdf",
+        )
+    return raw
+
+
+@pytest.mark.parametrize("others", [(), ("S5",)])
+def test_other_capitals_below_a_subject_are_told_and_not_an_archive_to_unpack(
+    others: tuple[str, ...], tmp_path: Path
+) -> None:
+    h36m(tmp_path, "S1", *others)
+    (tmp_path / "S1/Videos").rename(tmp_path / "S1/videos")
+    said = told(look("h36m", tmp_path))
+    assert said == f"{tmp_path / 'S1/videos'} is there, 'Videos' is its name in the release. Rename it to Videos."
+
+
+def test_what_is_missing_is_to_be_got_beside_what_is_only_misspelt(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    h36m(tmp_path / "h36m", "S1")
+    (tmp_path / "h36m/S1/Videos").rename(tmp_path / "h36m/S1/videos")
+    said = shown(capsys, "h36m", "--raw", tmp_path)
+    assert "Videos_S9.tgz, Videos_S11.tgz" in said
+    assert "Videos_S1.tgz" not in said
+
+
+def test_human36m_s_picture_folders_may_be_spelt_in_either_way(tmp_path: Path) -> None:
+    h36m(tmp_path, "S1")
+    touch(tmp_path / "S1/images/S1_Walking.54138969/000001.jpg")
+    assert "images" not in told(look("h36m", tmp_path))
+
+
+def test_other_capitals_are_told_where_the_name_has_a_wildcard(tmp_path: Path) -> None:
+    for sequence in ("s1/Seq1", "S2/seq2", "S3/Seq1"):
+        touch(tmp_path / sequence / "annot.mat")
+    said = told(look("mpi_inf_3dhp", tmp_path))
+    assert f"{tmp_path / 's1'} is there, 'S1' is its name in the release. Rename it to S1." in said
+    assert f"{tmp_path / 'S2/seq2'} is there, 'Seq2' is its name in the release" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "right"),
+    [
+        ("3dpw", "sequenceFiles/val", "validation"),
+        ("kinetics", "validation", "val"),
+        ("posetrack", "images/training", "train"),
+    ],
+)
+def test_a_split_under_another_usual_name_is_told(name: str, wrong: str, right: str, tmp_path: Path) -> None:
+    touch(tmp_path / wrong / "a.pkl", tmp_path / wrong / "b/a.mp4")
+    assert f"{tmp_path / wrong} is there, {right!r} is its name in the release. Rename it to {right}." in told(
+        look(name, tmp_path)
+    )
+
+
+def test_kinetics_keypoints_without_the_folder_of_their_split_are_told(tmp_path: Path) -> None:
+    kinetics(tmp_path)
+    shutil.rmtree(tmp_path / "keypoints/val")
+    (tmp_path / "val/squat/b.mp4").rename(tmp_path / "val/squat/c.mp4")
+    touch(tmp_path / "keypoints/c/c.json")
+    said = told(look("kinetics", tmp_path))
+    assert "1 folder lies in keypoints/ itself, first c, which is a clip of val" in said
+    assert "Move the folders of val's clips into keypoints/val/." in said
+
+
+def test_kinetics_keypoints_are_compared_with_the_clips_there(tmp_path: Path) -> None:
+    kinetics(tmp_path)
+    shutil.rmtree(tmp_path / "keypoints/train/b")
+    assert counts(look("kinetics", tmp_path))["clips of train with keypoints"] == (1, 2, "incomplete")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "annotations/train.csv is not the release's list"),
+        ("label,youtube_id\nx,a\n", "annotations/train.csv lists 1 clip, and 2 are there: not used"),
+    ],
+)
+def test_a_list_that_broke_off_is_told_and_not_believed(text: str, words: str, tmp_path: Path) -> None:
+    kinetics(tmp_path)
+    touch(tmp_path / "annotations/train.csv")
+    (tmp_path / "annotations/train.csv").write_text(text)
+    found = look("kinetics", tmp_path)
+    assert counts(found)["clips of train"] == (2, None, "there")
+    assert words in told(found)
+
+
+def test_more_than_the_release_has_is_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    penn(tmp_path / "penn_action", n_videos=2327)
+    assert "more than the release has" in shown(capsys, "penn_action", "--raw", tmp_path)
+
+
+def test_posetrack_pictures_are_compared_with_the_annotations(tmp_path: Path) -> None:
+    touch(*(tmp_path / f"annotations/train/{name}.json" for name in "abcd"))
+    touch(*(tmp_path / f"images/train/{name}/000000.jpg" for name in "abc"))
+    found = look("posetrack", tmp_path)
+    assert counts(found)["training pictures"] == (3, 4, "incomplete")
+    assert "images/train has no pictures of 1 of 4 annotated sequences, the first is d" in told(found)
+
+
+def test_an_archive_in_pieces_is_told_once_with_the_command_that_joins_it(tmp_path: Path) -> None:
+    touch(*(tmp_path / f"posetrack18_images.tar.{end}" for end in ("aa", "ab")))
+    found = look("posetrack", tmp_path)
+    assert told(found).count("still packed") == 1
+    assert "posetrack18_images.tar.aa and 1 more are still packed" in told(found)
+    assert "cat posetrack18_images.tar.a? | tar -xf -; and look again" in told(found)
+    assert "unzip" not in told(found)
+
+
+def test_posetrack_2017_is_told_alone(tmp_path: Path) -> None:
+    touch(tmp_path / "images/bonn_mpii_test_v2_5sec/00001_mpii/1.jpg")
+    (tmp_path / "annotations/train").mkdir(parents=True)
+    (mistake,) = look("posetrack", tmp_path).mistakes
+    assert mistake.what.endswith("is of PoseTrack 2017")
+
+
+def test_a_folder_in_a_folder_of_its_name_is_told_alone_and_can_be_moved_as_it_says(tmp_path: Path) -> None:
+    for split in ("train", "validation", "test"):
+        touch(tmp_path / f"sequenceFiles/{split}/{split}.pkl")
+        touch(tmp_path / f"imageFiles/imageFiles/{split}/image_00000.jpg")
+    (mistake,) = look("3dpw", tmp_path).mistakes
+    source, target = re.fullmatch("Move all that is in (.*) to (.*)\\.", mistake.do).groups()  # type: ignore[union-attr]
+    assert (source, target) == (str(tmp_path / "imageFiles/imageFiles"), str(tmp_path / "imageFiles"))
+    for folder in list(Path(source).iterdir()):
+        folder.rename(Path(target) / folder.name)
+    Path(source).rmdir()
+    assert look("3dpw", tmp_path).usable == ("train", "validation", "test")
+
+
+def test_what_lies_there_packed_is_not_to_be_got_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    touch(tmp_path / "3dpw/sequenceFiles.zip")
+    said = shown(capsys, "3dpw", "--raw", tmp_path)
+    assert "nothing of it is unpacked yet" in said
+    assert f"Unpack in {tmp_path / '3dpw'}: unzip sequenceFiles.zip; and look again." in said
+    assert "get     imageFiles.zip" in said
+    assert "get     sequenceFiles.zip" not in said
+
+
+@dataclass(frozen=True)
+class Counted(Ninth):
+    """Knows how many videos there are, and not how many files of each part."""
+
+    parts: ClassVar[tuple[Part, ...]] = (Part("tables", ("train/*.csv",), "the lab"),)
+    totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(videos=3)}
+
+
+def test_totals_without_a_known_number_of_any_part_show_what_is_incomplete(tmp_path: Path) -> None:
+    touch(tmp_path / "train/a.csv", tmp_path / "train/b.csv")
+    found = examine(Counted(), tmp_path)
+    assert counts(found)["videos of train"] == (2, 3, "incomplete")
+
+
+def test_totals_over_all_splits_count_each_video_once(tmp_path: Path) -> None:
+    class Over(Counted):
+        totals: ClassVar[Mapping[str, Totals]] = {"all": Totals(videos=3)}
+
+    touch(*(tmp_path / file for file in ("train/a.csv", "train/b.csv", "test/b.csv")))
+    assert counts(examine(Over(), tmp_path))["videos"] == (2, 3, "incomplete")
+
+
+@pytest.mark.parametrize("kind", ["absent", "file"])
+def test_a_raw_folder_that_is_none_is_told_as_such(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = tmp_path / "raw"
+    if kind == "file":
+        touch(raw)
+    assert run("doctor", "penn_action", "--raw", raw) == 2
+    said = capsys.readouterr().err
+    assert ("there is no such folder (a typo?)" if kind == "absent" else "is a file") in said
+
+
+def test_the_dataset_s_own_folder_as_raw_folder_is_answered_with_the_right_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    penn(tmp_path / "penn_action")
+    for names in (("penn_action",), ()):
+        assert run("doctor", *names, "--raw", tmp_path / "penn_action") == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert "is penn_action's own folder" in said.err
+        assert said.err.rstrip().endswith(f"--raw {tmp_path}")
+
+
+@pytest.mark.parametrize("name", list(datasets.DATASETS))
+def test_the_layout_is_whole_and_for_people(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = tmp_path / name
+    said = shown(capsys, name, "--raw", tmp_path)
+    listing = said.partition(f"so that {raw}/ holds")[2].partition("When that is done")[0]
+    assert listing
+    assert not re.search(r"\[[!0-9]|, \.\.\.", listing)
+    for part in datasets.get(name).parts:
+        for form in part.shown or by_extension(part.patterns):
+            assert form in listing
+
+
+def test_every_subject_of_human36m_and_where_the_rest_comes_from_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = shown(capsys, "h36m", "--raw", tmp_path, "--body", tmp_path)
+    assert "{S1,S5,S6,S7,S8}/Videos/<action>.<camera>.mp4" in said
+    assert "Videos_S9.tgz, Videos_S11.tgz" in said
+    assert "Release-v1.1" in said
+    assert "github.com/mks0601/I2L-MeshNet_RELEASE" in said
+    assert "basicmodel_neutral_lbs_10_207_0_v1.1.0.pkl, renamed to SMPL_NEUTRAL.pkl" in said
+    assert "basicmodel_f_lbs_10_207_0_v1.1.0.pkl, renamed to SMPL_FEMALE.pkl" in said
+
+
+def test_no_command_uses_a_body_that_conversion_refuses(
+    embedded: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("3dpw", "amass"):
+        (embedded.copy(name, tmp_path / name) / MARKER).unlink()
+    said = shown(capsys, "3dpw", "amass", "--raw", tmp_path, "--body", embedded.body)
+    assert "is real, but the body in" in said
+    assert "convert amass train" in said
+    assert "convert 3dpw" not in said
+
+
+def test_real_data_are_not_led_into_a_cache_of_stand_ins(
+    embedded: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stand_in, real = embedded.copy("penn_action", tmp_path / "made/penn_action"), tmp_path / "raw/penn_action"
+    assert run("convert", "penn_action", "train", "--raw", stand_in, "--cache", "data/cache") == 0
+    assert "--cache data/cache" in shown(capsys, "penn_action", "--raw", stand_in.parent)
+    (embedded.copy("penn_action", real) / MARKER).unlink()
+    said = shown(capsys, "penn_action", "--raw", real.parent)
+    assert "--cache data/cache_real" in said
+    assert "data/cache holds stand-ins, penn_action/train for one: no training takes both" in said
+
+
+def test_untrained_weights_beside_real_data_are_told_before_make_data_refuses_them(
+    embedded: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = configuration(tmp_path, "penn_action")
+    monkeypatch.setenv("LUIGI_CONFIG_PATH", str(file))
+    (embedded.copy("penn_action", tmp_path / "raw/penn_action") / MARKER).unlink()
+    said = shown(capsys)
+    assert "First, in luigi.cfg, set [features] weights = spin:FILE" in said
+    assert said.endswith("Then: make data\n")
+    file.write_text(file.read_text() + "[features]\nweights = spin:model.pt\n")
+    assert shown(capsys).endswith("Next: make data\n")
+
+
+def test_a_command_for_each_kind_of_archive() -> None:
+    assert doctest.testmod(raw_names).failed == 0

@@ -576,7 +576,7 @@ def test_pictures_at_another_rate_and_a_test_set_in_the_wrong_place_are_told(raw
     (raw / "TS2").mkdir()
     assert told(raw) == [
         "S1/Seq1/imageFrames/video_0 has pictures up to number 128, and its video 6416 frames",
-        f"TS2 lie in {raw.name}/ itself",
+        f"TS2 lies in {raw.name}/ itself",
     ]
 
 
