@@ -7,12 +7,14 @@ import io
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import cache
 from pipeline.commands import COMMANDS
 from pipeline.commands.console import err, plain
 from pipeline.errors import PipelineError
+from pipeline.wording import in_words
 
 
 class _Parser(argparse.ArgumentParser):
@@ -45,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that knows no "✓" is no reason to fail
+    args = argparse.Namespace()
     try:
         args = parser().parse_args(arguments)
         code: int = args.run(args)
@@ -54,15 +57,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        err.print(f"[red]error:[/red] {plain(in_words(error))}")
+        named = [path for option in ("cache", "out") if (path := getattr(args, option, None)) is not None]
+        err.print(f"[red]error:[/red] {plain(told(error, named))}")
         return 2
     return code
 
 
-def in_words(error: Exception) -> str:
-    """An error as the user is told it."""
+def told(error: Exception, named: Sequence[Path]) -> str:
+    """An error as the user is told it, who named these places to be written."""
     if isinstance(error, PipelineError | cache.CacheError | OSError):
-        return str(error)
+        return in_words(error, named)
     return f"{type(error).__name__}: {error}. This should not happen: --debug shows where it does."
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +26,13 @@ from pipeline.one_look import one_look
 from pipeline.planning import ConversionPlan, committed_split, digests_of, plan_conversion
 from pipeline.progress import Progress, silent
 from pipeline.track import Track
+from pipeline.wording import command
 from pipeline.workers import in_processes
 
 if TYPE_CHECKING:
     from pipeline.body import Body
 
-__all__ = ["Conversion", "ConversionPlan", "convert", "plan_conversion", "read_videos"]
+__all__ = ["Conversion", "ConversionPlan", "convert", "plan_conversion", "read_videos", "refuse_committed_failures"]
 
 PER_FRAME: Final = ("frame_index", "bbox", "kp_2d", "kp_3d", "kp_3d_eval", "trans", "pose", "betas")
 FLAGS: Final = ("has_3d", "has_smpl", "valid")
@@ -50,9 +52,11 @@ def convert(plan: ConversionPlan, *, workers: int = 1, strict: bool = False, pro
     """Read the plan's videos and commit their rows. Killed at any point and started again, it ends with the same bytes.
 
     A video that cannot be used is set aside with its reason; with `strict` it raises PipelineError instead and nothing
-    is committed, unless the reason is one of the dataset's harmless ones. Raises cache.CacheError when another process
-    writes the split.
+    is committed, unless the reason is one of the dataset's harmless ones; so does one that was set aside before and
+    stays. Raises cache.CacheError when another process writes the split, PipelineError when one that reads was killed.
     """
+    if strict:
+        refuse_committed_failures(plan)
     columns = plan.dataset.columns(plan.split, body=plan.reader["body"] is not None)
     provenance = {"raw": str(plan.raw.resolve())}
     if plan.body is not None and plan.reader["body"]:
@@ -99,6 +103,24 @@ def is_failure(dataset: Dataset, account: VideoAccount) -> bool:
     return bool(account.set_aside) and account.set_aside not in dataset.harmless
 
 
+def refuse_committed_failures(plan: ConversionPlan) -> None:
+    """Raise PipelineError for a committed video that was set aside since something was wrong, and stays as it is.
+
+    That is what `strict` means after a conversion without it.
+    """
+    committed = committed_split(plan.root, plan.name)
+    if committed is None or committed.manifest["accounting"]["videos"]["set_aside"].keys() <= plan.dataset.harmless:
+        return
+    stays = (VideoAccount.from_dict(dict(v.account)) for v in committed.videos if v.name not in set(plan.drop))
+    if failed := [account for account in stays if is_failure(plan.dataset, account)]:
+        others = f", and {len(failed) - 1:,} more" if len(failed) > 1 else ""
+        again = command("retry", plan.name, "--failed", "--cache", str(plan.root))
+        raise PipelineError(
+            f"{plan.name}: {failed[0].message} (--strict: an earlier conversion set this video aside{others}) "
+            f"Mend it, then: {again}"
+        )
+
+
 def _refuse_set_aside(plan: ConversionPlan, accounts: Iterable[VideoAccount]) -> None:
     for account in accounts:
         if is_failure(plan.dataset, account):
@@ -106,9 +128,24 @@ def _refuse_set_aside(plan: ConversionPlan, accounts: Iterable[VideoAccount]) ->
 
 
 def read_videos(plan: ConversionPlan, videos: Sequence[RawVideo], workers: int) -> Iterator[ReadVideo]:
-    """Every video read, in order, a bounded number ahead of the writer."""
+    """Every video read, in order, a bounded number ahead of the writer. Raises PipelineError when a process dies."""
     job = functools.partial(_read_one, plan.dataset, plan.split, plan.raw, plan.body if plan.reader["body"] else None)
-    return in_processes(job, videos, workers)
+    try:
+        yield from in_processes(job, videos, workers, kin=_have_one_label_file, size=_n_bytes)
+    except BrokenProcessPool as error:
+        raise PipelineError(
+            f"{plan.name}: a process that was reading videos was killed, most likely since memory ran out. Run it "
+            "again with one: --workers 1, or [convert] workers = 1 in luigi.cfg. Finished shards are kept."
+        ) from error
+
+
+def _have_one_label_file(one: RawVideo, other: RawVideo) -> bool:
+    """Readers keep the file that they read last: eight of MPI-INF-3DHP's videos share one of 100 MB."""
+    return one.span is None and one.files[:1] == other.files[:1] != ()
+
+
+def _n_bytes(read: ReadVideo) -> int:
+    return sum(array.nbytes for track in read.rows for array in track.columns.values())
 
 
 @one_look()

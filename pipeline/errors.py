@@ -25,13 +25,20 @@ class RawDataError(PipelineError, ValueError):
         do: str,
         reason: str = "bad_label_file",
     ) -> None:
-        super().__init__(f"{file}: {key!r}: expected {expected}, found {found}. {do}")
+        super().__init__(f"{file}: {key!r}: expected {expected}, found {_without(file, found)}. {do}")
         self.file = file
         self.reason = reason
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments do not survive pickling between worker processes by themselves.
         return _restore_raw_data_error, (str(self), self.file, self.reason)
+
+
+def _without(file: Path, found: str) -> str:
+    """What was found, without the file's name, with which the sentence begins: other errors name it too."""
+    if found.startswith(f"{file} "):
+        return f"that it {found.removeprefix(f'{file} ')}"
+    return found.replace(f": {file!r}", "").replace(f": {str(file)!r}", "")
 
 
 def _restore_raw_data_error(message: str, file: Path, reason: str) -> RawDataError:

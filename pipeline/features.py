@@ -103,7 +103,7 @@ def plan_extraction(root: Path, split: str, spec: StreamSpec, *, replace: bool =
     if "bbox" not in committed.columns:
         return ExtractionPlan(root, split, spec, identity, replace=False, why="")  # motion only: there are no pixels
     if spec.name not in committed.streams:
-        return ExtractionPlan(root, split, spec, identity, replace=False, why="not extracted yet")
+        return ExtractionPlan(root, split, spec, identity, replace=False, why="not extracted before")
     if replace:
         return ExtractionPlan(root, split, spec, identity, replace=True, why="asked for anew")
     manifest = committed.stream_manifest(spec.name)
@@ -183,7 +183,7 @@ class _Tally:
         self.computed += computed
         self.carried += carried
         rate = self.computed / max(time.monotonic() - self.started, 1e-3)
-        self.progress(self.computed + self.carried, self.total, f"{rate:.0f} crops/s")
+        self.progress(self.computed + self.carried, self.total, f"{rate:.0f} a second")
 
     def problem(self, kind: str, example: str, rows: int) -> None:
         self.problems[kind] = self.problems.get(kind, 0) + rows

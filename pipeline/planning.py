@@ -6,6 +6,7 @@ changed. `pipeline.convert` does what a plan says.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -19,6 +20,7 @@ from pipeline import inputs
 from pipeline.datasets.base import Dataset, RawVideo
 from pipeline.errors import PipelineError
 from pipeline.stand_in import is_stand_in, refuse_mixture
+from pipeline.wording import count
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +80,8 @@ def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> 
 def plan_conversion(dataset: Dataset, split: str, *, raw: Path, root: Path, body: Path | None = None) -> ConversionPlan:
     """Compare what lies in the raw folder with what the cache has of it.
 
-    Raises RawDataError when the raw folder is missing or not the dataset's, PipelineError for an unknown split and
-    where the columns would be others than the committed ones.
+    Raises RawDataError when the raw folder is missing or not the dataset's, PipelineError for an unknown split, where
+    the columns would be others than the committed ones, and where the raw folder has nothing left of what is committed.
     """
     videos = _listed(dataset, split, raw)
     reader = reader_parts(dataset, split, raw, body)
@@ -88,10 +90,15 @@ def plan_conversion(dataset: Dataset, split: str, *, raw: Path, root: Path, body
     committed = committed_split(root, name)
     make = functools.partial(ConversionPlan, dataset, split, raw, root, body, reader, stamps=stamps)
     if committed is None:
-        return make(append=tuple(videos), drop=(), kept=0, why="not converted yet")
+        return make(append=tuple(videos), drop=(), kept=0, why="not converted before")
     _refuse_other_columns(root / name, committed, dataset.columns(split, body=reader["body"] is not None), reader)
     known = digests_of(committed)
-    if changed := differences(committed.manifest["reader"], reader):
+    if known and not videos:
+        raise PipelineError(
+            f"{raw}: expected videos of {name}, found none, and the cache has {count(len(known), 'video')} of it. Is "
+            f"this the raw folder, and is it whole? If all of them are to go, remove {root / name}."
+        )
+    if changed := changes(committed.manifest["reader"], reader):
         return make(append=tuple(videos), drop=tuple(known), kept=0, why="; ".join(changed))
 
     seen = inputs.read_stamps(root / name)
@@ -123,7 +130,7 @@ def plan_again(
     committed = committed_split(root, name)
     if committed is None:
         raise PipelineError(f"{root}: {name} is not converted yet: convert it first")
-    if changed := differences(committed.manifest["reader"], reader):
+    if changed := changes(committed.manifest["reader"], reader):
         why = "; ".join(changed)
         raise PipelineError(f"{name}: all of it is to be converted anew, since {why}: convert it instead of a retry")
     known = digests_of(committed)
@@ -165,11 +172,48 @@ def _refuse_other_columns(
     was, now = kinds if kinds[0] != kinds[1] else ("by another version of the reader", "by this one")
     told = {"lack": sorted(set(columns) - held), "have besides": sorted(held - set(columns))}
     lacks = " and ".join(f"{verb} {', '.join(names)}" for verb, names in told.items() if names)
+    before = committed.manifest["reader"]
+    if before["stand_in"] != reader["stand_in"]:
+        raise PipelineError(
+            f"{folder}: was made from {_kind(before)}, and would now be made from {_kind(reader)}: its rows {lacks}. "
+            "Keep the two apart: name another cache (--cache, or [paths] cache in luigi.cfg), or remove that folder, "
+            "its features included."
+        )
     raise PipelineError(
         f"{folder}: was converted {was}, and would now be converted {now}: its rows {lacks}. A split's columns stay "
         "the same over all commits. Remove that folder, its features included, and convert the split anew, or convert "
         f"it {was}, as before."
     )
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Why another reader than before is at work, in words; empty when it is the same.
+
+    >>> changes({"stand_in": True, "version": 1}, {"stand_in": False, "version": 2})
+    ['what was there was made from embedded stand-in data, and this is real data']
+    """
+    if before["stand_in"] == now["stand_in"]:
+        return differences(before, now)
+    return [f"what was there was made from {_kind(before)}, and this is {_kind(now)}"]
+
+
+def _kind(reader: Mapping[str, Any]) -> str:
+    return "embedded stand-in data" if reader["stand_in"] else "real data"
+
+
+def of_the_other_kind(plan: ConversionPlan) -> list[str]:
+    """Splits of the cache, besides the plan's own, that are stand-ins where this one is real, or the other way round.
+
+    One that cannot be read says nothing here: `verify` does.
+    """
+    found: list[str] = []
+    with contextlib.suppress(cache.CacheError):
+        opened = cache.open(plan.root)
+        for name in (name for name in opened.splits if name != plan.name):
+            with contextlib.suppress(cache.CacheError):
+                if bool(opened[name].manifest.get("stand_in")) != plan.reader["stand_in"]:
+                    found.append(name)
+    return found
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -25,25 +25,42 @@ R = TypeVar("R")
 START_UP: Final = 0.5  # s until a new process has imported what it needs
 PATIENCE: Final = 2.0  # times what starting costs: that much must be left to do, or other processes do not pay
 TOGETHER: Final = 8  # items in a parcel, at most: handing one over costs as much as reading a short video
-PARCELS: Final = 8  # a process, between being given out and being taken, at most
+PARCELS: Final = 4  # a process, between being given out and being taken, at most
+PARCEL_BYTES: Final = 1 << 22  # of results, in a parcel
 IDLE: Final = 10.0  # s that processes wait for more: the next split often comes at once
 LOOK_EVERY: Final = 1.0  # s between looks at whether the parent is still there
 # The processes are the parallelism: threads of their libraries would only be in each other's way.
 ONE_THREAD: Final = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
 
 
-def in_processes(job: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[R]:
-    """`map` by this process and up to `workers` - 1 others. `job` and what goes in and out of it must be picklable."""
-    first, rest, done = 0.0, 0.0, 0  # s of the first item, which may have to load something, and of the others
+def in_processes(
+    job: Callable[[T], R],
+    items: Sequence[T],
+    workers: int,
+    *,
+    kin: Callable[[T, T], bool] = lambda a, b: False,  # noqa: ARG005 - nobody is anybody's
+    size: Callable[[R], int] = lambda result: 1,  # noqa: ARG005 - too small to count
+) -> Iterator[R]:
+    """`map` by this process and up to `workers` - 1 others. `job` and what goes in and out of it must be picklable.
+
+    `kin` says of two neighbouring items that one process should do both, for something that it would otherwise have to
+    load twice; `size` says how many bytes a result has, since results that cannot be taken yet have to be kept.
+    """
+    first, rest, done, n_bytes = 0.0, 0.0, 0, 0  # s of the first item, which may have to load something, and of others
     while done < len(items) and (workers == 1 or not _are_worth_starting(first, rest, done, len(items))):
         began = time.perf_counter()
         result = job(items[done])
         took = time.perf_counter() - began
         first, rest = (took, 0.0) if done == 0 else (first, rest + took)
         done += 1
+        n_bytes += size(result)
         yield result
     if done < len(items):
-        yield from _with_others(job, items[done:], workers)
+        left = items[done:]
+        each = max(1, n_bytes // max(1, done))
+        together = max(1, min(TOGETHER, len(left) // (PARCELS * workers), PARCEL_BYTES // each))
+        ahead = PARCELS * workers * together
+        yield from _with_others(job, deque(_parcels(left, together, kin)), workers, ahead)
 
 
 def _are_worth_starting(first: float, rest: float, done: int, n: int) -> bool:
@@ -78,9 +95,17 @@ class _Parcel(Generic[T, R]):
         return self.results
 
 
-def _with_others(job: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[R]:
-    together = min(TOGETHER, max(1, len(items) // (PARCELS * workers)))
-    parcels = deque(items[start : start + together] for start in range(0, len(items), together))
+def _parcels(items: Sequence[T], together: int, kin: Callable[[T, T], bool]) -> Iterator[Sequence[T]]:
+    """Neighbours in parcels of `together`, more where that would part kin."""
+    start = 0
+    for stop in range(1, len(items) + 1):
+        if stop == len(items) or (stop - start >= together and not kin(items[stop - 1], items[stop])):
+            yield items[start:stop]
+            start = stop
+
+
+def _with_others(job: Callable[[T], R], parcels: deque[Sequence[T]], workers: int, ahead: int) -> Iterator[R]:
+    """The results of all parcels, in order. At most `ahead` items are given out before the first of them is taken."""
     guarded = functools.partial(_guarded, job, os.getpid())
     pool = get_reusable_executor(max_workers=workers - 1, timeout=IDLE, env=ONE_THREAD)
     ready = pool.submit(guarded, ())
@@ -89,7 +114,7 @@ def _with_others(job: Callable[[T], R], items: Sequence[T], workers: int) -> Ite
         while parcels and not _is_there(ready):
             yield from map(job, parcels.popleft())
         while parcels or window:
-            while parcels and len(window) < PARCELS * workers:
+            while parcels and (len(window) <= workers or _n_items(window) + len(parcels[0]) <= ahead):
                 window.append(_Parcel(parcels.popleft()))
             _give_away(window, 2 * workers - 1, lambda items: pool.submit(guarded, items))
             if not (window[0].is_away and _help(job, window)):
@@ -97,6 +122,10 @@ def _with_others(job: Callable[[T], R], items: Sequence[T], workers: int) -> Ite
     except BaseException:  # of the job, of the one who takes the results, or Ctrl-C: nobody waits for the others
         _end(pool, [ready, *(parcel.future for parcel in window if parcel.future is not None)])
         raise
+
+
+def _n_items(window: Iterable[_Parcel[T, R]]) -> int:
+    return sum(len(parcel.items) for parcel in window)
 
 
 def _is_there(ready: Future[Any]) -> bool:

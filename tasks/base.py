@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 import luigi
 from luigi.task import flatten
 
+from pipeline.wording import in_words
 from tasks import terminal
+from tasks.settings import settings
 
 _complete: set[str] = set()  # ids of tasks known to be complete, within this process
 
@@ -59,7 +61,7 @@ class PipelineTask(luigi.Task):
     def on_failure(self, exception: BaseException) -> Any:
         """What Luigi's page says of a failure: the error's own words where a person can mend it, else a traceback."""
         if isinstance(exception, terminal.MENDABLE):
-            return str(exception)
+            return told(exception)
         return super().on_failure(exception)
 
 
@@ -71,6 +73,14 @@ class PipelineWrapper(PipelineTask, luigi.WrapperTask):
 
     def work(self) -> None:
         """Nothing of its own."""
+
+
+def told(error: BaseException) -> str:
+    """An error as a person is told it: of the system, with the place in the project where it happened."""
+    if not isinstance(error, OSError):  # of others, settings() may be the one
+        return in_words(error)
+    paths = settings().paths
+    return in_words(error, [paths.cache, paths.runs])
 
 
 def forget() -> None:

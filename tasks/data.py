@@ -77,7 +77,10 @@ class Convert(PipelineTask):
         return convert.plan_conversion(dataset, self.split, raw=raw, root=s.paths.cache, body=body)
 
     def up_to_date(self) -> bool:
-        return self.plan().up_to_date
+        plan = self.plan()
+        if settings().convert.strict:
+            convert.refuse_committed_failures(plan)
+        return plan.up_to_date
 
     def work(self) -> None:
         plan = self.plan()
@@ -162,4 +165,6 @@ class Data(PipelineWrapper):
             self.verb, self.what, f"{terminal.count(len(names), 'split')}, {terminal.count(sum(kept.values()), 'row')}"
         )
         for name in (name for name, rows in kept.items() if not rows):
-            terminal.warn(f"{name} is empty: nothing of it could be used. `python -m pipeline status` has the reasons")
+            held = str(terminal.shortened(settings().paths.cache))
+            why = terminal.command("-m pipeline status --cache", held)
+            terminal.warn(f"{name} is empty: nothing of it could be used. The reasons: {why}")

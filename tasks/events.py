@@ -7,8 +7,9 @@ import functools
 import luigi
 
 from pipeline.stand_in import is_stand_in
+from pipeline.wording import in_words
 from tasks import terminal
-from tasks.base import PipelineTask
+from tasks.base import PipelineTask, told
 from tasks.settings import Settings, settings
 
 _told: set[str] = set()  # errors, within this process
@@ -32,7 +33,7 @@ def _up_to_date(task: luigi.Task) -> None:
 def _failed(task: luigi.Task, error: BaseException) -> None:
     if isinstance(task, PipelineTask) and isinstance(error, terminal.MENDABLE):
         # Other errors Luigi tells itself, with their traceback. One missing folder fails all of a dataset's splits.
-        message = "likewise" if str(error) in _told else str(error)
+        message = "likewise" if str(error) in _told else told(error)
         _told.add(str(error))
         terminal.complain(f"{task.verb:<10} {task.what:<17} {message}")
 
@@ -40,7 +41,7 @@ def _failed(task: luigi.Task, error: BaseException) -> None:
 @luigi.Task.event_handler(luigi.Event.BROKEN_TASK)
 def _unreadable_settings(task: luigi.Task, error: BaseException) -> None:
     if isinstance(task, PipelineTask) and isinstance(error, terminal.MENDABLE):
-        terminal.complain(str(error))  # whatever the task: it could not even say what it requires
+        terminal.complain(in_words(error))  # whatever the task: it could not even say what it requires
 
 
 @functools.cache
@@ -55,9 +56,9 @@ def whose_data(s: Settings) -> str:
     """`stand-in (seed 0), in data/embedded/raw: penn_action, amass`"""
     raw, made = terminal.shortened(s.paths.raw), s.embedded_datasets
     others = [name for name in s.data.datasets if name not in made]
-    told = [f"{name} ([yellow]stand-in[/yellow])" if is_stand_in(s.raw(name)) else name for name in others]
-    if not s.embedded.enabled:
-        return f"in {raw}: {', '.join(told)}"
+    besides = [f"{name} ([yellow]stand-in[/yellow])" if is_stand_in(s.raw(name)) else name for name in others]
+    if not made:
+        return f"in {raw}: {', '.join(besides)}"
     size = "" if s.embedded.size == "default" else f", {s.embedded.size}"
-    beside = f"; beside them {', '.join(told)}" if told else ""
+    beside = f"; beside them {', '.join(besides)}" if besides else ""
     return f"[yellow]stand-in[/yellow] (seed {s.embedded.seed}{size}), in {raw}: {', '.join(made)}{beside}"

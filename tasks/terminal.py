@@ -23,6 +23,7 @@ from pipeline.convert import Conversion
 from pipeline.errors import PipelineError
 from pipeline.features import Extraction
 from pipeline.progress import Progress, bar
+from pipeline.wording import count as count
 from vibe_model.errors import VibeModelError
 
 console: Final = Console(highlight=False, emoji=False, soft_wrap=True)
@@ -33,7 +34,7 @@ STAND_IN: Final = (
     "[yellow]STAND-IN[/yellow]   synthetic pictures, a procedural body or an untrained network: "
     "no number here is a scientific result"
 )
-FIRST_TIME: Final = ("not converted yet", "not extracted yet")  # what needs no reason
+FIRST_TIME: Final = ("not converted before", "not extracted before")  # what needs no reason
 PAGE_INTERVAL: Final = 1.0  # s; each word to Luigi's page is a request to its server
 
 
@@ -125,15 +126,7 @@ def extraction(done: Extraction) -> str:
 
 def because(why: str) -> str:
     """The reason for doing what had been done before."""
-    return "" if why in FIRST_TIME else f"  [dim]{plain(why)}[/dim]"
-
-
-def count(n: int, noun: str) -> str:
-    """
-    >>> count(1, "video"), count(12000, "row")
-    ('1 video', '12,000 rows')
-    """
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+    return "" if why in FIRST_TIME else f"  [dim]why: {plain(why)}[/dim]"
 
 
 def shortened(path: Path) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from pipeline import datasets
+from pipeline.wording import command as command
+from pipeline.wording import count as count
 
 FEW: Final = 5  # of a long list, so many are told
 WIDE: Final = 100_000  # columns of what is no terminal: there, nobody wants lines folded
@@ -52,13 +53,6 @@ def plain(text: str) -> str:
 def cores(workers: int) -> int:
     """Processes that an option of 0 stands for: one a core."""
     return workers or len(os.sched_getaffinity(0))
-
-
-def command(*words: str) -> str:
-    """How a command of this installation is called from here: .venv/bin/python -m pipeline status"""
-    python = Path(sys.executable)
-    shown = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
-    return shlex.join([str(shown), "-m", "pipeline", *words])
 
 
 def whole(least: int) -> Callable[[str], int]:

@@ -8,7 +8,7 @@ from typing import Final
 
 import cache
 from pipeline import features
-from pipeline.commands.console import err, out, plain, split_options, whole
+from pipeline.commands.console import count, err, out, plain, split_options, whole
 from pipeline.errors import PipelineError
 from pipeline.progress import bar
 from pipeline.weights import KINDS, WeightsSpec
@@ -44,13 +44,12 @@ def run(args: argparse.Namespace) -> int:
     with bar(f"extract {name}", err) as progress:
         done = features.extract(plan, progress=progress)
     rate = done.computed / max(done.seconds, 1e-3)
-    out.print(
-        f"{name}: {done.computed} rows computed ({rate:.0f} crops/s), {done.carried} carried over; {plain(plan.why)}"
-    )
+    did = f"{count(done.computed, 'row')} computed ({rate:.0f} a second), {done.carried:,} carried over"
+    out.print(plain(f"{name}: extracted, {did} (why: {plan.why})"))
     if weights.stand_in:
         out.print("  [yellow]STAND-IN[/yellow] an untrained network: these features are for trying the pipeline only")
     for kind, rows in done.problems.items():
-        out.print(f"  [yellow]![/yellow] {rows} rows without features: {kind}")
+        out.print(f"  [yellow]![/yellow] {count(rows, 'row')} without features: {kind}")
     for example in done.examples:
         out.print(f"    {plain(example)}")
     return 0

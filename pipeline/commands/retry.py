@@ -9,9 +9,10 @@ from typing import Final
 
 import cache
 from pipeline import retry
-from pipeline.commands.console import FEW, cores, err, few, out, plain, print_accounting, whole
+from pipeline.commands.console import FEW, command, cores, count, err, few, out, plain, print_accounting, whole
 from pipeline.errors import PipelineError
 from pipeline.progress import bar
+from pipeline.wording import in_words
 
 HELP: Final = "Read again the videos that were set aside because something was wrong with them."
 
@@ -39,11 +40,11 @@ def run(args: argparse.Namespace) -> int:
                 )
         except (PipelineError, cache.CacheError, OSError) as error:
             troubles += 1
-            err.print(f"[red]error:[/red] {plain(str(error))}")
+            err.print(f"[red]error:[/red] {plain(in_words(error, [args.cache]))}")
             continue
         failed += len(done.failed)
         if done.failed:
-            tell(done)
+            tell(done, args.cache)
     if not failed and not troubles:
         out.print(f"nothing to retry: no video of {', '.join(names)} failed" if names else "nothing to retry")
     return 2 if troubles else 0
@@ -59,16 +60,16 @@ def chosen(there: Sequence[str], wanted: Sequence[str]) -> list[str]:
     return [split for split in there if split in wanted or split.partition("/")[0] in wanted]
 
 
-def tell(done: retry.Retry) -> None:
+def tell(done: retry.Retry, root: Path) -> None:
     """How many can be used now, and why the others still cannot."""
-    count = len(done.failed)
-    out.print(f"{done.split}: {len(done.mended)} of {count} failed video{'s' if count > 1 else ''} can be used now")
+    failed = count(len(done.failed), "failed video")
+    out.print(f"{done.split}: {len(done.mended):,} of {failed} can be used now")
     if done.conversion is None:
-        out.print("  nothing came out otherwise than before: no file was changed")
+        out.print("  the cache is unchanged" + (": each fails as it did before" if done.accounts else ""))
     else:
         print_accounting(done.conversion.totals)
     still = [f"set aside {account.set_aside}: {account.message}" for account in done.set_aside]
-    for text in few(still, FEW, "python -m pipeline status --all"):
+    for text in few(still, FEW, command("status", "--all", "--cache", str(root))):
         out.print(f"  [yellow]![/yellow] {plain(text)}")
     if done.gone:
         first = plain(done.gone[0])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline import datasets, show
-from pipeline.commands.console import err, out, plain, whole
+from pipeline.commands.console import count, err, out, plain, whole
 from pipeline.errors import PipelineError
 from pipeline.progress import bar
 
@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     """Draw some tracks of one split."""
     choice = show.Choice(args.tracks, tuple(args.track), args.frames)
     name = f"{args.dataset}/{args.split}"
+    check_page(args.out)
     if args.cache is not None:
         shown = show.from_cache(args.cache, name, choice, raw=args.raw)
     elif args.raw is not None:
@@ -46,7 +47,15 @@ def run(args: argparse.Namespace) -> int:
     with bar(f"show {name}", err) as progress:
         show.write_page(shown, args.out, body=args.body, progress=progress)
     size = args.out.stat().st_size / 2**20
-    out.print(plain(f"{name}: {len(shown.tracks)} tracks in {args.out} ({size:.1f} MiB)"))
+    out.print(plain(f"{name}: {count(len(shown.tracks), 'track')} in {args.out} ({size:.1f} MiB)"))
     if shown.stand_in:
         out.print("  [yellow]STAND-IN[/yellow] embedded data, not the dataset itself")
     return 0
+
+
+def check_page(page: Path) -> None:
+    """Raise PipelineError, before minutes of drawing, where no page can be written."""
+    if page.is_dir():
+        raise PipelineError(f"--out {page}: is a folder. Name the page to write: --out {page / 'page.html'}")
+    if not page.parent.is_dir():
+        raise PipelineError(f"--out {page}: there is no folder {page.parent}. Make it, or name another.")

@@ -12,7 +12,7 @@ from rich.table import Table
 
 import cache
 from pipeline import datasets, features
-from pipeline.commands.console import FEW, few, out, plain
+from pipeline.commands.console import FEW, command, count, few, out, plain
 from pipeline.datasets.base import Dataset
 
 HELP: Final = "What is in a cache: videos, tracks, frames kept and dropped, streams."
@@ -43,11 +43,11 @@ def run(args: argparse.Namespace) -> int:
             name, *(_counts(row["accounting"], what) for what in ("videos", "tracks", "frames")), dropped, streams
         )
     out.print(table)
-    for text in (*beside_the_release(rows), *undecodable(rows)):
+    for text in (*beside_the_release(rows), *undecodable(rows, args.cache)):
         out.print(f"[yellow]![/yellow] {plain(text)}")
     for row in rows:
         most = len(row["set_aside"]) if args.all else FEW
-        for message in few(row["set_aside"], most, "--all names them"):
+        for message in few(row["set_aside"], most, command("status", "--all", "--cache", str(args.cache))):
             out.print(f"[yellow]![/yellow] {row['split']}: {plain(message)}")
     return 0
 
@@ -62,10 +62,19 @@ def split_status(split: cache.Split) -> dict[str, Any]:
         "tracks": len(split.tracks),
         "accounting": split.manifest["accounting"],
         "stand_in": split.manifest["stand_in"],
-        "streams": [name + ("" if features.is_current(split, name) else " (lags behind)") for name in split.streams],
+        "raw": split.provenance.get("raw"),
+        "streams": [stream_status(split, name) for name in split.streams],
         "undecodable": {name: _undecodable(split, name) for name in split.streams},
         "set_aside": [f"{a['set_aside']}: {a['message']}" for a in accounts if a["set_aside"] not in ("", *harmless)],
     }
+
+
+def stream_status(split: cache.Split, name: str) -> str:
+    """A stream's name, and what one should know of it: resnet50 (untrained, lags behind)"""
+    # A stream that somebody else wrote need not say what made it.
+    untrained = bool(split.stream_manifest(name).get("backbone", {}).get("stand_in", False))
+    marks = ["untrained"] * untrained + ["lags behind"] * (not features.is_current(split, name))
+    return f"{name} ({', '.join(marks)})" if marks else name
 
 
 def beside_the_release(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -75,7 +84,7 @@ def beside_the_release(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         for what, known in row["accounting"].get("known", {}).items():
             found = row["accounting"][what]["found"]
             if found < known:
-                yield _short(row["split"], what, found, known)
+                yield _short(row["split"], what, found, known, row["raw"])
     for name in dict.fromkeys(row["split"].partition("/")[0] for row in real):
         dataset = _registered(name)
         of_dataset = [row for row in real if row["split"].partition("/")[0] == name]
@@ -85,24 +94,28 @@ def beside_the_release(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             found = sum(row["accounting"][what]["found"] for row in of_dataset)
             told_by_split = all(what in row["accounting"].get("known", {}) for row in of_dataset)
             if found < known and not told_by_split:
-                yield _short(f"{name}, all splits", what, found, known)
+                yield _short(f"{name}, all splits", what, found, known, of_dataset[0]["raw"])
 
 
-def undecodable(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def undecodable(rows: Sequence[Mapping[str, Any]], root: Path) -> Iterator[str]:
     """Rows whose pictures were not readable, and streams that cannot be asked."""
     for row in rows:
         for stream, lost in row["undecodable"].items():
             if lost is None:
-                yield f"{row['split']}: {stream} is damaged: python -m pipeline verify says where"
+                where = command("verify", "--cache", str(root))
+                yield f"{row['split']}: {stream} is damaged. Where, says: {where}"
             elif lost:
                 do = "once they are mended, extract --replace tries them again"
-                why = f"{lost:,} rows have no features in {stream}, their pictures were not readable"
+                why = f"{count(lost, 'row')} without features in {stream}, since pictures were not readable"
                 yield f"{row['split']}: {why}; {do}"
 
 
-def _short(where: str, what: str, found: int, known: int) -> str:
-    do = "the download is not complete (python -m pipeline doctor)"
-    return f"{where}: {found:,} {what} found of {known:,} in the release: {do}"
+def _short(where: str, what: str, found: int, known: int, raw: str | None) -> str:
+    told = f"{where}: {found:,} {what} found of {known:,} in the release: the download is not complete"
+    name = where.partition("/")[0].partition(",")[0]
+    if raw is None or Path(raw).name != name:  # doctor wants <raw>/<dataset>
+        return told
+    return f"{told}. What is missing: {command('doctor', name, '--raw', str(Path(raw).parent))}"
 
 
 def _counts(accounting: Mapping[str, Any], what: str) -> str:

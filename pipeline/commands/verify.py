@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import cache
-from pipeline.commands.console import out, plain
+from pipeline.commands.console import count, out, plain
 
 HELP: Final = "Check every shard of a cache against its manifest; exit 1 when something is wrong."
 
@@ -23,6 +23,8 @@ def run(args: argparse.Namespace) -> int:
         out.print(f"[red]✗[/red] {plain(problem)}")
     for note in report.notes:
         out.print(f"[dim]·[/dim] {plain(note)}")
-    summary = f"{report.shards} shards, {report.bytes / 2**20:.1f} MiB"
-    out.print(f"[green]✓[/green] intact: {summary}" if report.ok else f"{len(report.problems)} problems in {summary}")
+    summary = f"{count(report.shards, 'shard')}, {report.bytes / 2**20:.1f} MiB"
+    out.print(
+        f"[green]✓[/green] intact: {summary}" if report.ok else f"{count(len(report.problems), 'problem')} in {summary}"
+    )
     return 0 if report.ok else 1

@@ -18,6 +18,7 @@ from pipeline.show.drawing import BODY_25, COMMON, grid
 from pipeline.show.tracks import Shown
 from pipeline.show.views import Portrait, portrait
 from pipeline.stand_in import refuse_mixture
+from pipeline.wording import count
 
 
 def write_page(shown: Shown, out: Path, *, body: Path | None = None, progress: Progress = silent) -> None:
@@ -31,7 +32,6 @@ def write_page(shown: Shown, out: Path, *, body: Path | None = None, progress: P
         refuse_mixture(shown.raw or Path(shown.name), shown.stand_in, body, body_stands_in)
     page = _templates().get_template("page.html").stream(shown=shown, portraits=_portraits(shown, body, progress))
     page.enable_buffering(64)
-    out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".{out.name}.part")
     try:
         with part.open("wb") as stream:
@@ -64,11 +64,3 @@ def number(value: float) -> str:
     """
     text = f"{value:.3f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
-
-
-def count(n: int, noun: str) -> str:
-    """
-    >>> count(1, "frame"), count(1200, "frame")
-    ('1 frame', '1,200 frames')
-    """
-    return f"{n:,} {noun}" + ("" if n == 1 else "s")

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -260,3 +261,13 @@ def test_linear_resampling_by_hand() -> None:
     np.testing.assert_allclose(
         resample_linear(values, np.array([0, 0.5, 1.25, 2])), [[0, 10], [0.5, 15], [1.5, 15], [3, 0]]
     )
+
+
+def test_a_folder_of_something_else_is_told_and_not_taken_for_one_without_motions(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/0001.mat").write_bytes(b"")
+    (tmp_path / "ACCAD").mkdir()
+    (tmp_path / "ACCAD/shape.npz").write_bytes(b"")  # a body's, no motion
+    message = "expected <subset>/<subject>/<motion>_poses.npz, found no motion below it. Unpack at least one subset"
+    with pytest.raises(RawDataError, match=re.escape(message)):
+        AMASS.videos(tmp_path, "train")

@@ -16,7 +16,7 @@ import cache
 from pipeline import datasets, synthetic
 from pipeline.__main__ import main
 from pipeline.commands import status
-from pipeline.commands.console import plain
+from pipeline.commands.console import command, plain
 from pipeline.datasets.penn_action import PennAction
 
 ROOT = Path(__file__).parents[2]
@@ -49,8 +49,8 @@ def extract_penn(root: Path, *more: object) -> int:
 
 def piped(*arguments: object) -> subprocess.CompletedProcess[str]:
     """A process of its own, whose output goes into a pipe."""
-    command = [sys.executable, "-W", "error", "-m", "pipeline", *(str(argument) for argument in arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    words = [sys.executable, "-W", "error", "-m", "pipeline", *(str(argument) for argument in arguments)]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
 
 
 def controls(text: str) -> set[str]:
@@ -71,14 +71,14 @@ def test_the_whole_way_from_synthesized_data_to_a_verified_cache(
 
     assert convert_penn(raw, root) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "penn_action/train: not converted yet",
+        "penn_action/train: converted (why: not converted before)",
         "  videos 1 kept of 1",
         "  tracks 1 kept of 1",
         f"  frames {n_frames} kept of {n_frames}",
     ]
     assert extract_penn(root) == 0
     told = capsys.readouterr().out
-    assert f"penn_action/train: {n_frames} rows computed" in told
+    assert f"penn_action/train: extracted, {n_frames} rows computed" in told
     assert "STAND-IN" in told
 
     assert run("verify", "--cache", root) == 0
@@ -86,7 +86,7 @@ def test_the_whole_way_from_synthesized_data_to_a_verified_cache(
     assert run("status", "--cache", root) == 0
     (line,) = capsys.readouterr().out.splitlines()[1:]
     numbers = f"1 / 1 1 / 1 {n_frames} / {n_frames}"
-    assert " ".join(line.split()) == f"penn_action/train (stand-in) {numbers} - resnet50"
+    assert " ".join(line.split()) == f"penn_action/train (stand-in) {numbers} - resnet50 (untrained)"
     assert run("synthesize", "--out", tmp_path, "--size", "tiny", "--workers", 1) == 0
 
 
@@ -118,7 +118,7 @@ def test_a_video_set_aside_and_rows_without_features_are_told(
     assert f"! set aside bad_label_file: {file}: 'x': expected" in told
     assert extract_penn(root) == 0
     told = capsys.readouterr().out
-    assert "! 1 rows without features: picture_empty" in told
+    assert "! 1 row without features: picture_empty" in told
     assert "0005, frame 1: " in told
     assert run("status", "--cache", root) == 0
     assert f"! penn_action/train: bad_label_file: {file}" in capsys.readouterr().out
@@ -136,7 +136,7 @@ def test_verify_exits_with_1_after_a_flipped_bit_and_names_the_file(
     assert run("verify", "--cache", root) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"✗ {shard}: ")
-    assert lines[-1].startswith("1 problems in ")
+    assert lines[-1].startswith("1 problem in ")
 
 
 def test_status_as_json_holds_the_same(
@@ -151,7 +151,7 @@ def test_status_as_json_holds_the_same(
     assert row["split"] == "penn_action/train"
     assert row["tracks"] == 2
     assert row["stand_in"] is True
-    assert row["streams"] == ["resnet50 (lags behind)"]
+    assert row["streams"] == ["resnet50 (untrained, lags behind)"]
     assert row["accounting"] == cache.open(root)["penn_action/train"].manifest["accounting"]
     assert [text.partition(":")[0] for text in row["set_aside"]] == ["no_picture"]
 
@@ -199,11 +199,11 @@ def test_a_long_list_of_videos_set_aside_is_cut_and_all_names_them(
         (penn / f"labels/{number:04d}.mat").write_bytes(b"broken")
         (penn / f"frames/{number:04d}").mkdir(exist_ok=True)
     assert convert_penn(penn, root) == 0
-    assert "and 2 more: python -m pipeline status --all" in capsys.readouterr().out
+    assert f"and 2 more: {command('status', '--all', '--cache', str(root))}" in capsys.readouterr().out
     assert run("status", "--cache", root) == 0
     told = capsys.readouterr().out
     assert told.count("! penn_action/train: bad_label_file") == 5
-    assert "! penn_action/train: and 2 more: --all names them" in told
+    assert f"! penn_action/train: and 2 more: {command('status', '--all', '--cache', str(root))}" in told
     assert run("status", "--cache", root, "--all") == 0
     assert capsys.readouterr().out.count("! penn_action/train: bad_label_file") == 7
     assert run("status", "--cache", root, "--json") == 0
@@ -220,13 +220,13 @@ def test_rows_whose_pictures_cannot_be_decoded_are_told_by_status(
     assert extract_penn(root) == 0
     capsys.readouterr()
     assert run("status", "--cache", root) == 0
-    assert "penn_action/train: 2 rows have no features in resnet50" in capsys.readouterr().out
+    assert "penn_action/train: 2 rows without features in resnet50" in capsys.readouterr().out
     assert run("status", "--cache", root, "--json") == 0
     assert json.loads(capsys.readouterr().out)[0]["undecodable"] == {"resnet50": 2}
     for shard in (root / "penn_action/train/features/resnet50_ok/c").iterdir():
         shard.unlink()
     assert run("status", "--cache", root) == 0
-    assert "resnet50 is damaged: python -m pipeline verify" in capsys.readouterr().out
+    assert f"resnet50 is damaged. Where, says: {command('verify', '--cache', str(root))}" in capsys.readouterr().out
 
 
 def test_a_manifest_of_an_earlier_version_is_shown_too(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,24 +361,24 @@ def test_a_moved_raw_folder_is_given_by_raw(
     assert extract_penn(root, "--raw", moved) == 0
 
 
-@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
-def test_every_command_explains_itself(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", [(), *((word,) for word in COMMANDS)])
+def test_every_command_explains_itself(name: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main([*command, "--help"])
+        main([*name, "--help"])
     assert ended.value.code == 0
     told = capsys.readouterr().out
-    assert told.startswith(f"usage: {' '.join(('python -m pipeline', *command))} ")
-    if not command:
-        assert all(name in told for name in COMMANDS)
-    if command in (("convert",), ("extract",)):
-        assert all(name in told for name in datasets.names())
+    assert told.startswith(f"usage: {' '.join(('python -m pipeline', *name))} ")
+    if not name:
+        assert all(word in told for word in COMMANDS)
+    if name in (("convert",), ("extract",)):
+        assert all(word in told for word in datasets.names())
 
 
 def test_output_in_a_pipe_is_plain_text_of_whole_lines(root: Path, penn: Path, tmp_path: Path) -> None:
     for clip in ("0001", "0003"):
         shutil.rmtree(penn / f"frames/{clip}")
     converted = piped("convert", "penn_action", "train", "--raw", penn, "--cache", tmp_path / "new")
-    shown, checked = (piped(command, "--cache", tmp_path / "new") for command in ("status", "verify"))
+    shown, checked = (piped(word, "--cache", tmp_path / "new") for word in ("status", "verify"))
     for ended in (converted, shown, checked):
         assert (ended.returncode, ended.stderr) == (0, "")
         assert controls(ended.stdout) == set()
@@ -398,8 +398,8 @@ def test_whoever_reads_only_the_start_of_the_output_is_no_error(root: Path) -> N
 
 
 def test_a_terminal_that_knows_no_tick_is_no_error(root: Path) -> None:
-    command = [sys.executable, "-m", "pipeline", "verify", "--cache", str(root)]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={"PYTHONIOENCODING": "ascii"})
+    words = [sys.executable, "-m", "pipeline", "verify", "--cache", str(root)]
+    ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env={"PYTHONIOENCODING": "ascii"})
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.startswith(r"\u2713 intact: ")
 
@@ -419,3 +419,106 @@ def test_real_data_asks_for_the_networks_weights(
     assert main(["convert", "penn_action", "train", "--raw", str(raw), "--cache", str(root)]) == 0
     assert main(["extract", "penn_action", "train", "--cache", str(root)]) == 2
     assert "penn_action/train is real data: name the network's weights" in capsys.readouterr().err
+
+
+def test_rows_of_real_data_seen_by_an_untrained_network_are_marked(
+    penn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], network: Any
+) -> None:
+    root = tmp_path / "cache"
+    assert convert_penn(real(penn), root) == 0
+    assert extract_penn(root, "--weights", "untrained:0") == 0
+    capsys.readouterr()
+    assert run("status", "--cache", root) == 0
+    assert "resnet50 (untrained)" in capsys.readouterr().out
+    assert run("status", "--cache", root, "--json") == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["stand_in"], row["streams"], row["raw"]) == (False, ["resnet50 (untrained)"], str(penn))
+
+
+def test_an_incomplete_download_is_told_with_the_command_that_says_more(
+    penn: Path, into: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    into.convert(tmp_path / "cache", real(penn))
+    assert run("status", "--cache", tmp_path / "cache") == 0
+    assert f"What is missing: {command('doctor', 'penn_action', '--raw', str(tmp_path))}\n" in capsys.readouterr().out
+    moved = penn.rename(tmp_path / "Penn_Action")  # doctor looks for <raw>/penn_action: no command would find it
+    into.convert(tmp_path / "moved", moved)
+    assert run("status", "--cache", tmp_path / "moved") == 0
+    told = capsys.readouterr().out
+    assert "the download is not complete\n" in told
+    assert "doctor" not in told
+
+
+def test_a_split_that_was_a_stand_in_is_told_in_the_first_line(
+    root: Path, penn: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert convert_penn(real(penn), root) == 0
+    shown = capsys.readouterr()
+    why = "what was there was made from embedded stand-in data, and this is real data"
+    assert shown.out.splitlines()[0] == f"penn_action/train: converted (why: {why})"
+    assert shown.err == ""
+
+
+def test_stand_ins_and_real_data_in_one_cache_are_told_beforehand(
+    root: Path, penn: Path, embedded: Any, into: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    into.convert(root, embedded.raw("amass"), "amass")
+    assert convert_penn(real(penn), root) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        f"! {root}: will hold both kinds, penn_action/train from real data and amass/train from embedded stand-in data"
+    )
+    assert convert_penn(penn, root) == 0
+    assert convert_penn(penn, tmp_path / "apart") == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_real_3dpw_over_a_stand_in_with_other_columns_says_first_which_is_which(
+    embedded: Any, into: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, raw = tmp_path / "cache", embedded.copy("3dpw", tmp_path / "3dpw")
+    into.convert(root, raw, "3dpw", body=embedded.body)
+    assert run("convert", "3dpw", "train", "--raw", real(raw), "--cache", root) == 2
+    told = capsys.readouterr().err
+    started = "was made from embedded stand-in data, and would now be made from real data: its rows have besides"
+    assert told.startswith(f"error: {root / '3dpw/train'}: {started}")
+    assert "name another cache (--cache, or [paths] cache in luigi.cfg)" in told
+
+
+def test_strict_does_not_call_up_to_date_what_an_earlier_run_set_aside(
+    penn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "cache"
+    (penn / "labels/0003.mat").write_bytes(b"broken")
+    assert convert_penn(penn, root) == 0
+    assert convert_penn(penn, root) == 0
+    capsys.readouterr()
+    assert convert_penn(penn, root, "--strict") == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith(f"error: penn_action/train: {penn / 'labels/0003.mat'}: ")
+    assert "retry penn_action/train --failed" in shown.err
+
+
+def test_a_page_that_cannot_be_written_is_told_before_it_is_drawn(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show = ("show", "penn_action", "train", "--cache", root, "--out")
+    assert run(*show, tmp_path) == 2
+    told = capsys.readouterr().err
+    assert told == f"error: --out {tmp_path}: is a folder. Name the page to write: --out {tmp_path / 'page.html'}\n"
+    assert run(*show, tmp_path / "new/page.html") == 2
+    told = capsys.readouterr().err
+    assert (
+        told == f"error: --out {tmp_path}/new/page.html: there is no folder {tmp_path}/new. Make it, or name another.\n"
+    )
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_file_in_the_place_of_the_cache_is_told_in_words(
+    penn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "README.md"
+    file.write_text("")
+    assert convert_penn(penn, file) == 2
+    assert capsys.readouterr().err == f"error: {file}: this is a file, where a folder is needed. Name another place.\n"

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 from scipy.io import loadmat, savemat
 
 import cache
@@ -142,7 +143,7 @@ def test_a_run_with_nothing_to_do_reads_no_label_and_changes_no_file(
 ) -> None:
     root = tmp_path / "cache"
     first = plan(penn, root)
-    assert (first.why, first.kept, first.up_to_date) == ("not converted yet", 0, False)
+    assert (first.why, first.kept, first.up_to_date) == ("not converted before", 0, False)
     convert.convert(first)
     before = into.everything(root)
     forbid_reading_content(monkeypatch)
@@ -387,6 +388,69 @@ def test_a_bad_video_is_set_aside_with_its_reason_and_the_rest_goes_through(
     assert not list((tmp_path / "strict").rglob(inputs.STAMPS))
 
 
+def test_strict_after_a_run_without_it_fails_for_what_was_set_aside_then(
+    penn: Path, into: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "cache"
+    whole = (penn / "labels/0003.mat").read_bytes()
+    for name in ("0003", "0005"):
+        (penn / f"labels/{name}.mat").write_bytes(b"broken")
+    into.convert(root, penn)
+    before = into.everything(root)
+    names = spy_on_read(monkeypatch)
+    with pytest.raises(PipelineError) as caught:
+        into.convert(root, penn, strict=True)
+    told = str(caught.value)
+    assert told.startswith(f"penn_action/train: {penn / 'labels/0003.mat'}: ")
+    assert "(--strict: an earlier conversion set this video aside, and 1 more)" in told
+    assert told.endswith(f"-m pipeline retry penn_action/train --failed --cache {root}")
+    assert (names, into.everything(root)) == ([], before)
+    (penn / "labels/0003.mat").write_bytes(whole)
+    (penn / "labels/0005.mat").unlink()
+    shutil.rmtree(penn / "frames/0005")
+    into.convert(root, penn, strict=True)  # what changed and what is gone no longer counts
+    assert into.rows(root, "penn_action/train", "bbox").keys() == {"0001/0", "0003/0"}
+
+
+def test_strict_goes_on_with_what_is_harmless_though_it_was_set_aside(embedded: Any, into: Any, tmp_path: Path) -> None:
+    raw = embedded.copy("kinetics", tmp_path / "kinetics")
+    shutil.copy(next((raw / "train").rglob("*.mp4")), raw / "train/unseen.mp4")
+    into.convert(tmp_path / "cache", raw, "kinetics")
+    before = into.everything(tmp_path / "cache")
+    assert not into.convert(tmp_path / "cache", raw, "kinetics", strict=True).set_aside
+    assert into.tree(tmp_path / "cache").keys() <= before.keys()
+
+
+def test_a_raw_folder_with_nothing_left_in_it_does_not_empty_the_split(penn: Path, into: Any, tmp_path: Path) -> None:
+    root = tmp_path / "cache"
+    into.convert(root, penn)
+    before = into.everything(root)
+    for folder in ("labels", "frames"):
+        shutil.rmtree(penn / folder)
+        (penn / folder).mkdir()
+    message = f"{penn}: expected videos of penn_action/train, found none, and the cache has 6 videos of it."
+    with pytest.raises(PipelineError, match=re.escape(message)) as caught:
+        plan(penn, root)
+    assert f"If all of them are to go, remove {root / 'penn_action/train'}." in str(caught.value)
+    assert into.everything(root) == before
+    shutil.rmtree(root / "penn_action/train")
+    assert plan(penn, root).append == ()
+
+
+def test_a_process_that_was_killed_is_told_with_what_to_do(
+    penn: Path, into: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any, **__: Any) -> Iterator[Any]:
+        raise TerminatedWorkerError("A worker process managed by the executor was\n\nunexpectedly terminated.")
+        yield
+
+    monkeypatch.setattr(convert, "in_processes", killed)
+    with pytest.raises(PipelineError, match=r"^penn_action/train: a process that was reading .* was killed, .*memory"):
+        into.convert(tmp_path / "cache", penn, workers=2)
+    monkeypatch.undo()
+    into.convert(tmp_path / "cache", penn)
+
+
 def test_a_repaired_video_comes_back(penn: Path, into: Any, tmp_path: Path) -> None:
     root, label = tmp_path / "cache", penn / "labels/0003.mat"
     whole = label.read_bytes()
@@ -549,7 +613,9 @@ def test_a_stand_in_is_told_by_its_marker_and_the_manifest_keeps_it(penn: Path, 
     assert cache.open(tmp_path / "a")["penn_action/train"].manifest["stand_in"] is True
     (penn / MARKER).unlink()
     assert read_marker(penn) is None
-    assert plan(penn, tmp_path / "a").why == "stand_in was True, is False"
+    assert (
+        plan(penn, tmp_path / "a").why == "what was there was made from embedded stand-in data, and this is real data"
+    )
     into.convert(tmp_path / "b", penn)
     assert cache.open(tmp_path / "b")["penn_action/train"].manifest["stand_in"] is False
 

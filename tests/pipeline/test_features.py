@@ -222,7 +222,7 @@ def test_a_second_run_has_nothing_to_do_and_needs_no_network(
     into.convert(root, penn)
     spec = features.StreamSpec()
     first = features.plan_extraction(root, PENN, spec)
-    assert (first.why, first.up_to_date) == ("not extracted yet", False)
+    assert (first.why, first.up_to_date) == ("not extracted before", False)
     features.extract(first)
     before = into.everything(root)
     assert features.plan_extraction(root, PENN, spec).up_to_date
@@ -433,7 +433,7 @@ def test_a_frame_that_could_not_be_decoded_is_tried_again_when_it_is_asked_for(
     assert features.plan_extraction(root, PENN, features.StreamSpec()).up_to_date
     # There is nothing to discard where there is no stream, so a killed replacement goes on when it is started again.
     new = features.plan_extraction(root, PENN, features.StreamSpec(name="other"), replace=True)
-    assert (new.replace, new.why) == (False, "not extracted yet")
+    assert (new.replace, new.why) == (False, "not extracted before")
 
 
 def test_a_stream_is_not_discarded_for_one_that_cannot_be_made(

@@ -112,6 +112,26 @@ def test_a_bounded_number_of_items_is_read_ahead_of_the_one_that_is_taken(
     assert sorted(begun) == ITEMS
 
 
+def test_large_results_are_kept_in_small_numbers(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_are_worth_starting", lambda first, rest, done, n: done == 2)
+    pool.late = False
+    begun = []
+    large = workers.PARCEL_BYTES // 2  # so two go into a parcel
+    for taken, _ in enumerate(workers.in_processes(begun.append, range(400), 2, size=lambda result: large), start=1):
+        assert len(begun) - taken < 2 * 2 * workers.PARCELS
+    assert sorted(begun) == list(range(400))
+
+
+def test_kin_are_done_by_one_process(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "PARCELS", 1)
+    monkeypatch.setattr(workers, "TOGETHER", 3)
+    families = [*"aaaabcccccdef"]
+    done = list(workers.in_processes(str.upper, families, 2, kin=lambda one, other: one == other))
+    assert done == [*"AAAABCCCCCDEF"]
+    parcels = [list(parcel) for parcel in workers._parcels(families, 3, lambda one, other: one == other)]
+    assert parcels == [[*"aaaa"], [*"bccccc"], [*"def"]]
+
+
 @pytest.mark.parametrize(
     ("first", "each", "n", "worth"),
     [

@@ -84,6 +84,29 @@ def test_real_data_is_introduced_as_what_it_is(project, within, capsys) -> None:
     assert whose_data(settings()) == f"in {raw}: 3dpw ([yellow]stand-in[/yellow]), amass"
 
 
+def test_where_nothing_is_embedded_no_stand_in_is_promised(project, within, monkeypatch) -> None:
+    from tasks.events import whose_data
+    from tasks.settings import settings
+
+    within(project)
+    loaded, raw = settings(), project.folder / "raw"
+    monkeypatch.setattr("pipeline.datasets.DATASETS", {})  # as if both were of other packages
+    expected = f"in {raw}: 3dpw ([yellow]stand-in[/yellow]), amass ([yellow]stand-in[/yellow])"
+    assert whose_data(loaded) == expected
+
+
+def test_with_strict_what_was_set_aside_before_fails_its_task(project, build) -> None:
+    motions = sorted((project.folder / "raw/amass").rglob("*_poses.npz"))
+    motions[0].write_bytes(b"broken")
+    project.configure({"embedded": {"enabled": "false"}})
+    assert build(project, "Convert", dataset="amass", split="train").code == 0
+    project.configure({"convert": {"strict": "true"}})
+    ran = build(project, "Convert", dataset="amass", split="train")
+    message = only_failure(ran, 1)
+    assert str(motions[0]) in message
+    assert "retry amass/train --failed" in message
+
+
 def test_an_error_that_is_no_users_mistake_keeps_its_traceback(project, build, monkeypatch) -> None:
     def broken(*args, **kwargs):
         raise ZeroDivisionError("a bug")
@@ -104,7 +127,8 @@ def test_a_full_disk_is_told_in_one_line(project, build, monkeypatch) -> None:
     monkeypatch.setattr("pipeline.convert.convert", full)
     ran = build(project, "Data")
     message = only_failure(ran, 1)
-    assert message == "✗ convert    amass/train       [Errno 28] No space left on device: 'cache/amass'"
+    do = "Make room, then run the same command again."
+    assert message == f"✗ convert    amass/train       cache/amass: no space is left on its disk. {do}"
 
 
 def test_luigis_own_log_level_brings_the_traceback_back(bare) -> None:
@@ -165,7 +189,7 @@ def test_work_goes_on_when_luigis_scheduler_cannot_be_reached(capsys, monkeypatc
 
 @pytest.mark.parametrize(
     ("why", "shown"),
-    [("not converted yet", ""), ("not extracted yet", ""), ("1 new video", "  [dim]1 new video[/dim]")],
+    [("not converted before", ""), ("not extracted before", ""), ("1 new video", "  [dim]why: 1 new video[/dim]")],
 )
 def test_a_reason_is_given_for_what_had_been_done_before(why: str, shown: str) -> None:
     assert terminal.because(why) == shown
