@@ -10,17 +10,20 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple, Protocol, Self, overload
+from typing import Final, NamedTuple, Protocol, Self, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 from smplx.body_models import SMPL
 from torch import Tensor, nn
 
 from pipeline import assets
 from pipeline.assets import SmplArrays
 from pipeline.skeletons import JOINTS, correspondence
+
+AT_ONCE: Final = 64  # bodies that `posed_joints` poses at once: their vertices are 5 MB
 
 
 class BodyOutput(NamedTuple):
@@ -126,6 +129,23 @@ class Body(nn.Module):
         verts, joints45 = posed.vertices, posed.joints
         joints54 = torch.cat([joints45, self._regress(self.J_regressor_extra, verts)], dim=1)
         return BodyOutput(verts, joints54[:, self.spin49_index])
+
+    def posed_joints(
+        self, pose: NDArray[np.floating], betas: NDArray[np.floating]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """pose (N, 72) rad, betas (N, 10) -> spin49 (N, 49, 3) and common14 (N, 14, 3) m, without translation."""
+        rotmat = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix().reshape(-1, assets.N_JOINTS, 3, 3)
+        joints, common14 = np.empty((len(pose), 49, 3)), np.empty((len(pose), 14, 3))
+        with torch.no_grad():
+            for start in range(0, len(rotmat), AT_ONCE):
+                part = slice(start, start + AT_ONCE)
+                shape, turned = (
+                    torch.from_numpy(array[part]).float().to(self.faces.device) for array in (betas, rotmat)
+                )
+                out = self(betas=shape, rotmat=turned)
+                joints[part] = out.joints.double().cpu().numpy()
+                common14[part] = self.common14(out.verts).double().cpu().numpy()
+        return joints, common14
 
     def h36m17(self, verts: Tensor) -> Tensor:
         """(B, 6890, 3) -> (B, 17, 3), Human3.6M's joints in its order."""

@@ -41,7 +41,6 @@ BOX_FACTOR: Final = 1.1
 MIN_CONFIDENCE: Final = 0.3
 MIN_LIMB_JOINTS: Final = 7  # of 12
 N_BETAS: Final = 10
-CHUNK: Final = 64  # frames a body model call
 N_NAMED: Final = len(JOINTS["3dpw"])
 PELVIS: Final = JOINTS["spin49"].index("OP MidHip")  # SMPL's joint 0, about which it rotates
 HIP: Final = JOINTS["spin49"].index("hip")
@@ -299,15 +298,15 @@ def _limbs_in_spin49(kp_18: Doubles) -> NDArray[np.float32]:
 def _smpl_labels(actor: _Actor, kept: NDArray[np.int64], body: Body | None, *, evaluation: bool) -> dict[str, Any]:
     """`Track` fields that come from the SMPL parameters, in the camera."""
     n_frames, camera = len(kept), actor.to_camera[kept]
-    pose = in_camera(actor.pose[kept], camera[:, :3, :3]).reshape(-1, 24, 3)
+    pose, betas = in_camera(actor.pose[kept], camera[:, :3, :3]), np.tile(actor.betas, (n_frames, 1))
     labels: dict[str, Any] = {
-        "pose": pose.reshape(n_frames, 72).astype(np.float32),
-        "betas": np.tile(actor.betas, (n_frames, 1)).astype(np.float32),
+        "pose": pose.astype(np.float32),
+        "betas": betas.astype(np.float32),
         "has_smpl": np.ones(n_frames, np.bool_),
     }
     if body is None:
         return labels
-    joints, common14 = _posed(body, pose, actor.betas)
+    joints, common14 = body.posed_joints(pose, betas)
     # SMPL turns about its pelvis, which is not its origin: the camera's rotation moves the pelvis as well.
     pelvis = joints[:, PELVIS]
     turned = Rotation.from_matrix(camera[:, :3, :3]).apply(pelvis + actor.trans[kept])
@@ -317,19 +316,3 @@ def _smpl_labels(actor: _Actor, kept: NDArray[np.int64], body: Body | None, *, e
         return labels | {"kp_3d_eval": common14.astype(np.float32)}
     centred = joints - joints[:, HIP : HIP + 1]
     return labels | {"kp_3d": np.concatenate([centred, np.ones((n_frames, 49, 1))], axis=-1).astype(np.float32)}
-
-
-def _posed(body: Body, pose: Doubles, betas: Doubles) -> tuple[Doubles, Doubles]:
-    """spin49 (N, 49, 3) and common14 (N, 14, 3) joints m of the body in `pose` (N, 24, 3) rad, without translation."""
-    import torch  # a reader without a body needs none
-
-    rotmat = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
-    joints, common14 = [], []
-    with torch.no_grad():
-        for start in range(0, len(rotmat), CHUNK):
-            chunk = torch.from_numpy(rotmat[start : start + CHUNK]).float().to(body.faces.device)
-            shape = torch.from_numpy(betas).float().to(chunk.device).expand(len(chunk), -1)
-            out = body(betas=shape, rotmat=chunk)
-            joints.append(out.joints.double().cpu().numpy())
-            common14.append(body.common14(out.verts).double().cpu().numpy())
-    return np.concatenate(joints), np.concatenate(common14)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from pipeline.skeletons import JOINTS, convert
 
@@ -69,13 +68,8 @@ def _known(joints: NDArray[np.float64], flag: NDArray[Any] | None) -> NDArray[np
 
 def _posed(body: Body, pose: NDArray[Any], betas: NDArray[Any]) -> NDArray[np.float64]:
     """pose (n, 72) rad and betas (n, 10) -> (n, 49, 3) m. Frames that are not finite come out as NaN."""
-    import torch
-
     finite = np.isfinite(pose).all(axis=1) & np.isfinite(betas).all(axis=1)
     out = np.full((len(pose), 49, 3), np.nan)
     if finite.any():
-        rotmat = Rotation.from_rotvec(pose[finite].reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
-        with torch.no_grad():
-            posed = body(betas=torch.from_numpy(betas[finite]).float(), rotmat=torch.from_numpy(rotmat).float())
-        out[finite] = posed.joints.double().numpy()
+        out[finite], _ = body.posed_joints(pose[finite], betas[finite])
     return out

@@ -59,6 +59,12 @@ def test_frames_with_nobody_in_them_are_missing_too(missing: int, n_tracks: int)
     assert len(link(detections, range(missing + 2))) == n_tracks
 
 
+def test_who_comes_at_the_same_time_is_told_from_left_to_right_whoever_leaves_first() -> None:
+    both, left = np.stack([person(400), person(100)]), person(100)[None]
+    tracks = link([both, both, *[left] * 8], range(10))
+    assert [track.tolist() for track in tracks] == [[[0, 1], [1, 1], *([t, 0] for t in range(2, 10))], [[0, 0], [1, 0]]]
+
+
 def test_somebody_far_away_is_somebody_else() -> None:
     assert len(link([person(100)[None], person(300)[None]], [0, 1])) == 2
 

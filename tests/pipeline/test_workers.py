@@ -175,24 +175,21 @@ def is_alive(process: str) -> bool:
 
 
 def test_other_processes_end_soon_after_this_one_was_killed(tmp_path: Path) -> None:
-    note = tmp_path / "child"
     code = f"""
 import os, signal, sys
-from pathlib import Path
 sys.path.insert(0, {str(ROOT)!r})
 from pipeline import workers
 
-def job(item):
-    Path({str(note)!r}).write_text(str(os.getpid()))
-    return item
-
 workers.PATIENCE, workers._help = 0, lambda job, window: False
 workers._is_there = lambda ready: ready.result() == []
-for _ in workers.in_processes(job, range(40), 2):
+for child in workers.in_processes(lambda item: os.getpid(), range(40), 2):
+    print(child, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    subprocess.run([sys.executable, "-c", code], check=False)
+    with (tmp_path / "told").open("w") as told:  # a pipe would be held open by those that are left
+        subprocess.run([sys.executable, "-c", code], stdout=told, check=False)
+    child = (tmp_path / "told").read_text().strip()
     deadline = time.monotonic() + 30
-    while is_alive(note.read_text()) and time.monotonic() < deadline:
+    while is_alive(child) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not is_alive(note.read_text())
+    assert not is_alive(child)
