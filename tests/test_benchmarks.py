@@ -68,6 +68,13 @@ def test_there_is_a_plain_script_for_every_dataset_and_raw_data_of_any_size(benc
 
 
 @pytest.mark.parametrize("name", list(TINY))
+def test_what_is_told_apart_of_a_conversion_is_there(name: str, benchmark: Any) -> None:
+    for place in (*benchmark.STAGES.values(), *benchmark.READING[name].values()):
+        holder, attribute = benchmark.found_at(place)
+        assert callable(getattr(holder, attribute)), place
+
+
+@pytest.mark.parametrize("name", list(TINY))
 def test_the_plain_script_and_the_pipeline_give_the_same_numbers(
     name: str, work: Path, benchmark: Any, tmp_path: Path
 ) -> None:

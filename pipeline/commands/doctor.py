@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import cache
-from pipeline import datasets, doctor, raw_names, synthetic
+from pipeline import datasets, doctor, raw_names
 from pipeline.commands.console import command, out, plain
 from pipeline.commands.examined import TO_BE_MADE, table, tell
 from pipeline.doctor import Examination
@@ -84,6 +84,8 @@ def scope_of(names: Sequence[str], raw: Path | None, body: Path | None) -> Scope
     if raw is not None:
         check_raw(raw, "--raw", tuple(names))
         return Scope(raw, body, Path("data/cache"), tuple(names) or known, frozenset(), by_make=False)
+    from pipeline import synthetic  # imports what renders: as much as all other commands need together
+
     places = read_places(settings_file())
     chosen = tuple(names) or places.datasets
     made = frozenset(chosen) & frozenset(synthetic.LAYOUTS) if places.embedded else frozenset[str]()
