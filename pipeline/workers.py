@@ -28,6 +28,7 @@ TOGETHER: Final = 8  # items in a parcel, at most: handing one over costs as muc
 PARCELS: Final = 4  # a process, between being given out and being taken, at most
 PARCEL_BYTES: Final = 1 << 22  # of results, in a parcel
 IDLE: Final = 10.0  # s that processes wait for more: the next split often comes at once
+HAND_OVER: Final = 2.0  # s, at most, that an end waits for parcels on their way: a broken pool takes none any more
 LOOK_EVERY: Final = 1.0  # s between looks at whether the parent is still there
 # The processes are the parallelism: threads of their libraries would only be in each other's way.
 ONE_THREAD: Final = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
@@ -157,7 +158,8 @@ def _end(pool: Any, futures: Sequence[Future[Any]]) -> None:
     """Kill the other processes."""
     # What is only on its way to a process would make loky's own thread fail. There is room for all of it in its queue
     # (two for each process, and one), so that takes no time.
-    while not all(future.running() or future.done() for future in futures):
+    latest = time.monotonic() + HAND_OVER
+    while time.monotonic() < latest and not all(future.running() or future.done() for future in futures):
         time.sleep(0.001)
     pool.shutdown(wait=False, kill_workers=True)
 
