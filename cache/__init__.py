@@ -8,6 +8,7 @@ from cache.fingerprint import fingerprint
 from cache.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD
 from cache.reader import FeatureCache, Split, open  # noqa: A004  it reads as cache.open
 from cache.records import TrackRecord, TrackRows, VideoEntry
+from cache.stores import Root, place_of, store_at
 from cache.streams import StreamWriter, discard
 from cache.verify import Report, verify
 from cache.writer import SplitWriter
@@ -21,6 +22,7 @@ __all__ = [
     "FeatureCache",
     "MissingSplit",
     "Report",
+    "Root",
     "Split",
     "SplitWriter",
     "StreamWriter",
@@ -30,5 +32,7 @@ __all__ = [
     "discard",
     "fingerprint",
     "open",
+    "place_of",
+    "store_at",
     "verify",
 ]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
-from cache import manifest
 from cache.errors import CacheChanged, CacheError
 from cache.layout import Geometry
-from cache.manifest import Commit, shard_rows
+from cache.manifest import Commit, read_manifest, shard_rows
 from cache.windows import Ranges, join_adjacent, ranges_where
 from cache.zarr_rows import Rows, open_rows
 
@@ -18,10 +15,10 @@ from cache.zarr_rows import Rows, open_rows
 class StreamRows:
     """One committed state of a feature stream, and where it has rows."""
 
-    def __init__(self, split: str, name: str, commit: Commit, signature: Signature) -> None:
+    def __init__(self, split: str, name: str, commit: Commit) -> None:
         self.commit = commit
         self._where = f"{split}: stream {name!r}"
-        guard = Guard(commit, signature)
+        guard = Guard(commit)
         self.features = open_column(commit, name, guard)
         self._ok = open_column(commit, f"{name}_ok", guard)
         self._geometry = Geometry(**commit.manifest["geometry"])
@@ -61,41 +58,31 @@ class StreamRows:
             raise CacheError(f"{self._where} has no features for row {row}: its picture was not readable. {do}")
 
 
-Signature = tuple[int, int, int] | None
-
-
-def signature(file: Path) -> Signature:
-    """What changes whenever a file is replaced; None when it is not there."""
-    try:
-        stat = file.stat()
-    except FileNotFoundError:
-        return None
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
-
-
 class Guard:
-    """Notices, before a shard is opened, that the shards of an open commit have been replaced since.
+    """Notices, when a shard has been opened, that the shards of an open commit have been replaced since.
 
-    Ordinary commits only add shards: then nothing that is open is affected.
+    Asked after the opening: what was opened before the answer was of the state that the answer is about. Ordinary
+    commits only add shards: then nothing that is open is affected.
     """
 
-    def __init__(self, commit: Commit, signature: Signature) -> None:
-        self._commit, self._signature = commit, signature
+    def __init__(self, commit: Commit) -> None:
+        self._commit, self._tag = commit, commit.tag
 
     def __call__(self) -> None:
-        now = signature(self._commit.place.manifest)
-        if now == self._signature:
+        place = self._commit.place
+        if place.store.tag(place.manifest) == self._tag:
             return
-        current = manifest.read_manifest(self._commit.place.manifest)
-        newer = {} if current is None else current["shards"]
+        current = read_manifest(place)
+        newer, tag = ({}, None) if current is None else (current[0]["shards"], current[1])
         for array, records in self._commit.manifest["shards"].items():
             if not records.items() <= newer.get(array, {}).items():
-                raise CacheChanged(f"{self._commit.place.home}: has been replaced since it was opened: open it again")
-        self._signature = now
+                where = place.store.where(place.home)
+                raise CacheChanged(f"{where}: has been replaced since it was opened: open it again")
+        self._tag = tag
 
 
 def open_column(commit: Commit, array: str, guard: Guard) -> Rows:
     """The reader of one array that a commit names."""
     metadata = bytes(commit.files[f"{array}/zarr.json"])
     records = commit.manifest["shards"][array]
-    return open_rows(commit.place.base / array, metadata, records=records, before_opening=guard)
+    return open_rows(commit.place.store, commit.place.array(array), metadata, records=records, guard=guard)

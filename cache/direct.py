@@ -48,8 +48,9 @@ class DirectLayout:
     def chunks(self) -> int:
         return self.rows_per_shard // self.rows_per_chunk
 
-    def file(self, array: Path, shard: int) -> Path:
-        return array / self.separator.join(["c", str(shard), *("0" for _ in self.trailing)])
+    def key(self, array: str, shard: int) -> str:
+        """The shard's file below the store's root, by its array's folder there."""
+        return f"{array}/{self.separator.join(['c', str(shard), *('0' for _ in self.trailing)])}"
 
 
 def recognise(metadata: Mapping[str, Any]) -> DirectLayout | None:
@@ -96,7 +97,7 @@ class DirectRows:
         array: the array's folder.
         layout: from `recognise`.
         records: the manifest's record of each shard by its number as text; None: sizes are not compared.
-        before_opening: called before a shard is opened, to raise when the array has been replaced since.
+        guard: called when a shard has been opened, to raise when the array has been replaced since.
     """
 
     def __init__(
@@ -105,9 +106,9 @@ class DirectRows:
         layout: DirectLayout,
         *,
         records: Mapping[str, str] | None = None,
-        before_opening: Callable[[], None] | None = None,
+        guard: Callable[[], None] | None = None,
     ) -> None:
-        self._array, self._layout, self._records, self._before = array, layout, records, before_opening
+        self._array, self._layout, self._records, self._guard = array, layout, records, guard
         self.trailing, self.dtype = layout.trailing, layout.dtype
         # Maps are not shared between readers: who opens a split again sees the files that are there now.
         self._owner = next(_OWNERS)
@@ -137,10 +138,14 @@ class DirectRows:
     def _open(self, shard: int) -> _OpenShard:
         found = _OPEN.get((self._owner, shard))
         if found is None or found.cut:
-            if self._before is not None:
-                self._before()
             record = None if self._records is None else self._records.get(str(shard))
-            found = _OpenShard(self._layout.file(self._array, shard), self._layout, record)
+            try:
+                found = _OpenShard(self._file(shard), self._layout, record)
+            finally:
+                # Afterwards: what is open now is of the state that the guard speaks of. A shard that is gone since
+                # its split was replaced is no damage.
+                if self._guard is not None:
+                    self._guard()
             _OPEN.put((self._owner, shard), found)
         return found
 
@@ -148,8 +153,11 @@ class DirectRows:
         if self._layout.checksums and not opened.intact(chunk % self._layout.chunks):
             first = chunk % self._layout.chunks * self._layout.rows_per_chunk
             _OPEN.forget(self._owner)
-            raise shards.damaged_chunk(self._layout.file(self._array, shard), chunk % self._layout.chunks, first)
+            raise shards.damaged_chunk(str(self._file(shard)), chunk % self._layout.chunks, first)
         self._checked[chunk] = 1
+
+    def _file(self, shard: int) -> Path:
+        return Path(self._layout.key(str(self._array), shard))
 
 
 class _OpenShard:
@@ -174,7 +182,7 @@ class _OpenShard:
             os.close(fd)
         self._size = size
         packed = self._map[:tail] if layout.index_first else self._map[size - tail :]
-        index = shards.parse_index(packed, layout.chunks, size, file)
+        index = shards.parse_index(packed, layout.chunks, size, str(file))
         self._shape = (layout.rows_per_chunk, *layout.trailing)
         self._bytes = int(np.prod(self._shape)) * layout.dtype.itemsize
         held = index[:, 0] != shards.ABSENT

@@ -10,7 +10,7 @@ class CacheError(Exception):
     """The cache, or a request to it, is not as it must be. One or two lines for the person at the keyboard."""
 
     @classmethod
-    def at(cls, file: Path, *, expected: str, found: str, do: str) -> Self:
+    def at(cls, file: Path | str, *, expected: str, found: str, do: str) -> Self:
         """The error for one file: what was expected there, what was found, what to do next."""
         return cls(f"{file}: expected {expected}, found {found}. {do}")
 

@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Collection
-from pathlib import Path
 
 from cache import layout
-from cache.durable import make_folder, write_atomic
+from cache.stores import Store
 
 
-def create_groups(root: Path, split: str) -> None:
+def create_groups(store: Store, split: str) -> None:
     """The Zarr groups from the cache down to a split's features, where they are missing."""
-    folder = root / split
-    make_folder(folder / layout.FEATURES)
-    for group in (root, folder.parent, folder, folder / layout.FEATURES):
-        if not (group / "zarr.json").exists():
-            write_atomic(group / "zarr.json", layout.group_metadata())
+    store.make_home(f"{split}/{layout.FEATURES}")
+    dataset = split.partition("/")[0]
+    for folder in ("", dataset, split, f"{split}/{layout.FEATURES}"):
+        key = f"{folder}/zarr.json".lstrip("/")
+        if not store.exists(key):
+            store.put_small({key: layout.group_metadata()}, folder)
 
 
-def discard_shards(array: Path, keep: Collection[int]) -> None:
-    """Remove the shards of one array whose numbers are not in `keep`."""
-    folder = array / "c"
-    if not folder.is_dir():
-        return
-    for entry in folder.iterdir():
-        if entry.name.isdigit() and int(entry.name) not in keep:
-            if entry.is_dir():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
+def discard_shards(store: Store, array: str, keep: Collection[int]) -> None:
+    """Remove the shards of one array whose numbers are not in `keep`, where they can only be a dead writer's."""
+    if store.exclusive:
+        store.remove([f"{array}/c/{number}" for number in shards_there(store, array) if number not in keep])
+
+
+def shards_there(store: Store, array: str) -> list[int]:
+    """Numbers of the shards of one array that lie there, named by a manifest or not."""
+    return sorted(int(name) for name in store.below(f"{array}/c") if name.isdigit())
+
+
+def split_folders(store: Store) -> list[str]:
+    """All folders that may be splits, committed or not."""
+    datasets = (name for name in store.below("") if layout.is_name(name) and name != "zarr.json")
+    found = (f"{dataset}/{name}" for dataset in datasets for name in store.below(dataset) if name != "zarr.json")
+    return [name for name in found if layout.is_split_name(name) and store.below(name)]
+
+
+def stream_folders(store: Store, split: str) -> list[str]:
+    """All folders of a split that may be streams, committed or not."""
+    names = [name for name in store.below(f"{split}/{layout.FEATURES}") if layout.is_name(name) and name != "zarr.json"]
+    return [name for name in names if not name.endswith(("_ok", "_key"))]

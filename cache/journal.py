@@ -20,7 +20,7 @@ from cache.errors import CacheError
 _CRC_DIGITS: Final = 8
 
 
-class Journal:
+class FileJournal:
     """An append-only list of records under one head, which says what they are good for."""
 
     def __init__(self, file: Path) -> None:
@@ -37,8 +37,8 @@ class Journal:
         lines, intact = _intact(text)
         if not lines or lines[0] != json.loads(json.dumps(head)):
             return None
-        os.truncate(self._file, intact)
         self._open()
+        os.ftruncate(self._fd, intact)
         return lines[1:]
 
     def start(self, head: Mapping[str, Any]) -> None:
@@ -52,7 +52,7 @@ class Journal:
             write_atomic(self._file, _line(self._head))
             self._open()
         line = _line(record)
-        if os.write(self._fd, line) != len(line):
+        if os.write(self._fd, line) != len(line):  # a torn line is as if never written: so is all that follows it
             raise CacheError.at(
                 self._file, expected="room for one line", found="a full disk", do="Make room; run again."
             )

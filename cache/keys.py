@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import shards
-from cache.layout import NO_KEY, ColumnSpec, Geometry, shard_file
+from cache.layout import NO_KEY, ColumnSpec, Geometry, shard_key
+from cache.stores import Store
 
 _MIX: Final = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)  # odd: each word alone maps one to one
 
@@ -30,22 +31,23 @@ class KeyIndex:
     stream. Where two keys share a hash (one pair in 10^19), only one is found; the other's row is computed again.
     """
 
-    def __init__(self, base: Path, columns: Mapping[str, ColumnSpec], geometry: Geometry) -> None:
-        self._base, self._geometry = base, geometry
+    def __init__(self, store: Store, base: str, columns: Mapping[str, ColumnSpec], geometry: Geometry) -> None:
+        self._store, self._base, self._geometry = store, base, geometry
         (self._stream, self._features), (self._ok_name, self._ok), (self._key_name, self._key) = columns.items()
         self._runs: list[NDArray[np.uint64]] = []  # (2, n): hashes, ascending, and their rows
 
     @classmethod
     def build(
         cls,
-        base: Path,
+        store: Store,
+        base: str,
         columns: Mapping[str, ColumnSpec],
         geometry: Geometry,
         committed: Iterable[int],
-        temporary: Path,
+        temporary: Path | None,
     ) -> KeyIndex:
-        """Read the keys of the committed shards; sorted runs go to the folder `temporary`."""
-        index = cls(base, columns, geometry)
+        """Read the keys of the committed shards; sorted runs go to the folder `temporary`, or the system's own."""
+        index = cls(store, base, columns, geometry)
         parts, held = [], 0
         for shard in sorted(committed):
             parts.append(index._entries(shard))
@@ -95,8 +97,8 @@ class KeyIndex:
         return rows
 
     def _decode(self, name: str, spec: ColumnSpec, shard: int) -> NDArray[Any]:
-        file = shard_file(self._base / name, shard, spec.trailing)
-        return shards.decode(shards.read(file), spec, self._geometry, file)
+        key = shard_key(f"{self._base}/{name}", shard, spec.trailing)
+        return shards.decode(shards.read(self._store, key), spec, self._geometry, self._store.where(key))
 
 
 def _mixed(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -111,7 +113,7 @@ def _sorted(parts: Sequence[NDArray[np.uint64]]) -> NDArray[np.uint64]:
     return entries[:, np.argsort(entries[0], kind="stable")]
 
 
-def _spill(run: NDArray[np.uint64], folder: Path) -> NDArray[np.uint64]:
+def _spill(run: NDArray[np.uint64], folder: Path | None) -> NDArray[np.uint64]:
     """The same run in a mapped file without a name: it goes when the map goes, or the process."""
     with tempfile.TemporaryFile(dir=folder) as file:
         run.tofile(file)

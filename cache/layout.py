@@ -10,7 +10,6 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -28,6 +27,8 @@ PROVENANCE: Final = "provenance.json"
 FEATURES: Final = "features"
 WRITING: Final = ".writing"  # lock, journal and temporary files of the writer at work
 STAGED: Final = ".commit"  # small files between the commit and their place
+COPY: Final = ".copy"  # the same files once more, as long as their commit is in force: what `repair` mends from
+COMPACTING: Final = ".compacting"  # below the cache: splits written anew beside the old ones
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 
@@ -111,25 +112,30 @@ def check_names(split: str, stream: str | None = None) -> None:
     """Refuse names that would leave the cache's folder or meet its own files (CacheError)."""
     if not is_split_name(split):
         raise CacheError(f"{split!r} is no split's name: expected <dataset>/<split> of letters, digits and _ . + -")
-    if stream is not None and (not _NAME.fullmatch(stream) or stream.endswith(("_ok", "_key"))):
+    if stream is not None and (not is_name(stream) or stream.endswith(("_ok", "_key"))):
         raise CacheError(
             f"{stream!r} is no stream's name: expected letters, digits and _ . + -, not ending in _ok or _key"
         )
 
 
+def is_name(name: str) -> bool:
+    """Whether a dataset, a split or a stream may be called so: a name that stays within the cache."""
+    return _NAME.fullmatch(name) is not None
+
+
 def is_split_name(name: str) -> bool:
-    """Whether `name` is "<dataset>/<split>" of names that stay within the cache."""
+    """Whether `name` is "<dataset>/<split>"."""
     parts = name.split("/")
-    return len(parts) == 2 and all(_NAME.fullmatch(part) for part in parts)
+    return len(parts) == 2 and all(is_name(part) for part in parts)
 
 
-def shard_file(array: Path, shard: int, trailing: tuple[int, ...]) -> Path:
+def shard_key(array: str, shard: int, trailing: tuple[int, ...]) -> str:
     """Zarr's default chunk key: c/<shard>/0/0, one number per dimension.
 
-    >>> shard_file(Path("kp_2d"), 5, (49, 3)).as_posix()
+    >>> shard_key("kp_2d", 5, (49, 3))
     'kp_2d/c/5/0/0'
     """
-    return array.joinpath("c", str(shard), *("0" for _ in trailing))
+    return "/".join([array, "c", str(shard), *("0" for _ in trailing)])
 
 
 _CRC32C: Final = {"name": "crc32c"}

@@ -1,61 +1,71 @@
 """The commit: one small file that says what exists, replaced atomically.  tracks -> [cache] -> windows
 
 Shards are written once and only named by the manifest. The small files that a commit changes (tables, `zarr.json` of
-the arrays) are staged first; replacing the manifest, which holds their digests, is the commit; then they are moved
+the arrays) are staged first; replacing the manifest, which holds their digests, is the commit; then they are copied
 into place. Whoever opens in between finds by its digest which of the two, staged or in place, belongs to the manifest.
+What was staged is kept beside them as long as the commit is in force: a flipped bit in a table costs nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cache import durable
 from cache.errors import CacheError
 from cache.fingerprint import canonical
-from cache.layout import FEATURES, FORMAT, MANIFEST, STAGED, WRITING, json_file
+from cache.layout import COPY, FEATURES, FORMAT, MANIFEST, STAGED, WRITING, json_file
+from cache.stores import Bytes, Store, Tag
 
-Bytes = NDArray[np.uint8]
-
-_MAP_FROM: Final = 1 << 20  # bytes from which a small file is mapped, not read
 _ATTEMPTS: Final = 5  # how often an unchanged manifest may disagree with its files before that is called damage
+REPAIR: Final = "Mend it: python -m pipeline verify --repair --cache {root}"
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where one commit lives: `home` holds its manifest, staging and journal; the files it names lie below `base`."""
 
-    home: Path
-    base: Path
+    store: Store
+    home: str
+    base: str
 
     @classmethod
-    def of_split(cls, root: Path, split: str) -> Place:
-        return cls(root / split, root / split)
+    def of_split(cls, store: Store, split: str) -> Place:
+        return cls(store, split, split)
 
     @classmethod
-    def of_stream(cls, root: Path, split: str, stream: str) -> Place:
-        base = root / split / FEATURES
-        return cls(base / stream, base)
+    def of_stream(cls, store: Store, split: str, stream: str) -> Place:
+        base = f"{split}/{FEATURES}"
+        return cls(store, f"{base}/{stream}", base)
 
     @property
-    def manifest(self) -> Path:
-        return self.home / MANIFEST
+    def manifest(self) -> str:
+        return f"{self.home}/{MANIFEST}"
 
     @property
-    def writing(self) -> Path:
-        return self.home / WRITING
+    def writing(self) -> str:
+        return f"{self.home}/{WRITING}"
 
-    def staging(self, digest: str) -> Path:
-        return self.home / STAGED / digest[:16]
+    @property
+    def temporary(self) -> str:
+        """Where a shard lies until it is whole."""
+        return f"{self.writing}/shard.tmp"
+
+    def array(self, name: str) -> str:
+        return f"{self.base}/{name}"
+
+    def staging(self, digest: str) -> str:
+        return f"{self.home}/{STAGED}/{digest[:16]}"
+
+    def copy(self, digest: str) -> str:
+        return f"{self.home}/{COPY}/{digest[:16]}"
+
+    @property
+    def repair(self) -> str:
+        return REPAIR.format(root=self.store.where(""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +75,7 @@ class Commit:
     place: Place
     manifest: Mapping[str, Any]
     files: Mapping[str, Bytes]
+    tag: Tag | None  # of the manifest's file
 
     @property
     def digest(self) -> str:
@@ -82,78 +93,71 @@ def seal(entries: Mapping[str, Any]) -> dict[str, Any]:
     return {**body, "digest": sha256(canonical(body))}
 
 
-def read_manifest(file: Path) -> dict[str, Any] | None:
-    """The manifest, checked against its own digest; None when there is none."""
+def read_manifest(place: Place) -> tuple[dict[str, Any], Tag] | None:
+    """The manifest, checked against its own digest, and its file's tag; None when there is none."""
     try:
-        text = file.read_bytes()
+        text, tag = place.store.read_tagged(place.manifest)
     except FileNotFoundError:
         return None
-    again = "Restore it from a copy, or remove the folder and make it again."
+    return parse_manifest(text, place.store.where(place.manifest), place.repair), tag
+
+
+def parse_manifest(text: bytes, file: str, do: str) -> dict[str, Any]:
+    """The manifest in a file's bytes. Raises CacheError for other formats and changed content."""
     try:
         manifest = json.loads(text)
         written_as = manifest["format"]
         body = {key: value for key, value in manifest.items() if key != "digest"}
         intact = manifest["digest"] == sha256(canonical(body))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CacheError.at(file, expected="a manifest in JSON", found=f"something else ({error})", do=again) from error
+        raise CacheError.at(file, expected="a manifest in JSON", found=f"something else ({error})", do=do) from error
     if written_as != FORMAT:  # first: another format may have another digest
         found = f"format {written_as!r}"
         raise CacheError.at(file, expected=f"format {FORMAT!r}", found=found, do="Use the version that wrote it.")
     if not intact:
-        raise CacheError.at(file, expected="its own digest to match", found="changed content", do=again)
+        raise CacheError.at(file, expected="its own digest to match", found="changed content", do=do)
     return dict(manifest)
 
 
 def load(place: Place) -> Commit | None:
     """The state committed at this moment, never a mixture of two; None when nothing was ever committed.
 
-    Raises CacheError when a small file belongs neither in place nor staged to the manifest.
+    Raises CacheError when a small file belongs neither in place, nor staged, nor as a copy to the manifest.
     """
     before: str | None = None
     failures = 0
     while True:
-        manifest = read_manifest(place.manifest)
-        if manifest is None:
+        found = read_manifest(place)
+        if found is None:
             return None
-        files: dict[str, Bytes] = {}
-        wrong = ""
-        for name, digest in manifest["files"].items():
-            data = _matching(place, manifest["digest"], name, digest)
-            if data is None:
-                wrong = name
-                break
-            files[name] = data
-        if not wrong:
-            return Commit(place, manifest, files)
+        manifest, tag = found
+        files = small_files(place, manifest)
+        if files.keys() == manifest["files"].keys():
+            return Commit(place, manifest, files, tag)
         # A writer may have been at work between the manifest and the file: then the manifest is another one by now.
         failures = failures + 1 if manifest["digest"] == before else 0
         before = manifest["digest"]
         if failures >= _ATTEMPTS:
+            wrong = sorted(manifest["files"].keys() - files.keys())[0]
             raise CacheError.at(
-                place.base / wrong,
+                place.store.where(place.array(wrong)),
                 expected="the file that the manifest names by its digest",
-                found="a missing or changed file",
-                do="Restore it from a copy, or remove the folder with its manifest and make it again.",
+                found="a missing or changed file, and no copy of it",
+                do="Restore it from a backup, or remove the folder with its manifest and make it again.",
             )
         time.sleep(0.01)
 
 
-def _matching(place: Place, commit: str, name: str, digest: str) -> Bytes | None:
-    """The bytes of one small file, in place or staged, whichever has the digest."""
-    for file in (place.base / name, place.staging(commit) / name):
-        try:
-            data = _read(file)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        if sha256(data) == digest:
-            return data
-    return None
-
-
-def _read(file: Path) -> Bytes:
-    if file.stat().st_size >= _MAP_FROM:
-        return np.memmap(file, np.uint8, "r")
-    return np.frombuffer(file.read_bytes(), np.uint8)
+def small_files(place: Place, manifest: Mapping[str, Any]) -> dict[str, Bytes]:
+    """Every small file that a manifest names and that is in place, staged or copied with the digest named."""
+    digests: dict[str, str] = dict(manifest["files"])
+    found: dict[str, Bytes] = {}
+    for folder in (place.base, place.staging(manifest["digest"]), place.copy(manifest["digest"])):
+        keys = {f"{folder}/{name}": name for name in digests if name not in found}
+        for key, data in place.store.views(keys).items() if keys else ():
+            if sha256(data) == digests[keys[key]]:
+                found[keys[key]] = data
+    return found
 
 
 def shard_rows(manifest: Mapping[str, Any], shard: int) -> range:
@@ -166,30 +170,33 @@ def shard_rows(manifest: Mapping[str, Any], shard: int) -> range:
     raise CacheError(f"no commit has a shard {shard}: commits are {manifest['commits']}, {size} rows a shard")
 
 
-def publish(place: Place, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
-    """Commit: stage the small files, replace the manifest, move the files into place.
+def publish(place: Place, manifest: Mapping[str, Any], files: Mapping[str, bytes], *, expected: Tag | None) -> None:
+    """Commit: stage the small files, replace the manifest, copy the files into place.
 
     Killed before the manifest is replaced, nothing has happened; killed after it, the next writer finishes the rest.
+    Raises CacheError when the manifest in force is not the `expected` one any more.
     """
     staging = place.staging(manifest["digest"])
-    for name, data in files.items():
-        (staging / name).parent.mkdir(parents=True, exist_ok=True)
-        durable.write_synced(staging / name, data)
-    durable.sync_names([staging / name for name in files], place.home)
-    durable.write_atomic(place.manifest, json_file(manifest))
-    roll_forward(place, manifest["digest"])
+    text = json_file(manifest)
+    place.store.put_small({f"{staging}/{name}": data for name, data in {**files, MANIFEST: text}.items()}, place.home)
+    place.store.replace(place.manifest, text, expected=expected)
+    roll_forward(place, manifest)
 
 
-def roll_forward(place: Place, digest: str | None) -> None:
-    """Finish the commit `digest` (of the manifest in force) and discard what an earlier, killed one left staged."""
-    staged = place.home / STAGED
-    if not staged.is_dir():
+def roll_forward(place: Place, manifest: Mapping[str, Any] | None) -> None:
+    """Finish the commit in force, and discard what an earlier, killed one left staged."""
+    store = place.store
+    staged = store.below(f"{place.home}/{STAGED}")
+    if not staged:
         return
-    if digest is not None and (staging := place.staging(digest)).is_dir():
-        moves = {file: place.base / file.relative_to(staging) for file in staging.rglob("*") if file.is_file()}
-        for file, target in moves.items():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            file.replace(target)
-        durable.sync_names(moves.values(), place.base)
-    shutil.rmtree(staged)
-    durable.sync_folder(place.home)
+    if manifest is not None and manifest["digest"][:16] in staged:
+        staging, copy = place.staging(manifest["digest"]), place.copy(manifest["digest"])
+        files = store.views([f"{staging}/{name}" for name in manifest["files"]])
+        store.put_small(
+            {place.array(key.removeprefix(f"{staging}/")): bytes(data) for key, data in files.items()}, place.base
+        )
+        earlier = [f"{place.home}/{COPY}/{name}" for name in store.below(f"{place.home}/{COPY}")]
+        store.remove([copy] if copy in earlier else [])  # the same state was committed once before
+        store.move(staging, copy)
+        store.remove([folder for folder in earlier if folder != copy])
+    store.remove([f"{place.home}/{STAGED}"])

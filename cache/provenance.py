@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any, Final
 
-from cache.durable import write_atomic
 from cache.errors import CacheError
 from cache.layout import PROVENANCE, json_file
 from cache.manifest import Place
@@ -22,7 +21,6 @@ _SOFTWARE: Final = ("vibe-pipeline", "numpy", "zarr", "google-crc32c")
 
 def add_provenance(place: Place, digest: str, given: Mapping[str, Any], started: float) -> None:
     """Note how the commit `digest` came about, before it is made: a note without its commit harms nobody."""
-    file = place.home / PROVENANCE
     notes = read_provenance(place)
     notes["commits"][digest] = {
         **given,
@@ -34,14 +32,15 @@ def add_provenance(place: Place, digest: str, given: Mapping[str, Any], started:
         "python": platform.python_version(),
         "software": {name: version for name in _SOFTWARE if (version := _version(name))},
     }
-    write_atomic(file, json_file(notes))
+    place.store.put_small({f"{place.home}/{PROVENANCE}": json_file(notes)}, place.home)
 
 
 def read_provenance(place: Place) -> dict[str, Any]:
     """{"commits": {manifest digest: how it came about}}; no commits when there is no such file."""
-    file = place.home / PROVENANCE
+    key = f"{place.home}/{PROVENANCE}"
+    file = place.store.where(key)
     try:
-        notes = json.loads(file.read_bytes())
+        notes = json.loads(place.store.read(key))
     except FileNotFoundError:
         return {"commits": {}}
     except ValueError as error:

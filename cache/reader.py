@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from cache import labels, layout, manifest
-from cache.committed import Guard, Signature, StreamRows, open_column, signature
+from cache.committed import Guard, StreamRows, open_column
 from cache.errors import CacheChanged, CacheError, MissingSplit
 from cache.layout import COLUMNS, FEATURES, MANIFEST
 from cache.manifest import Commit, Place
 from cache.provenance import read_provenance
+from cache.stores import Root, Store, store_at
 from cache.tables import Tables
 from cache.tracks import Tracks, Videos
 from cache.windows import Ranges, intersect, windows_of
@@ -27,36 +27,43 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 
-def open(root: Path | str) -> FeatureCache:  # noqa: A001  it reads as cache.open
-    """Open a cache for reading. Raises CacheError when there is none at `root`."""
-    folder = Path(root)
-    if not (folder / "zarr.json").is_file():
-        found = "no zarr.json" if folder.is_dir() else "no such folder"
-        raise CacheError.at(folder, expected="a feature cache", found=found, do="Convert a dataset into it first.")
-    return FeatureCache(folder)
+def open(root: Root) -> FeatureCache:  # noqa: A001  it reads as cache.open
+    """Open a cache for reading: a folder, or a URL as s3://bucket/prefix. Raises CacheError when there is none."""
+    store = require_cache(root)
+    return FeatureCache(store.root)
+
+
+def require_cache(root: Root) -> Store:
+    """The store of a cache that is there. Raises CacheError when there is none."""
+    store = store_at(root)
+    if not store.exists("zarr.json"):
+        found = "no zarr.json" if isinstance(store.root, str) or store.root.is_dir() else "no such folder"
+        do = "Convert a dataset into it first."
+        raise CacheError.at(store.where(""), expected="a feature cache", found=found, do=do)
+    return store
 
 
 class FeatureCache(Mapping[str, "Split"]):
     """All committed splits under one root, by "<dataset>/<split>". Each look-up opens the split's newest commit."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Root) -> None:
+        self.store = store_at(root)
+        self.root = self.store.root
 
     @property
     def splits(self) -> tuple[str, ...]:
         """Names of the committed splits, sorted."""
-        found = (file.parent.relative_to(self.root).as_posix() for file in self.root.glob(f"*/*/{MANIFEST}"))
-        return tuple(sorted(found))
+        datasets = (name for name in self.store.below("") if layout.is_name(name))
+        found = (f"{dataset}/{name}" for dataset in datasets for name in self.store.below(dataset))
+        return tuple(name for name in found if layout.is_split_name(name) and self._has(name))
 
     def __getitem__(self, name: str) -> Split:
-        place = Place.of_split(self.root, name)
-        before = signature(place.manifest)
-        commit = manifest.load(place) if layout.is_split_name(name) else None
+        commit = manifest.load(Place.of_split(self.store, name)) if layout.is_split_name(name) else None
         if commit is None:
             raise MissingSplit(
                 f"{self.root}: no committed split {name!r}; there are: {', '.join(self.splits) or 'none'}"
             )
-        return Split(self.root, name, commit, before)
+        return Split(self.store, name, commit)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.splits)
@@ -65,10 +72,13 @@ class FeatureCache(Mapping[str, "Split"]):
         return len(self.splits)
 
     def __contains__(self, name: object) -> bool:
-        return name in self.splits
+        return isinstance(name, str) and layout.is_split_name(name) and self._has(name)
 
     def __repr__(self) -> str:
         return f"<FeatureCache {self.root}: {', '.join(self.splits) or 'empty'}>"
+
+    def _has(self, name: str) -> bool:
+        return self.store.exists(f"{name}/{MANIFEST}")
 
 
 class Split:
@@ -78,11 +88,11 @@ class Split:
     workers for instance, which open it anew and raise CacheChanged if there has been a commit since.
     """
 
-    def __init__(self, root: Path, name: str, commit: Commit, signature: Signature) -> None:
-        self.root, self.name = root, name
+    def __init__(self, store: Store, name: str, commit: Commit) -> None:
+        self.store, self.root, self.name = store, store.root, name
         self._commit = commit
         self._tables = Tables.from_files(commit.files)
-        self._guard = Guard(commit, signature)
+        self._guard = Guard(commit)
         self._rows: dict[str, Rows] = {}
         self._streams: dict[str, StreamRows] = {}
 
@@ -111,8 +121,8 @@ class Split:
     @property
     def streams(self) -> tuple[str, ...]:
         """Names of the committed feature streams, sorted."""
-        base = self._commit.place.base / FEATURES
-        return tuple(sorted(file.parent.name for file in base.glob(f"*/{MANIFEST}")))
+        names = (name for name in self.store.below(f"{self.name}/{FEATURES}") if layout.is_name(name))
+        return tuple(name for name in names if self.store.exists(f"{self.name}/{FEATURES}/{name}/{MANIFEST}"))
 
     @property
     def tracks(self) -> Tracks:
@@ -167,7 +177,7 @@ class Split:
         else:
             raise CacheError(f"{self.name}: no column {name!r}; there are: {', '.join(self.columns)}")
         metadata = json.loads(bytes(commit.files[f"{array}/zarr.json"]))
-        return open_zarr(commit.place.base / array, metadata)
+        return open_zarr(self.store, commit.place.array(array), metadata)
 
     def rows(self, name: str, start: int, stop: int) -> Array:
         """(stop - start, ...) of one column as stored, checked: rows [start, stop), of replaced tracks too."""
@@ -280,16 +290,14 @@ class Split:
     def _stream(self, stream: str) -> StreamRows:
         if stream not in self._streams:
             layout.check_names(self.name, stream)
-            place = Place.of_stream(self.root, self.name, stream)
-            before = signature(place.manifest)
-            commit = manifest.load(place)
+            commit = manifest.load(Place.of_stream(self.store, self.name, stream))
             if commit is None:
                 there = ", ".join(self.streams) or "none"
                 raise CacheError(
                     f"{self.name}: no feature stream {stream!r}; there are: {there}. "
                     "Extract it first, or read labels only (stream=None)."
                 )
-            self._streams[stream] = StreamRows(self.name, stream, commit, before)
+            self._streams[stream] = StreamRows(self.name, stream, commit)
         return self._streams[stream]
 
 
@@ -303,7 +311,7 @@ def _buffer(out: Mapping[str, Array] | None, name: str, shape: tuple[int, ...], 
     return given
 
 
-def _reopen(root: Path, name: str, digest: str) -> Split:
+def _reopen(root: Root, name: str, digest: str) -> Split:
     split = FeatureCache(root)[name]
     if split.manifest["digest"] != digest:
         raise CacheChanged(f"{root}/{name}: there has been a commit since it was opened: open it again")

@@ -7,16 +7,15 @@ A shard is one file of Zarr's `sharding_indexed` codec: chunks of rows, each fol
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Any, Final
 
 import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.durable import publish, write_synced
 from cache.errors import CacheError
 from cache.layout import ColumnSpec, Geometry
+from cache.stores import Store
 
 ABSENT: Final = 2**64 - 1  # offset and size of a chunk that the shard does not hold
 REPAIR: Final = (
@@ -52,7 +51,7 @@ def encode(rows: NDArray[Any], spec: ColumnSpec, geometry: Geometry) -> bytes:
     return b"".join([*pieces, packed, crc32c(packed)])
 
 
-def record(data: bytes, geometry: Geometry, file: Path) -> str:
+def record(data: bytes, geometry: Geometry, file: str) -> str:
     """What the manifest keeps of a shard: its size in bytes, and a digest of all its chunks' checksums.
 
     Not a checksum of the file: the CRC of data with its CRC behind it is the same for all data.
@@ -63,30 +62,26 @@ def record(data: bytes, geometry: Geometry, file: Path) -> str:
     return f"{len(data)}:{hashlib.sha256(checksums).hexdigest()[:16]}"
 
 
-def write(file: Path, temporary: Path, data: bytes, geometry: Geometry) -> str:
+def write(store: Store, key: str, data: bytes, geometry: Geometry, *, by_way_of: str) -> str:
     """Write one shard so that its name appears only when its bytes are on the disk. Returns its record."""
-    write_synced(temporary, data)
-    publish(temporary, file)
-    return record(data, geometry, file)
+    store.put(key, data, by_way_of=by_way_of)
+    return record(data, geometry, store.where(key))
 
 
-def read(file: Path) -> bytes:
+def read(store: Store, key: str) -> bytes:
     """All bytes of a shard file. Raises CacheError when it is missing."""
     try:
-        return file.read_bytes()
+        return store.read(key)
     except FileNotFoundError:
-        raise CacheError.at(file, expected="a shard", found="no file", do=REPAIR) from None
+        raise CacheError.at(store.where(key), expected="a shard", found="no file", do=REPAIR) from None
 
 
-def has_size(file: Path, text: str) -> bool:
+def has_size(store: Store, key: str, text: str) -> bool:
     """Whether a shard file is there with the size that its record says."""
-    try:
-        return file.stat().st_size == int(text.partition(":")[0])
-    except FileNotFoundError:
-        return False
+    return store.size(key) == int(text.partition(":")[0])
 
 
-def parse_index(packed: bytes, chunks: int, size: int, file: Path) -> NDArray[np.uint64]:
+def parse_index(packed: bytes, chunks: int, size: int, file: str) -> NDArray[np.uint64]:
     """The (chunks, 2) offsets and sizes out of the index's bytes with its checksum; CacheError when they cannot be."""
     body, found = packed[:-4], packed[-4:]
     if len(packed) != chunks * 16 + 4 or crc32c(body) != found:
@@ -98,7 +93,7 @@ def parse_index(packed: bytes, chunks: int, size: int, file: Path) -> NDArray[np
     return index
 
 
-def decode(data: bytes, spec: ColumnSpec, geometry: Geometry, file: Path) -> NDArray[Any]:
+def decode(data: bytes, spec: ColumnSpec, geometry: Geometry, file: str) -> NDArray[Any]:
     """The bytes of a shard file -> (rows_per_shard, *trailing), absent chunks as fill values. Checks every checksum."""
     out = np.full((geometry.rows_per_shard, *spec.trailing), spec.fill, spec.dtype)
     tail = geometry.chunks * 16 + 4
@@ -114,13 +109,13 @@ def decode(data: bytes, spec: ColumnSpec, geometry: Geometry, file: Path) -> NDA
     return out
 
 
-def chunks_held(data: bytes, geometry: Geometry, file: Path) -> int:
+def chunks_held(data: bytes, geometry: Geometry, file: str) -> int:
     """How many chunks of a shard's bytes are not absent."""
     index = parse_index(data[-(geometry.chunks * 16 + 4) :], geometry.chunks, len(data), file)
     return int((index[:, 0] != ABSENT).sum())
 
 
-def damaged_chunk(file: Path, chunk: int, first_row: int) -> CacheError:
+def damaged_chunk(file: str, chunk: int, first_row: int) -> CacheError:
     """The error for a chunk whose bytes do not match their checksum. `first_row` counts within the shard."""
     return CacheError.at(
         file,

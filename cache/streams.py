@@ -6,10 +6,8 @@ it has them. Shards never change, so a stream stays good for as long as its shar
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -17,14 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import layout, manifest, shards
-from cache.durable import WriterLock, make_folder, sync_folder
 from cache.errors import CacheError, MissingSplit
 from cache.folders import discard_shards
-from cache.journal import Journal
 from cache.keys import KeyIndex
 from cache.layout import Geometry, stream_columns
 from cache.manifest import Commit, Place, shard_rows
 from cache.provenance import add_provenance
+from cache.stores import Root, store_at
 from cache.tables import Tables
 
 STREAM_ENTRIES: Final = frozenset(
@@ -52,7 +49,7 @@ class StreamWriter:
 
     def __init__(
         self,
-        root: Path | str,
+        root: Root,
         split: str,
         stream: str,
         *,
@@ -64,20 +61,22 @@ class StreamWriter:
         layout.check_names(split, stream)
         if dtype not in ("float16", "float32") or dim < 1:
             raise CacheError(f"stream {stream}: {dim} numbers of {dtype}: expected 1 or more, of float16 or float32")
-        self._root, self._split, self._stream = Path(root), split, stream
+        self._store, self._split, self._stream = store_at(root), split, stream
         self._dim, self._dtype, self._plan = dim, dtype, plan
         self._provenance = dict(provenance or {})
         self._columns = stream_columns(stream, dim, dtype)
-        self._place = Place.of_stream(self._root, split, stream)
-        self._journal = Journal(self._place.writing / "journal.jsonl")
+        self._place = Place.of_stream(self._store, split, stream)
+        self._journal = self._store.journal(self._place.writing)
         self._index: KeyIndex | None = None
 
     def __enter__(self) -> Self:
-        split = manifest.load(Place.of_split(self._root, self._split))
+        split = manifest.load(Place.of_split(self._store, self._split))
         if split is None:
-            raise MissingSplit(f"{self._root}: no committed split {self._split!r}: convert it before its features")
-        make_folder(self._place.home)
-        self._lock = WriterLock(self._place.writing / "lock")
+            raise MissingSplit(
+                f"{self._store.root}: no committed split {self._split!r}: convert it before its features"
+            )
+        self._store.make_home(self._place.home)
+        self._lock = self._store.lock(self._place.writing)
         try:
             self._open(split)
         except BaseException:
@@ -140,8 +139,8 @@ class StreamWriter:
         written = {}
         for name, spec in self._columns.items():
             data = shards.encode(arrays[name], spec, self._geometry)
-            file = layout.shard_file(self._place.base / name, shard, spec.trailing)
-            written[name] = shards.write(file, self._place.writing / "shard.tmp", data, self._geometry)
+            key = self._shard_key(name, shard)
+            written[name] = shards.write(self._store, key, data, self._geometry, by_way_of=self._place.temporary)
         self._journal.add({"shard": shard, "files": written})
         self._records[shard] = written
 
@@ -157,8 +156,10 @@ class StreamWriter:
             mask (n,), features (n, dim) and ok (n,): meaningful where the mask is True, elsewhere 0.
         """
         if self._index is None:
-            temporary = self._place.writing
-            self._index = KeyIndex.build(self._place.base, self._columns, self._geometry, self._earlier, temporary)
+            spill = self._store.spill(self._place.writing)
+            self._index = KeyIndex.build(
+                self._store, self._place.base, self._columns, self._geometry, self._earlier, spill
+            )
         return self._index.look_up(keys)
 
     def commit(self, entries: Mapping[str, Any]) -> None:
@@ -192,15 +193,17 @@ class StreamWriter:
             }
         )
         if self._commit is None or new["digest"] != self._commit.digest:
+            self._lock.require()
             add_provenance(self._place, new["digest"], self._provenance, self._started)
-            manifest.publish(self._place, new, files)
+            expected = None if self._commit is None else self._commit.tag
+            manifest.publish(self._place, new, files, expected=expected)
         self._journal.remove()
         self._open(self._split_commit)
 
     def _open(self, split: Commit) -> None:
         self._started = time.time()
-        current = manifest.read_manifest(self._place.manifest)
-        manifest.roll_forward(self._place, None if current is None else current["digest"])
+        current = manifest.read_manifest(self._place)
+        manifest.roll_forward(self._place, None if current is None else current[0])
         self._split_commit = split
         self._geometry = Geometry(**split.manifest["geometry"])
         self._tables = Tables.from_files(split.files)
@@ -219,7 +222,8 @@ class StreamWriter:
         if held != (self._dim, self._dtype, self._split_commit.manifest["geometry"]):
             do = "Choose another name for the stream, or replace it."
             found = f"{self._dim} numbers of {self._dtype}"
-            raise CacheError.at(self._place.manifest, expected=f"{held[0]} numbers of {held[1]}", found=found, do=do)
+            where = self._store.where(self._place.manifest)
+            raise CacheError.at(where, expected=f"{held[0]} numbers of {held[1]}", found=found, do=do)
         by_array = commit.manifest["shards"]
         return {int(shard): {name: by_array[name][shard] for name in by_array} for shard in by_array[self._stream]}
 
@@ -234,17 +238,17 @@ class StreamWriter:
         records = self._journal.resume(head)
         if records is None:
             for name in self._columns:
-                discard_shards(self._place.base / name, keep=self._earlier)
+                discard_shards(self._store, self._place.array(name), keep=self._earlier)
             self._journal.start(head)
             return
         for record in records:
             files = {name: str(text) for name, text in record["files"].items()}
-            sizes = {
-                layout.shard_file(self._place.base / name, record["shard"], self._columns[name].trailing): text
-                for name, text in files.items()
-            }
-            if all(shards.has_size(file, text) for file, text in sizes.items()):
+            sizes = {self._shard_key(name, record["shard"]): text for name, text in files.items()}
+            if all(shards.has_size(self._store, key, text) for key, text in sizes.items()):
                 self._records[record["shard"]] = files
+
+    def _shard_key(self, name: str, shard: int) -> str:
+        return layout.shard_key(self._place.array(name), shard, self._columns[name].trailing)
 
     def _shard_arrays(
         self, features: NDArray[Any], ok: NDArray[np.bool_], keys: NDArray[np.uint64], live: NDArray[np.bool_]
@@ -261,25 +265,22 @@ class StreamWriter:
         return arrays
 
 
-def discard(root: Path | str, split: str, stream: str) -> None:
+def discard(root: Root, split: str, stream: str) -> None:
     """Remove a stream, committed or not. Nothing happens when there is none.
 
     Raises CacheError when a writer is at work on it.
     """
     layout.check_names(split, stream)
-    place = Place.of_stream(Path(root), split, stream)
-    if not place.home.is_dir():
+    store = store_at(root)
+    place = Place.of_stream(store, split, stream)
+    if not store.below(place.home):
         return
-    lock = WriterLock(place.writing / "lock")
+    lock = store.lock(place.writing)
     try:
-        place.manifest.unlink(missing_ok=True)  # first: from here on, no reader takes the rest for a stream
-        sync_folder(place.home)
-        for name in stream_columns(stream, 1, "float16"):
-            if (place.base / name).is_dir():
-                shutil.rmtree(place.base / name)
+        store.remove([place.manifest])  # first: from here on, no reader takes the rest for a stream
+        store.remove([place.array(name) for name in stream_columns(stream, 1, "float16")])
     finally:
         lock.release()
-    sync_folder(place.base)
 
 
 def live_rows(tables: Tables, start: int, stop: int) -> NDArray[np.bool_]:

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from cache.errors import CacheError
 from cache.fingerprint import canonical
 from cache.layout import table_metadata
-from cache.manifest import Bytes
 from cache.records import TrackRows, VideoEntry
 from cache.shards import crc32c
+from cache.stores import Bytes
 
 Array = NDArray[Any]
 

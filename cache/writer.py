@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -17,15 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import layout, manifest, shards
-from cache.durable import WriterLock
 from cache.errors import CacheError
 from cache.folders import create_groups, discard_shards
 from cache.incoming import checked_rows
-from cache.journal import Journal
 from cache.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD, Geometry
 from cache.manifest import Commit, Place
 from cache.provenance import add_provenance
 from cache.records import TrackRows, VideoEntry
+from cache.stores import Root, Tag, store_at
 from cache.tables import CommittedVideos, TableBuilder, Tables, decode_texts, video_record
 
 OWN_ENTRIES: Final = frozenset(
@@ -40,7 +38,7 @@ class SplitWriter:
     same `plan`, and discarded by a run with another.
 
     Args:
-        root: the cache, created when missing.
+        root: the cache, created when missing: a folder, or a URL as s3://bucket/prefix.
         split: "<dataset>/<split>".
         columns: names in `COLUMNS`, the same for all commits of a split; `frame_index` is always one of them.
         plan: names everything that decides the rows of this commit, and their order.
@@ -52,7 +50,7 @@ class SplitWriter:
 
     def __init__(
         self,
-        root: Path | str,
+        root: Root,
         split: str,
         *,
         columns: Collection[str],
@@ -62,20 +60,20 @@ class SplitWriter:
         rows_per_chunk: int | None = None,
     ) -> None:
         layout.check_names(split)
-        self._root, self._split = Path(root), split
+        self._store, self._split = store_at(root), split
         if unknown := sorted(set(columns) - COLUMNS.keys()):
             raise CacheError(f"{split}: no such columns: {unknown}. Known: {sorted(COLUMNS)}")
         self._columns = {name: COLUMNS[name] for name in COLUMNS if name in columns or name == "frame_index"}
         self._plan, self._provenance = plan, dict(provenance or {})
         self._asked = (rows_per_shard, rows_per_chunk)
-        self._place = Place.of_split(self._root, split)
-        self._journal = Journal(self._place.writing / "journal.jsonl")
+        self._place = Place.of_split(self._store, split)
+        self._journal = self._store.journal(self._place.writing)
         self._began = False
         self._journalled: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
-        create_groups(self._root, self._split)
-        self._lock = WriterLock(self._place.writing / "lock")
+        create_groups(self._store, self._split)
+        self._lock = self._store.lock(self._place.writing)
         try:
             self._open()
         except BaseException:
@@ -106,13 +104,22 @@ class SplitWriter:
 
     def _open(self) -> None:
         self._started = time.time()
-        current = manifest.read_manifest(self._place.manifest)
-        manifest.roll_forward(self._place, None if current is None else current["digest"])
+        current = manifest.read_manifest(self._place)
+        manifest.roll_forward(self._place, None if current is None else current[0])
         self._commit = manifest.load(self._place)
         self._geometry = self._checked_geometry(self._commit)
         self._tables = Tables.empty() if self._commit is None else Tables.from_files(self._commit.files)
         self._committed = CommittedVideos(self._tables)
         self._first = 0 if self._commit is None else self._geometry.boundary(self._commit.manifest["extent"])
+
+    @property
+    def _where(self) -> str:
+        return self._store.where(self._place.manifest)
+
+    @property
+    def _base(self) -> Tag | None:
+        """The manifest that this commit follows."""
+        return None if self._commit is None else self._commit.tag
 
     def _checked_geometry(self, commit: Commit | None) -> Geometry:
         if commit is None:
@@ -121,12 +128,12 @@ class SplitWriter:
         if held != self._columns.keys():
             do = "Columns are the same over all commits of a split: remove the split and convert it anew."
             expected, found = f"columns {sorted(held)}", str(sorted(self._columns))
-            raise CacheError.at(self._place.manifest, expected=expected, found=found, do=do)
+            raise CacheError.at(self._where, expected=expected, found=found, do=do)
         geometry = Geometry(**commit.manifest["geometry"])
         wanted = (geometry.rows_per_shard, geometry.rows_per_chunk)
         if any(asked not in (None, own) for asked, own in zip(self._asked, wanted, strict=True)):
             do = "A split keeps its geometry: leave it out, or remove the split and convert it anew."
-            raise CacheError.at(self._place.manifest, expected=f"{geometry}", found=f"{self._asked}", do=do)
+            raise CacheError.at(self._where, expected=f"{geometry}", found=f"{self._asked}", do=do)
         return geometry
 
     def begin(self, drop: Collection[str] = ()) -> None:
@@ -192,8 +199,9 @@ class SplitWriter:
         files = {**tables.to_files(), **self._array_files()}
         new = manifest.seal({**entries, **self._own_entries(tables, files)})
         if self._commit is None or new["digest"] != self._commit.digest:
+            self._lock.require()
             add_provenance(self._place, new["digest"], self._provenance, self._started)
-            manifest.publish(self._place, new, files)
+            manifest.publish(self._place, new, files, expected=self._base)
         self._journal.remove()
         self._began = False
         self._open()
@@ -259,8 +267,8 @@ class SplitWriter:
         written = {}
         for name, spec in self._columns.items():
             data = shards.encode(self._buffers[name][:filled], spec, self._geometry)
-            file = layout.shard_file(self._place.base / name, shard, spec.trailing)
-            written[name] = shards.write(file, self._place.writing / "shard.tmp", data, self._geometry)
+            key = self._shard_key(name, shard)
+            written[name] = shards.write(self._store, key, data, self._geometry, by_way_of=self._place.temporary)
             self._records[name][shard] = written[name]
         self._journal.add({"shard": shard, "files": written, "videos": self._unwritten})
         self._unwritten = []
@@ -293,8 +301,7 @@ class SplitWriter:
         videos: dict[str, dict[str, Any]] = {video["name"]: video for record in records for video in record["videos"]}
         shard = first = self._first // self._geometry.rows_per_shard
         while shard in files and all(
-            shards.has_size(layout.shard_file(self._place.base / name, shard, COLUMNS[name].trailing), text)
-            for name, text in files[shard].items()
+            shards.has_size(self._store, self._shard_key(name, shard), text) for name, text in files[shard].items()
         ):
             for name, text in files[shard].items():
                 self._records[name][shard] = text
@@ -317,8 +324,9 @@ class SplitWriter:
             return True
         try:
             for name, spec in self._columns.items():
-                file = layout.shard_file(self._place.base / name, shard, spec.trailing)
-                self._buffers[name][:filled] = shards.decode(shards.read(file), spec, self._geometry, file)[:filled]
+                key = self._shard_key(name, shard)
+                data, where = shards.read(self._store, key), self._store.where(key)
+                self._buffers[name][:filled] = shards.decode(data, spec, self._geometry, where)[:filled]
         except CacheError:
             return False
         return True
@@ -327,4 +335,7 @@ class SplitWriter:
         """Remove the shards that no commit names."""
         first = self._first // self._geometry.rows_per_shard
         for name in COLUMNS:
-            discard_shards(self._place.base / name, keep=range(first))
+            discard_shards(self._store, self._place.array(name), keep=range(first))
+
+    def _shard_key(self, name: str, shard: int) -> str:
+        return layout.shard_key(self._place.array(name), shard, COLUMNS[name].trailing)

@@ -242,10 +242,10 @@ def test_between_the_manifest_and_the_small_files_a_reader_sees_the_new_state(
     toy.write(tmp_path, [toy.video("a", [10])])
     real = manifest.roll_forward
 
-    def die(place: manifest.Place, digest: str | None) -> None:
-        if digest is not None and place.staging(digest).exists():
+    def die(place: manifest.Place, committed: Any) -> None:
+        if committed is not None and place.store.below(place.staging(committed["digest"])):
             raise Killed
-        real(place, digest)
+        real(place, committed)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(manifest, "roll_forward", die)

@@ -20,6 +20,7 @@ import cache
 from cache import CacheChanged, CacheError, SplitWriter, TrackRows, VideoEntry, labels
 from cache.direct import DirectRows, recognise
 from cache.float16 import widen
+from cache.stores import store_at
 from cache.zarr_rows import ZarrRows, open_rows
 
 
@@ -215,14 +216,29 @@ class TestOpening:
             file = tmp_path / "toy/train" / name
             whole = file.read_bytes()
             file.write_bytes(whole.replace(b"3", b"4").replace(b"\3", b"\4"))
+            if name != "manifest.json":
+                shutil.move(tmp_path / "toy/train/.copy", tmp_path / "copy")
             with pytest.raises(CacheError, match="digest"):
                 cache.open(tmp_path)["toy/train"]
             file.unlink()
             if name != "manifest.json":
                 with pytest.raises(CacheError, match="missing"):
                     cache.open(tmp_path)["toy/train"]
+                shutil.move(tmp_path / "copy", tmp_path / "toy/train/.copy")
             file.write_bytes(whole)
         assert len(cache.open(tmp_path)["toy/train"].tracks) == 1
+
+    @pytest.mark.parametrize("name", ["track_stop/c/0", "bbox/zarr.json"])
+    def test_a_damaged_table_is_read_from_its_copy(self, name: str, tmp_path: Path, toy: Any) -> None:
+        toy.write(tmp_path, [toy.video("a", [3])])
+        before = list(cache.open(tmp_path)["toy/train"].tracks)
+        file = tmp_path / "toy/train" / name
+        for damage in (b"", b"other bytes"):
+            file.write_bytes(damage)
+            split = cache.open(tmp_path)["toy/train"]
+            assert list(split.tracks) == before
+            assert split.column("bbox").shape == (3, 4)
+            assert any(name in problem for problem in cache.verify(tmp_path).problems)
 
     def test_a_manifest_of_another_format_says_so(self, tmp_path: Path, toy: Any) -> None:
         toy.write(tmp_path, [toy.video("a", [3])])
@@ -317,9 +333,9 @@ def test_the_direct_reader_and_zarr_agree_on_every_layout(
     )
     array[:] = data
     metadata = (tmp_path / "zarr.json").read_bytes()
-    rows = open_rows(tmp_path, metadata)
+    rows = open_rows(store_at(tmp_path), ".", metadata)
     assert isinstance(rows, ZarrRows if codecs in ("zstd", "columns", "big") or shard is None else DirectRows)
-    through_zarr = ZarrRows(tmp_path, array.metadata.to_dict())
+    through_zarr = ZarrRows(store_at(tmp_path), ".", array.metadata.to_dict())
     assert (rows.trailing, rows.dtype.newbyteorder("=")) == (shape[1:], np.dtype(dtype))
     for seqlen in (1, 7, shape[0]):
         starts = np.arange(0, shape[0] - seqlen + 1)
@@ -340,7 +356,7 @@ def test_both_readers_refuse_missing_files_and_rows_beyond_the_end(tmp_path: Pat
     metadata = array.metadata.to_dict()
     layout = recognise(metadata)
     assert (layout is not None) == direct
-    rows = ZarrRows(tmp_path, metadata) if layout is None else DirectRows(tmp_path, layout)
+    rows = ZarrRows(store_at(tmp_path), ".", metadata) if layout is None else DirectRows(tmp_path, layout)
     out = np.zeros((1, 8, 2), "f4")
     with pytest.raises(CacheError, match="40 rows"):
         rows.read(np.array([33]), 8, out)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache import CacheError, shards
-from cache.layout import COLUMNS, ColumnSpec, Geometry, column_metadata, shard_file, stream_columns
+from cache.layout import COLUMNS, ColumnSpec, Geometry, column_metadata, shard_key, stream_columns
 
 GEOMETRY = Geometry(rows_per_shard=16, rows_per_chunk=4)
 SPECS = {**COLUMNS, **stream_columns("resnet50", 5, "float16")}
@@ -26,7 +26,7 @@ def some_rows(spec: ColumnSpec, n_rows: int) -> np.ndarray:
 def test_zarr_reads_back_what_was_encoded_and_fill_values_after_it(name: str, tmp_path: Path) -> None:
     spec = SPECS[name]
     rows = some_rows(spec, 6)
-    file = shard_file(tmp_path, 1, spec.trailing)
+    file = tmp_path / shard_key(".", 1, spec.trailing)
     file.parent.mkdir(parents=True)
     file.write_bytes(shards.encode(rows, spec, GEOMETRY))
     (tmp_path / "zarr.json").write_bytes(column_metadata(spec, 32, GEOMETRY))
@@ -42,8 +42,8 @@ def test_zarr_writes_the_same_bytes(name: str, tmp_path: Path) -> None:
     rows = some_rows(spec, 16)
     (tmp_path / "zarr.json").write_bytes(column_metadata(spec, 16, GEOMETRY))
     zarr.open_array(tmp_path, mode="r+")[:] = rows
-    theirs = shard_file(tmp_path, 0, spec.trailing).read_bytes()
-    np.testing.assert_array_equal(shards.decode(theirs, spec, GEOMETRY, tmp_path), rows)
+    theirs = (tmp_path / shard_key(".", 0, spec.trailing)).read_bytes()
+    np.testing.assert_array_equal(shards.decode(theirs, spec, GEOMETRY, str(tmp_path)), rows)
     assert len(theirs) == len(shards.encode(rows, spec, GEOMETRY))
 
 

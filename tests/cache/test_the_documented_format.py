@@ -225,10 +225,10 @@ def test_a_commit_that_was_killed_before_its_small_files_moved_reads_as_document
     class KilledError(Exception):
         pass
 
-    def roll_forward(place: Any, digest: str | None, original: Any = manifests.roll_forward) -> None:
-        if (place.home / ".commit").is_dir():  # the manifest is replaced, and nothing more happens
+    def roll_forward(place: Any, committed: Any, original: Any = manifests.roll_forward) -> None:
+        if place.store.below(f"{place.home}/.commit"):  # the manifest is replaced, and nothing more happens
             raise KilledError
-        original(place, digest)
+        original(place, committed)
 
     toy.write(tmp_path, toy.videos()[:2])
     with monkeypatch.context() as patch, pytest.raises(KilledError):

@@ -17,7 +17,6 @@ import zarr
 
 import cache
 from cache import CacheError, SplitWriter
-from cache.manifest import Place, read_manifest
 
 SIZES: Any = {"rows_per_shard": 32, "rows_per_chunk": 8}
 
@@ -127,11 +126,9 @@ def test_committing_the_same_again_changes_no_file(tmp_path: Path, toy: Any) -> 
 
 def test_provenance_tells_of_every_commit(tmp_path: Path, toy: Any) -> None:
     toy.write(tmp_path, [toy.video("a", [3])])
-    first = read_manifest(Place.of_split(tmp_path, "toy/train").manifest)
+    first = cache.open(tmp_path)["toy/train"].manifest
     toy.write(tmp_path, [toy.video("b", [3])])
-    second = read_manifest(Place.of_split(tmp_path, "toy/train").manifest)
-    assert first is not None
-    assert second is not None
+    second = cache.open(tmp_path)["toy/train"].manifest
     notes = json.loads((tmp_path / "toy/train/provenance.json").read_text())["commits"]
     assert notes.keys() == {first["digest"], second["digest"]}
     assert notes[first["digest"]]["software"]["numpy"] == np.__version__
