@@ -3,13 +3,15 @@
 raw -> tracks -> features -> windows -> training: the pipeline writes it, the models read it, and it knows neither.
 """
 
+from cache.compaction import Compaction, compact
 from cache.errors import CacheChanged, CacheError, MissingSplit
 from cache.fingerprint import fingerprint
 from cache.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD
+from cache.left_overs import Collected, gc
 from cache.reader import FeatureCache, Split, open  # noqa: A004  it reads as cache.open
 from cache.records import TrackRecord, TrackRows, VideoEntry
 from cache.stores import Root, place_of, store_at
-from cache.streams import StreamWriter, discard
+from cache.streams import StreamWriter, discard, forget
 from cache.verify import Report, verify
 from cache.writer import SplitWriter
 
@@ -19,6 +21,8 @@ __all__ = [
     "ROWS_PER_SHARD",
     "CacheChanged",
     "CacheError",
+    "Collected",
+    "Compaction",
     "FeatureCache",
     "MissingSplit",
     "Report",
@@ -29,8 +33,11 @@ __all__ = [
     "TrackRecord",
     "TrackRows",
     "VideoEntry",
+    "compact",
     "discard",
     "fingerprint",
+    "forget",
+    "gc",
     "open",
     "place_of",
     "store_at",

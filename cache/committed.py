@@ -18,9 +18,9 @@ class StreamRows:
     def __init__(self, split: str, name: str, commit: Commit) -> None:
         self.commit = commit
         self._where = f"{split}: stream {name!r}"
-        guard = Guard(commit)
-        self.features = open_column(commit, name, guard)
-        self._ok = open_column(commit, f"{name}_ok", guard)
+        self.guard = Guard(commit)
+        self.features = open_column(commit, name, self.guard)
+        self._ok = open_column(commit, f"{name}_ok", self.guard)
         self._geometry = Geometry(**commit.manifest["geometry"])
         self._has = np.zeros(self._geometry.shards(int(commit.manifest["extent"])), bool)
         self._has[[int(shard) for shard in commit.manifest["shards"][name]]] = True

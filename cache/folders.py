@@ -29,14 +29,15 @@ def shards_there(store: Store, array: str) -> list[int]:
     return sorted(int(name) for name in store.below(f"{array}/c") if name.isdigit())
 
 
-def split_folders(store: Store) -> list[str]:
-    """All folders that may be splits, committed or not."""
-    datasets = (name for name in store.below("") if layout.is_name(name) and name != "zarr.json")
-    found = (f"{dataset}/{name}" for dataset in datasets for name in store.below(dataset) if name != "zarr.json")
-    return [name for name in found if layout.is_split_name(name) and store.below(name)]
+def split_folders(store: Store, below: str = "") -> list[str]:
+    """All folders that may be splits, committed or not: names as below the cache itself."""
+    prefix = f"{below}/" if below else ""
+    datasets = (name for name in store.below(below) if layout.is_name(name))
+    found = (f"{dataset}/{name}" for dataset in datasets for name in store.below(prefix + dataset))
+    return [name for name in found if layout.is_split_name(name) and store.below(prefix + name)]
 
 
 def stream_folders(store: Store, split: str) -> list[str]:
     """All folders of a split that may be streams, committed or not."""
-    names = [name for name in store.below(f"{split}/{layout.FEATURES}") if layout.is_name(name) and name != "zarr.json"]
-    return [name for name in names if not name.endswith(("_ok", "_key"))]
+    names = [name for name in store.below(f"{split}/{layout.FEATURES}") if layout.is_name(name)]
+    return [name for name in names if not name.endswith(("_ok", "_key", ".json"))]

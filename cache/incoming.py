@@ -13,7 +13,7 @@ from cache.layout import COLUMNS
 from cache.records import TrackRows
 
 # A label without the flag that says where it is known would be read as unknown everywhere.
-_NEEDS_FLAG: Final = {"kp_3d": "has_3d", "pose": "has_smpl", "betas": "has_smpl"}
+NEEDS_FLAG: Final = {"kp_3d": "has_3d", "pose": "has_smpl", "betas": "has_smpl"}
 
 
 def checked_rows(track: TrackRows, video: str, columns: Collection[str], split: str) -> dict[str, NDArray[Any]]:
@@ -25,7 +25,7 @@ def checked_rows(track: TrackRows, video: str, columns: Collection[str], split: 
         raise CacheError(f"{where}: columns {strange} are not among this split's: {sorted(columns)}")
     if "frame_index" not in track.columns:
         raise CacheError(f"{where}: has no frame_index")
-    for label, flag in _NEEDS_FLAG.items():
+    for label, flag in NEEDS_FLAG.items():
         if label in track.columns and flag not in track.columns:
             raise CacheError(f"{where}: {label} comes without {flag}, which says where it is known")
     n_rows = len(track.columns["frame_index"])

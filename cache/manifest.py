@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -91,6 +91,11 @@ def seal(entries: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest with its own digest: SHA-256 of the canonical JSON of everything else in it."""
     body = {"format": FORMAT, **entries}
     return {**body, "digest": sha256(canonical(body))}
+
+
+def own_part(manifest: Mapping[str, Any], of_the_cache: Collection[str]) -> dict[str, Any]:
+    """What whoever committed has put into the manifest, beside the cache's own entries."""
+    return {key: value for key, value in manifest.items() if key not in of_the_cache}
 
 
 def read_manifest(place: Place) -> tuple[dict[str, Any], Tag] | None:

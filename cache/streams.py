@@ -7,7 +7,7 @@ it has them. Shards never change, so a stream stays good for as long as its shar
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -19,10 +19,10 @@ from cache.errors import CacheError, MissingSplit
 from cache.folders import discard_shards
 from cache.keys import KeyIndex
 from cache.layout import Geometry, stream_columns
-from cache.manifest import Commit, Place, shard_rows
+from cache.manifest import Commit, Place, own_part, shard_rows
 from cache.provenance import add_provenance
 from cache.stores import Root, store_at
-from cache.tables import Tables
+from cache.tables import Tables, live_rows, live_shards
 
 STREAM_ENTRIES: Final = frozenset(
     {"format", "digest", "stream", "dim", "dtype", "extent", "split_digest", "commits", "geometry", "shards", "files"}
@@ -182,7 +182,8 @@ class StreamWriter:
                 "dim": self._dim,
                 "dtype": self._dtype,
                 "extent": extent,
-                "split_digest": self._split_commit.digest,
+                # With shards pending, the stream is not what belongs to any state of the split.
+                "split_digest": "" if self.pending else self._split_commit.digest,
                 "commits": self._split_commit.manifest["commits"],
                 "geometry": self._split_commit.manifest["geometry"],
                 "shards": {
@@ -199,6 +200,11 @@ class StreamWriter:
             manifest.publish(self._place, new, files, expected=expected)
         self._journal.remove()
         self._open(self._split_commit)
+
+    @property
+    def entries(self) -> dict[str, Any]:
+        """The caller's own part of the manifest in force; empty when there is none."""
+        return {} if self._commit is None else own_part(self._commit.manifest, STREAM_ENTRIES)
 
     def _open(self, split: Commit) -> None:
         self._started = time.time()
@@ -231,7 +237,6 @@ class StreamWriter:
         """Keep the journalled shards of a killed run with the same plan; discard those of any other."""
         head = {
             "plan": self._plan,
-            "base": None if self._commit is None else self._commit.digest,
             "dim": self._dim,
             "dtype": self._dtype,
         }
@@ -241,7 +246,9 @@ class StreamWriter:
                 discard_shards(self._store, self._place.array(name), keep=self._earlier)
             self._journal.start(head)
             return
-        for record in records:
+        for record in records:  # a shard's rows never change: whatever was committed since, they are good
+            if record["shard"] in self._earlier:
+                continue
             files = {name: str(text) for name, text in record["files"].items()}
             sizes = {self._shard_key(name, record["shard"]): text for name, text in files.items()}
             if all(shards.has_size(self._store, key, text) for key, text in sizes.items()):
@@ -283,21 +290,28 @@ def discard(root: Root, split: str, stream: str) -> None:
         lock.release()
 
 
-def live_rows(tables: Tables, start: int, stop: int) -> NDArray[np.bool_]:
-    """(stop - start,) whether each row belongs to a committed track."""
-    rows = np.arange(start, stop)
-    track = np.searchsorted(tables["track_start"], rows, side="right") - 1
-    if not len(tables["track_stop"]):
-        return np.zeros(len(rows), bool)
-    within: NDArray[np.bool_] = (track >= 0) & (rows < tables["track_stop"][track])
-    return within
+def forget(root: Root, split: str, stream: str, numbers: Collection[int]) -> None:
+    """Let a committed stream name these shards no longer: they are pending again, and their files nobody's.
 
-
-def live_shards(tables: Tables, geometry: Geometry) -> list[int]:
-    """The shards that hold a row of a committed track, ascending."""
-    first = tables["track_start"] // geometry.rows_per_shard
-    last = (tables["track_stop"] - 1) // geometry.rows_per_shard
-    found = np.unique(np.concatenate([first, last]))
-    longer = np.flatnonzero(last - first > 1)
-    between = [np.arange(first[track] + 1, last[track]) for track in longer]
-    return [int(shard) for shard in np.unique(np.concatenate([found, *between]))]
+    Raises CacheError when there is no such stream, or a writer is at work on it.
+    """
+    layout.check_names(split, stream)
+    place = Place.of_stream(store_at(root), split, stream)
+    lock = place.store.lock(place.writing)
+    try:
+        commit = manifest.load(place)
+        if commit is None:
+            raise CacheError(f"{place.store.where(place.home)}: no committed stream: there is nothing to forget")
+        manifest.roll_forward(place, commit.manifest)
+        gone = {str(shard) for shard in numbers}
+        named = {
+            array: {shard: record for shard, record in records.items() if shard not in gone}
+            for array, records in commit.manifest["shards"].items()
+        }
+        body = own_part(commit.manifest, {"digest", "format", "split_digest", "shards"})
+        new = manifest.seal({**body, "split_digest": "", "shards": named})
+        add_provenance(place, new["digest"], {"forgot": sorted(numbers)}, time.time())
+        files = {name: bytes(data) for name, data in commit.files.items()}
+        manifest.publish(place, new, files, expected=commit.tag)
+    finally:
+        lock.release()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cache.errors import CacheError
 from cache.fingerprint import canonical
-from cache.layout import table_metadata
+from cache.layout import Geometry, table_metadata
 from cache.records import TrackRows, VideoEntry
 from cache.shards import crc32c
 from cache.stores import Bytes
@@ -119,6 +119,18 @@ class Tables(Mapping[str, Array]):
             fingerprint=decode_text(self["video_fingerprint"][number]),
             account=self.account(number),
         )
+
+    def with_fingerprints(self, stated: Mapping[str, tuple[str, str]]) -> Tables:
+        """The tables with other (fingerprint, pixels) texts of the given videos."""
+        if not stated:
+            return self
+        names = decode_texts(self["video_name"])
+        changed = dict(self._arrays)
+        for column, table in enumerate(("video_fingerprint", "video_pixels")):
+            texts = decode_texts(self[table])
+            new = [stated[name][column] if name in stated else text for name, text in zip(names, texts, strict=True)]
+            changed[table] = encode_texts(new)
+        return Tables(changed)
 
     def without(self, videos: Iterable[str]) -> Tables:
         """The tables less the given videos, their tracks and runs."""
@@ -286,3 +298,23 @@ def video_record(entry: VideoEntry, tracks: Sequence[TrackRows], start: int) -> 
         "tracks": rows,
         "stop": position,
     }
+
+
+def live_rows(tables: Tables, start: int, stop: int) -> NDArray[np.bool_]:
+    """(stop - start,) whether each row belongs to a committed track."""
+    rows = np.arange(start, stop)
+    track = np.searchsorted(tables["track_start"], rows, side="right") - 1
+    if not len(tables["track_stop"]):
+        return np.zeros(len(rows), bool)
+    within: NDArray[np.bool_] = (track >= 0) & (rows < tables["track_stop"][track])
+    return within
+
+
+def live_shards(tables: Tables, geometry: Geometry) -> list[int]:
+    """The shards that hold a row of a committed track, ascending."""
+    first = tables["track_start"] // geometry.rows_per_shard
+    last = (tables["track_stop"] - 1) // geometry.rows_per_shard
+    found = np.unique(np.concatenate([first, last]))
+    longer = np.flatnonzero(last - first > 1)
+    between = [np.arange(first[track] + 1, last[track]) for track in longer]
+    return [int(shard) for shard in np.unique(np.concatenate([found, *between]))]

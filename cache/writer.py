@@ -20,11 +20,11 @@ from cache.errors import CacheError
 from cache.folders import create_groups, discard_shards
 from cache.incoming import checked_rows
 from cache.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD, Geometry
-from cache.manifest import Commit, Place
+from cache.manifest import Commit, Place, own_part
 from cache.provenance import add_provenance
 from cache.records import TrackRows, VideoEntry
 from cache.stores import Root, Tag, store_at
-from cache.tables import CommittedVideos, TableBuilder, Tables, decode_texts, video_record
+from cache.tables import CommittedVideos, TableBuilder, Tables, decode_texts, live_shards, video_record
 
 OWN_ENTRIES: Final = frozenset(
     {"format", "digest", "rows", "tracks", "videos", "extent", "commits", "geometry", "shards", "files"}
@@ -97,6 +97,11 @@ class SplitWriter:
         """Videos taken over from a killed run with the same plan, in order: they need not be appended again."""
         return self._journalled
 
+    @property
+    def entries(self) -> dict[str, Any]:
+        """The caller's own part of the manifest in force; empty when there is none."""
+        return {} if self._commit is None else own_part(self._commit.manifest, OWN_ENTRIES)
+
     def accounts(self) -> Iterator[Mapping[str, Any]]:
         """The account of every video that the next commit will have: those that stay, and those of this commit."""
         yield from (self._kept.account(number) for number in range(len(self._kept["video_name"])))
@@ -136,19 +141,34 @@ class SplitWriter:
             raise CacheError.at(self._where, expected=f"{geometry}", found=f"{self._asked}", do=do)
         return geometry
 
-    def begin(self, drop: Collection[str] = ()) -> None:
+    def begin(
+        self,
+        drop: Collection[str] = (),
+        *,
+        refingerprint: Mapping[str, tuple[str, str]] | None = None,
+        forget: Collection[int] = (),
+    ) -> None:
         """Start a commit in which the tracks of the committed videos `drop` go, or come anew.
 
-        Raises CacheError when `drop` names a video that is not committed.
+        Args:
+            drop: names of committed videos.
+            refingerprint: (fingerprint, pixels) of committed videos that keep their rows.
+            forget: shards that the manifest is to name no longer, in any column: nobody needs their rows.
+
+        Raises CacheError when a name is not that of a committed video, and for a shard with rows of a track that stays.
         """
         if self._began:
             raise CacheError(f"{self._split}: begin was called before: commit first")
-        if strange := sorted(set(drop) - self._committed.keys()):
-            raise CacheError(f"{self._split}: cannot drop {strange[:5]}: not among the committed videos")
+        stated = dict(refingerprint or {})
+        if strange := sorted({*drop, *stated} - self._committed.keys()):
+            raise CacheError(f"{self._split}: {strange[:5]}: not among the committed videos")
         self._began = True
         self._journalled = ()
         self._drop = frozenset(drop)
-        self._kept = self._tables.without(self._drop)
+        self._kept = self._tables.without(self._drop).with_fingerprints(stated)
+        self._forget = frozenset(forget)
+        if needed := sorted(self._forget & set(live_shards(self._kept, self._geometry))):
+            raise CacheError(f"{self._split}: shards {needed[:5]} have rows of tracks that stay: drop their videos too")
         self._builder = TableBuilder()
         self._videos = set(self._committed) - self._drop
         self._track_names = set(decode_texts(self._kept["track_name"]))
@@ -235,11 +255,16 @@ class SplitWriter:
                 "rows_per_chunk": self._geometry.rows_per_chunk,
             },
             "shards": {
-                name: {**earlier.get("shards", {}).get(name, {}), **{str(k): r for k, r in sorted(records.items())}}
+                name: {**self._named(name), **{str(k): r for k, r in sorted(records.items())}}
                 for name, records in self._records.items()
             },
             "files": {name: manifest.sha256(data) for name, data in files.items()},
         }
+
+    def _named(self, name: str) -> dict[str, str]:
+        """The records of a column's committed shards that stay."""
+        records = {} if self._commit is None else self._commit.manifest["shards"].get(name, {})
+        return {shard: record for shard, record in records.items() if int(shard) not in self._forget}
 
     def _remember(self, video: Mapping[str, Any]) -> None:
         self._builder.add(video)
@@ -279,6 +304,7 @@ class SplitWriter:
             "plan": self._plan,
             "base": None if self._commit is None else self._commit.digest,
             "drop": sorted(self._drop),
+            "forget": sorted(self._forget),
             "columns": sorted(self._columns),
             "geometry": [self._geometry.rows_per_shard, self._geometry.rows_per_chunk],
         }

@@ -196,7 +196,7 @@ class TestRefusals:
         self.refused(tmp_path, toy, toy.video("a", [4]), "drop it in begin")
 
     def test_dropping_what_is_not_there(self, tmp_path: Path, toy: Any) -> None:
-        self.refused(tmp_path, toy, toy.video("a", [4]), "cannot drop", drop=["z"])
+        self.refused(tmp_path, toy, toy.video("a", [4]), "not among the committed videos", drop=["z"])
 
     def test_other_columns_than_committed(self, tmp_path: Path, toy: Any) -> None:
         toy.write(tmp_path, [toy.video("a", [3])])

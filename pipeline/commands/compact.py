@@ -1,0 +1,33 @@
+"""`python -m pipeline compact`: a split without the rows of replaced videos."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Final
+
+import cache
+from pipeline.commands.console import count, err, out, plain, split_options
+from pipeline.progress import bar
+
+HELP: Final = "Rewrite a split, streams included, without the rows of replaced and removed videos."
+
+
+def options(sub: argparse.ArgumentParser) -> None:
+    split_options(sub)
+
+
+def run(args: argparse.Namespace) -> int:
+    """The split written anew beside the old one, and exchanged for it."""
+    name = f"{args.dataset}/{args.split}"
+    with bar(f"compact {name}", err) as progress:
+        done = cache.compact(args.cache, name, progress=progress)
+    if done.before == done.after:
+        out.print(f"{name}: nothing to compact: it has no rows of replaced videos")
+    else:
+        gone = count(done.before - done.after, "row")
+        out.print(
+            plain(
+                f"{name}: compacted to {count(done.after, 'row')}; {gone} of replaced videos, padding included, are gone"
+            )
+        )
+    return 0

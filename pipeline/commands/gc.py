@@ -1,0 +1,37 @@
+"""`python -m pipeline gc`: remove what no manifest names."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Final
+
+import cache
+from pipeline.commands.console import FEW, command, count, few, out, plain
+
+HELP: Final = "Remove what killed and replaced runs have left and no manifest names."
+
+
+def options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--cache", type=cache.place_of, required=True, help="the cache's folder, or its URL")
+    sub.add_argument("--dry-run", action="store_true", help="only tell what would go")
+    sub.add_argument(
+        "--unfinished", action="store_true", help="also what an unfinished run has finished: it will start anew"
+    )
+    sub.add_argument(
+        "--older-than",
+        type=float,
+        metavar="SECONDS",
+        help="leave what is younger; 0 where nothing is said, and a day in an object store, which knows no locks",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Left-overs, removed or told; and what was left, with the reason."""
+    found = cache.gc(args.cache, dry_run=args.dry_run, unfinished=args.unfinished, older_than=args.older_than)
+    for text in few(found.removed, FEW, command("gc", "--dry-run", "--cache", str(args.cache))):
+        out.print(f"[dim]{'would go' if args.dry_run else 'removed'}[/dim] {plain(text)}")
+    for text in found.skipped:
+        out.print(f"[yellow]![/yellow] left: {plain(text)}")
+    verb = "would be removed" if args.dry_run else "removed"
+    out.print(f"{count(len(found.removed), 'left-over')} {verb}, {found.bytes / 2**20:,.1f} MiB")
+    return 0

@@ -1,0 +1,158 @@
+"""`gc` removes what the cache has written and no manifest names, and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cache
+from cache import CacheError, SplitWriter, StreamWriter
+
+HOME = Path("toy/train")
+
+
+@pytest.fixture
+def root(tmp_path: Path, toy: Any) -> Path:
+    toy.write(tmp_path / "cache", toy.videos())
+    toy.write_stream(tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+def unfinished(root: Path, toy: Any, *, plan: str = "next") -> None:
+    """A conversion that was killed after its first shard."""
+    with SplitWriter(root, HOME.as_posix(), columns=toy.columns, plan=plan) as writer:
+        writer.begin()
+        writer.append(*toy.video("z", [40]))
+
+
+def test_a_clean_cache_loses_nothing(root: Path, toy: Any) -> None:
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
+    found = cache.gc(root)
+    assert (found.removed, found.bytes, found.skipped) == ([], 0, [])
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()} == before
+
+
+def test_what_nobody_names_goes_and_the_rest_stays(root: Path, toy: Any) -> None:
+    expected = toy.tree(root)
+    left = {
+        HOME / "bbox/c/9/0": b"shard",
+        HOME / "trans/c/0/0": b"a column that the split does not have",
+        HOME / "trans/zarr.json": b"{}",
+        HOME / ".bbox.tmp": b"t",
+        HOME / ".copy/0123456789abcdef/manifest.json": b"{}",
+        HOME / "features/resnet50/c/77/0": b"shard",
+        HOME / "features/other/c/0/0": b"a stream that was never committed",
+        HOME / "features/other_ok/c/0": b"its flags",
+        HOME / "features/gone_key/c/0/0": b"keys of a stream that was removed",
+        HOME / ".writing/shard.tmp": b"half",
+        Path(".compacting/toy/val/zarr.json"): b"{}",
+    }
+    for name, data in left.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    told = cache.gc(root, dry_run=True)
+    assert all((root / name).exists() for name in left)
+    found = cache.gc(root)
+    assert found.removed == told.removed
+    assert found.bytes == told.bytes == sum(map(len, left.values()))
+    assert toy.tree(root) == expected
+    folders = {path.relative_to(root).parts[0] for path in root.rglob("*") if path.is_dir()}
+    assert folders == {"toy"}
+    assert not (root / HOME / "trans").exists()
+    assert not (root / HOME / "features/other").exists()
+    assert cache.verify(root).notes == ()
+
+
+def test_other_peoples_files_stay(root: Path) -> None:
+    for name in ("README.txt", "toy/notes.md", "toy/train/mine/file", "toy/train/bbox/plot.png", ".git/config"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("mine")
+    assert cache.gc(root).removed == []
+    assert (root / "toy/train/bbox/plot.png").read_text() == "mine"
+
+
+def test_an_unfinished_run_is_kept_and_told_unless_it_is_given_up(root: Path, toy: Any) -> None:
+    expected = toy.tree(root)
+    unfinished(root, toy)
+    with StreamWriter(root, HOME.as_posix(), "late", dim=4, plan="w") as writer:
+        rows = np.asarray(writer.rows(0))
+        writer.write(0, toy.features(rows, 4), np.ones(len(rows)), toy.keys(rows))
+    found = cache.gc(root)
+    assert found.removed == []
+    assert sum("unfinished run" in text for text in found.skipped) == 2
+    with SplitWriter(root, HOME.as_posix(), columns=toy.columns, plan="next") as writer:
+        writer.begin()
+        writer.append(*toy.video("z", [40])) if "z" not in writer.journalled else None
+    assert cache.gc(root, unfinished=True).removed
+    assert toy.tree(root) == expected
+    assert not (root / HOME / "features/late").exists()
+
+
+def test_a_split_that_somebody_writes_is_skipped(root: Path, toy: Any) -> None:
+    with SplitWriter(root, HOME.as_posix(), columns=toy.columns, plan="at work") as writer:
+        writer.begin()
+        writer.append(*toy.video("z", [40]))
+        shard = root / HOME / "bbox/c/5/0"
+        assert shard.exists()
+        found = cache.gc(root, unfinished=True)
+        assert any("no other writer" in text for text in found.skipped)
+        assert shard.exists()
+        writer.commit({})
+    assert cache.verify(root).ok
+
+
+def test_what_is_younger_than_asked_for_stays(root: Path) -> None:
+    stray = root / HOME / "bbox/c/9/0"
+    stray.parent.mkdir(parents=True)
+    stray.write_bytes(b"x")
+    found = cache.gc(root, older_than=3600)
+    assert found.removed == []
+    assert "younger" in found.skipped[0]
+    assert stray.exists()
+
+
+def test_a_damaged_manifest_costs_no_shard(root: Path) -> None:
+    (root / HOME / "manifest.json").write_bytes(b"{")
+    before = sorted(root.rglob("*"))
+    found = cache.gc(root)
+    assert found.removed == []
+    assert "manifest" in found.skipped[0]
+    assert sorted(root.rglob("*")) == before
+
+
+def test_a_shard_that_a_split_forgot_goes(root: Path, toy: Any) -> None:
+    refused = pytest.raises(CacheError, match="tracks that stay")
+    with SplitWriter(root, HOME.as_posix(), columns=toy.columns, plan="forget") as writer, refused:
+        writer.begin(["a"], forget=[0])
+    with SplitWriter(root, HOME.as_posix(), columns=toy.columns, plan="forget") as writer:
+        writer.begin(["a", "b"], forget=[0])
+        writer.commit(writer.entries)
+    assert "0" not in cache.open(root)[HOME.as_posix()].manifest["shards"]["bbox"]
+    assert cache.verify(root).ok
+    assert f"{HOME}/bbox/c/0" in cache.gc(root).removed
+    assert cache.verify(root).ok
+
+
+def test_shards_that_a_stream_forgot_are_pending_again(root: Path, toy: Any) -> None:
+    split = HOME.as_posix()
+    before = toy.tree(root)
+    cache.forget(root, split, "resnet50", [1, 3])
+    opened = cache.open(root)[split]
+    assert opened.stream_manifest("resnet50")["weights"] == "known"
+    assert len(opened.windows(4, 4, "resnet50")) < len(opened.windows(4, 4))
+    cache.gc(root)
+    assert not (root / split / "features/resnet50/c/1").exists()
+    with StreamWriter(root, split, "resnet50", dim=4, plan="weights") as writer:
+        assert writer.pending == [1, 3]
+    toy.write_stream(root)
+    assert toy.tree(root) == before
+
+
+def test_no_cache_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(CacheError, match="feature cache"):
+        cache.gc(tmp_path)
+    shutil.rmtree(tmp_path)
