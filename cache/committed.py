@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import CacheChanged, CacheError
-from cache.layout import Geometry
+from cache.layout import Geometry, shard_key
 from cache.manifest import Commit, read_manifest, shard_rows
 from cache.windows import Ranges, join_adjacent, ranges_where
-from cache.zarr_rows import Rows, open_rows
+from cache.zarr_rows import Rows, open_rows, zarr_array
+
+if TYPE_CHECKING:
+    import zarr
 
 
 class StreamRows:
@@ -66,19 +72,30 @@ class Guard:
     """
 
     def __init__(self, commit: Commit) -> None:
-        self._commit, self._tag = commit, commit.tag
+        self._place, self._tag, self._shards = commit.place, commit.tag, commit.manifest["shards"]
 
     def __call__(self) -> None:
-        place = self._commit.place
+        place = self._place
         if place.store.tag(place.manifest) == self._tag:
             return
         current = read_manifest(place)
         newer, tag = ({}, None) if current is None else (current[0]["shards"], current[1])
-        for array, records in self._commit.manifest["shards"].items():
+        for array, records in self._shards.items():
             if not records.items() <= newer.get(array, {}).items():
                 where = place.store.where(place.home)
                 raise CacheChanged(f"{where}: has been replaced since it was opened: open it again")
         self._tag = tag
+
+
+def open_lazily(commit: Commit, array: str, guard: Guard) -> zarr.Array[Any]:
+    """One array that a commit names, as zarr's. It raises CacheError for a missing shard, CacheChanged for another."""
+    from cache.watched import Watched  # imports zarr, which takes its time
+
+    metadata = json.loads(bytes(commit.files[f"{array}/zarr.json"]))
+    trailing = tuple(metadata["shape"][1:])
+    named = [shard_key("", int(shard), trailing)[1:] for shard in commit.manifest["shards"][array]]
+    store, folder = commit.place.store, commit.place.array(array)
+    return zarr_array(Watched(store.zarr(folder), store.where(folder), named, guard), metadata)
 
 
 def open_column(commit: Commit, array: str, guard: Guard) -> Rows:

@@ -20,6 +20,7 @@ from cache.stores import Store
 
 if TYPE_CHECKING:
     import zarr
+    from zarr.abc.store import Store as ZarrStore
 
 
 class Rows(Protocol):
@@ -51,11 +52,15 @@ def open_rows(
 
 def open_zarr(store: Store, array: str, metadata: Mapping[str, Any]) -> zarr.Array[Any]:
     """The array as zarr sees it, read-only, with the given zarr.json instead of the one in its folder."""
+    return zarr_array(store.zarr(array), metadata)
+
+
+def zarr_array(store: ZarrStore, metadata: Mapping[str, Any]) -> zarr.Array[Any]:
+    """The array whose folder a zarr store is."""
     import zarr
     from zarr.storage import StorePath
 
-    place = StorePath(store.zarr(array))
-    return zarr.Array(zarr.AsyncArray(metadata=dict(metadata), store_path=place))  # type: ignore[call-overload]
+    return zarr.Array(zarr.AsyncArray(metadata=dict(metadata), store_path=StorePath(store)))  # type: ignore[call-overload]
 
 
 class ZarrRows:

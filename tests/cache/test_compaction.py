@@ -131,6 +131,16 @@ def test_a_reader_of_the_old_split_goes_on_with_what_it_has_open_and_is_told_for
         old.read(old.windows(5, 5)[:1], stream=None, fields=["pose"])
 
 
+def test_a_stream_opened_after_the_exchange_is_not_taken_for_one_of_the_old_rows(tmp_path: Path, toy: Any) -> None:
+    root = replaced(tmp_path, toy)
+    old = cache.open(root)[SPLIT]
+    lazily, features = old.column("bbox"), cache.open(root)[SPLIT].column("features/resnet50")
+    cache.compact(root, SPLIT)
+    for look in (lambda: old.windows(4, 4, "resnet50"), lambda: lazily[:], lambda: features[:]):
+        with pytest.raises(CacheChanged, match="open it again"):
+            look()
+
+
 def test_killed_at_any_point_a_reader_sees_every_track_and_it_goes_on(
     tmp_path: Path, toy: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

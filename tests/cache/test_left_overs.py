@@ -156,3 +156,14 @@ def test_no_cache_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CacheError, match="feature cache"):
         cache.gc(tmp_path)
     shutil.rmtree(tmp_path)
+
+
+def test_a_missing_shard_is_an_error_for_zarr_too_never_fill_values(root: Path) -> None:
+    split = cache.open(root)[HOME.as_posix()]
+    column, features = split.column("kp_2d"), split.column("features/resnet50")
+    assert column[40:50].shape == (10, 49, 3)
+    for name in ("kp_2d/c/1/0/0", "features/resnet50/c/1/0"):
+        (root / HOME / name).unlink()
+    for array in (column, features):
+        with pytest.raises(CacheError, match="no file"):
+            array[40:50]
