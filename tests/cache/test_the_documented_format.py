@@ -46,7 +46,8 @@ def open_manifest(home: Path, base: Path) -> tuple[Manifest, Files]:
     assert manifest["digest"] == digest(text)
     files = {}
     for name, expected in manifest["files"].items():
-        places = (base / name, home / ".commit" / manifest["digest"][:16] / name)
+        elsewhere = (home / folder / manifest["digest"][:16] / name for folder in (".commit", ".copy"))
+        places = (base / name, *elsewhere)
         contents = [place.read_bytes() for place in places if place.is_file()]
         files[name] = next(data for data in contents if hashlib.sha256(data).hexdigest() == expected)
     return manifest, files
@@ -238,6 +239,15 @@ def test_a_commit_that_was_killed_before_its_small_files_moved_reads_as_document
     manifest, files = open_manifest(home, home)
     assert json.loads((home / "bbox/zarr.json").read_text())["shape"][0] < manifest["extent"]
     assert len(read_column(home, "bbox", manifest, files)) == sum(b - a for a, b in manifest["commits"])
+
+
+def test_a_table_that_is_lost_or_damaged_reads_as_documented(root: Path) -> None:
+    home = root / "toy/train"
+    _, before = open_manifest(home, home)
+    (home / "track_stop/c/0").unlink()
+    (home / "video_name/c/0/0").write_bytes(b"damaged")
+    (home / "bbox/zarr.json").write_bytes(b"{}")
+    assert open_manifest(home, home)[1] == before
 
 
 def test_a_shard_of_the_usual_size_reads_as_documented(tmp_path: Path) -> None:
