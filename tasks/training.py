@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import luigi
 
     from pipeline.progress import Progress
+    from vibe_model.held import Holding
     from vibe_model.training import Progress as TrainingProgress
 
 RESULTS: Final = "results.csv"
@@ -182,10 +183,20 @@ def show_results(folder: Path, metrics: dict[str, Any]) -> None:
 
 
 def _telling(progress: Progress) -> Any:
-    """Training's news as a bar over all steps, with the losses and the last validation beside it."""
+    """Training's news as a bar over all steps, with the losses and the last validation beside it.
+
+    Before that, features on their way into memory, where the settings say so, and then a line of where they are.
+    """
+    from vibe_model.held import Holding
+
     best: dict[str, float] = {}
 
-    def tell(news: TrainingProgress) -> None:
+    def tell(news: TrainingProgress | Holding) -> None:
+        if isinstance(news, Holding):
+            progress(news.done, news.total, f"features {news.where}")
+            if news.done == news.total:
+                terminal.fact("features", news.where)
+            return
         for metrics in news.validation.values():
             best["validation"] = metrics["pa_mpjpe"]
         loss = "" if news.terms is None else f"loss {sum(news.terms.values()):.2f}"

@@ -33,7 +33,7 @@ class TrainConfig:
 
     # Where things are. None of these paths decides a number; what lies there does.
     name: str = "vibe"
-    cache: Path = Path("data/cache")
+    cache: Path | str = Path("data/cache")  # or a URL as s3://bucket/prefix
     runs: Path = Path("runs")
     body: Path | None = None  # folder of the SMPL files; None: the procedural stand-in
     pretrained: Path | None = None  # SPIN's or VIBE's checkpoint to start from
@@ -43,6 +43,10 @@ class TrainConfig:
     seqlen: int = 16
     stride: int = 16
     strides: Mapping[str, int] = field(default_factory=lambda: dict(PUBLISHED_STRIDES))  # by split
+    window_weights: Mapping[str, float] = field(
+        default_factory=dict
+    )  # by split, 1 elsewhere: how often its windows come
+    tail: str = "drop"  # or cover: also the window that ends where a run of frames ends, short of a stride
     datasets_2d: tuple[str, ...] = ("insta_variety/train",)
     datasets_3d: tuple[str, ...] = ("mpi_inf_3dhp/train", "3dpw/train")
     motion: tuple[str, ...] = ("amass/train",)  # real motion; none: no discriminator
@@ -92,6 +96,8 @@ class TrainConfig:
     # The machine.
     device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
     threads: int = 0  # of one operation on the CPU; 0: torch's own choice
+    hold: str = "none"  # features in memory: none, ram, device, or auto, the first of device and RAM that they fit into
+    read_workers: int = 0  # processes that read batches; 0: a thread of this process
     checkpoint_every: int = 100  # iterations; each epoch's end is one too
     eval_batch: int = 16  # windows
 
@@ -177,9 +183,14 @@ _POSITIVE: Final = (
     *("attention_size", "checkpoint_every", "eval_batch"),
 )
 _NOT_NEGATIVE: Final = (
-    *("weight_decay_generator", "weight_decay_discriminator", "plateau_patience", "seed", "threads"),
+    *("weight_decay_generator", "weight_decay_discriminator", "plateau_patience", "seed", "threads", "read_workers"),
     *("kp_2d_weight", "kp_3d_weight", "pose_weight", "shape_weight", "adversarial_weight", "discriminator_weight"),
 )
+
+_WORDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "tail": ("drop", "cover"),
+    "hold": ("none", "ram", "device", "auto"),
+}
 
 
 def _check_types(config: TrainConfig) -> None:
@@ -201,9 +212,13 @@ def _check_ranges(config: TrainConfig) -> None:
     for name, low, high in (("share_2d", 0, 1), ("plateau_factor", 0, 1), ("attention_dropout", 0, 1)):
         if not low <= getattr(config, name) < high:
             raise ConfigError(f"{name}: expected {low} or more and less than {high}, found {getattr(config, name)}")
-    for split, stride in config.strides.items():
-        if not stride > 0:
-            raise ConfigError(f"strides: expected more than 0 for {split}, found {stride}")
+    for name in ("strides", "window_weights"):
+        for split, value in getattr(config, name).items():
+            if not value > 0:
+                raise ConfigError(f"{name}: expected more than 0 for {split}, found {value}")
+    for name, words in _WORDS.items():
+        if getattr(config, name) not in words:
+            raise ConfigError(f"{name}: expected one of {', '.join(words)}, found {getattr(config, name)!r}")
 
 
 def _check_sense(config: TrainConfig) -> None:
@@ -213,6 +228,8 @@ def _check_sense(config: TrainConfig) -> None:
         raise ConfigError("datasets_2d, datasets_3d: expected at least one split to train on, found none")
     if not config.validation:
         raise ConfigError("validation: expected at least one split, to tell the best epoch by; found none")
+    if idle := sorted(config.window_weights.keys() - {*config.training_splits, *config.motion}):
+        raise ConfigError(f"window_weights: expected splits that are trained on, found {', '.join(idle)}")
     if config.datasets_2d and config.datasets_3d and not 0 < config.windows_2d < config.batch_size:
         raise ConfigError(
             f"share_2d: {config.share_2d} of a batch of {config.batch_size} leaves no window for one of 2D and 3D. "
@@ -247,5 +264,7 @@ def _plain(value: Any) -> Any:
 def _revive(hint: Any, value: Any) -> Any:
     if get_origin(hint) is tuple and isinstance(value, list):
         return tuple(value)
+    if isinstance(value, str) and "://" in value:  # a cache in an object store: as a path it would lose a slash
+        return value
     takes_path = hint is Path or Path in get_args(hint)
     return Path(value) if takes_path and isinstance(value, str) else value

@@ -1,166 +1,207 @@
-"""Windows of several splits, put together into batches.  features -> [windows] -> training -> evaluation
+"""Windows of several splits as batches on the device.  features -> [windows] -> training -> evaluation
 
-Which windows step k sees is a function of the seed and k alone: the sampler's whole state is a step number, so that a
-run goes on in the middle of an epoch with exactly the batches that it would have seen.
+Which windows step k sees is a function of the seed and k alone: the whole state is a step number, so that a run goes on
+in the middle of an epoch with exactly the batches that it would have seen. Features stay as they are stored (float16)
+until the device widens them, which is exact: half the bytes to read, to hold and to move.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+import pickle
+from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
+from cache.mixture import Mixture, Part
 from vibe_model.config import TrainConfig
 from vibe_model.errors import DataError
+from vibe_model.held import HeldFeatures, feature_type
 
 if TYPE_CHECKING:
     from cache import Split
+    from cache.mixture import StreamRows
 
 Arrays = dict[str, NDArray[Any]]
 
-FIELDS_2D: Final = ("features", "kp_2d")
-FIELDS_3D: Final = (*FIELDS_2D, "kp_3d", "theta", "w_3d", "w_smpl")
-
-
-class WindowPool:
-    """The windows of several splits, numbered through in the order of the splits.
-
-    Raises DataError when there is not a single window.
-    """
-
-    def __init__(
-        self, part: str, splits: Mapping[str, Split], strides: Mapping[str, int], *, seqlen: int, stream: str | None
-    ) -> None:
-        self.names = tuple(splits)
-        self._splits = tuple(splits.values())
-        self._stream = stream
-        windows = [split.windows(seqlen, strides[name], stream) for name, split in splits.items()]
-        self.counts = {name: len(found) for name, found in zip(splits, windows, strict=True)}
-        self._windows = np.concatenate(windows) if windows else np.empty((0, 2), np.int64)
-        self._ends = np.cumsum([len(found) for found in windows])  # where each split's windows end
-        if not len(self._windows):
-            raise DataError(
-                f"{part}: expected windows of {seqlen} frames, found none in {', '.join(self.names)} "
-                f"(stream {stream}). Convert and extract these splits, or choose others."
-            )
-
-    def __len__(self) -> int:
-        return len(self._windows)
-
-    def read(self, index: NDArray[np.int64], fields: Sequence[str]) -> Arrays:
-        """Windows by number, in the order asked for: arrays of (B, T, ...). Each split is read once."""
-        owner = np.searchsorted(self._ends, index, side="right")
-        parts: list[tuple[NDArray[np.intp], Arrays]] = []
-        for number in np.unique(owner):
-            places = np.flatnonzero(owner == number)
-            parts.append((places, self._read(int(number), self._windows[index[places]], fields)))
-        result: Arrays = {}
-        for name in fields:
-            first = parts[0][1][name]
-            result[name] = np.empty((len(index), *first.shape[1:]), first.dtype)
-            for places, arrays in parts:
-                result[name][places] = arrays[name]
-        return result
-
-    def _read(self, number: int, windows: NDArray[np.int64], fields: Sequence[str]) -> Arrays:
-        arrays: Arrays = self._splits[number].read(windows, stream=self._stream, fields=fields)
-        joints = arrays["kp_3d"].shape[-2] if "kp_3d" in fields else 49
-        if joints != 49:
-            raise DataError(
-                f"{self.names[number]}: kp_3d: expected 49 joints to train on, found {joints}. An "
-                "evaluation split cannot be trained on; remove it from datasets_3d."
-            )
-        return arrays
-
-
-class WindowSampler:
-    """An endless row of window numbers: every window once, in a new random order each time round."""
-
-    def __init__(self, n_windows: int, *, seed: int, part: int) -> None:
-        self._n_windows = n_windows
-        self._seed = (seed, part)
-        self._round = -1
-        self._order: NDArray[np.int64] = np.empty(0, np.int64)
-
-    def at(self, start: int, count: int) -> NDArray[np.int64]:
-        """Numbers `start` to `start + count` of the row: (count,) int64."""
-        places = np.arange(start, start + count)
-        rounds = places // self._n_windows
-        return np.concatenate(
-            [self._shuffled(int(r))[places[rounds == r] % self._n_windows] for r in np.unique(rounds)]
-        )
-
-    def _shuffled(self, number: int) -> NDArray[np.int64]:
-        if number != self._round:
-            rng = np.random.default_rng((*self._seed, number))
-            self._round, self._order = number, rng.permutation(self._n_windows)
-        return self._order
+FIELDS: Final = {  # of each part
+    "datasets_2d": ("features", "kp_2d"),  # for their 2D labels alone, whatever else these splits know
+    "datasets_3d": ("features", "kp_2d", "kp_3d", "theta", "w_3d", "w_smpl"),
+    "motion": ("theta",),
+}
+ROWS: Final = "rows"  # in place of `features` where these are held: (B,) int64, each window's first row in the table
 
 
 class Batch(NamedTuple):
     """One step's windows: the 2D part first, then the 3D part; and real motion."""
 
-    labels: Arrays  # as `Split.read` gives them; w_3d = w_smpl = 0 in the 2D part
-    real_theta: NDArray[np.float32] | None  # (B, T, 85); None when there is no discriminator
+    labels: Mapping[str, Any]  # as `Split.read` gives them, arrays or tensors; w_3d = w_smpl = 0 in the 2D part
+    real_theta: Any  # (B, T, 85) float32; None when there is no discriminator
 
 
-class Batches:
-    """The batches of a run, by step. `splits`: every split of the configuration, open."""
+class Batches(Dataset[Batch]):
+    """The batches of a run, by step: a dataset whose items are whole batches, as arrays.
 
-    def __init__(self, config: TrainConfig, splits: Mapping[str, Split]) -> None:
-        self._n_2d = config.windows_2d
-        self._n_3d = config.batch_size - self._n_2d
-        self._n_motion = config.batch_size
-        self._seqlen = config.seqlen
-        self._pools: dict[str, WindowPool] = {}
-        parts = {"datasets_2d": config.datasets_2d, "datasets_3d": config.datasets_3d, "motion": config.motion}
-        for part, names in parts.items():
-            if names:
-                stream = None if part == "motion" else config.stream
-                strides = {name: config.stride_of(name) for name in names}
-                chosen = {name: splits[name] for name in names}
-                self._pools[part] = WindowPool(part, chosen, strides, seqlen=config.seqlen, stream=stream)
-        self._samplers = {
-            part: WindowSampler(len(self._pools[part]), seed=config.seed, part=number)
-            for number, part in enumerate(parts)
-            if part in self._pools
-        }
+        DataLoader(batches, batch_size=None, sampler=range(step, len(batches)), num_workers=2)
+
+    gives the steps from `step` to the end of the last epoch, as tensors, the same for any number of workers, forked or
+    spawned. Spawned ones open the splits anew, and raise CacheChanged if there has been a commit since. With
+    `world_size` ranks, each has its share of every batch; see `cache.mixture.Mixture`.
+
+    splits: every split of the configuration, open. Raises CacheError for a part without a window, DataError for splits
+    that cannot be trained on.
+    """
+
+    def __init__(self, config: TrainConfig, splits: Mapping[str, Split], *, rank: int = 0, world_size: int = 1) -> None:
+        self._n_steps = config.epochs * config.iterations
+        parts = [
+            Part(
+                name=name,
+                splits={split: splits[split] for split in getattr(config, name)},
+                count=count,
+                fields=FIELDS[name],
+                stream=None if name == "motion" else config.stream,
+                stride=config.stride,
+                strides=config.strides,
+                weights=config.window_weights,
+                tail="cover" if config.tail == "cover" else "drop",
+            )
+            for name, count in _counts(config).items()
+        ]
+        mixture = Mixture(parts, seqlen=config.seqlen, seed=config.seed, rank=rank, world_size=world_size)
+        self._mixture: Mixture | bytes = mixture
+        self._held: StreamRows | None = None
+        self.where = "read with each batch"
+        """Where features are, in words."""
+        _check_joints(mixture)
+
+    @property
+    def mixture(self) -> Mixture:
+        """What the batches are drawn from."""
+        if isinstance(self._mixture, bytes):
+            self._mixture = pickle.loads(self._mixture)  # noqa: S301  our own bytes, of `__getstate__`
+        assert isinstance(self._mixture, Mixture)
+        return self._mixture
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Sealed: a worker that cannot open the splits says so with its first batch, instead of dying of it unheard.
+        return self.__dict__ | {"_mixture": pickle.dumps(self.mixture)}
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
         """How many windows each split gives, by part."""
-        return {part: pool.counts for part, pool in self._pools.items()}
+        return self.mixture.counts
+
+    def hold(self, rows: StreamRows, where: str) -> None:
+        """From now on, batches have the windows' places in these rows (`ROWS`) instead of features."""
+        self._held, self.where = rows, where
+
+    def __len__(self) -> int:
+        """Steps of the whole run."""
+        return self._n_steps
+
+    def __getitem__(self, step: int) -> Batch:
+        if not 0 <= step < self._n_steps:
+            raise IndexError(f"step {step} of {self._n_steps}")
+        return self.at(step)
 
     def at(self, step: int) -> Batch:
-        """The batch of step `step`, from 0."""
-        parts = []
-        if self._n_2d:
-            parts.append(self._without_3d(self._draw("datasets_2d", step, self._n_2d, FIELDS_2D)))
-        if self._n_3d:
-            parts.append(self._draw("datasets_3d", step, self._n_3d, FIELDS_3D))
-        labels = {name: np.concatenate([part[name] for part in parts]) for name in FIELDS_3D}
-        if "motion" not in self._pools:
-            return Batch(labels, None)
-        return Batch(labels, self._draw("motion", step, self._n_motion, ("theta",))["theta"])
+        """The batch of step `step`, from 0; the last epoch's end is no limit."""
+        mixture = self.mixture
+        picks = mixture.draw(step)
+        labelled = [part for part in picks if part != "motion"]
+        labels = self._empty(sum(mixture.sizes[part] for part in labelled))
+        out: dict[str, Arrays] = {}
+        end = 0
+        for part in labelled:
+            here = slice(end, end := end + mixture.sizes[part])
+            out[part] = {name: labels[name][here] for name in FIELDS[part] if name in labels}
+        if "motion" in picks:
+            out["motion"] = {"theta": np.empty((mixture.sizes["motion"], mixture.seqlen, 85), np.float32)}
+        mixture.read(picks, out)
+        if self._held is not None:
+            places = [self._held.place(pick.split, pick.starts) for part in labelled for pick in picks[part]]
+            labels[ROWS] = np.concatenate([*places, np.empty(0, np.int64)])
+        return Batch(labels, out["motion"]["theta"] if "motion" in picks else None)
 
-    def stream(self, step: int) -> Generator[Batch, None, None]:
-        """Batches from `step` on, without end. The next one is read while the caller works on the last."""
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as reader:
-            ahead = reader.submit(self.at, step)
-            while True:
-                step += 1
-                batch, ahead = ahead.result(), reader.submit(self.at, step)
-                yield batch
+    def _empty(self, n_windows: int) -> Arrays:
+        """Labels to fill: 0 where a part does not."""
+        shape = (n_windows, self.mixture.seqlen)
+        labels: Arrays = {"kp_2d": np.empty((*shape, 49, 3), np.float32)}
+        for name, rest in (("kp_3d", (49, 3)), ("theta", (85,)), ("w_3d", ()), ("w_smpl", ())):
+            labels[name] = np.zeros((*shape, *rest), np.float32)
+        if self._held is None:
+            size, dtype = feature_type(self.mixture)
+            labels["features"] = np.empty((*shape, size), dtype)
+        return labels
 
-    def _draw(self, part: str, step: int, count: int, fields: Sequence[str]) -> Arrays:
-        index = self._samplers[part].at(step * count, count)
-        return self._pools[part].read(index, fields)
 
-    def _without_3d(self, arrays: Arrays) -> Arrays:
-        """Windows used for their 2D labels alone, whatever else their split knows."""
-        shape = (self._n_2d, self._seqlen)
-        zeros = {"kp_3d": (49, 3), "theta": (85,), "w_3d": (), "w_smpl": ()}
-        return arrays | {name: np.zeros((*shape, *rest), np.float32) for name, rest in zeros.items()}
+def _counts(config: TrainConfig) -> dict[str, int]:
+    """Windows of a batch, by part, those left out that the configuration does not have."""
+    n_2d = config.windows_2d
+    counts = {"datasets_2d": n_2d, "datasets_3d": config.batch_size - n_2d, "motion": config.batch_size}
+    return {part: count for part, count in counts.items() if getattr(config, part)}
+
+
+def _check_joints(mixture: Mixture) -> None:
+    for part, fields in mixture.fields.items():
+        if "kp_3d" in fields and fields["kp_3d"][0] != (49, 3):
+            raise DataError(
+                f"{part}: {', '.join(mixture.parts[part].splits)}: kp_3d: expected 49 joints to train on, found "
+                f"{fields['kp_3d'][0][0]}. Evaluation splits cannot be trained on; remove them from {part}."
+            )
+
+
+def stream(
+    batches: Batches, start: int, *, device: torch.device, held: HeldFeatures | None = None, workers: int = 0
+) -> Generator[Batch, None, None]:
+    """Batches from step `start` to the end of the run, on the device; features as stored.
+
+    The next one is made ready by a thread while the caller works on the last. workers: processes that read, several
+    steps ahead; 0: the thread reads too, which is enough where the cache is on a local disk. held: where features are,
+    when `batches` has places in their stead.
+    """
+    steps = range(start, len(batches))
+    # Not forked: this process has threads by now, and maybe a GPU. Not spawned: such workers end by tearing Python
+    # down, and abort now and then when that is in the middle of sending a batch.
+    context = "forkserver" if workers else None
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=steps,
+        num_workers=workers,
+        multiprocessing_context=context,
+        generator=torch.Generator(),  # its workers' seeds must not be drawn from the state that dropout draws from
+    )
+    source = iter(loader)
+
+    def ready() -> Batch | None:
+        batch = next(source, None)
+        return None if batch is None else on_device(batch, device, held)
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as reader:
+        ahead = reader.submit(ready)
+        while (batch := ahead.result()) is not None:
+            ahead = reader.submit(ready)
+            yield batch
+
+
+def on_device(batch: Batch, device: torch.device, held: HeldFeatures | None = None) -> Batch:
+    """A batch of tensors on the device, with features for places where these are held. Features stay as stored."""
+    labels = {name: torch.as_tensor(value) for name, value in batch.labels.items()}
+    if held is not None:
+        labels["features"] = held.windows(labels.pop(ROWS))
+    motion = None if batch.real_theta is None else _moved(torch.as_tensor(batch.real_theta), device)
+    return Batch({name: _moved(value, device) for name, value in labels.items()}, motion)
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    if tensor.device == device or (tensor.device.type == device.type and device.index is None):
+        return tensor
+    # From locked memory a GPU copies by itself, while the CPU goes on.
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)

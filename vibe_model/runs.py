@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from cache import Split
 
 # Settings that do not change a run's numbers: where things are, and how often the state is saved.
-_ELSEWHERE: Final = frozenset({"name", "cache", "runs", "body", "pretrained", "checkpoint_every"})
+_ELSEWHERE: Final = frozenset(
+    {"name", "cache", "runs", "body", "pretrained", "checkpoint_every", "hold", "read_workers"}
+)
 # Raised by hand when the same inputs and settings would train to other numbers.
-TRAINING_VERSION: Final = 1
+TRAINING_VERSION: Final = 2
 # What `pipeline.assets.load` reads: of each line, the first file that is there. Others change no number.
 _BODY_FILES: Final = (
     ("J_regressor_extra.npy",),
@@ -38,7 +40,7 @@ def missing(config: TrainConfig) -> list[str]:
     """What the configuration reads and the cache does not have: splits, and streams of splits."""
     import cache
 
-    if not (config.cache / "zarr.json").is_file():
+    if not cache.store_at(config.cache).exists("zarr.json"):
         return list(config.splits)
     opened = cache.open(config.cache)
     absent = [name for name in config.splits if name not in opened.splits]

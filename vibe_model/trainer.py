@@ -31,13 +31,15 @@ def step_losses(
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """(generator loss, discriminator loss, all weighted terms): both losses of one step, from the same parameters.
 
-    batch: features (B, T, 2048) and what `losses.generator_losses` wants; real_theta (B', T, 85); weights: a factor for
-    each term; "adversarial" and "discriminator" are the published 0.5 unless given. The generator loss is the sum of
-    kp_2d, kp_3d, pose, shape and adversarial, the discriminator loss of discriminator_real and discriminator_fake.
-    Neither loss's gradient reaches the other network's parameters. Without a discriminator its terms are 0.
+    batch: features (B, T, 2048), float16 or float32, and what `losses.generator_losses` wants; real_theta (B', T, 85);
+    weights: a factor for each term; "adversarial" and "discriminator" are the published 0.5 unless given. The generator
+    loss is the sum of kp_2d, kp_3d, pose, shape and adversarial, the discriminator loss of discriminator_real and
+    discriminator_fake. Neither loss's gradient reaches the other network's parameters. Without a discriminator its
+    terms are 0.
     """
     reference = next(generator.parameters())
-    features = torch.as_tensor(batch["features"], dtype=reference.dtype, device=reference.device)
+    # Moved as they are stored, then widened: float16 is half the bytes, and the numbers are the same.
+    features = torch.as_tensor(batch["features"], device=reference.device).to(reference.dtype)
     pred = generator(features)
     terms = losses.generator_losses(pred, batch, weights)
     zero = features.new_zeros(())

@@ -23,16 +23,17 @@ from cache.durable import WriterLock
 from vibe_model import evaluation, runs
 from vibe_model.checkpoints import LoadReport, load_published, read_checkpoint
 from vibe_model.config import TrainConfig
-from vibe_model.data import Batches
+from vibe_model.data import Batch, Batches, stream
 from vibe_model.errors import CheckpointError, ConfigError, DataError, TrainingDiverged
 from vibe_model.generator import VIBE
+from vibe_model.held import HeldFeatures, Holding, held_features
 from vibe_model.trainer import Trainer, step_losses, weights_of
 
 if TYPE_CHECKING:
     from cache import Split
     from pipeline.body import Body
 
-__all__ = ["Progress", "run", "step_losses"]
+__all__ = ["Holding", "Progress", "run", "step_losses"]
 
 LAST: Final = "last.pt"
 BEST: Final = "best.pt"
@@ -54,16 +55,18 @@ class Progress:
     validation: Mapping[str, Any] = field(default_factory=dict)  # metrics by split, at an epoch's end
 
 
-ShowProgress = Callable[[Progress], None]
+ShowProgress = Callable[[Progress | Holding], None]  # Holding: before the first step, if the configuration says so
 DrawPictures = Callable[[VIBE, int], Mapping[str, NDArray[np.uint8]]]  # (generator, epoch) -> (H, W, 3) RGB by name
 
 
 def run(config: TrainConfig, progress: ShowProgress | None = None, pictures: DrawPictures | None = None) -> Path:
     """Train and evaluate, or go on with it, or find it done. Returns the run's folder.
 
-    progress: told of every step and epoch; pictures: asked for what to log at each epoch's end.
-    Raises ConfigError, DataError, StandInMixed or CheckpointError before training, CacheError when another process
-    trains in the same folder; TrainingDiverged when losses stay non-finite, with the last good state saved.
+    progress: told of every step and epoch, and before them of features on their way into memory; pictures: asked for
+    what to log at each epoch's end.
+    Raises ConfigError, DataError, StandInMixed or CheckpointError before training, CacheError when a part has no window
+    or another process trains in the same folder; TrainingDiverged when losses stay non-finite, with the last good state
+    saved.
     """
     splits = runs.open_splits(config)
     fingerprint = runs.fingerprint(config, splits)
@@ -79,15 +82,17 @@ def run(config: TrainConfig, progress: ShowProgress | None = None, pictures: Dra
         trainer = Trainer(config, body, device)
         start = _start(config, trainer.generator)
         batches = Batches(config, splits)
+        held = held_features(batches, config.hold, device, progress)
         folder.mkdir(parents=True, exist_ok=True)
         facts = {"fingerprint": fingerprint, "stand_in": stand_in, "software": _software()}
-        made_from = {"inputs": runs.inputs(config, splits), "windows": batches.counts, "pretrained": start}
+        made_from: dict[str, Any] = {"inputs": runs.inputs(config, splits), "pretrained": start}
+        made_from |= {"windows": batches.counts, "features": batches.where}
         runs.write_json(folder / CONFIG, {**facts, **made_from, "config": config.as_dict()})
         _restore(trainer, folder / LAST, fingerprint)
         # What a killed run has logged beyond its last saved state is logged again: of that, viewers keep one.
         with closing(SummaryWriter(str(folder), purge_step=trainer.course.step + 1)) as writer:
             session = _Session(config, trainer, splits, folder, fingerprint, writer, progress, pictures)
-            session.train(batches)
+            session.train(batches, held)
         results = _final_metrics(config, trainer.generator, splits, folder)
         course = trainer.course
         best = {"epoch": course.best_epoch, "pa_mpjpe": course.best}
@@ -115,21 +120,22 @@ class _Session:
     show: ShowProgress | None
     draw: DrawPictures | None
 
-    def train(self, batches: Batches) -> None:
+    def train(self, batches: Batches, held: HeldFeatures | None) -> None:
         course = self.trainer.course
         first = len(course.history)
         if first == self.config.epochs:
             return
-        with closing(batches.stream(course.step)) as stream:
+        device, workers = self.trainer.device, self.config.read_workers
+        with closing(stream(batches, course.step, device=device, held=held, workers=workers)) as ready:
             for epoch in range(first, self.config.epochs):
-                self._train_epoch(epoch, stream)
+                self._train_epoch(epoch, ready)
                 self._end_epoch(epoch)
 
-    def _train_epoch(self, epoch: int, stream: Iterator[Any]) -> None:
+    def _train_epoch(self, epoch: int, ready: Iterator[Batch]) -> None:
         config, course = self.config, self.trainer.course
         end = (epoch + 1) * config.iterations
         while course.step < end:
-            terms = self.trainer.train_step(next(stream))
+            terms = self.trainer.train_step(next(ready))
             for name, value in (terms or {}).items():
                 self.writer.add_scalar(f"train/{name}", value, course.step)
             self._tell(epoch, terms=terms)

@@ -72,9 +72,15 @@ class MemorySplit:
         }
 
     def stream_manifest(self, stream):
-        return {"digest": f"{stream} of {self.manifest['digest']}", "dim": FEATURE_SIZE, "stand_in": False}
+        return {
+            "digest": f"{stream} of {self.manifest['digest']}",
+            "dim": FEATURE_SIZE,
+            "dtype": "float32",
+            "stand_in": False,
+        }
 
-    def windows(self, seqlen, stride, stream=None):
+    def windows(self, seqlen, stride, stream=None, tail="drop"):
+        assert tail == "drop"
         found = []
         for track in self.tracks:
             start = track.start
@@ -90,7 +96,10 @@ class MemorySplit:
         rows = np.array([np.arange(start, stop) for start, stop in windows])
         if stream and self.lacking & set(rows.ravel().tolist()):
             raise ValueError("rows without features")
-        return {name: self.rows[name][rows] for name in fields or self.rows}
+        found = {name: self.rows[name][rows] for name in fields or self.rows}
+        for name, buffer in (out or {}).items():
+            buffer[...] = found[name]
+        return {**found, **(out or {})}
 
 
 @pytest.fixture

@@ -402,7 +402,7 @@ def test_a_damaged_or_foreign_state_is_refused_and_kept(config, world, finished)
 
 def test_the_fingerprint_covers_what_changes_numbers_and_nothing_else(config, world, tmp_path):
     name = runs.fingerprint(config, world)
-    same = {"name": "x", "runs": tmp_path, "cache": tmp_path, "checkpoint_every": 7}
+    same = {"name": "x", "runs": tmp_path, "cache": tmp_path, "checkpoint_every": 7, "hold": "ram", "read_workers": 1}
     for setting, value in same.items():
         assert runs.fingerprint(replace(config, **{setting: value}), world) == name
     other = {
@@ -413,6 +413,8 @@ def test_the_fingerprint_covers_what_changes_numbers_and_nothing_else(config, wo
         "epochs": 9,
         "evaluation": (),
         "threads": 2,
+        "tail": "cover",
+        "window_weights": {"m/train": 2.0},
     }
     assert (
         len({runs.fingerprint(replace(config, **{s: v}), world) for s, v in other.items()} | {name}) == len(other) + 1

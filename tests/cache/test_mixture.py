@@ -1,0 +1,386 @@
+import hashlib
+import itertools
+import math
+import pickle
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import cache
+from cache import CacheChanged, CacheError
+from cache.draws import Draws, Permutation
+from cache.mixture import Mixture, Part, StreamRows
+
+UNHURRIED = settings(deadline=None, max_examples=60)
+KEYS = st.lists(st.one_of(st.integers(0, 2**40), st.text(max_size=5)), max_size=3)
+
+
+# -------------------------------------------------------------------------------------------------- Permutation
+
+
+@UNHURRIED
+@given(n=st.integers(1, 3000), key=KEYS)
+def test_every_number_stands_at_exactly_one_place(n, key):
+    assert sorted(Permutation(n, *key)(np.arange(n)).tolist()) == list(range(n))
+
+
+@UNHURRIED
+@given(n=st.integers(1, 10**15), places=st.data())
+def test_what_stands_at_a_place_does_not_depend_on_what_else_is_asked(n, places):
+    asked = np.array(places.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=20)))
+    together = Permutation(n, "key")(asked)
+    assert together.tolist() == [int(Permutation(n, "key")(asked[i : i + 1])[0]) for i in range(len(asked))]
+    assert ((together >= 0) & (together < n)).all()
+    assert len(set(together.tolist())) == len(set(asked.tolist()))
+
+
+def in_plain_numbers(n, place, *key):
+    """The same permutation in Python's own whole numbers, one place at a time."""
+    digest = hashlib.shake_256(repr(key).encode()).digest(96)
+    keys = [int.from_bytes(digest[i : i + 8], "little") for i in range(0, 96, 8)]
+    width = next(w for w in itertools.count(max(math.isqrt(n) - 1, 1)) if w * w >= n)
+    height = (n + width - 1) // width
+
+    def hashed(x):
+        for _ in range(2):
+            x = ((x ^ (x >> 32)) * 0xD6E8FEB86659FD93) % 2**64
+        return x ^ (x >> 32)
+
+    while True:
+        left, right = place // height, place % height
+        for turn in range(0, 12, 2):
+            left = (left + hashed(right ^ keys[turn])) % width if width > 1 else 0
+            right = (right + hashed(left ^ keys[turn + 1])) % height
+        place = left * height + right
+        if place < n:
+            return place
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 10, 99, 100, 101, 10**4 + 7, 10**7, 2**31 + 11, 10**12])
+def test_it_is_the_same_in_plain_whole_numbers(n):
+    places = np.unique(np.linspace(0, n - 1, 50).astype(np.int64))
+    expected = [in_plain_numbers(n, int(place), "seed", 3) for place in places]
+    assert Permutation(n, "seed", 3)(places).tolist() == expected
+
+
+def test_all_orders_of_four_come_equally_often():
+    n_keys = 4800
+    found = Counter(tuple(Permutation(4, key)(np.arange(4)).tolist()) for key in range(n_keys))
+    each = n_keys / 24
+    chi_square = sum((found[order] - each) ** 2 / each for order in itertools.permutations(range(4)))
+    assert chi_square < 49.7  # 23 degrees of freedom: once in a thousand by chance; the keys are fixed
+
+
+def test_neighbours_in_the_order_are_no_neighbours_in_number():
+    steps = np.diff(Permutation(10**6, "x")(np.arange(20_000))).astype(float)
+    # The difference of two independent numbers below n: mean 0, variance n^2 / 6.
+    assert abs(steps.mean()) < 5 * 10**6 / math.sqrt(6 * 20_000)
+    assert steps.var() == pytest.approx(10**12 / 6, rel=0.05)
+
+
+def test_there_is_no_order_of_nothing():
+    with pytest.raises(ValueError, match="0 elements"):
+        Permutation(0)
+
+
+# -------------------------------------------------------------------------------------------------------- Draws
+
+
+def pairs(drawn):
+    return list(zip(*(column.tolist() for column in drawn), strict=True))
+
+
+def test_with_equal_weights_every_window_comes_once_a_round():
+    draws = Draws({"a": 7, "none": 0, "b": 5}, {}, 3)
+    everything = [(0, i) for i in range(7)] + [(2, i) for i in range(5)]
+    rounds = [pairs(draws.at(12 * k, 12)) for k in range(4)]
+    assert [sorted(found) for found in rounds] == [everything] * 4
+    assert len({tuple(found) for found in rounds}) == 4
+
+
+def test_twice_the_weight_is_twice_as_often():
+    draws = Draws({"a": 4, "b": 3}, {"b": 2}, 0)  # a round: all 3 of b, 2 of a; two rounds: all of a once, of b twice
+    assert draws.begin(2) == 10
+    assert Counter(pairs(draws.at(0, 10))) == {**{(0, i): 1 for i in range(4)}, **{(1, i): 2 for i in range(3)}}
+
+
+@UNHURRIED
+@given(
+    sizes=st.lists(st.integers(0, 40), min_size=1, max_size=4).filter(any),
+    weights=st.lists(st.integers(1, 300), min_size=4, max_size=4),  # hundredths
+    n_rounds=st.integers(1, 5),
+)
+def test_how_often_each_split_comes_is_exact_after_every_round(sizes, weights, n_rounds):
+    names = [f"split {i}" for i in range(len(sizes))]
+    draws = Draws(dict(zip(names, sizes, strict=True)), {n: w / 100 for n, w in zip(names, weights, strict=False)}, 1)
+    heaviest = max(w for w, size in zip(weights, sizes, strict=False) if size)
+    expected = [n_rounds * w * size // heaviest for w, size in zip(weights, sizes, strict=False)]
+    assert draws.begin(n_rounds) == sum(expected)
+    split, window = draws.at(0, sum(expected))
+    for number, size in enumerate(sizes):
+        mine = window[split == number]
+        assert len(mine) == expected[number]
+        times = np.bincount(mine, minlength=size)
+        assert len(times) == size
+        assert size == 0 or times.max() - times.min() <= 1
+
+
+def test_a_decimal_weight_is_the_decimal_fraction_that_it_is_written_as():
+    assert Draws({"a": 10, "b": 10}, {"a": 0.3}, 0).begin(10) == 100 + 30  # 0.3 in binary is less: floor gives 29
+    assert Draws({"a": 10, "b": 10}, {"a": np.float64(0.3)}, 0).begin(10) == 130
+
+
+@pytest.fixture(scope="module")
+def row():
+    sizes, weights = {"a": 11, "b": 300}, {"a": 7.5, "b": 0.25}  # 21 draws a round
+
+    def fresh():
+        return Draws(sizes, weights, 5)
+
+    return fresh, pairs(fresh().at(0, 1100))
+
+
+@UNHURRIED
+@given(start=st.integers(0, 1000), count=st.integers(1, 100))
+def test_a_stretch_of_draws_depends_on_its_place_alone(row, start, count):
+    fresh, whole = row
+    assert pairs(fresh().at(start, count)) == whole[start : start + count]
+
+
+def test_ten_million_windows_need_no_order_laid_out():
+    draws = Draws({"a": 10**7, "b": 3}, {}, 0)
+    far = 10**15  # a hundred million rounds away
+    split, window = draws.at(far, 64)
+    assert set(split.tolist()) <= {0, 1}
+    assert len(set(window.tolist())) > 60
+    assert window.max() < 10**7
+
+
+@pytest.mark.parametrize("key", [(1,), (0, "other")])
+def test_another_key_is_another_order(key):
+    assert pairs(Draws({"a": 50}, {}, 0).at(0, 50)) != pairs(Draws({"a": 50}, {}, *key).at(0, 50))
+
+
+def test_the_order_is_the_same_everywhere_and_for_ever():
+    """Changing these numbers changes every training run: TRAINING_VERSION in vibe_model/runs.py must be raised."""
+    split, window = Draws({"a": 5, "b": 4}, {"b": 0.5}, 0, "2d").at(0, 14)
+    assert (split.tolist(), window.tolist()) == (
+        [0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 1, 0, 1],
+        [1, 2, 3, 4, 0, 0, 3, 3, 4, 0, 2, 2, 1, 1],
+    )
+
+
+@pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf")])
+def test_a_weight_that_is_none_is_refused(weight):
+    with pytest.raises(ValueError, match="weight of b: expected more than 0"):
+        Draws({"a": 1, "b": 1}, {"b": weight})
+
+
+def test_no_window_at_all_is_refused():
+    with pytest.raises(ValueError, match="found none in a, b"):
+        Draws({"a": 0, "b": 0}, {})
+
+
+# ------------------------------------------------------------------------------------------------------ Mixture
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory, toy):
+    """Two splits on disk, of other lengths and labels."""
+    found = {}
+    for number, name in enumerate("ab"):
+        root = tmp_path_factory.mktemp(name)
+        toy.write(root, toy.videos(seed=number)[number:])
+        toy.write_stream(root, bad_rows=[3])
+        found[name] = cache.open(root)["toy/train"]
+    return found
+
+
+def parts_of(splits, **changes):
+    two = {"splits": splits, "stream": "resnet50", "stride": 2}
+    return [
+        Part(name="2d", count=5, fields=("features", "kp_2d"), strides={"b": 3}, **two | changes),
+        Part(name="3d", count=3, fields=("features", "kp_3d", "w_3d"), **two | changes),
+        Part(name="motion", count=8, fields=("theta",), splits={"a": splits["a"]}, stride=1),
+    ]
+
+
+def test_a_batch_is_what_the_splits_say_of_its_windows(splits):
+    mixture = Mixture(parts_of(splits), seqlen=4, seed=2)
+    for step in range(12):
+        picks = mixture.draw(step)
+        batch = mixture.read(picks)
+        assert {part: len(next(iter(fields.values()))) for part, fields in batch.items()} == mixture.sizes
+        for name, part in mixture.parts.items():
+            ends = [0]
+            for pick in picks[name]:
+                windows = np.stack([pick.starts, pick.starts + 4], axis=1)
+                stride = 1 if name == "motion" else 3 if (name, pick.split) == ("2d", "b") else 2
+                known = splits[pick.split].windows(4, stride, part.stream)
+                assert set(map(tuple, windows.tolist())) <= set(map(tuple, known.tolist()))
+                expected = splits[pick.split].read(windows, stream=part.stream, fields=part.fields, dtype="float16")
+                for field, values in expected.items():
+                    np.testing.assert_array_equal(batch[name][field][pick.here], values)
+                assert pick.here.start == ends[-1]
+                ends.append(pick.here.stop)
+            assert ends[-1] == part.count
+    assert batch["2d"]["features"].dtype == np.float16
+    assert batch["2d"]["kp_2d"].dtype == np.float32
+
+
+def test_after_a_round_every_window_of_every_split_has_been_seen_once(splits):
+    mixture = Mixture(parts_of(splits)[:1], seqlen=4)
+    seen = Counter()
+    n_windows = sum(mixture.counts["2d"].values())
+    for step in range(n_windows):  # five rounds of n steps of one fifth
+        for pick in mixture.draw(step)["2d"]:
+            seen.update((pick.split, int(start)) for start in pick.starts)
+    assert set(seen.values()) == {5}
+    assert len(seen) == n_windows
+
+
+def test_parts_and_seeds_have_orders_of_their_own(splits):
+    part = {"splits": splits, "count": 20, "fields": ("kp_2d",), "stride": 2}
+    both = Mixture([Part(name="x", **part), Part(name="y", **part)], seqlen=4)
+    drawn = both.draw(0)
+    assert windows_in(drawn["x"]) != windows_in(drawn["y"])
+    assert windows_in(drawn["x"]) != windows_in(Mixture([Part(name="x", **part)], seqlen=4, seed=1).draw(0)["x"])
+
+
+def test_weights_decide_how_often_a_split_comes(splits):
+    mixture = Mixture(parts_of(splits, weights={"a": 0.5})[:1], seqlen=4)
+    n = mixture.counts["2d"]
+    seen = Counter()
+    for step in range(2 * (n["a"] + 2 * n["b"])):
+        for pick in mixture.draw(step)["2d"]:
+            seen[pick.split] += len(pick.starts)
+    assert seen == {"a": 10 * n["a"], "b": 20 * n["b"]}  # five windows a step, in all 10 (a + 2 b)
+
+
+def test_given_buffers_are_filled_and_others_are_not_read(splits):
+    mixture = Mixture(parts_of(splits), seqlen=4)
+    picks = mixture.draw(3)
+    everything = mixture.read(picks)
+    buffers = {"2d": {"features": np.full((5, 4, 4), np.nan, np.float32)}, "3d": {}, "motion": {}}
+    answer = mixture.read(picks, buffers)
+    assert answer["2d"]["features"] is buffers["2d"]["features"]
+    assert {part: list(fields) for part, fields in answer.items()} == {"2d": ["features"], "3d": [], "motion": []}
+    np.testing.assert_array_equal(buffers["2d"]["features"], everything["2d"]["features"])  # float16, widened exactly
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8, 20])
+def test_ranks_share_every_batch_evenly_and_leave_nothing_out(splits, world_size):
+    whole = Mixture(parts_of(splits), seqlen=4, seed=1)
+    ranks = [
+        Mixture(parts_of(splits), seqlen=4, seed=1, rank=rank, world_size=world_size) for rank in range(world_size)
+    ]
+    for step in range(5):
+        for part in whole.parts:
+            shares = [windows_in(mixture.draw(step)[part]) for mixture in ranks]
+            assert sum(shares, Counter()) == windows_in(whole.draw(step)[part])
+            assert [share.total() for share in shares] == [mixture.sizes[part] for mixture in ranks]
+    for kinds in (["2d"], ["3d"], ["motion"], ["2d", "3d"]):
+        sizes = [sum(mixture.sizes[part] for part in kinds) for mixture in ranks]
+        assert max(sizes) - min(sizes) <= 1
+    for mixture in ranks:  # a rank with nothing in a part reads it as nothing
+        assert len(mixture.read(mixture.draw(0))["3d"]["features"]) == mixture.sizes["3d"]
+
+
+def windows_in(picks):
+    return Counter((pick.split, int(start)) for pick in picks for start in pick.starts)
+
+
+def test_a_pickled_mixture_goes_on_the_same(splits):
+    mixture = Mixture(parts_of(splits), seqlen=4, seed=1)
+    mixture.draw(6)
+    other = pickle.loads(pickle.dumps(mixture))
+    for step in (6, 2, 40):
+        for part, fields in mixture.read(mixture.draw(step)).items():
+            for name, values in other.read(other.draw(step))[part].items():
+                np.testing.assert_array_equal(values, fields[name])
+
+
+def test_a_worker_that_opens_after_a_commit_is_told(tmp_path, toy):
+    toy.write(tmp_path, toy.videos())
+    split = cache.open(tmp_path)["toy/train"]
+    packed = pickle.dumps(Mixture([Part(name="x", splits={"a": split}, count=1, fields=("kp_2d",))], seqlen=4))
+    toy.write(tmp_path, [], drop=["a"])
+    with pytest.raises(CacheChanged, match="open it again"):
+        pickle.loads(packed)
+
+
+def test_the_tails_of_tracks_are_reached_when_asked_for(splits):
+    part = {"name": "x", "splits": {"a": splits["a"]}, "count": 1, "fields": ("kp_2d",), "stride": 16}
+    drop, cover = (Mixture([Part(**part, tail=tail)], seqlen=8) for tail in ("drop", "cover"))
+    assert cover.counts["x"]["a"] == len(splits["a"].windows(8, 16, tail="cover")) > drop.counts["x"]["a"]
+
+
+def test_a_part_without_a_window_is_refused_by_name(splits):
+    with pytest.raises(CacheError, match=r"2d: expected windows of 90 frames, found none in a, b \(stream resnet50\)"):
+        Mixture(parts_of(splits), seqlen=90)
+
+
+def test_splits_whose_fields_differ_are_refused_by_name(splits, tmp_path, toy):
+    toy.write(tmp_path, toy.videos())
+    toy.write_stream(tmp_path, dim=5)
+    mixed = {**splits, "c": cache.open(tmp_path)["toy/train"]}
+    with pytest.raises(CacheError, match=r"features: .*\(4,\) in a and \(5,\) in c"):
+        Mixture(parts_of(mixed), seqlen=4)
+
+
+@pytest.mark.parametrize(("rank", "world_size"), [(-1, 2), (2, 2), (0, 0)])
+def test_a_rank_that_is_none_is_refused(splits, rank, world_size):
+    with pytest.raises(ValueError, match=f"found {rank}"):
+        Mixture(parts_of(splits), rank=rank, world_size=world_size)
+
+
+def test_a_part_of_no_windows_is_refused(splits):
+    with pytest.raises(ValueError, match="2d: expected at least one window"):
+        Mixture([Part(name="2d", splits=splits, count=0, fields=("kp_2d",))])
+
+
+# --------------------------------------------------------------------------------------------------- StreamRows
+
+
+@UNHURRIED
+@given(
+    seqlen=st.integers(1, 6),
+    begins=st.dictionaries(st.sampled_from("abc"), st.lists(st.integers(0, 60), max_size=15), min_size=1),
+)
+def test_the_table_has_every_row_of_the_windows_once_and_windows_in_one_piece(seqlen, begins):
+    rows = StreamRows({name: np.array(found, np.int64) for name, found in begins.items()}, seqlen)
+    needed = {(name, start + i) for name, found in begins.items() for start in found for i in range(seqlen)}
+    assert rows.total == len(needed)
+    held = {}
+    for name, found in begins.items():
+        for start, place in zip(found, rows.place(name, np.array(found, np.int64)).tolist(), strict=True):
+            for i in range(seqlen):
+                assert held.setdefault(place + i, (name, start + i)) == (name, start + i)
+    assert set(held) == set(range(rows.total))
+    assert set(held.values()) == needed
+
+
+@UNHURRIED
+@given(
+    seqlen=st.integers(1, 6),
+    runs=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 30)), max_size=6),
+    strides=st.lists(st.integers(1, 7), min_size=1, max_size=2),
+)
+def test_the_pieces_that_fill_the_table_lie_within_runs(seqlen, runs, strides):
+    """Runs that touch may be of two tracks: no piece may reach from one into the next."""
+    begins, limits, end = [], [], 0
+    for gap, length in runs:
+        limits.append((end + gap, end + gap + length))
+        for stride in strides:
+            begins += range(end + gap, end + gap + length - seqlen + 1, stride)
+        end += gap + length
+    rows = StreamRows({"a": np.array(begins, np.int64)}, seqlen)
+    pieces = [(name, int(start)) for name, starts in rows.pieces(n_windows=3) for start in starts]
+    assert all(len(starts) <= 3 for _, starts in rows.pieces(n_windows=3))
+    for _, start in pieces:
+        assert any(low <= start and start + seqlen <= high for low, high in limits)
+    read = {start + i for _, start in pieces for i in range(seqlen)}
+    assert read == {start + i for start in begins for i in range(seqlen)}
