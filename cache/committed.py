@@ -30,6 +30,7 @@ class StreamRows:
         self._geometry = Geometry(**commit.manifest["geometry"])
         self._has = np.zeros(self._geometry.shards(int(commit.manifest["extent"])), bool)
         self._has[[int(shard) for shard in commit.manifest["shards"][name]]] = True
+        self._whole = np.zeros(len(self._has), bool)  # shards that are known to have every row
 
     def readable(self) -> Ranges:
         """Row ranges with ok = 1, ascending. Reads the flags one shard at a time."""
@@ -42,19 +43,27 @@ class StreamRows:
     def _where_ok_is(self, flag: int) -> Ranges:
         found = [np.zeros((0, 2), np.int64)]
         for shard in np.flatnonzero(self._has).tolist():
-            rows = shard_rows(self.commit.manifest, shard)
-            flags = np.empty((1, len(rows)), np.uint8)
-            self._ok.read(np.array([rows.start]), len(rows), flags)
-            found.append(ranges_where(flags[0] == flag, rows.start))
+            found.append(ranges_where(self._flags(shard) == flag, shard * self._geometry.rows_per_shard))
         return join_adjacent(np.concatenate(found))
+
+    def _flags(self, shard: int) -> NDArray[np.uint8]:
+        """(n,) the `ok` flags of a shard's rows."""
+        rows = shard_rows(self.commit.manifest, shard)
+        flags = np.empty((1, len(rows)), np.uint8)
+        self._ok.read(np.array([rows.start]), len(rows), flags)
+        return flags[0]
 
     def require(self, starts: NDArray[np.int64], seqlen: int) -> None:
         """Raise CacheError unless the stream has every row of the windows."""
         if not len(starts):
             return
+        size = self._geometry.rows_per_shard
+        first, last = starts // size, (starts + (seqlen - 1)) // size
+        if last.max() < len(self._whole) and self._whole[first].all() and self._whole[last].all():
+            return
         do = "Take windows(stream=...), or extract what is missing."
-        last = (starts + seqlen - 1) // self._geometry.rows_per_shard
-        for shard in np.unique(np.concatenate([starts // self._geometry.rows_per_shard, last])).tolist():
+        touched = np.unique(np.concatenate([first, last])).tolist()
+        for shard in touched:
             if shard >= len(self._has) or not self._has[shard]:
                 raise CacheError(f"{self._where} does not have shard {shard} yet. {do}")
         flags = np.empty((len(starts), seqlen), np.uint8)
@@ -62,6 +71,9 @@ class StreamRows:
         if (bad := np.argwhere(flags != 1)).size:
             row = int(starts[bad[0, 0]] + bad[0, 1])
             raise CacheError(f"{self._where} has no features for row {row}: its picture was not readable. {do}")
+        for shard in touched:
+            if not self._whole[shard]:
+                self._whole[shard] = bool((self._flags(shard) == 1).all())
 
 
 class Guard:

@@ -3,17 +3,15 @@
 An uncompressed shard is the rows themselves at offsets that its index gives: map the file, read the index once, slice.
 zarr-python does about a thousand small windows a second; this does a hundred times that. Only what `recognise` accepts
 is read this way; `cache.zarr_rows` reads everything else, with equal results.
+
+A window takes a few microseconds, so what is done once a window counts: the loop of `_pieces` is plain Python on plain
+integers, takes no lock, and asks the system once a batch and shard. One thread does it all: copying is as fast as
+memory already, and a second thread would wait for the interpreter (measured: slower on two cores).
 """
 
 from __future__ import annotations
 
-import itertools
-import mmap
-import os
-import resource
-import threading
-import weakref
-from collections import OrderedDict
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +23,14 @@ from numpy.typing import NDArray
 from cache import shards
 from cache.errors import CacheError
 from cache.float16 import fill
+from cache.mapped_shards import NOT_HELD, OPEN_FILES, OpenShard
 
 _TYPES: Final = frozenset(
     {"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"}
 )
+
+_CHECKED: Final = 1  # states of a chunk; 0: not looked at
+_ALL: Final = 2  # checked, and all its flags are 0; one more: all are 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,12 @@ class DirectLayout:
 
     @property
     def chunks(self) -> int:
+        """In a shard."""
         return self.rows_per_shard // self.rows_per_chunk
+
+    @property
+    def row_bytes(self) -> int:
+        return math.prod(self.trailing) * self.dtype.itemsize
 
     def key(self, array: str, shard: int) -> str:
         """The shard's file below the store's root, by its array's folder there."""
@@ -91,7 +98,7 @@ def _little(codec: Mapping[str, Any], dtype: np.dtype[Any]) -> bool:
 
 
 class DirectRows:
-    """Rows of one array, read from mapped shards.
+    """Rows of one array, read from mapped shards. Any number of threads may read at once, and forked children.
 
     Args:
         array: the array's folder.
@@ -111,158 +118,119 @@ class DirectRows:
         self._array, self._layout, self._records, self._guard = array, layout, records, guard
         self.trailing, self.dtype = layout.trailing, layout.dtype
         # Maps are not shared between readers: who opens a split again sees the files that are there now.
-        self._owner = next(_OWNERS)
-        weakref.finalize(self, _OPEN.forget, self._owner).atexit = False
+        self._held: dict[int, OpenShard] = {}
         n_shards = -(-layout.n_rows // layout.rows_per_shard)
-        self._checked = bytearray(n_shards * layout.chunks)  # 1 where this process has checked the checksum
+        # Of each chunk: has this process checked its checksum, and are all its flags the same?
+        self._checked = bytearray(n_shards * layout.chunks)
+        self._states = np.frombuffer(self._checked, np.uint8)  # the same bytes
 
     def read(self, starts: NDArray[np.int64], seqlen: int, out: NDArray[Any]) -> None:
         """Fill out (B, seqlen, *trailing) with rows [start, start + seqlen) for every one of (B,) starts.
 
         Raises CacheError for rows beyond the array, and for shards that are missing, short or damaged.
         """
-        if len(starts) and (starts.min() < 0 or starts.max() + seqlen > self._layout.n_rows):
+        if not out.size:
+            return
+        if starts.min() < 0 or starts.max() + seqlen > self._layout.n_rows:
             found = f"rows up to {int(starts.max()) + seqlen}"
             raise CacheError.at(self._array, expected=f"{self._layout.n_rows} rows", found=found, do="Open it again.")
-        chunks = self._layout.chunks
-        shard, opened = -1, None
-        for window, at, chunk, low, high in _pieces(starts, seqlen, self._layout.rows_per_chunk):
-            if chunk // chunks != shard or opened is None:
-                shard = chunk // chunks
-                opened = self._open(shard)
-            rows = opened.chunk(chunk % chunks)
-            if not self._checked[chunk]:
-                self._check(opened, shard, chunk)
-            fill(out[window, at : at + high - low], rows[low:high])
+        if self._same_flags(starts, seqlen, out):
+            return
+        if not out.flags.c_contiguous:
+            whole = np.empty(out.shape, self.dtype)
+            self.read(starts, seqlen, whole)
+            out[...] = whole
+        elif out.dtype == self.dtype:
+            self._copy(starts, seqlen, out.reshape(-1).view(np.uint8).data)
+        else:
+            self._convert(starts, seqlen, out.reshape(-1, *self.trailing))
 
-    def _open(self, shard: int) -> _OpenShard:
-        found = _OPEN.get((self._owner, shard))
-        if found is None or found.cut:
-            record = None if self._records is None else self._records.get(str(shard))
-            try:
-                found = _OpenShard(self._file(shard), self._layout, record)
-            finally:
-                # Afterwards: what is open now is of the state that the guard speaks of. A shard that is gone since
-                # its split was replaced is no damage.
-                if self._guard is not None:
-                    self._guard()
-            _OPEN.put((self._owner, shard), found)
+    def _same_flags(self, starts: NDArray[np.int64], seqlen: int, out: NDArray[Any]) -> bool:
+        """Fill `out` without a look at the files, where every window lies in chunks that are known to be all 0 or 1."""
+        if self.dtype != np.uint8 or self.trailing or seqlen > self._layout.rows_per_chunk:
+            return False
+        first = self._states[starts // self._layout.rows_per_chunk]
+        last = self._states[(starts + seqlen - 1) // self._layout.rows_per_chunk]
+        if first.min() < _ALL or not np.array_equal(first, last):
+            return False
+        out[...] = (first - _ALL)[:, None]
+        return True
+
+    def _copy(self, starts: NDArray[np.int64], seqlen: int, target: memoryview) -> None:
+        """Fill `target` with the bytes of the windows, one after the other."""
+        row_bytes, at = self._layout.row_bytes, 0
+        for opened, first, n_rows in self._pieces(starts, seqlen):
+            n_bytes = n_rows * row_bytes
+            target[at : at + n_bytes] = opened.data[first : first + n_bytes]
+            at += n_bytes
+
+    def _convert(self, starts: NDArray[np.int64], seqlen: int, target: NDArray[Any]) -> None:
+        """Fill `target` (B * seqlen, *trailing), which is of another type, with the rows of the windows."""
+        at = 0
+        for opened, first, n_rows in self._pieces(starts, seqlen):
+            fill(target[at : at + n_rows], np.ndarray((n_rows, *self.trailing), self.dtype, opened.data, first))
+            at += n_rows
+
+    def _pieces(self, starts: NDArray[np.int64], seqlen: int) -> Iterator[tuple[OpenShard, int, int]]:
+        """(shard, first byte, rows) of the windows in order, checked. A window that crosses chunks has several."""
+        row_bytes, per_chunk, per_shard = self._layout.row_bytes, self._layout.rows_per_chunk, self._layout.chunks
+        held, checked = self._held, self._checked
+        batch = object()
+        for start in starts.tolist():
+            chunk = start // per_chunk
+            low = start - chunk * per_chunk
+            left = seqlen
+            while left:
+                shard = chunk // per_shard
+                number = chunk - shard * per_shard
+                opened = held.get(shard)
+                if opened is None or opened.seen is not batch:
+                    if opened is None or opened.file_size() != opened.size:
+                        opened = self._open(shard)
+                    opened.seen = batch
+                if not checked[chunk] or opened.offsets[number] == NOT_HELD:
+                    self._check(opened, shard, number)
+                n_rows = left if low + left <= per_chunk else per_chunk - low
+                yield opened, opened.offsets[number] + low * row_bytes, n_rows
+                left -= n_rows
+                chunk, low = chunk + 1, 0
+
+    def _open(self, shard: int) -> OpenShard:
+        record = None if self._records is None else self._records.get(str(shard))
+        file = self._file(shard)
+        try:
+            found = OPEN_FILES.open(lambda: OpenShard(file, self._layout, record))
+        finally:
+            # Afterwards: what is open now is of the state that the guard speaks of. A shard that is gone since
+            # its split was replaced is no damage.
+            if self._guard is not None:
+                self._guard()
+        self._held[shard] = found
+        OPEN_FILES.remember(self, shard, found)
         return found
 
-    def _check(self, opened: _OpenShard, shard: int, chunk: int) -> None:
-        if self._layout.checksums and not opened.intact(chunk % self._layout.chunks):
-            first = chunk % self._layout.chunks * self._layout.rows_per_chunk
-            _OPEN.forget(self._owner)
-            raise shards.damaged_chunk(str(self._file(shard)), chunk % self._layout.chunks, first)
-        self._checked[chunk] = 1
+    def let_go(self, shard: int, opened: OpenShard) -> None:
+        """Hold a shard open no longer; it is unmapped when the last view of it is gone."""
+        if self._held.get(shard) is opened:
+            self._held.pop(shard, None)
+
+    def _check(self, opened: OpenShard, shard: int, number: int) -> None:
+        """Raise CacheError unless the shard holds this chunk, with bytes that match the checksum behind them."""
+        file = self._file(shard)
+        if opened.offsets[number] == NOT_HELD:
+            found = "a shard without it"
+            raise CacheError.at(file, expected=f"chunk {number} of the shard", found=found, do=shards.REPAIR)
+        if self._layout.checksums and not opened.intact(number):
+            self._held.clear()  # so that files put right are read at the next attempt
+            raise shards.damaged_chunk(str(file), number, number * self._layout.rows_per_chunk)
+        self._checked[shard * self._layout.chunks + number] = self._state_of(opened, number)
+
+    def _state_of(self, opened: OpenShard, number: int) -> int:
+        if self.dtype != np.uint8 or self.trailing:
+            return _CHECKED
+        flags = opened.chunk(number)
+        flag = int(flags[0])
+        return _ALL + flag if flag <= 1 and (flags == flag).all() else _CHECKED
 
     def _file(self, shard: int) -> Path:
         return Path(self._layout.key(str(self._array), shard))
-
-
-class _OpenShard:
-    """One mapped shard and its index."""
-
-    __slots__ = ("_bytes", "_file", "_layout", "_map", "_offsets", "_shape", "_size")
-
-    def __init__(self, file: Path, layout: DirectLayout, record: str | None) -> None:
-        self._file, self._layout = file, layout
-        tail = layout.chunks * 16 + 4
-        expected = f"a shard of {record.partition(':')[0]} bytes" if record else "a shard"
-        try:
-            fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-        except (FileNotFoundError, NotADirectoryError):
-            raise CacheError.at(file, expected=expected, found="no file", do=shards.REPAIR) from None
-        try:
-            size = os.fstat(fd).st_size
-            if size < tail or (record and size != int(record.partition(":")[0])):
-                raise CacheError.at(file, expected=expected, found=f"{size} bytes", do=shards.REPAIR)
-            self._map = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
-        finally:
-            os.close(fd)
-        self._size = size
-        packed = self._map[:tail] if layout.index_first else self._map[size - tail :]
-        index = shards.parse_index(packed, layout.chunks, size, str(file))
-        self._shape = (layout.rows_per_chunk, *layout.trailing)
-        self._bytes = int(np.prod(self._shape)) * layout.dtype.itemsize
-        held = index[:, 0] != shards.ABSENT
-        if (index[held, 1] != self._bytes + 4 * layout.checksums).any():
-            found = "chunks of another size"
-            raise CacheError.at(file, expected=f"chunks of {self._bytes} bytes", found=found, do=shards.REPAIR)
-        self._offsets: list[int] = np.where(held, index[:, 0].astype(np.int64), -1).tolist()
-
-    @property
-    def cut(self) -> bool:
-        """Whether the file has another length by now: reading a map beyond its file's end would end the process."""
-        return self._map.size() != self._size
-
-    def chunk(self, number: int) -> NDArray[Any]:
-        """(rows_per_chunk, *trailing), a view of the file."""
-        offset = self._offsets[number]
-        if offset < 0:
-            found = "a shard without it"
-            raise CacheError.at(self._file, expected=f"chunk {number} of the shard", found=found, do=shards.REPAIR)
-        return np.ndarray(self._shape, self._layout.dtype, self._map, offset)
-
-    def intact(self, number: int) -> bool:
-        """Whether a chunk's bytes match the checksum behind them."""
-        stop = self._offsets[number] + self._bytes
-        return shards.crc32c(self._map[self._offsets[number] : stop]) == self._map[stop : stop + 4]
-
-
-_Key = tuple[int, int]  # reader, shard
-
-
-class _OpenShards:
-    """The shards that this process holds mapped: the most recently used ones, within its limit of open files."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._held: OrderedDict[_Key, _OpenShard] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: _Key) -> _OpenShard | None:
-        with self._lock:
-            found = self._held.get(key)
-            if found is not None:
-                self._held.move_to_end(key)
-            return found
-
-    def put(self, key: _Key, shard: _OpenShard) -> None:
-        with self._lock:
-            self._held[key] = shard
-            while len(self._held) > self._limit:
-                self._held.popitem(last=False)  # unmapped when the last view of it is gone
-
-    def forget(self, owner: int) -> None:
-        """Let go of all shards of one reader."""
-        with self._lock:
-            for key in [key for key in self._held if key[0] == owner]:
-                del self._held[key]
-
-    def after_fork(self) -> None:
-        self._lock = threading.Lock()  # another thread of the parent may have held it
-
-
-def _open_file_limit() -> int:
-    """A quarter of the files that the process may open: the mapping of a shard keeps one."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 4096 if soft == resource.RLIM_INFINITY else min(max(soft // 4, 16), 4096)
-
-
-_OWNERS: Final = itertools.count()
-_OPEN: Final = _OpenShards(_open_file_limit())
-os.register_at_fork(after_in_child=_OPEN.after_fork)
-
-
-def _pieces(starts: NDArray[np.int64], seqlen: int, rows_per_chunk: int) -> Iterator[tuple[int, int, int, int, int]]:
-    """(window, first frame in it, chunk, first and last + 1 row in the chunk) for every chunk that a window touches."""
-    first = starts // rows_per_chunk
-    count = (starts + seqlen - 1) // rows_per_chunk - first + 1
-    window = np.repeat(np.arange(len(starts)), count)
-    chunk = np.arange(len(window)) - np.repeat(np.cumsum(count) - count, count) + first[window]
-    origin = chunk * rows_per_chunk
-    low = np.maximum(starts[window] - origin, 0)
-    high = np.minimum(starts[window] + seqlen - origin, rows_per_chunk)
-    at = origin + low - starts[window]
-    return zip(window.tolist(), at.tolist(), chunk.tolist(), low.tolist(), high.tolist(), strict=True)

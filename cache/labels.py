@@ -1,26 +1,32 @@
 """Labels as training takes them, from the columns as they are stored.  tracks -> features -> [windows] -> training
 
 What is not known is 0 with weight 0, never NaN: a NaN times weight 0 is NaN still.
+
+NumPy is slow where the last axis is short, and coordinates are: so each coordinate is worked on by itself, with the
+joints as the last axis. What is not known is cleared by its bits, which takes NaN and the sign of a zero away too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
-Raw = Callable[
-    [str], Array | None
-]  # column name -> (B, T, *trailing) as stored, None when the split has no such column
+# column name -> (B, T, *trailing) as stored, None when the split has no such column
+Raw = Callable[[str], Array | None]
 
 N_JOINTS: Final = 49
 COMMON_JOINTS: Final = slice(25, 39)  # the 14 joints that 3D losses and metrics compare
 N_EVAL_JOINTS: Final = 14
 N_THETA: Final = 85  # camera 3, pose 72, betas 10
+POSE: Final = slice(3, 75)  # in theta
+BETAS: Final = slice(75, 85)
 FIELDS: Final = ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl", "valid")
 
 
@@ -30,87 +36,128 @@ def field_shape(name: str, *, evaluation: bool) -> tuple[int, ...]:
     return {"kp_2d": (N_JOINTS, 3), "kp_3d": (n_3d, 3), "theta": (N_THETA,)}.get(name, ())
 
 
-def field(name: str, raw: Raw, shape: tuple[int, int], crop_scale: NDArray[np.float64]) -> Floats:
-    """One field (B, T, ...) float32 of B windows of T frames.
+class Labels:
+    """The fields of one batch of B windows of T frames.
 
     Args:
-        name: one of FIELDS.
-        raw: gives the columns.
-        shape: (B, T).
-        crop_scale: (B,) of each window's track.
+        raw: gives the columns. It may be asked for the same one again.
+        crop_scale: gives (B,) of each window's track.
     """
-    if name == "kp_2d":
-        kp_2d, bbox = raw("kp_2d"), raw("bbox")
+
+    def __init__(self, raw: Raw, crop_scale: Callable[[], NDArray[np.float64]]) -> None:
+        self._raw, self._crop_scale = raw, crop_scale
+
+    def fill(self, name: str, out: Floats) -> None:
+        """Fill out (B, T, *field_shape(name)) with one of FIELDS."""
+        if name == "kp_2d":
+            self._kp_2d(out)
+        elif name == "kp_3d":
+            self._kp_3d(out)
+        elif name == "theta":
+            self._theta(out)
+        elif name == "w_3d":
+            out[...] = self._known_3d()
+        elif name == "w_smpl":
+            out[...] = self._known_smpl
+        else:
+            valid = self._raw("valid")
+            out[...] = 1 if valid is None else valid != 0
+
+    def _kp_2d(self, out: Floats) -> None:
+        kp_2d, bbox = self._raw("kp_2d"), self._raw("bbox")
         if kp_2d is None or bbox is None:
-            return np.zeros((*shape, N_JOINTS, 3), np.float32)
-        return in_crop(kp_2d, bbox, crop_scale)
-    if name == "kp_3d":
-        return _joints_3d(raw, shape)
-    if name == "theta":
-        return _theta(raw, shape)
-    if name == "w_3d":
-        return _known_3d(raw, shape).astype(np.float32)
-    if name == "w_smpl":
-        return _known_smpl(raw, shape).astype(np.float32)
-    valid = raw("valid")
-    return np.ones(shape, np.float32) if valid is None else (valid != 0).astype(np.float32)
+            out.fill(0)
+        else:
+            in_crop(kp_2d, bbox, self._crop_scale(), out)
+
+    def _kp_3d(self, out: Floats) -> None:
+        evaluation, kp_3d = self._raw("kp_3d_eval"), self._raw("kp_3d")
+        if evaluation is not None:
+            out[...] = evaluation
+            finite = np.isfinite(evaluation)
+            if not finite.all():
+                out[~finite] = 0
+        elif kp_3d is None or self._known_joints is None:
+            out.fill(0)
+        else:
+            keep = _bits_to_keep(self._known_joints)
+            for axis in range(3):
+                _keep(kp_3d[..., axis], keep, out[..., axis])
+
+    def _theta(self, out: Floats) -> None:
+        """(1, 0, 0) as camera, then pose and betas where both are known."""
+        pose, betas = self._raw("pose"), self._raw("betas")
+        out[..., 0] = 1
+        if pose is None or betas is None:
+            out[..., 1:] = 0
+            return
+        out[..., 1 : POSE.start] = 0
+        keep = _bits_to_keep(self._known_smpl)[..., None]
+        _keep(pose, keep, out[..., POSE])
+        _keep(betas, keep, out[..., BETAS])
+
+    @cached_property
+    def _known_joints(self) -> Bools | None:
+        """(B, T, 49) where kp_3d is known; None when the split has none."""
+        kp_3d, flag = self._raw("kp_3d"), self._raw("has_3d")
+        if kp_3d is None or flag is None:
+            return None
+        known: Bools = np.greater(kp_3d[..., 3], 0)
+        known &= (flag == 1)[..., None]
+        return known
+
+    def _known_3d(self) -> Bools | bool:
+        """(B, T) where all 14 joints that a 3D loss compares are there."""
+        evaluation, flag = self._raw("kp_3d_eval"), self._raw("has_3d")
+        if evaluation is not None:
+            complete = _finite_rows(evaluation.reshape(*evaluation.shape[:2], N_EVAL_JOINTS * 3))
+            return complete if flag is None else complete & np.not_equal(flag, 0)
+        if self._known_joints is None:
+            return False
+        return np.asarray(self._known_joints[..., COMMON_JOINTS].all(axis=-1))
+
+    @cached_property
+    def _known_smpl(self) -> Bools | bool:
+        """(B, T) where pose and betas are known."""
+        pose, betas, flag = self._raw("pose"), self._raw("betas"), self._raw("has_smpl")
+        if pose is None or betas is None or flag is None:
+            return False
+        return np.equal(flag, 1) & _finite_rows(pose) & _finite_rows(betas)
 
 
-def in_crop(kp_2d: Array, bbox: Array, crop_scale: Array) -> Floats:
-    """(B, T, J, 3) px -> x and y in [-1, 1] across the crop, confidence kept; (0, 0, 0) where there is no keypoint.
+def in_crop(kp_2d: Floats, bbox: Floats, crop_scale: NDArray[np.float64], out: Floats) -> None:
+    """Fill out (B, T, J, 3) from px: x and y in [-1, 1] across the crop, confidence kept; zeros without a keypoint.
 
-    The crop is the box about its centre, `crop_scale` (B,) times as wide: 2 (x - c) / (side * crop_scale).
+    The crop is the box (B, T, 4) about its centre, `crop_scale` (B,) times as wide: 2 (x - c) / (side * crop_scale).
     """
-    centre, side = bbox[..., None, :2], bbox[..., None, 2:] * crop_scale.astype(np.float32)[:, None, None, None]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        place = 2 * (kp_2d[..., :2] - centre) / side
-        there = (kp_2d[..., 2] > 0) & np.isfinite(place).all(axis=-1)
-    out = np.concatenate([place, kp_2d[..., 2:]], axis=-1)
-    return np.where(there[..., None], out, 0).astype(np.float32)
+    side = bbox[..., 2:] * crop_scale.astype(np.float32)[:, None, None]
+    known: Bools = np.greater(kp_2d[..., 2], 0)
+    places = []
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        for axis in range(2):
+            place = kp_2d[..., axis] - bbox[..., axis, None]
+            place *= 2
+            place /= side[..., axis, None]
+            known &= np.isfinite(place)
+            places.append(place)
+    keep = _bits_to_keep(known)
+    for axis, values in enumerate((*places, kp_2d[..., 2])):
+        _keep(values, keep, out[..., axis])
 
 
-def _flag(raw: Raw, name: str, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    flag = raw(name)
-    return np.zeros(shape, bool) if flag is None else flag == 1
+def _finite_rows(values: Floats) -> Bools:
+    """(B, T, N) -> (B, T) where all N are finite."""
+    finite = np.isfinite(values)
+    if finite.all():  # nearly always, and much the faster question
+        return np.ones(values.shape[:2], bool)
+    return np.asarray(finite.all(axis=-1))
 
 
-def _joints_3d(raw: Raw, shape: tuple[int, int]) -> Floats:
-    evaluation, kp_3d = raw("kp_3d_eval"), raw("kp_3d")
-    if evaluation is not None:
-        return np.where(np.isfinite(evaluation), evaluation, 0).astype(np.float32)
-    if kp_3d is None:
-        return np.zeros((*shape, N_JOINTS, 3), np.float32)
-    known = (kp_3d[..., 3] > 0) & _flag(raw, "has_3d", shape)[..., None]
-    return np.where(known[..., None], kp_3d[..., :3], 0).astype(np.float32)
+def _bits_to_keep(known: Bools | bool) -> NDArray[np.int32]:
+    """All bits where something is known, none elsewhere."""
+    return np.negative(known, dtype=np.int32)
 
 
-def _known_3d(raw: Raw, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Where all 14 joints that a 3D loss compares are there."""
-    evaluation, kp_3d, flag = raw("kp_3d_eval"), raw("kp_3d"), raw("has_3d")
-    if evaluation is not None:
-        complete: NDArray[np.bool_] = np.all(np.isfinite(evaluation), axis=(-2, -1))
-        return complete if flag is None else complete & (flag != 0)
-    if kp_3d is None:
-        return np.zeros(shape, bool)
-    common: NDArray[np.bool_] = np.all(kp_3d[..., COMMON_JOINTS, 3] > 0, axis=-1)
-    return common & _flag(raw, "has_3d", shape)
-
-
-def _known_smpl(raw: Raw, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    pose, betas = raw("pose"), raw("betas")
-    if pose is None or betas is None:
-        return np.zeros(shape, bool)
-    known: NDArray[np.bool_] = np.all(np.isfinite(pose), axis=-1) & np.all(np.isfinite(betas), axis=-1)
-    return known & _flag(raw, "has_smpl", shape)
-
-
-def _theta(raw: Raw, shape: tuple[int, int]) -> Floats:
-    """(1, 0, 0) as camera, then pose and betas where both are known."""
-    theta = np.zeros((*shape, N_THETA), np.float32)
-    theta[..., 0] = 1
-    pose, betas = raw("pose"), raw("betas")
-    if pose is not None and betas is not None:
-        known = _known_smpl(raw, shape)[..., None]
-        theta[..., 3:75] = np.where(known, pose, 0)
-        theta[..., 75:] = np.where(known, betas, 0)
-    return theta
+def _keep(values: Floats, keep: NDArray[np.int32], out: Floats) -> None:
+    """out = values where `keep` has all bits, 0 elsewhere."""
+    np.bitwise_and(values.view(np.int32), keep, out=out.view(np.int32))

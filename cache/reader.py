@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from cache import labels, layout, manifest
-from cache.committed import Guard, StreamRows, open_column
+from cache.committed import Guard, StreamRows, open_column, open_lazily
 from cache.errors import CacheChanged, CacheError, MissingSplit
 from cache.layout import COLUMNS, FEATURES, MANIFEST
 from cache.manifest import Commit, Place
@@ -18,8 +18,8 @@ from cache.provenance import read_provenance
 from cache.stores import Root, Store, store_at
 from cache.tables import Tables
 from cache.tracks import Tracks, Videos
-from cache.windows import Ranges, intersect, windows_of
-from cache.zarr_rows import Rows, open_zarr
+from cache.windows import Ranges, Tail, intersect, windows_of
+from cache.zarr_rows import Rows
 
 if TYPE_CHECKING:
     import zarr
@@ -147,16 +147,19 @@ class Split:
         track = np.searchsorted(starts, rows, side="right") - 1
         return np.where((track >= 0) & (rows < stops[track]), track, -1)
 
-    def windows(self, seqlen: int = 16, stride: int = 16, stream: str | None = None) -> Ranges:
+    def windows(self, seqlen: int = 16, stride: int = 16, stream: str | None = None, tail: Tail = "drop") -> Ranges:
         """(W, 2) int64 of [start, stop) rows: every window of `seqlen` frames, each one step after the other.
 
         Windows start at the start of each run of consecutive frames and every `stride` rows from there. With a stream,
-        only rows that it has count as being there.
+        only rows that it has count as being there. The last frames of a run, fewer than `stride`, are in none of them;
+        `tail="cover"` adds the window that ends where the run ends, in all runs that hold a window at all.
+
+        Raises ValueError unless seqlen and stride are at least 1 and tail is "drop" or "cover".
         """
         runs = np.stack([self._tables["run_start"], self._tables["run_stop"]], axis=1)
         if stream is not None:
             runs = intersect(runs, self._stream(stream).readable())
-        return windows_of(runs, seqlen=seqlen, stride=stride)
+        return windows_of(runs, seqlen=seqlen, stride=stride, tail=tail)
 
     def undecodable(self, stream: str) -> int:
         """How many rows of committed tracks the stream has no features for, since their pictures were not readable."""
@@ -167,20 +170,16 @@ class Split:
     def column(self, name: str) -> zarr.Array[Any]:
         """A whole column, lazily: `kp_2d`, or of a stream `features/resnet50` (`_ok`, `_key`).
 
-        Rows are the split's rows: those of no committed track hold fill values, or what a replaced track left.
+        Rows are the split's rows: those of no committed track hold fill values, or what a replaced track left. Reading
+        it raises CacheError where a shard is missing, and CacheChanged when the split has been replaced.
         """
-        if name.startswith(f"{FEATURES}/"):
-            array = name.removeprefix(f"{FEATURES}/")
-            commit = self._stream(array.removesuffix("_ok").removesuffix("_key")).commit
-        elif name in self.columns:
-            array, commit = name, self._commit
-        else:
-            raise CacheError(f"{self.name}: no column {name!r}; there are: {', '.join(self.columns)}")
-        metadata = json.loads(bytes(commit.files[f"{array}/zarr.json"]))
-        return open_zarr(self.store, commit.place.array(array), metadata)
+        return open_lazily(*self._array(name))
 
     def rows(self, name: str, start: int, stop: int) -> Array:
-        """(stop - start, ...) of one column as stored, checked: rows [start, stop), of replaced tracks too."""
+        """(stop - start, ...) of one column as stored, checked: rows [start, stop), of replaced tracks too.
+
+        Of a stream: `features/resnet50`, and with `_ok` or `_key` behind it. Raises CacheError for rows that it lacks.
+        """
         reader = self._column_rows(name)
         out = np.empty((1, stop - start, *reader.trailing), reader.dtype)
         reader.read(np.array([start]), stop - start, out)
@@ -213,7 +212,7 @@ class Split:
         Raises CacheError for rows outside a committed track, rows that the stream does not have, and shards that are
         missing, short or damaged; ValueError for windows, fields or buffers of the wrong form.
         """
-        starts, seqlen, crop_scale = self._checked(np.asarray(windows))
+        starts, seqlen, track = self._checked(np.asarray(windows))
         shape = (len(starts), seqlen)
         wanted = self._fields(fields, stream)
         source = self._stream(stream) if stream is not None and "features" in wanted else None
@@ -221,22 +220,24 @@ class Split:
             source.require(starts, seqlen)
         if out is not None and (strange := sorted(out.keys() - set(wanted))):
             raise ValueError(f"buffers for {strange}, which are not among the fields {wanted}")
+        columns = self.manifest["shards"]
         held: dict[str, Array | None] = {}
 
         def raw(name: str) -> Array | None:
             if name not in held:
-                held[name] = self._read_column(name, starts, seqlen) if name in self.columns else None
+                held[name] = self._read_column(name, starts, seqlen) if name in columns else None
             return held[name]
 
+        known = labels.Labels(raw, lambda: self._tables["track_crop_scale"][track])
         batch: dict[str, Array] = {}
         for name in wanted:
             if name == "features" and source is not None:
                 buffer = _buffer(out, name, (*shape, *source.features.trailing), np.dtype(dtype))
                 source.features.read(starts, seqlen, buffer)
             elif name in labels.FIELDS:
-                trailing = labels.field_shape(name, evaluation="kp_3d_eval" in self.columns)
+                trailing = labels.field_shape(name, evaluation="kp_3d_eval" in columns)
                 buffer = _buffer(out, name, (*shape, *trailing), np.dtype(np.float32))
-                buffer[...] = labels.field(name, raw, shape, crop_scale)
+                known.fill(name, buffer)
             else:
                 reader = self._column_rows(name)
                 buffer = _buffer(out, name, (*shape, *reader.trailing), reader.dtype)
@@ -244,23 +245,27 @@ class Split:
             batch[name] = buffer
         return batch
 
-    def _checked(self, windows: Array) -> tuple[NDArray[np.int64], int, NDArray[np.float64]]:
-        """(starts (B,), T, crop scale (B,)) of windows that are what they must be."""
+    def _checked(self, windows: Array) -> tuple[NDArray[np.int64], int, NDArray[np.int64]]:
+        """(starts (B,), T, number of each window's track (B,)) of windows that are what they must be."""
         if windows.ndim != 2 or windows.shape[1] != 2 or (windows.dtype.kind not in "iu" and len(windows)):
             raise ValueError(f"windows are {windows.dtype}{windows.shape}, expected integers (B, 2)")
         starts, stops = windows.astype(np.int64).T
-        seqlen = int(stops[0] - starts[0]) if len(starts) else 0
-        if len(starts) and (seqlen < 1 or (stops - starts != seqlen).any()):
+        if not len(starts):
+            return starts, 0, starts
+        seqlen = int(stops[0] - starts[0])
+        if seqlen < 1 or np.count_nonzero(stops - starts != seqlen):
             raise ValueError("windows of one batch must all have the same length, of at least one row")
-        track = self.track_of(starts)
-        if len(starts):
-            inside = (track >= 0) & (stops <= self._tables["track_stop"][track])
-            if (bad := np.flatnonzero(~inside)).size:
-                window = [int(starts[bad[0]]), int(stops[bad[0]])]
-                raise CacheError(
-                    f"{self.name}: rows {window} lie within no committed track: take windows from windows()"
-                )
-        return starts, seqlen, self._tables["track_crop_scale"][track] if len(starts) else np.zeros(0)
+        after = np.searchsorted(self._tables["track_start"], starts, side="right")  # 0: before all tracks
+        if np.count_nonzero(self._ends[after] < stops):
+            bad = int(np.argmax(self._ends[after] < stops))
+            window = [int(starts[bad]), int(stops[bad])]
+            raise CacheError(f"{self.name}: rows {window} lie within no committed track: take windows from windows()")
+        return starts, seqlen, after - 1
+
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        """Where each track stops; before them, a row before all rows."""
+        return np.concatenate([[np.iinfo(np.int64).min], self._tables["track_stop"]])
 
     def _fields(self, fields: Sequence[str] | None, stream: str | None) -> list[str]:
         if fields is None:
@@ -276,16 +281,25 @@ class Split:
 
     def _read_column(self, name: str, starts: NDArray[np.int64], seqlen: int) -> Array:
         reader = self._column_rows(name)
-        out = np.empty((len(starts), seqlen, *reader.trailing), reader.dtype)
+        out = np.empty((len(starts), seqlen, *reader.trailing), reader.dtype.newbyteorder("="))
         reader.read(starts, seqlen, out)
         return out
 
     def _column_rows(self, name: str) -> Rows:
         if name not in self._rows:
-            if name not in self.columns:
-                raise CacheError(f"{self.name}: no column {name!r}; there are: {', '.join(self.columns)}")
-            self._rows[name] = open_column(self._commit, name, self._guard)
+            self._rows[name] = open_column(*self._array(name))
         return self._rows[name]
+
+    def _array(self, name: str) -> tuple[Commit, str, Guard]:
+        """The commit that names a column's array, its folder there, and what watches over it."""
+        array = name.removeprefix(f"{FEATURES}/")
+        if array != name:
+            stream = self._stream(array.removesuffix("_ok").removesuffix("_key"))
+            if array in stream.commit.manifest["shards"]:
+                return stream.commit, array, stream.guard
+        elif name in self.columns:
+            return self._commit, name, self._guard
+        raise CacheError(f"{self.name}: no column {name!r}; there are: {', '.join(self.columns)}")
 
     def _stream(self, stream: str) -> StreamRows:
         if stream not in self._streams:
@@ -297,6 +311,7 @@ class Split:
                     f"{self.name}: no feature stream {stream!r}; there are: {there}. "
                     "Extract it first, or read labels only (stream=None)."
                 )
+            self._guard()  # a stream of a compacted split belongs to its rows, not to those of before
             self._streams[stream] = StreamRows(self.name, stream, commit)
         return self._streams[stream]
 

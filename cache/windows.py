@@ -7,25 +7,38 @@ int64 arrays of [start, stop) rows, disjoint and ascending.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
 Ranges = NDArray[np.int64]  # (N, 2) of [start, stop)
+Tail = Literal["drop", "cover"]
 
 
-def windows_of(runs: Ranges, *, seqlen: int, stride: int) -> Ranges:
+def windows_of(runs: Ranges, *, seqlen: int, stride: int, tail: Tail = "drop") -> Ranges:
     """Every full window: `seqlen` rows, one from each run's start on, then every `stride` rows.
 
-    >>> windows_of(np.array([[0, 10], [20, 23]]), seqlen=4, stride=3).tolist()
-    [[0, 4], [3, 7], [6, 10]]
+    `tail`: what becomes of the rows of a run that come after its last window. "drop": nothing, the published way.
+    "cover": one more window, which ends where the run ends; a run shorter than `seqlen` still has none.
 
-    Raises ValueError unless seqlen and stride are at least 1.
+    >>> windows_of(np.array([[0, 10], [20, 23]]), seqlen=4, stride=4).tolist()
+    [[0, 4], [4, 8]]
+    >>> windows_of(np.array([[0, 10], [20, 23]]), seqlen=4, stride=4, tail="cover").tolist()
+    [[0, 4], [4, 8], [6, 10]]
+
+    Raises ValueError unless seqlen and stride are at least 1 and tail is one of the two.
     """
     if seqlen < 1 or stride < 1:
         raise ValueError(f"seqlen {seqlen} and stride {stride} must be at least 1")
-    counts = np.maximum((runs[:, 1] - runs[:, 0] - seqlen) // stride + 1, 0)
-    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    starts = np.repeat(runs[:, 0], counts) + within * stride
+    if tail not in ("drop", "cover"):
+        raise ValueError(f'tail is {tail!r}, expected "drop" or "cover"')
+    room = runs[:, 1] - runs[:, 0] - seqlen  # the last place in the run at which a window may start
+    last = -(-room // stride) if tail == "cover" else room // stride
+    counts = np.maximum(last + 1, 0) * (room >= 0)
+    run = np.repeat(np.arange(len(runs)), counts)
+    within = np.arange(len(run)) - np.repeat(np.cumsum(counts) - counts, counts)
+    starts = runs[run, 0] + np.minimum(within * stride, room[run])
     return np.stack([starts, starts + seqlen], axis=1)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
@@ -107,8 +107,91 @@ class TestLabels:
 
     def test_a_box_without_size_gives_no_keypoints(self) -> None:
         kp_2d = np.ones((1, 1, 2, 3), np.float32)
-        found = labels.in_crop(kp_2d, np.array([[[1, 1, 0, 0]]], np.float32), np.array([1.3]))
+        found = np.full_like(kp_2d, 7)
+        labels.in_crop(kp_2d, np.array([[[1, 1, 0, 0]]], np.float32), np.array([1.3]), found)
         assert (found == 0).all()
+
+
+def plainly(columns: dict[str, Any], name: str, scale: float) -> np.ndarray:
+    """One label field (n, ...) of n rows, written down as DESIGN.md defines it, without regard to speed."""
+    n_rows = len(columns["frame_index"])
+    zero = np.float32(0)
+    with np.errstate(all="ignore"):
+        if name == "kp_2d":
+            if "kp_2d" not in columns or "bbox" not in columns:
+                return np.zeros((n_rows, 49, 3), "f4")
+            kp_2d, bbox = columns["kp_2d"], columns["bbox"][:, None]
+            place = 2 * (kp_2d[..., :2] - bbox[..., :2]) / (bbox[..., 2:] * np.float32(scale))
+            there = (kp_2d[..., 2:] > 0) & np.isfinite(place).all(axis=-1, keepdims=True)
+            return np.where(there, np.concatenate([place, kp_2d[..., 2:]], axis=-1), zero)
+        if name == "kp_3d" and "kp_3d_eval" in columns:
+            return np.where(np.isfinite(columns["kp_3d_eval"]), columns["kp_3d_eval"], zero)
+        has_3d = columns.get("has_3d", np.zeros(n_rows, "u1"))
+        has_smpl = columns.get("has_smpl", np.zeros(n_rows, "u1"))
+        kp_3d = columns.get("kp_3d", np.zeros((n_rows, 49, 4), "f4"))
+        known = (kp_3d[..., 3] > 0) & (has_3d == 1)[:, None]
+        if name == "kp_3d":
+            return np.where(known[..., None], kp_3d[..., :3], zero)
+        if name == "w_3d" and "kp_3d_eval" in columns:
+            flag = columns["has_3d"] != 0 if "has_3d" in columns else True
+            return (np.isfinite(columns["kp_3d_eval"]).all(axis=(1, 2)) & flag).astype("f4")
+        if name == "w_3d":
+            return known[:, 25:39].all(axis=-1).astype("f4")
+        pose, betas = (columns.get(key, np.full((n_rows, k), np.nan, "f4")) for key, k in (("pose", 72), ("betas", 10)))
+        smpl = np.concatenate([pose, betas], axis=1)
+        known_smpl = np.isfinite(smpl).all(axis=1) & (has_smpl == 1)
+        if name == "theta":
+            camera = np.tile(np.array([1, 0, 0], "f4"), (n_rows, 1))
+            return np.concatenate([camera, np.where(known_smpl[:, None], smpl, zero)], axis=1)
+        if name == "w_smpl":
+            return known_smpl.astype("f4")
+        return (columns["valid"] != 0).astype("f4") if "valid" in columns else np.ones(n_rows, "f4")
+
+
+HOSTILE = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-40, -3e38, 3e38, 1.0, -2.5], np.float32)
+
+
+def hostile_columns(names: frozenset[str], rng: np.random.Generator, n_rows: int) -> dict[str, Any]:
+    """Columns in which many numbers are NaN, infinite, zeros of either sign, tiny or huge."""
+    columns: dict[str, Any] = {"frame_index": np.arange(n_rows)}
+    for name in sorted(names - {"frame_index"}):
+        spec = cache.COLUMNS[name]
+        shape = (n_rows, *spec.trailing)
+        if spec.dtype.kind == "f":
+            usual = rng.normal(size=shape).astype("f4")
+            some = rng.random((n_rows, *(1 for _ in spec.trailing))) < 0.5  # rows that hold any at all
+            columns[name] = np.where(some & (rng.random(shape) < 0.1), rng.choice(HOSTILE, shape), usual)
+        else:
+            columns[name] = (rng.random(n_rows) < 0.7).astype("u1")
+    return columns
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    names=st.frozensets(st.sampled_from(["kp_2d", "bbox", "kp_3d", "kp_3d_eval", "pose", "betas", "valid"])),
+    seed=st.integers(0, 2**32 - 1),
+    given_out=st.booleans(),
+)
+def test_labels_are_to_the_bit_what_their_definition_says(
+    tmp_path_factory: pytest.TempPathFactory, names: frozenset[str], seed: int, given_out: bool
+) -> None:
+    flags = {
+        flag for label, flag in (("kp_3d", "has_3d"), ("pose", "has_smpl"), ("betas", "has_smpl")) if label in names
+    }
+    columns = hostile_columns(names | flags, np.random.default_rng(seed), n_rows=40)
+    split = split_of(tmp_path_factory.mktemp("labels"), columns, crop_scale=1.1)
+    windows = [[0, 9], [31, 40], [5, 14], [5, 14]]  # shards of 32 rows and chunks of 8 are crossed
+    n_3d = 14 if "kp_3d_eval" in names else 49
+    shapes = {"kp_2d": (49, 3), "kp_3d": (n_3d, 3), "theta": (85,), "w_3d": (), "w_smpl": (), "valid": ()}
+    out = {name: np.full((4, 9, *shape), np.nan, "f4") for name, shape in shapes.items()} if given_out else None
+    batch = split.read(windows, stream=None, out=out)
+    for name in shapes:
+        field = plainly(columns, name, 1.1)
+        expected = np.stack([field[start:stop] for start, stop in windows])
+        assert batch[name].dtype == expected.dtype == np.float32
+        assert batch[name].tobytes() == expected.tobytes(), name
+        alone = split.read(windows, stream=None, fields=[name])[name]
+        assert alone.tobytes() == expected.tobytes(), name
 
 
 class TestBatches:
@@ -191,6 +274,72 @@ class TestBatches:
     def test_a_split_can_be_pickled_into_workers(self, split: cache.Split) -> None:
         copy = pickle.loads(pickle.dumps(split))
         np.testing.assert_array_equal(copy.windows(8, 3), split.windows(8, 3))
+
+
+def test_flags_are_the_same_whether_or_not_their_chunks_are_known_to_be_all_alike(tmp_path: Path) -> None:
+    flags = np.array([1] * 8 + [0] * 8 + [0, 1, 1, 1, 1, 1, 1, 1] + [1, 0, 0, 0, 0, 0, 0, 0] + [1] * 18, bool)
+    split = split_of(tmp_path, {"valid": flags})  # chunks of 8: all 1, all 0, two mixed ones, two of 1
+    starts = np.arange(len(flags) - 4)
+    windows = np.stack([starts, starts + 5], axis=1)
+    expected = np.stack([flags[start : start + 5] for start in starts]).astype(np.uint8)
+    for _ in range(2):  # first from the files; then what is known of the chunks is used
+        for window, row in zip(windows, expected, strict=True):
+            assert split.read([window], stream=None, fields=["valid"])["valid"].tolist() == [row.tolist()]
+        for some in (slice(0, 4), slice(4, 12), slice(0, 12, 8), slice(None)):
+            assert (split.read(windows[some], stream=None, fields=["valid"])["valid"] == expected[some]).all()
+
+
+class TestNobodyChangesTheCache:
+    """What comes out of a split is the reader's own, or cannot be written to."""
+
+    @pytest.fixture
+    def split(self, tmp_path: Path, toy: Any) -> cache.Split:
+        toy.write(tmp_path, toy.videos())
+        toy.write_stream(tmp_path)
+        return cache.open(tmp_path)["toy/train"]
+
+    def test_tables_refuse_to_be_written_to(self, split: cache.Split) -> None:
+        for name in ("start", "stop", "step", "fps", "crop_scale", "video"):
+            table = getattr(split.tracks, name)
+            with pytest.raises(ValueError, match="read-only"):
+                table[0] = 7
+            with pytest.raises(ValueError, match="WRITEABLE"):
+                table.flags.writeable = True
+
+    def test_columns_refuse_to_be_written_to(self, split: cache.Split, toy: Any, tmp_path: Path) -> None:
+        before = toy.tree(tmp_path)
+        for name in ("kp_2d", "valid", "features/resnet50"):
+            column = split.column(name)
+            with pytest.raises(ValueError, match="read-only"):
+                column[:4] = 0
+        assert toy.tree(tmp_path) == before
+
+    def test_what_was_read_is_the_readers_own(self, split: cache.Split, toy: Any, tmp_path: Path) -> None:
+        before = toy.tree(tmp_path)
+        windows = split.windows(8, 8, "resnet50")
+        everything = ["features", *labels.FIELDS, *split.columns]
+        first = split.read(windows, fields=everything, dtype="float16")
+        kept = {name: array.copy() for name, array in first.items()}
+        rows = split.rows("valid", 0, 10)
+        for array in (*first.values(), rows, split.windows(8, 8)):
+            array[...] = 3
+        again = split.read(windows, fields=everything, dtype="float16")
+        for name, array in again.items():
+            np.testing.assert_array_equal(array, kept[name])
+        assert toy.tree(tmp_path) == before
+
+    def test_the_maps_themselves_are_read_only(self, split: cache.Split) -> None:
+        split.read([[40, 48]], fields=["features", "bbox"], dtype="float16")
+        reader = split._column_rows("bbox")
+        assert isinstance(reader, DirectRows)
+        (opened,) = reader._held.values()
+        assert opened.data.readonly
+        with pytest.raises(TypeError):
+            opened.data[0] = 1
+        with pytest.raises(TypeError):
+            opened._map[0] = 1
+        with pytest.raises(ValueError, match="read-only"):
+            opened.chunk(1)[0] = 1
 
 
 class TestOpening:

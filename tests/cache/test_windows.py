@@ -12,11 +12,16 @@ from hypothesis import strategies as st
 
 import cache
 from cache.tables import find_runs
-from cache.windows import intersect, join_adjacent, ranges_where, windows_of
+from cache.windows import Tail, intersect, join_adjacent, ranges_where, windows_of
 
 
-def plain_windows(tracks: list[list[int]], step: int, seqlen: int, stride: int, there: set[int]) -> list[list[int]]:
-    """Row by row: a run ends at a gap and at a row that is not there; windows start at its start and every stride."""
+def plain_windows(
+    tracks: list[list[int]], step: int, seqlen: int, stride: int, there: set[int], tail: str = "drop"
+) -> list[list[int]]:
+    """Row by row: a run ends at a gap and at a row that is not there; windows start at its start and every stride.
+
+    With tail="cover" the window at the run's end is added where its last row is in none of them.
+    """
     found, row = [], 0
     for frames in tracks:
         run: list[int] = []
@@ -28,16 +33,22 @@ def plain_windows(tracks: list[list[int]], step: int, seqlen: int, stride: int, 
                 run.append(row)
             row += 1
         for rows in runs:
-            found += [[a, a + seqlen] for a in rows[::stride] if a + seqlen <= rows[0] + len(rows)]
+            windows = [[a, a + seqlen] for a in rows[::stride] if a + seqlen <= rows[0] + len(rows)]
+            if tail == "cover" and len(rows) >= seqlen and rows[-1] not in range(*windows[-1]):
+                windows.append([rows[-1] + 1 - seqlen, rows[-1] + 1])
+            found += windows
     return found
 
 
 frame_lists = st.lists(st.integers(1, 3), min_size=1, max_size=30).map(lambda gaps: np.cumsum(gaps).tolist())
 
 
-@given(st.lists(frame_lists, max_size=5), st.integers(1, 3), st.integers(1, 6), st.integers(1, 6), st.data())
+TAILS = st.sampled_from(["drop", "cover"])
+
+
+@given(st.lists(frame_lists, max_size=5), st.integers(1, 3), st.integers(1, 6), st.integers(1, 6), TAILS, st.data())
 def test_windows_are_what_their_definition_says(
-    tracks: list[list[int]], step: int, seqlen: int, stride: int, data: st.DataObject
+    tracks: list[list[int]], step: int, seqlen: int, stride: int, tail: Tail, data: st.DataObject
 ) -> None:
     n_rows = sum(map(len, tracks))
     missing = data.draw(st.sets(st.integers(0, max(n_rows - 1, 0))))
@@ -47,8 +58,10 @@ def test_windows_are_what_their_definition_says(
         row += len(frames)
     there = np.isin(np.arange(n_rows), list(missing), invert=True)
     cut = intersect(np.array(runs, np.int64).reshape(-1, 2), ranges_where(there))
-    found = windows_of(cut, seqlen=seqlen, stride=stride)
-    assert found.tolist() == plain_windows(tracks, step, seqlen, stride, set(np.flatnonzero(there).tolist()))
+    found = windows_of(cut, seqlen=seqlen, stride=stride, tail=tail)
+    expected = plain_windows(tracks, step, seqlen, stride, set(np.flatnonzero(there).tolist()), tail)
+    assert found.dtype == np.int64
+    assert found.tolist() == expected
 
 
 @given(st.lists(st.booleans(), max_size=40), st.integers(1, 10))
@@ -72,6 +85,9 @@ def test_a_split_gives_the_same_windows(
     rows = set(range(sum(map(len, tracks))))
     assert split.windows(4, 3).tolist() == plain_windows(tracks, 1, 4, 3, rows)
     held = {row for row in rows - bad if row < 32 or not half}
+    assert split.windows(4, 3, tail="cover").tolist() == plain_windows(tracks, 1, 4, 3, rows, "cover")
+    covering = split.windows(4, 3, "resnet50", tail="cover")  # runs are cut by the stream before they are covered
+    assert covering.tolist() == plain_windows(tracks, 1, 4, 3, held, "cover")
     windows = split.windows(4, 3, "resnet50")
     assert windows.dtype == np.int64
     assert windows.tolist() == plain_windows(tracks, 1, 4, 3, held)
@@ -89,3 +105,37 @@ def test_no_window_crosses_from_one_track_into_the_next() -> None:
 def test_windows_of_nothing_are_refused(seqlen: int, stride: int) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         windows_of(np.array([[0, 5]]), seqlen=seqlen, stride=stride)
+
+
+def test_the_frames_short_of_a_stride_are_reached_when_asked_for() -> None:
+    runs = np.array([[0, 21], [30, 46], [50, 65], [70, 94]])  # 21, 16, 15 and 24 rows
+    assert windows_of(runs, seqlen=16, stride=8).tolist() == [[0, 16], [30, 46], [70, 86], [78, 94]]
+    covering = windows_of(runs, seqlen=16, stride=8, tail="cover")
+    assert covering.tolist() == [[0, 16], [5, 21], [30, 46], [70, 86], [78, 94]]
+
+
+@given(st.lists(st.integers(1, 60), max_size=8), st.integers(1, 20), st.integers(1, 20))
+def test_covering_leaves_no_row_of_a_run_out_unless_windows_are_further_apart_than_long(
+    lengths: list[int], seqlen: int, stride: int
+) -> None:
+    stops = np.cumsum([0, *lengths])
+    runs = np.stack([stops[:-1], stops[1:]], axis=1)
+    windows = windows_of(runs, seqlen=seqlen, stride=min(stride, seqlen), tail="cover")
+    covered = {row for window in windows.tolist() for row in range(*window)}
+    assert covered == {row for run in runs.tolist() if run[1] - run[0] >= seqlen for row in range(*run)}
+    assert (np.diff(windows[:, 0]) > 0).all()
+
+
+@pytest.mark.parametrize("tail", ["Cover", "", None])
+def test_other_tails_are_refused(tail: Any) -> None:
+    with pytest.raises(ValueError, match="tail"):
+        windows_of(np.array([[0, 5]]), seqlen=2, stride=1, tail=tail)
+
+
+def test_a_million_runs_give_as_many_windows_as_their_lengths_say() -> None:
+    lengths = np.arange(1_000_000) % 100 + 1
+    stops = np.cumsum(lengths)
+    windows = windows_of(np.stack([stops - lengths, stops], axis=1), seqlen=16, stride=16, tail="cover")
+    # ceil((n - 16) / 16) + 1 = ceil(n / 16) windows of a run of n >= 16 rows
+    assert len(windows) == 10_000 * sum(-(-n // 16) for n in range(16, 101))
+    assert (windows[1:, 0] > windows[:-1, 0]).all()
