@@ -1,227 +1,307 @@
-"""Is the cache what its manifests say? Every byte of every shard, every table, every left-over.  [cache]"""
+"""Is the cache what its manifests say? Every byte of every file that they name, as fast as it can be read.  [cache]
+
+Files are checked by several threads and told of in order. `cache.shard_checks` looks at shards, `cache.table_checks` at
+what the tables mean, `cache.checked` remembers how far an interrupted verification came.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+import itertools
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cache import layout, manifest, shards
+from cache.checked import Checked
 from cache.errors import CacheError
-from cache.folders import shards_there, split_folders, stream_folders
-from cache.layout import COLUMNS, FEATURES, MANIFEST, STAGED, ColumnSpec, Geometry, json_file, stream_columns
-from cache.manifest import Commit, Place, shard_rows
+from cache.findings import Damage, Findings, Report
+from cache.folders import split_folders, stream_folders
+from cache.layout import COLUMNS, COPY, STAGED, ColumnSpec, Geometry, stream_columns
+from cache.manifest import Commit, Place
+from cache.named import groups_of, unnamed
 from cache.reader import require_cache
-from cache.stores import Root
-from cache.tables import TABLES, TEXTS, Tables, decode_texts, find_runs
+from cache.repair import QUARANTINE
+from cache.shard_checks import Finding, ShardFile, check, shards_of
+from cache.small_files import intact_copies, small_file_problems
+from cache.stores import Root, Store, Tag
+from cache.table_checks import contradictions, runs_against_frames, runs_without_frames
+from cache.tables import Tables
 
-Progress = Callable[[str, int], None]  # called with the file checked and its bytes
+Progress = Callable[[int, int, str], None]  # called with the shards checked, the shards in all, and the speed
 
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What `verify` found. `notes` tell of left-overs of killed runs, which harm nobody."""
-
-    problems: tuple[str, ...]
-    notes: tuple[str, ...]
-    splits: int
-    shards: int
-    bytes: int
-
-    @property
-    def ok(self) -> bool:
-        return not self.problems
+_AT_ONCE: Final = 8  # requests to an object store, a whole shard each
+_ATTEMPTS: Final = 3  # looks at a split that others write meanwhile
 
 
-class _Findings:
-    def __init__(self, progress: Progress | None) -> None:
-        self.problems: list[str] = []
-        self.notes: list[str] = []
-        self.splits = self.shards = self.bytes = 0
-        self._progress = progress
+def verify(
+    root: Root,
+    *,
+    fast: bool = False,
+    resume: bool = True,
+    hold: bool = False,
+    progress: Progress | None = None,
+    splits: Collection[str] | None = None,
+) -> Report:
+    """Check every file that the manifests of a cache name, byte by byte.
 
-    def checked(self, file: str, size: int) -> None:
-        self.shards += 1
-        self.bytes += size
-        if self._progress is not None:
-            self._progress(file, size)
+    What is wrong is told in the report, all of it, and never raised. A verification in a folder that is interrupted
+    leaves a note of what it found intact, and the next one goes on from there, for a week.
 
+    Args:
+        root: the cache.
+        fast: look at sizes and indexes of shards only, and at all small files. Takes seconds.
+        resume: go on where an earlier verification was interrupted; False: start over.
+        hold: leave the note where something is damaged, so that a verification after its repair checks only the rest.
+        progress: is told how far it is.
+        splits: only these, as "<dataset>/<split>".
 
-def verify(root: Root, *, progress: Progress | None = None) -> Report:
-    """Check every shard of every split and stream against its checksums and its manifest, and every table.
-
-    Reads the whole cache once. What is wrong is told in the report, all of it, and never raised.
-
-    Raises CacheError when there is no cache at `root`.
+    Raises CacheError when there is no cache at `root`, or no such split, and when an object store does not answer;
+    OSError when files may not be read.
     """
     store = require_cache(root)
-    findings = _Findings(progress)
-    for name in split_folders(store):
-        _verify_split(Place.of_split(store, name), findings)
-        for stream in stream_folders(store, name):
-            _verify_stream(Place.of_stream(store, name, stream), stream, findings)
-    counts = (findings.splits, findings.shards, findings.bytes)
-    return Report(tuple(findings.problems), tuple(findings.notes), *counts)
+    there = split_folders(store)
+    if strange := sorted(set(splits or ()) - set(there)):
+        raise CacheError(f"{store.where('')}: no split {strange[0]!r}; there are: {', '.join(there) or 'none'}")
+    names = [name for name in there if splits is None or name in splits]
+    checked = None if fast else Checked(store, resume=resume)
+    found = Findings()
+    with ThreadPoolExecutor(_threads(store), thread_name_prefix="verify") as threads:
+        verification = _Verification(store, fast, checked, threads, _Teller(progress, store, names))
+        try:
+            for one in verification.run(names):
+                found.add(one)
+        except BaseException:
+            threads.shutdown(wait=True, cancel_futures=True)
+            if checked is not None:
+                checked.keep()
+                checked.close()
+            raise
+    if checked is not None and hold and found.problems:
+        checked.keep()
+        checked.close()
+    elif checked is not None:
+        checked.finish()
+    if store.below(QUARANTINE):
+        found.notes.append(f"{store.where(QUARANTINE)}: holds what earlier repairs have taken out; yours to remove")
+    counts = (found.splits, found.shards, found.bytes)
+    return Report(tuple(found.problems), tuple(found.notes), *counts, tuple(found.damaged), found.carried, fast)
 
 
-def _load(place: Place, arrays: list[str], findings: _Findings) -> Commit | None:
-    """The commit in force, or None after telling what is there instead."""
-    store, where = place.store, place.store.where
+def _threads(store: Store) -> int:
+    """A few keep a disk busy while others compute; a network wants more."""
+    return max(2, min(4, len(os.sched_getaffinity(0)))) if store.exclusive else _AT_ONCE
+
+
+class _Teller:
+    """Says how far it is, and how fast."""
+
+    def __init__(self, progress: Progress | None, store: Store, names: Sequence[str]) -> None:
+        self._progress = progress
+        self._total = 0 if progress is None else sum(_count(place) for name in names for place in _places(store, name))
+        self._done = self._bytes = 0
+        self._started = time.monotonic()
+
+    def checked(self, n_bytes: int) -> None:
+        if self._progress is not None:
+            self._done += 1
+            self._bytes += n_bytes
+            rate = self._bytes / 1e6 / max(time.monotonic() - self._started, 1e-3)
+            self._progress(self._done, max(self._total, self._done), f"{rate:,.0f} MB/s")
+
+
+def _places(store: Store, split: str) -> list[Place]:
+    streams = stream_folders(store, split)
+    return [Place.of_split(store, split), *(Place.of_stream(store, split, stream) for stream in streams)]
+
+
+def _count(place: Place) -> int:
     try:
-        commit = manifest.load(place)
-    except CacheError as error:
-        findings.problems.append(str(error))
-        return None
-    if commit is None:
-        if lost := [array for array in arrays if place.store.exists(f"{place.array(array)}/zarr.json")]:
-            findings.problems.append(
-                f"{where(place.manifest)}: is missing, though {', '.join(lost)} were committed by it"
-            )
+        found = manifest.read_manifest(place)
+    except CacheError:
+        return 0
+    return 0 if found is None else sum(map(len, found[0]["shards"].values()))
+
+
+class _Verification:
+    """One pass over a cache."""
+
+    def __init__(
+        self, store: Store, fast: bool, checked: Checked | None, threads: ThreadPoolExecutor, teller: _Teller
+    ) -> None:
+        self._store, self._fast, self._checked = store, fast, checked
+        self._threads, self._teller = threads, teller
+
+    def run(self, names: Sequence[str]) -> Iterator[Findings]:
+        above = dict.fromkeys(["", *(name.partition("/")[0] for name in names)])
+        yield self._groups("", above)
+        for name in names:
+            yield self._unchanged(Place.of_split(self._store, name), lambda place: self._split(place, place.home))
+            for stream in stream_folders(self._store, name):
+                place = Place.of_stream(self._store, name, stream)
+                yield self._unchanged(place, lambda place, s=name, f=stream: self._stream(place, s, f))  # type: ignore[misc]
+            yield self._strangers(name)
+
+    def _unchanged(self, place: Place, look: Callable[[Place], Findings]) -> Findings:
+        """What a look finds, taken again while somebody commits: small files then belong to another manifest."""
+        for _ in range(_ATTEMPTS):
+            before = self._store.tag(place.manifest)
+            found = look(place)
+            if not found.problems or self._store.tag(place.manifest) == before:
+                break
+        return found
+
+    def _groups(self, split: str, folders: Iterable[str]) -> Findings:
+        """The zarr.json of groups: all the same, and nobody's but a plain Zarr reader's."""
+        found = Findings()
+        keys = [f"{folder}/zarr.json".lstrip("/") for folder in folders]
+        there = self._store.views(keys)
+        for key in keys:
+            if key not in there or bytes(there[key]) != layout.group_metadata():
+                state = "other bytes" if key in there else "no file"
+                do = manifest.REPAIR.format(root=self._store.where(""))
+                where = self._store.where(key)
+                told = CacheError.at(where, expected="the zarr.json of a Zarr group", found=state, do=do)
+                found.damage(Damage(split, None, None, None, key, str(told)))
+        return found
+
+    def _split(self, place: Place, name: str) -> Findings:
+        found = Findings()
+        commit = self._in_force(place, name, None, list(COLUMNS), found)
+        if commit is None:
+            return found
+        found.splits += 1
+        found.add(self._groups(name, groups_of(name)))
+        where = self._store.where(place.home)
+        known = {column: COLUMNS[column] for column in commit.manifest["shards"] if column in COLUMNS}
+        if unknown := sorted(commit.manifest["shards"].keys() - COLUMNS.keys()):
+            found.problems.append(f"{where}: the manifest names columns that this version does not know: {unknown}")
+        damaged = self._arrays(commit, known, name, None, found)
+        if commit.files.keys() != commit.manifest["files"].keys():
+            return found  # told already: there is no telling what the tables say
+        try:
+            found.problems += [f"{where}: {told}" for told in self._tables(commit, damaged)]
+        except (CacheError, ValueError, KeyError, IndexError) as error:
+            found.problems.append(f"{where}: the tables cannot be read: {error}")
+        return found
+
+    def _stream(self, place: Place, split: str, stream: str) -> Findings:
+        found = Findings()
+        commit = self._in_force(place, split, stream, [stream], found)
+        if commit is not None:
+            columns = stream_columns(stream, commit.manifest["dim"], commit.manifest["dtype"])
+            self._arrays(commit, columns, split, stream, found)
+        return found
+
+    def _in_force(
+        self, place: Place, split: str, stream: str | None, arrays: Sequence[str], found: Findings
+    ) -> Commit | None:
+        """The commit in force with those of its small files that are intact somewhere; all that is not is told.
+
+        Where the manifest itself is damaged, its copy says what else there should be.
+        """
+        store = self._store
+        read: tuple[dict[str, Any], Tag | None] | None = None
+        lost: list[str] = []
+        try:
+            text, tag = store.read_tagged(place.manifest)
+        except FileNotFoundError:
+            lost = [array for array in arrays if store.exists(f"{place.array(array)}/zarr.json")]
+            lost = lost or [
+                copy for copy in store.below(f"{place.home}/{COPY}") if store.below(f"{place.home}/{COPY}/{copy}")
+            ]
+            if not lost:
+                found.notes.append(f"{store.where(place.home)}: nothing is committed yet")
         else:
-            findings.notes.append(f"{where(place.home)}: nothing is committed yet")
-    if any(name.startswith("journal") for name in store.below(place.writing)):
-        findings.notes.append(f"{where(place.writing)}: an unfinished run; running it again goes on from there")
-    if store.below(f"{place.home}/{STAGED}"):
-        findings.notes.append(f"{where(place.home)}/{STAGED}: left by a killed commit; the next writer clears it up")
-    return commit
+            try:
+                read = manifest.parse_manifest(text, store.where(place.manifest), place.repair), tag
+            except CacheError as error:
+                found.damage(Damage(split, stream, None, None, place.manifest, str(error)))
+        if lost:
+            told = f"{store.where(place.manifest)}: is missing, though {', '.join(lost)} were committed by it. "
+            found.damage(Damage(split, stream, None, None, place.manifest, told + place.repair))
+        if found.damaged and len(copied := intact_copies(place)) == 1:
+            read = (copied[0], None)
+        _note_unfinished(place, found)
+        if read is None:
+            return None
+        commit = Commit(place, read[0], manifest.small_files(place, read[0]), read[1])
+        for key, array, told in small_file_problems(commit, told_already=read[1] is None):
+            found.damage(Damage(split, stream, array, None, key, told))
+        return commit
 
+    def _arrays(
+        self, commit: Commit, columns: Mapping[str, ColumnSpec], split: str, stream: str | None, found: Findings
+    ) -> set[str]:
+        """Check the shards of all arrays; keys of those that are damaged."""
+        before = len(found.damaged)
+        for name, spec in columns.items():
+            files, strange = shards_of(commit, name, spec)
+            found.problems += strange
+            numbers = {file.key: number for number, file in files}
+            for finding in self._in_order([file for _, file in files], commit.place.repair, found):
+                key = finding.shard.key
+                if finding.problem:
+                    found.damage(Damage(split, stream, name, numbers[key], key, finding.problem))
+                found.shards += 1
+                found.bytes += finding.shard.size
+        return {damage.key for damage in found.damaged[before:]}
 
-def _small_file_problems(commit: Commit) -> Iterator[str]:
-    """Small files that are not what the manifest says, in place or as the copy that `repair` mends from."""
-    place, store = commit.place, commit.place.store
-    if store.below(place.staging(commit.digest)):
-        return  # a killed commit: the next writer puts them into place
-    copy = place.copy(commit.digest)
-    digests = {**commit.manifest["files"], MANIFEST: manifest.sha256(json_file(commit.manifest))}
-    named = {place.manifest if name == MANIFEST else place.array(name): digest for name, digest in digests.items()}
-    named |= {f"{copy}/{name}": digest for name, digest in digests.items()}
-    found = store.views(named)
-    for key, digest in named.items():
-        if key not in found or manifest.sha256(found[key]) != digest:
-            state = "other bytes" if key in found else "no file"
-            expected = "the file that the manifest names by its digest"
-            yield str(CacheError.at(store.where(key), expected=expected, found=state, do=place.repair))
+    def _in_order(self, files: Sequence[ShardFile], do: str, found: Findings) -> Iterator[Finding]:
+        """What comes of every file, in order, a bounded number of them ahead."""
+        ahead: deque[Future[Finding] | Finding] = deque()
+        waiting = iter(files)
+        limit = 2 * _threads(self._store)
+        while True:
+            for file in itertools.islice(waiting, limit - len(ahead)):
+                if self._checked is not None and self._checked.has(file.key, file.record):
+                    found.carried += 1
+                    ahead.append(Finding(file, "", None))
+                else:
+                    ahead.append(self._threads.submit(check, self._store, file, fast=self._fast, do=do))
+            if not ahead:
+                return
+            first = ahead.popleft()
+            finding = first.result() if isinstance(first, Future) else first
+            if self._checked is not None and not finding.problem:
+                self._checked.add(finding.shard.key, finding.shard.record, finding.tag)
+            self._teller.checked(finding.shard.size if isinstance(first, Future) else 0)
+            yield finding
 
-
-def _verify_split(place: Place, findings: _Findings) -> None:
-    commit = _load(place, list(COLUMNS), findings)
-    if commit is None:
-        return
-    findings.splits += 1
-    if unknown := sorted(commit.manifest["shards"].keys() - COLUMNS.keys()):
-        findings.problems.append(
-            f"{place.store.where(place.manifest)}: names columns that this version does not know: {unknown}"
-        )
-    findings.problems += _small_file_problems(commit)
-    known_columns = {name: COLUMNS[name] for name in commit.manifest["shards"] if name in COLUMNS}
-    _verify_arrays(commit, known_columns, findings)
-    try:
+    def _tables(self, commit: Commit, damaged: Collection[str]) -> Iterator[str]:
         tables = Tables.from_files(commit.files)
-        findings.problems += [
-            f"{place.store.where(place.home)}: {problem}" for problem in _table_problems(tables, commit)
-        ]
-    except (CacheError, ValueError, KeyError, IndexError) as error:
-        findings.problems.append(f"{place.store.where(place.home)}: the tables cannot be read: {error}")
-    known = {*COLUMNS, *TABLES, *TEXTS, FEATURES}
-    _note_strangers(place, known, findings)
+        told = [*contradictions(tables, commit)] or [*runs_without_frames(tables)]
+        yield from told
+        if told or self._fast:
+            return
+        spec, geometry = COLUMNS["frame_index"], Geometry(**commit.manifest["geometry"])
+        array = commit.place.array("frame_index")
+
+        def frames_of(shard: int) -> NDArray[np.int64] | None:
+            key = layout.shard_key(array, shard, ())
+            if key in damaged:
+                return None
+            try:
+                return shards.decode(shards.read(self._store, key), spec, geometry, self._store.where(key))
+            except (CacheError, OSError):  # since it was checked: the next verification tells
+                return None
+
+        yield from runs_against_frames(tables, geometry, frames_of)
+
+    def _strangers(self, split: str) -> Findings:
+        return Findings(notes=list(unnamed(self._store, split)))
 
 
-def _verify_stream(place: Place, stream: str, findings: _Findings) -> None:
-    commit = _load(place, [stream], findings)
-    if commit is not None:
-        findings.problems += _small_file_problems(commit)
-        columns = stream_columns(stream, commit.manifest["dim"], commit.manifest["dtype"])
-        _verify_arrays(commit, columns, findings)
-
-
-def _note_strangers(place: Place, known: set[str], findings: _Findings) -> None:
-    for name in place.store.below(place.home):
-        if name not in known and "." not in name:
-            findings.notes.append(f"{place.store.where(place.home)}/{name}: is named by no manifest")
-
-
-def _verify_arrays(commit: Commit, columns: Mapping[str, ColumnSpec], findings: _Findings) -> None:
-    geometry = Geometry(**commit.manifest["geometry"])
-    for name, spec in columns.items():
-        records = commit.manifest["shards"][name]
-        store, array = commit.place.store, commit.place.array(name)
-        for shard, record in sorted(records.items(), key=lambda item: int(item[0])):
-            key = layout.shard_key(array, int(shard), spec.trailing)
-            findings.problems += _shard_problems(key, record, commit, int(shard), spec, geometry)
-            findings.checked(store.where(key), int(record.partition(":")[0]))
-        if left := [number for number in shards_there(store, array) if str(number) not in records]:
-            findings.notes.append(
-                f"{store.where(array)}: shards {left[:5]} are named by no manifest ({len(left)} in all)"
-            )
-
-
-def _shard_problems(
-    key: str, record: str, commit: Commit, shard: int, spec: ColumnSpec, geometry: Geometry
-) -> Iterator[str]:
-    size, file = record.partition(":")[0], commit.place.store.where(key)
-    try:
-        data = shards.read(commit.place.store, key)
-        if len(data) != int(size):
-            raise CacheError.at(file, expected=f"{size} bytes", found=f"{len(data)} bytes", do=shards.REPAIR)
-        shards.decode(data, spec, geometry, file)
-        n_rows = len(shard_rows(commit.manifest, shard))
-    except (CacheError, OSError) as error:
-        yield str(error)
-        return
-    if (found := shards.record(data, geometry, file)) != record:
-        found = f"an intact shard of something else, {found}"
-        yield str(CacheError.at(file, expected=f"the shard {record}", found=found, do=shards.REPAIR))
-    if shards.chunks_held(data, geometry, file) * geometry.rows_per_chunk < n_rows:
-        yield str(CacheError.at(file, expected=f"{n_rows} rows", found="fewer chunks than that", do=shards.REPAIR))
-
-
-def _table_problems(tables: Tables, commit: Commit) -> Iterator[str]:
-    """What in the tables contradicts itself, the manifest or the frame indices."""
-    starts, stops = tables["track_start"], tables["track_stop"]
-    counts = {"tracks": len(starts), "videos": len(tables["video_name"]), "rows": int((stops - starts).sum())}
-    for key, count in counts.items():
-        if commit.manifest[key] != count:
-            yield f"the manifest counts {commit.manifest[key]} {key}, the tables {count}"
-    if (stops <= starts).any() or (starts[1:] < stops[:-1]).any():
-        yield "tracks overlap, or are empty"
-    commits = np.array(commit.manifest["commits"], np.int64).reshape(-1, 2)
-    within = np.searchsorted(commits[:, 0], starts, side="right") - 1
-    if len(starts) and (not len(commits) or (within < 0).any() or (stops > commits[within, 1]).any()):
-        yield "tracks lie outside what was committed"
-    for table in ("track_name", "video_name"):
-        names = decode_texts(tables[table])
-        if len(set(names)) < len(names):
-            yield f"{table} holds a name twice"
-    if not len(tables["run_start"]) or (tables["run_stop"] > tables["run_start"]).all():
-        yield from _run_problems(tables, commit)
-    else:
-        yield "runs are empty"
-
-
-def _run_problems(tables: Tables, commit: Commit) -> Iterator[str]:
-    """Tracks whose runs are not what their frame indices say, one shard's frame indices in memory at a time."""
-    spec, geometry = COLUMNS["frame_index"], Geometry(**commit.manifest["geometry"])
-    store, array = commit.place.store, commit.place.array("frame_index")
-    run_rows: dict[str, Any] = {"start": tables["run_start"], "stop": tables["run_stop"]}
-    first = np.searchsorted(run_rows["start"], tables["track_start"])
-    last = np.searchsorted(run_rows["start"], tables["track_stop"])
-    held, frames = -1, np.zeros(0, np.int64)
-    for track, (start, stop) in enumerate(
-        zip(tables["track_start"].tolist(), tables["track_stop"].tolist(), strict=True)
-    ):
-        parts = []
-        for shard in range(start // geometry.rows_per_shard, (stop - 1) // geometry.rows_per_shard + 1):
-            if shard != held:
-                key = layout.shard_key(array, shard, ())
-                try:
-                    held, frames = shard, shards.decode(shards.read(store, key), spec, geometry, store.where(key))
-                except CacheError:
-                    return  # told already, as a problem of that shard
-            origin = shard * geometry.rows_per_shard
-            parts.append(frames[max(start - origin, 0) : stop - origin])
-        runs = slice(first[track], last[track])
-        found = list(zip(run_rows["start"][runs].tolist(), run_rows["stop"][runs].tolist(), strict=True))
-        if found != find_runs(np.concatenate(parts), int(tables["track_step"][track]), start):
-            yield f"track {track} (rows {start} to {stop}): its runs are not what its frame indices say"
+def _note_unfinished(place: Place, found: Findings) -> None:
+    store = place.store
+    if any(name.startswith("journal") for name in store.below(place.writing)):
+        where = store.where(place.writing)
+        found.notes.append(f"{where}: an unfinished run; running it again goes on from there")
+    if store.below(f"{place.home}/{STAGED}"):
+        where = store.where(f"{place.home}/{STAGED}")
+        found.notes.append(f"{where}: left by a killed commit; the next writer clears it up")

@@ -48,6 +48,8 @@ def recorded_reader(split: cache.Split) -> Dataset:
 
     Raises PipelineError when there is no such dataset here.
     """
+    if "reader" not in split.manifest:
+        raise PipelineError(f"{split.name}: was not converted by this project: only who wrote it can write it anew")
     options: Mapping[str, Any] = split.manifest["reader"]["parameters"]
     # JSON knows no tuples; an option of many values is one.
     as_given = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
@@ -60,7 +62,7 @@ def failed_videos(dataset: Dataset, split: cache.Split) -> dict[str, cache.Video
 
 
 def retry_failed(
-    root: Path,
+    root: cache.Root,
     name: str,
     *,
     raw: Path | None = None,
@@ -81,7 +83,7 @@ def retry_failed(
     failed = failed_videos(dataset, split)
     if not failed:
         return Retry(name, (), (), (), None)
-    raw, body = _raw_folder(split, raw), _body_folder(split, body)
+    raw, body = raw_folder(split, raw), body_folder(split, body)
     plan = plan_again(dataset, name.partition("/")[2], failed, raw=raw, root=root, body=body)
     gone = tuple(sorted(failed.keys() - {video.name for video in plan.append}))
     accounts: list[VideoAccount] = []
@@ -101,7 +103,8 @@ def retry_failed(
     return Retry(name, tuple(failed), gone, tuple(accounts), done)
 
 
-def _raw_folder(split: cache.Split, given: Path | None) -> Path:
+def raw_folder(split: cache.Split, given: Path | None) -> Path:
+    """Where the dataset's raw folder lies: as given, or as it was at conversion. Raises PipelineError without one."""
     say = "Say where the dataset's own raw folder is: --raw DIR."
     recorded = split.provenance.get("raw")
     if given is None and recorded is None:
@@ -113,7 +116,8 @@ def _raw_folder(split: cache.Split, given: Path | None) -> Path:
     return raw
 
 
-def _body_folder(split: cache.Split, given: Path | None) -> Path | None:
+def body_folder(split: cache.Split, given: Path | None) -> Path | None:
+    """Where the body model lies, if the split was made with one. Raises PipelineError when that is not known."""
     if given is not None or split.manifest["reader"]["body"] is None:
         return given
     recorded = split.provenance.get("body")
