@@ -3,16 +3,19 @@
 raw -> tracks -> features -> windows -> training: the pipeline writes it, the models read it, and it knows neither.
 """
 
+from cache.checked import interrupted
 from cache.compaction import Compaction, compact
 from cache.errors import CacheChanged, CacheError, MissingSplit
+from cache.findings import Damage, Report
 from cache.fingerprint import fingerprint
 from cache.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD
 from cache.left_overs import Collected, gc
 from cache.reader import FeatureCache, Split, open  # noqa: A004  it reads as cache.open
 from cache.records import TrackRecord, TrackRows, VideoEntry
+from cache.repair import Repaired, put_aside, repair
 from cache.stores import Root, place_of, store_at
 from cache.streams import StreamWriter, discard, forget
-from cache.verify import Report, verify
+from cache.verify import verify
 from cache.writer import SplitWriter
 
 __all__ = [
@@ -23,8 +26,10 @@ __all__ = [
     "CacheError",
     "Collected",
     "Compaction",
+    "Damage",
     "FeatureCache",
     "MissingSplit",
+    "Repaired",
     "Report",
     "Root",
     "Split",
@@ -38,8 +43,11 @@ __all__ = [
     "fingerprint",
     "forget",
     "gc",
+    "interrupted",
     "open",
     "place_of",
+    "put_aside",
+    "repair",
     "store_at",
     "verify",
 ]

@@ -2,17 +2,18 @@
 
 There is no rename and no lock there. Shards are put only where nothing is, and the manifest only where it still is
 the one that the writer began with: of two writers, one is refused. obstore speaks to the store; it takes credentials,
-region and endpoint from the environment (AWS_ACCESS_KEY_ID, AWS_REGION, AWS_ENDPOINT_URL, ...).
+region, endpoint and timeouts from the environment (AWS_ACCESS_KEY_ID, AWS_REGION, AWS_ENDPOINT_URL, AWS_TIMEOUT, ...).
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
@@ -25,9 +26,22 @@ from cache.stores import Bytes, Store, Tag
 if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore
 
+RETRY_SECONDS = 20.0  # how long a request is tried again that meets no server, or one out of order; read at opening
+
 _AT_ONCE: Final = 16  # requests in flight: each waits for the network, none for a core
 _T = TypeVar("_T")
 _R = TypeVar("_R")
+
+_spoken = False  # whether this process has threads that speak to a store
+_orphan = False  # whether it was forked from one that had: they did not come along, and cannot be had again
+
+
+def _forked() -> None:
+    global _orphan
+    _orphan = _spoken
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 class Bucket(Store):
@@ -45,9 +59,10 @@ class Bucket(Store):
                 f"{url}: a cache in an object store needs obstore: pip install 'vibe-pipeline[s3]'"
             ) from error
         self._api = obstore
+        self._open: Callable[[str], Any] = from_url
+        self._seen = False  # whether the bucket is known to be there
         with self._told(""):
-            self._objects = from_url(self.root)
-        self._process = os.getpid()
+            self._objects = self._at("")
 
     def where(self, key: str) -> str:
         return f"{self.root}/{key}" if key else self.root
@@ -58,7 +73,7 @@ class Bucket(Store):
     def read_tagged(self, key: str) -> tuple[bytes, Tag]:
         with self._told(key):
             answer = self._api.get(self._objects, key)
-            return bytes(answer.bytes()), answer.meta["e_tag"]
+            return bytes(answer.bytes()), _tag_of(answer.meta)
 
     def read_ranges(self, key: str, starts: list[int], ends: list[int]) -> list[bytes]:
         """Several byte ranges of one object at once. Raises FileNotFoundError."""
@@ -82,7 +97,7 @@ class Bucket(Store):
 
     def tag(self, key: str) -> Tag | None:
         found = self._head(key)
-        return None if found is None else str(found["e_tag"])
+        return None if found is None else _tag_of(found)
 
     def below(self, folder: str) -> list[str]:
         with self._told(folder):
@@ -105,10 +120,10 @@ class Bucket(Store):
         from obstore.exceptions import AlreadyExistsError
 
         try:
-            with self._told(key):
+            with self._told(key, writing=True):
                 self._api.put(self._objects, key, data, mode="create", use_multipart=False)
         except AlreadyExistsError:
-            if self.read(key) != data:
+            if not self._holds(key, data):
                 raise CacheError.at(
                     self.where(key),
                     expected="nothing there yet",
@@ -119,7 +134,7 @@ class Bucket(Store):
 
     def put_small(self, files: Mapping[str, bytes], home: str) -> None:  # noqa: ARG002  there are no folders to sync
         def put(item: tuple[str, bytes]) -> None:
-            with self._told(item[0]):
+            with self._told(item[0], writing=True):
                 self._api.put(self._objects, item[0], item[1], use_multipart=False)
 
         at_once(put, list(files.items()))
@@ -127,18 +142,21 @@ class Bucket(Store):
     def replace(self, key: str, data: bytes, *, expected: Tag | None) -> Tag:
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        mode: Any = "create" if expected is None else {"e_tag": expected}
+        mode: Any = "create" if expected is None else dict(expected)  # type: ignore[call-overload]
         try:
             with self._told(key):
-                return self._api.put(self._objects, key, data, mode=mode, use_multipart=False)["e_tag"]
+                return _tag_of(self._api.put(self._objects, key, data, mode=mode, use_multipart=False))
         except (AlreadyExistsError, PreconditionError, FileNotFoundError):
-            raise overtaken(self.where(key)) from None
+            # The answer to a put may be lost, and the same put sent again: then what is there is our own.
+            if not self._holds(key, data):
+                raise overtaken(self.where(key)) from None
+            return self.tag(key)
 
     def move(self, folder: str, to: str) -> None:
         names = list(self.files(folder))
 
         def copy(key: str) -> None:
-            with self._told(key):
+            with self._told(key), suppress(FileNotFoundError):  # another writer is moving it, too
                 self._api.copy(self._objects, key, to + key.removeprefix(folder))
 
         at_once(copy, names)
@@ -156,6 +174,9 @@ class Bucket(Store):
     def make_home(self, folder: str) -> None:
         """Nothing: there are no folders, only names with slashes."""
 
+    def alone(self) -> AbstractContextManager[None]:
+        return nullcontext()  # an object appears whole, whoever else puts the same
+
     def lock(self, folder: str) -> NoLock:  # noqa: ARG002
         return NoLock()
 
@@ -166,43 +187,77 @@ class Bucket(Store):
         return None
 
     def zarr(self, folder: str = "") -> ZarrStore:
-        from obstore.store import from_url
         from zarr.storage import ObjectStore
 
         with self._told(folder):
-            return ObjectStore(from_url(self.where(folder)), read_only=True)
+            return ObjectStore(self._at(folder), read_only=True)
+
+    def _at(self, folder: str) -> Any:
+        retries = {"retry_timeout": timedelta(seconds=RETRY_SECONDS), "max_retries": 1000}  # the time decides
+        return self._open(self.where(folder), retry_config=retries)  # type: ignore[call-arg]
+
+    def _holds(self, key: str, data: bytes) -> bool:
+        try:
+            return self.read(key) == data
+        except FileNotFoundError:
+            return False
 
     def _head(self, key: str) -> Any:
         try:
             with self._told(key):
                 return self._api.head(self._objects, key)
         except FileNotFoundError:
+            if not self._seen:  # a bucket that is not there has the same answer
+                self.below("")
+                self._seen = True
             return None
 
     @contextmanager
-    def _told(self, key: str) -> Iterator[None]:
-        """What the store refuses, in words: who to ask for what."""
+    def _told(self, key: str, *, writing: bool = False) -> Iterator[None]:
+        """What the store refuses, in words. `writing`: an object need not be there, so what is missing is the bucket.
+
+        Lets AlreadyExistsError, PreconditionError and FileNotFoundError through.
+        """
         from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
-        if getattr(self, "_process", os.getpid()) != os.getpid():
-            # The threads that speak to the store did not come along: a request would wait for ever.
+        global _spoken
+        if _orphan:
             raise CacheError(
-                f"{self.root}: was opened before this process was forked. Open it in the worker itself, or start "
-                "workers by spawn (multiprocessing_context='spawn' of a DataLoader)."
+                f"{self.root}: this process was forked from one that had a cache in an object store open, and requests "
+                "from here would wait for ever. Start workers by spawn (multiprocessing_context='spawn' of a "
+                "DataLoader), and hand them the split."
             )
+        _spoken = True
         try:
             yield
-        except (AlreadyExistsError, PreconditionError, FileNotFoundError):
+        except (AlreadyExistsError, PreconditionError):
             raise
         except (BaseError, OSError, ValueError) as error:
-            first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            if isinstance(error, FileNotFoundError) and not writing and "NoSuchBucket" not in str(error):
+                raise
             raise CacheError.at(
                 self.where(key),
                 expected="an answer from the object store",
-                found=first[:300],
+                found=_in_words(error),
                 do="Check the URL, the network, and the credentials in the environment (AWS_ACCESS_KEY_ID, "
                 "AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL). What is finished is kept.",
             ) from error
+
+
+def _tag_of(meta: Any) -> Tag:
+    """What S3 and Azure (an ETag) or Google's store (a version) compare for a conditional put, in obstore's words."""
+    return tuple((name, str(meta[name])) for name in ("e_tag", "version") if meta.get(name) is not None)
+
+
+def _in_words(error: Exception) -> str:
+    """The server's own sentence where there is one; else obstore's, without what it adds for those who debug it."""
+    text = str(error).partition("\n\nDebug source")[0]
+    said = re.search(r"<Code>(.*?)</Code>\s*<Message>(.*?)</Message>", text, re.DOTALL)
+    if said is not None:
+        return f"{said[1]}: {said[2].strip().rstrip('.')}"
+    text = re.sub(r", max_retries: \d+, retry_timeout: \S+\s*", " ", text)
+    lines = text.strip().splitlines() or [type(error).__name__]
+    return lines[0][:300].rstrip(" .:")
 
 
 class NoLock:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache import shards
 from cache.errors import CacheChanged, CacheError
-from cache.layout import Geometry, shard_key
-from cache.manifest import Commit, read_manifest, shard_rows
+from cache.layout import Geometry, shard_key, stream_columns
+from cache.manifest import Commit, foreign_shards, read_manifest, shard_rows
 from cache.windows import Ranges, join_adjacent, ranges_where
 from cache.zarr_rows import Rows, open_rows, zarr_array
 
@@ -19,18 +22,24 @@ if TYPE_CHECKING:
 
 
 class StreamRows:
-    """One committed state of a feature stream, and where it has rows."""
+    """One committed state of a feature stream, and where it has rows. `rows`: manifest of the split it is read for."""
 
-    def __init__(self, split: str, name: str, commit: Commit) -> None:
+    def __init__(self, split: str, name: str, commit: Commit, rows: Mapping[str, Any]) -> None:
         self.commit = commit
-        self._where = f"{split}: stream {name!r}"
+        self._name, self._where = name, f"{split}: stream {name!r}"
         self.guard = Guard(commit)
         self.features = open_column(commit, name, self.guard)
         self._ok = open_column(commit, f"{name}_ok", self.guard)
         self._geometry = Geometry(**commit.manifest["geometry"])
         self._has = np.zeros(self._geometry.shards(int(commit.manifest["extent"])), bool)
         self._has[[int(shard) for shard in commit.manifest["shards"][name]]] = True
+        self._has[foreign_shards(commit.manifest, rows)] = False  # of a split that was made anew: of other rows
         self._whole = np.zeros(len(self._has), bool)  # shards that are known to have every row
+
+    @property
+    def shards(self) -> list[int]:
+        """Those that it has, ascending."""
+        return list(map(int, np.flatnonzero(self._has)))
 
     def readable(self) -> Ranges:
         """Row ranges with ok = 1, ascending. Reads the flags one shard at a time."""
@@ -41,9 +50,14 @@ class StreamRows:
         return self._where_ok_is(0)
 
     def _where_ok_is(self, flag: int) -> Ranges:
+        size, name = self._geometry.rows_per_shard, f"{self._name}_ok"
         found = [np.zeros((0, 2), np.int64)]
         for shard in np.flatnonzero(self._has).tolist():
-            found.append(ranges_where(self._flags(shard) == flag, shard * self._geometry.rows_per_shard))
+            rows = shard_rows(self.commit.manifest, shard)
+            if self.commit.manifest["shards"][name][str(shard)] != _all_ok(len(rows), self._geometry):
+                found.append(ranges_where(self._flags(shard) == flag, shard * size))
+            elif flag == 1:
+                found.append(np.array([[rows.start, rows.stop]]))
         return join_adjacent(np.concatenate(found))
 
     def _flags(self, shard: int) -> NDArray[np.uint8]:
@@ -51,7 +65,8 @@ class StreamRows:
         rows = shard_rows(self.commit.manifest, shard)
         flags = np.empty((1, len(rows)), np.uint8)
         self._ok.read(np.array([rows.start]), len(rows), flags)
-        return flags[0]
+        row: NDArray[np.uint8] = flags[0]
+        return row
 
     def require(self, starts: NDArray[np.int64], seqlen: int) -> None:
         """Raise CacheError unless the stream has every row of the windows."""
@@ -59,10 +74,13 @@ class StreamRows:
             return
         size = self._geometry.rows_per_shard
         first, last = starts // size, (starts + (seqlen - 1)) // size
-        if last.max() < len(self._whole) and self._whole[first].all() and self._whole[last].all():
-            return
+        if last.max() < len(self._whole):
+            wanting = np.concatenate([[0], np.cumsum(~self._whole)])  # shards before each one that are not known whole
+            if np.array_equal(wanting[first], wanting[last + 1]):
+                return
         do = "Take windows(stream=...), or extract what is missing."
-        touched = np.unique(np.concatenate([first, last])).tolist()
+        reached = set(zip(first.tolist(), last.tolist(), strict=True))
+        touched = sorted({shard for a, b in reached for shard in range(a, b + 1)})
         for shard in touched:
             if shard >= len(self._has) or not self._has[shard]:
                 raise CacheError(f"{self._where} does not have shard {shard} yet. {do}")
@@ -74,6 +92,13 @@ class StreamRows:
         for shard in touched:
             if not self._whole[shard]:
                 self._whole[shard] = bool((self._flags(shard) == 1).all())
+
+
+@functools.lru_cache(1024)
+def _all_ok(n_rows: int, geometry: Geometry) -> str:
+    """The record of a shard of flags that are all 1: it says so, and nobody has to read them."""
+    spec = stream_columns("any", 1, "float16")["any_ok"]
+    return shards.record(shards.encode(np.ones(n_rows, np.uint8), spec, geometry), geometry, "")
 
 
 class Guard:

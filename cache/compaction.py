@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from cache import layout, manifest
 from cache.durable import sync_folder
 from cache.errors import CacheError, MissingSplit
+from cache.fingerprint import fingerprint
 from cache.folders import stream_folders
 from cache.incoming import NEEDS_FLAG
 from cache.layout import COLUMNS, COMPACTING, FEATURES, PROVENANCE
@@ -66,25 +67,29 @@ def compact(root: Root, split: str, *, progress: Progress = lambda *_: None) -> 
     if not store.exists(Place.of_split(store, split).manifest):
         raise MissingSplit(f"{store.root}: no committed split {split!r}")
     with contextlib.ExitStack() as stack:
-        places = [Place.of_split(store, split)]
-        places += [Place.of_stream(store, split, stream) for stream in stream_folders(store, split)]
+        locked = stream_folders(store, split)
+        places = [Place.of_split(store, split), *(Place.of_stream(store, split, stream) for stream in locked)]
         for place in places:
             stack.callback(store.lock(place.writing).release)
-            _refuse_unfinished(place)
             found = manifest.read_manifest(place)
             manifest.roll_forward(place, None if found is None else found[0])
+            _refuse_unfinished(place)
         old = FeatureCache(store.root)[split]
         extent = int(old.manifest["extent"])
         if extent == old.manifest["rows"] and len(old.manifest["commits"]) <= 1:
+            _clear(Folder(store.path(COMPACTING)), split)  # of a run that was killed when it had exchanged the two
             return Compaction(split, extent, extent)
-        for stream in old.streams:
+        streams = [stream for stream in old.streams if stream in locked]
+        for stream in streams:
             _refuse_lagging(old, stream)
         beside = Folder(store.path(COMPACTING))
         _start(beside, old)
         _write_tracks(beside, old, progress)
-        for stream in old.streams:
+        for stream in streams:
             _write_stream(beside, old, stream, progress)
         _keep_notes(store, beside, old)
+        if late := sorted(set(stream_folders(store, split)) - set(locked)):
+            raise CacheError(f"{split}: the stream {late[0]!r} was begun meanwhile. Nothing was changed. Run it again.")
         _exchange(store, beside, split, stack)
     new = FeatureCache(store.root)[split]
     return Compaction(split, extent, int(new.manifest["extent"]))
@@ -108,15 +113,14 @@ def _refuse_lagging(old: Split, stream: str) -> None:
 def _start(beside: Folder, old: Split) -> None:
     """Keep what a killed compaction of this very state has written; remove that of any other."""
     marker = f"{old.name}.from"
-    digest = str(old.manifest["digest"]).encode()
-    if not beside.exists(marker) or beside.read(marker) != digest:
+    streams = {stream: old.stream_manifest(stream)["digest"] for stream in old.streams}
+    state = fingerprint({"split": old.manifest["digest"], "streams": streams}).encode()
+    if not beside.exists(marker) or beside.read(marker) != state:
         beside.remove([old.name])
-        beside.put_small({marker: digest}, old.name.partition("/")[0])
+        beside.put_small({marker: state}, old.name.partition("/")[0])
 
 
 def _write_tracks(beside: Folder, old: Split, progress: Progress) -> None:
-    if beside.exists(f"{old.name}/{layout.MANIFEST}"):
-        return
     plan = f"compact {old.manifest['digest']}"
     given = {key: value for key, value in old.provenance.items() if key in ("raw", "body")}
     by_video: dict[str, list[TrackRecord]] = {}
@@ -132,10 +136,11 @@ def _write_tracks(beside: Folder, old: Split, progress: Progress) -> None:
         **old.manifest["geometry"],
     ) as writer:
         writer.begin()
+        there = {*writer.committed_videos, *writer.journalled}
         for number in np.argsort(np.array(old.videos.names, dtype=object), kind="stable").tolist():
             entry = old.videos[number]
             tracks = by_video.get(entry.name, [])
-            if entry.name not in writer.journalled:
+            if entry.name not in there:
                 writer.append(entry, [_rows(old, track) for track in tracks])
             done += sum(track.stop - track.start for track in tracks)
             progress(done, int(old.manifest["rows"]), old.name)
@@ -221,16 +226,20 @@ def _there(store: Folder, split: str, name: str) -> bool:
 def _exchange(store: Folder, beside: Folder, split: str, stack: contextlib.ExitStack) -> None:
     """The new folder in the old one's place, in one step. Both are locked, so that no writer is in between."""
     homes = [split, *(f"{split}/{FEATURES}/{stream}" for stream in stream_folders(beside, split))]
-    locks = [beside.lock(f"{home}/{layout.WRITING}") for home in homes]
+    locks = []
+    for home in homes:
+        locks.append(beside.lock(f"{home}/{layout.WRITING}"))
+        stack.callback(locks[-1].release)
     exchange(store.path(split), beside.path(split))
     for lock, home in zip(locks, homes, strict=True):
         lock.moved(store.path(f"{home}/{layout.WRITING}/lock"))
-        stack.callback(lock.release)
+    _clear(beside, split)
+
+
+def _clear(beside: Folder, split: str) -> None:
+    """Remove what was written beside, or by now the old split."""
+    dataset = split.partition("/")[0]
     beside.remove([split, f"{split}.from"])
-    _remove_empty(beside, split.partition("/")[0])
-
-
-def _remove_empty(beside: Folder, dataset: str) -> None:
     if all(name == "zarr.json" for name in beside.below(dataset)):
         beside.remove([dataset])
     if all(name == "zarr.json" for name in beside.below("")):
@@ -253,7 +262,7 @@ def exchange(one: Path, other: Path) -> None:
     else:
         failed = rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
         code = ctypes.get_errno() if failed else 0
-    if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+    if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EXDEV):
         raise CacheError(
             f"{one}: this file system cannot exchange two folders in one step. Nothing was changed. Convert the split "
             "into another cache, or compact a copy of it on another file system."

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from cache import shards
 from cache.errors import CacheError
 from cache.float16 import fill
-from cache.mapped_shards import NOT_HELD, OPEN_FILES, OpenShard
+from cache.mapped_shards import NOT_HELD, OPEN_FILES, TOO_MANY, OpenShard
 
 _TYPES: Final = frozenset(
     {"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"}
@@ -123,6 +123,7 @@ class DirectRows:
         # Of each chunk: has this process checked its checksum, and are all its flags the same?
         self._checked = bytearray(n_shards * layout.chunks)
         self._states = np.frombuffer(self._checked, np.uint8)  # the same bytes
+        self._offsets = np.zeros(len(self._checked), np.int64)  # of checked chunks, in their shards
 
     def read(self, starts: NDArray[np.int64], seqlen: int, out: NDArray[Any]) -> None:
         """Fill out (B, seqlen, *trailing) with rows [start, start + seqlen) for every one of (B,) starts.
@@ -158,42 +159,55 @@ class DirectRows:
 
     def _copy(self, starts: NDArray[np.int64], seqlen: int, target: memoryview) -> None:
         """Fill `target` with the bytes of the windows, one after the other."""
-        row_bytes, at = self._layout.row_bytes, 0
-        for opened, first, n_rows in self._pieces(starts, seqlen):
-            n_bytes = n_rows * row_bytes
-            target[at : at + n_bytes] = opened.data[first : first + n_bytes]
-            at += n_bytes
+        at = 0
+        for data, first, stop in self._pieces(starts, seqlen):
+            end = at + stop - first
+            target[at:end] = data[first:stop]
+            at = end
 
     def _convert(self, starts: NDArray[np.int64], seqlen: int, target: NDArray[Any]) -> None:
         """Fill `target` (B * seqlen, *trailing), which is of another type, with the rows of the windows."""
-        at = 0
-        for opened, first, n_rows in self._pieces(starts, seqlen):
-            fill(target[at : at + n_rows], np.ndarray((n_rows, *self.trailing), self.dtype, opened.data, first))
+        row_bytes, at = self._layout.row_bytes, 0
+        for data, first, stop in self._pieces(starts, seqlen):
+            n_rows = (stop - first) // row_bytes
+            fill(target[at : at + n_rows], np.ndarray((n_rows, *self.trailing), self.dtype, data, first))
             at += n_rows
 
-    def _pieces(self, starts: NDArray[np.int64], seqlen: int) -> Iterator[tuple[OpenShard, int, int]]:
-        """(shard, first byte, rows) of the windows in order, checked. A window that crosses chunks has several."""
-        row_bytes, per_chunk, per_shard = self._layout.row_bytes, self._layout.rows_per_chunk, self._layout.chunks
-        held, checked = self._held, self._checked
-        batch = object()
-        for start in starts.tolist():
-            chunk = start // per_chunk
-            low = start - chunk * per_chunk
-            left = seqlen
-            while left:
-                shard = chunk // per_shard
-                number = chunk - shard * per_shard
-                opened = held.get(shard)
-                if opened is None or opened.seen is not batch:
-                    if opened is None or opened.file_size() != opened.size:
-                        opened = self._open(shard)
-                    opened.seen = batch
-                if not checked[chunk] or opened.offsets[number] == NOT_HELD:
-                    self._check(opened, shard, number)
-                n_rows = left if low + left <= per_chunk else per_chunk - low
-                yield opened, opened.offsets[number] + low * row_bytes, n_rows
-                left -= n_rows
-                chunk, low = chunk + 1, 0
+    def _pieces(self, starts: NDArray[np.int64], seqlen: int) -> Iterator[tuple[memoryview, int, int]]:
+        """(a shard's bytes, first, last + 1 of them) of the windows in order, checked; several where chunks end."""
+        begin, at_once = 0, OPEN_FILES.at_once()
+        while begin < len(starts):
+            try:
+                found = self._located(starts[begin : begin + at_once], seqlen)
+            except OSError as error:
+                if error.errno not in TOO_MANY or at_once == 1:
+                    raise
+                at_once = max(at_once // 4, 1)  # others have files open, too
+                continue
+            yield from found
+            begin += at_once
+
+    def _located(self, starts: NDArray[np.int64], seqlen: int) -> Iterator[tuple[memoryview, int, int]]:
+        """The same, of windows whose shards are all open at once."""
+        chunk, low, n_rows = chunk_pieces(starts, seqlen, self._layout.rows_per_chunk)
+        shard = chunk // self._layout.chunks
+        opened = {number: self._ready(number) for number in set(shard.tolist())}
+        if not self._states[chunk].all():
+            for piece in np.flatnonzero(self._states[chunk] == 0).tolist():
+                number = int(shard[piece])
+                self._check(opened[number], number, int(chunk[piece]) - number * self._layout.chunks)
+        first = self._offsets[chunk] + low * self._layout.row_bytes
+        stop = first + n_rows * self._layout.row_bytes
+        data = {number: found.data for number, found in opened.items()}
+        return zip(map(data.__getitem__, shard.tolist()), first.tolist(), stop.tolist(), strict=True)
+
+    def _ready(self, shard: int) -> OpenShard:
+        """A shard that is open, of the length that it had then: behind its end, a map must not be touched."""
+        opened = self._held.get(shard)
+        if opened is None or opened.file_size() != opened.size:
+            opened = self._open(shard)
+        opened.used = True
+        return opened
 
     def _open(self, shard: int) -> OpenShard:
         record = None if self._records is None else self._records.get(str(shard))
@@ -223,7 +237,9 @@ class DirectRows:
         if self._layout.checksums and not opened.intact(number):
             self._held.clear()  # so that files put right are read at the next attempt
             raise shards.damaged_chunk(str(file), number, number * self._layout.rows_per_chunk)
-        self._checked[shard * self._layout.chunks + number] = self._state_of(opened, number)
+        chunk = shard * self._layout.chunks + number
+        self._offsets[chunk] = opened.offsets[number]  # before the state, which other threads go by
+        self._checked[chunk] = self._state_of(opened, number)
 
     def _state_of(self, opened: OpenShard, number: int) -> int:
         if self.dtype != np.uint8 or self.trailing:
@@ -234,3 +250,23 @@ class DirectRows:
 
     def _file(self, shard: int) -> Path:
         return Path(self._layout.key(str(self._array), shard))
+
+
+def chunk_pieces(
+    starts: NDArray[np.int64], seqlen: int, rows_per_chunk: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """(chunk, first row in it, rows) of every piece of the windows, in order: one in each chunk that a window touches.
+
+    >>> [column.tolist() for column in chunk_pieces(np.array([6, 0]), 4, 8)]
+    [[0, 1, 0], [6, 0, 0], [2, 2, 4]]
+    """
+    chunk = starts // rows_per_chunk
+    low = starts - chunk * rows_per_chunk
+    count = (low + (seqlen - 1)) // rows_per_chunk + 1
+    if count.max() == 1:
+        return chunk, low, np.full(len(starts), seqlen)
+    nth = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)  # piece of its window
+    before = np.repeat(low, count)
+    first = np.where(nth == 0, before, 0)
+    stop = np.minimum(before + seqlen - nth * rows_per_chunk, rows_per_chunk)
+    return np.repeat(chunk, count) + nth, first, stop - first

@@ -113,9 +113,10 @@ class Draws:
         return [math.floor(round_ * rate) for rate in self._rates]
 
     def _block_of(self, number: int) -> Drawn:
-        if self._last is None or self._last[0] != number:
-            self._last = (number, self._worked_out(number * self._block, (number + 1) * self._block))
-        return self._last[1]
+        last = self._last  # once: another thread may put its own block there
+        if last is None or last[0] != number:
+            last = self._last = (number, self._worked_out(number * self._block, (number + 1) * self._block))
+        return last[1]
 
     def _worked_out(self, start: int, stop: int) -> Drawn:
         round_ = math.floor(start / self._rate)  # or a later one: floors make rounds begin earlier than that

@@ -10,7 +10,7 @@ import contextlib
 import fcntl
 import os
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cache.errors import CacheError
@@ -18,11 +18,23 @@ from cache.errors import CacheError
 _HELD: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of the system with the path that they are about: those of descriptors have none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or (error.filename and os.path.isabs(error.filename)):  # noqa: PTH117
+            raise
+        raise type(error)(error.errno, error.strerror, str(path)) from error
+
+
 def sync_folder(folder: Path) -> None:
     """Make names created in or removed from `folder` survive a power cut."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(fd)
+        with naming(folder):
+            os.fsync(fd)
     finally:
         os.close(fd)
 
@@ -49,9 +61,10 @@ def write_synced(file: Path, data: bytes) -> None:
     fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:
         left = memoryview(data)
-        while left:  # one call writes 2 GiB at most, and less where the disk is full
-            left = left[os.write(fd, left) :]
-        os.fsync(fd)
+        with naming(file):
+            while left:  # one call writes 2 GiB at most, and less where the disk is full
+                left = left[os.write(fd, left) :]
+            os.fsync(fd)
     finally:
         os.close(fd)
 
@@ -82,8 +95,13 @@ class WriterLock:
         self._fd = -1
         while self._fd < 0:
             self._fd = self._take()
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        try:
+            with naming(file):
+                os.ftruncate(self._fd, 0)
+                os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        except OSError:
+            self.close()
+            raise
         _HELD.add(self)
 
     def require(self) -> None:
@@ -102,10 +120,12 @@ class WriterLock:
         """Let the next writer in, and leave no trace."""
         if self._fd < 0:
             return
-        with contextlib.suppress(CacheError):  # a lock that was lost may be another writer's by now
-            self.require()
-            self._file.unlink(missing_ok=True)  # before letting go: after that, it may be another writer's
-        self.close()
+        try:
+            with contextlib.suppress(CacheError):  # a lock that was lost may be another writer's by now
+                self.require()
+                self._file.unlink(missing_ok=True)  # before letting go: after that, it may be another writer's
+        finally:
+            self.close()
         if self._file.parent.is_dir() and not any(self._file.parent.iterdir()):
             with contextlib.suppress(OSError):  # the next writer was quicker to put its own lock there
                 self._file.parent.rmdir()

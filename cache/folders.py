@@ -12,10 +12,14 @@ def create_groups(store: Store, split: str) -> None:
     """The Zarr groups from the cache down to a split's features, where they are missing."""
     store.make_home(f"{split}/{layout.FEATURES}")
     dataset = split.partition("/")[0]
-    for folder in ("", dataset, split, f"{split}/{layout.FEATURES}"):
-        key = f"{folder}/zarr.json".lstrip("/")
-        if not store.exists(key):
-            store.put_small({key: layout.group_metadata()}, folder)
+    folders = ("", dataset, split, f"{split}/{layout.FEATURES}")
+    groups = {folder: f"{folder}/zarr.json".lstrip("/") for folder in folders}
+    if all(map(store.exists, groups.values())):
+        return
+    with store.alone():  # writers of other splits make the same groups
+        for folder, key in groups.items():
+            if not store.exists(key):
+                store.put_small({key: layout.group_metadata()}, folder)
 
 
 def discard_shards(store: Store, array: str, keep: Collection[int]) -> None:

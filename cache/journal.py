@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import google_crc32c
 
-from cache.durable import write_atomic
+from cache.durable import naming, sync_folder, write_atomic
 from cache.errors import CacheError
 
 _CRC_DIGITS: Final = 8
@@ -38,7 +38,8 @@ class FileJournal:
         if not lines or lines[0] != json.loads(json.dumps(head)):
             return None
         self._open()
-        os.ftruncate(self._fd, intact)
+        with naming(self._file):
+            os.ftruncate(self._fd, intact)
         return lines[1:]
 
     def start(self, head: Mapping[str, Any]) -> None:
@@ -52,6 +53,10 @@ class FileJournal:
             write_atomic(self._file, _line(self._head))
             self._open()
         line = _line(record)
+        with naming(self._file):
+            self._append(line)
+
+    def _append(self, line: bytes) -> None:
         if os.write(self._fd, line) != len(line):  # a torn line is as if never written: so is all that follows it
             raise CacheError.at(
                 self._file, expected="room for one line", found="a full disk", do="Make room; run again."
@@ -61,7 +66,9 @@ class FileJournal:
     def remove(self) -> None:
         """The records are committed, or of no use any more."""
         self.close()
-        self._file.unlink(missing_ok=True)
+        if self._file.exists():
+            self._file.unlink()
+            sync_folder(self._file.parent)  # or a power cut could bring it back, to speak of what was committed
 
     def close(self) -> None:
         if self._fd >= 0:

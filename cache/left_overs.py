@@ -76,8 +76,8 @@ class _Sweep:
             return
         try:
             commit = manifest.load(place)
-            if not self._dry_run:
-                manifest.roll_forward(place, None if commit is None else commit.manifest)
+            if not self._dry_run and commit is not None and self._store.below(place.staging(commit.digest)):
+                manifest.roll_forward(place, commit.manifest)
             self._remove(self._unnamed(place, commit, arrays))
         except CacheError as error:  # damaged: what its manifest names is not known
             self.found.skipped.append(str(error))
@@ -113,7 +113,7 @@ class _Sweep:
         """Keys that the cache has written and no manifest names."""
         there, working = self._store.below(place.home), self._store.below(place.writing)
         journals = [name for name in working if name.startswith("journal")]
-        goes_on = bool(journals) and not self._unfinished
+        goes_on = bool(journals) and (not self._unfinished or self._at_work(place, journals))
         if goes_on:
             where = self._store.where(place.home)
             told = "an unfinished run, which goes on from there when it is run again (--unfinished removes it)"
@@ -138,6 +138,11 @@ class _Sweep:
             yield from (f"{place.home}/{folder}/{name}" for name in names if name != kept)
         yield from (f"{place.home}/{name}" for name in there if name.startswith(".") and name.endswith(".tmp"))
 
+    def _at_work(self, place: Place, journals: Iterable[str]) -> bool:
+        """Where no lock tells: has a writer finished something lately? Then all that it has finished is its own."""
+        records = (key for name in journals for key in self._all(f"{place.writing}/{name}"))
+        return not self._store.exclusive and any(self._store.age(key) < self._older_than for key in records)
+
     def _remove(self, keys: Iterable[str]) -> None:
         for key in keys:
             files = self._all(key)
@@ -156,7 +161,7 @@ class _Sweep:
     def _prune(self, folder: str) -> None:
         """Remove a folder in which nothing is left, and those above it within the split."""
         while not self._dry_run and self._store.exclusive and folder.count("/") >= IN_SPLIT:
-            if self._store.below(folder) or not self._store.exists(folder):
+            if self._store.below(folder):
                 return
             self._store.remove([folder])
             folder = folder.rpartition("/")[0]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
+import stat
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from cache.durable import WriterLock, make_folder, publish, sync_folder, sync_names, write_atomic, write_synced
+from cache.durable import WriterLock, make_folder, naming, publish, sync_folder, sync_names, write_atomic, write_synced
 from cache.errors import CacheError
 from cache.journal import FileJournal
 from cache.stores import Bytes, Store, Tag
@@ -40,7 +43,7 @@ class Folder(Store):
     def read(self, key: str) -> bytes:
         try:
             return self.path(key).read_bytes()
-        except NotADirectoryError as error:
+        except (NotADirectoryError, IsADirectoryError) as error:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path(key))) from error
 
     def read_tagged(self, key: str) -> tuple[bytes, Tag]:
@@ -59,22 +62,25 @@ class Folder(Store):
                     if size >= _MAP_FROM
                     else np.frombuffer(self.read(key), np.uint8)
                 )
-            except (FileNotFoundError, ValueError):  # gone, or emptied, since we looked
+            except PermissionError:
+                raise
+            except (OSError, ValueError):  # gone, or emptied, since we looked; or not to be read: it may have a copy
                 continue
         return found
 
     def size(self, key: str) -> int | None:
         try:
-            return self.path(key).stat().st_size
+            found = self.path(key).stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     def tag(self, key: str) -> Tag | None:
         try:
-            stat = self.path(key).stat()
+            found = self.path(key).stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return stat.st_ino, stat.st_size, stat.st_mtime_ns
+        return found.st_ino, found.st_size, found.st_mtime_ns
 
     def below(self, folder: str) -> list[str]:
         try:
@@ -126,7 +132,8 @@ class Folder(Store):
         for key in keys:
             path = self.path(key)
             if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
+                with naming(path):
+                    shutil.rmtree(path)
             elif path.exists() or path.is_symlink():
                 os.unlink(path)  # noqa: PTH108
             else:
@@ -138,6 +145,15 @@ class Folder(Store):
 
     def make_home(self, folder: str) -> None:
         make_folder(self.path(folder))
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
 
     def lock(self, folder: str) -> WriterLock:
         return WriterLock(self.path(folder) / "lock")

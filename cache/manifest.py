@@ -134,6 +134,7 @@ def load(place: Place) -> Commit | None:
     while True:
         found = read_manifest(place)
         if found is None:
+            _refuse_lost(place)
             return None
         manifest, tag = found
         files = small_files(place, manifest)
@@ -151,6 +152,29 @@ def load(place: Place) -> Commit | None:
                 do="Restore it from a backup, or remove the folder with its manifest and make it again.",
             )
         time.sleep(0.01)
+
+
+def _refuse_lost(place: Place) -> None:
+    """Raise CacheError where there is the copy of a commit and no manifest: it has been lost, not never made."""
+    if place.store.below(f"{place.home}/{COPY}") and place.store.tag(place.manifest) is None:
+        where = place.store.where(place.manifest)
+        expected = "the manifest of what is committed here"
+        raise CacheError.at(where, expected=expected, found="no file, though there is its copy", do=place.repair)
+
+
+def rows_record(split: Mapping[str, Any], shard: int) -> str:
+    """Which rows a shard of a split has: 16 hex digits over the records of all its columns there; "": it has none."""
+    records = {name: of_column[str(shard)] for name, of_column in split["shards"].items() if str(shard) in of_column}
+    return sha256(canonical(records))[:16] if records else ""
+
+
+def foreign_shards(stream: Mapping[str, Any], split: Mapping[str, Any]) -> list[int]:
+    """The shards whose features a stream has for other rows than the split has there now, ascending.
+
+    A split that came back from a backup, or was made anew in the same folder, has other rows under the same numbers.
+    """
+    rows: Mapping[str, str] = stream.get("rows", {})  # none in streams of before there were such records
+    return [int(shard) for shard, record in rows.items() if rows_record(split, int(shard)) not in (record, "")]
 
 
 def small_files(place: Place, manifest: Mapping[str, Any]) -> dict[str, Bytes]:
@@ -175,7 +199,14 @@ def shard_rows(manifest: Mapping[str, Any], shard: int) -> range:
     raise CacheError(f"no commit has a shard {shard}: commits are {manifest['commits']}, {size} rows a shard")
 
 
-def publish(place: Place, manifest: Mapping[str, Any], files: Mapping[str, bytes], *, expected: Tag | None) -> None:
+def publish(
+    place: Place,
+    manifest: Mapping[str, Any],
+    files: Mapping[str, bytes],
+    *,
+    expected: Tag | None,
+    journal_stays: bool = False,
+) -> None:
     """Commit: stage the small files, replace the manifest, copy the files into place.
 
     Killed before the manifest is replaced, nothing has happened; killed after it, the next writer finishes the rest.
@@ -185,23 +216,56 @@ def publish(place: Place, manifest: Mapping[str, Any], files: Mapping[str, bytes
     text = json_file(manifest)
     place.store.put_small({f"{staging}/{name}": data for name, data in {**files, MANIFEST: text}.items()}, place.home)
     place.store.replace(place.manifest, text, expected=expected)
-    roll_forward(place, manifest)
+    roll_forward(place, manifest, journal_stays=journal_stays)
 
 
-def roll_forward(place: Place, manifest: Mapping[str, Any] | None) -> None:
+def roll_forward(place: Place, manifest: Mapping[str, Any] | None, *, journal_stays: bool = False) -> None:
     """Finish the commit in force, and discard what an earlier, killed one left staged."""
     store = place.store
-    staged = store.below(f"{place.home}/{STAGED}")
-    if not staged:
+    if manifest is None:
+        _refuse_lost(place)
+    if not store.exclusive:
+        _roll_forward_beside_others(place, manifest)
         return
-    if manifest is not None and manifest["digest"][:16] in staged:
+    copies = [f"{place.home}/{COPY}/{name}" for name in store.below(f"{place.home}/{COPY}")]
+    current = None if manifest is None else place.copy(manifest["digest"])
+    if manifest is not None and store.below(place.staging(manifest["digest"])):
+        files = small_files(place, manifest)  # by their digests: a staged file may be damaged by now
+        store.put_small({place.array(name): bytes(data) for name, data in files.items()}, place.base)
+        if not journal_stays:
+            store.journal(place.writing).remove()  # of the run that made this commit: killed, it has left it
+        store.remove([folder for folder in copies if folder == current])  # the same state was committed once before
+        store.move(place.staging(manifest["digest"]), place.copy(manifest["digest"]))
+    store.remove([folder for folder in copies if folder != current])
+    if STAGED in store.below(place.home):
+        store.remove([f"{place.home}/{STAGED}"])
+
+
+def unsettled(place: Place) -> bool:
+    """Whether the next writer has something to finish, or to clear up, though nothing may have changed."""
+    store = place.store
+    if store.exclusive:
+        return STAGED in store.below(place.home) or any(name != "lock" for name in store.below(place.writing))
+    found = read_manifest(place)
+    return found is not None and bool(store.below(place.staging(found[0]["digest"])))
+
+
+def _roll_forward_beside_others(place: Place, manifest: Mapping[str, Any] | None) -> None:
+    """Finish the commit in force where other writers may be doing the same, or be further on.
+
+    Nothing of theirs is removed: they may be about to commit what they have staged. The copy comes first, so that small
+    files are found by digest whatever becomes of those in place. Whoever has put files into place looks whether a
+    later commit is in force by then, and puts that one's in their stead: the last one leaves the right ones.
+    """
+    store = place.store
+    behind = manifest is not None and bool(store.below(place.staging(manifest["digest"])))
+    while manifest is not None and behind:
         staging, copy = place.staging(manifest["digest"]), place.copy(manifest["digest"])
-        files = store.views([f"{staging}/{name}" for name in manifest["files"]])
-        store.put_small(
-            {place.array(key.removeprefix(f"{staging}/")): bytes(data) for key, data in files.items()}, place.base
-        )
-        earlier = [f"{place.home}/{COPY}/{name}" for name in store.below(f"{place.home}/{COPY}")]
-        store.remove([copy] if copy in earlier else [])  # the same state was committed once before
-        store.move(staging, copy)
-        store.remove([folder for folder in earlier if folder != copy])
-    store.remove([f"{place.home}/{STAGED}"])
+        files = {name: bytes(data) for name, data in small_files(place, manifest).items()}
+        files_and_manifest = {**files, MANIFEST: json_file(manifest)}
+        store.put_small({f"{copy}/{name}": data for name, data in files_and_manifest.items()}, place.home)
+        store.put_small({place.array(name): data for name, data in files.items()}, place.base)
+        store.remove([f"{staging}/{name}" for name in files_and_manifest])
+        found = read_manifest(place)
+        behind = found is not None and found[0]["digest"] != manifest["digest"]
+        manifest = None if found is None else found[0]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cache.direct import DirectLayout
 
 
+TOO_MANY: Final = (errno.EMFILE, errno.ENFILE)
 NOT_HELD: Final = sys.maxsize  # offset of a chunk that the shard does not hold: slices from there are empty
 
 
@@ -39,7 +40,7 @@ class Holder(Protocol):
 class OpenShard:
     """One mapped shard and its index."""
 
-    __slots__ = ("__weakref__", "_chunk_bytes", "_map", "data", "file_size", "offsets", "seen", "size")
+    __slots__ = ("__weakref__", "_chunk_bytes", "_map", "data", "file_size", "offsets", "size", "used")
 
     def __init__(self, file: Path, layout: DirectLayout, record: str | None) -> None:
         tail = layout.chunks * 16 + 4
@@ -66,7 +67,7 @@ class OpenShard:
             raise CacheError.at(file, expected=f"chunks of {self._chunk_bytes} bytes", found=found, do=shards.REPAIR)
         self.data = memoryview(self._map)  # read-only, as the map is
         self.offsets = np.where(held, index[:, 0].astype(np.int64), NOT_HELD).data  # compact, and gives plain integers
-        self.seen: object = None  # the last batch that it was used for; None once it has been passed over
+        self.used = False  # since it was last passed over, when room was made
 
     def chunk(self, number: int) -> NDArray[np.uint8]:
         """The bytes of a chunk that is held, a view of the file."""
@@ -101,10 +102,15 @@ class OpenFileLimit:
         try:
             return make()
         except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE):
+            if error.errno not in TOO_MANY:
                 raise
         self._make_room(0)  # others hold what was counted on: give back all that there is
         return make()
+
+    @staticmethod
+    def at_once() -> int:
+        """For how many windows shards may be kept open at the same time: a window touches two or three."""
+        return max(_allowed() // 8, 4)
 
     def remember(self, reader: Holder, shard: int, opened: OpenShard) -> None:
         """Count a shard that a reader holds from now on."""
@@ -122,8 +128,8 @@ class OpenFileLimit:
                 opened, reader = entry[0](), entry[1]()
                 if opened is None or reader is None:
                     continue
-                if opened.seen is not None and limit:
-                    opened.seen = None
+                if opened.used and limit:
+                    opened.used = False
                     self._ring.append(entry)
                 else:
                     reader.let_go(entry[2], opened)

@@ -7,7 +7,7 @@ touch, those of one shard in one request and several shards at a time.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +19,7 @@ from cache.direct import DirectLayout
 from cache.errors import CacheError
 from cache.float16 import fill
 
+_INDEXES: Final = 4096  # kept of each column, 2 KB each
 _SHARDS_AT_ONCE: Final = 64  # a batch that touches more is read in parts: memory stays bounded
 
 
@@ -43,7 +44,7 @@ class RangedRows:
 
     def read(self, starts: NDArray[np.int64], seqlen: int, out: NDArray[Any]) -> None:
         """As `DirectRows.read`."""
-        if not len(starts):
+        if not out.size:
             return
         if starts.min() < 0 or starts.max() + seqlen > self._layout.n_rows:
             found = f"rows up to {int(starts.max()) + seqlen}"
@@ -54,9 +55,7 @@ class RangedRows:
         chunks = np.unique(np.concatenate([np.arange(a, b + 1) for a, b in zip(first, last, strict=True)]))
         by_shard = np.split(chunks, np.flatnonzero(np.diff(chunks // self._layout.chunks)) + 1)
         for part in range(0, len(by_shard), _SHARDS_AT_ONCE):
-            held: dict[int, NDArray[Any]] = {}
-            for fetched in at_once(self._fetch, by_shard[part : part + _SHARDS_AT_ONCE]):
-                held.update(fetched)
+            held = self._fetch_all(by_shard[part : part + _SHARDS_AT_ONCE])
             for window in range(len(starts)):
                 for chunk in range(int(first[window]), int(last[window]) + 1):
                     if chunk in held:
@@ -64,6 +63,20 @@ class RangedRows:
                         high = min(int(starts[window]) + seqlen, (chunk + 1) * size)
                         rows = held[chunk][low - chunk * size : high - chunk * size]
                         fill(out[window, low - int(starts[window]) : high - int(starts[window])], rows)
+
+    def _fetch_all(self, by_shard: Sequence[NDArray[np.int64]]) -> dict[int, NDArray[Any]]:
+        """The rows of chunks, each shard's apart, by the chunk's number in the array: all of one committed state."""
+        held: dict[int, NDArray[Any]] = {}
+        try:
+            for fetched in at_once(self._fetch, by_shard):
+                held.update(fetched)
+        finally:
+            # Afterwards: what was fetched is of the state that the guard speaks of. A shard that is gone, or other
+            # bytes in its place, since its split was replaced are no damage.
+            if self._guard is not None:
+                with self._lock:
+                    self._guard()
+        return held
 
     def _fetch(self, chunks: NDArray[np.int64]) -> dict[int, NDArray[Any]]:
         """The rows of chunks of one shard, by the chunk's number in the array; every checksum compared."""
@@ -74,31 +87,23 @@ class RangedRows:
             within = [int(chunk) % self._layout.chunks for chunk in chunks]
             for number in within:
                 if index[number, 0] == shards.ABSENT:
-                    found = "a shard without it"
-                    where = self._bucket.where(key)
+                    found, where = "a shard without it", self._bucket.where(key)
                     raise CacheError.at(where, expected=f"chunk {number} of the shard", found=found, do=shards.REPAIR)
             begins = [int(index[number, 0]) for number in within]
             ends = [begin + self._bytes + 4 * self._layout.checksums for begin in begins]
             parts = self._bucket.read_ranges(key, begins, ends)
-        except (CacheError, FileNotFoundError) as error:
-            self._ask_guard()  # a shard that has been replaced is no damage
-            if isinstance(error, FileNotFoundError):
-                where = self._bucket.where(key)
-                raise CacheError.at(where, expected="a shard", found="no object", do=shards.REPAIR) from None
-            raise
-        self._ask_guard()
+        except FileNotFoundError:
+            self._indexes.pop(shard, None)  # so that a shard put back is read at the next attempt
+            where = self._bucket.where(key)
+            raise CacheError.at(where, expected="a shard", found="no object", do=shards.REPAIR) from None
         rows = {}
         for chunk, number, data in zip(chunks.tolist(), within, parts, strict=True):
             body = data[: self._bytes]
             if len(body) != self._bytes or (self._layout.checksums and shards.crc32c(body) != data[self._bytes :]):
+                self._indexes.pop(shard, None)
                 raise shards.damaged_chunk(self._bucket.where(key), number, number * self._layout.rows_per_chunk)
             rows[chunk] = np.frombuffer(body, self._layout.dtype).reshape(-1, *self._layout.trailing)
         return rows
-
-    def _ask_guard(self) -> None:
-        if self._guard is not None:
-            with self._lock:
-                self._guard()
 
     def _key(self, shard: int) -> str:
         return self._layout.key(self._array, shard)
@@ -120,5 +125,7 @@ class RangedRows:
             if (held[:, 1] != self._bytes + 4 * self._layout.checksums).any():
                 found, where = "chunks of another size", self._bucket.where(key)
                 raise CacheError.at(where, expected=f"chunks of {self._bytes} bytes", found=found, do=shards.REPAIR)
+            if len(self._indexes) >= _INDEXES:
+                self._indexes.pop(next(iter(self._indexes)), None)  # the one that was fetched first
             self._indexes[shard] = index
         return self._indexes[shard]

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from cache import labels, layout, manifest
 from cache.committed import Guard, StreamRows, open_column, open_lazily
 from cache.errors import CacheChanged, CacheError, MissingSplit
-from cache.layout import COLUMNS, FEATURES, MANIFEST
+from cache.layout import COLUMNS, COPY, FEATURES, MANIFEST
 from cache.manifest import Commit, Place
 from cache.provenance import read_provenance
 from cache.stores import Root, Store, store_at
@@ -78,7 +78,8 @@ class FeatureCache(Mapping[str, "Split"]):
         return f"<FeatureCache {self.root}: {', '.join(self.splits) or 'empty'}>"
 
     def _has(self, name: str) -> bool:
-        return self.store.exists(f"{name}/{MANIFEST}")
+        # Where the manifest is gone and its copy is there, opening the split says so.
+        return self.store.exists(f"{name}/{MANIFEST}") or bool(self.store.below(f"{name}/{COPY}"))
 
 
 class Split:
@@ -122,7 +123,12 @@ class Split:
     def streams(self) -> tuple[str, ...]:
         """Names of the committed feature streams, sorted."""
         names = (name for name in self.store.below(f"{self.name}/{FEATURES}") if layout.is_name(name))
-        return tuple(name for name in names if self.store.exists(f"{self.name}/{FEATURES}/{name}/{MANIFEST}"))
+        homes = {name: f"{self.name}/{FEATURES}/{name}" for name in names}
+        return tuple(
+            name
+            for name, home in homes.items()
+            if self.store.exists(f"{home}/{MANIFEST}") or self.store.below(f"{home}/{COPY}")
+        )
 
     @property
     def tracks(self) -> Tracks:
@@ -133,6 +139,15 @@ class Split:
     def videos(self) -> Videos:
         """Every raw video with what became of it, also those that gave no track."""
         return Videos(self._tables)
+
+    def stream_shards(self, stream: str) -> list[int]:
+        """The shards that a stream has for the rows of this split, ascending."""
+        return self._stream(stream).shards
+
+    def forgot(self, stream: str) -> bool:
+        """Whether the stream's commit came of a repair that took damaged shards out of it."""
+        commit = self._stream(stream).commit
+        return "forgot" in read_provenance(commit.place)["commits"].get(commit.digest, {})
 
     def stream_manifest(self, stream: str) -> Mapping[str, Any]:
         """The manifest of a feature stream: what was handed to its `commit`, and the shards it has."""
@@ -166,6 +181,12 @@ class Split:
         runs = np.stack([self._tables["run_start"], self._tables["run_stop"]], axis=1)
         lost = intersect(runs, self._stream(stream).undecodable())
         return int((lost[:, 1] - lost[:, 0]).sum())
+
+    def unsettled(self, stream: str | None = None) -> bool:
+        """Whether a writer was killed in the midst of a commit, or left an unfinished run: the next one sees to it."""
+        store, name = self.store, self.name
+        place = Place.of_split(store, name) if stream is None else Place.of_stream(store, name, stream)
+        return manifest.unsettled(place)
 
     def column(self, name: str) -> zarr.Array[Any]:
         """A whole column, lazily: `kp_2d`, or of a stream `features/resnet50` (`_ok`, `_key`).
@@ -312,7 +333,7 @@ class Split:
                     "Extract it first, or read labels only (stream=None)."
                 )
             self._guard()  # a stream of a compacted split belongs to its rows, not to those of before
-            self._streams[stream] = StreamRows(self.name, stream, commit)
+            self._streams[stream] = StreamRows(self.name, stream, commit, self.manifest)
         return self._streams[stream]
 
 

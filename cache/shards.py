@@ -18,9 +18,7 @@ from cache.layout import ColumnSpec, Geometry
 from cache.stores import Store
 
 ABSENT: Final = 2**64 - 1  # offset and size of a chunk that the shard does not hold
-REPAIR: Final = (
-    "The file is damaged: restore it, or remove the split and convert (for a stream: extract --replace) again."
-)
+REPAIR: Final = "Put damaged files aside and make their rows anew: python -m pipeline verify --repair --cache DIR"
 
 
 def crc32c(data: bytes) -> bytes:

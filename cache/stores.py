@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Hashable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -127,6 +128,10 @@ class Store(ABC):
     @abstractmethod
     def make_home(self, folder: str) -> None:
         """Make a folder to put files in, where that is needed."""
+
+    @abstractmethod
+    def alone(self) -> AbstractContextManager[None]:
+        """For a moment, the only one to write what no writer's lock covers. Waits for whoever is."""
 
     @abstractmethod
     def lock(self, folder: str) -> Lock:

@@ -19,13 +19,16 @@ from cache.errors import CacheError, MissingSplit
 from cache.folders import discard_shards
 from cache.keys import KeyIndex
 from cache.layout import Geometry, stream_columns
-from cache.manifest import Commit, Place, own_part, shard_rows
+from cache.manifest import Commit, Place, foreign_shards, own_part, shard_rows
 from cache.provenance import add_provenance
 from cache.stores import Root, store_at
 from cache.tables import Tables, live_rows, live_shards
 
 STREAM_ENTRIES: Final = frozenset(
-    {"format", "digest", "stream", "dim", "dtype", "extent", "split_digest", "commits", "geometry", "shards", "files"}
+    {
+        *("format", "digest", "stream", "dim", "dtype", "extent", "split_digest", "commits", "geometry"),
+        *("shards", "rows", "files"),
+    }
 )
 
 
@@ -70,15 +73,11 @@ class StreamWriter:
         self._index: KeyIndex | None = None
 
     def __enter__(self) -> Self:
-        split = manifest.load(Place.of_split(self._store, self._split))
-        if split is None:
-            raise MissingSplit(
-                f"{self._store.root}: no committed split {self._split!r}: convert it before its features"
-            )
+        self._committed_split()  # before a folder is made for a stream of nothing
         self._store.make_home(self._place.home)
         self._lock = self._store.lock(self._place.writing)
         try:
-            self._open(split)
+            self._open()
         except BaseException:
             self._lock.release()
             raise
@@ -89,6 +88,11 @@ class StreamWriter:
     ) -> None:
         self._journal.close()
         self._lock.release()
+
+    @property
+    def split_digest(self) -> str:
+        """Of the split's manifest that this writer goes by."""
+        return self._split_commit.digest
 
     @property
     def pending(self) -> list[int]:
@@ -136,12 +140,13 @@ class StreamWriter:
             raise CacheError(
                 f"{where}: features of {len(bad)} rows are not finite in {self._dtype}, first row {bad[0]}"
             )
+        self._lock.require()  # without it, this may be a shard that somebody else has committed
         written = {}
         for name, spec in self._columns.items():
             data = shards.encode(arrays[name], spec, self._geometry)
             key = self._shard_key(name, shard)
             written[name] = shards.write(self._store, key, data, self._geometry, by_way_of=self._place.temporary)
-        self._journal.add({"shard": shard, "files": written})
+        self._journal.add({"shard": shard, "rows": self._rows_record(shard), "files": written})
         self._records[shard] = written
 
     def carried(
@@ -171,6 +176,7 @@ class StreamWriter:
         if taken := sorted(entries.keys() & STREAM_ENTRIES):
             raise CacheError(f"{self._split}: {taken} in the manifest are the cache's own; choose other keys")
         extent = int(self._split_commit.manifest["extent"])
+        new_shards = self._records.keys() - self._earlier.keys()
         files = {
             f"{name}/zarr.json": layout.column_metadata(spec, extent, self._geometry)
             for name, spec in self._columns.items()
@@ -190,6 +196,7 @@ class StreamWriter:
                     name: {str(shard): files[name] for shard, files in sorted(self._records.items())}
                     for name in self._columns
                 },
+                "rows": {**self._rows_of_earlier(), **{str(k): self._rows_record(k) for k in sorted(new_shards)}},
                 "files": {name: manifest.sha256(data) for name, data in files.items()},
             }
         )
@@ -199,26 +206,55 @@ class StreamWriter:
             expected = None if self._commit is None else self._commit.tag
             manifest.publish(self._place, new, files, expected=expected)
         self._journal.remove()
-        self._open(self._split_commit)
+        self._open()
 
     @property
     def entries(self) -> dict[str, Any]:
         """The caller's own part of the manifest in force; empty when there is none."""
         return {} if self._commit is None else own_part(self._commit.manifest, STREAM_ENTRIES)
 
-    def _open(self, split: Commit) -> None:
+    def _committed_split(self) -> Commit:
+        split = manifest.load(Place.of_split(self._store, self._split))
+        if split is None:
+            raise MissingSplit(
+                f"{self._store.root}: no committed split {self._split!r}: convert it before its features"
+            )
+        return split
+
+    def _open(self) -> None:
         self._started = time.time()
+        if self._store.exclusive:
+            self._store.remove([self._place.temporary])
         current = manifest.read_manifest(self._place)
         manifest.roll_forward(self._place, None if current is None else current[0])
-        self._split_commit = split
+        self._commit = manifest.load(self._place)
+        # Under the lock, which keeps a compaction out, and after the stream: never a split older than its stream.
+        split = self._split_commit = self._committed_split()
         self._geometry = Geometry(**split.manifest["geometry"])
         self._tables = Tables.from_files(split.files)
         self._live_shards = live_shards(self._tables, self._geometry)
-        self._commit = manifest.load(self._place)
+        self._commit = self._of_these_rows(self._commit)
         self._earlier = self._checked_records(self._commit)
         self._records = dict(self._earlier)
         self._index = None
         self._take_over()
+
+    def _of_these_rows(self, commit: Commit | None) -> Commit | None:
+        """The stream without the shards that it has for other rows: those of a split that has been made anew since."""
+        if commit is None:
+            return None
+        others = foreign_shards(commit.manifest, self._split_commit.manifest)
+        if not others:
+            return commit
+        _forget(self._place, commit, others)
+        return manifest.load(self._place)
+
+    def _rows_of_earlier(self) -> dict[str, str]:
+        """Also of shards that the split names no longer, since no track has rows there: they may be carried over."""
+        return {} if self._commit is None else dict(self._commit.manifest.get("rows", {}))
+
+    def _rows_record(self, shard: int) -> str:
+        return manifest.rows_record(self._split_commit.manifest, shard)
 
     def _checked_records(self, commit: Commit | None) -> dict[int, dict[str, str]]:
         """The records of the committed shards, by shard and array."""
@@ -247,7 +283,7 @@ class StreamWriter:
             self._journal.start(head)
             return
         for record in records:  # a shard's rows never change: whatever was committed since, they are good
-            if record["shard"] in self._earlier:
+            if record["shard"] in self._earlier or record["rows"] != self._rows_record(record["shard"]):
                 continue
             files = {name: str(text) for name, text in record["files"].items()}
             sizes = {self._shard_key(name, record["shard"]): text for name, text in files.items()}
@@ -284,8 +320,10 @@ def discard(root: Root, split: str, stream: str) -> None:
         return
     lock = store.lock(place.writing)
     try:
-        store.remove([place.manifest])  # first: from here on, no reader takes the rest for a stream
-        store.remove([place.array(name) for name in stream_columns(stream, 1, "float16")])
+        store.remove([f"{place.home}/{layout.COPY}"])  # without it, the manifest is not missed
+        store.remove([place.manifest])  # from here on, no reader takes the rest for a stream
+        # The folder with the lock last: without it, the next writer could begin while its arrays are removed.
+        store.remove([place.array(name) for name in reversed(stream_columns(stream, 1, "float16"))])
     finally:
         lock.release()
 
@@ -303,15 +341,21 @@ def forget(root: Root, split: str, stream: str, numbers: Collection[int]) -> Non
         if commit is None:
             raise CacheError(f"{place.store.where(place.home)}: no committed stream: there is nothing to forget")
         manifest.roll_forward(place, commit.manifest)
-        gone = {str(shard) for shard in numbers}
-        named = {
-            array: {shard: record for shard, record in records.items() if shard not in gone}
-            for array, records in commit.manifest["shards"].items()
-        }
-        body = own_part(commit.manifest, {"digest", "format", "split_digest", "shards"})
-        new = manifest.seal({**body, "split_digest": "", "shards": named})
-        add_provenance(place, new["digest"], {"forgot": sorted(numbers)}, time.time())
-        files = {name: bytes(data) for name, data in commit.files.items()}
-        manifest.publish(place, new, files, expected=commit.tag)
+        _forget(place, commit, numbers)
     finally:
         lock.release()
+
+
+def _forget(place: Place, commit: Commit, numbers: Collection[int]) -> None:
+    gone = {str(shard) for shard in numbers}
+    named = {
+        array: {shard: record for shard, record in records.items() if shard not in gone}
+        for array, records in commit.manifest["shards"].items()
+    }
+    rows = {shard: record for shard, record in commit.manifest.get("rows", {}).items() if shard not in gone}
+    body = own_part(commit.manifest, {"digest", "format", "split_digest", "shards", "rows"})
+    new = manifest.seal({**body, "split_digest": "", "shards": named, "rows": rows})
+    add_provenance(place, new["digest"], {"forgot": sorted(numbers)}, time.time())
+    files = {name: bytes(data) for name, data in commit.files.items()}
+    if new["digest"] != commit.digest:
+        manifest.publish(place, new, files, expected=commit.tag, journal_stays=True)

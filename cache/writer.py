@@ -109,6 +109,8 @@ class SplitWriter:
 
     def _open(self) -> None:
         self._started = time.time()
+        if self._store.exclusive:
+            self._store.remove([self._place.temporary])
         current = manifest.read_manifest(self._place)
         manifest.roll_forward(self._place, None if current is None else current[0])
         self._commit = manifest.load(self._place)
@@ -289,6 +291,7 @@ class SplitWriter:
     def _write_shard(self, filled: int) -> None:
         """The buffer, as the shard that ends at the next row -> disk and journal."""
         shard = (self._next - 1) // self._geometry.rows_per_shard
+        self._lock.require()  # without it, this may be a shard that somebody else has committed
         written = {}
         for name, spec in self._columns.items():
             data = shards.encode(self._buffers[name][:filled], spec, self._geometry)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -205,3 +207,55 @@ def test_one_writer_a_stream_but_several_streams_a_split(tmp_path: Path, toy: An
             pass
         with pytest.raises(CacheError, match="process"):
             cache.discard(tmp_path, "toy/train", "resnet50")
+
+
+def test_features_of_other_rows_under_the_same_numbers_are_never_taken_for_these(tmp_path: Path, toy: Any) -> None:
+    toy.write(tmp_path, toy.videos())
+    toy.write_stream(tmp_path)
+    home = tmp_path / "toy/train"
+    for entry in (".copy", "manifest.json"):  # somebody removes the split, all but its features
+        shutil.rmtree(home / entry) if entry == ".copy" else (home / entry).unlink()
+    toy.write(tmp_path, [toy.video(name, rows, seed=3) for name, rows in {"x": [40], "y": [50, 53]}.items()])
+    split = cache.open(tmp_path)["toy/train"]
+    assert len(split.windows(4, 4)) > 0
+    assert len(split.windows(4, 4, "resnet50")) == 0
+    with pytest.raises(CacheError, match="does not have shard"):
+        split.read(split.windows(4, 4)[:1])
+    with writer_of(tmp_path) as writer:
+        assert writer.pending == [0, 1, 2, 3, 4]
+        rows = np.asarray(writer.rows(0))
+        writer.write(0, toy.features(rows, 4), np.ones(len(rows)), toy.keys(rows))
+        writer.commit({"weights": "known"})
+    assert cache.verify(tmp_path).ok
+    assert cache.open(tmp_path)["toy/train"].windows(4, 4, "resnet50")[:, 1].max() <= 32
+
+
+def windows_of_stream(root: Path) -> Any:
+    return cache.open(root)["toy/train"].windows(4, 4, "resnet50")
+
+
+def open_writer(root: Path) -> None:
+    with writer_of(root):
+        pass
+
+
+def test_a_lost_manifest_is_told_and_nothing_is_written_over_what_it_named(tmp_path: Path, toy: Any) -> None:
+    toy.write(tmp_path, toy.videos())
+    toy.write_stream(tmp_path)
+    before = toy.tree(tmp_path)
+    for name in ("manifest.json", "features/resnet50/manifest.json"):
+        manifest = tmp_path / "toy/train" / name
+        text = manifest.read_bytes()
+        manifest.unlink()
+        attempts = [
+            partial(windows_of_stream, tmp_path),
+            partial(open_writer, tmp_path),
+        ]
+        if name == "manifest.json":
+            attempts.append(partial(toy.write, tmp_path, toy.videos()))
+        for attempt in attempts:
+            with pytest.raises(CacheError, match="verify --repair"):
+                attempt()
+        assert any("verify --repair" in text for text in cache.gc(tmp_path).skipped)
+        manifest.write_bytes(text)
+        assert toy.tree(tmp_path) == before

@@ -226,10 +226,10 @@ def test_a_commit_that_was_killed_before_its_small_files_moved_reads_as_document
     class KilledError(Exception):
         pass
 
-    def roll_forward(place: Any, committed: Any, original: Any = manifests.roll_forward) -> None:
+    def roll_forward(place: Any, committed: Any, original: Any = manifests.roll_forward, **options: Any) -> None:
         if place.store.below(f"{place.home}/.commit"):  # the manifest is replaced, and nothing more happens
             raise KilledError
-        original(place, committed)
+        original(place, committed, **options)
 
     toy.write(tmp_path, toy.videos()[:2])
     with monkeypatch.context() as patch, pytest.raises(KilledError):
@@ -316,5 +316,8 @@ def test_the_document_names_every_key_of_a_split_and_of_a_stream(root: Path) -> 
         section = text.partition(f"## The manifest of a {heading}")[2].partition("\n## ")[0]
         first_cells = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
         told = {key for cell in first_cells for key in re.findall(r"`(\w+)`", cell)}
-        callers = {"split": {"reader", "stand_in", "accounting"}, "stream": {"identity", "backbone", "stand_in"}}
+        callers = {
+            "split": {"reader", "stand_in", "accounting", "accepted"},
+            "stream": {"identity", "backbone", "stand_in", "accepted"},
+        }
         assert told == own | callers[heading]
