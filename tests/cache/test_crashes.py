@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
+import random
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,118 +13,31 @@ import pytest
 import cache
 from cache import SplitWriter, StreamWriter, manifest
 
-KILLS = 12  # per test, spread over all steps of a run
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import crashes
+from interrupted_runs import RUNS
+
+KILLS = 3  # of each run, and every other one is killed again while it goes on; `benchmarks/crashes.py` has hundreds
+
+crashes.FRESH.set_forkserver_preload(["pytest", "cache"])
 
 
 class Killed(BaseException):
     """Stands for SIGKILL: nothing may catch it."""
 
 
-@contextmanager
-def killed_at(sync: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Die at the n-th fsync from here on: every step of every write has one."""
-    real, count = os.fsync, [0]
-
-    def fsync(fd: int) -> None:
-        count[0] += 1
-        if count[0] == sync:
-            raise Killed
-        real(fd)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", fsync)
-        yield count
-
-
-def survive_every_kill(
-    run: Callable[[Path], None],
-    prepare: Callable[[Path], None],
-    tmp_path: Path,
-    toy: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    state: Callable[[Path], Any],
-) -> None:
-    calm = tmp_path / "calm"
-    prepare(calm)
-    old = state(calm)
-    with killed_at(0, monkeypatch) as count:
-        run(calm)
-    expected, new = toy.tree(calm), state(calm)
-    assert old != new
-    seen = []
-    for sync in np.unique(np.linspace(1, count[0], KILLS).astype(int)).tolist():
-        root = tmp_path / f"killed-{sync}"
-        prepare(root)
-        with killed_at(sync, monkeypatch), pytest.raises(Killed):
-            run(root)
-        seen.append(state(root))
-        assert seen[-1] in (old, new), f"a mixture after {sync} syncs"
-        report = cache.verify(root) if (root / "zarr.json").exists() else None
-        assert report is None or report.ok, report
-        run(root)
-        assert toy.tree(root) == expected, f"other bytes after a kill at sync {sync}"
-    assert old in seen
-    assert new in seen
-
-
-def tracks_and_numbers(root: Path) -> Any:
-    """What a reader sees: the tracks and all of their keypoints."""
-    if not (root / "zarr.json").exists() or "toy/train" not in cache.open(root):
-        return None
-    split = cache.open(root)["toy/train"]
-    return [(track, split.rows("bbox", track.start, track.stop).tobytes()) for track in split.tracks]
-
-
-def test_a_killed_first_conversion(tmp_path: Path, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    survive_every_kill(
-        lambda root: toy.write(root, toy.videos()),
-        lambda root: None,
-        tmp_path,
-        toy,
-        monkeypatch,
-        tracks_and_numbers,
-    )
-
-
-def test_a_killed_second_commit_that_replaces_and_drops(
-    tmp_path: Path, toy: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def run(root: Path) -> None:
-        with SplitWriter(root, "toy/train", columns=toy.columns, plan="second") as writer:
-            committed = set(writer.committed_videos) >= {"g"}
-            writer.begin([] if committed else ["b", "d"])
-            if not committed:
-                for name, lengths in {"b": [40], "g": [1, 30]}.items():
-                    if name not in writer.journalled:
-                        writer.append(*toy.video(name, lengths, seed=5))
-            writer.commit({"dataset": "toy", "plan": "second"})
-
-    survive_every_kill(
-        run,
-        lambda root: toy.write(root, toy.videos()),
-        tmp_path,
-        toy,
-        monkeypatch,
-        tracks_and_numbers,
-    )
-
-
-def test_a_killed_extraction(tmp_path: Path, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def state(root: Path) -> Any:
-        split = cache.open(root)["toy/train"]
-        if "resnet50" not in split.streams:
-            return None
-        windows = split.windows(2, 2, "resnet50")
-        return split.read(windows, "resnet50", fields=["features"])["features"].tobytes()
-
-    survive_every_kill(
-        lambda root: toy.write_stream(root),
-        lambda root: toy.write(root, toy.videos()),
-        tmp_path,
-        toy,
-        monkeypatch,
-        state,
-    )
+def test_every_run_survives_sigkill_and_readers_beside_it_see_old_or_new(tmp_path: Path) -> None:
+    jobs = [crashes.Toy(name) for name in RUNS]
+    tallies = crashes.chain(jobs, tmp_path, KILLS * len(jobs), random.Random(0), timed=False)
+    assert [text for tally in tallies for text in tally.wrong] == []
+    assert all(tally.kills >= KILLS for tally in tallies)
+    assert sum(tally.kills for tally in tallies) >= 20
+    for tally in tallies:  # some kills came before the commit, some after it, and no two left the same behind
+        assert tally.old >= 1
+        assert tally.looks > 0
+        assert len(tally.states) >= KILLS
+    assert sum(tally.new for tally in tallies) >= 3
 
 
 def test_videos_in_finished_shards_are_not_asked_for_again(tmp_path: Path, toy: Any) -> None:
@@ -242,10 +151,10 @@ def test_between_the_manifest_and_the_small_files_a_reader_sees_the_new_state(
     toy.write(tmp_path, [toy.video("a", [10])])
     real = manifest.roll_forward
 
-    def die(place: manifest.Place, committed: Any) -> None:
+    def die(place: manifest.Place, committed: Any, **options: Any) -> None:
         if committed is not None and place.store.below(place.staging(committed["digest"])):
             raise Killed
-        real(place, committed)
+        real(place, committed, **options)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(manifest, "roll_forward", die)
@@ -258,35 +167,6 @@ def test_between_the_manifest_and_the_small_files_a_reader_sees_the_new_state(
     assert any(".commit" in note for note in report.notes)
     toy.write(tmp_path, [])
     assert cache.verify(tmp_path).notes == ()
-
-
-_SCRIPT = """
-import importlib.util, os, signal, sys
-from pathlib import Path
-spec = importlib.util.spec_from_file_location("toys", sys.argv[1])
-toys = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(toys)
-left = [int(sys.argv[3])]
-def fsync(fd):
-    left[0] -= 1
-    if left[0] == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-os.fsync = fsync
-toys.Toy.write(Path(sys.argv[2]), toys.Toy.videos())
-"""
-
-
-def test_a_process_killed_by_the_kernel_leaves_no_lock_and_no_doubt(tmp_path: Path, toy: Any) -> None:
-    root, toys = tmp_path / "x", Path(__file__).with_name("conftest.py")
-    command = [sys.executable, "-c", _SCRIPT, str(toys), str(root), "120"]
-    ended = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
-    assert (root / "toy/train/.writing/journal.jsonl").exists()
-    assert cache.open(root).splits == ()
-    assert cache.verify(root).ok
-    toy.write(root, toy.videos())
-    toy.write(tmp_path / "calm", toy.videos())
-    assert toy.tree(root) == toy.tree(tmp_path / "calm")
 
 
 def test_an_extraction_with_other_weights_does_not_take_over_journalled_shards(tmp_path: Path, toy: Any) -> None:
