@@ -44,6 +44,8 @@ class Name(Enum):
     RECONSTRUCTOR = auto()
     OBJECT = auto()
     SET = auto()
+    ARRAY_WRAPPER = auto()
+    MEMMAP = auto()
 
 
 @dataclass(slots=True, eq=False)

@@ -10,6 +10,7 @@ that a file claims is believed before the bytes are there.
 from __future__ import annotations
 
 import codecs
+import mmap
 import struct
 import warnings
 from collections.abc import Callable, Mapping
@@ -20,7 +21,7 @@ from pipeline.errors import RawDataError, UnsafePickle
 from pipeline.pickle_values import Malformed, Name, Record, Unlisted, resolve
 from pipeline.raw_files import read_regular
 
-Kind = Literal["smpl", "sequence"]
+Kind = Literal["smpl", "sequence", "joblib"]
 
 _PY2, _PY3 = "__builtin__", "builtins"
 _ARRAYS: Final = {
@@ -48,10 +49,20 @@ _MODELS: Final = _ARRAYS | {
     (_PY2, "set"): Name.SET,  # chumpy's bookkeeping
     (_PY3, "set"): Name.SET,
 }
-ALLOWED: Final[Mapping[Kind, Mapping[tuple[str, str], Name]]] = {"smpl": _MODELS, "sequence": _ARRAYS}
+_JOBLIB: Final = _ARRAYS | {
+    ("joblib.numpy_pickle", "NumpyArrayWrapper"): Name.ARRAY_WRAPPER,  # the array's bytes lie behind it
+    ("numpy", "memmap"): Name.MEMMAP,  # what a mapped array was
+    ("numpy.core.memmap", "memmap"): Name.MEMMAP,
+}
+ALLOWED: Final[Mapping[Kind, Mapping[tuple[str, str], Name]]] = {
+    "smpl": _MODELS,
+    "sequence": _ARRAYS,
+    "joblib": _JOBLIB,  # read by pipeline.vibe_db.joblib_reader alone
+}
 _HOLDS: Final[Mapping[Kind, str]] = {
     "smpl": "an SMPL model: NumPy arrays, SciPy's csc_matrix, chumpy's Ch and Select",
     "sequence": "a 3DPW sequence: NumPy arrays in dicts and lists",
+    "joblib": "a joblib file: NumPy arrays in a dict",
 }
 
 
@@ -80,7 +91,7 @@ def load_pickle(path: Path | str, *, kind: Kind) -> dict[str, Any]:
         if data.startswith(start):
             _fail(path, kind, what, "Download or unpack it again.")
     try:
-        content = resolve(_Machine(data, ALLOWED[kind]).run(), room=len(data))
+        content = resolve(Machine(data, ALLOWED[kind]).run(), room=len(data))
     except Unlisted as error:
         raise UnsafePickle(
             f"{path}: not read, because it asks for {error}, which {_HOLDS[kind].split(':')[0]} never does. "
@@ -130,10 +141,10 @@ _REFUSED: Final = {  # instructions that neither kind of file has any use for
 _MEMO_WIDTH: Final = {"q": "<B", "r": "<I", "h": "<B", "j": "<I"}
 
 
-class _Machine:
+class Machine:
     """The stack machine of pickle protocols 0 to 5, less everything that imports, calls or changes an object."""
 
-    def __init__(self, data: bytes, allowed: Mapping[tuple[str, str], Name]) -> None:
+    def __init__(self, data: bytes | mmap.mmap, allowed: Mapping[tuple[str, str], Name]) -> None:
         self.data, self.position, self.allowed = data, 0, allowed
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
@@ -327,25 +338,25 @@ class _Machine:
             raise Malformed(f"a number that is none before byte {self.position}") from None
 
 
-_STEPS: Final[Mapping[str, Callable[[_Machine], Any]]] = {
+_STEPS: Final[Mapping[str, Callable[[Machine], Any]]] = {
     "\x80": lambda m: m.take(1),  # PROTO: what each instruction means is the same in all
     "\x95": lambda m: m.take(8),  # FRAME: a hint for buffering
     "(": lambda m: m.stack.append(_MARK),
     "0": lambda m: m.pop(),
     "1": lambda m: m.pop_to_mark(),
     "2": lambda m: m.stack.append(m.top(object)),
-    "I": _Machine.push_decimal,
-    "L": _Machine.push_decimal,
-    "F": _Machine.push_float,
-    "\x8a": _Machine.push_long,
-    "\x8b": _Machine.push_long,
-    "S": _Machine.push_quoted,
-    "V": _Machine.push_unicode,
-    "c": _Machine.push_name,
-    "\x93": _Machine.push_name_from_stack,
-    "R": _Machine.apply,
-    "\x81": _Machine.apply,
-    "b": _Machine.build,
+    "I": Machine.push_decimal,
+    "L": Machine.push_decimal,
+    "F": Machine.push_float,
+    "\x8a": Machine.push_long,
+    "\x8b": Machine.push_long,
+    "S": Machine.push_quoted,
+    "V": Machine.push_unicode,
+    "c": Machine.push_name,
+    "\x93": Machine.push_name_from_stack,
+    "R": Machine.apply,
+    "\x81": Machine.apply,
+    "b": lambda m: m.build(),  # which a machine of joblib files does otherwise
     "]": lambda m: m.stack.append([]),
     "l": lambda m: m.stack.append(m.pop_to_mark()),
     "a": lambda m: m.append_all(m.pop_many(1)),
@@ -353,9 +364,9 @@ _STEPS: Final[Mapping[str, Callable[[_Machine], Any]]] = {
     ")": lambda m: m.stack.append(()),
     "t": lambda m: m.stack.append(tuple(m.pop_to_mark())),
     "}": lambda m: m.stack.append({}),
-    "d": _Machine.make_dict,
-    "\x8f": _Machine.push_set,
-    "\x90": _Machine.add_all,
+    "d": Machine.make_dict,
+    "\x8f": Machine.push_set,
+    "\x90": Machine.add_all,
     "s": lambda m: m.fill_dict(m.pop_many(2)),
     "u": lambda m: m.fill_dict(m.pop_to_mark()),
     "p": lambda m: m.put(m.memo_index()),

@@ -1,0 +1,40 @@
+"""`python -m pipeline export`: tracks and features -> a database file that other code reads."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Final
+
+from pipeline.commands.console import count, err, out, plain, split_options
+from pipeline.progress import bar
+
+HELP: Final = "Write one split as the database file that VIBE's and TCMR's code reads."
+FORMATS: Final = ("vibe",)
+
+
+def options(sub: argparse.ArgumentParser) -> None:
+    split_options(sub)
+    sub.add_argument("--format", required=True, choices=FORMATS, help="whose file it is to be")
+    sub.add_argument("--out", type=Path, required=True, help="the file, or a folder: then under its usual name in it")
+    sub.add_argument("--stream", default="resnet50", help="which features (default resnet50)")
+    sub.add_argument("--replace", action="store_true", help="write over a file that is there")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Tracks and features -> a database file."""
+    from pipeline.vibe_db.export import export  # imports h5py and joblib
+
+    name = f"{args.dataset}/{args.split}"
+    with bar(f"export {name}", err) as progress:
+        done = export(args.cache, name, args.out, stream=args.stream, replace=args.replace, progress=progress)
+    size = done.file.stat().st_size / 2**20
+    what = f"{count(done.rows, 'row')} under {count(done.names, 'name')} in {done.file} ({size:.1f} MiB)"
+    out.print(plain(f"{name}: {what}"))
+    for field, why in done.absent.items():
+        out.print(plain(f"  ! without {field}: {why}"), style="yellow")
+    for what, rows in done.left_out.items():
+        out.print(plain(f"  ! {count(rows, 'row')} left out, with {what}"), style="yellow")
+    if done.stand_in:
+        out.print("  [yellow]STAND-IN[/yellow] embedded data or an untrained network: for trying the pipeline only")
+    return 0

@@ -1,0 +1,49 @@
+"""`python -m pipeline import`: a database file of other code's making -> tracks and features."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Final
+
+from pipeline.commands.console import count, err, out, plain, print_accounting, split_options
+from pipeline.commands.export import FORMATS
+from pipeline.progress import bar
+from pipeline.skeletons import JOINTS
+
+HELP: Final = "Make a split, features and all, out of a database file of VIBE's or TCMR's scripts."
+
+
+def options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("file", type=Path, help="the database file: joblib (.pt) or HDF5 (.h5). No code in it is run")
+    split_options(sub)
+    sub.add_argument("--format", required=True, choices=FORMATS, help="whose file it is")
+    sub.add_argument("--stream", default="resnet50", help="the name that its features get in the cache")
+    sub.add_argument("--weights-of", metavar="TEXT", help="which network the features are of, for the manifest")
+    orders = sorted({*JOINTS, "common13"} - {"smpl54"})
+    sub.add_argument("--joints-2d", choices=orders, metavar="ORDER", help=f"of joints2D: {', '.join(orders)}")
+    sub.add_argument("--crop-scale", type=float, help="crop side / box side of the features, where it is not the usual")
+
+
+def run(args: argparse.Namespace) -> int:
+    """A database file -> tracks and features."""
+    from pipeline.vibe_db.importing import Options, import_database  # imports h5py
+
+    name = f"{args.dataset}/{args.split}"
+    told = Options(args.stream, args.weights_of, args.joints_2d, args.crop_scale)
+    with bar(f"import {name}", err) as progress:
+        done = import_database(args.file, args.cache, name, told, progress=progress)
+    if not done.why:
+        out.print(plain(f"{name}: up to date, made from {args.file.name}"))
+        return 0
+    streams = f"with the stream {done.stream}" if done.stream else "without features: the file has none"
+    out.print(plain(f"{name}: imported {count(done.rows, 'row')} in {count(done.tracks, 'track')}, {streams}"))
+    print_accounting(done.totals)
+    if done.ignored:
+        out.print(plain(f"  ! not taken over: {', '.join(done.ignored)}"), style="yellow")
+    if done.without_features:
+        rows = count(done.without_features, "row")
+        out.print(plain(f"  ! {rows} without features: not finite in float16"), style="yellow")
+    if done.stand_in:
+        out.print("  [yellow]STAND-IN[/yellow] embedded data or an untrained network: for trying the pipeline only")
+    return 0

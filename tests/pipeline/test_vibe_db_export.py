@@ -1,0 +1,382 @@
+"""A split as a database file: what existing code finds in it, and that it comes back the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import joblib
+import numpy as np
+import pytest
+
+import cache
+from pipeline import datasets
+from pipeline.__main__ import main
+from pipeline.errors import PipelineError
+from pipeline.skeletons import JOINTS
+from pipeline.vibe_db.export import Exported, export
+from pipeline.vibe_db.importing import import_database
+from pipeline.vibe_db.picture_names import names_of, source_of
+from pipeline.vibe_db.segments import segments_of, spans
+
+DIM = 2048
+# split -> the name of its file, and of what it holds the shapes behind the rows
+SPLITS: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
+    "penn_action/train": ("pennaction_train_db.pt", {"joints2D": (13, 3), "bbox": (4,), "features": (DIM,)}),
+    "posetrack/train": ("posetrack_train_db.pt", {"joints2D": (49, 3), "bbox": (4,), "features": (DIM,)}),
+    "insta_variety/train": ("insta_train_db.h5", {"frame_id": (), "joints2D": (25, 3), "features": (DIM,)}),
+    "kinetics/val": ("kinetics_val_db.pt", {"frame_id": (), "joints2D": (49, 3), "bbox": (4,), "features": (DIM,)}),
+    "mpi_inf_3dhp/train": (
+        "mpii3d_train_db.pt",
+        {"frame_id": (), "joints2D": (49, 3), "joints3D": (49, 3), "bbox": (4,), "features": (DIM,)},
+    ),
+    "mpi_inf_3dhp/test": (
+        "mpii3d_val_db.pt",
+        {"frame_id": (), "joints2D": (49, 3), "joints3D": (49, 3), "bbox": (4,), "features": (DIM,), "valid_i": (1,)},
+    ),
+    "h36m/train": (
+        "h36m_train_db.pt",
+        {"frame_id": (), "joints2D": (49, 3), "joints3D": (49, 3), "shape": (10,), "pose": (72,), "bbox": (4,),
+         "features": (DIM,), "valid": ()},
+    ),
+    "3dpw/train": (
+        "3dpw_train_db.pt",
+        {"frame_id": (), "joints2D": (14, 3), "joints3D": (49, 3), "shape": (10,), "pose": (72,), "bbox": (4,),
+         "features": (DIM,), "valid": ()},
+    ),
+    "3dpw/validation": (
+        "3dpw_val_db.pt",
+        {"frame_id": (), "joints2D": (14, 3), "joints3D": (14, 3), "shape": (10,), "pose": (72,), "bbox": (4,),
+         "features": (DIM,), "valid": ()},
+    ),
+    "amass/train": ("amass_db.pt", {"theta": (82,)}),
+}  # fmt: skip
+IMG_NAME = ("penn_action/train", "posetrack/train", "mpi_inf_3dhp/train", "mpi_inf_3dhp/test", "h36m/train",
+            "kinetics/val", "3dpw/train", "3dpw/validation")  # fmt: skip
+
+
+def add_stream(root: Path, name: str, lost: tuple[int, ...] = (), stream: str = "resnet50") -> None:
+    """Features that are the row's number, without those of the rows `lost`."""
+    with cache.StreamWriter(root, name, stream, dim=DIM, plan="test") as writer:
+        for shard in writer.pending:
+            rows = np.arange(writer.rows(shard).start, writer.rows(shard).stop)
+            features = np.repeat(rows[:, None] / 8, DIM, axis=1)
+            keys = np.stack([rows, rows], axis=1).astype(np.uint64)
+            writer.write(shard, features, ~np.isin(rows, lost), keys)
+        identity = {"kind": "resnet50", "weights": {"kind": "untrained", "argument": "0"}}
+        writer.commit({"identity": identity, "backbone": {"stand_in": True}, "stand_in": True})
+
+
+@pytest.fixture(scope="session")
+def converted(embedded: Any, into: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """root(split): a cache that has it, with features. Only to be read."""
+    root = tmp_path_factory.mktemp("exported") / "cache"
+
+    def make(name: str) -> Path:
+        if not (root / name / "manifest.json").exists():
+            dataset, _, split = name.partition("/")
+            reader = datasets.get(dataset)
+            into.convert(root, embedded.raw(dataset), dataset, split, body=embedded.body if reader.uses_body else None)
+            if reader.has_pixels:
+                add_stream(root, name)
+        return root
+
+    return make
+
+
+def loaded(file: Path) -> dict[str, np.ndarray]:
+    if file.suffix == ".h5":
+        with h5py.File(file) as stored:
+            return {name: stored[name][:] for name in stored}
+    held: dict[str, np.ndarray] = joblib.load(file)
+    return held
+
+
+def rows_of(root: Path, name: str) -> tuple[cache.Split, np.ndarray]:
+    split = cache.open(root)[name]
+    return split, np.concatenate([np.arange(track.start, track.stop) for track in split.tracks])
+
+
+# ------------------------------------------------------------------------------------------ all embedded datasets
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_a_file_has_the_name_and_the_fields_that_existing_code_looks_for(
+    name: str, converted: Any, tmp_path: Path
+) -> None:
+    done = export(converted(name), name, tmp_path)
+    file_name, shapes = SPLITS[name]
+    assert done.file == tmp_path / file_name
+    held = loaded(done.file)
+    texts = {"vid_name"} | ({"img_name"} if name in IMG_NAME else set())
+    assert held.keys() == shapes.keys() | texts
+    for field, trailing in shapes.items():
+        assert held[field].shape == (done.rows, *trailing), field
+        assert held[field].dtype == {"frame_id": "int64", "valid": "uint8"}.get(field, "float32"), field
+    for field in texts:
+        assert held[field].dtype.kind == ("S" if done.file.suffix == ".h5" else "U")
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_exported_imported_and_exported_again_a_split_gives_the_same_bytes(
+    name: str, converted: Any, tmp_path: Path
+) -> None:
+    first = export(converted(name), name, tmp_path)
+    import_database(first.file, tmp_path / "cache", name)
+    assert cache.verify(tmp_path / "cache").ok
+    (tmp_path / "again").mkdir()
+    again = export(tmp_path / "cache", name, tmp_path / "again")
+    before, after = loaded(first.file), loaded(again.file)
+    assert list(before) == list(after)
+    for field, values in before.items():
+        assert (values.dtype, values.shape) == (after[field].dtype, after[field].shape), field
+        assert values.tobytes() == after[field].tobytes(), field
+    assert first.file.read_bytes() == again.file.read_bytes()
+
+
+@pytest.mark.parametrize("name", sorted(SPLITS.keys() - {"amass/train", "h36m/train"}))
+def test_training_reads_the_same_from_an_imported_split(name: str, converted: Any, tmp_path: Path) -> None:
+    """Not of h36m/train: its rows without SMPL parameters are left out."""
+    done = export(converted(name), name, tmp_path)
+    import_database(done.file, tmp_path / "cache", name)
+    splits = cache.open(converted(name))[name], cache.open(tmp_path / "cache")[name]
+    batches = [split.read(split.windows(4, 4, "resnet50"), stream="resnet50") for split in splits]
+    for field in batches[0]:
+        same = np.allclose if name.startswith("insta") else np.array_equal  # InstaVariety's pixels are scaled
+        assert same(batches[0][field], batches[1][field]), field
+
+
+# ------------------------------------------------------------------------------------------------ what is in them
+
+
+def test_penn_action_s_joints_are_in_its_own_order(converted: Any, tmp_path: Path) -> None:
+    root = converted("penn_action/train")
+    split, rows = rows_of(root, "penn_action/train")
+    held = loaded(export(root, "penn_action/train", tmp_path).file)
+    kp_2d = split.rows("kp_2d", 0, int(rows[-1]) + 1)[rows]
+    names = ("headtop", "lshoulder", "rshoulder", "lelbow", "relbow", "lwrist", "rwrist", "lhip", "rhip", "lknee",
+             "rknee", "lankle", "rankle")  # fmt: skip
+    for place, joint in enumerate(names):
+        assert np.array_equal(held["joints2D"][:, place], kp_2d[:, JOINTS["spin49"].index(joint)]), joint
+    assert held["img_name"][0] == "frames/0001/000001.jpg"
+    assert np.array_equal(held["features"][:, 0], (rows / 8).astype(np.float32))
+
+
+def test_motions_are_72_numbers_of_pose_and_10_of_shape(converted: Any, tmp_path: Path) -> None:
+    root = converted("amass/train")
+    split, rows = rows_of(root, "amass/train")
+    held = loaded(export(root, "amass/train", tmp_path).file)
+    assert np.array_equal(held["theta"][:, :72], split.rows("pose", 0, int(rows[-1]) + 1)[rows])
+    assert np.array_equal(held["theta"][:, 72:], split.rows("betas", 0, int(rows[-1]) + 1)[rows])
+
+
+def test_insta_variety_s_joints_are_in_pixels_of_a_picture_of_224(tmp_path: Path) -> None:
+    """Existing code divides them by 224, whatever the picture's size was."""
+    kp_2d = np.zeros((2, 49, 3), np.float32)
+    kp_2d[:, JOINTS["spin49"].index("OP Nose")] = (150, 75, 1)
+    small_cache(tmp_path / "c", "insta_variety/train", {"kp_2d": kp_2d, "bbox": np.tile([150, 150, 300, 300], (2, 1))})
+    held = loaded(export(tmp_path / "c", "insta_variety/train", tmp_path).file)
+    assert held["joints2D"][0, JOINTS["insta_variety"].index("OP Nose")] == pytest.approx([112, 56, 1])
+    assert held["joints2D"][0, 0].tolist() == [0, 0, 0]  # what is not there does not move
+
+
+def test_provenance_lies_beside_the_file(converted: Any, tmp_path: Path) -> None:
+    root = converted("penn_action/train")
+    done = export(root, "penn_action/train", tmp_path / "mine.pt")
+    told = json.loads((tmp_path / "mine.pt.provenance.json").read_text())
+    assert told["stand_in"] is True and done.stand_in
+    assert told["split_digest"] == cache.open(root)["penn_action/train"].manifest["digest"]
+    assert told["stream"]["identity"]["weights"] == {"kind": "untrained", "argument": "0"}
+    assert told["written"].endswith("+00:00") and told["rows"] == done.rows
+
+
+# ------------------------------------------------------------------------------------------------ gaps, lost rows
+
+
+def small_cache(root: Path, name: str, columns: dict[str, Any], *, lost: tuple[int, ...] = (), step: int = 1) -> None:
+    """One track of one video."""
+    n_rows = len(next(iter(columns.values())))
+    whole: dict[str, Any] = {
+        "frame_index": np.arange(n_rows) * step,
+        "bbox": np.full((n_rows, 4), 100, np.float32),
+        "kp_2d": np.ones((n_rows, 49, 3), np.float32),
+    } | columns
+    track = cache.TrackRows(name="v/0", video="v", step=step, fps=25.0, crop_scale=1.3, columns=whole)
+    with cache.SplitWriter(root, name, columns=whole, plan="test") as writer:
+        writer.begin()
+        writer.append(cache.VideoEntry(name="v", source="pictures:v/{:04d}.jpg+0"), [track])
+        writer.commit({"stand_in": False, "reader": {}})
+    add_stream(root, name, lost)
+
+
+def windows_of_existing_code(vid_name: np.ndarray, seqlen: int) -> list[list[int]]:
+    """Rows of every window that code cuts which looks at names alone."""
+    found = []
+    for name in dict.fromkeys(vid_name.tolist()):
+        rows = np.flatnonzero(vid_name == name).tolist()
+        found += [rows[start : start + seqlen] for start in range(len(rows) - seqlen + 1)]
+    return found
+
+
+def test_no_window_of_existing_code_runs_across_a_gap_or_a_row_without_features(tmp_path: Path) -> None:
+    frames = np.r_[np.arange(0, 10), np.arange(14, 30)] * 2
+    small_cache(tmp_path / "c", "posetrack/train", {"frame_index": frames}, lost=(3, 20, 25), step=2)
+    done = export(tmp_path / "c", "posetrack/train", tmp_path)
+    held = loaded(done.file)
+    shown = np.array([int(name[2:6]) for name in held["img_name"]])
+    windows = windows_of_existing_code(held["vid_name"], 3)
+    assert windows
+    assert all((np.diff(shown[window]) == 2).all() for window in windows)
+    assert list(dict.fromkeys(held["vid_name"].tolist())) == [f"v/0_seg{k}" for k in range(4)]
+    assert done.left_out == {"no features": 3}
+    assert sorted(shown) == sorted(set(frames) - {frames[3], frames[20], frames[25]})
+
+
+def test_a_track_in_several_pieces_comes_back_the_same(tmp_path: Path) -> None:
+    small_cache(tmp_path / "c", "posetrack/train", {"frame_index": np.arange(30)}, lost=(7, 20))
+    first = export(tmp_path / "c", "posetrack/train", tmp_path / "a.pt")
+    import_database(first.file, tmp_path / "d", "posetrack/train")
+    again = export(tmp_path / "d", "posetrack/train", tmp_path / "b.pt")
+    assert first.names == again.names == 3
+    assert first.file.read_bytes() == again.file.read_bytes()
+
+
+def test_segments_are_the_runs_of_rows_that_have_what_is_needed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whatever the pieces are in which rows are looked at."""
+    rng = np.random.default_rng(5)
+    frames = np.cumsum(rng.integers(1, 3, 200))
+    lost = tuple(np.flatnonzero(rng.random(200) < 0.2).tolist())
+    small_cache(tmp_path / "c", "posetrack/train", {"frame_index": frames}, lost=lost)
+    split = cache.open(tmp_path / "c")["posetrack/train"]
+    kept = np.setdiff1d(np.arange(200), lost)
+    cuts = np.flatnonzero((np.diff(kept) != 1) | (np.diff(frames[kept]) != 1)) + 1
+    expected = [(int(run[0]), int(run[-1]) + 1) for run in np.split(kept, cuts)]
+    for at_once in (1, 3, 64, 8192):
+        monkeypatch.setattr("pipeline.vibe_db.segments.AT_ONCE", at_once)
+        has = {"features": lambda a, b: ~np.isin(np.arange(a, b), lost)}
+        found = segments_of(split, has)
+        assert list(zip(found.start.tolist(), found.stop.tolist(), strict=True)) == expected
+        assert found.left_out == {"features": len(lost)}
+
+
+def test_spans_cover_the_rows_in_pieces_that_are_not_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.vibe_db.segments.AT_ONCE", 4)
+    assert list(spans(np.array([0, 5, 9]), np.array([5, 7, 10]))) == [(0, 4), (4, 7), (9, 10)]
+    assert list(spans(np.zeros(0, np.int64), np.zeros(0, np.int64))) == []
+
+
+def test_rows_whose_labels_existing_code_would_take_for_known_are_left_out(tmp_path: Path) -> None:
+    kp_3d = np.ones((6, 49, 4), np.float32)
+    kp_3d[:, 39, :3] = 0
+    kp_3d[2, 30, 3] = 0  # one of the 14 joints that losses compare
+    has_3d = np.array([1, 1, 1, 1, 0, 1], np.uint8)
+    small_cache(tmp_path / "c", "mpi_inf_3dhp/train", {"kp_3d": kp_3d, "has_3d": has_3d})
+    done = export(tmp_path / "c", "mpi_inf_3dhp/train", tmp_path)
+    assert loaded(done.file)["frame_id"].tolist() == [0, 1, 3, 5]
+    assert done.left_out == {"no 3D joints": 2}
+
+
+def test_a_label_that_no_row_has_is_absent_and_told(tmp_path: Path) -> None:
+    smpl = {"pose": np.full((4, 72), np.nan), "betas": np.full((4, 10), np.nan), "has_smpl": np.zeros(4, np.uint8)}
+    kp_3d = np.ones((4, 49, 4), np.float32)
+    kp_3d[:, 39, :3] = 0
+    labels = {"kp_3d": kp_3d, "has_3d": np.ones(4, np.uint8), **smpl}
+    small_cache(tmp_path / "c", "h36m/train", {name: np.asarray(values) for name, values in labels.items()})
+    done = export(tmp_path / "c", "h36m/train", tmp_path)
+    assert set(done.absent) == {"pose", "shape"}
+    held = loaded(done.file)
+    assert not {"pose", "shape"} & held.keys()
+    assert held["valid"].tolist() == [1, 1, 1, 1]  # no row of h36m is not valid
+
+
+# ------------------------------------------------------------------------------------------------ files, messages
+
+
+def test_a_file_that_is_there_is_kept_unless_it_is_to_be_replaced(tmp_path: Path) -> None:
+    small_cache(tmp_path / "c", "posetrack/train", {"frame_index": np.arange(4)})
+    (tmp_path / "x.pt").write_text("months of work")
+    with pytest.raises(PipelineError, match="--replace"):
+        export(tmp_path / "c", "posetrack/train", tmp_path / "x.pt")
+    assert (tmp_path / "x.pt").read_text() == "months of work"
+    export(tmp_path / "c", "posetrack/train", tmp_path / "x.pt", replace=True)
+    assert len(joblib.load(tmp_path / "x.pt")["features"]) == 4
+
+
+def test_an_export_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_cache(tmp_path / "c", "posetrack/train", {"frame_index": np.arange(4)})
+
+    def fails(done: int, total: int, message: str = "") -> None:
+        if message == "features":
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        export(tmp_path / "c", "posetrack/train", tmp_path / "x.pt", progress=fails)
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+def test_a_stream_that_is_not_there_or_lags_behind_is_refused(tmp_path: Path) -> None:
+    small_cache(tmp_path / "c", "posetrack/train", {"frame_index": np.arange(4)})
+    with pytest.raises(PipelineError, match="no stream 'other'; there are: resnet50"):
+        export(tmp_path / "c", "posetrack/train", tmp_path, stream="other")
+    columns = {"frame_index": np.arange(2), "bbox": np.ones((2, 4)), "kp_2d": np.ones((2, 49, 3))}
+    track = cache.TrackRows(name="w/0", video="w", step=1, fps=25.0, crop_scale=1.3, columns=columns)
+    with cache.SplitWriter(tmp_path / "c", "posetrack/train", columns=columns, plan="more") as writer:
+        writer.begin()
+        writer.append(cache.VideoEntry(name="w"), [track])
+        writer.commit({})
+    with pytest.raises(PipelineError, match="lags behind"):
+        export(tmp_path / "c", "posetrack/train", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "source, frame, name",
+    [
+        ("pictures:frames/0001/{:06d}.jpg+1", 0, "frames/0001/000001.jpg"),
+        ("pictures:a/b7/x{:01d}_c.png+0", 1234, "a/b7/x1234_c.png"),
+        ("video:train/a clip.mp4", 12, "train/a clip.mp4#000012"),
+    ],
+)
+def test_a_picture_s_name_leads_back_to_its_source(source: str, frame: int, name: str) -> None:
+    names = names_of(source)
+    assert names is not None and names.of(frame) == name
+    frames = np.array([frame, frame + 1, frame + 90])
+    assert source_of([names.of(int(f)) for f in frames], frames) == source
+
+
+@pytest.mark.parametrize(
+    "names, frames",
+    [
+        (["/data/000001.jpg"], [1]),
+        (["../000001.jpg"], [1]),
+        (["a/000001.jpg", "b/000002.jpg"], [1, 2]),
+        (["a/000001.jpg", "a/000009.jpg"], [1, 2]),
+        (["a/000001.jpg"], [3]),
+        (["a/{:06d}/000001.jpg"], [1]),
+        (["a/picture.jpg"], [0]),
+    ],
+)
+def test_names_that_are_no_numbered_pictures_below_a_folder_have_no_source(names: list[str], frames: list[int]) -> None:
+    assert source_of(names, np.array(frames)) == ""
+
+
+def test_the_command_says_what_it_wrote_and_what_it_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small_cache(tmp_path / "c", "posetrack/train", {"frame_index": np.arange(8)}, lost=(2,))
+    words = ["export", "posetrack", "train", "--cache", str(tmp_path / "c"), "--format", "vibe", "--out", str(tmp_path)]
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    assert "7 rows under 2 names" in told and "posetrack_train_db.pt" in told
+    assert "1 row left out, with no features" in told and "STAND-IN" in told
+    assert main(words) == 2
+    assert "--replace" in capsys.readouterr().err
+
+
+def test_exported_tells_its_rows(tmp_path: Path) -> None:
+    small_cache(tmp_path / "c", "posetrack/train", {"frame_index": np.arange(8)})
+    done = export(tmp_path / "c", "posetrack/train", tmp_path)
+    assert isinstance(done, Exported) and (done.rows, done.names, dict(done.left_out)) == (8, 1, {})
