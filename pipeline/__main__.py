@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def told(error: Exception, named: Sequence[Path]) -> str:
+def told(error: Exception, named: Sequence[Path | str]) -> str:
     """An error as the user is told it, who named these places to be written."""
     if isinstance(error, PipelineError | cache.CacheError | OSError):
         return in_words(error, named)

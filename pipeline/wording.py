@@ -45,10 +45,10 @@ def command(*words: str) -> str:
     return shlex.join([str(shown), "-m", "pipeline", *words])
 
 
-def in_words(error: BaseException, places: Sequence[Path] = ()) -> str:
+def in_words(error: BaseException, places: Sequence[Path | str] = ()) -> str:
     """An error's own words, or for one of the system: where it happened, what is wrong there, what to do.
 
-    `places` are the folders and files that the user named to be written. They stand for the temporary files below
+    `places` are the folders, files and URLs that the user named to be written. They stand for the temporary files below
     them, and for a file that the system does not name.
     """
     if not isinstance(error, OSError) or error.errno is None:
@@ -57,11 +57,12 @@ def in_words(error: BaseException, places: Sequence[Path] = ()) -> str:
     return f"{_place(error, places)}: {what}. {do}"
 
 
-def _place(error: OSError, places: Sequence[Path]) -> str:
+def _place(error: OSError, places: Sequence[Path | str]) -> str:
     """Where it happened, by a name that means something to the user."""
     if error.filename is None or isinstance(error.filename, int):  # a number: an open file
         return " or ".join(map(str, places)) or "the disk"
-    place = _without_temporary(Path(os.fsdecode(error.filename)), places)
+    here = [place for place in places if isinstance(place, Path)]  # a URL has no files
+    place = _without_temporary(Path(os.fsdecode(error.filename)), here)
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         return str(next((folder for folder in (*reversed(place.parents), place) if folder.is_file()), place))
     if error.errno == errno.EACCES:  # of what is not there yet, its folder's rights count

@@ -6,12 +6,12 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
 from rich.markup import escape
 
+import cache
 from pipeline import datasets
 from pipeline.wording import command as command
 from pipeline.wording import count as count
@@ -70,4 +70,6 @@ def split_options(sub: argparse.ArgumentParser) -> None:
     """DATASET SPLIT --cache: what a command about one split takes."""
     sub.add_argument("dataset", choices=datasets.names(), help="the dataset's name")
     sub.add_argument("split", help="train, val, test, ... as the dataset has them")
-    sub.add_argument("--cache", type=Path, required=True, help="the cache's folder")
+    sub.add_argument(
+        "--cache", type=cache.place_of, required=True, help="the cache's folder, or its URL as s3://bucket/prefix"
+    )
