@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 import cache
-from pipeline import inputs
+from pipeline import accepted, inputs
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.datasets.base import Dataset, RawVideo
 from pipeline.errors import PipelineError, RawDataError
@@ -62,11 +62,12 @@ def convert(plan: ConversionPlan, *, workers: int = 1, strict: bool = False, pro
     if plan.body is not None and plan.reader["body"]:
         provenance["body"] = str(plan.body.resolve())
     with cache.SplitWriter(plan.root, plan.name, columns=columns, plan=plan.identity, provenance=provenance) as writer:
-        writer.begin(drop=plan.drop)
+        writer.begin(drop=plan.drop, forget=plan.forget)
         journalled = set(writer.journalled)
         taken_over = [video for video in plan.append if video.name in journalled]
         todo = [video for video in plan.append if video.name not in journalled]
-        digests = digests_of(committed_split(plan.root, plan.name))
+        committed = committed_split(plan.root, plan.name)
+        digests = digests_of(committed)
         digests |= {video.name: inputs.video_digest(plan.raw, video) for video in taken_over}
         done = len(taken_over)
         if strict:
@@ -83,8 +84,11 @@ def convert(plan: ConversionPlan, *, workers: int = 1, strict: bool = False, pro
             progress(done, len(plan.append), read.entry.name)
         accounts = [VideoAccount.from_dict(dict(account)) for account in writer.accounts()]
         totals = Accounting(accounts).totals(None if plan.reader["stand_in"] else plan.dataset.totals.get(plan.split))
-        inputs.write_stamps(plan.root / plan.name, _seen(plan, digests, accounts))
-        writer.commit({"reader": dict(plan.reader), "stand_in": plan.reader["stand_in"], "accounting": totals})
+        inputs.write_stamps(plan.root, plan.name, _seen(plan, digests, accounts))
+        held = [] if committed is None else accepted.records(committed.manifest)
+        remembered = accepted.entry(accepted.still(held, gone=plan.drop, all_gone=plan.kept == 0))
+        entries = {"reader": dict(plan.reader), "stand_in": plan.reader["stand_in"], "accounting": totals}
+        writer.commit({**remembered, **entries})
     appended = {video.name for video in plan.append}
     return Conversion(plan, totals, tuple(a for a in accounts if a.name in appended and is_failure(plan.dataset, a)))
 
@@ -234,4 +238,4 @@ def _rows(track: Track) -> cache.TrackRows:
 def _seen(plan: ConversionPlan, digests: Mapping[str, str], accounts: Sequence[VideoAccount]) -> dict[str, inputs.Seen]:
     """What to remember of every video. Not where something unexpected happened: it may have been the disk."""
     aside = {account.name for account in accounts if account.set_aside == UNEXPECTED}
-    return {name: {"stamp": stamp, "digest": digests[name]} for name, stamp in plan.stamps.items() if name not in aside}
+    return {name: (stamp, digests[name]) for name, stamp in plan.stamps.items() if name not in aside}

@@ -20,11 +20,14 @@ from numpy.typing import NDArray
 
 import cache
 from cache import Split
-from pipeline import crops, frames, sources
+from pipeline import accepted, crops, frames, sources
+from pipeline.differences import Difference, differing
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.planning import differences
+from pipeline.pending import Pending, pending
+from pipeline.planning import UNSETTLED
 from pipeline.progress import Progress, silent
 from pipeline.read_ahead import ahead, batches
+from pipeline.stand_in import is_stand_in
 from pipeline.weights import WeightsSpec
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ KIND: Final = "resnet50"
 VERSION: Final = 1  # raised by hand whenever the same pixels and boxes would give other features
 DIM: Final = 2048
 AHEAD: Final = 256  # decoded crops waiting for the network: 38 MB
+CHANGED: Final = "the split has changed"  # why a stream that is there is extended
 EXAMPLES: Final = 5  # problems told in words; the rest are counted
 
 
@@ -67,12 +71,16 @@ class StreamSpec:
 class ExtractionPlan:
     """What an extraction would do, and why; `why` is "" when there is nothing to do."""
 
-    root: Path
+    root: cache.Root
     split: str
     spec: StreamSpec
     identity: Mapping[str, Any]
     replace: bool
     why: str
+    lacks: Pending | None = None  # None: motion alone, without pixels
+    differs: tuple[
+        Difference, ...
+    ] = ()  # what the stream was made with, and is not asked for now: an extraction refuses
 
     @property
     def up_to_date(self) -> bool:
@@ -91,34 +99,51 @@ class Extraction:
     seconds: float
 
 
-def plan_extraction(root: Path, split: str, spec: StreamSpec, *, replace: bool = False) -> ExtractionPlan:
+def plan_extraction(root: cache.Root, split: str, spec: StreamSpec, *, replace: bool = False) -> ExtractionPlan:
     """Compare the committed rows with what the stream has.
 
     Raises cache.CacheError when the split is not there, PipelineError when the stream holds features of other weights
     or another precision: those go into a stream of another name. With `replace`, a stream that is there is made again
     from nothing, whatever it holds: that repairs lost shards, and tries undecodable frames once more.
     """
-    committed = cache.open(root)[split]
-    identity = spec.identity()
-    if "bbox" not in committed.columns:
-        return ExtractionPlan(root, split, spec, identity, replace=False, why="")  # motion only: there are no pixels
-    if spec.name not in committed.streams:
-        return ExtractionPlan(root, split, spec, identity, replace=False, why="not extracted before")
-    if replace:
-        return ExtractionPlan(root, split, spec, identity, replace=True, why="asked for anew")
-    manifest = committed.stream_manifest(spec.name)
-    if changed := differences(manifest["identity"], identity):
+    plan = compare_stream(cache.open(root)[split], spec, replace=replace)
+    if plan.differs:
         raise PipelineError(
-            f"{split}: the stream {spec.name!r} was extracted otherwise: {'; '.join(changed)}. A stream keeps its "
-            "weights and precision: name another one (--stream NAME, [features] stream), or discard it (--replace)."
+            f"{split}: the stream {spec.name!r} was extracted otherwise: {'; '.join(map(str, plan.differs))} (now "
+            f"{spec.weights}, {spec.precision}). A stream keeps its weights and precision: name another one (--stream "
+            "NAME, [features] stream), or discard it (--replace). If the numbers are the same nevertheless, say so: "
+            "`python -m pipeline accept`."
         )
-    why = "" if is_current(committed, spec.name) else "the split has changed"
-    return ExtractionPlan(root, split, spec, identity, replace=False, why=why)
+    return plan
+
+
+def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False) -> ExtractionPlan:
+    """The same for a split that is open, and with what the stream was extracted with otherwise told in `differs`."""
+    make = functools.partial(ExtractionPlan, committed.root, committed.name, spec, spec.identity(), replace=False)
+    if "bbox" not in committed.columns:
+        return make(why="")  # motion only: there are no pixels
+    if spec.name not in committed.streams:
+        return make(why="not extracted before", lacks=pending(committed, None))
+    if replace:
+        return make(why="asked for anew", lacks=pending(committed, None), replace=True)
+    lacks = pending(committed, spec.name)
+    why = CHANGED if lacks.shards else UNSETTLED if committed.unsettled(spec.name) else ""
+    identity = committed.stream_manifest(spec.name)["identity"]
+    return make(why=why, lacks=lacks, differs=tuple(differing(identity, spec.identity())))
+
+
+def refuse_untrained(spec: StreamSpec, raw: Path, said: str) -> None:
+    """Raise ConfigError for an untrained network that would see real data. `said`: where its weights were named."""
+    if spec.weights.stand_in and not is_stand_in(raw):
+        raise ConfigError(
+            f"{said} = {spec.weights}: an untrained network is for embedded data, and {raw} is real. Name its weights: "
+            "spin:FILE, torchvision:NAME or file:FILE."
+        )
 
 
 def is_current(split: Split, stream: str) -> bool:
-    """Was the stream made for the split as it is now? If not, it lags behind the tracks."""
-    return bool(split.stream_manifest(stream)["split_digest"] == split.manifest["digest"])
+    """Does the stream have every row of the split's tracks? If not, it lags behind them."""
+    return not pending(split, stream).shards
 
 
 def extract(plan: ExtractionPlan, *, progress: Progress = silent) -> Extraction:
@@ -139,13 +164,16 @@ def extract(plan: ExtractionPlan, *, progress: Progress = silent) -> Extraction:
     tally = _Tally(progress, started)
     identity = cache.fingerprint(dict(plan.identity))
     with cache.StreamWriter(plan.root, plan.split, plan.spec.name, dim=DIM, plan=identity) as writer:
+        if writer.split_digest != split.manifest["digest"]:
+            raise cache.CacheChanged(f"{plan.split}: there has been a commit since it was looked at: run it again")
         pending = writer.pending
         tally.total = sum(int(writer.live(shard).sum()) for shard in pending)
         for shard in pending:
             _extract_shard(writer, shard, rows, network, tally)
         backbone = network.provenance()
         stand_in = backbone["stand_in"] or split.manifest["stand_in"]
-        writer.commit({"identity": dict(plan.identity), "backbone": backbone, "stand_in": stand_in})
+        remembered = accepted.entry(accepted.records(split.stream_manifest(plan.spec.name))) if held else {}
+        writer.commit({**remembered, "identity": dict(plan.identity), "backbone": backbone, "stand_in": stand_in})
     seconds = time.monotonic() - started
     return Extraction(plan, tally.computed, tally.carried, dict(tally.problems), tuple(tally.examples), seconds)
 
@@ -325,6 +353,15 @@ def _raw_folder(split: Split, spec: StreamSpec) -> Path:
     """The dataset's raw folder. A wrong one must not pass: every row of it would be marked as undecodable, for good."""
     say = "Say where the dataset's own raw folder is: --raw DIR, or [paths] raw in luigi.cfg."
     recorded = split.provenance.get("raw")
+    if imported := split.manifest.get("reader", {}).get("imported"):
+        unknown = not all(split.videos[number].source for number in np.unique(split.tracks.video).tolist())
+        if unknown:
+            raise PipelineError(
+                f"{split.name}: was imported from {imported['file']}, which does not say where its pictures are. "
+                "Convert the dataset into another cache to extract from it."
+            )
+        if spec.raw is None:
+            raise PipelineError(f"{split.name}: was imported from {imported['file']}. {say}")
     if spec.raw is None and recorded is None:
         raise PipelineError(f"{split.name}: where its pictures are is not known, provenance.json is lost. {say}")
     raw = spec.raw or Path(str(recorded))

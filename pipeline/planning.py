@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import cache
 from cache import fingerprint
 from pipeline import inputs
 from pipeline.datasets.base import Dataset, RawVideo
+from pipeline.differences import Difference, differing
 from pipeline.errors import PipelineError
 from pipeline.stand_in import is_stand_in, refuse_mixture
 from pipeline.wording import count
+
+UNSETTLED: Final = "a killed run has left something to finish or to clear up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,7 @@ class ConversionPlan:
     dataset: Dataset
     split: str
     raw: Path
-    root: Path
+    root: cache.Root
     body: Path | None
     reader: Mapping[str, Any]  # all that decides the tracks besides the raw files
     append: tuple[RawVideo, ...]  # new or changed
@@ -38,10 +42,30 @@ class ConversionPlan:
     kept: int  # committed videos that stay as they are
     stamps: Mapping[str, inputs.Stamp]
     why: str  # in words; "" when there is nothing to do
+    differs: tuple[Difference, ...] = ()  # why all videos are read again: parts of `reader`
+    was: Mapping[str, inputs.Stamp] = field(default_factory=dict)  # how changed videos looked when they were read
+    touched: tuple[str, ...] = ()  # videos that looked changed and are not: what says so is their whole content
+    forget: tuple[int, ...] = ()  # damaged shards that the split names no longer; their videos are among `drop`
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """Committed videos that are read again, in order."""
+        gone = frozenset(self.drop)
+        return tuple(video.name for video in self.append if video.name in gone)
+
+    @property
+    def new(self) -> tuple[str, ...]:
+        gone = frozenset(self.drop)
+        return tuple(video.name for video in self.append if video.name not in gone)
+
+    @property
+    def removed(self) -> tuple[str, ...]:
+        again = {video.name for video in self.append}
+        return tuple(name for name in self.drop if name not in again)
 
     @property
     def name(self) -> str:
-        return f"{self.dataset.name}/{self.split}"
+        return name_of(self.dataset, self.split)
 
     @property
     def up_to_date(self) -> bool:
@@ -52,6 +76,11 @@ class ConversionPlan:
         """What a killed run must have been doing for this one to go on from it."""
         videos = {video.name: self.stamps[video.name] for video in self.append}
         return fingerprint({"reader": dict(self.reader), "append": videos, "drop": sorted(self.drop)})
+
+
+def name_of(dataset: Dataset, split: str) -> str:
+    """The split's name in the cache."""
+    return f"{dataset.name}/{split}"
 
 
 def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> dict[str, Any]:
@@ -77,47 +106,91 @@ def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> 
     return plain
 
 
-def plan_conversion(dataset: Dataset, split: str, *, raw: Path, root: Path, body: Path | None = None) -> ConversionPlan:
+def plan_conversion(
+    dataset: Dataset, split: str, *, raw: Path, root: cache.Root, body: Path | None = None
+) -> ConversionPlan:
     """Compare what lies in the raw folder with what the cache has of it.
 
     Raises RawDataError when the raw folder is missing or not the dataset's, PipelineError for an unknown split, where
     the columns would be others than the committed ones, and where the raw folder has nothing left of what is committed.
     """
-    videos = _listed(dataset, split, raw)
-    reader = reader_parts(dataset, split, raw, body)
-    stamps = {video.name: inputs.stamp(raw, video) for video in videos}
-    name = f"{dataset.name}/{split}"
-    committed = committed_split(root, name)
+    committed = committed_split(root, name_of(dataset, split))
+    return compare_raw(dataset, split, raw=raw, root=root, body=body, committed=committed)
+
+
+def compare_raw(
+    dataset: Dataset,
+    split: str,
+    *,
+    raw: Path,
+    root: cache.Root,
+    body: Path | None,
+    committed: cache.Split | None,
+    any_reader: bool = False,
+) -> ConversionPlan:
+    """The same for a split that is open; None: there is none yet.
+
+    `any_reader`: compare the videos one by one also where another reader than this one has read them.
+    """
+    with _no_collection():
+        videos = _listed(dataset, split, raw)
+        reader = reader_parts(dataset, split, raw, body)
+        stamps = {video.name: inputs.stamp(raw, video) for video in videos}
+    name = name_of(dataset, split)
     make = functools.partial(ConversionPlan, dataset, split, raw, root, body, reader, stamps=stamps)
     if committed is None:
         return make(append=tuple(videos), drop=(), kept=0, why="not converted before")
-    _refuse_other_columns(root / name, committed, dataset.columns(split, body=reader["body"] is not None), reader)
+    if "imported" in committed.manifest["reader"]:
+        raise PipelineError(
+            f"{root}/{name}: was imported from {committed.manifest['reader']['imported']['file']}: a conversion would "
+            "replace its rows and leave its features without them. Convert into another cache, or remove that split, "
+            "its features included."
+        )
+    _refuse_other_columns(f"{root}/{name}", committed, dataset.columns(split, body=reader["body"] is not None), reader)
     known = digests_of(committed)
     if known and not videos:
         raise PipelineError(
             f"{raw}: expected videos of {name}, found none, and the cache has {count(len(known), 'video')} of it. Is "
-            f"this the raw folder, and is it whole? If all of them are to go, remove {root / name}."
+            f"this the raw folder, and is it whole? If all of them are to go, remove {root}/{name}."
         )
-    if changed := changes(committed.manifest["reader"], reader):
-        return make(append=tuple(videos), drop=tuple(known), kept=0, why="; ".join(changed))
+    before = committed.manifest["reader"]
+    if (differs := differing(before, reader)) and not any_reader:
+        why = "; ".join(changes(before, reader))
+        return make(append=tuple(videos), drop=tuple(known), kept=0, why=why, differs=tuple(differs))
 
-    seen = inputs.read_stamps(root / name)
+    with _no_collection():
+        seen = inputs.read_stamps(root, name)
     new = [v for v in videos if v.name not in known]
-    altered = [
-        v
-        for v in videos
-        if v.name in known and not _is_unchanged(raw, v, stamps[v.name], seen.get(v.name), known[v.name])
-    ]
+    unlike = [v for v in videos if v.name in known and seen.get(v.name) != (stamps[v.name], known[v.name])]
+    altered = [v for v in unlike if inputs.video_digest(raw, v) != known[v.name]]  # a look does not tell: content does
+    changed = {v.name for v in altered}
     gone = sorted(known.keys() - stamps.keys())
     told = [(len(new), "new"), (len(altered), "changed"), (len(gone), "removed")]
     why = ", ".join(f"{n} {word} video{'s' if n > 1 else ''}" for n, word in told if n)
-    append = tuple(sorted(new + altered, key=lambda v: v.name))
-    drop = tuple(sorted([v.name for v in altered] + gone))
-    return make(append=append, drop=drop, kept=len(known) - len(drop), why=why)
+    return make(
+        append=tuple(sorted(new + altered, key=lambda v: v.name)),
+        drop=tuple(sorted([v.name for v in altered] + gone)),
+        kept=len(known) - len(altered) - len(gone),
+        why=why or (UNSETTLED if committed.unsettled() else ""),
+        was={name: seen[name][0] for name in changed if _is_of(seen.get(name), known, name)},
+        touched=tuple(v.name for v in unlike if v.name not in changed),
+    )
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Millions of objects without a cycle among them: searching them for cycles takes as long as making them."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def plan_again(
-    dataset: Dataset, split: str, names: Collection[str], *, raw: Path, root: Path, body: Path | None = None
+    dataset: Dataset, split: str, names: Collection[str], *, raw: Path, root: cache.Root, body: Path | None = None
 ) -> ConversionPlan:
     """Read these committed videos once more, whether or not their raw files changed, and nothing else.
 
@@ -126,19 +199,17 @@ def plan_again(
     """
     videos = {video.name: video for video in _listed(dataset, split, raw)}
     reader = reader_parts(dataset, split, raw, body)
-    name = f"{dataset.name}/{split}"
+    name = name_of(dataset, split)
     committed = committed_split(root, name)
     if committed is None:
         raise PipelineError(f"{root}: {name} is not converted yet: convert it first")
-    if changed := changes(committed.manifest["reader"], reader):
-        why = "; ".join(changed)
+    if told := changes(committed.manifest["reader"], reader):
+        why = "; ".join(told)
         raise PipelineError(f"{name}: all of it is to be converted anew, since {why}: convert it instead of a retry")
     known = digests_of(committed)
     again = tuple(videos[video] for video in sorted(names) if video in videos)
     # Stamps of the others are those of their commit: a change since then must not be hidden by a look at it now.
-    stamps = {
-        name: seen["stamp"] for name, seen in inputs.read_stamps(root / name).items() if _is_of(seen, known, name)
-    }
+    stamps = {name: seen[0] for name, seen in inputs.read_stamps(root, name).items() if _is_of(seen, known, name)}
     stamps |= {video.name: inputs.stamp(raw, video) for video in again}
     drop = tuple(video.name for video in again)
     why = f"{len(again)} video{'s' if len(again) != 1 else ''} to be tried again" if again else ""
@@ -147,19 +218,20 @@ def plan_again(
     )
 
 
-def _is_of(seen: object, known: Mapping[str, str], name: str) -> bool:
+def _is_of(seen: inputs.Seen | None, known: Mapping[str, str], name: str) -> bool:
     """Does what stamps.json holds of a video, whoever wrote it, belong to its committed content?"""
-    return isinstance(seen, dict) and "stamp" in seen and name in known and seen.get("digest") == known[name]
+    return seen is not None and isinstance(seen[0], str) and name in known and seen[1] == known[name]
 
 
 def _listed(dataset: Dataset, split: str, raw: Path) -> list[RawVideo]:
     """The split's raw videos, with names that tables can hold."""
     dataset.check_split(split)
-    return [replace(video, name=inputs.utf8(video.name)) for video in dataset.videos(raw, split)]
+    listed = ((video, inputs.utf8(video.name)) for video in dataset.videos(raw, split))
+    return [video if video.name == name else replace(video, name=name) for video, name in listed]
 
 
 def _refuse_other_columns(
-    folder: Path, committed: cache.Split, columns: Sequence[str], reader: Mapping[str, Any]
+    folder: str, committed: cache.Split, columns: Sequence[str], reader: Mapping[str, Any]
 ) -> None:
     """Raise PipelineError where this conversion would fill other columns than the committed ones: they never change."""
     held = set(committed.columns)
@@ -222,13 +294,12 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     >>> differences({"version": 1, "body": None}, {"version": 2, "body": None})
     ['version was 1, is 2']
     """
-    keys = sorted(before.keys() | now.keys())
-    return [f"{k} was {before.get(k)}, is {now.get(k)}" for k in keys if before.get(k) != now.get(k)]
+    return [str(difference) for difference in differing(before, now)]
 
 
-def committed_split(root: Path, name: str) -> cache.Split | None:
+def committed_split(root: cache.Root, name: str) -> cache.Split | None:
     """The split as it is in the cache; None when there is no such split, or no cache yet."""
-    return cache.open(root)[name] if (root / name / "manifest.json").is_file() else None
+    return cache.open(root)[name] if name in cache.FeatureCache(root) else None
 
 
 def digests_of(committed: cache.Split | None) -> dict[str, str]:
@@ -236,8 +307,3 @@ def digests_of(committed: cache.Split | None) -> dict[str, str]:
     if committed is None:
         return {}
     return dict(zip(committed.videos.names, committed.videos.fingerprints, strict=True))
-
-
-def _is_unchanged(raw: Path, video: RawVideo, stamp: inputs.Stamp, seen: inputs.Seen | None, digest: str) -> bool:
-    """Is a committed video's raw content what it was? A look tells, unless a size or time differs: then the content."""
-    return seen == {"stamp": stamp, "digest": digest} or inputs.video_digest(raw, video) == digest

@@ -10,7 +10,6 @@ import luigi
 import cache
 from pipeline import convert, datasets, features, synthetic
 from pipeline.errors import ConfigError
-from pipeline.stand_in import is_stand_in
 from tasks import terminal
 from tasks.base import PipelineTask, PipelineWrapper
 from tasks.settings import settings
@@ -116,11 +115,7 @@ class Extract(PipelineTask):
     def plan(self) -> features.ExtractionPlan:
         raw = settings().raw(self.dataset)
         stream = settings().stream.at(raw)
-        if stream.weights.stand_in and not is_stand_in(raw):
-            raise ConfigError(
-                f"{settings().file} [features] weights = {stream.weights}: an untrained network is for embedded data, "
-                f"and {raw} is real. Name its weights: spin:FILE, torchvision:NAME or file:FILE."
-            )
+        features.refuse_untrained(stream, raw, f"{settings().file} [features] weights")
         return features.plan_extraction(settings().paths.cache, self.what, stream)
 
     def up_to_date(self) -> bool:

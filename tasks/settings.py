@@ -10,13 +10,14 @@ from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
+from cache import Root
 from pipeline import datasets
 from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError
 from pipeline.features import StreamSpec
+from pipeline.parsing import AtLeast, typed
 from pipeline.places import settings_file
 from pipeline.weights import WeightsSpec
-from tasks.parsing import AtLeast, typed
 from vibe_model.config import TrainConfig
 
 T = TypeVar("T")
@@ -33,7 +34,7 @@ class Paths:
 
     raw: Path  # raw/<dataset>/ is that dataset's own download
     body: Path  # SMPL's files, or the stand-in's
-    cache: Path
+    cache: Root
     runs: Path
 
 

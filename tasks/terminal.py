@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Final, TypeVar
 
 import luigi
 from luigi.rpc import RPCError
@@ -25,6 +25,8 @@ from pipeline.features import Extraction
 from pipeline.progress import Progress, bar
 from pipeline.wording import count as count
 from vibe_model.errors import VibeModelError
+
+Place = TypeVar("Place", Path, Path | str)
 
 console: Final = Console(highlight=False, emoji=False, soft_wrap=True)
 # Errors of a line or two, for the person at the keyboard: a wrong file or setting, a full disk, a missing right.
@@ -129,8 +131,10 @@ def because(why: str) -> str:
     return "" if why in FIRST_TIME else f"  [dim]why: {plain(why)}[/dim]"
 
 
-def shortened(path: Path) -> Path:
-    """As seen from here, where that is shorter."""
+def shortened(path: Place) -> Place:
+    """As seen from here, where that is shorter. A URL stays what it is."""
+    if isinstance(path, str):
+        return path
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 

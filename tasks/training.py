@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.table import Table
 
 from pipeline.errors import ConfigError
+from pipeline.parsing import typed
 from tasks import terminal
 from tasks.base import PipelineTask
 from tasks.data import NETWORK, Data, enabled_splits
-from tasks.parsing import typed
 from tasks.settings import settings
 from vibe_model import runs
 from vibe_model.config import PRESETS, TrainConfig

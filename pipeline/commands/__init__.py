@@ -6,7 +6,22 @@ import argparse
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from pipeline.commands import convert, doctor, extract, retry, show, status, synthesize, verify
+from pipeline.commands import (
+    accept,
+    compact,
+    convert,
+    doctor,
+    export,
+    extract,
+    gc,
+    import_,
+    plan,
+    retry,
+    show,
+    status,
+    synthesize,
+    verify,
+)
 
 
 class Command(Protocol):
@@ -24,10 +39,16 @@ class Command(Protocol):
 COMMANDS: Final[Mapping[str, Command]] = {
     "doctor": doctor,
     "synthesize": synthesize,
+    "plan": plan,
+    "accept": accept,
     "convert": convert,
     "extract": extract,
+    "export": export,
+    "import": import_,
     "retry": retry,
     "show": show,
     "verify": verify,
     "status": status,
+    "gc": gc,
+    "compact": compact,
 }

@@ -25,9 +25,5 @@ def run(args: argparse.Namespace) -> int:
         out.print(f"{name}: nothing to compact: it has no rows of replaced videos")
     else:
         gone = count(done.before - done.after, "row")
-        out.print(
-            plain(
-                f"{name}: compacted to {count(done.after, 'row')}; {gone} of replaced videos, padding included, are gone"
-            )
-        )
+        out.print(plain(f"{name}: {count(done.after, 'row')} now; {gone} of replaced videos and padding are gone"))
     return 0

@@ -26,7 +26,7 @@ class Scope:
 
     raw: Path  # raw/<dataset>/ is that dataset's own download
     body: Path | None
-    cache: Path
+    cache: cache.Root
     datasets: tuple[str, ...]
     made: frozenset[str]  # of these, stand-ins will be made where there is nothing
     by_make: bool  # luigi.cfg leads there, so `make data` does the rest
@@ -165,14 +165,17 @@ def _by_make(
         yield "Or take out of [data] datasets what you do not have, and: make data"
 
 
-def other_cache(root: Path, stand_in: bool) -> tuple[Path, str]:
+def other_cache(root: cache.Root, stand_in: bool) -> tuple[cache.Root, str]:
     """A cache for data of this kind, and why it is not `root`: because that holds splits of the other kind."""
     kinds = {True: "stand-ins", False: "real data"}
-    if not raw_names.is_folder_there(root):
+    if isinstance(root, Path) and not raw_names.is_folder_there(root):
+        return root, ""
+    if isinstance(root, str) and not cache.store_at(root).exists("zarr.json"):
         return root, ""
     splits = cache.open(root)
     held = [name for name in splits if bool(splits[name].manifest["stand_in"]) != stand_in]
     if not held:
         return root, ""
     why = f"{root} holds {kinds[not stand_in]}, {held[0]} for one: no training takes both"
-    return root.with_name(root.name + ("_stand_ins" if stand_in else "_real")), why
+    kind = "_stand_ins" if stand_in else "_real"
+    return (f"{root.rstrip('/')}{kind}" if isinstance(root, str) else root.with_name(root.name + kind)), why

@@ -6,7 +6,7 @@ import argparse
 from typing import Final
 
 import cache
-from pipeline.commands.console import FEW, command, count, few, out, plain
+from pipeline.commands.console import count, out, plain
 
 HELP: Final = "Remove what killed and replaced runs have left and no manifest names."
 
@@ -28,7 +28,7 @@ def options(sub: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Left-overs, removed or told; and what was left, with the reason."""
     found = cache.gc(args.cache, dry_run=args.dry_run, unfinished=args.unfinished, older_than=args.older_than)
-    for text in few(found.removed, FEW, command("gc", "--dry-run", "--cache", str(args.cache))):
+    for text in found.removed:
         out.print(f"[dim]{'would go' if args.dry_run else 'removed'}[/dim] {plain(text)}")
     for text in found.skipped:
         out.print(f"[yellow]![/yellow] left: {plain(text)}")

@@ -20,7 +20,7 @@ HELP: Final = "Read again the videos that were set aside because something was w
 def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("splits", nargs="*", metavar="DATASET[/SPLIT]", help="only these; else all of the cache")
     sub.add_argument("--failed", action="store_true", required=True, help="what there is to retry: say so")
-    sub.add_argument("--cache", type=Path, required=True, help="the cache's folder")
+    sub.add_argument("--cache", type=cache.place_of, required=True, help="the cache's folder, or its URL")
     sub.add_argument("--raw", type=Path, help="where the dataset's own raw folder lies now, when it has moved")
     sub.add_argument("--body", type=Path, help="where SMPL's files lie now, when they have moved")
     sub.add_argument("--workers", type=whole(0), default=0, help="processes; 0: one a core")
@@ -60,7 +60,7 @@ def chosen(there: Sequence[str], wanted: Sequence[str]) -> list[str]:
     return [split for split in there if split in wanted or split.partition("/")[0] in wanted]
 
 
-def tell(done: retry.Retry, root: Path) -> None:
+def tell(done: retry.Retry, root: cache.Root) -> None:
     """How many can be used now, and why the others still cannot."""
     failed = count(len(done.failed), "failed video")
     out.print(f"{done.split}: {len(done.mended):,} of {failed} can be used now")

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Final
 
+import cache
 from pipeline import datasets, show
 from pipeline.commands.console import count, err, out, plain, whole
 from pipeline.errors import PipelineError
@@ -17,7 +18,7 @@ HELP: Final = "Draw boxes, crops and skeletons of some tracks on one HTML page, 
 def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("dataset", choices=datasets.names(), help="the dataset's name")
     sub.add_argument("split", help="train, val, test, ... as the dataset has them")
-    sub.add_argument("--cache", type=Path, help="the cache's folder: show what was converted")
+    sub.add_argument("--cache", type=cache.place_of, help="the cache's folder, or its URL: show what was converted")
     sub.add_argument(
         "--raw",
         type=Path,

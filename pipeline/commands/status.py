@@ -11,7 +11,7 @@ from typing import Any, Final
 from rich.table import Table
 
 import cache
-from pipeline import datasets, features
+from pipeline import accepted, datasets, features
 from pipeline.commands.console import FEW, command, count, few, out, plain
 from pipeline.datasets.base import Dataset
 
@@ -21,7 +21,7 @@ COLUMNS: Final = ("split", "videos", "tracks", "frames kept / found", "dropped",
 
 
 def options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--cache", type=Path, required=True)
+    sub.add_argument("--cache", type=cache.place_of, required=True, help="the cache's folder, or its URL")
     sub.add_argument("--all", action="store_true", help="name every video that was set aside, not the first few")
     sub.add_argument("--json", action="store_true", help="for a machine to read; always names them all")
 
@@ -43,6 +43,9 @@ def run(args: argparse.Namespace) -> int:
             name, *(_counts(row["accounting"], what) for what in ("videos", "tracks", "frames")), dropped, streams
         )
     out.print(table)
+    for row in rows:
+        for text in row["accepted"]:
+            out.print(f"[dim]·[/dim] {plain(text)}")
     for text in (*beside_the_release(rows), *undecodable(rows, args.cache)):
         out.print(f"[yellow]![/yellow] {plain(text)}")
     for row in rows:
@@ -62,11 +65,20 @@ def split_status(split: cache.Split) -> dict[str, Any]:
         "tracks": len(split.tracks),
         "accounting": split.manifest["accounting"],
         "stand_in": split.manifest["stand_in"],
+        "imported": split.manifest.get("reader", {}).get("imported", {}).get("file"),
         "raw": split.provenance.get("raw"),
         "streams": [stream_status(split, name) for name in split.streams],
+        "accepted": list(_accepted(split)),
         "undecodable": {name: _undecodable(split, name) for name in split.streams},
         "set_aside": [f"{a['set_aside']}: {a['message']}" for a in accounts if a["set_aside"] not in ("", *harmless)],
     }
+
+
+def _accepted(split: cache.Split) -> Iterator[str]:
+    """Differences that somebody said do not matter, of the split and of its streams."""
+    yield from (f"{split.name}: {text}" for text in accepted.in_words(split.manifest))
+    for name in split.streams:
+        yield from (f"{split.name}, {name}: {text}" for text in accepted.in_words(split.stream_manifest(name)))
 
 
 def stream_status(split: cache.Split, name: str) -> str:
@@ -79,7 +91,7 @@ def stream_status(split: cache.Split, name: str) -> str:
 
 def beside_the_release(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Where less was found than the release has, by split, and over all splits where only that is known."""
-    real = [row for row in rows if not row["stand_in"]]
+    real = [row for row in rows if not row["stand_in"] and not row["imported"]]
     for row in real:
         for what, known in row["accounting"].get("known", {}).items():
             found = row["accounting"][what]["found"]
@@ -97,7 +109,7 @@ def beside_the_release(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
                 yield _short(f"{name}, all splits", what, found, known, of_dataset[0]["raw"])
 
 
-def undecodable(rows: Sequence[Mapping[str, Any]], root: Path) -> Iterator[str]:
+def undecodable(rows: Sequence[Mapping[str, Any]], root: cache.Root) -> Iterator[str]:
     """Rows whose pictures were not readable, and streams that cannot be asked."""
     for row in rows:
         for stream, lost in row["undecodable"].items():

@@ -13,7 +13,7 @@ from pipeline.errors import PipelineError
 from pipeline.show.tracks import MOST_TOLD, Choice, Shown, ShownTrack, shown_track, spread
 
 
-def from_cache(root: Path, name: str, choice: Choice, *, raw: Path | None = None) -> Shown:
+def from_cache(root: cache.Root, name: str, choice: Choice, *, raw: Path | None = None) -> Shown:
     """The chosen tracks of <dataset>/<split>. `raw`: where the raw folder lies now; None: where it lay at conversion.
 
     Raises cache.CacheError when there is no such split, PipelineError for a track that it does not have, and where

@@ -20,7 +20,10 @@ from pipeline.commands.console import command, plain
 from pipeline.datasets.penn_action import PennAction
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("synthesize", "convert", "extract", "show", "verify", "status", "doctor", "retry")
+COMMANDS = (
+    *("doctor", "synthesize", "plan", "accept", "convert", "extract", "export", "import", "retry", "show"),
+    *("verify", "status", "gc", "compact"),
+)
 
 
 @pytest.fixture
@@ -151,7 +154,7 @@ def test_status_as_json_holds_the_same(
     assert row["split"] == "penn_action/train"
     assert row["tracks"] == 2
     assert row["stand_in"] is True
-    assert row["streams"] == ["resnet50 (untrained, lags behind)"]
+    assert row["streams"] == ["resnet50 (untrained)"], "the rows that are left have their features"
     assert row["accounting"] == cache.open(root)["penn_action/train"].manifest["accounting"]
     assert [text.partition(":")[0] for text in row["set_aside"]] == ["no_picture"]
 
@@ -372,6 +375,28 @@ def test_every_command_explains_itself(name: tuple[str, ...], capsys: pytest.Cap
         assert all(word in told for word in COMMANDS)
     if name in (("convert",), ("extract",)):
         assert all(word in told for word in datasets.names())
+
+
+def test_compact_and_gc_tell_what_went(root: Path, penn: Path, into: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compact", "penn_action", "train", "--cache", str(root)]) == 0
+    assert "nothing to compact" in capsys.readouterr().out
+    shutil.rmtree(penn / "frames/0001")
+    into.convert(root, penn)
+    before = cache.open(root)["penn_action/train"]
+    assert main(["compact", "penn_action", "train", "--cache", str(root)]) == 0
+    after = cache.open(root)["penn_action/train"]
+    gone = before.manifest["extent"] - after.manifest["extent"]
+    assert gone > 0
+    assert f"{after.manifest['rows']} rows now; {gone} rows of replaced videos" in capsys.readouterr().out
+    stray = root / "penn_action/train/bbox/c/77/0"
+    stray.parent.mkdir()
+    stray.write_bytes(b"12345")
+    assert main(["gc", "--dry-run", "--cache", str(root)]) == 0
+    assert "would be removed" in capsys.readouterr().out
+    assert stray.exists()
+    assert main(["gc", "--cache", str(root)]) == 0
+    assert "1 left-over removed" in capsys.readouterr().out
+    assert not stray.exists()
 
 
 def test_output_in_a_pipe_is_plain_text_of_whole_lines(root: Path, penn: Path, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_a_file_that_is_not_there_has_a_stamp_and_a_digest_of_its_own(tmp_path: 
     video = raw_video(tmp_path)
     before = inputs.video_digest(tmp_path, video)
     video.files[0].unlink()
-    assert inputs.stamp(tmp_path, video)[0] == ["labels/0001.mat", -1, -1]
+    assert inputs.parse(inputs.stamp(tmp_path, video))["labels/0001.mat"].numbers == (-1, -1)
     assert inputs.video_digest(tmp_path, video) != before
 
 
@@ -59,7 +59,7 @@ def test_a_label_folder_is_known_by_content_and_a_look_tells_when_to_compare_it(
     video = keypoints(tmp_path)
     stamp, digest = inputs.stamp(tmp_path, video), inputs.video_digest(tmp_path, video)
     file = tmp_path / "keypoints/1.json"
-    assert stamp[0][:3] == ["keypoints", 3, 9]
+    assert inputs.parse(stamp)["keypoints"].numbers[:2] == (3, 9)
     os.utime(file, ns=(2**62, 2**62))
     assert inputs.stamp(tmp_path, video) != stamp
     assert inputs.video_digest(tmp_path, video) == digest
@@ -88,7 +88,7 @@ def test_what_is_no_file_in_a_label_folder_hangs_nothing_and_hides_nothing(tmp_p
     (folder / "folder").mkdir()
     (folder / "link").symlink_to(folder / "nowhere")
     stamp, digest = inputs.stamp(tmp_path, video), inputs.video_digest(tmp_path, video)
-    assert stamp[0][1] == 6
+    assert inputs.parse(stamp)["keypoints"].numbers[0] == 6
     (folder / "1.json").write_text("[7]")
     os.utime(folder / "1.json", ns=(2**62, 2**62))
     assert inputs.stamp(tmp_path, video) != stamp
@@ -99,7 +99,7 @@ def test_a_label_folder_that_is_gone_has_a_stamp_and_a_digest_of_its_own(tmp_pat
     video = keypoints(tmp_path)
     before = inputs.video_digest(tmp_path, video)
     (tmp_path / "keypoints").rename(tmp_path / "elsewhere")
-    assert inputs.stamp(tmp_path, video) == [["keypoints", -1, -1, -1, -1]]
+    assert inputs.stamp(tmp_path, video) == "labels -1 -1 -1 -1 keypoints"
     assert inputs.video_digest(tmp_path, video) != before
 
 

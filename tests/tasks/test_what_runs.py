@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from pipeline.__main__ import main
 from tasks import EvaluateVIBE, Synthesize, TrainVIBE
 from tasks.settings import settings
 
@@ -69,6 +70,23 @@ def test_a_restored_video_is_recognised_by_its_content(project, build) -> None:
     before = project.files()
     assert build(project, "EvaluateVIBE").done == []
     assert project.files() == before
+
+
+def test_what_plan_tells_is_what_runs_and_what_was_accepted_does_not(project, build, capsys) -> None:
+    settings_of = ("--config", str(project.cfg))
+    project.configure({"amass": {"resampling": "decimate"}})
+    added = sorted((project.folder / "spare").iterdir())[0]
+    shutil.copy2(added, project.folder / "raw/3dpw/sequenceFiles/train" / added.name)
+    assert main(["plan", *settings_of, "--json"]) == 0
+    todo = {split["split"]: split for split in json.loads(capsys.readouterr().out)}
+    assert [name for name, split in todo.items() if not split["nothing_to_do"]] == ["3dpw/train", "amass/train"]
+    assert todo["3dpw/train"]["convert"]["new"] == [added.stem]
+    assert todo["amass/train"]["convert"]["why"] == "parameters.resampling was slerp, is decimate"
+    assert main(["accept", "amass/train", *settings_of, "--because", "30 fps already"]) == 0
+    ran = build(project, "Data")
+    assert ran.done == ["convert 3dpw/train", "extract 3dpw/train", "data 2 datasets"]
+    assert main(["plan", *settings_of]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "nothing to do: 4 splits"
 
 
 def test_other_training_settings_train_anew_and_keep_what_was_trained_before(project, build) -> None:

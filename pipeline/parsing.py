@@ -3,7 +3,8 @@
 epochs = 30                                     int, float, str
 strict = true                                   bool
 precision = exact                               Literal: one of some words
-cache = data/cache                              Path, below the folder of luigi.cfg
+raw = data/raw                                  Path, below the folder of luigi.cfg
+cache = s3://bucket/cache                       cache.Root: a URL, or a path as above
 pretrained = none                               X | None
 motion = amass/train bmlmovi/train              tuple: words; empty: none
 strides = 3dpw/train:4 penn_action/train:4      Mapping: name:value; empty: none
@@ -18,7 +19,9 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
+from cache import Root
 from pipeline.errors import ConfigError
+from pipeline.places import root_below
 
 _WORDS: Final[Mapping[Any, str]] = {
     bool: "true or false",
@@ -65,6 +68,8 @@ def _parse(text: str, hint: Any, base: Path) -> Any:
         return tuple(_parse(word, arguments[0], base) for word in text.split())
     if origin is Mapping:
         return _pairs(text, arguments[1], base)
+    if hint == Root and text:
+        return root_below(base, text)
     if NoneType in arguments:
         return None if text in ("", "none") else _parse(text, _apart_from_none(arguments), base)
     if hint is bool:
@@ -115,6 +120,8 @@ def _in_words(hint: Any) -> str:
         return f"{_in_words(arguments[0]).removeprefix('a ')}s with spaces between"
     if origin is Mapping:
         return f"name:value pairs with spaces between, each name once, each value {_in_words(arguments[1])}"
+    if hint == Root:
+        return "a path, or a URL as s3://bucket/prefix"
     if NoneType in arguments:
         return f"{_in_words(_apart_from_none(arguments))}, or none"
     return _WORDS[hint]

@@ -1,0 +1,127 @@
+"""What would run for a split, how much, and why.  [raw -> tracks -> features] -> windows
+
+A conversion's plan and an extraction's, side by side, for who wants to know before anything runs. Nothing is written,
+nothing is computed: names, sizes and times of raw files are looked at, manifests and tables are read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+import cache
+from pipeline import inputs
+from pipeline.differences import Difference
+from pipeline.errors import PipelineError
+from pipeline.features import CHANGED, DIM, compare_stream, refuse_untrained
+from pipeline.pending import Pending, pending
+from pipeline.planning import ConversionPlan, committed_split, compare_raw
+from pipeline.wanted import Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPlan:
+    """What an extraction would do for what is committed now."""
+
+    stream: str
+    why: str  # "" when there is nothing to do
+    lacks: Pending
+    differs: tuple[Difference, ...]  # then an extraction refuses
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the features, flags and keys that would be written."""
+        return self.lacks.rows * (2 * DIM + 1 + 16)
+
+
+@dataclass(frozen=True, slots=True)
+class SplitPlan:
+    """A split's plans. Each is None where it cannot be told, or has nothing to look at; `problems` say why."""
+
+    wanted: Wanted
+    conversion: ConversionPlan | None
+    extractions: tuple[StreamPlan, ...]  # of what is committed now; what conversion brings comes on top
+    committed: cache.Split | None
+    problems: tuple[str, ...]  # errors that whoever runs it will meet
+
+    @property
+    def name(self) -> str:
+        return self.wanted.name
+
+    @property
+    def nothing_to_do(self) -> bool:
+        done = self.conversion is not None and self.conversion.up_to_date and not self.problems
+        return done and not any(plan.why or plan.differs for plan in self.extractions)
+
+    @property
+    def rows_again(self) -> int:
+        """Rows that the videos have now which would be read again: about as many as would be written for them."""
+        if self.committed is None or self.conversion is None:
+            return 0
+        again = set(self.conversion.changed)
+        of_video = np.array([name in again for name in self.committed.videos.names], bool)
+        tracks = self.committed.tracks
+        return int((tracks.stop - tracks.start)[of_video[tracks.video]].sum()) if again else 0
+
+    @property
+    def bytes_again(self) -> int:
+        """Of these rows, in the split's columns."""
+        return self.rows_again * sum(
+            math.prod(cache.COLUMNS[name].trailing) * cache.COLUMNS[name].dtype.itemsize
+            for name in (self.committed.columns if self.committed is not None else ())
+        )
+
+    @property
+    def bytes_of_labels(self) -> int:
+        """Of the label and video files that would be opened."""
+        if self.conversion is None:
+            return 0
+        return sum(inputs.bytes_of_labels(self.conversion.stamps[video.name]) for video in self.conversion.append)
+
+
+def plan_split(wanted: Wanted) -> SplitPlan:
+    """Both plans of one split. Errors that a person can mend become its `problems`."""
+    problems: list[str] = []
+    if wanted.to_be_made:
+        return SplitPlan(wanted, None, (), None, ())
+    conversion, committed = None, None
+    try:
+        committed = committed_split(wanted.root, wanted.name)
+        conversion = compare_raw(
+            wanted.dataset, wanted.split, raw=wanted.raw, root=wanted.root, body=wanted.body, committed=committed
+        )
+    except (PipelineError, cache.CacheError) as error:
+        problems.append(str(error))
+    extractions: list[StreamPlan] = []
+    if committed is not None and "bbox" in committed.columns:
+        try:
+            extractions = list(_extractions(wanted, committed))
+            problems += [_otherwise(committed.name, plan) for plan in extractions if plan.differs]
+        except (PipelineError, cache.CacheError) as error:
+            problems.append(str(error))
+    return SplitPlan(wanted, conversion, tuple(extractions), committed, tuple(problems))
+
+
+def _extractions(wanted: Wanted, committed: cache.Split) -> Iterator[StreamPlan]:
+    """Of the stream that is wanted; if none is named, of every stream there is, as it was made."""
+    if wanted.stream is None:
+        for name in committed.streams:
+            lacks = pending(committed, name)
+            yield StreamPlan(name, CHANGED if lacks.shards else "", lacks, ())
+        return
+    refuse_untrained(wanted.stream, wanted.raw, "weights")
+    plan = compare_stream(committed, wanted.stream.at(wanted.raw))
+    if plan.lacks is not None:
+        yield StreamPlan(wanted.stream.name, plan.why, plan.lacks, plan.differs)
+
+
+def _otherwise(split: str, plan: StreamPlan) -> str:
+    """Why an extraction would be refused, and the ways out."""
+    return (
+        f"{split}: the stream {plan.stream!r} was extracted otherwise: {'; '.join(map(str, plan.differs))}. Name "
+        "another one ([features] stream, --stream), discard this one (extract --replace) or, if the numbers are the "
+        "same nevertheless, accept it (accept --stream)."
+    )
