@@ -56,7 +56,18 @@ def test_the_pipeline_knows_no_luigi() -> None:
             assert not any(name.split(".")[0] == "luigi" for name in imported(file)), file
 
 
-@pytest.mark.parametrize("module", ["cache", "tasks", "pipeline.__main__", "pipeline.datasets", "pipeline.synthetic"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "cache",
+        "tasks",
+        "pipeline.__main__",
+        "pipeline.datasets",
+        "pipeline.synthetic",
+        "pipeline.plans",
+        "pipeline.accept",
+    ],
+)
 def test_importing_what_has_nothing_to_compute_imports_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import plain_scripts  # noqa: E402
 import raw_at_scale  # noqa: E402
 
+import cache  # noqa: E402
 from pipeline import convert, datasets, synthetic  # noqa: E402
 from pipeline.synthetic import writing  # noqa: E402
 
@@ -142,3 +144,146 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         command = [sys.executable, "-c", code, str(raw), str(tmp_path / f"cache {n_videos}")]
         peaks.append(int(subprocess.check_output(command, cwd=ROOT)) / 1024)
     assert peaks[1] - peaks[0] < 6, f"MiB: {peaks}"
+
+
+@pytest.fixture
+def scale() -> Any:
+    """benchmarks/scale.py, as a module."""
+    return importlib.import_module("scale")
+
+
+def test_what_scale_is_measured_on_is_a_cache_like_any_other(scale: Any, tmp_path: Path) -> None:
+    for split in scale.SPLITS:
+        scale.make(tmp_path, split, 240)  # three full shards, and a part of one
+    assert cache.verify(tmp_path / "cache").ok
+    split = cache.open(tmp_path / "cache")["kinetics/train"]
+    assert (len(split.tracks), len(split.videos), split.manifest["rows"]) == (240, 60, 240 * 128)
+    assert len(split.windows(16, 16, stream="resnet50")) == 240 * 128 // 16
+    (tmp_path / "cache/kinetics/train/stamps.json").unlink()  # then contents decide: they are true too
+    plan = convert.plan_conversion(
+        datasets.get("kinetics"), "train", raw=tmp_path / "raw/kinetics", root=tmp_path / "cache"
+    )
+    assert (plan.why, plan.kept, len(plan.touched)) == ("", 60, 60)
+
+
+def test_one_command_measures_how_everything_grows(scale: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["--tracks", "8", "240", "--work", str(tmp_path), "--out", str(tmp_path / "scale.md")]
+    monkeypatch.setattr(sys, "argv", ["scale.py", *options])
+    scale.main()
+    text = (tmp_path / "scale.md").read_text()
+    for call in (*scale.CALLS.values(), *scale.COMMANDS):
+        seconds, peak = (line for line in text.splitlines() if line.startswith(f"| `{call}` |"))
+        *figures, growth = seconds.split("|")[2:-1]
+        first, second = (float(figure.partition("(")[2].rstrip(") ")) for figure in figures)
+        assert float(growth) == pytest.approx(second / first, rel=0.1, abs=0.1)
+        assert all(float(mib) > 20 for mib in peak.split("|")[2:-1])
+    assert "| 240 | 30,720 | 60 | 4 | 1,920 |" in text
+    assert [path.name for path in tmp_path.iterdir()] == ["scale.md"]  # all else is cleared away
+
+
+def test_a_measure_of_something_else_ends_the_benchmark(scale: Any, tmp_path: Path) -> None:
+    scale.make(tmp_path, "train", 8)
+    raw = tmp_path / "raw/kinetics"
+    command = [sys.executable, "-m", "pipeline", "plan", "kinetics", "train", "--raw", str(raw)]
+    here = [*command, "--cache", str(tmp_path / "cache")]
+    assert scale.command_figure(here, "nothing to do", tmp_path).peak > 20
+    next((raw / "train").rglob("*.mp4")).unlink()
+    with pytest.raises(SystemExit, match="expected 'nothing to do', found exit code 0"):
+        scale.command_figure(here, "nothing to do", tmp_path)
+
+
+def test_one_command_measures_windows_and_writes_the_report(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks/windows.py"), "--small", "--at", str(tmp_path)]
+    run = subprocess.run([*command, "--out", str(tmp_path / "windows.md")], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    text = (tmp_path / "windows.md").read_text()
+    assert text.strip() == run.stdout.strip()
+    sections = {part.partition("\n")[0]: part for part in text.split("\n## ")}
+    assert [*sections][1:] == ["Windows", "Whole training batches", "Cold", "Two processes", "Memory"]
+    for way in ("cache, float16", "memmap, np.take into the buffer", "h5py, opened per window", "zarr-python"):
+        (line,) = (line for line in sections["Windows"].splitlines() if line.startswith(f"| {way} "))
+        assert float(line.split("|")[2].replace(",", "")) > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["windows.md"]  # all else is cleared away
+
+
+def test_windows_that_differ_end_the_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import windows_data
+    import windows_ways
+
+    data = windows_data.make(tmp_path, rows=512, dim=4)
+    starts = windows_ways.draw(data, 8, seed=0)
+    windows_ways.compare(data, starts, batch=8)
+    numbers = windows_ways.np.load(data.npy, mmap_mode="r+")
+    numbers[starts[3] + 15, 2] += 1
+    with pytest.raises(SystemExit, match="cache, float16 reads other numbers"):
+        windows_ways.compare(data, starts, batch=8)
+
+
+@pytest.fixture
+def of_verify() -> Any:
+    """benchmarks/verify.py, as a module."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("benchmark_of_verify", ROOT / "benchmarks/verify.py")
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_cat_and_verify_are_measured_over_the_same_bytes(of_verify: Any, tmp_path: Path) -> None:
+    of_verify.write_cache(tmp_path, 1024)
+    files = of_verify.files_of(tmp_path)
+    speeds = of_verify.measure(tmp_path, 1)
+    assert {state for _, state in speeds} == {"warm", "cold"}
+    read = sum(file.stat().st_size for file in files if "c" in file.parts) / 1e6
+    assert speeds["cat", "warm"].mb == pytest.approx(sum(file.stat().st_size for file in files) / 1e6)
+    assert read > speeds["verify", "warm"].mb > 0.98 * read  # of small files, verify counts no bytes
+
+
+def test_one_command_measures_verify_and_writes_the_report(
+    of_verify: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--rows", "1024", "--times", "1", "--tracks", "300", "--work", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["verify.py", *options, "--out", str(tmp_path / "verify.md")])
+    of_verify.main()
+    text = (tmp_path / "verify.md").read_text()
+    for state in ("in memory", "on the disk"):
+        (line,) = (line for line in text.splitlines() if line.startswith(f"| {state} |"))
+        cat, verify, ratio, *_ = (float(cell.strip(" *").replace(",", "")) for cell in line.split("|")[2:-1])
+        assert ratio == pytest.approx(verify / cat, abs=0.02)
+    assert "| 300 | 30,000 |" in text
+    assert [path.name for path in tmp_path.iterdir()] == ["verify.md"]  # all else is cleared away
+
+
+def test_kills_are_counted_and_what_went_wrong_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import crashes
+
+    options = ["--toy", "7", "--commands", "0", "--work", str(tmp_path), "--out", str(tmp_path / "crashes.md")]
+    monkeypatch.setattr(sys, "argv", ["crashes.py", *options])
+    assert crashes.main() == 0
+    text = (tmp_path / "crashes.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ")][1:]
+    assert [row.split(" | ")[0].removeprefix("| ") for row in rows] == list(crashes.RUNS)
+    kills = sum(int(row.split(" | ")[2]) for row in rows)
+    assert kills >= 7
+    assert f"**{kills} kills. Every cache verified" in text
+    assert [path.name for path in tmp_path.iterdir()] == ["crashes.md"]
+    wrong = crashes.Tally("a run", changes=9, kills=1, wrong=["a reader saw a mixture"])
+    assert "- a reader saw a mixture" in crashes.report([wrong], seed=0, seconds=1)
+    assert "Every cache verified" not in crashes.report([wrong], seed=0, seconds=1)
+
+
+def test_a_command_dies_at_the_moment_and_not_otherwise(work: Path, tmp_path: Path) -> None:
+    import crashes
+
+    raw = work / "seeds/penn_action"
+    command = crashes.Command("convert", ["convert", "penn_action", "train", "--raw", str(raw), "--workers", "1"])
+    status, changes, seconds = command.run(tmp_path / "calm")
+    assert status == 0
+    assert seconds > 0
+    assert command.run(tmp_path / "killed", crashes.Moment(at=changes // 2)) == (-9, 0, 0.0)
+    assert (tmp_path / "killed/penn_action/train/.writing").is_dir()
+    assert command.run(tmp_path / "killed")[0] == 0
+    assert crashes.contents(tmp_path / "killed") == crashes.contents(tmp_path / "calm")

@@ -15,8 +15,8 @@ import cache
 from pipeline import datasets
 from pipeline.accounting import VideoAccount
 from pipeline.errors import RawDataError
+from pipeline.parsing import typed
 from tasks import settings
-from tasks.parsing import typed
 from tasks.training import train_config
 from vibe_model.config import PRESETS, TrainConfig
 
