@@ -281,6 +281,7 @@ def make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> None
             "extent": extent,
             "commits": [[0, extent]],
             "split_digest": sealed["digest"],
+            "rows": {str(shard): manifest.rows_record(sealed, shard) for shard in range(geometry.shards(extent))},
             "shards": {array: linked(below / array, full, rest, written, spec) for array, spec in streams.items()},
         },
         metadata,
