@@ -11,6 +11,7 @@ import contextlib
 import time
 from typing import Any, Final
 
+from cache.errors import CacheError
 from cache.journal import FileJournal
 from cache.local import Folder
 from cache.stores import Root, Store, Tag, store_at
@@ -69,7 +70,7 @@ class Checked:
         if self._journal is not None and self._new:
             try:
                 self._journal.add({"at": time.time(), "shards": self._new})
-            except Exception:
+            except (OSError, CacheError):  # a full disk, say: to verify goes on, only not where it was
                 self._journal.close()
                 self._journal = None
             self._new = []
