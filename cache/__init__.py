@@ -5,6 +5,7 @@ raw -> tracks -> features -> windows -> training: the pipeline writes it, the mo
 
 from cache.checked import interrupted
 from cache.compaction import Compaction, compact
+from cache.discarding import discard, forget
 from cache.errors import CacheChanged, CacheError, MissingSplit
 from cache.findings import Damage, Report
 from cache.fingerprint import fingerprint
@@ -14,7 +15,8 @@ from cache.reader import FeatureCache, Split, open  # noqa: A004  it reads as ca
 from cache.records import TrackRecord, TrackRows, VideoEntry
 from cache.repair import Repaired, put_aside, repair
 from cache.stores import Root, place_of, store_at
-from cache.streams import StreamWriter, discard, forget
+from cache.stream_shards import Staged, StreamShards
+from cache.streams import StreamWriter
 from cache.verify import verify
 from cache.writer import SplitWriter
 
@@ -34,6 +36,8 @@ __all__ = [
     "Root",
     "Split",
     "SplitWriter",
+    "Staged",
+    "StreamShards",
     "StreamWriter",
     "TrackRecord",
     "TrackRows",

@@ -5,20 +5,23 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache import shards
 from cache.errors import CacheChanged, CacheError
-from cache.layout import Geometry, shard_key, stream_columns
+from cache.layout import BYTES, Geometry, shard_key, stream_columns
 from cache.manifest import Commit, foreign_shards, read_manifest, shard_rows
+from cache.ragged import read_rows, require_own_room
 from cache.windows import Ranges, join_adjacent, ranges_where
 from cache.zarr_rows import Rows, open_rows, zarr_array
 
 if TYPE_CHECKING:
     import zarr
+
+_DO: Final = "Take windows(stream=...), or extract what is missing."
 
 
 class StreamRows:
@@ -28,7 +31,9 @@ class StreamRows:
         self.commit = commit
         self._name, self._where = name, f"{split}: stream {name!r}"
         self.guard = Guard(commit)
+        self.of_bytes = commit.manifest["dtype"] == BYTES
         self.features = open_column(commit, name, self.guard)
+        self._at = open_column(commit, f"{name}_at", self.guard) if self.of_bytes else None
         self._ok = open_column(commit, f"{name}_ok", self.guard)
         self._geometry = Geometry(**commit.manifest["geometry"])
         self._has = np.zeros(self._geometry.shards(int(commit.manifest["extent"])), bool)
@@ -78,20 +83,51 @@ class StreamRows:
             wanting = np.concatenate([[0], np.cumsum(~self._whole)])  # shards before each one that are not known whole
             if np.array_equal(wanting[first], wanting[last + 1]):
                 return
-        do = "Take windows(stream=...), or extract what is missing."
         reached = set(zip(first.tolist(), last.tolist(), strict=True))
         touched = sorted({shard for a, b in reached for shard in range(a, b + 1)})
         for shard in touched:
             if shard >= len(self._has) or not self._has[shard]:
-                raise CacheError(f"{self._where} does not have shard {shard} yet. {do}")
+                raise CacheError(f"{self._where} does not have shard {shard} yet. {_DO}")
         flags = np.empty((len(starts), seqlen), np.uint8)
         self._ok.read(starts, seqlen, flags)
         if (bad := np.argwhere(flags != 1)).size:
             row = int(starts[bad[0, 0]] + bad[0, 1])
-            raise CacheError(f"{self._where} has no features for row {row}: its picture was not readable. {do}")
+            raise CacheError(f"{self._where} has no features for row {row}: its picture was not readable. {_DO}")
         for shard in touched:
             if not self._whole[shard]:
                 self._whole[shard] = bool((self._flags(shard) == 1).all())
+
+    def require_numbers(self) -> None:
+        """Raise CacheError unless there are numbers for every row."""
+        if self.of_bytes:
+            name = repr(self._name)
+            raise CacheError(f"{self._where} holds bytes, not numbers: Split.blobs({name}, rows) reads them.")
+
+    def blobs(self, rows: NDArray[np.int64]) -> list[bytes]:
+        """The bytes of (N,) rows, in their order. Raises CacheError for rows that the stream does not have."""
+        if self._at is None:
+            raise CacheError(f"{self._where} holds numbers, not bytes: Split.read reads them.")
+        shard = rows // self._geometry.rows_per_shard
+        there = (rows >= 0) & (shard < len(self._has))
+        there[there] = self._has[shard[there]]
+        for number in np.unique(shard[there]).tolist():
+            there[shard == number] = rows[shard == number] < shard_rows(self.commit.manifest, number).stop
+        if not there.all():
+            raise self._without_bytes(int(rows[np.argmin(there)]), "the stream does not have it, or not yet")
+        places = np.empty((len(rows), 1, 2), np.int64)
+        self._at.read(rows, 1, places)
+        if (bad := np.flatnonzero(places[:, 0, 0] < 0)).size:
+            row, flag = rows[bad[:1]], np.empty((1, 1), np.uint8)
+            self._ok.read(row, 1, flag)
+            why = "its picture was not readable" if flag[0, 0] == 0 else "it is of no track"
+            raise self._without_bytes(int(row[0]), why)
+        place = self.commit.place
+        where = place.store.where(place.array(f"{self._name}_at"))
+        require_own_room(places[:, 0], rows, self._geometry.rows_per_shard, where, place.repair)
+        return read_rows(self.features, places[:, 0])
+
+    def _without_bytes(self, row: int, why: str) -> CacheError:
+        return CacheError(f"{self._where} has no bytes for row {row}: {why}. {_DO}")
 
 
 @functools.lru_cache(1024)

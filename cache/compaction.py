@@ -175,7 +175,6 @@ def _write_stream(beside: Folder, old: Split, stream: str, progress: Progress) -
     new = FeatureCache(beside.root)[old.name]
     starts = np.array([source[name] for name in new.tracks.names], np.int64)
     shift = starts - new.tracks.start  # of each new track's rows, to where they were
-    names = (stream, f"{stream}_ok", f"{stream}_key")
     form: dict[str, Any] = {"dim": int(held["dim"]), "dtype": str(held["dtype"])}
     note = {"compacted": held["digest"]}
     with StreamWriter(beside.root, old.name, stream, **form, plan=str(held["digest"]), provenance=note) as writer:
@@ -183,8 +182,13 @@ def _write_stream(beside: Folder, old: Split, stream: str, progress: Progress) -
             rows = np.asarray(writer.rows(shard))
             track = new.track_of(rows)
             live = np.flatnonzero(track >= 0)
-            features, ok, keys = (_gathered(old, name, rows, live, shift[track[live]]) for name in names)
-            writer.write(shard, features, ok == 1, keys)
+            ok, keys = (_gathered(old, f"{stream}{part}", rows, live, shift[track[live]]) for part in ("_ok", "_key"))
+            if form["dtype"] == layout.BYTES:
+                good = live[ok[live] == 1]
+                data: Any = _gathered_bytes(old, stream, rows, good, shift[track[good]])
+            else:
+                data = _gathered(old, stream, rows, live, shift[track[live]])
+            writer.write(shard, data, ok == 1, keys)
             progress(int(rows[-1]) + 1, int(new.manifest["extent"]), f"{old.name}: {stream}")
         writer.commit(own_part(held, STREAM_ENTRIES))
 
@@ -203,6 +207,16 @@ def _gathered(
         out[at] = part
     assert out is not None  # a pending shard has rows of tracks
     return out
+
+
+def _gathered_bytes(
+    old: Split, stream: str, rows: NDArray[np.int64], good: NDArray[np.intp], shift: NDArray[np.int64]
+) -> list[bytes]:
+    """n times the bytes of a stream for the new `rows`; b"" where there are none."""
+    found = [b""] * len(rows)
+    for at, data in zip(good.tolist(), old.blobs(stream, rows[good] + shift), strict=True):
+        found[at] = data
+    return found
 
 
 def _keep_notes(store: Folder, beside: Folder, old: Split) -> None:

@@ -56,14 +56,15 @@ def make_folder(folder: Path) -> None:
     sync_folder(folder.parent)
 
 
-def write_synced(file: Path, data: bytes) -> None:
-    """Write a file and its bytes through to the disk. Not atomic: for names that nobody looks at yet."""
+def write_synced(file: Path, data: bytes | Iterable[bytes]) -> None:
+    """Write a file and its bytes, or pieces of them, through to the disk. Not atomic: for names nobody looks at yet."""
     fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:
-        left = memoryview(data)
         with naming(file):
-            while left:  # one call writes 2 GiB at most, and less where the disk is full
-                left = left[os.write(fd, left) :]
+            for piece in [data] if isinstance(data, bytes) else data:
+                left = memoryview(piece)
+                while left:  # one call writes 2 GiB at most, and less where the disk is full
+                    left = left[os.write(fd, left) :]
             os.fsync(fd)
     finally:
         os.close(fd)

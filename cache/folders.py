@@ -44,4 +44,4 @@ def split_folders(store: Store, below: str = "") -> list[str]:
 def stream_folders(store: Store, split: str) -> list[str]:
     """All folders of a split that may be streams, committed or not."""
     names = [name for name in store.below(f"{split}/{layout.FEATURES}") if layout.is_name(name)]
-    return [name for name in names if not name.endswith(("_ok", "_key", ".json"))]
+    return [name for name in names if layout.stream_of(name) == name and not name.endswith(".json")]

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from cache import shards
 from cache.layout import NO_KEY, ColumnSpec, Geometry, shard_key
-from cache.stores import Store
+from cache.manifest import Commit
+from cache.ragged import read_rows, require_own_room
+from cache.zarr_rows import open_rows
 
 _MIX: Final = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)  # odd: each word alone maps one to one
 
@@ -31,23 +33,23 @@ class KeyIndex:
     stream. Where two keys share a hash (one pair in 10^19), only one is found; the other's row is computed again.
     """
 
-    def __init__(self, store: Store, base: str, columns: Mapping[str, ColumnSpec], geometry: Geometry) -> None:
-        self._store, self._base, self._geometry = store, base, geometry
-        (self._stream, self._features), (self._ok_name, self._ok), (self._key_name, self._key) = columns.items()
+    def __init__(self, commit: Commit, columns: Mapping[str, ColumnSpec]) -> None:
+        self._columns, self._stream = columns, next(iter(columns))
         self._runs: list[NDArray[np.uint64]] = []  # (2, n): hashes, ascending, and their rows
+        self._place, self._geometry = commit.place, Geometry(**commit.manifest["geometry"])
+        metadata, array = bytes(commit.files[f"{self._stream}/zarr.json"]), commit.place.array(self._stream)
+        self._data = open_rows(commit.place.store, array, metadata, records=commit.manifest["shards"][self._stream])
 
     @classmethod
     def build(
         cls,
-        store: Store,
-        base: str,
+        commit: Commit,
         columns: Mapping[str, ColumnSpec],
-        geometry: Geometry,
         committed: Iterable[int],
         temporary: Path | None,
     ) -> KeyIndex:
         """Read the keys of the committed shards; sorted runs go to the folder `temporary`, or the system's own."""
-        index = cls(store, base, columns, geometry)
+        index = cls(commit, columns)
         parts, held = [], 0
         for shard in sorted(committed):
             parts.append(index._entries(shard))
@@ -59,29 +61,33 @@ class KeyIndex:
             index._runs.append(_sorted(parts))
         return index
 
-    def look_up(
-        self, keys: NDArray[np.uint64]
-    ) -> tuple[NDArray[np.bool_], NDArray[np.floating[Any]], NDArray[np.uint8]]:
-        """(mask, features, ok) for (n, 2) keys, as `StreamWriter.carried` gives them."""
-        mask = np.zeros(len(keys), bool)
-        features = np.zeros((len(keys), *self._features.trailing), self._features.dtype)
-        ok = np.zeros(len(keys), np.uint8)
+    def look_up(self, keys: NDArray[np.uint64]) -> tuple[NDArray[np.bool_], Any, NDArray[np.uint8]]:
+        """(mask, features or bytes, ok) for (n, 2) keys, as `StreamWriter.carried` gives them."""
+        mask, found, ok = nothing_held(len(keys), self._columns)
         rows = self._candidates(keys)
         shard_of = np.where(rows < 0, -1, rows // self._geometry.rows_per_shard)
         for shard in np.unique(shard_of[rows >= 0]).tolist():
             wanted = np.flatnonzero(shard_of == shard)
             within = rows[wanted] - shard * self._geometry.rows_per_shard
-            same = (self._decode(self._key_name, self._key, shard)[within] == keys[wanted]).all(axis=1)
+            same = (self._decode("_key", shard)[within] == keys[wanted]).all(axis=1)
             wanted, within = wanted[same], within[same]
             mask[wanted] = True
-            ok[wanted] = self._decode(self._ok_name, self._ok, shard)[within]
+            ok[wanted] = self._decode("_ok", shard)[within]
             good = ok[wanted] == 1
-            features[wanted[good]] = self._decode(self._stream, self._features, shard)[within[good]]
-        return mask, features, ok
+            if isinstance(found, list):
+                places, array = self._decode("_at", shard)[within[good]], self._place.array(f"{self._stream}_at")
+                at, where = rows[wanted[good]], self._place.store.where(array)
+                require_own_room(places, at, self._geometry.rows_per_shard, where, self._place.repair)
+                rows_of_bytes = read_rows(self._data, places)
+                for row, data in zip(wanted[good].tolist(), rows_of_bytes, strict=True):
+                    found[row] = data
+            else:
+                found[wanted[good]] = self._decode("", shard)[within[good]]
+        return mask, found, ok
 
     def _entries(self, shard: int) -> NDArray[np.uint64]:
         """(2, n) hash and row of every row of a shard that has a key."""
-        keys = self._decode(self._key_name, self._key, shard)
+        keys = self._decode("_key", shard)
         held = np.flatnonzero((keys != NO_KEY).any(axis=1))
         rows = held + shard * self._geometry.rows_per_shard
         return np.stack([_mixed(keys[held]), rows.astype(np.uint64)])
@@ -96,9 +102,20 @@ class KeyIndex:
             rows[found] = their_rows[at[found]]
         return rows
 
-    def _decode(self, name: str, spec: ColumnSpec, shard: int) -> NDArray[Any]:
-        key = shard_key(f"{self._base}/{name}", shard, spec.trailing)
-        return shards.decode(shards.read(self._store, key), spec, self._geometry, self._store.where(key))
+    def _decode(self, part: str, shard: int) -> NDArray[Any]:
+        """The rows of one of the stream's arrays, not of the bytes."""
+        name, store = f"{self._stream}{part}", self._place.store
+        spec = self._columns[name]
+        key = shard_key(self._place.array(name), shard, spec.trailing)
+        return shards.decode(shards.read(store, key), spec, self._geometry, store.where(key))
+
+
+def nothing_held(n: int, columns: Mapping[str, ColumnSpec]) -> tuple[NDArray[np.bool_], Any, NDArray[np.uint8]]:
+    """What `look_up` answers of n keys where there are none."""
+    stream, spec = next(iter(columns.items()))
+    of_bytes = f"{stream}_at" in columns
+    data = [b""] * n if of_bytes else np.zeros((n, *spec.trailing), spec.dtype)
+    return np.zeros(n, bool), data, np.zeros(n, np.uint8)
 
 
 def _mixed(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -21,12 +21,16 @@ FORMAT: Final = "vibe-cache 1"
 ROWS_PER_SHARD: Final = 8192  # one file, one unit of work, recovery and checking: 32 MiB of float16 features
 ROWS_PER_CHUNK: Final = 64  # what a checksum covers: a 16-frame window touches one or two of them
 NO_KEY: Final = 2**64 - 1  # both words of the key of a row that belongs to no track
+BYTES: Final = "bytes"  # the dtype of a stream whose rows are bytes, each as many as it has
+ROOM: Final = 1 << 17  # bytes that a shard of such a stream can hold for each of its rows, on average; and of a chunk
+STREAM_ARRAYS: Final = ("", "_at", "_ok", "_key")  # what is put behind a stream's name: `_at` only for bytes
 
 MANIFEST: Final = "manifest.json"
 PROVENANCE: Final = "provenance.json"
 FEATURES: Final = "features"
 WRITING: Final = ".writing"  # lock, journal and temporary files of the writer at work
 STAGED: Final = ".commit"  # small files between the commit and their place
+STAGED_SHARD: Final = "staged-"  # begins the names of shards in `.writing` that a writer has not accepted yet
 COPY: Final = ".copy"  # the same files once more, as long as their commit is in force: what `repair` mends from
 COMPACTING: Final = ".compacting"  # below the cache: splits written anew beside the old ones
 
@@ -41,6 +45,11 @@ class ColumnSpec:
     dtype: np.dtype[Any]
     fill: float | int
     about: str
+    per_row: int = 1  # entries along the first axis that a shard has room for, for each of its rows
+
+    def cut(self, rows: Geometry) -> Geometry:
+        """How this column is cut in a split whose rows are cut so: bytes of many rows have chunks of their own."""
+        return rows if self.per_row == 1 else Geometry(rows.rows_per_shard * self.per_row, self.per_row)
 
 
 def _floats(*trailing: int, about: str) -> ColumnSpec:
@@ -69,12 +78,46 @@ COLUMNS: Final[Mapping[str, ColumnSpec]] = MappingProxyType(
 
 
 def stream_columns(stream: str, dim: int, dtype: str) -> dict[str, ColumnSpec]:
-    """The three arrays of a feature stream, by their folder below `features`."""
+    """The three arrays of a feature stream, the four of a stream of bytes, by their folder below `features`."""
+    if dtype == BYTES:
+        data = {
+            stream: ColumnSpec((), np.dtype("u1"), 0, "the bytes of all rows", per_row=ROOM),
+            f"{stream}_at": ColumnSpec((2,), np.dtype("<i8"), -1, f"where in {stream} the row's bytes start and stop"),
+        }
+    else:
+        data = {stream: ColumnSpec((dim,), np.dtype(dtype).newbyteorder("<"), math.nan, "features")}
     return {
-        stream: ColumnSpec((dim,), np.dtype(dtype).newbyteorder("<"), math.nan, "features"),
+        **data,
         f"{stream}_ok": ColumnSpec((), np.dtype("u1"), 255, "1: features are there; 0: the picture was not readable"),
         f"{stream}_key": ColumnSpec((2,), np.dtype("<u8"), NO_KEY, "what the features were computed from, hashed"),
     }
+
+
+def stream_arrays(stream: str) -> tuple[str, ...]:
+    """Every array that a stream of this name may have, whatever its rows are."""
+    return tuple(f"{stream}{part}" for part in STREAM_ARRAYS)
+
+
+def stream_of(array: str) -> str:
+    """The name of the stream that an array belongs to.
+
+    >>> stream_of("crops_at")
+    'crops'
+    """
+    return next((array.removesuffix(part) for part in STREAM_ARRAYS[1:] if array.endswith(part)), array)
+
+
+def form_of(dim: int, dtype: str) -> str:
+    """What a stream's rows are, in words."""
+    return "bytes" if dtype == BYTES else f"{dim} numbers of {dtype}"
+
+
+def check_form(stream: str, dim: int, dtype: str) -> None:
+    """Refuse what a stream's rows cannot be (CacheError)."""
+    if dtype not in (BYTES, "float16", "float32") or (dim != 0 if dtype == BYTES else dim < 1):
+        raise CacheError(
+            f"stream {stream}: {dim} numbers of {dtype}: expected 1 or more, of float16 or float32, or 0 of bytes"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +155,9 @@ def check_names(split: str, stream: str | None = None) -> None:
     """Refuse names that would leave the cache's folder or meet its own files (CacheError)."""
     if not is_split_name(split):
         raise CacheError(f"{split!r} is no split's name: expected <dataset>/<split> of letters, digits and _ . + -")
-    if stream is not None and (not is_name(stream) or stream.endswith(("_ok", "_key"))):
+    if stream is not None and (not is_name(stream) or stream_of(stream) != stream):
         raise CacheError(
-            f"{stream!r} is no stream's name: expected letters, digits and _ . + -, not ending in _ok or _key"
+            f"{stream!r} is no stream's name: expected letters, digits and _ . + -, not ending in _ok, _key or _at"
         )
 
 
@@ -170,16 +213,18 @@ def _metadata(
 
 
 def column_metadata(spec: ColumnSpec, extent: int, geometry: Geometry) -> bytes:
-    """zarr.json of a column with `extent` rows: uncompressed, a crc32c on every chunk and on the index."""
+    """zarr.json of a column of a split with `extent` rows: uncompressed, a crc32c on every chunk and on the index."""
+    own = spec.cut(geometry)
+    length = extent if own == geometry else geometry.shards(extent) * own.rows_per_shard
     sharding = {
-        "chunk_shape": [geometry.rows_per_chunk, *spec.trailing],
+        "chunk_shape": [own.rows_per_chunk, *spec.trailing],
         "codecs": [_bytes_codec(spec.dtype), _CRC32C],
         "index_codecs": [_bytes_codec(np.dtype("<u8")), _CRC32C],
         "index_location": "end",
     }
     return _metadata(
-        (extent, *spec.trailing),
-        (geometry.rows_per_shard, *spec.trailing),
+        (length, *spec.trailing),
+        (own.rows_per_shard, *spec.trailing),
         spec.dtype,
         spec.fill,
         [{"name": "sharding_indexed", "configuration": sharding}],

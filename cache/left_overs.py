@@ -13,7 +13,7 @@ from typing import Final
 from cache import manifest
 from cache.errors import CacheError
 from cache.folders import shards_there, split_folders, stream_folders
-from cache.layout import COLUMNS, COMPACTING, COPY, FEATURES, STAGED, stream_columns
+from cache.layout import COLUMNS, COMPACTING, COPY, FEATURES, STAGED, STAGED_SHARD, stream_arrays, stream_of
 from cache.manifest import Commit, Place
 from cache.reader import require_cache
 from cache.stores import Root, Store
@@ -53,7 +53,7 @@ def gc(root: Root, *, dry_run: bool = False, unfinished: bool = False, older_tha
     for split in split_folders(store):
         sweep.place(Place.of_split(store, split), tuple(COLUMNS))
         for stream in stream_folders(store, split):
-            sweep.place(Place.of_stream(store, split, stream), tuple(stream_columns(stream, 1, "float16")))
+            sweep.place(Place.of_stream(store, split, stream), stream_arrays(stream))
         sweep.arrays_without_stream(split)
     sweep.compacting()
     return sweep.found
@@ -86,11 +86,10 @@ class _Sweep:
         self._prune(place.home)
 
     def arrays_without_stream(self, split: str) -> None:
-        """`_ok` and `_key` arrays whose stream's folder is gone."""
+        """`_ok`, `_key` and `_at` arrays whose stream's folder is gone."""
         there = self._store.below(f"{split}/{FEATURES}")
         for name in there:
-            stream = name.removesuffix("_ok").removesuffix("_key")
-            if stream != name and stream not in there:
+            if stream_of(name) != name and stream_of(name) not in there:
                 self._remove([f"{split}/{FEATURES}/{name}"])
 
     def compacting(self) -> None:
@@ -113,6 +112,8 @@ class _Sweep:
         """Keys that the cache has written and no manifest names."""
         there, working = self._store.below(place.home), self._store.below(place.writing)
         journals = [name for name in working if name.startswith("journal")]
+        # What nobody has accepted is of no use to whoever goes on. In an object store, one may be about to.
+        yield from (f"{place.writing}/{name}" for name in working if name.startswith(STAGED_SHARD))
         goes_on = bool(journals) and (not self._unfinished or self._at_work(place, journals))
         if goes_on:
             where = self._store.where(place.home)

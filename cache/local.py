@@ -96,10 +96,13 @@ class Folder(Store):
     def age(self, key: str) -> float:
         return time.time() - self.path(key).stat().st_mtime
 
-    def put(self, key: str, data: bytes, *, by_way_of: str) -> None:
+    def put(self, key: str, data: bytes | Iterable[bytes], *, by_way_of: str) -> None:
         make_folder(self.path(by_way_of).parent)
         write_synced(self.path(by_way_of), data)
         publish(self.path(by_way_of), self.path(key))
+
+    def rename(self, key: str, to: str) -> None:
+        publish(self.path(key), self.path(to))
 
     def put_small(self, files: Mapping[str, bytes], home: str) -> None:
         below = self.path(home)
@@ -161,8 +164,8 @@ class Folder(Store):
     def journal(self, folder: str) -> FileJournal:
         return FileJournal(self.path(folder) / "journal.jsonl")
 
-    def spill(self, folder: str) -> Path:
-        return self.path(folder)
+    def spill(self, folder: str) -> Path | None:
+        return self.path(folder) if self.path(folder).is_dir() else None
 
     def zarr(self, folder: str = "") -> ZarrStore:
         from zarr.storage import LocalStore

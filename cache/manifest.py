@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from cache.errors import CacheError
 from cache.fingerprint import canonical
-from cache.layout import COPY, FEATURES, FORMAT, MANIFEST, STAGED, WRITING, json_file
+from cache.layout import COPY, FEATURES, FORMAT, MANIFEST, STAGED, STAGED_SHARD, WRITING, json_file
 from cache.stores import Bytes, Store, Tag
 
 _ATTEMPTS: Final = 5  # how often an unchanged manifest may disagree with its files before that is called damage
@@ -53,6 +53,11 @@ class Place:
     def temporary(self) -> str:
         """Where a shard lies until it is whole."""
         return f"{self.writing}/shard.tmp"
+
+    @property
+    def staged(self) -> str:
+        """How the keys of shards begin that lie there for a writer to accept."""
+        return f"{self.writing}/{STAGED_SHARD}"
 
     def array(self, name: str) -> str:
         return f"{self.base}/{name}"

@@ -8,7 +8,7 @@ from typing import Any, Final
 from cache import layout, manifest
 from cache.errors import CacheError
 from cache.folders import stream_folders
-from cache.layout import COLUMNS, COPY, FEATURES, STAGED, WRITING, ColumnSpec, Geometry, stream_columns
+from cache.layout import COLUMNS, COPY, FEATURES, STAGED, WRITING, ColumnSpec, Geometry, stream_arrays, stream_columns
 from cache.manifest import Place
 from cache.stores import Store
 from cache.tables import TABLES, TEXTS
@@ -23,7 +23,7 @@ def groups_of(split: str) -> list[str]:
 
 
 def columns_of(of: Mapping[str, Any]) -> Mapping[str, ColumnSpec]:
-    """The columns that a manifest's arrays may be of: a split's, or a stream's three."""
+    """The columns that a manifest's arrays may be of: a split's, or a stream's."""
     return stream_columns(of["stream"], of["dim"], of["dtype"]) if "stream" in of else COLUMNS
 
 
@@ -45,11 +45,10 @@ def unnamed(store: Store, split: str) -> Iterator[str]:
             read = manifest.read_manifest(place)
         except CacheError:
             return  # told as a problem; what belongs to it cannot be said
-        stream = place.home.rpartition("/")[2]
-        nothing = {} if place.home == split else {"stream": stream, "dim": 1, "dtype": "float16"}
-        of: Mapping[str, Any] = nothing if read is None else read[0]
+        of: Mapping[str, Any] = {} if read is None else read[0]
         columns = columns_of(of)
-        arrays |= {place.array(name) for name in columns}
+        stream = place.home.rpartition("/")[2]
+        arrays |= {place.array(name) for name in (COLUMNS if place.home == split else stream_arrays(stream))}
         named |= {place.array(name) for name in of.get("files", ())}
         for name, records in of.get("shards", {}).items():
             if name in columns:

@@ -19,7 +19,7 @@ from cache.direct import DirectLayout
 from cache.errors import CacheError
 from cache.float16 import fill
 
-_INDEXES: Final = 4096  # kept of each column, 2 KB each
+_INDEXES: Final = 8 << 20  # bytes of them kept of each column: one has 2 KB, of a column of bytes 128 KB
 _SHARDS_AT_ONCE: Final = 64  # a batch that touches more is read in parts: memory stays bounded
 
 
@@ -93,14 +93,14 @@ class RangedRows:
             ends = [begin + self._bytes + 4 * self._layout.checksums for begin in begins]
             parts = self._bucket.read_ranges(key, begins, ends)
         except FileNotFoundError:
-            self._indexes.pop(shard, None)  # so that a shard put back is read at the next attempt
+            self._drop_index(shard)  # so that a shard put back is read at the next attempt
             where = self._bucket.where(key)
             raise CacheError.at(where, expected="a shard", found="no object", do=shards.REPAIR) from None
         rows = {}
         for chunk, number, data in zip(chunks.tolist(), within, parts, strict=True):
             body = data[: self._bytes]
             if len(body) != self._bytes or (self._layout.checksums and shards.crc32c(body) != data[self._bytes :]):
-                self._indexes.pop(shard, None)
+                self._drop_index(shard)
                 raise shards.damaged_chunk(self._bucket.where(key), number, number * self._layout.rows_per_chunk)
             rows[chunk] = np.frombuffer(body, self._layout.dtype).reshape(-1, *self._layout.trailing)
         return rows
@@ -110,7 +110,8 @@ class RangedRows:
 
     def _index(self, shard: int) -> NDArray[np.uint64]:
         """Offsets and sizes of a shard's chunks, fetched once."""
-        if shard not in self._indexes:
+        index = self._indexes.get(shard)
+        if index is None:
             key, tail = self._key(shard), self._layout.chunks * 16 + 4
             size = self._bucket.size(key)
             record = None if self._records is None else self._records.get(str(shard))
@@ -125,7 +126,12 @@ class RangedRows:
             if (held[:, 1] != self._bytes + 4 * self._layout.checksums).any():
                 found, where = "chunks of another size", self._bucket.where(key)
                 raise CacheError.at(where, expected=f"chunks of {self._bytes} bytes", found=found, do=shards.REPAIR)
-            if len(self._indexes) >= _INDEXES:
-                self._indexes.pop(next(iter(self._indexes)), None)  # the one that was fetched first
-            self._indexes[shard] = index
-        return self._indexes[shard]
+            with self._lock:
+                while len(self._indexes) >= max(1, _INDEXES // tail):
+                    del self._indexes[next(iter(self._indexes))]  # the one that was fetched first
+                self._indexes[shard] = index
+        return index
+
+    def _drop_index(self, shard: int) -> None:
+        with self._lock:
+            self._indexes.pop(shard, None)

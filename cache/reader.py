@@ -12,11 +12,11 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from cache import labels, layout, manifest
 from cache.committed import Guard, StreamRows, open_column, open_lazily
 from cache.errors import CacheChanged, CacheError, MissingSplit
-from cache.layout import COLUMNS, COPY, FEATURES, MANIFEST
+from cache.layout import COLUMNS, COPY, FEATURES, MANIFEST, Geometry
 from cache.manifest import Commit, Place
 from cache.provenance import read_provenance
 from cache.stores import Root, Store, store_at
-from cache.tables import Tables
+from cache.tables import Tables, live_by_shard
 from cache.tracks import Tracks, Videos
 from cache.windows import Ranges, Tail, intersect, windows_of
 from cache.zarr_rows import Rows
@@ -162,6 +162,11 @@ class Split:
         track = np.searchsorted(starts, rows, side="right") - 1
         return np.where((track >= 0) & (rows < stops[track]), track, -1)
 
+    def rows_by_shard(self) -> NDArray[np.int64]:
+        """(shards,) how many rows of committed tracks each shard holds."""
+        geometry = Geometry(**self.manifest["geometry"])
+        return live_by_shard(self._tables, geometry, int(self.manifest["extent"]))
+
     def windows(self, seqlen: int = 16, stride: int = 16, stream: str | None = None, tail: Tail = "drop") -> Ranges:
         """(W, 2) int64 of [start, stop) rows: every window of `seqlen` frames, each one step after the other.
 
@@ -189,23 +194,40 @@ class Split:
         return manifest.unsettled(place)
 
     def column(self, name: str) -> zarr.Array[Any]:
-        """A whole column, lazily: `kp_2d`, or of a stream `features/resnet50` (`_ok`, `_key`).
+        """A whole column, lazily: `kp_2d`, or of a stream `features/resnet50` (`_ok`, `_key`; of bytes `_at`).
 
-        Rows are the split's rows: those of no committed track hold fill values, or what a replaced track left. Reading
-        it raises CacheError where a shard is missing, and CacheChanged when the split has been replaced.
+        Rows are the split's rows: those of no committed track hold fill values, or what a replaced track left. Of a
+        stream of bytes, `features/crops` is the bytes of all rows instead. Reading it raises CacheError where a shard
+        is missing, and CacheChanged when the split has been replaced.
         """
         return open_lazily(*self._array(name))
 
     def rows(self, name: str, start: int, stop: int) -> Array:
         """(stop - start, ...) of one column as stored, checked: rows [start, stop), of replaced tracks too.
 
-        Of a stream: `features/resnet50`, and with `_ok` or `_key` behind it. Raises CacheError for rows that it lacks.
+        Of a stream: `features/resnet50`, and with `_ok` or `_key` behind it. Raises CacheError for rows that it lacks,
+        and for a stream of bytes, of which `blobs` reads the rows.
         """
+        array = name.removeprefix(f"{FEATURES}/")
+        if array != name and layout.stream_of(array) == array:
+            self._stream(array).require_numbers()
         reader = self._column_rows(name)
         out = np.empty((1, stop - start, *reader.trailing), reader.dtype)
         reader.read(np.array([start]), stop - start, out)
         rows: Array = out[0]
         return rows
+
+    def blobs(self, stream: str, rows: ArrayLike) -> list[bytes]:
+        """What a stream of bytes holds for (N,) rows, in their order, checked; rows may come more than once.
+
+        Rows that follow one on the other are read at once. Raises CacheError for rows that the stream does not have,
+        for a stream of numbers, and for shards that are missing, short or damaged; ValueError for other than (N,)
+        whole numbers.
+        """
+        wanted = np.asarray(rows)
+        if wanted.ndim != 1 or (wanted.dtype.kind not in "iu" and len(wanted)):
+            raise ValueError(f"rows are {wanted.dtype}{wanted.shape}, expected integers (N,)")
+        return self._stream(stream).blobs(wanted.astype(np.int64))
 
     def read(
         self,
@@ -238,6 +260,7 @@ class Split:
         wanted = self._fields(fields, stream)
         source = self._stream(stream) if stream is not None and "features" in wanted else None
         if source is not None:
+            source.require_numbers()
             source.require(starts, seqlen)
         if out is not None and (strange := sorted(out.keys() - set(wanted))):
             raise ValueError(f"buffers for {strange}, which are not among the fields {wanted}")
@@ -315,7 +338,7 @@ class Split:
         """The commit that names a column's array, its folder there, and what watches over it."""
         array = name.removeprefix(f"{FEATURES}/")
         if array != name:
-            stream = self._stream(array.removesuffix("_ok").removesuffix("_key"))
+            stream = self._stream(layout.stream_of(array))
             if array in stream.commit.manifest["shards"]:
                 return stream.commit, array, stream.guard
         elif name in self.columns:

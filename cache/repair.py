@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cache import layout, manifest
+from cache.discarding import forget
 from cache.errors import CacheError
 from cache.findings import Report
 from cache.folders import shards_there, split_folders, stream_folders
-from cache.layout import COLUMNS, STAGED, ColumnSpec, Geometry, stream_columns
+from cache.layout import COLUMNS, STAGED, ColumnSpec, Geometry
 from cache.manifest import Commit, Place
 from cache.mending import mend_groups, mend_place
-from cache.named import groups_of
+from cache.named import columns_of, groups_of
 from cache.provenance import read_provenance
 from cache.reader import require_cache
 from cache.stores import Root, Store, store_at
-from cache.streams import forget
 from cache.tables import Tables, live_shards
 from cache.writer import SplitWriter
 
@@ -124,14 +124,14 @@ def _shards(report: Report, *, of_streams: bool) -> dict[tuple[str, str], set[in
 
 
 def _take_out_of_stream(store: Store, split: str, stream: str, numbers: Collection[int], done: Repaired) -> None:
-    """The three files first: were they still there, the next writer would remove them as nobody's."""
+    """The files first: were they still there, the next writer would remove them as nobody's."""
     place = Place.of_stream(store, split, stream)
     commit = _loaded(place)
     still = [number for number in sorted(numbers) if str(number) in commit.manifest["shards"][stream]]
     if not still:
         return
     store.lock(place.writing).release()  # a writer at work is told now, before anything is moved
-    for array, spec in stream_columns(stream, 1, "float16").items():
+    for array, spec in columns_of(commit.manifest).items():
         for number in still:
             done.quarantined |= _quarantine(store, place.array(array), number, spec)
     forget(store.root, split, stream, still)

@@ -13,7 +13,7 @@ import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import google_crc32c
@@ -29,6 +29,7 @@ from cache.manifest import Commit, shard_rows
 from cache.stores import Bytes, Store, Tag
 
 _BLOCK: Final = 1 << 20
+_WHOLE: Final = 1 << 26  # bytes of an object up to which it is fetched in one request, and held
 _RESIDUE: Final = int(google_crc32c.value(bytes(4)))  # of any bytes followed by their own checksum
 _THREAD: Final = threading.local()
 _BROKEN: Final = (errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.ENODATA)  # what a disk says of bytes that it has lost
@@ -40,9 +41,9 @@ class ShardFile:
 
     key: str
     record: str
-    n_rows: int  # committed with it
+    n_rows: int  # committed with it; of bytes, those of its chunks
     spec: ColumnSpec
-    geometry: Geometry
+    geometry: Geometry  # the column's own
 
     @property
     def size(self) -> int:
@@ -59,6 +60,11 @@ class ShardFile:
         """With its checksum."""
         return self.geometry.chunks * 16 + 4
 
+    @property
+    def held(self) -> int:
+        """Rows, or bytes, of as many chunks as its size says it holds."""
+        return (self.size - self.index_bytes) // self.chunk_bytes * self.geometry.rows_per_chunk
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -71,7 +77,7 @@ class Finding:
 
 def shards_of(commit: Commit, name: str, spec: ColumnSpec) -> tuple[list[tuple[int, ShardFile]], list[str]]:
     """The shards that a manifest names of an array, ascending, and what it says of them that cannot be."""
-    geometry, array = Geometry(**commit.manifest["geometry"]), commit.place.array(name)
+    geometry, array = spec.cut(Geometry(**commit.manifest["geometry"])), commit.place.array(name)
     files, strange = [], []
     for shard, record in sorted(commit.manifest["shards"][name].items(), key=lambda item: int(item[0])):
         try:
@@ -80,7 +86,8 @@ def shards_of(commit: Commit, name: str, spec: ColumnSpec) -> tuple[list[tuple[i
             strange.append(f"{commit.place.store.where(array)}: {error}")
             continue
         key = layout.shard_key(array, int(shard), spec.trailing)
-        files.append((int(shard), ShardFile(key, record, n_rows, spec, geometry)))
+        file = ShardFile(key, record, n_rows, spec, geometry)
+        files.append((int(shard), file if spec.per_row == 1 else replace(file, n_rows=file.held)))
     return files, strange
 
 
@@ -104,7 +111,7 @@ def check(store: Store, shard: ShardFile, *, fast: bool, do: str) -> Finding:
     where = store.where(shard.key)
     tag: Tag | None = None
     try:
-        with _opened(store, shard.key, fast) as source:
+        with _opened(store, shard, fast) as source:
             tag = source.tag
             _check(source, shard, where, do, fast)
     except FileNotFoundError:
@@ -183,15 +190,16 @@ def _buffer(size: int) -> Bytes:
 
 
 @contextmanager
-def _opened(store: Store, key: str, fast: bool) -> Iterator[_Source]:
+def _opened(store: Store, shard: ShardFile, fast: bool) -> Iterator[_Source]:
     """A shard's bytes, from where they are quickest to be had. Raises FileNotFoundError."""
+    key = shard.key
     if isinstance(store, Folder):
         file = _File(store, key)
         try:
             yield file
         finally:
             os.close(file.fd)
-    elif fast and isinstance(store, Bucket):
+    elif isinstance(store, Bucket) and (fast or shard.size > _WHOLE):
         with _answered():
             ranges = _Ranges(store, key)
         yield ranges

@@ -100,11 +100,17 @@ class Store(ABC):
         """Seconds since a file was written. Raises FileNotFoundError."""
 
     @abstractmethod
-    def put(self, key: str, data: bytes, *, by_way_of: str) -> None:
+    def put(self, key: str, data: bytes | Iterable[bytes], *, by_way_of: str) -> None:
         """A new file that appears whole, and stays after a power cut. `by_way_of`: key of a temporary file, if needed.
+
+        `data` may come in pieces: a folder holds one of them at a time, an object store all of them.
 
         Raises CacheError where `exclusive` is False and there is another file of that name with other content.
         """
+
+    @abstractmethod
+    def rename(self, key: str, to: str) -> None:
+        """Give a file another name, at once and durably. Raises FileNotFoundError, and CacheError as `put` does."""
 
     @abstractmethod
     def put_small(self, files: Mapping[str, bytes], home: str) -> None:

@@ -310,6 +310,20 @@ def live_rows(tables: Tables, start: int, stop: int) -> NDArray[np.bool_]:
     return within
 
 
+def live_by_shard(tables: Tables, geometry: Geometry, extent: int) -> NDArray[np.int64]:
+    """(shards,) how many rows of committed tracks each shard of a split with `extent` rows holds."""
+    starts, stops = tables["track_start"], tables["track_stop"]
+    n_shards = geometry.shards(extent)
+    if not len(starts):
+        return np.zeros(n_shards, np.int64)
+    before = np.concatenate([[0], np.cumsum(stops - starts)])  # rows of all tracks before each one
+    boundaries = np.arange(n_shards + 1) * geometry.rows_per_shard
+    track = np.searchsorted(starts, boundaries, side="right") - 1  # the last that starts at or before a boundary
+    within = np.clip(boundaries - starts[track], 0, (stops - starts)[track])
+    counted: NDArray[np.int64] = np.diff(np.where(track < 0, 0, before[track] + within))
+    return counted
+
+
 def live_shards(tables: Tables, geometry: Geometry) -> list[int]:
     """The shards that hold a row of a committed track, ascending."""
     first = tables["track_start"] // geometry.rows_per_shard

@@ -25,6 +25,7 @@ from cache.folders import split_folders, stream_folders
 from cache.layout import COLUMNS, COPY, STAGED, ColumnSpec, Geometry, stream_columns
 from cache.manifest import Commit, Place
 from cache.named import groups_of, unnamed
+from cache.ragged_checks import misplaced_shards
 from cache.reader import require_cache
 from cache.repair import QUARANTINE
 from cache.shard_checks import Finding, ShardFile, check, shards_of
@@ -195,7 +196,10 @@ class _Verification:
         commit = self._in_force(place, split, stream, [stream], found)
         if commit is not None:
             columns = stream_columns(stream, commit.manifest["dim"], commit.manifest["dtype"])
-            self._arrays(commit, columns, split, stream, found)
+            damaged = self._arrays(commit, columns, split, stream, found)
+            if commit.manifest["dtype"] == layout.BYTES and not self._fast:
+                for shard, key, told in misplaced_shards(commit, stream, damaged):
+                    found.damage(Damage(split, stream, f"{stream}_at", shard, key, told))
         return found
 
     def _in_force(

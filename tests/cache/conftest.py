@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -81,6 +83,21 @@ def write_stream(
         writer.commit({"weights": "known"})
 
 
+def blobs_of(rows: Sequence[int]) -> list[bytes]:
+    """As many bytes as belong to each row: none to some, more than a chunk to others, the same for the same row."""
+    sizes = {0: 0, 1: 140_000}
+    return [np.random.default_rng(int(row)).bytes(sizes.get(row % 16, 10 + row % 7)) for row in rows]
+
+
+def write_blobs(root: Path, *, bad_rows: Sequence[int] = (), shards: Any = None, plan: str = "quality 95") -> None:
+    """The stream `crops` of bytes; rows that it has already are carried over by their keys."""
+    with StreamWriter(root, "toy/train", "crops", dim=0, dtype="bytes", plan=plan) as writer:
+        for shard in writer.pending if shards is None else shards:
+            rows = np.asarray(writer.rows(shard))
+            writer.write(shard, blobs_of(rows), ~np.isin(rows, bad_rows), keys_of(rows))
+        writer.commit({"quality": 95})
+
+
 class Toy:
     """The builders, for tests that cannot import from here."""
 
@@ -92,6 +109,8 @@ class Toy:
     write_stream: Callable[..., None] = staticmethod(write_stream)
     keys: Callable[..., np.ndarray] = staticmethod(keys_of)
     features: Callable[..., np.ndarray] = staticmethod(features_of)
+    blobs: Callable[..., list[bytes]] = staticmethod(blobs_of)
+    write_blobs: Callable[..., None] = staticmethod(write_blobs)
 
     @staticmethod
     def videos(seed: int = 0) -> list[tuple[VideoEntry, list[TrackRows]]]:
@@ -118,3 +137,33 @@ def no_waiting_for_the_disk() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def toy() -> type[Toy]:
     return Toy
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Any]:
+    """A real S3 server, and a client that is not ours."""
+    moto_server = pytest.importorskip("moto.server", reason="a real S3 server is needed: pip install -e '.[dev]'")
+    boto3 = pytest.importorskip("boto3")
+    logging.getLogger("werkzeug").disabled = True
+    running = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "a-key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
+        patch.setenv("AWS_REGION", "us-east-1")
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ALLOW_HTTP", "true")
+        yield boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
+    running.stop()
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def url(server: Any) -> str:
+    """An empty place below a bucket of its own."""
+    name = f"bucket-{next(_numbers)}"
+    server.create_bucket(Bucket=name)
+    return f"s3://{name}/some/where"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import logging
 import os
 import pickle
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -28,8 +27,7 @@ from cache.manifest import Place
 from cache.zarr_rows import ZarrRows
 
 obstore = pytest.importorskip("obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'")
-moto_server = pytest.importorskip("moto.server", reason="a real S3 server is needed: pip install -e '.[dev]'")
-boto3 = pytest.importorskip("boto3")
+pytest.importorskip("moto.server", reason="a real S3 server is needed: pip install -e '.[dev]'")
 
 from cache import bucket  # noqa: E402  not without obstore
 
@@ -44,39 +42,11 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing may catch it."""
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Any]:
-    """A real S3 server, and a client that is not ours."""
-    logging.getLogger("werkzeug").disabled = True
-    running = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "a-key")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
-        patch.setenv("AWS_REGION", "us-east-1")
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ALLOW_HTTP", "true")
-        yield boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
-    running.stop()
-
-
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every URL leads to a store of obstore's in this process, which does in seconds what takes a server minutes."""
     stores: dict[str, Any] = {}
     monkeypatch.setattr(obstore.store, "from_url", lambda url, **_: stores.setdefault(url, obstore.store.MemoryStore()))
-
-
-_numbers = itertools.count()
-
-
-@pytest.fixture
-def url(server: Any) -> str:
-    """An empty place below a bucket of its own."""
-    name = f"bucket-{next(_numbers)}"
-    server.create_bucket(Bucket=name)
-    return f"s3://{name}/some/where"
 
 
 def name_and_prefix(url: str) -> tuple[str, str]:

@@ -93,6 +93,7 @@ def test_unchanged_rows_are_carried_over_by_their_keys(tmp_path: Path, toy: Any)
 def test_keys_that_differ_in_one_word_are_told_apart(tmp_path: Path, toy: Any) -> None:
     toy.write(tmp_path, toy.videos())
     toy.write_stream(tmp_path)
+    toy.write(tmp_path, [], drop=["a"])  # something has been replaced: only then is there anything to carry over
     with writer_of(tmp_path) as writer:
         mask, _, _ = writer.carried(np.array([[0, 5], [5, 0], [1, 5], [2**64 - 1, 2**64 - 1]], np.uint64))
     assert mask.tolist() == [True, False, False, False]
@@ -102,12 +103,22 @@ def test_keys_are_found_in_every_sorted_run(tmp_path: Path, toy: Any, monkeypatc
     monkeypatch.setattr("cache.keys._RUN_ROWS", 40)
     toy.write(tmp_path, toy.videos())
     toy.write_stream(tmp_path)
+    toy.write(tmp_path, [], drop=["a"])
     rows = np.random.default_rng(0).permutation(200)
     with writer_of(tmp_path) as writer:
         mask, features, ok = writer.carried(toy.keys(rows))
     np.testing.assert_array_equal(mask, rows < 143)
     np.testing.assert_array_equal(ok, rows < 143)
     np.testing.assert_array_equal(features[mask], toy.features(rows[mask], 4))
+
+
+def test_where_nothing_was_replaced_no_key_is_read(tmp_path: Path, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy.write(tmp_path, [toy.video("a", [40])])
+    toy.write_stream(tmp_path)
+    toy.write(tmp_path, [toy.video("b", [40])])
+    monkeypatch.setattr("cache.keys.KeyIndex.build", lambda *_: pytest.fail("read keys"))
+    with writer_of(tmp_path) as writer:
+        assert not writer.carried(toy.keys(np.arange(3)))[0].any()
 
 
 def test_a_stream_without_a_commit_carries_nothing(tmp_path: Path, toy: Any) -> None:

@@ -97,6 +97,31 @@ def read_column(base: Path, name: str, manifest: Manifest, files: Files) -> dict
     return column
 
 
+def bytes_of_rows(base: Path, name: str, manifest: Manifest, files: Files) -> dict[int, bytes]:
+    """{row: its bytes} of every row of a stream of bytes that has some."""
+    room, size = 131072, manifest["geometry"]["rows_per_shard"]
+    of_bytes = {"rows_per_shard": size * room, "rows_per_chunk": room}
+    meta = json.loads(files[f"{name}/zarr.json"])
+    assert meta["shape"] == [-(-manifest["extent"] // size) * size * room]
+    found, ends = {}, {int(number): int(number) * size * room for number in manifest["shards"][name]}
+    held = {
+        int(number): read_shard(base / name / "c" / number, record, meta, of_bytes)
+        for number, record in manifest["shards"][name].items()
+    }
+    ok = read_column(base, f"{name}_ok", manifest, files)
+    for row, (start, stop) in sorted(read_column(base, f"{name}_at", manifest, files).items()):
+        number, first = row // size, row // size * size * room
+        assert (start, stop) == (-1, -1) if ok[row] != (1,) else start == ends[number] <= stop
+        if ok[row] == (1,):
+            found[row] = bytes(held[number][at][0] for at in range(start - first, stop - first))
+            ends[number] = stop
+    for number, stored in held.items():
+        first = number * size * room
+        assert len(stored) == -(-(ends[number] - first) // room) * room
+        assert not any(stored[at][0] for at in range(ends[number] - first, len(stored)))
+    return found
+
+
 def read_table(name: str, files: Files) -> list[Numbers]:
     """A list with the numbers of each row."""
     meta = json.loads(files[f"{name}/zarr.json"])
@@ -183,6 +208,24 @@ def test_a_stream_reads_as_documented(root: Path) -> None:
     features = read_column(base, "resnet50", manifest, files)
     assert features[59] == (59, 59.125, 59.25)
     assert all(math.isnan(number) for number in features[12] + features[60])
+
+
+def test_a_stream_of_bytes_reads_as_documented(tmp_path: Path, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def quick(data: bytes, slow: Callable[[bytes], bytes] = crc32c) -> bytes:
+        return slow(data) if len(data) < 5000 else shards.crc32c(data)
+
+    # The slow one takes a second for a chunk of bytes; another test compares the two.
+    monkeypatch.setitem(read_shard.__globals__, "crc32c", quick)
+    toy.write(tmp_path, [toy.video("a", [10, 40])])
+    toy.write(tmp_path, [toy.video("b", [5])], drop=[])
+    toy.write_blobs(tmp_path, bad_rows=[0, 12, 31])
+    base = tmp_path / "toy/train/features"
+    manifest, files = open_manifest(base / "crops", base)
+    assert (manifest["dtype"], manifest["dim"]) == ("bytes", 0)
+    theirs = bytes_of_rows(base, "crops", manifest, files)
+    assert sorted(theirs) == [row for row in (*range(50), *range(64, 69)) if row not in (0, 12, 31)]
+    assert list(theirs.values()) == toy.blobs(theirs) == cache.open(tmp_path)["toy/train"].blobs("crops", list(theirs))
+    assert max(map(len, theirs.values())) > 131072
 
 
 def test_tables_accounts_and_windows_read_as_documented(root: Path, split: Opened) -> None:
@@ -298,6 +341,16 @@ def test_the_document_names_every_column_with_its_shape_type_and_fill() -> None:
     }
     assert told == ours
     assert list(told) == list(ours)
+
+
+def test_the_document_names_the_arrays_of_bytes_with_their_shape_type_and_fill() -> None:
+    told = rows_of_table("array of bytes", "after the rows", "dtype", "fill")
+    ours = layout.stream_columns("S", 0, "bytes")
+    for name, trailing, dtype, fill, _ in told[:2]:
+        spec = ours[name.strip("`")]
+        assert (tuple(int(n) for n in trailing.split(",") if n), dtype) == (spec.trailing, spec.dtype.name)
+        assert fill == str(spec.fill)
+    assert [cell.strip("`") for row in told for cell in row[0].split(", ")] == list(ours)
 
 
 def test_the_document_names_every_table_with_its_shape_and_type() -> None:
