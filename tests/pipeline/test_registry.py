@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import pytest
 
-from pipeline import datasets
+from pipeline import datasets, plug_ins
 from pipeline.datasets.base import Dataset, RawVideo
 from pipeline.errors import ConfigError, PipelineError
 
@@ -50,7 +50,7 @@ def install(monkeypatch: pytest.MonkeyPatch, *entries: tuple[str, str, str, obje
         entry = Loaded(name, value, datasets.ENTRY_POINTS)
         vars(entry)["dist"] = Package(package)
         found.append(entry)
-    monkeypatch.setattr(datasets, "entry_points", lambda group: EntryPoints(found))
+    monkeypatch.setattr(plug_ins, "entry_points", lambda group: EntryPoints(found))
 
 
 @pytest.mark.parametrize("name", datasets.DATASETS)

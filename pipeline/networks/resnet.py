@@ -1,0 +1,75 @@
+"""The parts of a ResNet-50 that all devices share: pixels normalised, batch norms folded, the mean at the end."""
+
+from __future__ import annotations
+
+import copy
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.models.resnet import Bottleneck, ResNet
+
+from pipeline.crops import CROP_SIZE
+
+IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
+IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+
+
+class Normalisation(nn.Module):
+    """uint8 crops (B, 224, 224, 3) RGB -> (B, 3, 224, 224) float32, channels last: not a byte is moved."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # One number for every byte of a line: torch is several times slower at repeating three of them itself.
+        self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).repeat(CROP_SIZE))
+        self.register_buffer("scale", 1 / (255 * torch.tensor(IMAGENET_STD)).repeat(CROP_SIZE))
+
+    def forward(self, crops: Tensor) -> Tensor:
+        lines = crops.flatten(2).float()  # (B, 224, 224 * 3)
+        return lines.sub_(self.mean).mul_(self.scale).view(crops.shape).permute(0, 3, 1, 2)
+
+
+class GlobalMean(nn.Module):
+    """(B, 2048, 7, 7) -> (B, 2048) float32, summed in float32 whatever the features are."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.float().mean((2, 3))
+
+
+class PlainNetwork(nn.Module):
+    """The layers one by one, as torch has them. uint8 crops (B, 224, 224, 3) RGB -> features (B, 2048) float32."""
+
+    def __init__(self, network: ResNet, dtype: torch.dtype, *, channels_last: bool) -> None:
+        super().__init__()
+        self.normalisation = Normalisation()
+        self.format = torch.channels_last if channels_last else torch.contiguous_format
+        self.network = folded(network).to(dtype, memory_format=self.format)
+        self.dtype = dtype
+
+    def forward(self, crops: Tensor) -> Tensor:
+        pixels = self.normalisation(crops).to(self.dtype).contiguous(memory_format=self.format)
+        features: Tensor = self.network(pixels)
+        return features
+
+
+def folded(network: ResNet) -> ResNet:
+    """A copy in which each convolution takes over the scale and shift of the batch norm behind it.
+
+    The same function, less work; folded in float64, so that it is no less exact than the two in a row.
+    """
+    network = copy.deepcopy(network).double()
+    network.conv1, network.bn1 = fuse_conv_bn_eval(network.conv1, network.bn1), nn.Identity()
+    for block in network.modules():
+        if isinstance(block, Bottleneck):
+            for k in (1, 2, 3):
+                fused = fuse_conv_bn_eval(getattr(block, f"conv{k}"), getattr(block, f"bn{k}"))
+                setattr(block, f"conv{k}", fused)
+                setattr(block, f"bn{k}", nn.Identity())
+            if block.downsample is not None:
+                block.downsample = nn.Sequential(fuse_conv_bn_eval(block.downsample[0], block.downsample[1]))
+    network.avgpool, network.fc = GlobalMean(), nn.Identity()
+    return network.float()

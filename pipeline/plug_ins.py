@@ -1,0 +1,84 @@
+"""Datasets and feature streams by name: ours, and what other packages add. Nothing is imported before it is asked for.
+
+A package adds one by an entry point, which has the dataset's or stream's name and leads to its class.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar
+
+from pipeline.errors import ConfigError, PipelineError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Registry(Generic[T]):
+    """All classes of one kind, by name."""
+
+    what: str  # what messages call one of them: "dataset"
+    group: str  # of entry points
+    ours: Mapping[str, str]  # name -> module:class
+    base: type[Any]
+    named_by: str  # the class variable that holds the name
+
+    def names(self) -> tuple[str, ...]:
+        """All names, ours first. Raises PipelineError when two packages claim one name."""
+        return (*self.ours, *sorted(self._plug_ins()))
+
+    def find(self, name: str) -> type[T]:
+        """The class of that name. Raises PipelineError for an unknown name and a plug-in that cannot be loaded."""
+        plug_ins = self._plug_ins()
+        if name in self.ours:
+            module, _, attribute = self.ours[name].partition(":")
+            found: type[T] = getattr(importlib.import_module(module), attribute)
+            return found
+        if name in plug_ins:
+            return self._theirs(plug_ins[name])
+        known = ", ".join((*self.ours, *sorted(plug_ins)))
+        raise PipelineError(f"no {self.what} is called {name!r}; known: {known}")
+
+    def make(self, name: str, options: Mapping[str, Any]) -> T:
+        """One with its options set.
+
+        Raises as `find` does, and ConfigError for an option that it does not have or a value that it refuses.
+        """
+        found: Any = self.find(name)
+        known = [field.name for field in fields(found) if field.init]
+        if unknown := sorted(options.keys() - set(known)):
+            raise ConfigError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
+        made: T = found(**options)
+        return made
+
+    def _plug_ins(self) -> dict[str, EntryPoint]:
+        found: dict[str, EntryPoint] = {}
+        for entry in entry_points(group=self.group):
+            which = f"{self.what} {entry.name!r}"
+            if entry.name in self.ours:
+                raise PipelineError(f"{which} of {_package(entry)} has the name of one of ours: rename it")
+            if entry.name in found:
+                both = f"{_package(found[entry.name])} and {_package(entry)}"
+                raise PipelineError(f"{which} comes from {both}: uninstall one of them")
+            found[entry.name] = entry
+        return found
+
+    def _theirs(self, entry: EntryPoint) -> type[T]:
+        which = f"{self.what} {entry.name!r} of {_package(entry)}"
+        try:
+            found = entry.load()
+        except Exception as error:  # other people's code may fail in any way: say whose it is
+            raise PipelineError(f"{which} cannot be loaded: {type(error).__name__}: {error}") from error
+        ours = isinstance(found, type) and issubclass(found, self.base)
+        if not ours or getattr(found, self.named_by, None) != entry.name:
+            expected = f"a {self.base.__name__} subclass whose {self.named_by} is {entry.name!r}"
+            raise PipelineError(f"{which}: {entry.value} is not {expected}")
+        checked: type[T] = found
+        return checked
+
+
+def _package(entry: EntryPoint) -> str:
+    return f"package {entry.dist.name}" if entry.dist is not None else f"{entry.value} (of no known package)"
