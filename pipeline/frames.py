@@ -9,10 +9,10 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Final, NamedTuple, Protocol
+from typing import ClassVar, Final, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pipeline.digests import file_digest, folder_digest, names_in
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.one_look import once
-from pipeline.pictures import MAX_BYTES, MAX_PIXELS, PictureError, decode, picture_size
+from pipeline.pictures import MAX_BYTES, MAX_PIXELS, PictureError, decode_reduced, picture_size
 from pipeline.raw_files import open_regular
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
@@ -35,6 +35,19 @@ class Frame:
     image: Image | None
     problem: str | None
     kind: str = ""  # of the problem, short and stable, for counting: "picture_missing", "video_ended", ...
+    reduced: int = 1  # how many times shorter its sides are than the picture's
+
+
+def nothing() -> None:
+    """Nobody waits for a sign of life."""
+
+
+def in_full(_index: int) -> int:
+    """Every picture is decoded as it is."""
+    return 1
+
+
+READ_REDUCED: Final = (8, 4, 2)  # how many times shorter a picture's sides can be decoded
 
 
 class FrameSource(Protocol):
@@ -64,8 +77,23 @@ class FrameSource(Protocol):
         """sha256, hex, that changes when the pixels do: of the spec with picture names and sizes, or with the video."""
         ...
 
-    def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
+    @property
+    def random_access(self) -> bool:
+        """Whether any frame costs the same, wherever reading began. If not, a reader should go on where it is."""
+        ...
+
+    def read(
+        self,
+        frame_index: Iterable[int],
+        *,
+        alive: Callable[[], None] = nothing,
+        reduced: Callable[[int], int] = in_full,
+    ) -> Iterator[Frame]:
         """Decode the given frames (strictly increasing), each once, in order. A bad frame is yielded with its problem.
+
+        The next index is taken when the frame before has been used. `alive` is called for every frame passed over on
+        the way, so that somebody who waits can tell a long way from a decoder that hangs. `reduced` says of each frame
+        how many times shorter its sides may be (1, 2, 4, 8), where the source can decode it so: `Frame.reduced` tells.
 
         Raises ValueError when the indices do not increase from 0 on.
         """
@@ -102,6 +130,7 @@ class Pictures:
     root: Path
     pattern: str
     first: int = 0
+    random_access: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         below(self.root, self.pattern)
@@ -167,11 +196,19 @@ class Pictures:
     def digest(self) -> str:
         return _digest(self.spec, folder_digest(self.place))
 
-    def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
+    def read(
+        self,
+        frame_index: Iterable[int],
+        *,
+        alive: Callable[[], None] = nothing,
+        reduced: Callable[[int], int] = in_full,
+    ) -> Iterator[Frame]:
         for index in increasing(frame_index):
+            alive()
             path = self.path(index)
             try:
-                yield Frame(index, decode(_read_bytes(path)), None)
+                image, times = decode_reduced(_read_bytes(path), reduced(index))
+                yield Frame(index, image, None, reduced=times)
             except PictureError as error:
                 yield Frame(index, None, f"{path} {error}", error.kind)
 
@@ -182,6 +219,7 @@ class Video:
 
     root: Path
     path: str  # below root
+    random_access: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         below(self.root, self.path)
@@ -225,13 +263,20 @@ class Video:
         if first.problem is not None:
             raise self._unreadable(first.problem)
 
-    def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
+    def read(
+        self,
+        frame_index: Iterable[int],
+        *,
+        alive: Callable[[], None] = nothing,
+        reduced: Callable[[int], int] = in_full,  # noqa: ARG002 - a video's frames come whole
+    ) -> Iterator[Frame]:
         capture, problem = self._open()
         kind = "video_unreadable"
         position = 0  # of the frame that the next grab() takes
         try:
             for index in increasing(frame_index):
                 while not problem and position <= index:
+                    alive()
                     if capture.grab():
                         position += 1
                     else:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from pipeline import tfrecords
 from pipeline.digests import span_digest
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.frames import Frame, below, increasing
+from pipeline.frames import Frame, below, in_full, increasing, nothing
 from pipeline.one_look import once
-from pipeline.pictures import PictureError, decode, picture_size
+from pipeline.pictures import PictureError, decode_reduced, picture_size
 from pipeline.tf_example import Example, ExampleError
 
 PICTURES: Final = "image/encoded"
@@ -32,6 +32,7 @@ class Records:
     path: str  # below root
     start: int
     length: int
+    random_access: ClassVar[bool] = False  # the record is read as a whole
 
     def __post_init__(self) -> None:
         below(self.root, self.path)
@@ -65,7 +66,13 @@ class Records:
         content = span_digest(self.place, self.start, self.start + self.length)
         return hashlib.sha256(f"{self.spec}\0{content}".encode()).hexdigest()
 
-    def read(self, frame_index: Iterable[int]) -> Iterator[Frame]:
+    def read(
+        self,
+        frame_index: Iterable[int],
+        *,
+        alive: Callable[[], None] = nothing,
+        reduced: Callable[[int], int] = in_full,
+    ) -> Iterator[Frame]:
         pictures: list[memoryview] = []
         damage = ""
         try:
@@ -73,12 +80,13 @@ class Records:
         except RawDataError as error:
             damage = str(error)
         for index in increasing(frame_index):
+            alive()
             if damage:
                 yield Frame(index, None, damage, "record_damaged")
             elif index >= len(pictures):
                 yield Frame(index, None, f"{self.place}: its example has {len(pictures)} pictures", "picture_missing")
             else:
-                yield self._decoded(index, pictures[index])
+                yield self._decoded(index, pictures[index], reduced(index))
 
     @once
     def example(self) -> Example:
@@ -113,8 +121,9 @@ class Records:
             found = str(error)
             raise RawDataError(self.place, PICTURES, expected="a list of pictures", found=found, do=AGAIN) from error
 
-    def _decoded(self, index: int, picture: memoryview) -> Frame:
+    def _decoded(self, index: int, picture: memoryview, reduced: int) -> Frame:
         try:
-            return Frame(index, decode(bytes(picture)), None)
+            image, times = decode_reduced(bytes(picture), reduced)
+            return Frame(index, image, None, reduced=times)
         except PictureError as error:
             return Frame(index, None, f"{self.place}: picture {index} of the record {error}", error.kind)
