@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 import cache
-from pipeline import accepted, inputs
+from pipeline import accepted, cluster, inputs
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.datasets.base import Dataset, RawVideo
 from pipeline.errors import PipelineError, RawDataError
@@ -48,12 +48,20 @@ class Conversion:
     set_aside: tuple[VideoAccount, ...]  # of the videos read now, those with which something is wrong
 
 
-def convert(plan: ConversionPlan, *, workers: int = 1, strict: bool = False, progress: Progress = silent) -> Conversion:
+def convert(
+    plan: ConversionPlan,
+    *,
+    workers: int = 1,
+    strict: bool = False,
+    scheduler: str | None = None,
+    progress: Progress = silent,
+) -> Conversion:
     """Read the plan's videos and commit their rows. Killed at any point and started again, it ends with the same bytes.
 
-    A video that cannot be used is set aside with its reason; with `strict` it raises PipelineError instead and nothing
-    is committed, unless the reason is one of the dataset's harmless ones; so does one that was set aside before and
-    stays. Raises cache.CacheError when another process writes the split, PipelineError when one that reads was killed.
+    They are read by `workers` processes of this machine, or by those of the Dask cluster at `scheduler`. A video that
+    cannot be used is set aside with its reason; with `strict` it raises PipelineError instead and nothing is committed,
+    unless the reason is one of the dataset's harmless ones; so does one that was set aside before and stays. Raises
+    cache.CacheError when another process writes the split, PipelineError when one that reads was killed.
     """
     if strict:
         refuse_committed_failures(plan)
@@ -75,7 +83,7 @@ def convert(plan: ConversionPlan, *, workers: int = 1, strict: bool = False, pro
                 plan, (VideoAccount.from_dict(dict(a)) for a in writer.accounts() if a["name"] in journalled)
             )
         progress(done, len(plan.append), "")
-        for read in read_videos(plan, todo, workers):
+        for read in read_videos(plan, todo, workers, scheduler):
             if strict:
                 _refuse_set_aside(plan, [read.account])
             writer.append(read.entry, read.rows)
@@ -131,9 +139,19 @@ def _refuse_set_aside(plan: ConversionPlan, accounts: Iterable[VideoAccount]) ->
             raise PipelineError(f"{plan.name}: {account.message} (--strict: nothing was committed)")
 
 
-def read_videos(plan: ConversionPlan, videos: Sequence[RawVideo], workers: int) -> Iterator[ReadVideo]:
-    """Every video read, in order, a bounded number ahead of the writer. Raises PipelineError when a process dies."""
-    job = functools.partial(_read_one, plan.dataset, plan.split, plan.raw, plan.body if plan.reader["body"] else None)
+def read_videos(
+    plan: ConversionPlan, videos: Sequence[RawVideo], workers: int, scheduler: str | None = None
+) -> Iterator[ReadVideo]:
+    """Every video read, in order, a bounded number ahead of the writer, here or on a Dask cluster.
+
+    Raises PipelineError when a process dies, and where a cluster's workers do not see what this process sees.
+    """
+    body = plan.body if plan.reader["body"] else None
+    job = functools.partial(_read_one, plan.dataset, plan.split, plan.raw, body)
+    if scheduler is not None:
+        needs = _needs(plan, videos, body)
+        yield from cluster.map_on_workers(scheduler, job, videos, needs, kin=_have_one_label_file, size=_n_bytes)
+        return
     try:
         yield from in_processes(job, videos, workers, kin=_have_one_label_file, size=_n_bytes)
     except BrokenProcessPool as error:
@@ -141,6 +159,14 @@ def read_videos(plan: ConversionPlan, videos: Sequence[RawVideo], workers: int) 
             f"{plan.name}: a process that was reading videos was killed, most likely since memory ran out. Run it "
             "again with one: --workers 1, or [convert] workers = 1 in luigi.cfg. Finished shards are kept."
         ) from error
+
+
+def _needs(plan: ConversionPlan, videos: Sequence[RawVideo], body: Path | None) -> cluster.Needs:
+    """What workers on other machines must see: the raw folder with the first and the last video, and the body."""
+    ends = [path for video in (*videos[:1], *videos[-1:]) for path in (*video.files, *video.folders)]
+    bodies = [] if body is None else [body, *sorted(body.iterdir())]
+    home = type(plan.dataset).__module__.partition(".")[0]
+    return cluster.Needs.here([plan.raw, *(plan.raw / path for path in ends), *bodies], plug_ins=[home])
 
 
 def _have_one_label_file(one: RawVideo, other: RawVideo) -> bool:
