@@ -11,6 +11,7 @@ import functools
 import os
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -30,8 +31,13 @@ PARCEL_BYTES: Final = 1 << 22  # of results, in a parcel
 IDLE: Final = 10.0  # s that processes wait for more: the next split often comes at once
 HAND_OVER: Final = 2.0  # s, at most, that an end waits for parcels on their way: a broken pool takes none any more
 LOOK_EVERY: Final = 1.0  # s between looks at whether the parent is still there
+# Processes end when they have been idle for a while, which may be just when something comes: others are started then.
+# loky warns of it in the thread that looks after all of them, and where warnings are errors, that thread would end.
+STOPPED: Final = "A worker stopped while some jobs were given to the executor"
 # The processes are the parallelism: threads of their libraries would only be in each other's way.
 ONE_THREAD: Final = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
+
+warnings.filterwarnings("ignore", message=STOPPED, category=UserWarning)
 
 
 def in_processes(
