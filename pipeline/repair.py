@@ -6,22 +6,25 @@ Their features are carried over by their keys. A stream's lost shards are comput
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import cache
+from pipeline import streams
 from pipeline.convert import convert, read_videos
 from pipeline.errors import PipelineError
-from pipeline.features import KIND, Extraction, StreamSpec, extract, plan_extraction
+from pipeline.features import Extraction, extract, plan_extraction
 from pipeline.pending import pending
+from pipeline.pixel_sources import pixels
 from pipeline.planning import plan_again
 from pipeline.progress import Progress, silent
 from pipeline.retry import body_folder, raw_folder, recorded_reader
-from pipeline.weights import KINDS, WeightsSpec
+from pipeline.stream_spec import StreamSpec
 from pipeline.wording import command, count
 
 Told = Callable[[str], AbstractContextManager[Progress]]  # who is told how far a piece of work is, by its name
@@ -69,7 +72,8 @@ def repair(
     datasets = {damage.split.partition("/")[0] for damage in report.damaged if damage.split}
     if raw is not None and len(datasets) > 1:
         raise PipelineError(f"--raw is one dataset's own folder, and damaged are {', '.join(sorted(datasets))}")
-    done = Repair(cache.repair(root, report))
+    repairable, refused = _repairable(root, report.damaged, raw)
+    done = Repair(cache.repair(root, replace(report, damaged=repairable)), refused=refused)
     done.refused += done.cache.refused
     for split, shards in done.cache.rows.items():
         try:
@@ -85,6 +89,35 @@ def repair(
         except (PipelineError, cache.CacheError) as error:
             done.refused.append(str(error))
     return done
+
+
+def _repairable(
+    root: cache.Root, damaged: Sequence[cache.Damage], raw: Path | None
+) -> tuple[tuple[cache.Damage, ...], list[str]]:
+    """The damages without those of streams that could not be computed anew, and why in words.
+
+    Taking a shard out costs its intact rows, too: that must not be done where the pictures are gone.
+    """
+    by_stream: dict[tuple[str, str], list[cache.Damage]] = {}
+    for damage in damaged:
+        if damage.stream is not None and damage.shard is not None:
+            by_stream.setdefault((damage.split, damage.stream), []).append(damage)
+    lost: list[cache.Damage] = []
+    refused: list[str] = []
+    for (name, stream), of_stream in by_stream.items():
+        try:
+            split = cache.open(root)[name]
+            identity = split.stream_manifest(stream).get("identity", {})
+        except cache.CacheError:
+            continue  # a small file of it is damaged, too: that is mended first, and the next repair looks again
+        if "crops" in identity or identity.get("kind") == "imported":
+            continue
+        try:
+            pixels(split, "", raw, require=sorted({damage.shard for damage in of_stream if damage.shard is not None}))
+        except PipelineError as error:
+            lost += of_stream
+            refused.append(f"{error} Nothing of the stream {stream!r} was changed: its other rows can still be read.")
+    return tuple(damage for damage in damaged if damage not in lost), refused
 
 
 def read_anew(
@@ -149,18 +182,42 @@ def extract_anew(
         raise PipelineError(
             f"{name}: {count(lacks.rows, 'row')} of {stream} are lost. Import the same file again: {again}"
         )
-    weights = identity.get("weights", {})
-    if identity.get("kind") != KIND or "argument" not in weights or weights.get("kind") not in KINDS:
-        kind = weights.get("kind", "file")
-        options = [*name.split("/"), "--cache", str(root), "--stream", stream, "--weights", f"{kind}:FILE"]
+    stream_now = _known(identity)
+    if stream_now is None:
+        weights = identity.get("weights") or {}
+        options = [*name.split("/"), "--cache", str(root), "--stream", stream]
+        options += ["--weights", f"{weights.get('kind', 'file')}:FILE"]
         options += ["--precision", str(identity.get("precision", "fast"))]
         raise PipelineError(
             f"{name}: {count(lacks.rows, 'row')} of {stream} are to be computed anew, with its weights (sha256 "
             f"{str(weights.get('file_sha256', 'not known'))[:12]}), and where these lie only you know: "
             f"{command('extract', *options)}"
         )
-    spec = StreamSpec(stream, WeightsSpec(weights["kind"], weights["argument"]), identity["precision"], raw=raw)
+    crops = _crops_of(split, identity)
+    spec = StreamSpec(stream, stream_now, crops, identity.get("decode", "full"), raw=raw)
     return (extract(plan_extraction(root, name, spec), progress=progress),)
+
+
+def _known(identity: Mapping[str, Any]) -> streams.Stream | None:
+    """The stream that has this identity, where that can be told without its user."""
+    own = {key: value for key, value in identity.items() if key not in ("crops", "decode")}
+    return streams.of_identity(own) if identity.get("kind") in streams.names() else None
+
+
+def _crops_of(split: cache.Split, identity: Mapping[str, Any]) -> str:
+    """The name of the stream of crops that a stream was computed from; "": from the raw pictures.
+
+    Raises PipelineError where there is no such stream any more.
+    """
+    if "crops" not in identity:
+        return ""
+    for name in split.streams:
+        if split.stream_manifest(name).get("identity") == identity["crops"]:
+            return name
+    raise PipelineError(
+        f"{split.name}: rows were computed from a stream of crops that is not there now. Extract that one again first: "
+        f"its identity was {identity['crops']}"
+    )
 
 
 def _streams(root: cache.Root, done: Repair) -> list[tuple[str, str]]:
@@ -171,7 +228,9 @@ def _streams(root: cache.Root, done: Repair) -> list[tuple[str, str]]:
     for name in opened.splits:
         try:
             split = opened[name]
-            lacking = (s for s in split.streams if name in read or (name, s) in done.cache.streams or split.forgot(s))
+            lacking = [s for s in split.streams if name in read or (name, s) in done.cache.streams or split.forgot(s)]
+            # Crops before what is computed from them.
+            lacking.sort(key=lambda stream: "crops" in split.stream_manifest(stream).get("identity", {}))
             found += [(name, stream) for stream in lacking]
         except cache.CacheError as error:
             if str(error) not in done.refused:

@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """Every problem that a cache has, and what a killed run left; with --repair, what was done about it."""
     if not args.repair and (alone := [f"--{name}" for name in ("raw", "body") if getattr(args, name)]):
         raise PipelineError(f"{alone[0]} goes with --repair")
+    refused: list[str] = []
     try:
         report = _verify(args, hold=args.repair)
         _tell(report)
@@ -48,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
                 workers=cores(args.workers),
                 told=lambda what: bar(what, err),
             )
+            refused = done.refused
             if not done.anything:
                 out.print("nothing to repair")
             else:
@@ -59,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         kept = "what was checked" if cache.interrupted(args.cache) else "nothing"
         err.print(f"interrupted: {kept} is remembered; the same command goes on from there (--anew starts over)")
         return INTERRUPTED
-    return 0 if report.ok else 1
+    return 0 if report.ok and not refused else 1
 
 
 def _verify(args: argparse.Namespace, *, hold: bool) -> cache.Report:
