@@ -32,7 +32,7 @@ lint: .venv/.ready  ## ruff: rules and format
 	@$(BIN)/ruff format --check .
 
 types: .venv/.ready  ## mypy --strict
-	@$(BIN)/mypy --strict cache pipeline vibe_model tasks benchmarks docs/adding-a-dataset/lab_recordings*.py
+	@$(BIN)/mypy --strict cache pipeline vibe_model tasks benchmarks docs/adding-a-dataset/lab_recordings*.py docs/adding-a-stream/resnet18_*.py
 
 check: lint types test  ## all that must be green before a commit
 

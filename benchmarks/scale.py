@@ -36,6 +36,8 @@ from pipeline import datasets, inputs
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.planning import reader_parts
 from pipeline.stand_in import MARKER
+from pipeline.stream_spec import StreamSpec
+from pipeline.streams.resnet50 import ResNet50
 from pipeline.weights import WeightsSpec
 
 ROOT: Final = Path(__file__).parents[1]
@@ -173,7 +175,7 @@ def measured_here(call: str, root: str, raw: str) -> dict[str, Any]:
 
     name = "kinetics/train"
     split = cache.open(root)[name] if call.startswith("windows") else None
-    spec = features.StreamSpec(weights=WeightsSpec("untrained", "0"))
+    spec = StreamSpec(stream=ResNet50(weights=WeightsSpec("untrained", "0")))
     kinetics = datasets.get("kinetics")
     todo: dict[str, Callable[[], Any]] = {
         "open": lambda: cache.open(root)[name],
@@ -292,8 +294,6 @@ def make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> None
 
 def write_template(root: Path, name: str, n_rows: int) -> dict[str, dict[str, str]]:
     """A small cache written as every cache is: at most two shards. Returns its records, by array and shard."""
-    from pipeline.features import StreamSpec
-
     columns = datasets.get("kinetics").columns("train", body=False)
     rows = {
         column: np.resize(
@@ -313,7 +313,7 @@ def write_template(root: Path, name: str, n_rows: int) -> dict[str, dict[str, st
         for shard in stream.pending:
             n = len(stream.rows(shard))
             stream.write(shard, np.zeros((n, DIM), np.float16), np.ones(n), np.zeros((n, 2), np.uint64))
-        identity = StreamSpec(weights=WeightsSpec("untrained", "0")).identity()
+        identity = StreamSpec(stream=ResNet50(weights=WeightsSpec("untrained", "0"))).identity()
         stream.commit({"identity": identity, "backbone": {"stand_in": True}, "stand_in": True})
     split = cache.open(root)[name]
     return {**split.manifest["shards"], **split.stream_manifest("resnet50")["shards"]}

@@ -104,11 +104,12 @@ def propose_for_stream(wanted: Wanted, parts: Sequence[str] = ()) -> Acceptance:
     before = committed.stream_manifest(spec.name)["identity"]
     if before.get("kind") == "imported":
         raise PipelineError(f"{wanted.name}: stream {spec.name!r} was imported: name another stream, or --replace it.")
-    found = differing(before, spec.identity())
+    found = differing(before, spec.identity(committed))
+    was_stand_in = bool(committed.stream_manifest(spec.name)["backbone"].get("stand_in"))
     where = f"{wanted.name}: stream {spec.name!r}"
     for difference in found:
-        untrained = "untrained" in (before["weights"].get("kind"), spec.weights.kind)
-        if difference.part == "kind" or (untrained and _is_of_part(difference, "weights")):
+        of_stand_ins = was_stand_in or spec.stream.stand_in
+        if difference.part == "kind" or (of_stand_ins and _is_of_part(difference, "weights")):
             raise PipelineError(
                 f"{where}: {difference}: that is another network, whose features mean something else. Extract them "
                 "into a stream of another name, or --replace this one."

@@ -33,7 +33,7 @@ class Pending:
 def pending(split: Split, stream: str | None) -> Pending:
     """What a committed stream lacks; None: what one lacks that is not there yet."""
     rows_per_shard = int(split.manifest["geometry"]["rows_per_shard"])
-    live = rows_of_tracks(split, rows_per_shard)
+    live = split.rows_by_shard()
     has = np.zeros(len(live), bool)
     if stream is not None:
         held = np.array(split.stream_shards(stream), np.int64)
@@ -42,21 +42,6 @@ def pending(split: Split, stream: str | None) -> Pending:
     written = rows_of_commits(split.manifest, rows_per_shard, len(live))
     replaced = int((written - live)[has].sum())
     return Pending(tuple(lacking.tolist()), int(live[lacking].sum()), replaced)
-
-
-def rows_of_tracks(split: Split, rows_per_shard: int) -> NDArray[np.int64]:
-    """(shards,) how many rows of committed tracks each shard holds."""
-    starts, stops = split.tracks.start, split.tracks.stop
-    n_shards = -(-int(split.manifest["extent"]) // rows_per_shard)
-    if not len(starts):
-        return np.zeros(n_shards, np.int64)
-    before = np.concatenate([[0], np.cumsum(stops - starts)])  # rows of all tracks before each one
-    boundaries = np.arange(n_shards + 1) * rows_per_shard
-    track = np.searchsorted(starts, boundaries, side="right") - 1  # the last that starts at or before a boundary
-    within = np.clip(boundaries - starts[track], 0, (stops - starts)[track])
-    reached = np.where(track < 0, 0, before[track] + within)
-    counted: NDArray[np.int64] = np.diff(reached)
-    return counted
 
 
 def rows_of_commits(manifest: Mapping[str, Any], rows_per_shard: int, n_shards: int) -> NDArray[np.int64]:

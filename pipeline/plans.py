@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -16,10 +17,14 @@ import cache
 from pipeline import inputs
 from pipeline.differences import Difference
 from pipeline.errors import PipelineError
-from pipeline.features import CHANGED, DIM, compare_stream, refuse_untrained
+from pipeline.features import CHANGED, ExtractionPlan, compare_stream, refuse_untrained
 from pipeline.pending import Pending, pending
 from pipeline.planning import ConversionPlan, committed_split, compare_raw
+from pipeline.streams.base import BYTES
 from pipeline.wanted import Wanted
+
+FLAG_AND_KEY: Final = 1 + 16  # bytes that every row of every stream takes besides
+A_CROP: Final = 24_000  # bytes of a 224 x 224 JPEG of quality 95, about
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +34,13 @@ class StreamPlan:
     stream: str
     why: str  # "" when there is nothing to do
     lacks: Pending
+    row_bytes: int  # of what a row has in the stream; of compressed crops about so many
     differs: tuple[Difference, ...]  # then an extraction refuses
 
     @property
     def n_bytes(self) -> int:
         """Of the features, flags and keys that would be written."""
-        return self.lacks.rows * (2 * DIM + 1 + 16)
+        return self.lacks.rows * (self.row_bytes + FLAG_AND_KEY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +116,30 @@ def _extractions(wanted: Wanted, committed: cache.Split) -> Iterator[StreamPlan]
     if wanted.stream is None:
         for name in committed.streams:
             lacks = pending(committed, name)
-            yield StreamPlan(name, CHANGED if lacks.shards else "", lacks, ())
+            has = committed.stream_manifest(name)
+            row_bytes = _row_bytes(int(has["dim"]), str(has["dtype"]))
+            yield StreamPlan(name, CHANGED if lacks.shards else "", lacks, row_bytes, ())
         return
     refuse_untrained(wanted.stream, wanted.raw, "weights")
-    plan = compare_stream(committed, wanted.stream.at(wanted.raw))
+    if wanted.crops is not None:
+        crops = compare_stream(committed, wanted.crops.at(wanted.raw))
+        yield from _stream_plan(crops)
+        if crops.lacks is not None and wanted.crops.name not in committed.streams:
+            stream = wanted.stream.stream  # comes of crops that are not there yet
+            row_bytes = _row_bytes(stream.dim, stream.dtype)
+            yield StreamPlan(wanted.stream.name, crops.why, crops.lacks, row_bytes, ())
+            return
+    yield from _stream_plan(compare_stream(committed, wanted.stream.at(wanted.raw)))
+
+
+def _stream_plan(plan: ExtractionPlan) -> Iterator[StreamPlan]:
     if plan.lacks is not None:
-        yield StreamPlan(wanted.stream.name, plan.why, plan.lacks, plan.differs)
+        stream = plan.spec.stream
+        yield StreamPlan(plan.spec.name, plan.why, plan.lacks, _row_bytes(stream.dim, stream.dtype), plan.differs)
+
+
+def _row_bytes(dim: int, dtype: str) -> int:
+    return A_CROP if dtype == BYTES else dim * np.dtype(dtype).itemsize
 
 
 def _otherwise(split: str, plan: StreamPlan) -> str:

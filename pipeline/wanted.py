@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from configparser import ConfigParser
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ import cache
 from pipeline import datasets
 from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.features import StreamSpec
+from pipeline.feature_settings import Features, streams_of
 from pipeline.parsing import typed
 from pipeline.places import Places, read_places
-from pipeline.weights import WeightsSpec
+from pipeline.stream_spec import StreamSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class Wanted:
     root: cache.Root
     body: Path | None
     stream: StreamSpec | None  # None: whatever the cache has, as it was extracted
+    crops: StreamSpec | None = None  # a stream of crops that is extracted first, since `stream` is computed from it
     to_be_made: bool = False  # by `synthesize`: there is nothing to look at yet
 
     @property
@@ -47,7 +48,7 @@ def by_settings(file: Path, names: Sequence[str] = (), root: cache.Root | None =
     places = read_places(file)
     cfg = ConfigParser(interpolation=None)
     cfg.read(file, encoding="utf-8")
-    stream = _stream(file, cfg, places.weights)
+    stream, crops = _streams(file, cfg)
     wanted = [
         Wanted(
             dataset,
@@ -56,6 +57,7 @@ def by_settings(file: Path, names: Sequence[str] = (), root: cache.Root | None =
             places.cache if root is None else root,
             places.body if dataset.uses_body else None,
             stream if dataset.has_pixels else None,
+            crops if dataset.has_pixels else None,
             to_be_made=_to_be_made(places, name),
         )
         for name, dataset in ((name, _reader(file, cfg, name)) for name in places.datasets)
@@ -97,16 +99,10 @@ def _reader(file: Path, cfg: ConfigParser, name: str) -> Dataset:
         raise ConfigError(f"{file} [{name}] {error}") from error
 
 
-def _stream(file: Path, cfg: ConfigParser, text: str) -> StreamSpec:
-    """[features]. A checkpoint's file lies below the folder of luigi.cfg, like all paths."""
+def _streams(file: Path, cfg: ConfigParser) -> tuple[StreamSpec, StreamSpec | None]:
+    """[features], and the options of its kind; and the stream of crops that it is computed from, if it is."""
     given = dict(cfg["features"]) if cfg.has_section("features") else {}
-    try:
-        weights = WeightsSpec.parse(text)
-        if weights.kind in ("spin", "file"):
-            weights = replace(weights, argument=str(file.resolve().parent / Path(weights.argument).expanduser()))
-        return StreamSpec(given.get("stream", "resnet50"), weights, given.get("precision", "fast"))
-    except ConfigError as error:
-        raise ConfigError(f"{file} [features] {error}") from error
+    return streams_of(file, cfg, Features(**typed(file, "features", given, Features)))
 
 
 def _to_be_made(places: Places, name: str) -> bool:

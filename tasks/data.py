@@ -85,7 +85,11 @@ class Convert(PipelineTask):
         plan = self.plan()
         with terminal.working(self, self.verb, self.what) as progress:
             done = convert.convert(
-                plan, workers=settings().workers, strict=settings().convert.strict, progress=progress
+                plan,
+                workers=settings().workers,
+                strict=settings().convert.strict,
+                scheduler=settings().dask.scheduler,
+                progress=progress,
             )
         terminal.say(self.verb, self.what, terminal.conversion(done))
         for account in done.set_aside[:5]:
@@ -97,26 +101,31 @@ class Convert(PipelineTask):
 
 
 class Extract(PipelineTask):
-    """tracks -> a feature stream, for one split."""
+    """tracks -> a feature stream, for one split; with `crops`, the stream of crops that it is computed from."""
 
     verb = "extract"
     priority = 1
     resources = NETWORK
     dataset = luigi.Parameter()
     split = luigi.Parameter()
+    crops = luigi.BoolParameter()
 
     @property
     def what(self) -> str:
-        return f"{self.dataset}/{self.split}"
+        return f"{self.dataset}/{self.split}" + (" crops" if self.crops else "")
 
     def requires(self) -> list[PipelineTask]:
+        if settings().crops is not None and not self.crops:
+            return [Extract(dataset=self.dataset, split=self.split, crops=True)]
         return [Convert(dataset=self.dataset, split=self.split)]
 
     def plan(self) -> features.ExtractionPlan:
         raw = settings().raw(self.dataset)
-        stream = settings().stream.at(raw)
+        stream = settings().crops if self.crops else settings().stream
+        if stream is None:
+            raise ConfigError(f"{settings().file} [features] crops: names no stream of crops")
         features.refuse_untrained(stream, raw, f"{settings().file} [features] weights")
-        return features.plan_extraction(settings().paths.cache, self.what, stream)
+        return features.plan_extraction(settings().paths.cache, f"{self.dataset}/{self.split}", stream.at(raw))
 
     def up_to_date(self) -> bool:
         return self.plan().up_to_date
@@ -124,7 +133,7 @@ class Extract(PipelineTask):
     def work(self) -> None:
         plan = self.plan()
         with terminal.working(self, self.verb, self.what) as progress:
-            done = features.extract(plan, progress=progress)
+            done = features.extract(plan, scheduler=settings().dask.scheduler, progress=progress)
         terminal.say(self.verb, self.what, terminal.extraction(done))
         for example in done.examples:
             terminal.warn(example)

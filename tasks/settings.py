@@ -6,18 +6,18 @@ import functools
 import os
 from collections.abc import Mapping
 from configparser import ConfigParser, Error
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from cache import Root
-from pipeline import datasets
+from pipeline import datasets, streams
 from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError
-from pipeline.features import StreamSpec
+from pipeline.feature_settings import Features, streams_of
 from pipeline.parsing import AtLeast, typed
 from pipeline.places import settings_file
-from pipeline.weights import WeightsSpec
+from pipeline.stream_spec import StreamSpec
 from vibe_model.config import TrainConfig
 
 T = TypeVar("T")
@@ -63,14 +63,10 @@ class Convert:
 
 
 @dataclass(frozen=True, slots=True)
-class Features:
-    """[features]: tracks -> a feature stream."""
+class Dask:
+    """[dask]: conversion and extraction on a cluster."""
 
-    stream: str = "resnet50"
-    weights: str = "untrained:0"  # spin:FILE, torchvision:NAME, file:FILE, or untrained:SEED (a stand-in)
-    precision: Literal["exact", "fast"] = "fast"  # exact: plain fp32, the same bits at every run
-    device: str = "auto"  # auto: cuda when there is one, else cpu
-    batch_size: Annotated[int, AtLeast(1)] = 32
+    scheduler: str | None = None  # its address, as tcp://node:8786, or the file that it wrote; none: on this machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +79,9 @@ class Settings:
     embedded: Embedded
     convert: Convert
     features: Features
-    weights: WeightsSpec  # [features] weights, parsed
+    dask: Dask
+    stream: StreamSpec  # [features], with the options of its kind
+    crops: StreamSpec | None  # what it is computed from, where that is a stream of crops
     train: Mapping[str, str]
     options: Mapping[str, Mapping[str, Any]]  # dataset -> its reader's options, typed
 
@@ -102,11 +100,6 @@ class Settings:
     def workers(self) -> int:
         return self.convert.workers or len(os.sched_getaffinity(0))
 
-    @property
-    def stream(self) -> StreamSpec:
-        given = self.features
-        return StreamSpec(given.stream, self.weights, given.precision, given.device, given.batch_size)
-
 
 @functools.cache
 def settings() -> Settings:
@@ -120,18 +113,23 @@ def load(file: Path) -> Settings:
     Raises ConfigError for a missing file, an unknown section or key, or a value of the wrong type or out of range.
     """
     cfg = _read(file)
-    own = {"paths": Paths, "data": Data, "embedded": Embedded, "convert": Convert, "features": Features}
-    known = {*own, "train", *datasets.names()}
+    own = {"paths": Paths, "data": Data, "embedded": Embedded, "convert": Convert, "features": Features, "dask": Dask}
+    taken = {*own, "train", *datasets.names()}
+    if twice := sorted(taken & set(streams.names())):
+        raise ConfigError(f"a stream of another package is called {twice[0]!r}, as a section of {file}: rename it")
+    known = {*taken, *streams.names()}
     if unknown := sorted(set(cfg.sections()) - known - LUIGI):
         raise ConfigError(f"{file}: unknown section [{unknown[0]}]; known: {', '.join(sorted(known))}, and Luigi's own")
     sections: dict[str, Any] = {name: _section(file, cfg, name, spec) for name, spec in own.items()}
     _check_datasets(file, sections["data"].datasets)
     train = dict(cfg["train"]) if cfg.has_section("train") else {}
     typed(file, "train", {key: text for key, text in train.items() if key != "preset"}, TrainConfig)
+    stream, crops = streams_of(file, cfg, sections["features"])
     return Settings(
         file=file,
         **sections,
-        weights=_weights(file, sections["features"].weights),
+        stream=stream,
+        crops=crops,
         train=train,
         options={name: _options(file, cfg, name) for name in datasets.names() if cfg.has_section(name)},
     )
@@ -168,17 +166,6 @@ def _options(file: Path, cfg: ConfigParser, name: str) -> dict[str, Any]:
     except ConfigError as error:
         raise ConfigError(f"{file} [{name}] {error}") from error
     return options
-
-
-def _weights(file: Path, text: str) -> WeightsSpec:
-    """[features] weights. A checkpoint's file lies below the folder of luigi.cfg, like all paths."""
-    try:
-        spec = WeightsSpec.parse(text)
-    except ConfigError as error:
-        raise ConfigError(f"{file} [features] {error}") from error
-    if spec.kind in ("spin", "file"):
-        return replace(spec, argument=str(file.resolve().parent / Path(spec.argument).expanduser()))
-    return spec
 
 
 def _check_datasets(file: Path, enabled: tuple[str, ...]) -> None:

@@ -85,6 +85,7 @@ class _Page:
 
     def __init__(self, task: luigi.Task) -> None:
         self.task = task
+        self.began = time.monotonic()
         self.next = 0.0
 
     def tell(self, done: int, total: int, message: str) -> None:
@@ -97,10 +98,22 @@ class _Page:
         self.next = now + PAGE_INTERVAL
         try:
             percent(round(100 * done / max(total, 1)))
-            words(f"{done} of {total}  {message}")
+            words(f"{done} of {total}{_left(now - self.began, done, total)}  {message}")
         except RPCError as error:  # days of work must not end because a web page cannot be reached
             self.next = float("inf")
             warn(f"Luigi's scheduler does not answer ({error}); the work goes on without telling it how far it is")
+
+
+def _left(seconds: float, done: int, total: int) -> str:
+    """How much longer it takes if it goes on as it did.
+
+    >>> _left(60.0, 10, 40)
+    ', 3 min left'
+    """
+    if not 0 < done < total:
+        return ""
+    left = seconds * (total - done) / done
+    return f", {left / 60:.0f} min left" if left >= 90 else f", {left:.0f} s left"
 
 
 def conversion(done: Conversion) -> str:
@@ -119,8 +132,8 @@ def conversion(done: Conversion) -> str:
 
 def extraction(done: Extraction) -> str:
     """380 rows in 12 s (31 a second), 20 carried over"""
-    rate = done.computed / max(done.seconds, 1e-3)
-    parts = [f"{count(done.computed, 'row')} in {done.seconds:.0f} s ({rate:.0f} a second)"] if done.computed else []
+    rate = f"{done.meter.rows / done.seconds:.0f} a second, limit: {done.meter.limit}"
+    parts = [f"{count(done.computed, 'row')} in {done.seconds:.0f} s ({rate})"] if done.computed else []
     parts += [f"{count(done.carried, 'row')} carried over"] if done.carried else []
     parts += [f"[yellow]{n:,} {kind.replace('_', ' ')}[/yellow]" for kind, n in done.problems.items()]
     return (", ".join(parts) or "no rows") + because(done.plan.why)

@@ -63,6 +63,7 @@ def test_the_pipeline_knows_no_luigi() -> None:
         "tasks",
         "pipeline.__main__",
         "pipeline.datasets",
+        "pipeline.streams",
         "pipeline.synthetic",
         "pipeline.plans",
         "pipeline.accept",

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 import cache
-from pipeline import datasets
+from pipeline import datasets, feature_settings, streams
 from pipeline.accounting import VideoAccount
 from pipeline.errors import RawDataError
+from pipeline.extraction import decoders
 from pipeline.parsing import typed
 from tasks import settings
 from tasks.training import train_config
@@ -218,13 +219,15 @@ def test_the_reasons_that_are_explained_are_those_that_exist() -> None:
 
 
 def test_the_problems_that_are_explained_are_those_that_exist() -> None:
-    exist = set()
-    for file in ("frames.py", "pictures.py", "record_frames.py"):
+    exist = {decoders.HUNG, decoders.CRASHED, decoders.AFTER}
+    for file in ("frames.py", "pictures.py", "record_frames.py", "extraction/pieces.py"):
         for node in ast.walk(ast.parse((ROOT / "pipeline" / file).read_text())):
             match node:
                 case ast.Call(func=ast.Name(id="PictureError"), args=[ast.Constant(value=kind), *_]):
                     exist.add(kind)
                 case ast.Call(func=ast.Name(id="Frame"), args=[_, _, _, ast.Constant(value=kind)]):
+                    exist.add(kind)
+                case ast.Call(func=ast.Name(id="Shown"), args=[_, _, ast.Constant(value=kind)]):
                     exist.add(kind)
                 case ast.Assign(targets=[ast.Name(id="kind")], value=ast.Constant(value=kind)):
                     exist.add(kind)
@@ -263,9 +266,10 @@ def test_the_keys_of_an_account_are_those_that_are_written() -> None:
 OWN = {  # section -> its dataclass
     name: hint
     for name, hint in get_type_hints(settings.Settings).items()
-    if dataclasses.is_dataclass(hint) and hint.__module__ == settings.__name__
+    if dataclasses.is_dataclass(hint) and hint.__module__ in (settings.__name__, feature_settings.__name__)
 }
 OPTIONS = {name: type(datasets.get(name)) for name in datasets.DATASETS if dataclasses.fields(datasets.get(name))}
+OPTIONS |= {name: streams.find(name) for name in streams.STREAMS if name != "resnet50"}  # whose are in [features]
 
 
 def told_settings(section: str) -> dict[str, dict[str, str]]:

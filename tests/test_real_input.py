@@ -11,12 +11,14 @@ from scipy.io import loadmat
 import cache
 from pipeline import convert, crops, datasets, features, sources
 from pipeline.skeletons import bones, correspondence
+from pipeline.stream_spec import StreamSpec
+from pipeline.streams.resnet50 import ResNet50
 from pipeline.weights import WeightsSpec
 
 SAMPLES = Path(__file__).parents[1].parent / "shared" / "data"
 pytestmark = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real samples are not beside the checkout")
 
-SPEC = features.StreamSpec(weights=WeightsSpec("untrained", "0"))
+SPEC = StreamSpec(stream=ResNet50(weights=WeightsSpec("untrained", "0")))
 EXTRACTED = ("0100", "0191")  # uint16 coordinates of a training video; a short test video
 DETECTED = 30  # frames of OpenPose's video that take part: enough for tracks, quick to extract
 GREEN = (40, 200, 40)

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 from pipeline.commands import (
     accept,
+    bench_features,
     compact,
     convert,
     doctor,
@@ -43,6 +44,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "accept": accept,
     "convert": convert,
     "extract": extract,
+    "bench-features": bench_features,
     "export": export,
     "import": import_,
     "retry": retry,

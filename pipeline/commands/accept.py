@@ -13,8 +13,8 @@ from pipeline.commands.console import FEW, count, err, few, out, plain
 from pipeline.commands.plan import lines, wanted_of, where_options
 from pipeline.differences import short
 from pipeline.errors import PipelineError
-from pipeline.features import StreamSpec
 from pipeline.plans import plan_split
+from pipeline.stream_spec import StreamSpec
 from pipeline.wanted import Wanted
 
 HELP: Final = "Say that a difference which `plan` tells does not matter, and why: recorded, nothing is made anew."
@@ -58,7 +58,9 @@ def wanted_here(args: argparse.Namespace) -> tuple[bool, Wanted]:
         raise PipelineError(f"name one split, as in {found[0].name}: what differs is another thing in each")
     wanted = found[0]
     if of_stream and wanted.stream is not None:
-        wanted = replace(wanted, stream=_named(wanted.stream, args.stream))
+        crops = wanted.crops
+        spec = crops if crops is not None and crops.name == args.stream else _named(wanted.stream, args.stream)
+        wanted = replace(wanted, stream=spec)
     return of_stream, wanted
 
 

@@ -73,3 +73,8 @@ def split_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--cache", type=cache.place_of, required=True, help="the cache's folder, or its URL as s3://bucket/prefix"
     )
+
+
+def scheduler_option(sub: argparse.ArgumentParser) -> None:
+    """Where else than here the work is done."""
+    sub.add_argument("--scheduler", metavar="ADDRESS", help="a Dask cluster's (tcp://node:8786); else this machine")

@@ -18,6 +18,7 @@ from pipeline.commands.console import (
     out,
     plain,
     print_accounting,
+    scheduler_option,
     split_options,
     whole,
 )
@@ -32,6 +33,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--raw", type=Path, required=True, help="the dataset's own raw folder")
     sub.add_argument("--body", type=Path, help="SMPL's files, for datasets whose 3D joints come from SMPL parameters")
     sub.add_argument("--workers", type=whole(0), default=0, help="processes; 0: one a core")
+    scheduler_option(sub)
     sub.add_argument("--strict", action="store_true", help="fail where a video cannot be used")
 
 
@@ -49,7 +51,9 @@ def run(args: argparse.Namespace) -> int:
     if dataset.uses_body and args.body is None:
         err.print(f"[yellow]![/yellow] {plan.name}: no --body, so there will be no 3D joints")
     with bar(f"convert {plan.name}", err) as progress:
-        done = convert.convert(plan, workers=cores(args.workers), strict=args.strict, progress=progress)
+        done = convert.convert(
+            plan, workers=cores(args.workers), strict=args.strict, scheduler=args.scheduler, progress=progress
+        )
     out.print(plain(f"{plan.name}: converted (why: {plan.why})"))
     print_accounting(done.totals)
     told = [f"set aside {account.set_aside}: {account.message}" for account in done.set_aside]

@@ -12,13 +12,15 @@ import cache
 from pipeline import datasets
 from pipeline.commands.console import FEW, count, few, out, plain
 from pipeline.errors import PipelineError
-from pipeline.features import StreamSpec
+from pipeline.feature_settings import stream_named
 from pipeline.inputs import what_differs
 from pipeline.places import settings_file
 from pipeline.planning import ConversionPlan
 from pipeline.plans import SplitPlan, StreamPlan, plan_split
+from pipeline.stream_spec import StreamSpec
+from pipeline.streams.resnet50 import ResNet50
 from pipeline.wanted import Wanted, by_folders, by_settings
-from pipeline.weights import KINDS, WeightsSpec
+from pipeline.weights import KINDS
 
 HELP: Final = "What would run, how much, and why: by luigi.cfg, or for one split with --raw and --cache."
 
@@ -75,7 +77,8 @@ def wanted_of(args: argparse.Namespace, names: Sequence[str]) -> list[Wanted]:
         raise PipelineError(f"no dataset is called {dataset!r}; known: {', '.join(datasets.names())}")
     spec = None
     if args.weights is not None:
-        spec = StreamSpec(args.stream or "resnet50", WeightsSpec.parse(args.weights), args.precision or "fast")
+        made = stream_named(ResNet50.kind, args.weights, args.precision, {})
+        spec = StreamSpec(args.stream or made.kind, made)
     elif args.precision is not None:
         raise PipelineError("--precision goes with --weights")
     return [by_folders(dataset, split, raw=args.raw, root=args.cache, body=args.body, stream=spec)]

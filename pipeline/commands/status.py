@@ -117,7 +117,7 @@ def undecodable(rows: Sequence[Mapping[str, Any]], root: cache.Root) -> Iterator
                 where = command("verify", "--cache", str(root))
                 yield f"{row['split']}: {stream} is damaged. Where, says: {where}"
             elif lost:
-                do = "once they are mended, extract --replace tries them again"
+                do = "once they are mended, convert and extract again (extract --replace, where the files are the same)"
                 why = f"{count(lost, 'row')} without features in {stream}, since pictures were not readable"
                 yield f"{row['split']}: {why}; {do}"
 

@@ -23,6 +23,7 @@ from pipeline.errors import PipelineError, RawDataError
 from pipeline.planning import committed_split, differences
 from pipeline.progress import Progress, silent
 from pipeline.skeletons import JOINTS, Skeleton, joint_names
+from pipeline.streams.resnet50 import ResNet50
 from pipeline.vibe_db.layouts import Layout, layout_of
 from pipeline.vibe_db.provenance import beside, read_provenance
 from pipeline.vibe_db.rows import columns_of
@@ -58,7 +59,7 @@ class Imported:
 class Options:
     """What an import is told, besides file and split."""
 
-    stream: str = features.KIND
+    stream: str = ResNet50.kind
     weights_of: str | None = None  # in words: which network's features these are
     joints_2d: str | None = None  # a key of ORDERS; None: by the number of joints
     crop_scale: float | None = None  # None: as the dataset's usual features have it

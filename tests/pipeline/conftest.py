@@ -15,6 +15,10 @@ import pytest
 
 import cache
 from pipeline import convert, datasets, features, synthetic
+from pipeline.extraction import Resources
+from pipeline.stream_spec import StreamSpec
+from pipeline.streams.base import Machine
+from pipeline.streams.resnet50 import ResNet50
 from pipeline.synthetic import writing
 
 SIZES = {  # videos a split, frames
@@ -84,27 +88,37 @@ def everything(root: Path) -> dict[str, tuple[int, int]]:
 class FakeNetwork:
     """Stands for the network: 2048 means over a crop's pixels, a row at a time. It keeps what it was shown."""
 
-    def __init__(self, spec: features.StreamSpec, recorded: Any) -> None:
-        self.batch_size = spec.batch_size
-        self._spec = spec
-
-    def __call__(self, batch: list[np.ndarray]) -> np.ndarray:
-        self.batches.append(len(batch))
-        pixels = np.stack(batch).reshape(len(batch), -1)[:, : 73 * features.DIM].astype(np.float32)
-        means: np.ndarray = pixels.reshape(len(batch), features.DIM, 73).mean(axis=2)
-        return means
-
+    lanes = 1
     batches: list[int]
 
-    def provenance(self) -> dict[str, Any]:
-        return {"weights": self._spec.weights.identity(), "sha256": "0" * 64, "stand_in": self._spec.weights.stand_in}
+    def __init__(self, stream: ResNet50, machine: Machine) -> None:
+        self.batch_size = machine.batch_size or 16
+        self.provenance = {
+            "weights": stream.weights.identity(),
+            "sha256": "0" * 64,
+            "stand_in": stream.stand_in,
+        }
+
+    def adopt(self, memory: np.ndarray) -> None:
+        self.memory = memory
+
+    def release(self) -> None:
+        del self.memory
+
+    def __call__(self, crops: np.ndarray) -> np.ndarray:
+        assert crops.shape == (self.batch_size, 224, 224, 3)
+        assert np.shares_memory(crops, self.memory)
+        self.batches.append(len(crops))
+        pixels = crops.reshape(len(crops), -1)[:, : 73 * ResNet50.dim].astype(np.float32)
+        means: np.ndarray = pixels.reshape(len(crops), ResNet50.dim, 73).mean(axis=2)
+        return means
 
 
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> type[FakeNetwork]:
-    """In the place of ResNet-50; `network.batches` are the sizes of the batches that it saw."""
+    """In the place of ResNet-50; `network.batches` has an entry for every batch that it saw."""
     monkeypatch.setattr(FakeNetwork, "batches", [], raising=False)
-    monkeypatch.setattr(features, "_Network", FakeNetwork)
+    monkeypatch.setattr(ResNet50, "load", lambda stream, machine, recorded: FakeNetwork(stream, machine))
     return FakeNetwork
 
 
@@ -158,9 +172,19 @@ class Into:
     everything: Callable[[Path], dict[str, tuple[int, int]]] = staticmethod(everything)
 
     @staticmethod
-    def extract(root: Path, split: str = "penn_action/train", *, replace: bool = False, **spec: Any) -> Any:
-        plan = features.plan_extraction(root, split, features.StreamSpec(**spec), replace=replace)
-        return features.extract(plan)
+    def spec(**given: Any) -> StreamSpec:
+        """A StreamSpec by all that can be said of one, wherever it belongs: weights, batch_size, timeout, ..."""
+        stream = {key: given.pop(key) for key in ("weights", "precision") if key in given}
+        machine = {key: given.pop(key) for key in ("device", "batch_size", "threads") if key in given}
+        resources = {key: given.pop(key) for key in ("workers", "timeout") if key in given}
+        made = given.pop("stream", None) or ResNet50(**stream)
+        return StreamSpec(stream=made, resources=Resources(Machine(**machine), **resources), **given)
+
+    @classmethod
+    def extract(
+        cls, root: Path, split: str = "penn_action/train", *, replace: bool = False, **spec: Any
+    ) -> features.Extraction:
+        return features.extract(features.plan_extraction(root, split, cls.spec(**spec), replace=replace))
 
     @staticmethod
     def rows(root: Path, split: str, name: str) -> dict[str, np.ndarray]:

@@ -20,9 +20,10 @@ from pipeline.accept import Acceptance
 from pipeline.datasets.penn_action import PennAction
 from pipeline.differences import Difference, differing, replaced
 from pipeline.errors import PipelineError
-from pipeline.features import StreamSpec
 from pipeline.plans import plan_split
 from pipeline.stand_in import MARKER
+from pipeline.stream_spec import StreamSpec
+from pipeline.streams.resnet50 import ResNet50
 from pipeline.wanted import Wanted, by_folders
 from pipeline.weights import WeightsSpec
 
@@ -400,11 +401,11 @@ def test_a_checkpoint_that_was_saved_again_is_accepted(
     into.extract(root, weights=weights(tmp_path, b"one"))
     before = into.rows(root, NAME, "features/resnet50")
     backbone = cache.open(root)[NAME].stream_manifest("resnet50")["backbone"]
-    spec = StreamSpec(weights=weights(tmp_path, b"another"))
+    spec = StreamSpec(stream=ResNet50(weights=weights(tmp_path, b"another")))
     assert plan_split(wanted(penn, root, spec)).problems
-    arguments = ("--stream", "resnet50", "--weights", spec.weights, "--because", WHY)
+    arguments = ("--stream", "resnet50", "--weights", spec.stream.weights, "--because", WHY)
     assert accept_penn(penn, root, *arguments) == 0
-    new = spec.weights.identity()["file_sha256"]
+    new = spec.stream.weights.identity()["file_sha256"]
     expected = [{"part": "weights.file_sha256", "was": old, "is": new, "because": WHY}]
     assert said(root, "resnet50") == expected
     manifest = cache.open(root)[NAME].stream_manifest("resnet50")
@@ -414,7 +415,7 @@ def test_a_checkpoint_that_was_saved_again_is_accepted(
     network.batches.clear()
     edit_label(penn, "0003")
     into.convert(root, penn)
-    into.extract(root, weights=spec.weights)
+    into.extract(root, weights=spec.stream.weights)
     assert said(root, "resnet50") == expected, "a later commit keeps what was said"
     assert cache.verify(root).ok
 
@@ -423,8 +424,8 @@ def test_another_precision_and_version_are_accepted_one_by_one(
     penn: Path, root: Path, into: Any, network: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     into.extract(root)
-    monkeypatch.setattr(features, "VERSION", features.VERSION + 1)
-    spec = StreamSpec(precision="exact")
+    monkeypatch.setattr(ResNet50, "version", ResNet50.version + 1)
+    spec = StreamSpec(stream=ResNet50(precision="exact"))
     accept.accept(stream(penn, root, spec, ("precision",)), WHY)
     assert [d.part for d in stream(penn, root, spec).parts] == ["version"]
     accept.accept(stream(penn, root, spec), WHY)
@@ -436,7 +437,7 @@ def test_half_of_what_names_the_weights_is_not_accepted_alone(
     penn: Path, root: Path, into: Any, network: Any, tmp_path: Path
 ) -> None:
     into.extract(root, weights=WeightsSpec("torchvision", "IMAGENET1K_V2"))
-    spec = StreamSpec(weights=weights(tmp_path, b"the same tensors, in a file"))
+    spec = StreamSpec(stream=ResNet50(weights=weights(tmp_path, b"the same tensors, in a file")))
     found = stream(penn, root, spec, ("weights.kind",))
     assert {d.part for d in found.parts} == {"weights.kind", "weights.argument", "weights.file_sha256"}
     accept.accept(found, WHY)
@@ -449,14 +450,14 @@ def test_features_of_a_stand_in_are_never_those_of_another_network(
 ) -> None:
     into.extract(root)
     with pytest.raises(PipelineError, match="another network, whose features mean something else"):
-        stream(penn, root, StreamSpec(weights=WeightsSpec.parse(now)))
+        stream(penn, root, StreamSpec(stream=ResNet50(weights=WeightsSpec.parse(now))))
 
 
 def test_another_kind_of_network_is_refused(
     penn: Path, root: Path, into: Any, network: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     into.extract(root)
-    monkeypatch.setattr(features, "KIND", "resnet101")
+    monkeypatch.setattr(ResNet50, "kind", "resnet101")
     with pytest.raises(PipelineError, match="kind was resnet50, is resnet101: that is another network"):
         stream(penn, root, StreamSpec(name="resnet50"))
 
@@ -469,11 +470,11 @@ def test_shards_of_a_killed_extraction_are_kept_and_the_stream_still_lags(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    root, spec = tmp_path / "cache", StreamSpec(weights=weights(tmp_path, b"one"))
+    root, spec = tmp_path / "cache", StreamSpec(stream=ResNet50(weights=weights(tmp_path, b"one")))
     for part in ("labels/0001.mat", "frames/0001"):
         shutil.move(penn / part, tmp_path / Path(part).name)
     into.convert(root, penn)  # 16 rows: a shard
-    into.extract(root, weights=spec.weights)
+    into.extract(root, weights=spec.stream.weights)
     for part in ("labels/0001.mat", "frames/0001"):
         shutil.move(tmp_path / Path(part).name, penn / part)
     for i in (7, 9):  # with 0001 24 rows: two shards
@@ -482,16 +483,16 @@ def test_shards_of_a_killed_extraction_are_kept_and_the_stream_still_lags(
     into.convert(root, penn)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_at(patch, cache.StreamWriter, "write", 1)
-        into.extract(root, weights=spec.weights)
+        into.extract(root, weights=spec.stream.weights)
     assert plan_split(wanted(penn, root, spec)).extractions[0].lacks.rows == 24
 
-    again = StreamSpec(weights=weights(tmp_path, b"saved again"))
+    again = StreamSpec(stream=ResNet50(weights=weights(tmp_path, b"saved again")))
     accept.accept(stream(penn, root, again), WHY)
     found = plan_split(wanted(penn, root, again))
     assert (found.problems, found.extractions[0].why) == ((), "the split has changed")
     assert found.extractions[0].lacks.rows == 8, "what the killed run had finished is committed, the rest is pending"
     assert not features.is_current(cache.open(root)[NAME], "resnet50")
-    done = into.extract(root, weights=again.weights)
+    done = into.extract(root, weights=again.stream.weights)
     assert done.computed + done.carried == 8
     assert plan_split(wanted(penn, root, again)).nothing_to_do
     assert cache.verify(root).ok

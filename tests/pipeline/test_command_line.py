@@ -21,8 +21,8 @@ from pipeline.datasets.penn_action import PennAction
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
-    *("doctor", "synthesize", "plan", "accept", "convert", "extract", "export", "import", "retry", "show"),
-    *("verify", "status", "gc", "compact"),
+    *("doctor", "synthesize", "plan", "accept", "convert", "extract", "bench-features", "export", "import"),
+    *("retry", "show", "verify", "status", "gc", "compact"),
 )
 
 
@@ -277,7 +277,7 @@ MISTAKES = {
         "--stream",
         "../x",
     ),
-    "batches of nothing": ("extract", "penn_action", "train", "--cache", "{root}", "--batch-size", "0"),
+    "batches of nothing": ("extract", "penn_action", "train", "--cache", "{root}", "--batch-size", "-1"),
     "a negative seed": ("synthesize", "--out", "{root}/new", "--seed", "-1"),
     "a folder of somebody else": ("synthesize", "--out", "{foreign}"),
 }

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +14,13 @@ from scipy.io import loadmat, savemat
 from torchvision.models import resnet50
 
 import cache
-from pipeline import backbones, crops, features, frames, read_ahead
+from pipeline import crops, features, networks
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.extraction import assembly
+from pipeline.stream_spec import StreamSpec
+from pipeline.streams import resnet50 as resnet50_stream
+from pipeline.streams.crops import Crops
+from pipeline.streams.resnet50 import ResNet50
 from pipeline.weights import WeightsSpec
 
 PENN = "penn_action/train"
@@ -33,8 +35,8 @@ def penn(embedded: Any, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def few_calibration_crops(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backbones, "CALIBRATION_CROPS", 4)
-    features._backbone.cache_clear()
+    monkeypatch.setattr(networks, "CALIBRATION_CROPS", 4)
+    resnet50_stream._load.cache_clear()
 
 
 def keep_a_little(raw: Path) -> None:
@@ -70,19 +72,6 @@ def means(pixels: np.ndarray) -> np.ndarray:
     return flat.reshape(len(pixels), 2048, 73).mean(axis=2)
 
 
-def spy_on_crops(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One entry for every crop that is made from here on."""
-    made: list[int] = []
-    original = crops.crop_person
-
-    def crop_person(*args: Any, **options: Any) -> Any:
-        made.append(1)
-        return original(*args, **options)
-
-    monkeypatch.setattr(crops, "crop_person", crop_person)
-    return made
-
-
 def test_the_real_network_gives_what_plain_torch_computes(
     penn: Path, into: Any, tmp_path: Path, few_calibration_crops: None
 ) -> None:
@@ -113,22 +102,12 @@ def test_the_real_network_gives_what_plain_torch_computes(
     assert centre.shape == scale.shape == (2048,)
     assert manifest["identity"] == {
         "kind": "resnet50",
-        "version": features.VERSION,
+        "version": ResNet50.version,
         "weights": {"kind": "untrained", "argument": "3"},
         "precision": "exact",
     }
     assert (manifest["stand_in"], backbone["stand_in"], len(backbone["sha256"])) == (True, True, 64)
     assert cache.verify(root).ok
-
-
-def test_a_row_does_not_depend_on_its_company(few_calibration_crops: None) -> None:
-    spec = features.StreamSpec(precision="exact", device="cpu", batch_size=3)
-    network = features._Network(spec, None)
-    pictures = list(np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), dtype=np.uint8))
-    together, alone, reversed_ = network(pictures), network(pictures[1:2]), network(pictures[::-1])
-    assert together.shape == (3, 2048)
-    np.testing.assert_array_equal(alone[0], together[1])
-    np.testing.assert_array_equal(reversed_[::-1], together)
 
 
 def test_weights_from_a_file_are_not_standardised_and_stand_for_nothing(
@@ -147,7 +126,7 @@ def test_weights_from_a_file_are_not_standardised_and_stand_for_nothing(
     assert "standardisation" not in manifest["backbone"]
     assert manifest["identity"]["weights"].keys() == {"kind", "file_sha256"}
     moved = (tmp_path / "weights.pt").rename(tmp_path / "elsewhere.pt")
-    spec = features.StreamSpec(weights=WeightsSpec("file", str(moved)))
+    spec = into.spec(weights=WeightsSpec("file", str(moved)))
     assert features.plan_extraction(root, PENN, spec).up_to_date  # the content counts, not the path
 
 
@@ -157,9 +136,7 @@ def test_every_row_has_the_features_of_its_own_crop(
     root = tmp_path / "cache"
     into.convert(root, penn)
     done = into.extract(root, batch_size=5)
-    assert done.computed == 24
-    assert sum(network.batches) == 24
-    assert max(network.batches) == 5
+    assert (done.computed, network.batches) == (24, [5] * 5)  # the last one is filled up
     stored = into.rows(root, PENN, "features/resnet50")
     for track, pixels in cropped_by_hand(penn, root).items():
         np.testing.assert_allclose(stored[track], means(pixels), rtol=FLOAT16)
@@ -207,12 +184,9 @@ def test_a_frame_of_several_persons_is_decoded_once(
         writer.begin()
         writer.append(entry, rows)
         writer.commit({"stand_in": True})
-    decoded = []
-    original = frames.decode
-    monkeypatch.setattr(frames, "decode", lambda data: decoded.append(1) or original(data))
     done = into.extract(tmp_path / "two", "3dpw/train")
     n_frames = track.stop - track.start
-    assert (done.computed, len(decoded)) == (2 * n_frames, n_frames)
+    assert (done.computed, done.meter.frames) == (2 * n_frames, n_frames)
 
 
 def test_a_second_run_has_nothing_to_do_and_needs_no_network(
@@ -220,7 +194,7 @@ def test_a_second_run_has_nothing_to_do_and_needs_no_network(
 ) -> None:
     root = tmp_path / "cache"
     into.convert(root, penn)
-    spec = features.StreamSpec()
+    spec = StreamSpec()
     first = features.plan_extraction(root, PENN, spec)
     assert (first.why, first.up_to_date) == ("not extracted before", False)
     features.extract(first)
@@ -244,12 +218,10 @@ def test_only_rows_of_an_added_video_are_extracted(
     (tmp_path / "0003.mat").rename(penn / "labels/0003.mat")
     (tmp_path / "0003").rename(penn / "frames/0003")
     into.convert(root, penn)
-    plan = features.plan_extraction(root, PENN, features.StreamSpec())
+    plan = features.plan_extraction(root, PENN, StreamSpec())
     assert plan.why == "the split has changed"
-    network.batches.clear()
-    made = spy_on_crops(monkeypatch)
     done = features.extract(plan)
-    assert (done.computed, done.carried, len(made), sum(network.batches)) == (8, 0, 8, 8)
+    assert (done.computed, done.carried, done.meter.frames) == (8, 0, 8)
     after = into.rows(root, PENN, "features/resnet50")
     np.testing.assert_allclose(after["0003/0"], means(cropped_by_hand(penn, root)["0003/0"]), rtol=FLOAT16)
     assert all((after[track] == before[track]).all() for track in before)
@@ -277,11 +249,10 @@ def test_a_corrected_label_costs_no_network_call(
     assert (into.rows(root, PENN, "kp_2d")["0003/0"] != keypoints["0003/0"]).any()
 
     network.batches.clear()
-    made = spy_on_crops(monkeypatch)
     done = into.extract(root)
-    assert (done.computed, done.carried, made, network.batches) == (0, 8, [], [])
+    assert (done.computed, done.carried, done.meter.frames, network.batches) == (0, 8, 0, [])
     np.testing.assert_equal(into.rows(root, PENN, "features/resnet50"), before)
-    assert features.plan_extraction(root, PENN, features.StreamSpec()).up_to_date
+    assert features.plan_extraction(root, PENN, StreamSpec()).up_to_date
     assert cache.verify(root).ok
 
 
@@ -327,7 +298,7 @@ def test_a_removed_video_costs_nothing(penn: Path, into: Any, tmp_path: Path, ne
     network.batches.clear()
     done = into.extract(root)
     assert (done.computed, network.batches) == (0, [])
-    assert features.plan_extraction(root, PENN, features.StreamSpec()).up_to_date
+    assert features.plan_extraction(root, PENN, StreamSpec()).up_to_date
     assert cache.open(root)[PENN].windows(8, 8, "resnet50").shape == (2, 2)
 
 
@@ -357,7 +328,7 @@ def test_a_truncated_picture_is_marked_counted_and_kept_out_of_windows(
     assert np.isfinite(split.read(split.windows(2, 2, "resnet50"), stream="resnet50")["features"]).all()
     with pytest.raises(cache.CacheError, match="picture was not readable"):
         split.read(np.array([[start + 2, start + 4]]), stream="resnet50")
-    assert features.plan_extraction(root, PENN, features.StreamSpec()).up_to_date
+    assert features.plan_extraction(root, PENN, StreamSpec()).up_to_date
     assert cache.verify(root).ok
 
 
@@ -369,7 +340,7 @@ def test_many_problems_are_counted_and_the_first_few_told(penn: Path, into: Any,
     into.convert(root, penn)
     done = into.extract(root)
     assert done.problems == {"picture_truncated": 7, "picture_empty": 1}
-    assert len(done.examples) == features.EXAMPLES
+    assert len(done.examples) == assembly.EXAMPLES
     assert done.computed == 16
 
 
@@ -385,7 +356,7 @@ def test_a_stream_keeps_its_weights_and_others_go_beside_it(
         with pytest.raises(PipelineError, match=r"'resnet50' was extracted otherwise: .*--stream NAME.*--replace"):
             into.extract(root, **changed)
     assert into.tree(root) == held
-    assert features.plan_extraction(root, PENN, features.StreamSpec(device="cpu", batch_size=1)).up_to_date
+    assert features.plan_extraction(root, PENN, into.spec(device="cpu", batch_size=1)).up_to_date
 
     into.extract(root, weights=other, name="other")
     split = cache.open(root)[PENN]
@@ -393,11 +364,11 @@ def test_a_stream_keeps_its_weights_and_others_go_beside_it(
     assert split.stream_manifest("other")["identity"]["weights"]["argument"] == "1"
     assert {path: data for path, data in into.tree(root).items() if path in held} == held
 
-    spec = features.StreamSpec(weights=other)
+    spec = into.spec(weights=other)
     replacing = features.plan_extraction(root, PENN, spec, replace=True)
     assert (replacing.replace, replacing.why) == (True, "asked for anew")
     network.batches.clear()
-    assert features.extract(replacing).computed == sum(network.batches) == 24
+    assert (features.extract(replacing).computed, len(network.batches)) == (24, 2)
     assert cache.open(root)[PENN].stream_manifest("resnet50")["identity"]["weights"]["argument"] == "1"
     assert cache.verify(root).ok
 
@@ -426,27 +397,27 @@ def test_a_frame_that_could_not_be_decoded_is_tried_again_when_it_is_asked_for(
     into.convert(root, penn)
     assert sum(into.extract(root).problems.values()) == 1
     picture.write_bytes(good)
-    assert features.plan_extraction(root, PENN, features.StreamSpec()).up_to_date
+    assert features.plan_extraction(root, PENN, StreamSpec()).up_to_date
     done = into.extract(root, replace=True)
     assert (done.computed, done.problems) == (24, {})
     assert (into.rows(root, PENN, "features/resnet50_ok")["0003/0"] == 1).all()
-    assert features.plan_extraction(root, PENN, features.StreamSpec()).up_to_date
+    assert features.plan_extraction(root, PENN, StreamSpec()).up_to_date
     # There is nothing to discard where there is no stream, so a killed replacement goes on when it is started again.
-    new = features.plan_extraction(root, PENN, features.StreamSpec(name="other"), replace=True)
+    new = features.plan_extraction(root, PENN, StreamSpec(name="other"), replace=True)
     assert (new.replace, new.why) == (False, "not extracted before")
 
 
 def test_a_stream_is_not_discarded_for_one_that_cannot_be_made(
     penn: Path, into: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    root, real = tmp_path / "cache", features._Network
+    root, real = tmp_path / "cache", ResNet50.load
     into.convert(root, penn)
     request.getfixturevalue("network")
     into.extract(root)
     held = into.tree(root)
     with pytest.raises(PipelineError, match="is not there now"):
         into.extract(root, weights=WeightsSpec("untrained", "1"), raw=tmp_path / "nowhere", replace=True)
-    monkeypatch.setattr(features, "_Network", real)
+    monkeypatch.setattr(ResNet50, "load", real)
     (tmp_path / "weights.pt").write_bytes(b"no checkpoint")
     with pytest.raises(PipelineError, match=r"weights\.pt"):
         into.extract(root, weights=WeightsSpec("file", str(tmp_path / "weights.pt")), replace=True)
@@ -463,7 +434,7 @@ def test_a_moved_raw_folder_is_asked_for_and_taken(penn: Path, into: Any, tmp_pa
         into.extract(root)
     with pytest.raises(PipelineError, match=rf"--raw is {penn}, and that folder is not there"):
         into.extract(root, raw=penn)
-    spec = features.StreamSpec().at(moved)
+    spec = StreamSpec().at(moved)
     assert features.extract(features.plan_extraction(root, PENN, spec)).computed == 24
 
 
@@ -501,7 +472,7 @@ def test_other_pictures_than_those_that_were_converted_are_refused(
     for picture in smaller.glob("frames/*/*.jpg"):
         pixels = cv2.imread(str(picture))
         cv2.imwrite(str(picture), cv2.resize(pixels, None, fx=0.5, fy=0.5))
-    with pytest.raises(PipelineError, match=rf"{PENN}: 0001: {smaller}/frames/0001 does not hold .*--raw DIR"):
+    with pytest.raises(PipelineError, match=rf"{PENN}: 000\d: {smaller}/frames/000\d does not hold .*--raw DIR"):
         into.extract(root, raw=smaller)
     assert cache.open(root)[PENN].streams == ()
     shutil.rmtree(penn)
@@ -510,18 +481,6 @@ def test_other_pictures_than_those_that_were_converted_are_refused(
         folder.touch()
     into.convert(root, penn)
     assert into.extract(root).computed == 24
-
-
-def test_pixels_are_compared_once_a_video(
-    penn: Path, into: Any, tmp_path: Path, network: Any, small_shards: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = tmp_path / "cache"
-    into.convert(root, penn)
-    compared = []
-    original = frames.Pictures.digest
-    monkeypatch.setattr(frames.Pictures, "digest", lambda self: compared.append(self.spec) or original(self))
-    into.extract(root)  # 24 rows in shards of 16: the second video lies in two
-    assert len(compared) == len(set(compared)) == 3
 
 
 def test_lost_provenance_is_told_and_costs_nothing_else(penn: Path, into: Any, tmp_path: Path, network: Any) -> None:
@@ -535,19 +494,23 @@ def test_lost_provenance_is_told_and_costs_nothing_else(penn: Path, into: Any, t
 
 def test_motion_without_pictures_has_nothing_to_extract(embedded: Any, into: Any, tmp_path: Path) -> None:
     into.convert(tmp_path, embedded.raw("amass"), "amass")
-    assert features.plan_extraction(tmp_path, "amass/train", features.StreamSpec()).up_to_date
+    assert features.plan_extraction(tmp_path, "amass/train", StreamSpec()).up_to_date
 
 
 def test_settings_that_cannot_be_are_refused(penn: Path, into: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="precision 'half': expected exact or fast"):
-        features.StreamSpec(precision="half")
-    with pytest.raises(ConfigError, match="batch size 0: expected at least 1"):
-        features.StreamSpec(batch_size=0)
+        into.spec(precision="half")
+    with pytest.raises(ConfigError, match=r"batch size -1: expected 0 .* or more"):
+        into.spec(batch_size=-1)
+    with pytest.raises(ConfigError, match="batch size 10000: 8192 crops at once are the most"):
+        into.spec(batch_size=10_000)
     with pytest.raises(cache.CacheError, match="expected a feature cache, found no such folder"):
-        features.plan_extraction(tmp_path / "cache", PENN, features.StreamSpec())
+        features.plan_extraction(tmp_path / "cache", PENN, StreamSpec())
     into.convert(tmp_path / "cache", penn)
+    with pytest.raises(ConfigError, match=r"workers 100000: this machine has \d+ cores; 16 for each is the most"):
+        into.extract(tmp_path / "cache", workers=100_000, stream=Crops())
     with pytest.raises(cache.CacheError, match="penn_action/test"):
-        features.plan_extraction(tmp_path / "cache", "penn_action/test", features.StreamSpec())
+        features.plan_extraction(tmp_path / "cache", "penn_action/test", StreamSpec())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -563,39 +526,7 @@ def test_a_device_that_is_not_there_is_told_before_anything_is_written(
 def test_progress_ends_at_all_rows(penn: Path, into: Any, tmp_path: Path, network: Any) -> None:
     into.convert(tmp_path / "cache", penn)
     told = []
-    plan = features.plan_extraction(tmp_path / "cache", PENN, features.StreamSpec(batch_size=10))
+    plan = features.plan_extraction(tmp_path / "cache", PENN, into.spec(batch_size=10))
     features.extract(plan, progress=lambda done, total, message="": told.append((done, total)))
     assert [done for done, _ in told] == sorted(done for done, _ in told)
     assert told[-1] == (24, 24)
-
-
-def test_what_fails_ahead_is_raised_where_it_is_waited_for() -> None:
-    def items() -> Iterator[int]:
-        yield 1
-        raise ZeroDivisionError("in the thread")
-
-    reading = read_ahead.ahead(items(), 4)
-    assert next(reading) == 1
-    with pytest.raises(ZeroDivisionError, match="in the thread"):
-        next(reading)
-
-
-def test_reading_ahead_stops_at_its_depth_and_with_its_consumer() -> None:
-    made: list[int] = []
-
-    def items() -> Iterator[int]:
-        for i in range(1000):
-            made.append(i)
-            yield i
-
-    reading = read_ahead.ahead(items(), 3)
-    assert next(reading) == 0
-    waited = 0.0
-    while len(made) < 5 and waited < 5:  # one taken, three waiting, one in the hand
-        time.sleep(0.01)
-        waited += 0.01
-    time.sleep(0.05)
-    assert made == [0, 1, 2, 3, 4]
-    reading.close()
-    assert len(made) == 5
-    assert "decode-ahead" not in {thread.name for thread in threading.enumerate()}

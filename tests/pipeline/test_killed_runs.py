@@ -18,6 +18,7 @@ import pytest
 
 import cache
 from pipeline import convert, datasets, features, inputs, workers
+from pipeline.streams.resnet50 import ResNet50
 
 ROOT = Path(__file__).parents[2]
 PENN = "penn_action/train"
@@ -30,17 +31,21 @@ from pathlib import Path
 import numpy as np
 import cache.writer
 from pipeline import convert, datasets, features, workers as others
+from pipeline.stream_spec import StreamSpec
+from pipeline.streams.resnet50 import ResNet50
 
 class Network:
-    def __init__(self, spec, recorded):
-        self.batch_size = spec.batch_size
+    batch_size, lanes = 3, 2
+    provenance = {"stand_in": True, "sha256": "0" * 64}
 
-    def __call__(self, batch):
-        values = np.stack(batch).reshape(len(batch), -1)[:, ::73][:, :2048]
-        return values.astype(np.float32)
+    def adopt(self, memory):
+        pass
 
-    def provenance(self):
-        return {"stand_in": True, "sha256": "0" * 64}
+    def release(self):
+        pass
+
+    def __call__(self, crops):
+        return crops.reshape(len(crops), -1)[:, ::73][:, :2048].astype(np.float32)
 
 def main(what, raw, root, kill_at, workers):
     count = 0
@@ -53,14 +58,14 @@ def main(what, raw, root, kill_at, workers):
 
     os.fsync = fsync
     cache.writer.ROWS_PER_SHARD = cache.writer.ROWS_PER_CHUNK = 8
-    features._Network = Network
+    ResNet50.load = lambda stream, machine, recorded: Network()
     if what == "convert":
         others.PATIENCE = 0  # with more than one process, the others read from the first video on
         others._help = lambda job, window: False
         dataset = datasets.get("penn_action")
         convert.convert(convert.plan_conversion(dataset, "train", raw=raw, root=root), workers=workers)
     else:
-        spec = features.StreamSpec(precision="exact", batch_size=3)
+        spec = StreamSpec(stream=ResNet50(precision="exact"))
         features.extract(features.plan_extraction(root, "penn_action/train", spec))
     return count
 
@@ -79,7 +84,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     script.write_text(DRIVER)
     for target in ("cache.writer.ROWS_PER_SHARD", "cache.writer.ROWS_PER_CHUNK"):
         monkeypatch.setattr(target, 8)  # what the driver sets; afterwards all is as it was
-    monkeypatch.setattr(features, "_Network", features._Network)
+    monkeypatch.setattr(ResNet50, "load", ResNet50.load)
     for name in ("PATIENCE", "_help"):
         monkeypatch.setattr(workers, name, getattr(workers, name))
     monkeypatch.setattr(os, "fsync", os.fsync)
@@ -244,6 +249,6 @@ def test_an_extraction_with_other_weights_does_not_go_on_from_a_killed_one(
     assert (root / PENN / "features/resnet50/.writing/journal.jsonl").is_file()
     network = request.getfixturevalue("network")
     done = into.extract(root, precision="fast")
-    assert (done.computed, sum(network.batches)) == (24, 24)
+    assert (done.computed, len(network.batches)) == (24, 2)
     assert cache.verify(root).ok
     assert features.is_current(cache.open(root)[PENN], "resnet50")

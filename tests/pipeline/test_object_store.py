@@ -16,9 +16,9 @@ import pytest
 
 import cache
 from pipeline.__main__ import main
-from pipeline.features import StreamSpec, extract, plan_extraction
+from pipeline.features import extract, plan_extraction
 from pipeline.places import read_places
-from pipeline.weights import WeightsSpec
+from pipeline.stream_spec import StreamSpec
 from tasks import settings
 from vibe_model import runs, training
 from vibe_model.config import TrainConfig
@@ -253,7 +253,7 @@ def test_luigi_converts_and_extracts_into_a_bucket(
 def test_training_reads_from_a_bucket(url: str, embedded: Any, into: Any, network: Any, tmp_path: Path) -> None:
     for split in ("train", "validation", "test"):
         into.convert(url, embedded.raw("3dpw"), "3dpw", split, body=embedded.body)
-        spec = StreamSpec("resnet50", WeightsSpec.parse("untrained:0"))
+        spec = StreamSpec()
         extract(plan_extraction(url, f"3dpw/{split}", spec))
     config = TrainConfig.embedded(
         cache=url,

@@ -22,8 +22,8 @@ from pipeline import inputs, pending, planning
 from pipeline.__main__ import main
 from pipeline.commands.status import stream_status
 from pipeline.datasets.penn_action import PennAction
-from pipeline.features import StreamSpec
 from pipeline.plans import plan_split
+from pipeline.stream_spec import StreamSpec
 from pipeline.wanted import Wanted, by_folders, by_settings
 from pipeline.weights import WeightsSpec
 

@@ -16,6 +16,7 @@ from pipeline import convert, datasets, features
 from pipeline.__main__ import main
 from pipeline.errors import PipelineError, RawDataError, UnsafePickle
 from pipeline.skeletons import JOINTS
+from pipeline.stream_spec import StreamSpec
 from pipeline.vibe_db.export import export
 from pipeline.vibe_db.importing import Imported, Options, import_database
 
@@ -498,7 +499,7 @@ def test_a_damaged_hdf5_file_is_refused(tmp_path: Path) -> None:
 def test_extraction_refuses_a_split_whose_pictures_are_not_known(tmp_path: Path, network: Any) -> None:
     imported(posetrack(img_name=None), "posetrack/train", tmp_path)
     for raw in (None, tmp_path):
-        spec = features.StreamSpec("more", raw=raw)
+        spec = StreamSpec("more", raw=raw)
         with pytest.raises(PipelineError):
             features.extract(features.plan_extraction(tmp_path / "cache", "posetrack/train", spec))
     assert network.batches == []

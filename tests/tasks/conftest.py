@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import tasks
-from pipeline import features
+from pipeline.streams.resnet50 import ResNet50
 from tasks import base, events, settings
 
 LUIGI = Path(sys.executable).with_name("luigi")
@@ -172,17 +172,21 @@ def bare(tmp_path: Path) -> Project:
 class FakeNetwork:
     """Stands for ResNet-50: a row's features are the means over the parts of its crop."""
 
-    def __init__(self, spec: features.StreamSpec, recorded: Any) -> None:
-        self.batch_size = spec.batch_size
-        self.spec = spec
+    batch_size, lanes = 16, 1
 
-    def __call__(self, batch: list[np.ndarray]) -> np.ndarray:
-        pixels = np.stack(batch).reshape(len(batch), -1)[:, : 73 * features.DIM].astype(np.float32)
-        means: np.ndarray = pixels.reshape(len(batch), features.DIM, 73).mean(axis=2)
+    def __init__(self, stream: ResNet50) -> None:
+        self.provenance = {"weights": stream.weights.identity(), "sha256": "0" * 64, "stand_in": True}
+
+    def adopt(self, memory: np.ndarray) -> None:
+        """It needs nothing of it."""
+
+    def release(self) -> None:
+        """Nor then."""
+
+    def __call__(self, crops: np.ndarray) -> np.ndarray:
+        pixels = crops.reshape(len(crops), -1)[:, : 73 * ResNet50.dim].astype(np.float32)
+        means: np.ndarray = pixels.reshape(len(crops), ResNet50.dim, 73).mean(axis=2)
         return means
-
-    def provenance(self) -> dict[str, Any]:
-        return {"weights": self.spec.weights.identity(), "sha256": "0" * 64, "stand_in": True}
 
 
 @pytest.fixture
@@ -209,7 +213,7 @@ def build(
     within: Callable[[Project], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Ran]:
     """Run one task in this process, with a network that costs nothing: `build(project, "Data")`."""
-    monkeypatch.setattr(features, "_Network", FakeNetwork)
+    monkeypatch.setattr(ResNet50, "load", lambda stream, machine, recorded: FakeNetwork(stream))
 
     def run(project: Project, name: str, **parameters: Any) -> Ran:
         within(project)

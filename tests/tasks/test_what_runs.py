@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+import cache
 from pipeline.__main__ import main
 from tasks import EvaluateVIBE, Synthesize, TrainVIBE
 from tasks.settings import settings
@@ -150,3 +151,21 @@ def test_a_task_asks_for_settings_only_when_it_is_asked(bare, within, tmp_path) 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.convert.plan_conversion", lambda *args, **kwargs: pytest.fail("nothing may be planned"))
         assert not EvaluateVIBE().complete(), "there is no embedded data yet: nothing below it needs to be looked at"
+
+
+def test_a_stream_of_crops_that_features_come_from_is_extracted_first(project, build, capsys) -> None:
+    project.configure(
+        {"features": {"stream": "other", "crops": "crops"}, "crops": {"quality": "90"}, "data": {"datasets": "3dpw"}}
+    )
+    assert main(["plan", "--config", str(project.cfg)]) == 0
+    said = capsys.readouterr().out
+    assert said.index("extract  crops: ") < said.index("extract  other: ")
+    ran = build(project, "Data")
+    assert ran.code == 0, ran.shown
+    first, then = ran.done.index("extract 3dpw/train crops"), ran.done.index("extract 3dpw/train")
+    assert first < then
+    split = cache.open(project.folder / "cache")["3dpw/train"]
+    assert split.stream_manifest("other")["identity"]["crops"] == {"kind": "crops", "version": 1, "quality": 90}
+    assert build(project, "Data").done == []
+    assert main(["plan", "--config", str(project.cfg)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "nothing to do: 3 splits"
