@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -137,33 +135,3 @@ def no_waiting_for_the_disk() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def toy() -> type[Toy]:
     return Toy
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Any]:
-    """A real S3 server, and a client that is not ours."""
-    moto_server = pytest.importorskip("moto.server", reason="a real S3 server is needed: pip install -e '.[dev]'")
-    boto3 = pytest.importorskip("boto3")
-    logging.getLogger("werkzeug").disabled = True
-    running = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "a-key")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
-        patch.setenv("AWS_REGION", "us-east-1")
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ALLOW_HTTP", "true")
-        yield boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
-    running.stop()
-
-
-_numbers = itertools.count()
-
-
-@pytest.fixture
-def url(server: Any) -> str:
-    """An empty place below a bucket of its own."""
-    name = f"bucket-{next(_numbers)}"
-    server.create_bucket(Bucket=name)
-    return f"s3://{name}/some/where"

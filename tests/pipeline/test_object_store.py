@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +22,6 @@ from vibe_model import runs, training
 from vibe_model.config import TrainConfig
 
 pytest.importorskip("obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'")
-moto_server = pytest.importorskip("moto.server", reason="a real S3 server is needed: pip install -e '.[dev]'")
-boto3 = pytest.importorskip("boto3")
 
 NAME = "penn_action/train"
 OF_WRITERS = (".writing", "provenance.json", "stamps.json")
@@ -33,34 +29,6 @@ OF_WRITERS = (".writing", "provenance.json", "stamps.json")
 
 class Killed(BaseException):
     """Stands for SIGKILL: nothing may catch it."""
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Any]:
-    """A real S3 server, and a client that is not ours."""
-    logging.getLogger("werkzeug").disabled = True
-    running = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "a-key")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
-        patch.setenv("AWS_REGION", "us-east-1")
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ALLOW_HTTP", "true")
-        yield boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
-    running.stop()
-
-
-_numbers = itertools.count()
-
-
-@pytest.fixture
-def url(server: Any) -> str:
-    """An empty place below a bucket of its own."""
-    name = f"bucket-{next(_numbers)}"
-    server.create_bucket(Bucket=name)
-    return f"s3://{name}/some/cache"
 
 
 def objects(server: Any, url: str) -> dict[str, bytes]:
