@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from pipeline import body_joints
 from pipeline.assets import SmplArrays
 from pipeline.body import Body
 from pipeline.skeletons import JOINTS
@@ -186,3 +188,29 @@ def test_making_a_body_says_nothing() -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=root, capture_output=True, check=True)
     assert done.stdout == done.stderr == b""
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("order", ["spin49", "common14"])
+def test_joints_alone_and_their_gradients_are_those_of_the_vertices(order: Any, dense: bool) -> None:
+    arrays = synthetic.procedural()
+    if dense:  # regressors of real files may be
+        rng = np.random.default_rng(0)
+        noise = {name: rng.random((n, 6890)) / 6890 for name, n in (("J_regressor_extra", 9), ("J_regressor_h36m", 17))}
+        arrays = replace(arrays, **{name: 0.5 * (getattr(arrays, name) + extra) for name, extra in noise.items()})
+    body = Body(arrays)
+    betas, rotations, _ = tensors(*random_inputs(3))
+    inputs = betas.requires_grad_(), rotations.requires_grad_()
+    posed = body(betas=betas, rotmat=rotations)
+    expected = posed.joints if order == "spin49" else body.common14(posed.verts)
+    found = body.joints(betas=betas, rotmat=rotations, order=order)
+    torch.testing.assert_close(found, expected, atol=3e-6, rtol=0)
+    toward = torch.randn_like(expected)
+    for ours, theirs in zip(*(torch.autograd.grad((j * toward).sum(), inputs) for j in (found, expected)), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5 * theirs.abs().max().item(), rtol=0)
+
+
+def test_a_tree_whose_joints_stand_in_any_order_is_followed_from_the_root() -> None:
+    levels, places = body_joints._levels([2, 4, -1, 2, 0, 0])
+    assert levels == [[2], [0, 3], [4, 5], [1]]
+    assert places == [0, 0, 0, 0, 0, 0]  # each one's parent is the first of the level before
