@@ -20,6 +20,7 @@ PUBLISHED_STRIDES: Final[Mapping[str, int]] = {
     "posetrack/train": 4,
     "3dpw/train": 4,
 }
+PRIORS: Final = ("discriminator", "mposer", "none")
 # Which tracks of a split evaluation looks at, as a pattern of their names: Human3.6M's protocol 2 has one camera.
 PUBLISHED_TRACKS: Final[Mapping[str, str]] = {"h36m/val": "*60457274*"}
 
@@ -37,6 +38,7 @@ class TrainConfig:
     runs: Path = Path("runs")
     body: Path | None = None  # folder of the SMPL files; None: the procedural stand-in
     pretrained: Path | None = None  # SPIN's or VIBE's checkpoint to start from
+    mposer: Path | None = None  # a trained motion prior's best.pt, for prior = mposer
 
     # Windows.
     stream: str = "resnet50"
@@ -49,7 +51,8 @@ class TrainConfig:
     tail: str = "drop"  # or cover: also the window that ends where a run of frames ends, short of a stride
     datasets_2d: tuple[str, ...] = ("insta_variety/train",)
     datasets_3d: tuple[str, ...] = ("mpi_inf_3dhp/train", "3dpw/train")
-    motion: tuple[str, ...] = ("amass/train",)  # real motion; none: no discriminator
+    motion: tuple[str, ...] = ("amass/train",)  # real motion, for the discriminator and for MPoser
+    leave_out: tuple[str, ...] = ()  # of the splits above: not to train on, as 3dpw/train
     validation: tuple[str, ...] = ("3dpw/validation",)
     evaluation: tuple[str, ...] = ("3dpw/test", "mpi_inf_3dhp/test", "h36m/val")
     tracks: Mapping[str, str] = field(default_factory=lambda: dict(PUBLISHED_TRACKS))  # by split: evaluate only these
@@ -68,6 +71,9 @@ class TrainConfig:
     max_non_finite: int = 10  # steps in a row without a finite loss before training stops
     seed: int = 0
 
+    # What tells the generator how people move: discriminator, mposer (a prior that is trained before) or none.
+    prior: str = "discriminator"
+
     # Weights of the loss terms.
     kp_2d_weight: float = 300.0
     kp_3d_weight: float = 300.0
@@ -75,10 +81,11 @@ class TrainConfig:
     shape_weight: float = 0.06
     adversarial_weight: float = 0.5
     discriminator_weight: float = 0.5
+    mposer_weight: float = 0.1  # of the mean squared norm of the motion's latent code; the paper does not say its own
 
     # Generator.
     feature_size: int = 2048
-    n_layers: int = 2
+    n_layers: int = 2  # of the temporal encoder; 0: none, each frame by itself
     hidden_size: int = 1024
     bidirectional: bool = False
     add_linear: bool = True
@@ -86,15 +93,16 @@ class TrainConfig:
     regressor_size: int = 1024
 
     # Motion discriminator.
-    disc_size: int = 1024
+    disc_size: int = 1024  # of the GRU and, as in the paper's ablation, of the attention
     disc_layers: int = 2
     disc_pool: str = "attention"
     attention_layers: int = 3
-    attention_size: int = 1024
     attention_dropout: float = 0.2
 
     # The machine.
     device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
+    processes: int = 1  # that share every batch, each on its GPU; 0: one a GPU
+    precision: str = "fp32"  # or bf16: matrix products in bfloat16, everything else as it was
     threads: int = 0  # of one operation on the CPU; 0: torch's own choice
     hold: str = "none"  # features in memory: none, ram, device, or auto, the first of device and RAM that they fit into
     read_workers: int = 0  # processes that read batches; 0: a thread of this process
@@ -112,6 +120,15 @@ class TrainConfig:
         return replace(cls(), **changes)
 
     @classmethod
+    def paper(cls, **changes: Any) -> Self:
+        """The paper's own mixture of datasets, which the published configuration trains on a part of."""
+        mixture = cls(
+            datasets_2d=("penn_action/train", "posetrack/train", "insta_variety/train", "kinetics/train"),
+            datasets_3d=("mpi_inf_3dhp/train", "h36m/train", "3dpw/train"),
+        )
+        return replace(mixture, **changes)
+
+    @classmethod
     def embedded(cls, **changes: Any) -> Self:
         """A short run on the embedded stand-in data, minutes on two CPU cores. It shows the path, not accuracy."""
         small = cls(
@@ -126,7 +143,6 @@ class TrainConfig:
             lr_generator=1e-4,  # there are few steps
             hidden_size=256,
             disc_size=128,
-            attention_size=128,
             checkpoint_every=30,
             device="cpu",
         )
@@ -147,22 +163,28 @@ class TrainConfig:
     @property
     def weights(self) -> dict[str, float]:
         """The factors of the loss terms, by the terms' names."""
-        names = ("kp_2d", "kp_3d", "pose", "shape", "adversarial", "discriminator")
+        names = ("kp_2d", "kp_3d", "pose", "shape", "adversarial", "discriminator", "mposer")
         return {name: getattr(self, f"{name}_weight") for name in names}
 
     @property
     def windows_2d(self) -> int:
         """How many windows of a batch come from `datasets_2d`."""
-        if not (self.datasets_2d and self.datasets_3d):
-            return self.batch_size if self.datasets_2d else 0
+        if not (self.part("datasets_2d") and self.part("datasets_3d")):
+            return self.batch_size if self.part("datasets_2d") else 0
         return int(self.batch_size * self.share_2d)
 
     def stride_of(self, split: str) -> int:
         return self.strides.get(split, self.stride)
 
+    def part(self, name: str) -> tuple[str, ...]:
+        """The splits of datasets_2d, datasets_3d or motion that are trained on."""
+        if name == "motion" and self.prior != "discriminator":
+            return ()
+        return tuple(split for split in getattr(self, name) if split not in self.leave_out)
+
     @property
     def training_splits(self) -> tuple[str, ...]:
-        return (*self.datasets_2d, *self.datasets_3d)
+        return (*self.part("datasets_2d"), *self.part("datasets_3d"))
 
     @property
     def pixel_splits(self) -> tuple[str, ...]:
@@ -172,24 +194,31 @@ class TrainConfig:
     @property
     def splits(self) -> tuple[str, ...]:
         """Every split that is read, each once."""
-        return tuple(dict.fromkeys((*self.pixel_splits, *self.motion)))
+        return tuple(dict.fromkeys((*self.pixel_splits, *self.part("motion"))))
 
 
-PRESETS: Final = {"published": TrainConfig.published, "embedded": TrainConfig.embedded}
+PRESETS: Final = {
+    "published": TrainConfig.published,
+    "paper": TrainConfig.paper,
+    "embedded": TrainConfig.embedded,
+}
 
 _POSITIVE: Final = (
     *("seqlen", "stride", "batch_size", "iterations", "epochs", "lr_generator", "lr_discriminator", "max_non_finite"),
-    *("feature_size", "n_layers", "hidden_size", "regressor_size", "disc_size", "disc_layers", "attention_layers"),
-    *("attention_size", "checkpoint_every", "eval_batch"),
+    *("feature_size", "hidden_size", "regressor_size", "disc_size", "disc_layers", "attention_layers"),
+    *("checkpoint_every", "eval_batch"),
 )
 _NOT_NEGATIVE: Final = (
     *("weight_decay_generator", "weight_decay_discriminator", "plateau_patience", "seed", "threads", "read_workers"),
     *("kp_2d_weight", "kp_3d_weight", "pose_weight", "shape_weight", "adversarial_weight", "discriminator_weight"),
+    *("mposer_weight", "n_layers", "processes"),
 )
 
 _WORDS: Final[Mapping[str, tuple[str, ...]]] = {
     "tail": ("drop", "cover"),
     "hold": ("none", "ram", "device", "auto"),
+    "prior": PRIORS,
+    "precision": ("fp32", "bf16"),
 }
 
 
@@ -228,9 +257,18 @@ def _check_sense(config: TrainConfig) -> None:
         raise ConfigError("datasets_2d, datasets_3d: expected at least one split to train on, found none")
     if not config.validation:
         raise ConfigError("validation: expected at least one split, to tell the best epoch by; found none")
-    if idle := sorted(config.window_weights.keys() - {*config.training_splits, *config.motion}):
+    if config.processes > config.batch_size:
+        raise ConfigError(
+            f"processes: expected at most batch_size, {config.batch_size}: each has a window; found {config.processes}"
+        )
+    if config.prior == "discriminator" and not config.part("motion"):
+        raise ConfigError("motion: expected splits of real motion for the discriminator, found none. Or: prior = none.")
+    known = {*config.datasets_2d, *config.datasets_3d, *config.motion}
+    if idle := sorted(set(config.leave_out) - known):
+        raise ConfigError(f"leave_out: expected splits that would be trained on, found {', '.join(idle)}")
+    if idle := sorted(config.window_weights.keys() - known):
         raise ConfigError(f"window_weights: expected splits that are trained on, found {', '.join(idle)}")
-    if config.datasets_2d and config.datasets_3d and not 0 < config.windows_2d < config.batch_size:
+    if config.part("datasets_2d") and config.part("datasets_3d") and not 0 < config.windows_2d < config.batch_size:
         raise ConfigError(
             f"share_2d: {config.share_2d} of a batch of {config.batch_size} leaves no window for one of 2D and 3D. "
             "Use a larger batch, another share, or only one kind of dataset."

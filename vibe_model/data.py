@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cache.mixture import Mixture, Part
 from vibe_model.config import TrainConfig
-from vibe_model.errors import DataError
+from vibe_model.errors import ConfigError, DataError
 from vibe_model.held import HeldFeatures, feature_type
 
 if TYPE_CHECKING:
@@ -59,10 +59,12 @@ class Batches(Dataset[Batch]):
 
     def __init__(self, config: TrainConfig, splits: Mapping[str, Split], *, rank: int = 0, world_size: int = 1) -> None:
         self._n_steps = config.epochs * config.iterations
+        counts = _counts(config)
+        _check_shares(counts, world_size)
         parts = [
             Part(
                 name=name,
-                splits={split: splits[split] for split in getattr(config, name)},
+                splits={split: splits[split] for split in config.part(name)},
                 count=count,
                 fields=FIELDS[name],
                 stream=None if name == "motion" else config.stream,
@@ -71,7 +73,7 @@ class Batches(Dataset[Batch]):
                 weights=config.window_weights,
                 tail="cover" if config.tail == "cover" else "drop",
             )
-            for name, count in _counts(config).items()
+            for name, count in counts.items()
         ]
         mixture = Mixture(parts, seqlen=config.seqlen, seed=config.seed, rank=rank, world_size=world_size)
         self._mixture: Mixture | bytes = mixture
@@ -145,7 +147,14 @@ def _counts(config: TrainConfig) -> dict[str, int]:
     """Windows of a batch, by part, those left out that the configuration does not have."""
     n_2d = config.windows_2d
     counts = {"datasets_2d": n_2d, "datasets_3d": config.batch_size - n_2d, "motion": config.batch_size}
-    return {part: count for part, count in counts.items() if getattr(config, part)}
+    return {part: count for part, count in counts.items() if config.part(part)}
+
+
+def _check_shares(counts: Mapping[str, int], world_size: int) -> None:
+    """Raise ConfigError where a process would have no window of its own: a mean over none is none."""
+    labelled = sum(count for part, count in counts.items() if part != "motion")
+    if labelled < world_size:
+        raise ConfigError(f"batch_size: expected a window for each of {world_size} processes, found {labelled}")
 
 
 def _check_joints(mixture: Mixture) -> None:

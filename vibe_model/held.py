@@ -81,7 +81,9 @@ def held_features(
     needed = rows.total * size * dtype.itemsize
     cpu = torch.device("cpu")
     asked = {"ram": [cpu], "device": [device], "auto": [device, cpu]}[hold]
-    room = {str(place): int(SHARE_OF_FREE * free_memory(place)) for place in asked}
+    # Processes of one machine have a table each, all in the same RAM.
+    beside = {"cpu": int(os.environ.get("LOCAL_WORLD_SIZE", "1"))}
+    room = {str(place): int(SHARE_OF_FREE * free_memory(place) / beside.get(place.type, 1)) for place in asked}
     tight = list(itertools.takewhile(lambda place: room[place] < needed, room))
     lacking = ", ".join(f"{_spoken(place)} has {_gb(room[place])} for them" for place in tight)
     there = next((place for place in room if place not in tight), None)

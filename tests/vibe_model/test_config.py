@@ -22,6 +22,7 @@ def test_the_published_numbers():
     assert (config.weight_decay_generator, config.weight_decay_discriminator) == (0, 1e-4)
     assert config.weights == {
         "kp_2d": 300, "kp_3d": 300, "pose": 60, "shape": 0.06, "adversarial": 0.5, "discriminator": 0.5,
+        "mposer": 0.1,
     }  # fmt: skip
     strides = ["penn_action/train", "posetrack/train", "3dpw/train", "mpi_inf_3dhp/train", "3dpw/test"]
     assert [config.stride_of(name) for name in strides] == [4, 4, 4, 16, 16]

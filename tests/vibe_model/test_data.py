@@ -16,7 +16,8 @@ from vibe_model.config import TrainConfig
 from vibe_model.data import Batches, on_device, stream
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.held import Holding, held_features
-from vibe_model.trainer import Trainer, step_losses
+from vibe_model.steps import step_losses
+from vibe_model.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -163,7 +164,7 @@ def test_the_last_frames_of_tracks_are_trained_on_when_asked_for(config, on_disk
 
 
 def test_no_motion_no_real_batch(config, splits):
-    assert Batches(replace(config, motion=()), splits).at(0).real_theta is None
+    assert Batches(replace(config, prior="none"), splits).at(0).real_theta is None
 
 
 def test_one_kind_of_dataset_fills_the_whole_batch(config, splits):
@@ -295,7 +296,7 @@ def test_features_widened_on_the_device_train_to_the_same_bits(config, on_disk, 
     assert stored.labels["features"].dtype == torch.float16
     found = []
     for batch in (stored, widened):
-        trainer = Trainer(replace(config, hidden_size=5, regressor_size=7, disc_size=4, attention_size=4), body, CPU)
+        trainer = Trainer(replace(config, hidden_size=5, regressor_size=7, disc_size=4), body)
         step_losses(trainer.generator, trainer.discriminator, batch.labels, batch.real_theta, config.weights)
         trainer.train_step(batch)
         found.append(trainer.state_dict()["gen_state_dict"])
@@ -343,7 +344,7 @@ def test_a_run_with_held_features_ends_with_the_same_numbers(config, splits, bod
     monkeypatch.setattr(runs, "open_splits", lambda config: splits)
     monkeypatch.setattr(training, "load_body", lambda folder: body)
     config = replace(config, validation=("v/validation",), hidden_size=5, regressor_size=7, disc_size=4, epochs=1)
-    config = replace(config, attention_size=4, device="cpu", threads=1)
+    config = replace(config, device="cpu", threads=1)
     results = []
     for hold in ("none", "ram"):
         folder = training.run(replace(config, hold=hold, runs=tmp_path / hold))
