@@ -1,6 +1,6 @@
 """Tells real human motion from generated motion.  features -> windows -> [training] -> evaluation
 
-Kocabas et al., CVPR 2020, section 3.3. Parameter names are those of the published checkpoints: `gru.*`,
+Kocabas et al., CVPR 2020, section 3.2. Parameter names are those of the published checkpoints: `gru.*`,
 `attention.attention.<3 i>.*`, `fc.*`.
 """
 
@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from vibe_model.errors import ConfigError
+from vibe_model.products import Dropout, Linear
+from vibe_model.recurrent import GRU
 
 MOTION: Final = slice(6, 75)  # of theta: the pose without camera (3) and global orientation (3)
 MOTION_SIZE: Final = MOTION.stop - MOTION.start
@@ -29,10 +31,10 @@ class SelfAttention(nn.Module):
         sizes = [state_size, *[hidden_size] * (n_layers - 1), 1]
         layers: list[nn.Module] = []
         for n_in, n_out in pairwise(sizes):
-            linear = nn.Linear(n_in, n_out)
+            linear = Linear(n_in, n_out)
             nn.init.uniform_(linear.weight, -0.1, 0.1)
             nn.init.constant_(linear.bias, 0.01)
-            layers += [linear, nn.Tanh(), nn.Dropout(dropout)]
+            layers += [linear, nn.Tanh(), Dropout(dropout)]
         self.attention = nn.Sequential(*layers)
 
     def forward(self, states: Tensor) -> Tensor:
@@ -62,12 +64,12 @@ class MotionDiscriminator(nn.Module):
         if attention_layers < 1:
             raise ConfigError(f"attention_layers: expected at least 1, found {attention_layers}")
         self.feature_pool = feature_pool
-        self.gru = nn.GRU(MOTION_SIZE, rnn_size, num_layers, batch_first=True)
+        self.gru = GRU(MOTION_SIZE, rnn_size, num_layers, batch_first=True)
         if feature_pool == "attention":
             self.attention = SelfAttention(
                 rnn_size, n_layers=attention_layers, hidden_size=attention_size, dropout=attention_dropout
             )
-        self.fc = nn.Linear(rnn_size * (2 if feature_pool == "concat" else 1), 1)
+        self.fc = Linear(rnn_size * (2 if feature_pool == "concat" else 1), 1)
 
     def forward(self, motion: Tensor) -> Tensor:
         """(B, T, 69) axis-angle in rad, `theta[..., 6:75]` -> (B, 1)."""

@@ -83,6 +83,23 @@ def discriminator_terms(real_scores: Tensor, fake_scores: Tensor) -> tuple[Tenso
     return real, fake_scores.square().sum() / len(fake_scores)
 
 
+def adversarial_terms(
+    fake_scores: Tensor, real_scores: Tensor, detached_fake_scores: Tensor, weights: Mapping[str, float]
+) -> dict[str, Tensor]:
+    """The weighted terms of both sides: "adversarial", "discriminator_real", "discriminator_fake".
+
+    Scores: (B, 1) each; the fakes once as the generator's side, once as the discriminator's. weights: "adversarial" and
+    "discriminator", the published ones unless given, and "discriminator_real" where that half has a factor of its own.
+    """
+    factors = {**PUBLISHED_WEIGHTS, **weights}
+    real, fake = discriminator_terms(real_scores, detached_fake_scores)
+    return {
+        "adversarial": factors["adversarial"] * adversarial_generator(fake_scores),
+        "discriminator_real": factors.get("discriminator_real", factors["discriminator"]) * real,
+        "discriminator_fake": factors["discriminator"] * fake,
+    }
+
+
 def _mean_where(error: Tensor, weight: Tensor) -> Tensor:
     """Weighted mean over frames of each frame's mean: error (B, T, ...), weight (B, T); 0 when all weights are 0."""
     per_frame = error.flatten(2).mean(-1)  # (B, T)

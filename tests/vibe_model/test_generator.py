@@ -5,7 +5,7 @@ from scipy.spatial.transform import Rotation
 
 from vibe_model import VIBE
 from vibe_model.errors import ConfigError
-from vibe_model.generator import Regressor, TemporalEncoder, project
+from vibe_model.generator import Estimate, Regressor, TemporalEncoder, project
 
 SMALL = {"feature_size": 6, "regressor_size": 7}
 
@@ -110,6 +110,29 @@ def test_the_regressor_adds_three_corrections_to_the_mean(body):
         np.testing.assert_allclose(ours, state, rtol=1e-4, atol=1e-4)
 
 
+def test_the_regressor_has_the_gradients_of_one_that_reads_the_feature_three_times(body):
+    torch.manual_seed(0)
+    regressor = Regressor(body, feature_size=6, hidden_size=7).double().eval()
+    for layer in (regressor.decpose, regressor.decshape, regressor.deccam):
+        torch.nn.init.normal_(layer.weight)
+    features = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
+    toward = torch.randn(4, 157, dtype=torch.float64)
+
+    def plain():
+        parts = [getattr(regressor, f"init_{name}").expand(4, -1) for name in ("pose", "shape", "cam")]
+        for _ in range(3):
+            state = regressor.fc2(regressor.fc1(torch.cat([features, *parts], dim=1)))
+            decoders = (regressor.decpose, regressor.decshape, regressor.deccam)
+            parts = [part + layer(state) for part, layer in zip(parts, decoders, strict=True)]
+        return parts
+
+    inputs = [features, *regressor.parameters()]
+    expected = torch.autograd.grad((torch.cat(plain(), dim=1) * toward).sum(), inputs)
+    found = torch.autograd.grad((torch.cat(regressor(features), dim=1) * toward).sum(), inputs)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_a_point_is_projected_as_by_hand():
     # scale 0.5: depth = 2 * 5000 / 112 = 89.2857..., so one metre aside is 5000 / 89.2857 = 56 px, half of 112.
     camera = torch.tensor([0.5, 0.25, -0.5])
@@ -160,3 +183,30 @@ def test_windows_do_not_see_one_another(body):
     model = VIBE(body, hidden_size=5, **SMALL).eval()
     features = torch.randn(3, 4, 6)
     torch.testing.assert_close(model(features)["theta"][1:2], model(features[1:2])["theta"])
+
+
+@pytest.mark.parametrize("eval_joints", [False, True])
+def test_without_vertices_all_else_is_the_same(body, eval_joints):
+    model = VIBE(body, hidden_size=5, **SMALL).eval()
+    features = torch.randn(2, 3, 6)
+    full, joints = (model(features, eval_joints=eval_joints, vertices=wanted) for wanted in (True, False))
+    assert full.keys() - joints.keys() == {"verts"}
+    for name, value in joints.items():
+        torch.testing.assert_close(value, full[name])
+
+
+def test_an_estimate_keeps_its_leading_axes_when_it_is_posed(body):
+    model = VIBE(body, hidden_size=5, **SMALL).eval()
+    estimate = model.regress(torch.randn(2, 3, 6))
+    assert [tuple(part.shape) for part in estimate] == [(2, 3, 24, 3, 3), (2, 3, 10), (2, 3, 3)]
+    frames = Estimate(*(part.flatten(0, 1) for part in estimate))
+    for name, value in model.pose(estimate).items():
+        torch.testing.assert_close(value.flatten(0, 1), model.pose(frames)[name])
+
+
+def test_without_layers_each_frame_is_regressed_from_its_own_feature(body):
+    model = VIBE(body, n_layers=0, **SMALL).eval()
+    assert not [name for name in model.state_dict() if name.startswith("encoder")]
+    features = torch.randn(2, 3, 6)
+    alone = model(features.flatten(0, 1)[:, None])["theta"]
+    torch.testing.assert_close(model(features)["theta"], alone.reshape(2, 3, 85))
