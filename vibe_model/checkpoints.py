@@ -30,12 +30,16 @@ class LoadReport:
 
     kind: str  # "vibe" or "spin"
     used: tuple[str, ...]  # names in the model
-    ignored: tuple[str, ...]  # names in the file: body data, and SPIN's backbone
+    ignored: tuple[
+        str, ...
+    ]  # names in the file: body data, SPIN's backbone, what is not of the part that was asked for
     untouched: tuple[str, ...]  # names in the model that this kind of file does not have: with SPIN's, the encoder
 
 
-def load_published(model: nn.Module, path: Path | str) -> LoadReport:
+def load_published(model: nn.Module, path: Path | str, *, only: str = "") -> LoadReport:
     """Fill `model` (a VIBE) from VIBE's checkpoint, from ours, or its regressor from SPIN's.
+
+    only: with "regressor.", that part of VIBE's checkpoint too, whatever the rest is like; the rest counts as ignored.
 
     Raises CheckpointError, and leaves the model as it was, on a file that is missing, damaged or unsafe, and on any
     tensor that is missing, extra (body data aside), misshapen or non-finite.
@@ -43,8 +47,11 @@ def load_published(model: nn.Module, path: Path | str) -> LoadReport:
     path = Path(path)
     kind, found = _state_dict(path, read_checkpoint(path))
     own = model.state_dict()
-    expected = own if kind == "vibe" else {name: t for name, t in own.items() if name.startswith("regressor.")}
+    part = only if kind == "vibe" else "regressor."
+    expected = {name: tensor for name, tensor in own.items() if name.startswith(part)}
     wanted, ignored = _sort_out(kind, found)
+    ignored += tuple(name for name in wanted if not name.startswith(part))
+    wanted = {name: tensor for name, tensor in wanted.items() if name.startswith(part)}
     _check_names(path, expected, wanted)
     for name, tensor in wanted.items():
         _check_tensor(path, name, tensor, expected[name])
@@ -76,6 +83,8 @@ def _reason(error: Exception) -> str:
     """Why torch refused a file, in a line: without its advice, around the reason, on how to load it unsafely."""
     told = (error.__context__ or error) if isinstance(error, pickle.UnpicklingError) else error
     line = str(told).strip().partition("\n")[0].partition(" Please use ")[0]
+    if line.isdecimal() or line.startswith("Unsupported operand"):  # bytes that are no pickle's
+        return "not a file that torch wrote"
     return line[:200].rstrip(".") or type(error).__name__
 
 

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 # Settings that do not change a run's numbers: where things are, and how often the state is saved.
 _ELSEWHERE: Final = frozenset(
-    {"name", "cache", "runs", "body", "pretrained", "checkpoint_every", "hold", "read_workers"}
+    {"name", "cache", "runs", "body", "pretrained", "mposer", "processes", "checkpoint_every", "hold", "read_workers"}
 )
 # Raised by hand when the same inputs and settings would train to other numbers.
-TRAINING_VERSION: Final = 2
+TRAINING_VERSION: Final = 3
 # What `pipeline.assets.load` reads: of each line, the first file that is there. Others change no number.
 _BODY_FILES: Final = (
     ("J_regressor_extra.npy",),
@@ -35,6 +35,7 @@ _BODY_FILES: Final = (
 )
 _SAID_OF_VIDEOS: Final = ("video_fingerprint/", "video_pixels/", "video_account")
 METRICS: Final = "metrics.json"  # written last: its presence is the end of a run
+BEST: Final = "best.pt"  # the generator of the best epoch
 
 
 def missing(config: TrainConfig) -> list[str]:
@@ -116,14 +117,24 @@ def _check_one_network(stream: str, identities: Mapping[str, Mapping[str, Any]])
 def inputs(config: TrainConfig, splits: Mapping[str, Split]) -> dict[str, Any]:
     """Digests of everything that the run reads."""
     return {
-        "splits": {name: _content(splits[name].manifest) for name in config.splits},
-        "streams": {name: _content(splits[name].stream_manifest(config.stream)) for name in config.pixel_splits},
+        "splits": {name: content_digest(splits[name].manifest) for name in config.splits},
+        "streams": {name: content_digest(splits[name].stream_manifest(config.stream)) for name in config.pixel_splits},
         "body": None if config.body is None else folder_digest(config.body),
         "pretrained": None if config.pretrained is None else file_digest(config.pretrained),
+        "mposer": None if config.prior != "mposer" or config.mposer is None else _prior_digest(config.mposer),
     }
 
 
-def _content(manifest: Mapping[str, Any]) -> str:
+def _prior_digest(file: Path) -> str:
+    if not file.is_file():
+        raise ConfigError(
+            f"{file}: expected a trained motion prior for prior = mposer, found none. "
+            "`luigi --module tasks TrainMPoser` trains it."
+        )
+    return file_digest(file)
+
+
+def content_digest(manifest: Mapping[str, Any]) -> str:
     """Digest of a split's or a stream's rows and tracks; not of what they were made from, which `accept` restates."""
     if "files" not in manifest:  # of somebody else's writing
         return str(manifest["digest"])
@@ -148,7 +159,12 @@ def is_complete(config: TrainConfig, splits: Mapping[str, Split] | None = None) 
     """Has a run with this configuration, on what the cache holds now, been finished? Not if something is missing."""
     if splits is None and missing(config):
         return False
-    return (run_folder(config, splits) / METRICS).is_file()
+    return is_finished(run_folder(config, splits))
+
+
+def is_finished(folder: Path) -> bool:
+    """Is what a run is trained for there: its best epoch, and the metrics that are written last?"""
+    return (folder / METRICS).is_file() and (folder / BEST).is_file()
 
 
 def folder_digest(folder: Path) -> str:

@@ -7,27 +7,28 @@ run. Started again, it goes on from last.pt and ends with the same numbers, on a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.utils.tensorboard import SummaryWriter
 
-from cache.durable import WriterLock
 from vibe_model import evaluation, runs
 from vibe_model.checkpoints import LoadReport, load_published, read_checkpoint
 from vibe_model.config import TrainConfig
-from vibe_model.data import Batch, Batches, stream
-from vibe_model.errors import CheckpointError, ConfigError, DataError, TrainingDiverged
+from vibe_model.curves import Curves
+from vibe_model.data import Batches, stream
+from vibe_model.errors import CheckpointError, DataError, StandInMixed
 from vibe_model.generator import VIBE
 from vibe_model.held import HeldFeatures, Holding, held_features
-from vibe_model.trainer import Trainer, step_losses, weights_of
+from vibe_model.parallel import joined, launched_processes
+from vibe_model.session import CONFIG, LAST, Loop, Progress, alone, own_torch_state, save, saved_state
+from vibe_model.steps import step_losses
+from vibe_model.trainer import Trainer, weights_of
 
 if TYPE_CHECKING:
     from cache import Split
@@ -35,24 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Holding", "Progress", "run", "step_losses"]
 
-LAST: Final = "last.pt"
-BEST: Final = "best.pt"
-CONFIG: Final = "config.json"
-_NUMBERS: Final = ("mpjpe", "pa_mpjpe", "pve", "accel", "accel_error", "pck", "auc")
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What a step or an epoch brought, for whoever shows it."""
-
-    epoch: int  # from 0
-    epochs: int
-    iteration: int  # done in this epoch
-    iterations: int
-    terms: Mapping[str, float] | None = (
-        None  # the step's weighted losses; None when it was skipped, or at an epoch's end
-    )
-    validation: Mapping[str, Any] = field(default_factory=dict)  # metrics by split, at an epoch's end
+BEST: Final = runs.BEST
 
 
 ShowProgress = Callable[[Progress | Holding], None]  # Holding: before the first step, if the configuration says so
@@ -62,6 +46,7 @@ DrawPictures = Callable[[VIBE, int], Mapping[str, NDArray[np.uint8]]]  # (genera
 def run(config: TrainConfig, progress: ShowProgress | None = None, pictures: DrawPictures | None = None) -> Path:
     """Train and evaluate, or go on with it, or find it done. Returns the run's folder.
 
+    Started by torch's launcher in several processes, these train as one; the first of them writes, and is told.
     progress: told of every step and epoch, and before them of features on their way into memory; pictures: asked for
     what to log at each epoch's end.
     Raises ConfigError, DataError, StandInMixed or CheckpointError before training, CacheError when a part has no window
@@ -69,35 +54,41 @@ def run(config: TrainConfig, progress: ShowProgress | None = None, pictures: Dra
     saved.
     """
     splits = runs.open_splits(config)
-    fingerprint = runs.fingerprint(config, splits)
     folder = runs.run_folder(config, splits)
-    if (folder / runs.METRICS).is_file():
+    if _is_done(folder) and launched_processes() == 1:  # several ask together, below: they must come to one answer
         return folder
     body = load_body(config.body)
     stand_in = runs.check_stand_in(body.stand_in, splits) | runs.check_streams(config, splits)
-    device = _device(config.device)
-    with _alone(folder), _own_torch_state(config.threads, device):
-        if (folder / runs.METRICS).is_file():
-            return folder  # another process has finished it meanwhile
-        trainer = Trainer(config, body, device)
-        start = _start(config, trainer.generator)
-        batches = Batches(config, splits)
-        held = held_features(batches, config.hold, device, progress)
-        folder.mkdir(parents=True, exist_ok=True)
-        facts = {"fingerprint": fingerprint, "stand_in": stand_in, "software": _software()}
-        made_from: dict[str, Any] = {"inputs": runs.inputs(config, splits), "pretrained": start}
-        made_from |= {"windows": batches.counts, "features": batches.where}
-        runs.write_json(folder / CONFIG, {**facts, **made_from, "config": config.as_dict()})
-        _restore(trainer, folder / LAST, fingerprint)
-        # What a killed run has logged beyond its last saved state is logged again: of that, viewers keep one.
-        with closing(SummaryWriter(str(folder), purge_step=trainer.course.step + 1)) as writer:
-            session = _Session(config, trainer, splits, folder, fingerprint, writer, progress, pictures)
-            session.train(batches, held)
-        results = _final_metrics(config, trainer.generator, splits, folder)
-        course = trainer.course
-        best = {"epoch": course.best_epoch, "pa_mpjpe": course.best}
-        runs.write_json(folder / runs.METRICS, {**facts, "best": best, "skipped_steps": course.skipped, **results})
+    with (
+        joined(config.device, config.processes) as group,
+        alone(folder) if group.leads else nullcontext(),
+        own_torch_state(config.threads, group.device),
+    ):
+        if group.from_first(_is_done(folder)):
+            return folder  # another run has finished it meanwhile
+        trainer = Trainer(config, body, group)
+        _check_prior(config, trainer)
+        facts = {"stand_in": stand_in, "software": _software(), "processes": group.size}
+        session = _Session.begin(config, trainer, splits, folder, facts, progress, pictures)
+        session.train()
+        if group.leads:
+            session.finish()
     return folder
+
+
+def _check_prior(config: TrainConfig, trainer: Trainer) -> None:
+    """Raise StandInMixed for a prior that learned from stand-in motion with a real body, or the other way round."""
+    prior, body = trainer.prior, trainer.generator.body
+    if prior is not None and prior.stand_in != body.stand_in:
+        kinds = {True: "of stand-ins", False: "real"}
+        raise StandInMixed(
+            f"{config.mposer}: the prior is {kinds[prior.stand_in]}, the body {kinds[body.stand_in]}. Train the prior "
+            "on the data of this run."
+        )
+
+
+def _is_done(folder: Path) -> bool:
+    return runs.is_finished(folder)
 
 
 def load_body(folder: Path | None) -> Body:
@@ -107,7 +98,7 @@ def load_body(folder: Path | None) -> Body:
     return Body.stand_in() if folder is None else Body.load(folder)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Session:
     """The loop over epochs, and everything that it tells or saves."""
 
@@ -115,107 +106,145 @@ class _Session:
     trainer: Trainer
     splits: Mapping[str, Split]
     folder: Path
-    fingerprint: str
-    writer: SummaryWriter
-    show: ShowProgress | None
+    facts: Mapping[str, Any]  # that config.json and metrics.json begin with
+    batches: Batches
+    held: HeldFeatures | None
+    loop: Loop
     draw: DrawPictures | None
 
-    def train(self, batches: Batches, held: HeldFeatures | None) -> None:
-        course = self.trainer.course
-        first = len(course.history)
-        if first == self.config.epochs:
-            return
-        device, workers = self.trainer.device, self.config.read_workers
-        with closing(stream(batches, course.step, device=device, held=held, workers=workers)) as ready:
-            for epoch in range(first, self.config.epochs):
-                self._train_epoch(epoch, ready)
-                self._end_epoch(epoch)
-
-    def _train_epoch(self, epoch: int, ready: Iterator[Batch]) -> None:
-        config, course = self.config, self.trainer.course
-        end = (epoch + 1) * config.iterations
-        while course.step < end:
-            terms = self.trainer.train_step(next(ready))
-            for name, value in (terms or {}).items():
-                self.writer.add_scalar(f"train/{name}", value, course.step)
-            self._tell(epoch, terms=terms)
-            if course.skipped_in_a_row >= config.max_non_finite:
-                self._give_up()
-            if course.step % config.checkpoint_every == 0 and course.step < end:
-                self._save_last()
-
-    def _end_epoch(self, epoch: int) -> None:
-        trainer = self.trainer
-        # Whatever validation and pictures draw from the random state must not show in the training that follows.
-        with torch.random.fork_rng(devices=_cuda_devices(trainer.device)):
-            validation = _validate(self.config, trainer.generator, self.splits)
-            images = self.draw(trainer.generator, epoch) if self.draw is not None else {}
-        score = float(np.mean([validation[name]["pa_mpjpe"] for name in self.config.validation]))
-        if trainer.end_epoch(score, validation):
-            save(self.folder / BEST, self._best(epoch, score))
-        self._log_epoch(validation, images)
-        self._save_last()
-        self._tell(epoch, validation=validation)
-
-    def _log_epoch(self, validation: Mapping[str, Any], images: Mapping[str, NDArray[np.uint8]]) -> None:
-        step = self.trainer.course.step
-        for split, metrics in validation.items():
-            for name in _NUMBERS:
-                if name in metrics:
-                    self.writer.add_scalar(f"validation/{split}/{name}", metrics[name], step)
-        for name, rate in self.trainer.learning_rates().items():
-            self.writer.add_scalar(f"learning_rate/{name}", rate, step)
-        for name, image in images.items():
-            self.writer.add_image(name, image, step, dataformats="HWC")
-
-    def _give_up(self) -> None:
-        course = self.trainer.course
-        skipped, course.skipped_in_a_row = course.skipped_in_a_row, 0
-        self._save_last()
-        raise TrainingDiverged(
-            f"{self.folder}: losses were not finite in {skipped} steps in a row, up to step {course.step}. {LAST} "
-            "holds the parameters before them. Running it again goes on after them; if it happens again, lower "
-            "lr_generator and lr_discriminator, or look at the labels."
+    @classmethod
+    def begin(
+        cls,
+        config: TrainConfig,
+        trainer: Trainer,
+        splits: Mapping[str, Split],
+        folder: Path,
+        facts: Mapping[str, Any],
+        show: ShowProgress | None,
+        draw: DrawPictures | None,
+    ) -> Self:
+        """All that comes before the first step: where to start from, what is read, config.json."""
+        group, fingerprint = trainer.group, runs.fingerprint(config, splits)
+        if not group.leads:
+            show = draw = None
+        start = _start(config, trainer.generator)
+        batches = Batches(config, splits, rank=group.rank, world_size=group.size)
+        held = held_features(batches, config.hold, group.device, show)
+        facts = {"fingerprint": fingerprint, **facts}
+        if group.leads:
+            made_from: dict[str, Any] = {"inputs": runs.inputs(config, splits), "pretrained": start}
+            made_from |= {"windows": batches.counts, "features": batches.where}
+            runs.write_json(folder / CONFIG, {**facts, **made_from, "config": config.as_dict()})
+        # The same settings can be run by other processes and devices, to other numbers.
+        about = {"fingerprint": fingerprint, "processes": group.size, "device": group.device.type}
+        _restore(trainer, folder / LAST, about)
+        loop = Loop(
+            schedule=config,
+            trainer=trainer,
+            folder=folder,
+            about=about,
+            advice="lower lr_generator and lr_discriminator, or look at the labels",
+            show=show,
+            group=group,
+        )
+        return cls(
+            config=config,
+            trainer=trainer,
+            splits=splits,
+            folder=folder,
+            facts=facts,
+            batches=batches,
+            held=held,
+            loop=loop,
+            draw=draw,
         )
 
+    def train(self) -> None:
+        """From wherever the run stands to the end of the last epoch."""
+        config, course = self.config, self.trainer.course
+        first = len(course.history)
+        if first == config.epochs:
+            return
+        device, workers = self.trainer.device, config.read_workers
+        with (
+            closing(stream(self.batches, course.step, device=device, held=self.held, workers=workers)) as ready,
+            self._curves() as curves,
+        ):
+            for epoch in range(first, config.epochs):
+                self.loop.train_epoch(epoch, ready, curves)
+                self._end_epoch(epoch, curves)
+
+    def finish(self) -> None:
+        """The best epoch's metrics on the evaluation splits, written last: the mark of a finished run."""
+        course, best_file = self.trainer.course, self.folder / BEST
+        if not best_file.is_file():
+            raise CheckpointError(
+                f"{best_file}: it is gone, and was the best epoch. Remove {self.folder} to train again."
+            )
+        found, wanted = read_checkpoint(best_file), (self.facts["fingerprint"], course.best_epoch)
+        if (found.get("fingerprint"), found.get("epoch")) != wanted:
+            raise CheckpointError(
+                f"{best_file}: expected epoch {course.best_epoch} of this run, found epoch {found.get('epoch')} of run "
+                f"{found.get('fingerprint')}. Move {self.folder} away and train again."
+            )
+        results = _final_metrics(self.config, self.trainer.generator, self.splits, self.folder)
+        best = {"epoch": course.best_epoch, "pa_mpjpe": course.best}
+        content = {**self.facts, "best": best, "skipped_steps": course.skipped, **results}
+        runs.write_json(self.folder / runs.METRICS, content)
+
+    def _curves(self) -> Curves:
+        folder = self.folder if self.trainer.group.leads else None
+        return Curves(folder, first_step=self.trainer.course.step + 1, windows=self.config.batch_size)
+
+    def _end_epoch(self, epoch: int, curves: Curves) -> None:
+        trainer, score = self.trainer, 0.0
+        validation: Mapping[str, Any] = {}
+        images: Mapping[str, NDArray[np.uint8]] = {}
+        if trainer.group.leads:
+            validation = _validate(self.config, trainer.generator, self.splits)
+            images = self.draw(trainer.generator, epoch) if self.draw is not None else {}
+            score = float(np.mean([validation[name]["pa_mpjpe"] for name in self.config.validation]))
+        score = trainer.group.from_first(score)
+        if trainer.end_epoch(score, validation) and trainer.group.leads:
+            save(self.folder / BEST, self._best(epoch, score))
+        curves.epoch(trainer.course.step, validation, trainer.learning_rates(), images)
+        self.loop.save_last(curves)
+        self.loop.tell(epoch, validation=validation)
+
     def _best(self, epoch: int, score: float) -> dict[str, Any]:
-        about = {"fingerprint": self.fingerprint, "config": self.config.as_dict()}
+        identities = {n: self.splits[n].stream_manifest(self.config.stream) for n in self.config.pixel_splits}
+        features = next((m["identity"] for m in identities.values() if "identity" in m), None)
+        facts = {name: self.facts[name] for name in ("fingerprint", "stand_in")}
+        about = {**facts, "config": self.config.as_dict(), "features": features}
         weights = weights_of(self.trainer.generator)
         return {"epoch": epoch, "performance": score, "gen_state_dict": weights, **about}
-
-    def _save_last(self) -> None:
-        self.writer.flush()  # first: a resumed run does not log again what led to the state that it goes on from
-        save(self.folder / LAST, {"fingerprint": self.fingerprint, **self.trainer.state_dict()})
-
-    def _tell(self, epoch: int, **news: Any) -> None:
-        if self.show is not None:
-            done = self.trainer.course.step - epoch * self.config.iterations
-            self.show(Progress(epoch, self.config.epochs, done, self.config.iterations, **news))
-
-
-def save(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint atomically: a reader, or the next run, sees the old one or the new one."""
-    runs.replace_file(path, lambda stream: torch.save(dict(state), stream))
 
 
 def _start(config: TrainConfig, generator: VIBE) -> dict[str, Any] | None:
     """Fill the generator from the configured checkpoint, and say how many of its tensors were used and ignored."""
     if config.pretrained is None:
         return None
-    report: LoadReport = load_published(generator, config.pretrained)
+    if read_checkpoint(config.pretrained).get("stand_in", False) and not generator.body.stand_in:
+        raise StandInMixed(
+            f"{config.pretrained}: it was trained on stand-ins, the body is real. Start from SPIN's or VIBE's, or "
+            "from a run of yours on real data."
+        )
+    # Frame by frame, only the regressor of a checkpoint can be started from.
+    only = "regressor." if config.n_layers == 0 else ""
+    report: LoadReport = load_published(generator, config.pretrained, only=only)
     return {"kind": report.kind, "used": len(report.used), "ignored": len(report.ignored)}
 
 
-def _restore(trainer: Trainer, last: Path, fingerprint: str) -> None:
-    if not last.exists():
-        return
-    state = read_checkpoint(last)
-    if state.get("fingerprint") != fingerprint:
+def _restore(trainer: Trainer, last: Path, about: Mapping[str, Any]) -> None:
+    """Go on from the saved state, where there is one. Raises CheckpointError for one that is not of this run."""
+    if last.exists():
+        trainer.load_state_dict(saved_state(last, about))
+    step = trainer.course.step
+    if step != (first := int(trainer.group.from_first(step))):
         raise CheckpointError(
-            f"{last}: expected fingerprint {fingerprint}, found {state.get('fingerprint')!r}. "
-            f"It is not this run's: move {last.parent} away."
+            f"{last}: process {trainer.group.rank} goes on at step {step}, the first one at {first}. All processes "
+            "need the same [paths] runs: put it where every machine sees it."
         )
-    trainer.load_state_dict(state)
 
 
 def _validate(config: TrainConfig, generator: VIBE, splits: Mapping[str, Split]) -> dict[str, Any]:
@@ -229,6 +258,7 @@ def _validate(config: TrainConfig, generator: VIBE, splits: Mapping[str, Split])
             tracks=config.tracks.get(name, "*"),
             batch_size=config.eval_batch,
             vertices=False,
+            keypoints=False,
         )
         if not results[name]["frames"]:
             raise DataError(
@@ -242,58 +272,22 @@ def _final_metrics(
 ) -> dict[str, dict[str, Any]]:
     """The best epoch's metrics on the evaluation splits: the default protocol's, and below them the published one's."""
     load_published(generator, folder / BEST)
-    chosen = {name: splits[name] for name in config.evaluation}
-    default, published = (
-        evaluation.evaluate(
-            generator,
-            chosen,
-            stream=config.stream,
-            seqlen=config.seqlen,
-            protocol=protocol,
-            tracks=config.tracks,
-            batch_size=config.eval_batch,
-        )
-        for protocol in evaluation.PROTOCOLS
+    options: dict[str, Any] = {"stream": config.stream, "seqlen": config.seqlen, "tracks": config.tracks}
+    options["batch_size"] = config.eval_batch
+    sigma = 0.0
+    if config.n_layers == 0:  # the per-frame baseline: smoothed as validation likes it best, it is another one
+        validation = {name: splits[name] for name in config.validation}
+        sigma, _ = evaluation.choose_sigma(generator, validation, **options, candidates=evaluation.SIGMAS[1:])
+    return evaluation.evaluate_all(
+        generator,
+        {name: splits[name] for name in config.evaluation},
+        **options,
+        smoothed_too=sigma,
+        folder=folder,
+        predictions=True,
+        stand_in=runs.check_streams(config, splits),
+        about={"fingerprint": runs.fingerprint(config, splits), "run": folder.name},
     )
-    return {name: {**default[name], "published": published[name]} for name in chosen}
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process trains in a run's folder. Raises CacheError naming the other one; a dead one holds nothing."""
-    lock = WriterLock(folder / ".writing" / "lock")
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def _own_torch_state(threads: int, device: torch.device) -> Iterator[None]:
-    """Seeds and thread counts of a run stay inside it."""
-    before = torch.get_num_threads()
-    with torch.random.fork_rng(devices=_cuda_devices(device)):
-        if threads:
-            torch.set_num_threads(threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
-
-
-def _device(name: str) -> torch.device:
-    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-    try:
-        device = torch.device(chosen)
-    except RuntimeError as error:
-        raise ConfigError(f"device: expected auto, cpu or cuda, found {name!r}") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device: {name!r}, but torch finds no GPU here. Use cpu, or auto.")
-    return device
-
-
-def _cuda_devices(device: torch.device) -> list[torch.device]:
-    return [device] if device.type == "cuda" else []
 
 
 def _software() -> dict[str, str]:

@@ -227,7 +227,7 @@ def test_training_reads_from_a_bucket(url: str, embedded: Any, into: Any, networ
         cache=url,
         runs=tmp_path / "runs",
         datasets_2d=(),
-        motion=(),
+        prior="none",
         seqlen=4,
         stride=2,
         strides={},
@@ -237,7 +237,6 @@ def test_training_reads_from_a_bucket(url: str, embedded: Any, into: Any, networ
         hidden_size=5,
         regressor_size=7,
         disc_size=4,
-        attention_size=4,
     )
     assert runs.missing(config) == []
     folder = training.run(config)

@@ -41,8 +41,20 @@ class TinyBody(nn.Module):
         verts = torch.einsum("bij,bvj->bvi", rotmat[:, 0], turned)
         return SimpleNamespace(verts=verts, joints=self.to_joints @ verts)
 
+    def joints(self, *, betas, rotmat, order="spin49"):
+        posed = self(betas=betas, rotmat=rotmat)
+        return posed.joints if order == "spin49" else self.common14(posed.verts)
+
     def common14(self, verts):
         return self.to_common14 @ verts
+
+
+class Tracks(list):
+    """Speaks like cache.Split's tracks: one a video."""
+
+    @property
+    def video(self):
+        return np.arange(len(self))
 
 
 class MemorySplit:
@@ -52,10 +64,11 @@ class MemorySplit:
         random = np.random.default_rng(seed)
         n = sum(lengths)
         stops = np.cumsum(lengths)
-        self.tracks = [
+        self.tracks = Tracks(
             Track(f"v{i}/0", f"v{i}", int(stop - length), int(stop), 25.0, 1, 1.3)
             for i, (length, stop) in enumerate(zip(lengths, stops, strict=True))
-        ]
+        )
+        self.videos = [SimpleNamespace(width=320, height=240) for _ in lengths]
         self.frame_index = np.arange(n) + sum((np.arange(n) >= gap).astype(int) for gap in gaps)
         self.manifest = {"stand_in": stand_in, "digest": f"split {seed} {lengths}"}
         self.lacking = set(lacking)
@@ -70,6 +83,9 @@ class MemorySplit:
             "w_smpl": weight.copy(),
             "valid": np.ones(n, np.float32),
         }
+
+    def track_of(self, rows):
+        return np.searchsorted([track.stop for track in self.tracks], rows, side="right")
 
     def stream_manifest(self, stream):
         return {
@@ -96,7 +112,8 @@ class MemorySplit:
         rows = np.array([np.arange(start, stop) for start, stop in windows])
         if stream and self.lacking & set(rows.ravel().tolist()):
             raise ValueError("rows without features")
-        found = {name: self.rows[name][rows] for name in fields or self.rows}
+        columns = {"frame_index": self.frame_index, "bbox": np.full((len(self.frame_index), 4), 100, np.float32)}
+        found = {name: (self.rows | columns)[name][rows] for name in fields or self.rows}
         for name, buffer in (out or {}).items():
             buffer[...] = found[name]
         return {**found, **(out or {})}

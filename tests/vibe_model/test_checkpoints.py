@@ -80,6 +80,20 @@ def test_vibes_checkpoint_fills_the_model_and_reports_the_body_data(model, tmp_p
     assert report.untouched == ()
 
 
+def test_only_the_regressor_of_a_whole_checkpoint_is_read_where_that_is_asked_for(model, body, tmp_path):
+    file = write(tmp_path / "vibe.pt", published(model))
+    per_frame = VIBE(body, n_layers=0, feature_size=6, regressor_size=7)
+    with pytest.raises(CheckpointError, match=r"extra: encoder\."):
+        load_published(per_frame, file)
+    report = load_published(per_frame, file, only="regressor.")
+    weights = other_weights(model)
+    assert all(torch.equal(value, weights[name]) for name, value in per_frame.state_dict().items())
+    assert set(report.used) == set(per_frame.state_dict())
+    assert {name for name in report.ignored if name.startswith("encoder.")} == {
+        name for name in weights if name.startswith("encoder.")
+    }
+
+
 def test_spins_checkpoint_fills_the_regressor_alone(model, tmp_path):
     before, weights = snapshot(model), other_weights(model)
     report = load_published(model, write(tmp_path / "spin.pt", spin(model)))

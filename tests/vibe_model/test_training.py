@@ -43,7 +43,6 @@ def tiny(root):
         hidden_size=5,
         regressor_size=7,
         disc_size=4,
-        attention_size=4,
         checkpoint_every=3,
         device="cpu",
         threads=1,
@@ -151,7 +150,7 @@ def test_training_moves_both_networks_and_lowers_the_loss(config, world, body):
     pose = [entry["losses"]["pose"] for entry in history]
     assert pose[-1] < 0.8 * pose[0]
     state = torch.load(folder / "last.pt", weights_only=True)
-    fresh = Trainer(config, body, torch.device("cpu")).state_dict()
+    fresh = Trainer(config, body).state_dict()
     for network in ("gen_state_dict", "disc_motion_state_dict"):
         changed = [name for name, value in state[network].items() if not torch.equal(value, fresh[network][name])]
         assert set(changed) == set(state[network]) - {f"regressor.init_{name}" for name in ("pose", "shape", "cam")}
@@ -327,12 +326,12 @@ def test_a_step_without_a_finite_loss_is_skipped_and_counted(config, world):
 
 
 def test_a_skipped_step_updates_nothing(config, world, body):
-    trainer = Trainer(config, body, torch.device("cpu"))
+    trainer = Trainer(config, body)
     batch = training.Batches(config, world).at(0)
     trainer.train_step(batch)
     before = {k: v.clone() for k, v in tensors(trainer.state_dict()).items() if isinstance(v, torch.Tensor)}
     batch.labels["kp_2d"][0] = np.inf
-    assert trainer.train_step(batch) is None
+    assert not trainer.train_step(batch).good
     after = tensors(trainer.state_dict())
     assert all(torch.equal(after[key], value) for key, value in before.items() if key != "/rng")
     assert (trainer.course.step, trainer.course.skipped) == (2, 1)
@@ -370,7 +369,7 @@ def test_features_of_different_networks_are_not_mixed(config, world, monkeypatch
 
 
 def test_without_real_motion_there_is_no_discriminator(config, world):
-    folder = training.run(replace(config, motion=()))
+    folder = training.run(replace(config, prior="none"))
     state = torch.load(folder / "last.pt", weights_only=True)
     assert "disc_motion_state_dict" not in state
     assert state["course"]["history"][0]["losses"]["adversarial"] == 0
@@ -388,6 +387,40 @@ def test_training_starts_from_a_checkpoint(config, world, body, tmp_path):
     assert json.loads((folder / "config.json").read_text())["pretrained"]["used"] == len(best)
 
 
+def test_a_best_epoch_of_another_run_is_not_evaluated_as_this_one_s(config, world, finished):
+    (finished / "metrics.json").unlink()
+    best = torch.load(finished / "best.pt", weights_only=True)
+    torch.save(best | {"epoch": 77}, finished / "best.pt")
+    with pytest.raises(CheckpointError, match=r"best\.pt: expected epoch \d of this run, found epoch 77"):
+        training.run(config)
+
+
+def test_without_its_best_epoch_a_run_is_not_finished_and_says_what_to_do(config, world, finished):
+    (finished / "best.pt").unlink()
+    assert not runs.is_finished(finished)
+    with pytest.raises(CheckpointError, match=r"best\.pt: it is gone, .* Remove .* to train again"):
+        training.run(config)
+
+
+def test_a_damaged_state_says_that_it_may_be_removed(config, world, finished):
+    (finished / "metrics.json").unlink()
+    (finished / "last.pt").write_bytes((finished / "last.pt").read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"last\.pt: it is damaged\. Remove it, and training starts anew"):
+        training.run(config)
+    (finished / "last.pt").unlink()
+    assert training.run(config) == finished
+
+
+def test_a_checkpoint_of_stand_ins_starts_no_training_on_real_data(config, world, body, tmp_path, monkeypatch):
+    torch.save({"gen_state_dict": Trainer(config, body).generator.state_dict(), "stand_in": True}, tmp_path / "own.pt")
+    for split in world.values():
+        split.manifest["stand_in"] = False
+    monkeypatch.setattr(type(body), "stand_in", False, raising=False)
+    body.stand_in = False
+    with pytest.raises(StandInMixed, match=r"own\.pt: it was trained on stand-ins, the body is real"):
+        training.run(replace(config, pretrained=tmp_path / "own.pt"))
+
+
 def test_a_damaged_or_foreign_state_is_refused_and_kept(config, world, finished):
     (finished / "metrics.json").unlink()
     whole = (finished / "last.pt").read_bytes()
@@ -403,6 +436,7 @@ def test_a_damaged_or_foreign_state_is_refused_and_kept(config, world, finished)
 def test_the_fingerprint_covers_what_changes_numbers_and_nothing_else(config, world, tmp_path):
     name = runs.fingerprint(config, world)
     same = {"name": "x", "runs": tmp_path, "cache": tmp_path, "checkpoint_every": 7, "hold": "ram", "read_workers": 1}
+    same["processes"] = 2
     for setting, value in same.items():
         assert runs.fingerprint(replace(config, **{setting: value}), world) == name
     other = {
