@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cache import Split
 
 Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 
 
 class EvalWindow(NamedTuple):
@@ -36,29 +37,55 @@ def plan_windows(split: Split, tracks: Sequence[Any], *, stream: str, seqlen: in
     shorter where the whole stretch is. With `drop_last` (the published protocol) tracks are cut at every `seqlen` rows,
     gaps or not, and what remains at their ends is dropped.
     """
-    has_features = np.zeros(max((track.stop for track in tracks), default=0), np.bool_)
-    rows = split.windows(1, 1, stream)[:, 0]
-    has_features[rows[rows < len(has_features)]] = True
+    present = Present.of(split, stream)
     windows: list[EvalWindow] = []
-    if drop_last:
-        for run, track in enumerate(tracks):
-            starts = range(track.start, track.stop - seqlen + 1, seqlen)
-            whole = (start for start in starts if has_features[start : start + seqlen].all())
-            windows += [EvalWindow(start, start + seqlen, start, run) for start in whole]
-        return windows
-    followed = np.zeros_like(has_features)  # rows whose next row is the next frame, and has features too
-    rows = split.windows(2, 1, stream)[:, 0]
-    followed[rows[rows < len(followed)]] = True
-    for run, (start, stop) in enumerate(_stretches(tracks, has_features, followed)):
-        windows += _cover(start, stop, seqlen, run)
+    for track in tracks:
+        run = windows[-1].run + 1 if windows else 0
+        windows += present.windows(track, seqlen=seqlen, drop_last=drop_last, first_run=run)
     return windows
 
 
-def _stretches(tracks: Sequence[Any], has_features: Bools, followed: Bools) -> Iterator[tuple[int, int]]:
-    """Row ranges [start, stop) of neighbouring frames, one step apart, that all have features."""
-    for track in tracks:
-        rows = track.start + np.flatnonzero(has_features[track.start : track.stop])
-        for part in np.split(rows, np.flatnonzero(~followed[rows[:-1]]) + 1):
+class Present(NamedTuple):
+    """Which rows of a split have features of one stream: two flags a row, from which windows are planned by track."""
+
+    has_features: Bools  # (rows,)
+    followed: Bools  # (rows,) the next row is the next frame of the track, and has features too
+
+    @classmethod
+    def of(cls, split: Split, stream: str) -> Present:
+        """Those of a whole split."""
+        single, pairs = split.windows(1, 1, stream)[:, 0], split.windows(2, 1, stream)[:, 0]
+        present = cls(*(np.zeros(int(single.max(initial=-1)) + 1, np.bool_) for _ in range(2)))
+        present.has_features[single] = True
+        present.followed[pairs] = True
+        return present
+
+    def windows(self, track: Any, *, seqlen: int, drop_last: bool, first_run: int = 0) -> list[EvalWindow]:
+        """The windows of one track, as `plan_windows` says; runs are counted from `first_run`."""
+        if drop_last:
+            starts = range(track.start, track.stop - seqlen + 1, seqlen)
+            whole = (start for start in starts if self._all_there(start, start + seqlen))
+            return [EvalWindow(start, start + seqlen, start, first_run) for start in whole]
+        windows: list[EvalWindow] = []
+        for run, (start, stop) in enumerate(self._stretches(track), first_run):
+            windows += _cover(start, stop, seqlen, run)
+        return windows
+
+    def runs(self, rows: Ints) -> Ints:
+        """(F,) ascending rows -> (F,) a number each: rows of equal number are neighbouring frames, one step apart."""
+        if not len(rows):
+            return np.zeros(0, np.int64)
+        apart = (np.diff(rows) != 1) | ~self.followed[rows[:-1]]
+        return np.concatenate([[0], np.cumsum(apart)]).astype(np.int64)
+
+    def _all_there(self, start: int, stop: int) -> bool:
+        there = self.has_features[start:stop]
+        return len(there) == stop - start and bool(there.all())
+
+    def _stretches(self, track: Any) -> Iterator[tuple[int, int]]:
+        """Row ranges [start, stop) of neighbouring frames, one step apart, that all have features."""
+        rows = track.start + np.flatnonzero(self.has_features[track.start : track.stop])
+        for part in np.split(rows, np.flatnonzero(np.diff(self.runs(rows))) + 1):
             if len(part):
                 yield int(part[0]), int(part[-1]) + 1
 

@@ -4,61 +4,51 @@ Protocol "default" predicts every frame that has features once, counts the frame
 accelerations over neighbouring frames of one track. Protocol "published" does what the published figures were made
 with, its four defects included: windows drop each track's last frames, accelerations are taken across track borders,
 `valid` is ignored, and labels are rounded to float16. PVE compares neutral bodies in both.
+
+Two stages, a track at a time: windows -> estimates (`predictions`), estimates -> bodies -> errors (`frame_errors`).
+Smoothing stands between the two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, Final, Self
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from vibe_model import metrics
-from vibe_model.errors import ConfigError
-from vibe_model.eval_windows import EvalWindow, plan_windows, select_tracks
+from vibe_model import results
+from vibe_model.errors import ConfigError, DataError
+from vibe_model.eval_windows import select_tracks
+from vibe_model.frame_errors import Means, Scorer, TrackErrors
 from vibe_model.generator import VIBE
-from vibe_model.losses import COMMON14
-from vibe_model.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
+from vibe_model.predictions import TrackEstimate, estimate_tracks, located, save_npz
 from vibe_model.runs import check_stand_in
 
 if TYPE_CHECKING:
     from cache import Split
-    from pipeline.body import Body
 
-Floats = NDArray[np.floating[Any]]
-Bools = NDArray[np.bool_]
-Arrays = dict[str, NDArray[Any]]
 Metrics = dict[str, Any]
+TrackListener = Callable[[TrackEstimate, TrackErrors], None]
 
 PROTOCOLS: Final = ("default", "published")
-_LABELS: Final = ("kp_3d", "theta", "w_3d", "w_smpl", "valid")
+PREDICTIONS: Final = "predictions"  # a folder; below it one a split, and in it one npz a track
+SIGMAS: Final = (0.0, 1.0, 2.0, 4.0, 8.0)  # frames
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Frames:
-    """Predictions and labels of F frames, in row order."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalOptions:
+    """How a split is predicted and what is compared."""
 
-    joints: Floats  # (F, 14, 3) m, predicted
-    target: Floats  # (F, 14, 3) m
-    pve: Floats  # (F,) mm; nan without SMPL labels
-    mean_body_pve: Floats  # (F,) mm, of the mean body; nan likewise
-    labelled: Bools  # (F,)
-    valid: Bools  # (F,)
-    run: NDArray[np.int64]  # (F,) frames of equal number are neighbours in one track
-
-    @classmethod
-    def joined(cls, parts: Sequence[Mapping[str, NDArray[Any]]]) -> Self:
-        return cls(**{item.name: np.concatenate([part[item.name] for part in parts]) for item in fields(cls)})
-
-    def only_labelled_as_one_run(self) -> _Frames:
-        """What is left for a protocol that knows neither tracks nor `valid`."""
-        kept = {item.name: getattr(self, item.name)[self.labelled] for item in fields(self)}
-        return _Frames(**kept | {"valid": kept["labelled"], "run": np.zeros_like(kept["run"])})
+    stream: str  # of features
+    seqlen: int = 16  # frames of a window
+    tracks: str = "*"  # a pattern of track names
+    batch_size: int = 16  # windows
+    vertices: bool = True  # take PVE, which costs a second body
+    keypoints: bool = True  # take the 2D PCK
+    smooth: float = 0.0  # sigma of a Gaussian over the predictions in time, frames; 0: none
+    smoothed_too: float = 0.0  # another one, whose errors stand beside; 0: none
 
 
 def evaluate(
@@ -70,25 +60,19 @@ def evaluate(
     protocol: str = "default",
     tracks: Mapping[str, str] | None = None,
     batch_size: int = 16,
+    smooth: float = 0.0,
 ) -> dict[str, Metrics]:
     """`evaluate_split` of every split, by name. `tracks`: patterns of track names, where only a part of a split counts.
 
-    Raises StandInMixed when splits and body are partly stand-ins, ConfigError for an unknown protocol.
+    Raises StandInMixed when splits and body are partly stand-ins, and as `evaluate_split` does.
     """
     stand_in = check_stand_in(generator.body.stand_in, splits)
-    results: dict[str, Metrics] = {}
+    options = {"stream": stream, "seqlen": seqlen, "batch_size": batch_size, "smooth": smooth, "protocol": protocol}
+    found: dict[str, Metrics] = {}
     for name, split in splits.items():
-        results[name] = evaluate_split(
-            generator,
-            split,
-            stream=stream,
-            seqlen=seqlen,
-            protocol=protocol,
-            tracks=(tracks or {}).get(name, "*"),
-            batch_size=batch_size,
-        )
-        results[name]["stand_in"] = stand_in
-    return results
+        metrics = evaluate_split(generator, split, tracks=(tracks or {}).get(name, "*"), **options)  # type: ignore[arg-type]
+        found[name] = metrics | {"stand_in": stand_in}
+    return found
 
 
 def evaluate_split(
@@ -101,134 +85,199 @@ def evaluate_split(
     tracks: str = "*",
     batch_size: int = 16,
     vertices: bool = True,
+    keypoints: bool = True,
+    smooth: float = 0.0,
 ) -> Metrics:
     """Metrics of one split, the same for the constant mean body ("baseline"), and how many frames they stand for.
 
-    mpjpe, pa_mpjpe, pve in mm, accel, accel_error in mm per frame^2, pck, auc in %: means over the counted frames. A
-    metric for which no frame has a label is absent. frames: counted; frames_total: of the selected tracks;
-    frames_not_predicted: without features, or in no window; frames_not_counted: predicted, but unlabelled or not valid.
-    `vertices`: take PVE too, which costs a second body.
+    mpjpe, pa_mpjpe, pve in mm, accel, accel_error in mm per frame^2, pck, auc in %: means over the counted frames;
+    pck_2d in %: over the labelled keypoints of valid frames. A metric for which no frame has a label is absent. frames:
+    counted, with 3D labels; frames_2d: with 2D labels; frames_total: of the selected tracks; frames_not_predicted:
+    without features, or in no window; frames_not_counted: predicted, but without 3D labels or not valid.
+
+    `vertices`: take PVE too, which costs a second body; `keypoints`: take pck_2d; `smooth`: sigma of a Gaussian over
+    the predictions, frames. Raises ConfigError for an unknown protocol and a bad sigma, DataError for predictions that
+    are not finite.
     """
     if protocol not in PROTOCOLS:
         raise ConfigError(f"protocol: expected one of {', '.join(PROTOCOLS)}, found {protocol!r}")
-    published = protocol == "published"
-    chosen = select_tracks(split, tracks)
-    windows = plan_windows(split, chosen, stream=stream, seqlen=seqlen, drop_last=published)
-    total = sum(track.stop - track.start for track in chosen)
-    predicted = sum(window.stop - window.keep for window in windows)
-    result: Metrics = {"protocol": protocol, "frames_total": total, "frames_not_predicted": total - predicted}
-    if not windows:
-        return result | {"frames": 0, "frames_not_counted": 0, "baseline": {}}
-    labels = _LabelReader(split, stream, half=published)
-    frames = _Frames.joined(list(_predict(generator, labels, windows, batch_size, vertices)))
-    if published:
-        frames = frames.only_labelled_as_one_run()
-    counted = frames.labelled & frames.valid
-    n_counted = int(counted.sum())
-    mean_body = np.broadcast_to(_mean_joints(generator.body), frames.joints.shape)
-    return (
-        result
-        | {"frames": n_counted, "frames_not_counted": predicted - n_counted}
-        | _summarise(frames.joints, frames.pve, frames, counted)
-        | {"baseline": _summarise(mean_body, frames.mean_body_pve, frames, counted)}
+    options = EvalOptions(
+        stream=stream,
+        seqlen=seqlen,
+        tracks=tracks,
+        batch_size=batch_size,
+        vertices=vertices,
+        keypoints=keypoints,
+        smooth=smooth,
     )
+    return _score(generator, split, options, (protocol,))[protocol]
 
 
-def _summarise(joints: Floats, pve: Floats, frames: _Frames, counted: Bools) -> dict[str, float]:
-    """Means over the counted frames of `frames`, of one prediction or another."""
-    pred, target = joints[counted], frames.target[counted]
-    # An acceleration belongs to three neighbours, all of which count.
-    three = counted[2:] & counted[1:-1] & counted[:-2] & (frames.run[2:] == frames.run[:-2])
-    known_pve = pve[counted & np.isfinite(pve)]
-    values = {
-        "mpjpe": metrics.mpjpe(pred, target),
-        "pa_mpjpe": metrics.pa_mpjpe(pred, target),
-        "pve": known_pve,
-        "accel": metrics.accel(joints)[three],
-        "accel_error": metrics.accel_error(joints, frames.target)[three],
-    }
-    means = {name: float(value.mean()) for name, value in values.items() if len(value)}
-    if len(pred):
-        means |= {"pck": metrics.pck(pred, target), "auc": metrics.auc(pred, target)}
-    return means
+def evaluate_all(
+    generator: VIBE,
+    splits: Mapping[str, Split],
+    *,
+    stream: str,
+    seqlen: int = 16,
+    tracks: Mapping[str, str] | None = None,
+    batch_size: int = 16,
+    smooth: float = 0.0,
+    smoothed_too: float = 0.0,
+    folder: Path | None = None,
+    predictions: bool = False,
+    stand_in: bool = False,
+    about: Mapping[str, Any] | None = None,
+) -> dict[str, Metrics]:
+    """Both protocols of every split, by one pass of the network: the default one's metrics, and below "published".
+
+    smooth: sigma of a Gaussian over all predictions, frames. smoothed_too: another one, which only adds an entry
+    "smoothed" to the metrics of both protocols: its sigma, and its errors.
+    Into `folder`, if there is one: results by track and the worst windows by the default protocol (`results.write`),
+    and with `predictions` one npz a track below `folder`/predictions/<split>/. about: what those files are to say of
+    where they come from, as the run's fingerprint. stand_in: features are a stand-in's, whatever splits and body are.
+    Raises as `evaluate` does.
+    """
+    stand_in = check_stand_in(generator.body.stand_in, splits) | stand_in
+    said = {**(about or {}), "smooth": smooth}
+    found: dict[str, Metrics] = {}
+    collected: list[results.SplitResults] = []
+    for name, split in splits.items():
+        pattern = (tracks or {}).get(name, "*")
+        options = EvalOptions(
+            stream=stream,
+            seqlen=seqlen,
+            tracks=pattern,
+            batch_size=batch_size,
+            smooth=smooth,
+            smoothed_too=smoothed_too,
+        )
+        listen: TrackListener | None = None
+        if folder is not None:
+            collected.append(results.SplitResults(name, split, seqlen))
+            facts = {**said, "split": name, "stand_in": stand_in}
+            listen = _keeper(generator, collected[-1], folder if predictions else None, facts)
+        by_protocol = _score(generator, split, options, PROTOCOLS, listen)
+        default, published = (by_protocol[protocol] | {"stand_in": stand_in} for protocol in PROTOCOLS)
+        found[name] = default | {"published": published}
+    if folder is not None:
+        results.write(folder, collected, stand_in=stand_in, about=said)
+    return found
 
 
-@dataclass(frozen=True, slots=True)
-class _LabelReader:
-    """Reads features and labels of evaluation windows."""
+def choose_sigma(
+    generator: VIBE,
+    splits: Mapping[str, Split],
+    *,
+    stream: str,
+    seqlen: int = 16,
+    tracks: Mapping[str, str] | None = None,
+    batch_size: int = 16,
+    candidates: Sequence[float] = SIGMAS,
+) -> tuple[float, dict[float, float]]:
+    """The sigma of smoothing that validation likes best, and the PA-MPJPE of each, mm: the mean over splits.
 
-    split: Split
-    stream: str
-    half: bool  # labels rounded to float16, as the published figures have them
-
-    def read(self, windows: Sequence[EvalWindow]) -> Arrays:
-        ranges = np.array([(window.start, window.stop) for window in windows], np.int64)
-        arrays: Arrays = self.split.read(ranges, stream=self.stream, fields=("features", *_LABELS))
-        if arrays["kp_3d"].shape[-2] != 14:  # a split that is not for evaluation has spin49
-            arrays["kp_3d"] = arrays["kp_3d"][..., COMMON14, :]
-        if self.half:
-            arrays |= {name: arrays[name].astype(np.float16).astype(np.float32) for name in ("kp_3d", "theta")}
-        return arrays
-
-
-def _predict(
-    generator: VIBE, labels: _LabelReader, windows: Sequence[EvalWindow], batch_size: int, vertices: bool
-) -> Iterator[Arrays]:
-    """`_Frames`' arrays, batch by batch, in row order."""
-    device = next(generator.parameters()).device
-    mode = generator.training
-    generator.eval()
-    try:
-        for batch in _equal_lengths(windows, batch_size):
-            arrays = labels.read(batch)
-            with torch.no_grad():
-                pred = generator(torch.as_tensor(arrays["features"], device=device), eval_joints=True)
-                errors = _vertex_errors(generator.body, pred["verts"], arrays, vertices)
-            frames = {
-                "joints": pred["kp_3d"].cpu().numpy(),
-                "target": arrays["kp_3d"],
-                "pve": errors[0],
-                "mean_body_pve": errors[1],
-                "labelled": arrays["w_3d"] > 0,
-                "valid": arrays["valid"] > 0,
-                "run": np.repeat([[window.run] for window in batch], arrays["valid"].shape[1], axis=1),
-            }
-            keep = np.array([np.arange(window.start, window.stop) >= window.keep for window in batch])
-            yield {name: array[keep] for name, array in frames.items()}
-    finally:
-        generator.train(mode)
+    The network runs once. Of equals the first candidate wins. Raises DataError for a split without 3D labels, and
+    ConfigError without a candidate and for a bad one.
+    """
+    if not candidates:
+        raise ConfigError("candidates: expected at least one sigma, found none")
+    scores: dict[float, list[float]] = {sigma: [] for sigma in candidates}
+    for name, split in splits.items():
+        scorers = {
+            sigma: Scorer(generator, split, published=False, vertices=False, keypoints=False) for sigma in scores
+        }
+        means = {sigma: Means() for sigma in scores}
+        pattern = (tracks or {}).get(name, "*")
+        found = estimate_tracks(generator, split, stream=stream, seqlen=seqlen, tracks=pattern, batch_size=batch_size)
+        for (estimate,) in found:
+            for sigma, scorer in scorers.items():
+                means[sigma].add(scorer.score(estimate.smoothed(sigma)))
+        for sigma, mean in means.items():
+            if not mean.counted:
+                raise DataError(f"{name}: expected frames with 3D labels to choose a sigma by, found none")
+            scores[sigma].append(mean.of()["pa_mpjpe"])
+    by_sigma = {sigma: float(np.mean(values)) for sigma, values in scores.items()}
+    return min(by_sigma, key=lambda sigma: by_sigma[sigma]), by_sigma
 
 
-def _equal_lengths(windows: Sequence[EvalWindow], batch_size: int) -> Iterator[list[EvalWindow]]:
-    """Batches of windows of one length, without changing their order."""
-    for _, group in groupby(windows, key=lambda window: window.stop - window.start):
-        same = list(group)
-        for first in range(0, len(same), batch_size):
-            yield same[first : first + batch_size]
+def _score(
+    generator: VIBE,
+    split: Split,
+    options: EvalOptions,
+    protocols: Sequence[str],
+    listen: TrackListener | None = None,
+) -> dict[str, Metrics]:
+    """Metrics by protocol. `listen` is told of every track by the first protocol."""
+    courses = [_Course(generator, split, options, protocol) for protocol in protocols]
+    tracks = estimate_tracks(
+        generator,
+        split,
+        stream=options.stream,
+        seqlen=options.seqlen,
+        tracks=options.tracks,
+        batch_size=options.batch_size,
+        ways=[protocol == "published" for protocol in protocols],
+    )
+    for ways in tracks:
+        for course, raw in zip(courses, ways, strict=True):
+            estimate, errors = course.add(raw)
+            if listen is not None and course is courses[0]:
+                listen(estimate, errors)
+    total = sum(track.stop - track.start for track in select_tracks(split, options.tracks))
+    return {course.protocol: course.metrics(total) for course in courses}
 
 
-def _vertex_errors(body: Body, verts: Tensor, arrays: Arrays, wanted: bool) -> tuple[Floats, Floats]:
-    """PVE of a prediction and of the mean body, (B, T) mm each; nan where there are no SMPL labels."""
-    known = arrays["w_smpl"] > 0
-    own, mean = np.full(known.shape, np.nan), np.full(known.shape, np.nan)
-    if wanted and known.any():
-        theta = torch.as_tensor(arrays["theta"][known], device=verts.device)  # (K, 85)
-        rotmat = axis_angle_to_matrix(theta[:, 3:75].reshape(-1, 24, 3))  # (K, 24, 3, 3)
-        target = body(betas=theta[:, 75:], rotmat=rotmat).verts.cpu().numpy()  # (K, V, 3) m
-        own[known] = metrics.pve(verts.cpu().numpy()[known], target)
-        mean[known] = metrics.pve(_mean_vertices(body).cpu().numpy(), target)
-    return own, mean
+class _Course:
+    """One protocol's way through a split."""
+
+    def __init__(self, generator: VIBE, split: Split, options: EvalOptions, protocol: str) -> None:
+        self.protocol, self.options = protocol, options
+        self.sigmas = (options.smooth, options.smoothed_too) if options.smoothed_too else (options.smooth,)
+        kinds = {"vertices": options.vertices, "keypoints": options.keypoints}
+        self.scorers = [Scorer(generator, split, published=protocol == "published", **kinds) for _ in self.sigmas]
+        self.means = [Means() for _ in self.sigmas]
+
+    def add(self, raw: TrackEstimate) -> tuple[TrackEstimate, TrackErrors]:
+        """Take in one track. Returns what counts first: the estimate after `smooth`, and its errors."""
+        taken = []
+        for sigma, scorer, means in zip(self.sigmas, self.scorers, self.means, strict=True):
+            estimate = raw.smoothed(sigma)
+            errors = scorer.score(estimate)
+            means.add(errors)
+            taken.append((estimate, errors))
+        return taken[0]
+
+    def metrics(self, total: int) -> Metrics:
+        """What stands in metrics.json; total: frames of the selected tracks."""
+        means = self.means[0]
+        found: Metrics = {
+            "protocol": self.protocol,
+            "frames_total": total,
+            "frames_not_predicted": total - means.predicted,
+            "frames": means.counted,
+            "frames_2d": means.counted_2d,
+            "frames_not_counted": means.predicted - means.counted,
+            **means.of(),
+            "baseline": means.of("baseline"),
+        }
+        if self.options.smooth:
+            found["sigma"] = self.options.smooth
+        if self.options.smoothed_too:
+            found["smoothed"] = {"sigma": self.options.smoothed_too, **self.means[1].of()}
+        return found
 
 
-def _mean_vertices(body: Body) -> Tensor:
-    """The body of the mean parameters that the regressor starts from: (1, V, 3) m."""
-    rotmat = rotation_6d_to_matrix(body.mean_pose.reshape(1, 24, 6))
-    verts: Tensor = body(betas=body.mean_shape.reshape(1, -1), rotmat=rotmat).verts
-    return verts
+def _keeper(
+    generator: VIBE, collected: results.SplitResults, folder: Path | None, about: Mapping[str, Any]
+) -> TrackListener:
+    """Collects each track's results, and saves its prediction below `folder`, if there is one."""
 
+    def listen(estimate: TrackEstimate, errors: TrackErrors) -> None:
+        facts = {}
+        if folder is not None and len(estimate.rows):
+            home = folder / PREDICTIONS / Path(*collected.name.split("/"))
+            path = save_npz(home, located(estimate, collected.split), generator, about=about)
+            facts["predictions"] = path.relative_to(folder).as_posix()
+        collected.add(estimate, errors, **facts)
 
-def _mean_joints(body: Body) -> Floats:
-    """The mean body's (1, 14, 3) joints, m."""
-    with torch.no_grad():
-        joints: Floats = body.common14(_mean_vertices(body)).cpu().numpy()
-    return joints
+    return listen

@@ -1,7 +1,8 @@
 """How far a prediction is from the truth, in the field's numbers.  features -> windows -> training -> [evaluation]
 
 Joints are `common14`; MPJPE, PCK, AUC and the accelerations centre both bodies on the midpoint of the hips themselves.
-All arrays are NumPy, in metres; results are in millimetres (per frame^2 for accelerations) or percent, in float64.
+All arrays are NumPy, in metres (2D PCK: across the crop); results are in millimetres (per frame^2 for accelerations)
+or percent, in float64.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ Float64s = NDArray[np.float64]
 HIPS: Final = [JOINTS["common14"].index(name) for name in ("rhip", "lhip")]
 PCK_THRESHOLD_MM: Final = 150.0
 AUC_THRESHOLDS_MM: Final = np.arange(0.0, 151.0, 5.0)
+PCK_2D_SHARE: Final = 0.05  # of the larger side of the tight box
 _MM: Final = 1000.0
 
 
@@ -54,14 +56,51 @@ def accel_error(pred: Floats, target: Floats) -> Float64s:
 
 def pck(pred: Floats, target: Floats, threshold_mm: float = PCK_THRESHOLD_MM) -> float:
     """Share of joints with an error below the threshold, in %. (N, 14, 3) m; nan for N = 0."""
-    errors = _joint_errors(centre_on_hips(pred), centre_on_hips(target))
-    return _percent_below(errors, threshold_mm)
+    return _mean_or_nan(pck_by_frame(pred, target, threshold_mm))
 
 
 def auc(pred: Floats, target: Floats) -> float:
     """Mean PCK over thresholds of 0, 5, ..., 150 mm, in %. (N, 14, 3) m; nan for N = 0."""
+    return _mean_or_nan(auc_by_frame(pred, target))
+
+
+def pck_by_frame(pred: Floats, target: Floats, threshold_mm: float = PCK_THRESHOLD_MM) -> Float64s:
+    """Each frame's share of joints with an error below the threshold. (N, 14, 3) m -> (N,) %."""
     errors = _joint_errors(centre_on_hips(pred), centre_on_hips(target))
-    return float(np.mean([_percent_below(errors, threshold) for threshold in AUC_THRESHOLDS_MM]))
+    return _percent(errors < threshold_mm)
+
+
+def auc_by_frame(pred: Floats, target: Floats) -> Float64s:
+    """Each frame's mean PCK over thresholds of 0, 5, ..., 150 mm. (N, 14, 3) m -> (N,) %."""
+    errors = _joint_errors(centre_on_hips(pred), centre_on_hips(target))
+    shares: Float64s = np.mean([_percent(errors < threshold) for threshold in AUC_THRESHOLDS_MM], axis=0)
+    return shares
+
+
+def pck_2d(pred: Floats, target: Floats, share: float = PCK_2D_SHARE) -> float:
+    """Share of labelled keypoints that lie where they should, in %; nan where no keypoint counts.
+
+    pred (N, J, 2), target (N, J, 3) with confidence, in one unit of equal size along x and y. All keypoints weigh the
+    same. `hits_2d` says which count.
+    """
+    hits, counted = hits_2d(pred, target, share)
+    return float(100 * hits.sum() / counted.sum()) if counted.any() else float("nan")
+
+
+def hits_2d(pred: Floats, target: Floats, share: float = PCK_2D_SHARE) -> tuple[Float64s, Float64s]:
+    """By frame, how many keypoints are right and how many count: (N, J, 2), (N, J, 3) -> (N,), (N,).
+
+    Labelled keypoints (confidence above 0) count. One is right within `share` of the larger side of the tight box about
+    the frame's labelled keypoints, the bound included. A frame whose box has no extent gives no measure: none counts.
+    """
+    place, known = target[..., :2].astype(np.float64), target[..., 2] > 0
+    highest = np.where(known[..., None], place, -np.inf).max(axis=1, initial=-np.inf)  # (N, 2)
+    lowest = np.where(known[..., None], place, np.inf).min(axis=1, initial=np.inf)
+    side = (highest - lowest).max(axis=-1)  # (N,) -inf without a labelled keypoint
+    known &= (side > 0)[:, None]
+    distance = np.linalg.norm(pred.astype(np.float64) - place, axis=-1)  # (N, J)
+    right = known & (distance <= share * side[:, None])
+    return right.sum(-1).astype(np.float64), known.sum(-1).astype(np.float64)
 
 
 def centre_on_hips(joints: Floats) -> Float64s:
@@ -108,5 +147,10 @@ def _mean_over_joints(values: Float64s) -> Float64s:
     return mean
 
 
-def _percent_below(errors: Float64s, threshold_mm: float) -> float:
-    return float(100 * (errors < threshold_mm).mean()) if errors.size else float("nan")
+def _percent(right: NDArray[np.bool_]) -> Float64s:
+    share: Float64s = 100 * right.mean(-1)
+    return share
+
+
+def _mean_or_nan(values: Float64s) -> float:
+    return float(values.mean()) if len(values) else float("nan")

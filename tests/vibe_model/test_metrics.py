@@ -123,3 +123,56 @@ def test_inputs_are_left_alone_and_other_joints_refused():
     np.testing.assert_array_equal((pred, target), copies)
     with pytest.raises(ValueError, match="common14"):
         metrics.mpjpe(np.zeros((1, 17, 3)), np.zeros((1, 17, 3)))
+
+
+def keypoints(*points):
+    """One frame of labelled keypoints (x, y)."""
+    return np.array([[(x, y, 1.0) for x, y in points]])
+
+
+def test_2d_pck_by_hand():
+    target = keypoints((0, 0), (1, 0), (1, 2), (0.5, 1))  # the tight box's larger side is 2: within 0.1 is right
+    pred = target[..., :2] + np.array([[(0, 0.05), (0.06, 0.09), (0, 0.11), (0.2, 0)]])
+    hits, counted = metrics.hits_2d(pred, target)
+    assert (hits.tolist(), counted.tolist()) == ([1], [4])  # the second one is 0.108 away
+    assert metrics.pck_2d(pred, target) == 25
+    assert metrics.pck_2d(pred, target, share=0.0999) == 75
+    assert metrics.pck_2d(pred, target, share=0.1) == 100
+
+
+def test_a_keypoint_at_the_very_bound_is_right():
+    target = keypoints((0, 0), (0, 16))
+    assert metrics.pck_2d(target[..., :2] + np.array([4.0, 0]), target, share=0.25) == 100
+
+
+def test_keypoints_without_a_label_neither_count_nor_widen_the_box():
+    target = keypoints((0, 0), (1, 1), (50, 50))
+    target[0, 2, 2] = 0
+    pred = target[..., :2] + 0.04  # 0.057 away
+    assert metrics.pck_2d(pred, target) == 0
+    target[0, 2, 2] = 0.01  # a doubtful one counts, and the box is 50 wide now
+    assert metrics.pck_2d(pred, target) == 100
+
+
+def test_a_frame_whose_box_has_no_extent_gives_no_2d_pck():
+    alone, none = keypoints((0.3, 0.3), (0.3, 0.3)), keypoints((0, 0), (1, 1)) * (1, 1, 0)
+    for target in (alone, none, alone[:0]):
+        assert metrics.hits_2d(target[..., :2], target)[1].sum() == 0
+        assert np.isnan(metrics.pck_2d(target[..., :2], target))
+
+
+@given(st.integers(0, 10_000), st.floats(0.01, 100), st.floats(-5, 5))
+@settings(max_examples=40, deadline=None)
+def test_2d_pck_knows_no_unit_and_no_origin(seed, scale, shift):
+    random = np.random.default_rng(seed)
+    target = np.concatenate([random.normal(size=(4, 7, 2)), random.integers(0, 2, (4, 7, 1))], axis=2)
+    pred = target[..., :2] + random.normal(size=(4, 7, 2)) * 0.1
+    other = np.concatenate([target[..., :2] * scale + shift, target[..., 2:]], axis=2)
+    for one, same in zip(metrics.hits_2d(pred, target), metrics.hits_2d(pred * scale + shift, other), strict=True):
+        np.testing.assert_array_equal(one, same)
+
+
+def test_pck_and_auc_are_the_means_of_the_frames():
+    pred, target = body(6, 1) * 0.1, body(6, 2) * 0.1
+    assert metrics.pck_by_frame(pred, target).mean() == pytest.approx(metrics.pck(pred, target))
+    assert metrics.auc_by_frame(pred, target).mean() == pytest.approx(metrics.auc(pred, target))

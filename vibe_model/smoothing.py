@@ -1,0 +1,80 @@
+"""Gaussian smoothing of predictions in time, within stretches of neighbouring frames.  training -> [evaluation]
+
+The baseline "smoothed per frame": what a temporal model must beat. The kernel has the standard deviation sigma, in
+frames, and ends at 4 sigma; towards the ends of a stretch its weights are normalised, so that nothing shrinks to zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import correlate1d
+
+from vibe_model.errors import ConfigError
+
+Floats = NDArray[np.floating[Any]]
+Float64s = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+REACH: Final = 4  # sigmas: beyond, a Gaussian weighs less than 1 / 2000 of its peak
+
+
+def smooth(values: Floats, run: Ints, sigma: float) -> Floats:
+    """Weighted means in time: (F, ...) and (F,) run numbers -> (F, ...) of the same dtype.
+
+    Frames of equal run number are neighbours, one step apart, and adjacent; others never mix. sigma, in frames: 0
+    changes nothing. Raises ConfigError for a sigma that is negative or not finite.
+    """
+    if not (math.isfinite(sigma) and sigma >= 0):
+        raise ConfigError(f"smooth: expected a standard deviation in frames, 0 or more, found {sigma}")
+    if sigma == 0 or not len(values):
+        return values.copy()
+    out = np.empty_like(values)
+    for start, stop in _stretches(run):
+        out[start:stop] = _smooth_stretch(values[start:stop], sigma)
+    return out
+
+
+def smooth_rotations(rotmat: Floats, run: Ints, sigma: float) -> Floats:
+    """Weighted means of rotations: (F, ..., 3, 3) -> the same shape and dtype, rotations again.
+
+    The mean is the chordal one: that of the matrices, projected onto the nearest rotation (Moakher, SIAM J. Matrix
+    Anal. Appl. 2002, proposition 3.3). Raises as `smooth` does.
+    """
+    means = smooth(rotmat.astype(np.float64), run, sigma)
+    return rotmat.copy() if sigma == 0 else nearest_rotations(means).astype(rotmat.dtype)
+
+
+def nearest_rotations(matrix: Floats) -> Float64s:
+    """The rotation nearest to each matrix, in least squares: (..., 3, 3) -> (..., 3, 3). No reflections."""
+    u, _, vt = np.linalg.svd(matrix.astype(np.float64))
+    sign = np.ones(u.shape[:-1])
+    sign[..., -1] = np.where(np.linalg.det(u @ vt) < 0, -1.0, 1.0)
+    rotation: Float64s = (u * sign[..., None, :]) @ vt
+    return rotation
+
+
+def _smooth_stretch(values: Floats, sigma: float) -> Float64s:
+    """(N, ...) neighbouring frames -> (N, ...); memory and time linear in N."""
+    n = len(values)
+    reach = min(math.ceil(REACH * sigma), n - 1)
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    flat = values.reshape(n, -1).astype(np.float64)
+    # Frames beyond the ends weigh nothing, above the line and below it.
+    sums, weights = (correlate1d(part, kernel, axis=0, mode="constant") for part in (flat, np.ones((n, 1))))
+    mean: Float64s = (sums / weights).reshape(values.shape)
+    return mean
+
+
+def _stretches(run: Ints) -> Iterator[tuple[int, int]]:
+    """
+    >>> list(_stretches(np.array([4, 4, 7])))
+    [(0, 2), (2, 3)]
+    """
+    edges = [0, *(np.flatnonzero(np.diff(run)) + 1).tolist(), len(run)]
+    yield from pairwise(edges)
