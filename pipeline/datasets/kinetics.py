@@ -13,24 +13,26 @@ import heapq
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pipeline import raw_names
 from pipeline.accounting import VideoAccount
-from pipeline.boxes import smooth_boxes
 from pipeline.datasets.base import Dataset, RawVideo
-from pipeline.datasets.detections import Detections, openpose_files, read_alphapose, read_openpose
+from pipeline.datasets.detections import (
+    Detections,
+    openpose_files,
+    persons,
+    read_alphapose,
+    read_openpose,
+    rows_of,
+    usable,
+)
 from pipeline.datasets.release import Mistake, Part, Totals, counted
 from pipeline.errors import RawDataError
 from pipeline.frames import Video
-from pipeline.linking import MAX_GAP, link
 from pipeline.raw_files import is_folder
-from pipeline.skeletons import convert, without_non_finite
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -38,10 +40,7 @@ if TYPE_CHECKING:
 
 EXTENSIONS: Final = (".mp4", ".avi", ".mkv", ".webm")  # the order in which one is chosen, where a clip has several
 KINDS: Final = ",".join(extension[1:] for extension in EXTENSIONS)
-MIN_CONFIDENCE: Final = 0.3
-MIN_VISIBLE: Final = 6  # joints
 MIN_FRAMES: Final = 25
-BOX_FACTOR: Final = 1.1
 LIST_BYTES: Final = 1 << 28  # of annotations/<split>.csv, at most; the release's largest has 15 MB
 LOOKED_INTO: Final = 20  # folders of keypoints, for how their files are named
 LIST: Final = "Download the annotations of the CVDF mirror again."
@@ -163,10 +162,10 @@ class Kinetics(Dataset):
             if last >= header.n_frames:
                 account.notes.append(f"keypoints reach frame {last}, the video says it has {header.n_frames} frames")
 
-        detections = _usable(detections, account)
+        detections = usable(detections, account)
         tracks = []
-        for person, members in _persons(detections, account):
-            rows = _rows(detections, members, account)
+        for person, members in persons(detections, account):
+            rows = rows_of(detections, members, account, MIN_FRAMES)
             if rows is not None:
                 frame_index, bbox, kp_2d = rows
                 tracks.append(
@@ -275,70 +274,3 @@ def _detections(folder: Path, clip: str, account: VideoAccount) -> Detections | 
             account.notes.append(f"{alphapose.name} is not used: OpenPose's files lie beside it")
         return read_openpose(files)
     return read_alphapose(alphapose) if alphapose.is_file() else None
-
-
-def _usable(detections: Detections, account: VideoAccount) -> Detections:
-    """Scores made confidences (0 under 0.3, at most 1), persons without a visible joint left out and counted."""
-    if not detections.keypoints:
-        return detections
-    everybody, n_bad = without_non_finite(np.concatenate(detections.keypoints))
-    if n_bad:
-        account.notes.append(f"{n_bad} joints are not finite: not used")
-    score = everybody[..., 2]
-    everybody[..., 2] = np.where(score < MIN_CONFIDENCE, 0, np.minimum(score, 1))
-    visible = (everybody[..., 2] > 0).any(axis=1)
-    account.drop("no_visible_joint", int((~visible).sum()))
-    stops = np.cumsum([len(persons) for persons in detections.keypoints])[:-1]
-    seen = np.split(visible, stops)
-    keypoints = [persons[kept] for persons, kept in zip(np.split(everybody, stops), seen, strict=True)]
-    if detections.identity is None:
-        return replace(detections, keypoints=keypoints)
-    identity = [numbers[kept] for numbers, kept in zip(detections.identity, seen, strict=True)]
-    return replace(detections, keypoints=keypoints, identity=identity)
-
-
-def _persons(detections: Detections, account: VideoAccount) -> list[tuple[str, NDArray[np.int64]]]:
-    """Name and (n, 2) rows (t, p) of everybody, by the detector's identities or by linking."""
-    if detections.identity is None:
-        return [(str(k), rows) for k, rows in enumerate(link(detections.keypoints, detections.frame_index))]
-    members: dict[int, dict[int, int]] = {}  # identity -> t -> p
-    for t, identities in enumerate(detections.identity):
-        confidence = detections.keypoints[t][..., 2].sum(axis=1)
-        for p in np.argsort(-confidence, kind="stable"):
-            seen = members.setdefault(int(identities[p]), {})
-            if t in seen:  # one identity given to two persons of a frame: the surer one has it
-                account.drop("duplicate_person", 1)
-            else:
-                seen[t] = int(p)
-    persons = []
-    for identity in sorted(members):
-        rows = np.array(sorted(members[identity].items()), np.int64)
-        gaps = np.flatnonzero(np.diff(detections.frame_index[rows[:, 0]]) > MAX_GAP + 1) + 1
-        for k, piece in enumerate(np.split(rows, gaps)):
-            persons.append((f"{identity}" if k == 0 else f"{identity}-{k}", piece))
-    return persons
-
-
-def _rows(
-    detections: Detections, members: NDArray[np.int64], account: VideoAccount
-) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]] | None:
-    """frame_index, bbox and kp_2d of one person, or None when too little is left; both counted."""
-    frame_index = detections.frame_index[members[:, 0]]
-    kp_2d = np.stack([detections.keypoints[t][p] for t, p in members])
-    dense = frame_index - frame_index[0]  # boxes are smoothed over time, missing frames included
-    over_time = np.zeros((dense[-1] + 1, *kp_2d.shape[1:]))
-    over_time[dense] = kp_2d
-    boxes, first, stop = smooth_boxes(over_time, threshold=MIN_CONFIDENCE)
-
-    has_box = (dense >= first) & (dense < stop)
-    enough = (kp_2d[..., 2] > 0).sum(axis=1) >= MIN_VISIBLE
-    account.drop("no_box", int((~has_box).sum()))
-    account.drop("too_few_visible_joints", int((has_box & ~enough).sum()))
-    kept = has_box & enough
-    if kept.sum() < MIN_FRAMES:
-        account.drop_track("track_too_short", int(kept.sum()))
-        return None
-    account.keep_track(int(kept.sum()))
-    bbox = boxes[dense[kept] - first] * np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)
-    kp_49 = convert(kp_2d[kept], source=detections.skeleton, target="spin49").astype(np.float32)
-    return frame_index[kept], bbox, kp_49

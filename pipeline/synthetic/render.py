@@ -11,10 +11,10 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from pipeline.synthetic.backdrop import Backdrop
 from pipeline.synthetic.camera import Camera
+from pipeline.synthetic.normals import SmoothNormals
 from pipeline.synthetic.outfit import Colours
 from pipeline.synthetic.raster import NEAR_M, Samples, rasterise
 
@@ -36,11 +36,8 @@ class Renderer:
     """Draws bodies of one topology: faces (F, 3), outward-oriented."""
 
     def __init__(self, faces: NDArray[Any]) -> None:
-        self.faces = np.asarray(faces, np.int64)
-        corners = np.ones(self.faces.size, np.float32)
-        rows, columns = self.faces.ravel(), np.repeat(np.arange(len(self.faces)), 3)
-        n_vertices = int(self.faces.max()) + 1
-        self._faces_at_vertex = sparse.csr_array((corners, (rows, columns)), shape=(n_vertices, len(self.faces)))
+        self.normals = SmoothNormals(faces)
+        self.faces = self.normals.faces
 
     def view(self, camera: Camera, frame: int, bodies: Sequence[tuple[Floats, Colours]], backdrop: Backdrop) -> View:
         """One frame: bodies as (vertices (V, 3) m in the world, colours (F, 3)), before the backdrop."""
@@ -73,15 +70,11 @@ class Renderer:
         return seen, (int(low[0]), int(low[1]))
 
     def _stacked(self, n_bodies: int) -> NDArray[np.int64]:
-        n_vertices = self._faces_at_vertex.shape[0]
-        return np.concatenate([self.faces + i * n_vertices for i in range(n_bodies)])
+        return np.concatenate([self.faces + i * self.normals.n_vertices for i in range(n_bodies)])
 
     def _light(self, verts: Floats, to_light: Floats) -> NDArray[np.float32]:
         """(F, 3) how bright a body is at its faces' corners, from normals averaged over the faces around a vertex."""
-        corners = verts.astype(np.float32)[self.faces]
-        normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])  # weighted by area
-        smooth = self._faces_at_vertex @ normals
-        smooth /= np.linalg.norm(smooth, axis=1, keepdims=True) + np.float32(1e-20)
+        smooth = self.normals(verts)
         facing = smooth @ to_light.astype(np.float32)
         light = AMBIENT + (1 - AMBIENT) * np.maximum(facing, 0) + 0.12 * smooth[:, 1]
         return np.asarray(light[self.faces], np.float32)

@@ -1,0 +1,76 @@
+"""`python -m tasks evaluate`: a checkpoint's errors on splits of the cache."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+import cache
+from pipeline.commands.console import whole
+from tasks import terminal
+from tasks.commands.predict import model_options, positive
+from tasks.settings import settings
+
+HELP: Final = "Evaluate a checkpoint on splits of the cache, by both protocols, beside the published figures."
+
+WIDE: Final = 120  # columns that a table may take
+NOTE: Final = "published figures are by the protocol of that name"
+
+
+def options(sub: argparse.ArgumentParser) -> None:
+    """The model, the splits, and where results go."""
+    model_options(sub)
+    splits = sub.add_argument_group("what it is evaluated on")
+    splits.add_argument("--cache", type=cache.place_of, help="folder or URL; default: [paths] cache")
+    splits.add_argument(
+        "--split",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="as 3dpw/test; may be repeated; default: the evaluation splits that the model was configured with",
+    )
+    splits.add_argument("--stream", help="of features; default: the model's own, else [features] stream")
+    splits.add_argument("--smooth", type=positive, metavar="SIGMA", help="smooth predictions over time, in frames")
+    splits.add_argument("--batch-size", type=whole(1), default=16, metavar="N", help="windows at once (default 16)")
+    sub.add_argument(
+        "--out", type=Path, metavar="DIR", help="write metrics.json, results.csv, results by track, worst windows"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load, evaluate, and print the table."""
+    from tasks import evaluate, trained  # import torch
+
+    model = trained.load(args.checkpoint, args.body or settings().paths.body, args.device)
+    stream = args.stream or (settings().features.stream if model.config is None else model.config.stream)
+    opened = cache.open(args.cache or settings().paths.cache)
+    splits = evaluate.chosen_splits(model, opened, args.split, stream)
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)
+    metrics = evaluate.evaluate(
+        model, splits, stream=stream, batch_size=args.batch_size, smooth=args.smooth or 0.0, out=args.out
+    )
+    for split, rows in evaluate.rows_beside_published(metrics).items():
+        _show(split, rows)
+    from tasks.training import UNITS
+
+    terminal.console.print(f"[dim]{UNITS}; {NOTE}[/dim]\n")
+    if metrics["stand_in"]:
+        terminal.console.print(terminal.STAND_IN)
+    if args.out is not None:
+        shown = terminal.plain(str(terminal.shortened(args.out)))
+        terminal.fact("numbers", f"{shown}/{evaluate.RESULTS}, {shown}/{evaluate.METRICS} (all)")
+    return 0
+
+
+def _show(split: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    from tasks.training import table_of
+
+    # Wider than a narrow terminal rather than shortened: numbers that are cut say something else.
+    wide = Console(width=max(terminal.console.width, WIDE), highlight=False, emoji=False)
+    wide.print(table_of(split, rows, protocols=True))
+    wide.print()
