@@ -1,13 +1,26 @@
-"""Luigi tasks and typed configuration: what depends on what.  `luigi --module tasks Data|TrainVIBE|EvaluateVIBE`
+"""Luigi tasks and typed configuration: what depends on what. `luigi --module tasks Data|TrainVIBE|EvaluateVIBE|...`
 
 Tasks are short: they name inputs and call the function that does the work. Importing them imports no torch.
 """
 
 from tasks import defaults, events, terminal
+from tasks.ablation import Ablation
 from tasks.data import Convert, Data, Extract, Synthesize
+from tasks.mposer import TrainMPoser
 from tasks.training import EvaluateVIBE, TrainVIBE
 
-__all__ = ["Convert", "Data", "EvaluateVIBE", "Extract", "Synthesize", "TrainVIBE", "defaults", "events"]
+__all__ = [
+    "Ablation",
+    "Convert",
+    "Data",
+    "EvaluateVIBE",
+    "Extract",
+    "Synthesize",
+    "TrainMPoser",
+    "TrainVIBE",
+    "defaults",
+    "events",
+]
 
 defaults.set_defaults()
 terminal.speak_instead_of_luigi()

@@ -19,6 +19,7 @@ from pipeline.parsing import AtLeast, typed
 from pipeline.places import settings_file
 from pipeline.stream_spec import StreamSpec
 from vibe_model.config import TrainConfig
+from vibe_model.mposer_config import MPoserConfig
 
 T = TypeVar("T")
 
@@ -26,6 +27,9 @@ T = TypeVar("T")
 LUIGI: Final = frozenset(
     {"core", "scheduler", "worker", "retcode", "logging", "email", "resources", "task_history", "task"}
 )
+
+# Keys of [train] that are no setting of a run, but say which runs there are.
+OF_TRAIN: Final = frozenset({"preset", "variant", "baseline"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ class Dask:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All of luigi.cfg that is ours. `train` and the datasets' own sections stay text until their owners type them."""
+    """All of luigi.cfg that is ours. `train`, `mposer` and the datasets' own sections stay text for their owners."""
 
     file: Path
     paths: Paths
@@ -83,6 +87,7 @@ class Settings:
     stream: StreamSpec  # [features], with the options of its kind
     crops: StreamSpec | None  # what it is computed from, where that is a stream of crops
     train: Mapping[str, str]
+    mposer: Mapping[str, str]
     options: Mapping[str, Mapping[str, Any]]  # dataset -> its reader's options, typed
 
     def dataset(self, name: str) -> Dataset:
@@ -114,7 +119,7 @@ def load(file: Path) -> Settings:
     """
     cfg = _read(file)
     own = {"paths": Paths, "data": Data, "embedded": Embedded, "convert": Convert, "features": Features, "dask": Dask}
-    taken = {*own, "train", *datasets.names()}
+    taken = {*own, "train", "mposer", *datasets.names()}
     if twice := sorted(taken & set(streams.names())):
         raise ConfigError(f"a stream of another package is called {twice[0]!r}, as a section of {file}: rename it")
     known = {*taken, *streams.names()}
@@ -123,7 +128,9 @@ def load(file: Path) -> Settings:
     sections: dict[str, Any] = {name: _section(file, cfg, name, spec) for name, spec in own.items()}
     _check_datasets(file, sections["data"].datasets)
     train = dict(cfg["train"]) if cfg.has_section("train") else {}
-    typed(file, "train", {key: text for key, text in train.items() if key != "preset"}, TrainConfig)
+    typed(file, "train", {key: text for key, text in train.items() if key not in OF_TRAIN}, TrainConfig)
+    mposer = dict(cfg["mposer"]) if cfg.has_section("mposer") else {}
+    typed(file, "mposer", {key: text for key, text in mposer.items() if key != "preset"}, MPoserConfig)
     stream, crops = streams_of(file, cfg, sections["features"])
     return Settings(
         file=file,
@@ -131,6 +138,7 @@ def load(file: Path) -> Settings:
         stream=stream,
         crops=crops,
         train=train,
+        mposer=mposer,
         options={name: _options(file, cfg, name) for name in datasets.names() if cfg.has_section(name)},
     )
 

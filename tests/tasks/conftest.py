@@ -33,6 +33,7 @@ CONFIG: dict[str, dict[str, str]] = {
     "train": {
         "preset": "embedded",
         "name": "tiny",
+        "baseline": "false",
         "datasets_2d": "",
         "strides": "3dpw/train:4",
         "seqlen": "6",
@@ -42,7 +43,6 @@ CONFIG: dict[str, dict[str, str]] = {
         "hidden_size": "8",
         "regressor_size": "8",
         "disc_size": "8",
-        "attention_size": "8",
         "threads": "1",
     },
     "core": {"autoload_range": "false", "lock_pid_dir": "locks"},

@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from typing import Any
 
 import pytest
 
-from tasks.training import as_csv
+from tasks.training import UNITS, as_csv, result_rows
 
 PROBE = """
 import sys
+from typing import Any
 from luigi.cmdline import luigi_run
 try:
     luigi_run(sys.argv[1:])
@@ -28,7 +30,7 @@ def test_one_command_goes_from_raw_files_to_an_evaluated_model(made) -> None:
     assert made.synthesized.code == 0, made.synthesized.shown
     assert made.evaluated.code == 0, made.evaluated.shown
     assert sorted(made.evaluated.done[:7]) == STAGES
-    assert made.evaluated.done[7:] == ["data 2 datasets", "train VIBE, embedded"]
+    assert made.evaluated.done[7:] == ["data 2 datasets", "train VIBE, tiny"]
 
 
 def test_all_conversions_come_before_the_first_extraction(made) -> None:
@@ -49,7 +51,7 @@ def test_it_says_at_the_start_what_data_it_is_and_at_the_end_where_to_look(made)
 
 
 def test_the_terminal_shows_our_lines_alone(made) -> None:
-    starts = ("data ", "cache ", "✓ ", "· ", "split ", "3dpw/test ", "mean errors", "STAND-IN", "numbers", "curves")
+    starts = ("data ", "cache ", "✓ ", "· ", "3dpw/test ", "VIBE", "mean ", "STAND-IN", "numbers", "curves", "epoch ")
     strange = [line for line in made.evaluated.shown.splitlines() if line and not line.startswith((*starts, "status"))]
     assert strange == []
 
@@ -70,19 +72,20 @@ def test_the_printed_table_and_results_csv_agree_with_metrics_json(made) -> None
     for key, values in truth.items():
         row = written["3dpw/test", *key]
         assert [float(row[name]) for name in names] == pytest.approx([values[name] for name in names], abs=0.005)
-    printed = [line.split() for line in made.evaluated.shown.splitlines() if line.startswith("3dpw/test ")]
-    assert printed[0] == ["3dpw/test", "VIBE", *(f"{result[name]:.1f}" for name in names), str(result["frames"])]
+    lines = made.evaluated.shown.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("3dpw/test "))
     mean = result["baseline"]
-    assert printed[1] == ["3dpw/test", "mean", "body", *(f"{mean[name]:.1f}" for name in names), str(result["frames"])]
+    assert lines[first + 1].split() == ["VIBE", *(f"{result[name]:.1f}" for name in names), str(result["frames"])]
+    assert lines[first + 2].split() == ["mean", "body", *(f"{mean[name]:.1f}" for name in names), str(result["frames"])]
 
 
 def test_the_table_fits_into_80_columns_with_a_header_of_one_line(made) -> None:
     lines = made.evaluated.shown.splitlines()
-    first = next(i for i, line in enumerate(lines) if line.startswith("split "))
-    header = ["split", "model", "PA-MPJPE", "MPJPE", "PVE", "accel", "accel", "error", "frames"]
+    first = next(i for i, line in enumerate(lines) if line.startswith("3dpw/test "))
+    header = ["3dpw/test", "PA-MPJPE", "MPJPE", "PVE", "accel", "accel", "error", "frames"]
     assert lines[first].split() == header
     assert max(len(line.rstrip()) for line in lines[first : first + 4]) <= 80
-    assert lines[first + 3] == "mean errors over frames in mm, accelerations in mm per frame²"
+    assert lines[first + 3] == UNITS
 
 
 def test_run_again_nothing_runs_nothing_changes_and_no_torch_is_imported(made) -> None:
@@ -105,10 +108,31 @@ def test_results_that_are_not_those_of_metrics_json_are_written_again(project, b
 
 def test_an_error_that_no_frame_has_a_label_for_is_left_empty() -> None:
     values = {"pa_mpjpe": 41.256, "mpjpe": 60.0, "frames": 12, "baseline": {"pa_mpjpe": 50.0}}
-    assert as_csv({"stand_in": False, "h36m/val": {**values, "published": {**values, "frames": 9}}}).splitlines() == [
-        "split,protocol,model,pa_mpjpe,mpjpe,pve,accel,accel_error,frames",
-        "h36m/val,default,VIBE,41.26,60.0,,,,12",
-        "h36m/val,default,mean body,50.0,,,,,12",
-        "h36m/val,published,VIBE,41.26,60.0,,,,9",
-        "h36m/val,published,mean body,50.0,,,,,9",
+    metrics = {"stand_in": False, "h36m/val": {**values, "published": {**values, "frames": 9}}}
+    assert as_csv(result_rows(metrics)).splitlines() == [
+        "split,protocol,model,pa_mpjpe,mpjpe,pve,accel,accel_error,pck,auc,pck_2d,frames",
+        "h36m/val,default,VIBE,41.26,60.0,,,,,,,12",
+        "h36m/val,default,mean body,50.0,,,,,,,,12",
+        "h36m/val,published,VIBE,41.26,60.0,,,,,,,9",
+        "h36m/val,published,mean body,50.0,,,,,,,,9",
+    ]
+
+
+def test_the_per_frame_baseline_stands_in_the_table_plain_and_smoothed() -> None:
+    def of(pa_mpjpe: float, **more: Any) -> dict[str, Any]:
+        return {"pa_mpjpe": pa_mpjpe, "frames": 12, "baseline": {"pa_mpjpe": 50.0}, **more}
+
+    own = {"h36m/val": of(41.0, published=of(42.0))}
+    smoothed = {"sigma": 2.0, "pa_mpjpe": 43.5}
+    per_frame = {"h36m/val": of(44.0, smoothed=smoothed, published=of(45.0, smoothed={"sigma": 2.0, "pa_mpjpe": 46.0}))}
+    found = [(row["protocol"], row["model"], row["pa_mpjpe"]) for row in result_rows(own, per_frame)]
+    assert found == [
+        ("default", "VIBE", 41.0),
+        ("default", "per frame", 44.0),
+        ("default", "per frame, smoothed", 43.5),
+        ("default", "mean body", 50.0),
+        ("published", "VIBE", 42.0),
+        ("published", "per frame", 45.0),
+        ("published", "per frame, smoothed", 46.0),
+        ("published", "mean body", 50.0),
     ]

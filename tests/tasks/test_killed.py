@@ -40,7 +40,7 @@ def test_a_killed_training_ends_with_the_same_numbers_as_an_undisturbed_one(made
 
     again = project.luigi("EvaluateVIBE")
     assert again.code == 0, again.shown
-    assert again.done == ["train VIBE, embedded"]
+    assert again.done == ["train VIBE, tiny"]
     undisturbed = made.project.runs[0]
     assert project.runs == [folder], "how often it is saved does not make it another run"
     assert folder.name == undisturbed.name

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError
+from tasks import training
 from tasks.training import train_config
 from vibe_model.config import TrainConfig
+from vibe_model.variants import variant_of
 
 EVERYTHING = {"data": {"datasets": "penn_action kinetics 3dpw amass"}}
 EMBEDDED = {"preset": "embedded", "datasets_2d": None}
@@ -57,14 +59,40 @@ def test_a_checkpoint_to_start_from_lies_below_the_folder_of_luigi_cfg(config_wi
     assert config_with(pretrained="~/spin.pt" if (Path.home() / "spin.pt").is_file() else "").pretrained is None
 
 
-def test_no_motion_means_no_discriminator(config_with) -> None:
-    assert config_with(motion="").motion == ()
+def test_a_discriminator_needs_real_motion(config_with) -> None:
+    with pytest.raises(ConfigError, match=r"motion: expected splits of real motion .* Or: prior = none"):
+        config_with(motion="")
+    assert config_with(motion="", prior="none").splits == config_with(prior="none").splits
+
+
+def test_a_variant_is_what_it_is_called_whatever_the_settings_say(config_with) -> None:
+    config = config_with(variant="attention-2x512", disc_size="64", attention_layers="5", epochs="3")
+    assert (config.disc_size, config.attention_layers, config.epochs) == (512, 2, 3)
+    assert config.name.endswith("-attention-2x512")
+    with pytest.raises(ConfigError, match=r"variant: expected one of per-frame, .*found 'best'"):
+        config_with(variant="best")
+
+
+def test_variants_are_joined_and_what_is_left_out_stays_left_out(config_with) -> None:
+    config = config_with(datasets_3d="3dpw/train 3dpw/validation", leave_out="3dpw/validation", variant="per-frame")
+    assert (config.n_layers, config.prior, config.leave_out) == (0, "none", ("3dpw/validation",))
+    both = variant_of(config, "without-3dpw+concat")
+    assert both.leave_out == ("3dpw/validation", "3dpw/train")
+    assert (both.n_layers, both.disc_pool) == (0, "concat")
+
+
+def test_the_baseline_is_the_configured_variant_frame_by_frame(config_with) -> None:
+    config_with(variant="without-3dpw", datasets_2d="3dpw/validation", baseline="true")
+    own, baseline = training.train_config(), training.baseline_config()
+    assert baseline is not None
+    assert baseline.training_splits == own.training_splits == ("3dpw/validation",)
+    assert (baseline.n_layers, baseline.prior) == (0, "none")
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"preset": "mine"}, r"\[train\] preset = mine: expected one of published, embedded"),
+        ({"preset": "mine"}, r"\[train\] preset = mine: expected one of published, paper, embedded"),
         ({"body": "smpl"}, r"\[train\] body: is set in \[paths\] or \[features\], not here"),
         ({"stream": "x"}, r"\[train\] stream: is set in \[paths\] or \[features\], not here"),
         ({"lr": "1"}, r"\[train\]: unknown key 'lr'; known: name, .*lr_generator"),

@@ -35,7 +35,7 @@ def test_an_added_video_runs_its_splits_stages_and_what_depends_on_them(project,
     first = project.runs
     ran = build(project, "EvaluateVIBE")
     assert ran.code == 0, ran.shown
-    stages = ["convert 3dpw/train", "extract 3dpw/train", "data 2 datasets", "train VIBE, embedded"]
+    stages = ["convert 3dpw/train", "extract 3dpw/train", "data 2 datasets", "train VIBE, tiny"]
     assert ran.done == stages
     assert "1 new video" in ran.shown
     assert next(line for line in ran.shown.splitlines() if "extract    3dpw/train" in line).split()[3:5] == [
@@ -91,11 +91,11 @@ def test_what_plan_tells_is_what_runs_and_what_was_accepted_does_not(project, bu
 
 
 def test_other_training_settings_train_anew_and_keep_what_was_trained_before(project, build) -> None:
-    kept = {path: path.read_bytes() for path in project.runs[0].iterdir()}
+    kept = {path: path.read_bytes() for path in project.runs[0].rglob("*") if path.is_file()}
     project.configure({"train": {"lr_generator": "1e-3", "strides": "3dpw/train:2", "epochs": "1"}})
     ran = build(project, "EvaluateVIBE")
     assert ran.code == 0, ran.shown
-    assert ran.done == ["train VIBE, embedded"]
+    assert ran.done == ["train VIBE, tiny"]
     assert {path: path.read_bytes() for path in kept} == kept
     assert len(project.runs) == 2
     new = next(folder for folder in project.runs if folder not in {path.parent for path in kept})
