@@ -68,7 +68,7 @@ READING: Final[Mapping[str, Mapping[str, str]]] = {
     "insta_variety": {"checking and parsing records": "pipeline.record_frames:Records.example"},
     "kinetics": {
         "parsing JSON": "pipeline.datasets.detections:load_json",
-        "linking people": "pipeline.datasets.kinetics:link",
+        "linking people": "pipeline.datasets.detections:link",
         "opening the video": "pipeline.frames:Video.header",
         "decoding its first frame": "pipeline.frames:Video.require_decodable",
     },

@@ -434,3 +434,17 @@ def test_the_middle_of_an_extraction_is_where_nothing_starts_and_nothing_ends() 
 
     assert middle([(0, 0), (5, 20), (6, 50), (7, 80), (9, 100)], 100) == ((5, 20), (7, 80))
     assert middle([(0, 0), (5, 90), (6, 100), (8, 100)], 100) == ((0, 0), (6, 100))  # too short to have one
+
+
+def test_one_command_measures_training_and_writes_the_report(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks/training.py"), "--small", "--at", str(tmp_path)]
+    run = subprocess.run([*command, "--out", str(tmp_path / "training.md")], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    text = (tmp_path / "training.md").read_text()
+    assert "STAND-IN" in text
+    for way in ("usual", "ours, fp32", "ours, bf16"):
+        (line,) = (line for line in text.splitlines() if line.startswith(f"| {way} |"))
+        assert float(line.split("|")[2]) > 0
+    (line,) = (line for line in text.splitlines() if line.startswith("| kp_3d |"))
+    assert float(line.split("|")[2]) <= 1e-4
+    assert [path.name for path in tmp_path.iterdir()] == ["training.md"]
