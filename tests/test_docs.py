@@ -18,8 +18,11 @@ from pipeline.errors import RawDataError
 from pipeline.extraction import decoders
 from pipeline.parsing import typed
 from tasks import settings
+from tasks.mposer import OF_TRAINING
 from tasks.training import train_config
+from vibe_model import mposer_config
 from vibe_model.config import PRESETS, TrainConfig
+from vibe_model.variants import VARIANTS
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -285,7 +288,7 @@ def value(spec: Any, key: str, text: str) -> Any:
 
 def test_every_section_is_there() -> None:
     told = re.findall(r"^## `\[(\w+)\]`$", document("settings.md"), re.MULTILINE)
-    assert sorted(told) == sorted([*OWN, *OPTIONS, "train"])
+    assert sorted(told) == sorted([*OWN, *OPTIONS, "train", "mposer"])
 
 
 @pytest.mark.parametrize("section", [*OWN, *OPTIONS])
@@ -302,12 +305,27 @@ def test_every_setting_is_there_with_its_default(section: str) -> None:
 
 def test_every_setting_of_training_is_there_with_the_presets_values() -> None:
     told = told_settings("train")
-    assert told.pop("preset")["default"] == "published"
+    own = {key: told.pop(key) for key in settings.OF_TRAIN}
+    assert own["preset"]["default"] == "published"
+    assert all(f"`{name}`" in own["preset"]["meaning"] for name in PRESETS)
+    assert all(f"`{name}`" in own["variant"]["meaning"] for name in VARIANTS)
     elsewhere = {"cache", "runs", "body", "stream"}
     assert set(told) == {field.name for field in dataclasses.fields(TrainConfig)} - elsewhere
     for key, row in told.items():
-        for preset, make in PRESETS.items():
-            assert value(TrainConfig, key, row[preset]) == getattr(make(), key), f"{key} of {preset}"
+        for preset in ("published", "embedded"):
+            assert value(TrainConfig, key, row[preset]) == getattr(PRESETS[preset](), key), f"{key} of {preset}"
+
+
+def test_every_setting_of_the_motion_prior_is_there_with_the_presets_values() -> None:
+    told = told_settings("mposer")
+    assert all(f"`{name}`" in told["preset"]["meaning"] for name in mposer_config.PRESETS)
+    told.pop("preset")
+    elsewhere = {*OF_TRAINING, "motion"}
+    assert set(told) == {field.name for field in dataclasses.fields(mposer_config.MPoserConfig)} - elsewhere
+    for key, row in told.items():
+        for preset, make in mposer_config.PRESETS.items():
+            found = value(mposer_config.MPoserConfig, key, row[preset])
+            assert found == getattr(make(), key), f"{key} of {preset}"
 
 
 def test_a_setting_of_training_that_is_told_elsewhere_is_refused_there(
