@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import itertools
 import logging
+import signal
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+# A shell starts what it puts into the background with SIGINT ignored, and every process from there on: tests of Ctrl-C
+# would wait for nothing.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")
