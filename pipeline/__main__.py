@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import cache
+from pipeline.command_line import parser_of, show_any_symbol
 from pipeline.commands import COMMANDS
 from pipeline.commands.console import err, plain
 from pipeline.errors import PipelineError
 from pipeline.wording import in_words
 
 
-class _Parser(argparse.ArgumentParser):
-    """One line for a mistake in the arguments, as for every other error."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} ({self.prog} --help)\n")
-
-
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    top = _Parser(prog="python -m pipeline", description="Raw datasets -> tracks -> features in a Zarr cache.")
-    top.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    commands = top.add_subparsers(dest="command", required=True)
-    for name, command in COMMANDS.items():
-        sub = commands.add_parser(name, help=command.HELP, description=command.HELP)
-        sub.set_defaults(run=command.run)
-        sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-        command.options(sub)
-    return top
+    return parser_of(COMMANDS, "python -m pipeline", "Raw datasets -> tracks -> features in a Zarr cache.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,9 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     130: interrupted.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that knows no "✓" is no reason to fail
+    show_any_symbol()
     args = argparse.Namespace()
     try:
         args = parser().parse_args(arguments)

@@ -7,39 +7,23 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from pipeline.command_line import parser_of, show_any_symbol
 from pipeline.wording import in_words
 from tasks import terminal
 from tasks.commands import COMMANDS
 
 
-class _Parser(argparse.ArgumentParser):
-    """One line for a mistake in the arguments, as for every other error."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} ({self.prog} --help)\n")
-
-
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    top = _Parser(
-        prog="python -m tasks",
-        description="Use a trained VIBE. From raw data to a trained model: luigi --module tasks EvaluateVIBE.",
-    )
-    top.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    commands = top.add_subparsers(dest="command", required=True)
-    for name, command in COMMANDS.items():
-        sub = commands.add_parser(name, help=command.HELP, description=command.HELP)
-        sub.set_defaults(run=command.run)
-        sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-        command.options(sub)
-    return top
+    description = "Use a trained VIBE. From raw data to a trained model: luigi --module tasks EvaluateVIBE."
+    return parser_of(COMMANDS, "python -m tasks", description)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit 0: done; 2: an error, told in words; 130: interrupted."""
     arguments = sys.argv[1:] if argv is None else list(argv)
+    show_any_symbol()
     args = argparse.Namespace()
     try:
         args = parser().parse_args(arguments)

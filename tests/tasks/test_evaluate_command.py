@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -82,3 +85,11 @@ def test_published_figures_stand_beside_real_results_and_never_beside_stand_ins(
     assert real[:4] == stand_in
     assert {row["pa_mpjpe"] for row in real[4:]} >= {56.5, 51.9}  # the paper's, without and with 3DPW
     assert {row["protocol"] for row in real[4:]} == {"published"}
+
+
+def test_a_terminal_that_knows_no_tick_is_no_reason_to_fail() -> None:
+    code = "from pipeline.command_line import show_any_symbol; show_any_symbol(); print('✓ ²')"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"PYTHONIOENCODING": "ascii"}
+    )
+    assert (answer.returncode, answer.stdout.strip()) == (0, r"\u2713 \xb2")
