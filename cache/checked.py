@@ -76,6 +76,11 @@ class Checked:
             self._new = []
         self._wrote = time.monotonic()
 
+    def leave(self) -> None:
+        """Put it down, for the next verification to go on from."""
+        self.keep()
+        self.close()
+
     def close(self) -> None:
         if self._journal is not None:
             self._journal.close()

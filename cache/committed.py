@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _DO: Final = "Take windows(stream=...), or extract what is missing."
 
 
-class StreamRows:
+class OpenStream:
     """One committed state of a feature stream, and where it has rows. `rows`: manifest of the split it is read for."""
 
     def __init__(self, split: str, name: str, commit: Commit, rows: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ import contextlib
 import ctypes
 import errno
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +28,8 @@ from cache.incoming import NEEDS_FLAG
 from cache.layout import COLUMNS, COMPACTING, FEATURES, PROVENANCE
 from cache.local import Folder
 from cache.manifest import Place, own_part
-from cache.provenance import read_provenance
+from cache.named import not_the_caches
+from cache.provenance import read_provenance, set_damaged_aside
 from cache.reader import FeatureCache, Split
 from cache.records import TrackRecord, TrackRows
 from cache.stores import Root, store_at
@@ -37,7 +38,7 @@ from cache.writer import OWN_ENTRIES, SplitWriter
 
 Progress = Callable[[int, int, str], None]  # rows written, rows in all, what is written
 
-_NOTES: Final = ("stamps.json",)  # files that others keep beside a commit, and that stay true
+_BLOCK: Final = 1 << 20  # bytes of a file that are copied at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +72,7 @@ def compact(root: Root, split: str, *, progress: Progress = lambda *_: None) -> 
         places = [Place.of_split(store, split), *(Place.of_stream(store, split, stream) for stream in locked)]
         for place in places:
             stack.callback(store.lock(place.writing).release)
-            found = manifest.read_manifest(place)
-            manifest.roll_forward(place, None if found is None else found[0])
+            manifest.settle(place)
             _refuse_unfinished(place)
         old = FeatureCache(store.root)[split]
         extent = int(old.manifest["extent"])
@@ -96,7 +96,7 @@ def compact(root: Root, split: str, *, progress: Progress = lambda *_: None) -> 
 
 
 def _refuse_unfinished(place: Place) -> None:
-    if any(name.startswith("journal") for name in place.store.below(place.writing)):
+    if place.journals():
         where = place.store.where(place.home)
         do = f"Run it again to its end, or give it up: python -m pipeline gc --unfinished --cache {place.store.root}"
         raise CacheError.at(where, expected="no unfinished run", found="a journal", do=do)
@@ -106,7 +106,8 @@ def _refuse_lagging(old: Split, stream: str) -> None:
     if old.stream_manifest(stream)["split_digest"] != old.manifest["digest"]:
         raise CacheError(
             f"{old.name}: the stream {stream!r} lags behind the tracks: its features could not all be carried over. "
-            "Extract what is missing first, or remove the stream."
+            "Extract what is missing first, or remove the stream: its folder, "
+            f"{old.root}/{old.name}/{FEATURES}/{stream}."
         )
 
 
@@ -220,21 +221,25 @@ def _gathered_bytes(
 
 
 def _keep_notes(store: Folder, beside: Folder, old: Split) -> None:
-    """What stands beside the manifests and stays true: how earlier commits came about, stamps of the raw files."""
+    """How earlier commits came about, and every file that is not the cache's own: it is not ours to remove."""
     places = [(Place.of_split(store, old.name), Place.of_split(beside, old.name))]
     places += [
         (Place.of_stream(store, old.name, stream), Place.of_stream(beside, old.name, stream)) for stream in old.streams
     ]
     for before, now in places:
+        set_damaged_aside(before)
         commits = {**read_provenance(before)["commits"], **read_provenance(now)["commits"]}
         notes: Mapping[str, Any] = {"commits": commits}
         beside.put_small({f"{now.home}/{PROVENANCE}": layout.json_file(notes)}, now.home)
-    kept = {f"{old.name}/{name}": store.read(f"{old.name}/{name}") for name in _NOTES if _there(store, old.name, name)}
-    beside.put_small(kept, old.name)
+    temporary = Place.of_split(beside, old.name).temporary
+    for key in not_the_caches(store, old.name):
+        beside.put(key, _pieces(store.path(key)), by_way_of=temporary)
 
 
-def _there(store: Folder, split: str, name: str) -> bool:
-    return store.exists(f"{split}/{name}")
+def _pieces(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as stream:
+        while piece := stream.read(_BLOCK):
+            yield piece
 
 
 def _exchange(store: Folder, beside: Folder, split: str, stack: contextlib.ExitStack) -> None:

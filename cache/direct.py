@@ -55,6 +55,11 @@ class DirectLayout:
     def row_bytes(self) -> int:
         return math.prod(self.trailing) * self.dtype.itemsize
 
+    @property
+    def chunk_bytes(self) -> int:
+        """Without its checksum."""
+        return self.rows_per_chunk * self.row_bytes
+
     def key(self, array: str, shard: int) -> str:
         """The shard's file below the store's root, by its array's folder there."""
         return f"{array}/{self.separator.join(['c', str(shard), *('0' for _ in self.trailing)])}"

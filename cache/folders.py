@@ -13,7 +13,7 @@ def create_groups(store: Store, split: str) -> None:
     store.make_home(f"{split}/{layout.FEATURES}")
     dataset = split.partition("/")[0]
     folders = ("", dataset, split, f"{split}/{layout.FEATURES}")
-    groups = {folder: f"{folder}/zarr.json".lstrip("/") for folder in folders}
+    groups = {folder: layout.group_key(folder) for folder in folders}
     if all(map(store.exists, groups.values())):
         return
     with store.alone():  # writers of other splits make the same groups
@@ -43,5 +43,6 @@ def split_folders(store: Store, below: str = "") -> list[str]:
 
 def stream_folders(store: Store, split: str) -> list[str]:
     """All folders of a split that may be streams, committed or not."""
-    names = [name for name in store.below(f"{split}/{layout.FEATURES}") if layout.is_name(name)]
-    return [name for name in names if layout.stream_of(name) == name and not name.endswith(".json")]
+    home = f"{split}/{layout.FEATURES}"
+    names = [name for name in store.below(home) if layout.is_name(name) and layout.stream_of(name) == name]
+    return [name for name in names if not store.exists(f"{home}/{name}")]  # a file is somebody's, or the group's own

@@ -30,6 +30,7 @@ PROVENANCE: Final = "provenance.json"
 FEATURES: Final = "features"
 WRITING: Final = ".writing"  # lock, journal and temporary files of the writer at work
 STAGED: Final = ".commit"  # small files between the commit and their place
+TEMPORARY_SHARD: Final = "shard.tmp"  # in `.writing`: a shard that is not whole yet
 STAGED_SHARD: Final = "staged-"  # begins the names of shards in `.writing` that a writer has not accepted yet
 COPY: Final = ".copy"  # the same files once more, as long as their commit is in force: what `repair` mends from
 COMPACTING: Final = ".compacting"  # below the cache: splits written anew beside the old ones
@@ -237,6 +238,11 @@ def table_metadata(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
     chunk = tuple(max(1, n) for n in shape)
     fill = math.nan if dtype.kind == "f" else 0
     return _metadata(shape, chunk, dtype, fill, [_bytes_codec(dtype), _CRC32C], "")
+
+
+def group_key(folder: str) -> str:
+    """The zarr.json of a group, by its folder; "" is the cache itself."""
+    return f"{folder}/zarr.json".lstrip("/")
 
 
 def group_metadata() -> bytes:

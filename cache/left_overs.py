@@ -13,14 +13,23 @@ from typing import Final
 from cache import manifest
 from cache.errors import CacheError
 from cache.folders import shards_there, split_folders, stream_folders
-from cache.layout import COLUMNS, COMPACTING, COPY, FEATURES, STAGED, STAGED_SHARD, stream_arrays, stream_of
+from cache.layout import (
+    COLUMNS,
+    COMPACTING,
+    COPY,
+    FEATURES,
+    STAGED,
+    STAGED_SHARD,
+    TEMPORARY_SHARD,
+    stream_arrays,
+    stream_of,
+)
 from cache.manifest import Commit, Place
 from cache.reader import require_cache
 from cache.stores import Root, Store
 from cache.tables import TABLES, TEXTS
 
 TABLE_NAMES: Final = frozenset({*TABLES, *TEXTS})
-SHARD: Final = "shard.tmp"
 IN_SPLIT: Final = 2  # slashes in a key below <dataset>/<split>/
 GRACE: Final = 24 * 3600.0  # s: in an object store, what is younger may be of a writer at work
 
@@ -111,7 +120,7 @@ class _Sweep:
     def _unnamed(self, place: Place, commit: Commit | None, arrays: Collection[str]) -> Iterator[str]:
         """Keys that the cache has written and no manifest names."""
         there, working = self._store.below(place.home), self._store.below(place.writing)
-        journals = [name for name in working if name.startswith("journal")]
+        journals = place.journals()
         # What nobody has accepted is of no use to whoever goes on. In an object store, one may be about to.
         yield from (f"{place.writing}/{name}" for name in working if name.startswith(STAGED_SHARD))
         goes_on = bool(journals) and (not self._unfinished or self._at_work(place, journals))
@@ -120,7 +129,7 @@ class _Sweep:
             told = "an unfinished run, which goes on from there when it is run again (--unfinished removes it)"
             self.found.skipped.append(f"{where}: {told}")
         else:
-            yield from (f"{place.writing}/{name}" for name in (*journals, SHARD) if name in working)
+            yield from (f"{place.writing}/{name}" for name in (*journals, TEMPORARY_SHARD) if name in working)
             named = {} if commit is None else commit.manifest["shards"]
             for array in map(place.array, arrays):
                 records = named.get(array.rpartition("/")[2])

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from cache.errors import CacheError
 from cache.fingerprint import canonical
-from cache.layout import COPY, FEATURES, FORMAT, MANIFEST, STAGED, STAGED_SHARD, WRITING, json_file
+from cache.layout import COPY, FEATURES, FORMAT, MANIFEST, STAGED, STAGED_SHARD, TEMPORARY_SHARD, WRITING, json_file
 from cache.stores import Bytes, Store, Tag
 
 _ATTEMPTS: Final = 5  # how often an unchanged manifest may disagree with its files before that is called damage
@@ -52,12 +52,16 @@ class Place:
     @property
     def temporary(self) -> str:
         """Where a shard lies until it is whole."""
-        return f"{self.writing}/shard.tmp"
+        return f"{self.writing}/{TEMPORARY_SHARD}"
 
     @property
     def staged(self) -> str:
         """How the keys of shards begin that lie there for a writer to accept."""
         return f"{self.writing}/{STAGED_SHARD}"
+
+    def journals(self) -> list[str]:
+        """Names, below `writing`, of what unfinished runs go on from; there are several in an object store only."""
+        return [name for name in self.store.below(self.writing) if name.startswith("journal")]
 
     def array(self, name: str) -> str:
         return f"{self.base}/{name}"
@@ -244,6 +248,12 @@ def roll_forward(place: Place, manifest: Mapping[str, Any] | None, *, journal_st
     store.remove([folder for folder in copies if folder != current])
     if STAGED in store.below(place.home):
         store.remove([f"{place.home}/{STAGED}"])
+
+
+def settle(place: Place) -> None:
+    """Finish whatever commit is in force, for who holds the writer's lock."""
+    found = read_manifest(place)
+    roll_forward(place, None if found is None else found[0])
 
 
 def unsettled(place: Place) -> bool:

@@ -43,15 +43,15 @@ class OpenShard:
     __slots__ = ("__weakref__", "_chunk_bytes", "_map", "data", "file_size", "offsets", "size", "used")
 
     def __init__(self, file: Path, layout: DirectLayout, record: str | None) -> None:
-        tail = layout.chunks * 16 + 4
-        expected = f"a shard of {record.partition(':')[0]} bytes" if record else "a shard"
+        tail = shards.index_bytes(layout.chunks)
+        expected = f"a shard of {shards.size_of(record)} bytes" if record else "a shard"
         try:
             fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             raise CacheError.at(file, expected=expected, found="no file", do=shards.REPAIR) from None
         try:
             size = os.fstat(fd).st_size
-            if size < tail or (record and size != int(record.partition(":")[0])):
+            if size < tail or (record and size != shards.size_of(record)):
                 raise CacheError.at(file, expected=expected, found=f"{size} bytes", do=shards.REPAIR)
             self._map = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
         finally:
@@ -60,7 +60,7 @@ class OpenShard:
         self.size, self.file_size = size, self._map.size
         packed = self._map[:tail] if layout.index_first else self._map[size - tail :]
         index = shards.parse_index(packed, layout.chunks, size, str(file))
-        self._chunk_bytes = layout.rows_per_chunk * layout.row_bytes
+        self._chunk_bytes = layout.chunk_bytes
         held = index[:, 0] != shards.ABSENT
         if (index[held, 1] != self._chunk_bytes + 4 * layout.checksums).any():
             found = "chunks of another size"

@@ -23,7 +23,7 @@ def mend_groups(store: Store, folders: list[str]) -> list[str]:
     """Write the zarr.json of groups where it is not what it must be. Returns the keys written."""
     mended = []
     for folder in folders:
-        key = f"{folder}/zarr.json".lstrip("/")
+        key = layout.group_key(folder)
         there = store.views([key])
         if key not in there or bytes(there[key]) != layout.group_metadata():
             store.put_small({key: layout.group_metadata()}, folder)

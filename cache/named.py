@@ -8,7 +8,19 @@ from typing import Any, Final
 from cache import layout, manifest
 from cache.errors import CacheError
 from cache.folders import stream_folders
-from cache.layout import COLUMNS, COPY, FEATURES, STAGED, WRITING, ColumnSpec, Geometry, stream_arrays, stream_columns
+from cache.layout import (
+    COLUMNS,
+    COPY,
+    FEATURES,
+    MANIFEST,
+    PROVENANCE,
+    STAGED,
+    WRITING,
+    ColumnSpec,
+    Geometry,
+    stream_arrays,
+    stream_columns,
+)
 from cache.manifest import Place
 from cache.stores import Store
 from cache.tables import TABLES, TEXTS
@@ -97,6 +109,22 @@ def _is_the_writers(relative: list[str], streams: frozenset[str]) -> bool:
     if relative[0] in (WRITING, STAGED, COPY):
         return True
     return len(relative) == 1 and relative[0].endswith(".json") and not relative[0].startswith(".")
+
+
+def not_the_caches(store: Store, split: str) -> list[str]:
+    """Keys of the files below a split that are of no kind that the cache writes: notes, and what else people keep."""
+    return [key for key in _listing(store, split) if not _is_the_caches(key.removeprefix(f"{split}/").split("/"))]
+
+
+def _is_the_caches(relative: list[str]) -> bool:
+    """Is it of an array, a group, a manifest, or in a folder that only writers look into, named or not?"""
+    of_array = relative[0] in {*COLUMNS, *TABLES, *TEXTS}
+    of_stream = relative[0] == FEATURES and len(relative) > 2
+    own = relative[1:] if of_array else relative[2:] if of_stream else relative
+    if own == ["zarr.json"] or relative == [FEATURES, "zarr.json"] or ((of_array or of_stream) and own[:1] == ["c"]):
+        return True
+    temporary = len(own) == 1 and own[0].startswith(".") and own[0].endswith(".tmp")
+    return not of_array and (own[0] in (WRITING, STAGED, COPY) or own in ([MANIFEST], [PROVENANCE]) or temporary)
 
 
 def _listing(store: Store, split: str) -> list[str]:

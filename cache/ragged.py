@@ -6,7 +6,6 @@ place is found without any other shard; room that is not used takes no space, si
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -53,8 +52,8 @@ class RaggedShard:
     @property
     def record(self) -> str:
         """As `shards.record` would give it, once all pieces have been taken."""
-        size = len(self._checksums) * (self._geometry.rows_per_chunk + 4) + self._geometry.chunks * 16 + 4
-        return f"{size}:{hashlib.sha256(b''.join(self._checksums)).hexdigest()[:16]}"
+        size = len(self._checksums) * (self._geometry.rows_per_chunk + 4) + shards.index_bytes(self._geometry.chunks)
+        return shards.record_text(size, b"".join(self._checksums))
 
 
 def _chunks(rows: Sequence[bytes], size: int) -> Iterator[bytes]:

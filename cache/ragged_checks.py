@@ -14,13 +14,20 @@ from cache.manifest import Commit
 from cache.shard_checks import shards_of
 
 
-def misplaced_shards(commit: Commit, stream: str, damaged: Collection[str]) -> Iterator[tuple[int, str, str]]:
-    """(shard, key of its places, what is wrong) of a stream of bytes. `damaged`: keys that are told already."""
+def misplaced_shards(
+    commit: Commit, stream: str, damaged: Collection[str], *, only: Collection[int] | None = None
+) -> Iterator[tuple[int, str, str]]:
+    """(shard, key of its places, what is wrong) of a stream of bytes.
+
+    `damaged`: keys that are told already; `only`: the shards to look at, None for all.
+    """
     columns = stream_columns(stream, commit.manifest["dim"], commit.manifest["dtype"])
     names = (stream, f"{stream}_at", f"{stream}_ok")
     data, at, ok = (dict(shards_of(commit, name, columns[name])[0]) for name in names)
     store, geometry = commit.place.store, Geometry(**commit.manifest["geometry"])
     for shard in sorted(data.keys() & at.keys() & ok.keys()):
+        if only is not None and shard not in only:
+            continue
         if {data[shard].key, at[shard].key, ok[shard].key} & set(damaged):
             continue
         try:

@@ -38,7 +38,7 @@ class RangedRows:
         self._bucket, self._array, self._layout = bucket, array, layout
         self._records, self._guard = records, guard
         self.trailing, self.dtype = layout.trailing, layout.dtype
-        self._bytes = layout.rows_per_chunk * int(np.prod(layout.trailing, dtype=np.int64)) * layout.dtype.itemsize
+        self._bytes = layout.chunk_bytes
         self._indexes: dict[int, NDArray[np.uint64]] = {}
         self._lock = threading.Lock()
 
@@ -112,11 +112,11 @@ class RangedRows:
         """Offsets and sizes of a shard's chunks, fetched once."""
         index = self._indexes.get(shard)
         if index is None:
-            key, tail = self._key(shard), self._layout.chunks * 16 + 4
+            key, tail = self._key(shard), shards.index_bytes(self._layout.chunks)
             size = self._bucket.size(key)
             record = None if self._records is None else self._records.get(str(shard))
-            expected = f"a shard of {record.partition(':')[0]} bytes" if record else "a shard"
-            if size is None or size < tail or (record and size != int(record.partition(":")[0])):
+            expected = f"a shard of {shards.size_of(record)} bytes" if record else "a shard"
+            if size is None or size < tail or (record and size != shards.size_of(record)):
                 found = "no object" if size is None else f"{size} bytes"
                 raise CacheError.at(self._bucket.where(key), expected=expected, found=found, do=shards.REPAIR)
             begin = 0 if self._layout.index_first else size - tail

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from cache import labels, layout, manifest
-from cache.committed import Guard, StreamRows, open_column, open_lazily
+from cache.batch import Batch
+from cache.committed import Guard, OpenStream, open_column, open_lazily
 from cache.errors import CacheChanged, CacheError, MissingSplit
 from cache.layout import COLUMNS, COPY, FEATURES, MANIFEST, Geometry
 from cache.manifest import Commit, Place
 from cache.provenance import read_provenance
 from cache.stores import Root, Store, store_at
-from cache.tables import Tables, live_by_shard
+from cache.tables import Tables, live_by_shard, track_of
 from cache.tracks import Tracks, Videos
 from cache.windows import Ranges, Tail, intersect, windows_of
 from cache.zarr_rows import Rows
@@ -95,7 +96,7 @@ class Split:
         self._tables = Tables.from_files(commit.files)
         self._guard = Guard(commit)
         self._rows: dict[str, Rows] = {}
-        self._streams: dict[str, StreamRows] = {}
+        self._streams: dict[str, OpenStream] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self.root, self.name, self._commit.digest)
@@ -153,14 +154,15 @@ class Split:
         """The manifest of a feature stream: what was handed to its `commit`, and the shards it has."""
         return self._stream(stream).commit.manifest
 
+    def stream_provenance(self, stream: str) -> Mapping[str, Any]:
+        """How the stream's commit came about, as `provenance` says it of the split's. Empty when lost."""
+        commit = self._stream(stream).commit
+        found: Mapping[str, Any] = read_provenance(commit.place)["commits"].get(commit.digest, {})
+        return found
+
     def track_of(self, rows: Array) -> NDArray[np.int64]:
         """Rows (any shape) -> the number of each row's track in `tracks`; -1 for rows of no committed track."""
-        rows = np.asarray(rows)
-        starts, stops = self._tables["track_start"], self._tables["track_stop"]
-        if not len(starts):
-            return np.full(rows.shape, -1, np.int64)
-        track = np.searchsorted(starts, rows, side="right") - 1
-        return np.where((track >= 0) & (rows < stops[track]), track, -1)
+        return track_of(self._tables, np.asarray(rows))
 
     def rows_by_shard(self) -> NDArray[np.int64]:
         """(shards,) how many rows of committed tracks each shard holds."""
@@ -256,14 +258,31 @@ class Split:
         missing, short or damaged; ValueError for windows, fields or buffers of the wrong form.
         """
         starts, seqlen, track = self._checked(np.asarray(windows))
-        shape = (len(starts), seqlen)
         wanted = self._fields(fields, stream)
-        source = self._stream(stream) if stream is not None and "features" in wanted else None
-        if source is not None:
-            source.require_numbers()
-            source.require(starts, seqlen)
-        if out is not None and (strange := sorted(out.keys() - set(wanted))):
-            raise ValueError(f"buffers for {strange}, which are not among the fields {wanted}")
+        features = self._features(stream, starts, seqlen) if stream is not None and "features" in wanted else None
+        batch = Batch(starts, seqlen, out)
+        batch.refuse_others(wanted)
+        known = labels.Labels(self._raw(starts, seqlen), lambda: self._tables["track_crop_scale"][track])
+        found: dict[str, Array] = {}
+        for name in wanted:
+            if name == "features" and features is not None:
+                found[name] = batch.rows(name, features, np.dtype(dtype))
+            elif name in labels.FIELDS:
+                trailing = labels.field_shape(name, evaluation="kp_3d_eval" in self.manifest["shards"])
+                found[name] = batch.label(name, known, trailing)
+            else:
+                found[name] = batch.rows(name, self._column_rows(name))
+        return found
+
+    def _features(self, stream: str, starts: NDArray[np.int64], seqlen: int) -> Rows:
+        """What reads a stream's features. Raises CacheError unless it has all rows of the windows."""
+        source = self._stream(stream)
+        source.require_numbers()
+        source.require(starts, seqlen)
+        return source.features
+
+    def _raw(self, starts: NDArray[np.int64], seqlen: int) -> labels.Raw:
+        """Gives columns of the windows as stored, each read once."""
         columns = self.manifest["shards"]
         held: dict[str, Array | None] = {}
 
@@ -272,22 +291,7 @@ class Split:
                 held[name] = self._read_column(name, starts, seqlen) if name in columns else None
             return held[name]
 
-        known = labels.Labels(raw, lambda: self._tables["track_crop_scale"][track])
-        batch: dict[str, Array] = {}
-        for name in wanted:
-            if name == "features" and source is not None:
-                buffer = _buffer(out, name, (*shape, *source.features.trailing), np.dtype(dtype))
-                source.features.read(starts, seqlen, buffer)
-            elif name in labels.FIELDS:
-                trailing = labels.field_shape(name, evaluation="kp_3d_eval" in columns)
-                buffer = _buffer(out, name, (*shape, *trailing), np.dtype(np.float32))
-                known.fill(name, buffer)
-            else:
-                reader = self._column_rows(name)
-                buffer = _buffer(out, name, (*shape, *reader.trailing), reader.dtype)
-                reader.read(starts, seqlen, buffer)
-            batch[name] = buffer
-        return batch
+        return raw
 
     def _checked(self, windows: Array) -> tuple[NDArray[np.int64], int, NDArray[np.int64]]:
         """(starts (B,), T, number of each window's track (B,)) of windows that are what they must be."""
@@ -345,7 +349,7 @@ class Split:
             return self._commit, name, self._guard
         raise CacheError(f"{self.name}: no column {name!r}; there are: {', '.join(self.columns)}")
 
-    def _stream(self, stream: str) -> StreamRows:
+    def _stream(self, stream: str) -> OpenStream:
         if stream not in self._streams:
             layout.check_names(self.name, stream)
             commit = manifest.load(Place.of_stream(self.store, self.name, stream))
@@ -356,18 +360,8 @@ class Split:
                     "Extract it first, or read labels only (stream=None)."
                 )
             self._guard()  # a stream of a compacted split belongs to its rows, not to those of before
-            self._streams[stream] = StreamRows(self.name, stream, commit, self.manifest)
+            self._streams[stream] = OpenStream(self.name, stream, commit, self.manifest)
         return self._streams[stream]
-
-
-def _buffer(out: Mapping[str, Array] | None, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """The caller's buffer when there is one, and it fits; a new array otherwise."""
-    if out is None or name not in out:
-        return np.empty(shape, dtype)
-    given = out[name]
-    if given.shape != shape or given.dtype != dtype or not given.flags.writeable:
-        raise ValueError(f"out[{name!r}] is {given.dtype}{given.shape}, expected writable {dtype}{shape}")
-    return given
 
 
 def _reopen(root: Root, name: str, digest: str) -> Split:

@@ -17,12 +17,14 @@ from cache.discarding import forget
 from cache.errors import CacheError
 from cache.findings import Report
 from cache.folders import shards_there, split_folders, stream_folders
-from cache.layout import COLUMNS, STAGED, ColumnSpec, Geometry
+from cache.layout import BYTES, COLUMNS, STAGED, ColumnSpec, Geometry
 from cache.manifest import Commit, Place
 from cache.mending import mend_groups, mend_place
 from cache.named import columns_of, groups_of
 from cache.provenance import read_provenance
+from cache.ragged_checks import misplaced_shards
 from cache.reader import require_cache
+from cache.shard_checks import check, shards_of
 from cache.stores import Root, Store, store_at
 from cache.tables import Tables, live_shards
 from cache.writer import SplitWriter
@@ -42,9 +44,10 @@ class Repaired:
 
 
 def repair(root: Root, report: Report) -> Repaired:
-    """Put right what `verify` found damaged.
+    """Put right what `verify` found damaged. Shards are looked at once more: what is intact by now stays.
 
-    Raises CacheError when there is no cache at `root`. What cannot be repaired is told in `refused`.
+    Raises CacheError when there is no cache at `root`, OSError when files may not be read. What cannot be repaired is
+    told in `refused`.
     """
     store = require_cache(root)
     done = Repaired()
@@ -127,7 +130,7 @@ def _take_out_of_stream(store: Store, split: str, stream: str, numbers: Collecti
     """The files first: were they still there, the next writer would remove them as nobody's."""
     place = Place.of_stream(store, split, stream)
     commit = _loaded(place)
-    still = [number for number in sorted(numbers) if str(number) in commit.manifest["shards"][stream]]
+    still = sorted(_still_damaged(commit, numbers))
     if not still:
         return
     store.lock(place.writing).release()  # a writer at work is told now, before anything is moved
@@ -141,10 +144,9 @@ def _take_out_of_stream(store: Store, split: str, stream: str, numbers: Collecti
 def _look_at_split(store: Store, split: str, numbers: Collection[int], done: Repaired) -> None:
     """Shards in which no track has a row are let go of; the others need the raw data."""
     commit = _loaded(Place.of_split(store, split))
-    named = {int(shard) for records in commit.manifest["shards"].values() for shard in records}
     live = set(live_shards(Tables.from_files(commit.files), Geometry(**commit.manifest["geometry"])))
-    needed = tuple(sorted(set(numbers) & live))
-    free = sorted((set(numbers) & named) - live)
+    still = _still_damaged(commit, numbers)
+    needed, free = tuple(sorted(still & live)), sorted(still - live)
     if needed:
         done.rows[split] = needed
     if free:
@@ -156,6 +158,19 @@ def _look_at_split(store: Store, split: str, numbers: Collection[int], done: Rep
         ) as writer:
             writer.begin(forget=free)
             writer.commit(writer.entries)
+
+
+def _still_damaged(commit: Commit, numbers: Collection[int]) -> set[int]:
+    """Those of the shards that are damaged now: the report may be of another day, and its shards made good since."""
+    found: set[int] = set()
+    for name, spec in columns_of(commit.manifest).items():
+        if name in commit.manifest["shards"]:
+            files = (file for file in shards_of(commit, name, spec)[0] if file[0] in numbers)
+            found |= {shard for shard, file in files if check(commit.place.store, file, fast=False, do="").problem}
+    if commit.manifest.get("dtype") == BYTES:
+        intact = set(numbers) - found
+        found |= {shard for shard, _, _ in misplaced_shards(commit, commit.manifest["stream"], (), only=intact)}
+    return found
 
 
 def _loaded(place: Place) -> Commit:

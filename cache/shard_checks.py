@@ -7,7 +7,6 @@ memory is a block a thread, and several threads keep the disk busy: reading lets
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 import threading
@@ -47,7 +46,7 @@ class ShardFile:
 
     @property
     def size(self) -> int:
-        return int(self.record.partition(":")[0])
+        return shards.size_of(self.record)
 
     @property
     def chunk_bytes(self) -> int:
@@ -58,7 +57,7 @@ class ShardFile:
     @property
     def index_bytes(self) -> int:
         """With its checksum."""
-        return self.geometry.chunks * 16 + 4
+        return shards.index_bytes(self.geometry.chunks)
 
     @property
     def held(self) -> int:
@@ -141,7 +140,7 @@ def _check(source: _Source, shard: ShardFile, where: str, do: str, fast: bool) -
     checksums = _chunks(source, shard, len(order), where, do)
     in_index_order = np.empty_like(checksums)
     in_index_order[np.argsort(order)] = checksums
-    record = f"{source.size}:{hashlib.sha256(in_index_order.tobytes()).hexdigest()[:16]}"
+    record = shards.record_text(source.size, in_index_order.tobytes())
     if record != shard.record:
         found = f"an intact shard of something else, {record}"
         raise CacheError.at(where, expected=f"the shard {shard.record}", found=found, do=do)

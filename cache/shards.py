@@ -54,10 +54,24 @@ def record(data: bytes, geometry: Geometry, file: str) -> str:
 
     Not a checksum of the file: the CRC of data with its CRC behind it is the same for all data.
     """
-    index = parse_index(data[-(geometry.chunks * 16 + 4) :], geometry.chunks, len(data), file)
+    index = parse_index(data[-index_bytes(geometry.chunks) :], geometry.chunks, len(data), file)
     ends = (offset + size for offset, size in index.tolist() if offset != ABSENT)
-    checksums = b"".join(data[end - 4 : end] for end in ends)
-    return f"{len(data)}:{hashlib.sha256(checksums).hexdigest()[:16]}"
+    return record_text(len(data), b"".join(data[end - 4 : end] for end in ends))
+
+
+def record_text(size: int, checksums: bytes) -> str:
+    """The record of a shard file of `size` bytes, by the checksums of the chunks that it holds, in their order."""
+    return f"{size}:{hashlib.sha256(checksums).hexdigest()[:16]}"
+
+
+def size_of(record: str) -> int:
+    """Bytes of the file that a record speaks of."""
+    return int(record.partition(":")[0])
+
+
+def index_bytes(chunks: int) -> int:
+    """How long the index of so many chunks is, with its checksum."""
+    return chunks * 16 + 4
 
 
 def write(store: Store, key: str, data: bytes, geometry: Geometry, *, by_way_of: str) -> str:
@@ -76,13 +90,13 @@ def read(store: Store, key: str) -> bytes:
 
 def has_size(store: Store, key: str, text: str) -> bool:
     """Whether a shard file is there with the size that its record says."""
-    return store.size(key) == int(text.partition(":")[0])
+    return store.size(key) == size_of(text)
 
 
 def parse_index(packed: bytes, chunks: int, size: int, file: str) -> NDArray[np.uint64]:
     """The (chunks, 2) offsets and sizes out of the index's bytes with its checksum; CacheError when they cannot be."""
     body, found = packed[:-4], packed[-4:]
-    if len(packed) != chunks * 16 + 4 or crc32c(body) != found:
+    if len(packed) != index_bytes(chunks) or crc32c(body) != found:
         raise CacheError.at(file, expected="a shard index with its checksum", found="a damaged index", do=REPAIR)
     index = np.frombuffer(body, "<u8").reshape(chunks, 2)
     held = index[index[:, 0] != ABSENT]
@@ -94,8 +108,7 @@ def parse_index(packed: bytes, chunks: int, size: int, file: str) -> NDArray[np.
 def decode(data: bytes, spec: ColumnSpec, geometry: Geometry, file: str) -> NDArray[Any]:
     """The bytes of a shard file -> (rows_per_shard, *trailing), absent chunks as fill values. Checks every checksum."""
     out = np.full((geometry.rows_per_shard, *spec.trailing), spec.fill, spec.dtype)
-    tail = geometry.chunks * 16 + 4
-    index = parse_index(data[-tail:], geometry.chunks, len(data), file)
+    index = parse_index(data[-index_bytes(geometry.chunks) :], geometry.chunks, len(data), file)
     for chunk, (offset, size) in enumerate(index.tolist()):
         if offset == ABSENT:
             continue
@@ -105,12 +118,6 @@ def decode(data: bytes, spec: ColumnSpec, geometry: Geometry, file: str) -> NDAr
             raise damaged_chunk(file, chunk, where.start)
         out[where] = np.frombuffer(body, spec.dtype).reshape(-1, *spec.trailing)
     return out
-
-
-def chunks_held(data: bytes, geometry: Geometry, file: str) -> int:
-    """How many chunks of a shard's bytes are not absent."""
-    index = parse_index(data[-(geometry.chunks * 16 + 4) :], geometry.chunks, len(data), file)
-    return int((index[:, 0] != ABSENT).sum())
 
 
 def damaged_chunk(file: str, chunk: int, first_row: int) -> CacheError:

@@ -24,7 +24,7 @@ from cache.layout import ColumnSpec, Geometry, stream_columns
 from cache.manifest import Commit, Place, foreign_shards, shard_rows
 from cache.ragged import RaggedShard, places_of
 from cache.stores import Root, Store, store_at
-from cache.tables import Tables, live_by_shard, live_rows, live_shards
+from cache.tables import Tables, live_by_shard, live_shards, track_of
 
 Arrays = Mapping[str, NDArray[Any] | Sequence[bytes]]  # of one shard, by name
 
@@ -85,7 +85,7 @@ class StreamShards:
     def live(self, shard: int) -> NDArray[np.bool_]:
         """(n,) whether each of the shard's `rows` belongs to a committed track. The others need no features."""
         rows = self.rows(shard)
-        return live_rows(self._tables, rows.start, rows.stop)
+        return np.asarray(track_of(self._tables, np.arange(rows.start, rows.stop)) >= 0)
 
     def rows_record(self, shard: int) -> str:
         """Which rows a shard is of."""

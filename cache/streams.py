@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from cache.discarding import forget_shards
 from cache.errors import CacheError
 from cache.folders import discard_shards
 from cache.manifest import Place, own_part
+from cache.one_writer import OneWriter
 from cache.provenance import add_provenance
 from cache.stores import Root, store_at
 from cache.stream_shards import Staged, StreamShards, committed_split
@@ -32,7 +32,7 @@ STREAM_ENTRIES: Final = frozenset(
 )
 
 
-class StreamWriter:
+class StreamWriter(OneWriter):
     """The one writer of a stream. Use as a context manager: write every pending shard, in any order, commit.
 
     Leaving without `commit` leaves the old state in force; shards written by then are kept for the next run with the
@@ -67,28 +67,10 @@ class StreamWriter:
     ) -> None:
         layout.check_names(split, stream)
         layout.check_form(stream, dim, dtype)
-        self._store, self._split, self._stream = store_at(root), split, stream
+        super().__init__(Place.of_stream(store_at(root), split, stream))
+        self._split, self._stream = split, stream
         self._dim, self._dtype, self._plan = dim, dtype, plan
         self._provenance = dict(provenance or {})
-        self._place = Place.of_stream(self._store, split, stream)
-        self._journal = self._store.journal(self._place.writing)
-
-    def __enter__(self) -> Self:
-        committed_split(self._store, self._split)  # before a folder is made for a stream of nothing
-        self._store.make_home(self._place.home)
-        self._lock = self._store.lock(self._place.writing)
-        try:
-            self._open()
-        except BaseException:
-            self._lock.release()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._journal.close()
-        self._lock.release()
 
     @property
     def split_digest(self) -> str:
@@ -145,7 +127,7 @@ class StreamWriter:
             raise CacheError(f"{where}: expected what is staged to be of {ours}, found {theirs}. {do}")
         for name, key in staged.keys.items():
             if not key.startswith(self._place.staged) or not shards.has_size(self._store, key, staged.records[name]):
-                expected = f"{staged.records[name].partition(':')[0]} bytes that were staged"
+                expected = f"{shards.size_of(staged.records[name])} bytes that were staged"
                 raise CacheError.at(self._store.where(key), expected=expected, found="them no longer", do=do)
         self._lock.require()
         for name, key in staged.keys.items():
@@ -167,7 +149,6 @@ class StreamWriter:
             raise CacheError(f"{self._split}: {taken} in the manifest are the cache's own; choose other keys")
         split, columns = self.shards.split, self.shards.columns
         extent = int(split.manifest["extent"])
-        new_shards = self._records.keys() - self.shards.committed.keys()
         files = {
             f"{name}/zarr.json": layout.column_metadata(spec, extent, self.shards.geometry)
             for name, spec in columns.items()
@@ -187,10 +168,7 @@ class StreamWriter:
                     name: {str(shard): files[name] for shard, files in sorted(self._records.items())}
                     for name in columns
                 },
-                "rows": {
-                    **self._rows_of_earlier(),
-                    **{str(shard): self.shards.rows_record(shard) for shard in sorted(new_shards)},
-                },
+                "rows": self._rows_records(),
                 "files": {name: manifest.sha256(data) for name, data in files.items()},
             }
         )
@@ -207,14 +185,17 @@ class StreamWriter:
         """The caller's own part of the manifest in force; empty when there is none."""
         return {} if self.shards.commit is None else own_part(self.shards.commit.manifest, STREAM_ENTRIES)
 
+    def _make_home(self) -> None:
+        committed_split(self._store, self._split)  # first: no folder is made for a stream of nothing
+        self._store.make_home(self._place.home)
+
     def _open(self) -> None:
         self._started = time.time()
         if self._store.exclusive:
             staged = [f"{self._place.writing}/{name}" for name in self._store.below(self._place.writing)]
             staged = [key for key in staged if key.startswith(self._place.staged)]
             self._store.remove([self._place.temporary, *staged])
-        current = manifest.read_manifest(self._place)
-        manifest.roll_forward(self._place, None if current is None else current[0])
+        manifest.settle(self._place)
         self.shards = self._look()  # under the lock, which keeps a compaction out
         if self.shards.commit is not None and self.shards.foreign:  # of a split that has been made anew since
             forget_shards(self._place, self.shards.commit, self.shards.foreign)
@@ -234,9 +215,11 @@ class StreamWriter:
         self._journal.add({"shard": shard, "rows": self.shards.rows_record(shard), "files": dict(files)})
         self._records[shard] = dict(files)
 
-    def _rows_of_earlier(self) -> dict[str, str]:
-        """Also of shards that the split names no longer, since no track has rows there: they may be carried over."""
-        return {} if self.shards.commit is None else dict(self.shards.commit.manifest.get("rows", {}))
+    def _rows_records(self) -> dict[str, str]:
+        """Which rows each shard is of, also where the split names it no longer: it may still be carried over."""
+        earlier = {} if self.shards.commit is None else dict(self.shards.commit.manifest.get("rows", {}))
+        new = sorted(self._records.keys() - self.shards.committed.keys())
+        return {**earlier, **{str(shard): self.shards.rows_record(shard) for shard in new}}
 
     def _take_over(self) -> None:
         """Keep the journalled shards of a killed run with the same plan; discard those of any other."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cache.errors import CacheError
 from cache.fingerprint import canonical
-from cache.layout import Geometry, table_metadata
+from cache.layout import Geometry, shard_key, table_metadata
 from cache.records import TrackRows, VideoEntry
 from cache.shards import crc32c
 from cache.stores import Bytes
@@ -100,7 +100,7 @@ class Tables(Mapping[str, Array]):
             whole = array if array.size else np.zeros([max(1, n) for n in array.shape], array.dtype)
             data = whole.tobytes()
             files[f"{name}/zarr.json"] = table_metadata(array.shape, array.dtype)
-            files["/".join([name, "c", *("0" for _ in array.shape)])] = data + crc32c(data)
+            files[shard_key(name, 0, array.shape[1:])] = data + crc32c(data)
         return files
 
     def account(self, video: int) -> dict[str, Any]:
@@ -197,7 +197,7 @@ def narrow(texts: Array) -> Array:
 def _view(files: Mapping[str, Bytes], name: str) -> Array:
     meta = json.loads(bytes(files[f"{name}/zarr.json"]))
     shape = tuple(meta["shape"])
-    data = files["/".join([name, "c", *("0" for _ in shape)])]
+    data = files[shard_key(name, 0, shape[1:])]
     dtype = np.dtype(meta["data_type"]).newbyteorder("<")
     return np.frombuffer(data, dtype, count=math.prod(shape)).reshape(shape)
 
@@ -300,14 +300,13 @@ def video_record(entry: VideoEntry, tracks: Sequence[TrackRows], start: int) -> 
     }
 
 
-def live_rows(tables: Tables, start: int, stop: int) -> NDArray[np.bool_]:
-    """(stop - start,) whether each row belongs to a committed track."""
-    rows = np.arange(start, stop)
-    track = np.searchsorted(tables["track_start"], rows, side="right") - 1
-    if not len(tables["track_stop"]):
-        return np.zeros(len(rows), bool)
-    within: NDArray[np.bool_] = (track >= 0) & (rows < tables["track_stop"][track])
-    return within
+def track_of(tables: Tables, rows: Array) -> NDArray[np.int64]:
+    """Rows (any shape) -> the number of each row's track; -1 for rows of no committed track."""
+    starts, stops = tables["track_start"], tables["track_stop"]
+    if not len(starts):
+        return np.full(rows.shape, -1, np.int64)
+    track = np.searchsorted(starts, rows, side="right") - 1
+    return np.where((track >= 0) & (rows < stops[track]), track, -1)
 
 
 def live_by_shard(tables: Tables, geometry: Geometry, extent: int) -> NDArray[np.int64]:

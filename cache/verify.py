@@ -25,6 +25,7 @@ from cache.folders import split_folders, stream_folders
 from cache.layout import COLUMNS, COPY, STAGED, ColumnSpec, Geometry, stream_columns
 from cache.manifest import Commit, Place
 from cache.named import groups_of, unnamed
+from cache.provenance import provenance_problem
 from cache.ragged_checks import misplaced_shards
 from cache.reader import require_cache
 from cache.repair import QUARANTINE
@@ -71,27 +72,28 @@ def verify(
         raise CacheError(f"{store.where('')}: no split {strange[0]!r}; there are: {', '.join(there) or 'none'}")
     names = [name for name in there if splits is None or name in splits]
     checked = None if fast else Checked(store, resume=resume)
-    found = Findings()
-    with ThreadPoolExecutor(_threads(store), thread_name_prefix="verify") as threads:
-        verification = _Verification(store, fast, checked, threads, _Teller(progress, store, names))
-        try:
-            for one in verification.run(names):
-                found.add(one)
-        except BaseException:
-            threads.shutdown(wait=True, cancel_futures=True)
-            if checked is not None:
-                checked.keep()
-                checked.close()
-            raise
-    if checked is not None and hold and found.problems:
-        checked.keep()
-        checked.close()
-    elif checked is not None:
-        checked.finish()
+    found = _looked_at(store, names, fast, checked, _Teller(progress, store, names))
+    if checked is not None:
+        checked.leave() if hold and found.problems else checked.finish()
     if store.below(QUARANTINE):
         found.notes.append(f"{store.where(QUARANTINE)}: holds what earlier repairs have taken out; yours to remove")
     counts = (found.splits, found.shards, found.bytes)
     return Report(tuple(found.problems), tuple(found.notes), *counts, tuple(found.damaged), found.carried, fast)
+
+
+def _looked_at(store: Store, names: Sequence[str], fast: bool, checked: Checked | None, teller: _Teller) -> Findings:
+    """What there is to find in these splits. Interrupted, it leaves a note of what was intact so far."""
+    found = Findings()
+    with ThreadPoolExecutor(_threads(store), thread_name_prefix="verify") as threads:
+        try:
+            for one in _Verification(store, fast, checked, threads, teller).run(names):
+                found.add(one)
+        except BaseException:
+            threads.shutdown(wait=True, cancel_futures=True)
+            if checked is not None:
+                checked.leave()
+            raise
+    return found
 
 
 def _threads(store: Store) -> int:
@@ -160,7 +162,7 @@ class _Verification:
     def _groups(self, split: str, folders: Iterable[str]) -> Findings:
         """The zarr.json of groups: all the same, and nobody's but a plain Zarr reader's."""
         found = Findings()
-        keys = [f"{folder}/zarr.json".lstrip("/") for folder in folders]
+        keys = [layout.group_key(folder) for folder in folders]
         there = self._store.views(keys)
         for key in keys:
             if key not in there or bytes(there[key]) != layout.group_metadata():
@@ -231,7 +233,7 @@ class _Verification:
             found.damage(Damage(split, stream, None, None, place.manifest, told + place.repair))
         if found.damaged and len(copied := intact_copies(place)) == 1:
             read = (copied[0], None)
-        _note_unfinished(place, found)
+        _note_what_harms_nobody(place, found)
         if read is None:
             return None
         commit = Commit(place, read[0], manifest.small_files(place, read[0]), read[1])
@@ -301,9 +303,11 @@ class _Verification:
         return Findings(notes=list(unnamed(self._store, split)))
 
 
-def _note_unfinished(place: Place, found: Findings) -> None:
+def _note_what_harms_nobody(place: Place, found: Findings) -> None:
     store = place.store
-    if any(name.startswith("journal") for name in store.below(place.writing)):
+    if problem := provenance_problem(place):
+        found.notes.append(problem)
+    if place.journals():
         where = store.where(place.writing)
         found.notes.append(f"{where}: an unfinished run; running it again goes on from there")
     if store.below(f"{place.home}/{STAGED}"):

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from cache.folders import create_groups, discard_shards
 from cache.incoming import checked_rows
 from cache.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD, Geometry
 from cache.manifest import Commit, Place, own_part
+from cache.one_writer import OneWriter
 from cache.provenance import add_provenance
 from cache.records import TrackRows, VideoEntry
 from cache.stores import Root, Tag, store_at
@@ -31,7 +31,7 @@ OWN_ENTRIES: Final = frozenset(
 )
 
 
-class SplitWriter:
+class SplitWriter(OneWriter):
     """The one writer of a split. Use as a context manager: begin, append every new or changed video, commit.
 
     Leaving without `commit` leaves the old state in force; shards finished by then are kept for the next run with the
@@ -60,32 +60,15 @@ class SplitWriter:
         rows_per_chunk: int | None = None,
     ) -> None:
         layout.check_names(split)
-        self._store, self._split = store_at(root), split
+        super().__init__(Place.of_split(store_at(root), split))
+        self._split = split
         if unknown := sorted(set(columns) - COLUMNS.keys()):
             raise CacheError(f"{split}: no such columns: {unknown}. Known: {sorted(COLUMNS)}")
         self._columns = {name: COLUMNS[name] for name in COLUMNS if name in columns or name == "frame_index"}
         self._plan, self._provenance = plan, dict(provenance or {})
         self._asked = (rows_per_shard, rows_per_chunk)
-        self._place = Place.of_split(self._store, split)
-        self._journal = self._store.journal(self._place.writing)
         self._began = False
         self._journalled: tuple[str, ...] = ()
-
-    def __enter__(self) -> Self:
-        create_groups(self._store, self._split)
-        self._lock = self._store.lock(self._place.writing)
-        try:
-            self._open()
-        except BaseException:
-            self._lock.release()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._journal.close()
-        self._lock.release()
 
     @property
     def committed_videos(self) -> Mapping[str, VideoEntry]:
@@ -107,12 +90,14 @@ class SplitWriter:
         yield from (self._kept.account(number) for number in range(len(self._kept["video_name"])))
         yield from self._builder.accounts()
 
+    def _make_home(self) -> None:
+        create_groups(self._store, self._split)
+
     def _open(self) -> None:
         self._started = time.time()
         if self._store.exclusive:
             self._store.remove([self._place.temporary])
-        current = manifest.read_manifest(self._place)
-        manifest.roll_forward(self._place, None if current is None else current[0])
+        manifest.settle(self._place)
         self._commit = manifest.load(self._place)
         self._geometry = self._checked_geometry(self._commit)
         self._tables = Tables.empty() if self._commit is None else Tables.from_files(self._commit.files)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -135,3 +136,27 @@ def no_waiting_for_the_disk() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def toy() -> type[Toy]:
     return Toy
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every URL leads to a store of obstore's in this process, which does in seconds what takes a server minutes."""
+    obstore = pytest.importorskip("obstore")
+    stores: dict[str, Any] = {}
+    monkeypatch.setattr(obstore.store, "from_url", lambda url, **_: stores.setdefault(url, obstore.store.MemoryStore()))
+
+
+@pytest.fixture(scope="module")
+def cropped(tmp_path_factory: pytest.TempPathFactory, toy: Any) -> Path:
+    """Six videos in 143 rows, and the bytes of all but two of them. Only to be read."""
+    root = tmp_path_factory.mktemp("cropped") / "cache"
+    toy.write(root, toy.videos())
+    toy.write_blobs(root, bad_rows=[3, 40])
+    return root
+
+
+@pytest.fixture
+def own(cropped: Path, tmp_path: Path) -> Path:
+    """A copy of it to change."""
+    shutil.copytree(cropped, tmp_path / "cache")
+    return tmp_path / "cache"

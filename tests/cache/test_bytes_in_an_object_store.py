@@ -47,6 +47,7 @@ def narrow(url: str, toy: Any) -> str:
     return url
 
 
+@pytest.mark.slow
 def test_the_objects_are_the_files_and_the_bytes_are_the_same(url: str, tmp_path: Path, toy: Any) -> None:
     for root in (url, tmp_path):
         toy.write(root, toy.videos())
@@ -86,6 +87,7 @@ def test_neighbours_take_one_request_for_all(narrow: str, toy: Any, monkeypatch:
     assert len(requests) <= 8
 
 
+@pytest.mark.slow
 def test_damage_is_told_and_mended(narrow: str, server: Any, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     toy.write_blobs(narrow)
     bucket, _, prefix = narrow.removeprefix("s3://").partition("/")
@@ -106,6 +108,7 @@ def test_damage_is_told_and_mended(narrow: str, server: Any, toy: Any, monkeypat
     assert cache.open(narrow)[SPLIT].blobs("crops", [33]) == toy.blobs([33])
 
 
+@pytest.mark.slow
 def test_staged_and_accepted_shards_are_the_objects_of_written_ones(narrow: str, toy: Any) -> None:
     store = cache.store_at(narrow)
     toy.write_blobs(narrow)
@@ -121,6 +124,7 @@ def test_staged_and_accepted_shards_are_the_objects_of_written_ones(narrow: str,
     assert cache.verify(narrow).ok
 
 
+@pytest.mark.slow
 def test_a_staged_shard_takes_no_others_place(narrow: str, toy: Any) -> None:
     shards = StreamShards(narrow, SPLIT, "crops", **FORM)
     with writer_of(narrow) as first, writer_of(narrow, "quality 90") as second:
@@ -135,6 +139,7 @@ def test_a_staged_shard_takes_no_others_place(narrow: str, toy: Any) -> None:
     assert cache.verify(narrow).ok
 
 
+@pytest.mark.slow
 def test_what_nobody_has_accepted_stays_until_it_is_old(narrow: str, toy: Any) -> None:
     shards = StreamShards(narrow, SPLIT, "crops", **FORM)
     late: Staged = shards.stage(*given_for(shards, 1, toy))
@@ -150,6 +155,7 @@ def test_what_nobody_has_accepted_stays_until_it_is_old(narrow: str, toy: Any) -
     assert cache.open(narrow)[SPLIT].blobs("crops", [1]) == toy.blobs([1])
 
 
+@pytest.mark.slow
 def test_killed_in_the_midst_of_accepting_the_next_run_ends_with_the_same_objects(
     narrow: str, toy: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,6 +90,29 @@ def test_entries_notes_and_stamps_go_along(tmp_path: Path, toy: Any) -> None:
     assert (root / SPLIT / "stamps.json").read_text() == "{}"
 
 
+def test_what_people_keep_in_a_split_stays_where_it_was(tmp_path: Path, toy: Any) -> None:
+    root, fresh = (replaced(tmp_path / name, toy) for name in ("with", "without"))
+    theirs = {
+        "README.md": b"ours",
+        "notes.json": b"{}",
+        "empty": b"",
+        "kp_2d/checked-by-hand.txt": b"x",
+        "features/seen.csv": b"1,2",
+        "features/resnet50/left-out.json": b"[]",
+        "mine/zarr.json": b"{}",
+        "mine/c/0": bytes(3 << 20),
+    }
+    for name, data in theirs.items():
+        (root / SPLIT / name).parent.mkdir(exist_ok=True)
+        (root / SPLIT / name).write_bytes(data)
+    cache.compact(root, SPLIT)
+    assert {name: (root / SPLIT / name).read_bytes() for name in theirs} == theirs
+    assert cache.verify(root).ok
+    assert not list((root / SPLIT).rglob("*.tmp"))
+    cache.compact(fresh, SPLIT)
+    assert toy.tree(root).keys() - toy.tree(fresh).keys() == {f"{SPLIT}/{name}" for name in theirs}
+
+
 def test_labels_that_one_track_lacked_stay_lacking(tmp_path: Path, toy: Any) -> None:
     def lacking(name: str) -> Any:
         entry, (track,) = toy.video(name, [40])
@@ -141,8 +164,9 @@ def test_a_stream_opened_after_the_exchange_is_not_taken_for_one_of_the_old_rows
             look()
 
 
+@pytest.mark.parametrize("kills", [3, pytest.param(25, marks=pytest.mark.slow)])
 def test_killed_at_any_point_a_reader_sees_every_track_and_it_goes_on(
-    tmp_path: Path, toy: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, toy: Any, monkeypatch: pytest.MonkeyPatch, kills: int
 ) -> None:
     start = replaced(tmp_path / "start", toy)
     tracks = contents(start)
@@ -159,7 +183,7 @@ def test_killed_at_any_point_a_reader_sees_every_track_and_it_goes_on(
     cache.compact(calm, SPLIT)
     expected, total = toy.tree(calm), count[0]
     states = set()
-    for point in np.unique(np.linspace(1, total, 25).astype(int)).tolist():
+    for point in np.unique(np.linspace(1, total, kills).astype(int)).tolist():
         root = Path(shutil.copytree(start, tmp_path / f"killed-{point}"))
         count[0], stop_at[0] = 0, point
         with pytest.raises(Killed):

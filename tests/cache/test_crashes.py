@@ -27,6 +27,7 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing may catch it."""
 
 
+@pytest.mark.slow
 def test_every_run_survives_sigkill_and_readers_beside_it_see_old_or_new(tmp_path: Path) -> None:
     jobs = [crashes.Toy(name) for name in RUNS]
     tallies = crashes.chain(jobs, tmp_path, KILLS * len(jobs), random.Random(0), timed=False)

@@ -75,6 +75,19 @@ def test_other_peoples_files_stay(root: Path) -> None:
     assert (root / "toy/train/bbox/plot.png").read_text() == "mine"
 
 
+def test_a_file_beside_the_streams_is_no_stream(root: Path, toy: Any) -> None:
+    file = root / HOME / "features/seen.csv"
+    file.write_bytes(b"1,2")
+    assert cache.gc(root).removed == []
+    assert cache.verify(root).ok
+    assert cache.open(root)[HOME.as_posix()].streams == ("resnet50",)
+    toy.write_stream(root, stream="v1.json")  # an odd name, and a stream's all the same
+    (root / HOME / "features/v1.json/c/9").mkdir()
+    (root / HOME / "features/v1.json/c/9/0").write_bytes(b"shard")
+    assert cache.gc(root).removed == [f"{HOME}/features/v1.json/c/9"]
+    assert file.read_bytes() == b"1,2"
+
+
 def test_an_unfinished_run_is_kept_and_told_unless_it_is_given_up(root: Path, toy: Any) -> None:
     expected = toy.tree(root)
     unfinished(root, toy)

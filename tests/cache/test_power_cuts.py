@@ -134,6 +134,7 @@ def made_whole(stages: list[Stage], stage: Stage) -> Model:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_what_went_on_after_a_kill_survives_a_power_cut_too(name: str, stages: list[Stage], tmp_path: Path) -> None:
     stage = next(stage for stage in stages if stage.name == name)

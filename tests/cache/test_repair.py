@@ -254,6 +254,25 @@ def test_a_repair_beside_a_writer_is_refused_and_moves_nothing(root: Path, toy: 
     assert everything(root) == before
 
 
+def test_what_a_report_of_yesterday_tells_of_is_left_alone_where_it_is_intact_today(root: Path) -> None:
+    spoilt = (
+        *(f"toy/train/{name}" for name in ("kp_2d/c/1/0/0", "features/resnet50/c/1/0", "features/resnet50/c/3/0")),
+    )
+    good = {name: spoil(root / name) for name in spoilt}
+    yesterday = cache.verify(root)
+    assert {(damage.stream, damage.shard) for damage in yesterday.damaged} == {
+        (None, 1),
+        ("resnet50", 1),
+        ("resnet50", 3),
+    }
+    for name in spoilt[:2]:
+        (root / name).write_bytes(good[name])
+    done = cache.repair(root, yesterday)
+    assert (done.rows, done.streams) == ({}, {("toy/train", "resnet50"): (3,)})
+    assert all("/c/3" in key for key in done.quarantined)
+    assert cache.verify(root).ok
+
+
 def test_an_intact_cache_is_not_touched(root: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in [root, *root.rglob("*")]}
     assert repaired(root) == cache.Repaired()
@@ -290,7 +309,8 @@ def killed_at(number: int, work: Callable[[], object]) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == DIED
 
 
-def test_a_repair_that_is_killed_anywhere_can_be_run_again(tmp_path: Path, toy: Any) -> None:
+@pytest.mark.parametrize("kills", [3, pytest.param(12, marks=pytest.mark.slow)])
+def test_a_repair_that_is_killed_anywhere_can_be_run_again(tmp_path: Path, toy: Any, kills: int) -> None:
     first = tmp_path / "first"
     toy.write(first, toy.videos())
     toy.write_stream(first)
@@ -307,7 +327,7 @@ def test_a_repair_that_is_killed_anywhere_can_be_run_again(tmp_path: Path, toy: 
     expected = everything(calm)
     arrays = (*toy.columns, "resnet50", "resnet50_ok", "resnet50_key")
     shards = {data for key, data in everything(first).items() if key.split("/c/")[0].split("/")[-1] in arrays}
-    for number in np.unique(np.linspace(1, total, 12).round()).astype(int).tolist():
+    for number in np.unique(np.linspace(1, total, kills).round()).astype(int).tolist():
         root = tmp_path / str(number)
         shutil.copytree(first, root)
         report = cache.verify(root)

@@ -6,10 +6,7 @@ import errno
 import os
 import random
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ from cache import CacheError, SplitWriter, shards
 from cache.layout import Geometry
 from cache.table_checks import runs_against_frames, runs_without_frames
 from cache.tables import find_runs
+from tests.cache.flipping import flip
 
 verification = sys.modules["cache.verify"]  # `cache.verify` is the function
 
@@ -52,15 +50,6 @@ NOTES = "provenance.json"  # a note that no manifest names
 
 def files_of(root: Path) -> list[Path]:
     return [file for file in sorted(root.rglob("*")) if file.is_file() and file.name != NOTES]
-
-
-def flip(file: Path, bit: int) -> bytes:
-    """Change one bit of a file; its bytes as they were."""
-    before = file.read_bytes()
-    changed = bytearray(before)
-    changed[bit // 8] ^= 1 << bit % 8
-    file.write_bytes(changed)
-    return before
 
 
 def test_a_flipped_bit_anywhere_in_any_file_is_found_and_named(root: Path) -> None:
@@ -184,99 +173,6 @@ def test_a_file_that_may_not_be_read_is_an_error_and_no_damage(root: Path, monke
     monkeypatch.setattr(os, "preadv", preadv)
     with pytest.raises(PermissionError):
         cache.verify(root)
-
-
-class Interrupted(BaseException):
-    """As Ctrl-C."""
-
-
-def stop_after(n_shards: int) -> Any:
-    def progress(done: int, total: int, rate: str) -> None:
-        if done == n_shards:
-            raise Interrupted
-
-    return progress
-
-
-def looked_at(root: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple[cache.Report, list[str]]:
-    """A verification, and the shards that it has opened."""
-    seen: list[str] = []
-    real = verification.check
-
-    def check(store: Any, shard: Any, **rest: Any) -> Any:
-        seen.append(shard.key)
-        return real(store, shard, **rest)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(verification, "check", check)
-        return cache.verify(root, **options), seen
-
-
-def test_an_interrupted_verification_goes_on_where_it_was(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, every = looked_at(root, monkeypatch)
-    with pytest.raises(Interrupted):
-        cache.verify(root, progress=stop_after(25))
-    assert cache.interrupted(root) == 25
-    flip(root / "toy/train/frame_index/c/1", 9)  # was checked; is another file now
-    report, seen = looked_at(root, monkeypatch)
-    assert sorted(seen) == sorted([*every[25:], "toy/train/frame_index/c/1"])
-    assert (report.carried, report.shards, report.bytes) == (24, whole.shards, whole.bytes)
-    assert [damage.key for damage in report.damaged] == ["toy/train/frame_index/c/1"]
-    assert not (root / ".verifying").exists()
-
-
-def test_anew_an_old_note_and_a_damaged_one_count_for_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt() -> None:
-        with pytest.raises(Interrupted):
-            cache.verify(root, progress=stop_after(25))
-
-    interrupt()
-    assert looked_at(root, monkeypatch, resume=False)[0].carried == 0
-    interrupt()
-    later = time.time() + 8 * 24 * 3600
-    with monkeypatch.context() as patch:
-        patch.setattr("time.time", lambda: later)
-        assert cache.interrupted(root) == 0
-        assert looked_at(root, monkeypatch)[0].carried == 0
-    interrupt()
-    flip(root / ".verifying/journal.jsonl", 8 * 200)
-    assert looked_at(root, monkeypatch)[0].carried == 0
-
-
-def test_a_killed_verification_goes_on_too(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = """
-import os, signal, sys
-import cache, cache.checked
-cache.checked.EVERY = 0
-cache.verify(sys.argv[1], progress=lambda done, total, rate: done == 30 and os.kill(os.getpid(), signal.SIGKILL))
-"""
-    ended = subprocess.run([sys.executable, "-c", script, str(root)], cwd=Path(cache.__file__).parents[1])
-    assert ended.returncode == -signal.SIGKILL
-    report, seen = looked_at(root, monkeypatch)
-    assert report.ok
-    assert report.carried == 30 == 60 - len(seen)
-
-
-def test_a_note_is_held_for_a_repair_only_where_something_is_damaged(root: Path) -> None:
-    assert cache.verify(root, hold=True).ok
-    assert cache.interrupted(root) == 0
-    flip(root / "toy/train/kp_2d/c/2/0/0", 80)
-    cache.verify(root, hold=True)
-    assert cache.interrupted(root) == 59
-
-
-def test_a_cache_that_cannot_be_written_to_is_verified_without_a_note(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied", str(root))
-
-    monkeypatch.setattr("cache.durable.os.mkdir", refuse)
-    with pytest.raises(Interrupted):
-        cache.verify(root, progress=stop_after(25))
-    assert cache.interrupted(root) == 0
-    assert cache.verify(root).ok
-    assert cache.verify(root).notes == ()
 
 
 def test_an_intact_cache_is_left_as_it_was(root: Path) -> None:
