@@ -30,9 +30,8 @@ class LoadReport:
 
     kind: str  # "vibe" or "spin"
     used: tuple[str, ...]  # names in the model
-    ignored: tuple[
-        str, ...
-    ]  # names in the file: body data, SPIN's backbone, what is not of the part that was asked for
+    # Names in the file: body data, SPIN's backbone, what is not of the part that was asked for.
+    ignored: tuple[str, ...]
     untouched: tuple[str, ...]  # names in the model that this kind of file does not have: with SPIN's, the encoder
 
 
@@ -81,6 +80,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def _reason(error: Exception) -> str:
     """Why torch refused a file, in a line: without its advice, around the reason, on how to load it unsafely."""
+    if isinstance(error, OSError | EOFError):  # of its own making: the file was there, and could be opened
+        return "a file that is cut short or damaged"
     told = (error.__context__ or error) if isinstance(error, pickle.UnpicklingError) else error
     line = str(told).strip().partition("\n")[0].partition(" Please use ")[0]
     if line.isdecimal() or line.startswith("Unsupported operand"):  # bytes that are no pickle's

@@ -13,6 +13,14 @@ from pathlib import Path
 from typing import Any, Final, Self, get_args, get_origin, get_type_hints
 
 from vibe_model.errors import ConfigError
+from vibe_model.setting_checks import (
+    require_folder_name,
+    require_not_negative,
+    require_positive,
+    require_positive_by_split,
+    require_share,
+    require_words,
+)
 
 # Frames from one window's start to the next, where it is not `stride`.
 PUBLISHED_STRIDES: Final[Mapping[str, int]] = {
@@ -21,6 +29,7 @@ PUBLISHED_STRIDES: Final[Mapping[str, int]] = {
     "3dpw/train": 4,
 }
 PRIORS: Final = ("discriminator", "mposer", "none")
+TAILS: Final = ("drop", "cover")
 # Which tracks of a split evaluation looks at, as a pattern of their names: Human3.6M's protocol 2 has one camera.
 PUBLISHED_TRACKS: Final[Mapping[str, str]] = {"h36m/val": "*60457274*"}
 
@@ -45,9 +54,8 @@ class TrainConfig:
     seqlen: int = 16
     stride: int = 16
     strides: Mapping[str, int] = field(default_factory=lambda: dict(PUBLISHED_STRIDES))  # by split
-    window_weights: Mapping[str, float] = field(
-        default_factory=dict
-    )  # by split, 1 elsewhere: how often its windows come
+    # By split, 1 elsewhere: how often its windows come.
+    window_weights: Mapping[str, float] = field(default_factory=dict)
     tail: str = "drop"  # or cover: also the window that ends where a run of frames ends, short of a stride
     datasets_2d: tuple[str, ...] = ("insta_variety/train",)
     datasets_3d: tuple[str, ...] = ("mpi_inf_3dhp/train", "3dpw/train")
@@ -173,9 +181,6 @@ class TrainConfig:
             return self.batch_size if self.part("datasets_2d") else 0
         return int(self.batch_size * self.share_2d)
 
-    def stride_of(self, split: str) -> int:
-        return self.strides.get(split, self.stride)
-
     def part(self, name: str) -> tuple[str, ...]:
         """The splits of datasets_2d, datasets_3d or motion that are trained on."""
         if name == "motion" and self.prior != "discriminator":
@@ -215,7 +220,7 @@ _NOT_NEGATIVE: Final = (
 )
 
 _WORDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "tail": ("drop", "cover"),
+    "tail": TAILS,
     "hold": ("none", "ram", "device", "auto"),
     "prior": PRIORS,
     "precision": ("fp32", "bf16"),
@@ -232,27 +237,15 @@ def _check_types(config: TrainConfig) -> None:
 
 
 def _check_ranges(config: TrainConfig) -> None:
-    for name in _POSITIVE:
-        if not getattr(config, name) > 0:
-            raise ConfigError(f"{name}: expected more than 0, found {getattr(config, name)}")
-    for name in _NOT_NEGATIVE:
-        if not getattr(config, name) >= 0:
-            raise ConfigError(f"{name}: expected 0 or more, found {getattr(config, name)}")
-    for name, low, high in (("share_2d", 0, 1), ("plateau_factor", 0, 1), ("attention_dropout", 0, 1)):
-        if not low <= getattr(config, name) < high:
-            raise ConfigError(f"{name}: expected {low} or more and less than {high}, found {getattr(config, name)}")
-    for name in ("strides", "window_weights"):
-        for split, value in getattr(config, name).items():
-            if not value > 0:
-                raise ConfigError(f"{name}: expected more than 0 for {split}, found {value}")
-    for name, words in _WORDS.items():
-        if getattr(config, name) not in words:
-            raise ConfigError(f"{name}: expected one of {', '.join(words)}, found {getattr(config, name)!r}")
+    require_positive(config, _POSITIVE)
+    require_not_negative(config, _NOT_NEGATIVE)
+    require_share(config, ("share_2d", "plateau_factor", "attention_dropout"))
+    require_positive_by_split(config, ("strides", "window_weights"))
+    require_words(config, _WORDS)
 
 
 def _check_sense(config: TrainConfig) -> None:
-    if config.name in ("", "..") or Path(config.name).name != config.name:
-        raise ConfigError(f"name: expected the name of a folder, found {config.name!r}")
+    require_folder_name(config)
     if not config.training_splits:
         raise ConfigError("datasets_2d, datasets_3d: expected at least one split to train on, found none")
     if not config.validation:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,27 +22,11 @@ class EvalWindow(NamedTuple):
     start: int
     stop: int
     keep: int
-    run: int  # windows of equal number follow each other without a gap
 
 
 def select_tracks(split: Split, pattern: str = "*") -> list[Any]:
     """The tracks whose name matches, in row order; each with name, start, stop."""
     return [track for track in split.tracks if fnmatchcase(track.name, pattern)]
-
-
-def plan_windows(split: Split, tracks: Sequence[Any], *, stream: str, seqlen: int, drop_last: bool) -> list[EvalWindow]:
-    """Windows over all frames of `tracks` that have features, in row order.
-
-    A stretch without gaps is cut into windows of `seqlen`; the last one is moved back to end with the stretch, or is
-    shorter where the whole stretch is. With `drop_last` (the published protocol) tracks are cut at every `seqlen` rows,
-    gaps or not, and what remains at their ends is dropped.
-    """
-    present = Present.of(split, stream)
-    windows: list[EvalWindow] = []
-    for track in tracks:
-        run = windows[-1].run + 1 if windows else 0
-        windows += present.windows(track, seqlen=seqlen, drop_last=drop_last, first_run=run)
-    return windows
 
 
 class Present(NamedTuple):
@@ -60,16 +44,18 @@ class Present(NamedTuple):
         present.followed[pairs] = True
         return present
 
-    def windows(self, track: Any, *, seqlen: int, drop_last: bool, first_run: int = 0) -> list[EvalWindow]:
-        """The windows of one track, as `plan_windows` says; runs are counted from `first_run`."""
+    def windows(self, track: Any, *, seqlen: int, drop_last: bool) -> list[EvalWindow]:
+        """Windows over all frames of one track that have features, in row order.
+
+        A stretch without gaps is cut into windows of `seqlen`; the last one is moved back to end with the stretch, or
+        is shorter where the whole stretch is. With `drop_last` (the published protocol) the track is cut at every
+        `seqlen` rows, gaps or not, and what remains at its end is dropped.
+        """
         if drop_last:
             starts = range(track.start, track.stop - seqlen + 1, seqlen)
             whole = (start for start in starts if self._all_there(start, start + seqlen))
-            return [EvalWindow(start, start + seqlen, start, first_run) for start in whole]
-        windows: list[EvalWindow] = []
-        for run, (start, stop) in enumerate(self._stretches(track), first_run):
-            windows += _cover(start, stop, seqlen, run)
-        return windows
+            return [EvalWindow(start, start + seqlen, start) for start in whole]
+        return [window for start, stop in self._stretches(track) for window in cover(start, stop, seqlen)]
 
     def runs(self, rows: Ints) -> Ints:
         """(F,) ascending rows -> (F,) a number each: rows of equal number are neighbouring frames, one step apart."""
@@ -90,13 +76,14 @@ class Present(NamedTuple):
                 yield int(part[0]), int(part[-1]) + 1
 
 
-def _cover(start: int, stop: int, seqlen: int, run: int) -> Iterator[EvalWindow]:
-    """
-    >>> [w[:3] for w in _cover(10, 17, 3, run=0)]
+def cover(start: int, stop: int, seqlen: int) -> Iterator[EvalWindow]:
+    """Windows of `seqlen` over [start, stop); the last one is moved back to end with it, or is all that there is.
+
+    >>> [tuple(window) for window in cover(10, 17, 3)]
     [(10, 13, 10), (13, 16, 13), (14, 17, 16)]
-    >>> [w[:3] for w in _cover(0, 2, 3, run=0)]
+    >>> [tuple(window) for window in cover(0, 2, 3)]
     [(0, 2, 0)]
     """
     for keep in range(start, stop, seqlen):
         end = min(keep + seqlen, stop)
-        yield EvalWindow(max(end - seqlen, start), end, keep, run)
+        yield EvalWindow(max(end - seqlen, start), end, keep)

@@ -11,10 +11,10 @@ Smoothing stands between the two.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Required, TypedDict, Unpack
 
 import numpy as np
 
@@ -37,6 +37,15 @@ PREDICTIONS: Final = "predictions"  # a folder; below it one a split, and in it 
 SIGMAS: Final = (0.0, 1.0, 2.0, 4.0, 8.0)  # frames
 
 
+class Settings(TypedDict, total=False):
+    """`EvalOptions` as keywords, less what each function has a say of its own in."""
+
+    stream: Required[str]
+    seqlen: int
+    batch_size: int
+    smooth: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalOptions:
     """How a split is predicted and what is compared."""
@@ -55,22 +64,20 @@ def evaluate(
     generator: VIBE,
     splits: Mapping[str, Split],
     *,
-    stream: str,
-    seqlen: int = 16,
     protocol: str = "default",
     tracks: Mapping[str, str] | None = None,
-    batch_size: int = 16,
-    smooth: float = 0.0,
+    **settings: Unpack[Settings],
 ) -> dict[str, Metrics]:
     """`evaluate_split` of every split, by name. `tracks`: patterns of track names, where only a part of a split counts.
 
-    Raises StandInMixed when splits and body are partly stand-ins, and as `evaluate_split` does.
+    settings: stream, seqlen, batch_size, smooth, as in `EvalOptions`. Raises StandInMixed when splits and body are
+    partly stand-ins, and as `evaluate_split` does.
     """
     stand_in = check_stand_in(generator.body.stand_in, splits)
-    options = {"stream": stream, "seqlen": seqlen, "batch_size": batch_size, "smooth": smooth, "protocol": protocol}
     found: dict[str, Metrics] = {}
     for name, split in splits.items():
-        metrics = evaluate_split(generator, split, tracks=(tracks or {}).get(name, "*"), **options)  # type: ignore[arg-type]
+        pattern = (tracks or {}).get(name, "*")
+        metrics = evaluate_split(generator, split, protocol=protocol, tracks=pattern, **settings)
         found[name] = metrics | {"stand_in": stand_in}
     return found
 
@@ -79,14 +86,11 @@ def evaluate_split(
     generator: VIBE,
     split: Split,
     *,
-    stream: str,
-    seqlen: int = 16,
     protocol: str = "default",
     tracks: str = "*",
-    batch_size: int = 16,
     vertices: bool = True,
     keypoints: bool = True,
-    smooth: float = 0.0,
+    **settings: Unpack[Settings],
 ) -> Metrics:
     """Metrics of one split, the same for the constant mean body ("baseline"), and how many frames they stand for.
 
@@ -95,21 +99,13 @@ def evaluate_split(
     counted, with 3D labels; frames_2d: with 2D labels; frames_total: of the selected tracks; frames_not_predicted:
     without features, or in no window; frames_not_counted: predicted, but without 3D labels or not valid.
 
-    `vertices`: take PVE too, which costs a second body; `keypoints`: take pck_2d; `smooth`: sigma of a Gaussian over
-    the predictions, frames. Raises ConfigError for an unknown protocol and a bad sigma, DataError for predictions that
-    are not finite.
+    tracks: a pattern of track names; `vertices`: take PVE too, which costs a second body; `keypoints`: take pck_2d;
+    settings: stream, seqlen, batch_size, smooth, as in `EvalOptions`. Raises ConfigError for an unknown protocol and a
+    bad sigma, DataError for predictions that are not finite.
     """
     if protocol not in PROTOCOLS:
         raise ConfigError(f"protocol: expected one of {', '.join(PROTOCOLS)}, found {protocol!r}")
-    options = EvalOptions(
-        stream=stream,
-        seqlen=seqlen,
-        tracks=tracks,
-        batch_size=batch_size,
-        vertices=vertices,
-        keypoints=keypoints,
-        smooth=smooth,
-    )
+    options = EvalOptions(tracks=tracks, vertices=vertices, keypoints=keypoints, **settings)
     return _score(generator, split, options, (protocol,))[protocol]
 
 
@@ -117,20 +113,17 @@ def evaluate_all(
     generator: VIBE,
     splits: Mapping[str, Split],
     *,
-    stream: str,
-    seqlen: int = 16,
     tracks: Mapping[str, str] | None = None,
-    batch_size: int = 16,
-    smooth: float = 0.0,
     smoothed_too: float = 0.0,
     folder: Path | None = None,
     predictions: bool = False,
     stand_in: bool = False,
     about: Mapping[str, Any] | None = None,
+    **settings: Unpack[Settings],
 ) -> dict[str, Metrics]:
     """Both protocols of every split, by one pass of the network: the default one's metrics, and below "published".
 
-    smooth: sigma of a Gaussian over all predictions, frames. smoothed_too: another one, which only adds an entry
+    tracks and settings as in `evaluate`. smoothed_too: the sigma of another Gaussian, which only adds an entry
     "smoothed" to the metrics of both protocols: its sigma, and its errors.
     Into `folder`, if there is one: results by track and the worst windows by the default protocol (`results.write`),
     and with `predictions` one npz a track below `folder`/predictions/<split>/. about: what those files are to say of
@@ -138,22 +131,15 @@ def evaluate_all(
     Raises as `evaluate` does.
     """
     stand_in = check_stand_in(generator.body.stand_in, splits) | stand_in
-    said = {**(about or {}), "smooth": smooth}
+    every = EvalOptions(smoothed_too=smoothed_too, **settings)
+    said = {**(about or {}), "smooth": every.smooth}
     found: dict[str, Metrics] = {}
     collected: list[results.SplitResults] = []
     for name, split in splits.items():
-        pattern = (tracks or {}).get(name, "*")
-        options = EvalOptions(
-            stream=stream,
-            seqlen=seqlen,
-            tracks=pattern,
-            batch_size=batch_size,
-            smooth=smooth,
-            smoothed_too=smoothed_too,
-        )
+        options = replace(every, tracks=(tracks or {}).get(name, "*"))
         listen: TrackListener | None = None
         if folder is not None:
-            collected.append(results.SplitResults(name, split, seqlen))
+            collected.append(results.SplitResults(name, split, options.seqlen))
             facts = {**said, "split": name, "stand_in": stand_in}
             listen = _keeper(generator, collected[-1], folder if predictions else None, facts)
         by_protocol = _score(generator, split, options, PROTOCOLS, listen)
@@ -168,15 +154,14 @@ def choose_sigma(
     generator: VIBE,
     splits: Mapping[str, Split],
     *,
-    stream: str,
-    seqlen: int = 16,
     tracks: Mapping[str, str] | None = None,
-    batch_size: int = 16,
     candidates: Sequence[float] = SIGMAS,
+    **settings: Unpack[Settings],
 ) -> tuple[float, dict[float, float]]:
     """The sigma of smoothing that validation likes best, and the PA-MPJPE of each, mm: the mean over splits.
 
-    The network runs once. Of equals the first candidate wins. Raises DataError for a split without 3D labels, and
+    The network runs once. Of equals the first candidate wins. settings as in `evaluate`; the candidates stand in for
+    `smooth`. Raises DataError for a split without 3D labels, and
     ConfigError without a candidate and for a bad one.
     """
     if not candidates:
@@ -187,9 +172,8 @@ def choose_sigma(
             sigma: Scorer(generator, split, published=False, vertices=False, keypoints=False) for sigma in scores
         }
         means = {sigma: Means() for sigma in scores}
-        pattern = (tracks or {}).get(name, "*")
-        found = estimate_tracks(generator, split, stream=stream, seqlen=seqlen, tracks=pattern, batch_size=batch_size)
-        for (estimate,) in found:
+        options = EvalOptions(tracks=(tracks or {}).get(name, "*"), **settings)
+        for (estimate,) in _estimates(generator, split, options, PROTOCOLS[:1]):
             for sigma, scorer in scorers.items():
                 means[sigma].add(scorer.score(estimate.smoothed(sigma)))
         for sigma, mean in means.items():
@@ -209,7 +193,20 @@ def _score(
 ) -> dict[str, Metrics]:
     """Metrics by protocol. `listen` is told of every track by the first protocol."""
     courses = [_Course(generator, split, options, protocol) for protocol in protocols]
-    tracks = estimate_tracks(
+    for ways in _estimates(generator, split, options, protocols):
+        for course, raw in zip(courses, ways, strict=True):
+            estimate, errors = course.add(raw)
+            if listen is not None and course is courses[0]:
+                listen(estimate, errors)
+    total = sum(track.stop - track.start for track in select_tracks(split, options.tracks))
+    return {course.protocol: course.metrics(total) for course in courses}
+
+
+def _estimates(
+    generator: VIBE, split: Split, options: EvalOptions, protocols: Sequence[str]
+) -> Iterator[tuple[TrackEstimate, ...]]:
+    """Every selected track, once for each protocol."""
+    return estimate_tracks(
         generator,
         split,
         stream=options.stream,
@@ -218,13 +215,6 @@ def _score(
         batch_size=options.batch_size,
         ways=[protocol == "published" for protocol in protocols],
     )
-    for ways in tracks:
-        for course, raw in zip(courses, ways, strict=True):
-            estimate, errors = course.add(raw)
-            if listen is not None and course is courses[0]:
-                listen(estimate, errors)
-    total = sum(track.stop - track.start for track in select_tracks(split, options.tracks))
-    return {course.protocol: course.metrics(total) for course in courses}
 
 
 class _Course:

@@ -17,6 +17,7 @@ from torch import Tensor
 from vibe_model import metrics
 from vibe_model.generator import VIBE, project
 from vibe_model.losses import COMMON14
+from vibe_model.measures import ERRORS
 from vibe_model.predictions import POSED_AT_ONCE, TrackEstimate, device_of, to_device
 from vibe_model.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
 
@@ -30,8 +31,6 @@ Ints = NDArray[np.int64]
 ByFrame = Mapping[str, Float64s]  # error -> (F,), nan where a frame has none
 Model = Literal["own", "baseline"]
 
-# Every number that evaluation gives, in the order of tables.
-ERRORS: Final = ("pa_mpjpe", "mpjpe", "pve", "accel", "accel_error", "pck", "auc", "pck_2d")
 _LABELS: Final = ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl", "valid")
 _ROUNDED: Final = ("kp_2d", "kp_3d", "theta")  # by the published protocol
 _MM: Final = 1000.0

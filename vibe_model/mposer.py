@@ -1,10 +1,10 @@
 """What human motion looks like, as a small code for a whole window.  features -> windows -> [training] -> evaluation
 
-MPoser stands in the ablation of Kocabas et al., CVPR 2020 (table 2): in place of the motion discriminator, a
-variational autoencoder of motion, VPoser (Pavlakos et al., CVPR 2019) extended to sequences and trained on AMASS, and
-the norm of the latent code of the predicted motion as the generator's penalty. The paper says no more than that. What
-is ours: a GRU on either side; axis-angle in and 6D rotations out; sizes and weights; that the code is the mean of what
-the encoder gives, and its norm is squared.
+MPoser stands in an ablation of Kocabas et al., CVPR 2020: in place of the motion discriminator, a variational
+autoencoder of motion, VPoser (Pavlakos et al., CVPR 2019) extended to sequences and trained on AMASS, and the norm of
+the latent code of the predicted motion as the generator's penalty. The paper says no more than that. What is ours: a
+GRU on either side; axis-angle in and 6D rotations out; sizes and weights; that the code is the mean of what the encoder
+gives, and its norm is squared.
 """
 
 from __future__ import annotations

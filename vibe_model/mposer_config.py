@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from vibe_model import runs
+from vibe_model.config import TAILS
 from vibe_model.errors import ConfigError, DataError, StandInMixed
+from vibe_model.setting_checks import (
+    require_folder_name,
+    require_not_negative,
+    require_positive,
+    require_positive_by_split,
+    require_share,
+    require_words,
+)
 
 if TYPE_CHECKING:
     from cache import Split
@@ -42,9 +51,8 @@ class MPoserConfig:
     seqlen: int = 16
     stride: int = 16
     strides: Mapping[str, int] = field(default_factory=dict)  # by split
-    window_weights: Mapping[str, float] = field(
-        default_factory=dict
-    )  # by split, 1 elsewhere: how often its windows come
+    # By split, 1 elsewhere: how often its windows come.
+    window_weights: Mapping[str, float] = field(default_factory=dict)
     tail: str = "drop"  # or cover: see TrainConfig
 
     # The model.
@@ -173,24 +181,14 @@ _NOT_NEGATIVE: Final = ("weight_decay", "kl_weight", "plateau_patience", "seed",
 
 
 def _check_ranges(config: MPoserConfig) -> None:
-    for name in _POSITIVE:
-        if not 0 < getattr(config, name) < float("inf"):
-            raise ConfigError(f"{name}: expected more than 0, found {getattr(config, name)}")
-    for name in _NOT_NEGATIVE:
-        if not 0 <= getattr(config, name) < float("inf"):
-            raise ConfigError(f"{name}: expected 0 or more, found {getattr(config, name)}")
-    if not 0 <= config.plateau_factor < 1:
-        raise ConfigError(f"plateau_factor: expected 0 or more and less than 1, found {config.plateau_factor}")
-    for name in ("strides", "window_weights"):
-        for split, value in getattr(config, name).items():
-            if not value > 0:
-                raise ConfigError(f"{name}: expected more than 0 for {split}, found {value}")
+    require_positive(config, _POSITIVE)
+    require_not_negative(config, _NOT_NEGATIVE)
+    require_share(config, ("plateau_factor",))
+    require_positive_by_split(config, ("strides", "window_weights"))
+    require_words(config, {"tail": TAILS})
 
 
 def _check_sense(config: MPoserConfig) -> None:
-    if config.name in ("", "..") or Path(config.name).name != config.name:
-        raise ConfigError(f"name: expected the name of a folder, found {config.name!r}")
+    require_folder_name(config)
     if not config.motion:
         raise ConfigError("motion: expected splits of real motion for the motion prior to learn from, found none")
-    if config.tail not in ("drop", "cover"):
-        raise ConfigError(f"tail: expected one of drop, cover, found {config.tail!r}")

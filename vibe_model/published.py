@@ -1,6 +1,6 @@
 """What was published of VIBE, to stand beside one's own numbers.  training -> [evaluation]
 
-Kocabas et al., "VIBE: Video Inference for Human Body Pose and Shape Estimation", CVPR 2020: its table of results, and
+Kocabas et al., "VIBE: Video Inference for Human Body Pose and Shape Estimation", CVPR 2020: the paper's results, and
 the scores of its published checkpoint. All of them are by `protocol = "published"`, on the real test sets.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 NOT_COMPARABLE: Final = "not comparable: measured on stand-in data"
-PAPER: Final = "Kocabas et al., CVPR 2020, table 1"
+PAPER: Final = "Kocabas et al., CVPR 2020"
 CHECKPOINT: Final = "the published checkpoint vibe_model_wo_3dpw.pth.tar"
 
 

@@ -11,7 +11,6 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -19,14 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vibe_model import runs
-from vibe_model.frame_errors import ERRORS, Means, TrackErrors
+from vibe_model.eval_windows import cover
+from vibe_model.frame_errors import Means, TrackErrors
+from vibe_model.measures import ERRORS, SEQUENCES, WORST_WINDOWS
 from vibe_model.predictions import TrackEstimate
+from vibe_model.smoothing import stretches
 
 if TYPE_CHECKING:
     from cache import Split
 
-SEQUENCES: Final = "sequences"  # .json and .csv
-WORST_WINDOWS: Final = "worst_windows"
 KEPT_WINDOWS: Final = 100  # of a split
 UNITS: Final = {
     "pa_mpjpe, mpjpe, pve": "mm",
@@ -150,9 +150,5 @@ def _windows(run: NDArray[np.int64], seqlen: int) -> list[slice]:
     >>> _windows(np.array([0, 0, 0, 1]), 2)
     [slice(0, 2, None), slice(1, 3, None), slice(3, 4, None)]
     """
-    edges = [0, *(np.flatnonzero(np.diff(run)) + 1).tolist(), len(run)]
-    parts = []
-    for start, stop in pairwise(edges):
-        ends = (min(first + seqlen, stop) for first in range(start, stop, seqlen))
-        parts += [slice(max(end - seqlen, start), end) for end in ends]
-    return parts
+    covered = (cover(start, stop, seqlen) for start, stop in stretches(run))
+    return [slice(window.start, window.stop) for windows in covered for window in windows]

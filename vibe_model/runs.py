@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -34,6 +34,7 @@ _BODY_FILES: Final = (
     ("smpl_mean_params.npz",),
 )
 _SAID_OF_VIDEOS: Final = ("video_fingerprint/", "video_pixels/", "video_account")
+CONFIG: Final = "config.json"  # written first
 METRICS: Final = "metrics.json"  # written last: its presence is the end of a run
 BEST: Final = "best.pt"  # the generator of the best epoch
 
@@ -165,6 +166,49 @@ def is_complete(config: TrainConfig, splits: Mapping[str, Split] | None = None) 
 def is_finished(folder: Path) -> bool:
     """Is what a run is trained for there: its best epoch, and the metrics that are written last?"""
     return (folder / METRICS).is_file() and (folder / BEST).is_file()
+
+
+def beside(config: TrainConfig) -> str:
+    """Why this is another run than the newest one of the same name: "laptop-1f2e...: epochs was 8, is 5".
+
+    Empty where it has been begun already, or is the first of its name.
+    """
+    splits = open_splits(config)
+    own = run_folder(config, splits)
+    others = [file for file in config.runs.glob(f"*/{CONFIG}") if file.parent.name.rpartition("-")[0] == config.name]
+    if not others or (own / CONFIG).is_file():
+        return ""
+    newest = max(others, key=lambda file: file.stat().st_mtime)
+    was = json.loads(newest.read_text())
+    differ = "; ".join(_differences(was, config, inputs(config, splits)))
+    return f"{newest.parent.name}: {differ or 'trained by another version of this project'}"
+
+
+def _differences(was: Mapping[str, Any], config: TrainConfig, read: Mapping[str, Any]) -> Iterator[str]:
+    """Settings and inputs of a run's config.json that are others now."""
+    now = json.loads(json.dumps(config.as_dict()))
+    for key in sorted((was["config"].keys() | now.keys()) - _ELSEWHERE):
+        if was["config"].get(key) != now.get(key):
+            yield f"{key} was {_said(was['config'].get(key))}, is {_said(now.get(key))}"
+    for what, found in read.items():
+        before = was["inputs"].get(what)
+        if isinstance(found, Mapping) and isinstance(before, Mapping):
+            changed = [name for name in found if name in before and found[name] != before[name]]
+            if changed:
+                yield f"other {what}: {', '.join(changed)}"
+        elif found != before:
+            yield f"another {what}"
+
+
+def _said(value: Any) -> str:
+    """A setting as luigi.cfg says it, more or less."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "none"
+    if isinstance(value, Mapping):
+        return " ".join(f"{key}:{one}" for key, one in value.items()) or "none"
+    return "none" if value is None else str(value)
 
 
 def folder_digest(folder: Path) -> str:

@@ -35,7 +35,7 @@ def smooth(values: Floats, run: Ints, sigma: float) -> Floats:
     if sigma == 0 or not len(values):
         return values.copy()
     out = np.empty_like(values)
-    for start, stop in _stretches(run):
+    for start, stop in stretches(run):
         out[start:stop] = _smooth_stretch(values[start:stop], sigma)
     return out
 
@@ -71,10 +71,11 @@ def _smooth_stretch(values: Floats, sigma: float) -> Float64s:
     return mean
 
 
-def _stretches(run: Ints) -> Iterator[tuple[int, int]]:
-    """
-    >>> list(_stretches(np.array([4, 4, 7])))
+def stretches(run: Ints) -> Iterator[tuple[int, int]]:
+    """[start, stop) of frames of equal run number, which are adjacent: (F,) -> pairs in order; none of no frames.
+
+    >>> list(stretches(np.array([4, 4, 7])))
     [(0, 2), (2, 3)]
     """
-    edges = [0, *(np.flatnonzero(np.diff(run)) + 1).tolist(), len(run)]
+    edges = [0, *(np.flatnonzero(np.diff(run)) + 1).tolist(), len(run)] if len(run) else []
     yield from pairwise(edges)

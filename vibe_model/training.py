@@ -55,7 +55,8 @@ def run(config: TrainConfig, progress: ShowProgress | None = None, pictures: Dra
     """
     splits = runs.open_splits(config)
     folder = runs.run_folder(config, splits)
-    if _is_done(folder) and launched_processes() == 1:  # several ask together, below: they must come to one answer
+    # Several processes ask together, below: they must come to one answer.
+    if runs.is_finished(folder) and launched_processes() == 1:
         return folder
     body = load_body(config.body)
     stand_in = runs.check_stand_in(body.stand_in, splits) | runs.check_streams(config, splits)
@@ -64,7 +65,7 @@ def run(config: TrainConfig, progress: ShowProgress | None = None, pictures: Dra
         alone(folder) if group.leads else nullcontext(),
         own_torch_state(config.threads, group.device),
     ):
-        if group.from_first(_is_done(folder)):
+        if group.from_first(runs.is_finished(folder)):
             return folder  # another run has finished it meanwhile
         trainer = Trainer(config, body, group)
         _check_prior(config, trainer)
@@ -85,10 +86,6 @@ def _check_prior(config: TrainConfig, trainer: Trainer) -> None:
             f"{config.mposer}: the prior is {kinds[prior.stand_in]}, the body {kinds[body.stand_in]}. Train the prior "
             "on the data of this run."
         )
-
-
-def _is_done(folder: Path) -> bool:
-    return runs.is_finished(folder)
 
 
 def load_body(folder: Path | None) -> Body:
@@ -132,9 +129,8 @@ class _Session:
         held = held_features(batches, config.hold, group.device, show)
         facts = {"fingerprint": fingerprint, **facts}
         if group.leads:
-            made_from: dict[str, Any] = {"inputs": runs.inputs(config, splits), "pretrained": start}
-            made_from |= {"windows": batches.counts, "features": batches.where}
-            runs.write_json(folder / CONFIG, {**facts, **made_from, "config": config.as_dict()})
+            read = {"inputs": runs.inputs(config, splits), "windows": batches.counts, "features": batches.where}
+            runs.write_json(folder / CONFIG, {**facts, **read, "pretrained": start, "config": config.as_dict()})
         # The same settings can be run by other processes and devices, to other numbers.
         about = {"fingerprint": fingerprint, "processes": group.size, "device": group.device.type}
         _restore(trainer, folder / LAST, about)

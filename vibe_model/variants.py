@@ -1,6 +1,6 @@
 """The paper's ablations, each as one name for what it changes.  features -> windows -> [training] -> evaluation
 
-Imports no torch. Kocabas et al., CVPR 2020, tables 2 and 3.
+Imports no torch. The ablations of Kocabas et al., CVPR 2020.
 """
 
 from __future__ import annotations

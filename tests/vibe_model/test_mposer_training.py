@@ -1,63 +1,39 @@
 """The motion prior's training: it learns, it can be killed anywhere, and it tells what went wrong."""
 
 import json
-import os
-import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cache import CacheError
-from cache.durable import WriterLock
+from tests.vibe_model.tiny_runs import (
+    EPOCHS,
+    ITERATIONS,
+    assert_same_state,
+    killed_at,
+    prior_config,
+    prior_splits,
+    scalars,
+    tensors,
+)
 from vibe_model import mposer_config, mposer_training
 from vibe_model.errors import CheckpointError, ConfigError, StandInMixed, TrainingDiverged
 from vibe_model.mposer import load_mposer, matrices
 from vibe_model.mposer_config import MPoserConfig
 from vibe_model.mposer_training import MPoserTrainer, held_out_errors, mean_rotations, motion_mixture
 
-EPOCHS, ITERATIONS = 2, 4
-
-
-def tiny(root):
-    return MPoserConfig(
-        runs=root / "runs",
-        cache=root / "cache",
-        motion=("m/train",),
-        validation=("v/val", "u/val"),
-        seqlen=4,
-        stride=1,
-        hidden_size=5,
-        latent_size=3,
-        batch_size=4,
-        iterations=ITERATIONS,
-        epochs=EPOCHS,
-        lr=1e-2,
-        checkpoint_every=3,
-        device="cpu",
-        threads=1,
-    )
-
-
-def tiny_splits(memory_split):
-    return {
-        "m/train": memory_split(1, [12, 7]),
-        "v/val": memory_split(2, [9, 3], joints=14),
-        "u/val": memory_split(3, [8], with_3d=False),  # no SMPL labels
-    }
-
 
 @pytest.fixture
 def config(tmp_path):
-    return tiny(tmp_path)
+    return prior_config(tmp_path)
 
 
 @pytest.fixture
 def world(monkeypatch, memory_split):
-    splits = tiny_splits(memory_split)
+    splits = prior_splits(memory_split)
     monkeypatch.setattr(mposer_config, "open_splits", lambda config: splits)
     return splits
 
@@ -66,41 +42,15 @@ def world(monkeypatch, memory_split):
 def undisturbed(tmp_path_factory, memory_split):
     """The folder of a run that nothing happened to."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mposer_config, "open_splits", lambda config: tiny_splits(memory_split))
-        return mposer_training.run(tiny(tmp_path_factory.mktemp("undisturbed")))
-
-
-class Killed(BaseException):
-    """What a test throws instead of a signal."""
-
-
-def tensors(value, prefix=""):
-    """All leaves of a checkpoint, by path."""
-    if isinstance(value, dict):
-        return {k: v for name, entry in value.items() for k, v in tensors(entry, f"{prefix}/{name}").items()}
-    if isinstance(value, list | tuple):
-        return {k: v for i, entry in enumerate(value) for k, v in tensors(entry, f"{prefix}/{i}").items()}
-    return {prefix: value}
+        patch.setattr(mposer_config, "open_splits", lambda config: prior_splits(memory_split))
+        return mposer_training.run(prior_config(tmp_path_factory.mktemp("undisturbed")))
 
 
 def assert_same_run(folder, expected):
     # best.pt to the byte: a generator's run is named after it.
     for name in ("metrics.json", "best.pt"):
         assert (folder / name).read_bytes() == (expected / name).read_bytes(), name
-    ours, theirs = (tensors(torch.load(f / "last.pt", weights_only=True)) for f in (folder, expected))
-    assert ours.keys() == theirs.keys()
-    for key, value in theirs.items():
-        assert torch.equal(ours[key], value) if isinstance(value, torch.Tensor) else ours[key] == value, key
-
-
-def scalars(folder):
-    """(tag, step) -> values, as TensorBoard shows them; without those of the clock."""
-    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-    found = {}
-    for tag in accumulator.Tags()["scalars"]:
-        for event in accumulator.Scalars(tag):
-            found.setdefault((tag, event.step), []).append(event.value)
-    return {key: values for key, values in found.items() if not key[0].startswith("speed/")}
+    assert_same_state(folder / "last.pt", expected / "last.pt")
 
 
 def test_a_run_leaves_what_it_promises(config, world):
@@ -181,52 +131,10 @@ def test_the_learning_rate_falls_when_the_score_stalls(config, world, monkeypatc
 
 @pytest.mark.parametrize("kill_at", range(1, EPOCHS * (ITERATIONS + 1) + 1))
 def test_killed_after_any_step_it_ends_with_the_same_bits_and_curves(config, world, undisturbed, tmp_path, kill_at):
-    told, left = 0, tmp_path / "left"
-
-    def kill(_):
-        nonlocal told
-        told += 1
-        if told == kill_at:
-            (folder,) = config.runs.iterdir()
-            shutil.copytree(folder, left)  # nothing that is still to be written, as with kill -9
-            raise Killed
-
-    with pytest.raises(Killed):
-        mposer_training.run(config, progress=kill)
-    (folder,) = config.runs.iterdir()
-    shutil.rmtree(folder)
-    left.rename(folder)
-    (first,) = folder.glob("events.out.tfevents.*")  # named by the second: here both runs may have the same one
-    first.rename(folder / "events.out.tfevents.0000000000.first")
+    folder = killed_at(mposer_training.run, config, kill_at, tmp_path / "left")
     assert mposer_training.run(config) == folder
     assert_same_run(folder, undisturbed)
     assert scalars(folder) == scalars(undisturbed)
-
-
-def test_a_finished_run_is_not_touched_again(config, world, monkeypatch):
-    folder = mposer_training.run(config)
-    before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
-    monkeypatch.setattr(mposer_training, "MPoserTrainer", lambda *_: pytest.fail("there is nothing to do"))
-    assert mposer_training.run(config) == folder
-    assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == before
-
-
-def test_two_processes_do_not_train_in_one_folder(config, world):
-    folder = mposer_config.run_folder(config)
-    lock = WriterLock(folder / ".writing" / "lock")  # as another process would hold it
-    with pytest.raises(CacheError, match=f"found process {os.getpid()} writing"):
-        mposer_training.run(config)
-    lock.release()
-    assert mposer_training.run(config) == folder
-
-
-def test_the_callers_random_state_and_threads_are_left_alone(config, world):
-    torch.manual_seed(5)
-    expected, threads = torch.rand(3), torch.get_num_threads()
-    torch.manual_seed(5)
-    mposer_training.run(config)
-    torch.testing.assert_close(torch.rand(3), expected)
-    assert torch.get_num_threads() == threads
 
 
 def test_each_step_draws_noise_of_its_own(config, world):

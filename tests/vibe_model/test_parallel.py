@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from tests.vibe_model.on_disk import small_config, write_splits
-from vibe_model import TrainConfig, training
+from vibe_model import TrainConfig, products, training
 from vibe_model.errors import CheckpointError, ConfigError
 from vibe_model.parallel import Group, device_of, joined
 
@@ -26,10 +27,11 @@ sys.stdout.write(f"FOLDER {folder}\\n")  # in one piece: processes share the out
 LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
-def run(config, tmp_path, *launch, kill_after=None):
+def launched(config, tmp_path):
+    """The folder of a run of two processes."""
     script = tmp_path / "train.py"
     script.write_text(WITHOUT_DROPOUT)
-    command = [sys.executable, *launch, str(script), json.dumps(config.as_dict())]
+    command = [sys.executable, *LAUNCH, str(script), json.dumps(config.as_dict())]
     answer = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert answer.returncode == 0, answer.stdout + answer.stderr
     (folder,) = {line.removeprefix("FOLDER ") for line in answer.stdout.splitlines() if line.startswith("FOLDER")}
@@ -49,30 +51,43 @@ def config_of(root, tmp_path, **changes):
     return replace(small_config(root, tmp_path / "runs"), **few, **changes)
 
 
+@pytest.fixture(scope="module")
+def both(root, tmp_path_factory):
+    """A finished run of two processes. Only to be read."""
+    folder = tmp_path_factory.mktemp("both")
+    return launched(config_of(root, folder), folder)
+
+
 def states(folder):
     state = torch.load(folder / "last.pt", weights_only=True)
     return state, [entry["losses"] for entry in state["course"]["history"]]
 
 
-def test_two_processes_have_the_losses_and_the_weights_of_one(root, tmp_path):
-    alone, alone_losses = states(run(config_of(root, tmp_path / "one"), tmp_path))
-    both, both_losses = states(run(config_of(root, tmp_path / "two"), tmp_path, *LAUNCH))
+def test_two_processes_have_the_losses_and_the_weights_of_one(root, both, tmp_path, monkeypatch):
+    monkeypatch.setattr(products.Dropout, "forward", lambda self, values: values)
+    config = config_of(root, tmp_path)
+    alone, alone_losses = states(config.runs / training.run(config))
+    state, both_losses = states(both)
     assert len(both_losses) == 2
     for found, expected in zip(both_losses, alone_losses, strict=True):
         assert found == pytest.approx(expected, rel=1e-5)
         assert all(expected[name] > 0 for name in ("kp_2d", "kp_3d", "pose", "shape", "adversarial"))
     for network in ("gen_state_dict", "disc_motion_state_dict"):
         for name, expected in alone[network].items():
-            found = both[network][name]
+            found = state[network][name]
             assert torch.linalg.norm(found - expected) <= 1e-5 * torch.linalg.norm(expected) + 1e-7, name
 
 
-def test_a_run_of_two_processes_is_finished_and_written_by_the_first(root, tmp_path):
-    folder = run(config_of(root, tmp_path), tmp_path, *LAUNCH)
-    assert json.loads((folder / "metrics.json").read_text())["processes"] == 2
-    assert len(list(folder.glob("events.*"))) == 1
-    again = run(config_of(root, tmp_path), tmp_path, *LAUNCH)
-    assert again == folder
+def test_a_run_of_two_processes_is_finished_and_written_by_the_first(both):
+    assert json.loads((both / "metrics.json").read_text())["processes"] == 2
+    assert len(list(both.glob("events.*"))) == 1
+
+
+@pytest.mark.slow
+def test_a_finished_run_of_two_processes_is_not_run_again(root, both, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in both.rglob("*")}
+    assert launched(config_of(root, both.parents[1]), tmp_path) == both
+    assert {path: path.stat().st_mtime_ns for path in both.rglob("*")} == before
 
 
 GIVES_UP = """
@@ -92,6 +107,7 @@ training.run(TrainConfig.from_dict(json.loads(sys.argv[1])))
 """
 
 
+@pytest.mark.slow
 def test_the_last_good_state_is_saved_before_any_process_gives_up(root, tmp_path):
     config = config_of(root, tmp_path, max_non_finite=2)
     script = tmp_path / "train.py"
@@ -105,10 +121,10 @@ def test_the_last_good_state_is_saved_before_any_process_gives_up(root, tmp_path
     assert (state["course"]["step"], state["course"]["skipped"]) == (2, 2)
 
 
-def test_a_run_goes_on_with_as_many_processes_as_it_was_begun_with(root, tmp_path):
+def test_a_run_goes_on_with_as_many_processes_as_it_was_begun_with(root, both, tmp_path):
     config = config_of(root, tmp_path)
-    folder = run(config, tmp_path, *LAUNCH)
-    (folder / "metrics.json").unlink()
+    begun = shutil.copytree(both, config.runs / both.name)
+    (begun / "metrics.json").unlink()
     with pytest.raises(CheckpointError, match=r"expected processes 1, found 2\. A run goes on as it was begun"):
         training.run(config)
 

@@ -7,7 +7,8 @@ import torch
 
 import cache
 from vibe_model import VIBE, evaluation, results
-from vibe_model.frame_errors import ERRORS, Means, TrackErrors
+from vibe_model.frame_errors import Means, TrackErrors
+from vibe_model.measures import ERRORS
 from vibe_model.published import FIGURES, NOT_COMPARABLE, caption, figures_of
 
 NAN = float("nan")

@@ -1,73 +1,36 @@
 import json
-import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cache import CacheError
-from cache.durable import WriterLock
 from pipeline import assets
+from tests.vibe_model.tiny_runs import (
+    EPOCHS,
+    ITERATIONS,
+    Killed,
+    assert_same_state,
+    killed_at,
+    scalars,
+    tensors,
+    vibe_config,
+    vibe_splits,
+)
 from vibe_model import VIBE, TrainConfig, load_published, runs, training
 from vibe_model.errors import CheckpointError, ConfigError, DataError, StandInMixed, TrainingDiverged
 from vibe_model.trainer import Trainer
 
-EPOCHS, ITERATIONS = 2, 4
-
-
-def tiny(root):
-    return TrainConfig(
-        name="tiny",
-        runs=root / "runs",
-        cache=root / "cache",
-        datasets_2d=("a/train",),
-        datasets_3d=("b/train",),
-        motion=("m/train",),
-        validation=("b/validation",),
-        evaluation=("b/test", "a/test"),
-        seqlen=4,
-        stride=2,
-        strides={},
-        tracks={},
-        batch_size=4,
-        iterations=ITERATIONS,
-        epochs=EPOCHS,
-        lr_generator=1e-2,
-        lr_discriminator=1e-2,
-        plateau_patience=0,
-        feature_size=6,
-        hidden_size=5,
-        regressor_size=7,
-        disc_size=4,
-        checkpoint_every=3,
-        device="cpu",
-        threads=1,
-    )
-
-
-def tiny_splits(memory_split):
-    return {
-        "a/train": memory_split(1, [9, 6], with_3d=False),
-        "b/train": memory_split(2, [8, 5]),
-        "m/train": memory_split(3, [12]),
-        "b/validation": memory_split(4, [7, 3], joints=14),
-        "b/test": memory_split(5, [6], joints=14),
-        "a/test": memory_split(6, [5], joints=14, with_3d=False),
-    }
-
 
 @pytest.fixture
 def config(tmp_path):
-    return tiny(tmp_path)
+    return vibe_config(tmp_path)
 
 
 @pytest.fixture
 def splits(memory_split):
-    return tiny_splits(memory_split)
+    return vibe_splits(memory_split)
 
 
 @pytest.fixture
@@ -77,28 +40,10 @@ def world(monkeypatch, splits, body):
     return splits
 
 
-class Killed(BaseException):
-    """What a test throws instead of a signal."""
-
-
-def tensors(value, prefix=""):
-    """All leaves of a checkpoint, by path."""
-    if isinstance(value, dict):
-        return {k: v for name, entry in value.items() for k, v in tensors(entry, f"{prefix}/{name}").items()}
-    if isinstance(value, list | tuple):
-        return {k: v for i, entry in enumerate(value) for k, v in tensors(entry, f"{prefix}/{i}").items()}
-    return {prefix: value}
-
-
 def assert_same_run(folder, expected):
     assert (folder / "metrics.json").read_bytes() == (expected / "metrics.json").read_bytes()
     for name in ("last.pt", "best.pt"):
-        ours, theirs = (tensors(torch.load(f / name, weights_only=True)) for f in (folder, expected))
-        assert ours.keys() == theirs.keys()
-        for key, value in theirs.items():
-            if key in ("/config/runs", "/config/cache"):
-                continue
-            assert torch.equal(ours[key], value) if isinstance(value, torch.Tensor) else ours[key] == value, key
+        assert_same_state(folder / name, expected / name, but=("/config/runs", "/config/cache"))
 
 
 @pytest.fixture
@@ -110,9 +55,9 @@ def finished(config, world):
 def undisturbed(tmp_path_factory, memory_split, tiny_body):
     """The folder of a run that nothing happened to."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "open_splits", lambda config: tiny_splits(memory_split))
+        patch.setattr(runs, "open_splits", lambda config: vibe_splits(memory_split))
         patch.setattr(training, "load_body", lambda folder: tiny_body())
-        return training.run(tiny(tmp_path_factory.mktemp("undisturbed")))
+        return training.run(vibe_config(tmp_path_factory.mktemp("undisturbed")))
 
 
 def test_a_run_leaves_what_it_promises(config, finished):
@@ -201,35 +146,9 @@ def test_killed_after_any_step_it_ends_with_the_same_bits(config, world, undistu
     assert_same_run(folder, undisturbed)
 
 
-def scalars(folder):
-    """(tag, step) -> values, as TensorBoard shows them."""
-    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-    found = {}
-    for tag in accumulator.Tags()["scalars"]:
-        for event in accumulator.Scalars(tag):
-            found.setdefault((tag, event.step), []).append(event.value)
-    return found
-
-
 @pytest.mark.parametrize("kill_at", [1, 3, 4, 5, 6, 8, 10])
 def test_killed_it_loses_no_scalar_and_tells_none_twice(config, world, undisturbed, tmp_path, kill_at):
-    told, left = 0, tmp_path / "left"
-
-    def kill(_):
-        nonlocal told
-        told += 1
-        if told == kill_at:
-            (folder,) = config.runs.iterdir()
-            shutil.copytree(folder, left)  # nothing that is still to be written, as with kill -9
-            raise Killed
-
-    with pytest.raises(Killed):
-        training.run(config, progress=kill)
-    (folder,) = config.runs.iterdir()
-    shutil.rmtree(folder)
-    left.rename(folder)
-    (first,) = folder.glob("events.out.tfevents.*")  # named by the second: here both runs may have the same one
-    first.rename(folder / "events.out.tfevents.0000000000.first")
+    folder = killed_at(training.run, config, kill_at, tmp_path / "left")
     assert training.run(config) == folder
     expected = scalars(undisturbed)
     assert {step for _, step in expected} == set(range(1, EPOCHS * ITERATIONS + 1))
@@ -264,24 +183,6 @@ def test_a_finished_run_is_not_touched_again(config, world, finished, monkeypatc
     assert runs.is_complete(config, world)
     assert training.run(config) == finished
     assert {file: file.stat().st_mtime_ns for file in finished.iterdir()} == before
-
-
-def test_two_processes_do_not_train_in_one_folder(config, world):
-    folder = runs.run_folder(config)
-    lock = WriterLock(folder / ".writing" / "lock")  # as another process would hold it
-    with pytest.raises(CacheError, match=f"found process {os.getpid()} writing"):
-        training.run(config)
-    lock.release()
-    assert training.run(config) == folder
-
-
-def test_the_callers_random_state_and_threads_are_left_alone(config, world):
-    torch.manual_seed(5)
-    expected, threads = torch.rand(3), torch.get_num_threads()
-    torch.manual_seed(5)
-    training.run(config)
-    torch.testing.assert_close(torch.rand(3), expected)
-    assert torch.get_num_threads() == threads
 
 
 def test_pictures_are_drawn_each_epoch_and_change_nothing(config, world, undisturbed):
@@ -522,3 +423,14 @@ def test_a_device_that_is_not_there_is_refused(config, world, device, monkeypatc
 def test_nothing_is_complete_without_a_cache(config):
     assert not runs.is_complete(config)
     assert set(runs.missing(config)) == set(config.splits)
+
+
+def test_a_new_run_knows_what_differs_from_the_newest_of_its_name(config, world, finished):
+    assert runs.beside(config) == ""  # it is there itself
+    assert runs.beside(replace(config, name="first")) == ""
+    other = replace(config, epochs=9, bidirectional=not config.bidirectional, runs=config.runs, processes=3)
+    was = str(config.bidirectional).lower()
+    said = f"bidirectional was {was}, is {str(not config.bidirectional).lower()}; epochs was {config.epochs}, is 9"
+    assert runs.beside(other) == f"{finished.name}: {said}"
+    world["m/train"].manifest["digest"] = "another commit"
+    assert runs.beside(config) == f"{finished.name}: other splits: m/train"
