@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from configparser import ConfigParser
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal
 from cache import CacheError
 from cache.layout import check_names
 from pipeline import streams
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.extraction import Resources
-from pipeline.parsing import AtLeast, typed
+from pipeline.parsing import AtLeast, check_keys, typed
+from pipeline.settings_file import SettingsFile, blamed, where
 from pipeline.stream_spec import Decode, StreamSpec
 from pipeline.streams.base import Machine, Stream
 from pipeline.streams.crops import Crops
@@ -42,66 +43,85 @@ class Features:
         return Resources(Machine(self.device, self.batch_size, compile=self.compile), self.workers, self.timeout)
 
 
-def streams_of(file: Path, cfg: ConfigParser, features: Features) -> tuple[StreamSpec, StreamSpec | None]:
+def streams_of(source: SettingsFile, features: Features) -> tuple[StreamSpec, StreamSpec | None]:
     """The stream that luigi.cfg asks for, and the stream of crops that it is computed from, if it is.
 
-    Raises ConfigError, also for options of a stream that is not made.
+    Raises ConfigError, which names the line, also for options of a stream that is not made.
     """
     made = {features.kind, *([] if features.crops is None else [Crops.kind])}
     for kind in streams.names():
-        if kind not in made and cfg.has_section(kind):
+        if kind not in made and kind in source.sections:
             without = ", and crops is none" if kind == Crops.kind else ""
             raise ConfigError(
-                f"{file}: [{kind}] has options of a stream, but [features] kind is {features.kind}{without}"
+                f"{source.where(kind)} has options of a stream, but [features] kind is {features.kind}{without}"
             )
     for key, name in (("stream", features.stream), ("crops", features.crops)):
         if name is not None:
-            _check_name(file, key, name)
-    options = {kind: dict(cfg[kind]) if cfg.has_section(kind) else {} for kind in made}
-    return _stream_spec(file, features, options[features.kind]), _crops_spec(file, features, options)
+            _check_name(source, key, name)
+    if features.crops == features.stream:
+        where = source.where("features", "crops")
+        raise ConfigError(f"{where}: stream {features.stream!r} cannot be computed from itself: name it otherwise")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", features.device):
+        where = source.where("features", "device")
+        raise ConfigError(f"{where} = {features.device}: expected auto, cpu, cuda, or one of several GPUs, as cuda:1")
+    return _stream_spec(source, features), _crops_spec(source, features)
 
 
-def _stream_spec(file: Path, features: Features, options: Mapping[str, str]) -> StreamSpec:
-    """What luigi.cfg asks for. `options`: the section that has the kind's name. Raises ConfigError.
+def _stream_spec(source: SettingsFile, features: Features) -> StreamSpec:
+    """What luigi.cfg asks for, with the options of the section that has the kind's name. Raises ConfigError.
 
     A checkpoint's file lies below the folder of luigi.cfg, like all paths.
     """
+    given, options = source.section("features"), source.section(features.kind)
     try:
         kind = streams.find(features.kind)
-    except ConfigError:
-        raise
-    except Exception as error:
-        raise ConfigError(f"{file} [features] kind: {error}") from error
-    values = _typed(file, features.kind, options, kind)
+    except PipelineError as error:
+        raise ConfigError(f"{source.where('features', 'kind')}: {error}") from error
+    values = _typed(source.path, features.kind, options, kind)
+    if not issubclass(kind, ResNet50) and (idle := [key for key in ("weights", "precision") if key in given]):
+        raise ConfigError(
+            f"{source.where('features', idle[0])}: is for kind = {ResNet50.kind}, but kind is {features.kind}, whose "
+            f"options stand in [{features.kind}]. Take it out."
+        )
     try:
-        if issubclass(kind, ResNet50):
-            weights = WeightsSpec.parse(features.weights)
-            if weights.kind in ("spin", "file"):
-                weights = replace(weights, argument=str(file.resolve().parent / Path(weights.argument).expanduser()))
-            values |= {"weights": weights, "precision": features.precision}
-        made = streams.get(features.kind, **values)
+        made = streams.get(features.kind, **values, **_of_resnet50(source, features, kind))
+    except ConfigError as error:
+        named = "features" if issubclass(kind, ResNet50) else features.kind
+        raise ConfigError(blamed(source.path, named, source.section(named), str(error))) from error
+    try:
         return StreamSpec(features.stream, made, features.crops or "", features.decode, features.resources())
     except ConfigError as error:
-        raise ConfigError(f"{file} [features] {error}") from error
+        raise ConfigError(blamed(source.path, "features", given, str(error))) from error
 
 
-def _crops_spec(file: Path, features: Features, options: Mapping[str, Mapping[str, str]]) -> StreamSpec | None:
+def _of_resnet50(source: SettingsFile, features: Features, kind: type[Stream]) -> dict[str, Any]:
+    """Its options, which stand in [features]."""
+    if not issubclass(kind, ResNet50):
+        return {}
+    weights = WeightsSpec.parse(features.weights)
+    if weights.kind in ("spin", "file"):
+        weights = replace(weights, argument=str(source.path.resolve().parent / Path(weights.argument).expanduser()))
+    return {"weights": weights, "precision": features.precision}
+
+
+def _crops_spec(source: SettingsFile, features: Features) -> StreamSpec | None:
     if features.crops is None:
         return None
-    values = _typed(file, Crops.kind, options[Crops.kind], Crops)
+    given = source.section(Crops.kind)
+    values = _typed(source.path, Crops.kind, given, Crops)
     try:
         made = streams.get(Crops.kind, **values)
     except ConfigError as error:
-        raise ConfigError(f"{file} [{Crops.kind}] {error}") from error
+        raise ConfigError(blamed(source.path, Crops.kind, given, str(error))) from error
     return StreamSpec(features.crops, made, resources=features.resources())
 
 
-def _check_name(file: Path, key: str, name: str) -> None:
+def _check_name(source: SettingsFile, key: str, name: str) -> None:
     """Raises ConfigError for what no stream can be called, before anything is planned with it."""
     try:
         check_names("dataset/split", name)
     except CacheError as error:
-        raise ConfigError(f"{file} [features] {key}: {error}") from error
+        raise ConfigError(f"{source.where('features', key)}: {error}") from error
 
 
 def stream_named(kind: str, weights: str | None, precision: str | None, options: Mapping[str, str]) -> Stream:
@@ -133,11 +153,8 @@ def given_options(pairs: Sequence[str]) -> dict[str, str]:
 def _typed(file: Path, section: str, given: Mapping[str, str], kind: type[Stream]) -> dict[str, Any]:
     """Texts as the types of the kind's own options."""
     named = {"weights", "precision"} if issubclass(kind, ResNet50) else set[str]()
-    if wrong := sorted(given.keys() & named):
-        raise ConfigError(f"{file} [{section}] {wrong[0]}: stands in [features]")
-    known = {field.name for field in fields(kind)} - named
-    if unknown := sorted(given.keys() - known):
-        raise ConfigError(
-            f"{file} [{section}]: unknown key {unknown[0]!r}; known: {', '.join(sorted(known)) or 'none'}"
-        )
+    for key, text in given.items():
+        if key in named:
+            raise ConfigError(f"{where(file, section, key, text)}: stands in [features]")
+    check_keys(file, section, given, [field.name for field in fields(kind) if field.name not in named])
     return typed(file, section, given, kind)

@@ -12,16 +12,17 @@ strides = 3dpw/train:4 penn_action/train:4      Mapping: name:value; empty: none
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from configparser import ConfigParser
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
+import cache
 from cache import Root
 from pipeline.errors import ConfigError
-from pipeline.places import root_below
+from pipeline.settings_file import unknown, where
 
 _WORDS: Final[Mapping[Any, str]] = {
     bool: "true or false",
@@ -42,19 +43,37 @@ class AtLeast:
 def typed(file: Path, section: str, given: Mapping[str, str], spec: type[Any]) -> dict[str, Any]:
     """The texts of one section as the types of spec's fields. Paths are taken from the folder of `file`.
 
-    Raises ConfigError for an unknown key or an unfit value.
+    Raises ConfigError for an unknown key or an unfit value, with its line where the text knows it.
     """
     every = get_type_hints(spec, include_extras=True)
     hints = {f.name: every[f.name] for f in fields(spec)}
-    if unknown := sorted(given.keys() - hints.keys()):
-        raise ConfigError(f"{file} [{section}]: unknown key {unknown[0]!r}; known: {', '.join(hints) or 'none'}")
+    check_keys(file, section, given, hints)
     values = {}
     for key, text in given.items():
         try:
             values[key] = _parse(text, hints[key], file.resolve().parent)
         except ValueError as error:
-            raise ConfigError(f"{file} [{section}] {key} = {text}: expected {_in_words(hints[key])}") from error
+            found = f"{where(file, section, key, text)} = {' '.join(text.split())}"
+            raise ConfigError(f"{found}: expected {_in_words(hints[key])}") from error
     return values
+
+
+def check_keys(file: Path, section: str, given: Mapping[str, str], known: Iterable[str]) -> None:
+    """Raises ConfigError for the first key that nobody reads."""
+    names = list(known)
+    for key, text in given.items():
+        if key not in names:
+            raise unknown(file, section, key, text, names)
+
+
+def root_below(base: Path, text: str) -> Root:
+    """A cache as a settings file names it: a URL, or a path, taken from the folder `base` where it is relative.
+
+    >>> root_below(Path("/home/me"), "data/cache"), root_below(Path("/home/me"), "s3://bucket/cache")
+    (PosixPath('/home/me/data/cache'), 's3://bucket/cache')
+    """
+    place = cache.place_of(text)
+    return place if isinstance(place, str) else base / place.expanduser()
 
 
 def _parse(text: str, hint: Any, base: Path) -> Any:

@@ -6,7 +6,7 @@ A package adds one by an entry point, which has the dataset's or stream's name a
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
@@ -14,6 +14,10 @@ from typing import Any, Generic, TypeVar
 from pipeline.errors import ConfigError, PipelineError
 
 T = TypeVar("T")
+
+
+class PlugInError(PipelineError):
+    """What another package adds cannot be loaded: the message names the package. All the rest can go on."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Registry(Generic[T]):
         return (*self.ours, *sorted(self._plug_ins()))
 
     def find(self, name: str) -> type[T]:
-        """The class of that name. Raises PipelineError for an unknown name and a plug-in that cannot be loaded."""
+        """The class of that name. Raises PipelineError for an unknown name, PlugInError for one that does not load."""
         plug_ins = self._plug_ins()
         if name in self.ours:
             module, _, attribute = self.ours[name].partition(":")
@@ -41,6 +45,16 @@ class Registry(Generic[T]):
             return self._theirs(plug_ins[name])
         known = ", ".join((*self.ours, *sorted(plug_ins)))
         raise PipelineError(f"no {self.what} is called {name!r}; known: {known}")
+
+    def broken(self, names: Iterable[str]) -> dict[str, str]:
+        """Which of these cannot be loaded, since the package that brings them is broken: name -> error in words."""
+        told = {}
+        for name in names:
+            try:
+                self.find(name)
+            except PlugInError as error:
+                told[name] = str(error)
+        return told
 
     def make(self, name: str, options: Mapping[str, Any]) -> T:
         """One with its options set.
@@ -71,11 +85,11 @@ class Registry(Generic[T]):
         try:
             found = entry.load()
         except Exception as error:  # other people's code may fail in any way: say whose it is
-            raise PipelineError(f"{which} cannot be loaded: {type(error).__name__}: {error}") from error
+            raise PlugInError(f"{which} cannot be loaded: {type(error).__name__}: {error}") from error
         ours = isinstance(found, type) and issubclass(found, self.base)
         if not ours or getattr(found, self.named_by, None) != entry.name:
             expected = f"a {self.base.__name__} subclass whose {self.named_by} is {entry.name!r}"
-            raise PipelineError(f"{which}: {entry.value} is not {expected}")
+            raise PlugInError(f"{which}: {entry.value} is not {expected}")
         checked: type[T] = found
         return checked
 

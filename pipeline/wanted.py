@@ -1,24 +1,20 @@
 """What is to be in the cache: by luigi.cfg, or by folders that are named.  [raw -> tracks -> features] -> windows
 
-For commands that ask what would run. `tasks.settings` reads and checks all of luigi.cfg; this reads what conversion and
-extraction depend on, and takes it as the tasks do.
+For commands that ask what would run. They take luigi.cfg as the tasks do, but for [train] and [mposer].
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from configparser import ConfigParser
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cache
 from pipeline import datasets
 from pipeline.datasets.base import Dataset
-from pipeline.errors import ConfigError, PipelineError
-from pipeline.feature_settings import Features, streams_of
-from pipeline.parsing import typed
-from pipeline.places import Places, read_places
+from pipeline.errors import PipelineError
+from pipeline.plug_ins import PlugInError
+from pipeline.sections import Sections, load
 from pipeline.stream_spec import StreamSpec
 
 
@@ -34,6 +30,7 @@ class Wanted:
     stream: StreamSpec | None  # None: whatever the cache has, as it was extracted
     crops: StreamSpec | None = None  # a stream of crops that is extracted first, since `stream` is computed from it
     to_be_made: bool = False  # by `synthesize`: there is nothing to look at yet
+    weights: str = ""  # where luigi.cfg names the network's, which are never untrained for real data; "": by an option
 
     @property
     def name(self) -> str:
@@ -43,27 +40,34 @@ class Wanted:
 def by_settings(file: Path, names: Sequence[str] = (), root: cache.Root | None = None) -> list[Wanted]:
     """Every split that luigi.cfg enables, or of those the ones that DATASET or DATASET/SPLIT name.
 
-    `root`: another cache than its own. Raises ConfigError, and PipelineError for a name that is not enabled.
+    `root`: another cache than its own. Datasets whose package is broken are left out (`broken_in`), unless `names` has
+    them. Raises ConfigError, PipelineError for a name that is not enabled, PlugInError for one that cannot be loaded.
     """
-    places = read_places(file)
-    cfg = ConfigParser(interpolation=None)
-    cfg.read(file, encoding="utf-8")
-    stream, crops = _streams(file, cfg)
+    found = load(file)
+    broken = datasets.broken(found.data.datasets)
+    if asked := [broken[name] for name in (name.partition("/")[0] for name in names) if name in broken]:
+        raise PlugInError(asked[0])
     wanted = [
         Wanted(
             dataset,
             split,
-            places.raw / name,
-            places.cache if root is None else root,
-            places.body if dataset.uses_body else None,
-            stream if dataset.has_pixels else None,
-            crops if dataset.has_pixels else None,
-            to_be_made=_to_be_made(places, name),
+            found.raw(name),
+            found.paths.cache if root is None else root,
+            found.paths.body if dataset.uses_body else None,
+            found.stream if dataset.has_pixels else None,
+            found.crops if dataset.has_pixels else None,
+            to_be_made=_to_be_made(found, name),
+            weights=found.source.where("features", "weights"),
         )
-        for name, dataset in ((name, _reader(file, cfg, name)) for name in places.datasets)
+        for name, dataset in ((name, found.dataset(name)) for name in found.data.datasets if name not in broken)
         for split in dataset.splits
     ]
     return list(_chosen(wanted, names, file))
+
+
+def broken_in(file: Path) -> list[str]:
+    """What luigi.cfg enables and cannot be loaded, in words. Raises ConfigError."""
+    return list(datasets.broken(load(file).data.datasets).values())
 
 
 def by_folders(
@@ -87,23 +91,5 @@ def _chosen(wanted: Sequence[Wanted], names: Sequence[str], file: Path) -> Itera
     return (one for one in wanted if not names or one.dataset.name in names or one.name in names)
 
 
-def _reader(file: Path, cfg: ConfigParser, name: str) -> Dataset:
-    """The dataset's reader, with the options of its own section."""
-    if name not in datasets.names():
-        raise ConfigError(f"{file} [data] datasets: unknown {name!r}; known: {', '.join(datasets.names())}")
-    given = dict(cfg[name]) if cfg.has_section(name) else {}
-    options: dict[str, Any] = typed(file, name, given, type(datasets.get(name)))
-    try:
-        return datasets.get(name, **options)
-    except ConfigError as error:
-        raise ConfigError(f"{file} [{name}] {error}") from error
-
-
-def _streams(file: Path, cfg: ConfigParser) -> tuple[StreamSpec, StreamSpec | None]:
-    """[features], and the options of its kind; and the stream of crops that it is computed from, if it is."""
-    given = dict(cfg["features"]) if cfg.has_section("features") else {}
-    return streams_of(file, cfg, Features(**typed(file, "features", given, Features)))
-
-
-def _to_be_made(places: Places, name: str) -> bool:
-    return places.embedded and name in datasets.DATASETS and not (places.raw / name).is_dir()
+def _to_be_made(found: Sections, name: str) -> bool:
+    return found.embedded.enabled and name in datasets.DATASETS and not found.raw(name).is_dir()

@@ -21,13 +21,16 @@ EXIT_CODES: Final = {
 }
 
 
+def values(file: Path) -> dict[tuple[str, str], str]:
+    """(section, key) -> value, for the project that this luigi.cfg is of."""
+    found = {("retcode", name): str(code) for name, code in EXIT_CODES.items()}
+    return found | {("core", "log_level"): "WARNING", ("core", "lock_pid_dir"): str(lock_folder(file))}
+
+
 def set_defaults() -> None:
     """Called once, when the tasks are imported: before Luigi reads [core] and [retcode]."""
-    values = {("retcode", name): str(code) for name, code in EXIT_CODES.items()}
-    values["core", "log_level"] = "WARNING"
-    values["core", "lock_pid_dir"] = str(lock_folder(settings_file()))
     config = configuration.get_config()
-    for (section, key), value in values.items():
+    for (section, key), value in values(settings_file()).items():
         if not config.has_option(section, key):
             config.set(section, key, value)
 

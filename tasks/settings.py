@@ -5,96 +5,42 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping
-from configparser import ConfigParser, Error
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Any, Final
 
-from cache import Root
-from pipeline import datasets, streams
-from pipeline.datasets.base import Dataset
+from pipeline import datasets, sections
 from pipeline.errors import ConfigError
-from pipeline.feature_settings import Features, streams_of
-from pipeline.parsing import AtLeast, typed
+from pipeline.parsing import check_keys, typed
 from pipeline.places import settings_file
-from pipeline.stream_spec import StreamSpec
+from pipeline.sections import Sections
+from pipeline.settings_file import LUIGI as LUIGI
+from pipeline.settings_file import SettingsFile, Text, blamed, did_you_mean, where
+from vibe_model import config as of_training
+from vibe_model import mposer_config as of_mposer
 from vibe_model.config import TrainConfig
+from vibe_model.errors import VibeModelError
 from vibe_model.mposer_config import MPoserConfig
-
-T = TypeVar("T")
-
-# Sections that are Luigi's own, read by itself.
-LUIGI: Final = frozenset(
-    {"core", "scheduler", "worker", "retcode", "logging", "email", "resources", "task_history", "task"}
-)
+from vibe_model.variants import variant_of
 
 # Keys of [train] that are no setting of a run, but say which runs there are.
-OF_TRAIN: Final = frozenset({"preset", "variant", "baseline"})
+OF_TRAIN: Final = ("preset", "variant", "baseline")
+# Settings of a run that other sections say.
+ELSEWHERE: Final = ("cache", "runs", "body", "stream")
+# A prior is for the windows that a generator is trained on: these settings of it are [train]'s.
+OF_TRAINING: Final = ("cache", "runs", "validation", "seqlen", "stride", "strides", "window_weights", "tail", "seed")
+
+UNLESS_SET: Final = ("device", "threads")  # these too, where [mposer] says nothing
+# Those of [train] that name splits that are read.
+SPLITS: Final = ("datasets_2d", "datasets_3d", "motion", "validation", "evaluation")
 
 
 @dataclass(frozen=True, slots=True)
-class Paths:
-    """[paths]: where everything lies. Relative paths are below the folder of luigi.cfg."""
+class Settings(Sections):
+    """All of luigi.cfg that is ours. `train` and `mposer` are checked, and stay text for those who build on presets."""
 
-    raw: Path  # raw/<dataset>/ is that dataset's own download
-    body: Path  # SMPL's files, or the stand-in's
-    cache: Root
-    runs: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """[data]: which datasets take part."""
-
-    datasets: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    """[embedded]: the small stand-in data that is made when there is no real data."""
-
-    enabled: bool = False  # make it in [paths] raw and body, which must then be empty or stand-ins
-    seed: Annotated[int, AtLeast(0)] = 0
-    size: Literal["tiny", "default", "large"] = "default"
-
-
-@dataclass(frozen=True, slots=True)
-class Convert:
-    """[convert]: raw -> tracks."""
-
-    workers: Annotated[int, AtLeast(0)] = 0  # processes; 0: one a core
-    strict: bool = False  # fail on the first video that cannot be used, instead of setting it aside
-
-
-@dataclass(frozen=True, slots=True)
-class Dask:
-    """[dask]: conversion and extraction on a cluster."""
-
-    scheduler: str | None = None  # its address, as tcp://node:8786, or the file that it wrote; none: on this machine
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """All of luigi.cfg that is ours. `train`, `mposer` and the datasets' own sections stay text for their owners."""
-
-    file: Path
-    paths: Paths
-    data: Data
-    embedded: Embedded
-    convert: Convert
-    features: Features
-    dask: Dask
-    stream: StreamSpec  # [features], with the options of its kind
-    crops: StreamSpec | None  # what it is computed from, where that is a stream of crops
-    train: Mapping[str, str]
-    mposer: Mapping[str, str]
-    options: Mapping[str, Mapping[str, Any]]  # dataset -> its reader's options, typed
-
-    def dataset(self, name: str) -> Dataset:
-        return datasets.get(name, **self.options.get(name, {}))
-
-    def raw(self, name: str) -> Path:
-        return self.paths.raw / name
+    train: Mapping[str, Text]
+    mposer: Mapping[str, Text]
 
     @property
     def embedded_datasets(self) -> tuple[str, ...]:
@@ -106,6 +52,15 @@ class Settings:
         return self.convert.workers or len(os.sched_getaffinity(0))
 
 
+@dataclass(frozen=True, slots=True)
+class WhichRuns:
+    """[train]: which runs there are, and what the other keys start from."""
+
+    preset: str = "published"
+    variant: str | None = None  # several are joined by +
+    baseline: bool = True  # EvaluateVIBE trains the per-frame baseline, too
+
+
 @functools.cache
 def settings() -> Settings:
     """The effective settings. Raises ConfigError."""
@@ -115,72 +70,133 @@ def settings() -> Settings:
 def load(file: Path) -> Settings:
     """Read and check a whole luigi.cfg.
 
-    Raises ConfigError for a missing file, an unknown section or key, or a value of the wrong type or out of range.
+    Raises ConfigError, which names the line, as `pipeline.sections.load` does, and for mistakes in [train] and [mposer]
+    that can be seen without looking at what they name.
     """
-    cfg = _read(file)
-    own = {"paths": Paths, "data": Data, "embedded": Embedded, "convert": Convert, "features": Features, "dask": Dask}
-    taken = {*own, "train", "mposer", *datasets.names()}
-    if twice := sorted(taken & set(streams.names())):
-        raise ConfigError(f"a stream of another package is called {twice[0]!r}, as a section of {file}: rename it")
-    known = {*taken, *streams.names()}
-    if unknown := sorted(set(cfg.sections()) - known - LUIGI):
-        raise ConfigError(f"{file}: unknown section [{unknown[0]}]; known: {', '.join(sorted(known))}, and Luigi's own")
-    sections: dict[str, Any] = {name: _section(file, cfg, name, spec) for name, spec in own.items()}
-    _check_datasets(file, sections["data"].datasets)
-    train = dict(cfg["train"]) if cfg.has_section("train") else {}
-    typed(file, "train", {key: text for key, text in train.items() if key not in OF_TRAIN}, TrainConfig)
-    mposer = dict(cfg["mposer"]) if cfg.has_section("mposer") else {}
-    typed(file, "mposer", {key: text for key, text in mposer.items() if key != "preset"}, MPoserConfig)
-    stream, crops = streams_of(file, cfg, sections["features"])
-    return Settings(
-        file=file,
-        **sections,
-        stream=stream,
-        crops=crops,
-        train=train,
-        mposer=mposer,
-        options={name: _options(file, cfg, name) for name in datasets.names() if cfg.has_section(name)},
-    )
+    found = sections.load(file)
+    given = {f.name: getattr(found, f.name) for f in fields(found)}
+    made = Settings(**given, train=found.source.section("train"), mposer=found.source.section("mposer"))
+    config = own_config(made)
+    _check_names_of_splits(found.source, config)
+    _check_device(found.source, config)
+    own_mposer(made)
+    return made
 
 
-def _read(file: Path) -> ConfigParser:
-    cfg = ConfigParser(interpolation=None)
+def which_runs(s: Settings) -> WhichRuns:
+    """Raises ConfigError."""
+    return WhichRuns(**typed(s.file, "train", {k: text for k, text in s.train.items() if k in OF_TRAIN}, WhichRuns))
+
+
+def own_config(s: Settings, variant: str = "", seed: int | None = None) -> TrainConfig:
+    """[train]: a preset, what luigi.cfg says instead, the paths, and a variant of that, as it stands there or another.
+
+    Raises ConfigError.
+    """
+    runs = which_runs(s)
+    if runs.preset not in of_training.PRESETS:
+        raise _no_preset(s.file, "train", s.train, of_training.PRESETS)
+    elsewhere: dict[str, Any] = {
+        "cache": s.paths.cache,
+        "runs": s.paths.runs,
+        "body": s.paths.body,
+        "stream": s.features.stream,
+    }
+    given = {key: text for key, text in s.train.items() if key not in OF_TRAIN}
+    _refuse(s.file, "train", given, ELSEWHERE, "[paths] or [features]")
+    check_keys(s.file, "train", given, [*OF_TRAIN, *_names(TrainConfig, ELSEWHERE)])
+    changes = typed(s.file, "train", given, TrainConfig)
+    variant = variant or runs.variant or ""
     try:
-        with file.open(encoding="utf-8") as stream:
-            cfg.read_file(stream)
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"{file.resolve()}: there is no such file. Run from the project's folder, or set LUIGI_CONFIG_PATH."
-        ) from error
-    except (Error, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: {error}") from error
-    return cfg
+        own = replace(of_training.PRESETS[runs.preset](), **elsewhere, **changes)
+        # A variant is what it is called, whatever luigi.cfg says of the settings that make it.
+        config = replace(variant_of(own, variant), name=f"{own.name}-{variant}" if variant else own.name)
+        return config if seed is None else replace(config, seed=seed)
+    except VibeModelError as error:
+        raise ConfigError(blamed(s.file, "train", s.train, str(error))) from error
 
 
-def _section(file: Path, cfg: ConfigParser, name: str, spec: type[T]) -> T:
-    """[name] -> spec, a dataclass."""
-    values = typed(file, name, dict(cfg[name]) if cfg.has_section(name) else {}, spec)
-    required = [f.name for f in fields(spec) if f.default is MISSING and f.default_factory is MISSING]  # type: ignore[arg-type]
-    if missing := [key for key in required if key not in values]:
-        raise ConfigError(f"{file} [{name}]: {missing[0]!r} is missing")
-    return spec(**values)
+def own_mposer(s: Settings) -> tuple[MPoserConfig, dict[str, Any]]:
+    """[mposer]: its preset, and what luigi.cfg says instead.
 
-
-def _options(file: Path, cfg: ConfigParser, name: str) -> dict[str, Any]:
-    """A dataset's own section, tried on its reader."""
-    options = typed(file, name, dict(cfg[name]), type(datasets.get(name)))
+    The preset is `embedded` where [train] has that, else `amass`. Raises ConfigError.
+    """
+    given = dict(s.mposer)
+    preset = given.pop("preset", "embedded" if which_runs(s).preset == "embedded" else "amass")
+    if preset not in of_mposer.PRESETS:
+        raise _no_preset(s.file, "mposer", s.mposer, of_mposer.PRESETS)
+    decided = (*OF_TRAINING, "motion")
+    _refuse(s.file, "mposer", given, decided, "[train] or [paths]")
+    check_keys(s.file, "mposer", given, ["preset", *_names(MPoserConfig, decided)])
+    changes = typed(s.file, "mposer", given, MPoserConfig)
     try:
-        datasets.get(name, **options)
-    except ConfigError as error:
-        raise ConfigError(f"{file} [{name}] {error}") from error
-    return options
+        return replace(of_mposer.PRESETS[preset](), **changes), changes
+    except VibeModelError as error:
+        raise ConfigError(blamed(s.file, "mposer", given, str(error))) from error
 
 
-def _check_datasets(file: Path, enabled: tuple[str, ...]) -> None:
-    if strangers := sorted(set(enabled) - set(datasets.names())):
-        raise ConfigError(f"{file} [data] datasets: unknown {strangers}; known: {', '.join(datasets.names())}")
-    if not enabled or len(set(enabled)) < len(enabled):
-        found = f"one twice ({' '.join(enabled)})" if enabled else "none"
+def check_what_it_reads(s: Settings, config: TrainConfig) -> None:
+    """What can be known before hours of conversion: are the splits enabled, do they exist, is the checkpoint there?
+
+    Raises ConfigError.
+    """
+    broken = datasets.broken(s.data.datasets)
+    every = {name: datasets.get(name).splits for name in s.data.datasets if name not in broken}
+    for key in SPLITS:
+        wanted, where = getattr(config, key), s.source.where("train", key)
+        for name in (name.split("/")[0] for name in wanted if name in config.splits):
+            if name in broken:
+                raise ConfigError(f"{where}: {broken[name]}")
+        absent = [name for name in wanted if name in config.splits and name.split("/")[0] not in every]
+        if absent:
+            raise ConfigError(
+                f"{where}: {', '.join(absent)} is to be used, but [data] datasets does not enable it. Enable it, or "
+                f"set {', '.join(SPLITS)} to what there is."
+            )
+        known = [f"{name}/{split}" for name, splits in every.items() for split in splits]
+        for name in wanted:
+            if name in config.splits and name not in known:
+                close = did_you_mean(name, known)
+                raise ConfigError(f"{where}: there is no split {name}{close} known: {', '.join(known)}")
+    if config.pretrained is not None and not config.pretrained.is_file():
+        where = s.source.where("train", "pretrained")
+        raise ConfigError(f"{where} = {config.pretrained}: there is no such file. Name another, or none.")
+
+
+def _names(spec: type[Any], but: tuple[str, ...]) -> list[str]:
+    return [field.name for field in fields(spec) if field.name not in but]
+
+
+def _no_preset(file: Path, section: str, given: Mapping[str, str], presets: Mapping[str, Any]) -> ConfigError:
+    found = given["preset"]
+    return ConfigError(f"{where(file, section, 'preset', found)} = {found}: expected one of {', '.join(presets)}")
+
+
+def _refuse(file: Path, section: str, given: Mapping[str, str], keys: tuple[str, ...], there: str) -> None:
+    for key, text in given.items():
+        if key in keys:
+            raise ConfigError(f"{where(file, section, key, text)}: is set in {there}, not here")
+
+
+def _check_names_of_splits(source: SettingsFile, config: TrainConfig) -> None:
+    """Raises ConfigError for a stride or a pattern of a split that no dataset has: nothing else would ever miss it."""
+    broken = datasets.broken(datasets.names())
+    whole = [name for name in datasets.names() if name not in broken]
+    known = [f"{name}/{split}" for name in whole for split in datasets.get(name).splits]
+    for key in ("strides", "tracks"):
+        for name in getattr(config, key) if key in source.section("train") else ():
+            if name not in known and name.split("/")[0] not in broken:
+                at = source.where("train", key)
+                raise ConfigError(f"{at}: there is no split {name}; known: {', '.join(known)}")
+
+
+def _check_device(source: SettingsFile, config: TrainConfig) -> None:
+    """Raises ConfigError for what torch would refuse only when training begins."""
+    at = functools.partial(source.where, "train")
+    if config.hold == "device" and config.device == "cpu":
+        raise ConfigError(f"{at('hold')} = device: device is cpu, whose memory is called ram. Take ram, or auto.")
+    if config.processes > 1 and config.device.startswith("cuda:"):
         raise ConfigError(
-            f"{file} [data] datasets: expected one or more of {', '.join(datasets.names())}, found {found}"
+            f"{at('processes')} = {config.processes}: device is {config.device}, but each of several processes has a "
+            "GPU of its own. Take device = cuda."
         )

@@ -1,14 +1,25 @@
+import dataclasses
+import itertools
 from pathlib import Path
+from typing import get_args, get_type_hints
 
+import hypothesis
 import pytest
+from hypothesis import HealthCheck, assume, given
+from hypothesis import strategies as st
 
-from pipeline import datasets
+from pipeline import datasets, sections
 from pipeline.errors import ConfigError
 from pipeline.extraction import Resources
+from pipeline.machines import PRESETS
+from pipeline.machines import Machine as MachineSection
 from pipeline.places import read_places
 from pipeline.streams.base import Machine
 from pipeline.streams.crops import Crops
 from tasks import settings
+from vibe_model import runs
+from vibe_model.config import TrainConfig
+from vibe_model.mposer_config import MPoserConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,19 +83,39 @@ def test_values_arrive_in_their_types(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ("cache = cache", "cahce = cache", r"\[paths\]: unknown key 'cahce'; known: raw, body, cache, runs"),
-        ("runs = runs", "", r"\[paths\]: 'runs' is missing"),
-        ("workers = 3", "workers = three", r"\[convert\] workers = three: expected a whole number"),
+        (
+            "cache = cache",
+            "cahce = cache",
+            r"line 5 \[paths\] cahce: unknown key; did you mean 'cache'\? known: raw, body, cache, runs",
+        ),
+        ("runs = runs", "", r"luigi\.cfg, line 2 \[paths\]: 'runs' is missing"),
+        ("workers = 3", "workers = three", r"line 10 \[convert\] workers = three: expected a whole number"),
         ("workers = 3", "strict = perhaps", r"\[convert\] strict = perhaps: expected true or false"),
-        ("[convert]", "[conversion]", r"unknown section \[conversion\]"),
-        ("penn_action amass", "penn_action amas", r"unknown \['amas'\]; known: .*penn_action"),
-        ("resampling = decimate", "resample = x", r"\[amass\]: unknown key 'resample'; known: resampling"),
+        (
+            "[convert]",
+            "[conversion]",
+            r"line 9 \[conversion\]: unknown section;.* known: .*convert,.*Luigi's own: core",
+        ),
+        (
+            "penn_action amass",
+            "penn_action amas",
+            r"line 8 \[data\] datasets: there is no dataset 'amas'; did you mean 'amass'\? known: penn",
+        ),
+        (
+            "resampling = decimate",
+            "resample = x",
+            r"line 12 \[amass\] resample: unknown key; did you mean 'resampling'\?",
+        ),
         ("[data]", "[data", r"luigi\.cfg"),
         ("workers = 3", "workers = -1", r"\[convert\] workers = -1: expected a whole number, 0 or more"),
         ("penn_action amass", "", r"\[data\] datasets: expected one or more of .*, found none"),
         ("penn_action amass", "amass amass", r"\[data\] datasets: .*, found one twice \(amass amass\)"),
         ("cache = cache", "cache =", r"\[paths\] cache = : expected a path"),
-        ("= decimate", "= sideways", r"luigi\.cfg \[amass\] amass: resampling is 'sideways'; it can be slerp or"),
+        (
+            "= decimate",
+            "= sideways",
+            r"luigi\.cfg, line 12 \[amass\] amass: resampling is 'sideways'; it can be slerp or",
+        ),
         (
             "[core]",
             "[embedded]\nsize = huge\n[core]",
@@ -99,7 +130,11 @@ def test_values_arrive_in_their_types(tmp_path: Path) -> None:
             "[features]\nkind = resnet5\n[core]",
             r"kind: no stream is called 'resnet5'; known: resnet50",
         ),
-        ("[core]", "[features]\ncrops = resnet50\n[core]", r"stream 'resnet50' cannot be computed from itself"),
+        (
+            "[core]",
+            "[features]\ncrops = resnet50\n[core]",
+            r"line 16 \[features\] crops: stream 'resnet50' cannot be computed from itself",
+        ),
         (
             "[core]",
             "[crops]\nquality = 90\n[core]",
@@ -108,17 +143,21 @@ def test_values_arrive_in_their_types(tmp_path: Path) -> None:
         (
             "[core]",
             "[features]\ncrops = crops\n[crops]\nquality = 101\n[core]",
-            r"luigi\.cfg \[crops\] quality 101: expected",
+            r"line 18 \[crops\] quality 101: expected",
         ),
-        ("[core]", "[features]\ncrops = ../x\n[core]", r"luigi\.cfg \[features\] crops: '\.\./x' is no stream's name"),
-        ("[core]", "[features]\nstream = a_ok\n[core]", r"luigi\.cfg \[features\] stream: 'a_ok' is no stream's name"),
+        ("[core]", "[features]\ncrops = ../x\n[core]", r"line 16 \[features\] crops: '\.\./x' is no stream's name"),
+        ("[core]", "[features]\nstream = a_ok\n[core]", r"line 16 \[features\] stream: 'a_ok' is no stream's name"),
         ("[core]", "[features]\nkind = crops\n[crops]\nquality = 101\n[core]", r"quality 101: expected 1 to 100"),
         ("[core]", "[features]\nkind = crops\n[crops]\nquality = good\n[core]", r"quality = good: expected a whole"),
         ("[core]", "[resnet50]\nweights = untrained:1\n[core]", r"\[resnet50\] weights: stands in \[features\]"),
-        ("[core]", "[dask]\nschedular = x\n[core]", r"\[dask\]: unknown key 'schedular'; known: scheduler"),
-        ("[core]", "[features]\nweights = spin\n[core]", r"luigi\.cfg \[features\] weights 'spin': expected one of"),
+        (
+            "[core]",
+            "[dask]\nschedular = x\n[core]",
+            r"line 16 \[dask\] schedular: unknown key; did you mean 'scheduler'\? known: scheduler",
+        ),
+        ("[core]", "[features]\nweights = spin\n[core]", r"line 16 \[features\] weights 'spin': expected one of"),
         ("[core]", "[features]\nweights = untrained:x\n[core]", r"expected a whole number as seed, as in untrained:0"),
-        ("[core]", "[convert]\n[core]", r"luigi\.cfg: .*section 'convert' already exists"),
+        ("[core]", "[convert]\n[core]", r"line 15 \[convert\]: this section stands in line 9 already"),
     ],
 )
 def test_a_mistake_is_named_with_its_section_and_what_was_expected(
@@ -142,10 +181,10 @@ def test_a_stream_that_is_called_like_another_section_is_refused(
 
 
 def test_what_of_the_machine_may_be_taken_is_handed_on(tmp_path: Path) -> None:
-    given = "[features]\ncrops = small\ndevice = cuda:1\nbatch_size = 64\ncompile = true\nworkers = 5\ntimeout = 9\n"
+    given = "[features]\ncrops = small\ndevice = cuda\nbatch_size = 64\ncompile = true\nworkers = 5\ntimeout = 9\n"
     loaded = load(tmp_path, GOOD + given + "[dask]\nscheduler = tcp://node:8786\n")
     assert loaded.stream.crops == "small"
-    assert loaded.stream.resources == Resources(Machine("cuda:1", 64, compile=True), workers=5, timeout=9)
+    assert loaded.stream.resources == Resources(Machine("cuda", 64, compile=True), workers=5, timeout=9)
     assert loaded.dask.scheduler == "tcp://node:8786"
     assert load(tmp_path, GOOD).dask.scheduler is None
 
@@ -157,7 +196,7 @@ def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_text_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "luigi.cfg").write_bytes(b"[paths]\nraw = \xff\n")
-    with pytest.raises(ConfigError, match=r"luigi\.cfg: .*codec can't decode"):
+    with pytest.raises(ConfigError, match=r"luigi\.cfg, line 2: expected text in UTF-8, found the byte 0xff"):
         settings.load(tmp_path / "luigi.cfg")
 
 
@@ -170,3 +209,180 @@ def test_a_checkpoints_path_is_taken_from_the_folder_of_the_file(tmp_path: Path,
 def test_names_of_torchvisions_weights_are_no_paths(tmp_path: Path) -> None:
     loaded = load(tmp_path, GOOD + "[features]\nweights = torchvision:IMAGENET1K_V2\n")
     assert str(loaded.stream.stream.weights) == "torchvision:IMAGENET1K_V2"
+
+
+# ------------------------------------------------------------------------------------------------- contradictions
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("[features]\ndevice = cpu\ncompile = true\n", r"line 19 \[features\] compile = true: device is cpu"),
+        ("[features]\ndevice = gpu\n", r"line 18 \[features\] device = gpu: expected auto, cpu, cuda, or"),
+        ("[features]\nkind = crops\nweights = untrained:0\n", r"line 19 \[features\] weights: is for kind = resnet50"),
+        ("[features]\nkind = crops\nprecision = fast\n", r"line 19 \[features\] precision: is for kind = resnet50"),
+        ("[features]\ncrops = c\ndecode = reduced\n", r"line 19 \[features\] decode reduced: stored crops"),
+        (
+            "[features]\ndevice = cuda:1\n[dask]\nscheduler = tcp://a:1\n",
+            r"line 18 \[features\] device = cuda:1: with \[dask\] scheduler every worker has a GPU of its own",
+        ),
+        ("[machine]\npreset = cluster\n", r"line 18 \[machine\] preset = cluster: \[dask\] scheduler is missing"),
+        ("[mposer]\npreset = mine\n", r"line 18 \[mposer\] preset = mine: expected one of amass, embedded"),
+        ("[mposer]\nseqlen = 3\n", r"line 18 \[mposer\] seqlen: is set in \[train\] or \[paths\], not here"),
+        ("[mposer]\nepochs = 0\n", r"line 18 \[mposer\] epochs: expected more than 0, found 0"),
+        ("[DEFAULT]\nworkers = 3\n", r"line 17 \[DEFAULT\]: unknown section"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_told_with_the_line_of_one(
+    tmp_path: Path, more: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"luigi\.cfg, {message}"):
+        load(tmp_path, GOOD + more)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("runs = runs", "runs = cache/runs", r"line 6 \[paths\] runs: .*cache/runs lies in the cache, .*cache, which"),
+        ("raw = raw", "raw = cache", r"line 3 \[paths\] raw: .* lies in the cache"),
+        ("runs = runs", "runs = raw", r"line 6 \[paths\] runs: .*raw is raw, too: name a folder of its own"),
+    ],
+)
+def test_what_gc_would_take_for_a_left_over_cannot_lie_in_the_cache(
+    tmp_path: Path, before: str, after: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, GOOD.replace(before, after))
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ("hold = device", r"line 15 \[train\] hold = device: device is cpu, whose memory is called ram"),
+        ("device = cuda:1\nprocesses = 2", r"line 16 \[train\] processes = 2: device is cuda:1, but each of several"),
+        ("strides = 3dpw/trian:4", r"line 15 \[train\] strides: there is no split 3dpw/trian; .*known: .*3dpw/train"),
+        ("tracks = h36m/vla:*", r"line 15 \[train\] tracks: there is no split h36m/vla"),
+        (
+            "epoch = 3",
+            r"line 15 \[train\] epoch: unknown key; did you mean 'epochs'\? known: preset, variant, baseline",
+        ),
+        ("baseline = perhaps", r"line 15 \[train\] baseline = perhaps: expected true or false"),
+        ("variant = concatt", r"line 15 \[train\] variant: expected one of per-frame, .* found 'concatt'"),
+        ("batch_size = 4\nprocesses = 5", r"line 16 \[train\] processes: expected at most batch_size, 4"),
+    ],
+)
+def test_mistakes_of_training_are_told_before_anybody_trains(tmp_path: Path, keys: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, GOOD.replace("preset = embedded", f"preset = embedded\n{keys}"))
+
+
+def test_keys_of_training_that_other_sections_set_are_not_offered(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as told:
+        load(tmp_path, GOOD.replace("preset = embedded", "nonsense = 1"))
+    known = str(told.value).partition("known: ")[2].split(", ")
+    assert not {"cache", "runs", "body", "stream"} & set(known)
+
+
+def test_no_variant_may_be_said_in_words(tmp_path: Path) -> None:
+    for text in ("none", ""):
+        loaded = load(tmp_path, GOOD.replace("preset = embedded", f"preset = embedded\nvariant = {text}"))
+        assert settings.own_config(loaded).name == "embedded"
+
+
+# -------------------------------------------------------------------------------------------- presets for machines
+
+
+def cluster(preset: str) -> str:
+    return f"[machine]\npreset = {preset}\n[dask]\nscheduler = tcp://node:8786\n"
+
+
+def test_a_machines_preset_sets_what_the_file_does_not_say(tmp_path: Path) -> None:
+    loaded = load(tmp_path, GOOD + "[machine]\npreset = laptop\n")
+    assert loaded.convert.workers == 3, "the file's own"
+    assert loaded.features.workers == 2
+    gpu = load(tmp_path, GOOD + "[machine]\npreset = gpu\n")
+    assert (gpu.features.device, settings.own_config(gpu).hold) == ("cuda", "auto")
+    many = load(tmp_path, GOOD + cluster("cluster"))
+    assert (many.features.timeout, settings.own_config(many).read_workers) == (300, 4)
+
+
+def test_every_key_of_a_preset_exists_and_every_preset_is_offered(tmp_path: Path) -> None:
+    assert set(PRESETS) == set(get_args(get_args(get_type_hints(MachineSection)["preset"])[0]))
+    for preset in PRESETS:
+        load(tmp_path, GOOD + cluster(preset))
+
+
+def test_the_page_tells_what_each_preset_sets() -> None:
+    table = (ROOT / "docs/settings.md").read_text().partition("## `[machine]`")[2].partition("| setting |")[2]
+    header, _, *rows = [[cell.strip(" `") for cell in line.split("|")] for line in table.splitlines() if "|" in line]
+    told: dict[str, dict[str, dict[str, str]]] = {preset: {} for preset in header[:3]}
+    for _, setting, *cells in itertools.takewhile(lambda row: row[1].startswith("["), rows):
+        section, key = setting.strip("[").split("] ")
+        for preset, text in zip(told, cells, strict=False):
+            if text:
+                told[preset].setdefault(section, {})[key] = text
+    assert told == PRESETS
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_no_preset_of_a_machine_changes_a_fingerprint(tmp_path: Path, preset: str) -> None:
+    usual, other = load(tmp_path, GOOD), load(tmp_path, GOOD + cluster(preset))
+    assert other.source.sections != usual.source.sections
+    assert other.stream.identity() == usual.stream.identity()
+    assert {n: other.dataset(n).parameters() for n in datasets.names()} == {
+        n: usual.dataset(n).parameters() for n in datasets.names()
+    }
+    decides = [
+        {k: v for k, v in settings.own_config(s).as_dict().items() if k not in runs._ELSEWHERE} for s in (usual, other)
+    ]
+    assert decides[0] == decides[1]
+    assert settings.own_mposer(other) == settings.own_mposer(usual)
+
+
+# ------------------------------------------------------------------------------------------------------ any typo
+
+SECTIONS = {
+    **{name: tuple(f.name for f in dataclasses.fields(spec)) for name, spec in sections.TYPES.items()},
+    **{name: tuple(f.name for f in dataclasses.fields(datasets.get(name))) for name in ("amass", "3dpw")},
+    "train": tuple(f.name for f in dataclasses.fields(TrainConfig)),
+    "mposer": tuple(f.name for f in dataclasses.fields(MPoserConfig)),
+}
+
+
+@st.composite
+def typos(draw: st.DrawFn) -> tuple[str, str]:
+    """A section, and one of its keys with a letter lost, doubled, exchanged, or in another case."""
+    section = draw(st.sampled_from(sorted(SECTIONS)))
+    key = draw(st.sampled_from(SECTIONS[section]))
+    at = draw(st.integers(0, len(key) - 1))
+    letter = draw(st.sampled_from("abcdefghijklmnopqrstuvwxyz_0"))
+    wrong = draw(
+        st.sampled_from(
+            [
+                key[:at] + key[at + 1 :],
+                key[:at] + key[at] + key[at:],
+                key[:at] + letter + key[at + 1 :],
+                key[:at] + key[at].upper() + key[at + 1 :],
+                key[:at] + letter + key[at:],
+            ]
+        )
+    )
+    assume(wrong and wrong not in SECTIONS[section] and wrong not in settings.OF_TRAIN)
+    return section, wrong
+
+
+@pytest.mark.slow
+@given(typos(), st.integers(0, 5))
+@hypothesis.settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_typo_of_any_key_is_told_with_its_line(tmp_path: Path, typo: tuple[str, str], blank: int) -> None:
+    section, wrong = typo
+    lines = GOOD.splitlines()
+    if f"[{section}]" not in lines:
+        lines += [f"[{section}]"]
+    at = lines.index(f"[{section}]") + 1
+    lines[at:at] = ["# a comment"] * blank + [f"{wrong} = 1"]
+    with pytest.raises(ConfigError) as told:
+        load(tmp_path, "\n".join(lines))
+    message = str(told.value)
+    assert message.startswith(f"{tmp_path / 'luigi.cfg'}, line {at + blank + 1} [{section}] {wrong}: unknown key;")
+    assert "\n" not in message
