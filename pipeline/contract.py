@@ -1,11 +1,12 @@
 """What every reader promises, checked on what it read.  [raw -> tracks] -> features -> windows
 
 For our readers and those of other packages alike: `reader_problems` is what a new dataset is tested with
-(docs/adding-a-dataset.md).
+(docs/adding-a-dataset.md). Whether left is left only somebody who looks at pictures can say.
 """
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,11 @@ from numpy.typing import NDArray
 from pipeline import sources
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.base import Dataset, RawVideo
+from pipeline.defects import unexpected
+from pipeline.errors import RawDataError
+from pipeline.frames import FrameSource, Pictures
+from pipeline.gross_mistakes import GrossMistakes
+from pipeline.opened import Opened, watched
 from pipeline.skeletons import JOINTS
 from pipeline.track import Track
 
@@ -30,19 +36,23 @@ COLUMNS: Final = ("frame_index", *PIXELS, *LABELS, *FLAGS)
 GENDERS: Final = ("neutral", "male", "female")
 PELVIS: Final = JOINTS["spin49"].index("hip")
 MAX_CROP_SCALE: Final = 10.0
+PICTURES: Final = (".jpg", ".jpeg", ".png")
 
 
 def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None = None) -> list[str]:
     """Read a whole split twice; say in words which promises its reader broke. Empty: none.
 
-    Of each track's pictures the first is decoded. Holds all track names, and the tracks of one video at a time.
+    A video that its reader sets aside with RawDataError breaks none; one on which it fails otherwise does. Of each
+    track's pictures the first is decoded. Holds all track names, and the tracks of one video at a time. Raises what
+    `videos` raises. Watches what this process opens below `raw`, so nothing else should at the same time.
     """
     listed, again = (list(dataset.videos(raw, split)) for _ in range(2))
     problems = list(_listing_problems(listed, again))
     names: set[str] = set()
+    frames = GrossMistakes()
     for video in listed:
-        problems += _video_problems(dataset, raw, split, video, body, names)
-    return problems
+        problems += _video_problems(dataset, raw, split, video, body, names, frames)
+    return [*problems, *(f"{split}: {problem}" for problem in frames.frame_problems())]
 
 
 def track_problems(track: Track, columns: Sequence[str]) -> list[str]:
@@ -129,9 +139,19 @@ def _listing_problems(listed: Sequence[RawVideo], again: Sequence[RawVideo]) -> 
 
 
 def _video_problems(
-    dataset: Dataset, raw: Path, split: str, video: RawVideo, body: Body | None, names: set[str]
+    dataset: Dataset, raw: Path, split: str, video: RawVideo, body: Body | None, names: set[str], frames: GrossMistakes
 ) -> Iterator[str]:
-    (tracks, account), (again, account_again) = (dataset.read_accounted(raw, split, video, body) for _ in range(2))
+    failed, read = "", []
+    with watched(raw) as opened:
+        try:
+            read = [dataset.read_accounted(raw, split, video, body) for _ in range(2)]
+        except Exception as error:  # conversion would set the video aside, whatever it is
+            failed = unexpected(error)
+    yield from (f"{video.name}: {problem}" for problem in _opening_problems(raw, video, opened))
+    if failed:
+        yield f"{video.name}: {failed}"
+        return
+    (tracks, account), (again, account_again) = read
     if account.as_dict() != account_again.as_dict() or len(tracks) != len(again):
         yield f"{video.name}: is accounted for otherwise when it is read again"
     yield from _account_problems(tracks, account)
@@ -142,10 +162,38 @@ def _video_problems(
         if not track.name.startswith(f"{video.name}/") or track.name in names:
             yield f"{track.name}: is not called <video>/<person>, or a second track is"
         names.add(track.name)
+        frames.add(track)
         yield from track_problems(track, columns)
         yield from (f"{track.name}: {name} differs when it is read again" for name in _differences(track, other))
         if track.frames is not None:
-            yield from (f"{track.name}: {problem}" for problem in _source_problems(raw, track))
+            pixels = (*_place_problems(raw, video, track.frames), *_source_problems(raw, track, track.frames))
+            yield from (f"{track.name}: {problem}" for problem in pixels)
+
+
+def _named(paths: Sequence[Path]) -> set[str]:
+    return {os.path.normpath(path) for path in paths}
+
+
+def _opening_problems(raw: Path, video: RawVideo, opened: Opened) -> Iterator[str]:
+    """What the tracks depend on, and nobody would ask whether it has changed.
+
+    What is not there counts for nothing: `videos` may name it as soon as it is.
+    """
+    files, folders, labels = (_named(paths) for paths in (video.files, video.folders, video.label_folders))
+    for file in sorted(file for file in opened.files - files if (raw / file).exists()):
+        folder, suffix = str(Path(file).parent), Path(file).suffix.lower()
+        if folder in folders - labels and suffix not in PICTURES:
+            yield f"reads {file}, of whose folder only names and sizes count: name it in label_folders"
+        elif folder not in folders | labels:
+            yield f"reads {file}, which videos() does not name"
+    for folder in sorted(folder for folder in opened.folders - folders - labels if (raw / folder).exists()):
+        yield f"lists the folder {folder}, which videos() does not name"
+
+
+def _place_problems(raw: Path, video: RawVideo, source: FrameSource) -> Iterator[str]:
+    place = os.path.relpath(source.place, raw)
+    if place not in _named((*video.files, *video.folders, *video.label_folders)):
+        yield f"has its pixels in {place}, which videos() does not name"
 
 
 def _account_problems(tracks: Sequence[Track], account: VideoAccount) -> Iterator[str]:
@@ -166,13 +214,18 @@ def _differences(track: Track, again: Track) -> Iterator[str]:
         yield "name or frames"
 
 
-def _source_problems(raw: Path, track: Track) -> Iterator[str]:
-    source = track.frames
-    if source is None:
-        return
+def _source_problems(raw: Path, track: Track, source: FrameSource) -> Iterator[str]:
     if sources.parse(raw, source.spec) != source or pickle.loads(pickle.dumps(source)) != source:  # noqa: S301 - our own bytes
         yield f"its pixel source {source.spec!r} does not survive being written down"
-    size, first = source.size(), int(track.frame_index[0])
+    if isinstance(source, Pictures):
+        absent = track.frame_index[~np.isin(track.frame_index, source.indices())]
+        if len(absent):
+            yield f"{len(absent)} of its frames have no picture, the first would be {source.path(int(absent[0])).name}"
+    try:
+        size, first = source.size(), int(track.frame_index[0])
+    except RawDataError as error:
+        yield f"its pixel source cannot be used: {error}"
+        return
     frames = list(source.read([first]))
     if [frame.index for frame in frames] != [first]:
         yield f"its pixel source gives frames {[frame.index for frame in frames]} for frame {first}"

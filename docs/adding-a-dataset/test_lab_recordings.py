@@ -48,6 +48,13 @@ def test_joints_go_by_the_names_in_the_header(alone: Path) -> None:
     np.testing.assert_allclose(track.bbox, [[60, 30, 120, 120]])  # 100 wide, times 1.2
 
 
+def test_the_left_hand_is_the_one_that_is_seen_on_the_persons_left(raw: Path) -> None:
+    (track,) = LabRecordings().tracks(raw, "val")
+    joints = dict(zip(JOINTS["spin49"], track.kp_2d[0, :, :2].tolist(), strict=True))
+    assert joints["rwrist"] == pytest.approx([126, 72], abs=10)  # read off the first picture of val/alone.mp4:
+    assert joints["lwrist"] == pytest.approx([182, 90], abs=10)  # that person faces the camera
+
+
 def test_two_people_are_two_tracks_and_a_broken_video_is_set_aside(raw: Path) -> None:
     report = Accounting()
     tracks = list(LabRecordings().tracks(raw, "train", report=report))

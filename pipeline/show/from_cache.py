@@ -21,7 +21,7 @@ def from_cache(root: cache.Root, name: str, choice: Choice, *, raw: Path | None 
     """
     split = cache.open(root)[name]
     folder = _raw_folder(split, raw)
-    n_aside, aside = _set_aside(split)
+    n_aside, aside = set_aside(split)
     told = tuple(islice(aside, min(n_aside, MOST_TOLD)))
     warnings = []
     if folder is not None and not folder.is_dir():
@@ -73,7 +73,7 @@ def _raw_folder(split: Split, raw: Path | None) -> Path | None:
     return raw or (None if recorded is None else Path(str(recorded)))
 
 
-def _set_aside(split: Split) -> tuple[int, Iterator[str]]:
+def set_aside(split: Split) -> tuple[int, Iterator[str]]:
     """How many videos were set aside because something is wrong with them, and each in words."""
     dataset = split.name.split("/")[0]
     harmless = datasets.get(dataset).harmless if dataset in datasets.names() else frozenset()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import Accounting, VideoAccount
-from pipeline.convert import FLAGS, PER_FRAME
+from pipeline.convert import FLAGS, PER_FRAME, UNEXPECTED
 from pipeline.datasets import Dataset, RawVideo
+from pipeline.defects import unexpected
 from pipeline.errors import PipelineError
 from pipeline.planning import reader_parts
 from pipeline.show.posed import load_body
@@ -29,6 +30,7 @@ LOOKED_AT: Final = 50  # videos read for one track: many splits consist mostly o
 def from_raw(dataset: Dataset, split: str, raw: Path, choice: Choice, *, body: Path | None = None) -> Shown:
     """The chosen tracks of a raw folder, or those of videos spread evenly over the split.
 
+    A video on which the reader fails is set aside, as conversion does, with a warning where it was no RawDataError.
     Raises RawDataError when the folder is not the dataset's, PipelineError for a split or track that it does not have,
     StandInMixed when a stand-in body would meet real data or the other way round.
     """
@@ -51,7 +53,7 @@ def from_raw(dataset: Dataset, split: str, raw: Path, choice: Choice, *, body: P
         set_aside=tuple(aside[:MOST_TOLD]),
         more_set_aside=max(0, len(aside) - MOST_TOLD),
         n_tracks=None,
-        warnings=(),
+        warnings=tuple(_defects(failed)),
         tracks=tuple(tracks),
     )
 
@@ -96,12 +98,25 @@ class _Reading:
         raise PipelineError(f"{self.dataset.name}/{self.split} has no track {name!r}: {has}")
 
     def _read(self, video: RawVideo) -> Sequence[Track]:
-        tracks, self.accounts[video.name] = self.dataset.read_accounted(self.raw, self.split, video, self.body)
+        try:
+            tracks, account = self.dataset.read_accounted(self.raw, self.split, video, self.body)
+        except Exception as error:  # a defect of the reader must not cost the other videos
+            tracks, account = (), VideoAccount(video.name)
+            account.put_aside(UNEXPECTED, unexpected(error))
+        self.accounts[video.name] = account
         return tracks
 
     def _shown(self, track: Track, video: RawVideo) -> ShownTrack:
         notes = self.accounts[video.name].notes
         return shown_track(track, _columns(track), source=track.frames, notes=notes, frames=self.choice.frames)
+
+
+def _defects(failed: Sequence[VideoAccount]) -> Iterator[str]:
+    """What the reader itself should not have done."""
+    defects = [account for account in failed if account.set_aside == UNEXPECTED]
+    if defects:
+        others = f", and {len(defects) - 1:,} more" if len(defects) > 1 else ""
+        yield f"The reader failed on video {defects[0].name}{others}: {defects[0].message}"
 
 
 def _columns(track: Track) -> Mapping[str, NDArray[Any]]:

@@ -337,6 +337,34 @@ def test_right_and_left_differ_in_colour_and_in_shape(drawn: Any, tmp_path: Path
     assert "the person's left: blue" in legend
 
 
+def test_the_legend_says_how_left_and_right_look_when_they_are_right(drawn: Any, tmp_path: Path) -> None:
+    header = drawn(shown(made(tmp_path))).root.all("header")[0].text
+    assert "Somebody who faces the camera has orange on the picture's left; seen from behind, on its right." in header
+
+
+def test_the_legend_has_only_what_is_on_the_page(drawn: Any, tmp_path: Path) -> None:
+    def legend(track: Track) -> tuple[str, set[str]]:
+        root = drawn(shown(track)).root
+        return root.all("header")[0].text, {box.attributes["id"] for box in root.all("input")}
+
+    track = made(tmp_path)
+    assert track.kp_2d is not None
+    text, boxes = legend(track)
+    assert "BODY_25" not in text
+    assert "3D views" not in text
+    assert boxes == {"draw-boxes"}
+    both = track.kp_2d.copy()
+    both[:, :25] = (300, 200, 1)
+    text, boxes = legend(replace(track, kp_2d=both))
+    assert "BODY_25" in text
+    assert boxes == {"draw-common", "draw-body25", "draw-boxes"}
+    known = np.ones(1, np.bool_)
+    kp_3d = np.zeros((1, 49, 4), np.float32)
+    kp_3d[:, NAMES.index("lwrist")] = (0.1, 0.2, 0.3, 1)
+    assert "3D views" in legend(replace(track, kp_3d=kp_3d, has_3d=known))[0]
+    assert "3D views" not in legend(replace(track, kp_3d=kp_3d, has_3d=~known))[0]
+
+
 def test_body_25_is_dashed_only_beside_other_joints(drawn: Any, tmp_path: Path) -> None:
     track = made(tmp_path)
     kp_2d = np.zeros_like(track.kp_2d)
@@ -641,6 +669,23 @@ def test_from_raw_only_the_videos_that_are_shown_are_read(embedded: Any, monkeyp
     assert [track.video for track in found.tracks] == ["0001", "0005"]  # even numbers are of the test split
     assert read == ["0001", "0004", "0005"]
     assert found.totals_of == "the videos that were read for this page: 3 of 6"
+
+
+def test_a_reader_that_fails_costs_its_video_and_no_other(
+    embedded: Any, page: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = type(datasets.get("penn_action")).read
+
+    def read(reader: Any, raw: Path, split: str, video: datasets.RawVideo, *more: Any) -> Any:
+        return original(reader, raw, split, video, *more) if video.name != "0001" else {}["joints"]
+
+    monkeypatch.setattr(type(datasets.get("penn_action")), "read", read)
+    root = page("penn_action", "train", "--raw", embedded.raw("penn_action"), "--tracks", 2).root
+    assert len(root.of_class("track")) == 2
+    told = "The reader failed on video 0001: KeyError: 'joints' (at test_show.py:"
+    assert told in root.of_class("warning")[-1].text
+    assert told in capsys.readouterr().err
+    assert "1 unexpected_error" in root.all("header")[0].text
 
 
 def test_several_people_of_a_few_videos_are_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
