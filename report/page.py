@@ -1,0 +1,49 @@
+"""The report's page: one HTML file without a script, that opens from disk and fetches nothing.  evaluation -> [report]
+
+Sections come from the modules beside this one; each names its template and hands it its data. The drawing of tracks,
+the look and the policy that forbids scripts and addresses are those of `pipeline.show`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.show.page import templates, write
+from report.figures import told
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One part of the page. Its template, a file of report/templates/, finds `data` under that name."""
+
+    anchor: str  # the id of its heading: letters, digits and "-"
+    title: str
+    template: str
+    data: Mapping[str, Any]
+
+
+def write_page(
+    out: Path,
+    sections: Iterable[Section],
+    *,
+    title: str,
+    stand_in: bool,
+    facts: Mapping[str, str],
+    summary: Section | None = None,
+) -> None:
+    """Render and write the sections in their order. `out` appears when it is whole.
+
+    stand_in: whether anything on it comes from stand-in data, so that the page says so first. facts: told at its top.
+    summary: a section that comes before the table of contents. Raises ValueError for two sections with one anchor.
+    """
+    shown = tuple(sections)
+    anchors = [section.anchor for section in (*shown, *([] if summary is None else [summary]))]
+    if len(set(anchors)) != len(anchors):
+        raise ValueError(f"two sections of the report have one anchor: {anchors}")
+    made = templates(Path(__file__).parent / "templates")
+    made.filters["told"] = told
+    page = made.get_template("report.html")
+    write(page.stream(sections=shown, title=title, stand_in=stand_in, facts=facts, summary=summary), out)

@@ -1,0 +1,49 @@
+"""`python -m tasks report`: the page of `luigi --module tasks Report`, of whatever is there now."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Final
+
+from pipeline.commands.show import check_page
+from pipeline.errors import PipelineError
+from pipeline.progress import bar
+from tasks import terminal
+
+HELP: Final = "Write one page about the data, training and results that are there now; nothing is converted or trained."
+
+
+def options(sub: argparse.ArgumentParser) -> None:
+    """Which runs, and where the page goes."""
+    sub.add_argument("--out", type=Path, metavar="FILE", help="the page; default: report.html in [paths] runs")
+    sub.add_argument(
+        "--run",
+        type=Path,
+        action="append",
+        default=[],
+        dest="folders",
+        metavar="FOLDER",
+        help="of a training run, finished or not; may be repeated; default: the runs that luigi.cfg names",
+    )
+    sub.add_argument("--no-training", action="store_true", help="the data alone")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write it, and say where it is."""
+    from tasks import report
+
+    if args.folders and args.no_training:
+        raise PipelineError("--run and --no-training exclude each other: name runs, or none")
+    if strange := [folder for folder in args.folders if not folder.is_dir()]:
+        raise PipelineError(f"--run {strange[0]}: there is no such folder. Runs lie in {report.page().parent}.")
+    out = args.out or report.page()
+    if args.out is not None:
+        check_page(out)
+    chosen = [(folder.resolve().name, folder) for folder in args.folders]
+    wanted = report.wanted(chosen) if chosen else report.as_configured(training=not args.no_training)
+    with bar("  report", terminal.console) as progress:
+        written = report.write(wanted, out, progress)
+    terminal.say("report", "page", written.in_words())
+    report.tell(out, stand_in=written.stand_in)
+    return 0

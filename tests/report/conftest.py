@@ -1,0 +1,134 @@
+"""A small cache made by hand, whose numbers are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+import cache
+from pipeline.accounting import Accounting, VideoAccount
+from pipeline.datasets.release import Totals
+from pipeline.frames import Pictures
+
+Columns = Mapping[str, np.ndarray[Any, Any]]
+PENN_FRAMES = (30, 10)  # of the two tracks
+FPS = 25.0
+BOX_PX = (100.0, 50.0)  # the longer side of each track's boxes
+SET_ASIDE = 7  # videos
+
+
+def write_split(
+    root: Path,
+    name: str,
+    tracks: Mapping[str, Columns],
+    *,
+    accounts: Sequence[VideoAccount] = (),
+    known: Totals | None = None,
+    stand_in: bool = True,
+    fps: float = FPS,
+    raw: Path | None = None,
+) -> None:
+    """A committed split. tracks: <video>/<person> -> its columns, one video each."""
+    columns = {column for track in tracks.values() for column in track}
+    provenance = {"raw": str(raw or root / "no-raw-folder")}
+    with cache.SplitWriter(root, name, columns=sorted(columns), plan="by hand", provenance=provenance) as writer:
+        writer.begin()
+        for track, held in tracks.items():
+            video = track.split("/")[0]
+            source = Pictures(raw or root, f"frames/{video}/{{:06d}}.jpg").spec if "bbox" in held else ""
+            rows = cache.TrackRows(name=track, video=video, step=1, fps=fps, crop_scale=1.3, columns=held)
+            writer.append(cache.VideoEntry(name=video, source=source, width=320, height=240), [rows])
+        for account in accounts:
+            if account.set_aside:
+                writer.append(cache.VideoEntry(name=account.name, account=account.as_dict()), [])
+        totals = Accounting(accounts).totals(known)
+        writer.commit({"stand_in": stand_in, "accounting": totals})
+
+
+def write_stream(root: Path, name: str, features: np.ndarray[Any, Any], ok: np.ndarray[Any, Any] | None = None) -> None:
+    """features (rows, channels) of the split's first and only shard, as the stream "resnet50"."""
+    with cache.StreamWriter(root, name, "resnet50", dim=features.shape[1], dtype="float32", plan="by hand") as writer:
+        flags = np.ones(len(features)) if ok is None else ok
+        writer.write(0, features.astype(np.float32), flags, np.zeros((len(features), 2), np.uint64))
+        writer.commit({"backbone": {"stand_in": True}})
+
+
+def person(frames: int, *, side: float = 100.0, visible: int = 49) -> Columns:
+    """Columns of a track with pixels: `visible` joints of a confidence above 0, on a circle in a box of that size."""
+    angle = np.linspace(0, 6, 49)
+    kp_2d = np.zeros((frames, 49, 3), np.float32)
+    kp_2d[:, :visible, 0] = 160 + side / 3 * np.cos(angle[:visible])
+    kp_2d[:, :visible, 1] = 120 + side / 3 * np.sin(angle[:visible])
+    kp_2d[:, :visible, 2] = 1
+    bbox = np.tile(np.float32([160, 120, side * 0.8, side]), (frames, 1))
+    return {"frame_index": np.arange(frames), "bbox": bbox, "kp_2d": kp_2d}
+
+
+def moving(pose: np.ndarray[Any, Any]) -> Columns:
+    """Columns of a track of motion alone. pose: (frames, 72) rad."""
+    frames = len(pose)
+    flags = np.ones(frames, np.uint8)
+    return {
+        "frame_index": np.arange(frames),
+        "pose": pose.astype(np.float32),
+        "betas": np.zeros((frames, 10), np.float32),
+        "has_smpl": flags,
+    }
+
+
+def penn_accounts() -> list[VideoAccount]:
+    """Two videos that were kept, of which one lost five frames, and seven that were set aside."""
+    kept = [VideoAccount("0001", found=PENN_FRAMES[0]), VideoAccount("0002", found=PENN_FRAMES[1] + 5)]
+    kept[1].drop("no_box", 5)
+    for account, frames in zip(kept, PENN_FRAMES, strict=True):
+        account.keep_track(frames)
+    aside = [VideoAccount(f"1{i:03d}", found=3) for i in range(SET_ASIDE)]
+    for account in aside:
+        account.put_aside("bad_labels", f"labels/{account.name}.mat: expected 13 joints, <found> 12.")
+    return [*kept, *aside]
+
+
+def sideways(degrees: float, frames: int) -> np.ndarray[Any, Any]:
+    """(frames, 72) rad: every joint is turned about x, in every other frame one way and the other way in the rest."""
+    pose = np.zeros((frames, 24, 3))
+    pose[..., 0] = np.deg2rad(degrees) * np.where(np.arange(frames) % 2, 1, -1)[:, None]
+    return pose.reshape(frames, 72)
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Penn Action's training with pictures and a stream, and AMASS's: motion alone. Read-only."""
+    folder = tmp_path_factory.mktemp("by-hand")
+    raw = folder / "raw" / "penn_action"
+    for video, frames in zip(("0001", "0002"), PENN_FRAMES, strict=True):
+        (raw / "frames" / video).mkdir(parents=True)
+        for frame in range(frames):
+            picture = np.full((240, 320, 3), 5 * frame, np.uint8)
+            assert cv2.imwrite(str(raw / "frames" / video / f"{frame:06d}.jpg"), picture)
+    tracks = {
+        "0001/0": person(PENN_FRAMES[0], side=BOX_PX[0]),
+        "0002/0": person(PENN_FRAMES[1], side=BOX_PX[1], visible=25),
+    }
+    write_split(folder / "cache", "penn_action/train", tracks, accounts=penn_accounts(), raw=raw)
+    features = np.random.default_rng(1).normal(size=(sum(PENN_FRAMES), 8))
+    ok = np.ones(len(features))
+    ok[:3] = 0
+    write_stream(folder / "cache", "penn_action/train", features, ok)
+    account = VideoAccount("walk", found=12)
+    account.keep_track(12)
+    write_split(folder / "cache", "amass/train", {"walk/0": moving(sideways(10, 12))}, accounts=[account], fps=np.nan)
+    return folder / "cache"
+
+
+@pytest.fixture
+def make() -> SimpleNamespace:
+    """What makes a cache by hand, for tests that need one of their own."""
+    return SimpleNamespace(
+        write_split=write_split, write_stream=write_stream, person=person, moving=moving, sideways=sideways
+    )
