@@ -19,6 +19,7 @@ from pipeline import accepted, inputs, sources
 from pipeline.accepted import Record
 from pipeline.differences import Difference, differing, replaced
 from pipeline.errors import PipelineError
+from pipeline.features import recorded_identity
 from pipeline.planning import ConversionPlan, committed_split, compare_raw
 from pipeline.retry import failed_videos
 from pipeline.wanted import Wanted
@@ -101,7 +102,7 @@ def propose_for_stream(wanted: Wanted, parts: Sequence[str] = ()) -> Acceptance:
     if spec is None:
         raise PipelineError(f"{wanted.name}: say which weights the stream counts as made with: --weights")
     committed = cache.open(wanted.root)[wanted.name]
-    before = committed.stream_manifest(spec.name)["identity"]
+    before = recorded_identity(committed, spec.name)
     if before.get("kind") == "imported":
         raise PipelineError(f"{wanted.name}: stream {spec.name!r} was imported: name another stream, or --replace it.")
     found = differing(before, spec.identity(committed))

@@ -40,6 +40,7 @@ class VideoAccount:
         self.drop(reason, frames)
 
     def keep_track(self, frames: int) -> None:
+        """Count a track that is returned, and its frames, as kept."""
         self.tracks_kept += 1
         self.kept += int(frames)
 
@@ -49,6 +50,11 @@ class VideoAccount:
         self.kept, self.tracks_kept = 0, 0
         self.dropped = Counter({reason: self.found} if self.found else {})
         self.tracks_dropped = Counter()
+
+    @property
+    def aside(self) -> str:
+        """Which video was set aside, the reason, and the sentence for that, in one line."""
+        return f"{self.name}: {self.set_aside}: {self.message.removeprefix(f'{self.name}: ')}"
 
     def check(self) -> None:
         """Raise AssertionError unless found = kept + dropped: a reader that loses frames silently is a bug."""
@@ -60,6 +66,7 @@ class VideoAccount:
             )
 
     def as_dict(self) -> dict[str, Any]:
+        """What JSON can hold; `from_dict` makes the account of it again."""
         return {
             "name": self.name,
             "found": self.found,
@@ -75,6 +82,7 @@ class VideoAccount:
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Self:
+        """The account that `as_dict` gave."""
         counters = {key: Counter(raw[key]) for key in ("dropped", "tracks_dropped")}
         return cls(**{**raw, **counters})
 

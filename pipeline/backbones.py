@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision.models import get_weight, resnet50
 from torchvision.models.resnet import ResNet
 
-from pipeline.errors import ConfigError, RawDataError
+from pipeline.errors import ConfigError, MissingAssets, RawDataError
 from pipeline.weights import WeightsSpec
 
 # Names in SPIN's checkpoint that belong to its regressor and body, not to the ResNet.
@@ -38,7 +38,7 @@ def load(spec: WeightsSpec) -> tuple[ResNet, dict[str, Any]]:
     """The network in fp32, without its classifier, and its provenance: weights, sha256 of the tensors, stand-in or not.
 
     Raises MissingAssets when there is no such file, RawDataError when it holds other tensors than a ResNet-50's,
-    ConfigError for a torchvision name that does not exist.
+    ConfigError for a torchvision name that does not exist. torchvision's are downloaded once: MissingAssets offline.
     """
     network = _SOURCES[spec.kind](spec)
     provenance: dict[str, Any] = {
@@ -62,7 +62,14 @@ def _torchvision(spec: WeightsSpec) -> ResNet:
         weights = get_weight(f"ResNet50_Weights.{spec.argument}")
     except (KeyError, ValueError) as error:
         raise ConfigError(f"weights {spec}: torchvision has no ResNet50_Weights.{spec.argument}") from error
-    return resnet50(weights=weights)
+    try:
+        return resnet50(weights=weights)
+    except OSError as error:  # urllib's are, too
+        file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+        raise MissingAssets(
+            f"weights {spec}: {weights.url} cannot be downloaded ({getattr(error, 'reason', error)}). Fetch that file "
+            f"where there is a network, and put it at {file}; or name it wherever it lies: file:FILE."
+        ) from error
 
 
 def _file(spec: WeightsSpec) -> ResNet:

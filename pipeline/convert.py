@@ -7,7 +7,6 @@ in the order of the videos: one worker and eight give the same bytes.
 from __future__ import annotations
 
 import functools
-import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -21,12 +20,13 @@ import cache
 from pipeline import accepted, cluster, inputs
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.datasets.base import Dataset, RawVideo
+from pipeline.defects import unexpected
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.one_look import one_look
 from pipeline.planning import ConversionPlan, committed_split, digests_of, plan_conversion
 from pipeline.progress import Progress, silent
 from pipeline.track import Track
-from pipeline.wording import command
+from pipeline.wording import command, count
 from pipeline.workers import in_processes
 
 if TYPE_CHECKING:
@@ -45,7 +45,23 @@ class Conversion:
 
     plan: ConversionPlan
     totals: Mapping[str, Any]
-    set_aside: tuple[VideoAccount, ...]  # of the videos read now, those with which something is wrong
+    set_aside: tuple[VideoAccount, ...]  # of the videos read now, those with which something is wrong; defects first
+    as_before: int = 0  # videos of the split that were not read again
+    uncounted: int = 0  # of all videos of the split, those that could not be read: `totals` have no frame of theirs
+
+    @property
+    def did(self) -> str:
+        """What was done where something stayed as it was: `1 video read, 3 as before`; "" where all was read."""
+        if not self.plan.kept:
+            return ""
+        removed = [f"{len(self.plan.removed):,} removed"] if self.plan.removed else []
+        parts = [f"{count(len(self.plan.append), 'video')} read", *removed, f"{self.as_before:,} as before"]
+        return ", ".join(parts)
+
+    @property
+    def useless(self) -> str:
+        """That nothing of the split could be used since something is wrong, and with what; "" where that is not so."""
+        return "" if self.totals["videos"]["kept"] else nothing_usable(self.plan.name, self.set_aside)
 
 
 def convert(
@@ -71,34 +87,53 @@ def convert(
         provenance["body"] = str(plan.body.resolve())
     with cache.SplitWriter(plan.root, plan.name, columns=columns, plan=plan.identity, provenance=provenance) as writer:
         writer.begin(drop=plan.drop, forget=plan.forget)
-        journalled = set(writer.journalled)
-        taken_over = [video for video in plan.append if video.name in journalled]
-        todo = [video for video in plan.append if video.name not in journalled]
-        committed = committed_split(plan.root, plan.name)
-        digests = digests_of(committed)
-        digests |= {video.name: inputs.video_digest(plan.raw, video) for video in taken_over}
-        done = len(taken_over)
-        if strict:
-            _refuse_set_aside(
-                plan, (VideoAccount.from_dict(dict(a)) for a in writer.accounts() if a["name"] in journalled)
-            )
-        progress(done, len(plan.append), "")
-        for read in read_videos(plan, todo, workers, scheduler):
-            if strict:
-                _refuse_set_aside(plan, [read.account])
-            writer.append(read.entry, read.rows)
-            digests[read.entry.name] = read.entry.fingerprint
-            done += 1
-            progress(done, len(plan.append), read.entry.name)
+        digests = _append_videos(plan, writer, workers=workers, strict=strict, progress=progress, scheduler=scheduler)
         accounts = [VideoAccount.from_dict(dict(account)) for account in writer.accounts()]
         totals = Accounting(accounts).totals(None if plan.reader["stand_in"] else plan.dataset.totals.get(plan.split))
         inputs.write_stamps(plan.root, plan.name, _seen(plan, digests, accounts))
-        held = [] if committed is None else accepted.records(committed.manifest)
-        remembered = accepted.entry(accepted.still(held, gone=plan.drop, all_gone=plan.kept == 0))
-        entries = {"reader": dict(plan.reader), "stand_in": plan.reader["stand_in"], "accounting": totals}
-        writer.commit({**remembered, **entries})
+        writer.commit(_entries(plan, totals))
     appended = {video.name for video in plan.append}
-    return Conversion(plan, totals, tuple(a for a in accounts if a.name in appended and is_failure(plan.dataset, a)))
+    failed = [account for account in accounts if account.name in appended and is_failure(plan.dataset, account)]
+    failed.sort(key=lambda account: account.set_aside != UNEXPECTED)
+    as_before = sum(account.name not in appended and not account.other_split for account in accounts)
+    uncounted = sum(is_uncounted(plan.dataset, account) for account in accounts)
+    return Conversion(plan, totals, tuple(failed), as_before, uncounted)
+
+
+def _append_videos(
+    plan: ConversionPlan,
+    writer: cache.SplitWriter,
+    *,
+    workers: int,
+    strict: bool,
+    progress: Progress,
+    scheduler: str | None,
+) -> dict[str, str]:
+    """Read and write what a killed run has not written already. Returns the digest of every video of the split."""
+    journalled = set(writer.journalled)
+    taken_over = [video for video in plan.append if video.name in journalled]
+    todo = [video for video in plan.append if video.name not in journalled]
+    digests = digests_of(committed_split(plan.root, plan.name))
+    digests |= {video.name: inputs.video_digest(plan.raw, video) for video in taken_over}
+    if strict:
+        held = (VideoAccount.from_dict(dict(account)) for account in writer.accounts() if account["name"] in journalled)
+        _refuse_set_aside(plan, held)
+    progress(len(taken_over), len(plan.append), "")
+    for done, read in enumerate(read_videos(plan, todo, workers, scheduler), len(taken_over) + 1):
+        if strict:
+            _refuse_set_aside(plan, [read.account])
+        writer.append(read.entry, read.rows)
+        digests[read.entry.name] = read.entry.fingerprint
+        progress(done, len(plan.append), read.entry.name)
+    return digests
+
+
+def _entries(plan: ConversionPlan, totals: Mapping[str, Any]) -> dict[str, Any]:
+    """What the manifest says of a conversion; what was accepted of the rows that stay is remembered."""
+    committed = committed_split(plan.root, plan.name)
+    held = [] if committed is None else accepted.records(committed.manifest)
+    remembered = accepted.entry(accepted.still(held, gone=plan.drop, all_gone=plan.kept == 0))
+    return {**remembered, "reader": dict(plan.reader), "stand_in": plan.reader["stand_in"], "accounting": totals}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +148,28 @@ class ReadVideo:
 def is_failure(dataset: Dataset, account: VideoAccount) -> bool:
     """Was the video set aside because something is wrong with it?"""
     return bool(account.set_aside) and account.set_aside not in dataset.harmless
+
+
+def is_uncounted(dataset: Dataset, account: VideoAccount) -> bool:
+    """Did the video fail before anybody knew how many frames it has?"""
+    return is_failure(dataset, account) and not account.found
+
+
+def nothing_usable(name: str, failed: Sequence[VideoAccount]) -> str:
+    """That a split has no rows, and what is wrong with the first of the videos that failed; "" where none did."""
+    if not failed:
+        return ""
+    first = f"{failed[0].set_aside}: {failed[0].message}"
+    return f"{name} has no rows: of {count(len(failed), 'video')} something is wrong with all. The first, {first}"
+
+
+def committed_useless(plan: ConversionPlan) -> str:
+    """The same of a split as it is committed."""
+    committed = committed_split(plan.root, plan.name)
+    if committed is None or committed.manifest["accounting"]["videos"]["kept"]:
+        return ""
+    accounts = (VideoAccount.from_dict(dict(video.account)) for video in committed.videos)
+    return nothing_usable(plan.name, [account for account in accounts if is_failure(plan.dataset, account)])
 
 
 def refuse_committed_failures(plan: ConversionPlan) -> None:
@@ -195,9 +252,7 @@ def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video:
         account.put_aside(error.reason, str(error))
     except Exception as error:  # a defect of the reader must not cost the other videos
         tracks = ()
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{Path(where.filename).name}:{where.lineno}"
-        account.put_aside(UNEXPECTED, f"{video.name}: {type(error).__name__}: {error} (at {place})")
+        account.put_aside(UNEXPECTED, f"{video.name}: {unexpected(error)}")
     entry = cache.VideoEntry(name=video.name, fingerprint=digest, account=account.as_dict(), **pixels)
     return ReadVideo(entry, [_rows(track) for track in tracks], account)
 

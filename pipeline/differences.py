@@ -45,6 +45,17 @@ def _differing(within: str, before: Mapping[str, Any], now: Mapping[str, Any]) -
             yield Difference(f"{within}{key}", was, found)
 
 
+def in_words(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The same as people read it; a network's weights are told as `--weights` has them.
+
+    >>> untrained = {"kind": "untrained", "argument": "0"}
+    >>> in_words({"weights": untrained}, {"weights": {**untrained, "argument": "1"}, "precision": "fast"})
+    'precision was not set, is fast; weights was untrained:0, is untrained:1'
+    """
+    before, now = ({**parts, "weights": short(parts.get("weights"))} for parts in (before, now))
+    return "; ".join(map(str, differing(before, now)))
+
+
 def replaced(before: Mapping[str, Any], now: Mapping[str, Any], parts: Sequence[str]) -> dict[str, Any]:
     """`before` with the named parts as they are in `now`; a part that is no longer there goes.
 
@@ -66,7 +77,18 @@ def replaced(before: Mapping[str, Any], now: Mapping[str, Any], parts: Sequence[
 def short(value: Any) -> str:
     """A value in words. Digests are cut: twelve digits tell them apart.
 
-    >>> short("0123456789abcdef0123456789abcdef")
-    '0123456789ab...'
+    >>> [short(value) for value in ("0123456789abcdef0123456789abcdef", None, {"kind": "untrained", "argument": "0"})]
+    ['0123456789ab...', 'not set', 'untrained:0']
     """
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return str(value).lower()  # as luigi.cfg has it
+    if isinstance(value, Mapping) and len(value) == 2 and "kind" in value:  # of weights, as --weights has them
+        kind, argument = value["kind"], next(value[key] for key in value if key != "kind")
+        return f"{kind}:{short(argument)}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {short(of)}" for key, of in value.items()) or "nothing"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return " ".join(map(short, value)) or "nothing"
     return _DIGEST.sub(r"\1...", str(value))

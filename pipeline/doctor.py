@@ -38,8 +38,8 @@ BODY_PARTS: Final = (
     Part("joints for spin49", (assets.REGRESSOR_EXTRA,), SPIN),
     Part("Human3.6M's joints", (assets.REGRESSOR_H36M,), SPIN),
     Part("mean parameters", (assets.MEAN_PARAMS,), SPIN),
-    _smpl("male", "m", without="no evaluation with the actors' own bodies"),
-    _smpl("female", "f", without="as without the male one"),
+    _smpl("male", "m", without="no evaluation with male actors' own bodies"),
+    _smpl("female", "f", without="no evaluation with female actors' own bodies"),
 )
 # What SMPL's own archives call their models, by version.
 _SMPL_FILE: Final = re.compile(r"basicmodel_(neutral|m|f)_.*\.pkl", re.IGNORECASE)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 
 class PipelineError(Exception):
     """Base of every error that a user can mend. The command line prints it without a traceback."""
+
+
+FOLDER: Final = "folder"  # the key of an error about a folder as a whole
 
 
 class RawDataError(PipelineError, ValueError):
@@ -25,9 +29,14 @@ class RawDataError(PipelineError, ValueError):
         do: str,
         reason: str = "bad_label_file",
     ) -> None:
-        super().__init__(f"{file}: {key!r}: expected {expected}, found {_without(file, found)}. {do}")
+        within = "" if key == FOLDER else f"{key!r}: "  # what is missing is the file itself
+        super().__init__(f"{file}: {within}expected {expected}, found {_without(file, found)}. {do}")
         self.file = file
         self.reason = reason
+
+    def with_more(self, sentence: str) -> RawDataError:
+        """The same, and one sentence more."""
+        return _restore_raw_data_error(f"{self} {sentence}", self.file, self.reason)
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments do not survive pickling between worker processes by themselves.
@@ -53,7 +62,11 @@ class MissingAssets(PipelineError, FileNotFoundError):
 
 
 class UnsafePickle(PipelineError, ValueError):
-    """A pickle names something that is not on the exact list of what such a file holds."""
+    """A pickle names something that is not on the exact list of what such a file holds: `asks_for`."""
+
+    def __init__(self, message: str, asks_for: str = "") -> None:
+        super().__init__(message)
+        self.asks_for = asks_for
 
 
 class StandInMixed(PipelineError, ValueError):

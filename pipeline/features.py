@@ -17,7 +17,7 @@ import cache
 from cache import Split
 from pipeline import accepted, streams
 from pipeline.cluster.extraction import ClusterRun, made_by_worker
-from pipeline.differences import Difference, differing
+from pipeline.differences import Difference, differing, in_words
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.extraction import Run
 from pipeline.extraction.assembly import OpenShard
@@ -30,6 +30,7 @@ from pipeline.planning import UNSETTLED
 from pipeline.progress import Progress, silent
 from pipeline.stand_in import is_stand_in
 from pipeline.stream_spec import StreamSpec
+from pipeline.weights import FORMS
 
 CHANGED: Final = "the split has changed"  # why a stream that is there is extended
 
@@ -48,6 +49,7 @@ class ExtractionPlan:
     differs: tuple[
         Difference, ...
     ] = ()  # what the stream was made with, and is not asked for now: an extraction refuses
+    otherwise: str = ""  # the same in words
 
     @property
     def up_to_date(self) -> bool:
@@ -80,10 +82,9 @@ def plan_extraction(root: cache.Root, split: str, spec: StreamSpec, *, replace: 
     plan = compare_stream(cache.open(root)[split], spec, replace=replace)
     if plan.differs:
         raise PipelineError(
-            f"{split}: the stream {spec.name!r} was extracted otherwise: {'; '.join(map(str, plan.differs))} (now "
-            f"{spec}). A stream stays what it is: name another one (--stream NAME, [features] stream), or discard it "
-            "(--replace). If the numbers are the same nevertheless, say so: "
-            "`python -m pipeline accept`."
+            f"{split}: the stream {spec.name!r} was extracted otherwise: {plan.otherwise}. "
+            "A stream stays what it is: name another one (--stream NAME, [features] stream), or discard it "
+            "(--replace). If the numbers are the same nevertheless, say so: `python -m pipeline accept`."
         )
     return plan
 
@@ -100,16 +101,28 @@ def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False)
         return make(why="asked for anew", lacks=pending(committed, None), replace=True)
     lacks = pending(committed, spec.name)
     why = CHANGED if lacks.shards else UNSETTLED if committed.unsettled(spec.name) else ""
-    identity = committed.stream_manifest(spec.name)["identity"]
-    return make(why=why, lacks=lacks, differs=tuple(differing(identity, wanted)))
+    before = recorded_identity(committed, spec.name)
+    return make(why=why, lacks=lacks, differs=tuple(differing(before, wanted)), otherwise=in_words(before, wanted))
+
+
+def recorded_identity(committed: Split, stream: str) -> Mapping[str, Any]:
+    """What a stream was made with. Raises PipelineError for one that other code has written, which does not say it."""
+    identity: Mapping[str, Any] | None = committed.stream_manifest(stream).get("identity")
+    if identity is None:
+        raise PipelineError(
+            f"{committed.name}: stream {stream!r} does not say what it was made with: another program wrote it. Name "
+            "another stream (--stream, or [features] stream in luigi.cfg), or --replace this one."
+        )
+    return identity
 
 
 def refuse_untrained(spec: StreamSpec, raw: Path, said: str) -> None:
     """Raise ConfigError for an untrained network that would see real data. `said`: where its weights were named."""
     if spec.stream.stand_in and not is_stand_in(raw):
+        weights = getattr(spec.stream, "weights", spec.stream)
         raise ConfigError(
-            f"{said} = {spec.stream}: an untrained network is for embedded data, and {raw} is real. Name its weights: "
-            "spin:FILE, torchvision:NAME or file:FILE."
+            f"{said} = {weights}: an untrained network is for embedded data, and {raw} is real. Name its weights: "
+            f"{FORMS}."
         )
 
 

@@ -95,7 +95,8 @@ def load_pickle(path: Path | str, *, kind: Kind) -> dict[str, Any]:
     except Unlisted as error:
         raise UnsafePickle(
             f"{path}: not read, because it asks for {error}, which {_HOLDS[kind].split(':')[0]} never does. "
-            "Do not unpickle it by other means; download the file again from its official page."
+            "Do not unpickle it by other means; download the file again from its official page.",
+            asks_for=str(error),
         ) from None
     except Malformed as error:
         _fail(path, kind, str(error), "Download or unpack it again.")

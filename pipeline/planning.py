@@ -20,9 +20,9 @@ from cache import fingerprint
 from pipeline import inputs
 from pipeline.datasets.base import Dataset, RawVideo
 from pipeline.differences import Difference, differing
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, RawDataError
 from pipeline.stand_in import is_stand_in, refuse_mixture
-from pipeline.wording import count
+from pipeline.wording import command, count
 
 UNSETTLED: Final = "a killed run has left something to finish or to clear up"
 
@@ -140,26 +140,51 @@ def compare_raw(
     make = functools.partial(ConversionPlan, dataset, split, raw, root, body, reader, stamps=stamps)
     if committed is None:
         return make(append=tuple(videos), drop=(), kept=0, why="not converted before")
-    if "imported" in committed.manifest["reader"]:
-        raise PipelineError(
-            f"{root}/{name}: was imported from {committed.manifest['reader']['imported']['file']}: a conversion would "
-            "replace its rows and leave its features without them. Convert into another cache, or remove that split, "
-            "its features included."
-        )
-    _refuse_other_columns(f"{root}/{name}", committed, dataset.columns(split, body=reader["body"] is not None), reader)
-    known = digests_of(committed)
-    if known and not videos:
-        raise PipelineError(
-            f"{raw}: expected videos of {name}, found none, and the cache has {count(len(known), 'video')} of it. Is "
-            f"this the raw folder, and is it whole? If all of them are to go, remove {root}/{name}."
-        )
-    before = committed.manifest["reader"]
+    _refuse_what_is_no_update(f"{root}/{name}", committed, dataset, raw, videos, reader)
+    known, before = digests_of(committed), committed.manifest["reader"]
     if (differs := differing(before, reader)) and not any_reader:
         why = "; ".join(changes(before, reader))
         return make(append=tuple(videos), drop=tuple(known), kept=0, why=why, differs=tuple(differs))
-
     with _no_collection():
         seen = inputs.read_stamps(root, name)
+    return make(**_video_by_video(raw, seen, videos, stamps, known, unsettled=committed.unsettled()))
+
+
+def _refuse_what_is_no_update(
+    folder: str,
+    committed: cache.Split,
+    dataset: Dataset,
+    raw: Path,
+    videos: Sequence[RawVideo],
+    reader: Mapping[str, Any],
+) -> None:
+    """Raise PipelineError where a conversion would destroy what is committed rather than bring it up to date."""
+    before = committed.manifest["reader"]
+    if "imported" in before:
+        raise PipelineError(
+            f"{folder}: was imported from {before['imported']['file']}: a conversion would replace its rows and leave "
+            "its features without them. Convert into another cache, or remove that split, its features included."
+        )
+    columns = dataset.columns(committed.name.partition("/")[2], body=reader["body"] is not None)
+    _refuse_other_columns(folder, committed, columns, reader)
+    n_known = len(committed.videos)
+    if n_known and not videos:
+        raise PipelineError(
+            f"{raw}: expected videos of {committed.name}, found none, and the cache has {count(n_known, 'video')} of "
+            f"it. Is this the raw folder, and is it whole? If all of them are to go, remove {folder}."
+        )
+
+
+def _video_by_video(
+    raw: Path,
+    seen: Mapping[str, inputs.Seen],
+    videos: Sequence[RawVideo],
+    stamps: Mapping[str, inputs.Stamp],
+    known: Mapping[str, str],
+    *,
+    unsettled: bool,
+) -> dict[str, Any]:
+    """What a plan says of the videos where the reader is the same: those that are new, changed, gone or touched."""
     new = [v for v in videos if v.name not in known]
     unlike = [v for v in videos if v.name in known and seen.get(v.name) != (stamps[v.name], known[v.name])]
     altered = [v for v in unlike if inputs.video_digest(raw, v) != known[v.name]]  # a look does not tell: content does
@@ -167,14 +192,14 @@ def compare_raw(
     gone = sorted(known.keys() - stamps.keys())
     told = [(len(new), "new"), (len(altered), "changed"), (len(gone), "removed")]
     why = ", ".join(f"{n} {word} video{'s' if n > 1 else ''}" for n, word in told if n)
-    return make(
-        append=tuple(sorted(new + altered, key=lambda v: v.name)),
-        drop=tuple(sorted([v.name for v in altered] + gone)),
-        kept=len(known) - len(altered) - len(gone),
-        why=why or (UNSETTLED if committed.unsettled() else ""),
-        was={name: seen[name][0] for name in changed if _is_of(seen.get(name), known, name)},
-        touched=tuple(v.name for v in unlike if v.name not in changed),
-    )
+    return {
+        "append": tuple(sorted(new + altered, key=lambda v: v.name)),
+        "drop": tuple(sorted([v.name for v in altered] + gone)),
+        "kept": len(known) - len(altered) - len(gone),
+        "why": why or (UNSETTLED if unsettled else ""),
+        "was": {name: seen[name][0] for name in changed if _is_of(seen.get(name), known, name)},
+        "touched": tuple(v.name for v in unlike if v.name not in changed),
+    }
 
 
 @contextlib.contextmanager
@@ -226,7 +251,13 @@ def _is_of(seen: inputs.Seen | None, known: Mapping[str, str], name: str) -> boo
 def _listed(dataset: Dataset, split: str, raw: Path) -> list[RawVideo]:
     """The split's raw videos, with names that tables can hold."""
     dataset.check_split(split)
-    listed = ((video, inputs.utf8(video.name)) for video in dataset.videos(raw, split))
+    try:
+        listed = [(video, inputs.utf8(video.name)) for video in dataset.videos(raw, split)]
+    except RawDataError as error:
+        if raw.name != dataset.name:  # doctor wants the folder that holds <dataset>/
+            raise
+        more = command("doctor", dataset.name, "--raw", str(raw.parent))
+        raise error.with_more(f"`{more}` says more.") from None
     return [video if video.name == name else replace(video, name=name) for video, name in listed]
 
 
@@ -273,18 +304,30 @@ def _kind(reader: Mapping[str, Any]) -> str:
     return "embedded stand-in data" if reader["stand_in"] else "real data"
 
 
-def of_the_other_kind(plan: ConversionPlan) -> list[str]:
-    """Splits of the cache, besides the plan's own, that are stand-ins where this one is real, or the other way round.
+def both_kinds(plan: ConversionPlan, but: Collection[str] = ()) -> str:
+    """That a cache is about to hold stand-ins beside real data, in words; "" where it is not.
 
-    One that cannot be read says nothing here: `verify` does.
+    `but`: splits that do not count, as those that the same run makes anew.
     """
-    found: list[str] = []
+    if not (others := sorted(_of_the_other_kind(plan) - {plan.name, *but})):
+        return ""
+    kinds = ("embedded stand-in data", "real data")
+    this, that = kinds if plan.reader["stand_in"] else reversed(kinds)
+    return (
+        f"{plan.root}: will hold both kinds, {plan.name} from {this} and {', '.join(others)} from {that}: training "
+        "refuses to use them together. Another cache (--cache, or [paths] cache in luigi.cfg) keeps them apart."
+    )
+
+
+def _of_the_other_kind(plan: ConversionPlan) -> set[str]:
+    """Splits that are stand-ins where this one is real, or the other way round. `verify` tells what is unreadable."""
+    found: set[str] = set()
     with contextlib.suppress(cache.CacheError):
         opened = cache.open(plan.root)
-        for name in (name for name in opened.splits if name != plan.name):
+        for name in opened.splits:
             with contextlib.suppress(cache.CacheError):
                 if bool(opened[name].manifest.get("stand_in")) != plan.reader["stand_in"]:
-                    found.append(name)
+                    found.add(name)
     return found
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import cache
 from pipeline import inputs
 from pipeline.differences import Difference
-from pipeline.errors import PipelineError
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import CHANGED, ExtractionPlan, compare_stream, refuse_untrained
 from pipeline.pending import Pending, pending
 from pipeline.planning import ConversionPlan, committed_split, compare_raw
@@ -36,6 +36,7 @@ class StreamPlan:
     lacks: Pending
     row_bytes: int  # of what a row has in the stream; of compressed crops about so many
     differs: tuple[Difference, ...]  # then an extraction refuses
+    otherwise: str = ""  # the same in words
 
     @property
     def n_bytes(self) -> int:
@@ -52,6 +53,7 @@ class SplitPlan:
     extractions: tuple[StreamPlan, ...]  # of what is committed now; what conversion brings comes on top
     committed: cache.Split | None
     problems: tuple[str, ...]  # errors that whoever runs it will meet
+    behind: tuple[StreamPlan, ...] = ()  # streams besides the wanted one that lack rows: nobody extracts them by itself
 
     @property
     def name(self) -> str:
@@ -61,6 +63,11 @@ class SplitPlan:
     def nothing_to_do(self) -> bool:
         done = self.conversion is not None and self.conversion.up_to_date and not self.problems
         return done and not any(plan.why or plan.differs for plan in self.extractions)
+
+    @property
+    def n_videos(self) -> int:
+        """Videos of the split, in the cache; those of other splits, which are only looked at, are none."""
+        return 0 if self.committed is None else int(self.committed.manifest["accounting"]["videos"]["found"])
 
     @property
     def rows_again(self) -> int:
@@ -102,25 +109,45 @@ def plan_split(wanted: Wanted) -> SplitPlan:
     except (PipelineError, cache.CacheError) as error:
         problems.append(str(error))
     extractions: list[StreamPlan] = []
-    if committed is not None and "bbox" in committed.columns:
+    behind: list[StreamPlan] = []
+    if committed is None:
+        problems += _untrained(wanted)
+    elif "bbox" in committed.columns:
         try:
+            behind = list(_behind(wanted, committed))
             extractions = list(_extractions(wanted, committed))
             problems += [_otherwise(committed.name, plan) for plan in extractions if plan.differs]
+            if not problems and (any(plan.why for plan in extractions) or (conversion and conversion.append)):
+                problems += _untrained(wanted)
         except (PipelineError, cache.CacheError) as error:
             problems.append(str(error))
-    return SplitPlan(wanted, conversion, tuple(extractions), committed, tuple(problems))
+    return SplitPlan(wanted, conversion, tuple(extractions), committed, tuple(problems), tuple(behind))
+
+
+def _untrained(wanted: Wanted) -> list[str]:
+    """That the extraction will be refused, where luigi.cfg would have an untrained network see real data."""
+    try:
+        if wanted.weights and wanted.stream is not None and wanted.raw.is_dir():
+            refuse_untrained(wanted.stream, wanted.raw, wanted.weights)
+    except ConfigError as error:
+        return [str(error)]
+    return []
+
+
+def _behind(wanted: Wanted, committed: cache.Split) -> Iterator[StreamPlan]:
+    """Streams that lack rows, and that luigi.cfg or the options do not name."""
+    named = [spec.name for spec in (wanted.stream, wanted.crops) if spec is not None]
+    for name in committed.streams if named else ():
+        if name not in named and (lacks := pending(committed, name)).shards:
+            yield _as_it_was_made(committed, name, lacks)
 
 
 def _extractions(wanted: Wanted, committed: cache.Split) -> Iterator[StreamPlan]:
     """Of the stream that is wanted; if none is named, of every stream there is, as it was made."""
     if wanted.stream is None:
         for name in committed.streams:
-            lacks = pending(committed, name)
-            has = committed.stream_manifest(name)
-            row_bytes = _row_bytes(int(has["dim"]), str(has["dtype"]))
-            yield StreamPlan(name, CHANGED if lacks.shards else "", lacks, row_bytes, ())
+            yield _as_it_was_made(committed, name, pending(committed, name))
         return
-    refuse_untrained(wanted.stream, wanted.raw, "weights")
     if wanted.crops is not None:
         crops = compare_stream(committed, wanted.crops.at(wanted.raw))
         yield from _stream_plan(crops)
@@ -132,10 +159,17 @@ def _extractions(wanted: Wanted, committed: cache.Split) -> Iterator[StreamPlan]
     yield from _stream_plan(compare_stream(committed, wanted.stream.at(wanted.raw)))
 
 
+def _as_it_was_made(committed: cache.Split, name: str, lacks: Pending) -> StreamPlan:
+    has = committed.stream_manifest(name)
+    row_bytes = _row_bytes(int(has["dim"]), str(has["dtype"]))
+    return StreamPlan(name, CHANGED if lacks.shards else "", lacks, row_bytes, ())
+
+
 def _stream_plan(plan: ExtractionPlan) -> Iterator[StreamPlan]:
     if plan.lacks is not None:
         stream = plan.spec.stream
-        yield StreamPlan(plan.spec.name, plan.why, plan.lacks, _row_bytes(stream.dim, stream.dtype), plan.differs)
+        row_bytes = _row_bytes(stream.dim, stream.dtype)
+        yield StreamPlan(plan.spec.name, plan.why, plan.lacks, row_bytes, plan.differs, plan.otherwise)
 
 
 def _row_bytes(dim: int, dtype: str) -> int:
@@ -145,7 +179,7 @@ def _row_bytes(dim: int, dtype: str) -> int:
 def _otherwise(split: str, plan: StreamPlan) -> str:
     """Why an extraction would be refused, and the ways out."""
     return (
-        f"{split}: the stream {plan.stream!r} was extracted otherwise: {'; '.join(map(str, plan.differs))}. Name "
+        f"{split}: the stream {plan.stream!r} was extracted otherwise: {plan.otherwise}. Name "
         "another one ([features] stream, --stream), discard this one (extract --replace) or, if the numbers are the "
         "same nevertheless, accept it (accept --stream)."
     )

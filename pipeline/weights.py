@@ -16,6 +16,7 @@ KINDS: Final = {
     "file": "a state dict of torchvision's ResNet-50, for example file:resnet50.pt",
     "untrained": "random weights from a seed, a stand-in: untrained:0",
 }
+FORMS: Final = "spin:FILE, torchvision:NAME or file:FILE"  # of weights that are for real data
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,11 +38,31 @@ def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
-def command(*words: str) -> str:
+def not_counted(videos: int) -> str:
+    """What a sum of frames leaves open: nobody knows how many there are in a video that could not be read.
+
+    >>> not_counted(2), not_counted(0)
+    ('; those of 2 videos that could not be read are not counted', '')
+    """
+    return f"; those of {count(videos, 'video')} that could not be read are not counted" if videos else ""
+
+
+def command(*words: str, module: str = "pipeline") -> str:
     """How a command of this installation is called from here: .venv/bin/python -m pipeline status"""
-    python = Path(sys.executable)
-    shown = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
-    return shlex.join([str(shown), "-m", "pipeline", *words])
+    return shlex.join([python(), "-m", module, *words])
+
+
+def python() -> str:
+    """This interpreter as the documentation calls it, where it has that name: .venv/bin/python"""
+    running = Path(sys.executable)
+    usual = running.with_name("python")
+    return from_here(usual if usual.exists() and usual.samefile(running) else running)
+
+
+def from_here(place: str | Path) -> str:
+    """A path as seen from the working folder, where it lies below that."""
+    path = Path(place)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def in_words(error: BaseException, places: Sequence[Path | str] = ()) -> str:

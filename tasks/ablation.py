@@ -14,7 +14,7 @@ from tasks import terminal
 from tasks.ablation_table import AS_CONFIGURED
 from tasks.base import PipelineTask
 from tasks.data import Data
-from tasks.settings import settings
+from tasks.settings import settings, which_runs
 from tasks.training import TrainVIBE, read_metrics, train_config
 from vibe_model import runs
 from vibe_model.config import TrainConfig
@@ -41,8 +41,10 @@ class Ablation(PipelineTask):
         return f"{terminal.count(len(self._variants()), 'variant')}, {terminal.count(len(self._seeds()), 'seed')}"
 
     def requires(self) -> list[luigi.Task]:
-        if settings().train.get("variant"):
-            raise ConfigError(f"{settings().file} [train] variant: Ablation trains the variants itself; leave it out")
+        if which_runs(settings()).variant:
+            raise ConfigError(
+                f"{settings().source.where('train', 'variant')}: Ablation trains the variants itself; leave it out"
+            )
         wanted = [(variant, seed) for variant in self._variants() for seed in self._seeds()]
         for variant, seed in wanted:
             _config(variant, seed)  # a mistake is told before anything runs

@@ -1,6 +1,6 @@
 """The paper's ablation as one table: runs of variants and seeds -> mean and spread.  training -> [evaluation]
 
-Kocabas et al., CVPR 2020, tables 2 and 3: a row a model, a column an error. Here also the baselines that a temporal
+The ablations of Kocabas et al., CVPR 2020: a row a model, a column an error. Here also the baselines that a temporal
 model has to beat, acceleration errors, and how far the seeds of one model lie apart.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any, Final, NamedTuple
 
-from tasks.training import ERRORS, PROTOCOLS
+from vibe_model.measures import ERRORS, PROTOCOLS
 from vibe_model.variants import PER_FRAME
 
 Metrics = Mapping[str, Any]  # a run's metrics.json
@@ -127,7 +127,7 @@ def as_markdown(runs: Runs, rows: Sequence[Row], left_out: Mapping[str, str]) ->
     if is_stand_in(runs):
         lines += [f"**{STAND_IN}**", ""]
     lines += [
-        "The form is that of tables 2 and 3 of Kocabas et al., VIBE, CVPR 2020.",
+        "The form is that of the ablations of Kocabas et al., VIBE, CVPR 2020.",
         f"{UNITS} {spread_in_words(rows)}",
     ]
     for split, protocol in dict.fromkeys((row.split, row.protocol) for row in rows):

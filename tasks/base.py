@@ -38,6 +38,11 @@ class PipelineTask(luigi.Task):
     def work(self) -> None:
         """Do it, and say what was done."""
 
+    @property
+    def as_it_is(self) -> str:
+        """What is wrong with what is complete all the same, in a few words; "" where nothing is."""
+        return ""
+
     def tell(self) -> None:
         """What a person wants to see of it, also when there was nothing to do."""
 

@@ -7,9 +7,10 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
 from typing import Final
+
+from pipeline.interruption import listening
 
 _PR_SET_PDEATHSIG: Final = 1  # <linux/prctl.h>
 
@@ -22,10 +23,6 @@ def end_with_parent() -> None:
 
 def run(command: Sequence[str]) -> int:
     """The exit status of a command, which ends where this process does or is told to."""
-
-    def told_to_end(*_: object) -> None:
-        raise SystemExit(128 + signal.SIGTERM)
-
     parent = os.getpid()
 
     def begin() -> None:
@@ -33,14 +30,9 @@ def run(command: Sequence[str]) -> int:
         if os.getppid() != parent:  # it ended before it could be watched
             os._exit(1)
 
-    in_main = threading.current_thread() is threading.main_thread()  # elsewhere, Python hears no signals
-    before = signal.signal(signal.SIGTERM, told_to_end) if in_main else None
-    with subprocess.Popen(command, preexec_fn=begin) as process:  # noqa: S603  our own command
+    with listening(), subprocess.Popen(command, preexec_fn=begin) as process:  # noqa: S603  our own command
         try:
             return process.wait()
         except BaseException:
             process.terminate()
             raise
-        finally:
-            if in_main:
-                signal.signal(signal.SIGTERM, before)

@@ -10,6 +10,10 @@ import luigi
 import cache
 from pipeline import convert, datasets, features, synthetic
 from pipeline.errors import ConfigError
+from pipeline.look import DONE, DOUBT
+from pipeline.planning import both_kinds
+from pipeline.plug_ins import PlugInError
+from pipeline.stand_in import is_stand_in
 from tasks import terminal
 from tasks.base import PipelineTask, PipelineWrapper
 from tasks.settings import settings
@@ -81,8 +85,14 @@ class Convert(PipelineTask):
             convert.refuse_committed_failures(plan)
         return plan.up_to_date
 
+    @property
+    def as_it_is(self) -> str:
+        return _failed(self.what)
+
     def work(self) -> None:
         plan = self.plan()
+        if mixed := both_kinds(plan, but=_made_anew(plan)):
+            terminal.warn(mixed)
         with terminal.working(self, self.verb, self.what) as progress:
             done = convert.convert(
                 plan,
@@ -91,9 +101,12 @@ class Convert(PipelineTask):
                 scheduler=settings().dask.scheduler,
                 progress=progress,
             )
-        terminal.say(self.verb, self.what, terminal.conversion(done))
+        mark = DONE if done.totals["frames"]["kept"] else DOUBT
+        terminal.say(self.verb, self.what, terminal.conversion(done), mark=mark)
+        if done.useless:
+            terminal.warn(done.useless)
         for account in done.set_aside[:5]:
-            terminal.warn(f"set aside {account.set_aside}: {account.message}")
+            terminal.warn(f"set aside {account.aside}")
         if len(done.set_aside) > 5:
             held = terminal.shortened(settings().paths.cache)
             more = terminal.command("-m pipeline status --all --cache", str(held))
@@ -123,12 +136,18 @@ class Extract(PipelineTask):
         raw = settings().raw(self.dataset)
         stream = settings().crops if self.crops else settings().stream
         if stream is None:
-            raise ConfigError(f"{settings().file} [features] crops: names no stream of crops")
-        features.refuse_untrained(stream, raw, f"{settings().file} [features] weights")
-        return features.plan_extraction(settings().paths.cache, f"{self.dataset}/{self.split}", stream.at(raw))
+            raise ConfigError(f"{settings().source.where('features', 'crops')}: names no stream of crops")
+        plan = features.plan_extraction(settings().paths.cache, f"{self.dataset}/{self.split}", stream.at(raw))
+        if not plan.up_to_date:
+            features.refuse_untrained(stream, raw, settings().source.where("features", "weights"))
+        return plan
 
     def up_to_date(self) -> bool:
         return self.plan().up_to_date
+
+    @property
+    def as_it_is(self) -> str:
+        return _failed(f"{self.dataset}/{self.split}")
 
     def work(self) -> None:
         plan = self.plan()
@@ -139,10 +158,33 @@ class Extract(PipelineTask):
             terminal.warn(example)
 
 
+def _failed(*names: str) -> str:
+    """How many videos of committed splits are set aside since something is wrong: `3 videos set aside: status --all`"""
+    opened, n_failed = cache.open(settings().paths.cache), 0
+    for name in names:
+        harmless = datasets.get(name.partition("/")[0]).harmless
+        aside = opened[name].manifest["accounting"]["videos"]["set_aside"]
+        n_failed += sum(n for reason, n in aside.items() if reason not in harmless)
+    return f"{terminal.count(n_failed, 'video')} set aside: status --all" if n_failed else ""
+
+
+def _made_anew(plan: convert.ConversionPlan) -> list[str]:
+    """Splits that luigi.cfg enables whose raw data are of the plan's kind, whatever the cache has of them now."""
+    s, stand_in = settings(), plan.reader["stand_in"]
+    return [f"{name}/{split}" for name, split, _ in enabled_splits() if is_stand_in(s.raw(name)) == stand_in]
+
+
 def enabled_splits() -> Iterator[tuple[str, str, bool]]:
-    """(dataset, split, has pixels) of everything that [data] datasets enables."""
+    """(dataset, split, has pixels) of everything that [data] datasets enables.
+
+    A dataset whose package is broken has one split, `*`, whose conversion fails and says why: the others go on.
+    """
     for name in settings().data.datasets:
-        dataset = datasets.get(name)
+        try:
+            dataset = datasets.get(name)
+        except PlugInError:
+            yield name, "*", False
+            continue
         for split in dataset.splits:
             yield name, split, dataset.has_pixels
 
@@ -160,6 +202,10 @@ class Data(PipelineWrapper):
         for dataset, split, has_pixels in enabled_splits():
             stage = Extract if has_pixels else Convert
             yield stage(dataset=dataset, split=split)
+
+    @property
+    def as_it_is(self) -> str:
+        return _failed(*(f"{dataset}/{split}" for dataset, split, _ in enabled_splits()))
 
     def work(self) -> None:
         opened = cache.open(settings().paths.cache)

@@ -10,9 +10,10 @@ from cache import FeatureCache, Split
 from pipeline.errors import PipelineError
 from tasks.predict import refuse_other_features
 from tasks.trained import Trained, refuse_mixture
-from tasks.training import ERRORS, as_csv, result_rows
+from tasks.training import as_csv, result_rows
 from vibe_model import evaluation, published, runs
 from vibe_model.config import TrainConfig
+from vibe_model.measures import ERRORS
 
 METRICS: Final = "metrics.json"
 RESULTS: Final = "results.csv"

@@ -6,6 +6,7 @@ import functools
 
 import luigi
 
+from pipeline import look
 from pipeline.stand_in import is_stand_in
 from pipeline.wording import in_words
 from tasks import terminal
@@ -25,7 +26,8 @@ def _before_anything_runs(task: luigi.Task, dependency: luigi.Task) -> None:  # 
 def _up_to_date(task: luigi.Task) -> None:
     if isinstance(task, PipelineTask):
         introduce()
-        terminal.say(task.verb, task.what, "[dim]up to date, nothing to do[/dim]", mark="[dim]·[/dim]")
+        done = f"up to date ({task.as_it_is})" if task.as_it_is else "[dim]up to date, nothing to do[/dim]"
+        terminal.say(task.verb, task.what, done, mark=look.DOUBT if task.as_it_is else look.IDLE)
         task.tell()
 
 
@@ -35,7 +37,7 @@ def _failed(task: luigi.Task, error: BaseException) -> None:
         # Other errors Luigi tells itself, with their traceback. One missing folder fails all of a dataset's splits.
         message = "likewise" if str(error) in _told else told(error)
         _told.add(str(error))
-        terminal.complain(f"{task.verb:<10} {task.what:<17} {message}")
+        terminal.complain(look.line(task.verb, task.what, message))
 
 
 @luigi.Task.event_handler(luigi.Event.BROKEN_TASK)

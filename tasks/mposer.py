@@ -10,25 +10,22 @@ import luigi
 
 from cache import CacheError
 from pipeline.errors import ConfigError
-from pipeline.parsing import typed
+from pipeline.settings_file import blamed
 from tasks import terminal
 from tasks.base import PipelineTask
 from tasks.data import NETWORK, Data, enabled_splits
-from tasks.settings import settings
+from tasks.settings import OF_TRAINING, UNLESS_SET, own_mposer, settings
 from tasks.training import read_metrics, train_config
 from vibe_model import mposer_config as of_mposer
 from vibe_model.config import TrainConfig
 from vibe_model.errors import VibeModelError
-from vibe_model.mposer_config import PRESETS, MPoserConfig
+from vibe_model.mposer_config import MPoserConfig
 
 if TYPE_CHECKING:
     from pipeline.progress import Progress
     from vibe_model.training import Progress as TrainingProgress
 
 CHECKPOINT: Final = "best.pt"  # mposer_training's, which imports torch
-# A prior is for the windows that a generator is trained on: these settings are [train]'s.
-OF_TRAINING: Final = ("cache", "runs", "validation", "seqlen", "stride", "strides", "window_weights", "tail", "seed")
-UNLESS_SET: Final = ("device", "threads")  # [train]'s, where [mposer] says nothing
 
 
 def mposer_config(train: TrainConfig) -> MPoserConfig:
@@ -36,26 +33,21 @@ def mposer_config(train: TrainConfig) -> MPoserConfig:
 
     The preset is `embedded` where [train] has that, else `amass`. Raises ConfigError.
     """
-    given, file = dict(settings().mposer), settings().file
-    preset = given.pop("preset", "embedded" if settings().train.get("preset") == "embedded" else "amass")
-    if preset not in PRESETS:
-        raise ConfigError(f"{file} [mposer] preset = {preset}: expected one of {', '.join(PRESETS)}")
+    config, changes = own_mposer(settings())
     decided: dict[str, Any] = {name: getattr(train, name) for name in OF_TRAINING}
     decided["motion"] = tuple(split for split in train.motion if split not in train.leave_out)
     for name in ("strides", "window_weights"):  # of other splits, they change nothing here
         decided[name] = {split: value for split, value in decided[name].items() if split in decided["motion"]}
-    if twice := sorted(given.keys() & decided.keys()):
-        raise ConfigError(f"{file} [mposer] {twice[0]}: is set in [train] or [paths], not here")
-    own = {name: getattr(train, name) for name in UNLESS_SET} | typed(file, "mposer", given, MPoserConfig)
+    own = {name: getattr(train, name) for name in UNLESS_SET if name not in changes}
     try:
-        config = replace(PRESETS[preset](), **decided, **own)
+        config = replace(config, **decided, **own)
     except VibeModelError as error:
-        raise ConfigError(f"{file} [mposer] {error}") from error
+        raise ConfigError(blamed(settings().file, "train", settings().train, str(error))) from error
     known = [f"{dataset}/{split}" for dataset, split, _ in enabled_splits()]
     if absent := [name for name in config.splits if name not in known]:
         raise ConfigError(
-            f"{file} [train] motion: {', '.join(absent)} is to be used, but [data] datasets does not enable it; "
-            f"known: {', '.join(known)}"
+            f"{settings().source.where('train', 'motion')}: {', '.join(absent)} is to be used, but [data] datasets "
+            f"does not enable it; known: {', '.join(known)}"
         )
     return config
 

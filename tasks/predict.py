@@ -28,13 +28,14 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.extraction import Resources
 from pipeline.feature_settings import stream_named
 from pipeline.features import Extraction
-from pipeline.frames import FrameSource
+from pipeline.frames import FrameSource, Video
 from pipeline.new_video import NewVideo, raw_folder
 from pipeline.progress import Progress
 from pipeline.stand_in import is_stand_in
 from pipeline.stream_spec import StreamSpec
 from pipeline.streams.base import Machine
 from pipeline.streams.resnet50 import Precision, ResNet50
+from pipeline.wording import count
 from tasks.overlay import STAND_IN, PredictedBodies, rate_of, write_overlay
 from tasks.settings import settings
 from tasks.trained import Trained, refuse_mixture
@@ -88,10 +89,13 @@ class Predicted:
 def job(video: Path, trained: Trained, streams: Sequence[StreamSpec], out: Path, labels: Mapping[str, Any]) -> Job:
     """Check all that can be known before minutes of work.
 
-    labels: what `NewVideo.of` takes. Raises ConfigError, StandInMixed, and PipelineError for features that are not
-    those that the model was trained on.
+    labels: what `NewVideo.of` takes. Raises ConfigError, RawDataError for what is no video, StandInMixed, and
+    PipelineError for features that are not those that the model was trained on.
     """
     reader, raw = NewVideo.of(video, **labels), raw_folder(video)
+    source = reader.source(raw.resolve())
+    if isinstance(source, Video):
+        source.require_decodable()  # what is no video is told as that, and not as one that fits no model
     model = {f"the body of {trained.checkpoint}": bool(trained.generator.body.stand_in)}
     of_both = refuse_mixture({f"the video {video}": is_stand_in(raw), **model})
     placed = tuple(spec.at(raw) for spec in streams)
@@ -132,14 +136,18 @@ def make_tracks(job: Job, progress: Progress) -> Conversion | None:
     if account["set_aside"]:
         raise PipelineError(account["message"])
     if not account["kept"]:
-        labels = job.reader.keypoints or job.reader.boxes
-        reasons = ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in account["dropped"].items())
-        raise PipelineError(
-            f"{labels}: nobody is left to predict: {account['found']:,} found"
-            + (f", of which {reasons}" if reasons else "")
-            + ". Look at the detections, or take shorter tracks (--min-frames)."
-        )
+        raise PipelineError(nobody_left(job.reader, account))
     return done
+
+
+def nobody_left(reader: NewVideo, account: Mapping[str, Any]) -> str:
+    """Why there is nobody to predict, and what to do about it."""
+    reasons = ", ".join(f"{n:,} {reason}" for reason, n in account["dropped"].items())
+    return (
+        f"{reader.keypoints or reader.boxes}: nobody is left to predict: "
+        + (f"of {count(account['found'], 'person-frame')}, {reasons}. " if reasons else "nobody was found. ")
+        + f"Look at the detections, or take tracks of fewer than {count(reader.min_frames, 'frame')}: --min-frames."
+    )
 
 
 def make_features(job: Job, progress: Progress) -> list[Extraction]:
@@ -163,11 +171,18 @@ def refuse_other_features(trained: Trained, identity: Mapping[str, Any]) -> None
         return
     keys = sorted(key for key in expected.keys() | identity.keys() if expected.get(key) != identity.get(key))
     if keys:
-        differ = "; ".join(f"{key} {expected.get(key)}, found {identity.get(key)}" for key in keys)
+        was, now = (", ".join(f"{key} {_in_words(told.get(key))}" for key in keys) for told in (expected, identity))
         raise PipelineError(
-            f"{trained.checkpoint}: expected features as it was trained on: {differ}. Name the same network "
-            "(--weights, --precision, or [features] of luigi.cfg)."
+            f"{trained.checkpoint}: expected features as those that it was trained on, {was}; found {now}. Name the "
+            "same network: --weights, --precision, or [features] of luigi.cfg."
         )
+
+
+def _in_words(part: Any) -> str:
+    """A part of a stream's identity as its option is written: untrained:7"""
+    if isinstance(part, Mapping) and part.keys() == {"kind", "argument"}:
+        return f"{part['kind']}:{part['argument']}"
+    return "not said" if part is None else str(part)
 
 
 def doubts(job: Job) -> list[str]:

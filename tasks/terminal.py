@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import multiprocessing
+import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -15,50 +16,53 @@ from typing import Final, TypeVar
 
 import luigi
 from luigi.rpc import RPCError
-from rich.console import Console
-from rich.markup import escape
 
 from cache import CacheError
+from pipeline import interruption, look, wording
+from pipeline.command_line import show_any_symbol
 from pipeline.convert import Conversion
 from pipeline.errors import PipelineError
 from pipeline.features import Extraction
+from pipeline.look import err as err
+from pipeline.look import out
 from pipeline.progress import Progress, bar
 from pipeline.wording import count as count
 from vibe_model.errors import VibeModelError
 
 Place = TypeVar("Place", Path, Path | str)
 
-console: Final = Console(highlight=False, emoji=False, soft_wrap=True)
+console: Final = out
 # Errors of a line or two, for the person at the keyboard: a wrong file or setting, a full disk, a missing right.
 MENDABLE: Final = (PipelineError, CacheError, VibeModelError, OSError)
 
 STAND_IN: Final = (
-    "[yellow]STAND-IN[/yellow]   synthetic pictures, a procedural body or an untrained network: "
+    f"{look.STAND_IN}   synthetic pictures, a procedural body or an untrained network: "
     "no number here is a scientific result"
 )
 FIRST_TIME: Final = ("not converted before", "not extracted before")  # what needs no reason
+UNITS: Final = {"convert": "video", "train": "step"}  # that a bar counts; an extraction says itself how fast it is
+SAID_AS: Final = "SAID_AS"  # environment variable: what the Makefile was asked for
 PAGE_INTERVAL: Final = 1.0  # s; each word to Luigi's page is a request to its server
 
 
-def say(verb: str, what: str, detail: str = "", *, mark: str = "[green]✓[/green]") -> None:
-    """✓ convert    penn_action/train  10 videos, 380 of 400 frames kept"""
-    console.print(f"{mark} {verb:<10} {what:<17} {detail}")
+def say(verb: str, what: str, detail: str = "", *, mark: str = look.DONE) -> None:
+    """✓ convert    penn_action/train         10 videos, 380 of 400 frames kept"""
+    console.print(f"{mark} {look.line(verb, what, detail)}")
 
 
 def warn(text: str) -> None:
     """! something that a person should know, below the line of its task."""
-    console.print(f"  [yellow]![/yellow] {plain(text)}")
+    console.print(f"  {look.DOUBT} {plain(text)}")
 
 
 def complain(text: str) -> None:
-    """✗ convert    penn_action/train  which file, what was expected, what was found, what to do"""
-    errors = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
-    errors.print(f"[red]✗[/red] {plain(text)}")
+    """✗ convert    penn_action/train         which file, what was expected, what was found, what to do"""
+    err.print(f"{look.WRONG} {plain(text)}")
 
 
 def plain(text: str) -> str:
     """Text from elsewhere, such as names of files, without anything that a terminal would obey."""
-    return escape("".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text))
+    return look.plain(text, keep="\n\t")
 
 
 def fact(name: str, value: str) -> None:
@@ -69,9 +73,9 @@ def fact(name: str, value: str) -> None:
 @contextmanager
 def working(task: luigi.Task, verb: str, what: str) -> Iterator[Progress]:
     """A bar on a terminal, and the same figures on Luigi's page."""
-    one_of_many = multiprocessing.parent_process() is not None
+    alone = multiprocessing.parent_process() is None
     page = _Page(task)
-    with bar(f"  {verb:<10} {what:<17}", console, quiet=one_of_many) as shown:
+    with bar(f"  {look.line(verb, plain(what), '')}", console, unit=UNITS.get(verb, ""), alone=alone) as shown:
 
         def tell(done: int, total: int, message: str = "") -> None:
             shown(done, total, message)
@@ -112,17 +116,18 @@ def _left(seconds: float, done: int, total: int) -> str:
     """
     if not 0 < done < total:
         return ""
-    left = seconds * (total - done) / done
-    return f", {left / 60:.0f} min left" if left >= 90 else f", {left:.0f} s left"
+    return f", {look.duration(seconds * (total - done) / done)} left"
 
 
 def conversion(done: Conversion) -> str:
-    """10 videos (1 set aside), 12 tracks, 380 of 400 frames kept (20 no visible joint)"""
+    """1 video read, 9 as before: 10 videos (1 set aside), 12 tracks, 380 of 400 frames kept (20 no_visible_joint)"""
     videos, found = done.totals["videos"], done.totals["frames"]
     aside = sum(videos["set_aside"].values())
-    dropped = ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in found["dropped"].items())
+    dropped = ", ".join(f"{n:,} {reason}" for reason, n in found["dropped"].items())
+    dropped = (dropped + wording.not_counted(done.uncounted)).removeprefix("; ")
     return (
-        count(videos["kept"], "video")
+        (f"{done.did}: " if done.did else "")
+        + count(videos["kept"], "video")
         + (f" ([yellow]{aside} set aside[/yellow])" if aside else "")
         + f", {count(done.totals['tracks']['kept'], 'track')}, {found['kept']:,} of {found['found']:,} frames kept"
         + (f" ({dropped})" if dropped else "")
@@ -135,7 +140,7 @@ def extraction(done: Extraction) -> str:
     rate = f"{done.meter.rows / done.seconds:.0f} a second, limit: {done.meter.limit}"
     parts = [f"{count(done.computed, 'row')} in {done.seconds:.0f} s ({rate})"] if done.computed else []
     parts += [f"{count(done.carried, 'row')} carried over"] if done.carried else []
-    parts += [f"[yellow]{n:,} {kind.replace('_', ' ')}[/yellow]" for kind, n in done.problems.items()]
+    parts += [f"[yellow]{n:,} {kind}[/yellow]" for kind, n in done.problems.items()]
     return (", ".join(parts) or "no rows") + because(done.plan.why)
 
 
@@ -146,14 +151,12 @@ def because(why: str) -> str:
 
 def shortened(path: Place) -> Place:
     """As seen from here, where that is shorter. A URL stays what it is."""
-    if isinstance(path, str):
-        return path
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return path if isinstance(path, str) else Path(wording.from_here(path))
 
 
 def command(*words: str) -> str:
     """How a tool of this environment is called from here: .venv/bin/python -m pipeline status"""
-    return " ".join([str(shortened(Path(sys.executable))), *words])
+    return " ".join([wording.python(), *words])
 
 
 class _ToldAlready(logging.Filter):
@@ -171,16 +174,26 @@ class _ToldAlready(logging.Filter):
 
 
 def _interrupted(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if issubclass(kind, KeyboardInterrupt):
-        console.print("\ninterrupted: what is finished is kept; the same command goes on from there")
-    else:
+    if not isinstance(error, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
+        return
+    said = interruption.NAMES[interruption.signal_of(error)]
+    kept = "; ".join(["what is finished is kept", *getattr(error, "__notes__", ())])
+    err.print(f"\n{said}: {plain(kept)}; the same command goes on from there:")
+    err.print(f"  {plain(typed())}")
+    if isinstance(error, interruption.Terminated):
+        sys.exit(interruption.exit_code(error))  # of Ctrl-C, Python itself says so to the system
+
+
+def typed() -> str:
+    """What was typed to start this: `make train`, where that started Luigi and says so."""
+    return os.environ.get(SAID_AS) or shlex.join([wording.from_here(sys.argv[0]), *sys.argv[1:]])
 
 
 def speak_instead_of_luigi() -> None:
     """Called once, when the tasks are imported."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that knows no "✓" is no reason to fail
+    show_any_symbol()
     logging.getLogger("luigi-interface").addFilter(_ToldAlready())
     sys.excepthook = _interrupted
+    if Path(sys.argv[0]).name == "luigi":  # not where somebody else imports the tasks: signals are theirs
+        interruption.listen()

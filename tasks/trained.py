@@ -87,8 +87,8 @@ def refuse_mixture(kinds: Mapping[str, bool | None]) -> bool:
     stand_ins, real = ([what for what, kind in kinds.items() if kind is wanted] for wanted in (True, False))
     if stand_ins and real:
         raise StandInMixed(
-            f"stand-ins ({', '.join(stand_ins)}) cannot be used together with the real thing ({', '.join(real)}): "
-            "bodies made from both would mean nothing. Name --body, --checkpoint and a video of one kind."
+            f"{', '.join(stand_ins)}: stand-in; {', '.join(real)}: not a stand-in. Numbers made from both would mean "
+            "nothing: name files of one kind."
         )
     return bool(stand_ins)
 

@@ -7,23 +7,24 @@ import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import luigi
 from rich.table import Table
 
+from pipeline import look
 from pipeline.errors import ConfigError
-from pipeline.parsing import typed
 from tasks import children, terminal
 from tasks.base import PipelineTask
-from tasks.data import NETWORK, Data, enabled_splits
-from tasks.settings import settings
+from tasks.data import NETWORK, Data
+from tasks.settings import check_what_it_reads, own_config, settings, which_runs
 from vibe_model import runs
-from vibe_model.config import PRESETS, TrainConfig
-from vibe_model.errors import VibeModelError
-from vibe_model.variants import PER_FRAME, variant_of
+from vibe_model.config import TrainConfig
+from vibe_model.measures import ERRORS, PROTOCOLS, UNITS
+from vibe_model.variants import PER_FRAME
 
 if TYPE_CHECKING:
     from pipeline.progress import Progress
@@ -31,18 +32,6 @@ if TYPE_CHECKING:
     from vibe_model.training import Progress as TrainingProgress
 
 RESULTS: Final = "results.csv"
-ERRORS: Final = {  # metric -> its name in the table; mm, accelerations mm per frame^2, the last three in %
-    "pa_mpjpe": "PA-MPJPE",
-    "mpjpe": "MPJPE",
-    "pve": "PVE",
-    "accel": "accel",
-    "accel_error": "accel error",
-    "pck": "PCK",
-    "auc": "AUC",
-    "pck_2d": "PCK 2D",
-}
-UNITS: Final = "mean errors over frames in mm, accelerations in mm per frame², PCK and AUC in %"
-PROTOCOLS: Final = ("default", "published")
 COLUMNS: Final = ("split", "protocol", "model", *ERRORS, "frames")  # of results.csv
 
 
@@ -51,31 +40,8 @@ def train_config(variant: str = "", seed: int | None = None) -> TrainConfig:
 
     variant: of `vibe_model.variants`, in place of the one that luigi.cfg names; seed: likewise. Raises ConfigError.
     """
-    given, file = dict(settings().train), settings().file
-    preset = given.pop("preset", "published")
-    variant = variant or given.pop("variant", "")
-    given.pop("variant", None)
-    given.pop("baseline", None)
-    if preset not in PRESETS:
-        raise ConfigError(f"{file} [train] preset = {preset}: expected one of {', '.join(PRESETS)}")
-    elsewhere: dict[str, Any] = {
-        "cache": settings().paths.cache,
-        "runs": settings().paths.runs,
-        "body": settings().paths.body,
-        "stream": settings().features.stream,
-    }
-    if twice := sorted(given.keys() & elsewhere.keys()):
-        raise ConfigError(f"{file} [train] {twice[0]}: is set in [paths] or [features], not here")
-    changes = typed(file, "train", given, TrainConfig)
-    try:
-        own = replace(PRESETS[preset](), **elsewhere, **changes)
-        # A variant is what it is called, whatever luigi.cfg says of the settings that make it.
-        config = replace(variant_of(own, variant), name=f"{own.name}-{variant}" if variant else own.name)
-        if seed is not None:
-            config = replace(config, seed=seed)
-    except VibeModelError as error:
-        raise ConfigError(f"{file} [train] {error}") from error
-    _check_what_it_reads(config)
+    config = own_config(settings(), variant, seed)
+    check_what_it_reads(settings(), config)
     return _with_prior(config)
 
 
@@ -86,21 +52,6 @@ def _with_prior(config: TrainConfig) -> TrainConfig:
     from tasks.mposer import mposer_checkpoint  # it needs the settings of training, too
 
     return replace(config, mposer=mposer_checkpoint(config))
-
-
-def _check_what_it_reads(config: TrainConfig) -> None:
-    """What can be known before hours of conversion: are the splits enabled, do they exist, is the checkpoint there?"""
-    where, enabled = f"{settings().file} [train]", settings().data.datasets
-    if absent := [name for name in config.splits if name.split("/")[0] not in enabled]:
-        raise ConfigError(
-            f"{where}: {', '.join(absent)} is to be used, but [data] datasets does not enable it. "
-            "Enable it, or set datasets_2d, datasets_3d, motion, validation and evaluation to what there is."
-        )
-    known = [f"{dataset}/{split}" for dataset, split, _ in enabled_splits()]
-    if unknown := [name for name in config.splits if name not in known]:
-        raise ConfigError(f"{where}: there is no split {', '.join(unknown)}; known: {', '.join(known)}")
-    if config.pretrained is not None and not config.pretrained.is_file():
-        raise ConfigError(f"{where} pretrained = {config.pretrained}: there is no such file. Name another, or none.")
 
 
 class TrainVIBE(PipelineTask):
@@ -132,25 +83,46 @@ class TrainVIBE(PipelineTask):
 
     def work(self) -> None:
         config = self.config()
-        with terminal.working(self, self.verb, self.what) as progress:
-            folder = train(config, self.variant, progress)
+        if other := runs.beside(config):
+            terminal.say(self.verb, self.what, f"a new run beside {terminal.plain(other)}", mark=look.IDLE)
+        try:
+            with terminal.working(self, self.verb, self.what) as progress:
+                folder = train(config, self.variant, progress, self.what)
+        except KeyboardInterrupt as error:
+            with suppress(Exception):  # whatever happens to the files: it is the interruption that counts
+                error.add_note(f"of {self.what}, {kept(config)}")
+            raise
         best = read_metrics(folder)["best"]
         course = f"{terminal.count(config.epochs, 'epoch')} of {terminal.count(config.iterations, 'step')}"
         found = f"validation PA-MPJPE {best['pa_mpjpe']:.1f} mm, best of epoch {best['epoch'] + 1}"
         terminal.say(self.verb, self.what, f"{course}, {found}")
 
 
-def train(config: TrainConfig, variant: str, progress: Progress) -> Path:
-    """Train in this process, or in as many as the settings say, by torch's own launcher. Returns the run's folder."""
+def kept(config: TrainConfig) -> str:
+    """What there is of a training that ends now: the step of its last checkpoint."""
+    last = runs.run_folder(config) / "last.pt"
+    if not last.is_file():
+        return "nothing, since no checkpoint was written yet"
+    import torch
+
+    step = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["course"]["step"]
+    return f"step {step:,} of {config.epochs * config.iterations:,} ({terminal.shortened(last)})"
+
+
+def train(config: TrainConfig, variant: str, progress: Progress, what: str) -> Path:
+    """Train in this process, or in as many as the settings say, by torch's own launcher. Returns the run's folder.
+
+    what: whose epochs the lines are.
+    """
     from tasks.pictures import pictures
     from vibe_model import training  # imports torch
     from vibe_model.parallel import n_processes
 
     n = n_processes(config)
     if n == 1:
-        return training.run(config, progress=telling(progress), pictures=pictures(config))
+        return training.run(config, progress=telling(progress, what), pictures=pictures(config))
     progress(0, config.epochs * config.iterations, f"{n} processes")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)]
+    launch = [sys.executable, "-m", "tasks.launcher", "--standalone", "--nproc-per-node", str(n)]
     code = children.run([*launch, "-m", "tasks", "train", "--variant", variant, "--seed", str(config.seed)])
     if code != 0:
         raise ConfigError(f"training in {n} processes ended with exit code {code}: what they said is above")
@@ -193,21 +165,13 @@ class EvaluateVIBE(PipelineTask):
 
 def baseline_config() -> TrainConfig | None:
     """The per-frame baseline's configuration; None where luigi.cfg says that there is to be none."""
-    given = typed(settings().file, "train", {"baseline": settings().train.get("baseline", "true")}, _Baseline)
-    return train_config(baseline_variant()) if given["baseline"] else None
+    return train_config(baseline_variant()) if which_runs(settings()).baseline else None
 
 
 def baseline_variant() -> str:
     """The per-frame baseline of the configured run: trained on the same windows, whatever variant that is."""
-    own = [name for name in settings().train.get("variant", "").split("+") if name and name != PER_FRAME]
+    own = [name for name in (which_runs(settings()).variant or "").split("+") if name and name != PER_FRAME]
     return "+".join([*own, PER_FRAME])
-
-
-@dataclass(frozen=True)
-class _Baseline:
-    """[train] baseline: train the per-frame baseline, too, to stand beside the model in the table of results."""
-
-    baseline: bool = True
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
@@ -293,7 +257,7 @@ def show_results(folder: Path, rows: Sequence[Mapping[str, Any]], *, stand_in: b
     )
 
 
-def telling(progress: Progress) -> Any:
+def telling(progress: Progress, what: str) -> Any:
     """Training's news as a bar over all steps, with the losses and the last validation beside it.
 
     Before that, features on their way into memory, where the settings say so, and then a line of where they are.
@@ -320,9 +284,12 @@ def telling(progress: Progress) -> Any:
             terminal.fact("goes on", f"from step {done - 1:,}, where it was interrupted")
         told_where = True
         loss = f"loss {best['loss']:.2f}" if "loss" in best else ""
-        last = f"PA-MPJPE {best['validation']:.1f} mm" if "validation" in best else ""
-        progress(done, news.epochs * news.iterations, f"epoch {news.epoch + 1}/{news.epochs}  {loss}  {last}")
+        last = f"{best['validation']:.1f} mm" if "validation" in best else ""
+        # The loss first: a narrow terminal cuts the end.
+        said = [loss, f"val {last}" if last else "", f"epoch {news.epoch + 1}/{news.epochs}"]
+        progress(done, news.epochs * news.iterations, "  ".join(filter(None, said)))
         if news.validation and quiet:
-            terminal.fact("epoch", f"{news.epoch + 1} of {news.epochs}: {loss}, validation {last}")
+            found = ", ".join(filter(None, [loss, f"validation PA-MPJPE {last}"]))
+            terminal.say("train", what, f"epoch {news.epoch + 1} of {news.epochs}: {found}", mark=" ")
 
     return tell

@@ -24,7 +24,7 @@ PATIENCE: Final = 60.0  # s that a scheduler may take to answer, and that a clus
 LOOK_EVERY: Final = 1.0  # s between looks at which workers are there
 TRY_EVERY: Final = 0.2  # s between attempts to reach a scheduler
 PROBED: Final = ("tcp", "tls")  # protocols whose addresses are a host and a port
-INSTALL: Final = "pip install '.[cluster]'"
+INSTALL: Final = "pip install 'vibe-pipeline[cluster]'"
 START: Final = "Start one (docs/cluster.md), name another address, or leave it away to work on this machine alone."
 AGAIN: Final = "Finished shards are kept: run the same command again."
 

@@ -1,4 +1,7 @@
-"""The commands of `python -m pipeline`: a file each, with `HELP`, `options(parser)` and `run(args) -> exit code`."""
+"""The commands of `python -m pipeline`: a file each, with `HELP`, `options(parser)` and `run(args) -> exit code`.
+
+Other packages add theirs: see `pipeline.command_plug_ins`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Final, Protocol
 
+from pipeline.command_plug_ins import plug_ins
 from pipeline.commands import (
     accept,
     bench_features,
@@ -16,6 +20,7 @@ from pipeline.commands import (
     extract,
     gc,
     import_,
+    init,
     plan,
     retry,
     show,
@@ -37,7 +42,8 @@ class Command(Protocol):
         """Do it, tell what was done, and return the exit code."""
 
 
-COMMANDS: Final[Mapping[str, Command]] = {
+_OURS: Final[Mapping[str, Command]] = {
+    "init": init,
     "doctor": doctor,
     "synthesize": synthesize,
     "plan": plan,
@@ -54,3 +60,5 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "gc": gc,
     "compact": compact,
 }
+
+COMMANDS: Final[Mapping[str, Command]] = {**_OURS, **dict(plug_ins(_OURS))}

@@ -9,10 +9,11 @@ from typing import Final
 
 from pipeline import accept
 from pipeline.accept import Acceptance
-from pipeline.commands.console import FEW, count, err, few, out, plain
-from pipeline.commands.plan import lines, wanted_of, where_options
+from pipeline.commands.console import FEW, count, err, few, json_option, out, plain
+from pipeline.commands.plan import as_dict, lines, wanted_of, where_options
 from pipeline.differences import short
 from pipeline.errors import PipelineError
+from pipeline.look import ERROR, show_json
 from pipeline.plans import plan_split
 from pipeline.stream_spec import StreamSpec
 from pipeline.wanted import Wanted
@@ -28,6 +29,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--discard-unfinished", action="store_true", help="also where a killed conversion would lose finished shards"
     )
+    json_option(sub)
     where_options(sub)
 
 
@@ -37,12 +39,16 @@ def run(args: argparse.Namespace) -> int:
     if of_stream and args.video:
         raise PipelineError("--video is of a split's raw files, --stream of its features: one at a time")
     what = accept.propose_for_stream(wanted, args.part) if of_stream else accept.propose(wanted, args.part, args.video)
-    for line in few(list(told(what)), FEW * 4, "plan --all"):
+    differs = list(told(what))
+    for line in () if args.json else few(differs, FEW * 4, "plan --all"):
         out.print(plain(line))
     if args.because is None and not what.nothing:
-        err.print("[red]error:[/red] nothing was accepted: say why it does not matter, with --because TEXT")
+        err.print(f"{ERROR} nothing was accepted: say why it does not matter, with --because TEXT")
         return 2
     records = accept.accept(what, args.because or "only times differ", discard_unfinished=args.discard_unfinished)
+    if args.json:
+        show_json({"differs": differs, "accepted": records, "plan": as_dict(plan_split(wanted))})
+        return 0
     out.print(f"accepted: {count(len(records), 'record')} in the manifest" if records else "times are remembered")
     for line in lines(plan_split(wanted), FEW):
         out.print(line)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,9 +11,9 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 import cache
-from pipeline import bench_pixels, datasets
+from pipeline import bench_pixels
 from pipeline.bench_features import Limits, NetworkLimit, decode_limit, network_limit
-from pipeline.commands.console import count, err, out, plain, whole
+from pipeline.commands.console import count, err, json_option, out, plain, split_arguments, whole
 from pipeline.commands.extract import kind_options
 from pipeline.errors import PipelineError
 from pipeline.extraction import Resources
@@ -22,6 +21,7 @@ from pipeline.extraction.decoders import cores
 from pipeline.extraction.jobs import Job
 from pipeline.extraction.pieces import Frames
 from pipeline.feature_settings import given_options, stream_named
+from pipeline.look import STAND_IN, duration, show_json
 from pipeline.pixel_sources import pixels
 from pipeline.progress import Progress, bar
 from pipeline.stream_spec import Decode, StreamSpec
@@ -48,8 +48,7 @@ class Scene:
 
 
 def options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("dataset", nargs="?", choices=datasets.names(), help="with SPLIT and --cache: on its own pixels")
-    sub.add_argument("split", nargs="?", help="train, val, test, ... as the dataset has them")
+    split_arguments(sub, required=False, why=", with SPLIT and --cache: on its own pixels")
     sub.add_argument("--cache", type=cache.place_of, help="the cache's folder, or its URL as s3://bucket/prefix")
     sub.add_argument("--raw", type=Path, help="where the dataset's raw folder lies now, when it has moved")
     sub.add_argument("--crops", default="", metavar="STREAM", help="on a stream of crops, not the pictures")
@@ -60,7 +59,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--compile", action="store_true", help="torch.compile, on CUDA")
     sub.add_argument("--workers", type=whole(0), default=0, help="processes that decode pictures; 0: one a core")
     sub.add_argument("--seconds", type=whole(1), default=5, help="that each measurement takes")
-    sub.add_argument("--json", action="store_true", help="for a machine to read")
+    json_option(sub)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -72,13 +71,13 @@ def run(args: argparse.Namespace) -> int:
         progress = stack.enter_context(bar("bench-features", err, quiet=args.json))
         network, limits = measure(spec, scenes, seconds=args.seconds, progress=progress)
     if args.json:
-        out.out(json.dumps(_as_dict(args, stream, network, scenes, limits), indent=2))
+        show_json(_as_dict(args, stream, network, scenes, limits))
         return 0
     out.print(f"{count(cores(), 'core')}; {args.seconds} s a measurement, which whatever else runs here makes slower")
     if network is not None:
         out.print(plain(f"network: {network.crops:,.0f} crops a second, by itself ({_how(network)})"))
     if stream.stand_in:
-        out.print("  [yellow]STAND-IN[/yellow] an untrained network: it is as fast as a trained one")
+        out.print(f"  {STAND_IN} an untrained network: it is as fast as a trained one")
     for scene, limit in zip(scenes, limits, strict=True):
         out.print(plain(told(scene, limit)))
     return 0
@@ -112,20 +111,8 @@ def told(scene: Scene, limits: Limits) -> str:
     limit = "the network limits" if limits.limit == "network" else "decoding limits"
     return (
         f"{scene.name}: decodes {what}, by itself ({by}); together {limits.together:,.0f} crops a second: "
-        f"{count(scene.rows, scene.noun)} in {about(scene.rows / limits.together)}, {limit}"
+        f"{count(scene.rows, scene.noun)} in about {duration(scene.rows / limits.together)}, {limit}"
     )
-
-
-def about(seconds: float) -> str:
-    """
-    >>> [about(s) for s in (0.2, 61, 540, 9000, 10**6)]
-    ['about 1 second', 'about 61 seconds', 'about 9 minutes', 'about 2.5 hours', 'about 11.6 days']
-    """
-    if seconds < 120:
-        return f"about {count(max(1, round(seconds)), 'second')}"
-    if seconds < 7200:
-        return f"about {seconds / 60:.0f} minutes"
-    return f"about {seconds / 3600:.1f} hours" if seconds < 48 * 3600 else f"about {seconds / 86400:.1f} days"
 
 
 def spec_of(args: argparse.Namespace) -> StreamSpec:

@@ -19,7 +19,7 @@ def options(sub: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """The split written anew beside the old one, and exchanged for it."""
     name = f"{args.dataset}/{args.split}"
-    with bar(f"compact {name}", err) as progress:
+    with bar(f"compact {name}", err, unit="row") as progress:
         done = cache.compact(args.cache, name, progress=progress)
     if done.before == done.after:
         out.print(f"{name}: nothing to compact: it has no rows of replaced videos")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,13 @@ from typing import Any, Final
 
 import cache
 from pipeline import datasets, doctor, raw_names
-from pipeline.commands.console import command, out, plain
-from pipeline.commands.examined import TO_BE_MADE, table, tell
+from pipeline.commands.console import command, err, json_option, out, plain
+from pipeline.commands.examined import NOT_NEEDED, TO_BE_MADE, records, table, tell
 from pipeline.doctor import Examination
 from pipeline.errors import PipelineError
+from pipeline.look import DOUBT, WRONG, show, show_json
 from pipeline.places import read_places, settings_file
+from pipeline.weights import FORMS
 
 HELP: Final = "Look at the raw folders: what is there, what is missing, what to do. Exit 1 when something is missing."
 
@@ -31,6 +32,8 @@ class Scope:
     made: frozenset[str]  # of these, stand-ins will be made where there is nothing
     by_make: bool  # luigi.cfg leads there, so `make data` does the rest
     untrained: bool = False  # [features] weights are a stand-in
+    typed: tuple[str, ...] = ()  # the datasets that the command names; none: all
+    broken: tuple[str, ...] = ()  # what cannot be looked at, since its package cannot be loaded, in words
 
 
 def options(sub: argparse.ArgumentParser) -> None:
@@ -39,12 +42,14 @@ def options(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("--raw", type=Path, help="the folder that holds <dataset>/; else [paths] raw of luigi.cfg")
     sub.add_argument("--body", type=Path, help="the folder of SMPL's files; else [paths] body, unless --raw is given")
-    sub.add_argument("--json", action="store_true", help="for a machine to read")
+    json_option(sub)
 
 
 def run(args: argparse.Namespace) -> int:
     """A table of parts; below it, what to do about those that are not there."""
     scope = scope_of(args.datasets, args.raw, args.body)
+    for text in scope.broken:
+        err.print(f"{DOUBT} {plain(text)}: left out")
     examined = [doctor.examine(datasets.get(name), scope.raw / name) for name in scope.datasets]
     body = None if scope.body is None else doctor.examine_body(scope.body)
     mixtures = list(doctor.mixtures(examined, body))
@@ -53,46 +58,64 @@ def run(args: argparse.Namespace) -> int:
         lacking.append(body)
     shown = [*examined, *([body] if body is not None else [])]
     made = {*scope.made, *([doctor.BODY] if scope.made else [])}
+    unneeded = args.body is None and body is not None and bool(body.missing) and not any(e.uses_body for e in examined)
+    states = dict.fromkeys(made, TO_BE_MADE) | ({doctor.BODY: NOT_NEEDED} if unneeded else {})
     if args.json:
-        told = [as_dict(e, made=e.dataset in made) for e in shown]
-        out.out(json.dumps({"examined": told, "mixtures": [m._asdict() for m in mixtures]}, indent=2))
-        return 1 if lacking or mixtures else 0
-    out.print(table(shown, made))
+        told = [as_dict(e, states.get(e.dataset, "")) for e in shown]
+        show_json({"examined": told, "mixtures": [m._asdict() for m in mixtures]})
+        return 1 if lacking or mixtures or scope.broken else 0
+    if out.is_terminal:
+        show(table(shown, states))
+    else:
+        for line in records(shown, states):
+            out.print(line)
     for e in shown:
-        tell(e, made=e.dataset in made)
+        tell(e, states.get(e.dataset, ""))
     for mixture in mixtures:
-        out.print(f"\n[red]✗[/red] {plain(f'{mixture.what}. {mixture.do}')}")
+        out.print(f"\n{WRONG} {plain(f'{mixture.what}. {mixture.do}')}")
     for line in next_steps(scope, examined, body, [e.dataset for e in lacking]):
         out.print(plain(line))
-    return 1 if lacking or mixtures else 0
+    return 1 if lacking or mixtures or scope.broken else 0
 
 
-def as_dict(e: Examination, *, made: bool) -> dict[str, Any]:
-    """For a machine to read, with the state that `make data` will change."""
+def as_dict(e: Examination, state: str) -> dict[str, Any]:
+    """For a machine to read. `state`: of what is missing, where nobody has to bring it."""
     told = e.as_dict()
     for part in told["parts"]:
-        if made and part["state"] == "missing":
-            part["state"] = TO_BE_MADE
+        if state and part["state"] == "missing":
+            part["state"] = state
     return told
 
 
 def scope_of(names: Sequence[str], raw: Path | None, body: Path | None) -> Scope:
-    """What the options and luigi.cfg say together. Raises PipelineError for an unknown dataset, ConfigError."""
+    """What the options and luigi.cfg say together.
+
+    Raises PipelineError for an unknown dataset, PlugInError for one that is named and cannot be loaded, ConfigError.
+    """
     known = datasets.names()
     if unknown := sorted(set(names) - set(known)):
         raise PipelineError(f"no dataset is called {unknown[0]!r}; known: {', '.join(known)}")
     if raw is not None:
         check_raw(raw, "--raw", tuple(names))
-        return Scope(raw, body, Path("data/cache"), tuple(names) or known, frozenset(), by_make=False)
+        whole, broken = _loadable(known)
+        chosen, by_default = tuple(names) or whole, Path("data/cache")
+        return Scope(raw, body, by_default, chosen, frozenset(), by_make=False, typed=tuple(names), broken=broken)
     from pipeline import synthetic  # imports what renders: as much as all other commands need together
 
     places = read_places(settings_file())
-    chosen = tuple(names) or places.datasets
+    whole, broken = _loadable(places.datasets)
+    chosen = tuple(names) or whole
     made = frozenset(chosen) & frozenset(synthetic.LAYOUTS) if places.embedded else frozenset[str]()
     if not places.embedded:
         check_raw(places.raw, f"{places.file}, [paths] raw", chosen)
     by_make, untrained = set(chosen) <= set(places.datasets), places.weights.startswith("untrained")
-    return Scope(places.raw, body or places.body, places.cache, chosen, made, by_make, untrained)
+    return Scope(places.raw, body or places.body, places.cache, chosen, made, by_make, untrained, tuple(names), broken)
+
+
+def _loadable(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Those of which the package is whole, and what is wrong with the others."""
+    broken = datasets.broken(names)
+    return tuple(name for name in names if name not in broken), tuple(broken.values())
 
 
 def check_raw(raw: Path, said: str, names: Sequence[str]) -> None:
@@ -106,7 +129,7 @@ def check_raw(raw: Path, said: str, names: Sequence[str]) -> None:
     if not raw_names.is_folder_there(raw):
         raise PipelineError(f"{said} {raw} is a file. Name the folder that holds <dataset>/")
     own = raw.resolve()
-    for name in names or datasets.names():
+    for name in names or _loadable(datasets.names())[0]:
         patterns = [pattern for part in datasets.get(name).parts for pattern in part.patterns]
         alike = raw_names.letters(own.name) == raw_names.letters(name) and not raw_names.is_there(raw / name)
         if alike and (names or raw_names.any_fits(raw, patterns)):
@@ -126,8 +149,7 @@ def next_steps(
         where += ["--body", str(scope.body)]
     clashing = [e.dataset for e in examined if e.usable and body is not None and doctor.clash(e, body)]
     if lacking or clashing:
-        names = [name for name in dict.fromkeys([*lacking, *clashing]) if name != doctor.BODY]
-        yield f"When that is done: {command('doctor', *names, *where)}"
+        yield f"When that is done: {command('doctor', *scope.typed, *where)}"
     if scope.by_make:
         yield from _by_make(scope, examined, clashing, lacking)
         return
@@ -152,15 +174,13 @@ def _by_make(
     real = [e for e in examined if e.usable and not e.stand_in]
     first = []
     if scope.untrained and (pixels := [e.dataset for e in real if datasets.get(e.dataset).has_pixels]):
-        first.append(
-            f"[features] weights = spin:FILE (untrained ones are for stand-ins, and {', '.join(pixels)}: real)"
-        )
+        first.append(f"[features] weights = {FORMS} (untrained ones are for stand-ins, and {', '.join(pixels)}: real)")
     if real and (why := other_cache(scope.cache, stand_in=False)[1]):
         first.append(f"[paths] cache to another folder ({why})")
     if first:
         yield "First, in luigi.cfg, set " + ", and ".join(first)
     if not lacking and not clashing:
-        yield "Then: make data" if first else "Next: make data"
+        yield "Then: make data" if first else "Next, unless `plan` has nothing to do: make data"
     elif len(lacking) < len(examined) and lacking:
         yield "Or take out of [data] datasets what you do not have, and: make data"
 

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from rich.table import Table
 
+from pipeline import look
 from pipeline.commands.console import out, plain
 from pipeline.datasets.release import Part
 from pipeline.doctor import Examination, Found
+from pipeline.look import DONE, DOUBT
 
 MARKS: Final = {
-    "there": "[green]✓[/green]",
+    "there": DONE,
     "incomplete": "[yellow]incomplete[/yellow]",
     "missing": "[red]missing[/red]",
     "left out": "[dim]left out[/dim]",
 }
 TO_BE_MADE: Final = "will be made"
+NOT_NEEDED: Final = "not needed yet"
 
 
-def table(examined: Sequence[Examination], made: Container[str]) -> Table:
-    """A row a part. `made`: what stand-ins will be made of, where there is nothing."""
-    shown = Table("dataset", "what", "where", box=None, pad_edge=False, header_style="bold")
-    for name in ("found", "of"):
+def table(examined: Sequence[Examination], states: Mapping[str, str]) -> Table:
+    """A row a part. `states`: of what is missing, by dataset, where nobody has to bring it."""
+    shown = look.table("dataset", "what", "where")
+    for name in ("found", "in release"):
         shown.add_column(name, justify="right")
-    shown.add_column("")
+    shown.add_column("state")
     for e in examined:
         for i, found in enumerate(e.parts):
             stands_in = " [yellow](stand-in)[/yellow]" if e.stand_in else ""
@@ -34,18 +37,32 @@ def table(examined: Sequence[Examination], made: Container[str]) -> Table:
                 plain(found.part.what),
                 plain(where(found)),
                 f"{found.found:,}",
-                "" if found.known is None else f"{found.known:,}",
-                mark(found, made=e.dataset in made),
+                "[dim]not known[/dim]" if found.known is None else f"{found.known:,}",
+                mark(found, states.get(e.dataset, "")),
             )
     return shown
 
 
-def mark(found: Found, *, made: bool) -> str:
-    """The state of a part, as the table has it."""
-    if found.state == "missing" and made:
-        return f"[dim]{TO_BE_MADE}[/dim]"
-    more = found.part.without if found.state == "left out" else "more than the release has" if found.too_many else ""
-    return MARKS[found.state] + (f" [dim]{plain(more)}[/dim]" if more else "")
+def records(examined: Sequence[Examination], states: Mapping[str, str]) -> Iterator[str]:
+    """In a pipe, the same: a line a part, whole by itself, and no wider than it must be."""
+    wide = max((len(e.dataset) for e in examined), default=0)
+    for e in examined:
+        for found in e.parts:
+            what = f"{found.part.what}: {found.found:,}" + ("" if found.known is None else f" of {found.known:,}")
+            state = mark(found, states.get(e.dataset, ""))
+            stands_in = ", stand-in" if e.stand_in else ""
+            yield f"{e.dataset:<{wide}}  {plain(what)}  {state}{stands_in}  {plain(where(found))}"
+
+
+def mark(found: Found, state: str) -> str:
+    """The state of a part, as the table has it; `state`: if it is missing."""
+    if state == NOT_NEEDED and found.state == "left out":
+        return f"[dim]{NOT_NEEDED}[/dim]"
+    if found.state == "missing" and state:
+        return f"[dim]{state}[/dim]"
+    if found.state == "left out":
+        return f"{MARKS['left out']} [dim](without it: {plain(found.part.without)})[/dim]"
+    return MARKS[found.state] + (" [dim]more than the release has[/dim]" if found.too_many else "")
 
 
 def where(found: Found) -> str:
@@ -59,9 +76,13 @@ def forms(part: Part) -> list[str]:
     return list(part.shown) or by_extension(part.patterns)
 
 
-def tell(e: Examination, *, made: bool) -> None:
+def tell(e: Examination, state: str) -> None:
     """What is wrong with one raw folder, and how to mend it: the page, the archives, the layout."""
-    if made and e.missing:
+    if state == NOT_NEEDED:
+        what = f"in {e.raw}: not needed to convert these; training and prediction need it"
+        out.print(f"\n[bold]{e.dataset}[/bold] {plain(what)}")
+        return
+    if state == TO_BE_MADE and e.missing:
         out.print(f"\n[bold]{e.dataset}[/bold]: nothing of it in {plain(str(e.raw))} yet; `make data` makes a stand-in")
         return
     left_out = [] if e.stand_in else [found.part for found in e.parts if found.state == "left out"]
@@ -69,7 +90,7 @@ def tell(e: Examination, *, made: bool) -> None:
         return
     out.print(f"\n[bold]{e.dataset}[/bold] {plain(f'in {e.raw}: {summary(e)}')}")
     for mistake in e.mistakes:
-        out.print(f"  [yellow]![/yellow] {plain(f'{mistake.what}. {mistake.do}'.rstrip(' .') + '.')}")
+        out.print(f"  {DOUBT} {plain(f'{mistake.what}. {mistake.do}'.rstrip(' .') + '.')}")
     sources = to_get(e)
     for i, source in enumerate(sources):
         out.print(f"  {'get' if i == 0 else '':<7} {plain(source)}")

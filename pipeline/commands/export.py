@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.commands.console import count, err, out, plain, split_options
+from pipeline.look import DOUBT, STAND_IN, size
 from pipeline.progress import bar
 
 HELP: Final = "Write one split as the database file that VIBE's and TCMR's code reads."
@@ -26,15 +27,15 @@ def run(args: argparse.Namespace) -> int:
     from pipeline.vibe_db.export import export  # imports h5py and joblib
 
     name = f"{args.dataset}/{args.split}"
-    with bar(f"export {name}", err) as progress:
+    with bar(f"export {name}", err, unit="row") as progress:
         done = export(args.cache, name, args.out, stream=args.stream, replace=args.replace, progress=progress)
-    size = done.file.stat().st_size / 2**20
-    what = f"{count(done.rows, 'row')} under {count(done.names, 'name')} in {done.file} ({size:.1f} MiB)"
+    n_bytes = done.file.stat().st_size
+    what = f"{count(done.rows, 'row')} under {count(done.names, 'name')} in {done.file} ({size(n_bytes)})"
     out.print(plain(f"{name}: {what}"))
     for field, why in done.absent.items():
-        out.print(plain(f"  ! without {field}: {why}"), style="yellow")
+        out.print(f"  {DOUBT} {plain(f'without {field}: {why}')}")
     for what, rows in done.left_out.items():
-        out.print(plain(f"  ! {count(rows, 'row')} left out, with {what}"), style="yellow")
+        out.print(f"  {DOUBT} {count(rows, 'row')} left out, with {plain(what)}")
     if done.stand_in:
-        out.print("  [yellow]STAND-IN[/yellow] embedded data or an untrained network: for trying the pipeline only")
+        out.print(f"  {STAND_IN} embedded data or an untrained network: for trying the pipeline only")
     return 0

@@ -8,10 +8,11 @@ from typing import Final
 
 import cache
 from pipeline import features, streams
-from pipeline.commands.console import count, err, out, plain, scheduler_option, split_options, whole
+from pipeline.commands.console import count, err, out, plain, scheduler_option, shards_kept, split_options, whole
 from pipeline.errors import PipelineError
 from pipeline.extraction import Resources
 from pipeline.feature_settings import given_options, stream_named
+from pipeline.look import DOUBT, STAND_IN
 from pipeline.progress import bar
 from pipeline.stream_spec import StreamSpec
 from pipeline.streams.base import Machine
@@ -19,6 +20,7 @@ from pipeline.streams.resnet50 import ResNet50
 from pipeline.weights import KINDS
 
 HELP: Final = "Compute a feature stream for the rows that lack it."
+kept = shards_kept
 
 
 def options(sub: argparse.ArgumentParser) -> None:
@@ -62,9 +64,9 @@ def run(args: argparse.Namespace) -> int:
     did = f"{count(done.computed, 'row')} computed ({done.meter.words()}), {done.carried:,} carried over"
     out.print(plain(f"{name}: extracted, {did} (why: {plan.why})"))
     if plan.spec.stream.stand_in:
-        out.print("  [yellow]STAND-IN[/yellow] an untrained network: these features are for trying the pipeline only")
+        out.print(f"  {STAND_IN} an untrained network: these features are for trying the pipeline only")
     for kind, rows in done.problems.items():
-        out.print(f"  [yellow]![/yellow] {count(rows, 'row')} without features: {kind}")
+        out.print(f"  {DOUBT} {count(rows, 'row')} without features: {kind}")
     for example in done.examples:
         out.print(f"    {plain(example)}")
     return 0

@@ -6,13 +6,14 @@ import argparse
 from typing import Final
 
 import cache
-from pipeline.commands.console import count, out, plain
+from pipeline.commands.console import cache_option, count, json_option, out, plain
+from pipeline.look import DOUBT, show_json, size
 
 HELP: Final = "Remove what killed and replaced runs have left and no manifest names."
 
 
 def options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--cache", type=cache.place_of, required=True, help="the cache's folder, or its URL")
+    cache_option(sub)
     sub.add_argument("--dry-run", action="store_true", help="only tell what would go")
     sub.add_argument(
         "--unfinished", action="store_true", help="also what an unfinished run has finished: it will start anew"
@@ -23,15 +24,19 @@ def options(sub: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="leave what is younger; 0 where nothing is said, and a day in an object store, which knows no locks",
     )
+    json_option(sub)
 
 
 def run(args: argparse.Namespace) -> int:
     """Left-overs, removed or told; and what was left, with the reason."""
     found = cache.gc(args.cache, dry_run=args.dry_run, unfinished=args.unfinished, older_than=args.older_than)
+    if args.json:
+        show_json({"dry_run": args.dry_run, "removed": found.removed, "bytes": found.bytes, "left": found.skipped})
+        return 0
     for text in found.removed:
         out.print(f"[dim]{'would go' if args.dry_run else 'removed'}[/dim] {plain(text)}")
     for text in found.skipped:
-        out.print(f"[yellow]![/yellow] left: {plain(text)}")
+        out.print(f"{DOUBT} left: {plain(text)}")
     verb = "would be removed" if args.dry_run else "removed"
-    out.print(f"{count(len(found.removed), 'left-over')} {verb}, {found.bytes / 2**20:,.1f} MiB")
+    out.print(f"{count(len(found.removed), 'left-over')} {verb}, {size(found.bytes)}")
     return 0

@@ -8,6 +8,7 @@ from typing import Final
 
 from pipeline.commands.console import count, err, out, plain, print_accounting, split_options
 from pipeline.commands.export import FORMATS
+from pipeline.look import DOUBT, STAND_IN
 from pipeline.progress import bar
 from pipeline.skeletons import JOINTS
 
@@ -16,7 +17,7 @@ HELP: Final = "Make a split, features and all, out of a database file of VIBE's 
 
 def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("file", type=Path, help="the database file: joblib (.pt) or HDF5 (.h5). No code in it is run")
-    split_options(sub)
+    split_options(sub, brings=True)
     sub.add_argument("--format", required=True, choices=FORMATS, help="whose file it is")
     sub.add_argument("--stream", default="resnet50", help="the name that its features get in the cache")
     sub.add_argument("--weights-of", metavar="TEXT", help="which network the features are of, for the manifest")
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
 
     name = f"{args.dataset}/{args.split}"
     told = Options(args.stream, args.weights_of, args.joints_2d, args.crop_scale)
-    with bar(f"import {name}", err) as progress:
+    with bar(f"import {name}", err, unit="row") as progress:
         done = import_database(args.file, args.cache, name, told, progress=progress)
     if not done.why:
         out.print(plain(f"{name}: up to date, made from {args.file.name}"))
@@ -40,10 +41,10 @@ def run(args: argparse.Namespace) -> int:
     out.print(plain(f"{name}: imported {count(done.rows, 'row')} in {count(done.tracks, 'track')}, {streams}"))
     print_accounting(done.totals)
     if done.ignored:
-        out.print(plain(f"  ! not taken over: {', '.join(done.ignored)}"), style="yellow")
+        out.print(f"  {DOUBT} not taken over: {plain(', '.join(done.ignored))}")
     if done.without_features:
         rows = count(done.without_features, "row")
-        out.print(plain(f"  ! {rows} without features: not finite in float16"), style="yellow")
+        out.print(f"  {DOUBT} {rows} without features: not finite in float16")
     if done.stand_in:
-        out.print("  [yellow]STAND-IN[/yellow] embedded data or an untrained network: for trying the pipeline only")
+        out.print(f"  {STAND_IN} embedded data or an untrained network: for trying the pipeline only")
     return 0

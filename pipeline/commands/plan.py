@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import cache
 from pipeline import datasets
-from pipeline.commands.console import FEW, count, few, out, plain
+from pipeline.commands.console import FEW, check_own_folder, command, count, err, few, joined, json_option, out, plain
 from pipeline.errors import PipelineError
 from pipeline.feature_settings import stream_named
 from pipeline.inputs import what_differs
+from pipeline.look import DONE, DOUBT, WRONG, show_json, size
 from pipeline.places import settings_file
 from pipeline.planning import ConversionPlan
 from pipeline.plans import SplitPlan, StreamPlan, plan_split
 from pipeline.stream_spec import StreamSpec
 from pipeline.streams.resnet50 import ResNet50
-from pipeline.wanted import Wanted, by_folders, by_settings
+from pipeline.wanted import Wanted, broken_in, by_folders, by_settings
 from pipeline.weights import KINDS
 
-HELP: Final = "What would run, how much, and why: by luigi.cfg, or for one split with --raw and --cache."
+HELP: Final = (
+    "What conversion and extraction would do, how much, and why: `make data` by luigi.cfg, or one split with --raw and "
+    "--cache. Training is not looked at."
+)
 
 
 def options(sub: argparse.ArgumentParser) -> None:
@@ -30,7 +33,7 @@ def options(sub: argparse.ArgumentParser) -> None:
         "names", nargs="*", metavar="DATASET[/SPLIT]", help="only these; with --raw, the one split that it is"
     )
     sub.add_argument("--all", action="store_true", help="name every video, not the first few")
-    sub.add_argument("--json", action="store_true", help="for a machine to read; always names them all")
+    json_option(sub, "; always names them all")
     where_options(sub)
 
 
@@ -48,16 +51,20 @@ def where_options(sub: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Split by split what would run; one that cannot be told says why, and the others go on. Exit 2 then."""
     plans = [plan_split(wanted) for wanted in wanted_of(args, args.names)]
+    broken = [] if args.raw is not None or args.names else broken_in(args.config or settings_file())
+    for text in broken:
+        err.print(f"{DOUBT} {plain(text)}: left out")
     if args.json:
-        out.out(json.dumps([as_dict(plan) for plan in plans], indent=2))
+        show_json([as_dict(plan) for plan in plans])
     else:
         most = None if args.all else FEW
         for plan in plans:
             for line in lines(plan, most):
                 out.print(line)
-        if all(plan.nothing_to_do for plan in plans):
-            out.print(f"nothing to do: {count(len(plans), 'split')}")
-    return 2 if any(plan.problems for plan in plans) else 0
+        if plans and all(plan.nothing_to_do for plan in plans):
+            done = f"{count(len(plans), 'split')} converted and extracted"
+            out.print(f"nothing to do: {done} (training is not looked at)")
+    return 2 if broken or any(plan.problems for plan in plans) else 0
 
 
 def wanted_of(args: argparse.Namespace, names: Sequence[str]) -> list[Wanted]:
@@ -65,7 +72,7 @@ def wanted_of(args: argparse.Namespace, names: Sequence[str]) -> list[Wanted]:
     if args.raw is None:
         if alone := [f"--{name}" for name in ("body", "stream", "weights", "precision") if getattr(args, name)]:
             raise PipelineError(f"{alone[0]} goes with --raw DIR; without it, luigi.cfg says everything but --cache")
-        return by_settings(args.config or settings_file(), names, args.cache)
+        return by_settings(args.config or settings_file(), joined(names), args.cache)
     if args.config is not None:
         raise PipelineError("--raw and --config: with --raw, no luigi.cfg is read. Leave one of them out")
     dataset, _, split = "/".join(names).partition("/")
@@ -75,6 +82,7 @@ def wanted_of(args: argparse.Namespace, names: Sequence[str]) -> list[Wanted]:
         )
     if dataset not in datasets.names():
         raise PipelineError(f"no dataset is called {dataset!r}; known: {', '.join(datasets.names())}")
+    check_own_folder(args.raw, datasets.get(dataset))
     spec = None
     if args.weights is not None:
         made = stream_named(ResNet50.kind, args.weights, args.precision, {})
@@ -89,8 +97,8 @@ def lines(plan: SplitPlan, most: int | None) -> Iterator[str]:
     if plan.nothing_to_do:
         assert plan.conversion is not None
         has = "".join(f", {plain(stream.stream)}" for stream in plan.extractions)
-        yield f"[green]✓[/green] {plain(plan.name)}: nothing to do ({count(plan.conversion.kept, 'video')}{has})"
-        yield from (f"  {line}" for line in _touched(plan))
+        yield f"{DONE} {plain(plan.name)}: nothing to do ({count(plan.n_videos, 'video')}{has})"
+        yield from (f"  {line}" for line in (*_touched(plan), *_behind(plan)))
         return
     yield f"[bold]{plain(plan.name)}[/bold]"
     if plan.wanted.to_be_made:
@@ -98,19 +106,19 @@ def lines(plan: SplitPlan, most: int | None) -> Iterator[str]:
         return
     if plan.conversion is not None and not plan.conversion.up_to_date:
         yield from (f"  {line}" for line in _conversion(plan, plan.conversion, most))
-    yield from (f"  {line}" for line in _touched(plan))
+    yield from (f"  {line}" for line in (*_touched(plan), *_behind(plan)))
     for stream in plan.extractions:
         if stream.why or not (stream.differs or plan.conversion is None or plan.conversion.up_to_date):
             yield from (f"  {line}" for line in _extraction(plan, stream))
     if plan.committed is None and plan.wanted.stream is not None and not plan.problems:
         yield f"  extract  {plain(plan.wanted.stream.name)}: all that is converted then"
     for problem in plan.problems:
-        yield f"  [red]✗[/red] {plain(problem)}"
+        yield f"  {WRONG} {plain(problem)}"
 
 
 def _conversion(plan: SplitPlan, todo: ConversionPlan, most: int | None) -> Iterator[str]:
     of = f"{count(len(todo.append), 'video')} to read of {len(todo.stamps):,}"
-    yield f"convert  {of}, {_mib(plan.bytes_of_labels)} of labels and videos"
+    yield f"convert  {of}, {size(plan.bytes_of_labels)} of labels and videos"
     yield f"  why    {plain(todo.why)}"
     if todo.differs or plan.committed is None:
         return
@@ -122,18 +130,19 @@ def _conversion(plan: SplitPlan, todo: ConversionPlan, most: int | None) -> Iter
     for line in few(told, len(told) if most is None else most, "plan --all, or --json"):
         yield f"  {plain(line)}"
     if plan.rows_again:
-        yield f"  the changed ones have {count(plan.rows_again, 'row')} now, {_mib(plan.bytes_again)}"
+        yield f"  the changed ones have {count(plan.rows_again, 'row')} now, {size(plan.bytes_again)}"
 
 
 def _extraction(plan: SplitPlan, todo: StreamPlan) -> Iterator[str]:
     lacks = todo.lacks
     if not todo.why:
-        yield f"extract  {plain(todo.stream)}: what conversion brings"
+        again = f", about {count(plan.rows_again, 'row')} of changed videos among it" if plan.rows_again else ""
+        yield f"extract  {plain(todo.stream)}: what conversion brings{again}"
         return
     more = "" if plan.conversion is None or plan.conversion.up_to_date else ", and what conversion brings"
     of = plan.committed.manifest["rows"] if plan.committed is not None else 0
     shards = count(len(lacks.shards), "shard")
-    yield f"extract  {plain(todo.stream)}: {lacks.rows:,} of {count(of, 'row')} in {shards}, {_mib(todo.n_bytes)}{more}"
+    yield f"extract  {plain(todo.stream)}: {lacks.rows:,} of {count(of, 'row')} in {shards}, {size(todo.n_bytes)}{more}"
     yield f"  why    {plain(todo.why)}"
     if lacks.carried_at_most:
         yield f"  at most {lacks.carried_at_most:,} of them are carried over from rows that were replaced"
@@ -144,11 +153,17 @@ def _touched(plan: SplitPlan) -> Iterator[str]:
     touched = plan.conversion.touched if plan.conversion is not None else ()
     if touched:
         what = f"{count(len(touched), 'video')} of other times than at the commit, and the same content"
-        yield f"[yellow]![/yellow] {what}, which is read at every look: `accept` remembers the times"
+        yield f"{DOUBT} {what}, which is read at every look: `accept` remembers the times"
 
 
-def _mib(n_bytes: int) -> str:
-    return f"{n_bytes / 2**20:,.1f} MiB"
+def _behind(plan: SplitPlan) -> Iterator[str]:
+    """Streams that nobody extracts by itself."""
+    for stream in plan.behind:
+        split = command("extract", plan.wanted.dataset.name, plan.wanted.split, "--cache", str(plan.wanted.root))
+        yield f"{DOUBT} " + plain(
+            f"stream {stream.stream} lags behind by {count(stream.lacks.rows, 'row')}, and `make data` extracts "
+            f"[features] stream alone: {split} --stream {stream.stream}, and its options as before"
+        )
 
 
 def as_dict(plan: SplitPlan) -> dict[str, Any]:
@@ -160,6 +175,7 @@ def as_dict(plan: SplitPlan) -> dict[str, Any]:
         "convert": None if plan.conversion is None else _conversion_as_dict(plan, plan.conversion),
         "extract": [_extraction_as_dict(stream) for stream in plan.extractions],
         "problems": list(plan.problems),
+        "behind": [{"stream": stream.stream, "rows": stream.lacks.rows} for stream in plan.behind],
     }
 
 

@@ -8,16 +8,16 @@ from typing import Final
 
 import cache
 from pipeline import datasets, show
-from pipeline.commands.console import count, err, out, plain, whole
+from pipeline.commands.console import check_own_folder, count, err, out, plain, split_arguments, whole
 from pipeline.errors import PipelineError
+from pipeline.look import DOUBT, STAND_IN, size
 from pipeline.progress import bar
 
 HELP: Final = "Draw boxes, crops and skeletons of some tracks on one HTML page, from the cache or from raw files."
 
 
 def options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("dataset", choices=datasets.names(), help="the dataset's name")
-    sub.add_argument("split", help="train, val, test, ... as the dataset has them")
+    split_arguments(sub)
     sub.add_argument("--cache", type=cache.place_of, help="the cache's folder, or its URL: show what was converted")
     sub.add_argument(
         "--raw",
@@ -40,17 +40,17 @@ def run(args: argparse.Namespace) -> int:
     if args.cache is not None:
         shown = show.from_cache(args.cache, name, choice, raw=args.raw)
     elif args.raw is not None:
+        check_own_folder(args.raw, datasets.get(args.dataset))
         shown = show.from_raw(datasets.get(args.dataset), args.split, args.raw, choice, body=args.body)
     else:
         raise PipelineError("say what to show: --cache DIR for what was converted, --raw DIR for raw files")
     for warning in shown.warnings:
-        err.print(f"[yellow]![/yellow] {plain(f'{name}: {warning}')}")
-    with bar(f"show {name}", err) as progress:
+        err.print(f"{DOUBT} {plain(f'{name}: {warning}')}")
+    with bar(f"show {name}", err, unit="track") as progress:
         show.write_page(shown, args.out, body=args.body, progress=progress)
-    size = args.out.stat().st_size / 2**20
-    out.print(plain(f"{name}: {count(len(shown.tracks), 'track')} in {args.out} ({size:.1f} MiB)"))
+    out.print(plain(f"{name}: {count(len(shown.tracks), 'track')} in {args.out} ({size(args.out.stat().st_size)})"))
     if shown.stand_in:
-        out.print("  [yellow]STAND-IN[/yellow] embedded data, not the dataset itself")
+        out.print(f"  {STAND_IN} embedded data, not the dataset itself")
     return 0
 
 

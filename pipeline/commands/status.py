@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
-
-from rich.table import Table
+from typing import TYPE_CHECKING, Any, Final
 
 import cache
 from pipeline import accepted, datasets, features
-from pipeline.commands.console import FEW, command, count, few, out, plain
+from pipeline.accounting import VideoAccount
+from pipeline.commands.console import FEW, cache_option, command, count, err, few, json_option, out, plain
 from pipeline.datasets.base import Dataset
+from pipeline.look import DOUBT, IDLE, fits, show, show_json, table
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 HELP: Final = "What is in a cache: videos, tracks, frames kept and dropped, streams."
 
@@ -21,45 +23,75 @@ COLUMNS: Final = ("split", "videos", "tracks", "frames kept / found", "dropped",
 
 
 def options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--cache", type=cache.place_of, required=True, help="the cache's folder, or its URL")
-    sub.add_argument("--all", action="store_true", help="name every video that was set aside, not the first few")
-    sub.add_argument("--json", action="store_true", help="for a machine to read; always names them all")
+    cache_option(sub)
+    sub.add_argument("--all", action="store_true", help="name every video of which something was left out or noted")
+    json_option(sub, "; always names them all")
 
 
 def run(args: argparse.Namespace) -> int:
     """A table of splits, or the same as JSON; below it, what is not all there, and what was set aside."""
     opened = cache.open(args.cache)
+    known, held = datasets.names(), dict.fromkeys(name.partition("/")[0] for name in opened.splits)
+    for text in datasets.broken(name for name in held if name in known).values():
+        err.print(f"{DOUBT} {plain(text)}")
     rows = [split_status(opened[name]) for name in opened.splits]
     if args.json:
-        out.out(json.dumps(rows, indent=2))
+        show_json(rows)
         return 0
-    table = Table(*COLUMNS, box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        name = row["split"] + (" [yellow](stand-in)[/yellow]" if row["stand_in"] else "")
-        frames = row["accounting"]["frames"]
-        dropped = ", ".join(f"{n:,} {reason}" for reason, n in frames["dropped"].items()) or "-"
-        streams = ", ".join(row["streams"]) or "-"
-        table.add_row(
-            name, *(_counts(row["accounting"], what) for what in ("videos", "tracks", "frames")), dropped, streams
-        )
-    out.print(table)
+    show_rows(rows)
     for row in rows:
         for text in row["accepted"]:
-            out.print(f"[dim]·[/dim] {plain(text)}")
+            out.print(f"{IDLE} {plain(text)}")
     for text in (*beside_the_release(rows), *undecodable(rows, args.cache)):
-        out.print(f"[yellow]![/yellow] {plain(text)}")
+        out.print(f"{DOUBT} {plain(text)}")
     for row in rows:
-        most = len(row["set_aside"]) if args.all else FEW
-        for message in few(row["set_aside"], most, command("status", "--all", "--cache", str(args.cache))):
-            out.print(f"[yellow]![/yellow] {row['split']}: {plain(message)}")
+        tell_videos(row, args.cache, every=args.all)
     return 0
+
+
+def tell_videos(row: Mapping[str, Any], root: cache.Root, *, every: bool) -> None:
+    """The videos of a split that were set aside, and if `every`, what was left out or noted of each other one."""
+    failed = [video for video in row["videos"] if video["failed"]]
+    aside = [VideoAccount(v["name"], set_aside=v["set_aside"], message=v["message"]).aside for v in failed]
+    for text in few(aside, len(aside) if every else FEW, command("status", "--all", "--cache", str(root))):
+        out.print(f"{DOUBT} {row['split']}: {plain(text)}")
+    for video in row["videos"] if every else ():
+        dropped = "" if video["failed"] else ", ".join(f"{n:,} {reason}" for reason, n in video["dropped"].items())
+        if told := "; ".join([*([dropped] if dropped else []), *video["notes"]]):
+            out.print(f"{IDLE} {row['split']}: {plain(video['name'])}: {plain(told)}")
+
+
+def show_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    """A row a split; in two tables where the terminal is too narrow for one."""
+    whole = table_of(rows, COLUMNS)
+    if fits(whole):
+        show(whole)
+        return
+    show(table_of(rows, COLUMNS[:4]))
+    out.print()
+    show(table_of(rows, (COLUMNS[0], *COLUMNS[4:])))
+
+
+def table_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:
+    """These of all columns, a row a split."""
+    made = table(*columns)
+    for row in rows:
+        frames = row["accounting"]["frames"]
+        cells = (
+            plain(row["split"]) + (" [yellow](stand-in)[/yellow]" if row["stand_in"] else ""),
+            *(_counts(row["accounting"], what) for what in ("videos", "tracks", "frames")),
+            ", ".join(_left_out(frames["dropped"], row["uncounted"])) or "-",
+            plain(", ".join(row["streams"])) or "-",
+        )
+        by_name = dict(zip(COLUMNS, cells, strict=True))
+        made.add_row(*(by_name[name] for name in columns))
+    return made
 
 
 def split_status(split: cache.Split) -> dict[str, Any]:
     """What `status` tells of one split, for a table or for a machine."""
-    accounts = [video.account for video in split.videos]
     dataset = _registered(split.name.partition("/")[0])
-    harmless = dataset.harmless if dataset is not None else ()
+    videos = list(_videos(split, dataset.harmless if dataset is not None else ()))
     return {
         "split": split.name,
         "tracks": len(split.tracks),
@@ -70,8 +102,18 @@ def split_status(split: cache.Split) -> dict[str, Any]:
         "streams": [stream_status(split, name) for name in split.streams],
         "accepted": list(_accepted(split)),
         "undecodable": {name: _undecodable(split, name) for name in split.streams},
-        "set_aside": [f"{a['set_aside']}: {a['message']}" for a in accounts if a["set_aside"] not in ("", *harmless)],
+        "set_aside": [f"{video['set_aside']}: {video['message']}" for video in videos if video["failed"]],
+        "uncounted": sum(video["failed"] and not video["found"] for video in videos),
+        "videos": videos,
     }
+
+
+def _videos(split: cache.Split, harmless: Collection[str]) -> Iterator[dict[str, Any]]:
+    """Those of which something was left out or noted, in reading order."""
+    for account in (video.account for video in split.videos):
+        told = {key: account[key] for key in ("name", "found", "kept", "dropped", "set_aside", "message", "notes")}
+        if told["dropped"] or told["set_aside"] or told["notes"]:
+            yield {**told, "failed": told["set_aside"] not in ("", *harmless)}
 
 
 def _accepted(split: cache.Split) -> Iterator[str]:
@@ -137,6 +179,12 @@ def _counts(accounting: Mapping[str, Any], what: str) -> str:
     return f"{counts['kept']:,}{found}" + (f" of {known:,} known" if known is not None else "")
 
 
+def _left_out(dropped: Mapping[str, int], uncounted: int) -> list[str]:
+    """Person-frames by reason, and that those of some videos are in no sum."""
+    unread = [f"{count(uncounted, 'unread video')} not counted"] if uncounted else []
+    return [*(f"{n:,} {reason}" for reason, n in dropped.items()), *unread]
+
+
 def _undecodable(split: cache.Split, stream: str) -> int | None:
     """Rows without features; None when the stream's flags cannot be read."""
     try:
@@ -146,5 +194,6 @@ def _undecodable(split: cache.Split, stream: str) -> int | None:
 
 
 def _registered(name: str) -> Dataset | None:
-    """The dataset's reader; None for what another installation has converted."""
-    return datasets.get(name) if name in datasets.names() else None
+    """The dataset's reader; None for what another installation has converted, and of a package that is broken now."""
+    known = name in datasets.names() and not datasets.broken([name])
+    return datasets.get(name) if known else None

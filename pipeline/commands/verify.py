@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import cache
 from cache.repair import QUARANTINE
 from pipeline import repair
-from pipeline.commands.console import FEW, cores, count, err, few, out, plain, whole
+from pipeline.commands.console import FEW, cache_option, cores, count, err, few, joined, json_option, out, plain, whole
 from pipeline.errors import PipelineError
+from pipeline.look import DONE, ERROR, IDLE, WRONG, show_json, size
 from pipeline.progress import bar
 
 HELP: Final = "Check every byte of a cache against its manifests; exit 1 when something is wrong."
-INTERRUPTED: Final = 130
 
 
 def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("splits", nargs="*", metavar="DATASET/SPLIT", help="only these; else all of the cache")
-    sub.add_argument("--cache", type=cache.place_of, required=True, help="the cache's folder, or its URL")
+    cache_option(sub)
     sub.add_argument("--fast", action="store_true", help="sizes, indexes and small files only: seconds")
     sub.add_argument("--anew", action="store_true", help="do not go on where an interrupted verification was")
     sub.add_argument(
@@ -30,61 +31,105 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--raw", type=Path, help="with --repair: where the dataset's own raw folder lies now")
     sub.add_argument("--body", type=Path, help="with --repair: where SMPL's files lie now")
     sub.add_argument("--workers", type=whole(0), default=0, help="with --repair: processes; 0: one a core")
+    json_option(sub)
+
+
+def kept(args: argparse.Namespace) -> str:
+    """What an interrupted verification has found intact is remembered, where the cache is a folder."""
+    what = "what was checked" if cache.interrupted(args.cache) else "nothing"
+    return f"{what} is remembered; the same command goes on from there (--anew starts over)"
 
 
 def run(args: argparse.Namespace) -> int:
     """Every problem that a cache has, and what a killed run left; with --repair, what was done about it."""
     if not args.repair and (alone := [f"--{name}" for name in ("raw", "body") if getattr(args, name)]):
         raise PipelineError(f"{alone[0]} goes with --repair")
-    refused: list[str] = []
-    try:
-        report = _verify(args, hold=args.repair)
+    done, report = None, _verify(args, hold=args.repair)
+    if not args.json:
         _tell(report)
-        if args.repair:
-            done = repair.repair(
-                args.cache,
-                report,
-                raw=args.raw,
-                body=args.body,
-                workers=cores(args.workers),
-                told=lambda what: bar(what, err),
-            )
-            refused = done.refused
-            if not done.anything:
-                out.print("nothing to repair")
-            else:
+    if args.repair:
+        done = _repair(args, report)
+        for refused in done.refused:
+            err.print(f"{ERROR} {plain(refused)}")
+        if done.anything:
+            args.anew = False
+            report = _verify(args, hold=False)
+            if not args.json:
                 _tell_repair(done, args.cache)
-                args.anew = False
-                report = _verify(args, hold=False)
                 _tell(report)
-    except KeyboardInterrupt:
-        kept = "what was checked" if cache.interrupted(args.cache) else "nothing"
-        err.print(f"interrupted: {kept} is remembered; the same command goes on from there (--anew starts over)")
-        return INTERRUPTED
-    return 0 if report.ok and not refused else 1
+        elif not args.json:
+            out.print("nothing to repair")
+    if args.json:
+        show_json(as_dict(report, done))
+    return 0 if report.ok and not (done and done.refused) else 1
+
+
+def as_dict(report: cache.Report, done: repair.Repair | None) -> dict[str, Any]:
+    """For a machine to read; after a repair, `problems` are those that are left."""
+    return {
+        "ok": report.ok,
+        "fast": report.fast,
+        "splits": report.splits,
+        "shards": report.shards,
+        "bytes": report.bytes,
+        "problems": report.problems,
+        "notes": report.notes,
+        "damaged": [asdict(damage) for damage in report.damaged],
+        "repair": None
+        if done is None
+        else {
+            "mended": done.cache.mended,
+            "quarantined": done.cache.quarantined,
+            "read": [{"split": read.split, "videos": read.videos, "rows": read.rows} for read in done.read],
+            "extracted": [
+                {
+                    "split": made.plan.split,
+                    "stream": made.plan.spec.name,
+                    "rows": made.computed,
+                    "carried": made.carried,
+                }
+                for made in done.extracted
+            ],
+            "refused": done.refused,
+        },
+    }
+
+
+def _repair(args: argparse.Namespace, report: cache.Report) -> repair.Repair:
+    return repair.repair(
+        args.cache,
+        report,
+        raw=args.raw,
+        body=args.body,
+        workers=cores(args.workers),
+        told=lambda what: bar(what, err, unit="video" if what.startswith("read") else ""),
+    )
 
 
 def _verify(args: argparse.Namespace, *, hold: bool) -> cache.Report:
     known = 0 if args.fast or args.anew else cache.interrupted(args.cache)
-    if known:
+    if known and not args.json:
         out.print(f"going on: {count(known, 'shard')} were found intact before (--anew starts over)")
     with bar("verify", err) as progress:
         return cache.verify(
-            args.cache, fast=args.fast, resume=not args.anew, hold=hold, progress=progress, splits=args.splits or None
+            args.cache,
+            fast=args.fast,
+            resume=not args.anew,
+            hold=hold,
+            progress=progress,
+            splits=joined(args.splits) or None,
         )
 
 
 def _tell(report: cache.Report) -> None:
     for problem in report.problems:
-        out.print(f"[red]✗[/red] {plain(problem)}")
+        out.print(f"{WRONG} {plain(problem)}")
     for note in report.notes:
-        out.print(f"[dim]·[/dim] {plain(note)}")
-    summary = f"{count(report.shards, 'shard')}, {report.bytes / 2**20:.1f} MiB"
+        out.print(f"{IDLE} {plain(note)}")
+    summary = f"{count(report.shards, 'shard')}, {size(report.bytes)}"
     if report.fast:
         summary += ", sizes and indexes only"
-    out.print(
-        f"[green]✓[/green] intact: {summary}" if report.ok else f"{count(len(report.problems), 'problem')} in {summary}"
-    )
+    out.print(f"{DONE} intact: {summary}" if report.ok else f"{count(len(report.problems), 'problem')} in {summary}")
 
 
 def _tell_repair(done: repair.Repair, root: cache.Root) -> None:
@@ -104,5 +149,3 @@ def _tell_repair(done: repair.Repair, root: cache.Root) -> None:
     for made in done.extracted:
         name = f"{made.plan.split}, {made.plan.spec.name}"
         out.print(f"{plain(name)}: {count(made.computed, 'row')} computed anew, {made.carried:,} carried over")
-    for refused in done.refused:
-        err.print(f"[red]error:[/red] {plain(refused)}")

@@ -6,13 +6,13 @@ A package adds one by an entry point of the group "vibe_pipeline.datasets": its 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from pipeline.datasets.base import Dataset, RawVideo
 from pipeline.plug_ins import Registry
 
-__all__ = ["DATASETS", "ENTRY_POINTS", "Dataset", "RawVideo", "get", "names"]
+__all__ = ["DATASETS", "ENTRY_POINTS", "Dataset", "RawVideo", "broken", "get", "names"]
 
 ENTRY_POINTS: Final = "vibe_pipeline.datasets"
 
@@ -35,10 +35,15 @@ def names() -> tuple[str, ...]:
     return _REGISTRY.names()
 
 
+def broken(names: Iterable[str]) -> dict[str, str]:
+    """Which of these cannot be loaded, since the package that brings them is broken: name -> error in words."""
+    return _REGISTRY.broken(names)
+
+
 def get(name: str, **options: Any) -> Dataset:
     """The dataset's reader, with its options set.
 
-    Raises PipelineError for an unknown name and for a plug-in that cannot be loaded, ConfigError for an option that the
-    dataset does not have or a value that it refuses.
+    Raises PipelineError for an unknown name, PlugInError for one of another package that cannot be loaded, ConfigError
+    for an option that the dataset does not have or a value that it refuses.
     """
     return _REGISTRY.make(name, options)

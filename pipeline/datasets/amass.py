@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -92,6 +92,7 @@ class Amass(Dataset):
         if still and subsets:  # of nothing but archives, that is told anyhow
             what = f"{counted(len(still), 'subset looks', 'subsets look')} still packed, first {still[0].name}"
             yield Mistake(what, f"Unpack here: tar -xf '{still[0]}' -C '{raw}'.")
+        yield from _too_deep(raw, subsets.values())
         found = {folder.name: _endings(folder) for folder in subsets.values()}
         smplh, smplx = ([name for name, endings in found.items() if ending in endings] for ending in MOTIONS)
         if both := sorted(set(smplh) & set(smplx)):
@@ -243,6 +244,18 @@ def _gender(stored: NDArray[Any] | None, account: VideoAccount) -> str:
         return gender
     account.notes.append(f"gender is {text!r}: taken for neutral")
     return "neutral"
+
+
+def _too_deep(raw: Path, subsets: Iterable[Path]) -> Iterator[Mistake]:
+    """A folder of the dataset's name in it, or of a subset's in that: every motion would bear that name, too."""
+    for subset in subsets:
+        own = raw_names.letters(subset.name)
+        if own == raw_names.letters(Amass.name):
+            yield Mistake(f"the subsets lie in {subset}: unpacked too deep", f"Move all that is in {subset} to {raw}.")
+        for inner in raw_names.folders_in(subset):
+            if raw_names.letters(inner.name) == own:
+                what = f"the subset {subset.name} lies in {inner}: unpacked too deep"
+                yield Mistake(what, f"Move all that is in {inner} to {subset}.")
 
 
 def _endings(subset: Path) -> set[str]:

@@ -49,7 +49,7 @@ def load_cdf(file: Path, key: str) -> NDArray[np.floating[Any]]:
         names = {name: variable for variable, name in cdf.variables()}
         values = cdf.values(names[key]) if key in names else None
     except (_Damaged, struct.error, zlib.error, OSError) as error:
-        found = f"{type(error).__name__.strip('_')}: {error}"
+        found = str(error) if isinstance(error, _Damaged) else f"{type(error).__name__}: {error}"
         raise RawDataError(file, key, expected="a whole CDF file", found=found, do=AGAIN) from error
     if values is None:
         raise RawDataError(file, key, expected="a variable of this name", found=f"only {sorted(names)}", do=AGAIN)

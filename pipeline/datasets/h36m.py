@@ -229,7 +229,7 @@ def _fit(
     action = None if metadata is None else metadata.action.get((subject, action_name))
     if action is None or CAMERAS not in files:
         key, expected = ("mapping", METADATA) if action is None else ("camera", f"Human36M_subject*{CAMERAS}")
-        do = "Put it where docs/datasets.md says."
+        do = "Put it where docs/datasets/h36m.md says."
         raise RawDataError(files[FITS], key, expected=f"{expected} to go with it", found="nothing that fits", do=do)
     rotation = load_rotations(files[CAMERAS]).get(camera)
     fit = load_fits(files[FITS]).get(action)

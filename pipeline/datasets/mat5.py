@@ -65,7 +65,7 @@ def read_mat5(file: Path, names: Collection[str]) -> dict[str, NDArray[Any]]:
                 if value is not None:
                     variables[name] = value
     except (_Damaged, zlib.error, OSError) as error:
-        found = f"{type(error).__name__.strip('_')}: {error}"
+        found = str(error) if isinstance(error, _Damaged) else f"{type(error).__name__}: {error}"
         raise RawDataError(file, "file", expected="a whole MATLAB v5 file", found=found, do=AGAIN) from error
     return variables
 
@@ -76,6 +76,8 @@ def _elements(file: Path, stream: BinaryIO) -> Iterator[_Reader]:
     if n_bytes > MAX_BYTES:
         raise _excess(file, f"{n_bytes} bytes")
     header = stream.read(HEADER)
+    if 0 < len(header) < HEADER:
+        raise _Damaged(f"it ends after {n_bytes} bytes, within its header")
     order = {b"\x00\x01IM": "<", b"\x01\x00MI": ">"}.get(header[124:HEADER])
     if order is None:
         raise _Damaged(f"it begins with {header[:20]!r}, and has no header of this version")

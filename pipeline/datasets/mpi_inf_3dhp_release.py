@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from pipeline.datasets.mpi_inf_3dhp_labels import CAMERAS
 from pipeline.datasets.pixels import has_pictures, inputs, other_rate, picture_pattern
-from pipeline.datasets.release import Mistake, Part, Totals
+from pipeline.datasets.release import Mistake, Part, Totals, counted
 from pipeline.raw_names import is_folder, listed
 
 TEST_SETS: Final = ("mpi_inf_3dhp_test_set", "mpi_inf_3dhp_test_set/mpi_inf_3dhp_test_set")  # as get_testset.sh unpacks
@@ -108,10 +108,12 @@ def mistakes(raw: Path) -> Iterator[Mistake]:
 
 
 def _train_mistakes(raw: Path) -> Iterator[Mistake]:
-    for sequence in folders_below(raw, r"S[0-9]+", r"Seq[0-9]+"):
+    sequences = folders_below(raw, r"S[0-9]+", r"Seq[0-9]+")
+    yield from _without_labels(raw, sequences)
+    for sequence in sequences:
         if not (raw / sequence / "annot.mat").is_file():
             continue
-        found = [inputs(raw, *places(sequence, camera)) for camera in CAMERAS]
+        found = _pixels(raw, sequence)
         if not any(files or any(has_pictures(raw / folder) for folder in folders) for files, folders in found):
             yield _without_frames(raw, sequence)
             continue
@@ -122,6 +124,19 @@ def _train_mistakes(raw: Path) -> Iterator[Mistake]:
             if other_rate(n_pictures, frames):
                 what = f"{folder} has pictures up to number {n_pictures}, and its video {frames} frames"
                 yield Mistake(what, EXTRACT)
+
+
+def _pixels(raw: Path, sequence: str) -> list[tuple[tuple[Path, ...], tuple[Path, ...]]]:
+    """Videos and folders of pictures, by camera."""
+    return [inputs(raw, *places(sequence, camera)) for camera in CAMERAS]
+
+
+def _without_labels(raw: Path, sequences: Sequence[str]) -> Iterator[Mistake]:
+    """Of a whole download that is a missing part; of one sequence among others, it shows here alone."""
+    bare = [name for name in sequences if not (raw / name / "annot.mat").is_file()]
+    if alone := [name for name in bare if any(files or folders for files, folders in _pixels(raw, name))]:
+        what = counted(len(alone), "sequence has", "sequences have")
+        yield Mistake(f"{what} pictures but no annot.mat, first {alone[0]}", "Download its annot.mat: get_dataset.sh.")
 
 
 def _without_frames(raw: Path, sequence: str) -> Mistake:

@@ -89,12 +89,12 @@ class PoseTrack(Dataset):
         pictures = raw / "images" / split
         if not pictures.is_dir():
             expected = "a folder with <seq>/<000000>.jpg pictures"
-            raise RawDataError(pictures, "folder", expected=expected, found="none", do=UNPACK)
+            raise RawDataError(pictures, "folder", expected=expected, found="none", do=f"Unpack {PICTURES}.")
         files: dict[str, list[Path]] = {entry.name: [] for entry in pictures.iterdir() if entry.is_dir()}
         annotated = _annotation_files(raw, split)
         if not annotated:
             expected = " or ".join(f"{folder}/{split}/<seq>.json" for folder in ANNOTATIONS)
-            raise RawDataError(raw, "annotations", expected=expected, found="neither", do=UNPACK)
+            raise RawDataError(raw, "annotations", expected=expected, found="neither", do=f"Unpack {LABELS}.")
         for file in annotated:
             files.setdefault(file.stem, []).append(file)
         return [

@@ -13,9 +13,9 @@ from typing import NamedTuple
 class Part:
     """A piece of the download that can be looked for by names alone.
 
-    `patterns` are globs below the raw folder ("labels/*.mat"), without "**"; one with a slash at its end matches
-    folders alone. One that matches is enough, since some releases shipped pictures here and videos there. What they
-    match is added up, not opened.
+    `patterns` are globs below the raw folder, such as `labels/*.mat`, without `**`; one with a slash at its end
+    matches folders alone. One that matches is enough, since some releases shipped pictures here and videos there. What
+    they match is added up, not opened.
     """
 
     what: str  # "label files"

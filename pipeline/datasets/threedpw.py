@@ -106,7 +106,8 @@ class ThreeDPW(Dataset):
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         folder = raw / "sequenceFiles" / split
         if not folder.is_dir():
-            raise RawDataError(folder, "folder", expected="<seq>.pkl files", found="no folder", do=UNPACK)
+            do = "Unpack sequenceFiles.zip."
+            raise RawDataError(folder, "folder", expected="<seq>.pkl files", found="no folder", do=do)
         names = sorted(file.stem for file in folder.glob("[!.]*.pkl"))  # a Macintosh leaves ._ files
         return [
             RawVideo(name, files=(Path(f"sequenceFiles/{split}/{name}.pkl"),), folders=(Path(f"imageFiles/{name}"),))
@@ -190,9 +191,8 @@ def _load(file: Path) -> Mapping[str, Any]:
         return load_pickle(file, kind="sequence")
     except UnsafePickle as error:
         expected, do = "a 3DPW sequence: arrays and nothing else", "Do not open it; download it from the official page."
-        raise RawDataError(
-            file, "pickle", expected=expected, found=str(error), do=do, reason="unsafe_pickle"
-        ) from error
+        found = f"that it asks for {error.asks_for}: not read"
+        raise RawDataError(file, "pickle", expected=expected, found=found, do=do, reason="unsafe_pickle") from error
 
 
 def _actors(file: Path, sequence: Mapping[str, Any], account: VideoAccount) -> list[_Actor]:

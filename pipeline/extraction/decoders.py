@@ -65,7 +65,6 @@ class Decoders:
         self._struck: dict[int, dict[int, tuple[str, str]]] = {}  # piece -> frames that nobody is asked for any more
         self._fruitless = 0
         self._looked = 0.0  # when `hung` was last asked
-        self.restarts = 0
 
     def begin(self) -> None:
         """Start what is not running: at first all, later those that have ended while there was nothing to do."""
@@ -186,7 +185,6 @@ class Decoders:
         old.process.kill()
         code = _wait(old.process)
         old.pipe.close()
-        self.restarts += 1
         if begun == 0 and (code != 0 or old.given):  # else it has rested for as long as it was told
             self._fruitless += 1
             if self._fruitless >= FRUITLESS:

@@ -21,10 +21,6 @@ class Meter:
     rows: int = 0  # computed
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def restart(self) -> None:
-        """Count time from now on: what was loaded before is not of the work itself."""
-        self.began = time.monotonic()
-
     def add(self, **seconds: float) -> None:
         """Busy seconds by stage: decode, crop, copy, network, write."""
         with self._lock:

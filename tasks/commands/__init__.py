@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from pipeline.commands import Command
-from tasks.commands import evaluate, predict, train
+from tasks.commands import evaluate, predict, report, train
 
-COMMANDS: Final[Mapping[str, Command]] = {"evaluate": evaluate, "predict": predict, "train": train}
+COMMANDS: Final[Mapping[str, Command]] = {
+    "evaluate": evaluate,
+    "predict": predict,
+    "report": report,
+    "train": train,
+}

@@ -7,17 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
-
 import cache
-from pipeline.commands.console import whole
+from pipeline.commands.console import json_option, whole
+from pipeline.look import show, show_json
+from pipeline.progress import bar
 from tasks import terminal
 from tasks.commands.predict import model_options, positive
 from tasks.settings import settings
+from vibe_model.measures import UNITS
 
 HELP: Final = "Evaluate a checkpoint on splits of the cache, by both protocols, beside the published figures."
 
-WIDE: Final = 120  # columns that a table may take
+WIDE: Final = 120  # columns that a table may take: numbers that are cut say something else
 NOTE: Final = "published figures are by the protocol of that name"
 
 
@@ -39,6 +40,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--out", type=Path, metavar="DIR", help="write metrics.json, results.csv, results by track, worst windows"
     )
+    json_option(sub, ": what metrics.json says")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,12 +53,15 @@ def run(args: argparse.Namespace) -> int:
     splits = evaluate.chosen_splits(model, opened, args.split, stream)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
-    metrics = evaluate.evaluate(
-        model, splits, stream=stream, batch_size=args.batch_size, smooth=args.smooth or 0.0, out=args.out
-    )
+    with bar(f"evaluate {', '.join(splits)}", terminal.err):
+        metrics = evaluate.evaluate(
+            model, splits, stream=stream, batch_size=args.batch_size, smooth=args.smooth or 0.0, out=args.out
+        )
+    if args.json:
+        show_json(metrics)
+        return 0
     for split, rows in evaluate.rows_beside_published(metrics).items():
         _show(split, rows)
-    from tasks.training import UNITS
 
     terminal.console.print(f"[dim]{UNITS}; {NOTE}[/dim]\n")
     if metrics["stand_in"]:
@@ -70,7 +75,5 @@ def run(args: argparse.Namespace) -> int:
 def _show(split: str, rows: Sequence[Mapping[str, Any]]) -> None:
     from tasks.training import table_of
 
-    # Wider than a narrow terminal rather than shortened: numbers that are cut say something else.
-    wide = Console(width=max(terminal.console.width, WIDE), highlight=False, emoji=False)
-    wide.print(table_of(split, rows, protocols=True))
-    wide.print()
+    show(table_of(split, rows, protocols=True), least=WIDE)
+    terminal.console.print()

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from pipeline.commands.console import whole
+from pipeline.commands.console import json_option, whole
 from pipeline.errors import ConfigError
+from pipeline.look import IDLE, aside, line, show_json
 from pipeline.progress import Progress, bar
 from tasks import terminal
 from tasks.settings import settings
+
+if TYPE_CHECKING:
+    from tasks.predict import Job
 
 HELP: Final = "Predict bodies on a video that is no dataset's: an npz for each person, and the bodies over the frames."
 
@@ -42,6 +47,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     made.add_argument("--out", type=Path, metavar="DIR", help="the folder to write; default: <video's name>-bodies")
     made.add_argument("--no-overlay", action="store_true", help="no video of the bodies over the frames")
     made.add_argument("--fps", type=positive, help="of the overlay; default: the video's own, else 25")
+    json_option(sub, ": predictions.json, and the folder")
 
 
 def model_options(sub: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -59,8 +65,22 @@ def model_options(sub: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     return model
 
 
+def kept(_: argparse.Namespace) -> str:
+    """What of an interrupted run is kept."""
+    return "tracks and features are kept, with all finished shards; the same command goes on from there"
+
+
 def run(args: argparse.Namespace) -> int:
-    """Tracks, features, bodies, overlay: a line each."""
+    """Tracks, features, bodies, overlay: a line each; or, for a machine, what predictions.json says."""
+    with aside(args.json):
+        out, summary = _predict(args)
+    if args.json:
+        show_json({"out": str(out), **json.loads(summary.read_text())})
+    return 0
+
+
+def _predict(args: argparse.Namespace) -> tuple[Path, Path]:
+    """The folder that was written, and its predictions.json."""
     if (args.keypoints is None) == (args.boxes is None):
         found = "neither" if args.keypoints is None else "both"
         raise ConfigError(
@@ -75,11 +95,32 @@ def run(args: argparse.Namespace) -> int:
     streams = predict.named_streams(args.weights, args.precision, args.device)
     job = predict.job(args.video, model, streams, out, _labels(args))
     out.mkdir(parents=True, exist_ok=True)
-    what = terminal.plain(args.video.resolve().stem)
+    what = args.video.resolve().stem
     for text in predict.doubts(job):
         terminal.warn(text)
+    _make_rows(job, what)
+    with _bar("predict", what, "frame") as progress:
+        smooth = args.smooth or 0.0
+        made = predict.make_bodies(job, smooth=smooth, batch_size=args.batch_size, progress=progress)
+    found = f"{terminal.count(len(made.tracks), 'track')}, {terminal.count(len(made.bodies), 'body-frame')}"
+    _say("predict", what, found)
+    fps = None
+    if not args.no_overlay:
+        began, fps = time.monotonic(), predict.overlay_rate(job, args.fps)
+        with _bar("overlay", what, "frame") as progress:
+            n_frames = predict.make_overlay(job, made, fps=fps, progress=progress)
+        rate = n_frames / max(time.monotonic() - began, 1e-9)
+        _say("overlay", what, f"{terminal.count(n_frames, 'frame')} at {fps:g} a second ({rate:.0f} a second made)")
+    summary = predict.write_summary(job, made, smooth=smooth, overlay_fps=fps)
+    _tell_where(out, overlay=fps is not None, stand_in=job.stand_in)
+    return out, summary
 
-    with _bar("convert", what) as progress:
+
+def _make_rows(job: Job, what: str) -> None:
+    """Tracks and features in the small cache, where they are not there."""
+    from tasks import predict  # imports torch
+
+    with _bar("convert", what, "video") as progress:
         converted = predict.make_tracks(job, progress)
     _say("convert", what, None if converted is None else terminal.conversion(converted))
     for note in job.split().videos[0].account["notes"]:
@@ -89,24 +130,6 @@ def run(args: argparse.Namespace) -> int:
     _say("extract", what, terminal.extraction(extracted[-1]) if extracted else None)
     for example in extracted[-1].examples if extracted else ():
         terminal.warn(example)
-    with _bar("predict", what) as progress:
-        smooth = args.smooth or 0.0
-        made = predict.make_bodies(job, smooth=smooth, batch_size=args.batch_size, progress=progress)
-    _say(
-        "predict",
-        what,
-        f"{terminal.count(len(made.tracks), 'track')}, {terminal.count(len(made.bodies), 'body-frame')}",
-    )
-    fps = None
-    if not args.no_overlay:
-        began, fps = time.monotonic(), predict.overlay_rate(job, args.fps)
-        with _bar("overlay", what) as progress:
-            n_frames = predict.make_overlay(job, made, fps=fps, progress=progress)
-        rate = n_frames / max(time.monotonic() - began, 1e-9)
-        _say("overlay", what, f"{terminal.count(n_frames, 'frame')} at {fps:g} a second ({rate:.0f} a second made)")
-    predict.write_summary(job, made, smooth=smooth, overlay_fps=fps)
-    _tell_where(out, overlay=fps is not None, stand_in=job.stand_in)
-    return 0
 
 
 def _labels(args: argparse.Namespace) -> dict[str, object]:
@@ -124,15 +147,15 @@ def _tell_where(out: Path, *, overlay: bool, stand_in: bool) -> None:
         terminal.fact("overlay", terminal.plain(str(shown / "overlay.mp4")))
 
 
-def _bar(verb: str, what: str) -> AbstractContextManager[Progress]:
-    return bar(f"  {verb:<10} {what:<17}", terminal.console)
+def _bar(verb: str, what: str, unit: str = "") -> AbstractContextManager[Progress]:
+    return bar(f"  {line(verb, terminal.plain(what), '')}", terminal.console, unit=unit)
 
 
 def _say(verb: str, what: str, detail: str | None) -> None:
     if detail is None:
-        terminal.say(verb, what, "[dim]up to date, nothing to do[/dim]", mark="[dim]·[/dim]")
+        terminal.say(verb, terminal.plain(what), "[dim]up to date, nothing to do[/dim]", mark=IDLE)
     else:
-        terminal.say(verb, what, detail)
+        terminal.say(verb, terminal.plain(what), detail)
 
 
 def positive(text: str) -> float:

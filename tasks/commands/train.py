@@ -23,6 +23,11 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--seed", type=int, help="default: luigi.cfg's")
 
 
+def kept(_: argparse.Namespace) -> str:
+    """What of an interrupted training is kept."""
+    return "the last checkpoint (last.pt) is kept; the same command goes on from there"
+
+
 def run(args: argparse.Namespace) -> int:
     """Train, or go on with it; of several processes, the first one speaks."""
     from tasks.pictures import pictures
@@ -32,9 +37,11 @@ def run(args: argparse.Namespace) -> int:
     config, leads = train_config(args.variant, args.seed), os.environ.get("RANK", "0") == "0"
     if "RANK" in os.environ:
         end_with_parent()  # killed, torch's launcher would leave them behind
-    with bar("  train", terminal.console, quiet=not leads) as progress:
+    with bar("train", terminal.err, unit="step", quiet=not leads) as progress:
         draw = pictures(config) if leads else None
-        folder = training.run(config, progress=telling(progress) if leads else None, pictures=draw)
+        other = args.seed is not None and args.seed != train_config(args.variant).seed
+        what = f"VIBE, {config.name}" + (f", seed {config.seed}" if other else "")
+        folder = training.run(config, progress=telling(progress, what) if leads else None, pictures=draw)
     if leads:
         terminal.fact("run", str(terminal.shortened(folder)))
     return 0

@@ -329,8 +329,11 @@ def test_a_pickle_that_would_run_code_is_refused_and_set_aside(tmp_path: Path, m
 
     monkeypatch.chdir(tmp_path)
     write(tmp_path, sequence() | {"poses": [Bomb()]})
-    with pytest.raises(RawDataError, match=f"{SEQ}.pkl"):
+    with pytest.raises(RawDataError, match=f"{SEQ}.pkl") as refused:
         list(PW.tracks(tmp_path, "train"))
+    message = str(refused.value)
+    assert (message.count(f"{SEQ}.pkl"), message.count("download"), ".." in message) == (1, 1, False)
+    assert "mkdir" in message
     assert read(tmp_path)[1]["set_aside"] == "unsafe_pickle"
     assert not (tmp_path / "exploded").exists()
 
@@ -375,5 +378,5 @@ def test_splits_are_the_folders(tmp_path: Path) -> None:
     (video,) = PW.videos(tmp_path, "validation")
     assert video.files == (Path(f"sequenceFiles/validation/{SEQ}.pkl"),)
     assert video.folders == (Path(f"imageFiles/{SEQ}"),)
-    with pytest.raises(RawDataError, match="sequenceFiles/train: 'folder'"):
+    with pytest.raises(RawDataError, match="sequenceFiles/train: expected <seq>"):
         PW.videos(tmp_path, "train")

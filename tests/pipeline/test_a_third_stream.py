@@ -130,11 +130,13 @@ def test_nothing_in_the_project_knows_it() -> None:
             assert "resnet18" not in file.read_text(), file
 
 
+@pytest.mark.slow
 def test_its_own_tests_pass(site: Site, tmp_path: Path) -> None:
     tests = shutil.copy(PACKAGE / "test_resnet18_stream.py", tmp_path)
     site.python("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tests))
 
 
+@pytest.mark.slow
 def test_it_is_extracted_beside_others_and_read_back(site: Site, root: Path, embedded: Any) -> None:
     raw = embedded.raw("penn_action")
     told = site.python(*command(root, raw, "--batch-size", "5"))
@@ -163,7 +165,7 @@ def test_it_is_extracted_beside_others_and_read_back(site: Site, root: Path, emb
 
 def test_luigi_cfg_names_it_as_the_page_does(site: Site, tmp_path: Path) -> None:
     (block,) = blocks("ini", PAGE.read_text())
-    paths = "[paths]\nraw = r\nbody = b\ncache = c\nruns = r\n[data]\ndatasets = amass\n[train]\npreset = embedded\n"
+    paths = "[paths]\nraw = r\nbody = b\ncache = c\nruns = runs\n[data]\ndatasets = amass\n[train]\npreset = embedded\n"
     (tmp_path / "luigi.cfg").write_text(paths + block)
     code = "import sys, pathlib; from tasks.settings import load; s = load(pathlib.Path(sys.argv[1])).stream; "
     told = site.python("-c", code + "print(s.name, repr(s.stream))", str(tmp_path / "luigi.cfg"))

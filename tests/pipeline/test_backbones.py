@@ -1,4 +1,5 @@
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -115,6 +116,21 @@ def test_a_checkpoint_cannot_run_code(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_weights_that_mean_nothing_are_refused_in_words(text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         load(text)
+
+
+def test_offline_it_says_which_file_to_put_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    monkeypatch.setattr("torch.hub.urlopen", offline)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(MissingAssets) as refused:
+        load("torchvision:IMAGENET1K_V2")
+    told = str(refused.value)
+    assert "https://download.pytorch.org/models/resnet50-11ad3fa6.pth cannot be downloaded (no network)" in told
+    assert f"put it at {tmp_path}/hub/checkpoints/resnet50-11ad3fa6.pth" in told
+    assert "file:FILE" in told
 
 
 def test_weights_that_are_not_there_say_where_to_get_them(tmp_path: Path) -> None:

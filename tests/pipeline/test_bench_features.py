@@ -228,10 +228,11 @@ def test_the_command_says_what_to_expect_of_a_split(
     assert "STAND-IN" in lines[2]
     assert lines[3].startswith("penn_action/train: decodes ")
     assert "by itself (1 process); together" in lines[3]
-    assert re.search(r" crops a second: 24 rows in about \d+ seconds?, (the network limits|decoding limits)$", lines[3])
+    assert re.search(r" crops a second: 24 rows in about \d+ s, (the network limits|decoding limits)$", lines[3])
     assert len(lines) == 4
 
 
+@pytest.mark.slow
 def test_for_a_machine_it_says_the_same_of_pictures_made_up(
     network: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

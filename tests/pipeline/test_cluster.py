@@ -273,6 +273,7 @@ def test_what_a_worker_lacked_may_be_mended_without_starting_it_again(
         assert Path.cwd() == wanted.folder
 
 
+@pytest.mark.slow
 def test_items_that_cost_several_workers_their_lives_are_given_up(
     running: Cluster, jobs: ModuleType, here: cluster.Needs, tmp_path: Path
 ) -> None:
@@ -425,6 +426,7 @@ def test_a_worker_that_comes_later_takes_its_share(
     assert len({process for process, _ in jobs.logged(tmp_path)}) == 2
 
 
+@pytest.mark.slow
 def test_where_workers_own_gpus_only_they_extract(
     running: Cluster, jobs: ModuleType, here: cluster.Needs, tmp_path: Path
 ) -> None:
@@ -617,7 +619,10 @@ def test_a_scheduler_that_goes_away_half_way(
 
 def test_without_the_extra_it_is_said_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(ConfigError, match=r"pip install '\.\[cluster\]'"), connection.connected("tcp://127.0.0.1:8786"):
+    with (
+        pytest.raises(ConfigError, match=r"pip install 'vibe-pipeline\[cluster\]'"),
+        connection.connected("tcp://127.0.0.1:8786"),
+    ):
         pass
 
 
@@ -638,6 +643,7 @@ def commands_of_the_page(heading: str) -> list[list[str]]:
     return [shlex.split(line) for line in joined.splitlines()]
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_make_a_cluster_that_converts(
     embedded: Any, into: Any, tmp_path: Path, on_path: Path
 ) -> None:

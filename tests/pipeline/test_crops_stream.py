@@ -88,7 +88,7 @@ def test_features_come_from_stored_crops_when_the_pictures_are_gone(
 def test_a_stream_from_crops_is_another_one_than_from_pictures(root: Path, into: Any, network: Any) -> None:
     extract_crops(root, into)
     into.extract(root)
-    with pytest.raises(PipelineError, match="was extracted otherwise: crops was None, is"):
+    with pytest.raises(PipelineError, match="was extracted otherwise: crops was not set, is"):
         into.extract(root, crops="crops")
 
 
@@ -172,7 +172,7 @@ def test_the_commands_do_it_too(root: Path, capsys: pytest.CaptureFixture[str]) 
     assert "crops is up to date" in capsys.readouterr().out
     for wrong, said in (
         (["--kind", "crops", "--set", "quality=good"], "quality = good: expected a whole number"),
-        (["--kind", "crops", "--set", "size=3"], "unknown key 'size'; known: quality"),
+        (["--kind", "crops", "--set", "size=3"], "--set [crops] size: unknown key; known: quality"),
         (["--kind", "crops", "--weights", "untrained:0"], "--weights goes with --kind resnet50"),
         (["--kind", "crops", "--set", "quality"], "--set quality: expected NAME=VALUE"),
         (["--kind", "crops", "--set", "quality=3", "--set", "quality=4"], "quality was set to '3' before"),
@@ -189,7 +189,7 @@ def test_accept_knows_the_stream_of_crops_that_luigi_cfg_names(
     extract_crops(root, into)
     file = tmp_path / "luigi.cfg"
     file.write_text(
-        f"[paths]\nraw = {penn.parent}\nbody = {tmp_path}\ncache = {root}\nruns = {tmp_path}\n"
+        f"[paths]\nraw = {penn.parent}\nbody = {tmp_path}/body\ncache = {root}\nruns = {tmp_path}/runs\n"
         "[data]\ndatasets = penn_action\n[features]\nstream = small\ncrops = crops\n[crops]\nquality = 90\n"
     )
     asked = ["accept", PENN, "--stream", "crops", "--config", str(file)]

@@ -226,6 +226,7 @@ def test_a_process_that_is_stopped_or_crashes_once_is_replaced_and_its_frames_co
     assert (found, problems) == (extract.whole(4), {})
 
 
+@pytest.mark.slow
 def test_a_frame_at_which_two_processes_end_is_set_aside_and_of_videos_all_behind_it(extract: Extract) -> None:
     sources = [
         extract.source("0", deeds=((5, "hang"),)),
@@ -255,6 +256,7 @@ def test_a_video_that_cannot_be_opened_without_a_crash_is_set_aside(extract: Ext
     assert problems == {"decoder_crashed": 1, "after_decoder_failure": 39}
 
 
+@pytest.mark.slow
 def test_killed_processes_count_less_but_not_for_ever(extract: Extract) -> None:
     sources = [
         extract.source("0", random_access=False, deeds=((5, "kill once"), (5, "crash once"))),
@@ -278,15 +280,21 @@ def test_processes_that_cannot_start_end_in_words(
     assert processes(os.getpid()) == []
 
 
-@pytest.mark.parametrize(("deed", "last"), [("hang", "showed no sign of life for 1 s"), ("crash", "ended with 3")])
+@pytest.mark.parametrize(
+    ("deed", "quiet", "last"),
+    [
+        ("crash", 60.0, "ended with 3"),
+        pytest.param("hang", 4.0, "showed no sign of life for 4 s", marks=pytest.mark.slow),  # starting takes a second
+    ],
+)
 def test_pixels_that_cannot_be_compared_end_in_words_though_other_videos_go_on(
-    extract: Extract, monkeypatch: pytest.MonkeyPatch, deed: str, last: str
+    extract: Extract, monkeypatch: pytest.MonkeyPatch, deed: str, quiet: float, last: str
 ) -> None:
-    monkeypatch.setattr(decoders, "QUIET", 1.0)
+    monkeypatch.setattr(decoders, "QUIET", quiet)
     sources = [extract.source("0", deeds=((-1, deed),)), *(extract.source(str(i), takes=0.1) for i in range(1, 3))]
     said = f"video 0: 4 processes, one after the other, did not get past comparing its pixels .* the last one {last}"
     with pytest.raises(PipelineError, match=said):
-        extract(*sources, timeout=0.5)
+        extract(*sources, timeout=4.0)
     assert processes(os.getpid()) == []
 
 
@@ -336,6 +344,7 @@ def test_no_shard_is_written_before_its_videos_pixels_have_been_compared(
 # ----------------------------------------------------------------------------------------------------- what is left
 
 
+@pytest.mark.slow
 def test_processes_rest_and_go_and_come_again(extract: Extract, monkeypatch: pytest.MonkeyPatch) -> None:
     extract(extract.source())
     rested = processes(os.getpid())
@@ -349,6 +358,7 @@ def test_processes_rest_and_go_and_come_again(extract: Extract, monkeypatch: pyt
     assert found == extract.whole(1)
 
 
+@pytest.mark.slow
 def test_nothing_is_held_on_to_over_many_extractions(extract: Extract) -> None:
     def held() -> tuple[int, int]:
         gc.collect()
@@ -415,6 +425,7 @@ def test_no_process_outlives_a_killed_parent(made_up: ModuleType, tmp_path: Path
     assert comes_to_be(lambda: processes(parent.pid) == [])
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_frames(made_up: ModuleType, tmp_path: Path) -> None:
     peaks = []
     for n_rows in (1000, 5000):
@@ -425,6 +436,7 @@ def test_memory_does_not_grow_with_the_number_of_frames(made_up: ModuleType, tmp
     assert abs(peaks[1] - peaks[0]) < 6 << 10, peaks  # kB; 4,000 crops are a hundred times that
 
 
+@pytest.mark.slow
 def test_exact_features_do_not_depend_on_who_decodes(
     embedded: Any, into: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

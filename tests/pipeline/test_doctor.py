@@ -114,6 +114,7 @@ def test_a_full_penn_action_is_examined_by_names_and_no_label_is_opened(
     assert (found.missing, found.incomplete, told(found)) == ((), (), "")
 
 
+@pytest.mark.slow
 def test_a_quarter_of_a_million_entries_in_one_folder_are_listed_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -410,6 +411,14 @@ def test_amass_subsets_that_are_packed_of_both_kinds_or_without_motions(tmp_path
     assert "SFU/ holds no motions, only stagei.npz and shape.npz" in said
 
 
+def test_amass_subsets_with_a_folder_more_are_told_with_where_to_move_them(tmp_path: Path) -> None:
+    touch(tmp_path / "amass/SFU/0005/0005_Jogging001_poses.npz", tmp_path / "CMU/CMU/01/01_01_poses.npz")
+    said = told(look("amass", tmp_path))
+    inner, subset = tmp_path / "amass", tmp_path / "CMU"
+    assert f"the subsets lie in {inner}: unpacked too deep. Move all that is in {inner} to {tmp_path}." in said
+    assert f"the subset CMU lies in {subset}/CMU: unpacked too deep. Move all that is in {subset}/CMU to" in said
+
+
 def test_amass_as_smpl_x_is_a_note(tmp_path: Path) -> None:
     touch(tmp_path / "CMU/01/01_01_stageii.npz")
     found = look("amass", tmp_path)
@@ -518,7 +527,10 @@ def test_from_an_empty_raw_folder_to_a_converted_dataset_by_what_it_prints(
     assert re.search("labels/<0001>.mat +label files", first)
     again = re.findall("When that is done: .* -m pipeline (.*)", first)[0]
 
+    assert shlex.split(again) == ["doctor", "penn_action", "--raw", str(raw)]
     embedded.copy("penn_action", raw / "penn_action")  # the download
+    assert run("doctor", "penn_action", "kinetics", "--raw", raw) == 1
+    assert "-m pipeline doctor penn_action kinetics --raw" in capsys.readouterr().out, "as it was typed"
     assert run(*shlex.split(again)) == 0
     commands = re.findall(" -m pipeline (convert .*)", capsys.readouterr().out)
     assert len(commands) == 2
@@ -547,7 +559,7 @@ def test_luigi_cfg_says_what_is_enabled_and_where_it_lies(
     assert "kinetics" not in told
     assert "Or take out of [data] datasets what you do not have, and: make data" in told
     assert run("doctor", "penn_action") == 0
-    assert capsys.readouterr().out.endswith("Next: make data\n")
+    assert capsys.readouterr().out.endswith("Next, unless `plan` has nothing to do: make data\n")
 
 
 def test_a_missing_body_counts_where_a_dataset_uses_it(
@@ -566,6 +578,31 @@ def test_a_missing_body_counts_where_a_dataset_uses_it(
     assert "3dpw is a stand-in, but the body in" in capsys.readouterr().out
 
 
+def test_a_body_that_no_enabled_dataset_is_converted_with_is_not_missing(
+    embedded: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LUIGI_CONFIG_PATH", str(configuration(tmp_path, "penn_action")))
+    embedded.copy("penn_action", tmp_path / "raw/penn_action")
+    (tmp_path / "raw/penn_action" / MARKER).unlink()
+    assert run("doctor") == 0
+    told = capsys.readouterr().out
+    assert "body in" in told
+    assert "not needed to convert these; training and prediction need it" in told
+    assert told.count("not needed yet") == 6, "every part of the body"
+    assert "SMPL_python" not in told.partition("not needed to convert")[2]
+    assert "weights = spin:FILE, torchvision:NAME or file:FILE" in told
+    assert run("doctor", "--json") == 0
+    body = json.loads(capsys.readouterr().out)["examined"][-1]
+    assert "missing" not in {part["state"] for part in body["parts"]}
+
+
+def test_a_part_that_is_left_out_says_what_is_lost_without_it(
+    embedded: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("doctor", "3dpw", "--raw", tmp_path, "--body", tmp_path)
+    assert "left out (without it: no evaluation with male actors' own bodies)" in capsys.readouterr().out
+
+
 def test_what_make_data_will_make_is_not_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -575,7 +612,7 @@ def test_what_make_data_will_make_is_not_missing(
     assert told.count("`make data` makes a stand-in") == 3  # both datasets and the body
     assert "will be made" in told
     assert "missing" not in told
-    assert told.endswith("Next: make data\n")
+    assert told.endswith("Next, unless `plan` has nothing to do: make data\n")
 
 
 def test_as_json_it_says_the_same(embedded: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -879,7 +916,7 @@ def test_untrained_weights_beside_real_data_are_told_before_make_data_refuses_th
     assert "First, in luigi.cfg, set [features] weights = spin:FILE" in said
     assert said.endswith("Then: make data\n")
     file.write_text(file.read_text() + "[features]\nweights = spin:model.pt\n")
-    assert shown(capsys).endswith("Next: make data\n")
+    assert shown(capsys).endswith("Next, unless `plan` has nothing to do: make data\n")
 
 
 def test_a_command_for_each_kind_of_archive() -> None:

@@ -183,6 +183,7 @@ def live_rows(root: Path) -> np.ndarray:
     return np.bincount(rows // SHARD)
 
 
+@pytest.mark.slow
 def test_an_extraction_killed_again_and_again_ends_with_the_same_bytes(start: Any, into: Any) -> None:
     calm = start("calm", workers=1)
     n_rows = sum(LENGTHS) + sum(length // 3 for length in LENGTHS)

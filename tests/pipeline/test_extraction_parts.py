@@ -205,6 +205,76 @@ def a_job(frames: list[int], number: int = 0) -> Job:
     )
 
 
+class Flow:
+    """Rows on their way through slabs, as an extraction sends them; every step is checked."""
+
+    def __init__(self, persons: list[list[int]], size: int, n_slots: int) -> None:
+        self.n_slots = n_slots
+        self.slabs = Slabs(SimpleNamespace(n_slots=n_slots), size)  # type: ignore[arg-type]  # how many is all it asks
+        self.todo = [(a_job(np.repeat(np.arange(len(of)), of).tolist(), i), 0) for i, of in enumerate(persons)]
+        self.asked: dict[int, dict[int, tuple[int, int]]] = {}  # piece -> slot -> (row, frame)
+        self.holds: dict[int, int] = {}  # slot -> row, filled
+        self.came: list[int] = []
+        self.lost: list[int] = []
+
+    @property
+    def goes_on(self) -> bool:
+        return bool(self.todo or self.asked or self.slabs.full)
+
+    def ask(self, which: int) -> bool:
+        """Give out the next piece of a job, if there are slots for it."""
+        job, start = self.todo[which]
+        given_out = self.slabs.ask(job, start)
+        if given_out is None:
+            return False
+        piece, stop = given_out
+        taken = [(person.slot, one.frame) for one in piece.frames for person in one.persons]
+        slots = {slot for slot, _ in taken}
+        assert len(slots) == len(taken) == stop - start
+        assert slots.isdisjoint(self.holds.keys() | {slot for held in self.asked.values() for slot in held})
+        assert slots <= set(range(self.n_slots))
+        assert [frame for _, frame in taken] == job.frame[start:stop].tolist()
+        assert stop == len(job.rows) or job.frame[stop] != job.frame[stop - 1]
+        boxes = [person.bbox[0] for one in piece.frames for person in one.persons]
+        assert boxes == job.bbox[start:stop, 0].tolist()
+        assert len({one.frame for one in piece.frames[:-1]} | {-1}) - 1 < MOST_ROWS
+        assert piece.first == (start == 0)
+        rows = job.rows[start:stop].tolist()
+        self.asked[piece.number] = {slot: (row, frame) for (slot, frame), row in zip(taken, rows, strict=True)}
+        self.todo[which : which + 1] = [(job, stop)] if stop < len(job.rows) else []
+        return True
+
+    def fill(self, number: int, bad: set[int]) -> None:
+        """A piece comes back, without its bad frames."""
+        slots = self.asked.pop(number)
+        sizes = {slot: row % 97 for slot, (row, _) in slots.items()}
+        of_frames = self.slabs.fill(Done(number, dict.fromkeys(bad, ("kind", "words")), sizes))
+        expected = {f: sorted(row for row, frame in slots.values() if frame == f) for f in bad}
+        assert {f: sorted(rows.tolist()) for f, rows in of_frames.items()} == expected
+        self.lost += [row for rows in of_frames.values() for row in rows.tolist()]
+        self.holds |= {slot: -1 if frame in bad else row for slot, (row, frame) in slots.items()}
+
+    def compute(self) -> None:
+        """The next full batch, or what there is of one when nothing else can come into it."""
+        if not self.asked and not self.slabs.full:
+            self.slabs.close_batch()
+        if self.slabs.full:
+            slab = self.slabs.full.popleft()
+            for slot, (row, n_bytes) in enumerate(
+                zip(slab.rows.tolist(), slab.sizes.tolist(), strict=True), slab.first
+            ):
+                assert self.holds.pop(slot, -1) == row
+                assert row == -1 or n_bytes == row % 97
+                self.came += [row] if row >= 0 else []
+            self.slabs.free(slab)
+
+    def drain(self) -> None:
+        while self.slabs.close_batch():
+            slab = self.slabs.full.popleft()
+            self.came += slab.rows[slab.rows >= 0].tolist()
+            self.slabs.free(slab)
+
+
 @given(
     persons=st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=12), min_size=1, max_size=5),
     size=st.integers(1, 40),
@@ -215,68 +285,22 @@ def a_job(frames: list[int], number: int = 0) -> Job:
 def test_every_row_comes_back_once_and_no_slot_is_two_rows_at_a_time(
     persons: list[list[int]], size: int, n_slots: int, data: st.DataObject
 ) -> None:
-    slabs = Slabs(SimpleNamespace(n_slots=n_slots), size)  # type: ignore[arg-type]  # how many is all it asks
-    todo = [(a_job(np.repeat(np.arange(len(of)), of).tolist(), i), 0) for i, of in enumerate(persons)]
-    asked: dict[int, dict[int, tuple[int, int]]] = {}  # piece -> slot -> (row, frame)
-    holds: dict[int, int] = {}  # slot -> row, filled
-    came: list[int] = []
-    lost: list[int] = []
-    while todo or asked or slabs.full:
-        asking = data.draw(st.integers(0, max(0, len(todo) - 1))) if todo else None
+    flow = Flow(persons, size, n_slots)
+    while flow.goes_on:
+        which = data.draw(st.integers(0, max(0, len(flow.todo) - 1))) if flow.todo else None
         what = data.draw(st.sampled_from(["ask", "fill", "compute"]))
-        if what == "ask" and asking is not None:
-            job, start = todo[asking]
-            given_out = slabs.ask(job, start)
-            if given_out is not None:
-                piece, stop = given_out
-                taken = [(person.slot, one.frame) for one in piece.frames for person in one.persons]
-                busy = {slot for slots in asked.values() for slot in slots} | holds.keys()
-                assert len({slot for slot, _ in taken}) == len(taken) == stop - start
-                assert not busy & {slot for slot, _ in taken}
-                assert all(0 <= slot < n_slots for slot, _ in taken)
-                assert [frame for _, frame in taken] == job.frame[start:stop].tolist()
-                assert stop == len(job.rows) or job.frame[stop] != job.frame[stop - 1]
-                boxes = [person.bbox[0] for one in piece.frames for person in one.persons]
-                assert boxes == job.bbox[start:stop, 0].tolist()
-                assert len({one.frame for one in piece.frames[:-1]} | {-1}) - 1 < MOST_ROWS
-                assert piece.first == (start == 0)
-                rows = job.rows[start:stop].tolist()
-                asked[piece.number] = {s: (row, frame) for (s, frame), row in zip(taken, rows, strict=True)}
-                if stop < len(job.rows):
-                    todo[asking] = job, stop
-                else:
-                    del todo[asking]
-                continue
-        if what in ("ask", "fill") and asked:
-            number = data.draw(st.sampled_from(sorted(asked)))
-            slots = asked.pop(number)
-            frames = sorted({frame for _, frame in slots.values()})
-            bad = data.draw(st.sets(st.sampled_from(frames))) if data.draw(st.booleans()) else set()
-            problems = dict.fromkeys(bad, ("kind", "words"))
-            of_frames = slabs.fill(Done(number, problems, {slot: row % 97 for slot, (row, _) in slots.items()}))
-            expected = {f: sorted(row for row, frame in slots.values() if frame == f) for f in bad}
-            assert {f: sorted(rows.tolist()) for f, rows in of_frames.items()} == expected
-            lost += [row for rows in of_frames.values() for row in rows.tolist()]
-            holds |= {slot: -1 if frame in bad else row for slot, (row, frame) in slots.items()}
+        if what == "ask" and which is not None and flow.ask(which):
             continue
-        if not asked and not slabs.full:
-            slabs.close_batch()
-        if slabs.full:
-            slab = slabs.full.popleft()
-            for slot, (row, n_bytes) in enumerate(
-                zip(slab.rows.tolist(), slab.sizes.tolist(), strict=True), slab.first
-            ):
-                assert holds.pop(slot, -1) == row
-                assert row == -1 or n_bytes == row % 97
-                came += [row] if row >= 0 else []
-            slabs.free(slab)
-    while slabs.close_batch():
-        slab = slabs.full.popleft()
-        came += slab.rows[slab.rows >= 0].tolist()
-        slabs.free(slab)
+        if what in ("ask", "fill") and flow.asked:
+            number = data.draw(st.sampled_from(sorted(flow.asked)))
+            frames = sorted({frame for _, frame in flow.asked[number].values()})
+            flow.fill(number, data.draw(st.sets(st.sampled_from(frames))) if data.draw(st.booleans()) else set())
+            continue
+        flow.compute()
+    flow.drain()
     everything = [1000 * i + row for i, of in enumerate(persons) for row in range(sum(of))]
-    assert sorted(came + lost) == everything
-    assert slabs.capacity == n_slots // size * size
+    assert sorted(flow.came + flow.lost) == everything
+    assert flow.slabs.capacity == n_slots // size * size
 
 
 def test_a_frame_may_lie_in_two_batches_and_a_batch_waits_for_all_its_pieces() -> None:

@@ -72,6 +72,7 @@ def means(pixels: np.ndarray) -> np.ndarray:
     return flat.reshape(len(pixels), 2048, 73).mean(axis=2)
 
 
+@pytest.mark.slow
 def test_the_real_network_gives_what_plain_torch_computes(
     penn: Path, into: Any, tmp_path: Path, few_calibration_crops: None
 ) -> None:
@@ -490,6 +491,17 @@ def test_lost_provenance_is_told_and_costs_nothing_else(penn: Path, into: Any, t
     with pytest.raises(PipelineError, match=r"provenance\.json is lost\. .*--raw DIR"):
         into.extract(root)
     assert into.extract(root, raw=penn).computed == 24
+
+
+def test_a_stream_of_another_program_is_left_alone_and_told(penn: Path, into: Any, tmp_path: Path) -> None:
+    root = tmp_path / "cache"
+    into.convert(root, penn)
+    n_rows = cache.open(root)[PENN].manifest["rows"]
+    with cache.StreamWriter(root, PENN, "resnet50", plan="of another program") as writer:
+        writer.write(0, np.zeros((n_rows, 2048), np.float32), np.ones(n_rows), np.zeros((n_rows, 2), np.uint64))
+        writer.commit({})
+    with pytest.raises(PipelineError, match=r"'resnet50' does not say what it was made with.*--replace"):
+        into.extract(root)
 
 
 def test_motion_without_pictures_has_nothing_to_extract(embedded: Any, into: Any, tmp_path: Path) -> None:

@@ -396,7 +396,7 @@ def test_a_shard_whose_name_cannot_be_written_down_is_told(tmp_path: Path) -> No
 def test_a_folder_without_shards_is_refused(tmp_path: Path, found: str) -> None:
     if found == "none":
         (tmp_path / "test").mkdir()
-    with pytest.raises(RawDataError, match=f"test: 'folder': expected <shard>.tfrecord files, found {found}"):
+    with pytest.raises(RawDataError, match=f"test: expected <shard>.tfrecord files, found {found}"):
         INSTA.videos(tmp_path, "test")
 
 

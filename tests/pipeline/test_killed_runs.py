@@ -158,6 +158,7 @@ def test_a_killed_first_conversion(penn: Path, run: Run, tmp_path: Path, into: A
     survive(5, run, "convert", penn, None, tmp_path, into)
 
 
+@pytest.mark.slow
 def test_a_killed_conversion_with_workers(penn: Path, run: Run, tmp_path: Path, into: Any) -> None:
     survive(2, run, "convert", penn, None, tmp_path, into, workers=2)
     assert run("convert", penn, tmp_path / "alone") > 0
@@ -181,6 +182,7 @@ def changed(penn: Path, run: Run, tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_a_killed_update(penn: Path, changed: Path, run: Run, tmp_path: Path, into: Any) -> None:
     survive(4, run, "convert", penn, changed, tmp_path, into)
     rows = into.rows(tmp_path / "calm", PENN, "frame_index")
@@ -192,6 +194,7 @@ def test_a_killed_extraction(penn: Path, run: Run, tmp_path: Path, into: Any) ->
     survive(5, run, "extract", penn, tmp_path / "converted", tmp_path, into)
 
 
+@pytest.mark.slow
 def test_a_killed_extraction_of_an_updated_split(
     penn: Path, changed: Path, run: Run, tmp_path: Path, into: Any
 ) -> None:
@@ -223,6 +226,7 @@ def test_what_a_killed_conversion_had_finished_is_not_read_again(
     assert into.tree(tmp_path / "cache") == into.tree(tmp_path / "calm")
 
 
+@pytest.mark.slow
 def test_after_a_kill_at_any_point_the_next_plan_but_one_reads_no_content(
     penn: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -569,6 +569,12 @@ def test_why_there_are_labels_and_no_pixels_is_told(raw: Path) -> None:
     assert told(raw) == ["S1/Seq1 has neither pictures nor videos, but S1/Seq1/imageSequence/vnect_cameras.zip"]
 
 
+def test_a_sequence_with_pictures_and_no_labels_is_named(raw: Path) -> None:
+    (raw / "S1/Seq1/annot.mat").rename(raw / "S1/Seq1/annot.mat.old")
+    (raw / "S2/Seq1").mkdir(parents=True)
+    assert told(raw) == ["1 sequence has pictures but no annot.mat, first S1/Seq1"]
+
+
 def test_pictures_at_another_rate_and_a_test_set_in_the_wrong_place_are_told(raw: Path) -> None:
     folder = raw / "S1/Seq1/imageFrames/video_0"
     for number in range(128):

@@ -106,6 +106,7 @@ def test_fast_features_point_where_exact_ones_do(fast: CpuNetwork, crops: np.nda
     assert error(features, truth) < 0.02
 
 
+@pytest.mark.slow
 def test_fast_features_of_an_untrained_network_agree_before_they_are_standardised(crops: np.ndarray) -> None:
     exact, fast = (
         networks.load(UNTRAINED, precision=precision, machine=Machine(device="cpu", batch_size=N), standardise=False)
@@ -165,7 +166,7 @@ def test_folding_leaves_the_network_that_it_is_given(network: ResNet) -> None:
 # ----------------------------------------------------------------------------- what they must not depend on
 
 
-@pytest.mark.parametrize("precision", ["exact", "fast"])
+@pytest.mark.parametrize("precision", ["fast", pytest.param("exact", marks=pytest.mark.slow)])
 def test_a_crops_bits_do_not_depend_on_its_company(
     precision: str, crops: np.ndarray, request: pytest.FixtureRequest
 ) -> None:
@@ -175,7 +176,8 @@ def test_a_crops_bits_do_not_depend_on_its_company(
     np.testing.assert_array_equal(networks.compute(network, crops[::-1]), together[::-1])
 
 
-@pytest.mark.parametrize("precision", ["exact", "fast"])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fast", pytest.param("exact", marks=pytest.mark.slow)])
 def test_bits_do_not_depend_on_lanes_or_threads(
     precision: str, network: ResNet, crops: np.ndarray, request: pytest.FixtureRequest
 ) -> None:
@@ -239,6 +241,7 @@ def test_an_error_in_a_lane_is_the_callers() -> None:
 # ------------------------------------------------------------------------------------------------- loading
 
 
+@pytest.mark.slow
 def test_an_untrained_networks_features_are_standardised_over_rendered_crops(few_calibration_crops: None) -> None:
     computer = networks.load(UNTRAINED, precision="exact", machine=Machine(device="cpu"))
     features = networks.compute(computer, calibration_crops(4))
@@ -250,6 +253,7 @@ def test_an_untrained_networks_features_are_standardised_over_rendered_crops(few
     assert len(provenance["standardisation"]["mean"]) == 2048
 
 
+@pytest.mark.slow
 def test_recorded_statistics_are_taken_over(monkeypatch: pytest.MonkeyPatch, crops: np.ndarray) -> None:
     monkeypatch.setattr(networks, "CALIBRATION_CROPS", -1)  # nobody asks for any
     recorded = {"standardisation": {"mean": [2.0] * 2048, "std": [4.0] * 2048}}

@@ -58,6 +58,7 @@ def both_steps(raw: Path, root: object) -> None:
     assert run("extract", "penn_action", "train", "--cache", root, "--weights", "untrained:0") == 0
 
 
+@pytest.mark.slow
 def test_every_command_takes_a_url_and_makes_the_same_cache(
     url: str,
     server: Any,
@@ -96,6 +97,7 @@ def test_every_command_takes_a_url_and_makes_the_same_cache(
     assert "s3:/b" not in out + err  # as a path, a URL would lose a slash
 
 
+@pytest.mark.slow
 def test_a_second_run_writes_nothing_and_a_changed_label_costs_only_its_video(
     url: str, server: Any, penn: Path, small_shards: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,6 +198,7 @@ def test_a_training_run_remembers_a_url() -> None:
     assert TrainConfig.from_dict(stored) == config
 
 
+@pytest.mark.slow
 def test_luigi_converts_and_extracts_into_a_bucket(
     url: str, penn: Path, tmp_path: Path, network: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +221,7 @@ def test_luigi_converts_and_extracts_into_a_bucket(
     assert cache.verify(url).ok
 
 
+@pytest.mark.slow
 def test_training_reads_from_a_bucket(url: str, embedded: Any, into: Any, network: Any, tmp_path: Path) -> None:
     for split in ("train", "validation", "test"):
         into.convert(url, embedded.raw("3dpw"), "3dpw", split, body=embedded.body)

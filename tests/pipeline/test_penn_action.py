@@ -274,7 +274,7 @@ def test_a_listing_names_the_label_and_the_picture_folder_in_order(tmp_path: Pat
 @pytest.mark.parametrize("missing", ["labels", "frames"])
 def test_a_raw_folder_that_is_another_is_refused(tmp_path: Path, missing: str) -> None:
     (tmp_path / ({"labels": "frames", "frames": "labels"}[missing])).mkdir()
-    with pytest.raises(RawDataError, match=f"{missing}: 'folder'"):
+    with pytest.raises(RawDataError, match=f"{missing}: expected a folder"):
         PENN.videos(tmp_path, "train")
 
 

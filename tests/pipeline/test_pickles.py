@@ -327,6 +327,28 @@ def test_a_selection_outside_its_source_is_refused(tmp_path: Path) -> None:
         read(tmp_path, mapping(shapedirs=instance("chumpy.reordering", "Select", parts)) + b".", "smpl")
 
 
+FLAT = csc(sparse.csc_matrix(np.eye(2)), data=array(np.eye(2)))  # its data has two axes
+INCOMPLETE = {
+    "a chumpy value without x": instance("chumpy.ch", "Ch", mapping(x=integer(1))),
+    "a chumpy selection without a and idxs": instance("chumpy.reordering", "Select", mapping(a=array(np.zeros(3)))),
+    "a chumpy selection of unknown shape": instance(
+        "chumpy.reordering",
+        "Select",
+        mapping(a=array(np.zeros(3)), idxs=array(np.array([0])), preferred_shape=integer(1)),
+    ),
+    "a ch without its parts": instance("chumpy.ch", "Ch", integer(1)),
+    "a sparse matrix without its arrays": FLAT,
+    "a sparse matrix without a shape": csc(sparse.csc_matrix(np.eye(2)), _shape=integer(2)),
+    "a set of something else than text and numbers": global_("__builtin__", "set") + b"((" + b"}ltR",
+}
+
+
+@pytest.mark.parametrize("told", INCOMPLETE)
+def test_an_object_of_a_known_class_that_lacks_its_parts_is_named(told: str, tmp_path: Path) -> None:
+    with pytest.raises(RawDataError, match=rf"file\.pkl.*{told}"):
+        read(tmp_path, mapping(weights=INCOMPLETE[told]) + b".", "smpl")
+
+
 def test_the_sets_that_chumpy_keeps_are_read_in_new_protocols_too(tmp_path: Path) -> None:
     content = b"\x80\x04}" + text("s") + b"\x8f(" + text("x") + text("y") + b"\x90s."
     assert read(tmp_path, content, "smpl") == {"s": {"x", "y"}}

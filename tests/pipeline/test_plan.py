@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,14 @@ from hypothesis import strategies as st
 from scipy.io import loadmat, savemat
 
 import cache
-from pipeline import inputs, pending, planning
+from pipeline import datasets, inputs, pending, planning, plug_ins
 from pipeline.__main__ import main
+from pipeline.accounting import Accounting, VideoAccount
 from pipeline.commands.status import stream_status
 from pipeline.datasets.penn_action import PennAction
+from pipeline.differences import differing
 from pipeline.plans import plan_split
+from pipeline.stand_in import MARKER
 from pipeline.stream_spec import StreamSpec
 from pipeline.wanted import Wanted, by_folders, by_settings
 from pipeline.weights import WeightsSpec
@@ -105,7 +109,10 @@ def test_with_nothing_to_do_it_says_so_reads_no_content_and_changes_no_file(
     monkeypatch.setattr(inputs, "video_digest", lambda *_: pytest.fail("read the content of an input"))
     assert plan(penn, root, "--weights", "untrained:0") == 0
     told = capsys.readouterr().out.splitlines()
-    assert told == [f"✓ {NAME}: nothing to do (6 videos, resnet50)", "nothing to do: 1 split"]
+    assert told == [
+        f"✓ {NAME}: nothing to do (3 videos, resnet50)",
+        "nothing to do: 1 split converted and extracted (training is not looked at)",
+    ]
     assert plan(penn, root, "--json") == 0
     (split,) = as_json(capsys)
     assert (split["nothing_to_do"], split["problems"]) == (True, [])
@@ -232,7 +239,7 @@ def test_rows_and_shards_that_a_stream_lacks_are_counted(
     into.convert(root, penn)  # 24 rows in shards of 16
     assert plan(penn, root, "--weights", "untrained:0") == 0
     told = capsys.readouterr().out
-    assert "  extract  resnet50: 24 of 24 rows in 2 shards, 0.1 MiB" in told
+    assert "  extract  resnet50: 24 of 24 rows in 2 shards, 96.4 KiB" in told
     into.extract(root)
     assert stream_status(cache.open(root)[NAME], "resnet50") == "resnet50 (untrained)"
     edit_label(penn, "0003")
@@ -257,7 +264,7 @@ def test_without_weights_every_stream_counts_as_it_was_made(
     into.convert(root, penn)
     into.extract(root, weights=WeightsSpec("untrained", "7"))
     assert plan(penn, root) == 0
-    assert "nothing to do (6 videos, resnet50)" in capsys.readouterr().out
+    assert "nothing to do (3 videos, resnet50)" in capsys.readouterr().out
 
 
 def test_other_weights_are_a_problem_that_names_the_part_and_exits_with_2(
@@ -267,9 +274,133 @@ def test_other_weights_are_a_problem_that_names_the_part_and_exits_with_2(
     into.extract(root)
     assert plan(penn, root, "--weights", "untrained:1") == 2
     told = capsys.readouterr().out
-    assert "✗ penn_action/train: the stream 'resnet50' was extracted otherwise: weights.argument was 0, is 1" in told
+    assert (
+        "✗ penn_action/train: the stream 'resnet50' was extracted otherwise: weights was untrained:0, is untrained:1. "
+        in told
+    )
     assert plan(penn, root, "--weights", "untrained:1", "--json") == 2
     assert as_json(capsys)[0]["extract"][0]["identity"] == [{"part": "weights.argument", "was": "0", "is": "1"}]
+
+
+def test_real_data_and_an_untrained_network_of_luigi_cfg_are_a_problem_before_anything_is_converted(
+    penn: Path, cfg: Any, into: Any, network: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (penn / MARKER).unlink()
+    file = cfg("[features]\nweights = untrained:0")
+    for _ in ("before the conversion", "after it"):
+        assert run("plan", NAME, "--config", file) == 2
+        told = capsys.readouterr().out
+        assert "[features] weights = untrained:0: an untrained network is for embedded data" in told
+        assert "all that is converted then" not in told
+        into.convert(tmp_path / "cache", penn)
+    into.extract(tmp_path / "cache")  # by hand, which is allowed and marked
+    assert run("plan", NAME, "--config", file) == 0, "nothing would be extracted, so nothing is refused"
+
+
+def test_videos_of_another_split_are_not_counted(
+    penn: Path, root: Path, into: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    into.convert(root, penn)
+    into.convert(root, penn, split="test")
+    for split in ("train", "test"):
+        of_split = cache.open(root)[f"penn_action/{split}"].manifest["accounting"]["videos"]["found"]
+        assert run("plan", "penn_action", split, "--raw", penn, "--cache", root) == 0
+        assert f"nothing to do ({of_split} videos)" in capsys.readouterr().out
+    assert len(list((penn / "labels").iterdir())) == 6
+
+
+def test_a_stream_that_nobody_extracts_by_itself_is_told_when_it_lags_behind_and_can_be_removed(
+    penn: Path, root: Path, into: Any, network: Any, small_shards: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    into.convert(root, penn)
+    into.extract(root)
+    into.extract(root, name="small")
+    edit_label(penn, "0003")
+    into.convert(root, penn)
+    into.extract(root)
+    assert plan(penn, root, "--weights", "untrained:0") == 0
+    told = capsys.readouterr().out
+    assert "! stream small lags behind by 8 rows" in told
+    assert f"extract penn_action train --cache {root} --stream small" in told
+    assert told.endswith("nothing to do: 1 split converted and extracted (training is not looked at)\n")
+    assert plan(penn, root, "--weights", "untrained:0", "--json") == 0
+    assert as_json(capsys)[0]["behind"] == [{"stream": "small", "rows": 8}]
+
+    folder = root / NAME / "features/small"
+    with pytest.raises(cache.CacheError, match=f"remove the stream: its folder, {folder}"):
+        cache.compact(root, NAME)
+    shutil.rmtree(folder)
+    before = into.rows(root, NAME, "features/resnet50")
+    assert cache.compact(root, NAME).after == 24
+    assert run("verify", "--cache", root) == 0
+    assert cache.open(root)[NAME].streams == ("resnet50",)
+    after = into.rows(root, NAME, "features/resnet50")
+    assert {name: rows.tobytes() for name, rows in after.items()} == {n: rows.tobytes() for n, rows in before.items()}
+    capsys.readouterr()
+    assert plan(penn, root, "--weights", "untrained:0") == 0
+    assert "lags behind" not in capsys.readouterr().out
+
+
+def test_what_conversion_brings_is_told_with_the_rows_that_are_known(
+    penn: Path, root: Path, into: Any, network: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    into.convert(root, penn)
+    into.extract(root)
+    edit_label(penn, "0003")
+    assert plan(penn, root, "--weights", "untrained:0") == 0
+    told = capsys.readouterr().out
+    assert "extract  resnet50: what conversion brings, about 8 rows of changed videos among it" in told
+
+
+@pytest.fixture
+def dances(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A dataset of a package whose module is no Python: how it is told."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/dances_reader.py").write_text("def videos(:\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    entry = EntryPoint("dances", "dances_reader:Dances", datasets.ENTRY_POINTS)
+    monkeypatch.setattr(plug_ins, "entry_points", lambda group: EntryPoints([entry] * (group == entry.group)))
+    return "dataset 'dances' of dances_reader:Dances (of no known package) cannot be loaded: SyntaxError"
+
+
+def test_a_broken_package_is_told_in_one_line_and_the_other_datasets_are_planned(
+    dances: str, penn: Path, cfg: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = cfg("[dances]\nfps = 25", datasets="dances penn_action")
+    assert run("plan", "--config", file) == 2
+    told = capsys.readouterr()
+    assert told.out.count("why    not converted before") == 2, "penn_action's two splits"
+    (line,) = told.err.splitlines()
+    assert line.startswith(f"! {dances}")
+    assert run("plan", "penn_action", "--config", file) == 0
+    assert capsys.readouterr().err == ""
+    assert run("plan", "dances", "--config", file) == 2
+    assert dances in capsys.readouterr().err
+
+
+def test_a_broken_package_whose_rows_are_in_the_cache_does_not_end_status_nor_doctor(
+    dances: str, penn: Path, root: Path, cfg: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(root, {"a": [3]}, split="dances/train")
+    assert run("status", "--cache", root, "--json") == 0
+    told = capsys.readouterr()
+    assert [row["split"] for row in json.loads(told.out)] == ["dances/train"]
+    assert told.err.startswith(f"! {dances}")
+    monkeypatch.setenv("LUIGI_CONFIG_PATH", str(cfg(datasets="penn_action dances")))
+    assert run("doctor", "--json") == 1
+    told = capsys.readouterr()
+    assert json.loads(told.out)["examined"][0]["dataset"] == "penn_action"
+    assert told.err.startswith(f"! {dances}")
+
+
+def test_differences_are_told_in_words() -> None:
+    before = {"kind": "small", "weights": "untrained"}
+    now = {"kind": "resnet50", "precision": "fast", "weights": {"kind": "untrained", "argument": "0"}}
+    assert [str(difference) for difference in differing(before, now)] == [
+        "kind was small, is resnet50",
+        "precision was not set, is fast",
+        "weights was untrained, is untrained:0",
+    ]
 
 
 def test_luigi_cfg_says_what_is_planned_with_the_options_of_the_readers(
@@ -283,7 +414,10 @@ def test_luigi_cfg_says_what_is_planned_with_the_options_of_the_readers(
     assert run("plan", "amass", "--config", file) == 0
     assert "why    parameters.resampling was slerp, is decimate" in capsys.readouterr().out
     assert run("plan", "amass/train", "--config", cfg(datasets="amass")) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "nothing to do: 1 split"
+    assert (
+        capsys.readouterr().out.splitlines()[-1]
+        == "nothing to do: 1 split converted and extracted (training is not looked at)"
+    )
 
 
 def test_luigi_and_plan_read_the_same_of_luigi_cfg(cfg: Any, tmp_path: Path) -> None:
@@ -360,10 +494,10 @@ def test_planning_imports_no_torch() -> None:
 LENGTHS = st.lists(st.lists(st.integers(1, 9), min_size=0, max_size=3), min_size=1, max_size=5)
 
 
-def write(root: Path, videos: dict[str, list[int]], drop: tuple[str, ...] = ()) -> None:
+def write(root: Path, videos: dict[str, list[int]], drop: tuple[str, ...] = (), split: str = "toy/train") -> None:
     """Commit videos with tracks of these lengths, in shards of 8 rows."""
     with cache.SplitWriter(
-        root, "toy/train", columns=["bbox"], plan=str(videos), rows_per_shard=8, rows_per_chunk=4
+        root, split, columns=["bbox"], plan=str(videos), rows_per_shard=8, rows_per_chunk=4
     ) as writer:
         writer.begin(drop=drop)
         for name, lengths in videos.items():
@@ -378,10 +512,11 @@ def write(root: Path, videos: dict[str, list[int]], drop: tuple[str, ...] = ()) 
                 )
                 for i, n in enumerate(lengths)
             ]
-            writer.append(cache.VideoEntry(name=name), tracks)
-        writer.commit({})
+            writer.append(cache.VideoEntry(name=name, account=VideoAccount(name).as_dict()), tracks)
+        writer.commit({"accounting": Accounting().totals(), "stand_in": True})
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(first=LENGTHS, second=LENGTHS, data=st.data())
 def test_what_a_stream_lacks_is_what_its_writer_finds_pending(

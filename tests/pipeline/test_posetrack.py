@@ -426,7 +426,7 @@ def test_pictures_that_nobody_annotated_are_no_error(tmp_path: Path) -> None:
 
 
 def test_a_raw_folder_that_is_another_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RawDataError, match=r"images/val: 'folder': expected a folder with <seq>/<000000>\.jpg"):
+    with pytest.raises(RawDataError, match=r"images/val: expected a folder with <seq>/<000000>\.jpg"):
         POSETRACK.videos(tmp_path, "val")
     (tmp_path / "images/val").mkdir(parents=True)
     (tmp_path / "annotations/val").mkdir(parents=True)

@@ -104,7 +104,7 @@ def test_features_of_reduced_pictures_are_another_stream(
     raw, root = embedded.raw("penn_action"), tmp_path / "cache"
     into.convert(root, raw)
     into.extract(root)
-    with pytest.raises(PipelineError, match="was extracted otherwise: decode was None, is reduced"):
+    with pytest.raises(PipelineError, match="was extracted otherwise: decode was not set, is reduced"):
         into.extract(root, decode="reduced")
     assert into.extract(root, name="reduced", decode="reduced").computed == 24
     manifest = cache.open(root)[PENN].stream_manifest("reduced")

@@ -97,7 +97,7 @@ def test_what_fails_as_before_changes_no_file(
     told = capsys.readouterr().out.splitlines()
     assert told[0] == "penn_action/train: 0 of 1 failed video can be used now"
     assert told[1] == "  the cache is unchanged: each fails as it did before"
-    assert told[2].startswith("  ! set aside bad_label_file: ")
+    assert told[2].startswith("  ! set aside 0003: bad_label_file: ")
     assert into.everything(root) == before
 
 

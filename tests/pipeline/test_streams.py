@@ -178,6 +178,7 @@ def test_a_name_of_ours_is_not_to_be_had(monkeypatch: pytest.MonkeyPatch) -> Non
 # -------------------------------------------------------------------------------------------------- resnet50
 
 
+@pytest.mark.slow
 def test_resnet50_gives_the_networks_features(tmp_path: Path, forgotten: None) -> None:
     torch.manual_seed(5)
     plain = resnet50(weights=None)
@@ -198,6 +199,7 @@ def test_resnet50_gives_the_networks_features(tmp_path: Path, forgotten: None) -
     assert (stream.stand_in, provenance["stand_in"], "standardisation" in provenance) == (False, False, False)
 
 
+@pytest.mark.slow
 def test_a_network_is_loaded_once_for_all_splits_and_again_for_other_rows(
     forgotten: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,6 +72,7 @@ def peaks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["import", "export"])
 def test_memory_does_not_grow_with_the_rows(what: str, peaks: dict[str, list[float]]) -> None:
     few, many = peaks[what]

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import tasks
+from pipeline.look import VERB
 from pipeline.streams.resnet50 import ResNet50
 from tasks import base, events, settings
 
@@ -59,7 +60,8 @@ class Ran:
     @property
     def done(self) -> list[str]:
         """`verb what` of every task that did something."""
-        return [" ".join(line[2:30].split()) for line in self.shown.splitlines() if line.startswith("✓")]
+        told = [line[2:] for line in self.shown.splitlines() if line.startswith("✓")]
+        return [f"{line[:VERB].strip()} {line[VERB:].strip().split('  ')[0]}" for line in told]
 
     @property
     def failures(self) -> list[str]:

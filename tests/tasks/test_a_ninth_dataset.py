@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import cache
+from pipeline import stand_in
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "docs" / "adding-a-dataset"
@@ -66,7 +67,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 def with_it(bare: Any) -> Any:
     """A project whose luigi.cfg enables the dataset as the page says."""
     enabled = configparser.ConfigParser()
-    (block,) = blocks("ini")
+    block, _ = blocks("ini")
     enabled.read_string(block)
     bare.configure({name: dict(enabled[name]) for name in enabled.sections()})
     return bare
@@ -101,6 +102,26 @@ def test_its_own_tests_pass(site: Site, tmp_path: Path) -> None:
     site.python("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tests))
 
 
+def test_the_settings_that_train_on_it_alone_are_accepted(site: Site, tmp_path: Path) -> None:
+    real = (
+        "[paths]\nraw = raw\nbody = body\ncache = cache\nruns = runs\n[features]\nweights = torchvision:IMAGENET1K_V2\n"
+    )
+    _, block = blocks("ini")
+    file = tmp_path / "luigi.cfg"
+    file.write_text(real + block)
+    assert site.python("-m", "pipeline", "config", "--check", "--config", str(file)) == ""
+    told = site.python("-m", "pipeline", "config", "train", "--config", str(file))
+    assert re.search(r"^train.datasets_2d +lab_recordings/train ", told, re.MULTILINE), told
+
+
+def test_the_mark_of_made_up_data_is_one(tmp_path: Path) -> None:
+    (shown,) = re.findall(r'^    (\{"stand_in".*\})$', PAGE.read_text(), re.MULTILINE)
+    (tmp_path / stand_in.MARKER).write_text(shown)
+    assert stand_in.is_stand_in(tmp_path)
+    assert (stand_in.read_marker(tmp_path) or {})["stand_in"] is True
+
+
+@pytest.mark.slow
 def test_make_data_takes_it_from_raw_files_to_features(site: Site, with_it: Any) -> None:
     raw = with_it.folder / "raw" / "lab_recordings"
     raw.parent.mkdir()

@@ -191,7 +191,7 @@ def test_a_priors_windows_are_those_that_the_generator_is_trained_on(asking) -> 
         ({"seed": "1"}, r"\[mposer\] seed: is set in \[train\] or \[paths\], not here"),
         ({"preset": "mine"}, r"\[mposer\] preset = mine: expected one of amass, embedded"),
         ({"latent_size": "0"}, r"\[mposer\] latent_size: expected more than 0, found 0"),
-        ({"latent": "3"}, r"\[mposer\]: unknown key 'latent'"),
+        ({"latent": "3"}, r"\[mposer\] latent: unknown key; did you mean 'latent_size'"),
     ],
 )
 def test_a_mistake_in_the_priors_section_is_told_with_its_key(bare, within, section, told) -> None:
@@ -209,6 +209,7 @@ def test_a_prior_that_nobody_can_name_yet_is_a_file_that_is_not_there(asking) ->
     assert not TrainMPoser().complete()
 
 
+@pytest.mark.slow
 def test_from_a_project_to_the_table(project, build) -> None:
     project.configure({"mposer": MPOSER})
     ran = build(project, "Ablation", variants="per-frame,mposer", seeds="0,1")

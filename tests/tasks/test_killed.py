@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import time
 
+import pytest
 import torch
 
 
@@ -19,16 +21,27 @@ def signalled_after_the_first_checkpoint(project, number: signal.Signals) -> tup
     return process.returncode, shown
 
 
-def test_an_interrupted_training_says_how_to_go_on(project) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGINT, -signal.SIGINT, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+    ids=["Ctrl-C", "SIGTERM"],
+)
+def test_an_interrupted_training_says_how_to_go_on(project, number, code, word) -> None:
     shutil.rmtree(project.folder / "runs")
     project.configure({"train": {"checkpoint_every": "1"}})
-    code, shown = signalled_after_the_first_checkpoint(project, signal.SIGINT)
-    assert code == -signal.SIGINT, shown
+    ended, shown = signalled_after_the_first_checkpoint(project, number)
+    assert ended == code, shown
     assert "Traceback" not in shown
-    assert shown.splitlines()[-1] == "interrupted: what is finished is kept; the same command goes on from there"
+    said, again = shown.splitlines()[-2:]
+    step = r"of VIBE, tiny, step \d of 6 \(runs/tiny-\w+/last\.pt\)"
+    kept = rf"what is finished is kept; {step}; the same command goes on from there:"
+    assert re.fullmatch(f"{word}: {kept}", said), said
+    assert again.endswith("luigi --module tasks EvaluateVIBE --local-scheduler")
     assert not (project.runs[0] / "metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_with_the_same_numbers_as_an_undisturbed_one(made, project) -> None:
     shutil.rmtree(project.folder / "runs")
     project.configure({"train": {"checkpoint_every": "1"}})

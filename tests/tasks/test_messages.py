@@ -27,7 +27,7 @@ def test_an_unknown_key_is_told_in_one_line_before_anything_runs(bare) -> None:
     bare.configure({"convert": {"wrokers": "2"}})
     ran = bare.luigi("EvaluateVIBE")
     message = only_failure(ran, SCHEDULING)
-    assert message.endswith("luigi.cfg [convert]: unknown key 'wrokers'; known: workers, strict")
+    assert message.endswith("[convert] wrokers: unknown key; did you mean 'workers'? known: workers, strict")
     assert ran.shown.splitlines() == [message]
     assert not (bare.folder / "raw").exists()
 
@@ -36,7 +36,7 @@ def test_training_on_a_dataset_that_is_not_enabled_is_told_before_anything_runs(
     bare.configure({"train": {"datasets_2d": "kinetics/train"}})
     ran = bare.luigi("EvaluateVIBE")
     message = only_failure(ran, SCHEDULING)
-    assert "[train]: kinetics/train is to be used, but [data] datasets does not enable it." in message
+    assert "[train] datasets_2d: kinetics/train is to be used, but [data] datasets does not enable it." in message
     assert not (bare.folder / "raw").exists()
 
 
@@ -95,6 +95,21 @@ def test_where_nothing_is_embedded_no_stand_in_is_promised(project, within, monk
     assert whose_data(loaded) == expected
 
 
+def test_what_is_set_aside_is_told_by_the_next_run_too(project, build) -> None:
+    motions = sorted((project.folder / "raw/amass").rglob("*_poses.npz"))
+    for motion in motions:
+        motion.write_bytes(b"broken")
+    project.configure({"embedded": {"enabled": "false"}})
+    ran = build(project, "Convert", dataset="amass", split="train")
+    unread = f"those of {len(motions)} video{'s' * (len(motions) > 1)} that could not be read are not counted"
+    assert f"0 of 0 frames kept ({unread})" in " ".join(ran.shown.split())
+    assert any(line.startswith("! convert    amass/train") for line in ran.shown.splitlines())
+    again = build(project, "Convert", dataset="amass", split="train")
+    line = " ".join(next(line for line in again.shown.splitlines() if "amass/train" in line).split())
+    noun = "video" if len(motions) == 1 else "videos"
+    assert line == f"! convert amass/train up to date ({len(motions)} {noun} set aside: status --all)"
+
+
 def test_with_strict_what_was_set_aside_before_fails_its_task(project, build) -> None:
     motions = sorted((project.folder / "raw/amass").rglob("*_poses.npz"))
     motions[0].write_bytes(b"broken")
@@ -105,6 +120,47 @@ def test_with_strict_what_was_set_aside_before_fails_its_task(project, build) ->
     message = only_failure(ran, 1)
     assert str(motions[0]) in message
     assert "retry amass/train --failed" in message
+
+
+def test_a_broken_package_fails_its_own_dataset_and_the_others_go_on(project, tmp_path) -> None:
+    site = tmp_path / "site"
+    (site / "dances-1.dist-info").mkdir(parents=True)
+    (site / "dances-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: dances\nVersion: 1\n")
+    entry = "[vibe_pipeline.datasets]\ndances = dances_reader:Dances\n"
+    (site / "dances-1.dist-info/entry_points.txt").write_text(entry)
+    (site / "dances_reader.py").write_text("def videos(:\n")
+    shutil.rmtree(project.folder / "cache/amass")
+    project.configure({"data": {"datasets": "dances 3dpw amass"}, "dances": {"fps": "25"}})
+    ran = project.luigi("Data", packages=(site,))
+    message = only_failure(ran, FAILED)
+    assert message.startswith("✗ convert    dances/*")
+    assert "dataset 'dances' of package dances cannot be loaded: SyntaxError" in message
+    assert ran.done == ["convert amass/train"]
+
+
+def test_a_conversion_that_keeps_nothing_says_why_on_the_line_below(project, build) -> None:
+    motions = sorted((project.folder / "raw/amass").rglob("*_poses.npz"))
+    for motion in motions:
+        motion.write_bytes(b"broken")
+    project.configure({"embedded": {"enabled": "false"}})
+    ran = build(project, "Convert", dataset="amass", split="train")
+    lines = ran.shown.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("! convert"))
+    said = f"  ! amass/train has no rows: of {len(motions)} videos something is wrong with all. The first, "
+    assert lines[at + 1].startswith(said)
+
+
+def test_real_data_beside_stand_ins_are_told_but_not_those_that_the_same_run_makes_anew(project, build) -> None:
+    (project.folder / "raw/amass/STAND_IN.json").unlink()
+    project.configure({"embedded": {"enabled": "false"}, "data": {"datasets": "amass"}})
+    ran = build(project, "Convert", dataset="amass", split="train")
+    assert "! cache: will hold both kinds, amass/train from real data and 3dpw/test, " in ran.shown.replace(
+        str(project.folder) + "/", ""
+    )
+    shutil.copy(project.folder / "raw/3dpw/STAND_IN.json", project.folder / "raw/amass")
+    project.configure({"data": {"datasets": "amass 3dpw"}})
+    ran = build(project, "Convert", dataset="amass", split="train")
+    assert "will hold both kinds" not in ran.shown, "all are stand-ins again"
 
 
 def test_an_error_that_is_no_users_mistake_keeps_its_traceback(project, build, monkeypatch) -> None:
@@ -128,7 +184,8 @@ def test_a_full_disk_is_told_in_one_line(project, build, monkeypatch) -> None:
     ran = build(project, "Data")
     message = only_failure(ran, 1)
     do = "Make room, then run the same command again."
-    assert message == f"✗ convert    amass/train       cache/amass: no space is left on its disk. {do}"
+    words = " ".join(message.split())
+    assert words == f"✗ convert amass/train cache/amass: no space is left on its disk. {do}"
 
 
 def test_luigis_own_log_level_brings_the_traceback_back(bare) -> None:

@@ -56,6 +56,7 @@ def ask(address: str, status: str) -> dict[str, Any]:
     return tasks
 
 
+@pytest.mark.slow
 def test_progress_messages_and_failures_reach_luigis_page(project, page) -> None:
     shutil.rmtree(project.folder / "cache/amass")
     central = ("--scheduler-url", page)

@@ -1,0 +1,111 @@
+"""`python -m pipeline init`: a folder to work in, away from a clone of the project: its luigi.cfg."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from pipeline.commands.console import out, plain
+from pipeline.errors import PipelineError
+
+HELP: Final = "Write a luigi.cfg: for the embedded stand-in data, or with --real for downloads of your own."
+TEMPLATE: Final = Path(__file__).parent / "templates" / "luigi.cfg"
+ABOUT_REAL: Final = """\
+# The one home of paths and settings, for real data: set [data] datasets to those that you have.
+# What holds, and why: python -m pipeline config.
+"""
+REAL: Final[Mapping[tuple[str, str], str]] = {  # what differs from the embedded default
+    ("paths", "raw"): "data/raw",
+    ("paths", "body"): "data/body",
+    ("embedded", "enabled"): "false",
+    ("features", "weights"): "spin:data/model_checkpoint.pt",
+    ("train", "preset"): "published",
+}
+
+
+def options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("folder", type=Path, nargs="?", default=Path(), help="the folder to work in; this one by default")
+    sub.add_argument("--real", action="store_true", help="for real data, instead of the embedded stand-ins")
+    sub.add_argument("--raw", type=Path, metavar="DIR", help="with --real: the folder of the downloads")
+    sub.add_argument("--body", type=Path, metavar="DIR", help="with --real: the folder of SMPL's files")
+    sub.add_argument("--weights", metavar="SPEC", help="with --real: the network's, as spin:FILE")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write FOLDER/luigi.cfg, and tell what to do next."""
+    text = TEMPLATE.read_text(encoding="utf-8")
+    named = {("paths", "raw"): args.raw, ("paths", "body"): args.body, ("features", "weights"): args.weights}
+    given = {key: _from_here(value) for key, value in named.items() if value is not None}
+    if given and not args.real:
+        raise PipelineError("--raw, --body and --weights say where real data lie: add --real")
+    if args.real:
+        text = with_values(_about(text, ABOUT_REAL), {**REAL, **given})
+    _write_new(args.folder / "luigi.cfg", text)
+    _tell(args.folder, real=args.real)
+    return 0
+
+
+def with_values(text: str, values: Mapping[tuple[str, str], str]) -> str:
+    """A settings file with other values of keys that it has, and everything else as it is. Raises KeyError.
+
+    >>> with_values("[paths]\\nraw = a  # here\\n", {("paths", "raw"): "b"})
+    '[paths]\\nraw = b\\n'
+    """
+    section, left, lines = "", dict(values), []
+    for line in text.splitlines():
+        if heading := re.fullmatch(r"\[(\w+)\]\s*", line):
+            section = heading[1]
+        key = line.partition("=")[0].strip()
+        lines.append(f"{key} = {left.pop((section, key))}" if (section, key) in left else line)
+    if left:
+        raise KeyError(f"the template has no {', '.join(f'[{section}] {key}' for section, key in left)}")
+    return "\n".join(lines) + "\n"
+
+
+def _about(text: str, about: str) -> str:
+    """The template with another comment at its head."""
+    return about + text[text.index("\n\n") + 1 :]
+
+
+def _from_here(value: Path | str) -> str:
+    """A path as it is typed is below this folder; in luigi.cfg it would be below luigi.cfg's."""
+    if isinstance(value, Path):
+        return str(value.expanduser().absolute())
+    kind, _, file = value.partition(":")
+    return f"{kind}:{Path(file).expanduser().absolute()}" if kind in ("spin", "file") and file else value
+
+
+def _write_new(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with file.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+    except FileExistsError as error:
+        do = "It is left as it is: name another folder, or move it away first."
+        raise PipelineError(f"{file} is there already. {do}") from error
+
+
+def _tell(folder: Path, *, real: bool) -> None:
+    luigi = f"{_tool('luigi')} --module tasks"
+    here = folder.resolve() == Path.cwd()
+    steps = [
+        *([] if here else [f"cd {shlex.quote(str(folder))}"]),
+        *([f"{_tool('vibe-pipeline')} doctor  # what belongs into the folders that luigi.cfg names"] if real else []),
+        f"{luigi} Data --local-scheduler",
+        f"{luigi} EvaluateVIBE --local-scheduler",
+    ]
+    out.print(plain(f"settings   {folder / 'luigi.cfg'}"))
+    for title, step in zip(["next", *[""] * (len(steps) - 1)], steps, strict=True):
+        out.print(plain(f"{title:<10} {step}"))
+
+
+def _tool(name: str) -> str:
+    """How a command that was installed beside this Python is called from any folder."""
+    beside = str(Path(sys.executable).with_name(name))
+    return name if shutil.which(name) == beside else shlex.quote(beside)

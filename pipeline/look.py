@@ -1,0 +1,145 @@
+"""The one look of the terminal: consoles, marks, tables, JSON, and numbers as people read them.
+
+Shared by `python -m pipeline`, `python -m tasks` and the Luigi tasks. docs/terminal.md says what it looks like and why.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, NoReturn
+
+from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
+from rich.table import Table
+
+WIDE: Final = 100_000  # columns of what is no terminal: there, nobody wants lines folded
+
+# Every mark says the same without its colour.
+DONE: Final = "[green]✓[/green]"
+DOUBT: Final = "[yellow]![/yellow]"
+WRONG: Final = "[red]✗[/red]"
+IDLE: Final = "[dim]·[/dim]"
+ERROR: Final = "[red]error:[/red]"
+STAND_IN: Final = "[yellow]STAND-IN[/yellow]"
+
+VERB, WHAT = 10, 24  # columns of a line of a task; between what and its detail, there are always two blanks
+
+
+class _Console(Console):
+    """Ends as others do when whoever reads it has gone: without a word, with the exit code of SIGPIPE."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(128 + signal.SIGPIPE)
+
+
+out: Final = _Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE)
+err: Final = _Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
+_machine: Final = _Console(highlight=False, emoji=False, soft_wrap=True, width=WIDE)  # whatever `aside` does
+
+
+def line(verb: str, what: str, detail: str) -> str:
+    """A task's line, without its mark.
+
+    >>> line("convert", "3dpw/train", "28 videos")
+    'convert    3dpw/train                28 videos'
+    """
+    return f"{verb:<{VERB}} {what:<{WHAT}}  {detail}".rstrip()
+
+
+def plain(text: str, keep: str = "") -> str:
+    """Text from elsewhere, such as names of files, on one line and without anything that a terminal would obey.
+
+    keep: line ends and tabs that stay what they are.
+    """
+    shown = "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+    return escape(shown)
+
+
+def table(*names: str) -> Table:
+    """An empty table, as all of ours look: no frame, two blanks between columns, and nothing cut off."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in names:
+        made.add_column(name, overflow="fold")
+    return made
+
+
+def fits(shown: Table) -> bool:
+    """Whether a table is no wider than the terminal; in a pipe, all are."""
+    return Measurement.get(out, out.options.update(max_width=WIDE), shown).maximum <= out.width
+
+
+def show(shown: Table, *, least: int = 0) -> None:
+    """A table as wide as the terminal, no narrower than `least`; in a pipe a line a row, without blanks at its end."""
+    if out.is_terminal:
+        out.print(shown, soft_wrap=False, crop=False, width=max(out.width, least))
+        return
+    with out.capture() as captured:
+        out.print(shown, soft_wrap=False, crop=False, width=WIDE)
+    for text in captured.get().splitlines():
+        out.out(text.rstrip(), highlight=False)
+
+
+def show_json(value: Any) -> None:
+    """The one document on standard output of a command with `--json`. Numbers that JSON does not have are null."""
+    _machine.out(json.dumps(_finite(value), indent=2, allow_nan=False, default=str), highlight=False)
+
+
+@contextmanager
+def aside(wanted: bool) -> Iterator[None]:
+    """If `wanted`, what `out` says goes to standard error: `--json` has standard output to itself."""
+    before, out.stderr = out.stderr, wanted or out.stderr
+    try:
+        yield
+    finally:
+        out.stderr = before
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(of) for key, of in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_finite(of) for of in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def size(n_bytes: float) -> str:
+    """
+    >>> [size(n) for n in (0, 1536, 19_600_000, 2 * 2**40)]
+    ['0 B', '1.5 KiB', '18.7 MiB', '2.0 TiB']
+    """
+    if n_bytes < 1024:
+        return f"{n_bytes:.0f} B"
+    power = min(int(math.log(n_bytes, 1024)), 4)
+    return f"{n_bytes / 1024**power:,.1f} {'KMGT'[power - 1]}iB"
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> [duration(s) for s in (0.2, 61, 540, 9000, 10**6)]
+    ['1 s', '61 s', '9 min', '2.5 h', '11.6 days']
+    """
+    if seconds < 120:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+def rate(a_second: float, unit: str) -> str:
+    """How fast; of what is slower than one a second, how long one takes.
+
+    >>> rate(1234.5, "row"), rate(3.14, "video"), rate(1 / 90, "video")
+    ('1,234 rows/s', '3.1 videos/s', '90 s/video')
+    """
+    if a_second < 1:
+        return f"{duration(1 / a_second)}/{unit}" if a_second > 0 else ""
+    return f"{a_second:,.0f} {unit}s/s" if a_second >= 10 else f"{a_second:.1f} {unit}s/s"
