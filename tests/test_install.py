@@ -1,0 +1,299 @@
+"""What is installed is whole: the wheel, the commands that come with it in any folder, the extras, the image."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+import cache
+from pipeline.__main__ import main
+from pipeline.cluster.connection import connected
+from pipeline.commands import init
+from pipeline.errors import ConfigError
+from tasks import settings
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("cache", "pipeline", "report", "tasks", "vibe_model")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+# Where the name is another than the package's.
+MODULES = {"cv2": "opencv-python", "google": "protobuf", "google_crc32c": "google-crc32c"}
+
+
+def ran(words: list[str | Path], folder: Path, code: int = 0) -> str:
+    """What a command printed that knows nothing of this checkout."""
+    own = ("PYTHONPATH", "LUIGI_CONFIG_PATH", "COVERAGE_PROCESS_START")
+    environment = {key: value for key, value in os.environ.items() if key not in own}
+    done = subprocess.run(
+        [str(word) for word in words],
+        cwd=folder,
+        env=environment | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == code, done.stdout
+    return done.stdout
+
+
+def files_of_packages() -> set[str]:
+    every = [file for package in PACKAGES for file in (ROOT / package).rglob("*") if file.is_file()]
+    return {str(file.relative_to(ROOT)) for file in every if "__pycache__" not in file.parts}
+
+
+def wheel_of(source: Path, into: Path) -> Path:
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet", "--no-deps", "--no-index"]
+    ran([*pip, "--no-build-isolation", "--wheel-dir", into, source], into)
+    (made,) = into.glob("*.whl")
+    return made
+
+
+def contents(wheel: Path) -> set[str]:
+    """The files that a wheel puts beside one another, without its own metadata."""
+    return {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what a wheel is built from: building writes beside it."""
+    folder = tmp_path_factory.mktemp("source")
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / file, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return wheel_of(source, tmp_path_factory.mktemp("wheel"))
+
+
+# --------------------------------------------------------------------------------------------------- what is built
+
+
+def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel: Path) -> None:
+    files = files_of_packages()
+    assert {"pipeline/py.typed", "pipeline/show/templates/page.html", "pipeline/commands/templates/luigi.cfg"} <= files
+    assert contents(wheel) == files
+
+
+def test_the_wheel_holds_the_licence(wheel: Path) -> None:
+    inside = zipfile.ZipFile(wheel)
+    (name,) = [name for name in inside.namelist() if name.endswith("/LICENSE")]
+    assert inside.read(name) == (ROOT / "LICENSE").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_wheel_of_the_source_distribution_is_the_same(source: Path, wheel: Path, tmp_path: Path) -> None:
+    build = f"from setuptools import build_meta; build_meta.build_sdist({str(tmp_path)!r})"
+    ran([sys.executable, "-c", build], source)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as packed:
+        packed.extractall(tmp_path / "unpacked", filter="data")
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    (tmp_path / "again").mkdir()
+    assert contents(wheel_of(unpacked, tmp_path / "again")) == contents(wheel)
+
+
+# ----------------------------------------------------------------------------------------------------- dependencies
+
+
+def imported(package: str) -> set[str]:
+    """The names of all modules that a package imports anywhere, up to their first dot."""
+    nodes = [node for file in (ROOT / package).rglob("*.py") for node in ast.walk(ast.parse(file.read_text()))]
+    plain = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names = plain + [str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)]
+    return {name.split(".")[0] for name in names}
+
+
+def test_what_is_imported_is_what_pyproject_names() -> None:
+    told = [*PROJECT["dependencies"], *(PROJECT["optional-dependencies"][extra] for extra in ("s3", "cluster"))]
+    flat = [one for text in told for one in ([text] if isinstance(text, str) else text)]
+    named = {canonicalize_name(Requirement(text).name) for text in flat} - {"dask-jobqueue"}  # only the docs' example
+    used = set.union(*map(imported, PACKAGES)) - sys.stdlib_module_names - {*PACKAGES}
+    assert {MODULES.get(name, name) for name in used} == named
+
+
+def test_a_cache_in_an_object_store_without_its_extra_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(cache.CacheError, match=r"pip install 'vibe-pipeline\[s3\]'"):
+        cache.open("s3://bucket/cache")
+
+
+def test_a_cluster_without_its_extra_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ConfigError, match=r"pip install '(vibe-pipeline|\.)\[cluster\]'"), connected("tcp://node:8786"):
+        pass
+
+
+def test_the_pythons_that_are_named_are_those_that_are_allowed_and_were_tried() -> None:
+    said = [text.split(" :: ")[-1] for text in PROJECT["classifiers"] if " :: Python :: 3." in text]
+    assert all(version in SpecifierSet(PROJECT["requires-python"]) for version in said)
+    assert "3.10" not in SpecifierSet(PROJECT["requires-python"])
+    tried = re.findall(r"^\| (3\.\d+)\.\d+ \|", (ROOT / "docs" / "installing.md").read_text(), re.MULTILINE)
+    assert tried == said
+
+
+# ------------------------------------------------------------------------------------------------------------- init
+
+
+def values(text: str) -> dict[tuple[str, str], str]:
+    cfg = configparser.ConfigParser(interpolation=None)
+    cfg.read_string(text)
+    return {(section, key): text for section in cfg.sections() for key, text in cfg[section].items()}
+
+
+def committed(file: str) -> str | None:
+    """A file as the last commit has it: people change the luigi.cfg of their clone."""
+    done = subprocess.run(["git", "-C", ROOT, "show", f"HEAD:{file}"], capture_output=True, text=True, check=False)
+    return done.stdout if done.returncode == 0 else None
+
+
+def test_init_writes_the_luigi_cfg_of_the_repository(tmp_path: Path) -> None:
+    assert main(["init", str(tmp_path / "work")]) == 0
+    written = (tmp_path / "work" / "luigi.cfg").read_text()
+    wanted = {(ROOT / "luigi.cfg").read_text(), committed("luigi.cfg")}
+    assert written in wanted, "after a change: cp luigi.cfg pipeline/commands/templates/luigi.cfg"
+    settings.load(tmp_path / "work" / "luigi.cfg")
+
+
+def test_init_for_real_data_changes_what_says_that_the_data_are_real_and_nothing_else(tmp_path: Path) -> None:
+    assert main(["init", str(tmp_path), "--real"]) == 0
+    before, after = values(init.TEMPLATE.read_text()), values((tmp_path / "luigi.cfg").read_text())
+    assert before.keys() == after.keys()
+    assert {key: text for key, text in after.items() if before[key] != text} == dict(init.REAL)
+    loaded = settings.load(tmp_path / "luigi.cfg")
+    assert loaded.embedded.enabled is False
+    assert "stand-in" not in (tmp_path / "luigi.cfg").read_text().partition("[paths]")[0]
+
+
+def test_init_takes_folders_from_where_it_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--raw", "downloads", "--body", "/smpl", "--weights", "spin:net.pt"]
+    assert main(["init", "work", "--real", *words]) == 0
+    loaded = settings.load(tmp_path / "work" / "luigi.cfg")
+    assert (loaded.paths.raw, loaded.paths.body) == (tmp_path / "downloads", Path("/smpl"))
+    assert loaded.features.weights == f"spin:{tmp_path / 'net.pt'}"
+
+
+def test_init_replaces_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "luigi.cfg").write_text("mine")
+    assert main(["init", str(tmp_path), "--real"]) == 2
+    assert "luigi.cfg is there already" in " ".join(capsys.readouterr().err.split())
+    assert (tmp_path / "luigi.cfg").read_text() == "mine"
+
+
+def test_init_takes_no_folder_of_real_data_for_stand_ins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", str(tmp_path), "--raw", "downloads"]) == 2
+    assert "add --real" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "luigi.cfg").exists()
+
+
+def test_a_key_that_the_template_lacks_is_no_silent_loss() -> None:
+    with pytest.raises(KeyError, match=r"\[paths\] rawer"):
+        init.with_values(init.TEMPLATE.read_text(), {("paths", "rawer"): "x"})
+
+
+# ------------------------------------------------------------------------------------------- away from the checkout
+
+
+@pytest.fixture(scope="module")
+def tools(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of commands of a fresh environment with the wheel. Other packages are those of the running one."""
+    home = tmp_path_factory.mktemp("environment")
+    venv.create(home, with_pip=False, symlinks=True)
+    python = home / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python, "install", "--quiet"]
+    ran([*pip, "--no-deps", "--no-index", wheel], home)
+    (site,) = home.glob("lib/python*/site-packages")
+    # Folders named so have no .pth files run in them: this checkout's editable installation stays unknown.
+    (site / "others.pth").write_text(f"{Path(pytest.__file__).parents[1]}\n")
+    return home / "bin"
+
+
+@pytest.mark.slow
+def test_an_installed_package_runs_from_an_empty_folder(tools: Path, tmp_path: Path) -> None:
+    where = "import cache, pipeline, report, tasks, vibe_model as v; print(*(m.__file__ for m in (cache, pipeline, v)))"
+    found = ran([tools / "python", "-c", where], tmp_path).split()
+    assert len(found) == 3
+    assert all(Path(file).is_relative_to(tools.parent) for file in found)
+    for name in PROJECT["scripts"]:
+        assert "usage:" in ran([tools / name, "--help"], tmp_path)
+    assert "no such file" in " ".join(ran([tools / "vibe-pipeline", "doctor"], tmp_path, code=2).split())
+
+    ran([tools / "vibe-pipeline", "init"], tmp_path)
+    cfg = tmp_path / "luigi.cfg"
+    tiny = {("embedded", "size"): "tiny", ("data", "datasets"): "penn_action amass", ("convert", "workers"): "1"}
+    cfg.write_text(init.with_values(cfg.read_text(), tiny))
+    shown = ran([tools / "python", "-m", "luigi", "--module", "tasks", "Data", "--local-scheduler"], tmp_path)
+    assert "2 datasets" in shown
+    assert "stand-in" in shown
+
+
+@pytest.mark.slow
+def test_the_installed_commands_go_from_raw_files_to_features(tools: Path, tmp_path: Path) -> None:
+    def run(words: str) -> str:
+        return ran([tools / "vibe-pipeline", *shlex.split(words)], tmp_path)
+
+    run("synthesize --out made --size tiny --workers 1")
+    run("convert penn_action test --raw made/raw/penn_action --cache cache --workers 1")
+    run("extract penn_action test --cache cache --weights untrained:0 --device cpu --workers 1")
+    assert "penn_action/test" in run("status --cache cache")
+    assert "intact" in run("verify --cache cache")
+    run("show penn_action test --cache cache --out page.html")
+    assert "<html" in (tmp_path / "page.html").read_text()
+
+
+# -------------------------------------------------------------------------------------------------------- the image
+
+
+def instructions() -> list[tuple[str, str]]:
+    """(instruction, the rest) of the Dockerfile."""
+    text = re.sub(r"\\\n", " ", (ROOT / "Dockerfile").read_text())
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [(line.split(None, 1)[0], line.split(None, 1)[1]) for line in lines]
+
+
+def test_the_image_is_built_from_files_that_are_there_and_not_ignored() -> None:
+    let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = {name.removeprefix("./") for word, rest in instructions() if word == "COPY" for name in rest.split()[:-1]}
+    assert copied == let_in
+    assert all((ROOT / name).exists() for name in copied)
+    assert {*PACKAGES, "pyproject.toml", PROJECT["readme"], *PROJECT["license-files"]} == copied
+
+
+def test_the_image_has_a_supported_python_and_extras_that_exist() -> None:
+    arguments = dict(rest.split("=", 1) for word, rest in instructions() if word == "ARG")
+    assert f"Programming Language :: Python :: {arguments['PYTHON']}" in PROJECT["classifiers"]
+    assert {*arguments["EXTRAS"].strip('"').split(",")} <= PROJECT["optional-dependencies"].keys()
+
+
+def test_the_image_runs_our_command_and_not_as_root() -> None:
+    last = dict(instructions())  # of each instruction, the last one
+    assert ast.literal_eval(last["ENTRYPOINT"])[0] in PROJECT["scripts"]
+    with pytest.raises(SystemExit) as ended:
+        main(ast.literal_eval(last["CMD"]))
+    assert ended.value.code == 0
+    assert last["USER"] not in ("root", "0")
+
+
+def test_the_image_names_no_host() -> None:
+    assert not re.search(r"https?://|index-url|[\w-]+\.(com|org|io|net)\b", (ROOT / "Dockerfile").read_text())
