@@ -2,12 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 LUIGI := $(BIN)/luigi --module tasks --local-scheduler
+EMBEDDED := penn_action posetrack insta_variety kinetics mpi_inf_3dhp h36m 3dpw amass
+TESTS := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train test lint types check clean
+.PHONY: help setup data train report test test-slow test-all coverage lint types check hooks docs docs-links clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "More: $(BIN)/python -m pipeline --help (data), $(BIN)/python -m tasks --help (predict, evaluate, report)"
 
 setup: .venv/.ready  ## the virtual environment, with everything installed
 
@@ -15,8 +18,11 @@ setup: .venv/.ready  ## the virtual environment, with everything installed
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	@echo "Setting up .venv (PyTorch and its libraries: a few minutes and 6 GB, once)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,docs]'
 	@touch $@
+
+# What an interruption says is to be typed again.
+data train report: export SAID_AS = make $@
 
 data: .venv/.ready  ## raw data -> tracks -> features, for every dataset that luigi.cfg enables
 	@$(LUIGI) Data
@@ -24,17 +30,44 @@ data: .venv/.ready  ## raw data -> tracks -> features, for every dataset that lu
 train: .venv/.ready  ## all of `make data`, then train VIBE, evaluate it, and say where to look
 	@$(LUIGI) EvaluateVIBE
 
-test: .venv/.ready  ## all tests
-	@$(BIN)/python -m pytest
+report: .venv/.ready  ## all of `make train`, then one page about data, training and results
+	@$(LUIGI) Report
+
+test: .venv/.ready  ## the tests, but for the slow ones: minutes, on all cores
+	@$(TESTS)
+
+test-slow: .venv/.ready  ## the slow tests: crash loops, whole runs in processes of their own, benchmarks
+	@$(TESTS) -m slow
+
+test-all: .venv/.ready  ## both
+	@$(TESTS) -m ""
+
+coverage: .venv/.ready  ## what the tests of `make test` do not run, line by line, and as a site in htmlcov/
+	@$(TESTS) --cov --cov-report=term-missing:skip-covered --cov-report=html
 
 lint: .venv/.ready  ## ruff: rules and format
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
 types: .venv/.ready  ## mypy --strict
-	@$(BIN)/mypy --strict cache pipeline vibe_model tasks benchmarks docs/adding-a-dataset/lab_recordings*.py docs/adding-a-stream/resnet18_*.py
+	@$(BIN)/mypy --strict cache pipeline report vibe_model tasks benchmarks docs/*.py docs/adding-a-dataset/lab_recordings*.py docs/adding-a-stream/resnet18_*.py
 
 check: lint types test  ## all that must be green before a commit
 
-clean:  ## remove the embedded data, the cache and the runs (not .venv)
-	rm -rf data/embedded data/cache runs
+hooks: .venv/.ready  ## have git run lint and types before each commit
+	@$(BIN)/pre-commit install
+
+docs: .venv/.ready  ## the documentation as a site, in docs/_build/html
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs . docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+docs-links: .venv/.ready  ## look whether the links to other sites still lead somewhere; wants a network
+	@$(BIN)/sphinx-build --quiet --builder linkcheck --conf-dir docs . docs/_build/links
+
+clean:  ## remove the built documentation, and of data and runs what is a stand-in (not .venv)
+	@for folder in $(addprefix data/embedded/raw/,$(EMBEDDED)) data/embedded/body; do \
+	  if [ -f $$folder/STAND_IN.json ]; then rm -rf $$folder; fi; done
+	@for folder in data/cache runs; do \
+	  if [ -n "$$(grep -Ls '"stand_in": *true' $$folder/*/*/manifest.json $$folder/*/config.json)" ]; \
+	  then echo "$$folder is left: not all of it is a stand-in"; else rm -rf $$folder; fi; done
+	@rm -rf docs/_build

@@ -1,18 +1,39 @@
-"""What the tests of several packages need: an S3 server of their own."""
+"""What the tests of several packages need: an S3 server of their own, and how they are shared out to processes."""
 
 from __future__ import annotations
 
 import itertools
 import logging
+import os
 import signal
 from collections.abc import Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 
 # A shell starts what it puts into the background with SIGINT ignored, and every process from there on: tests of Ctrl-C
 # would wait for nothing.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# `make test` has a process on every core; torch with as many threads in each would be slower. It reads this once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The same examples each time, however long one takes on a busy machine.
+hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=60)
+hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Files go to processes whole, for the sake of their fixtures; those of tests/tasks share one finished project."""
+    from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
+
+    class ByFile(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return "tests/tasks" if nodeid.startswith("tests/tasks/") else str(super()._split_scope(nodeid))
+
+    return ByFile(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="module")

@@ -108,6 +108,7 @@ def test_a_difference_between_the_two_ends_the_benchmark(work: Path, benchmark: 
         benchmark.compare("penn_action", tmp_path)
 
 
+@pytest.mark.slow
 def test_one_command_measures_and_writes_the_report(
     work: Path, benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +132,7 @@ def test_one_command_measures_and_writes_the_report(
     assert [path.name for path in tmp_path.iterdir()] == ["convert.md"]  # all else is cleared away
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_videos(work: Path, tmp_path: Path) -> None:
     code = """
 import resource, sys
@@ -170,6 +172,7 @@ def test_what_scale_is_measured_on_is_a_cache_like_any_other(scale: Any, tmp_pat
     assert (plan.why, plan.kept, len(plan.touched)) == ("", 60, 60)
 
 
+@pytest.mark.slow
 def test_one_command_measures_how_everything_grows(scale: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = ["--tracks", "8", "240", "--work", str(tmp_path), "--out", str(tmp_path / "scale.md")]
     monkeypatch.setattr(sys, "argv", ["scale.py", *options])
@@ -196,6 +199,7 @@ def test_a_measure_of_something_else_ends_the_benchmark(scale: Any, tmp_path: Pa
         scale.command_figure(here, "nothing to do", tmp_path)
 
 
+@pytest.mark.slow
 def test_one_command_measures_windows_and_writes_the_report(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "benchmarks/windows.py"), "--small", "--at", str(tmp_path)]
     run = subprocess.run([*command, "--out", str(tmp_path / "windows.md")], cwd=ROOT, capture_output=True, text=True)
@@ -246,6 +250,7 @@ def test_cat_and_verify_are_measured_over_the_same_bytes(of_verify: Any, tmp_pat
     assert read > speeds["verify", "warm"].mb > 0.98 * read  # of small files, verify counts no bytes
 
 
+@pytest.mark.slow
 def test_one_command_measures_verify_and_writes_the_report(
     of_verify: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,6 +266,7 @@ def test_one_command_measures_verify_and_writes_the_report(
     assert [path.name for path in tmp_path.iterdir()] == ["verify.md"]  # all else is cleared away
 
 
+@pytest.mark.slow
 def test_kills_are_counted_and_what_went_wrong_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import crashes
 
@@ -279,6 +285,7 @@ def test_kills_are_counted_and_what_went_wrong_is_told(tmp_path: Path, monkeypat
     assert "Every cache verified" not in crashes.report([wrong], seed=0, seconds=1)
 
 
+@pytest.mark.slow
 def test_a_command_dies_at_the_moment_and_not_otherwise(work: Path, tmp_path: Path) -> None:
     import crashes
 
@@ -299,6 +306,7 @@ def random_weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(importlib.import_module("features_measured").random_weights(tmp_path_factory.mktemp("weights")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("video", [False, True])
 def test_the_usual_way_and_ours_give_the_same_features(video: bool, random_weights: str, tmp_path: Path) -> None:
     import features_data
@@ -351,6 +359,7 @@ def of_features(monkeypatch: pytest.MonkeyPatch) -> Any:
     return module
 
 
+@pytest.mark.slow
 def test_one_command_measures_features_and_writes_the_report(
     of_features: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -388,6 +397,7 @@ def test_the_form_of_the_report_of_features_is_what_a_run_fills_in() -> None:
         assert sum(line.startswith(f"| {name} |") for line in stored) >= 2
 
 
+@pytest.mark.slow
 def test_what_decoding_smaller_costs_is_measured(random_weights: str, tmp_path: Path) -> None:
     import features_data
     import features_ways
@@ -436,6 +446,7 @@ def test_the_middle_of_an_extraction_is_where_nothing_starts_and_nothing_ends() 
     assert middle([(0, 0), (5, 90), (6, 100), (8, 100)], 100) == ((0, 0), (6, 100))  # too short to have one
 
 
+@pytest.mark.slow
 def test_one_command_measures_training_and_writes_the_report(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "benchmarks/training.py"), "--small", "--at", str(tmp_path)]
     run = subprocess.run([*command, "--out", str(tmp_path / "training.md")], cwd=ROOT, capture_output=True, text=True)

@@ -65,6 +65,7 @@ def penn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return raw, root
 
 
+@pytest.mark.slow
 def test_penn_actions_labels_become_windows_with_features(penn: tuple[Path, Path]) -> None:
     raw, root = penn
     for split, name, n_frames in (("train", "0100", 97), ("test", "0191", 38)):
@@ -112,6 +113,7 @@ def test_an_amass_motion_becomes_windows_of_theta(tmp_path: Path) -> None:
     assert (batch["w_smpl"] == 1).all()
 
 
+@pytest.mark.slow
 def test_a_detected_crowd_becomes_tracks_with_features(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     (raw / "train/walking").mkdir(parents=True)
