@@ -4,40 +4,37 @@ import ast
 import configparser
 import dataclasses
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import numpy as np
 import pytest
 
 import cache
-from pipeline import datasets, feature_settings, streams
+from pipeline import datasets, streams
+from pipeline.__main__ import parser
 from pipeline.accounting import VideoAccount
+from pipeline.datasets.release import Totals
 from pipeline.errors import RawDataError
 from pipeline.extraction import decoders
 from pipeline.parsing import typed
+from pipeline.sections import TYPES
 from tasks import settings
-from tasks.mposer import OF_TRAINING
+from tasks.settings import OF_TRAINING
 from tasks.training import train_config
 from vibe_model import mposer_config
 from vibe_model.config import PRESETS, TrainConfig
 from vibe_model.variants import VARIANTS
 
 ROOT = Path(__file__).parents[1]
-DOCS = sorted((ROOT / "docs").glob("*.md"))
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
 NOT_RUN = "python not run"  # what a block says that is no whole program
 
-# The files of pipeline/ whose errors end in a video's account, by the section that explains them.
+# The files of pipeline/ whose errors end in a video's account, by the dataset whose page explains them.
 READERS = {
-    "Penn Action": {"datasets/penn_action.py"},
-    "PoseTrack 2018": {"datasets/posetrack.py"},
-    "InstaVariety": {"datasets/insta_variety.py"},
-    "Kinetics": {"datasets/kinetics.py"},
-    "MPI-INF-3DHP": {"datasets/mpi_inf_3dhp.py"},
-    "Human3.6M": {"datasets/h36m.py"},
-    "3DPW": {"datasets/threedpw.py"},
-    "AMASS": {"datasets/amass.py"},
+    name: {f"datasets/{place.partition(':')[0].rpartition('.')[2]}.py"} for name, place in datasets.DATASETS.items()
 }
 SHARED = {
     "datasets/base.py",
@@ -117,7 +114,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("file", DOCS, ids=lambda file: file.name)
+@pytest.mark.parametrize("file", DOCS, ids=lambda file: file.relative_to(ROOT / "docs").as_posix())
 def test_every_example_runs_or_says_that_it_does_not(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     names: dict[str, Any] = {"__name__": "example"}  # a page's examples follow one another
@@ -127,7 +124,7 @@ def test_every_example_runs_or_says_that_it_does_not(file: Path, folder: Path, m
             exec(compile("\n" * line + code, file, "exec"), names)
 
 
-@pytest.mark.parametrize("file", DOCS, ids=lambda file: file.name)
+@pytest.mark.parametrize("file", DOCS, ids=lambda file: file.relative_to(ROOT / "docs").as_posix())
 def test_every_link_to_a_file_leads_to_one(file: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", file.read_text()):
         if "://" not in target:
@@ -195,29 +192,27 @@ def reasons_in(files: set[str]) -> set[str]:
     return set().union(*(Reasons(ast.parse((ROOT / "pipeline" / file).read_text())).found for file in files))
 
 
-def told_reasons(section: str) -> set[str]:
-    return {row["reason"] for row in tables(sections(document("datasets.md"))[section], "reason")}
+def told_reasons(page: str) -> set[str]:
+    return {row["reason"] for row in tables(document(page), "reason")}
 
 
 def test_every_reader_is_looked_at() -> None:
-    ours = {f"datasets/{place.partition(':')[0].rpartition('.')[2]}.py" for place in datasets.DATASETS.values()}
-    assert set().union(*READERS.values()) == ours
     assert {f"datasets/{file.name}" for file in (ROOT / "pipeline/datasets").glob("*.py")} <= {
-        *ours,
+        *set().union(*READERS.values()),
         *SHARED,
         "datasets/__init__.py",
     }
 
 
-@pytest.mark.parametrize("section", READERS)
-def test_a_dataset_s_reasons_are_explained_in_its_section(section: str) -> None:
-    for_all = told_reasons("What holds for all of them")
-    assert reasons_in(READERS[section]) - for_all <= told_reasons(section)
-    assert told_reasons(section) <= reasons_in(READERS[section] | SHARED)
+@pytest.mark.parametrize("name", READERS)
+def test_a_dataset_s_reasons_are_explained_on_its_page(name: str) -> None:
+    told = told_reasons(f"datasets/{name}.md")
+    assert reasons_in(READERS[name]) - told_reasons("datasets.md") <= told
+    assert told <= reasons_in(READERS[name] | SHARED)
 
 
 def test_the_reasons_that_are_explained_are_those_that_exist() -> None:
-    told = set().union(*map(told_reasons, ["What holds for all of them", *READERS]))
+    told = set().union(*map(told_reasons, ["datasets.md", *(f"datasets/{name}.md" for name in READERS)]))
     assert told == reasons_in(SHARED.union(*READERS.values()))
 
 
@@ -253,10 +248,48 @@ def test_the_list_of_datasets_is_the_registry_s(row: dict[str, str]) -> None:
 
 
 def test_no_dataset_is_left_out() -> None:
-    text = document("datasets.md")
-    assert [row["name"] for row in tables(text, "name")] == list(datasets.DATASETS)
-    for name in datasets.DATASETS:
-        assert re.sub(r"^https?://", "", datasets.get(name).page).rstrip("/") in text
+    rows = list(tables(document("datasets.md"), "name"))
+    assert [row["name"] for row in rows] == list(datasets.DATASETS)
+    for row in rows:
+        assert row["its page"] == f"[{row['name']}](datasets/{row['name']}.md)"
+        page = document(f"datasets/{row['name']}.md")
+        assert re.sub(r"^https?://", "", datasets.get(row["name"]).page).rstrip("/") in page
+
+
+@pytest.mark.parametrize("name", datasets.DATASETS)
+def test_a_dataset_s_page_has_the_release_s_numbers(name: str) -> None:
+    def told(n: int | None) -> str:
+        return "not known" if n is None else f"{n:,}"
+
+    totals = datasets.get(name).totals
+    parts = [*datasets.get(name).splits, *(["all"] if "all" in totals else [])]
+    rows = {row["split"]: row for row in tables(document(f"datasets/{name}.md"), "split")}
+    assert list(rows) == parts
+    for split in parts:
+        known = totals.get(split, Totals())
+        assert (rows[split]["videos"], rows[split]["person-frames"]) == (told(known.videos), told(known.frames))
+
+
+@pytest.mark.parametrize("name", datasets.DATASETS)
+def test_a_dataset_s_page_says_what_doctor_looks_for(name: str) -> None:
+    rows = list(tables(document(f"datasets/{name}.md"), "part"))
+    parts = datasets.get(name).parts
+    assert [row["part"] for row in rows] == [part.what for part in parts]
+    for row, part in zip(rows, parts, strict=True):
+        assert re.split("`? or `?", row["where"]) == list(part.shown or part.patterns)
+        assert row["of the download"] == part.source
+        assert row["in the release"] == ("not known" if part.known is None else f"{part.known:,}")
+        assert row["needed"] == (f"no; without it: {part.without}" if part.without else "yes")
+
+
+@pytest.mark.parametrize("name", datasets.DATASETS)
+def test_a_dataset_s_commands_are_understood(name: str) -> None:
+    page = sections(document(f"datasets/{name}.md"))
+    commands = re.findall(r"^ +\S+ -m pipeline (.*)$", page["Commands"], re.MULTILINE)
+    used = [parser().parse_args(shlex.split(words)) for words in commands]
+    assert {args.split for args in used if args.command == "convert"} == set(datasets.get(name).splits)
+    assert {"doctor", "convert", "show", "status"} <= {args.command for args in used}
+    assert "When it goes wrong" in page
 
 
 def test_the_keys_of_an_account_are_those_that_are_written() -> None:
@@ -266,11 +299,7 @@ def test_the_keys_of_an_account_are_those_that_are_written() -> None:
 
 # ---------------------------------------------------------------------------------------------------- settings
 
-OWN = {  # section -> its dataclass
-    name: hint
-    for name, hint in get_type_hints(settings.Settings).items()
-    if dataclasses.is_dataclass(hint) and hint.__module__ in (settings.__name__, feature_settings.__name__)
-}
+OWN = TYPES  # section -> its dataclass
 OPTIONS = {name: type(datasets.get(name)) for name in datasets.DATASETS if dataclasses.fields(datasets.get(name))}
 OPTIONS |= {name: streams.find(name) for name in streams.STREAMS if name != "resnet50"}  # whose are in [features]
 
@@ -333,7 +362,7 @@ def test_a_setting_of_training_that_is_told_elsewhere_is_refused_there(
 ) -> None:
     for key in ("cache", "runs", "body", "stream"):
         file = tmp_path / f"{key}.cfg"
-        paths = "[paths]\nraw = r\nbody = b\ncache = c\nruns = r\n[data]\ndatasets = amass\n"
+        paths = "[paths]\nraw = raw\nbody = body\ncache = cache\nruns = runs\n[data]\ndatasets = amass\n"
         file.write_text(f"{paths}[train]\npreset = embedded\n{key} = x\n")
         monkeypatch.setattr("tasks.training.settings", lambda file=file: settings.load(file))
         with pytest.raises(Exception, match=rf"\[train\] {key}: is set in"):

@@ -1,0 +1,64 @@
+"""The documentation as a site: `make docs` builds it from the Markdown of the whole repository.
+
+The source folder is the repository itself, so that a link from a page to README.md, to benchmarks/ or to a file of code
+leads to the same place on the site, in an editor and on GitHub.
+"""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+DOCS = Path(__file__).parent
+sys.path[:0] = [str(DOCS.parent), str(DOCS)]
+# Importing the tasks reads a luigi.cfg: this repository's, whatever the environment names.
+os.environ["LUIGI_CONFIG_PATH"] = str(DOCS.parent / "luigi.cfg")
+
+project = "vibe-pipeline"
+root_doc = "docs/index"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "api_entries"]
+include_patterns = ["*.md", "docs/*.md", "docs/*/*.md", "benchmarks/*.md"]
+exclude_patterns = ["data", "runs", ".*", "build", "dist", "docs/_build"]
+default_role = "code"  # docstrings are plain prose with `code` in it
+nitpicky = True
+# Types in signatures are those of other projects (no network is needed to build this) and of modules that are not
+# public. Links between pages, to files and to headings are all looked at.
+nitpick_ignore_regex = [("py:.*", ".*")]
+linkcheck_anchors = False  # pages that are drawn by scripts have none to be found
+
+myst_heading_anchors = 4
+
+autodoc_preserve_defaults = True
+autodoc_member_order = "bysource"
+maximum_signature_line_length = 88
+python_use_unqualified_type_names = True
+add_module_names = False
+
+html_theme = "furo"
+html_title = "vibe-pipeline"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+templates_path = ["_templates"]
+html_additional_pages = {"index": "to-the-first-page.html"}  # the first page itself is docs/index.html
+html_copy_source = False
+html_show_copyright = False
+html_show_sphinx = False
+
+
+def name_the_files_of_folders(_app: Sphinx, page: str, source: list[str]) -> None:
+    """On GitHub a link to a folder shows its files; a site has no page for it, so it links to each of them."""
+
+    def files(link: re.Match[str]) -> str:
+        folder = (DOCS.parent / page).parent / link["folder"]
+        names = sorted(file.name for file in folder.iterdir() if file.suffix in (".py", ".toml"))
+        links = [f"[{name}]({link['folder']}{name})" for name in names]
+        return f"`{link['text']}` ({', '.join(links)})"
+
+    source[0] = re.sub(r"\[(?P<text>[^\]]+)\]\((?P<folder>[\w./-]+/)\)", files, source[0])
+
+
+def setup(app: Sphinx) -> None:
+    """Sphinx calls this once."""
+    app.connect("source-read", name_the_files_of_folders)
