@@ -18,7 +18,6 @@ Read = Callable[[Starts, NDArray[Any]], None]  # fills (B, SEQLEN, dim)
 OURS, OURS_32 = "cache, float16", "cache, float32"
 SLICES, ROWS, TAKE = "memmap, a slice a window", "memmap, [rows]", "memmap, np.take into the buffer"
 H5_OPEN, H5_ITEM, ZARR = "h5py, kept open", "h5py, opened per window", "zarr-python"
-MEMMAPS: Final = (SLICES, ROWS, TAKE)
 SLOW: Final = {OURS_32: 64_000, H5_OPEN: 2_000, H5_ITEM: 400, ZARR: 300}  # windows a round at most
 
 
