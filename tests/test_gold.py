@@ -1,0 +1,161 @@
+"""Digests of everything that the embedded data become: raw files, columns, tables, streams, a short training's losses.
+
+What the tests compare to the byte was recorded on one machine. On another one (another processor or another version of
+a library), floats may differ in their last digits: there, shapes, types and rounded sums are compared.
+`python tests/test_gold.py` records them again: on purpose, in a commit that says why they changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import re
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from pipeline import datasets
+from pipeline.__main__ import main
+from vibe_model import TrainConfig, training
+
+RECORD = Path(__file__).with_name("gold.json")
+SPLITS = [f"{name}/{split}" for name in datasets.names() for split in datasets.get(name).splits]
+EXTRACTED = ("penn_action/test", "mpi_inf_3dhp/train", "3dpw/validation")  # by the network: 80 rows
+
+
+def machine() -> str:
+    """All that may change the last digit of a float."""
+    cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(("model name", "flags"))]
+    versions = [f"{name} {metadata.version(name)}" for name in ("numpy", "scipy", "opencv-python", "torch", "h5py")]
+    return sha256("\n".join([platform.python_version(), *sorted(set(cpu)), *versions]).encode())
+
+
+def sha256(*parts: bytes) -> str:
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def make(folder: Path) -> dict[str, Any]:
+    """Synthesize, convert, extract and train below `folder`, through public doors; the digests of all of it."""
+    ok = main(["synthesize", "--out", str(folder), "--size", "tiny"])
+    assert ok == 0
+    for name in SPLITS:
+        dataset, split = name.split("/")
+        place = [dataset, split, "--cache", str(folder / "cache")]
+        uses_body = ["--body", str(folder / "body")] if datasets.get(dataset).uses_body else []
+        assert main(["convert", *place, "--raw", str(folder / "raw" / dataset), "--workers", "1", *uses_body]) == 0
+        if dataset != "amass":
+            assert main(["extract", *place, "--kind", "crops", "--workers", "1"]) == 0
+        if name in EXTRACTED:
+            options = ["--precision", "exact", "--device", "cpu", "--workers", "1", "--batch-size", "16"]
+            assert main(["extract", *place, *options]) == 0
+    return {
+        "raw": {part: tree(folder / "raw" / part) for part in datasets.names()} | {"body": tree(folder / "body")},
+        "cache": {name: arrays(folder / "cache" / name) for name in SPLITS},
+        "training": losses(folder),
+    }
+
+
+def tree(folder: Path, *patterns: str) -> str:
+    """A digest of the names and the bytes of all files below a folder, or of those that match."""
+    files = sorted({path for pattern in patterns or ("**/*",) for path in folder.glob(pattern) if path.is_file()})
+    return sha256(*(part for file in files for part in (str(file.relative_to(folder)).encode(), file.read_bytes())))
+
+
+def arrays(split: Path) -> dict[str, Any]:
+    """Every array of a split: the digest of its files, its type and shape, and the sum of its numbers' sizes."""
+    found = {}
+    for file in sorted(split.glob("*/zarr.json")) + sorted(split.glob("features/*/zarr.json")):
+        array = zarr.open(file.parent, mode="r")
+        if isinstance(array, zarr.Array):
+            size = None
+            if array.dtype.kind == "f":
+                known = np.asarray(array).astype(np.float64)
+                size = float(np.abs(known[np.isfinite(known)]).sum())
+            digest = tree(file.parent, "zarr.json", "c/**/*")
+            found[str(file.parent.relative_to(split))] = [digest, str(array.dtype), [*array.shape], size]
+    return found
+
+
+def losses(folder: Path) -> dict[str, Any]:
+    """Every curve of a training of 6 steps, but for those of the clock."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    small = {"hidden_size": 8, "regressor_size": 8, "disc_size": 8, "seqlen": 6, "stride": 4, "batch_size": 4}
+    course = {"iterations": 3, "epochs": 2, "threads": 1, "strides": {}, "lr_generator": 1e-3}
+    data = {
+        "datasets_2d": ("penn_action/test",),
+        "datasets_3d": ("mpi_inf_3dhp/train",),
+        "validation": ("3dpw/validation",),
+    }
+    places = {"cache": folder / "cache", "runs": folder / "runs", "body": folder / "body"}
+    run = training.run(
+        TrainConfig.embedded(name="gold", evaluation=("3dpw/validation",), **small, **course, **data, **places)
+    )
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith("speed/")]
+    return {tag: [event.value for event in events.Scalars(tag)] for tag in sorted(tags)}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return make(tmp_path_factory.mktemp("gold"))
+
+
+@pytest.fixture(scope="module")
+def gold() -> dict[str, Any]:
+    recorded: dict[str, Any] = json.loads(RECORD.read_text())
+    return recorded
+
+
+@pytest.fixture(scope="module")
+def same(gold: dict[str, Any]) -> Callable[[Any, Any], bool]:
+    """Equal to the bit on the machine that recorded them, equal up to rounding elsewhere."""
+
+    def compare(ours: Any, theirs: Any) -> bool:
+        return bool(ours == theirs if gold["machine"] == machine() else ours == pytest.approx(theirs, rel=1e-3))
+
+    return compare
+
+
+def test_the_embedded_raw_files_are_as_recorded(made: dict[str, Any], gold: dict[str, Any]) -> None:
+    if gold["machine"] != machine():
+        pytest.skip("recorded on another machine: pictures may differ in their last bit")
+    assert made["raw"] == gold["raw"]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_every_column_table_and_stream_is_as_recorded(
+    split: str, made: dict[str, Any], gold: dict[str, Any], same: Callable[[Any, Any], bool]
+) -> None:
+    ours, theirs = made["cache"][split], gold["cache"][split]
+    assert ours.keys() == theirs.keys()
+    for name, (digest, dtype, shape, size) in theirs.items():
+        if gold["machine"] == machine():
+            assert ours[name][0] == digest, name
+        assert ours[name][1] == dtype
+        if not name.startswith("features/crops"):  # how long a JPEG is may depend on the last bit of a pixel
+            assert ours[name][2] == shape
+            assert same(ours[name][3], size), name
+
+
+def test_a_short_training_has_the_recorded_losses(
+    made: dict[str, Any], gold: dict[str, Any], same: Callable[[Any, Any], bool]
+) -> None:
+    ours, theirs = made["training"], gold["training"]
+    assert ours.keys() == theirs.keys()
+    for tag, values in theirs.items():
+        assert same(ours[tag], values), tag
+
+
+if __name__ == "__main__":
+    made_now = {"machine": machine(), **make(Path(sys.argv[1]))}
+    lists = re.compile(r"\[[^{}]*?\](?=,?\n *[\"}])")  # a line each
+    text = json.dumps(made_now, indent=1)
+    RECORD.write_text(lists.sub(lambda found: re.sub(r"\s+", " ", found[0]), text) + "\n")
