@@ -33,7 +33,7 @@ import raw_at_scale
 
 import cache
 from pipeline import datasets
-from pipeline.synthetic import writing
+from pipeline.synthetic.layouts import writing
 
 ROOT: Final = Path(__file__).parents[1]
 GOAL: Final = 5.0  # times the plain script's speed, with two processes
@@ -52,31 +52,31 @@ COLUMNS: Final = ("bbox", "kp_2d", "kp_3d", "pose", "betas", "trans")  # whose s
 LOOK_EVERY: Final = 0.05  # s, at the memory
 # What is told apart of a conversion, and which function does it; below, of reading a dataset's labels.
 STAGES: Final = {
-    "listing what is there": "pipeline.inputs:stamp",
-    "fingerprints of raw files": "pipeline.inputs:video_digest",
+    "listing what is there": "pipeline.raw.changes:stamp",
+    "fingerprints of raw files": "pipeline.raw.changes:video_digest",
     "labels into tracks": "pipeline.datasets.base:Dataset.read_accounted",
-    "size and fingerprint of pictures": "pipeline.convert:_pixels",
+    "size and fingerprint of pictures": "pipeline.conversion.convert:_pixels",
     "rows into shards": "cache:SplitWriter.append",
     "commit": "cache:SplitWriter.commit",
 }
 READING: Final[Mapping[str, Mapping[str, str]]] = {
     "penn_action": {
         "parsing .mat": "pipeline.datasets.penn_action:load_mat",
-        "listing pictures": "pipeline.frames:Pictures.indices",
+        "listing pictures": "pipeline.pixels.frames:Pictures.indices",
     },
     "posetrack": {"parsing JSON": "pipeline.datasets.posetrack_labels:load_json"},
-    "insta_variety": {"checking and parsing records": "pipeline.record_frames:Records.example"},
+    "insta_variety": {"checking and parsing records": "pipeline.pixels.records:Records.example"},
     "kinetics": {
-        "parsing JSON": "pipeline.datasets.detections:load_json",
-        "linking people": "pipeline.datasets.detections:link",
-        "opening the video": "pipeline.frames:Video.header",
-        "decoding its first frame": "pipeline.frames:Video.require_decodable",
+        "parsing JSON": "pipeline.formats.detections:load_json",
+        "linking people": "pipeline.formats.detections:link",
+        "opening the video": "pipeline.pixels.frames:Video.header",
+        "decoding its first frame": "pipeline.pixels.frames:Video.require_decodable",
     },
     "mpi_inf_3dhp": {"parsing .mat": "pipeline.datasets.mpi_inf_3dhp_labels:load_mat"},
     "h36m": {
         "parsing CDF": "pipeline.datasets.h36m_poses:load_cdf",
-        "opening the video": "pipeline.frames:Video.header",
-        "decoding its first frame": "pipeline.frames:Video.require_decodable",
+        "opening the video": "pipeline.pixels.frames:Video.header",
+        "decoding its first frame": "pipeline.pixels.frames:Video.require_decodable",
     },
     "3dpw": {"the body model": "pipeline.body:Body.forward"},
     "amass": {
@@ -253,8 +253,8 @@ def stages(name: str, raw: str, work: str) -> dict[str, float]:
         holder, attribute = found_at(place)
         setattr(holder, attribute, watch.watched(stage, getattr(holder, attribute)))
     root, body = Path(work, "cache of stages"), Path(work, "body") if dataset.uses_body else None
-    convert = watch.watched("rest", importlib.import_module("pipeline.convert").convert)
-    plan = watch.watched("rest", importlib.import_module("pipeline.planning").plan_conversion)
+    convert = watch.watched("rest", importlib.import_module("pipeline.conversion.convert").convert)
+    plan = watch.watched("rest", importlib.import_module("pipeline.conversion.plan").plan_conversion)
     convert(plan(dataset, "train", raw=Path(raw), root=root, body=body))
     shutil.rmtree(root)
     whole = sum(watch.spent.values())

@@ -103,7 +103,7 @@ class Command:
 
 def run_command(spec: str, arguments: Sequence[str]) -> None:
     """`python -m pipeline`, to its end or to the moment: what a `Command` starts."""
-    writer: Any = importlib.import_module("cache.writer")
+    writer: Any = importlib.import_module("cache.write.split_writer")
     writer.ROWS_PER_SHARD = writer.ROWS_PER_CHUNK = ROWS_PER_SHARD
     told, *moment = json.loads(spec)
     death = Death(*moment)

@@ -8,11 +8,11 @@ a cache. In every case, round after round, each in a process of its own:
 - usual (`features_usual.py`): person by person cv2.imread (of a video: the video once more), crop, normalisation in
   NumPy in one thread, and torchvision's ResNet-50 in fp32 in batches of 200, torch with its own number of threads. Its
   first `--usual` crops are timed, without start-up.
-- ours (`pipeline.features.extract`, precision fast): `--frames` crops. Its rate is that of the rows from 20% to 80%,
-  where nothing starts and nothing ends any more; what the whole process took beyond that rate is told beside it: the
-  interpreter, torch, loading the network, starting processes, filling and emptying buffers, the last commit.
-- the limits (`pipeline.bench_features`): the same decoding processes without a network on the same split, and the same
-  network without decoding.
+- ours (`pipeline.features.extract.extract`, precision fast): `--frames` crops. Its rate is that of the rows from 20% to
+  80%, where nothing starts and nothing ends any more; what the whole process took beyond that rate is told beside it:
+  the interpreter, torch, loading the network, starting processes, filling and emptying buffers, the last commit.
+- the limits (`pipeline.features.bench_features`): the same decoding processes without a network on the same split, and
+  the same network without decoding.
 
 `decode reduced` is an option of extractions: pictures of large persons are decoded at a half, a quarter or an eighth of
 their size. What it costs stands under Agreement.
@@ -35,7 +35,7 @@ from pathlib import Path
 from features_measured import CROPPED, PIXELS, Options, agreement, memory, random_weights, speed, store_crops
 from features_report import report
 
-from pipeline.networks import chosen_device
+from pipeline.features.networks import chosen_device
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.streams.base import Computer, Machine, NumberStream
+from pipeline.features.streams.base import Computer, Machine, NumberStream
 
 
 @dataclass(frozen=True, kw_only=True)

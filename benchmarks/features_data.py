@@ -11,9 +11,10 @@ import numpy as np
 
 import cache
 from cache import SplitWriter, TrackRows, VideoEntry
-from pipeline import bench_pixels, sources
-from pipeline.frames import Pictures
-from pipeline.stream_spec import Decode
+from pipeline.features import bench_pixels
+from pipeline.features.spec import Decode
+from pipeline.pixels import sources
+from pipeline.pixels.frames import Pictures
 from pipeline.track import CROP_SCALE
 
 FRAMES: Final = 100  # of a video, and so many files there are of a size: each video of the split shows them once more

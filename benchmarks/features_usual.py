@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cache import Split
-from pipeline import crops, sources
-from pipeline.frames import FrameSource, Image, Pictures
-from pipeline.networks.resnet import IMAGENET_MEAN, IMAGENET_STD
+from pipeline import crops
+from pipeline.features.networks.resnet import IMAGENET_MEAN, IMAGENET_STD
+from pipeline.pixels import sources
+from pipeline.pixels.frames import FrameSource, Image, Pictures
 
 BATCH: Final = 200
 

@@ -22,19 +22,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
-from pipeline import features
-from pipeline.bench_features import Limits, decode_limit, network_limit
-from pipeline.bench_pixels import of_split
-from pipeline.extraction import Resources
-from pipeline.extraction.decoders import cores
-from pipeline.extraction.pieces import Frames, Person, Wanted
-from pipeline.frames import nothing
-from pipeline.pixel_sources import pixels
-from pipeline.stream_spec import StreamSpec
-from pipeline.streams.base import Machine, NumberStream
-from pipeline.streams.crops import Crops
-from pipeline.streams.resnet50 import ResNet50
-from pipeline.weights import WeightsSpec
+from pipeline.features import extract
+from pipeline.features.bench_features import Limits, decode_limit, network_limit
+from pipeline.features.bench_pixels import of_split
+from pipeline.features.engine import Resources
+from pipeline.features.engine.decoders import cores
+from pipeline.features.engine.pieces import Frames, Person, Wanted
+from pipeline.features.pixel_sources import pixels
+from pipeline.features.spec import StreamSpec
+from pipeline.features.streams.base import Machine, NumberStream
+from pipeline.features.streams.crops import Crops
+from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.features.weights import WeightsSpec
+from pipeline.pixels.frames import nothing
 
 MIDDLE: Final = (0.2, 0.8)  # the part of the rows in which nothing starts and nothing ends any more
 STREAM: Final = "resnet50"
@@ -46,7 +46,7 @@ def usual(args: argparse.Namespace) -> dict[str, Any]:
     """The usual way, over the first crops of the split."""
     import features_usual
 
-    from pipeline import backbones
+    from pipeline.features.networks import backbones
 
     network = backbones.load(WeightsSpec.parse(args.weights))[0].to(args.device)
     people = list(features_usual.persons(opened(args), features_data.raw_of(args.work)))
@@ -57,14 +57,14 @@ def usual(args: argparse.Namespace) -> dict[str, Any]:
 def ours(args: argparse.Namespace) -> dict[str, Any]:
     """An extraction, as `python -m pipeline extract` does it."""
     spec = spec_of(args)
-    plan = features.plan_extraction(features_data.cache_of(args.work), args.split, spec)
+    plan = extract.plan_extraction(features_data.cache_of(args.work), args.split, spec)
     seen: list[tuple[float, int]] = []
 
     def progress(done: int, total: int, message: str = "") -> None:  # noqa: ARG001
         seen.append((time.perf_counter(), done))
 
     with gpu_busy(args.device) as busy_between:
-        done = features.extract(plan, progress=progress)
+        done = extract.extract(plan, progress=progress)
     if done.problems:
         raise SystemExit(f"{args.split}: {done.problems}: {done.examples}")
     (began, first), (ended, last) = middle(seen, done.computed)
@@ -93,7 +93,7 @@ def middle(seen: Sequence[tuple[float, int]], total: int) -> tuple[tuple[float, 
 def crops(args: argparse.Namespace) -> dict[str, Any]:
     """Crops as JPEG, from which `ours` then extracts."""
     spec = StreamSpec(CROPS, Crops(), resources=resources(args))
-    features.extract(features.plan_extraction(features_data.cache_of(args.work), args.split, spec))
+    extract.extract(extract.plan_extraction(features_data.cache_of(args.work), args.split, spec))
     return {}
 
 
@@ -111,7 +111,7 @@ def limits(args: argparse.Namespace) -> dict[str, Any]:
 
 def agreement(args: argparse.Namespace) -> dict[str, Any]:
     """fast against exact, and exact against torchvision's own layers, over the first crops of the split."""
-    from pipeline import networks
+    from pipeline.features import networks
 
     weights, machine = WeightsSpec.parse(args.weights), Machine(args.device)
     fast, exact = (networks.load(weights, precision=p, machine=machine, standardise=False) for p in ("fast", "exact"))
@@ -134,7 +134,7 @@ def agreement(args: argparse.Namespace) -> dict[str, Any]:
 
 def reduced(args: argparse.Namespace) -> dict[str, Any]:
     """Features of pictures decoded smaller against those of the same pictures, over the first crops of the split."""
-    from pipeline import networks
+    from pipeline.features import networks
 
     machine = Machine(args.device)
     exact = networks.load(WeightsSpec.parse(args.weights), precision="exact", machine=machine, standardise=False)
@@ -157,8 +157,8 @@ def plain(weights: WeightsSpec) -> Callable[[NDArray[np.uint8]], NDArray[np.floa
     """(n, 224, 224, 3) RGB -> (n, 2048), by torchvision's ResNet-50 as it is, on the CPU."""
     import torch
 
-    from pipeline import backbones
-    from pipeline.networks.resnet import IMAGENET_MEAN, IMAGENET_STD
+    from pipeline.features.networks import backbones
+    from pipeline.features.networks.resnet import IMAGENET_MEAN, IMAGENET_STD
 
     network = backbones.load(weights)[0]
     mean, std = (torch.tensor(of).view(1, 3, 1, 1) for of in (IMAGENET_MEAN, IMAGENET_STD))
@@ -191,7 +191,7 @@ def memory(args: argparse.Namespace) -> dict[str, Any]:
 
     stream = MeanColours() if args.dim == MeanColours.dim else AsManyAsResNet50()
     spec = StreamSpec(stream.kind, stream, resources=resources(args))
-    done = features.extract(features.plan_extraction(features_data.cache_of(args.work), args.split, spec))
+    done = extract.extract(extract.plan_extraction(features_data.cache_of(args.work), args.split, spec))
     return {"crops": done.computed, "peak_mib": peak_rss()}
 
 

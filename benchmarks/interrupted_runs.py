@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
-from cache import CacheChanged, SplitWriter, StreamWriter, TrackRows, VideoEntry, compaction
+from cache import CacheChanged, SplitWriter, StreamWriter, TrackRows, VideoEntry
+from cache.write import compact
 
 SPLIT: Final = "toy/train"
 STREAM: Final = "resnet50"
@@ -166,7 +167,7 @@ def watched(around: Around) -> Iterator[None]:
         return lambda *args, **kwargs: around(name, function, args, kwargs)
 
     functions = [(os, name, getattr(os, name)) for name in CALLS]
-    functions.append((compaction, "exchange", compaction.exchange))  # which module os does not have
+    functions.append((compact, "exchange", compact.exchange))  # which module os does not have
     try:
         for module, name, function in functions:
             setattr(module, name, through(name, function))

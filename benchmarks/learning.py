@@ -22,9 +22,10 @@ from typing import Any, Final
 
 from learning_report import Row, by_model, machine, mean_and_spread
 
-from vibe_model import TrainConfig, mposer_training, runs, training
-from vibe_model.mposer_config import MPoserConfig
-from vibe_model.variants import PER_FRAME, VARIANTS, variant_of
+from vibe_model import TrainConfig, runs, training
+from vibe_model.settings.mposer_config import MPoserConfig
+from vibe_model.settings.variants import PER_FRAME, VARIANTS, variant_of
+from vibe_model.training import mposer
 
 ROOT: Final = Path(__file__).parents[1]
 GOAL: Final = 0.25  # validation PA-MPJPE must fall by this share below the mean body's
@@ -61,7 +62,7 @@ def measured(model: str, base: TrainConfig) -> Iterator[Row]:
         shared: dict[str, Any] = {
             name: getattr(config, name) for name in ("cache", "runs", "stride", "strides", "seed")
         }
-        prior = mposer_training.run(MPoserConfig.embedded(**shared, device="cpu"))
+        prior = mposer.run(MPoserConfig.embedded(**shared, device="cpu"))
         config = replace(config, mposer=prior / training.BEST)
     metrics = json.loads((training.run(config) / runs.METRICS).read_text())
     for split in SPLITS:

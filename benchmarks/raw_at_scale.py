@@ -23,12 +23,12 @@ from plain_scripts import tf_records
 from scipy.io import loadmat, savemat
 
 from pipeline import synthetic
-from pipeline.datasets.cdf import load_cdf
+from pipeline.formats.cdf import load_cdf
+from pipeline.raw.stand_in import MARKER
 from pipeline.skeletons import JOINTS
-from pipeline.stand_in import MARKER
-from pipeline.synthetic import python2_pickle
-from pipeline.synthetic.h36m import write_cdf
-from pipeline.synthetic.tfrecord_file import example, framed
+from pipeline.synthetic.layouts import python2_pickle
+from pipeline.synthetic.layouts.h36m import write_cdf
+from pipeline.synthetic.layouts.tfrecord_file import example, framed
 
 FULL: Final = {"penn_action": 2326, "amass": 10_000}  # videos in the release, both splits; motions, about
 PENN_FRAMES: Final = 163_841 / 2326  # a video; 18 to 663

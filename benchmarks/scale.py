@@ -31,14 +31,15 @@ from typing import Any, Final
 import numpy as np
 
 import cache
-from cache import layout, manifest, tables
-from pipeline import datasets, inputs
+from cache.format import layout, manifest, tables
+from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
-from pipeline.planning import reader_parts
-from pipeline.stand_in import MARKER
-from pipeline.stream_spec import StreamSpec
-from pipeline.streams.resnet50 import ResNet50
-from pipeline.weights import WeightsSpec
+from pipeline.conversion.plan import reader_parts
+from pipeline.features.spec import StreamSpec
+from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.features.weights import WeightsSpec
+from pipeline.raw import changes as inputs
+from pipeline.raw.stand_in import MARKER
 
 ROOT: Final = Path(__file__).parents[1]
 SIZES: Final = (10_000, 100_000, 1_000_000)  # tracks
@@ -171,7 +172,8 @@ def high_water_mark(process: int | str) -> float:
 
 def measured_here(call: str, root: str, raw: str) -> dict[str, Any]:
     """One of CALLS in this process: {seconds, peak in MiB, windows}."""
-    from pipeline import features, planning
+    from pipeline.conversion import plan
+    from pipeline.features import extract
 
     name = "kinetics/train"
     split = cache.open(root)[name] if call.startswith("windows") else None
@@ -181,8 +183,8 @@ def measured_here(call: str, root: str, raw: str) -> dict[str, Any]:
         "open": lambda: cache.open(root)[name],
         "windows(16, 16)": lambda: split.windows(16, 16) if split else None,
         "windows(16, 16, stream)": lambda: split.windows(16, 16, stream="resnet50") if split else None,
-        "plan of the conversion": lambda: planning.plan_conversion(kinetics, "train", raw=Path(raw), root=Path(root)),
-        "plan of the extraction": lambda: features.plan_extraction(Path(root), name, spec),
+        "plan of the conversion": lambda: plan.plan_conversion(kinetics, "train", raw=Path(raw), root=Path(root)),
+        "plan of the extraction": lambda: extract.plan_extraction(Path(root), name, spec),
     }
     started, worked = time.perf_counter(), time.process_time()
     found = todo[call]()

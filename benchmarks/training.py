@@ -6,7 +6,7 @@ Networks of the published sizes, batches of 32 windows of 16 frames, 19 of them 
 motion, from a cache of made-up labels and features with the procedural body. Three ways:
 
 - usual: benchmarks/training_usual.py says what that is.
-- ours, fp32 and bf16: `Trainer.train_step` on what `vibe_model.data.stream` gives, as `training.run` does it.
+- ours, fp32 and bf16: `Trainer.train_step` on what `vibe_model.training.data.stream` gives, as `training.run` does it.
 
 First, with dropout off and from equal parameters, all ways take the same steps with the same windows, and their losses
 are compared: float32 must agree to 1e-4, or the benchmark ends. Then they train in turns, A B C A B C, each on its own
@@ -39,9 +39,9 @@ from training_usual import Database, UsualTrainer, loader
 import cache
 from pipeline.body import Body
 from vibe_model import TrainConfig
-from vibe_model.data import Batches, on_device, stream
-from vibe_model.parallel import Group
-from vibe_model.trainer import Trainer
+from vibe_model.training.data import Batches, on_device, stream
+from vibe_model.training.parallel import Group
+from vibe_model.training.trainer import Trainer
 
 USUAL, FP32, BF16 = WAYS = ("usual", "ours, fp32", "ours, bf16")
 PARTS: Final = {"2d": "datasets_2d", "3d": "datasets_3d", "motion": "motion"}

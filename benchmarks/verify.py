@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 
 import cache
 from cache import SplitWriter, StreamWriter, TrackRows, VideoEntry
-from cache.layout import Geometry
-from cache.table_checks import runs_against_frames, runs_without_frames
+from cache.format.layout import Geometry
+from cache.verification.tables import runs_against_frames, runs_without_frames
 
 ROOT: Final = Path(__file__).parents[1]
 SPLIT: Final = "penn_action/train"

@@ -3,22 +3,22 @@
 raw -> tracks -> features -> windows -> training: the pipeline writes it, the models read it, and it knows neither.
 """
 
-from cache.checked import interrupted
-from cache.compaction import Compaction, compact
-from cache.discarding import discard, forget
 from cache.errors import CacheChanged, CacheError, MissingSplit
-from cache.findings import Damage, Report
 from cache.fingerprint import fingerprint
-from cache.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD
-from cache.left_overs import Collected, gc
-from cache.reader import FeatureCache, Split, open  # noqa: A004  it reads as cache.open
-from cache.records import TrackRecord, TrackRows, VideoEntry
-from cache.repair import Repaired, put_aside, repair
-from cache.stores import Root, place_of, store_at
-from cache.stream_shards import Staged, StreamShards
-from cache.streams import StreamWriter
-from cache.verify import verify
-from cache.writer import SplitWriter
+from cache.format.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD
+from cache.format.records import TrackRecord, TrackRows, VideoEntry
+from cache.read.split import FeatureCache, Split, open  # noqa: A004  it reads as cache.open
+from cache.storage.base import Root, place_of, store_at
+from cache.verification.checked import interrupted
+from cache.verification.problems import Damage, Report
+from cache.verification.repair import Repaired, put_aside, repair
+from cache.verification.verify import verify
+from cache.write.compact import Compaction, compact
+from cache.write.discarding import discard, forget
+from cache.write.gc import Collected, gc
+from cache.write.split_writer import SplitWriter
+from cache.write.stream_shards import Staged, StreamShards
+from cache.write.stream_writer import StreamWriter
 
 __all__ = [
     "COLUMNS",

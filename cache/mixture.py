@@ -17,7 +17,7 @@ from cache.draws import Draws, Ints
 from cache.errors import CacheError
 
 if TYPE_CHECKING:
-    from cache.reader import Split
+    from cache.read.split import Split
     from cache.windows import Tail
 
 Arrays = dict[str, NDArray[Any]]

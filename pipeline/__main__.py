@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import cache
-from pipeline import command_line
+from pipeline.cli import command_line
 from pipeline.commands import COMMANDS
 from pipeline.errors import PipelineError
 

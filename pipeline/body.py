@@ -1,7 +1,7 @@
 """SMPL as a torch module: shape and rotations -> vertices and spin49 joints.  raw -> tracks; training; evaluation
 
-smplx does the posing; this module hands it arrays read by `pipeline.assets` (smplx itself would unpickle), names the
-joints, and keeps the body's data out of checkpoints: SMPL's licence does not allow it to be handed on.
+smplx does the posing; this module hands it arrays read by `pipeline.smpl.assets` (smplx itself would unpickle), names
+the joints, and keeps the body's data out of checkpoints: SMPL's licence does not allow it to be handed on.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from scipy.spatial.transform import Rotation
 from smplx.body_models import SMPL
 from torch import Tensor, nn
 
-from pipeline import assets
-from pipeline.assets import SmplArrays
-from pipeline.body_joints import PosedJoints
 from pipeline.skeletons import JOINTS, correspondence
+from pipeline.smpl import assets
+from pipeline.smpl.assets import SmplArrays
+from pipeline.smpl.joints import PosedJoints
 
 AT_ONCE: Final = 64  # bodies that `posed_joints` poses at once: their vertices are 5 MB
 
@@ -56,7 +56,7 @@ class _StandIn:
 
         def make(gender: str = "neutral") -> Body:
             """The procedural body, for tests, demonstration runs and the embedded data."""
-            from pipeline.synthetic.body import procedural  # real bodies need none of what renders pictures
+            from pipeline.synthetic.body.body import procedural  # real bodies need none of what renders pictures
 
             return owner(procedural(gender), make)
 
@@ -105,7 +105,7 @@ class Body(nn.Module):
 
     @classmethod
     def load(cls, folder: Path | str, gender: str = "neutral") -> Self:
-        """The body whose files lie in `folder`. Raises as `pipeline.assets.load` does."""
+        """The body whose files lie in `folder`. Raises as `pipeline.smpl.assets.load` does."""
 
         @functools.cache
         def of(gender: str) -> Body:
@@ -114,7 +114,7 @@ class Body(nn.Module):
         return cls(assets.load(folder, gender), of)
 
     def of(self, gender: str) -> Body:
-        """The body of another gender from the same folder, loaded once. Raises as `pipeline.assets.load` does."""
+        """The body of another gender from the same folder, loaded once. Raises as `pipeline.smpl.assets.load` does."""
         if self._of is None:
             raise ValueError("this body was made of arrays alone: it knows no folder with others")
         return self._of(gender)

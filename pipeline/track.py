@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from pipeline.frames import FrameSource
+    from pipeline.pixels.frames import FrameSource
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import cache
-from pipeline import accepted
-from report.events import PATTERN
+from pipeline.conversion import accepted
 from report.figures import duration
 from report.page import Section
-from report.run_folder import CONFIG, Run
+from report.training.events import PATTERN
+from report.training.run_folder import CONFIG, Run
 from vibe_model import runs
-from vibe_model.config import PRESETS, TrainConfig
 from vibe_model.errors import VibeModelError
-from vibe_model.measures import SEQUENCES, WORST_WINDOWS
+from vibe_model.evaluation.measures import SEQUENCES, WORST_WINDOWS
+from vibe_model.settings.config import PRESETS, TrainConfig
 
 VERSION: Final = 2  # raised when the page shows the same things otherwise
 SOFTWARE: Final = ("vibe-pipeline", "jinja2", "matplotlib", "numpy", "opencv-python", "tensorboard", "zarr")

@@ -9,18 +9,18 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 import cache
-from pipeline.pending import pending
+from pipeline.cli.text import command, count
+from pipeline.features.missing_rows import pending
 from pipeline.reasons import reason
 from pipeline.show.from_cache import set_aside
-from pipeline.wording import command, count
-from report.health_verdicts import Verdict
-from report.opened import UNREADABLE, Opened, problem, stands_in
-from report.overview import OF, left_out
+from report.data.health_verdicts import Verdict
+from report.data.opened import UNREADABLE, Opened, problem, stands_in
+from report.data.overview import OF, left_out
+from report.data.samples import n_rows
 from report.page import Section
-from report.results import tables_of
-from report.run_folder import Run
-from report.samples import n_rows
-from vibe_model.measures import ERRORS
+from report.training.results import tables_of
+from report.training.run_folder import Run
+from vibe_model.evaluation.measures import ERRORS
 
 SCORE: Final = "pa_mpjpe"
 SCORE_2D: Final = "pck_2d"  # of splits without 3D labels

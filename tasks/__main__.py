@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pipeline import command_line
+from pipeline.cli import command_line
 from tasks import terminal
 from tasks.commands import COMMANDS
 

@@ -17,8 +17,8 @@ from tasks.data import Data
 from tasks.settings import settings, which_runs
 from tasks.training import TrainVIBE, read_metrics, train_config
 from vibe_model import runs
-from vibe_model.config import TrainConfig
-from vibe_model.variants import PER_FRAME, VARIANTS
+from vibe_model.settings.config import TrainConfig
+from vibe_model.settings.variants import PER_FRAME, VARIANTS
 
 FILES: Final = ("ablation.csv", "ablation.json", "ablation.md")  # in [paths] runs
 WITHOUT_3DPW: Final = "without-3dpw"
@@ -33,7 +33,9 @@ class Ablation(PipelineTask):
     """
 
     verb = "ablate"
-    variants = luigi.Parameter(default="", description="of vibe_model.variants, or configured; empty: all that fit")
+    variants = luigi.Parameter(
+        default="", description="of vibe_model.settings.variants, or configured; empty: all that fit"
+    )
     seeds = luigi.Parameter(default="", description="such as 0,1,2; empty: the configuration's own")
 
     @property

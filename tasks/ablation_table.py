@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any, Final, NamedTuple
 
-from vibe_model.measures import ERRORS, PROTOCOLS
-from vibe_model.variants import PER_FRAME
+from vibe_model.evaluation.measures import ERRORS, PROTOCOLS
+from vibe_model.settings.variants import PER_FRAME
 
 Metrics = Mapping[str, Any]  # a run's metrics.json
 Runs = Mapping[str, Mapping[str, Metrics]]  # by variant, and by the name of the run's folder: a seed each

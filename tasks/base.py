@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import luigi
 from luigi.task import flatten
 
-from pipeline.wording import in_words
+from pipeline.cli.text import in_words
 from tasks import terminal
 from tasks.settings import settings
 

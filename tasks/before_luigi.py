@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 
 from pipeline.errors import ConfigError
-from pipeline.places import settings_file
-from pipeline.settings_file import read
+from pipeline.settings.file import read
+from pipeline.settings.places import settings_file
 
 
 def look() -> None:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from pipeline.interruption import listening
+from pipeline.cli.signals import listening
 
 _PR_SET_PDEATHSIG: Final = 1  # <linux/prctl.h>
 

@@ -8,12 +8,14 @@ from typing import Final
 import luigi
 
 import cache
-from pipeline import convert, datasets, features, synthetic
+from pipeline import datasets, synthetic
+from pipeline.cli.console import DONE, DOUBT
+from pipeline.conversion import convert
+from pipeline.conversion.plan import both_kinds
 from pipeline.errors import ConfigError
-from pipeline.look import DONE, DOUBT
-from pipeline.planning import both_kinds
+from pipeline.features import extract
 from pipeline.plug_ins import PlugInError
-from pipeline.stand_in import is_stand_in
+from pipeline.raw.stand_in import is_stand_in
 from tasks import terminal
 from tasks.base import PipelineTask, PipelineWrapper
 from tasks.settings import settings
@@ -132,14 +134,14 @@ class Extract(PipelineTask):
             return [Extract(dataset=self.dataset, split=self.split, crops=True)]
         return [Convert(dataset=self.dataset, split=self.split)]
 
-    def plan(self) -> features.ExtractionPlan:
+    def plan(self) -> extract.ExtractionPlan:
         raw = settings().raw(self.dataset)
         stream = settings().crops if self.crops else settings().stream
         if stream is None:
             raise ConfigError(f"{settings().source.where('features', 'crops')}: names no stream of crops")
-        plan = features.plan_extraction(settings().paths.cache, f"{self.dataset}/{self.split}", stream.at(raw))
+        plan = extract.plan_extraction(settings().paths.cache, f"{self.dataset}/{self.split}", stream.at(raw))
         if not plan.up_to_date:
-            features.refuse_untrained(stream, raw, settings().source.where("features", "weights"))
+            extract.refuse_untrained(stream, raw, settings().source.where("features", "weights"))
         return plan
 
     def up_to_date(self) -> bool:
@@ -152,7 +154,7 @@ class Extract(PipelineTask):
     def work(self) -> None:
         plan = self.plan()
         with terminal.working(self, self.verb, self.what) as progress:
-            done = features.extract(plan, scheduler=settings().dask.scheduler, progress=progress)
+            done = extract.extract(plan, scheduler=settings().dask.scheduler, progress=progress)
         terminal.say(self.verb, self.what, terminal.extraction(done))
         for example in done.examples:
             terminal.warn(example)

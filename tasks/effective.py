@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline import datasets
-from pipeline.feature_settings import Features
-from pipeline.sections import TYPES
-from pipeline.settings_file import LUIGI, Text
+from pipeline.settings.features import Features
+from pipeline.settings.file import LUIGI, Text
+from pipeline.settings.sections import TYPES
 from tasks import defaults
 from tasks.settings import ELSEWHERE, OF_TRAIN, OF_TRAINING, UNLESS_SET, Settings, own_config, own_mposer, which_runs
-from vibe_model import config as of_training
-from vibe_model import mposer_config as of_mposer
-from vibe_model.variants import VARIANTS
+from vibe_model.settings import config as of_training
+from vibe_model.settings import mposer_config as of_mposer
+from vibe_model.settings.variants import VARIANTS
 
 DEFAULT: Final = "default"
 

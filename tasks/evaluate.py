@@ -8,12 +8,13 @@ from typing import Any, Final
 
 from cache import FeatureCache, Split
 from pipeline.errors import PipelineError
-from tasks.predict import refuse_other_features
-from tasks.trained import Trained, refuse_mixture
+from tasks.prediction.predict import refuse_other_features
+from tasks.prediction.trained import Trained, refuse_mixture
 from tasks.training import as_csv, result_rows
-from vibe_model import evaluation, published, runs
-from vibe_model.config import TrainConfig
-from vibe_model.measures import ERRORS
+from vibe_model import evaluation, runs
+from vibe_model.evaluation import published
+from vibe_model.evaluation.measures import ERRORS
+from vibe_model.settings.config import TrainConfig
 
 METRICS: Final = "metrics.json"
 RESULTS: Final = "results.csv"

@@ -6,9 +6,9 @@ import functools
 
 import luigi
 
-from pipeline import look
-from pipeline.stand_in import is_stand_in
-from pipeline.wording import in_words
+from pipeline.cli import console
+from pipeline.cli.text import in_words
+from pipeline.raw.stand_in import is_stand_in
 from tasks import terminal
 from tasks.base import PipelineTask, told
 from tasks.settings import Settings, settings
@@ -27,7 +27,7 @@ def _up_to_date(task: luigi.Task) -> None:
     if isinstance(task, PipelineTask):
         introduce()
         done = f"up to date ({task.as_it_is})" if task.as_it_is else "[dim]up to date, nothing to do[/dim]"
-        terminal.say(task.verb, task.what, done, mark=look.DOUBT if task.as_it_is else look.IDLE)
+        terminal.say(task.verb, task.what, done, mark=console.DOUBT if task.as_it_is else console.IDLE)
         task.tell()
 
 
@@ -37,7 +37,7 @@ def _failed(task: luigi.Task, error: BaseException) -> None:
         # Other errors Luigi tells itself, with their traceback. One missing folder fails all of a dataset's splits.
         message = "likewise" if str(error) in _told else told(error)
         _told.add(str(error))
-        terminal.complain(look.line(task.verb, task.what, message))
+        terminal.complain(console.line(task.verb, task.what, message))
 
 
 @luigi.Task.event_handler(luigi.Event.BROKEN_TASK)

@@ -10,20 +10,20 @@ import luigi
 
 from cache import CacheError
 from pipeline.errors import ConfigError
-from pipeline.settings_file import blamed
+from pipeline.settings.file import blamed
 from tasks import terminal
 from tasks.base import PipelineTask
 from tasks.data import NETWORK, Data, enabled_splits
 from tasks.settings import OF_TRAINING, UNLESS_SET, own_mposer, settings
 from tasks.training import read_metrics, train_config
-from vibe_model import mposer_config as of_mposer
-from vibe_model.config import TrainConfig
 from vibe_model.errors import VibeModelError
-from vibe_model.mposer_config import MPoserConfig
+from vibe_model.settings import mposer_config as of_mposer
+from vibe_model.settings.config import TrainConfig
+from vibe_model.settings.mposer_config import MPoserConfig
 
 if TYPE_CHECKING:
-    from pipeline.progress import Progress
-    from vibe_model.training import Progress as TrainingProgress
+    from pipeline.cli.progress import Progress
+    from vibe_model.training.vibe import Progress as TrainingProgress
 
 CHECKPOINT: Final = "best.pt"  # mposer_training's, which imports torch
 
@@ -69,7 +69,9 @@ class TrainMPoser(PipelineTask):
 
     verb = "train"
     resources = NETWORK
-    variant = luigi.Parameter(default="", description="whose windows; of vibe_model.variants; empty: as luigi.cfg says")
+    variant = luigi.Parameter(
+        default="", description="whose windows; of vibe_model.settings.variants; empty: as luigi.cfg says"
+    )
     seed = luigi.IntParameter(default=-1, description="-1: as luigi.cfg says")
 
     @property
@@ -87,11 +89,11 @@ class TrainMPoser(PipelineTask):
         return of_mposer.is_complete(self.config())
 
     def work(self) -> None:
-        from vibe_model import mposer_training  # imports torch
+        from vibe_model.training import mposer  # imports torch
 
         config = self.config()
         with terminal.working(self, self.verb, self.what) as progress:
-            folder = mposer_training.run(config, progress=_telling(progress))
+            folder = mposer.run(config, progress=_telling(progress))
         course = f"{terminal.count(config.epochs, 'epoch')} of {terminal.count(config.iterations, 'step')}"
         terminal.say(self.verb, self.what, ", ".join([course, *_held_out(read_metrics(folder))]))
 

@@ -20,10 +20,10 @@ from vibe_model import runs
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pipeline.progress import Progress
-    from report.opened import Opened
+    from pipeline.cli.progress import Progress
+    from report.data.opened import Opened
     from report.page import Section
-    from report.run_folder import Run
+    from report.training.run_folder import Run
 
 PAGE: Final = "report.html"  # in [paths] runs
 TITLE: Final = "Report on human motion data and VIBE"
@@ -76,7 +76,7 @@ class Wanted:
     def fingerprint(self) -> str:
         """Over all that the page shows, and how; see `report.provenance.fingerprint`."""
         from report.provenance import fingerprint
-        from report.training import ABLATION
+        from report.training.sections import ABLATION
 
         table = [] if self.ablation is None else [self.ablation / ABLATION]
         files = [f"{f} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in table if f.is_file()]
@@ -180,7 +180,7 @@ def tell(out: Path, *, stand_in: bool) -> None:
 
 
 def _data(of: Wanted) -> Iterable[Section]:
-    from report.data import data_sections
+    from report.data.sections import data_sections
     from report.page import Section
 
     try:
@@ -193,7 +193,7 @@ def _data(of: Wanted) -> Iterable[Section]:
 
 
 def _opened(root: cache.Root) -> Opened:
-    from report.opened import Opened, open_splits
+    from report.data.opened import Opened, open_splits
 
     try:
         return open_splits(root)
@@ -203,7 +203,7 @@ def _opened(root: cache.Root) -> Opened:
 
 def _training(of: Wanted, read: Sequence[Run], made_from: str) -> Iterable[Section]:
     from report.provenance import provenance_section
-    from report.training import read_ablation, training_sections
+    from report.training.sections import read_ablation, training_sections
 
     if not of.training:
         return [provenance_section(of.root, (), fingerprint=made_from)]
@@ -236,7 +236,7 @@ def _runs_of_ablation(content: Mapping[str, Any], of: Wanted) -> list[tuple[str,
 
 
 def _read_runs(chosen: Iterable[tuple[str, Path]]) -> list[Run]:
-    from report.run_folder import read_run
+    from report.training.run_folder import read_run
 
     return [read_run(folder, name) for name, folder in chosen]
 

@@ -9,19 +9,20 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline import datasets, sections
+from pipeline import datasets
 from pipeline.errors import ConfigError
-from pipeline.parsing import check_keys, typed
-from pipeline.places import settings_file
-from pipeline.sections import Sections
-from pipeline.settings_file import LUIGI as LUIGI
-from pipeline.settings_file import SettingsFile, Text, blamed, did_you_mean, where
-from vibe_model import config as of_training
-from vibe_model import mposer_config as of_mposer
-from vibe_model.config import TrainConfig
+from pipeline.settings import sections
+from pipeline.settings.file import LUIGI as LUIGI
+from pipeline.settings.file import SettingsFile, Text, blamed, did_you_mean, where
+from pipeline.settings.places import settings_file
+from pipeline.settings.sections import Sections
+from pipeline.settings.types import check_keys, typed
 from vibe_model.errors import VibeModelError
-from vibe_model.mposer_config import MPoserConfig
-from vibe_model.variants import variant_of
+from vibe_model.settings import config as of_training
+from vibe_model.settings import mposer_config as of_mposer
+from vibe_model.settings.config import TrainConfig
+from vibe_model.settings.mposer_config import MPoserConfig
+from vibe_model.settings.variants import variant_of
 
 # Keys of [train] that are no setting of a run, but say which runs there are.
 OF_TRAIN: Final = ("preset", "variant", "baseline")
@@ -70,8 +71,8 @@ def settings() -> Settings:
 def load(file: Path) -> Settings:
     """Read and check a whole luigi.cfg.
 
-    Raises ConfigError, which names the line, as `pipeline.sections.load` does, and for mistakes in [train] and [mposer]
-    that can be seen without looking at what they name.
+    Raises ConfigError, which names the line, as `pipeline.settings.sections.load` does, and for mistakes in [train] and
+    [mposer] that can be seen without looking at what they name.
     """
     found = sections.load(file)
     given = {f.name: getattr(found, f.name) for f in fields(found)}

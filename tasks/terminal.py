@@ -18,15 +18,17 @@ import luigi
 from luigi.rpc import RPCError
 
 from cache import CacheError
-from pipeline import interruption, look, wording
-from pipeline.command_line import show_any_symbol
-from pipeline.convert import Conversion
+from pipeline.cli import console as look
+from pipeline.cli import signals
+from pipeline.cli import text as wording
+from pipeline.cli.command_line import show_any_symbol
+from pipeline.cli.console import err as err
+from pipeline.cli.console import out
+from pipeline.cli.progress import Progress, bar
+from pipeline.cli.text import count as count
+from pipeline.conversion.convert import Conversion
 from pipeline.errors import PipelineError
-from pipeline.features import Extraction
-from pipeline.look import err as err
-from pipeline.look import out
-from pipeline.progress import Progress, bar
-from pipeline.wording import count as count
+from pipeline.features.extract import Extraction
 from vibe_model.errors import VibeModelError
 
 Place = TypeVar("Place", Path, Path | str)
@@ -177,12 +179,12 @@ def _interrupted(kind: type[BaseException], error: BaseException, trace: Traceba
     if not isinstance(error, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
         return
-    said = interruption.NAMES[interruption.signal_of(error)]
+    said = signals.NAMES[signals.signal_of(error)]
     kept = "; ".join(["what is finished is kept", *getattr(error, "__notes__", ())])
     err.print(f"\n{said}: {plain(kept)}; the same command goes on from there:")
     err.print(f"  {plain(typed())}")
-    if isinstance(error, interruption.Terminated):
-        sys.exit(interruption.exit_code(error))  # of Ctrl-C, Python itself says so to the system
+    if isinstance(error, signals.Terminated):
+        sys.exit(signals.exit_code(error))  # of Ctrl-C, Python itself says so to the system
 
 
 def typed() -> str:
@@ -196,4 +198,4 @@ def speak_instead_of_luigi() -> None:
     logging.getLogger("luigi-interface").addFilter(_ToldAlready())
     sys.excepthook = _interrupted
     if Path(sys.argv[0]).name == "luigi":  # not where somebody else imports the tasks: signals are theirs
-        interruption.listen()
+        signals.listen()

@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING, Any, Final
 import luigi
 from rich.table import Table
 
-from pipeline import look
+from pipeline.cli import console
 from pipeline.errors import ConfigError
 from tasks import children, terminal
 from tasks.base import PipelineTask
 from tasks.data import NETWORK, Data
 from tasks.settings import check_what_it_reads, own_config, settings, which_runs
 from vibe_model import runs
-from vibe_model.config import TrainConfig
-from vibe_model.measures import ERRORS, PROTOCOLS, UNITS
-from vibe_model.variants import PER_FRAME
+from vibe_model.evaluation.measures import ERRORS, PROTOCOLS, UNITS
+from vibe_model.settings.config import TrainConfig
+from vibe_model.settings.variants import PER_FRAME
 
 if TYPE_CHECKING:
-    from pipeline.progress import Progress
-    from vibe_model.held import Holding
-    from vibe_model.training import Progress as TrainingProgress
+    from pipeline.cli.progress import Progress
+    from vibe_model.training.feature_table import Holding
+    from vibe_model.training.vibe import Progress as TrainingProgress
 
 RESULTS: Final = "results.csv"
 COLUMNS: Final = ("split", "protocol", "model", *ERRORS, "frames")  # of results.csv
@@ -38,7 +38,7 @@ COLUMNS: Final = ("split", "protocol", "model", *ERRORS, "frames")  # of results
 def train_config(variant: str = "", seed: int | None = None) -> TrainConfig:
     """[train] of luigi.cfg: a preset, a variant of it, the settings that differ from these, and the paths.
 
-    variant: of `vibe_model.variants`, in place of the one that luigi.cfg names; seed: likewise. Raises ConfigError.
+    variant (of `vibe_model.settings.variants`) and seed: in place of luigi.cfg's. Raises ConfigError.
     """
     config = own_config(settings(), variant, seed)
     check_what_it_reads(settings(), config)
@@ -59,7 +59,7 @@ class TrainVIBE(PipelineTask):
 
     verb = "train"
     resources = NETWORK
-    variant = luigi.Parameter(default="", description="of vibe_model.variants; empty: as luigi.cfg says")
+    variant = luigi.Parameter(default="", description="of vibe_model.settings.variants; empty: as luigi.cfg says")
     seed = luigi.IntParameter(default=-1, description="-1: as luigi.cfg says")
 
     @property
@@ -84,7 +84,7 @@ class TrainVIBE(PipelineTask):
     def work(self) -> None:
         config = self.config()
         if other := runs.beside(config):
-            terminal.say(self.verb, self.what, f"a new run beside {terminal.plain(other)}", mark=look.IDLE)
+            terminal.say(self.verb, self.what, f"a new run beside {terminal.plain(other)}", mark=console.IDLE)
         try:
             with terminal.working(self, self.verb, self.what) as progress:
                 folder = train(config, self.variant, progress, self.what)
@@ -114,9 +114,9 @@ def train(config: TrainConfig, variant: str, progress: Progress, what: str) -> P
 
     what: whose epochs the lines are.
     """
-    from tasks.pictures import pictures
+    from tasks.prediction.pictures import pictures
     from vibe_model import training  # imports torch
-    from vibe_model.parallel import n_processes
+    from vibe_model.training.parallel import n_processes
 
     n = n_processes(config)
     if n == 1:
@@ -262,7 +262,7 @@ def telling(progress: Progress, what: str) -> Any:
 
     Before that, features on their way into memory, where the settings say so, and then a line of where they are.
     """
-    from vibe_model.held import Holding
+    from vibe_model.training.feature_table import Holding
 
     best: dict[str, float] = {}
     told_where = False

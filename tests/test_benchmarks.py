@@ -23,8 +23,9 @@ import plain_scripts  # noqa: E402
 import raw_at_scale  # noqa: E402
 
 import cache  # noqa: E402
-from pipeline import convert, datasets, synthetic  # noqa: E402
-from pipeline.synthetic import writing  # noqa: E402
+from pipeline import datasets, synthetic  # noqa: E402
+from pipeline.conversion import convert  # noqa: E402
+from pipeline.synthetic.layouts import writing  # noqa: E402
 
 TINY = {  # videos a split and frames that are rendered
     "penn_action": (1, 1),
@@ -137,9 +138,9 @@ def test_memory_does_not_grow_with_the_number_of_videos(work: Path, tmp_path: Pa
     code = """
 import resource, sys
 from pathlib import Path
-import cache.writer
+import cache.write.split_writer
 from pipeline import convert, datasets
-cache.writer.ROWS_PER_SHARD, cache.writer.ROWS_PER_CHUNK = 512, 64
+cache.write.split_writer.ROWS_PER_SHARD, cache.write.split_writer.ROWS_PER_CHUNK = 512, 64
 raw, root = map(Path, sys.argv[1:])
 convert.convert(convert.plan_conversion(datasets.get("penn_action"), "train", raw=raw, root=root))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
@@ -312,10 +313,11 @@ def test_the_usual_way_and_ours_give_the_same_features(video: bool, random_weigh
     import features_data
     import features_usual
 
-    from pipeline import backbones, features
-    from pipeline.stream_spec import StreamSpec
-    from pipeline.streams.resnet50 import ResNet50
-    from pipeline.weights import WeightsSpec
+    from pipeline.features import extract
+    from pipeline.features.networks import backbones
+    from pipeline.features.spec import StreamSpec
+    from pipeline.features.streams.resnet50 import ResNet50
+    from pipeline.features.weights import WeightsSpec
 
     case = features_data.Case("", (64, 48), 2, video=video)
     assert features_data.make(tmp_path, "tiny", case, 6) == 6
@@ -324,7 +326,7 @@ def test_the_usual_way_and_ours_give_the_same_features(video: bool, random_weigh
     seconds, usual = features_usual.extract(people, backbones.load(weights)[0], "cpu", 6)
     assert seconds > 0
     spec = StreamSpec("ours", ResNet50(weights=weights, precision="exact"))
-    done = features.extract(features.plan_extraction(tmp_path / "cache", "tiny/train", spec))
+    done = extract.extract(extract.plan_extraction(tmp_path / "cache", "tiny/train", spec))
     assert (done.computed, done.meter.frames) == (6, 3)  # each frame once, where the usual way reads it twice
     ours = cache.open(tmp_path / "cache")["tiny/train"].rows("features/ours", 0, 6)
     np.testing.assert_allclose(usual, ours.astype(np.float32), rtol=2**-10, atol=1e-3)

@@ -11,7 +11,7 @@ import pytest
 
 import cache
 import pipeline.datasets
-import pipeline.streams
+import pipeline.features.streams
 import tasks
 import vibe_model
 
@@ -115,12 +115,22 @@ def test_every_public_name_is_in_the_api_reference(built: dict[Path, Page]) -> N
 
 INTERFACE = {  # from the design, by hand: what other people's code may rely on
     *("cache.open", "cache.FeatureCache.splits", "cache.Split.tracks", "cache.Split.windows", "cache.Split.column"),
-    *("cache.Split.read", "cache.verify", "cache.mixture.Mixture", "pipeline.datasets.names", "pipeline.datasets.get"),
+    *(
+        "cache.Split.read",
+        "cache.verify",
+        "cache.mixture.Mixture",
+        "pipeline.datasets.names",
+        "pipeline.datasets.get",
+    ),
     *("pipeline.datasets.base.Dataset.tracks", "pipeline.track.Track", "pipeline.skeletons.convert"),
     *("pipeline.crops.crop_person", "pipeline.crops.normalise_keypoints", "pipeline.boxes.smooth_boxes"),
     *("pipeline.body.Body.load", "vibe_model.VIBE", "vibe_model.MotionDiscriminator", "vibe_model.load_published"),
     *("vibe_model.losses.generator_losses", "vibe_model.losses.adversarial_generator"),
-    *("vibe_model.losses.adversarial_discriminator", "vibe_model.steps.step_losses", "vibe_model.training.run"),
+    *(
+        "vibe_model.losses.adversarial_discriminator",
+        "vibe_model.training.steps.step_losses",
+        "vibe_model.training.vibe.run",
+    ),
     *(f"vibe_model.metrics.{name}" for name in ("mpjpe", "pa_mpjpe", "pve", "accel", "accel_error", "pck", "auc")),
     *("tasks.Data", "tasks.TrainVIBE", "tasks.EvaluateVIBE", "tasks.Report"),
 }

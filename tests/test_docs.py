@@ -1,10 +1,8 @@
 """docs/ says what the code does: its examples run, and its lists of reasons and settings are the code's own."""
 
-import ast
 import configparser
 import dataclasses
 import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,50 +11,20 @@ import numpy as np
 import pytest
 
 import cache
-from pipeline import datasets, streams
-from pipeline.__main__ import parser
-from pipeline.accounting import VideoAccount
-from pipeline.datasets.release import Totals
-from pipeline.errors import RawDataError
-from pipeline.extraction import decoders
-from pipeline.parsing import typed
-from pipeline.sections import TYPES
+from pipeline import datasets
+from pipeline.features import streams
+from pipeline.settings.sections import TYPES
+from pipeline.settings.types import typed
 from tasks import settings
 from tasks.settings import OF_TRAINING
 from tasks.training import train_config
-from vibe_model import mposer_config
-from vibe_model.config import PRESETS, TrainConfig
-from vibe_model.variants import VARIANTS
+from vibe_model.settings import mposer_config
+from vibe_model.settings.config import PRESETS, TrainConfig
+from vibe_model.settings.variants import VARIANTS
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 NOT_RUN = "python not run"  # what a block says that is no whole program
-
-# The files of pipeline/ whose errors end in a video's account, by the dataset whose page explains them.
-READERS = {
-    name: {f"datasets/{place.partition(':')[0].rpartition('.')[2]}.py"} for name, place in datasets.DATASETS.items()
-}
-SHARED = {
-    "datasets/base.py",
-    "datasets/arrays.py",
-    "datasets/detections.py",
-    "datasets/cdf.py",
-    "datasets/h36m_files.py",
-    "datasets/h36m_fits.py",
-    "datasets/h36m_metadata.py",
-    "datasets/h36m_poses.py",
-    "datasets/json_files.py",
-    "datasets/mat5.py",
-    "datasets/posetrack_labels.py",
-    "datasets/hdf5.py",
-    "datasets/mpi_inf_3dhp_labels.py",
-    "datasets/mpi_inf_3dhp_release.py",
-    "datasets/pixels.py",
-    "datasets/release.py",
-    "frames.py",
-    "convert.py",
-    "record_frames.py",
-}
 
 
 def document(name: str) -> str:
@@ -129,172 +97,6 @@ def test_every_link_to_a_file_leads_to_one(file: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", file.read_text()):
         if "://" not in target:
             assert (file.parent / target).exists(), f"{file.name} links to {target}"
-
-
-# ----------------------------------------------------------------------------------------------------- reasons
-
-
-class Reasons(ast.NodeVisitor):
-    """Every reason under which a file of the pipeline counts something out."""
-
-    def __init__(self, tree: ast.Module) -> None:
-        self.found: set[str] = set()
-        self.constants = {
-            node.target.id: node.value.value
-            for node in tree.body
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-            if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        }
-        self.visit(tree)
-
-    def visit_Call(self, node: ast.Call) -> None:
-        called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        if called in ("drop", "drop_track", "put_aside"):
-            self._add(node.args[0])
-        if called == "RawDataError":
-            given = [keyword.value for keyword in node.keywords if keyword.arg == "reason"]
-            self._add(given[0] if given else ast.Constant(default_reason()))
-        self.generic_visit(node)
-
-    def _add(self, reason: ast.expr) -> None:
-        match reason:
-            case ast.Constant(value=str(name)):
-                self.found.add(name)
-            case ast.Name(id=name) if name in self.constants:
-                self.found.add(self.constants[name])
-            case ast.Name(id="reason") | ast.Attribute(attr="reason"):
-                pass  # a key of a dict called `reasons`, or an error that was counted where it is raised
-            case _:
-                raise AssertionError(f"line {reason.lineno}: this test cannot tell which reason it is")
-
-    def visit_Assign(self, node: ast.Assign) -> None:
-        if isinstance(node.value, ast.Dict):
-            self._add_keys(node.targets[0], node.value)
-        self.generic_visit(node)
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
-        if isinstance(node.value, ast.Dict):
-            self._add_keys(node.target, node.value)
-        self.generic_visit(node)
-
-    def _add_keys(self, target: ast.expr, reasons: ast.Dict) -> None:
-        if isinstance(target, ast.Name) and target.id == "reasons":
-            for key in reasons.keys:
-                assert key is not None
-                self._add(key)
-
-
-def default_reason() -> str:
-    return RawDataError(Path("f"), "key", expected="a", found="b", do="c").reason
-
-
-def reasons_in(files: set[str]) -> set[str]:
-    return set().union(*(Reasons(ast.parse((ROOT / "pipeline" / file).read_text())).found for file in files))
-
-
-def told_reasons(page: str) -> set[str]:
-    return {row["reason"] for row in tables(document(page), "reason")}
-
-
-def test_every_reader_is_looked_at() -> None:
-    assert {f"datasets/{file.name}" for file in (ROOT / "pipeline/datasets").glob("*.py")} <= {
-        *set().union(*READERS.values()),
-        *SHARED,
-        "datasets/__init__.py",
-    }
-
-
-@pytest.mark.parametrize("name", READERS)
-def test_a_dataset_s_reasons_are_explained_on_its_page(name: str) -> None:
-    told = told_reasons(f"datasets/{name}.md")
-    assert reasons_in(READERS[name]) - told_reasons("datasets.md") <= told
-    assert told <= reasons_in(READERS[name] | SHARED)
-
-
-def test_the_reasons_that_are_explained_are_those_that_exist() -> None:
-    told = set().union(*map(told_reasons, ["datasets.md", *(f"datasets/{name}.md" for name in READERS)]))
-    assert told == reasons_in(SHARED.union(*READERS.values()))
-
-
-def test_the_problems_that_are_explained_are_those_that_exist() -> None:
-    exist = {decoders.HUNG, decoders.CRASHED, decoders.AFTER}
-    for file in ("frames.py", "pictures.py", "record_frames.py", "extraction/pieces.py"):
-        for node in ast.walk(ast.parse((ROOT / "pipeline" / file).read_text())):
-            match node:
-                case ast.Call(func=ast.Name(id="PictureError"), args=[ast.Constant(value=kind), *_]):
-                    exist.add(kind)
-                case ast.Call(func=ast.Name(id="Frame"), args=[_, _, _, ast.Constant(value=kind)]):
-                    exist.add(kind)
-                case ast.Call(func=ast.Name(id="Shown"), args=[_, _, ast.Constant(value=kind)]):
-                    exist.add(kind)
-                case ast.Assign(targets=[ast.Name(id="kind")], value=ast.Constant(value=kind)):
-                    exist.add(kind)
-                case ast.Assign(
-                    targets=[ast.Tuple(elts=[_, ast.Name(id="kind")])],
-                    value=ast.Tuple(elts=[_, ast.Constant(value=kind)]),
-                ):
-                    exist.add(kind)
-    section = sections(document("datasets.md"))["Frames that cannot be decoded"]
-    assert {row["problem"] for row in tables(section, "problem")} == exist
-
-
-@pytest.mark.parametrize("row", list(tables(document("datasets.md"), "name")), ids=lambda row: row["name"])
-def test_the_list_of_datasets_is_the_registry_s(row: dict[str, str]) -> None:
-    dataset = datasets.get(row["name"])
-    assert row["splits"] == ", ".join(dataset.splits)
-    assert ("none" in row["pictures"]) is not dataset.has_pixels
-    options = [field.name for field in dataclasses.fields(dataset)]
-    assert row["options in `luigi.cfg"] == (f"[{row['name']}] {' '.join(options)}" if options else "none")
-
-
-def test_no_dataset_is_left_out() -> None:
-    rows = list(tables(document("datasets.md"), "name"))
-    assert [row["name"] for row in rows] == list(datasets.DATASETS)
-    for row in rows:
-        assert row["its page"] == f"[{row['name']}](datasets/{row['name']}.md)"
-        page = document(f"datasets/{row['name']}.md")
-        assert re.sub(r"^https?://", "", datasets.get(row["name"]).page).rstrip("/") in page
-
-
-@pytest.mark.parametrize("name", datasets.DATASETS)
-def test_a_dataset_s_page_has_the_release_s_numbers(name: str) -> None:
-    def told(n: int | None) -> str:
-        return "not known" if n is None else f"{n:,}"
-
-    totals = datasets.get(name).totals
-    parts = [*datasets.get(name).splits, *(["all"] if "all" in totals else [])]
-    rows = {row["split"]: row for row in tables(document(f"datasets/{name}.md"), "split")}
-    assert list(rows) == parts
-    for split in parts:
-        known = totals.get(split, Totals())
-        assert (rows[split]["videos"], rows[split]["person-frames"]) == (told(known.videos), told(known.frames))
-
-
-@pytest.mark.parametrize("name", datasets.DATASETS)
-def test_a_dataset_s_page_says_what_doctor_looks_for(name: str) -> None:
-    rows = list(tables(document(f"datasets/{name}.md"), "part"))
-    parts = datasets.get(name).parts
-    assert [row["part"] for row in rows] == [part.what for part in parts]
-    for row, part in zip(rows, parts, strict=True):
-        assert re.split("`? or `?", row["where"]) == list(part.shown or part.patterns)
-        assert row["of the download"] == part.source
-        assert row["in the release"] == ("not known" if part.known is None else f"{part.known:,}")
-        assert row["needed"] == (f"no; without it: {part.without}" if part.without else "yes")
-
-
-@pytest.mark.parametrize("name", datasets.DATASETS)
-def test_a_dataset_s_commands_are_understood(name: str) -> None:
-    page = sections(document(f"datasets/{name}.md"))
-    commands = re.findall(r"^ +\S+ -m pipeline (.*)$", page["Commands"], re.MULTILINE)
-    used = [parser().parse_args(shlex.split(words)) for words in commands]
-    assert {args.split for args in used if args.command == "convert"} == set(datasets.get(name).splits)
-    assert {"doctor", "convert", "show", "status"} <= {args.command for args in used}
-    assert "When it goes wrong" in page
-
-
-def test_the_keys_of_an_account_are_those_that_are_written() -> None:
-    told = document("cache-format.md").partition("the pipeline writes `name`")[2].partition("`found` = `kept`")[0]
-    assert ["name", *re.findall(r"`(\w+)`", told)] == list(VideoAccount("a video").as_dict())
 
 
 # ---------------------------------------------------------------------------------------------------- settings

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache.layout import COLUMNS
+from cache.format.layout import COLUMNS
 from pipeline import datasets
 from pipeline.datasets import mpi_inf_3dhp_release
 

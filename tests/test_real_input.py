@@ -9,11 +9,14 @@ import pytest
 from scipy.io import loadmat
 
 import cache
-from pipeline import convert, crops, datasets, features, sources
+from pipeline import crops, datasets
+from pipeline.conversion import convert
+from pipeline.features import extract
+from pipeline.features.spec import StreamSpec
+from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.features.weights import WeightsSpec
+from pipeline.pixels import sources
 from pipeline.skeletons import bones, correspondence
-from pipeline.stream_spec import StreamSpec
-from pipeline.streams.resnet50 import ResNet50
-from pipeline.weights import WeightsSpec
 
 SAMPLES = Path(__file__).parents[1].parent / "shared" / "data"
 pytestmark = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real samples are not beside the checkout")
@@ -28,7 +31,7 @@ def into_cache(name: str, split: str, raw: Path, root: Path) -> cache.Split:
     dataset = datasets.get(name)
     convert.convert(convert.plan_conversion(dataset, split, raw=raw, root=root))
     if dataset.has_pixels:
-        features.extract(features.plan_extraction(root, f"{name}/{split}", SPEC))
+        extract.extract(extract.plan_extraction(root, f"{name}/{split}", SPEC))
     assert cache.verify(root).ok
     return cache.open(root)[f"{name}/{split}"]
 

@@ -9,11 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from vibe_model import checkpoints, config, data, evaluation, losses, metrics, rotations, runs, training
+    from vibe_model import checkpoints, evaluation, losses, metrics, rotations, runs, training
     from vibe_model.checkpoints import LoadReport, load_published
-    from vibe_model.config import TrainConfig
-    from vibe_model.discriminator import MotionDiscriminator
-    from vibe_model.generator import VIBE
+    from vibe_model.networks.discriminator import MotionDiscriminator
+    from vibe_model.networks.generator import VIBE
+    from vibe_model.settings import config
+    from vibe_model.settings.config import TrainConfig
+    from vibe_model.training import data
 
 __all__ = [
     "VIBE",
@@ -33,16 +35,17 @@ __all__ = [
 ]
 
 _HOMES: Final = {
-    "VIBE": "generator",
+    "VIBE": "networks.generator",
     "LoadReport": "checkpoints",
-    "MotionDiscriminator": "discriminator",
-    "TrainConfig": "config",
+    "MotionDiscriminator": "networks.discriminator",
+    "TrainConfig": "settings.config",
     "load_published": "checkpoints",
 }
+_MODULES: Final = {"config": "settings.config", "data": "training.data"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{_HOMES.get(name, name)}")
+    module = importlib.import_module(f"{__name__}.{_HOMES.get(name) or _MODULES.get(name, name)}")
     return getattr(module, name) if name in _HOMES else module

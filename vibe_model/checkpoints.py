@@ -154,7 +154,7 @@ def _number(number_type: _NumberType, data: bytes) -> float | int:
     return value
 
 
-# pipeline/backbones.py lets in the same names: the two must agree.
+# pipeline/features/networks/backbones.py lets in the same names: the two must agree.
 _NUMPY_NUMBERS: Final[tuple[Any, ...]] = (
     (_NumberType, "numpy.dtype"),
     (_number, "numpy.core.multiarray.scalar"),  # NumPy 1

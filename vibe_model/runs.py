@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from vibe_model.config import TrainConfig
 from vibe_model.errors import ConfigError, DataError, StandInMixed
+from vibe_model.settings.config import TrainConfig
 
 if TYPE_CHECKING:
     from cache import Split
@@ -26,7 +26,7 @@ _ELSEWHERE: Final = frozenset(
 )
 # Raised by hand when the same inputs and settings would train to other numbers.
 TRAINING_VERSION: Final = 3
-# What `pipeline.assets.load` reads: of each line, the first file that is there. Others change no number.
+# What `pipeline.smpl.assets.load` reads: of each line, the first file that is there. Others change no number.
 _BODY_FILES: Final = (
     ("J_regressor_extra.npy",),
     ("J_regressor_h36m.npy",),

@@ -13,9 +13,10 @@ from typing import Final
 import numpy as np
 
 from pipeline.skeletons import JOINTS, convert
-from pipeline.synthetic import body, writing
-from pipeline.synthetic.encode import mp4_writer
-from pipeline.synthetic.scene import Shot, film, stage
+from pipeline.synthetic.body import body
+from pipeline.synthetic.layouts import writing
+from pipeline.synthetic.layouts.encode import mp4_writer
+from pipeline.synthetic.scene.scene import Shot, film, stage
 
 RECORDINGS: Final = {"train": ("alone", "broken", "pair", "turned"), "val": ("alone",)}
 N_FRAMES: Final = 12

@@ -9,8 +9,8 @@ import pytest
 from lab_recordings import LabRecordings
 from lab_recordings_example import RECORDINGS, main
 
-from pipeline import contract
 from pipeline.accounting import Accounting
+from pipeline.datasets import contract
 from pipeline.skeletons import JOINTS
 
 HEADER = "frame,person,lwrist_x,lwrist_y,lwrist_score,nose_x,nose_y,nose_score\n"

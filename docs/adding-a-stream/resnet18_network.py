@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torchvision.models import get_weight, resnet18
 
-from pipeline.networks import chosen_device
-from pipeline.networks.resnet import Normalisation
-from pipeline.streams import Machine
+from pipeline.features.networks import chosen_device
+from pipeline.features.networks.resnet import Normalisation
+from pipeline.features.streams import Machine
 
 
 class Network:

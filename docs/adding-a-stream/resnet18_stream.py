@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pipeline.errors import ConfigError
-from pipeline.streams import Machine, NumberStream
+from pipeline.features.streams import Machine, NumberStream
 
 if TYPE_CHECKING:
     from resnet18_network import Network

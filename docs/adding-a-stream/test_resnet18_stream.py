@@ -12,9 +12,9 @@ import torch
 from resnet18_stream import ResNet18
 from torchvision.models import resnet18
 
-from pipeline import streams
 from pipeline.errors import ConfigError
-from pipeline.streams import Computer, Machine
+from pipeline.features import streams
+from pipeline.features.streams import Computer, Machine
 from pipeline.synthetic import calibration_crops
 
 

@@ -1,6 +1,6 @@
 """A stream's pending shards, extracted by a Dask cluster.  tracks -> [features] -> windows
 
-The counterpart of `pipeline.extraction.Run`, which every worker has for its share, with a network and decoding
+The counterpart of `pipeline.features.engine.Run`, which every worker has for its share, with a network and decoding
 processes of its own. Pictures and features stay there: shards go into the cache from where they are computed.
 """
 
@@ -17,18 +17,18 @@ from cache import Split
 from pipeline.cluster.at_work import OfShard
 from pipeline.cluster.needs import Needs, SplitSeen
 from pipeline.cluster.shards import agreed_by_one, extract_shards
-from pipeline.differences import differing
+from pipeline.conversion.differences import differing
 from pipeline.errors import PipelineError
-from pipeline.extraction import Run
-from pipeline.extraction.assembly import OpenShard
-from pipeline.extraction.computation import computation
-from pipeline.extraction.counts import Counts
-from pipeline.extraction.meter import Meter
-from pipeline.extraction.pieces import Pixels
-from pipeline.pixel_sources import pixels, raw_folder
+from pipeline.features.engine import Run
+from pipeline.features.engine.assembly import OpenShard
+from pipeline.features.engine.computation import computation
+from pipeline.features.engine.counts import Counts
+from pipeline.features.engine.meter import Meter
+from pipeline.features.engine.pieces import Pixels
+from pipeline.features.pixel_sources import pixels, raw_folder
 
 if TYPE_CHECKING:
-    from pipeline.stream_spec import StreamSpec
+    from pipeline.features.spec import StreamSpec
 
 
 class ClusterRun:
@@ -60,7 +60,7 @@ class ClusterRun:
     def over(self, pending: Sequence[int]) -> Iterator[Counts]:
         """What became of the rows of each pending shard, as soon as it is in the cache.
 
-        Raises what `pipeline.cluster.extract_shards` and `pipeline.extraction.Run` raise.
+        Raises what `pipeline.cluster.extract_shards` and `pipeline.features.engine.Run` raise.
         """
         of_shards = self._split.rows_by_shard()
         rows = {shard: int(of_shards[shard]) for shard in pending}

@@ -16,11 +16,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from pipeline.cli.progress import Progress
 from pipeline.cluster.at_work import Agree, Extract, Told, Work
 from pipeline.cluster.connection import AGAIN, LOOK_EVERY, Watch, await_workers, call_off, connected, outcome
 from pipeline.cluster.needs import Needs, require
 from pipeline.errors import PipelineError
-from pipeline.progress import Progress
 
 if TYPE_CHECKING:
     from distributed import Client, Future

@@ -1,6 +1,6 @@
 """The commands of `python -m pipeline`: a file each, with `HELP`, `options(parser)` and `run(args) -> exit code`.
 
-Other packages add theirs: see `pipeline.command_plug_ins`.
+Other packages add theirs: see `pipeline.commands.command_plug_ins`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import argparse
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from pipeline.command_plug_ins import plug_ins
 from pipeline.commands import (
     accept,
     bench_features,
@@ -28,6 +27,7 @@ from pipeline.commands import (
     synthesize,
     verify,
 )
+from pipeline.commands.command_plug_ins import plug_ins
 
 
 class Command(Protocol):

@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
-from pipeline import accept
-from pipeline.accept import Acceptance
-from pipeline.commands.console import FEW, count, err, few, json_option, out, plain
+from pipeline.cli.console import ERROR, show_json
+from pipeline.commands.options import FEW, count, err, few, json_option, out, plain
 from pipeline.commands.plan import as_dict, lines, wanted_of, where_options
-from pipeline.differences import short
+from pipeline.conversion.differences import short
 from pipeline.errors import PipelineError
-from pipeline.look import ERROR, show_json
-from pipeline.plans import plan_split
-from pipeline.stream_spec import StreamSpec
-from pipeline.wanted import Wanted
+from pipeline.features.spec import StreamSpec
+from pipeline.maintenance import accept
+from pipeline.maintenance.accept import Acceptance
+from pipeline.maintenance.overview import plan_split
+from pipeline.settings.targets import Wanted
 
 HELP: Final = "Say that a difference which `plan` tells does not matter, and why: recorded, nothing is made anew."
 

@@ -11,22 +11,22 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 import cache
-from pipeline import bench_pixels
-from pipeline.bench_features import Limits, NetworkLimit, decode_limit, network_limit
-from pipeline.commands.console import count, err, json_option, out, plain, split_arguments, whole
+from pipeline.cli.console import STAND_IN, duration, show_json
+from pipeline.cli.progress import Progress, bar
 from pipeline.commands.extract import kind_options
+from pipeline.commands.options import count, err, json_option, out, plain, split_arguments, whole
 from pipeline.errors import PipelineError
-from pipeline.extraction import Resources
-from pipeline.extraction.decoders import cores
-from pipeline.extraction.jobs import Job
-from pipeline.extraction.pieces import Frames
-from pipeline.feature_settings import given_options, stream_named
-from pipeline.look import STAND_IN, duration, show_json
-from pipeline.pixel_sources import pixels
-from pipeline.progress import Progress, bar
-from pipeline.stream_spec import Decode, StreamSpec
-from pipeline.streams.base import ByteStream, Machine, NumberStream, Stream
-from pipeline.streams.resnet50 import UNTRAINED, ResNet50
+from pipeline.features import bench_pixels
+from pipeline.features.bench_features import Limits, NetworkLimit, decode_limit, network_limit
+from pipeline.features.engine import Resources
+from pipeline.features.engine.decoders import cores
+from pipeline.features.engine.jobs import Job
+from pipeline.features.engine.pieces import Frames
+from pipeline.features.pixel_sources import pixels
+from pipeline.features.spec import Decode, StreamSpec
+from pipeline.features.streams.base import ByteStream, Machine, NumberStream, Stream
+from pipeline.features.streams.resnet50 import UNTRAINED, ResNet50
+from pipeline.settings.features import given_options, stream_named
 
 HELP: Final = (
     "Measure how fast this machine extracts features, and what limits it. Without a split: on pictures made up."

@@ -6,8 +6,8 @@ import argparse
 from typing import Final
 
 import cache
-from pipeline.commands.console import count, err, out, plain, split_options
-from pipeline.progress import bar
+from pipeline.cli.progress import bar
+from pipeline.commands.options import count, err, out, plain, split_options
 
 HELP: Final = "Rewrite a split, streams included, without the rows of replaced and removed videos."
 

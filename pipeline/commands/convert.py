@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Final
 
 import cache
-from pipeline import convert, datasets
-from pipeline.commands.console import (
+from pipeline import datasets
+from pipeline.cli.console import DOUBT, WRONG
+from pipeline.cli.progress import bar
+from pipeline.commands.options import (
     FEW,
     check_own_folder,
     command,
@@ -24,9 +26,8 @@ from pipeline.commands.console import (
     split_options,
     whole,
 )
-from pipeline.look import DOUBT, WRONG
-from pipeline.planning import both_kinds
-from pipeline.progress import bar
+from pipeline.conversion import convert
+from pipeline.conversion.plan import both_kinds
 
 HELP: Final = "Convert one split of a raw dataset into committed rows of the cache."
 kept = shards_kept

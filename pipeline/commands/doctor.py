@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import cache
-from pipeline import datasets, doctor, raw_names
-from pipeline.commands.console import command, err, json_option, out, plain
-from pipeline.commands.examined import NOT_NEEDED, TO_BE_MADE, records, table, tell
-from pipeline.doctor import Examination
+from pipeline import datasets
+from pipeline.cli.console import DOUBT, WRONG, show, show_json
+from pipeline.commands.options import command, err, json_option, out, plain
+from pipeline.doctor import examine
+from pipeline.doctor.examine import Examination
+from pipeline.doctor.examined import NOT_NEEDED, TO_BE_MADE, records, table, tell
 from pipeline.errors import PipelineError
-from pipeline.look import DOUBT, WRONG, show, show_json
-from pipeline.places import read_places, settings_file
-from pipeline.weights import FORMS
+from pipeline.features.weights import FORMS
+from pipeline.raw import listing
+from pipeline.settings.places import read_places, settings_file
 
 HELP: Final = "Look at the raw folders: what is there, what is missing, what to do. Exit 1 when something is missing."
 
@@ -50,16 +52,16 @@ def run(args: argparse.Namespace) -> int:
     scope = scope_of(args.datasets, args.raw, args.body)
     for text in scope.broken:
         err.print(f"{DOUBT} {plain(text)}: left out")
-    examined = [doctor.examine(datasets.get(name), scope.raw / name) for name in scope.datasets]
-    body = None if scope.body is None else doctor.examine_body(scope.body)
-    mixtures = list(doctor.mixtures(examined, body))
+    examined = [examine.examine(datasets.get(name), scope.raw / name) for name in scope.datasets]
+    body = None if scope.body is None else examine.examine_body(scope.body)
+    mixtures = list(examine.mixtures(examined, body))
     lacking = [e for e in examined if e.missing and e.dataset not in scope.made]
     if body is not None and body.missing and not scope.made and any(e.uses_body for e in examined):
         lacking.append(body)
     shown = [*examined, *([body] if body is not None else [])]
-    made = {*scope.made, *([doctor.BODY] if scope.made else [])}
+    made = {*scope.made, *([examine.BODY] if scope.made else [])}
     unneeded = args.body is None and body is not None and bool(body.missing) and not any(e.uses_body for e in examined)
-    states = dict.fromkeys(made, TO_BE_MADE) | ({doctor.BODY: NOT_NEEDED} if unneeded else {})
+    states = dict.fromkeys(made, TO_BE_MADE) | ({examine.BODY: NOT_NEEDED} if unneeded else {})
     if args.json:
         told = [as_dict(e, states.get(e.dataset, "")) for e in shown]
         show_json({"examined": told, "mixtures": [m._asdict() for m in mixtures]})
@@ -123,16 +125,16 @@ def check_raw(raw: Path, said: str, names: Sequence[str]) -> None:
 
     `names`: the datasets that were asked for; none: all are looked at.
     """
-    if not raw_names.is_there(raw):
+    if not listing.is_there(raw):
         why = "it is a link to what is not there" if raw.is_symlink() else "there is no such folder (a typo?)"
         raise PipelineError(f"{said} {raw}: {why}. Name the folder that holds <dataset>/, or make it: mkdir -p {raw}")
-    if not raw_names.is_folder_there(raw):
+    if not listing.is_folder_there(raw):
         raise PipelineError(f"{said} {raw} is a file. Name the folder that holds <dataset>/")
     own = raw.resolve()
     for name in names or _loadable(datasets.names())[0]:
         patterns = [pattern for part in datasets.get(name).parts for pattern in part.patterns]
-        alike = raw_names.letters(own.name) == raw_names.letters(name) and not raw_names.is_there(raw / name)
-        if alike and (names or raw_names.any_fits(raw, patterns)):
+        alike = listing.letters(own.name) == listing.letters(name) and not listing.is_there(raw / name)
+        if alike and (names or listing.any_fits(raw, patterns)):
             renamed = "" if own.name == name else f", renamed to {name}"
             again = command("doctor", *names, "--raw", str(own.parent))
             what = f"{said} {raw} is {name}'s own folder: the folder that holds it{renamed}, is meant"
@@ -147,7 +149,7 @@ def next_steps(
     where = [] if scope.by_make else ["--raw", str(scope.raw)]
     if where and scope.body is not None:
         where += ["--body", str(scope.body)]
-    clashing = [e.dataset for e in examined if e.usable and body is not None and doctor.clash(e, body)]
+    clashing = [e.dataset for e in examined if e.usable and body is not None and examine.clash(e, body)]
     if lacking or clashing:
         yield f"When that is done: {command('doctor', *scope.typed, *where)}"
     if scope.by_make:
@@ -188,7 +190,7 @@ def _by_make(
 def other_cache(root: cache.Root, stand_in: bool) -> tuple[cache.Root, str]:
     """A cache for data of this kind, and why it is not `root`: because that holds splits of the other kind."""
     kinds = {True: "stand-ins", False: "real data"}
-    if isinstance(root, Path) and not raw_names.is_folder_there(root):
+    if isinstance(root, Path) and not listing.is_folder_there(root):
         return root, ""
     if isinstance(root, str) and not cache.store_at(root).exists("zarr.json"):
         return root, ""

@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-from pipeline.commands.console import count, err, out, plain, split_options
-from pipeline.look import DOUBT, STAND_IN, size
-from pipeline.progress import bar
+from pipeline.cli.console import DOUBT, STAND_IN, size
+from pipeline.cli.progress import bar
+from pipeline.commands.options import count, err, out, plain, split_options
 
 HELP: Final = "Write one split as the database file that VIBE's and TCMR's code reads."
 FORMATS: Final = ("vibe",)

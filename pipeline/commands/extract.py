@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Final
 
 import cache
-from pipeline import features, streams
-from pipeline.commands.console import count, err, out, plain, scheduler_option, shards_kept, split_options, whole
+from pipeline.cli.console import DOUBT, STAND_IN
+from pipeline.cli.progress import bar
+from pipeline.commands.options import count, err, out, plain, scheduler_option, shards_kept, split_options, whole
 from pipeline.errors import PipelineError
-from pipeline.extraction import Resources
-from pipeline.feature_settings import given_options, stream_named
-from pipeline.look import DOUBT, STAND_IN
-from pipeline.progress import bar
-from pipeline.stream_spec import StreamSpec
-from pipeline.streams.base import Machine
-from pipeline.streams.resnet50 import ResNet50
-from pipeline.weights import KINDS
+from pipeline.features import extract, streams
+from pipeline.features.engine import Resources
+from pipeline.features.spec import StreamSpec
+from pipeline.features.streams.base import Machine
+from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.features.weights import KINDS
+from pipeline.settings.features import given_options, stream_named
 
 HELP: Final = "Compute a feature stream for the rows that lack it."
 kept = shards_kept
@@ -53,14 +53,14 @@ def kind_options(sub: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Tracks -> a feature stream, for one split."""
     name = f"{args.dataset}/{args.split}"
-    plan = features.plan_extraction(args.cache, name, spec_of(args, name), replace=args.replace)
+    plan = extract.plan_extraction(args.cache, name, spec_of(args, name), replace=args.replace)
     stream = plan.spec.name
     if plan.up_to_date:
         has_pixels = "bbox" in cache.open(args.cache)[name].columns
         out.print(f"{name}: {stream} is up to date" if has_pixels else f"{name}: motion alone, without pictures")
         return 0
     with bar(f"extract {name}", err) as progress:
-        done = features.extract(plan, scheduler=args.scheduler, progress=progress)
+        done = extract.extract(plan, scheduler=args.scheduler, progress=progress)
     did = f"{count(done.computed, 'row')} computed ({done.meter.words()}), {done.carried:,} carried over"
     out.print(plain(f"{name}: extracted, {did} (why: {plan.why})"))
     if plan.spec.stream.stand_in:

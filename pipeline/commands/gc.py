@@ -6,8 +6,8 @@ import argparse
 from typing import Final
 
 import cache
-from pipeline.commands.console import cache_option, count, json_option, out, plain
-from pipeline.look import DOUBT, show_json, size
+from pipeline.cli.console import DOUBT, show_json, size
+from pipeline.commands.options import cache_option, count, json_option, out, plain
 
 HELP: Final = "Remove what killed and replaced runs have left and no manifest names."
 

@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-from pipeline.commands.console import count, err, out, plain, print_accounting, split_options
+from pipeline.cli.console import DOUBT, STAND_IN
+from pipeline.cli.progress import bar
 from pipeline.commands.export import FORMATS
-from pipeline.look import DOUBT, STAND_IN
-from pipeline.progress import bar
+from pipeline.commands.options import count, err, out, plain, print_accounting, split_options
 from pipeline.skeletons import JOINTS
 
 HELP: Final = "Make a split, features and all, out of a database file of VIBE's or TCMR's scripts."

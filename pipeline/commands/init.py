@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from pipeline.commands.console import out, plain
+from pipeline.commands.options import out, plain
 from pipeline.errors import PipelineError
 
 HELP: Final = "Write a luigi.cfg: for the embedded stand-in data, or with --real for downloads of your own."

@@ -9,18 +9,18 @@ from typing import Any, Final
 
 import cache
 from pipeline import datasets
-from pipeline.commands.console import FEW, check_own_folder, command, count, err, few, joined, json_option, out, plain
+from pipeline.cli.console import DONE, DOUBT, WRONG, show_json, size
+from pipeline.commands.options import FEW, check_own_folder, command, count, err, few, joined, json_option, out, plain
+from pipeline.conversion.plan import ConversionPlan
 from pipeline.errors import PipelineError
-from pipeline.feature_settings import stream_named
-from pipeline.inputs import what_differs
-from pipeline.look import DONE, DOUBT, WRONG, show_json, size
-from pipeline.places import settings_file
-from pipeline.planning import ConversionPlan
-from pipeline.plans import SplitPlan, StreamPlan, plan_split
-from pipeline.stream_spec import StreamSpec
-from pipeline.streams.resnet50 import ResNet50
-from pipeline.wanted import Wanted, broken_in, by_folders, by_settings
-from pipeline.weights import KINDS
+from pipeline.features.spec import StreamSpec
+from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.features.weights import KINDS
+from pipeline.maintenance.overview import SplitPlan, StreamPlan, plan_split
+from pipeline.raw.changes import what_differs
+from pipeline.settings.features import stream_named
+from pipeline.settings.places import settings_file
+from pipeline.settings.targets import Wanted, broken_in, by_folders, by_settings
 
 HELP: Final = (
     "What conversion and extraction would do, how much, and why: `make data` by luigi.cfg, or one split with --raw and "

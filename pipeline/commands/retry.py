@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import cache
-from pipeline import retry
-from pipeline.commands.console import (
+from pipeline.cli.console import DOUBT, ERROR, show_json
+from pipeline.cli.progress import bar
+from pipeline.cli.text import in_words
+from pipeline.commands.options import (
     FEW,
     cache_option,
     command,
@@ -25,10 +27,8 @@ from pipeline.commands.console import (
     shards_kept,
     whole,
 )
+from pipeline.conversion import retry
 from pipeline.errors import PipelineError
-from pipeline.look import DOUBT, ERROR, show_json
-from pipeline.progress import bar
-from pipeline.wording import in_words
 
 HELP: Final = "Read again the videos that were set aside because something was wrong with them."
 kept = shards_kept

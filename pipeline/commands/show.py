@@ -8,10 +8,10 @@ from typing import Final
 
 import cache
 from pipeline import datasets, show
-from pipeline.commands.console import check_own_folder, count, err, out, plain, split_arguments, whole
+from pipeline.cli.console import DOUBT, STAND_IN, size
+from pipeline.cli.progress import bar
+from pipeline.commands.options import check_own_folder, count, err, out, plain, split_arguments, whole
 from pipeline.errors import PipelineError
-from pipeline.look import DOUBT, STAND_IN, size
-from pipeline.progress import bar
 
 HELP: Final = "Draw boxes, crops and skeletons of some tracks on one HTML page, from the cache or from raw files."
 

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-from pipeline.commands.console import cores, err, out, plain, whole
-from pipeline.progress import bar
+from pipeline.cli.progress import bar
+from pipeline.commands.options import cores, err, out, plain, whole
 
 HELP: Final = "Write the embedded default data: small stand-ins in the official layouts."
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import cache
-from cache.repair import QUARANTINE
-from pipeline import repair
-from pipeline.commands.console import FEW, cache_option, cores, count, err, few, joined, json_option, out, plain, whole
+from cache.verification.repair import QUARANTINE
+from pipeline.cli.console import DONE, ERROR, IDLE, WRONG, show_json, size
+from pipeline.cli.progress import bar
+from pipeline.commands.options import FEW, cache_option, cores, count, err, few, joined, json_option, out, plain, whole
 from pipeline.errors import PipelineError
-from pipeline.look import DONE, ERROR, IDLE, WRONG, show_json, size
-from pipeline.progress import bar
+from pipeline.maintenance import repair
 
 HELP: Final = "Check every byte of a cache against its manifests; exit 1 when something is wrong."
 

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import raw_names
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.arrays import load_npz, numbers
 from pipeline.datasets.base import Dataset, RawVideo
 from pipeline.datasets.release import Mistake, Part, counted
 from pipeline.errors import ConfigError, RawDataError
+from pipeline.formats.arrays import load_npz, numbers
+from pipeline.raw import listing
 from pipeline.skeletons import LARGEST
 from pipeline.track import Track
 
@@ -86,9 +86,9 @@ class Amass(Dataset):
         return sorted(listed, key=lambda video: video.name)  # paths sort otherwise: blanks come before slashes
 
     def mistakes(self, raw: Path) -> Iterator[Mistake]:
-        packed = raw_names.packed(raw)
-        subsets = {raw_names.letters(folder.name): folder for folder in raw_names.folders_in(raw)}
-        still = [file for file in packed if raw_names.letters(file.name.partition(".")[0]) not in subsets]
+        packed = listing.packed(raw)
+        subsets = {listing.letters(folder.name): folder for folder in listing.folders_in(raw)}
+        still = [file for file in packed if listing.letters(file.name.partition(".")[0]) not in subsets]
         if still and subsets:  # of nothing but archives, that is told anyhow
             what = f"{counted(len(still), 'subset looks', 'subsets look')} still packed, first {still[0].name}"
             yield Mistake(what, f"Unpack here: tar -xf '{still[0]}' -C '{raw}'.")
@@ -249,11 +249,11 @@ def _gender(stored: NDArray[Any] | None, account: VideoAccount) -> str:
 def _too_deep(raw: Path, subsets: Iterable[Path]) -> Iterator[Mistake]:
     """A folder of the dataset's name in it, or of a subset's in that: every motion would bear that name, too."""
     for subset in subsets:
-        own = raw_names.letters(subset.name)
-        if own == raw_names.letters(Amass.name):
+        own = listing.letters(subset.name)
+        if own == listing.letters(Amass.name):
             yield Mistake(f"the subsets lie in {subset}: unpacked too deep", f"Move all that is in {subset} to {raw}.")
-        for inner in raw_names.folders_in(subset):
-            if raw_names.letters(inner.name) == own:
+        for inner in listing.folders_in(subset):
+            if listing.letters(inner.name) == own:
                 what = f"the subset {subset.name} lies in {inner}: unpacked too deep"
                 yield Mistake(what, f"Move all that is in {inner} to {subset}.")
 

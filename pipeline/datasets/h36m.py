@@ -29,9 +29,9 @@ from pipeline.datasets.h36m_poses import LEAST_SHARE, Poses, load_poses
 from pipeline.datasets.pixels import frames_there, pictures_or_video
 from pipeline.datasets.release import Mistake, Part, Totals
 from pipeline.errors import RawDataError
-from pipeline.frames import Pictures, Video
-from pipeline.rotations import in_camera
+from pipeline.pixels.frames import Pictures, Video
 from pipeline.skeletons import convert
+from pipeline.smpl.rotations import in_camera
 from pipeline.track import Track
 
 if TYPE_CHECKING:

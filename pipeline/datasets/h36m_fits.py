@@ -20,12 +20,12 @@ import ijson
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.arrays import numbers
 from pipeline.datasets.h36m_metadata import CAMERAS, is_number, state_of
-from pipeline.datasets.json_files import load_json
 from pipeline.errors import RawDataError
-from pipeline.raw_files import open_regular
-from pipeline.rotations import is_rotation
+from pipeline.formats.arrays import numbers
+from pipeline.formats.json_files import load_json
+from pipeline.raw.files import open_regular
+from pipeline.smpl.rotations import is_rotation
 
 Floats = NDArray[np.float32]
 

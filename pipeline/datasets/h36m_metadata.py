@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
-from pipeline.raw_files import read_regular
+from pipeline.raw.files import read_regular
 
 CAMERAS: Final = ("54138969", "55011271", "58860488", "60457274")  # "1" to "4" elsewhere
 N_SUBJECTS: Final = 11

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.arrays import numbers
 from pipeline.datasets.base import RawVideo
-from pipeline.datasets.cdf import load_cdf
 from pipeline.errors import RawDataError
+from pipeline.formats.arrays import numbers
+from pipeline.formats.cdf import load_cdf
 from pipeline.skeletons import JOINTS, LARGEST, convert, without_non_finite
 
 Doubles = NDArray[np.float64]

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import tfrecords
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.base import Dataset, RawVideo
 from pipeline.datasets.release import Mistake, Part, Totals
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.pictures import PictureError, picture_size
-from pipeline.record_frames import AGAIN, MAX_PICTURES, PICTURES, Records
+from pipeline.formats import tfrecords
+from pipeline.formats.tf_example import Example, ExampleError
+from pipeline.pixels.decode import PictureError, picture_size
+from pipeline.pixels.records import AGAIN, MAX_PICTURES, PICTURES, Records
 from pipeline.skeletons import convert, without_non_finite
-from pipeline.tf_example import Example, ExampleError
 from pipeline.track import Track
 
 if TYPE_CHECKING:

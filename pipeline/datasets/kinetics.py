@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from pipeline import raw_names
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.base import Dataset, RawVideo
-from pipeline.datasets.detections import (
+from pipeline.datasets.release import Mistake, Part, Totals, counted
+from pipeline.errors import RawDataError
+from pipeline.formats.detections import (
     Detections,
     openpose_files,
     persons,
@@ -29,10 +30,9 @@ from pipeline.datasets.detections import (
     rows_of,
     usable,
 )
-from pipeline.datasets.release import Mistake, Part, Totals, counted
-from pipeline.errors import RawDataError
-from pipeline.frames import Video
-from pipeline.raw_files import is_folder
+from pipeline.pixels.frames import Video
+from pipeline.raw import listing
+from pipeline.raw.files import is_folder
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -113,17 +113,17 @@ class Kinetics(Dataset):
             whole = listed is not None and listed >= len(_names_of_clips(raw, split))
             return listed if whole else self.totals.get(split, Totals()).videos
         if part.what == f"clips of {split} with keypoints":
-            return len(_names_of_clips(raw, split) | raw_names.names_in(raw / "keypoints" / split)) or None
+            return len(_names_of_clips(raw, split) | listing.names_in(raw / "keypoints" / split)) or None
         return part.known
 
     def mistakes(self, raw: Path) -> Iterator[Mistake]:
-        if raw_names.names_in(raw / "replacement"):
+        if listing.names_in(raw / "replacement"):
             what = "replacement/ holds whole clips for those of train that were published corrupted"
             yield Mistake(what, "Move them over the clips of the same names in train/, and remove that folder.")
         yield from _without_split(raw, self.splits)
         for split in self.splits:
             detected, clips = raw / "keypoints" / split, _names_of_clips(raw, split)
-            with_keypoints = raw_names.names_in(detected)
+            with_keypoints = listing.names_in(detected)
             yield from _bad_list(raw / f"annotations/{split}.csv", len(clips))
             if not with_keypoints:
                 continue  # then that is told as a missing part
@@ -209,7 +209,7 @@ def _bad_list(file: Path, n_clips: int) -> Iterator[Mistake]:
 
 def _without_split(raw: Path, splits: Sequence[str]) -> Iterator[Mistake]:
     """Keypoints of clips whose split was left out of their path."""
-    alone = [folder.name for folder in raw_names.all_folders_in(raw / "keypoints") if folder.name not in splits]
+    alone = [folder.name for folder in listing.all_folders_in(raw / "keypoints") if folder.name not in splits]
     clips = {split: _names_of_clips(raw, split) for split in splits} if alone else {}
     for split, names in clips.items():
         if found := [clip for clip in alone if clip in names]:
@@ -226,7 +226,7 @@ def _names_of_another_kind(folder: Path) -> str | None:
     """A name in a folder of keypoints where none is as it must be; None when one is, or there are none."""
     clip = re.escape(folder.name)
     expected = re.compile(rf"{clip}(_\d{{12}}_keypoints)?\.json")
-    names = raw_names.names_in(folder)
+    names = listing.names_in(folder)
     return None if not names or any(expected.fullmatch(name) for name in names) else min(names)
 
 

@@ -37,7 +37,7 @@ from pipeline.datasets.mpi_inf_3dhp_release import (
 from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video
 from pipeline.datasets.release import Mistake, Part, Totals
 from pipeline.errors import RawDataError
-from pipeline.frames import Pictures, Video
+from pipeline.pixels.frames import Pictures, Video
 from pipeline.skeletons import JOINTS, LARGEST, convert, correspondence
 from pipeline.track import Track
 

@@ -11,10 +11,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.arrays import load_mat, numbers
-from pipeline.datasets.hdf5 import load_hdf5
 from pipeline.errors import RawDataError
-from pipeline.raw_files import open_regular
+from pipeline.formats.arrays import load_mat, numbers
+from pipeline.formats.hdf5 import load_hdf5
+from pipeline.raw.files import open_regular
 from pipeline.skeletons import JOINTS, LARGEST
 
 Doubles = NDArray[np.float64]

@@ -10,7 +10,7 @@ from typing import Final
 from pipeline.datasets.mpi_inf_3dhp_labels import CAMERAS
 from pipeline.datasets.pixels import has_pictures, inputs, other_rate, picture_pattern
 from pipeline.datasets.release import Mistake, Part, Totals, counted
-from pipeline.raw_names import is_folder, listed
+from pipeline.raw.listing import is_folder, listed
 
 TEST_SETS: Final = ("mpi_inf_3dhp_test_set", "mpi_inf_3dhp_test_set/mpi_inf_3dhp_test_set")  # as get_testset.sh unpacks
 SEQUENCES: Final[Mapping[str, tuple[int, int]]] = {  # fps, frames: the release's util/mpii_get_sequence_info.m

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import raw_names
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import tight_boxes
-from pipeline.datasets.arrays import load_mat, numbers
 from pipeline.datasets.base import Dataset, RawVideo
 from pipeline.datasets.release import Mistake, Part, Totals, counted
 from pipeline.errors import RawDataError
-from pipeline.frames import Pictures
+from pipeline.formats.arrays import load_mat, numbers
+from pipeline.pixels.frames import Pictures
+from pipeline.raw import listing
 from pipeline.skeletons import JOINTS, convert, without_non_finite
 from pipeline.track import Track
 
@@ -78,9 +78,9 @@ class PennAction(Dataset):
         ]
 
     def mistakes(self, raw: Path) -> Iterator[Mistake]:
-        labels = {name[:-4] for name in raw_names.names_in(raw / "labels") if name.endswith(".mat")}
-        frames = raw_names.names_in(raw / "frames")
-        if empty := sorted(name for name in frames if raw_names.is_empty(raw / "frames" / name)):
+        labels = {name[:-4] for name in listing.names_in(raw / "labels") if name.endswith(".mat")}
+        frames = listing.names_in(raw / "frames")
+        if empty := sorted(name for name in frames if listing.is_empty(raw / "frames" / name)):
             what = (
                 f"{len(empty):,} of {counted(len(frames), 'folder', 'folders')} in frames/ are empty, first {empty[0]}"
             )

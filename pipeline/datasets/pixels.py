@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from pipeline.accounting import VideoAccount
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.frames import Pictures, Video
-from pipeline.raw_names import listed
+from pipeline.pixels.frames import Pictures, Video
+from pipeline.raw.listing import listed
 
 MIN_COMPARED: Final = 500  # frames; the releases' videos have more
 MAX_RATIO: Final = 60  # one frame a second

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import raw_names
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.base import Dataset, RawVideo
-from pipeline.datasets.json_files import kind
 from pipeline.datasets.posetrack_labels import Labels, read_labels
 from pipeline.datasets.release import Mistake, Part, Totals, counted
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.frames import Pictures, below
+from pipeline.formats.json_files import kind
+from pipeline.pixels.frames import Pictures, below
+from pipeline.raw import listing
 from pipeline.skeletons import convert
 from pipeline.track import Track
 
@@ -150,7 +150,7 @@ class PoseTrack(Dataset):
             return part.known
         split = part.splits[0]
         annotated = {file.stem for file in _annotation_files(raw, split)}
-        return len(annotated | {folder.name for folder in raw_names.all_folders_in(raw / "images" / split)}) or None
+        return len(annotated | {folder.name for folder in listing.all_folders_in(raw / "images" / split)}) or None
 
     def mistakes(self, raw: Path) -> Iterator[Mistake]:
         yield from _other_downloads(raw)

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.arrays import table
-from pipeline.datasets.json_files import kind, load_json, records, whole
 from pipeline.errors import RawDataError
+from pipeline.formats.arrays import table
+from pipeline.formats.json_files import kind, load_json, records, whole
 from pipeline.skeletons import without_non_finite
 
 Doubles = NDArray[np.float64]

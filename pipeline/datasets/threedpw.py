@@ -17,17 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from pipeline import raw_names
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import smooth_boxes
-from pipeline.datasets.arrays import numbers
 from pipeline.datasets.base import Dataset, RawVideo
 from pipeline.datasets.release import Mistake, Part, Totals, counted
 from pipeline.errors import ConfigError, RawDataError, UnsafePickle
-from pipeline.frames import Pictures
-from pipeline.pickles import load_pickle
-from pipeline.rotations import in_camera, is_rotation
+from pipeline.formats.arrays import numbers
+from pipeline.formats.pickles import load_pickle
+from pipeline.pixels.frames import Pictures
+from pipeline.raw import listing
 from pipeline.skeletons import JOINTS, LARGEST, convert, without_non_finite
+from pipeline.smpl.rotations import in_camera, is_rotation
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -115,24 +115,22 @@ class ThreeDPW(Dataset):
         ]
 
     def mistakes(self, raw: Path) -> Iterator[Mistake]:
-        pictures = raw_names.names_in(raw / "imageFiles")
-        labels = {
-            Path(name).stem for split in self.splits for name in raw_names.names_in(raw / "sequenceFiles" / split)
-        }
+        pictures = listing.names_in(raw / "imageFiles")
+        labels = {Path(name).stem for split in self.splits for name in listing.names_in(raw / "sequenceFiles" / split)}
         if pictures and not labels:
             yield Mistake("there are imageFiles, but no sequenceFiles", "Unpack sequenceFiles.zip beside them.")
         if pictures and (alone := sorted(labels - pictures)):
             what = f"{counted(len(alone), 'sequence has', 'sequences have')} no folder in imageFiles/, first {alone[0]}"
             yield Mistake(what, "Unpack imageFiles.zip again.")
-        if empty := sorted(name for name in pictures if raw_names.is_empty(raw / "imageFiles" / name)):
+        if empty := sorted(name for name in pictures if listing.is_empty(raw / "imageFiles" / name)):
             folders = counted(len(pictures), "folder", "folders")
             what = f"{len(empty)} of {folders} in imageFiles/ are empty, first {empty[0]}"
             yield Mistake(what, "Unpack imageFiles.zip again.")
-        if flat := sorted(name for name in raw_names.names_in(raw / "sequenceFiles") if name.endswith(".pkl")):
+        if flat := sorted(name for name in listing.names_in(raw / "sequenceFiles") if name.endswith(".pkl")):
             lie = counted(len(flat), "sequence lies", "sequences lie")
             what = f"{lie} in sequenceFiles/ itself, first {flat[0]}: the split is not known"
             yield Mistake(what, "Keep the folders train, validation and test of sequenceFiles.zip.")
-        for copy in (folder.name for folder in raw_names.folders_in(raw)):
+        for copy in (folder.name for folder in listing.folders_in(raw)):
             if copy.startswith("sequenceFiles") and copy != "sequenceFiles":
                 do = "The release's own sequenceFiles/ is: no copy for Python 3 is needed."
                 yield Mistake(f"{copy}/ is not read", do)

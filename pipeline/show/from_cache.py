@@ -8,8 +8,9 @@ from pathlib import Path
 
 import cache
 from cache import Split
-from pipeline import datasets, sources
+from pipeline import datasets
 from pipeline.errors import PipelineError
+from pipeline.pixels import sources
 from pipeline.show.tracks import MOST_TOLD, Choice, Shown, ShownTrack, shown_track, spread
 
 

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import Accounting, VideoAccount
-from pipeline.convert import FLAGS, PER_FRAME, UNEXPECTED
+from pipeline.conversion.convert import FLAGS, PER_FRAME, UNEXPECTED
+from pipeline.conversion.plan import reader_parts
 from pipeline.datasets import Dataset, RawVideo
-from pipeline.defects import unexpected
+from pipeline.datasets.defects import unexpected
 from pipeline.errors import PipelineError
-from pipeline.planning import reader_parts
 from pipeline.show.posed import load_body
 from pipeline.show.tracks import MOST_TOLD, Choice, Shown, ShownTrack, shown_track, spread
 from pipeline.track import Track

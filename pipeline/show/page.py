@@ -15,14 +15,14 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jinja2.environment import TemplateStream
 
-from pipeline import assets
-from pipeline.progress import Progress, silent
+from pipeline.cli.progress import Progress, silent
+from pipeline.cli.text import count
+from pipeline.raw.stand_in import refuse_mixture
 from pipeline.show.drawing import BODY_25, COMMON, NAMES, grid, layer
 from pipeline.show.posed import joints_3d
 from pipeline.show.tracks import Shown
 from pipeline.show.views import Portrait, portrait
-from pipeline.stand_in import refuse_mixture
-from pipeline.wording import count
+from pipeline.smpl import assets
 
 
 def write_page(shown: Shown, out: Path, *, body: Path | None = None, progress: Progress = silent) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
-from pipeline.convert import FLAGS
-from pipeline.frames import FrameSource
+from pipeline.conversion.convert import FLAGS
+from pipeline.pixels.frames import FrameSource
 from pipeline.skeletons import JOINTS
 from pipeline.track import Track
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.crops import CROP_SIZE, crop_person, normalise_keypoints
-from pipeline.frames import Frame, Image
+from pipeline.pixels.frames import Frame, Image
 from pipeline.show.drawing import Skeleton, View, ViewBox, flat, view_box, views
 from pipeline.show.posed import joints_3d
 from pipeline.show.tracks import ShownTrack

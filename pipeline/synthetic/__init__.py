@@ -14,10 +14,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
+from pipeline.cli.progress import Progress, silent
 from pipeline.errors import ConfigError
-from pipeline.progress import Progress, silent
-from pipeline.stand_in import read_marker
-from pipeline.synthetic import (
+from pipeline.raw.stand_in import read_marker
+from pipeline.synthetic.layouts import (
     amass,
     h36m,
     insta_variety,
@@ -28,9 +28,9 @@ from pipeline.synthetic import (
     threedpw,
     writing,
 )
-from pipeline.synthetic.calibration import calibration_crops
-from pipeline.synthetic.layout import SIZES, Layout, Request
-from pipeline.synthetic.scene import Actor, Shot, Take
+from pipeline.synthetic.layouts.layout import SIZES, Layout, Request
+from pipeline.synthetic.scene.calibration import calibration_crops
+from pipeline.synthetic.scene.scene import Actor, Shot, Take
 
 __all__ = [
     "LAYOUTS",

@@ -17,10 +17,10 @@ import h5py
 import numpy as np
 
 import cache
-from pipeline import features
-from pipeline.digests import whole_file_digest
+from pipeline.cli.progress import Progress, silent
 from pipeline.errors import PipelineError
-from pipeline.progress import Progress, silent
+from pipeline.features import extract
+from pipeline.raw.digests import whole_file_digest
 from pipeline.skeletons import joint_names
 from pipeline.vibe_db.fields import Fields, absent_fields, known_rows
 from pipeline.vibe_db.joblib_writer import Blocks, checked_blocks, write_joblib
@@ -94,7 +94,7 @@ def _check_stream(split: cache.Split, stream: str) -> None:
     if stream not in split.streams:
         there = ", ".join(split.streams) or "none"
         raise PipelineError(f"{split.name}: has no stream {stream!r}; there are: {there}. Extract it first.")
-    if not features.is_current(split, stream):
+    if not extract.is_current(split, stream):
         raise PipelineError(f"{split.name}: the stream {stream!r} lags behind the tracks. Extract it first.")
 
 

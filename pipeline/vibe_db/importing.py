@@ -15,15 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
-from pipeline import datasets, features
+from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
+from pipeline.cli.progress import Progress, silent
+from pipeline.conversion.plan import committed_split, differences
 from pipeline.datasets.base import Dataset
-from pipeline.digests import whole_file_digest
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.planning import committed_split, differences
-from pipeline.progress import Progress, silent
+from pipeline.features import extract
+from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.raw.digests import whole_file_digest
 from pipeline.skeletons import JOINTS, Skeleton, joint_names
-from pipeline.streams.resnet50 import ResNet50
 from pipeline.vibe_db.layouts import Layout, layout_of
 from pipeline.vibe_db.provenance import beside, read_provenance
 from pipeline.vibe_db.rows import columns_of
@@ -245,7 +246,7 @@ def _write_stream(root: cache.Root, name: str, stream: str, tracks: FileReader, 
         if changed := differences(split.stream_manifest(stream).get("identity", {}), entries["identity"]):
             why = "; ".join(changed)
             raise PipelineError(f"{name}: has a stream {stream!r} of another origin ({why}). Name another (--stream).")
-        if features.is_current(split, stream):
+        if extract.is_current(split, stream):
             return False
     plan = cache.fingerprint(entries["identity"])
     dim = tracks.database.fields["features"].shape[1]

@@ -1,8 +1,8 @@
 """The arrays of a joblib file, without unpickling it.  [database files] -> tracks, features
 
-A joblib file is a pickle, and a pickle is a program. Here it is read by the machine of `pipeline.pickles`, which calls
-nothing; where an array's bytes lie between the instructions, their place is noted and they are stepped over. So
-opening a file of 80 GB reads some hundred bytes of it, and rows are read when they are asked for.
+A joblib file is a pickle, and a pickle is a program. Here it is read by the machine of `pipeline.formats.pickles`,
+which calls nothing; where an array's bytes lie between the instructions, their place is noted and they are stepped
+over. So opening a file of 80 GB reads some hundred bytes of it, and rows are read when they are asked for.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError, UnsafePickle
-from pipeline.pickle_values import Malformed, Name, Record, Unlisted, resolve
-from pipeline.pickles import ALLOWED, Machine
-from pipeline.raw_files import open_unbuffered
+from pipeline.formats.pickle_values import Malformed, Name, Record, Unlisted, resolve
+from pipeline.formats.pickles import ALLOWED, Machine
+from pipeline.raw.files import open_unbuffered
 
 EXPECTED: Final = "a joblib file: a dict of NumPy arrays, not compressed"
 MAX_DIMENSIONS: Final = 4

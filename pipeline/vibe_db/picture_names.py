@@ -15,9 +15,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import sources
 from pipeline.errors import PipelineError
-from pipeline.frames import Pictures, Video
+from pipeline.pixels import sources
+from pipeline.pixels.frames import Pictures, Video
 
 NAMED: Final = ("pictures", "video")  # kinds of source whose frames have names
 _FRAME_OF_A_VIDEO: Final = 6  # digits

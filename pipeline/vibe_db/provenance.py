@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.errors import RawDataError
-from pipeline.raw_files import read_regular
+from pipeline.raw.files import read_regular
 
 SUFFIX: Final = ".provenance.json"
 MAX_BYTES: Final = 1 << 20

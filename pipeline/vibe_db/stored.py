@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
-from pipeline.raw_files import open_unbuffered
+from pipeline.raw.files import open_unbuffered
 from pipeline.vibe_db.joblib_reader import NUMBERS_AND_TEXT, Stored, stored_arrays
 from pipeline.vibe_db.layouts import REQUIRED, Layout
 

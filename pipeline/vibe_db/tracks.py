@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 import cache
 from pipeline.accounting import VideoAccount
-from pipeline.contract import column_problems
-from pipeline.convert import FLAGS, PER_FRAME
+from pipeline.conversion.convert import FLAGS, PER_FRAME
+from pipeline.datasets.contract import column_problems
 from pipeline.track import Track
 from pipeline.vibe_db.layouts import Layout
 from pipeline.vibe_db.picture_names import numbers_in, source_of

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from pipeline import look
-from pipeline.commands.console import json_option
+from pipeline.cli import console
+from pipeline.cli.console import err, out, plain
+from pipeline.commands.options import json_option
 from pipeline.errors import ConfigError
-from pipeline.look import err, out, plain
-from pipeline.places import settings_file
-from pipeline.settings_file import did_you_mean
+from pipeline.settings.file import did_you_mean
+from pipeline.settings.places import settings_file
 from tasks.effective import Setting, effective
 from tasks.settings import Settings, check_what_it_reads, load, own_config
 
@@ -41,13 +41,13 @@ def run(args: argparse.Namespace) -> int:
     s = load(args.config or settings_file())
     chosen = choose(list(effective(s)), args.names)
     if args.json:
-        look.show_json({"file": str(s.file.resolve()), "settings": [one.as_dict() for one in chosen]})
+        console.show_json({"file": str(s.file.resolve()), "settings": [one.as_dict() for one in chosen]})
     elif not args.check:
         out.print(f"[dim]{plain(where_from(s.file, args.config))}[/dim]")
         show(chosen)
     refused = doubts(s)
     for text in refused:
-        err.print(f"{look.DOUBT} {plain(text)}")
+        err.print(f"{console.DOUBT} {plain(text)}")
     return 1 if refused and args.check else 0
 
 
@@ -82,7 +82,7 @@ def show(chosen: Sequence[Setting]) -> None:
             out.print(f"{one.section + '.' + one.key:<{wide}}  {plain(one.text):<{values}}  {plain(one.origin)}")
         return
     for section, settings in itertools.groupby(chosen, key=lambda one: one.section):
-        table = look.table()
+        table = console.table()
         table.show_header = False
         table.add_column(min_width=26, style="bold")
         table.add_column(overflow="fold", min_width=values)
@@ -91,7 +91,7 @@ def show(chosen: Sequence[Setting]) -> None:
             style = "dim" if one.origin == "default" else ""
             table.add_row(one.key, plain(one.text), f"[dim]{plain(one.origin)}[/dim]", style=style)
         out.print(f"\n[cyan]\\[{section}][/cyan]")
-        look.show(table)
+        console.show(table)
 
 
 def doubts(s: Settings) -> list[str]:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import cache
-from pipeline.commands.console import json_option, whole
-from pipeline.look import show, show_json
-from pipeline.progress import bar
+from pipeline.cli.console import show, show_json
+from pipeline.cli.progress import bar
+from pipeline.commands.options import json_option, whole
 from tasks import terminal
 from tasks.commands.predict import model_options, positive
 from tasks.settings import settings
-from vibe_model.measures import UNITS
+from vibe_model.evaluation.measures import UNITS
 
 HELP: Final = "Evaluate a checkpoint on splits of the cache, by both protocols, beside the published figures."
 
@@ -45,7 +45,8 @@ def options(sub: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Load, evaluate, and print the table."""
-    from tasks import evaluate, trained  # import torch
+    from tasks import evaluate  # import torch
+    from tasks.prediction import trained  # import torch
 
     model = trained.load(args.checkpoint, args.body or settings().paths.body, args.device)
     stream = args.stream or (settings().features.stream if model.config is None else model.config.stream)

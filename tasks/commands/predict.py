@@ -9,15 +9,15 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pipeline.commands.console import json_option, whole
+from pipeline.cli.console import IDLE, aside, line, show_json
+from pipeline.cli.progress import Progress, bar
+from pipeline.commands.options import json_option, whole
 from pipeline.errors import ConfigError
-from pipeline.look import IDLE, aside, line, show_json
-from pipeline.progress import Progress, bar
 from tasks import terminal
 from tasks.settings import settings
 
 if TYPE_CHECKING:
-    from tasks.predict import Job
+    from tasks.prediction.predict import Job
 
 HELP: Final = "Predict bodies on a video that is no dataset's: an npz for each person, and the bodies over the frames."
 
@@ -88,7 +88,7 @@ def _predict(args: argparse.Namespace) -> tuple[Path, Path]:
             "(--write_json DIR) on the video and name --keypoints DIR, or write a CSV with the columns "
             "track,frame,x,y,w,h from your own detector or tracker and name --boxes FILE."
         )
-    from tasks import predict, trained  # import torch
+    from tasks.prediction import predict, trained  # import torch
 
     model = trained.load(args.checkpoint, args.body or settings().paths.body, args.device)
     out = args.out or Path(f"{args.video.resolve().stem}-bodies")
@@ -118,7 +118,7 @@ def _predict(args: argparse.Namespace) -> tuple[Path, Path]:
 
 def _make_rows(job: Job, what: str) -> None:
     """Tracks and features in the small cache, where they are not there."""
-    from tasks import predict  # imports torch
+    from tasks.prediction import predict  # imports torch
 
     with _bar("convert", what, "video") as progress:
         converted = predict.make_tracks(job, progress)

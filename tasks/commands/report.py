@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Final
 
+from pipeline.cli.progress import bar
 from pipeline.commands.show import check_page
 from pipeline.errors import PipelineError
-from pipeline.progress import bar
 from tasks import terminal
 
 HELP: Final = "Write one page about the data, training and results that are there now; nothing is converted or trained."

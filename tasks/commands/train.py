@@ -6,10 +6,10 @@ import argparse
 import os
 from typing import Final
 
-from pipeline.progress import bar
+from pipeline.cli.progress import bar
 from tasks import terminal
 from tasks.children import end_with_parent
-from vibe_model.variants import VARIANTS
+from vibe_model.settings.variants import VARIANTS
 
 HELP: Final = "Train by luigi.cfg on what the cache holds; under torchrun, in several processes as one."
 
@@ -30,7 +30,7 @@ def kept(_: argparse.Namespace) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Train, or go on with it; of several processes, the first one speaks."""
-    from tasks.pictures import pictures
+    from tasks.prediction.pictures import pictures
     from tasks.training import telling, train_config
     from vibe_model import training
 

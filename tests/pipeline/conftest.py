@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 
 import cache
-from pipeline import convert, datasets, features, synthetic
-from pipeline.extraction import Resources
-from pipeline.stream_spec import StreamSpec
-from pipeline.streams.base import Machine
-from pipeline.streams.resnet50 import ResNet50
-from pipeline.synthetic import writing
+from pipeline import datasets, synthetic
+from pipeline.conversion import convert
+from pipeline.features import extract as features
+from pipeline.features.engine import Resources
+from pipeline.features.spec import StreamSpec
+from pipeline.features.streams.base import Machine
+from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.synthetic.layouts import writing
 
 SIZES = {  # videos a split, frames
     "penn_action": (3, 8),
@@ -124,16 +126,16 @@ def network(monkeypatch: pytest.MonkeyPatch) -> type[FakeNetwork]:
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cache.writer.ROWS_PER_SHARD", 16)
-    monkeypatch.setattr("cache.writer.ROWS_PER_CHUNK", 8)
+    monkeypatch.setattr("cache.write.split_writer.ROWS_PER_SHARD", 16)
+    monkeypatch.setattr("cache.write.split_writer.ROWS_PER_CHUNK", 8)
 
 
 @pytest.fixture
 def read_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """With more than one process, the others do all of the work, however little it is."""
-    monkeypatch.setattr("pipeline.workers.PATIENCE", 0)
-    monkeypatch.setattr("pipeline.workers._is_there", lambda ready: ready.result() == [])
-    monkeypatch.setattr("pipeline.workers._help", lambda job, window: False)
+    monkeypatch.setattr("pipeline.processes.PATIENCE", 0)
+    monkeypatch.setattr("pipeline.processes._is_there", lambda ready: ready.result() == [])
+    monkeypatch.setattr("pipeline.processes._help", lambda job, window: False)
 
 
 def write_undecodable(file: Path, n_frames: int, fps: float, size: tuple[int, int]) -> None:

@@ -14,7 +14,7 @@ import pytest
 import cache
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.datasets.release import Totals
-from pipeline.frames import Pictures
+from pipeline.pixels.frames import Pictures
 
 Columns = Mapping[str, np.ndarray[Any, Any]]
 PENN_FRAMES = (30, 10)  # of the two tracks

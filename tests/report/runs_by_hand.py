@@ -12,8 +12,8 @@ import numpy as np
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from report import events
-from vibe_model.config import TrainConfig
+from report.training import events
+from vibe_model.settings.config import TrainConfig
 
 SPLIT = "3dpw/test"
 ITERATIONS = 10

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 from pipeline import show
-from report.data import data_sections
-from report.opened import open_splits
+from report.data.opened import open_splits
+from report.data.sections import data_sections
 from report.page import write_page
-from report.run_folder import read_run
 from report.summary import summary_section
-from report.training import training_sections
+from report.training.run_folder import read_run
+from report.training.sections import training_sections
 from tests.report.conftest import person, write_split, write_stream
 from tests.report.runs_by_hand import SPLIT, make_run, metrics
 

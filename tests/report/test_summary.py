@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from pipeline.accounting import VideoAccount
-from report.opened import Opened, open_splits
+from report.data.opened import Opened, open_splits
+from report.data.stream_health import stream_section
 from report.page import write_page
-from report.run_folder import read_run
-from report.stream_health import stream_section
 from report.summary import summary_section
-from report.used_for import used_for
+from report.training.run_folder import read_run
+from report.training.used_for import used_for
 from tests.report.runs_by_hand import make_run
 
 

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 import tasks
-from pipeline.look import VERB
-from pipeline.streams.resnet50 import ResNet50
+from pipeline.cli.console import VERB
+from pipeline.features.streams.resnet50 import ResNet50
 from tasks import base, events, settings
 
 LUIGI = Path(sys.executable).with_name("luigi")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import cache
-from pipeline import stand_in
+from pipeline.raw import stand_in
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "docs" / "adding-a-dataset"

@@ -16,10 +16,10 @@ from tasks import ablation_table as of_runs
 from tasks.ablation import FILES, default_variants, left_out
 from tasks.mposer import mposer_checkpoint, mposer_config
 from tasks.training import train_config
-from vibe_model import mposer_config as of_mposer
 from vibe_model import runs
-from vibe_model.config import TrainConfig
-from vibe_model.mposer_config import MPoserConfig
+from vibe_model.settings import mposer_config as of_mposer
+from vibe_model.settings.config import TrainConfig
+from vibe_model.settings.mposer_config import MPoserConfig
 
 MPOSER = {"hidden_size": "8", "latent_size": "4", "iterations": "5", "epochs": "2", "batch_size": "4"}
 

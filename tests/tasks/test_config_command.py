@@ -221,7 +221,7 @@ def test_one_that_cannot_be_loaded_harms_no_other_and_is_named_with_its_package(
 def test_an_installation_without_the_command_says_what_to_do(
     cfg: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline import command_plug_ins
+    from pipeline.commands import command_plug_ins
 
     monkeypatch.setattr(command_plug_ins, "distributions", list)
     monkeypatch.setattr("pipeline.__main__.COMMANDS", dict(command_plug_ins.plug_ins(())))

@@ -168,7 +168,7 @@ def test_an_error_that_is_no_users_mistake_keeps_its_traceback(project, build, m
         raise ZeroDivisionError("a bug")
 
     shutil.rmtree(project.folder / "cache/amass")
-    monkeypatch.setattr("pipeline.convert.convert", broken)
+    monkeypatch.setattr("pipeline.conversion.convert.convert", broken)
     ran = build(project, "Data")
     assert ran.code == 1
     assert "Traceback" in ran.shown
@@ -180,7 +180,7 @@ def test_a_full_disk_is_told_in_one_line(project, build, monkeypatch) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "cache/amass")
 
     shutil.rmtree(project.folder / "cache/amass")
-    monkeypatch.setattr("pipeline.convert.convert", full)
+    monkeypatch.setattr("pipeline.conversion.convert.convert", full)
     ran = build(project, "Data")
     message = only_failure(ran, 1)
     do = "Make room, then run the same command again."

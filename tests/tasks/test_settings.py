@@ -8,18 +8,19 @@ import pytest
 from hypothesis import HealthCheck, assume, given
 from hypothesis import strategies as st
 
-from pipeline import datasets, sections
+from pipeline import datasets
 from pipeline.errors import ConfigError
-from pipeline.extraction import Resources
-from pipeline.machines import PRESETS
-from pipeline.machines import Machine as MachineSection
-from pipeline.places import read_places
-from pipeline.streams.base import Machine
-from pipeline.streams.crops import Crops
+from pipeline.features.engine import Resources
+from pipeline.features.streams.base import Machine
+from pipeline.features.streams.crops import Crops
+from pipeline.settings import sections
+from pipeline.settings.machines import PRESETS
+from pipeline.settings.machines import Machine as MachineSection
+from pipeline.settings.places import read_places
 from tasks import settings
 from vibe_model import runs
-from vibe_model.config import TrainConfig
-from vibe_model.mposer_config import MPoserConfig
+from vibe_model.settings.config import TrainConfig
+from vibe_model.settings.mposer_config import MPoserConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -175,7 +176,7 @@ def test_streams_of_other_kinds_have_a_section_of_their_own(tmp_path: Path) -> N
 def test_a_stream_that_is_called_like_another_section_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.streams.names", lambda: ("resnet50", "crops", "amass"))
+    monkeypatch.setattr("pipeline.features.streams.names", lambda: ("resnet50", "crops", "amass"))
     with pytest.raises(ConfigError, match="a stream of another package is called 'amass'"):
         load(tmp_path, GOOD)
 

@@ -9,8 +9,8 @@ import pytest
 from pipeline.errors import ConfigError
 from tasks import training
 from tasks.training import train_config
-from vibe_model.config import TrainConfig
-from vibe_model.variants import variant_of
+from vibe_model.settings.config import TrainConfig
+from vibe_model.settings.variants import variant_of
 
 EVERYTHING = {"data": {"datasets": "penn_action kinetics 3dpw amass"}}
 EMBEDDED = {"preset": "embedded", "datasets_2d": None}

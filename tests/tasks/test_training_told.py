@@ -11,8 +11,8 @@ import pytest
 
 from tasks import terminal, training
 from vibe_model import runs
-from vibe_model.config import TrainConfig
-from vibe_model.session import Progress
+from vibe_model.settings.config import TrainConfig
+from vibe_model.training.session import Progress
 
 ROOT = Path(__file__).parents[2]
 TOLD = re.compile(r"  train      VIBE, tiny +epoch \d of 2: (loss \S+, )?validation PA-MPJPE [\d.]+ mm")

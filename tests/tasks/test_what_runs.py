@@ -154,7 +154,9 @@ def test_a_task_asks_for_settings_only_when_it_is_asked(bare, within, tmp_path) 
     within(bare)
     assert settings().paths.cache == tmp_path / "bare" / "cache"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.convert.plan_conversion", lambda *args, **kwargs: pytest.fail("nothing may be planned"))
+        patch.setattr(
+            "pipeline.conversion.convert.plan_conversion", lambda *args, **kwargs: pytest.fail("nothing may be planned")
+        )
         assert not EvaluateVIBE().complete(), "there is no embedded data yet: nothing below it needs to be looked at"
 
 

@@ -7,7 +7,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vibe_model import TrainConfig
-from vibe_model.mposer_config import MPoserConfig
+from vibe_model.settings.mposer_config import MPoserConfig
 
 EPOCHS, ITERATIONS = 2, 4
 

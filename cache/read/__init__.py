@@ -1,0 +1,1 @@
+"""Committed rows and windows of them.  tracks -> features -> [windows] -> training"""

@@ -1,0 +1,372 @@
+"""The cache as readers see it: splits, tracks, windows, batches.  tracks -> features -> [windows] -> training"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from cache.errors import CacheChanged, CacheError, MissingSplit
+from cache.format import layout, manifest
+from cache.format.layout import COLUMNS, COPY, FEATURES, MANIFEST, Geometry
+from cache.format.manifest import Commit, Place
+from cache.format.provenance import read_provenance
+from cache.format.tables import Tables, live_by_shard, track_of
+from cache.format.tracks import Tracks, Videos
+from cache.read import labels
+from cache.read.batch import Batch
+from cache.read.committed import Guard, OpenStream, open_column, open_lazily
+from cache.read.rows import Rows
+from cache.storage.base import Root, Store, store_at
+from cache.windows import Ranges, Tail, intersect, windows_of
+
+if TYPE_CHECKING:
+    import zarr
+
+Array = NDArray[Any]
+
+
+def open(root: Root) -> FeatureCache:  # noqa: A001  it reads as cache.open
+    """Open a cache for reading: a folder, or a URL as s3://bucket/prefix. Raises CacheError when there is none."""
+    store = require_cache(root)
+    return FeatureCache(store.root)
+
+
+def require_cache(root: Root) -> Store:
+    """The store of a cache that is there. Raises CacheError when there is none."""
+    store = store_at(root)
+    if not store.exists("zarr.json"):
+        found = "no zarr.json" if isinstance(store.root, str) or store.root.is_dir() else "no such folder"
+        do = "Convert a dataset into it first."
+        raise CacheError.at(store.where(""), expected="a feature cache", found=found, do=do)
+    return store
+
+
+class FeatureCache(Mapping[str, "Split"]):
+    """All committed splits under one root, by "<dataset>/<split>". Each look-up opens the split's newest commit."""
+
+    def __init__(self, root: Root) -> None:
+        self.store = store_at(root)
+        self.root = self.store.root
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the committed splits, sorted."""
+        datasets = (name for name in self.store.below("") if layout.is_name(name))
+        found = (f"{dataset}/{name}" for dataset in datasets for name in self.store.below(dataset))
+        return tuple(name for name in found if layout.is_split_name(name) and self._has(name))
+
+    def __getitem__(self, name: str) -> Split:
+        commit = manifest.load(Place.of_split(self.store, name)) if layout.is_split_name(name) else None
+        if commit is None:
+            raise MissingSplit(
+                f"{self.root}: no committed split {name!r}; there are: {', '.join(self.splits) or 'none'}"
+            )
+        return Split(self.store, name, commit)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.splits)
+
+    def __len__(self) -> int:
+        return len(self.splits)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and layout.is_split_name(name) and self._has(name)
+
+    def __repr__(self) -> str:
+        return f"<FeatureCache {self.root}: {', '.join(self.splits) or 'empty'}>"
+
+    def _has(self, name: str) -> bool:
+        # Where the manifest is gone and its copy is there, opening the split says so.
+        return self.store.exists(f"{name}/{MANIFEST}") or bool(self.store.below(f"{name}/{COPY}"))
+
+
+class Split:
+    """One committed state of the tracks of <dataset>/<split>: rows, tables, windows.
+
+    It stays what it was when it was opened: later commits show when it is opened again. It can be pickled, into
+    workers for instance, which open it anew and raise CacheChanged if there has been a commit since.
+    """
+
+    def __init__(self, store: Store, name: str, commit: Commit) -> None:
+        self.store, self.root, self.name = store, store.root, name
+        self._commit = commit
+        self._tables = Tables.from_files(commit.files)
+        self._guard = Guard(commit)
+        self._rows: dict[str, Rows] = {}
+        self._streams: dict[str, OpenStream] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self.root, self.name, self._commit.digest)
+
+    def __repr__(self) -> str:
+        return f"<Split {self.name}: {self.manifest['rows']} rows, {self.manifest['tracks']} tracks>"
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """The manifest: the cache's own entries and those that were handed to `commit`."""
+        return self._commit.manifest
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """How this commit came about: time, host, software, and what was handed to the writer. Empty when lost."""
+        found: Mapping[str, Any] = read_provenance(self._commit.place)["commits"].get(self._commit.digest, {})
+        return found
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that this split has."""
+        return tuple(name for name in COLUMNS if name in self.manifest["shards"])
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Names of the committed feature streams, sorted."""
+        names = (name for name in self.store.below(f"{self.name}/{FEATURES}") if layout.is_name(name))
+        homes = {name: f"{self.name}/{FEATURES}/{name}" for name in names}
+        return tuple(
+            name
+            for name, home in homes.items()
+            if self.store.exists(f"{home}/{MANIFEST}") or self.store.below(f"{home}/{COPY}")
+        )
+
+    @property
+    def tracks(self) -> Tracks:
+        """The committed tracks, ascending by row."""
+        return Tracks(self._tables)
+
+    @property
+    def videos(self) -> Videos:
+        """Every raw video with what became of it, also those that gave no track."""
+        return Videos(self._tables)
+
+    def stream_shards(self, stream: str) -> list[int]:
+        """The shards that a stream has for the rows of this split, ascending."""
+        return self._stream(stream).shards
+
+    def forgot(self, stream: str) -> bool:
+        """Whether the stream's commit came of a repair that took damaged shards out of it."""
+        commit = self._stream(stream).commit
+        return "forgot" in read_provenance(commit.place)["commits"].get(commit.digest, {})
+
+    def stream_manifest(self, stream: str) -> Mapping[str, Any]:
+        """The manifest of a feature stream: what was handed to its `commit`, and the shards it has."""
+        return self._stream(stream).commit.manifest
+
+    def stream_provenance(self, stream: str) -> Mapping[str, Any]:
+        """How the stream's commit came about, as `provenance` says it of the split's. Empty when lost."""
+        commit = self._stream(stream).commit
+        found: Mapping[str, Any] = read_provenance(commit.place)["commits"].get(commit.digest, {})
+        return found
+
+    def track_of(self, rows: Array) -> NDArray[np.int64]:
+        """Rows (any shape) -> the number of each row's track in `tracks`; -1 for rows of no committed track."""
+        return track_of(self._tables, np.asarray(rows))
+
+    def rows_by_shard(self) -> NDArray[np.int64]:
+        """(shards,) how many rows of committed tracks each shard holds."""
+        geometry = Geometry(**self.manifest["geometry"])
+        return live_by_shard(self._tables, geometry, int(self.manifest["extent"]))
+
+    def windows(self, seqlen: int = 16, stride: int = 16, stream: str | None = None, tail: Tail = "drop") -> Ranges:
+        """(W, 2) int64 of [start, stop) rows: every window of `seqlen` frames, each one step after the other.
+
+        Windows start at the start of each run of consecutive frames and every `stride` rows from there. With a stream,
+        only rows that it has count as being there. The last frames of a run, fewer than `stride`, are in none of them;
+        `tail="cover"` adds the window that ends where the run ends, in all runs that hold a window at all.
+
+        Raises ValueError unless seqlen and stride are at least 1 and tail is "drop" or "cover".
+        """
+        runs = np.stack([self._tables["run_start"], self._tables["run_stop"]], axis=1)
+        if stream is not None:
+            runs = intersect(runs, self._stream(stream).readable())
+        return windows_of(runs, seqlen=seqlen, stride=stride, tail=tail)
+
+    def undecodable(self, stream: str) -> int:
+        """How many rows of committed tracks the stream has no features for, since their pictures were not readable."""
+        runs = np.stack([self._tables["run_start"], self._tables["run_stop"]], axis=1)
+        lost = intersect(runs, self._stream(stream).undecodable())
+        return int((lost[:, 1] - lost[:, 0]).sum())
+
+    def unsettled(self, stream: str | None = None) -> bool:
+        """Whether a writer was killed in the midst of a commit, or left an unfinished run: the next one sees to it."""
+        store, name = self.store, self.name
+        place = Place.of_split(store, name) if stream is None else Place.of_stream(store, name, stream)
+        return manifest.unsettled(place)
+
+    def column(self, name: str) -> zarr.Array[Any]:
+        """A whole column, lazily: `kp_2d`, or of a stream `features/resnet50` (`_ok`, `_key`; of bytes `_at`).
+
+        Rows are the split's rows: those of no committed track hold fill values, or what a replaced track left. Of a
+        stream of bytes, `features/crops` is the bytes of all rows instead. Reading it raises CacheError where a shard
+        is missing, and CacheChanged when the split has been replaced.
+        """
+        return open_lazily(*self._array(name))
+
+    def rows(self, name: str, start: int, stop: int) -> Array:
+        """(stop - start, ...) of one column as stored, checked: rows [start, stop), of replaced tracks too.
+
+        Of a stream: `features/resnet50`, and with `_ok` or `_key` behind it. Raises CacheError for rows that it lacks,
+        and for a stream of bytes, of which `blobs` reads the rows.
+        """
+        array = name.removeprefix(f"{FEATURES}/")
+        if array != name and layout.stream_of(array) == array:
+            self._stream(array).require_numbers()
+        reader = self._column_rows(name)
+        out = np.empty((1, stop - start, *reader.trailing), reader.dtype)
+        reader.read(np.array([start]), stop - start, out)
+        rows: Array = out[0]
+        return rows
+
+    def blobs(self, stream: str, rows: ArrayLike) -> list[bytes]:
+        """What a stream of bytes holds for (N,) rows, in their order, checked; rows may come more than once.
+
+        Rows that follow one on the other are read at once. Raises CacheError for rows that the stream does not have,
+        for a stream of numbers, and for shards that are missing, short or damaged; ValueError for other than (N,)
+        whole numbers.
+        """
+        wanted = np.asarray(rows)
+        if wanted.ndim != 1 or (wanted.dtype.kind not in "iu" and len(wanted)):
+            raise ValueError(f"rows are {wanted.dtype}{wanted.shape}, expected integers (N,)")
+        return self._stream(stream).blobs(wanted.astype(np.int64))
+
+    def read(
+        self,
+        windows: ArrayLike,
+        stream: str | None = "resnet50",
+        fields: Sequence[str] | None = None,
+        dtype: DTypeLike = "float32",
+        out: Mapping[str, Array] | None = None,
+    ) -> dict[str, Array]:
+        """One batch: B windows of T frames.
+
+        Args:
+            windows: (B, 2) of [start, stop) rows, all of one length T, each within one track.
+            stream: where `features` come from; None: labels only. Not looked at when `fields` leaves features out.
+            fields: only these: `features`, `kp_2d`, `kp_3d`, `theta`, `w_3d`, `w_smpl`, `valid`, or the name of any
+                other column, as stored. None: all of the seven.
+            dtype: of the features; labels are float32.
+            out: buffers to fill, by field, of the right shape and type; they are in the answer.
+
+        Returns:
+            `features` (B, T, dim); `kp_2d` (B, T, 49, 3) x and y in [-1, 1] across the crop, confidence; `kp_3d`
+            (B, T, 49, 3) m, or (B, T, 14, 3) in splits with kp_3d_eval; `theta` (B, T, 85) = (1, 0, 0), pose, betas;
+            `w_3d`, `w_smpl`, `valid` (B, T). What is not known is 0 with weight 0.
+
+        Raises CacheError for rows outside a committed track, rows that the stream does not have, and shards that are
+        missing, short or damaged; ValueError for windows, fields or buffers of the wrong form.
+        """
+        starts, seqlen, track = self._checked(np.asarray(windows))
+        wanted = self._fields(fields, stream)
+        features = self._features(stream, starts, seqlen) if stream is not None and "features" in wanted else None
+        batch = Batch(starts, seqlen, out)
+        batch.refuse_others(wanted)
+        known = labels.Labels(self._raw(starts, seqlen), lambda: self._tables["track_crop_scale"][track])
+        found: dict[str, Array] = {}
+        for name in wanted:
+            if name == "features" and features is not None:
+                found[name] = batch.rows(name, features, np.dtype(dtype))
+            elif name in labels.FIELDS:
+                trailing = labels.field_shape(name, evaluation="kp_3d_eval" in self.manifest["shards"])
+                found[name] = batch.label(name, known, trailing)
+            else:
+                found[name] = batch.rows(name, self._column_rows(name))
+        return found
+
+    def _features(self, stream: str, starts: NDArray[np.int64], seqlen: int) -> Rows:
+        """What reads a stream's features. Raises CacheError unless it has all rows of the windows."""
+        source = self._stream(stream)
+        source.require_numbers()
+        source.require(starts, seqlen)
+        return source.features
+
+    def _raw(self, starts: NDArray[np.int64], seqlen: int) -> labels.Raw:
+        """Gives columns of the windows as stored, each read once."""
+        columns = self.manifest["shards"]
+        held: dict[str, Array | None] = {}
+
+        def raw(name: str) -> Array | None:
+            if name not in held:
+                held[name] = self._read_column(name, starts, seqlen) if name in columns else None
+            return held[name]
+
+        return raw
+
+    def _checked(self, windows: Array) -> tuple[NDArray[np.int64], int, NDArray[np.int64]]:
+        """(starts (B,), T, number of each window's track (B,)) of windows that are what they must be."""
+        if windows.ndim != 2 or windows.shape[1] != 2 or (windows.dtype.kind not in "iu" and len(windows)):
+            raise ValueError(f"windows are {windows.dtype}{windows.shape}, expected integers (B, 2)")
+        starts, stops = windows.astype(np.int64).T
+        if not len(starts):
+            return starts, 0, starts
+        seqlen = int(stops[0] - starts[0])
+        if seqlen < 1 or np.count_nonzero(stops - starts != seqlen):
+            raise ValueError("windows of one batch must all have the same length, of at least one row")
+        after = np.searchsorted(self._tables["track_start"], starts, side="right")  # 0: before all tracks
+        if np.count_nonzero(self._ends[after] < stops):
+            bad = int(np.argmax(self._ends[after] < stops))
+            window = [int(starts[bad]), int(stops[bad])]
+            raise CacheError(f"{self.name}: rows {window} lie within no committed track: take windows from windows()")
+        return starts, seqlen, after - 1
+
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        """Where each track stops; before them, a row before all rows."""
+        return np.concatenate([[np.iinfo(np.int64).min], self._tables["track_stop"]])
+
+    def _fields(self, fields: Sequence[str] | None, stream: str | None) -> list[str]:
+        if fields is None:
+            return [*(() if stream is None else ("features",)), *labels.FIELDS]
+        if isinstance(fields, str):
+            raise TypeError(f"fields must be a sequence of names, not the text {fields!r}")
+        for name in fields:
+            if name == "features" and stream is None:
+                raise ValueError(f"{self.name}: features are asked for without a stream; there are: {self.streams}")
+            if name not in ("features", *labels.FIELDS, *self.columns):
+                raise CacheError(f"{self.name}: no field or column {name!r}; columns: {', '.join(self.columns)}")
+        return list(fields)
+
+    def _read_column(self, name: str, starts: NDArray[np.int64], seqlen: int) -> Array:
+        reader = self._column_rows(name)
+        out = np.empty((len(starts), seqlen, *reader.trailing), reader.dtype.newbyteorder("="))
+        reader.read(starts, seqlen, out)
+        return out
+
+    def _column_rows(self, name: str) -> Rows:
+        if name not in self._rows:
+            self._rows[name] = open_column(*self._array(name))
+        return self._rows[name]
+
+    def _array(self, name: str) -> tuple[Commit, str, Guard]:
+        """The commit that names a column's array, its folder there, and what watches over it."""
+        array = name.removeprefix(f"{FEATURES}/")
+        if array != name:
+            stream = self._stream(layout.stream_of(array))
+            if array in stream.commit.manifest["shards"]:
+                return stream.commit, array, stream.guard
+        elif name in self.columns:
+            return self._commit, name, self._guard
+        raise CacheError(f"{self.name}: no column {name!r}; there are: {', '.join(self.columns)}")
+
+    def _stream(self, stream: str) -> OpenStream:
+        if stream not in self._streams:
+            layout.check_names(self.name, stream)
+            commit = manifest.load(Place.of_stream(self.store, self.name, stream))
+            if commit is None:
+                there = ", ".join(self.streams) or "none"
+                raise CacheError(
+                    f"{self.name}: no feature stream {stream!r}; there are: {there}. "
+                    "Extract it first, or read labels only (stream=None)."
+                )
+            self._guard()  # a stream of a compacted split belongs to its rows, not to those of before
+            self._streams[stream] = OpenStream(self.name, stream, commit, self.manifest)
+        return self._streams[stream]
+
+
+def _reopen(root: Root, name: str, digest: str) -> Split:
+    split = FeatureCache(root)[name]
+    if split.manifest["digest"] != digest:
+        raise CacheChanged(f"{root}/{name}: there has been a commit since it was opened: open it again")
+    return split

@@ -1,0 +1,1 @@
+"""Commits of splits and streams, and what is removed again.  tracks -> [cache] -> windows"""

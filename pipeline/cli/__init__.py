@@ -1,0 +1,1 @@
+"""What every command shares: arguments, consoles, progress, signals, wording."""

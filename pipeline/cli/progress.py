@@ -1,0 +1,110 @@
+"""How long work tells how far it is, whoever listens: a terminal, Luigi's page, a log, or nobody."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
+# s between two lines where there is no terminal, as in a cluster's log: work of hours shows that it goes on, and all
+# that is done sooner stays quiet.
+EVERY: Final = 300.0
+NARROW: Final = 130  # columns of a terminal below which the bar is short: words say more
+
+
+class Progress(Protocol):
+    """Called with units done, units in all and a few words ("S1/Seq1", "71 crops/s")."""
+
+    def __call__(self, done: int, total: int, message: str = "") -> None: ...
+
+
+def silent(done: int, total: int, message: str = "") -> None:
+    """Nobody listens."""
+
+
+@contextmanager
+def bar(what: str, console: Console, *, unit: str = "", quiet: bool = False, alone: bool = True) -> Iterator[Progress]:
+    """A bar with counts, rate, words and the time left, gone when the work is done.
+
+    Where there is no terminal, a line on standard error every few minutes.
+
+    unit: one of what is counted, "video"; without it, no rate is shown, as where the words say one. quiet: nothing at
+    all. alone: False where other processes write to the same terminal: then there is no bar, only the lines.
+    """
+    if quiet:
+        yield silent
+    elif console.is_terminal and not console.is_dumb_terminal and alone:
+        with _bars(console, unit) as shown:
+            task = shown.add_task(what, total=None, message="")
+
+            def tell(done: int, total: int, message: str = "") -> None:
+                shown.update(task, completed=done, total=total, message=message)
+
+            yield tell
+    else:
+        yield _Lines(" ".join(what.split()), unit)
+
+
+def _bars(console: Console, unit: str) -> Bars:
+    from rich import progress as bars  # processes that read for another one show nothing
+    from rich.markup import escape
+    from rich.table import Column
+    from rich.text import Text
+
+    from pipeline.cli import console as look
+
+    class Counts(bars.ProgressColumn):
+        def render(self, task: bars.Task) -> Text:
+            return Text("" if task.total is None else f"{task.completed:,.0f}/{task.total:,.0f}")
+
+    class Rate(bars.ProgressColumn):
+        def render(self, task: bars.Task) -> Text:
+            return Text(look.rate(task.speed, unit) if unit and task.speed else "")
+
+    class Words(bars.ProgressColumn):
+        def render(self, task: bars.Task) -> Text:
+            return Text.from_markup(escape(str(task.fields["message"])), overflow="ellipsis")
+
+    fixed = Column(no_wrap=True)
+    return bars.Progress(
+        bars.TextColumn("{task.description}", table_column=fixed),
+        bars.BarColumn(bar_width=30 if console.width >= NARROW else 10),
+        Counts(table_column=fixed),
+        Rate(table_column=fixed),
+        bars.TimeRemainingColumn(table_column=fixed),
+        Words(table_column=Column(no_wrap=True, ratio=1, overflow="ellipsis")),
+        console=console,
+        transient=True,
+        expand=True,
+        speed_estimate_period=600,  # videos may take minutes each
+    )
+
+
+class _Lines:
+    """A line on standard error every few minutes."""
+
+    def __init__(self, what: str, unit: str) -> None:
+        self.what, self.unit = what, unit
+        self.began: float | None = None
+        self.first, self.next = 0, 0.0
+
+    def __call__(self, done: int, total: int, message: str = "") -> None:
+        now = time.monotonic()
+        if self.began is None:
+            self.began, self.first, self.next = now, done, now + EVERY
+        if now < self.next or done >= total:
+            return
+        self.next = now + EVERY
+        from pipeline.cli import console as look
+
+        a_second = (done - self.first) / (now - self.began)
+        told = [f"{done:,}/{total:,}" + (f" {self.unit}s" if self.unit else "")]
+        if a_second > 0:
+            told += [look.rate(a_second, self.unit)] if self.unit else []
+            told += [f"{look.duration((total - done) / a_second)} left"]
+        look.err.print(f"{self.what}: {', '.join(told)}{'  ' if message else ''}{look.plain(message)}")

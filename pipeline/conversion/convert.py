@@ -1,0 +1,326 @@
+"""Raw dataset -> committed rows, in parallel, resumable.  [raw -> tracks -> rows] -> features -> windows
+
+`pipeline.conversion.plan` says what would be done; `convert` does it. Worker processes read videos, one process writes
+rows, in the order of the videos: one worker and eight give the same bytes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+import cache
+from pipeline import cluster
+from pipeline.accounting import Accounting, VideoAccount
+from pipeline.cli.progress import Progress, silent
+from pipeline.cli.text import command, count
+from pipeline.conversion import accepted
+from pipeline.conversion.plan import ConversionPlan, committed_split, digests_of, plan_conversion
+from pipeline.datasets.base import Dataset, RawVideo
+from pipeline.datasets.defects import unexpected
+from pipeline.errors import PipelineError, RawDataError
+from pipeline.processes import in_processes
+from pipeline.raw import changes
+from pipeline.raw.one_look import one_look
+from pipeline.track import Track
+
+if TYPE_CHECKING:
+    from pipeline.body import Body
+
+__all__ = ["Conversion", "ConversionPlan", "convert", "plan_conversion", "read_videos", "refuse_committed_failures"]
+
+PER_FRAME: Final = ("frame_index", "bbox", "kp_2d", "kp_3d", "kp_3d_eval", "trans", "pose", "betas")
+FLAGS: Final = ("has_3d", "has_smpl", "valid")
+UNEXPECTED: Final = "unexpected_error"  # the reason of a video whose reader failed in a way that it did not foresee
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What a conversion did. `totals` are over all videos of the split, the untouched ones included."""
+
+    plan: ConversionPlan
+    totals: Mapping[str, Any]
+    set_aside: tuple[VideoAccount, ...]  # of the videos read now, those with which something is wrong; defects first
+    as_before: int = 0  # videos of the split that were not read again
+    uncounted: int = 0  # of all videos of the split, those that could not be read: `totals` have no frame of theirs
+
+    @property
+    def did(self) -> str:
+        """What was done where something stayed as it was: `1 video read, 3 as before`; "" where all was read."""
+        if not self.plan.kept:
+            return ""
+        removed = [f"{len(self.plan.removed):,} removed"] if self.plan.removed else []
+        parts = [f"{count(len(self.plan.append), 'video')} read", *removed, f"{self.as_before:,} as before"]
+        return ", ".join(parts)
+
+    @property
+    def useless(self) -> str:
+        """That nothing of the split could be used since something is wrong, and with what; "" where that is not so."""
+        return "" if self.totals["videos"]["kept"] else nothing_usable(self.plan.name, self.set_aside)
+
+
+def convert(
+    plan: ConversionPlan,
+    *,
+    workers: int = 1,
+    strict: bool = False,
+    scheduler: str | None = None,
+    progress: Progress = silent,
+) -> Conversion:
+    """Read the plan's videos and commit their rows. Killed at any point and started again, it ends with the same bytes.
+
+    They are read by `workers` processes of this machine, or by those of the Dask cluster at `scheduler`. A video that
+    cannot be used is set aside with its reason; with `strict` it raises PipelineError instead and nothing is committed,
+    unless the reason is one of the dataset's harmless ones; so does one that was set aside before and stays. Raises
+    cache.CacheError when another process writes the split, PipelineError when one that reads was killed.
+    """
+    if strict:
+        refuse_committed_failures(plan)
+    columns = plan.dataset.columns(plan.split, body=plan.reader["body"] is not None)
+    provenance = {"raw": str(plan.raw.resolve())}
+    if plan.body is not None and plan.reader["body"]:
+        provenance["body"] = str(plan.body.resolve())
+    with cache.SplitWriter(plan.root, plan.name, columns=columns, plan=plan.identity, provenance=provenance) as writer:
+        writer.begin(drop=plan.drop, forget=plan.forget)
+        digests = _append_videos(plan, writer, workers=workers, strict=strict, progress=progress, scheduler=scheduler)
+        accounts = [VideoAccount.from_dict(dict(account)) for account in writer.accounts()]
+        totals = Accounting(accounts).totals(None if plan.reader["stand_in"] else plan.dataset.totals.get(plan.split))
+        changes.write_stamps(plan.root, plan.name, _seen(plan, digests, accounts))
+        writer.commit(_entries(plan, totals))
+    appended = {video.name for video in plan.append}
+    failed = [account for account in accounts if account.name in appended and is_failure(plan.dataset, account)]
+    failed.sort(key=lambda account: account.set_aside != UNEXPECTED)
+    as_before = sum(account.name not in appended and not account.other_split for account in accounts)
+    uncounted = sum(is_uncounted(plan.dataset, account) for account in accounts)
+    return Conversion(plan, totals, tuple(failed), as_before, uncounted)
+
+
+def _append_videos(
+    plan: ConversionPlan,
+    writer: cache.SplitWriter,
+    *,
+    workers: int,
+    strict: bool,
+    progress: Progress,
+    scheduler: str | None,
+) -> dict[str, str]:
+    """Read and write what a killed run has not written already. Returns the digest of every video of the split."""
+    journalled = set(writer.journalled)
+    taken_over = [video for video in plan.append if video.name in journalled]
+    todo = [video for video in plan.append if video.name not in journalled]
+    digests = digests_of(committed_split(plan.root, plan.name))
+    digests |= {video.name: changes.video_digest(plan.raw, video) for video in taken_over}
+    if strict:
+        held = (VideoAccount.from_dict(dict(account)) for account in writer.accounts() if account["name"] in journalled)
+        _refuse_set_aside(plan, held)
+    progress(len(taken_over), len(plan.append), "")
+    for done, read in enumerate(read_videos(plan, todo, workers, scheduler), len(taken_over) + 1):
+        if strict:
+            _refuse_set_aside(plan, [read.account])
+        writer.append(read.entry, read.rows)
+        digests[read.entry.name] = read.entry.fingerprint
+        progress(done, len(plan.append), read.entry.name)
+    return digests
+
+
+def _entries(plan: ConversionPlan, totals: Mapping[str, Any]) -> dict[str, Any]:
+    """What the manifest says of a conversion; what was accepted of the rows that stay is remembered."""
+    committed = committed_split(plan.root, plan.name)
+    held = [] if committed is None else accepted.records(committed.manifest)
+    remembered = accepted.entry(accepted.still(held, gone=plan.drop, all_gone=plan.kept == 0))
+    return {**remembered, "reader": dict(plan.reader), "stand_in": plan.reader["stand_in"], "accounting": totals}
+
+
+@dataclass(frozen=True, slots=True)
+class ReadVideo:
+    """One video as it goes into the cache."""
+
+    entry: cache.VideoEntry
+    rows: Sequence[cache.TrackRows]
+    account: VideoAccount
+
+
+def is_failure(dataset: Dataset, account: VideoAccount) -> bool:
+    """Was the video set aside because something is wrong with it?"""
+    return bool(account.set_aside) and account.set_aside not in dataset.harmless
+
+
+def is_uncounted(dataset: Dataset, account: VideoAccount) -> bool:
+    """Did the video fail before anybody knew how many frames it has?"""
+    return is_failure(dataset, account) and not account.found
+
+
+def nothing_usable(name: str, failed: Sequence[VideoAccount]) -> str:
+    """That a split has no rows, and what is wrong with the first of the videos that failed; "" where none did."""
+    if not failed:
+        return ""
+    first = f"{failed[0].set_aside}: {failed[0].message}"
+    return f"{name} has no rows: of {count(len(failed), 'video')} something is wrong with all. The first, {first}"
+
+
+def committed_useless(plan: ConversionPlan) -> str:
+    """The same of a split as it is committed."""
+    committed = committed_split(plan.root, plan.name)
+    if committed is None or committed.manifest["accounting"]["videos"]["kept"]:
+        return ""
+    accounts = (VideoAccount.from_dict(dict(video.account)) for video in committed.videos)
+    return nothing_usable(plan.name, [account for account in accounts if is_failure(plan.dataset, account)])
+
+
+def refuse_committed_failures(plan: ConversionPlan) -> None:
+    """Raise PipelineError for a committed video that was set aside since something was wrong, and stays as it is.
+
+    That is what `strict` means after a conversion without it.
+    """
+    committed = committed_split(plan.root, plan.name)
+    if committed is None or committed.manifest["accounting"]["videos"]["set_aside"].keys() <= plan.dataset.harmless:
+        return
+    stays = (VideoAccount.from_dict(dict(v.account)) for v in committed.videos if v.name not in set(plan.drop))
+    if failed := [account for account in stays if is_failure(plan.dataset, account)]:
+        others = f", and {len(failed) - 1:,} more" if len(failed) > 1 else ""
+        again = command("retry", plan.name, "--failed", "--cache", str(plan.root))
+        raise PipelineError(
+            f"{plan.name}: {failed[0].message} (--strict: an earlier conversion set this video aside{others}) "
+            f"Mend it, then: {again}"
+        )
+
+
+def _refuse_set_aside(plan: ConversionPlan, accounts: Iterable[VideoAccount]) -> None:
+    for account in accounts:
+        if is_failure(plan.dataset, account):
+            raise PipelineError(f"{plan.name}: {account.message} (--strict: nothing was committed)")
+
+
+def read_videos(
+    plan: ConversionPlan, videos: Sequence[RawVideo], workers: int, scheduler: str | None = None
+) -> Iterator[ReadVideo]:
+    """Every video read, in order, a bounded number ahead of the writer, here or on a Dask cluster.
+
+    Raises PipelineError when a process dies, and where a cluster's workers do not see what this process sees.
+    """
+    body = plan.body if plan.reader["body"] else None
+    job = functools.partial(_read_one, plan.dataset, plan.split, plan.raw, body)
+    if scheduler is not None:
+        needs = _needs(plan, videos, body)
+        yield from cluster.map_on_workers(scheduler, job, videos, needs, kin=_have_one_label_file, size=_n_bytes)
+        return
+    try:
+        yield from in_processes(job, videos, workers, kin=_have_one_label_file, size=_n_bytes)
+    except BrokenProcessPool as error:
+        raise PipelineError(
+            f"{plan.name}: a process that was reading videos was killed, most likely since memory ran out. Run it "
+            "again with one: --workers 1, or [convert] workers = 1 in luigi.cfg. Finished shards are kept."
+        ) from error
+
+
+def _needs(plan: ConversionPlan, videos: Sequence[RawVideo], body: Path | None) -> cluster.Needs:
+    """What workers on other machines must see: the raw folder with the first and the last video, and the body."""
+    ends = [path for video in (*videos[:1], *videos[-1:]) for path in (*video.files, *video.folders)]
+    bodies = [] if body is None else [body, *sorted(body.iterdir())]
+    home = type(plan.dataset).__module__.partition(".")[0]
+    return cluster.Needs.here([plan.raw, *(plan.raw / path for path in ends), *bodies], plug_ins=[home])
+
+
+def _have_one_label_file(one: RawVideo, other: RawVideo) -> bool:
+    """Readers keep the file that they read last: eight of MPI-INF-3DHP's videos share one of 100 MB."""
+    return one.span is None and one.files[:1] == other.files[:1] != ()
+
+
+def _n_bytes(read: ReadVideo) -> int:
+    return sum(array.nbytes for track in read.rows for array in track.columns.values())
+
+
+@one_look()
+def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video: RawVideo) -> ReadVideo:
+    model = _body(body, dataset.genders[0])  # not below: a body that cannot be loaded is no video's fault
+    digest = changes.video_digest(raw, video)
+    tracks: Sequence[Track] = ()
+    pixels: dict[str, Any] = {}
+    account = VideoAccount(video.name)
+    try:
+        _refuse_other_encodings(raw, video)
+        with _one_thread(model):
+            tracks, account = dataset.read_accounted(raw, split, video, model)
+        pixels = _pixels(tracks)
+    except RawDataError as error:  # of the pixels: those of the labels are in the account already
+        tracks = ()
+        account.put_aside(error.reason, str(error))
+    except Exception as error:  # a defect of the reader must not cost the other videos
+        tracks = ()
+        account.put_aside(UNEXPECTED, f"{video.name}: {unexpected(error)}")
+    entry = cache.VideoEntry(name=video.name, fingerprint=digest, account=account.as_dict(), **pixels)
+    return ReadVideo(entry, [_rows(track) for track in tracks], account)
+
+
+def _refuse_other_encodings(raw: Path, video: RawVideo) -> None:
+    """Raise RawDataError for a path that is no UTF-8: neither JSON nor the tables could lead back to it."""
+    for path in (*video.files, *video.folders, *video.label_folders):
+        if changes.utf8(str(path)) != str(path):
+            do = "Rename it, for example with convmv."
+            shown = Path(changes.utf8(str(raw / path)))
+            raise RawDataError(shown, "name", expected="UTF-8", found="other bytes", do=do, reason="name_not_utf8")
+
+
+def _pixels(tracks: Sequence[Track]) -> dict[str, Any]:
+    """What the cache keeps of where the pixels are. Raises RawDataError when none of the pictures can be read."""
+    source = next((track.frames for track in tracks if track.frames is not None), None)
+    if source is None:
+        return {}
+    width, height = source.size()
+    return {"source": source.spec, "pixels": source.digest(), "width": width, "height": height}
+
+
+@contextmanager
+def _one_thread(body: Body | None) -> Iterator[None]:
+    """Sums over the body's vertices in one thread: in more, their last bits depend on how many there are."""
+    if body is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@functools.cache
+def _body(folder: Path | None, gender: str) -> Body | None:
+    """The body model, loaded once in each process, and only where a reader needs it."""
+    if folder is None:
+        return None
+    from pipeline.body import Body  # imports torch
+
+    return Body.load(folder, gender)
+
+
+def _rows(track: Track) -> cache.TrackRows:
+    columns = {name: getattr(track, name) for name in PER_FRAME}
+    columns |= {name: None if (flag := getattr(track, name)) is None else flag.astype(np.uint8) for name in FLAGS}
+    return cache.TrackRows(
+        name=track.name,
+        video=track.video,
+        step=track.step,
+        fps=track.fps,
+        crop_scale=track.crop_scale,
+        gender=track.gender,
+        intrinsics=track.intrinsics,
+        columns={name: array for name, array in columns.items() if array is not None},
+    )
+
+
+def _seen(
+    plan: ConversionPlan, digests: Mapping[str, str], accounts: Sequence[VideoAccount]
+) -> dict[str, changes.Seen]:
+    """What to remember of every video. Not where something unexpected happened: it may have been the disk."""
+    aside = {account.name for account in accounts if account.set_aside == UNEXPECTED}
+    return {name: (stamp, digests[name]) for name, stamp in plan.stamps.items() if name not in aside}

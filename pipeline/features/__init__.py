@@ -1,0 +1,1 @@
+"""Rows -> feature streams.  tracks -> [features] -> windows"""

@@ -1,0 +1,110 @@
+"""A ResNet-50 of oneDNN's fused convolutions: the bias, the residual sum and the ReLU in one pass over the memory.
+
+These are the operators that torch's own compiler puts into its programs for CPUs. Called by hand they need no C++
+compiler on the machine, and no minute of compilation.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import ResNet
+
+from pipeline.crops import CROP_SIZE
+from pipeline.features.networks.resnet import GlobalMean, Normalisation, folded
+
+_OPERATORS: Final = ("_reorder_convolution_weight", "_convolution_pointwise", "_convolution_pointwise_")
+
+Shape = tuple[int, int, int, int]
+
+
+def available() -> bool:
+    """Whether this torch has the operators."""
+    has_onednn = torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)  # type: ignore[no-untyped-call]
+    return has_onednn and all(hasattr(torch.ops.mkldnn, name) for name in _OPERATORS)
+
+
+def bf16_is_native() -> bool:
+    """Whether the CPU itself multiplies bf16. oneDNN also imitates it, which is slower than fp32."""
+    if not (hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported") and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        return False
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return True
+    instructions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(hasattr(torch.cpu, name) and getattr(torch.cpu, name)() for name in instructions)
+
+
+class FusedNetwork:
+    """uint8 crops (batch_size, 224, 224, 3) RGB -> features (batch_size, 2048) float32."""
+
+    def __init__(self, network: ResNet, dtype: torch.dtype, batch_size: int) -> None:
+        network = folded(network).to(dtype, memory_format=torch.channels_last)
+        self._dtype = dtype
+        self._normalisation, self._mean = Normalisation(), GlobalMean()
+        self._first = _Convolution(network.conv1, (batch_size, 3, CROP_SIZE, CROP_SIZE))
+        self._pool = network.maxpool
+        shape = _after(network.maxpool, self._first.output)
+        self._blocks: list[_Block] = []
+        for layer in (network.layer1, network.layer2, network.layer3, network.layer4):
+            for bottleneck in layer:
+                self._blocks.append(_block(bottleneck, shape))
+                shape = self._blocks[-1].last.output
+
+    def __call__(self, crops: Tensor) -> Tensor:
+        pixels = self._normalisation(crops).to(self._dtype)
+        features = self._pool(self._first(pixels, "relu"))
+        for first, second, last, shortcut in self._blocks:
+            inner = second(first(features, "relu"), "relu")
+            residual = features if shortcut is None else shortcut(features, "none")
+            features = last.onto(residual, inner)
+        pooled: Tensor = self._mean(features)
+        return pooled
+
+
+class _Convolution:
+    """One convolution, its weights in the order that oneDNN likes best for inputs of this shape."""
+
+    def __init__(self, layer: nn.Conv2d, shape: Shape) -> None:
+        where = [list(layer.padding), list(layer.stride), list(layer.dilation), layer.groups]
+        self._weight = torch.ops.mkldnn._reorder_convolution_weight(layer.weight.detach(), *where, list(shape))
+        self._rest = [self._weight, layer.bias if layer.bias is None else layer.bias.detach(), *where]
+        self.output = (shape[0], layer.out_channels, *_after(layer, shape)[2:])
+
+    def __call__(self, pixels: Tensor, activation: str) -> Tensor:
+        """`activation`: "relu" or "none"."""
+        result: Tensor = torch.ops.mkldnn._convolution_pointwise(pixels, *self._rest, activation, [], "")
+        return result
+
+    def onto(self, other: Tensor, pixels: Tensor) -> Tensor:
+        """ReLU(other + convolution of pixels), in the memory of `other`."""
+        how = ["add", 1.0, "relu", [], ""]
+        result: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(other, pixels, *self._rest, *how)
+        return result
+
+
+class _Block(NamedTuple):
+    first: _Convolution
+    second: _Convolution
+    last: _Convolution
+    shortcut: _Convolution | None
+
+
+def _block(bottleneck: Any, shape: Shape) -> _Block:
+    first = _Convolution(bottleneck.conv1, shape)
+    second = _Convolution(bottleneck.conv2, first.output)
+    last = _Convolution(bottleneck.conv3, second.output)
+    shortcut = None if bottleneck.downsample is None else _Convolution(bottleneck.downsample[0], shape)
+    return _Block(first, second, last, shortcut)
+
+
+def _after(layer: Any, shape: Shape) -> Shape:
+    """The shape behind a square convolution or pooling of inputs of this shape, but for the channels."""
+    kernel, stride, padding, dilation = (
+        value[0] if isinstance(value, tuple) else int(value)
+        for value in (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+    )
+    height, width = ((side + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1 for side in shape[2:])
+    return (*shape[:2], height, width)

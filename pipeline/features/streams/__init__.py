@@ -1,0 +1,65 @@
+"""The registry of feature streams: ours, and what other packages add.  crops -> [streams] -> features
+
+A package adds one by an entry point of the group "vibe_pipeline.streams": its name is the stream's kind, its value a
+`NumberStream` or `ByteStream` subclass. Nothing is imported before it is asked for, and torch not before it computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pipeline.features.streams.base import BYTES, ByteStream, Computer, Machine, NumberStream, Stream
+from pipeline.plug_ins import Registry
+
+__all__ = [
+    "BYTES",
+    "ENTRY_POINTS",
+    "STREAMS",
+    "ByteStream",
+    "Computer",
+    "Machine",
+    "NumberStream",
+    "Stream",
+    "find",
+    "get",
+    "names",
+    "of_identity",
+]
+
+ENTRY_POINTS: Final = "vibe_pipeline.streams"
+
+STREAMS: Final[Mapping[str, str]] = {  # kind -> module:class
+    "resnet50": "pipeline.features.streams.resnet50:ResNet50",
+    "crops": "pipeline.features.streams.crops:Crops",
+}
+
+_REGISTRY: Final[Registry[Stream]] = Registry("stream", ENTRY_POINTS, STREAMS, Stream, "kind")
+
+
+def names() -> tuple[str, ...]:
+    """All kinds, ours first. Raises PipelineError when two packages claim one."""
+    return _REGISTRY.names()
+
+
+def find(kind: str) -> type[Stream]:
+    """The kind's class, whose fields are its options. Raises PipelineError as `get` does."""
+    return _REGISTRY.find(kind)
+
+
+def get(kind: str, **options: Any) -> Stream:
+    """The kind with its options set.
+
+    Raises PipelineError for an unknown kind and for a plug-in that cannot be loaded, ConfigError for an option that the
+    kind does not have or a value that it refuses.
+    """
+    return _REGISTRY.make(kind, options)
+
+
+def of_identity(identity: Mapping[str, Any]) -> Stream | None:
+    """The stream with the options that a manifest's identity names; None where only its user can say them.
+
+    Its version is today's: what was extracted by an older one differs from it in `identity()`. Raises PipelineError
+    for a kind that is not installed, ConfigError for options that it refuses today.
+    """
+    return find(str(identity.get("kind"))).from_identity(identity)

@@ -1,0 +1,139 @@
+"""What a feature stream is, for whoever adds one.  crops -> [stream] -> features
+
+A stream is a small frozen dataclass: its fields are its options, and all of them are part of its identity. What it
+computes of a crop is either numbers, in batches on a device (`NumberStream`), or bytes, one crop at a time in the
+processes that decode pictures (`ByteStream`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Final, Protocol, Self, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ConfigError
+from pipeline.pixels.frames import Image
+
+MOST_CROPS: Final = 8192  # in a batch, 1.2 GB of pixels
+BYTES: Final = "bytes"  # the dtype of a stream of bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a stream is computed on. None of it may change the numbers beyond what its precision allows."""
+
+    device: str = "auto"  # auto: cuda when there is one, else cpu; cuda:1
+    batch_size: int = 0  # crops in a batch; 0: what the device does best
+    threads: int = 0  # batches at a time on a CPU; 0: one a core
+    compile: bool = False  # torch.compile on CUDA
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 0 or self.threads < 0:
+            what, found = ("threads", self.threads) if self.threads < 0 else ("batch size", self.batch_size)
+            raise ConfigError(f"{what} {found}: expected 0 (the device's own) or more")
+        if self.batch_size > MOST_CROPS:
+            raise ConfigError(f"batch size {self.batch_size}: {MOST_CROPS} crops at once are the most")
+
+
+class Computer(Protocol):
+    """A stream's computation, loaded and on its device."""
+
+    @property
+    def batch_size(self) -> int:
+        """Crops in every call: batches are filled up, so that a row's numbers do not depend on its company."""
+        ...
+
+    @property
+    def lanes(self) -> int:
+        """How many threads may call it at the same time, each with a batch of its own, and gain by it."""
+        ...
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """For the stream's manifest: where the weights come from, `stand_in`, ..."""
+        ...
+
+    def adopt(self, memory: NDArray[np.uint8]) -> None:
+        """Told once, before the first call, in which memory all crops will lie: a GPU may want to pin it."""
+        ...
+
+    def release(self) -> None:
+        """That memory goes away: nothing is called with it any more."""
+        ...
+
+    def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(batch_size, 224, 224, 3) RGB, part of the adopted memory -> (batch_size, dim)."""
+        ...
+
+
+@runtime_checkable
+class Copies(Protocol):
+    """A computer that knows how long crops took to its device: that is told apart from computing."""
+
+    def copied(self) -> float:
+        """Seconds of copying since this was asked before."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream(ABC):
+    """A kind of stream with its options."""
+
+    kind: ClassVar[str]
+    version: ClassVar[int] = 1  # raised by hand whenever the same crops would give something else
+    dim: ClassVar[int]  # numbers a row; 0 for bytes
+    dtype: ClassVar[str]  # float16, float32 or bytes
+
+    @property
+    def stand_in(self) -> bool:
+        """Whether what it gives is for trying things out only, as of an untrained network."""
+        return False
+
+    def identity(self) -> dict[str, Any]:
+        """JSON of everything that its rows depend on, beside their pixels, frame, box and crop scale."""
+        return {
+            "kind": self.kind,
+            "version": self.version,
+            **{f.name: getattr(self, f.name) for f in fields(self)},
+        }
+
+    @classmethod
+    def from_identity(cls, identity: Mapping[str, Any]) -> Self | None:
+        """The stream that has this identity; None where only its user can say, as of a checkpoint's file."""
+        options = {key: value for key, value in identity.items() if key not in ("kind", "version")}
+        return cls(**options) if options.keys() <= {f.name for f in fields(cls)} else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumberStream(Stream):
+    """`dim` numbers a crop."""
+
+    dtype: ClassVar[str] = "float16"
+
+    @abstractmethod
+    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Computer:
+        """Load what computes it. `recorded`: the provenance of the rows that the stream has already, if any.
+
+        Here, and not before, may torch be imported. Raises ConfigError for a device that is not there.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByteStream(Stream):
+    """A few kilobytes a crop, such as a compressed picture. `encode` runs where pictures are decoded."""
+
+    dim: ClassVar[int] = 0
+    dtype: ClassVar[str] = BYTES
+
+    @abstractmethod
+    def encode(self, crop: Image) -> bytes:
+        """(224, 224, 3) uint8 RGB -> at most 150,528 bytes, the same for the same crop."""
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """For the stream's manifest."""
+        return {"stand_in": self.stand_in}

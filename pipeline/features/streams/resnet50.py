@@ -1,0 +1,80 @@
+"""The feature stream that VIBE is trained on: a ResNet-50's global average pool.  crops -> [resnet50] -> features"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, get_args
+
+from pipeline.errors import ConfigError
+from pipeline.features.streams.base import Machine, NumberStream
+from pipeline.features.weights import WeightsSpec
+
+if TYPE_CHECKING:
+    from pipeline.features.networks import ResNet50Computer
+
+Precision = Literal["exact", "fast"]
+
+UNTRAINED: Final = WeightsSpec("untrained", "0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNet50(NumberStream):
+    """2048 numbers a crop.
+
+    `precision`: exact is plain fp32, equal to torch's own layers to 1e-5 and to the bit on one kind of device. fast is
+    bf16 where the device has it: cosine at least 0.9999 with exact, before an untrained network's are standardised.
+    """
+
+    weights: WeightsSpec = UNTRAINED
+    precision: Precision = "fast"
+
+    kind: ClassVar[str] = "resnet50"
+    version: ClassVar[int] = 2
+    dim: ClassVar[int] = 2048
+
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(Precision):
+            raise ConfigError(f"precision {self.precision!r}: expected exact or fast")
+
+    def __str__(self) -> str:
+        return f"{self.weights}, {self.precision}"
+
+    @property
+    def stand_in(self) -> bool:
+        return self.weights.stand_in
+
+    def identity(self) -> dict[str, Any]:
+        weights = self.weights.identity()
+        return {"kind": self.kind, "version": self.version, "weights": weights, "precision": self.precision}
+
+    @classmethod
+    def from_identity(cls, identity: Mapping[str, Any]) -> Self | None:
+        weights = identity["weights"]
+        if "argument" not in weights:
+            return None  # of a checkpoint's file only the digest is known
+        return cls(weights=WeightsSpec(weights["kind"], weights["argument"]), precision=identity["precision"])
+
+    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> ResNet50Computer:
+        """The network on its device, loaded once for all the splits that a process extracts.
+
+        Raises ConfigError for a device that is not there, and what `pipeline.features.networks.backbones.load` raises.
+        """
+        standardisation = json.dumps((recorded or {}).get("standardisation"))
+        return _load(self.weights, json.dumps(self.weights.identity()), self.precision, machine, standardisation)
+
+
+@functools.lru_cache(maxsize=1)
+def _load(
+    weights: WeightsSpec,
+    content: str,  # noqa: ARG001 - another checkpoint of the same name is another network
+    precision: str,
+    machine: Machine,
+    standardisation: str,
+) -> ResNet50Computer:
+    from pipeline.features import networks
+
+    recorded = {"standardisation": json.loads(standardisation)}
+    return networks.load(weights, precision=precision, machine=machine, recorded=recorded)

@@ -1,0 +1,69 @@
+"""Which weights a feature network has, told apart without loading it (and without importing torch)."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pipeline.errors import ConfigError, MissingAssets
+from pipeline.raw.digests import whole_file_digest
+
+KINDS: Final = {
+    "spin": "SPIN's checkpoint, for example spin:data/spin/model_checkpoint.pt",
+    "torchvision": "a torchvision weights name, for example torchvision:IMAGENET1K_V2",
+    "file": "a state dict of torchvision's ResNet-50, for example file:resnet50.pt",
+    "untrained": "random weights from a seed, a stand-in: untrained:0",
+}
+FORMS: Final = "spin:FILE, torchvision:NAME or file:FILE"  # of weights that are for real data
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsSpec:
+    """`<kind>:<argument>` as in `--weights`. Raises ConfigError for what is neither of KINDS."""
+
+    kind: str
+    argument: str
+
+    @classmethod
+    def parse(cls, text: str) -> WeightsSpec:
+        """
+        >>> WeightsSpec.parse("untrained:0")
+        WeightsSpec(kind='untrained', argument='0')
+        """
+        kind, _, argument = text.partition(":")
+        if kind not in KINDS or not argument:
+            known = "; ".join(f"{name}:... ({what})" for name, what in KINDS.items())
+            raise ConfigError(f"weights {text!r}: expected one of {known}")
+        if kind == "untrained" and not argument.isdecimal():
+            raise ConfigError(f"weights {text!r}: expected a whole number as seed, as in untrained:0")
+        return cls(kind, argument)
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.argument}"
+
+    @property
+    def stand_in(self) -> bool:
+        return self.kind == "untrained"
+
+    def file(self) -> Path:
+        """The checkpoint of `spin` and `file` weights. Raises MissingAssets when it is not there."""
+        path = Path(self.argument)
+        if not path.is_file():
+            where = " SPIN's checkpoint: github.com/nkolot/SPIN (fetch_data.sh)." if self.kind == "spin" else ""
+            raise MissingAssets(f"weights {self}: there is no file {path}.{where}")
+        return path
+
+    def identity(self) -> dict[str, Any]:
+        """What of the weights decides the numbers: the file's sha256, a name or a seed; never a path."""
+        if self.kind in ("spin", "file"):
+            path = self.file()
+            status = path.stat()
+            return {"kind": self.kind, "file_sha256": _digest(path, status.st_size, status.st_mtime_ns)}
+        return {"kind": self.kind, "argument": self.argument}
+
+
+@functools.cache
+def _digest(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001 - size and time are the memory's key
+    return whole_file_digest(path)

@@ -1,0 +1,1 @@
+"""Bytes of untrusted files -> arrays.  [raw] -> tracks -> features -> windows"""

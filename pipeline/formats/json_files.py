@@ -1,0 +1,70 @@
+"""Reading JSON of strangers: bounded, with errors by file and key.  [raw] -> tracks -> features -> windows"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from pipeline.errors import RawDataError
+from pipeline.raw.files import read_regular
+
+MAX_BYTES: Final = 1 << 26  # in memory, JSON takes up to 25 times its size
+LARGEST_WHOLE: Final = 1 << 53  # up to here a float64 holds every whole number
+
+
+def load_json(file: Path, *, do: str, max_bytes: int = MAX_BYTES) -> Any:
+    """What a JSON file holds. Raises RawDataError for a file that is none, is nested too deep or has too many bytes.
+
+    NaN and infinities, which Python's JSON knows, come as floats: whoever reads numbers checks them.
+    """
+    try:
+        data = read_regular(file, max_bytes)
+        content = json.loads(data) if len(data) <= max_bytes else None
+    except (OSError, ValueError, RecursionError) as error:
+        found = f"{type(error).__name__}: {error}"
+        raise RawDataError(file, "file", expected="JSON", found=found, do=do) from error
+    if len(data) > max_bytes:
+        raise RawDataError(file, "file", expected=f"JSON of at most {max_bytes} bytes", found="more", do=do)
+    return content
+
+
+def whole(file: Path, key: str, value: object, *, do: str) -> int:
+    """A whole number, also when it is written as 3.0. Raises RawDataError for anything else, `true` included."""
+    match value:
+        case bool():
+            pass
+        case int() | float() if abs(value) <= LARGEST_WHOLE and value % 1 == 0:  # comparisons with NaN are false
+            return int(value)
+    raise RawDataError(file, key, expected="a whole number", found=kind(value), do=do)
+
+
+def records(file: Path, key: str, value: object, *, do: str) -> list[dict[str, Any]]:
+    """A list of objects. Raises RawDataError for anything else."""
+    if not isinstance(value, list):
+        raise RawDataError(file, key, expected="a list of objects", found=kind(value), do=do)
+    for i, entry in enumerate(value):
+        if not isinstance(entry, dict):
+            raise RawDataError(file, f"{key}[{i}]", expected="an object", found=kind(entry), do=do)
+    return value
+
+
+def kind(value: object) -> str:
+    """A value in few words, whatever its size and depth.
+
+    >>> kind([1, 2, 3]), kind({}), kind(None), kind(2.5), kind("x" * 100)
+    ('3 entries', 'an object', 'nothing', '2.5', "a text 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'...")
+    """
+    match value:
+        case None:
+            return "nothing"
+        case list():
+            return f"{len(value)} entries"
+        case dict():
+            return "an object"
+        case str():
+            return f"a text {value[:40]!r}" + ("..." if len(value) > 40 else "")
+        case int() if abs(value) > LARGEST_WHOLE:
+            return "a number beyond all bounds"
+        case _:
+            return repr(value)

@@ -1,0 +1,136 @@
+"""TFRecord files: where each record lies, and its bytes, checked.  [raw] -> tracks -> features -> windows
+
+A file is a sequence of frames, all little-endian, with nothing before, between or behind them:
+
+    uint64 length | uint32 masked CRC-32C of these 8 bytes | `length` bytes of data | uint32 masked CRC-32C of the data
+
+A frame says where the next one begins, so damage to data costs one record, and damage to a length all that follow.
+https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import google_crc32c
+
+from pipeline.raw.files import open_regular, open_unbuffered
+
+HEADER: Final = 12  # bytes before the data
+FOOTER: Final = 4  # bytes behind it
+MAX_BYTES: Final = 1 << 27  # of data: a record is held in memory whole. InstaVariety's longest clips take about 2^24
+MAX_RECORDS: Final = 100_000  # in a file: what five digits can name. InstaVariety has 50
+
+Span = tuple[int, int]  # bytes [start, stop) of a file
+
+_COMPRESSED: Final = {b"\x1f\x8b": "gzip", b"x\x01": "zlib", b"x\x9c": "zlib", b"x\xda": "zlib", b"BZh": "bzip2"}
+
+
+class TFRecordError(ValueError):
+    """A record cannot be read. The message says whether others are lost with it."""
+
+
+class NoTFRecord(TFRecordError):
+    """The file as a whole is something else."""
+
+
+def masked_crc(data: bytes) -> int:
+    """CRC-32C (Castagnoli), rotated right by 15 bits, plus a constant modulo 2^32.
+
+    >>> hex(masked_crc(b"123456789"))  # its CRC-32C is 0xe3069283
+    '0xc78ab0e5'
+    """
+    crc = int(google_crc32c.value(data))
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def spans(file: Path) -> list[Span]:
+    """Where the records lie, headers included, in order. Reads 12 bytes a record and checks the CRC of its length.
+
+    Where that leads no further (a damaged length, a file that ends early, a file that is none or cannot be opened),
+    what is left is the last span: `read` says of it what is wrong. So there is at least one, of an empty file (0, 0).
+    """
+    found: list[Span] = []
+    start = size = 0
+    # What goes wrong here is told by `read`, to the one who asks for the last span. A buffer would read 8 KiB for 12.
+    with suppress(OSError, TFRecordError), open_unbuffered(file) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        while start < size and len(found) < MAX_RECORDS:
+            stop = _stop(stream, start, size)
+            found.append((start, stop))
+            start = stop
+    if start < size or not found:
+        found.append((start, size))
+    return found
+
+
+def read(file: Path, start: int, stop: int) -> bytes:
+    """The data of the record in [start, stop), both CRCs checked. Allocates nothing before the length is believed.
+
+    Raises TFRecordError when that is no whole record, NoTFRecord when the file is something else, and OSError.
+    """
+    with open_regular(file) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        found = _stop(stream, start, size)
+        if found != stop:
+            why = f"the file was changed, or has over {MAX_RECORDS} records"
+            raise TFRecordError(f"the record at byte {start} ends at {found}, expected is {stop}: {why}")
+        data = stream.read(stop - start - HEADER - FOOTER)
+        footer = stream.read(FOOTER)
+    if len(footer) != FOOTER or masked_crc(data) != struct.unpack("<I", footer)[0]:
+        raise TFRecordError(
+            f"the data of the record at byte {start} do not have their checksum; the others are not touched by that"
+        )
+    return data
+
+
+def beginning_problem(file: Path) -> str:
+    """Why not even the first record can be found; "" when it can. Reads a few bytes."""
+    try:
+        with open_unbuffered(file) as stream:
+            _stop(stream, 0, os.fstat(stream.fileno()).st_size)
+    except TFRecordError as error:
+        return str(error)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return ""
+
+
+def _stop(stream: BinaryIO, start: int, size: int) -> int:
+    """Where the record that begins at `start` ends, by its header, in a file of `size` bytes. Stands behind the header.
+
+    Raises TFRecordError when the header is damaged or says something impossible.
+    """
+    stream.seek(start)
+    header = stream.read(HEADER)
+    lost = f"all from byte {start} on is out of reach"
+    intact = len(header) == HEADER and masked_crc(header[:8]) == int.from_bytes(header[8:], "little")
+    if start == 0 and not intact:  # a length may begin like another format
+        _require_no_other_format(header)
+    if len(header) < HEADER:
+        raise TFRecordError(f"the file ends at byte {start + len(header)}, within a header: {lost}")
+    if not intact:
+        raise TFRecordError(f"the length of the record at byte {start} does not have its checksum: {lost}")
+    (length,) = struct.unpack_from("<Q", header)
+    if length > MAX_BYTES:
+        raise TFRecordError(f"the record at byte {start} says {length} bytes, accepted are {MAX_BYTES}: {lost}")
+    stop = start + HEADER + int(length) + FOOTER
+    if stop > size:
+        raise TFRecordError(f"the record at byte {start} ends at {stop}, the file at {size}: {lost}")
+    return stop
+
+
+def _require_no_other_format(begins: bytes) -> None:
+    if not begins:
+        raise NoTFRecord("the file is empty (0 bytes)")
+    for magic, name in _COMPRESSED.items():
+        if begins.startswith(magic):
+            raise NoTFRecord(f"the file is compressed with {name}")
+    if begins.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise NoTFRecord("the file is a web page: what the server had to say instead of the download")
+    if begins.startswith((b"PK\x03\x04", b"\x89HDF")):
+        raise NoTFRecord(f"the file is a {'zip archive' if begins[:1] == b'P' else 'HDF5 file'}")

@@ -1,0 +1,361 @@
+"""Where pixels come from: numbered pictures or a video file.  [pixels] -> crops -> features
+
+`pipeline.pixels.sources` finds the source that a line in the cache describes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import ClassVar, Final, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import PipelineError, RawDataError
+from pipeline.pixels.decode import MAX_BYTES, MAX_PIXELS, PictureError, decode_reduced, picture_size
+from pipeline.raw.digests import file_digest, folder_digest, names_in
+from pipeline.raw.files import open_regular
+from pipeline.raw.one_look import once
+
+Image = NDArray[np.uint8]  # (H, W, 3) RGB
+
+
+@dataclass(frozen=True, slots=True, eq=False)  # eq=False: == of arrays is ambiguous
+class Frame:
+    """One decoded frame, or why it could not be: exactly one of `image` and `problem` is None."""
+
+    index: int
+    image: Image | None
+    problem: str | None
+    kind: str = ""  # of the problem, short and stable, for counting: "picture_missing", "video_ended", ...
+    reduced: int = 1  # how many times shorter its sides are than the picture's
+
+
+def nothing() -> None:
+    """Nobody waits for a sign of life."""
+
+
+def in_full(_index: int) -> int:
+    """Every picture is decoded as it is."""
+    return 1
+
+
+READ_REDUCED: Final = (8, 4, 2)  # how many times shorter a picture's sides can be decoded
+
+
+class FrameSource(Protocol):
+    """Small, picklable, hashable. `spec` says all of it in one line below the raw folder, and is kept in the cache."""
+
+    @property
+    def root(self) -> Path:
+        """The dataset's raw folder."""
+        ...
+
+    @property
+    def spec(self) -> str: ...
+
+    @property
+    def place(self) -> Path:
+        """The folder that the pictures lie in, or the video file. It need not be there."""
+        ...
+
+    def size(self) -> tuple[int, int]:
+        """(width, height) px, from the first readable picture's or the video's header.
+
+        Raises RawDataError where there is none.
+        """
+        ...
+
+    def digest(self) -> str:
+        """sha256, hex, that changes when the pixels do: of the spec with picture names and sizes, or with the video."""
+        ...
+
+    @property
+    def random_access(self) -> bool:
+        """Whether any frame costs the same, wherever reading began. If not, a reader should go on where it is."""
+        ...
+
+    def read(
+        self,
+        frame_index: Iterable[int],
+        *,
+        alive: Callable[[], None] = nothing,
+        reduced: Callable[[int], int] = in_full,
+    ) -> Iterator[Frame]:
+        """Decode the given frames (strictly increasing), each once, in order. A bad frame is yielded with its problem.
+
+        The next index is taken when the frame before has been used. `alive` is called for every frame passed over on
+        the way, so that somebody who waits can tell a long way from a decoder that hangs. `reduced` says of each frame
+        how many times shorter its sides may be (1, 2, 4, 8), where the source can decode it so: `Frame.reduced` tells.
+
+        Raises ValueError when the indices do not increase from 0 on.
+        """
+        ...
+
+
+class VideoHeader(NamedTuple):
+    """What a video says of itself. Containers are often wrong about `n_frames`, so nothing relies on it."""
+
+    n_frames: int | None  # None where it does not say
+    fps: float  # nan where it does not say
+    width: int
+    height: int
+
+
+def below(root: Path, relative: str) -> Path:
+    """`root / relative` for a path from a file of somebody else's. Raises PipelineError when it would leave `root`.
+
+    Links inside the raw folder are the user's own and are followed.
+    """
+    path = PurePosixPath(relative)
+    if not relative or path.is_absolute() or ".." in path.parts or "\0" in relative or "\\" in relative:
+        raise PipelineError(f"path {relative!r} is refused: it must lie below {root}, without '..' or '\\'")
+    return root / path
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Numbered picture files: frame i is the file whose number is i + `first`.
+
+    `pattern` is a path below `root` with one number in its last part, such as "frames/0001/{:06d}.jpg".
+    """
+
+    root: Path
+    pattern: str
+    first: int = 0
+    random_access: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        below(self.root, self.pattern)
+        folder, _, name = self.pattern.rpartition("/")
+        if len(_NUMBER.findall(name)) != 1 or _NUMBER.search(folder):
+            raise PipelineError(f"picture pattern {self.pattern!r} needs one number like {{:06d}}, in the file's name")
+
+    @property
+    def spec(self) -> str:
+        return f"pictures:{self.pattern}+{self.first}"
+
+    @property
+    def place(self) -> Path:
+        return (self.root / self.pattern).parent
+
+    @classmethod
+    def from_spec(cls, root: Path, rest: str) -> Pictures:
+        pattern, plus, first = rest.rpartition("+")
+        if not plus or not first.isdecimal():
+            raise PipelineError(f"pixel source 'pictures:{rest}' does not end in '+' and the first picture's number")
+        return cls(root, pattern, int(first))
+
+    def path(self, index: int) -> Path:
+        """The file of frame `index`."""
+        return self.place / self._name(index)
+
+    def _name(self, index: int) -> str:
+        before, digits, after = _NUMBER.split(self.pattern.rpartition("/")[2])
+        return f"{before}{index + self.first:0{int(digits)}d}{after}"
+
+    @once
+    def indices(self) -> NDArray[np.int64]:
+        """Frame indices of the pictures that are there, ascending, by their names alone; empty without the folder."""
+        folder = self.place
+        before, width, after = _NUMBER.split(self.pattern.rpartition("/")[2])
+        numbered = re.compile(rf"(?:^|\0){re.escape(before)}([0-9]{{1,18}}){re.escape(after)}(?=\0|\Z)")
+        try:
+            names = names_in(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return np.empty(0, np.int64)
+        there = numbered.findall("\0".join(names))  # a folder has up to 10^5; no name has a NUL in it
+        padded = int(width)
+        # 7.jpg is not 000007.jpg, nor is 0000007.jpg
+        numbers = [int(text) for text in there if len(text) == padded or (len(text) > padded and text[0] != "0")]
+        return np.array(sorted({n - self.first for n in numbers if n >= self.first}), np.int64)
+
+    def size(self) -> tuple[int, int]:
+        problem = "no such picture"
+        for index in self.indices():
+            try:
+                return picture_size(_read_bytes(self.path(int(index))))
+            except PictureError as error:
+                problem = str(error)
+        raise RawDataError(
+            self.root / self.pattern,
+            "size",
+            expected="a readable picture",
+            found=problem,
+            do="Unpack the pictures again.",
+            reason="no_picture",
+        )
+
+    def digest(self) -> str:
+        return _digest(self.spec, folder_digest(self.place))
+
+    def read(
+        self,
+        frame_index: Iterable[int],
+        *,
+        alive: Callable[[], None] = nothing,
+        reduced: Callable[[int], int] = in_full,
+    ) -> Iterator[Frame]:
+        for index in increasing(frame_index):
+            alive()
+            path = self.path(index)
+            try:
+                image, times = decode_reduced(_read_bytes(path), reduced(index))
+                yield Frame(index, image, None, reduced=times)
+            except PictureError as error:
+                yield Frame(index, None, f"{path} {error}", error.kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """A video file, decoded from its first frame on: frame numbers that seeking finds are not reliable."""
+
+    root: Path
+    path: str  # below root
+    random_access: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        below(self.root, self.path)
+
+    @property
+    def spec(self) -> str:
+        return f"video:{self.path}"
+
+    @property
+    def place(self) -> Path:
+        return self.root / self.path
+
+    def size(self) -> tuple[int, int]:
+        header = self.header()
+        return header.width, header.height
+
+    def digest(self) -> str:
+        return _digest(self.spec, file_digest(self.place))
+
+    @once
+    def header(self) -> VideoHeader:
+        """What the container says. Raises RawDataError when it cannot be opened."""
+        capture, problem = self._open()
+        if problem:
+            raise self._unreadable(problem)
+        try:
+            n_frames, fps = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
+            width, height = (int(capture.get(key)) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        finally:
+            capture.release()
+        return VideoHeader(
+            n_frames=int(n_frames) if 0 < n_frames < 2**40 else None,
+            fps=float(fps) if 0 < fps <= MAX_FPS else math.nan,
+            width=width,
+            height=height,
+        )
+
+    def require_decodable(self) -> None:
+        """Raise RawDataError unless the first frame can be decoded."""
+        first = next(self.read([0]))
+        if first.problem is not None:
+            raise self._unreadable(first.problem)
+
+    def read(
+        self,
+        frame_index: Iterable[int],
+        *,
+        alive: Callable[[], None] = nothing,
+        reduced: Callable[[int], int] = in_full,  # noqa: ARG002 - a video's frames come whole
+    ) -> Iterator[Frame]:
+        capture, problem = self._open()
+        kind = "video_unreadable"
+        position = 0  # of the frame that the next grab() takes
+        try:
+            for index in increasing(frame_index):
+                while not problem and position <= index:
+                    alive()
+                    if capture.grab():
+                        position += 1
+                    else:
+                        problem, kind = f"{self.root / self.path} ends after {position} frames", "video_ended"
+                if problem:
+                    yield Frame(index, None, problem, kind)
+                    continue
+                decoded, bgr = capture.retrieve()
+                if decoded:
+                    yield Frame(index, np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), None)
+                else:
+                    damaged = f"{self.root / self.path}: frame {index} cannot be decoded"
+                    yield Frame(index, None, damaged, "frame_damaged")
+        finally:
+            capture.release()
+
+    def _open(self) -> tuple[cv2.VideoCapture, str]:
+        """The capture and "", or one that is not open and the problem."""
+        path, capture = self.root / self.path, cv2.VideoCapture()
+        try:
+            with open_regular(path) as stream:
+                start = stream.read(16)
+        except OSError as error:
+            return capture, f"{path} cannot be read: {error.strerror}"
+        if not _is_video(start):
+            # FFmpeg also follows play lists, which name other files and addresses.
+            return capture, f"{path} is no MP4, AVI, Matroska, WebM or MPEG file: it begins with {start[:12]!r}"
+        # An absolute path cannot be taken for a protocol, nor, by the named backend, for a picture sequence (%02d).
+        if not capture.open(os.path.abspath(path), cv2.CAP_FFMPEG):  # noqa: PTH100 - links stay as they are
+            return capture, f"{path} cannot be opened: no decodable video stream in it"
+        width, height = capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
+        if not 0 < width * height <= MAX_PIXELS:
+            capture.release()
+            return capture, f"{path} says {width:.0f} x {height:.0f} px; accepted are 1 to {MAX_PIXELS} px"
+        return capture, ""
+
+    def _unreadable(self, problem: str) -> RawDataError:
+        return RawDataError(
+            self.root / self.path,
+            "video",
+            expected="a video that can be decoded",
+            found=problem,
+            do="Download it again, or remove it.",
+            reason="video_unreadable",
+        )
+
+
+MAX_FPS: Final = 1000.0  # containers with a variable rate report their clock, 90000 a second, or the like
+_NUMBER: Final = re.compile(r"\{:0(\d{1,2})d\}")
+
+
+def _is_video(start: bytes) -> bool:
+    mp4 = start[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
+    avi = start.startswith(b"RIFF") and start[8:12] == b"AVI "
+    return mp4 or avi or start.startswith((b"\x1a\x45\xdf\xa3", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"FLV\x01"))
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        with open_regular(path) as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise PictureError("picture_missing", "is not there") from None
+    except OSError as error:
+        raise PictureError("picture_unreadable", f"cannot be read: {error.strerror}") from error
+    if len(data) > MAX_BYTES:
+        raise PictureError("picture_size", f"has over {MAX_BYTES} bytes")
+    return data
+
+
+def increasing(frame_index: Iterable[int]) -> Iterator[int]:
+    """The same indices, as Python's integers. Raises ValueError when they do not increase from 0 on."""
+    before = -1
+    for index in frame_index:
+        if index <= before:
+            raise ValueError(f"frame indices must increase from 0 on: {index} after {before}")
+        before = int(index)
+        yield before
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -1,0 +1,129 @@
+"""Pictures inside a TFRecord: frame i is picture i of one example.  [pixels] -> crops -> features"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Final
+
+from pipeline.errors import PipelineError, RawDataError
+from pipeline.formats import tfrecords
+from pipeline.formats.tf_example import Example, ExampleError
+from pipeline.pixels.decode import PictureError, decode_reduced, picture_size
+from pipeline.pixels.frames import Frame, below, in_full, increasing, nothing
+from pipeline.raw.digests import span_digest
+from pipeline.raw.one_look import once
+
+PICTURES: Final = "image/encoded"
+MAX_PICTURES: Final = 1 << 16  # in an example. InstaVariety's longest has 500
+AGAIN: Final = "Unpack or download this file again."
+
+_PLACE: Final = re.compile(r"(?P<path>.+)@(?P<start>[0-9]{1,18})\+(?P<length>[0-9]{1,18})", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """The pictures of the example in the bytes [start, start + length) of a TFRecord file, its header included."""
+
+    root: Path
+    path: str  # below root
+    start: int
+    length: int
+    random_access: ClassVar[bool] = False  # the record is read as a whole
+
+    def __post_init__(self) -> None:
+        below(self.root, self.path)
+
+    @property
+    def spec(self) -> str:
+        return f"record:{self.path}@{self.start}+{self.length}"
+
+    @property
+    def place(self) -> Path:
+        return self.root / self.path
+
+    @classmethod
+    def from_spec(cls, root: Path, rest: str) -> Records:
+        found = _PLACE.fullmatch(rest)
+        if found is None:
+            raise PipelineError(f"pixel source 'record:{rest}' does not end in '@', the first byte, '+' and the length")
+        return cls(root, found["path"], int(found["start"]), int(found["length"]))
+
+    def size(self) -> tuple[int, int]:
+        problem = "none"
+        for picture in self.pictures():
+            try:
+                return picture_size(bytes(picture))
+            except PictureError as error:
+                problem = f"one that {error}"
+        expected = "a readable picture"
+        raise RawDataError(self.place, PICTURES, expected=expected, found=problem, do=AGAIN, reason="no_picture")
+
+    def digest(self) -> str:
+        content = span_digest(self.place, self.start, self.start + self.length)
+        return hashlib.sha256(f"{self.spec}\0{content}".encode()).hexdigest()
+
+    def read(
+        self,
+        frame_index: Iterable[int],
+        *,
+        alive: Callable[[], None] = nothing,
+        reduced: Callable[[int], int] = in_full,
+    ) -> Iterator[Frame]:
+        pictures: list[memoryview] = []
+        damage = ""
+        try:
+            pictures = self.pictures()
+        except RawDataError as error:
+            damage = str(error)
+        for index in increasing(frame_index):
+            alive()
+            if damage:
+                yield Frame(index, None, damage, "record_damaged")
+            elif index >= len(pictures):
+                yield Frame(index, None, f"{self.place}: its example has {len(pictures)} pictures", "picture_missing")
+            else:
+                yield self._decoded(index, pictures[index], reduced(index))
+
+    @once
+    def example(self) -> Example:
+        """The example, both CRCs checked; its pictures are views of the one record, which it keeps in memory.
+
+        Raises RawDataError: `no_tfrecord` for a file that is none, `record_damaged` for a record that cannot be read.
+        """
+        key, expected = f"bytes {self.start} to {self.start + self.length}", "an intact record"
+        try:
+            return Example.parse(tfrecords.read(self.place, self.start, self.start + self.length))
+        except tfrecords.NoTFRecord as error:
+            do = f"{AGAIN} Shards must not be compressed."
+            raise RawDataError(
+                self.place, "file", expected="a TFRecord file", found=str(error), do=do, reason="no_tfrecord"
+            ) from error
+        except (tfrecords.TFRecordError, OSError) as error:
+            found = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            raise RawDataError(
+                self.place, key, expected=expected, found=found, do=AGAIN, reason="record_damaged"
+            ) from error
+        except ExampleError as error:
+            expected = "a tf.train.Example"
+            raise RawDataError(self.place, key, expected=expected, found=str(error), do=AGAIN) from error
+
+    @once
+    def pictures(self) -> list[memoryview]:
+        """The compressed pictures, as views of the record. Raises RawDataError, as `example`, when there are none."""
+        example = self.example()
+        try:
+            return example.bytes_list(PICTURES, MAX_PICTURES)
+        except ExampleError as error:
+            found = str(error)
+            raise RawDataError(self.place, PICTURES, expected="a list of pictures", found=found, do=AGAIN) from error
+
+    def _decoded(self, index: int, picture: memoryview, reduced: int) -> Frame:
+        try:
+            image, times = decode_reduced(bytes(picture), reduced)
+            return Frame(index, image, None, reduced=times)
+        except PictureError as error:
+            return Frame(index, None, f"{self.place}: picture {index} of the record {error}", error.kind)

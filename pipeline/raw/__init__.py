@@ -1,0 +1,1 @@
+"""Untrusted folders: what is in them, and whether it has changed.  [raw] -> tracks -> features -> windows"""

@@ -1,0 +1,228 @@
+"""Have the raw files changed? Cheap to ask (sizes and times), exact to answer (content).
+
+A video's *stamp* is what a look at the folder tells: sizes, times and counts. Its *digest* is what decides: the content
+of its label and video files, in label folders too, and the names and sizes of its pictures. Stamps differ between
+copies of the same data, so they are kept beside the commit (stamps.json), never in it; digests are part of it. A stamp
+says nothing unless the digest that was taken with it is the committed one, so a crash between the two files does no
+harm.
+
+Of half a million videos, every microsecond spent on one is half a second: paths are texts here, a stamp is one text,
+and stamps.json is three lists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import cache
+from pipeline.datasets.base import RawVideo
+from pipeline.raw.digests import contents_digest, file_digest, folder_digest, span_digest
+
+Stamp = str  # a line for each input: its kind, as many numbers as NUMBERS says, and its path below the raw folder
+Seen = tuple[Stamp, str]  # a video as it was when it was last read: its stamp, and its digest
+
+STAMPS: Final = "stamps.json"
+OTHER_TIME: Final = ", of another time"
+NUMBERS: Final = {  # what is remembered of each kind of input; times in ns; -1 for what cannot be looked at
+    "file": ("size", "time"),
+    "span": ("size", "time", "start", "stop"),  # size and time of the whole file
+    "folder": ("count", "time"),
+    "labels": ("count", "size", "newest", "time"),
+}
+
+
+def stamp(raw: Path, video: RawVideo) -> Stamp:
+    """Size and time of every file, count and time of every folder; of label folders also what their files add up to.
+
+    What cannot be looked at counts as -1.
+    """
+    root = str(raw)
+    lines = []
+    for file in video.files:
+        path = str(file)
+        size, time = _size_and_time(_join(root, path))
+        if video.span is None:
+            lines.append(f"file {size} {time} {_in_a_line(root, path)}")
+        else:
+            lines.append(f"span {size} {time} {video.span[0]} {video.span[1]} {_in_a_line(root, path)}")
+    for folder in video.folders:
+        path = str(folder)
+        count, time = _count_and_time(_join(root, path))
+        lines.append(f"folder {count} {time} {_in_a_line(root, path)}")
+    for folder in video.label_folders:
+        path = str(folder)
+        count, size, newest, time = _count_size_and_times(_join(root, path))
+        lines.append(f"labels {count} {size} {newest} {time} {_in_a_line(root, path)}")
+    return "\n".join(lines)
+
+
+class Input(NamedTuple):
+    """One line of a stamp."""
+
+    kind: str  # a key of NUMBERS
+    numbers: tuple[int, ...]
+    path: str  # below the raw folder
+
+
+def parse(text: Stamp) -> dict[str, Input]:
+    """The inputs of a stamp, by path. Raises ValueError for what is no stamp."""
+    inputs = {}
+    for line in text.split("\n") if text else ():
+        kind, _, rest = line.partition(" ")
+        *numbers, path = rest.split(" ", len(NUMBERS.get(kind, ())))
+        if len(numbers) != len(NUMBERS.get(kind, (0,))):
+            raise ValueError(f"no line of a stamp: {line!r}")
+        inputs[path] = Input(kind, tuple(map(int, numbers)), path)
+    return inputs
+
+
+def bytes_of_labels(text: Stamp) -> int:
+    """How many bytes a video's label and video files have; pictures are not counted, nor what is missing."""
+    total = 0
+    for given in parse(text).values():
+        named = dict(zip(NUMBERS[given.kind], given.numbers, strict=True))
+        span = named["stop"] - named["start"] if given.kind == "span" else named.get("size", 0)
+        total += max(0, span)
+    return total
+
+
+def write_stamps(root: cache.Root, name: str, seen: Mapping[str, Seen]) -> None:
+    """Remember what the raw folder looked like at a commit of the split `name`.
+
+    Safe to lose: without it, contents are compared.
+    """
+    columns = {
+        "names": list(seen),
+        "stamps": [text for text, _ in seen.values()],
+        "digests": [digest for _, digest in seen.values()],
+    }
+    cache.store_at(root).put_small({f"{name}/{STAMPS}": json.dumps(columns).encode()}, name)
+
+
+def read_stamps(root: cache.Root, name: str) -> dict[str, Seen]:
+    """What `write_stamps` remembered; nothing when it is not there or not readable."""
+    try:
+        columns = json.loads(cache.store_at(root).read(f"{name}/{STAMPS}"))
+        names, stamps, digests = (columns[key] for key in ("names", "stamps", "digests"))
+        return dict(zip(names, zip(stamps, digests, strict=True), strict=True))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def video_digest(raw: Path, video: RawVideo) -> str:
+    """Content of the video's files and label folders, names and sizes of what lies in its folders: sha256, hex."""
+    root = str(raw)
+    total = hashlib.sha256()
+    for file in video.files:
+        digest = file_digest(raw / file) if video.span is None else span_digest(raw / file, *video.span)
+        total.update(f"{_below(root, str(file))}\0{digest}\n".encode())
+    for folder in video.folders:
+        total.update(f"{_below(root, str(folder))}\0{folder_digest(raw / folder)}\n".encode())
+    for folder in video.label_folders:
+        total.update(f"{_below(root, str(folder))}\0{contents_digest(raw / folder)}\n".encode())
+    return total.hexdigest()
+
+
+def what_differs(was: Stamp | None, now: Stamp) -> list[str]:
+    """What a look tells of how a video changed, input by input, in words.
+
+    >>> what_differs("file 5 1 a.mat", "file 7 2 a.mat")
+    ['a.mat: size was 5 bytes, is 7']
+    """
+    try:
+        before = parse(was) if isinstance(was, str) else None
+    except ValueError:
+        before = None
+    if before is None:
+        return ["its content; how its files looked at the commit is not known"]
+    after = parse(now)
+    told = [f"{path} is one of its files no longer" for path in before if path not in after]
+    other = {path: given for path, given in after.items() if before.get(path) != given}
+    for path, given in other.items():
+        known = f"{path}{_what_differs(before[path], given)}" if path in before else f"{path} is one of its files now"
+        told.append(known)
+    # Its digest says that something differs. Where only one time does, that is where.
+    return [line.replace(OTHER_TIME, ", with other content") for line in told] if len(told) == 1 else told
+
+
+def _what_differs(was: Input, now: Input) -> str:
+    if was.kind != now.kind:
+        return f" was a {was.kind}, is a {now.kind}"
+    before, after = (dict(zip(NUMBERS[one.kind], one.numbers, strict=True)) for one in (was, now))
+    if before["time"] == -1 or after["time"] == -1:
+        return " is missing" if after["time"] == -1 else " was missing"
+    if before.get("start") != after.get("start") or before.get("stop") != after.get("stop"):
+        return ": its place in the file is another"
+    if before.get("count") != after.get("count"):
+        return f": held {before['count']:,} files, holds {after['count']:,}"
+    if before.get("size") != after.get("size"):
+        return f": size was {before['size']:,} bytes, is {after['size']:,}"
+    return ": as many files as before" + OTHER_TIME if "count" in after else ": as large as before" + OTHER_TIME
+
+
+def _count_and_time(folder: str) -> tuple[int, int]:
+    try:
+        return len(os.listdir(folder)), os.stat(folder).st_mtime_ns  # noqa: PTH116, PTH208 - the fast ones
+    except OSError:
+        return -1, -1
+
+
+def _count_size_and_times(folder: str) -> tuple[int, int, int, int]:
+    """Count, total size and newest time of what lies in a folder, and the folder's own time.
+
+    A file rewritten in place shows in the newest time alone, files that changed places in the folder's alone.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return -1, -1, -1, -1
+    count, total, newest = 0, 0, -1
+    try:
+        with os.scandir(descriptor) as entries:
+            for entry in entries:  # looked at from the folder's descriptor: the kernel has one name to find, not five
+                size, time = _size_and_time_of(entry)
+                count, total, newest = count + 1, total + size, max(newest, time)
+        return count, total, newest, os.fstat(descriptor).st_mtime_ns
+    except OSError:
+        return -1, -1, -1, -1
+    finally:
+        os.close(descriptor)
+
+
+def _size_and_time(file: str) -> tuple[int, int]:
+    try:
+        status = os.stat(file)  # noqa: PTH116 - a quarter of Path's time
+    except OSError:  # also a link that leads nowhere
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+def _size_and_time_of(entry: os.DirEntry[str]) -> tuple[int, int]:
+    try:
+        status = entry.stat()
+    except OSError:  # also a link that leads nowhere
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+def _join(root: str, path: str) -> str:
+    return path if path.startswith("/") else f"{root}/{path}"
+
+
+def _below(root: str, path: str) -> str:
+    """A path below the raw folder as stamps and digests have it, also when it was given whole."""
+    return utf8(os.path.relpath(path, root) if path.startswith("/") else path)
+
+
+def _in_a_line(root: str, path: str) -> str:
+    return _below(root, path).replace("\n", "\\n")
+
+
+def utf8(name: str) -> str:
+    """A file's name as JSON and tables can hold it: bytes that are no UTF-8 are written out."""
+    return name if name.isascii() else name.encode(errors="backslashreplace").decode()

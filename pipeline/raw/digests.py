@@ -1,0 +1,128 @@
+"""Names for content: what a file or a folder of pictures holds, as a sha256.  [raw, pixels, weights] -> fingerprints"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from pipeline.raw.files import open_regular
+from pipeline.raw.one_look import known, once
+
+MIB: Final = 1 << 20
+SMALL: Final = 1 << 16  # bytes
+HASHED_WHOLE: Final = 16 * MIB  # larger files (videos) are known by size and three probes of a MiB: reading all of
+# Kinetics only to name it would take as long as decoding it
+
+
+@once
+def file_digest(file: Path) -> str:
+    """sha256 of a file up to 16 MiB; of size, first, middle and last MiB of a larger one; else why there is none."""
+    try:
+        with open_regular(file) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size <= HASHED_WHOLE:
+                return _sha256(stream, size)
+            probes = hashlib.sha256(f"probed {size}".encode())
+            for start in (0, (size - MIB) // 2, size - MIB):
+                stream.seek(start)
+                probes.update(stream.read(MIB))
+            return probes.hexdigest()
+    except OSError as error:
+        return _absent(error)
+
+
+def whole_file_digest(file: Path) -> str:
+    """sha256 of every byte, hex: for what is small beside what depends on it, such as weights."""
+    with open_regular(file) as stream:
+        return _sha256(stream, os.fstat(stream.fileno()).st_size)
+
+
+def _sha256(stream: io.BufferedReader, size: int) -> str:
+    """Of all bytes, hex. `file_digest` makes a large buffer, which takes longer than a small file."""
+    if size <= SMALL:
+        return hashlib.sha256(stream.read()).hexdigest()
+    return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@once
+def span_digest(file: Path, start: int, stop: int) -> str:
+    """sha256 of the bytes [start, stop) of a file, fewer where it ends before; else why there is none."""
+    total = hashlib.sha256()
+    try:
+        with open_regular(file) as stream:
+            stream.seek(start)
+            while start < stop and (read := stream.read(min(MIB, stop - start))):
+                total.update(read)
+                start += len(read)
+    except OSError as error:
+        return _absent(error)
+    return total.hexdigest()
+
+
+def folder_digest(folder: Path) -> str:
+    """sha256 of the sorted names and sizes in a folder; else why there is none."""
+    try:
+        listing = _names_and_sizes(folder)
+    except OSError as error:
+        return _absent(error)
+    return hashlib.sha256(repr(listing).encode(errors="surrogateescape")).hexdigest()
+
+
+def names_in(folder: Path) -> list[str]:
+    """What lies in a folder, in any order. Raises OSError."""
+    listing = known(_names_and_sizes, folder)
+    return os.listdir(folder) if listing is None else [name for name, _ in listing]  # noqa: PTH208 - names alone
+
+
+@once
+def _names_and_sizes(folder: Path) -> list[tuple[str, int]]:
+    with _opened(folder) as descriptor, os.scandir(descriptor) as entries:
+        found = list(entries)
+        try:
+            return sorted([(entry.name, entry.stat().st_size) for entry in found])
+        except OSError:
+            return sorted([(entry.name, _size(entry)) for entry in found])
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    """A folder's descriptor: what lies in it is found from there a fifth faster than by whole paths."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def contents_digest(folder: Path) -> str:
+    """sha256 of the sorted names in a folder and every byte of its files; else why there is none. Looks no deeper."""
+    try:
+        with os.scandir(folder) as entries:
+            listing = sorted((entry.name, _content(entry)) for entry in entries)
+    except OSError as error:
+        return _absent(error)
+    return hashlib.sha256(repr(listing).encode(errors="surrogateescape")).hexdigest()
+
+
+def _content(entry: os.DirEntry[str]) -> str:
+    try:
+        return whole_file_digest(Path(entry.path)) if entry.is_file() else "no file"  # opening a pipe would not return
+    except OSError as error:
+        return _absent(error)
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size
+    except OSError:  # also a link that leads nowhere
+        return -1
+
+
+def _absent(error: OSError) -> str:
+    """Stands for a digest. What is wrong with the input is told by the one who needs to read it."""
+    return "missing" if isinstance(error, FileNotFoundError) else f"unreadable: {type(error).__name__}"

@@ -1,0 +1,1 @@
+"""luigi.cfg, typed.  settings -> raw -> tracks -> features"""

@@ -1,0 +1,1 @@
+"""The insides of the body model: files, joints, rotations.  raw -> tracks; training; evaluation"""

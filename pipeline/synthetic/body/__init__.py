@@ -1,0 +1,1 @@
+"""The procedural body in SMPL's file format.  [body files] -> motion -> raw"""

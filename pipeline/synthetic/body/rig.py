@@ -1,0 +1,197 @@
+"""Skeleton, skinning, regressors and blend shapes of the stand-in body.  [rest shape -> rig] -> rendered raw datasets
+
+Everything is computed from the mirror-symmetric surface by rules that treat left and right alike, so the rig is
+mirror-symmetric too.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.synthetic.body.parts import Points
+from pipeline.synthetic.body.surface import MIRROR, Surface, neighbour_mean
+
+# SMPL's joints in its order: name, parent, rest position in metres. Right joints mirror the left ones.
+_SKELETON: Final[tuple[tuple[str, int, tuple[float, float, float]], ...]] = (
+    ("pelvis", -1, (0.0, -0.220, -0.005)),
+    ("l_hip", 0, (0.085, -0.310, -0.008)),
+    ("r_hip", 0, (-0.085, -0.310, -0.008)),
+    ("spine1", 0, (0.0, -0.110, -0.015)),
+    ("l_knee", 1, (0.100, -0.700, 0.000)),
+    ("r_knee", 2, (-0.100, -0.700, 0.000)),
+    ("spine2", 3, (0.0, 0.020, -0.010)),
+    ("l_ankle", 4, (0.098, -1.085, -0.030)),
+    ("r_ankle", 5, (-0.098, -1.085, -0.030)),
+    ("spine3", 6, (0.0, 0.075, -0.002)),
+    ("l_foot", 7, (0.112, -1.140, 0.085)),
+    ("r_foot", 8, (-0.112, -1.140, 0.085)),
+    ("neck", 9, (0.0, 0.285, -0.025)),
+    ("l_collar", 9, (0.075, 0.205, -0.014)),
+    ("r_collar", 9, (-0.075, 0.205, -0.014)),
+    ("head", 12, (0.0, 0.356, -0.012)),
+    ("l_shoulder", 13, (0.175, 0.222, -0.016)),
+    ("r_shoulder", 14, (-0.175, 0.222, -0.016)),
+    ("l_elbow", 16, (0.440, 0.215, -0.030)),
+    ("r_elbow", 17, (-0.440, 0.215, -0.030)),
+    ("l_wrist", 18, (0.690, 0.219, -0.030)),
+    ("r_wrist", 19, (-0.690, 0.219, -0.030)),
+    ("l_hand", 20, (0.780, 0.217, -0.030)),
+    ("r_hand", 21, (-0.780, 0.217, -0.030)),
+)
+JOINT_NAMES: Final = tuple(name for name, _, _ in _SKELETON)
+PARENTS: Final = np.array([parent for _, parent, _ in _SKELETON])
+JOINTS: Final = np.array([position for _, _, position in _SKELETON])
+_PARTNER: Final = np.array(
+    [JOINT_NAMES.index({"l_": "r_", "r_": "l_"}.get(name[:2], name[:2]) + name[2:]) for name in JOINT_NAMES]
+)
+
+_HIPS_MIDDLE: Final = (0.0, -0.262, -0.005)
+# Landmarks of LSP and Human3.6M that are not joints of SMPL, m. Those on the right are mirrored from the left.
+_LANDMARKS: Final = {
+    "lhip": (0.092, -0.318, -0.004),
+    "neck": (0.0, 0.262, -0.030),
+    "headtop": (0.0, 0.545, 0.005),
+    "hip": _HIPS_MIDDLE,
+    "pelvis": _HIPS_MIDDLE,
+    "thorax": (0.0, 0.225, -0.025),
+    "spine": (0.0, -0.010, -0.010),
+    "jaw": (0.0, 0.345, 0.030),
+    "head": (0.0, 0.440, 0.010),
+}
+EXTRA_ORDER: Final = ("rhip", "lhip", "neck", "headtop", "pelvis", "thorax", "spine", "jaw", "head")
+
+DIFFUSION_STEPS: Final = 18  # of skinning weights: blends over about 4 cm to each side of a joint
+MAX_BONES: Final = 4
+
+
+def label_joints(surface: Surface) -> NDArray[np.int64]:
+    """(V,) the joint that each vertex would follow if skinning were rigid."""
+    v, part = surface.vertices, surface.part
+    x, y, z = np.abs(v[:, 0]), v[:, 1], v[:, 2]
+    at = {name: JOINTS[k] for k, name in enumerate(JOINT_NAMES)}
+    number = {name: k for k, name in enumerate(JOINT_NAMES)}
+    hand = np.isin(part, ["palm", "index", "middle", "ring", "pinky"])
+    groin = y < -0.370 + 0.75 * (x - 0.02)  # the line of the hip's crease
+    rules: tuple[tuple[NDArray[np.bool_], str], ...] = (  # later rules overrule earlier ones
+        (y > at["spine1"][1], "spine1"),
+        (y > at["spine2"][1], "spine2"),
+        (y > at["spine3"][1] + 0.02, "spine3"),
+        ((part == "torso") & (x > 0.075) & (y > 0.130), "l_collar"),
+        (part == "neck", "neck"),
+        (part == "head", "head"),
+        ((part == "leg") | (part == "foot") | groin, "l_hip"),
+        (y < at["l_knee"][1], "l_knee"),
+        ((y < at["l_ankle"][1]) | (part == "foot"), "l_ankle"),
+        ((part == "foot") & (z > at["l_foot"][2]), "l_foot"),
+        (part == "arm", "l_collar"),
+        ((part == "arm") & (x > at["l_shoulder"][0]), "l_shoulder"),
+        ((part == "arm") & (x > at["l_elbow"][0]), "l_elbow"),
+        ((part == "arm") & (x > at["l_wrist"][0]), "l_wrist"),
+        ((part == "thumb") | hand, "l_wrist"),
+        (hand & (x > at["l_hand"][0]), "l_hand"),
+    )
+    label = np.zeros(len(v), np.int64)
+    for chosen, name in rules:
+        label[chosen] = number[name]
+    return np.where(v[:, 0] < 0, _PARTNER[label], label)
+
+
+def skinning_weights(surface: Surface) -> Points:
+    """(V, 24) rows that sum to 1 over at most 4 joints: rigid labels, diffused along the surface.
+
+    Along the surface, not through space: fingers and thighs that lie side by side stay independent.
+    """
+    weights = np.eye(len(_SKELETON))[label_joints(surface)]
+    neighbours = neighbour_mean(surface.faces, len(weights))
+    for _ in range(DIFFUSION_STEPS):
+        weights = 0.5 * (weights + neighbours @ weights)
+    weights = (weights + weights[surface.mirror][:, _PARTNER]) / 2
+    smallest_kept = np.sort(weights, axis=1)[:, -MAX_BONES, None]
+    # A tie at the border would keep five: left and right bones of a middle vertex are equal by symmetry.
+    tied = (weights >= smallest_kept).sum(axis=1, keepdims=True) > MAX_BONES
+    weights = np.where((weights > smallest_kept) | (~tied & (weights >= smallest_kept)), weights, 0.0)
+    weights[weights < 1e-4] = 0.0
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def joint_regressor(surface: Surface, weights: Points) -> Points:
+    """(24, V) non-negative rows that sum to 1: each joint from the ring of skin where it meets its parent's bone."""
+    rings = weights * weights[:, np.maximum(PARENTS, 0)]
+    rings[:, 0] = weights[:, 0]
+    rings[rings < 0.02] = 0.0
+    return np.stack([_weights_for(JOINTS[k], surface.vertices, rings[:, k]) for k in range(len(_SKELETON))])
+
+
+def landmark_regressor(surface: Surface, names: tuple[str, ...]) -> Points:
+    """(len(names), V) like `joint_regressor`, for LSP-like and Human3.6M landmarks."""
+    rows = []
+    for spot in map(_landmark, names):
+        distance = np.linalg.norm(surface.vertices - spot, axis=1)
+        reach = 1.6 * np.sort(distance)[24]  # the two dozen nearest vertices, and as much again around them
+        rows.append(_weights_for(spot, surface.vertices, np.where(distance < reach, 1.0, 0.0)))
+    return np.stack(rows)
+
+
+def _landmark(name: str) -> NDArray[np.float64]:
+    """Where a landmark is: as listed, or at SMPL's joint of that name ("lknee" for "l_knee")."""
+    if name.startswith("r"):
+        return np.asarray(_landmark(f"l{name[1:]}") * MIRROR)
+    return np.array(_LANDMARKS[name] if name in _LANDMARKS else JOINTS[JOINT_NAMES.index(f"l_{name[1:]}")])
+
+
+def _weights_for(target: NDArray[np.float64], vertices: Points, prior: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The weights nearest to `prior` (least relative entropy) whose weighted mean of vertices is `target`.
+
+    They are prior * exp(slope . v), normalised: never negative. Newton's method on the convex dual.
+    """
+    support = np.flatnonzero(prior > 0)
+    offsets, base = vertices[support] - target, prior[support]
+    slope = np.zeros(3)
+    for _ in range(100):
+        tilted = base * np.exp(np.clip(offsets @ slope, -50, 50))
+        tilted /= tilted.sum()
+        mean = tilted @ offsets
+        if np.abs(mean).max() < 1e-12:
+            break
+        spread = (offsets * tilted[:, None]).T @ offsets - np.outer(mean, mean)
+        step = np.linalg.solve(spread, mean)
+        slope -= step * min(1.0, 1.0 / max(np.abs(offsets @ step).max(), 1e-12))
+    else:
+        raise AssertionError(f"no ring of skin around {target}: the surface and the skeleton disagree")
+    out = np.zeros(len(vertices))
+    out[support] = tilted
+    return out
+
+
+def pose_blend_shapes(surface: Surface, weights: Points) -> NDArray[np.float32]:
+    """(V, 3, 207): small correctives, zero at rest and mirror-symmetric by construction.
+
+    For joint k turned by R, with E = R - I: near the joint the skin moves outwards by the volume that linear blending
+    loses, which grows as 1 - cos(angle) = -trace(E) / 2, and shears a little with E itself.
+    """
+    n_vertices = len(surface.vertices)
+    normals = vertex_normals(surface.vertices, surface.faces)
+    joints = range(1, len(_SKELETON))
+    out = np.zeros((n_vertices, 3, len(joints), 3, 3))
+    for slot, k in enumerate(joints):
+        blend = 4 * weights[:, k] * weights[:, PARENTS[k]]  # 1 half-way between the two bones
+        radius = np.linalg.norm(surface.vertices - JOINTS[k], axis=1) @ blend / blend.sum()
+        lost = 0.18 * min(radius, 0.06) * blend[:, None] * normals
+        shear = 0.03 * min(radius, 0.06) * blend[:, None] * normals
+        for axis in range(3):
+            out[:, :, slot, axis, axis] -= lost / 2
+            out[:, axis, slot, axis, :] += shear
+    return out.reshape(n_vertices, 3, -1).astype(np.float32)
+
+
+def vertex_normals(vertices: Points, faces: NDArray[np.int64]) -> Points:
+    """(V, 3) unit normals, area-weighted."""
+    corners = vertices[faces]
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    total = np.zeros_like(vertices)
+    for k in range(3):
+        np.add.at(total, faces[:, k], normal)
+    return np.asarray(total / np.linalg.norm(total, axis=1, keepdims=True))

@@ -1,0 +1,237 @@
+"""MPI-INF-3DHP's layout: sequences before 14 cameras, test videos with labels in HDF5.  pixels and labels -> [raw]"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.skeletons import JOINTS, convert
+from pipeline.synthetic.layouts.encode import mp4_writer, write_jpeg
+from pipeline.synthetic.layouts.layout import Layout, Request
+from pipeline.synthetic.layouts.matlab_files import write_mat, write_mat73
+from pipeline.synthetic.scene.camera import Camera, frame_people
+from pipeline.synthetic.scene.scene import Actor, Shot, Take, film, stage
+
+if TYPE_CHECKING:
+    from pipeline.smpl.assets import SmplArrays
+
+Array = NDArray[np.float64]
+
+N_CAMERAS: Final = 14
+PAIRS: Final = ((0, 1), (2, 4), (5, 6), (7, 8))  # of cameras, from which a sequence is filmed
+SEQUENCES: Final = tuple(  # those that the release has at 25 fps
+    f"S{subject}/Seq{sequence}"
+    for sequence, subjects in ((1, (1, 2, 4, 6, 7, 8)), (2, (2, 4, 6, 7, 8)))
+    for subject in subjects
+)
+FPS: Final = 25.0
+SIDE_PX: Final = 320  # 2048 in the release
+TESTS: Final = ("TS1", "TS5", "TS2", "TS6", "TS3", "TS4")
+TEST_PICTURES: Final = {"TS5": (384, 216), "TS6": (384, 216)}  # width, height px; the others are square
+TEST_SIDE_PX: Final = 300
+INVALID_FRAMES: Final = 5  # at the beginning of every test video evaluation may not use the labels
+UNIVERSAL_LEG_M: Final = 0.83  # hip to ankle of the skeleton that `univ_annot3` is scaled to
+ON_THE_SPOT: Final = ("squat", "arm_raise", "wave", "side_bend", "bow", "reach")  # the cameras stand still
+# Native joints that spin49 lacks, and which of SMPL's is nearest.
+OTHERS: Final = {
+    "spine2": "smpl_spine1", "spine3": "smpl_spine2", "spine4": "smpl_spine3",
+    "left_clavicle": "smpl_lcollar", "right_clavicle": "smpl_rcollar",
+    "left_hand": "smpl_lhand", "right_hand": "smpl_rhand", "left_foot": "smpl_lfoot", "right_foot": "smpl_rfoot",
+}  # fmt: skip
+TOES: Final = {"left_toe": "OP LBigToe", "right_toe": "OP RBigToe"}
+
+
+def shots(request: Request) -> list[Shot]:
+    """4 videos for training by default, two views of two sequences, of 28 frames; 2 for testing, of 32."""
+    planned = []
+    for number in range(request.videos(2 * len(PAIRS[0]))):
+        pair, view = divmod(number, 2)
+        sequence, camera = SEQUENCES[pair % len(SEQUENCES)], PAIRS[pair // len(SEQUENCES) % len(PAIRS)][view]
+        rng = np.random.default_rng([request.seed, 105, pair])
+        # Every fourth video is a file, as all are in the download; of the others the pictures were extracted.
+        kept_as = "imageSequence/video_{}.avi" if number % 4 == 3 else "imageFrames/video_{}"
+        planned.append(
+            Shot(
+                dataset="mpi_inf_3dhp",
+                split="train",
+                name=f"{sequence}/video_{camera}",
+                number=number,
+                seed=request.seed,
+                n_frames=request.frames(rng, 28, 28, least=20),
+                fps=FPS,
+                width=SIDE_PX,
+                height=SIDE_PX,
+                actions=ON_THE_SPOT,
+                file=f"{sequence}/{kept_as.format(camera)}",
+            )
+        )
+    for number, name in enumerate(TESTS[: request.videos(2)], start=len(planned)):
+        rng = np.random.default_rng([request.seed, 106, number])
+        width, height = TEST_PICTURES.get(name, (TEST_SIDE_PX, TEST_SIDE_PX))
+        planned.append(
+            Shot(
+                dataset="mpi_inf_3dhp",
+                split="test",
+                name=name,
+                number=number,
+                seed=request.seed,
+                n_frames=request.frames(rng, 32, 32, least=24),
+                fps=FPS,
+                width=width,
+                height=height,
+                actions=ON_THE_SPOT,
+                file=f"mpi_inf_3dhp_test_set/{name}/imageSequence",
+            )
+        )
+    return planned
+
+
+def record(body: SmplArrays, shot: Shot, folder: Path) -> Take:
+    """A train video; with the first of its sequence also `annot.mat` and `camera.calibration`. Or a test video."""
+    if shot.split == "test":
+        return _record_test(body, shot, folder)
+    sequence, _, camera = shot.name.rpartition("/")
+    played = stage(body, replace(shot, name=sequence))  # the same whatever camera films it
+    cameras = _cameras(played)
+    take = _before(played, cameras[int(camera.removeprefix("video_"))])
+    place = folder / shot.file
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.suffix:
+        with mp4_writer(place, shot.fps, shot.width, shot.height) as writer:
+            for filmed in film(body, take):
+                writer.write(np.ascontiguousarray(filmed.image[..., ::-1]))
+    else:
+        place.mkdir()
+        for number, filmed in enumerate(film(body, take)):
+            write_jpeg(place / f"frame_{number:06d}.jpg", filmed.image)
+    if shot.number % 2 == 0:
+        write_mat(folder / sequence / "annot.mat", labels_of(take, cameras), compressed=True)
+        (folder / sequence / "camera.calibration").write_text(calibration(cameras), encoding="ascii")
+    return replace(take, shot=shot)
+
+
+def labels_of(take: Take, cameras: list[Camera]) -> dict[str, Any]:
+    """The variables of annot.mat: cells with an entry a camera."""
+    points = native_joints(take.actors[0])
+    n_frames = len(points)
+    in_cameras = [camera.to_camera(points) * 1000 for camera in cameras]
+    return {
+        "frames": np.arange(n_frames, dtype=np.int32)[:, None],
+        "cameras": np.arange(N_CAMERAS, dtype=np.uint8)[None],
+        "annot2": _cell([camera.project(points).reshape(n_frames, -1) for camera in cameras]),
+        "annot3": _cell([mm.reshape(n_frames, -1) for mm in in_cameras]),
+        "univ_annot3": _cell([universal_scale(take) * mm.reshape(n_frames, -1) for mm in in_cameras]),
+    }
+
+
+def calibration(cameras: list[Camera]) -> str:
+    """The text of camera.calibration: cameras that stand still, extrinsics in mm."""
+    lines = ["Skeletool Camera Calibration File V1.0"]
+    for number, camera in enumerate(cameras):
+        intrinsics, extrinsics = np.eye(4), camera.extrinsics[0].copy()
+        intrinsics[:3, :3] = camera.intrinsics
+        extrinsics[:3, 3] *= 1000
+        lines += [
+            f"name          {number}",
+            "  sensor      10 10",
+            f"  size        {camera.width} {camera.height}",
+            "  animated    0",
+            f"  intrinsic   {_numbers(intrinsics)}",
+            f"  extrinsic   {_numbers(extrinsics)}",
+            "  radial      0",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def labels_of_test(take: Take) -> dict[str, NDArray[Any]]:
+    """The variables of annot_data.mat, with the axes as HDF5 has them."""
+    if take.camera is None:
+        raise ValueError("an MPI-INF-3DHP video needs a camera")
+    points = convert(take.actors[0].spin49, source="spin49", target="mpi_inf_3dhp_test")
+    pixels, mm = take.camera.project(points), take.camera.to_camera(points) * 1000
+    n_frames = len(points)
+    valid = np.ones((n_frames, 1))
+    valid[:INVALID_FRAMES] = 0
+    return {
+        "annot2": pixels[:, None],
+        "annot3": mm[:, None],
+        "univ_annot3": universal_scale(take) * mm[:, None],
+        "valid_frame": valid,
+        "activity_annotation": np.full((n_frames, 1), 1 + take.shot.number % 7, np.float64),
+        "bb_crop": np.concatenate([pixels.min(axis=1), pixels.max(axis=1), np.zeros((n_frames, 30))], axis=1),
+    }
+
+
+def universal_scale(take: Take) -> float:
+    """How much larger the universal skeleton is than the actor."""
+    hip, knee, ankle = (take.actors[0].spin49[0, JOINTS["spin49"].index(name)] for name in ("lhip", "lknee", "lankle"))
+    return float(UNIVERSAL_LEG_M / (np.linalg.norm(hip - knee) + np.linalg.norm(knee - ankle)))
+
+
+def native_joints(actor: Actor) -> Array:
+    """(T, 28, 3) m in the world, in the release's order."""
+    smpl = JOINTS["smpl54"][: actor.joints.shape[1]]
+    places = dict(zip(JOINTS["spin49"], actor.spin49.transpose(1, 0, 2), strict=True))
+    places |= {name: actor.joints[:, smpl.index(nearest)] for name, nearest in OTHERS.items()}
+    places |= {name: places[nearest] for name, nearest in TOES.items()}
+    return np.stack([places[name] for name in JOINTS["mpi_inf_3dhp"]], axis=1)
+
+
+def _record_test(body: SmplArrays, shot: Shot, folder: Path) -> Take:
+    take = stage(body, shot)
+    pictures = folder / shot.file
+    pictures.mkdir(parents=True)
+    for number, filmed in enumerate(film(body, take), start=1):
+        write_jpeg(pictures / f"img_{number:06d}.jpg", filmed.image)
+    write_mat73(pictures.parent / "annot_data.mat", labels_of_test(take))
+    return take
+
+
+def _cameras(take: Take) -> list[Camera]:
+    """14 cameras around the actor: the usual eight from in front and from the sides, the others from behind."""
+    shot, actor = take.shot, take.actors[0]
+    facing = float(actor.motion.heading[0])
+    order = [*(camera for pair in zip(*PAIRS, strict=True) for camera in pair), 3, *range(9, N_CAMERAS)]
+    cameras = {}
+    for place, number in enumerate(order):
+        angle = np.radians((place - 3.5) * 180 / 8 if place < 8 else 90 + (place - 7) * 180 / 7)
+        cameras[number] = frame_people(
+            shot.rng(f"camera {number}"),
+            actor.spin49,
+            heading=facing + angle,
+            width=shot.width,
+            height=shot.height,
+            hand_held=False,
+            turn=8,
+        )
+    return [cameras[number] for number in range(N_CAMERAS)]
+
+
+def _before(take: Take, camera: Camera) -> Take:
+    """The same, filmed by another camera."""
+    actors = tuple(replace(actor, kp_2d=camera.project(actor.spin49)) for actor in take.actors)
+    return replace(take, camera=camera, actors=actors)
+
+
+def _cell(arrays: list[Array]) -> NDArray[np.object_]:
+    """(n, 1) cell."""
+    cell = np.empty((len(arrays), 1), object)
+    for i, array in enumerate(arrays):
+        cell[i, 0] = array
+    return cell
+
+
+def _numbers(matrix: Array) -> str:
+    return " ".join(f"{value:.10g}" for value in matrix.ravel())
+
+
+LAYOUT: Final = Layout(
+    name="mpi_inf_3dhp",
+    what="Rendered people in MPI-INF-3DHP's layout, projected without error: nothing of MPI-INF-3DHP.",
+    shots=shots,
+    record=record,
+)

@@ -1,0 +1,1 @@
+"""What people do: joint angles over time.  [motion] -> pixels and labels -> raw"""

@@ -1,0 +1,1 @@
+"""The report's sections about training and evaluation.  training -> evaluation -> [report]"""

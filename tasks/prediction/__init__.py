@@ -1,0 +1,1 @@
+"""Bodies on new videos, and pictures of them.  features -> windows -> [bodies]"""

@@ -1,0 +1,187 @@
+"""What a model in training sees: predicted bodies over a few frames of validation.  windows -> [training]
+
+Two strips a window: the frames with their 2D labels, and the same frames with the predicted bodies. The windows are the
+same in every epoch, so that one can look at one learn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import cache
+from pipeline import crops
+from pipeline.features.pixel_sources import raw_folder
+from pipeline.pixels import sources
+from pipeline.pixels.frames import Image
+from pipeline.show.drawing import flat
+from tasks import terminal
+from tasks.prediction.overlay import RECORD, STAND_IN, BodyDrawing, caption
+from tasks.settings import settings
+
+if TYPE_CHECKING:
+    from cache import Split
+    from vibe_model.networks.generator import VIBE
+    from vibe_model.settings.config import TrainConfig
+    from vibe_model.training.vibe import DrawPictures
+
+N_WINDOWS: Final = 4  # of all validation splits together
+N_FRAMES: Final = 6  # of a window
+TILE_PX: Final = 160  # side of a frame: six of them are 960 px
+SHIFT: Final = 4  # binary digits after the point, of what OpenCV draws
+GREY: Final = 96  # what stands for a frame that cannot be had
+SIDES: Final[Mapping[str, tuple[int, int, int]]] = {  # RGB of limbs
+    "right": (255, 90, 70),
+    "left": (80, 170, 255),
+    "middle": (240, 220, 80),
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Example:
+    """A fixed window, and its frames as they are drawn."""
+
+    name: str  # of its picture
+    features: NDArray[np.float32]  # (T, dim)
+    shown: NDArray[np.int64]  # (N,) which of the T frames
+    tiles: NDArray[np.uint8]  # (N, TILE_PX, TILE_PX, 3) RGB, grey where there is no picture
+    labelled: NDArray[np.uint8]  # the same with the labels
+
+
+def pictures(config: TrainConfig, *, n_windows: int = N_WINDOWS) -> DrawPictures | None:
+    """What draws pictures at each epoch's end, for `training.run`; None without a validation split.
+
+    Nothing is read before it is first asked. It never raises: what is missing, such as raw pictures, is told once, and
+    bodies are then drawn on grey.
+    """
+    return _Pictures(config, n_windows) if config.validation else None
+
+
+@dataclass(slots=True)
+class _Pictures:
+    """Keeps the windows' frames, about a megabyte, from one epoch to the next."""
+
+    config: TrainConfig
+    n_windows: int
+    examples: list[Example] | None = None
+    told: set[str] = field(default_factory=set)
+
+    def __call__(self, generator: VIBE, epoch: int) -> dict[str, Image]:  # noqa: ARG002 - the same at every epoch
+        try:
+            if self.examples is None:
+                self.examples = list(self._examples())
+            return {example.name: draw(generator, example) for example in self.examples}
+        except Exception as error:  # a picture is never worth days of training
+            self._tell_once(f"no overview pictures: {type(error).__name__}: {error}")
+            return {}
+
+    def _examples(self) -> Iterator[Example]:
+        opened = cache.open(self.config.cache)
+        share = -(-self.n_windows // len(self.config.validation))
+        for name in self.config.validation:
+            split = opened[name]
+            for start, stop in spread_windows(split, self.config.stream, self.config.seqlen, share):
+                yield self._example(split, start, stop)
+
+    def _example(self, split: Split, start: int, stop: int) -> Example:
+        window = np.array([[start, stop]], np.int64)
+        has_2d = "kp_2d" in split.columns
+        fields = ("features", "frame_index", "bbox", *(["kp_2d"] if has_2d else []))
+        read = {key: array[0] for key, array in split.read(window, self.config.stream, fields).items()}
+        shown = np.unique(np.linspace(0, stop - start - 1, N_FRAMES).round().astype(np.int64))
+        number = int(split.track_of(np.array([start]))[0])
+        track = split.tracks[number]
+        tiles = self._tiles(split, number, read["frame_index"][shown], read["bbox"][shown])
+        labelled = tiles.copy()
+        if has_2d:
+            for tile, kp_2d in zip(labelled, read["kp_2d"][shown], strict=True):
+                draw_labels(tile, kp_2d)
+        frames = f"frames {read['frame_index'][0]}-{read['frame_index'][-1]}"
+        return Example(f"{split.name}/{track.name} {frames}", read["features"], shown, tiles, labelled)
+
+    def _tiles(
+        self, split: Split, number: int, frame_index: NDArray[np.int64], bbox: NDArray[np.float32]
+    ) -> NDArray[np.uint8]:
+        """(N, TILE_PX, TILE_PX, 3) crops of the frames."""
+        tiles = np.full((len(frame_index), TILE_PX, TILE_PX, 3), GREY, np.uint8)
+        problem = ""
+        try:
+            place = settings().raw(split.name.partition("/")[0])
+            entry, scale = split.videos[int(split.tracks.video[number])], split.tracks[number].crop_scale
+            source = sources.parse(raw_folder(split, place if place.is_dir() else None), entry.source)
+            for i, frame in enumerate(source.read(frame_index.tolist())):
+                if frame.image is None:
+                    problem = frame.problem or "no picture"
+                else:
+                    tiles[i] = crops.crop_person(frame.image, bbox[i], scale, TILE_PX)
+        except terminal.MENDABLE as error:
+            problem = str(error)
+        if problem:
+            for tile in tiles[(tiles == GREY).all(axis=(1, 2, 3))]:
+                caption(tile, "no picture", line=1)
+            self._tell_once(f"overview pictures are on grey, {split.name}: {problem}")
+        return tiles
+
+    def _tell_once(self, text: str) -> None:
+        kind = text.partition(":")[0]
+        if kind not in self.told:
+            self.told.add(kind)
+            terminal.warn(text)
+
+
+def spread_windows(split: Split, stream: str, seqlen: int, n_windows: int) -> list[tuple[int, int]]:
+    """The first window of each of at most `n_windows` tracks, spread over the split's; the same every time."""
+    windows = split.windows(seqlen, seqlen, stream)
+    if not len(windows):
+        return []
+    _, first = np.unique(split.track_of(windows[:, 0]), return_index=True)
+    chosen = np.unique(np.linspace(0, len(first) - 1, n_windows).round().astype(np.int64))
+    return [(int(start), int(stop)) for start, stop in windows[first[chosen]]]
+
+
+def draw(generator: VIBE, example: Example) -> Image:
+    """(2 TILE_PX, N TILE_PX, 3) RGB: frames with labels above, with predicted bodies below."""
+    mode = generator.training
+    generator.eval()
+    try:
+        device = next(generator.parameters()).device
+        with torch.no_grad():
+            estimate = generator.regress(torch.as_tensor(example.features[None], dtype=torch.float32, device=device))
+        rotmat, shape, camera = (part[0].float().cpu().numpy()[example.shown] for part in estimate)
+        records = np.zeros(len(example.shown), RECORD)
+        records["rotmat"], records["shape"], records["camera"] = rotmat, shape, camera
+        records["bbox"] = (TILE_PX / 2, TILE_PX / 2, TILE_PX, TILE_PX)  # the tile is the crop
+        records["crop_scale"] = 1
+        drawing = BodyDrawing.of(generator)
+        verts = drawing.vertices(records)
+    finally:
+        generator.train(mode)
+    painted = [drawing.paint(tile, records[[i]], verts[[i]]) for i, tile in enumerate(example.tiles)]
+    strips = [np.concatenate([*strip], axis=1) for strip in (example.labelled, painted)]
+    picture = np.concatenate(strips, axis=0)
+    caption(picture, STAND_IN if generator.body.stand_in else "")
+    return picture
+
+
+def draw_labels(tile: Image, kp_2d: NDArray[np.floating[Any]]) -> None:
+    """Bones and joints of (49, 3) keypoints in [-1, 1] over the tile, in place."""
+    pixels = (kp_2d[:, :2] + 1) * (TILE_PX / 2)
+    inside = np.abs(kp_2d[:, :2]).max(axis=1) < 4  # OpenCV draws what is far outside wrongly
+    shown = np.concatenate([kp_2d[:, :2], np.where(inside, kp_2d[:, 2], 0)[:, None]], axis=1)
+    skeleton = flat(shown, pixels)
+    for line in skeleton.lines:
+        start, end = _at(line.x1, line.y1), _at(line.x2, line.y2)
+        cv2.line(tile, start, end, SIDES[line.side], 1, cv2.LINE_AA, SHIFT)
+    for dot in skeleton.dots:
+        cv2.circle(tile, _at(dot.x, dot.y), 3 << (SHIFT - 1), SIDES[dot.side], -1, cv2.LINE_AA, SHIFT)
+
+
+def _at(x: float, y: float) -> tuple[int, int]:
+    """A point as OpenCV takes fractions of a pixel."""
+    return round(x * (1 << SHIFT)), round(y * (1 << SHIFT))

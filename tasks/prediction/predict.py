@@ -1,0 +1,290 @@
+"""Bodies on a new video: tracks, features, bodies, and files of them.  raw -> tracks -> features -> windows -> [bodies]
+
+The steps are those of training data, on a small cache of the video's own: a reader (`pipeline.datasets.new_video`),
+conversion, extraction, and the model on windows. Each step can be run again: what is there and fits is not made anew.
+
+    <out>/cache/            the small cache
+    <out>/bodies/*.npz      a file a track
+    <out>/overlay.mp4       the bodies over the frames
+    <out>/predictions.json  what all of it is and was made with; written last: its presence is the end
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+from zipfile import BadZipFile
+
+import numpy as np
+
+import cache
+from pipeline.cli.progress import Progress
+from pipeline.cli.text import count
+from pipeline.conversion import convert
+from pipeline.conversion.convert import Conversion
+from pipeline.datasets.new_video import NewVideo, raw_folder
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.features import extract
+from pipeline.features.engine import Resources
+from pipeline.features.extract import Extraction
+from pipeline.features.spec import StreamSpec
+from pipeline.features.streams.base import Machine
+from pipeline.features.streams.resnet50 import Precision, ResNet50
+from pipeline.pixels import sources
+from pipeline.pixels.frames import FrameSource, Video
+from pipeline.raw.stand_in import is_stand_in
+from pipeline.settings.features import stream_named
+from tasks.prediction.overlay import STAND_IN, PredictedBodies, rate_of, write_overlay
+from tasks.prediction.trained import Trained, refuse_mixture
+from tasks.settings import settings
+from vibe_model import runs
+from vibe_model.evaluation import predictions
+
+CACHE: Final = "cache"
+BODIES: Final = "bodies"
+OVERLAY: Final = "overlay.mp4"
+SUMMARY: Final = "predictions.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What is to be predicted, with what, into which folder."""
+
+    reader: NewVideo
+    raw: Path
+    trained: Trained
+    streams: tuple[StreamSpec, ...]  # the last one is the model's; before it, what that is computed from
+    out: Path
+    stand_in: bool
+
+    @property
+    def root(self) -> Path:
+        return self.out / CACHE
+
+    @property
+    def name(self) -> str:
+        """The split's, in the small cache."""
+        return f"{self.reader.name}/{self.reader.split}"
+
+    @property
+    def stream(self) -> StreamSpec:
+        return self.streams[-1]
+
+    def split(self) -> cache.Split:
+        return cache.open(self.root)[self.name]
+
+    def source(self) -> FrameSource:
+        return sources.parse(self.raw, self.split().videos[0].source)
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """All bodies, and the files that they are in."""
+
+    bodies: PredictedBodies
+    tracks: tuple[Mapping[str, Any], ...]  # name, file, frames, first and last frame of each
+
+
+def job(video: Path, trained: Trained, streams: Sequence[StreamSpec], out: Path, labels: Mapping[str, Any]) -> Job:
+    """Check all that can be known before minutes of work.
+
+    labels: what `NewVideo.of` takes. Raises ConfigError, RawDataError for what is no video, StandInMixed, and
+    PipelineError for features that are not those that the model was trained on.
+    """
+    reader, raw = NewVideo.of(video, **labels), raw_folder(video)
+    source = reader.source(raw.resolve())
+    if isinstance(source, Video):
+        source.require_decodable()  # what is no video is told as that, and not as one that fits no model
+    model = {f"the body of {trained.checkpoint}": bool(trained.generator.body.stand_in)}
+    of_both = refuse_mixture({f"the video {video}": is_stand_in(raw), **model})
+    placed = tuple(spec.at(raw) for spec in streams)
+    extract.refuse_untrained(placed[-1], raw, "the features' weights")
+    if placed[-1].stream.dim != trained.feature_size:
+        raise PipelineError(
+            f"{trained.checkpoint}: expected features of {trained.feature_size} numbers, found the stream "
+            f"{placed[-1].name!r}, which has {placed[-1].stream.dim}. Name the stream that it was trained on in "
+            "[features] of luigi.cfg."
+        )
+    return Job(reader, raw, trained, placed, out, of_both or placed[-1].stream.stand_in)
+
+
+def named_streams(weights: str | None, precision: Precision | None, device: str) -> tuple[StreamSpec, ...]:
+    """The network by options, or by [features] of luigi.cfg where no weights are named. Raises ConfigError."""
+    if weights is not None:
+        stream = stream_named(ResNet50.kind, weights, precision, {})
+        return (StreamSpec(stream=stream, resources=Resources(Machine(device))),)
+    found = [spec for spec in (settings().crops, settings().stream) if spec is not None]
+    if precision is not None:
+        last = found[-1].stream
+        if not isinstance(last, ResNet50):
+            raise ConfigError(f"--precision goes with {ResNet50.kind}; [features] of luigi.cfg names {last.kind}")
+        found[-1] = replace(found[-1], stream=ResNet50(weights=last.weights, precision=precision))
+    if device == "auto":
+        return tuple(found)
+    return tuple(
+        replace(spec, resources=replace(spec.resources, machine=replace(spec.resources.machine, device=device)))
+        for spec in found
+    )
+
+
+def make_tracks(job: Job, progress: Progress) -> Conversion | None:
+    """Video and labels -> tracks; None where they are there. Raises PipelineError where nobody is left to predict."""
+    plan = convert.plan_conversion(job.reader, job.reader.split, raw=job.raw, root=job.root)
+    done = None if plan.up_to_date else convert.convert(plan, progress=progress)
+    account = job.split().videos[0].account
+    if account["set_aside"]:
+        raise PipelineError(account["message"])
+    if not account["kept"]:
+        raise PipelineError(nobody_left(job.reader, account))
+    return done
+
+
+def nobody_left(reader: NewVideo, account: Mapping[str, Any]) -> str:
+    """Why there is nobody to predict, and what to do about it."""
+    reasons = ", ".join(f"{n:,} {reason}" for reason, n in account["dropped"].items())
+    return (
+        f"{reader.keypoints or reader.boxes}: nobody is left to predict: "
+        + (f"of {count(account['found'], 'person-frame')}, {reasons}. " if reasons else "nobody was found. ")
+        + f"Look at the detections, or take tracks of fewer than {count(reader.min_frames, 'frame')}: --min-frames."
+    )
+
+
+def make_features(job: Job, progress: Progress) -> list[Extraction]:
+    """Tracks -> features, where they are not there. Raises PipelineError for others than the model was trained on."""
+    done = []
+    for spec in job.streams:
+        plan = extract.compare_stream(job.split(), spec)
+        if plan.differs:  # of an earlier run with another network: this cache is nobody else's
+            plan = extract.plan_extraction(job.root, job.name, spec, replace=True)
+        if spec is job.stream:
+            refuse_other_features(job.trained, plan.identity)
+        if not plan.up_to_date:
+            done.append(extract.extract(plan, progress=progress))
+    return done
+
+
+def refuse_other_features(trained: Trained, identity: Mapping[str, Any]) -> None:
+    """Raise PipelineError unless these features are of the network that the model was trained on, as far as is told."""
+    expected = trained.features
+    if trained.kind != "ours" or expected is None or expected.get("kind") == "imported":
+        return
+    keys = sorted(key for key in expected.keys() | identity.keys() if expected.get(key) != identity.get(key))
+    if keys:
+        was, now = (", ".join(f"{key} {_in_words(told.get(key))}" for key in keys) for told in (expected, identity))
+        raise PipelineError(
+            f"{trained.checkpoint}: expected features as those that it was trained on, {was}; found {now}. Name the "
+            "same network: --weights, --precision, or [features] of luigi.cfg."
+        )
+
+
+def _in_words(part: Any) -> str:
+    """A part of a stream's identity as its option is written: untrained:7"""
+    if isinstance(part, Mapping) and part.keys() == {"kind", "argument"}:
+        return f"{part['kind']}:{part['argument']}"
+    return "not said" if part is None else str(part)
+
+
+def doubts(job: Job) -> list[str]:
+    """What a person should know before believing the bodies."""
+    told = []
+    weights = job.stream.stream.weights if isinstance(job.stream.stream, ResNet50) else None
+    published = job.trained.kind in ("vibe", "spin")
+    if published and not job.stand_in and (weights is None or weights.kind != "spin"):
+        told.append(f"{job.trained.checkpoint.name} was trained on SPIN's features, and these are {job.stream}")
+    if job.trained.kind == "ours" and job.trained.features is None:
+        told.append(f"{job.trained.checkpoint.name} does not say which features it was trained on")
+    return told
+
+
+def make_bodies(job: Job, *, smooth: float, batch_size: int, progress: Progress) -> Predicted:
+    """Features -> bodies, an npz a track. Memory does not grow with the length of the video."""
+    (job.out / SUMMARY).unlink(missing_ok=True)  # not true from here on until it is written again
+    (job.out / OVERLAY).unlink(missing_ok=True)
+    split, folder, bodies = job.split(), job.out / BODIES, PredictedBodies(job.out)
+    total = split.manifest["accounting"]["frames"]["kept"]
+    about = _about(job, smooth)
+    tracks = []
+    found = predictions.predict_tracks(
+        job.trained.generator,
+        split,
+        stream=job.stream.name,
+        seqlen=job.trained.seqlen,
+        batch_size=batch_size,
+        smooth=smooth,
+    )
+    for prediction in found:
+        file = predictions.save_npz(folder, prediction, job.trained.generator, about=about)
+        bodies.add(prediction)
+        first, last = (int(prediction.frame_index[i]) for i in (0, -1))
+        place = f"{BODIES}/{file.name}"
+        tracks.append({"name": prediction.name, "file": place, "frames": len(prediction), "first": first, "last": last})
+        progress(len(bodies), total, "frames")
+    _remove_others(folder, {str(track["file"]).rpartition("/")[2] for track in tracks})
+    if not tracks:
+        raise PipelineError(f"{job.reader.video}: no frame with a person in it could be decoded: nothing is predicted")
+    return Predicted(bodies, tuple(tracks))
+
+
+def make_overlay(job: Job, predicted: Predicted, *, fps: float | None, progress: Progress) -> int:
+    """Bodies over the frames: `<out>/overlay.mp4`. Returns how many frames it has."""
+    file, generator = job.out / OVERLAY, job.trained.generator
+    said = STAND_IN if job.stand_in else ""
+    return write_overlay(file, job.source(), predicted.bodies, generator, fps=fps, said=said, progress=progress)
+
+
+def write_summary(job: Job, predicted: Predicted, *, smooth: float, overlay_fps: float | None) -> Path:
+    """predictions.json: what lies in the folder, and what it was made from and with."""
+    split = job.split()
+    video, fps = split.videos[0], float(np.atleast_1d(split.tracks.fps)[0])
+    summary = {
+        **_about(job, smooth),
+        "picture": [video.width, video.height],
+        "fps": fps if math.isfinite(fps) else None,
+        "accounting": video.account,
+        "tracks": list(predicted.tracks),
+        "overlay": None if overlay_fps is None else {"file": OVERLAY, "fps": overlay_fps},
+    }
+    runs.write_json(job.out / SUMMARY, summary)
+    return job.out / SUMMARY
+
+
+def overlay_rate(job: Job, fps: float | None) -> float:
+    """Frames a second of the overlay: as asked for, or the video's own."""
+    return fps or rate_of(job.source())
+
+
+def _about(job: Job, smooth: float) -> dict[str, Any]:
+    """What every file says of where it comes from."""
+    identity = job.split().stream_manifest(job.stream.name)["identity"]
+    labels = Path(job.reader.keypoints or job.reader.boxes).name
+    return {
+        "video": Path(job.reader.video).name,
+        "people": {"from": job.reader.split, "named": labels},
+        "stand_in": job.stand_in,
+        "checkpoint": job.trained.about,
+        "body_sha256": job.trained.generator.body.digest,
+        "features": dict(identity),
+        "seqlen": job.trained.seqlen,
+        "smooth": smooth,
+    }
+
+
+def _remove_others(folder: Path, current: set[str]) -> None:
+    """Files of tracks that an earlier run, with other labels, had and this one has not. Other people's files stay."""
+    for file in folder.glob("*.npz"):
+        if file.name not in current and _is_ours(file):
+            file.unlink()
+
+
+def _is_ours(file: Path) -> bool:
+    """Is it called as the track is that it says it holds?"""
+    try:
+        with np.load(file) as arrays:
+            track = json.loads(str(arrays["about"]))["track"]
+        return predictions.file_name(str(track)) == file.name
+    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile):
+        return False

@@ -1,0 +1,132 @@
+"""A trained generator from a checkpoint file, ours or a published one.  training -> [evaluation, prediction]
+
+Imports torch: commands import it when they run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.errors import ConfigError
+from vibe_model import runs
+from vibe_model.checkpoints import load_published, read_checkpoint
+from vibe_model.errors import CheckpointError, StandInMixed
+from vibe_model.networks.generator import FEATURE_SIZE, VIBE
+from vibe_model.settings.config import TrainConfig
+from vibe_model.training.trainer import build_generator
+from vibe_model.training.vibe import load_body
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A generator in evaluation mode, on its device, and what its checkpoint says of itself."""
+
+    generator: VIBE
+    checkpoint: Path
+    kind: str  # ours, vibe (published) or spin (published: frame by frame)
+    seqlen: int  # frames of a window that it was trained on
+    feature_size: int
+    stand_in: bool | None  # trained on stand-in data? None: an old checkpoint of ours, which does not say
+    features: Mapping[str, Any] | None  # identity of the feature stream that it was trained on, where it says so
+    config: TrainConfig | None  # of ours
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """For whatever is made with it: which checkpoint, by its content."""
+        return {"kind": self.kind, "file": self.checkpoint.name, "sha256": runs.file_digest(self.checkpoint)}
+
+
+def load(checkpoint: Path, body: Path | None, device: str = "auto") -> Trained:
+    """Build the generator that the checkpoint was trained as, and fill it.
+
+    body: the folder of SMPL's files (None: the procedural stand-in). device: auto, cpu, cuda, cuda:1, ...
+    Ours says how it was built; VIBE's published files have the published sizes; SPIN's has no temporal encoder. Raises
+    CheckpointError for what is no such file or has other sizes, MissingAssets without the body's files, ConfigError for
+    a device that is not there, StandInMixed when exactly one of checkpoint and body is a stand-in.
+    """
+    target = _device(device)
+    content = read_checkpoint(checkpoint)
+    for key, what in (("course", "the state of a training"), ("mposer_state_dict", "a motion prior")):
+        if key in content:
+            raise CheckpointError(f"{checkpoint}: expected a model, found {what}. Name the best.pt of a run of VIBE.")
+    config = _config(checkpoint, content)
+    stand_in = _stand_in(checkpoint, content)
+    model = load_body(body)
+    refuse_mixture({f"the checkpoint {checkpoint}": stand_in, f"the body in {body}": model.stand_in})
+    if config is not None:
+        kind, generator = "ours", build_generator(config, model)
+    else:
+        kind, generator = ("spin", VIBE(model, n_layers=0)) if "model" in content else ("vibe", VIBE(model))
+    load_published(generator, checkpoint)
+    features = content.get("features")
+    return Trained(
+        generator=generator.to(target).eval(),
+        checkpoint=checkpoint,
+        kind=kind,
+        seqlen=generator_seqlen(config),
+        feature_size=FEATURE_SIZE if config is None else config.feature_size,
+        stand_in=stand_in,
+        features=features if isinstance(features, Mapping) else None,
+        config=config,
+    )
+
+
+def generator_seqlen(config: TrainConfig | None) -> int:
+    """Frames of a window: the configuration's, or the published 16."""
+    return TrainConfig().seqlen if config is None else config.seqlen
+
+
+def refuse_mixture(kinds: Mapping[str, bool | None]) -> bool:
+    """Is all of it a stand-in? Raises StandInMixed when some is and some is not; None is not known, and left out."""
+    stand_ins, real = ([what for what, kind in kinds.items() if kind is wanted] for wanted in (True, False))
+    if stand_ins and real:
+        raise StandInMixed(
+            f"{', '.join(stand_ins)}: stand-in; {', '.join(real)}: not a stand-in. Numbers made from both would mean "
+            "nothing: name files of one kind."
+        )
+    return bool(stand_ins)
+
+
+def _config(checkpoint: Path, content: Mapping[str, Any]) -> TrainConfig | None:
+    """How it was built, where it says so: then it is ours."""
+    said = content.get("config")
+    if said is None:
+        return None
+    if not isinstance(said, Mapping):
+        raise CheckpointError(f"{checkpoint}: 'config': expected settings by name, found {type(said).__name__}")
+    try:
+        return TrainConfig.from_dict(said)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{checkpoint}: 'config': {error}. It is of another version of this project: use that one, or train anew."
+        ) from error
+
+
+def _stand_in(checkpoint: Path, content: Mapping[str, Any]) -> bool | None:
+    """Was it trained on stand-in data? What is published was not."""
+    if "stand_in" in content:
+        return bool(content["stand_in"])
+    if "config" not in content:
+        return False
+    try:  # written before checkpoints said it themselves: the run's folder does
+        told = json.loads((checkpoint.parent / "config.json").read_text()).get("stand_in")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return None if told is None else bool(told)
+
+
+def _device(name: str) -> torch.device:
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    try:
+        device = torch.device(chosen)
+    except RuntimeError as error:
+        raise ConfigError(f"--device {name}: expected auto, cpu, cuda or cuda:1") from error
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not torch.cuda.is_available()):
+        raise ConfigError(f"--device {name}: torch finds no such device here. Use cpu, or auto.")
+    return device

@@ -1,0 +1,317 @@
+"""Full or failing disks, read-only folders, other writers, lost locks: nothing committed is lost, and runs go on."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cache
+from cache import CacheError, SplitWriter, StreamWriter
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
+
+from interrupted_runs import (
+    COLUMNS,
+    DIM,
+    FIRST,
+    RUNS,
+    SPLIT,
+    STREAM,
+    Death,
+    changes,
+    convert,
+    make_video,
+    seen,
+    tree,
+    watched,
+)
+
+POINTS = 2  # of each run, at which something fails; `EVERY_MOMENT=1 pytest ...` takes every one, and some minutes
+FRESH = multiprocessing.get_context("forkserver")
+FRESH.set_forkserver_preload(["pytest", "cache"])
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run as it went undisturbed: the cache before it, what it changed, and what came of it."""
+
+    before: Path
+    changes: int
+    old: str | None
+    new: str | None
+    expected: dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stage]:
+    root, found = tmp_path_factory.mktemp("calm") / "cache", {}
+    for number, (name, run) in enumerate(RUNS.items()):
+        before, old = root.with_name(f"before-{number}"), seen(root)
+        copy(root, before)
+        with watched(death := Death()):
+            run(root)
+        found[name] = Stage(before, death.count, old, seen(root), tree(root))
+    return found
+
+
+def copy(before: Path, root: Path) -> Path:
+    shutil.rmtree(root, ignore_errors=True)
+    if before.exists():
+        shutil.copytree(before, root)
+    return root
+
+
+class Fault:
+    """The n-th change fails, and if `lasting` all others that take room; a write still brings half of its bytes."""
+
+    def __init__(self, at: int, code: int, *, lasting: bool) -> None:
+        self.failed = False
+        self._left, self._code, self._lasting = at, code, lasting
+
+    def __call__(self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not changes(name, args, kwargs):
+            return function(*args, **kwargs)
+        self._left -= 1
+        if self._left == 0 and name == "write" and len(args[1]) > 1:
+            self._left = 1  # the next one fails
+            return function(args[0], bytes(args[1])[: len(args[1]) // 2])
+        if self._left == 0 or (self._left < 0 and self._lasting and name not in ("unlink", "remove", "rmdir", "fsync")):
+            self.failed = True
+            file = [] if isinstance(args[0], int) else [os.fspath(args[0])]
+            raise OSError(self._code, os.strerror(self._code), *file)
+        return function(*args, **kwargs)
+
+
+def points(stage: Stage) -> Iterator[int]:
+    """Which changes fail: some, spread over all of them."""
+    if os.environ.get("EVERY_MOMENT"):
+        return iter(range(1, stage.changes + 1))
+    step = stage.changes / POINTS
+    rng = random.Random(stage.changes)
+    return (1 + int((number + rng.random()) * step) for number in range(POINTS))
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC], ids=["EIO once", "ENOSPC from then on"])
+@pytest.mark.parametrize("name", RUNS)
+def test_a_failing_disk_costs_nothing_that_was_committed(
+    name: str, code: int, stages: dict[str, Stage], tmp_path: Path
+) -> None:
+    stage, root = stages[name], tmp_path / "cache"
+    for at in points(stage):
+        where = f"{errno.errorcode[code]} at change {at} of {stage.changes}"
+        copy(stage.before, root)
+        told = ""
+        with watched(fault := Fault(at, code, lasting=code == errno.ENOSPC)):
+            try:
+                RUNS[name](root)
+            except (CacheError, OSError) as error:
+                told = str(error)
+        assert fault.failed, where
+        assert not told or str(root) in told, f"{where}: {told!r} does not say where"
+        assert seen(root) in (stage.old, stage.new), where
+        assert not (root / "zarr.json").exists() or cache.verify(root).problems == (), where
+        RUNS[name](root)
+        assert tree(root) == stage.expected, where
+
+
+def convert_within(root: str, limit: int, told: Any) -> None:
+    """In a process of its own, whose files may not be larger than that."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    try:
+        convert(Path(root), FIRST, "first")
+    except (CacheError, OSError) as error:
+        told.send(str(error))
+
+
+def test_a_limit_on_the_size_of_files_is_an_error_that_names_the_file(stages: dict[str, Stage], tmp_path: Path) -> None:
+    here, there = FRESH.Pipe()
+    process = FRESH.Process(target=convert_within, args=(str(tmp_path / "cache"), 1000, there))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    assert str(tmp_path / "cache") in here.recv()
+    assert cache.verify(tmp_path / "cache").ok
+    convert(tmp_path / "cache", FIRST, "first")
+    assert tree(tmp_path / "cache") == stages["first conversion"].expected
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of 160 KiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if not mount("-t", "tmpfs", "-o", "size=160k", "tmpfs", str(disk)):
+        pytest.skip("mounting a file system takes root's rights")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def mount(*options: str) -> bool:
+    try:
+        return subprocess.run(["mount", *options], capture_output=True).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def test_a_disk_that_is_really_full_and_then_larger(stages: dict[str, Stage], small_disk: Path) -> None:
+    root = small_disk / "cache"
+    with pytest.raises((CacheError, OSError), match="No space left"):
+        convert(root, FIRST, "first")
+    assert seen(root) is None
+    assert cache.verify(root).ok
+    assert mount("-o", "remount,size=16m", str(small_disk))
+    convert(root, FIRST, "first")
+    assert tree(root) == stages["first conversion"].expected
+
+
+def test_a_read_only_disk_can_be_read_and_tells_writers(stages: dict[str, Stage], small_disk: Path) -> None:
+    assert mount("-o", "remount,size=16m", str(small_disk))
+    root = copy(stages["compaction"].before, small_disk / "cache")
+    assert mount("-o", "remount,ro", str(small_disk))
+    for run in RUNS.values():
+        with pytest.raises(OSError, match=r"Read-only file system: '.*/cache/toy/train"):
+            run(root)
+    assert seen(root) == stages["compaction"].old
+    assert cache.verify(root).ok
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="for root, no folder is read-only")
+def test_a_read_only_folder_can_be_read_and_tells_writers(stages: dict[str, Stage], tmp_path: Path) -> None:
+    root = copy(stages["compaction"].before, tmp_path / "cache")
+    folders = [root, *(path for path in root.rglob("*") if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        with pytest.raises(OSError, match="Permission denied: "):
+            convert(root, FIRST, "again")
+        assert seen(root) == stages["compaction"].old
+        assert cache.verify(root).ok
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+
+
+def end_by_signal(name: str, root: str, at: int, number: int) -> None:
+    """In a process of its own: a signal as a person or a scheduler sends it, at the n-th change."""
+    left = at
+
+    def around(call: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        nonlocal left
+        left -= changes(call, args, kwargs)
+        if left == 0:
+            left = -1
+            os.kill(os.getpid(), number)
+        return function(*args, **kwargs)
+
+    with watched(around):
+        RUNS[name](Path(root))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_signal_that_asks_to_end_is_no_worse_than_a_kill(
+    number: signal.Signals, stages: dict[str, Stage], tmp_path: Path
+) -> None:
+    stage = stages["conversion of changes"]
+    for part in (0.3, 0.9):
+        root = copy(stage.before, tmp_path / "cache")
+        order = ("conversion of changes", str(root), int(part * stage.changes), int(number))
+        process = FRESH.Process(target=end_by_signal, args=order)
+        process.start()
+        process.join(60)
+        assert process.exitcode not in (0, None)
+        assert seen(root) in (stage.old, stage.new)
+        assert cache.verify(root).ok
+        RUNS["conversion of changes"](root)
+        assert tree(root) == stage.expected
+
+
+def convert_in_turn(root: str, told: Any) -> None:
+    """In a process of its own: until it is this one's turn."""
+    while True:
+        try:
+            convert(Path(root), FIRST, "first")
+        except CacheError as error:
+            told.put(str(error))
+            time.sleep(0.01)
+        except BaseException as error:
+            told.put(f"{type(error).__name__}: {error}")
+            told.put(None)
+            raise
+        else:
+            told.put(None)
+            return
+
+
+def test_of_many_writers_at_once_one_writes_and_the_others_are_told(stages: dict[str, Stage], tmp_path: Path) -> None:
+    root = tmp_path / "cache"
+    queue: Any = FRESH.SimpleQueue()
+    processes = [FRESH.Process(target=convert_in_turn, args=(str(root), queue)) for _ in range(5)]
+    for process in processes:
+        process.start()
+    told: list[str | None] = []
+    while told.count(None) < len(processes):
+        told.append(queue.get())
+    for process in processes:
+        process.join(60)
+    assert [text for text in told if text and not ("no other writer" in text and "process" in text)] == []
+    assert [process.exitcode for process in processes] == [0] * 5
+    assert tree(root) == stages["first conversion"].expected
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+@pytest.mark.parametrize("second", ["same", "other"])
+def test_a_writer_that_lost_its_lock_changes_nothing_of_what_the_next_one_wrote(
+    how: str, second: str, tmp_path: Path
+) -> None:
+    root = tmp_path / "cache"
+    lock = root / SPLIT / ".writing/lock"
+    other = FIRST if second == "same" else {name: (lengths, 7) for name, (lengths, _) in FIRST.items()}
+    with pytest.raises(CacheError, match="lock"), split_writer(root) as writer:
+        writer.begin()
+        videos = [make_video(name, *video) for name, video in FIRST.items()]
+        writer.append(*videos[0])
+        writer.append(*videos[1])
+        lock.unlink()
+        if how == "replaced":
+            lock.write_text("1\n")
+        convert(root, other, "second")
+        state, files = seen(root), tree(root)
+        for video in videos[2:]:
+            writer.append(*video)
+        writer.commit({"note": "first"})
+    assert seen(root) == state
+    assert {name: data for name, data in tree(root).items() if ".writing" not in name} == files
+    assert cache.verify(root).ok
+
+
+def test_a_stream_writer_that_lost_its_lock_changes_nothing(stages: dict[str, Stage], tmp_path: Path) -> None:
+    root = copy(stages["extraction"].before, tmp_path / "cache")
+    with pytest.raises(CacheError, match="lock"), StreamWriter(root, SPLIT, STREAM, dim=DIM, plan="toy") as writer:
+        (root / SPLIT / "features" / STREAM / ".writing/lock").unlink()
+        RUNS["extraction"](root)
+        for shard in writer.pending:
+            n_rows = len(writer.rows(shard))
+            keys = np.arange(2 * n_rows, dtype=np.uint64).reshape(-1, 2)
+            writer.write(shard, np.ones((n_rows, DIM), np.float32), np.ones(n_rows), keys)
+        writer.commit({"note": "toy"})
+    assert seen(root) == stages["extraction"].new
+    assert cache.verify(root).ok
+
+
+def split_writer(root: Path) -> SplitWriter:
+    return SplitWriter(root, SPLIT, columns=COLUMNS, plan="toy", rows_per_shard=8, rows_per_chunk=4)

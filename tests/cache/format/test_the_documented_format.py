@@ -1,0 +1,377 @@
+"""docs/cache-format.md as code: a reader that knows only what is written there, beside ours.
+
+No NumPy and nothing of `cache` up to the line below: `struct`, `json`, `hashlib`, and our own CRC-32C.
+"""
+
+import hashlib
+import itertools
+import json
+import math
+import re
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "cache-format.md"
+LETTER = {"int32": "i", "int64": "q", "uint8": "B", "uint64": "Q", "float16": "e", "float32": "f", "float64": "d"}
+ABSENT = 2**64 - 1
+
+Manifest = dict[str, Any]  # any JSON object
+Files = dict[str, bytes]  # small files by name
+Numbers = tuple[Any, ...]  # of one row
+Runs = list[tuple[int, int]]
+
+
+def crc32c(data: bytes) -> bytes:
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return struct.pack("<I", crc ^ 0xFFFFFFFF)
+
+
+def digest(text: str) -> str:
+    """Of a manifest, by its text alone: white space outside strings goes, then the member `digest`."""
+    tokens = re.findall(r'"(?:[^"\\]|\\.)*"|[^\s"]+', text)
+    return hashlib.sha256(re.sub(r'"digest":"[0-9a-f]*",', "", "".join(tokens)).encode()).hexdigest()
+
+
+def open_manifest(home: Path, base: Path) -> tuple[Manifest, Files]:
+    """(manifest, the small files that it names), staged or in place."""
+    text = (home / "manifest.json").read_text()
+    manifest = json.loads(text)
+    assert manifest["format"] == "vibe-cache 1"
+    assert manifest["digest"] == digest(text)
+    files = {}
+    for name, expected in manifest["files"].items():
+        elsewhere = (home / folder / manifest["digest"][:16] / name for folder in (".commit", ".copy"))
+        places = (base / name, *elsewhere)
+        contents = [place.read_bytes() for place in places if place.is_file()]
+        files[name] = next(data for data in contents if hashlib.sha256(data).hexdigest() == expected)
+    return manifest, files
+
+
+def shard_rows(manifest: Manifest, number: int) -> range:
+    size = manifest["geometry"]["rows_per_shard"]
+    start = number * size
+    return next(range(start, min(end, start + size)) for first, end in manifest["commits"] if first <= start < end)
+
+
+def read_shard(file: Path, record: str, meta: Manifest, geometry: Manifest) -> dict[int, Numbers]:
+    """{row within the shard: its numbers}, of all chunks that the shard holds."""
+    data = file.read_bytes()
+    rows, chunks = geometry["rows_per_chunk"], geometry["rows_per_shard"] // geometry["rows_per_chunk"]
+    n_numbers = math.prod(meta["shape"][1:])
+    packed = struct.Struct(f"<{rows * n_numbers}{LETTER[meta['data_type']]}")
+    index, checksum = data[-16 * chunks - 4 : -4], data[-4:]
+    assert crc32c(index) == checksum
+    found: dict[int, Numbers] = {}
+    checksums = b""
+    for chunk, (offset, size) in enumerate(struct.iter_unpack("<QQ", index)):
+        if offset == ABSENT:
+            assert size == ABSENT
+            continue
+        body, checksum = data[offset : offset + size - 4], data[offset + size - 4 : offset + size]
+        assert size == packed.size + 4
+        assert crc32c(body) == checksum
+        checksums += checksum
+        numbers = packed.unpack(body)
+        for row in range(rows):
+            found[chunk * rows + row] = numbers[row * n_numbers : (row + 1) * n_numbers]
+    assert record == f"{len(data)}:{hashlib.sha256(checksums).hexdigest()[:16]}"
+    return found
+
+
+def read_column(base: Path, name: str, manifest: Manifest, files: Files) -> dict[int, Numbers]:
+    """{row: its numbers} for every committed row of a column, in the order in which they are stored."""
+    meta = json.loads(files[f"{name}/zarr.json"])
+    assert meta["shape"][0] == manifest["extent"]
+    column: dict[int, Numbers] = {}
+    for number, record in manifest["shards"][name].items():
+        file = base.joinpath(name, "c", number, *["0"] * (len(meta["shape"]) - 1))
+        rows = shard_rows(manifest, int(number))
+        stored = read_shard(file, record, meta, manifest["geometry"])
+        column |= {row: stored[row - rows.start] for row in rows}
+    return column
+
+
+def bytes_of_rows(base: Path, name: str, manifest: Manifest, files: Files) -> dict[int, bytes]:
+    """{row: its bytes} of every row of a stream of bytes that has some."""
+    room, size = 131072, manifest["geometry"]["rows_per_shard"]
+    of_bytes = {"rows_per_shard": size * room, "rows_per_chunk": room}
+    meta = json.loads(files[f"{name}/zarr.json"])
+    assert meta["shape"] == [-(-manifest["extent"] // size) * size * room]
+    found, ends = {}, {int(number): int(number) * size * room for number in manifest["shards"][name]}
+    held = {
+        int(number): read_shard(base / name / "c" / number, record, meta, of_bytes)
+        for number, record in manifest["shards"][name].items()
+    }
+    ok = read_column(base, f"{name}_ok", manifest, files)
+    for row, (start, stop) in sorted(read_column(base, f"{name}_at", manifest, files).items()):
+        number, first = row // size, row // size * size * room
+        assert (start, stop) == (-1, -1) if ok[row] != (1,) else start == ends[number] <= stop
+        if ok[row] == (1,):
+            found[row] = bytes(held[number][at][0] for at in range(start - first, stop - first))
+            ends[number] = stop
+    for number, stored in held.items():
+        first = number * size * room
+        assert len(stored) == -(-(ends[number] - first) // room) * room
+        assert not any(stored[at][0] for at in range(ends[number] - first, len(stored)))
+    return found
+
+
+def read_table(name: str, files: Files) -> list[Numbers]:
+    """A list with the numbers of each row."""
+    meta = json.loads(files[f"{name}/zarr.json"])
+    data = files["/".join([name, "c", *["0"] * len(meta["shape"])])]
+    assert crc32c(data[:-4]) == data[-4:]
+    n_rows, n_numbers = meta["shape"][0], math.prod(meta["shape"][1:])
+    rows = struct.iter_unpack(f"<{n_numbers}{LETTER[meta['data_type']]}", data[:-4])
+    return list(itertools.islice(rows, n_rows))
+
+
+def text(row: Numbers) -> str:
+    return bytes(row).rstrip(b"\0").decode()
+
+
+def cut(runs: Runs, has: Callable[[int], bool]) -> Iterator[tuple[int, int]]:
+    """The stretches of runs where `has(row)`."""
+    for a, b in runs:
+        for there, rows in itertools.groupby(range(a, b), has):
+            stretch = list(rows)
+            if there:
+                yield stretch[0], stretch[-1] + 1
+
+
+def windows(runs: Iterable[tuple[int, int]], *, seqlen: int, stride: int) -> list[list[int]]:
+    return [[start, start + seqlen] for a, b in runs for start in range(a, b - seqlen + 1, stride)]
+
+
+# ------------------------------------------------------------ the reader ends here; below, it is compared with ours
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+import cache  # noqa: E402
+from cache.format import layout, shard, tables  # noqa: E402
+from cache.format import manifest as manifests  # noqa: E402
+from cache.write import split_writer, stream_writer  # noqa: E402
+
+Opened = tuple[Path, Manifest, Files]
+TRACKS = ("name", "video", "start", "stop", "step", "fps", "crop_scale", "gender", "intrinsics")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory, toy: Any) -> Path:
+    """Two commits: in the second, a video came anew. So there are padding, and rows of a replaced track."""
+    root = tmp_path_factory.mktemp("documented") / "cache"
+    toy.write(root, toy.videos())
+    toy.write(root, [toy.video("b", [9, 40], seed=1)], drop=["b"])
+    toy.write_stream(root, dim=3, bad_rows=[12, 60, 201])
+    return root
+
+
+@pytest.fixture
+def split(root: Path) -> Opened:
+    home = root / "toy/train"
+    return home, *open_manifest(home, home)
+
+
+def same(ours: np.ndarray[Any, Any], theirs: list[Numbers]) -> bool:
+    return np.array_equal(ours.reshape(len(theirs), -1), np.array(theirs, ours.dtype), equal_nan=ours.dtype.kind == "f")
+
+
+def test_every_column_reads_as_documented(root: Path, split: Opened) -> None:
+    home, manifest, files = split
+    ours = cache.open(root)["toy/train"]
+    assert set(manifest["shards"]) == set(ours.columns)
+    for name in ours.columns:
+        theirs = read_column(home, name, manifest, files)
+        for start, end in manifest["commits"]:
+            assert same(ours.rows(name, start, end), [theirs[row] for row in range(start, end)]), name
+
+
+def test_a_stream_reads_as_documented(root: Path) -> None:
+    base = root / "toy/train/features"
+    manifest, files = open_manifest(base / "resnet50", base)
+    assert manifest["split_digest"] == cache.open(root)["toy/train"].manifest["digest"]
+    for name, spec in layout.stream_columns("resnet50", manifest["dim"], manifest["dtype"]).items():
+        theirs = read_column(base, name, manifest, files)
+        ours = cache.open(root)["toy/train"].column(f"features/{name}")
+        for number in manifest["shards"][name]:
+            rows = shard_rows(manifest, int(number))
+            stored = np.asarray(ours[rows.start : rows.stop], spec.dtype)
+            assert same(stored, [theirs[row] for row in rows])
+    ok = read_column(base, "resnet50_ok", manifest, files)
+    assert {row: ok[row] for row in (12, 59, 60)} == {12: (255,), 59: (1,), 60: (0,)}  # 12 is of the replaced track
+    features = read_column(base, "resnet50", manifest, files)
+    assert features[59] == (59, 59.125, 59.25)
+    assert all(math.isnan(number) for number in features[12] + features[60])
+
+
+def test_a_stream_of_bytes_reads_as_documented(tmp_path: Path, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def quick(data: bytes, slow: Callable[[bytes], bytes] = crc32c) -> bytes:
+        return slow(data) if len(data) < 5000 else shard.crc32c(data)
+
+    # The slow one takes a second for a chunk of bytes; another test compares the two.
+    monkeypatch.setitem(read_shard.__globals__, "crc32c", quick)
+    toy.write(tmp_path, [toy.video("a", [10, 40])])
+    toy.write(tmp_path, [toy.video("b", [5])], drop=[])
+    toy.write_blobs(tmp_path, bad_rows=[0, 12, 31])
+    base = tmp_path / "toy/train/features"
+    manifest, files = open_manifest(base / "crops", base)
+    assert (manifest["dtype"], manifest["dim"]) == ("bytes", 0)
+    theirs = bytes_of_rows(base, "crops", manifest, files)
+    assert sorted(theirs) == [row for row in (*range(50), *range(64, 69)) if row not in (0, 12, 31)]
+    assert list(theirs.values()) == toy.blobs(theirs) == cache.open(tmp_path)["toy/train"].blobs("crops", list(theirs))
+    assert max(map(len, theirs.values())) > 131072
+
+
+def test_tables_accounts_and_windows_read_as_documented(root: Path, split: Opened) -> None:
+    _, manifest, files = split
+    ours = cache.open(root)["toy/train"]
+    table = {name: read_table(f"track_{name}", files) for name in TRACKS}
+    videos = [text(row) for row in read_table("video_name", files)]
+    theirs = [
+        (text(name), videos[video], start, stop, fps, step, scale)
+        for name, (video,), (start,), (stop,), (step,), (fps,), (scale,) in zip(
+            *(table[key] for key in TRACKS[:7]), strict=True
+        )
+    ]
+    assert theirs == [tuple(track) for track in ours.tracks]
+    assert (len(table["name"]), len(videos)) == (manifest["tracks"], manifest["videos"])
+    assert sum(stop - start for _, _, start, stop, *_ in theirs) == manifest["rows"]
+    assert {text(row) for row in table["gender"]} == {"neutral"}
+    assert all(math.isnan(number) for row in table["intrinsics"] for number in row)
+
+    accounts = bytes(number for (number,) in read_table("video_account", files))
+    stops = [stop for (stop,) in read_table("video_account_stop", files)]
+    parts = [json.loads(accounts[a:b]) for a, b in itertools.pairwise([0, *stops])]
+    assert parts == [video.account for video in ours.videos]
+
+    runs = [(a, b) for (a,), (b,) in zip(read_table("run_start", files), read_table("run_stop", files), strict=True)]
+    assert windows(runs, seqlen=8, stride=3) == ours.windows(8, 3).tolist()
+
+
+def test_windows_of_a_stream_are_cut_as_documented(root: Path, split: Opened) -> None:
+    _, _, files = split
+    base = root / "toy/train/features"
+    ok = read_column(base, "resnet50_ok", *open_manifest(base / "resnet50", base))
+    runs = [(a, b) for (a,), (b,) in zip(read_table("run_start", files), read_table("run_stop", files), strict=True)]
+    theirs = windows(cut(runs, lambda row: ok.get(row) == (1,)), seqlen=5, stride=2)
+    assert theirs == cache.open(root)["toy/train"].windows(5, 2, stream="resnet50").tolist() != []
+
+
+def test_a_commit_that_was_killed_before_its_small_files_moved_reads_as_documented(
+    tmp_path: Path, toy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class KilledError(Exception):
+        pass
+
+    def roll_forward(place: Any, committed: Any, original: Any = manifests.roll_forward, **options: Any) -> None:
+        if place.store.below(f"{place.home}/.commit"):  # the manifest is replaced, and nothing more happens
+            raise KilledError
+        original(place, committed, **options)
+
+    toy.write(tmp_path, toy.videos()[:2])
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(manifests, "roll_forward", roll_forward)
+        toy.write(tmp_path, toy.videos())
+    home = tmp_path / "toy/train"
+    manifest, files = open_manifest(home, home)
+    assert json.loads((home / "bbox/zarr.json").read_text())["shape"][0] < manifest["extent"]
+    assert len(read_column(home, "bbox", manifest, files)) == sum(b - a for a, b in manifest["commits"])
+
+
+def test_a_table_that_is_lost_or_damaged_reads_as_documented(root: Path) -> None:
+    home = root / "toy/train"
+    _, before = open_manifest(home, home)
+    (home / "track_stop/c/0").unlink()
+    (home / "video_name/c/0/0").write_bytes(b"damaged")
+    (home / "bbox/zarr.json").write_bytes(b"{}")
+    assert open_manifest(home, home)[1] == before
+
+
+def test_a_shard_of_the_usual_size_reads_as_documented(tmp_path: Path) -> None:
+    spec, geometry = layout.COLUMNS["bbox"], layout.Geometry()
+    rows = np.arange(130 * 4, dtype="<f4").reshape(130, 4)
+    data = shard.encode(rows, spec, geometry)
+    assert len(data) == 3 * (64 * 4 * 4 + 4) + 16 * 128 + 4  # 130 rows take 3 of 128 chunks
+    (tmp_path / "shard").write_bytes(data)
+    meta = {"shape": [130, 4], "data_type": "float32"}
+    sizes = {"rows_per_shard": 8192, "rows_per_chunk": 64}
+    found = read_shard(tmp_path / "shard", shard.record(data, geometry, tmp_path), meta, sizes)
+    assert [found[row] for row in range(130)] == [tuple(row) for row in rows.tolist()]
+    assert all(math.isnan(number) for row in range(130, 192) for number in found[row])
+    assert set(found) == set(range(192))
+
+
+def test_the_checksum_is_the_documented_one() -> None:
+    assert crc32c(b"123456789") == bytes.fromhex("839206e3") == shard.crc32c(b"123456789")
+
+
+def test_the_example_in_the_document_is_what_is_written() -> None:
+    example = DOCUMENT.read_text().partition("An example: three flags")[2].partition("A column's")[0]
+    lines = re.findall(r"^    ((?:[0-9a-f]{2} )+) ", example, re.MULTILINE)
+    data = shard.encode(np.array([1, 0, 1], "u1"), layout.COLUMNS["has_3d"], layout.Geometry(4, 2))
+    assert bytes.fromhex("".join(lines)) == data
+    assert f"`{shard.record(data, layout.Geometry(4, 2), DOCUMENT)}`" in DOCUMENT.read_text()
+
+
+def rows_of_table(*header: str) -> list[list[str]]:
+    """The cells of every table of the document whose header starts so."""
+    found: list[list[str]] = []
+    wanted = False
+    for line in DOCUMENT.read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
+        wanted = cells[: len(header)] == list(header) or (wanted and bool(cells))
+        if wanted and cells[: len(header)] != list(header) and not set(line) <= set("|-"):
+            found.append(cells)
+    return found
+
+
+def test_the_document_names_every_column_with_its_shape_type_and_fill() -> None:
+    told = {}
+    for name, trailing, dtype, fill, _ in rows_of_table("column", "after the rows", "dtype", "fill"):
+        told[name.strip("`")] = (tuple(int(n) for n in trailing.split(",") if n), dtype, fill)
+    ours = {
+        name: (spec.trailing, spec.dtype.name, "NaN" if math.isnan(spec.fill) else str(spec.fill))
+        for name, spec in layout.COLUMNS.items()
+    }
+    assert told == ours
+    assert list(told) == list(ours)
+
+
+def test_the_document_names_the_arrays_of_bytes_with_their_shape_type_and_fill() -> None:
+    told = rows_of_table("array of bytes", "after the rows", "dtype", "fill")
+    ours = layout.stream_columns("S", 0, "bytes")
+    for name, trailing, dtype, fill, _ in told[:2]:
+        spec = ours[name.strip("`")]
+        assert (tuple(int(n) for n in trailing.split(",") if n), dtype) == (spec.trailing, spec.dtype.name)
+        assert fill == str(spec.fill)
+    assert [cell.strip("`") for row in told for cell in row[0].split(", ")] == list(ours)
+
+
+def test_the_document_names_every_table_with_its_shape_and_type() -> None:
+    told = {}
+    for name, trailing, dtype, _ in rows_of_table("table", "after the first dimension", "dtype"):
+        told[name.strip("`")] = (trailing, dtype)
+    ours = {
+        name: (", ".join(map(str, trailing)), np.dtype(dtype).name) for name, (dtype, trailing) in tables.TABLES.items()
+    }
+    assert told == ours | dict.fromkeys(tables.TEXTS, ("L", "uint8"))
+
+
+def test_the_document_names_every_key_of_a_split_and_of_a_stream(root: Path) -> None:
+    text = DOCUMENT.read_text()
+    for heading, own in (("split", split_writer.OWN_ENTRIES), ("stream", stream_writer.STREAM_ENTRIES)):
+        section = text.partition(f"## The manifest of a {heading}")[2].partition("\n## ")[0]
+        first_cells = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+        told = {key for cell in first_cells for key in re.findall(r"`(\w+)`", cell)}
+        callers = {
+            "split": {"reader", "stand_in", "accounting", "accepted"},
+            "stream": {"identity", "backbone", "stand_in", "accepted"},
+        }
+        assert told == own | callers[heading]

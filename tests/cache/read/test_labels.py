@@ -1,0 +1,175 @@
+"""Labels of a batch: what is known, in the coordinates that training takes, and 0 elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import cache
+from cache.read import labels
+from tests.cache.read.by_hand import split_of
+
+
+class TestLabels:
+    def test_a_joint_on_the_crop_edge_lands_on_one(self, tmp_path: Path) -> None:
+        # box centre (100, 200), side 50, crop scale 1.2: the crop is 60 px wide, from 70 to 130 and from 170 to 230
+        kp_2d = np.zeros((1, 49, 3), np.float32)
+        kp_2d[0, :4] = [130, 170, 0.5], [100, 200, 1], [115, 185, 0.25], [70, 200, 0]
+        split = split_of(tmp_path, {"kp_2d": kp_2d, "bbox": np.array([[100, 200, 50, 50]])}, crop_scale=1.2)
+        found = split.read([[0, 1]], stream=None)["kp_2d"][0, 0]
+        expected = np.array([[1, -1, 0.5], [0, 0, 1], [0.5, -0.5, 0.25], [0, 0, 0]])
+        np.testing.assert_allclose(found[:4], expected, atol=1e-6)
+        assert (found[4:] == 0).all()
+
+    def test_each_window_takes_its_own_tracks_crop_scale(self, tmp_path: Path, toy: Any) -> None:
+        entry, (first, second) = toy.video("a", [4, 4])
+        second = replace(second, crop_scale=2.6, columns=first.columns)
+        toy.write(tmp_path, [(entry, [first, second])])
+        kp_2d = cache.open(tmp_path)["toy/train"].read([[0, 4], [4, 8]], stream=None)["kp_2d"]
+        np.testing.assert_allclose(kp_2d[0, ..., :2], 2 * kp_2d[1, ..., :2], rtol=1e-6)
+
+    def test_unknown_is_zero_with_weight_zero_and_never_nan(self, tmp_path: Path, toy: Any) -> None:
+        entry, (track,) = toy.video("a", [4])
+        bare = replace(track, columns={"frame_index": np.arange(4), "bbox": track.columns["bbox"]})
+        toy.write(tmp_path, [(entry, [bare])])
+        batch = cache.open(tmp_path)["toy/train"].read([[0, 4]], stream=None)
+        assert {name: array.shape for name, array in batch.items()} == {
+            "kp_2d": (1, 4, 49, 3),
+            "kp_3d": (1, 4, 49, 3),
+            "theta": (1, 4, 85),
+            "w_3d": (1, 4),
+            "w_smpl": (1, 4),
+            "valid": (1, 4),
+        }
+        for name in ("kp_2d", "kp_3d", "w_3d", "w_smpl"):
+            assert (batch[name] == 0).all(), name
+        assert (batch["theta"] == np.eye(85)[0]).all()
+        assert (batch["valid"] == 1).all()
+
+    def test_a_split_of_poses_alone_gives_theta(self, tmp_path: Path) -> None:
+        rng = np.random.default_rng(0)
+        pose, betas = rng.normal(size=(3, 72)).astype("f4"), rng.normal(size=(3, 10)).astype("f4")
+        split = split_of(tmp_path, {"pose": pose, "betas": betas, "has_smpl": np.array([1, 0, 1], bool)})
+        batch = split.read([[0, 3]], stream=None)
+        np.testing.assert_array_equal(batch["w_smpl"], [[1, 0, 1]])
+        np.testing.assert_array_equal(batch["theta"][0, 0], np.concatenate([[1, 0, 0], pose[0], betas[0]]))
+        np.testing.assert_array_equal(batch["theta"][0, 1], np.eye(85)[0])
+        assert (batch["kp_2d"] == 0).all()
+        assert (batch["w_3d"] == 0).all()
+
+    def test_3d_counts_where_all_fourteen_common_joints_are_known(self, tmp_path: Path) -> None:
+        kp_3d = np.ones((4, 49, 4), np.float32)
+        kp_3d[1, 38, 3] = 0  # the last common joint
+        kp_3d[2, 39:, 3] = 0  # others do not matter
+        kp_3d[2, :25, 3] = 0
+        split = split_of(tmp_path, {"kp_3d": kp_3d, "has_3d": np.array([1, 1, 1, 0], bool)})
+        batch = split.read([[0, 4]], stream=None)
+        assert batch["w_3d"].tolist() == [[1, 0, 1, 0]]
+        assert batch["kp_3d"].shape == (1, 4, 49, 3)
+        assert (batch["kp_3d"][0, 0] == 1).all()
+        assert (batch["kp_3d"][0, 2, 39:] == 0).all()
+        assert (batch["kp_3d"][0, 3] == 0).all()
+
+    def test_evaluation_splits_give_fourteen_joints(self, tmp_path: Path) -> None:
+        joints = np.arange(3 * 42, dtype=np.float32).reshape(3, 14, 3)
+        joints[2] = np.nan
+        split = split_of(tmp_path, {"kp_3d_eval": joints, "valid": np.array([1, 0, 1], bool)})
+        batch = split.read([[0, 3]], stream=None)
+        np.testing.assert_array_equal(batch["kp_3d"][0, :2], joints[:2])
+        assert (batch["kp_3d"][0, 2] == 0).all()
+        assert batch["w_3d"].tolist() == [[1, 1, 0]]
+        assert batch["valid"].tolist() == [[1, 0, 1]]
+
+    def test_a_box_without_size_gives_no_keypoints(self) -> None:
+        kp_2d = np.ones((1, 1, 2, 3), np.float32)
+        found = np.full_like(kp_2d, 7)
+        labels.in_crop(kp_2d, np.array([[[1, 1, 0, 0]]], np.float32), np.array([1.3]), found)
+        assert (found == 0).all()
+
+
+def plainly(columns: dict[str, Any], name: str, scale: float) -> np.ndarray:
+    """One label field (n, ...) of n rows, written down as DESIGN.md defines it, without regard to speed."""
+    n_rows = len(columns["frame_index"])
+    zero = np.float32(0)
+    with np.errstate(all="ignore"):
+        if name == "kp_2d":
+            if "kp_2d" not in columns or "bbox" not in columns:
+                return np.zeros((n_rows, 49, 3), "f4")
+            kp_2d, bbox = columns["kp_2d"], columns["bbox"][:, None]
+            place = 2 * (kp_2d[..., :2] - bbox[..., :2]) / (bbox[..., 2:] * np.float32(scale))
+            there = (kp_2d[..., 2:] > 0) & np.isfinite(place).all(axis=-1, keepdims=True)
+            return np.where(there, np.concatenate([place, kp_2d[..., 2:]], axis=-1), zero)
+        if name == "kp_3d" and "kp_3d_eval" in columns:
+            return np.where(np.isfinite(columns["kp_3d_eval"]), columns["kp_3d_eval"], zero)
+        has_3d = columns.get("has_3d", np.zeros(n_rows, "u1"))
+        has_smpl = columns.get("has_smpl", np.zeros(n_rows, "u1"))
+        kp_3d = columns.get("kp_3d", np.zeros((n_rows, 49, 4), "f4"))
+        known = (kp_3d[..., 3] > 0) & (has_3d == 1)[:, None]
+        if name == "kp_3d":
+            return np.where(known[..., None], kp_3d[..., :3], zero)
+        if name == "w_3d" and "kp_3d_eval" in columns:
+            flag = columns["has_3d"] != 0 if "has_3d" in columns else True
+            return (np.isfinite(columns["kp_3d_eval"]).all(axis=(1, 2)) & flag).astype("f4")
+        if name == "w_3d":
+            return known[:, 25:39].all(axis=-1).astype("f4")
+        pose, betas = (columns.get(key, np.full((n_rows, k), np.nan, "f4")) for key, k in (("pose", 72), ("betas", 10)))
+        smpl = np.concatenate([pose, betas], axis=1)
+        known_smpl = np.isfinite(smpl).all(axis=1) & (has_smpl == 1)
+        if name == "theta":
+            camera = np.tile(np.array([1, 0, 0], "f4"), (n_rows, 1))
+            return np.concatenate([camera, np.where(known_smpl[:, None], smpl, zero)], axis=1)
+        if name == "w_smpl":
+            return known_smpl.astype("f4")
+        return (columns["valid"] != 0).astype("f4") if "valid" in columns else np.ones(n_rows, "f4")
+
+
+HOSTILE = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-40, -3e38, 3e38, 1.0, -2.5], np.float32)
+
+
+def hostile_columns(names: frozenset[str], rng: np.random.Generator, n_rows: int) -> dict[str, Any]:
+    """Columns in which many numbers are NaN, infinite, zeros of either sign, tiny or huge."""
+    columns: dict[str, Any] = {"frame_index": np.arange(n_rows)}
+    for name in sorted(names - {"frame_index"}):
+        spec = cache.COLUMNS[name]
+        shape = (n_rows, *spec.trailing)
+        if spec.dtype.kind == "f":
+            usual = rng.normal(size=shape).astype("f4")
+            some = rng.random((n_rows, *(1 for _ in spec.trailing))) < 0.5  # rows that hold any at all
+            columns[name] = np.where(some & (rng.random(shape) < 0.1), rng.choice(HOSTILE, shape), usual)
+        else:
+            columns[name] = (rng.random(n_rows) < 0.7).astype("u1")
+    return columns
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    names=st.frozensets(st.sampled_from(["kp_2d", "bbox", "kp_3d", "kp_3d_eval", "pose", "betas", "valid"])),
+    seed=st.integers(0, 2**32 - 1),
+    given_out=st.booleans(),
+)
+def test_labels_are_to_the_bit_what_their_definition_says(
+    tmp_path_factory: pytest.TempPathFactory, names: frozenset[str], seed: int, given_out: bool
+) -> None:
+    flags = {
+        flag for label, flag in (("kp_3d", "has_3d"), ("pose", "has_smpl"), ("betas", "has_smpl")) if label in names
+    }
+    columns = hostile_columns(names | flags, np.random.default_rng(seed), n_rows=40)
+    split = split_of(tmp_path_factory.mktemp("labels"), columns, crop_scale=1.1)
+    windows = [[0, 9], [31, 40], [5, 14], [5, 14]]  # shards of 32 rows and chunks of 8 are crossed
+    n_3d = 14 if "kp_3d_eval" in names else 49
+    shapes = {"kp_2d": (49, 3), "kp_3d": (n_3d, 3), "theta": (85,), "w_3d": (), "w_smpl": (), "valid": ()}
+    out = {name: np.full((4, 9, *shape), np.nan, "f4") for name, shape in shapes.items()} if given_out else None
+    batch = split.read(windows, stream=None, out=out)
+    for name in shapes:
+        field = plainly(columns, name, 1.1)
+        expected = np.stack([field[start:stop] for start, stop in windows])
+        assert batch[name].dtype == expected.dtype == np.float32
+        assert batch[name].tobytes() == expected.tobytes(), name
+        alone = split.read(windows, stream=None, fields=[name])[name]
+        assert alone.tobytes() == expected.tobytes(), name

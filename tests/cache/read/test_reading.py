@@ -1,0 +1,264 @@
+"""What a batch holds, and what makes reading refuse."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+import cache
+from cache import CacheChanged, CacheError
+from cache.read import labels
+from cache.read.mapped import DirectRows
+from tests.cache.read.by_hand import split_of
+
+
+class TestBatches:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def split(cls, tmp_path_factory: pytest.TempPathFactory, toy: Any) -> cache.Split:
+        root = tmp_path_factory.mktemp("cache")
+        toy.write(root, toy.videos())
+        toy.write_stream(root, bad_rows=[20], shards=[0, 1])
+        return cache.open(root)["toy/train"]
+
+    def test_features_come_as_asked_for(self, split: cache.Split, toy: Any) -> None:
+        windows = split.windows(8, 8, "resnet50")
+        for dtype in ("float32", "float16", "float64"):
+            features = split.read(windows, "resnet50", fields=["features"], dtype=dtype)["features"]
+            assert features.dtype == dtype
+            rows = windows[:, :1] + np.arange(8)
+            np.testing.assert_array_equal(features, toy.features(rows.ravel(), 4).reshape(len(windows), 8, 4))
+
+    def test_a_raw_column_comes_as_it_is_stored(self, split: cache.Split) -> None:
+        batch = split.read(np.array([[40, 48]]), fields=["bbox", "frame_index"])
+        assert list(batch) == ["bbox", "frame_index"]
+        np.testing.assert_array_equal(batch["bbox"][0], split.column("bbox")[40:48])
+        assert batch["frame_index"].tolist() == [list(range(3, 11))]
+
+    def test_buffers_are_filled_and_returned(self, split: cache.Split) -> None:
+        windows = split.windows(8, 8, "resnet50")
+        fresh = split.read(windows, "resnet50")
+        out = {name: np.full_like(array, 7) for name, array in fresh.items()}
+        batch = split.read(windows, "resnet50", out=out)
+        for name, array in fresh.items():
+            assert batch[name] is out[name]
+            np.testing.assert_array_equal(out[name], array)
+
+    def test_buffers_that_do_not_fit_are_refused(self, split: cache.Split) -> None:
+        for buffer in (np.zeros((1, 4), "f4"), np.zeros((1, 8), "f8")):
+            with pytest.raises(ValueError, match="w_3d"):
+                split.read([[40, 48]], fields=["w_3d"], out={"w_3d": buffer})
+        with pytest.raises(ValueError, match="kp_2d"):
+            split.read([[40, 48]], fields=["w_3d"], out={"kp_2d": np.zeros((1, 8, 49, 3), "f4")})
+
+    def test_no_windows_give_empty_arrays(self, split: cache.Split) -> None:
+        batch = split.read(np.zeros((0, 2), np.int64), "resnet50")
+        assert batch["features"].shape == (0, 0, 4)
+        assert batch["kp_2d"].shape == (0, 0, 49, 3)
+
+    def test_rows_that_the_stream_does_not_have_are_refused(self, split: cache.Split) -> None:
+        with pytest.raises(CacheError, match="row 20"):
+            split.read([[18, 26]], "resnet50")
+        with pytest.raises(CacheError, match="shard 2"):
+            split.read([[60, 68]], "resnet50")
+        assert split.read([[18, 26], [60, 68]], stream=None)["kp_2d"].shape == (2, 8, 49, 3)
+
+    @pytest.mark.parametrize("window", [[8, 12], [143, 147], [-1, 3], [500, 504]])
+    def test_rows_outside_one_track_are_refused(self, split: cache.Split, window: list[int]) -> None:
+        with pytest.raises(CacheError, match="no committed track"):
+            split.read([window])
+
+    @pytest.mark.parametrize("windows", [[[0, 4], [4, 9]], [[4, 4]], [0, 4], [[0.0, 4.0]]])
+    def test_windows_of_the_wrong_form_are_refused(self, split: cache.Split, windows: Any) -> None:
+        with pytest.raises(ValueError, match="windows"):
+            split.read(windows)
+
+    def test_what_is_not_there_is_named(self, split: cache.Split) -> None:
+        with pytest.raises(CacheError, match=r"no feature stream 'hmr'; there are: resnet50"):
+            split.windows(4, 4, "hmr")
+        with pytest.raises(CacheError, match="no field or column 'trans'"):
+            split.read([[40, 48]], fields=["trans"])
+        with pytest.raises(ValueError, match="without a stream"):
+            split.read([[40, 48]], stream=None, fields=["features"])
+        with pytest.raises(CacheError, match="no column 'nose'"):
+            split.column("nose")
+
+    def test_columns_and_streams_come_lazily_as_zarr_arrays(self, split: cache.Split) -> None:
+        assert isinstance(split.column("kp_2d"), zarr.Array)
+        assert split.column("features/resnet50").shape == (143, 4)
+        assert np.asarray(split.column("features/resnet50_ok")[18:22]).tolist() == [1, 1, 0, 1]
+        assert np.isnan(split.column("features/resnet50")[64:]).all()
+
+    def test_a_split_can_be_pickled_into_workers(self, split: cache.Split) -> None:
+        copy = pickle.loads(pickle.dumps(split))
+        np.testing.assert_array_equal(copy.windows(8, 3), split.windows(8, 3))
+
+
+def test_flags_are_the_same_whether_or_not_their_chunks_are_known_to_be_all_alike(tmp_path: Path) -> None:
+    flags = np.array([1] * 8 + [0] * 8 + [0, 1, 1, 1, 1, 1, 1, 1] + [1, 0, 0, 0, 0, 0, 0, 0] + [1] * 18, bool)
+    split = split_of(tmp_path, {"valid": flags})  # chunks of 8: all 1, all 0, two mixed ones, two of 1
+    starts = np.arange(len(flags) - 4)
+    windows = np.stack([starts, starts + 5], axis=1)
+    expected = np.stack([flags[start : start + 5] for start in starts]).astype(np.uint8)
+    for _ in range(2):  # first from the files; then what is known of the chunks is used
+        for window, row in zip(windows, expected, strict=True):
+            assert split.read([window], stream=None, fields=["valid"])["valid"].tolist() == [row.tolist()]
+        for some in (slice(0, 4), slice(4, 12), slice(0, 12, 8), slice(None)):
+            assert (split.read(windows[some], stream=None, fields=["valid"])["valid"] == expected[some]).all()
+
+
+class TestNobodyChangesTheCache:
+    """What comes out of a split is the reader's own, or cannot be written to."""
+
+    @pytest.fixture
+    def split(self, tmp_path: Path, toy: Any) -> cache.Split:
+        toy.write(tmp_path, toy.videos())
+        toy.write_stream(tmp_path)
+        return cache.open(tmp_path)["toy/train"]
+
+    def test_tables_refuse_to_be_written_to(self, split: cache.Split) -> None:
+        for name in ("start", "stop", "step", "fps", "crop_scale", "video"):
+            table = getattr(split.tracks, name)
+            with pytest.raises(ValueError, match="read-only"):
+                table[0] = 7
+            with pytest.raises(ValueError, match="WRITEABLE"):
+                table.flags.writeable = True
+
+    def test_columns_refuse_to_be_written_to(self, split: cache.Split, toy: Any, tmp_path: Path) -> None:
+        before = toy.tree(tmp_path)
+        for name in ("kp_2d", "valid", "features/resnet50"):
+            column = split.column(name)
+            with pytest.raises(ValueError, match="read-only"):
+                column[:4] = 0
+        assert toy.tree(tmp_path) == before
+
+    def test_what_was_read_is_the_readers_own(self, split: cache.Split, toy: Any, tmp_path: Path) -> None:
+        before = toy.tree(tmp_path)
+        windows = split.windows(8, 8, "resnet50")
+        everything = ["features", *labels.FIELDS, *split.columns]
+        first = split.read(windows, fields=everything, dtype="float16")
+        kept = {name: array.copy() for name, array in first.items()}
+        rows = split.rows("valid", 0, 10)
+        for array in (*first.values(), rows, split.windows(8, 8)):
+            array[...] = 3
+        again = split.read(windows, fields=everything, dtype="float16")
+        for name, array in again.items():
+            np.testing.assert_array_equal(array, kept[name])
+        assert toy.tree(tmp_path) == before
+
+    def test_the_maps_themselves_are_read_only(self, split: cache.Split) -> None:
+        split.read([[40, 48]], fields=["features", "bbox"], dtype="float16")
+        reader = split._column_rows("bbox")
+        assert isinstance(reader, DirectRows)
+        (opened,) = reader._held.values()
+        assert opened.data.readonly
+        with pytest.raises(TypeError):
+            opened.data[0] = 1
+        with pytest.raises(TypeError):
+            opened._map[0] = 1
+        with pytest.raises(ValueError, match="read-only"):
+            opened.chunk(1)[0] = 1
+
+
+class TestOpening:
+    def test_no_cache_is_a_clear_error(self, tmp_path: Path) -> None:
+        with pytest.raises(CacheError, match="no such folder"):
+            cache.open(tmp_path / "nowhere")
+        with pytest.raises(CacheError, match=r"no zarr\.json"):
+            cache.open(tmp_path)
+
+    def test_an_unknown_split_is_named_with_those_that_there_are(self, tmp_path: Path, toy: Any) -> None:
+        toy.write(tmp_path, [toy.video("a", [3])])
+        opened = cache.open(tmp_path)
+        assert opened.splits == ("toy/train",)
+        for name in ("toy/test", "../x", "toy"):
+            with pytest.raises(KeyError, match="there are: toy/train"):
+                opened[name]
+            assert name not in opened
+            assert opened.get(name) is None
+
+    def test_a_changed_manifest_or_table_is_no_cache(self, tmp_path: Path, toy: Any) -> None:
+        toy.write(tmp_path, [toy.video("a", [3])])
+        for name in ("manifest.json", "track_stop/c/0", "bbox/zarr.json"):
+            file = tmp_path / "toy/train" / name
+            whole = file.read_bytes()
+            file.write_bytes(whole.replace(b"3", b"4").replace(b"\3", b"\4"))
+            if name != "manifest.json":
+                shutil.move(tmp_path / "toy/train/.copy", tmp_path / "copy")
+            with pytest.raises(CacheError, match="digest"):
+                cache.open(tmp_path)["toy/train"]
+            file.unlink()
+            if name != "manifest.json":
+                with pytest.raises(CacheError, match="missing"):
+                    cache.open(tmp_path)["toy/train"]
+                shutil.move(tmp_path / "copy", tmp_path / "toy/train/.copy")
+            file.write_bytes(whole)
+        assert len(cache.open(tmp_path)["toy/train"].tracks) == 1
+
+    @pytest.mark.parametrize("name", ["track_stop/c/0", "bbox/zarr.json"])
+    def test_a_damaged_table_is_read_from_its_copy(self, name: str, tmp_path: Path, toy: Any) -> None:
+        toy.write(tmp_path, [toy.video("a", [3])])
+        before = list(cache.open(tmp_path)["toy/train"].tracks)
+        file = tmp_path / "toy/train" / name
+        for damage in (b"", b"other bytes"):
+            file.write_bytes(damage)
+            split = cache.open(tmp_path)["toy/train"]
+            assert list(split.tracks) == before
+            assert split.column("bbox").shape == (3, 4)
+            assert any(name in problem for problem in cache.verify(tmp_path).problems)
+
+    def test_a_manifest_of_another_format_says_so(self, tmp_path: Path, toy: Any) -> None:
+        toy.write(tmp_path, [toy.video("a", [3])])
+        file = tmp_path / "toy/train/manifest.json"
+        file.write_text("[1, 2]")
+        with pytest.raises(CacheError, match="manifest"):
+            cache.open(tmp_path)["toy/train"]
+
+    def test_a_pickled_split_notices_a_commit(self, tmp_path: Path, toy: Any) -> None:
+        toy.write(tmp_path, [toy.video("a", [3])])
+        pickled = pickle.dumps(cache.open(tmp_path)["toy/train"])
+        toy.write(tmp_path, [toy.video("b", [3])])
+        with pytest.raises(CacheChanged, match="open it again"):
+            pickle.loads(pickled)
+
+    def test_an_open_split_goes_on_reading_after_a_commit(self, tmp_path: Path, toy: Any) -> None:
+        toy.write(tmp_path, toy.videos())
+        split = cache.open(tmp_path)["toy/train"]
+        expected = toy.track("d/0", 70).columns["bbox"]
+        toy.write(tmp_path, [toy.video("b", [3])], drop=["a", "b"])
+        np.testing.assert_array_equal(split.rows("bbox", 37, 107), expected)
+        assert len(split.tracks) == 7
+
+    def test_an_open_split_notices_that_it_was_made_anew(self, tmp_path: Path, toy: Any) -> None:
+        toy.write(tmp_path, toy.videos())
+        split = cache.open(tmp_path)["toy/train"]
+        shutil.rmtree(tmp_path / "toy")
+        toy.write(tmp_path, toy.videos(seed=1))
+        with pytest.raises(CacheChanged, match="replaced"):
+            split.rows("bbox", 0, 3)
+
+
+class TestDamage:
+    @pytest.mark.parametrize("name", ["bbox", "features/resnet50", "features/resnet50_ok"])
+    def test_a_missing_short_or_flipped_shard_is_never_read_as_data(self, tmp_path: Path, toy: Any, name: str) -> None:
+        toy.write(tmp_path, toy.videos())
+        toy.write_stream(tmp_path)
+        shard = tmp_path / "toy/train" / name / "c/1"
+        shard = shard if shard.is_file() else shard / "0"
+        whole = shard.read_bytes()
+        flipped = bytes([whole[0] ^ 1]) + whole[1:]
+        for damaged, match in ((None, "no file"), (whole[:-8], "bytes"), (flipped, "checksum"), (b"", "found 0 bytes")):
+            shard.unlink(missing_ok=True)
+            if damaged is not None:
+                shard.write_bytes(damaged)
+            split = cache.open(tmp_path)["toy/train"]
+            with pytest.raises(CacheError, match=match):
+                split.read([[32, 36]], "resnet50", fields=["features", "bbox"])
+        shard.write_bytes(whole)
+        cache.open(tmp_path)["toy/train"].read([[32, 36]], "resnet50", fields=["features", "bbox"])

@@ -1,0 +1,304 @@
+"""Many readers at once, and little to read with: threads, forked and spawned children, few files, little memory."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cache
+from cache import SplitWriter, StreamWriter, TrackRows, VideoEntry
+from cache.read import mapped_shards
+
+ROOT = Path(__file__).parents[3]
+N_ROWS, T = 3400, 6  # 425 shards of 8 rows
+N_SHARDS = N_ROWS // 8
+
+
+def features_of(rows: np.ndarray) -> np.ndarray:
+    """(..., 3) float16: the row's number in two halves, which are exact, and their sum."""
+    high, low = rows // 64, rows % 64
+    return np.stack([high, low, high + low], axis=-1).astype(np.float16)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One track in 425 tiny shards a column, with a stream. Every number says of which row it is."""
+    folder = tmp_path_factory.mktemp("tiny shards")
+    rows = np.arange(N_ROWS)
+    bbox = np.repeat(rows[:, None], 4, axis=1).astype(np.float32)
+    columns = {"frame_index": rows, "bbox": bbox, "valid": rows % 5 != 0}
+    track = TrackRows(name="a/0", video="a", step=1, fps=25.0, crop_scale=1.3, columns=columns)
+    with SplitWriter(folder, "toy/train", columns=columns, plan="p", rows_per_shard=8, rows_per_chunk=4) as writer:
+        writer.begin()
+        writer.append(VideoEntry(name="a"), [track])
+        writer.commit({})
+    with StreamWriter(folder, "toy/train", "resnet50", dim=3, plan="p") as stream:
+        for shard in stream.pending:
+            numbers = np.asarray(stream.rows(shard))
+            keys = np.stack([numbers, numbers], axis=1).astype(np.uint64)
+            stream.write(shard, features_of(numbers), np.ones(len(numbers), bool), keys)
+        stream.commit({})
+    return folder
+
+
+def is_right(split: cache.Split, windows: np.ndarray) -> bool:
+    """Whether a batch holds exactly the rows that were asked for."""
+    batch = split.read(windows, fields=["features", "bbox", "valid", "frame_index"], dtype="float16")
+    rows = windows[:, :1] + np.arange(T)
+    return bool(
+        (batch["features"] == features_of(rows)).all()
+        and (batch["frame_index"] == rows).all()
+        and (batch["bbox"] == rows[..., None]).all()
+        and (batch["valid"] == (rows % 5 != 0)).all()
+    )
+
+
+def random_windows(seed: int, count: int = 40) -> np.ndarray:
+    starts = np.random.default_rng(seed).integers(0, N_ROWS - T, count)
+    return np.stack([starts, starts + T], axis=1)
+
+
+@pytest.fixture
+def few_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three shards may be open: nearly every window has to close one that another thread has just opened."""
+    monkeypatch.setattr(mapped_shards, "_allowed", lambda: 3)
+
+
+@pytest.mark.usefixtures("few_open")
+def test_threads_that_share_a_split_all_read_what_they_asked_for(root: Path) -> None:
+    split = cache.open(root)["toy/train"]  # nothing is open yet: the threads open shards at the same time
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(lambda seed: is_right(split, random_windows(seed)), range(60)))
+
+
+def test_shards_opened_by_threads_are_counted_and_let_go(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapped_shards, "_allowed", lambda: 16)
+    split = cache.open(root)["toy/train"]
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(lambda seed, split=split: is_right(split, random_windows(seed)), range(20)))
+    held = sum(len(reader._held) for reader in split._rows.values())  # type: ignore[attr-defined]
+    assert 1 <= held <= 16 + 4  # each thread may have looked for room before the others took it
+    before = open_files()
+    del split
+    assert before - open_files() >= held
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.fixture
+def in_child() -> Iterator[Callable[[Callable[[], bool]], bool]]:
+    """Runs a function in a forked child, which must come to an end."""
+    children: list[Any] = []
+
+    def run(function: Callable[[], bool]) -> bool:
+        child = multiprocessing.get_context("fork").Process(target=lambda: os._exit(0 if function() else 1))
+        children.append(child)
+        child.start()
+        child.join(60)
+        return child.exitcode == 0
+
+    yield run
+    for child in children:
+        child.kill()
+        child.join()
+
+
+def test_a_forked_child_goes_on_with_its_parents_split(root: Path, in_child: Any) -> None:
+    split = cache.open(root)["toy/train"]
+    assert is_right(split, random_windows(0))  # maps and checked chunks that the child takes over
+    assert in_child(lambda: is_right(split, random_windows(0)) and is_right(split, random_windows(1)))
+    assert is_right(split, random_windows(2))
+
+
+@pytest.mark.usefixtures("few_open")
+def test_a_child_forked_while_another_thread_makes_room_is_not_locked_out(root: Path, in_child: Any) -> None:
+    split = cache.open(root)["toy/train"]
+    assert is_right(split, random_windows(0))
+    locked, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with mapped_shards.OPEN_FILES._lock:
+            locked.set()
+            done.wait(120)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    locked.wait(60)
+    try:
+        assert in_child(lambda: is_right(split, random_windows(1)))
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_forked_children_and_threads_read_at_the_same_time(root: Path, in_child: Any) -> None:
+    split = cache.open(root)["toy/train"]
+    stop = time.monotonic() + 0.5
+
+    def parent_reads(seed: int) -> bool:
+        results = [is_right(split, random_windows(seed))]
+        while time.monotonic() < stop:
+            results.append(is_right(split, random_windows(seed + len(results))))
+        return all(results)
+
+    with ThreadPoolExecutor(2) as threads:
+        reading = threads.map(parent_reads, (100, 200))
+        assert all(in_child(lambda seed=seed: is_right(split, random_windows(seed))) for seed in range(4))
+        assert all(reading)
+
+
+def test_spawned_children_open_the_split_anew(root: Path) -> None:
+    split = cache.open(root)["toy/train"]
+    windows = random_windows(0)
+    expected = split.read(windows, dtype="float16")
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        waiting = [pool.apply_async(split.read, (windows,), {"dtype": "float16"}) for _ in range(4)]
+        for result in waiting:
+            for name, array in result.get(120).items():
+                assert array.tobytes() == expected[name].tobytes(), name
+
+
+READ_ALL = """
+import os, resource, sys
+import numpy as np
+import cache
+from pathlib import Path
+
+def limit(n):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (n, n))
+
+when, root = sys.argv[1], sys.argv[2]
+if when == "before":
+    limit(256)
+split = cache.open(root)["toy/train"]
+T, n_rows = 6, 3400
+most, others = 0, []
+
+def read(starts):
+    global most
+    windows = np.stack([starts, starts + T], axis=1)
+    batch = split.read(windows, fields=["features", "bbox", "valid", "frame_index"], dtype="float16")
+    assert (batch["frame_index"] == windows[:, :1] + np.arange(T)).all()
+    assert (batch["bbox"][..., 0] == batch["frame_index"]).all()
+    assert (batch["features"][..., 0] == batch["frame_index"] // 64).all()
+    most = max(most, len(os.listdir("/proc/self/fd")))
+
+everything = np.arange(0, n_rows - T + 1)
+if when == "after":
+    read(everything[::4])  # as many as it likes
+    assert most > 300, most
+    limit(256)
+    most = 0
+if when == "crowded":
+    limit(256)
+    others = [open(os.devnull) for _ in range(240)]
+for part in np.array_split(np.random.default_rng(0).permutation(everything[::4]), 4):  # every shard, in any order
+    read(part)
+print(most)
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "after", "crowded"])
+def test_a_cache_of_many_shards_is_read_with_256_open_files(root: Path, when: str) -> None:
+    """Whether the limit was there when the package was imported, came later, or others have taken nearly all of it."""
+    if when != "before":
+        hard = int(subprocess.check_output(["/bin/sh", "-c", "ulimit -n"]))
+        if hard < 2048:
+            pytest.skip(f"needs 2048 open files to begin with, may have {hard}")
+    run = subprocess.run([sys.executable, "-c", READ_ALL, when, str(root)], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    if when == "before":
+        assert int(run.stdout) < 256 - 64  # it leaves some to others
+    if when == "crowded":
+        assert int(run.stdout) > 240
+
+
+READ_CUT = """
+import os, sys
+import cache
+
+split = cache.open(sys.argv[1])["toy/train"]
+file = sys.argv[1] + "/toy/train/bbox/c/0/0"
+split.read([[0, 4]], fields=["bbox"])
+os.truncate(file, os.path.getsize(file) - 1 if sys.argv[2] == "by one" else 0)
+try:
+    split.read([[0, 4]], fields=["bbox"])
+except cache.CacheError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("how", ["by one", "to nothing"])
+def test_a_shard_that_is_cut_while_it_is_mapped_is_an_error_and_no_crash(tmp_path: Path, toy: Any, how: str) -> None:
+    toy.write(tmp_path, toy.videos())
+    run = subprocess.run([sys.executable, "-c", READ_CUT, str(tmp_path), how], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "bbox/c/0/0" in run.stdout
+    assert "expected a shard of" in run.stdout
+
+
+READ_IN_LITTLE_MEMORY = """
+import resource, sys
+import numpy as np
+import cache
+
+root, allowed_mib = sys.argv[1], int(sys.argv[2])
+split = cache.open(root)["toy/train"]
+out = {"features": np.zeros((8, 16, 1024), np.float16)}
+
+def status(name):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name))
+
+def read(seed):
+    starts = np.random.default_rng(seed).integers(0, 30720 - 16, 8)
+    windows = np.stack([starts, starts + 16], axis=1)
+    batch = split.read(windows, fields=["features", "frame_index"], dtype="float16", out=out)
+    assert (batch["features"][..., 0].view(np.uint16) == batch["frame_index"]).all()
+
+read(0)
+before = status("RssAnon")
+limit = (status("VmData") + allowed_mib * 1024) * 1024
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+try:
+    np.ones((allowed_mib + 1) * 2**20, np.uint8)  # the limit is one
+except MemoryError:
+    pass
+else:
+    raise SystemExit("the limit does not hold")
+for seed in range(600):
+    read(seed)
+print(status("RssAnon") - before)
+"""
+
+
+def test_private_memory_stays_flat_over_a_cache_twenty_times_as_large_as_what_may_be_allocated(tmp_path: Path) -> None:
+    n_rows, dim, allowed_mib = 30_720, 1024, 3  # 60 MiB of float16
+    columns = {"frame_index": np.arange(n_rows)}
+    track = TrackRows(name="a/0", video="a", step=1, fps=25.0, crop_scale=1.3, columns=columns)
+    with SplitWriter(tmp_path, "toy/train", columns=columns, plan="p", rows_per_shard=1024) as writer:
+        writer.begin()
+        writer.append(VideoEntry(name="a"), [track])
+        writer.commit({})
+    with StreamWriter(tmp_path, "toy/train", "resnet50", dim=dim, plan="p") as stream:
+        for shard in stream.pending:
+            rows = np.asarray(stream.rows(shard))
+            features = np.repeat(rows.astype(np.uint16).view(np.float16)[:, None], dim, axis=1)
+            stream.write(shard, features, np.ones(len(rows), bool), np.stack([rows, rows], axis=1).astype(np.uint64))
+        stream.commit({})
+    command = [sys.executable, "-c", READ_IN_LITTLE_MEMORY, str(tmp_path), str(allowed_mib)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert int(run.stdout) < allowed_mib * 1024  # KiB

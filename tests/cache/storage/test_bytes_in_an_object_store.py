@@ -1,0 +1,184 @@
+"""Streams of bytes and staged shards in an object store: the same as in a folder, in few requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cache
+from cache import CacheError, Staged, StreamShards, StreamWriter
+
+obstore = pytest.importorskip("obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'")
+
+SPLIT = "toy/train"
+FEATURES = f"{SPLIT}/features"
+FORM: dict[str, Any] = {"dim": 0, "dtype": "bytes"}
+
+
+def writer_of(root: Any, plan: str = "quality 95") -> StreamWriter:
+    return StreamWriter(root, SPLIT, "crops", plan=plan, **FORM)
+
+
+def given_for(shards: StreamShards, shard: int, toy: Any, *, other: bytes = b"") -> tuple[Any, ...]:
+    rows = np.asarray(shards.rows(shard))
+    return shard, [blob + other for blob in toy.blobs(rows)], np.ones(len(rows)), toy.keys(rows)
+
+
+def staged_names(root: str) -> list[str]:
+    return [name for name in cache.store_at(root).below(f"{FEATURES}/crops/.writing") if name.startswith("staged-")]
+
+
+@pytest.fixture
+def narrow(url: str, toy: Any) -> str:
+    """A split of two columns and three shards, in an object store."""
+    with cache.SplitWriter(url, SPLIT, columns=["bbox"], plan="p", rows_per_shard=32, rows_per_chunk=8) as writer:
+        writer.begin()
+        entry, tracks = toy.video("a", [20, 60])
+        for number, track in enumerate(tracks):
+            columns = {name: track.columns[name] for name in ("frame_index", "bbox")}
+            fields: Any = {"video": track.video, "step": 1, "fps": 25.0, "crop_scale": 1.3, "columns": columns}
+            tracks[number] = cache.TrackRows(name=track.name, **fields)
+        writer.append(entry, tracks)
+        writer.commit({})
+    return url
+
+
+@pytest.mark.slow
+def test_the_objects_are_the_files_and_the_bytes_are_the_same(url: str, tmp_path: Path, toy: Any) -> None:
+    for root in (url, tmp_path):
+        toy.write(root, toy.videos())
+        toy.write_blobs(root, bad_rows=[3])
+        toy.write(root, [toy.video("b", [30], seed=1)], drop=["b"], plan="second")
+        toy.write_blobs(root)  # what b had is carried over by its keys
+    store = cache.store_at(url)
+    files = {key: data for key, data in toy.tree(tmp_path).items() if key.startswith(f"{FEATURES}/crops")}
+    assert len(files) > 30
+    assert {key: store.read(key) for key in files} == files
+    split, rows = cache.open(url)[SPLIT], [142, 4, 5, 6, 2, 2, 31, 33, 100]
+    assert split.blobs("crops", rows) == cache.open(tmp_path)[SPLIT].blobs("crops", rows) == toy.blobs(rows)
+    with pytest.raises(CacheError, match="no bytes for row 3"):
+        split.blobs("crops", [2, 3])
+    start, stop = map(int, split.column("features/crops_at")[142])
+    assert np.asarray(split.column("features/crops")[start:stop]).tobytes() == toy.blobs([142])[0]
+
+
+def test_neighbours_take_one_request_for_all(narrow: str, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy.write_blobs(narrow)
+    split = cache.open(narrow)[SPLIT]
+    assert split.blobs("crops", range(64)) == toy.blobs(range(64))
+    requests: list[str] = []
+
+    def counted(real: Callable[..., Any]) -> Callable[..., Any]:
+        def request(store: Any, key: str, **options: Any) -> Any:
+            requests.append(key)
+            return real(store, key, **options)
+
+        return request
+
+    for name in ("get", "head", "get_ranges", "list"):
+        monkeypatch.setattr(obstore, name, counted(getattr(obstore, name)))
+    assert split.blobs("crops", range(64)) == toy.blobs(range(64))
+    # Of the places and of the bytes: one request for each of two shards; and looks at the manifest.
+    assert sum("/c/" in key for key in requests) == 4
+    assert len(requests) <= 8
+
+
+@pytest.mark.slow
+def test_damage_is_told_and_mended(narrow: str, server: Any, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy.write_blobs(narrow)
+    bucket, _, prefix = narrow.removeprefix("s3://").partition("/")
+    key = f"{prefix}/{FEATURES}/crops/c/1"
+    data = bytearray(server.get_object(Bucket=bucket, Key=key)["Body"].read())
+    data[70_000] ^= 1
+    server.put_object(Bucket=bucket, Key=key, Body=bytes(data))
+    with pytest.raises(CacheError, match="checksum"):
+        cache.open(narrow)[SPLIT].blobs("crops", [33])
+    whole = cache.verify(narrow)
+    monkeypatch.setattr("cache.verification.shards._WHOLE", 1000)  # so that shards are read piece by piece
+    report = cache.verify(narrow)
+    assert [(found.array, found.shard) for found in report.damaged] == [("crops", 1)]
+    assert report.problems == whole.problems
+    assert cache.repair(narrow, report).streams == {(SPLIT, "crops"): (1,)}
+    toy.write_blobs(narrow)
+    assert cache.verify(narrow).ok
+    assert cache.open(narrow)[SPLIT].blobs("crops", [33]) == toy.blobs([33])
+
+
+@pytest.mark.slow
+def test_staged_and_accepted_shards_are_the_objects_of_written_ones(narrow: str, toy: Any) -> None:
+    store = cache.store_at(narrow)
+    toy.write_blobs(narrow)
+    written = {key: store.read(key) for key in store.files(FEATURES) if "/c/" in key}
+    cache.discard(narrow, SPLIT, "crops")
+    workers = StreamShards(narrow, SPLIT, "crops", **FORM)
+    with writer_of(narrow) as writer:
+        for shard in (2, 0, 1):
+            writer.accept(workers.stage(*given_for(workers, shard, toy)))
+        assert staged_names(narrow) == []
+        writer.commit({"quality": 95})
+    assert {key: store.read(key) for key in store.files(FEATURES) if "/c/" in key} == written
+    assert cache.verify(narrow).ok
+
+
+@pytest.mark.slow
+def test_a_staged_shard_takes_no_others_place(narrow: str, toy: Any) -> None:
+    shards = StreamShards(narrow, SPLIT, "crops", **FORM)
+    with writer_of(narrow) as first, writer_of(narrow, "quality 90") as second:
+        first.accept(shards.stage(*given_for(shards, 0, toy)))
+        second.accept(shards.stage(*given_for(shards, 0, toy)))  # the same bytes are as good
+        first.accept(shards.stage(*given_for(shards, 1, toy)))
+        with pytest.raises(CacheError, match=r"crops/c/1: expected nothing there yet, found other content"):
+            second.accept(shards.stage(*given_for(shards, 1, toy, other=b"!")))
+        first.write(*given_for(shards, 2, toy))
+        first.commit({})
+    assert cache.open(narrow)[SPLIT].blobs("crops", [33, 70]) == toy.blobs([33, 70])
+    assert cache.verify(narrow).ok
+
+
+@pytest.mark.slow
+def test_what_nobody_has_accepted_stays_until_it_is_old(narrow: str, toy: Any) -> None:
+    shards = StreamShards(narrow, SPLIT, "crops", **FORM)
+    late: Staged = shards.stage(*given_for(shards, 1, toy))
+    with writer_of(narrow) as writer:  # no lock tells whether it is of another writer at work
+        assert len(staged_names(narrow)) == 4
+        writer.accept(shards.stage(*given_for(shards, 0, toy)))
+        writer.commit({})
+    assert sorted(f"{FEATURES}/crops/.writing/{name}" for name in staged_names(narrow)) == sorted(late.keys.values())
+    done = cache.gc(narrow)
+    assert not done.removed
+    assert sum("younger" in told and "staged-" in told for told in done.skipped) == 4
+    assert sorted(cache.gc(narrow, older_than=0).removed) == sorted(late.keys.values())
+    assert cache.open(narrow)[SPLIT].blobs("crops", [1]) == toy.blobs([1])
+
+
+@pytest.mark.slow
+def test_killed_in_the_midst_of_accepting_the_next_run_ends_with_the_same_objects(
+    narrow: str, toy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    deleted: list[str] = []
+
+    def delete(store: Any, keys: Any, real: Any = obstore.delete) -> None:
+        if len(deleted) == 2:
+            raise Killed
+        deleted.extend(keys)
+        real(store, keys)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed), writer_of(narrow) as writer:
+        patch.setattr(obstore, "delete", delete)
+        writer.accept(writer.shards.stage(*given_for(writer.shards, 1, toy)))
+    with writer_of(narrow) as writer:
+        assert writer.pending == [0, 1, 2]
+        for shard in writer.pending:
+            writer.accept(writer.shards.stage(*given_for(writer.shards, shard, toy)))
+        writer.commit({})
+    cache.gc(narrow, older_than=0)
+    assert cache.verify(narrow).ok
+    assert cache.verify(narrow).notes == ()
+    assert cache.open(narrow)[SPLIT].blobs("crops", range(80)) == toy.blobs(range(80))

@@ -1,0 +1,262 @@
+"""`compact` writes a split without the rows of replaced tracks, and exchanges it for the old one in one step."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cache
+from cache import CacheChanged, CacheError, MissingSplit, SplitWriter
+from cache.write import compact
+
+SPLIT = "toy/train"
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing may catch it."""
+
+
+def replaced(root: Path, toy: Any, *, stream: bool = True) -> Path:
+    """Six videos and features of them; then b and d come anew with other lengths, f goes, and features follow."""
+    toy.write(root, toy.videos())
+    if stream:
+        toy.write_stream(root, bad_rows=[3, 64])
+    with SplitWriter(root, SPLIT, columns=toy.columns, plan="second", provenance={"raw": "/raw"}) as writer:
+        writer.begin(["b", "d", "f"])
+        for name, lengths in {"b": [40], "d": [1, 30]}.items():
+            writer.append(*toy.video(name, lengths, seed=5))
+        writer.commit({"dataset": "toy", "plan": "second", "stand_in": True})
+    if stream:
+        toy.write_stream(root)
+    (root / SPLIT / "stamps.json").write_text("{}")
+    return root
+
+
+def contents(root: Path) -> dict[str, Any]:
+    """Every number of every track, by its name; of the stream too."""
+    split = cache.open(root)[SPLIT]
+    streams = [f"features/{name}{part}" for name in split.streams for part in ("", "_ok", "_key")]
+    return {
+        track.name: (track[4:], [split.rows(name, *track[2:4]).tobytes() for name in (*split.columns, *streams)])
+        for track in split.tracks
+    }
+
+
+def test_it_keeps_every_number_of_every_track_and_none_of_what_was_replaced(tmp_path: Path, toy: Any) -> None:
+    root = replaced(tmp_path, toy)
+    before, extent = contents(root), cache.open(root)[SPLIT].manifest["extent"]
+    done = cache.compact(root, SPLIT)
+    split = cache.open(root)[SPLIT]
+    assert contents(root) == before
+    assert (done.before, done.after) == (extent, split.manifest["extent"])
+    assert split.manifest["extent"] == split.manifest["rows"] == sum(t.stop - t.start for t in split.tracks)
+    assert [video.name for video in split.videos] == ["a", "b", "c", "d", "e"]
+    assert len(split.manifest["commits"]) == 1
+    assert cache.verify(root).ok
+    assert cache.verify(root).notes == ()
+    assert not (root / ".compacting").exists()
+
+
+def test_it_gives_the_bytes_of_a_split_that_was_never_replaced(tmp_path: Path, toy: Any) -> None:
+    compacted = replaced(tmp_path / "compacted", toy, stream=False)
+    cache.compact(compacted, SPLIT)
+    videos = [video for video in toy.videos() if video[0].name in "ace"]
+    videos += [toy.video(name, lengths, seed=5) for name, lengths in {"b": [40], "d": [1, 30]}.items()]
+    fresh = tmp_path / "fresh"
+    with SplitWriter(fresh, SPLIT, columns=toy.columns, plan="p", rows_per_shard=32, rows_per_chunk=8) as writer:
+        writer.begin()
+        for video in sorted(videos, key=lambda video: video[0].name):
+            writer.append(*video)
+        writer.commit({"dataset": "toy", "plan": "second", "stand_in": True})
+    (compacted / SPLIT / "stamps.json").unlink()
+    assert toy.tree(compacted) == toy.tree(fresh)
+
+
+def test_entries_notes_and_stamps_go_along(tmp_path: Path, toy: Any) -> None:
+    root = replaced(tmp_path, toy)
+    old = cache.open(root)[SPLIT]
+    cache.compact(root, SPLIT)
+    new = cache.open(root)[SPLIT]
+    assert (new.manifest["plan"], new.manifest["stand_in"]) == ("second", True)
+    assert new.stream_manifest("resnet50")["weights"] == "known"
+    assert new.stream_manifest("resnet50")["split_digest"] == new.manifest["digest"]
+    assert new.provenance["raw"] == "/raw"
+    assert new.provenance["compacted"] == old.manifest["digest"]
+    assert (root / SPLIT / "stamps.json").read_text() == "{}"
+
+
+def test_what_people_keep_in_a_split_stays_where_it_was(tmp_path: Path, toy: Any) -> None:
+    root, fresh = (replaced(tmp_path / name, toy) for name in ("with", "without"))
+    theirs = {
+        "README.md": b"ours",
+        "notes.json": b"{}",
+        "empty": b"",
+        "kp_2d/checked-by-hand.txt": b"x",
+        "features/seen.csv": b"1,2",
+        "features/resnet50/left-out.json": b"[]",
+        "mine/zarr.json": b"{}",
+        "mine/c/0": bytes(3 << 20),
+    }
+    for name, data in theirs.items():
+        (root / SPLIT / name).parent.mkdir(exist_ok=True)
+        (root / SPLIT / name).write_bytes(data)
+    cache.compact(root, SPLIT)
+    assert {name: (root / SPLIT / name).read_bytes() for name in theirs} == theirs
+    assert cache.verify(root).ok
+    assert not list((root / SPLIT).rglob("*.tmp"))
+    cache.compact(fresh, SPLIT)
+    assert toy.tree(root).keys() - toy.tree(fresh).keys() == {f"{SPLIT}/{name}" for name in theirs}
+
+
+def test_labels_that_one_track_lacked_stay_lacking(tmp_path: Path, toy: Any) -> None:
+    def lacking(name: str) -> Any:
+        entry, (track,) = toy.video(name, [40])
+        columns = {column: rows for column, rows in track.columns.items() if column not in ("kp_3d", "has_3d")}
+        return entry, [dataclasses.replace(track, columns=columns)]
+
+    toy.write(tmp_path, [toy.video("a", [9]), lacking("b")])
+    toy.write(tmp_path, [toy.video("a", [9], seed=2)], drop=["a"], plan="again")
+    before = contents(tmp_path)
+    cache.compact(tmp_path, SPLIT)
+    assert contents(tmp_path) == before
+    split = cache.open(tmp_path)[SPLIT]
+    assert np.isnan(split.rows("kp_3d", 9, 49)).all()
+    assert (split.rows("has_3d", 9, 49) == 255).all()
+
+
+def test_a_split_without_replaced_rows_is_left_as_it_is(tmp_path: Path, toy: Any) -> None:
+    toy.write(tmp_path, toy.videos())
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    done = cache.compact(tmp_path, SPLIT)
+    assert done.before == done.after == 143
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == times
+
+
+def test_a_reader_of_the_old_split_goes_on_with_what_it_has_open_and_is_told_for_the_rest(
+    tmp_path: Path, toy: Any
+) -> None:
+    root = replaced(tmp_path, toy)
+    old = cache.open(root)[SPLIT]
+    held = old.rows("bbox", 0, 10)
+    cache.compact(root, SPLIT)
+    np.testing.assert_array_equal(old.rows("bbox", 0, 10), held)
+    track = old.tracks[-1]
+    with pytest.raises(CacheChanged, match="open it again"):
+        old.rows("bbox", track.start, track.stop)
+    with pytest.raises(CacheChanged, match="open it again"):
+        old.rows("kp_2d", 0, 10)
+    with pytest.raises(CacheChanged, match="open it again"):
+        old.read(old.windows(5, 5)[:1], stream=None, fields=["pose"])
+
+
+def test_a_stream_opened_after_the_exchange_is_not_taken_for_one_of_the_old_rows(tmp_path: Path, toy: Any) -> None:
+    root = replaced(tmp_path, toy)
+    old = cache.open(root)[SPLIT]
+    lazily, features = old.column("bbox"), cache.open(root)[SPLIT].column("features/resnet50")
+    cache.compact(root, SPLIT)
+    for look in (lambda: old.windows(4, 4, "resnet50"), lambda: lazily[:], lambda: features[:]):
+        with pytest.raises(CacheChanged, match="open it again"):
+            look()
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(25, marks=pytest.mark.slow)])
+def test_killed_at_any_point_a_reader_sees_every_track_and_it_goes_on(
+    tmp_path: Path, toy: Any, monkeypatch: pytest.MonkeyPatch, kills: int
+) -> None:
+    start = replaced(tmp_path / "start", toy)
+    tracks = contents(start)
+    calm = Path(shutil.copytree(start, tmp_path / "calm"))
+    count = [0]
+    stop_at = [0]
+
+    def fsync(fd: int) -> None:
+        count[0] += 1
+        if count[0] == stop_at[0]:
+            raise Killed
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    cache.compact(calm, SPLIT)
+    expected, total = toy.tree(calm), count[0]
+    states = set()
+    for point in np.unique(np.linspace(1, total, kills).astype(int)).tolist():
+        root = Path(shutil.copytree(start, tmp_path / f"killed-{point}"))
+        count[0], stop_at[0] = 0, point
+        with pytest.raises(Killed):
+            cache.compact(root, SPLIT)
+        stop_at[0] = 0
+        assert contents(root) == tracks, point
+        assert cache.verify(root).ok
+        states.add(len(cache.open(root)[SPLIT].manifest["commits"]))
+        if point % 2:
+            cache.gc(root)
+            assert not (root / ".compacting").exists()
+            assert contents(root) == tracks
+        cache.compact(root, SPLIT)
+        cache.gc(root)
+        assert toy.tree(root) == expected, point
+    assert states == {1, 2}
+
+
+def test_what_a_killed_compaction_of_an_older_state_has_written_is_not_used(tmp_path: Path, toy: Any) -> None:
+    root = replaced(tmp_path, toy, stream=False)
+
+    def killed(done: int, total: int, what: str) -> None:
+        if done > 40:
+            raise Killed
+
+    with pytest.raises(Killed):
+        cache.compact(root, SPLIT, progress=killed)
+    assert (root / ".compacting" / SPLIT).is_dir()
+    toy.write(root, [toy.video("a", [12], seed=9)], drop=["a"], plan="third")
+    now = contents(root)
+    cache.compact(root, SPLIT)
+    assert contents(root) == now
+    assert cache.verify(root).notes == ()
+
+
+def test_it_refuses_what_it_could_not_carry_over(tmp_path: Path, toy: Any) -> None:
+    root = replaced(tmp_path / "lagging", toy)
+    toy.write(root, [toy.video("g", [4])], plan="third")
+    with pytest.raises(CacheError, match="lags behind"):
+        cache.compact(root, SPLIT)
+    root = replaced(tmp_path / "unfinished", toy)
+    with SplitWriter(root, SPLIT, columns=toy.columns, plan="next") as writer:
+        writer.begin()
+        writer.append(*toy.video("z", [40]))
+    with pytest.raises(CacheError, match="unfinished"):
+        cache.compact(root, SPLIT)
+    with pytest.raises(MissingSplit):
+        cache.compact(root, "toy/val")
+
+
+def test_nobody_may_write_meanwhile(tmp_path: Path, toy: Any) -> None:
+    root = replaced(tmp_path, toy)
+    tried = []
+
+    def write(done: int, total: int, what: str) -> None:
+        for attempt in (lambda: toy.write(root, [toy.video("x", [2])]), lambda: toy.write_stream(root)):
+            with pytest.raises(CacheError, match="no other writer"):
+                attempt()
+            tried.append(1)
+
+    cache.compact(root, SPLIT, progress=write)
+    assert tried
+    toy.write(root, [toy.video("x", [2])], plan="after")
+    assert "x" in [video.name for video in cache.open(root)[SPLIT].videos]
+
+
+def test_a_file_system_that_cannot_exchange_folders_loses_nothing(
+    tmp_path: Path, toy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = replaced(tmp_path, toy)
+    before = contents(root)
+    monkeypatch.setattr(compact.ctypes, "CDLL", lambda *_, **__: object())
+    with pytest.raises(CacheError, match="cannot exchange"):
+        cache.compact(root, SPLIT)
+    assert contents(root) == before

@@ -1,0 +1,357 @@
+"""Shards that others write and one writer accepts: the same bytes, and nothing of a late one ever counts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import cache
+from cache import CacheError, MissingSplit, Staged, StreamShards, StreamWriter
+from cache.storage import local
+
+SPLIT = "toy/train"
+FORMS: dict[str, Any] = {"resnet50": {"dim": 4, "dtype": "float16"}, "crops": {"dim": 0, "dtype": "bytes"}}
+
+WORKER = """
+import dataclasses, json, sys
+import numpy as np
+import cache
+
+root, shards = sys.argv[1], json.loads(sys.argv[2])
+there = cache.StreamShards(root, "toy/train", "resnet50", dim=4)
+for shard in shards:
+    rows = np.asarray(there.rows(shard))
+    features = (rows[:, None] + np.arange(4)[None] / 8).astype(np.float32)
+    keys = np.stack([np.zeros(len(rows)), rows], axis=1).astype(np.uint64)
+    staged = there.stage(shard, features, np.ones(len(rows)), keys)
+    print(json.dumps(dataclasses.asdict(staged)), flush=True)
+"""
+
+
+def writer_of(root: Path, stream: str = "resnet50", *, plan: str = "weights") -> StreamWriter:
+    return StreamWriter(root, SPLIT, stream, plan=plan, **FORMS[stream])
+
+
+def shards_of(root: Path, stream: str = "resnet50") -> StreamShards:
+    return StreamShards(root, SPLIT, stream, **FORMS[stream])
+
+
+def given_for(shards: StreamShards | StreamWriter, shard: int, toy: Any, stream: str = "resnet50") -> tuple[Any, ...]:
+    rows = np.asarray(shards.rows(shard))
+    data = toy.features(rows, 4) if stream == "resnet50" else toy.blobs(rows)
+    return shard, data, rows % 9 > 0, toy.keys(rows)
+
+
+def writing(root: Path, stream: str = "resnet50") -> list[str]:
+    """What lies in the writer's own folder."""
+    folder = root / SPLIT / "features" / stream / ".writing"
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+@pytest.fixture
+def root(tmp_path: Path, toy: Any) -> Path:
+    """A split of five shards without features."""
+    toy.write(tmp_path / "cache", toy.videos())
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize("stream", FORMS)
+def test_staged_and_accepted_shards_have_the_bytes_of_written_ones(root: Path, toy: Any, stream: str) -> None:
+    other = root.with_name("other")
+    shutil.copytree(root, other)
+    with writer_of(root, stream) as writer:
+        for shard in writer.pending:
+            writer.write(*given_for(writer, shard, toy, stream))
+        writer.commit({})
+    workers = shards_of(other, stream)  # before there is a writer, or a stream
+    with writer_of(other, stream) as writer:
+        for shard in reversed(writer.pending):
+            staged = workers.stage(*given_for(workers, shard, toy, stream))
+            writer.accept(pickle.loads(pickle.dumps(staged)))
+        assert writer.pending == []
+        writer.commit({})
+    assert toy.tree(other) == toy.tree(root)
+    assert cache.verify(other).ok
+    assert writing(other, stream) == []
+
+
+def test_two_processes_stage_and_a_third_accepts(root: Path, toy: Any) -> None:
+    with writer_of(root) as writer:
+        numbers = [[0, 3], [1, 2, 4]]
+        workers = [
+            subprocess.Popen(
+                [sys.executable, "-c", WORKER, str(root), json.dumps(mine)], stdout=subprocess.PIPE, text=True
+            )
+            for mine in numbers
+        ]
+        for worker, mine in zip(workers, numbers, strict=True):
+            said = worker.communicate(timeout=120)[0].splitlines()
+            assert worker.returncode == 0
+            assert [json.loads(line)["shard"] for line in said] == mine
+            for line in said:
+                writer.accept(Staged(**json.loads(line)))
+        assert writing(root) == ["journal.jsonl", "lock"]
+        writer.commit({})
+    split = cache.open(root)[SPLIT]
+    assert split.stream_manifest("resnet50")["split_digest"] == split.manifest["digest"]
+    np.testing.assert_array_equal(split.rows("features/resnet50", 0, 143), toy.features(np.arange(143), 4))
+    assert cache.verify(root).ok
+
+
+def test_threads_stage_while_another_accepts(root: Path, toy: Any) -> None:
+    with writer_of(root, "crops") as writer, ThreadPoolExecutor(3) as threads:
+        shards, seen = writer.shards, set()
+
+        def stage(shard: int) -> Staged:
+            seen.add(threading.get_ident())
+            return shards.stage(*given_for(shards, shard, toy, "crops"))
+
+        for staged in threads.map(stage, writer.pending):
+            writer.accept(staged)
+        writer.commit({})
+    assert threading.get_ident() not in seen
+    assert cache.open(root)[SPLIT].blobs("crops", [142, 1]) == toy.blobs([142, 1])
+
+
+def test_what_is_staged_says_which_shard_of_which_rows_it_is(root: Path, toy: Any) -> None:
+    shards = shards_of(root)
+    staged = shards.stage(*given_for(shards, 1, toy))
+    assert Staged(**json.loads(json.dumps(dataclasses.asdict(staged)))) == staged
+    assert (staged.shard, staged.form) == (1, "4 numbers of float16")
+    assert staged.keys.keys() == staged.records.keys() == {"resnet50", "resnet50_ok", "resnet50_key"}
+    sizes = {name: (root / key).stat().st_size for name, key in staged.keys.items()}
+    assert sizes == {name: int(record.partition(":")[0]) for name, record in staged.records.items()}
+    assert shards.split_digest == cache.open(root)[SPLIT].manifest["digest"]
+
+
+def test_staging_changes_nothing_that_is_committed_or_seen(root: Path, toy: Any) -> None:
+    before = toy.tree(root)
+    shards = shards_of(root)
+    for _ in range(2):
+        shards.stage(*given_for(shards, 2, toy))
+    assert toy.tree(root) == before
+    assert cache.open(root)[SPLIT].streams == ()
+    assert cache.verify(root).problems == ()
+
+
+def test_what_is_carried_over_is_known_without_the_lock(root: Path, toy: Any) -> None:
+    toy.write_stream(root, bad_rows=[12])
+    toy.write_blobs(root, bad_rows=[12])
+    toy.write(root, [toy.video("b", [7, 20], seed=3)], drop=["b"])
+    keys = toy.keys(np.array([13, 12, 500]))
+    with writer_of(root), writer_of(root, "crops"):
+        mask, features, ok = shards_of(root).carried(keys)
+        _, blobs, _ = shards_of(root, "crops").carried(keys)
+    assert (mask.tolist(), ok.tolist()) == ([True, True, False], [1, 0, 0])
+    np.testing.assert_array_equal(features[0], toy.features([13], 4)[0])
+    assert blobs == [*toy.blobs([13]), b"", b""]
+    assert shards_of(root).live_shards == [0, 1, 2, 3, 4, 5]
+
+
+# ------------------------------------------------------------------------------------------------ what is refused
+
+
+def test_a_shard_of_another_state_of_the_split_is_refused(root: Path, toy: Any) -> None:
+    old = shards_of(root)
+    staged = [old.stage(*given_for(old, shard, toy)) for shard in (0, 4)]
+    kept = {key: (root / key).read_bytes() for one in staged for key in one.keys.values()}
+    shutil.rmtree(root)
+    toy.write(root, toy.videos(seed=1))  # made anew: other rows under the same numbers
+    with writer_of(root) as writer:
+        for key, data in kept.items():
+            (root / key).write_bytes(data)
+        for one in staged:
+            with pytest.raises(CacheError, match=r"expected what is staged to be of .*Compute it again"):
+                writer.accept(one)
+        assert writer.pending == [0, 1, 2, 3, 4]
+
+
+def test_a_shard_that_was_staged_before_other_videos_came_is_good_still(root: Path, toy: Any) -> None:
+    old = shards_of(root)
+    toy.write(root, [toy.video("g", [5])])
+    with writer_of(root) as writer:
+        writer.accept(old.stage(*given_for(old, 1, toy)))
+        assert writer.pending == [0, 2, 3, 4, 5]
+
+
+def test_what_is_not_pending_not_there_or_of_another_form_is_refused(root: Path, toy: Any) -> None:
+    shards, wide = shards_of(root), StreamShards(root, SPLIT, "resnet50", dim=5)
+    other = shards_of(root, "crops")
+    with writer_of(root) as writer:
+        first, again = (shards.stage(*given_for(shards, 0, toy)) for _ in range(2))
+        writer.accept(first)
+        for one in (first, again):
+            with pytest.raises(CacheError, match="shard 0: is not pending"):
+                writer.accept(one)
+        rows = np.asarray(wide.rows(1))
+        of_five = wide.stage(1, toy.features(rows, 5), np.ones(len(rows)), toy.keys(rows))
+        for one in (of_five, other.stage(*given_for(other, 1, toy, "crops"))):
+            with pytest.raises(CacheError, match="Compute it again"):
+                writer.accept(one)
+        gone = shards.stage(*given_for(shards, 2, toy))
+        (root / gone.keys["resnet50_ok"]).unlink()
+        with pytest.raises(CacheError, match="found them no longer"):
+            writer.accept(gone)
+        outside = dataclasses.replace(gone, keys={**gone.keys, "resnet50_ok": "toy/train/manifest.json"})
+        with pytest.raises(CacheError, match="found them no longer"):
+            writer.accept(outside)
+        assert writer.pending == [1, 2, 3, 4]
+
+
+def test_staging_checks_what_writing_checks(root: Path, toy: Any) -> None:
+    shards = shards_of(root)
+    shard, features, ok, keys = given_for(shards, 1, toy)
+    for wrong in ((9, features, ok, keys), (shard, features[:, :3], ok, keys), (shard, features * np.nan, ok, keys)):
+        with pytest.raises(CacheError, match=r"not pending|expected features|not finite"):
+            shards.stage(*wrong)
+    toy.write_stream(root, shards=[1])
+    with pytest.raises(CacheError, match="not pending"):
+        shards_of(root).stage(shard, features, ok, keys)
+    with pytest.raises(CacheError, match="Choose another name"):
+        StreamShards(root, SPLIT, "resnet50", dim=5)
+    with pytest.raises(MissingSplit):
+        StreamShards(root, "toy/test", "resnet50", dim=4)
+    assert writing(root) == []
+
+
+def test_a_full_disk_leaves_no_half_of_a_staged_shard(root: Path, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: Path, data: Any, own: Any = local.write_synced) -> None:
+        if "_key" in file.name:
+            file.write_bytes(b"half")
+            raise OSError(28, "No space left on device", str(file))
+        own(file, data)
+
+    shards = shards_of(root)
+    monkeypatch.setattr("cache.storage.local.write_synced", full)
+    with pytest.raises(OSError, match="No space left"):
+        shards.stage(*given_for(shards, 1, toy))
+    assert writing(root) == []
+
+
+# ------------------------------------------------------------------------------------- killed workers, late workers
+
+
+def test_what_a_late_worker_stages_is_removed_by_the_next_writer(root: Path, toy: Any) -> None:
+    late = shards_of(root)
+    toy.write_stream(root)
+    before = toy.tree(root)
+    late.stage(*given_for(late, 1, toy))  # it does not know that all is done
+    (root / SPLIT / "features/resnet50/.writing/staged-resnet50-1-half.tmp").write_bytes(b"torn")
+    assert len(writing(root)) == 4
+    assert toy.tree(root) == before
+    assert cache.verify(root).ok
+    with writer_of(root) as writer:
+        assert writing(root) == ["lock"]
+        assert writer.pending == []
+    assert writing(root) == []
+
+
+def test_gc_removes_it_when_nobody_writes_and_leaves_it_while_somebody_does(root: Path, toy: Any) -> None:
+    with writer_of(root) as writer:
+        staged = writer.shards.stage(*given_for(writer, 1, toy))
+        done = cache.gc(root)
+        assert done.removed == []
+        assert "writing" in done.skipped[0]
+        writer.accept(staged)
+    late = shards_of(root)
+    kept = late.stage(*given_for(late, 2, toy))
+    assert cache.gc(root, dry_run=True).removed == sorted(kept.keys.values())
+    assert sorted(cache.gc(root).removed) == sorted(kept.keys.values())
+    with writer_of(root) as writer:
+        assert writer.pending == [0, 2, 3, 4]  # the accepted one is kept for the next run
+    cache.gc(root, unfinished=True)
+    assert not (root / SPLIT / "features/resnet50").exists()
+
+
+def test_a_commit_removes_what_was_not_accepted_by_then(root: Path, toy: Any) -> None:
+    with writer_of(root) as writer:
+        writer.accept(writer.shards.stage(*given_for(writer, 0, toy)))
+        twice = writer.shards.stage(*given_for(writer, 1, toy))
+        writer.commit({})
+        with pytest.raises(CacheError, match="found them no longer"):
+            writer.accept(twice)
+        writer.accept(writer.shards.stage(*given_for(writer, 1, toy)))
+    assert cache.verify(root).ok
+
+
+def test_killed_between_staging_and_accepting_only_that_shard_is_computed_again(root: Path, toy: Any) -> None:
+    calm = root.with_name("calm")
+    shutil.copytree(root, calm)
+    killed = root.with_name("killed")
+    with writer_of(root) as writer:
+        writer.accept(writer.shards.stage(*given_for(writer, 3, toy)))
+        writer.shards.stage(*given_for(writer, 1, toy))
+        shutil.copytree(root, killed)  # as it is when the process dies here
+    for place in (killed, calm):
+        with writer_of(place) as writer:
+            assert writer.pending == ([0, 1, 2, 4] if place == killed else [0, 1, 2, 3, 4])
+            for shard in writer.pending:
+                writer.accept(writer.shards.stage(*given_for(writer, shard, toy)))
+            writer.commit({})
+    assert toy.tree(killed) == toy.tree(calm)
+    assert writing(killed) == []
+
+
+def test_killed_in_the_midst_of_accepting_the_shard_is_computed_again(
+    root: Path, toy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    done: list[str] = []
+
+    def rename(self: Any, key: str, to: str, own: Any = local.Folder.rename) -> None:
+        if len(done) == 2:
+            raise Killed
+        own(self, key, to)
+        done.append(to)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed), writer_of(root) as writer:
+        patch.setattr(local.Folder, "rename", rename)
+        writer.accept(writer.shards.stage(*given_for(writer, 1, toy)))
+    assert len(done) == 2
+    with writer_of(root) as writer:
+        assert writer.pending == [0, 1, 2, 3, 4]
+        for shard in writer.pending:
+            writer.write(*given_for(writer, shard, toy))
+        writer.commit({})
+    assert cache.verify(root).ok
+    assert cache.verify(root).notes == ()
+
+
+@settings(max_examples=15, deadline=None)
+@given(order=st.permutations(range(5)), staged=st.sets(st.integers(0, 4)), cut=st.integers(0, 4))
+def test_in_any_order_by_any_way_with_a_commit_anywhere_the_end_is_the_same(
+    tmp_path_factory: pytest.TempPathFactory, toy: Any, order: list[int], staged: set[int], cut: int
+) -> None:
+    top = tmp_path_factory.mktemp("order")
+    toy.write(top, toy.videos())
+    with writer_of(top, "crops") as writer:
+        for place, shard in enumerate(order):
+            given = given_for(writer, shard, toy, "crops")
+            if shard in staged:
+                writer.accept(writer.shards.stage(*given))
+            else:
+                writer.write(*given)
+            if place == cut:
+                writer.commit({})
+        writer.commit({})
+    found = {name: data for name, data in toy.tree(top).items() if "/features/" in name}
+    assert found == _expected.setdefault("tree", found)
+    shutil.rmtree(top)
+
+
+_expected: dict[str, dict[str, bytes]] = {}

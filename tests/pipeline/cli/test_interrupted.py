@@ -1,0 +1,213 @@
+"""Ctrl-C, SIGTERM and a reader that goes away: exit codes, the last words, and what is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cache
+from pipeline.cli.signals import Terminated, listening
+
+ROOT = Path(__file__).parents[3]
+PENN = ("penn_action", "train")
+HALF = "nothing is left half-written"
+
+# The command line itself, in a process whose work stands still at a step, so that a signal always comes in its midst.
+DRIVER = """
+import sys, time
+from contextlib import contextmanager
+from pathlib import Path
+from pipeline import progress
+
+note, step, *arguments = sys.argv[1:]
+
+@contextmanager
+def bar(*_, **__):
+    told = 0
+
+    def tell(done, total, message=""):
+        nonlocal told
+        told += 1
+        if told == int(step):
+            Path(note).write_text("here")
+            try:
+                time.sleep(60)
+            finally:
+                if "slow end" in note:
+                    Path(note).write_text("ending")
+                    time.sleep(60)
+
+    yield tell
+
+progress.bar = bar
+sys.argv[1:] = arguments
+from pipeline.__main__ import main
+
+sys.exit(main())
+"""
+
+Ended = subprocess.CompletedProcess[str]
+Start = Callable[..., Ended]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Run a command, send it signals at its n-th step, one after the other, and wait for its end."""
+    started: list[subprocess.Popen[str]] = []
+    script = tmp_path / "driver.py"
+    script.write_text(DRIVER)
+
+    def run(*arguments: object, step: int, signals: dict[signal.Signals, str], note: str = "note") -> Ended:
+        file = tmp_path / note
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", str(script), str(file), str(step), *map(str, arguments)],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            process_group=0,
+        )
+        started.append(process)
+        for number, seen in signals.items():
+            end = time.monotonic() + 60
+            while not (file.is_file() and file.read_text() == seen) and time.monotonic() < end:
+                assert process.poll() is None, process.communicate()
+                time.sleep(0.005)
+            os.killpg(process.pid, number)  # as a terminal and SLURM do
+        said, errors = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(process.args, process.returncode, said, errors)
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def run(*arguments: object) -> Ended:
+    words = [sys.executable, "-W", "error", "-m", "pipeline", *map(str, arguments)]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+
+
+def last_words(ended: Ended, said: str, *arguments: object) -> None:
+    """Two lines: what is kept, and the very command."""
+    assert ended.stdout == ""
+    first, second = ended.stderr.splitlines()
+    assert first.startswith(said), ended.stderr
+    again = subprocess.run(["bash", "-c", f"set -- {second}; printf '%s\\n' \"$@\""], capture_output=True, text=True)
+    assert again.stdout.splitlines()[1:] == ["-m", "pipeline", *map(str, arguments)]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+    ids=["Ctrl-C", "SIGTERM"],
+)
+def test_a_conversion_that_is_told_to_end_says_how_to_go_on_and_does(
+    number: signal.Signals, code: int, word: str, embedded: Any, into: Any, tmp_path: Path, start: Start
+) -> None:
+    raw, root = embedded.raw("penn_action"), tmp_path / "cache"
+    words = ("convert", *PENN, "--raw", raw, "--cache", root, "--workers", 2)
+    ended = start(*words, step=2, signals={number: "here"})
+    assert ended.returncode == code, ended.stderr
+    last_words(
+        ended, f"{word}: finished shards (8,192 rows each) are kept; the same command goes on from there:", *words
+    )
+    assert not (root / "/".join(PENN) / "manifest.json").exists()
+    assert run(*words).returncode == 0
+    into.convert(tmp_path / "calm", raw)
+    assert into.tree(root) == into.tree(tmp_path / "calm")
+
+
+def test_a_second_ctrl_c_ends_at_once_and_leaves_a_cache_that_goes_on(
+    embedded: Any, tmp_path: Path, start: Start
+) -> None:
+    words = ("convert", *PENN, "--raw", embedded.raw("penn_action"), "--cache", tmp_path / "cache", "--workers", 1)
+    twice = {signal.SIGINT: "here", signal.SIGTERM: "ending"}
+    ended = start(*words, step=2, signals=twice, note="slow end")
+    assert (ended.returncode, ended.stderr.strip()) == (143, "terminated again: ended at once")
+    assert run(*words).returncode == 0
+    assert cache.verify(tmp_path / "cache").ok
+
+
+@pytest.fixture
+def root(embedded: Any, into: Any, tmp_path: Path, network: Any) -> Path:
+    into.convert(tmp_path / "cache", embedded.raw("penn_action"))
+    into.extract(tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
+    "extract": ((*PENN, "--kind", "crops", "--cache", "{root}"), "finished shards (8,192 rows each) are kept"),
+    "verify": (("--cache", "{root}"), "what was checked is remembered"),
+    "export": (
+        (*PENN, "--cache", "{root}", "--format", "vibe", "--out", "{new}/db.pt"),
+        "nothing is left half-written",
+    ),
+    "show": ((*PENN, "--cache", "{root}", "--out", "{new}/page.html"), HALF),
+    "synthesize": (("--out", "{new}/data", "--size", "tiny", "--workers", "1"), HALF),
+}
+
+
+def files(folder: Path) -> list[str]:
+    return [f"/{file.relative_to(folder).as_posix()}" for file in folder.rglob("*") if file.is_file()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_interrupted_command_leaves_nothing_half_done_and_is_done_the_second_time(
+    command: str, root: Path, into: Any, tmp_path: Path, start: Start
+) -> None:
+    options, said = COMMANDS[command]
+    new = tmp_path / "new"
+    new.mkdir()
+    words = (command, *(word.format(root=root, new=new) for word in options))
+    before = into.tree(root)
+    ended = start(*words, step=2, signals={signal.SIGINT: "here"})
+    assert ended.returncode == 130, ended.stderr
+    last_words(ended, f"interrupted: {said}", *words)
+    assert [name for name in files(new) if "/." not in name and "/data/body/" not in name] == []  # the body is whole
+    assert {name: into.tree(root)[name] for name in before} == before
+    again = run(*words)
+    assert again.returncode == 0, again.stderr
+    assert cache.verify(root).ok
+    done = files(new)
+    assert all(Path(word).exists() for word in words if word.startswith(str(new)))
+    assert [name for name in done if "/." in name and not name.endswith(".lock")] == [], "what was on its way has gone"
+
+
+def test_who_reads_only_the_start_ends_the_command_by_sigpipe_without_a_word(tmp_path: Path) -> None:
+    script = f"{sys.executable} -m pipeline doctor --json | true; echo ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert (ended.stdout, ended.stderr) == ("141\n", "")
+
+
+def test_a_process_that_was_started_to_ignore_ctrl_c_goes_on_ignoring_it() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with listening():
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_sigterm_tidies_up_as_ctrl_c_does_and_signals_are_the_callers_again_afterwards() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    tidied = []
+    with pytest.raises(Terminated), listening():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            tidied.append("up")
+            raise
+    assert tidied == ["up"]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before

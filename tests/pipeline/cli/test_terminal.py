@@ -1,0 +1,233 @@
+"""One look: on a terminal of 80 columns, in a pipe, and for a machine."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from pipeline.__main__ import main, parser
+from pipeline.cli import console as look
+from pipeline.cli import progress
+from pipeline.cli.command_line import EXIT_CODES
+from pipeline.commands import COMMANDS
+from tasks.__main__ import parser as parser_of_tasks
+from tasks.commands import COMMANDS as OF_TASKS
+
+ROOT = Path(__file__).parents[3]
+DOC = (ROOT / "docs/terminal.md").read_text()
+CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7]m")
+
+
+@pytest.fixture
+def raw(embedded: Any, tmp_path: Path) -> Path:
+    return embedded.copy("penn_action", tmp_path / "raw/penn_action")
+
+
+@pytest.fixture
+def root(raw: Path, into: Any, tmp_path: Path, network: Any) -> Path:
+    into.convert(tmp_path / "cache", raw)
+    into.extract(tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+def on_a_terminal(*arguments: object, columns: int = 80, **environment: str) -> str:
+    """What a terminal of so many columns is sent."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "pipeline", *map(str, arguments)],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "TERM": "xterm", "COLUMNS": str(columns), "LANG": "C.UTF-8", **environment},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while part := os.read(ours, 65536):
+            shown += part
+    except OSError:  # nobody has the other end any more
+        pass
+    os.close(ours)
+    assert process.wait() == 0
+    return shown.decode()
+
+
+def test_status_fits_a_terminal_of_80_columns_and_cuts_no_name_off(root: Path) -> None:
+    shown = on_a_terminal("status", "--cache", root)
+    lines = CODES.sub("", shown).splitlines()
+    assert COLOUR.search(shown)
+    assert max(map(cell_len, lines)) <= 80
+    assert "…" not in shown
+    assert sum("penn_action/train (stand-in)" in line for line in lines) >= 1
+    assert any("resnet50 (untrained)" in line for line in lines)
+
+
+def test_without_colour_the_same_is_said(root: Path) -> None:
+    shown = on_a_terminal("status", "--cache", root, NO_COLOR="1")
+    assert not COLOUR.search(shown)
+    dumb = on_a_terminal("verify", "--cache", root, TERM="dumb")
+    assert "\x1b" not in dumb
+    assert dumb.startswith("✓ intact: ")
+
+
+def test_a_bar_is_gone_when_the_work_is_done(root: Path) -> None:
+    shown = on_a_terminal("verify", "--cache", root)
+    assert "\x1b[?25l" in shown, "the cursor is hidden while there is a bar"
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
+    assert CODES.sub("", shown).splitlines()[-1].startswith("✓ intact: ")
+
+
+def test_in_a_pipe_a_table_is_a_line_a_row_without_blanks_at_its_end(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["status", "--cache", str(root)]) == 0
+    told = capsys.readouterr()
+    assert [line for line in told.out.splitlines() if line != line.rstrip()] == []
+    assert [re.split(r"  +", line)[0] for line in told.out.splitlines()] == ["split", "penn_action/train (stand-in)"]
+    assert told.err == ""
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(progress.time, "monotonic", made)
+    return made
+
+
+def test_in_a_pipe_short_work_is_quiet_and_long_work_tells_now_and_then(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress.bar("convert penn_action/train", look.err, unit="video") as tell:
+        for done in range(100, 1000):  # 100 were done by an earlier run, and are in no rate
+            tell(done, 1000, f"clip [{done}]")
+            clock.now += 1
+        tell(1000, 1000)
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.splitlines() == [
+        "convert penn_action/train: 400/1,000 videos, 1.0 videos/s, 10 min left  clip [400]",
+        "convert penn_action/train: 700/1,000 videos, 1.0 videos/s, 5 min left  clip [700]",
+    ]
+
+
+def test_a_quiet_bar_says_nothing_however_long_it_takes(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.bar("train", look.err, quiet=True) as tell:
+        for done in range(3):
+            tell(done, 3)
+            clock.now += 10_000
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+def test_a_bar_shows_what_how_much_and_how_fast_within_the_terminal(columns: int) -> None:
+    sent, clock = io.StringIO(), Clock()
+    console = Console(file=sent, force_terminal=True, width=columns, get_time=clock)
+    with progress.bar("convert insta_variety/train", console, unit="video") as tell:
+        for done in (0, 100, 1200):
+            clock.now += 50
+            tell(done, 12_345, "a clip with a long name [red] " * 4)
+    lines = [CODES.sub("", line) for line in re.split(r"[\r\n]", sent.getvalue())]
+    last = [line for line in lines if "/12,345" in line][-1]
+    assert "convert insta_variety/train" in last
+    assert "1,200/12,345" in last
+    assert " 22 videos/s " in last, "1,100 in 50 s: what was done before the first news is in no rate"
+    assert "0:08:27" in last, "11,145 at 22 a second"
+    assert "a clip" in last
+    assert max(map(cell_len, lines)) <= columns
+
+
+DOCUMENTS: dict[str, tuple[str, ...]] = {
+    "status": ("--cache", "{root}"),
+    "plan": ("penn_action/train", "--raw", "{raw}", "--cache", "{root}"),
+    "verify": ("--cache", "{root}"),
+    "doctor": ("penn_action", "--raw", "{raw}/.."),
+    "gc": ("--cache", "{root}"),
+    "retry": ("--failed", "--cache", "{root}"),
+    "accept": ("penn_action/train", "--raw", "{raw}", "--cache", "{root}", "--because", "it does not matter"),
+    "bench-features": ("penn_action", "train", "--cache", "{root}", "--seconds", "1", "--workers", "1"),
+}
+
+
+def documented(name: str) -> list[str]:
+    """The keys that docs/terminal.md gives a command's document."""
+    (row,) = re.findall(rf"^\| `{name}` \| (.*) \|$", DOC.partition("## `--json`")[2], re.MULTILINE)
+    return re.findall(r"`([a-z_]+)`", row.partition(" (")[0])
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_json_is_one_document_with_the_documented_keys_and_nothing_else(
+    name: str, root: Path, raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (raw / "labels/0003.mat").touch()  # something that can be accepted
+    options = [word.format(root=root, raw=raw) for word in DOCUMENTS[name]]
+    assert main([name, *options, "--json"]) == 0
+    told = capsys.readouterr()
+    document = json.loads(told.out, parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
+    rows = document if isinstance(document, list) else [document]
+    assert rows
+    for row in rows:
+        assert list(row) == documented(name)
+
+
+def test_every_command_with_json_is_documented() -> None:
+    known = {f"tasks {name}": command for name, command in OF_TASKS.items()} | dict(COMMANDS)
+    tops = {True: parser_of_tasks(), False: parser()}
+    with_json = {name for name in known if "--json" in help_of(tops[name.startswith("tasks ")], name)}
+    assert with_json - {"config", "tasks config"} <= set(re.findall(r"^\| `([a-z -]+)` \|", DOC, re.MULTILINE))
+
+
+def help_of(top: Any, name: str) -> str:
+    (known,) = [action for action in top._actions if action.dest == "command"]
+    shown: str = known.choices[name.removeprefix("tasks ")].format_help()
+    return shown
+
+
+def test_numbers_that_json_does_not_have_are_null(capsys: pytest.CaptureFixture[str]) -> None:
+    look.show_json({"a": float("nan"), "b": [1.5, float("inf")], "c": (Path("x"),)})
+    assert json.loads(capsys.readouterr().out) == {"a": None, "b": [1.5, None], "c": ["x"]}
+
+
+def test_what_people_read_stands_aside_for_a_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    with look.aside(wanted=True):
+        look.out.print("for people")
+        look.show_json(["for a machine"])
+    look.out.print("people again")
+    told = capsys.readouterr()
+    assert json.loads(told.out.removesuffix("people again\n")) == ["for a machine"]
+    assert told.err == "for people\n"
+
+
+@pytest.mark.parametrize("make", [parser, parser_of_tasks], ids=["pipeline", "tasks"])
+def test_exit_codes_are_told_by_help_as_they_are_documented(make: Callable[[], Any]) -> None:
+    codes = re.findall(r"\b(\d+) [a-z]", EXIT_CODES)
+    ours = DOC.partition("## Exit codes")[2].partition("Luigi's exit codes")[0]
+    assert sorted(codes, key=int) == re.findall(r"^\| (\d+) \|", ours, re.MULTILINE)
+    assert " ".join(EXIT_CODES.split()) in " ".join(make().format_help().split())
+
+
+def test_luigis_exit_codes_are_documented_as_luigi_cfg_sets_them() -> None:
+    section = (ROOT / "luigi.cfg").read_text().partition("[retcode]")[2].partition("\n[")[0]
+    set_there = re.findall(r"^[a-z_]+ = (\d+)$", section, re.MULTILINE)
+    theirs = DOC.partition("Luigi's exit codes")[2].partition("## Ctrl-C")[0]
+    assert ["0", *set_there, "143"] == re.findall(r"^\| (\d+) \|", theirs, re.MULTILINE)

@@ -1,0 +1,113 @@
+"""What the tests of the cluster have workers do. They must be able to import it: it lies alone on their path."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from pipeline.features.streams.base import Machine, NumberStream
+
+
+def log(folder: Path, line: str) -> None:
+    """One line, whole, whoever else writes."""
+    with (folder / "log").open("ab", buffering=0) as file:
+        file.write(f"{os.getpid()} {line}\n".encode())
+
+
+def logged(folder: Path) -> list[tuple[int, str]]:
+    """(process, line) of everything so far."""
+    file = folder / "log"
+    lines = [line.split(" ", 1) for line in file.read_text().splitlines()] if file.exists() else []
+    return [(int(process), text) for process, text in lines]
+
+
+@dataclass(frozen=True)
+class Doubled:
+    """A job for `map`: slow, and with one item that cannot be done."""
+
+    folder: Path
+    seconds: float = 0.0
+    spoiled: int = -1
+    deadly: int = -1
+
+    def __call__(self, item: int) -> int:
+        log(self.folder, str(item))
+        time.sleep(self.seconds)
+        if item == self.spoiled:
+            raise LookupError(f"item {item}")
+        if item == self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 2 * item
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What an extraction says of a shard."""
+
+    shard: int
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """Stands for an extraction: it logs each shard that it begins with, and waits."""
+
+    folder: Path
+    seconds: float = 0.0
+    spoiled: int = -1  # a shard that cannot be done
+    deadly: int = -1  # a shard that costs its worker's life
+
+    def agree(self) -> int:
+        return os.getpid()
+
+    def __call__(self, agreed: int, shards: Sequence[int], *, staged: Any, tell: Any) -> tuple[int, list[int]]:
+        for done, shard in enumerate(shards):
+            log(self.folder, f"{shard} of {shards[0]}-{shards[-1]}")
+            until = time.monotonic() + self.seconds
+            while time.monotonic() < until:
+                time.sleep(0.01)
+                tell(16 * done, None)
+            if shard == self.spoiled:
+                raise LookupError(f"shard {shard}")
+            if shard == self.deadly:
+                os.kill(os.getpid(), signal.SIGKILL)
+            staged(Shard(shard))
+        return agreed, list(shards)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means(NumberStream):
+    """A stream that costs nothing: means over stripes of a crop."""
+
+    seconds: float = 0.0
+
+    kind: ClassVar[str] = "means"
+    dim: ClassVar[int] = 8
+    dtype: ClassVar[str] = "float32"
+
+    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Any:
+        return MeansComputer(self.seconds)
+
+
+class MeansComputer:
+    batch_size, lanes = 4, 1
+    provenance: ClassVar[Mapping[str, Any]] = {"arithmetic": "means"}
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def adopt(self, memory: Any) -> None:
+        pass
+
+    def release(self) -> None:
+        pass
+
+    def __call__(self, crops: Any) -> Any:
+        time.sleep(self.seconds)
+        return crops.reshape(len(crops), 8, -1).mean(axis=2, dtype=np.float32)

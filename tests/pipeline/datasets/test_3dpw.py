@@ -1,0 +1,382 @@
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from pipeline import datasets
+from pipeline.accounting import Accounting
+from pipeline.conversion.convert import plan_conversion
+from pipeline.errors import ConfigError, RawDataError
+from pipeline.skeletons import JOINTS
+
+torch = pytest.importorskip("torch")
+
+PW = datasets.get("3dpw")
+SEQ = "courtyard_arguing_00"
+N = 40
+LIMBS = (
+    "rshoulder",
+    "relbow",
+    "rwrist",
+    "lshoulder",
+    "lelbow",
+    "lwrist",
+    "rhip",
+    "rknee",
+    "rankle",
+    "lhip",
+    "lknee",
+    "lankle",
+)
+SPIN49 = JOINTS["spin49"]
+
+
+def keypoints(n_frames: int = N, x: float = 300) -> np.ndarray:
+    """(n, 3, 18): joint j at (x + j, 400 + 2 j), score 0.9: the extent is 17 x 34 px."""
+    j = np.arange(18.0)
+    return np.tile(np.stack([x + j, 400 + 2 * j, np.full(18, 0.9)]), (n_frames, 1, 1))
+
+
+def sequence(n_actors: int = 1, n_frames: int = N) -> dict[str, Any]:
+    """A sequence with random poses and a turning, moving camera."""
+    rng = np.random.default_rng(0)
+    camera = np.tile(np.eye(4), (n_frames, 1, 1))
+    camera[:, :3, :3] = Rotation.from_rotvec(np.linspace([0, 0, 0], [2, 1, 3], n_frames)).as_matrix()
+    camera[:, :3, 3] = rng.normal(size=(n_frames, 3))
+    return {
+        "poses": [rng.normal(0, 0.4, (n_frames, 72)) for _ in range(n_actors)],
+        "betas": [rng.normal(0, 1, 300) for _ in range(n_actors)],
+        "trans": [rng.normal(0, 1, (n_frames, 3)) for _ in range(n_actors)],
+        "poses2d": [keypoints(n_frames, 300 + 200 * p) for p in range(n_actors)],
+        "campose_valid": [np.ones(n_frames) for _ in range(n_actors)],
+        "genders": ["m", "f"][:n_actors],
+        "cam_poses": camera,
+        "cam_intrinsics": np.array([[1961.0, 0, 540], [0, 1969, 960], [0, 0, 1]]),
+        "img_frame_ids": np.arange(n_frames) * 2,  # counted at another rate
+        "sequence": SEQ,
+    }
+
+
+def write(raw: Path, data: Any, split: str = "train", pictures: Any = range(N)) -> Path:
+    file = raw / "sequenceFiles" / split / f"{SEQ}.pkl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(pickle.dumps(data, protocol=2))
+    (raw / "imageFiles" / SEQ).mkdir(parents=True, exist_ok=True)
+    for i in pictures:
+        (raw / "imageFiles" / SEQ / f"image_{i:05d}.jpg").touch()
+    return file
+
+
+def read(raw: Path, split: str = "train", body: Any = None) -> tuple[list, dict[str, Any]]:
+    report = Accounting()
+    tracks = list(PW.tracks(raw, split, body=body, report=report))
+    (account,) = report
+    account.check()
+    return tracks, account.as_dict()
+
+
+@pytest.fixture(scope="module")
+def body() -> Any:
+    from pipeline.body import Body
+
+    return Body.stand_in()
+
+
+def test_an_actor_becomes_a_track(tmp_path: Path) -> None:
+    data = sequence(n_actors=2)
+    write(tmp_path, data)
+    (first, second), account = read(tmp_path)
+    assert (first.name, second.name) == (f"{SEQ}/0", f"{SEQ}/1")
+    assert (first.gender, second.gender) == ("male", "female")
+    assert first.frame_index.tolist() == list(range(N))  # row i is picture i, whatever img_frame_ids counts
+    assert first.frames.path(7).name == "image_00007.jpg"
+    assert first.crop_scale == 1.2
+    assert first.intrinsics[1, 2] == 960
+    assert first.has_smpl.all()
+    np.testing.assert_allclose(first.betas[5], data["betas"][0][:10], rtol=1e-6)
+    assert (account["found"], account["kept"]) == (2 * N, 2 * N)
+
+
+def test_without_a_body_there_is_no_3d_and_it_is_said(tmp_path: Path) -> None:
+    write(tmp_path, sequence())
+    (track,), account = read(tmp_path)
+    assert [track.kp_3d, track.kp_3d_eval, track.has_3d, track.trans] == [None] * 4
+    assert account["notes"] == ["no body model: kp_3d, kp_3d_eval and trans are absent"]
+
+
+def test_only_the_12_limb_joints_are_labelled(tmp_path: Path) -> None:
+    write(tmp_path, sequence())
+    (track,), _ = read(tmp_path)
+    seen = [SPIN49[j] for j in np.flatnonzero(track.kp_2d[0, :, 2])]
+    assert sorted(seen) == sorted(LIMBS)
+    # In the file the limbs are joints 2 to 13, in the order of LIMBS.
+    for j, name in enumerate(LIMBS, start=2):
+        np.testing.assert_array_equal(track.kp_2d[0, SPIN49.index(name)], [300 + j, 400 + 2 * j, 1])
+
+
+def test_the_box_is_the_diagonal_of_all_18_joints_times_11(tmp_path: Path) -> None:
+    write(tmp_path, sequence())
+    (track,), _ = read(tmp_path)
+    side = 1.1 * np.hypot(17, 34)
+    np.testing.assert_allclose(track.bbox, np.tile([308.5, 417, side, side], (N, 1)), rtol=1e-6)
+
+
+def test_confidence_is_1_above_03_and_6_limb_joints_are_too_few(tmp_path: Path) -> None:
+    data = sequence()
+    data["poses2d"][0][:, 2, 7:] = 0.3  # rwrist .. of the limbs, joints 2 to 6 remain: 5
+    data["poses2d"][0][3, 2, :] = 0.9
+    data["poses2d"][0][4, 2, 7:9] = 0.31  # 7
+    data["poses2d"][0][5, 2, 7] = 0.31  # 6
+    write(tmp_path, data)
+    (track,), account = read(tmp_path)
+    assert track.frame_index.tolist() == [3, 4]
+    assert track.kp_2d[1, :, 2].sum() == 7
+    assert account["dropped"] == {"too_few_visible_joints": N - 2}
+
+
+def test_frames_outside_the_first_and_last_detection_are_dropped_and_nothing_shifts(tmp_path: Path) -> None:
+    data = sequence()
+    moving = keypoints() + np.arange(N)[:, None, None] * np.array([[10.0], [0], [0]])
+    data["poses2d"][0] = moving
+    moving[:5, 2], moving[35:, 2], moving[20, 2] = 0, 0, 0
+    write(tmp_path, data)
+    (track,), account = read(tmp_path)
+    assert track.frame_index.tolist() == [i for i in range(5, 35) if i != 20]
+    assert account["dropped"] == {"after_last_detection": 5, "before_first_detection": 5, "too_few_visible_joints": 1}
+    middle = track.frame_index == 19
+    np.testing.assert_allclose(track.bbox[middle, 0], 308.5 + 190, atol=8)  # its own frame's, but for smoothing
+    np.testing.assert_array_equal(track.kp_2d[middle, SPIN49.index("rshoulder"), 0], 302 + 190)
+
+
+def test_boxes_stay_with_their_frames_when_the_first_with_a_detection_is_dropped(tmp_path: Path) -> None:
+    data = sequence()
+    data["poses2d"][0] = keypoints() + np.arange(N)[:, None, None] * np.array([[10.0], [0], [0]])
+    data["poses2d"][0][:5, 2] = 0
+    write(tmp_path, data)
+    ((whole,), _) = read(tmp_path)
+    (tmp_path / "imageFiles" / SEQ / "image_00005.jpg").unlink()
+    (track,), account = read(tmp_path)
+    assert account["dropped"] == {"before_first_detection": 5, "no_picture": 1}
+    assert track.frame_index.tolist() == list(range(6, N))
+    np.testing.assert_array_equal(track.bbox, whole.bbox[1:])
+
+
+def test_an_actor_who_is_never_seen_is_counted(tmp_path: Path) -> None:
+    data = sequence(n_actors=2)
+    data["poses2d"][0][:, 2] = 0
+    write(tmp_path, data)
+    (track,), account = read(tmp_path)
+    assert track.name == f"{SEQ}/1"
+    assert (account["dropped"], account["tracks_dropped"]) == ({"no_detection": N}, {"no_detection": 1})
+
+
+def test_an_absent_picture_drops_its_frame(tmp_path: Path) -> None:
+    write(tmp_path, sequence(), pictures=[i for i in range(N) if i not in (0, 9)])
+    (track,), account = read(tmp_path)
+    assert track.frame_index.tolist() == [i for i in range(N) if i not in (0, 9)]
+    assert account["dropped"] == {"no_picture": 2}
+    assert account["notes"][0] == "40 frames are labelled, 38 pictures are there"
+
+
+def test_valid_is_campose_valid(tmp_path: Path) -> None:
+    data = sequence()
+    data["campose_valid"][0][[3, 8]] = 0
+    write(tmp_path, data)
+    (track,), _ = read(tmp_path)
+    assert np.flatnonzero(~track.valid).tolist() == [3, 8]
+
+
+def test_labels_that_are_not_finite_and_cameras_that_are_none_drop_their_frames(tmp_path: Path) -> None:
+    data = sequence()
+    data["poses"][0][2, 5] = np.nan
+    data["trans"][0][3, 0] = np.inf
+    data["cam_poses"][4, :3, :3] = 0
+    data["cam_poses"][5, 0, :3] *= -1  # a mirror
+    data["poses2d"][0][6, 0, 17] = np.nan
+    write(tmp_path, data)
+    (track,), account = read(tmp_path)
+    assert account["dropped"] == {"bad_camera": 2, "label_not_finite": 2}
+    assert "poses2d[0]: 1 joints are not finite: not used" in account["notes"]
+    for array in (track.pose, track.kp_2d, track.bbox):
+        assert np.isfinite(array).all()
+
+
+def test_the_global_orientation_is_turned_into_the_camera(tmp_path: Path) -> None:
+    data = sequence()
+    write(tmp_path, data)
+    (track,), _ = read(tmp_path)
+    for i in (0, 17, 39):
+        world = Rotation.from_rotvec(data["poses"][0][i, :3]).as_matrix()
+        ours = Rotation.from_rotvec(track.pose[i, :3]).as_matrix()
+        np.testing.assert_allclose(ours, data["cam_poses"][i, :3, :3] @ world, atol=1e-6)
+    np.testing.assert_allclose(track.pose[:, 3:], data["poses"][0][:, 3:], rtol=1e-6)
+
+
+def posed(body: Any, pose: np.ndarray, betas: np.ndarray) -> Any:
+    rotmat = Rotation.from_rotvec(np.asarray(pose, float).reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
+    with torch.no_grad():
+        return body(
+            betas=torch.tensor(np.tile(betas[:10], (len(rotmat), 1)), dtype=torch.float32),
+            rotmat=torch.tensor(rotmat, dtype=torch.float32),
+        )
+
+
+def test_the_body_in_the_camera_is_the_body_of_the_world_seen_by_it(tmp_path: Path, body: Any) -> None:
+    data = sequence()
+    write(tmp_path, data)
+    (track,), _ = read(tmp_path, body=body)
+    rows = [0, 17, 39]
+    world = posed(body, data["poses"][0][rows], data["betas"][0]).verts.numpy() + data["trans"][0][rows, None]
+    camera = data["cam_poses"][rows]
+    expected = np.einsum("nij,nvj->nvi", camera[:, :3, :3], world) + camera[:, None, :3, 3]
+    ours = posed(body, track.pose[rows], track.betas[0]).verts.numpy() + track.trans[rows, None]
+    np.testing.assert_allclose(ours, expected, atol=2e-5)
+
+
+def test_train_has_49_joints_about_the_hip(tmp_path: Path, body: Any) -> None:
+    data = sequence(n_frames=70)  # more than one chunk
+    write(tmp_path, data, pictures=range(70))
+    (track,), account = read(tmp_path, body=body)
+    joints = posed(body, track.pose[[0, 69]], track.betas[0]).joints.numpy()
+    np.testing.assert_allclose(track.kp_3d[[0, 69], :, :3], joints - joints[:, 39:40], atol=1e-5)
+    assert not track.kp_3d[:, 39, :3].any()
+    assert (track.kp_3d[..., 3] == 1).all()
+    assert track.has_3d.all()
+    assert track.kp_3d_eval is None
+    assert account["notes"] == []
+    filled = {name for name in PW.columns("train", body=True) if getattr(track, name) is not None}
+    assert filled == set(PW.columns("train", body=True))
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_evaluation_splits_have_14_joints_of_the_h36m_regressor(tmp_path: Path, body: Any, split: str) -> None:
+    write(tmp_path, sequence(), split)
+    (track,), _ = read(tmp_path, split, body)
+    verts = posed(body, track.pose[[5]], track.betas[0]).verts.numpy()[0]
+    rows = [6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10]
+    expected = body.J_regressor_h36m.numpy()[rows] @ verts
+    np.testing.assert_allclose(track.kp_3d_eval[5], expected, atol=1e-5)
+    assert track.kp_3d is None
+    assert set(PW.columns(split, body=True)) == {
+        *("frame_index", "bbox", "kp_2d", "pose", "betas", "trans", "has_smpl", "valid", "kp_3d_eval", "has_3d"),
+    }
+
+
+@pytest.mark.parametrize(("actor", "gender"), [(0, "male"), (1, "female")])
+def test_with_gendered_models_the_labels_are_of_the_body_of_the_actors_own_gender(
+    tmp_path: Path, body: Any, actor: int, gender: str
+) -> None:
+    from pipeline.body import Body
+
+    data = sequence(n_actors=2)
+    write(tmp_path, data)
+    write(tmp_path, data, "test")
+    dataset = datasets.get("3dpw", model="gendered")
+    own, rows = Body.stand_in(gender), [0, 17]
+    track = list(dataset.tracks(tmp_path, "train", body=body))[actor]
+    joints = posed(own, track.pose[rows], track.betas[0]).joints.numpy()
+    np.testing.assert_allclose(track.kp_3d[rows, :, :3], joints - joints[:, 39:40], atol=1e-5)
+    neutral = posed(body, track.pose[rows], track.betas[0]).joints.numpy()
+    assert np.abs(joints - joints[:, 39:40] - (neutral - neutral[:, 39:40])).max() > 1e-3
+    # The release's translation is of that body too: it lands where the camera sees the actor.
+    world = posed(own, data["poses"][actor][rows], data["betas"][actor]).verts.numpy()
+    camera = data["cam_poses"][rows]
+    seen = np.einsum("nij,nvj->nvi", camera[:, :3, :3], world + data["trans"][actor][rows, None])
+    verts = posed(own, track.pose[rows], track.betas[0]).verts.numpy()
+    np.testing.assert_allclose(verts + track.trans[rows, None], seen + camera[:, None, :3, 3], atol=2e-5)
+    evaluated = list(dataset.tracks(tmp_path, "test", body=body))[actor]
+    np.testing.assert_allclose(evaluated.kp_3d_eval[rows], own.common14(torch.from_numpy(verts)).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "gender", "anew"),
+    [
+        ("gendered", "FEMALE", True),
+        ("gendered", "NEUTRAL", False),
+        ("neutral", "NEUTRAL", True),
+        ("neutral", "FEMALE", False),
+    ],
+)
+def test_labels_are_made_anew_when_a_body_changes_that_they_come_from(
+    embedded: Any, tmp_path: Path, model: str, gender: str, anew: bool
+) -> None:
+    folder = shutil.copytree(embedded.body, tmp_path / "body")
+
+    def depends_on() -> dict[str, Any]:
+        dataset, raw = datasets.get("3dpw", model=model), embedded.raw("3dpw")
+        return dict(plan_conversion(dataset, "train", raw=raw, root=tmp_path / "cache", body=folder).reader)
+
+    before = depends_on()
+    (file,) = folder.glob(f"SMPL_{gender}.*")
+    file.write_bytes(file.read_bytes() + b"\0")
+    assert (depends_on() != before) is anew
+
+
+def test_another_model_than_neutral_or_gendered_is_refused() -> None:
+    with pytest.raises(ConfigError, match="model is 'smplx'; it can be neutral or gendered"):
+        datasets.get("3dpw", model="smplx")
+
+
+def test_a_pickle_that_would_run_code_is_refused_and_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.mkdir, ("exploded",)
+
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, sequence() | {"poses": [Bomb()]})
+    with pytest.raises(RawDataError, match=f"{SEQ}.pkl") as refused:
+        list(PW.tracks(tmp_path, "train"))
+    message = str(refused.value)
+    assert (message.count(f"{SEQ}.pkl"), message.count("download"), ".." in message) == (1, 1, False)
+    assert "mkdir" in message
+    assert read(tmp_path)[1]["set_aside"] == "unsafe_pickle"
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"poses": np.zeros((N, 72))}, r"'poses': expected lists with one entry an actor"),
+        ({"poses": [], "betas": []}, r"'poses': expected lists with one entry an actor"),
+        ({"trans": [np.zeros((N - 1, 3))]}, r"'trans\[0\]': expected numbers of shape \(40, 3\), found \(39, 3\)"),
+        ({"poses2d": [np.zeros((N, 18, 3))]}, r"'poses2d\[0\]': expected numbers of shape \(40, 3, 18\)"),
+        ({"cam_poses": np.zeros((N, 3, 3))}, r"'cam_poses': expected numbers of shape \(any, 4, 4\)"),
+        ({"cam_intrinsics": [[1, 2], [3]]}, r"'cam_intrinsics': expected numbers of shape \(3, 3\)"),
+        ({"betas": [np.zeros(9)]}, r"'betas\[0\]': expected at least 10 finite numbers"),
+        ({"genders": ["x"]}, r"'genders\[0\]': expected m or f, found 'x'"),
+    ],
+)
+def test_a_sequence_of_another_form_is_refused_by_name(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    write(tmp_path, sequence() | change)
+    with pytest.raises(RawDataError, match=words):
+        list(PW.tracks(tmp_path, "train"))
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    data = sequence()
+    del data["poses2d"]
+    write(tmp_path, data)
+    with pytest.raises(RawDataError, match="'poses2d': expected this key, found only"):
+        list(PW.tracks(tmp_path, "train"))
+
+
+def test_a_damaged_pickle_and_missing_pictures_set_the_sequence_aside(tmp_path: Path) -> None:
+    file = write(tmp_path, sequence(), pictures=[])
+    assert read(tmp_path)[1]["set_aside"] == "no_picture"
+    assert read(tmp_path)[1]["dropped"] == {"no_picture": N}
+    file.write_bytes(file.read_bytes()[:1000])
+    assert read(tmp_path)[1]["set_aside"] == "bad_label_file"
+
+
+def test_splits_are_the_folders(tmp_path: Path) -> None:
+    write(tmp_path, sequence(), "validation").with_name(f"._{SEQ}.pkl").touch()  # as a Macintosh leaves it
+    (video,) = PW.videos(tmp_path, "validation")
+    assert video.files == (Path(f"sequenceFiles/validation/{SEQ}.pkl"),)
+    assert video.folders == (Path(f"imageFiles/{SEQ}"),)
+    with pytest.raises(RawDataError, match="sequenceFiles/train: expected <seq>"):
+        PW.videos(tmp_path, "train")

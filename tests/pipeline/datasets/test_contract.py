@@ -1,0 +1,357 @@
+"""The contract's own test: every promise, once broken, is named."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from pipeline.accounting import VideoAccount
+from pipeline.boxes import tight_boxes
+from pipeline.datasets import contract
+from pipeline.datasets.base import Dataset, RawVideo
+from pipeline.datasets.gross_mistakes import ONE_QUARTER, GrossMistakes, impossible
+from pipeline.pixels.frames import Pictures
+from pipeline.skeletons import JOINTS
+from pipeline.synthetic.layouts.encode import write_jpeg
+from pipeline.track import Track
+
+COLUMNS = ("frame_index", "bbox", "kp_2d", "kp_3d", "has_3d")
+HIP = JOINTS["spin49"].index("hip")
+
+
+def good(raw: Path) -> Track:
+    """A track against which nothing can be said."""
+    rng = np.random.default_rng(0)
+    kp_2d = rng.uniform(20, 60, (3, 49, 3)).astype(np.float32)
+    kp_2d[..., 2] = 1
+    kp_2d[:, ::4] = 0
+    kp_3d = np.concatenate([rng.normal(size=(3, 49, 3)), np.ones((3, 49, 1))], axis=-1).astype(np.float32)
+    kp_3d[:, HIP, :3] = 0
+    return Track(
+        dataset="dances",
+        split="train",
+        name="a/0",
+        video="a",
+        fps=25.0,
+        frame_index=np.arange(3),
+        bbox=np.tile(np.float32([40, 40, 50, 50]), (3, 1)),
+        kp_2d=kp_2d,
+        kp_3d=kp_3d,
+        has_3d=np.ones(3, np.bool_),
+        frames=Pictures(raw, "a/{:06d}.jpg"),
+    )
+
+
+def changed(array: Any, place: Any, value: Any) -> np.ndarray:
+    out: np.ndarray = array.copy()
+    out[place] = value
+    return out
+
+
+BROKEN: dict[str, Callable[[Track], Track]] = {
+    "fills the columns": lambda t: replace(t, kp_2d=None),
+    "crop_scale": lambda t: replace(t, crop_scale=0.0),
+    "fps is 0": lambda t: replace(t, fps=0.0),
+    "fps is inf": lambda t: replace(t, fps=float("inf")),
+    "gender": lambda t: replace(t, gender="f"),
+    "intrinsics": lambda t: replace(t, intrinsics=np.full((3, 3), np.nan)),
+    "boxes without pictures": lambda t: replace(t, frames=None),
+    "bbox is float64": lambda t: replace(t, bbox=t.bbox.astype(np.float64)),
+    "kp_2d holds NaN": lambda t: replace(t, kp_2d=changed(t.kp_2d, (1, 1, 0), np.nan)),
+    "kp_3d holds NaN": lambda t: replace(t, kp_3d=changed(t.kp_3d, (1, 1, 0), np.inf)),
+    "side of 0": lambda t: replace(t, bbox=changed(t.bbox, (0, slice(2, 4)), 0)),
+    "not square": lambda t: replace(t, bbox=changed(t.bbox, (0, 3), 51)),
+    "kp_2d has a confidence outside": lambda t: replace(t, kp_2d=changed(t.kp_2d, (1, 1, 2), 1.5)),
+    "without a visible joint": lambda t: replace(t, kp_2d=changed(t.kp_2d, 1, 0)),
+    "pelvis": lambda t: replace(t, kp_3d=changed(t.kp_3d, (1, HIP, 0), 0.1)),
+    "has_3d goes with": lambda t: replace(t, kp_3d=None),
+    "says that it is of": lambda t: replace(t, split="val"),
+    "is not called <video>/<person>": lambda t: replace(t, name="b/0"),
+}
+
+
+@dataclass(frozen=True)
+class Dances(Dataset):
+    """A reader whose one track is spoilt in one way."""
+
+    spoil: Callable[[Track], Track] = lambda track: track
+    keeps: int = 3
+
+    name: ClassVar[str] = "dances"
+    splits: ClassVar[tuple[str, ...]] = ("train",)
+    version: ClassVar[int] = 1
+    page: ClassVar[str] = "https://example.org"
+
+    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
+        return COLUMNS
+
+    def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
+        return [RawVideo("a", files=(), folders=(Path("a"),))]
+
+    def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any) -> Sequence[Track]:
+        account.found = self.keeps
+        account.keep_track(self.keeps)
+        return [self.spoil(good(raw))]
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    (tmp_path / "a").mkdir()
+    for i in range(3):
+        write_jpeg(tmp_path / "a" / f"{i:06d}.jpg", np.zeros((80, 90, 3), np.uint8))
+    return tmp_path
+
+
+def test_a_good_reader_has_no_problems(raw: Path) -> None:
+    assert contract.reader_problems(Dances(), raw, "train") == []
+
+
+@pytest.mark.parametrize("promise", BROKEN)
+def test_a_broken_promise_is_named(promise: str, raw: Path) -> None:
+    problems = contract.reader_problems(Dances(spoil=BROKEN[promise]), raw, "train")
+    assert any(promise in problem for problem in problems), problems
+
+
+def test_rows_that_the_account_does_not_know_are_named(raw: Path) -> None:
+    (problem,) = contract.reader_problems(Dances(keeps=2), raw, "train")
+    assert problem == "a: its account says 2 frames in 1 tracks; 3 in 1 were given"
+
+
+def test_a_reader_that_reads_otherwise_the_second_time_is_named(raw: Path) -> None:
+    random = np.random.default_rng(0)
+
+    def other(track: Track) -> Track:
+        return replace(track, kp_2d=changed(track.kp_2d, (0, 1, 0), random.uniform()))
+
+    assert contract.reader_problems(Dances(spoil=other), raw, "train") == ["a/0: kp_2d differs when it is read again"]
+
+
+@pytest.mark.parametrize(
+    ("listed", "told"),
+    [
+        (["b", "a"], "not sorted"),
+        (["a", "a"], "lists a name twice"),
+    ],
+)
+def test_a_list_of_videos_out_of_order_is_named(listed: list[str], told: str, raw: Path) -> None:
+    class Listed(Dances):
+        """Lists what it is told."""
+
+        def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
+            return [RawVideo(name, files=(Path(name),)) for name in listed]
+
+    assert any(told in problem for problem in contract.reader_problems(Listed(), raw, "train"))
+
+
+def test_pictures_of_another_size_than_the_source_says_are_named(raw: Path) -> None:
+    write_jpeg(raw / "a" / "000001.jpg", np.zeros((40, 40, 3), np.uint8))
+
+    write_jpeg(raw / "a" / "000003.jpg", np.zeros((80, 90, 3), np.uint8))
+
+    def from_the_second(track: Track) -> Track:
+        return replace(track, frame_index=np.arange(1, 4))
+
+    (problem,) = contract.reader_problems(Dances(spoil=from_the_second), raw, "train")
+    assert problem == "a/0: frame 1 is (40, 40, 3), and the source's size (90, 80)"
+
+
+def test_frames_whose_pictures_are_not_there_are_named(raw: Path) -> None:
+    def from_the_second(track: Track) -> Track:
+        return replace(track, frames=Pictures(raw, "a/{:06d}.jpg", first=1))
+
+    (problem,) = contract.reader_problems(Dances(spoil=from_the_second), raw, "train")
+    assert problem == "a/0: 1 of its frames have no picture, the first would be 000003.jpg"
+
+
+def test_a_pattern_that_no_picture_has_is_named(raw: Path) -> None:
+    def elsewhere(track: Track) -> Track:
+        return replace(track, frames=Pictures(raw, "a/{:03d}.jpg"))
+
+    problems = contract.reader_problems(Dances(spoil=elsewhere), raw, "train")
+    assert problems[0] == "a/0: 3 of its frames have no picture, the first would be 000.jpg"
+    assert "its pixel source cannot be used" in problems[1]
+
+
+def test_a_picture_that_cannot_be_decoded_is_no_broken_promise(raw: Path) -> None:
+    (raw / "a" / "000000.jpg").write_bytes(b"\xff\xd8 not much of a picture")
+    assert contract.reader_problems(Dances(), raw, "train") == []
+
+
+# ------------------------------------------------------------------------------------- what no person looks like
+
+
+def person(t: Track) -> Track:
+    """The same, but for joints at (22, 22) and (58, 58) in every frame."""
+    kp_2d = changed(t.kp_2d, (slice(None), 1, slice(0, 2)), 22)
+    return replace(t, kp_2d=changed(kp_2d, (slice(None), 2, slice(0, 2)), 58))
+
+
+def boxed(t: Track, x: float, y: float, side: float) -> Track:
+    return replace(t, bbox=np.tile(np.float32([x, y, side, side]), (3, 1)))
+
+
+GROSS: dict[str, Callable[[Track], Track]] = {
+    # fractions of the picture, not px
+    "within a pixel of each other: in 3 of 3 frames, the first is frame 0 of a/0": lambda t: replace(
+        t, kp_2d=t.kp_2d / np.float32([90, 90, 1])
+    ),
+    # px of the picture before it was made smaller
+    "outside the picture: in 3 of 3": lambda t: replace(t, kp_2d=t.kp_2d * np.float32([4, 4, 1])),
+    "outside the box: in 3 of 3": lambda t: boxed(t, 140, 40, 50),
+    "one direction from the box's centre": lambda t: boxed(person(t), 20, 20, 40),
+    "as if that were a corner": lambda t: boxed(person(t), 60, 60, 40),
+    # absent joints, taken for seen ones
+    "exactly (0, 0) is visible": lambda t: replace(t, kp_2d=changed(t.kp_2d, (1, 0, 2), 1)),
+}
+
+
+@pytest.mark.parametrize("told", GROSS)
+def test_what_no_person_looks_like_is_named(told: str, raw: Path) -> None:
+    problems = contract.reader_problems(Dances(spoil=GROSS[told]), raw, "train")
+    assert any(problem.startswith("train: ") and told in problem for problem in problems), problems
+
+
+@given(
+    joints=arrays(np.float32, (20, 2), elements=st.floats(1, 4000, width=32)),
+    n=st.integers(1, 20),
+    factor=st.floats(1, 1.5),
+)
+def test_no_joints_with_the_box_around_them_are_a_mistake(joints: np.ndarray, n: int, factor: float) -> None:
+    kp_2d = np.zeros((1, 49, 3), np.float32)
+    kp_2d[0, :n] = np.concatenate([joints[:n], np.ones((n, 1))], axis=1)
+    boxes, _, degenerate = tight_boxes(kp_2d, factor)
+    assume(not degenerate.any())
+    found = impossible(kp_2d, boxes, (4001, 4001))
+    told = {what for what, (wrong, judged) in found.items() if (wrong & judged).any()}
+    lonely = min((joints[:n] < boxes[0, :2]).mean(axis=0).min(), (joints[:n] > boxes[0, :2]).mean(axis=0).min()) < 0.2
+    assert told <= ({ONE_QUARTER} if lonely else set())  # one of ten joints may be far from all others
+
+
+def test_a_few_bad_frames_are_no_mistake_of_a_reader() -> None:
+    frames = GrossMistakes()
+    track = replace(good(Path()), frames=None)
+    for _ in range(2):
+        frames.add(person(track))
+    frames.add(boxed(track, 140, 40, 50))
+    assert list(frames.frame_problems()) == []
+
+
+# -------------------------------------------------------------------------------------------------- what is opened
+
+
+class Looks(Dances):
+    """Looks at more than its pictures while it reads."""
+
+    files: ClassVar[tuple[str, ...]] = ()
+    label_folders: ClassVar[tuple[str, ...]] = ()
+    folders: ClassVar[tuple[str, ...]] = ("a",)
+    look: ClassVar[Callable[[Path], object]] = staticmethod(lambda raw: (raw / "labels/dance.json").read_text())
+
+    def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
+        files, folders, labels = (tuple(map(Path, t)) for t in (self.files, self.folders, self.label_folders))
+        return [RawVideo("a", files=files, folders=folders, label_folders=labels)]
+
+    def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any) -> Sequence[Track]:
+        type(self).look(raw)
+        return super().read(raw, split, video, account, body)
+
+
+def looking(look: Callable[[Path], object] | None = None, **named: tuple[str, ...]) -> Dances:
+    more = {} if look is None else {"look": staticmethod(look)}
+    return type("Looking", (Looks,), {**named, **more})()  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def labelled(raw: Path) -> Path:
+    (raw / "labels").mkdir()
+    (raw / "labels/dance.json").write_text("{}")
+    return raw
+
+
+def test_a_file_that_is_read_and_not_named_is_told(labelled: Path) -> None:
+    told = ["a: reads labels/dance.json, which videos() does not name"]
+    assert contract.reader_problems(looking(), labelled, "train") == told
+    assert contract.reader_problems(looking(files=("labels",)), labelled, "train") == told
+    deeper = looking(label_folders=("labels/deeper",), files=("labels/other.json",))
+    assert contract.reader_problems(deeper, labelled, "train") == told
+
+
+@pytest.mark.parametrize("named", [{"files": ("labels/dance.json",)}, {"label_folders": ("labels",)}])
+def test_a_file_that_is_named_may_be_read(named: dict[str, tuple[str, ...]], labelled: Path) -> None:
+    assert contract.reader_problems(looking(**named), labelled, "train") == []
+
+
+def test_labels_in_a_folder_of_pictures_are_told_since_only_names_and_sizes_count_there(labelled: Path) -> None:
+    (problem,) = contract.reader_problems(looking(folders=("a", "labels")), labelled, "train")
+    assert problem.endswith("names and sizes count: name it in label_folders")
+    pictures = looking(lambda raw: (raw / "a/000001.jpg").read_bytes())
+    assert contract.reader_problems(pictures, labelled, "train") == []
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda raw: list((raw / "labels").iterdir()),
+        lambda raw: list(raw.glob("labels/*.json")),
+        lambda raw: list(os.scandir(raw / "labels")),
+        lambda raw: os.close(os.open(raw / "labels", os.O_RDONLY | os.O_DIRECTORY)),
+    ],
+)
+def test_a_folder_that_is_listed_and_not_named_is_told(look: Callable[[Path], object], labelled: Path) -> None:
+    told = ["a: lists the folder labels, which videos() does not name"]
+    assert contract.reader_problems(looking(look), labelled, "train") == told
+    assert contract.reader_problems(looking(look, label_folders=("labels",)), labelled, "train") == []
+
+
+def test_what_is_not_there_and_what_lies_elsewhere_counts_for_nothing(labelled: Path, tmp_path: Path) -> None:
+    def look(raw: Path) -> None:
+        for file in (raw / "labels/none.json", raw.parent / "other.json"):
+            with contextlib.suppress(FileNotFoundError):
+                file.read_text()
+
+    assert contract.reader_problems(looking(look), labelled, "train") == []
+
+
+def test_a_raw_folder_behind_a_link_is_watched_too(labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    link = tmp_path_factory.mktemp("link") / "raw"
+    link.symlink_to(labelled)
+    told = ["a: reads labels/dance.json, which videos() does not name"]
+    assert contract.reader_problems(looking(), link, "train") == told
+    resolved = looking(lambda raw: (raw.resolve() / "labels/dance.json").read_text())
+    assert contract.reader_problems(resolved, link, "train") == told
+
+
+def test_pictures_in_a_folder_that_is_not_named_are_told(raw: Path) -> None:
+    (problem,) = contract.reader_problems(looking(lambda _: None, folders=("b",)), raw, "train")
+    assert problem == "a/0: has its pixels in a, which videos() does not name"
+
+
+# -------------------------------------------------------------------------------------------- readers that fail
+
+
+def test_an_exception_of_a_reader_is_a_problem_and_not_the_end(raw: Path) -> None:
+    (problem,) = contract.reader_problems(looking(lambda _: {}["joints"]), raw, "train")
+    assert problem.startswith("a: KeyError: 'joints' (at test_contract.py:")
+
+
+def test_a_reader_that_loses_a_frame_is_told(raw: Path) -> None:
+    class Loses(Dances):
+        """Finds four frames, and says nothing of the fourth."""
+
+        def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any) -> Sequence[Track]:
+            tracks = super().read(raw, split, video, account, body)
+            account.found = 4
+            return tracks
+
+    (problem,) = contract.reader_problems(Loses(), raw, "train")
+    assert "found 4 person-frames, but kept 3 + dropped {} = 3" in problem

@@ -1,0 +1,703 @@
+"""Human3.6M from raw files made by hand: every rule and every quirk of the release."""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from cdflib.cdfwrite import CDF
+from scipy.spatial.transform import Rotation
+
+from pipeline import datasets
+from pipeline.accounting import Accounting
+from pipeline.datasets import h36m_fits
+from pipeline.errors import RawDataError
+from pipeline.pixels.frames import Pictures, Video
+from pipeline.skeletons import JOINTS
+
+H36M = datasets.get("h36m")
+SPIN49, COMMON14 = JOINTS["spin49"], JOINTS["common14"]
+N = 20
+ROOT, STEM = "S1", "Directions 1.54138969"
+NAME = f"{ROOT}/{STEM}"
+CAMERAS = ("54138969", "55011271", "58860488", "60457274")
+# Which of the 32 stored joints is which, as DATASETS.md has it.
+USED = (11, 6, 7, 8, 1, 2, 3, 12, 24, 14, 15, 17, 18, 19, 25, 26, 27)
+NAMES = (
+    "hip", "lhip", "lknee", "lankle", "rhip", "rknee", "rankle", "Spine (H36M)", "neck", "Head (H36M)", "headtop",
+    "lshoulder", "lelbow", "lwrist", "rshoulder", "relbow", "rwrist",
+)  # fmt: skip
+STORED_AT = dict(zip(NAMES, USED, strict=True))
+
+
+def poses(n_frames: int = N) -> tuple[np.ndarray, np.ndarray]:
+    """(F, 32, 2) px and (F, 32, 3) mm: joint j at (200 + 5 j + t, 300 + 3 j), and at (10 j + t, -20 j, 4000 + j)."""
+    t, j = np.arange(n_frames)[:, None], np.arange(32.0)[None]
+    pixels = np.stack([200 + 5 * j + t, 300 + 3 * j + 0 * t], axis=-1)
+    return pixels, np.stack([10 * j + t, -20 * j + 0 * t, 4000 + j + 0 * t], axis=-1)
+
+
+def write_pose(file: Path, values: np.ndarray) -> None:
+    """(F, C) as the release has it: one record, columns first."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    cdf = CDF(file.parent / "pose.cdf", {"Majority": 2, "Encoding": 6}, delete=True)  # it would cut a name at a dot
+    spec = {"Variable": "Pose", "Data_Type": 44, "Num_Elements": 1, "Rec_Vary": True, "Dim_Sizes": list(values.shape)}
+    cdf.write_var(spec, var_data=np.ascontiguousarray(values.T, np.float32).reshape(1, *values.shape))
+    cdf.close()
+    (file.parent / "pose.cdf").rename(file)
+
+
+def pose_file(raw: Path, kind: str, name: str = NAME) -> Path:
+    subject, _, stem = name.partition("/")
+    return raw / subject / "MyPoseFeatures" / kind / f"{stem}.cdf"
+
+
+def write_poses(raw: Path, name: str = NAME, pixels: Any = None, millimetres: Any = None, n_frames: int = N) -> None:
+    usual = poses(n_frames)
+    for kind, given, stored in (("D2_Positions", pixels, usual[0]), ("D3_Positions_mono", millimetres, usual[1])):
+        values = stored if given is None else given
+        write_pose(pose_file(raw, kind, name), values.reshape(len(values), -1))
+
+
+def write_video(raw: Path, name: str = NAME, n_frames: int = N, fps: float = 50.0) -> Path:
+    subject, _, stem = name.partition("/")
+    file = raw / subject / "Videos" / f"{stem}.mp4"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"mp4v"), fps, (64, 48))
+    for t in range(n_frames):
+        writer.write(np.full((48, 64, 3), 5 * t % 256, np.uint8))
+    writer.release()
+    return file
+
+
+def write_pictures(folder: Path, numbers: Iterable[int], name: str = "{:06d}.jpg") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        (folder / name.format(number)).touch()
+
+
+def write_metadata(raw: Path, **changed: Any) -> Path:
+    """metadata.xml with two takes: ids (2, 1) and (14, 2), which S1 and S9 call otherwise. f = 1000 + camera."""
+    subjects = [f"S{k}" for k in range(1, 12)]
+    rows = [["", "", *subjects]]
+    rows += [["2", "1", *("Directions" if s == "S9" else "Directions 1" for s in subjects)]]
+    rows += [["14", "2", *("Walking 1" if s == "S9" else "Walking" for s in subjects)], ["note", "", *subjects]]
+    w0 = [0.5] * (4 * 11 * 6)
+    for camera in range(4):
+        w0 += [1000.0 + camera, 2000 + camera, 500 + camera, 600 + camera, 0.1, 0.1, 0.1, 0.1, 0.1]
+    table = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    ids = "".join(f"<id>{camera}</id>" for camera in changed.get("cameras", CAMERAS))
+    numbers = changed.get("w0", "[" + " ".join(map(str, w0)) + "]")
+    text = f"<metadata><mapping>{table}</mapping><dbcameras><index2id>{ids}</index2id></dbcameras><w0>{numbers}</w0>"
+    (raw / "metadata.xml").write_text(changed.get("text", text + "</metadata>"))
+    return raw / "metadata.xml"
+
+
+def rotations() -> np.ndarray:
+    return Rotation.from_rotvec([[0.3, -1, 2], [1, 1, 1], [0, 0, 3], [-2, 0.1, 0.5]]).as_matrix()
+
+
+def fit_of(frame: int) -> dict[str, list[float]]:
+    rng = np.random.default_rng(frame)
+    return {"pose": rng.normal(0, 0.4, 72).tolist(), "shape": rng.normal(0, 1, 10).tolist(), "trans": [1.0, 2.0, 3.0]}
+
+
+def write_fits(raw: Path, fits: Any = None, *, subject: int = 1, cameras_in: str = "smpl_param") -> Path:
+    if fits is None:
+        fits = {"2": {"1": {str(frame): fit_of(frame) for frame in (0, 2, 4, 8, 10)}}}
+    for folder in {"smpl_param", cameras_in}:
+        (raw / folder).mkdir(exist_ok=True)
+    stored = {
+        str(i + 1): {"R": r.tolist(), "t": [1, 2, 3], "f": [1, 1], "c": [0, 0]} for i, r in enumerate(rotations())
+    }
+    (raw / cameras_in / f"Human36M_subject{subject}_camera.json").write_text(json.dumps(stored))
+    file = raw / "smpl_param" / f"Human36M_subject{subject}_smpl_param.json"
+    file.write_text(fits if isinstance(fits, str) else json.dumps(fits))
+    return file
+
+
+def read(raw: Path, split: str = "train") -> tuple[list, dict[str, Any]]:
+    """Tracks and the account of the only video."""
+    report = Accounting()
+    tracks = list(H36M.tracks(raw, split, report=report))
+    (account,) = report
+    account.check()
+    return tracks, account.as_dict()
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """One sequence of 20 frames with its video."""
+    write_poses(tmp_path)
+    write_video(tmp_path)
+    write_metadata(tmp_path)
+    return tmp_path
+
+
+# ------------------------------------------------------------------------------------------------------ a sequence
+
+
+def test_a_sequence_becomes_a_track_of_every_second_frame(raw: Path) -> None:
+    (track,), account = read(raw)
+    assert (track.name, track.video, track.fps, track.step) == (f"{NAME}/0", NAME, 50.0, 2)
+    assert track.frame_index.tolist() == [0, 2, 4, 6, 8, 10, 12, 14, 16, 18]
+    assert track.frames == Video(raw, f"S1/Videos/{STEM}.mp4")
+    assert (account["found"], account["kept"], account["dropped"]) == (20, 10, {"not_sampled": 10})
+    assert account["notes"] == []
+    assert track.crop_scale == 1.3
+
+
+def test_17_of_the_32_stored_joints_are_used_each_under_its_name(raw: Path) -> None:
+    (track,), _ = read(raw)
+    seen = [SPIN49[j] for j in np.flatnonzero(track.kp_2d[0, :, 2])]
+    assert sorted(seen) == sorted(STORED_AT)
+    for name, stored in STORED_AT.items():
+        expected = [200 + 5 * stored + 6, 300 + 3 * stored, 1]
+        np.testing.assert_array_equal(track.kp_2d[3, SPIN49.index(name)], expected)  # row 3 is frame 6
+
+
+def test_kp_3d_is_in_metres_about_the_pelvis(raw: Path) -> None:
+    (track,), _ = read(raw)
+    pelvis = STORED_AT["hip"]
+    for name, stored in STORED_AT.items():
+        apart = stored - pelvis
+        expected = [0.01 * apart, -0.02 * apart, 0.001 * apart, 1]
+        np.testing.assert_allclose(track.kp_3d[3, SPIN49.index(name)], expected, atol=1e-6)
+    assert not track.kp_3d[:, SPIN49.index("hip"), :3].any()
+    others = [j for j, name in enumerate(SPIN49) if name not in STORED_AT]
+    assert not track.kp_3d[:, others].any()
+    assert track.has_3d.all()
+
+
+def test_the_box_is_the_extent_of_the_17_joints_times_11(raw: Path) -> None:
+    (track,), _ = read(raw)
+    low, high = min(USED), max(USED)  # joints 1 to 27: 130 px wide and 78 high, whatever the toes and hands do
+    side = 1.1 * 5 * (high - low)
+    np.testing.assert_allclose(track.bbox[2], [200 + 5 * 14 + 4, 300 + 3 * 14, side, side], rtol=1e-6)
+
+
+def test_evaluation_has_the_14_joints_that_are_compared(tmp_path: Path) -> None:
+    write_poses(tmp_path, "S9/Directions.60457274")
+    write_video(tmp_path, "S9/Directions.60457274")
+    (track,), _ = read(tmp_path, "val")
+    assert track.kp_3d_eval.shape == (10, 14, 3)
+    for k, name in enumerate(COMMON14):
+        np.testing.assert_array_equal(track.kp_3d_eval[:, k], track.kp_3d[:, SPIN49.index(name), :3])
+    assert set(H36M.columns("val", body=False)) - set(H36M.columns("train", body=False)) == {"kp_3d_eval"}
+
+
+def test_the_declared_columns_are_filled_and_no_others(raw: Path) -> None:
+    (track,), _ = read(raw)
+    told = {name for name in dir(track) if name in ("kp_3d_eval", "trans", "valid", *H36M.columns("train", body=False))}
+    assert {name for name in told if getattr(track, name) is not None} == set(H36M.columns("train", body=False))
+
+
+# ------------------------------------------------------------------------------------------------------- the listing
+
+
+def test_subjects_decide_the_split_and_videos_come_sorted(tmp_path: Path) -> None:
+    for subject in ("S1", "S11", "S5", "S9", "S7", "S2"):
+        write_poses(tmp_path, f"{subject}/Walking 1.60457274")
+    assert [video.name for video in H36M.videos(tmp_path, "train")] == [
+        "S1/Walking 1.60457274",
+        "S5/Walking 1.60457274",
+        "S7/Walking 1.60457274",
+    ]
+    assert [video.name[:3] for video in H36M.videos(tmp_path, "val")] == ["S11", "S9/"]
+
+
+def test_all_files_and_what_else_lies_there_are_no_sequences(raw: Path) -> None:
+    write_video(raw, "S1/_ALL 1.54138969")
+    write_poses(raw, "S1/_ALL.54138969")
+    (raw / "S1/Videos/._Directions 1.54138969.mp4").touch()
+    (raw / "S1/Videos/Thumbs.db").touch()
+    write_pictures(raw / "S1/images/_ALL_1.54138969", range(3))
+    assert [video.name for video in H36M.videos(raw, "train")] == [NAME]
+
+
+def test_all_four_cameras_are_sequences_of_their_own(tmp_path: Path) -> None:
+    for camera in CAMERAS:
+        write_poses(tmp_path, f"S1/Eating.{camera}")
+        write_video(tmp_path, f"S1/Eating.{camera}")
+    report = Accounting()
+    tracks = list(H36M.tracks(tmp_path, "train", report=report))
+    assert [track.name for track in tracks] == [f"S1/Eating.{camera}/0" for camera in CAMERAS]
+
+
+def test_without_a_subject_of_the_split_the_folder_is_refused(raw: Path) -> None:
+    with pytest.raises(RawDataError, match="S9 S11, or some of them"):
+        H36M.videos(raw, "val")
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"), [("D2_Positions", "3D alone"), ("D3_Positions_mono", "2D alone"), ("", "neither")]
+)
+def test_a_video_without_both_pose_files_is_told_with_the_frames_of_the_other(raw: Path, kind: str, found: str) -> None:
+    for gone in (kind,) if kind else ("D2_Positions", "D3_Positions_mono"):
+        pose_file(raw, gone).unlink()
+    tracks, account = read(raw)
+    assert tracks == []
+    assert account["set_aside"] == "no_label"
+    assert account["dropped"] == ({"no_label": N} if kind else {})
+    assert f"found {found}" in account["message"]
+
+
+def test_poses_without_a_video_are_told(raw: Path) -> None:
+    (raw / "S1/Videos" / f"{STEM}.mp4").unlink()
+    _, account = read(raw)
+    assert (account["set_aside"], account["dropped"]) == ("video_missing", {"video_missing": N})
+
+
+# ----------------------------------------------------------------------------------------------------- video, pictures
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6])
+def test_a_corrupt_video_is_set_aside_by_name_and_the_others_go_on(tmp_path: Path, share: float) -> None:
+    for name in ("S11/Directions.54138969", "S11/Directions.55011271"):  # the first is damaged in the release
+        write_poses(tmp_path, name)
+        file = write_video(tmp_path, name)
+    damaged = file.with_name("Directions.54138969.mp4")
+    damaged.write_bytes(damaged.read_bytes()[: int(share * damaged.stat().st_size)])
+    report = Accounting()
+    (track,) = H36M.tracks(tmp_path, "val", report=report)
+    assert track.video == "S11/Directions.55011271"
+    aside, kept = report
+    assert (aside.name, aside.set_aside, dict(aside.dropped)) == (
+        "S11/Directions.54138969",
+        "video_unreadable",
+        {"video_unreadable": N},
+    )
+    assert "Directions.54138969.mp4" in aside.message
+    assert kept.kept == 10
+
+
+def test_a_video_whose_first_frame_is_damaged_is_set_aside(raw: Path) -> None:
+    file = raw / "S1/Videos" / f"{STEM}.mp4"
+    data = bytearray(file.read_bytes())
+    at = data.index(b"mdat") + 4
+    data[at : data.index(b"moov") - 4] = bytes(data.index(b"moov") - 4 - at)
+    file.write_bytes(data)
+    _, account = read(raw)
+    assert account["set_aside"] == "video_unreadable"
+
+
+def test_a_video_with_a_good_header_and_no_frame_is_set_aside(raw: Path, undecodable: Any) -> None:
+    file = raw / "S1/Videos" / f"{STEM}.mp4"
+    undecodable(file, N, 50.0, (64, 48))
+    assert Video(raw, f"S1/Videos/{STEM}.mp4").header() == (N, 50.0, 64, 48)
+    _, account = read(raw)
+    assert (account["set_aside"], account["found"]) == ("video_unreadable", N)
+
+
+def test_a_video_that_is_longer_than_its_poses_is_used_as_far_as_they_go(raw: Path) -> None:
+    write_video(raw, n_frames=45)  # the poses of S9's "Waiting 1" end after half of the video
+    (track,), account = read(raw)
+    assert track.frame_index[-1] == 18
+    assert account["notes"] == ["20 frames are labelled, 45 are there: the last 25 not used"]
+    assert account["found"] == 20
+
+
+def test_poses_that_are_a_little_longer_than_the_video_lose_their_end(raw: Path) -> None:
+    write_poses(raw, n_frames=21)
+    (track,), account = read(raw)
+    assert track.frame_index[-1] == 18
+    assert account["dropped"] == {"not_sampled": 10, "no_picture": 1}
+    assert account["notes"] == ["1 of 21 labelled frames have no picture, the first is frame 20"]
+
+
+@pytest.mark.parametrize(("n_frames", "fps"), [(10, 50.0), (17, 50.0), (30, 25.0)])
+def test_a_video_with_far_fewer_frames_or_another_rate_is_refused(raw: Path, n_frames: int, fps: float) -> None:
+    write_video(raw, n_frames=n_frames, fps=fps)
+    _, account = read(raw)
+    assert (account["set_aside"], account["dropped"]) == ("frame_count_mismatch", {"frame_count_mismatch": N})
+    assert "about 20 at 50 fps" in account["message"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "first"),
+    [
+        (f"images/{STEM}", "{:06d}.jpg", 1),
+        ("images/Directions_1.54138969", "frame_{:04d}.jpg", 0),
+        ("Images/S1_Directions_1.54138969", "S1_Directions_1.54138969_{:06d}.jpg", 1),
+        (f"imageSequence/{STEM}", "img_{:06d}.png", 1),
+    ],
+)
+def test_pictures_take_the_place_of_a_video(raw: Path, folder: str, name: str, first: int) -> None:
+    (raw / "S1/Videos" / f"{STEM}.mp4").unlink()
+    write_pictures(raw / "S1" / folder, range(first, first + N), name)
+    (track,), account = read(raw)
+    assert isinstance(track.frames, Pictures)
+    assert track.frames.path(4) == raw / "S1" / folder / name.format(4 + first)
+    assert track.video == NAME
+    assert len(track.frame_index) == 10
+    assert account["notes"] == []
+
+
+def test_a_missing_picture_costs_its_own_frame_only(raw: Path) -> None:
+    (raw / "S1/Videos" / f"{STEM}.mp4").unlink()
+    write_pictures(raw / f"S1/images/{STEM}", (n for n in range(1, N + 1) if n not in (5, 6)))  # frames 4 and 5
+    (track,), account = read(raw)
+    assert track.frame_index.tolist() == [0, 2, 6, 8, 10, 12, 14, 16, 18]
+    assert account["dropped"] == {"not_sampled": 10, "no_picture": 1}
+
+
+def test_every_fifth_picture_under_its_own_number_is_used_as_far_as_it_goes(raw: Path) -> None:
+    (raw / "S1/Videos" / f"{STEM}.mp4").unlink()
+    write_poses(raw, n_frames=32)
+    write_pictures(raw / f"S1/images/{STEM}", range(1, 33, 5))  # frames 0, 5, ... 30
+    (track,), account = read(raw)
+    assert track.frame_index.tolist() == [0, 10, 20, 30]
+    assert track.step == 10
+    assert account["dropped"] == {"not_sampled": 16, "no_picture": 12}
+
+
+def test_pictures_at_25_fps_are_refused_since_every_label_would_be_on_another_frame(raw: Path) -> None:
+    (raw / "S1/Videos" / f"{STEM}.mp4").unlink()
+    write_pictures(raw / f"S1/images/{STEM}", range(1, N // 2 + 1))
+    _, account = read(raw)
+    assert account["set_aside"] == "frame_count_mismatch"
+    (mistake,) = H36M.mistakes(raw)
+    assert NAME in mistake.what
+    assert "found 10" in mistake.what
+
+
+def test_an_empty_picture_folder_beside_nothing_is_told(raw: Path) -> None:
+    (raw / "S1/Videos" / f"{STEM}.mp4").unlink()
+    (raw / f"S1/images/{STEM}").mkdir(parents=True)
+    _, account = read(raw)
+    assert account["set_aside"] == "no_picture"
+
+
+def test_a_picture_folder_without_pictures_does_not_hide_the_video(raw: Path) -> None:
+    (raw / f"S1/images/{STEM}").mkdir(parents=True)
+    (raw / f"S1/images/{STEM}/Thumbs.db").touch()
+    (track,), _ = read(raw)
+    assert track.frames == Video(raw, f"S1/Videos/{STEM}.mp4")
+
+
+# --------------------------------------------------------------------------------------------------------- bad labels
+
+
+def test_poses_of_slightly_different_lengths_are_used_as_far_as_both_go(raw: Path) -> None:
+    write_poses(raw, millimetres=poses(18)[1])
+    (track,), account = read(raw)
+    assert track.frame_index[-1] == 16
+    assert (account["found"], account["dropped"]) == (20, {"not_sampled": 10, "no_label": 1})
+    assert account["notes"] == ["poses of 20 frames in 2D, of 18 in 3D"]
+    write_poses(raw, pixels=poses(18)[0])
+    (other,), account = read(raw)
+    assert other.frame_index.tolist() == track.frame_index.tolist()
+    assert (account["found"], account["dropped"]) == (20, {"not_sampled": 10, "no_label": 1})
+    assert account["notes"] == ["poses of 18 frames in 2D, of 20 in 3D"]
+
+
+def test_poses_of_very_different_lengths_are_refused(raw: Path) -> None:
+    write_poses(raw, pixels=poses(10)[0])
+    _, account = read(raw)
+    assert (account["set_aside"], account["found"]) == ("frame_count_mismatch", 20)
+
+
+def test_what_is_not_finite_loses_its_own_label_only(raw: Path) -> None:
+    pixels, millimetres = poses()
+    pixels[2, STORED_AT["lwrist"]] = np.nan
+    pixels[3] = np.nan  # not sampled
+    pixels[4] = np.inf
+    pixels[6, STORED_AT["hip"], 0] = 1e9
+    millimetres[8, STORED_AT["rknee"], 1] = np.inf
+    millimetres[10, STORED_AT["hip"]] = np.nan
+    millimetres[14, STORED_AT["neck"], 2] = 1e30  # its square would be none in float32
+    millimetres[12, 31] = np.nan  # a joint that is not used
+    write_poses(raw, pixels=pixels, millimetres=millimetres)
+    (track,), account = read(raw)
+    assert account["dropped"] == {"not_sampled": 10, "no_visible_joint": 1}
+    assert track.frame_index.tolist() == [0, 2, 6, 8, 10, 12, 14, 16, 18]
+    np.testing.assert_array_equal(track.kp_2d[1, SPIN49.index("lwrist")], [0, 0, 0])
+    np.testing.assert_array_equal(track.kp_2d[2, SPIN49.index("hip")], [0, 0, 0])
+    assert track.frame_index[~track.has_3d].tolist() == [8, 10, 14]
+    assert np.isnan(track.kp_3d[~track.has_3d]).all()
+    assert np.isfinite(track.kp_3d[track.has_3d]).all()
+    assert np.isfinite(track.kp_2d).all()
+    assert account["notes"] == [
+        "36 joints are not finite in 2D: not used",
+        "3 of the kept frames are not finite in 3D: without kp_3d",
+    ]
+
+
+def test_a_person_without_extent_is_dropped(raw: Path) -> None:
+    write_poses(raw, pixels=np.zeros((N, 32, 2)))
+    tracks, account = read(raw)
+    assert tracks == []
+    assert account["dropped"] == {"not_sampled": 10, "degenerate_box": 10}
+    assert account["tracks_dropped"] == {"no_frame_left": 1}
+
+
+@pytest.mark.parametrize("shape", [(N, 51), (N, 64), (1, 96)])
+def test_poses_of_another_skeleton_are_refused(raw: Path, shape: tuple[int, int]) -> None:
+    write_pose(pose_file(raw, "D3_Positions_mono"), np.ones(shape))
+    _, account = read(raw)
+    assert account["set_aside"] == ("frame_count_mismatch" if shape[1] == 96 else "bad_label_file")
+    assert account["found"] == N  # the other file's
+
+
+@pytest.mark.parametrize("kind", ["D2_Positions", "D3_Positions_mono"])
+def test_a_damaged_pose_file_is_told_or_read_and_never_anything_else(raw: Path, kind: str) -> None:
+    file = pose_file(raw, kind)
+    whole = file.read_bytes()
+    rng = np.random.default_rng(0)
+    for at in [*range(0, 900, 29), *rng.integers(900, len(whole), 12).tolist()]:
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << int(rng.integers(8))
+        file.write_bytes(damaged)
+        _, account = read(raw)
+        assert account["set_aside"] in ("", "bad_label_file", "frame_count_mismatch"), at
+        assert account["found"] <= 2 * N or account["set_aside"], at
+        file.write_bytes(whole[:at])
+        assert read(raw)[1]["set_aside"] in ("", "bad_label_file")
+
+
+# ----------------------------------------------------------------------------------------------------- metadata, fits
+
+
+@pytest.mark.parametrize(("camera", "number"), [("54138969", 0), ("55011271", 1), ("58860488", 2), ("60457274", 3)])
+def test_intrinsics_are_those_of_the_camera(tmp_path: Path, camera: str, number: int) -> None:
+    write_metadata(tmp_path)
+    write_poses(tmp_path, f"S8/Walking.{camera}")
+    write_video(tmp_path, f"S8/Walking.{camera}")
+    (track,), _ = read(tmp_path)
+    expected = [[1000 + number, 0, 500 + number], [0, 2000 + number, 600 + number], [0, 0, 1]]
+    np.testing.assert_array_equal(track.intrinsics, expected)
+
+
+def test_without_metadata_there_are_no_intrinsics_and_it_is_said(raw: Path) -> None:
+    (raw / "metadata.xml").unlink()
+    (track,), account = read(raw)
+    assert track.intrinsics is None
+    assert account["notes"] == ["no metadata.xml: camera intrinsics are not known"]
+
+
+BOMB = '<?xml version="1.0"?><!DOCTYPE m [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]><m>&b;</m>'
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"text": BOMB}, "'DOCTYPE': expected no document type"),
+        ({"text": '<!DOCTYPE m SYSTEM "file:///etc/hostname"><m/>'}, "'DOCTYPE'"),
+        ({"text": "<metadata>"}, "expected an XML file"),
+        ({"text": ""}, "expected an XML file"),
+        ({"text": "<a>" * 200_000}, "'a': expected at most 100000 elements"),
+        ({"text": " " * 17_000_000}, "expected at most 16777216 bytes"),
+        ({"text": "<metadata/>"}, "'dbcameras/index2id': expected this element"),
+        ({"text": '<?xml version="1.0" encoding="none"?><a/>'}, "expected an XML file"),
+        ({"cameras": CAMERAS[::-1]}, "'index2id': expected 54138969, 55011271"),
+        ({"w0": "[1 2 3]"}, "'w0': expected 300 finite numbers, found 3"),
+        ({"w0": "[" + "nan " * 300 + "]"}, "'w0': expected 300 finite numbers"),
+        ({"w0": "[a b]"}, "'w0': expected numbers"),
+    ],
+)
+def test_metadata_that_is_none_is_noted_and_the_labels_are_kept(raw: Path, changed: dict, told: str) -> None:
+    write_metadata(raw, **changed)
+    (track,), account = read(raw)
+    assert track.intrinsics is None
+    (note,) = account["notes"]
+    assert note.startswith("not used: ")
+    assert told in note
+
+
+def test_an_entity_bomb_in_another_encoding_is_refused_too(raw: Path) -> None:
+    (raw / "metadata.xml").write_bytes(BOMB.replace("?>", ' encoding="utf-16"?>').encode("utf-16"))
+    assert "'DOCTYPE'" in read(raw)[1]["notes"][0]
+
+
+@pytest.mark.parametrize("cameras_in", ["smpl_param", "annotations"])
+def test_fits_are_turned_into_the_camera_frame_by_frame(raw: Path, cameras_in: str) -> None:
+    write_fits(raw, cameras_in=cameras_in)
+    (track,), account = read(raw)
+    assert track.frame_index[track.has_smpl].tolist() == [0, 2, 4, 8, 10]
+    for row, frame in ((0, 0), (1, 2), (2, 4), (4, 8), (5, 10)):
+        fit = fit_of(frame)
+        world = Rotation.from_rotvec(fit["pose"][:3]).as_matrix()
+        ours = Rotation.from_rotvec(track.pose[row, :3]).as_matrix()
+        np.testing.assert_allclose(ours, rotations()[0] @ world, atol=1e-6)
+        np.testing.assert_allclose(track.pose[row, 3:], fit["pose"][3:], rtol=1e-6)
+        np.testing.assert_allclose(track.betas[row], fit["shape"], rtol=1e-6)
+    assert np.isnan(track.pose[~track.has_smpl]).all()
+    assert np.isnan(track.betas[~track.has_smpl]).all()
+    assert account["notes"] == ["5 of the kept frames have no SMPL fit"]
+
+
+def test_action_ids_become_file_names_by_the_subject(tmp_path: Path) -> None:
+    write_metadata(tmp_path)
+    for subject, action in (("S1", "Walking"), ("S9", "Walking 1")):  # both are action 14, subaction 2
+        name = f"{subject}/{action}.58860488"
+        write_poses(tmp_path, name)
+        write_video(tmp_path, name)
+        write_fits(tmp_path, {"14": {"2": {"6": fit_of(6)}}, "2": {}}, subject=int(subject[1:]))
+        (track,), _ = read(tmp_path, "train" if subject == "S1" else "val")
+        assert track.frame_index[track.has_smpl].tolist() == [6]
+        expected = rotations()[2] @ Rotation.from_rotvec(fit_of(6)["pose"][:3]).as_matrix()
+        np.testing.assert_allclose(Rotation.from_rotvec(track.pose[3, :3]).as_matrix(), expected, atol=1e-6)
+
+
+def test_without_fits_has_smpl_is_false_and_no_zero_passes_for_a_pose(raw: Path) -> None:
+    (track,), _ = read(raw)
+    assert not track.has_smpl.any()
+    assert np.isnan(track.pose).all()
+    assert np.isnan(track.betas).all()
+
+
+def test_fits_without_metadata_cameras_or_this_sequence_are_noted_and_not_used(raw: Path) -> None:
+    write_fits(raw, {"2": {"2": {"0": fit_of(0)}}})
+    assert "'action/subaction': expected 2/1, found none" in read(raw)[1]["notes"][0]
+    (raw / "smpl_param/Human36M_subject1_camera.json").unlink()
+    assert "expected Human36M_subject*_camera.json to go with it" in read(raw)[1]["notes"][0]
+    (raw / "metadata.xml").unlink()
+    (track,), account = read(raw)
+    assert "expected metadata.xml to go with it" in account["notes"][1]
+    assert not track.has_smpl.any()
+
+
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("fits", "told"),
+    [
+        ("", "expected a JSON file of fits"),
+        ('{"2": {"1": {"0": {"pose": [1, 2', "expected a JSON file of fits"),
+        ('{"2": {"1": {"0": {"pose": [' + "1," * 71 + "1]}}}}", "'2/1/0/shape': expected 10 numbers, found 0"),
+        ('{"2": {"1": {"0": {"pose": [' + "1," * 72 + "1]}}}}", "'2/1/0/pose': expected 72 numbers, found 73"),
+        ({"2": {"1": {"zero": fit_of(0)}}}, "'2/1/zero': expected action, subaction and frame as numbers"),
+        ({"2": {"1": {"9" * 30: fit_of(0)}}}, "expected action, subaction and frame as numbers"),
+        ('{"2": {"1": {"0": {"pose": [' + "7" * 3_000_000 + "]}}}}", "expected a JSON file of fits"),
+        ('{"2": {"1": {"' + "7" * 3_000_000 + '": 1}}}', "expected a JSON file of fits"),
+        ('{"2": ' + DEEP, "found other lists"),
+        (DEEP, "found other lists"),
+        ('{"2": {"1": {"0": ' + '{"a": ' * 50_000, "found other lists"),
+    ],
+)
+def test_fits_that_are_none_are_noted_and_the_other_labels_are_kept(raw: Path, fits: Any, told: str) -> None:
+    write_fits(raw, fits)
+    (track,), account = read(raw)
+    assert not track.has_smpl.any()
+    assert len(track.frame_index) == 10
+    (note,) = account["notes"]
+    assert note.startswith("SMPL fits are not used: ")
+    assert told in note
+    assert len(note) < 1000
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{}", "null", "3", "{", '{"1": {"R": "x"}}', '{"1": {"R": [[1,0],[0,1]]}}', DEEP]
+)
+def test_cameras_that_are_none_are_noted_and_the_other_labels_are_kept(raw: Path, text: str) -> None:
+    write_fits(raw)
+    (raw / "smpl_param/Human36M_subject1_camera.json").write_text(text)
+    (track,), account = read(raw)
+    assert not track.has_smpl.any()
+    assert account["notes"][0].startswith("SMPL fits are not used: ")
+
+
+def test_a_camera_that_mirrors_is_no_rotation(raw: Path) -> None:
+    write_fits(raw)
+    file = raw / "smpl_param/Human36M_subject1_camera.json"
+    stored = json.loads(file.read_text())
+    stored["1"]["R"][0] = [-x for x in stored["1"]["R"][0]]
+    file.write_text(json.dumps(stored))
+    assert "'1/R': expected a rotation" in read(raw)[1]["notes"][0]
+
+
+def test_flipped_bits_in_fits_are_told_or_give_good_tracks(raw: Path) -> None:
+    file = write_fits(raw)
+    whole = file.read_bytes()
+    rng = np.random.default_rng(1)
+    for at in rng.integers(0, len(whole), 60).tolist():
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << int(rng.integers(8))
+        file.write_bytes(damaged)
+        os.utime(file, ns=(at, at))
+        (track,), _ = read(raw)
+        assert np.isfinite(track.pose[track.has_smpl]).all()
+
+
+def test_fits_that_are_not_finite_are_not_used_and_of_two_of_a_frame_the_last_is(raw: Path) -> None:
+    pose = ", ".join(["1e300", *map(str, fit_of(2)["pose"][1:])])  # beyond float32
+    shape = ", ".join(map(str, fit_of(2)["shape"]))
+    frames = (
+        f'"2": {{"pose": [{pose}], "shape": [{shape}]}}, "0": {json.dumps(fit_of(7))}, "0": {json.dumps(fit_of(0))}'
+    )
+    write_fits(raw, f'{{"2": {{"1": {{{frames}}}}}}}')
+    (track,), _ = read(raw)
+    assert track.frame_index[track.has_smpl].tolist() == [0]
+    np.testing.assert_allclose(track.betas[0], fit_of(0)["shape"], rtol=1e-6)
+
+
+def test_a_process_keeps_the_fits_of_one_subject(raw: Path) -> None:
+    write_fits(raw)
+    h36m_fits._cached.cache_clear()
+    for _ in range(3):
+        read(raw)
+    information = h36m_fits._cached.cache_info()
+    assert (information.hits, information.misses, information.maxsize) == (2, 1, 1)
+
+
+def test_fits_cameras_and_metadata_are_inputs_so_that_adding_them_reads_the_video_again(
+    raw: Path, tmp_path_factory: pytest.TempPathFactory, into: Any
+) -> None:
+    root = tmp_path_factory.mktemp("cache")
+    into.convert(root, raw, "h36m")
+    assert into.rows(root, "h36m/train", "has_smpl")[f"{NAME}/0"].sum() == 0
+    write_fits(raw)
+    conversion = into.convert(root, raw, "h36m")
+    assert conversion.plan.why == "1 changed video"
+    assert into.rows(root, "h36m/train", "has_smpl")[f"{NAME}/0"].sum() == 5
+    assert into.convert(root, raw, "h36m").plan.up_to_date
+
+
+# ------------------------------------------------------------------------------------------------------------ mistakes
+
+
+def told(raw: Path) -> str:
+    return "\n".join(f"{mistake.what} -> {mistake.do}" for mistake in H36M.mistakes(raw))
+
+
+def test_a_complete_folder_shows_no_mistake(raw: Path) -> None:
+    write_fits(raw)
+    assert told(raw) == ""
+
+
+def test_poses_that_are_still_packed_of_another_kind_or_missing_are_told(raw: Path) -> None:
+    pose_file(raw, "D2_Positions").unlink()
+    assert "S1 has pictures, but no MyPoseFeatures/D2_Positions" in told(raw)
+    (raw / "Poses_D2_Positions_S1.tgz").touch()
+    assert "S1/MyPoseFeatures/D2_Positions is not there, but Poses_D2_Positions_S1.tgz is -> Unpack it." in told(raw)
+    mono = pose_file(raw, "D3_Positions_mono")
+    (raw / "S1/MyPoseFeatures/D3_Positions").mkdir()
+    mono.rename(raw / "S1/MyPoseFeatures/D3_Positions/Directions 1.cdf")
+    assert "S1 has D3_Positions" in told(raw)
+    assert "not D3_Positions_mono" in told(raw)
+
+
+def test_poses_without_videos_metadata_elsewhere_and_fits_without_cameras_are_told(raw: Path) -> None:
+    write_fits(raw)
+    (raw / "smpl_param/Human36M_subject1_camera.json").unlink()
+    assert "S1 has SMPL fits, but no Human36M_subject1_camera.json" in told(raw)
+    (raw / "Release-v1.2").mkdir()
+    (raw / "metadata.xml").rename(raw / "Release-v1.2/metadata.xml")
+    assert "metadata.xml lies in Release-v1.2/" in told(raw)
+    assert "there are SMPL fits, but no metadata.xml" in told(raw)
+    (raw / "S1/Videos" / f"{STEM}.mp4").unlink()
+    assert "S1 has poses, but neither Videos nor images" in told(raw)
+
+
+def test_files_without_a_camera_in_their_name_are_told(raw: Path) -> None:
+    (raw / "S1/Videos/Directions 2.mp4").touch()
+    (raw / "S1/Videos/_ALL 2.mp4").touch()
+    assert told(raw) == (
+        "1 in S1/Videos name no camera and are not read, the first is Directions 2.mp4 -> "
+        "Call them as the release does: <action>[ <n>].<camera>."
+    )

@@ -1,0 +1,638 @@
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+from pipeline import datasets
+from pipeline.accounting import Accounting
+from pipeline.datasets import mpi_inf_3dhp_labels
+from pipeline.errors import RawDataError
+from pipeline.pixels import sources
+from pipeline.pixels.frames import Pictures, Video
+
+MPI = datasets.get("mpi_inf_3dhp")
+# Native joint -> joint of spin49, read off the two lists by hand.
+TRAIN_JOINTS = {
+    3: 41, 4: 39, 5: 37, 6: 43, 7: 38, 9: 34, 10: 35, 11: 36, 14: 33, 15: 32, 16: 31,
+    18: 28, 19: 29, 20: 30, 23: 27, 24: 26, 25: 25,
+}  # fmt: skip
+TEST_JOINTS = [38, 37, 33, 32, 31, 34, 35, 36, 27, 26, 25, 28, 29, 30, 39, 41, 43]
+UNMAPPED = sorted(set(range(28)) - set(TRAIN_JOINTS))  # spine2 to 4, clavicles, hands, feet, toes
+N = 5
+WIDTH, HEIGHT = 200, 100
+
+
+def picture(file: Path, width: int = WIDTH, height: int = HEIGHT) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(cv2.imencode(".jpg", np.zeros((height, width, 3), np.uint8))[1].tobytes())
+
+
+def labels_2d(n_joints: int = 28, n_frames: int = N) -> np.ndarray:
+    """(n, J, 2): joint j of frame i at (20 + 2 j + i, 30 + j)."""
+    i, j = np.mgrid[:n_frames, :n_joints]
+    return np.stack([20 + 2 * j + i, 30 + j], axis=-1).astype(float)
+
+
+def labels_3d(n_joints: int = 28, n_frames: int = N) -> np.ndarray:
+    """(n, J, 3) mm: joint j of frame i at (100 j, -10 j, 3000 + i + j)."""
+    i, j = np.mgrid[:n_frames, :n_joints]
+    return np.stack([100 * j, -10 * j, 3000 + i + j], axis=-1).astype(float)
+
+
+def cell(*arrays: Any) -> np.ndarray:
+    out = np.empty((len(arrays), 1), object)
+    for k, array in enumerate(arrays):
+        out[k, 0] = array
+    return out
+
+
+def write_annot(
+    raw: Path, sequence: str = "S1/Seq1", kp_2d: Any = None, kp_3d: Any = None, camera: int = 0, **changes: Any
+) -> Path:
+    """annot.mat as officially stored; cells of other cameras than `camera` are shifted by 1000 for each in between."""
+    kp_2d = labels_2d() if kp_2d is None else np.asarray(kp_2d)
+    kp_3d = labels_3d() if kp_3d is None else np.asarray(kp_3d)
+    flat_2d, flat_3d = kp_2d.reshape(len(kp_2d), -1), kp_3d.reshape(len(kp_3d), -1)
+    variables: dict[str, Any] = {
+        "annot2": cell(*(flat_2d + 1000 * (k - camera) for k in range(14))),
+        "annot3": cell(*(flat_3d + 1000 * (k - camera) for k in range(14))),
+        "univ_annot3": cell(*(flat_3d * 2 for _ in range(14))),
+        "frames": np.arange(len(kp_2d))[:, None],
+        "cameras": np.arange(14, dtype=np.uint8)[None],
+    }
+    variables |= changes
+    file = raw / sequence / "annot.mat"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    savemat(file, {key: value for key, value in variables.items() if value is not None}, do_compression=True)
+    return file
+
+
+def write_pictures(
+    raw: Path, folder: str = "S1/Seq1/imageFrames/video_0", name: str = "frame_{:06d}.jpg", numbers: Any = range(N)
+) -> None:
+    for number in numbers:
+        picture(raw / folder / name.format(number))
+
+
+def write_calibration(
+    raw: Path, sequence: str = "S1/Seq1", size: str = f"{WIDTH} {HEIGHT}", focal: str = "150"
+) -> Path:
+    blocks = [
+        f"name          {k}\n  sensor      10 10\n  size        {size}\n  animated    0\n"
+        f"  intrinsic   {focal} 0 {100 + k} 0 0 151 50 0 0 0 1 0 0 0 0 1 \n"
+        "  extrinsic   1 0 0 5 0 1 0 6 0 0 1 7 0 0 0 1 \n  radial      0\n"
+        for k in range(14)
+    ]
+    file = raw / sequence / "camera.calibration"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("Skeletool Camera Calibration File V1.0\n" + "".join(blocks))
+    return file
+
+
+def write_video(file: Path, n_frames: int = N, fps: float = 25.0) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"mp4v"), fps, (WIDTH, HEIGHT))
+    for i in range(n_frames):
+        writer.write(np.full((HEIGHT, WIDTH, 3), 10 * i, np.uint8))
+    writer.release()
+
+
+def write_test(raw: Path, name: str = "TS1", below: str = "mpi_inf_3dhp_test_set", **changes: Any) -> Path:
+    """annot_data.mat as h5py shows what MATLAB wrote, with pictures."""
+    folder = raw / below / name
+    variables: dict[str, Any] = {
+        "annot2": labels_2d(17)[:, None],
+        "annot3": labels_3d(17)[:, None],
+        "univ_annot3": 2 * labels_3d(17)[:, None],
+        "valid_frame": np.array([[1.0], [0], [1], [1], [0]]),
+        "activity_annotation": np.ones((N, 1)),
+        "bb_crop": np.ones((N, 34)),
+    }
+    write_pictures(folder, "imageSequence", "img_{:06d}.jpg", range(1, N + 1))
+    with h5py.File(folder / "annot_data.mat", "w", userblock_size=512) as stored:
+        for key, value in (variables | changes).items():
+            if value is not None:
+                stored[key] = value
+    return folder / "annot_data.mat"
+
+
+def read(raw: Path, split: str = "train") -> tuple[list, dict[str, Any]]:
+    """Tracks, and the account of the only video."""
+    report = Accounting()
+    tracks = list(MPI.tracks(raw, split, report=report))
+    (account,) = report
+    account.check()
+    return tracks, account.as_dict()
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """One camera of one sequence, all in order."""
+    write_annot(tmp_path)
+    write_calibration(tmp_path)
+    write_pictures(tmp_path)
+    return tmp_path
+
+
+# ------------------------------------------------------------------------------------------------------- train
+
+
+def test_a_camera_of_a_sequence_becomes_one_track_with_its_joints_under_their_names(raw: Path) -> None:
+    (track,), account = read(raw)
+    assert (track.name, track.video, track.split, track.fps) == ("S1/Seq1/video_0/0", "S1/Seq1/video_0", "train", 25)
+    assert track.frame_index.tolist() == list(range(N))
+    for native, joint in TRAIN_JOINTS.items():
+        np.testing.assert_array_equal(track.kp_2d[:, joint, :2], labels_2d()[:, native])
+    assert (track.kp_2d[..., 2] > 0).sum() == (track.kp_3d[..., 3] > 0).sum() == 17 * N
+    assert set(np.unique(track.kp_2d[..., 2])) == {0, 1}
+    assert track.has_3d.all()
+    assert (track.valid, track.kp_3d_eval, track.pose) == (None, None, None)
+    assert track.crop_scale == 1.3
+    assert {a.dtype for a in (track.kp_2d, track.kp_3d, track.bbox)} == {np.dtype(np.float32)}
+    assert (account["found"], account["kept"], account["notes"]) == (N, N, [])
+
+
+def test_3d_is_in_metres_about_the_pelvis(raw: Path) -> None:
+    (track,), _ = read(raw)
+    for native, joint in TRAIN_JOINTS.items():
+        d = native - 4  # the pelvis is native joint 4
+        np.testing.assert_allclose(
+            track.kp_3d[:, joint], np.tile([0.1 * d, -0.01 * d, 0.001 * d, 1], (N, 1)), atol=1e-6
+        )
+
+
+def test_the_box_is_tight_over_the_seventeen_joints_times_1_1(raw: Path) -> None:
+    (track,), _ = read(raw)
+    # Native joints 3 to 25: x from 26 to 70, so side 44 around 48; y from 33 to 55, around 44.
+    np.testing.assert_allclose(track.bbox, [[48 + i, 44, 48.4, 48.4] for i in range(N)], rtol=1e-6)
+
+
+def test_the_eight_usual_cameras_are_listed_and_only_what_is_there(tmp_path: Path) -> None:
+    write_annot(tmp_path)
+    for camera in range(14):
+        write_pictures(tmp_path, f"S1/Seq1/imageFrames/video_{camera}", numbers=[0])
+    write_annot(tmp_path, "S3/Seq2")
+    write_pictures(tmp_path, "S3/Seq2/video_5", numbers=[0])
+    (tmp_path / "S3/Seq2/imageSequence").mkdir()
+    (tmp_path / "S3/Seq2/imageSequence/video_8.avi").touch()
+    names = [video.name for video in MPI.videos(tmp_path, "train")]
+    assert names == [*(f"S1/Seq1/video_{k}" for k in (0, 1, 2, 4, 5, 6, 7, 8)), "S3/Seq2/video_5", "S3/Seq2/video_8"]
+
+
+def test_row_k_of_a_cell_is_camera_k(tmp_path: Path) -> None:
+    write_annot(tmp_path, camera=6)
+    write_pictures(tmp_path, "S1/Seq1/video_6")
+    (track,), _ = read(tmp_path)
+    np.testing.assert_array_equal(track.kp_2d[:, 39, :2], labels_2d()[:, 4])
+
+
+@pytest.mark.parametrize("listed", [np.arange(14), np.arange(1, 15)[:, None], np.arange(8), None, "fourteen"])
+def test_a_list_of_cameras_in_order_is_agreed_with(raw: Path, listed: Any) -> None:
+    write_annot(raw, cameras=listed)
+    assert read(raw)[1]["kept"] == N
+
+
+@pytest.mark.parametrize("listed", [np.arange(14)[::-1], np.arange(14) * 2, np.full(14, np.nan)])
+def test_a_list_of_cameras_in_another_order_is_refused(raw: Path, listed: Any) -> None:
+    write_annot(raw, cameras=listed)
+    account = read(raw)[1]
+    assert account["set_aside"] == "bad_label_file"
+    assert "'cameras': expected cameras 0 to 13 in order" in account["message"]
+
+
+def test_what_the_cells_of_other_cameras_hold_does_not_matter(raw: Path) -> None:
+    flat_2d, flat_3d = labels_2d().reshape(N, -1), labels_3d().reshape(N, -1)
+    empty = np.zeros((0, 0))
+    write_annot(raw, annot2=cell(flat_2d, *["none"] * 13), annot3=cell(flat_3d, *[empty] * 13))
+    assert read(raw)[1]["kept"] == N
+
+
+def test_one_broken_camera_costs_only_itself(tmp_path: Path) -> None:
+    flat_2d, flat_3d = labels_2d().reshape(N, -1), labels_3d().reshape(N, -1)
+    write_annot(tmp_path, annot2=cell(flat_2d, flat_2d[:, :50], *[flat_2d] * 12), annot3=cell(*[flat_3d] * 14))
+    for camera in (0, 1):
+        write_pictures(tmp_path, f"S1/Seq1/video_{camera}")
+    report = Accounting()
+    assert [track.video for track in MPI.tracks(tmp_path, "train", report=report)] == ["S1/Seq1/video_0"]
+    assert "'annot2{2}': expected numbers of shape (any, 56), found (5, 50)" in report.video("S1/Seq1/video_1").message
+
+
+@pytest.mark.parametrize("stored", [np.float32, np.int16, np.uint16])
+def test_labels_of_other_types_are_cast(raw: Path, stored: type) -> None:
+    write_annot(raw, kp_2d=labels_2d().astype(stored), annot2=cell(*[labels_2d().reshape(N, -1).astype(stored)] * 14))
+    (track,), _ = read(raw)
+    np.testing.assert_array_equal(track.kp_2d[:, 39, :2], labels_2d()[:, 4])
+
+
+@pytest.mark.parametrize(
+    ("joint", "place", "kept"),
+    [
+        (10, (0, 0), True),
+        (10, (WIDTH - 0.01, HEIGHT - 0.01), True),
+        (10, (-0.01, 50), False),
+        (10, (50, -0.01), False),
+        (10, (WIDTH, 50), False),
+        (10, (50, HEIGHT), False),
+        (12, (-500, 5000), True),  # a hand
+        (22, (math.nan, 0), True),  # a toe
+    ],
+)
+def test_a_frame_with_one_of_the_seventeen_joints_outside_the_picture_is_dropped(
+    raw: Path, joint: int, place: tuple[float, float], kept: bool
+) -> None:
+    kp_2d = labels_2d()
+    kp_2d[2, joint] = place
+    write_annot(raw, kp_2d=kp_2d)
+    (track,), account = read(raw)
+    assert (2 in track.frame_index) is kept
+    assert account["dropped"] == ({} if kept else {"joint_outside_picture": 1})
+
+
+def test_a_first_frame_that_is_dropped_shifts_nothing(raw: Path) -> None:
+    kp_2d = labels_2d()
+    kp_2d[0, 4] = (-1, 0)
+    write_annot(raw, kp_2d=kp_2d)
+    (track,), account = read(raw)
+    assert track.frame_index.tolist() == [1, 2, 3, 4]
+    np.testing.assert_array_equal(track.kp_2d[:, 39, :2], kp_2d[1:, 4])
+    assert (account["found"], account["kept"]) == (N, 4)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e300])
+def test_a_number_that_is_none_drops_its_frame(raw: Path, bad: float) -> None:
+    kp_2d, kp_3d = labels_2d(), labels_3d()
+    kp_2d[1, 10, 0] = bad
+    kp_3d[3, 4, 2] = bad  # the pelvis
+    kp_3d[4, 12] = bad  # a hand
+    write_annot(raw, kp_2d=kp_2d, kp_3d=kp_3d)
+    (track,), account = read(raw)
+    assert track.frame_index.tolist() == [0, 2, 4]
+    assert account["dropped"] == {"label_not_finite": 2}
+    assert np.isfinite(track.kp_3d).all()
+
+
+def test_a_body_of_no_extent_is_dropped_and_a_video_with_nothing_left_gives_no_track(raw: Path) -> None:
+    kp_2d = np.full_like(labels_2d(), 50.0)
+    kp_2d[1, 10] = (-3, 0)
+    write_annot(raw, kp_2d=kp_2d)
+    tracks, account = read(raw)
+    assert tracks == []
+    assert account["dropped"] == {"degenerate_box": 4, "joint_outside_picture": 1}
+    assert account["tracks_dropped"] == {"no_frame_left": 1}
+
+
+def test_a_missing_picture_does_not_shift_the_rest(raw: Path) -> None:
+    (raw / "S1/Seq1/imageFrames/video_0/frame_000002.jpg").unlink()
+    (track,), account = read(raw)
+    assert track.frame_index.tolist() == [0, 1, 3, 4]
+    np.testing.assert_array_equal(track.kp_2d[:, 39, 0], labels_2d()[[0, 1, 3, 4], 4, 0])
+    assert account["dropped"] == {"no_picture": 1}
+    assert account["notes"] == ["1 of 5 labelled frames have no picture, the first is frame_000002.jpg"]
+
+
+@pytest.mark.parametrize("name", ["frame_{:06d}.jpg", "{:04d}.png", "S1_{}.jpg"])
+def test_pictures_are_counted_from_the_smallest_number_whatever_they_are_called(tmp_path: Path, name: str) -> None:
+    write_annot(tmp_path)
+    write_pictures(tmp_path, "S1/Seq1/video_0", name, range(1, N + 1))
+    (track,), _ = read(tmp_path)
+    assert track.frames.path(0).name == name.format(1)
+    assert track.frame_index.tolist() == list(range(N))
+
+
+def test_fewer_or_more_pictures_than_labels_use_the_common_prefix(raw: Path) -> None:
+    folder = raw / "S1/Seq1/imageFrames/video_0"
+    write_pictures(raw, numbers=[N, N + 1])
+    assert read(raw)[1]["notes"] == ["5 frames are labelled, 7 are there: the last 2 not used"]
+    for number in range(3, N + 2):
+        (folder / f"frame_{number:06d}.jpg").unlink()
+    (track,), account = read(raw)
+    assert track.frame_index.tolist() == [0, 1, 2]
+    assert account["dropped"] == {"no_picture": 2}
+
+
+def test_a_video_file_gives_its_own_rate_and_ends_where_it_ends(tmp_path: Path) -> None:
+    write_annot(tmp_path)
+    write_video(tmp_path / "S1/Seq1/imageSequence/video_4.avi", n_frames=4, fps=50)
+    write_annot(tmp_path, camera=4)
+    (track,), account = read(tmp_path)
+    assert (track.name, track.fps) == ("S1/Seq1/video_4/0", 50)
+    assert track.frames == Video(tmp_path, "S1/Seq1/imageSequence/video_4.avi")
+    assert account["dropped"] == {"no_picture": 1}
+    assert [frame.image.shape for frame in track.frames.read(track.frame_index)] == [(HEIGHT, WIDTH, 3)] * 4
+
+
+def test_a_truncated_video_is_set_aside_with_its_frames_counted(tmp_path: Path) -> None:
+    write_annot(tmp_path)
+    file = tmp_path / "S1/Seq1/imageSequence/video_0.avi"
+    write_video(file)
+    file.write_bytes(file.read_bytes()[:3000])
+    account = read(tmp_path)[1]
+    assert (account["set_aside"], account["found"]) == ("video_unreadable", N)
+
+
+def test_a_video_with_a_good_header_and_no_frame_is_set_aside(tmp_path: Path, undecodable: Any) -> None:
+    write_annot(tmp_path)
+    undecodable(tmp_path / "S1/Seq1/imageSequence/video_0.avi", N, 25.0, (WIDTH, HEIGHT))
+    account = read(tmp_path)[1]
+    assert (account["set_aside"], account["found"]) == ("video_unreadable", N)
+
+
+@pytest.mark.parametrize(
+    ("sequence", "fps"), [("S1/Seq2", 50), ("S3/Seq1", 50), ("S4/Seq1", 25), ("S9/Seq1", math.nan)]
+)
+def test_the_rate_of_pictures_is_the_release_s(tmp_path: Path, sequence: str, fps: float) -> None:
+    write_annot(tmp_path, sequence)
+    write_pictures(tmp_path, f"{sequence}/video_0")
+    (track,), _ = read(tmp_path)
+    assert track.fps == pytest.approx(fps, nan_ok=True)
+
+
+def test_intrinsics_are_those_of_the_camera(tmp_path: Path) -> None:
+    write_annot(tmp_path, camera=7)
+    write_calibration(tmp_path)
+    write_pictures(tmp_path, "S1/Seq1/video_7")
+    (track,), account = read(tmp_path)
+    np.testing.assert_array_equal(track.intrinsics, [[150, 0, 107], [0, 151, 50], [0, 0, 1]])
+    assert account["notes"] == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        "",
+        "something else",
+        "Skeletool Camera Calibration File V1.0\nname 3\n",
+        "wide",
+        "nan",
+        "1e300",
+        b"\xff" * 3000,
+    ],
+)
+def test_a_broken_calibration_costs_the_intrinsics_alone(raw: Path, content: str | bytes | None) -> None:
+    focal = content in ("wide", "nan", "1e300")
+    file = write_calibration(raw, focal=content if focal else "150")
+    if content is None:
+        file.unlink()
+    elif not focal:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    (track,), account = read(raw)
+    assert track.intrinsics is None
+    assert account["kept"] == N
+    (note,) = account["notes"]
+    assert note.startswith("no camera intrinsics: ")
+
+
+def test_pictures_that_were_scaled_are_refused(raw: Path) -> None:
+    write_calibration(raw, size="2048 2048")
+    account = read(raw)[1]
+    assert (account["set_aside"], account["dropped"]) == ("other_picture_size", {"other_picture_size": N})
+    assert "expected 2048 x 2048 px, as camera.calibration says, found 200 x 100" in account["message"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"annot2": None}, "'annot2': expected a variable of this name, found only"),
+        ({"annot3": None}, "'annot3': expected a variable of this name"),
+        ({"annot2": np.ones((14, 1))}, "'annot2': expected a cell of 14 cameras"),
+        ({"annot3": cell(*[np.ones((N, 84))] * 13)}, r"'annot3': expected a cell of 14 cameras, found \(13, 1\)"),
+        ({"annot3": cell(*[np.ones((N + 1, 84))] * 14)}, r"'annot3\{1\}': expected numbers of shape \(5, 84\)"),
+        ({"annot2": cell(*["text"] * 14)}, r"'annot2\{1\}': expected numbers"),
+    ],
+)
+def test_labels_of_another_shape_are_refused_by_name(raw: Path, changes: dict[str, Any], words: str) -> None:
+    write_annot(raw, **changes)
+    with pytest.raises(RawDataError, match=words):
+        list(MPI.tracks(raw, "train"))
+    assert read(raw)[1]["set_aside"] == "bad_label_file"
+
+
+def test_pictures_without_labels_and_labels_without_pixels_are_told(raw: Path) -> None:
+    (raw / "S1/Seq1/annot.mat").unlink()
+    assert read(raw)[1]["set_aside"] == "no_label"
+    write_annot(raw)
+    shutil.rmtree(raw / "S1/Seq1/imageFrames")
+    report = Accounting()
+    assert list(MPI.tracks(raw, "train", report=report)) == []
+    assert [(a.set_aside, a.found) for a in report] == [("no_picture", N)] * 8
+
+
+def test_a_label_file_is_parsed_once_for_all_its_cameras_and_again_when_it_changes(tmp_path: Path) -> None:
+    write_annot(tmp_path)
+    for camera in (0, 1, 2):
+        write_pictures(tmp_path, f"S1/Seq1/video_{camera}")
+    mpi_inf_3dhp_labels._cells.cache_clear()
+    for _ in range(2):
+        list(MPI.tracks(tmp_path, "train", report=Accounting()))
+    assert mpi_inf_3dhp_labels._cells.cache_info().misses == 1
+    kp_2d = labels_2d()
+    kp_2d[:, 4, 0] += 0.5
+    write_annot(tmp_path, kp_2d=kp_2d)
+    first = next(iter(MPI.tracks(tmp_path, "train", report=Accounting())))
+    assert first.kp_2d[0, 39, 0] == labels_2d()[0, 4, 0] + 0.5
+    assert mpi_inf_3dhp_labels._cells.cache_info().currsize == 1
+
+
+def test_a_video_s_inputs_are_its_labels_and_where_its_pixels_are(raw: Path) -> None:
+    write_video(raw / "S1/Seq1/imageSequence/video_0.avi")
+    write_video(raw / "S1/Seq1/imageSequence/video_1.avi")
+    first, second = MPI.videos(raw, "train")
+    labels = (Path("S1/Seq1/annot.mat"), Path("S1/Seq1/camera.calibration"))
+    assert (first.files, first.folders) == (labels, (Path("S1/Seq1/imageFrames/video_0"),))
+    assert (second.files, second.folders) == ((*labels, Path("S1/Seq1/imageSequence/video_1.avi")), ())
+
+
+# -------------------------------------------------------------------------------------------------------- test
+
+
+def test_a_test_video_has_universal_3d_and_says_which_frames_evaluation_may_use(tmp_path: Path) -> None:
+    write_test(tmp_path)
+    (track,), account = read(tmp_path, "test")
+    assert (track.name, track.video, track.split) == ("TS1/0", "TS1", "test")
+    assert math.isnan(track.fps)
+    assert track.valid.tolist() == [True, False, True, True, False]
+    np.testing.assert_array_equal(track.kp_2d[:, TEST_JOINTS, :2], labels_2d(17))
+    assert (track.kp_2d[..., 2] > 0).sum() == 17 * N
+    for native, joint in enumerate(TEST_JOINTS):
+        d = 2 * (native - 14)  # twice annot3; the pelvis is native joint 14
+        np.testing.assert_allclose(
+            track.kp_3d[:, joint], np.tile([0.1 * d, -0.01 * d, 0.001 * d, 1], (N, 1)), atol=1e-6
+        )
+    np.testing.assert_array_equal(track.kp_3d_eval, track.kp_3d[:, 25:39, :3])
+    assert account["kept"] == N
+    assert track.frames == Pictures(tmp_path, "mpi_inf_3dhp_test_set/TS1/imageSequence/img_{:06d}.jpg", 1)
+
+
+def test_test_pictures_count_from_one_even_when_the_first_is_missing(tmp_path: Path) -> None:
+    folder = write_test(tmp_path).parent / "imageSequence"
+    (folder / "img_000001.jpg").unlink()
+    (track,), account = read(tmp_path, "test")
+    assert track.frame_index.tolist() == [1, 2, 3, 4]
+    assert track.valid.tolist() == [False, True, True, False]
+    assert account["dropped"] == {"no_picture": 1}
+
+
+def test_the_picture_s_own_size_decides_in_test_too(tmp_path: Path) -> None:
+    kp_2d = labels_2d(17)
+    kp_2d[3, 16] = (WIDTH, 10)
+    write_test(tmp_path, annot2=kp_2d[:, None])
+    assert read(tmp_path, "test")[1]["dropped"] == {"joint_outside_picture": 1}
+
+
+def test_the_test_set_may_lie_one_folder_deeper_as_its_script_unpacks_it(tmp_path: Path) -> None:
+    write_test(tmp_path, below="mpi_inf_3dhp_test_set/mpi_inf_3dhp_test_set")
+    assert len(read(tmp_path, "test")[0]) == 1
+
+
+@pytest.mark.parametrize("valid", [np.ones((N, 1), np.uint8), np.ones((1, N)), np.ones(N)])
+def test_valid_frame_may_be_a_row_or_a_column(tmp_path: Path, valid: np.ndarray) -> None:
+    write_test(tmp_path, valid_frame=valid)
+    assert read(tmp_path, "test")[0][0].valid.all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"annot2": None}, "'annot2': expected numbers of shape"),
+        ({"univ_annot3": None}, "'univ_annot3': expected numbers"),
+        ({"valid_frame": None}, "'valid_frame': expected numbers"),
+        ({"annot2": labels_2d(17)[:, None].T}, r"found \(2, 17, 1, 5\) float64"),
+        ({"annot2": labels_2d(28)[:, None]}, r"found \(5, 1, 28, 2\) float64"),
+        ({"valid_frame": np.ones((N + 1, 1))}, "expected one row a frame everywhere"),
+    ],
+)
+def test_test_labels_of_another_shape_are_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    write_test(tmp_path, **changes)
+    with pytest.raises(RawDataError, match=words):
+        list(MPI.tracks(tmp_path, "test"))
+    assert read(tmp_path, "test")[1]["set_aside"] == "bad_label_file"
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e308])
+def test_a_test_frame_with_a_number_that_is_none_is_dropped(tmp_path: Path, bad: float) -> None:
+    kp_2d, kp_3d = labels_2d(17)[:, None], labels_3d(17)[:, None]
+    kp_2d[0, 0, 3, 1], kp_3d[2, 0, 14, 0] = bad, bad
+    write_test(tmp_path, annot2=kp_2d, univ_annot3=kp_3d)
+    (track,), account = read(tmp_path, "test")
+    assert track.frame_index.tolist() == [1, 3, 4]
+    assert account["dropped"] == {"label_not_finite": 2}
+
+
+def test_a_test_video_without_labels_or_pictures_is_told(tmp_path: Path) -> None:
+    file = write_test(tmp_path)
+    shutil.rmtree(file.parent / "imageSequence")
+    account = read(tmp_path, "test")[1]
+    assert (account["set_aside"], account["found"]) == ("no_picture", N)
+    file.unlink()
+    assert read(tmp_path, "test")[1]["set_aside"] == "no_label"
+
+
+# ----------------------------------------------------------------------------------------- what lies there, and not
+
+
+@pytest.mark.parametrize(
+    ("split", "words"), [("train", "S<1..8>/Seq<1,2>/"), ("test", "mpi_inf_3dhp_test_set/TS<1..6>/")]
+)
+def test_a_raw_folder_that_is_another_is_refused(tmp_path: Path, split: str, words: str) -> None:
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(RawDataError, match=f"expected {words}, found none"):
+            MPI.videos(folder, split)
+
+
+def told(raw: Path) -> list[str]:
+    return [mistake.what for mistake in MPI.mistakes(raw)]
+
+
+def test_a_download_in_order_shows_no_mistake(raw: Path) -> None:
+    write_test(raw)
+    assert told(raw) == []
+
+
+def test_why_there_are_labels_and_no_pixels_is_told(raw: Path) -> None:
+    shutil.rmtree(raw / "S1/Seq1/imageFrames")
+    assert told(raw) == ["S1/Seq1 has annot.mat, but neither pictures nor videos"]
+    (raw / "S1/Seq1/video_0").mkdir()
+    (raw / "S1/Seq1/video_0/Thumbs.db").touch()
+    assert told(raw) == ["S1/Seq1 has annot.mat, but neither pictures nor videos"]
+    (raw / "S1/Seq1/FGmasks").mkdir()
+    assert told(raw) == ["S1/Seq1 has annot.mat, but neither pictures nor videos, only FGmasks"]
+    write_video(raw / "S1/Seq1/imageSequence/video_3.avi")
+    assert told(raw) == ["S1/Seq1 has only video_3.avi"]
+    (raw / "S1/Seq1/imageSequence/vnect_cameras.zip").touch()
+    assert told(raw) == ["S1/Seq1 has neither pictures nor videos, but S1/Seq1/imageSequence/vnect_cameras.zip"]
+
+
+def test_a_sequence_with_pictures_and_no_labels_is_named(raw: Path) -> None:
+    (raw / "S1/Seq1/annot.mat").rename(raw / "S1/Seq1/annot.mat.old")
+    (raw / "S2/Seq1").mkdir(parents=True)
+    assert told(raw) == ["1 sequence has pictures but no annot.mat, first S1/Seq1"]
+
+
+def test_pictures_at_another_rate_and_a_test_set_in_the_wrong_place_are_told(raw: Path) -> None:
+    folder = raw / "S1/Seq1/imageFrames/video_0"
+    for number in range(128):
+        (folder / f"frame_{number:06d}.jpg").touch()
+    (raw / "TS2").mkdir()
+    assert told(raw) == [
+        "S1/Seq1/imageFrames/video_0 has pictures up to number 128, and its video 6416 frames",
+        f"TS2 lies in {raw.name}/ itself",
+    ]
+
+
+def test_the_release_is_counted(raw: Path) -> None:
+    assert MPI.totals["train"].videos == 128
+    assert MPI.totals["train"].frames == 8 * 131_592  # summed by hand over the sixteen sequences
+    assert (MPI.totals["test"].videos, MPI.totals["test"].frames) == (6, 24_888)
+
+
+# ----------------------------------------------------------------------------------------------------- hostile
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_damaged_labels_end_in_tracks_or_in_an_error_of_ours(raw: Path, split: str) -> None:
+    file = raw / "S1/Seq1/annot.mat" if split == "train" else write_test(raw)
+    whole, rng, refused = file.read_bytes(), np.random.default_rng(0), 0
+    for case in range(80):
+        damaged = bytearray(whole)
+        if case % 4 == 0:
+            del damaged[int(rng.integers(len(damaged))) :]
+        else:
+            for at in rng.integers(len(damaged) if case % 2 else 600, size=4):
+                damaged[int(at)] ^= 1 << int(rng.integers(8))
+        file.write_bytes(damaged)
+        tracks, account = read(raw, split)
+        assert bool(tracks) or account["set_aside"] in ("bad_label_file", "") or account["dropped"]
+        refused += account["set_aside"] == "bad_label_file"
+    assert refused > 20
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "dangling link", "empty"])
+@pytest.mark.parametrize("name", ["annot.mat", "camera.calibration", "imageFrames/video_0/frame_000000.jpg"])
+def test_what_is_no_file_is_not_waited_for(raw: Path, kind: str, name: str) -> None:
+    file = raw / "S1/Seq1" / name
+    file.unlink()
+    match kind:
+        case "pipe":
+            os.mkfifo(file)
+        case "folder":
+            file.mkdir()
+        case "empty":
+            file.touch()
+        case _:
+            file.symlink_to("nowhere")
+    account = read(raw)[1]
+    assert account["kept"] == N or account["set_aside"] in ("no_label", "bad_label_file")
+
+
+def test_every_source_survives_being_written_down(raw: Path) -> None:
+    (track,), _ = read(raw)
+    assert sources.parse(raw, track.frames.spec) == track.frames
+    assert track.frames.size() == (WIDTH, HEIGHT)

@@ -1,0 +1,234 @@
+"""The reader of one video: who is in it by keypoints or boxes, and mistakes by file and line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.accounting import VideoAccount
+from pipeline.datasets.new_video import NewVideo, n_frames, raw_folder, read_boxes
+from pipeline.errors import ConfigError, RawDataError
+from pipeline.pixels.frames import Video
+from pipeline.synthetic.layouts.encode import mp4_writer
+
+N = 12  # frames of the video
+HEADER = "track,frame,x,y,w,h\n"
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    """A grey video of N frames, 25 a second."""
+    file = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    with mp4_writer(file, 25.0, 64, 48) as writer:
+        for i in range(N):
+            writer.write(np.full((48, 64, 3), 20 * i, np.uint8))
+    return file
+
+
+@pytest.fixture
+def video(clip, tmp_path) -> Path:
+    return Path(shutil.copy(clip, tmp_path / "clip.mp4"))
+
+
+def read(video: Path, **labels):
+    """(tracks, account); errors are raised."""
+    reader = NewVideo.of(video, **labels)
+    raw = raw_folder(video)
+    (found,) = reader.videos(raw, reader.split)
+    account = VideoAccount(found.name)
+    tracks = reader.read(raw, reader.split, found, account, None)
+    account.check()
+    return tracks, account
+
+
+def person(x: float, score: float = 1.0, joints: int = 25) -> list[float]:
+    """25 joints on a grid 40 px wide and high, from x on."""
+    grid = [(x + 10 * (j % 5), 4 + 10 * (j // 5), score if j < joints else 0.0) for j in range(25)]
+    return [value for joint in grid for value in joint]
+
+
+def openpose(folder: Path, people: list[list[list[float]]], name: str = "clip_{:012d}_keypoints.json") -> Path:
+    folder.mkdir()
+    for i, persons in enumerate(people):
+        content = {"people": [{"pose_keypoints_2d": numbers} for numbers in persons]}
+        (folder / name.format(i)).write_text(json.dumps(content))
+    return folder
+
+
+# ---------------------------------------------------------------------------------------------------- keypoints
+
+
+def test_a_person_who_is_missed_for_a_moment_is_bridged_with_boxes_in_between(video, tmp_path) -> None:
+    people = [[] if 4 <= i <= 6 else [person(i)] for i in range(N)]
+    (track,), account = read(video, keypoints=openpose(tmp_path / "k", people))
+    np.testing.assert_array_equal(track.frame_index, np.arange(N))
+    assert (account.found, account.kept) == (N, N)
+    assert account.notes == ["3 frames between detections are predicted with interpolated boxes"]
+    between = np.linspace(track.bbox[3], track.bbox[7], 5)
+    np.testing.assert_allclose(track.bbox[3:8], between, rtol=1e-6)
+    assert (track.kp_2d[4:7] == 0).all()
+    assert (track.kp_2d[[3, 7]][..., 2] > 0).any()
+
+
+def test_without_bridging_only_frames_with_the_person_are_read(video, tmp_path) -> None:
+    people = [[] if i == 5 else [person(i)] for i in range(N)]
+    (track,), account = read(video, keypoints=openpose(tmp_path / "k", people), max_gap=0)
+    assert 5 not in track.frame_index
+    assert account.notes == []
+
+
+def test_files_of_any_one_name_are_taken(video, tmp_path) -> None:
+    people = [[person(i)] for i in range(N)]
+    folder = openpose(tmp_path / "k", people, "camera_{:012d}_keypoints.json")
+    (track,), _ = read(video, keypoints=folder)
+    assert len(track.frame_index) == N
+    (folder / "other_000000000000_keypoints.json").write_text('{"people": []}')
+    with pytest.raises(RawDataError, match="those of 2 videos, such as camera, other"):
+        read(video, keypoints=folder)
+
+
+def test_keypoints_that_are_called_as_another_video_are_taken_with_a_word(video, tmp_path) -> None:
+    people = [[person(i)] for i in range(N)]
+    _, own = read(video, keypoints=openpose(tmp_path / "own", people))
+    _, other = read(video, keypoints=openpose(tmp_path / "other", people, name="dance_{:012d}_keypoints.json"))
+    assert own.notes == []
+    assert other.notes == ["the keypoints are called dance_000000000000_keypoints.json, the video clip.mp4: theirs?"]
+
+
+def test_a_folder_without_keypoints_says_what_was_expected(video, tmp_path) -> None:
+    (tmp_path / "k").mkdir()
+    with pytest.raises(RawDataError, match=r"expected clip_<12 digits>_keypoints.json.*found none"):
+        read(video, keypoints=tmp_path / "k")
+
+
+@pytest.mark.parametrize(("n_files", "fits"), [(N - 3, False), (N - 2, True), (N, True), (N + 1, True), (N + 4, False)])
+def test_the_last_frames_may_be_missing_and_no_others(video, tmp_path, n_files, fits) -> None:
+    folder = openpose(tmp_path / "k", [[person(i)] for i in range(n_files)])
+    if fits:
+        assert read(video, keypoints=folder)[1].kept == n_files
+    else:
+        with pytest.raises(RawDataError, match=f"expected labels of the {N} frames .*found {n_files}"):
+            read(video, keypoints=folder)
+
+
+def test_alphapose_s_results_and_its_identities_are_read(video, tmp_path) -> None:
+    results = [
+        {"image_id": f"{i}.jpg", "keypoints": person(40 * idx)[:51], "score": 2.0, "idx": idx + 1}
+        for i in range(N)
+        for idx in (0, 1)
+    ]
+    file = tmp_path / "alphapose-results.json"
+    file.write_text(json.dumps(results))
+    tracks, account = read(video, keypoints=file)
+    assert [track.name for track in tracks] == ["clip/1", "clip/2"]
+    assert account.kept == 2 * N
+
+
+def test_pictures_are_matched_by_their_names(tmp_path) -> None:
+    shots = tmp_path / "shots"
+    shots.mkdir()
+    for i in range(N):
+        cv2.imwrite(str(shots / f"img_{i + 7:03d}.png"), np.full((48, 64, 3), 9, np.uint8))
+    folder = openpose(tmp_path / "k", [])
+    for i in range(N):
+        content = {"people": [{"pose_keypoints_2d": person(i)}]}
+        (folder / f"img_{i + 7:03d}_keypoints.json").write_text(json.dumps(content))
+    (track,), _ = read(shots, keypoints=folder)
+    np.testing.assert_array_equal(track.frame_index, np.arange(N))
+    assert np.isnan(track.fps)
+
+
+# -------------------------------------------------------------------------------------------------------- boxes
+
+
+def test_boxes_are_made_square_about_their_centre_in_any_order_of_lines(tmp_path) -> None:
+    file = tmp_path / "boxes.csv"
+    file.write_text("score," + HEADER + "0.5,b,1,10,20,30,50\n0.4,a,2,0,0,8,4\n0.9,b,0,12,20,30,50\n")
+    found = read_boxes(file)
+    assert list(found) == ["a", "b"]
+    np.testing.assert_array_equal(found["b"][0], [0, 1])
+    np.testing.assert_array_equal(found["b"][1], [[27, 45, 50, 50], [25, 45, 50, 50]])
+    np.testing.assert_array_equal(found["a"][1], [[4, 2, 8, 8]])
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("track,frame,x,y\na,0,1,1\n", r"'line 1': expected track,frame,x,y,w,h.*without w, h"),
+        ("", r"'line 1': expected track,frame,x,y,w,h"),
+        (HEADER + "a,0,1,1,5,5\na,0,2,2,5,5\n", r"'line 3': expected one box a frame, found track 'a' a second time"),
+        (HEADER + "a,-1,1,1,5,5\n", r"'line 2': expected a track and a whole number.*'-1'"),
+        (HEADER + "a,1.5,1,1,5,5\n", r"'line 2': expected a track and a whole number"),
+        (HEADER + ",1,1,1,5,5\n", r"'line 2': expected a track and a whole number"),
+        (HEADER + "a,1,1,1,0,5\n", r"'line 2': expected numbers x, y, w, h.*found 1,1,0,5"),
+        (HEADER + "a,1,nan,1,5,5\n", r"'line 2': expected numbers x, y, w, h"),
+        (HEADER + "a,1,x,1,5,5\n", r"'line 2': expected numbers x, y, w, h"),
+        (HEADER + "a,1,1\n", r"'line 2': expected numbers x, y, w, h"),
+    ],
+)
+def test_a_mistake_in_the_boxes_is_told_by_its_line(tmp_path, text, told) -> None:
+    file = tmp_path / "boxes.csv"
+    file.write_text(text)
+    with pytest.raises(RawDataError, match=told):
+        read_boxes(file)
+
+
+def test_boxes_beyond_the_end_of_the_video_are_refused(video, tmp_path) -> None:
+    file = tmp_path / "boxes.csv"
+    file.write_text(HEADER + "".join(f"a,{i},1,1,20,40\n" for i in range(N + 10)))
+    with pytest.raises(RawDataError, match=f"expected labels of the {N} frames .*found {N + 10}"):
+        read(video, boxes=file)
+
+
+def test_tracks_that_are_too_short_are_counted(video, tmp_path) -> None:
+    file = tmp_path / "boxes.csv"
+    file.write_text(HEADER + "".join(f"a,{i},1,1,20,40\n" for i in range(6)) + "b,1,1,1,9,9\n")
+    (track,), account = read(video, boxes=file)
+    assert (track.name, track.crop_scale) == ("clip/a", 1.1)
+    assert dict(account.dropped) == {"track_too_short": 1}
+
+
+# ------------------------------------------------------------------------------------------------------- places
+
+
+def test_frames_are_counted_by_decoding_them(video) -> None:
+    assert n_frames(Video(video.parent, video.name)) == N
+
+
+def test_a_stand_in_s_video_is_known_as_one_however_deep_it_lies(video, tmp_path) -> None:
+    deep = tmp_path / "data/train/lunge"
+    deep.mkdir(parents=True)
+    shutil.move(video, deep / "clip.mp4")
+    assert raw_folder(deep / "clip.mp4") == deep.resolve()
+    (tmp_path / "data/STAND_IN.json").write_text("{}")
+    assert raw_folder(deep / "clip.mp4") == (tmp_path / "data").resolve()
+    link = tmp_path / "link.mp4"
+    link.symlink_to(deep / "clip.mp4")
+    assert raw_folder(link) == (tmp_path / "data").resolve()
+
+
+def test_what_is_not_there_is_told_before_anything_is_read(video, tmp_path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        NewVideo.of(tmp_path / "none.mp4", keypoints=tmp_path)
+    with pytest.raises(ConfigError, match=r"--boxes .*no such file"):
+        NewVideo.of(video, boxes=tmp_path / "none.csv")
+    for labels in ({}, {"keypoints": tmp_path, "boxes": video}):
+        with pytest.raises(ConfigError, match="expected keypoints or boxes"):
+            NewVideo.of(video, **labels)
+
+
+def test_a_folder_without_pictures_is_no_video(tmp_path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RawDataError, match="expected numbered jpg or png files"):
+        read(tmp_path / "empty", keypoints=openpose(tmp_path / "k", [[person(0)]]))
+
+
+def test_a_file_that_is_no_video_is_told(tmp_path) -> None:
+    (tmp_path / "clip.mp4").write_text("<html>")
+    with pytest.raises(RawDataError, match="no MP4, AVI"):
+        read(tmp_path / "clip.mp4", keypoints=openpose(tmp_path / "k", [[person(0)]]))

@@ -1,0 +1,666 @@
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+import cache
+from pipeline import datasets
+from pipeline.accounting import Accounting
+from pipeline.datasets.contract import reader_problems
+from pipeline.errors import PipelineError, RawDataError
+from pipeline.formats.json_files import load_json
+from pipeline.pixels import sources
+from pipeline.skeletons import JOINTS
+
+POSETRACK = datasets.get("posetrack")
+SEQ = "000001_mpii_test"
+NAMES = [
+    "nose", "head_bottom", "head_top", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+    "right_ankle",
+]  # fmt: skip
+INTO_SPIN49 = [44, 37, 38, 47, 48, 34, 33, 35, 32, 36, 31, 28, 27, 29, 26, 30, 25]  # nose, neck, headtop, lear, ...
+SAMPLE = Path(__file__).parents[3].parent / "shared" / "data" / "posetrack"
+
+Json = dict[str, Any]
+
+
+def image(frame: int, *, seq: str = SEQ, labelled: Any = True, **changes: Any) -> Json:
+    """A picture as the release lists it: its id is 1, the sequence's number and the frame's."""
+    name = f"images/val/{seq}/{frame:06d}.jpg"
+    number = int(f"1{seq[:6]}{frame:04d}")
+    said = {"has_no_densepose": True, "is_labeled": labelled, "file_name": name, "nframes": 100}
+    return said | {"frame_id": number, "vid_id": seq[:6], "id": number} | changes
+
+
+def annotation(frame: int, person: int = 0, *, seq: str = SEQ, **changes: Any) -> Json:
+    """Joint j of a person in a frame at (10 j + frame + 1, 20 j + 100 person + 1), in a box of 100 x 200 px."""
+    joints = [n for j in range(17) for n in (10.0 * j + frame + 1, 20.0 * j + 100 * person + 1, 1.0)]
+    said: Json = {"bbox_head": [5, 5, 20, 20], "keypoints": joints, "track_id": person}
+    said |= {"image_id": int(f"1{seq[:6]}{frame:04d}"), "bbox": [frame + 10.0, 20.0, 100.0, 200.0], "scores": []}
+    return said | {"category_id": 1, "id": person} | changes
+
+
+def content(images: list[Json], annotations: list[Json], **changes: Any) -> Json:
+    categories = [{"supercategory": "person", "id": 1, "name": "person", "keypoints": NAMES, "skeleton": [[16, 14]]}]
+    return {"images": images, "annotations": annotations, "categories": categories} | changes
+
+
+def write(
+    raw: Path, labels: Any = None, seq: str = SEQ, folder: str = "posetrack_data/annotations", pictures: Any = range(10)
+) -> Path:
+    """One sequence of 10 labelled frames with one person in each, unless told otherwise; pictures are empty files."""
+    if labels is None:
+        labels = content([image(t, seq=seq) for t in range(10)], [annotation(t, seq=seq) for t in range(10)])
+    file = raw / folder / "val" / f"{seq}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(labels if isinstance(labels, str) else json.dumps(labels))
+    (raw / "images/val" / seq).mkdir(parents=True, exist_ok=True)
+    for number in pictures:
+        (raw / "images/val" / seq / f"{number:06d}.jpg").touch()
+    return file
+
+
+def read(raw: Path, split: str = "val") -> tuple[list, Json]:
+    """Tracks, and the account of the only sequence."""
+    report = Accounting()
+    tracks = list(POSETRACK.tracks(raw, split, report=report))
+    (account,) = report
+    account.check()
+    return tracks, account.as_dict()
+
+
+def refusal(raw: Path) -> RawDataError:
+    with pytest.raises(RawDataError) as caught:
+        list(POSETRACK.tracks(raw, "val"))
+    assert read(raw)[1]["set_aside"] == caught.value.reason
+    return caught.value
+
+
+# ------------------------------------------------------------------------------------------------ what is kept
+
+
+def test_a_person_becomes_a_track_with_its_joints_under_their_names(tmp_path: Path) -> None:
+    write(tmp_path)
+    (track,), account = read(tmp_path)
+    assert (track.dataset, track.split, track.name, track.video) == ("posetrack", "val", f"{SEQ}/0", SEQ)
+    assert track.frame_index.tolist() == list(range(10))
+    assert track.frame_index.dtype == np.int64
+    assert np.isnan(track.fps)  # the release names none
+    j, t = np.arange(17), np.arange(10)[:, None]
+    np.testing.assert_array_equal(track.kp_2d[:, INTO_SPIN49, 0], 10 * j + t + 1)
+    np.testing.assert_array_equal(track.kp_2d[:, INTO_SPIN49, 1], np.broadcast_to(20 * j + 1, (10, 17)))
+    assert (track.kp_2d[..., 2].sum(axis=1) == 17).all()
+    assert track.kp_2d.dtype == track.bbox.dtype == np.float32
+    assert track.crop_scale == 1.3
+    assert (account["found"], account["kept"], account["dropped"], account["notes"]) == (10, 10, {}, [])
+
+
+def test_the_box_has_four_fifths_of_the_larger_side_about_the_centre_of_bbox(tmp_path: Path) -> None:
+    write(tmp_path)
+    (track,), _ = read(tmp_path)
+    # x 10 to 110, y 20 to 220: centre (60, 120), larger side 200; one pixel further right each frame.
+    np.testing.assert_array_equal(track.bbox[:2], [[60, 120, 160, 160], [61, 120, 160, 160]])
+
+
+def test_the_order_of_the_joints_is_the_files_own(tmp_path: Path) -> None:
+    labels = content([image(t) for t in range(10)], [annotation(t) for t in range(10)])
+    labels["categories"][0]["keypoints"] = NAMES[::-1]
+    write(tmp_path, labels)
+    (track,), _ = read(tmp_path)
+    j = np.arange(17)
+    np.testing.assert_array_equal(track.kp_2d[0, INTO_SPIN49[::-1], 0], 10 * j + 1)
+
+
+def test_a_file_may_name_fewer_joints(tmp_path: Path) -> None:
+    without_ears = [annotation(t) for t in range(10)]
+    for a in without_ears:
+        del a["keypoints"][9:15]
+    labels = content([image(t) for t in range(10)], without_ears)
+    labels["categories"][0]["keypoints"] = NAMES[:3] + NAMES[5:]
+    write(tmp_path, labels)
+    (track,), _ = read(tmp_path)
+    assert track.kp_2d[0, JOINTS["spin49"].index("rankle")].tolist() == [161, 321, 1]
+    assert track.kp_2d[0, JOINTS["spin49"].index("lear")].tolist() == [0, 0, 0]
+
+
+def test_a_joint_at_the_origin_is_none_and_any_other_is_sure_whatever_is_stored(tmp_path: Path) -> None:
+    annotations = [annotation(t) for t in range(10)]
+    annotations[0]["keypoints"][:12] = [0, 0, 1, 3, 4, 0, 5, 0, 2, 0, 6, -7.5]
+    write(tmp_path, content([image(t) for t in range(10)], annotations))
+    (track,), _ = read(tmp_path)
+    np.testing.assert_array_equal(track.kp_2d[0, INTO_SPIN49[:4]], [[0, 0, 0], [3, 4, 1], [5, 0, 1], [0, 6, 1]])
+
+
+def test_a_joint_that_is_not_finite_is_not_used_and_noted(tmp_path: Path) -> None:
+    annotations = [annotation(t) for t in range(10)]
+    annotations[0]["keypoints"][:9] = [float("nan"), 4, 1, 3, float("inf"), 1, 5, 6, float("nan")]
+    write(tmp_path, content([image(t) for t in range(10)], annotations))
+    (track,), account = read(tmp_path)
+    np.testing.assert_array_equal(track.kp_2d[0, INTO_SPIN49[:3]], [[0, 0, 0], [0, 0, 0], [5, 6, 1]])
+    assert account["notes"] == ["2 joints are not finite: not used"]
+    assert account["kept"] == 10
+
+
+def test_people_who_share_pictures_are_tracks_of_one_source(tmp_path: Path) -> None:
+    annotations = [annotation(t, person) for t in range(10) for person in (7, 3)]
+    write(tmp_path, content([image(t) for t in range(10)], annotations))
+    tracks, account = read(tmp_path)
+    assert [track.name for track in tracks] == [f"{SEQ}/3", f"{SEQ}/7"]
+    assert tracks[0].frames == tracks[1].frames  # decoded once for both
+    assert tracks[1].kp_2d[0, INTO_SPIN49[0], 1] == 701
+    assert (account["found"], account["kept"], account["tracks_kept"]) == (20, 20, 2)
+
+
+def test_a_person_goes_and_comes_back_with_a_gap(tmp_path: Path) -> None:
+    present = [0, 1, 2, 3, 15, 16, 17, 18]
+    write(tmp_path, content([image(t) for t in range(20)], [annotation(t) for t in present]), pictures=range(20))
+    (track,), _ = read(tmp_path)
+    assert track.frame_index.tolist() == present
+
+
+def test_frames_count_by_the_number_in_the_name_and_not_by_rows(tmp_path: Path) -> None:
+    every = range(0, 40, 4)
+    images = [image(t, labelled=t in every) for t in range(40)]
+    write(tmp_path, content(images[::-1], [annotation(t) for t in every][::-1]), pictures=range(40))
+    (track,), _ = read(tmp_path)
+    assert track.frame_index.tolist() == list(every)
+    assert track.step == 4
+    assert track.frames.path(4).name == "000004.jpg"
+    np.testing.assert_array_equal(track.kp_2d[:, INTO_SPIN49[0], 0], np.array(every) + 1)
+
+
+def test_ids_may_be_written_as_floats_and_labelled_as_numbers(tmp_path: Path) -> None:
+    images = [image(t, labelled=int(t < 9)) | {"id": float(t)} for t in range(10)]
+    write(tmp_path, content(images, [annotation(t, image_id=t, track_id=2.0) for t in range(10)]))
+    (track,), account = read(tmp_path)
+    assert (track.name, account["found"]) == (f"{SEQ}/2", 9)
+
+
+# ------------------------------------------------------------------------------------------------ what is not
+
+
+def test_annotations_on_pictures_that_are_unlabelled_or_unknown_are_ignored_and_noted(tmp_path: Path) -> None:
+    images = [image(t, labelled=t < 8) for t in range(10)]
+    annotations = [annotation(t) for t in range(10)] + [annotation(t) for t in range(50, 53)]
+    write(tmp_path, content(images, annotations))
+    (track,), account = read(tmp_path)
+    assert track.frame_index.tolist() == list(range(8))
+    assert (account["found"], account["dropped"]) == (8, {})
+    assert account["notes"] == [
+        "2 annotations are on pictures that are not labelled: not used",
+        "3 annotations are on pictures that it does not list: not used",
+    ]
+
+
+def test_people_without_joints_or_without_a_box_are_dropped_and_counted(tmp_path: Path) -> None:
+    annotations = [annotation(t) for t in range(17)]
+    annotations[0]["keypoints"] = [0, 0, 1] * 17
+    annotations[1]["keypoints"] = []
+    del annotations[2]["keypoints"]
+    annotations[3]["bbox"] = [5, 5, 0, 0]
+    annotations[4]["bbox"] = [5, 5, 30, 0]
+    annotations[5]["bbox"] = [5, 5, -30, 40]
+    annotations[6]["bbox"] = [5, 5, 0.5, 0.9]
+    annotations[7]["bbox"] = [5, float("nan"), 30, 40]
+    annotations[8]["bbox"] = []
+    annotations[9]["bbox"] = [5, 5, 0.25, 1]  # narrow, and no smaller than a pixel
+    write(tmp_path, content([image(t) for t in range(17)], annotations), pictures=range(17))
+    (track,), account = read(tmp_path)
+    assert track.frame_index.tolist() == list(range(9, 17))
+    assert account["dropped"] == {"no_visible_joint": 3, "degenerate_box": 6}
+    assert (account["found"], account["kept"]) == (17, 8)
+
+
+@pytest.mark.parametrize("box", [[-999999.0, -999999.0, 1e6, 1e6], [0, 0, float("inf"), 10], [1e300, 0, 10, 10]])
+def test_a_box_that_no_picture_can_hold_is_dropped(tmp_path: Path, box: list[float]) -> None:
+    annotations = [annotation(t) for t in range(9)]
+    annotations[4]["bbox"] = box
+    write(tmp_path, content([image(t) for t in range(9)], annotations))
+    (track,), account = read(tmp_path)
+    assert track.frame_index.tolist() == [0, 1, 2, 3, 5, 6, 7, 8]
+    assert account["dropped"] == {"huge_box": 1}
+
+
+@pytest.mark.parametrize(("n_frames", "kept"), [(8, 8), (7, 0)])
+def test_a_track_under_eight_frames_is_dropped(tmp_path: Path, n_frames: int, kept: int) -> None:
+    write(tmp_path, content([image(t) for t in range(10)], [annotation(t) for t in range(n_frames)]))
+    tracks, account = read(tmp_path)
+    assert sum(len(track.frame_index) for track in tracks) == kept == account["kept"]
+    assert account["tracks_dropped"] == ({} if kept else {"track_too_short": 1})
+    assert account["dropped"] == ({} if kept else {"track_too_short": 7})
+
+
+def test_length_counts_after_the_other_drops(tmp_path: Path) -> None:
+    annotations = [annotation(t) for t in range(10)]
+    for a in annotations[:3]:
+        a["bbox"] = [0, 0, 0, 0]
+    write(tmp_path, content([image(t) for t in range(10)], annotations))
+    tracks, account = read(tmp_path)
+    assert (tracks, account["dropped"]) == ([], {"degenerate_box": 3, "track_too_short": 7})
+
+
+def test_a_person_twice_in_a_picture_is_the_one_with_more_joints_else_the_first(tmp_path: Path) -> None:
+    worse, better = annotation(3), annotation(5, bbox=[0, 0, 10, 10])
+    worse["keypoints"][:3] = [0, 0, 0]
+    usual = [annotation(t) for t in range(10)]
+    usual[5]["keypoints"][:3] = [0, 0, 0]
+    equal = annotation(8, bbox=[0, 0, 10, 10])
+    write(tmp_path, content([image(t) for t in range(10)], [worse, *usual, better, equal]))
+    (track,), account = read(tmp_path)
+    assert account["dropped"] == {"duplicate_person": 3}
+    assert (track.kp_2d[..., 2].sum(axis=1) == 17).all()
+    assert track.bbox[:, 2].tolist() == [160, 160, 160, 160, 160, 8, 160, 160, 160, 160]
+
+
+def test_one_picture_under_two_ids_is_one_frame(tmp_path: Path) -> None:
+    images = [image(t) for t in range(10)] + [image(3) | {"id": 77}]
+    write(tmp_path, content(images, [annotation(t) for t in range(10)] + [annotation(3, image_id=77)]))
+    (track,), account = read(tmp_path)
+    assert track.frame_index.tolist() == list(range(10))
+    assert account["dropped"] == {"duplicate_person": 1}
+
+
+def test_of_two_pictures_with_one_id_the_first_is_meant(tmp_path: Path) -> None:
+    images = [image(t) for t in range(10)] + [image(3, labelled=False), image(9) | {"id": image(4)["id"]}]
+    write(tmp_path, content(images, [annotation(t) for t in range(10)]))
+    (track,), account = read(tmp_path)
+    assert track.frame_index.tolist() == list(range(10))
+    assert account["notes"] == ["2 pictures have the id of an earlier one: not used"]
+
+
+# ------------------------------------------------------------------------------------------------ pictures
+
+
+def test_a_labelled_frame_without_its_picture_is_dropped_and_shifts_nothing(tmp_path: Path) -> None:
+    write(tmp_path, pictures=[0, 1, 2, 4, 5, 6, 7, 8])
+    (track,), account = read(tmp_path)
+    assert track.frame_index.tolist() == [0, 1, 2, 4, 5, 6, 7, 8]
+    assert track.kp_2d[3, INTO_SPIN49[0], 0] == 5  # frame 4's
+    assert account["dropped"] == {"no_picture": 2}
+    (note,) = account["notes"]
+    assert note.startswith("2 of 10 labelled pictures are not there: the first has a text 'images/val/")
+    assert "000003.jpg" in note
+
+
+def test_a_sequence_without_pictures_is_set_aside_with_its_people_counted(tmp_path: Path) -> None:
+    write(tmp_path, pictures=[])
+    error = refusal(tmp_path)
+    assert error.reason == "no_picture"
+    assert read(tmp_path)[1]["dropped"] == {"no_picture": 10}
+
+
+def test_a_folder_of_pictures_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    labels = content([image(t, file_name=f"images/val/{'x' * 300}/{t:06d}.jpg") for t in range(10)], [annotation(0)])
+    write(tmp_path, labels)
+    assert refusal(tmp_path).reason == "no_picture"
+
+
+def test_most_names_decide_how_the_pictures_of_a_sequence_are_called(tmp_path: Path) -> None:
+    images = [image(t) for t in range(10)]
+    images[0]["file_name"] = "images/val/other_mpii_test/000000.jpg"
+    images[1]["file_name"] = f"images/val/{SEQ}/1.jpg"
+    images[9]["file_name"] = f"images/val/{SEQ}/last.jpg"
+    write(tmp_path, content(images, [annotation(t) for t in range(10)]))
+    tracks, account = read(tmp_path)
+    assert (tracks, account["dropped"]) == ([], {"other_file_name": 3, "track_too_short": 7})
+    assert account["notes"][0].startswith(
+        f"3 of 10 labelled pictures are not called images/val/{SEQ}/{{:06d}}.jpg: the"
+    )
+
+
+def test_of_equally_many_names_the_first_decides(tmp_path: Path) -> None:
+    images = [image(t) for t in range(10)] + [
+        image(t, file_name=f"images/val/b/{t}.jpg") | {"id": t} for t in range(10)
+    ]
+    annotations = [annotation(t) for t in range(10)] + [annotation(t, 1, image_id=t) for t in range(10)]
+    write(tmp_path, content(images, annotations))
+    (track,), account = read(tmp_path)
+    assert (track.name, account["dropped"]) == (f"{SEQ}/0", {"other_file_name": 10})
+
+
+@pytest.mark.parametrize(
+    "name", ["{:06d}/000001.jpg", "images/val/x{:06d}.jpg", "a\n1.jpg", "\ud800/1.jpg", "x", "1", "a/" * 9999 + "1.jpg"]
+)
+def test_names_that_no_pattern_can_hold_are_refused(tmp_path: Path, name: str) -> None:
+    write(tmp_path, content([image(0, file_name=name)], [annotation(0)]))
+    error = refusal(tmp_path)
+    assert error.reason == "bad_label_file"
+    assert "'file_name': expected names with a number at the end, such as 000000.jpg" in str(error)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../000001.jpg", "/etc/000001.jpg", "images/val/../../../x/000001.jpg", "", "images\\..\\1.jpg", "a\0/1.jpg"],
+)
+def test_a_name_that_leads_outside_sets_its_sequence_aside(tmp_path: Path, name: str) -> None:
+    images = [image(t) for t in range(10)]
+    images[9]["file_name"] = name
+    write(tmp_path, content(images, [annotation(t) for t in range(10)]))
+    error = refusal(tmp_path)
+    assert error.reason == "path_outside"
+    assert read(tmp_path)[1]["dropped"] == {"path_outside": 10}
+
+
+def test_names_of_unlabelled_pictures_do_not_matter(tmp_path: Path) -> None:
+    images = [image(t) for t in range(10)] + [image(10, labelled=False, file_name="/etc/passwd")]
+    images.append(image(11, labelled=False, file_name=None))
+    write(tmp_path, content(images, [annotation(t) for t in range(10)]))
+    assert read(tmp_path)[1]["kept"] == 10
+
+
+def test_pictures_in_another_folder_are_used_and_told(tmp_path: Path) -> None:
+    moved = tmp_path / "images/val_v2/seq"
+    moved.mkdir(parents=True)
+    for t in range(10):
+        (moved / f"img{t:03d}.png").touch()
+    images = [image(t, file_name=f"images/val_v2/./seq/img{t:03d}.png") for t in range(10)]
+    write(tmp_path, content(images, [annotation(t) for t in range(10)]))
+    (track,), account = read(tmp_path)
+    assert track.frames.path(3) == moved / "img003.png"
+    assert account["notes"] == ["its pictures lie in images/val_v2/seq: whether they change is not looked at"]
+
+
+# ------------------------------------------------------------------------------------------------ listing
+
+
+@pytest.mark.parametrize("folder", ["posetrack_data/annotations", "annotations"])
+def test_annotations_lie_in_either_place(tmp_path: Path, folder: str) -> None:
+    write(tmp_path, folder=folder)
+    (video,) = POSETRACK.videos(tmp_path, "val")
+    assert (video.name, video.files) == (SEQ, (Path(folder, "val", f"{SEQ}.json"),))
+    assert video.folders == (Path("images/val", SEQ),)
+    assert read(tmp_path)[1]["kept"] == 10
+
+
+def test_of_both_places_posetrack_data_is_used_and_the_other_told(tmp_path: Path) -> None:
+    write(tmp_path)
+    write(tmp_path, "{", folder="annotations")
+    _, account = read(tmp_path)
+    assert account["kept"] == 10
+    assert account["notes"] == [f"annotations/val/{SEQ}.json is not used: posetrack_data/annotations/val/{SEQ}.json is"]
+
+
+def test_sequences_are_listed_in_order_with_those_that_nobody_annotated(tmp_path: Path) -> None:
+    for seq in ("000010_mpii_test", "000002_bonn_test"):
+        write(tmp_path, seq=seq)
+    (tmp_path / "images/val/000005_mpii_test").mkdir()
+    (tmp_path / "images/val/.cache").mkdir()
+    (tmp_path / "images/val/readme.txt").touch()
+    (tmp_path / "posetrack_data/annotations/val/._000002_bonn_test.json").touch()
+    (tmp_path / "posetrack_data/annotations/val/000099_mpii_test.json").write_text("unread")
+    videos = POSETRACK.videos(tmp_path, "val")
+    assert [video.name for video in videos] == [
+        "000002_bonn_test", "000005_mpii_test", "000010_mpii_test", "000099_mpii_test",
+    ]  # fmt: skip
+    assert videos[1].files == ()
+
+
+@pytest.mark.parametrize(
+    "annotations",
+    [[], [{"image_id": 1, "track_id": 1}], [annotation(t, keypoints=[]) for t in range(10)], None],
+    ids=["none", "on no picture", "without keypoints", "no such key"],
+)
+def test_a_file_in_which_nobody_has_keypoints_is_no_error(tmp_path: Path, annotations: Any) -> None:
+    labels = content([image(t) for t in range(10)], annotations, categories=[])
+    if annotations is None:
+        del labels["annotations"]
+    write(tmp_path, labels)
+    assert list(POSETRACK.tracks(tmp_path, "val")) == []  # without a report an error would raise
+    account = read(tmp_path)[1]
+    assert account["set_aside"] == "no_annotations"
+    assert account["set_aside"] in POSETRACK.harmless
+    assert account["found"] == sum(account["dropped"].values()) == (10 if annotations and len(annotations) > 1 else 0)
+
+
+def test_pictures_that_nobody_annotated_are_no_error(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "images/val/000005_mpii_test").mkdir()
+    report = Accounting()
+    assert len(list(POSETRACK.tracks(tmp_path, "val", report=report))) == 1
+    assert report.video("000005_mpii_test").set_aside == "no_annotations"
+
+
+def test_a_raw_folder_that_is_another_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RawDataError, match=r"images/val: expected a folder with <seq>/<000000>\.jpg"):
+        POSETRACK.videos(tmp_path, "val")
+    (tmp_path / "images/val").mkdir(parents=True)
+    (tmp_path / "annotations/val").mkdir(parents=True)
+    with pytest.raises(
+        RawDataError, match=r"expected posetrack_data/annotations/val/<seq>\.json or annotations/val/<seq"
+    ):
+        POSETRACK.videos(tmp_path, "val")
+    with pytest.raises(PipelineError, match="posetrack has no split 'test'; it has train, val"):
+        list(POSETRACK.tracks(tmp_path, "test"))
+
+
+# ------------------------------------------------------------------------------------------------ hostile files
+
+
+def put(*path: Any) -> Callable[[Json, Any], None]:
+    """Sets the value at a place in the file's content."""
+
+    def change(labels: Any, value: Any) -> None:
+        for step in path[:-1]:
+            labels = labels[step]
+        labels[path[-1]] = value
+
+    return change
+
+
+WRONG = [  # place, value, words of the error
+    (put("images"), {}, "'images': expected a list of objects, found an object"),
+    (put("images"), None, "'images': expected a list of objects, found nothing"),
+    (put("images", 3), 7, r"'images[3]': expected an object, found 7"),
+    (put("images", 3, "id"), None, "'images[3].id': expected a whole number, found nothing"),
+    (put("images", 3, "id"), [1], "'images[3].id': expected a whole number, found 1 entries"),
+    (put("images", 3, "id"), 10**400, "'images[3].id': expected a whole number, found a number beyond all bounds"),
+    (put("images", 3, "id"), float("inf"), "'images[3].id': expected a whole number, found inf"),
+    (put("images", 3, "is_labeled"), None, "'images[3].is_labeled': expected true or false, found nothing"),
+    (put("images", 3, "is_labeled"), "true", "'images[3].is_labeled': expected true or false, found a text 'true'"),
+    (put("images", 3, "file_name"), 3.5, "'images[3].file_name': expected text, found 3.5"),
+    (put("annotations"), "many", "'annotations': expected a list of objects, found a text 'many'"),
+    (put("annotations", 0), [], "'annotations[0]': expected an object, found 0 entries"),
+    (put("annotations", 2, "image_id"), None, "'annotations[2].image_id': expected a whole number"),
+    (put("annotations", 2, "image_id"), True, "'annotations[2].image_id': expected a whole number, found True"),
+    (put("annotations", 2, "track_id"), None, "'annotations[2].track_id': expected a whole number"),
+    (put("annotations", 2, "track_id"), 1.5, "'annotations[2].track_id': expected a whole number, found 1.5"),
+    (put("annotations", 2, "track_id"), 2**60, "'annotations[2].track_id': expected a whole number"),
+    (put("annotations", 2, "keypoints"), [1, 2, 3], "keypoints': expected numbers of shape (51), found (3,) int64"),
+    (put("annotations", 2, "keypoints"), ["1"] * 51, "'annotations[2].keypoints': expected numbers of shape (51)"),
+    (put("annotations", 2, "keypoints"), [None] * 51, "keypoints': expected numbers of shape (51), found (51,) object"),
+    (put("annotations", 2, "keypoints"), [[1] * 3] * 17, "keypoints': expected numbers of shape (51), found (17, 3)"),
+    (put("annotations", 2, "keypoints"), [10**400] * 51, "keypoints': expected numbers of shape (51)"),
+    (put("annotations", 2, "keypoints"), {"x": 1}, "'annotations[2].keypoints': expected numbers of shape (51)"),
+    (put("annotations", 2, "bbox"), [1, 2, 3], "'annotations[2].bbox': expected numbers of shape (4), found (3,)"),
+    (put("annotations", 2, "bbox"), "wide", "'annotations[2].bbox': expected numbers of shape (4)"),
+    (put("categories"), [], "'categories[0].keypoints': expected the names of the joints, found nothing"),
+    (put("categories"), None, "'categories': expected a list of objects, found nothing"),
+    (put("categories", 0, "keypoints"), [], "expected the names of the joints, found 0 entries"),
+    (put("categories", 0, "keypoints", 4), "left_ear", "expected each once, and none but nose, head_bottom"),
+    (put("categories", 0, "keypoints", 4), "right_eye", "none but nose, head_bottom, head_top"),
+    (put("categories", 0, "keypoints", 4), ["nose"], "found 1 entries"),
+    (put("categories", 0, "keypoints"), NAMES[:3], "'annotations[0].keypoints': expected numbers of shape (9)"),
+]
+
+
+@pytest.mark.parametrize(("change", "value", "words"), WRONG)
+def test_what_is_of_another_kind_is_refused_by_file_and_key(
+    tmp_path: Path, change: Any, value: Any, words: str
+) -> None:
+    labels = content([image(t) for t in range(10)], [annotation(t) for t in range(10)])
+    labels["categories"][0]["keypoints"] = list(NAMES)
+    change(labels, value)
+    file = write(tmp_path, labels)
+    error = refusal(tmp_path)
+    assert (error.file, error.reason) == (file, "bad_label_file")
+    assert words in str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "expected JSON, found JSONDecodeError"),
+        ("[" * 100_000, "expected JSON, found RecursionError"),
+        ('{"images":' * 100_000, "expected JSON, found RecursionError"),
+        ("1" * 5000, "expected JSON, found ValueError"),
+        ("[]", "'file': expected an object, found 0 entries"),
+        ("NaN", "'file': expected an object, found nan"),
+        ('"text"', "'file': expected an object, found a text 'text'"),
+        ("{}", "'images': expected a list of objects, found nothing"),
+    ],
+)
+def test_a_file_that_is_no_sequence_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    write(tmp_path, text)
+    assert words in str(refusal(tmp_path))
+
+
+def test_a_broken_file_sets_its_sequence_aside_and_the_rest_goes_on(tmp_path: Path) -> None:
+    write(tmp_path, "{")
+    write(tmp_path, seq="000002_mpii_test")
+    report = Accounting()
+    assert [track.video for track in POSETRACK.tracks(tmp_path, "val", report=report)] == ["000002_mpii_test"]
+    assert report.video(SEQ).set_aside == "bad_label_file"
+
+
+def test_json_is_read_up_to_a_size(tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    file.write_text("[1, 2]")
+    assert load_json(file, do="", max_bytes=6) == [1, 2]
+    with pytest.raises(RawDataError, match=r"x\.json: 'file': expected JSON of at most 5 bytes, found more\. Go\."):
+        load_json(file, do="Go.", max_bytes=5)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_truncated_and_flipped_files_are_tracks_or_a_reason(tmp_path: Path, seed: int) -> None:
+    file = write(tmp_path)
+    rng, data = random.Random(seed), bytearray(file.read_bytes())
+    if seed % 3 == 0:
+        data = data[: rng.randrange(len(data))]
+    for _ in range(rng.randrange(1, 6)):
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    file.write_bytes(data)
+    tracks, account = read(tmp_path)  # raises whatever is no RawDataError
+    assert tracks or account["set_aside"] or account["tracks_dropped"]
+    for track in tracks:
+        assert np.isfinite(track.kp_2d).all()
+        assert (track.bbox[:, 2:] > 0).all()
+
+
+# ------------------------------------------------------------------------------------------------ the whole
+
+
+def test_the_embedded_data_keeps_every_promise_of_a_reader(embedded: Any) -> None:
+    for split in POSETRACK.splits:
+        assert reader_problems(POSETRACK, embedded.raw("posetrack"), split) == []
+
+
+def test_a_converted_split_leads_back_to_its_pictures(embedded: Any, into: Any, tmp_path: Path) -> None:
+    raw = embedded.raw("posetrack")
+    done = into.convert(tmp_path, raw, "posetrack", "train")
+    assert done.set_aside == ()
+    split = cache.open(tmp_path)["posetrack/train"]
+    boxes, joints = (into.rows(tmp_path, "posetrack/train", name) for name in ("bbox", "kp_2d"))
+    expected = {track.name: track for track in POSETRACK.tracks(raw, "train")}
+    assert [track.name for track in split.tracks] == list(expected)
+    for name, track in expected.items():
+        np.testing.assert_array_equal(boxes[name], track.bbox)
+        np.testing.assert_array_equal(joints[name], track.kp_2d)
+        source = sources.parse(raw, track.frames.spec)
+        frame = next(source.read([int(track.frame_index[0])]))
+        height, width = frame.image.shape[:2]
+        assert source.size() == (width, height)
+        stored = cv2.imread(str(raw / f"images/train/{track.video}/{track.frame_index[0]:06d}.jpg"))
+        np.testing.assert_array_equal(frame.image, stored[..., ::-1])
+    assert into.convert(tmp_path, raw, "posetrack", "train").plan.up_to_date
+
+
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason="the real sample is not beside the checkout")
+def test_of_the_real_sample_nothing_is_kept_and_everything_counted() -> None:
+    tracks, account = read(SAMPLE)
+    assert tracks == []
+    assert account["name"] == "003418_mpii_test"
+    assert (account["found"], account["dropped"], account["notes"]) == (1, {"track_too_short": 1}, [])
+    assert list(POSETRACK.mistakes(SAMPLE)) == []
+
+
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason="the real sample is not beside the checkout")
+def test_the_real_sample_is_read_to_the_number(tmp_path: Path) -> None:
+    """The one annotated picture eight times over: then it makes a track."""
+    labels = json.loads((SAMPLE / "annotations/val/003418_mpii_test.json").read_text())
+    folder = tmp_path / "images/val/003418_mpii_test"
+    folder.mkdir(parents=True)
+    labels["images"] = [labels["images"][0] | {"id": t} for t in range(8)]
+    labels["annotations"] = [labels["annotations"][0] | {"image_id": t} for t in range(8)]
+    for t in range(8):
+        labels["images"][t]["file_name"] = f"images/val/003418_mpii_test/{t:06d}.jpg"
+        (folder / f"{t:06d}.jpg").symlink_to(SAMPLE / "images/val/003418_mpii_test/000000.jpg")
+    write(tmp_path, labels, seq="003418_mpii_test", pictures=())
+    (track,), _ = read(tmp_path)
+    # bbox 214.25 15 1358.5 1092: centre (893.5, 561), 0.8 of 1358.5
+    np.testing.assert_allclose(track.bbox[0], [893.5, 561, 1086.8, 1086.8], rtol=1e-6)
+    assert track.kp_2d[0, :, 2].sum() == labels["annotations"][0]["num_keypoints"] == 11
+    assert track.kp_2d[0, JOINTS["spin49"].index("lhip"), :2].tolist() == [968, 833]
+    assert track.frames.size() == (1920, 1080)
+
+
+# ------------------------------------------------------------------------------------------------ mistakes
+
+
+def mistakes(raw: Path) -> list[str]:
+    return [mistake.what for mistake in POSETRACK.mistakes(raw)]
+
+
+def test_a_whole_download_shows_no_mistake(tmp_path: Path) -> None:
+    write(tmp_path)
+    assert mistakes(tmp_path) == []
+    assert mistakes(tmp_path / "nothing") == []
+
+
+def test_sequences_without_pictures_are_told_by_number_and_name(tmp_path: Path) -> None:
+    write(tmp_path)
+    write(tmp_path, seq="000002_mpii_test", pictures=())
+    assert mistakes(tmp_path) == [
+        "images/val has no pictures of 1 of 2 annotated sequences, the first is 000002_mpii_test"
+    ]
+
+
+def test_annotations_of_test_in_the_place_of_others_are_told(tmp_path: Path) -> None:
+    write(tmp_path, content([image(0)], []))
+    (told,) = mistakes(tmp_path)
+    assert told == f"nobody in posetrack_data/annotations/val/{SEQ}.json has keypoints, as in the annotations of test"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "images/bonn_mpii_test_v2_5sec/00001_mpii",
+        "posetrack_data/images/bonn_5sec/000342_mpii",
+        "posetrack_data/annotations/train/000001_bonn_relpath_5sec_trainsub.mat",
+        "annotations/val/00001.mat",
+    ],
+)
+def test_posetrack_2017_is_recognised(tmp_path: Path, place: str) -> None:
+    (tmp_path / place).mkdir(parents=True)
+    (told,) = mistakes(tmp_path)
+    assert told.endswith("is of PoseTrack 2017")
+
+
+def test_posetrack21_is_recognised(tmp_path: Path) -> None:
+    (tmp_path / "posetrack_data/train").mkdir(parents=True)
+    (tmp_path / "posetrack_data/train/000001_bonn_train.json").touch()
+    assert [told.split(",")[0] for told in mistakes(tmp_path)] == [
+        "posetrack_data/<split>/*.json",
+    ]
+
+
+def test_the_parts_of_the_release_match_a_download(tmp_path: Path) -> None:
+    write(tmp_path)
+    for part in POSETRACK.parts:
+        found = [path for pattern in part.patterns for path in tmp_path.glob(pattern)]
+        assert bool(found) is ("val" in part.splits), part.what

@@ -1,0 +1,156 @@
+"""Genuine files in official formats, where they are at hand: they are not part of the project (see their licences)."""
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from scipy.io import loadmat
+
+from pipeline import datasets
+from pipeline.accounting import Accounting
+from pipeline.pixels.frames import Video
+
+SAMPLES = Path(__file__).parents[3].parent / "shared" / "data"
+pytestmark = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real samples are not beside the checkout")
+
+# name: split, frames, kept, stored type of x
+PENN = {
+    "0001": ("test", 151, 151, "float64"),
+    "0002": ("train", 80, 80, "float64"),
+    "0025": ("test", 110, 110, "float64"),
+    "0100": ("train", 97, 97, "uint16"),
+    "0191": ("test", 38, 38, "float64"),
+    "0374": ("test", 47, 42, "float64"),
+    "0486": ("test", 64, 64, "float64"),
+    "0623": ("test", 564, 411, "float64"),
+    "0910": ("test", 72, 72, "float64"),
+    "1154": ("test", 72, 72, "float64"),
+    "1825": ("test", 82, 72, "uint8"),
+    "2278": ("test", 56, 56, "float64"),
+}
+JOINTS_13 = [38, 34, 33, 35, 32, 36, 31, 28, 27, 29, 26, 30, 25]
+
+
+@pytest.fixture(scope="module")
+def penn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Accounting]]:
+    """The official labels with empty picture files beside them, and both splits' accounts."""
+    raw = tmp_path_factory.mktemp("penn_action")
+    shutil.copytree(SAMPLES / "penn_action/labels", raw / "labels")
+    for name, (_, n_frames, _, _) in PENN.items():
+        (raw / "frames" / name).mkdir(parents=True)
+        for number in range(1, n_frames + 1):
+            (raw / "frames" / name / f"{number:06d}.jpg").touch()
+    reports = {}
+    for split in ("train", "test"):
+        reports[split] = Accounting()
+        list(datasets.get("penn_action").tracks(raw, split, report=reports[split]))
+    return raw, reports
+
+
+@pytest.mark.parametrize("name", PENN)
+def test_penn_labels_are_read_as_they_are(penn: tuple[Path, dict[str, Accounting]], name: str) -> None:
+    raw, reports = penn
+    split, n_frames, kept, stored = PENN[name]
+    label = loadmat(raw / "labels" / f"{name}.mat")
+    assert label["x"].dtype == stored
+    account = reports[split].video(name)
+    assert (account.found, account.kept, account.notes) == (n_frames, kept, [])
+    other = reports["train" if split == "test" else "test"].video(name)
+    assert (other.found, other.other_split) == (0, True)
+
+    reader = datasets.get("penn_action")
+    (track,) = (track for track in reader.tracks(raw, split, report=Accounting()) if track.video == name)
+    rows = track.frame_index
+    x, y, visible = (label[key].astype(float)[rows] for key in ("x", "y", "visibility"))
+    np.testing.assert_array_equal(track.kp_2d[:, JOINTS_13, 0], x.astype(np.float32))
+    np.testing.assert_array_equal(track.kp_2d[:, JOINTS_13, 2], visible > 0)
+    i = len(rows) // 2
+    seen = visible[i] > 0
+    low, high = np.array([x[i, seen].min(), y[i, seen].min()]), np.array([x[i, seen].max(), y[i, seen].max()])
+    np.testing.assert_allclose(track.bbox[i], [*(low + high) / 2, *[(high - low).max()] * 2], rtol=1e-6)
+
+
+def test_penns_quirks_are_counted_by_reason(penn: tuple[Path, dict[str, Accounting]]) -> None:
+    _, reports = penn
+    assert reports["test"].video("0623").dropped == {"no_visible_joint": 74, "degenerate_box": 79}
+    assert reports["test"].video("0374").dropped == {"degenerate_box": 5}
+    assert reports["test"].totals()["frames"] == {
+        "found": 1256,
+        "kept": 1088,
+        "dropped": {"degenerate_box": 94, "no_visible_joint": 74},
+    }
+
+
+def test_an_amass_motion_of_601_frames_at_120_hz_gives_126(tmp_path: Path) -> None:
+    file = tmp_path / "TotalCapture/s1/sample_poses.npz"
+    file.parent.mkdir(parents=True)
+    shutil.copy(SAMPLES / "amass/amass_sample.npz", file)
+    (track,) = datasets.get("amass").tracks(tmp_path, "train")
+    assert len(track.frame_index) == 126
+    assert track.gender == "male"
+    stored = np.load(file)
+    body = [*range(66), *range(66, 69), *range(111, 114)]  # joints 0-21, 22, 37
+    np.testing.assert_allclose(track.pose[::5], stored["poses"][::24, body], atol=1e-6)  # every 0.2 s is a stored frame
+    np.testing.assert_allclose(track.trans[::5], stored["trans"][::24], atol=1e-6)
+    # Between stored frames the pose lies between its neighbours.
+    step = np.abs(np.diff(track.pose.reshape(126, 24, 3), axis=0)).max()
+    assert step < 0.6
+
+
+@pytest.fixture
+def crowd(tmp_path: Path) -> Path:
+    """OpenPose's own video and keypoints as a clip of Kinetics."""
+    (tmp_path / "train/walking").mkdir(parents=True)
+    (tmp_path / "keypoints/train").mkdir(parents=True)
+    (tmp_path / "train/walking/video.avi").symlink_to(SAMPLES / "openpose/video.avi")
+    (tmp_path / "keypoints/train/video").symlink_to(SAMPLES / "openpose/json")
+    return tmp_path
+
+
+def test_a_detectors_crowd_is_linked_into_people(crowd: Path) -> None:
+    report = Accounting()
+    tracks = list(datasets.get("kinetics").tracks(crowd, "train", report=report))
+    account = report.video("train/walking/video")
+    account.check()
+    assert account.found == 551
+    whole = [track for track in tracks if len(track.frame_index) == 74]
+    assert len(whole) == 4  # four people are seen all the time
+    assert {track.fps for track in tracks} == {50.0}
+    for track in whole:
+        centre = track.bbox[:, :2]
+        assert np.linalg.norm(np.diff(centre, axis=0), axis=1).max() < 12  # nobody leaps
+        seen = track.kp_2d[..., 2] > 0
+        neck = track.kp_2d[:, 1][seen[:, 1]]
+        assert np.linalg.norm(np.diff(neck[:, :2], axis=0), axis=1).max() < 40
+
+
+def test_the_crowds_frames_can_be_cropped(crowd: Path) -> None:
+    from pipeline.crops import crop_person
+
+    tracks = list(datasets.get("kinetics").tracks(crowd, "train"))
+    source = tracks[0].frames
+    assert source.size() == (1280, 720)
+    for frame in source.read([0, 30, 73]):
+        for track in tracks:
+            for box in track.bbox[track.frame_index == frame.index]:
+                assert crop_person(frame.image, box, track.crop_scale).std() > 5
+
+
+@pytest.mark.parametrize(("clip", "n_frames"), [("stgcn_ta_chi", 300), ("mmaction2_demo_arm_wrestling", 280)])
+def test_real_clips_decode_to_their_last_frame(clip: str, n_frames: int) -> None:
+    video = Video(SAMPLES / "kinetics/clips", f"{clip}.mp4")
+    assert video.header().n_frames == n_frames
+    assert video.size() == (340, 256)
+    last, after = video.read([n_frames - 1, n_frames])
+    assert last.image.shape == (256, 340, 3)
+    assert after.kind == "video_ended"
+
+
+def test_skipping_frames_gives_the_same_pixels_as_reading_all(crowd: Path) -> None:
+    video = Video(crowd, "train/walking/video.avi")
+    every = {frame.index: frame.image for frame in video.read(range(12))}
+    for frame in video.read([3, 4, 11]):
+        np.testing.assert_array_equal(frame.image, every[frame.index])
+    assert cv2.absdiff(every[3], every[11]).max() > 10

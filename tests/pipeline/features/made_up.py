@@ -1,0 +1,233 @@
+"""A split in memory, and pixels that crash and hang: what an extraction needs, without a cache or a network.
+
+Tests put a copy of this file where decoding processes find it: sources and streams come to them by pickle.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from pipeline.features.streams.base import ByteStream, Machine, NumberStream
+from pipeline.pixels.frames import Frame, in_full, increasing, nothing
+
+SIDE = 32  # px
+
+
+class Track(NamedTuple):
+    """Rows of one person: its video, row, length, and frame of the first row."""
+
+    video: int
+    start: int
+    length: int
+    frame: int = 0
+
+
+class Tracks:
+    def __init__(self, tracks: Sequence[Track]) -> None:
+        self.video, self.start, self.length, self.frame = np.array(tracks, np.int64).reshape(-1, 4).T
+        self.stop = self.start + self.length
+        self.crop_scale = 1 + np.arange(len(tracks)) / 16
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+
+class Split:
+    """What extraction reads of `cache.Split`. A row's box is in the middle of the picture, with a width of its own."""
+
+    def __init__(self, tracks: Sequence[Track], rows_per_shard: int) -> None:
+        self.name = "made_up/train"
+        self.tracks = Tracks(tracks)
+        self.n_rows = max((track.start + track.length for track in tracks), default=0)
+        self.manifest = {"geometry": {"rows_per_shard": rows_per_shard}}
+        self.videos = [
+            SimpleNamespace(pixels=f"{video}") for video in range(1 + max((t.video for t in tracks), default=0))
+        ]
+        self.track = np.full(self.n_rows, -1)
+        self.frame = np.full(self.n_rows, -1)
+        for i, track in enumerate(tracks):
+            self.track[track.start : track.start + track.length] = i
+            self.frame[track.start : track.start + track.length] = track.frame + np.arange(track.length)
+        self.bbox = np.tile(np.array([SIDE / 2, SIDE / 2, 4, 4], np.float32), (self.n_rows, 1))
+        self.bbox[:, 2] += np.arange(self.n_rows, dtype=np.float32) / max(1, self.n_rows)
+
+    @property
+    def live(self) -> np.ndarray:
+        """Rows of tracks."""
+        return np.flatnonzero(self.track >= 0)
+
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        found: np.ndarray = {"frame_index": self.frame, "bbox": self.bbox}[name][start:stop]
+        return found
+
+    def track_of(self, rows: np.ndarray) -> np.ndarray:
+        found: np.ndarray = self.track[rows]
+        return found
+
+
+class Shards:
+    """What extraction asks of `cache.StreamShards`; it has every row whose key a `had` is true of."""
+
+    def __init__(self, split: Split, stream: Any, had: Callable[[np.ndarray], np.ndarray] | None = None) -> None:
+        self._split, self._stream, self._had = split, stream, had
+        self.opened: list[int] = []
+
+    @property
+    def pending(self) -> list[int]:
+        """All that hold rows of tracks."""
+        found: list[int] = np.unique(self._split.live // self._size).tolist()
+        return found
+
+    @property
+    def _size(self) -> int:
+        return self._split.manifest["geometry"]["rows_per_shard"]
+
+    def rows(self, shard: int) -> range:
+        self.opened.append(shard)
+        return range(shard * self._size, min((shard + 1) * self._size, self._split.n_rows))
+
+    def live(self, shard: int) -> np.ndarray:
+        live: np.ndarray = self._split.track[shard * self._size : (shard + 1) * self._size] >= 0
+        return live
+
+    def carried(self, keys: np.ndarray) -> tuple[np.ndarray, Any, np.ndarray]:
+        had = np.zeros(len(keys), bool) if self._had is None else self._had(keys)
+        if self._stream.dim == 0:
+            return had, [b"carried" * bool(one) for one in had], had.astype(np.uint8)
+        data = np.where(had[:, None], -1.0, np.nan).astype(self._stream.dtype)
+        return had, np.repeat(data, self._stream.dim, axis=1), had.astype(np.uint8)
+
+
+# ----------------------------------------------------------------------------------------------------- streams
+
+
+@dataclass(frozen=True, kw_only=True)
+class Colour(NumberStream):
+    """A crop's mean colour: three numbers, and a network that costs nothing."""
+
+    kind: ClassVar[str] = "colour"
+    dim: ClassVar[int] = 3
+    dtype: ClassVar[str] = "float32"
+
+    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Any:
+        return _Mean(machine.batch_size or 4, machine.threads or 1)
+
+
+class _Mean:
+    provenance: ClassVar[Mapping[str, Any]] = {"stand_in": True}
+
+    def __init__(self, batch_size: int, lanes: int) -> None:
+        self.batch_size, self.lanes = batch_size, lanes
+
+    def adopt(self, memory: np.ndarray) -> None: ...
+
+    def release(self) -> None: ...
+
+    def __call__(self, crops: np.ndarray) -> np.ndarray:
+        middle: np.ndarray = crops[:, 112, 112].astype(np.float32)
+        return middle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bytes(ByteStream):
+    """The first pixel of a crop's middle, as text; or whatever goes wrong."""
+
+    kind: ClassVar[str] = "bytes"
+    fails: str = ""
+
+    def encode(self, crop: np.ndarray) -> bytes:
+        if self.fails == "raises":
+            raise ZeroDivisionError("no such colour")
+        if self.fails == "ends":
+            raise EOFError("of something of its own")
+        if self.fails == "long":
+            return bytes(10**6)
+        return b"%d,%d,%d" % tuple(crop[112, 112].tolist())
+
+
+# ----------------------------------------------------------------------------------------------------- pixels
+
+
+def colour_of(frame: int) -> tuple[int, int, int]:
+    """What every pixel of a frame is."""
+    return frame % 256, frame // 256, 77
+
+
+@dataclass(frozen=True)
+class Source:
+    """Frames of one colour each. Deeds are (frame, what is done there), most of them things that no source should."""
+
+    root: Path  # a folder for marks: what is done "once" is done by one process alone
+    name: str = "0"
+    deeds: tuple[tuple[int, str], ...] = ()
+    random_access: bool = True
+    takes: float = 0.0  # s a frame
+
+    @property
+    def spec(self) -> str:
+        return f"made up:{self.name}"
+
+    @property
+    def place(self) -> Path:
+        return self.root
+
+    def size(self) -> tuple[int, int]:
+        return SIDE, SIDE
+
+    def digest(self) -> str:
+        with (self.root / "digests").open("a") as told:
+            told.write(f"{self.name}\n")
+        self._do(-1)
+        return self.name
+
+    def read(
+        self,
+        frame_index: Iterable[int],
+        *,
+        alive: Callable[[], None] = nothing,
+        reduced: Callable[[int], int] = in_full,
+    ) -> Iterator[Frame]:
+        self._do(-2)
+        for index in increasing(frame_index):
+            alive()
+            time.sleep(self.takes)
+            problem = self._do(index)
+            if problem:
+                yield Frame(index, None, problem, "made_up")
+            else:
+                yield Frame(index, np.full((SIDE, SIDE, 3), colour_of(index), np.uint8), None)
+
+    def _do(self, frame: int) -> str:
+        for at, deed in self.deeds:
+            if at != frame:
+                continue
+            if deed.endswith(" once"):
+                mark = self.root / f"{self.name} {frame} {deed}"
+                if mark.exists():
+                    continue
+                mark.touch()
+            what = deed.removesuffix(" once")
+            if what == "hang":
+                time.sleep(3600)
+            elif what == "stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            elif what == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            elif what == "crash":
+                os._exit(3)
+            elif what == "raise":
+                raise RuntimeError(f"a bug at frame {frame}")
+            elif what == "slow":
+                time.sleep(1.5)
+            elif what == "broken":
+                return "is broken"
+        return ""

@@ -1,0 +1,193 @@
+"""A feature stream in a package of its own, as docs/adding-a-stream.md tells: installed, extracted, nothing changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torchvision.models import resnet18
+
+import cache
+from pipeline import crops
+from pipeline.pixels import sources
+
+ROOT = Path(__file__).parents[3]
+PACKAGE = ROOT / "docs" / "adding-a-stream"
+PAGE = ROOT / "docs" / "adding-a-stream.md"
+PENN = "penn_action/train"
+READING = "Windows take it by its name"  # what stands before the one piece that is no part of the package
+
+
+def blocks(kind: str, text: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def without_indentation(text: str) -> str:
+    return "\n".join(line.strip() for line in text.splitlines())
+
+
+class Site:
+    """The package, installed into a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        source, self.packages = folder / "source", folder / "site"
+        shutil.copytree(PACKAGE, source, ignore=shutil.ignore_patterns("__pycache__"))  # building writes beside it
+        pip = ["-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps", "--no-index"]
+        self.python(*pip, "--no-build-isolation", "--target", str(self.packages), str(source))
+
+    def python(self, *words: str, code: int = 0) -> str:
+        """What a command printed that uses the package."""
+        found = os.pathsep.join([str(self.packages), str(ROOT)])
+        environment = {**os.environ, "PYTHONPATH": found, "COLUMNS": "200", "PYTHONDONTWRITEBYTECODE": "1"}
+        ran = subprocess.run(
+            [sys.executable, *words],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert ran.returncode == code, ran.stdout
+        return ran.stdout
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    return Site(tmp_path_factory.mktemp("third"))
+
+
+@pytest.fixture
+def root(embedded: Any, into: Any, tmp_path: Path) -> Path:
+    """A cache without features."""
+    into.convert(tmp_path / "cache", embedded.raw("penn_action"))
+    return tmp_path / "cache"
+
+
+def command(root: Path, raw: Path, *more: str, stream: str = "small") -> list[str]:
+    """The command of the page, on the test's folders."""
+    (told,) = re.findall(r"^ +\.venv/bin/python (-m pipeline extract .*?[^\\]$)", PAGE.read_text(), re.M | re.DOTALL)
+    words = told.replace("\\\n", " ").replace("data/cache", str(root)).split()
+    words[words.index("--stream") + 1] = stream
+    return [*words, "--raw", str(raw), "--device", "cpu", *more]
+
+
+def computed_by_hand(root: Path, raw: Path) -> dict[str, np.ndarray]:
+    """Track -> (rows, 512), by torchvision and from the pictures."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(*list(resnet18(weights=None).eval().children())[:-1])
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    split = cache.open(root)[PENN]
+    found = {}
+    for track in split.tracks:
+        source = sources.parse(raw, next(video.source for video in split.videos if video.name == track.video))
+        numbers = split.rows("frame_index", track.start, track.stop).tolist()
+        boxes = split.rows("bbox", track.start, track.stop)
+        pixels = [
+            crops.crop_person(frame.image, box, track.crop_scale)
+            for frame, box in zip(source.read(numbers), boxes, strict=True)
+        ]
+        normalised = (torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) / 255 - mean) / std
+        with torch.inference_mode():
+            found[track.name] = network(normalised).flatten(1).numpy()
+    return found
+
+
+def test_every_piece_of_code_on_the_page_is_in_the_package() -> None:
+    files = {".py": "", ".toml": ""}
+    for file in PACKAGE.iterdir():
+        if file.is_file():
+            files[file.suffix] += without_indentation(file.read_text())
+    page, _, reading = PAGE.read_text().partition(READING)
+    shown = [(".py", block) for block in blocks("python not run", page)]
+    shown += [(".toml", block) for block in blocks("toml", page)]
+    assert len(shown) > 8
+    for suffix, block in shown:
+        for part in block.split("\n\n\n"):
+            assert without_indentation(part).strip() in files[suffix], part
+    assert len(blocks("python not run", reading)) == 1
+
+
+def test_the_page_names_the_package_by_the_words_that_its_files_have() -> None:
+    project = tomllib.loads((PACKAGE / "pyproject.toml").read_text())
+    assert list(project["project"]["entry-points"]["vibe_pipeline.streams"]) == ["resnet18"]
+    for module in project["tool"]["setuptools"]["py-modules"]:
+        assert (PACKAGE / f"{module}.py").is_file()
+
+
+def test_nothing_in_the_project_knows_it() -> None:
+    for package in ("cache", "pipeline", "vibe_model", "tasks"):
+        for file in (ROOT / package).rglob("*.py"):
+            assert "resnet18" not in file.read_text(), file
+
+
+@pytest.mark.slow
+def test_its_own_tests_pass(site: Site, tmp_path: Path) -> None:
+    tests = shutil.copy(PACKAGE / "test_resnet18_stream.py", tmp_path)
+    site.python("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tests))
+
+
+@pytest.mark.slow
+def test_it_is_extracted_beside_others_and_read_back(site: Site, root: Path, embedded: Any) -> None:
+    raw = embedded.raw("penn_action")
+    told = site.python(*command(root, raw, "--batch-size", "5"))
+    assert "STAND-IN" in told
+    assert "without features" not in told, told
+    split = cache.open(root)[PENN]
+    manifest = split.stream_manifest("small")
+    assert manifest["identity"] == {"kind": "resnet18", "version": 1, "weights": "untrained"}
+    assert manifest["stand_in"]
+    assert "torchvision ResNet-18" in json.dumps(manifest)
+
+    column = split.column("features/small")
+    for name, expected in computed_by_hand(root, raw).items():
+        track = next(track for track in split.tracks if track.name == name)
+        stored = np.asarray(column[track.start : track.stop], np.float64)
+        assert stored.shape == expected.shape == (len(expected), 512)
+        np.testing.assert_allclose(stored, expected, rtol=2**-10, atol=1e-3 * np.abs(expected).max())
+
+    windows = split.windows(seqlen=4, stride=4, stream="small")
+    assert split.read(windows, stream="small")["features"].shape == (len(windows), 4, 512)
+    assert cache.verify(root).ok
+    assert "is up to date" in site.python(*command(root, raw))
+    site.python(*command(root, raw, stream="other"))
+    assert {"small", "other"} <= set(cache.open(root)[PENN].streams)
+
+
+def test_luigi_cfg_names_it_as_the_page_does(site: Site, tmp_path: Path) -> None:
+    (block,) = blocks("ini", PAGE.read_text())
+    paths = "[paths]\nraw = r\nbody = b\ncache = c\nruns = runs\n[data]\ndatasets = amass\n[train]\npreset = embedded\n"
+    (tmp_path / "luigi.cfg").write_text(paths + block)
+    code = "import sys, pathlib; from tasks.settings import load; s = load(pathlib.Path(sys.argv[1])).stream; "
+    told = site.python("-c", code + "print(s.name, repr(s.stream))", str(tmp_path / "luigi.cfg"))
+    assert told.strip() == "small ResNet18(weights='untrained')"
+
+
+def test_what_its_options_do_not_know_is_refused(site: Site, root: Path, embedded: Any) -> None:
+    raw = embedded.raw("penn_action")
+    words = [word.replace("weights=untrained", "weights=best") for word in command(root, raw)]
+    told = site.python(*words, code=2)
+    assert "weights 'best': expected one of IMAGENET1K_V1, untrained" in told
+    assert "Traceback" not in told
+    told = site.python(*command(root, raw, "--set", "depth=18"), code=2)
+    assert "depth" in told
+    assert "weights" in told
+    assert "Traceback" not in told
+
+
+def test_without_the_package_its_kind_is_unknown(root: Path, embedded: Any) -> None:
+    words = [sys.executable, *command(root, embedded.raw("penn_action"))]
+    ran = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert ran.returncode == 2
+    assert "no stream is called 'resnet18'; known: resnet50, crops" in " ".join(ran.stderr.split())
+    assert "Traceback" not in ran.stderr

@@ -1,0 +1,138 @@
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from torchvision.models import resnet50
+
+from pipeline.errors import ConfigError, MissingAssets, RawDataError
+from pipeline.features.networks import backbones
+from pipeline.features.weights import WeightsSpec
+from vibe_model import checkpoints
+
+
+def load(text: str) -> tuple[torch.nn.Module, dict]:
+    return backbones.load(WeightsSpec.parse(text))
+
+
+@pytest.fixture(scope="module")
+def network() -> torch.nn.Module:
+    """A ResNet-50 whose batch norms have seen something."""
+    torch.manual_seed(3)
+    network = resnet50(weights=None)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.0)
+    return network.eval()
+
+
+def test_the_network_of_a_file_is_the_files_but_for_the_classifier(network: torch.nn.Module, tmp_path: Path) -> None:
+    torch.save(network.state_dict(), tmp_path / "r.pt")
+    loaded, provenance = load(f"file:{tmp_path / 'r.pt'}")
+    expected = {name: value for name, value in network.state_dict().items() if not name.startswith("fc.")}
+    assert loaded.state_dict().keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
+    assert not loaded.training
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    assert (provenance["stand_in"], len(provenance["sha256"])) == (False, 64)
+
+
+def test_spins_checkpoint_gives_its_resnet_and_leaves_its_regressor(network: torch.nn.Module, tmp_path: Path) -> None:
+    state = {k: v for k, v in network.state_dict().items() if not k.startswith("fc.")}
+    regressor = {"fc1.weight": torch.zeros(2, 2), "init_pose": torch.zeros(1, 144), "smpl.faces": torch.zeros(3)}
+    torch.save({"model": state | regressor, "epoch": 5}, tmp_path / "spin.pt", _use_new_zipfile_serialization=False)
+    loaded, _ = load(f"spin:{tmp_path / 'spin.pt'}")
+    assert torch.equal(loaded.conv1.weight, network.conv1.weight)
+
+
+@pytest.mark.parametrize("numpy1", [True, False])
+def test_a_checkpoint_with_a_numpy_number_beside_its_tensors_is_read(
+    numpy1: bool, network: torch.nn.Module, tmp_path: Path
+) -> None:
+    file = tmp_path / "spin.pt"
+    content = {"model": network.state_dict(), "best": np.float64(56.56), "epoch": np.int64(3)}
+    torch.save(content, file, _use_new_zipfile_serialization=False)
+    if numpy1:  # as NumPy 1 named it, when these files were written
+        written = file.read_bytes()
+        assert b"cnumpy._core.multiarray\n" in written
+        file.write_bytes(written.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
+    loaded, _ = load(f"spin:{file}")
+    assert torch.equal(loaded.conv1.weight, network.conv1.weight)
+
+
+def test_backbones_and_published_models_let_in_the_same_types() -> None:
+    ours, theirs = ({name for _, name in module._NUMPY_NUMBERS} for module in (backbones, checkpoints))
+    assert ours == theirs
+
+
+def test_an_untrained_network_is_the_same_for_the_same_seed_and_leaves_the_callers_random_numbers_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    _, first = load("untrained:0")
+    assert torch.rand(1) == expected
+    assert first == load("untrained:0")[1]
+    assert first["sha256"] != load("untrained:1")[1]["sha256"]
+
+
+@pytest.mark.parametrize("broken", ["missing", "extra", "misshapen", "nan"])
+def test_a_checkpoint_with_other_tensors_is_refused(broken: str, network: torch.nn.Module, tmp_path: Path) -> None:
+    state = dict(network.state_dict())
+    if broken == "missing":
+        del state["layer3.0.conv1.weight"]
+    if broken == "extra":
+        state["layer5.0.conv1.weight"] = torch.zeros(1)
+    if broken == "misshapen":
+        state["conv1.weight"] = torch.zeros(64, 3, 5, 5)
+    if broken == "nan":
+        state["conv1.weight"] = torch.full((64, 3, 7, 7), float("nan"))
+    torch.save(state, tmp_path / "r.pt")
+    with pytest.raises(RawDataError, match=r"r\.pt"):
+        load(f"file:{tmp_path / 'r.pt'}")
+
+
+class Hostile:
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (Path("ran"),))
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": Hostile()}, tmp_path / "evil.pt")
+    with pytest.raises(RawDataError) as refused:
+        load(f"spin:{tmp_path / 'evil.pt'}")
+    told = str(refused.value)
+    assert "Unsupported global" in told
+    assert "weights_only" not in told  # torch's advice on how to run it nevertheless
+    assert "\033" not in told
+    assert "\n" not in told
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("text", ["resnet", "spin:", "untrained:x", "torchvision:NO_SUCH"])
+def test_weights_that_mean_nothing_are_refused_in_words(text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        load(text)
+
+
+def test_offline_it_says_which_file_to_put_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    monkeypatch.setattr("torch.hub.urlopen", offline)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(MissingAssets) as refused:
+        load("torchvision:IMAGENET1K_V2")
+    told = str(refused.value)
+    assert "https://download.pytorch.org/models/resnet50-11ad3fa6.pth cannot be downloaded (no network)" in told
+    assert f"put it at {tmp_path}/hub/checkpoints/resnet50-11ad3fa6.pth" in told
+    assert "file:FILE" in told
+
+
+def test_weights_that_are_not_there_say_where_to_get_them(tmp_path: Path) -> None:
+    with pytest.raises(MissingAssets, match=r"github\.com/nkolot/SPIN"):
+        load(f"spin:{tmp_path / 'none.pt'}")

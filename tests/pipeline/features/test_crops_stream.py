@@ -1,0 +1,218 @@
+"""Crops kept in the cache: what the network saw, once, for every other stream."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+import cache
+from pipeline import crops
+from pipeline.__main__ import main
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.features import extract
+from pipeline.features.streams.crops import Crops
+
+PENN = "penn_action/train"
+
+
+@pytest.fixture
+def penn(embedded: Any, tmp_path: Path) -> Path:
+    """A copy of the embedded Penn Action: 0001, 0003 and 0005 are of train, 8 frames each."""
+    return embedded.copy("penn_action", tmp_path / "penn_action")
+
+
+@pytest.fixture
+def root(penn: Path, into: Any, tmp_path: Path, small_shards: None) -> Path:
+    into.convert(tmp_path / "cache", penn)
+    return tmp_path / "cache"
+
+
+def extract_crops(root: Path, into: Any, quality: int = 95, name: str = "crops") -> extract.Extraction:
+    return into.extract(root, name=name, stream=Crops(quality=quality))
+
+
+def test_a_row_holds_its_own_crop(root: Path, penn: Path, into: Any) -> None:
+    done = extract_crops(root, into)
+    assert (done.computed, done.meter.frames, done.problems) == (24, 24, {})
+    split = cache.open(root)[PENN]
+    manifest = split.stream_manifest("crops")
+    assert manifest["identity"] == {"kind": "crops", "version": 1, "quality": 95}
+    assert manifest["stand_in"], "of stand-in pictures"
+    for track in split.tracks:
+        boxes = split.rows("bbox", track.start, track.stop)
+        for row in range(track.start, track.stop):
+            number = row - track.start + 1
+            picture = cv2.imread(str(penn / f"frames/{track.video}/{number:06d}.jpg"))[..., ::-1]
+            cut = crops.crop_person(np.ascontiguousarray(picture), boxes[row - track.start], track.crop_scale)
+            (data,) = split.blobs("crops", np.array([row]))
+            kept = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+            assert np.abs(kept.astype(int) - cut).mean() < 2.0
+    assert cache.verify(root).ok
+
+
+def test_quality_is_what_it_says_and_part_of_what_the_stream_is(root: Path, into: Any) -> None:
+    extract_crops(root, into)
+    extract_crops(root, into, quality=30, name="small")
+    split = cache.open(root)[PENN]
+    rows = np.arange(24)
+    fine, coarse = (sum(map(len, split.blobs(name, rows))) for name in ("crops", "small"))
+    assert coarse < fine / 2
+    with pytest.raises(PipelineError, match="quality was 95, is 30"):
+        extract_crops(root, into, quality=30)
+    with pytest.raises(ConfigError, match="quality 0: expected 1 to 100"):
+        Crops(quality=0)
+
+
+def test_features_come_from_stored_crops_when_the_pictures_are_gone(
+    root: Path, penn: Path, into: Any, network: Any
+) -> None:
+    into.extract(root)
+    extract_crops(root, into)
+    shutil.rmtree(penn / "frames")
+    done = into.extract(root, name="again", crops="crops")
+    assert (done.computed, done.problems) == (24, {})
+    split = cache.open(root)[PENN]
+    identity = split.stream_manifest("again")["identity"]
+    assert identity["crops"] == split.stream_manifest("crops")["identity"]
+    direct, again = (into.rows(root, PENN, f"features/{name}") for name in ("resnet50", "again"))
+    for track, rows in direct.items():
+        np.testing.assert_allclose(again[track].astype(float), rows.astype(float), atol=3.0)  # JPEG's, of 255
+        assert np.abs(again[track].astype(float) - rows).mean() < 0.5
+    assert cache.verify(root).ok
+
+
+def test_a_stream_from_crops_is_another_one_than_from_pictures(root: Path, into: Any, network: Any) -> None:
+    extract_crops(root, into)
+    into.extract(root)
+    with pytest.raises(PipelineError, match="was extracted otherwise: crops was not set, is"):
+        into.extract(root, crops="crops")
+
+
+def test_a_picture_that_could_not_be_read_stays_so(root: Path, penn: Path, into: Any, network: Any) -> None:
+    shutil.rmtree(root)
+    picture = penn / "frames/0003/000003.jpg"
+    picture.write_bytes(picture.read_bytes()[:-50])
+    into.convert(root, penn)
+    assert extract_crops(root, into).problems == {"picture_truncated": 1}
+    done = into.extract(root, crops="crops")
+    assert (done.computed, done.problems) == (23, {"crop_missing": 1})
+    assert "could not be read when crops were extracted" in done.examples[0]
+    ok = into.rows(root, PENN, "features/resnet50_ok")["0003/0"]
+    assert ok.tolist() == [1, 1, 0, 1, 1, 1, 1, 1]
+
+
+def test_what_is_no_stream_of_crops_or_lags_is_refused(root: Path, penn: Path, into: Any, network: Any) -> None:
+    with pytest.raises(PipelineError, match=r"there is no stream of crops 'crops'\. Extract it first: --stream crops"):
+        into.extract(root, crops="crops")
+    into.extract(root)
+    with pytest.raises(PipelineError, match="the stream 'resnet50' holds no crops"):
+        into.extract(root, name="other", crops="resnet50")
+    with pytest.raises(ConfigError, match="cannot be computed from itself"):
+        into.spec(crops="resnet50")
+    extract_crops(root, into)
+    shutil.copy(penn / "labels/0001.mat", penn / "labels/0007.mat")
+    shutil.copytree(penn / "frames/0001", penn / "frames/0007")
+    into.convert(root, penn)
+    with pytest.raises(PipelineError, match=r"'crops' lacks 8 of the rows\. Extract those first"):
+        into.extract(root, name="other", crops="crops")
+    assert extract_crops(root, into).computed == 8
+    assert into.extract(root, name="other", crops="crops").computed == 32
+
+
+def test_a_corrected_label_costs_no_crop(root: Path, penn: Path, into: Any) -> None:
+    extract_crops(root, into)
+    split = cache.open(root)[PENN]
+    track = next(t for t in split.tracks if t.name == "0003/0")
+    before = split.blobs("crops", np.arange(track.start, track.stop))
+    with cache.SplitWriter(
+        root, PENN, columns=split.columns, plan="corrected", provenance={"raw": str(penn)}
+    ) as writer:
+        rows = {name: split.rows(name, track.start, track.stop) for name in split.columns}
+        rows["kp_2d"] = rows["kp_2d"] + np.float32(1)
+        entry = next(video for video in split.videos if video.name == "0003")
+        writer.begin(drop=["0003"])
+        given = cache.TrackRows(
+            name=track.name, video="0003", step=1, fps=track.fps, crop_scale=track.crop_scale, columns=rows
+        )
+        writer.append(entry, [given])
+        writer.commit({"stand_in": True, "reader": split.manifest["reader"]})
+    done = extract_crops(root, into)
+    assert (done.computed, done.carried) == (0, 8)
+    split = cache.open(root)[PENN]
+    moved = next(t for t in split.tracks if t.name == "0003/0")
+    assert split.blobs("crops", np.arange(moved.start, moved.stop)) == before
+    assert cache.verify(root).ok
+
+
+def test_a_lost_shard_of_crops_and_of_what_came_of_them_is_repaired(
+    root: Path, into: Any, network: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extract_crops(root, into)
+    into.extract(root, name="again", crops="crops")
+    whole = into.tree(root)
+    for name in ("crops/c/1", "again/c/0/0"):
+        file = root / PENN / "features" / name
+        data = bytearray(file.read_bytes())
+        data[5] ^= 1
+        file.write_bytes(data)
+    assert main(["verify", "--repair", "--cache", str(root)]) == 0
+    capsys.readouterr()
+    assert {path: data for path, data in into.tree(root).items() if ".quarantine" not in path} == whole
+
+
+def test_the_commands_do_it_too(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = ["extract", *PENN.split("/"), "--cache", str(root)]
+    assert main([*base, "--kind", "crops", "--set", "quality=90"]) == 0
+    assert "24 rows computed" in capsys.readouterr().out
+    assert main([*base, "--kind", "crops", "--set", "quality=90"]) == 0
+    assert "crops is up to date" in capsys.readouterr().out
+    for wrong, said in (
+        (["--kind", "crops", "--set", "quality=good"], "quality = good: expected a whole number"),
+        (["--kind", "crops", "--set", "size=3"], "--set [crops] size: unknown key; known: quality"),
+        (["--kind", "crops", "--weights", "untrained:0"], "--weights goes with --kind resnet50"),
+        (["--kind", "crops", "--set", "quality"], "--set quality: expected NAME=VALUE"),
+        (["--kind", "crops", "--set", "quality=3", "--set", "quality=4"], "quality was set to '3' before"),
+        (["--set", "quality=3"], "resnet50 has no --set quality"),
+        (["--kind", "crop"], "no stream is called 'crop'"),
+    ):
+        assert main([*base, *wrong]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_accept_knows_the_stream_of_crops_that_luigi_cfg_names(
+    root: Path, penn: Path, into: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extract_crops(root, into)
+    file = tmp_path / "luigi.cfg"
+    file.write_text(
+        f"[paths]\nraw = {penn.parent}\nbody = {tmp_path}/body\ncache = {root}\nruns = {tmp_path}/runs\n"
+        "[data]\ndatasets = penn_action\n[features]\nstream = small\ncrops = crops\n[crops]\nquality = 90\n"
+    )
+    asked = ["accept", PENN, "--stream", "crops", "--config", str(file)]
+    assert main(asked) == 2
+    assert "stream crops: quality was 95, is 90" in capsys.readouterr().out
+    assert main([*asked, "--because", "tried out"]) == 0
+    assert cache.open(root)[PENN].stream_manifest("crops")["identity"]["quality"] == 90
+
+
+def test_crops_are_not_taken_out_when_the_pictures_are_gone(
+    root: Path, penn: Path, into: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extract_crops(root, into)
+    shutil.rmtree(penn / "frames")
+    file = root / PENN / "features/crops/c/0"
+    data = bytearray(file.read_bytes())
+    data[5] ^= 1
+    file.write_bytes(data)
+    assert main(["verify", "--repair", "--cache", str(root)]) == 1
+    error = " ".join(capsys.readouterr().err.split())
+    assert "of its 2 videos are not below" in error or "of its 3 videos are not below" in error
+    assert "Nothing of the stream 'crops' was changed" in error
+    assert file.read_bytes() == bytes(data)
+    split = cache.open(root)[PENN]
+    assert split.blobs("crops", np.arange(16, 24)), "rows of the other shard can still be read"

@@ -1,0 +1,463 @@
+"""Decoding in processes that crash, hang, stop and are killed: a frame at most is lost, and nobody is left over."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.errors import PipelineError
+from pipeline.features.engine import Resources, Run, decoders, jobs, resting
+from pipeline.features.engine.pieces import Frames
+from pipeline.features.streams.base import Machine
+from pipeline.features.streams.crops import Crops
+
+ROOT = Path(__file__).parents[3]
+PATIENCE = 2.0  # s after which a process counts as hung here
+
+
+@pytest.fixture(scope="module")
+def on_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with made_up.py alone, for this process and for those that decode."""
+    folder = tmp_path_factory.mktemp("path")
+    (folder / "made_up.py").write_bytes(Path(__file__).with_name("made_up.py").read_bytes())
+    sys.path.insert(0, str(folder))
+    yield folder
+    sys.path.remove(str(folder))
+    sys.modules.pop("made_up", None)
+
+
+@pytest.fixture
+def made_up(on_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    import made_up as module
+
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(on_path), str(ROOT)]))
+    resting.end_resting()
+    yield module
+    resting.end_resting()
+    assert processes(os.getpid()) == []
+
+
+def processes(parent: int) -> list[int]:
+    """Those that decode for a process, by number. Ended ones do not count."""
+    found = []
+    for place in Path("/proc").iterdir():
+        if not place.name.isdecimal():
+            continue
+        try:
+            words = (place / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"pipeline.features.engine.worker" in words and words[-2] == str(parent).encode():
+            found.append(int(place.name))
+    return sorted(found)
+
+
+def comes_to_be(what: Callable[[], bool], within: float = 10) -> bool:
+    end = time.monotonic() + within
+    while not what() and time.monotonic() < end:
+        time.sleep(0.05)
+    return what()
+
+
+class Extract:
+    """Extractions of made-up videos, each of one track from frame 0 on, cut into shards of 16 rows."""
+
+    def __init__(self, made_up: Any, folder: Path) -> None:
+        self.made_up, self._folder = made_up, folder
+
+    def source(self, name: str = "0", **given: Any) -> Any:
+        return self.made_up.Source(self._folder, name, **given)
+
+    def __call__(
+        self,
+        *sources: Any,
+        n_frames: int = 40,
+        workers: int = 2,
+        timeout: float = 60,
+        batch_size: int = 4,
+        threads: int = 1,
+        stream: Any = None,
+        rows_per_shard: int = 16,
+        written: Callable[[Any], None] = lambda shard: None,
+        digest: str = "",
+    ) -> tuple[dict[int, dict[int, Any]], Any, dict[str, int]]:
+        """(video -> frame -> what the stream has of it, the meter, problems)."""
+        made_up = self.made_up
+        split = made_up.Split([made_up.Track(i, i * n_frames, n_frames) for i in range(len(sources))], rows_per_shard)
+        stream = stream or made_up.Colour()
+        shards = made_up.Shards(split, stream)
+        told: list[int] = []
+
+        def write(shard: Any) -> Any:
+            written(shard)
+            return shard
+
+        run: Run[Any] = Run(
+            split,
+            shards,
+            stream,
+            pixels_of=lambda video: Frames(sources[video], split.name, f"video {video}", digest or sources[video].name),
+            write=write,
+            resources=Resources(Machine(batch_size=batch_size, threads=threads), workers, timeout),
+            tell=lambda rows, meter: told.append(rows),
+        )
+        found: dict[int, dict[int, Any]] = {i: {} for i in range(len(sources))}
+        problems: dict[str, int] = {}
+        self.examples: list[str] = []
+        for shard in run.over(shards.pending):
+            for at in np.flatnonzero(shard.ok).tolist():
+                row = shard.start + at
+                one = shard.data[at]
+                found[row // n_frames][row % n_frames] = one if isinstance(one, bytes) else tuple(one.tolist())
+            for kind, n in shard.problems.items():
+                problems[kind] = problems.get(kind, 0) + n
+            self.examples += shard.examples
+        assert told == sorted(told)
+        assert told[-1] == split.n_rows
+        return found, run.meter, problems
+
+    def whole(self, n_videos: int, n_frames: int = 40) -> dict[int, dict[int, Any]]:
+        """What an undisturbed extraction finds."""
+        return {i: {f: self.made_up.colour_of(f) for f in range(n_frames)} for i in range(n_videos)}
+
+
+@pytest.fixture
+def extract(made_up: ModuleType, tmp_path: Path) -> Extract:
+    return Extract(made_up, tmp_path)
+
+
+# ----------------------------------------------------------------------------------------------------- what comes
+
+
+def test_every_row_has_its_own_frame_whatever_the_workers_batches_and_lanes(
+    extract: Extract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "RUN_ROWS", 10)  # so that several processes share a video
+    sources = [extract.source("0"), extract.source("1", random_access=False), extract.source("2")]
+    for workers, batch_size, threads in ((1, 7, 1), (2, 1, 2), (5, 32, 1)):
+        found, meter, problems = extract(*sources, workers=workers, batch_size=batch_size, threads=threads)
+        assert (found, problems) == (extract.whole(3), {})
+        assert (meter.frames, meter.rows, meter.decoders) == (120, 120, workers)
+    assert sorted((tmp_path / "digests").read_text().split()) == sorted(["0", "1", "2"] * 3)  # compared once a video
+
+
+@pytest.mark.parametrize("random_access", [True, False])
+def test_a_video_of_more_shards_than_may_be_open_goes_through_all_of_them(
+    extract: Extract, monkeypatch: pytest.MonkeyPatch, random_access: bool
+) -> None:
+    monkeypatch.setattr(jobs, "RUN_ROWS", 3)
+    source = extract.source(random_access=random_access)
+    for stream in (extract.made_up.Colour(), extract.made_up.Bytes()):
+        found, _, _ = extract(source, source, n_frames=50, workers=1, rows_per_shard=8, stream=stream)
+        assert [len(frames) for frames in found.values()] == [50, 50]
+
+
+def test_bytes_are_those_of_each_rows_own_crop(extract: Extract) -> None:
+    found, _, _ = extract(extract.source(), extract.source("1"), stream=extract.made_up.Bytes())
+    assert found == {i: {f: b"%d,0,77" % f for f in range(40)} for i in range(2)}
+
+
+def test_features_from_stored_crops_are_those_of_the_same_rows(
+    embedded: Any, into: Any, tmp_path: Path, network: Any
+) -> None:
+    root = tmp_path / "cache"
+    into.convert(root, embedded.raw("penn_action"))
+    into.extract(root, stream=Crops(quality=100), name="crops")
+    into.extract(root, name="direct", batch_size=5)
+    into.extract(root, name="stored", crops="crops", batch_size=5)
+    direct, stored = (into.rows(root, "penn_action/train", f"features/{name}") for name in ("direct", "stored"))
+    assert len(direct) == 3
+    for track, rows in direct.items():
+        np.testing.assert_allclose(stored[track], rows, atol=1)
+        assert np.abs(rows[1:] - rows[:-1]).max(axis=1).min() > 2  # any other row would be seen
+    resting.end_resting()
+
+
+def test_broken_frames_cost_themselves(extract: Extract) -> None:
+    sources = [extract.source(deeds=((3, "broken"), (39, "broken"))), extract.source("1", random_access=False)]
+    found, meter, problems = extract(*sources)
+    whole = extract.whole(2)
+    del whole[0][3], whole[0][39]
+    assert (found, problems, meter.frames) == (whole, {"made_up": 2}, 78)
+    assert extract.examples == ["video 0, frame 3: is broken", "video 0, frame 39: is broken"]
+
+
+# ----------------------------------------------------------------------------------------------------- what goes wrong
+
+
+@pytest.mark.parametrize("random_access", [True, False])
+def test_processes_killed_at_random_change_nothing(extract: Extract, random_access: bool) -> None:
+    rng, killed = random.Random(4), set()
+
+    def kill(shard: Any) -> None:
+        if shard.number % 3 == 1:
+            victim = rng.choice(processes(os.getpid()))
+            killed.add(victim)
+            os.kill(victim, signal.SIGKILL)
+
+    sources = [extract.source(str(i), random_access=random_access, takes=0.003) for i in range(4)]
+    found, _, problems = extract(*sources, n_frames=60, written=kill)
+    assert (found, problems) == (extract.whole(4, 60), {})
+    assert len(killed) == 5
+
+
+def test_a_process_that_is_stopped_or_crashes_once_is_replaced_and_its_frames_come_after_all(extract: Extract) -> None:
+    sources = [
+        extract.source("0", deeds=((20, "stop once"),)),
+        extract.source("1", random_access=False, deeds=((20, "stop once"), (30, "crash once"))),
+        extract.source("2", deeds=((0, "crash once"), (39, "hang once"))),
+        extract.source("3", random_access=False, deeds=((-2, "hang once"), (5, "crash once"))),
+    ]
+    found, _, problems = extract(*sources, timeout=PATIENCE)
+    assert (found, problems) == (extract.whole(4), {})
+
+
+@pytest.mark.slow
+def test_a_frame_at_which_two_processes_end_is_set_aside_and_of_videos_all_behind_it(extract: Extract) -> None:
+    sources = [
+        extract.source("0", deeds=((5, "hang"),)),
+        extract.source("1", random_access=False, deeds=((5, "hang"),)),
+        extract.source("2", deeds=((0, "crash"), (17, "crash"), (39, "crash"))),
+        extract.source("3", random_access=False, deeds=((18, "crash"),)),
+        extract.source("4"),
+        extract.source("5", random_access=False),
+    ]
+    found, meter, problems = extract(*sources, timeout=PATIENCE)
+    whole = extract.whole(6)
+    for video, lost in {0: [5], 1: range(5, 40), 2: [0, 17, 39], 3: range(18, 40)}.items():
+        for frame in lost:
+            del whole[video][frame]
+    assert found == whole
+    assert problems == {"decoder_hung": 2, "decoder_crashed": 4, "after_decoder_failure": 34 + 21}
+    assert meter.rows == 240 - 61
+    said = "\n".join(extract.examples)
+    assert f"video 0, frame 5: the process that decoded it showed no sign of life for {PATIENCE:g} s, 2 times" in said
+    assert "video 3, frame 18: the process that decoded it ended with 3, 2 times" in said
+
+
+def test_a_video_that_cannot_be_opened_without_a_crash_is_set_aside(extract: Extract) -> None:
+    sources = [extract.source("0", random_access=False, deeds=((-2, "crash"),)), extract.source("1")]
+    found, _, problems = extract(*sources)
+    assert found == {0: {}, 1: extract.whole(1)[0]}
+    assert problems == {"decoder_crashed": 1, "after_decoder_failure": 39}
+
+
+@pytest.mark.slow
+def test_killed_processes_count_less_but_not_for_ever(extract: Extract) -> None:
+    sources = [
+        extract.source("0", random_access=False, deeds=((5, "kill once"), (5, "crash once"))),
+        extract.source("1", deeds=((5, "kill"),)),
+    ]
+    found, _, problems = extract(*sources)
+    whole = extract.whole(2)
+    del whole[1][5]
+    assert (found, problems) == (whole, {"decoder_crashed": 1})
+    assert "video 1, frame 5: the process that decoded it ended with -9, 6 times" in extract.examples[0]
+
+
+def test_processes_that_cannot_start_end_in_words(
+    extract: Extract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1 is not there')")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
+    with pytest.raises(PipelineError, match=r"processes that decode pictures cannot start: the last one ended with 1"):
+        extract(extract.source())
+    assert "libGL.so.1 is not there" in capfd.readouterr().err
+    assert processes(os.getpid()) == []
+
+
+@pytest.mark.parametrize(
+    ("deed", "quiet", "last"),
+    [
+        ("crash", 60.0, "ended with 3"),
+        pytest.param("hang", 4.0, "showed no sign of life for 4 s", marks=pytest.mark.slow),  # starting takes a second
+    ],
+)
+def test_pixels_that_cannot_be_compared_end_in_words_though_other_videos_go_on(
+    extract: Extract, monkeypatch: pytest.MonkeyPatch, deed: str, quiet: float, last: str
+) -> None:
+    monkeypatch.setattr(decoders, "QUIET", quiet)
+    sources = [extract.source("0", deeds=((-1, deed),)), *(extract.source(str(i), takes=0.1) for i in range(1, 3))]
+    said = f"video 0: 4 processes, one after the other, did not get past comparing its pixels .* the last one {last}"
+    with pytest.raises(PipelineError, match=said):
+        extract(*sources, timeout=4.0)
+    assert processes(os.getpid()) == []
+
+
+@pytest.mark.parametrize(
+    ("fails", "said"),
+    [
+        ("raises", "ZeroDivisionError: no such colour"),
+        ("ends", "EOFError: of something of its own"),
+        ("long", "has 1000000 bytes of one crop; 150528 is most"),
+    ],
+)
+def test_an_encoder_that_fails_is_told_in_words(extract: Extract, fails: str, said: str) -> None:
+    with pytest.raises(PipelineError, match=r"the stream 'bytes' .* of .*") as told:
+        extract(extract.source(), stream=extract.made_up.Bytes(fails=fails), workers=1)
+    assert said in str(told.value)
+    assert "in _encoded" in "".join(traceback.format_exception(told.value))  # where, for whoever wrote it
+    assert processes(os.getpid()) == []
+
+
+def test_a_network_of_another_shape_is_told_in_words(extract: Extract, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extract.made_up._Mean, "__call__", lambda self, crops: np.zeros((len(crops), 1), np.float32))
+    with pytest.raises(PipelineError, match=r"'colour' does not compute .* expected \(4, 3\) .*, found \(4, 1\)"):
+        extract(extract.source())
+
+
+def test_a_bug_in_a_source_says_where_it_is(extract: Extract) -> None:
+    with pytest.raises(RuntimeError, match="a bug at frame 30") as told:
+        extract(extract.source(deeds=((30, "raise"),)))
+    (note,) = told.value.__notes__
+    assert note.startswith("In a process that decodes video 0:")
+    assert "made_up.py" in note
+
+
+def test_no_shard_is_written_before_its_videos_pixels_have_been_compared(
+    extract: Extract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "RUN_ROWS", 8)
+    written: list[int] = []
+    slow = extract.source(deeds=((-1, "slow"),))
+    with pytest.raises(
+        PipelineError, match=r"made_up/train: video 0: .* does not hold the pictures that were converted"
+    ):
+        extract(slow, n_frames=100, digest="another", written=lambda shard: written.append(shard.number))
+    assert written == []
+
+
+# ----------------------------------------------------------------------------------------------------- what is left
+
+
+@pytest.mark.slow
+def test_processes_rest_and_go_and_come_again(extract: Extract, monkeypatch: pytest.MonkeyPatch) -> None:
+    extract(extract.source())
+    rested = processes(os.getpid())
+    assert len(rested) == 2
+    extract(extract.source())
+    assert processes(os.getpid()) == rested  # the same again
+    monkeypatch.setattr(resting, "REST", 0.1)
+    extract(extract.source(), workers=5, n_frames=4)  # four of them have had nothing to do at all
+    assert comes_to_be(lambda: processes(os.getpid()) == [])
+    found, _, _ = extract(extract.source(), workers=5)
+    assert found == extract.whole(1)
+
+
+@pytest.mark.slow
+def test_nothing_is_held_on_to_over_many_extractions(extract: Extract) -> None:
+    def held() -> tuple[int, int]:
+        gc.collect()
+        maps = Path("/proc/self/maps").read_text()
+        return len(list(Path("/proc/self/fd").iterdir())), maps.count("memfd:crops")
+
+    def all_kinds() -> None:
+        for _ in range(8):
+            extract(extract.source(), n_frames=8, workers=1)
+        with pytest.raises(PipelineError):
+            extract(extract.source(), stream=extract.made_up.Bytes(fails="raises"), workers=1)
+        extract(extract.source("crash", deeds=((3, "crash"),)), n_frames=8, workers=1)
+        resting.end_resting()
+
+    all_kinds()
+    before = held()
+    all_kinds()
+    assert held() == before
+    assert before[1] == 0
+
+
+ALONE = """
+import sys
+from pathlib import Path
+import made_up
+from pipeline.features.engine import Resources, Run
+from pipeline.features.engine.pieces import Frames
+from pipeline.features.streams.base import Machine
+
+def main(folder, n_rows, deed):
+    split = made_up.Split([made_up.Track(i, i * 50, 50) for i in range(n_rows // 50)], 64)
+    shards = made_up.Shards(split, made_up.Colour())
+    source = made_up.Source(folder, deeds=((40, deed),))
+    run = Run(split, shards, made_up.Colour(), pixels_of=lambda video: Frames(source, "", str(video), ""),
+              write=lambda shard: int(shard.ok.sum()), resources=Resources(Machine(batch_size=16), 2, 60.0))
+    rows = 0
+    for n in run.over(shards.pending):
+        rows += n
+        print(rows, flush=True)
+    peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    print(peak.split()[1])
+
+main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+"""
+
+
+def alone(made_up: ModuleType, folder: Path, n_rows: int, deed: str = "nothing") -> subprocess.Popen[str]:
+    """An extraction in a process of its own, which prints how many rows are done, and at last its peak memory in kB."""
+    words = [sys.executable, "-c", ALONE, str(folder), str(n_rows), deed]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize("deed", ["nothing", "hang"])
+def test_no_process_outlives_a_killed_parent(made_up: ModuleType, tmp_path: Path, deed: str) -> None:
+    with alone(made_up, tmp_path, 50_000, deed) as parent:
+        assert parent.stdout is not None
+        if deed == "nothing":
+            parent.stdout.readline()
+        else:
+            assert comes_to_be(lambda: len(processes(parent.pid)) == 2, 30)
+            time.sleep(1)
+        assert len(processes(parent.pid)) == 2
+        parent.kill()
+    assert comes_to_be(lambda: processes(parent.pid) == [])
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_frames(made_up: ModuleType, tmp_path: Path) -> None:
+    peaks = []
+    for n_rows in (1000, 5000):
+        with alone(made_up, tmp_path, n_rows) as process:
+            *_, rows, peak = process.communicate()[0].split()
+        assert int(rows) == n_rows
+        peaks.append(int(peak))
+    assert abs(peaks[1] - peaks[0]) < 6 << 10, peaks  # kB; 4,000 crops are a hundred times that
+
+
+@pytest.mark.slow
+def test_exact_features_do_not_depend_on_who_decodes(
+    embedded: Any, into: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.features import networks
+    from pipeline.features.streams import resnet50
+
+    monkeypatch.setattr(networks, "CALIBRATION_CROPS", 4)
+    resnet50._load.cache_clear()
+    raw = embedded.copy("penn_action", tmp_path / "raw")
+    for label in (raw / "labels").iterdir():
+        if label.stem != "0001":
+            label.unlink()
+            shutil.rmtree(raw / "frames" / label.stem)
+    for picture in sorted((raw / "frames/0001").iterdir())[3:]:
+        picture.unlink()
+    found = []
+    for workers in (1, 3):
+        root = tmp_path / str(workers)
+        into.convert(root, raw)
+        into.extract(root, precision="exact", device="cpu", workers=workers, batch_size=2)
+        found.append(into.tree(root))
+    resting.end_resting()
+    resnet50._load.cache_clear()
+    assert found[0] == found[1]

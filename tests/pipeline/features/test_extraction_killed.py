@@ -1,0 +1,246 @@
+"""An extraction killed at random moments, in whole or in part, and started again: the same bytes, little done twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+import cache
+from pipeline.pixels import sources
+
+ROOT = Path(__file__).parents[3]
+SPLIT = "penn_action/train"
+SHARD = 8  # rows
+LENGTHS = (30, 7, 8, 50, 21)  # frames of the videos; their tracks go across the ends of shards
+JOURNAL = f"{SPLIT}/features/colour/.writing/journal.jsonl"
+
+# What a killed process runs: `rows done of rows` as it goes on, and at last what was computed.
+RUNNER = """
+import sys, time
+from pathlib import Path
+import made_up
+from pipeline import features
+from pipeline.features.engine import Resources
+from pipeline.features.spec import StreamSpec
+from pipeline.features.streams.base import Machine
+
+def slowly(self, crops):
+    time.sleep(0.02)
+    return crops[:, 100:102, 112].reshape(len(crops), -1)[:, :3].astype("float32")
+
+made_up._Mean.__call__ = slowly
+resources = Resources(Machine(batch_size=4), int(sys.argv[2]), 60.0)
+spec = StreamSpec("colour", made_up.Colour(), resources=resources)
+plan = features.plan_extraction(Path(sys.argv[1]), "penn_action/train", spec)
+done = features.extract(plan, progress=lambda rows, total, message="": print(rows, total, flush=True))
+print("computed", done.computed, done.carried, sum(done.problems.values()))
+"""
+
+
+@pytest.fixture(scope="module")
+def on_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("path")
+    (folder / "made_up.py").write_bytes(Path(__file__).with_name("made_up.py").read_bytes())
+    (folder / "runner.py").write_text(RUNNER)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of small noisy pictures, with a second person in every video; one picture is cut short."""
+    folder = tmp_path_factory.mktemp("small")
+    raw, root, rng = folder / "raw", folder / "cache", np.random.default_rng(5)
+    opened: dict[str, Any] = {"columns": ("frame_index", "bbox"), "plan": "", "provenance": {"raw": str(raw)}}
+    with cache.SplitWriter(root, SPLIT, **opened, rows_per_shard=SHARD, rows_per_chunk=SHARD) as writer:
+        writer.begin()
+        for number, n_frames in enumerate(LENGTHS):
+            (raw / f"{number}").mkdir(parents=True)
+            for frame in range(n_frames):
+                picture = rng.integers(0, 256, (40, 40, 3), np.uint8)
+                cv2.imwrite(str(raw / f"{number}/{frame:06d}.jpg"), picture)
+            source = f"pictures:{number}/{{:06d}}.jpg+0"
+            rows = [
+                cache.TrackRows(
+                    name=f"{number}/{person}",
+                    video=f"{number}",
+                    step=1,
+                    fps=30.0,
+                    crop_scale=1.2,
+                    columns={
+                        "frame_index": np.arange(length),
+                        "bbox": np.tile(np.array([20 + person, 20, 20, 30], np.float32), (length, 1)),
+                    },
+                )
+                for person, length in ((0, n_frames), (1, n_frames // 3))
+                if length
+            ]
+            cut = raw / f"{number}/000005.jpg"
+            if number == 3:
+                cut.write_bytes(cut.read_bytes()[:-50])
+            pixels = sources.parse(raw, source).digest()
+            entry = cache.VideoEntry(name=f"{number}", source=source, pixels=pixels, width=40, height=40)
+            writer.append(entry, rows)
+        writer.commit({"stand_in": True})
+    return root
+
+
+class Running:
+    """One extraction in a process of its own."""
+
+    def __init__(self, root: Path, on_path: Path, workers: int = 2) -> None:
+        self.root = root
+        self._told = root.parent / f"{root.name}.txt"
+        with self._told.open("w") as stdout:
+            self.process = subprocess.Popen(
+                [sys.executable, "-W", "error", str(on_path / "runner.py"), str(root), str(workers)],
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(on_path), str(ROOT)])},
+                stdout=stdout,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def journalled(self) -> list[int]:
+        """Shards that are kept, whatever comes."""
+        try:
+            lines = (self.root / JOURNAL).read_text().splitlines(keepends=True)[1:]
+        except FileNotFoundError:
+            return []
+        return [json.loads(line.partition(" ")[2])["shard"] for line in lines if line.endswith("\n")]
+
+    def until(self, what: Callable[[], bool], within: float = 30) -> None:
+        end = time.monotonic() + within
+        while not what():
+            assert self.process.poll() is None, self._told.read_text()
+            assert time.monotonic() < end
+            time.sleep(0.002)
+
+    @property
+    def decoding(self) -> list[int]:
+        return decoding(self.process.pid)
+
+    def kill(self) -> None:
+        self.process.kill()
+        assert self.process.wait() == -signal.SIGKILL, self._told.read_text()
+
+    def finish(self) -> tuple[int, int, int, int]:
+        """(rows that were pending, computed, carried over, given up)."""
+        assert self.process.wait(60) == 0, self._told.read_text()
+        told = self._told.read_text()
+        pending = re.findall(r"^\d+ (\d+)$", told, re.MULTILINE)[-1]
+        (ended,) = re.findall(r"^computed (\d+) (\d+) (\d+)$", told, re.MULTILINE)
+        assert "rror" not in told
+        return (int(pending), *map(int, ended))  # type: ignore[return-value]
+
+
+def decoding(parent: int) -> list[int]:
+    """The processes that decode for a process."""
+    found = []
+    for place in Path("/proc").iterdir():
+        try:
+            words = (place / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"pipeline.features.engine.worker" in words and words[-2] == str(parent).encode():
+            found.append(int(place.name))
+    return sorted(found)
+
+
+@pytest.fixture
+def start(converted: Path, on_path: Path, tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    started: list[Running] = []
+
+    def run(name: str, **options: Any) -> Running:
+        root = tmp_path / name
+        if not root.exists():
+            shutil.copytree(converted, root)
+        started.append(Running(root, on_path, **options))
+        return started[-1]
+
+    yield run
+    for one in started:
+        one.process.kill()
+        one.process.wait()
+
+
+def live_rows(root: Path) -> np.ndarray:
+    """(shards,) rows of tracks."""
+    rows = np.concatenate([np.arange(track.start, track.stop) for track in cache.open(root)[SPLIT].tracks])
+    return np.bincount(rows // SHARD)
+
+
+@pytest.mark.slow
+def test_an_extraction_killed_again_and_again_ends_with_the_same_bytes(start: Any, into: Any) -> None:
+    calm = start("calm", workers=1)
+    n_rows = sum(LENGTHS) + sum(length // 3 for length in LENGTHS)
+    assert calm.finish() == (n_rows, n_rows - 2, 0, 2)  # two persons are in the picture that is cut short
+    live = live_rows(calm.root)
+    expected = into.tree(calm.root)
+    rng = random.Random(11)
+    kept: list[int] = []
+    for workers in (1, 3, 2):
+        running, more = start("killed", workers=workers), 1 + rng.randrange(4)
+        running.until(lambda: len(running.journalled) >= len(kept) + more)  # noqa: B023
+        time.sleep(rng.random() / 20)
+        running.kill()
+        assert set(running.journalled) > set(kept)
+        kept = running.journalled
+    running = start("killed")
+    pending, computed, carried, given_up = running.finish()
+    split = cache.open(calm.root)[SPLIT]
+    rows = np.concatenate([np.arange(track.start, track.stop) for track in split.tracks])
+    lost = rows[np.asarray(split.column("features/colour_ok")[: rows.max() + 1])[rows] == 0] // SHARD
+    assert (carried, given_up) == (0, (~np.isin(lost, kept)).sum())
+    assert pending == computed + given_up == live.sum() - live[kept].sum()
+    assert into.tree(running.root) == expected
+    assert cache.verify(running.root).ok
+
+
+def test_decoding_processes_that_are_killed_cost_nothing_but_time(start: Any, into: Any) -> None:
+    calm = start("calm")
+    told = calm.finish()
+    running, killed = start("killed"), set()
+    for n_shards in (1, 6, 11):
+        running.until(lambda: len(running.journalled) > n_shards)  # noqa: B023
+        victim = next(one for one in running.decoding if one not in killed)
+        os.kill(victim, signal.SIGKILL)
+        killed.add(victim)
+    assert running.finish() == told
+    assert into.tree(running.root) == into.tree(calm.root)
+    assert len(killed) == 3
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_an_interrupted_command_says_so_and_leaves_no_process(converted: Path, tmp_path: Path, stopped: bool) -> None:
+    root = Path(shutil.copytree(converted, tmp_path / "cache"))
+    command = [sys.executable, "-m", "pipeline", "extract", *SPLIT.split("/"), "--cache", str(root)]
+    with subprocess.Popen(
+        [*command, "--kind", "crops", "--workers", "2"], cwd=ROOT, stderr=subprocess.PIPE, text=True, process_group=0
+    ) as process:
+        end = time.monotonic() + 30
+        while not (held := decoding(process.pid)) and time.monotonic() < end:
+            time.sleep(0.002)
+        assert held
+        for one in held if stopped else ():  # as a decoder that hangs
+            os.kill(one, signal.SIGSTOP)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        told = process.communicate()[1]
+        assert process.returncode == 130, told
+        assert decoding(process.pid) == []
+    assert "interrupted: finished shards" in told
+    assert "Traceback" not in told
+    assert "KeyboardInterrupt" not in told

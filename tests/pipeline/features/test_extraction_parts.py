@@ -1,0 +1,399 @@
+"""Parts of an extraction by themselves: what is decoded when, where crops go, and when shards are whole."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import pickle
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.features.engine import jobs as jobs_module
+from pipeline.features.engine.assembly import EXAMPLES, Assembly
+from pipeline.features.engine.jobs import MOST_SHARDS, Job, jobs
+from pipeline.features.engine.meter import Meter
+from pipeline.features.engine.pieces import Done, Frames
+from pipeline.features.engine.slabs import MOST_ROWS, Slabs
+
+ORDERLY = settings(deadline=None, max_examples=80, derandomize=True)
+
+
+@pytest.fixture(scope="module")
+def made_up() -> Iterator[ModuleType]:
+    """The helpers in made_up.py."""
+    spec = importlib.util.spec_from_file_location("made_up", Path(__file__).with_name("made_up.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["made_up"] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["made_up"]
+
+
+# ----------------------------------------------------------------------------------------------------- jobs
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> dict[str, Any]:
+    """Videos of some tracks each, with gaps between them, cut into small shards, of which some are pending."""
+    tracks, row = [], 0
+    for video in range(draw(st.integers(1, 6))):
+        for _ in range(draw(st.integers(1, 4))):
+            row += draw(st.integers(0, 5))
+            length = draw(st.integers(1, 40))
+            tracks.append((video, row, length, draw(st.integers(0, 6))))
+            row += length
+    size = draw(st.sampled_from([4, 8, 16]))
+    return {
+        "tracks": tracks,
+        "size": size,
+        "pending": draw(st.sets(st.integers(0, row // size), max_size=40)),
+        "every": draw(st.sampled_from([1, 2, 3, 10**9])),  # of so many keys, the stream has one
+        "in_order": draw(st.sets(st.integers(0, 5))),
+        "by_row": draw(st.booleans()),
+        "most_persons": draw(st.integers(1, 4)),
+        "run_rows": draw(st.integers(1, 50)),
+    }
+
+
+def laid_out(made_up: Any, layout: dict[str, Any]) -> tuple[Any, Any, Assembly, list[int], Any]:
+    split = made_up.Split([made_up.Track(*track) for track in layout["tracks"]], layout["size"])
+    every = np.uint64(layout["every"])
+    shards = made_up.Shards(split, made_up.Colour(), lambda keys: keys[:, 0] % every == 0)
+    pending = sorted(layout["pending"] & set(shards.pending))
+
+    def pixels_of(video: int) -> Any:
+        return SimpleNamespace(name=video, in_order=video in layout["in_order"], by_row=layout["by_row"])
+
+    return split, shards, Assembly(split, shards, made_up.Colour()), pending, pixels_of
+
+
+def came(job: Job, assembly: Assembly) -> list[Any]:
+    """All of a job's rows come in. Returns the shards that are finished by that."""
+    if job.first:
+        assembly.release(job.shards)
+    assembly.put(job.rows, np.stack([job.rows] * 3, axis=1).astype(np.float32))
+    return list(assembly.finished())
+
+
+@given(layout=layouts())
+@ORDERLY
+def test_every_row_of_any_layout_is_decoded_once_and_its_shard_is_finished(
+    made_up: Any, layout: dict[str, Any]
+) -> None:
+    split, shards, assembly, pending, pixels_of = laid_out(made_up, layout)
+    seen: list[int] = []
+    done: dict[int, Any] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jobs_module, "RUN_ROWS", layout["run_rows"])
+        for job in jobs(split, pending, assembly, pixels_of, layout["most_persons"]):
+            if job is not None:
+                seen += job.rows.tolist()
+                done |= {shard.number: shard for shard in came(job, assembly)}
+            done |= {shard.number: shard for shard in assembly.finished()}
+    assert sorted(done) == pending
+    assert shards.opened == pending  # each once, in order
+    assert len(assembly) == 0
+    todo: list[int] = []
+    for number, shard in sorted(done.items()):
+        live = shards.live(number)
+        missing = live & (shard.keys[:, 0] % np.uint64(layout["every"]) != 0)
+        rows = np.arange(shard.start, shard.stop)
+        todo += rows[missing].tolist()
+        assert (shard.data[live] == np.where(missing, rows, -1)[live, None]).all()
+        assert shard.ok[live].all()
+        assert (shard.computed, shard.carried) == (missing.sum(), (live & ~missing).sum())
+    assert sorted(seen) == todo
+
+
+@given(layout=layouts())
+@ORDERLY
+def test_a_job_is_of_one_video_and_goes_through_its_frames_once(made_up: Any, layout: dict[str, Any]) -> None:
+    split, _, assembly, pending, pixels_of = laid_out(made_up, layout)
+    most = layout["most_persons"]
+    passes: dict[Any, list[Job]] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jobs_module, "RUN_ROWS", layout["run_rows"])
+        for job in jobs(split, pending, assembly, pixels_of, most):
+            if job is None:
+                continue
+            frame = job.rows if layout["by_row"] else split.frame[job.rows]
+            assert job.frame.tolist() == sorted(frame.tolist()) == frame.tolist()
+            assert np.unique(job.frame, return_counts=True)[1].max() <= most
+            assert set(split.tracks.video[split.track[job.rows]].tolist()) == {job.pixels.name}
+            np.testing.assert_array_equal(job.bbox, split.bbox[job.rows])
+            np.testing.assert_array_equal(job.scale, split.tracks.crop_scale[split.track[job.rows]])
+            passes.setdefault((job.pixels.name, job.shards), []).append(job)
+            came(job, assembly)
+    for (video, shards), through in passes.items():
+        assert len(shards) <= MOST_SHARDS
+        assert [job.first for job in through] == [True] + [False] * (len(through) - 1)
+        assert [job.goes_on for job in through] == [True] * (len(through) - 1) + [False]
+        at = np.concatenate([np.unique(job.frame) for job in through])
+        assert (np.diff(at) >= 0).all()
+        persons = np.unique(np.concatenate([job.frame for job in through]), return_counts=True)
+        for frame, decoded in zip(*np.unique(at, return_counts=True), strict=True):
+            n = persons[1][persons[0] == frame][0]
+            assert decoded <= -(-n // most) + 1  # the first persons of a crowd may be the last of a job
+            assert decoded == 1 or n > most
+        if video in layout["in_order"] and persons[1].max() <= most:
+            assert len(through) == 1
+
+
+@given(layout=layouts())
+@ORDERLY
+def test_shards_are_opened_no_earlier_than_a_video_reaches_into_them(made_up: Any, layout: dict[str, Any]) -> None:
+    split, shards, assembly, pending, pixels_of = laid_out(made_up, layout)
+    may_open = True
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jobs_module, "RUN_ROWS", layout["run_rows"])
+        n_opened = 0
+        for job in jobs(split, pending, assembly, pixels_of, layout["most_persons"]):
+            assert may_open or len(shards.opened) == n_opened
+            may_open, n_opened = job is None or not job.goes_on, len(shards.opened)
+            if job is not None:
+                assert shards.opened[-1] == job.shards[-1]
+                came(job, assembly)
+                if not job.goes_on:  # what its video has to do with them is done
+                    assert len(assembly) <= 1
+            else:
+                list(assembly.finished())
+
+
+def test_a_crowd_is_cropped_in_several_passes_over_its_one_frame(made_up: Any) -> None:
+    split = made_up.Split([made_up.Track(0, person * 2, 2) for person in range(300)], 4096)
+    assembly = Assembly(split, made_up.Shards(split, made_up.Colour()), made_up.Colour())
+    pixels = SimpleNamespace(in_order=True, by_row=False)
+    found = [job for job in jobs(split, [0], assembly, lambda _: pixels, 256) if job is not None]
+    assert [np.unique(job.frame, return_counts=True)[1].tolist() for job in found] == [[256], [44, 256], [44]]
+
+
+def test_a_split_without_tracks_or_with_nothing_pending_has_no_jobs(made_up: Any) -> None:
+    of_nobody: Any = None
+    for tracks, pending in (([], [0]), ([made_up.Track(0, 0, 5)], [])):
+        split = made_up.Split(tracks, 4)
+        assembly = Assembly(split, made_up.Shards(split, made_up.Colour()), made_up.Colour())
+        assert list(jobs(split, pending, assembly, of_nobody, 256)) == []
+
+
+# ----------------------------------------------------------------------------------------------------- slabs
+
+
+def a_job(frames: list[int], number: int = 0) -> Job:
+    n = len(frames)
+    rows = 1000 * number + np.arange(n)
+    return Job(
+        number,
+        None,  # type: ignore[arg-type]  # nobody looks at them
+        rows,
+        np.array(frames, np.int64),
+        np.tile(np.array([1, 2, 3, 4], np.float32), (n, 1)) + rows[:, None].astype(np.float32),
+        np.ones(n),
+        first=True,
+        goes_on=False,
+        shards=(0,),
+    )
+
+
+class Flow:
+    """Rows on their way through slabs, as an extraction sends them; every step is checked."""
+
+    def __init__(self, persons: list[list[int]], size: int, n_slots: int) -> None:
+        self.n_slots = n_slots
+        self.slabs = Slabs(SimpleNamespace(n_slots=n_slots), size)  # type: ignore[arg-type]  # how many is all it asks
+        self.todo = [(a_job(np.repeat(np.arange(len(of)), of).tolist(), i), 0) for i, of in enumerate(persons)]
+        self.asked: dict[int, dict[int, tuple[int, int]]] = {}  # piece -> slot -> (row, frame)
+        self.holds: dict[int, int] = {}  # slot -> row, filled
+        self.came: list[int] = []
+        self.lost: list[int] = []
+
+    @property
+    def goes_on(self) -> bool:
+        return bool(self.todo or self.asked or self.slabs.full)
+
+    def ask(self, which: int) -> bool:
+        """Give out the next piece of a job, if there are slots for it."""
+        job, start = self.todo[which]
+        given_out = self.slabs.ask(job, start)
+        if given_out is None:
+            return False
+        piece, stop = given_out
+        taken = [(person.slot, one.frame) for one in piece.frames for person in one.persons]
+        slots = {slot for slot, _ in taken}
+        assert len(slots) == len(taken) == stop - start
+        assert slots.isdisjoint(self.holds.keys() | {slot for held in self.asked.values() for slot in held})
+        assert slots <= set(range(self.n_slots))
+        assert [frame for _, frame in taken] == job.frame[start:stop].tolist()
+        assert stop == len(job.rows) or job.frame[stop] != job.frame[stop - 1]
+        boxes = [person.bbox[0] for one in piece.frames for person in one.persons]
+        assert boxes == job.bbox[start:stop, 0].tolist()
+        assert len({one.frame for one in piece.frames[:-1]} | {-1}) - 1 < MOST_ROWS
+        assert piece.first == (start == 0)
+        rows = job.rows[start:stop].tolist()
+        self.asked[piece.number] = {slot: (row, frame) for (slot, frame), row in zip(taken, rows, strict=True)}
+        self.todo[which : which + 1] = [(job, stop)] if stop < len(job.rows) else []
+        return True
+
+    def fill(self, number: int, bad: set[int]) -> None:
+        """A piece comes back, without its bad frames."""
+        slots = self.asked.pop(number)
+        sizes = {slot: row % 97 for slot, (row, _) in slots.items()}
+        of_frames = self.slabs.fill(Done(number, dict.fromkeys(bad, ("kind", "words")), sizes))
+        expected = {f: sorted(row for row, frame in slots.values() if frame == f) for f in bad}
+        assert {f: sorted(rows.tolist()) for f, rows in of_frames.items()} == expected
+        self.lost += [row for rows in of_frames.values() for row in rows.tolist()]
+        self.holds |= {slot: -1 if frame in bad else row for slot, (row, frame) in slots.items()}
+
+    def compute(self) -> None:
+        """The next full batch, or what there is of one when nothing else can come into it."""
+        if not self.asked and not self.slabs.full:
+            self.slabs.close_batch()
+        if self.slabs.full:
+            slab = self.slabs.full.popleft()
+            for slot, (row, n_bytes) in enumerate(
+                zip(slab.rows.tolist(), slab.sizes.tolist(), strict=True), slab.first
+            ):
+                assert self.holds.pop(slot, -1) == row
+                assert row == -1 or n_bytes == row % 97
+                self.came += [row] if row >= 0 else []
+            self.slabs.free(slab)
+
+    def drain(self) -> None:
+        while self.slabs.close_batch():
+            slab = self.slabs.full.popleft()
+            self.came += slab.rows[slab.rows >= 0].tolist()
+            self.slabs.free(slab)
+
+
+@given(
+    persons=st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=12), min_size=1, max_size=5),
+    size=st.integers(1, 40),
+    n_slots=st.integers(100, 300),
+    data=st.data(),
+)
+@ORDERLY
+def test_every_row_comes_back_once_and_no_slot_is_two_rows_at_a_time(
+    persons: list[list[int]], size: int, n_slots: int, data: st.DataObject
+) -> None:
+    flow = Flow(persons, size, n_slots)
+    while flow.goes_on:
+        which = data.draw(st.integers(0, max(0, len(flow.todo) - 1))) if flow.todo else None
+        what = data.draw(st.sampled_from(["ask", "fill", "compute"]))
+        if what == "ask" and which is not None and flow.ask(which):
+            continue
+        if what in ("ask", "fill") and flow.asked:
+            number = data.draw(st.sampled_from(sorted(flow.asked)))
+            frames = sorted({frame for _, frame in flow.asked[number].values()})
+            flow.fill(number, data.draw(st.sets(st.sampled_from(frames))) if data.draw(st.booleans()) else set())
+            continue
+        flow.compute()
+    flow.drain()
+    everything = [1000 * i + row for i, of in enumerate(persons) for row in range(sum(of))]
+    assert sorted(flow.came + flow.lost) == everything
+    assert flow.slabs.capacity == n_slots // size * size
+
+
+def test_a_frame_may_lie_in_two_batches_and_a_batch_waits_for_all_its_pieces() -> None:
+    slabs = Slabs(SimpleNamespace(n_slots=20), 5)  # type: ignore[arg-type]
+    job, more = a_job([7] * 8), a_job([1, 2], 1)
+    (piece, stop), (second, _) = slabs.ask(job, 0) or (None, 0), slabs.ask(more, 0) or (None, 0)
+    assert piece is not None
+    assert second is not None
+    assert (stop, [p.slot for p in piece.frames[0].persons]) == (8, list(range(8)))
+    assert not slabs.close_batch()  # it was filled to the brim
+    slabs.fill(Done(piece.number))
+    assert [slab.first for slab in slabs.full] == [0]
+    slabs.fill(Done(second.number, {2: ("kind", "words")}))
+    assert [slab.rows.tolist() for slab in slabs.full] == [[0, 1, 2, 3, 4], [5, 6, 7, 1000, -1]]
+
+
+# ----------------------------------------------------------------------------------------------------- assembly
+
+
+def test_a_shard_waits_for_its_videos_pixels_to_be_compared(made_up: Any) -> None:
+    split = made_up.Split([made_up.Track(0, 0, 6)], 4)
+    assembly = Assembly(split, made_up.Shards(split, made_up.Colour()), made_up.Colour())
+    for shard in (0, 1):
+        assembly.open(shard)
+    assembly.hold((0, 1))
+    assembly.put(np.array([4, 5]), np.zeros((2, 3), np.float32))
+    assert list(assembly.finished()) == []
+    assembly.release((0, 1))
+    assert [shard.number for shard in assembly.finished()] == [1]
+
+
+def test_bytes_and_numbers_find_their_rows_and_what_is_given_up_is_counted(made_up: Any) -> None:
+    split = made_up.Split([made_up.Track(0, 0, 12)], 8)
+    assembly = Assembly(split, made_up.Shards(split, made_up.Bytes()), made_up.Bytes())
+    first, second = assembly.open(0), assembly.open(1)
+    assert assembly.open(0) is first
+    assembly.put(np.array([9, 1, 8]), [b"nine", bytearray(b"one"), b"eight"])  # type: ignore[list-item]
+    assert (first.data[1], second.data) == (b"one", [b"eight", b"nine", b"", b""])
+    for row in (0, *range(2, 8)):
+        assembly.give_up(np.array([row]), "odd" if row % 2 else "even", f"row {row}")
+    assert (first.computed, first.problems, assembly.given_up) == (1, {"odd": 3, "even": 4}, 7)
+    assert first.examples == [f"row {row}" for row in (0, 2, 3, 4, 5)]
+    assert len(first.examples) == EXAMPLES
+    assert [shard.number for shard in assembly.finished()] == [0]
+    assert (second.computed, second.ok.tolist()) == (2, [1, 1, 0, 0])
+
+
+def test_a_row_has_another_key_when_its_video_frame_box_or_scale_is_another(made_up: Any) -> None:
+    def keys(*tracks: tuple[int, ...], change: Any = None) -> np.ndarray:
+        split = made_up.Split([made_up.Track(*track) for track in tracks], 8)
+        if change is not None:
+            change(split)
+        return np.asarray(Assembly(split, made_up.Shards(split, made_up.Colour()), made_up.Colour()).open(0).keys)
+
+    plain = keys((0, 0, 8))
+    assert len(np.unique(plain, axis=0)) == 8
+    np.testing.assert_array_equal(keys((0, 0, 8)), plain)
+    changes = {
+        "pixels": lambda split: setattr(split.videos[0], "pixels", "other"),
+        "frame": lambda split: split.frame.__iadd__(8),
+        "box": lambda split: split.bbox.__iadd__(np.float32(2**-16)),
+        "scale": lambda split: split.tracks.crop_scale.__iadd__(2**-40),
+    }
+    for change in changes.values():
+        assert (keys((0, 0, 8), change=change) != plain).any(axis=1).all()
+    assert (keys((0, 2, 6))[:2] == 0).all()  # rows of no track
+
+
+# ----------------------------------------------------------------------------------------------------- the rest
+
+
+def test_the_meter_says_what_everything_else_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    meter = Meter(decoders=4, lanes=2, began=now)
+    assert (meter.words(), meter.busy()) == ("0 a second", {})
+    now += 10
+    meter.add(decode=30, crop=6)
+    meter.add(decode=2, network=4, write=5)
+    meter.rows = 50
+    assert meter.busy() == {"decode": 0.8, "crop": 0.15, "network": 0.2, "write": 0.5}
+    assert meter.limit == "decode"
+    assert meter.words().startswith("5 a second")
+    assert "decode 80%, crop 15%, network 20%, write 50%" in meter.words()
+    meter.add(network=16, copy=30, a_plug_ins_own=1)
+    assert (meter.limit, meter.busy()["copy"]) == ("network", 1.0)
+    meter.stop()
+    now += 1000
+    assert (meter.elapsed, meter.as_dict()["seconds"], meter.as_dict()["rows_a_second"]) == (10, 10, 5)
+    assert all(math.isfinite(share) for share in meter.busy().values())
+
+
+def test_what_is_sent_to_decoding_processes_can_be(made_up: Any, tmp_path: Path) -> None:
+    pixels = Frames(made_up.Source(tmp_path), "made_up/train", "0", "0")
+    assert pickle.loads(pickle.dumps(pixels)) == pixels
+    assert not pixels.by_row

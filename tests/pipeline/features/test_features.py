@@ -1,0 +1,545 @@
+"""Rows -> a feature stream: the right pixels of the right rows, each computed once, and what cannot be is told."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from scipy.io import loadmat, savemat
+from torchvision.models import resnet50
+
+import cache
+from pipeline import crops
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.features import extract, networks
+from pipeline.features.engine import assembly
+from pipeline.features.spec import StreamSpec
+from pipeline.features.streams import resnet50 as resnet50_stream
+from pipeline.features.streams.crops import Crops
+from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.features.weights import WeightsSpec
+
+PENN = "penn_action/train"
+FLOAT16 = 2**-11  # the relative error that the cache allows itself
+
+
+@pytest.fixture
+def penn(embedded: Any, tmp_path: Path) -> Path:
+    """A copy of the embedded Penn Action: 0001, 0003 and 0005 are of train, 8 frames each."""
+    return embedded.copy("penn_action", tmp_path / "penn_action")
+
+
+@pytest.fixture
+def few_calibration_crops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(networks, "CALIBRATION_CROPS", 4)
+    resnet50_stream._load.cache_clear()
+
+
+def keep_a_little(raw: Path) -> None:
+    """Three frames of one video: the real network takes its time."""
+    for label in (raw / "labels").iterdir():
+        if label.stem != "0001":
+            label.unlink()
+            shutil.rmtree(raw / "frames" / label.stem)
+    for picture in sorted((raw / "frames/0001").iterdir())[3:]:
+        picture.unlink()
+
+
+def cropped_by_hand(raw: Path, root: Path) -> dict[str, np.ndarray]:
+    """Track -> its crops, from the picture files, boxes and scales."""
+    split = cache.open(root)[PENN]
+    found = {}
+    for track in split.tracks:
+        boxes = split.rows("bbox", track.start, track.stop)
+        numbers = split.rows("frame_index", track.start, track.stop) + 1
+        pictures = [cv2.imread(str(raw / f"frames/{track.video}/{number:06d}.jpg"))[..., ::-1] for number in numbers]
+        found[track.name] = np.stack(
+            [
+                crops.crop_person(np.ascontiguousarray(p), b, track.crop_scale)
+                for p, b in zip(pictures, boxes, strict=True)
+            ]
+        )
+    return found
+
+
+def means(pixels: np.ndarray) -> np.ndarray:
+    """What the fake network says of crops (n, 224, 224, 3)."""
+    flat = pixels.reshape(len(pixels), -1)[:, : 73 * 2048].astype(np.float32)
+    return flat.reshape(len(pixels), 2048, 73).mean(axis=2)
+
+
+@pytest.mark.slow
+def test_the_real_network_gives_what_plain_torch_computes(
+    penn: Path, into: Any, tmp_path: Path, few_calibration_crops: None
+) -> None:
+    root = tmp_path / "cache"
+    keep_a_little(penn)
+    into.convert(root, penn)
+    done = into.extract(root, precision="exact", device="cpu", batch_size=2, weights=WeightsSpec("untrained", "3"))
+    assert (done.computed, done.carried, done.problems) == (3, 0, {})
+
+    torch.manual_seed(3)
+    plain = resnet50(weights=None).eval()
+    plain.fc = torch.nn.Identity()
+    rgb = torch.from_numpy(cropped_by_hand(penn, root)["0001/0"]).permute(0, 3, 1, 2).double() / 255
+    mean, std = (
+        torch.tensor(v, dtype=torch.float64).view(1, 3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    )
+    with torch.inference_mode():
+        raw_features = plain.double()((rgb - mean) / std).numpy()
+
+    manifest = cache.open(root)[PENN].stream_manifest("resnet50")
+    backbone = manifest["backbone"]
+    centre, scale = (np.array(backbone["standardisation"][key]) for key in ("mean", "std"))
+    stored = into.rows(root, PENN, "features/resnet50")["0001/0"].astype(np.float64)
+    expected = (raw_features - centre) / scale
+    np.testing.assert_allclose(stored, expected, rtol=2 * FLOAT16, atol=2e-3)
+    assert np.std(stored - expected) < 1e-3 * np.std(expected)
+
+    assert centre.shape == scale.shape == (2048,)
+    assert manifest["identity"] == {
+        "kind": "resnet50",
+        "version": ResNet50.version,
+        "weights": {"kind": "untrained", "argument": "3"},
+        "precision": "exact",
+    }
+    assert (manifest["stand_in"], backbone["stand_in"], len(backbone["sha256"])) == (True, True, 64)
+    assert cache.verify(root).ok
+
+
+def test_weights_from_a_file_are_not_standardised_and_stand_for_nothing(
+    penn: Path, into: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(5)
+    torch.save(resnet50(weights=None).state_dict(), tmp_path / "weights.pt")
+    keep_a_little(penn)
+    (penn / "STAND_IN.json").unlink()
+    root = tmp_path / "cache"
+    into.convert(root, penn)
+    given = WeightsSpec("file", str(tmp_path / "weights.pt"))
+    into.extract(root, weights=given, device="cpu", batch_size=3)
+    manifest = cache.open(root)[PENN].stream_manifest("resnet50")
+    assert (manifest["stand_in"], manifest["backbone"]["stand_in"]) == (False, False)
+    assert "standardisation" not in manifest["backbone"]
+    assert manifest["identity"]["weights"].keys() == {"kind", "file_sha256"}
+    moved = (tmp_path / "weights.pt").rename(tmp_path / "elsewhere.pt")
+    spec = into.spec(weights=WeightsSpec("file", str(moved)))
+    assert extract.plan_extraction(root, PENN, spec).up_to_date  # the content counts, not the path
+
+
+def test_every_row_has_the_features_of_its_own_crop(
+    penn: Path, into: Any, tmp_path: Path, network: Any, small_shards: None
+) -> None:
+    root = tmp_path / "cache"
+    into.convert(root, penn)
+    done = into.extract(root, batch_size=5)
+    assert (done.computed, network.batches) == (24, [5] * 5)  # the last one is filled up
+    stored = into.rows(root, PENN, "features/resnet50")
+    for track, pixels in cropped_by_hand(penn, root).items():
+        np.testing.assert_allclose(stored[track], means(pixels), rtol=FLOAT16)
+        assert (into.rows(root, PENN, "features/resnet50_ok")[track] == 1).all()
+    assert cache.open(root)[PENN].windows(8, 8, "resnet50").shape == (3, 2)
+
+
+def test_the_size_of_batches_and_shards_changes_no_feature(
+    penn: Path, into: Any, tmp_path: Path, network: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for rows_per_shard, batch_size in ((16, 1), (8, 32), (8192, 7)):
+        monkeypatch.setattr("cache.write.split_writer.ROWS_PER_SHARD", rows_per_shard)
+        monkeypatch.setattr("cache.write.split_writer.ROWS_PER_CHUNK", 8)
+        root = tmp_path / f"{rows_per_shard}-{batch_size}"
+        into.convert(root, penn)
+        into.extract(root, batch_size=batch_size)
+        found.append(into.rows(root, PENN, "features/resnet50"))
+    np.testing.assert_equal(found[1], found[0])
+    np.testing.assert_equal(found[2], found[0])
+
+
+def test_a_frame_of_several_persons_is_decoded_once(
+    embedded: Any, into: Any, tmp_path: Path, network: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = embedded.raw("3dpw")
+    into.convert(tmp_path, raw, "3dpw")
+    split = cache.open(tmp_path)["3dpw/train"]
+    (track,) = split.tracks
+    entry = split.videos[0]
+    rows = [
+        cache.TrackRows(
+            name=f"{entry.name}/{person}",
+            video=entry.name,
+            step=1,
+            fps=30.0,
+            crop_scale=1.2,
+            columns={name: split.rows(name, track.start, track.stop) for name in ("frame_index", "bbox")},
+        )
+        for person in (0, 1)
+    ]
+    with cache.SplitWriter(
+        tmp_path / "two", "3dpw/train", columns=("frame_index", "bbox"), plan="", provenance={"raw": str(raw)}
+    ) as writer:
+        writer.begin()
+        writer.append(entry, rows)
+        writer.commit({"stand_in": True})
+    done = into.extract(tmp_path / "two", "3dpw/train")
+    n_frames = track.stop - track.start
+    assert (done.computed, done.meter.frames) == (2 * n_frames, n_frames)
+
+
+def test_a_second_run_has_nothing_to_do_and_needs_no_network(
+    penn: Path, into: Any, tmp_path: Path, network: Any
+) -> None:
+    root = tmp_path / "cache"
+    into.convert(root, penn)
+    spec = StreamSpec()
+    first = extract.plan_extraction(root, PENN, spec)
+    assert (first.why, first.up_to_date) == ("not extracted before", False)
+    extract.extract(first)
+    before = into.everything(root)
+    assert extract.plan_extraction(root, PENN, spec).up_to_date
+    again = extract.extract(first)  # whoever does it nevertheless changes nothing either
+    assert (again.computed, again.carried) == (0, 0)
+    held = {path: seen for path, seen in before.items() if not path.endswith("features/resnet50")}
+    assert {path: seen for path, seen in into.everything(root).items() if path in held} == held
+
+
+def test_only_rows_of_an_added_video_are_extracted(
+    penn: Path, into: Any, tmp_path: Path, network: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "cache"
+    (penn / "labels/0003.mat").rename(tmp_path / "0003.mat")
+    (penn / "frames/0003").rename(tmp_path / "0003")
+    into.convert(root, penn)
+    into.extract(root)
+    before = into.rows(root, PENN, "features/resnet50")
+    (tmp_path / "0003.mat").rename(penn / "labels/0003.mat")
+    (tmp_path / "0003").rename(penn / "frames/0003")
+    into.convert(root, penn)
+    plan = extract.plan_extraction(root, PENN, StreamSpec())
+    assert plan.why == "the split has changed"
+    done = extract.extract(plan)
+    assert (done.computed, done.carried, done.meter.frames) == (8, 0, 8)
+    after = into.rows(root, PENN, "features/resnet50")
+    np.testing.assert_allclose(after["0003/0"], means(cropped_by_hand(penn, root)["0003/0"]), rtol=FLOAT16)
+    assert all((after[track] == before[track]).all() for track in before)
+
+
+def test_a_corrected_label_costs_no_network_call(
+    penn: Path, into: Any, tmp_path: Path, network: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "cache"
+    into.convert(root, penn)
+    into.extract(root)
+    before = into.rows(root, PENN, "features/resnet50")
+    keypoints = into.rows(root, PENN, "kp_2d")
+    file = penn / "labels/0003.mat"
+    label = {key: value for key, value in loadmat(file).items() if not key.startswith("__")}
+    inner = label["x"].copy()  # all joints move half way to the middle, but for the ones that span the box
+    for values in (label["x"], label["y"]):
+        order = np.argsort(values, axis=1)
+        rest = np.take_along_axis(values, order, axis=1)
+        rest[:, 3:-3] = (rest[:, 3:-3] + rest.mean(axis=1, keepdims=True)) / 2
+        np.put_along_axis(values, order, np.sort(rest, axis=1), axis=1)
+    assert (label["x"] != inner).any()
+    savemat(file, label)
+    assert into.convert(root, penn).plan.why == "1 changed video"
+    assert (into.rows(root, PENN, "kp_2d")["0003/0"] != keypoints["0003/0"]).any()
+
+    network.batches.clear()
+    done = into.extract(root)
+    assert (done.computed, done.carried, done.meter.frames, network.batches) == (0, 8, 0, [])
+    np.testing.assert_equal(into.rows(root, PENN, "features/resnet50"), before)
+    assert extract.plan_extraction(root, PENN, StreamSpec()).up_to_date
+    assert cache.verify(root).ok
+
+
+def test_rows_whose_box_moved_are_computed_and_the_others_carried_over(
+    penn: Path, into: Any, tmp_path: Path, network: Any
+) -> None:
+    root = tmp_path / "cache"
+    into.convert(root, penn)
+    into.extract(root)
+    file = penn / "labels/0003.mat"
+    label = {key: value for key, value in loadmat(file).items() if not key.startswith("__")}
+    label["x"] = label["x"].astype(float)
+    label["x"][2:5] -= 7
+    savemat(file, label)
+    into.convert(root, penn)
+    done = into.extract(root)
+    assert (done.computed, done.carried) == (3, 5)
+    stored = into.rows(root, PENN, "features/resnet50")["0003/0"]
+    np.testing.assert_allclose(stored, means(cropped_by_hand(penn, root)["0003/0"]), rtol=FLOAT16)
+
+
+def test_a_changed_picture_is_extracted_anew(penn: Path, into: Any, tmp_path: Path, network: Any) -> None:
+    root = tmp_path / "cache"
+    into.convert(root, penn)
+    into.extract(root)
+    picture = penn / "frames/0003/000004.jpg"
+    cv2.imwrite(str(picture), 255 - cv2.imread(str(picture)))
+    (penn / "frames/0003").touch()  # pictures are known by names and sizes, folders by their time
+    into.convert(root, penn)
+    done = into.extract(root)
+    assert (done.computed, done.carried) == (8, 0)
+    stored = into.rows(root, PENN, "features/resnet50")["0003/0"]
+    np.testing.assert_allclose(stored, means(cropped_by_hand(penn, root)["0003/0"]), rtol=FLOAT16)
+
+
+def test_a_removed_video_costs_nothing(penn: Path, into: Any, tmp_path: Path, network: Any) -> None:
+    root = tmp_path / "cache"
+    into.convert(root, penn)
+    into.extract(root)
+    (penn / "labels/0003.mat").unlink()
+    shutil.rmtree(penn / "frames/0003")
+    into.convert(root, penn)
+    network.batches.clear()
+    done = into.extract(root)
+    assert (done.computed, network.batches) == (0, [])
+    assert extract.plan_extraction(root, PENN, StreamSpec()).up_to_date
+    assert cache.open(root)[PENN].windows(8, 8, "resnet50").shape == (2, 2)
+
+
+def test_a_truncated_picture_is_marked_counted_and_kept_out_of_windows(
+    penn: Path, into: Any, tmp_path: Path, network: Any
+) -> None:
+    root, picture = tmp_path / "cache", penn / "frames/0003/000003.jpg"
+    picture.write_bytes(picture.read_bytes()[:-50])
+    into.convert(root, penn)
+    done = into.extract(root)
+    assert (done.computed, done.problems) == (23, {"picture_truncated": 1})
+    (example,) = done.examples
+    assert example.startswith("0003, frame 2: ")
+    assert "000003.jpg the JPEG is cut short" in example
+    ok = into.rows(root, PENN, "features/resnet50_ok")
+    assert ok["0003/0"].tolist() == [1, 1, 0, 1, 1, 1, 1, 1]
+    assert (ok["0001/0"] == 1).all()
+    assert np.isnan(into.rows(root, PENN, "features/resnet50")["0003/0"][2]).all()
+    split = cache.open(root)[PENN]
+    start = next(track.start for track in split.tracks if track.name == "0003/0")
+    windows = split.windows(2, 2, "resnet50").tolist()
+    assert [w for w in windows if start <= w[0] < start + 8] == [
+        [start, start + 2],
+        [start + 3, start + 5],
+        [start + 5, start + 7],
+    ]
+    assert np.isfinite(split.read(split.windows(2, 2, "resnet50"), stream="resnet50")["features"]).all()
+    with pytest.raises(cache.CacheError, match="picture was not readable"):
+        split.read(np.array([[start + 2, start + 4]]), stream="resnet50")
+    assert extract.plan_extraction(root, PENN, StreamSpec()).up_to_date
+    assert cache.verify(root).ok
+
+
+def test_many_problems_are_counted_and_the_first_few_told(penn: Path, into: Any, tmp_path: Path, network: Any) -> None:
+    root = tmp_path / "cache"
+    for picture in sorted((penn / "frames/0003").iterdir())[1:]:
+        picture.write_bytes(picture.read_bytes()[:-50])
+    (penn / "frames/0005/000008.jpg").write_bytes(b"")
+    into.convert(root, penn)
+    done = into.extract(root)
+    assert done.problems == {"picture_truncated": 7, "picture_empty": 1}
+    assert len(done.examples) == assembly.EXAMPLES
+    assert done.computed == 16
+
+
+def test_a_stream_keeps_its_weights_and_others_go_beside_it(
+    penn: Path, into: Any, tmp_path: Path, network: Any
+) -> None:
+    root = tmp_path / "cache"
+    into.convert(root, penn)
+    into.extract(root)
+    held = into.tree(root)
+    other = WeightsSpec("untrained", "1")
+    for changed in ({"weights": other}, {"precision": "exact"}):
+        with pytest.raises(PipelineError, match=r"'resnet50' was extracted otherwise: .*--stream NAME.*--replace"):
+            into.extract(root, **changed)
+    assert into.tree(root) == held
+    assert extract.plan_extraction(root, PENN, into.spec(device="cpu", batch_size=1)).up_to_date
+
+    into.extract(root, weights=other, name="other")
+    split = cache.open(root)[PENN]
+    assert split.streams == ("other", "resnet50")
+    assert split.stream_manifest("other")["identity"]["weights"]["argument"] == "1"
+    assert {path: data for path, data in into.tree(root).items() if path in held} == held
+
+    spec = into.spec(weights=other)
+    replacing = extract.plan_extraction(root, PENN, spec, replace=True)
+    assert (replacing.replace, replacing.why) == (True, "asked for anew")
+    network.batches.clear()
+    assert (extract.extract(replacing).computed, len(network.batches)) == (24, 2)
+    assert cache.open(root)[PENN].stream_manifest("resnet50")["identity"]["weights"]["argument"] == "1"
+    assert cache.verify(root).ok
+
+
+def test_a_lost_shard_is_made_again_when_it_is_asked_for(
+    penn: Path, into: Any, tmp_path: Path, network: Any, small_shards: None
+) -> None:
+    root = tmp_path / "cache"
+    into.convert(root, penn)
+    into.extract(root)
+    whole = into.tree(root)
+    shard = next(p for p in sorted((root / PENN).rglob("*")) if p.is_file() and "/features/resnet50/c/" in p.as_posix())
+    shard.unlink()
+    assert not cache.verify(root).ok
+    assert into.extract(root, replace=True).computed == 24
+    assert cache.verify(root).ok
+    assert into.tree(root) == whole
+
+
+def test_a_frame_that_could_not_be_decoded_is_tried_again_when_it_is_asked_for(
+    penn: Path, into: Any, tmp_path: Path, network: Any
+) -> None:
+    root, picture = tmp_path / "cache", penn / "frames/0003/000003.jpg"
+    good = picture.read_bytes()
+    picture.write_bytes(good[:-50] + bytes(50))  # as a disk that fails gives it: the size is right
+    into.convert(root, penn)
+    assert sum(into.extract(root).problems.values()) == 1
+    picture.write_bytes(good)
+    assert extract.plan_extraction(root, PENN, StreamSpec()).up_to_date
+    done = into.extract(root, replace=True)
+    assert (done.computed, done.problems) == (24, {})
+    assert (into.rows(root, PENN, "features/resnet50_ok")["0003/0"] == 1).all()
+    assert extract.plan_extraction(root, PENN, StreamSpec()).up_to_date
+    # There is nothing to discard where there is no stream, so a killed replacement goes on when it is started again.
+    new = extract.plan_extraction(root, PENN, StreamSpec(name="other"), replace=True)
+    assert (new.replace, new.why) == (False, "not extracted before")
+
+
+def test_a_stream_is_not_discarded_for_one_that_cannot_be_made(
+    penn: Path, into: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    root, real = tmp_path / "cache", ResNet50.load
+    into.convert(root, penn)
+    request.getfixturevalue("network")
+    into.extract(root)
+    held = into.tree(root)
+    with pytest.raises(PipelineError, match="is not there now"):
+        into.extract(root, weights=WeightsSpec("untrained", "1"), raw=tmp_path / "nowhere", replace=True)
+    monkeypatch.setattr(ResNet50, "load", real)
+    (tmp_path / "weights.pt").write_bytes(b"no checkpoint")
+    with pytest.raises(PipelineError, match=r"weights\.pt"):
+        into.extract(root, weights=WeightsSpec("file", str(tmp_path / "weights.pt")), replace=True)
+    assert into.tree(root) == held
+
+
+def test_a_moved_raw_folder_is_asked_for_and_taken(penn: Path, into: Any, tmp_path: Path, network: Any) -> None:
+    root = tmp_path / "cache"
+    into.convert(root, penn)
+    moved = penn.rename(tmp_path / "elsewhere")
+    with pytest.raises(
+        PipelineError, match=rf"{PENN}: its pictures were in {penn} when .* not there now\. .*--raw DIR"
+    ):
+        into.extract(root)
+    with pytest.raises(PipelineError, match=rf"--raw is {penn}, and that folder is not there"):
+        into.extract(root, raw=penn)
+    spec = StreamSpec().at(moved)
+    assert extract.extract(extract.plan_extraction(root, PENN, spec)).computed == 24
+
+
+def test_a_wrong_raw_folder_is_refused_rather_than_every_row_marked(
+    penn: Path, into: Any, tmp_path: Path, network: Any
+) -> None:
+    root = tmp_path / "cache"
+    into.convert(root, penn)
+    with pytest.raises(PipelineError, match=rf"{PENN}: the pictures of 3 of its 3 .* {tmp_path}, .*own raw folder"):
+        into.extract(root, raw=tmp_path)  # the folder above the dataset's own
+    assert cache.open(root)[PENN].streams == ()
+
+
+def test_a_raw_folder_that_lacks_a_video_is_refused_rather_than_its_rows_marked(
+    penn: Path, into: Any, tmp_path: Path, network: Any
+) -> None:
+    root = tmp_path / "cache"
+    into.convert(root, penn)
+    (penn / "frames/0003").rename(tmp_path / "0003")
+    with pytest.raises(
+        PipelineError, match=r"1 of its 3 videos are not below .*, first 0003: there is no .*/frames/0003\."
+    ):
+        into.extract(root)
+    assert cache.open(root)[PENN].streams == ()
+    (tmp_path / "0003").rename(penn / "frames/0003")
+    assert into.extract(root).computed == 24
+
+
+def test_other_pictures_than_those_that_were_converted_are_refused(
+    penn: Path, into: Any, tmp_path: Path, network: Any
+) -> None:
+    root, smaller = tmp_path / "cache", tmp_path / "smaller"
+    into.convert(root, penn)
+    shutil.copytree(penn, smaller)
+    for picture in smaller.glob("frames/*/*.jpg"):
+        pixels = cv2.imread(str(picture))
+        cv2.imwrite(str(picture), cv2.resize(pixels, None, fx=0.5, fy=0.5))
+    with pytest.raises(PipelineError, match=rf"{PENN}: 000\d: {smaller}/frames/000\d does not hold .*--raw DIR"):
+        into.extract(root, raw=smaller)
+    assert cache.open(root)[PENN].streams == ()
+    shutil.rmtree(penn)
+    shutil.copytree(smaller, penn)  # changed on purpose: what the message says to do is enough
+    for folder in (penn / "frames").iterdir():
+        folder.touch()
+    into.convert(root, penn)
+    assert into.extract(root).computed == 24
+
+
+def test_lost_provenance_is_told_and_costs_nothing_else(penn: Path, into: Any, tmp_path: Path, network: Any) -> None:
+    root = tmp_path / "cache"
+    into.convert(root, penn)
+    (root / PENN / "provenance.json").unlink()
+    with pytest.raises(PipelineError, match=r"provenance\.json is lost\. .*--raw DIR"):
+        into.extract(root)
+    assert into.extract(root, raw=penn).computed == 24
+
+
+def test_a_stream_of_another_program_is_left_alone_and_told(penn: Path, into: Any, tmp_path: Path) -> None:
+    root = tmp_path / "cache"
+    into.convert(root, penn)
+    n_rows = cache.open(root)[PENN].manifest["rows"]
+    with cache.StreamWriter(root, PENN, "resnet50", plan="of another program") as writer:
+        writer.write(0, np.zeros((n_rows, 2048), np.float32), np.ones(n_rows), np.zeros((n_rows, 2), np.uint64))
+        writer.commit({})
+    with pytest.raises(PipelineError, match=r"'resnet50' does not say what it was made with.*--replace"):
+        into.extract(root)
+
+
+def test_motion_without_pictures_has_nothing_to_extract(embedded: Any, into: Any, tmp_path: Path) -> None:
+    into.convert(tmp_path, embedded.raw("amass"), "amass")
+    assert extract.plan_extraction(tmp_path, "amass/train", StreamSpec()).up_to_date
+
+
+def test_settings_that_cannot_be_are_refused(penn: Path, into: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="precision 'half': expected exact or fast"):
+        into.spec(precision="half")
+    with pytest.raises(ConfigError, match=r"batch size -1: expected 0 .* or more"):
+        into.spec(batch_size=-1)
+    with pytest.raises(ConfigError, match="batch size 10000: 8192 crops at once are the most"):
+        into.spec(batch_size=10_000)
+    with pytest.raises(cache.CacheError, match="expected a feature cache, found no such folder"):
+        extract.plan_extraction(tmp_path / "cache", PENN, StreamSpec())
+    into.convert(tmp_path / "cache", penn)
+    with pytest.raises(ConfigError, match=r"workers 100000: this machine has \d+ cores; 16 for each is the most"):
+        into.extract(tmp_path / "cache", workers=100_000, stream=Crops())
+    with pytest.raises(cache.CacheError, match="penn_action/test"):
+        extract.plan_extraction(tmp_path / "cache", "penn_action/test", StreamSpec())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_told_before_anything_is_written(
+    penn: Path, into: Any, tmp_path: Path, few_calibration_crops: None
+) -> None:
+    into.convert(tmp_path / "cache", penn)
+    with pytest.raises(ConfigError, match=r"device 'cuda': .* finds no CUDA device here\. Take cpu, or auto"):
+        into.extract(tmp_path / "cache", device="cuda")
+    assert cache.open(tmp_path / "cache")[PENN].streams == ()
+
+
+def test_progress_ends_at_all_rows(penn: Path, into: Any, tmp_path: Path, network: Any) -> None:
+    into.convert(tmp_path / "cache", penn)
+    told = []
+    plan = extract.plan_extraction(tmp_path / "cache", PENN, into.spec(batch_size=10))
+    extract.extract(plan, progress=lambda done, total, message="": told.append((done, total)))
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1] == (24, 24)

@@ -1,0 +1,385 @@
+"""A ResNet-50 run in every way: the numbers are torchvision's own, whatever the batch, the lanes and the threads."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torchvision.models import resnet50
+from torchvision.models.resnet import ResNet
+
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.features import networks
+from pipeline.features.networks import cpu, cuda, fused
+from pipeline.features.networks.cpu import CpuNetwork
+from pipeline.features.networks.lanes import Lanes
+from pipeline.features.networks.resnet import Normalisation, folded
+from pipeline.features.streams import Machine
+from pipeline.features.weights import WeightsSpec
+from pipeline.synthetic import calibration_crops
+
+CPU = torch.device("cpu")
+UNTRAINED = WeightsSpec("untrained", "0")
+N = 6  # crops that are looked at
+
+
+@pytest.fixture(scope="module")
+def network() -> ResNet:
+    """A ResNet-50 whose batch norms have seen something, so that folding them wrongly would show."""
+    torch.manual_seed(3)
+    network = resnet50(weights=None)
+    network.fc = torch.nn.Identity()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.0)
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def crops() -> np.ndarray:
+    """People, noise and black."""
+    noise = np.random.default_rng(7).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
+    return np.concatenate([calibration_crops(N - 3), noise, np.zeros_like(noise[:1])])
+
+
+@pytest.fixture(scope="module")
+def truth(network: ResNet, crops: np.ndarray) -> np.ndarray:
+    """The textbook way, in float64."""
+    return plain_features(network, crops)
+
+
+@pytest.fixture(scope="module")
+def exact(network: ResNet) -> CpuNetwork:
+    return CpuNetwork(network, fast=False, batch_size=0, threads=2)
+
+
+@pytest.fixture(scope="module")
+def fast(network: ResNet) -> CpuNetwork:
+    return CpuNetwork(network, fast=True, batch_size=8, threads=2)
+
+
+@pytest.fixture
+def few_calibration_crops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(networks, "CALIBRATION_CROPS", 4)
+
+
+def plain_features(network: ResNet, crops: np.ndarray) -> np.ndarray:
+    pixels = torch.from_numpy(crops).permute(0, 3, 1, 2).double() / 255
+    mean, std = (
+        torch.tensor(v, dtype=torch.float64).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    )
+    with torch.inference_mode():
+        features: np.ndarray = copy.deepcopy(network).double()((pixels - mean) / std).numpy()
+    return features
+
+
+def error(features: np.ndarray, truth: np.ndarray) -> float:
+    """The largest error, relative to the largest feature."""
+    return float(np.abs(features - truth).max() / np.abs(truth).max())
+
+
+def least_cosine(features: np.ndarray, truth: np.ndarray) -> float:
+    lengths = np.linalg.norm(features, axis=1) * np.linalg.norm(truth, axis=1)
+    return float(((features * truth).sum(axis=1) / lengths).min())
+
+
+# ---------------------------------------------------------------------------------------------------- numbers
+
+
+def test_exact_features_are_torchvisions(exact: CpuNetwork, crops: np.ndarray, truth: np.ndarray) -> None:
+    features = networks.compute(exact, crops)
+    assert (features.shape, features.dtype) == ((N, 2048), np.float32)
+    assert error(features, truth) < 1e-5
+
+
+def test_fast_features_point_where_exact_ones_do(fast: CpuNetwork, crops: np.ndarray, truth: np.ndarray) -> None:
+    features = networks.compute(fast, crops).astype(np.float64)
+    assert least_cosine(features, truth) > 0.9999
+    assert error(features, truth) < 0.02
+
+
+@pytest.mark.slow
+def test_fast_features_of_an_untrained_network_agree_before_they_are_standardised(crops: np.ndarray) -> None:
+    exact, fast = (
+        networks.load(UNTRAINED, precision=precision, machine=Machine(device="cpu", batch_size=N), standardise=False)
+        for precision in ("exact", "fast")
+    )
+    assert "standardisation" not in fast.provenance
+    assert least_cosine(networks.compute(fast, crops), networks.compute(exact, crops)) > 0.9999
+
+
+def test_without_onednns_operators_exact_features_are_the_same_and_it_is_told(
+    network: ResNet, crops: np.ndarray, truth: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fused, "available", lambda: False)
+    for precision in (False, True):
+        plain = CpuNetwork(network, fast=precision, batch_size=N, threads=2)  # the last one computes no more than N
+        assert plain.arithmetic == "fp32, layer by layer"
+    assert error(networks.compute(plain, crops), truth) < 1e-5
+
+
+def test_a_cpu_without_bf16_computes_fast_features_in_fp32(network: ResNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "bf16_is_native", lambda: False)
+    assert CpuNetwork(network, fast=True, batch_size=1, threads=1).arithmetic == "fp32, oneDNN's fused convolutions"
+
+
+def test_a_cpu_that_only_imitates_bf16_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
+    assert not fused.bf16_is_native()
+
+
+def test_what_a_gpu_computes_is_the_same_network(network: ResNet, crops: np.ndarray, truth: np.ndarray) -> None:
+    """As far as a CPU can say: its layers, weights and pixels, in both formats."""
+    with torch.inference_mode():
+        exact, fast = (
+            cuda.on_device(network, CPU, fast=fast)(torch.from_numpy(crops)).numpy() for fast in (False, True)
+        )
+    assert error(exact, truth) < 1e-5
+    assert fast.dtype == np.float32
+    assert least_cosine(fast.astype(np.float64), truth) > 0.9999
+
+
+def test_pixels_are_normalised_where_they_lie(crops: np.ndarray) -> None:
+    pixels = Normalisation()(torch.from_numpy(crops))
+    assert pixels.is_contiguous(memory_format=torch.channels_last)
+    by_hand = (crops / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    np.testing.assert_allclose(pixels.numpy(), by_hand.transpose(0, 3, 1, 2), atol=1e-6)
+
+
+def test_folding_leaves_the_network_that_it_is_given(network: ResNet) -> None:
+    before = copy.deepcopy(network.state_dict())
+    folded(network)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert isinstance(network.bn1, torch.nn.BatchNorm2d)
+
+
+# ----------------------------------------------------------------------------- what they must not depend on
+
+
+@pytest.mark.parametrize("precision", ["fast", pytest.param("exact", marks=pytest.mark.slow)])
+def test_a_crops_bits_do_not_depend_on_its_company(
+    precision: str, crops: np.ndarray, request: pytest.FixtureRequest
+) -> None:
+    network: CpuNetwork = request.getfixturevalue(precision)
+    together = networks.compute(network, crops)
+    np.testing.assert_array_equal(networks.compute(network, crops[2:3]), together[2:3])
+    np.testing.assert_array_equal(networks.compute(network, crops[::-1]), together[::-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fast", pytest.param("exact", marks=pytest.mark.slow)])
+def test_bits_do_not_depend_on_lanes_or_threads(
+    precision: str, network: ResNet, crops: np.ndarray, request: pytest.FixtureRequest
+) -> None:
+    two: CpuNetwork = request.getfixturevalue(precision)
+    one = CpuNetwork(network, fast=precision == "fast", batch_size=two.batch_size, threads=1)
+    assert (one.lanes, two.lanes) == (1, 2)
+    before = torch.get_num_threads()
+    expected = networks.compute(two, crops)
+    torch.set_num_threads(3)
+    try:
+        np.testing.assert_array_equal(networks.compute(one, crops), expected)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_exact_batches_are_of_one_size(exact: CpuNetwork, network: ResNet) -> None:
+    asked = CpuNetwork(network, fast=False, batch_size=5, threads=1)
+    assert asked.batch_size == exact.batch_size == cpu.BATCH_SIZE
+
+
+def test_the_processs_number_of_threads_is_left_alone() -> None:
+    def elsewhere() -> int:
+        found: list[int] = []
+        thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        return found[0]
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        lanes = Lanes(2)
+        both = threading.Barrier(2)  # so that it takes both lanes
+
+        def inside(_: None) -> int:
+            both.wait(timeout=10)
+            return torch.get_num_threads()
+
+        seen: list[int] = []
+        callers = [threading.Thread(target=lambda: seen.append(lanes(inside, None))) for _ in range(2)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+        assert seen == [1, 1]
+        assert torch.get_num_threads() == 3
+        assert elsewhere() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert elsewhere() == before
+
+
+def test_an_error_in_a_lane_is_the_callers() -> None:
+    def fail(_: None) -> None:
+        raise MemoryError("no more")
+
+    with pytest.raises(MemoryError, match="no more"):
+        Lanes(1)(fail, None)
+
+
+# ------------------------------------------------------------------------------------------------- loading
+
+
+@pytest.mark.slow
+def test_an_untrained_networks_features_are_standardised_over_rendered_crops(few_calibration_crops: None) -> None:
+    computer = networks.load(UNTRAINED, precision="exact", machine=Machine(device="cpu"))
+    features = networks.compute(computer, calibration_crops(4))
+    assert np.abs(features.mean(axis=0)).max() < 1e-2
+    assert np.median(features.std(axis=0, ddof=1)) == pytest.approx(1, abs=1e-2)
+    provenance = computer.provenance
+    assert (provenance["stand_in"], provenance["device"]) == (True, "cpu")
+    assert provenance["arithmetic"].startswith("fp32")
+    assert len(provenance["standardisation"]["mean"]) == 2048
+
+
+@pytest.mark.slow
+def test_recorded_statistics_are_taken_over(monkeypatch: pytest.MonkeyPatch, crops: np.ndarray) -> None:
+    monkeypatch.setattr(networks, "CALIBRATION_CROPS", -1)  # nobody asks for any
+    recorded = {"standardisation": {"mean": [2.0] * 2048, "std": [4.0] * 2048}}
+    machine = Machine(device="cpu")
+    computer = networks.load(UNTRAINED, precision="exact", machine=machine, recorded=recorded)
+    before = networks.load(UNTRAINED, precision="exact", machine=machine, standardise=False)
+    expected = (networks.compute(before, crops[:1]) - 2) / 4
+    np.testing.assert_allclose(networks.compute(computer, crops[:1]), expected, rtol=1e-6)
+    assert computer.provenance["standardisation"] == recorded["standardisation"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize(
+    ("device", "told"),
+    [
+        ("cuda", "finds no CUDA device here. Take cpu, or auto"),
+        ("cuda:1", "finds no CUDA device here"),
+        ("tpu", "expected auto, cpu, cuda, or one of several GPUs"),
+        ("cuda:x", "expected auto, cpu, cuda, or one of several GPUs"),
+        ("cpu:0", "expected auto, cpu, cuda, or one of several GPUs"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused_before_anything_is_loaded(device: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=f"device '{device}'.*{told}"):
+        networks.load(WeightsSpec("file", "nowhere.pt"), precision="fast", machine=Machine(device=device))
+
+
+def test_one_gpu_of_several_is_chosen_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [str(networks.chosen_device(text)) for text in ("auto", "cuda:1", "cpu")] == ["cuda", "cuda:1", "cpu"]
+    with pytest.raises(ConfigError, match=r"device 'cuda:2': there are 2 CUDA devices here, from cuda:0 on"):
+        networks.chosen_device("cuda:2")
+
+
+def test_a_batch_that_is_not_full_is_refused(network: ResNet, fast: CpuNetwork) -> None:
+    computer = networks.ResNet50Computer(fast, {}, None)
+    with pytest.raises(ValueError, match=r"expected \(8, 224, 224, 3\) uint8, found \(3, 224, 224, 3\)"):
+        computer(np.zeros((3, 224, 224, 3), np.uint8))
+
+
+# ------------------------------------------------------------------------------------- CUDA, part by part
+
+
+def flags() -> tuple[bool, bool, bool]:
+    cudnn = torch.backends.cudnn
+    return cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
+
+
+def test_exact_features_are_computed_without_tf32_and_the_flags_are_the_callers_again() -> None:
+    before = flags()
+    with cuda.cudnn_flags(fast=False):
+        assert flags() == (False, True, False)
+    with cuda.cudnn_flags(fast=True):
+        assert flags() == (True, False, True)
+    assert flags() == before
+
+
+def test_what_holds_for_the_process_ends_with_the_last_lane() -> None:
+    told: list[str] = []
+
+    @contextmanager
+    def note() -> Iterator[None]:
+        told.append("on")
+        yield
+        told.append("off")
+
+    together = cuda.Together(note)
+    with together:
+        with together:
+            pass
+        assert told == ["on"]
+    assert told == ["on", "off"]
+    with together:
+        assert told == ["on", "off", "on"]
+
+
+class Driver:
+    """Stands for cudart: what it was told, and an error that it answers with."""
+
+    def __init__(self, error: int = 0) -> None:
+        self.error = error
+        self.told: list[Any] = []
+
+    def cudaHostRegister(self, address: int, size: int, how: int) -> int:  # noqa: N802 - CUDA's name
+        self.told.append((address, size, how))
+        return self.error
+
+    def cudaHostUnregister(self, address: int) -> int:  # noqa: N802 - CUDA's name
+        self.told.append(address)
+        return self.error
+
+
+def test_all_of_the_memory_is_pinned_and_unpinned() -> None:
+    memory = np.zeros((4, 2, 224, 224, 3), np.uint8)
+    driver: Any = Driver()
+    cuda.pin(driver, memory)
+    cuda.unpin(driver, memory)
+    address = memory.__array_interface__["data"][0]
+    assert driver.told == [(address, 4 * 2 * 224 * 224 * 3, 1), address]
+
+
+def test_memory_that_the_driver_does_not_pin_is_told() -> None:
+    memory = np.zeros(3 << 20, np.uint8)
+    with pytest.raises(PipelineError, match=r"the 3 MB .* cannot be pinned \(cudaHostRegister: 2\)"):
+        cuda.pin(Driver(2), memory)
+    with pytest.raises(PipelineError, match=r"cudaHostUnregister: 2"):
+        cuda.unpin(Driver(2), memory)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_gpu_gives_torchvisions_features(
+    compiled: bool, network: ResNet, crops: np.ndarray, truth: np.ndarray
+) -> None:
+    device = torch.device("cuda", 0)
+    memory = np.zeros((2, 64, 224, 224, 3), np.uint8)
+    memory[:, :N] = crops
+    for precision in (False, True):
+        there = cuda.CudaNetwork(network, device, fast=precision, batch_size=64, compiled=compiled)
+        there.adopt(memory)
+        try:
+            features = np.stack([there(part) for part in memory])[:, :N].astype(np.float64)
+        finally:
+            there.release()
+        assert least_cosine(features[0], truth) > 0.9999
+        if not precision:
+            assert error(features[0], truth) < 1e-5
+            np.testing.assert_array_equal(features[0], features[1])

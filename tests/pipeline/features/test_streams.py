@@ -1,0 +1,274 @@
+"""Feature streams by name: their options and identities, what other packages add, and what ours give."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
+from typing import Any, ClassVar, get_type_hints
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torchvision.models import resnet50
+
+from pipeline import plug_ins
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.features import networks, streams
+from pipeline.features.streams import Machine
+from pipeline.features.streams import resnet50 as resnet50_stream
+from pipeline.features.streams.base import BYTES, ByteStream, Computer, NumberStream, Stream
+from pipeline.features.streams.crops import Crops
+from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.features.weights import WeightsSpec
+from pipeline.pixels.decode import PictureError
+from pipeline.settings.types import typed
+from pipeline.synthetic import calibration_crops
+
+
+@dataclass(frozen=True, kw_only=True)
+class Colours(ByteStream):
+    """A stream of somebody else's package."""
+
+    bins: int = 8
+
+    kind: ClassVar[str] = "colours"
+
+    def encode(self, crop: np.ndarray) -> bytes:
+        return bytes(self.bins)
+
+
+class Package:
+    """What `EntryPoint.dist` is used for."""
+
+    name = "colour-streams"
+
+
+def install(monkeypatch: pytest.MonkeyPatch, name: str, thing: object) -> None:
+    """Pretend that a package is installed whose entry point gives `thing`."""
+
+    class Loaded(EntryPoint):
+        def load(self) -> object:
+            if isinstance(thing, Exception):
+                raise thing
+            return thing
+
+    entry = Loaded(name, "c:Colours", streams.ENTRY_POINTS)
+    vars(entry)["dist"] = Package()
+    found = {streams.ENTRY_POINTS: EntryPoints([entry])}
+    monkeypatch.setattr(plug_ins, "entry_points", lambda group: found.get(group, EntryPoints()))
+
+
+@pytest.fixture
+def crop() -> np.ndarray:
+    picture: np.ndarray = calibration_crops(1)[0]
+    return picture
+
+
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """No network is loaded yet, and none is left to others."""
+    resnet50_stream._load.cache_clear()
+    yield
+    resnet50_stream._load.cache_clear()
+
+
+# ---------------------------------------------------------------------------------------------- the registry
+
+
+@pytest.mark.parametrize("kind", streams.STREAMS)
+def test_every_stream_says_what_it_is(kind: str) -> None:
+    stream = streams.get(kind)
+    assert isinstance(stream, NumberStream | ByteStream)
+    assert (stream.kind, type(stream)) == (kind, streams.find(kind))
+    assert stream.version >= 1
+    assert (stream.dtype == BYTES) == (stream.dim == 0) == isinstance(stream, ByteStream)
+    assert str(stream) != repr(stream)
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [ResNet50(weights=WeightsSpec("torchvision", "IMAGENET1K_V2"), precision="exact"), ResNet50(), Crops(quality=80)],
+    ids=str,
+)
+def test_a_stream_is_found_again_by_what_its_manifest_says(stream: Stream) -> None:
+    written = json.loads(json.dumps(stream.identity()))
+    assert streams.of_identity(written) == stream
+    assert streams.of_identity({**written, "version": 0}) == stream  # made today, its version is today's
+
+
+def test_every_option_is_part_of_the_identity() -> None:
+    assert Crops(quality=80).identity() == {"kind": "crops", "version": Crops.version, "quality": 80}
+    assert ResNet50(precision="exact").identity() == {
+        "kind": "resnet50",
+        "version": ResNet50.version,
+        "weights": {"kind": "untrained", "argument": "0"},
+        "precision": "exact",
+    }
+
+
+def test_of_weights_in_a_file_only_their_user_can_say_where_they_are(tmp_path: Path) -> None:
+    (tmp_path / "r.pt").write_bytes(b"weights")
+    identity = ResNet50(weights=WeightsSpec("file", str(tmp_path / "r.pt"))).identity()
+    assert str(tmp_path) not in json.dumps(identity)
+    assert streams.of_identity(identity) is None
+
+
+def test_options_are_read_as_settings_are() -> None:
+    assert typed(Path("luigi.cfg"), "crops", {"quality": "70"}, Crops) == {"quality": 70}
+    with pytest.raises(ConfigError, match="quality = 0"):
+        typed(Path("luigi.cfg"), "crops", {"quality": "0"}, Crops)
+    with pytest.raises(ConfigError, match="precision = some: expected"):
+        typed(Path("luigi.cfg"), "resnet50", {"precision": "some"}, ResNet50)
+    assert get_type_hints(ResNet50)["weights"] is WeightsSpec
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "told"),
+    [
+        ("resnet50", {"size": 3}, "resnet50 has no option size; it has weights, precision"),
+        ("resnet50", {"precision": "medium"}, "precision 'medium': expected exact or fast"),
+        ("crops", {"quality": 0}, "quality 0: expected 1 to 100"),
+        ("crops", {"quality": 101}, "quality 101: expected 1 to 100"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused_in_words(kind: str, options: Mapping[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        streams.get(kind, **options)
+
+
+def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(PipelineError, match="no stream is called 'resnet'; known: resnet50, crops"):
+        streams.get("resnet")
+    with pytest.raises(PipelineError, match="no stream is called 'colours'"):
+        streams.of_identity({"kind": "colours", "version": 1})
+
+
+def test_another_package_s_stream_is_like_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "colours", Colours)
+    assert streams.names() == (*streams.STREAMS, "colours")
+    assert streams.get("colours", bins=4) == Colours(bins=4)
+    assert streams.of_identity({"kind": "colours", "version": 1, "bins": 3}) == Colours(bins=3)
+    assert streams.of_identity({"kind": "colours", "version": 1, "shades": 3}) is None  # of another version of it
+
+
+@pytest.mark.parametrize("thing", [Path, 3, Crops])
+def test_what_is_no_stream_of_its_name_is_refused(monkeypatch: pytest.MonkeyPatch, thing: object) -> None:
+    install(monkeypatch, "colours", thing)
+    told = "stream 'colours' of package colour-streams: c:Colours is not a Stream subclass whose kind is 'colours'"
+    with pytest.raises(PipelineError, match=told):
+        streams.get("colours")
+
+
+def test_a_package_that_fails_harms_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "colours", ImportError("no module named paint"))
+    assert streams.get("crops") == Crops()
+    with pytest.raises(PipelineError, match="'colours' of package colour-streams cannot be loaded: ImportError: no mo"):
+        streams.get("colours")
+
+
+def test_a_name_of_ours_is_not_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "crops", Crops)
+    with pytest.raises(PipelineError, match="stream 'crops' of package colour-streams has the name of one of ours"):
+        streams.names()
+
+
+# -------------------------------------------------------------------------------------------------- resnet50
+
+
+@pytest.mark.slow
+def test_resnet50_gives_the_networks_features(tmp_path: Path, forgotten: None) -> None:
+    torch.manual_seed(5)
+    plain = resnet50(weights=None)
+    torch.save(plain.state_dict(), tmp_path / "weights.pt")
+    stream = ResNet50(weights=WeightsSpec("file", str(tmp_path / "weights.pt")), precision="exact")
+    computer: Computer = stream.load(Machine(device="cpu", threads=1), None)
+    crops = calibration_crops(computer.batch_size)
+    computer.adopt(crops)
+    features = computer(crops)
+    computer.release()
+    assert features.shape == (computer.batch_size, stream.dim)
+    plain.fc = torch.nn.Identity()
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    with torch.inference_mode():
+        expected = plain.eval()((torch.from_numpy(crops[:2]).permute(0, 3, 1, 2) / 255 - mean) / std).numpy()
+    np.testing.assert_allclose(features[:2], expected, atol=1e-5 * np.abs(expected).max())
+    provenance = computer.provenance
+    assert (stream.stand_in, provenance["stand_in"], "standardisation" in provenance) == (False, False, False)
+
+
+@pytest.mark.slow
+def test_a_network_is_loaded_once_for_all_splits_and_again_for_other_rows(
+    forgotten: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(networks, "CALIBRATION_CROPS", 2)
+    stream, machine = ResNet50(precision="exact"), Machine(device="cpu", threads=1)
+    first = stream.load(machine, None)
+    assert stream.load(machine, None) is first
+    assert first.provenance["stand_in"]
+    recorded = {"standardisation": {"mean": [1.0] * 2048, "std": [2.0] * 2048}, "sha256": "of earlier rows"}
+    other = stream.load(machine, recorded)
+    assert other is not first
+    assert other.provenance["standardisation"] == recorded["standardisation"]
+    assert other.provenance["sha256"] == first.provenance["sha256"]
+
+
+def test_a_checkpoint_that_was_replaced_is_another_network(tmp_path: Path, forgotten: None) -> None:
+    file, machine = tmp_path / "weights.pt", Machine(device="cpu", threads=1)
+    stream = ResNet50(weights=WeightsSpec("file", str(file)))
+    digests = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        torch.save(resnet50(weights=None).state_dict(), tmp_path / "new.pt")
+        (tmp_path / "new.pt").replace(file)
+        digests.append(stream.load(machine, None).provenance["sha256"])
+    assert digests[0] != digests[1]
+
+
+# ----------------------------------------------------------------------------------------------------- crops
+
+
+def test_a_crop_comes_back_as_it_looked(crop: np.ndarray) -> None:
+    errors = []
+    for quality in (50, 95, 100):
+        stream = Crops(quality=quality)
+        back = stream.decode(stream.encode(crop))
+        assert (back.shape, back.dtype) == ((224, 224, 3), np.uint8)
+        errors.append(np.abs(back.astype(int) - crop).mean())
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[1] < 2
+    assert errors[2] < 1
+
+
+def test_colours_keep_their_resolution_and_their_order() -> None:
+    stripes = np.zeros((224, 224, 3), np.uint8)
+    stripes[:, ::2, 0] = stripes[:, 1::2, 2] = 255  # red and blue, a pixel each
+    back = Crops().decode(Crops().encode(stripes)).astype(int)
+    assert np.abs(back - stripes).max() < 20
+    halved = cv2.imencode(".jpg", stripes[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+    assert np.abs(Crops.decode(halved).astype(int) - stripes).max() > 100
+
+
+def test_the_same_crop_gives_the_same_bytes(crop: np.ndarray) -> None:
+    assert Crops().encode(crop) == Crops().encode(np.asfortranarray(crop)) == Crops(quality=95).encode(crop.copy())
+    assert Crops(quality=94).encode(crop) != Crops().encode(crop)
+
+
+def test_no_crop_takes_more_than_its_pixels_do() -> None:
+    noise = np.random.default_rng(0).integers(0, 2, (224, 224, 3), dtype=np.uint8) * 255
+    encoded = Crops(quality=100).encode(noise)
+    assert 100_000 < len(encoded) <= 224 * 224 * 3
+    assert Crops.decode(encoded).shape == noise.shape
+
+
+def test_what_is_no_crop_is_refused(crop: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"expected a \(224, 224, 3\) uint8 crop, found \(100, 224, 3\)"):
+        Crops().encode(crop[:100])
+    small = cv2.imencode(".jpg", crop[:100])[1].tobytes()
+    with pytest.raises(PictureError, match="is 224 x 100 px; a crop is 224 x 224 px"):
+        Crops.decode(small)
+    with pytest.raises(PictureError, match="cut short"):
+        Crops.decode(Crops().encode(crop)[:1000])

@@ -1,0 +1,397 @@
+"""Pickles from strangers are data: what they hold comes out, what they would do does not happen."""
+
+import pickle
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+from pipeline.errors import RawDataError, UnsafePickle
+from pipeline.formats.pickles import load_pickle
+
+# -- a small assembler of what Python 2 wrote ----------------------------------------------------------------------
+
+
+def global_(module: str, name: str) -> bytes:
+    return f"c{module}\n{name}\n".encode()
+
+
+def text(value: str) -> bytes:
+    """A Python 2 str: SHORT_BINSTRING."""
+    return b"U" + bytes([len(value)]) + value.encode("latin1")
+
+
+def integer(value: int) -> bytes:
+    return b"J" + struct.pack("<i", value)
+
+
+def raw(value: bytes, *, protocol: int) -> bytes:
+    """Array content as Python 2 wrote it: a str, quoted in protocol 0 and counted from 1 on."""
+    if protocol == 0:
+        quoted = "".join(chr(b) if 32 <= b < 127 and b not in b"\\'" else f"\\x{b:02x}" for b in value)
+        return b"S'" + quoted.encode() + b"'\n"
+    return b"T" + struct.pack("<i", len(value)) + value
+
+
+def dtype(array: np.ndarray[Any, Any]) -> bytes:
+    order = array.dtype.str[0]
+    made = global_("numpy", "dtype") + b"(" + text(array.dtype.str[1:]) + b"I0\nI1\ntR"
+    return made + b"(" + integer(3) + text(order) + b"NNN" + integer(-1) + integer(-1) + integer(0) + b"tb"
+
+
+def array(value: np.ndarray[Any, Any], *, protocol: int = 2, module: str = "numpy.core.multiarray") -> bytes:
+    order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
+    made = global_(module, "_reconstruct") + b"(" + global_("numpy", "ndarray") + b"(" + integer(0) + b"t" + text("b")
+    shape = b"(" + b"".join(integer(n) for n in value.shape) + b"t"
+    flag = b"I01\n" if order == "F" else b"I00\n"
+    content = raw(value.tobytes(order), protocol=protocol)
+    return made + b"tR(" + integer(1) + shape + dtype(value) + flag + content + b"tb"
+
+
+def mapping(**items: bytes) -> bytes:
+    return b"}(" + b"".join(text(key) + value for key, value in items.items()) + b"u"
+
+
+def instance(module: str, name: str, state: bytes, *, protocol: int = 2) -> bytes:
+    if protocol < 2:
+        empty = global_("copy_reg", "_reconstructor") + b"(" + global_(module, name) + global_("__builtin__", "object")
+        return empty + b"NtR" + state + b"b"
+    return global_(module, name) + b")\x81" + state + b"b"
+
+
+def chumpy_leaf(value: np.ndarray[Any, Any], *, protocol: int = 2) -> bytes:
+    dirty = global_("__builtin__", "set") + b"((" + text("x") + b"ltR"
+    return instance("chumpy.ch", "Ch", mapping(x=array(value), _dirty_vars=dirty, _itr=b"N"), protocol=protocol)
+
+
+def csc(matrix: sparse.csc_matrix, *, module: str = "scipy.sparse.csc", protocol: int = 2, **changed: bytes) -> bytes:
+    rows, columns = matrix.shape
+    state = {
+        "format": text("csc"),
+        "maxprint": integer(50),
+        "_shape": b"(" + integer(rows) + integer(columns) + b"t",
+        "data": array(matrix.data),
+        "indices": array(matrix.indices),
+        "indptr": array(matrix.indptr),
+    }
+    return instance(module, "csc_matrix", mapping(**(state | changed)), protocol=protocol)
+
+
+def read(tmp_path: Path, content: bytes, kind: Any = "sequence") -> dict[str, Any]:
+    file = tmp_path / "file.pkl"
+    file.write_bytes(content)
+    return load_pickle(file, kind=kind)
+
+
+ARRAYS = [
+    np.arange(6.0).reshape(2, 3),
+    np.asfortranarray(np.arange(6, dtype=np.int32).reshape(2, 3)),
+    np.array([True, False]),
+    np.array([[1, 2]], ">i4"),
+    np.zeros((0, 72)),
+    np.array(3.5),
+    np.arange(256, dtype=np.uint8),
+]
+
+# -- what is held comes out ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ARRAYS, ids=lambda a: f"{a.dtype}{a.shape}")
+@pytest.mark.parametrize("protocol", [0, 1, 2])
+def test_an_array_from_python_2_comes_out_as_it_was(value: Any, protocol: int, tmp_path: Path) -> None:
+    content = read(tmp_path, mapping(poses=array(value, protocol=protocol)) + b".")
+    assert content["poses"].dtype == value.dtype
+    np.testing.assert_array_equal(content["poses"], value)
+    assert content["poses"].flags.writeable
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_every_protocol_of_this_python_is_read(protocol: int, tmp_path: Path) -> None:
+    names = np.array(["a", "bc"], object)
+    data = {"arrays": ARRAYS, "sequence": "outdoors_é", "genders": ["m", "f"], "names": names, "raw": b"\x00\xff" * 9}
+    data |= {"number": np.float64(2.5), "empty": b"", "big": 2**70, "none": None, "nested": {"a": (1, 2.5, True)}}
+    content = read(tmp_path, pickle.dumps(data, protocol))
+    for got, expected in zip(content.pop("arrays"), data.pop("arrays"), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(content.pop("names"), data.pop("names"))
+    assert content == data
+
+
+def test_the_same_array_named_twice_stays_one_array(tmp_path: Path) -> None:
+    shared = np.arange(3.0)
+    content = read(tmp_path, pickle.dumps({"a": shared, "b": [shared]}, 2))
+    assert content["a"] is content["b"][0]
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
+    lambda part: st.lists(part) | st.dictionaries(st.text(), part) | st.tuples(part, part),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.dictionaries(st.text(), plain), st.integers(0, pickle.HIGHEST_PROTOCOL))
+def test_plain_values_read_as_the_library_reads_them(tmp_path_factory: Any, data: Any, protocol: int) -> None:
+    assert read(tmp_path_factory.mktemp("p"), pickle.dumps(data, protocol)) == data
+
+
+@pytest.mark.parametrize("protocol", [1, 2])
+@pytest.mark.parametrize("module", ["scipy.sparse.csc", "scipy.sparse._csc"])
+def test_a_model_file_gives_its_sparse_matrix(module: str, protocol: int, tmp_path: Path) -> None:
+    matrix = sparse.random(24, 30, density=0.2, format="csc", rng=np.random.default_rng(0))
+    content = read(tmp_path, mapping(J_regressor=csc(matrix, module=module, protocol=protocol)) + b".", "smpl")
+    np.testing.assert_array_equal(content["J_regressor"].toarray(), matrix.toarray())
+
+
+def test_a_sparse_matrix_of_the_scipy_in_use_is_read(tmp_path: Path) -> None:
+    matrix = sparse.csc_matrix(np.diag([1.0, 2.0, 3.0]))
+    content = read(tmp_path, pickle.dumps({"J_regressor": matrix}), "smpl")
+    np.testing.assert_array_equal(content["J_regressor"].toarray(), matrix.toarray())
+
+
+@pytest.mark.parametrize("protocol", [1, 2])
+def test_chumpy_objects_become_their_values_without_chumpy(protocol: int, tmp_path: Path) -> None:
+    value = np.arange(24.0).reshape(2, 3, 4)
+    index = np.arange(24).reshape(2, 3, 4)[..., :2].ravel()  # value[..., :2]
+    shape = b"(" + integer(2) + integer(3) + integer(2) + b"t"
+    parts = mapping(a=chumpy_leaf(value, protocol=protocol), idxs=array(index), preferred_shape=shape)
+    selected = instance("chumpy.reordering", "Select", parts, protocol=protocol)
+    content = read(tmp_path, mapping(weights=chumpy_leaf(value), shapedirs=selected) + b".", "smpl")
+    np.testing.assert_array_equal(content["weights"], value)
+    np.testing.assert_array_equal(content["shapedirs"], value[..., :2])
+
+
+# -- what is asked for does not happen -----------------------------------------------------------------------------
+
+
+class Evil:
+    """Unpickled by the library, it creates a file."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.trace,))
+
+
+@pytest.mark.parametrize("kind", ["sequence", "smpl"])
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_that_runs_code_is_refused_and_runs_none(protocol: int, kind: Any, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    content = pickle.dumps({"poses": Evil(trace)}, protocol)
+    pickle.loads(content)
+    assert trace.exists(), "the attack works on an ordinary unpickler"
+    trace.unlink()
+    with pytest.raises(UnsafePickle, match=r"file\.pkl.*download"):
+        read(tmp_path, content, kind)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "os system",
+        "posix system",
+        "builtins eval",
+        "__builtin__ getattr",
+        "builtins object.__subclasses__",
+        "numpy load",
+        "numpy.core.multiarray fromfile",
+        "numpy._core.multiarray _reconstruct.__globals__",
+        "numpy.core ndarray",
+        "numpy.ndarray __reduce__",
+        "copyreg add_extension",
+        "_codecs lookup",
+        "chumpy.ch ChLambda",
+        "scipy.sparse.csc csr_matrix",
+        "pickle loads",
+        "torch.storage _load_from_bytes",
+        " ",
+    ],
+)
+@pytest.mark.parametrize("kind", ["sequence", "smpl"])
+def test_names_near_those_on_the_list_are_not_on_it(name: str, kind: Any, tmp_path: Path) -> None:
+    module, attribute = name.split(" ")
+    for content in (global_(module, attribute), text(module) + text(attribute) + b"\x93"):
+        with pytest.raises(UnsafePickle, match=r"not read"):
+            read(tmp_path, b"\x80\x02" + content + b")R.", kind)
+
+
+def test_a_sequence_may_hold_less_than_a_model(tmp_path: Path) -> None:
+    content = mapping(poses=chumpy_leaf(np.zeros(3))) + b"."
+    with pytest.raises(UnsafePickle, match=r"chumpy\.ch\.Ch"):
+        read(tmp_path, content, "sequence")
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    [b"ios\nsystem\n", b"(" + global_("numpy", "dtype") + b"o", b"\x82\x01", b"P1\n", b"NQ", b"\x92", b"\x97"],
+    ids=["INST", "OBJ", "EXT1", "PERSID", "BINPERSID", "NEWOBJ_EX", "NEXT_BUFFER"],
+)
+def test_instructions_that_make_objects_in_other_ways_are_refused(instruction: bytes, tmp_path: Path) -> None:
+    with pytest.raises(UnsafePickle, match="instruction"):
+        read(tmp_path, b"(" + instruction + b".", "smpl")
+
+
+reconstruct = global_("numpy.core.multiarray", "_reconstruct")
+ndarray = global_("numpy", "ndarray")
+plain_dtype = dtype(np.zeros(1))
+
+
+def state(shape: bytes, kind: bytes, content: bytes) -> bytes:
+    empty = reconstruct + b"(" + ndarray + b"(K\x00t" + text("b") + b"tR"
+    return b"}" + text("a") + empty + b"(K\x01" + shape + kind + b"I00\n" + content + b"tbs."
+
+
+long_type = b"(" + text("f8,(9999,9999)f8") + b"I0\nI1\ntR"
+hostile = {
+    "array of a foreign class": b"}" + text("a") + reconstruct + b"(" + global_("numpy", "dtype") + b"NNtRs.",
+    "array that claims more than it has": state(b"(" + b"J\xff\xff\xff\x7f" * 2 + b"t", plain_dtype, text("12345678")),
+    "array of negative size": state(b"(" + integer(-1) + b"t", plain_dtype, text("12345678")),
+    "array of more dimensions than there are": state(b"(" + b"K\x01" * 100 + b"t", plain_dtype, text("12345678")),
+    "array with another state": b"}" + text("a") + reconstruct + b"(" + ndarray + b"(K\x00t" + text("b") + b"tR}bs.",
+    "objects that are not there": state(b"(K\x05t", global_("numpy", "dtype") + b"(" + text("O8") + b"tR", b"]"),
+    "type without meaning": state(b"(K\x01t", global_("numpy", "dtype") + b"(" + text("V8") + b"tR", text("12345678")),
+    "type with fields": state(b"(K\x01t", plain_dtype[:-1] + b"0(K\x03" + text("<") + b"N}}tb", text("12345678")),
+    "type from a recipe": state(b"(K\x01t", global_("numpy", "dtype") + long_type, text("1")),
+    "bytes in a codec": b"}" + text("a") + global_("_codecs", "encode") + b"(" + text("x") + text("zlib") + b"tRs.",
+    "attributes for a class": b"}" + text("a") + ndarray + b"}" + text("__setstate__") + b"Nsbs.",
+    "attributes for a dict": b"}" + text("a") + b"}}" + text("b") + b"K\x01sbs.",
+    "a class as a value": b"}" + text("a") + ndarray + b"s.",
+    "a call of a value": b"}" + text("a") + text("x") + b")Rs.",
+    "a name made of numbers": b"}" + text("a") + b"K\x01K\x02\x93s.",
+    "a state set twice": b"}" + text("a") + reconstruct + b"(" + ndarray + b"tR}b}bs.",
+    "a huge memo index": b"}r\xff\xff\xff\xff" + b"j\x00\x00\x00\x00.",
+    "eight exabytes": b"}\x8e" + b"\xff" * 7 + b"\x7f.",
+    "text of four gigabytes": b"}X\xff\xff\xff\xff.",
+    "a negative length": b"}T\xff\xff\xff\xff.",
+    "a number without end": b"}" + text("a") + b"I" + b"9" * 100_000 + b"\ns.",
+    "a list within itself": b"}" + text("a") + b"]q\x00h\x00as.",
+    "a dict within itself": b"}q\x00" + text("a") + b"h\x00s.",
+    "depth": b"}" + text("a") + b"(" * 200_000 + b"t" * 200_000 + b"s.",
+    "depth as a key": b"}" + b")" + b"\x85" * 200_000 + b"Ns.",
+    "depth in records": b"}" + text("a") + b"".join([ndarray] * 20_000) + b")" + b"R\x85" * 20_000 + b"s.",
+    "an empty file": b"",
+    "no stop": b"}",
+    "nothing to stop with": b".",
+    "only a mark": b"(.",
+    "a list at the top": b"].",
+    "numbers for keys at the top": b"}K\x01K\x02s.",
+    "a web page": b"<!DOCTYPE html>",
+    "a zip archive": b"PK\x03\x04",
+    "line ends of another system": b"(dp0\r\nS'a'\r\np1\r\nS'b\r\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", hostile)
+@pytest.mark.parametrize("kind", ["sequence", "smpl"])
+def test_a_broken_or_hostile_file_ends_in_an_error_that_names_it(case: str, kind: Any, tmp_path: Path) -> None:
+    with pytest.raises((RawDataError, UnsafePickle), match=r"file\.pkl"):
+        read(tmp_path, hostile[case], kind)
+
+
+def test_shared_parts_cannot_multiply(tmp_path: Path) -> None:
+    """50 lists, each holding the one before twice: 2^50 references, read in an instant."""
+    lists = [b"0]q%c(h%ch%ce" % (k + 1, k, k) for k in range(50)]
+    content = read(tmp_path, b"}" + text("a") + b"]q\x00" + b"".join(lists) + b"s.")
+    depth, part = 0, content["a"]
+    while part:
+        assert part[0] is part[1]
+        depth, part = depth + 1, part[0]
+    assert depth == 50
+
+
+def test_arrays_cannot_be_larger_together_than_the_file(tmp_path: Path) -> None:
+    content = raw(b"\x00" * 80_000, protocol=2) + b"q\x00"
+    one = reconstruct + b"(" + ndarray + b"NNtR(K\x01(" + integer(10_000) + b"t" + plain_dtype + b"I00\nh\x00tb"
+    with pytest.raises(RawDataError, match="larger than the file"):
+        read(tmp_path, b"}" + text("raw") + content + b"s" + text("all") + b"(" + one * 100 + b"ls.")
+
+
+def test_a_sparse_matrix_with_entries_outside_itself_is_refused(tmp_path: Path) -> None:
+    matrix = sparse.csc_matrix(np.diag([1.0, 2.0, 3.0]))
+    outside = array(np.array([0, 1, 1_000_000], np.int32))
+    with pytest.raises(RawDataError):
+        read(tmp_path, mapping(J_regressor=csc(matrix, indices=outside)) + b".", "smpl")
+
+
+def test_a_selection_outside_its_source_is_refused(tmp_path: Path) -> None:
+    parts = mapping(a=chumpy_leaf(np.zeros(3)), idxs=array(np.array([7])))
+    with pytest.raises(RawDataError):
+        read(tmp_path, mapping(shapedirs=instance("chumpy.reordering", "Select", parts)) + b".", "smpl")
+
+
+FLAT = csc(sparse.csc_matrix(np.eye(2)), data=array(np.eye(2)))  # its data has two axes
+INCOMPLETE = {
+    "a chumpy value without x": instance("chumpy.ch", "Ch", mapping(x=integer(1))),
+    "a chumpy selection without a and idxs": instance("chumpy.reordering", "Select", mapping(a=array(np.zeros(3)))),
+    "a chumpy selection of unknown shape": instance(
+        "chumpy.reordering",
+        "Select",
+        mapping(a=array(np.zeros(3)), idxs=array(np.array([0])), preferred_shape=integer(1)),
+    ),
+    "a ch without its parts": instance("chumpy.ch", "Ch", integer(1)),
+    "a sparse matrix without its arrays": FLAT,
+    "a sparse matrix without a shape": csc(sparse.csc_matrix(np.eye(2)), _shape=integer(2)),
+    "a set of something else than text and numbers": global_("__builtin__", "set") + b"((" + b"}ltR",
+}
+
+
+@pytest.mark.parametrize("told", INCOMPLETE)
+def test_an_object_of_a_known_class_that_lacks_its_parts_is_named(told: str, tmp_path: Path) -> None:
+    with pytest.raises(RawDataError, match=rf"file\.pkl.*{told}"):
+        read(tmp_path, mapping(weights=INCOMPLETE[told]) + b".", "smpl")
+
+
+def test_the_sets_that_chumpy_keeps_are_read_in_new_protocols_too(tmp_path: Path) -> None:
+    content = b"\x80\x04}" + text("s") + b"\x8f(" + text("x") + text("y") + b"\x90s."
+    assert read(tmp_path, content, "smpl") == {"s": {"x", "y"}}
+    with pytest.raises(UnsafePickle, match="set"):
+        read(tmp_path, content, "sequence")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RawDataError, match=r"nowhere\.pkl"):
+        load_pickle(tmp_path / "nowhere.pkl", kind="sequence")
+
+
+GOOD = mapping(
+    poses=b"(" + array(np.arange(6.0)) + array(np.arange(4, dtype=np.int32), protocol=0) + b"l",
+    J=csc(sparse.csc_matrix(np.diag([1.0, 2.0, 3.0]))),
+    w=chumpy_leaf(np.arange(3.0), protocol=1),
+)
+SAMPLES = [GOOD + b".", *(pickle.dumps({"a": ARRAYS, "b": ["x", 1.5, None]}, protocol) for protocol in range(6))]
+
+
+@settings(max_examples=600, deadline=None, derandomize=True)
+@given(st.data())
+def test_a_damaged_file_is_read_or_refused_but_never_crashes(tmp_path_factory: Any, data: Any) -> None:
+    content = bytearray(data.draw(st.sampled_from(SAMPLES)))
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        content[place] = data.draw(st.integers(0, 255))
+    if data.draw(st.booleans()):
+        del content[data.draw(st.integers(0, len(content))) :]
+    try:
+        read(tmp_path_factory.mktemp("p"), bytes(content), "smpl")
+    except (RawDataError, UnsafePickle) as error:
+        assert "file.pkl" in str(error)
+
+
+STEPS = [bytes([step]) for step in b"(.0123NIJKMRbc]ade)tl}suqhghrj\x81\x85\x86\x87\x8f\x90\x93\x94"]
+STEPS += [text("a"), ndarray, reconstruct, plain_dtype, array(np.zeros(2)), b"K\x00"]
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from(STEPS), max_size=40))
+def test_any_sequence_of_instructions_is_read_or_refused(tmp_path_factory: Any, steps: Any) -> None:
+    try:
+        read(tmp_path_factory.mktemp("p"), b"}" + b"".join(steps) + b".", "smpl")
+    except (RawDataError, UnsafePickle) as error:
+        assert "file.pkl" in str(error)

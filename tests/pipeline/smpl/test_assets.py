@@ -1,0 +1,225 @@
+"""The body's files: what they must hold, what is said when they do not, and how a stand-in is known."""
+
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.errors import MissingAssets, RawDataError, UnsafePickle
+from pipeline.formats.pickles import load_pickle
+from pipeline.raw.stand_in import MARKER
+from pipeline.smpl import assets
+from pipeline.synthetic.body import body
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: Any) -> Path:
+    folder = tmp_path_factory.mktemp("body")
+    body.write(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(written: Path, tmp_path: Path) -> Path:
+    """A copy that a test may spoil; only the neutral model."""
+    for file in written.iterdir():
+        if file.name not in ("SMPL_MALE.pkl", "SMPL_FEMALE.pkl"):
+            shutil.copy(file, tmp_path / file.name)
+    return tmp_path
+
+
+def change(folder: Path, **changes: Any) -> None:
+    """Write the neutral model again with other values; None removes a key."""
+    file = folder / "SMPL_NEUTRAL.pkl"
+    model = load_pickle(file, kind="smpl") | changes
+    file.write_bytes(pickle.dumps({key: value for key, value in model.items() if value is not None}, 2))
+
+
+def test_the_stand_ins_files_are_read_by_the_loader_for_real_ones(written: Path) -> None:
+    for gender in assets.GENDERS:
+        made, read = body.procedural(gender), assets.load(written, gender)
+        for field in ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "parents", "faces"):
+            np.testing.assert_array_equal(getattr(read, field), getattr(made, field), err_msg=field)
+            assert getattr(read, field).dtype == getattr(made, field).dtype
+    for field in ("J_regressor_extra", "J_regressor_h36m", "mean_pose", "mean_shape", "mean_cam"):
+        np.testing.assert_array_equal(getattr(read, field), getattr(body.procedural(), field), err_msg=field)
+    assert read.posedirs.dtype == np.float32
+    assert read.parents[:5].tolist() == [-1, 0, 0, 0, 1]
+
+
+def test_the_official_layout_is_what_smpl_files_have(written: Path) -> None:
+    model = load_pickle(written / "SMPL_NEUTRAL.pkl", kind="smpl")
+    assert model["kintree_table"].dtype == np.uint32
+    assert model["kintree_table"][0, 0] == 4294967295
+    assert model["f"].dtype == np.uint32
+    assert model["J_regressor"].format == "csc"
+    np.testing.assert_allclose(model["J"], model["J_regressor"] @ model["v_template"], atol=1e-12)
+    assert (model["bs_type"], model["bs_style"]) == ("lrotmin", "lbs")
+
+
+def test_only_ten_of_three_hundred_shape_directions_are_used(folder: Path) -> None:
+    shapedirs = np.random.default_rng(0).normal(size=(6890, 3, 300)).astype(np.float32)
+    change(folder, shapedirs=shapedirs)
+    np.testing.assert_array_equal(assets.load(folder).shapedirs, shapedirs[..., :10])
+
+
+def test_an_npz_model_serves_as_well_as_a_pickle(folder: Path) -> None:
+    expected = assets.load(folder)
+    model = load_pickle(folder / "SMPL_NEUTRAL.pkl", kind="smpl")
+    (folder / "SMPL_NEUTRAL.pkl").unlink()
+    np.savez(folder / "SMPL_NEUTRAL.npz", **model | {"J_regressor": model["J_regressor"].toarray()})
+    read = assets.load(folder)
+    np.testing.assert_array_equal(read.J_regressor, expected.J_regressor)
+    assert read.stand_in
+
+
+def test_all_that_is_missing_is_named_with_where_to_get_it(folder: Path) -> None:
+    (folder / "SMPL_NEUTRAL.pkl").unlink()
+    (folder / assets.REGRESSOR_H36M).unlink()
+    assert assets.missing(folder) == ["SMPL_NEUTRAL.pkl (or .npz)", "J_regressor_h36m.npy"]
+    for what in (assets.load, assets.digest):
+        with pytest.raises(MissingAssets) as error:
+            what(folder)
+        for word in (str(folder), "SMPL_NEUTRAL.pkl", "J_regressor_h36m.npy", "smpl.is.tue.mpg.de", "nkolot/SPIN"):
+            assert word in str(error.value)
+        assert "python -m pipeline synthesize" in str(error.value)
+
+
+def test_a_gender_that_is_not_there_is_missing_and_an_unknown_one_a_mistake(folder: Path) -> None:
+    assert assets.missing(folder, "male") == ["SMPL_MALE.pkl (or .npz)"]
+    with pytest.raises(MissingAssets, match=r"SMPL_MALE\.pkl"):
+        assets.load(folder, "male")
+    (folder / "SMPL_NEUTRAL.pkl").rename(folder / "SMPL_MALE.pkl")
+    assert assets.load(folder, "male").digest == assets.digest(folder, "male")[0]
+    with pytest.raises(ValueError, match="neutral, male, female"):
+        assets.load(folder, "other")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("v_template", None),
+        ("v_template", np.zeros((6890, 2))),
+        ("v_template", np.full((6890, 3), np.nan)),
+        ("v_template", "text"),
+        ("shapedirs", np.zeros((6890, 3, 9))),
+        ("posedirs", np.zeros((6890, 3, 459))),  # SMPL-H
+        ("J_regressor", np.zeros((52, 6890))),
+        ("weights", np.zeros((10475, 55))),  # SMPL-X
+        ("kintree_table", np.zeros((2, 24), np.uint32) + 23),
+        ("f", np.full((13776, 3), 6890, np.uint32)),
+        ("f", np.zeros((20908, 3), np.uint32)),
+    ],
+)
+def test_a_key_of_the_wrong_kind_is_named_with_what_was_expected(folder: Path, key: str, value: Any) -> None:
+    change(folder, **{key: value})
+    with pytest.raises(RawDataError, match=rf"SMPL_NEUTRAL\.pkl: '{key}': expected .*, found .*\. Take the file"):
+        assets.load(folder)
+
+
+def test_a_sparse_matrix_that_claims_a_huge_shape_takes_no_memory(folder: Path) -> None:
+    from scipy import sparse
+
+    change(folder, J_regressor=sparse.csc_matrix((2**40, 6890)))
+    with pytest.raises(RawDataError, match="J_regressor"):
+        assets.load(folder)
+
+
+@pytest.mark.parametrize("name", [assets.REGRESSOR_EXTRA, assets.REGRESSOR_H36M, assets.MEAN_PARAMS])
+@pytest.mark.parametrize("content", [b"", b"<html>", b"\x93NUMPY\x01\x00", b"PK\x03\x04 not an archive"])
+def test_a_broken_array_file_is_named(folder: Path, name: str, content: bytes) -> None:
+    (folder / name).write_bytes(content)
+    with pytest.raises(RawDataError, match=name):
+        assets.load(folder)
+
+
+def test_array_files_with_python_objects_are_refused(folder: Path) -> None:
+    np.savez(folder / assets.MEAN_PARAMS, pose=np.array([{"a": 1}], object))
+    with pytest.raises(RawDataError, match=assets.MEAN_PARAMS):
+        assets.load(folder)
+    np.save(folder / assets.REGRESSOR_EXTRA, np.array([{"a": 1}], object))
+    with pytest.raises(RawDataError, match=assets.REGRESSOR_EXTRA):
+        assets.load(folder)
+
+
+def test_an_archive_where_an_array_belongs_is_named(folder: Path) -> None:
+    shutil.copy(folder / assets.MEAN_PARAMS, folder / assets.REGRESSOR_EXTRA)
+    with pytest.raises(RawDataError, match=rf"{assets.REGRESSOR_EXTRA}.*found nothing"):
+        assets.load(folder)
+
+
+def test_a_model_file_that_runs_code_is_refused(folder: Path) -> None:
+    (folder / "SMPL_NEUTRAL.pkl").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(UnsafePickle, match=r"SMPL_NEUTRAL\.pkl.*os\.system"):
+        assets.load(folder)
+
+
+def test_mean_parameters_may_have_a_leading_axis(folder: Path) -> None:
+    mean = np.load(folder / assets.MEAN_PARAMS)
+    np.savez(
+        folder / assets.MEAN_PARAMS, **{key: mean[key][None].astype(np.float32) for key in ("pose", "shape", "cam")}
+    )
+    np.testing.assert_allclose(assets.load(folder).mean_pose, mean["pose"], atol=1e-6)
+
+
+def test_either_mark_makes_a_stand_in_and_neither_makes_a_real_body(folder: Path) -> None:
+    assert assets.load(folder).stand_in
+    (folder / MARKER).unlink()
+    assert assets.load(folder).stand_in, "the key in the model file"
+    change(folder, stand_in=None)
+    assert not assets.load(folder).stand_in
+    (folder / MARKER).write_text("{}")
+    assert assets.load(folder).stand_in, "the marker file"
+    assert assets.digest(folder)[1]
+
+
+def test_the_digest_follows_the_content_and_not_the_place_or_the_time(folder: Path, tmp_path_factory: Any) -> None:
+    first, stand_in = assets.digest(folder)
+    assert stand_in
+    assert assets.load(folder).digest == first
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "body"
+    shutil.copytree(folder, elsewhere)
+    os.utime(elsewhere / "SMPL_NEUTRAL.pkl", ns=(1, 1))
+    assert assets.digest(elsewhere)[0] == first
+    cam = np.load(folder / assets.MEAN_PARAMS)
+    np.savez(folder / assets.MEAN_PARAMS, pose=cam["pose"], shape=cam["shape"], cam=np.array([1.0, 0.0, 0.0]))
+    assert assets.digest(folder)[0] != first
+
+
+def test_the_digest_is_of_the_files_that_the_gender_needs(folder: Path) -> None:
+    before = assets.digest(folder)
+    model = (folder / "SMPL_NEUTRAL.pkl").read_bytes()
+    (folder / "SMPL_MALE.pkl").write_bytes(model)
+    (folder / "SMPL_NEUTRAL.npz").write_bytes(b"the .pkl is the one that is read")
+    (folder / "README.txt").write_text("about the body")
+    assert assets.digest(folder) == before
+    male = assets.digest(folder, "male")
+    (folder / "SMPL_NEUTRAL.pkl").write_bytes(model + b"more")
+    assert assets.digest(folder) != before
+    assert assets.digest(folder, "male") == male
+
+
+def test_a_file_is_hashed_once_until_its_size_or_time_changes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed = []
+    digest_file = assets.hashlib.file_digest
+    monkeypatch.setattr(
+        assets.hashlib, "file_digest", lambda f, kind: hashed.append(Path(f.name).name) or digest_file(f, kind)
+    )
+    assets.digest(folder)
+    assert len(hashed) == 4
+    assets.digest(folder)
+    assert len(hashed) == 4
+    os.utime(folder / assets.MEAN_PARAMS, ns=(1, 1))
+    assets.digest(folder)
+    assert hashed[4:] == [assets.MEAN_PARAMS]
+
+
+def test_reading_assets_imports_no_torch() -> None:
+    code = "import sys, pipeline.smpl.assets; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=False).returncode == 0

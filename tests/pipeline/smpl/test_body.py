@@ -1,0 +1,216 @@
+"""The torch body against SMPL's equations written out, and what else is promised of it."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from pipeline.body import Body
+from pipeline.skeletons import JOINTS
+from pipeline.smpl import joints as body_joints
+from pipeline.smpl.assets import SmplArrays
+from pipeline.synthetic.body import body as synthetic
+
+# "SMPL to spin49" of the data sheet: 45 joints of smplx, then 9 of J_regressor_extra.
+SPIN49 = [24, 12, 17, 19, 21, 16, 18, 20, 0, 2, 5, 8, 1, 4, 7, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34]
+SPIN49 += [8, 5, 45, 46, 4, 7, 21, 19, 17, 16, 18, 20, 47, 48, 49, 50, 51, 52, 53, 24, 26, 25, 28, 27]
+COMMON14_OF_H36M = [6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10]
+VERTEX_JOINTS = [
+    "nose",
+    "reye",
+    "leye",
+    "rear",
+    "lear",
+    "lbigtoe",
+    "lsmalltoe",
+    "lheel",
+    "rbigtoe",
+    "rsmalltoe",
+    "rheel",
+]
+VERTEX_JOINTS += [side + finger for side in "lr" for finger in ("thumb", "index", "middle", "ring", "pinky")]
+
+
+@pytest.fixture(scope="module")
+def body() -> Body:
+    return Body.stand_in()
+
+
+def smpl_paper(arrays: SmplArrays, betas: Any, rotations: Any) -> tuple[Any, Any]:
+    """Loper et al. 2015, equations 2-4 and 8-10, one body, float64, with 4 x 4 matrices: (verts, 24 joints)."""
+    shaped = arrays.v_template + np.einsum("vci,i->vc", arrays.shapedirs, betas)  # T + B_S
+    rest = arrays.J_regressor @ shaped  # J(beta)
+    corrective = np.einsum("vci,i->vc", arrays.posedirs.astype(float), (rotations[1:] - np.eye(3)).ravel())  # B_P
+    world: list[Any] = []
+    for joint, parent in enumerate(arrays.parents):
+        local = np.eye(4)
+        local[:3, :3] = rotations[joint]
+        local[:3, 3] = rest[joint] - (rest[parent] if joint else 0)
+        world.append(world[parent] @ local if joint else local)
+    relative = []
+    for matrix, place in zip(world, rest, strict=True):
+        away = np.eye(4)
+        away[:3, 3] = -place
+        relative.append(matrix @ away)  # G'
+    blended = np.einsum("vj,jab->vab", arrays.weights, np.stack(relative))
+    points = np.concatenate([shaped + corrective, np.ones((len(shaped), 1))], axis=1)
+    return np.einsum("vab,vb->va", blended, points)[:, :3], np.stack([matrix[:3, 3] for matrix in world])
+
+
+def random_inputs(n: int, seed: int = 0) -> tuple[Any, Any, Any]:
+    rng = np.random.default_rng(seed)
+    rotations = Rotation.from_rotvec(rng.normal(0, 0.5, (n * 24, 3))).as_matrix().reshape(n, 24, 3, 3)
+    return rng.normal(0, 1, (n, 10)), rotations, rng.normal(0, 2, (n, 3))
+
+
+def tensors(*arrays: Any) -> list[torch.Tensor]:
+    return [torch.tensor(array, dtype=torch.float32) for array in arrays]
+
+
+@pytest.mark.parametrize("gender", ["neutral", "male", "female"])
+def test_vertices_and_joints_follow_the_equations_of_the_paper(gender: str) -> None:
+    betas, rotations, trans = random_inputs(3)
+    arrays = synthetic.procedural(gender)
+    b, r, t = tensors(betas, rotations, trans)
+    out = Body.stand_in(gender)(betas=b, rotmat=r, trans=t)
+    assert out.verts.shape == (3, 6890, 3)
+    assert out.joints.shape == (3, 49, 3)
+    assert out.verts.dtype == out.joints.dtype == torch.float32
+    for k in range(3):
+        verts, joints24 = smpl_paper(arrays, betas[k], rotations[k])
+        picked = verts[[synthetic.VERTEX_IDS[name] for name in VERTEX_JOINTS]]
+        joints = np.concatenate([joints24, picked, arrays.J_regressor_extra @ verts])[SPIN49]
+        np.testing.assert_allclose(out.verts[k].numpy(), verts + trans[k], atol=1e-5)
+        np.testing.assert_allclose(out.joints[k].numpy(), joints + trans[k], atol=1e-5)
+
+
+def test_joints_for_evaluation_come_from_the_vertices_in_lsp_order(body: Body) -> None:
+    betas, rotations, _ = random_inputs(2)
+    verts = body(betas=tensors(betas)[0], rotmat=tensors(rotations)[0]).verts
+    expected = np.einsum("jv,bvc->bjc", synthetic.procedural().J_regressor_h36m, verts.numpy().astype(float))
+    np.testing.assert_allclose(body.h36m17(verts).numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(body.common14(verts).numpy(), expected[:, COMMON14_OF_H36M], atol=1e-5)
+
+
+def test_a_person_at_rest_has_left_on_the_left_and_the_head_up(body: Body) -> None:
+    out = body(betas=torch.zeros(1, 10), rotmat=torch.eye(3).expand(1, 24, 3, 3))
+    at = dict(zip(JOINTS["spin49"], out.joints[0].numpy(), strict=True))
+    assert at["OP LWrist"][0] > 0.5 > -0.5 > at["OP RWrist"][0]
+    assert at["headtop"][1] > at["neck"][1] > at["hip"][1] > at["lknee"][1] > at["OP LHeel"][1]
+    assert at["OP Nose"][2] > at["OP LEar"][2]
+    np.testing.assert_array_equal(at["lankle"], at["OP LAnkle"])
+
+
+def test_the_root_turns_about_its_own_joint(body: Body) -> None:
+    turned = torch.eye(3).repeat(1, 24, 1, 1)
+    turned[:, 0] = torch.tensor([[-1.0, 0, 0], [0, -1.0, 0], [0, 0, 1.0]])
+    straight, flipped = (
+        body(betas=torch.zeros(1, 10), rotmat=r).joints for r in (torch.eye(3).expand(1, 24, 3, 3), turned)
+    )
+    middle = JOINTS["spin49"].index("OP MidHip")
+    torch.testing.assert_close(straight[:, middle], flipped[:, middle])
+    assert straight[0, middle, 1] < -0.1, "which is not the origin"
+
+
+def test_a_batch_is_its_bodies_one_by_one(body: Body) -> None:
+    betas, rotations, trans = tensors(*random_inputs(4))
+    together = body(betas=betas, rotmat=rotations, trans=trans).joints
+    alone = [body(betas=betas[k : k + 1], rotmat=rotations[k : k + 1], trans=trans[k : k + 1]).joints for k in range(4)]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("at_rest", [True, False])
+def test_gradients_are_finite_and_reach_shape_and_pose(body: Body, at_rest: bool) -> None:
+    betas, rotations, _ = tensors(*random_inputs(2))
+    rotations = torch.eye(3).repeat(2, 24, 1, 1) if at_rest else rotations
+    betas.requires_grad_(), rotations.requires_grad_()
+    out = body(betas=betas, rotmat=rotations)
+    (out.joints.square().sum() + body.common14(out.verts).abs().sum()).backward()
+    for given in (betas, rotations):
+        assert given.grad is not None
+        assert given.grad.isfinite().all()
+        assert (given.grad != 0).any()
+
+
+def test_inputs_are_left_as_they_were(body: Body) -> None:
+    given = tensors(*random_inputs(2))
+    before = [tensor.clone() for tensor in given]
+    body(betas=given[0], rotmat=given[1], trans=given[2])
+    for tensor, copy in zip(given, before, strict=True):
+        assert torch.equal(tensor, copy)
+
+
+def test_a_checkpoint_of_a_model_that_has_a_body_holds_none_of_it(body: Body) -> None:
+    model = torch.nn.ModuleDict({"body": body, "head": torch.nn.Linear(2, 2)})
+    assert set(model.state_dict()) == {"head.weight", "head.bias"}
+    assert list(body.parameters()) == []
+    model.load_state_dict(model.state_dict())
+
+
+def test_all_of_the_body_moves_with_it(body: Body) -> None:
+    moved = Body.stand_in().to("meta")
+    assert {buffer.device.type for buffer in moved.buffers()} == {"meta"}
+    assert {"faces", "mean_pose", "mean_shape", "mean_cam"} <= dict(moved.named_buffers()).keys()
+    assert {buffer.device.type for buffer in body.buffers()} == {"cpu"}, "and no other body with it"
+
+
+def test_attributes_have_the_promised_shapes(body: Body) -> None:
+    assert body.faces.shape == (13776, 3)
+    assert body.faces.dtype == torch.int64
+    shapes = [tuple(mean.shape) for mean in (body.mean_pose, body.mean_shape, body.mean_cam)]
+    assert shapes == [(144,), (10,), (3,)]
+    assert {mean.dtype for mean in (body.mean_pose, body.mean_shape, body.mean_cam)} == {torch.float32}
+    assert body.stand_in is True
+    assert len(body.digest) == 64
+
+
+def test_a_body_from_files_is_the_one_that_was_written(body: Body, tmp_path: Path) -> None:
+    synthetic.write(tmp_path)
+    loaded = Body.load(tmp_path)
+    betas, rotations, _ = tensors(*random_inputs(1))
+    torch.testing.assert_close(
+        loaded(betas=betas, rotmat=rotations).verts, body(betas=betas, rotmat=rotations).verts, atol=0, rtol=0
+    )
+    assert loaded.stand_in is True
+    assert loaded.digest != ""
+    male = Body.load(tmp_path, gender="male")
+    assert not torch.equal(male(betas=betas, rotmat=rotations).verts, loaded(betas=betas, rotmat=rotations).verts)
+
+
+def test_making_a_body_says_nothing() -> None:
+    code = "from pipeline.body import Body; Body.stand_in()"
+    root = Path(__file__).parents[3]
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=root, capture_output=True, check=True)
+    assert done.stdout == done.stderr == b""
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("order", ["spin49", "common14"])
+def test_joints_alone_and_their_gradients_are_those_of_the_vertices(order: Any, dense: bool) -> None:
+    arrays = synthetic.procedural()
+    if dense:  # regressors of real files may be
+        rng = np.random.default_rng(0)
+        noise = {name: rng.random((n, 6890)) / 6890 for name, n in (("J_regressor_extra", 9), ("J_regressor_h36m", 17))}
+        arrays = replace(arrays, **{name: 0.5 * (getattr(arrays, name) + extra) for name, extra in noise.items()})
+    body = Body(arrays)
+    betas, rotations, _ = tensors(*random_inputs(3))
+    inputs = betas.requires_grad_(), rotations.requires_grad_()
+    posed = body(betas=betas, rotmat=rotations)
+    expected = posed.joints if order == "spin49" else body.common14(posed.verts)
+    found = body.joints(betas=betas, rotmat=rotations, order=order)
+    torch.testing.assert_close(found, expected, atol=3e-6, rtol=0)
+    toward = torch.randn_like(expected)
+    for ours, theirs in zip(*(torch.autograd.grad((j * toward).sum(), inputs) for j in (found, expected)), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5 * theirs.abs().max().item(), rtol=0)
+
+
+def test_a_tree_whose_joints_stand_in_any_order_is_followed_from_the_root() -> None:
+    levels, places = body_joints._levels([2, 4, -1, 2, 0, 0])
+    assert levels == [[2], [0, 3], [4, 5], [1]]
+    assert places == [0, 0, 0, 0, 0, 0]  # each one's parent is the first of the level before

@@ -1,0 +1,104 @@
+"""A small world to predict in: an embedded video with OpenPose's keypoints, and an untrained checkpoint of ours."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline import synthetic
+from pipeline.body import Body
+from pipeline.cli.progress import silent
+from pipeline.features.spec import StreamSpec
+from pipeline.features.streams.base import Machine
+from pipeline.features.streams.resnet50 import ResNet50
+from tasks.prediction import predict
+from tasks.prediction.trained import Trained, load
+from vibe_model.networks.generator import VIBE
+from vibe_model.settings.config import TrainConfig
+from vibe_model.training.trainer import build_generator
+
+SEQLEN = 40  # longer than the video: all of a track is one window
+
+
+class FakeNetwork:
+    """Stands for ResNet-50: a row's features are the means over the parts of its crop."""
+
+    batch_size, lanes = 16, 1
+
+    def __init__(self, stream: ResNet50) -> None:
+        self.provenance = {"weights": stream.weights.identity(), "sha256": "0" * 64, "stand_in": True}
+        self.calls = 0
+
+    def adopt(self, memory: np.ndarray) -> None:
+        """It needs nothing of it."""
+
+    def release(self) -> None:
+        """Nor then."""
+
+    def __call__(self, crops: np.ndarray) -> np.ndarray:
+        pixels = crops.reshape(len(crops), -1)[:, : 73 * ResNet50.dim].astype(np.float32)
+        return pixels.reshape(len(crops), ResNet50.dim, 73).mean(axis=2) / 255
+
+
+@dataclass
+class World:
+    folder: Path
+    raw: Path  # of the stand-in Kinetics
+    video: Path
+    keypoints: Path
+    checkpoint: Path
+
+    def trained(self) -> Trained:
+        return load(self.checkpoint, None, "cpu")
+
+    def job(self, out: Path, trained: Trained | None = None, video: Path | None = None, **labels) -> predict.Job:
+        out.mkdir(exist_ok=True)
+        labels = labels or {"keypoints": self.keypoints}
+        return predict.job(video or self.video, trained or self.trained(), streams(), out, labels)
+
+    def predicted(self, job: predict.Job) -> predict.Predicted:
+        """All steps but the overlay."""
+        predict.make_tracks(job, silent)
+        predict.make_features(job, silent)
+        made = predict.make_bodies(job, smooth=0.0, batch_size=4, progress=silent)
+        predict.write_summary(job, made, smooth=0.0, overlay_fps=None)
+        return made
+
+    def found(self) -> dict[int, int]:
+        """Frame -> how many persons OpenPose found in it."""
+        files = sorted(self.keypoints.glob("*_keypoints.json"))
+        return {i: len(json.loads(file.read_text())["people"]) for i, file in enumerate(files)}
+
+
+def streams() -> tuple[StreamSpec, ...]:
+    from pipeline.features.engine import Resources
+
+    return (StreamSpec(stream=ResNet50(), resources=Resources(Machine("cpu"), workers=1)),)
+
+
+def make_world(folder: Path) -> World:
+    raw = folder / "kinetics"
+    synthetic.write_dataset("kinetics", raw, n_videos=1, n_frames=28)
+    (video,) = raw.glob("val/*/*.mp4")
+    checkpoint = folder / "best.pt"
+    save_checkpoint(checkpoint)
+    return World(folder, raw, video, raw / "keypoints/val" / video.stem, checkpoint)
+
+
+def small_config(**changes) -> TrainConfig:
+    return TrainConfig.embedded(**{"seqlen": SEQLEN, "hidden_size": 8, "regressor_size": 8, **changes})
+
+
+def save_checkpoint(file: Path, built: TrainConfig | None = None, **facts) -> VIBE:
+    """As training writes its best one. `facts` stand in it beside or instead of what is usual; ...: left out."""
+    built = built or small_config()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        generator = build_generator(built, Body.stand_in())
+    content = {"gen_state_dict": dict(generator.state_dict()), "config": built.as_dict(), "stand_in": True, **facts}
+    torch.save({key: value for key, value in content.items() if value is not ...}, file)
+    return generator

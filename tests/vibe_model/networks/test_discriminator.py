@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+import torch
+
+from vibe_model import MotionDiscriminator
+from vibe_model.errors import ConfigError
+from vibe_model.networks.discriminator import frozen
+
+
+def small(**settings):
+    return MotionDiscriminator(**{"rnn_size": 5, "attention_size": 5, **settings})
+
+
+def test_the_published_configuration_has_the_published_names_and_counts():
+    model = MotionDiscriminator()
+    gru = [f"gru.{kind}_l{layer}" for layer in (0, 1) for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+    rest = [
+        f"{name}.{kind}"
+        for name in ("attention.attention.0", "attention.attention.3", "attention.attention.6", "fc")
+        for kind in ("weight", "bias")
+    ]
+    assert set(model.state_dict()) == {*gru, *rest}
+    count = 3 * 1024 * (69 + 1024 + 2) + 3 * 1024 * (1024 + 1024 + 2)
+    count += 2 * (1024 * 1024 + 1024) + 1024 + 1 + 1024 + 1
+    assert sum(p.numel() for p in model.parameters()) == count
+
+
+def test_attention_starts_small():
+    weights = MotionDiscriminator(rnn_size=50, attention_size=50).attention.state_dict()
+    for name, value in weights.items():
+        if name.endswith("bias"):
+            assert (value == 0.01).all()
+        else:
+            assert 0.08 < value.abs().max() <= 0.1
+
+
+@pytest.mark.parametrize("pool", ["attention", "concat", "last"])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (3, 1), (3, 4)])
+def test_scores_are_one_a_window_also_for_one_window_of_one_frame(pool, shape):
+    assert small(feature_pool=pool)(torch.randn(*shape, 69)).shape == (shape[0], 1)
+
+
+@pytest.mark.parametrize("n_layers", [1, 2, 3])
+def test_attention_equals_a_loop_written_out(n_layers):
+    torch.manual_seed(0)
+    model = small(attention_layers=n_layers).eval()
+    motion = torch.randn(2, 4, 69)
+    states = model.gru(motion)[0].detach().numpy()
+    weights = {name: value.numpy() for name, value in model.attention.attention.state_dict().items()}
+    for b in range(2):
+        energy = []
+        for t in range(4):
+            h = states[b, t]
+            for layer in range(n_layers):
+                h = np.tanh(weights[f"{3 * layer}.weight"] @ h + weights[f"{3 * layer}.bias"])
+            energy.append(h[0])
+        share = np.exp(energy) / np.exp(energy).sum()
+        pooled = sum(share[t] * states[b, t] for t in range(4))
+        expected = model.fc.weight.detach().numpy() @ pooled + model.fc.bias.detach().numpy()
+        np.testing.assert_allclose(model(motion)[b].detach(), expected, atol=1e-6)
+
+
+def test_concat_puts_mean_and_maximum_of_the_active_states_side_by_side():
+    torch.manual_seed(0)
+    model = small(feature_pool="concat")
+    motion = torch.randn(2, 4, 69)
+    states = np.maximum(model.gru(motion)[0].detach().numpy(), 0)
+    pooled = np.concatenate([states.mean(1), states.max(1)], axis=1)
+    expected = pooled @ model.fc.weight.detach().numpy().T + model.fc.bias.detach().numpy()
+    np.testing.assert_allclose(model(motion).detach(), expected, atol=1e-6)
+
+
+def test_last_takes_the_last_state():
+    model = small(feature_pool="last")
+    motion = torch.randn(2, 4, 69)
+    torch.testing.assert_close(model(motion), model.fc(model.gru(motion)[1][-1]))
+
+
+def test_the_attention_may_be_narrower_than_the_gru():
+    assert small(attention_size=3)(torch.randn(2, 4, 69)).shape == (2, 1)
+
+
+@pytest.mark.parametrize("settings", [{"feature_pool": "mean"}, {"attention_layers": 0}])
+def test_unknown_settings_are_refused(settings):
+    with pytest.raises(ConfigError, match=next(iter(settings))):
+        small(**settings)
+
+
+def test_frozen_lets_gradients_through_but_not_in():
+    model, motion = small(), torch.randn(2, 4, 69, requires_grad=True)
+    with frozen(model):
+        score = model(motion)
+    score.sum().backward()
+    assert motion.grad.abs().sum() > 0
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())

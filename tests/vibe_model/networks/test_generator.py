@@ -1,0 +1,212 @@
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from vibe_model import VIBE
+from vibe_model.errors import ConfigError
+from vibe_model.networks.generator import Estimate, Regressor, TemporalEncoder, project
+
+SMALL = {"feature_size": 6, "regressor_size": 7}
+
+
+def gru_parameters(n_in, hidden, layers, directions=1):
+    """Three gates of W_ih, W_hh and two biases, by layer and direction."""
+    sizes = [n_in] + [hidden * directions] * (layers - 1)
+    return sum(directions * 3 * (hidden * size + hidden * hidden + 2 * hidden) for size in sizes)
+
+
+def n_parameters(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_the_published_configuration_has_the_published_names_and_counts(body):
+    model = VIBE(body)
+    gru = [
+        f"encoder.gru.{kind}_l{layer}" for layer in (0, 1) for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    ]
+    linear = [
+        f"{name}.{kind}" for name in ("fc1", "fc2", "decpose", "decshape", "deccam") for kind in ("weight", "bias")
+    ]
+    expected = {*gru, "encoder.linear.weight", "encoder.linear.bias"}
+    expected |= {f"regressor.{name}" for name in (*linear, "init_pose", "init_shape", "init_cam")}
+    assert set(model.state_dict()) == expected
+    assert n_parameters(model.encoder) == gru_parameters(2048, 1024, 2) + 1024 * 2048 + 2048
+    fc = 2205 * 1024 + 1024 + 1024 * 1024 + 1024
+    assert n_parameters(model.regressor) == fc + 1024 * 157 + 157
+    assert {name: tuple(t.shape) for name, t in model.state_dict().items() if "init" in name} == {
+        "regressor.init_pose": (1, 144),
+        "regressor.init_shape": (1, 10),
+        "regressor.init_cam": (1, 3),
+    }
+
+
+def test_both_directions_side_by_side_go_through_the_linear_layer():
+    encoder = TemporalEncoder(feature_size=6, hidden_size=5, bidirectional=True, add_linear=False)
+    assert n_parameters(encoder) == gru_parameters(6, 5, 2, directions=2) + 10 * 6 + 6
+    assert encoder(torch.zeros(2, 3, 6)).shape == (2, 3, 6)
+
+
+def test_without_a_linear_layer_the_hidden_size_must_be_the_features():
+    with pytest.raises(ConfigError, match="hidden_size"):
+        TemporalEncoder(feature_size=6, hidden_size=5, add_linear=False)
+    encoder = TemporalEncoder(feature_size=6, hidden_size=6, add_linear=False)
+    features = torch.randn(2, 3, 6)
+    # Neither linear layer nor ReLU: what is added is the GRU's output, of either sign.
+    torch.testing.assert_close(encoder(features) - features, encoder.gru(features)[0])
+    assert (encoder.gru(features)[0] < 0).any()
+
+
+def gru_by_hand(gru, features):
+    """Cho et al. 2014, as torch documents it: a loop over layers, windows and frames."""
+    sequence = features.double().numpy()
+    for layer in range(gru.num_layers):
+        w_ih, w_hh, b_ih, b_hh = (
+            getattr(gru, f"{name}_l{layer}").detach().double().numpy()
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        out = np.zeros((*sequence.shape[:2], gru.hidden_size))
+        for b in range(len(sequence)):
+            h = np.zeros(gru.hidden_size)
+            for t in range(sequence.shape[1]):
+                xr, xz, xn = np.split(w_ih @ sequence[b, t] + b_ih, 3)
+                hr, hz, hn = np.split(w_hh @ h + b_hh, 3)
+                r, z = 1 / (1 + np.exp(-(xr + hr))), 1 / (1 + np.exp(-(xz + hz)))
+                n = np.tanh(xn + r * hn)
+                h = (1 - z) * n + z * h
+                out[b, t] = h
+        sequence = out
+    return sequence
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_the_encoder_equals_a_loop_written_out(residual):
+    torch.manual_seed(0)
+    encoder = TemporalEncoder(feature_size=6, hidden_size=5, use_residual=residual)
+    features = torch.randn(2, 4, 6)
+    weight, bias = (p.detach().double().numpy() for p in encoder.linear.parameters())
+    expected = np.maximum(gru_by_hand(encoder.gru, features), 0) @ weight.T + bias
+    expected += features.double().numpy() if residual else 0
+    np.testing.assert_allclose(encoder(features).detach(), expected, atol=1e-6)
+
+
+def test_the_regressor_adds_three_corrections_to_the_mean(body):
+    torch.manual_seed(0)
+    regressor = Regressor(body, feature_size=6, hidden_size=7).eval()
+    for layer in (regressor.decpose, regressor.decshape, regressor.deccam):
+        torch.nn.init.normal_(layer.weight)
+    features = torch.randn(2, 6)
+    weights = {name: value.double().numpy() for name, value in regressor.state_dict().items()}
+    for i in range(2):
+        state = np.concatenate([body.mean_pose, body.mean_shape, body.mean_cam]).astype(np.float64)
+        for _ in range(3):
+            h = np.concatenate([features[i].double().numpy(), state])
+            for fc in ("fc1", "fc2"):
+                h = weights[f"{fc}.weight"] @ h + weights[f"{fc}.bias"]
+            state += np.concatenate(
+                [weights[f"{d}.weight"] @ h + weights[f"{d}.bias"] for d in ("decpose", "decshape", "deccam")]
+            )
+        ours = torch.cat([part[i] for part in regressor(features)]).detach()
+        np.testing.assert_allclose(ours, state, rtol=1e-4, atol=1e-4)
+
+
+def test_the_regressor_has_the_gradients_of_one_that_reads_the_feature_three_times(body):
+    torch.manual_seed(0)
+    regressor = Regressor(body, feature_size=6, hidden_size=7).double().eval()
+    for layer in (regressor.decpose, regressor.decshape, regressor.deccam):
+        torch.nn.init.normal_(layer.weight)
+    features = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
+    toward = torch.randn(4, 157, dtype=torch.float64)
+
+    def plain():
+        parts = [getattr(regressor, f"init_{name}").expand(4, -1) for name in ("pose", "shape", "cam")]
+        for _ in range(3):
+            state = regressor.fc2(regressor.fc1(torch.cat([features, *parts], dim=1)))
+            decoders = (regressor.decpose, regressor.decshape, regressor.deccam)
+            parts = [part + layer(state) for part, layer in zip(parts, decoders, strict=True)]
+        return parts
+
+    inputs = [features, *regressor.parameters()]
+    expected = torch.autograd.grad((torch.cat(plain(), dim=1) * toward).sum(), inputs)
+    found = torch.autograd.grad((torch.cat(regressor(features), dim=1) * toward).sum(), inputs)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_point_is_projected_as_by_hand():
+    # scale 0.5: depth = 2 * 5000 / 112 = 89.2857..., so one metre aside is 5000 / 89.2857 = 56 px, half of 112.
+    camera = torch.tensor([0.5, 0.25, -0.5])
+    points = torch.tensor([[1.0, 0, 0], [0, 0, 0]])
+    expected = torch.tensor([[0.5 * 1.25, 0.5 * -0.5], [0.5 * 0.25, 0.5 * -0.5]])
+    torch.testing.assert_close(project(points, camera), expected)
+    # A metre further from the camera: smaller by depth / (depth + 1).
+    depth = 10000 / 112
+    torch.testing.assert_close(project(torch.tensor([[1.0, 0, 1]]), camera)[0, 0].item(), 0.625 * depth / (depth + 1))
+
+
+@pytest.mark.parametrize("length", [1, 3, 16])
+def test_windows_of_any_length_give_one_body_a_frame(body, length):
+    model = VIBE(body, seqlen=16, hidden_size=5, **SMALL).eval()
+    with torch.no_grad():
+        out = model(torch.randn(2, length, 6))
+    shapes = {name: tuple(value.shape[2:]) for name, value in out.items()}
+    assert shapes == {"theta": (85,), "verts": (30, 3), "kp_2d": (49, 2), "kp_3d": (49, 3), "rotmat": (24, 3, 3)}
+    assert all(value.shape[:2] == (2, length) for value in out.values())
+
+
+def test_evaluation_joints_are_the_fourteen_of_the_vertices_and_their_projection(body):
+    model = VIBE(body, hidden_size=5, **SMALL).eval()
+    out = model(torch.randn(1, 2, 6), eval_joints=True)
+    torch.testing.assert_close(out["kp_3d"][0], body.common14(out["verts"][0]))
+    torch.testing.assert_close(out["kp_2d"], project(out["kp_3d"], out["theta"][..., :3]))
+
+
+def test_theta_says_the_same_as_the_other_outputs(body):
+    torch.manual_seed(1)
+    model = VIBE(body, hidden_size=5, **SMALL).eval()
+    out = {name: value.detach() for name, value in model(torch.randn(2, 2, 6)).items()}
+    camera, pose, betas = out["theta"].reshape(4, 85).split((3, 72, 10), dim=1)
+    matrices = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix().reshape(4, 24, 3, 3)
+    np.testing.assert_allclose(out["rotmat"].reshape(4, 24, 3, 3), matrices, atol=1e-5)
+    posed = body(betas=betas, rotmat=torch.tensor(matrices, dtype=torch.float32))
+    torch.testing.assert_close(out["kp_3d"].reshape(4, 49, 3), posed.joints, atol=1e-5, rtol=0)
+    torch.testing.assert_close(out["kp_2d"].reshape(4, 49, 2), project(posed.joints, camera), atol=1e-5, rtol=0)
+
+
+def test_no_body_data_in_a_state_dict(body):
+    names = VIBE(body, hidden_size=5, **SMALL).state_dict()
+    assert not [name for name in names if "body" in name or "smpl" in name]
+
+
+def test_windows_do_not_see_one_another(body):
+    torch.manual_seed(0)
+    model = VIBE(body, hidden_size=5, **SMALL).eval()
+    features = torch.randn(3, 4, 6)
+    torch.testing.assert_close(model(features)["theta"][1:2], model(features[1:2])["theta"])
+
+
+@pytest.mark.parametrize("eval_joints", [False, True])
+def test_without_vertices_all_else_is_the_same(body, eval_joints):
+    model = VIBE(body, hidden_size=5, **SMALL).eval()
+    features = torch.randn(2, 3, 6)
+    full, joints = (model(features, eval_joints=eval_joints, vertices=wanted) for wanted in (True, False))
+    assert full.keys() - joints.keys() == {"verts"}
+    for name, value in joints.items():
+        torch.testing.assert_close(value, full[name])
+
+
+def test_an_estimate_keeps_its_leading_axes_when_it_is_posed(body):
+    model = VIBE(body, hidden_size=5, **SMALL).eval()
+    estimate = model.regress(torch.randn(2, 3, 6))
+    assert [tuple(part.shape) for part in estimate] == [(2, 3, 24, 3, 3), (2, 3, 10), (2, 3, 3)]
+    frames = Estimate(*(part.flatten(0, 1) for part in estimate))
+    for name, value in model.pose(estimate).items():
+        torch.testing.assert_close(value.flatten(0, 1), model.pose(frames)[name])
+
+
+def test_without_layers_each_frame_is_regressed_from_its_own_feature(body):
+    model = VIBE(body, n_layers=0, **SMALL).eval()
+    assert not [name for name in model.state_dict() if name.startswith("encoder")]
+    features = torch.randn(2, 3, 6)
+    alone = model(features.flatten(0, 1)[:, None])["theta"]
+    torch.testing.assert_close(model(features)["theta"], alone.reshape(2, 3, 85))

@@ -1,0 +1,265 @@
+"""Errors of predictions frame by frame, by either protocol, and their means.  features -> windows -> [evaluation]
+
+The second stage of evaluation: estimates -> bodies -> joints and vertices -> errors, a track at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vibe_model import metrics
+from vibe_model.evaluation.measures import ERRORS
+from vibe_model.evaluation.predictions import POSED_AT_ONCE, TrackEstimate, device_of, to_device
+from vibe_model.losses import COMMON14
+from vibe_model.networks.generator import VIBE, project
+from vibe_model.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
+
+if TYPE_CHECKING:
+    from cache import Split
+
+Floats = NDArray[np.floating[Any]]
+Float64s = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+ByFrame = Mapping[str, Float64s]  # error -> (F,), nan where a frame has none
+Model = Literal["own", "baseline"]
+
+_LABELS: Final = ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl", "valid")
+_ROUNDED: Final = ("kp_2d", "kp_3d", "theta")  # by the published protocol
+_MM: Final = 1000.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrackErrors:
+    """F predicted frames of one track, in row order.
+
+    An acceleration is given to the middle one of its three frames; by the published protocol, to the last one.
+    """
+
+    counted: Bools  # (F,) frames with 3D labels that count
+    keypoints: Float64s  # (F,) labelled 2D keypoints that count
+    own: ByFrame  # of the prediction: mm, mm per frame^2, %
+    baseline: ByFrame  # of the constant mean body
+
+
+@dataclass(slots=True)
+class Means:
+    """Running means over frames, over any number of tracks."""
+
+    predicted: int = 0  # frames
+    counted: int = 0  # of them, with 3D labels that count
+    counted_2d: int = 0  # with 2D labels that count
+    sums: dict[tuple[Model, str], tuple[float, float]] = field(default_factory=dict)  # (weighted sum, sum of weights)
+
+    def add(self, errors: TrackErrors, part: slice = slice(None)) -> Self:
+        """Take in the frames of a track, or a part of them."""
+        keypoints = errors.keypoints[part]
+        self.predicted += len(keypoints)
+        self.counted += int(errors.counted[part].sum())
+        self.counted_2d += int((keypoints > 0).sum())
+        models: tuple[tuple[Model, ByFrame], ...] = (("own", errors.own), ("baseline", errors.baseline))
+        for model, by_frame in models:
+            for name, values in by_frame.items():
+                known = ~np.isnan(values[part])
+                # Keypoints weigh the same, whatever their frame; everything else is a mean over frames.
+                weight = keypoints[known] if name == "pck_2d" else np.ones(int(known.sum()))
+                total, weights = self.sums.get((model, name), (0.0, 0.0))
+                total += float((weight * values[part][known]).sum())
+                self.sums[model, name] = (total, weights + float(weight.sum()))
+        return self
+
+    def of(self, model: Model = "own") -> dict[str, float]:
+        """Mean by error; one that no frame has a label for is absent."""
+        sums = {name: self.sums.get((model, name), (0.0, 0.0)) for name in ERRORS}
+        return {name: total / weights for name, (total, weights) in sums.items() if weights}
+
+
+class Scorer:
+    """Compares tracks of one split with their labels, in row order: the published accelerations cross track borders.
+
+    published: by the published protocol, not the default one. vertices: take PVE, which costs a second body; keypoints:
+    take the 2D PCK.
+    """
+
+    def __init__(
+        self, generator: VIBE, split: Split, *, published: bool, vertices: bool = True, keypoints: bool = True
+    ) -> None:
+        self._generator, self._split = generator, split
+        self._published, self._vertices, self._keypoints = published, vertices, keypoints
+        self._mean = _MeanBody.of(generator)
+        # The published protocol's last two frames before the next track, predicted and true.
+        self._before: dict[Model, tuple[Floats, Floats]] = {}
+
+    def score(self, estimate: TrackEstimate) -> TrackErrors:
+        """The errors of one track. Reads its labels and poses its bodies."""
+        truth = _Truth.read(self._split, estimate, published=self._published, keypoints=self._keypoints)
+        posed = self._pose(estimate, truth)
+        n = len(estimate.rows)
+        mean = _Posed(
+            joints=np.broadcast_to(self._mean.joints, (n, 14, 3)),
+            kp_2d=np.broadcast_to(self._mean.kp_2d, (n, 49, 2)),
+            pve=posed.mean_pve,
+            mean_pve=posed.mean_pve,
+        )
+        return TrackErrors(
+            truth.counted,
+            metrics.hits_2d(posed.kp_2d, truth.kp_2d)[1],
+            self._errors("own", posed, truth, estimate.run),
+            self._errors("baseline", mean, truth, estimate.run),
+        )
+
+    def _pose(self, estimate: TrackEstimate, truth: _Truth) -> _Posed:
+        """What of the bodies is to be compared; frames that nothing is compared of are not posed."""
+        n = len(estimate.rows)
+        posed = _Posed(np.zeros((n, 14, 3), np.float32), np.zeros((n, 49, 2), np.float32), *np.full((2, n), np.nan))
+        wanted = np.flatnonzero(truth.counted | truth.with_keypoints)
+        for start in range(0, len(wanted), POSED_AT_ONCE):
+            self._pose_part(estimate, truth, wanted[start : start + POSED_AT_ONCE], posed)
+        return posed
+
+    @torch.no_grad()
+    def _pose_part(self, estimate: TrackEstimate, truth: _Truth, part: Ints, out: _Posed) -> None:
+        generator = self._generator
+        bodies = to_device(estimate, part, device_of(generator))
+        with_mesh = truth.counted[part] & truth.known_smpl[part]
+        if self._vertices and with_mesh.any():
+            whole = generator.pose(bodies, eval_joints=False, vertices=True)
+            out.joints[part] = _numpy(generator.body.common14(whole["verts"]))
+            out.kp_2d[part] = _numpy(whole["kp_2d"])
+            rows = part[with_mesh]
+            errors = self._vertex_errors(whole["verts"][torch.as_tensor(with_mesh)], truth.theta[rows])
+            out.pve[rows], out.mean_pve[rows] = errors
+            return
+        if truth.counted[part].any():
+            out.joints[part] = _numpy(generator.pose(bodies, eval_joints=True, vertices=False)["kp_3d"])
+        if truth.with_keypoints[part].any():
+            out.kp_2d[part] = _numpy(generator.pose(bodies, eval_joints=False, vertices=False)["kp_2d"])
+
+    def _vertex_errors(self, verts: Tensor, theta: Floats) -> tuple[Float64s, Float64s]:
+        """PVE of predicted vertices (N, V, 3) and of the mean body, against theta (N, 85): (N,) mm each."""
+        label = torch.as_tensor(theta, device=verts.device)
+        rotmat = axis_angle_to_matrix(label[:, 3:75].reshape(-1, 24, 3))  # (N, 24, 3, 3)
+        target = self._generator.body(betas=label[:, 75:], rotmat=rotmat).verts  # (N, V, 3) m
+        own, mean = (
+            (_MM * (bodies - target).norm(dim=-1).double().mean(-1)).cpu().numpy()
+            for bodies in (verts, self._mean.verts)
+        )
+        return own, mean
+
+    def _errors(self, model: Model, bodies: _Posed, truth: _Truth, run: Ints) -> ByFrame:
+        counted = truth.counted
+        pred, target = bodies.joints[counted], truth.joints[counted]
+        values = {
+            "pa_mpjpe": metrics.pa_mpjpe(pred, target),
+            "mpjpe": metrics.mpjpe(pred, target),
+            "pck": metrics.pck_by_frame(pred, target),
+            "auc": metrics.auc_by_frame(pred, target),
+        }
+        hits, keypoints = metrics.hits_2d(bodies.kp_2d, truth.kp_2d)
+        share = np.divide(100 * hits, keypoints, out=np.full(len(hits), np.nan), where=keypoints > 0)
+        by_frame = {name: _at(np.flatnonzero(counted), value, len(counted)) for name, value in values.items()}
+        accelerate = self._accelerations_across if self._published else self._accelerations
+        return {**by_frame, "pve": bodies.pve, "pck_2d": share, **accelerate(model, bodies, truth, run)}
+
+    def _accelerations(self, model: Model, bodies: _Posed, truth: _Truth, run: Ints) -> ByFrame:
+        """An acceleration belongs to three neighbours of one stretch, all of which count."""
+        del model
+        counted = truth.counted
+        three = counted[2:] & counted[1:-1] & counted[:-2] & (run[2:] == run[:-2])
+        middle = 1 + np.flatnonzero(three)
+        values = {
+            "accel": metrics.accel(bodies.joints),
+            "accel_error": metrics.accel_error(bodies.joints, truth.joints),
+        }
+        return {name: _at(middle, value[middle - 1], len(counted)) for name, value in values.items()}
+
+    def _accelerations_across(self, model: Model, bodies: _Posed, truth: _Truth, run: Ints) -> ByFrame:
+        """The published way: all frames that count follow each other, whatever lies between them."""
+        del run
+        counted = np.flatnonzero(truth.counted)
+        none = np.zeros((0, 14, 3))
+        before = self._before.get(model, (none, none))
+        now = (bodies.joints[counted], truth.joints[counted])
+        pred, target = (np.concatenate(parts) for parts in zip(before, now, strict=True))
+        self._before[model] = (pred[-2:], target[-2:])
+        last = counted[len(counted) - max(len(pred) - 2, 0) :]
+        values = {"accel": metrics.accel(pred), "accel_error": metrics.accel_error(pred, target)}
+        return {name: _at(last, value, len(truth.counted)) for name, value in values.items()}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Truth:
+    """Labels of F frames, as a protocol sees them."""
+
+    joints: Floats  # (F, 14, 3) m
+    kp_2d: Floats  # (F, 49, 3) in the crop, confidence; 0 where a keypoint does not count
+    theta: Floats  # (F, 85)
+    counted: Bools  # (F,) with 3D labels that count
+    known_smpl: Bools  # (F,)
+
+    @property
+    def with_keypoints(self) -> Bools:
+        """(F,) frames of which a keypoint counts."""
+        return np.asarray((self.kp_2d[..., 2] > 0).any(axis=1))
+
+    @classmethod
+    def read(cls, split: Split, estimate: TrackEstimate, *, published: bool, keypoints: bool) -> Self:
+        track, fields = estimate.track, [name for name in _LABELS if keypoints or name != "kp_2d"]
+        whole = split.read(np.array([(track.start, track.stop)], np.int64), stream=None, fields=fields)
+        arrays: dict[str, Any] = {name: array[0, estimate.rows - track.start] for name, array in whole.items()}
+        if published:
+            arrays |= {n: arrays[n].astype(np.float16).astype(np.float32) for n in _ROUNDED if n in arrays}
+        counts = (arrays["valid"] > 0) | published
+        joints = arrays["kp_3d"]
+        if joints.shape[-2] != len(COMMON14):  # a split that is not for evaluation has spin49
+            joints = joints[:, COMMON14]
+        kp_2d = arrays.get("kp_2d", np.zeros((len(counts), 49, 3), np.float32)).copy()
+        kp_2d[~counts] = 0
+        return cls(joints, kp_2d, arrays["theta"], (arrays["w_3d"] > 0) & counts, arrays["w_smpl"] > 0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Posed:
+    """What is compared of F bodies. Arrays that are still to be filled hold zeros, and nan for vertices."""
+
+    joints: Floats  # (F, 14, 3) m
+    kp_2d: Floats  # (F, 49, 2) in the crop
+    pve: Floats  # (F,) mm; nan without SMPL labels
+    mean_pve: Floats  # (F,) mm, of the mean body against the same labels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _MeanBody:
+    """The body and camera that the regressor starts from: the constant baseline."""
+
+    verts: Tensor  # (1, V, 3) m
+    joints: Floats  # (1, 14, 3) m
+    kp_2d: Floats  # (1, 49, 2) in the crop
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, generator: VIBE) -> Self:
+        body = generator.body
+        rotmat = rotation_6d_to_matrix(body.mean_pose.reshape(1, 24, 6))
+        posed = body(betas=body.mean_shape.reshape(1, -1), rotmat=rotmat)
+        kp_2d = project(posed.joints, body.mean_cam.reshape(1, 3))
+        return cls(posed.verts, _numpy(body.common14(posed.verts)), _numpy(kp_2d))
+
+
+def _numpy(tensor: Tensor) -> Floats:
+    array: Floats = tensor.detach().float().cpu().numpy()
+    return array
+
+
+def _at(places: Ints, values: Floats, n: int) -> Float64s:
+    """(N,) values at their places among n frames, nan elsewhere."""
+    out = np.full(n, np.nan)
+    out[places] = values
+    return out

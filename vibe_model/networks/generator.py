@@ -1,0 +1,199 @@
+"""VIBE's generator: image features of a window -> bodies.  features -> windows -> [training] -> evaluation
+
+Kocabas et al., "VIBE: Video Inference for Human Body Pose and Shape Estimation", CVPR 2020, section 3.1. Parameter
+names are those of the published checkpoints: `encoder.gru.*`, `encoder.linear.*`, `regressor.fc1.*` ...
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vibe_model.errors import ConfigError
+from vibe_model.networks.products import Dropout, Linear, linear
+from vibe_model.networks.recurrent import GRU
+from vibe_model.rotations import matrix_to_axis_angle, rotation_6d_to_matrix
+
+if TYPE_CHECKING:
+    from pipeline.body import Body
+
+FEATURE_SIZE: Final = 2048  # ResNet-50 after its global average pool
+POSE_SIZE: Final = 24 * 6
+SHAPE_SIZE: Final = 10
+CAMERA_SIZE: Final = 3
+FOCAL_LENGTH_PX: Final = 5000.0  # of the weak-perspective camera's perspective stand-in (HMR, SPIN)
+CROP_PX: Final = 224
+REGRESSOR_ITERATIONS: Final = 3
+
+
+class Estimate(NamedTuple):
+    """What the network says of each frame: a body and a camera. Leading axes are the frames', whatever they are."""
+
+    rotmat: Tensor  # (..., 24, 3, 3) relative to parents, the first one in the camera's axes
+    shape: Tensor  # (..., 10) betas
+    camera: Tensor  # (..., 3) scale, tx, ty of the weak perspective in the crop
+
+
+def project(joints: Tensor, camera: Tensor) -> Tensor:
+    """Perspective projection by a weak-perspective camera, into crop coordinates.
+
+    joints: (..., J, 3) m, in the body's own frame; camera: (..., 3) scale, tx, ty ->
+    (..., J, 2), [-1, 1] over the crop.
+    """
+    scale, shift = camera[..., :1], camera[..., 1:]
+    depth = 2 * FOCAL_LENGTH_PX / (CROP_PX * scale + 1e-9)  # (..., 1) m: where the focal length gives this scale
+    points = joints + torch.cat((shift, depth), dim=-1).unsqueeze(-2)  # (..., J, 3)
+    return FOCAL_LENGTH_PX * points[..., :2] / points[..., 2:] / (CROP_PX / 2)
+
+
+class TemporalEncoder(nn.Module):
+    """A GRU that corrects each frame's image feature by its neighbours in the window."""
+
+    def __init__(
+        self,
+        *,
+        n_layers: int = 2,
+        hidden_size: int = 1024,
+        bidirectional: bool = False,
+        add_linear: bool = True,
+        use_residual: bool = True,
+        feature_size: int = FEATURE_SIZE,
+    ) -> None:
+        super().__init__()
+        self.gru = GRU(feature_size, hidden_size, n_layers, bidirectional=bidirectional, batch_first=True)
+        # Both directions side by side never have the feature's size, so that a bidirectional encoder keeps its linear
+        # layer whatever `add_linear` says, as the published variants do.
+        self.linear: nn.Linear | None = None
+        if bidirectional or add_linear:
+            self.linear = Linear(hidden_size * (2 if bidirectional else 1), feature_size)
+        elif hidden_size != feature_size:
+            raise ConfigError(
+                f"hidden_size: expected {feature_size}, the feature's size, when there is no linear layer; found "
+                f"{hidden_size}. Set add_linear, or hidden_size = {feature_size}."
+            )
+        self.use_residual = use_residual
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, T, feature_size) -> (B, T, feature_size)."""
+        motion: Tensor = self.gru(features)[0]  # (B, T, hidden), or (B, T, 2 hidden)
+        if self.linear is not None:
+            motion = self.linear(motion.relu())  # (B, T, feature_size)
+        return features + motion if self.use_residual else motion
+
+
+class Regressor(nn.Module):
+    """Iterative error feedback from one frame's feature to pose, shape and camera (HMR; SPIN).
+
+    `init_pose`, `init_shape`, `init_cam` are the mean parameters that the estimate starts from: (1, n) buffers, kept in
+    checkpoints under the published names.
+    """
+
+    init_pose: Tensor
+    init_shape: Tensor
+    init_cam: Tensor
+
+    def __init__(self, body: Body, *, feature_size: int = FEATURE_SIZE, hidden_size: int = 1024) -> None:
+        super().__init__()
+        self.fc1 = Linear(feature_size + POSE_SIZE + SHAPE_SIZE + CAMERA_SIZE, hidden_size)
+        self.drop1 = Dropout(0.5)
+        self.fc2 = Linear(hidden_size, hidden_size)
+        self.drop2 = Dropout(0.5)
+        self.decpose = Linear(hidden_size, POSE_SIZE)
+        self.decshape = Linear(hidden_size, SHAPE_SIZE)
+        self.deccam = Linear(hidden_size, CAMERA_SIZE)
+        for layer in (self.decpose, self.decshape, self.deccam):
+            nn.init.xavier_uniform_(layer.weight, gain=0.01)  # start close to the mean
+        for name, mean in (("pose", body.mean_pose), ("shape", body.mean_shape), ("cam", body.mean_cam)):
+            start = torch.as_tensor(mean, dtype=torch.float32).detach().clone().reshape(1, -1)
+            self.register_buffer(f"init_{name}", start)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, feature_size) -> pose (N, 144) 6D, shape (N, 10), camera (N, 3)."""
+        sizes = [POSE_SIZE, SHAPE_SIZE, CAMERA_SIZE]
+        # The feature's part of fc1 is the same in every iteration, and what it reads besides is one vector: (N, 157).
+        of_feature, of_estimate = torch.split(self.fc1.weight, [features.shape[1], sum(sizes)], dim=1)
+        from_feature = linear(features, of_feature, self.fc1.bias)  # (N, hidden)
+        decoders = (self.decpose, self.decshape, self.deccam)
+        weight, bias = (torch.cat([getattr(layer, name) for layer in decoders]) for name in ("weight", "bias"))
+        estimate = torch.cat((self.init_pose, self.init_shape, self.init_cam), dim=1).expand(len(features), -1)
+        for _ in range(REGRESSOR_ITERATIONS):
+            # No non-linearity between these layers: none was trained.
+            state = self.drop1(from_feature + linear(estimate, of_estimate))
+            state = self.drop2(self.fc2(state))  # (N, hidden)
+            estimate = estimate + linear(state, weight, bias)
+        pose, shape, camera = torch.split(estimate, sizes, dim=1)
+        return pose, shape, camera
+
+
+class VIBE(nn.Module):
+    """Video features -> one body a frame.
+
+    `body` owns the SMPL data: its buffers are not persistent, so that no checkpoint of this model holds any of it.
+    `seqlen` is the window length that training uses; windows of any length go through. Without layers (`n_layers` 0)
+    there is no temporal encoder: each frame is regressed from its own feature, the baseline.
+    """
+
+    def __init__(
+        self,
+        body: Body,
+        seqlen: int = 16,
+        n_layers: int = 2,
+        hidden_size: int = 1024,
+        bidirectional: bool = False,
+        add_linear: bool = True,
+        use_residual: bool = True,
+        *,
+        feature_size: int = FEATURE_SIZE,
+        regressor_size: int = 1024,
+    ) -> None:
+        super().__init__()
+        self.seqlen = seqlen
+        self.encoder: nn.Module = nn.Identity()
+        if n_layers:
+            self.encoder = TemporalEncoder(
+                n_layers=n_layers,
+                hidden_size=hidden_size,
+                bidirectional=bidirectional,
+                add_linear=add_linear,
+                use_residual=use_residual,
+                feature_size=feature_size,
+            )
+        self.regressor = Regressor(body, feature_size=feature_size, hidden_size=regressor_size)
+        self.body = body
+
+    def forward(self, features: Tensor, eval_joints: bool = False, vertices: bool = True) -> dict[str, Tensor]:
+        """(B, T, feature_size) -> `pose`'s dict of (B, T, ...): theta, verts, kp_2d, kp_3d, rotmat."""
+        return self.pose(self.regress(features), eval_joints, vertices)
+
+    def regress(self, features: Tensor) -> Estimate:
+        """(B, T, feature_size) -> bodies and cameras, (B, T, ...)."""
+        windows = features.shape[:2]
+        encoded: Tensor = self.encoder(features)  # (B, T, feature_size)
+        pose, shape, camera = self.regressor(encoded.flatten(0, 1))  # (B T, ...)
+        rotmat = rotation_6d_to_matrix(pose.reshape(*windows, 24, 6))  # (B T, 144) -> (B, T, 24, 3, 3)
+        return Estimate(rotmat, shape.reshape(*windows, SHAPE_SIZE), camera.reshape(*windows, CAMERA_SIZE))
+
+    def pose(self, estimate: Estimate, eval_joints: bool = False, vertices: bool = True) -> dict[str, Tensor]:
+        """An estimate of any leading axes (here B, T) as numbers that can be compared with labels.
+
+        theta (B, T, 85): camera 3, pose 72 axis-angle in rad, shape 10; verts (B, T, 6890, 3) m; kp_3d (B, T, 49, 3)
+        m; kp_2d (B, T, 49, 2) in [-1, 1] over the crop; rotmat (B, T, 24, 3, 3). With `eval_joints` kp_3d and kp_2d are
+        the 14 joints of `common14`, by the H36M regressor, instead. Without `vertices` there is no verts, and only the
+        vertices on which a joint depends are posed: several times less work.
+        """
+        rotmat, shape, camera = estimate
+        frames = camera.shape[:-1]
+        flat = {"betas": shape.reshape(-1, SHAPE_SIZE), "rotmat": rotmat.reshape(-1, 24, 3, 3)}
+        out: dict[str, Tensor] = {}
+        if vertices:
+            posed = self.body(**flat)
+            joints = self.body.common14(posed.verts) if eval_joints else posed.joints  # (B T, J, 3)
+            out["verts"] = posed.verts.reshape(*frames, *posed.verts.shape[1:])
+        else:
+            joints = self.body.joints(**flat, order="common14" if eval_joints else "spin49")
+        joints = joints.reshape(*frames, *joints.shape[1:])
+        axis_angle = matrix_to_axis_angle(rotmat).flatten(-2)  # (B, T, 24, 3) -> (B, T, 72)
+        theta = torch.cat((camera, axis_angle, shape), dim=-1)
+        return {"theta": theta, **out, "kp_2d": project(joints, camera), "kp_3d": joints, "rotmat": rotmat}

@@ -1,0 +1,1 @@
+"""Every setting of a training, typed; no torch.  settings -> training"""

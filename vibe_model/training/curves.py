@@ -1,0 +1,105 @@
+"""A run's curves for TensorBoard.  features -> windows -> [training] -> evaluation
+
+train/*: every step's weighted losses, and their sum; gradient/*: norms of each network's gradient; learning_rate/*;
+speed/windows_per_second, and speed/waiting_for_data, the share of the time in which training stood still for the next
+batch; validation/SPLIT/*: each epoch's errors; pictures.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.tensorboard import SummaryWriter
+
+from vibe_model.training.course import Step
+
+T = TypeVar("T")
+
+NUMBERS: Final = ("mpjpe", "pa_mpjpe", "pve", "accel", "accel_error", "pck", "auc", "pck_2d")
+SPEED_EVERY: Final = 10  # steps that one point of the speed's curves stands for
+
+
+@dataclass(slots=True)
+class Speed:
+    """Windows a second, and the share of time that went by waiting for them. Between `begin` and `rates`."""
+
+    windows: int  # of a step
+    steps: int = 0
+    waited_s: float = 0.0
+    since_s: float = field(default_factory=time.perf_counter)
+
+    def begin(self) -> None:
+        """From now on: what came before (validation, a checkpoint) was no training."""
+        self.steps, self.waited_s, self.since_s = 0, 0.0, time.perf_counter()
+
+    def waiting_for(self, batches: Iterator[T]) -> T:
+        """The next batch, and note of how long it took to come."""
+        since = time.perf_counter()
+        batch = next(batches)
+        self.waited_s += time.perf_counter() - since
+        return batch
+
+    def rates(self) -> dict[str, float]:
+        gone = time.perf_counter() - self.since_s
+        return {"windows_per_second": self.steps * self.windows / gone, "waiting_for_data": self.waited_s / gone}
+
+
+class Curves:
+    """What is logged of a run, and when."""
+
+    def __init__(self, folder: Path | None, *, first_step: int, windows: int) -> None:
+        """folder: None writes nothing; first_step: what a killed run has logged from here on is logged again."""
+        # Of what is there twice, viewers keep the later one.
+        self._writer = None if folder is None else SummaryWriter(str(folder), purge_step=first_step)
+        self.speed = Speed(windows)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def flush(self) -> None:
+        """On the disk, before the state that goes on from here is: a resumed run does not log it again."""
+        if self._writer is not None:
+            self._writer.flush()
+
+    def step(self, number: int, step: Step, skipped: int) -> None:
+        """One step's numbers: losses where it was good, and how many were not until now."""
+        if step.good:
+            losses = {f"train/{name}": value for name, value in step.terms.items()}
+            norms = {f"gradient/{name}": value for name, value in step.norms.items()}
+            self._scalars(number, losses | norms | {"train/total": sum(step.terms.values())})
+        else:
+            self._scalars(number, {"train/skipped_steps": skipped})
+        self.speed.steps += 1
+        if self.speed.steps == SPEED_EVERY:
+            self._scalars(number, {f"speed/{name}": value for name, value in self.speed.rates().items()})
+            self.speed.begin()
+
+    def epoch(
+        self,
+        number: int,
+        validation: Mapping[str, Any],
+        learning_rates: Mapping[str, float],
+        pictures: Mapping[str, NDArray[np.uint8]],
+    ) -> None:
+        """An epoch's validation by split, the learning rates after it, and (H, W, 3) RGB pictures by name."""
+        for split, metrics in validation.items():
+            self._scalars(number, {f"validation/{split}/{name}": metrics[name] for name in NUMBERS if name in metrics})
+        self._scalars(number, {f"learning_rate/{name}": rate for name, rate in learning_rates.items()})
+        if self._writer is not None:
+            for name, picture in pictures.items():
+                self._writer.add_image(name, picture, number, dataformats="HWC")
+
+    def _scalars(self, number: int, values: Mapping[str, float]) -> None:
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, number)

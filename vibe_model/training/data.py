@@ -1,0 +1,216 @@
+"""Windows of several splits as batches on the device.  features -> [windows] -> training -> evaluation
+
+Which windows step k sees is a function of the seed and k alone: the whole state is a step number, so that a run goes on
+in the middle of an epoch with exactly the batches that it would have seen. Features stay as they are stored (float16)
+until the device widens them, which is exact: half the bytes to read, to hold and to move.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from cache.mixture import Mixture, Part
+from vibe_model.errors import ConfigError, DataError
+from vibe_model.settings.config import TrainConfig
+from vibe_model.training.feature_table import HeldFeatures, feature_type
+
+if TYPE_CHECKING:
+    from cache import Split
+    from cache.mixture import StreamRows
+
+Arrays = dict[str, NDArray[Any]]
+
+FIELDS: Final = {  # of each part
+    "datasets_2d": ("features", "kp_2d"),  # for their 2D labels alone, whatever else these splits know
+    "datasets_3d": ("features", "kp_2d", "kp_3d", "theta", "w_3d", "w_smpl"),
+    "motion": ("theta",),
+}
+ROWS: Final = "rows"  # in place of `features` where these are held: (B,) int64, each window's first row in the table
+
+
+class Batch(NamedTuple):
+    """One step's windows: the 2D part first, then the 3D part; and real motion."""
+
+    labels: Mapping[str, Any]  # as `Split.read` gives them, arrays or tensors; w_3d = w_smpl = 0 in the 2D part
+    real_theta: Any  # (B, T, 85) float32; None when there is no discriminator
+
+
+class Batches(Dataset[Batch]):
+    """The batches of a run, by step: a dataset whose items are whole batches, as arrays.
+
+        DataLoader(batches, batch_size=None, sampler=range(step, len(batches)), num_workers=2)
+
+    gives the steps from `step` to the end of the last epoch, as tensors, the same for any number of workers, forked or
+    spawned. Spawned ones open the splits anew, and raise CacheChanged if there has been a commit since. With
+    `world_size` ranks, each has its share of every batch; see `cache.mixture.Mixture`.
+
+    splits: every split of the configuration, open. Raises CacheError for a part without a window, DataError for splits
+    that cannot be trained on.
+    """
+
+    def __init__(self, config: TrainConfig, splits: Mapping[str, Split], *, rank: int = 0, world_size: int = 1) -> None:
+        self._n_steps = config.epochs * config.iterations
+        counts = _counts(config)
+        _check_shares(counts, world_size)
+        parts = [
+            Part(
+                name=name,
+                splits={split: splits[split] for split in config.part(name)},
+                count=count,
+                fields=FIELDS[name],
+                stream=None if name == "motion" else config.stream,
+                stride=config.stride,
+                strides=config.strides,
+                weights=config.window_weights,
+                tail="cover" if config.tail == "cover" else "drop",
+            )
+            for name, count in counts.items()
+        ]
+        mixture = Mixture(parts, seqlen=config.seqlen, seed=config.seed, rank=rank, world_size=world_size)
+        self._mixture: Mixture | bytes = mixture
+        self._held: StreamRows | None = None
+        self.where = "read with each batch"
+        """Where features are, in words."""
+        _check_joints(mixture)
+
+    @property
+    def mixture(self) -> Mixture:
+        """What the batches are drawn from."""
+        if isinstance(self._mixture, bytes):
+            self._mixture = pickle.loads(self._mixture)  # noqa: S301  our own bytes, of `__getstate__`
+        assert isinstance(self._mixture, Mixture)
+        return self._mixture
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Sealed: a worker that cannot open the splits says so with its first batch, instead of dying of it unheard.
+        return self.__dict__ | {"_mixture": pickle.dumps(self.mixture)}
+
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many windows each split gives, by part."""
+        return self.mixture.counts
+
+    def hold(self, rows: StreamRows, where: str) -> None:
+        """From now on, batches have the windows' places in these rows (`ROWS`) instead of features."""
+        self._held, self.where = rows, where
+
+    def __len__(self) -> int:
+        """Steps of the whole run."""
+        return self._n_steps
+
+    def __getitem__(self, step: int) -> Batch:
+        if not 0 <= step < self._n_steps:
+            raise IndexError(f"step {step} of {self._n_steps}")
+        return self.at(step)
+
+    def at(self, step: int) -> Batch:
+        """The batch of step `step`, from 0; the last epoch's end is no limit."""
+        mixture = self.mixture
+        picks = mixture.draw(step)
+        labelled = [part for part in picks if part != "motion"]
+        labels = self._empty(sum(mixture.sizes[part] for part in labelled))
+        out: dict[str, Arrays] = {}
+        end = 0
+        for part in labelled:
+            here = slice(end, end := end + mixture.sizes[part])
+            out[part] = {name: labels[name][here] for name in FIELDS[part] if name in labels}
+        if "motion" in picks:
+            out["motion"] = {"theta": np.empty((mixture.sizes["motion"], mixture.seqlen, 85), np.float32)}
+        mixture.read(picks, out)
+        if self._held is not None:
+            places = [self._held.place(pick.split, pick.starts) for part in labelled for pick in picks[part]]
+            labels[ROWS] = np.concatenate([*places, np.empty(0, np.int64)])
+        return Batch(labels, out["motion"]["theta"] if "motion" in picks else None)
+
+    def _empty(self, n_windows: int) -> Arrays:
+        """Labels to fill: 0 where a part does not."""
+        shape = (n_windows, self.mixture.seqlen)
+        labels: Arrays = {"kp_2d": np.empty((*shape, 49, 3), np.float32)}
+        for name, rest in (("kp_3d", (49, 3)), ("theta", (85,)), ("w_3d", ()), ("w_smpl", ())):
+            labels[name] = np.zeros((*shape, *rest), np.float32)
+        if self._held is None:
+            size, dtype = feature_type(self.mixture)
+            labels["features"] = np.empty((*shape, size), dtype)
+        return labels
+
+
+def _counts(config: TrainConfig) -> dict[str, int]:
+    """Windows of a batch, by part, those left out that the configuration does not have."""
+    n_2d = config.windows_2d
+    counts = {"datasets_2d": n_2d, "datasets_3d": config.batch_size - n_2d, "motion": config.batch_size}
+    return {part: count for part, count in counts.items() if config.part(part)}
+
+
+def _check_shares(counts: Mapping[str, int], world_size: int) -> None:
+    """Raise ConfigError where a process would have no window of its own: a mean over none is none."""
+    labelled = sum(count for part, count in counts.items() if part != "motion")
+    if labelled < world_size:
+        raise ConfigError(f"batch_size: expected a window for each of {world_size} processes, found {labelled}")
+
+
+def _check_joints(mixture: Mixture) -> None:
+    for part, fields in mixture.fields.items():
+        if "kp_3d" in fields and fields["kp_3d"][0] != (49, 3):
+            raise DataError(
+                f"{part}: {', '.join(mixture.parts[part].splits)}: kp_3d: expected 49 joints to train on, found "
+                f"{fields['kp_3d'][0][0]}. Evaluation splits cannot be trained on; remove them from {part}."
+            )
+
+
+def stream(
+    batches: Batches, start: int, *, device: torch.device, held: HeldFeatures | None = None, workers: int = 0
+) -> Generator[Batch, None, None]:
+    """Batches from step `start` to the end of the run, on the device; features as stored.
+
+    The next one is made ready by a thread while the caller works on the last. workers: processes that read, several
+    steps ahead; 0: the thread reads too, which is enough where the cache is on a local disk. held: where features are,
+    when `batches` has places in their stead.
+    """
+    steps = range(start, len(batches))
+    # Not forked: this process has threads by now, and maybe a GPU. Not spawned: such workers end by tearing Python
+    # down, and abort now and then when that is in the middle of sending a batch.
+    context = "forkserver" if workers else None
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=steps,
+        num_workers=workers,
+        multiprocessing_context=context,
+        generator=torch.Generator(),  # its workers' seeds must not be drawn from the state that dropout draws from
+    )
+    source = iter(loader)
+
+    def ready() -> Batch | None:
+        batch = next(source, None)
+        return None if batch is None else on_device(batch, device, held)
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as reader:
+        ahead = reader.submit(ready)
+        while (batch := ahead.result()) is not None:
+            ahead = reader.submit(ready)
+            yield batch
+
+
+def on_device(batch: Batch, device: torch.device, held: HeldFeatures | None = None) -> Batch:
+    """A batch of tensors on the device, with features for places where these are held. Features stay as stored."""
+    labels = {name: torch.as_tensor(value) for name, value in batch.labels.items()}
+    if held is not None:
+        labels["features"] = held.windows(labels.pop(ROWS))
+    motion = None if batch.real_theta is None else _moved(torch.as_tensor(batch.real_theta), device)
+    return Batch({name: _moved(value, device) for name, value in labels.items()}, motion)
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    if tensor.device == device or (tensor.device.type == device.type and device.index is None):
+        return tensor
+    # From locked memory a GPU copies by itself, while the CPU goes on.
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)

@@ -1,0 +1,126 @@
+"""Several processes that train as one, each on its device.  features -> windows -> [training] -> evaluation
+
+Started by torch's own launcher, each has its share of every batch (`cache.mixture.Mixture`). Losses are means over the
+whole batch, so that gradients are summed, not averaged: the same numbers as one process, to rounding.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor, distributed, nn
+
+from vibe_model.errors import ConfigError
+from vibe_model.settings.config import TrainConfig
+
+# The others wait while the first process validates and saves: longer than NCCL's own ten minutes, but not for ever.
+PATIENCE: Final = datetime.timedelta(hours=6)
+
+
+CPU: Final = torch.device("cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The processes of a run, seen from one of them. Of one alone, everything here does nothing."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = CPU  # this process's
+
+    @property
+    def leads(self) -> bool:
+        """Is this the process that writes, validates and speaks?"""
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Over all processes, in place."""
+        if self.size > 1:
+            distributed.all_reduce(values)
+        return values
+
+    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Every gradient over all processes, in place, in one message."""
+        if self.size == 1:
+            return
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        distributed.all_reduce(flat)
+        for gradient, summed in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+            gradient.copy_(summed.view_as(gradient))
+
+    def from_first(self, number: float) -> float:
+        """The first process's number, for all. The others wait here until it has one."""
+        if self.size == 1:
+            return number
+        value = torch.tensor(number, dtype=torch.float64, device=self.device)
+        distributed.broadcast(value, src=0)
+        return float(value)
+
+
+ALONE: Final = Group()
+
+
+def launched_processes() -> int:
+    """How many processes torch's launcher started this one among; 1 where it was started without."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if distributed.is_torchelastic_launched() else 1
+
+
+@contextmanager
+def joined(device: str, processes: int) -> Iterator[Group]:
+    """This process's place among those that torch's launcher started; alone, where it was started without.
+
+    device: of TrainConfig; processes: how many there must be, 0 or 1 for any. Raises ConfigError for another number.
+    """
+    size = launched_processes()
+    if processes > 1 and processes != size:
+        raise ConfigError(
+            f"processes: expected {processes}, found {size}. Start as many: "
+            f"torchrun --standalone --nproc-per-node {processes} -m tasks train"
+        )
+    if size == 1:
+        yield Group(device=device_of(device))
+        return
+    own = device_of(device, int(os.environ["LOCAL_RANK"]))
+    if own.type == "cuda":
+        torch.cuda.set_device(own)
+    # The optimisers import it in any case. Imported while there is a group, it keeps that alive, whose threads then end
+    # the finished process with an error.
+    importlib.import_module("torch._dynamo")
+    distributed.init_process_group("nccl" if own.type == "cuda" else "gloo", timeout=PATIENCE)
+    group = Group(distributed.get_rank(), size, own)
+    try:
+        yield group
+        group.from_first(0.0)  # none leaves while the first still works
+    finally:
+        distributed.destroy_process_group()
+
+
+def n_processes(config: TrainConfig) -> int:
+    """How many processes a run's settings mean on this machine."""
+    if config.processes:
+        return config.processes
+    return max(1, torch.cuda.device_count()) if device_of(config.device).type == "cuda" else 1
+
+
+def device_of(name: str, local_rank: int | None = None) -> torch.device:
+    """The device that a setting means: auto, cpu, cuda or cuda:1. Raises ConfigError for others, and without a GPU."""
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    try:
+        device = torch.device(chosen)
+    except RuntimeError as error:
+        raise ConfigError(f"device: expected auto, cpu or cuda, found {name!r}") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device: {name!r}, but torch finds no GPU here. Use cpu, or auto.")
+    if device.type == "cuda" and local_rank is not None:
+        if device.index is not None:
+            raise ConfigError(f"device: found {name!r}, but each of several processes has a GPU of its own. Use cuda.")
+        return torch.device("cuda", local_rank)
+    return device
