@@ -400,19 +400,6 @@ def test_the_form_of_the_report_of_features_is_what_a_run_fills_in() -> None:
         assert sum(line.startswith(f"| {name} |") for line in stored) >= 2
 
 
-@pytest.mark.slow
-def test_what_decoding_smaller_costs_is_measured(random_weights: str, tmp_path: Path) -> None:
-    import features_data
-    import features_ways
-
-    # Persons are 0.3 to 0.8 of the height: of these crops some are larger than 448 px, and some are not.
-    features_data.make(tmp_path, "large", features_data.Case("", (960, 720), 1, decode="reduced"), 6)
-    words = [str(tmp_path), "large/train", "--weights", random_weights, "--crops", "6"]
-    found = features_ways.reduced(features_ways.parsed(["reduced", *words]))
-    assert found["crops"] == 6
-    assert 0.9 < found["cosine"] < found["median"] <= 1 + 1e-9
-
-
 def test_a_gpu_has_lines_of_its_own() -> None:
     import features_report
     from features_measured import Measured

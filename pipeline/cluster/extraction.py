@@ -211,6 +211,6 @@ def _opened(share: Share) -> _Opened:
         if {str(split.manifest["digest"]), staging.split_digest} != {seen.digest}:
             raise cache.CacheChanged(f"{seen.name}: there has been a commit since it was looked at: run it again")
         _held[share.mark] = _Opened(
-            split, staging, pixels(split, spec.crops, spec.raw, reduced=spec.decode == "reduced")
+            split, staging, pixels(split, spec.crops, spec.raw)
         )
     return _held[share.mark]

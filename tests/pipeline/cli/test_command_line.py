@@ -22,7 +22,7 @@ from pipeline.synthetic.layouts.layout import Size
 
 ROOT = Path(__file__).parents[3]
 COMMANDS = (
-    *("doctor", "synthesize", "plan", "accept", "convert", "extract", "bench-features", "export", "import"),
+    *("doctor", "synthesize", "plan", "accept", "convert", "extract", "export", "import"),
     *("retry", "show", "verify", "status", "gc", "compact"),
 )
 
