@@ -442,7 +442,7 @@ def test_one_command_measures_training_and_writes_the_report(tmp_path: Path) -> 
     run = subprocess.run([*command, "--out", str(tmp_path / "training.md")], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     text = (tmp_path / "training.md").read_text()
-    assert "STAND-IN" in text
+    assert "DEMO data" in text
     for way in ("usual", "ours, fp32", "ours, bf16"):
         (line,) = (line for line in text.splitlines() if line.startswith(f"| {way} |"))
         assert float(line.split("|")[2]) > 0
