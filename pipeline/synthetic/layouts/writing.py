@@ -11,10 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import cv2
-
 from pipeline.errors import PipelineError
-from pipeline.processes import in_processes
+from pipeline.processes import Failed, ordered_map
 from pipeline.raw.stand_in import MARKER, read_marker
 from pipeline.synthetic.body import body
 from pipeline.synthetic.layouts.layout import Layout, Request
@@ -50,7 +48,7 @@ def record_dataset(layout: Layout, folder: Path, request: Request, *, workers: i
     """
     shots = layout.shots(request)
     with new_folder(folder, marker(layout, request)) as partial:
-        yield from in_processes(functools.partial(_record, layout, partial, workers > 1), shots, workers)
+        yield from _record_all(layout, shots, partial, workers)
         if layout.finish is not None:
             layout.finish(partial, shots)
 
@@ -101,7 +99,16 @@ def refuse_foreign(folder: Path) -> None:
         )
 
 
-def _record(layout: Layout, folder: Path, parallel: bool, shot: Shot) -> Take:
-    if parallel:
-        cv2.setNumThreads(1)  # the processes are the parallelism
+def _record_all(layout: Layout, shots: list[Shot], folder: Path, workers: int) -> Iterator[Take]:
+    record = functools.partial(_record, layout, folder)
+    if workers == 1 or len(shots) == 1:
+        yield from map(record, shots)
+        return
+    for shot, take in zip(shots, ordered_map(record, shots, workers, preload=body.procedural), strict=True):
+        if isinstance(take, Failed):
+            raise PipelineError(f"{layout.name}: the process that wrote {shot.name} {take.message}")
+        yield take
+
+
+def _record(layout: Layout, folder: Path, shot: Shot) -> Take:
     return layout.record(shot, folder)
