@@ -11,11 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import cv2
-
 from pipeline.cli.progress import Progress, silent
 from pipeline.errors import PipelineError
-from pipeline.processes import in_processes
+from pipeline.processes import Failed, ordered_map
 from pipeline.raw.stand_in import MARKER, read_marker
 from pipeline.synthetic.body import body
 from pipeline.synthetic.layouts.layout import Layout, Request
@@ -116,9 +114,12 @@ def _record_all(layout: Layout, shots: list[Shot], folder: Path, workers: int) -
     if workers == 1 or len(shots) == 1:
         yield from (layout.record(body.procedural(), shot, folder) for shot in shots)
         return
-    yield from in_processes(functools.partial(_record, layout, folder), shots, workers)
+    record = functools.partial(_record, layout, folder)
+    for shot, take in zip(shots, ordered_map(record, shots, workers, preload=body.procedural), strict=True):
+        if isinstance(take, Failed):
+            raise PipelineError(f"{layout.name}: the process that wrote {shot.name} {take.message}")
+        yield take
 
 
 def _record(layout: Layout, folder: Path, shot: Shot) -> Take:
-    cv2.setNumThreads(1)  # the processes are the parallelism
     return layout.record(body.procedural(), shot, folder)
