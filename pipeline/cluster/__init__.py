@@ -3,7 +3,6 @@
 Nothing here imports Dask before a scheduler is named.
 """
 
-from pipeline.cluster.connection import connected
-from pipeline.cluster.workers import Workers, map_on_workers
+from pipeline.cluster.workers import Workers, connected, map_on_workers
 
 __all__ = ["Workers", "connected", "map_on_workers"]

@@ -73,9 +73,10 @@ class Workers:
         """What a job returns that any one worker does, one with a GPU where there are such. Raises what it raises."""
         future = self._submit(_One(job), None, **self._gpu)
         try:
-            return self._result(future)
+            result: R = self._result(future)
         finally:
             self._cancel([future])
+        return result
 
     def as_completed(self, job: Callable[[T, Callable[[], None]], R], items: Sequence[T]) -> Iterator[R]:
         """What `job(item, alive)` returns, in any order. It is tried once more when it raises.
@@ -162,7 +163,8 @@ def map_on_workers(
     """`map` by the workers of the cluster at `scheduler`: results in the order of the items, an error of the job as is.
 
     `same_group` says of two neighbouring items that one worker should do both; `size` is the bytes of a result, of
-    which a bounded number waits to be taken. When no more results are taken, tasks are cancelled. Raises as `connected`.
+    which a bounded number waits to be taken. When no more results are taken, tasks are cancelled. Raises what
+    `connected` raises.
     """
     if items:
         with connected(scheduler, shared) as workers:

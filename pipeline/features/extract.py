@@ -10,7 +10,6 @@ from typing import Any
 import cache
 from pipeline.cli.progress import Progress, silent
 from pipeline.conversion import accepted
-from pipeline.errors import PipelineError
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.run import Run, load
 from pipeline.features.engine.shards import Counts, OpenShard

@@ -141,8 +141,8 @@ class Decoders:
         if at < 0 and self._ended[where] == FRUITLESS:
             doing = f"compared the pixels of {given[0].pixels.name}" if given and has_begun else "started"
             raise PipelineError(
-                f"{FRUITLESS} decoding processes, one after the other, {message} while they {doing}: what they wrote is "
-                "above. Is the storage of the videos there? Finished shards are kept; run it again when that is repaired."
+                f"{FRUITLESS} decoding processes, one after the other, {message} while they {doing}: what they wrote "
+                "is above. Can the storage of the videos be read? Finished shards are kept: run it again then."
             )
         self._workers[number] = self._start()
         if at >= 0 and given and self._ended[where] == TRIALS:

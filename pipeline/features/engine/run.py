@@ -1,7 +1,8 @@
 """One extraction on this machine: decoding, computing and writing at the same time.  tracks -> [crops -> features]
 
 One loop hands tasks to the decoding processes, full batches to the network's threads, and finished shards to the thread
-that writes. It waits where the slowest of them makes it wait; memory is a fixed number of slots and the few open shards.
+that writes. It waits where the slowest of them makes it wait; memory is a fixed number of slots and the few open
+shards.
 """
 
 from __future__ import annotations
@@ -234,7 +235,7 @@ class _Loop(Generic[T]):
 
     def _hand_out(self) -> None:
         """Give tasks to every process that has room for one; close a batch that cannot be filled."""
-        while any([self._give(number) for number in range(self._meter.decoders)]):
+        while sum(self._give(number) for number in range(self._meter.decoders)):
             pass
         comes_more = self._busy or self._more  # once the batches that are being computed have made room
         if not self._decoders.outstanding and not self._batches.full and not (comes_more and self._computing):
@@ -243,7 +244,7 @@ class _Loop(Generic[T]):
     def _give(self, number: int) -> bool:
         if not self._decoders.has_room(number):
             return False
-        job, start = self._busy.pop(number, None) or (self._next_job(), 0)
+        job, start = self._busy.pop(number) if number in self._busy else (self._next_job(), 0)
         if job is None:
             return False
         if self._decoders.is_lost(job.number):

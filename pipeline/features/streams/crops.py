@@ -53,7 +53,7 @@ class Crops(ByteStream):
 
     @staticmethod
     def decode(data: bytes) -> Image:
-        """What `encode` returned -> (224, 224, 3) uint8 RGB. Raises PictureError when it is damaged or of another size."""
+        """What `encode` returned -> (224, 224, 3) uint8 RGB. Raises PictureError for other or damaged bytes."""
         if picture_size(data) != (CROP_SIZE, CROP_SIZE):
             width, height = picture_size(data)
             raise PictureError("picture_size", f"is {width} x {height} px; a crop is {CROP_SIZE} x {CROP_SIZE} px")

@@ -26,7 +26,8 @@ class ResNet50(NumberStream):
     """2048 numbers a crop.
 
     `precision`: exact is plain fp32, equal to torch's own layers to 1e-5, and the same bits on one kind of device.
-    fast is bf16 where the device has it: cosine at least 0.9999 with exact, before an untrained network's standardisation.
+    fast is bf16 where the device has it: cosine at least 0.9999 with exact, before an untrained network is
+    standardised.
     """
 
     weights: WeightsSpec = UNTRAINED
@@ -61,7 +62,7 @@ class ResNet50(NumberStream):
     def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> ResNet50Computer:
         """The network on its device, loaded once for all the splits that a process extracts.
 
-        Raises ConfigError for a device that does not exist, and what `pipeline.features.networks.backbones.load` raises.
+        Raises ConfigError for a device that does not exist, and what `networks.backbones.load` raises.
         """
         standardisation = json.dumps((recorded or {}).get("standardisation"))
         return _load(self.weights, json.dumps(self.weights.identity()), self.precision, machine, standardisation)
