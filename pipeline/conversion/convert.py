@@ -23,11 +23,10 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import command, count
 from pipeline.conversion import accepted
 from pipeline.conversion.plan import ConversionPlan, committed_split, digests_of, plan_conversion
-from pipeline.datasets.base import Dataset, RawVideo
-from pipeline.datasets.defects import unexpected
+from pipeline.datasets.base import Dataset, unexpected
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.processes import in_processes
-from pipeline.raw import changes
+from pipeline.raw import RawVideo, changes
 from pipeline.raw.one_look import one_look
 from pipeline.track import Track
 
@@ -251,10 +250,10 @@ def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video:
         pixels = _pixels(tracks)
     except RawDataError as error:  # of the pixels: those of the labels are in the account already
         tracks = ()
-        account.put_aside(error.reason, str(error))
+        account.reject(error.reason, str(error))
     except Exception as error:  # a defect of the reader must not cost the other videos
         tracks = ()
-        account.put_aside(UNEXPECTED, f"{video.name}: {unexpected(error)}")
+        account.reject(UNEXPECTED, f"{video.name}: {unexpected(error)}")
     entry = cache.VideoEntry(name=video.name, fingerprint=digest, account=account.as_dict(), **pixels)
     return ReadVideo(entry, [_rows(track) for track in tracks], account)
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.conversion.convert import FLAGS, PER_FRAME, UNEXPECTED
 from pipeline.conversion.plan import reader_parts
-from pipeline.datasets import Dataset, RawVideo
-from pipeline.datasets.defects import unexpected
+from pipeline.datasets.base import Dataset, unexpected
 from pipeline.errors import PipelineError
+from pipeline.raw import RawVideo
 from pipeline.show.posed import load_body
 from pipeline.show.tracks import MOST_TOLD, Choice, Shown, ShownTrack, shown_track, spread
 from pipeline.track import Track
@@ -102,7 +102,7 @@ class _Reading:
             tracks, account = self.dataset.read_accounted(self.raw, self.split, video, self.body)
         except Exception as error:  # a defect of the reader must not cost the other videos
             tracks, account = (), VideoAccount(video.name)
-            account.put_aside(UNEXPECTED, unexpected(error))
+            account.reject(UNEXPECTED, unexpected(error))
         self.accounts[video.name] = account
         return tracks
 
