@@ -10,7 +10,7 @@ from typing import Final
 
 import cache
 from pipeline.cli.text import command, count
-from pipeline.features.missing_rows import pending
+from pipeline.features.plan import missing_rows
 from pipeline.reasons import reason
 from pipeline.show.tracks import rejected
 from report.data.health_verdicts import Verdict
@@ -127,7 +127,7 @@ def _lacking(opened: Opened, stream: str) -> int:
     n = 0
     for split in opened.splits:
         try:
-            n += pending(split, stream).rows if stream in split.streams else 0
+            n += missing_rows(split, stream).rows if stream in split.streams else 0
         except UNREADABLE:
             continue  # the section about the stream says so
     return n

@@ -228,8 +228,8 @@ def read_videos(
     results: Iterator[ReadVideo | Failed]
     if scheduler is not None:
         bounded: Callable[[RawVideo], ReadVideo | Failed] = functools.partial(_or_out_of_memory, job)
-        needs = _needs(plan, videos, body)
-        results = cluster.map_on_workers(scheduler, bounded, videos, needs, kin=same_group, size=_n_bytes)
+        shared = _shared(plan, videos, body)
+        results = cluster.map_on_workers(scheduler, bounded, videos, shared, same_group=same_group, size=_n_bytes)
     else:
         load = functools.partial(_body, body, plan.dataset.genders[0])
         results = ordered_map(job, videos, workers, timeout=timeout, memory=memory, same_group=same_group, preload=load)
@@ -254,12 +254,10 @@ def _rejected(raw: Path, video: RawVideo, failed: Failed) -> ReadVideo:
     return ReadVideo(entry, [], account)
 
 
-def _needs(plan: ConversionPlan, videos: Sequence[RawVideo], body: Path | None) -> cluster.Needs:
-    """What workers on other machines must see: the raw folder with the first and the last video, and the body."""
-    ends = [path for video in (*videos[:1], *videos[-1:]) for path in (*video.files, *video.folders)]
-    bodies = [] if body is None else [body, *sorted(body.iterdir())]
-    home = type(plan.dataset).__module__.partition(".")[0]
-    return cluster.Needs.here([plan.raw, *(plan.raw / path for path in ends), *bodies], plug_ins=[home])
+def _shared(plan: ConversionPlan, videos: Sequence[RawVideo], body: Path | None) -> list[Path]:
+    """What workers on other machines must see: the raw folder with the first video, and the body."""
+    first = [plan.raw / path for video in videos[:1] for path in (*video.files, *video.folders)[:1]]
+    return [plan.raw, *first, *([] if body is None else [body])]
 
 
 def _have_one_label_file(one: RawVideo, other: RawVideo) -> bool:

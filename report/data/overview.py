@@ -13,7 +13,7 @@ import cache
 from pipeline import datasets
 from pipeline.cli.text import command, count
 from pipeline.commands.status import beside_the_release
-from pipeline.features.missing_rows import pending
+from pipeline.features.plan import missing_rows
 from pipeline.reasons import reason
 from pipeline.show.tracks import rejected
 from report.data.opened import UNREADABLE, Opened, problem, stands_in
@@ -128,7 +128,7 @@ def _sums(rows: Sequence[tuple[Cell, ...]]) -> list[Cell]:
 def _stream(split: cache.Split, name: str) -> str:
     """resnet50 (untrained, lacks 8,192 rows)"""
     untrained = bool(split.stream_manifest(name).get("backbone", {}).get("stand_in", False))
-    lacks = pending(split, name).rows
+    lacks = missing_rows(split, name).rows
     marks = ["untrained"] * untrained + [f"lags behind: lacks {lacks:,} rows"] * bool(lacks)
     return f"{name} ({', '.join(marks)})" if marks else name
 

@@ -1,4 +1,4 @@
-"""A model's bodies for each frame of a track, and files of them for other tools.  features -> windows -> [evaluation]
+"""A model's bodies for each frame of a track, and files of them for other tools.  windows -> [prediction] -> evaluation
 
 The network's part and the body's are two stages: an estimate (24 rotations, shape, camera) is small enough to be kept
 for a whole track, and smoothing is done between the two. Memory does not grow with the number of tracks.
@@ -10,9 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,9 +21,9 @@ from numpy.typing import NDArray
 from vibe_model import runs
 from vibe_model.cameras import camera_in_picture, in_picture
 from vibe_model.errors import DataError
-from vibe_model.evaluation.smoothing import smooth, smooth_rotations
-from vibe_model.evaluation.windows import EvalWindow, Present, select_tracks
 from vibe_model.networks.generator import VIBE, Estimate
+from vibe_model.prediction.smoothing import smooth, smooth_rotations
+from vibe_model.prediction.windows import EvalWindow, Present, select_tracks
 
 if TYPE_CHECKING:
     from cache import Split
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
 Float32s = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Window = tuple[int, int]  # rows [start, stop)
+Plan = tuple[Any, list[list[EvalWindow]]]  # a track, and its windows by each way to cut it
 
 POSED_AT_ONCE: Final = 64  # bodies: their vertices are 5 MB
 UNITS: Final[Mapping[str, str]] = {
@@ -50,16 +49,30 @@ UNITS: Final[Mapping[str, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TrackEstimate:
-    """F frames of one track, in row order, as the network gives them."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrackBodies:
+    """F frames of one track, in row order."""
 
-    track: Any  # cache.TrackRecord: name, video, start, stop, fps, step, crop_scale
     rows: Ints  # (F,) of the split
     run: Ints  # (F,) frames of equal number are neighbours, one step apart
     rotmat: Float32s  # (F, 24, 3, 3) relative to parents, the first one in the camera's axes
     shape: Float32s  # (F, 10) betas
     camera: Float32s  # (F, 3) scale, tx, ty: weak perspective in the crop
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def on_device(self, part: slice | Ints, device: torch.device) -> Estimate:
+        """Some frames as `VIBE.pose` takes them."""
+        arrays = (self.rotmat[part], self.shape[part], self.camera[part])
+        return Estimate(*(torch.as_tensor(array, device=device) for array in arrays))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrackEstimate(TrackBodies):
+    """A track as the network gives it."""
+
+    track: Any  # cache.TrackRecord: name, video, start, stop, fps, step, crop_scale
 
     def smoothed(self, sigma: float) -> TrackEstimate:
         """After a Gaussian filter in time of `sigma` frames; 0 changes nothing. Raises ConfigError as `smooth` does."""
@@ -72,22 +85,14 @@ class TrackEstimate:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TrackPrediction:
-    """F frames of one track, with what is needed to find them in the source's pictures."""
+class TrackPrediction(TrackBodies):
+    """A track with what is needed to find its frames in the source's pictures."""
 
     name: str  # of the track
-    rows: Ints  # (F,) of the split
     frame_index: Ints  # (F,) of the source, counted from 0
-    run: Ints  # (F,) frames of equal number are neighbours, one step apart
     bbox: Float32s  # (F, 4) cxcywh px of the source's picture
-    rotmat: Float32s  # (F, 24, 3, 3) relative to parents, the first one in the camera's axes
-    shape: Float32s  # (F, 10) betas
-    camera: Float32s  # (F, 3) scale, tx, ty: weak perspective in the crop
     crop_scale: float  # crop side / box side
     picture: tuple[int, int] | None = None  # width, height px of the source's pictures, where the cache knows them
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
 
 def predict_tracks(
@@ -98,19 +103,17 @@ def predict_tracks(
     seqlen: int = 16,
     tracks: str = "*",
     batch_size: int = 16,
-    drop_last: bool = False,
     smooth: float = 0.0,
 ) -> Iterator[TrackPrediction]:
     """Track by track, every frame with features once, in row order. A track without features is left out.
 
-    seqlen: frames of a window; batch_size: windows at once. tracks: a pattern of track names. drop_last: each track's
-    last frames are left out, as in the published protocol. smooth: sigma of a Gaussian in time, frames; 0: none.
-    The generator is in evaluation mode meanwhile, and gets its mode back. Raises ConfigError for a bad `smooth`,
-    DataError for predictions that are not finite.
+    seqlen: frames of a window; batch_size: windows at once; tracks: a pattern of track names; smooth: sigma of a
+    Gaussian in time, frames; 0: none. The generator is in evaluation mode meanwhile, and gets its mode back. Raises
+    ConfigError for a bad `smooth`, DataError for predictions that are not finite.
     """
-    options = {"stream": stream, "seqlen": seqlen, "tracks": tracks, "batch_size": batch_size}
-    for (estimate,) in estimate_tracks(generator, split, drop_last=(drop_last,), **options):  # type: ignore[arg-type]
-        if len(estimate.rows):
+    found = estimate_tracks(generator, split, stream=stream, seqlen=seqlen, tracks=tracks, batch_size=batch_size)
+    for (estimate,) in found:
+        if len(estimate):
             yield located(estimate.smoothed(smooth), split)
 
 
@@ -122,7 +125,7 @@ def estimate_tracks(
     seqlen: int,
     tracks: str,
     batch_size: int,
-    drop_last: Sequence[bool],
+    drop_last: Sequence[bool] = (False,),
 ) -> Iterator[tuple[TrackEstimate, ...]]:
     """Every selected track, in row order, once for each way to cut it into windows.
 
@@ -130,32 +133,34 @@ def estimate_tracks(
     predictions that are not finite.
     """
     present = Present.of(split, stream)
-    chosen = select_tracks(split, tracks)
-    plans = ((t, [present.windows(t, seqlen=seqlen, drop_last=drop) for drop in drop_last]) for t in chosen)
+    plans = (
+        (track, [present.windows(track, seqlen=seqlen, drop_last=drop) for drop in drop_last])
+        for track in select_tracks(split, tracks)
+    )
     for group in _groups(plans, batch_size):
         needed = {window[:2] for _, cuts in group for cut in cuts for window in cut}
-        with _evaluating(generator):  # not across a yield: the caller may train between two tracks
+        mode = generator.training  # restored before each yield: the caller may train between two tracks
+        generator.eval()
+        try:
             found = _regress(generator, split, sorted(needed), stream, batch_size)
+        finally:
+            generator.train(mode)
         for track, cuts in group:
             yield tuple(_of_track(track, cut, found, present) for cut in cuts)
 
 
 def located(estimate: TrackEstimate, split: Split) -> TrackPrediction:
     """An estimate with its place in the source: frame numbers, boxes, size of the pictures."""
-    track, rows = estimate.track, estimate.rows
+    track = estimate.track
     whole = np.array([(track.start, track.stop)], np.int64)
     read = split.read(whole, stream=None, fields=("frame_index", "bbox"))
-    number = int(split.track_of(np.array([track.start]))[0])
-    video = split.videos[int(split.tracks.video[number])]
+    video = split.videos[int(split.tracks.video[int(split.track_of(whole[0, :1])[0])])]
+    own = estimate.rows - track.start
     return TrackPrediction(
+        **{name: getattr(estimate, name) for name in ("rows", "run", "rotmat", "shape", "camera")},
         name=track.name,
-        rows=rows,
-        frame_index=read["frame_index"][0, rows - track.start].astype(np.int64),
-        run=estimate.run,
-        bbox=read["bbox"][0, rows - track.start].astype(np.float32),
-        rotmat=estimate.rotmat,
-        shape=estimate.shape,
-        camera=estimate.camera,
+        frame_index=read["frame_index"][0, own].astype(np.int64),
+        bbox=read["bbox"][0, own].astype(np.float32),
         crop_scale=float(track.crop_scale),
         picture=(video.width, video.height) if video.width > 0 and video.height > 0 else None,
     )
@@ -175,7 +180,7 @@ def save_npz(
     for start in range(0, len(prediction), POSED_AT_ONCE):
         part = slice(start, start + POSED_AT_ONCE)
         with torch.no_grad():
-            out = generator.pose(to_device(prediction, part, device), eval_joints=False, vertices=False)
+            out = generator.pose(prediction.on_device(part, device), vertices=False)
         for name, parts in posed.items():
             parts.append(out[name].float().cpu().numpy())
     theta, joints_3d, kp_2d = (np.concatenate(parts) for parts in posed.values())
@@ -219,22 +224,14 @@ def file_name(track: str) -> str:
     return f"{readable}-{hashlib.sha256(track.encode()).hexdigest()[:16]}.npz"
 
 
-def to_device(estimate: TrackEstimate | TrackPrediction, part: slice | Ints, device: torch.device) -> Estimate:
-    """Some frames of a track as `VIBE.pose` takes them."""
-    arrays = (estimate.rotmat[part], estimate.shape[part], estimate.camera[part])
-    return Estimate(*(torch.as_tensor(array, device=device) for array in arrays))
-
-
 def device_of(generator: VIBE) -> torch.device:
     """The device of the model's parameters."""
     return next(generator.parameters()).device
 
 
-def _groups(
-    plans: Iterator[tuple[Any, list[list[EvalWindow]]]], batch_size: int
-) -> Iterator[list[tuple[Any, list[list[EvalWindow]]]]]:
+def _groups(plans: Iterator[Plan], batch_size: int) -> Iterator[list[Plan]]:
     """Tracks put together until they fill a batch: many are shorter than one."""
-    group: list[tuple[Any, list[list[EvalWindow]]]] = []
+    group: list[Plan] = []
     n_windows = 0
     for plan in plans:
         group.append(plan)
@@ -246,31 +243,17 @@ def _groups(
         yield group
 
 
-@contextmanager
-def _evaluating(generator: VIBE) -> Iterator[None]:
-    mode = generator.training
-    generator.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        generator.train(mode)
-
-
+@torch.no_grad()
 def _regress(
     generator: VIBE, split: Split, windows: Sequence[Window], stream: str, batch_size: int
 ) -> dict[Window, list[Float32s]]:
     """rotmat, shape, camera of each window's frames, (T, ...) each; windows of one length go together."""
-
-    def length(window: Window) -> int:
-        return window[1] - window[0]
-
     device = device_of(generator)
     found: dict[Window, list[Float32s]] = {}
-    for _, same in groupby(sorted(windows, key=length), key=length):
-        ranges = list(same)
-        for first in range(0, len(ranges), batch_size):
-            batch = ranges[first : first + batch_size]
+    for length in sorted({stop - start for start, stop in windows}):
+        same = [window for window in windows if window[1] - window[0] == length]
+        for first in range(0, len(same), batch_size):
+            batch = same[first : first + batch_size]
             features = split.read(np.array(batch, np.int64), stream=stream, fields=("features",))["features"]
             estimate = generator.regress(torch.as_tensor(features, device=device))
             arrays = [part.float().cpu().numpy() for part in estimate]
@@ -291,4 +274,5 @@ def _of_track(
             f"{track.name}: expected finite predictions, found NaN or infinity. The checkpoint or the features are "
             "damaged, or training diverged: take an earlier checkpoint, and verify the cache."
         )
-    return TrackEstimate(track, rows, present.runs(rows), rotmat, shape, camera)
+    run = present.runs(rows)
+    return TrackEstimate(track=track, rows=rows, run=run, rotmat=rotmat, shape=shape, camera=camera)
