@@ -1,24 +1,25 @@
 """The arrays of a joblib file, without unpickling it.  [database files] -> tracks, features
 
-A joblib file is a pickle, and a pickle is a program. Here it is read by the machine of `pipeline.formats.pickles`,
-which calls nothing; where an array's bytes lie between the instructions, their place is noted and they are stepped
-over. So opening a file of 80 GB reads some hundred bytes of it, and rows are read when they are asked for.
+A joblib file is a pickle in which each array is a small object (its type, shape and order) with the array's bytes
+directly behind it. A pickle is a program, so nothing that an untrusted one names is imported or called: names, by an
+exact list, stay text, and calls become records of text and numbers. Arrays are stepped over, so opening a file of 80 GB
+reads some hundred bytes of it, and rows are read when they are needed.
 """
 
 from __future__ import annotations
 
 import math
 import mmap
+import pickle
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import RawDataError, UnsafePickle
-from pipeline.formats.pickle_values import Malformed, Name, Record, Unlisted, resolve
-from pipeline.formats.pickles import ALLOWED, Machine
+from pipeline.errors import PipelineError, RawDataError, UnsafePickle
 from pipeline.raw.files import open_unbuffered
 
 EXPECTED: Final = "a joblib file: a dict of NumPy arrays, not compressed"
@@ -34,15 +35,24 @@ COMPRESSED: Final = {
     b"\xfd7zXZ": ("xz", "xz -dc FILE > PLAIN"),
     b"\x5d\x00": ("lzma", "xz --format=lzma -dc FILE > PLAIN"),
     b"\x04\x22\x4d\x18": ("lz4", "lz4 -dc FILE > PLAIN"),
-    b"x\x01": ("zlib", "zlib-flate -uncompress < FILE > PLAIN"),
-    b"x^": ("zlib", "zlib-flate -uncompress < FILE > PLAIN"),
-    b"x\x9c": ("zlib", "zlib-flate -uncompress < FILE > PLAIN"),
-    b"x\xda": ("zlib", "zlib-flate -uncompress < FILE > PLAIN"),
+    **{b"x" + level: ("zlib", "zlib-flate -uncompress < FILE > PLAIN") for level in (b"\x01", b"^", b"\x9c", b"\xda")},
 }
+_WRAPPER: Final = "joblib.numpy_pickle.NumpyArrayWrapper"  # the array's bytes are behind it
+_CORE: Final = tuple(f"numpy.{core}.{name}" for core in ("core", "_core") for name in (
+    "multiarray._reconstruct", "multiarray.scalar", "numeric._frombuffer"))  # fmt: skip
+_NAMES: Final = frozenset(
+    (_WRAPPER, "numpy.dtype", "numpy.ndarray", "numpy.memmap", "numpy.core.memmap.memmap", "_codecs.encode",
+     "__builtin__.bytes", "builtins.bytes", *_CORE)
+)  # fmt: skip
+_REFUSED: Final = (  # instructions that hash deep values, allocate what a file claims, or build other objects
+    pickle.INST + pickle.OBJ + pickle.PERSID + pickle.BINPERSID + pickle.EXT1 + pickle.EXT2 + pickle.EXT4
+    + pickle.FROZENSET + pickle.EMPTY_SET + pickle.ADDITEMS + pickle.NEWOBJ_EX
+    + pickle.BYTEARRAY8 + pickle.NEXT_BUFFER + pickle.READONLY_BUFFER
+)  # fmt: skip
 
 
 class Stored(Protocol):
-    """An array in a file: rows are read when they are asked for."""
+    """An array in a file: rows are read when they are needed."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -76,9 +86,8 @@ class StoredArray:
         count, at = (stop - start) * row, self.offset + start * row * self.dtype.itemsize
         flat: NDArray[Any] = np.fromfile(self.file, self.dtype, count, offset=at)
         if len(flat) != count:
-            raise RawDataError(
-                self.file, "file", expected=f"{count} numbers at byte {at}", found=f"{len(flat)}", do="Copy it again."
-            )
+            expected = f"{count} numbers at byte {at}"
+            raise RawDataError(self.file, "file", expected=expected, found=f"{len(flat)}", do="Copy it again.")
         return flat.reshape(stop - start, *self.shape[1:])
 
 
@@ -109,26 +118,21 @@ def stored_arrays(file: Path) -> tuple[dict[str, Stored], tuple[str, ...]]:
     try:
         with open_unbuffered(file) as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
             _refuse_compressed(file, content[:8])
-            held = _ArrayMachine(file, content).run()
-    except Unlisted as error:
-        raise UnsafePickle(
-            f"{file}: not read, because it asks for {error}, which no database file does. Do not unpickle it by other "
-            "means: reading it may run whatever its author chose."
+            found = _ArrayReader(file, content).load()
+    except PipelineError:
+        raise
+    except Exception as error:  # of a damaged pickle anything; an empty file cannot be mapped
+        raise _unreadable(
+            file, str(error) if isinstance(error, _Malformed) else f"{type(error).__name__}: {error}"
         ) from None
-    except Malformed as error:
-        raise _unreadable(file, str(error)) from None
-    except (OSError, ValueError) as error:  # an empty file cannot be mapped
-        raise _unreadable(file, f"{type(error).__name__}: {error}") from None
-    if not isinstance(held, dict) or not all(isinstance(name, str) for name in held):
-        raise _unreadable(file, f"{type(held).__name__} at the top")
-    arrays: dict[str, Stored] = {
-        str(name): value for name, value in held.items() if isinstance(value, StoredArray | HeldArray)
-    }
-    return arrays, tuple(sorted(str(name) for name in held if str(name) not in arrays))
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise _unreadable(file, f"{type(found).__name__} at the top")
+    arrays = {name: value for name, value in found.items() if isinstance(value, StoredArray | HeldArray)}
+    return dict(arrays), tuple(sorted(found.keys() - arrays.keys()))
 
 
 def _unreadable(file: Path, found: str) -> RawDataError:
-    return RawDataError(file, "file", expected=EXPECTED, found=found, do="Copy the file again, whole.")
+    return RawDataError(file, "file", expected=EXPECTED, found=found[:300], do="Copy the file again, all of it.")
 
 
 def _refuse_compressed(file: Path, start: bytes) -> None:
@@ -141,66 +145,138 @@ def _refuse_compressed(file: Path, start: bytes) -> None:
             raise RawDataError(file, "file", expected=EXPECTED, found=f"one compressed with {kind}", do=do)
 
 
-class _ArrayMachine(Machine):
-    """A machine that steps over the arrays between a joblib file's instructions."""
+class _Malformed(ValueError):
+    """A pickle that is not what joblib writes."""
 
-    def __init__(self, file: Path, data: Any) -> None:
-        super().__init__(data, ALLOWED["joblib"])
-        self.file = file
+
+class _Name(str):
+    """A name from the list, instead of what it names."""
+
+
+@dataclass(slots=True, eq=False)
+class _Record:
+    """What a pickle would call with what, and the state that it would then set."""
+
+    name: str
+    arguments: tuple[Any, ...]
+    state: Any = None
+
+
+# Written in Python, so that a reader of a format may change what an instruction does: joblib itself relies on it.
+_Unpickler: Any = pickle._Unpickler
+
+
+class _ArrayReader(_Unpickler):  # type: ignore[misc]
+    """Python's own unpickler without calls, and with joblib's arrays stepped over. Raises _Malformed and others."""
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        code: step for code, step in _Unpickler.dispatch.items() if code not in _REFUSED
+    }
+
+    def __init__(self, file: Path, content: mmap.mmap) -> None:
+        super().__init__(content)
+        self.file, self.content = file, content
+
+    def find_class(self, module: str, name: str) -> Any:
+        if f"{module}.{name}" in _NAMES:
+            return _Name(f"{module}.{name}")
+        raise UnsafePickle(
+            f"{self.file}: not read, because it asks for {f'{module}.{name}'[:200]!r}, which no database file does. "
+            "Do not unpickle it by other means: reading it may run code of its author's choice."
+        )
+
+    def call(self) -> None:
+        """REDUCE and NEWOBJ."""
+        arguments, name = self.stack.pop(), self.stack.pop()
+        if not (isinstance(name, _Name) and isinstance(arguments, tuple)):
+            raise _Malformed("a call of a value")
+        self.stack.append(_Record(name, arguments))
 
     def build(self) -> None:
-        super().build()
-        record = self.stack[-1]
-        if record.name is Name.ARRAY_WRAPPER:
-            self.stack[-1] = self._array(record)
+        state, record = self.stack.pop(), self.stack[-1]
+        if not isinstance(record, _Record) or record.state is not None:
+            raise _Malformed("a state of a value")
+        record.state = state
+        if record.name == _WRAPPER:
+            self.stack[-1] = self.array(record)
 
-    def _array(self, record: Record) -> Stored:
-        """What a wrapper describes, whose bytes begin here."""
+    def set_item(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self.fill([key, value])
+
+    def set_items(self) -> None:
+        self.fill(self.pop_mark())
+
+    def make_dict(self) -> None:
+        items = self.pop_mark()
+        self.stack.append({})
+        self.fill(items)
+
+    def fill(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if not isinstance(target, dict) or not all(isinstance(key, str | int | float | bytes) for key in items[::2]):
+            raise _Malformed("a dict with other keys than text and numbers")  # hashing deep ones exhausts the C stack
+        target.update(zip(items[::2], items[1::2], strict=True))
+
+    dispatch |= {pickle.REDUCE[0]: call, pickle.NEWOBJ[0]: call, pickle.BUILD[0]: build, pickle.DICT[0]: make_dict}
+    dispatch |= {pickle.SETITEM[0]: set_item, pickle.SETITEMS[0]: set_items}
+
+    def array(self, record: _Record) -> Stored:
+        """The array that a wrapper describes, whose bytes begin here."""
         state = record.state
-        if record.arguments or not isinstance(state, dict):
-            raise Malformed("an array without its description")
-        if state.get("subclass") not in (Name.NDARRAY, Name.MEMMAP):
-            raise Malformed("an array of no known class")
-        described = resolve({key: state.get(key) for key in ("shape", "order", "dtype")}, room=0)
-        shape, dtype = described["shape"], described["dtype"]
+        if record.arguments or not isinstance(state, dict) or not isinstance(state.get("subclass"), _Name):
+            raise _Malformed("an array without its description")
+        shape, dtype, order = state.get("shape"), _dtype(state.get("dtype")), state.get("order")
         if not isinstance(shape, tuple) or len(shape) > MAX_DIMENSIONS or not all(_is_size(n) for n in shape):
-            raise Malformed(f"an array of shape {str(shape)[:80]}")
-        if not isinstance(dtype, np.dtype) or described["order"] not in ("C", "F"):
-            raise Malformed("an array of no known type or order")
+            raise _Malformed(f"an array of shape {str(shape)[:80]}")
         if dtype.kind == "O":
-            return self._texts(shape)
-        if dtype.kind not in NUMBERS_AND_TEXT:
-            raise Malformed(f"an array of {dtype}")
-        self._step_over_padding(state.get("numpy_array_alignment_bytes"))
-        array = StoredArray(self.file, self.position, shape, dtype, described["order"] == "F")
-        if array.nbytes > len(self.data) - self.position:
-            raise Malformed(f"it ends inside an array of {array.nbytes:,} bytes at byte {self.position:,}")
-        self.position += array.nbytes
+            return self.texts(shape)
+        if dtype.kind not in NUMBERS_AND_TEXT or order not in ("C", "F"):
+            raise _Malformed(f"an array of {dtype} in order {str(order)[:80]}")
+        if (alignment := state.get("numpy_array_alignment_bytes")) is not None:  # from joblib 1.2 on: padding follows
+            padding = self.content.read_byte()
+            if not isinstance(alignment, int) or padding > MAX_ALIGNMENT:
+                raise _Malformed(f"padding of {padding} bytes")
+            self.content.seek(padding, 1)
+        at = self.content.tell()
+        array = StoredArray(self.file, at, shape, dtype, order == "F")
+        if array.nbytes > len(self.content) - at:
+            raise _Malformed(f"it ends inside an array of {array.nbytes:,} bytes at byte {at:,}")
+        self.content.seek(array.nbytes, 1)
         return array
 
-    def _step_over_padding(self, alignment: Any) -> None:
-        """joblib from 1.2 on writes how many bytes of padding follow, and those."""
-        if alignment is None:
-            return
-        padding = self.take(1)[0]
-        if not isinstance(alignment, int) or not 0 <= padding <= MAX_ALIGNMENT:
-            raise Malformed(f"padding of {padding} bytes before byte {self.position}")
-        self.take(padding)
-
-    def _texts(self, shape: tuple[int, ...]) -> HeldArray:
+    def texts(self, shape: tuple[int, ...]) -> HeldArray:
         """An array of objects is a pickle of its own. Only one of texts is of use."""
-        inner = Machine(self.data, ALLOWED["sequence"])
-        inner.position = self.position
-        values = resolve(inner.run(), room=len(self.data))
-        self.position = inner.position
-        if not isinstance(values, np.ndarray) or values.shape != shape or values.ndim != 1:
-            raise Malformed("an array of objects that is none")
-        if not all(isinstance(value, str | bytes) for value in values):
-            raise Malformed("an array of Python objects that are no texts; store numbers as an array of numbers")
-        texts = [v.decode("utf-8", "surrogateescape") if isinstance(v, bytes) else v for v in values]
+        record = _ArrayReader(self.file, self.content).load()
+        state = record.state if isinstance(record, _Record) else None
+        if not isinstance(state, tuple) or len(state) != 5 or state[1] != shape or len(shape) != 1:
+            raise _Malformed("an array of objects without its values")
+        values = state[4]
+        if not isinstance(values, list) or len(values) != shape[0]:
+            raise _Malformed("an array of objects without its values")
+        texts = [_text(value) for value in values]
         if (longest := max(map(len, texts), default=0)) > MAX_TEXT:  # each takes the room of the longest
-            raise Malformed(f"a text of {longest:,} characters")
+            raise _Malformed(f"a text of {longest:,} characters")
         return HeldArray(np.array(texts, str))
+
+
+def _dtype(record: Any) -> np.dtype[Any]:
+    """dtype("f4", False, True) with the state (3, "<", ...), where the second item is the order of bytes."""
+    if not isinstance(record, _Record) or record.name != "numpy.dtype" or not record.arguments:
+        raise _Malformed("an array of no known type")
+    code, state = record.arguments[0], record.state
+    order = state[1] if isinstance(state, tuple) and len(state) > 1 else "="
+    if not isinstance(code, str) or not re.fullmatch("[A-Za-z][0-9]{0,9}", code) or order not in ("<", ">", "|", "="):
+        raise _Malformed("an array of no known type")
+    return np.dtype(code).newbyteorder(order)  # type: ignore[arg-type]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, _Record) and value.name == "_codecs.encode" and isinstance(value.arguments[0], str):
+        value = value.arguments[0].encode("latin1")  # how protocol 2 holds bytes
+    if not isinstance(value, str | bytes):
+        raise _Malformed("an array of Python objects that are no texts; store numbers as an array of numbers")
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
 
 
 def _is_size(n: Any) -> bool:
