@@ -15,16 +15,16 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from pipeline.features.engine.memory import SharedCrops
+from pipeline.features.engine.pieces import Done, Pixels
+from pipeline.features.engine.slabs import MOST_ROWS, Slabs
 
 from cache import Split
 from pipeline.errors import PipelineError
 from pipeline.features.engine import Resources
 from pipeline.features.engine.decoders import AHEAD, Decoders, cores, ready
 from pipeline.features.engine.jobs import RUN_ROWS, Job
-from pipeline.features.engine.memory import SharedCrops
-from pipeline.features.engine.pieces import Done, Pixels
 from pipeline.features.engine.shards import MOST_PERSONS
-from pipeline.features.engine.slabs import MOST_ROWS, Slabs
 from pipeline.features.streams.base import Computer
 
 BATCH: Final = 16  # crops that are thrown away together

@@ -21,12 +21,12 @@ import features_data
 import numpy as np
 from features_limits import Limits, decode_limit, network_limit, of_split
 from numpy.typing import NDArray
+from pipeline.features.engine.pieces import Frames, Person, Wanted
 
 import cache
 from pipeline.features import extract
 from pipeline.features.engine import Resources
 from pipeline.features.engine.decoders import cores
-from pipeline.features.engine.pieces import Frames, Person, Wanted
 from pipeline.features.pixel_sources import pixels
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Machine, NumberStream

@@ -21,11 +21,11 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from pipeline.cluster.extraction import Share, made_by_worker
 
 import cache
 from pipeline import cluster
 from pipeline.cluster import connection, needs, shards
-from pipeline.cluster.extraction import Share, made_by_worker
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import extract as features
 from pipeline.features.engine import Resources

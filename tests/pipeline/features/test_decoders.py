@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pipeline.features.engine.pieces import Frames
 
 from pipeline.errors import PipelineError
 from pipeline.features.engine import Resources, Run, decoders, jobs, resting
-from pipeline.features.engine.pieces import Frames
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.crops import Crops
 

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from pipeline.features.engine import jobs as jobs_module
 from pipeline.features.engine.assembly import EXAMPLES, Assembly
-from pipeline.features.engine.jobs import MOST_SHARDS, Job, jobs
-from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.pieces import Done, Frames
 from pipeline.features.engine.slabs import MOST_ROWS, Slabs
+
+from pipeline.features.engine import jobs as jobs_module
+from pipeline.features.engine.jobs import MOST_SHARDS, Job, jobs
+from pipeline.features.engine.meter import Meter
 
 ORDERLY = settings(deadline=None, max_examples=80, derandomize=True)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pipeline.features.networks.lanes import Lanes
 from torchvision.models import resnet50
 from torchvision.models.resnet import ResNet
 
@@ -18,7 +19,6 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import networks
 from pipeline.features.networks import cpu, cuda, fused
 from pipeline.features.networks.cpu import CpuNetwork
-from pipeline.features.networks.lanes import Lanes
 from pipeline.features.networks.resnet import Normalisation, folded
 from pipeline.features.streams import Machine
 from pipeline.features.weights import WeightsSpec

@@ -10,7 +10,8 @@ import pytest
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.pixels.records import Records
 from pipeline.pixels.sources import parse
-from pipeline.synthetic.layouts.tfrecord_file import example, framed
+from pipeline.synthetic.layouts.files import tf_example as example
+from pipeline.synthetic.layouts.files import tfrecord as framed
 
 
 def jpeg(brightness: int, width: int = 64, height: int = 48) -> bytes:
