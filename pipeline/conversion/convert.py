@@ -26,7 +26,7 @@ from pipeline.datasets.base import Dataset, unexpected
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.processes import MEMORY, TIMEOUT, Failed, ordered_map
 from pipeline.raw import RawVideo, changes
-from pipeline.raw.one_look import one_look
+from pipeline.raw.files import caching
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -270,7 +270,7 @@ def _n_bytes(read: ReadVideo | Failed) -> int:
     return sum(array.nbytes for track in read.rows for array in track.columns.values())
 
 
-@one_look()
+@caching()
 def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video: RawVideo) -> ReadVideo:
     model = _body(body, dataset.genders[0])  # not below: a body that cannot be loaded is no video's fault
     digest = changes.video_digest(raw, video)

@@ -440,22 +440,6 @@ def test_poses_of_another_skeleton_are_refused(raw: Path, shape: tuple[int, int]
     assert account["found"] == N  # the other file's
 
 
-@pytest.mark.parametrize("kind", ["D2_Positions", "D3_Positions_mono"])
-def test_a_damaged_pose_file_is_told_or_read_and_never_anything_else(raw: Path, kind: str) -> None:
-    file = pose_file(raw, kind)
-    whole = file.read_bytes()
-    rng = np.random.default_rng(0)
-    for at in [*range(0, 900, 29), *rng.integers(900, len(whole), 12).tolist()]:
-        damaged = bytearray(whole)
-        damaged[at] ^= 1 << int(rng.integers(8))
-        file.write_bytes(damaged)
-        _, account = read(raw)
-        assert account["set_aside"] in ("", "bad_label_file", "frame_count_mismatch"), at
-        assert account["found"] <= 2 * N or account["set_aside"], at
-        file.write_bytes(whole[:at])
-        assert read(raw)[1]["set_aside"] in ("", "bad_label_file")
-
-
 # ----------------------------------------------------------------------------------------------------- metadata, fits
 
 

@@ -551,24 +551,6 @@ def test_the_release_is_counted(raw: Path) -> None:
 # ----------------------------------------------------------------------------------------------------- hostile
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_damaged_labels_end_in_tracks_or_in_an_error_of_ours(raw: Path, split: str) -> None:
-    file = raw / "S1/Seq1/annot.mat" if split == "train" else write_test(raw)
-    whole, rng, refused = file.read_bytes(), np.random.default_rng(0), 0
-    for case in range(80):
-        damaged = bytearray(whole)
-        if case % 4 == 0:
-            del damaged[int(rng.integers(len(damaged))) :]
-        else:
-            for at in rng.integers(len(damaged) if case % 2 else 600, size=4):
-                damaged[int(at)] ^= 1 << int(rng.integers(8))
-        file.write_bytes(damaged)
-        tracks, account = read(raw, split)
-        assert bool(tracks) or account["set_aside"] in ("bad_label_file", "") or account["dropped"]
-        refused += account["set_aside"] == "bad_label_file"
-    assert refused > 20
-
-
 @pytest.mark.parametrize("kind", ["pipe", "folder", "dangling link", "empty"])
 @pytest.mark.parametrize("name", ["annot.mat", "camera.calibration", "imageFrames/video_0/frame_000000.jpg"])
 def test_what_is_no_file_is_not_waited_for(raw: Path, kind: str, name: str) -> None:
