@@ -15,7 +15,7 @@ from pipeline.cli.text import command, count
 from pipeline.commands.status import beside_the_release
 from pipeline.features.plan import missing_rows
 from pipeline.reasons import reason
-from pipeline.show.from_cache import set_aside
+from pipeline.show.tracks import rejected
 from report.data.opened import UNREADABLE, Opened, problem, stands_in
 from report.data.samples import n_rows
 from report.figures import Cell, duration
@@ -149,7 +149,7 @@ def _left_out(counts: Mapping[str, Any]) -> str:
 
 
 def _aside(split: cache.Split) -> Aside:
-    n, told = set_aside(split)
+    n, told = rejected(split)
     return Aside(split.name, n, tuple(islice(told, min(n, MOST_TOLD))))
 
 

@@ -18,7 +18,6 @@ from pipeline.settings.machines import PRESETS
 from pipeline.settings.machines import Machine as MachineSection
 from pipeline.settings.places import read_places
 from tasks import settings
-from vibe_model import runs
 from vibe_model.settings.config import TrainConfig
 from vibe_model.settings.mposer_config import MPoserConfig
 
@@ -334,7 +333,8 @@ def test_no_preset_of_a_machine_changes_a_fingerprint(tmp_path: Path, preset: st
         n: usual.dataset(n).parameters() for n in datasets.names()
     }
     decides = [
-        {k: v for k, v in settings.own_config(s).as_dict().items() if k not in runs._ELSEWHERE} for s in (usual, other)
+        {k: v for k, v in settings.own_config(s).as_dict().items() if k not in TrainConfig.NEUTRAL}
+        for s in (usual, other)
     ]
     assert decides[0] == decides[1]
     assert settings.own_mposer(other) == settings.own_mposer(usual)

@@ -15,7 +15,8 @@ from pipeline.formats import tfrecords
 from pipeline.formats.tfrecords import FOOTER, HEADER, MAX_BYTES, NoTFRecord, TFRecordError, read, spans
 from pipeline.pixels.records import Records
 from pipeline.pixels.sources import parse
-from pipeline.synthetic.layouts.tfrecord_file import example, framed
+from pipeline.synthetic.layouts.files import tf_example as example
+from pipeline.synthetic.layouts.files import tfrecord as framed
 
 MIB = 1 << 20
 
