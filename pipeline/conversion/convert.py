@@ -88,7 +88,7 @@ def convert(
     if plan.body is not None and plan.reader["body"]:
         provenance["body"] = str(plan.body.resolve())
     with cache.SplitWriter(plan.root, plan.name, columns=columns, plan=plan.identity, provenance=provenance) as writer:
-        writer.begin(drop=plan.drop, forget=plan.forget)
+        writer.begin(drop=plan.drop, invalidate=plan.forget)
         digests = _append_videos(plan, writer, workers=workers, strict=strict, progress=progress, scheduler=scheduler)
         accounts = [VideoAccount.from_dict(dict(account)) for account in writer.accounts()]
         totals = Accounting(accounts).totals(None if plan.reader["stand_in"] else plan.dataset.totals.get(plan.split))

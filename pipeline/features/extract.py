@@ -101,7 +101,7 @@ def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False)
     if replace:
         return make(why="asked for anew", lacks=pending(committed, None), replace=True)
     lacks = pending(committed, spec.name)
-    why = CHANGED if lacks.shards else UNSETTLED if committed.unsettled(spec.name) else ""
+    why = CHANGED if lacks.shards else UNSETTLED if committed.has_unfinished_commit(spec.name) else ""
     before = recorded_identity(committed, spec.name)
     return make(why=why, lacks=lacks, differs=tuple(differing(before, wanted)), otherwise=in_words(before, wanted))
 
@@ -148,7 +148,7 @@ def extract(plan: ExtractionPlan, *, scheduler: str | None = None, progress: Pro
     recorded = split.stream_manifest(spec.name)["backbone"] if held else None
     if plan.replace:
         _made_by(spec, split, scheduler)  # what cannot be loaded must not cost the stream that is there
-        cache.discard(plan.root, plan.split, spec.name)
+        cache.delete_stream(plan.root, plan.split, spec.name)
     form: dict[str, Any] = {"dim": spec.stream.dim, "dtype": spec.stream.dtype}
     plan_key = cache.fingerprint(dict(plan.identity))
     with cache.StreamWriter(plan.root, plan.split, spec.name, **form, plan=plan_key) as writer:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
-from cache.format.tracks import Tracks
+from cache.format.records import Tracks
 
 AT_ONCE: Final = 8192  # rows: of features 64 MB
 Rows = NDArray[np.int64]

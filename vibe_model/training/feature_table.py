@@ -55,7 +55,7 @@ class HeldFeatures:
         parts = [part for part in mixture.parts.values() if part.stream is not None]
         homes = {name: (split, part.stream) for part in parts for name, split in part.splits.items()}
         _, dtype = feature_type(mixture)
-        for name, starts in self._rows.pieces():
+        for name, starts in self._rows.batches():
             split, stream = homes[name]
             windows = np.stack([starts, starts + self._rows.seqlen], axis=1)
             features = split.read(windows, stream=stream, fields=("features",), dtype=dtype)["features"]
