@@ -20,7 +20,7 @@ from report.data.samples import n_rows
 from report.page import Section
 from report.training.results import tables_of
 from report.training.run_folder import Run
-from vibe_model.evaluation.measures import ERRORS
+from vibe_model.metrics import ERRORS
 
 SCORE: Final = "pa_mpjpe"
 SCORE_2D: Final = "pck_2d"  # of splits without 3D labels

@@ -43,7 +43,7 @@ class Synthesize(PipelineTask):
     def work(self) -> None:
         paths, embedded = settings().paths, settings().embedded
         with terminal.working(self, self.verb, self.what) as progress:
-            synthetic.synthesize_into(
+            synthetic.synthesize(
                 paths.raw,
                 paths.body,
                 settings().embedded_datasets,

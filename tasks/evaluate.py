@@ -13,7 +13,7 @@ from tasks.prediction.trained import Trained, refuse_mixture
 from tasks.training import as_csv, result_rows
 from vibe_model import evaluation, runs
 from vibe_model.evaluation import published
-from vibe_model.evaluation.measures import ERRORS
+from vibe_model.metrics import ERRORS
 from vibe_model.settings.config import TrainConfig
 
 METRICS: Final = "metrics.json"

@@ -1,6 +1,6 @@
 """VIBE: generator, discriminator, losses, training, metrics, evaluation.  features -> windows -> [training, evaluation]
 
-Names are imported when first used: asking whether a run is complete needs no torch.
+Names are imported when first used: whether a run is complete can be known without torch.
 """
 
 from __future__ import annotations

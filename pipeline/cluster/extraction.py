@@ -210,7 +210,5 @@ def _opened(share: Share) -> _Opened:
         staging = cache.StreamShards(seen.root, seen.name, spec.name, dim=spec.stream.dim, dtype=spec.stream.dtype)
         if {str(split.manifest["digest"]), staging.split_digest} != {seen.digest}:
             raise cache.CacheChanged(f"{seen.name}: there has been a commit since it was looked at: run it again")
-        _held[share.mark] = _Opened(
-            split, staging, pixels(split, spec.crops, spec.raw, reduced=spec.decode == "reduced")
-        )
+        _held[share.mark] = _Opened(split, staging, pixels(split, spec.crops, spec.raw))
     return _held[share.mark]

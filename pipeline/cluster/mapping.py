@@ -35,7 +35,7 @@ def map_on_workers(
     kin: Callable[[T, T], bool] = lambda a, b: False,  # noqa: ARG005 - nobody is anybody's
     size: Callable[[R], int] = lambda result: 1,  # noqa: ARG005 - too small to count
 ) -> Iterator[R]:
-    """`map` by the workers of the cluster at `scheduler`, as `pipeline.processes.in_processes` does it on one machine.
+    """`map` by the workers of the cluster at `scheduler`, as `pipeline.processes.ordered_map` does it on one machine.
 
     Results come in the order of the items; an error of the job comes as it is. Whoever stops taking them takes back
     what is out. Raises PipelineError where scheduler or workers are not there or not fit, and when the same items

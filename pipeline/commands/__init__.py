@@ -11,7 +11,6 @@ from typing import Final, Protocol
 
 from pipeline.commands import (
     accept,
-    bench_features,
     compact,
     convert,
     doctor,
@@ -50,7 +49,6 @@ _OURS: Final[Mapping[str, Command]] = {
     "accept": accept,
     "convert": convert,
     "extract": extract,
-    "bench-features": bench_features,
     "export": export,
     "import": import_,
     "retry": retry,

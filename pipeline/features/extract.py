@@ -144,7 +144,7 @@ def extract(plan: ExtractionPlan, *, scheduler: str | None = None, progress: Pro
     spec, split = plan.spec, cache.open(plan.root)[plan.split]
     held = spec.name in split.streams and not plan.replace
     lacking = pending(split, spec.name if held else None).shards
-    pixels_of = pixels(split, spec.crops, spec.raw, reduced=spec.decode == "reduced", require=lacking)
+    pixels_of = pixels(split, spec.crops, spec.raw, require=lacking)
     recorded = split.stream_manifest(spec.name)["backbone"] if held else None
     if plan.replace:
         _made_by(spec, split, scheduler)  # what cannot be loaded must not cost the stream that is there

@@ -19,14 +19,12 @@ from pipeline.pixels import sources
 SAY: Final = "Say where the dataset's own raw folder is: --raw DIR, or [paths] raw in luigi.cfg."
 
 
-def pixels(
-    split: Split, crops: str, raw: Path | None, *, reduced: bool = False, require: Sequence[int] = ()
-) -> Callable[[int], Pixels]:
+def pixels(split: Split, crops: str, raw: Path | None, *, require: Sequence[int] = ()) -> Callable[[int], Pixels]:
     """Number of a video -> where its crops come from: the raw pictures, or the stream of that name.
 
-    `reduced`: large persons may come from pictures decoded smaller. `require`: shards of which every video's pictures
-    must be there. An entry of somebody else's writing that does not name its pixels is taken as it is. Raises
-    PipelineError when the raw folder or the stream of crops is not there, or lacks something.
+    `require`: shards of which every video's pictures must be there. An entry of somebody else's writing that does not
+    name its pixels is taken as it is. Raises PipelineError when the raw folder or the stream of crops is not there, or
+    lacks something.
     """
     if crops:
         lacks = pending(split, crops)
@@ -42,7 +40,7 @@ def pixels(
 
     def of_video(number: int) -> Pixels:
         entry = split.videos[number]
-        return Frames(sources.parse(folder, entry.source), split.name, entry.name, entry.pixels, reduced)
+        return Frames(sources.parse(folder, entry.source), split.name, entry.name, entry.pixels)
 
     return of_video
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from cache import Split
 from pipeline.errors import ConfigError
@@ -12,8 +12,6 @@ from pipeline.features.engine import Resources
 from pipeline.features.pixel_sources import stored_crops
 from pipeline.features.streams.base import Stream
 from pipeline.features.streams.resnet50 import ResNet50
-
-Decode = Literal["full", "reduced"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,21 +21,15 @@ class StreamSpec:
     name: str = ResNet50.kind
     stream: Stream = field(default_factory=ResNet50)
     crops: str = ""  # of this stream of crops in the cache, instead of the raw pictures
-    decode: Decode = "full"  # reduced: pictures smaller, where no person is enlarged by that
     resources: Resources = field(default_factory=Resources)
     raw: Path | None = None  # where the raw folder lies now; None: where it lay at conversion
 
     def __post_init__(self) -> None:
-        if self.decode not in get_args(Decode):
-            raise ConfigError(f"decode {self.decode!r}: expected full or reduced")
-        if self.crops and self.decode != "full":
-            raise ConfigError("decode reduced: stored crops are not decoded smaller; it goes with raw pictures")
         if self.crops == self.name:
             raise ConfigError(f"stream {self.name!r} cannot be computed from itself: name it otherwise")
 
     def __str__(self) -> str:
-        decoded = ", decoded reduced" if self.decode == "reduced" else ""
-        return f"{self.stream}, from the stream {self.crops!r}" if self.crops else f"{self.stream}{decoded}"
+        return f"{self.stream}, from the stream {self.crops!r}" if self.crops else str(self.stream)
 
     def at(self, raw: Path) -> StreamSpec:
         """The same stream, with the raw folder where it lies now."""
@@ -49,8 +41,6 @@ class StreamSpec:
         `split`: where stored crops lie, which are part of it. Raises PipelineError where there are none.
         """
         found = self.stream.identity()
-        if self.decode != "full":
-            found["decode"] = self.decode
         if self.crops:
             found["crops"] = {} if split is None else stored_crops(split, self.crops)["identity"]
         return found

@@ -193,13 +193,13 @@ def extract_anew(
             f"{command('extract', *options)}"
         )
     crops = _crops_of(split, identity)
-    spec = StreamSpec(stream, stream_now, crops, identity.get("decode", "full"), raw=raw)
+    spec = StreamSpec(stream, stream_now, crops, raw=raw)
     return (extract(plan_extraction(root, name, spec), progress=progress),)
 
 
 def _known(identity: Mapping[str, Any]) -> streams.Stream | None:
     """The stream that has this identity, where that can be told without its user."""
-    own = {key: value for key, value in identity.items() if key not in ("crops", "decode")}
+    own = {key: value for key, value in identity.items() if key != "crops"}
     return streams.of_identity(own) if identity.get("kind") in streams.names() else None
 
 

@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
 from pipeline.settings.features import Features, streams_of
-from pipeline.settings.file import LUIGI, SettingsFile, blamed, did_you_mean, read
+from pipeline.settings.file import GONE, LUIGI, SettingsFile, blamed, did_you_mean, read
 from pipeline.settings.machines import PRESETS, Machine
 from pipeline.settings.types import AtLeast, typed
 
@@ -135,6 +135,8 @@ def _check_sections(source: SettingsFile) -> None:
         )
     known = sorted({*taken, *streams.names()})
     for name in source.sections:
+        if (name, "") in GONE:
+            raise ConfigError(f"{source.where(name)}: there is no such section any more. {GONE[name, '']}")
         if name not in known and name not in LUIGI:
             close = did_you_mean(name, [*known, *LUIGI])
             luigi = ", ".join(sorted(LUIGI))

@@ -18,7 +18,6 @@ from pipeline.settings.machines import PRESETS
 from pipeline.settings.machines import Machine as MachineSection
 from pipeline.settings.places import read_places
 from tasks import settings
-from vibe_model import runs
 from vibe_model.settings.config import TrainConfig
 from vibe_model.settings.mposer_config import MPoserConfig
 
@@ -222,7 +221,7 @@ def test_names_of_torchvisions_weights_are_no_paths(tmp_path: Path) -> None:
         ("[features]\ndevice = gpu\n", r"line 18 \[features\] device = gpu: expected auto, cpu, cuda, or"),
         ("[features]\nkind = crops\nweights = untrained:0\n", r"line 19 \[features\] weights: is for kind = resnet50"),
         ("[features]\nkind = crops\nprecision = fast\n", r"line 19 \[features\] precision: is for kind = resnet50"),
-        ("[features]\ncrops = c\ndecode = reduced\n", r"line 19 \[features\] decode reduced: stored crops"),
+        ("[features]\ndecode = reduced\n", r"line 18 \[features\] decode: there is no such key any more. Pictures are"),
         (
             "[features]\ndevice = cuda:1\n[dask]\nscheduler = tcp://a:1\n",
             r"line 18 \[features\] device = cuda:1: with \[dask\] scheduler every worker has a GPU of its own",
@@ -334,7 +333,8 @@ def test_no_preset_of_a_machine_changes_a_fingerprint(tmp_path: Path, preset: st
         n: usual.dataset(n).parameters() for n in datasets.names()
     }
     decides = [
-        {k: v for k, v in settings.own_config(s).as_dict().items() if k not in runs._ELSEWHERE} for s in (usual, other)
+        {k: v for k, v in settings.own_config(s).as_dict().items() if k not in TrainConfig.NEUTRAL}
+        for s in (usual, other)
     ]
     assert decides[0] == decides[1]
     assert settings.own_mposer(other) == settings.own_mposer(usual)

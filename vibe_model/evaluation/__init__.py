@@ -1,6 +1,6 @@
 """How good a model is: errors of its predictions on a split.  features -> windows -> training -> [evaluation]
 
-The functions are imported when first used: names and units of the measures need no torch.
+The functions are imported when first used: the published figures need no torch.
 """
 
 from __future__ import annotations
@@ -9,16 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vibe_model.evaluation.evaluate import (
-        PROTOCOLS,
-        SIGMAS,
-        EvalOptions,
-        choose_sigma,
-        evaluate_all,
-        evaluate_split,
-    )
+    from vibe_model.evaluation.evaluate import SIGMAS, choose_sigma, evaluate_all, evaluate_split
 
-__all__ = ["PROTOCOLS", "SIGMAS", "EvalOptions", "choose_sigma", "evaluate_all", "evaluate_split"]
+__all__ = ["SIGMAS", "choose_sigma", "evaluate_all", "evaluate_split"]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vibe_model import metrics
-from vibe_model.evaluation.measures import ERRORS
+from vibe_model.cameras import project
 from vibe_model.evaluation.predictions import POSED_AT_ONCE, TrackEstimate, device_of, to_device
 from vibe_model.losses import COMMON14
-from vibe_model.networks.generator import VIBE, project
+from vibe_model.metrics import ERRORS
+from vibe_model.networks.generator import VIBE
 from vibe_model.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Means:
     sums: dict[tuple[Model, str], tuple[float, float]] = field(default_factory=dict)  # (weighted sum, sum of weights)
 
     def add(self, errors: TrackErrors, part: slice = slice(None)) -> Self:
-        """Take in the frames of a track, or a part of them."""
+        """Add the frames of a track, or a part of them."""
         keypoints = errors.keypoints[part]
         self.predicted += len(keypoints)
         self.counted += int(errors.counted[part].sum())
@@ -84,8 +85,8 @@ class Means:
 class Scorer:
     """Compares tracks of one split with their labels, in row order: the published accelerations cross track borders.
 
-    published: by the published protocol, not the default one. vertices: take PVE, which costs a second body; keypoints:
-    take the 2D PCK.
+    published: by the published protocol, not the default one. vertices: measure PVE, which costs a second body;
+    keypoints: measure the 2D PCK.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class Scorer:
         )
 
     def _pose(self, estimate: TrackEstimate, truth: _Truth) -> _Posed:
-        """What of the bodies is to be compared; frames that nothing is compared of are not posed."""
+        """What is compared of the bodies; frames without a label are not posed."""
         n = len(estimate.rows)
         posed = _Posed(np.zeros((n, 14, 3), np.float32), np.zeros((n, 49, 2), np.float32), *np.full((2, n), np.nan))
         wanted = np.flatnonzero(truth.counted | truth.with_keypoints)
@@ -165,24 +166,13 @@ class Scorer:
         hits, keypoints = metrics.hits_2d(bodies.kp_2d, truth.kp_2d)
         share = np.divide(100 * hits, keypoints, out=np.full(len(hits), np.nan), where=keypoints > 0)
         by_frame = {name: _at(np.flatnonzero(counted), value, len(counted)) for name, value in values.items()}
-        accelerate = self._accelerations_across if self._published else self._accelerations
-        return {**by_frame, "pve": bodies.pve, "pck_2d": share, **accelerate(model, bodies, truth, run)}
+        accelerations = (
+            self._accelerations_across(model, bodies, truth) if self._published else _accelerations(bodies, truth, run)
+        )
+        return {**by_frame, "pve": bodies.pve, "pck_2d": share, **accelerations}
 
-    def _accelerations(self, model: Model, bodies: _Posed, truth: _Truth, run: Ints) -> ByFrame:
-        """An acceleration belongs to three neighbours of one stretch, all of which count."""
-        del model
-        counted = truth.counted
-        three = counted[2:] & counted[1:-1] & counted[:-2] & (run[2:] == run[:-2])
-        middle = 1 + np.flatnonzero(three)
-        values = {
-            "accel": metrics.accel(bodies.joints),
-            "accel_error": metrics.accel_error(bodies.joints, truth.joints),
-        }
-        return {name: _at(middle, value[middle - 1], len(counted)) for name, value in values.items()}
-
-    def _accelerations_across(self, model: Model, bodies: _Posed, truth: _Truth, run: Ints) -> ByFrame:
-        """The published way: all frames that count follow each other, whatever lies between them."""
-        del run
+    def _accelerations_across(self, model: Model, bodies: _Posed, truth: _Truth) -> ByFrame:
+        """The published protocol's: all frames that count follow each other, whatever is between them."""
         counted = np.flatnonzero(truth.counted)
         none = np.zeros((0, 14, 3))
         before = self._before.get(model, (none, none))
@@ -196,7 +186,7 @@ class Scorer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Truth:
-    """Labels of F frames, as a protocol sees them."""
+    """Labels of F frames, as a protocol has them."""
 
     joints: Floats  # (F, 14, 3) m
     kp_2d: Floats  # (F, 49, 3) in the crop, confidence; 0 where a keypoint does not count
@@ -227,7 +217,7 @@ class _Truth:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Posed:
-    """What is compared of F bodies. Arrays that are still to be filled hold zeros, and nan for vertices."""
+    """What is compared of F bodies. Before they are posed: zeros, and nan for vertices."""
 
     joints: Floats  # (F, 14, 3) m
     kp_2d: Floats  # (F, 49, 2) in the crop
@@ -251,6 +241,15 @@ class _MeanBody:
         posed = body(betas=body.mean_shape.reshape(1, -1), rotmat=rotmat)
         kp_2d = project(posed.joints, body.mean_cam.reshape(1, 3))
         return cls(posed.verts, _numpy(body.common14(posed.verts)), _numpy(kp_2d))
+
+
+def _accelerations(bodies: _Posed, truth: _Truth, run: Ints) -> ByFrame:
+    """The default protocol's: an acceleration belongs to three neighbours of one segment, all of which count."""
+    counted = truth.counted
+    three = counted[2:] & counted[1:-1] & counted[:-2] & (run[2:] == run[:-2])
+    middle = 1 + np.flatnonzero(three)
+    values = {"accel": metrics.accel(bodies.joints), "accel_error": metrics.accel_error(bodies.joints, truth.joints)}
+    return {name: _at(middle, value[middle - 1], len(counted)) for name, value in values.items()}
 
 
 def _numpy(tensor: Tensor) -> Floats:

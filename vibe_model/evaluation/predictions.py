@@ -1,7 +1,7 @@
-"""What a model says of each frame of a track, and files of it for other tools.  features -> windows -> [evaluation]
+"""A model's bodies for each frame of a track, and files of them for other tools.  features -> windows -> [evaluation]
 
 The network's part and the body's are two stages: an estimate (24 rotations, shape, camera) is small enough to be kept
-for a whole track, and smoothing stands between the two. Memory does not grow with the number of tracks.
+for a whole track, and smoothing is done between the two. Memory does not grow with the number of tracks.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ import torch
 from numpy.typing import NDArray
 
 from vibe_model import runs
+from vibe_model.cameras import camera_in_picture, in_picture
 from vibe_model.errors import DataError
-from vibe_model.evaluation import smoothing
+from vibe_model.evaluation.smoothing import smooth, smooth_rotations
 from vibe_model.evaluation.windows import EvalWindow, Present, select_tracks
 from vibe_model.networks.generator import VIBE, Estimate
 
 if TYPE_CHECKING:
     from cache import Split
 
-Floats = NDArray[np.floating[Any]]
 Float32s = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Window = tuple[int, int]  # rows [start, stop)
 
 POSED_AT_ONCE: Final = 64  # bodies: their vertices are 5 MB
 UNITS: Final[Mapping[str, str]] = {
@@ -51,7 +52,7 @@ UNITS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrackEstimate:
-    """F frames of one track, in row order, as the network sees them."""
+    """F frames of one track, in row order, as the network gives them."""
 
     track: Any  # cache.TrackRecord: name, video, start, stop, fps, step, crop_scale
     rows: Ints  # (F,) of the split
@@ -64,9 +65,9 @@ class TrackEstimate:
         """After a Gaussian filter in time of `sigma` frames; 0 changes nothing. Raises ConfigError as `smooth` does."""
         return replace(
             self,
-            rotmat=smoothing.smooth_rotations(self.rotmat, self.run, sigma),
-            shape=smoothing.smooth(self.shape, self.run, sigma),
-            camera=smoothing.smooth(self.camera, self.run, sigma),
+            rotmat=smooth_rotations(self.rotmat, self.run, sigma),
+            shape=smooth(self.shape, self.run, sigma),
+            camera=smooth(self.camera, self.run, sigma),
         )
 
 
@@ -107,10 +108,8 @@ def predict_tracks(
     The generator is in evaluation mode meanwhile, and gets its mode back. Raises ConfigError for a bad `smooth`,
     DataError for predictions that are not finite.
     """
-    plans = estimate_tracks(
-        generator, split, stream=stream, seqlen=seqlen, tracks=tracks, batch_size=batch_size, ways=(drop_last,)
-    )
-    for (estimate,) in plans:
+    options = {"stream": stream, "seqlen": seqlen, "tracks": tracks, "batch_size": batch_size}
+    for (estimate,) in estimate_tracks(generator, split, drop_last=(drop_last,), **options):  # type: ignore[arg-type]
         if len(estimate.rows):
             yield located(estimate.smoothed(smooth), split)
 
@@ -120,22 +119,22 @@ def estimate_tracks(
     split: Split,
     *,
     stream: str,
-    seqlen: int = 16,
-    tracks: str = "*",
-    batch_size: int = 16,
-    ways: Sequence[bool] = (False,),
+    seqlen: int,
+    tracks: str,
+    batch_size: int,
+    drop_last: Sequence[bool],
 ) -> Iterator[tuple[TrackEstimate, ...]]:
-    """Every selected track, in row order, once for each of `ways` to cut it into windows (drop_last or not).
+    """Every selected track, in row order, once for each way to cut it into windows.
 
-    A window that several ways have goes through the network once. Labels are not read. Raises DataError for predictions
-    that are not finite.
+    A window that occurs several times goes through the network once. Labels are not read. Raises DataError for
+    predictions that are not finite.
     """
     present = Present.of(split, stream)
     chosen = select_tracks(split, tracks)
-    plans = ((t, [present.windows(t, seqlen=seqlen, drop_last=way) for way in ways]) for t in chosen)
+    plans = ((t, [present.windows(t, seqlen=seqlen, drop_last=drop) for drop in drop_last]) for t in chosen)
     for group in _groups(plans, batch_size):
         needed = {window[:2] for _, cuts in group for cut in cuts for window in cut}
-        with _evaluating(generator):  # not across a yield: whoever takes the tracks may train in between
+        with _evaluating(generator):  # not across a yield: the caller may train between two tracks
             found = _regress(generator, split, sorted(needed), stream, batch_size)
         for track, cuts in group:
             yield tuple(_of_track(track, cut, found, present) for cut in cuts)
@@ -144,41 +143,22 @@ def estimate_tracks(
 def located(estimate: TrackEstimate, split: Split) -> TrackPrediction:
     """An estimate with its place in the source: frame numbers, boxes, size of the pictures."""
     track, rows = estimate.track, estimate.rows
-    whole = [(track.start, track.stop)]
-    read = split.read(np.array(whole, np.int64), stream=None, fields=("frame_index", "bbox"))
-    here = rows - track.start
+    whole = np.array([(track.start, track.stop)], np.int64)
+    read = split.read(whole, stream=None, fields=("frame_index", "bbox"))
+    number = int(split.track_of(np.array([track.start]))[0])
+    video = split.videos[int(split.tracks.video[number])]
     return TrackPrediction(
         name=track.name,
         rows=rows,
-        frame_index=read["frame_index"][0, here].astype(np.int64),
+        frame_index=read["frame_index"][0, rows - track.start].astype(np.int64),
         run=estimate.run,
-        bbox=read["bbox"][0, here].astype(np.float32),
+        bbox=read["bbox"][0, rows - track.start].astype(np.float32),
         rotmat=estimate.rotmat,
         shape=estimate.shape,
         camera=estimate.camera,
         crop_scale=float(track.crop_scale),
-        picture=_picture_size(split, track),
+        picture=(video.width, video.height) if video.width > 0 and video.height > 0 else None,
     )
-
-
-def camera_in_picture(camera: Floats, bbox: Floats, picture: tuple[int, int], *, crop_scale: float) -> Float32s:
-    """The weak-perspective camera of the whole picture, as overlays need it.
-
-    camera: (F, 3) scale, tx, ty in the crop; bbox: (F, 4) cxcywh px; picture: width, height px; crop_scale: crop side /
-    box side -> (F, 4) sx, sy, tx, ty: a point (x, y) m lands at sx (x + tx), sy (y + ty), [-1, 1] over the picture.
-    """
-    size = np.asarray(picture, np.float64)  # (2,)
-    scale = camera[:, :1].astype(np.float64) * bbox[:, 2:] * crop_scale / size  # (F, 2)
-    centre = 2 * bbox[:, :2].astype(np.float64) / size - 1  # (F, 2) of the crop, in the picture
-    shift = camera[:, 1:].astype(np.float64) + np.divide(centre, scale, out=np.zeros_like(centre), where=scale != 0)
-    return np.concatenate([scale, shift], axis=1).astype(np.float32)
-
-
-def in_picture(points: Floats, bbox: Floats, *, crop_scale: float) -> Float32s:
-    """(F, J, 2) in [-1, 1] over the crop, boxes (F, 4) cxcywh px -> (F, J, 2) px of the picture."""
-    half = 0.5 * crop_scale * bbox[:, None, 2:].astype(np.float64)
-    pixels: Float32s = (bbox[:, None, :2] + half * points).astype(np.float32)
-    return pixels
 
 
 def save_npz(
@@ -186,24 +166,46 @@ def save_npz(
 ) -> Path:
     """One npz of a track, for other tools: float32 and int64 arrays as in UNITS, and `about`, a text of JSON.
 
-    about: what is to be said of it beside name, units and whether it is a stand-in (of the body, unless given): the
-    run's fingerprint, say. camera_in_picture is left out where the picture's size is not known. The file is exchanged
+    about: what it records beside name, units and whether it is of demo data (the body, unless given): the run's
+    fingerprint, for example. camera_in_picture is left out where the picture's size is not known. The file is exchanged
     atomically and holds no pickle. Returns its path: `folder` / `file_name`.
     """
-    arrays = _arrays(prediction, generator)
-    said = {
+    device = device_of(generator)
+    posed: dict[str, list[Float32s]] = {"theta": [], "kp_3d": [], "kp_2d": []}
+    for start in range(0, len(prediction), POSED_AT_ONCE):
+        part = slice(start, start + POSED_AT_ONCE)
+        with torch.no_grad():
+            out = generator.pose(to_device(prediction, part, device), eval_joints=False, vertices=False)
+        for name, parts in posed.items():
+            parts.append(out[name].float().cpu().numpy())
+    theta, joints_3d, kp_2d = (np.concatenate(parts) for parts in posed.values())
+    box, scale = prediction.bbox, prediction.crop_scale
+    arrays: dict[str, NDArray[Any]] = {
+        "theta": theta,
+        "rotmat": prediction.rotmat,
+        "pose": theta[:, 3:75],
+        "betas": prediction.shape,
+        "camera": prediction.camera,
+        "bbox": box,
+        "joints_3d": joints_3d,
+        "joints_2d": in_picture(kp_2d, box, crop_scale=scale),
+    }
+    if prediction.picture is not None:
+        arrays["camera_in_picture"] = camera_in_picture(prediction.camera, box, prediction.picture, crop_scale=scale)
+    arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
+    arrays |= {"frame_index": prediction.frame_index, "run": prediction.run}
+    recorded = {
         "track": prediction.name,
         "stand_in": bool(generator.body.stand_in),
-        "crop_scale": prediction.crop_scale,
+        "crop_scale": scale,
         "picture": None if prediction.picture is None else list(prediction.picture),
         "units": {name: UNITS[name] for name in arrays},
         **(about or {}),
     }
-    text = np.array(json.dumps(said, sort_keys=True, allow_nan=False))
-    held: dict[str, Any] = {"about": text, **arrays}
+    text = np.array(json.dumps(recorded, sort_keys=True, allow_nan=False))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / file_name(prediction.name)
-    runs.replace_file(path, lambda stream: np.savez(stream, **held))
+    runs.replace_file(path, lambda stream: np.savez(stream, about=text, **arrays))  # type: ignore[arg-type]
     return path
 
 
@@ -224,14 +226,8 @@ def to_device(estimate: TrackEstimate | TrackPrediction, part: slice | Ints, dev
 
 
 def device_of(generator: VIBE) -> torch.device:
-    """Where the model's parameters lie."""
+    """The device of the model's parameters."""
     return next(generator.parameters()).device
-
-
-def parts_of(n: int) -> Iterator[slice]:
-    """Slices of at most POSED_AT_ONCE frames that cover n."""
-    for start in range(0, n, POSED_AT_ONCE):
-        yield slice(start, min(start + POSED_AT_ONCE, n))
 
 
 def _groups(
@@ -239,13 +235,13 @@ def _groups(
 ) -> Iterator[list[tuple[Any, list[list[EvalWindow]]]]]:
     """Tracks put together until they fill a batch: many are shorter than one."""
     group: list[tuple[Any, list[list[EvalWindow]]]] = []
-    held = 0
+    n_windows = 0
     for plan in plans:
         group.append(plan)
-        held += max(map(len, plan[1]), default=0)
-        if held >= batch_size:
+        n_windows += max(map(len, plan[1]), default=0)
+        if n_windows >= batch_size:
             yield group
-            group, held = [], 0
+            group, n_windows = [], 0
     if group:
         yield group
 
@@ -262,13 +258,16 @@ def _evaluating(generator: VIBE) -> Iterator[None]:
 
 
 def _regress(
-    generator: VIBE, split: Split, windows: Sequence[tuple[int, int]], stream: str, batch_size: int
-) -> dict[tuple[int, int], list[Float32s]]:
+    generator: VIBE, split: Split, windows: Sequence[Window], stream: str, batch_size: int
+) -> dict[Window, list[Float32s]]:
     """rotmat, shape, camera of each window's frames, (T, ...) each; windows of one length go together."""
+
+    def length(window: Window) -> int:
+        return window[1] - window[0]
+
     device = device_of(generator)
-    found: dict[tuple[int, int], list[Float32s]] = {}
-    by_length = sorted(windows, key=lambda window: window[1] - window[0])
-    for _, same in groupby(by_length, key=lambda window: window[1] - window[0]):
+    found: dict[Window, list[Float32s]] = {}
+    for _, same in groupby(sorted(windows, key=length), key=length):
         ranges = list(same)
         for first in range(0, len(ranges), batch_size):
             batch = ranges[first : first + batch_size]
@@ -280,7 +279,7 @@ def _regress(
 
 
 def _of_track(
-    track: Any, windows: Sequence[EvalWindow], found: Mapping[tuple[int, int], list[Float32s]], present: Present
+    track: Any, windows: Sequence[EvalWindow], found: Mapping[Window, list[Float32s]], present: Present
 ) -> TrackEstimate:
     kept = [np.arange(window.keep, window.stop) for window in windows]
     rows = np.concatenate([*kept, np.zeros(0, np.int64)]).astype(np.int64)
@@ -293,38 +292,3 @@ def _of_track(
             "damaged, or training diverged: take an earlier checkpoint, and verify the cache."
         )
     return TrackEstimate(track, rows, present.runs(rows), rotmat, shape, camera)
-
-
-def _picture_size(split: Split, track: Any) -> tuple[int, int] | None:
-    number = int(split.track_of(np.array([track.start]))[0])
-    video = split.videos[int(split.tracks.video[number])]
-    return (video.width, video.height) if video.width > 0 and video.height > 0 else None
-
-
-def _arrays(prediction: TrackPrediction, generator: VIBE) -> dict[str, NDArray[Any]]:
-    theta, joints_3d, kp_2d = (np.concatenate(parts) for parts in zip(*_posed(prediction, generator), strict=True))
-    box, scale = prediction.bbox, prediction.crop_scale
-    arrays: dict[str, NDArray[Any]] = {
-        "theta": theta,
-        "rotmat": prediction.rotmat,
-        "pose": theta[:, 3:75],
-        "betas": prediction.shape,
-        "camera": prediction.camera,
-        "bbox": box,
-        "joints_3d": joints_3d,
-        "joints_2d": in_picture(kp_2d, box, crop_scale=scale),
-    }
-    if prediction.picture is not None:
-        arrays["camera_in_picture"] = camera_in_picture(prediction.camera, box, prediction.picture, crop_scale=scale)
-    arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
-    return arrays | {"frame_index": prediction.frame_index, "run": prediction.run}
-
-
-def _posed(prediction: TrackPrediction, generator: VIBE) -> Iterator[tuple[Float32s, Float32s, Float32s]]:
-    """theta (N, 85), joints (N, 49, 3) m, keypoints (N, 49, 2) in the crop, of some frames at a time."""
-    device = device_of(generator)
-    yield np.zeros((0, 85), np.float32), np.zeros((0, 49, 3), np.float32), np.zeros((0, 49, 2), np.float32)
-    for part in parts_of(len(prediction)):
-        with torch.no_grad():
-            out = generator.pose(to_device(prediction, part, device), eval_joints=False, vertices=False)
-        yield tuple(out[name].float().cpu().numpy() for name in ("theta", "kp_3d", "kp_2d"))  # type: ignore[misc]

@@ -1,7 +1,7 @@
-"""Gaussian smoothing of predictions in time, within stretches of neighbouring frames.  training -> [evaluation]
+"""Gaussian smoothing of predictions in time, within segments of neighbouring frames.  training -> [evaluation]
 
 The baseline "smoothed per frame": what a temporal model must beat. The kernel has the standard deviation sigma, in
-frames, and ends at 4 sigma; towards the ends of a stretch its weights are normalised, so that nothing shrinks to zero.
+frames, and ends at 4 sigma; towards the ends of a segment its weights are normalised, so that nothing shrinks to zero.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
 
 from vibe_model.errors import ConfigError
+from vibe_model.rotations import nearest_rotations
 
 Floats = NDArray[np.floating[Any]]
 Float64s = NDArray[np.float64]
@@ -35,8 +36,8 @@ def smooth(values: Floats, run: Ints, sigma: float) -> Floats:
     if sigma == 0 or not len(values):
         return values.copy()
     out = np.empty_like(values)
-    for start, stop in stretches(run):
-        out[start:stop] = _smooth_stretch(values[start:stop], sigma)
+    for start, stop in segments(run):
+        out[start:stop] = _smooth_segment(values[start:stop], sigma)
     return out
 
 
@@ -50,16 +51,7 @@ def smooth_rotations(rotmat: Floats, run: Ints, sigma: float) -> Floats:
     return rotmat.copy() if sigma == 0 else nearest_rotations(means).astype(rotmat.dtype)
 
 
-def nearest_rotations(matrix: Floats) -> Float64s:
-    """The rotation nearest to each matrix, in least squares: (..., 3, 3) -> (..., 3, 3). No reflections."""
-    u, _, vt = np.linalg.svd(matrix.astype(np.float64))
-    sign = np.ones(u.shape[:-1])
-    sign[..., -1] = np.where(np.linalg.det(u @ vt) < 0, -1.0, 1.0)
-    rotation: Float64s = (u * sign[..., None, :]) @ vt
-    return rotation
-
-
-def _smooth_stretch(values: Floats, sigma: float) -> Float64s:
+def _smooth_segment(values: Floats, sigma: float) -> Float64s:
     """(N, ...) neighbouring frames -> (N, ...); memory and time linear in N."""
     n = len(values)
     reach = min(math.ceil(REACH * sigma), n - 1)
@@ -71,10 +63,10 @@ def _smooth_stretch(values: Floats, sigma: float) -> Float64s:
     return mean
 
 
-def stretches(run: Ints) -> Iterator[tuple[int, int]]:
+def segments(run: Ints) -> Iterator[tuple[int, int]]:
     """[start, stop) of frames of equal run number, which are adjacent: (F,) -> pairs in order; none of no frames.
 
-    >>> list(stretches(np.array([4, 4, 7])))
+    >>> list(segments(np.array([4, 4, 7])))
     [(0, 2), (2, 3)]
     """
     edges = [0, *(np.flatnonzero(np.diff(run)) + 1).tolist(), len(run)] if len(run) else []

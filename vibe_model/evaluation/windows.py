@@ -1,4 +1,4 @@
-"""Which windows a model sees in evaluation, each frame once.  features -> [windows] -> evaluation"""
+"""The windows that a model sees in evaluation, each frame once.  features -> [windows] -> evaluation"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Ints = NDArray[np.int64]
 
 
 class EvalWindow(NamedTuple):
-    """Rows [start, stop) go through the model; the predictions of rows [keep, stop) count."""
+    """Rows [start, stop) are put through the model; the predictions of rows [keep, stop) count."""
 
     start: int
     stop: int
@@ -37,7 +37,7 @@ class Present(NamedTuple):
 
     @classmethod
     def of(cls, split: Split, stream: str) -> Present:
-        """Those of a whole split."""
+        """The flags of a whole split."""
         single, pairs = split.windows(1, 1, stream)[:, 0], split.windows(2, 1, stream)[:, 0]
         present = cls(*(np.zeros(int(single.max(initial=-1)) + 1, np.bool_) for _ in range(2)))
         present.has_features[single] = True
@@ -47,15 +47,15 @@ class Present(NamedTuple):
     def windows(self, track: Any, *, seqlen: int, drop_last: bool) -> list[EvalWindow]:
         """Windows over all frames of one track that have features, in row order.
 
-        A stretch without gaps is cut into windows of `seqlen`; the last one is moved back to end with the stretch, or
-        is shorter where the whole stretch is. With `drop_last` (the published protocol) the track is cut at every
+        A segment without gaps is cut into windows of `seqlen`; the last one is moved back to end with the segment, or
+        is shorter where the whole segment is. With `drop_last` (the published protocol) the track is cut at every
         `seqlen` rows, gaps or not, and what remains at its end is dropped.
         """
         if drop_last:
             starts = range(track.start, track.stop - seqlen + 1, seqlen)
-            whole = (start for start in starts if self._all_there(start, start + seqlen))
+            whole = (start for start in starts if self.has_features[start : start + seqlen].sum() == seqlen)
             return [EvalWindow(start, start + seqlen, start) for start in whole]
-        return [window for start, stop in self._stretches(track) for window in cover(start, stop, seqlen)]
+        return [window for start, stop in self._segments(track) for window in cover(start, stop, seqlen)]
 
     def runs(self, rows: Ints) -> Ints:
         """(F,) ascending rows -> (F,) a number each: rows of equal number are neighbouring frames, one step apart."""
@@ -64,11 +64,7 @@ class Present(NamedTuple):
         apart = (np.diff(rows) != 1) | ~self.followed[rows[:-1]]
         return np.concatenate([[0], np.cumsum(apart)]).astype(np.int64)
 
-    def _all_there(self, start: int, stop: int) -> bool:
-        there = self.has_features[start:stop]
-        return len(there) == stop - start and bool(there.all())
-
-    def _stretches(self, track: Any) -> Iterator[tuple[int, int]]:
+    def _segments(self, track: Any) -> Iterator[tuple[int, int]]:
         """Row ranges [start, stop) of neighbouring frames, one step apart, that all have features."""
         rows = track.start + np.flatnonzero(self.has_features[track.start : track.stop])
         for part in np.split(rows, np.flatnonzero(np.diff(self.runs(rows))) + 1):

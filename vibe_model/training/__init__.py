@@ -1,6 +1,6 @@
 """Training of VIBE and of the motion prior from the cache.  features -> windows -> [training] -> evaluation
 
-The functions are imported when first used: evaluation shares parts of this package without training anything.
+The functions are imported when first used: settings and run folders need no torch.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from vibe_model.training.data import Batches
     from vibe_model.training.steps import step_gradients, step_losses
-    from vibe_model.training.vibe import BEST, load_body, run
+    from vibe_model.training.vibe import load_body, run
 
-__all__ = ["BEST", "Batches", "load_body", "run", "step_gradients", "step_losses"]
+__all__ = ["Batches", "load_body", "run", "step_gradients", "step_losses"]
 
 _HOMES: Final = {"Batches": "data", "step_gradients": "steps", "step_losses": "steps"}
 

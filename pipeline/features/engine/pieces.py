@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -14,7 +14,7 @@ from pipeline import crops
 from pipeline.errors import PipelineError
 from pipeline.features.streams.crops import Crops
 from pipeline.pixels.decode import PictureError
-from pipeline.pixels.frames import READ_REDUCED, Frame, FrameSource, Image, in_full
+from pipeline.pixels.frames import FrameSource, Image
 
 
 class Person(NamedTuple):
@@ -75,7 +75,6 @@ class Frames:
     split: str
     name: str
     digest: str = ""  # of the pixels at conversion; "": not known
-    reduced: bool = False  # persons larger than their crop may come from a picture that was decoded smaller
     by_row: ClassVar[bool] = False
 
     @property
@@ -91,55 +90,21 @@ class Frames:
             )
 
     def show(self, wanted: Iterator[Wanted], alive: Callable[[], None]) -> Iterator[Shown]:
-        at: list[Wanted] = []
-
-        def indices() -> Iterator[int]:
-            for one in wanted:
-                at[:] = [one]
-                yield one.frame
-
-        least = (lambda _: min(map(reduction, at[0].persons))) if self.reduced else in_full
-        for frame in self.source.read(indices(), alive=alive, reduced=least):
-            frames = [frame, *(self._smaller(frame, at[0].persons) if frame.image is not None else ())]
-            broken = next((one for one in frames if one.image is None), None)
-            if broken is not None:
-                yield Shown(None, f"{self.name}, frame {frame.index}: {broken.problem}", broken.kind)
+        for frame in self.source.read((one.frame for one in wanted), alive=alive):
+            if frame.image is None:
+                yield Shown(None, f"{self.name}, frame {frame.index}: {frame.problem}", frame.kind)
             else:
-                yield Shown(_Cropper({one.reduced: one.image for one in frames if one.image is not None}))
-
-    def _smaller(self, frame: Frame, persons: Iterable[Person]) -> Iterator[Frame]:
-        """The same picture once more for persons who are larger than others in it.
-
-        What a row gets must depend on itself alone: others may be corrected, or be extracted another time.
-        """
-        if self.reduced and self.source.random_access:
-            for times in sorted({reduction(person) for person in persons} - {frame.reduced}):
-                yield from self.source.read([frame.index], reduced=lambda _, times=times: times)  # type: ignore[misc]
+                yield Shown(_Cropper(frame.image))
 
 
 @dataclass(frozen=True, slots=True)
 class _Cropper:
-    """Crops from a picture, which is there as it is or so many times smaller."""
+    """Crops from a picture."""
 
-    pictures: Mapping[int, Image]
+    picture: Image
 
     def __call__(self, person: Person) -> Image:
-        times = reduction(person)
-        times = times if times in self.pictures else min(self.pictures)
-        box = np.array(person.bbox)
-        if times > 1:  # pixel i of the picture lies at i + 0.5 of its side
-            box = np.concatenate([(box[:2] + 0.5) / times - 0.5, box[2:] / times])
-        return crops.crop_person(self.pictures[times], box, scale=person.scale)
-
-
-def reduction(person: Person) -> int:
-    """How many times smaller a picture can be decoded so that the person's crop is not enlarged by that.
-
-    >>> reduction(Person(0, (960.0, 540.0, 500.0, 500.0), 1.2))
-    2
-    """
-    side = min(person.bbox[2:]) * person.scale
-    return next((times for times in READ_REDUCED if side >= times * crops.CROP_SIZE), 1)
+        return crops.crop_person(self.picture, np.array(person.bbox), scale=person.scale)
 
 
 @dataclass(frozen=True, slots=True)

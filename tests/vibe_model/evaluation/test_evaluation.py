@@ -7,8 +7,8 @@ import torch
 from vibe_model import VIBE, metrics
 from vibe_model.errors import ConfigError, DataError, StandInMixed
 from vibe_model.evaluation import evaluate as evaluation
-from vibe_model.evaluation.measures import ERRORS
 from vibe_model.evaluation.windows import Present, select_tracks
+from vibe_model.metrics import ERRORS
 from vibe_model.networks.generator import Estimate
 from vibe_model.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
 
@@ -208,7 +208,7 @@ def test_stand_ins_say_so_and_never_meet_real_data(tiny_body, memory_split):
     def run(body_stands_in, *splits_stand_in):
         model = VIBE(tiny_body(body_stands_in), hidden_size=5, feature_size=6, regressor_size=7)
         splits = {f"{i}/test": memory_split(i, [4], joints=14, stand_in=kind) for i, kind in enumerate(splits_stand_in)}
-        return evaluation.evaluate(model, splits, stream="resnet50")
+        return evaluation.evaluate_all(model, splits, stream="resnet50")
 
     assert run(True, True, True)["1/test"]["stand_in"] is True
     assert run(False, False)["0/test"]["stand_in"] is False

@@ -10,8 +10,8 @@ from vibe_model import VIBE
 from vibe_model.evaluation import evaluate as evaluation
 from vibe_model.evaluation import results
 from vibe_model.evaluation.frame_errors import Means, TrackErrors
-from vibe_model.evaluation.measures import ERRORS
 from vibe_model.evaluation.published import FIGURES, NOT_COMPARABLE, caption, figures_of
+from vibe_model.metrics import ERRORS
 
 NAN = float("nan")
 

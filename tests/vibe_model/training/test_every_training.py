@@ -10,7 +10,6 @@ from cache import CacheError
 from cache.storage.atomic import WriterLock
 from tests.vibe_model.tiny_runs import prior_config, prior_splits, vibe_config, vibe_splits
 from vibe_model import runs
-from vibe_model.settings import mposer_config
 from vibe_model.training import mposer
 from vibe_model.training import vibe as training
 
@@ -23,14 +22,14 @@ def of(request, tmp_path, monkeypatch, memory_split, body):
         monkeypatch.setattr(runs, "open_splits", lambda config: splits)
         monkeypatch.setattr(training, "load_body", lambda folder: body)
         return SimpleNamespace(
-            config=vibe_config(tmp_path), run=training.run, folder=runs.run_folder, needs=(training, "Trainer")
+            config=vibe_config(tmp_path), run=training.run, folder=runs.run_folder, needs=(training, "VIBETrainer")
         )
     splits = prior_splits(memory_split)
-    monkeypatch.setattr(mposer_config, "open_splits", lambda config: splits)
+    monkeypatch.setattr(runs, "open_splits", lambda config: splits)
     return SimpleNamespace(
         config=prior_config(tmp_path),
         run=mposer.run,
-        folder=mposer_config.run_folder,
+        folder=runs.run_folder,
         needs=(mposer, "MPoserTrainer"),
     )
 

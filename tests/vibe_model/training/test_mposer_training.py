@@ -19,12 +19,14 @@ from tests.vibe_model.tiny_runs import (
     scalars,
     tensors,
 )
+from vibe_model import runs
+from vibe_model.checkpoints import load_mposer
 from vibe_model.errors import CheckpointError, ConfigError, StandInMixed, TrainingDiverged
-from vibe_model.networks.mposer import load_mposer, matrices
-from vibe_model.settings import mposer_config
+from vibe_model.networks.mposer import matrices
 from vibe_model.settings.mposer_config import MPoserConfig
 from vibe_model.training import mposer
-from vibe_model.training.mposer import MPoserTrainer, held_out_errors, mean_rotations, motion_mixture
+from vibe_model.training.data import Batch, Batches
+from vibe_model.training.mposer import MPoserTrainer, held_out_errors, mean_rotations
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def config(tmp_path):
 @pytest.fixture
 def world(monkeypatch, memory_split):
     splits = prior_splits(memory_split)
-    monkeypatch.setattr(mposer_config, "open_splits", lambda config: splits)
+    monkeypatch.setattr(runs, "open_splits", lambda config: splits)
     return splits
 
 
@@ -43,7 +45,7 @@ def world(monkeypatch, memory_split):
 def undisturbed(tmp_path_factory, memory_split):
     """The folder of a run that nothing happened to."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mposer_config, "open_splits", lambda config: prior_splits(memory_split))
+        patch.setattr(runs, "open_splits", lambda config: prior_splits(memory_split))
         return mposer.run(prior_config(tmp_path_factory.mktemp("undisturbed")))
 
 
@@ -56,7 +58,7 @@ def assert_same_run(folder, expected):
 
 def test_a_run_leaves_what_it_promises(config, world):
     folder = mposer.run(config)
-    assert folder == config.runs / f"mposer-{mposer_config.fingerprint(config, world)}"
+    assert folder == config.runs / f"mposer-{runs.fingerprint(config, world)}"
     names = {file.name for file in folder.iterdir()}
     assert {"config.json", "last.pt", "best.pt", "metrics.json"} < names
     assert not [name for name in names if name.endswith(".part")]
@@ -89,18 +91,18 @@ def test_a_few_steps_reconstruct_periodic_motion_better_than_its_mean_pose(confi
 
 
 def test_the_mean_pose_is_the_rotation_nearest_to_the_mean_matrix(config, world):
-    mixture = motion_mixture(config, world)
-    batches = [mixture.read(mixture.draw(step))["motion"]["theta"] for step in range(3)]
-    rotations = Rotation.from_rotvec(np.concatenate(batches)[..., 6:75].reshape(-1, 3))
+    batches = Batches(config, world)
+    theta = [batches.at(step).real_theta for step in range(3)]
+    rotations = Rotation.from_rotvec(np.concatenate(theta)[..., 6:75].reshape(-1, 3))
     by_joint = [rotations[joint::23].mean().as_matrix() for joint in range(23)]
-    np.testing.assert_allclose(mean_rotations(mixture, 3), by_joint, atol=1e-5)
+    np.testing.assert_allclose(mean_rotations(batches, 3), by_joint, atol=1e-5)
 
 
 def test_held_out_errors_are_mean_angles_of_windows_with_labels_in_every_frame(config, world):
     split = world["v/val"]
     split.rows["theta"][:, 3:75] = 0
     split.rows["theta"][4:8, 6] = np.pi / 2  # a quarter turn of one joint of 23, in the second window alone
-    prior = MPoserTrainer(config, torch.device("cpu")).prior
+    prior = MPoserTrainer(config).prior
     rest = torch.eye(3).expand(23, 3, 3)
     found = held_out_errors(prior, rest, config, world)["v/val"]
     assert found["mean_pose_deg"] == pytest.approx(90 / 23 / 2, rel=1e-5)
@@ -139,15 +141,15 @@ def test_killed_after_any_step_it_ends_with_the_same_bits_and_curves(config, wor
 
 
 def test_each_step_draws_noise_of_its_own(config, world):
-    trainer = MPoserTrainer(config, torch.device("cpu"))
+    trainer = MPoserTrainer(config)
     noises = []
     trainer.prior.register_forward_pre_hook(lambda _, given: noises.append(given[1]))
     theta = world["m/train"].read([(0, 4), (5, 9)], None, fields=("theta",))["theta"]
     for _ in range(2):
-        trainer.train_step(theta)
-    again = MPoserTrainer(replace(config, seed=1), torch.device("cpu"))
+        trainer.train_step(Batch({}, torch.as_tensor(theta)))
+    again = MPoserTrainer(replace(config, seed=1))
     again.prior.register_forward_pre_hook(lambda _, given: noises.append(given[1]))
-    again.train_step(theta)
+    again.train_step(Batch({}, torch.as_tensor(theta)))
     assert noises[0].shape == (2, 3)
     assert len({tuple(noise.flatten().tolist()) for noise in noises}) == 3
 
@@ -201,7 +203,7 @@ def test_a_damaged_or_foreign_state_is_refused(config, world):
 
 def test_stand_in_motion_and_real_motion_are_not_mixed(config, world, memory_split):
     world["v/val"] = memory_split(2, [9], stand_in=False)
-    with pytest.raises(StandInMixed, match=r"stand-ins \(m/train, u/val\) .* real motion \(v/val\)"):
+    with pytest.raises(StandInMixed, match=r"split m/train, split u/val\).*real data \(split v/val"):
         mposer.run(config)
 
 
@@ -211,20 +213,20 @@ def test_motion_without_a_window_is_told(config, world):
 
 
 def test_the_fingerprint_covers_what_changes_numbers_and_nothing_else(config, world, memory_split, tmp_path):
-    name = mposer_config.fingerprint(config, world)
+    name = runs.fingerprint(config, world)
     for setting, value in {"name": "x", "runs": tmp_path, "cache": tmp_path, "checkpoint_every": 7}.items():
-        assert mposer_config.fingerprint(replace(config, **{setting: value}), world) == name
+        assert runs.fingerprint(replace(config, **{setting: value}), world) == name
     other = {"seed": 1, "kl_weight": 1.0, "latent_size": 4, "seqlen": 5, "validation": (), "strides": {"m/train": 3}}
-    names = {mposer_config.fingerprint(replace(config, **{s: v}), world) for s, v in other.items()}
+    names = {runs.fingerprint(replace(config, **{s: v}), world) for s, v in other.items()}
     assert len(names | {name}) == len(other) + 1
-    assert mposer_config.fingerprint(config, world | {"m/train": memory_split(1, [12, 8])}) != name
+    assert runs.fingerprint(config, world | {"m/train": memory_split(1, [12, 8])}) != name
 
 
 @pytest.mark.parametrize(
     ("given", "told"),
     [
         ({"latent_size": 0}, "latent_size: expected more than 0, found 0"),
-        ({"lr": float("nan")}, "lr: expected more than 0, found nan"),
+        ({"lr": float("nan")}, "lr: expected float, found nan"),
         ({"kl_weight": -1.0}, "kl_weight: expected 0 or more, found -1.0"),
         ({"plateau_factor": 1.0}, "plateau_factor: expected 0 or more and less than 1"),
         ({"strides": {"m/train": 0}}, "strides: expected more than 0 for m/train"),

@@ -12,7 +12,7 @@ from cache.format.layout import COLUMNS
 from pipeline import datasets
 from pipeline.datasets import mpi_inf_3dhp_release
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 PROMISES = (ROOT / "docs/promises.md").read_text()
 NAMED_TESTS = sorted(set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", PROMISES)))

@@ -1,13 +1,14 @@
 """How many pictures a machine decodes, how many crops its network takes, and what both allow together.
 
-crops -> [features]. The decoding processes are those of an extraction, without a network; the network is that of an
-extraction, without anybody who decodes.
+The decoding processes are those of an extraction, without a network; the network is that of an extraction, without
+decoding. Used by benchmarks/features.py.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,18 +16,21 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from cache import Split
 from pipeline.errors import PipelineError
 from pipeline.features.engine import Resources
 from pipeline.features.engine.decoders import AHEAD, Decoders, cores, ready
-from pipeline.features.engine.jobs import Job
+from pipeline.features.engine.jobs import RUN_ROWS, Job
 from pipeline.features.engine.memory import SharedCrops
-from pipeline.features.engine.pieces import Done
+from pipeline.features.engine.pieces import Done, Pixels
 from pipeline.features.engine.shards import MOST_PERSONS
 from pipeline.features.engine.slabs import MOST_ROWS, Slabs
-from pipeline.features.streams.base import ByteStream, Computer
+from pipeline.features.streams.base import Computer
 
 BATCH: Final = 16  # crops that are thrown away together
 LOOK_EVERY: Final = 0.25  # s between looks for processes that hang
+# Rows of a video, which can only be decoded from its start: enough that opening is cheap.
+IN_ORDER_ROWS: Final = 8 * RUN_ROWS
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +59,15 @@ class NetworkLimit:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Both, measured on one machine. `network` is None where crops are only encoded, which decoding includes."""
+    """Both, measured on one machine."""
 
     decode: DecodeLimit
-    network: NetworkLimit | None
+    network: NetworkLimit
     n_cores: int
 
     @property
     def together(self) -> float:
         """Crops a second that both allow when they run at the same time."""
-        if self.network is None:
-            return self.decode.crops
         if not self.network.shares_cores:
             return min(self.decode.crops, self.network.crops)
         both = (self.decode.crops, self.decode.processes), (self.network.crops, self.network.lanes)
@@ -74,7 +76,7 @@ class Limits:
     @property
     def limit(self) -> str:
         """What costs more: decode or network."""
-        return "network" if self.network is not None and self.network.crops < self.decode.crops else "decode"
+        return "network" if self.network.crops < self.decode.crops else "decode"
 
     def as_dict(self) -> dict[str, Any]:
         """For a machine to read, but for the network."""
@@ -101,10 +103,8 @@ def on_shared_cores(*workers: tuple[float, int], n_cores: int) -> float:
     return min(n_cores / core_seconds, *(rate for rate, _ in workers))
 
 
-def decode_limit(
-    coming: Iterator[Job], resources: Resources, *, seconds: float, encoder: ByteStream | None = None
-) -> DecodeLimit:
-    """Decode, crop (and encode) for so many seconds, in the processes of an extraction, and throw the crops away.
+def decode_limit(coming: Iterator[Job], resources: Resources, *, seconds: float) -> DecodeLimit:
+    """Decode and crop for so many seconds, in the processes of an extraction, and throw the crops away.
 
     `coming`: jobs without end. What it costs to start the processes is left out. Raises PipelineError when none of the
     frames can be decoded.
@@ -113,7 +113,7 @@ def decode_limit(
     n_batches = 2 + -(-2 * n * AHEAD * MOST_ROWS // BATCH)
     memory = SharedCrops.new(max(n_batches * BATCH, 2 * MOST_PERSONS), n)
     try:
-        with Decoders(n, memory, timeout=resources.timeout, encoder=encoder) as decoders:
+        with Decoders(n, memory, timeout=resources.timeout) as decoders:
             return _Decoding(coming, Slabs(memory, BATCH), decoders, n).measured(seconds)
     finally:
         memory.close()
@@ -205,3 +205,32 @@ def network_limit(computer: Computer, *, seconds: float) -> NetworkLimit:
         computer.release()
         memory.close()
     return NetworkLimit(crops, lanes, size, computer.provenance)
+
+
+def of_split(split: Split, pixels_of: Callable[[int], Pixels]) -> Iterator[Job]:
+    """Parts of the split's videos, shuffled, again and again. `pixels_of`: number of a video -> its pixels."""
+    rng = np.random.default_rng(0)
+    video = split.tracks.video
+    for number in itertools.count():
+        drawn = int(rng.choice(video))  # a video with more tracks is more of the work
+        yield _part(split, number, np.flatnonzero(video == drawn), pixels_of(drawn), rng)
+
+
+def _part(split: Split, number: int, tracks: NDArray[np.intp], pixels: Pixels, rng: np.random.Generator) -> Job:
+    """Some of a video's rows: from its start where it has to be decoded in order, else from anywhere."""
+    spans = [(int(split.tracks.start[track]), int(split.tracks.stop[track])) for track in tracks]
+    rows = np.concatenate([np.arange(*span) for span in spans])
+    bbox = np.concatenate([split.rows("bbox", *span) for span in spans])
+    scale = np.concatenate(
+        [np.full(b - a, split.tracks.crop_scale[t]) for t, (a, b) in zip(tracks, spans, strict=True)]
+    )
+    frame = rows if pixels.by_row else np.concatenate([split.rows("frame_index", *span) for span in spans])
+    order = np.lexsort((rows, frame))
+    if pixels.in_order:
+        order = order[:IN_ORDER_ROWS]
+    else:
+        start = int(rng.integers(max(1, len(order) - RUN_ROWS + 1)))
+        order = order[start : start + RUN_ROWS]
+    return Job(
+        number, pixels, rows[order], frame[order], bbox[order], scale[order], first=False, goes_on=False, shards=()
+    )

@@ -22,7 +22,7 @@ from luigi.task_register import TaskClassException
 import pipeline.__main__
 import tasks.__main__
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
@@ -37,7 +37,7 @@ PROGRAMS = {"dask", "dask cuda", "luigid", "pip", "sphinx-build", "torchrun", "t
 NOT_RUN = {
     "make test": "runs these tests",
     "make check": "runs these tests",
-    "make docs": "tests/test_built_site.py builds them",
+    "make docs": "tests/docs/test_built_site.py builds them",
     "spin:model_checkpoint.pt": "wants SPIN's checkpoint, which may not be distributed",
 }
 RUN = ("README.md", "docs/getting-started.md")
