@@ -94,7 +94,7 @@ def convert(
     if plan.body is not None and plan.reader["body"]:
         provenance["body"] = str(plan.body.resolve())
     with cache.SplitWriter(plan.root, plan.name, columns=columns, plan=plan.identity, provenance=provenance) as writer:
-        writer.begin(drop=plan.drop, forget=plan.forget)
+        writer.begin(drop=plan.drop, invalidate=plan.forget)
         digests = _append_videos(
             plan,
             writer,
