@@ -1,8 +1,7 @@
-"""Training: how fast is a step, does it learn, does a kill lose anything? Three questions, one file.
+"""Training: how fast is a step, and does it learn?
 
     .venv/bin/python benchmarks/training.py --out benchmarks/training.md
     make data && .venv/bin/python benchmarks/training.py --learn --out benchmarks/learning.md
-    make data && .venv/bin/python benchmarks/training.py --kills 20 --out benchmarks/training_crashes.md
 
 Speed: networks of the published sizes, batches of 32 windows of 16 frames, 19 of them with 2D labels alone, and 32 of
 real motion, from a cache of random labels and features with the procedural body. Three ways: "usual", below; ours in
@@ -16,8 +15,8 @@ eight arrays each, converted when it is asked for; torch's own GRU; every vertex
 three times, with gradients of all that takes part; Adam, one parameter after the other.
 
 Learning: every variant of the paper's ablation, and every dataset alone, once a seed on what `make data` has made, by
-the `embedded` preset: errors on motions that training never saw, beside the baselines. Kills: a short training, killed
-(SIGKILL) at random moments and started again, must end with the same bits. All on demo data: no result about VIBE.
+the `embedded` preset: errors on motions that training never saw, beside the baselines. All on demo data: no result
+about VIBE.
 """
 
 from __future__ import annotations
@@ -28,9 +27,7 @@ import itertools
 import json
 import os
 import platform
-import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -73,15 +70,11 @@ COLUMNS: Final = {
 }
 EVALUATED: Final = ("3dpw/validation", "3dpw/test", "h36m/val", "mpi_inf_3dhp/test")
 PAPER: Final = TrainConfig.paper()
-TRAIN: Final = (
-    "import json, sys; from vibe_model import TrainConfig, training;"
-    "training.run(TrainConfig.from_dict(json.loads(sys.argv[1])))"
-)
 Floats = dict[str, NDArray[Any]]
 
 
 def main() -> None:
-    """Answer one question; print and write the report."""
+    """Measure, print, write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--rounds", type=int, default=7)
@@ -91,7 +84,6 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="networks of 16 numbers, 2 rounds of 2 steps")
     parser.add_argument("--at", type=Path, help="where to make the cache; a temporary folder by default")
     parser.add_argument("--learn", action="store_true", help="the ablation and the datasets, instead of speed")
-    parser.add_argument("--kills", type=int, default=0, help="kill a training as often, instead of speed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--cache", type=Path, default=ROOT / "data/cache")
     parser.add_argument("--body", type=Path, default=ROOT / "data/embedded/body")
@@ -100,8 +92,7 @@ def main() -> None:
     if args.small:
         args.rounds, args.steps, args.agree, args.tracks = 2, 2, 2, 4
     with tempfile.TemporaryDirectory(dir=args.at) as folder:
-        question = learning if args.learn else kills if args.kills else speed
-        title, table = question(Path(folder), args)
+        title, table = (learning if args.learn else speed)(Path(folder), args)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     gpu = torch.cuda.get_device_name(args.device) if args.device.startswith("cuda") else "no GPU used"
     machine = f"{len(os.sched_getaffinity(0))} cores ({platform.machine()}), {memory:.0f} GiB, {gpu}"
@@ -113,9 +104,6 @@ def main() -> None:
     print("\n".join(lines))
     if args.out:
         args.out.write_text("\n".join(lines))
-
-
-# ------------------------------------------------------------------------------------------------------------- speed
 
 
 def speed(root: Path, args: argparse.Namespace) -> tuple[str, list[str]]:
@@ -357,9 +345,6 @@ class UsualTrainer:
         return {name: float(term.detach()) for name, term in (terms | sides).items()}
 
 
-# ---------------------------------------------------------------------------------------------------------- learning
-
-
 def learning(root: Path, args: argparse.Namespace) -> tuple[str, list[str]]:
     """PA-MPJPE and acceleration error of every variant, and of every dataset alone, with both baselines."""
     found: dict[str, list[Mapping[str, Any]]] = {}
@@ -398,56 +383,6 @@ def mean_and_spread(values: Sequence[float]) -> str:
     """Of several seeds "71.0 ± 1.4", of one "70.0"."""
     spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.1f}{spread}"
-
-
-# ------------------------------------------------------------------------------------------------------------- kills
-
-
-def kills(root: Path, args: argparse.Namespace) -> tuple[str, list[str]]:
-    """Kill a short run at moments drawn over the time that it takes, up to four times; compare how it ends."""
-    short: Any = {"epochs": 3, "iterations": 16, "checkpoint_every": 4, "batch_size": 8, "device": "cpu"}
-    config = replace(TrainConfig.embedded(cache=args.cache, body=args.body), **short)
-    began = time.perf_counter()
-    expected = contents(killed(replace(config, runs=root / "undisturbed"), []))
-    lasts, chance = time.perf_counter() - began, random.Random(0)
-    lines = [f"Undisturbed, a run takes {lasts:.1f} s.", "", "| killed after (s) | differs at the end |", "|---|---|"]
-    for number in range(-(-args.kills // 4)):
-        moments = [chance.uniform(0, lasts) for _ in range(min(4, args.kills - 4 * number))]
-        found = contents(killed(replace(config, runs=root / f"run{number}"), moments))
-        differ = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
-        lines.append(f"| {', '.join(f'{moment:.1f}' for moment in moments)} | {', '.join(differ) or 'nothing'} |")
-    return "Does a killed training run lose anything?", lines
-
-
-def killed(config: TrainConfig, moments: Sequence[float]) -> Path:
-    """The finished folder of a run that is started, and killed so long after its start, for each of the moments."""
-    for moment in (*moments, None):
-        process = subprocess.Popen([sys.executable, "-c", TRAIN, json.dumps(config.as_dict())])
-        try:
-            if process.wait(moment):
-                raise SystemExit("training failed")
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    (folder,) = config.runs.iterdir()
-    return folder
-
-
-def contents(folder: Path) -> dict[str, list[Any]]:
-    """Every number and text of a run's checkpoints, and its other files but curves; where it is counts for nothing."""
-    found: dict[str, list[Any]] = {}
-    for file in (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("events.")):
-        leaves = _leaves(torch.load(file, weights_only=True)) if file.suffix == ".pt" else [file.read_text("latin-1")]
-        found[file.name] = [x.replace(str(folder.parent), "") if isinstance(x, str) else x for x in leaves]
-    return found
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, Mapping | list | tuple):
-        for entry in value.items() if isinstance(value, Mapping) else value:
-            yield from _leaves(entry)
-    else:
-        yield value.numpy().tobytes() if isinstance(value, Tensor) else value
 
 
 if __name__ == "__main__":
