@@ -34,7 +34,7 @@ import cache
 from cache.format import layout, manifest, tables
 from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
-from pipeline.conversion.plan import reader_parts
+from pipeline.conversion.identity import reader_parts
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec

@@ -139,10 +139,11 @@ def test_memory_does_not_grow_with_the_number_of_videos(work: Path, tmp_path: Pa
 import resource, sys
 from pathlib import Path
 import cache.write.split_writer
-from pipeline import convert, datasets
+from pipeline import datasets
+from pipeline.conversion import convert, plan
 cache.write.split_writer.ROWS_PER_SHARD, cache.write.split_writer.ROWS_PER_CHUNK = 512, 64
 raw, root = map(Path, sys.argv[1:])
-convert.convert(convert.plan_conversion(datasets.get("penn_action"), "train", raw=raw, root=root))
+convert.convert(plan.plan_conversion(datasets.get("penn_action"), "train", raw=raw, root=root))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
     peaks = []

@@ -17,7 +17,7 @@ from cache import Split
 from pipeline.cluster.at_work import OfShard
 from pipeline.cluster.needs import Needs, SplitSeen
 from pipeline.cluster.shards import agreed_by_one, extract_shards
-from pipeline.conversion.differences import differing
+from pipeline.conversion.identity import differing
 from pipeline.errors import PipelineError
 from pipeline.features.engine import Run
 from pipeline.features.engine.assembly import OpenShard
@@ -210,7 +210,5 @@ def _opened(share: Share) -> _Opened:
         staging = cache.StreamShards(seen.root, seen.name, spec.name, dim=spec.stream.dim, dtype=spec.stream.dtype)
         if {str(split.manifest["digest"]), staging.split_digest} != {seen.digest}:
             raise cache.CacheChanged(f"{seen.name}: there has been a commit since it was looked at: run it again")
-        _held[share.mark] = _Opened(
-            split, staging, pixels(split, spec.crops, spec.raw)
-        )
+        _held[share.mark] = _Opened(split, staging, pixels(split, spec.crops, spec.raw))
     return _held[share.mark]

@@ -1,4 +1,4 @@
-"""`python -m pipeline import`: a database file of other code's making -> tracks and features."""
+"""`python -m pipeline import`: a database file of VIBE's or TCMR's scripts -> tracks and features."""
 
 from __future__ import annotations
 
@@ -6,24 +6,27 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-from pipeline.cli.console import DOUBT, STAND_IN
+from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain
 from pipeline.cli.progress import bar
+from pipeline.cli.text import count
+from pipeline.commands.arguments import print_accounting, split_options
 from pipeline.commands.export import FORMATS
-from pipeline.commands.options import count, err, out, plain, print_accounting, split_options
 from pipeline.skeletons import JOINTS
 
-HELP: Final = "Make a split, features and all, out of a database file of VIBE's or TCMR's scripts."
+HELP: Final = "Make a split, with its features, from a database file of VIBE's or TCMR's scripts."
 
 
 def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("file", type=Path, help="the database file: joblib (.pt) or HDF5 (.h5). No code in it is run")
-    split_options(sub, brings=True)
-    sub.add_argument("--format", required=True, choices=FORMATS, help="whose file it is")
-    sub.add_argument("--stream", default="resnet50", help="the name that its features get in the cache")
-    sub.add_argument("--weights-of", metavar="TEXT", help="which network the features are of, for the manifest")
+    split_options(sub, new_rows=True)
+    sub.add_argument("--format", required=True, choices=FORMATS, help="the layout of the file")
+    sub.add_argument("--stream", default="resnet50", help="the name of its features in the cache (default resnet50)")
+    sub.add_argument("--weights-of", metavar="TEXT", help="the network of the features, for the manifest")
     orders = sorted({*JOINTS, "common13"} - {"smpl54"})
     sub.add_argument("--joints-2d", choices=orders, metavar="ORDER", help=f"of joints2D: {', '.join(orders)}")
-    sub.add_argument("--crop-scale", type=float, help="crop side / box side of the features, where it is not the usual")
+    sub.add_argument(
+        "--crop-scale", type=float, help="crop side / box side of the features, where it is not the usual one"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,9 +34,9 @@ def run(args: argparse.Namespace) -> int:
     from pipeline.vibe_db.importing import Options, import_database  # imports h5py
 
     name = f"{args.dataset}/{args.split}"
-    told = Options(args.stream, args.weights_of, args.joints_2d, args.crop_scale)
+    options_ = Options(args.stream, args.weights_of, args.joints_2d, args.crop_scale)
     with bar(f"import {name}", err, unit="row") as progress:
-        done = import_database(args.file, args.cache, name, told, progress=progress)
+        done = import_database(args.file, args.cache, name, options_, progress=progress)
     if not done.why:
         out.print(plain(f"{name}: up to date, made from {args.file.name}"))
         return 0
@@ -41,10 +44,10 @@ def run(args: argparse.Namespace) -> int:
     out.print(plain(f"{name}: imported {count(done.rows, 'row')} in {count(done.tracks, 'track')}, {streams}"))
     print_accounting(done.totals)
     if done.ignored:
-        out.print(f"  {DOUBT} not taken over: {plain(', '.join(done.ignored))}")
+        out.print(f"  {DOUBT} not imported: {plain(', '.join(done.ignored))}")
     if done.without_features:
         rows = count(done.without_features, "row")
         out.print(f"  {DOUBT} {rows} without features: not finite in float16")
     if done.stand_in:
-        out.print(f"  {STAND_IN} embedded data or an untrained network: for trying the pipeline only")
+        out.print(f"  {STAND_IN} demo data or an untrained network: for trying the pipeline only")
     return 0

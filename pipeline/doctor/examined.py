@@ -8,8 +8,7 @@ from typing import Final
 from rich.table import Table
 
 from pipeline.cli import console
-from pipeline.cli.console import DONE, DOUBT
-from pipeline.commands.options import out, plain
+from pipeline.cli.console import DONE, DOUBT, out, plain
 from pipeline.datasets.release import Part
 from pipeline.doctor.examine import Examination, Found
 

@@ -17,9 +17,8 @@ import cache
 from cache import Split
 from pipeline.cli.progress import Progress, silent
 from pipeline.cluster.extraction import ClusterRun, made_by_worker
-from pipeline.conversion import accepted
-from pipeline.conversion.differences import Difference, differing, in_words
-from pipeline.conversion.plan import UNSETTLED
+from pipeline.conversion.identity import Difference, accepted, accepted_entry, describe, differing
+from pipeline.conversion.plan import UNFINISHED
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
 from pipeline.features.engine import Run
@@ -50,7 +49,7 @@ class ExtractionPlan:
     differs: tuple[
         Difference, ...
     ] = ()  # what the stream was made with, and is not asked for now: an extraction refuses
-    otherwise: str = ""  # the same in words
+    otherwise: str = ""  # the same as text
 
     @property
     def up_to_date(self) -> bool:
@@ -83,7 +82,7 @@ def plan_extraction(root: cache.Root, split: str, spec: StreamSpec, *, replace: 
     plan = compare_stream(cache.open(root)[split], spec, replace=replace)
     if plan.differs:
         raise PipelineError(
-            f"{split}: the stream {spec.name!r} was extracted otherwise: {plan.otherwise}. "
+            f"{split}: the stream {spec.name!r} was extracted differently: {plan.otherwise}. "
             "A stream stays what it is: name another one (--stream NAME, [features] stream), or discard it "
             "(--replace). If the numbers are the same nevertheless, say so: `python -m pipeline accept`."
         )
@@ -101,9 +100,9 @@ def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False)
     if replace:
         return make(why="asked for anew", lacks=pending(committed, None), replace=True)
     lacks = pending(committed, spec.name)
-    why = CHANGED if lacks.shards else UNSETTLED if committed.unsettled(spec.name) else ""
+    why = CHANGED if lacks.shards else UNFINISHED if committed.unsettled(spec.name) else ""
     before = recorded_identity(committed, spec.name)
-    return make(why=why, lacks=lacks, differs=tuple(differing(before, wanted)), otherwise=in_words(before, wanted))
+    return make(why=why, lacks=lacks, differs=tuple(differing(before, wanted)), otherwise=describe(before, wanted))
 
 
 def recorded_identity(committed: Split, stream: str) -> Mapping[str, Any]:
@@ -171,7 +170,7 @@ def extract(plan: ExtractionPlan, *, scheduler: str | None = None, progress: Pro
         assert not writer.pending, f"{plan.split}: shards {writer.pending} were not computed"
         made_by = run.provenance or recorded or _made_by(spec, split, scheduler)
         stand_in = bool(made_by.get("stand_in")) or split.manifest["stand_in"]
-        remembered = accepted.entry(accepted.records(writer.entries))
+        remembered = accepted_entry(accepted(writer.entries))
         entries = {**remembered, "identity": dict(plan.identity), "backbone": dict(made_by), "stand_in": stand_in}
         # How it went is no part of the manifest, which is the same however long it took.
         writer.commit(entries, note={"measured": run.meter.as_dict(), "computed_with": _software()})

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.conversion.convert import FLAGS, PER_FRAME, UNEXPECTED
-from pipeline.conversion.plan import reader_parts
+from pipeline.conversion.identity import reader_parts
 from pipeline.datasets import Dataset, RawVideo
 from pipeline.datasets.defects import unexpected
 from pipeline.errors import PipelineError

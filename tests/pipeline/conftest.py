@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import functools
 import os
+import pickle
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from scipy.io import loadmat, savemat
 
 import cache
 from pipeline import datasets, synthetic
+from pipeline.__main__ import main
 from pipeline.conversion import convert
+from pipeline.datasets.penn_action import PennAction
 from pipeline.features import extract as features
 from pipeline.features.engine import Resources
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.raw.stand_in import MARKER
+from pipeline.settings.targets import Target, by_folders
 from pipeline.synthetic.layouts import writing
 
 SIZES = {  # videos a split, frames
@@ -124,6 +131,54 @@ def network(monkeypatch: pytest.MonkeyPatch) -> type[FakeNetwork]:
     return FakeNetwork
 
 
+@dataclass(frozen=True)
+class WatchedPenn(PennAction):
+    """Penn Action's reader; a folder knows what it has read, and where it is to fail. Videos are read elsewhere."""
+
+    watched: str = field(default_factory=lambda: os.environ["WATCHED_PENN"])
+
+    def parameters(self) -> dict[str, Any]:
+        return {name: value for name, value in super().parameters().items() if name != "watched"}
+
+    def read(self, raw: Path, split: str, video: Any, account: Any, body: Any) -> Any:
+        with Path(self.watched, "read").open("a") as names:
+            names.write(f"{video.name}\n")
+        failure = Path(self.watched, f"fail-{video.name}")
+        if failure.exists():
+            raise pickle.loads(failure.read_bytes())
+        return super().read(raw, split, video, account, body)
+
+
+class Reads:
+    """What `WatchedPenn` reads, and what it fails with."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @property
+    def names(self) -> list[str]:
+        """The videos that have been read since the last `clear`."""
+        file = self._folder / "read"
+        return file.read_text().split() if file.exists() else []
+
+    def clear(self) -> None:
+        """Nothing has been read, nothing fails."""
+        for file in self._folder.iterdir():
+            file.unlink()
+
+    def fail(self, name: str, error: BaseException | None = None) -> None:
+        (self._folder / f"fail-{name}").write_bytes(pickle.dumps(error or ZeroDivisionError("float division")))
+
+
+@pytest.fixture
+def reads(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Reads:
+    """In the place of Penn Action's reader, one that is watched."""
+    folder = tmp_path_factory.mktemp("watched")
+    monkeypatch.setenv("WATCHED_PENN", str(folder))
+    monkeypatch.setitem(datasets.DATASETS, "penn_action", f"{__name__}:WatchedPenn")  # type: ignore[misc]
+    return Reads(folder)
+
+
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cache.write.split_writer.ROWS_PER_SHARD", 16)
@@ -207,3 +262,82 @@ def no_waiting_for_the_disk() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda fd: None)
         yield
+
+
+class Penn:
+    """A copy of the embedded Penn Action, and a cache for it. 0001, 0003 and 0005 are of train, with 8 frames each."""
+
+    name = "penn_action/train"
+
+    def __init__(self, raw: Path, root: Path) -> None:
+        self.raw, self.root = raw, root
+
+    @property
+    def split(self) -> cache.Split:
+        return cache.open(self.root)[self.name]
+
+    def plan(self, split: str = "train", **changed: Any) -> convert.ConversionPlan:
+        given = {"raw": self.raw, "root": self.root, "dataset": datasets.get("penn_action"), **changed}
+        return convert.plan_conversion(given.pop("dataset"), split, **given)
+
+    def convert(self, split: str = "train", **options: Any) -> convert.Conversion:
+        return convert.convert(self.plan(split), **options)
+
+    def target(self, stream: StreamSpec | None = None) -> Target:
+        return by_folders("penn_action", "train", raw=self.raw, root=self.root, stream=stream)
+
+    def rows(self, column: str) -> dict[str, np.ndarray]:
+        return Into.rows(self.root, self.name, column)
+
+    def everything(self) -> dict[str, tuple[int, int]]:
+        return everything(self.root)
+
+    def label(self, video: str) -> Path:
+        return self.raw / f"labels/{video}.mat"
+
+    def frames(self, video: str) -> Path:
+        return self.raw / f"frames/{video}"
+
+    def edit(self, video: str, change: Callable[[np.ndarray], np.ndarray] = lambda x: x + 1) -> bytes:
+        """Change the joints' x; else all move by a pixel. Returns the bytes before."""
+        before = self.label(video).read_bytes()
+        label = {key: value for key, value in loadmat(self.label(video)).items() if not key.startswith("__")}
+        savemat(self.label(video), label | {"x": change(label["x"])})
+        return before
+
+    def spoil(self, *videos: str) -> bytes:
+        """Leave a joint out: `bad_label_file`. Returns the last one's bytes before."""
+        return [self.edit(video, lambda x: x[:, :12]) for video in videos][-1]
+
+    def add(self, *videos: str) -> None:
+        """Copies of 0001."""
+        for video in videos:
+            shutil.copy(self.label("0001"), self.label(video))
+            shutil.copytree(self.frames("0001"), self.frames(video))
+
+    def remove(self, *videos: str) -> None:
+        for video in videos:
+            self.label(video).unlink()
+            shutil.rmtree(self.frames(video))
+
+    def without_marker(self) -> None:
+        """As if it were a download: real data."""
+        (self.raw / MARKER).unlink()
+
+
+@pytest.fixture
+def penn(embedded: Embedded, tmp_path: Path) -> Penn:
+    return Penn(embedded.copy("penn_action", tmp_path / "raw/penn_action"), tmp_path / "cache")
+
+
+@pytest.fixture
+def run() -> Callable[..., int]:
+    """`python -m pipeline`, within this process: its exit code."""
+
+    def run(*arguments: object) -> int:
+        try:
+            return main([str(argument) for argument in arguments])
+        except SystemExit as ended:  # from argparse
+            return int(ended.code or 0)
+
+    return run

@@ -178,7 +178,7 @@ def test_other_processes_end_soon_after_this_one_was_killed(tmp_path: Path) -> N
     code = f"""
 import os, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
-from pipeline import workers
+from pipeline import processes as workers
 
 workers.PATIENCE, workers._help = 0, lambda job, window: False
 workers._is_there = lambda ready: ready.result() == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Final
+from typing import ClassVar, Final
 
 import cv2
 import numpy as np
@@ -14,7 +14,6 @@ from pipeline.errors import ConfigError
 from pipeline.features.streams.base import ByteStream
 from pipeline.pixels.decode import PictureError, decode, picture_size
 from pipeline.pixels.frames import Image
-from pipeline.settings.types import AtLeast
 
 SHAPE: Final = (CROP_SIZE, CROP_SIZE, 3)
 MAX_BYTES: Final = CROP_SIZE * CROP_SIZE * 3  # more would be more than the pixels themselves
@@ -29,7 +28,7 @@ class Crops(ByteStream):
     quality at which it fits.
     """
 
-    quality: Annotated[int, AtLeast(1)] = 95
+    quality: int = 95
 
     kind: ClassVar[str] = "crops"
     version: ClassVar[int] = 1
