@@ -25,7 +25,7 @@ from report.training.events import PATTERN
 from report.training.run_folder import CONFIG, Run
 from vibe_model import runs
 from vibe_model.errors import VibeModelError
-from vibe_model.evaluation.measures import SEQUENCES, WORST_WINDOWS
+from vibe_model.runs import SEQUENCES, WORST_WINDOWS
 from vibe_model.settings.config import PRESETS, TrainConfig
 
 VERSION: Final = 2  # raised when the page shows the same things otherwise

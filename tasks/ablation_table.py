@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any, Final, NamedTuple
 
-from vibe_model.evaluation.measures import ERRORS, PROTOCOLS
+from vibe_model.metrics import ERRORS, PROTOCOLS
 from vibe_model.settings.variants import PER_FRAME
 
 Metrics = Mapping[str, Any]  # a run's metrics.json

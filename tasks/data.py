@@ -43,7 +43,7 @@ class Synthesize(PipelineTask):
     def work(self) -> None:
         paths, embedded = settings().paths, settings().embedded
         with terminal.working(self, self.verb, self.what) as progress:
-            synthetic.synthesize_into(
+            synthetic.synthesize(
                 paths.raw,
                 paths.body,
                 settings().embedded_datasets,
@@ -108,7 +108,7 @@ class Convert(PipelineTask):
         if done.empty:
             terminal.warn(done.empty)
         for account in done.rejected[:5]:
-            terminal.warn(f"rejected {account.aside}")
+            terminal.warn(f"rejected {account.rejection}")
         if len(done.rejected) > 5:
             held = terminal.shortened(settings().paths.cache)
             more = terminal.command("-m pipeline status --all --cache", str(held))

@@ -16,14 +16,14 @@ from tasks.base import PipelineTask
 from tasks.data import NETWORK, Data, enabled_splits
 from tasks.settings import OF_TRAINING, UNLESS_SET, own_mposer, settings
 from tasks.training import read_metrics, train_config
+from vibe_model import runs
 from vibe_model.errors import VibeModelError
-from vibe_model.settings import mposer_config as of_mposer
 from vibe_model.settings.config import TrainConfig
 from vibe_model.settings.mposer_config import MPoserConfig
 
 if TYPE_CHECKING:
     from pipeline.cli.progress import Progress
-    from vibe_model.training.vibe import Progress as TrainingProgress
+    from vibe_model.training.loop import Progress as TrainingProgress
 
 CHECKPOINT: Final = "best.pt"  # mposer_training's, which imports torch
 
@@ -59,7 +59,7 @@ def mposer_checkpoint(train: TrainConfig) -> Path:
     """
     config = mposer_config(train)
     try:
-        return of_mposer.run_folder(config) / CHECKPOINT
+        return runs.run_folder(config) / CHECKPOINT
     except (VibeModelError, CacheError):
         return config.runs / f"{config.name}-unknown" / CHECKPOINT
 
@@ -86,7 +86,7 @@ class TrainMPoser(PipelineTask):
         return Data()
 
     def up_to_date(self) -> bool:
-        return of_mposer.is_complete(self.config())
+        return runs.is_complete(self.config())
 
     def work(self) -> None:
         from vibe_model.training import mposer  # imports torch

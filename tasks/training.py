@@ -22,14 +22,14 @@ from tasks.base import PipelineTask
 from tasks.data import NETWORK, Data
 from tasks.settings import check_what_it_reads, own_config, settings, which_runs
 from vibe_model import runs
-from vibe_model.evaluation.measures import ERRORS, PROTOCOLS, UNITS
+from vibe_model.metrics import ERRORS, PROTOCOLS, UNITS
 from vibe_model.settings.config import TrainConfig
 from vibe_model.settings.variants import PER_FRAME
 
 if TYPE_CHECKING:
     from pipeline.cli.progress import Progress
-    from vibe_model.training.feature_table import Holding
-    from vibe_model.training.vibe import Progress as TrainingProgress
+    from vibe_model.training.feature_table import TableProgress
+    from vibe_model.training.loop import Progress as TrainingProgress
 
 RESULTS: Final = "results.csv"
 COLUMNS: Final = ("split", "protocol", "model", *ERRORS, "frames")  # of results.csv
@@ -262,14 +262,14 @@ def telling(progress: Progress, what: str) -> Any:
 
     Before that, features on their way into memory, where the settings say so, and then a line of where they are.
     """
-    from vibe_model.training.feature_table import Holding
+    from vibe_model.training.feature_table import TableProgress
 
     best: dict[str, float] = {}
     told_where = False
     quiet = not terminal.console.is_terminal  # no bar is shown: an epoch is a line
 
-    def tell(news: TrainingProgress | Holding) -> None:
-        if isinstance(news, Holding):
+    def tell(news: TrainingProgress | TableProgress) -> None:
+        if isinstance(news, TableProgress):
             progress(news.done, news.total, f"features {news.where}")
             if news.done == news.total:
                 terminal.fact("features", news.where)

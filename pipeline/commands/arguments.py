@@ -12,6 +12,7 @@ from pipeline import datasets
 from pipeline.cli.console import err, out, plain
 from pipeline.cli.text import from_here, not_counted
 from pipeline.datasets.base import Dataset
+from pipeline.datasets.release import globs
 from pipeline.errors import PipelineError
 from pipeline.raw import listing
 from pipeline.settings import sections
@@ -98,7 +99,7 @@ def joined(names: Sequence[str]) -> list[str]:
 
 def check_own_folder(raw: Path, dataset: Dataset) -> None:
     """Raise PipelineError where --raw is one level off: the folder above the dataset's own, or one within it."""
-    patterns = [pattern for part in dataset.parts for pattern in part.patterns]
+    patterns = globs([pattern for part in dataset.parts for pattern in part.patterns])
     if not listing.is_folder_there(raw) or listing.any_fits(raw, patterns):
         return
     for near in (raw / dataset.name, raw.absolute().parent):

@@ -97,7 +97,7 @@ def _retry(args: argparse.Namespace) -> int:
 
 
 def _print_rejected(accounts: Sequence[VideoAccount], root: cache.Root) -> None:
-    lines = [f"rejected {account.aside}" for account in accounts]
+    lines = [f"rejected {account.rejection}" for account in accounts]
     for text in few(lines, FEW, command("status", "--all", "--cache", str(root))):
         out.print(f"  {DOUBT} {plain(text)}")
 

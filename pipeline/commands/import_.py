@@ -34,9 +34,9 @@ def run(args: argparse.Namespace) -> int:
     from pipeline.vibe_db.importing import Options, import_database  # imports h5py
 
     name = f"{args.dataset}/{args.split}"
-    options_ = Options(args.stream, args.weights_of, args.joints_2d, args.crop_scale)
+    chosen = Options(args.stream, args.weights_of, args.joints_2d, args.crop_scale)
     with bar(f"import {name}", err, unit="row") as progress:
-        done = import_database(args.file, args.cache, name, options_, progress=progress)
+        done = import_database(args.file, args.cache, name, chosen, progress=progress)
     if not done.why:
         out.print(plain(f"{name}: up to date, made from {args.file.name}"))
         return 0

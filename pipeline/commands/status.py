@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 def _print_videos(row: Mapping[str, Any], root: cache.Root, *, every: bool) -> None:
     """The rejected videos of a split, and if `every`, each other one with dropped frames or notes."""
     failed = [video for video in row["videos"] if video["failed"]]
-    rejected = [VideoAccount(v["name"], set_aside=v["set_aside"], message=v["message"]).aside for v in failed]
+    rejected = [VideoAccount(v["name"], set_aside=v["set_aside"], message=v["message"]).rejection for v in failed]
     for text in few(rejected, len(rejected) if every else FEW, command("status", "--all", "--cache", str(root))):
         out.print(f"{DOUBT} {row['split']}: {plain(text)}")
     for video in row["videos"] if every else ():

@@ -19,9 +19,9 @@ from cache import fingerprint
 from pipeline.accounting import VideoAccount
 from pipeline.cli.text import command, count
 from pipeline.conversion.identity import Difference, describe, differing, kind_of, reader_parts
-from pipeline.datasets.base import Dataset, RawVideo
+from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.raw import changes
+from pipeline.raw import RawVideo, changes
 
 UNFINISHED: Final = "a killed run left something to finish or to remove"
 
@@ -46,7 +46,7 @@ class ConversionPlan:
     differs: tuple[Difference, ...] = ()  # parts of `reader`: then all videos are read again
     seen: Mapping[str, changes.Seen] = field(default_factory=dict)  # videos as they looked when they were read
     touched: tuple[str, ...] = ()  # videos of other sizes or times and the same content
-    forget: tuple[int, ...] = ()  # damaged shards to delete; their videos are among `drop`
+    invalidate: tuple[int, ...] = ()  # damaged shards to delete; their videos are among `drop`
 
     @property
     def changed(self) -> tuple[str, ...]:
@@ -157,7 +157,7 @@ def compare(
         append=tuple(sorted(new + altered, key=lambda v: v.name)),
         drop=tuple(sorted([*changed, *removed])),
         kept=len(digests) - len(altered) - len(removed),
-        why=why or (UNFINISHED if committed.unsettled() else ""),
+        why=why or (UNFINISHED if committed.has_unfinished_commit() else ""),
         differs=differs,
         seen=seen,
         touched=tuple(v.name for v in suspects if v.name not in changed),

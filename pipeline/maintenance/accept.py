@@ -137,7 +137,7 @@ def accept(what: Proposal, because: str, *, discard_unfinished: bool = False) ->
 
 def _accept_split(what: Proposal, plan: ConversionPlan, because: str, discard_unfinished: bool) -> list[dict[str, Any]]:
     split = what.committed
-    unfinished = cache.store_at(plan.root).below(f"{plan.name}/{WRITING}")
+    unfinished = cache.store_at(plan.root).list_names(f"{plan.name}/{WRITING}")
     if any(name.startswith("journal") for name in unfinished) and not what.empty and not discard_unfinished:
         raise PipelineError(
             f"{plan.name}: a killed conversion has finished shards that would be lost. Convert first and accept then; "

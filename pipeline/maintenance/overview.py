@@ -18,7 +18,7 @@ from pipeline.conversion.identity import Difference, accepted_lines
 from pipeline.conversion.plan import ConversionPlan, committed_split, compare
 from pipeline.errors import PipelineError
 from pipeline.features.extract import CHANGED, ExtractionPlan, compare_stream, refuse_untrained
-from pipeline.features.missing_rows import Pending, pending
+from pipeline.features.plan import MissingRows, missing_rows
 from pipeline.features.streams.base import BYTES
 from pipeline.raw import changes
 from pipeline.settings.targets import Target
@@ -33,7 +33,7 @@ class StreamPlan:
 
     stream: str
     why: str  # "" when it is up to date
-    lacks: Pending
+    lacks: MissingRows
     row_bytes: int  # of a row's features; of compressed crops about so many
     differs: tuple[Difference, ...] = ()  # then an extraction refuses
     otherwise: str = ""  # the same as text
@@ -136,7 +136,7 @@ def _behind(target: Target, committed: cache.Split) -> Iterator[StreamPlan]:
     """Streams that lack rows, and that neither luigi.cfg nor the options name."""
     named = [spec.name for spec in (target.stream, target.crops) if spec is not None]
     for name in committed.streams if named else ():
-        if name not in named and (lacks := pending(committed, name)).shards:
+        if name not in named and (lacks := missing_rows(committed, name)).shards:
             yield _as_extracted(committed, name, lacks)
 
 
@@ -144,7 +144,7 @@ def _extractions(target: Target, committed: cache.Split) -> Iterator[StreamPlan]
     """Of the target's stream; if it names none, of every stream there is, as it was extracted."""
     if target.stream is None:
         for name in committed.streams:
-            yield _as_extracted(committed, name, pending(committed, name))
+            yield _as_extracted(committed, name, missing_rows(committed, name))
         return
     if target.crops is not None:
         crops = compare_stream(committed, target.crops.at(target.raw))
@@ -157,7 +157,7 @@ def _extractions(target: Target, committed: cache.Split) -> Iterator[StreamPlan]
     yield from _stream_plan(compare_stream(committed, target.stream.at(target.raw)))
 
 
-def _as_extracted(committed: cache.Split, name: str, lacks: Pending) -> StreamPlan:
+def _as_extracted(committed: cache.Split, name: str, lacks: MissingRows) -> StreamPlan:
     has = committed.stream_manifest(name)
     row_bytes = _row_bytes(int(has["dim"]), str(has["dtype"]))
     return StreamPlan(name, CHANGED if lacks.shards else "", lacks, row_bytes)

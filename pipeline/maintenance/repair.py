@@ -24,8 +24,8 @@ from pipeline.conversion.retry import recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.features import streams
 from pipeline.features.extract import Extraction, extract, plan_extraction
-from pipeline.features.missing_rows import pending
 from pipeline.features.pixel_sources import pixels
+from pipeline.features.plan import missing_rows
 from pipeline.features.spec import StreamSpec
 
 Bars = Callable[[str], AbstractContextManager[Progress]]  # the name of some work -> where its progress is shown
@@ -154,7 +154,7 @@ def _convert_again(
                 f"{read.account.message or 'it has no rows'} Nothing was changed. Correct it, then: {again}"
             )
         rows += sum(len(track.columns["frame_index"]) for track in read.rows)
-    convert(replace(plan, forget=tuple(sorted(shards))), workers=workers, progress=progress)
+    convert(replace(plan, invalidate=tuple(sorted(shards))), workers=workers, progress=progress)
     return ReadAgain(split.name, plan.drop, rows)
 
 
@@ -163,7 +163,7 @@ def _extract_again(split: cache.Split, stream: str, raw: Path | None, progress: 
 
     Raises PipelineError with the command to run where only its user knows which weights these are.
     """
-    lacks = pending(split, stream)
+    lacks = missing_rows(split, stream)
     if not lacks.shards:
         return ()
     identity = split.stream_manifest(stream).get("identity", {})

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pipeline.cli.text import count
 from report.training.run_folder import Run
-from vibe_model.evaluation.measures import ERRORS
+from vibe_model.metrics import ERRORS
 
 LOWER: Final = ("pa_mpjpe", "mpjpe", "pve", "accel_error")
 HIGHER: Final = ("pck", "auc", "pck_2d")

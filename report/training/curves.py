@@ -14,7 +14,7 @@ from report.page import Section
 from report.training.events import SCORE, VALIDATION, Curve
 from report.training.run_folder import Run
 from report.training.used_for import used_for
-from vibe_model.evaluation.measures import ERRORS
+from vibe_model.metrics import ERRORS
 
 MOST_POINTS: Final = 200  # of a plotted curve
 MOST_TOGETHER: Final = 8  # runs in one plot: as many as there are colours

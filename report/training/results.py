@@ -11,7 +11,7 @@ from report.page import Section
 from report.training import comparison, definitions
 from report.training.run_folder import Run
 from vibe_model.evaluation import published
-from vibe_model.evaluation.measures import ERRORS, PROTOCOLS, UNITS
+from vibe_model.metrics import ERRORS, PROTOCOLS, UNITS
 
 MOST_SEQUENCES: Final = 20  # of a split
 MOST_WINDOWS: Final = 10

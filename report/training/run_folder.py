@@ -13,7 +13,8 @@ from typing import Any, Final
 from report.training.events import Events, read_events
 from vibe_model import runs
 from vibe_model.errors import ConfigError
-from vibe_model.evaluation.measures import ERRORS, SEQUENCES, WORST_WINDOWS
+from vibe_model.metrics import ERRORS
+from vibe_model.runs import SEQUENCES, WORST_WINDOWS
 from vibe_model.settings.config import TrainConfig
 
 Metrics = Mapping[str, Any]

@@ -14,7 +14,7 @@ from pipeline.cli.progress import bar
 from tasks import terminal
 from tasks.commands.predict import model_options, positive
 from tasks.settings import settings
-from vibe_model.evaluation.measures import UNITS
+from vibe_model.metrics import UNITS
 
 HELP: Final = "Evaluate a checkpoint on splits of the cache, by both protocols, beside the published figures."
 

@@ -185,14 +185,6 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cache.write.split_writer.ROWS_PER_CHUNK", 8)
 
 
-@pytest.fixture
-def read_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With more than one process, the others do all of the work, however little it is."""
-    monkeypatch.setattr("pipeline.processes.PATIENCE", 0)
-    monkeypatch.setattr("pipeline.processes._is_there", lambda ready: ready.result() == [])
-    monkeypatch.setattr("pipeline.processes._help", lambda job, window: False)
-
-
 def write_undecodable(file: Path, n_frames: int, fps: float, size: tuple[int, int]) -> None:
     """A video whose header says all that a header says, and of which no frame can be decoded: an AVI of zeros."""
     avi = file.with_suffix(".avi")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tasks.training import as_csv, result_rows
-from vibe_model.evaluation.measures import UNITS
+from vibe_model.metrics import UNITS
 
 PROBE = """
 import sys

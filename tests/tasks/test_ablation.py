@@ -17,7 +17,6 @@ from tasks.ablation import FILES, default_variants, left_out
 from tasks.mposer import mposer_checkpoint, mposer_config
 from tasks.training import train_config
 from vibe_model import runs
-from vibe_model.settings import mposer_config as of_mposer
 from vibe_model.settings.config import TrainConfig
 from vibe_model.settings.mposer_config import MPoserConfig
 
@@ -219,7 +218,7 @@ def test_from_a_project_to_the_table(project, build) -> None:
     by_hand = []
     for seed in (0, 1):
         config = train_config("mposer", seed)
-        prior = of_mposer.run_folder(mposer_config(config))
+        prior = runs.run_folder(mposer_config(config))
         assert config.mposer == prior / "best.pt"
         about = json.loads((runs.run_folder(config) / "config.json").read_text())["config"]
         assert (about["seed"], about["prior"], about["mposer"]) == (seed, "mposer", str(prior / "best.pt"))

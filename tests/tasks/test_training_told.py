@@ -12,7 +12,7 @@ import pytest
 from tasks import terminal, training
 from vibe_model import runs
 from vibe_model.settings.config import TrainConfig
-from vibe_model.training.session import Progress
+from vibe_model.training.loop import Progress
 
 ROOT = Path(__file__).parents[2]
 TOLD = re.compile(r"  train      VIBE, tiny +epoch \d of 2: (loss \S+, )?validation PA-MPJPE [\d.]+ mm")

@@ -14,7 +14,7 @@ from report.training.comparison import SEED_SPREAD_MM, against, decides, of_labe
 from report.training.results import tables_of
 from report.training.run_folder import read_run
 from tests.report.runs_by_hand import SPLIT, make_run, metrics
-from vibe_model.evaluation.measures import ERRORS
+from vibe_model.metrics import ERRORS
 
 LEARNING = Path(__file__).parents[3] / "benchmarks" / "learning.md"
 
