@@ -121,7 +121,7 @@ def measure(folder: Path, n_tracks: int) -> Size:
         size.n_windows = told["windows"] or size.n_windows
     where = ["--raw", str(folder / "raw/kinetics"), "--cache", str(folder / "cache"), "--weights", "untrained:0"]
     size.figures[COMMANDS[0]] = command_figure(
-        [sys.executable, "-m", "pipeline", "plan", "kinetics", "train", *where], "nothing to do", folder
+        [sys.executable, "-m", "pipeline", "plan", "kinetics", "train", *where], "up to date", folder
     )
     size.figures[COMMANDS[1]] = command_figure(
         [str(Path(sys.executable).with_name("luigi")), "--module", "tasks", "Data", "--local-scheduler"],
@@ -349,7 +349,9 @@ def publish(place: manifest.Place, changes: Mapping[str, Any], files: Mapping[st
     assert found is not None
     held, tag = found
     named = {"files": {name: manifest.sha256(data) for name, data in files.items()}}
-    sealed = manifest.seal({**{key: value for key, value in held.items() if key != "digest"}, **changes, **named})
+    sealed = manifest.with_digest(
+        {**{key: value for key, value in held.items() if key != "digest"}, **changes, **named}
+    )
     manifest.publish(place, sealed, files, expected=tag)
     return sealed
 

@@ -147,7 +147,7 @@ def root(embedded: Any, into: Any, tmp_path: Path, network: Any) -> Path:
 
 COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "extract": ((*PENN, "--kind", "crops", "--cache", "{root}"), "finished shards (8,192 rows each) are kept"),
-    "verify": (("--cache", "{root}"), "what was checked is remembered"),
+    "verify": (("--cache", "{root}"), HALF),
     "export": ((*PENN, "--cache", "{root}", "--format", "vibe", "--out", "{new}/db.pt"), HALF),
     "show": ((*PENN, "--cache", "{root}", "--out", "{new}/page.html"), HALF),
     "synthesize": (("--out", "{new}/data", "--size", "tiny", "--workers", "1"), HALF),

@@ -22,7 +22,7 @@ from pipeline import datasets, plug_ins
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.commands.status import stream_status
 from pipeline.datasets.penn_action import PennAction
-from pipeline.features import missing_rows
+from pipeline.features.plan import missing_rows
 from pipeline.features.spec import StreamSpec
 from pipeline.features.weights import WeightsSpec
 from pipeline.maintenance.overview import plan_split
@@ -389,10 +389,10 @@ def test_the_missing_rows_of_a_stream_are_those_that_its_writer_finds(
     dropped = data.draw(st.sets(st.integers(0, len(first) - 1)))
     write(root, {f"b{i}": lengths for i, lengths in enumerate(second)}, drop=tuple(f"a{i}" for i in dropped))
     split = cache.open(root)["toy/train"]
-    found = missing_rows.pending(split, "s")
+    found = missing_rows(split, "s")
     committed = {int(shard) for shard in split.stream_manifest("s")["shards"]["s"]}
     with cache.StreamWriter(root, "toy/train", "s", dim=1, plan="p") as writer:
         assert found.shards == tuple(writer.pending)
         assert found.rows == sum(int(writer.live(shard).sum()) for shard in writer.pending)
         assert found.replaced == sum(int((~writer.live(shard)).sum()) for shard in committed)
-        assert missing_rows.pending(split, None).rows == split.manifest["rows"]
+        assert missing_rows(split, None).rows == split.manifest["rows"]

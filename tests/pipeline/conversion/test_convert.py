@@ -171,7 +171,7 @@ def no_picture_readable(penn: Any) -> None:
         (lambda penn: penn.spoil("0003"), "bad_label_file", r"0003\.mat: 'x': .*13.*\(8, 12\)"),
         (no_label_file, "bad_label_file", r"0003\.mat: "),
         (a_folder_for_a_label, "no_label", r"0003\.mat: "),
-        (a_file_for_pictures, "no_picture", r"0003\.mat: 'pictures': .*8 pictures"),
+        (a_file_for_pictures, "no_picture", r"0003: 'pictures': .*8 pictures"),
         (no_picture_readable, "no_picture", r"frames/0003/.*JPEG"),
     ],
 )

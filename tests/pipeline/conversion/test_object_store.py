@@ -21,7 +21,7 @@ from vibe_model.settings.config import TrainConfig
 
 pytest.importorskip("obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'")
 
-OF_WRITERS = (".writing", "provenance.json", "stamps.json")
+OF_WRITERS = (".writing", ".commit", "provenance.json", "stamps.json")
 
 
 class Killed(BaseException):
