@@ -16,7 +16,7 @@ from cache import Split
 from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.conversion.convert import FLAGS, PER_FRAME, UNEXPECTED
-from pipeline.conversion.plan import reader_parts
+from pipeline.conversion.identity import reader_parts
 from pipeline.datasets.base import Dataset, unexpected
 from pipeline.errors import PipelineError
 from pipeline.pixels import sources

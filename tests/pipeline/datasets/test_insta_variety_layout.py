@@ -222,5 +222,5 @@ def test_one_changed_record_is_read_again_and_the_others_are_not(into: Any, embe
     shard.write_bytes(whole)
     done = into.convert(root, folder, "insta_variety", "train")
     assert [video.name for video in done.plan.append] == ["train/insta_variety_00_copy00/00000"]
-    assert [account.set_aside for account in done.set_aside] == ["record_damaged"]
+    assert [account.set_aside for account in done.rejected] == ["record_damaged"]
     assert done.totals["videos"]["kept"] == 3

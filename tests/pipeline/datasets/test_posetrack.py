@@ -560,7 +560,7 @@ def test_the_embedded_data_keeps_every_promise_of_a_reader(embedded: Any) -> Non
 def test_a_converted_split_leads_back_to_its_pictures(embedded: Any, into: Any, tmp_path: Path) -> None:
     raw = embedded.raw("posetrack")
     done = into.convert(tmp_path, raw, "posetrack", "train")
-    assert done.set_aside == ()
+    assert done.rejected == ()
     split = cache.open(tmp_path)["posetrack/train"]
     boxes, joints = (into.rows(tmp_path, "posetrack/train", name) for name in ("bbox", "kp_2d"))
     expected = {track.name: track for track in POSETRACK.tracks(raw, "train")}
