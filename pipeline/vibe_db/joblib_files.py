@@ -12,6 +12,7 @@ mapped.
 
 from __future__ import annotations
 
+import functools
 import math
 import mmap
 import pickle
@@ -20,7 +21,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final
 
 import joblib.numpy_pickle as joblib_format
 import numpy as np
@@ -61,62 +62,13 @@ _REFUSED: Final = (  # instructions that hash deep values, allocate what a file 
 )  # fmt: skip
 
 
-class Stored(Protocol):
-    """An array in a file: rows are read when they are needed."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def dtype(self) -> np.dtype[Any]: ...
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Rows [start, stop), in memory."""
-
-
 @dataclass(frozen=True, slots=True)
-class StoredArray:
-    """Bytes [offset, ...) of a file that are an array. Read, not mapped: mapped pages would count as our memory."""
+class Stored:
+    """An array in a file. `read(start, stop)` returns rows [start, stop), in memory."""
 
-    file: Path
-    offset: int
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    fortran: bool = False
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        if self.fortran and len(self.shape) > 1:
-            mapped = np.memmap(self.file, self.dtype, "r", self.offset, self.shape, "F")
-            return np.array(mapped[start:stop])
-        row = math.prod(self.shape[1:])
-        count, at = (stop - start) * row, self.offset + start * row * self.dtype.itemsize
-        flat: NDArray[Any] = np.fromfile(self.file, self.dtype, count, offset=at)
-        if len(flat) != count:
-            expected = f"{count} numbers at byte {at}"
-            raise RawDataError(self.file, "file", expected=expected, found=f"{len(flat)}", do="Copy it again.")
-        return flat.reshape(stop - start, *self.shape[1:])
-
-
-@dataclass(frozen=True, slots=True)
-class StoredTexts:
-    """Texts that were stored one by one, as Python objects: those are in memory."""
-
-    values: NDArray[Any]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.values.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.values.dtype
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        return self.values[start:stop]
+    read: Callable[[int, int], NDArray[Any]]
 
 
 def stored_arrays(file: Path) -> tuple[dict[str, Stored], tuple[str, ...]]:
@@ -137,8 +89,8 @@ def stored_arrays(file: Path) -> tuple[dict[str, Stored], tuple[str, ...]]:
         ) from None
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
         raise _unreadable(file, f"{type(found).__name__} at the top")
-    arrays = {name: value for name, value in found.items() if isinstance(value, StoredArray | StoredTexts)}
-    return dict(arrays), tuple(sorted(found.keys() - arrays.keys()))
+    arrays = {name: value for name, value in found.items() if isinstance(value, Stored)}
+    return arrays, tuple(sorted(found.keys() - arrays.keys()))
 
 
 def _unreadable(file: Path, found: str) -> RawDataError:
@@ -248,26 +200,42 @@ class _ArrayReader(_Unpickler):  # type: ignore[misc]
             if not isinstance(alignment, int) or padding > MAX_ALIGNMENT:
                 raise _Malformed(f"padding of {padding} bytes")
             self.content.seek(padding, 1)
-        at = self.content.tell()
-        array = StoredArray(self.file, at, shape, dtype, order == "F")
-        if array.nbytes > len(self.content) - at:
-            raise _Malformed(f"it ends inside an array of {array.nbytes:,} bytes at byte {at:,}")
-        self.content.seek(array.nbytes, 1)
-        return array
+        at, n_bytes = self.content.tell(), math.prod(shape) * dtype.itemsize
+        if n_bytes > len(self.content) - at:
+            raise _Malformed(f"it ends inside an array of {n_bytes:,} bytes at byte {at:,}")
+        self.content.seek(n_bytes, 1)
+        read = _rows_of_columns if order == "F" and len(shape) > 1 else _rows
+        return Stored(shape, dtype, functools.partial(read, self.file, at, shape, dtype))
 
-    def texts(self, shape: tuple[int, ...]) -> StoredTexts:
+    def texts(self, shape: tuple[int, ...]) -> Stored:
         """An array of objects is a pickle of its own. Only one of texts is of use."""
-        record = _ArrayReader(self.file, self.content).load()
-        state = record.state if isinstance(record, _Record) else None
-        if not isinstance(state, tuple) or len(state) != 5 or state[1] != shape or len(shape) != 1:
-            raise _Malformed("an array of objects without its values")
-        values = state[4]
-        if not isinstance(values, list) or len(values) != shape[0]:
-            raise _Malformed("an array of objects without its values")
-        texts = [_text(value) for value in values]
+        match _ArrayReader(self.file, self.content).load():
+            case _Record(state=(_, found, _, _, list(stored))) if found == shape == (len(stored),):
+                texts = [_text(value) for value in stored]
+            case _:
+                raise _Malformed("an array of objects without its values")
         if (longest := max(map(len, texts), default=0)) > MAX_TEXT:  # each takes the room of the longest
             raise _Malformed(f"a text of {longest:,} characters")
-        return StoredTexts(np.array(texts, str))
+        values = np.array(texts, str)
+        return Stored(values.shape, values.dtype, lambda start, stop: values[start:stop])
+
+
+def _rows(file: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any], start: int, stop: int) -> NDArray[Any]:
+    """Rows of the bytes [offset, ...) of a file. Read, not mapped: mapped pages would count as our memory."""
+    row = math.prod(shape[1:])
+    count, at = (stop - start) * row, offset + start * row * dtype.itemsize
+    flat: NDArray[Any] = np.fromfile(file, dtype, count, offset=at)
+    if len(flat) != count:
+        expected = f"{count} numbers at byte {at}"
+        raise RawDataError(file, "file", expected=expected, found=f"{len(flat)}", do="Copy it again.")
+    return flat.reshape(stop - start, *shape[1:])
+
+
+def _rows_of_columns(
+    file: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any], start: int, stop: int
+) -> NDArray[Any]:
+    """The same of an array in Fortran's order, whose rows are not in one place."""
+    return np.array(np.memmap(file, dtype, "r", offset, shape, "F")[start:stop])
 
 
 def _dtype(record: Any) -> np.dtype[Any]:
