@@ -572,7 +572,7 @@ def test_what_differs_of_a_stamp_is_told_input_by_input() -> None:
     ]
     assert changes.what_differs(now, was)[0] == "new.mat is one of its files no longer"
     for unknown in (None, "nonsense", "file 1 a.mat"):
-        assert changes.what_differs(unknown, was) == ["its content; how its files looked at the commit is not known"]
+        assert changes.what_differs(unknown, was) == ["its content; its stamp at the commit is not known"]
 
 
 def test_a_path_with_blanks_and_line_feeds_is_one_input(tmp_path: Path) -> None:
