@@ -34,7 +34,8 @@ from pipeline.formats.hdf5 import load_hdf5
 from pipeline.formats.skeletool import Calibration, read_calibration
 from pipeline.pixels.frames import Pictures, Video
 from pipeline.raw import RawVideo
-from pipeline.raw.listing import is_folder, listed
+from pipeline.raw.files import is_folder
+from pipeline.raw.listing import listed
 from pipeline.skeletons import JOINTS, LARGEST, convert, correspondence
 from pipeline.track import Track
 
