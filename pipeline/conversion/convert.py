@@ -26,7 +26,7 @@ from pipeline.datasets.base import Dataset, unexpected
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.processes import MEMORY, TIMEOUT, Failed, ordered_map
 from pipeline.raw import RawVideo, changes
-from pipeline.raw.one_look import one_look
+from pipeline.raw.files import caching
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def convert(
     if plan.body is not None and plan.reader["body"]:
         provenance["body"] = str(plan.body.resolve())
     with cache.SplitWriter(plan.root, plan.name, columns=columns, plan=plan.identity, provenance=provenance) as writer:
-        writer.begin(drop=plan.drop, forget=plan.forget)
+        writer.begin(drop=plan.drop, invalidate=plan.forget)
         digests = _append_videos(
             plan,
             writer,
@@ -270,7 +270,7 @@ def _n_bytes(read: ReadVideo | Failed) -> int:
     return sum(array.nbytes for track in read.rows for array in track.columns.values())
 
 
-@one_look()
+@caching()
 def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video: RawVideo) -> ReadVideo:
     model = _body(body, dataset.genders[0])  # not below: a body that cannot be loaded is no video's fault
     digest = changes.video_digest(raw, video)

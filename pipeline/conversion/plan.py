@@ -148,7 +148,7 @@ def compare_raw(
         return make(append=tuple(videos), drop=tuple(known), kept=0, why=why, differs=tuple(differs))
     with _no_collection():
         seen = inputs.read_stamps(root, name)
-    return make(**_video_by_video(raw, seen, videos, stamps, known, unsettled=committed.unsettled()))
+    return make(**_video_by_video(raw, seen, videos, stamps, known, unsettled=committed.has_unfinished_commit()))
 
 
 def _refuse_what_is_no_update(

@@ -156,12 +156,12 @@ def _source(raw: Path, video: RawVideo) -> Records:
         raise RawDataError(raw / video.files[0], "name", expected=expected, found=str(error), do=do) from error
 
 
-def _picture_sizes(label: _Label, pictures: Sequence[memoryview], n_frames: int, account: VideoAccount) -> Doubles:
+def _picture_sizes(label: _Label, pictures: Sequence[bytes], n_frames: int, account: VideoAccount) -> Doubles:
     """(n_frames, 2) width and height px of each frame's picture, NaN where there is none, or a damaged one."""
     sizes, problems = np.full((n_frames, 2), np.nan), []
     for i, picture in enumerate(pictures[:n_frames]):
         try:
-            sizes[i] = picture_size(bytes(picture))
+            sizes[i] = picture_size(picture)
         except PictureError as error:
             problems.append(f"picture {i} {error}")
     if np.isnan(sizes).all():

@@ -17,11 +17,11 @@ from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.conversion.convert import FLAGS, PER_FRAME, UNEXPECTED
 from pipeline.conversion.plan import reader_parts
-from pipeline.datasets import Dataset, RawVideo
-from pipeline.datasets.base import unexpected
+from pipeline.datasets.base import Dataset, unexpected
 from pipeline.errors import PipelineError
 from pipeline.pixels import sources
 from pipeline.pixels.frames import FrameSource
+from pipeline.raw import RawVideo
 from pipeline.show.drawing import load_body
 from pipeline.skeletons import JOINTS
 from pipeline.track import Track

@@ -210,7 +210,3 @@ def test_what_is_called_left_is_on_the_left_of_the_body_in_the_pixels(name: str,
                     total += 1
     assert total > 20
     assert agree / total > 0.9
-
-
-
-

@@ -476,9 +476,3 @@ def test_a_test_video_without_labels_or_pictures_is_told(tmp_path: Path) -> None
     assert (account["set_aside"], account["found"]) == ("no_picture", N)
     file.unlink()
     assert read(tmp_path, "test")[1]["set_aside"] == "no_label"
-
-
-# ----------------------------------------------------------------------------------------- what lies there, and not
-
-
-# ----------------------------------------------------------------------------------------------------- hostile
