@@ -72,7 +72,7 @@ READING: Final[Mapping[str, Mapping[str, str]]] = {
         "opening the video": "pipeline.pixels.frames:Video.header",
         "decoding its first frame": "pipeline.pixels.frames:Video.require_decodable",
     },
-    "mpi_inf_3dhp": {"parsing .mat": "pipeline.datasets.mpi_inf_3dhp:load_mat"},
+    "mpi_inf_3dhp": {"parsing .mat": "pipeline.formats.mpi_inf_3dhp_labels:load_mat"},
     "h36m": {
         "parsing CDF": "pipeline.datasets.h36m:load_cdf",
         "opening the video": "pipeline.pixels.frames:Video.header",
@@ -80,7 +80,7 @@ READING: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "3dpw": {"the body model": "pipeline.body:Body.forward"},
     "amass": {
-        "parsing .npz": "pipeline.datasets.amass:load_npz",
+        "parsing .npz": "pipeline.formats.amass_motion:load_npz",
         "resampling": "pipeline.datasets.amass:resample_rotations",
     },
 }

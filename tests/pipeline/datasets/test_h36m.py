@@ -503,7 +503,7 @@ def test_a_camera_that_mirrors_is_no_rotation(raw: Path) -> None:
     stored = json.loads(file.read_text())
     stored["1"]["R"][0] = [-x for x in stored["1"]["R"][0]]
     file.write_text(json.dumps(stored))
-    assert "'1/R': expected a rotation" in read(raw)[1]["notes"][0]
+    assert "'54138969': expected a rotation" in read(raw)[1]["notes"][0]
 
 
 def test_fits_that_are_not_finite_are_not_used_and_of_two_of_a_frame_the_last_is(raw: Path) -> None:
