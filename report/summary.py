@@ -10,9 +10,9 @@ from typing import Final
 
 import cache
 from pipeline.cli.text import command, count
-from pipeline.features.missing_rows import pending
+from pipeline.features.plan import missing_rows
 from pipeline.reasons import reason
-from pipeline.show.from_cache import set_aside
+from pipeline.show.tracks import rejected
 from report.data.health_verdicts import Verdict
 from report.data.opened import UNREADABLE, Opened, problem, stands_in
 from report.data.overview import OF, left_out
@@ -53,7 +53,7 @@ def _readable(opened: Opened) -> Opened:
     for split in opened.splits:
         try:
             n_rows(split)
-            set_aside(split)
+            rejected(split)
             for name in split.streams:
                 split.stream_manifest(name)
             found.splits.append(split)
@@ -96,7 +96,7 @@ def _left_out(opened: Opened) -> str:
     recorded = [s.manifest["accounting"] for s in opened.splits if "accounting" in s.manifest]
     found = sum(totals["frames"].get("found") or 0 for totals in recorded)
     by_design, wrong = _frames(opened)
-    aside = sum(set_aside(split)[0] for split in opened.splits)
+    aside = sum(rejected(split)[0] for split in opened.splits)
     return (
         f"{by_design + wrong:,} of {found:,} person-frames: {by_design:,} by design, {wrong:,} since something is "
         f"wrong; {count(aside, 'video')} set aside since something is wrong"
@@ -127,7 +127,7 @@ def _lacking(opened: Opened, stream: str) -> int:
     n = 0
     for split in opened.splits:
         try:
-            n += pending(split, stream).rows if stream in split.streams else 0
+            n += missing_rows(split, stream).rows if stream in split.streams else 0
         except UNREADABLE:
             continue  # the section about the stream says so
     return n
@@ -135,7 +135,7 @@ def _lacking(opened: Opened, stream: str) -> int:
 
 def _problems(opened: Opened, runs: Sequence[Run], verdicts: Sequence[Verdict]) -> Iterator[str]:
     yield from opened.problems
-    if aside := sum(set_aside(split)[0] for split in opened.splits):
+    if aside := sum(rejected(split)[0] for split in opened.splits):
         yield f"{count(aside, 'video')} set aside (Accounting)"
     if wrong := _frames(opened)[1]:
         yield f"{wrong:,} person-frames left out since something is wrong (Accounting)"
@@ -169,7 +169,7 @@ def _next(opened: Opened, runs: Sequence[Run], stream: str | None, *, trains: bo
     if not opened.splits:
         yield "Fill the cache:", "luigi --module tasks Data"
         return
-    if _frames(opened)[1] or any(set_aside(split)[0] for split in opened.splits):
+    if _frames(opened)[1] or any(rejected(split)[0] for split in opened.splits):
         yield "See what is wrong with the raw files:", command("status", "--all", "--cache", str(opened.root))
     if stream is not None and _lacking(opened, stream):
         yield "Compute the features that are lacking:", "luigi --module tasks Data"

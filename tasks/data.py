@@ -108,7 +108,7 @@ class Convert(PipelineTask):
         if done.useless:
             terminal.warn(done.useless)
         for account in done.set_aside[:5]:
-            terminal.warn(f"set aside {account.aside}")
+            terminal.warn(f"set aside {account.rejection}")
         if len(done.set_aside) > 5:
             held = terminal.shortened(settings().paths.cache)
             more = terminal.command("-m pipeline status --all --cache", str(held))

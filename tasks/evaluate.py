@@ -11,7 +11,7 @@ from pipeline.errors import PipelineError
 from tasks.prediction.predict import refuse_other_features
 from tasks.prediction.trained import Trained, refuse_mixture
 from tasks.training import as_csv, result_rows
-from vibe_model import evaluation, runs
+from vibe_model import runs
 from vibe_model.evaluation import published
 from vibe_model.metrics import ERRORS
 from vibe_model.settings.config import TrainConfig
@@ -51,7 +51,9 @@ def evaluate(
     """
     tracks = (trained.config or TrainConfig()).tracks
     stand_in = any(bool(split.stream_manifest(stream).get("stand_in")) for split in splits.values())
-    found = evaluation.evaluate_all(
+    from vibe_model.evaluation.evaluate import evaluate_all  # imports torch
+
+    found = evaluate_all(
         trained.generator,
         splits,
         stream=stream,
@@ -82,7 +84,7 @@ def rows_beside_published(metrics: Mapping[str, Any]) -> dict[str, list[dict[str
     for split, shown in rows.items():
         for figures in () if metrics["stand_in"] else published.figures_of(split):
             errors = {name: figures.errors.get(name, "") for name in ERRORS}
-            model = published.caption(figures, stand_in=False)
+            model = figures.model
             shown.append({"split": split, "protocol": "published", "model": model, **errors, "frames": ""})
     return rows
 

@@ -139,7 +139,7 @@ def conversion(done: Conversion) -> str:
 
 def extraction(done: Extraction) -> str:
     """380 rows in 12 s (31 a second), 20 carried over"""
-    rate = f"{done.meter.rows / done.seconds:.0f} a second, limit: {done.meter.limit}"
+    rate = f"{done.meter.rows / done.seconds:.0f} crops/s, bottleneck: {done.meter.bottleneck}"
     parts = [f"{count(done.computed, 'row')} in {done.seconds:.0f} s ({rate})"] if done.computed else []
     parts += [f"{count(done.carried, 'row')} carried over"] if done.carried else []
     parts += [f"[yellow]{n:,} {kind}[/yellow]" for kind, n in done.problems.items()]

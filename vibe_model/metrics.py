@@ -90,21 +90,12 @@ def auc_by_frame(pred: Floats, target: Floats) -> Float64s:
     return shares
 
 
-def pck_2d(pred: Floats, target: Floats, share: float = PCK_2D_SHARE) -> float:
-    """Share of labelled keypoints that are predicted correctly, in %; nan where no keypoint counts.
-
-    pred (N, J, 2), target (N, J, 3) with confidence, in one unit of equal size along x and y. All keypoints weigh the
-    same; which of them count: see `hits_2d`.
-    """
-    hits, counted = hits_2d(pred, target, share)
-    return float(100 * hits.sum() / counted.sum()) if counted.any() else float("nan")
-
-
 def hits_2d(pred: Floats, target: Floats, share: float = PCK_2D_SHARE) -> tuple[Float64s, Float64s]:
     """By frame, how many keypoints are correct and how many count: (N, J, 2), (N, J, 3) -> (N,), (N,).
 
-    Labelled keypoints (confidence above 0) count. One is correct within `share` of the larger side of the tight box
-    about the frame's labelled keypoints, the bound included. In a frame whose box has no extent, none counts.
+    pred and target in one unit, of equal size along x and y. Labelled keypoints (confidence above 0) count. One is
+    correct within `share` of the larger side of the tight box about the frame's labelled keypoints, the bound
+    included. In a frame whose box has no extent, none counts.
     """
     place, known = target[..., :2].astype(np.float64), target[..., 2] > 0
     highest = np.where(known[..., None], place, -np.inf).max(axis=1, initial=-np.inf)  # (N, 2)

@@ -10,10 +10,11 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
+from cache.storage.atomic import sync_folder
 from vibe_model.errors import ConfigError, DataError, StandInMixed
 from vibe_model.settings.config import TrainConfig
 from vibe_model.settings.run_config import RunConfig
@@ -98,12 +99,15 @@ def check_streams(config: TrainConfig, splits: Mapping[str, Split]) -> bool:
                 f"{name}: stream {config.stream}: expected features of {config.feature_size} numbers, found "
                 f"{stream['dim']}. Set feature_size to what the stream has."
             )
-    identities = {name: _network(stream["identity"]) for name, stream in streams.items() if "identity" in stream}
+    # Imported streams each come from a file of their own: that may differ.
+    identities = {
+        name: {k: v for k, v in found.items() if k != "file_sha256" or found.get("kind") != "imported"}
+        for name, found in ((name, stream["identity"]) for name, stream in streams.items() if "identity" in stream)
+    }
     first = next(iter(identities), "")
     for name, found in identities.items():
         expected = identities[first]
-        keys = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
-        if keys:
+        if keys := sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)):
             differ = "; ".join(f"{key} {expected.get(key)} and {found.get(key)}" for key in keys)
             raise DataError(
                 f"stream {config.stream}: expected features of one network, found different ones in {first} and "
@@ -111,12 +115,6 @@ def check_streams(config: TrainConfig, splits: Mapping[str, Split]) -> bool:
                 "stream."
             )
     return any(bool(stream.get("stand_in", False)) for stream in streams.values())
-
-
-def _network(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be the same of all splits; imported streams each come from a file of their own."""
-    imported = identity.get("kind") == "imported"
-    return {key: value for key, value in identity.items() if not (imported and key == "file_sha256")}
 
 
 def inputs(config: RunConfig, splits: Mapping[str, Split]) -> dict[str, Any]:
@@ -182,35 +180,18 @@ def beside(config: TrainConfig) -> str:
     if not others or (own / CONFIG).is_file():
         return ""
     newest = max(others, key=lambda file: file.stat().st_mtime)
-    before = json.loads(newest.read_text())
-    differ = "; ".join(_differences(before, config, inputs(config, splits)))
-    return f"{newest.parent.name}: {differ or 'trained by another version of this project'}"
-
-
-def _differences(before: Mapping[str, Any], config: TrainConfig, read: Mapping[str, Any]) -> Iterator[str]:
-    """Settings and inputs that have changed since a run's config.json."""
-    now = json.loads(json.dumps(config.as_dict()))
-    for key in sorted((before["config"].keys() | now.keys()) - config.NEUTRAL):
-        if before["config"].get(key) != now.get(key):
-            yield f"{key} was {_as_text(before['config'].get(key))}, is {_as_text(now.get(key))}"
-    for what, found in read.items():
+    before, now = json.loads(newest.read_text()), json.loads(json.dumps(config.as_dict()))
+    was = before["config"]
+    changed = [key for key in sorted((was.keys() | now.keys()) - config.NEUTRAL) if was.get(key) != now.get(key)]
+    differ = [f"{key} was {json.dumps(was.get(key))}, is {json.dumps(now.get(key))}" for key in changed]
+    for what, found in inputs(config, splits).items():
         recorded = before["inputs"].get(what)
         if isinstance(found, Mapping) and isinstance(recorded, Mapping):
-            if changed := [name for name in found if name in recorded and found[name] != recorded[name]]:
-                yield f"other {what}: {', '.join(changed)}"
+            if names := [name for name in found if name in recorded and found[name] != recorded[name]]:
+                differ.append(f"other {what}: {', '.join(names)}")
         elif found != recorded:
-            yield f"another {what}"
-
-
-def _as_text(value: Any) -> str:
-    """A setting, much as luigi.cfg has it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Mapping):
-        value = [f"{key}:{one}" for key, one in value.items()]
-    if isinstance(value, list):
-        value = " ".join(map(str, value)) or None
-    return "none" if value is None else str(value)
+            differ.append(f"another {what}")
+    return f"{newest.parent.name}: {'; '.join(differ) or 'trained by another version of this project'}"
 
 
 def folder_digest(folder: Path) -> str:
@@ -226,7 +207,7 @@ def folder_digest(folder: Path) -> str:
 
 
 def file_digest(file: Path) -> str:
-    """sha256 of a file's content; remembered while size and time stay."""
+    """sha256 of a file's content; cached while size and time stay."""
     if not file.is_file():
         raise ConfigError(f"{file}: expected a file, found none")
     status = file.stat()
@@ -240,18 +221,14 @@ def _file_digest(file: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001 -
 
 
 def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write beside `path`, make it durable, then exchange: a reader sees the old file or the new one, whole."""
+    """Write beside `path`, make it durable, then exchange: a reader sees the old file or the new one, intact."""
     beside = path.with_name(f".{path.name}.part")
     with beside.open("wb") as stream:
         write(stream)
         stream.flush()
         os.fsync(stream.fileno())
     beside.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

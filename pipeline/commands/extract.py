@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     with bar(f"extract {name}", err) as progress:
         done = extract.extract(plan, scheduler=args.scheduler, progress=progress)
-    did = f"{count(done.computed, 'row')} computed ({done.meter.words()}), {done.carried:,} carried over"
+    did = f"{count(done.computed, 'row')} computed ({done.meter}), {done.carried:,} carried over"
     out.print(plain(f"{name}: extracted, {did} (why: {plan.why})"))
     if plan.spec.stream.stand_in:
         out.print(f"  {STAND_IN} an untrained network: these features are for trying the pipeline only")

@@ -22,12 +22,11 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import command, count
 from pipeline.conversion import accepted
 from pipeline.conversion.plan import ConversionPlan, committed_split, digests_of, plan_conversion
-from pipeline.datasets.base import Dataset, RawVideo
-from pipeline.datasets.defects import unexpected
+from pipeline.datasets.base import Dataset, unexpected
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.processes import MEMORY, TIMEOUT, Failed, ordered_map
-from pipeline.raw import changes
-from pipeline.raw.one_look import one_look
+from pipeline.raw import RawVideo, changes
+from pipeline.raw.files import caching
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -228,8 +227,8 @@ def read_videos(
     results: Iterator[ReadVideo | Failed]
     if scheduler is not None:
         bounded: Callable[[RawVideo], ReadVideo | Failed] = functools.partial(_or_out_of_memory, job)
-        needs = _needs(plan, videos, body)
-        results = cluster.map_on_workers(scheduler, bounded, videos, needs, kin=same_group, size=_n_bytes)
+        shared = _shared(plan, videos, body)
+        results = cluster.map_on_workers(scheduler, bounded, videos, shared, same_group=same_group, size=_n_bytes)
     else:
         load = functools.partial(_body, body, plan.dataset.genders[0])
         results = ordered_map(job, videos, workers, timeout=timeout, memory=memory, same_group=same_group, preload=load)
@@ -249,17 +248,15 @@ def _rejected(raw: Path, video: RawVideo, failed: Failed) -> ReadVideo:
     account = VideoAccount(video.name)
     first = next(iter((*video.files, *video.folders, *video.label_folders)), Path(video.name))
     message = f"{raw / first}: the process that read it {failed.message}. {WHAT_TO_DO[failed.reason]}"
-    account.put_aside(failed.reason, message)
+    account.reject(failed.reason, message)
     entry = cache.VideoEntry(name=video.name, fingerprint=changes.video_digest(raw, video), account=account.as_dict())
     return ReadVideo(entry, [], account)
 
 
-def _needs(plan: ConversionPlan, videos: Sequence[RawVideo], body: Path | None) -> cluster.Needs:
-    """What workers on other machines must see: the raw folder with the first and the last video, and the body."""
-    ends = [path for video in (*videos[:1], *videos[-1:]) for path in (*video.files, *video.folders)]
-    bodies = [] if body is None else [body, *sorted(body.iterdir())]
-    home = type(plan.dataset).__module__.partition(".")[0]
-    return cluster.Needs.here([plan.raw, *(plan.raw / path for path in ends), *bodies], plug_ins=[home])
+def _shared(plan: ConversionPlan, videos: Sequence[RawVideo], body: Path | None) -> list[Path]:
+    """What workers on other machines must see: the raw folder with the first video, and the body."""
+    first = [plan.raw / path for video in videos[:1] for path in (*video.files, *video.folders)[:1]]
+    return [plan.raw, *first, *([] if body is None else [body])]
 
 
 def _have_one_label_file(one: RawVideo, other: RawVideo) -> bool:
@@ -273,7 +270,7 @@ def _n_bytes(read: ReadVideo | Failed) -> int:
     return sum(array.nbytes for track in read.rows for array in track.columns.values())
 
 
-@one_look()
+@caching()
 def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video: RawVideo) -> ReadVideo:
     model = _body(body, dataset.genders[0])  # not below: a body that cannot be loaded is no video's fault
     digest = changes.video_digest(raw, video)
@@ -287,12 +284,12 @@ def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video:
         pixels = _pixels(tracks)
     except RawDataError as error:  # of the pixels: those of the labels are in the account already
         tracks = ()
-        account.put_aside(error.reason, str(error))
+        account.reject(error.reason, str(error))
     except MemoryError:
         raise
     except Exception as error:  # a defect of the reader must not cost the other videos
         tracks = ()
-        account.put_aside(UNEXPECTED, f"{video.name}: {unexpected(error)}")
+        account.reject(UNEXPECTED, f"{video.name}: {unexpected(error)}")
     entry = cache.VideoEntry(name=video.name, fingerprint=digest, account=account.as_dict(), **pixels)
     return ReadVideo(entry, [_rows(track) for track in tracks], account)
 

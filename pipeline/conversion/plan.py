@@ -19,8 +19,9 @@ import cache
 from cache import fingerprint
 from pipeline.cli.text import command, count
 from pipeline.conversion.differences import Difference, differing
-from pipeline.datasets.base import Dataset, RawVideo
+from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, RawDataError
+from pipeline.raw import RawVideo
 from pipeline.raw import changes as inputs
 from pipeline.raw.stand_in import is_stand_in, refuse_mixture
 

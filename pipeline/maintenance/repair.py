@@ -23,8 +23,8 @@ from pipeline.conversion.retry import body_folder, raw_folder, recorded_reader
 from pipeline.errors import PipelineError
 from pipeline.features import streams
 from pipeline.features.extract import Extraction, extract, plan_extraction
-from pipeline.features.missing_rows import pending
 from pipeline.features.pixel_sources import pixels
+from pipeline.features.plan import missing_rows
 from pipeline.features.spec import StreamSpec
 
 Told = Callable[[str], AbstractContextManager[Progress]]  # who is told how far a piece of work is, by its name
@@ -171,7 +171,7 @@ def extract_anew(
     Raises PipelineError with the command to run where only its user can say which weights these are.
     """
     split = cache.open(root)[name]
-    lacks = pending(split, stream)
+    lacks = missing_rows(split, stream)
     if not lacks.shards:
         return ()
     identity = split.stream_manifest(stream).get("identity", {})

@@ -13,9 +13,9 @@ import cache
 from pipeline import datasets
 from pipeline.cli.text import command, count
 from pipeline.commands.status import beside_the_release
-from pipeline.features.missing_rows import pending
+from pipeline.features.plan import missing_rows
 from pipeline.reasons import reason
-from pipeline.show.from_cache import set_aside
+from pipeline.show.tracks import rejected
 from report.data.opened import UNREADABLE, Opened, problem, stands_in
 from report.data.samples import n_rows
 from report.figures import Cell, duration
@@ -128,7 +128,7 @@ def _sums(rows: Sequence[tuple[Cell, ...]]) -> list[Cell]:
 def _stream(split: cache.Split, name: str) -> str:
     """resnet50 (untrained, lacks 8,192 rows)"""
     untrained = bool(split.stream_manifest(name).get("backbone", {}).get("stand_in", False))
-    lacks = pending(split, name).rows
+    lacks = missing_rows(split, name).rows
     marks = ["untrained"] * untrained + [f"lags behind: lacks {lacks:,} rows"] * bool(lacks)
     return f"{name} ({', '.join(marks)})" if marks else name
 
@@ -149,7 +149,7 @@ def _left_out(counts: Mapping[str, Any]) -> str:
 
 
 def _aside(split: cache.Split) -> Aside:
-    n, told = set_aside(split)
+    n, told = rejected(split)
     return Aside(split.name, n, tuple(islice(told, min(n, MOST_TOLD))))
 
 

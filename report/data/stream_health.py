@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import cache
 from pipeline.cli.text import command
-from pipeline.features.missing_rows import pending
+from pipeline.features.plan import missing_rows
 from report.data import health_verdicts
 from report.data.health_verdicts import Seen
 from report.data.opened import UNREADABLE, Opened, problem
@@ -181,7 +181,7 @@ def _drift_rows(halves: Mapping[str, tuple[Moments, Moments]]) -> list[tuple[Cel
 def _coverage_row(split: cache.Split, stream: str, problems: list[str]) -> tuple[Cell, ...] | None:
     try:
         manifest = split.stream_manifest(stream)
-        lacking, lost = pending(split, stream).rows, split.undecodable(stream)
+        lacking, lost = missing_rows(split, stream).rows, split.undecodable(stream)
     except UNREADABLE as error:
         problems.append(problem(split.name, error))
         return None

@@ -21,11 +21,11 @@ import numpy as np
 from vibe_model import runs
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.evaluation import results
-from vibe_model.evaluation.frame_errors import Means, Scorer, TrackErrors
-from vibe_model.evaluation.predictions import TrackEstimate, estimate_tracks, located, save_npz
-from vibe_model.evaluation.windows import select_tracks
+from vibe_model.evaluation.frame_errors import Scorer, TrackErrors
 from vibe_model.metrics import PROTOCOLS
 from vibe_model.networks.generator import VIBE
+from vibe_model.prediction.predict import TrackEstimate, estimate_tracks, located, save_npz
+from vibe_model.prediction.windows import select_tracks
 
 if TYPE_CHECKING:
     from cache import Split
@@ -97,7 +97,7 @@ def evaluate_all(
 
         def collect(estimate: TrackEstimate, errors: TrackErrors, of_split: results.SplitResults = of_split) -> None:
             facts: dict[str, Any] = {}
-            if folder is not None and predictions and len(estimate.rows):
+            if folder is not None and predictions and len(estimate):
                 home = folder / PREDICTIONS / Path(*of_split.name.split("/"))
                 recorded = {**about, "split": of_split.name, "stand_in": stand_in}
                 path = save_npz(home, located(estimate, of_split.split), generator, about=recorded)
@@ -131,13 +131,14 @@ def choose_sigma(
     scores: dict[float, list[float]] = {sigma: [] for sigma in candidates}
     for name, split in splits.items():
         own = EvalOptions(tracks=(tracks or {}).get(name, "*"), vertices=False, keypoints=False, **options)
-        scoring = _Scoring(generator, split, own, PROTOCOLS[0], candidates)
-        for (estimate,) in _estimates(generator, split, own, PROTOCOLS[:1]):
-            scoring.add(estimate)
-        for sigma, means in zip(candidates, scoring.means, strict=True):
-            if not means.counted:
+        scorers = _scorers(generator, split, own, "default", candidates)
+        for (estimate,) in _estimates(generator, split, own, ("default",)):
+            for scorer in scorers:
+                scorer.add(estimate)
+        for sigma, scorer in zip(candidates, scorers, strict=True):
+            if not scorer.means.counted:
                 raise DataError(f"{name}: expected frames with 3D labels to choose a sigma by, found none")
-            scores[sigma].append(means.of()["pa_mpjpe"])
+            scores[sigma].append(scorer.means.of()["pa_mpjpe"])
     by_sigma = {sigma: float(np.mean(values)) for sigma, values in scores.items()}
     return min(by_sigma, key=lambda sigma: by_sigma[sigma]), by_sigma
 
@@ -151,57 +152,18 @@ def _metrics(
 ) -> dict[str, Metrics]:
     """Metrics by protocol. `collect` is called with every track, as the first protocol has it."""
     sigmas = (options.smooth, options.smoothed_too) if options.smoothed_too else (options.smooth,)
-    scorings = [_Scoring(generator, split, options, protocol, sigmas) for protocol in protocols]
+    scorers = {protocol: _scorers(generator, split, options, protocol, sigmas) for protocol in protocols}
     for estimates in _estimates(generator, split, options, protocols):
-        for scoring, raw in zip(scorings, estimates, strict=True):
-            estimate, errors = scoring.add(raw)
-            if collect is not None and scoring is scorings[0]:
-                collect(estimate, errors)
+        for protocol, estimate in zip(protocols, estimates, strict=True):
+            scored = [scorer.add(estimate) for scorer in scorers[protocol]]
+            if collect is not None and protocol == protocols[0]:
+                collect(*scored[0])
     total = sum(track.stop - track.start for track in select_tracks(split, options.tracks))
-    return {scoring.protocol: scoring.metrics(total) for scoring in scorings}
-
-
-def _estimates(
-    generator: VIBE, split: Split, options: EvalOptions, protocols: Sequence[str]
-) -> Iterator[tuple[TrackEstimate, ...]]:
-    """Every selected track, once for each protocol."""
-    return estimate_tracks(
-        generator,
-        split,
-        stream=options.stream,
-        seqlen=options.seqlen,
-        tracks=options.tracks,
-        batch_size=options.batch_size,
-        drop_last=[protocol == "published" for protocol in protocols],
-    )
-
-
-class _Scoring:
-    """The errors of one split by one protocol, after smoothing with each of some sigmas."""
-
-    def __init__(
-        self, generator: VIBE, split: Split, options: EvalOptions, protocol: str, sigmas: Sequence[float]
-    ) -> None:
-        self.protocol, self.sigmas = protocol, sigmas
-        compared = {"vertices": options.vertices, "keypoints": options.keypoints}
-        self.scorers = [Scorer(generator, split, published=protocol == "published", **compared) for _ in sigmas]
-        self.means = [Means() for _ in sigmas]
-
-    def add(self, raw: TrackEstimate) -> tuple[TrackEstimate, TrackErrors]:
-        """Count one track. Returns the estimate after the first sigma, and its errors."""
-        added = []
-        for sigma, scorer, means in zip(self.sigmas, self.scorers, self.means, strict=True):
-            estimate = raw.smoothed(sigma)
-            errors = scorer.score(estimate)
-            means.add(errors)
-            added.append((estimate, errors))
-        return added[0]
-
-    def metrics(self, total: int) -> Metrics:
-        """What metrics.json has; total: frames of the selected tracks."""
-        means = self.means[0]
-        found: Metrics = {
-            "protocol": self.protocol,
+    found = {}
+    for protocol, (first, *others) in scorers.items():
+        means = first.means
+        found[protocol] = {
+            "protocol": protocol,
             "frames_total": total,
             "frames_not_predicted": total - means.predicted,
             "frames": means.counted,
@@ -210,8 +172,23 @@ class _Scoring:
             **means.of(),
             "baseline": means.of("baseline"),
         }
-        if self.sigmas[0]:
-            found["sigma"] = self.sigmas[0]
-        for sigma, others in zip(self.sigmas[1:], self.means[1:], strict=True):
-            found["smoothed"] = {"sigma": sigma, **others.of()}
-        return found
+        if options.smooth:
+            found[protocol]["sigma"] = options.smooth
+        for other in others:
+            found[protocol]["smoothed"] = {"sigma": options.smoothed_too, **other.means.of()}
+    return found
+
+
+def _scorers(
+    generator: VIBE, split: Split, options: EvalOptions, protocol: str, sigmas: Sequence[float]
+) -> list[Scorer]:
+    compared = {"vertices": options.vertices, "keypoints": options.keypoints}
+    return [Scorer(generator, split, published=protocol == "published", smooth=s, **compared) for s in sigmas]
+
+
+def _estimates(
+    generator: VIBE, split: Split, options: EvalOptions, protocols: Sequence[str]
+) -> Iterator[tuple[TrackEstimate, ...]]:
+    """Every selected track, once for each protocol."""
+    chosen = {name: getattr(options, name) for name in ("stream", "seqlen", "tracks", "batch_size")}
+    return estimate_tracks(generator, split, drop_last=[protocol == "published" for protocol in protocols], **chosen)

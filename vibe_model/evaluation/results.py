@@ -6,22 +6,23 @@ Both are for a person who wants to see the pictures: they name the split, the tr
 from __future__ import annotations
 
 import csv
+import functools
 import heapq
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vibe_model import runs
 from vibe_model.evaluation.frame_errors import Means, TrackErrors
-from vibe_model.evaluation.predictions import TrackEstimate
-from vibe_model.evaluation.smoothing import segments
-from vibe_model.evaluation.windows import cover
 from vibe_model.metrics import ERRORS
+from vibe_model.prediction.predict import TrackEstimate
+from vibe_model.prediction.smoothing import segments
+from vibe_model.prediction.windows import cover
 
 if TYPE_CHECKING:
     from cache import Split
@@ -55,7 +56,7 @@ class SplitResults:
 
     def add(self, estimate: TrackEstimate, errors: TrackErrors, **facts: Any) -> None:
         """Add one track; `facts` are put into its row as they are."""
-        if not len(estimate.rows):
+        if not len(estimate):
             return
         track = estimate.track
         whole = np.array([(track.start, track.stop)], np.int64)
@@ -94,8 +95,8 @@ class SplitResults:
         }
 
 
-def write(folder: Path, results: Sequence[SplitResults], *, stand_in: bool, about: Mapping[str, Any]) -> list[Path]:
-    """sequences and worst_windows, as JSON and as CSV, each exchanged atomically. Returns the four paths.
+def write(folder: Path, results: Sequence[SplitResults], *, stand_in: bool, about: Mapping[str, Any]) -> None:
+    """sequences and worst_windows, as JSON and as CSV, each exchanged atomically.
 
     `about` is put into the JSON as it is. Every row records whether it is of demo data.
     """
@@ -104,24 +105,19 @@ def write(folder: Path, results: Sequence[SplitResults], *, stand_in: bool, abou
         runs.SEQUENCES: [row for split in results for row in split.sequences],
         runs.WORST_WINDOWS: [row for split in results for row in split.worst()],
     }
-    written = []
     for name, found in tables.items():
         rows = [{**row, "stand_in": stand_in} for row in found]
         columns = (*COLUMNS, "predictions") if any("predictions" in row for row in rows) else COLUMNS
-        as_json, as_csv = folder / f"{name}.json", folder / f"{name}.csv"
-        runs.write_json(as_json, {**about, "stand_in": stand_in, "units": UNITS, name: rows})
-        text = to_csv(rows, columns).encode()
-        runs.replace_file(as_csv, lambda stream, text=text: stream.write(text))  # type: ignore[misc]
-        written += [as_json, as_csv]
-    return written
+        runs.write_json(folder / f"{name}.json", {**about, "stand_in": stand_in, "units": UNITS, name: rows})
+        runs.replace_file(folder / f"{name}.csv", functools.partial(_write_csv, rows, columns))
 
 
-def to_csv(rows: Sequence[Row], columns: Sequence[str]) -> str:
+def _write_csv(rows: Sequence[Row], columns: Sequence[str], file: IO[bytes]) -> None:
     """A line of names, then the rows; what a row lacks is left empty, errors have two decimals."""
-    text = io.StringIO()
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(columns)
     for row in rows:
         cells = (row.get(name, "") for name in columns)
         lines.writerow(f"{cell:.2f}" if isinstance(cell, float) else cell for cell in cells)
-    return text.getvalue()
+    text.detach()

@@ -188,14 +188,5 @@ class VIBE(nn.Module):
 
 def build_generator(config: TrainConfig, body: Body) -> VIBE:
     """A generator by the configuration, with fresh parameters."""
-    return VIBE(
-        body,
-        seqlen=config.seqlen,
-        n_layers=config.n_layers,
-        hidden_size=config.hidden_size,
-        bidirectional=config.bidirectional,
-        add_linear=config.add_linear,
-        use_residual=config.use_residual,
-        feature_size=config.feature_size,
-        regressor_size=config.regressor_size,
-    )
+    names = ("seqlen", "n_layers", "hidden_size", "bidirectional", "add_linear", "use_residual", "feature_size")
+    return VIBE(body, regressor_size=config.regressor_size, **{name: getattr(config, name) for name in names})

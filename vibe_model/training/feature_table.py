@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,8 +47,8 @@ class FeatureTable:
             return torch.from_numpy(self._every[rows.numpy()])
         return self.table[(rows[:, None] + self._frames).to(self.table.device)]
 
-    def fill(self, mixture: Mixture, report: Callable[[int], None]) -> None:
-        """Read every row, many at once, and report how many there are by then."""
+    def fill(self, mixture: Mixture, where: str, report: Callable[[TableProgress], None]) -> None:
+        """Read every row, many at once, and report how many there are by then. where: the table is, as text."""
         parts = [part for part in mixture.parts.values() if part.stream is not None]
         sources = {name: (split, part.stream) for part in parts for name, split in part.splits.items()}
         _, dtype = feature_type(mixture)
@@ -59,7 +58,7 @@ class FeatureTable:
             features = split.read(windows, stream=stream, fields=("features",), dtype=dtype)["features"]
             rows = torch.from_numpy(self.rows.place(name, starts))[:, None] + self._frames
             self.table[rows.to(self.table.device)] = torch.from_numpy(features).to(self.table.device)
-            report(int(rows[-1, -1]) + 1)
+            report(TableProgress(where, int(rows[-1, -1]) + 1, len(self.table)))
 
 
 def load_feature_table(
@@ -78,28 +77,26 @@ def load_feature_table(
     size, dtype = feature_type(mixture)
     needed = rows.total * size * dtype.itemsize
     cpu = torch.device("cpu")
-    tried = {"ram": [cpu], "device": [device], "auto": [device, cpu]}[hold]
-    # Processes of one machine have a table each, all in the same RAM.
-    sharing = {"cpu": int(os.environ.get("LOCAL_WORLD_SIZE", "1"))}
-    room = {str(place): int(SHARE_OF_FREE * free_memory(place) / sharing.get(place.type, 1)) for place in tried}
-    tight = list(itertools.takewhile(lambda place: room[place] < needed, room))
-    lacking = ", ".join(f"{_name(place)} has {_gb(room[place])} for them" for place in tight)
-    place = next((place for place in room if place not in tight), None)
-    if place is None and hold != "auto":
-        raise ConfigError(
-            f"hold = {hold}: the features of this run need {_gb(needed)} ({rows.total:,} rows of {size} {dtype}), "
-            f"{lacking} ({SHARE_OF_FREE:.0%} of what is free). Use hold = auto or none, or fewer splits."
-        )
-    because = f" ({lacking})" if lacking else ""
-    if place is None:
-        where = f"{NOT_IN_MEMORY}: they need {_gb(needed)}{because}"
+    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes of one machine have a table each in its RAM
+    tight: list[str] = []
+    for place in dict.fromkeys({"ram": [cpu], "device": [device], "auto": [device, cpu]}[hold]):
+        room = int(SHARE_OF_FREE * free_memory(place) / (sharing if place.type == "cpu" else 1))
+        because = f" ({', '.join(tight)})" if tight else ""
+        if room >= needed:
+            where = f"held in {_name(place)}: {_gb(needed)}{because}"
+            empty = torch.empty((rows.total, size), dtype=torch.from_numpy(np.empty(0, dtype)).dtype, device=place)
+            table = FeatureTable(empty, rows)
+            table.fill(mixture, where, report)
+            return table, where
+        tight.append(f"{_name(place)} has {_gb(room)} for them")
+    if hold == "auto":
+        where = f"{NOT_IN_MEMORY}: they need {_gb(needed)} ({', '.join(tight)})"
         report(TableProgress(where))
         return None, where
-    where = f"held in {_name(place)}: {_gb(needed)}{because}"
-    empty = torch.empty((rows.total, size), dtype=torch.from_numpy(np.empty(0, dtype)).dtype, device=place)
-    table = FeatureTable(empty, rows)
-    table.fill(mixture, lambda done: report(TableProgress(where, done, rows.total)))
-    return table, where
+    raise ConfigError(
+        f"hold = {hold}: the features of this run need {_gb(needed)} ({rows.total:,} rows of {size} {dtype}), "
+        f"{tight[0]} ({SHARE_OF_FREE:.0%} of what is free). Use hold = auto or none, or fewer splits."
+    )
 
 
 def feature_type(mixture: Mixture) -> tuple[int, np.dtype[Any]]:
@@ -138,8 +135,8 @@ def free_in_cgroups(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/s
     return free
 
 
-def _name(place: str) -> str:
-    return "RAM" if place == "cpu" else place
+def _name(place: torch.device) -> str:
+    return "RAM" if place.type == "cpu" else str(place)
 
 
 def _gb(n_bytes: int) -> str:

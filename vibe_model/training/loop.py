@@ -139,11 +139,11 @@ class TrainingRun(ABC):
     def _train_epoch(self, epoch: int, ready: Iterator[Batch], curves: Curves) -> None:
         config, state = self.config, self.trainer.state
         end = (epoch + 1) * config.iterations
-        curves.speed.begin()
+        curves.start_clock()
         while state.step < end:
-            step = self.trainer.train_step(curves.speed.waiting_for(ready))
+            step = self.trainer.train_step(curves.waiting_for(ready))
             curves.step(state.step, step, state.skipped)
-            self._tell(epoch, terms=step.terms if step.good else None)
+            self._notify(epoch, terms=step.terms if step.good else None)
             if state.skipped_in_a_row >= config.max_non_finite:
                 self._give_up(curves)
             if state.step % config.checkpoint_every == 0 and state.step < end:
@@ -163,7 +163,7 @@ class TrainingRun(ABC):
             save(self.folder / runs.BEST, {**about, "epoch": epoch, "performance": score, **self.best()})
         curves.epoch(trainer.state.step, validation, trainer.learning_rates(), pictures)
         self._save_last(curves)
-        self._tell(epoch, validation=validation)
+        self._notify(epoch, validation=validation)
 
     def _finish(self) -> None:
         """The best epoch's results, written last: the mark of a finished run."""
@@ -198,7 +198,7 @@ class TrainingRun(ABC):
             f"{self.advice}."
         )
 
-    def _tell(self, epoch: int, **news: Any) -> None:
+    def _notify(self, epoch: int, **news: Any) -> None:
         if self._report is not None:
             iterations = self.config.iterations
             done = self.trainer.state.step - epoch * iterations

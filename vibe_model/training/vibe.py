@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vibe_model import evaluation, runs
+from vibe_model import runs
 from vibe_model.checkpoints import load_mposer, load_published, read_checkpoint
 from vibe_model.errors import ConfigError, DataError
+from vibe_model.evaluation.evaluate import SIGMAS, choose_sigma, evaluate_all, evaluate_split
 from vibe_model.networks.discriminator import MotionDiscriminator, build_discriminator
 from vibe_model.networks.generator import VIBE, build_generator
 from vibe_model.networks.mposer import MPoser
@@ -175,7 +176,7 @@ class VIBERun(TrainingRun):
         """Errors by split, and the mean PA-MPJPE over splits, mm. Raises DataError for a split without 3D labels."""
         config = self.config
         found = {
-            name: evaluation.evaluate_split(
+            name: evaluate_split(
                 self.trainer.generator,
                 self.splits[name],
                 stream=config.stream,
@@ -214,8 +215,8 @@ class VIBERun(TrainingRun):
         sigma = 0.0
         if config.n_layers == 0:  # the per-frame baseline: smoothed as is best in validation, it is another one
             validation = {name: self.splits[name] for name in config.validation}
-            sigma, _ = evaluation.choose_sigma(generator, validation, **options, candidates=evaluation.SIGMAS[1:])
-        return evaluation.evaluate_all(
+            sigma, _ = choose_sigma(generator, validation, **options, candidates=SIGMAS[1:])
+        return evaluate_all(
             generator,
             {name: self.splits[name] for name in config.evaluation},
             **options,

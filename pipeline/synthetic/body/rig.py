@@ -105,7 +105,7 @@ def label_joints(surface: Surface) -> NDArray[np.int64]:
 def skinning_weights(surface: Surface) -> Points:
     """(V, 24) rows that sum to 1 over at most 4 joints: rigid labels, diffused along the surface.
 
-    Along the surface, not through space: fingers and thighs that lie side by side stay independent.
+    Along the surface, not through space: fingers and thighs that are side by side stay independent.
     """
     weights = np.eye(len(_SKELETON))[label_joints(surface)]
     neighbours = neighbour_mean(surface.faces, len(weights))

