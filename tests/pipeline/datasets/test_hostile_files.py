@@ -76,7 +76,7 @@ def spliced(data: bytes, seed: int) -> bytes:
 
 
 def claiming(data: bytes, side: int) -> bytes:
-    """A JPEG whose header says that it is `side` px high and wide."""
+    """A JPEG whose header claims `side` px of height and width."""
     start = next(at for at in range(len(data)) if data[at : at + 2] in (b"\xff\xc0", b"\xff\xc2"))
     return data[: start + 5] + 2 * side.to_bytes(2, "big") + data[start + 9 :]
 

@@ -1,4 +1,4 @@
-"""Numbers that are none - NaN, infinite, beyond all bounds - in the labels of every dataset.
+"""Numbers that are none - NaN, infinite, out of range - in the labels of every dataset.
 
 Each frame with one is kept without it or dropped under a reason: nothing of it reaches the cache, and nothing overflows
 on the way (warnings are errors here).

@@ -290,11 +290,11 @@ def test_a_source_survives_its_spec_and_pickling(spec: str) -> None:
 
 @pytest.mark.parametrize("path", ["/etc/x.mp4", "../x.mp4", "a/../../x.mp4", "a\\..\\x.mp4", "a\0b"])
 def test_paths_that_lead_out_of_the_raw_folder_are_refused(path: str) -> None:
-    with pytest.raises(PipelineError, match="must lie below raw"):
+    with pytest.raises(PipelineError, match="must be below raw"):
         below(Path("raw"), path)
-    with pytest.raises(PipelineError, match="must lie below raw"):
+    with pytest.raises(PipelineError, match="must be below raw"):
         parse(Path("raw"), f"video:{path}")
-    with pytest.raises(PipelineError, match="must lie below raw"):
+    with pytest.raises(PipelineError, match="must be below raw"):
         parse(Path("raw"), f"pictures:{path}/{{:06d}}.jpg+0")
 
 
