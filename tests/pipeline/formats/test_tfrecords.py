@@ -122,7 +122,7 @@ def test_what_lies_behind_the_break_is_one_span(file: Path) -> None:
         read(file, 25, 73)
 
 
-@pytest.mark.parametrize("length", [2**63, 2**64 - 1, 2**40, MAX_BYTES + 1, MAX_BYTES, 2**63 - 1])
+@pytest.mark.parametrize("length", [2**63, 2**64 - 1, MAX_BYTES + 1, MAX_BYTES])
 def test_an_impossible_length_is_refused_without_allocation(tmp_path: Path, length: int) -> None:
     file = tmp_path / "x.tfrecord"
     file.write_bytes(record(b"good") + header(length) + bytes(100))
