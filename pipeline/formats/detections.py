@@ -112,7 +112,7 @@ def _floats(file: Path, key: str, numbers: object, lengths: tuple[int, ...]) -> 
     try:
         return np.array(numbers, np.float64)
     except OverflowError as error:  # JSON's integers have no largest
-        raise RawDataError(file, key, expected=f"{wanted} numbers", found="one beyond all bounds", do=AGAIN) from error
+        raise RawDataError(file, key, expected=f"{wanted} numbers", found="one out of range", do=AGAIN) from error
 
 
 def _frame_of(file: Path, result: dict[str, Any]) -> int:

@@ -396,7 +396,7 @@ WRONG = [  # place, value, words of the error
     (put("images"), {}, "'images': expected a list of objects, found an object"),
     (put("images", 3), 7, r"'images[3]': expected an object, found 7"),
     (put("images", 3, "id"), None, "'images[3].id': expected a whole number, found nothing"),
-    (put("images", 3, "id"), 10**400, "'images[3].id': expected a whole number, found a number beyond all bounds"),
+    (put("images", 3, "id"), 10**400, "'images[3].id': expected a whole number, found a number out of range"),
     (put("images", 3, "is_labeled"), None, "'images[3].is_labeled': expected true or false, found nothing"),
     (put("images", 3, "file_name"), 3.5, "'images[3].file_name': expected text, found 3.5"),
     (put("annotations", 0), [], "'annotations[0]': expected an object, found 0 entries"),
