@@ -34,7 +34,7 @@ import cache
 from cache.format import layout, manifest, tables
 from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
-from pipeline.conversion.plan import reader_parts
+from pipeline.conversion.identity import reader_parts
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
@@ -121,7 +121,7 @@ def measure(folder: Path, n_tracks: int) -> Size:
         size.n_windows = told["windows"] or size.n_windows
     where = ["--raw", str(folder / "raw/kinetics"), "--cache", str(folder / "cache"), "--weights", "untrained:0"]
     size.figures[COMMANDS[0]] = command_figure(
-        [sys.executable, "-m", "pipeline", "plan", "kinetics", "train", *where], "nothing to do", folder
+        [sys.executable, "-m", "pipeline", "plan", "kinetics", "train", *where], "up to date", folder
     )
     size.figures[COMMANDS[1]] = command_figure(
         [str(Path(sys.executable).with_name("luigi")), "--module", "tasks", "Data", "--local-scheduler"],

@@ -306,7 +306,7 @@ def test_what_ends_a_process_costs_its_video_and_the_others_are_committed(embedd
     raw, root = embedded.copy("penn_action", tmp_path / "raw"), tmp_path / "cache"
     plan = convert.plan_conversion(Hostile(), "train", raw=raw, root=root)
     done = convert.convert(plan, workers=2, timeout=1.0)
-    reasons = {account.name: account.set_aside for account in done.set_aside}
+    reasons = {account.name: account.set_aside for account in done.rejected}
     assert reasons == {"0001": "reader_crashed", "0002": "reader_timeout", "0004": "reader_memory"}
     assert all("labels/" in account.message for account in done.set_aside)
     committed = cache.open(root)["penn_action/train"]
