@@ -32,7 +32,8 @@ from pipeline.formats.mpi_inf_3dhp_labels import AGAIN, CAMERAS, Labels, load_an
 from pipeline.formats.skeletool import Calibration, read_calibration
 from pipeline.pixels.frames import Pictures, Video
 from pipeline.raw import RawVideo
-from pipeline.raw.listing import is_folder, listed
+from pipeline.raw.files import is_folder
+from pipeline.raw.listing import listed
 from pipeline.skeletons import JOINTS, LARGEST, convert, correspondence
 from pipeline.track import Track
 

@@ -1,7 +1,6 @@
 """What is in a raw folder, by names alone.  [raw] -> tracks -> features -> windows
 
-For `doctor`: folders are listed, each once; no file is opened, and none is looked at beyond its name but where a
-pattern ends in a whole name. What cannot be listed is remembered, not raised.
+For `doctor`: folders are listed, no file is opened. What cannot be listed is returned, not raised.
 """
 
 from __future__ import annotations
@@ -14,12 +13,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from pipeline.raw.files import is_folder
+
 Unreadable = dict[str, str]  # folder or file -> why not
 
 WILD: Final = re.compile(r"[*?\[]")
 ARCHIVE: Final = re.compile(r"\.(zip|7z|rar|tgz|tbz2?|txz|tar(\.[a-z0-9]+)?)(\.\d{3})?$", re.IGNORECASE)
 PIECE: Final = re.compile(r"(?P<whole>.+\.(tar|tgz|zip|7z)(\.\w+)?)\.(a[a-z]|\d{2,3})", re.IGNORECASE)
-MOST_FOLDERS: Final = 100  # looked into at one level, when something is searched where it does not belong
+MOST_FOLDERS: Final = 100  # listed at one level, when something is searched where it does not belong
 
 
 def find(raw: Path, pattern: str, unreadable: Unreadable) -> Iterator[str]:
@@ -51,7 +52,7 @@ def _find(folder: str, names: Sequence[str], only_folders: bool, unreadable: Unr
 
 
 def listed(folder: str | Path, unreadable: Unreadable) -> Iterator[os.DirEntry[str]]:
-    """What lies in a folder, in no order; nothing where there is no such folder."""
+    """What is in a folder, in no order; nothing where there is no such folder."""
     try:
         with os.scandir(folder) as entries:
             yield from entries
@@ -59,14 +60,6 @@ def listed(folder: str | Path, unreadable: Unreadable) -> Iterator[os.DirEntry[s
         return
     except OSError as error:
         unreadable[str(folder)] = error.strerror or type(error).__name__
-
-
-def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Also when it is a link to one. A link that cannot be followed is none."""
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
 
 
 def _is_there(path: str, only_folders: bool, unreadable: Unreadable) -> bool:
@@ -81,7 +74,7 @@ def _is_there(path: str, only_folders: bool, unreadable: Unreadable) -> bool:
 
 
 def is_there(path: Path) -> bool:
-    """A link that leads nowhere, and what may not be looked at, are not."""
+    """False for a link that leads nowhere and for what may not be read."""
     return os.path.exists(path)  # noqa: PTH110 - Path's own may raise
 
 
@@ -96,7 +89,7 @@ def any_fits(folder: Path, patterns: Iterable[str]) -> bool:
 
 
 def folders_in(folder: Path) -> list[Path]:
-    """The first folders in a folder but hidden ones, by name."""
+    """The first folders in a folder by name, without hidden ones."""
     names = sorted(e.name for e in listed(folder, {}) if is_folder(e) and not e.name.startswith("."))
     return [folder / name for name in names[:MOST_FOLDERS]]
 
