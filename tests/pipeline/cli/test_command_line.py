@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import subprocess
@@ -59,7 +60,8 @@ def controls(text: str) -> set[str]:
 def test_from_synthesized_data_to_a_verified_cache(
     tmp_path: Path, run: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, network: Any
 ) -> None:
-    monkeypatch.setattr(synthetic, "LAYOUTS", {"penn_action": synthetic.LAYOUTS["penn_action"]})
+    one = functools.partial(synthetic.synthesize, datasets=["penn_action"])
+    monkeypatch.setattr(synthetic, "synthesize", one)
     monkeypatch.setitem(synthetic.SIZES, "tiny", Size(0.05, 0.2))
     assert run("synthesize", "--out", tmp_path, "--size", "tiny", "--workers", 1) == 0
     assert (tmp_path / "body/SMPL_NEUTRAL.pkl").is_file()
