@@ -16,7 +16,7 @@ from pipeline.cli.text import command
 from pipeline.datasets.release import globs
 from pipeline.doctor import examine
 from pipeline.doctor.examine import Examination
-from pipeline.doctor.report import NOT_NEEDED, TO_BE_MADE, print_problems, records, table
+from pipeline.doctor.report import NOT_NEEDED, TO_BE_MADE, print_problems, table
 from pipeline.errors import PipelineError
 from pipeline.features.weights import FORMS
 from pipeline.raw import listing
@@ -77,11 +77,7 @@ def run(args: argparse.Namespace) -> int:
         documents = [_as_dict(e, states.get(e.dataset, "")) for e in shown]
         show_json({"examined": documents, "mixtures": [mixture._asdict() for mixture in mixtures]})
         return code
-    if out.is_terminal:
-        show(table(shown, states))
-    else:
-        for line in records(shown, states):
-            out.print(line)
+    show(table(shown, states))
     for e in shown:
         print_problems(e, states.get(e.dataset, ""))
     for mixture in mixtures:

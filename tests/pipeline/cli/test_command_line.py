@@ -396,7 +396,7 @@ def test_real_3dpw_over_demo_data_with_other_columns_is_refused(
     (raw / "STAND_IN.json").unlink()
     assert run("convert", "3dpw", "train", "--raw", raw, "--cache", root) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"error: {root / '3dpw/train'}: was made from demo data, and would now be made from real")
+    assert error.startswith(f"error: {root / '3dpw/train'}: was made from demo data with")
     assert "--cache" in error
 
 
