@@ -36,7 +36,7 @@ from cache.fingerprint import canonical
 from cache.format import layout, manifest, records
 from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
-from pipeline.conversion.plan import reader_parts
+from pipeline.conversion.identity import reader_parts
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
@@ -96,7 +96,7 @@ def measure(folder: Path, n_tracks: int) -> Size:
     where = ["--raw", str(raw), "--cache", str(root), "--weights", "untrained:0"]
     plan = [sys.executable, "-m", "pipeline", "plan", "kinetics", "train", *where]
     luigi = [str(Path(sys.executable).with_name("luigi")), "--module", "tasks", "Data", "--local-scheduler"]
-    size.figures[COMMANDS[0]] = command_figure(plan, "nothing to do", folder)
+    size.figures[COMMANDS[0]] = command_figure(plan, "up to date", folder)
     size.figures[COMMANDS[1]] = command_figure(luigi, "up to date", folder)
     for call, figure in size.figures.items():
         print(f"{n_tracks:>9,} tracks  {call:<41} {figure.seconds:8.2f} s {figure.peak:7.0f} MiB", flush=True)
