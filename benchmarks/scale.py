@@ -173,7 +173,7 @@ def high_water_mark(process: int | str) -> float:
 def measured_here(call: str, root: str, raw: str) -> dict[str, Any]:
     """One of CALLS in this process: {seconds, peak in MiB, windows}."""
     from pipeline.conversion import plan
-    from pipeline.features import extract
+    from pipeline.features.plan import plan_extraction
 
     name = "kinetics/train"
     split = cache.open(root)[name] if call.startswith("windows") else None
@@ -184,7 +184,7 @@ def measured_here(call: str, root: str, raw: str) -> dict[str, Any]:
         "windows(16, 16)": lambda: split.windows(16, 16) if split else None,
         "windows(16, 16, stream)": lambda: split.windows(16, 16, stream="resnet50") if split else None,
         "plan of the conversion": lambda: plan.plan_conversion(kinetics, "train", raw=Path(raw), root=Path(root)),
-        "plan of the extraction": lambda: extract.plan_extraction(Path(root), name, spec),
+        "plan of the extraction": lambda: plan_extraction(Path(root), name, spec),
     }
     started, worked = time.perf_counter(), time.process_time()
     found = todo[call]()

@@ -14,7 +14,7 @@ from pipeline.cli.console import DOUBT, IDLE, fits, show, show_json, table
 from pipeline.commands.options import FEW, cache_option, command, count, err, few, json_option, out, plain
 from pipeline.conversion import accepted
 from pipeline.datasets.base import Dataset
-from pipeline.features import extract
+from pipeline.features.plan import is_current
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -129,7 +129,7 @@ def stream_status(split: cache.Split, name: str) -> str:
     """A stream's name, and what one should know of it: resnet50 (untrained, lags behind)"""
     # A stream that somebody else wrote need not say what made it.
     untrained = bool(split.stream_manifest(name).get("backbone", {}).get("stand_in", False))
-    marks = ["untrained"] * untrained + ["lags behind"] * (not extract.is_current(split, name))
+    marks = ["untrained"] * untrained + ["lags behind"] * (not is_current(split, name))
     return f"{name} ({', '.join(marks)})" if marks else name
 
 

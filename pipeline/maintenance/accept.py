@@ -22,7 +22,7 @@ from pipeline.conversion.differences import Difference, differing, replaced
 from pipeline.conversion.plan import ConversionPlan, committed_split, compare_raw
 from pipeline.conversion.retry import failed_videos
 from pipeline.errors import PipelineError
-from pipeline.features.extract import recorded_identity
+from pipeline.features.plan import recorded_identity
 from pipeline.pixels import sources
 from pipeline.raw import changes
 from pipeline.settings.targets import Wanted

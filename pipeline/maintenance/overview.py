@@ -17,8 +17,7 @@ import cache
 from pipeline.conversion.differences import Difference
 from pipeline.conversion.plan import ConversionPlan, committed_split, compare_raw
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.extract import CHANGED, ExtractionPlan, compare_stream, refuse_untrained
-from pipeline.features.plan import MissingRows, missing_rows
+from pipeline.features.plan import CHANGED, ExtractionPlan, MissingRows, compare_stream, missing_rows, refuse_untrained
 from pipeline.features.streams.base import BYTES
 from pipeline.raw import changes
 from pipeline.settings.targets import Wanted

@@ -22,9 +22,9 @@ from pipeline.conversion.plan import plan_again
 from pipeline.conversion.retry import body_folder, raw_folder, recorded_reader
 from pipeline.errors import PipelineError
 from pipeline.features import streams
-from pipeline.features.extract import Extraction, extract, plan_extraction
+from pipeline.features.extract import Extraction, extract
 from pipeline.features.pixel_sources import pixels
-from pipeline.features.plan import missing_rows
+from pipeline.features.plan import missing_rows, plan_extraction
 from pipeline.features.spec import StreamSpec
 
 Told = Callable[[str], AbstractContextManager[Progress]]  # who is told how far a piece of work is, by its name

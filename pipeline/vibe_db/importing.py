@@ -21,7 +21,7 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.conversion.plan import committed_split, differences
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.features import extract
+from pipeline.features.plan import is_current
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.raw.digests import whole_file_digest
 from pipeline.skeletons import JOINTS, Skeleton, joint_names
@@ -238,7 +238,7 @@ def _write_stream(
         if changed := differences(split.stream_manifest(stream).get("identity", {}), identity):
             why = "; ".join(changed)
             raise PipelineError(f"{name}: has a stream {stream!r} of another origin ({why}). Name another (--stream).")
-        if extract.is_current(split, stream):
+        if is_current(split, stream):
             return False
     plan = cache.fingerprint(identity)
     dim = tracks.database.fields["features"].shape[1]

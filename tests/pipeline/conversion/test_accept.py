@@ -20,7 +20,7 @@ from pipeline.conversion import accepted, convert
 from pipeline.conversion.differences import Difference, differing, replaced
 from pipeline.datasets.penn_action import PennAction
 from pipeline.errors import PipelineError
-from pipeline.features import extract
+from pipeline.features.plan import is_current
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
@@ -495,7 +495,7 @@ def test_shards_of_a_killed_extraction_are_kept_and_the_stream_still_lags(
     found = plan_split(wanted(penn, root, again))
     assert (found.problems, found.extractions[0].why) == ((), "the split has changed")
     assert found.extractions[0].lacks.rows == 8, "what the killed run had finished is committed, the rest is pending"
-    assert not extract.is_current(cache.open(root)[NAME], "resnet50")
+    assert not is_current(cache.open(root)[NAME], "resnet50")
     done = into.extract(root, weights=again.stream.weights)
     assert done.computed + done.carried == 8
     assert plan_split(wanted(penn, root, again)).nothing_to_do

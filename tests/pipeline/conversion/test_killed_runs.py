@@ -19,7 +19,7 @@ import pytest
 import cache
 from pipeline import datasets
 from pipeline.conversion import convert
-from pipeline.features import extract
+from pipeline.features.plan import is_current
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.raw import changes
 
@@ -250,4 +250,4 @@ def test_an_extraction_with_other_weights_does_not_go_on_from_a_killed_one(
     done = into.extract(root, precision="fast")
     assert (done.computed, len(network.batches)) == (24, 2)
     assert cache.verify(root).ok
-    assert extract.is_current(cache.open(root)[PENN], "resnet50")
+    assert is_current(cache.open(root)[PENN], "resnet50")

@@ -14,7 +14,8 @@ import pytest
 
 import cache
 from pipeline.__main__ import main
-from pipeline.features.extract import extract, plan_extraction
+from pipeline.features.extract import extract
+from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.settings.places import read_places
 from tasks import settings

@@ -293,7 +293,7 @@ def test_real_data_and_an_untrained_network_of_luigi_cfg_are_a_problem_before_an
     for _ in ("before the conversion", "after it"):
         assert run("plan", NAME, "--config", file) == 2
         told = capsys.readouterr().out
-        assert "[features] weights = untrained:0: an untrained network is for embedded data" in told
+        assert "[features] weights = untrained:0: an untrained network is for demo data" in told
         assert "all that is converted then" not in told
         into.convert(tmp_path / "cache", penn)
     into.extract(tmp_path / "cache")  # by hand, which is allowed and marked

@@ -18,6 +18,7 @@ from pipeline import crops
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import extract, networks
 from pipeline.features.engine import shards
+from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams import resnet50 as resnet50_stream
 from pipeline.features.streams.crops import Crops
@@ -129,7 +130,7 @@ def test_weights_from_a_file_are_not_standardised_and_stand_for_nothing(
     assert manifest["identity"]["weights"].keys() == {"kind", "file_sha256"}
     moved = (tmp_path / "weights.pt").rename(tmp_path / "elsewhere.pt")
     spec = into.spec(weights=WeightsSpec("file", str(moved)))
-    assert extract.plan_extraction(root, PENN, spec).up_to_date  # the content counts, not the path
+    assert plan_extraction(root, PENN, spec).up_to_date  # the content counts, not the path
 
 
 def test_every_row_has_the_features_of_its_own_crop(
@@ -197,11 +198,11 @@ def test_a_second_run_has_nothing_to_do_and_needs_no_network(
     root = tmp_path / "cache"
     into.convert(root, penn)
     spec = StreamSpec()
-    first = extract.plan_extraction(root, PENN, spec)
+    first = plan_extraction(root, PENN, spec)
     assert (first.why, first.up_to_date) == ("not extracted before", False)
     extract.extract(first)
     before = into.everything(root)
-    assert extract.plan_extraction(root, PENN, spec).up_to_date
+    assert plan_extraction(root, PENN, spec).up_to_date
     again = extract.extract(first)  # whoever does it nevertheless changes nothing either
     assert (again.computed, again.carried) == (0, 0)
     held = {path: seen for path, seen in before.items() if not path.endswith("features/resnet50")}
@@ -220,7 +221,7 @@ def test_only_rows_of_an_added_video_are_extracted(
     (tmp_path / "0003.mat").rename(penn / "labels/0003.mat")
     (tmp_path / "0003").rename(penn / "frames/0003")
     into.convert(root, penn)
-    plan = extract.plan_extraction(root, PENN, StreamSpec())
+    plan = plan_extraction(root, PENN, StreamSpec())
     assert plan.why == "the split has changed"
     done = extract.extract(plan)
     assert (done.computed, done.carried, done.meter.frames) == (8, 0, 8)
@@ -254,7 +255,7 @@ def test_a_corrected_label_costs_no_network_call(
     done = into.extract(root)
     assert (done.computed, done.carried, done.meter.frames, network.batches) == (0, 8, 0, [])
     np.testing.assert_equal(into.rows(root, PENN, "features/resnet50"), before)
-    assert extract.plan_extraction(root, PENN, StreamSpec()).up_to_date
+    assert plan_extraction(root, PENN, StreamSpec()).up_to_date
     assert cache.verify(root).ok
 
 
@@ -300,7 +301,7 @@ def test_a_removed_video_costs_nothing(penn: Path, into: Any, tmp_path: Path, ne
     network.batches.clear()
     done = into.extract(root)
     assert (done.computed, network.batches) == (0, [])
-    assert extract.plan_extraction(root, PENN, StreamSpec()).up_to_date
+    assert plan_extraction(root, PENN, StreamSpec()).up_to_date
     assert cache.open(root)[PENN].windows(8, 8, "resnet50").shape == (2, 2)
 
 
@@ -330,7 +331,7 @@ def test_a_truncated_picture_is_marked_counted_and_kept_out_of_windows(
     assert np.isfinite(split.read(split.windows(2, 2, "resnet50"), stream="resnet50")["features"]).all()
     with pytest.raises(cache.CacheError, match="picture was not readable"):
         split.read(np.array([[start + 2, start + 4]]), stream="resnet50")
-    assert extract.plan_extraction(root, PENN, StreamSpec()).up_to_date
+    assert plan_extraction(root, PENN, StreamSpec()).up_to_date
     assert cache.verify(root).ok
 
 
@@ -358,7 +359,7 @@ def test_a_stream_keeps_its_weights_and_others_go_beside_it(
         with pytest.raises(PipelineError, match=r"'resnet50' was extracted otherwise: .*--stream NAME.*--replace"):
             into.extract(root, **changed)
     assert into.tree(root) == held
-    assert extract.plan_extraction(root, PENN, into.spec(device="cpu", batch_size=1)).up_to_date
+    assert plan_extraction(root, PENN, into.spec(device="cpu", batch_size=1)).up_to_date
 
     into.extract(root, weights=other, name="other")
     split = cache.open(root)[PENN]
@@ -367,7 +368,7 @@ def test_a_stream_keeps_its_weights_and_others_go_beside_it(
     assert {path: data for path, data in into.tree(root).items() if path in held} == held
 
     spec = into.spec(weights=other)
-    replacing = extract.plan_extraction(root, PENN, spec, replace=True)
+    replacing = plan_extraction(root, PENN, spec, replace=True)
     assert (replacing.replace, replacing.why) == (True, "to be replaced")
     network.batches.clear()
     assert (extract.extract(replacing).computed, len(network.batches)) == (24, 2)
@@ -399,13 +400,13 @@ def test_a_frame_that_could_not_be_decoded_is_tried_again_when_it_is_asked_for(
     into.convert(root, penn)
     assert sum(into.extract(root).problems.values()) == 1
     picture.write_bytes(good)
-    assert extract.plan_extraction(root, PENN, StreamSpec()).up_to_date
+    assert plan_extraction(root, PENN, StreamSpec()).up_to_date
     done = into.extract(root, replace=True)
     assert (done.computed, done.problems) == (24, {})
     assert (into.rows(root, PENN, "features/resnet50_ok")["0003/0"] == 1).all()
-    assert extract.plan_extraction(root, PENN, StreamSpec()).up_to_date
+    assert plan_extraction(root, PENN, StreamSpec()).up_to_date
     # There is nothing to discard where there is no stream, so a killed replacement goes on when it is started again.
-    new = extract.plan_extraction(root, PENN, StreamSpec(name="other"), replace=True)
+    new = plan_extraction(root, PENN, StreamSpec(name="other"), replace=True)
     assert (new.replace, new.why) == (False, "not extracted before")
 
 
@@ -437,7 +438,7 @@ def test_a_moved_raw_folder_is_asked_for_and_taken(penn: Path, into: Any, tmp_pa
     with pytest.raises(PipelineError, match=rf"--raw is {penn}, and that folder does not exist"):
         into.extract(root, raw=penn)
     spec = StreamSpec().at(moved)
-    assert extract.extract(extract.plan_extraction(root, PENN, spec)).computed == 24
+    assert extract.extract(plan_extraction(root, PENN, spec)).computed == 24
 
 
 def test_a_wrong_raw_folder_is_refused_rather_than_every_row_marked(
@@ -507,7 +508,7 @@ def test_a_stream_of_another_program_is_left_alone_and_told(penn: Path, into: An
 
 def test_motion_without_pictures_has_nothing_to_extract(embedded: Any, into: Any, tmp_path: Path) -> None:
     into.convert(tmp_path, embedded.raw("amass"), "amass")
-    assert extract.plan_extraction(tmp_path, "amass/train", StreamSpec()).up_to_date
+    assert plan_extraction(tmp_path, "amass/train", StreamSpec()).up_to_date
 
 
 def test_settings_that_cannot_be_are_refused(penn: Path, into: Any, tmp_path: Path) -> None:
@@ -518,12 +519,12 @@ def test_settings_that_cannot_be_are_refused(penn: Path, into: Any, tmp_path: Pa
     with pytest.raises(ConfigError, match="batch size 10000: expected at most 8192"):
         into.spec(batch_size=10_000)
     with pytest.raises(cache.CacheError, match="expected a feature cache, found no such folder"):
-        extract.plan_extraction(tmp_path / "cache", PENN, StreamSpec())
+        plan_extraction(tmp_path / "cache", PENN, StreamSpec())
     into.convert(tmp_path / "cache", penn)
     with pytest.raises(ConfigError, match=r"workers 100000: this machine has \d+ cores; at most 16 for each"):
         into.extract(tmp_path / "cache", workers=100_000, stream=Crops())
     with pytest.raises(cache.CacheError, match="penn_action/test"):
-        extract.plan_extraction(tmp_path / "cache", "penn_action/test", StreamSpec())
+        plan_extraction(tmp_path / "cache", "penn_action/test", StreamSpec())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -539,7 +540,7 @@ def test_a_device_that_is_not_there_is_told_before_anything_is_written(
 def test_progress_ends_at_all_rows(penn: Path, into: Any, tmp_path: Path, network: Any) -> None:
     into.convert(tmp_path / "cache", penn)
     told = []
-    plan = extract.plan_extraction(tmp_path / "cache", PENN, into.spec(batch_size=10))
+    plan = plan_extraction(tmp_path / "cache", PENN, into.spec(batch_size=10))
     extract.extract(plan, progress=lambda done, total, message="": told.append((done, total)))
     assert [done for done, _ in told] == sorted(done for done, _ in told)
     assert told[-1] == (24, 24)

@@ -12,7 +12,7 @@ import cache
 from pipeline import datasets
 from pipeline.__main__ import main
 from pipeline.conversion import convert
-from pipeline.features import extract
+from pipeline.features.plan import is_current
 
 NAME = "penn_action/train"
 STREAM = f"{NAME}/features/resnet50"
@@ -72,7 +72,7 @@ def test_a_damaged_shard_of_a_stream_costs_just_its_rows(
     assert (len(network.batches), reads.names) == (1, [])
     assert seen(root, into) == before
     assert (root / STREAM / "manifest.json").read_bytes() == manifest
-    assert extract.is_current(cache.open(root)[NAME], "resnet50")
+    assert is_current(cache.open(root)[NAME], "resnet50")
     assert len(list((root / ".quarantine").rglob("0"))) == 2
 
 
