@@ -17,7 +17,6 @@ import cache
 from pipeline import crops
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import extract, networks
-from pipeline.features.engine import shards
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams import resnet50 as resnet50_stream
@@ -145,21 +144,6 @@ def test_every_row_has_the_features_of_its_own_crop(
         np.testing.assert_allclose(stored[track], means(pixels), rtol=FLOAT16)
         assert (into.rows(root, PENN, "features/resnet50_ok")[track] == 1).all()
     assert cache.open(root)[PENN].windows(8, 8, "resnet50").shape == (3, 2)
-
-
-def test_the_size_of_batches_and_shards_changes_no_feature(
-    penn: Path, into: Any, tmp_path: Path, network: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = []
-    for rows_per_shard, batch_size in ((16, 1), (8, 32), (8192, 7)):
-        monkeypatch.setattr("cache.write.split_writer.ROWS_PER_SHARD", rows_per_shard)
-        monkeypatch.setattr("cache.write.split_writer.ROWS_PER_CHUNK", 8)
-        root = tmp_path / f"{rows_per_shard}-{batch_size}"
-        into.convert(root, penn)
-        into.extract(root, batch_size=batch_size)
-        found.append(into.rows(root, PENN, "features/resnet50"))
-    np.testing.assert_equal(found[1], found[0])
-    np.testing.assert_equal(found[2], found[0])
 
 
 def test_a_frame_of_several_persons_is_decoded_once(
@@ -291,20 +275,6 @@ def test_a_changed_picture_is_extracted_anew(penn: Path, into: Any, tmp_path: Pa
     np.testing.assert_allclose(stored, means(cropped_by_hand(penn, root)["0003/0"]), rtol=FLOAT16)
 
 
-def test_a_removed_video_costs_nothing(penn: Path, into: Any, tmp_path: Path, network: Any) -> None:
-    root = tmp_path / "cache"
-    into.convert(root, penn)
-    into.extract(root)
-    (penn / "labels/0003.mat").unlink()
-    shutil.rmtree(penn / "frames/0003")
-    into.convert(root, penn)
-    network.batches.clear()
-    done = into.extract(root)
-    assert (done.computed, network.batches) == (0, [])
-    assert plan_extraction(root, PENN, StreamSpec()).up_to_date
-    assert cache.open(root)[PENN].windows(8, 8, "resnet50").shape == (2, 2)
-
-
 def test_a_truncated_picture_is_marked_counted_and_kept_out_of_windows(
     penn: Path, into: Any, tmp_path: Path, network: Any
 ) -> None:
@@ -335,18 +305,6 @@ def test_a_truncated_picture_is_marked_counted_and_kept_out_of_windows(
     assert cache.verify(root).ok
 
 
-def test_many_problems_are_counted_and_the_first_few_told(penn: Path, into: Any, tmp_path: Path, network: Any) -> None:
-    root = tmp_path / "cache"
-    for picture in sorted((penn / "frames/0003").iterdir())[1:]:
-        picture.write_bytes(picture.read_bytes()[:-50])
-    (penn / "frames/0005/000008.jpg").write_bytes(b"")
-    into.convert(root, penn)
-    done = into.extract(root)
-    assert done.problems == {"picture_truncated": 7, "picture_empty": 1}
-    assert len(done.examples) == shards.EXAMPLES
-    assert done.computed == 16
-
-
 def test_a_stream_keeps_its_weights_and_others_go_beside_it(
     penn: Path, into: Any, tmp_path: Path, network: Any
 ) -> None:
@@ -374,21 +332,6 @@ def test_a_stream_keeps_its_weights_and_others_go_beside_it(
     assert (extract.extract(replacing).computed, len(network.batches)) == (24, 2)
     assert cache.open(root)[PENN].stream_manifest("resnet50")["identity"]["weights"]["argument"] == "1"
     assert cache.verify(root).ok
-
-
-def test_a_lost_shard_is_made_again_when_it_is_asked_for(
-    penn: Path, into: Any, tmp_path: Path, network: Any, small_shards: None
-) -> None:
-    root = tmp_path / "cache"
-    into.convert(root, penn)
-    into.extract(root)
-    whole = into.tree(root)
-    shard = next(p for p in sorted((root / PENN).rglob("*")) if p.is_file() and "/features/resnet50/c/" in p.as_posix())
-    shard.unlink()
-    assert not cache.verify(root).ok
-    assert into.extract(root, replace=True).computed == 24
-    assert cache.verify(root).ok
-    assert into.tree(root) == whole
 
 
 def test_a_frame_that_could_not_be_decoded_is_tried_again_when_it_is_asked_for(
@@ -486,15 +429,6 @@ def test_other_pictures_than_those_that_were_converted_are_refused(
     assert into.extract(root).computed == 24
 
 
-def test_lost_provenance_is_told_and_costs_nothing_else(penn: Path, into: Any, tmp_path: Path, network: Any) -> None:
-    root = tmp_path / "cache"
-    into.convert(root, penn)
-    (root / PENN / "provenance.json").unlink()
-    with pytest.raises(PipelineError, match=r"provenance\.json is lost\. .*--raw DIR"):
-        into.extract(root)
-    assert into.extract(root, raw=penn).computed == 24
-
-
 def test_a_stream_of_another_program_is_left_alone_and_told(penn: Path, into: Any, tmp_path: Path) -> None:
     root = tmp_path / "cache"
     into.convert(root, penn)
@@ -535,12 +469,3 @@ def test_a_device_that_is_not_there_is_told_before_anything_is_written(
     with pytest.raises(ConfigError, match=r"device 'cuda': .* finds no CUDA device here"):
         into.extract(tmp_path / "cache", device="cuda")
     assert cache.open(tmp_path / "cache")[PENN].streams == ()
-
-
-def test_progress_ends_at_all_rows(penn: Path, into: Any, tmp_path: Path, network: Any) -> None:
-    into.convert(tmp_path / "cache", penn)
-    told = []
-    plan = plan_extraction(tmp_path / "cache", PENN, into.spec(batch_size=10))
-    extract.extract(plan, progress=lambda done, total, message="": told.append((done, total)))
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
-    assert told[-1] == (24, 24)
