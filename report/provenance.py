@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import cache
-from pipeline.conversion import accepted
+from pipeline.conversion.identity import ACCEPTED, accepted_lines
 from report.figures import duration
 from report.page import Section
 from report.training.events import PATTERN
@@ -173,7 +173,7 @@ def _split(split: cache.Split) -> Made:
         str(manifest.get("digest", ""))[:12],
         *_when(notes),
     )
-    return Made(split.name, summary, _told({**_own(manifest), **notes}), list(accepted.in_words(manifest)))
+    return Made(split.name, summary, _told({**_own(manifest), **notes}), list(accepted_lines(manifest)))
 
 
 def _stream(split: cache.Split, stream: str) -> Made:
@@ -190,7 +190,7 @@ def _stream(split: cache.Split, stream: str) -> Made:
         *_when(notes),
     )
     facts = _told({**_own(manifest), **notes})
-    return Made(f"{split.name} {stream}", summary, facts, list(accepted.in_words(manifest)))
+    return Made(f"{split.name} {stream}", summary, facts, list(accepted_lines(manifest)))
 
 
 def _told(content: Mapping[str, Any]) -> dict[str, str]:
@@ -199,7 +199,7 @@ def _told(content: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _own(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in manifest.items() if key not in BULKY and key != accepted.KEY}
+    return {key: value for key, value in manifest.items() if key not in BULKY and key != ACCEPTED}
 
 
 def _when(notes: Mapping[str, Any]) -> tuple[str, str, str]:

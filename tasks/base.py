@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import luigi
 from luigi.task import flatten
 
-from pipeline.cli.text import in_words
+from pipeline.cli.text import error_text
 from tasks import terminal
 from tasks.settings import settings
 
@@ -83,9 +83,9 @@ class PipelineWrapper(PipelineTask, luigi.WrapperTask):
 def told(error: BaseException) -> str:
     """An error as a person is told it: of the system, with the place in the project where it happened."""
     if not isinstance(error, OSError):  # of others, settings() may be the one
-        return in_words(error)
+        return error_text(error)
     paths = settings().paths
-    return in_words(error, [paths.cache, paths.runs])
+    return error_text(error, [paths.cache, paths.runs])
 
 
 def forget() -> None:

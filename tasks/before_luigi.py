@@ -10,8 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from pipeline.errors import ConfigError
-from pipeline.settings.file import read
-from pipeline.settings.places import settings_file
+from pipeline.settings.file import read, settings_file
 
 
 def look() -> None:

@@ -11,7 +11,7 @@ import cache
 from pipeline import datasets, synthetic
 from pipeline.cli.console import DONE, DOUBT
 from pipeline.conversion import convert
-from pipeline.conversion.plan import both_kinds
+from pipeline.conversion.plan import mixture_warning
 from pipeline.errors import ConfigError
 from pipeline.features import extract
 from pipeline.features.plan import ExtractionPlan, plan_extraction, refuse_untrained
@@ -94,7 +94,7 @@ class Convert(PipelineTask):
 
     def work(self) -> None:
         plan = self.plan()
-        if mixed := both_kinds(plan, but=_made_anew(plan)):
+        if mixed := mixture_warning(plan, ignore=_made_anew(plan)):
             terminal.warn(mixed)
         with terminal.working(self, self.verb, self.what) as progress:
             done = convert.convert(
@@ -106,14 +106,14 @@ class Convert(PipelineTask):
             )
         mark = DONE if done.totals["frames"]["kept"] else DOUBT
         terminal.say(self.verb, self.what, terminal.conversion(done), mark=mark)
-        if done.useless:
-            terminal.warn(done.useless)
-        for account in done.set_aside[:5]:
-            terminal.warn(f"set aside {account.aside}")
-        if len(done.set_aside) > 5:
+        if done.empty:
+            terminal.warn(done.empty)
+        for account in done.rejected[:5]:
+            terminal.warn(f"rejected {account.rejection}")
+        if len(done.rejected) > 5:
             held = terminal.shortened(settings().paths.cache)
             more = terminal.command("-m pipeline status --all --cache", str(held))
-            terminal.warn(f"and {len(done.set_aside) - 5} more: {more}")
+            terminal.warn(f"and {len(done.rejected) - 5} more: {more}")
 
 
 class Extract(PipelineTask):

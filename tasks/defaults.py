@@ -9,7 +9,7 @@ from typing import Final
 
 from luigi import configuration
 
-from pipeline.settings.places import settings_file
+from pipeline.settings.file import settings_file
 
 EXIT_CODES: Final = {
     "already_running": 10,

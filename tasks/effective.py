@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, Final
 
 from pipeline import datasets
-from pipeline.settings.features import Features
-from pipeline.settings.file import LUIGI, Text
-from pipeline.settings.sections import TYPES
+from pipeline.settings.file import LUIGI
+from pipeline.settings.sections import TYPES, Features
 from tasks import defaults
 from tasks.settings import ELSEWHERE, OF_TRAIN, OF_TRAINING, UNLESS_SET, Settings, own_config, own_mposer, which_runs
 from vibe_model.settings import config as of_training
@@ -93,11 +91,7 @@ def _said(s: Settings, section: str, key: str, value: Any, otherwise: str = DEFA
     text = s.source.section(section).get(key)
     if text is None:
         return Setting(section, key, value, otherwise)
-    return Setting(section, key, value, _origin(s.file, text), text.line)
-
-
-def _origin(file: Path, text: Text) -> str:
-    return f"{file.name} line {text.line}" if text.line else f"[machine] {text.origin}"
+    return Setting(section, key, value, f"{s.file.name} line {text.line}", text.line)
 
 
 def _of_train(s: Settings) -> Iterator[Setting]:

@@ -7,7 +7,7 @@ import functools
 import luigi
 
 from pipeline.cli import console
-from pipeline.cli.text import in_words
+from pipeline.cli.text import error_text
 from pipeline.raw.stand_in import is_stand_in
 from tasks import terminal
 from tasks.base import PipelineTask, told
@@ -43,7 +43,7 @@ def _failed(task: luigi.Task, error: BaseException) -> None:
 @luigi.Task.event_handler(luigi.Event.BROKEN_TASK)
 def _unreadable_settings(task: luigi.Task, error: BaseException) -> None:
     if isinstance(task, PipelineTask) and isinstance(error, terminal.MENDABLE):
-        terminal.complain(in_words(error))  # whatever the task: it could not even say what it requires
+        terminal.complain(error_text(error))  # whatever the task: it could not even say what it requires
 
 
 @functools.cache

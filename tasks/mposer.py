@@ -10,7 +10,7 @@ import luigi
 
 from cache import CacheError
 from pipeline.errors import ConfigError
-from pipeline.settings.file import blamed
+from pipeline.settings.file import located
 from tasks import terminal
 from tasks.base import PipelineTask
 from tasks.data import NETWORK, Data, enabled_splits
@@ -42,7 +42,7 @@ def mposer_config(train: TrainConfig) -> MPoserConfig:
     try:
         config = replace(config, **decided, **own)
     except VibeModelError as error:
-        raise ConfigError(blamed(settings().file, "train", settings().train, str(error))) from error
+        raise ConfigError(located(settings().file, "train", settings().train, str(error))) from error
     known = [f"{dataset}/{split}" for dataset, split, _ in enabled_splits()]
     if absent := [name for name in config.splits if name not in known]:
         raise ConfigError(

@@ -13,8 +13,7 @@ from pipeline import datasets
 from pipeline.errors import ConfigError
 from pipeline.settings import sections
 from pipeline.settings.file import LUIGI as LUIGI
-from pipeline.settings.file import SettingsFile, Text, blamed, did_you_mean, where
-from pipeline.settings.places import settings_file
+from pipeline.settings.file import SettingsFile, Text, did_you_mean, located, settings_file, where
 from pipeline.settings.sections import Sections
 from pipeline.settings.types import check_keys, typed
 from vibe_model.errors import VibeModelError
@@ -114,7 +113,7 @@ def own_config(s: Settings, variant: str = "", seed: int | None = None) -> Train
         config = replace(variant_of(own, variant), name=f"{own.name}-{variant}" if variant else own.name)
         return config if seed is None else replace(config, seed=seed)
     except VibeModelError as error:
-        raise ConfigError(blamed(s.file, "train", s.train, str(error))) from error
+        raise ConfigError(located(s.file, "train", s.train, str(error))) from error
 
 
 def own_mposer(s: Settings) -> tuple[MPoserConfig, dict[str, Any]]:
@@ -133,7 +132,7 @@ def own_mposer(s: Settings) -> tuple[MPoserConfig, dict[str, Any]]:
     try:
         return replace(of_mposer.PRESETS[preset](), **changes), changes
     except VibeModelError as error:
-        raise ConfigError(blamed(s.file, "mposer", given, str(error))) from error
+        raise ConfigError(located(s.file, "mposer", given, str(error))) from error
 
 
 def check_what_it_reads(s: Settings, config: TrainConfig) -> None:

@@ -1,17 +1,15 @@
-"""The commands of `python -m pipeline`: a file each, with `HELP`, `options(parser)` and `run(args) -> exit code`.
-
-Other packages add theirs: see `pipeline.commands.command_plug_ins`.
-"""
+"""The commands of `python -m pipeline`: a file each, with `HELP`, `options(parser)` and `run(args) -> exit code`."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Final
 
+from pipeline.cli.command_line import Command
 from pipeline.commands import (
     accept,
     compact,
+    config,
     convert,
     doctor,
     export,
@@ -20,29 +18,15 @@ from pipeline.commands import (
     import_,
     init,
     plan,
-    retry,
     show,
     status,
     synthesize,
     verify,
 )
-from pipeline.commands.command_plug_ins import plug_ins
 
-
-class Command(Protocol):
-    """What a file of this folder offers."""
-
-    HELP: str
-
-    def options(self, sub: argparse.ArgumentParser, /) -> None:
-        """Add the command's arguments to its parser."""
-
-    def run(self, args: argparse.Namespace, /) -> int:
-        """Do it, tell what was done, and return the exit code."""
-
-
-_OURS: Final[Mapping[str, Command]] = {
+COMMANDS: Final[Mapping[str, Command]] = {
     "init": init,
+    "config": config,
     "doctor": doctor,
     "synthesize": synthesize,
     "plan": plan,
@@ -51,12 +35,9 @@ _OURS: Final[Mapping[str, Command]] = {
     "extract": extract,
     "export": export,
     "import": import_,
-    "retry": retry,
     "show": show,
     "verify": verify,
     "status": status,
     "gc": gc,
     "compact": compact,
 }
-
-COMMANDS: Final[Mapping[str, Command]] = {**_OURS, **dict(plug_ins(_OURS))}

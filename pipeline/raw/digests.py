@@ -5,13 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from pipeline.raw.files import open_regular
-from pipeline.raw.one_look import known, once
+from pipeline.raw.files import cached, open_regular
 
 MIB: Final = 1 << 20
 SMALL: Final = 1 << 16  # bytes
@@ -19,7 +16,7 @@ HASHED_WHOLE: Final = 16 * MIB  # larger files (videos) are known by size and th
 # Kinetics only to name it would take as long as decoding it
 
 
-@once
+@cached
 def file_digest(file: Path) -> str:
     """sha256 of a file up to 16 MiB; of size, first, middle and last MiB of a larger one; else why there is none."""
     try:
@@ -49,7 +46,7 @@ def _sha256(stream: io.BufferedReader, size: int) -> str:
     return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-@once
+@cached
 def span_digest(file: Path, start: int, stop: int) -> str:
     """sha256 of the bytes [start, stop) of a file, fewer where it ends before; else why there is none."""
     total = hashlib.sha256()
@@ -74,33 +71,22 @@ def folder_digest(folder: Path) -> str:
 
 
 def names_in(folder: Path) -> list[str]:
-    """What lies in a folder, in any order. Raises OSError."""
-    listing = known(_names_and_sizes, folder)
-    return os.listdir(folder) if listing is None else [name for name, _ in listing]  # noqa: PTH208 - names alone
+    """Names of what is in a folder, in any order. Raises OSError."""
+    return os.listdir(folder)  # noqa: PTH208 - names alone
 
 
-@once
+@cached
 def _names_and_sizes(folder: Path) -> list[tuple[str, int]]:
-    with _opened(folder) as descriptor, os.scandir(descriptor) as entries:
-        found = list(entries)
-        try:
-            return sorted([(entry.name, entry.stat().st_size) for entry in found])
-        except OSError:
-            return sorted([(entry.name, _size(entry)) for entry in found])
-
-
-@contextmanager
-def _opened(folder: Path) -> Iterator[int]:
-    """A folder's descriptor: what lies in it is found from there a fifth faster than by whole paths."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)  # faster than whole paths
     try:
-        yield descriptor
+        with os.scandir(descriptor) as entries:
+            return sorted([(entry.name, _size(entry)) for entry in entries])
     finally:
         os.close(descriptor)
 
 
 def contents_digest(folder: Path) -> str:
-    """sha256 of the sorted names in a folder and every byte of its files; else why there is none. Looks no deeper."""
+    """sha256 of the sorted names in a folder and every byte of its files, folders left out; else why there is none."""
     try:
         with os.scandir(folder) as entries:
             listing = sorted((entry.name, _content(entry)) for entry in entries)
@@ -124,5 +110,5 @@ def _size(entry: os.DirEntry[str]) -> int:
 
 
 def _absent(error: OSError) -> str:
-    """Stands for a digest. What is wrong with the input is told by the one who needs to read it."""
+    """Instead of a digest. The reader reports what is wrong with the file."""
     return "missing" if isinstance(error, FileNotFoundError) else f"unreadable: {type(error).__name__}"

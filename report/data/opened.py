@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import cache
-from pipeline.cli.text import in_words
+from pipeline.cli.text import error_text
 
 UNREADABLE: Final = (cache.CacheError, OSError)  # what costs a split its place in a section, and nothing else
 
@@ -52,4 +52,4 @@ def stands_in(split: cache.Split) -> bool:
 
 def problem(name: str, error: BaseException) -> str:
     """What cannot be read of a split, in the error's own words."""
-    return f"{name}: {in_words(error)}"
+    return f"{name}: {error_text(error)}"

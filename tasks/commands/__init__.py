@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from pipeline.commands import Command
-from tasks.commands import evaluate, predict, report, train
+from pipeline.cli.command_line import Command
+from tasks.commands import config, evaluate, predict, report, train
 
 COMMANDS: Final[Mapping[str, Command]] = {
     "evaluate": evaluate,
     "predict": predict,
     "report": report,
     "train": train,
+    "config": config,
 }

@@ -11,10 +11,9 @@ from typing import Final
 
 from pipeline.cli import console
 from pipeline.cli.console import err, out, plain
-from pipeline.commands.options import json_option
+from pipeline.cli.options import json_option
 from pipeline.errors import ConfigError
-from pipeline.settings.file import did_you_mean
-from pipeline.settings.places import settings_file
+from pipeline.settings.file import did_you_mean, settings_file
 from tasks.effective import Setting, effective
 from tasks.settings import Settings, check_what_it_reads, load, own_config
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import cache
 from pipeline.cli.console import show, show_json
+from pipeline.cli.options import json_option, whole
 from pipeline.cli.progress import bar
-from pipeline.commands.options import json_option, whole
 from tasks import terminal
 from tasks.commands.predict import model_options, positive
 from tasks.settings import settings

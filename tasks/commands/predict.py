@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pipeline.cli.console import IDLE, aside, line, show_json
+from pipeline.cli.options import json_option, whole
 from pipeline.cli.progress import Progress, bar
-from pipeline.commands.options import json_option, whole
 from pipeline.errors import ConfigError
 from tasks import terminal
 from tasks.settings import settings

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.__main__ import main
+from tasks.__main__ import main
 from tasks.commands import config
 from tasks.effective import effective
 from tasks.settings import load
@@ -24,8 +24,8 @@ cache = cache
 runs = runs
 [data]
 datasets = penn_action kinetics 3dpw amass
-[machine]
-preset = laptop
+[convert]
+workers = 2
 [features]
 precision = exact
 [train]
@@ -60,8 +60,6 @@ def test_each_setting_is_told_with_who_said_it(cfg: Path, capsys: pytest.Capture
     found = said(cfg, capsys)
     assert found["paths.raw"] == (str(cfg.parent / "raw"), "luigi.cfg line 2", 2)
     assert found["features.precision"] == ("exact", "luigi.cfg line 11", 11)
-    assert found["features.decode"] == ("full", "default", None)
-    assert found["features.workers"] == (2, "[machine] preset laptop", None)
     assert found["embedded.enabled"] == (False, "default", None)
     assert found["amass.resampling"] == ("slerp", "default", None)
     assert found["dask.scheduler"] == (None, "default", None)
@@ -92,7 +90,7 @@ def test_in_a_pipe_a_setting_is_a_line(cfg: Path, capsys: pytest.CaptureFixture[
     first, *lines = capsys.readouterr().out.splitlines()
     assert first == f"{cfg} (--config)"
     assert [line.split(maxsplit=2) for line in lines] == [
-        ["convert.workers", "2", "[machine] preset laptop"],
+        ["convert.workers", "2", "luigi.cfg line 9"],
         ["convert.strict", "false", "default"],
         ["train.epochs", "3", "luigi.cfg line 15"],
     ]
@@ -177,53 +175,4 @@ def test_what_luigis_own_reader_would_stumble_over_is_told_before_it_does(cfg: P
     cfg.write_text(CFG + "log_level = DEBUG\n")
     ran = command(cfg.parent, *words)
     assert ran.returncode == 2
-    assert ran.stderr == "error: luigi.cfg, line 20 [core] log_level: stands in line 19 already: keep one\n"
-
-
-def install(folder: Path, name: str, entries: dict[str, str]) -> None:
-    """What pip leaves of a distribution that brings commands."""
-    info = folder / f"{name}-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    lines = "".join(f"{key} = {value}\n" for key, value in entries.items())
-    (info / "entry_points.txt").write_text(f"[vibe_pipeline.commands]\n{lines}")
-
-
-@pytest.fixture(scope="module")
-def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("packages")
-    (folder / "counting.py").write_text(
-        'HELP = "Count."\n'
-        "def options(sub):\n    sub.add_argument('--to', type=int, default=1)\n"
-        "def run(args):\n    print(*range(args.to))\n    return 0\n"
-    )
-    (folder / "halves.py").write_text('HELP = "Half a command."\n')
-    install(folder, "counting", {"count": "counting", "plan": "counting", "broken": "nowhere", "half": "halves"})
-    return folder
-
-
-def test_another_packages_command_is_a_command(others: Path, tmp_path: Path) -> None:
-    assert command(tmp_path, "-m", "pipeline", "count", "--to", "3", packages=others).stdout == "0 1 2\n"
-    assert "--to" in command(tmp_path, "-m", "pipeline", "count", "--help", packages=others).stdout
-
-
-def test_one_that_cannot_be_loaded_harms_no_other_and_is_named_with_its_package(others: Path, tmp_path: Path) -> None:
-    listed = command(tmp_path, "-m", "pipeline", "--help", packages=others)
-    assert listed.returncode == 0
-    assert all(word in listed.stdout for word in ("counting:plan", "broken", "of package counting"))
-    broken = command(tmp_path, "-m", "pipeline", "broken", packages=others)
-    expected = "error: command 'broken' of counting cannot be loaded: ModuleNotFoundError: No module named 'nowhere'\n"
-    assert (broken.returncode, broken.stderr) == (2, expected)
-    half = command(tmp_path, "-m", "pipeline", "half", packages=others)
-    assert half.stderr == "error: command 'half' of counting: halves has no options, run\n"
-
-
-def test_an_installation_without_the_command_says_what_to_do(
-    cfg: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from pipeline.commands import command_plug_ins
-
-    monkeypatch.setattr(command_plug_ins, "distributions", list)
-    monkeypatch.setattr("pipeline.__main__.COMMANDS", dict(command_plug_ins.plug_ins(())))
-    assert run("--config", cfg) == 2
-    assert "Install it again: pip install -e ." in capsys.readouterr().err
+    assert ran.stderr == "error: luigi.cfg, line 20 [core] log_level: is in line 19 already: keep one\n"

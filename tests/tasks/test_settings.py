@@ -1,7 +1,5 @@
 import dataclasses
-import itertools
 from pathlib import Path
-from typing import get_args, get_type_hints
 
 import hypothesis
 import pytest
@@ -14,9 +12,6 @@ from pipeline.features.spec import Resources
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.crops import Crops
 from pipeline.settings import sections
-from pipeline.settings.machines import PRESETS
-from pipeline.settings.machines import Machine as MachineSection
-from pipeline.settings.places import read_places
 from tasks import settings
 from vibe_model.settings.config import TrainConfig
 from vibe_model.settings.mposer_config import MPoserConfig
@@ -58,19 +53,11 @@ def test_relative_paths_lie_below_the_folder_of_the_file_and_absolute_ones_where
     assert paths.body == Path("/somewhere/smpl")
 
 
-@pytest.mark.parametrize("more", ["", "[embedded]\nenabled = yes\n", "[embedded]\nseed = 3\n"])
-def test_commands_without_luigi_read_the_same_places(more: str, tmp_path: Path) -> None:
-    loaded = load(tmp_path, GOOD + more)
-    places = read_places(loaded.file)
-    assert (places.raw, places.body, places.cache) == (loaded.paths.raw, loaded.paths.body, loaded.paths.cache)
-    assert (places.datasets, places.embedded) == (loaded.data.datasets, loaded.embedded.enabled)
-
-
 @pytest.mark.parametrize("before", ["[paths]", "raw = raw", "[data]", "datasets = penn_action amass"])
 def test_commands_without_luigi_tell_what_is_missing_too(before: str, tmp_path: Path) -> None:
     (tmp_path / "luigi.cfg").write_text(GOOD.replace(before, ""))
     with pytest.raises(ConfigError, match=r"luigi\.cfg"):
-        read_places(tmp_path / "luigi.cfg")
+        sections.load(tmp_path / "luigi.cfg")
 
 
 def test_values_arrive_in_their_types(tmp_path: Path) -> None:
@@ -149,7 +136,7 @@ def test_values_arrive_in_their_types(tmp_path: Path) -> None:
         ("[core]", "[features]\nstream = a_ok\n[core]", r"line 16 \[features\] stream: 'a_ok' is no stream's name"),
         ("[core]", "[features]\nkind = crops\n[crops]\nquality = 101\n[core]", r"quality 101: expected 1 to 100"),
         ("[core]", "[features]\nkind = crops\n[crops]\nquality = good\n[core]", r"quality = good: expected a whole"),
-        ("[core]", "[resnet50]\nweights = untrained:1\n[core]", r"\[resnet50\] weights: stands in \[features\]"),
+        ("[core]", "[resnet50]\nweights = untrained:1\n[core]", r"\[resnet50\] weights: belongs into \[features\]"),
         (
             "[core]",
             "[dask]\nschedular = x\n[core]",
@@ -157,7 +144,7 @@ def test_values_arrive_in_their_types(tmp_path: Path) -> None:
         ),
         ("[core]", "[features]\nweights = spin\n[core]", r"line 16 \[features\] weights 'spin': expected one of"),
         ("[core]", "[features]\nweights = untrained:x\n[core]", r"expected a whole number as seed, as in untrained:0"),
-        ("[core]", "[convert]\n[core]", r"line 15 \[convert\]: this section stands in line 9 already"),
+        ("[core]", "[convert]\n[core]", r"line 15 \[convert\]: this section is in line 9 already"),
     ],
 )
 def test_a_mistake_is_named_with_its_section_and_what_was_expected(
@@ -221,12 +208,12 @@ def test_names_of_torchvisions_weights_are_no_paths(tmp_path: Path) -> None:
         ("[features]\ndevice = gpu\n", r"line 18 \[features\] device = gpu: expected auto, cpu, cuda, or"),
         ("[features]\nkind = crops\nweights = untrained:0\n", r"line 19 \[features\] weights: is for kind = resnet50"),
         ("[features]\nkind = crops\nprecision = fast\n", r"line 19 \[features\] precision: is for kind = resnet50"),
-        ("[features]\ndecode = reduced\n", r"line 18 \[features\] decode: there is no such key any more. Pictures are"),
+        ("[features]\ndecode = reduced\n", r"line 18 \[features\] decode: this key is gone. Pictures are"),
         (
             "[features]\ndevice = cuda:1\n[dask]\nscheduler = tcp://a:1\n",
             r"line 18 \[features\] device = cuda:1: with \[dask\] scheduler every worker has a GPU of its own",
         ),
-        ("[machine]\npreset = cluster\n", r"line 18 \[machine\] preset = cluster: \[dask\] scheduler is missing"),
+        ("[machine]\npreset = cluster\n", r"line 17 \[machine\]: this section is gone. Set the keys"),
         ("[mposer]\npreset = mine\n", r"line 18 \[mposer\] preset = mine: expected one of amass, embedded"),
         ("[mposer]\nseqlen = 3\n", r"line 18 \[mposer\] seqlen: is set in \[train\] or \[paths\], not here"),
         ("[mposer]\nepochs = 0\n", r"line 18 \[mposer\] epochs: expected more than 0, found 0"),
@@ -243,8 +230,8 @@ def test_settings_that_contradict_each_other_are_told_with_the_line_of_one(
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ("runs = runs", "runs = cache/runs", r"line 6 \[paths\] runs: .*cache/runs lies in the cache, .*cache, which"),
-        ("raw = raw", "raw = cache", r"line 3 \[paths\] raw: .* lies in the cache"),
+        ("runs = runs", "runs = cache/runs", r"line 6 \[paths\] runs: .*cache/runs is in the cache, .*cache, which"),
+        ("raw = raw", "raw = cache", r"line 3 \[paths\] raw: .* is in the cache"),
         ("runs = runs", "runs = raw", r"line 6 \[paths\] runs: .*raw is raw, too: name a folder of its own"),
     ],
 )
@@ -287,57 +274,6 @@ def test_no_variant_may_be_said_in_words(tmp_path: Path) -> None:
     for text in ("none", ""):
         loaded = load(tmp_path, GOOD.replace("preset = embedded", f"preset = embedded\nvariant = {text}"))
         assert settings.own_config(loaded).name == "embedded"
-
-
-# -------------------------------------------------------------------------------------------- presets for machines
-
-
-def cluster(preset: str) -> str:
-    return f"[machine]\npreset = {preset}\n[dask]\nscheduler = tcp://node:8786\n"
-
-
-def test_a_machines_preset_sets_what_the_file_does_not_say(tmp_path: Path) -> None:
-    loaded = load(tmp_path, GOOD + "[machine]\npreset = laptop\n")
-    assert loaded.convert.workers == 3, "the file's own"
-    assert loaded.features.workers == 2
-    gpu = load(tmp_path, GOOD + "[machine]\npreset = gpu\n")
-    assert (gpu.features.device, settings.own_config(gpu).hold) == ("cuda", "auto")
-    many = load(tmp_path, GOOD + cluster("cluster"))
-    assert (many.features.timeout, settings.own_config(many).read_workers) == (300, 4)
-
-
-def test_every_key_of_a_preset_exists_and_every_preset_is_offered(tmp_path: Path) -> None:
-    assert set(PRESETS) == set(get_args(get_args(get_type_hints(MachineSection)["preset"])[0]))
-    for preset in PRESETS:
-        load(tmp_path, GOOD + cluster(preset))
-
-
-def test_the_page_tells_what_each_preset_sets() -> None:
-    table = (ROOT / "docs/settings.md").read_text().partition("## `[machine]`")[2].partition("| setting |")[2]
-    header, _, *rows = [[cell.strip(" `") for cell in line.split("|")] for line in table.splitlines() if "|" in line]
-    told: dict[str, dict[str, dict[str, str]]] = {preset: {} for preset in header[:3]}
-    for _, setting, *cells in itertools.takewhile(lambda row: row[1].startswith("["), rows):
-        section, key = setting.strip("[").split("] ")
-        for preset, text in zip(told, cells, strict=False):
-            if text:
-                told[preset].setdefault(section, {})[key] = text
-    assert told == PRESETS
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_no_preset_of_a_machine_changes_a_fingerprint(tmp_path: Path, preset: str) -> None:
-    usual, other = load(tmp_path, GOOD), load(tmp_path, GOOD + cluster(preset))
-    assert other.source.sections != usual.source.sections
-    assert other.stream.identity() == usual.stream.identity()
-    assert {n: other.dataset(n).parameters() for n in datasets.names()} == {
-        n: usual.dataset(n).parameters() for n in datasets.names()
-    }
-    decides = [
-        {k: v for k, v in settings.own_config(s).as_dict().items() if k not in TrainConfig.NEUTRAL}
-        for s in (usual, other)
-    ]
-    assert decides[0] == decides[1]
-    assert settings.own_mposer(other) == settings.own_mposer(usual)
 
 
 # ------------------------------------------------------------------------------------------------------ any typo

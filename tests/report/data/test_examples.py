@@ -35,7 +35,7 @@ def test_of_several_splits_two_show_a_track_each_and_training_comes_first(tmp_pa
         make.write_split(tmp_path, f"posetrack/{split}", tracks)
     section = examples_section(open_splits(tmp_path), raw=None, body=None)
     assert [split.split for split in section.data["datasets"]["posetrack"]] == ["posetrack/train", "posetrack/test"]
-    assert [portrait.track.name for portrait in drawn(section, "posetrack")] == ["train0/0", "test0/0"]
+    assert [portrait.track.record.name for portrait in drawn(section, "posetrack")] == ["train0/0", "test0/0"]
 
 
 def test_without_the_raw_folder_it_is_said_and_tracks_have_no_picture(root: Path, tmp_path: Path) -> None:

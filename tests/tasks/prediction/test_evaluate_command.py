@@ -47,9 +47,7 @@ def test_it_says_what_evaluation_says_of_the_model_built_by_hand(world, job, tmp
     words = ["evaluate", "--checkpoint", world.checkpoint, "--cache", job.root, "--split", SPLIT, "--body", tmp_path]
     assert main([str(word) for word in (*words, "--device", "cpu", "--out", tmp_path / "out")]) == 0
     shown = capsys.readouterr().out
-    expected = evaluate_split(
-        job.trained.generator, job.split(), stream="resnet50", seqlen=job.trained.seqlen
-    )
+    expected = evaluate_split(job.trained.generator, job.split(), stream="resnet50", seqlen=job.trained.seqlen)
     written = json.loads((tmp_path / "out/metrics.json").read_text())
     assert written[SPLIT]["pck_2d"] == pytest.approx(expected["pck_2d"])
     assert written["stand_in"] is True
