@@ -14,6 +14,7 @@ from pipeline.conversion import convert
 from pipeline.conversion.plan import mixture_warning
 from pipeline.errors import ConfigError
 from pipeline.features import extract
+from pipeline.features.plan import ExtractionPlan, plan_extraction, refuse_untrained
 from pipeline.plug_ins import PlugInError
 from pipeline.raw.stand_in import is_stand_in
 from tasks import terminal
@@ -134,14 +135,14 @@ class Extract(PipelineTask):
             return [Extract(dataset=self.dataset, split=self.split, crops=True)]
         return [Convert(dataset=self.dataset, split=self.split)]
 
-    def plan(self) -> extract.ExtractionPlan:
+    def plan(self) -> ExtractionPlan:
         raw = settings().raw(self.dataset)
         stream = settings().crops if self.crops else settings().stream
         if stream is None:
             raise ConfigError(f"{settings().source.where('features', 'crops')}: names no stream of crops")
-        plan = extract.plan_extraction(settings().paths.cache, f"{self.dataset}/{self.split}", stream.at(raw))
+        plan = plan_extraction(settings().paths.cache, f"{self.dataset}/{self.split}", stream.at(raw))
         if not plan.up_to_date:
-            extract.refuse_untrained(stream, raw, settings().source.where("features", "weights"))
+            refuse_untrained(stream, raw, settings().source.where("features", "weights"))
         return plan
 
     def up_to_date(self) -> bool:

@@ -33,6 +33,7 @@ import cache.write.split_writer
 from pipeline import datasets
 from pipeline.conversion import convert
 from pipeline.features import extract as features
+from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.resnet50 import ResNet50
 
@@ -66,7 +67,7 @@ def main(what, raw, root, kill_at, workers):
         convert.convert(convert.plan_conversion(dataset, "train", raw=raw, root=root), workers=workers)
     else:
         spec = StreamSpec(stream=ResNet50(precision="exact"))
-        features.extract(features.plan_extraction(root, "penn_action/train", spec))
+        features.extract(plan_extraction(root, "penn_action/train", spec))
     return count
 
 if __name__ == "__main__":

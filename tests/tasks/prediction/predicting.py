@@ -74,7 +74,7 @@ class World:
 
 
 def streams() -> tuple[StreamSpec, ...]:
-    from pipeline.features.engine import Resources
+    from pipeline.features.spec import Resources
 
     return (StreamSpec(stream=ResNet50(), resources=Resources(Machine("cpu"), workers=1)),)
 
