@@ -1,7 +1,4 @@
-"""The commands of `python -m pipeline`: a file each, with `HELP`, `options(parser)` and `run(args) -> exit code`.
-
-Other packages add theirs: see `pipeline.commands.command_plug_ins`.
-"""
+"""The commands of `python -m pipeline`: a file each, with `HELP`, `options(parser)` and `run(args) -> exit code`."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ from pipeline.commands import (
     accept,
     bench_features,
     compact,
+    config,
     convert,
     doctor,
     export,
@@ -27,7 +25,6 @@ from pipeline.commands import (
     synthesize,
     verify,
 )
-from pipeline.commands.command_plug_ins import plug_ins
 
 
 class Command(Protocol):
@@ -42,8 +39,9 @@ class Command(Protocol):
         """Do it, tell what was done, and return the exit code."""
 
 
-_OURS: Final[Mapping[str, Command]] = {
+COMMANDS: Final[Mapping[str, Command]] = {
     "init": init,
+    "config": config,
     "doctor": doctor,
     "synthesize": synthesize,
     "plan": plan,
@@ -60,5 +58,3 @@ _OURS: Final[Mapping[str, Command]] = {
     "gc": gc,
     "compact": compact,
 }
-
-COMMANDS: Final[Mapping[str, Command]] = {**_OURS, **dict(plug_ins(_OURS))}

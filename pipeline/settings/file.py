@@ -30,23 +30,15 @@ LUIGI: Final = frozenset(
 
 
 class Text(str):
-    """A value as somebody wrote it, who may have been the author of a preset."""
+    """A value, and the line of the file that it is in."""
 
-    line: int = 0  # of the file, from 1 on; 0: it does not stand there
-    origin: str = ""  # who says it, where it does not stand there
+    line: int = 0  # from 1 on
 
     @classmethod
     def at(cls, text: str, line: int) -> Self:
-        """What stands in the file."""
+        """A value of that line."""
         made = cls(text)
         made.line = line
-        return made
-
-    @classmethod
-    def of(cls, text: str, origin: str) -> Self:
-        """What somebody else says, as `preset laptop`."""
-        made = cls(text)
-        made.origin = origin
         return made
 
 
@@ -66,14 +58,6 @@ class SettingsFile:
         """`luigi.cfg, line 23 [features] precision`: the key's line, or the section's where the key is not there."""
         line = getattr(self.section(section).get(key), "line", 0) or self.headers.get(section, 0)
         return _where(self.path, line, section, key)
-
-    def with_defaults(self, defaults: Mapping[str, Mapping[str, str]], origin: str) -> SettingsFile:
-        """The same, where it says nothing with what `defaults` say."""
-        merged = {name: dict(keys) for name, keys in self.sections.items()}
-        for name, keys in defaults.items():
-            own = merged.setdefault(name, {})
-            own.update({key: Text.of(text, origin) for key, text in keys.items() if key not in own})
-        return SettingsFile(self.path, merged, self.headers)
 
 
 def where(file: Path, section: str, key: str, text: str) -> str:

@@ -19,7 +19,6 @@ from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
 from pipeline.settings.features import Features, streams_of
 from pipeline.settings.file import LUIGI, SettingsFile, blamed, did_you_mean, read
-from pipeline.settings.machines import PRESETS, Machine
 from pipeline.settings.types import AtLeast, typed
 
 T = TypeVar("T")
@@ -71,7 +70,6 @@ class Dask:
 TYPES: Final[Mapping[str, type[Any]]] = {
     "paths": Paths,
     "data": Data,
-    "machine": Machine,
     "embedded": Embedded,
     "convert": Convert,
     "features": Features,
@@ -83,10 +81,9 @@ TYPES: Final[Mapping[str, type[Any]]] = {
 class Sections:
     """What luigi.cfg says, as far as it is the pipeline's."""
 
-    source: SettingsFile  # with what the machine's preset says
+    source: SettingsFile
     paths: Paths
     data: Data
-    machine: Machine
     embedded: Embedded
     convert: Convert
     features: Features
@@ -114,16 +111,13 @@ def load(file: Path, do: str | None = None) -> Sections:
     """
     source = read(file) if do is None else read(file, do)
     _check_sections(source)
-    machine: Machine = _section(source, "machine", Machine)
-    if machine.preset is not None:
-        source = source.with_defaults(PRESETS[machine.preset], f"preset {machine.preset}")
     values: dict[str, Any] = {name: _section(source, name, spec) for name, spec in TYPES.items()}
     _check_datasets(source, values["data"].datasets)
     stream, crops = streams_of(source, values["features"])
     own = _all_options(source)
     sections = Sections(source=source, **values, stream=stream, crops=crops, options=own)
     _check_folders(sections)
-    _check_machine(sections)
+    _check_devices(sections)
     return sections
 
 
@@ -132,6 +126,11 @@ def _check_sections(source: SettingsFile) -> None:
     if twice := sorted(taken & set(streams.names())):
         raise ConfigError(
             f"a stream of another package is called {twice[0]!r}, as a section of {source.path}: rename it"
+        )
+    if "machine" in source.sections:
+        raise ConfigError(
+            f"{source.where('machine')}: there are no presets for machines any more. Set what you need of [convert] "
+            "workers, [features] workers, device and timeout, [train] hold and read_workers (docs/settings.md)."
         )
     known = sorted({*taken, *streams.names()})
     for name in source.sections:
@@ -198,13 +197,8 @@ def _check_folders(of: Sections) -> None:
             )
 
 
-def _check_machine(of: Sections) -> None:
+def _check_devices(of: Sections) -> None:
     where, features = of.source.where, of.features
-    if of.machine.preset == "cluster" and of.dask.scheduler is None:
-        raise ConfigError(
-            f"{where('machine', 'preset')} = cluster: [dask] scheduler is missing. Set it to the scheduler's address, "
-            "as tcp://node:8786, or its file (docs/cluster.md)."
-        )
     if of.dask.scheduler is not None and features.device.startswith("cuda:"):
         raise ConfigError(
             f"{where('features', 'device')} = {features.device}: with [dask] scheduler every worker has a GPU of its "

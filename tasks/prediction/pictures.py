@@ -120,7 +120,7 @@ class _Pictures:
                     problem = frame.problem or "no picture"
                 else:
                     tiles[i] = crops.crop_person(frame.image, bbox[i], scale, TILE_PX)
-        except terminal.MENDABLE as error:
+        except terminal.USER_ERRORS as error:
             problem = str(error)
         if problem:
             for tile in tiles[(tiles == GREY).all(axis=(1, 2, 3))]:

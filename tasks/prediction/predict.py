@@ -38,8 +38,8 @@ from pipeline.pixels import sources
 from pipeline.pixels.frames import FrameSource, Video
 from pipeline.raw.stand_in import is_stand_in
 from pipeline.settings.features import stream_named
-from tasks.prediction.overlay import STAND_IN, PredictedBodies, rate_of, write_overlay
-from tasks.prediction.trained import Trained, refuse_mixture
+from tasks.prediction.overlay import STAND_IN, PredictedBodies, write_overlay
+from tasks.prediction.trained import Trained, refuse_mixture, refuse_other_features
 from tasks.settings import settings
 from vibe_model import runs
 from vibe_model.evaluation import predictions
@@ -132,72 +132,49 @@ def named_streams(weights: str | None, precision: Precision | None, device: str)
 
 
 def make_tracks(job: Job, progress: Progress) -> Conversion | None:
-    """Video and labels -> tracks; None where they are there. Raises PipelineError where nobody is left to predict."""
+    """Video and labels -> tracks; None where they are up to date. Raises PipelineError where no person is left."""
     plan = convert.plan_conversion(job.reader, job.reader.split, raw=job.raw, root=job.root)
     done = None if plan.up_to_date else convert.convert(plan, progress=progress)
     account = job.split().videos[0].account
     if account["set_aside"]:
         raise PipelineError(account["message"])
     if not account["kept"]:
-        raise PipelineError(nobody_left(job.reader, account))
+        reasons = ", ".join(f"{n:,} {reason}" for reason, n in account["dropped"].items())
+        found = f"of {count(account['found'], 'person-frame')}, {reasons}" if reasons else "no person was found"
+        raise PipelineError(
+            f"{job.reader.keypoints or job.reader.boxes}: no person is left to predict: {found}. Look at the "
+            f"detections, or take tracks of fewer than {count(job.reader.min_frames, 'frame')}: --min-frames."
+        )
     return done
 
 
-def nobody_left(reader: NewVideo, account: Mapping[str, Any]) -> str:
-    """Why there is nobody to predict, and what to do about it."""
-    reasons = ", ".join(f"{n:,} {reason}" for reason, n in account["dropped"].items())
-    return (
-        f"{reader.keypoints or reader.boxes}: nobody is left to predict: "
-        + (f"of {count(account['found'], 'person-frame')}, {reasons}. " if reasons else "nobody was found. ")
-        + f"Look at the detections, or take tracks of fewer than {count(reader.min_frames, 'frame')}: --min-frames."
-    )
+def make_features(job: Job, progress: Progress) -> Extraction | None:
+    """Tracks -> features; None where they are up to date.
 
-
-def make_features(job: Job, progress: Progress) -> list[Extraction]:
-    """Tracks -> features, where they are not there. Raises PipelineError for others than the model was trained on."""
-    done = []
+    Raises PipelineError for features of another network than the model was trained on.
+    """
+    done = None
     for spec in job.streams:
         plan = extract.compare_stream(job.split(), spec)
-        if plan.differs:  # of an earlier run with another network: this cache is nobody else's
+        if plan.differs:  # by an earlier command with another network: nothing else uses this cache
             plan = extract.plan_extraction(job.root, job.name, spec, replace=True)
         if spec is job.stream:
             refuse_other_features(job.trained, plan.identity)
         if not plan.up_to_date:
-            done.append(extract.extract(plan, progress=progress))
+            done = extract.extract(plan, progress=progress)
     return done
 
 
-def refuse_other_features(trained: Trained, identity: Mapping[str, Any]) -> None:
-    """Raise PipelineError unless these features are of the network that the model was trained on, as far as is told."""
-    expected = trained.features
-    if trained.kind != "ours" or expected is None or expected.get("kind") == "imported":
-        return
-    keys = sorted(key for key in expected.keys() | identity.keys() if expected.get(key) != identity.get(key))
-    if keys:
-        was, now = (", ".join(f"{key} {_in_words(told.get(key))}" for key in keys) for told in (expected, identity))
-        raise PipelineError(
-            f"{trained.checkpoint}: expected features as those that it was trained on, {was}; found {now}. Name the "
-            "same network: --weights, --precision, or [features] of luigi.cfg."
-        )
-
-
-def _in_words(part: Any) -> str:
-    """A part of a stream's identity as its option is written: untrained:7"""
-    if isinstance(part, Mapping) and part.keys() == {"kind", "argument"}:
-        return f"{part['kind']}:{part['argument']}"
-    return "not said" if part is None else str(part)
-
-
-def doubts(job: Job) -> list[str]:
-    """What a person should know before believing the bodies."""
-    told = []
+def warnings(job: Job) -> list[str]:
+    """Reasons to doubt the bodies."""
+    found = []
     weights = job.stream.stream.weights if isinstance(job.stream.stream, ResNet50) else None
     published = job.trained.kind in ("vibe", "spin")
     if published and not job.stand_in and (weights is None or weights.kind != "spin"):
-        told.append(f"{job.trained.checkpoint.name} was trained on SPIN's features, and these are {job.stream}")
+        found.append(f"{job.trained.checkpoint.name} was trained on SPIN's features, and these are {job.stream}")
     if job.trained.kind == "ours" and job.trained.features is None:
-        told.append(f"{job.trained.checkpoint.name} does not say which features it was trained on")
-    return told
+        found.append(f"{job.trained.checkpoint.name} does not say which features it was trained on")
+    return found
 
 
 def make_bodies(job: Job, *, smooth: float, batch_size: int, progress: Progress) -> Predicted:
@@ -236,8 +213,8 @@ def make_overlay(job: Job, predicted: Predicted, *, fps: float | None, progress:
     return write_overlay(file, job.source(), predicted.bodies, generator, fps=fps, said=said, progress=progress)
 
 
-def write_summary(job: Job, predicted: Predicted, *, smooth: float, overlay_fps: float | None) -> Path:
-    """predictions.json: what lies in the folder, and what it was made from and with."""
+def write_summary(job: Job, predicted: Predicted, *, smooth: float, overlay_fps: float | None) -> dict[str, Any]:
+    """Write predictions.json: what is in the folder, and what it was made from and with. Return its content."""
     split = job.split()
     video, fps = split.videos[0], float(np.atleast_1d(split.tracks.fps)[0])
     summary = {
@@ -249,12 +226,7 @@ def write_summary(job: Job, predicted: Predicted, *, smooth: float, overlay_fps:
         "overlay": None if overlay_fps is None else {"file": OVERLAY, "fps": overlay_fps},
     }
     runs.write_json(job.out / SUMMARY, summary)
-    return job.out / SUMMARY
-
-
-def overlay_rate(job: Job, fps: float | None) -> float:
-    """Frames a second of the overlay: as asked for, or the video's own."""
-    return fps or rate_of(job.source())
+    return summary
 
 
 def _about(job: Job, smooth: float) -> dict[str, Any]:

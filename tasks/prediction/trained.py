@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, PipelineError
 from vibe_model import runs
 from vibe_model.checkpoints import load_published, read_checkpoint
 from vibe_model.errors import CheckpointError, StandInMixed
@@ -91,6 +91,26 @@ def refuse_mixture(kinds: Mapping[str, bool | None]) -> bool:
             "nothing: name files of one kind."
         )
     return bool(stand_ins)
+
+
+def refuse_other_features(trained: Trained, identity: Mapping[str, Any]) -> None:
+    """Raise PipelineError for features of another network than the model was trained on, where both are recorded."""
+    expected = trained.features
+    if trained.kind != "ours" or expected is None or expected.get("kind") == "imported":
+        return
+
+    def text(part: Any) -> str:  # as its option is written: untrained:7
+        if isinstance(part, Mapping) and part.keys() == {"kind", "argument"}:
+            return f"{part['kind']}:{part['argument']}"
+        return "not recorded" if part is None else str(part)
+
+    keys = sorted(key for key in expected.keys() | identity.keys() if expected.get(key) != identity.get(key))
+    if keys:
+        was, now = (", ".join(f"{key} {text(each.get(key))}" for key in keys) for each in (expected, identity))
+        raise PipelineError(
+            f"{trained.checkpoint}: expected features as those that it was trained on, {was}; found {now}. Name the "
+            "same network: --weights, --precision, or [features] of luigi.cfg."
+        )
 
 
 def _config(checkpoint: Path, content: Mapping[str, Any]) -> TrainConfig | None:

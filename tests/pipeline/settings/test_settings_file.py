@@ -99,13 +99,6 @@ def test_whatever_the_file_holds_the_error_is_of_one_line(tmp_path: Path, data: 
         assert len(str(error).splitlines()) == 1
 
 
-def test_defaults_of_a_preset_yield_to_the_file_and_say_whose_they_are(tmp_path: Path) -> None:
-    found = of(tmp_path, "[a]\nx = 1\n").with_defaults({"a": {"x": "2", "y": "3"}, "b": {"z": "4"}}, "preset small")
-    assert found.sections == {"a": {"x": "1", "y": "3"}, "b": {"z": "4"}}
-    assert [(text.line, text.origin) for text in found.section("a").values()] == [(2, ""), (0, "preset small")]
-    assert found.where("b", "z") == f"{tmp_path / 'luigi.cfg'} [b] z", "no line says it"
-
-
 def test_an_error_is_put_beside_the_first_key_that_it_names() -> None:
     given = {"processes": Text.at("9", 4), "batch_size": Text.at("8", 3), "seed": Text.at("1", 5)}
     file = Path("luigi.cfg")

@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from pipeline import synthetic
@@ -22,26 +21,6 @@ from vibe_model.settings.config import TrainConfig
 from vibe_model.training.trainer import build_generator
 
 SEQLEN = 40  # longer than the video: all of a track is one window
-
-
-class FakeNetwork:
-    """Stands for ResNet-50: a row's features are the means over the parts of its crop."""
-
-    batch_size, lanes = 16, 1
-
-    def __init__(self, stream: ResNet50) -> None:
-        self.provenance = {"weights": stream.weights.identity(), "sha256": "0" * 64, "stand_in": True}
-        self.calls = 0
-
-    def adopt(self, memory: np.ndarray) -> None:
-        """It needs nothing of it."""
-
-    def release(self) -> None:
-        """Nor then."""
-
-    def __call__(self, crops: np.ndarray) -> np.ndarray:
-        pixels = crops.reshape(len(crops), -1)[:, : 73 * ResNet50.dim].astype(np.float32)
-        return pixels.reshape(len(crops), ResNet50.dim, 73).mean(axis=2) / 255
 
 
 @dataclass

@@ -15,11 +15,12 @@ import cache
 from pipeline.cli.progress import silent
 from pipeline.errors import PipelineError
 from pipeline.features.streams.resnet50 import ResNet50
-from tasks import evaluate
+from tasks import evaluation as evaluate
 from tasks.__main__ import main
 from tasks.prediction import predict
 from tasks.prediction.trained import load
-from tests.tasks.prediction.predicting import FakeNetwork, World, make_world, save_checkpoint, small_config
+from tests.tasks.conftest import FakeNetwork
+from tests.tasks.prediction.predicting import World, make_world, save_checkpoint, small_config
 from vibe_model import evaluation
 from vibe_model.errors import StandInMixed
 

@@ -17,7 +17,8 @@ from pipeline.features.streams.resnet50 import ResNet50
 from tasks.prediction import pictures as drawn
 from tasks.prediction import predict
 from tasks.prediction.pictures import TILE_PX, pictures, spread_windows
-from tests.tasks.prediction.predicting import FakeNetwork, make_world, small_config
+from tests.tasks.conftest import FakeNetwork
+from tests.tasks.prediction.predicting import make_world, small_config
 from vibe_model.settings.config import TrainConfig
 
 SPLIT = "new_video/keypoints"

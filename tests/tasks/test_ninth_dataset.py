@@ -132,9 +132,9 @@ def test_make_data_takes_it_from_raw_files_to_features(site: Site, with_it: Any)
         for split in ("train", "val"):
             assert re.search(rf"^✓ {stage} +lab_recordings/{split} ", ran.shown, re.MULTILINE), ran.shown
     assert ran.done[-1] == "data 2 datasets"
-    assert "set aside video_unreadable" in ran.shown
+    assert "rejected video_unreadable" in ran.shown
     first = ran.shown.splitlines()[0]
-    assert first == "data       stand-in (seed 0, tiny), in raw: penn_action; beside them lab_recordings (stand-in)"
+    assert first == "data       demo data (seed 0, tiny), in raw: penn_action; beside them lab_recordings (demo data)"
 
     split = cache.open(with_it.folder / "cache")["lab_recordings/train"]
     names = [track.name for track in split.tracks]
