@@ -11,11 +11,8 @@ a cache. In every case, round after round, each in a process of its own:
 - ours (`pipeline.features.extract.extract`, precision fast): `--frames` crops. Its rate is that of the rows from 20% to
   80%, where nothing starts and nothing ends any more; what the whole process took beyond that rate is told beside it:
   the interpreter, torch, loading the network, starting processes, filling and emptying buffers, the last commit.
-- the limits (`pipeline.features.bench_features`): the same decoding processes without a network on the same split, and
+- the limits (`features_limits.py`): the same decoding processes without a network on the same split, and
   the same network without decoding.
-
-`decode reduced` is an option of extractions: pictures of large persons are decoded at a half, a quarter or an eighth of
-their size. What it costs stands under Agreement.
 
 Together these two allow 1 / (1/decode + 1/network) crops a second on a CPU, whose cores they share, and the smaller of
 both on a GPU. Agreement of precision fast with exact, and of exact with torchvision's layers, is measured over all

@@ -8,17 +8,19 @@ from typing import Final
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 import cache
 from cache import SplitWriter, TrackRows, VideoEntry
-from pipeline.features import bench_pixels
-from pipeline.features.spec import Decode
 from pipeline.pixels import sources
 from pipeline.pixels.frames import Pictures
 from pipeline.track import CROP_SCALE
 
 FRAMES: Final = 100  # of a video, and so many files there are of a size: each video of the split shows them once more
 FPS: Final = 30.0
+QUALITY: Final = 90  # of JPEG
+PATTERN: Final = "{:06d}.jpg"
+STRENGTHS: Final = (3.0, 5.0, 8.0, 10.0, 12.0, 14.0, 16.0)  # of noise at 1, 2, 4, ... px, in grey levels of 255
 STEP: Final = 4  # px from a video's frame to the next: the camera moves
 
 
@@ -30,23 +32,21 @@ class Case:
     size: tuple[int, int]  # (width, height) px
     persons: int
     video: bool = False
-    decode: Decode = "full"
 
     @property
     def spec(self) -> str:
         """The pixel source below the raw folder."""
         width, height = self.size
         place = f"{width}x{height}"
-        return f"video:{place}.mp4" if self.video else f"pictures:{place}/{bench_pixels.PATTERN}+0"
+        return f"video:{place}.mp4" if self.video else f"pictures:{place}/{PATTERN}+0"
 
 
-VGA, HD = bench_pixels.SIZES
+VGA, HD = (640, 480), (1920, 1080)
 CASES: Final = {
     "vga1": Case("640 x 480 JPEG, 1 person", VGA, 1),
     "vga4": Case("640 x 480 JPEG, 4 persons", VGA, 4),
     "hd1": Case("1920 x 1080 JPEG, 1 person", HD, 1),
     "hd4": Case("1920 x 1080 JPEG, 4 persons", HD, 4),
-    "hd1r": Case("1920 x 1080 JPEG, 1 person, decode reduced", HD, 1, decode="reduced"),
     "video1": Case("640 x 480 MPEG-4, 1 person", VGA, 1, video=True),
     "video4": Case("640 x 480 MPEG-4, 4 persons", VGA, 4, video=True),
 }
@@ -86,7 +86,7 @@ def make(work: Path, key: str, case: Case, n_crops: int) -> int:
                     crop_scale=CROP_SCALE,
                     columns={
                         "frame_index": frames,
-                        "bbox": bench_pixels.boxes(len(frames), case.size, seed=number * case.persons + person),
+                        "bbox": boxes(len(frames), case.size, seed=number * case.persons + person),
                     },
                 )
                 for person in range(case.persons)
@@ -110,7 +110,7 @@ def _write_pixels(raw: Path, case: Case) -> None:
     if source.place.exists():
         return
     if isinstance(source, Pictures):
-        bench_pixels.write_pictures(source.place, case.size, FRAMES)
+        write_pictures(source.place, case.size, FRAMES)
     else:
         _write_video(source.place, case.size)
 
@@ -119,7 +119,7 @@ def _write_video(file: Path, size: tuple[int, int]) -> None:
     """A camera that moves over a still picture, with some noise of its own."""
     file.parent.mkdir(parents=True, exist_ok=True)
     width, height = size
-    scene = bench_pixels.textured((width + STEP * FRAMES, height), seed=0)
+    scene = textured((width + STEP * FRAMES, height), seed=0)
     rng = np.random.default_rng(0)
     writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"mp4v"), FPS, size)
     for number in range(FRAMES):
@@ -127,3 +127,31 @@ def _write_video(file: Path, size: tuple[int, int]) -> None:
         frame = scene[:, STEP * number : STEP * number + width] + noise
         writer.write(np.clip(frame, 0, 255).astype(np.uint8))
     writer.release()
+
+
+def boxes(n: int, size: tuple[int, int], *, seed: int) -> NDArray[np.float32]:
+    """(n, 4) square cxcywh px: persons of 30% to 80% of the picture's height."""
+    rng = np.random.default_rng(seed)
+    side = rng.uniform(0.3, 0.8, n) * size[1]
+    x, y = rng.uniform(0.3, 0.7, (2, n))
+    return np.stack([x * size[0], y * size[1], side, side], axis=1).astype(np.float32)
+
+
+def write_pictures(folder: Path, size: tuple[int, int], n: int) -> Pictures:
+    """`n` JPEG files of `size` (width, height) px, about as many bytes each as photographs have."""
+    folder.mkdir(parents=True)
+    for number, image in enumerate(textured(size, seed) for seed in range(n)):
+        cv2.imwrite(str(folder / PATTERN.format(number)), image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    return Pictures(folder, PATTERN)
+
+
+def textured(size: tuple[int, int], seed: int) -> NDArray[np.uint8]:
+    """(height, width, 3) noise on all scales, the coarser the stronger, as in photographs."""
+    width, height = size
+    rng = np.random.default_rng(seed)
+    image = np.full((height, width, 3), 128, np.float32)
+    for octave, strength in enumerate(STRENGTHS):
+        shape = (-(-height // 2**octave), -(-width // 2**octave), 3)
+        noise = rng.standard_normal(shape, np.float32) * strength
+        image += cv2.resize(noise, size, interpolation=cv2.INTER_CUBIC)
+    return np.clip(image, 0, 255).astype(np.uint8)

@@ -25,7 +25,6 @@ import cache
 ROOT: Final = Path(__file__).parents[1]
 LOOK_EVERY: Final = 0.05  # s, at the memory
 CROPPED: Final = "cropped"  # the case of stored crops
-REDUCED: Final = "hd1r"
 PIXELS: Final = {**{key: case.name for key, case in CASES.items()}, CROPPED: "224 x 224 JPEG, the stored crops"}
 
 Found = dict[str, Any]
@@ -91,7 +90,7 @@ def speed(options: Options, key: str) -> Measured:
     if not stored:
         features_data.make(options.work, key, CASES[key], options.crops)
         found.kb = features_data.bytes_of(options.work, CASES[key]) / 1000
-    more = ["--from-crops"] if stored else ["--decode", CASES[key].decode]
+    more = ["--from-crops"] if stored else []
     for turn in range(options.rounds):
         if not stored:
             usual = child(options, "usual", split, "--crops", str(options.usual))
@@ -108,16 +107,8 @@ def store_crops(options: Options) -> None:
 
 
 def agreement(options: Options, keys: Sequence[str]) -> Found:
-    """fast against exact against torch, over all crops of the first of these cases, which have been measured.
-
-    Where pictures were decoded smaller, that against the whole pictures as well.
-    """
-    n_crops = ["--crops", str(options.crops)]
-    found = child(options, "agreement", features_data.split_of(keys[0]), *n_crops)
-    if REDUCED in keys:
-        smaller = child(options, "reduced", features_data.split_of(REDUCED), *n_crops)
-        found |= {"reduced": smaller["cosine"], "reduced_median": smaller["median"]}
-    return found
+    """fast against exact against torch, over all crops of the first of these cases, which have been measured."""
+    return child(options, "agreement", features_data.split_of(keys[0]), "--crops", str(options.crops))
 
 
 def memory(options: Options, sizes: list[int]) -> list[tuple[int, int, Found]]:

@@ -119,15 +119,12 @@ def agreement_lines(agreed: Found, key: str) -> list[str]:
         f"fast : exact, smallest cosine (goal {COSINE})": ("cosine", ".7f"),
         "fast : exact, largest error of a crop, by its length": ("relative", ".2e"),
         "fast : exact, largest error of a number, by the largest of its crop": ("largest", ".2e"),
-        "exact, decode reduced : full, smallest cosine": ("reduced", ".4f"),
-        "exact, decode reduced : full, median cosine": ("reduced_median", ".4f"),
         f"exact : torchvision's layers in fp32, largest error by the largest number (goal {EXACT:g})": ("exact", ".2e"),
     }
     return [
         "## Agreement",
         "",
-        f"Over {told_of} of {PIXELS[key]}, before an untrained network's features are standardised; of decode reduced, "
-        "over as many of its own case.",
+        f"Over {told_of} of {PIXELS[key]}, before an untrained network's features are standardised.",
         "",
         "| | |",
         "|---|---|",

@@ -19,12 +19,11 @@ from typing import Any, Final
 
 import features_data
 import numpy as np
+from features_limits import Limits, decode_limit, network_limit, of_split
 from numpy.typing import NDArray
 
 import cache
 from pipeline.features import extract
-from pipeline.features.bench_features import Limits, decode_limit, network_limit
-from pipeline.features.bench_pixels import of_split
 from pipeline.features.engine import Resources
 from pipeline.features.engine.decoders import cores
 from pipeline.features.engine.pieces import Frames, Person, Wanted
@@ -101,7 +100,7 @@ def limits(args: argparse.Namespace) -> dict[str, Any]:
     """Decoding by itself, and the network by itself."""
     spec = spec_of(args)
     assert isinstance(spec.stream, NumberStream)
-    coming = of_split(opened(args), pixels(opened(args), spec.crops, spec.raw, reduced=spec.decode == "reduced"))
+    coming = of_split(opened(args), pixels(opened(args), spec.crops, spec.raw))
     decode = decode_limit(coming, spec.resources, seconds=args.seconds)
     network = network_limit(spec.stream.load(spec.resources.machine, None), seconds=args.seconds)
     both = Limits(decode, network, cores())
@@ -132,22 +131,6 @@ def agreement(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def reduced(args: argparse.Namespace) -> dict[str, Any]:
-    """Features of pictures decoded smaller against those of the same pictures, over the first crops of the split."""
-    from pipeline.features import networks
-
-    machine = Machine(args.device)
-    exact = networks.load(WeightsSpec.parse(args.weights), precision="exact", machine=machine, standardise=False)
-    split, raw = opened(args), features_data.raw_of(args.work)
-    ways = [itertools.islice(crops_of(split, raw, reduced=smaller), args.crops) for smaller in (True, False)]
-    found = []
-    while some := list(itertools.islice(zip(*ways, strict=True), AT_ONCE)):
-        found.append([networks.compute(exact, np.stack(batch)) for batch in zip(*some, strict=True)])
-    a, b = (np.concatenate(parts).astype(np.float64) for parts in zip(*found, strict=True))
-    cosines = cosine(a, b)
-    return {"crops": len(a), "cosine": float(cosines.min()), "median": float(np.median(cosines))}
-
-
 def cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n, d) twice -> (n,)."""
     return np.asarray((a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)))
@@ -172,14 +155,14 @@ def plain(weights: WeightsSpec) -> Callable[[NDArray[np.uint8]], NDArray[np.floa
     return compute
 
 
-def crops_of(split: cache.Split, raw: Path, *, reduced: bool = False) -> Iterator[NDArray[np.uint8]]:
+def crops_of(split: cache.Split, raw: Path) -> Iterator[NDArray[np.uint8]]:
     """Crops (224, 224, 3) RGB, track by track, as decoding processes make them."""
     from features_usual import persons
 
     for track in persons(split, raw):
         people = [Person(0, tuple(box), track.scale) for box in track.boxes.tolist()]
         wanted = (Wanted(frame, (person,)) for frame, person in zip(track.frames, people, strict=True))
-        pixels = Frames(track.source, split.name, "", reduced=reduced)
+        pixels = Frames(track.source, split.name, "")
         for person, shown in zip(people, pixels.show(wanted, nothing), strict=True):
             assert shown.crop is not None, shown.problem
             yield shown.crop(person)
@@ -213,7 +196,7 @@ def spec_of(args: argparse.Namespace) -> StreamSpec:
     stream = ResNet50(weights=WeightsSpec.parse(args.weights), precision="fast")
     name = f"{STREAM}-{args.round}{'-of-crops' if args.from_crops else ''}"
     crops = CROPS if args.from_crops else ""
-    return StreamSpec(name, stream, crops, args.decode, resources=resources(args))
+    return StreamSpec(name, stream, crops, resources=resources(args))
 
 
 @contextmanager
@@ -248,7 +231,7 @@ def gpu_busy(device: str) -> Iterator[Callable[[float, float], float | None]]:
 
 
 WAYS: Final[Mapping[str, Callable[[argparse.Namespace], dict[str, Any]]]] = {
-    way.__name__: way for way in (usual, ours, crops, limits, agreement, reduced, memory)
+    way.__name__: way for way in (usual, ours, crops, limits, agreement, memory)
 }
 
 
@@ -264,7 +247,6 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--crops", type=int, default=0)
     parser.add_argument("--from-crops", action="store_true")
-    parser.add_argument("--decode", default="full")
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--round", type=int, default=0)
     parser.add_argument("--dim", type=int, default=3)

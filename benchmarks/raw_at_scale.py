@@ -26,9 +26,9 @@ from pipeline import synthetic
 from pipeline.formats.cdf import load_cdf
 from pipeline.raw.stand_in import MARKER
 from pipeline.skeletons import JOINTS
-from pipeline.synthetic.layouts import python2_pickle
-from pipeline.synthetic.layouts.h36m import write_cdf
-from pipeline.synthetic.layouts.tfrecord_file import example, framed
+from pipeline.synthetic.layouts.files import python2_pickle, write_cdf
+from pipeline.synthetic.layouts.files import tf_example as example
+from pipeline.synthetic.layouts.files import tfrecord as framed
 
 FULL: Final = {"penn_action": 2326, "amass": 10_000}  # videos in the release, both splits; motions, about
 PENN_FRAMES: Final = 163_841 / 2326  # a video; 18 to 663
@@ -232,10 +232,7 @@ def _grey_video(file: Path, n_frames: int) -> None:
 def threedpw(source: Source, raw: Path, n: int) -> None:
     seed, total = source
     sequences = sorted((seed / "sequenceFiles/train").glob("*.pkl"))
-    made = [
-        python2_pickle.dumps(_longer_sequence(pickle.loads(f.read_bytes(), encoding="latin1"), total))
-        for f in sequences
-    ]
+    made = [python2_pickle(_longer_sequence(pickle.loads(f.read_bytes(), encoding="latin1"), total)) for f in sequences]
     links = Links()
     (raw / "sequenceFiles/train").mkdir(parents=True)
     for i in range(n):

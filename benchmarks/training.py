@@ -6,7 +6,7 @@ Networks of the published sizes, batches of 32 windows of 16 frames, 19 of them 
 motion, from a cache of made-up labels and features with the procedural body. Three ways:
 
 - usual: benchmarks/training_usual.py says what that is.
-- ours, fp32 and bf16: `Trainer.train_step` on what `vibe_model.training.data.stream` gives, as `training.run` does it.
+- ours, fp32 and bf16: `VIBETrainer.train_step` on what `training.data.stream` gives, as `training.run` does it.
 
 First, with dropout off and from equal parameters, all ways take the same steps with the same windows, and their losses
 are compared: float32 must agree to 1e-4, or the benchmark ends. Then they train in turns, A B C A B C, each on its own
@@ -41,7 +41,7 @@ from pipeline.body import Body
 from vibe_model import TrainConfig
 from vibe_model.training.data import Batches, on_device, stream
 from vibe_model.training.parallel import Group
-from vibe_model.training.trainer import Trainer
+from vibe_model.training.vibe import VIBETrainer
 
 USUAL, FP32, BF16 = WAYS = ("usual", "ours, fp32", "ours, bf16")
 PARTS: Final = {"2d": "datasets_2d", "3d": "datasets_3d", "motion": "motion"}
@@ -81,10 +81,10 @@ class Bench:
             loaders.append(loader(self.databases[kind], windows, 0 if kind == "motion" else self.workers))
         return zip(*loaders, strict=True)
 
-    def ours(self, precision: str) -> Trainer:
-        return Trainer(replace(self.config, precision=precision), self.body, Group(device=self.device))
+    def ours(self, precision: str) -> VIBETrainer:
+        return VIBETrainer(replace(self.config, precision=precision), self.body, Group(device=self.device))
 
-    def usual(self, like: Trainer) -> UsualTrainer:
+    def usual(self, like: VIBETrainer) -> UsualTrainer:
         """The usual way, from the parameters of ours."""
         trainer = UsualTrainer(self.config, self.body, self.device)
         trainer.generator.load_state_dict(like.generator.state_dict())
@@ -136,7 +136,7 @@ def agreement(bench: Bench, n_steps: int) -> dict[str, dict[str, float]]:
     """The largest relative difference of each term from the usual way's, by way. Ends where float32's is too large."""
     ours = {FP32: bench.ours("fp32"), BF16: bench.ours("bf16")}
     usual = bench.usual(ours[FP32])
-    ways: tuple[Trainer | UsualTrainer, ...] = (usual, *ours.values())
+    ways: tuple[VIBETrainer | UsualTrainer, ...] = (usual, *ours.values())
     for module in itertools.chain.from_iterable(map(_modules, ways)):
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -153,7 +153,7 @@ def agreement(bench: Bench, n_steps: int) -> dict[str, dict[str, float]]:
     return worst
 
 
-def _modules(way: Trainer | UsualTrainer) -> Iterator[nn.Module]:
+def _modules(way: VIBETrainer | UsualTrainer) -> Iterator[nn.Module]:
     for network in (way.generator, way.discriminator):
         if network is not None:
             yield from network.modules()

@@ -22,7 +22,7 @@ from pipeline.body import Body
 from pipeline.crops import normalise_keypoints
 from pipeline.skeletons import JOINTS, convert
 from vibe_model import TrainConfig, losses
-from vibe_model.networks.generator import project
+from vibe_model.cameras import project
 from vibe_model.rotations import matrix_to_axis_angle, rotation_6d_to_matrix
 
 Arrays = dict[str, NDArray[Any]]

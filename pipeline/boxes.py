@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
 
-MIN_SIDE_PX: Final = 1.0  # a tight box smaller than this shows nothing
+MIN_SIDE_PX: Final = 1.0  # a tight box smaller than this is degenerate
 MIN_DIAGONAL_PX: Final = 0.5  # an extent smaller than this is no detection
 REFERENCE_PX: Final = 150.0  # a person whose extent has this diagonal has scale 1
 

@@ -5,8 +5,9 @@ The cost of a pair is
 
     (1 - IoU of the two boxes + mean distance of the joints seen in both / box diagonal, at most 1) / 2
 
-so 0 for the same detection and 1 for strangers far apart. Leaving two detections unpaired costs MAX_COST: no pair costs
-more. Nothing is predicted: a person who stands still and one who walks are compared with where they were last seen.
+so 0 for the same detection and 1 for two people far apart. Leaving two detections unpaired costs MAX_COST: no pair
+costs more. Nothing is predicted: a person who stands still and one who walks are compared with where they were last
+seen.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def link(
     varying; a joint of confidence 0 is not seen. Returns one (n, 2) array a person: rows (t, p) in time order. Persons
     come in the order of their first frame, left to right in it; the order of detections within a frame changes nothing
     but the p. A person not seen for more than `max_gap` frames is a new one afterwards. Detections without any seen
-    joint belong to nobody.
+    joint belong to no person.
     """
     if not len(keypoints):
         return []
@@ -137,7 +138,7 @@ def _assign(cost: Doubles) -> dict[int, int]:
 
 
 def pair_costs(before: Floats, now: Floats) -> Doubles:
-    """(A, J, 3) and (B, J, 3), all with a seen joint -> (A, B) costs in [0, 1], as the module says."""
+    """(A, J, 3) and (B, J, 3), all with a seen joint -> (A, B) costs in [0, 1] (see the module's docstring)."""
     points = np.concatenate([before, now]).astype(np.float64)
     rows = np.zeros((len(points), 2), np.int64)
     seen = _Detections(rows, points, _padded(extents(points)[0]), rows[:1, 0])

@@ -1,187 +1,501 @@
-"""Work for several processes, this one among them: results in order, bounded memory, none that outlives its work.
+"""Supervised processes, in which untrusted files are read and decoded.  raw -> [tracks, crops] -> features
 
-A new process takes half a second to import what it needs, and a body model takes seconds to load. So this process
-begins alone, sees how long an item takes, starts others when enough is left for that, goes on meanwhile, and takes its
-share of the work beside them.
+Two doors. `ordered_map` is a map over items by such processes: results in order, bounded memory, and an item whose
+process crashes, hangs or needs too much memory costs itself alone. `Process` is one of them with a protocol of its own
+(the decoders have one): its function gets one end of a pipe and reports progress by `alive`, which the parent sees as
+`pulse`, `at` and `silence()`; `kill()` ends it, and `how_it_ended` turns its exit code into a reason.
+
+Processes are forked by a server: a fresh interpreter with one thread, which has imported what they need. So the first
+process takes as long as those imports, every other one some milliseconds, and no thread of the parent is forked. The
+server ends with its parent, however that ended (its socket is closed, or it has another parent), and the kernel ends
+the processes with the server (PR_SET_PDEATHSIG), also those that hang in C.
+
+Memory is limited by RLIMIT_DATA, beyond what the libraries take: private writable memory. An allocation that exceeds
+it fails at once, before anything is written to it. Files that are mapped for reading do not count, nor does what a
+library reserves without the right to write; in RLIMIT_AS both do.
 """
 
 from __future__ import annotations
 
-import functools
+import atexit
+import contextlib
+import ctypes
+import gc
+import mmap
 import os
+import pickle
+import resource
+import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
-import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, Pipe, wait
+from pathlib import Path
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-from joblib.externals.loky import get_reusable_executor
+from pipeline.errors import PipelineError
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-START_UP: Final = 0.5  # s until a new process has imported what it needs
-PATIENCE: Final = 2.0  # times what starting costs: that much must be left to do, or other processes do not pay
-TOGETHER: Final = 8  # items in a parcel, at most: handing one over costs as much as reading a short video
-PARCELS: Final = 4  # a process, between being given out and being taken, at most
-PARCEL_BYTES: Final = 1 << 22  # of results, in a parcel
-IDLE: Final = 10.0  # s that processes wait for more: the next split often comes at once
-HAND_OVER: Final = 2.0  # s, at most, that an end waits for parcels on their way: a broken pool takes none any more
-LOOK_EVERY: Final = 1.0  # s between looks at whether the parent is still there
-# Processes end when they have been idle for a while, which may be just when something comes: others are started then.
-# loky warns of it in the thread that looks after all of them, and where warnings are errors, that thread would end.
-STOPPED: Final = "A worker stopped while some jobs were given to the executor"
+TIMEOUT: Final = 600.0  # s that an item may take without progress, by default
+MEMORY: Final = 4 << 30  # bytes that a process may take, by default
+START: Final = 300.0  # s that a process may take to start
+BATCH: Final = 16  # items that a process is given at once, at most
+BATCH_TIME: Final = 0.05  # s that they should take
+ROOM: Final = 1 << 16  # bytes that a pipe takes while its reader is busy
+WAITING: Final = 1 << 26  # bytes of results for each process that may wait for an earlier one
+TRIALS: Final = 2  # processes that may crash or run out of memory at an item; the last has done nothing before
+FRUITLESS: Final = 3  # processes in a row that may end before they have begun with anything
+LOOK: Final = 1.0  # s between two looks at whether all is well, and the most that counts as silence between two
+LAST_WORDS: Final = 5.0  # s that a killed process is waited for
+SERVER_IDLE: Final = 60.0  # s that the server waits to be asked for another process: the next split often comes at once
+OUT_OF_MEMORY: Final = 86  # exit code of a process at its memory limit
 # The processes are the parallelism: threads of their libraries would only be in each other's way.
-ONE_THREAD: Final = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
+ONE_THREAD: Final = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1"
+)
 
-warnings.filterwarnings("ignore", message=STOPPED, category=UserWarning)
+_pulse = memoryview(bytearray(16)).cast("q")  # of this process: signs of life so far, and what it is at
 
 
-def in_processes(
+def alive(at: int | None = None) -> None:
+    """Show that this process makes progress, and what it is at. Anywhere but in a `Process` it has no effect."""
+    _pulse[0] += 1
+    if at is not None:
+        _pulse[1] = at
+
+
+class Failed(NamedTuple):
+    """Why a process ended: what `ordered_map` gives for the item at which it did."""
+
+    reason: str  # reader_crashed, reader_timeout or reader_memory
+    message: str  # what it did: "crashed with SIGSEGV"
+
+
+def how_it_ended(code: int | None, *, timeout: float | None = None) -> Failed:
+    """Why, from its exit code or minus a signal; `timeout`: the limit in s, where it was killed for its silence.
+
+    >>> how_it_ended(-11)
+    Failed(reason='reader_crashed', message='crashed with SIGSEGV')
+    """
+    if timeout is not None:
+        return Failed("reader_timeout", f"made no progress for {timeout:g} s")
+    if code == OUT_OF_MEMORY:
+        return Failed("reader_memory", "needed more memory than a process may take")
+    if code == -signal.SIGKILL:
+        return Failed("reader_memory", "was killed by SIGKILL, most likely because the machine's memory ran out")
+    if code is not None and code < 0:
+        return Failed("reader_crashed", f"crashed with {signal.Signals(-code).name}")
+    return Failed("reader_crashed", f"ended with exit code {code}")
+
+
+def ordered_map(
     job: Callable[[T], R],
     items: Sequence[T],
     workers: int,
     *,
-    kin: Callable[[T, T], bool] = lambda a, b: False,  # noqa: ARG005 - nobody is anybody's
-    size: Callable[[R], int] = lambda result: 1,  # noqa: ARG005 - too small to count
-) -> Iterator[R]:
-    """`map` by this process and up to `workers` - 1 others. `job` and what goes in and out of it must be picklable.
+    timeout: float = TIMEOUT,
+    memory: int = MEMORY,
+    same_group: Callable[[T, T], bool] = lambda one, other: False,  # noqa: ARG005
+    preload: Callable[[], object] | None = None,
+) -> Iterator[R | Failed]:
+    """`map` by up to `workers` supervised processes, never by this one. `job`, items and results must be picklable.
 
-    `kin` says of two neighbouring items that one process should do both, for something that it would otherwise have to
-    load twice; `size` says how many bytes a result has, since results that cannot be taken yet have to be kept.
+    Results come in the order of the items; those that wait for an earlier one take at most `WAITING` bytes a process.
+    An item at which a process crashes, shows no progress for `timeout` s, or needs more than `memory` bytes, becomes
+    `Failed`: after a crash or a lack of memory only at the second process, which has done nothing before. Items that
+    such a process had done and not handed over are done again. What the job raises is raised here, in its turn, with
+    its traceback there as a note.
+
+    `same_group` says of two neighbouring items that one process should do both, since they share something that takes
+    long to load. `preload` is called before processes are forked (`Process`). They are started one after the other
+    while there is more to do than they can take: none for no items. All of them have ended when the last result has
+    been taken, after an error, after Ctrl-C, and when no more results are taken. Raises PipelineError when processes
+    cannot even start.
     """
-    first, rest, done, n_bytes = 0.0, 0.0, 0, 0  # s of the first item, which may have to load something, and of others
-    while done < len(items) and (workers == 1 or not _are_worth_starting(first, rest, done, len(items))):
-        began = time.perf_counter()
-        result = job(items[done])
-        took = time.perf_counter() - began
-        first, rest = (took, 0.0) if done == 0 else (first, rest + took)
-        done += 1
-        n_bytes += size(result)
-        yield result
-    if done < len(items):
-        left = items[done:]
-        each = max(1, n_bytes // max(1, done))
-        together = max(1, min(TOGETHER, len(left) // (PARCELS * workers), PARCEL_BYTES // each))
-        ahead = PARCELS * workers * together
-        yield from _with_others(job, deque(_parcels(left, together, kin)), workers, ahead)
-
-
-def _are_worth_starting(first: float, rest: float, done: int, n: int) -> bool:
-    """Whether other processes pay, from the seconds that the first of `n` items took and the others done so far."""
-    if not PATIENCE:
-        return True
-    return done >= 2 and rest / (done - 1) * (n - done) > PATIENCE * (START_UP + first)
+    if not items:
+        return
+    run = _Map(job, items, workers, timeout, memory, same_group, preload)
+    try:
+        for index in range(len(items)):
+            yield run.result(index)
+    finally:
+        for worker in run.workers:
+            worker.process.pipe.close()  # so that all of them end at the same time
+        for worker in run.workers:
+            worker.process.kill()
 
 
 @dataclass(slots=True, eq=False)
-class _Parcel(Generic[T, R]):
-    """Items that one process does, and what becomes of them: a future for results of another process, or our own."""
+class _Worker:
+    process: Process
+    given: deque[int] = field(default_factory=deque)  # items that it has not answered, in the order in which it does
 
+
+@dataclass(slots=True, eq=False)
+class _Map(Generic[T, R]):
+    """The parent's side of `ordered_map`."""
+
+    job: Callable[[T], R]
     items: Sequence[T]
-    future: Future[list[R]] | None = None
-    results: list[R] | None = None
+    most: int  # workers
+    timeout: float
+    memory: int
+    same_group: Callable[[T, T], bool]
+    preload: Callable[[], object] | None
+    workers: list[_Worker] = field(default_factory=list)
+    next: int = 0  # the first item that no process has been given
+    again: deque[int] = field(default_factory=deque)  # to be given again
+    results: dict[int, bytes | Failed] = field(default_factory=dict)  # pickled
+    waiting: int = 0  # bytes of them
+    seconds: float = BATCH_TIME  # that an item took recently
+    trials: Counter[int] = field(default_factory=Counter)
+    fruitless: int = 0
+    looked: float = 0.0
 
-    @property
-    def has_begun(self) -> bool:
-        return self.future is not None or self.results is not None
+    def result(self, index: int) -> R | Failed:
+        """Of one item. They must be asked for in order."""
+        if time.monotonic() - self.looked > BATCH_TIME / 5:
+            self._look(index, 0)  # also when the result is there: others wait for something to do
+        while index not in self.results:
+            self._look(index, LOOK if len(self.workers) == self.most else 0.01)
+        result = self.results.pop(index)
+        if isinstance(result, Failed):
+            return result
+        self.waiting -= len(result)
+        done, error = pickle.loads(result)  # noqa: S301 - of our own process
+        if error is not None:
+            raise error
+        return done  # type: ignore[no-any-return]
 
-    @property
-    def is_away(self) -> bool:
-        return self.future is not None and not self.future.done()
+    def _look(self, index: int, patience: float) -> None:
+        """Give out what can be given, take what has been answered, replace processes that have ended or hang."""
+        self.looked = time.monotonic()
+        self._give()
+        # What cannot be taken yet stays with the processes when there is too much of it here.
+        room = self.waiting < WAITING * self.most
+        heard = [worker for worker in self.workers if worker.given and (room or index in worker.given)]
+        ready = wait([worker.process.pipe for worker in heard], patience)
+        for worker in heard:
+            if worker.process.pipe in ready:
+                self._hear(worker)
+            elif worker.process.silence() > (self.timeout if worker.process.at >= 0 else max(self.timeout, START)):
+                self._replace(worker, hung=True)
 
-    def take(self) -> list[R]:
-        """The results, waited for when another process is at them. Raises what the job raised there."""
-        if self.future is not None:
-            return self.future.result()
-        if self.results is None:
-            raise AssertionError("nobody began with this parcel")
-        return self.results
-
-
-def _parcels(items: Sequence[T], together: int, kin: Callable[[T, T], bool]) -> Iterator[Sequence[T]]:
-    """Neighbours in parcels of `together`, more where that would part kin."""
-    start = 0
-    for stop in range(1, len(items) + 1):
-        if stop == len(items) or (stop - start >= together and not kin(items[stop - 1], items[stop])):
-            yield items[start:stop]
-            start = stop
-
-
-def _with_others(job: Callable[[T], R], parcels: deque[Sequence[T]], workers: int, ahead: int) -> Iterator[R]:
-    """The results of all parcels, in order. At most `ahead` items are given out before the first of them is taken."""
-    guarded = functools.partial(_guarded, job, os.getpid())
-    pool = get_reusable_executor(max_workers=workers - 1, timeout=IDLE, env=ONE_THREAD)
-    ready = pool.submit(guarded, ())
-    window: deque[_Parcel[T, R]] = deque()
-    try:
-        while parcels and not _is_there(ready):
-            yield from map(job, parcels.popleft())
-        while parcels or window:
-            while parcels and (len(window) <= workers or _n_items(window) + len(parcels[0]) <= ahead):
-                window.append(_Parcel(parcels.popleft()))
-            _give_away(window, 2 * workers - 1, lambda items: pool.submit(guarded, items))
-            if not (window[0].is_away and _help(job, window)):
-                yield from window.popleft().take()
-    except BaseException:  # of the job, of the one who takes the results, or Ctrl-C: nobody waits for the others
-        _end(pool, [ready, *(parcel.future for parcel in window if parcel.future is not None)])
-        raise
-
-
-def _n_items(window: Iterable[_Parcel[T, R]]) -> int:
-    return sum(len(parcel.items) for parcel in window)
-
-
-def _is_there(ready: Future[Any]) -> bool:
-    """Whether the first of the other processes has come so far that it can work."""
-    return ready.done()
-
-
-def _give_away(window: Iterable[_Parcel[T, R]], most: int, submit: Callable[[Sequence[T]], Future[list[R]]]) -> None:
-    """Parcels that nobody has begun with to the others, the first ones first, until they have `most`."""
-    away = sum(parcel.is_away for parcel in window)
-    for parcel in window:
-        if away >= most:
+    def _hear(self, worker: _Worker) -> None:
+        try:
+            seconds, results = worker.process.pipe.recv()
+        except (EOFError, OSError):  # also in the midst of an answer
+            self._replace(worker, hung=False)
             return
-        if not parcel.has_begun:
-            parcel.future = submit(parcel.items)
-            away += 1
+        for result in results:
+            self.results[worker.given.popleft()] = result
+            self.waiting += len(result)
+        self.seconds, self.fruitless = seconds / len(results), 0
+        worker.process.heard()
+
+    def _give(self) -> None:
+        size = max(1, int(min(BATCH, BATCH_TIME / max(self.seconds, 1e-6), self._left / (2 * self.most))))
+        ahead = size > 1 or len(self.workers) == self.most
+        for most in (0, size) if ahead else (0,):
+            for worker in self.workers:
+                if len(worker.given) <= most and self._left:
+                    self._send(worker, self._batch(size))
+        has_begun = all(worker.process.pulse for worker in self.workers)
+        if self._left and has_begun and len(self.workers) < self.most:
+            self._send(self._new(), self._batch(size))
+
+    @property
+    def _left(self) -> int:
+        return len(self.again) + len(self.items) - self.next
+
+    def _batch(self, size: int) -> list[int]:
+        """The next items that one process should do."""
+        if self.again:
+            return [self.again.popleft() for _ in range(min(size, len(self.again)))]
+        n, start = len(self.items), self.next
+        stop = min(n, start + size)
+        while stop < n and self.same_group(self.items[stop - 1], self.items[stop]):
+            stop += 1
+        self.next = stop
+        return list(range(start, stop))
+
+    def _new(self) -> _Worker:
+        self.workers.append(_Worker(Process(_work, self.job, preload=self.preload, memory=self.memory)))
+        return self.workers[-1]
+
+    def _send(self, worker: _Worker, batch: Sequence[int]) -> None:
+        message = pickle.dumps([(index, self.items[index]) for index in batch], pickle.HIGHEST_PROTOCOL)
+        if worker.given and len(message) > ROOM:  # it may be sending, too: both would wait for ever
+            self.again.extendleft(reversed(batch))
+            return
+        if not worker.given:
+            worker.process.heard()
+        worker.given.extend(batch)
+        with contextlib.suppress(ConnectionError):  # it has ended: its pipe tells, when it is read
+            worker.process.pipe.send_bytes(message)
+
+    def _replace(self, worker: _Worker, *, hung: bool) -> None:
+        """End a process; have done again what it has not answered, but for an item at which processes end."""
+        at, code = worker.process.at, worker.process.kill()
+        ended = how_it_ended(code, timeout=self.timeout if hung else None)
+        self.workers.remove(worker)
+        self.again.extendleft(index for index in reversed(worker.given) if index != at)
+        if at in worker.given:
+            self.trials[at] += TRIALS if hung else 1
+            if self.trials[at] < TRIALS:
+                self._send(self._new(), [at])
+            else:
+                self.results[at] = ended
+            return
+        self.fruitless += 1
+        if self.fruitless == FRUITLESS:
+            raise PipelineError(
+                f"processes that read files cannot start: the last one {ended.message}. What it wrote is above. "
+                "Finished shards are kept: run it again when that is repaired."
+            )
 
 
-def _help(job: Callable[[T], R], window: Iterable[_Parcel[T, R]]) -> bool:
-    """Do the first parcel that nobody has begun with; False when there is none."""
-    parcel = next((parcel for parcel in window if not parcel.has_begun), None)
-    if parcel is None:
-        return False
-    parcel.results = [job(item) for item in parcel.items]
-    return True
+def _work(pipe: Connection[Any, Any], job: Callable[[Any], Any]) -> None:
+    """A process of `ordered_map`: answer batches of items with their results, until the parent closes the pipe."""
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            batch = pipe.recv()
+            results, began = [], time.perf_counter()
+            for index, item in batch:
+                alive(index)
+                try:
+                    results.append(pickle.dumps((job(item), None), pickle.HIGHEST_PROTOCOL))
+                except MemoryError:
+                    raise
+                except Exception as error:
+                    results.append(pickle.dumps((None, _sendable(error))))
+                took = time.perf_counter() - began
+                if took >= BATCH_TIME or index == batch[-1][0]:
+                    pipe.send((took, results))
+                    results, began = [], time.perf_counter()
+            alive(-1)
 
 
-def _end(pool: Any, futures: Sequence[Future[Any]]) -> None:
-    """Kill the other processes."""
-    # What is only on its way to a process would make loky's own thread fail. There is room for all of it in its queue
-    # (two for each process, and one), so that takes no time.
-    latest = time.monotonic() + HAND_OVER
-    while time.monotonic() < latest and not all(future.running() or future.done() for future in futures):
+def _sendable(error: Exception) -> Exception:
+    """The error with its traceback as a note, or that alone where the error cannot be sent."""
+    text = "".join(traceback.format_exception(error)).rstrip()
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - what was pickled in the same line
+    except Exception:
+        return PipelineError(text)
+    error.add_note(f"In a process of its own:\n{text}")
+    return error
+
+
+class Process:
+    """`main(pipe, *args)` in a process of its own. It ends when that returns, when it is killed, or with its parent.
+
+    `main`, `args` and `preload` must be picklable. The server calls `preload` before it forks, once: to import, or to
+    load what all processes share. File descriptors `fds` are handed over: the process has them as `fds=[...]`. `env`
+    is set in the process; `memory` limits it, in bytes beyond what it starts with. Ctrl-C is for the parent: processes
+    are in another group.
+    """
+
+    def __init__(
+        self,
+        main: Callable[..., None],
+        *args: object,
+        preload: Callable[[], object] | None = None,
+        fds: Sequence[int] = (),
+        env: Mapping[str, str] | None = None,
+        memory: int | None = None,
+    ) -> None:
+        self.pipe, theirs = Pipe()
+        pulse = os.memfd_create("pulse")
+        os.ftruncate(pulse, 16)
+        self._pulse = memoryview(mmap.mmap(pulse, 16)).cast("q")
+        self._pulse[1] = -1
+        self.heard()
+        request = pickle.dumps(preload), pickle.dumps((main, args)), (str(Path.cwd()), dict(env or {}), memory)
+        self._server, self._number = _start(request, [theirs.fileno(), pulse, *fds])
+        theirs.close()
+        os.close(pulse)
+
+    @property
+    def pulse(self) -> int:
+        """How often it has called `alive`."""
+        return self._pulse[0]
+
+    @property
+    def at(self) -> int:
+        """What it was at when it called `alive` last; -1 at first."""
+        return self._pulse[1]
+
+    def heard(self) -> None:
+        """It has answered, or has been given something to do: its silence begins now."""
+        self._seen, self._looked, self._silence = self.pulse, time.monotonic(), 0.0
+
+    def silence(self) -> float:
+        """Seconds without a sign of life. At most `LOOK` counts between two calls: the parent may have been busy."""
+        now, pulse = time.monotonic(), self.pulse
+        self._silence = 0.0 if pulse != self._seen else self._silence + min(LOOK, now - self._looked)
+        self._seen, self._looked = pulse, now
+        return self._silence
+
+    def kill(self) -> int | None:
+        """End it, where it has not ended, and wait for that. Its exit code or minus a signal; None: not known."""
+        self.pipe.close()
+        return self._server.end(self._number)
+
+
+class _Server:
+    """The server as the parent sees it."""
+
+    def __init__(self) -> None:
+        self.owner = os.getpid()
+        self._socket, theirs = socket.socketpair()
+        self._pipe: Connection[Any, Any] = Connection(os.dup(self._socket.fileno()))
+        self._lock, self._n = threading.Lock(), 0
+        self._process = subprocess.Popen(  # noqa: S603 - this very Python
+            [sys.executable, "-P", "-c", "from pipeline import processes; processes._serve()", str(self.owner)],
+            process_group=0,
+            stdin=theirs.fileno(),
+            env={**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        theirs.close()
+
+    def start(self, request: tuple[object, ...], fds: list[int]) -> int:
+        """The number of a process that will be there soon. Raises OSError when the server has ended."""
+        with self._lock:
+            self._n += 1
+            self._pipe.send((self._n, len(fds), request))
+            socket.send_fds(self._socket, [b"."], fds)
+            return self._n
+
+    def end(self, number: int) -> int | None:
+        with self._lock, contextlib.suppress(OSError, EOFError):
+            self._pipe.send(number)
+            if self._pipe.poll(LAST_WORDS):
+                code: int | None = self._pipe.recv()
+                return code
+            self._process.kill()  # it does not answer: it goes, and with it all of its processes
+        return None
+
+    def close(self) -> None:
+        self._pipe.close()
+        self._socket.close()
+        if self.owner == os.getpid():
+            self._process.kill()
+            self._process.wait()
+        else:  # this process was forked from the one that owns the server
+            self._process.returncode = 0
+
+
+_servers: list[_Server] = []  # one at most
+_starting = threading.Lock()
+
+
+def _start(request: tuple[object, ...], fds: list[int]) -> tuple[_Server, int]:
+    with _starting:
+        for server in _servers:
+            with contextlib.suppress(OSError):
+                if server.owner == os.getpid():
+                    return server, server.start(request, fds)
+        _close()  # it was idle for so long that it has ended, or is another process's
+        _servers.append(_Server())
+        return _servers[0], _servers[0].start(request, fds)
+
+
+def _close() -> None:
+    while _servers:
+        _servers.pop().close()
+
+
+atexit.register(_close)
+
+
+def _serve() -> None:
+    """The server: start and end processes as the parent asks, until that has ended or asks for nothing any more."""
+    control = socket.socket(fileno=os.dup(0))
+    pipe: Connection[Any, Any] = Connection(os.dup(0))
+    with Path(os.devnull).open() as null:
+        os.dup2(null.fileno(), 0)
+    parent, idle = int(sys.argv[1]), 0.0
+    preloaded: set[bytes] = set()
+    children: dict[int, int] = {}  # number -> process
+    while os.getppid() == parent and (children or idle < SERVER_IDLE):
+        if not pipe.poll(LOOK):
+            idle += LOOK
+            continue
+        idle = 0.0
+        try:
+            message = pipe.recv()
+            if isinstance(message, int):
+                pipe.send(_end(children.pop(message)))
+                continue
+            number, n_fds, (preload, call, options) = message
+            fds = socket.recv_fds(control, 1, n_fds)[1]
+        except (EOFError, OSError):
+            return
+        with contextlib.suppress(Exception):  # the process meets it again, and says so
+            if preload not in preloaded and (function := pickle.loads(preload)):  # noqa: S301 - the parent's
+                preloaded.add(preload)
+                function()
+            pickle.loads(call)  # noqa: S301 - it imports what is called
+        gc.freeze()
+        server = os.getpid()
+        children[number] = os.fork()
+        if not children[number]:
+            control.close()
+            pipe.close()
+            _run(call, fds, server, *options)
+        for fd in fds:
+            os.close(fd)
+
+
+_PRCTL: Final = ctypes.CDLL(None).prctl
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def _run(call: bytes, fds: list[int], server: int, folder: str, env: dict[str, str], memory: int | None) -> None:
+    """What is done in a forked process, to its end."""
+    global _pulse
+    code, pipe = 1, Connection(fds[0])  # open to the very end: once it is closed, the parent kills
+    try:
+        _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != server:
+            return
+        _pulse = memoryview(mmap.mmap(fds[1], 16)).cast("q")
+        os.chdir(folder)
+        os.environ.update(env)
+        main, args = pickle.loads(call)  # noqa: S301 - the parent's
+        if memory is not None:
+            hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+            now = int(Path("/proc/self/statm").read_text("ascii").split()[5]) * resource.getpagesize()
+            most = now + memory if hard == resource.RLIM_INFINITY else min(now + memory, hard)
+            resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+        main(pipe, *args, **({"fds": fds[2:]} if fds[2:] else {}))
+        code = 0
+    except MemoryError:
+        code = OUT_OF_MEMORY
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _end(child: int) -> int | None:
+    """Kill a process that has not ended. None where it cannot be ended now, as in a read that hangs."""
+    os.kill(child, signal.SIGKILL)  # never another process: its number is free only when it has been waited for
+    latest = time.monotonic() + LAST_WORDS / 2
+    while time.monotonic() < latest:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
         time.sleep(0.001)
-    pool.shutdown(wait=False, kill_workers=True)
-
-
-def _guarded(job: Callable[[T], R], parent: int, parcel: Sequence[T]) -> list[R]:
-    _end_with(parent)
-    return [job(item) for item in parcel]
-
-
-@functools.cache
-def _end_with(parent: int) -> None:
-    """End this process soon after its parent was killed; by itself it would wait for another task."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(LOOK_EVERY)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True, name="end-with-parent").start()
+    return None

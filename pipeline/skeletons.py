@@ -1,6 +1,6 @@
 """Joint orders, and conversion between them by joint name.  raw -> [tracks] -> features -> windows
 
-A name says which point of the body is meant: "OP Neck" (OpenPose's, between the shoulders), "neck" (LSP's, the head's
+A name is one point of the body: "OP Neck" (OpenPose's, between the shoulders), "neck" (LSP's, the head's
 lower end) and "thorax" are three points, and none fills in for another. Index lists are derived from the names.
 """
 
@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-LARGEST: Final = 1e7  # px, m, rad, ...: what is larger is no label, and sums of its squares would overflow float32
+LARGEST: Final = 1e7  # px, m, rad, ...: larger values are no labels, and sums of their squares would overflow float32
 
 Number = TypeVar("Number", bound=np.floating)
 Skeleton = str | Sequence[str]  # a key of JOINTS, or the joint names themselves, read from a file
@@ -147,7 +147,7 @@ def correspondence(source: Skeleton, target: Skeleton) -> tuple[list[int], list[
 
 @functools.lru_cache(maxsize=64)  # a file may name joints in any order
 def _correspondence(source: Skeleton, target: Skeleton) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The same, worked out once: readers ask for each video."""
+    """The same, cached: readers need it for each video."""
     names = joint_names(source)
     position = {name: i for i, name in enumerate(names)}
     model_points = source == "smpl54"
@@ -168,7 +168,7 @@ def convert(keypoints: NDArray[Number], *, source: Skeleton, target: Skeleton) -
     names = joint_names(source)
     if keypoints.ndim < 2 or keypoints.shape[-2] != len(names):
         raise ValueError(
-            f"keypoints are {keypoints.shape}, expected (..., {len(names)}, C): {source} has so many joints"
+            f"keypoints are {keypoints.shape}, expected (..., {len(names)}, C): the number of joints of {source}"
         )
     out = np.zeros((*keypoints.shape[:-2], len(joint_names(target)), keypoints.shape[-1]), keypoints.dtype)
     out[..., put, :] = keypoints[..., take, :]
@@ -202,9 +202,9 @@ def _other_side(name: str) -> str:
 
 
 def without_non_finite(keypoints: NDArray[Number]) -> tuple[NDArray[Number], int]:
-    """(..., J, 3) px px confidence -> a copy without joints that are at no place, and how many there were.
+    """(..., J, 3) px px confidence -> a copy without joints that are non-finite or out of range, and their number.
 
-    A joint with a NaN, an infinity or a number beyond 10^7 becomes (0, 0, 0).
+    A joint with a NaN, an infinity or a number beyond LARGEST becomes (0, 0, 0).
     """
     bad = ~(np.abs(keypoints) < LARGEST).all(axis=-1)  # comparisons with NaN are false
     out = keypoints.copy()

@@ -1,4 +1,4 @@
-"""The one record that everything downstream speaks.  raw -> [tracks] -> features -> windows -> training"""
+"""The record of one person that all later steps read.  raw -> [tracks] -> features -> windows -> training"""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
 Bools = NDArray[np.bool_]
 
-CROP_SCALE: Final = (
-    1.3  # crop side / box side, unless a dataset says otherwise; pixels and labels read it from the track
-)
+# Crop side / box side, unless a dataset has its own. Pixels and labels read it from the track.
+CROP_SCALE: Final = 1.3
 
-_TRAILING: Final = {  # what follows T in each per-frame array
+_TRAILING: Final = {  # shapes of the per-frame arrays without T
     "frame_index": (),
     "bbox": (4,),
     "kp_2d": (49, 3),
@@ -45,7 +44,7 @@ class Track:
     split: str
     name: str  # <video>/<person>, unique within the split
     video: str  # unique within the dataset
-    fps: float  # of the video's own frames; nan where the release does not say
+    fps: float  # of the video's own frames; nan where the release does not give it
     frame_index: Ints  # (T,) int64, strictly increasing, the video's own count from 0
     bbox: Floats | None = None  # (T, 4) float32 cxcywh, px of the full picture, square; None without pictures (AMASS)
     kp_2d: Floats | None = None  # (T, 49, 3) float32 x px, y px, confidence 0..1

@@ -20,7 +20,7 @@ from report.summary import summary_section
 from report.training import training_sections
 from report.training.run import PATTERN, read_json, read_run
 from vibe_model import runs
-from vibe_model.evaluation.measures import SEQUENCES, WORST_WINDOWS
+from vibe_model.runs import SEQUENCES, WORST_WINDOWS
 
 VERSION: Final = 3  # raised when the page shows the same things otherwise
 TITLE: Final = "Report on human motion data and VIBE"

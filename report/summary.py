@@ -9,16 +9,16 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from pipeline.cli.text import command, count
-from pipeline.features.missing_rows import pending
+from pipeline.features.plan import missing_rows
 from pipeline.reasons import reason
-from pipeline.show.from_cache import set_aside
+from pipeline.show.tracks import rejected
 from report.data.overview import OF, left_out
 from report.data.splits import UNREADABLE, Opened, is_demo, is_untrained, n_rows, problem
 from report.data.stream_health import Verdict
 from report.page import Section
 from report.training.results import tables_of
 from report.training.run import Run
-from vibe_model.evaluation.measures import ERRORS
+from vibe_model.metrics import ERRORS
 
 SCORE: Final = "pa_mpjpe"
 SCORE_2D: Final = "pck_2d"  # of splits without 3D labels
@@ -36,11 +36,11 @@ def summary_section(
     about, bad = demo_parts(opened, runs), [verdict for verdict in verdicts if verdict.faults]
     missing = 0 if stream is None else _missing(opened, stream)
     by_design, wrong = _frames(opened)
-    rejected = sum(set_aside(split)[0] for split in opened.splits)
+    n_rejected = sum(rejected(split)[0] for split in opened.splits)
     recorded = [split.manifest["accounting"]["frames"] for split in opened.splits if "accounting" in split.manifest]
     problems = [
         *opened.problems,
-        *([f"{count(rejected, 'video')} rejected (Accounting)"] if rejected else []),
+        *([f"{count(n_rejected, 'video')} rejected (Accounting)"] if n_rejected else []),
         *([f"{wrong:,} person-frames left out because of errors (Accounting)"] if wrong else []),
         *(f"{one.dataset}: {one.found} (Health of the feature stream)" for one in bad),
         *(f"{run.name}: {text}" for run in runs for text in run.problems),
@@ -52,7 +52,7 @@ def summary_section(
         "In the cache": f"{splits} of {datasets}: {count(tracks, 'track')}, {count(rows, 'row')} (one person in one "
         "frame each)",
         "Left out": f"{by_design + wrong:,} of {sum(of.get('found') or 0 for of in recorded):,} person-frames: "
-        f"{by_design:,} by design, {wrong:,} because of errors; {count(rejected, 'video')} rejected because of errors",
+        f"{by_design:,} by design, {wrong:,} because of errors; {count(n_rejected, 'video')} rejected",
     }
     if stream is not None:
         of = [split for split in opened.splits if "bbox" in split.columns]
@@ -73,7 +73,7 @@ def summary_section(
         todo = [("Fill the cache:", "luigi --module tasks Data")]
     else:
         status = command("status", "--all", "--cache", str(opened.root))
-        todo += [("See what is wrong with the raw files:", status)] * bool(wrong or rejected)
+        todo += [("See what is wrong with the raw files:", status)] * bool(wrong or n_rejected)
         todo += [("Compute the missing features:", "luigi --module tasks Data")] * bool(missing)
         todo += [("Train:", "luigi --module tasks TrainVIBE")] * (trains and not runs)
         unfinished = any(not run.metrics for run in runs)
@@ -92,7 +92,7 @@ def _readable(opened: Opened) -> Opened:
     for split in opened.splits:
         try:
             n_rows(split)
-            set_aside(split)
+            rejected(split)
             for name in split.streams:
                 split.stream_manifest(name)
             found.splits.append(split)
@@ -132,7 +132,7 @@ def _missing(opened: Opened, stream: str) -> int:
     n = 0
     for split in (split for split in opened.splits if stream in split.streams):
         try:
-            n += pending(split, stream).rows
+            n += missing_rows(split, stream).rows
         except UNREADABLE:
             continue  # the section about the stream reports it
     return n

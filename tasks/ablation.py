@@ -27,7 +27,7 @@ from tasks.settings import settings, which_runs
 from tasks.terminal import DEMO_DATA, fact, shortened, warn
 from tasks.training import TrainVIBE, read_metrics, train_config
 from vibe_model import runs
-from vibe_model.evaluation.measures import ERRORS, PROTOCOLS
+from vibe_model.metrics import ERRORS, PROTOCOLS
 from vibe_model.settings.config import TrainConfig
 from vibe_model.settings.variants import PER_FRAME, VARIANTS
 

@@ -17,7 +17,7 @@ from pipeline.errors import ConfigError
 from pipeline.features import extract
 from pipeline.plug_ins import PlugInError
 from pipeline.raw.stand_in import is_stand_in
-from pipeline.show.from_cache import set_aside
+from pipeline.show.tracks import rejected
 from tasks.base import PipelineTask, PipelineWrapper
 from tasks.settings import settings
 from tasks.terminal import plain, shortened, warn
@@ -25,7 +25,6 @@ from tasks.terminal import plain, shortened, warn
 # Tasks that fill the GPU, or every core: one at a time however many workers Luigi has ([resources] network to change).
 NETWORK: Final = {"network": 1}
 FIRST_TIME: Final = ("not converted before", "not extracted before")  # need no reason
-STAGES: Final = {"network": "model", "decode": "decoding", "write": "writing"}  # of an extraction
 
 
 class Synthesize(PipelineTask):
@@ -44,7 +43,7 @@ class Synthesize(PipelineTask):
     def work(self) -> None:
         s, names = settings(), settings().embedded_datasets
         with self.progress() as progress:
-            synthetic.synthesize_into(
+            synthetic.synthesize(
                 s.paths.raw,
                 s.paths.body,
                 names,
@@ -216,9 +215,8 @@ def converted(done: convert.Conversion) -> str:
 
 
 def extracted(done: extract.Extraction) -> str:
-    """380 rows in 12 s (31 a second, bottleneck: model), 20 carried over"""
-    limit = STAGES.get(done.meter.limit, done.meter.limit)
-    rate = f"{done.meter.rows / done.seconds:.0f} a second, bottleneck: {limit}"
+    """380 rows in 12 s (31 crops/s, bottleneck: model), 20 carried over"""
+    rate = f"{done.meter.rows / done.seconds:.0f} crops/s, bottleneck: {done.meter.bottleneck}"
     parts = [f"{count(done.computed, 'row')} in {done.seconds:.0f} s ({rate})"] if done.computed else []
     parts += [f"{count(done.carried, 'row')} carried over"] if done.carried else []
     parts += [f"[yellow]{n:,} {kind}[/yellow]" for kind, n in done.problems.items()]
@@ -233,7 +231,7 @@ def _why(why: str) -> str:
 def _rejected(*names: str) -> str:
     """Videos of committed splits that were rejected because something is wrong: `3 videos rejected: status --all`"""
     opened = cache.open(settings().paths.cache)
-    n_rejected = sum(set_aside(opened[name])[0] for name in names)
+    n_rejected = sum(rejected(opened[name])[0] for name in names)
     return f"{count(n_rejected, 'video')} rejected: status --all" if n_rejected else ""
 
 

@@ -20,7 +20,7 @@ from tasks.terminal import DEMO_DATA, fact, shortened
 from tasks.training import TrainVIBE, read_metrics, train_config
 from vibe_model import runs
 from vibe_model.evaluation import published
-from vibe_model.evaluation.measures import ERRORS, PROTOCOLS, UNITS
+from vibe_model.metrics import ERRORS, PROTOCOLS, UNITS
 from vibe_model.settings.config import TrainConfig
 from vibe_model.settings.variants import PER_FRAME
 
@@ -185,9 +185,9 @@ def evaluate(
 
     Into `out`, where one is named: metrics.json, results.csv, results by track and the worst windows.
     """
-    from vibe_model import evaluation  # imports torch
+    from vibe_model.evaluation.evaluate import evaluate_all  # imports torch
 
-    found = evaluation.evaluate_all(
+    found = evaluate_all(
         trained.generator,
         splits,
         stream=stream,

@@ -32,14 +32,13 @@ from tasks.settings import (
 from tasks.terminal import fact, plain, say, shortened
 from vibe_model import runs
 from vibe_model.errors import VibeModelError
-from vibe_model.settings import mposer_config as of_mposer
 from vibe_model.settings.config import TrainConfig
 from vibe_model.settings.mposer_config import MPoserConfig
 
 if TYPE_CHECKING:
     from pipeline.cli.progress import Progress
-    from vibe_model.training.feature_table import Holding
-    from vibe_model.training.vibe import Progress as TrainingProgress
+    from vibe_model.training.feature_table import TableProgress
+    from vibe_model.training.loop import Progress as TrainingProgress
 
 AS_SET: Final = "empty: as luigi.cfg sets it"
 
@@ -86,7 +85,7 @@ def mposer_checkpoint(train: TrainConfig) -> Path:
     """
     config = mposer_config(train)
     try:
-        return of_mposer.run_folder(config) / runs.BEST
+        return runs.run_folder(config) / runs.BEST
     except (VibeModelError, CacheError):
         return config.runs / f"{config.name}-unknown" / runs.BEST
 
@@ -111,7 +110,7 @@ class TrainMPoser(PipelineTask):
         return Data()
 
     def up_to_date(self) -> bool:
-        return of_mposer.is_complete(self.config())
+        return runs.is_complete(self.config())
 
     def work(self) -> None:
         from vibe_model.training import mposer  # imports torch
@@ -241,15 +240,15 @@ def shown_by(progress: Progress, what: str, score: str = "pa_mpjpe", unit: str =
     Before that, features on their way into memory, where the settings ask for it, and then a line of where they are.
     Without a terminal there is no bar, and each epoch is a line. score: of the validation, by its name in metrics.
     """
-    from vibe_model.training.feature_table import Holding
+    from vibe_model.training.feature_table import TableProgress
 
     name = "PA-MPJPE" if score == "pa_mpjpe" else "error"
     loss = validation = ""
     begun = False
 
-    def tell(news: TrainingProgress | Holding) -> None:
+    def tell(news: TrainingProgress | TableProgress) -> None:
         nonlocal loss, validation, begun
-        if isinstance(news, Holding):
+        if isinstance(news, TableProgress):
             progress(news.done, news.total, f"features {news.where}")
             if news.done == news.total:
                 fact("features", news.where)

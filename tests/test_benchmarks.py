@@ -139,10 +139,11 @@ def test_memory_does_not_grow_with_the_number_of_videos(work: Path, tmp_path: Pa
 import resource, sys
 from pathlib import Path
 import cache.write.split_writer
-from pipeline import convert, datasets
+from pipeline import datasets
+from pipeline.conversion import convert, plan
 cache.write.split_writer.ROWS_PER_SHARD, cache.write.split_writer.ROWS_PER_CHUNK = 512, 64
 raw, root = map(Path, sys.argv[1:])
-convert.convert(convert.plan_conversion(datasets.get("penn_action"), "train", raw=raw, root=root))
+convert.convert(plan.plan_conversion(datasets.get("penn_action"), "train", raw=raw, root=root))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
     peaks = []
@@ -397,19 +398,6 @@ def test_the_form_of_the_report_of_features_is_what_a_run_fills_in() -> None:
     assert [line for line in stored if line in head] == head
     for name in features_report.PIXELS.values():
         assert sum(line.startswith(f"| {name} |") for line in stored) >= 2
-
-
-@pytest.mark.slow
-def test_what_decoding_smaller_costs_is_measured(random_weights: str, tmp_path: Path) -> None:
-    import features_data
-    import features_ways
-
-    # Persons are 0.3 to 0.8 of the height: of these crops some are larger than 448 px, and some are not.
-    features_data.make(tmp_path, "large", features_data.Case("", (960, 720), 1, decode="reduced"), 6)
-    words = [str(tmp_path), "large/train", "--weights", random_weights, "--crops", "6"]
-    found = features_ways.reduced(features_ways.parsed(["reduced", *words]))
-    assert found["crops"] == 6
-    assert 0.9 < found["cosine"] < found["median"] <= 1 + 1e-9
 
 
 def test_a_gpu_has_lines_of_its_own() -> None:

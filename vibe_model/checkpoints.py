@@ -1,15 +1,16 @@
-"""Checkpoints of other people, read safely.  features -> windows -> [training] -> evaluation
+"""Checkpoints, ours and published ones, read safely and written atomically.  features -> windows -> [training]
 
-VIBE's (`gen_state_dict`) and SPIN's (`model`), in either of torch's file formats. A file can hold a program: torch's
-restricted unpickler runs none, and beyond what it knows exactly one thing is let in, a NumPy number, which is rebuilt
-here without calling into NumPy's own unpickling.
+VIBE's (`gen_state_dict`), SPIN's (`model`) and the motion prior's (`mposer_state_dict`), in either of torch's file
+formats. A file can hold a program: torch's restricted unpickler runs none, and exactly one type is allowed beyond those
+that it knows, a NumPy number, which is rebuilt here without NumPy's own unpickling.
 """
 
 from __future__ import annotations
 
 import pickle
+import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,8 +18,11 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from vibe_model import runs
 from vibe_model.errors import CheckpointError
+from vibe_model.networks.mposer import MPoser
 
+_KINDS: Final = {"gen_state_dict": "vibe", "model": "spin"}  # key of the tensors -> whose file it is
 _BODY: Final = ("regressor.smpl.", "smpl.")  # SMPL's data: our body model owns it
 _BACKBONE: Final = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.")  # SPIN's ResNet-50
 _NUMBER_FORMATS: Final = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i"}  # NumPy's names -> struct's
@@ -30,8 +34,7 @@ class LoadReport:
 
     kind: str  # "vibe" or "spin"
     used: tuple[str, ...]  # names in the model
-    # Names in the file: body data, SPIN's backbone, what is not of the part that was asked for.
-    ignored: tuple[str, ...]
+    ignored: tuple[str, ...]  # names in the file: body data, SPIN's backbone, what is not of the requested part
     untouched: tuple[str, ...]  # names in the model that this kind of file does not have: with SPIN's, the encoder
 
 
@@ -44,21 +47,50 @@ def load_published(model: nn.Module, path: Path | str, *, only: str = "") -> Loa
     tensor that is missing, extra (body data aside), misshapen or non-finite.
     """
     path = Path(path)
-    kind, found = _state_dict(path, read_checkpoint(path))
+    content = read_checkpoint(path)
+    present = [key for key in _KINDS if key in content]
+    if len(present) != 1 or not isinstance(content[present[0]], Mapping):
+        expected = "expected one dict of tensors, 'gen_state_dict' or 'model'"
+        raise CheckpointError(f"{path}: {expected}; found keys: {_some(map(str, content))}")
+    kind, found = _KINDS[present[0]], content[present[0]]
+    prefix, skip = ("regressor.", _BODY + _BACKBONE) if kind == "spin" else ("", _BODY)
+    part = prefix or only
+    ignored = tuple(str(name) for name in found if str(name).startswith(skip) or not f"{prefix}{name}".startswith(part))
+    taken = {f"{prefix}{name}": tensor for name, tensor in found.items() if str(name) not in ignored}
     own = model.state_dict()
-    part = only if kind == "vibe" else "regressor."
-    expected = {name: tensor for name, tensor in own.items() if name.startswith(part)}
-    wanted, ignored = _sort_out(kind, found)
-    ignored += tuple(name for name in wanted if not name.startswith(part))
-    wanted = {name: tensor for name, tensor in wanted.items() if name.startswith(part)}
-    _check_names(path, expected, wanted)
-    for name, tensor in wanted.items():
-        _check_tensor(path, name, tensor, expected[name])
+    _check(path, {name: tensor for name, tensor in own.items() if name.startswith(part)}, taken)
     with torch.no_grad():
-        for name, tensor in wanted.items():
+        for name, tensor in taken.items():
             own[name].copy_(tensor)  # state_dict() shares memory with the model
-    untouched = tuple(name for name in own if name not in wanted)
-    return LoadReport(kind, tuple(wanted), ignored, untouched)
+    return LoadReport(kind, tuple(taken), ignored, tuple(name for name in own if name not in taken))
+
+
+def load_mposer(path: Path | str) -> MPoser:
+    """The prior in a checkpoint that `training.mposer.run` has written: on the CPU, its parameters frozen.
+
+    Its sizes are those of the file's tensors. Raises CheckpointError for a file that is missing, unsafe or something
+    else, and for tensors that are missing, extra, misshapen or not finite.
+    """
+    path = Path(path)
+    content = read_checkpoint(path)
+    tensors = content.get("mposer_state_dict")
+    if not isinstance(tensors, Mapping):
+        raise CheckpointError(
+            f"{path}: expected the best.pt of a motion prior, with 'mposer_state_dict'; found keys: "
+            f"{_some(map(str, content))}. Train one: luigi --module tasks TrainMPoser"
+        )
+    # As large as the file's tensors are: whatever a file claims, the network costs no more than its size.
+    shapes = {name: tuple(getattr(tensors.get(name), "shape", ())) for name in ("encoder.weight_hh_l0", "mean.weight")}
+    if any(len(shape) != 2 or 0 in shape for shape in shapes.values()):
+        found = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise CheckpointError(f"{path}: expected matrices that have an MPoser's sizes, found {found}")
+    (_, hidden_size), (latent_size, _) = shapes.values()
+    n_layers = sum(re.fullmatch(r"encoder\.weight_hh_l\d+", str(name)) is not None for name in tensors)
+    prior = MPoser(hidden_size, latent_size, n_layers)
+    _check(path, prior.state_dict(), tensors)
+    prior.load_state_dict(dict(tensors))
+    prior.stand_in = bool(content.get("stand_in", False))
+    return prior.requires_grad_(False).eval()
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -78,62 +110,50 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
+def save(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint atomically: a reader, or the next run, sees the old one or the new one."""
+    runs.replace_file(path, lambda stream: torch.save(dict(state), stream))
+
+
 def _reason(error: Exception) -> str:
     """Why torch refused a file, in a line: without its advice, around the reason, on how to load it unsafely."""
     if isinstance(error, OSError | EOFError):  # of its own making: the file was there, and could be opened
         return "a file that is cut short or damaged"
-    told = (error.__context__ or error) if isinstance(error, pickle.UnpicklingError) else error
-    line = str(told).strip().partition("\n")[0].partition(" Please use ")[0]
+    cause = (error.__context__ or error) if isinstance(error, pickle.UnpicklingError) else error
+    line = str(cause).strip().partition("\n")[0].partition(" Please use ")[0]
     if line.isdecimal() or line.startswith("Unsupported operand"):  # bytes that are no pickle's
         return "not a file that torch wrote"
     return line[:200].rstrip(".") or type(error).__name__
 
 
-def _state_dict(path: Path, content: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """("vibe" or "spin", the tensors by name)."""
-    kinds = {"gen_state_dict": "vibe", "model": "spin"}
-    present = [key for key in kinds if key in content]
-    if len(present) != 1 or not isinstance(content[present[0]], Mapping):
-        keys = ", ".join(sorted(map(str, content))[:8]) or "none"
-        raise CheckpointError(f"{path}: expected one dict of tensors, 'gen_state_dict' or 'model'; found keys: {keys}")
-    return kinds[present[0]], content[present[0]]
-
-
-def _sort_out(kind: str, found: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Tensors under the model's names, and the names of those that are not for it."""
-    skip = _BODY if kind == "vibe" else _BODY + _BACKBONE
-    ignored = tuple(str(name) for name in found if str(name).startswith(skip))
-    prefix = "" if kind == "vibe" else "regressor."
-    return {f"{prefix}{name}": value for name, value in found.items() if str(name) not in ignored}, ignored
-
-
-def _check_names(path: Path, expected: Mapping[str, Tensor], found: Mapping[str, Any]) -> None:
-    missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+def _check(path: Path, expected: Mapping[str, Tensor], found: Mapping[Any, Any]) -> None:
+    """Raise CheckpointError unless `found` has exactly these tensors, finite and of these shapes."""
+    missing, extra = expected.keys() - found.keys(), found.keys() - expected.keys()
     if missing or extra:
         raise CheckpointError(
-            f"{path}: expected exactly the model's tensors; missing: {_some(missing)}; extra: {_some(extra)}. "
-            "Build the model with the settings that the checkpoint was trained with."
+            f"{path}: expected exactly the model's tensors; missing: {_some(missing)}; extra: "
+            f"{_some(map(str, extra))}. Build the model with the settings that the checkpoint was trained with."
         )
+    for name, like in expected.items():
+        tensor = found[name]
+        if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided or tensor.device.type != "cpu":
+            raise CheckpointError(f"{path}: {name!r}: expected a plain tensor, found {type(tensor).__name__}")
+        if tensor.shape != like.shape or not tensor.is_floating_point():
+            raise CheckpointError(
+                f"{path}: {name!r}: expected {tuple(like.shape)} floats, found {tuple(tensor.shape)} {tensor.dtype}"
+            )
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{path}: {name!r}: expected finite numbers, found nan or infinity")
 
 
-def _check_tensor(path: Path, name: str, tensor: Any, expected: Tensor) -> None:
-    if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided or tensor.device.type != "cpu":
-        raise CheckpointError(f"{path}: {name!r}: expected a plain tensor, found {type(tensor).__name__}")
-    if tensor.shape != expected.shape or not tensor.is_floating_point():
-        raise CheckpointError(
-            f"{path}: {name!r}: expected {tuple(expected.shape)} floats, found {tuple(tensor.shape)} {tensor.dtype}"
-        )
-    if not bool(torch.isfinite(tensor).all()):
-        raise CheckpointError(f"{path}: {name!r}: expected finite numbers, found nan or infinity")
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:5]) or "none"
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
+def _some(names: Iterable[str]) -> str:
+    shown = sorted(names)
+    more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
+    return (", ".join(shown[:5]) or "none") + more
 
 
 class _NumberType:
-    """Stands in for `numpy.dtype` while a checkpoint is read: a plain little-endian number's type, and no other."""
+    """Takes the place of `numpy.dtype` while a checkpoint is read: a plain little-endian number's type, no other."""
 
     def __init__(self, name: str, *_flags: bool) -> None:
         if name not in _NUMBER_FORMATS:
@@ -147,7 +167,7 @@ class _NumberType:
 
 
 def _number(number_type: _NumberType, data: bytes) -> float | int:
-    """Stands in for NumPy's `scalar` while a checkpoint is read."""
+    """Takes the place of NumPy's `scalar` while a checkpoint is read."""
     if type(number_type) is not _NumberType or type(data) is not bytes:
         raise CheckpointError("a NumPy number made of something else")
     value: float | int = struct.unpack(number_type.format, data)[0]

@@ -1,10 +1,10 @@
-"""Errors for the person at the keyboard: what was expected, what was found, what to do."""
+"""Errors for the user: what was expected, what was found, what to do."""
 
 from __future__ import annotations
 
 
 class VibeModelError(Exception):
-    """Base of every error of this package that a user can mend."""
+    """Base of every error of this package that a user can correct."""
 
 
 class ConfigError(VibeModelError, ValueError):
@@ -16,12 +16,12 @@ class CheckpointError(VibeModelError, ValueError):
 
 
 class StandInMixed(VibeModelError, ValueError):
-    """Stand-in data or a stand-in body was about to meet the real thing."""
+    """Demo data or the procedural body was about to be used together with real data."""
 
 
 class DataError(VibeModelError, ValueError):
-    """A split does not hold what training or evaluation needs from it."""
+    """A split lacks what training or evaluation needs of it."""
 
 
 class TrainingDiverged(VibeModelError, RuntimeError):
-    """Losses stayed non-finite: training stopped, with the last good state saved."""
+    """Losses stayed non-finite: training stopped, with the last finite state saved."""

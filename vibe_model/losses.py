@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.skeletons import JOINTS, correspondence
+from pipeline.skeletons import correspondence
+from vibe_model.metrics import HIPS
 from vibe_model.rotations import axis_angle_to_matrix
 
 Batch = Mapping[str, Tensor | NDArray[Any]]  # what `cache.Split.read` gives, as arrays or as tensors
@@ -26,7 +27,6 @@ PUBLISHED_WEIGHTS: Final[Mapping[str, float]] = {
     "discriminator": 0.5,
 }
 COMMON14: Final = correspondence("spin49", "common14")[0]  # the joints that every 3D dataset can annotate
-HIPS: Final = [JOINTS["common14"].index(name) for name in ("rhip", "lhip")]
 
 
 def generator_losses(pred: Mapping[str, Tensor], batch: Batch, weights: Mapping[str, float]) -> dict[str, Tensor]:
@@ -88,8 +88,8 @@ def adversarial_terms(
 ) -> dict[str, Tensor]:
     """The weighted terms of both sides: "adversarial", "discriminator_real", "discriminator_fake".
 
-    Scores: (B, 1) each; the fakes once as the generator's side, once as the discriminator's. weights: "adversarial" and
-    "discriminator", the published ones unless given, and "discriminator_real" where that half has a factor of its own.
+    Scores: (B, 1) each; the fakes' once for the generator's side, once for the discriminator's. weights: "adversarial"
+    and "discriminator", the published ones unless given; "discriminator_real" where that half has a factor of its own.
     """
     factors = {**PUBLISHED_WEIGHTS, **weights}
     real, fake = discriminator_terms(real_scores, detached_fake_scores)

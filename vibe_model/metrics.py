@@ -17,6 +17,19 @@ from pipeline.skeletons import JOINTS
 Floats = NDArray[np.floating[Any]]
 Float64s = NDArray[np.float64]
 
+ERRORS: Final = {  # as metrics.json and tables name them; mm, accelerations mm per frame^2, the last three in %
+    "pa_mpjpe": "PA-MPJPE",
+    "mpjpe": "MPJPE",
+    "pve": "PVE",
+    "accel": "accel",
+    "accel_error": "accel error",
+    "pck": "PCK",
+    "auc": "AUC",
+    "pck_2d": "PCK 2D",
+}
+UNITS: Final = "mean errors over frames in mm, accelerations in mm per frame², PCK and AUC in %"
+PROTOCOLS: Final = ("default", "published")  # of evaluation
+
 HIPS: Final = [JOINTS["common14"].index(name) for name in ("rhip", "lhip")]
 PCK_THRESHOLD_MM: Final = 150.0
 AUC_THRESHOLDS_MM: Final = np.arange(0.0, 151.0, 5.0)
@@ -26,32 +39,32 @@ _MM: Final = 1000.0
 
 def mpjpe(pred: Floats, target: Floats) -> Float64s:
     """Mean per-joint position error after centring on the hips. (N, 14, 3) m -> (N,) mm."""
-    return _mean_over_joints(_joint_errors(centre_on_hips(pred), centre_on_hips(target)))
+    return _mean(_joint_errors(centre_on_hips(pred), centre_on_hips(target)))
 
 
 def pa_mpjpe(pred: Floats, target: Floats) -> Float64s:
     """Mean per-joint position error after the best similarity alignment. (N, J, 3) m -> (N,) mm."""
-    return _mean_over_joints(_joint_errors(procrustes_align(pred, target), target))
+    return _mean(_joint_errors(procrustes_align(pred, target), target))
 
 
 def pve(pred: Floats, target: Floats) -> Float64s:
     """Mean per-vertex error, not centred. (N, V, 3) m -> (N,) mm."""
-    return _mean_over_joints(_joint_errors(pred, target))
+    return _mean(_joint_errors(pred, target))
 
 
 def accel(pred: Floats, target: Floats | None = None) -> Float64s:
     """Mean acceleration of the prediction: norms of second differences. (N, 14, 3) m -> (N - 2,) mm per frame^2.
 
-    `target` is not looked at: it is there so that all metrics are called alike. Frames must be neighbours.
+    `target` is not read: it is there so that all metrics are called alike. Frames must be neighbours.
     """
     del target
-    return _mean_over_joints(_MM * np.linalg.norm(_second_difference(pred), axis=-1))
+    second = _second_difference(pred)
+    return _mean(_joint_errors(second, np.zeros_like(second)))
 
 
 def accel_error(pred: Floats, target: Floats) -> Float64s:
     """Mean distance of predicted and true acceleration. (N, 14, 3) m -> (N - 2,) mm per frame^2."""
-    difference = _second_difference(pred) - _second_difference(target)
-    return _mean_over_joints(_MM * np.linalg.norm(difference, axis=-1))
+    return _mean(_joint_errors(_second_difference(pred), _second_difference(target)))
 
 
 def pck(pred: Floats, target: Floats, threshold_mm: float = PCK_THRESHOLD_MM) -> float:
@@ -67,31 +80,22 @@ def auc(pred: Floats, target: Floats) -> float:
 def pck_by_frame(pred: Floats, target: Floats, threshold_mm: float = PCK_THRESHOLD_MM) -> Float64s:
     """Each frame's share of joints with an error below the threshold. (N, 14, 3) m -> (N,) %."""
     errors = _joint_errors(centre_on_hips(pred), centre_on_hips(target))
-    return _percent(errors < threshold_mm)
+    return 100 * _mean(errors < threshold_mm)
 
 
 def auc_by_frame(pred: Floats, target: Floats) -> Float64s:
     """Each frame's mean PCK over thresholds of 0, 5, ..., 150 mm. (N, 14, 3) m -> (N,) %."""
     errors = _joint_errors(centre_on_hips(pred), centre_on_hips(target))
-    shares: Float64s = np.mean([_percent(errors < threshold) for threshold in AUC_THRESHOLDS_MM], axis=0)
+    shares: Float64s = np.mean([100 * _mean(errors < threshold) for threshold in AUC_THRESHOLDS_MM], axis=0)
     return shares
 
 
-def pck_2d(pred: Floats, target: Floats, share: float = PCK_2D_SHARE) -> float:
-    """Share of labelled keypoints that lie where they should, in %; nan where no keypoint counts.
-
-    pred (N, J, 2), target (N, J, 3) with confidence, in one unit of equal size along x and y. All keypoints weigh the
-    same. `hits_2d` says which count.
-    """
-    hits, counted = hits_2d(pred, target, share)
-    return float(100 * hits.sum() / counted.sum()) if counted.any() else float("nan")
-
-
 def hits_2d(pred: Floats, target: Floats, share: float = PCK_2D_SHARE) -> tuple[Float64s, Float64s]:
-    """By frame, how many keypoints are right and how many count: (N, J, 2), (N, J, 3) -> (N,), (N,).
+    """By frame, how many keypoints are correct and how many count: (N, J, 2), (N, J, 3) -> (N,), (N,).
 
-    Labelled keypoints (confidence above 0) count. One is right within `share` of the larger side of the tight box about
-    the frame's labelled keypoints, the bound included. A frame whose box has no extent gives no measure: none counts.
+    pred and target in one unit, of equal size along x and y. Labelled keypoints (confidence above 0) count. One is
+    correct within `share` of the larger side of the tight box about the frame's labelled keypoints, the bound
+    included. In a frame whose box has no extent, none counts.
     """
     place, known = target[..., :2].astype(np.float64), target[..., 2] > 0
     highest = np.where(known[..., None], place, -np.inf).max(axis=1, initial=-np.inf)  # (N, 2)
@@ -142,14 +146,10 @@ def _joint_errors(pred: Floats, target: Floats) -> Float64s:
     return errors
 
 
-def _mean_over_joints(values: Float64s) -> Float64s:
+def _mean(values: Float64s | NDArray[np.bool_]) -> Float64s:
+    """Over the last axis, the joints."""
     mean: Float64s = values.mean(-1)
     return mean
-
-
-def _percent(right: NDArray[np.bool_]) -> Float64s:
-    share: Float64s = 100 * right.mean(-1)
-    return share
 
 
 def _mean_or_nan(values: Float64s) -> float:

@@ -1,14 +1,16 @@
-"""Rotations as the model speaks them: 6D, matrices, axis-angle.  features -> windows -> [training] -> evaluation
+"""Rotations as the model has them: 6D, matrices, axis-angle.  features -> windows -> [training, evaluation]
 
-Every function is differentiable with finite gradients wherever its input is a rotation, also at the identity and at
-half a turn, where textbook formulas divide 0 by 0.
+Every function of tensors is differentiable with finite gradients wherever its input is a rotation, also at the identity
+and at half a turn, where textbook formulas divide 0 by 0.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -56,6 +58,15 @@ def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
     # (1 - cos t) / t^2 as 0.5 sinc(t / 2)^2: without the cancellation near 0.
     matrix: Tensor = identity + _sinc(angle_squared) * cross + 0.5 * _sinc(angle_squared / 4).square() * (cross @ cross)
     return matrix
+
+
+def nearest_rotations(matrix: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """The rotation nearest to each matrix, in least squares: (..., 3, 3) -> (..., 3, 3). No reflections."""
+    u, _, vt = np.linalg.svd(matrix.astype(np.float64))
+    sign = np.ones(u.shape[:-1])
+    sign[..., -1] = np.where(np.linalg.det(u @ vt) < 0, -1.0, 1.0)
+    rotation: NDArray[np.float64] = (u * sign[..., None, :]) @ vt
+    return rotation
 
 
 def _sinc(x_squared: Tensor) -> Tensor:

@@ -13,9 +13,8 @@ from typing import Final
 import numpy as np
 
 from pipeline.skeletons import JOINTS, convert
-from pipeline.synthetic.body import body
 from pipeline.synthetic.layouts import writing
-from pipeline.synthetic.layouts.encode import mp4_writer
+from pipeline.synthetic.layouts.files import mp4_writer
 from pipeline.synthetic.scene.scene import Shot, film, stage
 
 RECORDINGS: Final = {"train": ("alone", "broken", "pair", "turned"), "val": ("alone",)}
@@ -26,7 +25,8 @@ HEADER: Final = ["frame", "person", *(f"{joint}_{part}" for joint in JOINTS["coc
 
 def main(folder: Path) -> None:
     """Write `folder`, all of it or nothing, marked as the stand-in that it is."""
-    writing.write_folder(folder, {"stand_in": True, "what": "Rendered people, nobody of our lab."}, fill)
+    with writing.new_folder(folder, {"stand_in": True, "what": "Rendered people, nobody of our lab."}) as partial:
+        fill(partial)
 
 
 def fill(folder: Path) -> None:
@@ -42,14 +42,14 @@ def fill(folder: Path) -> None:
 
 def record(shot: Shot, file: Path) -> None:
     """`file`.mp4 and `file`.csv."""
-    take = stage(body.procedural(), shot)
+    take = stage(shot)
     with (
         mp4_writer(file.with_suffix(".mp4"), shot.fps, shot.width, shot.height) as writer,
         file.with_suffix(".csv").open("w", newline="") as stream,
     ):
         table = csv.writer(stream)
         table.writerow(HEADER)
-        for frame, filmed in enumerate(film(body.procedural(), take)):
+        for frame, filmed in enumerate(film(take)):
             writer.write(np.ascontiguousarray(filmed.image[..., ::-1]))
             for person, (actor, seen) in enumerate(zip(take.actors, filmed.visible, strict=True)):
                 joints = np.column_stack([actor.kp_2d[frame], np.where(seen, 0.9, 0.1)])

@@ -1,7 +1,8 @@
-"""More than one machine: conversion and extraction on a Dask cluster.  raw -> tracks -> features"""
+"""A Dask cluster that the user has started: jobs and their results.  raw -> tracks -> features
 
-from pipeline.cluster.mapping import map_on_workers
-from pipeline.cluster.needs import Needs, SplitSeen
-from pipeline.cluster.shards import extract_shards
+Nothing here imports Dask before a scheduler is named.
+"""
 
-__all__ = ["Needs", "SplitSeen", "extract_shards", "map_on_workers"]
+from pipeline.cluster.workers import Workers, connected, map_on_workers
+
+__all__ = ["Workers", "connected", "map_on_workers"]

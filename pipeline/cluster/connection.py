@@ -1,45 +1,49 @@
-"""A Dask cluster that somebody else has started: reached, or told in words why not.  raw -> tracks -> features
-
-Nothing here or in the rest of this package imports Dask before a scheduler is named.
-"""
+"""A connection to a Dask cluster, and what its workers must have in common.  raw -> tracks -> features"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import logging
+import platform
 import socket
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from pipeline.errors import ConfigError, PipelineError
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client
 
-PATIENCE: Final = 60.0  # s that a scheduler may take to answer, and that a cluster may be without any worker
-LOOK_EVERY: Final = 1.0  # s between looks at which workers are there
+PATIENCE: Final = 60.0  # s that a scheduler may take to answer, and that a cluster may have no worker
 TRY_EVERY: Final = 0.2  # s between attempts to reach a scheduler
 PROBED: Final = ("tcp", "tls")  # protocols whose addresses are a host and a port
 INSTALL: Final = "pip install 'vibe-pipeline[cluster]'"
-START: Final = "Start one (docs/cluster.md), name another address, or leave it away to work on this machine alone."
+START: Final = "Start one (docs/cluster.md), name another address, or leave it out to use this machine alone."
 AGAIN: Final = "Finished shards are kept: run the same command again."
+# Libraries that the numbers in the cache depend on. Others only transport them.
+LIBRARIES: Final = ("vibe-pipeline", "numpy", "scipy", "opencv-python", "h5py", "torch", "torchvision", "smplx")
+REPORTED: Final = 3  # problems of workers that are reported; the others are counted
 
 
 @contextmanager
-def connected(scheduler: str) -> Iterator[Client]:
-    """A connection to the scheduler at an address as tcp://host:8786, or of a scheduler file.
+def client_at(scheduler: str) -> Iterator[Client]:
+    """A client of the scheduler at an address, as tcp://host:8786, or of a scheduler file.
 
-    Raises ConfigError where Dask's distributed part is not installed or the address is none, PipelineError where nobody
-    answers at it for PATIENCE seconds, and, from the block, when the scheduler goes away.
+    Raises ConfigError where Dask's distributed part is not installed or the address is not valid, PipelineError where
+    no scheduler answers for PATIENCE seconds, and, from the block, when the scheduler goes away.
     """
     try:
         import distributed
     except ImportError as error:
-        raise ConfigError(f"{scheduler}: work on a Dask cluster needs Dask's distributed part: {INSTALL}") from error
+        raise ConfigError(f"{scheduler}: a Dask cluster needs Dask's distributed part: {INSTALL}") from error
     latest = time.monotonic() + PATIENCE
     address = _address(scheduler, latest)
     _await_answer(address, latest)
@@ -50,79 +54,20 @@ def connected(scheduler: str) -> Iterator[Client]:
         raise PipelineError(f"{address}: something answers there, but no Dask scheduler: {error}. {START}") from error
     log = logging.getLogger("distributed.client")
     level = log.level
-    log.setLevel(logging.CRITICAL)  # what it has to say of lost workers and schedulers is said here, in words
+    log.setLevel(logging.CRITICAL)  # lost workers and schedulers are reported here
     try:
         yield client
     except CancelledError as error:
-        raise _gone(address) from error
+        raise gone(address) from error
     finally:
         with suppress(TimeoutError):  # of a scheduler that has gone
             client.close()
         log.setLevel(level)
 
 
-def workers_of(client: Client) -> dict[str, int]:
-    """Address -> threads of every worker that is there now. Raises PipelineError when the scheduler has gone."""
-    try:
-        return dict(client.nthreads())
-    except OSError as error:
-        raise _gone(_address_of(client)) from error
-
-
-def await_workers(client: Client) -> list[str]:
-    """The addresses of the workers, as soon as there is one. Raises PipelineError after PATIENCE seconds without."""
-    watch = Watch(client)
-    while not (there := watch.look()):
-        time.sleep(TRY_EVERY)
-    return there
-
-
-class Watch:
-    """Which workers are there, and for how long there has been none."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self.address = _address_of(client)
-        self._seen = time.monotonic()
-
-    def look(self) -> list[str]:
-        """The addresses of all workers. Raises PipelineError when there has been none for PATIENCE seconds."""
-        there = list(workers_of(self._client))
-        now = time.monotonic()
-        if there:
-            self._seen = now
-        elif now - self._seen > PATIENCE:
-            raise PipelineError(
-                f"{self.address}: no worker has come to this Dask scheduler for {PATIENCE:.0f} s. "
-                f"Start some (docs/cluster.md), or wait until those that are queued have started. {AGAIN}"
-            )
-        return there
-
-
-def outcome(future: Future[Any], watch: Watch) -> Any:
-    """What a task gives, waited for as long as there are workers. Raises what it raised, KilledWorker among that."""
-    while True:
-        try:
-            future.exception(timeout=LOOK_EVERY)
-            break
-        except TimeoutError:
-            watch.look()
-    return future.result()
-
-
-def _address_of(client: Client) -> str:
-    return str(client.scheduler.address)  # type: ignore[union-attr]  # it is connected
-
-
-def _gone(address: str) -> PipelineError:
+def gone(address: str) -> PipelineError:
+    """The error for a scheduler that has ended."""
     return PipelineError(f"{address}: the Dask scheduler went away during the work. Start it again. {AGAIN}")
-
-
-def call_off(client: Client, futures: Sequence[Future[Any]]) -> None:
-    """Take tasks back. What is running on a worker is not interrupted, but nobody waits for it."""
-    if client.status == "running" and futures:
-        with suppress(OSError, TimeoutError, CancelledError):
-            client.cancel(list(futures), force=True)
 
 
 def _address(scheduler: str, latest: float) -> str:
@@ -142,7 +87,7 @@ def _address(scheduler: str, latest: float) -> str:
 
 
 def _await_answer(address: str, latest: float) -> None:
-    """Wait until somebody listens there. Dask's own client waits too, but does not fail without noise."""
+    """Wait until something listens there. Dask's own client waits, too, but logs many lines when it fails."""
     from distributed.comm.addressing import get_address_host_port, parse_address
     from distributed.comm.registry import get_backend
 
@@ -167,3 +112,80 @@ def _await_answer(address: str, latest: float) -> None:
         else:
             return
         time.sleep(TRY_EVERY)
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What every worker must have as this process has it."""
+
+    versions: tuple[tuple[str, str], ...]  # library -> version
+    folder: Path  # that relative paths start from
+    shared: tuple[Path, ...]  # files and folders
+
+    @classmethod
+    def here(cls, shared: Sequence[Path]) -> Self:
+        """What this process has."""
+        versions = (("python", platform.python_version()), *((name, _version(name)) for name in LIBRARIES))
+        return cls(versions, Path.cwd(), tuple(shared))
+
+    def problem(self, threads: int) -> str:
+        """What the process that calls this, a worker with so many threads, lacks; "" for nothing."""
+        if threads != 1:
+            return (
+                f"expected 1 thread in each worker, found {threads}: readers of videos do not support several. Start "
+                "it with --nthreads 1 --nworkers N, one process for each core or GPU"
+            )
+        for library, version in self.versions:
+            found = platform.python_version() if library == "python" else _version(library)
+            if found != version:
+                return f"expected {library} {version}, as here, found {found}. Give workers the same environment"
+        for path in self.shared:
+            if not (self.folder / path).exists():
+                return f"{path}: not found. It must be shared, under the same absolute path"
+        return ""
+
+    @contextmanager
+    def fulfilled(self) -> Iterator[None]:
+        """In a task: work in this process's folder. Raises PipelineError where the worker lacks something."""
+        _require_here(self)
+        with contextlib.chdir(self.folder) if self.folder.is_dir() else contextlib.nullcontext():
+            yield  # a worker does one task at a time
+
+
+def require(client: Client, needs: Needs) -> bool:
+    """Ask all workers before the first task. Returns whether any of them offers the resource GPU.
+
+    Raises PipelineError for those that lack something. Workers that come later are asked in their first task.
+    """
+    problems, any_gpu = [], False
+    for address, answer in client.run(_answer, needs, on_error="return").items():
+        if isinstance(answer, tuple):
+            problem, has_gpu = answer
+            any_gpu |= has_gpu
+        else:  # OSError: it has gone meanwhile
+            problem = "" if isinstance(answer, OSError) else f"{answer!r}. Install this package there, as here"
+        problems += [f"Dask worker at {address}: {problem}."] if problem else []
+    if problems:
+        more = f" And {len(problems) - REPORTED:,} more workers." if len(problems) > REPORTED else ""
+        raise PipelineError(" ".join(problems[:REPORTED]) + more)
+    return any_gpu
+
+
+def _answer(needs: Needs, dask_worker: Any) -> tuple[str, bool]:
+    return needs.problem(dask_worker.state.nthreads), bool(dask_worker.state.total_resources.get("GPU"))
+
+
+@functools.cache  # of workers that lack nothing: what another one lacks may be repaired
+def _require_here(needs: Needs) -> None:
+    from distributed import get_worker
+
+    worker = get_worker()
+    if problem := needs.problem(worker.state.nthreads):
+        raise PipelineError(f"Dask worker at {worker.address}: {problem}.")
+
+
+def _version(library: str) -> str:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return "none"

@@ -8,7 +8,6 @@ from typing import Final, Protocol
 
 from pipeline.commands import (
     accept,
-    bench_features,
     compact,
     config,
     convert,
@@ -48,7 +47,6 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "accept": accept,
     "convert": convert,
     "extract": extract,
-    "bench-features": bench_features,
     "export": export,
     "import": import_,
     "retry": retry,

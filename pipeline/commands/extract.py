@@ -28,7 +28,6 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--stream", help="the stream's name in the cache; its kind's, where none is given")
     kind_options(sub)
     sub.add_argument("--crops", default="", metavar="STREAM", help="compute from a stream of crops, not the pictures")
-    sub.add_argument("--decode", default="full", choices=["full", "reduced"], help="reduced: large persons faster")
     sub.add_argument("--device", default="auto", help="auto (cuda when there is one), cpu, cuda, cuda:1, ...")
     sub.add_argument("--batch-size", type=whole(0), default=0, help="crops at once; 0: what the device does best")
     sub.add_argument("--compile", action="store_true", help="torch.compile, on CUDA")
@@ -61,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     with bar(f"extract {name}", err) as progress:
         done = extract.extract(plan, scheduler=args.scheduler, progress=progress)
-    did = f"{count(done.computed, 'row')} computed ({done.meter.words()}), {done.carried:,} carried over"
+    did = f"{count(done.computed, 'row')} computed ({done.meter}), {done.carried:,} carried over"
     out.print(plain(f"{name}: extracted, {did} (why: {plan.why})"))
     if plan.spec.stream.stand_in:
         out.print(f"  {STAND_IN} an untrained network: these features are for trying the pipeline only")
@@ -80,7 +79,7 @@ def spec_of(args: argparse.Namespace, name: str) -> StreamSpec:
         weights = default_weights(args.cache, name)
     stream = stream_named(args.kind, weights, args.precision, given)
     resources = Resources(Machine(args.device, args.batch_size, compile=args.compile), args.workers, args.timeout)
-    return StreamSpec(args.stream or args.kind, stream, args.crops, args.decode, resources, args.raw)
+    return StreamSpec(args.stream or args.kind, stream, args.crops, resources, args.raw)
 
 
 def default_weights(root: cache.Root, name: str) -> str:

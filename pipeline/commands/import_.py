@@ -1,4 +1,4 @@
-"""`python -m pipeline import`: a database file of other code's making -> tracks and features."""
+"""`python -m pipeline import`: a database file of VIBE's or TCMR's scripts -> tracks and features."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def run(args: argparse.Namespace) -> int:
     from pipeline.vibe_db.importing import Options, import_database  # imports h5py
 
     name = f"{args.dataset}/{args.split}"
-    told = Options(args.stream, args.weights_of, args.joints_2d, args.crop_scale)
+    chosen = Options(args.stream, args.weights_of, args.joints_2d, args.crop_scale)
     with bar(f"import {name}", err, unit="row") as progress:
-        done = import_database(args.file, args.cache, name, told, progress=progress)
+        done = import_database(args.file, args.cache, name, chosen, progress=progress)
     if not done.why:
         out.print(plain(f"{name}: up to date, made from {args.file.name}"))
         return 0
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     out.print(plain(f"{name}: imported {count(done.rows, 'row')} in {count(done.tracks, 'track')}, {streams}"))
     print_accounting(done.totals)
     if done.ignored:
-        out.print(f"  {DOUBT} not taken over: {plain(', '.join(done.ignored))}")
+        out.print(f"  {DOUBT} not imported: {plain(', '.join(done.ignored))}")
     if done.without_features:
         rows = count(done.without_features, "row")
         out.print(f"  {DOUBT} {rows} without features: not finite in float16")

@@ -78,8 +78,6 @@ class _InOneWord(argparse.Action):
     def __call__(
         self, parser: argparse.ArgumentParser, args: argparse.Namespace, value: Any, _option: str | None = None
     ) -> None:
-        if value is None:  # where it may be left out
-            return
         dataset, slash, split = value.partition("/")
         if dataset not in datasets.names():
             raise argparse.ArgumentError(self, f"{dataset!r} is no dataset; known: {', '.join(datasets.names())}")
@@ -104,12 +102,11 @@ class _Split(argparse.Action):
         args.split = value
 
 
-def split_arguments(sub: argparse.ArgumentParser, *, required: bool = True, why: str = "") -> None:
+def split_arguments(sub: argparse.ArgumentParser) -> None:
     """DATASET SPLIT, or both in one word: DATASET/SPLIT."""
-    nargs = None if required else "?"
-    help_ = f"{', '.join(datasets.names())}{why}; or DATASET/SPLIT in one word"
-    sub.add_argument("dataset", nargs=nargs, action=_InOneWord, help=help_)
-    sub.add_argument("split", nargs=nargs, action=_Split, help="train, val, test, ... as the dataset has them")
+    help_ = f"{', '.join(datasets.names())}; or DATASET/SPLIT in one word"
+    sub.add_argument("dataset", action=_InOneWord, help=help_)
+    sub.add_argument("split", action=_Split, help="train, val, test, ... as the dataset has them")
 
 
 def split_options(sub: argparse.ArgumentParser, *, brings: bool = False) -> None:

@@ -24,6 +24,9 @@ def run(args: argparse.Namespace) -> int:
     from pipeline import synthetic  # imports what renders: as much as all other commands need together
 
     with bar("synthesize", err, unit="video") as progress:
-        synthetic.synthesize(args.out, seed=args.seed, size=args.size, workers=cores(args.workers), progress=progress)
+        workers = cores(args.workers)
+        synthetic.synthesize(
+            args.out / "raw", args.out / "body", seed=args.seed, size=args.size, workers=workers, progress=progress
+        )
     out.print(plain(f"Embedded stand-in data in {args.out / 'raw'}, stand-in body in {args.out / 'body'}."))
     return 0

@@ -7,8 +7,7 @@ rows, in the order of the videos: one worker and eight give the same bytes.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from pipeline.conversion.plan import ConversionPlan, committed_split, digests_of
 from pipeline.datasets.base import Dataset, RawVideo
 from pipeline.datasets.defects import unexpected
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.processes import in_processes
+from pipeline.processes import MEMORY, TIMEOUT, Failed, ordered_map
 from pipeline.raw import changes
 from pipeline.raw.one_look import one_look
 from pipeline.track import Track
@@ -38,6 +37,11 @@ __all__ = ["Conversion", "ConversionPlan", "convert", "plan_conversion", "read_v
 
 PER_FRAME: Final = ("frame_index", "bbox", "kp_2d", "kp_3d", "kp_3d_eval", "trans", "pose", "betas")
 FLAGS: Final = ("has_3d", "has_smpl", "valid")
+WHAT_TO_DO: Final = {
+    "reader_crashed": "Download its files again; if it crashes all the same, please report it.",
+    "reader_timeout": "Check its files and the storage that they are on, or allow more time.",
+    "reader_memory": "Check its files, or allow more memory; fewer processes (--workers) need less.",
+}
 UNEXPECTED: Final = "unexpected_error"  # the reason of a video whose reader failed in a way that it did not foresee
 
 
@@ -72,14 +76,17 @@ def convert(
     workers: int = 1,
     strict: bool = False,
     scheduler: str | None = None,
+    timeout: float = TIMEOUT,
+    memory: int = MEMORY,
     progress: Progress = silent,
 ) -> Conversion:
     """Read the plan's videos and commit their rows. Killed at any point and started again, it ends with the same bytes.
 
     They are read by `workers` processes of this machine, or by those of the Dask cluster at `scheduler`. A video that
-    cannot be used is set aside with its reason; with `strict` it raises PipelineError instead and nothing is committed,
-    unless the reason is one of the dataset's harmless ones; so does one that was set aside before and stays. Raises
-    cache.CacheError when another process writes the split, PipelineError when one that reads was killed.
+    cannot be used is rejected with its reason, also one at which a process crashes, makes no progress for `timeout` s,
+    or needs more than `memory` bytes. With `strict` it raises PipelineError instead and nothing is committed, unless
+    the reason is one of the dataset's harmless ones; so does one that was rejected before and stays. Raises
+    cache.CacheError when another process writes the split.
     """
     if strict:
         refuse_committed_failures(plan)
@@ -89,7 +96,13 @@ def convert(
         provenance["body"] = str(plan.body.resolve())
     with cache.SplitWriter(plan.root, plan.name, columns=columns, plan=plan.identity, provenance=provenance) as writer:
         writer.begin(drop=plan.drop, forget=plan.forget)
-        digests = _append_videos(plan, writer, workers=workers, strict=strict, progress=progress, scheduler=scheduler)
+        digests = _append_videos(
+            plan,
+            writer,
+            functools.partial(read_videos, workers=workers, scheduler=scheduler, timeout=timeout, memory=memory),
+            strict=strict,
+            progress=progress,
+        )
         accounts = [VideoAccount.from_dict(dict(account)) for account in writer.accounts()]
         totals = Accounting(accounts).totals(None if plan.reader["stand_in"] else plan.dataset.totals.get(plan.split))
         changes.write_stamps(plan.root, plan.name, _seen(plan, digests, accounts))
@@ -105,11 +118,10 @@ def convert(
 def _append_videos(
     plan: ConversionPlan,
     writer: cache.SplitWriter,
+    read: Callable[[ConversionPlan, Sequence[RawVideo]], Iterator[ReadVideo]],
     *,
-    workers: int,
     strict: bool,
     progress: Progress,
-    scheduler: str | None,
 ) -> dict[str, str]:
     """Read and write what a killed run has not written already. Returns the digest of every video of the split."""
     journalled = set(writer.journalled)
@@ -121,12 +133,12 @@ def _append_videos(
         held = (VideoAccount.from_dict(dict(account)) for account in writer.accounts() if account["name"] in journalled)
         _refuse_set_aside(plan, held)
     progress(len(taken_over), len(plan.append), "")
-    for done, read in enumerate(read_videos(plan, todo, workers, scheduler), len(taken_over) + 1):
+    for done, video in enumerate(read(plan, todo), len(taken_over) + 1):
         if strict:
-            _refuse_set_aside(plan, [read.account])
-        writer.append(read.entry, read.rows)
-        digests[read.entry.name] = read.entry.fingerprint
-        progress(done, len(plan.append), read.entry.name)
+            _refuse_set_aside(plan, [video.account])
+        writer.append(video.entry, video.rows)
+        digests[video.entry.name] = video.entry.fingerprint
+        progress(done, len(plan.append), video.entry.name)
     return digests
 
 
@@ -199,33 +211,53 @@ def _refuse_set_aside(plan: ConversionPlan, accounts: Iterable[VideoAccount]) ->
 
 
 def read_videos(
-    plan: ConversionPlan, videos: Sequence[RawVideo], workers: int, scheduler: str | None = None
+    plan: ConversionPlan,
+    videos: Sequence[RawVideo],
+    workers: int,
+    scheduler: str | None = None,
+    timeout: float = TIMEOUT,
+    memory: int = MEMORY,
 ) -> Iterator[ReadVideo]:
-    """Every video read, in order, a bounded number ahead of the writer, here or on a Dask cluster.
+    """Every video read, in order, a bounded number ahead of the writer, by processes here or on a Dask cluster.
 
-    Raises PipelineError when a process dies, and where a cluster's workers do not see what this process sees.
+    Raises PipelineError where a cluster's workers do not see what this process sees.
     """
     body = plan.body if plan.reader["body"] else None
     job = functools.partial(_read_one, plan.dataset, plan.split, plan.raw, body)
+    same_group = _have_one_label_file
+    results: Iterator[ReadVideo | Failed]
     if scheduler is not None:
-        needs = _needs(plan, videos, body)
-        yield from cluster.map_on_workers(scheduler, job, videos, needs, kin=_have_one_label_file, size=_n_bytes)
-        return
+        bounded: Callable[[RawVideo], ReadVideo | Failed] = functools.partial(_or_out_of_memory, job)
+        shared = _shared(plan, videos, body)
+        results = cluster.map_on_workers(scheduler, bounded, videos, shared, same_group=same_group, size=_n_bytes)
+    else:
+        load = functools.partial(_body, body, plan.dataset.genders[0])
+        results = ordered_map(job, videos, workers, timeout=timeout, memory=memory, same_group=same_group, preload=load)
+    for video, read in zip(videos, results, strict=True):
+        yield _rejected(plan.raw, video, read) if isinstance(read, Failed) else read
+
+
+def _or_out_of_memory(job: Callable[[RawVideo], ReadVideo], video: RawVideo) -> ReadVideo | Failed:
     try:
-        yield from in_processes(job, videos, workers, kin=_have_one_label_file, size=_n_bytes)
-    except BrokenProcessPool as error:
-        raise PipelineError(
-            f"{plan.name}: a process that was reading videos was killed, most likely since memory ran out. Run it "
-            "again with one: --workers 1, or [convert] workers = 1 in luigi.cfg. Finished shards are kept."
-        ) from error
+        return job(video)
+    except MemoryError:
+        return Failed("reader_memory", "needed more memory than there is")
 
 
-def _needs(plan: ConversionPlan, videos: Sequence[RawVideo], body: Path | None) -> cluster.Needs:
-    """What workers on other machines must see: the raw folder with the first and the last video, and the body."""
-    ends = [path for video in (*videos[:1], *videos[-1:]) for path in (*video.files, *video.folders)]
-    bodies = [] if body is None else [body, *sorted(body.iterdir())]
-    home = type(plan.dataset).__module__.partition(".")[0]
-    return cluster.Needs.here([plan.raw, *(plan.raw / path for path in ends), *bodies], plug_ins=[home])
+def _rejected(raw: Path, video: RawVideo, failed: Failed) -> ReadVideo:
+    """A video at which the process that read it ended."""
+    account = VideoAccount(video.name)
+    first = next(iter((*video.files, *video.folders, *video.label_folders)), Path(video.name))
+    message = f"{raw / first}: the process that read it {failed.message}. {WHAT_TO_DO[failed.reason]}"
+    account.put_aside(failed.reason, message)
+    entry = cache.VideoEntry(name=video.name, fingerprint=changes.video_digest(raw, video), account=account.as_dict())
+    return ReadVideo(entry, [], account)
+
+
+def _shared(plan: ConversionPlan, videos: Sequence[RawVideo], body: Path | None) -> list[Path]:
+    """What workers on other machines must see: the raw folder with the first video, and the body."""
+    first = [plan.raw / path for video in videos[:1] for path in (*video.files, *video.folders)[:1]]
+    return [plan.raw, *first, *([] if body is None else [body])]
 
 
 def _have_one_label_file(one: RawVideo, other: RawVideo) -> bool:
@@ -233,7 +265,9 @@ def _have_one_label_file(one: RawVideo, other: RawVideo) -> bool:
     return one.span is None and one.files[:1] == other.files[:1] != ()
 
 
-def _n_bytes(read: ReadVideo) -> int:
+def _n_bytes(read: ReadVideo | Failed) -> int:
+    if isinstance(read, Failed):
+        return 0
     return sum(array.nbytes for track in read.rows for array in track.columns.values())
 
 
@@ -252,6 +286,8 @@ def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video:
     except RawDataError as error:  # of the pixels: those of the labels are in the account already
         tracks = ()
         account.put_aside(error.reason, str(error))
+    except MemoryError:
+        raise
     except Exception as error:  # a defect of the reader must not cost the other videos
         tracks = ()
         account.put_aside(UNEXPECTED, f"{video.name}: {unexpected(error)}")
@@ -322,5 +358,5 @@ def _seen(
     plan: ConversionPlan, digests: Mapping[str, str], accounts: Sequence[VideoAccount]
 ) -> dict[str, changes.Seen]:
     """What to remember of every video. Not where something unexpected happened: it may have been the disk."""
-    aside = {account.name for account in accounts if account.set_aside == UNEXPECTED}
+    aside = {account.name for account in accounts if account.set_aside in {UNEXPECTED, *WHAT_TO_DO}}
     return {name: (stamp, digests[name]) for name, stamp in plan.stamps.items() if name not in aside}

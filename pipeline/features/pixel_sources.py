@@ -1,94 +1,217 @@
-"""Where the crops of rows come from: the raw pictures, or a stream of crops.  [pixels] -> crops -> features"""
+"""Where the crops of rows come from: raw pictures and videos, or a stream of crops.  [pixels] -> crops -> features"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import ClassVar, Final, NamedTuple, Protocol
 
 import numpy as np
 
+import cache
 from cache import Split
+from pipeline import crops
 from pipeline.errors import PipelineError
-from pipeline.features.engine.pieces import Frames, Pixels, StoredCrops, digests
-from pipeline.features.missing_rows import pending
-from pipeline.features.streams.base import BYTES
+from pipeline.features.plan import missing_rows
 from pipeline.features.streams.crops import Crops
 from pipeline.pixels import sources
+from pipeline.pixels.decode import PictureError
+from pipeline.pixels.frames import FrameSource, Image
 
-SAY: Final = "Say where the dataset's own raw folder is: --raw DIR, or [paths] raw in luigi.cfg."
+RAW: Final = "Name the dataset's own raw folder: --raw DIR, or [paths] raw in luigi.cfg."
 
 
-def pixels(
-    split: Split, crops: str, raw: Path | None, *, reduced: bool = False, require: Sequence[int] = ()
-) -> Callable[[int], Pixels]:
-    """Number of a video -> where its crops come from: the raw pictures, or the stream of that name.
+class Person(NamedTuple):
+    """One person of a frame: where the crop goes, and what it shows."""
 
-    `reduced`: large persons may come from pictures decoded smaller. `require`: shards of which every video's pictures
-    must be there. An entry of somebody else's writing that does not name its pixels is taken as it is. Raises
-    PipelineError when the raw folder or the stream of crops is not there, or lacks something.
+    slot: int
+    bbox: tuple[float, float, float, float]  # cxcywh px
+    scale: float
+
+
+class Target(NamedTuple):
+    """One frame and all persons to be cropped from it. Of stored crops, the frame is a row."""
+
+    frame: int
+    persons: tuple[Person, ...]
+
+
+class Decoded(NamedTuple):
+    """One decoded frame: its crop of any person, or why there is none."""
+
+    crop: Callable[[Person], Image] | None
+    problem: str = ""
+    kind: str = ""  # of the problem, for counting
+
+
+class Pixels(Protocol):
+    """Where crops come from. Picklable; two that are equal are the same."""
+
+    @property
+    def name(self) -> str:
+        """Of the video, for messages."""
+        ...
+
+    @property
+    def in_order(self) -> bool:
+        """Whether going back, or starting in the middle, costs what comes before: a video's frames."""
+        ...
+
+    @property
+    def by_row(self) -> bool:
+        """Whether targets are rows of the split, not frames of a video."""
+        ...
+
+    def check(self) -> None:
+        """Raise PipelineError where these are not the pixels that were converted."""
+        ...
+
+    def decode(self, targets: Iterator[Target], alive: Callable[[], None]) -> Iterator[Decoded]:
+        """One answer for each target, which are ascending. `alive` is called whenever progress is made."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """Pictures or a video below the raw folder."""
+
+    source: FrameSource
+    split: str
+    name: str
+    digest: str = ""  # of the pixels at conversion; "": not known
+    by_row: ClassVar[bool] = False
+
+    @property
+    def in_order(self) -> bool:
+        return not self.source.random_access
+
+    def check(self) -> None:
+        if self.digest and self.source.digest() != self.digest:
+            raise PipelineError(
+                f"{self.split}: {self.name}: {self.source.place} does not hold the pictures that were converted. If "
+                "those are elsewhere, name it: --raw DIR, or [paths] raw in luigi.cfg. If they were changed, convert "
+                f"again, after `touch '{self.source.place}'`: conversion compares again what has another time."
+            )
+
+    def decode(self, targets: Iterator[Target], alive: Callable[[], None]) -> Iterator[Decoded]:
+        for frame in self.source.read((target.frame for target in targets), alive=alive):
+            if frame.image is None:
+                yield Decoded(None, f"{self.name}, frame {frame.index}: {frame.problem}", frame.kind)
+            else:
+                yield Decoded(functools.partial(_cropped, frame.image))
+
+
+def _cropped(picture: Image, person: Person) -> Image:
+    return crops.crop_person(picture, np.array(person.bbox), scale=person.scale)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCrops:
+    """The crops of a stream in the cache: the raw pictures are not needed."""
+
+    root: cache.Root
+    split: str
+    stream: str
+    digest: str  # of the manifests of the split and of the stream
+    by_row: ClassVar[bool] = True
+    in_order: ClassVar[bool] = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.split}: stream {self.stream}"
+
+    def check(self) -> None:
+        """Their rows are compared by the cache."""
+
+    def decode(self, targets: Iterator[Target], alive: Callable[[], None]) -> Iterator[Decoded]:
+        split = _opened(self.root, self.split, self.stream, self.digest)
+        for target in targets:
+            alive()
+            where = f"{self.name}, row {target.frame}"
+            if split.rows(f"features/{self.stream}_ok", target.frame, target.frame + 1)[0] != 1:
+                yield Decoded(None, f"{where}: its picture could not be read when crops were extracted", "crop_missing")
+                continue
+            try:
+                (data,) = split.blobs(self.stream, np.array([target.frame]))
+                image = Crops.decode(data)
+            except PictureError as error:
+                yield Decoded(None, f"{where}: {error}", error.kind)
+            else:
+                yield Decoded(lambda _, image=image: image)  # type: ignore[misc]
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(root: cache.Root, name: str, stream: str, digest: str) -> Split:
+    """A split, once in a process: its tables take their time where there are millions of tracks."""
+    split = cache.open(root)[name]
+    if _digests(split, stream) != digest:
+        raise cache.CacheChanged(f"{name}: there has been a commit since it was opened: run it again")
+    return split
+
+
+def _digests(split: Split, stream: str) -> str:
+    """Which state of a split, and of a stream of crops, is open."""
+    return f"{split.manifest['digest']} {split.stream_manifest(stream)['digest']}"
+
+
+def pixels(split: Split, crops: str, raw: Path | None, *, require: Sequence[int] = ()) -> Callable[[int], Pixels]:
+    """Number of a video -> where its crops come from: the raw pictures, or the stream of crops of that name.
+
+    `require`: shards of which every video's pictures must exist. A video of an imported split whose pixels have no
+    recorded digest is not compared. Raises PipelineError when the raw folder or the stream of crops does not exist, or
+    lacks something.
     """
     if crops:
-        lacks = pending(split, crops)
+        lacks = missing_rows(split, crops)
         if lacks.shards:
             raise PipelineError(
                 f"{split.name}: the stream of crops {crops!r} lacks {lacks.rows} of the rows. Extract those "
                 f"first: --stream {crops} --kind {Crops.kind}"
             )
-        stored = StoredCrops(split.root, split.name, crops, digests(split, crops))
+        stored = StoredCrops(split.root, split.name, crops, _digests(split, crops))
         return lambda _: stored
     folder = raw_folder(split, raw)
     _require_all(split, folder, require)
 
     def of_video(number: int) -> Pixels:
         entry = split.videos[number]
-        return Frames(sources.parse(folder, entry.source), split.name, entry.name, entry.pixels, reduced)
+        return Frames(sources.parse(folder, entry.source), split.name, entry.name, entry.pixels)
 
     return of_video
 
 
-def stored_crops(split: Split, name: str) -> Mapping[str, Any]:
-    """The manifest of a stream of crops. Raises PipelineError where there is none of that name."""
-    extract = f"Extract it first: --stream {name} --kind {Crops.kind}"
-    if name not in split.streams:
-        raise PipelineError(f"{split.name}: there is no stream of crops {name!r}. {extract}")
-    found = split.stream_manifest(name)
-    if found["dtype"] != BYTES or found.get("identity", {}).get("kind") != Crops.kind:
-        raise PipelineError(f"{split.name}: the stream {name!r} holds no crops. {extract}")
-    return found
-
-
 def raw_folder(split: Split, given: Path | None) -> Path:
-    """The dataset's raw folder: the given one, or where it lay at conversion. Raises PipelineError where it is not."""
+    """The dataset's raw folder: the given one, or where it was at conversion. Raises PipelineError for no folder."""
     recorded = split.provenance.get("raw")
     if imported := split.manifest.get("reader", {}).get("imported"):
-        unknown = not all(split.videos[number].source for number in np.unique(split.tracks.video).tolist())
-        if unknown:
+        if not all(split.videos[number].source for number in np.unique(split.tracks.video).tolist()):
             raise PipelineError(
-                f"{split.name}: was imported from {imported['file']}, which does not say where its pictures are. "
+                f"{split.name}: was imported from {imported['file']}, which does not name its pictures. "
                 "Convert the dataset into another cache to extract from it."
             )
         if given is None:
-            raise PipelineError(f"{split.name}: was imported from {imported['file']}. {SAY}")
+            raise PipelineError(f"{split.name}: was imported from {imported['file']}. {RAW}")
     if given is None and recorded is None:
-        raise PipelineError(f"{split.name}: where its pictures are is not known, provenance.json is lost. {SAY}")
+        raise PipelineError(f"{split.name}: where its pictures are is not known, provenance.json is lost. {RAW}")
     raw = given or Path(str(recorded))
     if not raw.is_dir():
         was = f"its pictures were in {recorded} when it was converted" if given is None else f"--raw is {raw}"
-        raise PipelineError(f"{split.name}: {was}, and that folder is not there now. {SAY}")
+        raise PipelineError(f"{split.name}: {was}, and that folder does not exist now. {RAW}")
     return raw
 
 
 def _require_all(split: Split, raw: Path, shards: Sequence[int]) -> None:
     """A wrong raw folder must not pass: every row of these shards would be marked as undecodable, for good."""
-    wanted = np.append(np.sort(np.asarray(shards, np.int64)), np.iinfo(np.int64).max)
+    target = np.append(np.sort(np.asarray(shards, np.int64)), np.iinfo(np.int64).max)
     size = int(split.manifest["geometry"]["rows_per_shard"])
-    reached = wanted[np.searchsorted(wanted, split.tracks.start // size)] <= (split.tracks.stop - 1) // size
+    reached = target[np.searchsorted(target, split.tracks.start // size)] <= (split.tracks.stop - 1) // size
     entries = [split.videos[number] for number in np.unique(split.tracks.video[reached]).tolist()]
     absent = [entry for entry in entries if entry.source and not sources.parse(raw, entry.source).place.exists()]
     if absent:
         place = sources.parse(raw, absent[0].source).place
         raise PipelineError(
             f"{split.name}: the pictures of {len(absent)} of its {len(entries)} videos are not below {raw}, first "
-            f"{absent[0].name}: there is no {place}. {SAY} If they were removed on purpose, convert again."
+            f"{absent[0].name}: there is no {place}. {RAW} If they were removed on purpose, convert again."
         )

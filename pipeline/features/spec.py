@@ -1,56 +1,66 @@
-"""A stream by its name, what it is, and how it is to be computed.  tracks -> [features] -> windows"""
+"""A stream by its name, what it is, and how it is computed here.  tracks -> [features] -> windows"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from cache import Split
-from pipeline.errors import ConfigError
-from pipeline.features.engine import Resources
-from pipeline.features.pixel_sources import stored_crops
-from pipeline.features.streams.base import Stream
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.features.streams.base import BYTES, Machine, Stream
+from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 
-Decode = Literal["full", "reduced"]
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What an extraction may take of this machine."""
+
+    machine: Machine = field(default_factory=Machine)
+    workers: int = 0  # decoding processes; 0: one a core
+    timeout: float = 60.0  # s without progress after which one is ended
 
 
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
-    """A stream by its name, what it is, and how it is to be computed here."""
+    """A stream by its name, what it is, and how it is computed here."""
 
     name: str = ResNet50.kind
     stream: Stream = field(default_factory=ResNet50)
-    crops: str = ""  # of this stream of crops in the cache, instead of the raw pictures
-    decode: Decode = "full"  # reduced: pictures smaller, where no person is enlarged by that
+    crops: str = ""  # compute from this stream of crops in the cache, instead of the raw pictures
     resources: Resources = field(default_factory=Resources)
-    raw: Path | None = None  # where the raw folder lies now; None: where it lay at conversion
+    raw: Path | None = None  # where the raw folder is now; None: where it was at conversion
 
     def __post_init__(self) -> None:
-        if self.decode not in get_args(Decode):
-            raise ConfigError(f"decode {self.decode!r}: expected full or reduced")
-        if self.crops and self.decode != "full":
-            raise ConfigError("decode reduced: stored crops are not decoded smaller; it goes with raw pictures")
         if self.crops == self.name:
-            raise ConfigError(f"stream {self.name!r} cannot be computed from itself: name it otherwise")
+            raise ConfigError(f"stream {self.name!r} cannot be computed from itself: give it another name")
 
     def __str__(self) -> str:
-        decoded = ", decoded reduced" if self.decode == "reduced" else ""
-        return f"{self.stream}, from the stream {self.crops!r}" if self.crops else f"{self.stream}{decoded}"
+        return f"{self.stream}, from the stream {self.crops!r}" if self.crops else str(self.stream)
 
     def at(self, raw: Path) -> StreamSpec:
-        """The same stream, with the raw folder where it lies now."""
+        """The same stream, with the raw folder where it is now."""
         return replace(self, raw=raw)
 
     def identity(self, split: Split | None = None) -> dict[str, Any]:
         """The stream's fingerprint beside its rows' own keys (pixels, frame, box, crop scale).
 
-        `split`: where stored crops lie, which are part of it. Raises PipelineError where there are none.
+        `split`: where stored crops are, which are part of it. Raises PipelineError where there are none.
         """
         found = self.stream.identity()
-        if self.decode != "full":
-            found["decode"] = self.decode
         if self.crops:
             found["crops"] = {} if split is None else stored_crops(split, self.crops)["identity"]
         return found
+
+
+def stored_crops(split: Split, name: str) -> Mapping[str, Any]:
+    """The manifest of a stream of crops. Raises PipelineError where there is none of that name."""
+    extract = f"Extract it first: --stream {name} --kind {Crops.kind}"
+    if name not in split.streams:
+        raise PipelineError(f"{split.name}: there is no stream of crops {name!r}. {extract}")
+    found = split.stream_manifest(name)
+    if found["dtype"] != BYTES or found.get("identity", {}).get("kind") != Crops.kind:
+        raise PipelineError(f"{split.name}: the stream {name!r} holds no crops. {extract}")
+    return found

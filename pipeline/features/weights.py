@@ -1,4 +1,4 @@
-"""Which weights a feature network has, told apart without loading it (and without importing torch)."""
+"""Which weights a feature network has, known without loading it or importing torch.  crops -> [features]"""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ KINDS: Final = {
     "spin": "SPIN's checkpoint, for example spin:data/spin/model_checkpoint.pt",
     "torchvision": "a torchvision weights name, for example torchvision:IMAGENET1K_V2",
     "file": "a state dict of torchvision's ResNet-50, for example file:resnet50.pt",
-    "untrained": "random weights from a seed, a stand-in: untrained:0",
+    "untrained": "random weights from a seed, for demo data: untrained:0",
 }
-FORMS: Final = "spin:FILE, torchvision:NAME or file:FILE"  # of weights that are for real data
+FORMS: Final = "spin:FILE, torchvision:NAME or file:FILE"  # of weights for real data
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsSpec:
-    """`<kind>:<argument>` as in `--weights`. Raises ConfigError for what is neither of KINDS."""
+    """`<kind>:<argument>` as in `--weights`."""
 
     kind: str
     argument: str
 
     @classmethod
     def parse(cls, text: str) -> WeightsSpec:
-        """
+        """Raise ConfigError for a kind that is not one of KINDS.
+
         >>> WeightsSpec.parse("untrained:0")
         WeightsSpec(kind='untrained', argument='0')
         """
@@ -48,7 +49,7 @@ class WeightsSpec:
         return self.kind == "untrained"
 
     def file(self) -> Path:
-        """The checkpoint of `spin` and `file` weights. Raises MissingAssets when it is not there."""
+        """The checkpoint of `spin` and `file` weights. Raises MissingAssets when it does not exist."""
         path = Path(self.argument)
         if not path.is_file():
             where = " SPIN's checkpoint: github.com/nkolot/SPIN (fetch_data.sh)." if self.kind == "spin" else ""
@@ -56,7 +57,7 @@ class WeightsSpec:
         return path
 
     def identity(self) -> dict[str, Any]:
-        """What of the weights decides the numbers: the file's sha256, a name or a seed; never a path."""
+        """What the numbers depend on: the file's sha256, a name or a seed; never a path."""
         if self.kind in ("spin", "file"):
             path = self.file()
             status = path.stat()
@@ -65,5 +66,5 @@ class WeightsSpec:
 
 
 @functools.cache
-def _digest(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001 - size and time are the memory's key
+def _digest(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001 - size and time are part of the cache's key
     return whole_file_digest(path)

@@ -18,7 +18,7 @@ from pipeline.conversion.differences import Difference
 from pipeline.conversion.plan import ConversionPlan, committed_split, compare_raw
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.extract import CHANGED, ExtractionPlan, compare_stream, refuse_untrained
-from pipeline.features.missing_rows import Pending, pending
+from pipeline.features.plan import MissingRows, missing_rows
 from pipeline.features.streams.base import BYTES
 from pipeline.raw import changes
 from pipeline.settings.targets import Wanted
@@ -33,7 +33,7 @@ class StreamPlan:
 
     stream: str
     why: str  # "" when there is nothing to do
-    lacks: Pending
+    lacks: MissingRows
     row_bytes: int  # of what a row has in the stream; of compressed crops about so many
     differs: tuple[Difference, ...]  # then an extraction refuses
     otherwise: str = ""  # the same in words
@@ -138,7 +138,7 @@ def _behind(wanted: Wanted, committed: cache.Split) -> Iterator[StreamPlan]:
     """Streams that lack rows, and that luigi.cfg or the options do not name."""
     named = [spec.name for spec in (wanted.stream, wanted.crops) if spec is not None]
     for name in committed.streams if named else ():
-        if name not in named and (lacks := pending(committed, name)).shards:
+        if name not in named and (lacks := missing_rows(committed, name)).shards:
             yield _as_it_was_made(committed, name, lacks)
 
 
@@ -146,7 +146,7 @@ def _extractions(wanted: Wanted, committed: cache.Split) -> Iterator[StreamPlan]
     """Of the stream that is wanted; if none is named, of every stream there is, as it was made."""
     if wanted.stream is None:
         for name in committed.streams:
-            yield _as_it_was_made(committed, name, pending(committed, name))
+            yield _as_it_was_made(committed, name, missing_rows(committed, name))
         return
     if wanted.crops is not None:
         crops = compare_stream(committed, wanted.crops.at(wanted.raw))
@@ -159,7 +159,7 @@ def _extractions(wanted: Wanted, committed: cache.Split) -> Iterator[StreamPlan]
     yield from _stream_plan(compare_stream(committed, wanted.stream.at(wanted.raw)))
 
 
-def _as_it_was_made(committed: cache.Split, name: str, lacks: Pending) -> StreamPlan:
+def _as_it_was_made(committed: cache.Split, name: str, lacks: MissingRows) -> StreamPlan:
     has = committed.stream_manifest(name)
     row_bytes = _row_bytes(int(has["dim"]), str(has["dtype"]))
     return StreamPlan(name, CHANGED if lacks.shards else "", lacks, row_bytes, ())

@@ -23,8 +23,8 @@ from pipeline.conversion.retry import body_folder, raw_folder, recorded_reader
 from pipeline.errors import PipelineError
 from pipeline.features import streams
 from pipeline.features.extract import Extraction, extract, plan_extraction
-from pipeline.features.missing_rows import pending
 from pipeline.features.pixel_sources import pixels
+from pipeline.features.plan import missing_rows
 from pipeline.features.spec import StreamSpec
 
 Told = Callable[[str], AbstractContextManager[Progress]]  # who is told how far a piece of work is, by its name
@@ -172,7 +172,7 @@ def extract_anew(
     Raises PipelineError with the command to run where only its user can say which weights these are.
     """
     split = cache.open(root)[name]
-    lacks = pending(split, stream)
+    lacks = missing_rows(split, stream)
     if not lacks.shards:
         return ()
     identity = split.stream_manifest(stream).get("identity", {})
@@ -194,13 +194,13 @@ def extract_anew(
             f"{command('extract', *options)}"
         )
     crops = _crops_of(split, identity)
-    spec = StreamSpec(stream, stream_now, crops, identity.get("decode", "full"), raw=raw)
+    spec = StreamSpec(stream, stream_now, crops, raw=raw)
     return (extract(plan_extraction(root, name, spec), progress=progress),)
 
 
 def _known(identity: Mapping[str, Any]) -> streams.Stream | None:
     """The stream that has this identity, where that can be told without its user."""
-    own = {key: value for key, value in identity.items() if key not in ("crops", "decode")}
+    own = {key: value for key, value in identity.items() if key != "crops"}
     return streams.of_identity(own) if identity.get("kind") in streams.names() else None
 
 

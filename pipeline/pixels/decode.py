@@ -18,12 +18,6 @@ from numpy.typing import NDArray
 MAX_PIXELS: Final = 1 << 26  # 8192 x 8192: 200 MB decoded. The largest of the eight datasets are 2048 x 2048
 MAX_BYTES: Final = 1 << 28
 
-_COLOUR: Final = {
-    1: cv2.IMREAD_COLOR,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _JPEG: Final = b"\xff\xd8"
 _STANDALONE: Final = frozenset((0x01, *range(0xD0, 0xD8)))  # JPEG markers without a length (TEM, RST0-7)
@@ -57,26 +51,17 @@ def decode(data: bytes) -> NDArray[np.uint8]:
 
     A rotation in the EXIF header is not applied: labels count the stored pixels.
     """
-    return decode_reduced(data, 1)[0]
-
-
-def decode_reduced(data: bytes, times: int) -> tuple[NDArray[np.uint8], int]:
-    """The same for a JPEG with both sides `times` (1, 2, 4 or 8) shorter, rounded up, and how many times they are.
-
-    A pixel is then the mean of as many, and less time goes into it. A PNG comes whole.
-    """
     if data.startswith(_PNG):
         width, height = _png_size(data)
         _require_whole_png(data)
-        times = 1
     elif data.startswith(_JPEG):
         width, height = _walk_jpeg(data, whole=True)
     else:
         raise _not_a_picture(data)
-    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), _COLOUR[times] | cv2.IMREAD_IGNORE_ORIENTATION)
-    if bgr is None or bgr.shape != (-(-height // times), -(-width // times), 3):
+    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if bgr is None or bgr.shape != (height, width, 3):
         raise PictureError("picture_damaged", f"cannot be decoded, though its header says {width} x {height}")
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), times
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def _walk_jpeg(data: bytes, *, whole: bool) -> tuple[int, int]:

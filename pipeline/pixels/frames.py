@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.pixels.decode import MAX_BYTES, MAX_PIXELS, PictureError, decode_reduced, picture_size
+from pipeline.pixels.decode import MAX_BYTES, MAX_PIXELS, PictureError, decode, picture_size
 from pipeline.raw.digests import file_digest, folder_digest, names_in
 from pipeline.raw.files import open_regular
 from pipeline.raw.one_look import once
@@ -35,19 +35,10 @@ class Frame:
     image: Image | None
     problem: str | None
     kind: str = ""  # of the problem, short and stable, for counting: "picture_missing", "video_ended", ...
-    reduced: int = 1  # how many times shorter its sides are than the picture's
 
 
 def nothing() -> None:
     """Nobody waits for a sign of life."""
-
-
-def in_full(_index: int) -> int:
-    """Every picture is decoded as it is."""
-    return 1
-
-
-READ_REDUCED: Final = (8, 4, 2)  # how many times shorter a picture's sides can be decoded
 
 
 class FrameSource(Protocol):
@@ -82,18 +73,11 @@ class FrameSource(Protocol):
         """Whether any frame costs the same, wherever reading began. If not, a reader should go on where it is."""
         ...
 
-    def read(
-        self,
-        frame_index: Iterable[int],
-        *,
-        alive: Callable[[], None] = nothing,
-        reduced: Callable[[int], int] = in_full,
-    ) -> Iterator[Frame]:
+    def read(self, frame_index: Iterable[int], *, alive: Callable[[], None] = nothing) -> Iterator[Frame]:
         """Decode the given frames (strictly increasing), each once, in order. A bad frame is yielded with its problem.
 
         The next index is taken when the frame before has been used. `alive` is called for every frame passed over on
-        the way, so that somebody who waits can tell a long way from a decoder that hangs. `reduced` says of each frame
-        how many times shorter its sides may be (1, 2, 4, 8), where the source can decode it so: `Frame.reduced` tells.
+        the way, so that somebody who waits can tell a long way from a decoder that hangs.
 
         Raises ValueError when the indices do not increase from 0 on.
         """
@@ -196,19 +180,12 @@ class Pictures:
     def digest(self) -> str:
         return _digest(self.spec, folder_digest(self.place))
 
-    def read(
-        self,
-        frame_index: Iterable[int],
-        *,
-        alive: Callable[[], None] = nothing,
-        reduced: Callable[[int], int] = in_full,
-    ) -> Iterator[Frame]:
+    def read(self, frame_index: Iterable[int], *, alive: Callable[[], None] = nothing) -> Iterator[Frame]:
         for index in increasing(frame_index):
             alive()
             path = self.path(index)
             try:
-                image, times = decode_reduced(_read_bytes(path), reduced(index))
-                yield Frame(index, image, None, reduced=times)
+                yield Frame(index, decode(_read_bytes(path)), None)
             except PictureError as error:
                 yield Frame(index, None, f"{path} {error}", error.kind)
 
@@ -263,13 +240,7 @@ class Video:
         if first.problem is not None:
             raise self._unreadable(first.problem)
 
-    def read(
-        self,
-        frame_index: Iterable[int],
-        *,
-        alive: Callable[[], None] = nothing,
-        reduced: Callable[[int], int] = in_full,  # noqa: ARG002 - a video's frames come whole
-    ) -> Iterator[Frame]:
+    def read(self, frame_index: Iterable[int], *, alive: Callable[[], None] = nothing) -> Iterator[Frame]:
         capture, problem = self._open()
         kind = "video_unreadable"
         position = 0  # of the frame that the next grab() takes

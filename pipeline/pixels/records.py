@@ -12,8 +12,8 @@ from typing import ClassVar, Final
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.formats import tfrecords
 from pipeline.formats.tf_example import Example, ExampleError
-from pipeline.pixels.decode import PictureError, decode_reduced, picture_size
-from pipeline.pixels.frames import Frame, below, in_full, increasing, nothing
+from pipeline.pixels.decode import PictureError, decode, picture_size
+from pipeline.pixels.frames import Frame, below, increasing, nothing
 from pipeline.raw.digests import span_digest
 from pipeline.raw.one_look import once
 
@@ -66,13 +66,7 @@ class Records:
         content = span_digest(self.place, self.start, self.start + self.length)
         return hashlib.sha256(f"{self.spec}\0{content}".encode()).hexdigest()
 
-    def read(
-        self,
-        frame_index: Iterable[int],
-        *,
-        alive: Callable[[], None] = nothing,
-        reduced: Callable[[int], int] = in_full,
-    ) -> Iterator[Frame]:
+    def read(self, frame_index: Iterable[int], *, alive: Callable[[], None] = nothing) -> Iterator[Frame]:
         pictures: list[memoryview] = []
         damage = ""
         try:
@@ -86,7 +80,7 @@ class Records:
             elif index >= len(pictures):
                 yield Frame(index, None, f"{self.place}: its example has {len(pictures)} pictures", "picture_missing")
             else:
-                yield self._decoded(index, pictures[index], reduced(index))
+                yield self._decoded(index, pictures[index])
 
     @once
     def example(self) -> Example:
@@ -121,9 +115,8 @@ class Records:
             found = str(error)
             raise RawDataError(self.place, PICTURES, expected="a list of pictures", found=found, do=AGAIN) from error
 
-    def _decoded(self, index: int, picture: memoryview, reduced: int) -> Frame:
+    def _decoded(self, index: int, picture: memoryview) -> Frame:
         try:
-            image, times = decode_reduced(bytes(picture), reduced)
-            return Frame(index, image, None, reduced=times)
+            return Frame(index, decode(bytes(picture)), None)
         except PictureError as error:
             return Frame(index, None, f"{self.place}: picture {index} of the record {error}", error.kind)

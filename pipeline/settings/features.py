@@ -13,7 +13,7 @@ from cache.format.layout import check_names
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
 from pipeline.features.engine import Resources
-from pipeline.features.spec import Decode, StreamSpec
+from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Machine, Stream
 from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
@@ -31,7 +31,6 @@ class Features:
     weights: str = "untrained:0"  # of resnet50: spin:FILE, torchvision:NAME, file:FILE, or untrained:SEED (a stand-in)
     precision: Literal["exact", "fast"] = "fast"  # of resnet50. exact: plain fp32, the same bits at every run
     crops: str | None = None  # a stream of crops to compute from, instead of the raw pictures
-    decode: Decode = "full"  # reduced: large persons from pictures decoded at a fraction of their size
     device: str = "auto"  # auto: cuda when there is one, else cpu
     batch_size: Annotated[int, AtLeast(0)] = 0  # 0: what the device does best
     compile: bool = False  # torch.compile, on CUDA
@@ -89,7 +88,7 @@ def _stream_spec(source: SettingsFile, features: Features) -> StreamSpec:
         named = "features" if issubclass(kind, ResNet50) else features.kind
         raise ConfigError(blamed(source.path, named, source.section(named), str(error))) from error
     try:
-        return StreamSpec(features.stream, made, features.crops or "", features.decode, features.resources())
+        return StreamSpec(features.stream, made, features.crops or "", features.resources())
     except ConfigError as error:
         raise ConfigError(blamed(source.path, "features", given, str(error))) from error
 

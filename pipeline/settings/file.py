@@ -28,6 +28,13 @@ LUIGI: Final = frozenset(
     {"core", "scheduler", "worker", "retcode", "logging", "email", "resources", "task_history", "task"}
 )
 
+# (section, key) -> what to do now; key "": the whole section.
+GONE: Final[Mapping[tuple[str, str], str]] = {
+    ("machine", ""): "Set [convert] workers, [features] workers, device and timeout, [train] hold and read_workers as "
+    "they suit the machine (docs/settings.md).",
+    ("features", "decode"): "Pictures are decoded at their full size: take this line out.",
+}
+
 
 class Text(str):
     """A value, and the line of the file that it is in."""
@@ -84,6 +91,8 @@ def blamed(file: Path, section: str, given: Mapping[str, str], message: str) -> 
 
 def unknown(file: Path, section: str, key: str, text: str, known: Iterable[str]) -> ConfigError:
     """For a key that nobody reads: which one may have been meant, and all that there are."""
+    if (section, key) in GONE:
+        return ConfigError(f"{where(file, section, key, text)}: there is no such key any more. {GONE[section, key]}")
     names = list(known)
     return ConfigError(
         f"{where(file, section, key, text)}: unknown key{did_you_mean(key, names)} known: {', '.join(names) or 'none'}"

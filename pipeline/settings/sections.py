@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
 from pipeline.settings.features import Features, streams_of
-from pipeline.settings.file import LUIGI, SettingsFile, blamed, did_you_mean, read
+from pipeline.settings.file import GONE, LUIGI, SettingsFile, blamed, did_you_mean, read
 from pipeline.settings.types import AtLeast, typed
 
 T = TypeVar("T")
@@ -127,13 +127,10 @@ def _check_sections(source: SettingsFile) -> None:
         raise ConfigError(
             f"a stream of another package is called {twice[0]!r}, as a section of {source.path}: rename it"
         )
-    if "machine" in source.sections:
-        raise ConfigError(
-            f"{source.where('machine')}: there are no presets for machines any more. Set what you need of [convert] "
-            "workers, [features] workers, device and timeout, [train] hold and read_workers (docs/settings.md)."
-        )
     known = sorted({*taken, *streams.names()})
     for name in source.sections:
+        if (name, "") in GONE:
+            raise ConfigError(f"{source.where(name)}: there is no such section any more. {GONE[name, '']}")
         if name not in known and name not in LUIGI:
             close = did_you_mean(name, [*known, *LUIGI])
             luigi = ", ".join(sorted(LUIGI))

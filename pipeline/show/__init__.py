@@ -1,14 +1,12 @@
 """A page on which a wrong joint order is seen at a glance.  raw -> [tracks, pixels, crops] -> features -> windows
 
-`tracks` holds what is shown, `from_cache` and `from_raw` fill it; `views` decodes, crops and poses through the very
-functions that training's data comes from; `drawing` turns joints into lines; `page` writes the HTML.
+`tracks` collects what is shown, from the cache or from raw files; `drawing` turns joints into lines; `page` decodes and
+crops with the functions that training uses, and writes the HTML. `painted_bodies` shades bodies over pictures.
 """
 
 from __future__ import annotations
 
-from pipeline.show.from_cache import from_cache
-from pipeline.show.from_raw import from_raw
 from pipeline.show.page import write_page
-from pipeline.show.tracks import Choice, Shown, ShownTrack
+from pipeline.show.tracks import Choice, Shown, ShownTrack, from_cache, from_raw
 
 __all__ = ["Choice", "Shown", "ShownTrack", "from_cache", "from_raw", "write_page"]

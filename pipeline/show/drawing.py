@@ -1,22 +1,33 @@
 """Joints -> lines and dots with a side and a name, in the coordinates that they came in.  tracks -> [drawing] -> page
 
-Which end of the body is which is told by joint name alone, so a wrong order shows as limbs that cross the body.
+The joints' names alone decide which end of the body is which, so a wrong order shows as limbs that cross the body.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.skeletons import JOINTS, bones, mirrored
+from pipeline.skeletons import JOINTS, bones, convert, mirrored
+
+if TYPE_CHECKING:
+    from pipeline.body import Body
 
 Array = NDArray[Any]
 
 NAMES: Final = JOINTS["spin49"]
 BODY_25: Final = "body25"  # the layer of OpenPose's 25 joints
 COMMON: Final = "common"  # the layer of what people annotate: common14, Human3.6M's and the face
+PELVIS: Final = NAMES.index("hip")
+HIPS: Final = [NAMES.index(name) for name in ("rhip", "lhip")]
+WITHOUT_BODY: Final = "SMPL parameters only: name a body model (--body DIR) to see the body posed"
+MARGIN_M: Final = 0.1  # around 3D skeletons
+_MIRRORED: Final = mirrored("spin49")
 
 
 class Line(NamedTuple):
@@ -49,7 +60,7 @@ class Skeleton(NamedTuple):
 
     @property
     def has_both_layers(self) -> bool:
-        """Whether bones of two layers run side by side, and have to be told apart."""
+        """Whether bones of two layers are drawn side by side, and need to look different."""
         return len({line.layer for line in self.lines}) == 2
 
 
@@ -61,7 +72,7 @@ class View(NamedTuple):
 
 
 class ViewBox(NamedTuple):
-    """What an SVG shows of its coordinates."""
+    """The part of its coordinates that an SVG shows."""
 
     x: float
     y: float
@@ -85,67 +96,91 @@ def layer(joint: int) -> str:
     return BODY_25 if NAMES[joint] in JOINTS["body_25"] else COMMON
 
 
-def skeleton(points: Array, visible: Array, told: list[str]) -> Skeleton:
-    """points (49, 2), visible (49,) and what to say of each joint beside its name -> lines and dots.
+def skeleton(points: Array, visible: Array, labels: list[str]) -> Skeleton:
+    """points (49, 2), visible (49,) and a text to show beside each joint's name -> lines and dots.
 
     A bone is drawn when both of its ends are visible.
     """
     seen = [int(j) for j in np.flatnonzero(visible & np.isfinite(points).all(axis=-1))]
     at = {j: (float(points[j, 0]), float(points[j, 1])) for j in seen}
-    lines = tuple(
-        Line(*at[a], *at[b], _side_of(a, b), layer(a), f"{NAMES[a]} – {NAMES[b]}")
-        for a, b in bones("spin49")
-        if a in at and b in at
-    )
-    dots = tuple(Dot(*at[j], side(j), layer(j), f"{NAMES[j]} {told[j]}") for j in seen)
-    return Skeleton(lines, dots)
+    lines = []
+    for a, b in bones("spin49"):
+        if a in at and b in at:
+            sides = {side(a), side(b)} - {"middle"}
+            of = sides.pop() if len(sides) == 1 else "middle"
+            lines.append(Line(*at[a], *at[b], of, layer(a), f"{NAMES[a]} – {NAMES[b]}"))
+    dots = [Dot(*at[j], side(j), layer(j), f"{NAMES[j]} {labels[j]}") for j in seen]
+    return Skeleton(tuple(lines), tuple(dots))
 
 
 def flat(kp_2d: Array, pixels: Array | None = None) -> Skeleton:
     """kp_2d (49, 3) with its confidence -> the skeleton at those coordinates, or at `pixels` (49, 2)."""
-    told = [f"({x:.1f}, {y:.1f}) px, confidence {c:.2f}" for x, y, c in kp_2d.tolist()]
-    return skeleton(kp_2d[:, :2] if pixels is None else pixels, kp_2d[:, 2] > 0, told)
+    labels = [f"({x:.1f}, {y:.1f}) px, confidence {c:.2f}" for x, y, c in kp_2d.tolist()]
+    return skeleton(kp_2d[:, :2] if pixels is None else pixels, kp_2d[:, 2] > 0, labels)
 
 
-def views(joints: Array, *, camera: bool) -> tuple[View, View]:
+def views(joints: Array, *, camera: bool) -> tuple[View, ...]:
     """joints (49, 4) m m m confidence -> the skeleton from the front and from the side.
 
     In a camera's axes (x right, y down, z away from it) the front is the camera's own view, and the side is seen from
     the picture's right. Motion without a camera has z up, and the front is what one sees who looks along y.
     """
     x, y, z = joints[:, 0], joints[:, 1], joints[:, 2]
-    told = [f"({a:.2f}, {b:.2f}, {c:.2f}) m" for a, b, c, _ in joints.tolist()]
+    labels = [f"({a:.2f}, {b:.2f}, {c:.2f}) m" for a, b, c, _ in joints.tolist()]
     titles = ("camera's view", "from the side") if camera else ("looking along +y", "looking along −x")
     planes = ((x, y), (z, y)) if camera else ((x, -z), (y, -z))
-    front, beside = (
-        View(title, skeleton(np.stack(plane, axis=-1), joints[:, 3] > 0, told))
-        for title, plane in zip(titles, planes, strict=True)
+    visible = joints[:, 3] > 0
+    return tuple(
+        View(title, skeleton(np.stack(p, axis=-1), visible, labels)) for title, p in zip(titles, planes, strict=True)
     )
-    return front, beside
 
 
-def view_box(shown: list[View], margin: float = 0.1) -> ViewBox | None:
+def view_box(shown: list[View]) -> ViewBox | None:
     """One for all, so that all have the same scale: x is symmetric about the pelvis. None without a joint."""
     dots = [dot for view in shown for dot in view.skeleton.dots]
     if not dots:
         return None
-    half = max(abs(dot.x) for dot in dots) + margin
+    half = max(abs(dot.x) for dot in dots) + MARGIN_M
     top, bottom = (pick(dot.y for dot in dots) for pick in (min, max))
-    return ViewBox(-half, top - margin, 2 * half, bottom - top + 2 * margin)
+    return ViewBox(-half, top - MARGIN_M, 2 * half, bottom - top + 2 * MARGIN_M)
 
 
-def grid(low: float, length: float, step: float = 0.5) -> list[float]:
-    """Multiples of `step` within [low, low + length].
+def joints_3d(rows: Mapping[str, Array], body: Path | None) -> tuple[Array | None, str]:
+    """Of n frames: (n, 49, 4) m m m confidence, pelvis at 0, or None; and a description of them, or why there are none.
 
-    >>> grid(-0.8, 1.6)
-    [-0.5, 0.0, 0.5]
+    They are `kp_3d` where there is such a column, else `kp_3d_eval`, else the neutral body in `pose` with `betas`.
     """
-    return [float(k * step) for k in range(int(np.ceil(low / step)), int(np.floor((low + length) / step)) + 1)]
+    n_frames, flag = len(rows["frame_index"]), rows.get("has_3d")
+    if "kp_3d" in rows:
+        joints, what = rows["kp_3d"].astype(np.float64), "kp_3d: 3D joints as labelled"
+    elif "kp_3d_eval" in rows:
+        confident = np.concatenate([rows["kp_3d_eval"], np.ones((n_frames, 14, 1))], axis=-1)
+        joints = convert(confident, source="common14", target="spin49")
+        centre = joints[:, HIPS, :3].mean(axis=1, keepdims=True)  # common14 has no pelvis
+        joints[..., :3] = np.where(joints[..., 3:] > 0, joints[..., :3] - centre, 0)
+        what = "kp_3d_eval: the 14 joints that evaluation compares"
+    elif "pose" not in rows or "betas" not in rows:
+        return None, "no 3D labels"
+    elif body is None:
+        return None, WITHOUT_BODY
+    else:
+        pose, betas, flag = rows["pose"], rows["betas"], rows.get("has_smpl")
+        finite = np.isfinite(pose).all(axis=1) & np.isfinite(betas).all(axis=1)
+        joints = np.full((n_frames, 49, 4), np.nan)
+        if finite.any():
+            joints[finite, :, :3], _ = load_body(body).posed_joints(pose[finite], betas[finite])
+        joints[..., :3] -= joints[:, PELVIS : PELVIS + 1, :3]
+        joints[finite, :, 3] = 1
+        what = "the neutral body, posed by pose and betas"
+    joints[~np.isfinite(joints).all(axis=-1)] = 0
+    if flag is not None:
+        joints[flag != 1, :, 3] = 0
+    return joints, what
 
 
-def _side_of(a: int, b: int) -> str:
-    sides = {side(a), side(b)} - {"middle"}
-    return sides.pop() if len(sides) == 1 else "middle"
+@functools.lru_cache(maxsize=1)
+def load_body(folder: Path) -> Body:
+    """The neutral body model. Raises as `Body.load` does."""
+    from pipeline.body import Body  # imports torch
 
-
-_MIRRORED: Final = mirrored("spin49")
+    return Body.load(folder)

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.pixels.frames import Image
-from pipeline.synthetic.body.normals import SmoothNormals
-from pipeline.synthetic.scene.raster import rasterise
+from pipeline.synthetic.body.skinning import SmoothNormals
+from pipeline.synthetic.scene.render import rasterise
 
 Floats = NDArray[np.floating[Any]]
 

@@ -1,9 +1,10 @@
-"""What a page shows of a split, whether it comes from the cache or straight from the raw files.  [tracks] -> page"""
+"""What a page shows of a split, from the cache or straight from the raw files.  raw, cache -> [tracks] -> page"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,14 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
-from pipeline.conversion.convert import FLAGS
+from cache import Split
+from pipeline import datasets
+from pipeline.accounting import Accounting, VideoAccount
+from pipeline.conversion.convert import FLAGS, PER_FRAME, UNEXPECTED
+from pipeline.conversion.plan import reader_parts
+from pipeline.datasets import Dataset, RawVideo
+from pipeline.datasets.defects import unexpected
+from pipeline.errors import PipelineError
+from pipeline.pixels import sources
 from pipeline.pixels.frames import FrameSource
+from pipeline.show.drawing import load_body
 from pipeline.skeletons import JOINTS
 from pipeline.track import Track
 
 Array = NDArray[Any]
 
-MOST_TOLD: Final = 20  # set-aside videos told in words; the rest are counted
+MOST_LISTED: Final = 20  # rejected videos that are listed; the rest are counted
+MOST_READ: Final = 50  # videos read for one track: many splits consist mostly of videos without one
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +43,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
 class ShownTrack:
-    """One track: what is said of all its frames, and the columns of the few frames that are drawn."""
+    """One track: facts about all its frames, and the columns of the few frames that are drawn."""
 
     name: str
     video: str
@@ -45,7 +56,7 @@ class ShownTrack:
     gaps: tuple[tuple[int, int], ...]  # (last frame before, first frame after) where frames are not one step apart
     joints: tuple[str, ...]  # of spin49: visible in some frame
     visible: tuple[int, int]  # fewest and most visible joints in a frame
-    flags: Mapping[str, int]  # has_3d, has_smpl, valid: in how many frames; only those that the track says
+    flags: Mapping[str, int]  # has_3d, has_smpl, valid: set in how many frames; only those that the track has
     notes: tuple[str, ...]  # the account's, and about the pixels
     rows: Mapping[str, Array]  # column -> (n, ...) at the n frames that are drawn
 
@@ -55,17 +66,133 @@ class Shown:
     """A page's content but for the pixels: the split, what became of it, and the tracks to draw."""
 
     name: str  # <dataset>/<split>
-    origin: str  # where the tracks come from, in words
-    raw: Path | None  # the raw folder; None where nobody knows it, and nothing is needed from it
+    origin: str  # where the tracks come from, as the page describes it
+    raw: Path | None  # the raw folder; None where it is not recorded and not needed
     stand_in: bool
     reader: Mapping[str, Any]  # dataset, version, parameters, body: what decided the tracks; empty when not recorded
     totals: Mapping[str, Any]  # as Accounting.totals(); empty when not recorded
-    totals_of: str  # whose, in words
-    set_aside: tuple[str, ...]  # the first of them, in words
-    more_set_aside: int
+    totals_of: str  # what they count, as the page describes it
+    rejected: tuple[str, ...]  # the first of them: video, reason and message
+    more_rejected: int
     n_tracks: int | None  # in the split; None when it was not read as a whole
     warnings: tuple[str, ...]
     tracks: tuple[ShownTrack, ...]
+
+
+def from_cache(root: cache.Root, name: str, choice: Choice, *, raw: Path | None = None) -> Shown:
+    """The chosen tracks of <dataset>/<split>. `raw`: the raw folder's place now; None: its place at conversion.
+
+    Raises cache.CacheError when there is no such split, PipelineError for a track that it does not have, and when the
+    raw folder of a split with pictures is not recorded.
+    """
+    split = cache.open(root)[name]
+    folder = _raw_folder(split, raw)
+    n_rejected, messages = rejected(split)
+    listed = tuple(islice(messages, min(n_rejected, MOST_LISTED)))
+    warnings = []
+    if folder is not None and not folder.is_dir():
+        warnings.append(f"The raw folder {folder} is not there, so no picture can be shown. Say where it is: --raw DIR")
+    numbers = spread(len(split.tracks), choice.tracks)
+    if choice.names:
+        number = {track: i for i, track in enumerate(split.tracks.names)}
+        if unknown := [track for track in choice.names if track not in number]:
+            some = ", ".join(islice(number, 3)) or "none"
+            raise PipelineError(f"{name} has no track {unknown[0]!r}; it has {len(number)}: {some}, ...")
+        numbers = [number[track] for track in choice.names]
+    return Shown(
+        name=name,
+        origin=f"the cache {root}",
+        raw=folder,
+        stand_in=bool(split.manifest.get("stand_in", False)),
+        reader=split.manifest.get("reader", {}),
+        totals=split.manifest.get("accounting", {}),
+        totals_of="the whole split",
+        rejected=listed,
+        more_rejected=n_rejected - len(listed),
+        n_tracks=len(split.tracks),
+        warnings=tuple(warnings),
+        tracks=tuple(_cached_track(split, number, folder, choice.frames) for number in numbers),
+    )
+
+
+def from_raw(dataset: Dataset, split: str, raw: Path, choice: Choice, *, body: Path | None = None) -> Shown:
+    """The chosen tracks of a raw folder, or those of videos spread evenly over the split; only their videos are read.
+
+    A video on which the reader fails is rejected, as in a conversion, with a warning where it was no RawDataError.
+    Raises RawDataError when the folder is not the dataset's, PipelineError for a split or track that it does not have,
+    StandInMixed when demo data would meet real data.
+    """
+    dataset.check_split(split)
+    parts = reader_parts(dataset, split, raw, body)
+    model = load_body(body) if parts["body"] is not None and body else None
+    videos, accounts = dataset.videos(raw, split), dict[str, VideoAccount]()
+
+    def read(video: RawVideo) -> list[ShownTrack]:
+        tracks: Sequence[Track] = ()
+        try:
+            tracks, account = dataset.read_accounted(raw, split, video, model)
+        except Exception as error:  # a defect of the reader must not cost the other videos
+            account = VideoAccount(video.name)
+            account.put_aside(UNEXPECTED, unexpected(error))
+        accounts[video.name] = account
+        return [_raw_track(track, account, choice.frames) for track in tracks]
+
+    def named(name: str) -> ShownTrack:
+        """The track of a name, which is <video>/<person>."""
+        candidates = [video for video in videos if name.startswith(f"{video.name}/")]
+        tracks = [track for video in candidates for track in read(video)]
+        if name not in (names := [track.name for track in tracks]):
+            failed = [f"{a.set_aside}: {a.message}" for v in candidates if (a := accounts[v.name]).set_aside]
+            has = f"its video has {', '.join(names) or '; '.join(failed) or 'none'}"
+            raise PipelineError(
+                f"{dataset.name}/{split} has no track {name!r}: {has if candidates else 'no video is called so'}"
+            )
+        return tracks[names.index(name)]
+
+    def spread_out() -> list[ShownTrack]:
+        """From each of so many equal parts of the list of videos, the first one that has tracks."""
+        parts = min(choice.tracks, len(videos))
+        starts = [i * len(videos) // parts for i in range(parts)]
+        found: list[ShownTrack] = []
+        for start, stop in pairwise([*starts, len(videos)]):
+            tracks = next(filter(None, map(read, videos[start : min(stop, start + MOST_READ)])), [])
+            found += [tracks[i] for i in spread(len(tracks), -(-choice.tracks // parts))]
+        return [found[i] for i in spread(len(found), choice.tracks)]
+
+    tracks = [named(name) for name in choice.names] if choice.names else spread_out()
+    failed = [a for a in accounts.values() if a.set_aside and a.set_aside not in dataset.harmless]
+    defects, warnings = [account for account in failed if account.set_aside == UNEXPECTED], []
+    if defects:
+        others = f", and {len(defects) - 1:,} more" if len(defects) > 1 else ""
+        warnings.append(f"The reader failed on video {defects[0].name}{others}: {defects[0].message}")
+    return Shown(
+        name=f"{dataset.name}/{split}",
+        origin=f"the raw folder {raw}, not from a cache",
+        raw=raw,
+        stand_in=parts["stand_in"],
+        reader=parts,
+        totals=Accounting(accounts.values()).totals(),
+        totals_of=f"the videos that were read for this page: {len(accounts):,} of {len(videos):,}",
+        rejected=tuple(f"{a.name}: {a.set_aside}: {a.message}" for a in failed[:MOST_LISTED]),
+        more_rejected=max(0, len(failed) - MOST_LISTED),
+        n_tracks=None,
+        warnings=tuple(warnings),
+        tracks=tuple(tracks),
+    )
+
+
+def rejected(split: Split) -> tuple[int, Iterator[str]]:
+    """How many videos were rejected because something is wrong with them, and a line about each."""
+    dataset = split.name.split("/")[0]
+    harmless = datasets.get(dataset).harmless if dataset in datasets.names() else frozenset()
+    reasons = split.manifest.get("accounting", {}).get("videos", {}).get("set_aside", {})
+    accounts = ((video.name, video.account) for video in split.videos)
+    messages = (
+        f"{name}: {account['set_aside']}: {account.get('message', '')}"
+        for name, account in accounts
+        if account.get("set_aside", "") not in ("", *harmless)
+    )
+    return sum(n for reason, n in reasons.items() if reason not in harmless), messages
 
 
 def spread(n: int, k: int) -> list[int]:
@@ -85,7 +212,7 @@ def shown_track(
     notes: Sequence[str],
     frames: int,
 ) -> ShownTrack:
-    """What is shown of a track whose columns, by their names in the cache, are given for all its frames."""
+    """A track whose columns, by their names in the cache, are given for all its frames."""
     frame_index = columns["frame_index"]
     seen = columns["kp_2d"][..., 2] > 0 if "kp_2d" in columns else np.zeros((len(frame_index), 0), np.bool_)
     visible = seen.sum(axis=1)
@@ -107,3 +234,29 @@ def shown_track(
         notes=tuple(notes),
         rows={name: column[chosen] for name, column in columns.items()},
     )
+
+
+def _cached_track(split: Split, number: int, raw: Path | None, frames: int) -> ShownTrack:
+    record, entry = split.tracks[number], split.videos[int(split.tracks.video[number])]
+    columns = {name: split.rows(name, record.start, record.stop) for name in split.columns}
+    source = sources.parse(raw, entry.source) if raw is not None and entry.source else None
+    notes = [str(note) for note in entry.account.get("notes", ())]
+    if source is not None and entry.pixels and source.place.exists() and source.digest() != entry.pixels:
+        notes.append("the pictures in the raw folder are not those that were converted")
+    return shown_track(record, columns, source=source, notes=notes, frames=frames)
+
+
+def _raw_track(track: Track, account: VideoAccount, frames: int) -> ShownTrack:
+    columns = {name: getattr(track, name) for name in (*PER_FRAME, *FLAGS)}
+    columns = {name: np.asarray(column) for name, column in columns.items() if column is not None}
+    return shown_track(track, columns, source=track.frames, notes=account.notes, frames=frames)
+
+
+def _raw_folder(split: Split, raw: Path | None) -> Path | None:
+    recorded = split.provenance.get("raw")
+    if raw is None and recorded is None and "bbox" in split.columns:
+        raise PipelineError(
+            f"{split.name}: the place of its pictures is not recorded, provenance.json is lost. Say where the "
+            "dataset's own raw folder is: --raw DIR"
+        )
+    return raw or (None if recorded is None else Path(str(recorded)))

@@ -1,10 +1,9 @@
-"""Writes each dataset's official layout, small, from rendered bodies: the embedded default data.
+"""Writes each dataset's official layout, small, from rendered bodies: the demo data.
 
     motion -> pixels and labels -> raw, and from there like any download: raw -> tracks -> features -> windows
 
-`anatomy`, `actions` and `motion` make a body move; `camera`, `backdrop`, `outfit`, `raster` and `render` turn it into
-pictures; `scene` ties labels to pixels; a file for each dataset writes its layout; `writing` puts folders in place.
-Nothing downstream knows which data it reads, except by the marker file STAND_IN.json.
+`body` is a procedural body in SMPL's format, `motion` moves it, `scene` films it and ties labels to pixels, `layouts`
+writes each dataset's files. Nothing downstream knows which data it reads, except by the marker file STAND_IN.json.
 """
 
 from __future__ import annotations
@@ -29,8 +28,7 @@ from pipeline.synthetic.layouts import (
     writing,
 )
 from pipeline.synthetic.layouts.layout import SIZES, Layout, Request
-from pipeline.synthetic.scene.calibration import calibration_crops
-from pipeline.synthetic.scene.scene import Actor, Shot, Take
+from pipeline.synthetic.scene.scene import Actor, Shot, Take, calibration_crops
 
 __all__ = [
     "LAYOUTS",
@@ -41,7 +39,6 @@ __all__ = [
     "calibration_crops",
     "is_current",
     "synthesize",
-    "synthesize_into",
     "write_dataset",
 ]
 
@@ -52,47 +49,38 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
 
 
 def synthesize(
-    out: Path, *, seed: int = 0, size: str = "default", workers: int | None = None, progress: Progress | None = None
-) -> None:
-    """Write `out/raw/<dataset>/` for every dataset that has a layout here, and `out/body/`.
-
-    The same seed and size give the same bytes, whatever the number of `workers` (processes; all cores by default).
-    What is there already is left alone; embedded data of another seed, size or version is replaced. Each folder
-    appears at once and whole. Raises PipelineError, before anything is written, when a folder holds something else.
-    """
-    synthesize_into(out / "raw", out / "body", LAYOUTS, seed=seed, size=size, workers=workers, progress=progress)
-
-
-def synthesize_into(
     raw: Path,
     body: Path,
-    datasets: Iterable[str],
+    datasets: Iterable[str] = tuple(LAYOUTS),
     *,
     seed: int = 0,
     size: str = "default",
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> None:
-    """The same for some datasets, into `raw/<dataset>/` and `body/`. Progress counts the videos of all of them."""
-    request, told = _request(seed, size), progress or silent
-    names = list(datasets)
+    """Write `raw/<dataset>/` for every one of the datasets, and the procedural body's files into `body/`.
+
+    The same seed and size give the same bytes, whatever the number of `workers` (processes; all cores by default).
+    Folders that are up to date stay as they are; demo data of another seed, size or version are replaced. Each folder
+    appears at once, complete. Raises PipelineError, before anything is written, when a folder holds something else.
+    Progress counts the videos of all datasets.
+    """
+    request, names = _request(seed, size), list(datasets)
     for folder in (body, *(raw / name for name in names)):
         writing.refuse_foreign(folder)
-    wanted = [name for name in names if read_marker(raw / name) != writing.marker(_layout(name), request)]
-    total = sum(len(LAYOUTS[name].shots(request)) for name in wanted)
+    missing = [name for name in names if read_marker(raw / name) != writing.marker(_layout(name), request)]
+    total = sum(len(LAYOUTS[name].shots(request)) for name in missing)
     if read_marker(body) != writing.body_marker():
         writing.write_body(body)
-    done = 0
-    for name in wanted:
-        cores = workers or len(os.sched_getaffinity(0))
-        takes = writing.write_dataset(
-            LAYOUTS[name], raw / name, request, workers=cores, progress=_after(done, total, told)
-        )
-        done += len(takes)
+    done, cores = 0, workers or len(os.sched_getaffinity(0))
+    for name in missing:
+        for take in writing.record_dataset(LAYOUTS[name], raw / name, request, workers=cores):
+            done += 1
+            progress(done, total, f"{name} {take.shot.name}")
 
 
 def is_current(raw: Path, body: Path, datasets: Iterable[str], *, seed: int = 0, size: str = "default") -> bool:
-    """Whether `synthesize_into` would have nothing to do. Reads the marker files only."""
+    """Whether `synthesize` would have nothing to do. Reads the marker files only."""
     request = _request(seed, size)
     return read_marker(body) == writing.body_marker() and all(
         read_marker(raw / name) == writing.marker(_layout(name), request) for name in datasets
@@ -114,30 +102,22 @@ def write_dataset(
     `n_videos` in each split, `n_frames` in each video. Always writes. A `Take` has the shot (split, name, fps, picture
     size), the camera, and for every person pose, betas, trans in the world (AMASS: in its own, z up) and the 49
     projected joints, with pixel centres at whole numbers from 0. Raises PipelineError when the folder holds anything
-    but embedded data.
+    but demo data.
     """
-    return writing.write_dataset(_layout(name), folder, _request(seed, size, n_videos, n_frames), workers=workers)
-
-
-def _after(before: int, whole: int, progress: Progress) -> Progress:
-    """Progress of a part of the work: `before` of `whole` units are done already."""
-
-    def tell(done: int, total: int, message: str = "") -> None:  # noqa: ARG001 - the signature is Progress's
-        progress(before + done, whole, message)
-
-    return tell
+    request = _request(seed, size, n_videos, n_frames)
+    return list(writing.record_dataset(_layout(name), folder, request, workers=workers))
 
 
 def _layout(name: str) -> Layout:
     if name not in LAYOUTS:
         raise ConfigError(
-            f"no embedded data for {name!r}: there is some for {', '.join(LAYOUTS)}. Take it out of the list of "
-            "datasets, or supply the official download and switch the embedded data off ([embedded] enabled = false)."
+            f"no demo data for {name!r}: there are some for {', '.join(LAYOUTS)}. Take it out of the list of datasets, "
+            "or supply the official download and switch the demo data off ([embedded] enabled = false)."
         )
     return LAYOUTS[name]
 
 
 def _request(seed: int, size: str, n_videos: int | None = None, n_frames: int | None = None) -> Request:
     if size not in SIZES:
-        raise ConfigError(f"size of the embedded data: expected one of {', '.join(SIZES)}, found {size!r}")
+        raise ConfigError(f"size of the demo data: expected one of {', '.join(SIZES)}, found {size!r}")
     return Request(seed=seed, size=size, n_videos=n_videos, n_frames=n_frames)

@@ -1,7 +1,7 @@
-"""A database file of VIBE's or TCMR's making, as a split with features.  [database files -> tracks, features]
+"""A database file of VIBE's or TCMR's scripts, as a split with features.  [database files -> tracks, features]
 
-Two commits: the tracks, then the features. Killed at any point and started again, it goes on at the shard. The split's
-manifest says which file it was made from, so that nothing takes it for a conversion.
+Two commits: the tracks, then the features. Killed at any point and started again, it continues with the next shard. The
+split's manifest records which file it was made from, so that no command takes it for a conversion.
 """
 
 from __future__ import annotations
@@ -25,15 +25,13 @@ from pipeline.features import extract
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.raw.digests import whole_file_digest
 from pipeline.skeletons import JOINTS, Skeleton, joint_names
-from pipeline.vibe_db.layouts import Layout, layout_of
-from pipeline.vibe_db.provenance import beside, read_provenance
-from pipeline.vibe_db.rows import columns_of
+from pipeline.vibe_db.layouts import Layout, beside, layout_of, read_provenance
 from pipeline.vibe_db.stored import Database, open_database
-from pipeline.vibe_db.tracks import FileReader
+from pipeline.vibe_db.tracks import FileReader, columns_of
 
 VERSION: Final = 1  # raised by hand whenever the same file would give other tracks
 WITHOUT_NECK: Final = "common13"
-ORDERS: Final[Mapping[str, Skeleton]] = {  # what --joints-2d may say
+ORDERS: Final[Mapping[str, Skeleton]] = {  # the values of --joints-2d
     **{name: name for name in JOINTS if name != "smpl54"},
     WITHOUT_NECK: tuple(name for name in JOINTS["common14"] if name != "neck"),
 }
@@ -43,25 +41,25 @@ _SAMPLE: Final = 4096  # rows
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What an import did. `why` is "" when there was nothing to do."""
+    """What an import did. `why` is "" when everything was up to date."""
 
     split: str
     rows: int  # of the split
     tracks: int
     totals: Mapping[str, Any]
     stream: str | None  # None: the file has no features
-    without_features: int  # rows whose features are no numbers
-    ignored: tuple[str, ...]  # what of the file is not taken over
+    without_features: int  # rows whose features are not finite
+    ignored: tuple[str, ...]  # names of the file's content that is not imported
     stand_in: bool
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What an import is told, besides file and split."""
+    """Options of an import, besides file and split."""
 
     stream: str = ResNet50.kind
-    weights_of: str | None = None  # in words: which network's features these are
+    weights_of: str | None = None  # a description: which network's features these are
     joints_2d: str | None = None  # a key of ORDERS; None: by the number of joints
     crop_scale: float | None = None  # None: as the dataset's usual features have it
 
@@ -80,53 +78,49 @@ def import_database(
     reader.check_split(part)
     would_fill = reader.columns(part, body=True)
     layout = layout_of(dataset, part, would_fill)
-    digest = _digest(file)
-    told = read_provenance(file, digest)
-    if str(told.get("split", name)).partition("/")[0] != dataset:
+    try:
+        digest = whole_file_digest(file)
+    except OSError as error:
+        found = f"{type(error).__name__}: {error.strerror or error}"
+        raise RawDataError(file, "file", expected="a file", found=found, do="Check the path.") from error
+    provenance = read_provenance(file, digest)
+    if str(provenance.get("split", name)).partition("/")[0] != dataset:
         raise PipelineError(
-            f"{file}: was exported from {told['split']}, says {beside(file).name} beside it: it cannot become {name}"
+            f"{file}: was exported from {provenance['split']} ({beside(file).name}): it cannot become {name}"
         )
     with open_database(file, layout) as database:
-        layout = _settled(layout, database, told, options)
+        layout = _resolved(layout, database, provenance, options)
         columns = columns_of(database, layout, evaluation="kp_3d_eval" in would_fill)
         tracks = FileReader(database, layout, dataset, part, columns, digest)
-        origin = _origin(reader, part, file, tracks, told)
+        origin = _origin(reader, part, tracks, provenance)
         why = _why(root, name, origin)
         if why:
             _write_tracks(root, name, tracks, origin, progress)
         stream = options.stream if "features" in database.fields else None
-        if stream is not None and _write_stream(root, name, stream, tracks, _stream_entries(told, digest, options)):
-            why = why or "its features were not there yet"
+        if stream is not None and _write_stream(root, name, stream, tracks, provenance, options):
+            why = why or "its features were missing"
         split = cache.open(root)[name]
         return Imported(
-            name,
-            int(split.manifest["rows"]),
-            len(split.tracks),
-            split.manifest["accounting"],
-            stream,
-            0 if stream is None else split.undecodable(stream),
-            database.ignored,
-            origin["stand_in"],
-            why,
+            split=name,
+            rows=int(split.manifest["rows"]),
+            tracks=len(split.tracks),
+            totals=split.manifest["accounting"],
+            stream=stream,
+            without_features=0 if stream is None else split.undecodable(stream),
+            ignored=database.ignored,
+            stand_in=origin["stand_in"],
+            why=why,
         )
 
 
-def _digest(file: Path) -> str:
-    try:
-        return whole_file_digest(file)
-    except OSError as error:
-        found = f"{type(error).__name__}: {error.strerror or error}"
-        raise RawDataError(file, "file", expected="a file", found=found, do="Check the path.") from error
-
-
-def _settled(layout: Layout, database: Database, told: Mapping[str, Any], options: Options) -> Layout:
-    """The layout that this very file has: its joint orders, and the crop scale of its features."""
-    scale = options.crop_scale or told.get("crop_scale") or layout.crop_scale
+def _resolved(layout: Layout, database: Database, provenance: Mapping[str, Any], options: Options) -> Layout:
+    """The layout of this very file: with its joint orders, and the crop scale of its features."""
+    scale = options.crop_scale or provenance.get("crop_scale") or layout.crop_scale
     if not isinstance(scale, int | float) or not 0 < scale < 10:
         raise PipelineError(f"crop scale {scale!r}: expected crop side / box side, such as 1.3")
     layout = replace(layout, crop_scale=float(scale))
     if "joints2D" in database.fields:
-        layout = replace(layout, joints_2d=_joints_2d(layout, database, told, options))
+        layout = replace(layout, joints_2d=_joints_2d(layout, database, provenance, options))
     if "joints3D" in database.fields:
         found = database.fields["joints3D"].shape[1]
         if found != len(joint_names(layout.joints_3d)) and layout.joints_3d == "spin49":
@@ -135,19 +129,24 @@ def _settled(layout: Layout, database: Database, told: Mapping[str, Any], option
     return layout
 
 
-def _joints_2d(layout: Layout, database: Database, told: Mapping[str, Any], options: Options) -> Skeleton:
-    """The order of joints2D: as said, as the file's provenance has it, or by the number of joints."""
+def _joints_2d(layout: Layout, database: Database, provenance: Mapping[str, Any], options: Options) -> Skeleton:
+    """The order of joints2D: that of the option, of the file's provenance, or by the number of joints."""
     n_joints = database.fields["joints2D"].shape[1]
-    own = told.get("joints", {}).get("joints2D")
+    own = provenance.get("joints", {}).get("joints2D")
     if options.joints_2d is not None:
         order: Skeleton = ORDERS[options.joints_2d]
     elif isinstance(own, list) and all(isinstance(joint, str) for joint in own):
         order = next((name for name, joints in JOINTS.items() if list(joints) == own), tuple(own))
     elif n_joints == len(JOINTS["penn_action"]) and layout.joints_2d == "penn_action":
+        # In pictures y grows downwards, and most people stand: the order shows in whether the first joint is the top.
+        joints = database.read("joints2D", 0, min(database.rows, _SAMPLE))
+        seen = joints[(joints[:, 0, 2] > 0) & (joints[:, -1, 2] > 0)]
+        share = f"{float((seen[:, 0, 1] < seen[:, -1, 1]).mean()):.0%}" if len(seen) else "none"
         raise database.error(
             "joints2D",
             "13 joints in an order that is known",
-            f"13 joints, {_upright(database)}",
+            f"13 joints, the first above the last in {share} of {len(seen):,} frames (penn_action: most, "
+            f"{WITHOUT_NECK}: few)",
             "Scripts of VIBE wrote 13 in the order of LSP without its neck, and read them as Penn Action's. Say which "
             f"these are: --joints-2d {WITHOUT_NECK} (VIBE's) or --joints-2d penn_action.",
         )
@@ -159,20 +158,7 @@ def _joints_2d(layout: Layout, database: Database, told: Mapping[str, Any], opti
     return order
 
 
-def _upright(database: Database) -> str:
-    """What the file itself tells about the two orders: in one the first joint is the head's top, in the other a foot's.
-
-    In pictures y grows downwards, and most people stand.
-    """
-    joints = database.read("joints2D", 0, min(database.rows, _SAMPLE))
-    seen = joints[(joints[:, 0, 2] > 0) & (joints[:, -1, 2] > 0)]
-    if not len(seen):
-        return "of which none tells"
-    share = float((seen[:, 0, 1] < seen[:, -1, 1]).mean())
-    return f"the first above the last in {share:.0%} of {len(seen):,} frames (penn_action: most, {WITHOUT_NECK}: few)"
-
-
-def _origin(dataset: Dataset, split: str, file: Path, tracks: FileReader, told: Mapping[str, Any]) -> dict[str, Any]:
+def _origin(dataset: Dataset, split: str, tracks: FileReader, provenance: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest's `reader` entry: what decided the tracks."""
     layout = tracks.layout
     return {
@@ -181,20 +167,20 @@ def _origin(dataset: Dataset, split: str, file: Path, tracks: FileReader, told: 
         "version": VERSION,
         "parameters": {},
         "body": None,
-        "stand_in": bool(told.get("stand_in", False)),
+        "stand_in": bool(provenance.get("stand_in", False)),
         "imported": {
             "format": "vibe",
-            "file": file.name,
+            "file": tracks.database.file.name,
             "sha256": tracks.digest,
             "joints_2d": list(joint_names(layout.joints_2d)) if "kp_2d" in tracks.columns else None,
             "crop_scale": layout.crop_scale,
-            "from_split": told.get("split_digest"),
+            "from_split": provenance.get("split_digest"),
         },
     }
 
 
 def _why(root: cache.Root, name: str, origin: Mapping[str, Any]) -> str:
-    """Why the tracks are to be written; "" when they are there. Raises PipelineError for those of another origin."""
+    """Why the tracks are to be written; "" when they are up to date. Raises PipelineError for another origin."""
     committed = committed_split(root, name)
     if committed is None:
         return "not imported before"
@@ -216,46 +202,54 @@ def _write_tracks(
     plan = cache.fingerprint(origin)
     with cache.SplitWriter(root, name, columns=tracks.columns, plan=plan, provenance=provenance) as writer:
         writer.begin()
-        there, done = set(writer.journalled), 0
+        journalled, done = set(writer.journalled), 0
         for video in tracks.videos():
             done += video.account.found
-            if video.entry.name not in there:
+            if video.entry.name not in journalled:
                 writer.append(video.entry, video.tracks)
             progress(done, tracks.database.rows, "labels")
         accounts = [VideoAccount.from_dict(dict(account)) for account in writer.accounts()]
-        # Nothing is `known` here: it is of no use to compare a file with a release that it may be a part of.
+        # Without numbers of the full release: the file may be a part of it.
         totals = Accounting(accounts).totals()
         writer.commit({"reader": dict(origin), "stand_in": origin["stand_in"], "accounting": totals})
 
 
-def _stream_entries(told: Mapping[str, Any], digest: str, options: Options) -> dict[str, Any]:
-    """The stream's own part of its manifest."""
-    before = told.get("stream") if isinstance(told.get("stream"), dict) else {}
-    assert isinstance(before, dict)
-    weights = before.get("identity") if options.weights_of is None else options.weights_of
-    identity = {"kind": "imported", "version": VERSION, "file_sha256": digest, "weights": weights, "precision": None}
-    stand_in = bool(told.get("stand_in", False))
-    backbone = before.get("backbone") or {"weights": weights, "sha256": None, "stand_in": False}
-    return {"identity": identity, "backbone": backbone, "stand_in": stand_in}
-
-
-def _write_stream(root: cache.Root, name: str, stream: str, tracks: FileReader, entries: Mapping[str, Any]) -> bool:
-    """The features of the committed rows; False when they are there already."""
+def _write_stream(
+    root: cache.Root, name: str, stream: str, tracks: FileReader, provenance: Mapping[str, Any], options: Options
+) -> bool:
+    """Write the features of the committed rows; False when they are up to date."""
+    exported = provenance.get("stream")
+    exported = exported if isinstance(exported, dict) else {}
+    weights = exported.get("identity") if options.weights_of is None else options.weights_of
+    identity = {
+        "kind": "imported",
+        "version": VERSION,
+        "file_sha256": tracks.digest,
+        "weights": weights,
+        "precision": None,
+    }
+    entries = {
+        "identity": identity,
+        "backbone": exported.get("backbone") or {"weights": weights, "sha256": None, "stand_in": False},
+        "stand_in": bool(provenance.get("stand_in", False)),
+    }
     split = cache.open(root)[name]
     if stream in split.streams:
-        if changed := differences(split.stream_manifest(stream).get("identity", {}), entries["identity"]):
+        if changed := differences(split.stream_manifest(stream).get("identity", {}), identity):
             why = "; ".join(changed)
             raise PipelineError(f"{name}: has a stream {stream!r} of another origin ({why}). Name another (--stream).")
         if extract.is_current(split, stream):
             return False
-    plan = cache.fingerprint(entries["identity"])
+    plan = cache.fingerprint(identity)
     dim = tracks.database.fields["features"].shape[1]
     with cache.StreamWriter(root, name, stream, dim=dim, plan=plan) as writer:
-        pending = set(writer.pending)
+        missing = set(writer.pending)
         for shard, rows in _by_shard(tracks, writer.rows_per_shard):
-            if shard in pending:
-                read, ok = _features(tracks.database, rows)
-                writer.write(shard, read, ok, _keys(tracks.digest, rows))
+            if shard in missing:
+                features, ok = _features(tracks.database, rows)
+                # A row's key: this file, this row.
+                keys = np.stack([np.full(len(rows), int(tracks.digest[:16], 16), np.uint64), rows.astype(np.uint64)], 1)
+                writer.write(shard, features, ok, keys)
         writer.commit(entries)
     return True
 
@@ -263,7 +257,7 @@ def _write_stream(root: cache.Root, name: str, stream: str, tracks: FileReader, 
 def _by_shard(tracks: FileReader, size: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """(shard, the file's rows that its rows were made from): an imported split is one commit, so its rows are in order.
 
-    Nothing was kept of which rows those are: the labels, small beside the features, are read once more instead.
+    Which rows those are is recorded nowhere: the labels, small beside the features, are read again instead.
     """
     waiting: list[NDArray[np.int64]] = []
     n_rows = shard = 0
@@ -279,7 +273,7 @@ def _by_shard(tracks: FileReader, size: int) -> Iterator[tuple[int, NDArray[np.i
 
 
 def _features(database: Database, rows: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """(n, dim) of the file's rows, and which of them are numbers that float16 can hold."""
+    """(n, dim) of the file's rows, and which of them are finite in float16."""
     runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
     read = np.concatenate([database.read("features", int(run[0]), int(run[-1]) + 1) for run in runs])
     with np.errstate(over="ignore", invalid="ignore"):
@@ -287,8 +281,3 @@ def _features(database: Database, rows: NDArray[np.int64]) -> tuple[NDArray[Any]
     ok = np.asarray(np.isfinite(half).all(axis=1))
     half[~ok] = 0
     return half, ok
-
-
-def _keys(digest: str, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """What a row's features were made from: this file, this row."""
-    return np.stack([np.full(len(rows), int(digest[:16], 16), np.uint64), rows.astype(np.uint64)], axis=1)

@@ -1,11 +1,26 @@
-"""What a database file holds, by dataset: fields, joint orders, names.  tracks, features <-> [database files]"""
+"""What a database file holds, by dataset, how it names pictures, and its provenance.  tracks <-> [database files]
+
+A pixel source of the cache is a pattern with one number; a file has every picture's name in full. A frame of a video
+file has no name of its own: it is written as `<path of the video>#<frame>`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import json
+import os
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from pathlib import Path
+from typing import Any, Final, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import PipelineError, RawDataError
+from pipeline.pixels import sources
+from pipeline.pixels.frames import Pictures, Video
+from pipeline.raw.files import read_regular
 from pipeline.skeletons import Skeleton
 
 Container = Literal["joblib", "hdf5"]
@@ -17,13 +32,13 @@ COMMON: Final = slice(25, 39)  # the 14 joints of the 49 that existing code take
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One kind of database file. Fields are arrays with a row a frame."""
+    """One kind of database file. Fields are arrays with one row per frame."""
 
-    file: str  # the usual name, without what stands for the split
+    file: str  # the usual name, without the split
     fields: tuple[str, ...]
     joints_2d: Skeleton = "spin49"  # that of joints2D
     joints_3d: str = "spin49"  # that of joints3D
-    known_3d: str = "spin49"  # which of them the dataset annotates; what else stands there is no annotation
+    known_3d: str = "spin49"  # those that the dataset annotates; values of other joints are no annotation
     container: Container = "joblib"
     crop_scale: float = CROP_SCALE  # crop side / box side that the features were computed with
     first_picture: int = 0  # the number of the picture that is frame 0, where only pictures have numbers
@@ -90,3 +105,104 @@ def _general(dataset: str, columns: Collection[str]) -> Layout:
         return Layout(dataset, _MOTION)
     needs = {"joints3D": "kp_3d", "shape": "betas", "pose": "pose", "valid": "valid"}
     return Layout(dataset, tuple(name for name in _SMPL if name not in needs or needs[name] in columns))
+
+
+NAMED: Final = ("pictures", "video")  # kinds of source whose frames have names
+_LAST_NUMBER: Final = re.compile(r"([0-9]{1,18})([^0-9/]*)\Z")
+
+
+def names_of(source: str) -> Callable[[int], str] | None:
+    """Frame -> its name in a file, for the frames of a pixel source; None where they have no names.
+
+    >>> names_of("pictures:frames/0001/{:06d}.jpg+1")(0), names_of("video:train/x.mp4")(12)
+    ('frames/0001/000001.jpg', 'train/x.mp4#000012')
+    """
+    if source.partition(":")[0] not in NAMED:
+        return None
+    match sources.parse(Path(), source):
+        case Pictures(_, pattern, first):
+            return lambda frame: pattern.format(frame + first)
+        case Video(_, path):
+            return lambda frame: f"{path}#{frame:06d}"
+    return None
+
+
+def numbers_in(texts: Sequence[str]) -> NDArray[np.int64] | None:
+    """The last number in each text; None when one has none: "frame_000012" and "frames/0001/000012.jpg" are 12."""
+    found = [_LAST_NUMBER.search(text) for text in texts]
+    if not all(found):
+        return None
+    return np.array([int(match[1]) for match in found if match], np.int64)
+
+
+def source_of(names: Sequence[str], frame_index: NDArray[np.int64]) -> str:
+    """The pixel source whose frames have these names; "" when there is none below a raw folder.
+
+    >>> source_of(["a/000007.jpg", "a/000009.jpg"], np.array([6, 8]))
+    'pictures:a/{:06d}.jpg+1'
+    >>> source_of(["/elsewhere/000007.jpg"], np.array([6]))
+    ''
+    """
+    numbers = numbers_in(names)
+    match = _LAST_NUMBER.search(names[0]) if len(names) else None
+    if numbers is None or match is None or len(set((numbers - frame_index).tolist())) > 1:
+        return ""
+    first = int(numbers[0] - frame_index[0])
+    before, after = names[0][: match.start()], match[2]
+    if before.endswith("#") and not after and first == 0:
+        candidate = f"video:{before[:-1]}"
+    else:
+        shown = [name[len(before) : len(name) - len(after)] for name in names]
+        digits = next((len(text) for text in shown if text.startswith("0")), 1)
+        candidate = f"pictures:{before}{{:0{digits}d}}{after}+{first}"
+    try:
+        name_of = names_of(candidate)
+    except (PipelineError, ValueError):  # an absolute path, or one with '..'
+        return ""
+    same = name_of is not None and all(name_of(int(i)) == name for i, name in zip(frame_index, names, strict=True))
+    return candidate if same else ""
+
+
+SUFFIX: Final = ".provenance.json"
+MAX_BYTES: Final = 1 << 20
+
+
+def beside(file: Path) -> Path:
+    """The path of a database file's provenance."""
+    return file.with_name(file.name + SUFFIX)
+
+
+def write_provenance(file: Path, content: Mapping[str, Any]) -> None:
+    """Write the provenance of `file`, atomically."""
+    target = beside(file)
+    part = target.with_name(f".{target.name}.part")
+    with part.open("w") as stream:
+        json.dump(content, stream, indent=1, sort_keys=True)
+        stream.write("\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(target)
+
+
+def read_provenance(file: Path, sha256: str) -> dict[str, Any]:
+    """The provenance of a file of this sha256; empty when there is none.
+
+    Raises RawDataError for a file that is no provenance, and for that of other content.
+    """
+    source = beside(file)
+    try:
+        content = json.loads(read_regular(source, MAX_BYTES))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        do = f"Restore it as it was written, or remove it: then the origin of {file.name} is unknown."
+        raise RawDataError(source, "file", expected="JSON", found=f"{type(error).__name__}: {error}", do=do) from error
+    if (
+        not isinstance(content, dict)
+        or content.get("sha256") != sha256
+        or not isinstance(content.get("stand_in"), bool)
+    ):
+        found = content.get("sha256") if isinstance(content, dict) else type(content).__name__
+        do = f"It belongs to other content: bring the one that was written with {file.name}, or remove it."
+        raise RawDataError(source, "sha256", expected=f"{sha256}, as {file.name} has", found=str(found), do=do)
+    return content

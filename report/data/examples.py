@@ -9,10 +9,8 @@ from typing import Final, NamedTuple
 import cache
 from pipeline.cli.text import command
 from pipeline.errors import MissingAssets, PipelineError
-from pipeline.show.from_cache import from_cache
-from pipeline.show.page import refuse_other_body
-from pipeline.show.tracks import Choice
-from pipeline.show.views import Portrait, portrait
+from pipeline.show.page import Portrait, portrait, refuse_other_body
+from pipeline.show.tracks import Choice, from_cache
 from pipeline.smpl import assets
 from report.data.splits import UNREADABLE, Opened, problem
 from report.page import Section

@@ -13,9 +13,9 @@ import cache
 from pipeline import datasets
 from pipeline.cli.console import duration
 from pipeline.cli.text import command, count
-from pipeline.features.missing_rows import pending
+from pipeline.features.plan import missing_rows
 from pipeline.reasons import reason
-from pipeline.show.from_cache import set_aside
+from pipeline.show.tracks import rejected
 from report.data.splits import UNREADABLE, Opened, is_demo, is_untrained, n_rows, problem
 from report.figures import Cell
 from report.page import Section
@@ -60,9 +60,7 @@ def accounting_section(opened: Opened) -> Section:
     if len(rows) > 1:
         rows.append(("all", *_sums([row[1:-1] for row in rows]), ""))
     counted = left_out(recorded)
-    rejected = [
-        Rejected(s.name, n, tuple(islice(texts, MOST_REJECTED))) for s in recorded for n, texts in [set_aside(s)]
-    ]
+    faulty = [Rejected(s.name, n, tuple(islice(texts, MOST_REJECTED))) for s in recorded for n, texts in [rejected(s)]]
     coverage = list(_coverage(recorded))
     data = {
         "header": (
@@ -72,7 +70,7 @@ def accounting_section(opened: Opened) -> Section:
         ),
         "rows": rows,
         "reasons": [_reason_row(name, counted) for name in _faults_first({name for _, name in counted})],
-        "rejected": [one for one in rejected if one.n],
+        "rejected": [one for one in faulty if one.n],
         "command": command("status", "--all", "--cache", str(opened.root)),
         "coverage_header": ("split", "of", "found", "in the release", "coverage, %"),
         "coverage": coverage,
@@ -109,7 +107,7 @@ def _sums(rows: Sequence[tuple[Cell, ...]]) -> list[Cell]:
 
 def _stream(split: cache.Split, name: str) -> str:
     """resnet50 (untrained, 8,192 rows missing)"""
-    missing = pending(split, name).rows
+    missing = missing_rows(split, name).rows
     marks = ["untrained"] * is_untrained(split, name) + [f"{count(missing, 'row')} missing"] * bool(missing)
     return f"{name} ({', '.join(marks)})" if marks else name
 

@@ -12,7 +12,7 @@ import numpy as np
 
 import cache
 from pipeline.cli.text import command, count
-from pipeline.features.missing_rows import pending
+from pipeline.features.plan import missing_rows
 from report.data.splits import UNREADABLE, Array, Opened, Rows, is_untrained, n_rows, problem, sample
 from report.figures import Cell, histogram
 from report.page import Section
@@ -132,7 +132,7 @@ def stream_section(opened: Opened, stream: str | None) -> Section:
         one = health[dataset] = Health()
         for split in splits:
             try:
-                untrained, missing = is_untrained(split, name), pending(split, name).rows
+                untrained, missing = is_untrained(split, name), missing_rows(split, name).rows
                 lost = split.undecodable(name)
                 backbone = split.stream_manifest(name).get("backbone", {})
             except UNREADABLE as error:

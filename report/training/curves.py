@@ -13,7 +13,7 @@ from pipeline.cli.text import count
 from report.figures import Cell, Plot, brief, lines
 from report.page import Section
 from report.training.run import VALIDATION, Curve, Run
-from vibe_model.evaluation.measures import ERRORS
+from vibe_model.metrics import ERRORS
 
 MOST_POINTS: Final = 200  # of a plotted curve
 MOST_TOGETHER: Final = 8  # runs in one plot: as many as there are colours

@@ -15,8 +15,7 @@ from report.page import Section
 from report.training.curves import listed
 from report.training.run import Run
 from vibe_model.evaluation import published
-from vibe_model.evaluation.measures import ERRORS, PROTOCOLS, UNITS
-from vibe_model.metrics import PCK_2D_SHARE, PCK_THRESHOLD_MM
+from vibe_model.metrics import ERRORS, PCK_2D_SHARE, PCK_THRESHOLD_MM, PROTOCOLS, UNITS
 
 MOST_SEQUENCES: Final = 20  # of a split
 MOST_WINDOWS: Final = 10

@@ -22,7 +22,8 @@ from tensorboard.compat.proto import event_pb2
 
 from vibe_model import runs
 from vibe_model.errors import ConfigError
-from vibe_model.evaluation.measures import ERRORS, PROTOCOLS, SEQUENCES, WORST_WINDOWS
+from vibe_model.metrics import ERRORS, PROTOCOLS
+from vibe_model.runs import SEQUENCES, WORST_WINDOWS
 from vibe_model.settings.config import TrainConfig
 
 Metrics = Mapping[str, Any]

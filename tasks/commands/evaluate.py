@@ -15,7 +15,7 @@ from tasks.commands.predict import model_options, positive
 from tasks.settings import settings
 from tasks.terminal import DEMO_DATA, fact, plain, shortened
 from vibe_model import runs
-from vibe_model.evaluation.measures import UNITS
+from vibe_model.metrics import UNITS
 
 HELP: Final = "Evaluate a checkpoint on splits of the cache, by both protocols, beside the published figures."
 WIDE: Final = 120  # columns that a table may take: a number that is cut is another number

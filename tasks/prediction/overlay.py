@@ -25,9 +25,10 @@ from pipeline.datasets.new_video import n_frames
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.pixels.frames import Frame, Image, Pictures, Video
 from pipeline.show.painted_bodies import COLOURS, OPACITY, Painter, SeenBody
-from pipeline.synthetic.layouts.encode import mp4_writer
-from vibe_model.evaluation.predictions import TrackPrediction
-from vibe_model.networks.generator import CROP_PX, FOCAL_LENGTH_PX, VIBE, Estimate
+from pipeline.synthetic.layouts.files import mp4_writer
+from vibe_model.cameras import CROP_PX, FOCAL_LENGTH_PX
+from vibe_model.networks.generator import VIBE, Estimate
+from vibe_model.prediction.predict import TrackPrediction
 
 if TYPE_CHECKING:
     from pipeline.pixels.frames import FrameSource

@@ -42,7 +42,7 @@ from tasks.prediction.overlay import STAND_IN, PredictedBodies, write_overlay
 from tasks.prediction.trained import Trained, refuse_mixture, refuse_other_features
 from tasks.settings import settings
 from vibe_model import runs
-from vibe_model.evaluation import predictions
+from vibe_model.prediction.predict import file_name, predict_tracks, save_npz
 
 CACHE: Final = "cache"
 BODIES: Final = "bodies"
@@ -185,7 +185,7 @@ def make_bodies(job: Job, *, smooth: float, batch_size: int, progress: Progress)
     total = split.manifest["accounting"]["frames"]["kept"]
     about = _about(job, smooth)
     tracks = []
-    found = predictions.predict_tracks(
+    found = predict_tracks(
         job.trained.generator,
         split,
         stream=job.stream.name,
@@ -194,7 +194,7 @@ def make_bodies(job: Job, *, smooth: float, batch_size: int, progress: Progress)
         smooth=smooth,
     )
     for prediction in found:
-        file = predictions.save_npz(folder, prediction, job.trained.generator, about=about)
+        file = save_npz(folder, prediction, job.trained.generator, about=about)
         bodies.add(prediction)
         first, last = (int(prediction.frame_index[i]) for i in (0, -1))
         place = f"{BODIES}/{file.name}"
@@ -257,6 +257,6 @@ def _is_ours(file: Path) -> bool:
     try:
         with np.load(file) as arrays:
             track = json.loads(str(arrays["about"]))["track"]
-        return predictions.file_name(str(track)) == file.name
+        return file_name(str(track)) == file.name
     except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile):
         return False

@@ -17,9 +17,8 @@ from pipeline.errors import ConfigError, PipelineError
 from vibe_model import runs
 from vibe_model.checkpoints import load_published, read_checkpoint
 from vibe_model.errors import CheckpointError, StandInMixed
-from vibe_model.networks.generator import FEATURE_SIZE, VIBE
+from vibe_model.networks.generator import FEATURE_SIZE, VIBE, build_generator
 from vibe_model.settings.config import TrainConfig
-from vibe_model.training.trainer import build_generator
 from vibe_model.training.vibe import load_body
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
+import pickle
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 import cache
 from pipeline import datasets, synthetic
 from pipeline.conversion import convert
+from pipeline.datasets.penn_action import PennAction
 from pipeline.features import extract as features
 from pipeline.features.engine import Resources
 from pipeline.features.spec import StreamSpec
@@ -124,18 +127,58 @@ def network(monkeypatch: pytest.MonkeyPatch) -> type[FakeNetwork]:
     return FakeNetwork
 
 
+@dataclass(frozen=True)
+class WatchedPenn(PennAction):
+    """Penn Action's reader; a folder knows what it has read, and where it is to fail. Videos are read elsewhere."""
+
+    watched: str = field(default_factory=lambda: os.environ["WATCHED_PENN"])
+
+    def parameters(self) -> dict[str, Any]:
+        return {name: value for name, value in super().parameters().items() if name != "watched"}
+
+    def read(self, raw: Path, split: str, video: Any, account: Any, body: Any) -> Any:
+        with Path(self.watched, "read").open("a") as names:
+            names.write(f"{video.name}\n")
+        failure = Path(self.watched, f"fail-{video.name}")
+        if failure.exists():
+            raise pickle.loads(failure.read_bytes())
+        return super().read(raw, split, video, account, body)
+
+
+class Reads:
+    """What `WatchedPenn` reads, and what it fails with."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @property
+    def names(self) -> list[str]:
+        """The videos that have been read since the last `clear`."""
+        file = self._folder / "read"
+        return file.read_text().split() if file.exists() else []
+
+    def clear(self) -> None:
+        """Nothing has been read, nothing fails."""
+        for file in self._folder.iterdir():
+            file.unlink()
+
+    def fail(self, name: str, error: BaseException | None = None) -> None:
+        (self._folder / f"fail-{name}").write_bytes(pickle.dumps(error or ZeroDivisionError("float division")))
+
+
+@pytest.fixture
+def reads(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Reads:
+    """In the place of Penn Action's reader, one that is watched."""
+    folder = tmp_path_factory.mktemp("watched")
+    monkeypatch.setenv("WATCHED_PENN", str(folder))
+    monkeypatch.setitem(datasets.DATASETS, "penn_action", f"{__name__}:WatchedPenn")  # type: ignore[misc]
+    return Reads(folder)
+
+
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cache.write.split_writer.ROWS_PER_SHARD", 16)
     monkeypatch.setattr("cache.write.split_writer.ROWS_PER_CHUNK", 8)
-
-
-@pytest.fixture
-def read_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With more than one process, the others do all of the work, however little it is."""
-    monkeypatch.setattr("pipeline.processes.PATIENCE", 0)
-    monkeypatch.setattr("pipeline.processes._is_there", lambda ready: ready.result() == [])
-    monkeypatch.setattr("pipeline.processes._help", lambda job, window: False)
 
 
 def write_undecodable(file: Path, n_frames: int, fps: float, size: tuple[int, int]) -> None:

@@ -54,28 +54,28 @@ def test_a_track_bridges_up_to_five_missing_frames(missing: int, n_tracks: int) 
 
 
 @pytest.mark.parametrize(("missing", "n_tracks"), [(5, 1), (6, 2)])
-def test_frames_with_nobody_in_them_are_missing_too(missing: int, n_tracks: int) -> None:
+def test_frames_without_people_are_missing_too(missing: int, n_tracks: int) -> None:
     detections = [person(100)[None], *[np.zeros((0, 8, 3))] * missing, person(100)[None]]
     assert len(link(detections, range(missing + 2))) == n_tracks
 
 
-def test_who_comes_at_the_same_time_is_told_from_left_to_right_whoever_leaves_first() -> None:
+def test_people_who_come_at_the_same_time_are_in_order_from_left_to_right() -> None:
     both, left = np.stack([person(400), person(100)]), person(100)[None]
     tracks = link([both, both, *[left] * 8], range(10))
     assert [track.tolist() for track in tracks] == [[[0, 1], [1, 1], *([t, 0] for t in range(2, 10))], [[0, 0], [1, 0]]]
 
 
-def test_somebody_far_away_is_somebody_else() -> None:
+def test_a_person_far_away_is_another_person() -> None:
     assert len(link([person(100)[None], person(300)[None]], [0, 1])) == 2
 
 
-def test_a_newcomer_gets_a_track_of_his_own() -> None:
+def test_a_newcomer_gets_a_new_track() -> None:
     detections = [person(100)[None]] + [np.stack([person(40), person(101)])] * 3
     tracks = link(detections, range(4))
     assert [track.tolist() for track in tracks] == [[[0, 0], [1, 1], [2, 1], [3, 1]], [[1, 0], [2, 0], [3, 0]]]
 
 
-def test_a_detection_without_a_joint_belongs_to_nobody() -> None:
+def test_a_detection_without_a_joint_belongs_to_no_person() -> None:
     unseen = person(100) * [1, 1, 0]
     assert link([np.stack([unseen, person(100)])], [0])[0].tolist() == [[0, 1]]
     assert link([unseen[None]], [0]) == []
@@ -88,7 +88,7 @@ def test_joints_seen_in_only_one_of_two_frames_do_not_part_them() -> None:
     assert len(link([upper[None], lower[None]], [0, 1])) == 1
 
 
-def test_costs_are_0_for_the_same_and_1_for_strangers_far_apart() -> None:
+def test_costs_are_0_for_the_same_and_1_for_people_far_apart() -> None:
     a, far = person(100)[None], person(5000)[None]
     assert pair_costs(a, a)[0, 0] == pytest.approx(0)
     assert pair_costs(a, far)[0, 0] == pytest.approx(1)
@@ -136,6 +136,6 @@ def test_every_detection_belongs_to_exactly_one_track(seed: int) -> None:
         assert ((steps >= 1) & (steps <= 6)).all()
 
 
-def test_nobody_and_nothing_give_no_tracks() -> None:
+def test_no_frames_and_no_people_give_no_tracks() -> None:
     assert link([], []) == []
     assert link([np.zeros((0, 25, 3))] * 3, range(3)) == []

@@ -1,195 +1,355 @@
-"""Several processes: the order of one, bounded memory, and nobody left behind."""
+"""Supervised processes: what ends one costs its own item, results keep their order, and no process is left."""
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
-from pipeline import processes as workers
+from pipeline.errors import PipelineError
+from pipeline.processes import Failed, Process, alive, ordered_map
 
 ROOT = Path(__file__).parents[2]
-ITEMS = list(range(40))
+MIB = 1 << 20
 
 
-def who(item: int) -> tuple[int, int]:
-    return item, os.getpid()
-
-
-def slowly(item: int) -> int:
-    time.sleep(0.002)  # so that everybody has something to do
-    return item
-
-
-def spoiled(item: int) -> int:
-    if item == 30:
-        raise ValueError("item 30")
-    return item
-
-
-class Late(Future):
-    """Of a process that is done with its parcel only when somebody waits for it."""
-
-    def __init__(self, job: Any, parcel: Any) -> None:
-        super().__init__()
-        self.work = lambda: job(parcel)
-        self.set_running_or_notify_cancel()
-
-    def result(self, timeout: float | None = None) -> Any:
-        if not self.done():
-            self.set_result(self.work())
-        return super().result(timeout)
-
-
-class Pool:
-    """Stands for other processes, quick ones or late ones."""
-
-    def __init__(self) -> None:
-        self.given: list[Any] = []
-        self.late = True
-        self.killed = False
-
-    def submit(self, job: Any, parcel: Any) -> Future[Any]:
-        self.given += parcel
-        future = Late(job, parcel)
-        if not (self.late and parcel):  # without a parcel, the question is whether it is there
-            future.result()
-        return future
-
-    def shutdown(self, *, wait: bool, kill_workers: bool) -> None:
-        self.killed = kill_workers and not wait
-
-
-@pytest.fixture
-def pool(monkeypatch: pytest.MonkeyPatch) -> Pool:
-    others = Pool()
-    monkeypatch.setattr(workers, "get_reusable_executor", lambda **_: others)
-    monkeypatch.setattr(workers, "_end_with", lambda parent: None)
-    monkeypatch.setattr(workers, "PATIENCE", 0)
-    return others
-
-
-@pytest.mark.parametrize("n_workers", [1, 2, 3])
-def test_results_come_in_the_order_of_the_items_whoever_made_them(
-    n_workers: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(workers, "PATIENCE", 0)
-    monkeypatch.setattr(workers, "_is_there", lambda ready: ready.result() == [])
-    assert list(workers.in_processes(slowly, ITEMS, n_workers)) == ITEMS
-
-
-def test_other_processes_do_all_that_they_begin_with(read_by_others: None) -> None:
-    processes = {process for _, process in workers.in_processes(who, ITEMS, 2)}
-    assert len(processes) == 1
-    assert os.getpid() not in processes
-
-
-def test_while_others_are_slow_this_process_does_the_rest(pool: Pool) -> None:
-    assert list(workers.in_processes(slowly, ITEMS, 2)) == ITEMS
-    assert 0 < len(pool.given) < len(ITEMS) / 2
-
-
-@pytest.mark.parametrize("late", [True, False])
-def test_a_bounded_number_of_items_is_read_ahead_of_the_one_that_is_taken(
-    late: bool, pool: Pool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(workers, "PARCELS", 3)
-    monkeypatch.setattr(workers, "TOGETHER", 2)
-    pool.late = late
-    begun = []
-    taken = 0
-    for _ in workers.in_processes(begun.append, ITEMS, 2):
-        taken += 1
-        assert len(begun) - taken < 3 * 2 * 2
-    assert taken == len(ITEMS)
-    assert sorted(begun) == ITEMS
-
-
-def test_large_results_are_kept_in_small_numbers(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_are_worth_starting", lambda first, rest, done, n: done == 2)
-    pool.late = False
-    begun = []
-    large = workers.PARCEL_BYTES // 2  # so two go into a parcel
-    for taken, _ in enumerate(workers.in_processes(begun.append, range(400), 2, size=lambda result: large), start=1):
-        assert len(begun) - taken < 2 * 2 * workers.PARCELS
-    assert sorted(begun) == list(range(400))
-
-
-def test_kin_are_done_by_one_process(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "PARCELS", 1)
-    monkeypatch.setattr(workers, "TOGETHER", 3)
-    families = [*"aaaabcccccdef"]
-    done = list(workers.in_processes(str.upper, families, 2, kin=lambda one, other: one == other))
-    assert done == [*"AAAABCCCCCDEF"]
-    parcels = [list(parcel) for parcel in workers._parcels(families, 3, lambda one, other: one == other)]
-    assert parcels == [[*"aaaa"], [*"bccccc"], [*"def"]]
-
-
-@pytest.mark.parametrize(
-    ("first", "each", "n", "worth"),
-    [
-        (0.0, 0.001, 1000, False),  # a second's work
-        (0.0, 0.001, 2000, True),
-        (2.0, 0.1, 50, False),  # others would have to load the body model too
-        (2.0, 0.1, 60, True),
-    ],
-)
-def test_other_processes_are_started_when_twice_what_that_takes_is_left_to_do(
-    first: float, each: float, n: int, worth: bool
-) -> None:
-    assert not workers._are_worth_starting(first, 0.0, 1, n)  # the first says nothing about the others
-    assert workers._are_worth_starting(first, 2 * each, 3, n) == worth
-
-
-@pytest.mark.parametrize("n_workers", [1, 2])
-def test_an_error_of_the_job_comes_through(
-    n_workers: int, read_by_others: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    taken = []
-    with pytest.raises(ValueError, match="item 30"):
-        for item in workers.in_processes(spoiled, ITEMS, n_workers):
-            taken.append(item)  # noqa: PERF402 - what came before the error
-    assert taken == ITEMS[: len(taken)]
-
-
-def test_who_takes_no_more_results_leaves_no_process_at_work(pool: Pool) -> None:
-    results: Iterator[Any] = workers.in_processes(who, ITEMS, 2)
-    next(results)
-    results.close()
-    assert pool.killed
-
-
-def is_alive(process: str) -> bool:
-    """Whether it still does something: in a container, nobody may ever ask for what became of it."""
+def is_alive(process: int) -> bool:
+    """Whether it still runs: in a container, it may stay a zombie."""
     try:
-        return "State:\tZ" not in Path("/proc", process, "status").read_text()
-    except FileNotFoundError:
+        return "State:\tZ" not in Path("/proc", str(process), "status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
-def test_other_processes_end_soon_after_this_one_was_killed(tmp_path: Path) -> None:
-    code = f"""
-import os, signal, sys
-sys.path.insert(0, {str(ROOT)!r})
-from pipeline import workers
+def wait_for(condition: Callable[[], bool], seconds: float = 30) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
 
-workers.PATIENCE, workers._help = 0, lambda job, window: False
-workers._is_there = lambda ready: ready.result() == []
-for child in workers.in_processes(lambda item: os.getpid(), range(40), 2):
-    print(child, flush=True)
-    os.kill(os.getpid(), signal.SIGKILL)
+
+def descendants(process: int) -> list[int]:
+    """Processes that it has started, and those that they have."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    found, left = [], [process]
+    while left:
+        one = left.pop()
+        children = [child for child, parent in parents.items() if parent == one and is_alive(child)]
+        found += children
+        left += children
+    return found
+
+
+def late_ones_first(item: int) -> tuple[int, int]:
+    time.sleep(0.02 if item % 7 == 0 else 0.001)
+    return item, os.getpid()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_results_come_in_the_order_of_the_items_and_none_is_made_by_this_process(workers: int) -> None:
+    results = [*ordered_map(late_ones_first, range(60), workers)]
+    assert [item for item, _ in results] == [*range(60)]
+    processes = {process for _, process in results}
+    assert 1 <= len(processes) <= workers
+    assert os.getpid() not in processes
+    assert not any(map(is_alive, processes))
+
+
+def test_no_process_is_started_for_no_items() -> None:
+    code = f"""
+import subprocess, sys
+sys.path.insert(0, {str(ROOT)!r})
+from pipeline.processes import ordered_map
+subprocess.Popen = None
+assert [*ordered_map(print, [], 2)] == []
 """
-    with (tmp_path / "told").open("w") as told:  # a pipe would be held open by those that are left
-        subprocess.run([sys.executable, "-c", code], stdout=told, check=False)
-    child = (tmp_path / "told").read_text().strip()
-    deadline = time.monotonic() + 30
-    while is_alive(child) and time.monotonic() < deadline:
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def segfault() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def leave() -> None:
+    os._exit(3)
+
+
+def sleep() -> None:
+    time.sleep(1000)
+
+
+def hold_the_lock() -> None:
+    re.match(r"(a+)+$", "a" * 60 + "b")
+
+
+def grow() -> None:
+    bytearray(512 * MIB)
+
+
+def grow_an_array() -> None:
+    np.ones(64 * MIB)
+
+
+def grow_bit_by_bit() -> None:
+    _ = [bytes(MIB) for _ in range(512)]
+
+
+ENDS: dict[str, tuple[Callable[[], None], str, str]] = {
+    "crash": (segfault, "reader_crashed", "SIGSEGV"),
+    "exit": (leave, "reader_crashed", "exit code 3"),
+    "hang": (sleep, "reader_timeout", "0.5 s"),
+    "hang in C": (hold_the_lock, "reader_timeout", "0.5 s"),
+    "swell": (grow, "reader_memory", "memory"),
+    "swell in NumPy": (grow_an_array, "reader_memory", "memory"),
+    "swell slowly": (grow_bit_by_bit, "reader_memory", "memory"),
+}
+
+
+def end_as_named(item: int | str) -> int | str:
+    if item in ENDS:
+        ENDS[str(item)][0]()
+    return item
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_item_that_ends_its_process_costs_itself_alone(workers: int) -> None:
+    items: list[int | str] = [0, 1, 2, *(one for name in ENDS for one in (name, 10, 11)), "crash", "crash", 12]
+    began = time.monotonic()
+    results = [*ordered_map(end_as_named, items, workers, timeout=0.5, memory=256 * MIB)]
+    assert time.monotonic() - began < 15  # 16 processes were replaced, 2 of them after half a second
+    for item, result in zip(items, results, strict=True):
+        if item in ENDS:
+            _, reason, word = ENDS[str(item)]
+            assert isinstance(result, Failed)
+            assert (result.reason, word in result.message) == (reason, True), result
+        else:
+            assert result == item
+
+
+def crash_after_another(item: str) -> str:
+    if (file := Path(item)).suffix == ".once" and not file.exists():
+        file.touch()
+        segfault()
+    return item
+
+
+def test_what_crashes_only_once_is_given_a_second_chance(tmp_path: Path) -> None:
+    items = ["a", str(tmp_path / "b.once"), "c"]
+    assert [*ordered_map(crash_after_another, items, 1)] == items
+
+
+def read_mapped(file: Path) -> float:
+    mapped = np.memmap(file, np.uint8, "r")
+    return float(mapped[:: 1 << 30].sum()) + mapped[: 100 * MIB].sum()
+
+
+def test_a_mapped_file_takes_no_memory(tmp_path: Path) -> None:
+    file = tmp_path / "large"
+    with file.open("wb") as stream:
+        stream.truncate(1 << 38)
+    assert [*ordered_map(read_mapped, [file], 1, memory=64 * MIB)] == [0]
+
+
+def log_and_return_a_mebibyte(item: tuple[Path, int]) -> bytes:
+    log, index = item
+    with log.open("a") as stream:
+        stream.write("x")
+    time.sleep(1.0 if index == 0 else 0)
+    return bytes(MIB)
+
+
+def test_results_that_wait_for_an_earlier_one_take_bounded_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.processes.WAITING", 2 * MIB)
+    log = tmp_path / "log"
+    results = ordered_map(log_and_return_a_mebibyte, [(log, index) for index in range(400)], 3)
+    next(results)
+    assert 2 < log.stat().st_size < 60  # 6 MiB here, and what two processes hold
+    assert [len(one) for one in results if isinstance(one, bytes)] == [MIB] * 399
+
+
+def fail_at_two(item: int) -> int:
+    if item == 2:
+        raise ValueError("item 2")
+    return item
+
+
+class Unpicklable(Exception):
+    def __init__(self, one: int, other: int) -> None:
+        super().__init__(f"{one} and {other}")
+
+
+def raise_what_cannot_be_sent(item: int) -> None:
+    raise Unpicklable(item, item)
+
+
+def return_what_cannot_be_sent(item: int) -> Any:
+    return threading.Lock()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_the_job_raises_is_raised_here_in_its_turn_and_says_where(workers: int) -> None:
+    taken = []
+    with pytest.raises(ValueError, match="item 2") as raised:
+        for one in ordered_map(fail_at_two, range(40), workers):
+            taken.append(one)  # noqa: PERF402
+    assert taken == [0, 1]
+    assert "in fail_at_two" in raised.value.__notes__[0]
+    with pytest.raises(PipelineError, match="in raise_what_cannot_be_sent"):
+        next(ordered_map(raise_what_cannot_be_sent, [1], workers))
+    with pytest.raises(TypeError, match="pickle"):
+        next(ordered_map(return_what_cannot_be_sent, [1], workers))
+
+
+def who(item: object) -> int:
+    return os.getpid()
+
+
+def test_neighbours_of_one_group_are_done_by_one_process() -> None:
+    items = [*"aaaabcccccccccdef"] * 4
+    done = [*ordered_map(who, items, 3, same_group=lambda one, other: one == other)]
+    by = zip(items, done, strict=True)
+    assert all(one[1] == other[1] for one, other in itertools.pairwise(by) if one[0] == other[0])
+
+
+def slowly_but_surely(item: int) -> int:
+    for _ in range(8):
         time.sleep(0.1)
-    assert not is_alive(child)
+        alive()
+    return item
+
+
+def test_progress_that_is_shown_counts_as_a_sign_of_life() -> None:
+    assert [*ordered_map(slowly_but_surely, [1], 1, timeout=0.5)] == [1]
+
+
+def test_time_that_the_parent_takes_is_not_held_against_a_process() -> None:
+    results = []
+    for result in ordered_map(who, range(8), 2, timeout=0.3):
+        time.sleep(0.4)
+        results.append(result)
+    assert len(results) == 8
+    assert not any(isinstance(result, Failed) for result in results)
+
+
+def threads(item: int) -> tuple[int, str]:
+    return cv2.getNumThreads(), os.environ["OMP_NUM_THREADS"]
+
+
+def test_libraries_have_one_thread() -> None:
+    assert [*ordered_map(threads, [1], 1)] == [(1, "1")]
+
+
+def where(item: int) -> str:
+    return str(Path.cwd())
+
+
+def test_processes_are_where_this_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert [*ordered_map(where, [1], 1)] == [str(tmp_path)]
+
+
+def test_processes_that_cannot_start_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(who, "__module__", "nowhere_to_be_found")
+    monkeypatch.setitem(sys.modules, "nowhere_to_be_found", sys.modules[__name__])
+    with pytest.raises(PipelineError, match="cannot start"):
+        next(ordered_map(who, [1], 1))
+
+
+def test_who_takes_no_more_results_leaves_no_process() -> None:
+    results: Iterator[Any] = ordered_map(late_ones_first, range(400), 2)
+    processes = {next(results)[1] for _ in range(60)}
+    results.close()
+    assert not any(map(is_alive, processes))
+
+
+def answer(pipe: Any, times: int, fds: list[int]) -> None:
+    """What a process does that is used without a map."""
+    while (message := pipe.recv()) is not None:
+        os.pwrite(fds[0], (message * times).encode(), 0)
+        alive(at=len(message))
+        pipe.send(os.environ["GREETING"])
+
+
+def test_a_process_has_a_protocol_of_its_own_and_files_of_its_parent() -> None:
+    fd = os.memfd_create("shared")
+    process = Process(answer, 3, fds=[fd], env={"GREETING": "hello"})
+    assert (process.pulse, process.at) == (0, -1)
+    process.pipe.send("abc")
+    assert process.pipe.recv() == "hello"
+    assert os.pread(fd, 100, 0) == b"abcabcabc"
+    assert (process.pulse, process.at) == (1, 3)
+    assert process.silence() == 0
+    time.sleep(0.1)
+    assert 0.1 <= process.silence() < 10
+    process.pipe.send(None)
+    with pytest.raises(EOFError):
+        process.pipe.recv()
+    assert process.kill() == 0
+    os.close(fd)
+
+
+PARENT = f"""
+import os, signal, sys, time
+sys.path.insert(0, {str(ROOT)!r})
+from pipeline.processes import ordered_map
+from tests.pipeline.test_processes import hang_at_three
+
+for process in ordered_map(hang_at_three, range(4), 2):
+    print(process, flush=True)
+"""
+
+
+def hang_at_three(item: int) -> int:
+    if item == 3:
+        hold_the_lock()
+    return os.getpid()
+
+
+@pytest.mark.parametrize("ends_by", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_no_process_is_left_when_the_parent_is_ended(ends_by: signal.Signals, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("w") as stream:  # a pipe would be held open by what is left
+        parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=stream, stderr=stream)
+        assert wait_for(lambda: len(log.read_text().splitlines()) == 3)
+        started = descendants(parent.pid)
+        assert len(started) >= 2
+        parent.send_signal(ends_by)
+        assert parent.wait(30) == -ends_by
+    assert wait_for(lambda: not any(map(is_alive, started)), 5)
+
+
+def test_a_forked_child_has_processes_of_its_own_and_its_parent_keeps_its_own() -> None:
+    code = f"""
+import os, sys
+sys.path.insert(0, {str(ROOT)!r})
+from pipeline.processes import ordered_map
+from tests.pipeline.test_processes import late_ones_first
+
+results = ordered_map(late_ones_first, range(40), 2)
+next(results)
+if not (child := os.fork()):
+    assert [item for item, _ in ordered_map(late_ones_first, range(20), 2)] == [*range(20)]
+    sys.exit(0)
+assert os.waitpid(child, 0)[1] == 0
+assert [item for item, _ in results] == [*range(1, 40)]
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)

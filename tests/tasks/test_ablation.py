@@ -17,7 +17,6 @@ from tasks.training import mposer_checkpoint, mposer_config, train_config
 from vibe_model import runs
 from vibe_model.settings.config import TrainConfig
 from vibe_model.settings.mposer_config import MPoserConfig
-from vibe_model.settings.mposer_config import run_folder as prior_folder
 
 MPOSER = {"hidden_size": "8", "latent_size": "4", "iterations": "5", "epochs": "2", "batch_size": "4"}
 
@@ -171,7 +170,7 @@ def test_from_a_project_to_the_table(project, build) -> None:
     by_hand = []
     for seed in (0, 1):
         config = train_config("mposer", seed)
-        prior = prior_folder(mposer_config(config))
+        prior = runs.run_folder(mposer_config(config))
         assert config.mposer == prior / "best.pt"
         about = json.loads((runs.run_folder(config) / "config.json").read_text())["config"]
         assert (about["seed"], about["prior"], about["mposer"]) == (seed, "mposer", str(prior / "best.pt"))

@@ -6,7 +6,7 @@ import torch
 
 from vibe_model import VIBE, MotionDiscriminator, losses
 from vibe_model.rotations import axis_angle_to_matrix
-from vibe_model.training.vibe import step_losses
+from vibe_model.training.steps import step_losses
 
 ONES = {"kp_2d": 1.0, "kp_3d": 1.0, "pose": 1.0, "shape": 1.0}
 SMALL = {"hidden_size": 5, "feature_size": 6, "regressor_size": 7}

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vibe_model import metrics
-from vibe_model.evaluation.measures import ERRORS
-from vibe_model.evaluation.predictions import POSED_AT_ONCE, TrackEstimate, device_of, to_device
+from vibe_model.cameras import project
 from vibe_model.losses import COMMON14
-from vibe_model.networks.generator import VIBE, project
+from vibe_model.metrics import ERRORS
+from vibe_model.networks.generator import VIBE
+from vibe_model.prediction.predict import POSED_AT_ONCE, TrackEstimate, device_of
 from vibe_model.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Means:
     sums: dict[tuple[Model, str], tuple[float, float]] = field(default_factory=dict)  # (weighted sum, sum of weights)
 
     def add(self, errors: TrackErrors, part: slice = slice(None)) -> Self:
-        """Take in the frames of a track, or a part of them."""
+        """Add the frames of a track, or a part of them."""
         keypoints = errors.keypoints[part]
         self.predicted += len(keypoints)
         self.counted += int(errors.counted[part].sum())
@@ -84,63 +85,78 @@ class Means:
 class Scorer:
     """Compares tracks of one split with their labels, in row order: the published accelerations cross track borders.
 
-    published: by the published protocol, not the default one. vertices: take PVE, which costs a second body; keypoints:
-    take the 2D PCK.
+    published: by the published protocol, not the default one. vertices: measure PVE, which costs a second body;
+    keypoints: measure the 2D PCK. smooth: sigma of a Gaussian over the predictions in time, frames; 0: none.
     """
 
+    @torch.no_grad()
     def __init__(
-        self, generator: VIBE, split: Split, *, published: bool, vertices: bool = True, keypoints: bool = True
+        self,
+        generator: VIBE,
+        split: Split,
+        *,
+        published: bool,
+        vertices: bool = True,
+        keypoints: bool = True,
+        smooth: float = 0.0,
     ) -> None:
-        self._generator, self._split = generator, split
+        self._generator, self._split, self._smooth = generator, split, smooth
         self._published, self._vertices, self._keypoints = published, vertices, keypoints
-        self._mean = _MeanBody.of(generator)
+        self.means = Means()  # over the tracks so far
+        # The baseline: the body and camera that the regressor starts from.
+        body = generator.body
+        rotmat = rotation_6d_to_matrix(body.mean_pose.reshape(1, 24, 6))
+        mean = body(betas=body.mean_shape.reshape(1, -1), rotmat=rotmat)
+        self._mean_verts = mean.verts  # (1, V, 3) m
+        self._mean_joints = _numpy(body.common14(mean.verts))  # (1, 14, 3) m
+        self._mean_kp_2d = _numpy(project(mean.joints, body.mean_cam.reshape(1, 3)))  # (1, 49, 2) in the crop
         # The published protocol's last two frames before the next track, predicted and true.
         self._before: dict[Model, tuple[Floats, Floats]] = {}
 
-    def score(self, estimate: TrackEstimate) -> TrackErrors:
-        """The errors of one track. Reads its labels and poses its bodies."""
+    def add(self, raw: TrackEstimate) -> tuple[TrackEstimate, TrackErrors]:
+        """Count the errors of one track. Returns it as smoothed, and its errors. Reads its labels, poses its bodies."""
+        estimate = raw.smoothed(self._smooth)
         truth = _Truth.read(self._split, estimate, published=self._published, keypoints=self._keypoints)
         posed = self._pose(estimate, truth)
-        n = len(estimate.rows)
+        n = len(estimate)
         mean = _Posed(
-            joints=np.broadcast_to(self._mean.joints, (n, 14, 3)),
-            kp_2d=np.broadcast_to(self._mean.kp_2d, (n, 49, 2)),
+            joints=np.broadcast_to(self._mean_joints, (n, 14, 3)),
+            kp_2d=np.broadcast_to(self._mean_kp_2d, (n, 49, 2)),
             pve=posed.mean_pve,
             mean_pve=posed.mean_pve,
         )
-        return TrackErrors(
+        errors = TrackErrors(
             truth.counted,
             metrics.hits_2d(posed.kp_2d, truth.kp_2d)[1],
             self._errors("own", posed, truth, estimate.run),
             self._errors("baseline", mean, truth, estimate.run),
         )
-
-    def _pose(self, estimate: TrackEstimate, truth: _Truth) -> _Posed:
-        """What of the bodies is to be compared; frames that nothing is compared of are not posed."""
-        n = len(estimate.rows)
-        posed = _Posed(np.zeros((n, 14, 3), np.float32), np.zeros((n, 49, 2), np.float32), *np.full((2, n), np.nan))
-        wanted = np.flatnonzero(truth.counted | truth.with_keypoints)
-        for start in range(0, len(wanted), POSED_AT_ONCE):
-            self._pose_part(estimate, truth, wanted[start : start + POSED_AT_ONCE], posed)
-        return posed
+        self.means.add(errors)
+        return estimate, errors
 
     @torch.no_grad()
-    def _pose_part(self, estimate: TrackEstimate, truth: _Truth, part: Ints, out: _Posed) -> None:
-        generator = self._generator
-        bodies = to_device(estimate, part, device_of(generator))
-        with_mesh = truth.counted[part] & truth.known_smpl[part]
-        if self._vertices and with_mesh.any():
-            whole = generator.pose(bodies, eval_joints=False, vertices=True)
-            out.joints[part] = _numpy(generator.body.common14(whole["verts"]))
-            out.kp_2d[part] = _numpy(whole["kp_2d"])
-            rows = part[with_mesh]
-            errors = self._vertex_errors(whole["verts"][torch.as_tensor(with_mesh)], truth.theta[rows])
-            out.pve[rows], out.mean_pve[rows] = errors
-            return
-        if truth.counted[part].any():
-            out.joints[part] = _numpy(generator.pose(bodies, eval_joints=True, vertices=False)["kp_3d"])
-        if truth.with_keypoints[part].any():
-            out.kp_2d[part] = _numpy(generator.pose(bodies, eval_joints=False, vertices=False)["kp_2d"])
+    def _pose(self, estimate: TrackEstimate, truth: _Truth) -> _Posed:
+        """What is compared of the bodies; frames without a label are not posed."""
+        n, generator = len(estimate), self._generator
+        out = _Posed(np.zeros((n, 14, 3), np.float32), np.zeros((n, 49, 2), np.float32), *np.full((2, n), np.nan))
+        labelled = np.flatnonzero(truth.counted | truth.with_keypoints)
+        for start in range(0, len(labelled), POSED_AT_ONCE):
+            part = labelled[start : start + POSED_AT_ONCE]
+            bodies = estimate.on_device(part, device_of(generator))
+            with_mesh = truth.counted[part] & truth.known_smpl[part]
+            if self._vertices and with_mesh.any():
+                posed = generator.pose(bodies)
+                out.joints[part] = _numpy(generator.body.common14(posed["verts"]))
+                out.kp_2d[part] = _numpy(posed["kp_2d"])
+                rows = part[with_mesh]
+                errors = self._vertex_errors(posed["verts"][torch.as_tensor(with_mesh)], truth.theta[rows])
+                out.pve[rows], out.mean_pve[rows] = errors
+                continue
+            if truth.counted[part].any():
+                out.joints[part] = _numpy(generator.pose(bodies, eval_joints=True, vertices=False)["kp_3d"])
+            if truth.with_keypoints[part].any():
+                out.kp_2d[part] = _numpy(generator.pose(bodies, vertices=False)["kp_2d"])
+        return out
 
     def _vertex_errors(self, verts: Tensor, theta: Floats) -> tuple[Float64s, Float64s]:
         """PVE of predicted vertices (N, V, 3) and of the mean body, against theta (N, 85): (N,) mm each."""
@@ -149,7 +165,7 @@ class Scorer:
         target = self._generator.body(betas=label[:, 75:], rotmat=rotmat).verts  # (N, V, 3) m
         own, mean = (
             (_MM * (bodies - target).norm(dim=-1).double().mean(-1)).cpu().numpy()
-            for bodies in (verts, self._mean.verts)
+            for bodies in (verts, self._mean_verts)
         )
         return own, mean
 
@@ -165,24 +181,13 @@ class Scorer:
         hits, keypoints = metrics.hits_2d(bodies.kp_2d, truth.kp_2d)
         share = np.divide(100 * hits, keypoints, out=np.full(len(hits), np.nan), where=keypoints > 0)
         by_frame = {name: _at(np.flatnonzero(counted), value, len(counted)) for name, value in values.items()}
-        accelerate = self._accelerations_across if self._published else self._accelerations
-        return {**by_frame, "pve": bodies.pve, "pck_2d": share, **accelerate(model, bodies, truth, run)}
+        accelerations = (
+            self._accelerations_across(model, bodies, truth) if self._published else _accelerations(bodies, truth, run)
+        )
+        return {**by_frame, "pve": bodies.pve, "pck_2d": share, **accelerations}
 
-    def _accelerations(self, model: Model, bodies: _Posed, truth: _Truth, run: Ints) -> ByFrame:
-        """An acceleration belongs to three neighbours of one stretch, all of which count."""
-        del model
-        counted = truth.counted
-        three = counted[2:] & counted[1:-1] & counted[:-2] & (run[2:] == run[:-2])
-        middle = 1 + np.flatnonzero(three)
-        values = {
-            "accel": metrics.accel(bodies.joints),
-            "accel_error": metrics.accel_error(bodies.joints, truth.joints),
-        }
-        return {name: _at(middle, value[middle - 1], len(counted)) for name, value in values.items()}
-
-    def _accelerations_across(self, model: Model, bodies: _Posed, truth: _Truth, run: Ints) -> ByFrame:
-        """The published way: all frames that count follow each other, whatever lies between them."""
-        del run
+    def _accelerations_across(self, model: Model, bodies: _Posed, truth: _Truth) -> ByFrame:
+        """The published protocol's: all frames that count follow each other, whatever is between them."""
         counted = np.flatnonzero(truth.counted)
         none = np.zeros((0, 14, 3))
         before = self._before.get(model, (none, none))
@@ -196,7 +201,7 @@ class Scorer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Truth:
-    """Labels of F frames, as a protocol sees them."""
+    """Labels of F frames, as a protocol has them."""
 
     joints: Floats  # (F, 14, 3) m
     kp_2d: Floats  # (F, 49, 3) in the crop, confidence; 0 where a keypoint does not count
@@ -227,7 +232,7 @@ class _Truth:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Posed:
-    """What is compared of F bodies. Arrays that are still to be filled hold zeros, and nan for vertices."""
+    """What is compared of F bodies. Before they are posed: zeros, and nan for vertices."""
 
     joints: Floats  # (F, 14, 3) m
     kp_2d: Floats  # (F, 49, 2) in the crop
@@ -235,22 +240,13 @@ class _Posed:
     mean_pve: Floats  # (F,) mm, of the mean body against the same labels
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _MeanBody:
-    """The body and camera that the regressor starts from: the constant baseline."""
-
-    verts: Tensor  # (1, V, 3) m
-    joints: Floats  # (1, 14, 3) m
-    kp_2d: Floats  # (1, 49, 2) in the crop
-
-    @classmethod
-    @torch.no_grad()
-    def of(cls, generator: VIBE) -> Self:
-        body = generator.body
-        rotmat = rotation_6d_to_matrix(body.mean_pose.reshape(1, 24, 6))
-        posed = body(betas=body.mean_shape.reshape(1, -1), rotmat=rotmat)
-        kp_2d = project(posed.joints, body.mean_cam.reshape(1, 3))
-        return cls(posed.verts, _numpy(body.common14(posed.verts)), _numpy(kp_2d))
+def _accelerations(bodies: _Posed, truth: _Truth, run: Ints) -> ByFrame:
+    """The default protocol's: an acceleration belongs to three neighbours of one segment, all of which count."""
+    counted = truth.counted
+    three = counted[2:] & counted[1:-1] & counted[:-2] & (run[2:] == run[:-2])
+    middle = 1 + np.flatnonzero(three)
+    values = {"accel": metrics.accel(bodies.joints), "accel_error": metrics.accel_error(bodies.joints, truth.joints)}
+    return {name: _at(middle, value[middle - 1], len(counted)) for name, value in values.items()}
 
 
 def _numpy(tensor: Tensor) -> Floats:

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor, nn
 
 from vibe_model.errors import ConfigError
-from vibe_model.networks.products import Dropout, Linear
-from vibe_model.networks.recurrent import GRU
+from vibe_model.networks.cpu_kernels import GRU, Dropout, Linear
+
+if TYPE_CHECKING:
+    from vibe_model.settings.config import TrainConfig
 
 MOTION: Final = slice(6, 75)  # of theta: the pose without camera (3) and global orientation (3)
 MOTION_SIZE: Final = MOTION.stop - MOTION.start
@@ -86,6 +88,18 @@ class MotionDiscriminator(nn.Module):
             active = states.relu()
             return torch.cat((active.mean(dim=1), active.amax(dim=1)), dim=1)
         return states[:, -1]
+
+
+def build_discriminator(config: TrainConfig) -> MotionDiscriminator:
+    """A discriminator by the configuration, with fresh parameters."""
+    return MotionDiscriminator(
+        rnn_size=config.disc_size,
+        num_layers=config.disc_layers,
+        feature_pool=config.disc_pool,
+        attention_layers=config.attention_layers,
+        attention_size=config.disc_size,
+        attention_dropout=config.attention_dropout,
+    )
 
 
 @contextmanager

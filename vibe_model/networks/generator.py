@@ -11,41 +11,28 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vibe_model.cameras import project
 from vibe_model.errors import ConfigError
-from vibe_model.networks.products import Dropout, Linear, linear
-from vibe_model.networks.recurrent import GRU
+from vibe_model.networks.cpu_kernels import GRU, Dropout, Linear, linear
 from vibe_model.rotations import matrix_to_axis_angle, rotation_6d_to_matrix
 
 if TYPE_CHECKING:
     from pipeline.body import Body
+    from vibe_model.settings.config import TrainConfig
 
 FEATURE_SIZE: Final = 2048  # ResNet-50 after its global average pool
 POSE_SIZE: Final = 24 * 6
 SHAPE_SIZE: Final = 10
 CAMERA_SIZE: Final = 3
-FOCAL_LENGTH_PX: Final = 5000.0  # of the weak-perspective camera's perspective stand-in (HMR, SPIN)
-CROP_PX: Final = 224
 REGRESSOR_ITERATIONS: Final = 3
 
 
 class Estimate(NamedTuple):
-    """What the network says of each frame: a body and a camera. Leading axes are the frames', whatever they are."""
+    """What the network estimates of each frame: a body and a camera. Leading axes are the frames', any number."""
 
     rotmat: Tensor  # (..., 24, 3, 3) relative to parents, the first one in the camera's axes
     shape: Tensor  # (..., 10) betas
     camera: Tensor  # (..., 3) scale, tx, ty of the weak perspective in the crop
-
-
-def project(joints: Tensor, camera: Tensor) -> Tensor:
-    """Perspective projection by a weak-perspective camera, into crop coordinates.
-
-    joints: (..., J, 3) m, in the body's own frame; camera: (..., 3) scale, tx, ty ->
-    (..., J, 2), [-1, 1] over the crop.
-    """
-    scale, shift = camera[..., :1], camera[..., 1:]
-    depth = 2 * FOCAL_LENGTH_PX / (CROP_PX * scale + 1e-9)  # (..., 1) m: where the focal length gives this scale
-    points = joints + torch.cat((shift, depth), dim=-1).unsqueeze(-2)  # (..., J, 3)
-    return FOCAL_LENGTH_PX * points[..., :2] / points[..., 2:] / (CROP_PX / 2)
 
 
 class TemporalEncoder(nn.Module):
@@ -112,7 +99,7 @@ class Regressor(nn.Module):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(N, feature_size) -> pose (N, 144) 6D, shape (N, 10), camera (N, 3)."""
         sizes = [POSE_SIZE, SHAPE_SIZE, CAMERA_SIZE]
-        # The feature's part of fc1 is the same in every iteration, and what it reads besides is one vector: (N, 157).
+        # The feature's part of fc1 is the same in every iteration; the rest of its input is one vector, (N, 157).
         of_feature, of_estimate = torch.split(self.fc1.weight, [features.shape[1], sum(sizes)], dim=1)
         from_feature = linear(features, of_feature, self.fc1.bias)  # (N, hidden)
         decoders = (self.decpose, self.decshape, self.deccam)
@@ -131,7 +118,7 @@ class VIBE(nn.Module):
     """Video features -> one body a frame.
 
     `body` owns the SMPL data: its buffers are not persistent, so that no checkpoint of this model holds any of it.
-    `seqlen` is the window length that training uses; windows of any length go through. Without layers (`n_layers` 0)
+    `seqlen` is the window length that training uses; windows of any length are taken. Without layers (`n_layers` 0)
     there is no temporal encoder: each frame is regressed from its own feature, the baseline.
     """
 
@@ -164,7 +151,7 @@ class VIBE(nn.Module):
         self.body = body
 
     def forward(self, features: Tensor, eval_joints: bool = False, vertices: bool = True) -> dict[str, Tensor]:
-        """(B, T, feature_size) -> `pose`'s dict of (B, T, ...): theta, verts, kp_2d, kp_3d, rotmat."""
+        """(B, T, feature_size) -> the dict of `pose`, each (B, T, ...): theta, verts, kp_2d, kp_3d, rotmat."""
         return self.pose(self.regress(features), eval_joints, vertices)
 
     def regress(self, features: Tensor) -> Estimate:
@@ -197,3 +184,9 @@ class VIBE(nn.Module):
         axis_angle = matrix_to_axis_angle(rotmat).flatten(-2)  # (B, T, 24, 3) -> (B, T, 72)
         theta = torch.cat((camera, axis_angle, shape), dim=-1)
         return {"theta": theta, **out, "kp_2d": project(joints, camera), "kp_3d": joints, "rotmat": rotmat}
+
+
+def build_generator(config: TrainConfig, body: Body) -> VIBE:
+    """A generator by the configuration, with fresh parameters."""
+    names = ("seqlen", "n_layers", "hidden_size", "bidirectional", "add_linear", "use_residual", "feature_size")
+    return VIBE(body, regressor_size=config.regressor_size, **{name: getattr(config, name) for name in names})

@@ -1,36 +1,29 @@
-"""What human motion looks like, as a small code for a whole window.  features -> windows -> [training] -> evaluation
+"""A prior of human motion: a small latent code for a whole window.  features -> windows -> [training] -> evaluation
 
-MPoser stands in an ablation of Kocabas et al., CVPR 2020: in place of the motion discriminator, a variational
-autoencoder of motion, VPoser (Pavlakos et al., CVPR 2019) extended to sequences and trained on AMASS, and the norm of
-the latent code of the predicted motion as the generator's penalty. The paper says no more than that. What is ours: a
-GRU on either side; axis-angle in and 6D rotations out; sizes and weights; that the code is the mean of what the encoder
-gives, and its norm is squared.
+MPoser is an ablation of Kocabas et al., CVPR 2020: in place of the motion discriminator, a variational autoencoder of
+motion, VPoser (Pavlakos et al., CVPR 2019) extended to sequences and trained on AMASS, and the norm of the latent code
+of the predicted motion as the generator's penalty. The paper gives no more than that. What is ours: a GRU on either
+side; axis-angle in and 6D rotations out; sizes and weights; that the code is the mean of what the encoder gives, and
+its norm is squared.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from vibe_model.checkpoints import read_checkpoint
-from vibe_model.errors import CheckpointError
+from vibe_model.networks.cpu_kernels import GRU
 from vibe_model.networks.discriminator import MOTION, MOTION_SIZE, frozen
-from vibe_model.networks.recurrent import GRU
 from vibe_model.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
 
 N_ROTATIONS: Final = MOTION_SIZE // 3  # of SMPL's 24, all but the global one
-STATE: Final = "mposer_state_dict"  # in a checkpoint: the parameters
-STAND_IN: Final = "stand_in"  # likewise: was it trained on stand-in motion?
 _IDENTITY_6D: Final = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
 
 
 class Code(NamedTuple):
-    """What a window's latent code may be: a normal distribution with independent dimensions."""
+    """The distribution of a window's latent code: normal, with independent dimensions."""
 
     mean: Tensor  # (B, L)
     log_variance: Tensor  # (B, L)
@@ -39,7 +32,7 @@ class Code(NamedTuple):
 class MPoser(nn.Module):
     """A variational autoencoder of windows of motion, of any length.
 
-    stand_in: was it trained on stand-in motion? Set by `load_mposer`.
+    stand_in: was it trained on demo motion? Set by `load_mposer`.
     """
 
     def __init__(self, hidden_size: int = 512, latent_size: int = 64, n_layers: int = 1) -> None:
@@ -51,7 +44,7 @@ class MPoser(nn.Module):
         self.log_variance = nn.Linear(hidden_size, latent_size)
         self.decoder = GRU(latent_size, hidden_size, n_layers, batch_first=True)
         self.rotations = nn.Linear(hidden_size, 6 * N_ROTATIONS)
-        # It begins at the rest pose: near 0, a 6D rotation points anywhere.
+        # Training begins at the rest pose: near 0, a 6D rotation points anywhere.
         with torch.no_grad():
             self.rotations.bias.copy_(torch.tensor(_IDENTITY_6D).repeat(N_ROTATIONS))
 
@@ -78,8 +71,8 @@ class MPoser(nn.Module):
     def energy(self, motion: Tensor) -> Tensor:
         """(B, T, 69) -> how implausible it is: the mean over windows of the squared norm of the mean code, a scalar.
 
-        Codes of real motion are drawn towards 0 in training. It is high for poses that nobody takes, and hardly for
-        shaking, which the code has no room for. Gradients reach the motion, never the parameters.
+        Codes of real motion are drawn towards 0 in training. It is high for impossible poses, and hardly for shaking,
+        which the code has no room for. Gradients reach the motion, never the parameters.
         """
         # cuDNN differentiates a GRU in training mode only. That is no other GRU: there is no dropout.
         self.encoder.train()
@@ -109,53 +102,7 @@ def kl_divergence(code: Code) -> Tensor:
 def geodesic_degrees(rotmat: Tensor, target: Tensor) -> Tensor:
     """The angle between rotations, (..., 3, 3) each -> (...) degrees.
 
-    By the matrices' distance, 2 sqrt(2) sin(angle / 2): a trace would lose half of the digits near 0.
+    From the matrices' distance, 2 sqrt(2) sin(angle / 2): a trace would lose half of the digits near 0.
     """
     sine = (rotmat - target).flatten(-2).norm(dim=-1) / 8**0.5
     return torch.rad2deg(2 * torch.asin(sine.clamp(max=1.0)))
-
-
-def load_mposer(path: Path | str) -> MPoser:
-    """The prior in a checkpoint that `mposer_training.run` has written: on the CPU, its parameters frozen.
-
-    Its sizes are those of the file's tensors. Raises CheckpointError for a file that is missing, unsafe or something
-    else, and for tensors that are missing, extra, misshapen or not finite.
-    """
-    path = Path(path)
-    content = read_checkpoint(path)
-    tensors = content.get(STATE)
-    if not isinstance(tensors, Mapping):
-        keys = ", ".join(sorted(map(str, content))[:8]) or "none"
-        raise CheckpointError(
-            f"{path}: expected the best.pt of a motion prior, with {STATE!r}; found keys: {keys}. "
-            "Train one: luigi --module tasks TrainMPoser"
-        )
-    prior = _of_sizes_in(path, tensors)
-    own = prior.state_dict()
-    if wrong := sorted(
-        str(name) for name in own.keys() | tensors.keys() if not _fits(tensors.get(name), own.get(name))
-    ):
-        raise CheckpointError(
-            f"{path}: expected exactly the tensors of an MPoser, finite and of matching sizes; missing, extra or "
-            f"wrong: {', '.join(wrong[:5])}. Train the prior anew."
-        )
-    prior.load_state_dict(dict(tensors))
-    prior.stand_in = bool(content.get(STAND_IN, False))
-    return prior.requires_grad_(False).eval()
-
-
-def _of_sizes_in(path: Path, tensors: Mapping[str, Any]) -> MPoser:
-    """A fresh one, as large as the checkpoint's tensors are: whatever a file says, it costs no more than its size."""
-    shapes = {name: tuple(getattr(tensors.get(name), "shape", ())) for name in ("encoder.weight_hh_l0", "mean.weight")}
-    if any(len(shape) != 2 or 0 in shape for shape in shapes.values()):
-        found = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise CheckpointError(f"{path}: expected matrices that tell an MPoser's sizes, found {found}")
-    n_layers = sum(re.fullmatch(r"encoder\.weight_hh_l\d+", str(name)) is not None for name in tensors)
-    (_, hidden_size), (latent_size, _) = shapes.values()
-    return MPoser(hidden_size, latent_size, n_layers)
-
-
-def _fits(found: Any, expected: Tensor | None) -> bool:
-    if not isinstance(found, Tensor) or expected is None or found.layout is not torch.strided:
-        return False
-    return found.shape == expected.shape and found.is_floating_point() and bool(torch.isfinite(found).all())

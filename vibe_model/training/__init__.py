@@ -1,24 +1,21 @@
 """Training of VIBE and of the motion prior from the cache.  features -> windows -> [training] -> evaluation
 
-The functions are imported when first used: evaluation shares parts of this package without training anything.
+`run` is imported when first used: settings and run folders need no torch.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vibe_model.training.data import Batches
-    from vibe_model.training.steps import step_gradients, step_losses
-    from vibe_model.training.vibe import BEST, load_body, run
+    from vibe_model.training.vibe import run
 
-__all__ = ["BEST", "Batches", "load_body", "run", "step_gradients", "step_losses"]
-
-_HOMES: Final = {"Batches": "data", "step_gradients": "steps", "step_losses": "steps"}
+__all__ = ["run"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name != "run":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'vibe')}"), name)
+    from vibe_model.training import vibe
+
+    return vibe.run

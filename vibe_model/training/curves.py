@@ -1,7 +1,7 @@
 """A run's curves for TensorBoard.  features -> windows -> [training] -> evaluation
 
 train/*: every step's weighted losses, and their sum; gradient/*: norms of each network's gradient; learning_rate/*;
-speed/windows_per_second, and speed/waiting_for_data, the share of the time in which training stood still for the next
+speed/windows_per_second, and speed/waiting_for_data, the share of the time in which training waited for the next
 batch; validation/SPLIT/*: each epoch's errors; pictures.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -17,47 +16,27 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
-from vibe_model.training.course import Step
+from vibe_model.metrics import ERRORS
+from vibe_model.training.trainer import Step
 
 T = TypeVar("T")
 
-NUMBERS: Final = ("mpjpe", "pa_mpjpe", "pve", "accel", "accel_error", "pck", "auc", "pck_2d")
+NUMBERS: Final = (*ERRORS, "reconstruction_deg", "mean_pose_deg")  # of a validation split
 SPEED_EVERY: Final = 10  # steps that one point of the speed's curves stands for
 
 
-@dataclass(slots=True)
-class Speed:
-    """Windows a second, and the share of time that went by waiting for them. Between `begin` and `rates`."""
-
-    windows: int  # of a step
-    steps: int = 0
-    waited_s: float = 0.0
-    since_s: float = field(default_factory=time.perf_counter)
-
-    def begin(self) -> None:
-        """From now on: what came before (validation, a checkpoint) was no training."""
-        self.steps, self.waited_s, self.since_s = 0, 0.0, time.perf_counter()
-
-    def waiting_for(self, batches: Iterator[T]) -> T:
-        """The next batch, and note of how long it took to come."""
-        since = time.perf_counter()
-        batch = next(batches)
-        self.waited_s += time.perf_counter() - since
-        return batch
-
-    def rates(self) -> dict[str, float]:
-        gone = time.perf_counter() - self.since_s
-        return {"windows_per_second": self.steps * self.windows / gone, "waiting_for_data": self.waited_s / gone}
-
-
 class Curves:
-    """What is logged of a run, and when."""
+    """The TensorBoard events of one training run."""
 
     def __init__(self, folder: Path | None, *, first_step: int, windows: int) -> None:
-        """folder: None writes nothing; first_step: what a killed run has logged from here on is logged again."""
-        # Of what is there twice, viewers keep the later one.
+        """folder: None writes nothing; first_step: what a killed run has logged from here on is logged again.
+
+        windows: of a step.
+        """
+        # Of a step that is logged twice, viewers show the later one.
         self._writer = None if folder is None else SummaryWriter(str(folder), purge_step=first_step)
-        self.speed = Speed(windows)
+        self._windows = windows
+        self.start_clock()
 
     def __enter__(self) -> Self:
         return self
@@ -66,8 +45,19 @@ class Curves:
         if self._writer is not None:
             self._writer.close()
 
+    def start_clock(self) -> None:
+        """Measure speed from here on: what came before (validation, a checkpoint) was no training."""
+        self._steps, self._waited_s, self._since_s = 0, 0.0, time.perf_counter()
+
+    def waiting_for(self, batches: Iterator[T]) -> T:
+        """The next batch; the time until it comes is counted."""
+        since = time.perf_counter()
+        batch = next(batches)
+        self._waited_s += time.perf_counter() - since
+        return batch
+
     def flush(self) -> None:
-        """On the disk, before the state that goes on from here is: a resumed run does not log it again."""
+        """Write all to disk, to be called before the state is saved: a resumed run does not log these steps again."""
         if self._writer is not None:
             self._writer.flush()
 
@@ -79,10 +69,12 @@ class Curves:
             self._scalars(number, losses | norms | {"train/total": sum(step.terms.values())})
         else:
             self._scalars(number, {"train/skipped_steps": skipped})
-        self.speed.steps += 1
-        if self.speed.steps == SPEED_EVERY:
-            self._scalars(number, {f"speed/{name}": value for name, value in self.speed.rates().items()})
-            self.speed.begin()
+        self._steps += 1
+        if self._steps == SPEED_EVERY:
+            elapsed = time.perf_counter() - self._since_s
+            rates = {"windows_per_second": self._steps * self._windows, "waiting_for_data": self._waited_s}
+            self._scalars(number, {f"speed/{name}": value / elapsed for name, value in rates.items()})
+            self.start_clock()
 
     def epoch(
         self,

@@ -2,13 +2,13 @@
 
 Which windows step k sees is a function of the seed and k alone: the whole state is a step number, so that a run goes on
 in the middle of an epoch with exactly the batches that it would have seen. Features stay as they are stored (float16)
-until the device widens them, which is exact: half the bytes to read, to hold and to move.
+until the device widens them, which is exact: half the bytes to read, to keep and to move.
 """
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -20,8 +20,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from cache.mixture import Mixture, Part
 from vibe_model.errors import ConfigError, DataError
-from vibe_model.settings.config import TrainConfig
-from vibe_model.training.feature_table import HeldFeatures, feature_type
+from vibe_model.settings.run_config import RunConfig
+from vibe_model.training.feature_table import (
+    NOT_IN_MEMORY,
+    FeatureTable,
+    TableProgress,
+    feature_type,
+    load_feature_table,
+)
 
 if TYPE_CHECKING:
     from cache import Split
@@ -30,18 +36,18 @@ if TYPE_CHECKING:
 Arrays = dict[str, NDArray[Any]]
 
 FIELDS: Final = {  # of each part
-    "datasets_2d": ("features", "kp_2d"),  # for their 2D labels alone, whatever else these splits know
+    "datasets_2d": ("features", "kp_2d"),  # for their 2D labels alone, whatever else these splits have
     "datasets_3d": ("features", "kp_2d", "kp_3d", "theta", "w_3d", "w_smpl"),
     "motion": ("theta",),
 }
-ROWS: Final = "rows"  # in place of `features` where these are held: (B,) int64, each window's first row in the table
+ROWS: Final = "rows"  # instead of `features` where a table has these: (B,) int64, each window's first row in the table
 
 
 class Batch(NamedTuple):
     """One step's windows: the 2D part first, then the 3D part; and real motion."""
 
     labels: Mapping[str, Any]  # as `Split.read` gives them, arrays or tensors; w_3d = w_smpl = 0 in the 2D part
-    real_theta: Any  # (B, T, 85) float32; None when there is no discriminator
+    real_theta: Any  # (B, T, 85) float32; None where the configuration has no real motion
 
 
 class Batches(Dataset[Batch]):
@@ -50,37 +56,44 @@ class Batches(Dataset[Batch]):
         DataLoader(batches, batch_size=None, sampler=range(step, len(batches)), num_workers=2)
 
     gives the steps from `step` to the end of the last epoch, as tensors, the same for any number of workers, forked or
-    spawned. Spawned ones open the splits anew, and raise CacheChanged if there has been a commit since. With
+    spawned. Spawned ones open the splits again, and raise CacheChanged if there has been a commit since. With
     `world_size` ranks, each has its share of every batch; see `cache.mixture.Mixture`.
 
     splits: every split of the configuration, open. Raises CacheError for a part without a window, DataError for splits
     that cannot be trained on.
     """
 
-    def __init__(self, config: TrainConfig, splits: Mapping[str, Split], *, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(self, config: RunConfig, splits: Mapping[str, Split], *, rank: int = 0, world_size: int = 1) -> None:
         self._n_steps = config.epochs * config.iterations
-        counts = _counts(config)
-        _check_shares(counts, world_size)
+        if config.batch_size < world_size:  # a mean over no window is none
+            raise ConfigError(
+                f"batch_size: expected a window for each of {world_size} processes, found {config.batch_size}"
+            )
         parts = [
             Part(
                 name=name,
                 splits={split: splits[split] for split in config.part(name)},
                 count=count,
                 fields=FIELDS[name],
-                stream=None if name == "motion" else config.stream,
+                stream=config.streams.get(config.part(name)[0]) if "features" in FIELDS[name] else None,
                 stride=config.stride,
                 strides=config.strides,
                 weights=config.window_weights,
                 tail="cover" if config.tail == "cover" else "drop",
             )
-            for name, count in counts.items()
+            for name, count in config.parts.items()
         ]
         mixture = Mixture(parts, seqlen=config.seqlen, seed=config.seed, rank=rank, world_size=world_size)
         self._mixture: Mixture | bytes = mixture
-        self._held: StreamRows | None = None
-        self.where = "read with each batch"
-        """Where features are, in words."""
-        _check_joints(mixture)
+        self._rows: StreamRows | None = None
+        self.where = NOT_IN_MEMORY
+        """Where features are, as text."""
+        for name, fields in mixture.fields.items():
+            if "kp_3d" in fields and fields["kp_3d"][0] != (49, 3):
+                raise DataError(
+                    f"{name}: {', '.join(mixture.parts[name].splits)}: kp_3d: expected 49 joints to train on, found "
+                    f"{fields['kp_3d'][0][0]}. Evaluation splits cannot be trained on; remove them from {name}."
+                )
 
     @property
     def mixture(self) -> Mixture:
@@ -91,7 +104,7 @@ class Batches(Dataset[Batch]):
         return self._mixture
 
     def __getstate__(self) -> dict[str, Any]:
-        # Sealed: a worker that cannot open the splits says so with its first batch, instead of dying of it unheard.
+        # As bytes: a worker that cannot open the splits raises with its first batch, instead of dying silently.
         return self.__dict__ | {"_mixture": pickle.dumps(self.mixture)}
 
     @property
@@ -99,9 +112,16 @@ class Batches(Dataset[Batch]):
         """How many windows each split gives, by part."""
         return self.mixture.counts
 
-    def hold(self, rows: StreamRows, where: str) -> None:
-        """From now on, batches have the windows' places in these rows (`ROWS`) instead of features."""
-        self._held, self.where = rows, where
+    def load_features(
+        self, hold: str, device: torch.device, report: Callable[[TableProgress], None] | None = None
+    ) -> FeatureTable | None:
+        """All features in memory, as `load_feature_table` does: from then on batches have their rows (`ROWS`) instead.
+
+        None where they stay in the batches. Raises ConfigError when they do not fit where `hold` wants them.
+        """
+        table, self.where = load_feature_table(self.mixture, hold, device, report)
+        self._rows = None if table is None else table.rows
+        return table
 
     def __len__(self) -> int:
         """Steps of the whole run."""
@@ -113,22 +133,22 @@ class Batches(Dataset[Batch]):
         return self.at(step)
 
     def at(self, step: int) -> Batch:
-        """The batch of step `step`, from 0; the last epoch's end is no limit."""
+        """The batch of step `step`, from 0; steps after the last epoch are given, too."""
         mixture = self.mixture
         picks = mixture.draw(step)
-        labelled = [part for part in picks if part != "motion"]
-        labels = self._empty(sum(mixture.sizes[part] for part in labelled))
+        sizes = _labelled(mixture.sizes)
+        labels = self._empty(sum(sizes.values())) if sizes else {}
         out: dict[str, Arrays] = {}
         end = 0
-        for part in labelled:
-            here = slice(end, end := end + mixture.sizes[part])
+        for part, size in sizes.items():
+            here = slice(end, end := end + size)
             out[part] = {name: labels[name][here] for name in FIELDS[part] if name in labels}
         if "motion" in picks:
             out["motion"] = {"theta": np.empty((mixture.sizes["motion"], mixture.seqlen, 85), np.float32)}
         mixture.read(picks, out)
-        if self._held is not None:
-            places = [self._held.place(pick.split, pick.starts) for part in labelled for pick in picks[part]]
-            labels[ROWS] = np.concatenate([*places, np.empty(0, np.int64)])
+        if self._rows is not None:
+            rows = [self._rows.place(pick.split, pick.starts) for part in sizes for pick in picks[part]]
+            labels[ROWS] = np.concatenate([*rows, np.empty(0, np.int64)])
         return Batch(labels, out["motion"]["theta"] if "motion" in picks else None)
 
     def _empty(self, n_windows: int) -> Arrays:
@@ -137,43 +157,25 @@ class Batches(Dataset[Batch]):
         labels: Arrays = {"kp_2d": np.empty((*shape, 49, 3), np.float32)}
         for name, rest in (("kp_3d", (49, 3)), ("theta", (85,)), ("w_3d", ()), ("w_smpl", ())):
             labels[name] = np.zeros((*shape, *rest), np.float32)
-        if self._held is None:
+        if self._rows is None:
             size, dtype = feature_type(self.mixture)
             labels["features"] = np.empty((*shape, size), dtype)
         return labels
 
 
-def _counts(config: TrainConfig) -> dict[str, int]:
-    """Windows of a batch, by part, those left out that the configuration does not have."""
-    n_2d = config.windows_2d
-    counts = {"datasets_2d": n_2d, "datasets_3d": config.batch_size - n_2d, "motion": config.batch_size}
-    return {part: count for part, count in counts.items() if config.part(part)}
-
-
-def _check_shares(counts: Mapping[str, int], world_size: int) -> None:
-    """Raise ConfigError where a process would have no window of its own: a mean over none is none."""
-    labelled = sum(count for part, count in counts.items() if part != "motion")
-    if labelled < world_size:
-        raise ConfigError(f"batch_size: expected a window for each of {world_size} processes, found {labelled}")
-
-
-def _check_joints(mixture: Mixture) -> None:
-    for part, fields in mixture.fields.items():
-        if "kp_3d" in fields and fields["kp_3d"][0] != (49, 3):
-            raise DataError(
-                f"{part}: {', '.join(mixture.parts[part].splits)}: kp_3d: expected 49 joints to train on, found "
-                f"{fields['kp_3d'][0][0]}. Evaluation splits cannot be trained on; remove them from {part}."
-            )
+def _labelled(counts: Mapping[str, int]) -> dict[str, int]:
+    """The parts of a batch that are windows of videos, which go through the generator."""
+    return {part: count for part, count in counts.items() if part != "motion"}
 
 
 def stream(
-    batches: Batches, start: int, *, device: torch.device, held: HeldFeatures | None = None, workers: int = 0
+    batches: Batches, start: int, *, device: torch.device, table: FeatureTable | None = None, workers: int = 0
 ) -> Generator[Batch, None, None]:
     """Batches from step `start` to the end of the run, on the device; features as stored.
 
     The next one is made ready by a thread while the caller works on the last. workers: processes that read, several
-    steps ahead; 0: the thread reads too, which is enough where the cache is on a local disk. held: where features are,
-    when `batches` has places in their stead.
+    steps ahead; 0: the thread reads too, which is enough where the cache is on a local disk. table: where features are,
+    when `batches` has rows instead.
     """
     steps = range(start, len(batches))
     # Not forked: this process has threads by now, and maybe a GPU. Not spawned: such workers end by tearing Python
@@ -191,7 +193,7 @@ def stream(
 
     def ready() -> Batch | None:
         batch = next(source, None)
-        return None if batch is None else on_device(batch, device, held)
+        return None if batch is None else on_device(batch, device, table)
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as reader:
         ahead = reader.submit(ready)
@@ -200,11 +202,11 @@ def stream(
             yield batch
 
 
-def on_device(batch: Batch, device: torch.device, held: HeldFeatures | None = None) -> Batch:
-    """A batch of tensors on the device, with features for places where these are held. Features stay as stored."""
+def on_device(batch: Batch, device: torch.device, table: FeatureTable | None = None) -> Batch:
+    """A batch of tensors on the device, with features in place of rows of a table. Features stay as stored."""
     labels = {name: torch.as_tensor(value) for name, value in batch.labels.items()}
-    if held is not None:
-        labels["features"] = held.windows(labels.pop(ROWS))
+    if table is not None:
+        labels["features"] = table.windows(labels.pop(ROWS))
     motion = None if batch.real_theta is None else _moved(torch.as_tensor(batch.real_theta), device)
     return Batch({name: _moved(value, device) for name, value in labels.items()}, motion)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,113 +16,114 @@ from vibe_model.errors import ConfigError
 
 if TYPE_CHECKING:
     from cache.mixture import Mixture, StreamRows
-    from vibe_model.training.data import Batches
 
-SHARE_OF_FREE: Final = 0.8  # of the memory that is free, what features may take: the rest is for everybody else
+NOT_IN_MEMORY: Final = "read with each batch"
+SHARE_OF_FREE: Final = 0.8  # of the memory that is free, what features may take: the rest is for other processes
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
-    """How far features have come into memory, for whoever shows it."""
+class TableProgress:
+    """How many features have been read into memory, for a progress bar."""
 
-    where: str  # in words: where they are, or why they are not
+    where: str  # as text: where they are, or why they are not in memory
     done: int = 0  # rows
     total: int = 0
 
 
-class HeldFeatures:
+class FeatureTable:
     """The features of all windows of a run, in memory: a table (R, dim) as stored, each row once."""
 
     def __init__(self, table: Tensor, rows: StreamRows) -> None:
-        self.table = table
-        self._rows = rows
+        self.table, self.rows = table, rows
         self._frames = torch.arange(rows.seqlen)
         self._every = None  # window, as a view: NumPy copies each in one piece, ten times as fast as torch's rows
         if table.device.type == "cpu":
-            self._every = np.moveaxis(
-                np.lib.stride_tricks.sliding_window_view(table.numpy(), rows.seqlen, axis=0), -1, 1
-            )
+            view = np.lib.stride_tricks.sliding_window_view(table.numpy(), rows.seqlen, axis=0)
+            self._every = np.moveaxis(view, -1, 1)
 
-    def windows(self, places: Tensor) -> Tensor:
+    def windows(self, rows: Tensor) -> Tensor:
         """(B,) first rows in the table -> (B, T, dim), on the table's device."""
         if self._every is not None:
-            return torch.from_numpy(self._every[places.numpy()])
-        return self.table[(places[:, None] + self._frames).to(self.table.device)]
+            return torch.from_numpy(self._every[rows.numpy()])
+        return self.table[(rows[:, None] + self._frames).to(self.table.device)]
 
-    def fill(self, mixture: Mixture, tell: Callable[[int], None]) -> None:
-        """Read every row, in large pieces, and tell how many there are by then."""
+    def fill(self, mixture: Mixture, where: str, report: Callable[[TableProgress], None]) -> None:
+        """Read every row, many at once, and report how many there are by then. where: the table is, as text."""
         parts = [part for part in mixture.parts.values() if part.stream is not None]
-        homes = {name: (split, part.stream) for part in parts for name, split in part.splits.items()}
+        sources = {name: (split, part.stream) for part in parts for name, split in part.splits.items()}
         _, dtype = feature_type(mixture)
-        for name, starts in self._rows.pieces():
-            split, stream = homes[name]
-            windows = np.stack([starts, starts + self._rows.seqlen], axis=1)
+        for name, starts in self.rows.pieces():
+            split, stream = sources[name]
+            windows = np.stack([starts, starts + self.rows.seqlen], axis=1)
             features = split.read(windows, stream=stream, fields=("features",), dtype=dtype)["features"]
-            places = torch.from_numpy(self._rows.place(name, starts))[:, None] + self._frames
-            self.table[places.to(self.table.device)] = torch.from_numpy(features).to(self.table.device)
-            tell(int(places[-1, -1]) + 1)
+            rows = torch.from_numpy(self.rows.place(name, starts))[:, None] + self._frames
+            self.table[rows.to(self.table.device)] = torch.from_numpy(features).to(self.table.device)
+            report(TableProgress(where, int(rows[-1, -1]) + 1, len(self.table)))
 
 
-def held_features(
-    batches: Batches, hold: str, device: torch.device, tell: Callable[[Holding], None] | None = None
-) -> HeldFeatures | None:
-    """Read all features into memory, once; from then on `batches` have their places. None: they are read batchwise.
+def load_feature_table(
+    mixture: Mixture, hold: str, device: torch.device, report: Callable[[TableProgress], None] | None = None
+) -> tuple[FeatureTable | None, str]:
+    """Read all features into memory, once, and where they are, as text. None: they are read with each batch.
 
     hold: "none"; "ram"; "device"; "auto": the first of device and RAM that they fit into, and neither if none.
-    tell: how far that is, and where they are or why not.
-    Raises ConfigError, with what is needed and what there is, when they do not fit where they were told to be.
+    report: called with how far that is, and where they are or why not.
+    Raises ConfigError, with what is needed and what there is, when they do not fit where `hold` wants them.
     """
     if hold == "none":
-        return None
-    say = tell or (lambda _: None)
-    rows = batches.mixture.stream_rows()
-    size, dtype = feature_type(batches.mixture)
+        return None, NOT_IN_MEMORY
+    report = report or (lambda _: None)
+    rows = mixture.stream_rows()
+    size, dtype = feature_type(mixture)
     needed = rows.total * size * dtype.itemsize
     cpu = torch.device("cpu")
-    asked = {"ram": [cpu], "device": [device], "auto": [device, cpu]}[hold]
-    # Processes of one machine have a table each, all in the same RAM.
-    beside = {"cpu": int(os.environ.get("LOCAL_WORLD_SIZE", "1"))}
-    room = {str(place): int(SHARE_OF_FREE * free_memory(place) / beside.get(place.type, 1)) for place in asked}
-    tight = list(itertools.takewhile(lambda place: room[place] < needed, room))
-    lacking = ", ".join(f"{_spoken(place)} has {_gb(room[place])} for them" for place in tight)
-    there = next((place for place in room if place not in tight), None)
-    if there is None and hold != "auto":
-        raise ConfigError(
-            f"hold = {hold}: the features of this run need {_gb(needed)} ({rows.total:,} rows of {size} {dtype}), "
-            f"{lacking} ({SHARE_OF_FREE:.0%} of what is free). Use hold = auto or none, or fewer splits."
-        )
-    because = f" ({lacking})" if lacking else ""
-    if there is None:
-        batches.where = f"{batches.where}: they need {_gb(needed)}{because}"
-        say(Holding(batches.where))
-        return None
-    where = f"held in {_spoken(there)}: {_gb(needed)}{because}"
-    kind = torch.from_numpy(np.empty(0, dtype)).dtype
-    held = HeldFeatures(torch.empty((rows.total, size), dtype=kind, device=there), rows)
-    held.fill(batches.mixture, lambda done: say(Holding(where, done, rows.total)))
-    batches.hold(rows, where)
-    return held
+    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes of one machine have a table each in its RAM
+    tight: list[str] = []
+    for place in dict.fromkeys({"ram": [cpu], "device": [device], "auto": [device, cpu]}[hold]):
+        room = int(SHARE_OF_FREE * free_memory(place) / (sharing if place.type == "cpu" else 1))
+        because = f" ({', '.join(tight)})" if tight else ""
+        if room >= needed:
+            where = f"held in {_name(place)}: {_gb(needed)}{because}"
+            empty = torch.empty((rows.total, size), dtype=torch.from_numpy(np.empty(0, dtype)).dtype, device=place)
+            table = FeatureTable(empty, rows)
+            table.fill(mixture, where, report)
+            return table, where
+        tight.append(f"{_name(place)} has {_gb(room)} for them")
+    if hold == "auto":
+        where = f"{NOT_IN_MEMORY}: they need {_gb(needed)} ({', '.join(tight)})"
+        report(TableProgress(where))
+        return None, where
+    raise ConfigError(
+        f"hold = {hold}: the features of this run need {_gb(needed)} ({rows.total:,} rows of {size} {dtype}), "
+        f"{tight[0]} ({SHARE_OF_FREE:.0%} of what is free). Use hold = auto or none, or fewer splits."
+    )
+
+
+def feature_type(mixture: Mixture) -> tuple[int, np.dtype[Any]]:
+    """(numbers of a feature, the dtype that holds those of all parts exactly)."""
+    found = [fields["features"] for fields in mixture.fields.values() if "features" in fields]
+    return found[0][0][0], np.result_type(*(dtype for _, dtype in found))
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can be had now: of a GPU, or of RAM, where a container or a job on a cluster has its own limit."""
+    """Bytes that are free now: of a GPU, or of RAM, where a container or a job on a cluster has its own limit."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         free = int(lines["MemAvailable"].split()[0]) * 1024
-    except OSError:  # not Linux: all that there is
+    except OSError:  # not Linux: all RAM
         free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min([free, *_left_in_cgroups()])
+    return min([free, *free_in_cgroups()])
 
 
-def _left_in_cgroups(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> list[int]:
-    """What the control groups (version 2) that this process is in leave it. Cached files give way, so are left too."""
+def free_in_cgroups(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """Bytes that the control groups (version 2) of this process leave it, cached files counted as free."""
     try:
         name = next(line[3:] for line in own.read_text().splitlines() if line.startswith("0::"))
     except (OSError, StopIteration):
         return []
-    left, group = [], root / name.lstrip("/")
+    free, group = [], root / name.lstrip("/")
     for folder in (group, *group.parents):
         if not folder.is_relative_to(root) or not (folder / "memory.max").is_file():
             continue
@@ -131,19 +131,13 @@ def _left_in_cgroups(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/
         if limit != "max":
             lines = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
             files = sum(int(value) for name, value in lines if name in ("active_file", "inactive_file"))
-            left.append(max(int(limit) - int((folder / "memory.current").read_text()) + files, 0))
-    return left
+            free.append(max(int(limit) - int((folder / "memory.current").read_text()) + files, 0))
+    return free
 
 
-def _spoken(place: str) -> str:
-    return "RAM" if place == "cpu" else place
+def _name(place: torch.device) -> str:
+    return "RAM" if place.type == "cpu" else str(place)
 
 
 def _gb(n_bytes: int) -> str:
     return f"{n_bytes / 1e9:.3g} GB"
-
-
-def feature_type(mixture: Mixture) -> tuple[int, np.dtype[Any]]:
-    """(numbers of a feature, the dtype that holds those of all parts exactly)."""
-    found = [fields["features"] for fields in mixture.fields.values() if "features" in fields]
-    return found[0][0][0], np.result_type(*(dtype for _, dtype in found))

@@ -11,7 +11,7 @@ import importlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import torch
@@ -20,24 +20,21 @@ from torch import Tensor, distributed, nn
 from vibe_model.errors import ConfigError
 from vibe_model.settings.config import TrainConfig
 
-# The others wait while the first process validates and saves: longer than NCCL's own ten minutes, but not for ever.
+# The others wait while the first process validates and saves: longer than NCCL's default of ten minutes, yet bounded.
 PATIENCE: Final = datetime.timedelta(hours=6)
-
-
-CPU: Final = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The processes of a run, seen from one of them. Of one alone, everything here does nothing."""
+    """The processes of a training run, as one of them sees them. Of a single one, all of this does nothing."""
 
     rank: int = 0
     size: int = 1
-    device: torch.device = CPU  # this process's
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))  # this process's
 
     @property
     def leads(self) -> bool:
-        """Is this the process that writes, validates and speaks?"""
+        """Is this the process that writes, validates and reports?"""
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
@@ -56,16 +53,13 @@ class Group:
         for gradient, summed in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
             gradient.copy_(summed.view_as(gradient))
 
-    def from_first(self, number: float) -> float:
-        """The first process's number, for all. The others wait here until it has one."""
+    def from_first(self, number: float | None) -> float | None:
+        """The first process's number, in all of them, whatever the others give. They wait here until it has one."""
         if self.size == 1:
             return number
-        value = torch.tensor(number, dtype=torch.float64, device=self.device)
+        value = torch.tensor(number or 0.0, dtype=torch.float64, device=self.device)
         distributed.broadcast(value, src=0)
         return float(value)
-
-
-ALONE: Final = Group()
 
 
 def launched_processes() -> int:
@@ -75,7 +69,7 @@ def launched_processes() -> int:
 
 @contextmanager
 def joined(device: str, processes: int) -> Iterator[Group]:
-    """This process's place among those that torch's launcher started; alone, where it was started without.
+    """This process's place among those that torch's launcher started; a group of one, where it was started without.
 
     device: of TrainConfig; processes: how many there must be, 0 or 1 for any. Raises ConfigError for another number.
     """
@@ -104,7 +98,7 @@ def joined(device: str, processes: int) -> Iterator[Group]:
 
 
 def n_processes(config: TrainConfig) -> int:
-    """How many processes a run's settings mean on this machine."""
+    """How many processes the settings of a training run mean on this machine."""
     if config.processes:
         return config.processes
     return max(1, torch.cuda.device_count()) if device_of(config.device).type == "cuda" else 1

@@ -30,7 +30,7 @@ def step_losses(
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """(generator loss, discriminator loss, all weighted terms): both losses of one step, from the same parameters.
 
-    batch: features (B, T, 2048), float16 or float32, and what `losses.generator_losses` wants; real_theta (B', T, 85);
+    batch: features (B, T, 2048), float16 or float32, and what `losses.generator_losses` takes; real_theta (B', T, 85);
     weights: a factor for each term; "adversarial" and "discriminator" are the published 0.5 unless given, and
     "discriminator_real" is "discriminator"'s. The generator loss is the sum of kp_2d, kp_3d, pose, shape and
     adversarial, the discriminator loss of discriminator_real and discriminator_fake. Neither loss's gradient reaches
@@ -43,7 +43,7 @@ def step_losses(
         fake, real = pred["theta"][..., MOTION], _real_motion(real_theta, reference)
         with frozen(discriminator):
             adversarial = discriminator(fake)
-        # Dropout draws anew for each forward: the fakes are scored once for either side, as published.
+        # Each forward draws its own dropout: the fakes are scored once for either side, as published.
         terms |= losses.adversarial_terms(adversarial, discriminator(real), discriminator(fake.detach()), weights)
     discriminator_loss = terms["discriminator_real"] + terms["discriminator_fake"]
     return torch.stack([terms[name] for name in GENERATOR_TERMS if name in terms]).sum(), discriminator_loss, terms
@@ -61,11 +61,12 @@ def step_gradients(
 ) -> dict[str, Tensor]:
     """Add both losses' gradients to `.grad` of their networks' parameters. Returns all weighted terms, detached.
 
-    As calling backward on what `step_losses` gives for the same arguments, but the discriminator goes once over
-    generated and real motion together, forwards and backwards. Where it has dropout, both sides are thus judged by one
-    draw of it; each side's expectation is what it was.
+    Equal to calling backward on both losses of `step_losses` for the same arguments, but the discriminator is run once
+    over generated and real motion together, forwards and backwards. Where it has dropout, both sides are thus scored by
+    one draw of it; each side's expectation is the same.
 
-    prior: of (B, T, 69) generated motion, the scalar "mposer" before its weight: what a learned prior has against it.
+    prior: of (B, T, 69) generated motion, the scalar "mposer" before its weight: how implausible a learned prior finds
+    it.
     precision: "bf16" takes the matrix products of encoder, regressor and discriminator in bfloat16; parameters,
     gradients, recurrent states, rotations, bodies and losses stay float32.
     """
@@ -97,16 +98,16 @@ def _judged(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """The discriminator's gradients into its `.grad`; the motion terms; the adversarial one's gradient at the fakes.
 
-    motion (B + B', T, 69), the B fakes first, and its scores (B + B', 1). The generator's side and the discriminator's
-    differ only in how much they ask of each window's score: one factor a window. So one pass backwards serves both:
-    with the discriminator's factors, and what comes out of it at the fakes times the ratio of the two.
+    motion (B + B', T, 69), the B fakes first, and its scores (B + B', 1). The generator's and the discriminator's
+    gradients differ only in the derivative by each window's score: one factor a window. So one pass backwards serves
+    both: with the discriminator's factors, and its gradient at the fakes times the ratio of the two.
     """
     leaves = scores.detach().float().requires_grad_()
     fakes, reals = leaves[:n_fake], leaves[n_fake:]
     terms = losses.adversarial_terms(fakes, reals, fakes, weights)
     (for_generator,) = torch.autograd.grad(terms["adversarial"], leaves)
     (for_both,) = torch.autograd.grad(terms["discriminator_real"] + terms["discriminator_fake"], leaves)
-    # A window that asks nothing of the discriminator still carries the generator's share.
+    # A window that gives the discriminator no gradient still carries the generator's share.
     for_both = torch.where(for_both.abs() < _NEXT_TO_NOTHING, _NEXT_TO_NOTHING, for_both)
     torch.autograd.backward(scores, for_both.to(scores.dtype))
     assert motion.grad is not None

@@ -1,53 +1,47 @@
 """Trains VIBE from the cache, and can be killed at any time.  features -> windows -> [training] -> [evaluation]
 
-`run` writes into `runs/<name>-<fingerprint>/`: config.json, last.pt (the whole state), best.pt (the generator of the
-best epoch, readable by `load_published`), TensorBoard events, and metrics.json, written last: the mark of a finished
-run. Started again, it goes on from last.pt and ends with the same numbers, on a CPU to the bit.
+best.pt holds the generator of the best epoch, readable by `load_published`; `loop` has what else a run writes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import closing, nullcontext
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from vibe_model import evaluation, runs
-from vibe_model.checkpoints import LoadReport, load_published, read_checkpoint
-from vibe_model.errors import CheckpointError, DataError, StandInMixed
-from vibe_model.networks.generator import VIBE
+from vibe_model import runs
+from vibe_model.checkpoints import load_mposer, load_published, read_checkpoint
+from vibe_model.errors import ConfigError, DataError
+from vibe_model.evaluation.evaluate import SIGMAS, choose_sigma, evaluate_all, evaluate_split
+from vibe_model.networks.discriminator import MotionDiscriminator, build_discriminator
+from vibe_model.networks.generator import VIBE, build_generator
+from vibe_model.networks.mposer import MPoser
 from vibe_model.settings.config import TrainConfig
-from vibe_model.training.curves import Curves
-from vibe_model.training.data import Batches, stream
-from vibe_model.training.feature_table import HeldFeatures, Holding, held_features
-from vibe_model.training.parallel import joined, launched_processes
-from vibe_model.training.session import CONFIG, LAST, Loop, Progress, alone, own_torch_state, save, saved_state
-from vibe_model.training.steps import step_losses
-from vibe_model.training.trainer import Trainer, weights_of
+from vibe_model.training.data import Batch, Batches, stream
+from vibe_model.training.feature_table import TableProgress
+from vibe_model.training.loop import Progress, TrainingRun, exclusive
+from vibe_model.training.parallel import Group, joined, launched_processes
+from vibe_model.training.steps import step_gradients
+from vibe_model.training.trainer import Keys, Learner, Trainer, weights_of
 
 if TYPE_CHECKING:
     from cache import Split
     from pipeline.body import Body
 
-__all__ = ["Holding", "Progress", "run", "step_losses"]
-
-BEST: Final = runs.BEST
-
-
-ShowProgress = Callable[[Progress | Holding], None]  # Holding: before the first step, if the configuration says so
+ShowProgress = Callable[[Progress | TableProgress], None]  # TableProgress: before the first step, with `hold`
 DrawPictures = Callable[[VIBE, int], Mapping[str, NDArray[np.uint8]]]  # (generator, epoch) -> (H, W, 3) RGB by name
 
 
 def run(config: TrainConfig, progress: ShowProgress | None = None, pictures: DrawPictures | None = None) -> Path:
-    """Train and evaluate, or go on with it, or find it done. Returns the run's folder.
+    """Train and evaluate, or resume that, or find it done. Returns the run's folder.
 
-    Started by torch's launcher in several processes, these train as one; the first of them writes, and is told.
-    progress: told of every step and epoch, and before them of features on their way into memory; pictures: asked for
+    Started by torch's launcher in several processes, these train as one; the first of them writes and reports.
+    progress: called with every step and epoch, and before them with features that are read into memory; pictures: gives
     what to log at each epoch's end.
     Raises ConfigError, DataError, StandInMixed or CheckpointError before training, CacheError when a part has no window
     or another process trains in the same folder; TrainingDiverged when losses stay non-finite, with the last good state
@@ -55,236 +49,192 @@ def run(config: TrainConfig, progress: ShowProgress | None = None, pictures: Dra
     """
     splits = runs.open_splits(config)
     folder = runs.run_folder(config, splits)
-    # Several processes ask together, below: they must come to one answer.
+    # Several processes decide together, below: they must come to one answer.
     if runs.is_finished(folder) and launched_processes() == 1:
         return folder
     body = load_body(config.body)
-    stand_in = runs.check_stand_in(body.stand_in, splits) | runs.check_streams(config, splits)
-    with (
-        joined(config.device, config.processes) as group,
-        alone(folder) if group.leads else nullcontext(),
-        own_torch_state(config.threads, group.device),
-    ):
+    stand_in = runs.check_stand_in(splits, body.stand_in) | runs.check_streams(config, splits)
+    with joined(config.device, config.processes) as group, exclusive(folder, group, config.threads):
         if group.from_first(runs.is_finished(folder)):
-            return folder  # another run has finished it meanwhile
-        trainer = Trainer(config, body, group)
-        _check_prior(config, trainer)
-        facts = {"stand_in": stand_in, "software": _software(), "processes": group.size}
-        session = _Session.begin(config, trainer, splits, folder, facts, progress, pictures)
-        session.train()
-        if group.leads:
-            session.finish()
-    return folder
-
-
-def _check_prior(config: TrainConfig, trainer: Trainer) -> None:
-    """Raise StandInMixed for a prior that learned from stand-in motion with a real body, or the other way round."""
-    prior, body = trainer.prior, trainer.generator.body
-    if prior is not None and prior.stand_in != body.stand_in:
-        kinds = {True: "of stand-ins", False: "real"}
-        raise StandInMixed(
-            f"{config.mposer}: the prior is {kinds[prior.stand_in]}, the body {kinds[body.stand_in]}. Train the prior "
-            "on the data of this run."
-        )
+            return folder  # another process has finished it meanwhile
+        trainer = VIBETrainer(config, body, group)
+        return VIBERun(config, trainer, splits, stand_in=stand_in, report=progress, draw=pictures).carry_out()
 
 
 def load_body(folder: Path | None) -> Body:
-    """The body of a configuration: SMPL's files, or without a folder the procedural stand-in."""
+    """The body of a configuration: SMPL's files, or without a folder the procedural one."""
     from pipeline.body import Body  # here: smplx is slow to import, and a finished run needs none
 
     return Body.stand_in() if folder is None else Body.load(folder)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Session:
-    """The loop over epochs, and everything that it tells or saves."""
+class VIBETrainer(Trainer):
+    """Generator and discriminator, or instead of that one a trained prior of motion, or neither."""
 
+    def __init__(self, config: TrainConfig, body: Body, group: Group | None = None) -> None:
+        """Raises CheckpointError for a prior that cannot be read, StandInMixed for one of other data than the body."""
+        super().__init__(config, group or Group())
+        self.config = config
+        self.generator = build_generator(config, body).to(self.group.device)
+        self.discriminator: MotionDiscriminator | None = None
+        self.learners = {
+            "generator": Learner(
+                config,
+                self.generator,
+                Keys("gen_state_dict", "gen_optimizer", "gen_optimizer_schedule", "gen_optimizer"),
+                lr=config.lr_generator,
+                weight_decay=config.weight_decay_generator,
+                fused=True,
+            )
+        }
+        if config.prior == "discriminator":
+            self.discriminator = build_discriminator(config).to(self.group.device)
+            optimiser = "disc_motion_optimizer"
+            self.learners["discriminator"] = Learner(
+                config,
+                self.discriminator,
+                Keys("disc_motion_state_dict", optimiser, f"{optimiser}_schedule", optimiser),
+                lr=config.lr_discriminator,
+                weight_decay=config.weight_decay_discriminator,
+                fused=True,
+            )
+        self.prior: MPoser | None = None
+        if config.prior == "mposer":
+            if config.mposer is None:
+                raise ConfigError("mposer: expected a trained motion prior's best.pt for prior = mposer, found none")
+            self.prior = load_mposer(config.mposer).to(self.group.device)
+            runs.one_kind({f"the prior {config.mposer}": self.prior.stand_in, "the body": body.stand_in})
+
+    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+        """Add the gradients of this process's share of a batch; returns its part of every weighted term."""
+        return step_gradients(
+            self.generator,
+            self.discriminator,
+            batch.labels,
+            batch.real_theta,
+            self._weights(batch),
+            prior=None if self.prior is None else self.prior.energy,
+            precision=self.config.precision,
+        )
+
+    def _weights(self, batch: Batch) -> dict[str, float]:
+        """The factors of this process's terms, each times its share of the labels that all processes have of the term.
+
+        A mean over the whole batch is the sum of the processes' means, each times its share of what the mean is over.
+        """
+        weights = self.config.weights
+        if self.group.size == 1:
+            return weights
+        real = 0 if batch.real_theta is None else len(batch.real_theta)
+        counts = [len(batch.labels["kp_2d"]), batch.labels["w_3d"].sum(), batch.labels["w_smpl"].sum(), real]
+        own = torch.stack([torch.as_tensor(n, dtype=torch.float64, device=self.group.device) for n in counts])
+        windows, kp_3d, smpl, discriminator_real = (own / self.group.sum(own.clone()).clamp(min=1e-12)).tolist()
+        share = {"kp_3d": kp_3d, "pose": smpl, "shape": smpl, "discriminator_real": discriminator_real}
+        weights["discriminator_real"] = weights["discriminator"]
+        return {name: weight * share.get(name, windows) for name, weight in weights.items()}
+
+
+class VIBERun(TrainingRun):
+    """Batches of labelled windows and real motion, validation on held-out videos, both protocols' errors at the end."""
+
+    advice = "lower lr_generator and lr_discriminator, or look at the labels"
+    score = "pa_mpjpe"
+    software = ("numpy", "smplx", "torch")
     config: TrainConfig
-    trainer: Trainer
-    splits: Mapping[str, Split]
-    folder: Path
-    facts: Mapping[str, Any]  # that config.json and metrics.json begin with
-    batches: Batches
-    held: HeldFeatures | None
-    loop: Loop
-    draw: DrawPictures | None
+    trainer: VIBETrainer
 
-    @classmethod
-    def begin(
-        cls,
+    def __init__(
+        self,
         config: TrainConfig,
-        trainer: Trainer,
+        trainer: VIBETrainer,
         splits: Mapping[str, Split],
-        folder: Path,
-        facts: Mapping[str, Any],
-        show: ShowProgress | None,
+        *,
+        stand_in: bool,
+        report: ShowProgress | None,
         draw: DrawPictures | None,
-    ) -> Self:
-        """All that comes before the first step: where to start from, what is read, config.json."""
-        group, fingerprint = trainer.group, runs.fingerprint(config, splits)
-        if not group.leads:
-            show = draw = None
-        start = _start(config, trainer.generator)
-        batches = Batches(config, splits, rank=group.rank, world_size=group.size)
-        held = held_features(batches, config.hold, group.device, show)
-        facts = {"fingerprint": fingerprint, **facts}
-        if group.leads:
-            read = {"inputs": runs.inputs(config, splits), "windows": batches.counts, "features": batches.where}
-            runs.write_json(folder / CONFIG, {**facts, **read, "pretrained": start, "config": config.as_dict()})
-        # The same settings can be run by other processes and devices, to other numbers.
-        about = {"fingerprint": fingerprint, "processes": group.size, "device": group.device.type}
-        _restore(trainer, folder / LAST, about)
-        loop = Loop(
-            schedule=config,
-            trainer=trainer,
-            folder=folder,
-            about=about,
-            advice="lower lr_generator and lr_discriminator, or look at the labels",
-            show=show,
-            group=group,
-        )
-        return cls(
-            config=config,
-            trainer=trainer,
-            splits=splits,
-            folder=folder,
-            facts=facts,
-            batches=batches,
-            held=held,
-            loop=loop,
-            draw=draw,
-        )
+    ) -> None:
+        super().__init__(config, trainer, splits, stand_in=stand_in, report=report)
+        self._draw, group = draw, self.group
+        self.facts["processes"] = group.size
+        # Other processes and devices give the same settings other numbers.
+        self.identity |= {"processes": group.size, "device": group.device.type}
+        self._pretrained = self._start_from_checkpoint()
+        self._batches = Batches(config, splits, rank=group.rank, world_size=group.size)
+        self._table = self._batches.load_features(config.hold, group.device, report if group.leads else None)
 
-    def train(self) -> None:
-        """From wherever the run stands to the end of the last epoch."""
-        config, course = self.config, self.trainer.course
-        first = len(course.history)
-        if first == config.epochs:
-            return
-        device, workers = self.trainer.device, config.read_workers
-        with (
-            closing(stream(self.batches, course.step, device=device, held=self.held, workers=workers)) as ready,
-            self._curves() as curves,
-        ):
-            for epoch in range(first, config.epochs):
-                self.loop.train_epoch(epoch, ready, curves)
-                self._end_epoch(epoch, curves)
+    def inputs(self) -> dict[str, Any]:
+        """What config.json records beside the facts and the settings."""
+        windows = {"windows": self._batches.counts, "features": self._batches.where}
+        return {"inputs": runs.inputs(self.config, self.splits), **windows, "pretrained": self._pretrained}
 
-    def finish(self) -> None:
-        """The best epoch's metrics on the evaluation splits, written last: the mark of a finished run."""
-        course, best_file = self.trainer.course, self.folder / BEST
-        if not best_file.is_file():
-            raise CheckpointError(
-                f"{best_file}: it is gone, and was the best epoch. Remove {self.folder} to train again."
+    def batches(self, start: int) -> Generator[Batch, None, None]:
+        """From step `start` to the end of the run, on the device."""
+        device, workers = self.group.device, self.config.read_workers
+        return stream(self._batches, start, device=device, table=self._table, workers=workers)
+
+    def validate(self) -> tuple[dict[str, Any], float]:
+        """Errors by split, and the mean PA-MPJPE over splits, mm. Raises DataError for a split without 3D labels."""
+        config = self.config
+        found = {
+            name: evaluate_split(
+                self.trainer.generator,
+                self.splits[name],
+                stream=config.stream,
+                seqlen=config.seqlen,
+                tracks=config.tracks.get(name, "*"),
+                batch_size=config.eval_batch,
+                vertices=False,
+                keypoints=False,
             )
-        found, wanted = read_checkpoint(best_file), (self.facts["fingerprint"], course.best_epoch)
-        if (found.get("fingerprint"), found.get("epoch")) != wanted:
-            raise CheckpointError(
-                f"{best_file}: expected epoch {course.best_epoch} of this run, found epoch {found.get('epoch')} of run "
-                f"{found.get('fingerprint')}. Move {self.folder} away and train again."
-            )
-        results = _final_metrics(self.config, self.trainer.generator, self.splits, self.folder)
-        best = {"epoch": course.best_epoch, "pa_mpjpe": course.best}
-        content = {**self.facts, "best": best, "skipped_steps": course.skipped, **results}
-        runs.write_json(self.folder / runs.METRICS, content)
-
-    def _curves(self) -> Curves:
-        folder = self.folder if self.trainer.group.leads else None
-        return Curves(folder, first_step=self.trainer.course.step + 1, windows=self.config.batch_size)
-
-    def _end_epoch(self, epoch: int, curves: Curves) -> None:
-        trainer, score = self.trainer, 0.0
-        validation: Mapping[str, Any] = {}
-        images: Mapping[str, NDArray[np.uint8]] = {}
-        if trainer.group.leads:
-            validation = _validate(self.config, trainer.generator, self.splits)
-            images = self.draw(trainer.generator, epoch) if self.draw is not None else {}
-            score = float(np.mean([validation[name]["pa_mpjpe"] for name in self.config.validation]))
-        score = trainer.group.from_first(score)
-        if trainer.end_epoch(score, validation) and trainer.group.leads:
-            save(self.folder / BEST, self._best(epoch, score))
-        curves.epoch(trainer.course.step, validation, trainer.learning_rates(), images)
-        self.loop.save_last(curves)
-        self.loop.tell(epoch, validation=validation)
-
-    def _best(self, epoch: int, score: float) -> dict[str, Any]:
-        identities = {n: self.splits[n].stream_manifest(self.config.stream) for n in self.config.pixel_splits}
-        features = next((m["identity"] for m in identities.values() if "identity" in m), None)
-        facts = {name: self.facts[name] for name in ("fingerprint", "stand_in")}
-        about = {**facts, "config": self.config.as_dict(), "features": features}
-        weights = weights_of(self.trainer.generator)
-        return {"epoch": epoch, "performance": score, "gen_state_dict": weights, **about}
-
-
-def _start(config: TrainConfig, generator: VIBE) -> dict[str, Any] | None:
-    """Fill the generator from the configured checkpoint, and say how many of its tensors were used and ignored."""
-    if config.pretrained is None:
-        return None
-    if read_checkpoint(config.pretrained).get("stand_in", False) and not generator.body.stand_in:
-        raise StandInMixed(
-            f"{config.pretrained}: it was trained on stand-ins, the body is real. Start from SPIN's or VIBE's, or "
-            "from a run of yours on real data."
-        )
-    # Frame by frame, only the regressor of a checkpoint can be started from.
-    only = "regressor." if config.n_layers == 0 else ""
-    report: LoadReport = load_published(generator, config.pretrained, only=only)
-    return {"kind": report.kind, "used": len(report.used), "ignored": len(report.ignored)}
-
-
-def _restore(trainer: Trainer, last: Path, about: Mapping[str, Any]) -> None:
-    """Go on from the saved state, where there is one. Raises CheckpointError for one that is not of this run."""
-    if last.exists():
-        trainer.load_state_dict(saved_state(last, about))
-    step = trainer.course.step
-    if step != (first := int(trainer.group.from_first(step))):
-        raise CheckpointError(
-            f"{last}: process {trainer.group.rank} goes on at step {step}, the first one at {first}. All processes "
-            "need the same [paths] runs: put it where every machine sees it."
-        )
-
-
-def _validate(config: TrainConfig, generator: VIBE, splits: Mapping[str, Split]) -> dict[str, Any]:
-    results = {}
-    for name in config.validation:
-        results[name] = evaluation.evaluate_split(
-            generator,
-            splits[name],
-            stream=config.stream,
-            seqlen=config.seqlen,
-            tracks=config.tracks.get(name, "*"),
-            batch_size=config.eval_batch,
-            vertices=False,
-            keypoints=False,
-        )
-        if not results[name]["frames"]:
+            for name in config.validation
+        }
+        if unlabelled := [name for name, metrics in found.items() if not metrics["frames"]]:
             raise DataError(
-                f"{name}: expected frames with 3D labels to validate on, found none. Convert it with a body."
+                f"{', '.join(unlabelled)}: expected frames with 3D labels to validate on, found none. Convert with a "
+                "body."
             )
-    return results
+        return found, float(np.mean([metrics["pa_mpjpe"] for metrics in found.values()]))
 
+    def pictures(self, epoch: int) -> Mapping[str, NDArray[np.uint8]]:
+        """(H, W, 3) RGB by name, to log at an epoch's end."""
+        return {} if self._draw is None else self._draw(self.trainer.generator, epoch)
 
-def _final_metrics(
-    config: TrainConfig, generator: VIBE, splits: Mapping[str, Split], folder: Path
-) -> dict[str, dict[str, Any]]:
-    """The best epoch's metrics on the evaluation splits: the default protocol's, and below them the published one's."""
-    load_published(generator, folder / BEST)
-    options: dict[str, Any] = {"stream": config.stream, "seqlen": config.seqlen, "tracks": config.tracks}
-    options["batch_size"] = config.eval_batch
-    sigma = 0.0
-    if config.n_layers == 0:  # the per-frame baseline: smoothed as validation likes it best, it is another one
-        validation = {name: splits[name] for name in config.validation}
-        sigma, _ = evaluation.choose_sigma(generator, validation, **options, candidates=evaluation.SIGMAS[1:])
-    return evaluation.evaluate_all(
-        generator,
-        {name: splits[name] for name in config.evaluation},
-        **options,
-        smoothed_too=sigma,
-        folder=folder,
-        predictions=True,
-        stand_in=runs.check_streams(config, splits),
-        about={"fingerprint": runs.fingerprint(config, splits), "run": folder.name},
-    )
+    def best(self) -> dict[str, Any]:
+        """What best.pt holds beside fingerprint, epoch and score."""
+        manifests = (self.splits[name].stream_manifest(stream) for name, stream in self.config.streams.items())
+        features = next((manifest["identity"] for manifest in manifests if "identity" in manifest), None)
+        weights = weights_of(self.trainer.generator)
+        return {"gen_state_dict": weights, "config": self.config.as_dict(), "features": features}
 
+    def results(self) -> dict[str, Any]:
+        """The best epoch's metrics on the evaluation splits, by the default protocol; the published one's below."""
+        config, generator = self.config, self.trainer.generator
+        load_published(generator, self.folder / runs.BEST)
+        options: dict[str, Any] = {"stream": config.stream, "seqlen": config.seqlen, "tracks": config.tracks}
+        options["batch_size"] = config.eval_batch
+        sigma = 0.0
+        if config.n_layers == 0:  # the per-frame baseline: smoothed as is best in validation, it is another one
+            validation = {name: self.splits[name] for name in config.validation}
+            sigma, _ = choose_sigma(generator, validation, **options, candidates=SIGMAS[1:])
+        return evaluate_all(
+            generator,
+            {name: self.splits[name] for name in config.evaluation},
+            **options,
+            smoothed_too=sigma,
+            folder=self.folder,
+            predictions=True,
+            stand_in=self.facts["stand_in"],
+            about={"fingerprint": self.fingerprint, "run": self.folder.name},
+        )
 
-def _software() -> dict[str, str]:
-    return {name: version(name) for name in ("numpy", "smplx", "torch")}
+    def _start_from_checkpoint(self) -> dict[str, Any] | None:
+        """Fill the generator from the configured checkpoint; how many of its tensors were used and ignored."""
+        config, generator = self.config, self.trainer.generator
+        if config.pretrained is None:
+            return None
+        if read_checkpoint(config.pretrained).get("stand_in", False):
+            runs.one_kind({f"the checkpoint {config.pretrained}": True, "the body": generator.body.stand_in})
+        # Frame by frame, only the regressor of a checkpoint can be started from.
+        only = "regressor." if config.n_layers == 0 else ""
+        report = load_published(generator, config.pretrained, only=only)
+        return {"kind": report.kind, "used": len(report.used), "ignored": len(report.ignored)}

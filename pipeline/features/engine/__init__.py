@@ -1,15 +1,15 @@
 """Rows of a split -> a stream's shards, as fast as the machine allows.  tracks -> [crops -> features] -> windows
 
-jobs.py         what is to be decoded, video by video, each frame once
-decoders.py     processes (worker.py) that decode and crop, into memory.py, as pieces.py says; resting.py keeps them
-slabs.py        batches that span tracks and videos
-computation.py  what becomes of a batch
-engine.py       the loop that keeps all of it busy
-assembly.py     shards until they are whole
-meter.py        where the time goes
-shards.py       all of it together
+jobs.py      what is to be decoded, video by video, each frame once
+worker.py    what a decoding process does, in memory that all processes share
+decoders.py  the decoding processes
+batches.py   batches that span tracks and videos
+shards.py    shards until they are finished
+meter.py     where the time goes
+run.py       the loop that keeps all of them busy
 """
 
-from pipeline.features.engine.shards import Resources, Run
+from pipeline.features.engine.run import Run
+from pipeline.features.spec import Resources
 
 __all__ = ["Resources", "Run"]

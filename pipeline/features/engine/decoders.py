@@ -1,273 +1,175 @@
-"""The decoding processes, seen from the one that owns the network.  pixels -> [crops] -> features
+"""The decoding processes, as the process with the network sees them.  pixels -> [crops] -> features
 
-A process that dies or shows no sign of life is replaced, and what it was asked for is asked for again. Killed processes
-are nobody's fault, or almost: a video that is gone through again is for long at the one frame that comes next. A frame
-at which two others ended is set aside, with the rest of its video where there is no way past it.
+A process that ends or hangs is replaced, and does again what the old one had not done. A frame at which that happens
+twice costs its rows, and those of the rest of its video where that can only be decoded in order.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from multiprocessing.connection import Connection, Pipe, wait
+from multiprocessing.connection import Connection
 from typing import Any, Final
 
 from pipeline.errors import PipelineError
-from pipeline.features.engine.memory import SharedCrops
-from pipeline.features.engine.pieces import Done, Failed, Piece, Rest
+from pipeline.features.engine.worker import Done, SharedCrops, Task, decode
 from pipeline.features.streams.base import ByteStream
-from pipeline.processes import ONE_THREAD
+from pipeline.processes import MEMORY, Process, how_it_ended
 
-AHEAD: Final = 2  # pieces that a process has been given: one to do, and one to go on with
-STRIKES: Final = 2  # processes that may end at a frame before it is set aside
-KILLS: Final = 6  # the same for those that somebody has killed: the system, for its memory, or a person, for no reason
-FRUITLESS: Final = 4  # processes in a row that may end before they have done anything at all; or at one video's check
-LAST_WORDS: Final = 2.0  # s that a killed process is waited for
-QUIET: Final = 300.0  # s that one may take to start, or to compare a video's pixels, of which there is no sign
-LOOK: Final = 2.0  # s that count between two looks at most: in more, this process was stopped itself, or waited
+AHEAD: Final = 2  # tasks that a process has been given: one to do, and one to go on with
+TRIALS: Final = 2  # processes that may end at a frame
+FRUITLESS: Final = 4  # processes that may end while they start, or while they compare a video's pixels
+QUIET: Final = 300.0  # s that a process may take to start or to compare a video's pixels, which shows no progress
 
 VIDEO_THREADS: Final = "OPENCV_FFMPEG_THREADS"  # of one video's decoder: cores that no process has, if there are any
 
-HUNG: Final = "decoder_hung"
-CRASHED: Final = "decoder_crashed"
-AFTER: Final = "after_decoder_failure"  # frames of a video behind one at which decoding hangs or crashes
+KINDS: Final = {  # of `pipeline.processes.Failed` -> of a frame's problem
+    "reader_timeout": "decoder_hung",
+    "reader_crashed": "decoder_crashed",
+    "reader_memory": "decoder_memory",
+}
+AFTER: Final = "after_decoder_failure"  # frames of a video after one at which decoding fails
 
 
 @dataclass(slots=True, eq=False)
-class _Process:
-    """One decoding process and what it has been given."""
-
-    process: subprocess.Popen[bytes]
-    pipe: Connection[Any, Any]
-    given: deque[Piece] = field(default_factory=deque)
-    pulse: int = 0
-    seen: float = 0.0  # when the pulse was last another one
+class _Worker:
+    process: Process
+    given: deque[Task] = field(default_factory=deque)
 
 
 class Decoders:
-    """`n` processes that fill the slots of `memory`. Close it, or leave its `with` block, and they end.
+    """`n` processes that fill the slots of `memory`, until the `with` block is left.
 
-    `timeout`: seconds without a sign of life after which a process counts as hung.
+    `timeout`: seconds without progress after which a process is replaced.
     """
 
     def __init__(self, n: int, memory: SharedCrops, *, timeout: float, encoder: ByteStream | None = None) -> None:
         self._n, self._memory, self._timeout, self._encoder = n, memory, timeout, encoder
-        self._processes: list[_Process] = []
-        self._strikes: Counter[tuple[int, int, bool]] = Counter()  # (job, frame, killed) -> processes that ended there
-        self._lost: dict[int, tuple[str, str]] = {}  # job in order -> why there is nothing behind that frame
-        self._struck: dict[int, dict[int, tuple[str, str]]] = {}  # piece -> frames that nobody is asked for any more
-        self._fruitless = 0
-        self._looked = 0.0  # when `hung` was last asked
-
-    def begin(self) -> None:
-        """Start what is not running: at first all, later those that have ended while there was nothing to do."""
-        self._fruitless, self._looked = 0, time.monotonic()
-        for number in range(self._n):
-            if number == len(self._processes):
-                self._processes.append(self._start(number))
-            elif self._processes[number].process.poll() is not None:
-                self._processes[number].pipe.close()
-                self._processes[number] = self._start(number)
+        self._workers: list[_Worker] = []
+        self._ended: Counter[tuple[int, int]] = Counter()  # (job, frame; -1 before the first) -> processes
+        self._lost: dict[int, tuple[str, str]] = {}  # job in order -> why nothing after that frame can be decoded
+        self._failed: dict[int, dict[int, tuple[str, str]]] = {}  # task -> frames that are given up, and why
 
     def __enter__(self) -> Decoders:
-        self.begin()
+        self._workers += [self._start() for _ in range(self._n)]
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        for worker in self._workers:
+            worker.process.pipe.close()  # so that all of them end at the same time
+        for worker in self._workers:
+            worker.process.kill()
 
     @property
     def connections(self) -> list[Connection[Any, Any]]:
-        """What becomes readable when `answers` has something to say."""
-        return [one.pipe for one in self._processes]
-
-    def room(self, number: int) -> int:
-        """How many pieces a process may be given now."""
-        return AHEAD - len(self._processes[number].given)
+        """What becomes readable when there are `answers`."""
+        return [worker.process.pipe for worker in self._workers]
 
     @property
     def outstanding(self) -> int:
-        """Pieces that have been given and not been answered."""
-        return sum(len(one.given) for one in self._processes)
+        """Tasks that have been given and not been answered."""
+        return sum(len(worker.given) for worker in self._workers)
 
-    def give(self, number: int, piece: Piece) -> None:
-        """Ask a process for a piece."""
-        one = self._processes[number]
-        if not one.given:
-            one.seen = time.monotonic()
-        one.given.append(piece)
-        self._send(number, piece)
+    def has_room(self, number: int) -> bool:
+        """Whether a process may be given a task now."""
+        return len(self._workers[number].given) < AHEAD
 
-    def answers(self, ready: Sequence[object]) -> Iterator[tuple[int, Done]]:
-        """(process, what it has done) of those whose pipes are ready. Raises what a process has met.
+    def give(self, number: int, task: Task) -> None:
+        """Hand a task to a process."""
+        worker = self._workers[number]
+        if not worker.given:
+            worker.process.heard()
+        worker.given.append(task)
+        with contextlib.suppress(ConnectionError):  # it has ended, which is found when its pipe is read
+            worker.process.pipe.send(task)
 
-        PipelineError when processes end again and again before they have done anything: they cannot even start.
+    def answers(self, ready: Sequence[object]) -> Iterator[Done]:
+        """What has been done, of processes whose pipes are ready. Raises what a process raised.
+
+        PipelineError when processes end again and again before they have decoded anything.
         """
-        for number, one in enumerate(self._processes):
-            if one.pipe not in ready:
+        for number, worker in enumerate(self._workers):
+            if worker.process.pipe not in ready:
                 continue
             try:
-                answer = one.pipe.recv()
-            except (EOFError, OSError):  # also in the midst of an answer
-                yield from self._ended(number, CRASHED)
+                answer = worker.process.pipe.recv()
+            except (EOFError, OSError):  # also in the middle of an answer
+                yield from self._replace(number, hung=False)
                 continue
-            if isinstance(answer, Failed):
-                raise answer.error
-            self._fruitless = 0
-            one.seen, one.pulse = time.monotonic(), self._pulse(number)
-            piece = one.given.popleft()
-            assert piece.number == answer.piece
-            answer.problems |= self._struck.pop(piece.number, {})
-            yield number, answer
+            if isinstance(answer, Exception):
+                raise answer
+            worker.process.heard()
+            task = worker.given.popleft()
+            for where in ((-1, -1), (task.job, -1)):
+                self._ended.pop(where, None)
+            answer.problems |= self._failed.pop(task.number, {})
+            yield answer
 
-    def hung(self) -> Iterator[tuple[int, Done]]:
-        """Replace processes that show no sign of life; as `answers` where that settles a piece."""
-        now = time.monotonic()
-        unseen, self._looked = max(0.0, now - self._looked - LOOK), now
-        for number, one in enumerate(self._processes):
-            if not one.given:
-                continue
-            pulse, frame = self._memory.beats[number].tolist()
-            one.seen += unseen
-            if pulse != one.pulse:
-                one.pulse, one.seen = pulse, now
-            elif now - one.seen > (self._timeout if frame >= 0 else max(self._timeout, QUIET)):
-                yield from self._ended(number, HUNG)
-
-    def rest(self, seconds: float) -> None:
-        """Nothing more comes for now: processes end by themselves when nothing has come for so long."""
-        for number in range(len(self._processes)):
-            self._send(number, Rest(seconds))
-
-    def close(self) -> None:
-        """End all processes, at once."""
-        for one in self._processes:
-            one.pipe.close()
-            one.process.kill()
-        for one in self._processes:
-            _wait(one.process)
-
-    def _pulse(self, number: int) -> int:
-        return int(self._memory.beats[number, 0])
-
-    def _send(self, number: int, message: object) -> None:
-        with contextlib.suppress(ConnectionError):  # it has ended: its pipe tells, when it is read
-            self._processes[number].pipe.send(message)
-
-    def _start(self, number: int) -> _Process:
-        ours, theirs = Pipe()
-        self._memory.beats[number] = (0, -1)
-        numbers = (theirs.fileno(), self._memory.fd, self._memory.n_slots, self._memory.n_workers, number, os.getpid())
-        process = subprocess.Popen(  # noqa: S603 - this very Python, and numbers
-            [sys.executable, "-m", "pipeline.features.engine.worker", *map(str, numbers)],
-            process_group=0,  # Ctrl-C is for the parent
-            pass_fds=(theirs.fileno(), self._memory.fd),
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, **ONE_THREAD, VIDEO_THREADS: str(max(1, cores() // len(self._memory.beats)))},
-        )
-        theirs.close()
-        if self._encoder is not None:
-            with contextlib.suppress(ConnectionError):  # it has ended already: its pipe tells, when it is read
-                ours.send(self._encoder)
-        return _Process(process, ours, seen=time.monotonic())
-
-    def _ended(self, number: int, how: str) -> Iterator[tuple[int, Done]]:
-        """A new process for one that ended or is ended now; it is given what the old one had not done."""
-        old = self._processes[number]
-        begun, frame = self._memory.beats[number].tolist()
-        old.process.kill()
-        code = _wait(old.process)
-        old.pipe.close()
-        if begun == 0 and (code != 0 or old.given):  # else it has rested for as long as it was told
-            self._fruitless += 1
-            if self._fruitless >= FRUITLESS:
-                raise PipelineError(
-                    f"processes that decode pictures cannot start: the last one ended with {code}. What they said "
-                    "stands above. Finished shards are kept; run it again when that is mended."
-                )
-        self._processes[number] = self._start(number)
-        given = list(old.given)
-        if given and frame >= 0:
-            given = self._strike(given, frame, how, code)
-        elif given and given[0].first:
-            self._require_compared(given[0], how, code)
-        for piece in given:
-            if piece.frames:
-                self.give(number, piece)
-            else:
-                yield number, Done(piece.number, problems=self._struck.pop(piece.number))
-
-    def _require_compared(self, piece: Piece, how: str, code: int | None) -> None:
-        """Raise PipelineError when processes end again and again where they compare a video's pixels."""
-        key = (piece.job, -1, False)
-        self._strikes[key] += 1
-        if self._strikes[key] >= FRUITLESS:
-            last = _how_it_ended(how, code, max(self._timeout, QUIET))
-            raise PipelineError(
-                f"{piece.pixels.name}: {FRUITLESS} processes, one after the other, did not get past comparing its "
-                f"pixels with those that were converted: the last one {last}. Is the storage that it lies on there? "
-                "Finished shards are kept; run it again when that is mended."
-            )
-
-    def _strike(self, given: Sequence[Piece], frame: int, how: str, code: int | None) -> list[Piece]:
-        """The same pieces, without what cannot be had: a frame at which processes ended too often."""
-        guilty = given[0]
-        killed = how == CRASHED and code in (-signal.SIGKILL, -signal.SIGTERM)
-        most = KILLS if killed else STRIKES
-        self._strikes[guilty.job, frame, killed] += 1
-        if self._strikes[guilty.job, frame, killed] < most:
-            return list(given)
-        ended = _how_it_ended(how, code, self._timeout)
-        said = f"{guilty.pixels.name}, frame {frame}: the process that decoded it {ended}, {most} times"
-        if guilty.pixels.in_order:
-            self._lost[guilty.job] = (AFTER, said)
-        left = []
-        for piece in given:
-            lost = {}
-            if piece.job == guilty.job:
-                lost = {
-                    one.frame: (how if one.frame == frame else AFTER, said)
-                    for one in piece.frames
-                    if one.frame == frame or (guilty.pixels.in_order and one.frame > frame)
-                }
-            if lost:
-                self._struck.setdefault(piece.number, {}).update(lost)
-            left.append(replace(piece, frames=tuple(one for one in piece.frames if one.frame not in lost)))
-        return left
+    def hung(self) -> Iterator[Done]:
+        """Replace processes that make no progress; as `answers` where a task has no frame left after that."""
+        for number, worker in enumerate(self._workers):
+            if worker.given and worker.process.silence() > self._patience(worker.process.at):
+                yield from self._replace(number, hung=True)
 
     def is_lost(self, job: int) -> bool:
-        """Whether decoding a job in order has hung or crashed for good: nobody is asked for the rest of it."""
+        """Whether the rest of a job cannot be decoded."""
         return job in self._lost
 
     def lost(self, job: int) -> tuple[str, str]:
-        """(kind, in words) why."""
+        """(kind, message): why."""
         return self._lost[job]
+
+    def _patience(self, at: int) -> float:
+        return self._timeout if at >= 0 else max(self._timeout, QUIET)
+
+    def _start(self) -> _Worker:
+        arguments = (decode, self._encoder, self._memory.n_slots)
+        threads = {VIDEO_THREADS: str(max(1, cores() // self._n))}
+        return _Worker(Process(*arguments, fds=[self._memory.fd], env=threads, memory=MEMORY))
+
+    def _replace(self, number: int, *, hung: bool) -> Iterator[Done]:
+        """Start a new process for one that has ended or hangs; it is given what the old one had not done."""
+        old = self._workers[number]
+        at, has_begun, given = old.process.at, old.process.pulse > 0, list(old.given)
+        code = old.process.kill()
+        kind, message = how_it_ended(code, timeout=self._patience(at) if hung else None)
+        where = (given[0].job, at) if given and has_begun else (-1, -1)
+        self._ended[where] += 1
+        if at < 0 and self._ended[where] == FRUITLESS:
+            doing = f"compared the pixels of {given[0].pixels.name}" if given and has_begun else "started"
+            raise PipelineError(
+                f"{FRUITLESS} decoding processes, one after the other, {message} while they {doing}: what they wrote "
+                "is above. Can the storage of the videos be read? Finished shards are kept: run it again then."
+            )
+        self._workers[number] = self._start()
+        if at >= 0 and given and self._ended[where] == TRIALS:
+            given = self._give_up(given, at, KINDS[kind], message)
+        for task in given:
+            if task.targets:
+                self.give(number, task)
+            else:
+                yield Done(task.number, problems=self._failed.pop(task.number))
+
+    def _give_up(self, given: Sequence[Task], frame: int, kind: str, message: str) -> list[Task]:
+        """The same tasks, without the frame at which processes ended, and without those that only come after it."""
+        first, left = given[0], []
+        why = f"{first.pixels.name}, frame {frame}: {TRIALS} processes that decoded it ended, the last one {message}"
+        if first.pixels.in_order:
+            self._lost[first.job] = (AFTER, why)
+        for task in given:
+            lost = {
+                target.frame: (kind if target.frame == frame else AFTER, why)
+                for target in task.targets
+                if task.job == first.job and (target.frame == frame or (first.pixels.in_order and target.frame > frame))
+            }
+            self._failed.setdefault(task.number, {}).update(lost)
+            left.append(replace(task, targets=tuple(one for one in task.targets if one.frame not in lost)))
+        return left
 
 
 def cores() -> int:
     """Those that this process may use."""
     return len(os.sched_getaffinity(0))
-
-
-def _how_it_ended(how: str, code: int | None, seconds: float) -> str:
-    return f"showed no sign of life for {seconds:g} s" if how == HUNG else f"ended with {code}"
-
-
-def _wait(process: subprocess.Popen[bytes]) -> int | None:
-    """A killed process's exit code; None for one that the system cannot end, as in a read that hangs."""
-    try:
-        return process.wait(LAST_WORDS)
-    except subprocess.TimeoutExpired:
-        return None
-
-
-def ready(connections: Sequence[Any], timeout: float) -> list[Any]:
-    """Those of the connections that have something to say, waited for at most `timeout` s."""
-    return wait(connections, timeout)

@@ -1,7 +1,7 @@
 """What is to be decoded, video by video: each frame once, for all its persons.  tracks -> [crops] -> features
 
-A video's tracks lie one after the other, often across the end of a shard. So work goes by videos, and shards are open
-from the first video that reaches into them to the last.
+A video's tracks are stored one after the other, often across the end of a shard. So work goes by videos, and shards are
+open from the first video that reaches into them to the last.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import Split
-from pipeline.features.engine.assembly import Assembly
-from pipeline.features.engine.pieces import Pixels
+from pipeline.features.engine.shards import OpenShards
+from pipeline.features.pixel_sources import Pixels
 
-MOST_SHARDS: Final = 4  # that one video has open at a time. One with more rows than that is gone through again
-RUN_ROWS: Final = 256  # rows of a job where pictures can be had in any order: several processes share a long video
+MOST_SHARDS: Final = 4  # that one video has open at a time. One with more rows is decoded again for each so many
+RUN_ROWS: Final = 256  # rows of a job where pictures can be decoded in any order: several processes share a long video
 
-
-_NUMBERS = itertools.count()  # of jobs, in this process: decoding processes outlive an extraction
+_NUMBERS = itertools.count()  # of jobs
 
 
 class Job(NamedTuple):
@@ -30,7 +29,7 @@ class Job(NamedTuple):
     number: int
     pixels: Pixels
     rows: NDArray[np.int64]  # (n,) of the split
-    frame: NDArray[np.int64]  # (n,) ascending; the rows themselves where pixels are found by row
+    frame: NDArray[np.int64]  # (n,) ascending; the rows themselves where targets are rows
     bbox: NDArray[np.float32]  # (n, 4)
     scale: NDArray[np.float64]  # (n,)
     first: bool  # of its video: the pixels are compared with those that were converted
@@ -39,21 +38,21 @@ class Job(NamedTuple):
 
 
 def jobs(
-    split: Split, pending: Sequence[int], assembly: Assembly, pixels_of: Callable[[int], Pixels], most_rows: int
+    split: Split, target: Sequence[int], open_shards: OpenShards, pixels_of: Callable[[int], Pixels], most_rows: int
 ) -> Iterator[Job | None]:
-    """The rows that are to be computed of the pending shards, which are opened on the way. None: there was nothing.
+    """The rows to compute of the target shards, which are opened on the way. None: a video had none.
 
-    Shards of a video are held back, by `Assembly.hold`, until what takes its first job has compared the pixels.
+    Shards of a video are held, by `OpenShards.hold`, until the pixels of its first job have been compared.
     `pixels_of`: number of a video -> its pixels. No frame of a job has more than `most_rows` persons.
     """
     size = int(split.manifest["geometry"]["rows_per_shard"])
-    wanted = np.asarray(pending, np.int64)  # once: there may be as many shards as videos
-    for video, start, stop in _videos(split, wanted, size):
-        here = np.searchsorted(wanted, [start // size, -(-stop // size)])
-        touched = [shard for shard in wanted[slice(*here)].tolist() if not assembly.is_finished(shard)]
+    missing = np.asarray(target, np.int64)  # once: there may be as many shards as videos
+    for video, start, stop in _videos(split, missing, size):
+        here = np.searchsorted(missing, [start // size, -(-stop // size)])
+        touched = [shard for shard in missing[slice(*here)].tolist() if not open_shards.is_finished(shard)]
         for at in range(0, len(touched), MOST_SHARDS):
             shards = tuple(touched[at : at + MOST_SHARDS])
-            rows, frame, bbox = _todo(assembly, shards, start, stop)
+            rows, frame, bbox = _todo(open_shards, shards, start, stop)
             if not len(rows):
                 yield None
                 continue
@@ -62,43 +61,43 @@ def jobs(
             if pixels.by_row:
                 frame = rows
             order = np.lexsort((rows, frame))
-            runs = [order[run] for run in _runs(frame[order], pixels.in_order, most_rows)]
-            assembly.hold(shards)
-            for i, run in enumerate(runs):
+            parts = [order[part] for part in _parts(frame[order], pixels.in_order, most_rows)]
+            open_shards.hold(shards)
+            for i, part in enumerate(parts):
                 yield Job(
                     next(_NUMBERS),
                     pixels,
-                    rows[run],
-                    frame[run],
-                    bbox[run],
-                    scale[run],
+                    rows[part],
+                    frame[part],
+                    bbox[part],
+                    scale[part],
                     first=i == 0,
-                    goes_on=i + 1 < len(runs),
+                    goes_on=i + 1 < len(parts),
                     shards=shards,
                 )
 
 
-def _videos(split: Split, pending: NDArray[np.int64], size: int) -> Iterator[tuple[int, int, int]]:
-    """(video, first row, last row + 1) of every stretch of tracks of one video that reaches into a pending shard."""
+def _videos(split: Split, target: NDArray[np.int64], size: int) -> Iterator[tuple[int, int, int]]:
+    """(video, first row, last row + 1) of every range of tracks of one video that reaches into a target shard."""
     tracks = split.tracks
-    if not len(tracks) or not len(pending):
+    if not len(tracks) or not len(target):
         return
     video, starts, stops = tracks.video, tracks.start, tracks.stop
     first = np.concatenate([[0], np.flatnonzero(np.diff(video)) + 1])
     last = np.concatenate([first[1:], [len(video)]]) - 1
-    reached = np.searchsorted(pending, starts[first] // size)  # the first pending shard at or behind its first row
-    behind = np.append(pending, np.iinfo(np.int64).max)[reached]
-    for i in np.flatnonzero(behind <= (stops[last] - 1) // size).tolist():
+    reached = np.searchsorted(target, starts[first] // size)  # the first target shard at or after its first row
+    after = np.append(target, np.iinfo(np.int64).max)[reached]
+    for i in np.flatnonzero(after <= (stops[last] - 1) // size).tolist():
         yield int(video[first[i]]), int(starts[first[i]]), int(stops[last[i]])
 
 
 def _todo(
-    assembly: Assembly, shards: Sequence[int], start: int, stop: int
+    open_shards: OpenShards, shards: Sequence[int], start: int, stop: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
     """Rows to compute of [start, stop) in these shards, with their frames and boxes."""
     rows, frame, bbox = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros((0, 4), np.float32)]
     for number in shards:
-        shard = assembly.open(number)
+        shard = open_shards.open(number)
         within = slice(max(start, shard.start) - shard.start, min(stop, shard.stop) - shard.start)
         at = np.flatnonzero(shard.todo[within]) + within.start
         rows.append(at + shard.start)
@@ -107,10 +106,10 @@ def _todo(
     return np.concatenate(rows), np.concatenate(frame), np.concatenate(bbox)
 
 
-def _runs(frame: NDArray[np.int64], in_order: bool, most_rows: int) -> Iterator[slice]:
-    """Slices of rows that are a job each. `frame` is ascending; a frame is parted only where it has too many persons.
+def _parts(frame: NDArray[np.int64], in_order: bool, most_rows: int) -> Iterator[slice]:
+    """Slices of rows that are a job each. `frame` is ascending; a frame is divided only where it has too many persons.
 
-    >>> [(run.start, run.stop) for run in _runs(np.array([3, 3, 3, 5]), True, 2)]
+    >>> [(part.start, part.stop) for part in _parts(np.array([3, 3, 3, 5]), True, 2)]
     [(0, 2), (2, 4)]
     """
     start = 0
@@ -119,7 +118,7 @@ def _runs(frame: NDArray[np.int64], in_order: bool, most_rows: int) -> Iterator[
         if stop < len(frame):
             stop = int(np.searchsorted(frame, frame[stop - 1], side="right"))
         counts = np.unique(frame[start:stop], return_counts=True)[1]
-        if counts.max() > most_rows:  # the persons beyond are another job, which decodes the frame again
+        if counts.max() > most_rows:  # the other persons are another job, which decodes the frame again
             crowded = int(np.argmax(counts > most_rows))
             stop = start + int(counts[:crowded].sum()) + most_rows
         yield slice(start, stop)

@@ -1,51 +1,53 @@
-"""Where the time of an extraction goes, as measured while it runs.  crops -> features"""
+"""Where the time of an extraction goes, measured while it runs.  crops -> features"""
 
 from __future__ import annotations
 
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
+
+STAGES: Final = ("decode", "crop", "copy", "network", "write")
+
+_ADDING: Final = threading.Lock()
 
 
 @dataclass(slots=True)
 class Meter:
-    """Busy seconds of each stage, and how many work at it. A stage that is always busy is what limits the rest."""
+    """Busy seconds of each stage, and how many processes or threads it has. The busiest stage is the bottleneck."""
 
     decoders: int = 1
-    lanes: int = 1
+    lanes: int = 1  # threads of the network
     began: float = field(default_factory=time.monotonic)
     ended: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     frames: int = 0  # decoded
     rows: int = 0  # computed
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def add(self, **seconds: float) -> None:
-        """Busy seconds by stage: decode, crop, copy, network, write."""
-        with self._lock:
+        """Busy seconds by stage."""
+        with _ADDING:
             for stage, spent in seconds.items():
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 
     @property
     def elapsed(self) -> float:
-        """s from its beginning to its end, or to now; never 0."""
+        """s from the beginning to the end, or to now; never 0."""
         return max((time.monotonic() if self.ended is None else self.ended) - self.began, 1e-3)
 
     def stop(self) -> None:
-        """Count no longer."""
+        """The end of `elapsed`."""
         self.ended = time.monotonic()
 
     def busy(self) -> dict[str, float]:
-        """Stage -> share of the time, 0 to 1, in which those who do it did."""
+        """Stage -> share of the time, 0 to 1, in which its processes or threads were busy."""
         many = {"decode": self.decoders, "crop": self.decoders, "copy": self.lanes, "network": self.lanes}
-        return {
-            stage: min(1.0, spent / self.elapsed / many.get(stage, 1)) for stage, spent in tuple(self.seconds.items())
-        }
+        spent = {stage: self.seconds[stage] for stage in STAGES if stage in self.seconds}
+        return {stage: min(1.0, s / self.elapsed / many.get(stage, 1)) for stage, s in spent.items()}
 
     @property
-    def limit(self) -> str:
-        """The stage at which everything else waits: decode (with crop), network (with copy) or write."""
+    def bottleneck(self) -> str:
+        """The stage that all others wait for: decode (with crop), network (with copy) or write."""
         busy = self.busy()
         together = {
             "decode": busy.get("decode", 0) + busy.get("crop", 0),
@@ -54,28 +56,21 @@ class Meter:
         }
         return max(together, key=together.__getitem__)
 
-    def words(self) -> str:
-        """96 a second, limit: network (busy: decode 22%, crop 3%, network 98%, write 1%)"""
-        shares = ", ".join(f"{stage} {share:.0%}" for stage, share in sorted(self.busy().items(), key=_order))
-        rate = f"{self.rows / self.elapsed:.0f} a second"
-        return f"{rate}, limit: {self.limit} (busy: {shares})" if shares else rate
+    def __str__(self) -> str:
+        """96 crops/s, bottleneck: network (busy: decode 22%, crop 3%, network 98%, write 1%)"""
+        shares = ", ".join(f"{stage} {share:.0%}" for stage, share in self.busy().items())
+        rate = f"{self.rows / self.elapsed:.0f} crops/s"
+        return f"{rate}, bottleneck: {self.bottleneck} (busy: {shares})" if shares else rate
 
     def as_dict(self) -> dict[str, Any]:
-        """For the record of how a stream came about."""
+        """For provenance.json."""
         return {
             "seconds": round(self.elapsed, 3),
             "rows": self.rows,
             "frames_decoded": self.frames,
             "rows_a_second": round(self.rows / self.elapsed, 2),
-            "busy": {stage: round(share, 4) for stage, share in sorted(self.busy().items(), key=_order)},
-            "limit": self.limit if self.seconds else "",
+            "busy": {stage: round(share, 4) for stage, share in self.busy().items()},
+            "limit": self.bottleneck if self.seconds else "",
             "decoding_processes": self.decoders,
             "network_lanes": self.lanes,
         }
-
-
-_STAGES = ("decode", "crop", "copy", "network", "write")
-
-
-def _order(item: tuple[str, float]) -> int:
-    return _STAGES.index(item[0]) if item[0] in _STAGES else len(_STAGES)

@@ -1,127 +1,163 @@
-"""The parts of an extraction put together.  tracks -> [crops -> features]"""
+"""Shards of a stream while their rows are computed, in any order.  crops -> [features]"""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cache import Split
-from pipeline.errors import ConfigError
-from pipeline.features.engine.assembly import Assembly, OpenShard, Shards
-from pipeline.features.engine.computation import Computation, computation
-from pipeline.features.engine.decoders import AHEAD, cores
-from pipeline.features.engine.engine import Engine
-from pipeline.features.engine.jobs import Job, jobs
-from pipeline.features.engine.meter import Meter
-from pipeline.features.engine.pieces import Pixels
-from pipeline.features.engine.resting import decoding
-from pipeline.features.engine.slabs import MOST_ROWS, Slabs
-from pipeline.features.streams.base import Machine, Stream
+from pipeline.features.streams.base import BYTES, Stream
 
-MOST_PERSONS: Final = 256  # of a frame that are cropped at once
-OPEN_OF_BYTES: Final = 3  # shards of a stream of bytes, which take some 200 MB each
+EXAMPLES: Final = 5  # problems that are reported with their message; the others are counted
 
-MOST_WORKERS: Final = 16  # decoding processes for each core: more would only be in each other's way
-
-T = TypeVar("T")
+Data = NDArray[Any] | list[bytes]  # (n, dim) numbers, or n byte strings
 
 
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """What an extraction may take of this machine."""
+class Shards(Protocol):
+    """What an extraction has to know of the stream's shards: of cache.StreamShards."""
 
-    machine: Machine = field(default_factory=Machine)
-    workers: int = 0  # decoding processes; 0: one a core
-    timeout: float = 60.0  # s without a sign of life after which one is ended
-
-
-class Run(Generic[T]):
-    """An extraction of some of a split's shards, by this machine.
-
-    Args:
-        pixels_of: number of a video -> where its crops come from.
-        write: called for one shard at a time, mostly in a thread of its own, when all its rows are there.
-        recorded: the provenance of the rows that the stream has already.
-        tell: called with rows done a few times a second.
-    """
-
-    def __init__(
-        self,
-        split: Split,
-        shards: Shards,
-        stream: Stream,
-        *,
-        pixels_of: Callable[[int], Pixels],
-        write: Callable[[OpenShard], T],
-        resources: Resources,
-        recorded: Mapping[str, Any] | None = None,
-        tell: Callable[[int, Meter], None] = lambda rows, meter: None,  # noqa: ARG005 - nobody listens
-    ) -> None:
-        self._split, self._stream, self._pixels_of = split, stream, pixels_of
-        self._write, self._resources, self._recorded, self._told = write, resources, recorded, tell
-        self._assembly = Assembly(split, shards, stream)
-        self.meter = Meter()
-        self.provenance: Mapping[str, Any] | None = None  # of what computed rows; None: nothing had to be loaded
-
-    def over(self, pending: Sequence[int]) -> Iterator[T]:
-        """What `write` gave of each pending shard, as soon as it has been written. `pending` is ascending.
-
-        Raises what `write` and the stream raise, and PipelineError for pixels that are not those that were converted.
-        """
-        coming = jobs(self._split, pending, self._assembly, self._pixels_of, MOST_PERSONS)
-        first: Job | None = None
-        for first in coming:
-            if first is not None:
-                break
-            yield from self._finished()
-        if first is None:  # everything was there already: no process is started, and no network loaded
-            yield from self._finished()
-        else:
-            what = computation(self._stream, self._resources.machine, self._recorded)
-            self.provenance = what.provenance
-            yield from self._computed(itertools.chain([first], coming), what)
-        self.meter.stop()
-        self._tell()
-
-    def _finished(self) -> Iterator[T]:
-        for shard in self._assembly.finished():
-            yield self._write(shard)
-            self._tell()
-
-    def _computed(self, coming: Iterator[Job | None], what: Computation) -> Iterator[T]:
-        workers = self._resources.workers or cores()
-        if workers > MOST_WORKERS * cores():
-            raise ConfigError(
-                f"workers {workers}: this machine has {cores()} cores; {MOST_WORKERS} for each is the most"
-            )
-        meter = self.meter = Meter(decoders=workers, lanes=what.lanes)
-        self._tell()
-        n_slots = slots(what, meter.decoders)
-        with (
-            decoding(meter.decoders, n_slots, self._resources.timeout, what.encoder) as (memory, decoders),
-            what.computing(memory, meter) as compute,
-        ):
-            yield from Engine(
-                coming,
-                self._assembly,
-                slabs=Slabs(memory, what.batch_size),
-                decoders=decoders,
-                compute=compute,
-                lanes=what.lanes,
-                write=self._write,
-                meter=meter,
-                tell=self._tell,
-                most_open=OPEN_OF_BYTES if what.encoder else meter.decoders + 2,
-            ).run()
-
-    def _tell(self) -> None:
-        done = self.meter.rows + self._assembly.carried + self._assembly.given_up
-        self._told(done, self.meter)
+    def rows(self, shard: int) -> range: ...
+    def live(self, shard: int) -> NDArray[np.bool_]: ...
+    def carried(self, keys: NDArray[np.uint64]) -> tuple[NDArray[np.bool_], Any, NDArray[np.uint8]]: ...
 
 
-def slots(what: Computation, n_decoders: int) -> int:
-    """How many crops are in memory: what the lanes are at and have before them, and what decoders have been given."""
-    n_batches = 3 * what.lanes + 2 + -(-2 * n_decoders * AHEAD * MOST_ROWS // what.batch_size)
-    return max(n_batches * what.batch_size, 2 * MOST_PERSONS)
+@dataclass(slots=True)
+class Counts:
+    """What became of rows."""
+
+    computed: int = 0
+    carried: int = 0  # whose pixels, frame and box the stream already had
+    problems: Counter[str] = field(default_factory=Counter)  # why rows have no feature -> how many
+    examples: list[str] = field(default_factory=list)  # messages of the first few problems
+
+    def add(self, other: Counts) -> None:
+        """Of other rows, too."""
+        self.computed += other.computed
+        self.carried += other.carried
+        self.problems += other.problems
+        self.examples = (self.examples + other.examples)[:EXAMPLES]
+
+
+@dataclass(slots=True, eq=False)
+class OpenShard:
+    """One shard's rows (n of them)."""
+
+    number: int
+    start: int  # its first row
+    frame: NDArray[np.int64]  # (n,)
+    bbox: NDArray[np.float32]  # (n, 4) cxcywh px
+    keys: NDArray[np.uint64]  # (n, 2)
+    todo: NDArray[np.bool_]  # (n,) rows to be computed
+    data: Data
+    ok: NDArray[np.uint8]  # (n,) 1: the row has a feature
+    left: int  # rows that have neither been computed nor been given up
+    counts: Counts
+    held: int = 0  # videos in it whose pixels have not been compared with those that were converted
+
+    @property
+    def stop(self) -> int:
+        return self.start + len(self.ok)
+
+
+class OpenShards:
+    """The open shards of one extraction."""
+
+    def __init__(self, split: Split, shards: Shards, stream: Stream) -> None:
+        self._split, self._shards, self._stream = split, shards, stream
+        self._open: dict[int, OpenShard] = {}
+        self._last = -1  # the highest that was ever open
+        self.carried = 0  # rows of tracks that the stream had already, in all shards so far
+        self.given_up = 0  # rows
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def open(self, number: int) -> OpenShard:
+        """The open shard. It is opened if it is not: its rows are read, and what the stream has of them is copied."""
+        if number not in self._open:
+            self._open[number] = self._opened(number)
+            self._last = max(self._last, number)
+        return self._open[number]
+
+    def is_finished(self, number: int) -> bool:
+        """Whether a shard was open and no longer is. They are opened in ascending order."""
+        return number <= self._last and number not in self._open
+
+    def put(self, rows: NDArray[np.int64], computed: Data) -> None:
+        """(n,) rows of the split, all of open shards, and what was computed of them."""
+        for shard, at in self._by_shard(rows):
+            here = rows[at] - shard.start
+            if isinstance(shard.data, list):
+                for where, one in zip(here.tolist(), at.tolist(), strict=True):
+                    shard.data[where] = bytes(computed[one])
+            else:
+                with np.errstate(over="ignore"):  # what exceeds the dtype becomes infinite, which the cache refuses
+                    shard.data[here] = np.asarray(computed)[at]
+            shard.ok[here] = 1
+            shard.left -= len(at)
+            shard.counts.computed += len(at)
+
+    def give_up(self, rows: NDArray[np.int64], kind: str, message: str) -> None:
+        """Rows that cannot be computed, and why: their `ok` stays 0."""
+        self.given_up += len(rows)
+        for shard, at in self._by_shard(rows):
+            shard.left -= len(at)
+            shard.counts.problems[kind] += len(at)
+            shard.counts.examples = [*shard.counts.examples, message][:EXAMPLES]
+
+    def hold(self, shards: Sequence[int]) -> None:
+        """Open shards are not finished before `release`: perhaps a video's pixels have changed."""
+        for number in shards:
+            self._open[number].held += 1
+
+    def release(self, shards: Sequence[int]) -> None:
+        """The pixels have been compared."""
+        for number in shards:
+            self._open[number].held -= 1
+
+    def finished(self) -> Iterator[OpenShard]:
+        """Shards without any row left to compute; they are open no longer."""
+        for number in [number for number, shard in self._open.items() if not shard.left and not shard.held]:
+            yield self._open.pop(number)
+
+    def _by_shard(self, rows: NDArray[np.int64]) -> Iterator[tuple[OpenShard, NDArray[np.intp]]]:
+        number = rows // int(self._split.manifest["geometry"]["rows_per_shard"])
+        for one in np.unique(number).tolist():
+            yield self._open[one], np.flatnonzero(number == one)
+
+    def _opened(self, number: int) -> OpenShard:
+        rows = self._shards.rows(number)
+        live = np.flatnonzero(self._shards.live(number))
+        frame = self._split.rows("frame_index", rows.start, rows.stop)
+        bbox = self._split.rows("bbox", rows.start, rows.stop)
+        keys = np.zeros((len(rows), 2), np.uint64)
+        keys[live] = self._keys(rows.start + live, frame[live], bbox[live])
+        had, carried, ok = self._shards.carried(keys)
+        data: Data = list(carried) if self._stream.dtype == BYTES else np.ascontiguousarray(carried, self._stream.dtype)
+        todo = np.zeros(len(rows), bool)
+        todo[live] = ~had[live]
+        left = int(todo.sum())
+        counts = Counts(carried=len(live) - left)
+        self.carried += counts.carried
+        return OpenShard(number, rows.start, frame, bbox, keys, todo, data, ok, left, counts)
+
+    def _keys(self, rows: NDArray[np.int64], frame: NDArray[np.int64], bbox: NDArray[np.float32]) -> NDArray[np.uint64]:
+        """(n, 2): 128 bits that differ when the row's pixels, frame, box or crop scale do."""
+        track = self._split.track_of(rows)
+        video = self._split.tracks.video[track].tolist()
+        scale = np.asarray(self._split.tracks.crop_scale[track], np.float64)
+        out = np.empty((len(rows), 16), np.uint8)
+        begun: dict[int, Any] = {}
+        for i, number in enumerate(video):
+            if number not in begun:
+                begun[number] = hashlib.blake2b(self._split.videos[number].pixels.encode(), digest_size=16)
+            key = begun[number].copy()
+            key.update(frame[i].tobytes() + bbox[i].tobytes() + scale[i].tobytes())
+            out[i] = np.frombuffer(key.digest(), np.uint8)
+        return out.view(np.uint64)

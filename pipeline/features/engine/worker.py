@@ -1,181 +1,192 @@
-"""One decoding process: `python -m pipeline.features.engine.worker`, started by `decoders`.  pixels -> [crops]
+"""What a decoding process does: fill slots of the shared memory with crops.  pixels -> [crops] -> features
 
-It is a process of its own, not a thread, since a decoder that hangs or crashes can then be ended without losing more
-than a frame; and since every picture costs some Python, which in threads would have to take turns.
+It is a process of its own, not a thread: a decoder that hangs or crashes costs a frame, not the extraction; and every
+picture takes some Python, for which threads would wait for each other.
 """
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import os
 import pickle
-import sys
-import threading
 import time
 import traceback
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Final
+from typing import Any, Final
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 
+from pipeline.crops import CROP_SIZE
 from pipeline.errors import PipelineError
-from pipeline.features.engine.memory import SLOT_BYTES, SharedCrops
-from pipeline.features.engine.pieces import Done, Failed, Person, Piece, Rest, Shown, Wanted
+from pipeline.features.pixel_sources import Decoded, Pixels, Target
 from pipeline.features.streams.base import ByteStream
-from pipeline.pixels.frames import Image
+from pipeline.processes import alive
 
-LOOK_EVERY: Final = 1.0  # s between looks at whether the parent is still there
+SLOT_BYTES: Final = CROP_SIZE * CROP_SIZE * 3
+
+
+class SharedCrops:
+    """(n_slots, 224, 224, 3) crops in memory that several processes map. It has no name: it goes with its users."""
+
+    def __init__(self, fd: int, n_slots: int) -> None:
+        self.fd, self.n_slots = fd, n_slots
+        self.slots: NDArray[np.uint8] = np.frombuffer(mmap.mmap(fd, n_slots * SLOT_BYTES), np.uint8)
+        self.slots = self.slots.reshape(n_slots, CROP_SIZE, CROP_SIZE, 3)
+
+    @classmethod
+    @contextlib.contextmanager
+    def new(cls, n_slots: int) -> Iterator[SharedCrops]:
+        """Memory of this process, to be handed to others by its `fd` inside the block."""
+        fd = os.memfd_create("crops")
+        try:
+            os.ftruncate(fd, n_slots * SLOT_BYTES)
+            yield cls(fd, n_slots)
+        finally:
+            os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A few frames of one job. Tasks of a job go to one process, in order; another one can go on at any of them."""
+
+    number: int
+    job: int
+    pixels: Pixels
+    targets: tuple[Target, ...]
+    first: bool = False  # of the job: its pixels are checked
+
+
+@dataclass(slots=True)
+class Done:
+    """A task's slots are filled, but for those of frames with a problem."""
+
+    task: int
+    problems: dict[int, tuple[str, str]] = field(default_factory=dict)  # frame -> (kind, message)
+    sizes: dict[int, int] = field(default_factory=dict)  # slot -> bytes, of a stream of bytes
+    frames: int = 0  # decoded
+    decoding: float = 0.0  # s
+    cropping: float = 0.0  # s
+
+
+def decode(pipe: Connection[Any, Any], encoder: ByteStream | None, n_slots: int, *, fds: list[int]) -> None:
+    """The main function of a decoding process: answer each `Task` with `Done`, until the pipe is closed.
+
+    `encoder`: what is stored of a crop; None: the crop itself. An exception that is no frame's fault is the answer,
+    too, with its traceback as a note.
+    """
+    cv2.setNumThreads(1)  # the processes are the parallelism
+    with contextlib.suppress(_Closed):
+        _Worker(pipe, SharedCrops(fds[0], n_slots), encoder).run()
 
 
 class _Closed(BaseException):
-    """The parent wants nothing more. Nobody in between may take it for an error of their own."""
+    """The parent has closed the pipe. A BaseException, so that no decoder catches it."""
 
 
-class Worker:
-    """Fills slots with what it is asked for, piece after piece, until the pipe is closed."""
-
-    def __init__(self, pipe: Connection[object, object], memory: SharedCrops, number: int) -> None:
-        self._pipe, self._memory, self._pulse = pipe, memory, memory.beats[number]
-        self._encoder: ByteStream | None = None
-        self._next: Piece | None = None  # of another job than the one before
+class _Worker:
+    def __init__(self, pipe: Connection[Any, Any], memory: SharedCrops, encoder: ByteStream | None) -> None:
+        self._pipe, self._memory, self._encoder = pipe, memory, encoder
+        self._next: Task | None = None  # of another job than the one before
         self._done = Done(-1)
-        self._frame: Wanted
-        self._waited = 0.0  # s for the next piece, since the last frame
+        self._target: Target
+        self._waited = 0.0  # s for the next task, since the last frame
 
     def run(self) -> None:
-        """Until the other end is closed."""
-        try:
-            while True:
-                piece, self._next = self._next or self._received(), None
-                self._job(piece)
-        except _Closed:
-            return
-
-    def _received(self) -> Piece:
-        """The next piece. What is said before it is what to make of crops. Raises _Closed when there is none."""
-        patience: float | None = None
-        while self._pipe.poll(patience):
-            try:
-                message = self._pipe.recv()
-            except (EOFError, ConnectionError):
-                break
-            if isinstance(message, Piece):
-                return message
-            if isinstance(message, Rest):
-                patience = message.seconds
-            else:
-                self._encoder = message if isinstance(message, ByteStream) else None
-        raise _Closed
-
-    def _job(self, piece: Piece) -> None:
-        try:
-            if piece.first:
-                self._alive()  # it has started
-                piece.pixels.check()
-            self._at(piece.frames[0])  # opening a video may hang, too
-            answers = piece.pixels.show(self._wanted(piece), self._alive)
-            while True:
-                began, self._waited = time.perf_counter(), 0.0
-                shown = next(answers, None)
-                if shown is None:
-                    return
-                self._done.decoding += time.perf_counter() - began - self._waited
-                began = time.perf_counter()
-                self._take(shown)
-                self._done.cropping += time.perf_counter() - began
-        except Exception as error:
-            error.add_note(f"In a process that decodes {piece.pixels.name}:\n{traceback.format_exc()}")
-            self._send(Failed(_sendable(error)))
-
-    def _wanted(self, piece: Piece) -> Iterator[Wanted]:
-        """The frames of a job as they are asked for. Taking the next one says that the one before is done."""
-        job = piece.job
         while True:
-            self._done = Done(piece.number)
-            for frame in piece.frames:
-                self._at(frame)
-                yield frame
-            self._send(self._done)
-            self._pulse[1] = -1
+            task, self._next = self._next or self._receive(), None
+            try:
+                self._job(task)
+            except MemoryError:
+                raise
+            except Exception as error:
+                self._send(_sendable(error, f"In a process that decodes {task.pixels.name}"))
+
+    def _job(self, task: Task) -> None:
+        """One task, and those of the same job that follow."""
+        if task.first:
+            alive(-1)  # it has started
+            task.pixels.check()
+        alive(task.targets[0].frame)  # opening a video may hang, too
+        decoded = task.pixels.decode(self._targets(task), alive)
+        while True:
+            began, self._waited = time.perf_counter(), 0.0
+            one = next(decoded, None)
+            if one is None:
+                return
+            self._done.decoding += time.perf_counter() - began - self._waited
             began = time.perf_counter()
-            piece = self._received()
+            self._take(one)
+            self._done.cropping += time.perf_counter() - began
+
+    def _targets(self, task: Task) -> Iterator[Target]:
+        """The frames of a job as tasks come. Taking the next one means that the one before is done."""
+        job = task.job
+        while True:
+            self._done = Done(task.number)
+            for self._target in task.targets:
+                alive(self._target.frame)
+                yield self._target
+            self._send(self._done)
+            alive(-1)
+            began = time.perf_counter()
+            task = self._receive()
             self._waited = time.perf_counter() - began
-            if piece.job != job:
-                self._next = piece
+            if task.job != job:
+                self._next = task
                 return
 
-    def _send(self, message: Done | Failed) -> None:
+    def _take(self, decoded: Decoded) -> None:
+        if decoded.crop is None:
+            self._done.problems[self._target.frame] = (decoded.kind, decoded.problem)
+            return
+        self._done.frames += 1
+        for person in self._target.persons:
+            crop = decoded.crop(person)
+            if self._encoder is None:
+                self._memory.slots[person.slot] = crop
+            else:
+                data = self._encoded(self._encoder, crop)
+                self._memory.slots[person.slot].reshape(-1)[: len(data)] = memoryview(data)
+                self._done.sizes[person.slot] = len(data)
+
+    def _encoded(self, encoder: ByteStream, crop: NDArray[np.uint8]) -> bytes:
+        try:
+            data = memoryview(encoder.encode(crop)).tobytes()
+        except Exception as error:
+            raise PipelineError(
+                f"the stream {encoder.kind!r} does not encode a crop of frame {self._target.frame}: "
+                f"{type(error).__name__}: {error}. --debug shows where."
+            ) from error
+        if len(data) > SLOT_BYTES:
+            raise PipelineError(
+                f"the stream {encoder.kind!r} has {len(data)} bytes of one crop; at most {SLOT_BYTES} are allowed"
+            )
+        return data
+
+    def _receive(self) -> Task:
+        try:
+            task: Task = self._pipe.recv()
+        except (EOFError, ConnectionError):
+            raise _Closed from None
+        return task
+
+    def _send(self, message: Done | Exception) -> None:
         try:
             self._pipe.send(message)
         except ConnectionError:
             raise _Closed from None
 
-    def _at(self, frame: Wanted) -> None:
-        self._frame = frame
-        self._pulse[1] = frame.frame
-        self._alive()
 
-    def _alive(self) -> None:
-        self._pulse[0] += 1
-
-    def _take(self, shown: Shown) -> None:
-        if shown.crop is None:
-            self._done.problems[self._frame.frame] = (shown.kind, shown.problem)
-            return
-        self._done.frames += 1
-        for person in self._frame.persons:
-            self._put(person, shown)
-
-    def _put(self, person: Person, shown: Shown) -> None:
-        assert shown.crop is not None
-        crop = shown.crop(person)
-        if self._encoder is None:
-            self._memory.slots[person.slot] = crop
-            return
-        data = self._encoded(self._encoder, crop)
-        self._memory.slots[person.slot].reshape(-1)[: len(data)] = memoryview(data)
-        self._done.sizes[person.slot] = len(data)
-
-    def _encoded(self, encoder: ByteStream, crop: Image) -> bytes:
-        try:
-            data = memoryview(encoder.encode(crop)).tobytes()
-        except Exception as error:
-            raise PipelineError(
-                f"the stream {encoder.kind!r} does not encode a crop of frame {self._frame.frame}: "
-                f"{type(error).__name__}: {error}. --debug shows where."
-            ) from error
-        if len(data) > SLOT_BYTES:
-            raise PipelineError(f"the stream {encoder.kind!r} has {len(data)} bytes of one crop; {SLOT_BYTES} is most")
-        return data
-
-
-def _sendable(error: Exception) -> Exception:
-    """The error, or what it says where it cannot be sent."""
+def _sendable(error: Exception, where: str) -> Exception:
+    """The error with its traceback as a note, or that alone where the error cannot be pickled."""
+    error.add_note(f"{where}:\n{traceback.format_exc()}")
     try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - what was pickled in the line before
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - what was pickled in the same line
     except Exception:
         return PipelineError("".join(traceback.format_exception(error)))
     return error
-
-
-def end_with(parent: int) -> None:
-    """End this process soon after its parent was killed: other children may hold the pipe's end open."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(LOOK_EVERY)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True, name="end-with-parent").start()
-
-
-def main(arguments: list[str]) -> None:
-    """`pipe`, `memory` (file descriptors), slots, processes, this one's number, the parent's process id."""
-    pipe, memory, n_slots, n_workers, number, parent = map(int, arguments)
-    end_with(parent)
-    cv2.setNumThreads(1)  # the processes are the parallelism
-    Worker(Connection(pipe), SharedCrops(memory, n_slots, n_workers), number).run()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

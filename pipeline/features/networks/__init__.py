@@ -1,6 +1,6 @@
 """A ResNet-50 run on CPU or GPU, in batches and in several threads.  crops -> [network] -> features
 
-Importing this imports torch: `pipeline.features.streams.resnet50` does it when there is something to compute.
+Importing this imports torch: `pipeline.features.streams.resnet50` does so when there is something to compute.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from pipeline.errors import ConfigError
 from pipeline.features.networks import backbones
 from pipeline.features.networks.cpu import CpuNetwork
 from pipeline.features.networks.cuda import CudaNetwork
-from pipeline.features.streams.base import Computer, Machine
 from pipeline.features.weights import WeightsSpec
 from pipeline.synthetic import calibration_crops
 
-__all__ = ["ResNet50Computer", "chosen_device", "compute", "load", "run_on"]
+__all__ = ["ResNet50Computer", "chosen_device", "compute", "load"]
 
 DIM: Final = 2048
 CALIBRATION_CROPS: Final = 96  # rendered crops from which an untrained network's output is standardised
@@ -38,14 +37,10 @@ class ResNet50Computer:
         self, network: CpuNetwork | CudaNetwork, provenance: Mapping[str, Any], standardisation: Standardisation | None
     ) -> None:
         self.batch_size, self.lanes = network.batch_size, network.lanes
-        self.adopt, self.release = network.adopt, network.release
+        self.adopt, self.release, self.copied = network.adopt, network.release, network.copied
         self._network, self._provenance = network, dict(provenance)
         scale = standardisation or {"mean": [0.0] * DIM, "std": [1.0] * DIM}
         self._mean, self._std = (np.array(scale[name], np.float32) for name in ("mean", "std"))
-
-    def copied(self) -> float:
-        """Seconds since this was asked before that crops took to the GPU; 0 on a CPU."""
-        return self._network.copied()
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -63,55 +58,55 @@ def load(
     weights: WeightsSpec,
     *,
     precision: str,
-    machine: Machine | None = None,
+    device: str = "auto",
+    batch_size: int = 0,
+    threads: int = 0,
+    compile: bool = False,  # noqa: A002 - as the option is called
     recorded: Mapping[str, Any] | None = None,
     standardise: bool = True,
 ) -> ResNet50Computer:
-    """The network on the machine's device. `recorded`: the provenance of rows that there are already, if any.
+    """The network on its device, as `streams.base.Machine` describes. `recorded`: provenance of existing rows, if any.
 
     An untrained network's features have a mean near 9 and vary by 0.25 over poses, so its output is standardised by
-    statistics over rendered crops, or by those that were recorded. Real weights are never touched. Precisions are
-    compared without it (`standardise` false): bf16 features of an untrained network agree with exact ones to cosine
-    0.99999, and a mean so large that is taken away from both leaves 0.99 of two that are said to be the same.
+    statistics over rendered crops, or by the recorded ones. Real weights are never standardised. Precisions are
+    compared without it (`standardise` false): bf16 features of an untrained network agree with exact ones to a cosine
+    of 0.99999, but only of 0.99 once their large mean is subtracted from both.
 
-    Raises ConfigError for a device that is not there, and what `backbones.load` raises.
+    Raises ConfigError for a device that does not exist, and what `backbones.load` raises.
     """
-    machine = machine or Machine()
-    device = chosen_device(machine.device)
+    chosen = chosen_device(device)
     network, provenance = backbones.load(weights)
     standardisation = None
     if weights.stand_in and standardise:
         standardisation = (recorded or {}).get("standardisation") or _statistics(network)
         provenance["standardisation"] = dict(standardisation)
-    running = run_on(device, network, fast=precision == "fast", machine=machine)
+    fast = precision == "fast"
+    running: CpuNetwork | CudaNetwork
+    if chosen.type == "cuda":
+        running = CudaNetwork(network, chosen, fast=fast, batch_size=batch_size, compiled=compile)
+    else:
+        running = CpuNetwork(network, fast=fast, batch_size=batch_size, threads=threads)
     provenance |= {"arithmetic": running.arithmetic, "device": running.device}
     return ResNet50Computer(running, provenance, standardisation)
 
 
 def chosen_device(text: str) -> torch.device:
-    """What `auto`, `cpu`, `cuda` or `cuda:1` means here. Raises ConfigError for a device that is not there."""
-    there = torch.cuda.is_available()
+    """What `auto`, `cpu`, `cuda` or `cuda:1` means here. Raises ConfigError for a device that does not exist."""
+    has_cuda = torch.cuda.is_available()
     if text == "auto":
-        return torch.device("cuda" if there else "cpu")
+        return torch.device("cuda" if has_cuda else "cpu")
     kind, _, number = text.partition(":")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", text):
         raise ConfigError(f"device {text!r}: expected auto, cpu, cuda, or one of several GPUs, as cuda:1")
-    if kind == "cuda" and not there:
-        raise ConfigError(f"device {text!r}: torch {torch.__version__} finds no CUDA device here. Take cpu, or auto.")
+    if kind == "cuda" and not has_cuda:
+        raise ConfigError(f"device {text!r}: torch {torch.__version__} finds no CUDA device here. Use cpu or auto.")
     if number and int(number) >= torch.cuda.device_count():
-        raise ConfigError(f"device {text!r}: there are {torch.cuda.device_count()} CUDA devices here, from cuda:0 on")
+        raise ConfigError(f"device {text!r}: there are {torch.cuda.device_count()} CUDA devices here, from cuda:0")
     return torch.device(text)
 
 
-def run_on(device: torch.device, network: ResNet, *, fast: bool, machine: Machine) -> CpuNetwork | CudaNetwork:
-    """The network, ready to be called with batches of crops. `fast`: in bf16 where the device has it."""
-    if device.type == "cuda":
-        return CudaNetwork(network, device, fast=fast, batch_size=machine.batch_size, compiled=machine.compile)
-    return CpuNetwork(network, fast=fast, batch_size=machine.batch_size, threads=machine.threads)
-
-
-def compute(computer: Computer | CpuNetwork | CudaNetwork, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Any number of crops (N, 224, 224, 3), N > 0 -> (N, dim), in as many threads as the computer has lanes."""
+def compute(computer: ResNet50Computer | CpuNetwork | CudaNetwork, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Any number of crops (N, 224, 224, 3), N > 0 -> (N, dim), in the computer's number of threads."""
     filled = np.zeros((-len(crops) % computer.batch_size + len(crops), *crops.shape[1:]), np.uint8)
     filled[: len(crops)] = crops
     with ThreadPoolExecutor(computer.lanes) as lanes:

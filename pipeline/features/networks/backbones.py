@@ -1,7 +1,7 @@
 """ResNet-50 and where its weights come from.  crops -> [network] -> features
 
 The network ends at the global average pool: 2048 numbers a crop. Checkpoints are read by torch's weights-only loader,
-so they cannot run code. `pipeline.features.networks` runs it.
+so they cannot run code.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def load(spec: WeightsSpec) -> tuple[ResNet, dict[str, Any]]:
 
 
 def _untrained(spec: WeightsSpec) -> ResNet:
-    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay the caller's
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not changed
         torch.manual_seed(int(spec.argument))
         return resnet50(weights=None)
 
@@ -64,11 +64,11 @@ def _torchvision(spec: WeightsSpec) -> ResNet:
         raise ConfigError(f"weights {spec}: torchvision has no ResNet50_Weights.{spec.argument}") from error
     try:
         return resnet50(weights=weights)
-    except OSError as error:  # urllib's are, too
+    except OSError as error:  # urllib's errors are too
         file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
         raise MissingAssets(
             f"weights {spec}: {weights.url} cannot be downloaded ({getattr(error, 'reason', error)}). Fetch that file "
-            f"where there is a network, and put it at {file}; or name it wherever it lies: file:FILE."
+            f"where there is a network, and put it at {file}; or name it where it is: file:FILE."
         ) from error
 
 
@@ -108,7 +108,7 @@ def _read_state(file: Path) -> dict[str, Any]:
 
 
 class _Number:
-    """Stands in for a NumPy number, and for its type, while a checkpoint is read. Nothing here needs its value."""
+    """A NumPy number or its type while a checkpoint is read: its value is not used."""
 
     def __init__(self, *_parts: object) -> None:
         pass
@@ -117,7 +117,7 @@ class _Number:
         pass
 
 
-# What is let in beyond torch's own: the names that vibe_model/checkpoints.py lets in too. The two must agree.
+# What is allowed beyond torch's own: the names that vibe_model/checkpoints.py allows, too. The two must agree.
 _NUMPY_NUMBERS: Final[tuple[Any, ...]] = (
     (_Number, "numpy.dtype"),
     (_Number, "numpy.core.multiarray.scalar"),  # NumPy 1
@@ -126,9 +126,9 @@ _NUMPY_NUMBERS: Final[tuple[Any, ...]] = (
 
 
 def _reason(error: Exception) -> str:
-    """Why torch refused a file, in a line: without its advice, around the reason, on how to load it unsafely."""
-    told = (error.__context__ or error) if isinstance(error, pickle.UnpicklingError) else error
-    line = str(told).strip().partition("\n")[0].partition(" Please use ")[0]
+    """Why torch refused a file, in a line, without its advice on how to load it unsafely."""
+    reason = (error.__context__ or error) if isinstance(error, pickle.UnpicklingError) else error
+    line = str(reason).strip().partition("\n")[0].partition(" Please use ")[0]
     return line[:200].rstrip(".") or type(error).__name__
 
 
@@ -153,7 +153,7 @@ def _fill(network: ResNet, file: Path, state: Mapping[str, Any], *, ignored: tup
 
 
 def _not_a_checkpoint(file: Path, key: str, expected: str, found: str) -> RawDataError:
-    do = "Check that the download is complete and is the checkpoint that --weights says."
+    do = "Check that the download is complete and is the checkpoint that --weights names."
     return RawDataError(file, key, expected=expected, found=found, do=do, reason="bad_checkpoint")
 
 

@@ -1,18 +1,23 @@
-"""A ResNet-50 on the CPU: a batch a core.  crops -> [network] -> features"""
+"""A ResNet-50 on the CPU: a batch a core, by oneDNN's fused convolutions.  crops -> [network] -> features
+
+Bias, residual sum and ReLU take one pass over the memory. These are the operators that torch's own compiler uses for
+CPUs; called by hand they need no C++ compiler on the machine, and no minute of compilation.
+"""
 
 from __future__ import annotations
 
 import os
-from typing import Final
+import platform
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 from torchvision.models.resnet import ResNet
 
-from pipeline.features.networks import fused
-from pipeline.features.networks.lanes import Lanes
-from pipeline.features.networks.resnet import PlainNetwork
+from pipeline.crops import CROP_SIZE
+from pipeline.features.networks.resnet import GlobalMean, Normalisation, PlainNetwork, Threads, folded
 
 BATCH_SIZE: Final = 16  # no larger one is faster, and what is between two layers still fits the caches
 
@@ -20,29 +25,29 @@ BATCH_SIZE: Final = 16  # no larger one is faster, and what is between two layer
 class CpuNetwork:
     """`threads` batches at a time (0: one a core), each computed by one thread: bits depend on neither.
 
-    `fast` takes bf16 where the CPU has it. Otherwise fp32, in batches of one size, whatever is asked for.
+    `fast` uses bf16 where the CPU has it. Otherwise fp32, in batches of one size, whatever `batch_size`.
     """
 
     device: Final = "cpu"
 
     def __init__(self, network: ResNet, *, fast: bool, batch_size: int, threads: int) -> None:
         self.batch_size = (batch_size if fast else 0) or BATCH_SIZE
-        self._lanes = Lanes(threads or len(os.sched_getaffinity(0)))
-        self.lanes = self._lanes.number
-        self._forward: fused.FusedNetwork | PlainNetwork
-        if fused.available():
-            dtype = torch.bfloat16 if fast and fused.bf16_is_native() else torch.float32
-            self._forward = fused.FusedNetwork(network, dtype, self.batch_size)
+        self._threads = Threads(threads or len(os.sched_getaffinity(0)))
+        self.lanes = self._threads.number
+        self._forward: FusedNetwork | PlainNetwork
+        if fused_available():
+            dtype = torch.bfloat16 if fast and bf16_is_native() else torch.float32
+            self._forward = FusedNetwork(network, dtype, self.batch_size)
             self.arithmetic = f"{'bf16' if dtype == torch.bfloat16 else 'fp32'}, oneDNN's fused convolutions"
         else:
             self._forward = PlainNetwork(network, torch.float32, channels_last=True)
             self.arithmetic = "fp32, layer by layer"
 
     def adopt(self, memory: NDArray[np.uint8]) -> None:
-        """A CPU reads crops wherever they lie."""
+        """A CPU reads crops wherever they are."""
 
     def release(self) -> None:
-        """Nothing was taken."""
+        """Nothing was adopted."""
 
     def copied(self) -> float:
         """Nothing is copied."""
@@ -50,9 +55,103 @@ class CpuNetwork:
 
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(batch_size, 224, 224, 3) RGB -> (batch_size, 2048)."""
-        return self._lanes(self._compute, crops)
+        return self._threads(self._compute, crops)
 
     @torch.inference_mode()
     def _compute(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         features: NDArray[np.float32] = self._forward(torch.from_numpy(crops)).numpy()
         return features
+
+
+_OPERATORS: Final = ("_reorder_convolution_weight", "_convolution_pointwise", "_convolution_pointwise_")
+
+Shape = tuple[int, int, int, int]
+
+
+def fused_available() -> bool:
+    """Whether this torch has the operators."""
+    has_onednn = torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)  # type: ignore[no-untyped-call]
+    return has_onednn and all(hasattr(torch.ops.mkldnn, name) for name in _OPERATORS)
+
+
+def bf16_is_native() -> bool:
+    """Whether the CPU multiplies bf16. oneDNN also emulates it, which is slower than fp32."""
+    if not (hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported") and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        return False
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return True
+    instructions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(hasattr(torch.cpu, name) and getattr(torch.cpu, name)() for name in instructions)
+
+
+class FusedNetwork:
+    """uint8 crops (batch_size, 224, 224, 3) RGB -> features (batch_size, 2048) float32."""
+
+    def __init__(self, network: ResNet, dtype: torch.dtype, batch_size: int) -> None:
+        network = folded(network).to(dtype, memory_format=torch.channels_last)
+        self._dtype = dtype
+        self._normalisation, self._mean = Normalisation(), GlobalMean()
+        self._first = _Convolution(network.conv1, (batch_size, 3, CROP_SIZE, CROP_SIZE))
+        self._pool = network.maxpool
+        shape = _after(network.maxpool, self._first.output)
+        self._blocks: list[_Block] = []
+        for layer in (network.layer1, network.layer2, network.layer3, network.layer4):
+            for bottleneck in layer:
+                self._blocks.append(_block(bottleneck, shape))
+                shape = self._blocks[-1].last.output
+
+    def __call__(self, crops: Tensor) -> Tensor:
+        pixels = self._normalisation(crops).to(self._dtype)
+        features = self._pool(self._first(pixels, "relu"))
+        for first, second, last, shortcut in self._blocks:
+            inner = second(first(features, "relu"), "relu")
+            residual = features if shortcut is None else shortcut(features, "none")
+            features = last.onto(residual, inner)
+        pooled: Tensor = self._mean(features)
+        return pooled
+
+
+class _Convolution:
+    """One convolution, its weights in the order that is fastest for inputs of this shape."""
+
+    def __init__(self, layer: nn.Conv2d, shape: Shape) -> None:
+        where = [list(layer.padding), list(layer.stride), list(layer.dilation), layer.groups]
+        self._weight = torch.ops.mkldnn._reorder_convolution_weight(layer.weight.detach(), *where, list(shape))
+        self._rest = [self._weight, layer.bias if layer.bias is None else layer.bias.detach(), *where]
+        self.output = (shape[0], layer.out_channels, *_after(layer, shape)[2:])
+
+    def __call__(self, pixels: Tensor, activation: str) -> Tensor:
+        """`activation`: "relu" or "none"."""
+        result: Tensor = torch.ops.mkldnn._convolution_pointwise(pixels, *self._rest, activation, [], "")
+        return result
+
+    def onto(self, other: Tensor, pixels: Tensor) -> Tensor:
+        """ReLU(other + convolution of pixels), in the memory of `other`."""
+        how = ["add", 1.0, "relu", [], ""]
+        result: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(other, pixels, *self._rest, *how)
+        return result
+
+
+class _Block(NamedTuple):
+    first: _Convolution
+    second: _Convolution
+    last: _Convolution
+    shortcut: _Convolution | None
+
+
+def _block(bottleneck: Any, shape: Shape) -> _Block:
+    first = _Convolution(bottleneck.conv1, shape)
+    second = _Convolution(bottleneck.conv2, first.output)
+    last = _Convolution(bottleneck.conv3, second.output)
+    shortcut = None if bottleneck.downsample is None else _Convolution(bottleneck.downsample[0], shape)
+    return _Block(first, second, last, shortcut)
+
+
+def _after(layer: Any, shape: Shape) -> Shape:
+    """The shape behind a square convolution or pooling of inputs of this shape, but for the channels."""
+    kernel, stride, padding, dilation = (
+        value[0] if isinstance(value, tuple) else int(value)
+        for value in (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+    )
+    height, width = ((side + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1 for side in shape[2:])
+    return (*shape[:2], height, width)

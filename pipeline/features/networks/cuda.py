@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from torchvision.models.resnet import ResNet
 
 from pipeline.errors import PipelineError
-from pipeline.features.networks.lanes import Lanes
-from pipeline.features.networks.resnet import PlainNetwork
+from pipeline.features.networks.resnet import PlainNetwork, Threads
 
 FAST_BATCH: Final = 256
 EXACT_BATCH: Final = 64
@@ -22,8 +21,8 @@ PORTABLE: Final = 1  # cudaHostRegisterPortable: pinned for every GPU of the pro
 
 
 class CudaNetwork:
-    """`fast`: bf16, channels last, two lanes with a stream each. Otherwise fp32 without TF32, by deterministic
-    algorithms, in batches of one size and one lane. `compiled`: by torch.compile, where it is fast.
+    """`fast`: bf16, channels last, two threads with a stream each. Otherwise fp32 without TF32, by deterministic
+    algorithms, in batches of one size and one thread. `compiled`: by torch.compile, where it is fast.
 
     Crops go to the GPU as bytes and are normalised there.
     """
@@ -40,13 +39,13 @@ class CudaNetwork:
         if compiled:
             self._forward = torch.compile(self._forward, mode="max-autotune-no-cudagraphs", dynamic=False)
         self._copied, self._counting = 0.0, threading.Lock()
-        self._lanes, self._of_lane = Lanes(self.lanes), threading.local()
+        self._threads, self._of_thread = Threads(self.lanes), threading.local()
         self._flags = Together(lambda: cudnn_flags(fast=fast))
-        # Whatever is compiled is compiled here, once, and not in two lanes at the same time.
+        # What is compiled is compiled here, once, and not in two threads at the same time.
         self(np.zeros((self.batch_size, 224, 224, 3), np.uint8))
 
     def adopt(self, memory: NDArray[np.uint8]) -> None:
-        """Pin the memory: only from there does the GPU fetch crops while it computes. Raises PipelineError."""
+        """Pin the memory: only from there can the GPU copy crops while it computes. Raises PipelineError."""
         with torch.cuda.device(self._device):
             pin(torch.cuda.cudart(), memory)  # type: ignore[no-untyped-call]
         self._memory = memory
@@ -59,14 +58,14 @@ class CudaNetwork:
             self._memory = None
 
     def copied(self) -> float:
-        """Seconds since this was asked before that crops took to the GPU."""
+        """Seconds since the last call that copying crops to the GPU took."""
         with self._counting:
             seconds, self._copied = self._copied, 0.0
         return seconds
 
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(batch_size, 224, 224, 3) RGB -> (batch_size, 2048)."""
-        return self._lanes(self._compute, crops)
+        return self._threads(self._compute, crops)
 
     @torch.inference_mode()
     def _compute(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -76,29 +75,29 @@ class CudaNetwork:
             there = torch.from_numpy(crops).to(self._device, non_blocking=True)
             after.record()
             features = self._forward(there)
-            # Waits for this lane's stream alone. Then the crops have been read, and their memory may be used again.
+            # Waits for this thread's stream alone. Then the crops have been read, and their memory may be used again.
             result: NDArray[np.float32] = features.cpu().numpy()
         with self._counting:
             self._copied += before.elapsed_time(after) / 1000
         return result
 
     def _stream(self) -> torch.cuda.Stream:
-        if not hasattr(self._of_lane, "stream"):
-            self._of_lane.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        if not hasattr(self._of_thread, "stream"):
+            self._of_thread.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
             # The weights were copied in the default stream.
-            self._of_lane.stream.wait_stream(torch.cuda.default_stream(self._device))
-        stream: torch.cuda.Stream = self._of_lane.stream
+            self._of_thread.stream.wait_stream(torch.cuda.default_stream(self._device))
+        stream: torch.cuda.Stream = self._of_thread.stream
         return stream
 
 
 def on_device(network: ResNet, device: torch.device, *, fast: bool) -> PlainNetwork:
-    """The network as the precision wants it, copied to the device."""
+    """The network in the precision's format, copied to the device."""
     dtype = torch.bfloat16 if fast else torch.float32
     return PlainNetwork(network, dtype, channels_last=fast).to(device)
 
 
 def cudnn_flags(*, fast: bool) -> AbstractContextManager[None]:
-    """How cuDNN chooses its algorithms. Without a word, it rounds fp32 to TF32's 10 bits."""
+    """How cuDNN chooses its algorithms. By default, it rounds fp32 to TF32's 10 bits."""
     if fast:
         return torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True)
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
@@ -109,7 +108,7 @@ def pin(cudart: Any, memory: NDArray[np.uint8]) -> None:
     if error := int(cudart.cudaHostRegister(memory.ctypes.data, memory.nbytes, PORTABLE)):
         raise PipelineError(
             f"the {memory.nbytes >> 20} MB through which crops go to the GPU cannot be pinned (cudaHostRegister: "
-            f"{error}). Free some memory, take a smaller batch size, or the device cpu."
+            f"{error}). Free some memory, or use a smaller batch size or the device cpu."
         )
 
 

@@ -1,9 +1,12 @@
-"""The parts of a ResNet-50 that all devices share: pixels normalised, batch norms folded, the mean at the end."""
+"""What all devices share: normalised pixels, folded batch norms, threads.  crops -> [network] -> features"""
 
 from __future__ import annotations
 
 import copy
-from typing import Final
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,19 +15,22 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 from pipeline.crops import CROP_SIZE
 
+A = TypeVar("A")
+B = TypeVar("B")
+
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 
 
 class Normalisation(nn.Module):
-    """uint8 crops (B, 224, 224, 3) RGB -> (B, 3, 224, 224) float32, channels last: not a byte is moved."""
+    """uint8 crops (B, 224, 224, 3) RGB -> (B, 3, 224, 224) float32, channels last: without a copy."""
 
     mean: Tensor
     scale: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        # One number for every byte of a line: torch is several times slower at repeating three of them itself.
+        # One number for every byte of a line: torch is several times slower when it broadcasts three.
         self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).repeat(CROP_SIZE))
         self.register_buffer("scale", 1 / (255 * torch.tensor(IMAGENET_STD)).repeat(CROP_SIZE))
 
@@ -57,7 +63,7 @@ class PlainNetwork(nn.Module):
 
 
 def folded(network: ResNet) -> ResNet:
-    """A copy in which each convolution takes over the scale and shift of the batch norm behind it.
+    """A copy in which each convolution includes the scale and shift of the batch norm behind it.
 
     The same function, less work; folded in float64, so that it is no less exact than the two in a row.
     """
@@ -73,3 +79,36 @@ def folded(network: ResNet) -> ResNet:
                 block.downsample = nn.Sequential(fuse_conv_bn_eval(block.downsample[0], block.downsample[1]))
     network.avgpool, network.fc = GlobalMean(), nn.Identity()
     return network.float()
+
+
+_SETTING: Final = threading.Lock()
+
+
+class Threads:
+    """`number` threads in which torch computes side by side, each on one core. Any thread may call.
+
+    Two batches in a thread each take no longer than two batches by two threads each: no thread waits for the other half
+    of every layer. The threads live as long as this object: cuDNN remembers by thread what it tried.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._threads = ThreadPoolExecutor(number, thread_name_prefix="network", initializer=_one_thread_here)
+
+    def __call__(self, work: Callable[[A], B], argument: A) -> B:
+        """work(argument) in the next free thread, waited for."""
+        return self._threads.submit(work, argument).result()
+
+
+def _one_thread_here() -> None:
+    """Torch computes in this thread alone; new threads elsewhere find the process's number as it was.
+
+    `torch.set_num_threads` sets the number of the calling thread and that of all new ones. So a short-lived thread
+    sets the second back.
+    """
+    with _SETTING:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        others = threading.Thread(target=torch.set_num_threads, args=(before,))
+        others.start()
+        others.join()

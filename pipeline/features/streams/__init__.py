@@ -1,7 +1,7 @@
 """The registry of feature streams: ours, and what other packages add.  crops -> [streams] -> features
 
 A package adds one by an entry point of the group "vibe_pipeline.streams": its name is the stream's kind, its value a
-`NumberStream` or `ByteStream` subclass. Nothing is imported before it is asked for, and torch not before it computes.
+`NumberStream` or `ByteStream` subclass. Nothing is imported before it is used, and torch not before it computes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _REGISTRY: Final[Registry[Stream]] = Registry("stream", ENTRY_POINTS, STREAMS, S
 
 
 def names() -> tuple[str, ...]:
-    """All kinds, ours first. Raises PipelineError when two packages claim one."""
+    """All kinds, ours first. Raises PipelineError when two packages add the same."""
     return _REGISTRY.names()
 
 
@@ -57,9 +57,9 @@ def get(kind: str, **options: Any) -> Stream:
 
 
 def of_identity(identity: Mapping[str, Any]) -> Stream | None:
-    """The stream with the options that a manifest's identity names; None where only its user can say them.
+    """The stream with the options that a manifest's identity names; None where it does not contain them all.
 
-    Its version is today's: what was extracted by an older one differs from it in `identity()`. Raises PipelineError
-    for a kind that is not installed, ConfigError for options that it refuses today.
+    Its version is the current one: rows of an older version differ in `identity()`. Raises PipelineError
+    for a kind that is not installed, ConfigError for options that it refuses now.
     """
     return find(str(identity.get("kind"))).from_identity(identity)

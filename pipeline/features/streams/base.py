@@ -1,4 +1,4 @@
-"""What a feature stream is, for whoever adds one.  crops -> [stream] -> features
+"""What a feature stream is, for those who add one.  crops -> [stream] -> features
 
 A stream is a small frozen dataclass: its fields are its options, and all of them are part of its identity. What it
 computes of a crop is either numbers, in batches on a device (`NumberStream`), or bytes, one crop at a time in the
@@ -32,11 +32,11 @@ class Machine:
     compile: bool = False  # torch.compile on CUDA
 
     def __post_init__(self) -> None:
-        if self.batch_size < 0 or self.threads < 0:
-            what, found = ("threads", self.threads) if self.threads < 0 else ("batch size", self.batch_size)
-            raise ConfigError(f"{what} {found}: expected 0 (the device's own) or more")
+        for name, found in (("threads", self.threads), ("batch size", self.batch_size)):
+            if found < 0:
+                raise ConfigError(f"{name} {found}: expected 0 (the device's own) or more")
         if self.batch_size > MOST_CROPS:
-            raise ConfigError(f"batch size {self.batch_size}: {MOST_CROPS} crops at once are the most")
+            raise ConfigError(f"batch size {self.batch_size}: expected at most {MOST_CROPS} crops")
 
 
 class Computer(Protocol):
@@ -44,12 +44,12 @@ class Computer(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """Crops in every call: batches are filled up, so that a row's numbers do not depend on its company."""
+        """Crops in every call: batches are filled up, so that a row's numbers do not depend on the other rows."""
         ...
 
     @property
     def lanes(self) -> int:
-        """How many threads may call it at the same time, each with a batch of its own, and gain by it."""
+        """How many threads call it at the same time, each with a batch of its own."""
         ...
 
     @property
@@ -58,11 +58,11 @@ class Computer(Protocol):
         ...
 
     def adopt(self, memory: NDArray[np.uint8]) -> None:
-        """Told once, before the first call, in which memory all crops will lie: a GPU may want to pin it."""
+        """Called once, before the first batch, with the memory that all crops will be in: a GPU may pin it."""
         ...
 
     def release(self) -> None:
-        """That memory goes away: nothing is called with it any more."""
+        """That memory goes away: it is called with none of it any more."""
         ...
 
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -72,10 +72,10 @@ class Computer(Protocol):
 
 @runtime_checkable
 class Copies(Protocol):
-    """A computer that knows how long crops took to its device: that is told apart from computing."""
+    """A computer that measures how long crops took to its device, apart from computing."""
 
     def copied(self) -> float:
-        """Seconds of copying since this was asked before."""
+        """Seconds of copying since the last call."""
         ...
 
 
@@ -90,20 +90,17 @@ class Stream(ABC):
 
     @property
     def stand_in(self) -> bool:
-        """Whether what it gives is for trying things out only, as of an untrained network."""
+        """Whether it is only for demo data, as an untrained network."""
         return False
 
     def identity(self) -> dict[str, Any]:
         """JSON of everything that its rows depend on, beside their pixels, frame, box and crop scale."""
-        return {
-            "kind": self.kind,
-            "version": self.version,
-            **{f.name: getattr(self, f.name) for f in fields(self)},
-        }
+        options = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {"kind": self.kind, "version": self.version, **options}
 
     @classmethod
     def from_identity(cls, identity: Mapping[str, Any]) -> Self | None:
-        """The stream that has this identity; None where only its user can say, as of a checkpoint's file."""
+        """The stream that has this identity; None where it does not contain all options, as a checkpoint's path."""
         options = {key: value for key, value in identity.items() if key not in ("kind", "version")}
         return cls(**options) if options.keys() <= {f.name for f in fields(cls)} else None
 
@@ -118,7 +115,7 @@ class NumberStream(Stream):
     def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Computer:
         """Load what computes it. `recorded`: the provenance of the rows that the stream has already, if any.
 
-        Here, and not before, may torch be imported. Raises ConfigError for a device that is not there.
+        Torch may be imported here, and not before. Raises ConfigError for a device that does not exist.
         """
 
 

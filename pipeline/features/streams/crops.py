@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Final
+from typing import ClassVar, Final
 
 import cv2
 import numpy as np
@@ -14,7 +13,6 @@ from pipeline.errors import ConfigError
 from pipeline.features.streams.base import ByteStream
 from pipeline.pixels.decode import PictureError, decode, picture_size
 from pipeline.pixels.frames import Image
-from pipeline.settings.types import AtLeast
 
 SHAPE: Final = (CROP_SIZE, CROP_SIZE, 3)
 MAX_BYTES: Final = CROP_SIZE * CROP_SIZE * 3  # more would be more than the pixels themselves
@@ -24,19 +22,19 @@ MAX_BYTES: Final = CROP_SIZE * CROP_SIZE * 3  # more would be more than the pixe
 class Crops(ByteStream):
     """A crop as a JPEG of `quality` 1 to 100.
 
-    Colours are kept at full resolution (4:4:4): a network sees the crop at this size, and half of it would be lost to
-    it for good. Noise is larger as a JPEG of the highest qualities than as pixels: such a crop takes the next lower
+    Colours are kept at full resolution (4:4:4): a network sees the crop at this size, and half of it would be lost.
+    Noise is larger as a JPEG of the highest qualities than as pixels: such a crop takes the next lower
     quality at which it fits.
     """
 
-    quality: Annotated[int, AtLeast(1)] = 95
+    quality: int = 95
 
     kind: ClassVar[str] = "crops"
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         if not 1 <= self.quality <= 100:
-            raise ConfigError(f"quality {self.quality}: expected 1 to 100, as JPEG counts it")
+            raise ConfigError(f"quality {self.quality}: expected 1 to 100")
 
     def __str__(self) -> str:
         return f"JPEG of quality {self.quality}"
@@ -45,20 +43,17 @@ class Crops(ByteStream):
         if crop.shape != SHAPE or crop.dtype != np.uint8:
             raise ValueError(f"expected a {SHAPE} uint8 crop, found {crop.shape} {crop.dtype}")
         bgr = np.asarray(cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), np.uint8)
-        return next(data for data in self._encoded(bgr) if len(data) <= MAX_BYTES)
-
-    def _encoded(self, bgr: Image) -> Iterator[bytes]:
         for quality in range(self.quality, 0, -1):
             options = [cv2.IMWRITE_JPEG_QUALITY, quality]
             options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
             encoded, data = cv2.imencode(".jpg", bgr, options)
-            if not encoded:
-                raise ValueError("OpenCV cannot write JPEG here")
-            yield data.tobytes()
+            if encoded and len(data) <= MAX_BYTES:
+                return data.tobytes()
+        raise ValueError("OpenCV cannot write JPEG here")
 
     @staticmethod
     def decode(data: bytes) -> Image:
-        """What `encode` gave -> (224, 224, 3) uint8 RGB. Raises PictureError when it is damaged or of another size."""
+        """What `encode` returned -> (224, 224, 3) uint8 RGB. Raises PictureError for other or damaged bytes."""
         if picture_size(data) != (CROP_SIZE, CROP_SIZE):
             width, height = picture_size(data)
             raise PictureError("picture_size", f"is {width} x {height} px; a crop is {CROP_SIZE} x {CROP_SIZE} px")

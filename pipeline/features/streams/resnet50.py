@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from collections.abc import Mapping
@@ -24,8 +25,9 @@ UNTRAINED: Final = WeightsSpec("untrained", "0")
 class ResNet50(NumberStream):
     """2048 numbers a crop.
 
-    `precision`: exact is plain fp32, equal to torch's own layers to 1e-5 and to the bit on one kind of device. fast is
-    bf16 where the device has it: cosine at least 0.9999 with exact, before an untrained network's are standardised.
+    `precision`: exact is plain fp32, equal to torch's own layers to 1e-5, and the same bits on one kind of device.
+    fast is bf16 where the device has it: cosine at least 0.9999 with exact, before an untrained network is
+    standardised.
     """
 
     weights: WeightsSpec = UNTRAINED
@@ -54,13 +56,13 @@ class ResNet50(NumberStream):
     def from_identity(cls, identity: Mapping[str, Any]) -> Self | None:
         weights = identity["weights"]
         if "argument" not in weights:
-            return None  # of a checkpoint's file only the digest is known
+            return None  # only the digest of a checkpoint's file is known
         return cls(weights=WeightsSpec(weights["kind"], weights["argument"]), precision=identity["precision"])
 
     def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> ResNet50Computer:
         """The network on its device, loaded once for all the splits that a process extracts.
 
-        Raises ConfigError for a device that is not there, and what `pipeline.features.networks.backbones.load` raises.
+        Raises ConfigError for a device that does not exist, and what `networks.backbones.load` raises.
         """
         standardisation = json.dumps((recorded or {}).get("standardisation"))
         return _load(self.weights, json.dumps(self.weights.identity()), self.precision, machine, standardisation)
@@ -77,4 +79,4 @@ def _load(
     from pipeline.features import networks
 
     recorded = {"standardisation": json.loads(standardisation)}
-    return networks.load(weights, precision=precision, machine=machine, recorded=recorded)
+    return networks.load(weights, precision=precision, recorded=recorded, **dataclasses.asdict(machine))

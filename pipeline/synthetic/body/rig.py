@@ -1,7 +1,8 @@
-"""Skeleton, skinning, regressors and blend shapes of the stand-in body.  [rest shape -> rig] -> rendered raw datasets
+"""Skeleton, skinning, regressors and blend shapes of the procedural body.  [rest shape -> rig] -> rendered raw datasets
 
 Everything is computed from the mirror-symmetric surface by rules that treat left and right alike, so the rig is
-mirror-symmetric too.
+mirror-symmetric too. A shape blend shape is a smooth displacement of the rest surface, in metres per unit of beta, of
+the size that SMPL's first ten have: with betas within +-2 the result is still a person.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.synthetic.body.parts import Points
-from pipeline.synthetic.body.surface import MIRROR, Surface, neighbour_mean
+from pipeline.synthetic.body.surface import MIRROR, Points, Scalars, Surface, neighbour_mean
 
 # SMPL's joints in its order: name, parent, rest position in metres. Right joints mirror the left ones.
 _SKELETON: Final[tuple[tuple[str, int, tuple[float, float, float]], ...]] = (
@@ -61,6 +61,10 @@ _LANDMARKS: Final = {
     "jaw": (0.0, 0.345, 0.030),
     "head": (0.0, 0.440, 0.010),
 }
+SHAPES: Final = (
+    "stature", "girth", "leg_length", "arm_length", "shoulder_width", "hip_width", "belly", "chest_depth", "head_size",
+    "limb_girth",
+)  # fmt: skip
 EXTRA_ORDER: Final = ("rhip", "lhip", "neck", "headtop", "pelvis", "thorax", "spine", "jaw", "head")
 
 DIFFUSION_STEPS: Final = 18  # of skinning weights: blends over about 4 cm to each side of a joint
@@ -71,8 +75,7 @@ def label_joints(surface: Surface) -> NDArray[np.int64]:
     """(V,) the joint that each vertex would follow if skinning were rigid."""
     v, part = surface.vertices, surface.part
     x, y, z = np.abs(v[:, 0]), v[:, 1], v[:, 2]
-    at = {name: JOINTS[k] for k, name in enumerate(JOINT_NAMES)}
-    number = {name: k for k, name in enumerate(JOINT_NAMES)}
+    at = dict(zip(JOINT_NAMES, JOINTS, strict=True))
     hand = np.isin(part, ["palm", "index", "middle", "ring", "pinky"])
     groin = y < -0.370 + 0.75 * (x - 0.02)  # the line of the hip's crease
     rules: tuple[tuple[NDArray[np.bool_], str], ...] = (  # later rules overrule earlier ones
@@ -95,14 +98,14 @@ def label_joints(surface: Surface) -> NDArray[np.int64]:
     )
     label = np.zeros(len(v), np.int64)
     for chosen, name in rules:
-        label[chosen] = number[name]
+        label[chosen] = JOINT_NAMES.index(name)
     return np.where(v[:, 0] < 0, _PARTNER[label], label)
 
 
 def skinning_weights(surface: Surface) -> Points:
     """(V, 24) rows that sum to 1 over at most 4 joints: rigid labels, diffused along the surface.
 
-    Along the surface, not through space: fingers and thighs that lie side by side stay independent.
+    Along the surface, not through space: fingers and thighs that are side by side stay independent.
     """
     weights = np.eye(len(_SKELETON))[label_joints(surface)]
     neighbours = neighbour_mean(surface.faces, len(weights))
@@ -172,19 +175,17 @@ def pose_blend_shapes(surface: Surface, weights: Points) -> NDArray[np.float32]:
     For joint k turned by R, with E = R - I: near the joint the skin moves outwards by the volume that linear blending
     loses, which grows as 1 - cos(angle) = -trace(E) / 2, and shears a little with E itself.
     """
-    n_vertices = len(surface.vertices)
     normals = vertex_normals(surface.vertices, surface.faces)
-    joints = range(1, len(_SKELETON))
-    out = np.zeros((n_vertices, 3, len(joints), 3, 3))
-    for slot, k in enumerate(joints):
+    out = np.zeros((len(normals), 3, len(_SKELETON) - 1, 3, 3))
+    for k in range(1, len(_SKELETON)):
         blend = 4 * weights[:, k] * weights[:, PARENTS[k]]  # 1 half-way between the two bones
         radius = np.linalg.norm(surface.vertices - JOINTS[k], axis=1) @ blend / blend.sum()
         lost = 0.18 * min(radius, 0.06) * blend[:, None] * normals
         shear = 0.03 * min(radius, 0.06) * blend[:, None] * normals
         for axis in range(3):
-            out[:, :, slot, axis, axis] -= lost / 2
-            out[:, axis, slot, axis, :] += shear
-    return out.reshape(n_vertices, 3, -1).astype(np.float32)
+            out[:, :, k - 1, axis, axis] -= lost / 2
+            out[:, axis, k - 1, axis, :] += shear
+    return out.reshape(len(normals), 3, -1).astype(np.float32)
 
 
 def vertex_normals(vertices: Points, faces: NDArray[np.int64]) -> Points:
@@ -195,3 +196,73 @@ def vertex_normals(vertices: Points, faces: NDArray[np.int64]) -> Points:
     for k in range(3):
         np.add.at(total, faces[:, k], normal)
     return np.asarray(total / np.linalg.norm(total, axis=1, keepdims=True))
+
+
+_LIMBS: Final = ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")  # joints whose bones are arms and legs
+
+
+def shape_blend_shapes(vertices: Points, weights: Points) -> Points:
+    """(V, 3, 10) in the order of SHAPES. Mirror images move as mirror images."""
+    x, y, z = vertices.T
+    side, across = np.sign(x), np.abs(x)
+    zero = np.zeros_like(x)
+    radial = _from_bones(vertices, weights)
+    limb = weights[:, [k for k, name in enumerate(JOINT_NAMES) if name[2:] in _LIMBS]].sum(axis=1)[:, None]
+    central = [k for k, name in enumerate(JOINT_NAMES) if name[:2] not in ("l_", "r_", "he", "ne")]
+    trunk = weights[:, central].sum(axis=1)
+    head = weights[:, JOINT_NAMES.index("head")][:, None]
+    hip, shoulder, skull = (JOINTS[JOINT_NAMES.index(name)] for name in ("l_hip", "l_shoulder", "head"))
+    upper = _rise(y, 0.02, 0.20)
+    lower = 1 - _rise(y, -0.30, -0.05)
+    front = np.clip(z, 0, None) / 0.10
+    columns = {
+        "stature": 0.030 * (vertices - JOINTS[0]),
+        "girth": 0.055 * radial * (1 - 0.7 * head),
+        "leg_length": np.stack([zero, -0.035 * np.clip(hip[1] - y, 0, 0.75), zero], axis=-1),
+        "arm_length": np.stack([0.035 * side * np.clip(across - shoulder[0], 0, 0.6), zero, zero], axis=-1),
+        "shoulder_width": np.stack([0.012 * side * np.clip(across / shoulder[0], 0, 1) * upper, zero, zero], axis=-1),
+        "hip_width": np.stack([0.008 * side * np.clip(across / 0.10, 0, 1) * lower, zero, zero], axis=-1),
+        "belly": np.stack([zero, zero, 0.020 * front * _near(y, -0.09, 0.09) * trunk], axis=-1),
+        "chest_depth": np.stack([zero, zero, 0.010 * z / 0.10 * _near(y, 0.13, 0.10) * trunk], axis=-1),
+        "head_size": 0.025 * head * (vertices - skull),
+        "limb_girth": 0.050 * limb * radial,
+    }
+    return np.stack([columns[name] for name in SHAPES], axis=-1)
+
+
+def female_chest(vertices: Points, normals: Points) -> Points:
+    """(V, 3) the displacement that the female template has and no beta gives."""
+    x, y, z = vertices.T
+    bump = _near(np.abs(x), 0.072, 0.045) * _near(y, 0.110, 0.050) * np.clip(normals[:, 2], 0, 1) * (z > 0)
+    return np.asarray(0.025 * bump[:, None] * np.array([0.0, -0.25, 1.0]))
+
+
+def _near(value: Scalars, centre: float, width: float) -> Scalars:
+    return np.asarray(np.exp(-(((value - centre) / width) ** 2)))
+
+
+def _rise(value: Scalars, low: float, high: float) -> Scalars:
+    t = np.clip((value - low) / (high - low), 0, 1)
+    return np.asarray(t * t * (3 - 2 * t))
+
+
+def _from_bones(vertices: Points, weights: Points) -> Points:
+    """(V, 3) from the nearest point of the blended bones to the vertex: outwards, as far as it is thick."""
+    along = _bone_ends() - JOINTS
+    length = np.maximum((along**2).sum(axis=1), 1e-9)
+    offset = vertices[:, None] - JOINTS  # (V, 24, 3)
+    t = np.clip(np.einsum("vjk,jk->vj", offset, along) / length, 0, 1)
+    outwards: Points = np.einsum("vj,vjk->vk", weights, offset - t[..., None] * along)
+    return outwards
+
+
+def _bone_ends() -> Points:
+    """(24, 3) where each joint's bone ends: at its child in the same chain; leaves go on past the joint."""
+    ends = JOINTS.copy()
+    for k in range(len(JOINTS)):
+        children = [c for c, parent in enumerate(PARENTS) if parent == k]
+        chain = [c for c in children if JOINT_NAMES[c][:2] == JOINT_NAMES[k][:2]] or children
+        if JOINT_NAMES[k] in ("pelvis", "spine3"):
+            chain = [c for c in children if JOINTS[c, 0] == 0]
+        ends[k] = JOINTS[chain[0]] if chain else JOINTS[k] + 0.6 * (JOINTS[k] - JOINTS[PARENTS[k]])
+    return ends

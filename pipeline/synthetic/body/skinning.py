@@ -1,4 +1,4 @@
-"""SMPL's linear blend skinning in NumPy: pose and shape -> vertices and joints.  [motion] -> pixels and labels -> raw
+"""SMPL's linear blend skinning in NumPy: pose and shape -> vertices, joints, normals.  [motion] -> pixels and labels
 
 Loper et al., "SMPL: A Skinned Multi-Person Linear Model", 2015, equations 2-10. NumPy, not the torch body that the
 pipeline uses downstream: labels written here are thereby an independent check of that one, and no process that renders
@@ -7,17 +7,16 @@ has to import torch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 from scipy.spatial.transform import Rotation
 
 from pipeline.skeletons import JOINTS, convert
+from pipeline.smpl.assets import SmplArrays
 from pipeline.synthetic.body.body import VERTEX_IDS
-
-if TYPE_CHECKING:
-    from pipeline.smpl.assets import SmplArrays
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.floating[Any]]
@@ -52,7 +51,12 @@ def skin(
     shaped, weights = shaped[chosen], np.asarray(body.weights[chosen], np.float64)
     posedirs = np.asarray(body.posedirs[chosen], np.float64).reshape(-1, 207)
     rotations = Rotation.from_rotvec(np.asarray(pose, np.float64).reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
-    turns, joints = _chain(rotations, rest, body.parents)
+    turns, joints = rotations.copy(), np.empty((len(rotations), 24, 3))  # global, eq. 3-4
+    joints[:, 0] = rest[0]
+    for j in range(1, 24):
+        parent = int(body.parents[j])
+        turns[:, j] = turns[:, parent] @ rotations[:, j]
+        joints[:, j] = joints[:, parent] + turns[:, parent] @ (rest[j] - rest[parent])
     joints = joints + np.asarray(trans)[:, None]
     verts = np.empty((len(joints), len(shaped), 3))
     for start in range(0, len(joints), CHUNK):
@@ -68,10 +72,8 @@ def skin(
 
 def spin49(body: SmplArrays, skinned: Skinned) -> Array:
     """The joints of `pipeline.skeletons`' spin49 of a fully skinned body, (T, 49, 3) m."""
-    verts = skinned.verts
-    surface = verts[:, _SURFACE_POINTS]
-    regressed = body.J_regressor_extra @ verts
-    smpl54 = np.concatenate([skinned.joints, surface, regressed], axis=1)
+    regressed = body.J_regressor_extra @ skinned.verts
+    smpl54 = np.concatenate([skinned.joints, skinned.verts[:, _SURFACE_POINTS], regressed], axis=1)
     return np.asarray(convert(smpl54, source="smpl54", target="spin49"), np.float64)
 
 
@@ -79,12 +81,20 @@ def _shaped(body: SmplArrays, betas: Floats) -> Array:
     return np.asarray(body.v_template + body.shapedirs @ np.asarray(betas), np.float64)
 
 
-def _chain(rotations: Array, rest: Array, parents: NDArray[Any]) -> tuple[Array, Array]:
-    """Rotations relative to parents (T, 24, 3, 3) -> global ones and joint positions (T, 24, 3), trans 0; eq. 3-4."""
-    turns, joints = rotations.copy(), np.empty((*rotations.shape[:2], 3))
-    joints[:, 0] = rest[0]
-    for j in range(1, len(rest)):
-        parent = int(parents[j])
-        turns[:, j] = turns[:, parent] @ rotations[:, j]
-        joints[:, j] = joints[:, parent] + turns[:, parent] @ (rest[j] - rest[parent])
-    return turns, joints
+class SmoothNormals:
+    """Which way the surface faces at the vertices of bodies of one topology: faces (F, 3), outward-oriented."""
+
+    def __init__(self, faces: NDArray[Any]) -> None:
+        self.faces = np.asarray(faces, np.int64)
+        self.n_vertices = int(self.faces.max()) + 1
+        corners = np.ones(self.faces.size, np.float32)
+        rows, columns = self.faces.ravel(), np.repeat(np.arange(len(self.faces)), 3)
+        self._faces_at_vertex = sparse.csr_array((corners, (rows, columns)), shape=(self.n_vertices, len(self.faces)))
+
+    def __call__(self, verts: Floats) -> NDArray[np.float32]:
+        """(V, 3) -> (V, 3) unit vectors outwards, averaged over the faces around a vertex, weighted by their area."""
+        corners = verts.astype(np.float32)[self.faces]
+        normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        smooth = self._faces_at_vertex @ normals
+        smooth /= np.linalg.norm(smooth, axis=1, keepdims=True) + np.float32(1e-20)
+        return np.asarray(smooth, np.float32)

@@ -1,25 +1,263 @@
-"""The skin of the stand-in body: one closed surface of 6890 vertices.  [rest shape] -> rig -> rendered raw datasets
+"""The skin of the procedural body: one closed surface of 6890 vertices.  [rest shape] -> rig -> rendered raw datasets
 
 A person is laid out in a lattice of unit cells (a polycube: boxes for torso, limbs, fingers and head). The outer faces
 of the cells are the mesh, which makes it closed, manifold and without handles whatever the shape; each box then has a
-function that carries its lattice points to the place and roundness of that part of a body. Only the left half is made;
+function that carries its lattice points to the place and roundness of that part of a body. The numbers here are its
+measures, in metres, y up, facing +z, the left side at +x, arms out sideways, palms down. Only the left half is made;
 the right half is its mirror image, vertex for vertex.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.interpolate import PchipInterpolator
 
-from pipeline.synthetic.body.parts import PARTS, Points
-
+Points = NDArray[np.float64]  # (N, 3)
+Scalars = NDArray[np.float64]  # (N,)
 Indices = NDArray[np.int64]
 
 MIRROR: Final = np.array([-1.0, 1.0, 1.0])
+# Lattice rows along each part: together they give 6888 quads, as SMPL has.
+TORSO_ROWS: Final = 29
+LEG_ROWS: Final = 37
+ARM_ROWS: Final = 26
+NECK_ROWS: Final = 4
+
+
+@dataclass(frozen=True)
+class Part:
+    """A box of lattice cells and where its points are on a body. Coordinates in `place` run over -1..1 in each axis."""
+
+    low: tuple[int, int, int]
+    high: tuple[int, int, int]
+    place: Callable[[Points], Points]
+
+
+def _profile(*knots: tuple[float, ...]) -> Callable[[Scalars], tuple[Scalars, ...]]:
+    """Rows of (position, value, value, ...) -> a monotone interpolation of each value over the position."""
+    table = np.array(knots)
+    curves = [PchipInterpolator(table[:, 0], column) for column in table[:, 1:].T]
+    return lambda t: tuple(curve(np.clip(t, table[0, 0], table[-1, 0])) for curve in curves)
+
+
+def _disc(u: Scalars, v: Scalars, squareness: float = 0.0) -> tuple[Scalars, Scalars]:
+    """The square [-1, 1]^2 -> the unit disc, edges to the circle; squareness 1 leaves the square as it is."""
+    x, y = u * np.sqrt(1 - v**2 / 2), v * np.sqrt(1 - u**2 / 2)
+    return x + squareness * (u - x), y + squareness * (v - y)
+
+
+def _ball(p: Points, squareness: float = 0.0) -> Points:
+    """The cube [-1, 1]^3 -> the unit ball, faces to the sphere."""
+    x, y, z = (p**2).T
+    ball = p * np.sqrt(
+        np.stack([1 - y / 2 - z / 2 + y * z / 3, 1 - z / 2 - x / 2 + z * x / 3, 1 - x / 2 - y / 2 + x * y / 3], axis=-1)
+    )
+    return np.asarray(ball + squareness * (p - ball))
+
+
+# Heights from the crotch to the neck: half width, front and back (z), m.
+_TORSO = _profile(
+    (-0.37, 0.173, 0.092, -0.116),
+    (-0.30, 0.177, 0.097, -0.128),
+    (-0.22, 0.169, 0.102, -0.119),
+    (-0.12, 0.146, 0.100, -0.088),
+    (-0.04, 0.136, 0.096, -0.082),
+    (0.06, 0.150, 0.108, -0.094),
+    (0.14, 0.166, 0.116, -0.108),
+    (0.20, 0.172, 0.100, -0.112),
+    (0.26, 0.150, 0.062, -0.100),
+    (0.30, 0.090, 0.035, -0.080),
+)
+
+
+def _torso(p: Points) -> Points:
+    u, row, w = p[:, 0], (p[:, 1] + 1) / 2 * TORSO_ROWS, p[:, 2]
+    # The four rows that the arm grows out of are as high as the shoulder is thick.
+    heights = [-0.37, 0.155, 0.272, 0.285]
+    y = np.interp(row, [0, TORSO_ROWS - 5, TORSO_ROWS - 1, TORSO_ROWS], heights)
+    half_width, front, back = _TORSO(y)
+    x, z = _disc(u, w, 0.12)
+    depth, middle = (front - back) / 2, (front + back) / 2
+    # The shoulders slope down from the neck, and the collar bones are lower than the nape.
+    slope = 0.028 * (1 - np.maximum(np.abs(u), np.abs(w))) - 0.016 * np.clip(w, 0, 1) * (1 - u**2)
+    y = y + np.where(row == TORSO_ROWS, slope, 0.0)
+    groin = np.where(row == 0, 0.035 * np.clip(np.abs(x) * 1.3, 0, 1) ** 2, 0.0)
+    chest = 0.010 * np.exp(-(((np.abs(x * half_width) - 0.075) / 0.05) ** 2 + ((y - 0.12) / 0.05) ** 2)) * (z > 0) * z
+    spine = 0.010 * np.exp(-((x * half_width / 0.03) ** 2)) * (z < 0) * np.clip((y + 0.30) / 0.1, 0, 1)
+    return np.stack([half_width * x, y + groin, middle + depth * z + chest + spine], axis=-1)
+
+
+# Heights from the hip to the ankle: centre (x, z), half width, half depth, m.
+_LEG = _profile(
+    (-1.095, 0.098, -0.030, 0.034, 0.042),
+    (-1.03, 0.098, -0.032, 0.036, 0.042),
+    (-0.93, 0.100, -0.032, 0.050, 0.056),
+    (-0.84, 0.102, -0.026, 0.056, 0.063),
+    (-0.76, 0.101, -0.008, 0.051, 0.056),
+    (-0.70, 0.100, 0.002, 0.053, 0.058),
+    (-0.62, 0.099, 0.000, 0.061, 0.067),
+    (-0.50, 0.096, -0.004, 0.074, 0.084),
+    (-0.41, 0.092, -0.008, 0.082, 0.093),
+    (-0.36, 0.091, -0.011, 0.082, 0.093),
+)
+
+
+def _leg(p: Points) -> Points:
+    y = -1.095 + (p[:, 1] + 1) / 2 * (1.095 - 0.37)
+    x0, z0, width, depth = _LEG(y)
+    x, z = _disc(p[:, 0], p[:, 2])
+    return np.stack([x0 + width * x, y, z0 + depth * z], axis=-1)
+
+
+# Length of the foot from heel to toes (z): centre x, half width, height of the instep above the sole, m.
+_FOOT = _profile(
+    (-0.085, 0.096, 0.033, 0.078),
+    (-0.03, 0.098, 0.037, 0.082),
+    (0.03, 0.103, 0.038, 0.072),
+    (0.08, 0.110, 0.045, 0.048),
+    (0.12, 0.114, 0.047, 0.034),
+    (0.175, 0.115, 0.044, 0.024),
+)
+
+
+def _foot(p: Points) -> Points:
+    ball = _ball(p, 0.35)
+    along = np.interp(ball[:, 2], [-1, 0, 1], [-0.085, 0.032, 0.165])
+    x0, width, height = _FOOT(along)
+    # The big toe leads: the front edge runs backwards towards the outer side.
+    z = along - 0.022 * np.clip(ball[:, 2], 0, 1) ** 3 * (ball[:, 0] + 1) / 2
+    toes = 0.006 * np.clip(ball[:, 2], 0, 1) ** 6 * np.cos(2.5 * np.pi * ball[:, 0])
+    y = -1.165 + height * (ball[:, 1] + 1) / 2
+    return np.stack([x0 + width * ball[:, 0], y, z + toes], axis=-1)
+
+
+# Length of the arm (x): centre y and z, half height, half depth, m.
+_ARM = _profile(
+    (0.150, 0.216, -0.014, 0.062, 0.062),
+    (0.200, 0.222, -0.016, 0.056, 0.056),
+    (0.260, 0.220, -0.020, 0.049, 0.051),
+    (0.340, 0.217, -0.026, 0.045, 0.047),
+    (0.440, 0.215, -0.030, 0.038, 0.040),
+    (0.490, 0.216, -0.030, 0.038, 0.043),
+    (0.580, 0.218, -0.030, 0.032, 0.037),
+    (0.690, 0.220, -0.030, 0.021, 0.030),
+)
+
+
+def _arm(p: Points) -> Points:
+    along = 0.160 + (p[:, 0] + 1) / 2 * (0.690 - 0.160)
+    y0, z0, height, depth = _ARM(along)
+    z, y = _disc(p[:, 2], p[:, 1])
+    return np.stack([along, y0 + height * y, z0 + depth * z], axis=-1)
+
+
+_PALM = _profile((0.690, 0.027, 0.016), (0.720, 0.038, 0.017), (0.760, 0.043, 0.015), (0.785, 0.042, 0.011))
+
+
+def _palm(p: Points) -> Points:
+    t = (p[:, 0] + 1) / 2
+    along = 0.695 + t * (0.785 - 0.695)
+    width, thickness = _PALM(along)
+    z, y = _disc(p[:, 2], p[:, 1], 0.55)
+    along = along + 0.024 * p[:, 2] ** 2 * (1 - t)  # the heel of the hand is round
+    knuckles = 0.008 * (1 - p[:, 2] ** 2) * np.clip(p[:, 0], 0, 1)
+    return np.stack([along + knuckles, 0.218 + thickness * y, -0.030 + width * z], axis=-1)
+
+
+def _finger(
+    base: tuple[float, float, float], tip: tuple[float, float, float], radius: float, axis: int
+) -> Callable[[Points], Points]:
+    """A tube from base to tip whose lattice runs along `axis` (0 for fingers, 2 for the thumb), with a round end."""
+
+    def place(p: Points) -> Points:
+        start, end = np.array(base), np.array(tip)
+        forward = (end - start) / np.linalg.norm(end - start)
+        up = np.array([0.0, 1.0, 0.0]) - forward[1] * forward
+        up /= np.linalg.norm(up)
+        side = np.cross(forward, up)
+        across = p[:, 2] if axis == 0 else -p[:, 0]
+        a, b = _disc(across, p[:, 1])
+        t = (p[:, axis] + 1) / 2
+        last = t > 1 - 1e-9
+        size = radius * np.where(last, 0.62, 1 - 0.2 * t)
+        bulge = np.where(last, 0.45 * radius * (1 - a**2 - b**2), 0.0)
+        along = start + t[:, None] * (end - start) + bulge[:, None] * forward
+        return np.asarray(along + size[:, None] * (a[:, None] * side + b[:, None] * up))
+
+    return place
+
+
+def _neck(p: Points) -> Points:
+    t = (p[:, 1] + 1) / 2
+    x, z = _disc(p[:, 0], p[:, 2])
+    width, depth = 0.060 - 0.012 * t, 0.052 - 0.004 * t
+    return np.stack([width * x, 0.290 + 0.055 * t, -0.021 + 0.017 * t + depth * z], axis=-1)
+
+
+def _bump(p: Points, centre: tuple[float, float], sigma: tuple[float, float], axes: tuple[int, int]) -> Scalars:
+    a, b = ((p[:, axis] - c) / s for axis, c, s in zip(axes, centre, sigma, strict=True))
+    return np.asarray(np.exp(-(a**2 + b**2) / 2))
+
+
+def _head(p: Points) -> Points:
+    dense = p * (1 - 0.14 * (1 + p[:, 2:]) * (1 - p**2))  # smaller cells in the middle of the face
+    ball = _ball(np.stack([dense[:, 0], dense[:, 1] - 0.08 * (1 - p[:, 1] ** 2), p[:, 2]], axis=-1), 0.05)
+    up, front = ball[:, 1], np.clip(ball[:, 2], 0, 1)
+    low = np.clip(-up, 0, 1) ** 1.6
+    x = 0.077 * ball[:, 0] * (1 - 0.30 * low)
+    y = 0.440 + np.where(up > 0, 0.118, 0.112) * up
+    z = 0.018 + np.where(ball[:, 2] > 0, 0.090, 0.105) * ball[:, 2]
+    z += low * (0.035 * np.clip(-ball[:, 2], 0, 1) + 0.010)  # the skull ends above the nape, the chin juts out
+    face = np.stack([np.abs(x), y, z], axis=-1)
+    z += front * (
+        0.017 * _bump(face, (0.0, 0.414), (0.010, 0.009), (0, 1))  # nose: tip
+        + 0.011 * _bump(face, (0.0, 0.434), (0.008, 0.018), (0, 1))  # and bridge
+        - 0.008 * _bump(face, (0.031, 0.446), (0.013, 0.009), (0, 1))  # eye sockets
+        + 0.004 * _bump(face, (0.0, 0.464), (0.040, 0.008), (0, 1))  # brow
+        + 0.005 * _bump(face, (0.0, 0.383), (0.017, 0.007), (0, 1))  # lips
+        + 0.007 * _bump(face, (0.0, 0.348), (0.018, 0.012), (0, 1))  # chin
+    )
+    beside = np.clip(np.abs(ball[:, 0]) * 1.5 - 0.5, 0, 1)
+    ear = beside * np.clip(1.6 * _bump(face, (0.434, -0.004), (0.020, 0.011), (1, 2)) - 0.4, 0, 1)
+    return np.stack([x + np.sign(x) * 0.019 * ear, y, z - 0.012 * ear], axis=-1)
+
+
+def _parts() -> dict[str, Part]:
+    shoulder = TORSO_ROWS - 5  # lattice row of the armpit
+    wrist = 7 + ARM_ROWS
+    y0, y1 = shoulder + 1, shoulder + 3  # the palm is two cells thick
+    top, chin = TORSO_ROWS, TORSO_ROWS + NECK_ROWS
+    parts = {
+        "torso": Part((0, 0, 0), (7, top, 8), _torso),
+        "leg": Part((1, -LEG_ROWS, 0), (7, 0, 8), _leg),
+        "foot": Part((1, -LEG_ROWS - 4, 0), (7, -LEG_ROWS, 16), _foot),
+        "arm": Part((7, shoulder, 2), (wrist, shoulder + 4, 6), _arm),
+        "palm": Part((wrist, y0, -1), (wrist + 7, y1, 10), _palm),
+        "thumb": Part(
+            (wrist + 1, y0, 10), (wrist + 3, y1, 15), _finger((0.733, 0.215, 0.006), (0.776, 0.207, 0.056), 0.0115, 2)
+        ),
+        "neck": Part((0, top, 2), (4, chin, 6), _neck),
+        "head": Part((0, chin, -1), (6, chin + 14, 11), _head),
+    }
+    fingers = {  # knuckle and tip (x, z), radius, m; lattice depth
+        "index": ((0.788, -0.0005), (0.858, 0.006), 0.0090, 8),
+        "middle": ((0.792, -0.021), (0.872, -0.020), 0.0092, 5),
+        "ring": ((0.790, -0.041), (0.864, -0.044), 0.0088, 2),
+        "pinky": ((0.782, -0.060), (0.840, -0.067), 0.0080, -1),
+    }
+    for name, (base, tip, radius, z) in fingers.items():
+        place = _finger((base[0], 0.217, base[1]), (tip[0], 0.210, tip[1]), radius, 0)
+        parts[name] = Part((wrist + 7, y0, z), (wrist + 14, y1, z + 2), place)
+    return parts
+
+
+PARTS: Final = _parts()
 
 
 @dataclass(frozen=True)
@@ -108,11 +346,10 @@ def _triangles(quads: Indices, vertices: Points) -> Indices:
 
 
 def surface() -> Surface:
-    """The whole body at rest, right side mirrored from the left."""
+    """Build the whole body at rest, right side mirrored from the left."""
     points, quads = _half_quads()
     placed, part, seams = _place(points)
-    middle = points[:, 0] == 0
-    n = len(points)
+    middle, n = points[:, 0] == 0, len(points)
     mirror_of = np.where(middle, np.arange(n), n + np.cumsum(~middle) - 1)  # half's vertex -> its image
     other = np.flatnonzero(~middle)
     both = np.concatenate([quads, mirror_of[quads][:, ::-1]])
@@ -120,5 +357,4 @@ def surface() -> Surface:
     vertices = _smooth(vertices, np.concatenate([seams, seams[other]]), neighbour_mean(both, len(vertices)))
     half = _triangles(quads, vertices)
     faces = np.concatenate([half, mirror_of[half][:, ::-1]])
-    mirror = np.concatenate([mirror_of, other])
-    return Surface(vertices, faces, np.concatenate([part, part[other]]), mirror)
+    return Surface(vertices, faces, np.concatenate([part, part[other]]), np.concatenate([mirror_of, other]))

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from pipeline.synthetic.body.body import procedural
 from pipeline.synthetic.body.skinning import rest_joints
 from pipeline.synthetic.layouts.layout import Layout, Request
 from pipeline.synthetic.motion.motion import perform, random_betas
 from pipeline.synthetic.scene.scene import Actor, Shot, Take
-
-if TYPE_CHECKING:
-    from pipeline.smpl.assets import SmplArrays
 
 SUBSETS: Final = ("ACCAD", "CMU", "KIT", "SFU")
 FRAME_RATES: Final = (120.0, 120.0, 100.0, 120.0, 60.0, 120.0)  # Hz, in turn
@@ -28,49 +25,36 @@ SMPLH_HANDS: Final = {22: 22, 23: 37}  # SMPL's hands and the joints of SMPL-H, 
 def shots(request: Request) -> list[Shot]:
     """12 motions of 4 to 10 s by default, three to a subset, each by a subject of its own."""
     planned = []
-    for number in range(request.videos(12)):
-        rng = np.random.default_rng([request.seed, 103, number])
+    for number, split, rng in request.numbered(103, train=12):
         fps = FRAME_RATES[number % len(FRAME_RATES)]
         low, high = (round(s * fps) for s in SECONDS)
-        subset, subject = SUBSETS[number % len(SUBSETS)], f"subject{number // len(SUBSETS) + 1:02d}"
-        planned.append(
-            Shot(
-                dataset="amass",
-                split="train",
-                name=f"{subset}/{subject}/motion{number + 1:02d}",
-                number=number,
-                seed=request.seed,
-                n_frames=request.frames(rng, low, high, least=round(3 * fps)),
-                fps=fps,
-                file=f"{subset}/{subject}/motion{number + 1:02d}_poses.npz",
-            )
-        )
+        name = f"{SUBSETS[number % len(SUBSETS)]}/subject{number // len(SUBSETS) + 1:02d}/motion{number + 1:02d}"
+        n_frames = request.frames(rng, low, high, least=round(3 * fps))
+        planned.append(Shot("amass", split, name, number, request.seed, n_frames, fps, file=f"{name}_poses.npz"))
     return planned
 
 
-def record(body: SmplArrays, shot: Shot, folder: Path) -> Take:
+def record(shot: Shot, folder: Path) -> Take:
     """`<subset>/<subject>/<motion>_poses.npz` and `shape.npz` beside it."""
     rng = shot.rng("motion")
     betas, facing = random_betas(rng), float(rng.uniform(-np.pi, np.pi))
-    motion = perform(body, rng, n_frames=shot.n_frames, fps=shot.fps, betas=betas, facing=facing)
-    gender = str(rng.choice(["male", "female"]))
-    fingers = _fingers(shot.n_frames, rng)
-    motion = replace(motion, pose=_with_hands(motion.pose, fingers))
-    pelvis = rest_joints(body, betas)[0]
-    pose, trans = z_up(motion.pose, motion.trans, pelvis)
+    motion = perform(rng, n_frames=shot.n_frames, fps=shot.fps, betas=betas, facing=facing)
+    gender, fingers = str(rng.choice(["male", "female"])), _fingers(shot.n_frames, rng)
+    for smpl, smplh in SMPLH_HANDS.items():
+        motion.pose[:, 3 * smpl : 3 * smpl + 3] = fingers[:, 3 * (smplh - 22) : 3 * (smplh - 22) + 3]
+    pose, trans = z_up(motion.pose, motion.trans, rest_joints(procedural(), betas)[0])
     file = folder / shot.file
     file.parent.mkdir(parents=True, exist_ok=True)
-    shape_betas = np.concatenate([betas, np.zeros(6)])
-    np.savez(
-        file,
-        trans=trans,
-        gender=np.array(gender),
-        mocap_framerate=np.array(shot.fps),
-        betas=shape_betas,
-        dmpls=np.zeros((shot.n_frames, 8)),
-        poses=np.concatenate([pose[:, :66], fingers], axis=1),
-    )
-    np.savez(file.with_name("shape.npz"), gender=np.array(gender), betas=shape_betas)
+    shape: dict[str, Any] = {"gender": np.array(gender), "betas": np.concatenate([betas, np.zeros(6)])}
+    np.savez(file.with_name("shape.npz"), **shape)
+    arrays: dict[str, Any] = {
+        "trans": trans,
+        "gender": shape["gender"],
+        "mocap_framerate": np.array(shot.fps),
+        "betas": shape["betas"],
+    }
+    arrays |= {"dmpls": np.zeros((shot.n_frames, 8)), "poses": np.concatenate([pose[:, :66], fingers], axis=1)}
+    np.savez(file, **arrays)
     nowhere = np.zeros((shot.n_frames, 0, 3))
     return Take(shot, None, (Actor(motion, gender, pose, betas, trans, nowhere, nowhere, nowhere[..., :2]),))
 
@@ -78,7 +62,7 @@ def record(body: SmplArrays, shot: Shot, folder: Path) -> Take:
 def z_up(pose: NDArray[Any], trans: NDArray[Any], pelvis: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Pose (T, 72) and translation (T, 3) of the same motion in a world whose z is up.
 
-    SMPL turns a body about its pelvis, which lies at `pelvis` in the rest pose, so the translation changes with it.
+    SMPL turns a body about its pelvis, which is at `pelvis` in the rest pose, so the translation changes with it.
     """
     turned = pose.copy()
     turned[:, :3] = (Z_UP * Rotation.from_rotvec(pose[:, :3])).as_rotvec()
@@ -93,17 +77,4 @@ def _fingers(n_frames: int, rng: np.random.Generator) -> NDArray[Any]:
     return fingers.reshape(n_frames, 90)
 
 
-def _with_hands(pose: NDArray[Any], fingers: NDArray[Any]) -> NDArray[Any]:
-    """SMPL's pose with the hands that SMPL-H's fingers give it."""
-    whole = pose.copy()
-    for smpl, smplh in SMPLH_HANDS.items():
-        whole[:, 3 * smpl : 3 * smpl + 3] = fingers[:, 3 * (smplh - 22) : 3 * (smplh - 22) + 3]
-    return whole
-
-
-LAYOUT: Final = Layout(
-    name="amass",
-    what="Made-up motions in AMASS's layout: nothing of AMASS.",
-    shots=shots,
-    record=record,
-)
+LAYOUT: Final = Layout("amass", "Made-up motions in AMASS's layout: nothing of AMASS.", shots, record)

@@ -1,7 +1,7 @@
 """Human3.6M's layout: videos, CDF files of poses, metadata.xml and SMPL fits.  pixels and labels -> [raw]
 
-The cameras stand around a place as they do in the studio: the same four for everybody, so that one take is seen by up
-to four of them. The world's axes are those of `scene` (y up), lengths in files are millimetres.
+The cameras stand around a place as they do in the studio: the same four for every subject, so that one take is seen by
+up to four of them. The world's axes are those of `scene` (y up), lengths in files are millimetres.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 import numpy as np
@@ -18,14 +18,10 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from pipeline.skeletons import JOINTS
-from pipeline.synthetic.body.body import procedural
-from pipeline.synthetic.layouts.encode import mp4_writer
-from pipeline.synthetic.layouts.layout import Layout, Request
+from pipeline.synthetic.layouts.files import write_cdf
+from pipeline.synthetic.layouts.layout import Layout, Request, write_video
 from pipeline.synthetic.scene.camera import Camera, look_at
-from pipeline.synthetic.scene.scene import Shot, Take, film, stage
-
-if TYPE_CHECKING:
-    from pipeline.smpl.assets import SmplArrays
+from pipeline.synthetic.scene.scene import Shot, Take, stage
 
 CAMERAS: Final = ("54138969", "55011271", "58860488", "60457274")
 SIZES: Final = ((300, 302), (300, 300), (300, 300), (300, 302))  # px; the release has 1000 x 1002 and 1000 x 1000
@@ -69,37 +65,21 @@ def shots(request: Request) -> list[Shot]:
             turn, camera = divmod(view, len(CAMERAS))
             if split == "val":
                 camera = len(CAMERAS) - 1 - camera  # the frontal one first: protocol 2 evaluates on it alone
-            subject, action, played = TAKES[split][turn % len(TAKES[split])]
-            name = _file_name(*_later(action, turn // len(TAKES[split])), subject)
+            subject, action, actions = TAKES[split][turn % len(TAKES[split])]
+            name = f"{subject}/{_file_name(*_later(action, turn // len(TAKES[split])), subject)}.{CAMERAS[camera]}"
             rng = np.random.default_rng([request.seed, 106, len(split), turn])
-            frames = (40, 46) if split == "train" else (54, 58)
-            planned.append(
-                Shot(
-                    dataset="h36m",
-                    split=split,
-                    name=f"{subject}/{name}.{CAMERAS[camera]}",
-                    number=len(planned),
-                    seed=request.seed,
-                    n_frames=request.frames(rng, *frames, least=40),
-                    fps=FPS,
-                    width=SIZES[camera][0],
-                    height=SIZES[camera][1],
-                    actions=played,
-                )
-            )
+            n_frames = request.frames(rng, *((40, 46) if split == "train" else (54, 58)), least=40)
+            size, number = SIZES[camera], len(planned)
+            planned.append(Shot("h36m", split, name, number, request.seed, n_frames, FPS, *size, actions=actions))
     return planned
 
 
-def record(body: SmplArrays, shot: Shot, folder: Path) -> Take:
+def record(shot: Shot, folder: Path) -> Take:
     """`S<k>/Videos/<name>.mp4` and the two pose files."""
     subject, _, stem = shot.name.partition("/")
-    played = _played(body, shot)
-    take = _seen(played, shot)
-    video = folder / subject / "Videos" / f"{stem}.mp4"
-    video.parent.mkdir(parents=True, exist_ok=True)
-    with mp4_writer(video, shot.fps, shot.width, shot.height) as writer:
-        for filmed in film(body, replace(take, shot=played.shot)):  # the same looks for all cameras
-            writer.write(np.ascontiguousarray(filmed.image[..., ::-1]))
+    played = _played(shot).seen_by(camera_of(shot.name.rpartition(".")[2], shot.n_frames))
+    write_video(played, folder / subject / "Videos" / f"{stem}.mp4")  # the same looks for all cameras
+    take = replace(played, shot=shot)
     for kind, pose in poses_of(take).items():
         file = folder / subject / "MyPoseFeatures" / kind / f"{stem}.cdf"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -110,15 +90,16 @@ def record(body: SmplArrays, shot: Shot, folder: Path) -> Take:
 def finish(folder: Path, shots: Sequence[Shot]) -> None:
     """metadata.xml, and the fits of one subject with their cameras."""
     (folder / "metadata.xml").write_bytes(metadata())
-    fitted = {shot.name.rpartition(".")[0]: shot for shot in shots if shot.name.startswith(f"{FITTED}/")}
-    (folder / "smpl_param").mkdir()
-    name = f"Human36M_subject{FITTED.removeprefix('S')}"
+    ids = {_file_name(a, s, FITTED): (str(i), str(s)) for i, a in enumerate(ACTIONS, start=1) for s in (1, 2)}
     fits: dict[str, dict[str, Any]] = {}
-    for shot in fitted.values():
-        action, subaction = _ids(shot.name.partition("/")[2].rpartition(".")[0])
-        fits.setdefault(action, {})[subaction] = fits_of(_played(procedural(), shot))
-    (folder / "smpl_param" / f"{name}_smpl_param.json").write_text(json.dumps(fits), encoding="utf-8")
-    (folder / "smpl_param" / f"{name}_camera.json").write_text(json.dumps(cameras()), encoding="utf-8")
+    for name, shot in {shot.name.rpartition(".")[0]: shot for shot in shots}.items():
+        if name.startswith(f"{FITTED}/"):
+            action, subaction = ids[name.removeprefix(f"{FITTED}/")]
+            fits.setdefault(action, {})[subaction] = fits_of(_played(shot))
+    (folder / "smpl_param").mkdir()
+    for what, content in (("smpl_param", fits), ("camera", cameras())):
+        file = folder / "smpl_param" / f"Human36M_subject{FITTED.removeprefix('S')}_{what}.json"
+        file.write_text(json.dumps(content), encoding="utf-8")
 
 
 def camera_of(name: str, n_frames: int) -> Camera:
@@ -133,66 +114,42 @@ def camera_of(name: str, n_frames: int) -> Camera:
     return Camera(width, height, intrinsics, np.repeat(extrinsics, n_frames, axis=0))
 
 
-def _played(body: SmplArrays, shot: Shot) -> Take:
-    """The take that several cameras see, by a camera that nobody has: all that it depends on is the same for them."""
-    return stage(body, replace(shot, name=shot.name.rpartition(".")[0], number=0, width=300, height=300))
-
-
-def _seen(played: Take, shot: Shot) -> Take:
-    camera = camera_of(shot.name.rpartition(".")[2], shot.n_frames)
-    return Take(shot, camera, tuple(replace(actor, kp_2d=camera.project(actor.spin49)) for actor in played.actors))
+def _played(shot: Shot) -> Take:
+    """The take that several cameras see, by a camera of no release: all that it depends on is the same for them."""
+    return stage(replace(shot, name=shot.name.rpartition(".")[0], number=0, width=300, height=300))
 
 
 def poses_of(take: Take) -> dict[str, NDArray[np.float64]]:
     """D2_Positions (F, 64) px and D3_Positions_mono (F, 96) mm in the camera's axes."""
-    if take.camera is None:
-        raise ValueError("a Human3.6M video needs a camera")
     (actor,) = take.actors
     n_frames = take.shot.n_frames - (UNLABELLED_FRAMES if take.shot.name.startswith("S5/") else 0)
     index = [JOINTS["spin49"].index(name) for name in STORED]
-    in_camera = 1000 * take.camera.to_camera(actor.spin49)
+    in_camera = 1000 * take.view.to_camera(actor.spin49)
     return {
         "D2_Positions": actor.kp_2d[:n_frames, index].reshape(n_frames, -1),
         "D3_Positions_mono": in_camera[:n_frames, index].reshape(n_frames, -1),
     }
 
 
-def write_cdf(file: Path, pose: NDArray[np.floating[Any]]) -> None:
-    """`Pose` as MATLAB writes it: one record of (F, C) float32, columns first, not compressed (gzip notes the time)."""
-    from cdflib.cdfwrite import CDF  # takes a tenth of a second, and only this needs it
-
-    columns_first = np.ascontiguousarray(pose.T.astype(np.float32)).reshape(1, *pose.shape)
-    variable = {"Variable": "Pose", "Data_Type": CDF.CDF_FLOAT, "Num_Elements": 1, "Rec_Vary": True, "Compress": 0}
-    cdf = CDF(file, {"Majority": CDF.COLUMN_MAJOR, "Encoding": CDF.IBMPC_ENCODING, "Compressed": 0})
-    cdf.write_var({**variable, "Dim_Sizes": list(pose.shape)}, var_data=columns_first)
-    cdf.close()
-
-
 def fits_of(take: Take) -> dict[str, Any]:
     """Frame -> fit, of every second frame, in the world's axes."""
     (actor,) = take.actors
-    return {
-        str(frame): {
-            "pose": actor.pose[frame].tolist(),
-            "shape": actor.betas.tolist(),
-            "trans": actor.trans[frame].tolist(),
-        }
-        for frame in range(0, take.shot.n_frames - UNFITTED_FRAMES, 2)
-    }
+    shape, frames = actor.betas.tolist(), range(0, take.shot.n_frames - UNFITTED_FRAMES, 2)
+    return {str(t): {"pose": actor.pose[t].tolist(), "shape": shape, "trans": actor.trans[t].tolist()} for t in frames}
 
 
 def cameras() -> dict[str, Any]:
     """Camera "1" to "4" -> rotation and translation (mm) from the world, focal lengths and principal point (px)."""
-    told = {}
+    described = {}
     for number, name in enumerate(CAMERAS, start=1):
         camera = camera_of(name, 1)
-        told[str(number)] = {
+        described[str(number)] = {
             "R": camera.extrinsics[0, :3, :3].tolist(),
             "t": (1000 * camera.extrinsics[0, :3, 3]).tolist(),
             "f": camera.intrinsics[[0, 1], [0, 1]].tolist(),
             "c": camera.intrinsics[:2, 2].tolist(),
         }
-    return told
+    return described
 
 
 def metadata() -> bytes:
@@ -200,24 +157,22 @@ def metadata() -> bytes:
     root = Element("metadata")
     mapping = SubElement(root, "mapping")
     rows = [["", "", *SUBJECTS]]
-    rows += [
-        [str(action), str(subaction), *(_file_name(ACTIONS[action - 1], subaction, subject) for subject in SUBJECTS)]
-        for action in range(1, len(ACTIONS) + 1)
-        for subaction in (1, 2)
-    ]
+    for number, action in enumerate(ACTIONS, start=1):
+        for subaction in (1, 2):
+            names = (_file_name(action, subaction, subject) for subject in SUBJECTS)
+            rows.append([str(number), str(subaction), *names])
     for row in rows:
-        cells = SubElement(mapping, "tr")
-        for text in row:
-            SubElement(cells, "td").text = text
-    names = SubElement(root, "actionnames")
-    for action in ACTIONS:
-        SubElement(names, "td").text = action
-    index = SubElement(SubElement(root, "dbcameras"), "index2id")
-    for camera in CAMERAS:
-        SubElement(index, "td").text = camera
+        _cells(SubElement(mapping, "tr"), row)
+    _cells(SubElement(root, "actionnames"), ACTIONS)
+    _cells(SubElement(SubElement(root, "dbcameras"), "index2id"), CAMERAS)
     SubElement(root, "w0").text = "[" + " ".join(repr(number) for number in _w0()) + "]"
     indent(root)
     return bytes(tostring(root, encoding="utf-8", xml_declaration=True)) + b"\n"
+
+
+def _cells(row: Element, texts: Sequence[str]) -> None:
+    for text in texts:
+        SubElement(row, "td").text = text
 
 
 def _w0() -> list[float]:
@@ -246,16 +201,5 @@ def _file_name(action: str, subaction: int, subject: str) -> str:
     return f"{action} {subaction}"
 
 
-def _ids(name: str) -> tuple[str, str]:
-    """Action and subaction id of a file of the fitted subject."""
-    ids = {_file_name(a, s, FITTED): (str(i), str(s)) for i, a in enumerate(ACTIONS, start=1) for s in (1, 2)}
-    return ids[name]
-
-
-LAYOUT: Final = Layout(
-    name="h36m",
-    what="Rendered people in Human3.6M's layout: videos and labels made by this program, nothing of Human3.6M.",
-    shots=shots,
-    record=record,
-    finish=finish,
-)
+WHAT: Final = "Rendered people in Human3.6M's layout: videos and labels made by this program, nothing of Human3.6M."
+LAYOUT: Final = Layout("h36m", WHAT, shots, record, finish)

@@ -1,6 +1,6 @@
 """Kinetics-400's layout: clips by class, lists of clips, and a detector's keypoints.  pixels and labels -> [raw]
 
-The detector is played: its keypoints are the projected joints with noise, with misses, without identities.
+The detector is simulated: its keypoints are the projected joints with noise, with misses, without identities.
 """
 
 from __future__ import annotations
@@ -8,19 +8,18 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.skeletons import convert
-from pipeline.synthetic.layouts.encode import mp4_writer
-from pipeline.synthetic.layouts.layout import Layout, Request
-from pipeline.synthetic.scene.scene import Shot, Take, film, stage
+from pipeline.synthetic.layouts.layout import Layout, Request, with_confidence, write_video
+from pipeline.synthetic.scene.scene import Shot, Take, stage
 
-if TYPE_CHECKING:
-    from pipeline.smpl.assets import SmplArrays
+Detections = list[tuple[int, NDArray[np.float64]]]  # of one frame: (person, joints)
 
 CLASSES: Final = {  # of Kinetics-400, and what is played for them
     "jumpstyle dancing": ("dance", "march", "jumping_jacks"),
@@ -37,51 +36,29 @@ WIDTH, HEIGHT = 340, 256  # px, as Kinetics is commonly resized to
 
 NOISE_PX: Final = 0.3  # sigma of the detector's noise in x and in y
 MISS_RATE: Final = 0.02  # of person-frames that the detector does not find at all
-BLIND_FRAMES: Final = (12, 14)  # in every fourth clip nobody is found in these
+BLIND_FRAMES: Final = (12, 14)  # in every fourth clip no person is found in these
 ALPHAPOSE_EVERY: Final = 5  # every fifth clip's keypoints are in AlphaPose's format, the others in OpenPose's
 
 
 def shots(request: Request) -> list[Shot]:
     """6 clips for training and 2 for validation by default, of 60 to 75 frames; every third shows two people."""
-    splits = ["train"] * request.videos(6) + ["val"] * request.videos(2)
     planned = []
-    for number, split in enumerate(splits):
-        rng = np.random.default_rng([request.seed, 102, number])
+    for number, split, rng in request.numbered(102, train=6, val=2):
         label = list(CLASSES)[number % len(CLASSES)]
         start = int(rng.integers(0, 200))
-        video_id = "".join(rng.choice(list(ALPHABET), 11))
-        name = f"{video_id}_{start:06d}_{start + 10:06d}"
-        planned.append(
-            Shot(
-                dataset="kinetics",
-                split=split,
-                name=name,
-                number=number,
-                seed=request.seed,
-                n_frames=request.frames(rng, 60, 75, least=45),
-                fps=25.0 if number % 2 else 30.0,
-                width=WIDTH,
-                height=HEIGHT,
-                n_people=2 if number % 3 == 1 else 1,
-                actions=CLASSES[label],
-                hand_held=number % 4 == 2,
-                file=f"{split}/{label}/{name}.mp4",
-            )
-        )
+        name = f"{''.join(rng.choice(list(ALPHABET), 11))}_{start:06d}_{start + 10:06d}"
+        n_frames, fps = request.frames(rng, 60, 75, least=45), 25.0 if number % 2 else 30.0
+        shot = Shot("kinetics", split, name, number, request.seed, n_frames, fps, WIDTH, HEIGHT, actions=CLASSES[label])
+        people, file = 2 if number % 3 == 1 else 1, f"{split}/{label}/{name}.mp4"
+        planned.append(replace(shot, n_people=people, hand_held=number % 4 == 2, file=file))
     return planned
 
 
-def record(body: SmplArrays, shot: Shot, folder: Path) -> Take:
+def record(shot: Shot, folder: Path) -> Take:
     """`<split>/<class>/<name>.mp4` and `keypoints/<split>/<name>/`."""
-    take = stage(body, shot)
-    video = folder / shot.file
-    video.parent.mkdir(parents=True, exist_ok=True)
-    detections: list[list[tuple[int, NDArray[Any]]]] = []
-    rng = shot.rng("detector")
-    with mp4_writer(video, shot.fps, shot.width, shot.height) as writer:
-        for frame, filmed in enumerate(film(body, take)):
-            writer.write(np.ascontiguousarray(filmed.image[..., ::-1]))
-            detections.append(_detect(take, frame, filmed.visible, rng))
+    take, rng = stage(shot), shot.rng("detector")
+    visible = write_video(take, folder / shot.file)
+    detections = [_detect(take, frame, visible[frame], rng) for frame in range(shot.n_frames)]
     keypoints = folder / "keypoints" / shot.split / shot.name
     keypoints.mkdir(parents=True)
     if shot.number % ALPHAPOSE_EVERY == ALPHAPOSE_EVERY - 1:
@@ -103,42 +80,35 @@ def finish(folder: Path, shots: Sequence[Shot]) -> None:
                 table.writerow([Path(shot.file).parent.name, video_id, int(start), int(end), split])
 
 
-def _detect(
-    take: Take, frame: int, visible: Sequence[NDArray[np.bool_]], rng: np.random.Generator
-) -> list[tuple[int, NDArray[Any]]]:
-    """What the detector finds in a frame: (whom, (49, 3) x y confidence) in any order; a joint not found is 0 0 0."""
+def _detect(take: Take, frame: int, visible: NDArray[np.bool_], rng: np.random.Generator) -> Detections:
+    """What the detector finds in a frame: (person, (49, 3) x y confidence) in any order; 0 0 0: a joint not found."""
     found = []
     for person, (actor, seen) in enumerate(zip(take.actors, visible, strict=True)):
         missed = rng.random() < MISS_RATE or (take.shot.number % 4 == 0 and frame in BLIND_FRAMES)
         xy = actor.kp_2d[frame] + rng.normal(0, NOISE_PX, (49, 2))
-        confidence = np.where(seen, rng.uniform(0.6, 1.0, 49), rng.uniform(0.05, 0.55, 49))
-        joints = np.column_stack([xy, confidence])
+        joints = with_confidence(xy, np.where(seen, rng.uniform(0.6, 1.0, 49), rng.uniform(0.05, 0.55, 49)))
         joints[~seen & (rng.random(49) < 0.5)] = 0
         if not missed:
             found.append((person, joints))
     return [found[i] for i in rng.permutation(len(found))]
 
 
-def _write_openpose(folder: Path, name: str, detections: Sequence[Sequence[tuple[int, NDArray[Any]]]]) -> None:
-    """OpenPose's `--write_json`, BODY_25, format 1.3: a file a frame, also where nobody is found."""
-    rest = ("face", "hand_left", "hand_right")
+def _write_openpose(folder: Path, name: str, detections: Sequence[Detections]) -> None:
+    """OpenPose's `--write_json`, BODY_25, format 1.3: a file a frame, also where no person is found."""
+    parts = ("face", "hand_left", "hand_right")
+    empty: dict[str, list[float]] = {f"{part}_keypoints_2d": [] for part in parts}
+    empty |= {"pose_keypoints_3d": []} | {f"{part}_keypoints_3d": [] for part in parts}
     for frame, people in enumerate(detections):
         entries = []
         for _, joints in people:
             body_25 = convert(joints, source="spin49", target="body_25")
-            entry: dict[str, Any] = {
-                "person_id": [-1],
-                "pose_keypoints_2d": [round(v, 3) for v in body_25.ravel().tolist()],
-            }
-            entry |= {f"{part}_keypoints_2d": [] for part in rest} | {"pose_keypoints_3d": []}
-            entries.append(entry | {f"{part}_keypoints_3d": [] for part in rest})
+            pose = [round(v, 3) for v in body_25.ravel().tolist()]
+            entries.append({"person_id": [-1], "pose_keypoints_2d": pose, **empty})
         text = json.dumps({"version": 1.3, "people": entries}, separators=(",", ":"))
         (folder / f"{name}_{frame:012d}_keypoints.json").write_text(text, encoding="utf-8")
 
 
-def _write_alphapose(
-    file: Path, detections: Sequence[Sequence[tuple[int, NDArray[Any]]]], rng: np.random.Generator
-) -> None:
+def _write_alphapose(file: Path, detections: Sequence[Detections], rng: np.random.Generator) -> None:
     """AlphaPose's result format with tracking: one list of people, COCO's 17 joints, `idx` from 1."""
     entries = []
     for frame, people in enumerate(detections):
@@ -158,10 +128,5 @@ def _write_alphapose(
     file.write_text(json.dumps(entries), encoding="utf-8")
 
 
-LAYOUT: Final = Layout(
-    name="kinetics",
-    what="Rendered people in Kinetics-400's layout, with a played detector: nothing of Kinetics.",
-    shots=shots,
-    record=record,
-    finish=finish,
-)
+WHAT: Final = "Rendered people in Kinetics-400's layout, with a played detector: nothing of Kinetics."
+LAYOUT: Final = Layout("kinetics", WHAT, shots, record, finish)

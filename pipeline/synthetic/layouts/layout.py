@@ -1,21 +1,20 @@
-"""What one file of this folder has to offer for a dataset: shots, and how they are written.  pixels and labels -> [raw]
+"""What every dataset's layout is made of: its shots, and pictures and videos of them.  pixels and labels -> [raw]
 
-Adding a dataset is adding such a file and its line in `LAYOUTS` (`pipeline.synthetic`).
+Adding a dataset is adding a file with a `LAYOUT` to this folder, and a line to `LAYOUTS` (`pipeline.synthetic`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pipeline.synthetic.scene.scene import Shot, Take
-
-if TYPE_CHECKING:
-    from pipeline.smpl.assets import SmplArrays
+from pipeline.synthetic.layouts.files import jpeg, mp4_writer
+from pipeline.synthetic.scene.scene import Shot, Take, film
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +46,11 @@ class Request:
         drawn = int(rng.integers(low, high + 1))
         return self.n_frames if self.n_frames is not None else max(least, round(drawn * SIZES[self.size].frames))
 
-
-def _nothing_more(folder: Path, shots: Sequence[Shot]) -> None:
-    """Of a release whose videos stand for themselves."""
+    def numbered(self, key: int, **usual: int) -> Iterator[tuple[int, str, np.random.Generator]]:
+        """(number, split, generator) of every video; `usual`: how many each split has by default."""
+        splits = [split for split, n in usual.items() for _ in range(self.videos(n))]
+        for number, split in enumerate(splits):
+            yield number, split, np.random.default_rng([self.seed, key, number])
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,5 +60,31 @@ class Layout:
     name: str
     what: str  # one sentence for the marker file
     shots: Callable[[Request], list[Shot]]
-    record: Callable[[SmplArrays, Shot, Path], Take]  # writes one video below the dataset's folder; tells the truth
-    finish: Callable[[Path, Sequence[Shot]], None] = _nothing_more  # writes what is about all videos
+    record: Callable[[Shot, Path], Take]  # writes one video below the dataset's folder; returns the truth
+    finish: Callable[[Path, Sequence[Shot]], None] | None = None  # writes what is about all videos
+
+
+def write_pictures(take: Take, folder: Path, name: str, *, first: int = 0) -> NDArray[np.bool_]:
+    """Film a take into a new folder, a JPEG a frame, called `name.format(frame + first)`; visible (T, actors, 49)."""
+    folder.mkdir(parents=True)
+    visible = []
+    for number, filmed in enumerate(film(take), start=first):
+        (folder / name.format(number)).write_bytes(jpeg(filmed.image))
+        visible.append(filmed.visible)
+    return np.array(visible)
+
+
+def write_video(take: Take, file: Path) -> NDArray[np.bool_]:
+    """The same into a video file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    visible, camera = [], take.view
+    with mp4_writer(file, take.shot.fps, camera.width, camera.height) as writer:
+        for filmed in film(take):
+            writer.write(np.ascontiguousarray(filmed.image[..., ::-1]))
+            visible.append(filmed.visible)
+    return np.array(visible)
+
+
+def with_confidence(kp_2d: NDArray[Any], confidence: NDArray[Any]) -> NDArray[np.float64]:
+    """(..., J, 2) px and (..., J) -> (..., J, 3)."""
+    return np.concatenate([kp_2d, confidence[..., None]], axis=-1)

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.skeletons import JOINTS, convert
-from pipeline.synthetic.layouts.encode import mp4_writer, write_jpeg
-from pipeline.synthetic.layouts.layout import Layout, Request
-from pipeline.synthetic.layouts.matlab_files import write_mat, write_mat73
+from pipeline.synthetic.layouts.files import write_mat, write_mat73
+from pipeline.synthetic.layouts.layout import Layout, Request, write_pictures, write_video
 from pipeline.synthetic.scene.camera import Camera, frame_people
-from pipeline.synthetic.scene.scene import Actor, Shot, Take, film, stage
-
-if TYPE_CHECKING:
-    from pipeline.smpl.assets import SmplArrays
+from pipeline.synthetic.scene.scene import Actor, Shot, Take, stage
 
 Array = NDArray[np.float64]
 
@@ -30,6 +26,7 @@ SEQUENCES: Final = tuple(  # those that the release has at 25 fps
 )
 FPS: Final = 25.0
 SIDE_PX: Final = 320  # 2048 in the release
+TEST_FOLDER: Final = "mpi_inf_3dhp_test_set"
 TESTS: Final = ("TS1", "TS5", "TS2", "TS6", "TS3", "TS4")
 TEST_PICTURES: Final = {"TS5": (384, 216), "TS6": (384, 216)}  # width, height px; the others are square
 TEST_SIDE_PX: Final = 300
@@ -51,63 +48,35 @@ def shots(request: Request) -> list[Shot]:
     for number in range(request.videos(2 * len(PAIRS[0]))):
         pair, view = divmod(number, 2)
         sequence, camera = SEQUENCES[pair % len(SEQUENCES)], PAIRS[pair // len(SEQUENCES) % len(PAIRS)][view]
-        rng = np.random.default_rng([request.seed, 105, pair])
+        n_frames = request.frames(np.random.default_rng([request.seed, 105, pair]), 28, 28, least=20)
         # Every fourth video is a file, as all are in the download; of the others the pictures were extracted.
-        kept_as = "imageSequence/video_{}.avi" if number % 4 == 3 else "imageFrames/video_{}"
-        planned.append(
-            Shot(
-                dataset="mpi_inf_3dhp",
-                split="train",
-                name=f"{sequence}/video_{camera}",
-                number=number,
-                seed=request.seed,
-                n_frames=request.frames(rng, 28, 28, least=20),
-                fps=FPS,
-                width=SIDE_PX,
-                height=SIDE_PX,
-                actions=ON_THE_SPOT,
-                file=f"{sequence}/{kept_as.format(camera)}",
-            )
-        )
+        file = f"{sequence}/" + ("imageSequence/video_{}.avi" if number % 4 == 3 else "imageFrames/video_{}")
+        shot = Shot("mpi_inf_3dhp", "train", f"{sequence}/video_{camera}", number, request.seed, n_frames, FPS)
+        planned.append(replace(shot, width=SIDE_PX, height=SIDE_PX, actions=ON_THE_SPOT, file=file.format(camera)))
     for number, name in enumerate(TESTS[: request.videos(2)], start=len(planned)):
-        rng = np.random.default_rng([request.seed, 106, number])
-        width, height = TEST_PICTURES.get(name, (TEST_SIDE_PX, TEST_SIDE_PX))
-        planned.append(
-            Shot(
-                dataset="mpi_inf_3dhp",
-                split="test",
-                name=name,
-                number=number,
-                seed=request.seed,
-                n_frames=request.frames(rng, 32, 32, least=24),
-                fps=FPS,
-                width=width,
-                height=height,
-                actions=ON_THE_SPOT,
-                file=f"mpi_inf_3dhp_test_set/{name}/imageSequence",
-            )
-        )
+        n_frames = request.frames(np.random.default_rng([request.seed, 106, number]), 32, 32, least=24)
+        size, file = TEST_PICTURES.get(name, (TEST_SIDE_PX, TEST_SIDE_PX)), f"{TEST_FOLDER}/{name}/imageSequence"
+        shot = Shot("mpi_inf_3dhp", "test", name, number, request.seed, n_frames, FPS, *size)
+        planned.append(replace(shot, actions=ON_THE_SPOT, file=file))
     return planned
 
 
-def record(body: SmplArrays, shot: Shot, folder: Path) -> Take:
+def record(shot: Shot, folder: Path) -> Take:
     """A train video; with the first of its sequence also `annot.mat` and `camera.calibration`. Or a test video."""
-    if shot.split == "test":
-        return _record_test(body, shot, folder)
-    sequence, _, camera = shot.name.rpartition("/")
-    played = stage(body, replace(shot, name=sequence))  # the same whatever camera films it
-    cameras = _cameras(played)
-    take = _before(played, cameras[int(camera.removeprefix("video_"))])
     place = folder / shot.file
-    place.parent.mkdir(parents=True, exist_ok=True)
+    if shot.split == "test":
+        take = stage(shot)
+        write_pictures(take, place, "img_{:06d}.jpg", first=1)
+        write_mat73(place.parent / "annot_data.mat", labels_of_test(take))
+        return take
+    sequence, _, camera = shot.name.rpartition("/")
+    played = stage(replace(shot, name=sequence))  # the same whatever camera films it
+    cameras = _cameras(played)
+    take = played.seen_by(cameras[int(camera.removeprefix("video_"))])
     if place.suffix:
-        with mp4_writer(place, shot.fps, shot.width, shot.height) as writer:
-            for filmed in film(body, take):
-                writer.write(np.ascontiguousarray(filmed.image[..., ::-1]))
+        write_video(take, place)
     else:
-        place.mkdir()
-        for number, filmed in enumerate(film(body, take)):
-            write_jpeg(place / f"frame_{number:06d}.jpg", filmed.image)
+        write_pictures(take, place, "frame_{:06d}.jpg")
     if shot.number % 2 == 0:
         write_mat(folder / sequence / "annot.mat", labels_of(take, cameras), compressed=True)
         (folder / sequence / "camera.calibration").write_text(calibration(cameras), encoding="ascii")
@@ -135,24 +104,16 @@ def calibration(cameras: list[Camera]) -> str:
         intrinsics, extrinsics = np.eye(4), camera.extrinsics[0].copy()
         intrinsics[:3, :3] = camera.intrinsics
         extrinsics[:3, 3] *= 1000
-        lines += [
-            f"name          {number}",
-            "  sensor      10 10",
-            f"  size        {camera.width} {camera.height}",
-            "  animated    0",
-            f"  intrinsic   {_numbers(intrinsics)}",
-            f"  extrinsic   {_numbers(extrinsics)}",
-            "  radial      0",
-        ]
+        intrinsic, extrinsic = (" ".join(f"{v:.10g}" for v in m.ravel()) for m in (intrinsics, extrinsics))
+        lines += [f"name          {number}", "  sensor      10 10", f"  size        {camera.width} {camera.height}"]
+        lines += ["  animated    0", f"  intrinsic   {intrinsic}", f"  extrinsic   {extrinsic}", "  radial      0"]
     return "\n".join(lines) + "\n"
 
 
 def labels_of_test(take: Take) -> dict[str, NDArray[Any]]:
     """The variables of annot_data.mat, with the axes as HDF5 has them."""
-    if take.camera is None:
-        raise ValueError("an MPI-INF-3DHP video needs a camera")
     points = convert(take.actors[0].spin49, source="spin49", target="mpi_inf_3dhp_test")
-    pixels, mm = take.camera.project(points), take.camera.to_camera(points) * 1000
+    pixels, mm = take.view.project(points), take.view.to_camera(points) * 1000
     n_frames = len(points)
     valid = np.ones((n_frames, 1))
     valid[:INVALID_FRAMES] = 0
@@ -181,16 +142,6 @@ def native_joints(actor: Actor) -> Array:
     return np.stack([places[name] for name in JOINTS["mpi_inf_3dhp"]], axis=1)
 
 
-def _record_test(body: SmplArrays, shot: Shot, folder: Path) -> Take:
-    take = stage(body, shot)
-    pictures = folder / shot.file
-    pictures.mkdir(parents=True)
-    for number, filmed in enumerate(film(body, take), start=1):
-        write_jpeg(pictures / f"img_{number:06d}.jpg", filmed.image)
-    write_mat73(pictures.parent / "annot_data.mat", labels_of_test(take))
-    return take
-
-
 def _cameras(take: Take) -> list[Camera]:
     """14 cameras around the actor: the usual eight from in front and from the sides, the others from behind."""
     shot, actor = take.shot, take.actors[0]
@@ -199,22 +150,9 @@ def _cameras(take: Take) -> list[Camera]:
     cameras = {}
     for place, number in enumerate(order):
         angle = np.radians((place - 3.5) * 180 / 8 if place < 8 else 90 + (place - 7) * 180 / 7)
-        cameras[number] = frame_people(
-            shot.rng(f"camera {number}"),
-            actor.spin49,
-            heading=facing + angle,
-            width=shot.width,
-            height=shot.height,
-            hand_held=False,
-            turn=8,
-        )
+        rng, heading = shot.rng(f"camera {number}"), facing + angle
+        cameras[number] = frame_people(rng, actor.spin49, heading=heading, width=shot.width, height=shot.height, turn=8)
     return [cameras[number] for number in range(N_CAMERAS)]
-
-
-def _before(take: Take, camera: Camera) -> Take:
-    """The same, filmed by another camera."""
-    actors = tuple(replace(actor, kp_2d=camera.project(actor.spin49)) for actor in take.actors)
-    return replace(take, camera=camera, actors=actors)
 
 
 def _cell(arrays: list[Array]) -> NDArray[np.object_]:
@@ -225,13 +163,5 @@ def _cell(arrays: list[Array]) -> NDArray[np.object_]:
     return cell
 
 
-def _numbers(matrix: Array) -> str:
-    return " ".join(f"{value:.10g}" for value in matrix.ravel())
-
-
-LAYOUT: Final = Layout(
-    name="mpi_inf_3dhp",
-    what="Rendered people in MPI-INF-3DHP's layout, projected without error: nothing of MPI-INF-3DHP.",
-    shots=shots,
-    record=record,
-)
+WHAT: Final = "Rendered people in MPI-INF-3DHP's layout, projected without error: nothing of MPI-INF-3DHP."
+LAYOUT: Final = Layout("mpi_inf_3dhp", WHAT, shots, record)

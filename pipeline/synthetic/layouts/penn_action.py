@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.skeletons import convert
-from pipeline.synthetic.layouts.encode import write_jpeg
-from pipeline.synthetic.layouts.layout import Layout, Request
-from pipeline.synthetic.layouts.matlab_files import write_mat
-from pipeline.synthetic.scene.scene import Shot, Take, film, stage
-
-if TYPE_CHECKING:
-    from pipeline.smpl.assets import SmplArrays
+from pipeline.synthetic.layouts.files import write_mat
+from pipeline.synthetic.layouts.layout import Layout, Request, write_pictures
+from pipeline.synthetic.scene.scene import Shot, Take, stage
 
 # The dataset's names of actions, and what is played for them.
 ACTIONS: Final = {
@@ -32,47 +27,33 @@ ACTIONS: Final = {
     "bowl": ("lunge", "throw", "walk"),
 }
 PICTURES: Final = ((480, 270), (360, 270), (480, 360), (270, 360))  # width, height px
-NOT_LABELLED: Final = 0.75  # where the release puts a joint that nobody marked
+NOT_LABELLED: Final = 0.75  # coordinates that the release gives an unmarked joint
 BOX_MARGIN_PX: Final = 6.0
 
 
 def shots(request: Request) -> list[Shot]:
-    """10 videos for training and 4 for testing by default, of 28 to 52 frames."""
-    n_train, n_test = request.videos(10), request.videos(4)
-    splits = sorted(["train"] * n_train + ["test"] * n_test, key=_mixed(n_train, n_test))
+    """10 videos for training and 4 for testing by default, of 28 to 52 frames; the test videos among the others."""
+    counts = {"train": request.videos(10), "test": request.videos(4)}
+    through = [(i + 0.5) / n for n in counts.values() for i in range(n)]  # how far each split is by then
+    splits = [split for split, n in counts.items() for _ in range(n)]
     planned = []
-    for number, split in enumerate(splits):
+    for number, i in enumerate(sorted(range(len(splits)), key=through.__getitem__)):
         rng = np.random.default_rng([request.seed, 101, number])
-        width, height = PICTURES[number % len(PICTURES)]
+        n_frames = request.frames(rng, 28, 52, least=20)
+        size, actions = PICTURES[number % len(PICTURES)], tuple(ACTIONS.values())[number % len(ACTIONS)]
+        name = f"{number + 1:04d}"
         planned.append(
-            Shot(
-                dataset="penn_action",
-                split=split,
-                name=f"{number + 1:04d}",
-                number=number,
-                seed=request.seed,
-                n_frames=request.frames(rng, 28, 52, least=20),
-                fps=30.0,
-                width=width,
-                height=height,
-                actions=tuple(ACTIONS.values())[number % len(ACTIONS)],
-            )
+            Shot("penn_action", splits[i], name, number, request.seed, n_frames, 30.0, *size, actions=actions)
         )
     return planned
 
 
-def record(body: SmplArrays, shot: Shot, folder: Path) -> Take:
+def record(shot: Shot, folder: Path) -> Take:
     """`frames/<name>/<000001..>.jpg` and `labels/<name>.mat`."""
-    take = stage(body, shot)
-    frames = folder / "frames" / shot.name
-    frames.mkdir(parents=True)
-    visible = []
-    for number, filmed in enumerate(film(body, take), start=1):
-        write_jpeg(frames / f"{number:06d}.jpg", filmed.image)
-        visible.append(filmed.visible[0])
-    labels = folder / "labels"
-    labels.mkdir(exist_ok=True)
-    write_mat(labels / f"{shot.name}.mat", labels_of(take, np.array(visible)))
+    take = stage(shot)
+    visible = write_pictures(take, folder / "frames" / shot.name, "{:06d}.jpg", first=1)
+    (folder / "labels").mkdir(exist_ok=True)
+    write_mat(folder / "labels" / f"{shot.name}.mat", labels_of(take, visible[:, 0]))
     return take
 
 
@@ -81,9 +62,8 @@ def labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
     shot, actor = take.shot, take.actors[0]
     joints = convert(actor.kp_2d + 1, source="spin49", target="penn_action")
     seen = convert(visible[..., None].astype(np.float64), source="spin49", target="penn_action")[..., 0]
-    rng = shot.rng("labels")
-    unmarked = (seen == 0) & (rng.random(seen.shape) < 0.36)  # 64% of the release's invisible joints carry coordinates
-    joints[unmarked] = NOT_LABELLED
+    unmarked = shot.rng("labels").random(seen.shape) < 0.36  # 64% of the release's invisible joints have coordinates
+    joints[(seen == 0) & unmarked] = NOT_LABELLED
     return {
         "action": list(ACTIONS)[shot.number % len(ACTIONS)],
         "pose": _seen_from(take),
@@ -103,37 +83,21 @@ def _boxes(kp_2d: NDArray[Any], shot: Shot) -> NDArray[Any]:
     high = np.minimum(kp_2d.max(axis=1) + BOX_MARGIN_PX, (shot.width - 1, shot.height - 1)) + 1
     boxes = np.concatenate([low, high], axis=1)
     if shot.number % 2:
-        return np.asarray(boxes)
-    whole = np.round(boxes)
-    return whole.astype(np.uint8 if whole.max() < 256 else np.uint16)
+        return boxes
+    return np.round(boxes).astype(np.uint8 if np.round(boxes).max() < 256 else np.uint16)
 
 
 def _seen_from(take: Take) -> str:
     """The release's word for the side from which the camera sees the person."""
-    if take.camera is None:
-        raise ValueError("a Penn Action video needs a camera")
     middle = take.shot.n_frames // 2
-    ahead = np.array([np.sin(take.actors[0].motion.heading[middle]), 0, np.cos(take.actors[0].motion.heading[middle])])
-    across, _, away = take.camera.extrinsics[middle, :3, :3] @ ahead
+    heading = take.actors[0].motion.heading[middle]
+    across, _, away = take.view.extrinsics[middle, :3, :3] @ np.array([np.sin(heading), 0, np.cos(heading)])
     if abs(across) > abs(away):
         return "right" if across > 0 else "left"
     return "front" if away < 0 else "back"
 
 
-def _mixed(n_train: int, n_test: int) -> Callable[[str], float]:
-    """Spread the test videos among the others: sorting keys by how far each split is through."""
-    counters = {"train": 0, "test": 0}
-
-    def key(split: str) -> float:
-        counters[split] += 1
-        return (counters[split] - 0.5) / (n_train if split == "train" else n_test)
-
-    return key
-
-
-LAYOUT: Final = Layout(
-    name="penn_action",
-    what="Rendered people in Penn Action's layout: pictures and labels made by this program, nothing of Penn Action.",
-    shots=shots,
-    record=record,
+WHAT: Final = (
+    "Rendered people in Penn Action's layout: pictures and labels made by this program, nothing of Penn Action."
 )
+LAYOUT: Final = Layout("penn_action", WHAT, shots, record)

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.skeletons import JOINTS, convert
-from pipeline.synthetic.layouts.encode import write_jpeg
-from pipeline.synthetic.layouts.layout import Layout, Request
-from pipeline.synthetic.scene.scene import Shot, Take, film, stage
-
-if TYPE_CHECKING:
-    from pipeline.smpl.assets import SmplArrays
+from pipeline.synthetic.layouts.layout import Layout, Request, with_confidence, write_pictures
+from pipeline.synthetic.scene.scene import Shot, Take, stage
 
 NAMES: Final = (  # the release's joints in its order, which is that of `JOINTS["posetrack"]`
     "nose", "head_bottom", "head_top", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
@@ -27,8 +23,8 @@ BONES: Final = (  # pairs of joints, counted from 1
     (2, 3), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7),
 )  # fmt: skip
 CATEGORY: Final = {"supercategory": "person", "id": 1, "name": "person", "keypoints": NAMES, "skeleton": BONES}
-NEVER_LABELLED: Final = ("lear", "rear")  # the release has a place for them, and nothing in it
-HEAD: Final = ("nose", "neck", "headtop")
+NEVER_LABELLED: Final = [JOINTS["posetrack"].index(name) for name in ("lear", "rear")]  # (0, 0, 0) in the release
+HEAD: Final = [JOINTS["posetrack"].index(name) for name in ("nose", "neck", "headtop")]
 BOX_MARGIN: Final = 0.15  # of the joints' extent, on each of the four sides
 PICTURES: Final = ((320, 320), (400, 300), (300, 300), (384, 288))  # width, height px; the wide ones show two people
 ACTIONS: Final = (
@@ -51,44 +47,26 @@ def shots(request: Request) -> list[Shot]:
 
     One for training has 80 to 92 frames, of which every 4th is labelled.
     """
-    splits = ["train"] * request.videos(4) + ["val"] * request.videos(2)
     planned = []
-    for number, split in enumerate(splits):
-        rng = np.random.default_rng([request.seed, 105, number])
-        width, height = PICTURES[number % len(PICTURES)]
+    for number, split, rng in request.numbered(105, train=4, val=2):
         low, high, least = (80, 92, 68) if is_sparse(number) else (24, 28, 20)
+        n_frames = request.frames(rng, low, high, least=least)
+        name = f"{number + 1:06d}_{'bonn' if number % 2 else 'mpii'}_{'train' if split == 'train' else 'test'}"
+        size, people, held = PICTURES[number % len(PICTURES)], 1 + number % 2, number % 3 == 2
+        actions = ACTIONS[number % len(ACTIONS)]
         planned.append(
-            Shot(
-                dataset="posetrack",
-                split=split,
-                name=f"{number + 1:06d}_{'bonn' if number % 2 else 'mpii'}_{'train' if split == 'train' else 'test'}",
-                number=number,
-                seed=request.seed,
-                n_frames=request.frames(rng, low, high, least=least),
-                fps=25.0,
-                width=width,
-                height=height,
-                n_people=1 + number % 2,
-                actions=ACTIONS[number % len(ACTIONS)],
-                hand_held=number % 3 == 2,
-            )
+            Shot("posetrack", split, name, number, request.seed, n_frames, 25.0, *size, people, actions, held)
         )
     return planned
 
 
-def record(body: SmplArrays, shot: Shot, folder: Path) -> Take:
+def record(shot: Shot, folder: Path) -> Take:
     """`images/<split>/<name>/<000000..>.jpg` and `posetrack_data/annotations/<split>/<name>.json`."""
-    take = stage(body, shot)
-    pictures = folder / "images" / shot.split / shot.name
-    pictures.mkdir(parents=True)
-    visible = []
-    for number, filmed in enumerate(film(body, take)):
-        write_jpeg(pictures / f"{number:06d}.jpg", filmed.image)
-        visible.append(filmed.visible)
+    take = stage(shot)
+    visible = write_pictures(take, folder / "images" / shot.split / shot.name, "{:06d}.jpg")
     labels = folder / "posetrack_data" / "annotations" / shot.split
     labels.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(labels_of(take, np.array(visible)))
-    (labels / f"{shot.name}.json").write_text(text, encoding="utf-8")
+    (labels / f"{shot.name}.json").write_text(json.dumps(labels_of(take, visible)), encoding="utf-8")
     return take
 
 
@@ -96,16 +74,14 @@ def labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
     """The content of a sequence's file; visible (T, people, 49)."""
     shot = take.shot
     labelled = range(0, shot.n_frames, STRIDE if is_sparse(shot.number) else 1)
-    kp_2d = np.stack([_labels(actor.kp_2d, visible[:, i]) for i, actor in enumerate(take.actors)])
-    annotations = []
-    for frame in labelled:
-        for person, joints in enumerate(kp_2d[:, frame]):
-            annotations.append(_annotation(joints, person, _image_id(shot, frame)))
-    return {
-        "images": [_image(shot, frame, labelled=frame in labelled) for frame in range(shot.n_frames)],
-        "annotations": annotations,
-        "categories": [CATEGORY],
-    }
+    kp_2d = [_labels(actor.kp_2d, visible[:, i]) for i, actor in enumerate(take.actors)]
+    annotations = [
+        _annotation(joints[frame], person, _image_id(shot, frame))
+        for frame in labelled
+        for person, joints in enumerate(kp_2d)
+    ]
+    images = [_image(shot, frame, labelled=frame in labelled) for frame in range(shot.n_frames)]
+    return {"images": images, "annotations": annotations, "categories": [CATEGORY]}
 
 
 def _image_id(shot: Shot, frame: int) -> int:
@@ -127,16 +103,15 @@ def _image(shot: Shot, frame: int, *, labelled: bool) -> dict[str, Any]:
 
 def _labels(kp_2d: NDArray[Any], visible: NDArray[np.bool_]) -> NDArray[np.float64]:
     """(T, 17, 3) x y 1 of the joints that are seen, 0 0 0 of the others."""
-    joints = np.concatenate([kp_2d, np.ones((*kp_2d.shape[:2], 1))], axis=-1)
-    posetrack = convert(np.where(visible[..., None], joints, 0.0), source="spin49", target="posetrack")
-    posetrack[:, [JOINTS["posetrack"].index(name) for name in NEVER_LABELLED]] = 0
+    joints = np.where(visible[..., None], with_confidence(kp_2d, np.ones(kp_2d.shape[:2])), 0.0)
+    posetrack = convert(joints, source="spin49", target="posetrack")
+    posetrack[:, NEVER_LABELLED] = 0
     return posetrack
 
 
 def _annotation(joints: NDArray[np.float64], person: int, image_id: int) -> dict[str, Any]:
-    head = joints[[JOINTS["posetrack"].index(name) for name in HEAD]]
     return {
-        "bbox_head": [round(value) for value in _box(head)],
+        "bbox_head": [round(value) for value in _box(joints[HEAD])],
         "keypoints": joints.ravel().tolist(),
         "track_id": person,
         "image_id": image_id,
@@ -157,9 +132,7 @@ def _box(joints: NDArray[np.float64]) -> list[float]:
     return [*(low - margin).tolist(), *(high - low + 2 * margin).tolist()]
 
 
-LAYOUT: Final = Layout(
-    name="posetrack",
-    what="Rendered people in PoseTrack 2018's layout: pictures and labels made by this program, nothing of PoseTrack.",
-    shots=shots,
-    record=record,
+WHAT: Final = (
+    "Rendered people in PoseTrack 2018's layout: pictures and labels made by this program, nothing of PoseTrack."
 )
+LAYOUT: Final = Layout("posetrack", WHAT, shots, record)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation, Slerp
 
 from pipeline.skeletons import JOINTS, convert
-from pipeline.synthetic.layouts import python2_pickle
-from pipeline.synthetic.layouts.encode import write_jpeg
-from pipeline.synthetic.layouts.layout import Layout, Request
-from pipeline.synthetic.scene.scene import Actor, Shot, Take, film, stage
-
-if TYPE_CHECKING:
-    from pipeline.smpl.assets import SmplArrays
+from pipeline.synthetic.body.body import procedural
+from pipeline.synthetic.layouts.files import python2_pickle
+from pipeline.synthetic.layouts.layout import Layout, Request, with_confidence, write_pictures
+from pipeline.synthetic.scene.scene import Actor, Shot, Take, stage
 
 PLACES: Final = ("courtyard", "outdoors", "downtown", "office", "flat")
 TITLES: Final = {  # what a sequence is called after, and what is played
@@ -29,7 +26,7 @@ TITLES: Final = {  # what a sequence is called after, and what is played
 PICTURES: Final = ((400, 300), (360, 300), (300, 300))  # width, height px
 FPS: Final = 30.0
 POSES_2D: Final = (*JOINTS["3dpw"], "reye", "leye", "rear", "lear")  # 18, in the order of OpenPose's COCO model
-UNSEEN_FRAMES: Final = 5  # nobody is detected in the first of every third sequence, as happens in the release
+UNSEEN_FRAMES: Final = 5  # no person is detected in the first of every third sequence, as happens in the release
 INVALID_FRAMES: Final = 6  # at the end of every fourth sequence the camera's pose is not good enough
 
 
@@ -38,64 +35,43 @@ def shots(request: Request) -> list[Shot]:
 
     Many short ones rather than few long ones: what a small network can learn grows with the number of people and poses.
     """
-    splits = [
-        split for split, usual in (("train", 28), ("validation", 5), ("test", 5)) for _ in range(request.videos(usual))
-    ]
     planned = []
-    for number, split in enumerate(splits):
-        rng = np.random.default_rng([request.seed, 104, number])
+    for number, split, rng in request.numbered(104, train=28, validation=5, test=5):
         title = list(TITLES)[number % len(TITLES)]
-        width, height = PICTURES[number % len(PICTURES)]
+        size, n_frames = PICTURES[number % len(PICTURES)], request.frames(rng, 24, 30, least=24)
+        name = f"{PLACES[number % len(PLACES)]}_{title}_{number:02d}"
+        people = 2 if split == "train" and number % 14 == 2 else 1
         planned.append(
-            Shot(
-                dataset="3dpw",
-                split=split,
-                name=f"{PLACES[number % len(PLACES)]}_{title}_{number:02d}",
-                number=number,
-                seed=request.seed,
-                n_frames=request.frames(rng, 24, 30, least=24),
-                fps=FPS,
-                width=width,
-                height=height,
-                n_people=2 if split == "train" and number % 14 == 2 else 1,
-                actions=TITLES[title],
-                hand_held=True,
-            )
+            Shot("3dpw", split, name, number, request.seed, n_frames, FPS, *size, people, TITLES[title], hand_held=True)
         )
     return planned
 
 
-def record(body: SmplArrays, shot: Shot, folder: Path) -> Take:
+def record(shot: Shot, folder: Path) -> Take:
     """`imageFiles/<name>/image_<5 digits>.jpg` and `sequenceFiles/<split>/<name>.pkl`."""
-    take = stage(body, shot)
-    pictures = folder / "imageFiles" / shot.name
-    pictures.mkdir(parents=True)
-    visible = []
-    for number, filmed in enumerate(film(body, take)):
-        write_jpeg(pictures / f"image_{number:05d}.jpg", filmed.image)
-        visible.append(filmed.visible)
+    take = stage(shot)
+    visible = write_pictures(take, folder / "imageFiles" / shot.name, "image_{:05d}.jpg")
     sequence = folder / "sequenceFiles" / shot.split / f"{shot.name}.pkl"
     sequence.parent.mkdir(parents=True, exist_ok=True)
-    sequence.write_bytes(python2_pickle.dumps(labels_of(body, take, np.array(visible))))
+    sequence.write_bytes(python2_pickle(labels_of(take, visible)))
     return take
 
 
-def labels_of(body: SmplArrays, take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
+def labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
     """The content of a sequence file; visible (T, actors, 49). Lists have an entry an actor."""
-    if take.camera is None:
-        raise ValueError("a 3DPW sequence needs a camera")
-    shot, actors = take.shot, take.actors
-    n_frames = shot.n_frames
+    shot, actors, n_frames = take.shot, take.actors, take.shot.n_frames
+    body = procedural()
     valid = np.ones(n_frames, np.bool_)
     if shot.number % 4 == 3:
         valid[-INVALID_FRAMES:] = False
     fine = np.arange(2 * n_frames - 1) / 2  # 60 Hz, in frames
     rng = shot.rng("labels")
+    betas = [np.concatenate([actor.betas, np.zeros(290)]) for actor in actors]
     return {
         "sequence": shot.name,
         "genders": [actor.gender[0] for actor in actors],
-        "betas": [np.concatenate([actor.betas, np.zeros(290)]) for actor in actors],
-        "betas_clothed": [np.concatenate([actor.betas, np.zeros(290)]) for actor in actors],
+        "betas": betas,
+        "betas_clothed": betas,
         "poses": [actor.pose for actor in actors],
         "trans": [actor.trans for actor in actors],
         "poses_60Hz": [_poses_at(actor.pose, fine) for actor in actors],
@@ -103,22 +79,20 @@ def labels_of(body: SmplArrays, take: Take, visible: NDArray[np.bool_]) -> dict[
         "jointPositions": [actor.joints.reshape(n_frames, 72) for actor in actors],
         "poses2d": [_poses2d(actor, visible[:, i], shot, rng) for i, actor in enumerate(actors)],
         "img_frame_ids": np.arange(n_frames) * 2,
-        "cam_poses": take.camera.extrinsics,
-        "cam_intrinsics": take.camera.intrinsics,
+        "cam_poses": take.view.extrinsics,
+        "cam_intrinsics": take.view.intrinsics,
         "campose_valid": [valid for _ in actors],
-        "v_template_clothed": [
-            np.asarray(body.v_template + body.shapedirs @ actor.betas, np.float64) for actor in actors
-        ],
+        "v_template_clothed": [np.asarray(body.v_template + body.shapedirs @ a.betas, np.float64) for a in actors],
         "texture_maps": [np.full((1, 1, 3), 128, np.uint8) for _ in actors],
     }
 
 
 def _poses2d(actor: Actor, visible: NDArray[np.bool_], shot: Shot, rng: np.random.Generator) -> NDArray[Any]:
-    """(T, 3, 18) x, y, confidence: the exact projections, trusted where the joint is seen; 0 where nobody is found."""
+    """(T, 3, 18) x, y, confidence: exact projections, trusted where the joint is seen; 0 where no person is found."""
     joints = convert(actor.kp_2d, source="spin49", target=POSES_2D)
     seen = convert(visible[..., None].astype(np.float64), source="spin49", target=POSES_2D)[..., 0] > 0
     confidence = np.where(seen, rng.uniform(0.55, 0.98, seen.shape), rng.uniform(0.05, 0.5, seen.shape))
-    poses2d = np.concatenate([joints, confidence[..., None]], axis=-1).transpose(0, 2, 1)
+    poses2d = with_confidence(joints, confidence).transpose(0, 2, 1)
     if shot.number % 3 == 1:
         poses2d[:UNSEEN_FRAMES] = 0
     return np.ascontiguousarray(poses2d)
@@ -133,9 +107,7 @@ def _poses_at(pose: NDArray[Any], frames: NDArray[Any]) -> NDArray[Any]:
     return np.stack(turns, axis=1).reshape(-1, 72)
 
 
-LAYOUT: Final = Layout(
-    name="3dpw",
-    what="Rendered people in 3DPW's layout, all with the neutral template (genders are labels only): nothing of 3DPW.",
-    shots=shots,
-    record=record,
+WHAT: Final = (
+    "Rendered people in 3DPW's layout, all with the neutral template (genders are labels only): nothing of 3DPW."
 )
+LAYOUT: Final = Layout("3dpw", WHAT, shots, record)

@@ -1,28 +1,62 @@
-"""What people do, as curves of joint angles over time.  [motion] -> pixels and labels -> raw
+"""What people can do: joint angles with a meaning, and actions as curves of them.  [motion] -> pixels and labels -> raw
 
-Every action is a function of time in seconds and of a random generator that draws its amplitudes, tempo and phase, so
-no two performances of one action are the same. It returns `Curves`: degrees over time for the degrees of freedom that
-it moves; the others stay relaxed. A thigh's curves are against the vertical and a foot's against the ground (toes up is
-positive), whatever the pelvis does: the angles of the joints follow, so that where nothing else is said people stand on
-straight legs and flat feet.
+A motion is written in degrees of freedom that have a meaning (`l_knee`: flexion of the left knee) and a range that a
+person can reach. Every action is a function of time in seconds and of a random generator that draws its amplitudes,
+tempo and phase, so no two performances of one action are the same. It returns `Curves`: degrees over time for the
+degrees of freedom that it moves; the others stay relaxed. A thigh's curves are against the vertical and a foot's
+against the ground (toes up is positive), whatever the pelvis does: the angles of the joints follow, so that people
+stand on straight legs and flat feet unless an action bends them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
-
-from pipeline.synthetic.motion.anatomy import DOFS
 
 Times = NDArray[np.float64]
 Curves = dict[str, NDArray[np.floating[Any]]]  # degree of freedom -> (T,) degrees; "hop" -> (T,) m above the ground
 Action = Callable[[Times, np.random.Generator], Curves]
 
 TAU: Final = 2 * np.pi
+
+
+class Dof(NamedTuple):
+    """One degree of freedom, in degrees: its range and its value in relaxed standing."""
+
+    low: float
+    high: float
+    relaxed: float = 0.0
+
+
+_CENTRAL: Final = {
+    "pelvis_pitch": Dof(-25, 70),  # leaning forward is positive
+    "pelvis_roll": Dof(-25, 25),  # towards the person's right is positive
+    "pelvis_yaw": Dof(-50, 50),  # turning left is positive, here and below
+    "spine_bend": Dof(-25, 80, 3),
+    "spine_side": Dof(-35, 35),
+    "spine_turn": Dof(-50, 50),
+    "head_nod": Dof(-45, 45, 3),
+    "head_tilt": Dof(-35, 35),
+    "head_turn": Dof(-70, 70),
+}
+_SIDED: Final = {
+    "raise": Dof(4, 172, 12),  # upper arm: 0 hangs, 90 level, 180 overhead
+    "plane": Dof(-40, 125, 25),  # of that raise: 0 sideways, 90 forward, above it across the chest
+    "twist": Dof(-80, 80),  # about the upper arm; outward is positive
+    "elbow": Dof(2, 145, 18),
+    "wrist": Dof(-60, 60),
+    "flex": Dof(-25, 120, 2),  # hip: the thigh forward
+    "abduct": Dof(-15, 60, 4),  # hip: the leg sideways
+    "turnout": Dof(-30, 45, 6),  # hip: the toes outward
+    "knee": Dof(1, 140, 4),
+    "ankle": Dof(-40, 38),  # toes up is positive
+    "toes": Dof(-5, 50),  # bent up against the foot, as when the heel lifts
+}
+DOFS: Final[dict[str, Dof]] = _CENTRAL | {f"{side}_{name}": dof for side in "lr" for name, dof in _SIDED.items()}
 
 
 def _beat(t: Times, rng: np.random.Generator, low: float, high: float) -> Times:
@@ -35,29 +69,19 @@ def _pulse(phase: Times, sharpness: float = 1.0) -> Times:
     return ((1 - np.cos(phase)) / 2) ** sharpness
 
 
-def _gait(phase: Times, stride: float, lift: float) -> Curves:
-    """Legs half a beat apart: thigh swing of `stride` degrees either way, knee bent by up to `lift` in the swing."""
-    curves: Curves = {}
-    for side, shift in (("l", 0.0), ("r", np.pi)):
-        swing = phase + shift
-        thigh = stride * (np.sin(swing) + 0.15)
-        knee = 6 + lift * _pulse(swing + 1.15 * np.pi, 2)  # bent while the thigh comes forward
-        curves |= {f"{side}_flex": thigh, f"{side}_knee": knee}
-        behind = np.maximum(-np.sin(swing), 0) ** 2
-        curves |= {f"{side}_ankle": 10 * np.maximum(np.sin(swing), 0) ** 2 - 35 * behind, f"{side}_toes": 30 * behind}
-    return curves
-
-
 def walk(t: Times, rng: np.random.Generator) -> Curves:
-    """Forward, at the speed that the stride gives."""
+    """Forward, at the speed that the stride gives; legs half a beat apart."""
     phase = _beat(t, rng, 0.75, 1.1)
-    curves = _gait(phase, rng.uniform(20, 30), rng.uniform(45, 65))
+    stride, lift = rng.uniform(20, 30), rng.uniform(45, 65)  # degrees: of the thigh either way, of the knee
     swing, bent = rng.uniform(15, 45), rng.uniform(15, 60)
-    for side, sign in (("l", -1), ("r", 1)):
-        forward = sign * swing * np.sin(phase)
+    curves: Curves = {"pelvis_yaw": 6 * np.sin(phase), "spine_turn": -10 * np.sin(phase), "spine_bend": 4 + 0 * t}
+    for side, shift, sign in (("l", 0.0, -1), ("r", np.pi, 1)):
+        leg, forward = phase + shift, sign * swing * np.sin(phase)
+        ahead, behind = np.maximum(np.sin(leg), 0) ** 2, np.maximum(-np.sin(leg), 0) ** 2
+        curves |= {f"{side}_flex": stride * (np.sin(leg) + 0.15), f"{side}_ankle": 10 * ahead - 35 * behind}
+        curves |= {f"{side}_knee": 6 + lift * _pulse(leg + 1.15 * np.pi, 2), f"{side}_toes": 30 * behind}
         curves |= {f"{side}_raise": 14 + np.abs(forward), f"{side}_plane": 35 + 55 * np.tanh(forward / 10)}
         curves[f"{side}_elbow"] = bent + 0.4 * forward
-    curves |= {"pelvis_yaw": 6 * np.sin(phase), "spine_turn": -10 * np.sin(phase), "spine_bend": 4 + 0 * t}
     return curves
 
 
@@ -124,20 +148,12 @@ def kick(t: Times, rng: np.random.Generator) -> Curves:
     phase = _beat(t, rng, 0.45, 0.75)
     back, front = _pulse(phase + 1.2, 3), _pulse(phase, 3)
     high = rng.uniform(50, 95)
-    curves: Curves = {
-        "r_flex": high * front - 22 * back,
-        "r_knee": 8 + 80 * back + 12 * front,
-        "r_ankle": -70 * back - 25 * front,
-    }
-    curves |= {"r_abduct": 4 + rng.uniform(0, 25) * front, "l_knee": 8 + 12 * front, "l_flex": 6 + 6 * front}
-    curves |= {"pelvis_pitch": -12 * front, "spine_turn": 18 * (front - back), "spine_bend": 6 + 15 * front}
-    curves |= {
-        "l_raise": 20 + 50 * front,
-        "l_plane": 40 + 40 * front,
-        "r_raise": 20 + 40 * front,
-        "r_plane": -10 + 0 * t,
-    }
-    return curves | {"l_elbow": 30 + 0 * t, "r_elbow": 25 + 0 * t}
+    curves: Curves = {"r_flex": high * front - 22 * back, "r_knee": 8 + 80 * back + 12 * front}
+    curves |= {"r_ankle": -70 * back - 25 * front, "r_abduct": 4 + rng.uniform(0, 25) * front}
+    curves |= {"l_knee": 8 + 12 * front, "l_flex": 6 + 6 * front, "spine_bend": 6 + 15 * front}
+    curves |= {"pelvis_pitch": -12 * front, "spine_turn": 18 * (front - back), "l_elbow": 30 + 0 * t}
+    curves |= {"l_raise": 20 + 50 * front, "l_plane": 40 + 40 * front, "r_raise": 20 + 40 * front}
+    return curves | {"r_plane": -10 + 0 * t, "r_elbow": 25 + 0 * t}
 
 
 def box(t: Times, rng: np.random.Generator) -> Curves:
@@ -169,19 +185,10 @@ def look_around(t: Times, rng: np.random.Generator) -> Curves:
     """Head and trunk turn, one hand at the hip, the other at the brow."""
     slow, slower = _beat(t, rng, 0.3, 0.55), _beat(t, rng, 0.12, 0.25)
     hip = rng.uniform(70, 95)
-    curves: Curves = {
-        "head_turn": 55 * np.sin(slow),
-        "spine_turn": 35 * np.sin(slow - 0.4),
-        "pelvis_yaw": 18 * np.sin(slow - 0.8),
-    }
-    curves |= {"head_nod": 15 * np.sin(slower), "r_raise": 42 + 0 * t, "r_plane": -15 + 0 * t, "r_elbow": hip + 0 * t}
-    curves |= {
-        "r_twist": -45 + 0 * t,
-        "l_raise": 75 + 25 * np.sin(slower),
-        "l_plane": 75 + 0 * t,
-        "l_elbow": 105 + 20 * np.sin(slow),
-    }
-    return curves
+    curves: Curves = {"head_turn": 55 * np.sin(slow), "spine_turn": 35 * np.sin(slow - 0.4), "l_plane": 75 + 0 * t}
+    curves |= {"pelvis_yaw": 18 * np.sin(slow - 0.8), "head_nod": 15 * np.sin(slower), "r_twist": -45 + 0 * t}
+    curves |= {"r_raise": 42 + 0 * t, "r_plane": -15 + 0 * t, "r_elbow": hip + 0 * t}
+    return curves | {"l_raise": 75 + 25 * np.sin(slower), "l_elbow": 105 + 20 * np.sin(slow)}
 
 
 def lunge(t: Times, rng: np.random.Generator) -> Curves:
@@ -213,16 +220,11 @@ def swing(t: Times, rng: np.random.Generator) -> Curves:
     high = rng.uniform(55, 85)
     curves: Curves = {"spine_turn": 42 * through, "pelvis_yaw": 25 * through, "spine_bend": 10 + 0 * t}
     curves |= {"r_raise": high + 12 * through, "r_plane": 45 + 70 * through, "r_elbow": 40 + 30 * through}
-    curves |= {
-        "l_raise": 60 - 15 * through,
-        "l_plane": 55 + 20 * through,
-        "l_elbow": 55 + 20 * through,
-        "r_twist": 15 * through,
-    }
+    curves |= {"l_raise": 60 - 15 * through, "l_plane": 55 + 20 * through, "l_elbow": 55 + 20 * through}
     for side, sign in (("l", 1), ("r", -1)):
         curves |= {f"{side}_knee": 26 + sign * 14 * through, f"{side}_flex": 18 + sign * 10 * through}
         curves |= {f"{side}_abduct": 16 + 0 * t}
-    return curves | {"head_turn": -20 * through}
+    return curves | {"r_twist": 15 * through, "head_turn": -20 * through}
 
 
 def throw(t: Times, rng: np.random.Generator) -> Curves:
@@ -232,27 +234,10 @@ def throw(t: Times, rng: np.random.Generator) -> Curves:
     curves: Curves = {"r_raise": 35 + 75 * np.maximum(wind, release), "r_plane": 20 - 35 * wind + 65 * release}
     curves |= {"r_elbow": 40 + 60 * wind - 25 * release, "r_twist": 65 * wind - 35 * release}
     curves |= {"l_raise": 25 + 60 * wind, "l_plane": 70 + 0 * t, "l_elbow": 25 + 40 * release}
-    curves |= {
-        "spine_turn": -35 * wind + 35 * release,
-        "pelvis_yaw": -20 * wind + 18 * release,
-        "spine_bend": 5 + 28 * release,
-    }
+    curves |= {"spine_turn": -35 * wind + 35 * release, "pelvis_yaw": -20 * wind + 18 * release}
+    curves |= {"spine_bend": 5 + 28 * release, "r_knee": 14 + 12 * release}
     lift = rng.uniform(30, 75)
-    return curves | {
-        "l_flex": 5 + lift * wind + 15 * release,
-        "l_knee": 8 + lift * wind + 15 * release,
-        "r_knee": 14 + 12 * release,
-    }
-
-
-def dance(t: Times, rng: np.random.Generator) -> Curves:
-    """From one random pose of the whole body to the next: the widest variety of poses."""
-    return _through_random_poses(t, rng, spread=0.75, legs=True)
-
-
-def reach(t: Times, rng: np.random.Generator) -> Curves:
-    """Arms, trunk and head to random places, standing."""
-    return _through_random_poses(t, rng, spread=1.0, legs=False)
+    return curves | {"l_flex": 5 + lift * wind + 15 * release, "l_knee": 8 + lift * wind + 15 * release}
 
 
 _DANCED: Final = {  # centre and half-width in degrees of the random poses
@@ -278,6 +263,16 @@ def _through_random_poses(t: Times, rng: np.random.Generator, *, spread: float, 
         drawn = centre + spread * half * rng.uniform(-1, 1, len(knots))
         curves[name] = PchipInterpolator(knots, np.clip(drawn, DOFS[name].low, DOFS[name].high))(t)
     return curves
+
+
+def dance(t: Times, rng: np.random.Generator) -> Curves:
+    """From one random pose of the whole body to the next: the widest variety of poses."""
+    return _through_random_poses(t, rng, spread=0.75, legs=True)
+
+
+def reach(t: Times, rng: np.random.Generator) -> Curves:
+    """Arms, trunk and head to random places, standing."""
+    return _through_random_poses(t, rng, spread=1.0, legs=False)
 
 
 ACTIONS: Final[dict[str, Action]] = {

@@ -1,27 +1,33 @@
 """Actions one after the other, standing on the ground: a plausible SMPL motion.  [motion] -> pixels and labels -> raw
 
-The world is y-up with the ground at y = 0, in metres.
+The world is y-up with the ground at y = 0, in metres. SMPL's rest pose is a T-pose: y up, facing +z, the person's left
+is +x.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
+from scipy.spatial.transform import Rotation
 from scipy.special import softmax
 
+from pipeline.synthetic.body.body import procedural
 from pipeline.synthetic.body.skinning import skin
-from pipeline.synthetic.motion import anatomy
-from pipeline.synthetic.motion.actions import ACTIONS, Curves
-
-if TYPE_CHECKING:
-    from pipeline.smpl.assets import SmplArrays
+from pipeline.synthetic.motion.actions import ACTIONS, DOFS, Curves
 
 Array = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
+
+INDEX: Final = {name: i for i, name in enumerate(DOFS)}
+LOW: Final = np.array([dof.low for dof in DOFS.values()])
+HIGH: Final = np.array([dof.high for dof in DOFS.values()])
+RELAXED: Final = np.array([dof.relaxed for dof in DOFS.values()])
+_CHANGE_SIGN: Final = ("pelvis_roll", "pelvis_yaw", "spine_side", "spine_turn", "head_tilt", "head_turn")  # mirrored
 
 SMOOTHING_S: Final = 0.05  # sigma over time: a muscle does not change its mind within a frame
 BLEND_S: Final = 0.6  # from one action to the next
@@ -36,7 +42,7 @@ class Motion:
 
     fps: float
     actions: tuple[str, ...]  # in the order in which they begin
-    angles: Array  # (T, D) degrees, in the order of `anatomy.DOFS`
+    angles: Array  # (T, D) degrees, in the order of `DOFS`
     pose: Array  # (T, 72) rad
     betas: Array  # (10,)
     trans: Array  # (T, 3) m
@@ -49,7 +55,6 @@ def random_betas(rng: np.random.Generator) -> Array:
 
 
 def perform(
-    body: SmplArrays,
     rng: np.random.Generator,
     *,
     n_frames: int,
@@ -58,7 +63,7 @@ def perform(
     facing: float,
     actions: Sequence[str] | None = None,
 ) -> Motion:
-    """A new motion: actions drawn from `actions` (all of them by default), each with its own tempo and amplitude.
+    """Make a new motion: actions drawn from `actions` (all by default), each with its own tempo and amplitude.
 
     It begins at the origin of the ground, facing about `facing` (rad; 0 is +z, pi / 2 is +x). Where feet bear weight
     they do not slide: the body moves over them, which is how a walk gets anywhere.
@@ -66,11 +71,64 @@ def perform(
     t = np.arange(n_frames) / fps
     chosen, angles, hop = _choreograph(t, rng, tuple(actions or ACTIONS))
     sigma = SMOOTHING_S * fps
-    angles = gaussian_filter1d(anatomy.within_limits(_keep_footing(angles)), sigma, axis=0, mode="nearest")
-    heading = facing + _wander(t, rng, np.radians(12))
-    pose = anatomy.to_smpl(angles, heading)
-    trans = _stand(body, betas, pose, hop, sigma)
-    return Motion(fps, chosen, angles, pose, betas, trans, heading)
+    angles = gaussian_filter1d(within_limits(_keep_footing(angles)), sigma, axis=0, mode="nearest")
+    swing = np.radians(12) * rng.uniform(0.2, 1)  # a slow, smooth change of direction
+    heading = facing + swing * np.sin(2 * np.pi * (rng.uniform(0.08, 0.25) * t + rng.uniform()))
+    pose = to_smpl(angles, heading)
+    return Motion(fps, chosen, angles, pose, betas, _stand(betas, pose, hop, sigma), heading)
+
+
+def relaxed(n_frames: int) -> Array:
+    """(T, D) degrees of a person who stands and does nothing: what actions start from."""
+    return np.repeat(RELAXED[None], n_frames, axis=0)
+
+
+def mirror(angles: Floats) -> Array:
+    """The same motion with left and right exchanged, (T, D) degrees."""
+    swapped = {"l": "r", "r": "l"}
+    source = [INDEX[swapped[n[0]] + n[1:] if n[:2] in ("l_", "r_") else n] for n in DOFS]
+    sign = np.array([-1.0 if name in _CHANGE_SIGN else 1.0 for name in DOFS])
+    return np.asarray(angles[:, source] * sign, np.float64)
+
+
+def within_limits(angles: Floats, softness: float = 6.0) -> Array:
+    """Angles bent into their ranges without a kink, (T, D) degrees.
+
+    The identity except near a limit: beyond `limit - softness` an angle approaches the limit exponentially, so that a
+    velocity never jumps where `clip` would stop it dead.
+    """
+    soft = np.minimum(softness, (HIGH - LOW) / 4)
+    over = np.maximum(angles - (HIGH - soft), 0)
+    under = np.maximum((LOW + soft) - angles, 0)
+    eased_over, eased_under = (soft * -np.expm1(-excess / soft) for excess in (over, under))
+    return np.asarray(angles - over + eased_over + under - eased_under, np.float64)
+
+
+def to_smpl(angles: Floats, heading: Floats) -> Array:
+    """Angles (T, D) in degrees and heading (T,) in rad about the vertical -> SMPL pose (T, 72) axis-angle in rad.
+
+    Heading 0 faces +z, a positive one is turned towards +x. The body stays y-up.
+    """
+    a = {name: np.radians(angles[:, i]) for name, i in INDEX.items()}
+    joints = {0: _turn("y", heading + a["pelvis_yaw"]) * _turn("x", a["pelvis_pitch"]) * _turn("z", a["pelvis_roll"])}
+    spine = _turn("y", a["spine_turn"] / 3) * _turn("x", a["spine_bend"] / 3) * _turn("z", a["spine_side"] / 3)
+    head = _turn("y", a["head_turn"] / 2) * _turn("x", a["head_nod"] / 2) * _turn("z", a["head_tilt"] / 2)
+    joints |= {3: spine, 6: spine, 9: spine, 12: head, 15: head}
+    joints |= _limbs(a, "l", mirrored=1) | _limbs(a, "r", mirrored=-1)
+    pose = np.zeros((len(angles), 24, 3))
+    for j, rotation in joints.items():
+        pose[:, j] = rotation.as_rotvec()
+    return pose.reshape(-1, 72)
+
+
+def sole_vertices() -> NDArray[np.intp]:
+    """Vertices of both soles: within 1.5 cm of the lowest of each foot (ankle and foot joints 7, 10 and 8, 11)."""
+    soles, body = [], procedural()
+    for joints in ((7, 10), (8, 11)):
+        foot = np.flatnonzero(body.weights[:, joints].sum(axis=1) > 0.9)
+        height = body.v_template[foot, 1]
+        soles.append(foot[height < height.min() + 0.015])
+    return np.concatenate(soles)
 
 
 def _choreograph(
@@ -80,11 +138,11 @@ def _choreograph(
     duration = float(t[-1] - t[0])
     n_actions = max(1, round(duration / rng.uniform(*ACTION_S)))
     starts = np.concatenate([[-np.inf], t[0] + duration * np.arange(1, n_actions) / n_actions])
-    begun = np.stack([_smoothstep((t - start) / BLEND_S + 0.5) for start in starts] + [np.zeros_like(t)])
-    shares = begun[:-1] - begun[1:]  # how much of each action there is: they sum to 1
+    ramps = [np.clip((t - start) / BLEND_S + 0.5, 0, 1) for start in starts]
+    begun = np.stack([x * x * (3 - 2 * x) for x in ramps] + [np.zeros_like(t)])  # from 0 to 1 with level ends
     names: list[str] = []
-    angles, hop = np.zeros((len(t), len(anatomy.DOFS))), np.zeros_like(t)
-    for share in shares:
+    angles, hop = np.zeros((len(t), len(DOFS))), np.zeros_like(t)
+    for share in begun[:-1] - begun[1:]:  # how much of each action there is: they sum to 1
         options = [name for name in repertoire if names[-1:] != [name]] or list(repertoire)
         names.append(str(rng.choice(options)))
         curves = ACTIONS[names[-1]](t, rng)
@@ -95,57 +153,58 @@ def _choreograph(
 
 def _filled(curves: Curves, t: Array, rng: np.random.Generator) -> Array:
     """Curves -> (T, D) degrees: the rest is relaxed, posture is personal, and half of the time sides are exchanged."""
-    angles = anatomy.relaxed(len(t)) + rng.normal(0, 1.5, len(anatomy.DOFS))
+    angles = relaxed(len(t)) + rng.normal(0, 1.5, len(DOFS))
     for name, curve in curves.items():
-        angles[:, anatomy.INDEX[name]] = curve
-    return anatomy.mirror(angles) if rng.random() < 0.5 else angles
+        angles[:, INDEX[name]] = curve
+    return mirror(angles) if rng.random() < 0.5 else angles
 
 
 def _keep_footing(angles: Array) -> Array:
     """Thighs against the vertical and feet against the ground -> angles of hips and ankles, (T, D) degrees."""
-    column = {name: angles[:, i] for name, i in anatomy.INDEX.items()}
+    column = {name: angles[:, i] for name, i in INDEX.items()}
     out = angles.copy()
     for side, sign in (("l", 1), ("r", -1)):
-        out[:, anatomy.INDEX[f"{side}_ankle"]] += column[f"{side}_knee"] - column[f"{side}_flex"]
-        out[:, anatomy.INDEX[f"{side}_flex"]] += column["pelvis_pitch"]
-        out[:, anatomy.INDEX[f"{side}_abduct"]] -= sign * column["pelvis_roll"]
-        out[:, anatomy.INDEX[f"{side}_turnout"]] -= sign * FOOT_HOLD * column["pelvis_yaw"]
+        out[:, INDEX[f"{side}_ankle"]] += column[f"{side}_knee"] - column[f"{side}_flex"]
+        out[:, INDEX[f"{side}_flex"]] += column["pelvis_pitch"]
+        out[:, INDEX[f"{side}_abduct"]] -= sign * column["pelvis_roll"]
+        out[:, INDEX[f"{side}_turnout"]] -= sign * FOOT_HOLD * column["pelvis_yaw"]
     return out
 
 
-def _stand(body: SmplArrays, betas: Array, pose: Array, hop: Array, sigma: float) -> Array:
+def _stand(betas: Array, pose: Array, hop: Array, sigma: float) -> Array:
     """(T, 3) translation: the lowest point of the soles on the ground (plus `hop`), and no sliding where weight is."""
-    soles = skin(body, betas, pose, np.zeros((len(pose), 3)), sole_vertices(body)).verts
+    soles = skin(procedural(), betas, pose, np.zeros((len(pose), 3)), sole_vertices()).verts
     lowest = soles[..., 1].min(axis=1)
     weight = softmax(-(soles[..., 1] - lowest[:, None]) / GRIP_M, axis=1)
     slides = np.diff(soles[..., [0, 2]], axis=0)
     shares = (weight[1:] + weight[:-1]) / 2
-    steps = -(slides * shares[..., None]).sum(axis=1)
     trans = np.zeros((len(pose), 3))
-    trans[1:, [0, 2]] = np.cumsum(steps, axis=0)
+    trans[1:, [0, 2]] = np.cumsum(-(slides * shares[..., None]).sum(axis=1), axis=0)
     trans[:, 1] = hop - lowest
     trans = gaussian_filter1d(trans, sigma / 2, axis=0, mode="nearest")
     return np.asarray(trans - [trans[0, 0], 0, trans[0, 2]])
 
 
-def sole_vertices(body: SmplArrays) -> NDArray[np.intp]:
-    """Vertices of both soles: within 1.5 cm of the lowest of each foot (ankle and foot joints 7, 10 and 8, 11)."""
-    soles = []
-    for joints in ((7, 10), (8, 11)):
-        foot = np.flatnonzero(body.weights[:, joints].sum(axis=1) > 0.9)
-        height = body.v_template[foot, 1]
-        soles.append(foot[height < height.min() + 0.015])
-    return np.concatenate(soles)
+def _limbs(a: dict[str, Array], side: str, mirrored: int) -> dict[int, Rotation]:
+    """Rotations of one side's arm and leg; SMPL numbers the right joints one above the left ones."""
+    right = int(mirrored < 0)
+    raised, plane = a[f"{side}_raise"], a[f"{side}_plane"]
+    shrug = 0.3 * np.maximum(raised - np.pi / 3, 0)  # the shoulder blade takes a part of a high raise
+    axis = np.stack([-np.sin(plane), np.zeros_like(plane), mirrored * np.cos(plane)], axis=-1)
+    swing = Rotation.from_rotvec(axis * (raised - shrug)[:, None])  # from hanging into the plane
+    hang = _turn("z", np.full_like(raised, -mirrored * np.pi / 2))  # from the T-pose
+    hip = _turn("x", -a[f"{side}_flex"]) * _turn("z", mirrored * a[f"{side}_abduct"])
+    return {
+        13 + right: _turn("z", mirrored * shrug * np.cos(plane)) * _turn("y", -mirrored * 0.5 * shrug * np.sin(plane)),
+        16 + right: swing * hang * _turn("x", -a[f"{side}_twist"]),
+        18 + right: _turn("y", -mirrored * a[f"{side}_elbow"]),
+        20 + right: _turn("z", mirrored * a[f"{side}_wrist"]),
+        1 + right: hip * _turn("y", mirrored * a[f"{side}_turnout"]),
+        4 + right: _turn("x", a[f"{side}_knee"]),
+        7 + right: _turn("x", -a[f"{side}_ankle"]),
+        10 + right: _turn("x", -a[f"{side}_toes"]),
+    }
 
 
-def _wander(t: Array, rng: np.random.Generator, amplitude: float) -> Array:
-    """A slow, smooth change of direction, rad."""
-    return np.asarray(
-        amplitude * rng.uniform(0.2, 1) * np.sin(2 * np.pi * (rng.uniform(0.08, 0.25) * t + rng.uniform()))
-    )
-
-
-def _smoothstep(x: NDArray[Any]) -> Array:
-    """0 before 0, 1 after 1, with level ends."""
-    x = np.clip(x, 0, 1)
-    return np.asarray(x * x * (3 - 2 * x), np.float64)
+def _turn(axis: str, angle: Floats) -> Rotation:
+    return Rotation.from_euler(axis, angle[:, None])

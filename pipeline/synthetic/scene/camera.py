@@ -1,7 +1,7 @@
-"""Where the camera stands and what it makes of points.  motion -> [pixels and labels] -> raw
+"""A pinhole camera, and where it stands to have people in view.  motion -> [pixels and labels] -> raw
 
-A pinhole without distortion, in OpenCV's axes: x right, y down, z forward. Pixel (i, j) of a picture has its centre at
-x = i, y = j, so a picture reaches from -0.5 to width - 0.5.
+No distortion; OpenCV's axes: x right, y down, z forward. Pixel (i, j) of a picture has its centre at x = i, y = j, so a
+picture reaches from -0.5 to width - 0.5.
 """
 
 from __future__ import annotations
@@ -41,9 +41,22 @@ class Camera:
         return np.asarray(homogeneous[..., :2] / homogeneous[..., 2:])
 
     def sees(self, pixels: Floats) -> NDArray[np.bool_]:
-        """(..., 2) px -> (...) whether that lies in the picture."""
+        """(..., 2) px -> (...) whether they are in the picture."""
         edge = np.array([self.width, self.height]) - 0.5
         return np.asarray(((pixels >= -0.5) & (pixels <= edge)).all(axis=-1))
+
+    def frame(self, number: int) -> Camera:
+        """The camera in one frame only."""
+        return Camera(self.width, self.height, self.intrinsics, self.extrinsics[number : number + 1])
+
+    def cut(self, centre: Floats, zoom: float, side: int) -> Camera:
+        """The camera whose picture is a square of `side` px around `centre` (2,) px, `zoom` times as large.
+
+        The affine map goes into the intrinsics, so nothing is resampled.
+        """
+        crop = np.diag([zoom, zoom, 1.0])
+        crop[:2, 2] = side / 2 - zoom * np.asarray(centre)
+        return Camera(side, side, crop @ self.intrinsics, self.extrinsics)
 
 
 def look_at(position: Floats, target: Floats, roll: Floats) -> Array:
@@ -67,7 +80,7 @@ def frame_people(
     heading: float,
     width: int,
     height: int,
-    hand_held: bool,
+    hand_held: bool = False,
     turn: float = 30.0,
 ) -> Camera:
     """A camera that has all people in view: `points` (T, N, 3) m; `heading` in rad is where they face.
@@ -82,7 +95,8 @@ def frame_people(
     middle = (centre.min(axis=0) + centre.max(axis=0)) / 2
     target = followed if hand_held or travelled > GOES_FAR_M else np.repeat(middle[None], n_frames, axis=0)
     target = np.column_stack([target[:, 0], np.full(n_frames, middle[1]), target[:, 2]])
-    sway = _sway(rng, n_frames, 1.0 if hand_held else 0.0)
+    noise = gaussian_filter1d(rng.normal(size=(n_frames, 6)), 10, axis=0, mode="wrap")
+    sway = (1.0 if hand_held else 0.0) * noise * np.sqrt(10 * 2 * np.sqrt(np.pi))  # (T, 6) of about unit size
     half_turn = np.linspace(0, np.pi, n_frames) * rng.choice([-1, 1]) + rng.uniform(0, np.pi)
     orbit = ORBIT * rng.uniform(0.4, 1) * np.sin(half_turn)
     azimuth = heading + np.radians(rng.uniform(-turn, turn) + (orbit if hand_held else 0)) + 0.05 * sway[:, 0]
@@ -93,28 +107,16 @@ def frame_people(
     aim = target + 0.03 * sway[:, 2:5]
     roll = np.radians(rng.uniform(-2, 2)) + 0.01 * sway[:, 5]
     direction = np.column_stack([np.sin(azimuth), np.zeros(n_frames), np.cos(azimuth)])
-    distance = 1.6
+    inset, distance = MARGIN * np.array([width, height]), 1.6
     while True:
         position = target + distance * direction
         position[:, 1] = eye_height
         camera = Camera(width, height, intrinsics, look_at(position, aim, roll))
-        if _in_view(camera, points):
-            return camera
+        if camera.to_camera(points)[..., 2].min() >= 0.6:
+            pixels = camera.project(points)
+            if (pixels >= inset).all() and (pixels <= np.array([width, height]) - 1 - inset).all():
+                return camera
         distance *= 1.04
-
-
-def _in_view(camera: Camera, points: Array) -> bool:
-    if camera.to_camera(points)[..., 2].min() < 0.6:
-        return False
-    inset = MARGIN * np.array([camera.width, camera.height])
-    pixels = camera.project(points)
-    return bool((pixels >= inset).all() and (pixels <= np.array([camera.width, camera.height]) - 1 - inset).all())
-
-
-def _sway(rng: np.random.Generator, n_frames: int, amplitude: float) -> Array:
-    """(T, 6) of smooth noise of about unit size."""
-    noise = gaussian_filter1d(rng.normal(size=(n_frames, 6)), 10, axis=0, mode="wrap")
-    return np.asarray(amplitude * noise * np.sqrt(10 * 2 * np.sqrt(np.pi)))
 
 
 def _unit(vectors: Array) -> Array:

@@ -1,35 +1,37 @@
 """A take: people who move, a camera, a place; its labels and its frames.  motion -> [pixels and labels] -> raw
 
-What a layout writes down it gets from here, and every label comes out of the same numbers as the pixels. Bodies are
-drawn with the neutral template whatever the actor's gender: gender is a label only.
+Every label comes out of the same numbers as the pixels. Bodies are drawn with the neutral template whatever the
+actor's gender: gender is a label only.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.synthetic.body.body import VERTEX_IDS
+from pipeline.synthetic.body.body import VERTEX_IDS, procedural
 from pipeline.synthetic.body.skinning import skin, spin49
 from pipeline.synthetic.motion.motion import Motion, perform, random_betas
-from pipeline.synthetic.scene.backdrop import Backdrop
+from pipeline.synthetic.scene.appearance import Backdrop, dress
 from pipeline.synthetic.scene.camera import Camera, frame_people
-from pipeline.synthetic.scene.outfit import dress
 from pipeline.synthetic.scene.render import Image, Renderer
-
-if TYPE_CHECKING:
-    from pipeline.smpl.assets import SmplArrays
+from pipeline.track import CROP_SCALE
 
 Array = NDArray[np.float64]
 
-OCCLUDED_M: Final = 0.16  # a joint lies inside the body: what covers it by more than this hides it
+OCCLUDED_M: Final = 0.16  # a joint is inside the body: what covers it by more than this hides it
 SKINNED_AT_ONCE: Final = 16  # frames; one by one, half of the time would go into reading the pose blend shapes
 ELBOW_ROOM_M: Final = 0.75  # people keep at least this distance from each other
+
+CROP_PX: Final = 224
+BOX_FACTOR: Final = 1.1  # box / extent of the joints, as in most datasets
+POSES_A_PERSON: Final = 8
+SECONDS_BETWEEN: Final = 0.7  # poses are taken so far apart: hardly two alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,18 @@ class Take:
     camera: Camera | None  # None where nothing is filmed (AMASS)
     actors: tuple[Actor, ...]
 
+    @property
+    def view(self) -> Camera:
+        """The camera. Raises ValueError where nothing is filmed."""
+        if self.camera is None:
+            raise ValueError(f"{self.shot.name} was played without a camera")
+        return self.camera
+
+    def seen_by(self, camera: Camera) -> Take:
+        """The same people filmed by another camera."""
+        actors = tuple(replace(actor, kp_2d=camera.project(actor.spin49)) for actor in self.actors)
+        return replace(self, camera=camera, actors=actors)
+
 
 class Filmed(NamedTuple):
     """One frame, and which joints are seen in it."""
@@ -86,62 +100,62 @@ class Filmed(NamedTuple):
     visible: tuple[NDArray[np.bool_], ...]  # per actor (49,): in the picture, and hidden by nothing
 
 
-def stage(body: SmplArrays, shot: Shot) -> Take:
+def stage(shot: Shot) -> Take:
     """Play a shot: everyone's motion and place, and a camera that has them in view."""
-    rng = shot.rng("motion")
+    body, rng = procedural(), shot.rng("motion")
     facing = float(rng.uniform(-np.pi, np.pi))
-    motions = [
-        _play(body, shot, rng, facing + (0.0 if i == 0 else rng.uniform(-0.6, 0.6))) for i in range(shot.n_people)
-    ]
+    motions = []
+    for person in range(shot.n_people):
+        faces = facing + (rng.uniform(-0.6, 0.6) if person else 0.0)
+        betas, actions = random_betas(rng), shot.actions or None
+        motions.append(perform(rng, n_frames=shot.n_frames, fps=shot.fps, betas=betas, facing=faces, actions=actions))
     places = _spaced_out([m.trans for m in motions], facing, rng)
     bodies = [skin(body, m.betas, m.pose, trans) for m, trans in zip(motions, places, strict=True)]
     keypoints = [spin49(body, skinned) for skinned in bodies]
-    extremities = [skinned.verts[:, list(VERTEX_IDS.values())] for skinned in bodies]
+    points = np.concatenate([*keypoints, *(skinned.verts[:, list(VERTEX_IDS.values())] for skinned in bodies)], axis=1)
     camera = frame_people(
-        shot.rng("camera"),
-        np.concatenate(keypoints + extremities, axis=1),
-        heading=facing,
-        width=shot.width,
-        height=shot.height,
-        hand_held=shot.hand_held,
+        shot.rng("camera"), points, heading=facing, width=shot.width, height=shot.height, hand_held=shot.hand_held
     )
-    actors = tuple(
-        Actor(
-            m,
-            str(rng.choice(["male", "female"])),
-            m.pose,
-            m.betas,
-            trans,
-            skinned.joints,
-            points,
-            camera.project(points),
-        )
-        for m, trans, skinned, points in zip(motions, places, bodies, keypoints, strict=True)
-    )
-    return Take(shot, camera, actors)
+    actors = []
+    for m, trans, skinned, joints in zip(motions, places, bodies, keypoints, strict=True):
+        gender, kp_2d = str(rng.choice(["male", "female"])), camera.project(joints)
+        actors.append(Actor(m, gender, m.pose, m.betas, trans, skinned.joints, joints, kp_2d))
+    return Take(shot, camera, tuple(actors))
 
 
-def film(body: SmplArrays, take: Take) -> Iterator[Filmed]:
+def film(take: Take) -> Iterator[Filmed]:
     """Render the frames of a take in order."""
-    if take.camera is None:
-        raise ValueError(f"{take.shot.name} was played without a camera")
-    rng = take.shot.rng("looks")
+    body, camera, rng = procedural(), take.view, take.shot.rng("looks")
     backdrop, renderer = Backdrop(rng), Renderer(body.faces)
     outfits = [dress(body, rng) for _ in take.actors]
     for start in range(0, take.shot.n_frames, SKINNED_AT_ONCE):
         part = slice(start, start + SKINNED_AT_ONCE)
         skinned = [skin(body, a.betas, a.pose[part], a.trans[part]).verts for a in take.actors]
         for frame, verts in enumerate(zip(*skinned, strict=True), start):
-            view = renderer.view(take.camera, frame, list(zip(verts, outfits, strict=True)), backdrop)
-            seen = tuple(_visible(take.camera, frame, a, view.depth) for a in take.actors)
-            yield Filmed(view.image, seen)
+            view = renderer.view(camera, frame, list(zip(verts, outfits, strict=True)), backdrop)
+            yield Filmed(view.image, tuple(_visible(camera, frame, a, view.depth) for a in take.actors))
 
 
-def _play(body: SmplArrays, shot: Shot, rng: np.random.Generator, facing: float) -> Motion:
-    betas = random_betas(rng)
-    return perform(
-        body, rng, n_frames=shot.n_frames, fps=shot.fps, betas=betas, facing=facing, actions=shot.actions or None
-    )
+def calibration_crops(n: int) -> NDArray[np.uint8]:
+    """Crops of people of all shapes in all poses, boxed and cropped as converted data are: (n, 224, 224, 3) RGB.
+
+    Always the same crops: the first of many are the first of few. Rendered straight into the crop, so a little sharper
+    than a resampled picture. For the statistics of an untrained network's features.
+    """
+    crops, body = np.empty((n, CROP_PX, CROP_PX, 3), np.uint8), procedural()
+    for first in range(0, n, POSES_A_PERSON):
+        number = first // POSES_A_PERSON
+        shot = Shot("calibration", "", f"{number:05d}", number, 0, POSES_A_PERSON, 1 / SECONDS_BETWEEN)
+        take, rng = stage(shot), shot.rng("looks")
+        actor = take.actors[0]
+        backdrop, renderer, outfit = Backdrop(rng), Renderer(body.faces), dress(body, rng)
+        verts = skin(body, actor.betas, actor.pose, actor.trans).verts
+        for frame in range(min(POSES_A_PERSON, n - first)):
+            low, high = actor.kp_2d[frame].min(axis=0), actor.kp_2d[frame].max(axis=0)
+            zoom = CROP_PX / ((high - low).max() * BOX_FACTOR * CROP_SCALE)
+            camera = take.view.frame(frame).cut((low + high) / 2, zoom, CROP_PX)
+            crops[first + frame] = renderer.view(camera, 0, [(verts[frame], outfit)], backdrop).image
+    return crops
 
 
 def _spaced_out(paths: list[Array], facing: float, rng: np.random.Generator) -> list[Array]:
@@ -161,7 +175,7 @@ def _spaced_out(paths: list[Array], facing: float, rng: np.random.Generator) -> 
 
 
 def _visible(camera: Camera, frame: int, actor: Actor, depth: NDArray[Any]) -> NDArray[np.bool_]:
-    """(49,) a joint is seen when it lies in the picture and nothing is in front of the body around it."""
+    """(49,) a joint is seen when it is in the picture and nothing is in front of the body around it."""
     seen = camera.sees(actor.kp_2d[frame])
     x, y = np.round(np.where(seen[:, None], actor.kp_2d[frame], 0)).astype(np.int64).T
     distance = actor.spin49[frame] @ camera.extrinsics[frame, 2, :3] + camera.extrinsics[frame, 2, 3]

@@ -22,7 +22,7 @@ from pipeline.synthetic.layouts.layout import Size
 
 ROOT = Path(__file__).parents[3]
 COMMANDS = (
-    *("doctor", "synthesize", "plan", "accept", "convert", "extract", "bench-features", "export", "import"),
+    *("doctor", "synthesize", "plan", "accept", "convert", "extract", "export", "import"),
     *("retry", "show", "verify", "status", "gc", "compact"),
 )
 
@@ -229,16 +229,9 @@ def test_where_every_video_fails_it_says_so_with_the_first_reason_and_exits_with
 
 
 def test_a_defect_of_a_reader_is_told_before_all_else_that_was_set_aside(
-    penn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    penn: Path, tmp_path: Path, reads: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    original = PennAction.read
-
-    def read(self: Any, raw: Path, split: str, video: Any, *rest: Any) -> Any:
-        if video.name == "0008":
-            raise ZeroDivisionError("division by zero")
-        return original(self, raw, split, video, *rest)
-
-    monkeypatch.setattr(PennAction, "read", read)
+    reads.fail("0008", ZeroDivisionError("division by zero"))
     for number in (1, 2, 3, 4, 6, 7, 8):
         (penn / f"labels/{number:04d}.mat").write_bytes(b"broken")
         (penn / f"frames/{number:04d}").mkdir(exist_ok=True)
@@ -408,10 +401,10 @@ def test_a_failure_nobody_foresaw_is_one_line_too(
 def test_an_interruption_says_that_nothing_is_lost(
     penn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(*_: Any) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(PennAction, "read", interrupt)
+    monkeypatch.setattr("pipeline.conversion.convert.read_videos", interrupt)
     assert convert_penn(penn, tmp_path / "cache") == 130
     assert "finished shards (8,192 rows each) are kept" in capsys.readouterr().err
     monkeypatch.undo()

@@ -25,7 +25,7 @@ DRIVER = """
 import sys, time
 from contextlib import contextmanager
 from pathlib import Path
-from pipeline import progress
+from pipeline.cli import progress
 
 note, step, *arguments = sys.argv[1:]
 

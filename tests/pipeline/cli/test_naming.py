@@ -61,12 +61,6 @@ def test_a_split_is_one_word_or_two(command: str, more: tuple[str, ...], words: 
     assert (args.dataset, args.split, args.raw) == ("penn_action", "train", Path("r"))
 
 
-def test_a_split_that_may_be_left_out_is_one_word_or_two_as_well() -> None:
-    for words, split in ((["penn_action", "train"], "train"), (["penn_action/train"], "train"), ([], None)):
-        args = parser().parse_args(["bench-features", *words])
-        assert (args.dataset, args.split) == ("penn_action" if words else None, split)
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [

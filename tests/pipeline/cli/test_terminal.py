@@ -165,7 +165,6 @@ DOCUMENTS: dict[str, tuple[str, ...]] = {
     "gc": ("--cache", "{root}"),
     "retry": ("--failed", "--cache", "{root}"),
     "accept": ("penn_action/train", "--raw", "{raw}", "--cache", "{root}", "--because", "it does not matter"),
-    "bench-features": ("penn_action", "train", "--cache", "{root}", "--seconds", "1", "--workers", "1"),
 }
 
 

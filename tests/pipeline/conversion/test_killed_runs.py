@@ -18,7 +18,6 @@ import pytest
 
 import cache
 from pipeline import datasets
-from pipeline import processes as workers
 from pipeline.conversion import convert
 from pipeline.features import extract
 from pipeline.features.streams.resnet50 import ResNet50
@@ -34,7 +33,7 @@ import os, signal, sys
 from pathlib import Path
 import numpy as np
 import cache.write.split_writer
-from pipeline import datasets, processes as others
+from pipeline import datasets
 from pipeline.conversion import convert
 from pipeline.features import extract as features
 from pipeline.features.spec import StreamSpec
@@ -66,8 +65,6 @@ def main(what, raw, root, kill_at, workers):
     cache.write.split_writer.ROWS_PER_SHARD = cache.write.split_writer.ROWS_PER_CHUNK = 8
     ResNet50.load = lambda stream, machine, recorded: Network()
     if what == "convert":
-        others.PATIENCE = 0  # with more than one process, the others read from the first video on
-        others._help = lambda job, window: False
         dataset = datasets.get("penn_action")
         convert.convert(convert.plan_conversion(dataset, "train", raw=raw, root=root), workers=workers)
     else:
@@ -91,8 +88,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     for target in ("cache.write.split_writer.ROWS_PER_SHARD", "cache.write.split_writer.ROWS_PER_CHUNK"):
         monkeypatch.setattr(target, 8)  # what the driver sets; afterwards all is as it was
     monkeypatch.setattr(ResNet50, "load", ResNet50.load)
-    for name in ("PATIENCE", "_help"):
-        monkeypatch.setattr(workers, name, getattr(workers, name))
     monkeypatch.setattr(os, "fsync", os.fsync)
     here: Callable[..., int] = runpy.run_path(str(script))["main"]
 
@@ -209,25 +204,19 @@ def test_a_killed_extraction_of_an_updated_split(
 
 
 def test_what_a_killed_conversion_had_finished_is_not_read_again(
-    penn: Path, run: Run, tmp_path: Path, into: Any, monkeypatch: pytest.MonkeyPatch
+    penn: Path, run: Run, tmp_path: Path, into: Any, reads: Any
 ) -> None:
     n_syncs = run("convert", penn, tmp_path / "calm")
     assert run("convert", penn, tmp_path / "cache", kill_at=n_syncs // 4) == -9
     lines = (tmp_path / "cache" / PENN / ".writing/journal.jsonl").read_text().splitlines()[1:]
     finished = [video["name"] for line in lines for video in json.loads(line.partition(" ")[2])["videos"]]
     assert 0 < len(finished) < 6
-    names = []
     dataset = datasets.get("penn_action")
-    read = type(dataset).read
-    monkeypatch.setattr(
-        type(dataset),
-        "read",
-        lambda self, raw, split, video, *rest: names.append(video.name) or read(self, raw, split, video, *rest),
-    )
+    reads.clear()
     told: list[tuple[int, int]] = []
     plan = convert.plan_conversion(dataset, "train", raw=penn, root=tmp_path / "cache")
     convert.convert(plan, progress=lambda done, total, message="": told.append((done, total)))
-    assert finished + names == ["0001", "0002", "0003", "0004", "0005", "0006"]
+    assert finished + reads.names == ["0001", "0002", "0003", "0004", "0005", "0006"]
     assert told[0] == (len(finished), 6)
     assert into.tree(tmp_path / "cache") == into.tree(tmp_path / "calm")
 

@@ -26,7 +26,7 @@ from pipeline.commands.status import stream_status
 from pipeline.conversion import plan as planning
 from pipeline.conversion.differences import differing
 from pipeline.datasets.penn_action import PennAction
-from pipeline.features import missing_rows
+from pipeline.features import plan as features_plan
 from pipeline.features.spec import StreamSpec
 from pipeline.features.weights import WeightsSpec
 from pipeline.maintenance.overview import plan_split
@@ -539,13 +539,13 @@ def test_what_a_stream_lacks_is_what_its_writer_finds_pending(
         drop=tuple(f"a{i}" for i in data.draw(st.sets(st.integers(0, len(first) - 1)))),
     )
     split = cache.open(root)["toy/train"]
-    found = missing_rows.pending(split, "s")
+    found = features_plan.missing_rows(split, "s")
     held = {int(shard) for shard in split.stream_manifest("s")["shards"]["s"]}
     with cache.StreamWriter(root, "toy/train", "s", dim=1, plan="p") as writer:
         assert found.shards == tuple(writer.pending)
         assert found.rows == sum(int(writer.live(shard).sum()) for shard in writer.pending)
         assert found.replaced == sum(int((~writer.live(shard)).sum()) for shard in held)
-        assert missing_rows.pending(split, None).rows == split.manifest["rows"]
+        assert features_plan.missing_rows(split, None).rows == split.manifest["rows"]
 
 
 def test_a_commit_that_only_takes_away_leaves_a_stream_complete(

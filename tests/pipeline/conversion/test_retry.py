@@ -20,7 +20,6 @@ from pipeline.errors import PipelineError
 from pipeline.raw import changes
 
 NAME = "penn_action/train"
-PENN = datasets.get("penn_action")
 
 
 @pytest.fixture
@@ -42,50 +41,34 @@ def spoil(raw: Path, name: str) -> bytes:
     return before
 
 
-def reads(monkeypatch: pytest.MonkeyPatch, fail: tuple[str, ...] = ()) -> list[str]:
-    """Names of the videos that are read from here on; those in `fail` raise what nobody foresaw."""
-    names: list[str] = []
-    original = PennAction.read
-
-    def read(self: Any, raw: Path, split: str, video: Any, account: Any, body: Any) -> Any:
-        names.append(video.name)
-        if video.name in fail:
-            raise ZeroDivisionError("float division")
-        return original(self, raw, split, video, account, body)
-
-    monkeypatch.setattr(PennAction, "read", read)
-    return names
-
-
 def test_a_reader_that_was_mended_gets_its_video_though_no_file_has_changed(
-    penn: Path, into: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    penn: Path, into: Any, tmp_path: Path, reads: Any
 ) -> None:
     root = tmp_path / "cache"
     into.convert(tmp_path / "whole", penn)
-    with monkeypatch.context() as patch:
-        reads(patch, fail=("0003",))
-        into.convert(root, penn)
-    names = reads(monkeypatch)
+    reads.fail("0003")
+    into.convert(root, penn)
+    reads.clear()
     done = retry_failed(root, NAME)
     assert (done.failed, done.mended, done.set_aside, done.gone) == (("0003",), ("0003",), (), ())
-    assert set(names) == {"0003"}
+    assert set(reads.names) == {"0003"}
     assert done.conversion is not None
     assert done.conversion.totals["videos"] == {"found": 3, "kept": 3, "set_aside": {}, "without_tracks": 0}
     rows, whole = (into.rows(folder, NAME, "kp_2d") for folder in (root, tmp_path / "whole"))
     assert rows.keys() == whole.keys() == {"0001/0", "0003/0", "0005/0"}
     assert all((rows[track] == whole[track]).all() for track in whole)
     assert cache.verify(root).ok
-    assert convert.plan_conversion(PENN, "train", raw=penn, root=root).up_to_date
+    assert convert.plan_conversion(datasets.get("penn_action"), "train", raw=penn, root=root).up_to_date
 
 
 def test_a_label_that_was_mended_is_found_usable(penn: Path, into: Any, tmp_path: Path) -> None:
     root = tmp_path / "cache"
     before = spoil(penn, "0003")
     into.convert(root, penn)
-    assert failed_videos(PENN, cache.open(root)[NAME]).keys() == {"0003"}
+    assert failed_videos(datasets.get("penn_action"), cache.open(root)[NAME]).keys() == {"0003"}
     (penn / "labels/0003.mat").write_bytes(before)
     assert retry_failed(root, NAME).mended == ("0003",)
-    assert failed_videos(PENN, cache.open(root)[NAME]) == {}
+    assert failed_videos(datasets.get("penn_action"), cache.open(root)[NAME]) == {}
 
 
 def test_what_fails_as_before_changes_no_file(
@@ -119,15 +102,15 @@ def test_only_what_came_out_otherwise_is_written(penn: Path, into: Any, tmp_path
 
 
 def test_nothing_to_retry_is_said_and_changes_no_file(
-    penn: Path, into: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    penn: Path, into: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], reads: Any
 ) -> None:
     root = tmp_path / "cache"
     into.convert(root, penn)
     before = into.everything(root)
-    names = reads(monkeypatch)
+    reads.clear()
     assert run("retry", "--failed", "--cache", root) == 0
     assert capsys.readouterr().out == "nothing to retry: no video of penn_action/train failed\n"
-    assert (names, into.everything(root)) == ([], before)
+    assert (reads.names, into.everything(root)) == ([], before)
 
 
 def test_a_video_with_which_nothing_is_wrong_is_not_retried(embedded: Any, into: Any, tmp_path: Path) -> None:
@@ -138,7 +121,7 @@ def test_a_video_with_which_nothing_is_wrong_is_not_retried(embedded: Any, into:
 
 
 def test_changes_of_other_videos_wait_for_the_next_conversion(
-    penn: Path, into: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    penn: Path, into: Any, tmp_path: Path, reads: Any
 ) -> None:
     root = tmp_path / "cache"
     before = spoil(penn, "0003")
@@ -148,10 +131,10 @@ def test_changes_of_other_videos_wait_for_the_next_conversion(
     shutil.copy(penn / "labels/0005.mat", penn / "labels/0007.mat")
     shutil.copytree(penn / "frames/0005", penn / "frames/0007")
     (penn / "labels/0003.mat").write_bytes(before)
-    names = reads(monkeypatch)
+    reads.clear()
     retry_failed(root, NAME)
-    assert set(names) == {"0003"}
-    plan = convert.plan_conversion(PENN, "train", raw=penn, root=root)
+    assert set(reads.names) == {"0003"}
+    plan = convert.plan_conversion(datasets.get("penn_action"), "train", raw=penn, root=root)
     assert plan.why == "1 new video, 1 changed video"  # a retry hides neither
 
 
@@ -271,7 +254,7 @@ def test_one_raw_folder_is_not_taken_for_two_datasets(
     assert "--raw is one dataset's own folder" in capsys.readouterr().err
 
 
-def test_one_worker_and_two_give_the_same_bytes(penn: Path, into: Any, tmp_path: Path, read_by_others: None) -> None:
+def test_one_worker_and_two_give_the_same_bytes(penn: Path, into: Any, tmp_path: Path) -> None:
     before = spoil(penn, "0003")
     for n_workers in (1, 2):
         into.convert(tmp_path / str(n_workers), penn)

@@ -22,7 +22,7 @@ from pipeline.datasets.base import Dataset, RawVideo
 from pipeline.datasets.gross_mistakes import ONE_QUARTER, GrossMistakes, impossible
 from pipeline.pixels.frames import Pictures
 from pipeline.skeletons import JOINTS
-from pipeline.synthetic.layouts.encode import write_jpeg
+from pipeline.synthetic.layouts.files import jpeg
 from pipeline.track import Track
 
 COLUMNS = ("frame_index", "bbox", "kp_2d", "kp_3d", "has_3d")
@@ -108,7 +108,7 @@ class Dances(Dataset):
 def raw(tmp_path: Path) -> Path:
     (tmp_path / "a").mkdir()
     for i in range(3):
-        write_jpeg(tmp_path / "a" / f"{i:06d}.jpg", np.zeros((80, 90, 3), np.uint8))
+        (tmp_path / "a" / f"{i:06d}.jpg").write_bytes(jpeg(np.zeros((80, 90, 3), np.uint8)))
     return tmp_path
 
 
@@ -154,9 +154,9 @@ def test_a_list_of_videos_out_of_order_is_named(listed: list[str], told: str, ra
 
 
 def test_pictures_of_another_size_than_the_source_says_are_named(raw: Path) -> None:
-    write_jpeg(raw / "a" / "000001.jpg", np.zeros((40, 40, 3), np.uint8))
+    (raw / "a" / "000001.jpg").write_bytes(jpeg(np.zeros((40, 40, 3), np.uint8)))
 
-    write_jpeg(raw / "a" / "000003.jpg", np.zeros((80, 90, 3), np.uint8))
+    (raw / "a" / "000003.jpg").write_bytes(jpeg(np.zeros((80, 90, 3), np.uint8)))
 
     def from_the_second(track: Track) -> Track:
         return replace(track, frame_index=np.arange(1, 4))

@@ -14,7 +14,8 @@ from pipeline.datasets.insta_variety import whole_pictures
 from pipeline.errors import RawDataError
 from pipeline.pixels import sources
 from pipeline.skeletons import JOINTS
-from pipeline.synthetic.layouts.tfrecord_file import example, framed
+from pipeline.synthetic.layouts.files import tf_example as example
+from pipeline.synthetic.layouts.files import tfrecord as framed
 
 INSTA = datasets.get("insta_variety")
 SPIN49 = JOINTS["spin49"]

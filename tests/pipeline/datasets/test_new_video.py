@@ -14,7 +14,7 @@ from pipeline.accounting import VideoAccount
 from pipeline.datasets.new_video import NewVideo, n_frames, raw_folder, read_boxes
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.pixels.frames import Video
-from pipeline.synthetic.layouts.encode import mp4_writer
+from pipeline.synthetic.layouts.files import mp4_writer
 
 N = 12  # frames of the video
 HEADER = "track,frame,x,y,w,h\n"

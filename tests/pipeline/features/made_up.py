@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from pipeline.features.streams.base import ByteStream, Machine, NumberStream
-from pipeline.pixels.frames import Frame, in_full, increasing, nothing
+from pipeline.pixels.frames import Frame, increasing, nothing
 
 SIDE = 32  # px
 
@@ -189,13 +189,7 @@ class Source:
         self._do(-1)
         return self.name
 
-    def read(
-        self,
-        frame_index: Iterable[int],
-        *,
-        alive: Callable[[], None] = nothing,
-        reduced: Callable[[int], int] = in_full,
-    ) -> Iterator[Frame]:
+    def read(self, frame_index: Iterable[int], *, alive: Callable[[], None] = nothing) -> Iterator[Frame]:
         self._do(-2)
         for index in increasing(frame_index):
             alive()

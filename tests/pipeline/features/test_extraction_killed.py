@@ -33,7 +33,7 @@ RUNNER = """
 import sys, time
 from pathlib import Path
 import made_up
-from pipeline import features
+from pipeline.features import extract as features
 from pipeline.features.engine import Resources
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Machine

@@ -17,7 +17,7 @@ import cache
 from pipeline import crops
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import extract, networks
-from pipeline.features.engine import assembly
+from pipeline.features.engine import shards
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams import resnet50 as resnet50_stream
 from pipeline.features.streams.crops import Crops
@@ -342,7 +342,7 @@ def test_many_problems_are_counted_and_the_first_few_told(penn: Path, into: Any,
     into.convert(root, penn)
     done = into.extract(root)
     assert done.problems == {"picture_truncated": 7, "picture_empty": 1}
-    assert len(done.examples) == assembly.EXAMPLES
+    assert len(done.examples) == shards.EXAMPLES
     assert done.computed == 16
 
 

@@ -24,7 +24,7 @@ from pipeline.datasets import contract
 from pipeline.formats import tf_example, tfrecords
 from pipeline.formats.cdf import load_cdf
 from pipeline.formats.pickles import load_pickle
-from pipeline.synthetic.layouts import h36m, python2_pickle, tfrecord_file
+from pipeline.synthetic.layouts import files
 
 VALUES: Final = (math.nan, math.inf, -math.inf, 1e9, -1e20, 3e38, 1e300)
 Poison = Callable[[Any], np.ndarray]
@@ -89,7 +89,7 @@ def in_pickle(file: Path, spoil: Poison, which: int) -> None:
     key = keys[which % len(keys)]
     stored = sequence[key]
     sequence[key] = [spoil(array) for array in stored] if isinstance(stored, list) else spoil(stored)
-    file.write_bytes(python2_pickle.dumps(sequence))
+    file.write_bytes(files.python2_pickle(sequence))
 
 
 def in_json(*keys: str) -> Callable[[Path, Poison, int], None]:
@@ -115,7 +115,7 @@ def in_json(*keys: str) -> Callable[[Path, Poison, int], None]:
 def in_cdf(file: Path, spoil: Poison, which: int) -> None:
     pose = spoil(load_cdf(file, "Pose")[0])
     file.unlink()
-    h36m.write_cdf(file, pose)
+    files.write_cdf(file, pose)
 
 
 def in_tfrecord(file: Path, spoil: Poison, which: int) -> None:
@@ -126,7 +126,7 @@ def in_tfrecord(file: Path, spoil: Poison, which: int) -> None:
         before = tf_example.Example.parse(data).floats(key, 1 << 20)
         after = spoil(before).astype(np.float32) if len(before) else before
         assert data.count(before.tobytes()) >= 1
-        records.append(tfrecord_file.framed(data.replace(before.tobytes(), after.tobytes()) if len(before) else data))
+        records.append(files.tfrecord(data.replace(before.tobytes(), after.tobytes()) if len(before) else data))
     file.write_bytes(b"".join(records))
 
 

@@ -15,7 +15,8 @@ from pipeline.formats import tfrecords
 from pipeline.formats.tfrecords import FOOTER, HEADER, MAX_BYTES, NoTFRecord, TFRecordError, read, spans
 from pipeline.pixels.records import Records
 from pipeline.pixels.sources import parse
-from pipeline.synthetic.layouts.tfrecord_file import example, framed
+from pipeline.synthetic.layouts.files import tf_example as example
+from pipeline.synthetic.layouts.files import tfrecord as framed
 
 MIB = 1 << 20
 
@@ -295,11 +296,11 @@ def test_a_source_that_leads_outside_is_refused(tmp_path: Path, path: str) -> No
 def test_the_wanted_pictures_are_decoded_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, decoded = shard(tmp_path), []
 
-    def decode(data: bytes, times: int) -> tuple[np.ndarray, int]:
+    def decode(data: bytes) -> np.ndarray:
         decoded.append(data)
-        return np.full((48, 64, 3), 7, np.uint8), times
+        return np.full((48, 64, 3), 7, np.uint8)
 
-    monkeypatch.setattr("pipeline.pixels.records.decode_reduced", decode)
+    monkeypatch.setattr("pipeline.pixels.records.decode", decode)
     assert [frame.index for frame in source.read([0, 3])] == [0, 3]
     assert decoded == [PICTURES[0], PICTURES[3]]
 

@@ -12,7 +12,6 @@ import cache
 from pipeline import datasets
 from pipeline.__main__ import main
 from pipeline.conversion import convert
-from pipeline.datasets.penn_action import PennAction
 from pipeline.features import extract
 
 NAME = "penn_action/train"
@@ -58,32 +57,19 @@ def seen(root: Path, into: Any) -> dict[str, dict[str, bytes]]:
     return {name: {track: rows.tobytes() for track, rows in into.rows(root, NAME, name).items()} for name in names}
 
 
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the videos that are read from here on."""
-    names: list[str] = []
-    original = PennAction.read
-
-    def read(self: Any, raw: Path, split: str, video: Any, account: Any, body: Any) -> Any:
-        names.append(video.name)
-        return original(self, raw, split, video, account, body)
-
-    monkeypatch.setattr(PennAction, "read", read)
-    return names
-
-
 def test_a_damaged_shard_of_a_stream_costs_just_its_rows(
-    root: Path, into: Any, network: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    root: Path, into: Any, network: Any, reads: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before, manifest = seen(root, into), (root / STREAM / "manifest.json").read_bytes()
     spoil(root / STREAM / "c/1/0")
-    names = reads(monkeypatch)
+    reads.clear()
     assert run("verify", "--repair", "--cache", root) == 0
     told = capsys.readouterr().out.splitlines()
     assert told[0].startswith(f"✗ {root / STREAM / 'c/1/0'}: ")
     assert f"3 files of damaged shards taken out, to be found in {root / '.quarantine'}" in told
     assert f"{NAME}, resnet50: 8 rows computed anew, 0 carried over" in told
     assert told[-1].startswith("✓ intact: ")
-    assert (len(network.batches), names) == (1, [])
+    assert (len(network.batches), reads.names) == (1, [])
     assert seen(root, into) == before
     assert (root / STREAM / "manifest.json").read_bytes() == manifest
     assert extract.is_current(cache.open(root)[NAME], "resnet50")
@@ -95,18 +81,18 @@ def test_a_damaged_shard_of_a_column_costs_reading_its_videos_and_no_feature(
     penn: Path,
     into: Any,
     network: Any,
-    monkeypatch: pytest.MonkeyPatch,
+    reads: Any,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     before = seen(root, into)
     spoil(root / NAME / "kp_2d/c/1/0/0")
-    names = reads(monkeypatch)
+    reads.clear()
     assert run("verify", "--repair", "--cache", root) == 0
     told = capsys.readouterr().out.splitlines()
     assert f"{NAME}: 1 video read anew, 8 rows" in told
     assert f"{NAME}, resnet50: 0 rows computed anew, 8 carried over" in told
     assert told[-1].startswith("✓ intact: ")
-    assert set(names) == {"0003"}
+    assert set(reads.names) == {"0003"}
     assert network.batches == []
     assert seen(root, into) == before
     split = cache.open(root)[NAME]

@@ -19,38 +19,32 @@ from pipeline import datasets, show
 from pipeline.__main__ import main
 from pipeline.errors import PipelineError, StandInMixed
 from pipeline.pixels.frames import Pictures
-from pipeline.show.drawing import NAMES, flat, side, views
-from pipeline.show.posed import joints_3d
+from pipeline.show.drawing import NAMES, flat, joints_3d, side, views
 from pipeline.show.tracks import shown_track
-from pipeline.show.views import portrait
 from pipeline.skeletons import bones, mirrored
 from pipeline.track import Track
 
 VOID = frozenset(("meta", "img", "br", "input", "link"))
+AT = {"rshoulder": (280, 180), "relbow": (270, 200.5), "lwrist": (330, 210)}  # px, the joints of `made`
 
 
 class Element:
-    """One element of a page, with all that lies in it."""
+    """One element of a page, with all that is in it."""
 
     def __init__(self, tag: str, attributes: dict[str, str]) -> None:
         self.tag, self.attributes = tag, attributes
+        self.classes = set(attributes.get("class", "").split())
         self.children: list[Element | str] = []
 
     @property
     def text(self) -> str:
         return " ".join("".join(c if isinstance(c, str) else f" {c.text} " for c in self.children).split())
 
-    @property
-    def classes(self) -> set[str]:
-        return set(self.attributes.get("class", "").split())
-
     def all(self, *tags: str) -> list[Element]:
         """Elements below this one, in the page's order; of these tags, when some are named."""
         found: list[Element] = []
-        for child in self.children:
-            if isinstance(child, Element):
-                found += [child] if not tags or child.tag in tags else []
-                found += child.all(*tags)
+        for child in (c for c in self.children if isinstance(c, Element)):
+            found += ([child] if not tags or child.tag in tags else []) + child.all(*tags)
         return found
 
     def of_class(self, *names: str) -> list[Element]:
@@ -58,7 +52,7 @@ class Element:
 
 
 class Page(HTMLParser):
-    """Reads a page, and fails where an element is not closed in order or a reference is none of HTML's."""
+    """Reads a page, and fails where an element is not closed in order."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
@@ -67,7 +61,8 @@ class Page(HTMLParser):
         self._open = [self.root]
         self.feed(self.source)
         self.close()
-        assert self._open == [self.root], f"not closed: {[element.tag for element in self._open]}"
+        assert self._open == [self.root]
+        (self.main,), (self.header,) = self.root.all("main"), self.root.all("header")
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         assert len(dict(attrs)) == len(attrs), f"{tag} has an attribute twice"
@@ -76,29 +71,16 @@ class Page(HTMLParser):
         if tag not in VOID:
             self._open.append(element)
 
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        self.handle_endtag(tag)
-
     def handle_endtag(self, tag: str) -> None:
         assert self._open.pop().tag == tag, f"{self.getpos()}: </{tag}>"
 
     def handle_data(self, data: str) -> None:
         self._open[-1].children.append(data)
 
-    @property
-    def main(self) -> Element:
-        (main,) = self.root.all("main")
-        return main
-
-    @property
-    def body_source(self) -> str:
-        return self.source[self.source.index("<main>") :]
-
 
 @pytest.fixture
 def page(tmp_path: Path) -> Any:
-    """Runs the command, and gives the page."""
+    """Runs the command and returns the page."""
 
     def run(*arguments: object) -> Page:
         out = tmp_path / "page.html"
@@ -110,23 +92,16 @@ def page(tmp_path: Path) -> Any:
 
 @pytest.fixture
 def drawn(tmp_path: Path) -> Any:
-    """Writes the page of tracks that a test has made, and gives it."""
+    """Writes the page of tracks that a test has made and returns it."""
 
     def write(*tracks: show.ShownTrack, **changed: Any) -> Page:
-        facts: dict[str, Any] = {
-            "name": "penn_action/train",
-            "origin": "a test",
-            "raw": tmp_path,
-            "stand_in": False,
-            "reader": {"dataset": "penn_action", "version": 7, "parameters": {"model": "neutral"}, "body": None},
-            "totals": {},
-            "totals_of": "the whole split",
-            "set_aside": (),
-            "more_set_aside": 0,
-            "n_tracks": len(tracks),
-            "warnings": (),
-        }
-        show.write_page(show.Shown(**(facts | changed), tracks=tracks), tmp_path / "page.html")
+        facts: dict[str, Any] = {"name": "penn_action/train", "origin": "a test", "raw": tmp_path, "stand_in": False}
+        facts |= {"reader": {"dataset": "penn_action", "version": 7, "parameters": {"model": "neutral"}, "body": None}}
+        facts |= {"totals": {}, "totals_of": "the whole split", "rejected": (), "more_rejected": 0}
+        facts |= {"n_tracks": len(tracks), "warnings": ()}
+        progress = changed.pop("progress", lambda *_: None)
+        shown = show.Shown(**(facts | changed), tracks=tracks)
+        show.write_page(shown, tmp_path / "page.html", progress=progress)
         return Page(tmp_path / "page.html")
 
     return write
@@ -138,19 +113,11 @@ def made(raw: Path, n_frames: int = 1, size: tuple[int, int] = (640, 400), **cha
     for i in range(n_frames):
         cv2.imwrite(str(raw / f"f/{i:06d}.jpg"), np.full((size[1], size[0], 3), 90, np.uint8))
     kp_2d = np.zeros((n_frames, 49, 3), np.float32)
-    for name, point in {"rshoulder": (280, 180, 1), "relbow": (270, 200.5, 0.5), "lwrist": (330, 210, 1)}.items():
-        kp_2d[:, NAMES.index(name)] = point
-    fields: dict[str, Any] = {
-        "dataset": "penn_action",
-        "split": "train",
-        "name": "f/0",
-        "video": "f",
-        "fps": 25.0,
-        "frame_index": np.arange(n_frames),
-        "bbox": np.tile(np.array([300, 200, 100, 100], np.float32), (n_frames, 1)),
-        "kp_2d": kp_2d,
-        "frames": Pictures(raw, "f/{:06d}.jpg"),
-    }
+    for (name, point), confidence in zip(AT.items(), (1, 0.5, 1), strict=True):
+        kp_2d[:, NAMES.index(name)] = (*point, confidence)
+    box = np.tile(np.array([300, 200, 100, 100], np.float32), (n_frames, 1))
+    fields: dict[str, Any] = {"dataset": "penn_action", "split": "train", "name": "f/0", "video": "f", "fps": 25.0}
+    fields |= {"frame_index": np.arange(n_frames), "bbox": box, "kp_2d": kp_2d, "frames": Pictures(raw, "f/{:06d}.jpg")}
     return Track(**(fields | changed))
 
 
@@ -174,7 +141,7 @@ def pictures(page: Page) -> list[np.ndarray]:
 
 
 def joints(marks: Element) -> dict[str, tuple[float, float]]:
-    """Joint's name -> where its dot lies in the drawing."""
+    """Joint's name -> the place of its dot in the drawing."""
     found = {}
     for dot in marks.of_class("joint"):
         a = {key: float(value) for key, value in dot.attributes.items() if key != "class"}
@@ -183,51 +150,46 @@ def joints(marks: Element) -> dict[str, tuple[float, float]]:
     return found
 
 
-def converted(embedded: Any, into: Any, root: Path, name: str, *, body: bool = False) -> Path:
-    into.convert(root, embedded.raw(name), name, body=embedded.body if body else None)
+@pytest.fixture(scope="session")
+def root(embedded: Any, into: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of four datasets. Only to be read."""
+    root = tmp_path_factory.mktemp("shown") / "cache"
+    for name in ("penn_action", "kinetics", "3dpw", "amass"):
+        into.convert(root, embedded.raw(name), name, body=embedded.body if name == "3dpw" else None)
     return root
 
 
 # ------------------------------------------------------------------------------------------------------- the whole
 
 
-@pytest.mark.parametrize("name", ["penn_action", "3dpw", "kinetics"])
-def test_a_page_of_every_kind_of_pixels_is_whole_and_needs_nothing_else(
-    name: str, embedded: Any, into: Any, page: Any, tmp_path: Path
+@pytest.mark.parametrize("name", ["penn_action", "kinetics", "3dpw", "amass"])
+def test_raw_files_and_the_cache_give_one_page_that_needs_nothing_else_and_can_be_read_aloud(
+    name: str, embedded: Any, page: Any, root: Path
 ) -> None:
-    root = converted(embedded, into, tmp_path / "cache", name)
-    read = page(name, "train", "--cache", root, "--frames", 3)
-    tracks = read.main.of_class("track")
-    assert [track.all("h2")[0].text for track in tracks] == [
-        track.name for track in cache.open(root)[f"{name}/train"].tracks
-    ][:6]
-    assert len(pictures(read)) == 2 * 3 * len(tracks)  # a full frame and a crop of each
-    assert [p.shape for p in pictures(read)[1::2]] == [(224, 224, 3)] * 3 * len(tracks)
+    track = cache.open(root)[f"{name}/train"].tracks[-1].name
+    options = (name, "train", "--track", track, "--frames", 2, *(["--body", embedded.body] if name == "3dpw" else []))
+    read = page(*options, "--cache", root)
+    from_raw = page(*options, "--raw", embedded.raw(name))
+    assert read.source.partition("<main>")[2] == from_raw.source.partition("<main>")[2]
+    assert [section.all("h2")[0].text for section in read.main.of_class("track")] == [track]
+    assert [p.shape for p in pictures(read)[1::2]] == ([] if name == "amass" else [(224, 224, 3)] * 2)
+    ids = [element.attributes["id"] for element in read.root.all() if "id" in element.attributes]
+    assert len(set(ids)) == len(ids)
     for element in read.root.all():
         for key in ("src", "href", "action", "data", "poster", "srcset", "xlink:href"):
             assert element.attributes.get(key, "#").startswith(("data:", "#"))
         assert not [key for key in element.attributes if key.startswith("on")]
+        assert element.attributes.get("aria-labelledby", ids[0]) in ids
+        assert element.attributes.get("href", f"#{ids[0]}").removeprefix("#") in ids
     assert read.root.all("script", "link", "iframe", "object", "image") == []
     assert not re.search(r"url\(|@import", read.source)
-
-
-def test_a_page_can_be_read_aloud(embedded: Any, into: Any, page: Any, tmp_path: Path) -> None:
-    root = converted(embedded, into, tmp_path / "cache", "3dpw", body=True)
-    read = page("3dpw", "train", "--cache", root, "--frames", 2)
-    (html,) = read.root.all("html")
-    assert html.attributes["lang"] == "en"
+    assert read.root.all("html")[0].attributes["lang"] == "en"
     levels = [int(element.tag[1]) for element in read.root.all("h1", "h2", "h3")]
-    assert levels[0] == 1
-    assert levels.count(1) == 1
+    assert levels.count(1) == levels[0] == 1
     assert max(np.diff(levels)) == 1  # no level is left out
     assert all(image.attributes["alt"].strip() for image in read.root.all("img"))
     for drawing in read.root.all("svg"):
         assert drawing.attributes.get("aria-hidden") == "true" or drawing.attributes.get("aria-label")
-    ids = [element.attributes["id"] for element in read.root.all() if "id" in element.attributes]
-    assert len(set(ids)) == len(ids)
-    for element in read.root.all():
-        assert element.attributes.get("aria-labelledby", ids[0]) in ids
-        assert element.attributes.get("href", f"#{ids[0]}").removeprefix("#") in ids
 
 
 def contrast(first: str, second: str) -> float:
@@ -256,27 +218,23 @@ def test_text_and_lines_stand_out_by_day_and_by_night(drawn: Any) -> None:
 # --------------------------------------------------------------------------------------------------- what is drawn
 
 
-def test_joints_lie_where_the_label_and_the_map_of_the_crop_put_them(drawn: Any, tmp_path: Path) -> None:
-    full, crop = drawn(shown(made(tmp_path, crop_scale=1.2))).main.of_class("marks")
+def test_joints_and_boxes_are_where_the_label_and_the_map_of_the_crop_put_them(drawn: Any, tmp_path: Path) -> None:
+    read = drawn(shown(made(tmp_path, crop_scale=1.2)))
+    full, crop = read.main.of_class("marks")
     assert full.attributes["viewbox"] == "-0.5 -0.5 640 400"  # a pixel's centre is at whole numbers
-    at = {"rshoulder": (280, 180), "relbow": (270, 200.5), "lwrist": (330, 210)}
-    assert set(joints(full)) == set(joints(crop)) == set(at)
     assert crop.attributes["viewbox"] == "-0.5 -0.5 224 224"
-    for name, (x, y) in at.items():
-        assert joints(full)[name] == pytest.approx((x, y), abs=2e-3)
-        closed_form = (112 + (x - 300) * 224 / 120, 112 + (y - 200) * 224 / 120)  # box of side 100, crop scale 1.2
-        assert joints(crop)[name] == pytest.approx(closed_form, abs=2e-3)
-    lines = full.of_class("bone")
-    assert [line.text for line in lines] == ["relbow – rshoulder"]  # the other joint's neighbours are not visible
-    assert [float(lines[0].attributes[key]) for key in ("x1", "y1", "x2", "y2")] == [270, 200.5, 280, 180]
-
-
-def test_the_box_and_the_crops_square_are_drawn_on_the_frame(drawn: Any, tmp_path: Path) -> None:
-    full, crop = drawn(shown(made(tmp_path, crop_scale=1.2))).main.of_class("marks")
+    assert joints(full) == {name: pytest.approx(at, abs=2e-3) for name, at in AT.items()}
+    closed_form = {name: (112 + (x - 300) * 224 / 120, 112 + (y - 200) * 224 / 120) for name, (x, y) in AT.items()}
+    assert joints(crop) == {name: pytest.approx(at, abs=2e-3) for name, at in closed_form.items()}
+    (line,) = full.of_class("bone")  # the other joint's neighbours are not visible
+    assert line.text == "relbow – rshoulder"
+    assert [float(line.attributes[key]) for key in ("x1", "y1", "x2", "y2")] == [270, 200.5, 280, 180]
     rects = {rect.text: [float(rect.attributes[k]) for k in ("x", "y", "width", "height")] for rect in full.all("rect")}
-    assert rects["box"] == [250, 150, 100, 100]
-    assert rects["crop"] == [240, 140, 120, 120]
+    assert (rects["box"], rects["crop"]) == ([250, 150, 100, 100], [240, 140, 120, 120])
     assert not crop.of_class("box") + crop.of_class("crop")
+    shapes = {dot.text.split()[0]: (dot.tag, "right" in dot.classes) for dot in full.of_class("joint")}
+    assert shapes == {"rshoulder": ("rect", True), "relbow": ("rect", True), "lwrist": ("circle", False)}
+    assert "right: orange" in read.header.text and "left: blue" in read.header.text
 
 
 def test_the_crop_shows_the_pixels_that_its_joints_mean(drawn: Any, tmp_path: Path) -> None:
@@ -285,31 +243,27 @@ def test_the_crop_shows_the_pixels_that_its_joints_mean(drawn: Any, tmp_path: Pa
     cv2.circle(picture, (330, 210), 3, (255, 255, 255), -1)  # where lwrist is
     cv2.imwrite(str(tmp_path / "f/000000.jpg"), picture)
     read = drawn(shown(track))
-    crop = pictures(read)[1]
     x, y = joints(read.main.of_class("marks")[1])["lwrist"]
-    light = np.where(crop[..., 0] > 20, crop[..., 0], 0).astype(float)  # the rest is the JPEG's noise
+    crop = pictures(read)[1][..., 0]
+    light = np.where(crop > 20, crop, 0).astype(float)  # the rest is the JPEG's noise
     rows, columns = np.indices(light.shape)
     assert x == pytest.approx((light * columns).sum() / light.sum(), abs=0.1)
     assert y == pytest.approx((light * rows).sum() / light.sum(), abs=0.1)
 
 
-def test_pictures_keep_their_colours(drawn: Any, tmp_path: Path) -> None:
-    track = made(tmp_path)
-    blue, green, red = 20, 120, 230
-    cv2.imwrite(str(tmp_path / "f/000000.jpg"), np.full((400, 640, 3), (blue, green, red), np.uint8))
-    for picture in pictures(drawn(shown(track))):
-        assert picture[100, 100] == pytest.approx((blue, green, red), abs=4)  # OpenCV's order
-
-
-def test_large_frames_are_made_small_and_their_labels_keep_their_coordinates(drawn: Any, tmp_path: Path) -> None:
-    read = drawn(shown(made(tmp_path, size=(1000, 2000))))
+def test_large_frames_are_made_small_and_keep_their_colours_and_coordinates(drawn: Any, tmp_path: Path) -> None:
+    track = made(tmp_path, size=(1000, 2000))
+    bgr = (20, 120, 230)
+    cv2.imwrite(str(tmp_path / "f/000000.jpg"), np.full((2000, 1000, 3), bgr, np.uint8))
+    read = drawn(shown(track))
     assert pictures(read)[0].shape == (480, 240, 3)
+    assert all(picture[100, 100] == pytest.approx(bgr, abs=4) for picture in pictures(read))  # OpenCV's order
     full = read.main.of_class("marks")[0]
     assert full.attributes["viewbox"] == "-0.5 -0.5 1000 2000"
-    assert joints(full)["lwrist"] == pytest.approx((330, 210), abs=2e-3)
+    assert joints(full)["lwrist"] == pytest.approx(AT["lwrist"], abs=2e-3)
 
 
-def test_sides_are_told_by_the_joints_names() -> None:
+def test_joints_and_bones_have_the_side_of_their_names() -> None:
     right = ("rankle", "rear", "reye", "OP RBigToe", "OP REar", "rwrist")
     left = ("lankle", "lear", "leye", "OP LBigToe", "OP LEar", "lwrist")
     middle = ("hip", "neck", "nose", "headtop", "thorax", "Jaw (H36M)", "OP Neck", "OP MidHip", "OP Nose")
@@ -317,9 +271,6 @@ def test_sides_are_told_by_the_joints_names() -> None:
         assert {side(NAMES.index(name)) for name in names} == {expected}
     turned = {"right": "left", "left": "right", "middle": "middle"}
     assert [turned[side(j)] for j in range(49)] == [side(j) for j in mirrored("spin49")]
-
-
-def test_a_bone_has_the_side_of_its_ends() -> None:
     kp_2d = np.concatenate([np.random.default_rng(0).uniform(0, 100, (49, 2)), np.ones((49, 1))], axis=1)
     sides = {line.name: line.side for line in flat(kp_2d).lines}
     assert len(sides) == len(bones("spin49"))
@@ -328,50 +279,30 @@ def test_a_bone_has_the_side_of_its_ends() -> None:
     assert sides["rhip – lhip"] == sides["neck – headtop"] == "middle"
 
 
-def test_right_and_left_differ_in_colour_and_in_shape(drawn: Any, tmp_path: Path) -> None:
-    read = drawn(shown(made(tmp_path)))
-    shapes = {dot.text.split()[0]: (dot.tag, "right" in dot.classes) for dot in read.main.of_class("joint")}
-    assert shapes == {"rshoulder": ("rect", True), "relbow": ("rect", True), "lwrist": ("circle", False)}
-    legend = " ".join(item.text for item in read.root.of_class("legend")[0].all("li"))
-    assert "the person's right: orange" in legend
-    assert "the person's left: blue" in legend
-
-
-def test_the_legend_says_how_left_and_right_look_when_they_are_right(drawn: Any, tmp_path: Path) -> None:
-    header = drawn(shown(made(tmp_path))).root.all("header")[0].text
-    assert "Somebody who faces the camera has orange on the picture's left; seen from behind, on its right." in header
-
-
 def test_the_legend_has_only_what_is_on_the_page(drawn: Any, tmp_path: Path) -> None:
-    def legend(track: Track) -> tuple[str, set[str]]:
-        root = drawn(shown(track)).root
-        return root.all("header")[0].text, {box.attributes["id"] for box in root.all("input")}
+    def legend(track: Track) -> tuple[bool, bool, set[str]]:
+        read = drawn(shown(track))
+        text, boxes = read.header.text, {box.attributes["id"] for box in read.root.all("input")}
+        return "BODY_25" in text, "3D views" in text, boxes
 
     track = made(tmp_path)
     assert track.kp_2d is not None
-    text, boxes = legend(track)
-    assert "BODY_25" not in text
-    assert "3D views" not in text
-    assert boxes == {"draw-boxes"}
+    assert legend(track) == (False, False, {"draw-boxes"})
     both = track.kp_2d.copy()
     both[:, :25] = (300, 200, 1)
-    text, boxes = legend(replace(track, kp_2d=both))
-    assert "BODY_25" in text
-    assert boxes == {"draw-common", "draw-body25", "draw-boxes"}
-    known = np.ones(1, np.bool_)
+    assert legend(replace(track, kp_2d=both)) == (True, False, {"draw-common", "draw-body25", "draw-boxes"})
     kp_3d = np.zeros((1, 49, 4), np.float32)
     kp_3d[:, NAMES.index("lwrist")] = (0.1, 0.2, 0.3, 1)
-    assert "3D views" in legend(replace(track, kp_3d=kp_3d, has_3d=known))[0]
-    assert "3D views" not in legend(replace(track, kp_3d=kp_3d, has_3d=~known))[0]
+    for known in (True, False):
+        assert legend(replace(track, kp_3d=kp_3d, has_3d=np.array([known])))[1] is known
 
 
-def test_body_25_is_dashed_only_beside_other_joints(drawn: Any, tmp_path: Path) -> None:
+def test_body_25_is_dashed_only_beside_other_bones(drawn: Any, tmp_path: Path) -> None:
     track = made(tmp_path)
     kp_2d = np.zeros_like(track.kp_2d)
     kp_2d[:, :25] = (300, 200, 1)
-    alone = drawn(shown(replace(track, kp_2d=kp_2d)))
-    assert len(alone.main.of_class("marks")[0].of_class("joint", "body25")) == 25
-    assert alone.main.of_class("dashed") == []
+    alone = drawn(shown(replace(track, kp_2d=kp_2d))).main
+    assert len(alone.of_class("marks")[0].of_class("joint", "body25")) == 25 and alone.of_class("dashed") == []
     kp_2d[:, NAMES.index("headtop")] = (300, 180, 1)  # no bone of its own: nothing runs side by side
     assert drawn(shown(replace(track, kp_2d=kp_2d))).main.of_class("dashed") == []
     kp_2d[:, NAMES.index("neck")] = (300, 190, 1)
@@ -386,94 +317,71 @@ def test_body_25_is_dashed_only_beside_other_joints(drawn: Any, tmp_path: Path) 
 def test_the_front_is_what_the_camera_sees_and_the_side_shows_the_depth() -> None:
     joints = np.zeros((49, 4))
     joints[NAMES.index("rwrist")] = (-0.4, -0.2, 0.7, 1)  # at the picture's left, above the pelvis, behind it
-    (front,), (beside,) = (view.skeleton.dots for view in views(joints, camera=True))
-    assert (front.x, front.y) == (-0.4, -0.2)  # SVG's y points down, as the camera's does
-    assert (beside.x, beside.y) == (0.7, -0.2)
-    (front,), (beside,) = (view.skeleton.dots for view in views(joints, camera=False))  # z is up
-    assert (front.x, front.y) == (-0.4, -0.7)
-    assert (beside.x, beside.y) == (-0.2, -0.7)
-    assert front.name == "rwrist (-0.40, -0.20, 0.70) m"
+    for camera, expected in ((True, [(-0.4, -0.2), (0.7, -0.2)]), (False, [(-0.4, -0.7), (-0.2, -0.7)])):
+        dots = [dot for view in views(joints, camera=camera) for dot in view.skeleton.dots]
+        assert [(dot.x, dot.y) for dot in dots] == expected  # SVG's y points down, as the camera's does
+        assert dots[0].name == "rwrist (-0.40, -0.20, 0.70) m"
 
 
-def test_all_views_of_a_track_have_one_scale(drawn: Any, tmp_path: Path) -> None:
-    kp_3d = np.zeros((2, 49, 4), np.float32)
+def test_all_3d_views_of_a_track_have_one_scale_and_unknown_frames_have_none(drawn: Any, tmp_path: Path) -> None:
+    kp_3d = np.zeros((3, 49, 4), np.float32)
     kp_3d[..., 3] = 1
     kp_3d[0, NAMES.index("lwrist"), :3] = (0.3, -0.8, 0)
     kp_3d[1, NAMES.index("rankle"), :3] = (0, 0.9, -0.6)
-    boxes = [
-        [float(v) for v in svg.attributes["viewbox"].split()]
-        for figure in drawn(shown(made(tmp_path, 2, kp_3d=kp_3d))).main.of_class("solid")
-        for svg in figure.all("svg")
-    ]
-    assert len(boxes) == 4
-    for box in boxes:
-        assert box == pytest.approx([-0.7, -0.9, 1.4, 1.9])  # 0.1 m about all that there is in either frame
+    kp_3d[2, NAMES.index("rankle"), :3] = (0, 9, 9)
+    flags = {"has_3d": np.array([True, True, False]), "valid": np.array([False, True, True])}
+    cards = drawn(shown(made(tmp_path, 3, kp_3d=kp_3d, **flags))).main.of_class("card")
+    svgs = [svg for card in cards for figure in card.of_class("solid") for svg in figure.all("svg")]
+    assert len(svgs) == 4
+    for svg in svgs:  # 0.1 m about all that there is in either frame
+        assert [float(v) for v in svg.attributes["viewbox"].split()] == pytest.approx([-0.7, -0.9, 1.4, 1.9])
+    assert cards[2].of_class("solid") == [] and "no 3D in this frame not has_3d" in cards[2].text
+    assert "not valid" in cards[0].text
 
 
-def test_frames_without_3d_say_so(drawn: Any, tmp_path: Path) -> None:
-    kp_3d = np.ones((2, 49, 4), np.float32)
-    known = made(tmp_path, 2, kp_3d=kp_3d, has_3d=np.array([True, False]), valid=np.array([False, True]))
-    first, second = drawn(shown(known)).main.of_class("card")
-    assert len(first.of_class("solid")) == 2
-    assert second.of_class("solid") == []
-    assert "no 3D in this frame" in second.text
-    assert "not has_3d" in second.text
-    assert "not valid" in first.text
-
-
-def test_the_joints_that_evaluation_compares_are_drawn_where_there_are_no_others(tmp_path: Path) -> None:
+def test_evaluation_s_joints_are_drawn_where_there_are_no_others() -> None:
     kp_3d_eval = np.zeros((1, 14, 3), np.float32)
     kp_3d_eval[0, 2], kp_3d_eval[0, 3] = (1.1, 2, 3), (0.9, 2, 3)  # rhip, lhip: the centre is between them
     joints, what = joints_3d({"frame_index": np.arange(1), "kp_3d_eval": kp_3d_eval}, None)
-    assert joints is not None
-    assert what.startswith("kp_3d_eval")
+    assert joints is not None and what.startswith("kp_3d_eval")
     assert (joints[0, :, 3] > 0).sum() == 14
     np.testing.assert_allclose(joints[0, NAMES.index("rhip"), :3], (0.1, 0, 0), atol=1e-6)
 
 
-def test_a_posed_body_stands_where_the_labels_say(embedded: Any, into: Any, tmp_path: Path) -> None:
-    root = converted(embedded, into, tmp_path / "cache", "3dpw", body=True)
+def test_a_posed_body_stands_where_the_labels_say(embedded: Any, root: Path) -> None:
     split = cache.open(root)["3dpw/train"]
     rows = {name: split.rows(name, 0, 5) for name in ("frame_index", "pose", "betas", "kp_3d")}
     labelled, _ = joints_3d(rows, None)
-    posed, what = joints_3d({name: rows[name] for name in ("frame_index", "pose", "betas")}, embedded.body)
-    assert "posed" in what
-    assert posed is not None
-    assert labelled is not None
-    np.testing.assert_allclose(posed, labelled, atol=1e-5)
+    smpl = {name: rows[name].copy() for name in ("frame_index", "pose", "betas")}
+    smpl["pose"][3] = np.nan
+    posed, what = joints_3d(smpl, embedded.body)
+    assert posed is not None and labelled is not None and "posed" in what
+    np.testing.assert_allclose(posed[[0, 1, 2, 4]], labelled[[0, 1, 2, 4]], atol=1e-5)
+    assert not posed[3].any()
 
 
-def test_motion_alone_is_drawn_with_a_body_and_said_to_need_one_without(
-    embedded: Any, into: Any, page: Any, tmp_path: Path
-) -> None:
-    root = converted(embedded, into, tmp_path / "cache", "amass")
-    without = page("amass", "train", "--cache", root)
-    assert without.main.all("img", "svg") == []
-    assert "name a body model (--body DIR)" in without.main.text
-    with_body = page("amass", "train", "--cache", root, "--body", embedded.body, "--frames", 2)
-    assert with_body.main.all("img") == []
-    tracks = with_body.main.of_class("track")
-    assert len(with_body.main.of_class("solid")) == 2 * 2 * len(tracks) > 0
-    heads = [joints(svg)["headtop"][1] for svg in with_body.main.of_class("marks")]
-    feet = [joints(svg)["rankle"][1] for svg in with_body.main.of_class("marks")]
-    assert np.median(np.subtract(feet, heads)) > 1  # m: they stand upright
+def test_motion_alone_is_drawn_upright_with_a_body_and_needs_one(embedded: Any, page: Any, root: Path) -> None:
+    without = page("amass", "train", "--cache", root).main
+    assert without.all("img", "svg") == [] and "--body DIR" in without.text
+    with_body = page("amass", "train", "--cache", root, "--body", embedded.body, "--frames", 2).main
+    assert with_body.all("img") == []
+    assert len(with_body.of_class("solid")) == 2 * 2 * len(with_body.of_class("track")) > 0
+    heights = [joints(svg)["rankle"][1] - joints(svg)["headtop"][1] for svg in with_body.of_class("marks")]
+    assert np.median(heights) > 1  # m
 
 
-# ------------------------------------------------------------------------------------------------- what is said
+# ------------------------------------------------------------------------------------------------ what is reported
 
 
-def test_a_track_says_what_it_is(drawn: Any, tmp_path: Path) -> None:
+def test_a_track_s_facts(drawn: Any, tmp_path: Path) -> None:
     track = made(tmp_path, 20, fps=29.97, crop_scale=1.2)
     kept = np.array([0, 1, 2, 5, 6, 7])
-    assert track.kp_2d is not None
-    assert track.bbox is not None
+    assert track.kp_2d is not None and track.bbox is not None
     kp_2d = track.kp_2d[kept].copy()
     kp_2d[0, NAMES.index("lwrist")] = 0
     part = replace(track, frame_index=kept, bbox=track.bbox[kept], kp_2d=kp_2d, valid=np.arange(6) < 4)
-    read = drawn(shown(part, "3 labels too many", frames=3))
-    (section,) = read.main.of_class("track")
-    facts = dict(zip((e.text for e in section.all("dt")), (e.text for e in section.all("dd")), strict=True))
-    assert facts == {
+    (section,) = drawn(shown(part, "3 labels too many", frames=3)).main.of_class("track")
+    assert dict(zip((e.text for e in section.all("dt")), (e.text for e in section.all("dd")), strict=True)) == {
         "Video": "f",
         "Frames": "6, step 1, 29.97 fps",
         "Gaps": "2 → 5",
@@ -488,101 +396,58 @@ def test_a_track_says_what_it_is(drawn: Any, tmp_path: Path) -> None:
     assert [card.all("h3")[0].text for card in section.of_class("card")] == ["Frame 0", "Frame 2", "Frame 7"]
 
 
-def test_joints_outside_the_picture_and_the_crop_are_counted(drawn: Any, tmp_path: Path) -> None:
-    track = made(tmp_path)
-    assert track.kp_2d is not None
-    track.kp_2d[0, NAMES.index("lwrist"), :2] = (639.6, 210)
-    track.kp_2d[0, NAMES.index("relbow"), :2] = (639.4, 210)  # still in the last pixel
-    (card,) = drawn(shown(track)).main.of_class("card")
-    assert card.text.endswith("3 joints, 1 outside the picture, 2 outside the crop")
-
-
-def test_a_frame_that_cannot_be_decoded_says_why(drawn: Any, tmp_path: Path) -> None:
-    track = made(tmp_path, 3)
+def test_frames_that_cannot_be_shown_say_why_and_joints_outside_are_counted(drawn: Any, tmp_path: Path) -> None:
+    track = made(tmp_path, 4)
+    assert track.kp_2d is not None and track.bbox is not None
     (tmp_path / "f/000000.jpg").unlink()
     (tmp_path / "f/000002.jpg").write_bytes((tmp_path / "f/000001.jpg").read_bytes()[:300])
+    track.bbox[3, 2:] = 0
+    track.kp_2d[1, NAMES.index("lwrist"), :2] = (639.6, 210)
+    track.kp_2d[1, NAMES.index("relbow"), :2] = (639.4, 210)  # still in the last pixel
     read = drawn(shown(track))
-    missing, good, cut = read.main.of_class("card")
-    assert "No picture. picture_missing: " in missing.text
-    assert "000000.jpg is not there" in missing.text
-    assert "No picture. picture_truncated: " in cut.text
-    assert good.of_class("problem") == []
-    assert len(pictures(read)) == 2
+    missing, good, cut, no_box = read.main.of_class("card")
+    for card, why in ((missing, "picture_missing: "), (cut, "picture_truncated: "), (no_box, "bad_box: ")):
+        assert f"No picture. {why}" in card.text
+    assert good.of_class("problem") == [] and len(pictures(read)) == 2
+    assert good.text.endswith("3 joints, 1 outside the picture, 2 outside the crop")
 
 
-def test_a_box_that_no_crop_has_is_a_problem_of_its_frame(drawn: Any, tmp_path: Path) -> None:
-    track = made(tmp_path, 2)
-    assert track.bbox is not None
-    track.bbox[0, 2:] = 0
-    bad, good = drawn(shown(track)).main.of_class("card")
-    assert "bad_box: no crop has box [300.0, 200.0, 0.0, 0.0]" in bad.text
-    assert good.of_class("problem") == []
-
-
-def test_a_moved_raw_folder_is_told_and_can_be_given(
+def test_moved_and_changed_raw_folders_and_rejected_videos_are_reported(
     embedded: Any, into: Any, page: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    raw = embedded.copy("penn_action", tmp_path / "raw")
-    into.convert(tmp_path / "cache", raw)
+    raw, root = embedded.copy("penn_action", tmp_path / "raw"), tmp_path / "cache"
+    (raw / "labels/0003.mat").write_bytes(b"<b>no label</b>")
+    into.convert(root, raw)
+    options = ("penn_action", "train", "--cache", root, "--frames", 1)
     moved = raw.rename(tmp_path / "moved")
-    lost = page("penn_action", "train", "--cache", tmp_path / "cache", "--tracks", 1)
+    lost = page(*options)
     assert f"The raw folder {raw} is not there" in lost.root.of_class("warning")[-1].text
     assert "--raw DIR" in capsys.readouterr().err
-    assert len(lost.main.of_class("problem")) == 5
-    found = page("penn_action", "train", "--cache", tmp_path / "cache", "--tracks", 1, "--raw", moved)
-    assert found.main.of_class("problem", "warning") == []
-    assert len(pictures(found)) == 10
-
-
-def test_pictures_that_were_changed_since_are_told(embedded: Any, into: Any, page: Any, tmp_path: Path) -> None:
-    raw = embedded.copy("penn_action", tmp_path / "raw")
-    into.convert(tmp_path / "cache", raw)
-    shutil.copy(raw / "frames/0003/000002.jpg", raw / "frames/0001/000001.jpg")
-    read = page("penn_action", "train", "--cache", tmp_path / "cache")
-    changed, *others = read.main.of_class("track")
-    told = "the pictures that lie there now are not those that were converted"
-    assert told in changed.text
-    assert others
-    assert all(told not in track.text for track in others)
-
-
-def test_stand_ins_say_so_and_real_data_does_not(embedded: Any, page: Any, tmp_path: Path) -> None:
-    raw = embedded.copy("penn_action", tmp_path / "raw")
-    stand_in = page("penn_action", "train", "--raw", raw)
-    assert "STAND-IN" in stand_in.root.of_class("warning")[0].text
-    assert "(stand-in)" in stand_in.root.all("title")[0].text
-    (raw / "STAND_IN.json").unlink()
-    assert "stand-in" not in page("penn_action", "train", "--raw", raw).source.lower()
-
-
-def test_a_stand_in_body_is_refused_beside_real_data(embedded: Any, tmp_path: Path) -> None:
-    raw = embedded.copy("amass", tmp_path / "raw")
-    (raw / "STAND_IN.json").unlink()
-    found = show.from_raw(datasets.get("amass"), "train", raw, show.Choice())
-    with pytest.raises(StandInMixed):
-        show.write_page(found, tmp_path / "page.html", body=embedded.body)
-    assert not (tmp_path / "page.html").exists()
-
-
-def test_the_header_has_the_reader_its_options_and_the_accounting(
-    embedded: Any, into: Any, page: Any, tmp_path: Path
-) -> None:
-    raw = embedded.copy("penn_action", tmp_path / "raw")
-    (raw / "labels/0003.mat").write_bytes(b"<b>no label</b>")
-    into.convert(tmp_path / "cache", raw)
-    read = page("penn_action", "train", "--cache", tmp_path / "cache", "--tracks", 1)
-    (header,) = read.root.all("header")
-    version = datasets.get("penn_action").version
-    assert f"penn_action, version {version}" in header.text
-    rows = [[cell.text for cell in row.all("th", "td")] for row in header.all("tr")]
-    frames = cache.open(tmp_path / "cache")["penn_action/train"].manifest["accounting"]["frames"]
+    assert len(lost.main.of_class("problem")) == 2
+    shutil.copy(moved / "frames/0003/000002.jpg", moved / "frames/0001/000001.jpg")
+    found = page(*options, "--raw", moved)
+    assert found.main.of_class("problem", "warning") == [] and len(pictures(found)) == 4
+    assert ["not those that were converted" in track.text for track in found.main.of_class("track")] == [True, False]
+    rows = [[cell.text for cell in row.all("th", "td")] for row in found.header.all("tr")]
+    frames = cache.open(root)["penn_action/train"].manifest["accounting"]["frames"]
     assert rows[1] == ["videos", "3", "2", "1 bad_label_file"]
     assert rows[3][:3] == ["person-frames", str(frames["found"]), str(frames["kept"])]
-    assert "1 track of 2, from the cache" in header.text
-    assert "1 video set aside" in header.text
-    assert "0003: bad_label_file: " in header.text
-    amass = page("amass", "train", "--raw", embedded.raw("amass"))
-    assert "resampling = slerp" in amass.root.all("header")[0].text
+    version = datasets.get("penn_action").version
+    for text in (f"penn_action, version {version}", "2 tracks of 2", "1 video rejected", "0003: bad_label_file: "):
+        assert text in found.header.text
+
+
+def test_demo_data_are_marked_and_never_meet_real_data(embedded: Any, page: Any, tmp_path: Path) -> None:
+    raw = embedded.copy("amass", tmp_path / "raw")
+    demo = page("amass", "train", "--raw", raw)
+    assert "DEMO DATA" in demo.root.of_class("warning")[0].text and "demo data" in demo.root.all("title")[0].text
+    assert "resampling = slerp" in demo.header.text
+    (raw / "STAND_IN.json").unlink()
+    assert "demo data" not in page("amass", "train", "--raw", raw).source.lower()
+    found = show.from_raw(datasets.get("amass"), "train", raw, show.Choice())
+    with pytest.raises(StandInMixed):
+        show.write_page(found, tmp_path / "mixed.html", body=embedded.body)
+    assert not (tmp_path / "mixed.html").exists()
 
 
 def test_harmless_reasons_do_not_hide_failures(embedded: Any, into: Any, page: Any, tmp_path: Path) -> None:
@@ -593,14 +458,13 @@ def test_harmless_reasons_do_not_hide_failures(embedded: Any, into: Any, page: A
     keypoints.rename(keypoints.with_name("no_such_clip"))  # and so the clip is without keypoints
     into.convert(tmp_path / "cache", raw, "kinetics")
     for where in (("--cache", tmp_path / "cache"), ("--raw", raw)):
-        (header,) = page("kinetics", "train", *where).root.all("header")
-        assert "1 no_keypoints, 1 video_missing" in header.text  # in the table
-        assert "1 video set aside" in header.text
+        header = page("kinetics", "train", *where).header
+        assert "1 no_keypoints, 1 video_missing" in header.text and "1 video rejected" in header.text
         assert [item.text.split(": ")[1] for item in header.all("details")[0].all("li")] == ["video_missing"]
         assert "There is no track to show." in header.text
 
 
-def test_what_the_full_release_has_is_said_beside_what_was_found(drawn: Any) -> None:
+def test_the_full_release_s_counts_are_beside_what_was_found(drawn: Any) -> None:
     counts = {"found": 2, "kept": 2, "dropped": {}}
     videos = {"found": 2, "kept": 1, "set_aside": {}, "without_tracks": 1}
     totals = {"frames": counts, "tracks": counts, "videos": videos, "known": {"videos": 2326}}
@@ -608,89 +472,63 @@ def test_what_the_full_release_has_is_said_beside_what_was_found(drawn: Any) -> 
     assert "videos 2 (the full release: 2,326) 1 1 without a track" in text
 
 
-# ------------------------------------------------------------------------------------------- names of strangers
-
-
-def test_names_and_messages_from_elsewhere_stay_text(drawn: Any, tmp_path: Path) -> None:
-    evil = "<script>alert(1)</script>\"'><img src=http://x/ onerror=alert(1)>&amp;{{ 7 * 7 }}</title></style>"
-    track = made(tmp_path, name=f"{evil}/0", video=evil)
-    read = drawn(
-        shown(track, f"note {evil}"),
-        name=f"x/{evil}",
-        origin=evil,
-        raw=Path(evil),
-        reader={"dataset": evil, "version": evil, "parameters": {evil: evil}, "body": None},
-        set_aside=(evil,),
-        warnings=(evil,),
-        totals_of=evil,
-    )
-    assert read.root.all("script") == []
-    assert len(read.root.all("img")) == 2
-    assert read.main.all("h2")[0].text == f"{evil}/0"
-    assert f"note {evil}" in read.main.text
-    assert evil in read.root.all("header")[0].text
-    assert evil in read.root.all("title")[0].text
+def test_untrusted_names_and_messages_stay_text(drawn: Any, tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>\"'><img src=http://x/ onerror=alert(1)>&amp;{{ 7 * 7 }}</title></style>caf\udce9"
+    track, text = made(tmp_path, name=f"{evil}/0", video=evil), evil.replace("\udce9", r"\udce9")
+    reader = {"dataset": evil, "version": evil, "parameters": {evil: evil}, "body": None}
+    facts = {"name": f"x/{evil}", "origin": evil, "raw": Path(evil), "rejected": (evil,), "warnings": (evil,)}
+    read = drawn(shown(track, f"note {evil}"), reader=reader, totals_of=evil, **facts)
+    assert read.root.all("script") == [] and len(read.root.all("img")) == 2
+    assert read.main.all("h2")[0].text == f"{text}/0"
+    assert f"note {text}" in read.main.text
+    assert text in read.header.text and text in read.root.all("title")[0].text
     assert all("onerror" not in element.attributes for element in read.root.all())
     (policy,) = [meta for meta in read.root.all("meta") if "http-equiv" in meta.attributes]
     assert policy.attributes["content"] == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def test_a_name_that_is_no_utf_8_does_not_stop_the_page(drawn: Any, tmp_path: Path) -> None:
-    read = drawn(shown(made(tmp_path, name="caf\udce9/0")))
-    assert read.main.all("h2")[0].text == r"caf\udce9/0"
+# ------------------------------------------------------------------------------------------- which tracks are shown
 
 
-# ---------------------------------------------------------------------------------------------- raw and the cache
-
-
-@pytest.mark.parametrize("name", ["penn_action", "kinetics", "3dpw", "amass"])
-def test_raw_files_and_the_cache_give_the_same_tracks_on_the_page(
-    name: str, embedded: Any, into: Any, page: Any, tmp_path: Path
-) -> None:
-    raw, root = embedded.raw(name), converted(embedded, into, tmp_path / "cache", name)
-    track = cache.open(root)[f"{name}/train"].tracks[-1].name
-    options = (name, "train", "--track", track, "--frames", 2)
-    from_cache = page(*options, "--cache", root)
-    assert from_cache.body_source == page(*options, "--raw", raw).body_source
-    assert track in from_cache.main.text
-
-
-def test_from_raw_only_the_videos_that_are_shown_are_read(embedded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tracks_are_spread_over_the_split_or_named(embedded: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset, raw = datasets.get("penn_action"), embedded.raw("penn_action")
-    read: list[str] = []
+    names = [track.name for track in cache.open(root)["penn_action/train"].tracks]
+    assert len(names) == 3
+    for choice, expected in (
+        (show.Choice(tracks=2), names[::2]),
+        (show.Choice(names=tuple(names[1::-1])), names[1::-1]),
+    ):
+        assert [t.name for t in show.from_cache(root, "penn_action/train", choice).tracks] == expected
+        assert [t.name for t in show.from_raw(dataset, "train", raw, choice).tracks] == expected
+    unknown = show.Choice(names=("0001/9",))
+    with pytest.raises(PipelineError, match=r"no track '0001/9'; it has 3: 0001/0, 0003/0"):
+        show.from_cache(root, "penn_action/train", unknown)
+    with pytest.raises(PipelineError, match="no track '0001/9': its video has 0001/0"):
+        show.from_raw(dataset, "train", raw, unknown)
+    with pytest.raises(PipelineError, match="no track '9/9': no video is called so"):
+        show.from_raw(dataset, "train", raw, show.Choice(names=("9/9",)))
+
+
+def test_from_raw_only_shown_videos_are_read_and_a_failing_reader_costs_its_video(
+    embedded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, raw, read = datasets.get("penn_action"), embedded.raw("penn_action"), []
     original = type(dataset).read
 
     def watched(reader: Any, raw: Path, split: str, video: datasets.RawVideo, *more: Any) -> Any:
         read.append(video.name)
-        return original(reader, raw, split, video, *more)
+        return original(reader, raw, split, video, *more) if video.name != "0001" else {}["joints"]
 
     monkeypatch.setattr(type(dataset), "read", watched)
     found = show.from_raw(dataset, "train", raw, show.Choice(tracks=2))
-    assert [track.video for track in found.tracks] == ["0001", "0005"]  # even numbers are of the test split
-    assert read == ["0001", "0004", "0005"]
-    assert found.totals_of == "the videos that were read for this page: 3 of 6"
+    assert read == ["0001", "0002", "0003", "0004", "0005"]  # even numbers are of the test split
+    assert [track.video for track in found.tracks] == ["0003", "0005"]
+    assert found.totals_of.endswith("5 of 6") and found.totals["videos"]["set_aside"] == {"unexpected_error": 1}
+    assert "failed on video 0001: KeyError: 'joints' (at test_show.py:" in found.warnings[0]
 
 
-def test_a_reader_that_fails_costs_its_video_and_no_other(
-    embedded: Any, page: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    original = type(datasets.get("penn_action")).read
-
-    def read(reader: Any, raw: Path, split: str, video: datasets.RawVideo, *more: Any) -> Any:
-        return original(reader, raw, split, video, *more) if video.name != "0001" else {}["joints"]
-
-    monkeypatch.setattr(type(datasets.get("penn_action")), "read", read)
-    root = page("penn_action", "train", "--raw", embedded.raw("penn_action"), "--tracks", 2).root
-    assert len(root.of_class("track")) == 2
-    told = "The reader failed on video 0001: KeyError: 'joints' (at test_show.py:"
-    assert told in root.of_class("warning")[-1].text
-    assert told in capsys.readouterr().err
-    assert "1 unexpected_error" in root.all("header")[0].text
-
-
-def test_several_people_of_a_few_videos_are_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    raw = tmp_path / "raw"
-    people = [made(raw, name=f"f/{person}") for person in range(4)]
+def test_several_people_of_a_few_videos_are_shown(tmp_path: Path) -> None:
+    people = [made(tmp_path / "raw", name=f"f/{person}") for person in range(4)]
 
     class Crowd(type(datasets.get("penn_action"))):  # type: ignore[misc]
         def videos(self, raw: Path, split: str) -> Any:
@@ -702,58 +540,32 @@ def test_several_people_of_a_few_videos_are_shown(monkeypatch: pytest.MonkeyPatc
                 account.keep_track(1)
             return people
 
-    found = show.from_raw(Crowd(), "train", raw, show.Choice(tracks=3))
+    found = show.from_raw(Crowd(), "train", tmp_path / "raw", show.Choice(tracks=3))
     assert [track.name for track in found.tracks] == ["f/0", "f/2", "f/3"]
 
 
-def test_tracks_are_spread_over_the_split(embedded: Any, into: Any, tmp_path: Path) -> None:
-    root = converted(embedded, into, tmp_path / "cache", "penn_action")
-    there = [track.name for track in cache.open(root)["penn_action/train"].tracks]
-    assert len(there) == 3
-    chosen = show.from_cache(root, "penn_action/train", show.Choice(tracks=2))
-    assert [track.name for track in chosen.tracks] == [there[0], there[2]]
-    named = show.from_cache(root, "penn_action/train", show.Choice(names=(there[1], there[0])))
-    assert [track.name for track in named.tracks] == [there[1], there[0]]
-
-
-def test_a_track_that_is_not_there_is_an_error(embedded: Any, into: Any, tmp_path: Path) -> None:
-    root, raw = converted(embedded, into, tmp_path / "cache", "penn_action"), embedded.raw("penn_action")
-    with pytest.raises(PipelineError, match="has no track '0001/9'; it has 3: 0001/0, 0003/0"):
-        show.from_cache(root, "penn_action/train", show.Choice(names=("0001/9",)))
-    with pytest.raises(PipelineError, match="has no track '0001/9': its video has 0001/0"):
-        show.from_raw(datasets.get("penn_action"), "train", raw, show.Choice(names=("0001/9",)))
-    with pytest.raises(PipelineError, match="has no track '9/9': no video is called so"):
-        show.from_raw(datasets.get("penn_action"), "train", raw, show.Choice(names=("9/9",)))
-
-
-def test_what_is_shown_must_be_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_page_needs_a_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "penn_action", "train", "--out", str(tmp_path / "page.html")]) == 2
-    assert capsys.readouterr().err.startswith("error: say what to show: --cache DIR")
+    assert "--cache DIR" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failure_on_the_way_leaves_the_old_page(
-    embedded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "page.html"
-    out.write_text("old")
-    monkeypatch.setattr("pipeline.show.page.portrait", lambda *_: 1 / 0)
-    found = show.from_raw(datasets.get("penn_action"), "train", embedded.raw("penn_action"), show.Choice(tracks=1))
-    with pytest.raises(ZeroDivisionError):
-        show.write_page(found, out)
-    assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
-    assert out.read_text() == "old"
-
-
-def test_one_track_at_a_time_is_drawn(drawn: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_track_at_a_time_is_drawn_and_a_failure_leaves_the_old_page(drawn: Any, tmp_path: Path) -> None:
     """Pages of any length take the memory of one track: none is drawn before the one before it is written."""
-    sizes = []
+    sizes: list[int] = []
+    tracks = [shown(made(tmp_path, name=f"f/{i}")) for i in range(4)]
 
-    def watched(track: show.ShownTrack, body: Path | None) -> Any:
-        sizes.append((tmp_path / ".page.html.part").stat().st_size)
-        return portrait(track, body)
+    def watched(done: int, total: int, name: str = "") -> None:
+        if done < total:
+            sizes.append((tmp_path / ".page.html.part").stat().st_size)
 
-    monkeypatch.setattr("pipeline.show.page.portrait", watched)
-    drawn(*[shown(made(tmp_path, name=f"f/{i}")) for i in range(4)])
-    assert sizes == sorted(sizes)
-    assert sizes[-1] > sizes[0]
+    old = drawn(*tracks, progress=watched).source
+    assert sizes == sorted(sizes) and sizes[-1] > sizes[0]
+
+    def fails(done: int, total: int, name: str = "") -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        drawn(*tracks[:3], progress=fails)
+    assert (tmp_path / "page.html").read_text() == old and not (tmp_path / ".page.html.part").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import os
 import pickle
@@ -18,8 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import PipelineError, RawDataError, UnsafePickle
-from pipeline.vibe_db.joblib_reader import stored_arrays
-from pipeline.vibe_db.joblib_writer import Blocks, write_joblib
+from pipeline.vibe_db.joblib_files import Blocks, stored_arrays, write_joblib
 
 HELD = {
     "vid_name": np.array(["0001/0"] * 3 + ["täst/12"] * 4),
@@ -37,7 +35,7 @@ def in_blocks(array: np.ndarray, size: int = 3) -> Blocks:
 
 def written(file: Path, arrays: dict[str, np.ndarray]) -> Path:
     with file.open("wb") as stream:
-        write_joblib(stream, {name: in_blocks(array) for name, array in arrays.items()}, lambda name, rows: None)
+        write_joblib(stream.write, {name: in_blocks(array) for name, array in arrays.items()}, lambda name, rows: None)
     return file
 
 
@@ -63,12 +61,12 @@ def test_a_file_written_in_blocks_is_the_dict_that_joblib_would_have_written(map
 
 
 @given(st.lists(st.text(st.characters(codec="ascii", exclude_characters="\0"), max_size=40), max_size=6, unique=True))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_every_array_begins_at_a_multiple_of_16_bytes(names: list[str]) -> None:
     """So that it can be mapped, whatever stands before it; joblib warns of others."""
     stream = io.BytesIO()
     arrays = {name: in_blocks(np.arange(len(name) + 1, dtype=np.uint8) + 77) for name in names}
-    write_joblib(stream, arrays, lambda name, rows: None)
+    write_joblib(stream.write, arrays, lambda name, rows: None)
     for name in names:
         content = (np.arange(len(name) + 1, dtype=np.uint8) + 77).tobytes()
         assert any(stream.getvalue().startswith(content, at) for at in range(0, len(stream.getvalue()), 16))
@@ -92,7 +90,7 @@ def test_blocks_that_do_not_add_up_are_an_error() -> None:
     other = Blocks((3, 2), np.dtype("<f4"), lambda: [np.zeros((3, 2))])
     for blocks in (short, other):
         with pytest.raises(ValueError, match="x: "):
-            write_joblib(io.BytesIO(), {"x": blocks}, lambda name, rows: None)
+            write_joblib(io.BytesIO().write, {"x": blocks}, lambda name, rows: None)
 
 
 # ---------------------------------------------------------------------------------------------------------- read
@@ -127,7 +125,10 @@ def test_arrays_are_read_whichever_version_wrote_them(protocol: int, before_1_2:
 
 
 def test_arrays_in_other_orders_and_of_other_machines_are_read(tmp_path: Path) -> None:
+    mapped = np.memmap(tmp_path / "raw", np.float32, "w+", shape=(3, 2))
+    mapped[:] = 5
     held = {
+        "mapped": mapped,
         "fortran": np.asfortranarray(HELD["joints2D"]),
         "big": np.arange(7, dtype=">i4"),
         "bytes": np.array([b"a", b"bcd"]),
@@ -141,13 +142,6 @@ def test_arrays_in_other_orders_and_of_other_machines_are_read(tmp_path: Path) -
     for name in held.keys() - {"scalar"}:
         values = found[name].read(0, len(held[name]))
         assert values.dtype == held[name].dtype and np.array_equal(values, held[name]), name
-
-
-def test_what_was_mapped_when_it_was_written_is_read(tmp_path: Path) -> None:
-    mapped = np.memmap(tmp_path / "raw", np.float32, "w+", shape=(3, 2))
-    mapped[:] = 5
-    joblib.dump({"features": mapped}, tmp_path / "db.pt")
-    assert read(tmp_path / "db.pt")["features"].tolist() == [[5, 5]] * 3
 
 
 @pytest.mark.parametrize("before_1_2", [False, True])
@@ -204,6 +198,26 @@ def test_nothing_else_of_joblib_is_let_in(name: str, tmp_path: Path) -> None:
         stored_arrays(tmp_path / "db.pt")
 
 
+@pytest.mark.parametrize(
+    "instructions",
+    [
+        b"\x96" + (2**40).to_bytes(8, "little"),  # a bytearray of a claimed length
+        b"\x8e" + (2**62).to_bytes(8, "little"),
+        b"(" * 3 + b"K\x00K\x01d",  # a dict that is never closed
+        b"}" + b")\x85" * 200_000 + b"K\x01s",  # a key whose hash would exhaust the C stack
+        b"cnumpy\ndtype\n}b",  # a state set on a name
+        b"K\x01)R",  # a call of a number
+        b"Prunning\n",
+        b"\x82\x01",
+    ],
+    ids=lambda data: repr(data[:12]),
+)
+def test_instructions_that_joblib_never_writes_are_refused(instructions: bytes, tmp_path: Path) -> None:
+    (tmp_path / "db.pt").write_bytes(b"\x80\x04" + instructions + b".")
+    with pytest.raises(PipelineError):
+        stored_arrays(tmp_path / "db.pt")
+
+
 def test_a_file_that_ends_early_is_refused_wherever_it_ends(tmp_path: Path) -> None:
     data = written(tmp_path / "whole.pt", {"a": np.arange(4), "b": np.array(["x", "yy"])}).read_bytes()
     for size in range(len(data)):
@@ -213,7 +227,7 @@ def test_a_file_that_ends_early_is_refused_wherever_it_ends(tmp_path: Path) -> N
 
 
 @given(st.integers(0, 10_000), st.integers(0, 255))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_damaged_file_is_read_as_something_or_refused_and_never_more_than_it_is(
     tmp_path_factory: pytest.TempPathFactory, at: int, value: int
 ) -> None:
@@ -265,12 +279,6 @@ def test_what_an_array_says_of_itself_is_not_believed(changed: dict[str, Any], t
         stored_arrays(tmp_path / "bad.pt")
 
 
-def test_an_array_that_is_said_to_be_longer_than_the_file_is_told_as_that(tmp_path: Path) -> None:
-    (tmp_path / "db.pt").write_bytes(claiming(shape=(2**40,)))
-    with pytest.raises(RawDataError, match="ends inside an array of 8,796,093,022,208 bytes"):
-        stored_arrays(tmp_path / "db.pt")
-
-
 @pytest.mark.parametrize("compress", ["zlib", "gzip", "bz2", "lzma", "xz"])
 def test_a_compressed_file_is_refused_with_the_command_that_makes_it_plain(compress: str, tmp_path: Path) -> None:
     joblib.dump(HELD, tmp_path / "db.pt", compress=(compress, 3))
@@ -278,27 +286,16 @@ def test_a_compressed_file_is_refused_with_the_command_that_makes_it_plain(compr
         stored_arrays(tmp_path / "db.pt")
 
 
-def test_a_file_that_was_decompressed_is_read(tmp_path: Path) -> None:
-    joblib.dump(HELD, tmp_path / "db.gz", compress=("gzip", 3))
-    (tmp_path / "db.pt").write_bytes(gzip.decompress((tmp_path / "db.gz").read_bytes()))
-    assert_same(read(tmp_path / "db.pt"), HELD)
-
-
 @pytest.mark.parametrize("content", [b"", b"<html>", pickle.dumps([1, 2]), b"PK\x03\x04"])
 def test_what_is_no_dict_of_arrays_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "db.pt").write_bytes(content)
-    with pytest.raises(RawDataError, match="joblib file"):
-        stored_arrays(tmp_path / "db.pt")
-
-
-def test_a_folder_and_a_file_that_is_not_there_are_refused(tmp_path: Path) -> None:
-    for place in (tmp_path, tmp_path / "nothing"):
+    for file in (tmp_path / "db.pt", tmp_path, tmp_path / "missing"):
         with pytest.raises(RawDataError, match="joblib file"):
-            stored_arrays(place)
+            stored_arrays(file)
 
 
 def test_the_instructions_that_fill_up_do_nothing() -> None:
     """pickletools, which knows what each takes and leaves, finds the stack in order."""
     stream = io.BytesIO()
-    write_joblib(stream, {"x" * n: in_blocks(np.zeros((0, 2), np.uint8)) for n in range(1, 20)}, lambda *_: None)
+    write_joblib(stream.write, {"x" * n: in_blocks(np.zeros((0, 2), np.uint8)) for n in range(1, 20)}, lambda *_: None)
     pickletools.dis(stream.getvalue(), io.StringIO())

@@ -16,9 +16,8 @@ from pipeline.features.streams.base import Machine
 from pipeline.features.streams.resnet50 import ResNet50
 from tasks.prediction import predict
 from tasks.prediction.trained import Trained, load
-from vibe_model.networks.generator import VIBE
+from vibe_model.networks.generator import VIBE, build_generator
 from vibe_model.settings.config import TrainConfig
-from vibe_model.training.trainer import build_generator
 
 SEQLEN = 40  # longer than the video: all of a track is one window
 

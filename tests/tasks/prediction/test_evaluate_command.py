@@ -21,8 +21,8 @@ from tasks.prediction import predict
 from tasks.prediction.trained import load
 from tests.tasks.conftest import FakeNetwork
 from tests.tasks.prediction.predicting import World, make_world, save_checkpoint, small_config
-from vibe_model import evaluation
 from vibe_model.errors import StandInMixed
+from vibe_model.evaluation.evaluate import evaluate_split
 
 SPLIT = "new_video/keypoints"
 
@@ -48,9 +48,7 @@ def test_it_says_what_evaluation_says_of_the_model_built_by_hand(world, job, tmp
     words = ["evaluate", "--checkpoint", world.checkpoint, "--cache", job.root, "--split", SPLIT, "--body", tmp_path]
     assert main([str(word) for word in (*words, "--device", "cpu", "--out", tmp_path / "out")]) == 0
     shown = capsys.readouterr().out
-    expected = evaluation.evaluate_split(
-        job.trained.generator, job.split(), stream="resnet50", seqlen=job.trained.seqlen
-    )
+    expected = evaluate_split(job.trained.generator, job.split(), stream="resnet50", seqlen=job.trained.seqlen)
     written = json.loads((tmp_path / "out/metrics.json").read_text())
     assert written[SPLIT]["pck_2d"] == pytest.approx(expected["pck_2d"])
     assert written["stand_in"] is True

@@ -24,9 +24,10 @@ from tasks.prediction.overlay import RECORD, PredictedBodies, seen
 from tasks.prediction.trained import load, refuse_mixture
 from tests.tasks.conftest import FakeNetwork
 from tests.tasks.prediction.predicting import World, make_world, save_checkpoint, small_config, streams
+from vibe_model.cameras import in_picture, project
 from vibe_model.errors import CheckpointError, StandInMixed
-from vibe_model.evaluation.predictions import TrackPrediction, in_picture
-from vibe_model.networks.generator import VIBE, project
+from vibe_model.networks.generator import VIBE
+from vibe_model.prediction.predict import TrackPrediction
 
 
 @pytest.fixture(scope="module")

@@ -1,52 +1,31 @@
+"""Both protocols against metrics taken by hand: which frames count, means, baseline, smoothing, and the files of it."""
+
+import csv
 import json
 
 import numpy as np
 import pytest
 import torch
 
+import cache
+from tests.vibe_model.builders import MemorySplit, TinyBody, small_vibe
 from vibe_model import VIBE, metrics
 from vibe_model.errors import ConfigError, DataError, StandInMixed
-from vibe_model.evaluation import evaluate as evaluation
-from vibe_model.evaluation.measures import ERRORS
-from vibe_model.evaluation.windows import Present, select_tracks
+from vibe_model.evaluation import results
+from vibe_model.evaluation.evaluate import choose_sigma, evaluate_all, evaluate_split
+from vibe_model.evaluation.frame_errors import Means, TrackErrors
+from vibe_model.evaluation.published import FIGURES, figures_of
+from vibe_model.metrics import ERRORS, PROTOCOLS
 from vibe_model.networks.generator import Estimate
+from vibe_model.prediction.predict import TrackEstimate
 from vibe_model.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
 
-
-def cover(split, seqlen=4, drop_last=False):
-    present = Present.of(split, "resnet50")
-    planned = [present.windows(track, seqlen=seqlen, drop_last=drop_last) for track in split.tracks]
-    windows = [window for of_track in planned for window in of_track]
-    return windows, [row for window in windows for row in range(window.keep, window.stop)]
-
-
-def test_every_frame_of_every_track_is_predicted_once(memory_split):
-    split = memory_split(0, [8, 9, 3, 1, 5], joints=14, gaps=[10])
-    windows, rows = cover(split)
-    assert rows == list(range(26))
-    assert max(window.stop - window.start for window in windows) == 4
-
-
-def test_windows_and_runs_do_not_cross_tracks_gaps_or_rows_without_features(memory_split):
-    split = memory_split(0, [6, 6], joints=14, gaps=[3], lacking=[8])
-    windows, rows = cover(split)
-    assert rows == [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11]
-    assert {(w.start, w.stop) for w in windows} == {(0, 3), (3, 6), (6, 8), (9, 12)}
-
-
-def test_the_published_windows_drop_each_tracks_last_frames_and_know_no_gaps(memory_split):
-    split = memory_split(0, [9, 3, 8], joints=14, gaps=[2], lacking=[17])
-    _, rows = cover(split, drop_last=True)
-    assert rows == [*range(8), *range(12, 16)]
-
-
-def test_tracks_are_chosen_by_a_pattern_of_their_names(memory_split):
-    split = memory_split(0, [2, 2, 2])
-    assert [track.name for track in select_tracks(split, "v[02]/*")] == ["v0/0", "v2/0"]
+NAN = float("nan")
+STREAM = {"stream": "resnet50", "seqlen": 4}
 
 
 class Oracle(torch.nn.Module):
-    """Stands in for VIBE: the features of a frame are its row number, and so is its camera; the body is looked up."""
+    """In place of VIBE: the feature of a frame is its row number, and so is its camera; the body is looked up."""
 
     def __init__(self, body, verts, kp_2d):
         super().__init__()
@@ -63,9 +42,8 @@ class Oracle(torch.nn.Module):
         assert not self.training
         row = features[..., 0]
         self.windows += [tuple(window) for window in row[:, [0, -1]].long().tolist()]
-        frames = row.shape
-        camera = torch.stack((row, torch.zeros(frames), torch.zeros(frames)), dim=-1)
-        return Estimate(torch.eye(3).expand(*frames, 24, 3, 3), torch.zeros(*frames, 10), camera)
+        camera = torch.stack((row, torch.zeros(row.shape), torch.zeros(row.shape)), dim=-1)
+        return Estimate(torch.eye(3).expand(*row.shape, 24, 3, 3), torch.zeros(*row.shape, 10), camera)
 
     def pose(self, estimate, eval_joints=False, vertices=True):
         row = estimate.camera[..., 0].long()
@@ -75,11 +53,11 @@ class Oracle(torch.nn.Module):
 
 
 @pytest.fixture
-def world(body, memory_split):
-    split = memory_split(0, [9, 7], joints=14)
+def world():
+    split = MemorySplit(0, [9, 7], joints=14)
     split.rows["features"][:, 0] = np.arange(16)
+    body, random = TinyBody(), np.random.default_rng(5)
     verts = true_verts(body, split.rows["theta"])
-    random = np.random.default_rng(5)
     noise = random.normal(size=verts.shape) * 0.05
     kp_2d = split.rows["kp_2d"][..., :2] + np.float32(random.normal(size=(16, 49, 2)) * 0.1)
     return split, Oracle(body, verts + noise, kp_2d), noise
@@ -92,27 +70,24 @@ def true_verts(body, theta):
 
 
 def evaluate(world, **settings):
-    split, oracle, _ = world
-    return evaluation.evaluate_split(oracle, split, stream="resnet50", seqlen=4, **settings)
+    return evaluate_split(world[1], world[0], **STREAM, **settings)
 
 
-def test_the_metrics_are_means_over_all_frames(world):
+# --------------------------------------------------------------------------------------------------- the protocols
+
+
+def test_the_metrics_are_means_over_all_frames_and_accelerations_stay_within_tracks(world):
     split, oracle, noise = world
     result = evaluate(world)
     pred, target = oracle.joints, split.rows["kp_3d"]
     assert result["frames"] == result["frames_total"] == 16
-    assert result["mpjpe"] == pytest.approx(metrics.mpjpe(pred, target).mean())
-    assert result["pa_mpjpe"] == pytest.approx(metrics.pa_mpjpe(pred, target).mean())
+    for name in ("mpjpe", "pa_mpjpe"):
+        assert result[name] == pytest.approx(getattr(metrics, name)(pred, target).mean())
+    for name in ("pck", "auc"):
+        assert result[name] == pytest.approx(getattr(metrics, name)(pred, target))
     assert result["pve"] == pytest.approx(1000 * np.sqrt(np.square(noise).sum(-1)).mean(), rel=1e-5)
-    assert result["pck"] == pytest.approx(metrics.pck(pred, target))
-    assert result["auc"] == pytest.approx(metrics.auc(pred, target))
-
-
-def test_accelerations_stay_within_tracks(world):
-    split, oracle, _ = world
-    pred, target = oracle.joints, split.rows["kp_3d"]
     of_tracks = [metrics.accel_error(pred[part], target[part]) for part in (slice(0, 9), slice(9, 16))]
-    assert evaluate(world)["accel_error"] == pytest.approx(np.concatenate(of_tracks).mean())
+    assert result["accel_error"] == pytest.approx(np.concatenate(of_tracks).mean())
 
 
 def test_frames_that_are_not_valid_or_not_labelled_do_not_count(world):
@@ -125,8 +100,8 @@ def test_frames_that_are_not_valid_or_not_labelled_do_not_count(world):
     result = evaluate(world)
     assert (result["frames"], result["frames_not_counted"]) == (14, 2)
     assert result["mpjpe"] == pytest.approx(metrics.mpjpe(pred[counted], target[counted]).mean())
-    stretches = (slice(0, 4), slice(5, 9), slice(9, 12), slice(13, 16))
-    expected = np.concatenate([metrics.accel(pred[part]) for part in stretches]).mean()
+    segments = (slice(0, 4), slice(5, 9), slice(9, 12), slice(13, 16))
+    expected = np.concatenate([metrics.accel(pred[part]) for part in segments]).mean()
     assert result["accel"] == pytest.approx(expected)
 
 
@@ -146,88 +121,16 @@ def test_the_published_protocol_has_its_four_defects(world):
     assert result["pve"] == pytest.approx(metrics.pve(oracle.verts.detach().numpy()[rows], rounded).mean())
 
 
-def test_the_baseline_is_the_mean_body_standing_still(world, body):
-    split, _, _ = world
+def test_the_baseline_is_the_mean_body_standing_still(world):
+    split, oracle, _ = world
+    body = oracle.body
     mean = body(betas=body.mean_shape[None], rotmat=rotation_6d_to_matrix(body.mean_pose.reshape(1, 24, 6)))
     joints = np.broadcast_to(body.common14(mean.verts).numpy(), (16, 14, 3))
     baseline = evaluate(world)["baseline"]
     assert baseline["mpjpe"] == pytest.approx(metrics.mpjpe(joints, split.rows["kp_3d"]).mean())
     assert baseline["accel"] == 0
-    assert baseline["pve"] > 0
-
-
-def test_without_smpl_labels_there_is_no_pve(world):
-    world[0].rows["w_smpl"][:] = 0
-    result = evaluate(world)
-    assert "pve" not in result
-    assert "pve" not in result["baseline"]
-
-
-def test_a_split_without_3d_labels_has_counts_and_only_the_2d_pck(world):
-    world[0].rows["w_3d"][:] = 0
-    for protocol in evaluation.PROTOCOLS:
-        result = evaluate(world, protocol=protocol)
-        assert result["frames"] == 0
-        assert {name for name in ERRORS if name in result} == {"pck_2d"}
-        assert result["baseline"].keys() == {"pck_2d"}
-        assert result["frames_2d"] == result["frames_total"] - result["frames_not_predicted"]
-
-
-@pytest.mark.parametrize("length", [1, 2, 3])
-def test_the_shortest_tracks_are_evaluated_too(body, memory_split, length):
-    torch.manual_seed(0)
-    model = VIBE(body, hidden_size=5, feature_size=6, regressor_size=7)
-    result = evaluation.evaluate_split(model, memory_split(0, [length], joints=14), stream="resnet50")
-    assert result["frames"] == length
-    assert ("accel" in result) == (length == 3)
-
-
-def test_the_batch_size_changes_nothing(body, memory_split):
-    torch.manual_seed(0)
-    model = VIBE(body, hidden_size=5, feature_size=6, regressor_size=7)
-    split = memory_split(0, [9, 7, 3], joints=14)
-    once, other = (
-        evaluation.evaluate_split(model, split, stream="resnet50", seqlen=4, batch_size=size) for size in (1, 3)
-    )
-    assert once.pop("baseline") == pytest.approx(other.pop("baseline"))
-    assert once.pop("protocol") == other.pop("protocol")
-    assert once == pytest.approx(other, rel=1e-5)
-    assert model.training  # as it was
-
-
-def test_spin49_labels_are_compared_on_common14(body, memory_split):
-    torch.manual_seed(0)
-    model = VIBE(body, hidden_size=5, feature_size=6, regressor_size=7)
-    wide, narrow = memory_split(0, [9]), memory_split(0, [9])
-    narrow.rows["kp_3d"] = wide.rows["kp_3d"][:, 25:39]
-    a, b = (evaluation.evaluate_split(model, split, stream="resnet50") for split in (wide, narrow))
-    assert a == b
-
-
-def test_stand_ins_say_so_and_never_meet_real_data(tiny_body, memory_split):
-    def run(body_stands_in, *splits_stand_in):
-        model = VIBE(tiny_body(body_stands_in), hidden_size=5, feature_size=6, regressor_size=7)
-        splits = {f"{i}/test": memory_split(i, [4], joints=14, stand_in=kind) for i, kind in enumerate(splits_stand_in)}
-        return evaluation.evaluate(model, splits, stream="resnet50")
-
-    assert run(True, True, True)["1/test"]["stand_in"] is True
-    assert run(False, False)["0/test"]["stand_in"] is False
-    for mixture in ((True, False), (False, True), (True, True, False)):
-        with pytest.raises(StandInMixed):
-            run(*mixture)
-
-
-def test_an_unknown_protocol_is_refused(world):
-    with pytest.raises(ConfigError, match="default, published"):
-        evaluate(world, protocol="reference")
-
-
-def test_the_published_way_neighbours_are_still_known_to_smoothing(memory_split):
-    split = memory_split(0, [9, 4], joints=14, gaps=[2])
-    present = Present.of(split, "resnet50")
-    rows = np.array([*range(8), *range(9, 13)])
-    assert present.runs(rows).tolist() == [0, 0, *[1] * 6, *[2] * 4]
-    assert present.runs(rows[:0]).tolist() == []
+    expected = metrics.pve(mean.verts.numpy(), true_verts(body, split.rows["theta"])).mean()
+    assert baseline["pve"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_2d_pck_is_over_all_labelled_keypoints_of_valid_frames(world):
@@ -250,28 +153,82 @@ def test_the_2d_pck_is_over_all_labelled_keypoints_of_valid_frames(world):
     assert "pck_2d" not in evaluate(world, keypoints=False)
 
 
-def test_without_vertices_there_is_no_pve_and_the_rest_is_the_same(world):
+def test_a_metric_without_a_label_is_absent_and_the_others_are_the_same(world):
+    split, *_ = world
     whole, quick = evaluate(world), evaluate(world, vertices=False)
+    split.rows["w_smpl"][:] = 0
+    unlabelled = evaluate(world)
     del whole["pve"], whole["baseline"]["pve"]
-    assert quick.pop("baseline") == pytest.approx(whole.pop("baseline"), rel=1e-6)
-    assert quick.pop("protocol") == whole.pop("protocol")
-    assert quick == pytest.approx(whole, rel=1e-6)
+    baseline = pytest.approx(whole.pop("baseline"), rel=1e-6)
+    del whole["protocol"]
+    for found in (quick, unlabelled):
+        assert found.pop("baseline") == baseline
+        assert {name: found[name] for name in whole} == pytest.approx(whole, rel=1e-6)
+        assert "pve" not in found
+    split.rows["w_3d"][:] = 0
+    for protocol in PROTOCOLS:
+        result = evaluate(world, protocol=protocol)
+        assert result["frames"] == 0
+        assert {name for name in ERRORS if name in result} == result["baseline"].keys() == {"pck_2d"}
+        assert result["frames_2d"] == result["frames_total"] - result["frames_not_predicted"]
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_the_shortest_tracks_are_evaluated_too(length):
+    result = evaluate_split(small_vibe(), MemorySplit(0, [length], joints=14), stream="resnet50")
+    assert result["frames"] == length
+    assert ("accel" in result) == (length == 3)
 
 
 @pytest.mark.parametrize("tracks", ["none of them", "v1/0"])
-def test_a_split_without_a_single_window_has_counts_and_no_metric(body, memory_split, tracks):
-    split = memory_split(0, [9, 3], joints=14)
-    model = VIBE(body, hidden_size=5, feature_size=6, regressor_size=7)
-    result = evaluation.evaluate_split(model, split, stream="resnet50", seqlen=4, protocol="published", tracks=tracks)
+def test_a_split_without_a_single_window_has_counts_and_no_metric(tracks):
+    split = MemorySplit(0, [9, 3], joints=14)
+    result = evaluate_split(small_vibe(), split, **STREAM, protocol="published", tracks=tracks)
     assert result["frames"] == result["frames_2d"] == 0
     assert result["frames_total"] == result["frames_not_predicted"] == (3 if tracks == "v1/0" else 0)
     assert not set(ERRORS) & set(result)
     assert result["baseline"] == {}
 
 
-def test_both_protocols_and_a_smoothed_one_come_of_one_pass_of_the_network(world):
+def test_neither_the_batch_size_nor_joints_beside_common14_change_a_number():
+    model, split, wide = small_vibe(), MemorySplit(0, [9, 7, 3], joints=14), MemorySplit(0, [9, 7, 3])
+    split.rows |= wide.rows | {"kp_3d": wide.rows["kp_3d"][:, 25:39]}
+    found = [evaluate_split(model, one, **STREAM, batch_size=size) for one, size in ((split, 1), (split, 3), (wide, 3))]
+    baselines, protocols = ([one.pop(key) for one in found] for key in ("baseline", "protocol"))
+    assert baselines[0] == pytest.approx(baselines[1])
+    assert baselines[2] == baselines[1]
+    assert set(protocols) == {"default"}
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    assert found[2] == found[1]
+    assert model.training  # its mode is restored
+
+
+def test_demo_data_are_marked_and_never_meet_real_data():
+    def run(body, *kinds):
+        splits = {f"{i}/test": MemorySplit(i, [4], joints=14, stand_in=kind) for i, kind in enumerate(kinds)}
+        return evaluate_all(small_vibe(body=TinyBody(body)), splits, stream="resnet50")
+
+    assert run(True, True, True)["1/test"]["stand_in"] is True
+    assert run(False, False)["0/test"]["stand_in"] is False
+    for mixture in ((True, False), (False, True), (True, True, False)):
+        with pytest.raises(StandInMixed):
+            run(*mixture)
+
+
+def test_an_unknown_protocol_and_predictions_that_are_not_finite_are_refused(world):
+    with pytest.raises(ConfigError, match="default, published"):
+        evaluate(world, protocol="reference")
+    world[0].rows["features"][11, 0] = np.nan
+    with pytest.raises(DataError, match="v1/0"):
+        evaluate(world)
+
+
+# ------------------------------------------------------------------------------------------------------- smoothing
+
+
+def test_both_protocols_come_from_one_pass_of_the_network(world):
     split, oracle, _ = world
-    found = evaluation.evaluate_all(oracle, {"3dpw/test": split}, stream="resnet50", seqlen=4)["3dpw/test"]
+    found = evaluate_all(oracle, {"3dpw/test": split}, **STREAM)["3dpw/test"]
     # Tracks of 9 and 7 frames: two and one whole windows, and one that is moved back in each.
     assert sorted(oracle.windows) == [(0, 3), (4, 7), (5, 8), (9, 12), (12, 15)]
     published = found.pop("published")
@@ -279,30 +236,28 @@ def test_both_protocols_and_a_smoothed_one_come_of_one_pass_of_the_network(world
     assert published == evaluate(world, protocol="published") | {"stand_in": True}
 
 
-def test_smoothed_predictions_stand_beside_what_they_are_of(body, memory_split):
-    torch.manual_seed(0)
-    model, splits = VIBE(body, hidden_size=5, feature_size=6, regressor_size=7), {"3dpw/test": memory_split(0, [9, 7])}
-    options = {"stream": "resnet50", "seqlen": 4}
-    torch.nn.init.normal_(model.regressor.decpose.weight)  # a start of its own would hardly move
-    both = evaluation.evaluate_all(model, splits, **options, smoothed_too=1.5)["3dpw/test"]
-    alone = evaluation.evaluate_all(model, splits, **options, smooth=1.5)["3dpw/test"]
-    for beside, of_its_own in ((both, alone), (both["published"], alone["published"])):
-        smoothed = beside["smoothed"]
-        assert smoothed == {"sigma": 1.5} | {name: of_its_own[name] for name in ERRORS if name in of_its_own}
-        assert smoothed["accel"] < 0.5 * beside["accel"]
+def test_smoothed_predictions_are_evaluated_beside_the_others():
+    model, splits = small_vibe(), {"3dpw/test": MemorySplit(0, [9, 7])}
+    torch.nn.init.normal_(model.regressor.decpose.weight)  # fresh parameters hardly move the body
+    both = evaluate_all(model, splits, **STREAM, smoothed_too=1.5)["3dpw/test"]
+    alone = evaluate_all(model, splits, **STREAM, smooth=1.5)["3dpw/test"]
+    for found, expected in ((both, alone), (both["published"], alone["published"])):
+        assert found["smoothed"] == {"sigma": 1.5} | {name: expected[name] for name in ERRORS if name in expected}
+        assert found["smoothed"]["accel"] < 0.5 * found["accel"]
+        assert expected["sigma"] == 1.5
 
 
 class Trembling(torch.nn.Module):
-    """Stands in for VIBE: the true, turning bodies with noise of its own in every frame."""
+    """In place of VIBE: the true, turning bodies with noise of their own in every frame."""
 
     def __init__(self, body, rotmat):
         super().__init__()
         self.body, self.rotmat = body, rotmat
         self.scale = torch.nn.Parameter(torch.ones(1))
-        self.network_runs = 0
+        self.n_windows = 0
 
     def regress(self, features):
-        self.network_runs += len(features)
+        self.n_windows += len(features)
         row = features[..., 0].long()
         camera = torch.tensor([1.0, 0, 0]).expand(*row.shape, 3)
         return Estimate(self.rotmat[row], torch.zeros(*row.shape, 10), camera)
@@ -310,9 +265,9 @@ class Trembling(torch.nn.Module):
     pose = VIBE.pose
 
 
-def test_the_sigma_that_validation_likes_best_takes_the_noise_and_leaves_the_motion(body, memory_split):
-    n = 60
-    split = memory_split(0, [n])
+def test_the_sigma_that_is_best_in_validation_removes_the_noise_and_keeps_the_motion():
+    n, body = 60, TinyBody()
+    split = MemorySplit(0, [n])
     split.rows["features"][:, 0] = np.arange(n)
     swing = 0.8 * torch.sin(2 * torch.pi * torch.arange(n)[:, None] / 20 + torch.arange(24))  # (n, 24) rad
     true = axis_angle_to_matrix(swing[..., None] * torch.tensor([0.0, 0.6, 0.8]))
@@ -320,34 +275,132 @@ def test_the_sigma_that_validation_likes_best_takes_the_noise_and_leaves_the_mot
     split.rows["kp_3d"][:, 25:39] = body.common14(verts).numpy()
     noise = torch.randn(n, 24, 3, generator=torch.Generator().manual_seed(3)) * 0.2
     model = Trembling(body, true @ axis_angle_to_matrix(noise))
-    best, by_sigma = evaluation.choose_sigma(
-        model, {"3dpw/validation": split}, stream="resnet50", candidates=(0, 2, 30)
-    )
+    best, by_sigma = choose_sigma(model, {"a/val": split}, stream="resnet50", candidates=(0, 2, 30))
     assert best == 2
-    assert model.network_runs == 4  # windows of 16
+    assert model.n_windows == 4  # windows of 16
     for sigma in (0, 2, 30):
-        alone = evaluation.evaluate_split(model, split, stream="resnet50", smooth=sigma)
+        alone = evaluate_split(model, split, stream="resnet50", smooth=sigma)
         assert by_sigma[sigma] == pytest.approx(alone["pa_mpjpe"])
 
 
-def test_a_sigma_cannot_be_chosen_without_3d_labels_or_candidates(body, memory_split):
-    model = VIBE(body, hidden_size=5, feature_size=6, regressor_size=7)
+def test_a_sigma_cannot_be_chosen_without_3d_labels_or_candidates():
     with pytest.raises(DataError, match=r"kinetics/val.*3D labels"):
-        evaluation.choose_sigma(model, {"kinetics/val": memory_split(0, [9], with_3d=False)}, stream="resnet50")
+        choose_sigma(small_vibe(), {"kinetics/val": MemorySplit(0, [9], with_3d=False)}, stream="resnet50")
     with pytest.raises(ConfigError, match="at least one"):
-        evaluation.choose_sigma(model, {}, stream="resnet50", candidates=())
+        choose_sigma(small_vibe(), {}, stream="resnet50", candidates=())
 
 
-def test_predictions_that_are_not_finite_are_told_and_not_averaged(world):
-    split, _, _ = world
-    split.rows["features"][11, 0] = np.nan
-    with pytest.raises(DataError, match="v1/0: expected finite predictions"):
-        evaluate(world)
+# ------------------------------------------------------------------------------------ means, sequences, worst windows
 
 
-def test_metrics_are_strict_json(world):
-    split, oracle, _ = world
-    split.rows["w_smpl"][:] = 0
-    split.rows["w_3d"][9:] = 0
-    found = evaluation.evaluate_all(oracle, {"a/test": split}, stream="resnet50", tracks={"a/test": "v1/*"})
-    assert json.loads(json.dumps(found, allow_nan=False))["a/test"]["frames"] == 0
+class Frames:
+    """A split of which only the source's frame numbers are read: row r is frame 10 r."""
+
+    def read(self, windows, stream, fields):
+        assert (stream, fields) == (None, ("frame_index",))
+        return {"frame_index": np.array([10 * np.arange(start, stop) for start, stop in windows])}
+
+
+def errors(pa_mpjpe, keypoints=None, **others):
+    """Of frames with a PA-MPJPE each, nan where a frame does not count."""
+    pa_mpjpe = np.array(pa_mpjpe, float)
+    keypoints = np.zeros(len(pa_mpjpe)) if keypoints is None else np.array(keypoints, float)
+    own = {"pa_mpjpe": pa_mpjpe, **{name: np.array(values, float) for name, values in others.items()}}
+    return TrackErrors(~np.isnan(pa_mpjpe), keypoints, own, {"pa_mpjpe": 2 * pa_mpjpe})
+
+
+def collected(rows, run, of_them, seqlen=2):
+    """The results of one track of which these rows are predicted."""
+    track = cache.TrackRecord("walk, slow/0", "walk, slow", 3, 200, 25.0, 1, 1.3)
+    found = results.SplitResults("a/test", Frames(), seqlen)
+    bodies = dict.fromkeys(("rotmat", "shape", "camera"), np.zeros(len(rows)))
+    found.add(TrackEstimate(track=track, rows=np.array(rows), run=np.array(run), **bodies), of_them)
+    return found
+
+
+def test_means_are_over_the_frames_that_have_an_error_and_the_keypoints_that_have_a_label():
+    means = Means().add(errors([10, NAN, 20], accel=[NAN, 4, NAN])).add(errors([60]))
+    assert means.of() == {"pa_mpjpe": 30, "accel": 4}
+    assert means.of("baseline") == {"pa_mpjpe": 60}
+    assert (means.predicted, means.counted, means.counted_2d) == (4, 3, 0)
+    assert Means().of() == Means().add(errors([NAN], accel=[NAN])).of() == {}
+    means = Means().add(errors([NAN, NAN, NAN], keypoints=[1, 3, 0], pck_2d=[100, 0, NAN]))
+    assert (means.of(), means.counted_2d) == ({"pck_2d": 25}, 2)
+
+
+def test_a_sequence_has_its_own_means_and_its_place_in_the_source():
+    (row,) = collected([3, 4, 6], [0, 0, 1], errors([10, 20, NAN], mpjpe=[1, 2, NAN])).sequences
+    place = {"split": "a/test", "track": "walk, slow/0", "video": "walk, slow"}
+    place |= {"first_frame": 30, "last_frame": 60, "first_row": 3, "last_row": 6}
+    counts = {"frames_predicted": 3, "frames": 2, "frames_2d": 0}
+    assert row == place | {"pa_mpjpe": 15.0, "mpjpe": 1.5} | counts
+    empty = collected([], [], errors([]))
+    assert empty.sequences == empty.worst() == []
+
+
+@pytest.mark.parametrize(
+    ("run", "of_them", "metric", "expected"),
+    [
+        # Windows of 2: rows 3-4, 4-5 (moved back), 6-7, 7-8 (moved back).
+        ([0, 0, 0, 1, 1, 1], errors([1, 3, 8, 5, 7, 2]), "pa_mpjpe", [(6, 6.0), (4, 5.5), (7, 4.5), (3, 2.0)]),
+        # Without 3D labels those of the smallest 2D PCK; without any label none.
+        ([0] * 6, errors([NAN] * 6, [2, 2, 2, 2, 0, 0], pck_2d=[100, 0, 50, 100, NAN, NAN]), "pck_2d",
+         [(3, 50), (5, 75)]),
+        ([0] * 6, errors([5] * 6), "pa_mpjpe", [(3, 5), (5, 5), (7, 5)]),  # of equals the earlier one
+    ],
+)  # fmt: skip
+def test_the_worst_windows_come_first_and_stay_within_segments(run, of_them, metric, expected):
+    worst = collected(range(3, 9), run, of_them).worst()
+    assert [(row["first_row"], row[metric]) for row in worst] == expected
+    assert all(row["first_frame"] == 10 * row["first_row"] for row in worst)
+
+
+def test_only_the_worst_windows_are_kept():
+    badness = np.random.default_rng(0).permutation(150).astype(float)
+    found = collected(range(3, 153), [0] * 150, errors(badness), seqlen=1)
+    assert [row["pa_mpjpe"] for row in found.worst()] == list(range(149, 49, -1))
+
+
+def test_one_call_leaves_metrics_sequences_worst_windows_and_predictions(tmp_path):
+    splits = {"a/test": MemorySplit(1, [9, 3], joints=14), "b/test": MemorySplit(2, [9, 3], with_3d=False)}
+    splits["a/test"].rows["valid"][[2, 11]] = 0
+    folder, model = tmp_path / "run", small_vibe()
+    found = evaluate_all(model, splits, **STREAM, folder=folder, predictions=True, about={"fingerprint": "0123"})
+    assert (found["a/test"]["frames"], found["b/test"]["frames"], found["b/test"]["frames_2d"]) == (10, 0, 12)
+    assert {name for name in ERRORS if name in found["b/test"]} == {"pck_2d"}
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    sequences = json.loads((folder / "sequences.json").read_text())["sequences"]
+    tracks = [(split, track) for split in splits for track in ("v0/0", "v1/0")]
+    assert [(row["split"], row["track"]) for row in sequences] == tracks
+    assert [row["frames"] for row in sequences] == [8, 2, 0, 0]
+    whole = found["a/test"]["pa_mpjpe"]
+    assert (8 * sequences[0]["pa_mpjpe"] + 2 * sequences[1]["pa_mpjpe"]) / 10 == pytest.approx(whole)
+    for row in sequences:
+        with np.load(folder / row["predictions"]) as held:
+            about = json.loads(str(held["about"]))
+            assert held["frame_index"].tolist() == list(range(row["first_frame"], row["last_frame"] + 1))
+        assert (about["split"], about["track"], about["stand_in"]) == (row["split"], row["track"], True)
+        assert about["fingerprint"] == "0123"
+    for name in ("sequences", "worst_windows"):
+        content = json.loads((folder / f"{name}.json").read_text())
+        assert (content["stand_in"], content["fingerprint"]) == (True, "0123")
+        lines = list(csv.DictReader((folder / f"{name}.csv").read_text().splitlines()))
+        for row, line in zip(content[name], lines, strict=True):
+            assert (line["track"], line["stand_in"]) == (row["track"], "True")
+            assert line["pa_mpjpe"] == (f"{row['pa_mpjpe']:.2f}" if "pa_mpjpe" in row else "")
+    worst = [row["pa_mpjpe"] for row in content["worst_windows"] if row["split"] == "a/test"]
+    assert worst == sorted(worst, reverse=True)
+    assert len(worst) == 4  # windows of 4 over tracks of 9 and 3 frames
+    assert evaluate_all(model, splits, **STREAM) == found
+    results.write(tmp_path, [], stand_in=False, about={})
+    assert (tmp_path / "sequences.csv").read_text().startswith("split,track,video,first_frame,")
+
+
+def test_published_figures_are_those_of_the_paper_and_its_checkpoint():
+    (found,) = (figures for figures in figures_of("3dpw/test") if figures.with_3dpw)
+    assert found.errors == {"pa_mpjpe": 51.9, "mpjpe": 82.9, "pve": 99.1, "accel": 23.4}
+    assert figures_of("penn_action/test") == []
+    assert all(set(f.errors) <= set(ERRORS) for f in FIGURES)
+    paper, checkpoint = (f for f in figures_of("3dpw/test") if not f.with_3dpw)
+    for name in paper.errors:
+        assert checkpoint.errors[name] == pytest.approx(paper.errors[name], abs=0.1)

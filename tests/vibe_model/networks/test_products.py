@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from vibe_model.networks.products import Dropout, Linear, linear, product, times
+from vibe_model.networks.cpu_kernels import Dropout, Linear, linear, multiplier, product
 
 ROWS = [(1, 6), (5, 6), (2, 3, 6)]
 
@@ -29,7 +29,7 @@ def test_a_part_of_a_weight_and_a_turned_input_are_multiplied_as_torch_does():
     torch.testing.assert_close(linear(rows, weight[:, 2:8]), functional.linear(rows, weight[:, 2:8]))
     left, right = torch.randn(7, 10)[:, 1:7], torch.randn(6, 8)[:, ::2]
     torch.testing.assert_close(product(left, right), left @ right)
-    torch.testing.assert_close(times(right, 7)(left.contiguous()), left @ right)
+    torch.testing.assert_close(multiplier(right, 7)(left.contiguous()), left @ right)
 
 
 def test_what_needs_no_gradient_gets_none():

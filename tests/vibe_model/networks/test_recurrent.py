@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from tests.vibe_model.networks.test_generator import gru_by_hand
-from vibe_model.networks.recurrent import GRU, Recurrence
+from vibe_model.networks.cpu_kernels import GRU, Recurrence
 
 
 def both(*sizes, **settings):

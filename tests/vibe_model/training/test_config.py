@@ -42,7 +42,7 @@ def test_one_kind_of_dataset_fills_the_whole_batch():
 def test_splits_are_named_once():
     config = TrainConfig(datasets_2d=("3dpw/train",), datasets_3d=("3dpw/train",), evaluation=("3dpw/validation",))
     assert config.splits == ("3dpw/train", "3dpw/validation", "amass/train")
-    assert config.pixel_splits == ("3dpw/train", "3dpw/validation")
+    assert tuple(config.streams) == ("3dpw/train", "3dpw/validation")
 
 
 @pytest.mark.parametrize(

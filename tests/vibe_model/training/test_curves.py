@@ -37,9 +37,9 @@ def batches(clock, seconds):
 def test_throughput_and_the_share_of_waiting_are_those_of_the_clock(tmp_path, clock):
     ready = batches(clock, 0.05)
     with Curves(tmp_path, first_step=1, windows=32) as found:
-        found.speed.begin()
+        found.start_clock()
         for number in range(1, SPEED_EVERY + 1):
-            assert found.speed.waiting_for(ready) == "batch"
+            assert found.waiting_for(ready) == "batch"
             clock.now += 0.20
             found.step(number, GOOD, 0)
     points = logged(tmp_path)
@@ -50,7 +50,7 @@ def test_throughput_and_the_share_of_waiting_are_those_of_the_clock(tmp_path, cl
 def test_time_between_epochs_is_no_training(tmp_path, clock):
     with Curves(tmp_path, first_step=1, windows=8) as found:
         clock.now += 100  # validation
-        found.speed.begin()
+        found.start_clock()
         for number in range(1, SPEED_EVERY + 1):
             clock.now += 0.5
             found.step(number, GOOD, 0)

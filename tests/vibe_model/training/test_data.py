@@ -16,9 +16,9 @@ from vibe_model.settings.config import TrainConfig
 from vibe_model.training import feature_table as memory
 from vibe_model.training import vibe as training
 from vibe_model.training.data import Batches, on_device, stream
-from vibe_model.training.feature_table import Holding, held_features
+from vibe_model.training.feature_table import TableProgress
 from vibe_model.training.steps import step_losses
-from vibe_model.training.trainer import Trainer
+from vibe_model.training.vibe import VIBETrainer
 
 CPU = torch.device("cpu")
 
@@ -266,9 +266,9 @@ def test_workers_that_stay_go_on_with_the_next_epoch(config, on_disk):
 
 def test_training_reads_with_workers_what_it_reads_without(config, on_disk):
     batches = Batches(config, on_disk)
-    held = held_features(held_batches := Batches(config, on_disk), "ram", CPU)
+    held = (held_batches := Batches(config, on_disk)).load_features("ram", CPU)
     state = torch.get_rng_state()
-    for step, batch in enumerate(stream(held_batches, 12, device=CPU, held=held, workers=1), start=12):
+    for step, batch in enumerate(stream(held_batches, 12, device=CPU, table=held, workers=1), start=12):
         assert_same(batch, batches.at(step))
     assert step == 14
     assert torch.equal(torch.get_rng_state(), state)  # dropout draws from it: a resumed run must find it as it was
@@ -297,7 +297,7 @@ def test_features_widened_on_the_device_train_to_the_same_bits(config, on_disk, 
     assert stored.labels["features"].dtype == torch.float16
     found = []
     for batch in (stored, widened):
-        trainer = Trainer(replace(config, hidden_size=5, regressor_size=7, disc_size=4), body)
+        trainer = VIBETrainer(replace(config, hidden_size=5, regressor_size=7, disc_size=4), body)
         step_losses(trainer.generator, trainer.discriminator, batch.labels, batch.real_theta, config.weights)
         trainer.train_step(batch)
         found.append(trainer.state_dict()["gen_state_dict"])
@@ -323,7 +323,7 @@ def test_features_of_two_precisions_meet_in_the_wider_one(config, on_disk, tmp_p
 def test_held_features_give_the_same_batches(config, on_disk, hold):
     news = []
     batches = Batches(config, on_disk)
-    held = held_features(batches, hold, CPU, news.append)
+    held = batches.load_features(hold, CPU, news.append)
     assert held.table.dtype == torch.float16
     for step in range(15):
         batch = batches.at(step)
@@ -331,11 +331,11 @@ def test_held_features_give_the_same_batches(config, on_disk, hold):
         assert_same(on_device(batch, CPU, held), Batches(config, on_disk).at(step))
     done = [entry.done for entry in news]
     assert done == sorted(done)
-    assert news[-1] == Holding(f"held in RAM: {held.table.nbytes / 1e9:.3g} GB", len(held.table), len(held.table))
+    assert news[-1] == TableProgress(f"held in RAM: {held.table.nbytes / 1e9:.3g} GB", len(held.table), len(held.table))
 
 
 def test_only_rows_of_windows_are_held_each_once(config, on_disk):
-    held = held_features(Batches(config, on_disk), "ram", CPU)
+    held = Batches(config, on_disk).load_features("ram", CPU)
     # a (both parts, every 4 frames of 2): 8 of 9, 4 of 4, 22 of 23; b (stride 4): 4 of 5, 16 of 17; c: 12 of 12.
     assert len(held.table) == 8 + 4 + 22 + 4 + 16 + 12
 
@@ -365,12 +365,12 @@ def test_features_that_do_not_fit_are_refused_with_the_figures(config, on_disk, 
     monkeypatch.setattr(memory, "free_memory", lambda device: NEEDED)  # all of what is free is more than may be taken
     expected = rf"hold = {hold}: .* need 7.92e-07 GB \(66 rows of 6 float16\), RAM has 6.33e-07 GB for them \(80% of"
     with pytest.raises(ConfigError, match=expected):
-        held_features(Batches(config, on_disk), hold, CPU)
+        Batches(config, on_disk).load_features(hold, CPU)
 
 
 def test_features_that_just_fit_are_held(config, on_disk, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda device: NEEDED / 0.8)
-    assert held_features(Batches(config, on_disk), "ram", CPU) is not None
+    assert Batches(config, on_disk).load_features("ram", CPU) is not None
 
 
 @pytest.mark.parametrize(
@@ -388,14 +388,14 @@ def test_auto_takes_the_first_place_that_they_fit_into_and_says_which(config, on
     monkeypatch.setattr(memory, "free_memory", lambda device: free[device.type])
     news = []
     batches = Batches(config, on_disk)
-    held = held_features(batches, "auto", torch.device("meta"), news.append)  # a device that keeps nothing
+    held = batches.load_features("auto", torch.device("meta"), news.append)  # a device that keeps nothing
     assert batches.where == news[-1].where == told
     assert (None if held is None else held.table.device.type) == {"m": "meta", "R": "cpu"}.get(told[8])
     assert ("features" in batches.at(0).labels) == (held is None)
 
 
 def test_nothing_is_held_unless_it_is_asked_for(config, on_disk):
-    assert held_features(Batches(config, on_disk), "none", CPU, lambda _: pytest.fail("nothing to tell")) is None
+    assert Batches(config, on_disk).load_features("none", CPU, lambda _: pytest.fail("nothing to tell")) is None
 
 
 def test_free_memory_is_some_and_not_more_than_there_is(tmp_path):
@@ -415,10 +415,10 @@ def test_the_tightest_group_that_a_process_is_in_limits_its_memory(tmp_path):
         (tmp_path / group / "memory.stat").write_text(f"anon 5\nactive_file {files // 2}\ninactive_file {files // 2}\n")
     own = tmp_path / "cgroup"
     own.write_text("1:name=systemd:/elsewhere\n0::/job/step/task\n")
-    assert memory._left_in_cgroups(own, tmp_path) == [0, 400]
+    assert memory.free_in_cgroups(own, tmp_path) == [0, 400]
     own.write_text("0::/\n")
-    assert memory._left_in_cgroups(own, tmp_path) == []
-    assert memory._left_in_cgroups(tmp_path / "none", tmp_path) == []
+    assert memory.free_in_cgroups(own, tmp_path) == []
+    assert memory.free_in_cgroups(tmp_path / "none", tmp_path) == []
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -426,8 +426,8 @@ def test_on_a_gpu_held_features_give_the_same_batches(config, on_disk):
     gpu = torch.device("cuda")
     for hold in ("none", "ram", "device"):
         batches = Batches(config, on_disk)
-        held = held_features(batches, hold, gpu)
-        for step, batch in enumerate(stream(batches, 0, device=gpu, held=held)):
+        held = batches.load_features(hold, gpu)
+        for step, batch in enumerate(stream(batches, 0, device=gpu, table=held)):
             assert batch.labels["features"].device.type == "cuda"
             on_cpu = batch._replace(
                 labels={name: value.cpu() for name, value in batch.labels.items()}, real_theta=batch.real_theta.cpu()

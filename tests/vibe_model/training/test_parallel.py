@@ -10,10 +10,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.vibe_model.on_disk import small_config, write_splits
+from tests.vibe_model.builders import small_config, write_splits
 from vibe_model import TrainConfig, training
 from vibe_model.errors import CheckpointError, ConfigError
-from vibe_model.networks import products
+from vibe_model.networks import cpu_kernels
 from vibe_model.training.parallel import Group, device_of, joined
 
 # What a rank draws for dropout is its own: without dropout the processes together do what one does.
@@ -21,8 +21,8 @@ WITHOUT_DROPOUT = """
 import json, sys, torch
 torch.set_num_threads(1)
 from vibe_model import TrainConfig, training
-from vibe_model.networks import products
-products.Dropout.forward = lambda self, values: values
+from vibe_model.networks import cpu_kernels
+cpu_kernels.Dropout.forward = lambda self, values: values
 folder = training.run(TrainConfig.from_dict(json.loads(sys.argv[1])))
 sys.stdout.write(f"FOLDER {folder}\\n")  # in one piece: processes share the output
 """
@@ -66,7 +66,7 @@ def states(folder):
 
 
 def test_two_processes_have_the_losses_and_the_weights_of_one(root, both, tmp_path, monkeypatch):
-    monkeypatch.setattr(products.Dropout, "forward", lambda self, values: values)
+    monkeypatch.setattr(cpu_kernels.Dropout, "forward", lambda self, values: values)
     config = config_of(root, tmp_path)
     alone, alone_losses = states(config.runs / training.run(config))
     state, both_losses = states(both)
@@ -96,17 +96,16 @@ GIVES_UP = """
 import json, sys, time, torch
 torch.set_num_threads(1)
 from vibe_model import TrainConfig
+from vibe_model.training import loop
 from vibe_model.training import vibe as training
-from vibe_model.training import trainer
-from vibe_model.training.trainer import Trainer
-save, step_gradients = training.save, trainer.step_gradients
+save, step_gradients = loop.save, training.step_gradients
 def slowly(path, state):
     time.sleep(3)
     save(path, state)
-training.save = slowly
+loop.save = slowly
 def poisoned(*args, **kwargs):
     return {name: value * float("nan") for name, value in step_gradients(*args, **kwargs).items()}
-trainer.step_gradients = poisoned
+training.step_gradients = poisoned
 training.run(TrainConfig.from_dict(json.loads(sys.argv[1])))
 """
 

@@ -1,164 +1,279 @@
+"""Training of VIBE and of the motion prior: what a run leaves, that it resumes exactly, what it refuses."""
+
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
-from pipeline.smpl import assets
-from tests.vibe_model.tiny_runs import (
+import cache
+from cache import CacheError
+from cache.storage.atomic import WriterLock
+from tests.vibe_model.builders import MemorySplit, TinyBody, small_config, small_vibe, write_split, write_splits
+from tests.vibe_model.training.tiny_runs import (
     EPOCHS,
     ITERATIONS,
+    KINDS,
     Killed,
-    assert_same_state,
+    assert_same_run,
+    finite,
+    in_memory,
     killed_at,
     scalars,
     tensors,
-    vibe_config,
-    vibe_splits,
 )
-from vibe_model import VIBE, TrainConfig, load_published, runs
+from vibe_model import load_published, runs
+from vibe_model.checkpoints import load_mposer
 from vibe_model.errors import CheckpointError, ConfigError, DataError, StandInMixed, TrainingDiverged
+from vibe_model.networks.mposer import matrices
+from vibe_model.training import mposer
 from vibe_model.training import vibe as training
-from vibe_model.training.trainer import Trainer
+from vibe_model.training.data import Batch, Batches
+from vibe_model.training.mposer import MPoserTrainer, held_out_errors, mean_rotations
+from vibe_model.training.vibe import VIBETrainer
+
+VIBE_TERMS = {"kp_2d", "kp_3d", "pose", "shape", "adversarial", "discriminator_real", "discriminator_fake"}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return request.param
 
 
 @pytest.fixture
-def config(tmp_path):
-    return vibe_config(tmp_path)
+def run(kind):
+    return KINDS[kind].run
 
 
 @pytest.fixture
-def splits(memory_split):
-    return vibe_splits(memory_split)
+def config(kind, tmp_path):
+    return KINDS[kind].config(tmp_path)
 
 
 @pytest.fixture
-def world(monkeypatch, splits, body):
-    monkeypatch.setattr(runs, "open_splits", lambda config: splits)
-    monkeypatch.setattr(training, "load_body", lambda folder: body)
-    return splits
+def splits(kind, monkeypatch):
+    return in_memory(monkeypatch, kind)
 
 
-def assert_same_run(folder, expected):
-    assert (folder / "metrics.json").read_bytes() == (expected / "metrics.json").read_bytes()
-    for name in ("last.pt", "best.pt"):
-        assert_same_state(folder / name, expected / name, but=("/config/runs", "/config/cache"))
-
-
-@pytest.fixture
-def finished(config, world):
-    return training.run(config)
+only_vibe = pytest.mark.parametrize("kind", ["vibe"])
+only_prior = pytest.mark.parametrize("kind", ["prior"])
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, memory_split, tiny_body):
-    """The folder of a run that nothing happened to."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "open_splits", lambda config: vibe_splits(memory_split))
-        patch.setattr(training, "load_body", lambda folder: tiny_body())
-        return training.run(vibe_config(tmp_path_factory.mktemp("undisturbed")))
+def undisturbed(tmp_path_factory):
+    """By kind, the folder of a run that was not interrupted."""
+    folders = {}
+    for kind, of_it in KINDS.items():
+        with pytest.MonkeyPatch.context() as patch:
+            in_memory(patch, kind)
+            folders[kind] = of_it.run(of_it.config(tmp_path_factory.mktemp(kind)))
+    return folders
 
 
-def test_a_run_leaves_what_it_promises(config, finished):
-    assert finished.parent == config.runs
-    assert finished.name == f"tiny-{runs.fingerprint(config, runs.open_splits(config))}"
-    names = {file.name for file in finished.iterdir()}
+def read(folder, name):
+    return json.loads((folder / name).read_text())
+
+
+def last_state(config_or_folder):
+    folder = config_or_folder if isinstance(config_or_folder, Path) else next(config_or_folder.runs.iterdir())
+    return torch.load(folder / "last.pt", weights_only=True)
+
+
+# ----------------------------------------------------------------------------------------------- what a run leaves
+
+
+def test_a_run_leaves_config_states_curves_and_metrics(kind, config, splits, undisturbed):
+    folder = undisturbed[kind]
+    assert folder.name == f"{config.name}-{runs.fingerprint(config, splits)}"
+    names = {file.name for file in folder.iterdir()}
     assert {"config.json", "last.pt", "best.pt", "metrics.json"} < names
-    assert any(name.startswith("events.out.tfevents") for name in names)
     assert not [name for name in names if name.endswith(".part")]
-    metrics = json.loads((finished / "metrics.json").read_text())
-    assert metrics["stand_in"] is True
-    assert set(metrics["b/test"]) >= {
-        "mpjpe",
-        "pa_mpjpe",
-        "pve",
-        "accel",
-        "accel_error",
-        "pck",
-        "auc",
-        "baseline",
-        "published",
-    }
-    assert metrics["a/test"]["frames"] == 0  # no labels: told, and no reason to lose the run
-    about = json.loads((finished / "config.json").read_text())
-    assert TrainConfig.from_dict(about["config"]) == config
-    assert about["windows"]["datasets_2d"] == {"a/train": 3 + 2}
+    metrics, about = read(folder, "metrics.json"), read(folder, "config.json")
+    assert (metrics["stand_in"], metrics["skipped_steps"]) == (True, 0)
+    places = {"runs": config.runs, "cache": config.cache}
+    assert replace(type(config).from_dict(about["config"]), **places) == config
+    last, best = last_state(folder), torch.load(folder / "best.pt", weights_only=True)
+    scores = [entry["score"] for entry in last["course"]["history"]]
+    assert len(scores) == EPOCHS
+    score = "pa_mpjpe" if kind == "vibe" else "score"
+    assert metrics["best"] == {"epoch": best["epoch"], score: best["performance"]}
+    assert (best["epoch"], best["performance"]) == (int(np.argmin(scores)), min(scores))
+    tags = {tag for tag, _ in scalars(folder)}
+    if kind == "vibe":
+        assert about["windows"]["datasets_2d"] == {"a/train": 3 + 2}
+        assert set(metrics["b/test"]) >= {"mpjpe", "pa_mpjpe", "pve", "accel", "pck", "auc", "baseline", "published"}
+        assert metrics["a/test"]["frames"] == 0  # no labels: no reason to lose the run
+        assert load_published(small_vibe(), folder / "best.pt").kind == "vibe"
+        # No body data: neither names nor the sizes of the tiny body's vertices.
+        for state in (last, best):
+            leaves = tensors(state)
+            assert not [key for key in leaves if "body/" in key or "smpl" in key]
+            assert not [v for v in leaves.values() if isinstance(v, torch.Tensor) and 30 in v.shape]
+    else:
+        assert metrics["v/val"]["windows"] == 2  # of nine frames; three are too few
+        assert metrics["best"]["score"] == metrics["v/val"]["reconstruction_deg"]
+        assert "u/val" not in metrics, "it has no labels to be compared with"
+        assert about["inputs"].keys() == splits.keys()
+        prior = load_mposer(folder / "best.pt")
+        assert (prior.latent_size, prior.stand_in) == (3, True)
+        assert (
+            str(folder.parent).encode() not in (folder / "best.pt").read_bytes()
+        )  # runs of generators are named after it
+        losses = {"train/reconstruction", "train/kl", "train/total", "gradient/mposer", "learning_rate/mposer"}
+        assert tags == losses | {"validation/v/val/reconstruction_deg", "validation/v/val/mean_pose_deg"}
 
 
-def test_training_moves_both_networks_and_lowers_the_loss(config, world, body):
-    theta = world["b/train"].rows["theta"]
+@only_vibe
+def test_training_moves_both_networks_and_lowers_the_loss(config, splits):
+    theta = splits["b/train"].rows["theta"]
     theta[:] = theta[0]  # one pose everywhere: what can be learned in a second
     only_pose = {"kp_2d_weight": 0.0, "kp_3d_weight": 0.0, "adversarial_weight": 0.0}
-    folder = training.run(replace(config, epochs=3, iterations=25, plateau_patience=9, **only_pose))
-    history = torch.load(folder / "last.pt", weights_only=True)["course"]["history"]
-    pose = [entry["losses"]["pose"] for entry in history]
+    state = last_state(training.run(replace(config, epochs=3, iterations=25, plateau_patience=9, **only_pose)))
+    pose = [entry["losses"]["pose"] for entry in state["course"]["history"]]
     assert pose[-1] < 0.8 * pose[0]
-    state = torch.load(folder / "last.pt", weights_only=True)
-    fresh = Trainer(config, body).state_dict()
+    fresh = VIBETrainer(config, TinyBody()).state_dict()
     for network in ("gen_state_dict", "disc_motion_state_dict"):
         changed = [name for name, value in state[network].items() if not torch.equal(value, fresh[network][name])]
         assert set(changed) == set(state[network]) - {f"regressor.init_{name}" for name in ("pose", "shape", "cam")}
 
 
-def test_the_best_epoch_is_kept_and_evaluated(config, finished, body):
-    last = torch.load(finished / "last.pt", weights_only=True)
-    best = torch.load(finished / "best.pt", weights_only=True)
-    scores = [entry["score"] for entry in last["course"]["history"]]
-    assert len(scores) == EPOCHS
-    assert (best["epoch"], best["performance"]) == (int(np.argmin(scores)), min(scores))
-    metrics = json.loads((finished / "metrics.json").read_text())
-    assert metrics["best"] == {"epoch": best["epoch"], "pa_mpjpe": best["performance"]}
-    model = VIBE(body, hidden_size=5, feature_size=6, regressor_size=7)
-    assert load_published(model, finished / "best.pt").kind == "vibe"
+@only_prior
+def test_a_few_steps_reconstruct_periodic_motion_better_than_its_mean_pose(config, splits):
+    for split in splits.values():
+        phase = np.arange(len(split.rows["theta"])) / 3
+        split.rows["theta"][:, 6:75] = 0.6 * np.sin(phase[:, None] + np.arange(69) % 5)
+        split.rows["w_smpl"][:] = 1
+    folder = mposer.run(replace(config, hidden_size=24, iterations=60, batch_size=8, kl_weight=1e-6))
+    for split in ("v/val", "u/val"):
+        errors = read(folder, "metrics.json")[split]
+        assert errors["reconstruction_deg"] < 0.6 * errors["mean_pose_deg"]
 
 
-def test_both_learning_rates_fall_when_validation_stalls(config, world, monkeypatch):
-    monkeypatch.setattr(training, "_validate", lambda *_: {"b/validation": {"pa_mpjpe": 50.0, "frames": 1}})
-    folder = training.run(replace(config, epochs=3))
-    history = torch.load(folder / "last.pt", weights_only=True)["course"]["history"]
-    rates = [[entry["learning_rates"][f"{name}_optimizer"] for name in ("gen", "disc_motion")] for entry in history]
-    np.testing.assert_allclose(rates, [[1e-2, 1e-2], [1e-3, 1e-3], [1e-4, 1e-4]])
+@only_prior
+def test_the_mean_pose_is_the_rotation_nearest_to_the_mean_matrix(config, splits):
+    batches = Batches(config, splits)
+    theta = np.concatenate([batches.at(step).real_theta for step in range(3)])
+    rotations = Rotation.from_rotvec(theta[..., 6:75].reshape(-1, 3))
+    by_joint = [rotations[joint::23].mean().as_matrix() for joint in range(23)]
+    np.testing.assert_allclose(mean_rotations(batches, 3), by_joint, atol=1e-5)
+
+
+@only_prior
+def test_held_out_errors_are_mean_angles_of_windows_with_labels_in_every_frame(config, splits):
+    split = splits["v/val"]
+    split.rows["theta"][:, 3:75] = 0
+    split.rows["theta"][4:8, 6] = np.pi / 2  # a quarter turn of one joint of 23, in the second window alone
+    prior = MPoserTrainer(config).prior
+    rest = torch.eye(3).expand(23, 3, 3)
+    found = held_out_errors(prior, rest, config, splits)["v/val"]
+    assert found["mean_pose_deg"] == pytest.approx(90 / 23 / 2, rel=1e-5)
+    decoded, _ = prior(torch.as_tensor(split.rows["theta"][:8, 6:75]).reshape(2, 4, 69))
+    labels = matrices(torch.as_tensor(split.rows["theta"][:8])).reshape(2, 4, 23, 3, 3)
+    relative = Rotation.from_matrix((decoded.transpose(-1, -2) @ labels).detach().reshape(-1, 3, 3))
+    assert found["reconstruction_deg"] == pytest.approx(np.rad2deg(relative.magnitude().mean()), rel=1e-4)
+    split.rows["w_smpl"][5] = 0
+    found = held_out_errors(prior, rest, config, splits)["v/val"]
+    assert (found["mean_pose_deg"], found["windows"]) == (0, 1)
+
+
+@only_prior
+def test_without_labelled_validation_the_training_loss_decides_the_best_epoch(config, splits):
+    folder = mposer.run(replace(config, validation=("u/val",)))
+    losses = [sum(entry["losses"].values()) for entry in last_state(folder)["course"]["history"]]
+    assert read(folder, "metrics.json")["best"] == {"epoch": int(np.argmin(losses)), "score": min(losses)}
+
+
+@only_prior
+def test_each_step_draws_noise_of_its_own(config, splits):
+    noises = []
+    theta = splits["m/train"].read([(0, 4), (5, 9)], None, fields=("theta",))["theta"]
+    for seed, n_steps in ((config.seed, 2), (1, 1)):
+        trainer = MPoserTrainer(replace(config, seed=seed))
+        trainer.prior.register_forward_pre_hook(lambda _, given: noises.append(given[1]))
+        for _ in range(n_steps):
+            trainer.train_step(Batch({}, torch.as_tensor(theta)))
+    assert noises[0].shape == (2, 3)
+    assert len({tuple(noise.flatten().tolist()) for noise in noises}) == 3
+
+
+def test_learning_rates_fall_when_validation_stalls(kind, config, run, splits, monkeypatch):
+    monkeypatch.setattr(KINDS[kind].loop, "validate", lambda _: ({"a/val": {"pa_mpjpe": 50.0}}, 50.0))
+    monkeypatch.setattr(KINDS[kind].loop, "results", lambda _: {})
+    folder = run(replace(config, epochs=3, plateau_patience=0))
+    rates = [list(entry["learning_rates"].values()) for entry in last_state(folder)["course"]["history"]]
+    np.testing.assert_allclose(rates, np.array([[1e-2], [1e-3], [1e-4]]) * np.ones(len(rates[0])))
     assert torch.load(folder / "best.pt", weights_only=True)["epoch"] == 0  # no better is not better
 
 
-def test_checkpoints_hold_no_body_data(finished):
-    for name in ("last.pt", "best.pt"):
-        state = tensors(torch.load(finished / name, weights_only=True))
-        sizes = [value.shape for value in state.values() if isinstance(value, torch.Tensor)]
-        assert not [shape for shape in sizes if 30 in shape]  # the tiny body's vertices
-        assert not [key for key in state if "body/" in key or "smpl" in key]
+def test_every_step_and_every_epoch_is_reported(kind, config, run, splits):
+    reports = []
+    run(config, progress=reports.append)
+    steps = [(r.epoch, r.iteration) for r in reports if not r.validation]
+    assert steps == [(e, i) for e in range(EPOCHS) for i in range(1, ITERATIONS + 1)]
+    assert [len(r.validation) for r in reports if r.validation] == [1] * EPOCHS
+    assert set(reports[0].terms) == (VIBE_TERMS if kind == "vibe" else {"reconstruction", "kl"})
 
 
-@pytest.mark.parametrize("kill_at", range(1, EPOCHS * (ITERATIONS + 1) + 1))
-def test_killed_after_any_step_it_ends_with_the_same_bits(config, world, undisturbed, kill_at):
-    told = 0
+@only_vibe
+def test_pictures_are_drawn_each_epoch_and_change_no_number(config, splits, undisturbed):
+    epochs = []
 
-    def kill(_):
-        nonlocal told
-        told += 1
-        if told == kill_at:
-            raise Killed
+    def draw(generator, epoch):
+        epochs.append(epoch)
+        torch.rand(100)  # from the random state
+        return {"bodies": np.zeros((4, 5, 3), np.uint8)}
 
-    with pytest.raises(Killed):
-        training.run(config, progress=kill)
-    folder = training.run(config)
-    assert_same_run(folder, undisturbed)
+    folder = training.run(config, pictures=draw)
+    assert epochs == list(range(EPOCHS))
+    assert (folder / "metrics.json").read_bytes() == (undisturbed["vibe"] / "metrics.json").read_bytes()
 
 
-@pytest.mark.parametrize("kill_at", [1, 3, 4, 5, 6, 8, 10])
-def test_killed_it_loses_no_scalar_and_tells_none_twice(config, world, undisturbed, tmp_path, kill_at):
-    folder = killed_at(training.run, config, kill_at, tmp_path / "left")
-    assert training.run(config) == folder
-    expected = scalars(undisturbed)
+@only_vibe
+def test_without_real_motion_there_is_no_discriminator(config, splits):
+    state = last_state(training.run(replace(config, prior="none", epochs=1)))
+    assert "disc_motion_state_dict" not in state
+    assert state["course"]["history"][0]["losses"]["adversarial"] == 0
+
+
+@only_vibe
+def test_training_starts_from_a_checkpoint(config, splits, tmp_path):
+    model = small_vibe(seed=9)
+    torch.save({"gen_state_dict": model.state_dict()}, tmp_path / "start.pt")
+    folder = training.run(replace(config, pretrained=tmp_path / "start.pt", lr_generator=1e-12))
+    best = torch.load(folder / "best.pt", weights_only=True)["gen_state_dict"]
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(best[name], value, atol=1e-6, rtol=0)
+    assert read(folder, "config.json")["pretrained"]["used"] == len(best)
+
+
+# -------------------------------------------------------------------------------------------------- kills, resume
+
+
+@pytest.mark.parametrize(
+    ("kind", "kill_at"),
+    [*(("vibe", n) for n in range(1, EPOCHS * (ITERATIONS + 1) + 1)), *(("prior", n) for n in (1, 4, 5, 10))],
+)
+def test_killed_after_any_step_it_ends_with_the_same_bits_and_curves(
+    config, run, splits, undisturbed, tmp_path, kind, kill_at
+):
+    folder = killed_at(run, config, kill_at, tmp_path / "left")
+    assert run(config) == folder
+    assert_same_run(folder, undisturbed[kind])
+    expected = scalars(undisturbed[kind])
     assert {step for _, step in expected} == set(range(1, EPOCHS * ITERATIONS + 1))
     assert all(len(values) == 1 for values in expected.values())
     assert scalars(folder) == expected
 
 
+@only_vibe
 @pytest.mark.parametrize("n_th", range(1, 9))
-def test_killed_while_it_writes_a_file_it_ends_with_the_same_bits(config, world, undisturbed, monkeypatch, n_th):
+def test_killed_while_it_writes_a_file_it_ends_with_the_same_bits(config, splits, undisturbed, monkeypatch, n_th):
     count, exchange = 0, Path.replace
 
     def kill(self, target):
@@ -170,268 +285,272 @@ def test_killed_while_it_writes_a_file_it_ends_with_the_same_bits(config, world,
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", kill)
-        try:
+        with pytest.raises(Killed):
             training.run(config)
-        except Killed:
-            assert not list(config.runs.glob("*/metrics.json"))
-    folder = training.run(config)
-    assert_same_run(folder, undisturbed)
+    assert not list(config.runs.glob("*/metrics.json"))
+    assert_same_run(training.run(config), undisturbed["vibe"])
 
 
-def test_a_finished_run_is_not_touched_again(config, world, finished, monkeypatch):
-    before = {file: file.stat().st_mtime_ns for file in finished.iterdir()}
-    monkeypatch.setattr(training, "load_body", lambda folder: pytest.fail("there is nothing to do"))
-    assert runs.is_complete(config, world)
-    assert training.run(config) == finished
-    assert {file: file.stat().st_mtime_ns for file in finished.iterdir()} == before
+def test_a_finished_run_is_not_touched_again_and_leaves_the_callers_state_alone(kind, config, run, splits, monkeypatch):
+    torch.manual_seed(5)
+    expected, threads = torch.rand(3), torch.get_num_threads()
+    torch.manual_seed(5)
+    folder = run(config)
+    torch.testing.assert_close(torch.rand(3), expected)
+    assert torch.get_num_threads() == threads
+    before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
+    monkeypatch.setattr(KINDS[kind].loop, "carry_out", lambda _: pytest.fail("it is finished"))
+    assert runs.is_complete(config, splits)
+    assert run(config) == folder == runs.run_folder(config, splits)
+    assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == before
 
 
-def test_pictures_are_drawn_each_epoch_and_change_nothing(config, world, undisturbed):
-    epochs = []
-
-    def draw(generator, epoch):
-        epochs.append(epoch)
-        torch.rand(100)  # whatever it draws from the random state
-        return {"bodies": np.zeros((4, 5, 3), np.uint8)}
-
-    folder = training.run(config, pictures=draw)
-    assert epochs == list(range(EPOCHS))
-    assert (folder / "metrics.json").read_bytes() == (undisturbed / "metrics.json").read_bytes()
+def test_two_processes_do_not_train_in_one_folder(config, run, splits):
+    lock = WriterLock(runs.run_folder(config, splits) / ".writing" / "lock")  # as another process would hold it
+    with pytest.raises(CacheError, match=f"process {os.getpid()}"):
+        run(config)
+    lock.release()
 
 
-def test_progress_tells_every_step_and_every_epoch(config, world):
-    news = []
-    training.run(config, progress=news.append)
-    steps = [(n.epoch, n.iteration) for n in news if not n.validation]
-    assert steps == [(e, i) for e in range(EPOCHS) for i in range(1, ITERATIONS + 1)]
-    assert [n.validation["b/validation"]["frames"] for n in news if n.validation] == [10] * EPOCHS
-    assert set(news[0].terms) == {
-        "kp_2d", "kp_3d", "pose", "shape", "adversarial", "discriminator_real", "discriminator_fake",
-    }  # fmt: skip
+def _cut(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
-def bad_rows(splits, *values):
-    """Labels that make some losses infinite: not in every batch, since only some windows have them."""
-    for row, value in enumerate(values):
-        splits["b/train"].rows["kp_2d"][row] = value
+def _change(**changes):
+    return lambda file: torch.save(torch.load(file, weights_only=True) | changes, file)
 
 
-def test_a_step_without_a_finite_loss_is_skipped_and_counted(config, world):
-    bad_rows(world, np.nan)
+@pytest.mark.parametrize(
+    ("name", "damage", "reason"),
+    [
+        ("last.pt", _cut, r"last\.pt: .*damaged\. Remove it"),
+        ("last.pt", _change(fingerprint="other"), r"last\.pt: expected fingerprint .*other"),
+        ("last.pt", _change(course={"of": 1}), "expected the state of a run"),
+        ("best.pt", _change(epoch=77), r"best\.pt: expected epoch \d .*found epoch 77"),
+        ("best.pt", Path.unlink, r"best\.pt: .*missing.* Remove"),
+    ],
+)
+def test_a_damaged_or_foreign_state_is_refused(kind, config, run, splits, undisturbed, name, damage, reason):
+    config.runs.mkdir()
+    folder = runs.run_folder(config, splits)
+    subprocess.run(["cp", "-r", str(undisturbed[kind]), str(folder)], check=True)
+    (folder / "metrics.json").unlink()
+    damage(folder / name)
+    assert not runs.is_finished(folder)
+    with pytest.raises(CheckpointError, match=reason):
+        run(config)
+
+
+# ------------------------------------------------------------------------------------------------ non-finite losses
+
+
+def spoil(kind, splits, rows):
+    """Labels that make some losses nan: not in every batch, since only some windows have these rows."""
+    split, column = ("b/train", "kp_2d") if kind == "vibe" else ("m/train", "theta")
+    splits[split].rows[column][rows] = np.nan
+
+
+def test_a_step_without_a_finite_loss_is_skipped_and_counted(kind, config, run, splits):
+    spoil(kind, splits, slice(0, 1))
     skipped = []
-    folder = training.run(config, progress=lambda n: skipped.append(n.terms is None and not n.validation))
-    n_skipped = json.loads((folder / "metrics.json").read_text())["skipped_steps"]
-    assert n_skipped == sum(skipped)
-    assert 0 < n_skipped < EPOCHS * ITERATIONS
-    state = tensors(torch.load(folder / "last.pt", weights_only=True))
-    assert all(torch.isfinite(value).all() for value in state.values() if isinstance(value, torch.Tensor))
+    folder = run(config, progress=lambda r: skipped.append(r.terms is None and not r.validation))
+    assert read(folder, "metrics.json")["skipped_steps"] == sum(skipped)
+    assert 0 < sum(skipped) < EPOCHS * ITERATIONS
+    assert finite(last_state(folder))
 
 
-def test_a_skipped_step_updates_nothing(config, world, body):
-    trainer = Trainer(config, body)
-    batch = training.Batches(config, world).at(0)
+@only_vibe
+def test_a_skipped_step_updates_nothing(config, splits):
+    trainer = VIBETrainer(config, TinyBody())
+    batch = Batches(config, splits).at(0)
     trainer.train_step(batch)
     before = {k: v.clone() for k, v in tensors(trainer.state_dict()).items() if isinstance(v, torch.Tensor)}
     batch.labels["kp_2d"][0] = np.inf
     assert not trainer.train_step(batch).good
     after = tensors(trainer.state_dict())
-    assert all(torch.equal(after[key], value) for key, value in before.items() if key != "/rng")
-    assert (trainer.course.step, trainer.course.skipped) == (2, 1)
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+    assert (trainer.state.step, trainer.state.skipped) == (2, 1)
 
 
-def test_losses_that_stay_non_finite_stop_training_with_the_last_good_state(config, world):
-    good = replace(config, epochs=3, max_non_finite=3, checkpoint_every=1000)
-
-    def spoil(news):
-        if (news.epoch, news.iteration) == (1, 2):
-            bad_rows(world, *[np.nan] * 13)
+def test_losses_that_stay_non_finite_stop_training_with_the_last_good_state(kind, config, run, splits):
+    def from_then_on(report):
+        if (report.epoch, report.iteration) == (1, 2):
+            spoil(kind, splits, slice(None))
 
     with pytest.raises(TrainingDiverged, match="3 steps in a row"):
-        training.run(good, progress=spoil)
-    (last,) = config.runs.glob("*/last.pt")
-    state = torch.load(last, weights_only=True)
+        run(replace(config, epochs=3, max_non_finite=3, checkpoint_every=1000), progress=from_then_on)
+    state = last_state(config)
     # Two good steps of the second epoch, then one batch read ahead that was still good or not.
     assert state["course"]["step"] - state["course"]["skipped"] in (6, 7)
-    assert all(torch.isfinite(v).all() for v in tensors(state).values() if isinstance(v, torch.Tensor))
+    assert finite(state)
 
 
-def test_features_of_different_networks_are_not_mixed(config, world, monkeypatch):
+@only_prior
+def test_motion_without_one_finite_number_gives_no_prior(kind, config, splits):
+    spoil(kind, splits, slice(None))
+    with pytest.raises(TrainingDiverged, match="no step had a finite loss"):
+        mposer.run(replace(config, validation=(), max_non_finite=1000))
+    assert not list(config.runs.glob("*/best.pt"))
+
+
+# ---------------------------------------------------------------------------------------------------- what is refused
+
+
+def test_demo_data_are_not_mixed_with_real_data(kind, config, run, splits, tmp_path, monkeypatch):
+    real = list(splits)[1]
+    splits[real].manifest["stand_in"] = False
+    with pytest.raises(StandInMixed, match=rf"m/train.* real data \(split {real}\)"):
+        run(config)
+    assert not config.runs.exists()
+    if kind == "vibe":  # nor does a checkpoint of demo data start training on real data
+        for split in splits.values():
+            split.manifest["stand_in"] = False
+        monkeypatch.setattr(training, "load_body", lambda folder: TinyBody(stand_in=False))
+        torch.save({"gen_state_dict": small_vibe().state_dict(), "stand_in": True}, tmp_path / "own.pt")
+        with pytest.raises(StandInMixed, match=r"own\.pt.* real data \(the body\)"):
+            training.run(replace(config, pretrained=tmp_path / "own.pt"))
+
+
+@only_vibe
+def test_features_of_different_networks_are_not_mixed(config, splits):
     def made_by(split, identity):
-        manifest = {**world[split].stream_manifest("x"), "identity": identity}
-        monkeypatch.setattr(world[split], "stream_manifest", lambda stream: manifest)
+        manifest = {**splits[split].stream_manifest("x"), "identity": identity}
+        splits[split].stream_manifest = lambda stream: manifest
 
     spin, other = ({"weights": {"kind": "spin", "file_sha256": d}, "precision": "fast"} for d in ("aa", "bb"))
     made_by("b/train", spin)
     made_by("b/test", spin)
-    training.run(config)  # the others do not say what made them
+    runs.check_streams(config, splits)  # the others do not record what made them
     made_by("b/validation", other)
-    with pytest.raises(DataError, match=r"different ones in b/train and b/validation: weights .*aa.* and .*bb") as told:
+    with pytest.raises(DataError, match=r"b/train and b/validation: weights .*aa.* and .*bb") as refused:
         training.run(config)
-    assert "precision" not in str(told.value)
+    assert "precision" not in str(refused.value)
 
 
-def test_without_real_motion_there_is_no_discriminator(config, world):
-    folder = training.run(replace(config, prior="none"))
-    state = torch.load(folder / "last.pt", weights_only=True)
-    assert "disc_motion_state_dict" not in state
-    assert state["course"]["history"][0]["losses"]["adversarial"] == 0
-
-
-def test_training_starts_from_a_checkpoint(config, world, body, tmp_path):
-    torch.manual_seed(9)
-    model = VIBE(body, hidden_size=5, feature_size=6, regressor_size=7)
-    torch.save({"gen_state_dict": model.state_dict()}, tmp_path / "start.pt")
-    started = replace(config, pretrained=tmp_path / "start.pt", lr_generator=1e-12)
-    folder = training.run(started)
-    best = torch.load(folder / "best.pt", weights_only=True)["gen_state_dict"]
-    for name, value in model.state_dict().items():
-        torch.testing.assert_close(best[name], value, atol=1e-6, rtol=0)
-    assert json.loads((folder / "config.json").read_text())["pretrained"]["used"] == len(best)
-
-
-def test_a_best_epoch_of_another_run_is_not_evaluated_as_this_one_s(config, world, finished):
-    (finished / "metrics.json").unlink()
-    best = torch.load(finished / "best.pt", weights_only=True)
-    torch.save(best | {"epoch": 77}, finished / "best.pt")
-    with pytest.raises(CheckpointError, match=r"best\.pt: expected epoch \d of this run, found epoch 77"):
-        training.run(config)
-
-
-def test_without_its_best_epoch_a_run_is_not_finished_and_says_what_to_do(config, world, finished):
-    (finished / "best.pt").unlink()
-    assert not runs.is_finished(finished)
-    with pytest.raises(CheckpointError, match=r"best\.pt: it is gone, .* Remove .* to train again"):
-        training.run(config)
-
-
-def test_a_damaged_state_says_that_it_may_be_removed(config, world, finished):
-    (finished / "metrics.json").unlink()
-    (finished / "last.pt").write_bytes((finished / "last.pt").read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match=r"last\.pt: it is damaged\. Remove it, and training starts anew"):
-        training.run(config)
-    (finished / "last.pt").unlink()
-    assert training.run(config) == finished
-
-
-def test_a_checkpoint_of_stand_ins_starts_no_training_on_real_data(config, world, body, tmp_path, monkeypatch):
-    torch.save({"gen_state_dict": Trainer(config, body).generator.state_dict(), "stand_in": True}, tmp_path / "own.pt")
-    for split in world.values():
-        split.manifest["stand_in"] = False
-    monkeypatch.setattr(type(body), "stand_in", False, raising=False)
-    body.stand_in = False
-    with pytest.raises(StandInMixed, match=r"own\.pt: it was trained on stand-ins, the body is real"):
-        training.run(replace(config, pretrained=tmp_path / "own.pt"))
-
-
-def test_a_damaged_or_foreign_state_is_refused_and_kept(config, world, finished):
-    (finished / "metrics.json").unlink()
-    whole = (finished / "last.pt").read_bytes()
-    (finished / "last.pt").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(CheckpointError, match=r"last\.pt"):
-        training.run(config)
-    state = torch.load(finished / "best.pt", weights_only=True)
-    torch.save({**state, "fingerprint": "other"}, finished / "last.pt")
-    with pytest.raises(CheckpointError, match="other"):
-        training.run(config)
-
-
-def test_the_fingerprint_covers_what_changes_numbers_and_nothing_else(config, world, tmp_path):
-    name = runs.fingerprint(config, world)
-    same = {"name": "x", "runs": tmp_path, "cache": tmp_path, "checkpoint_every": 7, "hold": "ram", "read_workers": 1}
-    same["processes"] = 2
-    for setting, value in same.items():
-        assert runs.fingerprint(replace(config, **{setting: value}), world) == name
-    other = {
-        "seed": 1,
-        "lr_generator": 1.0,
-        "stream": "other",
-        "stride": 3,
-        "epochs": 9,
-        "evaluation": (),
-        "threads": 2,
-        "tail": "cover",
-        "window_weights": {"m/train": 2.0},
-    }
-    assert (
-        len({runs.fingerprint(replace(config, **{s: v}), world) for s, v in other.items()} | {name}) == len(other) + 1
-    )
-    world["m/train"].manifest["digest"] = "another commit"
-    assert runs.fingerprint(config, world) != name
-
-
-def test_the_body_that_a_run_is_named_after_is_the_one_that_is_read(tmp_path):
-    named = [names[0] for names in runs._BODY_FILES]
-    for file in named:
-        (tmp_path / file).touch()
-    assert assets.missing(tmp_path) == []
-    for file in named:
-        (tmp_path / file).unlink()
-        assert len(assets.missing(tmp_path)) == 1
-        (tmp_path / file).touch()
-
-
-def test_the_fingerprint_covers_the_content_of_body_and_checkpoint(config, world, tmp_path):
-    names = set()
-    for content in (b"one", b"other"):
-        for setting in ("body", "pretrained"):
-            where = tmp_path / content.decode() / setting
-            where.parent.mkdir(exist_ok=True)
-            if setting == "body":
-                where.mkdir()
-            (where / "SMPL_NEUTRAL.npz" if setting == "body" else where).write_bytes(content)
-            names.add(runs.fingerprint(replace(config, **{setting: where}), world))
-    assert len(names) == 4
-    body = tmp_path / "one/body"  # what is beside the files that the body is read from changes no number
-    for beside in ("README.txt", "SMPL_MALE.pkl", "J_regressor_other.npy"):
-        (body / beside).write_bytes(b"not read")
-    assert runs.fingerprint(replace(config, body=body), world) in names
-    for read in ("J_regressor_extra.npy", "J_regressor_h36m.npy", "smpl_mean_params.npz", "SMPL_NEUTRAL.pkl"):
-        (body / read).write_bytes(b"read")
-        names.add(runs.fingerprint(replace(config, body=body), world))
-    assert len(names) == 8
-    (body / "SMPL_NEUTRAL.npz").write_bytes(b"not read: the .pkl is")
-    assert runs.fingerprint(replace(config, body=body), world) in names
-    copy = tmp_path / "copy"
-    copy.write_bytes(b"one")
-    assert runs.fingerprint(replace(config, pretrained=copy), world) in names
-
-
-def test_stand_ins_are_not_mixed_with_real_data(config, world):
-    world["m/train"].manifest["stand_in"] = False
-    with pytest.raises(StandInMixed, match="m/train"):
-        training.run(config)
-    assert not config.runs.exists()
-
-
-def test_features_of_another_size_are_refused_before_training(config, world):
-    with pytest.raises(DataError, match="feature_size"):
-        training.run(replace(config, feature_size=7))
-
-
-def test_a_validation_split_without_labels_is_refused(config, world):
-    world["b/validation"].rows["w_3d"][:] = 0
+@only_vibe
+def test_what_cannot_be_trained_on_is_refused_by_name(config, splits, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for changes, error, reason in (
+        ({"feature_size": 7}, DataError, "feature_size"),
+        ({"device": "gpu"}, ConfigError, "device"),
+        ({"device": "cuda"}, ConfigError, "device"),
+        ({"seqlen": 40}, CacheError, "40 frames"),
+    ):
+        with pytest.raises(error, match=reason):
+            training.run(replace(config, **changes))
+    splits["b/validation"].rows["w_3d"][:] = 0
     with pytest.raises(DataError, match="b/validation"):
         training.run(config)
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda"])
-def test_a_device_that_is_not_there_is_refused(config, world, device, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match="device"):
-        training.run(replace(config, device=device))
+# ------------------------------------------------------------------------------------------------------ run identity
 
 
-def test_nothing_is_complete_without_a_cache(config):
+NEUTRAL = {"name": "x", "runs": Path("x"), "cache": Path("x"), "checkpoint_every": 7}
+OF_VIBE = {"hold": "ram", "read_workers": 1, "processes": 2}
+OTHER = {
+    "vibe": {"seed": 1, "lr_generator": 1.0, "stream": "other", "stride": 3, "epochs": 9, "evaluation": ()}
+    | {"threads": 2, "tail": "cover", "window_weights": {"m/train": 2.0}},
+    "prior": {"seed": 1, "kl_weight": 1.0, "latent_size": 4, "seqlen": 5, "validation": (), "strides": {"m/train": 3}},
+}  # fmt: skip
+
+
+def test_the_fingerprint_covers_what_changes_numbers_and_nothing_else(kind, config, splits):
+    name = runs.fingerprint(config, splits)
+    for setting, value in (NEUTRAL | (OF_VIBE if kind == "vibe" else {})).items():
+        assert runs.fingerprint(replace(config, **{setting: value}), splits) == name
+    names = {runs.fingerprint(replace(config, **{s: v}), splits) for s, v in OTHER[kind].items()}
+    assert len(names | {name}) == len(OTHER[kind]) + 1
+    assert runs.fingerprint(config, splits | {"m/train": MemorySplit(9, [12, 8])}) != name
+
+
+@only_vibe
+def test_the_fingerprint_covers_the_content_of_body_and_checkpoint(config, splits, tmp_path):
+    names = set()
+    for content in (b"one", b"other"):
+        folder = tmp_path / content.decode()
+        (folder / "body").mkdir(parents=True)
+        for setting, file in (("body", folder / "body/SMPL_NEUTRAL.npz"), ("pretrained", folder / "start.pt")):
+            file.write_bytes(content)
+            given = file.parent if setting == "body" else file
+            names.add(runs.fingerprint(replace(config, **{setting: given}), splits))
+    assert len(names) == 4
+    body = tmp_path / "one/body"
+    of_body = replace(config, body=body)
+    for file in ("README.txt", "SMPL_MALE.pkl", "J_regressor_other.npy"):  # the body is not read from these
+        (body / file).write_bytes(b"not read")
+    assert runs.fingerprint(of_body, splits) in names
+    for file in ("J_regressor_extra.npy", "J_regressor_h36m.npy", "smpl_mean_params.npz", "SMPL_NEUTRAL.pkl"):
+        (body / file).write_bytes(b"read")
+        names.add(runs.fingerprint(of_body, splits))
+    assert len(names) == 8
+    (body / "SMPL_NEUTRAL.npz").write_bytes(b"not read: the .pkl is")
+    assert runs.fingerprint(of_body, splits) in names
+    (tmp_path / "copy").write_bytes(b"one")
+    assert runs.fingerprint(replace(config, pretrained=tmp_path / "copy"), splits) in names
+
+
+@only_vibe
+def test_a_new_run_knows_what_differs_from_the_newest_of_its_name(config, splits, undisturbed):
+    config = replace(config, runs=undisturbed["vibe"].parent)
+    first = undisturbed["vibe"].name
+    assert runs.beside(config) == runs.beside(replace(config, name="first")) == ""  # begun already; the first
+    other = replace(config, epochs=9, bidirectional=True, processes=3)
+    assert runs.beside(other) == f"{first}: bidirectional was false, is true; epochs was {EPOCHS}, is 9"
+    splits["m/train"].manifest["digest"] = "another commit"
+    assert runs.beside(config) == f"{first}: other splits: m/train"
+
+
+# --------------------------------------------------------------------------------------------- from a cache on disk
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("cache")
+    write_splits(root)
+    return root
+
+
+def test_a_run_from_a_cache_on_disk_with_the_procedural_body(root, tmp_path):
+    config = small_config(root, tmp_path / "runs")
     assert not runs.is_complete(config)
-    assert set(runs.missing(config)) == set(config.splits)
+    folder = training.run(config)
+    assert runs.is_complete(config)
+    metrics = read(folder, "metrics.json")
+    assert metrics["stand_in"] is True
+    result = metrics["3dpw/test"]
+    assert (result["frames"], result["frames_total"], result["frames_not_predicted"]) == (8, 9, 1)
+    assert result["baseline"]["pve"] > 0
+    assert result["published"]["frames"] == 4  # the window that needs row 5 is out, and so is the last frame
+    assert all(b"smpl" not in file.read_bytes() for file in folder.glob("*.pt"))
+    # Neither do the vertices fit in under another name.
+    assert (folder / "best.pt").stat().st_size < 6890 * 3 * 4
 
 
-def test_a_new_run_knows_what_differs_from_the_newest_of_its_name(config, world, finished):
-    assert runs.beside(config) == ""  # it is there itself
-    assert runs.beside(replace(config, name="first")) == ""
-    other = replace(config, epochs=9, bidirectional=not config.bidirectional, runs=config.runs, processes=3)
-    was = str(config.bidirectional).lower()
-    said = f"bidirectional was {was}, is {str(not config.bidirectional).lower()}; epochs was {config.epochs}, is 9"
-    assert runs.beside(other) == f"{finished.name}: {said}"
-    world["m/train"].manifest["digest"] = "another commit"
-    assert runs.beside(config) == f"{finished.name}: other splits: m/train"
+def test_a_new_commit_of_a_split_is_a_new_run(root, tmp_path):
+    write_split(root, "h36m/train", [8])
+    config = replace(small_config(root, tmp_path), datasets_3d=("h36m/train",))
+    before = runs.run_folder(config)
+    write_split(root, "posetrack/val", [5])  # which the run does not read
+    assert runs.run_folder(config) == before
+    columns = cache.open(root)["h36m/train"].columns
+    with cache.SplitWriter(root, "h36m/train", columns=columns, plan="new") as writer:
+        writer.begin(drop=["v0"])
+        writer.commit({"stand_in": True})
+    assert runs.run_folder(config) != before
+
+
+def test_what_is_missing_is_named(root, tmp_path):
+    config = small_config(root, tmp_path)
+    lacking = replace(config, evaluation=("h36m/val",), motion=("3dpw/train",), datasets_3d=("amass/train",))
+    assert runs.missing(lacking) == ["h36m/val", "amass/train/features/tiny"]
+    assert not runs.is_complete(lacking)
+    with pytest.raises(DataError, match=r"h36m/val, amass/train/features/tiny"):
+        training.run(lacking)
+    nowhere = replace(config, cache=tmp_path / "none")
+    assert set(runs.missing(nowhere)) == set(nowhere.splits)
+
+
+def test_asking_whether_a_run_is_complete_imports_no_torch():
+    ask = "from vibe_model import TrainConfig, runs; runs.is_complete(TrainConfig())"
+    subprocess.run([sys.executable, "-c", f"import sys; {ask}; assert 'torch' not in sys.modules"], check=True)

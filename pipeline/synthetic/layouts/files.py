@@ -1,0 +1,171 @@
+"""The file formats of the official releases, written with the same bytes every time.  pixels and labels -> [raw]
+
+Shares no code with the readers in `pipeline.formats`: a mistake made here and there alike would go unnoticed.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import google_crc32c
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from scipy.io import savemat
+
+from pipeline.errors import PipelineError
+from pipeline.synthetic.scene.render import Image
+
+JPEG_QUALITY: Final = 95
+MAT_HEADER: Final = b"MATLAB 5.0 MAT-file, Platform: stand-in, Created on: Thu Jan  1 00:00:00 1970"
+MAT73_HEADER: Final = (
+    b"MATLAB 7.3 MAT-file, Platform: stand-in, Created on: Thu Jan  1 00:00:00 1970 HDF5 schema 1.00 ."
+)
+MAT_TEXT: Final = 116  # bytes of text in MATLAB's header
+MAT73_VERSION: Final = bytes(8) + b"\x00\x02IM"  # follows the text
+MAT73_USER_BLOCK: Final = 512  # bytes before the HDF5 begins
+
+Feature = Sequence[bytes] | NDArray[np.floating[Any]] | NDArray[np.integer[Any]]
+
+
+def jpeg(image: Image) -> bytes:
+    """Encode an RGB picture (H, W, 3)."""
+    done, encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    if not done:
+        raise PipelineError("OpenCV cannot encode JPEG. Install opencv-python with its image codecs.")
+    return encoded.tobytes()
+
+
+@contextmanager
+def mp4_writer(file: Path, fps: float, width: int, height: int) -> Iterator[cv2.VideoWriter]:
+    """Open a video file (MPEG-4 part 2: every build of OpenCV has it) that takes BGR pictures through `write`."""
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"mp4v"), fps, (width, height))
+    try:
+        if not writer.isOpened():
+            raise PipelineError(f"{file}: OpenCV cannot write MPEG-4. Install opencv-python with its video codecs.")
+        yield writer
+    finally:
+        writer.release()
+
+
+def write_mat(file: Path, variables: Mapping[str, Any], *, compressed: bool = False) -> None:
+    """Write a MATLAB v5 file whose bytes depend on the variables only: SciPy would put the time into its header."""
+    savemat(file, dict(variables), do_compression=compressed)
+    with file.open("r+b") as stream:
+        stream.write(MAT_HEADER.ljust(MAT_TEXT))
+
+
+def write_mat73(file: Path, variables: Mapping[str, NDArray[Any]]) -> None:
+    """Write a MATLAB 7.3 file: HDF5 behind MATLAB's header, compressed, axes in the reverse of MATLAB's order."""
+    with h5py.File(file, "w", userblock_size=MAT73_USER_BLOCK, libver="earliest") as stored:
+        for name, values in variables.items():
+            written = stored.create_dataset(name, data=values, chunks=values.shape, compression="gzip")
+            written.attrs["MATLAB_class"] = np.bytes_("double" if values.dtype == np.float64 else values.dtype.name)
+    with file.open("r+b") as stream:
+        stream.write(MAT73_HEADER.ljust(MAT_TEXT) + MAT73_VERSION)
+
+
+def write_cdf(file: Path, pose: NDArray[np.floating[Any]]) -> None:
+    """Write `Pose` as MATLAB does: one record of (F, C) float32, columns first, uncompressed (gzip notes the time)."""
+    from cdflib.cdfwrite import CDF  # takes a tenth of a second, and only Human3.6M needs it
+
+    columns_first = np.ascontiguousarray(pose.T.astype(np.float32)).reshape(1, *pose.shape)
+    variable = {"Variable": "Pose", "Data_Type": CDF.CDF_FLOAT, "Num_Elements": 1, "Rec_Vary": True, "Compress": 0}
+    cdf = CDF(file, {"Majority": CDF.COLUMN_MAJOR, "Encoding": CDF.IBMPC_ENCODING, "Compressed": 0})
+    cdf.write_var({**variable, "Dim_Sizes": list(pose.shape)}, var_data=columns_first)
+    cdf.close()
+
+
+def tfrecord(data: bytes) -> bytes:
+    """Frame one record as TensorFlow does: its length, the data, and a checksum of each."""
+
+    def checksum(of: bytes) -> bytes:
+        crc = int(google_crc32c.value(of))
+        return ((((crc >> 15) | (crc << 17 & 0xFFFFFFFF)) + 0xA282EAD8) % 2**32).to_bytes(4, "little")
+
+    length = len(data).to_bytes(8, "little")
+    return length + checksum(length) + data + checksum(data)
+
+
+def tf_example(features: Mapping[str, Feature]) -> bytes:
+    """Encode a tf.train.Example, in the order of the keys. Arrays are flat, in C order; floats are float32."""
+    entries = [_field(1, key.encode()) + _field(2, _feature(features[key])) for key in sorted(features)]
+    return _field(1, b"".join(_field(1, entry) for entry in entries))
+
+
+def _feature(values: Feature) -> bytes:
+    if not isinstance(values, np.ndarray):
+        return _field(1, b"".join(_field(1, value) for value in values))
+    if values.dtype.kind == "f":
+        number, packed = 2, values.astype("<f4").tobytes()
+    else:
+        number, packed = 3, b"".join(_varint(int(value) % 2**64) for value in values.ravel())
+    return _field(number, _field(1, packed) if packed else b"")
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A protobuf field with a length; its tag is one byte for numbers under 16."""
+    return bytes([number << 3 | 2]) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    groups = []
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*groups, value])
+
+
+def python2_pickle(value: Any) -> bytes:
+    """Pickle dicts, lists, tuples, str, bool, int, float, None and numeric arrays as Python 2 and NumPy 1 did.
+
+    This is the form of 3DPW's files. Python's own pickler writes text as Unicode and NumPy's modules under today's
+    names: a reader that copes with that may still fail on the real files. Raises TypeError for any other type.
+    """
+    return b"\x80\x02" + _pickled(value) + b"."  # protocol 2; for the opcodes see Python's pickletools
+
+
+def _pickled(value: Any) -> bytes:
+    match value:
+        case None:
+            return b"N"
+        case bool() | np.bool_():
+            return b"\x88" if value else b"\x89"
+        case str():
+            return _python2_str(value.encode("latin1"))
+        case int():
+            return b"J" + struct.pack("<i", value)
+        case float():
+            return b"G" + struct.pack(">d", value)
+        case np.ndarray():
+            return _pickled_array(value)
+        case Mapping():
+            return b"}(" + b"".join(_pickled(k) + _pickled(v) for k, v in value.items()) + b"u"
+        case tuple():
+            return b"(" + b"".join(map(_pickled, value)) + b"t"
+        case Sequence():
+            return b"](" + b"".join(map(_pickled, value)) + b"e"
+    raise TypeError(f"a 3DPW file holds no {type(value).__name__}")
+
+
+def _pickled_array(array: NDArray[Any]) -> bytes:
+    """What NumPy 1's `ndarray.__reduce__` returned: an empty array, then its state."""
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"a 3DPW file holds no array of {array.dtype}")
+    empty = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + _pickled((0,)) + _pickled("b") + b"tR"
+    order, kind = "|" if array.dtype.itemsize == 1 else "<", f"{array.dtype.kind}{array.dtype.itemsize}"
+    dtype = (
+        b"cnumpy\ndtype\n" + _pickled((kind, 0, 1)) + b"R" + _pickled((3, order, None, None, None, -1, -1, 0)) + b"b"
+    )
+    content = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+    state = _pickled(1) + _pickled(tuple(array.shape)) + dtype + _pickled(False) + _python2_str(content)
+    return empty + b"(" + state + b"tb"
+
+
+def _python2_str(content: bytes) -> bytes:
+    return (b"U" + bytes([len(content)]) if len(content) < 256 else b"T" + struct.pack("<i", len(content))) + content

@@ -1,0 +1,183 @@
+"""What pictures show beside motion: people's clothes and a place with its light.  motion -> [pixels] -> raw
+
+Features of a network that was never trained average over the whole picture, so the body must dominate it. Everyone
+wears a sports kit with different sides: the left arm blue, the right one orange, the left leg green, the right one
+purple, lighter towards hand and foot; front and back of the shirt differ. From person to person shades differ, hues
+hardly. Places are low in contrast and much alike, and fixed in the world: they move as the camera does.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from pipeline.smpl.assets import SmplArrays
+from pipeline.synthetic.body.body import VERTEX_IDS
+from pipeline.synthetic.scene.camera import Camera
+
+Colours = NDArray[np.float32]  # (F, 3) RGB 0..1
+Picture = NDArray[np.float32]  # (H, W, 3) RGB 0..1
+Floats = NDArray[np.floating[Any]]
+Hsv = tuple[float, float, float]
+
+# Hue, saturation and value of each part of the kit, and SMPL's joints that it covers.
+_KIT: Final[dict[str, tuple[Hsv, tuple[int, ...]]]] = {
+    "shirt": ((0.14, 0.10, 0.92), (3, 6, 9, 13, 14)),
+    "shorts": ((0.60, 0.35, 0.28), (0,)),
+    "left thigh": ((0.36, 0.80, 0.50), (1,)),
+    "left shin": ((0.33, 0.65, 0.78), (4,)),
+    "right thigh": ((0.80, 0.65, 0.48), (2,)),
+    "right shin": ((0.83, 0.48, 0.82), (5,)),
+    "left shoe": ((0.40, 0.90, 0.30), (7, 10)),
+    "right shoe": ((0.90, 0.85, 0.42), (8, 11)),
+    "left sleeve": ((0.60, 0.85, 0.62), (16,)),
+    "left forearm": ((0.55, 0.65, 0.90), (18,)),
+    "right sleeve": ((0.04, 0.88, 0.78), (17,)),
+    "right forearm": ((0.10, 0.80, 0.96), (19,)),
+    "left glove": ((0.62, 0.90, 0.40), (20, 22)),
+    "right glove": ((0.00, 0.90, 0.52), (21, 23)),
+}
+_SHIRT_BACK: Final = (0.14, 0.35, 0.42)
+_CHEST_BAND: Final = (0.97, 0.70, 0.80)
+_HEAD: Final = (12, 15)
+_SKIN: Final = ((0.065, 0.34, 0.90), (0.06, 0.42, 0.78), (0.055, 0.50, 0.64), (0.05, 0.52, 0.52))
+_HAIR: Final = ((0.08, 0.6, 0.16), (0.07, 0.65, 0.30), (0.09, 0.6, 0.42), (0.02, 0.7, 0.30))
+
+TEXTURE_PX: Final = 512
+TILE_M: Final = 6.0  # one ground texture covers this square, then repeats
+HAZE_M: Final = 14.0  # beyond about this distance the ground fades into the surroundings
+COARSE: Final = 2  # the backdrop is painted at a half of the resolution: it has no detail to lose
+SHADOW: Final = 0.2  # how much light a shadow takes away
+SHADOW_COARSE: Final = 4
+
+
+def dress(body: SmplArrays, rng: np.random.Generator) -> Colours:
+    """Draw a person's kit, skin and hair: (F, 3) RGB in 0..1 of the body's faces."""
+
+    def shade(hsv: Hsv) -> Hsv:
+        """A colour near the given one."""
+        hue = (hsv[0] + rng.uniform(-0.005, 0.005)) % 1
+        saturation, value = (float(np.clip(c * rng.uniform(0.96, 1.04), 0, 1)) for c in hsv[1:])
+        return colorsys.hsv_to_rgb(hue, saturation, value)
+
+    part = np.asarray(body.weights)[body.faces].sum(axis=1).argmax(axis=1)
+    template = np.asarray(body.v_template)
+    centre = template[body.faces].mean(axis=1)
+    y, z = centre[:, 1], centre[:, 2]
+    colours = np.zeros((len(body.faces), 3), np.float32)
+    for hsv, joints in _KIT.values():
+        colours[np.isin(part, joints)] = shade(hsv)
+    # A dark back and a coloured band across the chest show front, back and the trunk's twist.
+    shirt, spine = np.isin(part, _KIT["shirt"][1]), np.asarray(body.J_regressor @ body.v_template)
+    colours[shirt & (z < spine[3, 2])] = shade(_SHIRT_BACK)
+    band = (z > spine[3, 2] + 0.02) & (y > spine[6, 1]) & (y < spine[9, 1] + 0.06)
+    colours[shirt & band] = shade(_CHEST_BAND)
+    head = np.isin(part, _HEAD)
+    colours[head] = shade(_SKIN[rng.integers(len(_SKIN))])
+    nose, left_ear, right_ear = (template[VERTEX_IDS[name]] for name in ("nose", "lear", "rear"))
+    ears = (left_ear + right_ear) / 2
+    brow = nose[1] + 0.055 - 0.05 * (z - ears[2]) / max(nose[2] - ears[2], 0.01)
+    hair = ((z < ears[2] - 0.005) & (y > nose[1] - 0.05)) | (y > brow + 0.02)
+    colours[head & hair] = shade(_HAIR[rng.integers(len(_HAIR))])
+    for eye in ("leye", "reye"):
+        colours[head & (np.linalg.norm(centre - template[VERTEX_IDS[eye]], axis=1) < 0.013)] = 0.08
+    return colours
+
+
+class Backdrop:
+    """One place - ground, surroundings - and its light, drawn from `rng`."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        hue = rng.uniform(0, 1)
+        self._ground = _floor(rng, _tone(hue, rng.uniform(0.01, 0.05), rng.uniform(0.51, 0.54)))
+        self._around = _surroundings(rng, _tone(hue, rng.uniform(0.01, 0.05), rng.uniform(0.55, 0.58)))
+        azimuth, elevation = rng.uniform(-np.pi, np.pi), np.radians(rng.uniform(60, 80))
+        self.to_light = np.array(
+            [np.cos(elevation) * np.sin(azimuth), np.sin(elevation), np.cos(elevation) * np.cos(azimuth)]
+        )
+        self._last: tuple[bytes, Picture] | None = None
+
+    def paint(self, camera: Camera, frame: int) -> Picture:
+        """The place without people, (H, W, 3). A camera at rest is painted once."""
+        key = camera.extrinsics[frame].tobytes()
+        if self._last is None or self._last[0] != key:
+            self._last = key, self._paint(camera, frame)
+        return self._last[1]
+
+    def shade(self, picture: Picture, camera: Camera, frame: int, verts: Floats) -> Picture:
+        """The picture with the shadows of bodies (N, 3) m on the ground: a new array."""
+        fallen = verts - self.to_light * (verts[:, 1:2] / self.to_light[1])
+        coarse = np.floor((camera.frame(frame).project(fallen[None])[0] + 0.5) / SHADOW_COARSE).astype(np.int64)
+        height, width = (n // SHADOW_COARSE + 1 for n in picture.shape[:2])
+        inside = coarse[((coarse >= 0) & (coarse < (width, height))).all(axis=1)]
+        mask = np.zeros((height, width), np.float32)
+        mask[inside[:, 1], inside[:, 0]] = 1
+        mask = cv2.GaussianBlur(mask, (0, 0), 1.1)
+        mask = cv2.resize(mask, (width * SHADOW_COARSE, height * SHADOW_COARSE), interpolation=cv2.INTER_LINEAR)
+        light = 1 - SHADOW * mask[: picture.shape[0], : picture.shape[1], None]
+        return np.asarray(picture * light, np.float32)
+
+    def _paint(self, camera: Camera, frame: int) -> Picture:
+        width, height = -(-camera.width // COARSE), -(-camera.height // COARSE)
+        x, y = (np.arange(n, dtype=np.float32) * COARSE + (COARSE - 1) / 2 for n in (width, height))
+        inverse = np.linalg.inv(camera.intrinsics).astype(np.float32)
+        seen = np.stack(np.broadcast_arrays(x[None], y[:, None], np.float32(1)), axis=-1) @ inverse.T
+        extrinsics = camera.extrinsics[frame].astype(np.float32)
+        rays = seen @ extrinsics[:3, :3]  # into the world: R^T
+        eye = -extrinsics[:3, :3].T @ extrinsics[:3, 3]
+        far = np.linalg.norm(rays[..., [0, 2]], axis=-1)
+        turns = np.arctan2(rays[..., 0], rays[..., 2]) / (2 * np.pi) % 1
+        up = np.arctan2(rays[..., 1], far) / np.pi + 0.5
+        around = _look_up(self._around, turns * TEXTURE_PX, (1 - up) * (TEXTURE_PX - 1))
+        along = -eye[1] / np.minimum(rays[..., 1], -1e-4)
+        per_m = TEXTURE_PX / TILE_M
+        ground = _look_up(self._ground, *((eye[i] + along * rays[..., i]) * per_m % TEXTURE_PX for i in (0, 2)))
+        haze = expit((HAZE_M - along * far) / 2.5)
+        share = np.where(rays[..., 1] < 0, haze, 0)[..., None].astype(np.float32)
+        picture = ground * share + around * (1 - share)
+        return np.asarray(cv2.resize(picture, (camera.width, camera.height), interpolation=cv2.INTER_LINEAR))
+
+
+def _look_up(texture: Picture, u: Floats, v: Floats) -> Picture:
+    u, v = u.astype(np.float32), v.astype(np.float32)
+    return np.asarray(cv2.remap(texture, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP))
+
+
+def _floor(rng: np.random.Generator, tone: Floats) -> Picture:
+    """Boards or tiles of slightly different shades with joints between them, and grain; repeats without a seam."""
+    n = int(rng.choice([4, 6, 8, 12]))
+    shades = rng.uniform(0.98, 1.02, (n, n) if rng.random() < 0.5 else (1, n))
+    floor = cv2.resize(shades.astype(np.float32), (TEXTURE_PX, TEXTURE_PX), interpolation=cv2.INTER_NEAREST)
+    joint = np.where(np.arange(TEXTURE_PX) % (TEXTURE_PX // n) < 3, np.float32(0.94), np.float32(1))
+    floor *= joint
+    if len(shades) > 1:  # tiles; boards have no joints across
+        floor *= joint[:, None]
+    return np.asarray((floor * _grain(rng, 0.02))[..., None] * tone, np.float32)
+
+
+def _surroundings(rng: np.random.Generator, tone: Floats) -> Picture:
+    """A panorama: brighter above, soft upright shapes around the horizon."""
+    rows = np.linspace(1.04, 0.96, TEXTURE_PX, dtype=np.float32)[:, None]
+    shades = rng.uniform(0.98, 1.02, (1, 24)).astype(np.float32)
+    columns = cv2.resize(shades, (TEXTURE_PX, 1), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(np.clip((rows * columns * _grain(rng, 0.02))[..., None] * tone, 0, 1), np.float32)
+
+
+def _grain(rng: np.random.Generator, contrast: float) -> NDArray[np.float32]:
+    """(TEXTURE_PX, TEXTURE_PX) around 1: noise of several sizes that repeats without a seam."""
+    total = np.zeros((TEXTURE_PX, TEXTURE_PX), np.float32)
+    for cells in (8, 32, 128):
+        noise = rng.normal(0, 1, (cells, cells)).astype(np.float32)
+        pad, scale = 2, TEXTURE_PX // cells
+        big = cv2.resize(np.pad(noise, pad, mode="wrap"), None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        total += big[pad * scale : -pad * scale, pad * scale : -pad * scale] * (8 / cells) ** 0.4
+    return np.asarray(1 + contrast * total / total.std(), np.float32)
+
+
+def _tone(hue: float, saturation: float, value: float) -> NDArray[np.float32]:
+    return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value), np.float32)

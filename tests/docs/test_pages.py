@@ -1,0 +1,252 @@
+"""The pages are true: their examples run, their links lead somewhere, their settings are the code's own."""
+
+import configparser
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterator
+from functools import cache as memo
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pytest
+from markdown_it import MarkdownIt
+
+import cache
+from pipeline import datasets
+from pipeline.features import streams
+from pipeline.settings.sections import TYPES
+from pipeline.settings.types import typed
+from tasks import settings
+from tasks.settings import OF_TRAINING
+from tasks.training import train_config
+from vibe_model.settings import mposer_config
+from vibe_model.settings.config import PRESETS, TrainConfig
+from vibe_model.settings.variants import VARIANTS
+
+ROOT = Path(__file__).parents[2]
+DOCS = [page for page in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in page.parts]
+PAGES = [*sorted(ROOT.glob("*.md")), *DOCS, *sorted((ROOT / "benchmarks").glob("*.md"))]
+NOT_RUN = "python not run"  # what a block says that is no whole program
+
+
+def document(name: str) -> str:
+    return (ROOT / "docs" / name).read_text()
+
+
+def sections(text: str) -> dict[str, str]:
+    """Heading -> what stands below it, of every `## heading`."""
+    parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def tables(text: str, first: str) -> Iterator[dict[str, str]]:
+    """The rows, by column, of every table whose first column is called `first`; without back-quotes."""
+    header: list[str] = []
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
+        if not cells:
+            header = []
+        elif not header:
+            header = [cell.strip("`") for cell in cells]
+        elif header[0] == first and not set(line) <= set("|-"):
+            assert len(cells) == len(header), line
+            yield {name: cell.strip("`") for name, cell in zip(header, cells, strict=True)}
+
+
+# ---------------------------------------------------------------------------------------------------- examples
+
+
+def blocks(text: str) -> list[tuple[str, int, str]]:
+    """(what stands behind the three back-quotes, line number, code) of every block of Python."""
+    found = re.finditer(r"^```(py.*)\n((?:.*\n)*?)```$", text, re.MULTILINE)
+    return [(match[1].strip(), text[: match.start(2)].count("\n"), match[2]) for match in found]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small cache in data/cache, as the examples expect it."""
+    folder = tmp_path_factory.mktemp("examples")
+    n_rows = 40
+    columns: dict[str, np.ndarray[Any, Any]] = {
+        "frame_index": np.arange(n_rows),
+        "bbox": np.full((n_rows, 4), 100, np.float32),
+        "kp_2d": np.ones((n_rows, 49, 3), np.float32),
+    }
+    track = cache.TrackRows(name="0001/0", video="0001", step=1, fps=25.0, crop_scale=1.3, columns=columns)
+    with cache.SplitWriter(folder / "data/cache", "penn_action/train", columns=columns, plan="example") as writer:
+        writer.begin()
+        writer.append(cache.VideoEntry(name="0001"), [track])
+        writer.commit({})
+    with cache.StreamWriter(folder / "data/cache", "penn_action/train", "resnet50", plan="example") as stream:
+        keys = np.zeros((n_rows, 2), np.uint64)
+        stream.write(0, np.zeros((n_rows, 2048), np.float32), np.ones(n_rows), keys)
+        stream.commit({})
+    return folder
+
+
+@pytest.mark.parametrize("file", DOCS, ids=lambda file: file.relative_to(ROOT / "docs").as_posix())
+def test_every_example_runs_or_says_that_it_does_not(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    names: dict[str, Any] = {"__name__": "example"}  # a page's examples follow one another
+    for said, line, code in blocks(file.read_text()):
+        assert said in ("python", NOT_RUN), f"{file.name}, line {line}: say ```python, or ```{NOT_RUN}"
+        if said == "python":
+            exec(compile("\n" * line + code, file, "exec"), names)
+
+
+# --------------------------------------------------------------------------------------------- links
+
+
+@memo
+def tokens(page: Path) -> list:
+    return MarkdownIt("commonmark").enable("table").parse(page.read_text())
+
+
+def links(page: Path) -> Iterator[tuple[str, str]]:
+    """(place, anchor) of every link and picture to a file of this repository."""
+    for token in (child for block in tokens(page) for child in block.children or ()):
+        target = token.attrGet("href") or token.attrGet("src") or ""
+        parts = urlsplit(str(target))
+        if target and not parts.scheme:
+            yield unquote(parts.path), parts.fragment
+
+
+@memo
+def anchors(page: Path) -> set[str]:
+    """What GitHub makes of headings: small letters, no punctuation, "-" for spaces, "-1" for the second of a name."""
+    found: set[str] = set()
+    blocks = tokens(page)
+    for before, block in itertools.pairwise(blocks):
+        if before.type == "heading_open":
+            text = "".join(child.content for child in block.children or () if child.type in ("text", "code_inline"))
+            slug = re.sub(r"[^\w\- ]", "", text.strip().lower()).replace(" ", "-")
+            taken = next(number for number in range(1000) if (f"{slug}-{number}" if number else slug) not in found)
+            found.add(f"{slug}-{taken}" if taken else slug)
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_link_leads_to_a_file_and_to_a_heading_in_it(page: Path) -> None:
+    for place, anchor in links(page):
+        target = (page.parent / place).resolve() if place else page
+        assert target.is_relative_to(ROOT), f"{place} lies outside"
+        assert target.exists(), f"there is no {place}"
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors(target), f"{place}#{anchor}: no such heading"
+
+
+def test_a_link_that_leads_nowhere_would_be_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# A `b_c`: d!\n\n## A\n\n## A\n\n[x](y.md#z) and ![p](q.png) and [w](https://example.org)\n")
+    assert list(links(page)) == [("y.md", "z"), ("q.png", "")]
+    assert anchors(page) == {"a-b_c-d", "a", "a-1"}
+
+
+def test_every_file_that_a_decision_names_exists() -> None:
+    named = re.findall(r"`([\w./]+(?:/|\.py))`", (ROOT / "docs" / "decisions.md").read_text())
+    assert len(named) > 30
+    assert [file for file in named if not (ROOT / file).exists()] == []
+
+
+# ---------------------------------------------------------------------------------------------------- settings
+
+OWN = TYPES  # section -> its dataclass
+OPTIONS = {name: type(datasets.get(name)) for name in datasets.DATASETS if dataclasses.fields(datasets.get(name))}
+OPTIONS |= {name: streams.find(name) for name in streams.STREAMS if name != "resnet50"}  # whose are in [features]
+
+
+def told_settings(section: str) -> dict[str, dict[str, str]]:
+    rows = list(tables(sections(document("settings.md"))[f"`[{section}]`"], "key"))
+    by_key = {row["key"].removesuffix(" *").strip("`"): row for row in rows}
+    assert len(by_key) == len(rows)
+    return by_key
+
+
+def value(spec: Any, key: str, text: str) -> Any:
+    return typed(ROOT / "luigi.cfg", "any", {key: text}, spec)[key]
+
+
+def test_every_section_is_there() -> None:
+    told = re.findall(r"^## `\[(\w+)\]`$", document("settings.md"), re.MULTILINE)
+    assert sorted(told) == sorted([*OWN, *OPTIONS, "train", "mposer"])
+
+
+@pytest.mark.parametrize("section", [*OWN, *OPTIONS])
+def test_every_setting_is_there_with_its_default(section: str) -> None:
+    spec: Any = {**OWN, **OPTIONS}[section]
+    told = told_settings(section)
+    assert list(told) == [field.name for field in dataclasses.fields(spec)]
+    for field in dataclasses.fields(spec):
+        if field.default is dataclasses.MISSING:
+            assert told[field.name]["default"] == "required"
+        else:
+            assert value(spec, field.name, told[field.name]["default"]) == field.default, field.name
+
+
+def test_every_setting_of_training_is_there_with_the_presets_values() -> None:
+    told = told_settings("train")
+    own = {key: told.pop(key) for key in settings.OF_TRAIN}
+    assert own["preset"]["default"] == "published"
+    assert all(f"`{name}`" in own["preset"]["meaning"] for name in PRESETS)
+    assert all(f"`{name}`" in own["variant"]["meaning"] for name in VARIANTS)
+    elsewhere = {"cache", "runs", "body", "stream"}
+    assert set(told) == {field.name for field in dataclasses.fields(TrainConfig)} - elsewhere
+    for key, row in told.items():
+        for preset in ("published", "embedded"):
+            assert value(TrainConfig, key, row[preset]) == getattr(PRESETS[preset](), key), f"{key} of {preset}"
+
+
+def test_every_setting_of_the_motion_prior_is_there_with_the_presets_values() -> None:
+    told = told_settings("mposer")
+    assert all(f"`{name}`" in told["preset"]["meaning"] for name in mposer_config.PRESETS)
+    told.pop("preset")
+    elsewhere = {*OF_TRAINING, "motion"}
+    assert set(told) == {field.name for field in dataclasses.fields(mposer_config.MPoserConfig)} - elsewhere
+    for key, row in told.items():
+        for preset, make in mposer_config.PRESETS.items():
+            found = value(mposer_config.MPoserConfig, key, row[preset])
+            assert found == getattr(make(), key), f"{key} of {preset}"
+
+
+def test_a_setting_of_training_that_is_told_elsewhere_is_refused_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("cache", "runs", "body", "stream"):
+        file = tmp_path / f"{key}.cfg"
+        paths = "[paths]\nraw = raw\nbody = body\ncache = cache\nruns = runs\n[data]\ndatasets = amass\n"
+        file.write_text(f"{paths}[train]\npreset = embedded\n{key} = x\n")
+        monkeypatch.setattr("tasks.training.settings", lambda file=file: settings.load(file))
+        with pytest.raises(Exception, match=rf"\[train\] {key}: is set in"):
+            train_config()
+
+
+def test_what_luigi_cfg_sets_of_luigi_itself_is_there() -> None:
+    shipped = configparser.ConfigParser(interpolation=None)
+    shipped.read(ROOT / "luigi.cfg")
+    ours = [
+        (f"[{name}]", *item) for name in shipped.sections() if name in settings.LUIGI for item in shipped[name].items()
+    ]
+    section = sections(document("settings.md"))["Luigi's own sections"]
+    assert [(row["section"], row["key"], row["set to"]) for row in tables(section, "section")] == ours
+    assert (
+        set(re.findall(r"`\[(\w+)\]`", section.partition("\n\n")[0] + section.partition("\n\n")[2])) >= settings.LUIGI
+    )
+
+
+def test_the_luigi_cfg_of_getting_started_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = re.search(r"^```ini\n(.*?)^```$", (ROOT / "docs/getting-started.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert shown is not None
+    whole = configparser.ConfigParser(interpolation=None)
+    whole.read(ROOT / "luigi.cfg")
+    whole.read_string(shown[1])
+    with (tmp_path / "luigi.cfg").open("w") as file:
+        whole.write(file)
+    (tmp_path / "model_checkpoint.pt").touch()
+    read = settings.load(tmp_path / "luigi.cfg")
+    monkeypatch.setattr("tasks.training.settings", lambda: read)
+    assert read.data.datasets == ("penn_action", "3dpw", "amass")
+    wanted = {"penn_action/train", "3dpw/train", "amass/train", "3dpw/validation", "3dpw/test"}
+    assert set(train_config().splits) == wanted

@@ -1,0 +1,110 @@
+"""docs/promises.md and the README say what is held by a test or measured by a benchmark, and nothing else."""
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cache.format.layout import COLUMNS
+from pipeline import datasets
+from pipeline.datasets import mpi_inf_3dhp_release
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+PROMISES = (ROOT / "docs/promises.md").read_text()
+NAMED_TESTS = sorted(set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", PROMISES)))
+NUMBER = r"(?:\d{1,3}(?:,\d{3})+|\d+(?:\.\d+)?)"
+
+
+@cache
+def functions(file: Path) -> set[str]:
+    return {node.name for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FunctionDef)}
+
+
+def rows(text: str, first: str) -> list[list[str]]:
+    """The rows of the table whose first column is called `first`."""
+    found = re.search(rf"^\| {re.escape(first)} \|.*\n\|[-| ]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    assert found, f"no table begins with {first!r}"
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in found[1].splitlines()]
+
+
+@pytest.mark.parametrize(("file", "name"), NAMED_TESTS, ids=lambda part: part.rpartition("/")[2])
+def test_a_test_that_holds_a_promise_exists(file: str, name: str) -> None:
+    assert (ROOT / file).is_file()
+    assert not name or name in functions(ROOT / file)
+
+
+def test_no_promise_is_held_by_nothing() -> None:
+    for line in PROMISES.partition("## Figures")[0].splitlines():
+        if line.startswith("| ") and not line.startswith("| promise"):
+            assert "`tests/" in line or "`benchmarks/" in line, line
+
+
+def test_every_promise_of_the_readme_s_first_screen_has_its_section() -> None:
+    for promise in ("Nothing silent", "Incremental", "Crash-safe", "Standard", "Distrust"):
+        assert f"## {promise}\n" in PROMISES
+
+
+@pytest.mark.parametrize("benchmark", sorted(set(re.findall(r"benchmarks/\w+\.(?:py|md)", PROMISES + README))))
+def test_a_benchmark_that_is_named_exists(benchmark: str) -> None:
+    assert (ROOT / benchmark).is_file()
+
+
+FIGURES = [row for row in rows(PROMISES, "figure") if "benchmarks/" in row[1]]
+
+
+@pytest.mark.parametrize("row", FIGURES, ids=lambda row: row[0][:40])
+def test_a_figure_stands_in_the_report_of_its_benchmark(row: list[str]) -> None:
+    name = re.search(r"benchmarks/\w+\.md", row[1])
+    assert name is not None
+    report = (ROOT / name[0]).read_text()
+    for figure in re.findall(NUMBER, row[0]):
+        assert figure in report, f"{figure} is not in {name[0]}"
+
+
+@pytest.mark.parametrize("row", rows(README, "what"), ids=lambda row: row[0][:40] or row[1][:40])
+def test_every_figure_of_the_readme_s_measurements_is_in_its_report_and_listed(row: list[str]) -> None:
+    name = re.search(r"benchmarks/\w+\.md", row[2])
+    assert name is not None
+    report = (ROOT / name[0]).read_text()
+    listed = {n for line in FIGURES if name[0] in line[1] for n in re.findall(NUMBER, line[0])}
+    told = re.sub(r"640 x 480|16 frames|aim: 10", "", f"{row[0]} {row[1]}")
+    measured = re.findall(rf"(?<![\w.,]){NUMBER}(?![\w])", told)
+    assert measured
+    for figure in measured:
+        assert figure in report, f"{figure} is not in {name[0]}"
+        assert figure in listed, f"{figure} is not in docs/promises.md"
+
+
+@pytest.mark.parametrize("row", rows(README, "model"), ids=lambda row: row[0])
+def test_what_the_readme_says_of_learning_is_in_the_report(row: list[str]) -> None:
+    report = (ROOT / "benchmarks/learning.md").read_text()
+    for number in row[1:]:
+        assert number in report, number
+
+
+def test_a_row_takes_as_much_space_as_the_readme_says() -> None:
+    wanted = ("frame_index", "bbox", "kp_2d", "kp_3d", "pose", "betas", "trans", "has_3d", "has_smpl", "valid")
+    labels = sum(int(np.prod(COLUMNS[name].trailing)) * COLUMNS[name].dtype.itemsize for name in wanted)
+    features = 2048 * np.dtype("float16").itemsize
+    assert f"{(labels + features) / 1000:.1f} KB with its features" in " ".join(README.split())
+
+
+def test_the_sizes_of_the_releases_are_those_that_doctor_and_status_know() -> None:
+    sizes = {row[0]: row[1] for row in rows(README, "dataset")}
+    assert len(sizes) == len(datasets.DATASETS)
+    for (link, told), name in zip(sizes.items(), datasets.DATASETS, strict=True):
+        assert f"docs/datasets/{name}.md" in link
+        totals = datasets.get(name).totals
+        known = {n for total in totals.values() for n in (total.videos, total.frames) if n is not None}
+        known |= {
+            sum(total.videos or 0 for total in totals.values()),
+            sum(total.frames or 0 for total in totals.values()),
+        }
+        if name == "mpi_inf_3dhp":
+            known |= {len(mpi_inf_3dhp_release.SEQUENCES), len(mpi_inf_3dhp_release.CAMERAS)}
+        for number in re.findall(rf"{NUMBER}(?! fps)(?=\s)", told):
+            assert int(number.replace(",", "")) in known or number == "50", f"{name}: {number}"

@@ -1,0 +1,176 @@
+"""Pixels of the demo data: the rasteriser against closed forms, and labels against the pixels."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.synthetic import LAYOUTS, calibration_crops
+from pipeline.synthetic.body.body import VERTEX_IDS, procedural
+from pipeline.synthetic.body.skinning import skin, spin49
+from pipeline.synthetic.layouts.layout import Request
+from pipeline.synthetic.scene import appearance, scene
+from pipeline.synthetic.scene.camera import Camera, look_at
+from pipeline.synthetic.scene.render import Renderer, rasterise
+
+TOWARDS = [[2.0, 1.0], [2.0, 9.0], [12.0, 1.0]]  # counter-clockwise to a viewer whose y points down
+BODY = procedural()
+REST = BODY.v_template
+WHITE = np.ones((len(BODY.faces), 3), np.float32)
+
+
+def shot(name: str = "a", **options) -> scene.Shot:
+    return replace(scene.Shot("test", "", name, 0, seed=0, n_frames=1, fps=30.0), **options)
+
+
+def triangles(*corners, depth=1.0):
+    return np.array(corners, float), np.full((len(corners), 3), 1 / depth)
+
+
+def test_a_triangle_covers_exactly_the_samples_inside_it() -> None:
+    y, x = np.mgrid[:12, :16]
+    inside = (x >= 2) & (y >= 1) & (8 * (x - 2) + 10 * (y - 1) <= 80)
+    np.testing.assert_array_equal(rasterise(*triangles(TOWARDS), 16, 12).face >= 0, inside)
+
+
+def test_triangles_turned_away_and_behind_the_camera_are_not_drawn() -> None:
+    assert (rasterise(*triangles(TOWARDS[::-1]), 16, 12).face == -1).all()
+    for behind in (-1.0, 1 / 0.09):  # nearer than 0.1 m
+        corners, inverse = triangles(TOWARDS)
+        inverse[0, 1] = behind
+        assert (rasterise(corners, inverse, 16, 12).face == -1).all()
+
+
+def test_the_nearer_triangle_hides_the_other_whatever_the_order() -> None:
+    corners, _ = triangles(TOWARDS, TOWARDS)
+    for order in ([0, 1], [1, 0]):
+        seen = rasterise(corners, np.array([[1 / 2.0] * 3, [1 / 3.0] * 3])[order], 16, 12)
+        assert set(np.unique(seen.face)) == {-1, order.index(0)}
+        assert seen.inverse_depth.max() == pytest.approx(0.5)
+
+
+def test_triangles_that_pierce_each_other_meet_where_their_depths_are_equal() -> None:
+    corners, _ = triangles(TOWARDS, TOWARDS)
+    inverse = np.array([[1.0, 1.0, 1.0], [0.5, 0.5, 1.5]])  # the second comes nearer to the right: equal half way
+    seen = rasterise(corners, inverse, 16, 12)
+    assert (seen.face[1, 2:7] == 0).all()
+    assert (seen.face[1, 8:13] == 1).all()
+
+
+@given(st.integers(0, 10**6))
+def test_weights_of_a_sample_give_its_place(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    corners = rng.uniform(-5, 25, (12, 3, 2))
+    seen = rasterise(corners, rng.uniform(0.2, 1, (12, 3)), 20, 20)
+    y, x = np.nonzero(seen.face >= 0)
+    weights = seen.barycentric[y, x]
+    place = np.einsum("nc,ncd->nd", weights, corners[seen.face[y, x]])
+    np.testing.assert_allclose(place, np.stack([x, y], axis=1), atol=2e-2)
+    assert (weights >= 0).all()
+
+
+def test_two_triangles_leave_no_gap_along_their_common_edge() -> None:
+    a, b, c, d = [3.3, 2.1], [4.7, 17.2], [16.1, 3.9], [18.8, 15.5]
+    for row in rasterise(*triangles([a, b, c], [c, b, d]), 22, 20).face >= 0:
+        covered = np.flatnonzero(row)
+        assert covered.size == 0 or np.ptp(covered) + 1 == covered.size
+
+
+def camera_at() -> Camera:
+    extrinsics = look_at(np.array([[0.2, 0.1, 3.0]]), np.array([[0.0, -0.2, 0.0]]), np.zeros(1))
+    return Camera(240, 240, np.array([[300.0, 0, 118.3], [0, 300.0, 121.6], [0, 0, 1]]), extrinsics)
+
+
+def test_a_camera_sees_up_as_up_and_its_target_in_the_middle() -> None:
+    camera = camera_at()
+    middle, above, right = camera.project(np.array([[[0, -0.2, 0], [0, 0.3, 0], [0.5, -0.2, 0]]]))[0]
+    np.testing.assert_allclose(middle, [118.3, 121.6])
+    assert above[1] < middle[1] - 30  # y points down
+    assert right[0] > middle[0] + 30
+    assert np.linalg.det(camera.extrinsics[0, :3, :3]) == pytest.approx(1)
+
+
+def test_a_cut_camera_shows_the_cut_out_square_enlarged() -> None:
+    camera, points = camera_at(), np.random.default_rng(0).uniform(-1, 1, (1, 5, 3))
+    cut = camera.cut(np.array([100.0, 90.0]), 2.5, 64)
+    np.testing.assert_allclose(cut.project(points), 2.5 * (camera.project(points) - [100, 90]) + 32)
+
+
+def test_a_silhouette_reaches_exactly_as_far_as_the_projected_vertices() -> None:
+    camera, backdrop = camera_at(), appearance.Backdrop(np.random.default_rng(0))
+    y, x = np.nonzero(np.isfinite(Renderer(BODY.faces).view(camera, 0, [(REST, WHITE)], backdrop).depth))
+    pixels = camera.project(REST[None])[0]
+    for found, vertices in ((x, pixels[:, 0]), (y, pixels[:, 1])):
+        assert abs(found.min() - vertices.min()) < 1
+        assert abs(found.max() - vertices.max()) < 1
+    away = Renderer(BODY.faces).view(camera, 0, [(REST + np.array([50, 0, 0]), WHITE)], backdrop)
+    assert np.isinf(away.depth).all()
+
+
+@pytest.mark.parametrize("name", ["nose", "lbigtoe", "rbigtoe", "leye", "reye"])
+def test_a_coloured_patch_of_skin_is_where_its_joint_is_labelled(name: str) -> None:
+    patch = np.where((BODY.faces == VERTEX_IDS[name]).any(axis=1)[:, None], WHITE, np.float32(0))
+    renderer, backdrop, camera = Renderer(BODY.faces), appearance.Backdrop(np.random.default_rng(0)), camera_at()
+    shifted = replace(camera, intrinsics=camera.intrinsics + np.array([[0, 0, 0.37], [0, 0, 0], [0, 0, 0]]))
+    for seen_by in (camera, shifted):  # by a fraction of a pixel
+        black, white = (
+            renderer.view(seen_by, 0, [(REST, c)], backdrop).image.astype(float) for c in (0 * WHITE, patch)
+        )
+        ink = (white - black).sum(axis=-1)
+        y, x = np.mgrid[: ink.shape[0], : ink.shape[1]]
+        centroid = np.array([(x * ink).sum(), (y * ink).sum()]) / ink.sum()
+        assert np.linalg.norm(centroid - seen_by.project(REST[None, [VERTEX_IDS[name]]])[0, 0]) < 0.5
+
+
+def test_the_person_in_front_hides_joints_of_the_one_behind() -> None:
+    take = scene.stage(shot())
+    (front,), extrinsics = take.actors, take.view.extrinsics[0]
+    eye = -extrinsics[:3, :3].T @ extrinsics[:3, 3]
+    away = (front.spin49[0, 39] - eye) / np.linalg.norm(front.spin49[0, 39] - eye)
+    moved = front.trans + 0.5 * away  # straight behind the first, as the camera sees it
+    points = spin49(BODY, skin(BODY, front.betas, front.pose, moved))
+    hidden = replace(front, trans=moved, spin49=points, kp_2d=take.view.project(points))
+    seen = next(scene.film(replace(take, actors=(front, hidden)))).visible
+    assert seen[0].sum() > 45
+    assert seen[1].sum() < 25
+
+
+def test_what_leaves_the_picture_is_not_visible() -> None:
+    take = scene.stage(shot())
+    low = replace(take.view, intrinsics=take.view.intrinsics + np.array([[0, 0, 0], [0, 0, 150], [0, 0, 0]]))
+    cut = take.seen_by(low)
+    below = cut.actors[0].kp_2d[0, :, 1] > low.height - 0.5  # the legs leave at the bottom
+    assert below.sum() > 5
+    assert not next(scene.film(cut)).visible[0][below].any()
+
+
+def test_everyone_is_in_the_picture_and_keeps_a_distance() -> None:
+    for number in (0, 2):
+        take = scene.stage(shot(f"{number}", n_frames=20, width=300, height=260, n_people=1 + number))
+        paths = [actor.trans[:, [0, 2]] for actor in take.actors]
+        for i, actor in enumerate(take.actors):
+            assert take.view.sees(actor.kp_2d).all()
+            assert np.ptp(actor.kp_2d[..., 1], axis=1).min() > 40  # px
+            for other in paths[:i]:
+                assert np.linalg.norm(paths[i] - other, axis=1).min() >= scene.ELBOW_ROOM_M
+
+
+def test_calibration_crops_are_filled_by_people_and_the_first_of_many_are_the_first_of_few() -> None:
+    few, more = calibration_crops(1), calibration_crops(9)
+    assert (few.shape, few.dtype) == ((1, 224, 224, 3), np.uint8)
+    np.testing.assert_array_equal(few, more[:1])
+    assert np.abs(more[0].astype(int) - more[8]).mean() > 5
+
+
+@pytest.mark.parametrize("name", ["penn_action", "3dpw"])
+def test_no_motion_of_evaluation_occurs_in_training(name: str) -> None:
+    shots = LAYOUTS[name].shots(Request(n_frames=12))
+    assert len({shot.name for shot in shots}) == len(shots)
+    angles = [scene.stage(shot).actors[0].motion.angles for shot in shots[:: len(shots) // 3]]
+    for i, a in enumerate(angles):
+        for b in angles[i + 1 :]:
+            apart = np.abs(a[:, None] - b[None]).max(axis=-1)  # degrees, every frame against every other
+            runs = np.lib.stride_tricks.sliding_window_view(apart, (4, 4))
+            assert runs.diagonal(axis1=2, axis2=3).max(axis=-1).min() > 3  # four frames in a row against four

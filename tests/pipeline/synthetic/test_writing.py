@@ -1,0 +1,116 @@
+"""Demo data on the disk: deterministic, whole or absent, and never over other files."""
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline import synthetic
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.raw.stand_in import is_stand_in
+from pipeline.synthetic.layouts import writing
+from pipeline.synthetic.layouts.layout import Request
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.endswith(".lock"))
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def small(name: str, folder: Path, **options) -> list[synthetic.Take]:
+    return synthetic.write_dataset(name, folder, **({"n_videos": 1, "n_frames": 2} | options))
+
+
+@pytest.mark.parametrize("name", ["penn_action", "amass"])
+def test_the_same_seed_gives_the_same_bytes_in_any_number_of_processes(name: str, tmp_path: Path) -> None:
+    takes = [
+        small(name, tmp_path / folder, seed=s, workers=w) for folder, s, w in (("a", 1, 1), ("b", 1, 2), ("c", 2, 1))
+    ]
+    assert [take.shot for take in takes[0]] == [take.shot for take in takes[1]]
+    first, again, other = (digests(tmp_path / folder) for folder in "abc")
+    assert first == again
+    assert all(first[file] != other[file] for file in first if file in other)
+    assert is_stand_in(tmp_path / "a")
+    marker = json.loads((tmp_path / "a/STAND_IN.json").read_text())
+    assert (marker["stand_in"], marker["seed"], marker["version"]) == (True, 1, writing.VERSION)
+    assert marker["what"].endswith(".")
+
+
+def test_what_is_up_to_date_stays_and_another_seed_replaces_it(tmp_path: Path) -> None:
+    def written(seed: int = 0) -> list[str]:
+        found: list[str] = []
+        options = {"size": "tiny", "workers": 1, "progress": lambda done, total, message="": found.append(message)}
+        synthetic.synthesize(tmp_path / "raw", tmp_path / "body", ["amass"], seed=seed, **options)
+        return found
+
+    def current(*names: str, seed: int = 0) -> bool:
+        return synthetic.is_current(tmp_path / "raw", tmp_path / "body", names, size="tiny", seed=seed)
+
+    assert len(written()) == len(synthetic.LAYOUTS["amass"].shots(Request(size="tiny")))
+    assert current("amass")
+    assert not current("amass", "3dpw")
+    assert not current("amass", seed=1)
+    times = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    assert written() == []
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == times
+    before = digests(tmp_path / "raw")
+    assert written(seed=1) != []
+    assert digests(tmp_path / "raw") != before
+    assert is_stand_in(tmp_path / "body")
+
+
+@pytest.mark.parametrize("content", [None, "{}", '{"stand_in": false}', "no json"])
+def test_a_folder_of_something_else_is_refused_and_stays(content, tmp_path: Path) -> None:
+    folder = tmp_path / "raw" / "amass"
+    folder.mkdir(parents=True)
+    (folder / "precious.npz").write_bytes(b"years of work")
+    if content is not None:
+        (folder / "STAND_IN.json").write_text(content)
+    before = digests(tmp_path)
+    with pytest.raises(PipelineError, match="other files, which stay"):
+        synthetic.synthesize(tmp_path / "raw", tmp_path / "body", size="tiny", workers=1)
+    assert digests(tmp_path) == before
+    assert not (tmp_path / "body").exists()  # refused before anything was written
+
+
+def test_an_empty_folder_is_filled_and_an_error_on_the_way_leaves_what_was_there(tmp_path: Path) -> None:
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    small("amass", folder)
+    before = digests(tmp_path)
+    with pytest.raises(OSError, match="disk full"), writing.new_folder(folder, {"stand_in": True}) as partial:
+        (partial / "half").write_text("half")
+        raise OSError("disk full")
+    assert digests(tmp_path) == before
+
+
+def test_a_killed_run_leaves_no_half_dataset_and_the_next_one_completes_it(tmp_path: Path) -> None:
+    code = "import sys, pathlib; from pipeline import synthetic; "
+    code += "synthetic.write_dataset('amass', pathlib.Path(sys.argv[1]), n_videos=60)"
+    folder = tmp_path / "raw" / "amass"
+    process = subprocess.Popen([sys.executable, "-c", code, str(folder)], cwd=Path(__file__).parents[3])
+    partial = folder.with_name(".amass.partial")
+    for _ in range(3000):
+        if list(partial.glob("*/*/*.npz")):
+            break
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not folder.exists()
+    small("amass", folder)
+    assert not partial.exists()
+    assert is_stand_in(folder)
+
+
+def test_unknown_names_and_sizes_are_refused_with_what_there_is(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=", ".join(synthetic.LAYOUTS)):
+        synthetic.synthesize(tmp_path, tmp_path / "body", ["pen_action"])
+    with pytest.raises(ConfigError, match="tiny, default, large"):
+        synthetic.synthesize(tmp_path, tmp_path / "body", size="huge")
+    assert not (tmp_path / "body").exists()

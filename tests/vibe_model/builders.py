@@ -1,0 +1,185 @@
+"""A body of 30 vertices, small networks, splits in memory or on disk: the model's code runs on them as on real ones."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from torch import nn
+
+import cache
+from vibe_model import VIBE, TrainConfig
+
+FEATURE_SIZE = 6
+SMALL = {"hidden_size": 5, "feature_size": FEATURE_SIZE, "regressor_size": 7}
+Track = namedtuple("Track", "name video start stop fps step crop_scale")
+
+
+class TinyBody(nn.Module):
+    """Vertex v follows joint v % 24, on the pelvis's rotation: differentiable in all rotations and betas."""
+
+    def __init__(self, stand_in: bool = True) -> None:
+        super().__init__()
+        self.stand_in, self.digest = stand_in, "tiny"
+        random = torch.Generator().manual_seed(7)
+        normal = lambda *shape: torch.randn(*shape, generator=random)  # noqa: E731
+        identity = torch.tensor([1.0, 0, 0, 1, 0, 0])  # (3, 2) columns x and y
+        buffers = {
+            "template": normal(30, 3) * 0.3,
+            "shapes": normal(30, 3, 10) * 0.02,
+            "to_joints": torch.softmax(normal(49, 30), dim=1),
+            "to_common14": torch.softmax(3 * normal(14, 30), dim=1),
+            "mean_pose": identity.repeat(24) + 0.1 * normal(144),
+            "mean_shape": 0.1 * normal(10),
+            "mean_cam": torch.tensor([0.9, 0.0, 0.0]),
+        }
+        for name, value in buffers.items():
+            self.register_buffer(name, value, persistent=False)
+
+    def forward(self, *, betas, rotmat):
+        shaped = self.template + torch.einsum("vci,bi->bvc", self.shapes, betas)
+        turned = torch.einsum("bvij,bvj->bvi", rotmat[:, torch.arange(30) % 24], shaped)
+        verts = torch.einsum("bij,bvj->bvi", rotmat[:, 0], turned)
+        return SimpleNamespace(verts=verts, joints=self.to_joints @ verts)
+
+    def joints(self, *, betas, rotmat, order="spin49"):
+        posed = self(betas=betas, rotmat=rotmat)
+        return posed.joints if order == "spin49" else self.common14(posed.verts)
+
+    def common14(self, verts):
+        return self.to_common14 @ verts
+
+
+def small_vibe(seed=0, body=None, **changes):
+    torch.manual_seed(seed)
+    return VIBE(body or TinyBody(), **(SMALL | changes))
+
+
+class Tracks(list):
+    """As cache.Split's tracks: one a video."""
+
+    @property
+    def video(self):
+        return np.arange(len(self))
+
+
+class MemorySplit:
+    """As cache.Split. Arrays are by row; `lengths` of tracks, `gaps` rows before which frames are missing."""
+
+    def __init__(self, seed, lengths, *, joints=49, with_3d=True, gaps=(), stand_in=True, lacking=()):
+        random = np.random.default_rng(seed)
+        n = sum(lengths)
+        stops = np.cumsum(lengths)
+        self.tracks = Tracks(
+            Track(f"v{i}/0", f"v{i}", int(stop - length), int(stop), 25.0, 1, 1.3)
+            for i, (length, stop) in enumerate(zip(lengths, stops, strict=True))
+        )
+        self.videos = [SimpleNamespace(width=320, height=240) for _ in lengths]
+        self.frame_index = np.arange(n) + sum((np.arange(n) >= gap).astype(int) for gap in gaps)
+        self.bbox = np.float32(100 + np.arange(n)[:, None] * [1, 2, 0.5, 0.5])
+        self.manifest = {"stand_in": stand_in, "digest": f"split {seed} {lengths}"}
+        self.lacking = set(lacking)
+        weight = np.full(n, float(with_3d), np.float32)
+        theta = np.concatenate([np.tile([1.0, 0, 0], (n, 1)), random.normal(size=(n, 82)) * 0.3], axis=1)
+        self.rows = {
+            "features": random.normal(size=(n, FEATURE_SIZE)).astype(np.float32),
+            "kp_2d": np.concatenate([random.uniform(-1, 1, (n, 49, 2)), np.ones((n, 49, 1))], 2).astype(np.float32),
+            "kp_3d": random.normal(size=(n, joints, 3)).astype(np.float32) * weight[:, None, None],
+            "theta": theta.astype(np.float32) * weight[:, None],
+            "w_3d": weight,
+            "w_smpl": weight.copy(),
+            "valid": np.ones(n, np.float32),
+        }
+
+    def track_of(self, rows):
+        return np.searchsorted([track.stop for track in self.tracks], rows, side="right")
+
+    def stream_manifest(self, stream):
+        digest = f"{stream} of {self.manifest['digest']}"
+        return {"digest": digest, "dim": FEATURE_SIZE, "dtype": "float32", "stand_in": False}
+
+    def windows(self, seqlen, stride, stream=None, tail="drop"):
+        assert tail == "drop"
+        found = []
+        for track in self.tracks:
+            for start in range(track.start, track.stop - seqlen + 1, stride):
+                rows = np.arange(start, start + seqlen)
+                together = (np.diff(self.frame_index[rows]) == track.step).all()
+                if together and not (stream and self.lacking & set(rows.tolist())):
+                    found.append((start, start + seqlen))
+        return np.array(found, np.int64).reshape(-1, 2)
+
+    def read(self, windows, stream="resnet50", fields=None, dtype="float32", out=None):
+        rows = np.array([np.arange(start, stop) for start, stop in windows])
+        if stream and self.lacking & set(rows.ravel().tolist()):
+            raise ValueError("rows without features")
+        columns = {"frame_index": self.frame_index, "bbox": self.bbox}
+        found = {name: (self.rows | columns)[name][rows] for name in fields or self.rows}
+        for name, buffer in (out or {}).items():
+            buffer[...] = found[name]
+        return {**found, **(out or {})}
+
+
+def write_split(
+    root, split, lengths, *, seed=0, with_3d=True, evaluation=False, stream="tiny", dtype="float16", undecodable=(),
+    **sizes,
+):  # fmt: skip
+    """A split on disk of random labels around a standing person; `undecodable` rows have no features."""
+    random = np.random.default_rng([seed, len(split)])
+    names = ["frame_index", "bbox", "kp_2d", "pose", "betas", "has_smpl", "valid"]
+    names += ["kp_3d_eval"] if evaluation else ["kp_3d", "has_3d"]
+    with cache.SplitWriter(root, split, columns=names, plan="test", **sizes) as writer:
+        writer.begin()
+        for number, n in enumerate(lengths):
+            columns = {
+                "frame_index": np.arange(n),
+                "bbox": np.tile(np.float32([100, 100, 80, 80]), (n, 1)),
+                "kp_2d": np.float32(random.uniform(60, 140, (n, 49, 3)) * [1, 1, 0.005]),
+                "pose": np.float32(random.normal(size=(n, 72)) * 0.2),
+                "betas": np.float32(random.normal(size=(n, 10)) * 0.2),
+                "has_smpl": np.full(n, with_3d),
+                "valid": np.ones(n, np.uint8),
+                "kp_3d": np.concatenate([random.normal(size=(n, 49, 3)), np.ones((n, 49, 1))], 2).astype(np.float32),
+                "has_3d": np.full(n, with_3d),
+                "kp_3d_eval": np.float32(random.normal(size=(n, 14, 3)) * 0.3),
+            }
+            facts = {"name": f"v{number}/0", "video": f"v{number}", "step": 1, "fps": 25.0, "crop_scale": 1.3}
+            track = cache.TrackRows(**facts, columns={name: columns[name] for name in names})
+            writer.append(cache.VideoEntry(name=f"v{number}"), [track])
+        writer.commit({"stand_in": True})
+    if stream:
+        with cache.StreamWriter(root, split, stream, dim=FEATURE_SIZE, plan="test", dtype=dtype) as features:
+            for shard in features.pending:
+                n = len(features.rows(shard))
+                ok = ~np.isin(np.arange(n), undecodable)
+                features.write(shard, random.normal(size=(n, FEATURE_SIZE)), ok, np.zeros((n, 2), np.uint64))
+            features.commit({"stand_in": True})
+
+
+def write_splits(root):
+    """Splits for `small_config`."""
+    write_split(root, "penn_action/train", [9, 7], with_3d=False)
+    write_split(root, "3dpw/train", [8, 6])
+    write_split(root, "amass/train", [12], stream="")
+    write_split(root, "3dpw/validation", [6, 3], evaluation=True)
+    write_split(root, "3dpw/test", [9], evaluation=True, undecodable=[5])
+
+
+def small_config(root, runs):
+    return TrainConfig.embedded(
+        cache=root,
+        runs=runs,
+        stream="tiny",
+        datasets_2d=("penn_action/train",),
+        datasets_3d=("3dpw/train",),
+        seqlen=4,
+        stride=2,
+        strides={},
+        batch_size=4,
+        iterations=2,
+        epochs=1,
+        disc_size=4,
+        **SMALL,
+    )

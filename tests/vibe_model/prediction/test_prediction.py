@@ -1,0 +1,265 @@
+"""Windows over tracks, predictions of every frame, smoothing in time, and the files of it."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from tests.vibe_model.builders import MemorySplit, small_vibe
+from vibe_model.cameras import in_picture
+from vibe_model.errors import ConfigError, DataError
+from vibe_model.networks.generator import Estimate
+from vibe_model.prediction.predict import TrackPrediction, file_name, predict_tracks, save_npz
+from vibe_model.prediction.smoothing import smooth, smooth_rotations
+from vibe_model.prediction.windows import Present, select_tracks
+from vibe_model.rotations import nearest_rotations
+
+
+def cover(split, drop_last=False):
+    present = Present.of(split, "resnet50")
+    planned = [present.windows(track, seqlen=4, drop_last=drop_last) for track in split.tracks]
+    windows = [window for of_track in planned for window in of_track]
+    return windows, [row for window in windows for row in range(window.keep, window.stop)]
+
+
+def test_every_frame_of_every_track_is_predicted_once():
+    windows, rows = cover(MemorySplit(0, [8, 9, 3, 1, 5], gaps=[10]))
+    assert rows == list(range(26))
+    assert max(window.stop - window.start for window in windows) == 4
+
+
+def test_windows_do_not_cross_tracks_gaps_or_rows_without_features():
+    windows, rows = cover(MemorySplit(0, [6, 6], gaps=[3], lacking=[8]))
+    assert rows == [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11]
+    assert {(w.start, w.stop) for w in windows} == {(0, 3), (3, 6), (6, 8), (9, 12)}
+
+
+def test_the_published_windows_drop_each_tracks_last_frames_and_ignore_gaps():
+    split = MemorySplit(0, [9, 3, 8], gaps=[2], lacking=[17])
+    assert cover(split, drop_last=True)[1] == [*range(8), *range(12, 16)]
+    # Smoothing still knows which of these frames are neighbours.
+    present = Present.of(split, "resnet50")
+    assert present.runs(np.array([*range(8), *range(12, 16)])).tolist() == [0, 0, *[1] * 6, *[2] * 4]
+    assert present.runs(np.array([], np.int64)).tolist() == []
+
+
+def test_tracks_are_chosen_by_a_pattern_of_their_names():
+    assert [track.name for track in select_tracks(MemorySplit(0, [2, 2, 2]), "v[02]/*")] == ["v0/0", "v2/0"]
+
+
+# -------------------------------------------------------------------------------------------------- predictions
+
+
+@pytest.fixture
+def split():
+    """Tracks of 9, 3 and 6 frames; frames are missing before row 4, row 10 has no features, video 2 has no size."""
+    split = MemorySplit(0, [9, 3, 6], gaps=[4], lacking=[10])
+    split.videos[2].width = 0
+    return split
+
+
+@pytest.fixture
+def model():
+    model = small_vibe()
+    torch.nn.init.normal_(model.regressor.decpose.weight)  # fresh parameters hardly move the body
+    return model
+
+
+def predict(model, split, **settings):
+    return {p.name: p for p in predict_tracks(model, split, stream="resnet50", **{"seqlen": 4, **settings})}
+
+
+def test_every_frame_with_features_is_predicted_once_with_its_place_in_the_source(model, split):
+    found = predict(model, split)
+    assert list(found) == ["v0/0", "v1/0", "v2/0"]
+    assert np.concatenate([p.rows for p in found.values()]).tolist() == [r for r in range(18) if r != 10]
+    assert found["v0/0"].frame_index.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+    assert found["v0/0"].run.tolist() == [0] * 4 + [1] * 5
+    assert found["v1/0"].run.tolist() == [0, 1]
+    for prediction in found.values():
+        np.testing.assert_array_equal(prediction.bbox, split.bbox[prediction.rows])
+        assert prediction.crop_scale == 1.3
+    assert [p.picture for p in found.values()] == [(320, 240), (320, 240), None]
+
+
+def test_a_prediction_is_the_networks_output_for_its_window(model, split):
+    read = lambda *window: torch.as_tensor(split.read([window], fields=("features",))["features"])  # noqa: E731
+    found = predict(model, split)["v0/0"]
+    model.eval()
+    with torch.no_grad():
+        whole, moved_back = model.regress(read(4, 8)), model.regress(read(5, 9))
+    for name in Estimate._fields:
+        expected = torch.cat((getattr(whole, name)[0], getattr(moved_back, name)[0, -1:])).numpy()
+        np.testing.assert_allclose(getattr(found, name)[4:], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_neither_the_batch_nor_the_other_tracks_change_a_prediction(model, split, batch_size):
+    alone = predict(model, split, tracks="v2/*", batch_size=batch_size)
+    assert list(alone) == ["v2/0"]
+    together = predict(model, split, batch_size=3)["v2/0"]
+    for name in ("rotmat", "shape", "camera"):
+        np.testing.assert_allclose(getattr(alone["v2/0"], name), getattr(together, name), atol=1e-5)
+
+
+def test_tracks_are_read_when_they_are_asked_for_and_training_can_go_on_between_two(model, split):
+    read, rows = split.read, []
+    split.read = lambda windows, **given: (rows.extend(np.asarray(windows)[:, 1]), read(windows, **given))[1]
+    tracks = predict_tracks(model, split, stream="resnet50", seqlen=4, batch_size=1)
+    next(tracks)
+    assert max(rows) == 9
+    assert model.training
+    next(tracks)
+    assert max(rows) == 12
+
+
+def test_predictions_that_are_not_finite_are_refused_with_the_track(model, split):
+    with torch.no_grad():
+        model.regressor.deccam.bias[0] = float("nan")
+    with pytest.raises(DataError, match="v0/0"):
+        predict(model, split)
+
+
+# ---------------------------------------------------------------------------------------------------- smoothing
+
+
+def one_run(n):
+    return np.zeros(n, np.int64)
+
+
+def gaussian_weights(n, frame, sigma):
+    """Of all n frames for one of them, from the definition: cut at 4 sigma, normalised over what is there."""
+    away = np.arange(n) - frame
+    weights = np.where(np.abs(away) <= np.ceil(4 * sigma), np.exp(-0.5 * (away / sigma) ** 2), 0)
+    return weights / weights.sum()
+
+
+def rotations(seed, *shape):
+    return Rotation.random(int(np.prod(shape)), random_state=seed).as_matrix().reshape(*shape, 3, 3)
+
+
+def test_sigma_0_changes_nothing_and_returns_a_copy():
+    values, rotmat = np.random.default_rng(0).normal(size=(9, 3)), rotations(0, 9, 24)
+    for before, after in ((values, smooth(values, one_run(9), 0)), (rotmat, smooth_rotations(rotmat, one_run(9), 0))):
+        np.testing.assert_array_equal(after, before)
+        assert not np.shares_memory(after, before)
+
+
+@pytest.mark.parametrize(("n", "sigma"), [(1, 2.0), (2, 5.0), (7, 0.4), (7, 1.0), (12, 40.0)])
+def test_every_frame_is_the_normalised_gaussian_mean_of_its_segment(n, sigma):
+    values = np.random.default_rng(n).normal(size=(n, 2, 3))
+    expected = [np.tensordot(gaussian_weights(n, frame, sigma), values, 1) for frame in range(n)]
+    np.testing.assert_allclose(smooth(values, one_run(n), sigma), expected, atol=1e-12)
+
+
+def test_the_mean_of_rotations_is_scipys_chordal_mean():
+    rotmat = rotations(3, 5, 2)
+    smoothed = smooth_rotations(rotmat, one_run(5), 1.2)
+    for frame in range(5):
+        for joint in range(2):
+            expected = Rotation.from_matrix(rotmat[:, joint]).mean(gaussian_weights(5, frame, 1.2)).as_matrix()
+            np.testing.assert_allclose(smoothed[frame, joint], expected, atol=1e-9)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.floats(0.2, 20))
+@settings(max_examples=20, deadline=None)
+def test_segments_never_mix(lengths, sigma):
+    run = np.repeat(np.arange(len(lengths)) * 3, lengths)
+    values, rotmat = np.random.default_rng(0).normal(size=(len(run), 2)), rotations(0, len(run), 2)
+    together = smooth(values, run, sigma), smooth_rotations(rotmat, run, sigma)
+    for number in set(run.tolist()):
+        part = run == number
+        alone = one_run(part.sum())
+        np.testing.assert_array_equal(together[0][part], smooth(values[part], alone, sigma))
+        np.testing.assert_array_equal(together[1][part], smooth_rotations(rotmat[part], alone, sigma))
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=20, deadline=None)
+def test_the_nearest_rotation_is_a_rotation_and_none_is_nearer(seed):
+    matrix = np.random.default_rng(seed).normal(size=(3, 3))
+    nearest = nearest_rotations(matrix)
+    np.testing.assert_allclose(nearest @ nearest.T, np.eye(3), atol=1e-12)
+    assert np.linalg.det(nearest) == pytest.approx(1)
+    best = np.square(nearest - matrix).sum()
+    assert (np.square(rotations(seed, 200) - matrix).sum((1, 2)) >= best - 1e-12).all()
+
+
+def test_smoothed_predictions_keep_their_type_and_their_segments(model, split):
+    raw, smoothed = (predict(model, split, smooth=sigma)["v0/0"] for sigma in (0, 1.5))
+    for part in (slice(0, 4), slice(4, 9)):
+        alone = one_run(len(raw.rows[part]))
+        np.testing.assert_array_equal(smoothed.rotmat[part], smooth_rotations(raw.rotmat[part], alone, 1.5))
+        for name in ("shape", "camera"):
+            expected = smooth(getattr(raw, name)[part], alone, 1.5)
+            np.testing.assert_array_equal(getattr(smoothed, name)[part], expected)
+    assert smoothed.rotmat.dtype == smoothed.camera.dtype == np.float32
+    assert smooth_rotations(raw.rotmat[:0], one_run(0), 2.0).shape == (0, 24, 3, 3)
+
+
+@pytest.mark.parametrize("sigma", [-1.0, float("nan"), float("inf")])
+def test_a_sigma_that_is_none_is_refused(sigma):
+    for function, values in ((smooth, np.zeros((3, 1))), (smooth_rotations, rotations(0, 3))):
+        with pytest.raises(ConfigError, match="0 or more"):
+            function(values, one_run(3), sigma)
+
+
+# -------------------------------------------------------------------------------------------------------- files
+
+
+def test_an_npz_holds_everything_for_other_tools_and_no_pickle(model, split, tmp_path):
+    found = predict(model, split, smooth=1.0)
+    path = save_npz(tmp_path / "a", found["v0/0"], model, about={"fingerprint": "0123"})
+    assert [path] == list((tmp_path / "a").iterdir())
+    with np.load(path, allow_pickle=False) as file:
+        held = dict(file)
+    about = json.loads(str(held.pop("about")))
+    assert (about["track"], about["stand_in"], about["fingerprint"]) == ("v0/0", True, "0123")
+    assert about["units"].keys() == held.keys()
+    assert (about["picture"], about["crop_scale"]) == ([320, 240], 1.3)
+    shapes = {"theta": (85,), "rotmat": (24, 3, 3), "pose": (72,), "betas": (10,), "camera": (3,), "bbox": (4,)}
+    shapes |= {"joints_3d": (49, 3), "joints_2d": (49, 2), "camera_in_picture": (4,), "frame_index": (), "run": ()}
+    assert {name: array.shape for name, array in held.items()} == {name: (9, *rest) for name, rest in shapes.items()}
+    kinds = {name: "int64" if name in ("frame_index", "run") else "float32" for name in held}
+    assert {name: str(array.dtype) for name, array in held.items()} == kinds
+    np.testing.assert_array_equal(held["theta"], np.concatenate([held["camera"], held["pose"], held["betas"]], axis=1))
+    posed = model.body(betas=torch.as_tensor(held["betas"]), rotmat=torch.as_tensor(held["rotmat"]))
+    np.testing.assert_allclose(held["joints_3d"], posed.joints.numpy(), atol=1e-5)
+    # The weak perspective is the limit of the projection far away: a body is small against its distance.
+    scale, shift = held["camera"][:, None, :1], held["camera"][:, None, 1:]
+    near = in_picture(scale * (held["joints_3d"][..., :2] + shift), held["bbox"], crop_scale=1.3)
+    assert np.abs(held["joints_2d"] - near).max() < 0.1 * held["bbox"][:, 2].max()
+    assert np.abs(held["joints_2d"] - held["bbox"][:, None, :2]).max() > 1
+    with np.load(save_npz(tmp_path, found["v2/0"], model)) as unsized:
+        assert "camera_in_picture" not in unsized.files
+
+
+def test_a_track_of_many_frames_is_posed_in_parts(model, tmp_path):
+    n = 150
+    with torch.no_grad():
+        estimate = model.eval().regress(torch.randn(1, n, 6, generator=torch.Generator().manual_seed(0)))
+    rotmat, shape, camera = (array[0].numpy() for array in estimate)
+    rows = np.arange(n)
+    box = np.tile(np.float32([50, 50, 20, 20]), (n, 1))
+    facts = {"name": "long", "rows": rows, "frame_index": rows, "run": rows * 0, "bbox": box, "crop_scale": 1.0}
+    path = save_npz(tmp_path, TrackPrediction(rotmat=rotmat, shape=shape, camera=camera, **facts), model)
+    with np.load(path) as held:
+        expected = model.pose(estimate)["kp_3d"][0].detach().numpy()
+        np.testing.assert_allclose(held["joints_3d"], expected, atol=1e-5)
+
+
+@given(st.text(max_size=300), st.text(max_size=300))
+def test_any_track_has_a_file_name_that_any_file_system_takes_and_no_other_track_has(one, other):
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*\.npz", file_name(one))
+    assert len(file_name(one)) < 120
+    assert (file_name(one).lower() == file_name(other).lower()) == (one == other)
+
+
+def test_tracks_that_differ_only_by_case_or_slashes_have_files_of_their_own():
+    names = ["a/b/0", "A/B/0", "a_b_0", "a\\b/0", "../a/b/0", "a/b/0 ", "con", "CON"]
+    assert len({file_name(name).lower() for name in names}) == len(names)

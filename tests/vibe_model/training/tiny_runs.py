@@ -1,0 +1,139 @@
+"""Trainings that take a second, of VIBE and of the motion prior, and what their folders hold."""
+
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.vibe_model.builders import SMALL, MemorySplit, TinyBody
+from vibe_model import TrainConfig, runs
+from vibe_model.settings.mposer_config import MPoserConfig
+from vibe_model.training import mposer, vibe
+
+EPOCHS, ITERATIONS = 2, 4
+SHORT = {"seqlen": 4, "batch_size": 4, "iterations": ITERATIONS, "epochs": EPOCHS, "checkpoint_every": 3}
+ALIKE = SHORT | {"device": "cpu", "threads": 1, "motion": ("m/train",)}
+
+
+def vibe_config(root):
+    """All of VIBE's training that takes a second."""
+    return TrainConfig(
+        name="tiny",
+        runs=root / "runs",
+        cache=root / "cache",
+        datasets_2d=("a/train",),
+        datasets_3d=("b/train",),
+        validation=("b/validation",),
+        evaluation=("b/test", "a/test"),
+        stride=2,
+        strides={},
+        tracks={},
+        lr_generator=1e-2,
+        lr_discriminator=1e-2,
+        plateau_patience=0,
+        disc_size=4,
+        **SMALL,
+        **ALIKE,
+    )
+
+
+def vibe_splits():
+    return {
+        "a/train": MemorySplit(1, [9, 6], with_3d=False),
+        "b/train": MemorySplit(2, [8, 5]),
+        "m/train": MemorySplit(3, [12]),
+        "b/validation": MemorySplit(4, [7, 3], joints=14),
+        "b/test": MemorySplit(5, [6], joints=14),
+        "a/test": MemorySplit(6, [5], joints=14, with_3d=False),
+    }
+
+
+def prior_config(root):
+    """The same of the motion prior's."""
+    sizes = {"hidden_size": 5, "latent_size": 3, "lr": 1e-2, "stride": 1}
+    places = {"runs": root / "runs", "cache": root / "cache"}
+    return MPoserConfig(validation=("v/val", "u/val"), **sizes, **places, **ALIKE)
+
+
+def prior_splits():
+    return {
+        "m/train": MemorySplit(1, [12, 7]),
+        "v/val": MemorySplit(2, [9, 3], joints=14),
+        "u/val": MemorySplit(3, [8], with_3d=False),  # no SMPL labels
+    }
+
+
+KINDS = {
+    "vibe": SimpleNamespace(config=vibe_config, splits=vibe_splits, run=vibe.run, loop=vibe.VIBERun),
+    "prior": SimpleNamespace(config=prior_config, splits=prior_splits, run=mposer.run, loop=mposer.MPoserRun),
+}
+
+
+def in_memory(patch, kind):
+    """The splits of one kind of training, which it reads from here on."""
+    splits = KINDS[kind].splits()
+    patch.setattr(runs, "open_splits", lambda config: splits)
+    patch.setattr(vibe, "load_body", lambda folder: TinyBody())
+    return splits
+
+
+class Killed(BaseException):
+    """Raised by a test instead of a signal."""
+
+
+def tensors(value, prefix=""):
+    """All leaves of a checkpoint, by path."""
+    if isinstance(value, dict):
+        return {k: v for name, entry in value.items() for k, v in tensors(entry, f"{prefix}/{name}").items()}
+    if isinstance(value, list | tuple):
+        return {k: v for i, entry in enumerate(value) for k, v in tensors(entry, f"{prefix}/{i}").items()}
+    return {prefix: value}
+
+
+def finite(state):
+    return all(torch.isfinite(value).all() for value in tensors(state).values() if isinstance(value, torch.Tensor))
+
+
+def assert_same_run(folder, expected):
+    """Metrics to the byte, every leaf of both checkpoints to the bit, but for where runs and cache are."""
+    assert (folder / "metrics.json").read_bytes() == (expected / "metrics.json").read_bytes()
+    for name in ("last.pt", "best.pt"):
+        ours, theirs = (tensors(torch.load(one / name, weights_only=True)) for one in (folder, expected))
+        assert ours.keys() == theirs.keys()
+        for key in theirs.keys() - {"/config/runs", "/config/cache"}:
+            value = theirs[key]
+            assert torch.equal(ours[key], value) if isinstance(value, torch.Tensor) else ours[key] == value, key
+
+
+def scalars(folder):
+    """(tag, step) -> values, as TensorBoard shows them; without those of the clock."""
+    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    found = {}
+    for tag in accumulator.Tags()["scalars"]:
+        for event in accumulator.Scalars(tag):
+            found.setdefault((tag, event.step), []).append(event.value)
+    return {key: values for key, values in found.items() if not key[0].startswith("speed/")}
+
+
+def killed_at(train, config, nth_report, aside):
+    """The folder of a run as kill -9 leaves it when it reports for the n-th time. aside: a path for the copy."""
+    reports = 0
+
+    def kill(_):
+        nonlocal reports
+        reports += 1
+        if reports == nth_report:
+            (folder,) = config.runs.iterdir()
+            shutil.copytree(folder, aside)  # nothing that is still to be written
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(config, progress=kill)
+    (folder,) = config.runs.iterdir()
+    shutil.rmtree(folder)
+    aside.rename(folder)
+    (first,) = folder.glob("events.out.tfevents.*")  # named by the second: here both runs may have the same one
+    first.rename(folder / "events.out.tfevents.0000000000.first")
+    return folder

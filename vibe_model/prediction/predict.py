@@ -1,0 +1,278 @@
+"""A model's bodies for each frame of a track, and files of them for other tools.  windows -> [prediction] -> evaluation
+
+The network's part and the body's are two stages: an estimate (24 rotations, shape, camera) is small enough to be kept
+for a whole track, and smoothing is done between the two. Memory does not grow with the number of tracks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vibe_model import runs
+from vibe_model.cameras import camera_in_picture, in_picture
+from vibe_model.errors import DataError
+from vibe_model.networks.generator import VIBE, Estimate
+from vibe_model.prediction.smoothing import smooth, smooth_rotations
+from vibe_model.prediction.windows import EvalWindow, Present, select_tracks
+
+if TYPE_CHECKING:
+    from cache import Split
+
+Float32s = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Window = tuple[int, int]  # rows [start, stop)
+Plan = tuple[Any, list[list[EvalWindow]]]  # a track, and its windows by each way to cut it
+
+POSED_AT_ONCE: Final = 64  # bodies: their vertices are 5 MB
+UNITS: Final[Mapping[str, str]] = {
+    "theta": "(F, 85): camera 3, pose 72 (axis times angle, rad), betas 10",
+    "rotmat": "(F, 24, 3, 3): rotations relative to parents, the first one in the camera's axes",
+    "pose": "(F, 72): axis times angle, rad",
+    "betas": "(F, 10)",
+    "camera": "(F, 3): scale, tx, ty of the weak perspective; [-1, 1] is the crop, the box times crop_scale",
+    "camera_in_picture": "(F, 4): sx, sy, tx, ty of the weak perspective; [-1, 1] is the whole picture",
+    "bbox": "(F, 4): centre x, centre y, width, height, px of the source's picture, without crop_scale",
+    "frame_index": "(F,): the source's own frames, counted from 0",
+    "run": "(F,): frames of equal number are neighbours, one step apart",
+    "joints_3d": "(F, 49, 3): spin49, m, camera axes, without the camera's translation",
+    "joints_2d": "(F, 49, 2): spin49, px of the source's picture",
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrackBodies:
+    """F frames of one track, in row order."""
+
+    rows: Ints  # (F,) of the split
+    run: Ints  # (F,) frames of equal number are neighbours, one step apart
+    rotmat: Float32s  # (F, 24, 3, 3) relative to parents, the first one in the camera's axes
+    shape: Float32s  # (F, 10) betas
+    camera: Float32s  # (F, 3) scale, tx, ty: weak perspective in the crop
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def on_device(self, part: slice | Ints, device: torch.device) -> Estimate:
+        """Some frames as `VIBE.pose` takes them."""
+        arrays = (self.rotmat[part], self.shape[part], self.camera[part])
+        return Estimate(*(torch.as_tensor(array, device=device) for array in arrays))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrackEstimate(TrackBodies):
+    """A track as the network gives it."""
+
+    track: Any  # cache.TrackRecord: name, video, start, stop, fps, step, crop_scale
+
+    def smoothed(self, sigma: float) -> TrackEstimate:
+        """After a Gaussian filter in time of `sigma` frames; 0 changes nothing. Raises ConfigError as `smooth` does."""
+        return replace(
+            self,
+            rotmat=smooth_rotations(self.rotmat, self.run, sigma),
+            shape=smooth(self.shape, self.run, sigma),
+            camera=smooth(self.camera, self.run, sigma),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrackPrediction(TrackBodies):
+    """A track with what is needed to find its frames in the source's pictures."""
+
+    name: str  # of the track
+    frame_index: Ints  # (F,) of the source, counted from 0
+    bbox: Float32s  # (F, 4) cxcywh px of the source's picture
+    crop_scale: float  # crop side / box side
+    picture: tuple[int, int] | None = None  # width, height px of the source's pictures, where the cache knows them
+
+
+def predict_tracks(
+    generator: VIBE,
+    split: Split,
+    *,
+    stream: str,
+    seqlen: int = 16,
+    tracks: str = "*",
+    batch_size: int = 16,
+    smooth: float = 0.0,
+) -> Iterator[TrackPrediction]:
+    """Track by track, every frame with features once, in row order. A track without features is left out.
+
+    seqlen: frames of a window; batch_size: windows at once; tracks: a pattern of track names; smooth: sigma of a
+    Gaussian in time, frames; 0: none. The generator is in evaluation mode meanwhile, and gets its mode back. Raises
+    ConfigError for a bad `smooth`, DataError for predictions that are not finite.
+    """
+    found = estimate_tracks(generator, split, stream=stream, seqlen=seqlen, tracks=tracks, batch_size=batch_size)
+    for (estimate,) in found:
+        if len(estimate):
+            yield located(estimate.smoothed(smooth), split)
+
+
+def estimate_tracks(
+    generator: VIBE,
+    split: Split,
+    *,
+    stream: str,
+    seqlen: int,
+    tracks: str,
+    batch_size: int,
+    drop_last: Sequence[bool] = (False,),
+) -> Iterator[tuple[TrackEstimate, ...]]:
+    """Every selected track, in row order, once for each way to cut it into windows.
+
+    A window that occurs several times goes through the network once. Labels are not read. Raises DataError for
+    predictions that are not finite.
+    """
+    present = Present.of(split, stream)
+    plans = (
+        (track, [present.windows(track, seqlen=seqlen, drop_last=drop) for drop in drop_last])
+        for track in select_tracks(split, tracks)
+    )
+    for group in _groups(plans, batch_size):
+        needed = {window[:2] for _, cuts in group for cut in cuts for window in cut}
+        mode = generator.training  # restored before each yield: the caller may train between two tracks
+        generator.eval()
+        try:
+            found = _regress(generator, split, sorted(needed), stream, batch_size)
+        finally:
+            generator.train(mode)
+        for track, cuts in group:
+            yield tuple(_of_track(track, cut, found, present) for cut in cuts)
+
+
+def located(estimate: TrackEstimate, split: Split) -> TrackPrediction:
+    """An estimate with its place in the source: frame numbers, boxes, size of the pictures."""
+    track = estimate.track
+    whole = np.array([(track.start, track.stop)], np.int64)
+    read = split.read(whole, stream=None, fields=("frame_index", "bbox"))
+    video = split.videos[int(split.tracks.video[int(split.track_of(whole[0, :1])[0])])]
+    own = estimate.rows - track.start
+    return TrackPrediction(
+        **{name: getattr(estimate, name) for name in ("rows", "run", "rotmat", "shape", "camera")},
+        name=track.name,
+        frame_index=read["frame_index"][0, own].astype(np.int64),
+        bbox=read["bbox"][0, own].astype(np.float32),
+        crop_scale=float(track.crop_scale),
+        picture=(video.width, video.height) if video.width > 0 and video.height > 0 else None,
+    )
+
+
+def save_npz(
+    folder: Path, prediction: TrackPrediction, generator: VIBE, *, about: Mapping[str, Any] | None = None
+) -> Path:
+    """One npz of a track, for other tools: float32 and int64 arrays as in UNITS, and `about`, a text of JSON.
+
+    about: what it records beside name, units and whether it is of demo data (the body, unless given): the run's
+    fingerprint, for example. camera_in_picture is left out where the picture's size is not known. The file is exchanged
+    atomically and holds no pickle. Returns its path: `folder` / `file_name`.
+    """
+    device = device_of(generator)
+    posed: dict[str, list[Float32s]] = {"theta": [], "kp_3d": [], "kp_2d": []}
+    for start in range(0, len(prediction), POSED_AT_ONCE):
+        part = slice(start, start + POSED_AT_ONCE)
+        with torch.no_grad():
+            out = generator.pose(prediction.on_device(part, device), vertices=False)
+        for name, parts in posed.items():
+            parts.append(out[name].float().cpu().numpy())
+    theta, joints_3d, kp_2d = (np.concatenate(parts) for parts in posed.values())
+    box, scale = prediction.bbox, prediction.crop_scale
+    arrays: dict[str, NDArray[Any]] = {
+        "theta": theta,
+        "rotmat": prediction.rotmat,
+        "pose": theta[:, 3:75],
+        "betas": prediction.shape,
+        "camera": prediction.camera,
+        "bbox": box,
+        "joints_3d": joints_3d,
+        "joints_2d": in_picture(kp_2d, box, crop_scale=scale),
+    }
+    if prediction.picture is not None:
+        arrays["camera_in_picture"] = camera_in_picture(prediction.camera, box, prediction.picture, crop_scale=scale)
+    arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
+    arrays |= {"frame_index": prediction.frame_index, "run": prediction.run}
+    recorded = {
+        "track": prediction.name,
+        "stand_in": bool(generator.body.stand_in),
+        "crop_scale": scale,
+        "picture": None if prediction.picture is None else list(prediction.picture),
+        "units": {name: UNITS[name] for name in arrays},
+        **(about or {}),
+    }
+    text = np.array(json.dumps(recorded, sort_keys=True, allow_nan=False))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / file_name(prediction.name)
+    runs.replace_file(path, lambda stream: np.savez(stream, about=text, **arrays))  # type: ignore[arg-type]
+    return path
+
+
+def file_name(track: str) -> str:
+    """A name that any file system takes, and that no two tracks share, whatever case it ignores.
+
+    >>> file_name("train/abseiling/x y/0")
+    'train_abseiling_x_y_0-2906784860330344.npz'
+    """
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "_", track).strip("._-")[:80] or "track"
+    return f"{readable}-{hashlib.sha256(track.encode()).hexdigest()[:16]}.npz"
+
+
+def device_of(generator: VIBE) -> torch.device:
+    """The device of the model's parameters."""
+    return next(generator.parameters()).device
+
+
+def _groups(plans: Iterator[Plan], batch_size: int) -> Iterator[list[Plan]]:
+    """Tracks put together until they fill a batch: many are shorter than one."""
+    group: list[Plan] = []
+    n_windows = 0
+    for plan in plans:
+        group.append(plan)
+        n_windows += max(map(len, plan[1]), default=0)
+        if n_windows >= batch_size:
+            yield group
+            group, n_windows = [], 0
+    if group:
+        yield group
+
+
+@torch.no_grad()
+def _regress(
+    generator: VIBE, split: Split, windows: Sequence[Window], stream: str, batch_size: int
+) -> dict[Window, list[Float32s]]:
+    """rotmat, shape, camera of each window's frames, (T, ...) each; windows of one length go together."""
+    device = device_of(generator)
+    found: dict[Window, list[Float32s]] = {}
+    for length in sorted({stop - start for start, stop in windows}):
+        same = [window for window in windows if window[1] - window[0] == length]
+        for first in range(0, len(same), batch_size):
+            batch = same[first : first + batch_size]
+            features = split.read(np.array(batch, np.int64), stream=stream, fields=("features",))["features"]
+            estimate = generator.regress(torch.as_tensor(features, device=device))
+            arrays = [part.float().cpu().numpy() for part in estimate]
+            found |= {window: [array[i] for array in arrays] for i, window in enumerate(batch)}
+    return found
+
+
+def _of_track(
+    track: Any, windows: Sequence[EvalWindow], found: Mapping[Window, list[Float32s]], present: Present
+) -> TrackEstimate:
+    kept = [np.arange(window.keep, window.stop) for window in windows]
+    rows = np.concatenate([*kept, np.zeros(0, np.int64)]).astype(np.int64)
+    empty = [np.zeros((0, *trailing), np.float32) for trailing in ((24, 3, 3), (10,), (3,))]
+    parts = [[array[window.keep - window.start :] for array in found[window[:2]]] for window in windows]
+    rotmat, shape, camera = (np.concatenate(arrays) for arrays in zip(empty, *parts, strict=True))
+    if not all(np.isfinite(array).all() for array in (rotmat, shape, camera)):
+        raise DataError(
+            f"{track.name}: expected finite predictions, found NaN or infinity. The checkpoint or the features are "
+            "damaged, or training diverged: take an earlier checkpoint, and verify the cache."
+        )
+    run = present.runs(rows)
+    return TrackEstimate(track=track, rows=rows, run=run, rotmat=rotmat, shape=shape, camera=camera)

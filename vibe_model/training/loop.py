@@ -1,0 +1,242 @@
+"""A training run in its folder, whatever is trained: epochs, saved states, curves, results.  windows -> [training]
+
+A run writes config.json, last.pt (the whole state), best.pt (the network of the best epoch), TensorBoard events, and
+metrics.json, written last: the mark of a finished run. Killed at any moment and started again, it goes on from last.pt
+and ends with the same numbers, on a CPU to the bit.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cache.storage.atomic import WriterLock
+from vibe_model import runs
+from vibe_model.checkpoints import read_checkpoint, save
+from vibe_model.errors import CheckpointError, TrainingDiverged
+from vibe_model.settings.run_config import RunConfig
+from vibe_model.training.curves import Curves
+from vibe_model.training.data import Batch
+from vibe_model.training.parallel import Group
+from vibe_model.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from cache import Split
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A step or an epoch that is done, for a progress bar."""
+
+    epoch: int  # from 0
+    epochs: int
+    iteration: int  # done in this epoch
+    iterations: int
+    # The step's weighted losses; None when it was skipped, or at an epoch's end.
+    terms: Mapping[str, float] | None = None
+    validation: Mapping[str, Any] = field(default_factory=dict)  # metrics by split, at an epoch's end
+
+
+class TrainingRun(ABC):
+    """One training run. A subclass has what is particular to a model: batches, validation, results.
+
+    report: called with every step and epoch, in the process that leads.
+    """
+
+    advice: ClassVar[str]  # where losses stay non-finite
+    score: ClassVar[str]  # what metrics.json calls the best epoch's score
+    software: ClassVar[tuple[str, ...]] = ("numpy", "torch")  # whose versions are recorded
+
+    def __init__(
+        self,
+        config: RunConfig,
+        trainer: Trainer,
+        splits: Mapping[str, Split],
+        *,
+        stand_in: bool,
+        report: Callable[[Progress], None] | None,
+    ) -> None:
+        self.config, self.trainer, self.splits = config, trainer, splits
+        self.group = trainer.group
+        self.folder = runs.run_folder(config, splits)
+        self.fingerprint = runs.fingerprint(config, splits)
+        self.identity: dict[str, Any] = {"fingerprint": self.fingerprint}  # that a saved state must have to be resumed
+        # That config.json and metrics.json begin with.
+        self.facts: dict[str, Any] = {"fingerprint": self.fingerprint, "stand_in": stand_in}
+        self.facts["software"] = {name: version(name) for name in self.software}
+        self._report = report if self.group.leads else None
+
+    @abstractmethod
+    def inputs(self) -> dict[str, Any]:
+        """What config.json records beside the facts and the settings."""
+
+    @abstractmethod
+    def batches(self, start: int) -> Generator[Batch, None, None]:
+        """From step `start` to the end of the run, on the device."""
+
+    @abstractmethod
+    def validate(self) -> tuple[dict[str, Any], float | None]:
+        """Metrics by split after an epoch, and their score, lower is better; None: the epoch has none."""
+
+    @abstractmethod
+    def best(self) -> dict[str, Any]:
+        """What best.pt holds beside fingerprint, epoch and score."""
+
+    @abstractmethod
+    def results(self) -> dict[str, Any]:
+        """Metrics of the best epoch by split, for metrics.json."""
+
+    def pictures(self, epoch: int) -> Mapping[str, NDArray[np.uint8]]:
+        """(H, W, 3) RGB by name, to log at an epoch's end."""
+        del epoch
+        return {}
+
+    def carry_out(self) -> Path:
+        """Train from the saved state, or from the beginning, and evaluate. Returns the run's folder.
+
+        Raises CheckpointError for a state that is not this run's; TrainingDiverged when losses stay non-finite, with
+        the last good state saved.
+        """
+        config = self.config
+        if self.group.leads:
+            content = {**self.facts, **self.inputs(), "config": config.as_dict()}
+            runs.write_json(self.folder / runs.CONFIG, content)
+        self._restore()
+        state = self.trainer.state
+        if len(state.history) < config.epochs:
+            log = self.folder if self.group.leads else None
+            with (
+                closing(self.batches(state.step)) as ready,
+                Curves(log, first_step=state.step + 1, windows=config.batch_size) as curves,
+            ):
+                for epoch in range(len(state.history), config.epochs):
+                    self._train_epoch(epoch, ready, curves)
+                    self._end_epoch(epoch, curves)
+        if self.group.leads:
+            self._finish()
+        return self.folder
+
+    def _restore(self) -> None:
+        last = self.folder / runs.LAST
+        if last.exists():
+            self.trainer.load_state_dict(_saved_state(last, self.identity))
+        step = self.trainer.state.step
+        if step != (first := int(self.group.from_first(step) or 0)):
+            raise CheckpointError(
+                f"{last}: process {self.group.rank} goes on at step {step}, the first one at {first}. All processes "
+                "need the same [paths] runs: put it where every machine sees it."
+            )
+
+    def _train_epoch(self, epoch: int, ready: Iterator[Batch], curves: Curves) -> None:
+        config, state = self.config, self.trainer.state
+        end = (epoch + 1) * config.iterations
+        curves.start_clock()
+        while state.step < end:
+            step = self.trainer.train_step(curves.waiting_for(ready))
+            curves.step(state.step, step, state.skipped)
+            self._notify(epoch, terms=step.terms if step.good else None)
+            if state.skipped_in_a_row >= config.max_non_finite:
+                self._give_up(curves)
+            if state.step % config.checkpoint_every == 0 and state.step < end:
+                self._save_last(curves)
+
+    def _end_epoch(self, epoch: int, curves: Curves) -> None:
+        trainer = self.trainer
+        validation: dict[str, Any] = {}
+        score: float | None = None
+        pictures: Mapping[str, NDArray[np.uint8]] = {}
+        if self.group.leads:
+            validation, score = self.validate()
+            pictures = self.pictures(epoch)
+        score = self.group.from_first(score)
+        if trainer.end_epoch(score, validation) and self.group.leads:
+            about = {name: self.facts[name] for name in ("fingerprint", "stand_in")}
+            save(self.folder / runs.BEST, {**about, "epoch": epoch, "performance": score, **self.best()})
+        curves.epoch(trainer.state.step, validation, trainer.learning_rates(), pictures)
+        self._save_last(curves)
+        self._notify(epoch, validation=validation)
+
+    def _finish(self) -> None:
+        """The best epoch's results, written last: the mark of a finished run."""
+        state, best = self.trainer.state, self.folder / runs.BEST
+        if state.best_epoch is None:
+            raise TrainingDiverged(f"{self.folder}: no step had a finite loss. Look at the labels of the motion.")
+        if not best.is_file():
+            raise CheckpointError(f"{best}: the best epoch is missing. Remove {self.folder} to train again.")
+        found = read_checkpoint(best)
+        if (found.get("fingerprint"), found.get("epoch")) != (self.fingerprint, state.best_epoch):
+            raise CheckpointError(
+                f"{best}: expected epoch {state.best_epoch} of this run, found epoch {found.get('epoch')} of run "
+                f"{found.get('fingerprint')}. Move {self.folder} away and train again."
+            )
+        about = {"best": {"epoch": state.best_epoch, self.score: state.best}, "skipped_steps": state.skipped}
+        runs.write_json(self.folder / runs.METRICS, {**self.facts, **about, **self.results()})
+
+    def _save_last(self, curves: Curves) -> None:
+        """The whole state, by the process that leads."""
+        if self.group.leads:
+            curves.flush()  # first: a resumed run does not log again what led to the state that it goes on from
+            save(self.folder / runs.LAST, {**self.identity, **self.trainer.state_dict()})
+
+    def _give_up(self, curves: Curves) -> None:
+        state = self.trainer.state
+        skipped, state.skipped_in_a_row = state.skipped_in_a_row, 0
+        self._save_last(curves)
+        self.group.from_first(0.0)  # a process that ends takes the others with it: not before this is saved
+        raise TrainingDiverged(
+            f"{self.folder}: losses were not finite in {skipped} steps in a row, up to step {state.step}. {runs.LAST} "
+            "holds the parameters before them. Running it again goes on after them; if it happens again, "
+            f"{self.advice}."
+        )
+
+    def _notify(self, epoch: int, **news: Any) -> None:
+        if self._report is not None:
+            iterations = self.config.iterations
+            done = self.trainer.state.step - epoch * iterations
+            self._report(Progress(epoch, self.config.epochs, done, iterations, **news))
+
+
+def _saved_state(last: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What last.pt holds. Raises CheckpointError for a damaged one, and for that of another run."""
+    try:
+        saved = read_checkpoint(last)
+    except CheckpointError as error:
+        raise CheckpointError(f"{last}: it is damaged. Remove it, and training starts from the beginning.") from error
+    differ = [f"{name} {want}, found {saved.get(name)!r}" for name, want in identity.items() if saved.get(name) != want]
+    if differ:
+        raise CheckpointError(
+            f"{last}: expected {'; '.join(differ)}. A run goes on as it was begun, or to other numbers: "
+            f"give it another name, or move {last.parent} away."
+        )
+    return saved
+
+
+@contextmanager
+def exclusive(folder: Path, group: Group, threads: int) -> Iterator[None]:
+    """No other process trains in this folder meanwhile, and the seeds and thread counts of the run stay inside it.
+
+    threads: 0 for torch's own choice. Raises CacheError naming the other process; a dead one locks nothing.
+    """
+    lock = None
+    if group.leads:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = WriterLock(folder / ".writing" / "lock")
+    before = torch.get_num_threads()
+    try:
+        with torch.random.fork_rng(devices=[group.device] if group.device.type == "cuda" else []):
+            if threads:
+                torch.set_num_threads(threads)
+            yield
+    finally:
+        torch.set_num_threads(before)
+        if lock is not None:
+            lock.release()
