@@ -149,7 +149,7 @@ def table_of(split: str, rows: Rows, *, protocols: bool = False) -> Table:
 def chosen_splits(trained: Trained, opened: FeatureCache, named: Sequence[str], stream: str) -> dict[str, Split]:
     """The named splits, or those of the evaluation that the model was configured with; of a published one, VIBE's.
 
-    Raises PipelineError for what the cache lacks, and for features of another size or network than the model's;
+    Raises PipelineError for what is not in the cache, and for features of another size or network than the model's;
     StandInMixed when model and splits are partly demo data.
     """
     from tasks.prediction import trained as of_models  # imports torch
@@ -164,7 +164,7 @@ def chosen_splits(trained: Trained, opened: FeatureCache, named: Sequence[str], 
         )
     splits = {name: opened[name] for name in chosen}
     kinds: dict[str, bool | None] = {f"split {name}": bool(s.manifest.get("stand_in")) for name, s in splits.items()}
-    of_models.refuse_mixture(kinds | {f"the checkpoint {trained.checkpoint}": trained.stand_in})
+    runs.one_kind(kinds | {f"the checkpoint {trained.checkpoint}": trained.stand_in})
     for name, split in splits.items():
         manifest = split.stream_manifest(stream)
         if manifest["dim"] != trained.feature_size:

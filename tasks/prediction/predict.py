@@ -1,12 +1,12 @@
 """Bodies on a new video: tracks, features, bodies, and files of them.  raw -> tracks -> features -> windows -> [bodies]
 
 The steps are those of training data, on a small cache of the video's own: a reader (`pipeline.datasets.new_video`),
-conversion, extraction, and the model on windows. Each step can be run again: what is there and fits is not made anew.
+conversion, extraction, and the model on windows. A step whose output is up to date is not run again.
 
     <out>/cache/            the small cache
     <out>/bodies/*.npz      a file a track
     <out>/overlay.mp4       the bodies over the frames
-    <out>/predictions.json  what all of it is and was made with; written last: its presence is the end
+    <out>/predictions.json  what the files are and were made with; written last
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from pipeline.pixels.frames import FrameSource, Video
 from pipeline.raw.stand_in import is_stand_in
 from pipeline.settings.features import stream_named
 from tasks.prediction.overlay import STAND_IN, PredictedBodies, write_overlay
-from tasks.prediction.trained import Trained, refuse_mixture, refuse_other_features
+from tasks.prediction.trained import Trained, refuse_other_features
 from tasks.settings import settings
 from vibe_model import runs
 from vibe_model.prediction.predict import file_name, predict_tracks, save_npz
@@ -98,9 +98,9 @@ def job(video: Path, trained: Trained, streams: Sequence[StreamSpec], out: Path,
     reader, raw = NewVideo.of(video, **labels), raw_folder(video)
     source = reader.source(raw.resolve())
     if isinstance(source, Video):
-        source.require_decodable()  # what is no video is told as that, and not as one that fits no model
+        source.require_decodable()  # before anything is reported about what fits the model
     model = {f"the body of {trained.checkpoint}": bool(trained.generator.body.stand_in)}
-    of_both = refuse_mixture({f"the video {video}": is_stand_in(raw), **model})
+    stand_in = runs.one_kind({f"the video {video}": is_stand_in(raw), **model})
     placed = tuple(spec.at(raw) for spec in streams)
     extract.refuse_untrained(placed[-1], raw, "the features' weights")
     if placed[-1].stream.dim != trained.feature_size:
@@ -109,7 +109,7 @@ def job(video: Path, trained: Trained, streams: Sequence[StreamSpec], out: Path,
             f"{placed[-1].name!r}, which has {placed[-1].stream.dim}. Name the stream that it was trained on in "
             "[features] of luigi.cfg."
         )
-    return Job(reader, raw, trained, placed, out, of_both or placed[-1].stream.stand_in)
+    return Job(reader, raw, trained, placed, out, stand_in or placed[-1].stream.stand_in)
 
 
 def named_streams(weights: str | None, precision: Precision | None, device: str) -> tuple[StreamSpec, ...]:
@@ -173,7 +173,7 @@ def warnings(job: Job) -> list[str]:
     if published and not job.stand_in and (weights is None or weights.kind != "spin"):
         found.append(f"{job.trained.checkpoint.name} was trained on SPIN's features, and these are {job.stream}")
     if job.trained.kind == "ours" and job.trained.features is None:
-        found.append(f"{job.trained.checkpoint.name} does not say which features it was trained on")
+        found.append(f"{job.trained.checkpoint.name} does not record which features it was trained on")
     return found
 
 
@@ -209,8 +209,8 @@ def make_bodies(job: Job, *, smooth: float, batch_size: int, progress: Progress)
 def make_overlay(job: Job, predicted: Predicted, *, fps: float | None, progress: Progress) -> int:
     """Bodies over the frames: `<out>/overlay.mp4`. Returns how many frames it has."""
     file, generator = job.out / OVERLAY, job.trained.generator
-    said = STAND_IN if job.stand_in else ""
-    return write_overlay(file, job.source(), predicted.bodies, generator, fps=fps, said=said, progress=progress)
+    text = STAND_IN if job.stand_in else ""
+    return write_overlay(file, job.source(), predicted.bodies, generator, fps=fps, text=text, progress=progress)
 
 
 def write_summary(job: Job, predicted: Predicted, *, smooth: float, overlay_fps: float | None) -> dict[str, Any]:
@@ -230,7 +230,7 @@ def write_summary(job: Job, predicted: Predicted, *, smooth: float, overlay_fps:
 
 
 def _about(job: Job, smooth: float) -> dict[str, Any]:
-    """What every file says of where it comes from."""
+    """What every file records of where it comes from."""
     identity = job.split().stream_manifest(job.stream.name)["identity"]
     labels = Path(job.reader.keypoints or job.reader.boxes).name
     return {
@@ -246,17 +246,12 @@ def _about(job: Job, smooth: float) -> dict[str, Any]:
 
 
 def _remove_others(folder: Path, current: set[str]) -> None:
-    """Files of tracks that an earlier run, with other labels, had and this one has not. Other people's files stay."""
+    """Delete files of tracks that only an earlier command, with other labels, had. Files of the user stay."""
     for file in folder.glob("*.npz"):
-        if file.name not in current and _is_ours(file):
+        try:
+            with np.load(file) as arrays:
+                track = json.loads(str(arrays["about"]))["track"]
+        except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile):
+            continue
+        if file.name not in current and file_name(str(track)) == file.name:
             file.unlink()
-
-
-def _is_ours(file: Path) -> bool:
-    """Is it called as the track is that it says it holds?"""
-    try:
-        with np.load(file) as arrays:
-            track = json.loads(str(arrays["about"]))["track"]
-        return file_name(str(track)) == file.name
-    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile):
-        return False
