@@ -1,121 +1,400 @@
-"""Does a killed run lose or mix anything? SIGKILL, hundreds of times, and every time what a reader sees, and the end.
+"""Does a killed command lose or mix anything? SIGKILL, hundreds of times; what readers see, and how it ends.
 
-    .venv/bin/python benchmarks/crashes.py
+    make data && .venv/bin/python benchmarks/crashes.py
 
-Two kinds of runs are killed: those of `interrupted_runs.py`, over one tiny split, before their n-th change of a file
-or folder, or in the middle of a write, the n spread evenly over all changes; and the commands `python -m pipeline
-convert` and `extract` over embedded data, half of them so and half at random moments. Shards hold 8 rows, so that
-there are many states to be killed in. Every other killed run is started again and killed once more. After every kill
-the cache must verify, and readers must find all of the old state or all of the new one; so must a reader that looks on
-all the time. Then the run is started again, and must end in the same bytes as one that was never disturbed. Writes
-benchmarks/crashes.md; ends with 1 when anything was not so.
+Three kinds of jobs are killed: `RUNS` over one tiny split whose shards have 8 rows, before their n-th change of a file
+or folder, or in the middle of a write, the n spread evenly over all changes; the commands `python -m pipeline convert`
+and `extract` over demo data, at random moments; and a short training on what `make data` has written, likewise. Every
+other killed job is started again and killed once more. After every kill a cache must verify, and readers must find all
+of the old state or all of the new one; so must a reader that reads all the time. Then the job is started again, and
+must end in the same bytes as one that was never disturbed (of a training: the same checkpoints and metrics).
+Writes benchmarks/crashes.md; ends with 1 when anything was not so. The tests of the cache use the runs, too.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import hashlib
-import importlib
 import json
 import multiprocessing
 import os
 import platform
 import random
-import runpy
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple
 
-from interrupted_runs import RUNS, Death, Moment, run_toy, seen, tree, watched, without_waiting
+import numpy as np
+from numpy.typing import NDArray
 
 import cache
+from cache import CacheChanged, SplitWriter, StreamWriter, TrackRows, VideoEntry
+from cache.write import compact
 
 ROOT: Final = Path(__file__).parents[1]
-DATASET: Final = "penn_action"
-ROWS_PER_SHARD: Final = 8
 OUTSIDE: Final = ("provenance.json", "stamps.json", ".stamps.json.part")  # of the promise of equal bytes: times
-LONGEST: Final = 600.0  # s that any one run may take
-EXACTLY: Final = ("--precision", "exact", "--device", "cpu")
-TOY: Final = 150  # tiny runs that are killed, by default, every other one twice
-COMMANDS: Final = 40  # commands, likewise
+LONGEST: Final = 600.0  # s that any one job may take
+SPLIT, STREAM, CROPS = "toy/train", "resnet50", "crops"
+COLUMNS: Final = ("frame_index", "bbox", "kp_2d", "valid")
+ROWS_PER_SHARD, ROWS_PER_CHUNK, DIM = 8, 4, 4
+UNREADABLE: Final = 7  # every so many-th picture cannot be decoded
+
+Videos = Mapping[str, tuple[Sequence[int], int]]  # name -> (rows of each track, seed of its numbers)
+FIRST: Final[Videos] = {"a": ([5], 0), "b": ([3, 9], 0), "c": ([], 0), "d": ([14], 0), "e": ([2, 4], 0)}
+SECOND: Final[Videos] = {"a": ([5], 0), "b": ([3, 9], 1), "e": ([2, 4], 0), "g": ([11], 0)}  # b changed, c and d gone
 
 FRESH: Final = multiprocessing.get_context("forkserver")  # a new process is a fork of one that has imported these
 FRESH.set_forkserver_preload(["__main__", "cache"])
 
 
-class Job(Protocol):
+# --------------------------------------------------------------------------------------- runs over one tiny split
+
+
+def convert(root: Path, videos: Videos, note: str) -> None:
+    """Bring the split to exactly these videos, in one commit."""
+    sizes: Any = {"rows_per_shard": ROWS_PER_SHARD, "rows_per_chunk": ROWS_PER_CHUNK}
+    with SplitWriter(root, SPLIT, columns=COLUMNS, plan="toy", **sizes) as writer:
+        held = {name: entry.fingerprint for name, entry in writer.committed_videos.items()}
+        target = {name: fingerprint_of(name, *video) for name, video in videos.items()}
+        writer.begin([name for name, mark in held.items() if target.get(name) != mark])
+        for name, (lengths, seed) in videos.items():
+            if held.get(name) != target[name] and name not in writer.journalled:
+                writer.append(*make_video(name, lengths, seed))
+        writer.commit({"note": note})
+
+
+def extract(root: Path) -> None:
+    """Features for every row that has none."""
+    with StreamWriter(root, SPLIT, STREAM, dim=DIM, plan="toy") as writer:
+        for shard in writer.pending:
+            keys = keys_of(root, writer.rows(shard))
+            found, features, ok = writer.carried(keys)
+            own = ((keys[:, :1] >> np.arange(DIM, dtype=np.uint64)) % 1000).astype(np.float32)
+            features = np.where(found[:, None], features, own)
+            writer.write(shard, features, np.where(found, ok, keys[:, 0] % UNREADABLE > 0), keys)
+        writer.commit({"note": "toy"})
+
+
+def extract_bytes(root: Path) -> None:
+    """Bytes for every row that has none, the shards written by the writer and staged for it in turn."""
+    with StreamWriter(root, SPLIT, CROPS, dim=0, dtype="bytes", plan="toy") as writer:
+        for shard in writer.pending:
+            keys = keys_of(root, writer.rows(shard))
+            given: Any = (shard, [b"%d" % key for key in keys[:, 0].tolist()], keys[:, 0] % UNREADABLE > 0, keys)
+            if shard % 2:
+                writer.accept(writer.shards.stage(*given))
+            else:
+                writer.write(*given)
+        writer.commit({"note": "toy"})
+
+
+def keys_of(root: Path, rows: range) -> NDArray[np.uint64]:
+    """(n, 2): the boxes' bits."""
+    boxes = cache.open(root)[SPLIT].rows("bbox", rows.start, rows.stop)
+    return np.ascontiguousarray(boxes).view(np.uint64)
+
+
+# One after the other on one cache. Each changes what readers see.
+RUNS: Final[Mapping[str, Callable[[Path], object]]] = {
+    "first conversion": lambda root: convert(root, FIRST, "first"),
+    "extraction": extract,
+    "conversion of changes": lambda root: convert(root, SECOND, "second"),
+    "extraction of changes": extract,
+    "other entries only": lambda root: convert(root, SECOND, "third"),
+    "extraction up to date": extract,
+    "extraction of bytes": extract_bytes,
+    "compaction": lambda root: cache.compact(root, SPLIT),
+}
+
+
+def make_video(name: str, lengths: Sequence[int], seed: int) -> tuple[VideoEntry, list[TrackRows]]:
+    """A video with a track of every length; the same arguments, the same numbers."""
+    mark = fingerprint_of(name, lengths, seed)
+    tracks = []
+    for person, n_rows in enumerate(lengths):
+        rng = np.random.default_rng([int(mark, 16), person])
+        columns: dict[str, NDArray[Any]] = {
+            "frame_index": np.arange(n_rows),
+            "bbox": rng.uniform(50, 100, (n_rows, 4)).astype(np.float32),
+            "kp_2d": rng.uniform(0, 1, (n_rows, 49, 3)).astype(np.float32),
+            "valid": np.ones(n_rows, bool),
+        }
+        tracks.append(TrackRows(name=f"{name}/{person}", video=name, step=1, fps=25.0, crop_scale=1.3, columns=columns))
+    account = {"found": sum(lengths), "kept": sum(lengths), "dropped": {}}
+    return VideoEntry(name=name, fingerprint=mark, account=account), tracks
+
+
+def narrow(video: tuple[VideoEntry, list[TrackRows]], *columns: str) -> tuple[VideoEntry, list[TrackRows]]:
+    """A video with some of its columns alone."""
+    entry, tracks = video
+    return entry, [replace(track, columns={name: track.columns[name] for name in columns}) for track in tracks]
+
+
+def fingerprint_of(name: str, lengths: Sequence[int], seed: int) -> str:
+    return hashlib.sha256(repr((name, list(lengths), seed)).encode()).hexdigest()[:16]
+
+
+def seen(root: Path) -> str | None:
+    """All that a reader finds in a cache, as one digest; None while nothing is committed.
+
+    Raises CacheError when a reader would.
+    """
+    while True:
+        with contextlib.suppress(CacheChanged):  # replaced since it was opened: open it again
+            if not (root / "zarr.json").is_file() or not (names := cache.open(root).splits):
+                return None
+            found = hashlib.sha256()
+            for part in (part for name in names for part in parts_of(cache.open(root)[name])):
+                found.update(part)
+            return found.hexdigest()
+
+
+def parts_of(split: cache.Split) -> Iterator[bytes]:
+    """Everything in a split: tables, rows, and every window of two rows as training reads them."""
+    tracks = [(*track, track.gender) for track in split.tracks]
+    yield repr((split.name, dict(split.manifest), tracks, list(split.videos))).encode()
+    for column in split.columns:
+        for track in split.tracks:
+            yield split.rows(column, track.start, track.stop).tobytes()
+    for stream in (None, *split.streams):
+        windows = split.windows(2, 1, stream)
+        yield windows.tobytes()
+        of = {} if stream is None else dict(split.stream_manifest(stream))
+        if stream is not None:
+            yield repr((stream, of, split.undecodable(stream))).encode()
+        if of.get("dtype") == "bytes":
+            yield b"".join(split.blobs(str(stream), np.unique(windows - [0, 1])))
+        else:
+            yield from (array.tobytes() for array in split.read(windows, stream).values())
+
+
+def tree(root: Path, outside: Sequence[str] = ("provenance.json",)) -> dict[str, bytes]:
+    """Every file of a cache but those `outside` the promise of equal bytes, and every empty folder."""
+    found = {}
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and path.name not in outside:
+            found[path.relative_to(root).as_posix()] = path.read_bytes()
+        elif path.is_dir() and not any(path.iterdir()):
+            found[f"{path.relative_to(root).as_posix()}/"] = b""
+    return found
+
+
+# ---------------------------------------------------------------------------------- every change, and death at one
+
+# The functions of module os that change files or folders, or make changes durable. Nothing in cache/ writes otherwise.
+CALLS: Final = (
+    *("open", "write", "pwrite", "writev", "pwritev", "truncate", "ftruncate", "fsync", "fdatasync"),
+    *("rename", "replace", "link", "symlink", "mkdir", "rmdir", "unlink", "remove"),
+)
+Around = Callable[[str, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+
+
+@contextlib.contextmanager
+def watched(around: Around) -> Iterator[None]:
+    """Have every one of `CALLS`, and the exchange of two folders, go through `around(name, function, args, kwargs)`.
+
+    It may make the call.
+    """
+
+    def through(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **kwargs: around(name, function, args, kwargs)
+
+    functions = [(os, name, getattr(os, name)) for name in CALLS]
+    functions.append((compact, "exchange", compact.exchange))  # which module os does not have
+    try:
+        for module, name, function in functions:
+            setattr(module, name, through(name, function))
+        yield
+    finally:
+        for module, name, function in functions:
+            setattr(module, name, function)
+
+
+def changes(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call changes anything: opening a file to read it does not."""
+    return name != "open" or bool(kwargs.get("flags", args[1] if len(args) > 1 else 0) & (os.O_CREAT | os.O_TRUNC))
+
+
+class Moment(NamedTuple):
+    """When a process dies: before its n-th change, in the middle of it if that is a write, or after some time."""
+
+    at: int = 0  # the number of the change, from 1; 0: never
+    torn: float = 0.0  # share of the bytes that a write still brings to the file
+    after: float = -1.0  # s; negative: never
+
+
+class Death:
+    """SIGKILL to this process at a moment, by the changes, which it counts."""
+
+    def __init__(self, moment: Moment = Moment()) -> None:  # noqa: B008  it cannot be changed
+        self.count = 0
+        self._moment = moment
+
+    def __call__(self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self.count += changes(name, args, kwargs)
+        if self.count == self._moment.at and changes(name, args, kwargs):
+            if name in ("write", "pwrite"):
+                function(args[0], bytes(args[1])[: int(self._moment.torn * len(args[1]))], *args[2:])
+            os.kill(os.getpid(), signal.SIGKILL)
+        return None if name == "fsync" else function(*args, **kwargs)  # a killed process loses nothing of the system's
+
+
+def run_toy(run: str, root: str, moment: Moment) -> None:
+    """One of `RUNS`, in a process of its own."""
+    with watched(Death(moment)):
+        RUNS[run](Path(root))
+
+
+# ------------------------------------------------------------------------------------------------- what is killed
+
+
+@dataclass(frozen=True)
+class Job(ABC):
     """What is killed: brings a cache from one state to the next."""
-
-    @property
-    def name(self) -> str: ...
-
-    def run(self, root: Path, moment: Moment | None = None) -> tuple[int, int, float]:
-        """Do it, in a process of its own if it is to die. (exit status, changes, seconds from the first)"""
-
-
-@dataclass(frozen=True, slots=True)
-class Toy:
-    """One of `RUNS`."""
 
     name: str
 
-    def run(self, root: Path, moment: Moment | None = None) -> tuple[int, int, float]:
+    @abstractmethod
+    def run(self, root: Path, moment: Moment | None = None) -> tuple[int, int]:
+        """Do it, in a process of its own if it is to die. (exit status, changes)"""
+
+    @abstractmethod
+    def moment(self, share: float, n_changes: int, seconds: float) -> Moment:
+        """When to die, `share` (0 to 1) of the way."""
+
+    def seen(self, root: Path) -> str | None:
+        """The state that a reader finds; raises CacheError when a reader would, and for damage."""
+        if (root / "zarr.json").exists() and not (report := cache.verify(root)).ok:
+            raise cache.CacheError(str(report.problems))
+        return seen(root)
+
+    def contents(self, root: Path) -> dict[str, bytes]:
+        """All that must be the same in the end."""
+        return tree(root, OUTSIDE)
+
+
+class Toy(Job):
+    """One of `RUNS`."""
+
+    def run(self, root: Path, moment: Moment | None = None) -> tuple[int, int]:
         if moment is None:
-            with without_waiting(), watched(death := Death()):
+            with watched(death := Death()):
                 RUNS[self.name](root)
-            return 0, death.count, death.seconds
+            return 0, death.count
         process = FRESH.Process(target=run_toy, args=(self.name, str(root), moment))
         process.start()
         process.join(LONGEST)
         process.kill()
         process.join()
-        return int(process.exitcode or 0), 0, 0.0
+        return int(process.exitcode or 0), 0
+
+    def moment(self, share: float, n_changes: int, seconds: float) -> Moment:  # noqa: ARG002
+        return Moment(at=1 + int(share * n_changes), torn=share * 7 % 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
-    """`python -m pipeline ...` with --cache, in a process of its own, which kills itself at the moment."""
+@dataclass(frozen=True)
+class Command(Job):
+    """A command on a folder, which it is given as the last argument."""
 
-    name: str
     arguments: Sequence[str]
 
-    def run(self, root: Path, moment: Moment | None = None) -> tuple[int, int, float]:
-        told = root.with_name(f"{root.name}.json")
-        spec = json.dumps([str(told), *(moment or Moment())])
-        command = [sys.executable, __file__, "--command", spec, *self.arguments, "--cache", str(root)]
+    def run(self, root: Path, moment: Moment | None = None) -> tuple[int, int]:
         log = root.with_name(f"{root.name}.txt")
         with log.open("w") as out:  # a pipe would be held open by what the killed process started
-            ended = subprocess.run(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, timeout=LONGEST)
-        if ended.returncode not in (0, -signal.SIGKILL):
-            raise SystemExit(f"{' '.join(command)} ended with {ended.returncode}:\n{log.read_text()}")
-        count, seconds = json.loads(told.read_text()) if ended.returncode == 0 else (0, 0.0)
-        return ended.returncode, count, seconds
+            process = subprocess.Popen(
+                [sys.executable, *self.arguments, str(root)], cwd=ROOT, stdout=out, stderr=subprocess.STDOUT
+            )
+            try:
+                process.wait(LONGEST if moment is None else moment.after)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if process.returncode not in (0, -signal.SIGKILL):
+            raise SystemExit(f"{' '.join(self.arguments)} ended with {process.returncode}:\n{log.read_text()}")
+        return process.returncode, 0
+
+    def moment(self, share: float, n_changes: int, seconds: float) -> Moment:  # noqa: ARG002
+        return Moment(after=share * seconds)
 
 
-def run_command(spec: str, arguments: Sequence[str]) -> None:
-    """`python -m pipeline`, to its end or to the moment: what a `Command` starts."""
-    writer: Any = importlib.import_module("cache.write.split_writer")
-    writer.ROWS_PER_SHARD = writer.ROWS_PER_CHUNK = ROWS_PER_SHARD
-    told, *moment = json.loads(spec)
-    death = Death(*moment)
-    sys.argv = ["pipeline", *arguments]
-    status: Any = 0
-    with watched(death):
-        try:
-            runpy.run_module("pipeline", run_name="__main__", alter_sys=True)
-        except SystemExit as ended:
-            status = ended.code
-    Path(told).write_text(json.dumps([death.count, death.seconds]))
-    sys.exit(status)
+class Training(Command):
+    """A training run; its states are not a reader's, only its end counts."""
+
+    def seen(self, root: Path) -> str | None:
+        return "finished" if list(root.glob("*/metrics.json")) else None
+
+    def contents(self, root: Path) -> dict[str, bytes]:
+        """Checkpoints and every other file but curves, without where the run is."""
+        import torch
+
+        found = {}
+        for path in sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith("events.")):
+            found[path.name] = path.read_bytes().replace(str(root).encode(), b"")
+            if path.suffix == ".pt":
+                state = torch.load(path, weights_only=True)
+                state.get("config", {}).pop("runs", None)
+                found[path.name] = bits(state)
+        return found
+
+
+def bits(value: Any) -> bytes:
+    """Every bit of a checkpoint's content."""
+    if isinstance(value, Mapping):
+        return b"".join(repr(key).encode() + bits(value[key]) for key in value)
+    if isinstance(value, list | tuple):
+        return b"".join(map(bits, value))
+    return value.numpy().tobytes() if hasattr(value, "numpy") else repr(value).encode()
+
+
+def pipeline_commands(work: Path) -> list[Command]:
+    """First conversion, extraction, and both again once raw videos have changed."""
+    from pipeline import synthetic  # here: the processes of the tiny runs start in no time without it
+
+    raw = work / "raw/penn_action"
+    synthetic.write_dataset("penn_action", raw, n_videos=3, n_frames=8)
+    changed = Path(shutil.copytree(raw, work / "changed/penn_action"))
+    labels = sorted(path.stem for path in (changed / "labels").glob("*.mat"))
+    (changed / "labels" / f"{labels[0]}.mat").unlink()
+    shutil.rmtree(changed / "frames" / labels[0])
+    max((changed / "frames" / labels[1]).glob("*.jpg")).unlink()
+    jobs = []
+    for folder, what in ((raw, ""), (changed, " of changes")):
+        place = ["penn_action", "train", "--raw", str(folder)]
+        for verb, options in (
+            ("convert", ["--workers", "2"]),
+            ("extract", ["--precision", "exact", "--device", "cpu"]),
+        ):
+            arguments = ["-m", "pipeline", verb, *place, *options, "--cache"]
+            jobs.append(Command(f"`pipeline {verb}`{what}", arguments))
+    return jobs
+
+
+def training() -> Training:
+    """48 steps in 3 epochs, saved every 4 steps, on what `make data` has written."""
+    from vibe_model import TrainConfig
+
+    short: Any = {"epochs": 3, "iterations": 16, "checkpoint_every": 4, "batch_size": 8, "device": "cpu"}
+    config = replace(TrainConfig.embedded(), cache=ROOT / "data/cache", body=ROOT / "data/embedded/body", **short)
+    code = (
+        "import json, sys\nfrom vibe_model import TrainConfig, training\n"
+        "training.run(TrainConfig.from_dict({**json.loads(sys.argv[1]), 'runs': sys.argv[2]}))"
+    )
+    return Training("training", ["-c", code, json.dumps(config.as_dict())])
+
+
+# ---------------------------------------------------------------------------------------------- kills, and what is left
 
 
 @dataclass(slots=True)
@@ -123,111 +402,89 @@ class Tally:
     """What became of one job's kills."""
 
     name: str
-    changes: int
     kills: int = 0
-    again: int = 0  # of them, of runs that went on after an earlier kill
+    again: int = 0  # of them, of jobs that went on after an earlier kill
     old: int = 0  # kills after which readers found the old state
     new: int = 0
-    states: set[str] = field(default_factory=set)  # different contents of the cache's folder after a kill
-    looks: int = 0  # of the reader beside it
+    states: set[str] = field(default_factory=set)  # different contents of the folder after a kill
+    reads: int = 0  # of the reader beside it
     wrong: list[str] = field(default_factory=list)
 
 
-class Onlooker:
-    """A process that reads all of a cache again and again while others write it."""
+@contextlib.contextmanager
+def reader_beside(root: Path) -> Iterator[Callable[[], tuple[int, set[str | None]]]]:
+    """A process that reads all of a cache again and again. Gives what ends it: (how often it read, what it saw)."""
+    here, there = FRESH.Pipe()
+    process = FRESH.Process(target=keep_reading, args=(str(root), there), daemon=True)
+    process.start()
+    here.recv()  # it is reading
 
-    def __init__(self) -> None:
-        self._pipe, theirs = FRESH.Pipe()
-        self._process = FRESH.Process(target=look_on, args=(theirs,), daemon=True)
-        self._process.start()
+    def end() -> tuple[int, set[str | None]]:
+        here.send("end")
+        reads, found = here.recv()
+        return reads, found
 
-    def start(self, root: Path) -> None:
-        self._pipe.send(str(root))
-        self._pipe.recv()  # it is looking
-
-    def stop(self) -> tuple[int, set[str | None]]:
-        """(how often it looked, what it saw)."""
-        self._pipe.send("")
-        looks, found = self._pipe.recv()
-        return looks, found
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.join()
+    try:
+        yield end
+    finally:
+        process.kill()
+        process.join()
 
 
-def look_on(pipe: Connection) -> None:
-    """What an `Onlooker`'s process does."""
-    while True:
-        root = Path(pipe.recv())
-        pipe.send("looking")
-        looks, found = 0, set()
-        while not pipe.poll():
-            try:
-                state = seen(root)
-            except Exception as error:  # whatever it is: a reader must never meet it
-                state = f"{type(error).__name__}: {error}"
-            found.add(state)
-            looks += state is not None
-            time.sleep(0.005)  # the one that writes needs the processor too
-        pipe.recv()
-        pipe.send((looks, found))
+def keep_reading(root: str, pipe: Connection) -> None:
+    """What the process does."""
+    pipe.send("reading")
+    reads, found = 0, set()
+    while not pipe.poll():
+        try:
+            state = seen(Path(root))
+        except Exception as error:  # whatever it is: a reader must never meet it
+            state = f"{type(error).__name__}: {error}"
+        found.add(state)
+        reads += state is not None
+        time.sleep(0.005)  # the writer needs the processor too
+    pipe.send((reads, found))
 
 
-def survive(job: Job, before: Path, work: Path, kills: int, rng: random.Random, *, timed: bool) -> Tally:
+def survive(job: Job, before: Path, work: Path, kills: int, rng: random.Random) -> Tally:
     """Kill it at `kills` moments from the state `before`; leave the state after it in work/calm."""
     calm, root = work / "calm", work / "killed"
     copy(before, calm)
-    old = seen(calm)
-    _, changes, seconds = job.run(calm)
-    new, expected = seen(calm), contents(calm)
-    tally = Tally(job.name, changes)
+    old, began = job.seen(calm), time.perf_counter()
+    _, n_changes = job.run(calm)
+    seconds = time.perf_counter() - began
+    new, expected = job.seen(calm), job.contents(calm)
+    tally = Tally(job.name)
     if old == new:
-        tally.wrong.append("the run changed nothing")
-    onlooker = Onlooker()
-    try:
-        for number in range(kills):
-            copy(before, root)
-            onlooker.start(root)
-            share = (number + rng.random()) / kills
+        tally.wrong.append("it changed nothing")
+    for number in range(kills):
+        copy(before, root)
+        share = (number + rng.random()) / kills
+        with reader_beside(root) as end:
             for again in range(1 + number % 2):
-                if timed and number % 4 < 2:
-                    moment = Moment(after=share * seconds)
-                else:
-                    moment = Moment(at=1 + int(share * changes), torn=rng.random())
-                kill(job, root, moment, again, tally, (old, new))
+                moment = job.moment(share, n_changes, seconds)
                 share = rng.random() / 2  # less is left to do
+                if job.run(root, moment)[0] == -signal.SIGKILL:  # else it had less left to do than that
+                    examine(job, root, f"{moment}{' of a job that went on' * again}", tally, (old, new))
+                    tally.again += again
             job.run(root)
-            looks, found = onlooker.stop()
-            tally.looks += looks
-            if strange := found - {old, new}:
-                tally.wrong.append(f"a reader beside kill {number + 1} saw {strange}")
-            if others := differences(contents(root), expected):
-                tally.wrong.append(
-                    f"kill {number + 1} ended with {len(others)} other files: {', '.join(others[:3])} ..."
-                )
-            if not cache.verify(root).ok or seen(root) != new:
-                tally.wrong.append(f"kill {number + 1}: not intact at the end")
-    finally:
-        onlooker.end()
+            reads, states = end()
+        tally.reads += reads
+        tally.wrong += [f"a reader beside kill {number + 1} saw {state}" for state in states - {None, old, new}]
+        ended = job.contents(root)
+        if others := sorted(name for name in ended.keys() | expected.keys() if ended.get(name) != expected.get(name)):
+            tally.wrong.append(f"kill {number + 1} ended with {len(others)} other files: {', '.join(others[:3])} ...")
+        if job.seen(root) != new:
+            tally.wrong.append(f"kill {number + 1}: another state at the end")
     return tally
 
 
-def kill(job: Job, root: Path, moment: Moment, again: int, tally: Tally, states: tuple[str | None, str | None]) -> None:
-    """Run until then, and look at what is there."""
-    status, *_ = job.run(root, moment)
-    if status == 0:  # it had less left to do than that
-        return
-    where = f"{moment}{' of a run that went on' * again}"
-    if status != -signal.SIGKILL:
-        tally.wrong.append(f"{where}: ended with {status}")
+def examine(job: Job, root: Path, where: str, tally: Tally, states: tuple[str | None, str | None]) -> None:
+    """Count a kill, by what it has left."""
     tally.kills += 1
-    tally.again += again
-    tally.states.add(digest(root))
-    if (root / "zarr.json").exists() and not (report := cache.verify(root)).ok:
-        tally.wrong.append(f"{where}: {report.problems}")
+    tally.states.add(hashlib.sha256(repr(tree(root, OUTSIDE)).encode()).hexdigest())
     try:
-        found = seen(root)
+        found = job.seen(root)
     except cache.CacheError as error:
         found = str(error)
     if found not in states:
@@ -242,98 +499,41 @@ def copy(before: Path, root: Path) -> None:
         shutil.copytree(before, root)
 
 
-def contents(root: Path) -> dict[str, bytes]:
-    return tree(root, OUTSIDE)
-
-
-def digest(root: Path) -> str:
-    return hashlib.sha256(repr(contents(root)).encode()).hexdigest()
-
-
-def differences(found: Mapping[str, bytes], expected: Mapping[str, bytes]) -> list[str]:
-    names = sorted(found.keys() | expected.keys())
-    return [name for name in names if found.get(name) != expected.get(name)]
-
-
-def jobs_of_commands(work: Path) -> list[Command]:
-    """First conversion, extraction, and both again once raw videos have changed."""
-    from pipeline import synthetic  # here: the processes of the tiny runs start in no time without it
-
-    raw = work / "raw" / DATASET
-    synthetic.write_dataset(DATASET, raw, n_videos=3, n_frames=8)
-    changed = Path(shutil.copytree(raw, work / "changed" / DATASET))
-    labels = sorted(path.stem for path in (changed / "labels").glob("*.mat"))
-    (changed / "labels" / f"{labels[0]}.mat").unlink()
-    shutil.rmtree(changed / "frames" / labels[0])
-    max((changed / "frames" / labels[1]).glob("*.jpg")).unlink()
-    jobs = []
-    for folder, what in ((raw, ""), (changed, " of changes")):
-        place = [DATASET, "train", "--raw", str(folder)]
-        jobs.append(Command(f"`pipeline convert`{what}", ["convert", *place, "--workers", "1" if what else "2"]))
-        jobs.append(Command(f"`pipeline extract`{what}", ["extract", *place, *EXACTLY]))
-    return jobs
-
-
-def chain(jobs: Sequence[Job], work: Path, kills: int, rng: random.Random, *, timed: bool) -> list[Tally]:
+def chain(jobs: Sequence[Job], work: Path, kills: int, rng: random.Random) -> list[Tally]:
     """Every job on what the one before it left."""
     before, tallies = work / "before", []
     for number, job in enumerate(jobs):
         share = kills * (number + 1) // len(jobs) - kills * number // len(jobs)
-        tallies.append(survive(job, before, work, share, rng, timed=timed))
+        tallies.append(survive(job, before, work, share, rng))
         copy(work / "calm", before)
         print(line(tallies[-1]), *tallies[-1].wrong, sep="\n  ", flush=True)
     return tallies
 
 
-def main() -> int:
-    """Kill, look, print, write the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--toy", type=int, default=TOY, help="tiny runs that are killed, every other one twice")
-    parser.add_argument("--commands", type=int, default=COMMANDS, help="commands that are killed, likewise")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--work", type=Path, help="folder for raw data and caches; a temporary one by default")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/crashes.md")
-    parser.add_argument("--command", help=argparse.SUPPRESS)
-    args, others = parser.parse_known_args()
-    if args.command:
-        run_command(args.command, others)
-    rng = random.Random(args.seed)
-    began = time.perf_counter()
-    with tempfile.TemporaryDirectory(dir=args.work) as folder:
-        toys, commands = Path(folder, "toys"), Path(folder, "commands")
-        tallies = chain([Toy(name) for name in RUNS], toys, args.toy, rng, timed=False)
-        if args.commands:
-            tallies += chain(jobs_of_commands(commands), commands, args.commands, rng, timed=True)
-    args.out.write_text(report(tallies, args.seed, time.perf_counter() - began))
-    print(args.out)
-    return int(any(tally.wrong for tally in tallies))
-
-
 HEAD: Final = (
-    "| run | changes in it | kills | of runs that went on | old state | new state | different folders "
-    "| looks of a reader beside it | wrong |"
+    "| job | kills | of jobs that went on | old state | new state | different folders | reads beside it | wrong |"
 )
 
 
 def line(tally: Tally) -> str:
-    numbers = (tally.changes, tally.kills, tally.again, tally.old, tally.new, len(tally.states), tally.looks)
-    return f"| {tally.name} | {' | '.join(f'{number:,}' for number in numbers)} | {len(tally.wrong)} |"
+    numbers = (tally.kills, tally.again, tally.old, tally.new, len(tally.states), tally.reads, len(tally.wrong))
+    return f"| {tally.name} | {' | '.join(f'{number:,}' for number in numbers)} |"
 
 
 def report(tallies: Sequence[Tally], seed: int, seconds: float) -> str:
     """What was done, on what, and what came of it."""
     kills, wrong = sum(tally.kills for tally in tallies), [text for tally in tallies for text in tally.wrong]
     verdict = (
-        "Every cache verified, every reader saw all of the old or all of the new state, and every run ended in the "
+        "Every cache verified, every reader saw all of the old or all of the new state, and every job ended in the "
         "same bytes as an undisturbed one."
         if not wrong
         else f"{len(wrong)} things were wrong:"
     )
     lines = [
-        "# Does a killed run lose or mix anything?",
+        "# Does a killed command lose or mix anything?",
         "",
-        "STAND-IN data. Made by `.venv/bin/python benchmarks/crashes.py`; what is killed, when, and what is looked at "
-        "afterwards, stands at its beginning.",
+        "DEMO data. Made by `make data && .venv/bin/python benchmarks/crashes.py`, which describes at its beginning "
+        "what is killed, when, and what is compared.",
         "",
         f"{datetime.datetime.now(tz=datetime.UTC):%Y-%m-%d}, {len(os.sched_getaffinity(0))} cores "
         f"({platform.machine()}), Linux {platform.release()}, Python {platform.python_version()}, seed {seed}, "
@@ -343,15 +543,38 @@ def report(tallies: Sequence[Tally], seed: int, seconds: float) -> str:
         "",
         *(f"- {text}" for text in wrong),
         HEAD,
-        "|---" * HEAD.count(" | ") + "|---|",
+        "|---" * (HEAD.count("|") - 1) + "|",
         *map(line, tallies),
         "",
-        "A change is a call that changes a file or folder or makes it durable (open to write, write, fsync, rename, "
-        "mkdir, unlink, ...). Different folders: how many different contents the cache's folder had after a kill, "
-        "`provenance.json` and time stamps aside.",
+        "Different folders: how many different contents the folder had after a kill, times aside.",
         "",
     ]
     return "\n".join(lines)
+
+
+def main() -> int:
+    """Kill, read, print, write the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--toy", type=int, default=150, help="tiny runs that are killed, every other one twice")
+    parser.add_argument("--commands", type=int, default=40, help="commands that are killed, likewise")
+    parser.add_argument("--training", type=int, default=12, help="training runs that are killed, likewise")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--work", type=Path, help="folder for raw data and caches; a temporary one by default")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/crashes.md")
+    args = parser.parse_args()
+    began, tallies = time.perf_counter(), []
+    with tempfile.TemporaryDirectory(dir=args.work) as folder:
+        kinds: list[tuple[int, Callable[[], Sequence[Job]]]] = [
+            (args.toy, lambda: [Toy(name) for name in RUNS]),
+            (args.commands, partial(pipeline_commands, Path(folder))),
+            (args.training, lambda: [training()]),
+        ]
+        for number, (kills, jobs) in enumerate(kinds):
+            (work := Path(folder, str(number))).mkdir()
+            tallies += chain(jobs(), work, kills, random.Random(args.seed)) if kills else []
+    args.out.write_text(report(tallies, args.seed, time.perf_counter() - began))
+    print(args.out)
+    return int(any(tally.wrong for tally in tallies))
 
 
 if __name__ == "__main__":

@@ -1,82 +1,437 @@
-"""How fast are features extracted? Against the usual way, and against what decoding and the network allow, in one run.
+"""How fast are features extracted? Against the usual way, and against what decoding and the model allow, in one run.
 
     .venv/bin/python benchmarks/features.py --out benchmarks/features.md
 
 Pictures and videos of noise on all scales, whose files are as large as photographs', and a split of persons in them in
 a cache. In every case, round after round, each in a process of its own:
 
-- usual (`features_usual.py`): person by person cv2.imread (of a video: the video once more), crop, normalisation in
-  NumPy in one thread, and torchvision's ResNet-50 in fp32 in batches of 200, torch with its own number of threads. Its
-  first `--usual` crops are timed, without start-up.
+- usual: person by person cv2.imread (of a video: the video once more), crop, normalisation in NumPy in one thread, and
+  torchvision's ResNet-50 in fp32 in batches of 200. Its first `--usual` crops are timed, without start-up.
 - ours (`pipeline.features.extract.extract`, precision fast): `--frames` crops. Its rate is that of the rows from 20% to
-  80%, where nothing starts and nothing ends any more; what the whole process took beyond that rate is told beside it:
-  the interpreter, torch, loading the network, starting processes, filling and emptying buffers, the last commit.
-- the limits (`features_limits.py`): the same decoding processes without a network on the same split, and
-  the same network without decoding.
+  80%, where nothing starts or ends.
+- decode: the same extraction of a stream that costs nothing to compute; model: the network alone, on noise.
 
-Together these two allow 1 / (1/decode + 1/network) crops a second on a CPU, whose cores they share, and the smaller of
-both on a GPU. Agreement of precision fast with exact, and of exact with torchvision's layers, is measured over all
-crops of the first case; memory over two lengths, with a stream that costs nothing to compute.
+Together these two allow 1 / (1/decode + 1/model) crops a second on a CPU, whose cores they share, and the smaller of
+both on a GPU. Memory is measured over two lengths, with the stream that costs nothing.
 
-Every picture lies in the page cache. The network's weights are random, in a checkpoint file, unless `--weights` names
-others: rates do not depend on them, agreement does.
+Every picture is in the page cache. The weights are random, in a checkpoint file, unless `--weights` names others:
+rates do not depend on them.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
 import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar, Final
 
-from features_measured import CROPPED, PIXELS, Options, agreement, memory, random_weights, speed, store_crops
-from features_report import report
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchvision.models import resnet50
 
-from pipeline.features.networks import chosen_device
+import cache
+from pipeline import crops
+from pipeline.features import networks
+from pipeline.features.extract import extract
+from pipeline.features.networks import backbones
+from pipeline.features.networks.resnet import IMAGENET_MEAN, IMAGENET_STD
+from pipeline.features.plan import plan_extraction
+from pipeline.features.spec import Resources, StreamSpec
+from pipeline.features.streams import Computer, Machine, NumberStream
+from pipeline.features.streams.crops import Crops
+from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.features.weights import WeightsSpec
+from pipeline.pixels import sources
+from pipeline.pixels.frames import Pictures
+from pipeline.track import CROP_SCALE
+
+FRAMES: Final = 100  # of a video, and files of a size: each video of the split shows them once more
+SECONDS: Final = 5.0  # of the model alone
+MIDDLE: Final = (0.2, 0.8)  # the part of the rows in which nothing starts or ends
+USUAL_BATCH: Final = 200
+STRENGTHS: Final = (3.0, 5.0, 8.0, 10.0, 12.0, 14.0, 16.0)  # of noise at 1, 2, 4, ... px, in grey levels of 255
+CROPPED: Final = "cropped"  # the case of stored crops
+
+Found = dict[str, Any]
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One kind of pixels."""
+
+    name: str
+    size: tuple[int, int]  # (width, height) px
+    persons: int
+    video: bool = False
+
+    @property
+    def spec(self) -> str:
+        """The pixel source below the raw folder."""
+        place = f"{self.size[0]}x{self.size[1]}"
+        return f"video:{place}.mp4" if self.video else f"pictures:{place}/{{:06d}}.jpg+0"
+
+
+CASES: Final = {
+    "vga1": Case("640 x 480 JPEG, 1 person", (640, 480), 1),
+    "vga4": Case("640 x 480 JPEG, 4 persons", (640, 480), 4),
+    "hd1": Case("1920 x 1080 JPEG, 1 person", (1920, 1080), 1),
+    "hd4": Case("1920 x 1080 JPEG, 4 persons", (1920, 1080), 4),
+    "video1": Case("640 x 480 MPEG-4, 1 person", (640, 480), 1, video=True),
+    "video4": Case("640 x 480 MPEG-4, 4 persons", (640, 480), 4, video=True),
+    CROPPED: Case("224 x 224 JPEG, the stored crops", (640, 480), 4),
+}
+TINY: Final = Case("64 x 48 JPEG, 1 person", (64, 48), 1)  # where only memory is measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanColours(NumberStream):
+    """Three numbers a crop, its mean red, green and blue: a stream that costs nothing to compute."""
+
+    kind: ClassVar[str] = "mean_colours"
+    dim: ClassVar[int] = 3
+
+    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Computer:  # noqa: ARG002
+        return _Means()
+
+
+class _Means:
+    lanes, batch_size = 1, 16
+    provenance: ClassVar[Mapping[str, Any]] = {"stand_in": True, "device": "cpu"}
+
+    def adopt(self, memory: Bytes) -> None:
+        """Crops are read where they are."""
+
+    def release(self) -> None:
+        """Nothing was adopted."""
+
+    def __call__(self, crops: Bytes) -> Floats:
+        means: Floats = crops[:, ::16, ::16].reshape(len(crops), -1, 3).mean(axis=1, dtype=np.float32)
+        return means
+
+
+# ----------------------------------------------------------------------------------------------------------- data
+
+
+def make(work: Path, key: str, case: Case, n_crops: int) -> None:
+    """A case's pixels, where they do not exist, and its split of about so many crops."""
+    source = sources.parse(work / "raw", case.spec)
+    if not source.place.exists():
+        source.place.parent.mkdir(parents=True, exist_ok=True)
+        write_pictures(source.place, case.size) if isinstance(source, Pictures) else write_video(
+            source.place, case.size
+        )
+    columns, provenance = ("frame_index", "bbox"), {"raw": str(work / "raw")}
+    n_frames, pixels, (width, height) = max(1, n_crops // case.persons), source.digest(), case.size
+    with cache.SplitWriter(
+        work / "cache", f"{key}/train", columns=columns, plan="made up", provenance=provenance
+    ) as writer:
+        writer.begin()
+        for number, start in enumerate(range(0, n_frames, FRAMES)):
+            name, frames = f"{number:06d}", np.arange(min(FRAMES, n_frames - start))
+            tracks = [
+                cache.TrackRows(
+                    name=f"{name}/{person}",
+                    video=name,
+                    step=1,
+                    fps=30.0,
+                    crop_scale=CROP_SCALE,
+                    columns={
+                        "frame_index": frames,
+                        "bbox": boxes(len(frames), case.size, number * case.persons + person),
+                    },
+                )
+                for person in range(case.persons)
+            ]
+            entry = cache.VideoEntry(name=name, source=case.spec, pixels=pixels, width=width, height=height)
+            writer.append(entry, tracks)
+        writer.commit({"stand_in": True})
+
+
+def boxes(n: int, size: tuple[int, int], seed: int) -> Floats:
+    """(n, 4) square cxcywh px: persons of 30% to 80% of the picture's height."""
+    rng = np.random.default_rng(seed)
+    side = rng.uniform(0.3, 0.8, n) * size[1]
+    x, y = rng.uniform(0.3, 0.7, (2, n))
+    return np.stack([x * size[0], y * size[1], side, side], axis=1).astype(np.float32)
+
+
+def write_pictures(folder: Path, size: tuple[int, int]) -> None:
+    """JPEG files, about as many bytes each as photographs have."""
+    folder.mkdir(parents=True)
+    for number in range(FRAMES):
+        cv2.imwrite(str(folder / f"{number:06d}.jpg"), textured(size, number), [cv2.IMWRITE_JPEG_QUALITY, 90])
+
+
+def write_video(file: Path, size: tuple[int, int]) -> None:
+    """A camera that moves over a still picture, by 4 px a frame, with some noise of its own."""
+    (width, height), rng = size, np.random.default_rng(0)
+    scene = textured((width + 4 * FRAMES, height), 0)
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"mp4v"), 30.0, size)
+    for number in range(FRAMES):
+        frame = scene[:, 4 * number : 4 * number + width] + rng.integers(-4, 5, (height, width, 3), np.int16)
+        writer.write(np.clip(frame, 0, 255).astype(np.uint8))
+    writer.release()
+
+
+def textured(size: tuple[int, int], seed: int) -> Bytes:
+    """(height, width, 3) noise on all scales, the coarser the stronger, as in photographs."""
+    width, height = size
+    rng = np.random.default_rng(seed)
+    image = np.full((height, width, 3), 128, np.float32)
+    for octave, strength in enumerate(STRENGTHS):
+        shape = (-(-height // 2**octave), -(-width // 2**octave), 3)
+        noise = rng.standard_normal(shape, np.float32) * strength
+        image += cv2.resize(noise, size, interpolation=cv2.INTER_CUBIC)
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+# ----------------------------------------------------------------------------------------------------------- ways
+
+
+def usual(args: argparse.Namespace) -> Found:
+    """The usual way, over the first crops of the split."""
+    network = backbones.load(WeightsSpec.parse(args.weights))[0].to(args.device)
+    coming = usual_crops(opened(args), args.at / "raw")
+
+    @torch.no_grad()
+    def features(batch: list[Floats]) -> Floats:
+        found: Floats = network(torch.from_numpy(np.stack(batch)).to(args.device)).cpu().numpy()
+        return found
+
+    features([np.zeros((3, crops.CROP_SIZE, crops.CROP_SIZE), np.float32)])  # what is done only once
+    began, done = time.perf_counter(), 0
+    while done < args.usual:
+        done += len(features([next(coming) for _ in range(min(USUAL_BATCH, args.usual - done))]))
+    return {"rate": done / (time.perf_counter() - began)}
+
+
+def usual_crops(split: cache.Split, raw: Path) -> Iterator[Floats]:
+    """(3, 224, 224) normalised, track by track."""
+    mean, std = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
+    for track, video in zip(split.tracks, split.tracks.video.tolist(), strict=True):
+        source = sources.parse(raw, split.videos[video].source)
+        frames = split.rows("frame_index", track.start, track.stop).tolist()
+        pictures = read_as_usual(source, frames)
+        for bgr, box in zip(pictures, split.rows("bbox", track.start, track.stop), strict=True):
+            affine = crops.crop_affine(box, track.crop_scale)
+            cropped = cv2.warpAffine(bgr, affine, (crops.CROP_SIZE, crops.CROP_SIZE), flags=cv2.INTER_LINEAR)
+            yield ((cropped[..., ::-1].astype(np.float32) / np.float32(255) - mean) / std).transpose(2, 0, 1)
+
+
+def read_as_usual(source: Any, frames: list[int]) -> Iterator[Any]:
+    """BGR, as OpenCV reads them."""
+    if isinstance(source, Pictures):
+        yield from (cv2.imread(str(source.path(frame))) for frame in frames)
+        return
+    capture, target = cv2.VideoCapture(str(source.place)), set(frames)
+    for frame in range(frames[-1] + 1):
+        _, bgr = capture.read()
+        if frame in target:
+            yield bgr
+    capture.release()
+
+
+def ours(args: argparse.Namespace, stream: NumberStream | None = None) -> Found:
+    """An extraction, as `python -m pipeline extract` does it."""
+    stream = stream or ResNet50(weights=WeightsSpec.parse(args.weights), precision="fast")
+    from_crops = "crops" if args.case == CROPPED else ""
+    if from_crops and from_crops not in opened(args).streams:
+        run_extraction(args, StreamSpec("crops", Crops(), resources=Resources(Machine(args.device), args.workers)))
+    seen: list[tuple[float, int]] = []
+    spec = StreamSpec(
+        f"{stream.kind}-{args.turn}", stream, from_crops, resources=Resources(Machine(args.device), args.workers)
+    )
+    with gpu_busy(args.device) as busy_between:
+        done = run_extraction(args, spec, lambda rows, *_: seen.append((time.perf_counter(), rows)))
+    (began, first), (ended, last) = middle(seen, done.computed)
+    status = Path("/proc/self/status").read_text().splitlines()
+    peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+    return {
+        "rate": (last - first) / (ended - began),
+        "busy": done.meter.busy(),
+        "gpu_busy": busy_between(began, ended),
+        "peak_mib": peak / 1024,
+    }
+
+
+def run_extraction(args: argparse.Namespace, spec: StreamSpec, progress: Any = lambda *_: None) -> Any:
+    """An extraction without problems."""
+    done = extract(plan_extraction(args.at / "cache", f"{args.case}/train", spec), progress=progress)
+    if done.problems:
+        raise SystemExit(f"{args.case}: {done.problems}: {done.examples}")
+    return done
+
+
+def middle(seen: Sequence[tuple[float, int]], total: int) -> tuple[tuple[float, int], tuple[float, int]]:
+    """The first and the last (time, rows) in the middle of an extraction; of one that was over too soon, of all of it.
+
+    >>> middle([(0, 0), (1, 15), (2, 30), (3, 60), (4, 100)], 100)
+    ((2, 30), (3, 60))
+    """
+    within = [one for one in seen if MIDDLE[0] * total <= one[1] <= MIDDLE[1] * total]
+    if within and within[-1][1] > within[0][1]:
+        return within[0], within[-1]
+    return seen[0], max(seen, key=lambda one: one[1])
+
+
+def decode(args: argparse.Namespace) -> Found:
+    """Decoding alone."""
+    return ours(args, MeanColours())
+
+
+def model(args: argparse.Namespace) -> Found:
+    """The network alone, in all its threads, on noise."""
+    stream = ResNet50(weights=WeightsSpec.parse(args.weights), precision="fast")
+    computer = stream.load(Machine(args.device), None)
+    shape = (computer.lanes, computer.batch_size, crops.CROP_SIZE, crops.CROP_SIZE, 3)
+    memory = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    computer.adopt(memory)
+
+    def rate(batch: Bytes) -> float:
+        began, n = time.perf_counter(), 0
+        while (took := time.perf_counter() - began) < SECONDS or not n:
+            computer(batch)
+            n += len(batch)
+        return n / took
+
+    with ThreadPoolExecutor(computer.lanes) as threads:
+        list(threads.map(computer, memory))  # what is done only once
+        rates = list(threads.map(rate, memory))
+    computer.release()
+    return {"rate": sum(rates), "shares_cores": computer.provenance["device"] == "cpu"}
+
+
+def opened(args: argparse.Namespace) -> cache.Split:
+    return cache.open(args.at / "cache")[f"{args.case}/train"]
+
+
+@contextmanager
+def gpu_busy(device: str) -> Iterator[Callable[[float, float], float | None]]:
+    """Share of a time in which the GPU computed, as nvidia-smi samples it; None on a CPU."""
+    if not device.startswith("cuda"):
+        yield lambda began, ended: None  # noqa: ARG005
+        return
+    number = device.partition(":")[2] or "0"
+    query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "100", "-i", number]
+    seen: list[tuple[float, float]] = []
+
+    def listen() -> None:
+        for line in process.stdout or ():
+            seen.append((time.perf_counter(), float(line) / 100))  # noqa: PERF401 - it is read meanwhile
+
+    def between(began: float, ended: float) -> float | None:
+        within = [share for at, share in seen if began <= at <= ended]
+        return float(np.mean(within)) if within else None
+
+    with subprocess.Popen(query, stdout=subprocess.PIPE, text=True) as process:
+        listener = threading.Thread(target=listen, daemon=True)
+        listener.start()
+        try:
+            yield between
+        finally:
+            process.kill()
+            listener.join()
+
+
+# --------------------------------------------------------------------------------------------------------- report
+
+WAYS: Final = {way.__name__: way for way in (usual, ours, decode, model)}
+
+
+def in_a_process(args: argparse.Namespace, way: str, case: str, turn: int = 0) -> Found:
+    """What a way found, measured in a process of its own."""
+    words = ["--way", way, "--case", case, "--turn", str(turn), "--at", str(args.at), "--weights", args.weights]
+    words += ["--device", args.device, "--workers", str(args.workers), "--usual", str(args.usual)]
+    ran = subprocess.run([sys.executable, __file__, *words], stdout=subprocess.PIPE, text=True, check=True)
+    found: Found = json.loads(ran.stdout.splitlines()[-1])
+    return found
+
+
+def measured(args: argparse.Namespace, key: str) -> str:
+    """A line of the table: one case, all ways in turn in every round."""
+    make(args.at, key, CASES[key], args.frames)
+    ways = [way for way in ("usual", "ours", "decode", "model") if way != "usual" or key != CROPPED]
+    rounds = [{way: in_a_process(args, way, key, turn) for way in ways} for turn in range(args.rounds)]
+    for one in rounds:
+        decoding, network = one["decode"]["rate"], one["model"]["rate"]
+        shared = one["model"]["shares_cores"]
+        one["limit"] = {"rate": 1 / (1 / decoding + 1 / network) if shared else min(decoding, network)}
+        one["share"] = {"rate": one["ours"]["rate"] / one["limit"]["rate"]}
+        one["ratio"] = {"rate": one["ours"]["rate"] / one["usual"]["rate"] if "usual" in one else float("nan")}
+    busy = ", ".join(f"{stage} {share:.0%}" for stage, share in rounds[-1]["ours"]["busy"].items())
+    gpu = rounds[-1]["ours"]["gpu_busy"]
+    columns = ("ratio", "usual", "ours", "decode", "model", "limit", "share")
+    rates = [[one[name]["rate"] for one in rounds if name in one] for name in columns]
+    cells = [f"{statistics.median(r):,.2f} ({min(r):,.2f} - {max(r):,.2f})" if r else "-" for r in rates]
+    return "| " + " | ".join([CASES[key].name, *cells, busy + ("" if gpu is None else f", GPU {gpu:.0%}")]) + " |"
 
 
 def main() -> None:
     """Make the data, measure, print, write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", choices=PIXELS, default=list(PIXELS))
-    parser.add_argument("--frames", type=int, default=1600, help="crops a case; on a GPU take 40000")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--frames", type=int, default=1600, help="crops a case; on a GPU 40000")
     parser.add_argument("--usual", type=int, default=400, help="crops that the usual way computes of them")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each limit")
-    parser.add_argument(
-        "--memory", nargs="*", type=int, default=[1_000, 40_000, 100_000], help="frames; none: not measured"
-    )
-    parser.add_argument("--weights", help="as of `extract`; by default random ones")
+    parser.add_argument("--memory", nargs="*", type=int, default=[1_000, 40_000], help="frames; none: not measured")
+    parser.add_argument("--weights", default="", help="as of `extract`; by default random ones")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--workers", type=int, default=0, help="decoding processes; 0: one a core")
-    parser.add_argument("--compile", action="store_true", help="torch.compile, on CUDA")
-    parser.add_argument(
-        "--at",
-        type=Path,
-        help="where to make the files (1 GB; with 40000 crops a case 6); a temporary folder by default",
-    )
+    parser.add_argument("--at", type=Path, help="where to make the files (1 GB); a temporary folder by default")
     parser.add_argument("--out", type=Path, help="write the report here, for example benchmarks/features.md")
+    for name in ("--way", "--case", "--turn"):  # of the processes that measure
+        parser.add_argument(name, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    device = str(chosen_device(args.device))
+    args.device = str(networks.chosen_device(args.device))
+    if args.way:
+        print(json.dumps(WAYS[args.way](args)))
+        return
     with tempfile.TemporaryDirectory(dir=args.at) as folder:
-        work = Path(folder)
-        weights = args.weights or random_weights(work)
-        options = Options(
-            work, weights, device, args.workers, args.compile, args.frames, args.usual, args.rounds, args.seconds
-        )
-        if CROPPED in args.cases:
-            store_crops(options)
-        measured = []
-        for key in args.cases:
-            measured.append(speed(options, key))
-            print(PIXELS[key], [round(rate, 1) for rate in measured[-1].rates("ours")], "crops a second", flush=True)
-        agreed = agreement(options, args.cases)
-        # What torch itself takes is no part of it.
-        held = memory(dataclasses.replace(options, device="cpu"), args.memory) if args.memory else []
-    text = report(measured, agreed, held, options)
+        args.at = Path(folder)
+        if not args.weights:
+            torch.manual_seed(0)
+            torch.save(resnet50(weights=None).state_dict(), args.at / "random.pt")
+            args.weights = f"file:{args.at / 'random.pt'}"
+        text = report(args)
     print(text)
     if args.out:
         args.out.write_text(text)
+
+
+def report(args: argparse.Namespace) -> str:
+    """All tables."""
+    device = torch.cuda.get_device_name(args.device) if args.device != "cpu" else "no GPU"
+    lines = [
+        "# How fast are features extracted?\n",
+        "Made by `.venv/bin/python benchmarks/features.py --out benchmarks/features.md`, which tells what is",
+        f"compared. {len(os.sched_getaffinity(0))} cores ({platform.machine()}), {device}, torch {torch.__version__}; "
+        f"{args.rounds} rounds of {args.frames:,} crops, the usual way {args.usual:,}.\n",
+        "Crops a second: the median of the rounds (lowest - highest). Goals: 4 times usual, 0.9 of the limit.\n",
+        "| pixels | ours : usual | usual | ours | decode | model | limit | ours : limit | busy |",
+        "|---|---|---|---|---|---|---|---|---|",
+        *(measured(args, key) for key in args.cases),
+        "\n| frames of a stream that costs nothing | peak memory of the extraction, MiB |\n|---|---|",
+    ]
+    for n in args.memory:
+        make(args.at, f"memory-{n}", TINY, n)
+        lines.append(f"| {n:,} | {in_a_process(args, 'decode', f'memory-{n}')['peak_mib']:.0f} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -349,7 +349,9 @@ def publish(place: manifest.Place, changes: Mapping[str, Any], files: Mapping[st
     assert found is not None
     held, tag = found
     named = {"files": {name: manifest.sha256(data) for name, data in files.items()}}
-    sealed = manifest.seal({**{key: value for key, value in held.items() if key != "digest"}, **changes, **named})
+    sealed = manifest.with_digest(
+        {**{key: value for key, value in held.items() if key != "digest"}, **changes, **named}
+    )
     manifest.publish(place, sealed, files, expected=tag)
     return sealed
 

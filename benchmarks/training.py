@@ -30,7 +30,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-import features_ways
+import features
 import torch
 import training_data
 from torch import nn
@@ -166,7 +166,7 @@ def measured(bench: Bench, *, rounds: int, steps: int) -> dict[str, Speed]:
     usual = bench.usual(ours[FP32])
     speeds = {way: Speed() for way in WAYS}
     sources = {way: stream(bench.batches, 0, device=bench.device) for way in ours}
-    with closing(sources[FP32]), closing(sources[BF16]), features_ways.gpu_busy(bench.config.device) as busy:
+    with closing(sources[FP32]), closing(sources[BF16]), features.gpu_busy(bench.config.device) as busy:
         usual_source = bench.usual_batches(0, n_steps)
         turns: dict[str, Callable[[], float]] = {USUAL: lambda: timed(usual_source, lambda b: usual.train_step(*b))}
         for way, trainer in ours.items():

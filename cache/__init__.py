@@ -8,13 +8,12 @@ from cache.fingerprint import fingerprint
 from cache.format.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD
 from cache.format.records import TrackRecord, TrackRows, VideoEntry
 from cache.read.split import FeatureCache, Split, open  # noqa: A004  it reads as cache.open
-from cache.storage.base import Root, place_of, store_at
-from cache.verification.checked import interrupted
-from cache.verification.problems import Damage, Report
-from cache.verification.repair import Repaired, put_aside, repair
-from cache.verification.verify import verify
+from cache.storage import place_of, store_at
+from cache.storage.base import Root
+from cache.verification.repair import Repaired, repair
+from cache.verification.verify import Damage, Report, verify
+from cache.write.base import delete_stream, invalidate
 from cache.write.compact import Compaction, compact
-from cache.write.discarding import discard, forget
 from cache.write.gc import Collected, gc
 from cache.write.split_writer import SplitWriter
 from cache.write.stream_shards import Staged, StreamShards
@@ -43,14 +42,12 @@ __all__ = [
     "TrackRows",
     "VideoEntry",
     "compact",
-    "discard",
+    "delete_stream",
     "fingerprint",
-    "forget",
     "gc",
-    "interrupted",
+    "invalidate",
     "open",
     "place_of",
-    "put_aside",
     "repair",
     "store_at",
     "verify",

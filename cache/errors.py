@@ -1,4 +1,4 @@
-"""What can go wrong with a cache, said so that it can be mended: file, expected, found, what to do next."""
+"""Errors of a cache. A message has the file, what was expected, what was found, and what to do next.  [cache]"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Self
 
 
 class CacheError(Exception):
-    """The cache, or a request to it, is not as it must be. One or two lines for the person at the keyboard."""
+    """The cache, or a request to it, is not as it must be. The message has one or two lines."""
 
     @classmethod
     def at(cls, file: Path | str, *, expected: str, found: str, do: str) -> Self:
@@ -16,7 +16,7 @@ class CacheError(Exception):
 
 
 class CacheChanged(CacheError):
-    """What was opened has been replaced since (compacted, or a stream made anew): open it again."""
+    """What was opened has been replaced since (compacted, or a stream was deleted and written again): reopen it."""
 
 
 class MissingSplit(CacheError, KeyError):

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-if TYPE_CHECKING:
-    from pipeline.datasets.release import Totals
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What the full release has of a split, counted as the accounting counts it. None: not known."""
+
+    videos: int | None = None
+    frames: int | None = None  # person-frames found
+
+    def as_dict(self) -> dict[str, int]:
+        """What is known, by name."""
+        counts = {"videos": self.videos, "frames": self.frames}
+        return {name: count for name, count in counts.items() if count is not None}
 
 
 @dataclass(slots=True)
@@ -24,18 +37,42 @@ class VideoAccount:
     dropped: Counter[str] = field(default_factory=Counter)  # reason -> person-frames
     tracks_kept: int = 0
     tracks_dropped: Counter[str] = field(default_factory=Counter)  # reason -> tracks
-    other_split: bool = False  # only its label says so: looked at, and not of this split
-    set_aside: str = ""  # the reason, when the whole video cannot be used
+    other_split: bool = False  # the label says that the video belongs to another split
+    set_aside: str = ""  # the reason why the whole video was rejected; "": it was not
     message: str = ""  # the full sentence for that
     notes: list[str] = field(default_factory=list)  # differences that cost no frame, or explain a reason
 
     def drop(self, reason: str, frames: int) -> None:
-        """Count `frames` person-frames as left out for `reason`; nothing when there are none."""
+        """Count `frames` person-frames as dropped for `reason`; nothing when there are none."""
         if frames:
             self.dropped[reason] += int(frames)
 
+    def drop_rows(self, reasons: Mapping[str, ArrayLike]) -> NDArray[np.bool_]:
+        """Reason -> (N,) whether it applies to a row. Returns (N,) which rows none applies to.
+
+        Every other row is counted as dropped under the first reason that applies to it.
+        """
+        kept = np.array(True)
+        for reason, applies in reasons.items():
+            rows = np.asarray(applies, np.bool_)
+            self.drop(reason, int((kept & rows).sum()))
+            kept = kept & ~rows
+        return kept
+
+    def keep_rows(self, reasons: Mapping[str, ArrayLike]) -> NDArray[np.int64]:
+        """`drop_rows` for the N rows of one track, which is counted too: kept, or dropped as `no_frame_left`.
+
+        Returns the kept rows' numbers, none for a dropped track.
+        """
+        rows = np.flatnonzero(self.drop_rows(reasons)).astype(np.int64)
+        if len(rows):
+            self.keep_track(len(rows))
+        else:
+            self.drop_track("no_frame_left", 0)
+        return rows
+
     def drop_track(self, reason: str, frames: int) -> None:
-        """Count a whole track, and its remaining frames, as left out."""
+        """Count a whole track, and its remaining frames, as dropped."""
         self.tracks_dropped[reason] += 1
         self.drop(reason, frames)
 
@@ -44,7 +81,7 @@ class VideoAccount:
         self.tracks_kept += 1
         self.kept += int(frames)
 
-    def put_aside(self, reason: str, message: str) -> None:
+    def reject(self, reason: str, message: str) -> None:
         """The video cannot be used: whatever was found in it counts under `reason`."""
         self.set_aside, self.message = reason, message
         self.kept, self.tracks_kept = 0, 0
@@ -52,8 +89,8 @@ class VideoAccount:
         self.tracks_dropped = Counter()
 
     @property
-    def aside(self) -> str:
-        """Which video was set aside, the reason, and the sentence for that, in one line."""
+    def rejection(self) -> str:
+        """Which video was rejected, the reason, and the sentence for that, in one line."""
         return f"{self.name}: {self.set_aside}: {self.message.removeprefix(f'{self.name}: ')}"
 
     def check(self) -> None:
@@ -66,7 +103,7 @@ class VideoAccount:
             )
 
     def as_dict(self) -> dict[str, Any]:
-        """What JSON can hold; `from_dict` makes the account of it again."""
+        """What JSON can hold; `from_dict` restores the account."""
         return {
             "name": self.name,
             "found": self.found,
@@ -104,20 +141,20 @@ class Accounting:
         return len(self._accounts)
 
     def totals(self, known: Totals | None = None) -> dict[str, Any]:
-        """Counts over all videos of the split, ready for the manifest, and beside them what the release is `known` for.
+        """Counts over all videos of the split, for the manifest, and what the full release is `known` to have.
 
         found = kept + dropped by reason, for frames and for the tracks of videos that could be used; of videos,
-        found = kept + set aside by reason + without tracks. Videos of other splits count nowhere.
+        found = kept + rejected by reason (`set_aside`) + without tracks. Videos of other splits count nowhere.
         """
         dropped: Counter[str] = Counter()
         tracks_dropped: Counter[str] = Counter()
-        aside: Counter[str] = Counter()
+        rejected: Counter[str] = Counter()
         kept = without_tracks = 0
         for account in self:
             dropped.update(account.dropped)
             tracks_dropped.update(account.tracks_dropped)
             if account.set_aside:
-                aside[account.set_aside] += 1
+                rejected[account.set_aside] += 1
             elif account.tracks_kept:
                 kept += 1
             elif not account.other_split:
@@ -135,9 +172,9 @@ class Accounting:
                 "dropped": dict(sorted(tracks_dropped.items())),
             },
             "videos": {
-                "found": kept + sum(aside.values()) + without_tracks,
+                "found": kept + sum(rejected.values()) + without_tracks,
                 "kept": kept,
-                "set_aside": dict(sorted(aside.items())),
+                "set_aside": dict(sorted(rejected.items())),
                 "without_tracks": without_tracks,
             },
             "known": {} if known is None else known.as_dict(),

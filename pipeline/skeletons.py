@@ -1,7 +1,7 @@
 """Joint orders, and conversion between them by joint name.  raw -> [tracks] -> features -> windows
 
-A name is one point of the body: "OP Neck" (OpenPose's, between the shoulders), "neck" (LSP's, the head's
-lower end) and "thorax" are three points, and none fills in for another. Index lists are derived from the names.
+A name is one point of the body: "OP Neck" (OpenPose's, between the shoulders), "neck" (LSP's, the head's lower
+end) and "thorax" are three points, and none fills in for another. Index lists are derived from the names.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ class Convert(PipelineTask):
         if done.useless:
             warn(done.useless)
         for account in done.set_aside[:5]:
-            warn(f"rejected {account.aside}")
+            warn(f"rejected {account.rejection}")
         if len(done.set_aside) > 5:
             warn(f"and {len(done.set_aside) - 5} more: {_status('--all')}")
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
-import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -302,138 +298,17 @@ def test_a_command_dies_at_the_moment_and_not_otherwise(work: Path, tmp_path: Pa
     assert crashes.contents(tmp_path / "killed") == crashes.contents(tmp_path / "calm")
 
 
-@pytest.fixture(scope="module")
-def random_weights(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A checkpoint, as --weights names it."""
-    return str(importlib.import_module("features_measured").random_weights(tmp_path_factory.mktemp("weights")))
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("video", [False, True])
-def test_the_usual_way_and_ours_give_the_same_features(video: bool, random_weights: str, tmp_path: Path) -> None:
-    import features_data
-    import features_usual
-
-    from pipeline.features import extract
-    from pipeline.features.networks import backbones
-    from pipeline.features.spec import StreamSpec
-    from pipeline.features.streams.resnet50 import ResNet50
-    from pipeline.features.weights import WeightsSpec
-
-    case = features_data.Case("", (64, 48), 2, video=video)
-    assert features_data.make(tmp_path, "tiny", case, 6) == 6
-    split, weights = cache.open(tmp_path / "cache")["tiny/train"], WeightsSpec.parse(random_weights)
-    people = list(features_usual.persons(split, tmp_path / "raw"))
-    seconds, usual = features_usual.extract(people, backbones.load(weights)[0], "cpu", 6)
-    assert seconds > 0
-    spec = StreamSpec("ours", ResNet50(weights=weights, precision="exact"))
-    done = extract.extract(extract.plan_extraction(tmp_path / "cache", "tiny/train", spec))
-    assert (done.computed, done.meter.frames) == (6, 3)  # each frame once, where the usual way reads it twice
-    ours = cache.open(tmp_path / "cache")["tiny/train"].rows("features/ours", 0, 6)
-    np.testing.assert_allclose(usual, ours.astype(np.float32), rtol=2**-10, atol=1e-3)
-
-
-@pytest.fixture
-def of_features(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """benchmarks/features.py, as a module. What would be a process that imports torch is done in this one."""
-    import importlib.util
-
-    import features_data
-    import features_measured
-    import features_ways
-
-    in_a_process = features_measured.child
-
-    def child(options: Any, way: str, split: str, *more: str) -> Any:
-        if way == "memory":
-            return in_a_process(options, way, split, *more)
-        began = time.perf_counter()
-        args = features_ways.parsed([way, str(options.work), split, *options.words(), *more])
-        found = json.loads(json.dumps(features_ways.WAYS[way](args)))
-        return {**found, "wall": time.perf_counter() - began, "pss_mib": 0.0}
-
-    monkeypatch.setattr(features_measured, "child", child)
-    monkeypatch.setattr(features_data, "FRAMES", 4)
-    spec = importlib.util.spec_from_file_location("benchmark_of_features", ROOT / "benchmarks/features.py")
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.mark.slow
-def test_one_command_measures_features_and_writes_the_report(
-    of_features: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options = ["--cases", "vga4", "cropped", "--frames", "16", "--usual", "2", "--rounds", "1", "--seconds", "0.2"]
-    options += ["--memory", "32", "--device", "cpu", "--at", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["features.py", *options, "--out", str(tmp_path / "features.md")])
-    of_features.main()
-    text = (tmp_path / "features.md").read_text()
-    sections = {part.partition("\n")[0]: part.splitlines() for part in text.split("\n## ")}
-    (line,) = (line for line in sections["Speed"] if line.startswith("| 640 x 480 JPEG, 4 persons |"))
-    _, kb, ratio, _, usual, ours, both, share, _ = (cell.strip(" *") for cell in line.split("|")[1:-1])
-    rates = [float(cell.partition(" (")[0].replace(",", "")) for cell in (usual, ours, both)]
-    assert 60 < float(kb) < 120
-    assert float(ratio) == pytest.approx(rates[1] / rates[0], rel=0.1, abs=0.1)  # of rounded figures
-    assert float(share.rstrip("%")) / 100 == pytest.approx(rates[1] / rates[2], rel=0.1, abs=0.1)
-    (line,) = (line for line in sections["Agreement"] if line.startswith("| fast : exact, smallest"))
-    assert 0.9999 < float(line.split("|")[2]) <= 1
-    (line,) = (line for line in sections["Agreement"] if line.startswith("| exact : torch"))
-    assert float(line.split("|")[2]) < 1e-5
-    peaks = [line.split("|")[3:5] for line in sections["Memory"] if re.match(r"\| (3|2,048) \| 32 \|", line)]
-    assert len(peaks) == 2
-    assert all(20 < float(mib) < 500 for both_peaks in peaks for mib in both_peaks)  # and nothing of torch
-    assert "unmeasured: no GPU at hand; " in "\n".join(sections["GPU"])
-    assert [path.name for path in tmp_path.iterdir()] == ["features.md"]  # all else is cleared away
-
-
-def test_the_form_of_the_report_of_features_is_what_a_run_fills_in() -> None:
-    import features_report
-
-    lines = features_report.report([], {}, [], None).splitlines()
-    stored = (ROOT / "benchmarks/features.md").read_text().splitlines()
-    head = [line for line in lines if line.startswith(("#", "| pixels", "| numbers"))]
-    assert [line for line in stored if line in head] == head
-    for name in features_report.PIXELS.values():
-        assert sum(line.startswith(f"| {name} |") for line in stored) >= 2
-
-
-def test_a_gpu_has_lines_of_its_own() -> None:
-    import features_report
-    from features_measured import Measured
-
-    one = Measured("vga1", ours=[{"gpu_busy": 0.5, "crops_a_second": 900.0}] * 2)
-    one.limits = [{"network_crops_a_second": 2e4, "together_crops_a_second": 1e3}] * 2
-    *_, line = features_report.gpu_lines([one])
-    assert line == "| 640 x 480 JPEG, 1 person | 50% | **90%** | 20,000 (20,000 - 20,000) | 900 (900 - 900) |"
-
-
-def test_the_gpu_is_busy_as_nvidia_smi_says_of_that_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import features_ways
-
-    command = tmp_path / "nvidia-smi"
-    command.write_text(
-        '#!/bin/sh\necho "$@" > "$0.asked"\nfor i in 0 90 100 100; do echo $i; sleep 0.1; done; exec sleep 9\n'
-    )
-    command.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    with features_ways.gpu_busy("cuda:1") as between:
-        time.sleep(0.8)
-        now = time.perf_counter()
-    assert between(now - 60, now) == pytest.approx(0.725)
-    assert between(now + 1, now + 2) is None
-    assert (tmp_path / "nvidia-smi.asked").read_text().split()[-2:] == ["-i", "1"]
-    with features_ways.gpu_busy("cpu") as between:
-        assert between(0, now) is None
-
-
-def test_the_middle_of_an_extraction_is_where_nothing_starts_and_nothing_ends() -> None:
-    from features_ways import middle
-
-    assert middle([(0, 0), (5, 20), (6, 50), (7, 80), (9, 100)], 100) == ((5, 20), (7, 80))
-    assert middle([(0, 0), (5, 90), (6, 100), (8, 100)], 100) == ((0, 0), (6, 100))  # too short to have one
+def test_one_command_measures_features_and_writes_the_report(tmp_path: Path) -> None:
+    options = ["--cases", "vga4", "cropped", "--frames", "40", "--usual", "2", "--rounds", "1", "--memory", "32"]
+    command = [sys.executable, "benchmarks/features.py", *options, "--device", "cpu", "--out", str(tmp_path / "f.md")]
+    subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    (line,) = (one for one in (tmp_path / "f.md").read_text().splitlines() if one.startswith("| 640 x 480 JPEG, 4"))
+    cells = [float(cell.partition(" (")[0].replace(",", "")) for cell in line.split("|")[2:-2]]
+    ratio, usual, ours, decode, model, limit, share = cells
+    assert ratio == pytest.approx(ours / usual, rel=0.01, abs=0.01)
+    assert limit == pytest.approx(1 / (1 / decode + 1 / model), rel=0.01, abs=0.01)
+    assert share == pytest.approx(ours / limit, rel=0.01, abs=0.01)
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
-"""Names, columns and Zarr metadata of the cache.  tracks -> [cache] -> windows
+"""Names, columns and Zarr metadata of the cache: everything that decides where a byte is.  [cache]
 
-Everything that decides where a byte of the cache lies is here; docs/cache-format.md says the same in prose.
+docs/cache-format.md describes the same in prose.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -21,19 +21,20 @@ FORMAT: Final = "vibe-cache 1"
 ROWS_PER_SHARD: Final = 8192  # one file, one unit of work, recovery and checking: 32 MiB of float16 features
 ROWS_PER_CHUNK: Final = 64  # what a checksum covers: a 16-frame window touches one or two of them
 NO_KEY: Final = 2**64 - 1  # both words of the key of a row that belongs to no track
-BYTES: Final = "bytes"  # the dtype of a stream whose rows are bytes, each as many as it has
+BYTES: Final = "bytes"  # the dtype of a stream whose rows are bytes, of any length each
 ROOM: Final = 1 << 17  # bytes that a shard of such a stream can hold for each of its rows, on average; and of a chunk
-STREAM_ARRAYS: Final = ("", "_at", "_ok", "_key")  # what is put behind a stream's name: `_at` only for bytes
+STREAM_ARRAYS: Final = ("", "_at", "_ok", "_key")  # suffixes of a stream's name: `_at` only for bytes
 
 MANIFEST: Final = "manifest.json"
 PROVENANCE: Final = "provenance.json"
 FEATURES: Final = "features"
-WRITING: Final = ".writing"  # lock, journal and temporary files of the writer at work
+WRITING: Final = ".writing"  # lock, journal and temporary files of a writer
 STAGED: Final = ".commit"  # small files between the commit and their place
-TEMPORARY_SHARD: Final = "shard.tmp"  # in `.writing`: a shard that is not whole yet
+COPY: Final = ".copy"  # second copies of small files, as earlier versions wrote them: read, and written no more
+IN_PLACE: Final = ".done"  # in an object store, beside staged files: they have been copied into place
+TEMPORARY_SHARD: Final = "shard.tmp"  # in `.writing`: a shard that is not complete yet
 STAGED_SHARD: Final = "staged-"  # begins the names of shards in `.writing` that a writer has not accepted yet
-COPY: Final = ".copy"  # the same files once more, as long as their commit is in force: what `repair` mends from
-COMPACTING: Final = ".compacting"  # below the cache: splits written anew beside the old ones
+COMPACTING: Final = ".compacting"  # below the cache: splits that are being compacted
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 
@@ -109,7 +110,7 @@ def stream_of(array: str) -> str:
 
 
 def form_of(dim: int, dtype: str) -> str:
-    """What a stream's rows are, in words."""
+    """What a stream's rows are, for messages: "2048 numbers of float16"."""
     return "bytes" if dtype == BYTES else f"{dim} numbers of {dtype}"
 
 
@@ -154,16 +155,15 @@ class Geometry:
 
 def check_names(split: str, stream: str | None = None) -> None:
     """Refuse names that would leave the cache's folder or meet its own files (CacheError)."""
+    expected = "letters, digits and _ . + -"
     if not is_split_name(split):
-        raise CacheError(f"{split!r} is no split's name: expected <dataset>/<split> of letters, digits and _ . + -")
+        raise CacheError(f"{split!r} is no split's name: expected <dataset>/<split> of {expected}")
     if stream is not None and (not is_name(stream) or stream_of(stream) != stream):
-        raise CacheError(
-            f"{stream!r} is no stream's name: expected letters, digits and _ . + -, not ending in _ok, _key or _at"
-        )
+        raise CacheError(f"{stream!r} is no stream's name: expected {expected}, not ending in _ok, _key or _at")
 
 
 def is_name(name: str) -> bool:
-    """Whether a dataset, a split or a stream may be called so: a name that stays within the cache."""
+    """Whether a dataset, a split or a stream may have this name: it stays within the cache."""
     return _NAME.fullmatch(name) is not None
 
 
@@ -189,15 +189,40 @@ def _bytes_codec(dtype: np.dtype[Any]) -> dict[str, Any]:
     return {"name": "bytes", "configuration": {"endian": "little"}} if dtype.itemsize > 1 else {"name": "bytes"}
 
 
+def sharding(dtype: np.dtype[Any], chunk: Sequence[int]) -> dict[str, Any]:
+    """The codec of every column: uncompressed chunks of this shape, a crc32c on each and on the index at the end."""
+    configuration = {
+        "chunk_shape": list(chunk),
+        "codecs": [_bytes_codec(dtype), _CRC32C],
+        "index_codecs": [_bytes_codec(np.dtype("<u8")), _CRC32C],
+        "index_location": "end",
+    }
+    return {"name": "sharding_indexed", "configuration": configuration}
+
+
+def column_metadata(spec: ColumnSpec, extent: int, geometry: Geometry) -> bytes:
+    """zarr.json of a column of a split with `extent` rows."""
+    own = spec.cut(geometry)
+    length = extent if own == geometry else geometry.shards(extent) * own.rows_per_shard
+    codec = sharding(spec.dtype, (own.rows_per_chunk, *spec.trailing))
+    shard = (own.rows_per_shard, *spec.trailing)
+    return _metadata((length, *spec.trailing), shard, spec.dtype, spec.fill, [codec], {"about": spec.about})
+
+
+def table_metadata(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    """zarr.json of a table's array: one chunk holds it all."""
+    chunk = tuple(max(1, n) for n in shape)
+    return _metadata(shape, chunk, dtype, math.nan if dtype.kind == "f" else 0, [_bytes_codec(dtype), _CRC32C], {})
+
+
 def _metadata(
-    shape: tuple[int, ...],
-    chunk: tuple[int, ...],
+    shape: Sequence[int],
+    chunk: Sequence[int],
     dtype: np.dtype[Any],
     fill: float | int,
     codecs: list[dict[str, Any]],
-    about: str,
+    attributes: dict[str, str],
 ) -> bytes:
-    fill_json = "NaN" if isinstance(fill, float) and math.isnan(fill) else fill
     return json_file(
         {
             "zarr_format": 3,
@@ -206,38 +231,11 @@ def _metadata(
             "data_type": dtype.name,
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk)}},
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": fill_json,
+            "fill_value": "NaN" if isinstance(fill, float) and math.isnan(fill) else fill,
             "codecs": codecs,
-            "attributes": {"about": about} if about else {},
+            "attributes": attributes,
         }
     )
-
-
-def column_metadata(spec: ColumnSpec, extent: int, geometry: Geometry) -> bytes:
-    """zarr.json of a column of a split with `extent` rows: uncompressed, a crc32c on every chunk and on the index."""
-    own = spec.cut(geometry)
-    length = extent if own == geometry else geometry.shards(extent) * own.rows_per_shard
-    sharding = {
-        "chunk_shape": [own.rows_per_chunk, *spec.trailing],
-        "codecs": [_bytes_codec(spec.dtype), _CRC32C],
-        "index_codecs": [_bytes_codec(np.dtype("<u8")), _CRC32C],
-        "index_location": "end",
-    }
-    return _metadata(
-        (length, *spec.trailing),
-        (own.rows_per_shard, *spec.trailing),
-        spec.dtype,
-        spec.fill,
-        [{"name": "sharding_indexed", "configuration": sharding}],
-        spec.about,
-    )
-
-
-def table_metadata(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
-    """zarr.json of a table's array: one chunk holds it all."""
-    chunk = tuple(max(1, n) for n in shape)
-    fill = math.nan if dtype.kind == "f" else 0
-    return _metadata(shape, chunk, dtype, fill, [_bytes_codec(dtype), _CRC32C], "")
 
 
 def group_key(folder: str) -> str:

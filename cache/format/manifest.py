@@ -1,9 +1,9 @@
-"""The commit: one small file that says what exists, replaced atomically.  tracks -> [cache] -> windows
+"""The commit: one small file that names everything that exists, replaced atomically.  [cache]
 
 Shards are written once and only named by the manifest. The small files that a commit changes (tables, `zarr.json` of
 the arrays) are staged first; replacing the manifest, which holds their digests, is the commit; then they are copied
-into place. Whoever opens in between finds by its digest which of the two, staged or in place, belongs to the manifest.
-What was staged is kept beside them as long as the commit is in force: a flipped bit in a table costs nothing.
+into place. A reader that opens in between finds by its digest which of the two, staged or in place, belongs to the
+manifest. In an object store, where a slower writer may put older files into place, the staged ones stay.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from cache.format.layout import (
     COPY,
     FEATURES,
     FORMAT,
+    IN_PLACE,
     MANIFEST,
     STAGED,
     STAGED_SHARD,
@@ -28,15 +29,15 @@ from cache.format.layout import (
     WRITING,
     json_file,
 )
-from cache.storage.base import Bytes, Store, Tag
+from cache.storage.base import Bytes, Etag, Store
 
+REPAIR: Final = "Repair it: python -m pipeline verify --repair --cache {root}"
 _ATTEMPTS: Final = 5  # how often an unchanged manifest may disagree with its files before that is called damage
-REPAIR: Final = "Mend it: python -m pipeline verify --repair --cache {root}"
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one commit lives: `home` holds its manifest, staging and journal; the files it names lie below `base`."""
+    """Where one commit is: `home` holds its manifest, staging and journal; the files it names are below `base`."""
 
     store: Store
     home: str
@@ -61,17 +62,17 @@ class Place:
 
     @property
     def temporary(self) -> str:
-        """Where a shard lies until it is whole."""
+        """The key of a shard until it is complete."""
         return f"{self.writing}/{TEMPORARY_SHARD}"
 
     @property
-    def staged(self) -> str:
-        """How the keys of shards begin that lie there for a writer to accept."""
+    def staged_shard(self) -> str:
+        """How the keys begin of shards that a writer has not accepted yet."""
         return f"{self.writing}/{STAGED_SHARD}"
 
     def journals(self) -> list[str]:
-        """Names, below `writing`, of what unfinished runs go on from; there are several in an object store only."""
-        return [name for name in self.store.below(self.writing) if name.startswith("journal")]
+        """Names in `writing` of journals: what a killed writer has finished."""
+        return [name for name in self.store.list_names(self.writing) if name.startswith("journal")]
 
     def array(self, name: str) -> str:
         return f"{self.base}/{name}"
@@ -79,12 +80,15 @@ class Place:
     def staging(self, digest: str) -> str:
         return f"{self.home}/{STAGED}/{digest[:16]}"
 
-    def copy(self, digest: str) -> str:
-        return f"{self.home}/{COPY}/{digest[:16]}"
-
     @property
-    def repair(self) -> str:
-        return REPAIR.format(root=self.store.where(""))
+    def again(self) -> str:
+        """What to do when the manifest or a table is damaged."""
+        if self.home == self.base:
+            return (
+                f"Restore it from a backup; or remove {self.store.location(self.manifest)} and convert the split "
+                "again: its features are carried over by their keys."
+            )
+        return "Restore it from a backup; or extract the stream again, with --replace."
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,7 @@ class Commit:
     place: Place
     manifest: Mapping[str, Any]
     files: Mapping[str, Bytes]
-    tag: Tag | None  # of the manifest's file
+    etag: Etag | None  # of the manifest's file
 
     @property
     def digest(self) -> str:
@@ -106,24 +110,24 @@ def sha256(data: bytes | Bytes) -> str:
     return hashlib.sha256(data if isinstance(data, bytes) else data.data).hexdigest()
 
 
-def seal(entries: Mapping[str, Any]) -> dict[str, Any]:
+def with_digest(entries: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest with its own digest: SHA-256 of the canonical JSON of everything else in it."""
     body = {"format": FORMAT, **entries}
     return {**body, "digest": sha256(canonical(body))}
 
 
-def own_part(manifest: Mapping[str, Any], of_the_cache: Collection[str]) -> dict[str, Any]:
-    """What whoever committed has put into the manifest, beside the cache's own entries."""
-    return {key: value for key, value in manifest.items() if key not in of_the_cache}
+def callers_entries(manifest: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
+    """What the caller of `commit` has put into the manifest, without the cache's `own` entries."""
+    return {key: value for key, value in manifest.items() if key not in own}
 
 
-def read_manifest(place: Place) -> tuple[dict[str, Any], Tag] | None:
-    """The manifest, checked against its own digest, and its file's tag; None when there is none."""
+def read_manifest(place: Place) -> tuple[dict[str, Any], Etag] | None:
+    """The manifest, checked against its own digest, and its file's etag; None when there is none."""
     try:
-        text, tag = place.store.read_tagged(place.manifest)
+        text, etag = place.store.read_with_etag(place.manifest)
     except FileNotFoundError:
         return None
-    return parse_manifest(text, place.store.where(place.manifest), place.repair), tag
+    return parse_manifest(text, place.store.location(place.manifest), place.again), etag
 
 
 def parse_manifest(text: bytes, file: str, do: str) -> dict[str, Any]:
@@ -131,8 +135,7 @@ def parse_manifest(text: bytes, file: str, do: str) -> dict[str, Any]:
     try:
         manifest = json.loads(text)
         written_as = manifest["format"]
-        body = {key: value for key, value in manifest.items() if key != "digest"}
-        intact = manifest["digest"] == sha256(canonical(body))
+        intact = manifest["digest"] == sha256(canonical({key: manifest[key] for key in manifest if key != "digest"}))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CacheError.at(file, expected="a manifest in JSON", found=f"something else ({error})", do=do) from error
     if written_as != FORMAT:  # first: another format may have another digest
@@ -146,39 +149,57 @@ def parse_manifest(text: bytes, file: str, do: str) -> dict[str, Any]:
 def load(place: Place) -> Commit | None:
     """The state committed at this moment, never a mixture of two; None when nothing was ever committed.
 
-    Raises CacheError when a small file belongs neither in place, nor staged, nor as a copy to the manifest.
+    Raises CacheError for a damaged manifest, for a small file that is neither in place nor staged as the manifest names
+    it, and for a stream whose manifest is lost: its features would be written over.
     """
     before: str | None = None
     failures = 0
     while True:
         found = read_manifest(place)
         if found is None:
-            _refuse_lost(place)
+            if place.home != place.base and (lost := lost_manifest(place)):
+                raise CacheError(lost)
             return None
-        manifest, tag = found
+        manifest, etag = found
         files = small_files(place, manifest)
         if files.keys() == manifest["files"].keys():
-            return Commit(place, manifest, files, tag)
-        # A writer may have been at work between the manifest and the file: then the manifest is another one by now.
+            return Commit(place, manifest, files, etag)
+        # There may have been a commit between reading the manifest and the file: then the manifest has changed by now.
         failures = failures + 1 if manifest["digest"] == before else 0
         before = manifest["digest"]
         if failures >= _ATTEMPTS:
             wrong = sorted(manifest["files"].keys() - files.keys())[0]
+            is_table = wrong.partition("/")[0] not in manifest["shards"]  # else it follows from the manifest
             raise CacheError.at(
-                place.store.where(place.array(wrong)),
+                place.store.location(place.array(wrong)),
                 expected="the file that the manifest names by its digest",
-                found="a missing or changed file, and no copy of it",
-                do="Restore it from a backup, or remove the folder with its manifest and make it again.",
+                found="a missing or changed file",
+                do=place.again if is_table else REPAIR.format(root=place.store.root),
             )
         time.sleep(0.01)
 
 
-def _refuse_lost(place: Place) -> None:
-    """Raise CacheError where there is the copy of a commit and no manifest: it has been lost, not never made."""
-    if place.store.below(f"{place.home}/{COPY}") and place.store.tag(place.manifest) is None:
-        where = place.store.where(place.manifest)
-        expected = "the manifest of what is committed here"
-        raise CacheError.at(where, expected=expected, found="no file, though there is its copy", do=place.repair)
+def lost_manifest(place: Place) -> str:
+    """The message for a manifest that does not exist, though what it committed does; "" where it was never there."""
+    array = place.array("frame_index") if place.home == place.base else place.home
+    if not place.store.exists(f"{array}/zarr.json") or place.store.exists(place.manifest):
+        return ""
+    file = place.store.location(place.manifest)
+    expected = "the manifest of what was committed here"
+    return str(CacheError.at(file, expected=expected, found="no file", do=place.again))
+
+
+def small_files(place: Place, manifest: Mapping[str, Any]) -> dict[str, Bytes]:
+    """Every small file that has the digest in the manifest: in place, staged, or in an earlier version's copy."""
+    digests: dict[str, str] = dict(manifest["files"])
+    digest = manifest["digest"]
+    found: dict[str, Bytes] = {}
+    for folder in (place.base, place.staging(digest), f"{place.home}/{COPY}/{digest[:16]}"):
+        keys = {f"{folder}/{name}": name for name in digests if name not in found}
+        for key, data in place.store.read_many(keys).items() if keys else ():
+            if sha256(data) == digests[keys[key]]:
+                found[keys[key]] = data
+    return found
 
 
 def rows_record(split: Mapping[str, Any], shard: int) -> str:
@@ -190,22 +211,10 @@ def rows_record(split: Mapping[str, Any], shard: int) -> str:
 def foreign_shards(stream: Mapping[str, Any], split: Mapping[str, Any]) -> list[int]:
     """The shards whose features a stream has for other rows than the split has there now, ascending.
 
-    A split that came back from a backup, or was made anew in the same folder, has other rows under the same numbers.
+    A split that was restored from a backup may have other rows under the same numbers.
     """
     rows: Mapping[str, str] = stream.get("rows", {})  # none in streams of before there were such records
     return [int(shard) for shard, record in rows.items() if rows_record(split, int(shard)) not in (record, "")]
-
-
-def small_files(place: Place, manifest: Mapping[str, Any]) -> dict[str, Bytes]:
-    """Every small file that a manifest names and that is in place, staged or copied with the digest named."""
-    digests: dict[str, str] = dict(manifest["files"])
-    found: dict[str, Bytes] = {}
-    for folder in (place.base, place.staging(manifest["digest"]), place.copy(manifest["digest"])):
-        keys = {f"{folder}/{name}": name for name in digests if name not in found}
-        for key, data in place.store.views(keys).items() if keys else ():
-            if sha256(data) == digests[keys[key]]:
-                found[keys[key]] = data
-    return found
 
 
 def shard_rows(manifest: Mapping[str, Any], shard: int) -> range:
@@ -223,8 +232,8 @@ def publish(
     manifest: Mapping[str, Any],
     files: Mapping[str, bytes],
     *,
-    expected: Tag | None,
-    journal_stays: bool = False,
+    expected: Etag | None,
+    keep_journal: bool = False,
 ) -> None:
     """Commit: stage the small files, replace the manifest, copy the files into place.
 
@@ -232,65 +241,49 @@ def publish(
     Raises CacheError when the manifest in force is not the `expected` one any more.
     """
     staging = place.staging(manifest["digest"])
-    text = json_file(manifest)
-    place.store.put_small({f"{staging}/{name}": data for name, data in {**files, MANIFEST: text}.items()}, place.home)
-    place.store.replace(place.manifest, text, expected=expected)
-    roll_forward(place, manifest, journal_stays=journal_stays)
+    place.store.put_small({f"{staging}/{name}": data for name, data in files.items()}, place.home)
+    place.store.replace(place.manifest, json_file(manifest), expected=expected)
+    _put_in_place(place, manifest, keep_journal=keep_journal)
 
 
-def roll_forward(place: Place, manifest: Mapping[str, Any] | None, *, journal_stays: bool = False) -> None:
-    """Finish the commit in force, and discard what an earlier, killed one left staged."""
-    store = place.store
-    if manifest is None:
-        _refuse_lost(place)
-    if not store.exclusive:
-        _roll_forward_beside_others(place, manifest)
-        return
-    copies = [f"{place.home}/{COPY}/{name}" for name in store.below(f"{place.home}/{COPY}")]
-    current = None if manifest is None else place.copy(manifest["digest"])
-    if manifest is not None and store.below(place.staging(manifest["digest"])):
-        files = small_files(place, manifest)  # by their digests: a staged file may be damaged by now
-        store.put_small({place.array(name): bytes(data) for name, data in files.items()}, place.base)
-        if not journal_stays:
-            store.journal(place.writing).remove()  # of the run that made this commit: killed, it has left it
-        store.remove([folder for folder in copies if folder == current])  # the same state was committed once before
-        store.move(place.staging(manifest["digest"]), place.copy(manifest["digest"]))
-    store.remove([folder for folder in copies if folder != current])
-    if STAGED in store.below(place.home):
-        store.remove([f"{place.home}/{STAGED}"])
-
-
-def settle(place: Place) -> None:
-    """Finish whatever commit is in force, for who holds the writer's lock."""
+def recover(place: Place) -> None:
+    """Finish the commit in force, and remove what killed ones have staged, for the holder of the writer's lock."""
     found = read_manifest(place)
-    roll_forward(place, None if found is None else found[0])
+    _put_in_place(place, None if found is None else found[0], keep_journal=False)
 
 
-def unsettled(place: Place) -> bool:
-    """Whether the next writer has something to finish, or to clear up, though nothing may have changed."""
+def has_unfinished_commit(place: Place) -> bool:
+    """Whether the next writer has something to finish or to remove, even if there is nothing new to write."""
     store = place.store
     if store.exclusive:
-        return STAGED in store.below(place.home) or any(name != "lock" for name in store.below(place.writing))
+        return STAGED in store.list_names(place.home) or any(name != "lock" for name in store.list_names(place.writing))
     found = read_manifest(place)
-    return found is not None and bool(store.below(place.staging(found[0]["digest"])))
+    return found is not None and is_staged(place, found[0])
 
 
-def _roll_forward_beside_others(place: Place, manifest: Mapping[str, Any] | None) -> None:
-    """Finish the commit in force where other writers may be doing the same, or be further on.
+def is_staged(place: Place, manifest: Mapping[str, Any]) -> bool:
+    """Whether the manifest's small files are still to be copied into place."""
+    staged = place.store.list_names(place.staging(manifest["digest"]))
+    return bool(staged) and IN_PLACE not in staged
 
-    Nothing of theirs is removed: they may be about to commit what they have staged. The copy comes first, so that small
-    files are found by digest whatever becomes of those in place. Whoever has put files into place looks whether a
-    later commit is in force by then, and puts that one's in their stead: the last one leaves the right ones.
-    """
+
+def _put_in_place(place: Place, manifest: Mapping[str, Any] | None, *, keep_journal: bool) -> None:
     store = place.store
-    behind = manifest is not None and bool(store.below(place.staging(manifest["digest"])))
-    while manifest is not None and behind:
-        staging, copy = place.staging(manifest["digest"]), place.copy(manifest["digest"])
-        files = {name: bytes(data) for name, data in small_files(place, manifest).items()}
-        files_and_manifest = {**files, MANIFEST: json_file(manifest)}
-        store.put_small({f"{copy}/{name}": data for name, data in files_and_manifest.items()}, place.home)
-        store.put_small({place.array(name): data for name, data in files.items()}, place.base)
-        store.remove([f"{staging}/{name}" for name in files_and_manifest])
+    while manifest is not None and is_staged(place, manifest):
+        files = small_files(place, manifest)  # by their digests: a staged file may be damaged by now
+        store.put_small({place.array(name): bytes(data) for name, data in files.items()}, place.base)
+        if store.exclusive:
+            if not keep_journal:
+                store.journal(place.writing).remove()  # of the writer of this commit: killed, it has left it
+            store.remove([f"{place.home}/{COPY}", place.staging(manifest["digest"])])
+            break
+        # Other writers may have committed meanwhile, and these files are now in place over theirs. The last one to
+        # look leaves the right ones. What others have staged stays: they may be about to commit it.
+        store.put_small({f"{place.staging(manifest['digest'])}/{IN_PLACE}": b""}, place.home)
         found = read_manifest(place)
-        behind = found is not None and found[0]["digest"] != manifest["digest"]
-        manifest = None if found is None else found[0]
+        if found is None or found[0]["digest"] == manifest["digest"]:
+            break
+        manifest = found[0]
+        store.remove([f"{place.staging(manifest['digest'])}/{IN_PLACE}"])
+    if store.exclusive and STAGED in store.list_names(place.home):
+        store.remove([f"{place.home}/{STAGED}"])

@@ -1,22 +1,27 @@
-"""What goes into a split and comes out of its tables.  raw -> [tracks] -> features -> windows"""
+"""Tracks and videos as records: what a writer takes, and what the tables give back.  raw -> [tracks] -> features"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.fingerprint import canonical
+from cache.format.tables import TABLES, Tables, decode_text, decode_texts, encode_texts
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
 class TrackRows:
-    """One person through one video, T rows, as the cache takes it. Columns that the track lacks are left out."""
+    """One person through one video, T rows, as a writer takes it. Columns that the track lacks are left out."""
 
     name: str  # <video>/<person>, unique within the split
     video: str
-    step: int  # frames of the video from one row to the next, gaps aside
+    step: int  # frames of the video from one row to the next, except at gaps
     fps: float  # of the video's own frames; nan where not known
     crop_scale: float  # crop side / box side
     gender: str = "neutral"
@@ -56,3 +61,205 @@ class TrackRecord(_TrackFields):
 
     gender: str
     intrinsics: NDArray[np.float64] | None
+
+
+class Tracks(Sequence[TrackRecord]):
+    """The track table: records one by one, or whole columns as arrays."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    def __len__(self) -> int:
+        return len(self._tables["track_start"])
+
+    @overload
+    def __getitem__(self, number: int) -> TrackRecord: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[TrackRecord]: ...
+    def __getitem__(self, number: int | slice) -> TrackRecord | Sequence[TrackRecord]:
+        if isinstance(number, slice):
+            return [self[k] for k in range(*number.indices(len(self)))]
+        number, tables = range(len(self))[number], self._tables
+        intrinsics = tables["track_intrinsics"][number]
+        record = TrackRecord(
+            name=decode_text(tables["track_name"][number]),
+            video=decode_text(tables["video_name"][tables["track_video"][number]]),
+            start=int(tables["track_start"][number]),
+            stop=int(tables["track_stop"][number]),
+            fps=float(tables["track_fps"][number]),
+            step=int(tables["track_step"][number]),
+            crop_scale=float(tables["track_crop_scale"][number]),
+        )
+        record.gender = decode_text(tables["track_gender"][number])
+        record.intrinsics = None if np.isnan(intrinsics).all() else intrinsics.copy()
+        return record
+
+    @property
+    def names(self) -> list[str]:
+        """All names, without making records."""
+        return decode_texts(self._tables["track_name"])
+
+    @property
+    def start(self) -> NDArray[np.int64]:
+        """(N,) first row."""
+        return self._tables["track_start"]
+
+    @property
+    def stop(self) -> NDArray[np.int64]:
+        """(N,) last row + 1."""
+        return self._tables["track_stop"]
+
+    @property
+    def step(self) -> NDArray[np.int32]:
+        """(N,) frames of the video from one row to the next."""
+        return self._tables["track_step"]
+
+    @property
+    def fps(self) -> NDArray[np.float64]:
+        """(N,) frames a second of the video, NaN where not known."""
+        return self._tables["track_fps"]
+
+    @property
+    def crop_scale(self) -> NDArray[np.float64]:
+        """(N,) crop side / box side."""
+        return self._tables["track_crop_scale"]
+
+    @property
+    def video(self) -> NDArray[np.int32]:
+        """(N,) number in `Split.videos`."""
+        return self._tables["track_video"]
+
+
+class Videos(Sequence[VideoEntry]):
+    """The video table: an entry is made when it is asked for."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    def __len__(self) -> int:
+        return len(self._tables["video_name"])
+
+    @overload
+    def __getitem__(self, number: int) -> VideoEntry: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[VideoEntry]: ...
+    def __getitem__(self, number: int | slice) -> VideoEntry | Sequence[VideoEntry]:
+        if isinstance(number, slice):
+            return [self[k] for k in range(*number.indices(len(self)))]
+        number, tables = range(len(self))[number], self._tables
+        return VideoEntry(
+            name=decode_text(tables["video_name"][number]),
+            source=decode_text(tables["video_source"][number]),
+            pixels=decode_text(tables["video_pixels"][number]),
+            width=int(tables["video_width"][number]),
+            height=int(tables["video_height"][number]),
+            fingerprint=decode_text(tables["video_fingerprint"][number]),
+            account=self.account(number),
+        )
+
+    @property
+    def names(self) -> list[str]:
+        """All names, without making entries."""
+        return decode_texts(self._tables["video_name"])
+
+    @property
+    def fingerprints(self) -> list[str]:
+        """All fingerprints, without making entries."""
+        return decode_texts(self._tables["video_fingerprint"])
+
+    def account(self, number: int) -> dict[str, Any]:
+        """The accounting that was committed with a video."""
+        stops = self._tables["video_account_stop"]
+        start = int(stops[number - 1]) if number else 0
+        return dict(json.loads(bytes(self._tables["video_account"][start : int(stops[number])])))
+
+
+class VideosByName(Mapping[str, VideoEntry]):
+    """The video table by name."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._videos = Videos(tables)
+        self._numbers = {name: number for number, name in enumerate(self._videos.names)}
+
+    def __getitem__(self, name: str) -> VideoEntry:
+        return self._videos[self._numbers[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+
+def find_runs(frame_index: NDArray[Any], step: int, first_row: int) -> list[tuple[int, int]]:
+    """Rows [start, stop) of every segment whose frame indices are exactly `step` apart.
+
+    >>> find_runs(np.array([0, 2, 4, 7, 9]), step=2, first_row=100)
+    [(100, 103), (103, 105)]
+    """
+    breaks = np.flatnonzero(np.diff(frame_index) != step) + 1
+    starts = np.concatenate([[0], breaks]) + first_row
+    stops = np.concatenate([breaks, [len(frame_index)]]) + first_row
+    return list(zip(starts.tolist(), stops.tolist(), strict=True))
+
+
+def video_record(entry: VideoEntry, tracks: Sequence[TrackRows], start: int) -> dict[str, Any]:
+    """What the journal and the tables keep of a video whose tracks take the rows from `start` on. JSON holds it."""
+    rows = []
+    position = start
+    for track in tracks:
+        frame_index = np.asarray(track.columns["frame_index"])
+        intrinsics = None if track.intrinsics is None else np.asarray(track.intrinsics, np.float64).tolist()
+        rows.append(
+            {
+                "name": track.name,
+                "start": position,
+                "stop": position + len(frame_index),
+                "step": int(track.step),
+                "fps": float(track.fps),
+                "crop_scale": float(track.crop_scale),
+                "gender": track.gender,
+                "intrinsics": intrinsics,
+                "runs": find_runs(frame_index, track.step, position),
+            }
+        )
+        position += len(frame_index)
+    return {
+        "name": entry.name,
+        "source": entry.source,
+        "pixels": entry.pixels,
+        "width": int(entry.width),
+        "height": int(entry.height),
+        "fingerprint": entry.fingerprint,
+        "account": json.loads(canonical(dict(entry.account))),
+        "tracks": rows,
+        "stop": position,
+    }
+
+
+def tables_of(videos: Sequence[Mapping[str, Any]]) -> Tables:
+    """The tables of videos that `video_record` has described."""
+    tracks = [track for video in videos for track in video["tracks"]]
+    accounts = [canonical(video["account"]) for video in videos]
+    runs = [run for track in tracks for run in track["runs"]]
+    unknown = np.full((3, 3), math.nan)
+    numbers: dict[str, Any] = {
+        "track_video": [number for number, video in enumerate(videos) for _ in video["tracks"]],
+        "track_intrinsics": [unknown if (k := track["intrinsics"]) is None else k for track in tracks],
+        "run_start": [start for start, _ in runs],
+        "run_stop": [stop for _, stop in runs],
+        "video_account": np.frombuffer(b"".join(accounts), np.uint8),
+        "video_account_stop": np.cumsum([len(account) for account in accounts]),
+    }
+    for key in ("start", "stop", "step", "fps", "crop_scale"):
+        numbers[f"track_{key}"] = [track[key] for track in tracks]
+    for key in ("width", "height"):
+        numbers[f"video_{key}"] = [video[key] for video in videos]
+    tables = Tables()
+    for name, (dtype, trailing) in TABLES.items():
+        tables[name] = np.asarray(numbers[name]).astype(dtype).reshape(-1, *trailing)
+    for key in ("name", "gender"):
+        tables[f"track_{key}"] = encode_texts([track[key] for track in tracks])
+    for key in ("name", "source", "pixels", "fingerprint"):
+        tables[f"video_{key}"] = encode_texts([video[key] for video in videos])
+    return tables

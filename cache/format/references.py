@@ -1,13 +1,14 @@
-"""What manifests name below a split, and what lies there besides.  [cache]"""
+"""Which files belong to a cache: what manifests name, what writers have left unreferenced, and what is not its own.
+
+[cache]
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
-from cache.errors import CacheError
-from cache.format import layout, manifest
-from cache.format.folders import stream_folders
+from cache.format import layout
 from cache.format.layout import (
     COLUMNS,
     COPY,
@@ -15,124 +16,121 @@ from cache.format.layout import (
     MANIFEST,
     PROVENANCE,
     STAGED,
+    STAGED_SHARD,
+    TEMPORARY_SHARD,
     WRITING,
     ColumnSpec,
     Geometry,
     stream_arrays,
     stream_columns,
+    stream_of,
 )
-from cache.format.manifest import Place
+from cache.format.manifest import Commit, Place
 from cache.format.tables import TABLES, TEXTS
 from cache.storage.base import Store
 
-_ATTEMPTS: Final = 5
-_FEW: Final = 5
+TABLE_NAMES: Final = frozenset({*TABLES, *TEXTS})
 
 
 def groups_of(split: str) -> list[str]:
-    """The folders of a split that are Zarr groups."""
-    return [split, f"{split}/{FEATURES}"]
+    """The folders that are Zarr groups, from the cache down to a split's features."""
+    return ["", split.partition("/")[0], split, f"{split}/{FEATURES}"]
 
 
-def columns_of(of: Mapping[str, Any]) -> Mapping[str, ColumnSpec]:
-    """The columns that a manifest's arrays may be of: a split's, or a stream's."""
-    return stream_columns(of["stream"], of["dim"], of["dtype"]) if "stream" in of else COLUMNS
+def create_groups(place: Place) -> None:
+    """Write the Zarr groups from the cache down to a split's features, where they are missing."""
+    for key in map(layout.group_key, groups_of(place.home)):
+        if not place.store.exists(key):
+            place.store.put(key, layout.group_metadata(), temporary=place.temporary)
 
 
-def column_metadata_of(of: Mapping[str, Any], name: str) -> bytes | None:
+def columns_of(manifest: Mapping[str, Any]) -> Mapping[str, ColumnSpec]:
+    """The columns that a manifest's arrays may be: a split's, or a stream's."""
+    stream = "stream" in manifest
+    return stream_columns(manifest["stream"], manifest["dim"], manifest["dtype"]) if stream else COLUMNS
+
+
+def column_metadata_of(manifest: Mapping[str, Any], name: str) -> bytes | None:
     """The zarr.json, by its name in a manifest's `files`, that a column must have; None for all other small files."""
     array, _, rest = name.partition("/")
-    columns = columns_of(of)
+    columns = columns_of(manifest)
     if rest != "zarr.json" or array not in columns:
         return None
-    return layout.column_metadata(columns[array], int(of["extent"]), Geometry(**of["geometry"]))
+    return layout.column_metadata(columns[array], int(manifest["extent"]), Geometry(**manifest["geometry"]))
 
 
-def unnamed(store: Store, split: str) -> Iterator[str]:
-    """What lies below a split and no manifest names, in words. Notes in JSON beside a manifest are anybody's."""
-    named, arrays = set[str](), set[str]()
-    streams = stream_folders(store, split)
-    for place in (Place.of_split(store, split), *(Place.of_stream(store, split, stream) for stream in streams)):
-        try:
-            read = manifest.read_manifest(place)
-        except CacheError:
-            return  # told as a problem; what belongs to it cannot be said
-        of: Mapping[str, Any] = {} if read is None else read[0]
-        columns = columns_of(of)
-        stream = place.home.rpartition("/")[2]
-        arrays |= {place.array(name) for name in (COLUMNS if place.home == split else stream_arrays(stream))}
-        named |= {place.array(name) for name in of.get("files", ())}
-        for name, records in of.get("shards", {}).items():
-            if name in columns:
-                trailing, array = columns[name].trailing, place.array(name)
-                named |= {layout.shard_key(array, int(shard), trailing) for shard in records}
-        in_force = str(of.get("digest", ""))[:16]
-        for copy in store.below(f"{place.home}/{COPY}"):
-            if copy != in_force:
-                yield f"{store.where(f'{place.home}/{COPY}/{copy}')}: is of a commit that is in force no longer"
-    yield from _in_words(store, split, frozenset(streams), named, arrays)
+def split_folders(store: Store, top: str = "") -> list[str]:
+    """All folders that may be splits, committed or not, by "<dataset>/<split>". `top`: look below this folder."""
+    prefix = f"{top}/" if top else ""
+    datasets = (name for name in store.list_names(top) if layout.is_name(name))
+    found = (f"{dataset}/{name}" for dataset in datasets for name in store.list_names(prefix + dataset))
+    return [name for name in found if layout.is_split_name(name) and store.list_names(prefix + name)]
 
 
-def _in_words(store: Store, split: str, streams: frozenset[str], named: set[str], arrays: set[str]) -> Iterator[str]:
-    folders = arrays | {key.rpartition("/")[0] for key in named}  # in which a stranger is told by its own name
-    left: dict[str, set[int]] = {}
-    strange = {}
-    for name in store.below(split):
-        if "." not in name and name not in {*COLUMNS, *TABLES, *TEXTS, FEATURES}:
-            strange[f"{split}/{name}"] = 0
-    for key in _listing(store, split):
-        relative = key.removeprefix(f"{split}/").split("/")
-        if key in named or _is_the_writers(relative, streams):
-            continue
-        array, _, rest = key.partition("/c/")
-        number = rest.partition("/")[0]
-        if array in arrays and number.isdigit():
-            left.setdefault(array, set()).add(int(number))
-            continue
-        depth = 2 if relative[0] == FEATURES else 1
-        top = "/".join([split, *relative[:depth]])
-        top = key if any(folder == top or folder.startswith(f"{top}/") for folder in folders) else top
-        strange[top] = strange.get(top, 0) + 1
-    for array, numbers in sorted(left.items()):
-        some = sorted(numbers)
-        yield f"{store.where(array)}: shards {some[:_FEW]} are named by no manifest ({len(some)} in all)"
-    for key, n_files in sorted(strange.items()):
-        yield f"{store.where(key)}: is named by no manifest" + (f" ({n_files} files)" if n_files > 1 else "")
+def stream_folders(store: Store, split: str) -> list[str]:
+    """All folders of a split that may be streams, committed or not."""
+    home = f"{split}/{FEATURES}"
+    names = [name for name in store.list_names(home) if layout.is_name(name) and stream_of(name) == name]
+    return [name for name in names if not store.exists(f"{home}/{name}")]  # a file is the user's, or the group's own
 
 
-def _is_the_writers(relative: list[str], streams: frozenset[str]) -> bool:
-    """Is it a manifest, a note beside one, or in a folder that only writers look into?"""
-    if relative == [FEATURES, "zarr.json"]:
-        return True
-    if relative[0] == FEATURES and len(relative) > 2 and relative[1] in streams:
-        relative = relative[2:]
-    if relative[0] in (WRITING, STAGED, COPY):
-        return True
-    return len(relative) == 1 and relative[0].endswith(".json") and not relative[0].startswith(".")
+def shards_on_disk(store: Store, array: str) -> list[int]:
+    """Numbers of the shards of one array that exist, named by a manifest or not."""
+    return sorted(int(name) for name in store.list_names(f"{array}/c") if name.isdigit())
 
 
-def not_the_caches(store: Store, split: str) -> list[str]:
-    """Keys of the files below a split that are of no kind that the cache writes: notes, and what else people keep."""
-    return [key for key in _listing(store, split) if not _is_the_caches(key.removeprefix(f"{split}/").split("/"))]
+def remove_shards(store: Store, array: str, keep: Collection[int]) -> None:
+    """Remove the shards of one array whose numbers are not in `keep`, where they can only be a dead writer's."""
+    if store.exclusive:
+        store.remove([f"{array}/c/{number}" for number in shards_on_disk(store, array) if number not in keep])
 
 
-def _is_the_caches(relative: list[str]) -> bool:
-    """Is it of an array, a group, a manifest, or in a folder that only writers look into, named or not?"""
-    of_array = relative[0] in {*COLUMNS, *TABLES, *TEXTS}
-    of_stream = relative[0] == FEATURES and len(relative) > 2
-    own = relative[1:] if of_array else relative[2:] if of_stream else relative
-    if own == ["zarr.json"] or relative == [FEATURES, "zarr.json"] or ((of_array or of_stream) and own[:1] == ["c"]):
+def unreferenced(place: Place, commit: Commit | None, *, unfinished: bool) -> Iterator[str]:
+    """Keys of files and folders of a split without its streams, or of one stream, that no manifest names.
+
+    Only what the cache itself writes. `unfinished`: also what a killed writer has finished, with its journal.
+    """
+    store, is_split = place.store, place.home == place.base
+    names, writing = store.list_names(place.home), store.list_names(place.writing)
+    # Shards that were staged and not accepted are of no use to the next writer.
+    yield from (f"{place.writing}/{name}" for name in writing if name.startswith(STAGED_SHARD))
+    if unfinished:
+        yield from (f"{place.writing}/{name}" for name in (*place.journals(), TEMPORARY_SHARD) if name in writing)
+        named = {} if commit is None else commit.manifest["shards"]
+        for name in COLUMNS if is_split else stream_arrays(place.home.rpartition("/")[2]):
+            array = place.array(name)
+            if name in named:
+                shards = shards_on_disk(store, array)
+                yield from (f"{array}/c/{shard}" for shard in shards if str(shard) not in named[name])
+            else:
+                yield from (f"{array}/{file}" for file in store.list_names(array) if file in ("c", "zarr.json"))
+    if is_split:
+        tables = {name.partition("/")[0] for name in (() if commit is None else commit.manifest["files"])}
+        yield from (place.array(name) for name in names if name in TABLE_NAMES and name not in tables)
+    kept = "" if commit is None else commit.digest[:16]
+    for folder in (COPY, STAGED):
+        digests = store.list_names(f"{place.home}/{folder}")
+        yield from (f"{place.home}/{folder}/{digest}" for digest in digests if digest != kept)
+    yield from (f"{place.home}/{name}" for name in names if name.startswith(".") and name.endswith(".tmp"))
+
+
+def arrays_without_stream(store: Store, split: str) -> list[str]:
+    """Keys of `_ok`, `_key` and `_at` arrays whose stream's folder does not exist."""
+    names = store.list_names(f"{split}/{FEATURES}")
+    return [f"{split}/{FEATURES}/{name}" for name in names if stream_of(name) not in names]
+
+
+def other_files(store: Store, split: str) -> list[str]:
+    """Keys of the files below a split that are of no kind that the cache writes: the user's notes, and what else."""
+    return sorted(key for key in store.files(split) if not _is_the_caches(key.removeprefix(f"{split}/").split("/")))
+
+
+def _is_the_caches(path: list[str]) -> bool:
+    """Whether a file is of an array, a group, a manifest, or in a folder of writers, named by a manifest or not."""
+    of_array = path[0] in {*COLUMNS, *TABLE_NAMES}
+    of_stream = path[0] == FEATURES and len(path) > 2
+    own = path[1:] if of_array else path[2:] if of_stream else path
+    if own == ["zarr.json"] or path == [FEATURES, "zarr.json"] or ((of_array or of_stream) and own[:1] == ["c"]):
         return True
     temporary = len(own) == 1 and own[0].startswith(".") and own[0].endswith(".tmp")
     return not of_array and (own[0] in (WRITING, STAGED, COPY) or own in ([MANIFEST], [PROVENANCE]) or temporary)
-
-
-def _listing(store: Store, split: str) -> list[str]:
-    """Keys of all files below a split; somebody may be writing there."""
-    for attempt in range(_ATTEMPTS):
-        try:
-            return sorted(store.files(split))
-        except FileNotFoundError:
-            if attempt == _ATTEMPTS - 1:
-                raise
-    return []

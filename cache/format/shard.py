@@ -1,4 +1,4 @@
-"""One shard: encode, decode, check.  tracks -> [cache] -> windows
+"""One shard: encode, decode, check.  [cache]
 
 A shard is one file of Zarr's `sharding_indexed` codec: chunks of rows, each followed by its crc32c, then an index of
 (offset, size) pairs for all chunks and the index's own crc32c. Chunks of padding rows are absent from the index.
@@ -7,6 +7,7 @@ A shard is one file of Zarr's `sharding_indexed` codec: chunks of rows, each fol
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import google_crc32c
@@ -18,7 +19,7 @@ from cache.format.layout import ColumnSpec, Geometry
 from cache.storage.base import Store
 
 ABSENT: Final = 2**64 - 1  # offset and size of a chunk that the shard does not hold
-REPAIR: Final = "Put damaged files aside and make their rows anew: python -m pipeline verify --repair --cache DIR"
+REPAIR: Final = "Drop damaged shards and fill their rows again: python -m pipeline verify --repair --cache DIR"
 
 
 def crc32c(data: bytes) -> bytes:
@@ -34,7 +35,7 @@ def encode(rows: NDArray[Any], spec: ColumnSpec, geometry: Geometry) -> bytes:
     if rows.dtype != spec.dtype or rows.shape[1:] != spec.trailing or not 0 < len(rows) <= geometry.rows_per_shard:
         raise ValueError(f"{rows.dtype}{rows.shape} is no shard of {spec}")
     index = np.full((geometry.chunks, 2), ABSENT, "<u8")
-    pieces: list[bytes] = []
+    parts: list[bytes] = []
     offset = 0
     for chunk, start in enumerate(range(0, len(rows), geometry.rows_per_chunk)):
         part = rows[start : start + geometry.rows_per_chunk]
@@ -42,11 +43,58 @@ def encode(rows: NDArray[Any], spec: ColumnSpec, geometry: Geometry) -> bytes:
             padding = np.full((geometry.rows_per_chunk - len(part), *spec.trailing), spec.fill, spec.dtype)
             part = np.concatenate([part, padding])
         data = part.tobytes()
-        pieces += data, crc32c(data)
+        parts += data, crc32c(data)
         index[chunk] = offset, len(data) + 4
         offset += len(data) + 4
     packed = index.tobytes()
-    return b"".join([*pieces, packed, crc32c(packed)])
+    return b"".join([*parts, packed, crc32c(packed)])
+
+
+class RaggedShard:
+    """The file of a shard of bytes, in parts: a chunk is made when it is asked for, so the bytes are not held twice.
+
+    Args:
+        rows: the bytes of its rows, in order. Together, they fit.
+        geometry: of the column, in bytes.
+    """
+
+    def __init__(self, rows: Sequence[bytes], geometry: Geometry) -> None:
+        self._rows, self._geometry = rows, geometry
+        self._checksums: list[bytes] = []
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Every chunk with its checksum, then the index with its own. The last chunk is filled up with zeros."""
+        self._checksums = []
+        size = self._geometry.rows_per_chunk
+        chunk, filled = bytearray(size), 0
+        for row in self._rows:
+            left = memoryview(row)
+            while left:
+                taken = left[: size - filled]
+                chunk[filled : filled + len(taken)] = taken
+                filled, left = filled + len(taken), left[len(taken) :]
+                if filled == size:
+                    yield self._closed(chunk)
+                    filled = 0
+        if filled:
+            chunk[filled:] = bytes(size - filled)
+            yield self._closed(chunk)
+        held = len(self._checksums)
+        index = np.full((self._geometry.chunks, 2), ABSENT, "<u8")
+        index[:held] = np.stack([np.arange(held) * (size + 4), np.full(held, size + 4)], axis=1)
+        packed = index.tobytes()
+        yield packed + crc32c(packed)
+
+    def _closed(self, chunk: bytearray) -> bytes:
+        data = bytes(chunk)
+        self._checksums.append(crc32c(data))
+        return data + self._checksums[-1]
+
+    @property
+    def record(self) -> str:
+        """As the function `record` would give it, once all parts have been taken."""
+        size = len(self._checksums) * (self._geometry.rows_per_chunk + 4) + index_bytes(self._geometry.chunks)
+        return record_text(size, b"".join(self._checksums))
 
 
 def record(data: bytes, geometry: Geometry, file: str) -> str:
@@ -65,8 +113,13 @@ def record_text(size: int, checksums: bytes) -> str:
 
 
 def size_of(record: str) -> int:
-    """Bytes of the file that a record speaks of."""
+    """Bytes of the file that a record describes."""
     return int(record.partition(":")[0])
+
+
+def has_size(store: Store, key: str, text: str) -> bool:
+    """Whether there is a shard file of the size in its record."""
+    return store.size(key) == size_of(text)
 
 
 def index_bytes(chunks: int) -> int:
@@ -74,27 +127,11 @@ def index_bytes(chunks: int) -> int:
     return chunks * 16 + 4
 
 
-def write(store: Store, key: str, data: bytes, geometry: Geometry, *, by_way_of: str) -> str:
-    """Write one shard so that its name appears only when its bytes are on the disk. Returns its record."""
-    store.put(key, data, by_way_of=by_way_of)
-    return record(data, geometry, store.where(key))
+def parse_index(packed: bytes, chunks: int, size: int, file: str, chunk_bytes: int | None = None) -> NDArray[np.uint64]:
+    """The (chunks, 2) offsets and sizes out of the index's bytes with its checksum.
 
-
-def read(store: Store, key: str) -> bytes:
-    """All bytes of a shard file. Raises CacheError when it is missing."""
-    try:
-        return store.read(key)
-    except FileNotFoundError:
-        raise CacheError.at(store.where(key), expected="a shard", found="no file", do=REPAIR) from None
-
-
-def has_size(store: Store, key: str, text: str) -> bool:
-    """Whether a shard file is there with the size that its record says."""
-    return store.size(key) == size_of(text)
-
-
-def parse_index(packed: bytes, chunks: int, size: int, file: str) -> NDArray[np.uint64]:
-    """The (chunks, 2) offsets and sizes out of the index's bytes with its checksum; CacheError when they cannot be."""
+    Raises CacheError where they cannot be: in a file of `size` bytes, with chunks of `chunk_bytes` (with checksum).
+    """
     body, found = packed[:-4], packed[-4:]
     if len(packed) != index_bytes(chunks) or crc32c(body) != found:
         raise CacheError.at(file, expected="a shard index with its checksum", found="a damaged index", do=REPAIR)
@@ -102,7 +139,17 @@ def parse_index(packed: bytes, chunks: int, size: int, file: str) -> NDArray[np.
     held = index[index[:, 0] != ABSENT]
     if (held > size).any() or (held.sum(axis=1) > size).any():
         raise CacheError.at(file, expected=f"chunks within {size} bytes", found="chunks beyond its end", do=REPAIR)
+    if chunk_bytes is not None and (held[:, 1] != chunk_bytes).any():
+        raise CacheError.at(file, expected=f"chunks of {chunk_bytes} bytes", found="chunks of another size", do=REPAIR)
     return index
+
+
+def read(store: Store, key: str, spec: ColumnSpec, geometry: Geometry) -> NDArray[Any]:
+    """A shard file -> (rows_per_shard, *trailing). Raises CacheError when it is missing or damaged."""
+    try:
+        return decode(store.read(key), spec, geometry, store.location(key))
+    except FileNotFoundError:
+        raise missing(store.location(key)) from None
 
 
 def decode(data: bytes, spec: ColumnSpec, geometry: Geometry, file: str) -> NDArray[Any]:
@@ -113,18 +160,19 @@ def decode(data: bytes, spec: ColumnSpec, geometry: Geometry, file: str) -> NDAr
         if offset == ABSENT:
             continue
         body = data[offset : offset + size - 4]
-        where = slice(chunk * geometry.rows_per_chunk, (chunk + 1) * geometry.rows_per_chunk)
-        if len(body) != out[where].nbytes or crc32c(body) != data[offset + size - 4 : offset + size]:
-            raise damaged_chunk(file, chunk, where.start)
-        out[where] = np.frombuffer(body, spec.dtype).reshape(-1, *spec.trailing)
+        rows = slice(chunk * geometry.rows_per_chunk, (chunk + 1) * geometry.rows_per_chunk)
+        if len(body) != out[rows].nbytes or crc32c(body) != data[offset + size - 4 : offset + size]:
+            raise damaged_chunk(file, chunk, rows.start)
+        out[rows] = np.frombuffer(body, spec.dtype).reshape(-1, *spec.trailing)
     return out
+
+
+def missing(file: str) -> CacheError:
+    """The error for a shard that the manifest names and that does not exist."""
+    return CacheError.at(file, expected="a shard", found="no file", do=REPAIR)
 
 
 def damaged_chunk(file: str, chunk: int, first_row: int) -> CacheError:
     """The error for a chunk whose bytes do not match their checksum. `first_row` counts within the shard."""
-    return CacheError.at(
-        file,
-        expected=f"chunk {chunk} (rows from {first_row} of the shard) to match its checksum",
-        found="other bytes",
-        do=REPAIR,
-    )
+    expected = f"chunk {chunk} (rows from {first_row} of the shard) to match its checksum"
+    return CacheError.at(file, expected=expected, found="other bytes", do=REPAIR)

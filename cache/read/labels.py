@@ -1,9 +1,9 @@
 """Labels as training takes them, from the columns as they are stored.  tracks -> features -> [windows] -> training
 
-What is not known is 0 with weight 0, never NaN: a NaN times weight 0 is NaN still.
+What is not known is 0 with weight 0, never NaN: a NaN times weight 0 is still NaN.
 
-NumPy is slow where the last axis is short, and coordinates are: so each coordinate is worked on by itself, with the
-joints as the last axis. What is not known is cleared by its bits, which takes NaN and the sign of a zero away too.
+NumPy is slow where the last axis is short, as that of coordinates is: so each coordinate is computed by itself, with
+the joints as the last axis. What is not known is cleared by its bits, which removes NaN and the sign of a zero too.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Labels:
         return known
 
     def _known_3d(self) -> Bools | bool:
-        """(B, T) where all 14 joints that a 3D loss compares are there."""
+        """(B, T) where all 14 joints that a 3D loss compares are known."""
         evaluation, flag = self._raw("kp_3d_eval"), self._raw("has_3d")
         if evaluation is not None:
             complete = _finite_rows(evaluation.reshape(*evaluation.shape[:2], N_EVAL_JOINTS * 3))
@@ -148,7 +148,7 @@ def in_crop(kp_2d: Floats, bbox: Floats, crop_scale: NDArray[np.float64], out: F
 def _finite_rows(values: Floats) -> Bools:
     """(B, T, N) -> (B, T) where all N are finite."""
     finite = np.isfinite(values)
-    if finite.all():  # nearly always, and much the faster question
+    if finite.all():  # nearly always, and much faster
         return np.ones(values.shape[:2], bool)
     return np.asarray(finite.all(axis=-1))
 

@@ -1,19 +1,24 @@
 """Windows straight out of mapped shards.  tracks -> features -> [windows] -> training
 
 An uncompressed shard is the rows themselves at offsets that its index gives: map the file, read the index once, slice.
-zarr-python does about a thousand small windows a second; this does a hundred times that. Only what `recognise` accepts
-is read this way; `cache.read.rows` reads everything else, with equal results.
+zarr-python does about a thousand small windows a second; this does a hundred times that.
 
-A window takes a few microseconds, so what is done once a window counts: the loop of `_pieces` is plain Python on plain
-integers, takes no lock, and asks the system once a batch and shard. One thread does it all: copying is as fast as
-memory already, and a second thread would wait for the interpreter (measured: slower on two cores).
+A window takes a few microseconds, so what is done once a window counts: the loop over parts of windows is plain Python
+on plain integers, takes no lock, and asks the system once a batch and shard. One thread does it all: copying is as fast
+as memory already, and a second thread would wait for the interpreter (measured: slower on two cores).
 """
 
 from __future__ import annotations
 
-import math
+import errno
+import mmap
+import os
+import resource
+import sys
+import threading
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,107 +27,141 @@ from numpy.typing import NDArray
 
 from cache.errors import CacheError
 from cache.format import shard as shards
-from cache.read.float16 import fill
-from cache.read.mapped_shards import NOT_HELD, OPEN_FILES, TOO_MANY, OpenShard
+from cache.format.layout import shard_key
+from cache.read.rows import ArrayLayout, Ints, check_range, chunk_parts, fill
 
-_TYPES: Final = frozenset(
-    {"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"}
-)
-
-_CHECKED: Final = 1  # states of a chunk; 0: not looked at
+_CHECKED: Final = 1  # states of a chunk; 0: not checked yet
 _ALL: Final = 2  # checked, and all its flags are 0; one more: all are 1
+_NOT_HELD: Final = sys.maxsize  # offset of a chunk that the shard does not hold: slices from there are empty
+_TOO_MANY: Final = (errno.EMFILE, errno.ENFILE)
+_MOST: Final = 16384  # shards: a quarter of the maps that Linux gives a process
+
+Part = tuple[memoryview, int, int]  # a shard's bytes; first, last + 1 of them
 
 
-@dataclass(frozen=True, slots=True)
-class DirectLayout:
-    """What there is to know about an array in order to find a row of it in a file."""
+class OpenShard:
+    """One mapped shard and its index."""
 
-    n_rows: int
-    trailing: tuple[int, ...]
-    dtype: np.dtype[Any]
-    rows_per_shard: int
-    rows_per_chunk: int
-    checksums: bool
-    index_first: bool
-    separator: str
+    __slots__ = ("__weakref__", "_chunk_bytes", "_map", "data", "file_size", "offsets", "size", "used")
 
-    @property
-    def chunks(self) -> int:
-        """In a shard."""
-        return self.rows_per_shard // self.rows_per_chunk
+    def __init__(self, file: Path, layout: ArrayLayout, record: str | None) -> None:
+        expected = f"a shard of {shards.size_of(record)} bytes" if record else "a shard"
+        try:
+            fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            raise CacheError.at(file, expected=expected, found="no file", do=shards.REPAIR) from None
+        tail = shards.index_bytes(layout.chunks)
+        try:
+            size = os.fstat(fd).st_size
+            if size < tail or (record and size != shards.size_of(record)):
+                raise CacheError.at(file, expected=expected, found=f"{size} bytes", do=shards.REPAIR)
+            self._map = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
+        finally:
+            os.close(fd)
+        # A file that is shorter than its map must not be touched, or the process ends: compare these before.
+        self.size, self.file_size = size, self._map.size
+        self._chunk_bytes = layout.chunk_bytes
+        index = shards.parse_index(self._map[size - tail :], layout.chunks, size, str(file), self._chunk_bytes + 4)
+        self.data = memoryview(self._map)  # read-only, as the map is
+        offsets = np.where(index[:, 0] == shards.ABSENT, _NOT_HELD, index[:, 0].astype(np.int64))
+        self.offsets = offsets.data  # compact, and gives plain integers
+        self.used = False  # since it was last passed over, when room was made
 
-    @property
-    def row_bytes(self) -> int:
-        return math.prod(self.trailing) * self.dtype.itemsize
+    def chunk(self, number: int) -> NDArray[np.uint8]:
+        """The bytes of a chunk that is held, a view of the file."""
+        return np.frombuffer(self.data, np.uint8, self._chunk_bytes, self.offsets[number])
 
-    @property
-    def chunk_bytes(self) -> int:
-        """Without its checksum."""
-        return self.rows_per_chunk * self.row_bytes
-
-    def key(self, array: str, shard: int) -> str:
-        """The shard's file below the store's root, by its array's folder there."""
-        return f"{array}/{self.separator.join(['c', str(shard), *('0' for _ in self.trailing)])}"
-
-
-def recognise(metadata: Mapping[str, Any]) -> DirectLayout | None:
-    """The layout of an array by its zarr.json, or None when it is none that can be sliced out of a mapped file."""
-    shape = tuple(metadata["shape"])
-    codecs, grid, keys = metadata["codecs"], metadata["chunk_grid"], metadata["chunk_key_encoding"]
-    if len(codecs) != 1 or codecs[0]["name"] != "sharding_indexed" or metadata.get("storage_transformers"):
-        return None
-    if grid["name"] != "regular" or keys["name"] != "default" or metadata["data_type"] not in _TYPES or not shape:
-        return None
-    sharding = codecs[0]["configuration"]
-    outer, inner = tuple(grid["configuration"]["chunk_shape"]), tuple(sharding["chunk_shape"])
-    dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
-    names = [codec["name"] for codec in sharding["codecs"]]
-    if (
-        outer[1:] != shape[1:]
-        or inner[1:] != shape[1:]
-        or names not in (["bytes"], ["bytes", "crc32c"])
-        or not _little(sharding["codecs"][0], dtype)
-        or [codec["name"] for codec in sharding["index_codecs"]] != ["bytes", "crc32c"]
-        or not _little(sharding["index_codecs"][0], np.dtype("<u8"))
-    ):
-        return None
-    return DirectLayout(
-        n_rows=shape[0],
-        trailing=shape[1:],
-        dtype=dtype,
-        rows_per_shard=outer[0],
-        rows_per_chunk=inner[0],
-        checksums=len(names) == 2,
-        index_first=sharding.get("index_location", "end") == "start",
-        separator=keys.get("configuration", {}).get("separator", "/"),
-    )
+    def intact(self, number: int) -> bool:
+        """Whether a chunk's bytes match the checksum behind them."""
+        first = self.offsets[number]
+        stop = first + self._chunk_bytes
+        # From a cold disk all at once, instead of a part for every page that is missed.
+        page = first // mmap.PAGESIZE * mmap.PAGESIZE
+        self._map.madvise(mmap.MADV_WILLNEED, page, stop - page)
+        found = shards.crc32c(self.chunk(number))  # type: ignore[arg-type]  # takes a view of bytes, too
+        return found == self.data[stop : stop + 4]
 
 
-def _little(codec: Mapping[str, Any], dtype: np.dtype[Any]) -> bool:
-    return dtype.itemsize == 1 or codec.get("configuration", {}).get("endian") == "little"
+class OpenFileLimit:
+    """Keeps the shards that this process holds mapped within half of the files that it may have open.
+
+    The mapping of a shard keeps one. Readers hold their shards; this knows them weakly, in the order in which they were
+    opened. Room is made by the oldest; those that were used since they were last passed over are passed over once more.
+    So reading a shard that is open takes no lock.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ring: deque[tuple[weakref.ref[OpenShard], weakref.ref[MappedRows], int]] = deque()
+
+    def open(self, make: Callable[[], OpenShard]) -> OpenShard:
+        """What `make` opens, once there is room for it."""
+        self._make_room(_allowed())
+        try:
+            return make()
+        except OSError as error:
+            if error.errno not in _TOO_MANY:
+                raise
+        self._make_room(0)  # other code has files open that were counted on: close every shard
+        return make()
+
+    def remember(self, reader: MappedRows, shard: int, opened: OpenShard) -> None:
+        """Count a shard that a reader holds from now on."""
+        self._ring.append((weakref.ref(opened), weakref.ref(reader), shard))
+
+    def _make_room(self, limit: int) -> None:
+        """Close shards until fewer than `limit` are held, or none."""
+        if len(self._ring) < limit:
+            return
+        with self._lock:
+            for _ in range(2 * len(self._ring)):  # the second time round nothing counts as used
+                if not self._ring or len(self._ring) < limit:
+                    break
+                entry = self._ring.popleft()
+                opened, reader = entry[0](), entry[1]()
+                if opened is None or reader is None:
+                    continue
+                if opened.used and limit:
+                    opened.used = False
+                    self._ring.append(entry)
+                else:
+                    reader.close_shard(entry[2], opened)
+
+    def after_fork(self) -> None:
+        self._lock = threading.Lock()  # another thread of the parent may have held it
 
 
-class DirectRows:
+def _allowed() -> int:
+    """How many shards may be open. Looked up each time: the limit may be lowered at any time."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST if soft == resource.RLIM_INFINITY else min(max(soft // 2, 16), _MOST)
+
+
+_OPEN_FILES: Final = OpenFileLimit()
+os.register_at_fork(after_in_child=_OPEN_FILES.after_fork)
+
+
+class MappedRows:
     """Rows of one array, read from mapped shards. Any number of threads may read at once, and forked children.
 
     Args:
         array: the array's folder.
         layout: from `recognise`.
         records: the manifest's record of each shard by its number as text; None: sizes are not compared.
-        guard: called when a shard has been opened, to raise when the array has been replaced since.
+        check_current: called when a shard has been opened, to raise when the array has been replaced since.
     """
 
     def __init__(
         self,
         array: Path,
-        layout: DirectLayout,
+        layout: ArrayLayout,
         *,
         records: Mapping[str, str] | None = None,
-        guard: Callable[[], None] | None = None,
+        check_current: Callable[[], None] | None = None,
     ) -> None:
-        self._array, self._layout, self._records, self._guard = array, layout, records, guard
+        self._array, self._layout, self._records, self._check_current = array, layout, records, check_current
         self.trailing, self.dtype = layout.trailing, layout.dtype
-        # Maps are not shared between readers: who opens a split again sees the files that are there now.
+        # Maps are not shared between readers: a split that is opened again sees the files that are there now.
         self._held: dict[int, OpenShard] = {}
         n_shards = -(-layout.n_rows // layout.rows_per_shard)
         # Of each chunk: has this process checked its checksum, and are all its flags the same?
@@ -130,29 +169,33 @@ class DirectRows:
         self._states = np.frombuffer(self._checked, np.uint8)  # the same bytes
         self._offsets = np.zeros(len(self._checked), np.int64)  # of checked chunks, in their shards
 
-    def read(self, starts: NDArray[np.int64], seqlen: int, out: NDArray[Any]) -> None:
-        """Fill out (B, seqlen, *trailing) with rows [start, start + seqlen) for every one of (B,) starts.
-
-        Raises CacheError for rows beyond the array, and for shards that are missing, short or damaged.
-        """
+    def read(self, starts: Ints, seqlen: int, out: NDArray[Any]) -> None:
         if not out.size:
             return
-        if starts.min() < 0 or starts.max() + seqlen > self._layout.n_rows:
-            found = f"rows up to {int(starts.max()) + seqlen}"
-            raise CacheError.at(self._array, expected=f"{self._layout.n_rows} rows", found=found, do="Open it again.")
+        check_range(starts, seqlen, self._layout.n_rows, str(self._array))
         if self._same_flags(starts, seqlen, out):
             return
         if not out.flags.c_contiguous:
             whole = np.empty(out.shape, self.dtype)
             self.read(starts, seqlen, whole)
             out[...] = whole
-        elif out.dtype == self.dtype:
-            self._copy(starts, seqlen, out.reshape(-1).view(np.uint8).data)
-        else:
-            self._convert(starts, seqlen, out.reshape(-1, *self.trailing))
+            return
+        at = 0
+        if out.dtype == self.dtype:  # the bytes of the windows, one after the other
+            target = out.reshape(-1).view(np.uint8).data
+            for data, first, stop in self._parts(starts, seqlen):
+                end = at + stop - first
+                target[at:end] = data[first:stop]
+                at = end
+            return
+        rows = out.reshape(-1, *self.trailing)
+        for data, first, stop in self._parts(starts, seqlen):
+            n_rows = (stop - first) // self._layout.row_bytes
+            fill(rows[at : at + n_rows], np.ndarray((n_rows, *self.trailing), self.dtype, data, first))
+            at += n_rows
 
-    def _same_flags(self, starts: NDArray[np.int64], seqlen: int, out: NDArray[Any]) -> bool:
-        """Fill `out` without a look at the files, where every window lies in chunks that are known to be all 0 or 1."""
+    def _same_flags(self, starts: Ints, seqlen: int, out: NDArray[Any]) -> bool:
+        """Fill `out` without reading a file, where every window is in chunks that are known to be all 0 or all 1."""
         if self.dtype != np.uint8 or self.trailing or seqlen > self._layout.rows_per_chunk:
             return False
         first = self._states[starts // self._layout.rows_per_chunk]
@@ -162,116 +205,74 @@ class DirectRows:
         out[...] = (first - _ALL)[:, None]
         return True
 
-    def _copy(self, starts: NDArray[np.int64], seqlen: int, target: memoryview) -> None:
-        """Fill `target` with the bytes of the windows, one after the other."""
-        at = 0
-        for data, first, stop in self._pieces(starts, seqlen):
-            end = at + stop - first
-            target[at:end] = data[first:stop]
-            at = end
-
-    def _convert(self, starts: NDArray[np.int64], seqlen: int, target: NDArray[Any]) -> None:
-        """Fill `target` (B * seqlen, *trailing), which is of another type, with the rows of the windows."""
-        row_bytes, at = self._layout.row_bytes, 0
-        for data, first, stop in self._pieces(starts, seqlen):
-            n_rows = (stop - first) // row_bytes
-            fill(target[at : at + n_rows], np.ndarray((n_rows, *self.trailing), self.dtype, data, first))
-            at += n_rows
-
-    def _pieces(self, starts: NDArray[np.int64], seqlen: int) -> Iterator[tuple[memoryview, int, int]]:
-        """(a shard's bytes, first, last + 1 of them) of the windows in order, checked; several where chunks end."""
-        begin, at_once = 0, OPEN_FILES.at_once()
+    def _parts(self, starts: Ints, seqlen: int) -> Iterator[Part]:
+        """The parts of the windows in order, checked; several of a window where chunks end."""
+        begin = 0
+        at_once = max(_allowed() // 8, 4)  # windows whose shards are open at the same time: one touches two or three
         while begin < len(starts):
             try:
                 found = self._located(starts[begin : begin + at_once], seqlen)
             except OSError as error:
-                if error.errno not in TOO_MANY or at_once == 1:
+                if error.errno not in _TOO_MANY or at_once == 1:
                     raise
-                at_once = max(at_once // 4, 1)  # others have files open, too
+                at_once = max(at_once // 4, 1)  # other code has files open, too
                 continue
             yield from found
             begin += at_once
 
-    def _located(self, starts: NDArray[np.int64], seqlen: int) -> Iterator[tuple[memoryview, int, int]]:
+    def _located(self, starts: Ints, seqlen: int) -> Iterator[Part]:
         """The same, of windows whose shards are all open at once."""
-        chunk, low, n_rows = chunk_pieces(starts, seqlen, self._layout.rows_per_chunk)
+        chunk, low, n_rows = chunk_parts(starts, seqlen, self._layout.rows_per_chunk)
         shard = chunk // self._layout.chunks
-        opened = {number: self._ready(number) for number in set(shard.tolist())}
+        opened = {number: self._opened(number) for number in set(shard.tolist())}
         if not self._states[chunk].all():
-            for piece in np.flatnonzero(self._states[chunk] == 0).tolist():
-                number = int(shard[piece])
-                self._check(opened[number], number, int(chunk[piece]) - number * self._layout.chunks)
+            for part in np.flatnonzero(self._states[chunk] == 0).tolist():
+                number = int(shard[part])
+                self._check(opened[number], number, int(chunk[part]) - number * self._layout.chunks)
         first = self._offsets[chunk] + low * self._layout.row_bytes
         stop = first + n_rows * self._layout.row_bytes
         data = {number: found.data for number, found in opened.items()}
         return zip(map(data.__getitem__, shard.tolist()), first.tolist(), stop.tolist(), strict=True)
 
-    def _ready(self, shard: int) -> OpenShard:
+    def _opened(self, shard: int) -> OpenShard:
         """A shard that is open, of the length that it had then: behind its end, a map must not be touched."""
         opened = self._held.get(shard)
         if opened is None or opened.file_size() != opened.size:
-            opened = self._open(shard)
+            record = None if self._records is None else self._records.get(str(shard))
+            try:
+                opened = _OPEN_FILES.open(lambda: OpenShard(self._file(shard), self._layout, record))
+            finally:
+                # Afterwards: what is open now is of the state that was checked. A shard that is missing because its
+                # split was replaced is no damage.
+                if self._check_current is not None:
+                    self._check_current()
+            self._held[shard] = opened
+            _OPEN_FILES.remember(self, shard, opened)
         opened.used = True
         return opened
 
-    def _open(self, shard: int) -> OpenShard:
-        record = None if self._records is None else self._records.get(str(shard))
-        file = self._file(shard)
-        try:
-            found = OPEN_FILES.open(lambda: OpenShard(file, self._layout, record))
-        finally:
-            # Afterwards: what is open now is of the state that the guard speaks of. A shard that is gone since
-            # its split was replaced is no damage.
-            if self._guard is not None:
-                self._guard()
-        self._held[shard] = found
-        OPEN_FILES.remember(self, shard, found)
-        return found
-
-    def let_go(self, shard: int, opened: OpenShard) -> None:
+    def close_shard(self, shard: int, opened: OpenShard) -> None:
         """Hold a shard open no longer; it is unmapped when the last view of it is gone."""
         if self._held.get(shard) is opened:
             self._held.pop(shard, None)
 
     def _check(self, opened: OpenShard, shard: int, number: int) -> None:
         """Raise CacheError unless the shard holds this chunk, with bytes that match the checksum behind them."""
-        file = self._file(shard)
-        if opened.offsets[number] == NOT_HELD:
-            found = "a shard without it"
-            raise CacheError.at(file, expected=f"chunk {number} of the shard", found=found, do=shards.REPAIR)
-        if self._layout.checksums and not opened.intact(number):
-            self._held.clear()  # so that files put right are read at the next attempt
-            raise shards.damaged_chunk(str(file), number, number * self._layout.rows_per_chunk)
+        file = str(self._file(shard))
+        if opened.offsets[number] == _NOT_HELD:
+            expected = f"chunk {number} of the shard"
+            raise CacheError.at(file, expected=expected, found="a shard without it", do=shards.REPAIR)
+        if not opened.intact(number):
+            self._held.clear()  # so that repaired files are read at the next attempt
+            raise shards.damaged_chunk(file, number, number * self._layout.rows_per_chunk)
+        state = _CHECKED
+        if self.dtype == np.uint8 and not self.trailing:
+            flags = opened.chunk(number)
+            flag = int(flags[0])
+            state = _ALL + flag if flag <= 1 and (flags == flag).all() else _CHECKED
         chunk = shard * self._layout.chunks + number
         self._offsets[chunk] = opened.offsets[number]  # before the state, which other threads go by
-        self._checked[chunk] = self._state_of(opened, number)
-
-    def _state_of(self, opened: OpenShard, number: int) -> int:
-        if self.dtype != np.uint8 or self.trailing:
-            return _CHECKED
-        flags = opened.chunk(number)
-        flag = int(flags[0])
-        return _ALL + flag if flag <= 1 and (flags == flag).all() else _CHECKED
+        self._checked[chunk] = state
 
     def _file(self, shard: int) -> Path:
-        return Path(self._layout.key(str(self._array), shard))
-
-
-def chunk_pieces(
-    starts: NDArray[np.int64], seqlen: int, rows_per_chunk: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """(chunk, first row in it, rows) of every piece of the windows, in order: one in each chunk that a window touches.
-
-    >>> [column.tolist() for column in chunk_pieces(np.array([6, 0]), 4, 8)]
-    [[0, 1, 0], [6, 0, 0], [2, 2, 4]]
-    """
-    chunk = starts // rows_per_chunk
-    low = starts - chunk * rows_per_chunk
-    count = (low + (seqlen - 1)) // rows_per_chunk + 1
-    if count.max() == 1:
-        return chunk, low, np.full(len(starts), seqlen)
-    nth = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)  # piece of its window
-    before = np.repeat(low, count)
-    first = np.where(nth == 0, before, 0)
-    stop = np.minimum(before + seqlen - nth * rows_per_chunk, rows_per_chunk)
-    return np.repeat(chunk, count) + nth, first, stop - first
+        return Path(shard_key(str(self._array), shard, self.trailing))

@@ -1,26 +1,28 @@
-"""Windows through zarr-python: every layout that Zarr v3 has, slowly.  tracks -> features -> [windows] -> training"""
+"""What the readers of rows have in common: the layout of an array, and batches of windows.  features -> [windows]
+
+`cache.read.mapped` maps local files, `cache.read.ranged` fetches ranges of objects; both slice rows out of uncompressed
+shards of the layout that `recognise` accepts. `cache.read.zarr_rows` reads everything else, slowly, with equal results.
+"""
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import CacheError
-from cache.format import shard as shards
-from cache.read.mapped import DirectRows, recognise
-from cache.read.ranged import RangedRows
-from cache.storage.base import Store
-from cache.storage.local import Folder
-from cache.storage.object_store import Bucket
+from cache.format.layout import sharding
 
-if TYPE_CHECKING:
-    import zarr
-    from zarr.abc.store import Store as ZarrStore
+Ints = NDArray[np.int64]
+
+_TYPES: Final = frozenset(
+    {"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"}
+)
 
 
 class Rows(Protocol):
@@ -29,72 +31,110 @@ class Rows(Protocol):
     trailing: tuple[int, ...]
     dtype: np.dtype[Any]
 
-    def read(self, starts: NDArray[np.int64], seqlen: int, out: NDArray[Any]) -> None: ...
+    def read(self, starts: Ints, seqlen: int, out: NDArray[Any]) -> None:
+        """Fill out (B, seqlen, *trailing) with rows [start, start + seqlen) for every one of (B,) starts.
+
+        Raises CacheError for rows beyond the array, and for shards that are missing, short or damaged.
+        """
 
 
-def open_rows(
-    store: Store,
-    array: str,
-    metadata: bytes,
-    *,
-    records: Mapping[str, str] | None = None,
-    guard: Callable[[], None] | None = None,
-) -> Rows:
-    """The fastest reader there is for an array with this zarr.json; arguments as for DirectRows."""
-    meta = json.loads(metadata)
-    layout = recognise(meta)
-    if layout is not None and isinstance(store, Folder):
-        return DirectRows(store.path(array), layout, records=records, guard=guard)
-    if layout is not None and isinstance(store, Bucket):
-        return RangedRows(store, array, layout, records=records, guard=guard)
-    return ZarrRows(store, array, meta)
+@dataclass(frozen=True, slots=True)
+class ArrayLayout:
+    """What is needed of an array to find a row of it in a file."""
+
+    n_rows: int
+    trailing: tuple[int, ...]
+    dtype: np.dtype[Any]
+    rows_per_shard: int
+    rows_per_chunk: int
+
+    @property
+    def chunks(self) -> int:
+        """In a shard."""
+        return self.rows_per_shard // self.rows_per_chunk
+
+    @property
+    def row_bytes(self) -> int:
+        return math.prod(self.trailing) * self.dtype.itemsize
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Without its checksum."""
+        return self.rows_per_chunk * self.row_bytes
 
 
-def open_zarr(store: Store, array: str, metadata: Mapping[str, Any]) -> zarr.Array[Any]:
-    """The array as zarr sees it, read-only, with the given zarr.json instead of the one in its folder."""
-    return zarr_array(store.zarr(array), metadata)
+def recognise(metadata: Mapping[str, Any]) -> ArrayLayout | None:
+    """The layout of an array by its zarr.json, if it is the one that the cache writes; else None."""
+    try:
+        n_rows, *trailing = metadata["shape"]
+        shard, *_ = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+        chunk, *_ = metadata["codecs"][0]["configuration"]["chunk_shape"]
+    except (KeyError, ValueError, TypeError, IndexError):
+        return None
+    if metadata["data_type"] not in _TYPES or metadata.get("storage_transformers"):
+        return None
+    dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
+    ours = {
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [shard, *trailing]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "codecs": [sharding(dtype, (chunk, *trailing))],
+    }
+    if {key: metadata[key] for key in ours} != json.loads(json.dumps(ours)):
+        return None
+    return ArrayLayout(n_rows, tuple(trailing), dtype, shard, chunk)
 
 
-def zarr_array(store: ZarrStore, metadata: Mapping[str, Any]) -> zarr.Array[Any]:
-    """The array whose folder a zarr store is."""
-    import zarr
-    from zarr.storage import StorePath
+def check_range(starts: Ints, seqlen: int, n_rows: int, location: str) -> None:
+    """Raise CacheError for windows of rows beyond the array."""
+    if len(starts) and (starts.min() < 0 or starts.max() + seqlen > n_rows):
+        found = f"rows up to {int(starts.max()) + seqlen}"
+        raise CacheError.at(location, expected=f"{n_rows} rows", found=found, do="Open it again.")
 
-    return zarr.Array(zarr.AsyncArray(metadata=dict(metadata), store_path=StorePath(store)))  # type: ignore[call-overload]
+
+def chunk_parts(starts: Ints, seqlen: int, rows_per_chunk: int) -> tuple[Ints, Ints, Ints]:
+    """(chunk, first row in it, rows) of every part of the windows, in order: one in each chunk that a window touches.
+
+    >>> [column.tolist() for column in chunk_parts(np.array([6, 0]), 4, 8)]
+    [[0, 1, 0], [6, 0, 0], [2, 2, 4]]
+    """
+    chunk = starts // rows_per_chunk
+    low = starts - chunk * rows_per_chunk
+    count = (low + (seqlen - 1)) // rows_per_chunk + 1
+    if count.max() == 1:
+        return chunk, low, np.full(len(starts), seqlen)
+    nth = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)  # part of its window
+    before = np.repeat(low, count)
+    first = np.where(nth == 0, before, 0)
+    stop = np.minimum(before + seqlen - nth * rows_per_chunk, rows_per_chunk)
+    return np.repeat(chunk, count) + nth, first, stop - first
 
 
-class ZarrRows:
-    """Rows of one array, read by zarr-python. A missing chunk file is an error here, not fill values."""
+_EXPONENT_SHIFT: Final = np.float32(2.0**112)  # float32's exponent counts from -127, float16's from -15
+_MANTISSA_SHIFT: Final = 13  # float32 has 23 bits of it, float16 has 10
+_KEEP: Final = np.int32(~0x70000000)  # the sign, and the 28 bits below what the sign was extended into
+_BEYOND: Final = 65536.0  # what infinity becomes here; no finite float16 reaches it
 
-    def __init__(self, store: Store, array: str, metadata: Mapping[str, Any]) -> None:
-        self._store, self._key = store, array
-        self._array = open_zarr(store, array, metadata)
-        self._grid: tuple[int, ...] = self._array.shards or self._array.chunks
-        self.trailing: tuple[int, ...] = tuple(self._array.shape[1:])
-        self.dtype: np.dtype[Any] = np.dtype(self._array.dtype)
 
-    def read(self, starts: NDArray[np.int64], seqlen: int, out: NDArray[Any]) -> None:
-        """As DirectRows.read."""
-        where = self._store.where(self._key)
-        n_rows = self._array.shape[0]
-        if len(starts) and (starts.min() < 0 or starts.max() + seqlen > n_rows):
-            found = f"rows up to {int(starts.max()) + seqlen}"
-            raise CacheError.at(where, expected=f"{n_rows} rows", found=found, do="Open it again.")
-        first, last = starts // self._grid[0], (starts + seqlen - 1) // self._grid[0]
-        touched = {shard for a, b in zip(first.tolist(), last.tolist(), strict=True) for shard in range(a, b + 1)}
-        for shard in sorted(touched):
-            self._require(shard)
-        for window, start in enumerate(starts.tolist()):
-            try:
-                out[window] = self._array[start : start + seqlen]
-            except (ValueError, OSError) as error:
-                do = shards.REPAIR
-                raise CacheError.at(where, expected="readable chunks", found=str(error), do=do) from error
+def widen(half: NDArray[np.float16], out: NDArray[np.float32]) -> None:
+    """Fill `out` with the same numbers, exactly, infinities and NaN included. Shapes are equal.
 
-    def _require(self, number: int) -> None:
-        """Raise CacheError unless every file of the shards `number` along the rows is there."""
-        counts = [range(-(-size // step)) for size, step in zip(self.trailing, self._grid[1:], strict=True)]
-        for rest in itertools.product(*counts):
-            key = f"{self._key}/{self._array.metadata.encode_chunk_key((number, *rest))}"
-            if not self._store.exists(key):
-                raise CacheError.at(self._store.where(key), expected="a shard", found="no file", do=shards.REPAIR)
+    Several times as fast as NumPy: features are stored as float16 and trained on as float32. A float16's bits, moved
+    into a float32's places, are the number times 2^-112, subnormal ones too.
+    """
+    if not half.size:
+        return
+    bits = out.view(np.int32)
+    np.copyto(bits, half.view(half.dtype.str.replace("f", "i")))  # the sign extended upwards
+    np.left_shift(bits, _MANTISSA_SHIFT, out=bits)
+    np.bitwise_and(bits, _KEEP, out=bits)
+    np.multiply(out, _EXPONENT_SHIFT, out=out)
+    if out.max() >= _BEYOND or out.min() <= -_BEYOND:
+        out[...] = half
+
+
+def fill(out: NDArray[Any], rows: NDArray[Any]) -> None:
+    """out[...] = rows, by the fastest way there is for their types."""
+    if rows.dtype == np.float16 and out.dtype == np.float32:
+        widen(rows, out)
+    else:
+        out[...] = rows

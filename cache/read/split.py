@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +11,16 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from cache.errors import CacheChanged, CacheError, MissingSplit
 from cache.format import layout, manifest
-from cache.format.layout import COLUMNS, COPY, FEATURES, MANIFEST, Geometry
+from cache.format.layout import COLUMNS, FEATURES, MANIFEST, Geometry
 from cache.format.manifest import Commit, Place
 from cache.format.provenance import read_provenance
+from cache.format.records import Tracks, Videos
 from cache.format.tables import Tables, live_by_shard, track_of
-from cache.format.tracks import Tracks, Videos
 from cache.read import labels
-from cache.read.batch import Batch
-from cache.read.committed import Guard, OpenStream, open_column, open_lazily
+from cache.read.open_stream import OpenStream, StalenessCheck, open_column, open_lazily
 from cache.read.rows import Rows
-from cache.storage.base import Root, Store, store_at
+from cache.storage import store_at
+from cache.storage.base import Root, Store
 from cache.windows import Ranges, Tail, intersect, windows_of
 
 if TYPE_CHECKING:
@@ -31,17 +31,16 @@ Array = NDArray[Any]
 
 def open(root: Root) -> FeatureCache:  # noqa: A001  it reads as cache.open
     """Open a cache for reading: a folder, or a URL as s3://bucket/prefix. Raises CacheError when there is none."""
-    store = require_cache(root)
-    return FeatureCache(store.root)
+    return FeatureCache(require_cache(root).root)
 
 
 def require_cache(root: Root) -> Store:
-    """The store of a cache that is there. Raises CacheError when there is none."""
+    """The store of a cache that exists. Raises CacheError when there is none."""
     store = store_at(root)
     if not store.exists("zarr.json"):
         found = "no zarr.json" if isinstance(store.root, str) or store.root.is_dir() else "no such folder"
         do = "Convert a dataset into it first."
-        raise CacheError.at(store.where(""), expected="a feature cache", found=found, do=do)
+        raise CacheError.at(store.location(""), expected="a feature cache", found=found, do=do)
     return store
 
 
@@ -55,16 +54,16 @@ class FeatureCache(Mapping[str, "Split"]):
     @property
     def splits(self) -> tuple[str, ...]:
         """Names of the committed splits, sorted."""
-        datasets = (name for name in self.store.below("") if layout.is_name(name))
-        found = (f"{dataset}/{name}" for dataset in datasets for name in self.store.below(dataset))
-        return tuple(name for name in found if layout.is_split_name(name) and self._has(name))
+        datasets = (name for name in self.store.list_names("") if layout.is_name(name))
+        return tuple(
+            f"{data}/{name}" for data in datasets for name in self.store.list_names(data) if f"{data}/{name}" in self
+        )
 
     def __getitem__(self, name: str) -> Split:
         commit = manifest.load(Place.of_split(self.store, name)) if layout.is_split_name(name) else None
         if commit is None:
-            raise MissingSplit(
-                f"{self.root}: no committed split {name!r}; there are: {', '.join(self.splits) or 'none'}"
-            )
+            known = ", ".join(self.splits) or "none"
+            raise MissingSplit(f"{self.root}: no committed split {name!r}; there are: {known}")
         return Split(self.store, name, commit)
 
     def __iter__(self) -> Iterator[str]:
@@ -74,28 +73,24 @@ class FeatureCache(Mapping[str, "Split"]):
         return len(self.splits)
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and layout.is_split_name(name) and self._has(name)
+        return isinstance(name, str) and layout.is_split_name(name) and self.store.exists(f"{name}/{MANIFEST}")
 
     def __repr__(self) -> str:
         return f"<FeatureCache {self.root}: {', '.join(self.splits) or 'empty'}>"
-
-    def _has(self, name: str) -> bool:
-        # Where the manifest is gone and its copy is there, opening the split says so.
-        return self.store.exists(f"{name}/{MANIFEST}") or bool(self.store.below(f"{name}/{COPY}"))
 
 
 class Split:
     """One committed state of the tracks of <dataset>/<split>: rows, tables, windows.
 
     It stays what it was when it was opened: later commits show when it is opened again. It can be pickled, into
-    workers for instance, which open it anew and raise CacheChanged if there has been a commit since.
+    workers for instance, which open it again and raise CacheChanged if there has been a commit since.
     """
 
     def __init__(self, store: Store, name: str, commit: Commit) -> None:
         self.store, self.root, self.name = store, store.root, name
         self._commit = commit
         self._tables = Tables.from_files(commit.files)
-        self._guard = Guard(commit)
+        self._check_current = StalenessCheck(commit)
         self._rows: dict[str, Rows] = {}
         self._streams: dict[str, OpenStream] = {}
 
@@ -107,13 +102,13 @@ class Split:
 
     @property
     def manifest(self) -> Mapping[str, Any]:
-        """The manifest: the cache's own entries and those that were handed to `commit`."""
+        """The manifest: the cache's own entries and those that were given to `commit`."""
         return self._commit.manifest
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """How this commit came about: time, host, software, and what was handed to the writer. Empty when lost."""
-        found: Mapping[str, Any] = read_provenance(self._commit.place)["commits"].get(self._commit.digest, {})
+        """How this commit came about: time, host, software, and what was given to the writer. Empty when lost."""
+        found: Mapping[str, Any] = read_provenance(self._commit.place).get(self._commit.digest, {})
         return found
 
     @property
@@ -124,13 +119,9 @@ class Split:
     @property
     def streams(self) -> tuple[str, ...]:
         """Names of the committed feature streams, sorted."""
-        names = (name for name in self.store.below(f"{self.name}/{FEATURES}") if layout.is_name(name))
-        homes = {name: f"{self.name}/{FEATURES}/{name}" for name in names}
-        return tuple(
-            name
-            for name, home in homes.items()
-            if self.store.exists(f"{home}/{MANIFEST}") or self.store.below(f"{home}/{COPY}")
-        )
+        home = f"{self.name}/{FEATURES}"
+        names = (name for name in self.store.list_names(home) if layout.is_name(name))
+        return tuple(name for name in names if self.store.exists(f"{home}/{name}/{MANIFEST}"))
 
     @property
     def tracks(self) -> Tracks:
@@ -146,19 +137,18 @@ class Split:
         """The shards that a stream has for the rows of this split, ascending."""
         return self._stream(stream).shards
 
-    def forgot(self, stream: str) -> bool:
-        """Whether the stream's commit came of a repair that took damaged shards out of it."""
-        commit = self._stream(stream).commit
-        return "forgot" in read_provenance(commit.place)["commits"].get(commit.digest, {})
+    def was_invalidated(self, stream: str) -> bool:
+        """Whether the stream's commit was made by a repair that took damaged shards out of it."""
+        return "invalidated" in self.stream_provenance(stream)
 
     def stream_manifest(self, stream: str) -> Mapping[str, Any]:
-        """The manifest of a feature stream: what was handed to its `commit`, and the shards it has."""
+        """The manifest of a feature stream: what was given to its `commit`, and the shards it has."""
         return self._stream(stream).commit.manifest
 
     def stream_provenance(self, stream: str) -> Mapping[str, Any]:
-        """How the stream's commit came about, as `provenance` says it of the split's. Empty when lost."""
+        """How the stream's commit came about, as `provenance` does for the split. Empty when lost."""
         commit = self._stream(stream).commit
-        found: Mapping[str, Any] = read_provenance(commit.place)["commits"].get(commit.digest, {})
+        found: Mapping[str, Any] = read_provenance(commit.place).get(commit.digest, {})
         return found
 
     def track_of(self, rows: Array) -> NDArray[np.int64]:
@@ -167,34 +157,36 @@ class Split:
 
     def rows_by_shard(self) -> NDArray[np.int64]:
         """(shards,) how many rows of committed tracks each shard holds."""
-        geometry = Geometry(**self.manifest["geometry"])
-        return live_by_shard(self._tables, geometry, int(self.manifest["extent"]))
+        return live_by_shard(self._tables, Geometry(**self.manifest["geometry"]), int(self.manifest["extent"]))
 
     def windows(self, seqlen: int = 16, stride: int = 16, stream: str | None = None, tail: Tail = "drop") -> Ranges:
         """(W, 2) int64 of [start, stop) rows: every window of `seqlen` frames, each one step after the other.
 
         Windows start at the start of each run of consecutive frames and every `stride` rows from there. With a stream,
-        only rows that it has count as being there. The last frames of a run, fewer than `stride`, are in none of them;
-        `tail="cover"` adds the window that ends where the run ends, in all runs that hold a window at all.
+        only rows that it has count. The last frames of a run, fewer than `stride`, are in none of them; `tail="cover"`
+        adds the window that ends where the run ends, in all runs that hold a window at all.
 
         Raises ValueError unless seqlen and stride are at least 1 and tail is "drop" or "cover".
         """
-        runs = np.stack([self._tables["run_start"], self._tables["run_stop"]], axis=1)
+        runs = self._runs
         if stream is not None:
-            runs = intersect(runs, self._stream(stream).readable())
+            runs = intersect(runs, self._stream(stream).rows_with_flag(1))
         return windows_of(runs, seqlen=seqlen, stride=stride, tail=tail)
 
     def undecodable(self, stream: str) -> int:
         """How many rows of committed tracks the stream has no features for, since their pictures were not readable."""
-        runs = np.stack([self._tables["run_start"], self._tables["run_stop"]], axis=1)
-        lost = intersect(runs, self._stream(stream).undecodable())
+        lost = intersect(self._runs, self._stream(stream).rows_with_flag(0))
         return int((lost[:, 1] - lost[:, 0]).sum())
 
-    def unsettled(self, stream: str | None = None) -> bool:
-        """Whether a writer was killed in the midst of a commit, or left an unfinished run: the next one sees to it."""
+    @property
+    def _runs(self) -> Ranges:
+        return np.stack([self._tables["run_start"], self._tables["run_stop"]], axis=1)
+
+    def has_unfinished_commit(self, stream: str | None = None) -> bool:
+        """Whether a writer was killed during a commit, or has left finished shards: the next one goes on from there."""
         store, name = self.store, self.name
         place = Place.of_split(store, name) if stream is None else Place.of_stream(store, name, stream)
-        return manifest.unsettled(place)
+        return manifest.has_unfinished_commit(place)
 
     def column(self, name: str) -> zarr.Array[Any]:
         """A whole column, lazily: `kp_2d`, or of a stream `features/resnet50` (`_ok`, `_key`; of bytes `_at`).
@@ -213,15 +205,12 @@ class Split:
         """
         array = name.removeprefix(f"{FEATURES}/")
         if array != name and layout.stream_of(array) == array:
-            self._stream(array).require_numbers()
-        reader = self._column_rows(name)
-        out = np.empty((1, stop - start, *reader.trailing), reader.dtype)
-        reader.read(np.array([start]), stop - start, out)
-        rows: Array = out[0]
+            self._stream(array).require(np.zeros(0, np.int64), 0)
+        rows: Array = self._read_rows(name, np.array([start]), stop - start)[0]
         return rows
 
     def blobs(self, stream: str, rows: ArrayLike) -> list[bytes]:
-        """What a stream of bytes holds for (N,) rows, in their order, checked; rows may come more than once.
+        """What a stream of bytes holds for (N,) rows, in their order, checked; rows may be repeated.
 
         Rows that follow one on the other are read at once. Raises CacheError for rows that the stream does not have,
         for a stream of numbers, and for shards that are missing, short or damaged; ValueError for other than (N,)
@@ -244,7 +233,7 @@ class Split:
 
         Args:
             windows: (B, 2) of [start, stop) rows, all of one length T, each within one track.
-            stream: where `features` come from; None: labels only. Not looked at when `fields` leaves features out.
+            stream: where `features` come from; None: labels only. Not used when `fields` leaves features out.
             fields: only these: `features`, `kp_2d`, `kp_3d`, `theta`, `w_3d`, `w_smpl`, `valid`, or the name of any
                 other column, as stored. None: all of the seven.
             dtype: of the features; labels are float32.
@@ -258,43 +247,58 @@ class Split:
         Raises CacheError for rows outside a committed track, rows that the stream does not have, and shards that are
         missing, short or damaged; ValueError for windows, fields or buffers of the wrong form.
         """
-        starts, seqlen, track = self._checked(np.asarray(windows))
-        wanted = self._fields(fields, stream)
-        features = self._features(stream, starts, seqlen) if stream is not None and "features" in wanted else None
-        batch = Batch(starts, seqlen, out)
-        batch.refuse_others(wanted)
+        starts, seqlen, track = self._checked_windows(np.asarray(windows))
+        wanted = self._checked_fields(fields, stream)
+        features: Rows | None = None
+        if stream is not None and "features" in wanted:
+            self._stream(stream).require(starts, seqlen)
+            features = self._stream(stream).features
+        if out is not None and (strange := sorted(out.keys() - set(wanted))):
+            raise ValueError(f"buffers for {strange}, which are not among the fields {wanted}")
+
+        def buffer(name: str, trailing: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+            """The caller's buffer when there is one, and it fits; a new array otherwise."""
+            shape = (len(starts), seqlen, *trailing)
+            if out is None or name not in out:
+                return np.empty(shape, dtype)
+            given = out[name]
+            if given.shape != shape or given.dtype != dtype or not given.flags.writeable:
+                raise ValueError(f"out[{name!r}] is {given.dtype}{given.shape}, expected writable {dtype}{shape}")
+            return given
+
         known = labels.Labels(self._raw(starts, seqlen), lambda: self._tables["track_crop_scale"][track])
+        evaluation = "kp_3d_eval" in self.manifest["shards"]
         found: dict[str, Array] = {}
         for name in wanted:
-            if name == "features" and features is not None:
-                found[name] = batch.rows(name, features, np.dtype(dtype))
-            elif name in labels.FIELDS:
-                trailing = labels.field_shape(name, evaluation="kp_3d_eval" in self.manifest["shards"])
-                found[name] = batch.label(name, known, trailing)
+            if name in labels.FIELDS:
+                found[name] = buffer(name, labels.field_shape(name, evaluation=evaluation), np.dtype(np.float32))
+                known.fill(name, found[name])
             else:
-                found[name] = batch.rows(name, self._column_rows(name))
+                reader = features if name == "features" and features is not None else self._reader(name)
+                found[name] = buffer(name, reader.trailing, np.dtype(dtype) if reader is features else reader.dtype)
+                reader.read(starts, seqlen, found[name])
         return found
 
-    def _features(self, stream: str, starts: NDArray[np.int64], seqlen: int) -> Rows:
-        """What reads a stream's features. Raises CacheError unless it has all rows of the windows."""
-        source = self._stream(stream)
-        source.require_numbers()
-        source.require(starts, seqlen)
-        return source.features
-
-    def _raw(self, starts: NDArray[np.int64], seqlen: int) -> labels.Raw:
+    def _raw(self, starts: NDArray[np.int64], seqlen: int) -> Callable[[str], Array | None]:
         """Gives columns of the windows as stored, each read once."""
         columns = self.manifest["shards"]
         held: dict[str, Array | None] = {}
 
         def raw(name: str) -> Array | None:
             if name not in held:
-                held[name] = self._read_column(name, starts, seqlen) if name in columns else None
+                held[name] = self._read_rows(name, starts, seqlen) if name in columns else None
             return held[name]
 
         return raw
 
-    def _checked(self, windows: Array) -> tuple[NDArray[np.int64], int, NDArray[np.int64]]:
+    def _read_rows(self, name: str, starts: NDArray[np.int64], seqlen: int) -> Array:
+        """(B, seqlen, ...) of one array as stored."""
+        reader = self._reader(name)
+        out = np.empty((len(starts), seqlen, *reader.trailing), reader.dtype.newbyteorder("="))
+        reader.read(starts, seqlen, out)
+        return out
+
+    def _checked_windows(self, windows: Array) -> tuple[NDArray[np.int64], int, NDArray[np.int64]]:
         """(starts (B,), T, number of each window's track (B,)) of windows that are what they must be."""
         if windows.ndim != 2 or windows.shape[1] != 2 or (windows.dtype.kind not in "iu" and len(windows)):
             raise ValueError(f"windows are {windows.dtype}{windows.shape}, expected integers (B, 2)")
@@ -308,7 +312,7 @@ class Split:
         if np.count_nonzero(self._ends[after] < stops):
             bad = int(np.argmax(self._ends[after] < stops))
             window = [int(starts[bad]), int(stops[bad])]
-            raise CacheError(f"{self.name}: rows {window} lie within no committed track: take windows from windows()")
+            raise CacheError(f"{self.name}: rows {window} are in no committed track: take windows from windows()")
         return starts, seqlen, after - 1
 
     @cached_property
@@ -316,7 +320,7 @@ class Split:
         """Where each track stops; before them, a row before all rows."""
         return np.concatenate([[np.iinfo(np.int64).min], self._tables["track_stop"]])
 
-    def _fields(self, fields: Sequence[str] | None, stream: str | None) -> list[str]:
+    def _checked_fields(self, fields: Sequence[str] | None, stream: str | None) -> list[str]:
         if fields is None:
             return [*(() if stream is None else ("features",)), *labels.FIELDS]
         if isinstance(fields, str):
@@ -328,26 +332,20 @@ class Split:
                 raise CacheError(f"{self.name}: no field or column {name!r}; columns: {', '.join(self.columns)}")
         return list(fields)
 
-    def _read_column(self, name: str, starts: NDArray[np.int64], seqlen: int) -> Array:
-        reader = self._column_rows(name)
-        out = np.empty((len(starts), seqlen, *reader.trailing), reader.dtype.newbyteorder("="))
-        reader.read(starts, seqlen, out)
-        return out
-
-    def _column_rows(self, name: str) -> Rows:
+    def _reader(self, name: str) -> Rows:
         if name not in self._rows:
             self._rows[name] = open_column(*self._array(name))
         return self._rows[name]
 
-    def _array(self, name: str) -> tuple[Commit, str, Guard]:
-        """The commit that names a column's array, its folder there, and what watches over it."""
+    def _array(self, name: str) -> tuple[Commit, str, StalenessCheck]:
+        """The commit that names a column's array, the array's name there, and what notices when it is replaced."""
         array = name.removeprefix(f"{FEATURES}/")
         if array != name:
             stream = self._stream(layout.stream_of(array))
             if array in stream.commit.manifest["shards"]:
-                return stream.commit, array, stream.guard
+                return stream.commit, array, stream.check_current
         elif name in self.columns:
-            return self._commit, name, self._guard
+            return self._commit, name, self._check_current
         raise CacheError(f"{self.name}: no column {name!r}; there are: {', '.join(self.columns)}")
 
     def _stream(self, stream: str) -> OpenStream:
@@ -355,12 +353,10 @@ class Split:
             layout.check_names(self.name, stream)
             commit = manifest.load(Place.of_stream(self.store, self.name, stream))
             if commit is None:
-                there = ", ".join(self.streams) or "none"
-                raise CacheError(
-                    f"{self.name}: no feature stream {stream!r}; there are: {there}. "
-                    "Extract it first, or read labels only (stream=None)."
-                )
-            self._guard()  # a stream of a compacted split belongs to its rows, not to those of before
+                known = ", ".join(self.streams) or "none"
+                do = "Extract it first, or read labels only (stream=None)."
+                raise CacheError(f"{self.name}: no feature stream {stream!r}; there are: {known}. {do}")
+            self._check_current()  # a stream of a compacted split belongs to its rows, not to those of before
             self._streams[stream] = OpenStream(self.name, stream, commit, self.manifest)
         return self._streams[stream]
 

@@ -1,1 +1,32 @@
-"""Where bytes lie: a folder of this machine or an object store; durable writes, locks, journals.  [cache]"""
+"""Where bytes are stored: a folder of this machine or an object store; durable writes, locks, journals.  [cache]"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from cache.errors import CacheError
+from cache.storage.base import Root, Store
+from cache.storage.local import LocalStore
+from cache.storage.object_store import ObjectStore
+
+SCHEMES: Final = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
+
+
+def store_at(root: Root | Store) -> Store:
+    """The store of a cache at a path, or at a URL of an object store. Raises CacheError for a URL of another kind."""
+    if isinstance(root, Store):
+        return root
+    scheme, separator, rest = str(root).partition("://")
+    if not separator:
+        return LocalStore(Path(root))
+    if scheme == "file":
+        return LocalStore(Path(rest))
+    if scheme not in SCHEMES:
+        raise CacheError(f"{root}: expected a folder, or a URL that starts with one of {', '.join(SCHEMES)}")
+    return ObjectStore(str(root))
+
+
+def place_of(text: str) -> Root:
+    """A cache's place as a user writes it: the URL of an object store stays text, anything else is a path."""
+    return text if "://" in text and not text.startswith("file://") else Path(text.removeprefix("file://"))

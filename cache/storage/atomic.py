@@ -1,7 +1,7 @@
-"""Writes that a power cut cannot halve, and the lock that keeps a second writer out.  tracks -> [cache] -> windows
+"""Writes that a power cut cannot halve, and the lock that keeps a second writer out.  [cache]
 
-All that this project writes into a local cache goes through the functions of `os` here and in `cache.storage.local`:
-tests record them, and replay what a power cut would have left.
+All that this project writes into a local cache goes through the functions of `os` here, in `cache.storage.journal` and
+in `cache.storage.local`: tests record them, and replay what a power cut would have left.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _HELD: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Errors of the system with the path that they are about: those of descriptors have none."""
+    """Add the path to errors of the system that have none, as those of descriptors do."""
     try:
         yield
     except OSError as error:
@@ -39,13 +39,6 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def sync_names(files: Iterable[Path], below: Path) -> None:
-    """The same for every one of `files` and of the folders that lead to it from `below` on: each folder once."""
-    folders = {folder for file in files for folder in file.parents if folder.is_relative_to(below)}
-    for folder in sorted(folders, reverse=True):
-        sync_folder(folder)
-
-
 def make_folder(folder: Path) -> None:
     """Create `folder` and its parents, each one's name made durable in its own parent."""
     if folder.is_dir():
@@ -57,12 +50,12 @@ def make_folder(folder: Path) -> None:
 
 
 def write_synced(file: Path, data: bytes | Iterable[bytes]) -> None:
-    """Write a file and its bytes, or pieces of them, through to the disk. Not atomic: for names nobody looks at yet."""
+    """Write a file and sync its bytes, given at once or in parts. Not atomic: for names that no reader looks at."""
     fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:
         with naming(file):
-            for piece in [data] if isinstance(data, bytes) else data:
-                left = memoryview(piece)
+            for part in [data] if isinstance(data, bytes) else data:
+                left = memoryview(part)
                 while left:  # one call writes 2 GiB at most, and less where the disk is full
                     left = left[os.write(fd, left) :]
             os.fsync(fd)
@@ -78,7 +71,7 @@ def publish(temporary: Path, file: Path) -> None:
 
 
 def write_atomic(file: Path, data: bytes) -> None:
-    """Replace `file` by `data`: whoever looks sees all of the old bytes or all of the new ones."""
+    """Replace `file` by `data`: a reader sees all of the old bytes or all of the new ones."""
     make_folder(file.parent)
     temporary = file.with_name(f".{file.name}.tmp")
     write_synced(temporary, data)
@@ -86,13 +79,13 @@ def write_atomic(file: Path, data: bytes) -> None:
 
 
 class WriterLock:
-    """One writer at a time. The kernel lets go of the lock when its process dies, so no stale lock stops anyone.
+    """One writer at a time. The kernel releases the lock when its process dies, so no stale lock stops a writer.
 
     Raises CacheError naming the other writer's process when the lock is taken.
     """
 
     def __init__(self, file: Path) -> None:
-        self._file = file
+        self.file = file  # to be changed when its folder has got another name
         self._fd = -1
         while self._fd < 0:
             self._fd = self._take()
@@ -106,46 +99,41 @@ class WriterLock:
         _HELD.add(self)
 
     def require(self) -> None:
-        """Raise CacheError unless the locked file is still the one of that name: else another writer may be at work."""
-        with contextlib.suppress(FileNotFoundError):
-            if self._fd >= 0 and os.path.samestat(os.fstat(self._fd), self._file.stat()):
-                return
-        raise CacheError.at(
-            self._file,
-            expected="the lock that this writer took",
-            found="another file, or none: somebody has removed it",
-            do="Nothing was committed. Make sure that no other writer is at work, and run it again.",
-        )
+        """Raise CacheError unless the locked file is still the one of that name: else there may be another writer."""
+        if not self._is_current(self._fd):
+            found = "another file, or none: the lock has been removed"
+            do = "Nothing was committed. Make sure that there is no other writer, and run it again."
+            raise CacheError.at(self.file, expected="the lock that this writer took", found=found, do=do)
 
     def release(self) -> None:
         """Let the next writer in, and leave no trace."""
         if self._fd < 0:
             return
         try:
-            with contextlib.suppress(CacheError):  # a lock that was lost may be another writer's by now
-                self.require()
-                self._file.unlink(missing_ok=True)  # before letting go: after that, it may be another writer's
+            if self._is_current(self._fd):  # a lock that was lost may be another writer's by now
+                self.file.unlink(missing_ok=True)  # before the lock is released: after that, likewise
         finally:
             self.close()
-        if self._file.parent.is_dir() and not any(self._file.parent.iterdir()):
-            with contextlib.suppress(OSError):  # the next writer was quicker to put its own lock there
-                self._file.parent.rmdir()
-
-    def moved(self, file: Path) -> None:
-        """The folder that holds the lock has another name now."""
-        self._file = file
+        with contextlib.suppress(OSError):  # it has other files, or the next writer's lock
+            self.file.parent.rmdir()
 
     def close(self) -> None:
-        """Forget the lock in this process: in a forked child, the parent holds it on."""
+        """Close the lock's file in this process: in a forked child, the parent still holds the lock."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
-    def _take(self) -> int:
-        """The locked file's descriptor, or -1 when the file went away meanwhile, with the writer that held it."""
-        make_folder(self._file.parent)
+    def _is_current(self, fd: int) -> bool:
         try:
-            fd = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            return fd >= 0 and os.path.samestat(os.fstat(fd), self.file.stat())
+        except FileNotFoundError:
+            return False
+
+    def _take(self) -> int:
+        """The locked file's descriptor, or -1 when the file was removed meanwhile by the writer that held it."""
+        make_folder(self.file.parent)
+        try:
+            fd = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except FileNotFoundError:
             return -1
         try:
@@ -153,13 +141,10 @@ class WriterLock:
         except BlockingIOError:
             holder = os.pread(fd, 64, 0).decode(errors="replace").strip() or "unknown"
             os.close(fd)
-            raise CacheError.at(
-                self._file.parent.parent,
-                expected="no other writer",
-                found=f"process {holder} writing",
-                do="Wait until it is done, or end it; what it has finished is kept.",
-            ) from None
-        if not self._file.exists() or not os.path.samestat(os.fstat(fd), self._file.stat()):
+            do = "Wait until it is done, or end it; what it has finished is kept."
+            place = self.file.parent.parent
+            raise CacheError.at(place, expected="no other writer", found=f"process {holder} writing", do=do) from None
+        if not self._is_current(fd):
             os.close(fd)
             return -1
         return fd

@@ -1,205 +1,158 @@
-"""A damaged cache made whole again, as far as the cache itself can: nothing that is good is touched.  [cache]
+"""Damaged files of a cache removed from it, so that just their rows are made again: nothing intact is touched.  [cache]
 
-Small files come from their copies. Shards cannot be made good: they are taken out, into `.quarantine`, and the manifest
-names them no longer. A stream's are pending then, and extracted anew. A split's rows must be read from the raw data
-anew first, which is not the cache's to do: `Repaired.rows` says which. Killed at any point, it can be run again.
+Small files that follow from the manifest are written again. Shards cannot be restored: the manifest is changed to name
+them no longer, and their files are removed. A stream's are pending then, and extracted again. A split's rows must be
+read from the raw data first, which is not the cache's to do: `Repaired.rows` has their shards. A damaged table or
+manifest takes a new conversion, which carries features over by their keys. Killed at any point, it can be run again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Final
 
 from cache.errors import CacheError
 from cache.format import layout, manifest
-from cache.format.folders import shards_there, split_folders, stream_folders
-from cache.format.layout import BYTES, COLUMNS, STAGED, ColumnSpec, Geometry
+from cache.format.layout import BYTES, COLUMNS, Geometry, json_file
 from cache.format.manifest import Commit, Place
 from cache.format.provenance import read_provenance
-from cache.format.references import columns_of, groups_of
+from cache.format.references import column_metadata_of, columns_of
 from cache.format.tables import Tables, live_shards
 from cache.read.split import require_cache
-from cache.storage.base import Root, Store, store_at
-from cache.verification.mending import mend_groups, mend_place
-from cache.verification.problems import Report
-from cache.verification.ragged import misplaced_shards
-from cache.verification.shards import check, shards_of
-from cache.write.discarding import forget
+from cache.storage.base import Root
+from cache.verification.shards import check, misplaced_shards, shards_of
+from cache.verification.verify import Report
+from cache.write.base import invalidate
 from cache.write.split_writer import SplitWriter
-
-QUARANTINE: Final = ".quarantine"  # below the cache: what repairs have taken out, by the keys that it had
 
 
 @dataclass(slots=True)
 class Repaired:
     """What a repair did. Keys are below the cache."""
 
-    mended: list[str] = field(default_factory=list)  # small files written anew
-    quarantined: dict[str, str] = field(default_factory=dict)  # what was taken out -> where it lies now
-    streams: dict[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)  # shards to be extracted anew
-    rows: dict[str, tuple[int, ...]] = field(default_factory=dict)  # split -> shards whose videos must be read anew
-    refused: list[str] = field(default_factory=list)  # what could not be done, and what to do instead
+    restored: list[str] = field(default_factory=list)  # small files that were written again
+    removed: list[str] = field(default_factory=list)  # files and folders of damaged shards
+    streams: dict[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)  # shards to be extracted again
+    rows: dict[str, tuple[int, ...]] = field(default_factory=dict)  # split -> shards whose videos must be read again
+    refused: list[str] = field(default_factory=list)  # messages: what could not be done, and what to do instead
 
 
 def repair(root: Root, report: Report) -> Repaired:
-    """Put right what `verify` found damaged. Shards are looked at once more: what is intact by now stays.
+    """Repair what `verify` found damaged. Shards are checked once more: what is intact by now stays.
 
     Raises CacheError when there is no cache at `root`, OSError when files may not be read. What cannot be repaired is
-    told in `refused`.
+    in `refused`.
     """
     store = require_cache(root)
     done = Repaired()
-    _mend(store, report, done)
-    for (split, stream), numbers in _shards(report, of_streams=True).items():
-        with _told(done):
-            _take_out_of_stream(store, split, stream, numbers, done)
-    for (split, _), numbers in _shards(report, of_streams=False).items():
-        with _told(done):
-            _look_at_split(store, split, numbers, done)
-    for split in split_folders(store):
-        done.quarantined |= put_aside(store.root, split)
+    small: set[tuple[str, str]] = set()
+    shards: dict[tuple[str, str], set[int]] = {}
+    for damage in report.damaged:
+        of = damage.split, damage.stream or ""
+        if damage.shard is not None:
+            shards.setdefault(of, set()).add(damage.shard)
+        elif damage.array is None and damage.key.endswith("zarr.json"):  # a group's
+            store.put_small({damage.key: layout.group_metadata()}, damage.key.rpartition("/")[0])
+            done.restored.append(damage.key)
+        else:
+            small.add(of)
+    for split, stream in sorted({*small, *shards}):  # a split first: a stream is of its split
+        place = Place.of_stream(store, split, stream) if stream else Place.of_split(store, split)
+        try:
+            if (split, stream) in small:
+                _restore_small_files(place, done)
+            numbers = shards.get((split, stream), ())
+            if stream:
+                _remove_from_stream(place, split, stream, numbers, done)
+            else:
+                _remove_from_split(place, split, numbers, done)
+        except CacheError as error:  # it must not keep other splits and streams from being repaired
+            done.refused.append(str(error))
     return done
 
 
-@contextmanager
-def _told(done: Repaired) -> Iterator[None]:
-    """What one place refuses must not keep the others from being repaired."""
-    try:
-        yield
-    except CacheError as error:
-        done.refused.append(str(error))
+def _restore_small_files(place: Place, done: Repaired) -> None:
+    """Write the manifest in its own form, and small files that are intact elsewhere or follow from the manifest.
 
-
-def put_aside(root: Root, split: str) -> dict[str, str]:
-    """Take the shards of a split that a commit has named and names no longer into quarantine. (key -> where now)
-
-    Only `begin(forget=...)` leaves such: what an unfinished run writes lies behind all that is committed.
+    Raises CacheError when there is a writer, and for a damaged manifest.
     """
-    store = store_at(root)
-    place = Place.of_split(store, split)
+    store = place.store
+    lock = store.lock(place.writing)
     try:
         read = manifest.read_manifest(place)
-    except CacheError:
-        return {}
-    if read is None:
-        return {}
-    behind = Geometry(**read[0]["geometry"]).shards(int(read[0]["extent"]))
-    moved: dict[str, str] = {}
-    for name, records in read[0]["shards"].items():
-        for number in shards_there(store, place.array(name)):
-            if number < behind and str(number) not in records and name in COLUMNS:
-                moved |= _quarantine(store, place.array(name), number, COLUMNS[name])
-    return moved
+        if read is None:
+            return
+        of, etag = read
+        if store.read(place.manifest) != json_file(of):
+            store.replace(place.manifest, json_file(of), expected=etag)
+            done.restored.append(place.manifest)
+        files = {name: bytes(data) for name, data in manifest.small_files(place, of).items()}
+        for name in of["files"].keys() - files.keys():
+            made = column_metadata_of(of, name)
+            if made is not None and manifest.sha256(made) == of["files"][name]:
+                files[name] = made
+        in_place = store.read_many(place.array(name) for name in files)
+        keys = {place.array(name): data for name, data in files.items()}
+        wrong = {key: data for key, data in keys.items() if key not in in_place or bytes(in_place[key]) != data}
+        if wrong:
+            store.put_small(wrong, place.base)
+        done.restored += sorted(wrong)
+    finally:
+        lock.release()
 
 
-def _mend(store: Store, report: Report, done: Repaired) -> None:
-    """The small files of every place of which one is damaged. A split first: a stream is of its split."""
-    small = [damage for damage in report.damaged if damage.shard is None]
-    groups = [damage for damage in small if damage.array is None and damage.key.endswith("zarr.json")]
-    done.mended += mend_groups(store, [damage.key.rpartition("/")[0] for damage in groups])
-    places = {(d.split, d.stream or "") for d in small if d not in groups}
-    staged = {place for place in _all(store) if store.below(f"{_place(store, *place).home}/{STAGED}")}
-    places |= staged  # where a commit was killed: it is finished
-    for split, stream in sorted(places):
-        with _told(done):
-            done.mended += mend_groups(store, groups_of(split))
-            done.mended += mend_place(_place(store, split, stream))
-
-
-def _all(store: Store) -> list[tuple[str, str]]:
-    """(split, stream), and (split, "") for the split itself."""
-    return [(split, stream) for split in split_folders(store) for stream in ("", *stream_folders(store, split))]
-
-
-def _place(store: Store, split: str, stream: str) -> Place:
-    return Place.of_stream(store, split, stream) if stream else Place.of_split(store, split)
-
-
-def _shards(report: Report, *, of_streams: bool) -> dict[tuple[str, str], set[int]]:
-    """(split, stream) -> numbers of damaged shards."""
-    found: dict[tuple[str, str], set[int]] = {}
-    for damage in report.damaged:
-        if damage.shard is not None and (damage.stream is not None) == of_streams:
-            found.setdefault((damage.split, damage.stream or ""), set()).add(damage.shard)
-    return dict(sorted(found.items()))
-
-
-def _take_out_of_stream(store: Store, split: str, stream: str, numbers: Collection[int], done: Repaired) -> None:
-    """The files first: were they still there, the next writer would remove them as nobody's."""
-    place = Place.of_stream(store, split, stream)
+def _remove_from_stream(place: Place, split: str, stream: str, numbers: Collection[int], done: Repaired) -> None:
     commit = _loaded(place)
-    still = sorted(_still_damaged(commit, numbers))
-    if not still:
-        return
-    store.lock(place.writing).release()  # a writer at work is told now, before anything is moved
-    for array, spec in columns_of(commit.manifest).items():
-        for number in still:
-            done.quarantined |= _quarantine(store, place.array(array), number, spec)
-    forget(store.root, split, stream, still)
-    done.streams[split, stream] = tuple(still)
+    if still := sorted(_still_damaged(commit, numbers)):
+        files = _files(commit, still)
+        invalidate(place.store.root, split, stream, still)
+        done.streams[split, stream] = tuple(still)
+        done.removed += files
 
 
-def _look_at_split(store: Store, split: str, numbers: Collection[int], done: Repaired) -> None:
-    """Shards in which no track has a row are let go of; the others need the raw data."""
-    commit = _loaded(Place.of_split(store, split))
+def _remove_from_split(place: Place, split: str, numbers: Collection[int], done: Repaired) -> None:
+    """Remove the shards in which no track has a row; the others need the raw data."""
+    commit = _loaded(place)
     live = set(live_shards(Tables.from_files(commit.files), Geometry(**commit.manifest["geometry"])))
     still = _still_damaged(commit, numbers)
-    needed, free = tuple(sorted(still & live)), sorted(still - live)
-    if needed:
+    if needed := tuple(sorted(still & live)):
         done.rows[split] = needed
-    if free:
+    if free := sorted(still - live):
         columns = commit.manifest["shards"].keys() & COLUMNS.keys()
-        told = read_provenance(commit.place)["commits"].get(commit.digest, {})
-        given = {key: told[key] for key in ("raw", "body") if key in told}  # where the data are, extraction asks for
+        notes = read_provenance(place).get(commit.digest, {})
+        kept = {key: notes[key] for key in ("raw", "body") if key in notes}  # extraction needs to know where they are
+        files = _files(commit, free)
         with SplitWriter(
-            store.root, split, columns=columns, plan="repair", provenance={**given, "forgot": free}
+            place.store.root, split, columns=columns, plan="repair", provenance={**kept, "invalidated": free}
         ) as writer:
-            writer.begin(forget=free)
+            writer.begin(invalidate=free)
             writer.commit(writer.entries)
-
-
-def _still_damaged(commit: Commit, numbers: Collection[int]) -> set[int]:
-    """Those of the shards that are damaged now: the report may be of another day, and its shards made good since."""
-    found: set[int] = set()
-    for name, spec in columns_of(commit.manifest).items():
-        if name in commit.manifest["shards"]:
-            files = (file for file in shards_of(commit, name, spec)[0] if file[0] in numbers)
-            found |= {shard for shard, file in files if check(commit.place.store, file, fast=False, do="").problem}
-    if commit.manifest.get("dtype") == BYTES:
-        intact = set(numbers) - found
-        found |= {shard for shard, _, _ in misplaced_shards(commit, commit.manifest["stream"], (), only=intact)}
-    return found
+        done.removed += files
 
 
 def _loaded(place: Place) -> Commit:
     commit = manifest.load(place)
     if commit is None:
-        raise CacheError(f"{place.store.where(place.home)}: nothing is committed there")
+        message = f"{place.store.location(place.home)}: nothing is committed there"
+        raise CacheError(manifest.lost_manifest(place) or message)
     return commit
 
 
-def _quarantine(store: Store, array: str, number: int, spec: ColumnSpec) -> dict[str, str]:
-    """Move a shard, its folder and all, away from where the cache looks; nothing when it is not there."""
-    folder, file = f"{array}/c/{number}", layout.shard_key(array, number, spec.trailing)
-    files = {*store.files(folder), *([file] if store.exists(file) else [])}
-    if not files and not store.exists(folder):
-        return {}
-    target = next(name for name in _names(f"{QUARANTINE}/{folder}") if not store.exists(name) and not store.files(name))
-    moved = {name: target + name.removeprefix(folder) for name in sorted(files)}
-    if store.exclusive:
-        store.move(folder, target)
-    else:
-        for name, to in moved.items():
-            store.put(to, store.read(name), by_way_of="")
-        store.remove(list(files))
-    return moved
+def _files(commit: Commit, numbers: Collection[int]) -> list[str]:
+    """Keys of the files of these shards, of all arrays."""
+    place = commit.place
+    folders = [f"{place.array(name)}/c/{number}" for name in commit.manifest["shards"] for number in numbers]
+    return [key for folder in folders for key in place.store.files(folder) or [folder] if place.store.exists(key)]
 
 
-def _names(key: str) -> Iterator[str]:
-    yield key
-    number = 1
-    while True:
-        yield f"{key}.{number}"
-        number += 1
+def _still_damaged(commit: Commit, numbers: Collection[int]) -> set[int]:
+    """Those of the shards that are damaged now: the report may be old, and its shards restored since."""
+    found: set[int] = set()
+    for name, spec in columns_of(commit.manifest).items():
+        if name in commit.manifest["shards"]:
+            files = (file for file in shards_of(commit, name, spec)[0] if file.number in numbers)
+            found |= {file.number for file in files if check(commit.place.store, file, fast=False)}
+    if commit.manifest.get("dtype") == BYTES:
+        intact = set(numbers) - found
+        found |= {file.number for file, _ in misplaced_shards(commit, commit.manifest["stream"], (), only=intact)}
+    return found

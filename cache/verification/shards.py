@@ -1,4 +1,4 @@
-"""Is a shard what its record says? As fast as its bytes can be read: nothing is decoded.  [cache]
+"""Is a shard what its record says? Checked as fast as its bytes can be read: nothing is decoded.  [cache]
 
 Chunks are read in blocks of about a mebibyte, each compared with its checksum while it is still near the processor. So
 memory is a block a thread, and several threads keep the disk busy: reading lets go of the interpreter's lock.
@@ -7,13 +7,10 @@ memory is a block a thread, and several threads keep the disk busy: reading lets
 from __future__ import annotations
 
 import errno
-import os
-import stat
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Final
 
 import google_crc32c
 import numpy as np
@@ -22,17 +19,14 @@ from numpy.typing import NDArray
 from cache.errors import CacheError
 from cache.format import layout
 from cache.format import shard as shards
-from cache.format.layout import ColumnSpec, Geometry
+from cache.format.layout import ROOM, ColumnSpec, Geometry, stream_columns
 from cache.format.manifest import Commit, shard_rows
-from cache.storage.base import Bytes, Store, Tag
-from cache.storage.local import Folder
-from cache.storage.object_store import Bucket
+from cache.storage.base import Store
 
 _BLOCK: Final = 1 << 20
-_WHOLE: Final = 1 << 26  # bytes of an object up to which it is fetched in one request, and held
+_REQUEST: Final = 1 << 26  # bytes that are fetched from an object store in one request, at most
 _RESIDUE: Final = int(google_crc32c.value(bytes(4)))  # of any bytes followed by their own checksum
-_THREAD: Final = threading.local()
-_BROKEN: Final = (errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.ENODATA)  # what a disk says of bytes that it has lost
+_BROKEN: Final = (errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.ENODATA)  # a disk's errors for bytes that it has lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +34,7 @@ class ShardFile:
     """A shard that a manifest names."""
 
     key: str
+    number: int
     record: str
     n_rows: int  # committed with it; of bytes, those of its chunks
     spec: ColumnSpec
@@ -52,216 +47,128 @@ class ShardFile:
     @property
     def chunk_bytes(self) -> int:
         """With its checksum."""
-        numbers = int(np.prod(self.spec.trailing, dtype=np.int64))
-        return self.geometry.rows_per_chunk * numbers * self.spec.dtype.itemsize + 4
+        return self.geometry.rows_per_chunk * math.prod(self.spec.trailing) * self.spec.dtype.itemsize + 4
 
     @property
     def index_bytes(self) -> int:
         """With its checksum."""
         return shards.index_bytes(self.geometry.chunks)
 
-    @property
-    def held(self) -> int:
-        """Rows, or bytes, of as many chunks as its size says it holds."""
-        return (self.size - self.index_bytes) // self.chunk_bytes * self.geometry.rows_per_chunk
 
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What came of one shard."""
-
-    shard: ShardFile
-    problem: str  # "": it is intact
-    tag: Tag | None  # of the file that was looked at, where it has one that tells
-
-
-def shards_of(commit: Commit, name: str, spec: ColumnSpec) -> tuple[list[tuple[int, ShardFile]], list[str]]:
-    """The shards that a manifest names of an array, ascending, and what it says of them that cannot be."""
+def shards_of(commit: Commit, name: str, spec: ColumnSpec) -> tuple[list[ShardFile], list[str]]:
+    """The shards that a manifest names of an array, ascending, and messages for those that cannot be."""
     geometry, array = spec.cut(Geometry(**commit.manifest["geometry"])), commit.place.array(name)
-    files, strange = [], []
-    for shard, record in sorted(commit.manifest["shards"][name].items(), key=lambda item: int(item[0])):
+    files, problems = [], []
+    for number, record in sorted((int(shard), text) for shard, text in commit.manifest["shards"][name].items()):
         try:
-            n_rows = len(shard_rows(commit.manifest, int(shard)))
+            n_rows = len(shard_rows(commit.manifest, number))
         except CacheError as error:
-            strange.append(f"{commit.place.store.where(array)}: {error}")
+            problems.append(f"{commit.place.store.location(array)}: {error}")
             continue
-        key = layout.shard_key(array, int(shard), spec.trailing)
-        file = ShardFile(key, record, n_rows, spec, geometry)
-        files.append((int(shard), file if spec.per_row == 1 else replace(file, n_rows=file.held)))
-    return files, strange
+        file = ShardFile(layout.shard_key(array, number, spec.trailing), number, record, n_rows, spec, geometry)
+        if spec.per_row > 1:  # of bytes: as many as the chunks hold that its size allows
+            file = replace(file, n_rows=(file.size - file.index_bytes) // file.chunk_bytes * geometry.rows_per_chunk)
+        files.append(file)
+    return files, problems
 
 
-class _NoAnswer(Exception):
-    """A store could not be asked."""
+def check(store: Store, shard: ShardFile, *, fast: bool) -> str:
+    """Compare a shard with its record; `fast`: only its size and its index. "" when it is intact, else the problem.
 
-
-class _Source(Protocol):
-    size: int
-    tag: Tag | None
-
-    def read(self, start: int, out: Bytes) -> None: ...
-
-
-def check(store: Store, shard: ShardFile, *, fast: bool, do: str) -> Finding:
-    """Compare a shard with its record; `fast`: only its size and its index. `do` is what mends it, in words.
-
-    Raises OSError and CacheError for what says nothing about the shard: a file that may not be read, a store that does
+    Raises OSError and CacheError for what tells nothing about the shard: a file that may not be read, a store that does
     not answer. A repair must not take such a shard for damaged.
     """
-    where = store.where(shard.key)
-    tag: Tag | None = None
+    location = store.location(shard.key)
+    size = store.size(shard.key)
+    if size is None:
+        return str(shards.missing(location))
+    if size != shard.size:
+        return _problem(location, f"{shard.size} bytes", f"{size} bytes")
     try:
-        with _opened(store, shard, fast) as source:
-            tag = source.tag
-            _check(source, shard, where, do, fast)
+        packed = np.empty(min(shard.index_bytes, size), np.uint8)
+        store.read_into(shard.key, size - len(packed), packed)
+        try:
+            index = shards.parse_index(packed.tobytes(), shard.geometry.chunks, size, location)
+        except CacheError as error:
+            return str(error)
+        # The held chunks as they are in the file: every byte must be of exactly one, and every row in one.
+        held = np.flatnonzero(index[:, 0] != shards.ABSENT)
+        offsets, sizes = index[held].astype(np.int64).T
+        order = np.argsort(offsets, kind="stable")
+        in_order = np.array_equal(offsets[order], np.arange(len(held)) * shard.chunk_bytes)
+        end = len(held) * shard.chunk_bytes + shard.index_bytes
+        if (sizes != shard.chunk_bytes).any() or not in_order or end != size:
+            expected = f"chunks of {shard.chunk_bytes} bytes, one after the other, and an index"
+            return _problem(location, expected, "an index that contradicts it")
+        n_needed = -(-shard.n_rows // shard.geometry.rows_per_chunk)
+        if not np.array_equal(held[:n_needed], np.arange(n_needed)):
+            return _problem(location, f"{shard.n_rows} rows", "fewer chunks than that")
+        return "" if fast else _check_chunks(store, shard, order)
     except FileNotFoundError:
-        found = "no file"
-    except _NoAnswer as error:
-        raise CacheError(str(error)) from error
-    except CacheError as error:
-        return Finding(shard, str(error), tag)
+        return str(shards.missing(location))
     except OSError as error:
         if error.errno not in _BROKEN:
             raise
-        found = f"a file that cannot be read ({error.strerror})"
-    else:
-        return Finding(shard, "", tag)
-    return Finding(shard, str(CacheError.at(where, expected="a shard", found=found, do=do)), tag)
+        return _problem(location, "a shard", f"a file that cannot be read ({error.strerror})")
 
 
-def _check(source: _Source, shard: ShardFile, where: str, do: str, fast: bool) -> None:
-    if source.size != shard.size:
-        raise CacheError.at(where, expected=f"{shard.size} bytes", found=f"{source.size} bytes", do=do)
-    packed = np.empty(min(shard.index_bytes, source.size), np.uint8)
-    source.read(source.size - len(packed), packed)
-    index = shards.parse_index(packed.tobytes(), shard.geometry.chunks, source.size, where)
-    order = _in_order(index, shard, where, do)
-    if fast:
-        return
-    checksums = _chunks(source, shard, len(order), where, do)
-    in_index_order = np.empty_like(checksums)
-    in_index_order[np.argsort(order)] = checksums
-    record = shards.record_text(source.size, in_index_order.tobytes())
-    if record != shard.record:
-        found = f"an intact shard of something else, {record}"
-        raise CacheError.at(where, expected=f"the shard {shard.record}", found=found, do=do)
-
-
-def _in_order(index: NDArray[np.uint64], shard: ShardFile, where: str, do: str) -> NDArray[np.int64]:
-    """Numbers of the held chunks as they lie in the file. Every byte must be of exactly one, every row in one."""
-    held = np.flatnonzero(index[:, 0] != shards.ABSENT)
-    offsets, sizes = index[held].astype(np.int64).T
-    order = np.argsort(offsets, kind="stable")
-    expected = np.arange(len(held)) * shard.chunk_bytes
-    end = len(held) * shard.chunk_bytes + shard.index_bytes
-    if (sizes != shard.chunk_bytes).any() or (offsets[order] != expected).any() or end != shard.size:
-        told = f"chunks of {shard.chunk_bytes} bytes, one after the other, and an index"
-        raise CacheError.at(where, expected=told, found="an index that says otherwise", do=do)
-    n_needed = -(-shard.n_rows // shard.geometry.rows_per_chunk)
-    if (held[:n_needed] != np.arange(n_needed)[: len(held)]).any() or len(held) < n_needed:
-        raise CacheError.at(where, expected=f"{shard.n_rows} rows", found="fewer chunks than that", do=do)
-    return held[order]
-
-
-def _chunks(source: _Source, shard: ShardFile, n_chunks: int, where: str, do: str) -> NDArray[np.uint8]:
-    """(n, 4) checksums of a file's chunks, each compared with its bytes."""
-    size = shard.chunk_bytes
-    at_once = max(1, _BLOCK // size)
-    checksums = np.empty((n_chunks, 4), np.uint8)
-    for first in range(0, n_chunks, at_once):
-        n_here = min(at_once, n_chunks - first)
-        block = _buffer(n_here * size)
-        source.read(first * size, block)
-        chunks = block.reshape(n_here, size)
+def _check_chunks(store: Store, shard: ShardFile, order: NDArray[np.intp]) -> str:
+    """Compare every chunk with its checksum, and all checksums with the record. `order`: of chunks in the file."""
+    location, size = store.location(shard.key), shard.chunk_bytes
+    at_once = max(1, (_BLOCK if store.exclusive else _REQUEST) // size)
+    checksums = np.empty((len(order), 4), np.uint8)
+    block = np.empty(min(at_once, len(order)) * size, np.uint8)
+    for first in range(0, len(order), at_once):
+        n_here = min(at_once, len(order) - first)
+        store.read_into(shard.key, first * size, block[: n_here * size])
+        chunks = block[: n_here * size].reshape(n_here, size)
         for number, chunk in enumerate(chunks):
             if google_crc32c.value(chunk) != _RESIDUE:
-                told = f"chunk {first + number} of its file to match its checksum"
-                raise CacheError.at(where, expected=told, found="other bytes", do=do)
+                expected = f"chunk {first + number} of its file to match its checksum"
+                return _problem(location, expected, "other bytes")
         checksums[first : first + n_here] = chunks[:, -4:]
-    return checksums
+    in_index_order = np.empty_like(checksums)
+    in_index_order[order] = checksums
+    if (record := shards.record_text(shard.size, in_index_order.tobytes())) != shard.record:
+        return _problem(location, f"the shard {shard.record}", f"an intact shard of something else, {record}")
+    return ""
 
 
-def _buffer(size: int) -> Bytes:
-    """The thread's own memory: new pages would cost more than the checksums."""
-    held: Bytes | None = getattr(_THREAD, "buffer", None)
-    if held is None or len(held) < size:
-        held = _THREAD.buffer = np.empty(max(size, _BLOCK), np.uint8)
-    return held[:size]
+def _problem(location: str, expected: str, found: str) -> str:
+    return str(CacheError.at(location, expected=expected, found=found, do=shards.REPAIR))
 
 
-@contextmanager
-def _opened(store: Store, shard: ShardFile, fast: bool) -> Iterator[_Source]:
-    """A shard's bytes, from where they are quickest to be had. Raises FileNotFoundError."""
-    key = shard.key
-    if isinstance(store, Folder):
-        file = _File(store, key)
+def misplaced_shards(
+    commit: Commit, stream: str, damaged: Collection[str], *, only: Collection[int] | None = None
+) -> Iterator[tuple[ShardFile, str]]:
+    """(file of places, problem) of a stream of bytes: checksums tell nothing of whether places and bytes fit together.
+
+    `damaged`: keys that are known to be; `only`: the shards to look at, None for all.
+    """
+    columns = stream_columns(stream, commit.manifest["dim"], commit.manifest["dtype"])
+    data, at, ok = (
+        {file.number: file for file in shards_of(commit, f"{stream}{part}", columns[f"{stream}{part}"])[0]}
+        for part in ("", "_at", "_ok")
+    )
+    store = commit.place.store
+    for number in sorted(data.keys() & at.keys() & ok.keys()):
+        files = at[number], ok[number]
+        if (only is not None and number not in only) or {file.key for file in (*files, data[number])} & set(damaged):
+            continue
         try:
-            yield file
-        finally:
-            os.close(file.fd)
-    elif isinstance(store, Bucket) and (fast or shard.size > _WHOLE):
-        with _answered():
-            ranges = _Ranges(store, key)
-        yield ranges
-    else:
-        with _answered():
-            whole = _Whole(store.read(key))
-        yield whole
-
-
-@contextmanager
-def _answered() -> Iterator[None]:
-    try:
-        yield
-    except CacheError as error:
-        raise _NoAnswer(str(error)) from error
-
-
-class _File:
-    def __init__(self, folder: Folder, key: str) -> None:
-        self._path = folder.path(key)
-        try:
-            self.fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        except NotADirectoryError as error:
-            raise FileNotFoundError(*error.args) from error
-        status = os.fstat(self.fd)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(self.fd)
-            raise FileNotFoundError(self._path)
-        self.size = status.st_size
-        self.tag: Tag | None = (status.st_ino, status.st_size, status.st_mtime_ns)
-
-    def read(self, start: int, out: Bytes) -> None:
-        done = 0
-        while done < len(out):
-            got = os.preadv(self.fd, [out[done:].data], start + done)
-            if not got:
-                raise OSError(errno.EIO, "its end came early", str(self._path))
-            done += got
-
-
-class _Whole:
-    tag: Tag | None = None
-
-    def __init__(self, data: bytes) -> None:
-        self._data = np.frombuffer(data, np.uint8)
-        self.size = len(data)
-
-    def read(self, start: int, out: Bytes) -> None:
-        out[:] = self._data[start : start + len(out)]
-
-
-class _Ranges:
-    tag: Tag | None = None
-
-    def __init__(self, bucket: Bucket, key: str) -> None:
-        self._bucket, self._key = bucket, key
-        size = bucket.size(key)
-        if size is None:
-            raise FileNotFoundError(key)
-        self.size = size
-
-    def read(self, start: int, out: Bytes) -> None:
-        with _answered():
-            (data,) = self._bucket.read_ranges(self._key, [start], [start + len(out)])
-        out[:] = np.frombuffer(data, np.uint8)
+            places, flags = (shards.read(store, f.key, f.spec, f.geometry)[: f.n_rows] for f in files)
+        except (CacheError, OSError):  # since it was checked: the next verification reports it
+            continue
+        first = number * data[number].geometry.rows_per_shard  # byte of the array at which the shard starts
+        starts, stops = places[flags == 1].T
+        ends = np.concatenate([[first], stops])
+        used = int(ends[-1]) - first
+        if (places[flags != 1] != -1).any():
+            found = "places of rows that have no bytes"
+        elif (starts != ends[:-1]).any() or (stops < starts).any():
+            found = "places that do not follow one on the other"
+        elif -(-used // ROOM) * ROOM != data[number].n_rows:
+            found = f"places up to byte {used} of the shard, which holds {data[number].n_rows}"
+        else:
+            continue
+        yield at[number], _problem(store.location(at[number].key), "where each row's bytes are", found)

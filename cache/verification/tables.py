@@ -17,11 +17,11 @@ from cache.format.tables import Tables, decode_texts, live_shards
 
 Array = NDArray[Any]
 
-_FEW: Final = 5  # tracks that are told; the rest are counted
+_FEW: Final = 5  # tracks that are reported; the rest are counted
 
 
 def contradictions(tables: Tables, commit: Commit) -> Iterator[str]:
-    """What in the tables does not fit itself or the manifest."""
+    """What in the tables contradicts the tables or the manifest, as messages."""
     starts, stops = tables["track_start"], tables["track_stop"]
     n_videos = len(tables["video_name"])
     counts = {"tracks": len(starts), "videos": n_videos, "rows": int((stops - starts).sum())}
@@ -39,7 +39,7 @@ def contradictions(tables: Tables, commit: Commit) -> Iterator[str]:
     commits = np.array(commit.manifest["commits"], np.int64).reshape(-1, 2)
     within = np.searchsorted(commits[:, 0], starts, side="right") - 1
     if len(starts) and (not len(commits) or (within < 0).any() or (stops > commits[within, 1]).any()):
-        yield "tracks lie outside what was committed"
+        yield "tracks are outside what was committed"
         return
     yield from _lost_shards(tables, commit)
     if ((tables["track_video"] < 0) | (tables["track_video"] >= n_videos)).any() or (tables["track_step"] < 1).any():
@@ -50,7 +50,7 @@ def contradictions(tables: Tables, commit: Commit) -> Iterator[str]:
     for table in ("track_name", "video_name"):
         names = decode_texts(tables[table])
         if len(set(names)) < len(names):
-            yield f"{table} holds a name twice"
+            yield f"{table} has a name twice"
 
 
 def _lost_shards(tables: Tables, commit: Commit) -> Iterator[str]:
@@ -88,8 +88,8 @@ def runs_against_frames(
     Args:
         tables: for which `contradictions` and `runs_without_frames` have found nothing.
         geometry: of the split.
-        frames_of: the frame indices of a shard, None where they cannot be read: told already, and passed over.
-        few: tracks to tell; the rest are counted.
+        frames_of: the frame indices of a shard; None where they cannot be read: reported already, and skipped.
+        few: tracks to report; the rest are counted.
     """
     starts, stops, step = tables["track_start"], tables["track_stop"], tables["track_step"]
     if not len(starts):

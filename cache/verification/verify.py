@@ -1,19 +1,19 @@
-"""Is the cache what its manifests say? Every byte of every file that they name, as fast as it can be read.  [cache]
+"""Is the cache what its manifests say? Checks every byte of every file that they name, as fast as it can be read.
 
-Files are checked by several threads and told of in order. `cache.verification.shards` looks at shards,
-`cache.verification.tables` at what the tables mean, `cache.verification.checked` remembers how far an interrupted
-verification came.
+Files are checked by several threads and reported in order. `cache.verification.shards` checks shards,
+`cache.verification.tables` what the tables mean.  [cache]
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Final
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,96 +21,137 @@ from numpy.typing import NDArray
 from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format import shard as shards
-from cache.format.folders import split_folders, stream_folders
-from cache.format.layout import COLUMNS, COPY, STAGED, ColumnSpec, Geometry, stream_columns
+from cache.format.layout import BYTES, COLUMNS, COMPACTING, STAGED, Geometry, json_file
 from cache.format.manifest import Commit, Place
 from cache.format.provenance import provenance_problem
-from cache.format.references import groups_of, unnamed
+from cache.format.references import (
+    arrays_without_stream,
+    column_metadata_of,
+    columns_of,
+    groups_of,
+    other_files,
+    split_folders,
+    stream_folders,
+    unreferenced,
+)
 from cache.format.tables import Tables
 from cache.read.split import require_cache
-from cache.storage.base import Root, Store, Tag
-from cache.verification.checked import Checked
-from cache.verification.problems import Damage, Findings, Report
-from cache.verification.ragged import misplaced_shards
-from cache.verification.repair import QUARANTINE
-from cache.verification.shards import Finding, ShardFile, check, shards_of
-from cache.verification.small_files import intact_copies, small_file_problems
+from cache.storage.base import Root, Store
+from cache.verification.shards import check, misplaced_shards, shards_of
 from cache.verification.tables import contradictions, runs_against_frames, runs_without_frames
 
 Progress = Callable[[int, int, str], None]  # called with the shards checked, the shards in all, and the speed
 
-_AT_ONCE: Final = 8  # requests to an object store, a whole shard each
-_ATTEMPTS: Final = 3  # looks at a split that others write meanwhile
+_THREADS: Final = max(2, min(4, len(os.sched_getaffinity(0))))  # a few keep a disk busy while others compute
+_REQUESTS: Final = 8  # to an object store, at the same time
+_AHEAD: Final = 64  # shards that are checked before the first of them is reported
+_ATTEMPTS: Final = 3  # at a split that is written meanwhile
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One file that is not what it must be."""
+
+    split: str  # "" for a group above the splits
+    stream: str | None  # None: of the split itself
+    array: str | None  # None: a manifest, a group
+    shard: int | None  # None: a small file
+    key: str  # below the cache
+    what: str  # the message: where, what was expected, what was found, what to do
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `verify` found. `notes` are about files that killed writers have left, which do no harm."""
+
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    splits: int = 0
+    shards: int = 0
+    bytes: int = 0
+    damaged: tuple[Damage, ...] = ()  # those of the problems that are of one file
+    fast: bool = False  # chunks were not checked
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+@dataclass(slots=True)
+class _Found:
+    """What was found in one part of a cache."""
+
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    damaged: list[Damage] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)  # of splits, shards, bytes
+
+    def damage(self, damage: Damage) -> None:
+        self.damaged.append(damage)
+        self.problems.append(damage.what)
+
+    def include(self, other: _Found) -> None:
+        self.problems += other.problems
+        self.notes += other.notes
+        self.damaged += other.damaged
+        self.counts += other.counts
 
 
 def verify(
-    root: Root,
-    *,
-    fast: bool = False,
-    resume: bool = True,
-    hold: bool = False,
-    progress: Progress | None = None,
-    splits: Collection[str] | None = None,
+    root: Root, *, fast: bool = False, progress: Progress | None = None, splits: Collection[str] | None = None
 ) -> Report:
     """Check every file that the manifests of a cache name, byte by byte.
 
-    What is wrong is told in the report, all of it, and never raised. A verification in a folder that is interrupted
-    leaves a note of what it found intact, and the next one goes on from there, for a week.
+    What is wrong is in the report, all of it, and never raised.
 
     Args:
         root: the cache.
-        fast: look at sizes and indexes of shards only, and at all small files. Takes seconds.
-        resume: go on where an earlier verification was interrupted; False: start over.
-        hold: leave the note where something is damaged, so that a verification after its repair checks only the rest.
-        progress: is told how far it is.
+        fast: check sizes and indexes of shards only, and all small files. Takes seconds.
+        progress: called after each shard.
         splits: only these, as "<dataset>/<split>".
 
     Raises CacheError when there is no cache at `root`, or no such split, and when an object store does not answer;
     OSError when files may not be read.
     """
     store = require_cache(root)
-    there = split_folders(store)
-    if strange := sorted(set(splits or ()) - set(there)):
-        raise CacheError(f"{store.where('')}: no split {strange[0]!r}; there are: {', '.join(there) or 'none'}")
-    names = [name for name in there if splits is None or name in splits]
-    checked = None if fast else Checked(store, resume=resume)
-    found = _looked_at(store, names, fast, checked, _Teller(progress, store, names))
-    if checked is not None:
-        checked.leave() if hold and found.problems else checked.finish()
-    if store.below(QUARANTINE):
-        found.notes.append(f"{store.where(QUARANTINE)}: holds what earlier repairs have taken out; yours to remove")
-    counts = (found.splits, found.shards, found.bytes)
-    return Report(tuple(found.problems), tuple(found.notes), *counts, tuple(found.damaged), found.carried, fast)
-
-
-def _looked_at(store: Store, names: Sequence[str], fast: bool, checked: Checked | None, teller: _Teller) -> Findings:
-    """What there is to find in these splits. Interrupted, it leaves a note of what was intact so far."""
-    found = Findings()
-    with ThreadPoolExecutor(_threads(store), thread_name_prefix="verify") as threads:
+    known = split_folders(store)
+    if strange := sorted(set(splits or ()) - set(known)):
+        raise CacheError(f"{store.location('')}: no split {strange[0]!r}; there are: {', '.join(known) or 'none'}")
+    names = [name for name in known if splits is None or name in splits]
+    places: dict[str, list[tuple[str | None, Place]]]
+    places = {name: [(None, Place.of_split(store, name))] for name in names}
+    for name in names:
+        places[name] += [(stream, Place.of_stream(store, name, stream)) for stream in stream_folders(store, name)]
+    found = _Found()
+    with ThreadPoolExecutor(_THREADS if store.exclusive else _REQUESTS, thread_name_prefix="verify") as threads:
+        verification = _Verification(store, fast, threads, _Speed(progress, places))
         try:
-            for one in _Verification(store, fast, checked, threads, teller).run(names):
-                found.add(one)
+            found.include(verification.groups("", dict.fromkeys(["", *(name.partition("/")[0] for name in names)])))
+            for name in names:
+                for stream, place in places[name]:
+                    found.include(verification.place(place, name, stream))
+                found.notes += verification.notes_on_other_files(name)
         except BaseException:
             threads.shutdown(wait=True, cancel_futures=True)
-            if checked is not None:
-                checked.leave()
             raise
-    return found
+    if store.list_names(COMPACTING):
+        found.notes.append(f"{store.location(COMPACTING)}: of a killed compaction, or of a running one")
+    return Report(tuple(found.problems), tuple(found.notes), damaged=tuple(found.damaged), fast=fast, **found.counts)
 
 
-def _threads(store: Store) -> int:
-    """A few keep a disk busy while others compute; a network wants more."""
-    return max(2, min(4, len(os.sched_getaffinity(0)))) if store.exclusive else _AT_ONCE
+class _Speed:
+    """Reports how many shards are checked, and how fast."""
 
-
-class _Teller:
-    """Says how far it is, and how fast."""
-
-    def __init__(self, progress: Progress | None, store: Store, names: Sequence[str]) -> None:
+    def __init__(self, progress: Progress | None, places: dict[str, list[tuple[str | None, Place]]]) -> None:
         self._progress = progress
-        self._total = 0 if progress is None else sum(_count(place) for name in names for place in _places(store, name))
-        self._done = self._bytes = 0
+        self._done = self._bytes = self._total = 0
         self._started = time.monotonic()
+        for place in (place for of_split in places.values() for _, place in of_split) if progress else ():
+            try:
+                found = manifest.read_manifest(place)
+            except CacheError:
+                continue
+            self._total += 0 if found is None else sum(map(len, found[0]["shards"].values()))
 
     def checked(self, n_bytes: int) -> None:
         if self._progress is not None:
@@ -120,198 +161,145 @@ class _Teller:
             self._progress(self._done, max(self._total, self._done), f"{rate:,.0f} MB/s")
 
 
-def _places(store: Store, split: str) -> list[Place]:
-    streams = stream_folders(store, split)
-    return [Place.of_split(store, split), *(Place.of_stream(store, split, stream) for stream in streams)]
-
-
-def _count(place: Place) -> int:
-    try:
-        found = manifest.read_manifest(place)
-    except CacheError:
-        return 0
-    return 0 if found is None else sum(map(len, found[0]["shards"].values()))
-
-
 class _Verification:
     """One pass over a cache."""
 
-    def __init__(
-        self, store: Store, fast: bool, checked: Checked | None, threads: ThreadPoolExecutor, teller: _Teller
-    ) -> None:
-        self._store, self._fast, self._checked = store, fast, checked
-        self._threads, self._teller = threads, teller
+    def __init__(self, store: Store, fast: bool, threads: ThreadPoolExecutor, speed: _Speed) -> None:
+        self._store, self._fast, self._threads, self._speed = store, fast, threads, speed
 
-    def run(self, names: Sequence[str]) -> Iterator[Findings]:
-        above = dict.fromkeys(["", *(name.partition("/")[0] for name in names)])
-        yield self._groups("", above)
-        for name in names:
-            yield self._unchanged(Place.of_split(self._store, name), lambda place: self._split(place, place.home))
-            for stream in stream_folders(self._store, name):
-                place = Place.of_stream(self._store, name, stream)
-                yield self._unchanged(place, lambda place, s=name, f=stream: self._stream(place, s, f))  # type: ignore[misc]
-            yield self._strangers(name)
-
-    def _unchanged(self, place: Place, look: Callable[[Place], Findings]) -> Findings:
-        """What a look finds, taken again while somebody commits: small files then belong to another manifest."""
-        for _ in range(_ATTEMPTS):
-            before = self._store.tag(place.manifest)
-            found = look(place)
-            if not found.problems or self._store.tag(place.manifest) == before:
-                break
-        return found
-
-    def _groups(self, split: str, folders: Iterable[str]) -> Findings:
-        """The zarr.json of groups: all the same, and nobody's but a plain Zarr reader's."""
-        found = Findings()
+    def groups(self, split: str, folders: Iterable[str]) -> _Found:
+        """Check the zarr.json of groups: all the same, and needed by a plain Zarr reader only."""
+        found = _Found()
         keys = [layout.group_key(folder) for folder in folders]
-        there = self._store.views(keys)
+        there = self._store.read_many(keys)
         for key in keys:
             if key not in there or bytes(there[key]) != layout.group_metadata():
                 state = "other bytes" if key in there else "no file"
-                do = manifest.REPAIR.format(root=self._store.where(""))
-                where = self._store.where(key)
-                told = CacheError.at(where, expected="the zarr.json of a Zarr group", found=state, do=do)
-                found.damage(Damage(split, None, None, None, key, str(told)))
+                what = self._error(key, "the zarr.json of a Zarr group", state, shards.REPAIR)
+                found.damage(Damage(split, None, None, None, key, what))
         return found
 
-    def _split(self, place: Place, name: str) -> Findings:
-        found = Findings()
-        commit = self._in_force(place, name, None, list(COLUMNS), found)
-        if commit is None:
-            return found
-        found.splits += 1
-        found.add(self._groups(name, groups_of(name)))
-        where = self._store.where(place.home)
-        known = {column: COLUMNS[column] for column in commit.manifest["shards"] if column in COLUMNS}
-        if unknown := sorted(commit.manifest["shards"].keys() - COLUMNS.keys()):
-            found.problems.append(f"{where}: the manifest names columns that this version does not know: {unknown}")
-        damaged = self._arrays(commit, known, name, None, found)
-        if commit.files.keys() != commit.manifest["files"].keys():
-            return found  # told already: there is no telling what the tables say
-        try:
-            found.problems += [f"{where}: {told}" for told in self._tables(commit, damaged)]
-        except (CacheError, ValueError, KeyError, IndexError) as error:
-            found.problems.append(f"{where}: the tables cannot be read: {error}")
+    def place(self, place: Place, split: str, stream: str | None) -> _Found:
+        """Check a split without its streams, or a stream; again when there has been a commit meanwhile."""
+        for _ in range(_ATTEMPTS):
+            before = self._store.etag(place.manifest)
+            found = _Found()
+            commit = self._commit(place, split, stream, found)
+            if commit is not None:
+                self._arrays(commit, split, stream, found)
+            if not found.problems or self._store.etag(place.manifest) == before:
+                break
         return found
 
-    def _stream(self, place: Place, split: str, stream: str) -> Findings:
-        found = Findings()
-        commit = self._in_force(place, split, stream, [stream], found)
-        if commit is not None:
-            columns = stream_columns(stream, commit.manifest["dim"], commit.manifest["dtype"])
-            damaged = self._arrays(commit, columns, split, stream, found)
-            if commit.manifest["dtype"] == layout.BYTES and not self._fast:
-                for shard, key, told in misplaced_shards(commit, stream, damaged):
-                    found.damage(Damage(split, stream, f"{stream}_at", shard, key, told))
-        return found
-
-    def _in_force(
-        self, place: Place, split: str, stream: str | None, arrays: Sequence[str], found: Findings
-    ) -> Commit | None:
-        """The commit in force with those of its small files that are intact somewhere; all that is not is told.
-
-        Where the manifest itself is damaged, its copy says what else there should be.
-        """
-        store = self._store
-        read: tuple[dict[str, Any], Tag | None] | None = None
-        lost: list[str] = []
-        try:
-            text, tag = store.read_tagged(place.manifest)
-        except FileNotFoundError:
-            lost = [array for array in arrays if store.exists(f"{place.array(array)}/zarr.json")]
-            lost = lost or [
-                copy for copy in store.below(f"{place.home}/{COPY}") if store.below(f"{place.home}/{COPY}/{copy}")
-            ]
-            if not lost:
-                found.notes.append(f"{store.where(place.home)}: nothing is committed yet")
-        else:
-            try:
-                read = manifest.parse_manifest(text, store.where(place.manifest), place.repair), tag
-            except CacheError as error:
-                found.damage(Damage(split, stream, None, None, place.manifest, str(error)))
-        if lost:
-            told = f"{store.where(place.manifest)}: is missing, though {', '.join(lost)} were committed by it. "
-            found.damage(Damage(split, stream, None, None, place.manifest, told + place.repair))
-        if found.damaged and len(copied := intact_copies(place)) == 1:
-            read = (copied[0], None)
-        _note_what_harms_nobody(place, found)
-        if read is None:
-            return None
-        commit = Commit(place, read[0], manifest.small_files(place, read[0]), read[1])
-        for key, array, told in small_file_problems(commit, told_already=read[1] is None):
-            found.damage(Damage(split, stream, array, None, key, told))
-        return commit
-
-    def _arrays(
-        self, commit: Commit, columns: Mapping[str, ColumnSpec], split: str, stream: str | None, found: Findings
-    ) -> set[str]:
-        """Check the shards of all arrays; keys of those that are damaged."""
-        before = len(found.damaged)
-        for name, spec in columns.items():
-            files, strange = shards_of(commit, name, spec)
+    def _arrays(self, commit: Commit, split: str, stream: str | None, found: _Found) -> None:
+        """Check the shards of all arrays, and whether they and the tables contradict each other."""
+        location = self._store.location(commit.place.home)
+        if stream is None:
+            found.counts["splits"] += 1
+            found.include(self.groups(split, groups_of(split)[2:]))
+        known = len(found.damaged)
+        columns = columns_of(commit.manifest)
+        if unknown := sorted(commit.manifest["shards"].keys() - columns.keys()):
+            found.problems.append(f"{location}: the manifest names columns that this version does not know: {unknown}")
+        for array in (name for name in columns if name in commit.manifest["shards"]):
+            files, strange = shards_of(commit, array, columns[array])
             found.problems += strange
-            numbers = {file.key: number for number, file in files}
-            for finding in self._in_order([file for _, file in files], commit.place.repair, found):
-                key = finding.shard.key
-                if finding.problem:
-                    found.damage(Damage(split, stream, name, numbers[key], key, finding.problem))
-                found.shards += 1
-                found.bytes += finding.shard.size
-        return {damage.key for damage in found.damaged[before:]}
+            for first in range(0, len(files), _AHEAD):
+                some = files[first : first + _AHEAD]
+                checks = self._threads.map(partial(check, self._store, fast=self._fast), some)
+                for file, problem in zip(some, checks, strict=True):
+                    if problem:
+                        found.damage(Damage(split, stream, array, file.number, file.key, problem))
+                    found.counts.update(shards=1, bytes=file.size)
+                    self._speed.checked(file.size)
+        damaged = {damage.key for damage in found.damaged[known:]}
+        if stream is not None and commit.manifest["dtype"] == BYTES and not self._fast:
+            for file, problem in misplaced_shards(commit, stream, damaged):
+                found.damage(Damage(split, stream, f"{stream}_at", file.number, file.key, problem))
+        if stream is None and commit.files.keys() == commit.manifest["files"].keys():
+            try:
+                found.problems += [f"{location}: {problem}" for problem in self._tables(commit, damaged)]
+            except (CacheError, ValueError, KeyError, IndexError) as error:
+                found.problems.append(f"{location}: the tables cannot be read: {error}")
 
-    def _in_order(self, files: Sequence[ShardFile], do: str, found: Findings) -> Iterator[Finding]:
-        """What comes of every file, in order, a bounded number of them ahead."""
-        ahead: deque[Future[Finding] | Finding] = deque()
-        waiting = iter(files)
-        limit = 2 * _threads(self._store)
-        while True:
-            for file in itertools.islice(waiting, limit - len(ahead)):
-                if self._checked is not None and self._checked.has(file.key, file.record):
-                    found.carried += 1
-                    ahead.append(Finding(file, "", None))
-                else:
-                    ahead.append(self._threads.submit(check, self._store, file, fast=self._fast, do=do))
-            if not ahead:
-                return
-            first = ahead.popleft()
-            finding = first.result() if isinstance(first, Future) else first
-            if self._checked is not None and not finding.problem:
-                self._checked.add(finding.shard.key, finding.shard.record, finding.tag)
-            self._teller.checked(finding.shard.size if isinstance(first, Future) else 0)
-            yield finding
+    def _commit(self, place: Place, split: str, stream: str | None, found: _Found) -> Commit | None:
+        """The commit in force with its intact small files, whose problems are in `found`; None where there is none."""
+        store = self._store
+
+        def damage(key: str, array: str | None, expected: str, state: str, do: str) -> None:
+            found.damage(Damage(split, stream, array, None, key, self._error(key, expected, state, do)))
+
+        commit: Commit | None = None
+        try:
+            text, etag = store.read_with_etag(place.manifest)
+            of = manifest.parse_manifest(text, store.location(place.manifest), place.again)
+            commit = Commit(place, of, manifest.small_files(place, of), etag)
+            if text != json_file(of):
+                damage(place.manifest, None, "the text that its content gives", "another", shards.REPAIR)
+        except FileNotFoundError:
+            if lost := manifest.lost_manifest(place):
+                found.damage(Damage(split, stream, None, None, place.manifest, lost))
+            else:
+                found.notes.append(f"{store.location(place.home)}: nothing is committed yet")
+        except CacheError as error:
+            found.damage(Damage(split, stream, None, None, place.manifest, str(error)))
+        if problem := provenance_problem(place):
+            found.notes.append(problem)
+        if journals := place.journals():
+            found.notes.append(f"{store.location(place.writing)}: unfinished work; its command goes on from there")
+        staged = commit is not None and manifest.is_staged(place, of)
+        if staged or (store.exclusive and store.list_names(f"{place.home}/{STAGED}")):
+            location = store.location(f"{place.home}/{STAGED}")
+            found.notes.append(f"{location}: left by a killed commit; the next writer removes it")
+        if found.damaged:
+            return commit
+        if left := list(unreferenced(place, commit, unfinished=not journals)):
+            named = f"{len(left)} files or folders that no manifest names, first {left[0]}; `gc` removes them"
+            found.notes.append(f"{store.location(place.home)}: {named}")
+        if commit is None:
+            return None
+        names = {place.array(name): name for name in of["files"]}
+        in_place = store.read_many(names)
+        for key, name in names.items():
+            made, array = column_metadata_of(of, name), name.partition("/")[0]
+            intact = key in in_place and manifest.sha256(in_place[key]) == of["files"][name]
+            if not intact and not (staged and name in commit.files):  # the next writer puts staged ones into place
+                state = "other bytes" if key in in_place else "no file"
+                do = shards.REPAIR if made is not None or name in commit.files else place.again
+                damage(key, array, "the file that the manifest names by its digest", state, do)
+            elif made is not None and bytes(commit.files[name]) != made:
+                expected, state = "its column's shape, type and layout", "others, with the digest in the manifest"
+                damage(key, array, expected, state, "Convert or extract it again, with this version.")
+        return commit
 
     def _tables(self, commit: Commit, damaged: Collection[str]) -> Iterator[str]:
         tables = Tables.from_files(commit.files)
-        told = [*contradictions(tables, commit)] or [*runs_without_frames(tables)]
-        yield from told
-        if told or self._fast:
+        found = [*contradictions(tables, commit)] or [*runs_without_frames(tables)]
+        yield from found
+        if found or self._fast:
             return
         spec, geometry = COLUMNS["frame_index"], Geometry(**commit.manifest["geometry"])
-        array = commit.place.array("frame_index")
 
         def frames_of(shard: int) -> NDArray[np.int64] | None:
-            key = layout.shard_key(array, shard, ())
-            if key in damaged:
-                return None
+            key = layout.shard_key(commit.place.array("frame_index"), shard, ())
             try:
-                return shards.decode(shards.read(self._store, key), spec, geometry, self._store.where(key))
-            except (CacheError, OSError):  # since it was checked: the next verification tells
+                return None if key in damaged else shards.read(self._store, key, spec, geometry)
+            except (CacheError, OSError):  # since it was checked: the next verification reports it
                 return None
 
         yield from runs_against_frames(tables, geometry, frames_of)
 
-    def _strangers(self, split: str) -> Findings:
-        return Findings(notes=list(unnamed(self._store, split)))
+    def notes_on_other_files(self, split: str) -> list[str]:
+        """A note on files in a split's folders that are not of the cache, but for those in JSON beside a manifest."""
+        homes = {split, *(f"{split}/{layout.FEATURES}/{name}" for name in stream_folders(self._store, split))}
+        strange = arrays_without_stream(self._store, split)
+        for key in other_files(self._store, split):
+            if key.rpartition("/")[0] not in homes or not key.endswith(".json"):
+                strange.append(key)
+        if not strange:
+            return []
+        more = f", and {len(strange) - 1} more" if len(strange) > 1 else ""
+        return [f"{self._store.location(strange[0])}: no manifest names it{more}"]
 
-
-def _note_what_harms_nobody(place: Place, found: Findings) -> None:
-    store = place.store
-    if problem := provenance_problem(place):
-        found.notes.append(problem)
-    if place.journals():
-        where = store.where(place.writing)
-        found.notes.append(f"{where}: an unfinished run; running it again goes on from there")
-    if store.below(f"{place.home}/{STAGED}"):
-        where = store.where(f"{place.home}/{STAGED}")
-        found.notes.append(f"{where}: left by a killed commit; the next writer clears it up")
+    def _error(self, key: str, expected: str, found: str, do: str) -> str:
+        return str(CacheError.at(self._store.location(key), expected=expected, found=found, do=do))

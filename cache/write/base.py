@@ -1,16 +1,22 @@
-"""What the writers of splits and of streams have in common: one at a time, and a journal to go on from.  [cache]"""
+"""What writers have in common: the lock, the journal to go on from; and streams or shards that are deleted.  [cache]"""
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from types import TracebackType
 from typing import Self
 
-from cache.format.manifest import Place
-from cache.storage.base import Journal, Lock
+from cache.errors import CacheError
+from cache.format import layout, manifest
+from cache.format.manifest import Commit, Place, callers_entries
+from cache.format.provenance import add_provenance
+from cache.storage import store_at
+from cache.storage.base import Journal, Lock, Root
 
 
-class OneWriter(ABC):
+class Writer(ABC):
     """Holds the lock of a split or stream between `with` and its end."""
 
     def __init__(self, place: Place) -> None:
@@ -18,7 +24,6 @@ class OneWriter(ABC):
         self._journal: Journal = self._store.journal(place.writing)
 
     def __enter__(self) -> Self:
-        self._make_home()
         self._lock: Lock = self._store.lock(self._place.writing)
         try:
             self._open()
@@ -34,9 +39,59 @@ class OneWriter(ABC):
         self._lock.release()
 
     @abstractmethod
-    def _make_home(self) -> None:
-        """Make the folders that the lock and the arrays lie in."""
-
-    @abstractmethod
     def _open(self) -> None:
-        """Take in what is committed now, under the lock. Called after each commit, too."""
+        """Read what is committed now, under the lock. Called after each commit, too."""
+
+
+def delete_stream(root: Root, split: str, stream: str) -> None:
+    """Remove a stream, committed or not. Nothing happens when there is none.
+
+    Raises CacheError when it has a writer.
+    """
+    layout.check_names(split, stream)
+    store = store_at(root)
+    place = Place.of_stream(store, split, stream)
+    if not store.list_names(place.home):
+        return
+    lock = store.lock(place.writing)
+    try:
+        store.remove([place.manifest])  # from here on, no reader takes the rest for a stream
+        # The folder with the lock last: without it, the next writer could begin while its arrays are removed.
+        store.remove([place.array(name) for name in reversed(layout.stream_arrays(stream))])
+    finally:
+        lock.release()
+
+
+def invalidate(root: Root, split: str, stream: str, numbers: Collection[int]) -> None:
+    """Remove shards from a committed stream, from its manifest first: they are pending again.
+
+    Raises CacheError when there is no such stream, or it has a writer.
+    """
+    layout.check_names(split, stream)
+    place = Place.of_stream(store_at(root), split, stream)
+    lock = place.store.lock(place.writing)
+    try:
+        manifest.recover(place)
+        commit = manifest.load(place)
+        if commit is None:
+            raise CacheError(f"{place.store.location(place.home)}: there is no committed stream")
+        invalidate_shards(place, commit, numbers)
+    finally:
+        lock.release()
+
+
+def invalidate_shards(place: Place, commit: Commit, numbers: Collection[int]) -> None:
+    """The same, for the holder of the lock, of a commit whose files are in place."""
+    gone = {str(shard) for shard in numbers}
+    shards = {
+        array: {shard: record for shard, record in records.items() if shard not in gone}
+        for array, records in commit.manifest["shards"].items()
+    }
+    rows = {shard: record for shard, record in commit.manifest.get("rows", {}).items() if shard not in gone}
+    body = callers_entries(commit.manifest, {"digest", "format", "split_digest", "shards", "rows"})
+    new = manifest.with_digest({**body, "split_digest": "", "shards": shards, "rows": rows})
+    if new["digest"] != commit.digest:
+        add_provenance(place, new["digest"], {"invalidated": sorted(numbers)}, time.time())
+        files = {name: bytes(data) for name, data in commit.files.items()}
+        manifest.publish(place, new, files, expected=commit.etag, keep_journal=True)
+    place.store.remove([f"{place.array(array)}/c/{shard}" for array in shards for shard in sorted(gone)])

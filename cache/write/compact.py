@@ -1,8 +1,8 @@
-"""A split written anew without the rows of replaced tracks.  [cache]
+"""A split written again without the rows of replaced tracks.  [cache]
 
-Videos that come anew leave their old rows behind. `compact` writes what is in force, streams included, beside the old
-split, and exchanges the two folders in one step: whoever opens the split sees the old one or the new one. Who holds the
-old one goes on with the shards that it has open, and is told (CacheChanged) when it needs another.
+Videos that are written again leave their old rows behind. `compact` writes what is in force, streams included, beside
+the old split, and exchanges the two folders in one step: a reader that opens the split gets the old one or the new one.
+A reader that has the old one open goes on with the shards that it has open; opening another raises CacheChanged.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import ctypes
 import errno
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,16 +22,16 @@ from numpy.typing import NDArray
 from cache.errors import CacheError, MissingSplit
 from cache.fingerprint import fingerprint
 from cache.format import layout, manifest
-from cache.format.folders import stream_folders
-from cache.format.layout import COLUMNS, COMPACTING, FEATURES, PROVENANCE
-from cache.format.manifest import Place, own_part
-from cache.format.provenance import read_provenance, set_damaged_aside
+from cache.format.layout import COLUMNS, COMPACTING, FEATURES
+from cache.format.manifest import Place, callers_entries
+from cache.format.provenance import read_provenance, write_provenance
 from cache.format.records import TrackRecord, TrackRows
-from cache.format.references import not_the_caches
+from cache.format.references import other_files, stream_folders
 from cache.read.split import FeatureCache, Split
+from cache.storage import store_at
 from cache.storage.atomic import sync_folder
-from cache.storage.base import Root, store_at
-from cache.storage.local import Folder
+from cache.storage.base import Root
+from cache.storage.local import LocalStore
 from cache.write.split_writer import OWN_ENTRIES, SplitWriter
 from cache.write.stream_writer import STREAM_ENTRIES, StreamWriter
 from cache.write.validation import NEEDS_FLAG
@@ -43,7 +43,7 @@ _BLOCK: Final = 1 << 20  # bytes of a file that are copied at once
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
-    """What `compact` did: rows that the arrays took before and after it. Equal: there was nothing to do."""
+    """What `compact` did: rows that the arrays took before and after it. Equal: the split was compact already."""
 
     split: str
     before: int
@@ -55,63 +55,59 @@ def compact(root: Root, split: str, *, progress: Progress = lambda *_: None) -> 
 
     Killed at any point, the split is the old or the new one; run again, it goes on. Rows are checked as they are read.
 
-    Raises MissingSplit when there is no such split. Raises CacheError when somebody is writing it, when a run on it is
-    unfinished or a stream lags behind, in an object store, and where the file system cannot exchange two folders.
+    Raises MissingSplit when there is no such split. Raises CacheError when it has a writer, when a killed writer has
+    left finished shards or a stream lags behind, in an object store, and where the file system cannot exchange folders.
     """
     layout.check_names(split)
     store = store_at(root)
-    if not isinstance(store, Folder):
-        raise CacheError(
-            f"{store.where(split)}: an object store cannot exchange two folders. Convert the split into another cache, "
-            "or compact a copy of it on a disk."
-        )
+    instead = "Convert the split into another cache, or compact a copy of it on a disk."
+    if not isinstance(store, LocalStore):
+        raise CacheError(f"{store.location(split)}: an object store cannot exchange two folders. {instead}")
     if not store.exists(Place.of_split(store, split).manifest):
         raise MissingSplit(f"{store.root}: no committed split {split!r}")
+    beside = LocalStore(store.path(COMPACTING))
     with contextlib.ExitStack() as stack:
         locked = stream_folders(store, split)
-        places = [Place.of_split(store, split), *(Place.of_stream(store, split, stream) for stream in locked)]
-        for place in places:
+        for place in [Place.of_split(store, split), *(Place.of_stream(store, split, name) for name in locked)]:
             stack.callback(store.lock(place.writing).release)
-            manifest.settle(place)
-            _refuse_unfinished(place)
+            manifest.recover(place)
+            if place.journals():
+                give_up = f"python -m pipeline gc --unfinished --cache {store.root}"
+                do = f"Run its command again to the end, or give it up: {give_up}"
+                location = store.location(place.home)
+                raise CacheError.at(location, expected="no unfinished work", found="a journal", do=do)
         old = FeatureCache(store.root)[split]
         extent = int(old.manifest["extent"])
         if extent == old.manifest["rows"] and len(old.manifest["commits"]) <= 1:
-            _clear(Folder(store.path(COMPACTING)), split)  # of a run that was killed when it had exchanged the two
+            _clear(beside, split)  # of a compaction that was killed when it had exchanged the two
             return Compaction(split, extent, extent)
-        streams = [stream for stream in old.streams if stream in locked]
-        for stream in streams:
-            _refuse_lagging(old, stream)
-        beside = Folder(store.path(COMPACTING))
+        for stream in old.streams:
+            if old.stream_manifest(stream)["split_digest"] != old.manifest["digest"]:
+                raise CacheError(
+                    f"{split}: the stream {stream!r} lags behind the tracks: its features could not all be carried "
+                    "over. Extract what is missing first, or delete the stream's folder, "
+                    f"{store.location(f'{split}/{FEATURES}/{stream}')}."
+                )
         _start(beside, old)
         _write_tracks(beside, old, progress)
-        for stream in streams:
+        for stream in old.streams:
             _write_stream(beside, old, stream, progress)
         _keep_notes(store, beside, old)
         if late := sorted(set(stream_folders(store, split)) - set(locked)):
             raise CacheError(f"{split}: the stream {late[0]!r} was begun meanwhile. Nothing was changed. Run it again.")
-        _exchange(store, beside, split, stack)
-    new = FeatureCache(store.root)[split]
-    return Compaction(split, extent, int(new.manifest["extent"]))
+        # Both folders are locked, so that no writer is in between.
+        homes = [split, *(f"{split}/{FEATURES}/{stream}" for stream in stream_folders(beside, split))]
+        locks = [(home, beside.lock(f"{home}/{layout.WRITING}")) for home in homes]
+        for _, lock in locks:
+            stack.callback(lock.release)
+        exchange(store.path(split), beside.path(split))
+        for home, lock in locks:
+            lock.file = store.path(f"{home}/{layout.WRITING}/lock")
+        _clear(beside, split)
+    return Compaction(split, extent, int(FeatureCache(store.root)[split].manifest["extent"]))
 
 
-def _refuse_unfinished(place: Place) -> None:
-    if place.journals():
-        where = place.store.where(place.home)
-        do = f"Run it again to its end, or give it up: python -m pipeline gc --unfinished --cache {place.store.root}"
-        raise CacheError.at(where, expected="no unfinished run", found="a journal", do=do)
-
-
-def _refuse_lagging(old: Split, stream: str) -> None:
-    if old.stream_manifest(stream)["split_digest"] != old.manifest["digest"]:
-        raise CacheError(
-            f"{old.name}: the stream {stream!r} lags behind the tracks: its features could not all be carried over. "
-            "Extract what is missing first, or remove the stream: its folder, "
-            f"{old.root}/{old.name}/{FEATURES}/{stream}."
-        )
-
-
-def _start(beside: Folder, old: Split) -> None:
+def _start(beside: LocalStore, old: Split) -> None:
     """Keep what a killed compaction of this very state has written; remove that of any other."""
     marker = f"{old.name}.from"
     streams = {stream: old.stream_manifest(stream)["digest"] for stream in old.streams}
@@ -121,38 +117,38 @@ def _start(beside: Folder, old: Split) -> None:
         beside.put_small({marker: state}, old.name.partition("/")[0])
 
 
-def _write_tracks(beside: Folder, old: Split, progress: Progress) -> None:
+def _write_tracks(beside: LocalStore, old: Split, progress: Progress) -> None:
     plan = f"compact {old.manifest['digest']}"
-    given = {key: value for key, value in old.provenance.items() if key in ("raw", "body")}
+    note = {key: value for key, value in old.provenance.items() if key in ("raw", "body")}
+    note["compacted"] = old.manifest["digest"]
     by_video: dict[str, list[TrackRecord]] = {}
     for track in old.tracks:
         by_video.setdefault(track.video, []).append(track)
+    sizes: dict[str, int] = old.manifest["geometry"]
     done = 0
-    with SplitWriter(
-        beside.root,
-        old.name,
-        columns=old.columns,
-        plan=plan,
-        provenance={**given, "compacted": old.manifest["digest"]},
-        **old.manifest["geometry"],
-    ) as writer:
+    with SplitWriter(beside.root, old.name, columns=old.columns, plan=plan, provenance=note, **sizes) as writer:
         writer.begin()
-        there = {*writer.committed_videos, *writer.journalled}
+        written = {*writer.committed_videos, *writer.journalled}
         for number in np.argsort(np.array(old.videos.names, dtype=object), kind="stable").tolist():
             entry = old.videos[number]
             tracks = by_video.get(entry.name, [])
-            if entry.name not in there:
+            if entry.name not in written:
                 writer.append(entry, [_rows(old, track) for track in tracks])
             done += sum(track.stop - track.start for track in tracks)
             progress(done, int(old.manifest["rows"]), old.name)
-        writer.commit(own_part(old.manifest, OWN_ENTRIES))
+        writer.commit(callers_entries(old.manifest, OWN_ENTRIES))
 
 
 def _rows(old: Split, track: TrackRecord) -> TrackRows:
     """A track as it was appended once: columns that it lacked hold fill values, and are left out."""
     columns = {name: old.rows(name, track.start, track.stop) for name in old.columns}
-    lacking = {name for name, rows in columns.items() if _is_fill(name, rows)}
-    lacking |= {label for label, flag in NEEDS_FLAG.items() if flag in lacking or flag not in columns}
+    for name, rows in list(columns.items()):
+        fill = COLUMNS[name].fill
+        if np.isnan(rows).all() if isinstance(fill, float) else (rows == fill).all():
+            del columns[name]
+    for label, flag in NEEDS_FLAG.items():
+        if flag not in columns:
+            columns.pop(label, None)
     return TrackRows(
         name=track.name,
         video=track.video,
@@ -161,21 +157,17 @@ def _rows(old: Split, track: TrackRecord) -> TrackRows:
         crop_scale=track.crop_scale,
         gender=track.gender,
         intrinsics=track.intrinsics,
-        columns={name: rows for name, rows in columns.items() if name not in lacking},
+        columns=columns,
     )
 
 
-def _is_fill(name: str, rows: NDArray[Any]) -> bool:
-    fill = COLUMNS[name].fill
-    return bool(np.isnan(rows).all() if isinstance(fill, float) else (rows == fill).all())
-
-
-def _write_stream(beside: Folder, old: Split, stream: str, progress: Progress) -> None:
+def _write_stream(beside: LocalStore, old: Split, stream: str, progress: Progress) -> None:
     held = old.stream_manifest(stream)
+    of_bytes = held["dtype"] == layout.BYTES
     source = {track.name: track.start for track in old.tracks}
     new = FeatureCache(beside.root)[old.name]
     starts = np.array([source[name] for name in new.tracks.names], np.int64)
-    shift = starts - new.tracks.start  # of each new track's rows, to where they were
+    shift = starts - new.tracks.start  # of each new track's rows, to the old ones
     form: dict[str, Any] = {"dim": int(held["dim"]), "dtype": str(held["dtype"])}
     note = {"compacted": held["digest"]}
     with StreamWriter(beside.root, old.name, stream, **form, plan=str(held["digest"]), provenance=note) as writer:
@@ -183,86 +175,54 @@ def _write_stream(beside: Folder, old: Split, stream: str, progress: Progress) -
             rows = np.asarray(writer.rows(shard))
             track = new.track_of(rows)
             live = np.flatnonzero(track >= 0)
-            ok, keys = (_gathered(old, f"{stream}{part}", rows, live, shift[track[live]]) for part in ("_ok", "_key"))
-            if form["dtype"] == layout.BYTES:
-                good = live[ok[live] == 1]
-                data: Any = _gathered_bytes(old, stream, rows, good, shift[track[good]])
+            old_rows = rows[live] + shift[track[live]]
+            ok, keys = (_gathered(old, f"{stream}{part}", len(rows), live, old_rows) for part in ("_ok", "_key"))
+            data: Any
+            if of_bytes:
+                data, good = [b""] * len(rows), ok[live] == 1
+                for at, blob in zip(live[good].tolist(), old.blobs(stream, old_rows[good]), strict=True):
+                    data[at] = blob
             else:
-                data = _gathered(old, stream, rows, live, shift[track[live]])
+                data = _gathered(old, stream, len(rows), live, old_rows)
             writer.write(shard, data, ok == 1, keys)
             progress(int(rows[-1]) + 1, int(new.manifest["extent"]), f"{old.name}: {stream}")
-        writer.commit(own_part(held, STREAM_ENTRIES))
+        writer.commit(callers_entries(held, STREAM_ENTRIES))
 
 
-def _gathered(
-    old: Split, name: str, rows: NDArray[np.int64], live: NDArray[np.intp], shift: NDArray[np.int64]
-) -> NDArray[Any]:
-    """(n, ...) of a stream's array for the new `rows`, out of the old ones; 0 where there is no track."""
-    where = rows[live] + shift
-    breaks = np.flatnonzero(np.diff(where) != 1) + 1
-    out: NDArray[Any] | None = None
-    for at, run in zip(np.split(live, breaks), np.split(where, breaks), strict=True):
-        part = old.rows(f"{FEATURES}/{name}", int(run[0]), int(run[-1]) + 1)
-        if out is None:
-            out = np.zeros((len(rows), *part.shape[1:]), part.dtype)
-        out[at] = part
-    assert out is not None  # a pending shard has rows of tracks
+def _gathered(old: Split, array: str, n_rows: int, live: NDArray[np.intp], old_rows: NDArray[np.int64]) -> NDArray[Any]:
+    """(n_rows, ...) with the `old_rows` of a stream's array in the rows `live`, of which there are some; else 0."""
+    breaks = np.flatnonzero(np.diff(old_rows) != 1) + 1
+    parts = [old.rows(f"{FEATURES}/{array}", int(rows[0]), int(rows[-1]) + 1) for rows in np.split(old_rows, breaks)]
+    out = np.zeros((n_rows, *parts[0].shape[1:]), parts[0].dtype)
+    out[live] = np.concatenate(parts)
     return out
 
 
-def _gathered_bytes(
-    old: Split, stream: str, rows: NDArray[np.int64], good: NDArray[np.intp], shift: NDArray[np.int64]
-) -> list[bytes]:
-    """n times the bytes of a stream for the new `rows`; b"" where there are none."""
-    found = [b""] * len(rows)
-    for at, data in zip(good.tolist(), old.blobs(stream, rows[good] + shift), strict=True):
-        found[at] = data
-    return found
+def _keep_notes(store: LocalStore, beside: LocalStore, old: Split) -> None:
+    """Take along how earlier commits came about, and every file that is not the cache's own: it is the user's."""
+    for stream in (None, *old.streams):
+        before, now = (
+            Place.of_split(where, old.name) if stream is None else Place.of_stream(where, old.name, stream)
+            for where in (store, beside)
+        )
+        write_provenance(now, {**read_provenance(before), **read_provenance(now)})
+    for key in other_files(store, old.name):
+        beside.put(key, _blocks(store.path(key)), temporary=Place.of_split(beside, old.name).temporary)
 
 
-def _keep_notes(store: Folder, beside: Folder, old: Split) -> None:
-    """How earlier commits came about, and every file that is not the cache's own: it is not ours to remove."""
-    places = [(Place.of_split(store, old.name), Place.of_split(beside, old.name))]
-    places += [
-        (Place.of_stream(store, old.name, stream), Place.of_stream(beside, old.name, stream)) for stream in old.streams
-    ]
-    for before, now in places:
-        set_damaged_aside(before)
-        commits = {**read_provenance(before)["commits"], **read_provenance(now)["commits"]}
-        notes: Mapping[str, Any] = {"commits": commits}
-        beside.put_small({f"{now.home}/{PROVENANCE}": layout.json_file(notes)}, now.home)
-    temporary = Place.of_split(beside, old.name).temporary
-    for key in not_the_caches(store, old.name):
-        beside.put(key, _pieces(store.path(key)), by_way_of=temporary)
-
-
-def _pieces(file: Path) -> Iterator[bytes]:
+def _blocks(file: Path) -> Iterator[bytes]:
     with file.open("rb") as stream:
-        while piece := stream.read(_BLOCK):
-            yield piece
+        while block := stream.read(_BLOCK):
+            yield block
 
 
-def _exchange(store: Folder, beside: Folder, split: str, stack: contextlib.ExitStack) -> None:
-    """The new folder in the old one's place, in one step. Both are locked, so that no writer is in between."""
-    homes = [split, *(f"{split}/{FEATURES}/{stream}" for stream in stream_folders(beside, split))]
-    locks = []
-    for home in homes:
-        locks.append(beside.lock(f"{home}/{layout.WRITING}"))
-        stack.callback(locks[-1].release)
-    exchange(store.path(split), beside.path(split))
-    for lock, home in zip(locks, homes, strict=True):
-        lock.moved(store.path(f"{home}/{layout.WRITING}/lock"))
-    _clear(beside, split)
-
-
-def _clear(beside: Folder, split: str) -> None:
+def _clear(beside: LocalStore, split: str) -> None:
     """Remove what was written beside, or by now the old split."""
     dataset = split.partition("/")[0]
     beside.remove([split, f"{split}.from"])
-    if all(name == "zarr.json" for name in beside.below(dataset)):
-        beside.remove([dataset])
-    if all(name == "zarr.json" for name in beside.below("")):
-        beside.remove([""])
+    for folder in (dataset, ""):
+        if all(name == "zarr.json" for name in beside.list_names(folder)):
+            beside.remove([folder])
 
 
 _RENAME_EXCHANGE: Final = 2

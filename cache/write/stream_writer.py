@@ -1,15 +1,15 @@
 """Features of a split's rows, added without touching the rest.  raw -> tracks -> [features] -> windows
 
-A stream is a few arrays (features, `_ok`, `_key`; of bytes `_at` too) and a manifest of its own, which says for which
-shards of the split it has them. Shards never change, so a stream stays good for as long as its shards are; it may lag
-behind the tracks.
+A stream is a few arrays (features, `_ok`, `_key`; of bytes `_at` too) and a manifest of its own, which names the shards
+of the split for which it has them. Shards never change, so a stream stays good for as long as its shards are; it may
+lag behind the tracks.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format import shard as shards
-from cache.format.folders import discard_shards
-from cache.format.manifest import Place, own_part
+from cache.format.manifest import Place, callers_entries
 from cache.format.provenance import add_provenance
-from cache.storage.base import Root, store_at
-from cache.write.base import OneWriter
-from cache.write.discarding import forget_shards
+from cache.format.references import remove_shards
+from cache.storage import store_at
+from cache.storage.base import Root
+from cache.write.base import Writer, invalidate_shards
+from cache.write.key_index import Carried
 from cache.write.stream_shards import Staged, StreamShards, committed_split
 
 STREAM_ENTRIES: Final = frozenset(
@@ -33,11 +34,11 @@ STREAM_ENTRIES: Final = frozenset(
 )
 
 
-class StreamWriter(OneWriter):
+class StreamWriter(Writer):
     """The one writer of a stream. Use as a context manager: write every pending shard, in any order, commit.
 
-    Leaving without `commit` leaves the old state in force; shards written by then are kept for the next run with the
-    same `plan`, and discarded by a run with another.
+    Leaving without `commit` leaves the old state in force; shards written by then are kept for the next writer with the
+    same `plan`, and removed by one with another.
 
     Args:
         root, split: a committed split of a cache.
@@ -49,8 +50,8 @@ class StreamWriter(OneWriter):
 
     `shards` is what the writer goes by, as `StreamShards`; threads may stage by it what this writer then accepts.
 
-    Raises CacheError when the split is not there, when another writer is at work, or when the stream is there with
-    another `dim` or `dtype`.
+    Raises CacheError when the split does not exist, when there is another writer, or when the stream has another `dim`
+    or `dtype`.
     """
 
     shards: StreamShards
@@ -73,6 +74,10 @@ class StreamWriter(OneWriter):
         self._dim, self._dtype, self._plan = dim, dtype, plan
         self._provenance = dict(provenance or {})
 
+    def __enter__(self) -> Self:
+        committed_split(self._store, self._split)  # first: no folder is made for a stream of no split
+        return super().__enter__()
+
     @property
     def split_digest(self) -> str:
         """Of the split's manifest that this writer goes by."""
@@ -80,7 +85,7 @@ class StreamWriter(OneWriter):
 
     @property
     def pending(self) -> list[int]:
-        """Shards with committed rows that the stream does not have, those of a killed run with this plan aside."""
+        """Shards with committed rows that the stream does not have, without those of a killed writer with this plan."""
         return [shard for shard in self.shards.live_shards if shard not in self._records]
 
     @property
@@ -94,6 +99,15 @@ class StreamWriter(OneWriter):
     def live(self, shard: int) -> NDArray[np.bool_]:
         """(n,) whether each of the shard's `rows` belongs to a committed track. The others need no features."""
         return self.shards.live(shard)
+
+    def carried(self, keys: NDArray[np.uint64]) -> Carried:
+        """What the stream has already for rows with these keys: see `StreamShards.carried`."""
+        return self.shards.carried(keys)
+
+    @property
+    def entries(self) -> dict[str, Any]:
+        """The caller's own part of the manifest in force; empty when there is none."""
+        return {} if self.shards.commit is None else callers_entries(self.shards.commit.manifest, STREAM_ENTRIES)
 
     def write(
         self, shard: int, data: NDArray[Any] | Sequence[bytes], ok: NDArray[Any], keys: NDArray[np.uint64]
@@ -112,7 +126,7 @@ class StreamWriter(OneWriter):
         """
         self._require_pending(shard)
         arrays = self.shards.checked(shard, data, ok, keys)
-        self._lock.require()  # without it, this may be a shard that somebody else has committed
+        self._lock.require()  # without it, this may be a shard that another writer has committed
         temporary = self._place.temporary
         self._keep(shard, self.shards.put(arrays, lambda name: self.shards.key(name, shard), lambda _: temporary))
 
@@ -122,39 +136,41 @@ class StreamWriter(OneWriter):
         Raises CacheError when it is not pending, of other rows than the split has there now, of another form, or gone.
         """
         self._require_pending(staged.shard)
-        where, do = self.shards.where(staged.shard), "Compute it again, with StreamShards opened anew."
+        title, do = self.shards.title(staged.shard), "Compute it again, with StreamShards opened again."
         theirs, ours = (staged.rows, staged.form), (self.shards.rows_record(staged.shard), self.shards.form)
         if theirs != ours or staged.keys.keys() != self.shards.columns.keys():
-            raise CacheError(f"{where}: expected what is staged to be of {ours}, found {theirs}. {do}")
+            raise CacheError(f"{title}: expected what is staged to be of {ours}, found {theirs}. {do}")
         for name, key in staged.keys.items():
-            if not key.startswith(self._place.staged) or not shards.has_size(self._store, key, staged.records[name]):
+            if not key.startswith(self._place.staged_shard) or not shards.has_size(
+                self._store, key, staged.records[name]
+            ):
                 expected = f"{shards.size_of(staged.records[name])} bytes that were staged"
-                raise CacheError.at(self._store.where(key), expected=expected, found="them no longer", do=do)
+                raise CacheError.at(self._store.location(key), expected=expected, found="no such file", do=do)
         self._lock.require()
         for name, key in staged.keys.items():
             self._store.rename(key, self.shards.key(name, staged.shard))
         self._keep(staged.shard, staged.records)
-
-    def carried(self, keys: NDArray[np.uint64]) -> tuple[NDArray[np.bool_], Any, NDArray[np.uint8]]:
-        """What the stream holds already for rows with these keys: see `StreamShards.carried`."""
-        return self.shards.carried(keys)
 
     def commit(self, entries: Mapping[str, Any], *, note: Mapping[str, Any] | None = None) -> None:
         """Make every shard written so far visible. A stream with shards still pending is committed as what it is.
 
         Args:
             entries: the caller's own part of the stream's manifest, under its own keys.
-            note: goes to `provenance.json` with what was said in the beginning: how it went, how long it took.
+            note: goes to `provenance.json` beside `provenance`: how it went, how long it took.
         """
         if taken := sorted(entries.keys() & STREAM_ENTRIES):
             raise CacheError(f"{self._split}: {taken} in the manifest are the cache's own; choose other keys")
-        split, columns = self.shards.split, self.shards.columns
+        split, columns, current = self.shards.split, self.shards.columns, self.shards.commit
         extent = int(split.manifest["extent"])
         files = {
             f"{name}/zarr.json": layout.column_metadata(spec, extent, self.shards.geometry)
             for name, spec in columns.items()
         }
-        new = manifest.seal(
+        # Which rows each shard is of, also where the split names it no longer: it may still be carried over.
+        rows = {} if current is None else dict(current.manifest.get("rows", {}))
+        new_shards = sorted(self._records.keys() - self.shards.committed.keys())
+        rows |= {str(shard): self.shards.rows_record(shard) for shard in new_shards}
+        new = manifest.with_digest(
             {
                 **entries,
                 "stream": self._stream,
@@ -166,80 +182,53 @@ class StreamWriter(OneWriter):
                 "commits": split.manifest["commits"],
                 "geometry": split.manifest["geometry"],
                 "shards": {
-                    name: {str(shard): files[name] for shard, files in sorted(self._records.items())}
+                    name: {str(shard): records[name] for shard, records in sorted(self._records.items())}
                     for name in columns
                 },
-                "rows": self._rows_records(),
+                "rows": rows,
                 "files": {name: manifest.sha256(data) for name, data in files.items()},
             }
         )
-        current = self.shards.commit
         if current is None or new["digest"] != current.digest:
             self._lock.require()
             add_provenance(self._place, new["digest"], {**self._provenance, **(note or {})}, self._started)
-            manifest.publish(self._place, new, files, expected=None if current is None else current.tag)
+            manifest.publish(self._place, new, files, expected=None if current is None else current.etag)
         self._journal.remove()
         self._open()
-
-    @property
-    def entries(self) -> dict[str, Any]:
-        """The caller's own part of the manifest in force; empty when there is none."""
-        return {} if self.shards.commit is None else own_part(self.shards.commit.manifest, STREAM_ENTRIES)
-
-    def _make_home(self) -> None:
-        committed_split(self._store, self._split)  # first: no folder is made for a stream of nothing
-        self._store.make_home(self._place.home)
 
     def _open(self) -> None:
         self._started = time.time()
         if self._store.exclusive:
-            staged = [f"{self._place.writing}/{name}" for name in self._store.below(self._place.writing)]
-            staged = [key for key in staged if key.startswith(self._place.staged)]
+            staged = [f"{self._place.writing}/{name}" for name in self._store.list_names(self._place.writing)]
+            staged = [key for key in staged if key.startswith(self._place.staged_shard)]
             self._store.remove([self._place.temporary, *staged])
-        manifest.settle(self._place)
-        self.shards = self._look()  # under the lock, which keeps a compaction out
-        if self.shards.commit is not None and self.shards.foreign:  # of a split that has been made anew since
-            forget_shards(self._place, self.shards.commit, self.shards.foreign)
-            self.shards = self._look()
+        manifest.recover(self._place)
+        self.shards = self._current_shards()  # under the lock, which keeps a compaction out
+        if self.shards.commit is not None and self.shards.foreign:
+            invalidate_shards(self._place, self.shards.commit, self.shards.foreign)
+            self.shards = self._current_shards()
         self._records = dict(self.shards.committed)
-        self._take_over()
+        head = {"plan": self._plan, "dim": self._dim, "dtype": self._dtype}
+        journal = self._journal.resume(head)
+        if journal is None:
+            for name in self.shards.columns:
+                remove_shards(self._store, self._place.array(name), keep=self.shards.committed)
+            self._journal.start(head)
+        for record in journal or ():  # a shard's rows never change: whatever was committed since, they are good
+            shard, files = record["shard"], record["files"]
+            if shard not in self.shards.committed and record["rows"] == self.shards.rows_record(shard):
+                keys = {self.shards.key(name, shard): text for name, text in files.items()}
+                if all(shards.has_size(self._store, key, text) for key, text in keys.items()):
+                    self._records[shard] = {name: str(text) for name, text in files.items()}
 
-    def _look(self) -> StreamShards:
+    def _current_shards(self) -> StreamShards:
         return StreamShards(self._store, self._split, self._stream, dim=self._dim, dtype=self._dtype)
 
     def _require_pending(self, shard: int) -> None:
         if shard in self._records or shard not in self.shards.live_shards:
-            raise CacheError(f"{self.shards.where(shard)}: is not pending; pending are {self.pending[:5]}...")
+            raise CacheError(f"{self.shards.title(shard)}: is not pending; pending are {self.pending[:5]}...")
 
-    def _keep(self, shard: int, files: Mapping[str, str]) -> None:
+    def _keep(self, shard: int, records: Mapping[str, str]) -> None:
         """Journal the records of a shard whose files are in place."""
-        self._journal.add({"shard": shard, "rows": self.shards.rows_record(shard), "files": dict(files)})
-        self._records[shard] = dict(files)
-
-    def _rows_records(self) -> dict[str, str]:
-        """Which rows each shard is of, also where the split names it no longer: it may still be carried over."""
-        earlier = {} if self.shards.commit is None else dict(self.shards.commit.manifest.get("rows", {}))
-        new = sorted(self._records.keys() - self.shards.committed.keys())
-        return {**earlier, **{str(shard): self.shards.rows_record(shard) for shard in new}}
-
-    def _take_over(self) -> None:
-        """Keep the journalled shards of a killed run with the same plan; discard those of any other."""
-        head = {
-            "plan": self._plan,
-            "dim": self._dim,
-            "dtype": self._dtype,
-        }
-        records = self._journal.resume(head)
-        if records is None:
-            for name in self.shards.columns:
-                discard_shards(self._store, self._place.array(name), keep=self.shards.committed)
-            self._journal.start(head)
-            return
-        for record in records:  # a shard's rows never change: whatever was committed since, they are good
-            shard = record["shard"]
-            if shard in self.shards.committed or record["rows"] != self.shards.rows_record(shard):
-                continue
-            files = {name: str(text) for name, text in record["files"].items()}
-            sizes = {self.shards.key(name, shard): text for name, text in files.items()}
-            if all(shards.has_size(self._store, key, text) for key, text in sizes.items()):
-                self._records[shard] = files
+        self._journal.add({"shard": shard, "rows": self.shards.rows_record(shard), "files": dict(records)})
+        self._records[shard] = dict(records)

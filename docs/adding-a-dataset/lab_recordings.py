@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -47,13 +47,16 @@ class LabRecordings(Dataset):
     version: ClassVar[int] = 1
     page: ClassVar[str] = "https://example.org/lab-recordings"
     parts: ClassVar[tuple[Part, ...]] = tuple(
-        Part(what, (f"{split}/*{suffix}",), source=f"{split}.zip", splits=(split,))
+        Part(what, (f"{split}/<recording>{suffix}",), source=f"{split}.zip", splits=(split,))
         for split in SPLITS
         for what, suffix in (("videos", ".mp4"), ("tables of joints", ".csv"))
     )
+    mistakes: ClassVar[tuple[Mistake, ...]] = (
+        Mistake("{train,val}/*.xlsx", "is an Excel file, which is not read", "Export the tables as CSV."),
+    )
     totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(videos=4), "val": Totals(videos=1)}
 
-    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:  # noqa: ARG002 - the same for all
+    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         return ("frame_index", "bbox", "kp_2d")
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
@@ -68,7 +71,7 @@ class LabRecordings(Dataset):
         ]
 
     def read(
-        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None  # noqa: ARG002
+        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
     ) -> Sequence[Track]:  # fmt: skip
         table, mp4 = video.files
         frame, person, joints, keypoints = read_table(raw / table)
@@ -104,11 +107,6 @@ class LabRecordings(Dataset):
                 )
             )
         return tracks
-
-    def mistakes(self, raw: Path) -> Iterator[Mistake]:
-        for split in SPLITS:
-            if any((raw / split).glob("*.xlsx")):
-                yield Mistake(f"{split}/ holds Excel files, which are not read", "Export the tables as CSV.")
 
 
 def read_table(file: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[str, ...], NDArray[np.float64]]:

@@ -87,7 +87,7 @@ class Workers:
         import distributed
 
         futures = [self._submit(_Interruptible(job), item, retries=1, **self._gpu) for item in items]
-        completed = distributed.as_completed(futures)
+        completed = distributed.as_completed(futures, loop=self._client.loop)
         try:
             while completed.count():
                 for future in completed.next_batch(block=False):

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         )
     out.print(plain(f"{plan.name}: {done.did or 'converted'} (why: {plan.why})"))
     print_accounting(done.totals, done.uncounted)
-    told = [f"set aside {account.aside}" for account in done.set_aside]
+    told = [f"set aside {account.rejection}" for account in done.set_aside]
     for text in few(told, FEW, command("status", "--all", "--cache", str(args.cache))):
         out.print(f"  {DOUBT} {plain(text)}")
     return told_useless(done.useless)

@@ -12,9 +12,10 @@ import cache
 from pipeline import datasets
 from pipeline.cli.console import DOUBT, WRONG, show, show_json
 from pipeline.commands.options import command, err, json_option, out, plain
+from pipeline.datasets.release import globs
 from pipeline.doctor import examine
 from pipeline.doctor.examine import Examination
-from pipeline.doctor.examined import NOT_NEEDED, TO_BE_MADE, records, table, tell
+from pipeline.doctor.report import NOT_NEEDED, TO_BE_MADE, print_problems, records, table
 from pipeline.errors import PipelineError
 from pipeline.features.weights import FORMS
 from pipeline.raw import listing
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         for line in records(shown, states):
             out.print(line)
     for e in shown:
-        tell(e, states.get(e.dataset, ""))
+        print_problems(e, states.get(e.dataset, ""))
     for mixture in mixtures:
         out.print(f"\n{WRONG} {plain(f'{mixture.what}. {mixture.do}')}")
     for line in next_steps(scope, examined, body, [e.dataset for e in lacking]):
@@ -132,7 +133,7 @@ def check_raw(raw: Path, said: str, names: Sequence[str]) -> None:
         raise PipelineError(f"{said} {raw} is a file. Name the folder that holds <dataset>/")
     own = raw.resolve()
     for name in names or _loadable(datasets.names())[0]:
-        patterns = [pattern for part in datasets.get(name).parts for pattern in part.patterns]
+        patterns = [glob for part in datasets.get(name).parts for glob in globs(part.patterns)]
         alike = listing.letters(own.name) == listing.letters(name) and not listing.is_there(raw / name)
         if alike and (names or listing.any_fits(raw, patterns)):
             renamed = "" if own.name == name else f", renamed to {name}"

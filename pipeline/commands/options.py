@@ -17,6 +17,7 @@ from pipeline.cli.text import command as command
 from pipeline.cli.text import count as count
 from pipeline.cli.text import from_here, not_counted
 from pipeline.datasets.base import Dataset
+from pipeline.datasets.release import globs
 from pipeline.errors import PipelineError
 from pipeline.raw import listing
 from pipeline.settings import sections
@@ -148,7 +149,7 @@ def joined(names: Sequence[str]) -> list[str]:
 
 def check_own_folder(raw: Path, dataset: Dataset) -> None:
     """Raise PipelineError where --raw is one level off: the folder above the dataset's own, or one within it."""
-    patterns = [pattern for part in dataset.parts for pattern in part.patterns]
+    patterns = globs([pattern for part in dataset.parts for pattern in part.patterns])
     if not listing.is_folder_there(raw) or listing.any_fits(raw, patterns):
         return
     for near in (raw / dataset.name, raw.absolute().parent):

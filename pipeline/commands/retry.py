@@ -101,7 +101,7 @@ def tell(done: retry.Retry, root: cache.Root) -> None:
         out.print("  the cache is unchanged" + (": each fails as it did before" if done.accounts else ""))
     else:
         print_accounting(done.conversion.totals, done.conversion.uncounted)
-    still = [f"set aside {account.aside}" for account in done.set_aside]
+    still = [f"set aside {account.rejection}" for account in done.set_aside]
     for text in few(still, FEW, command("status", "--all", "--cache", str(root))):
         out.print(f"  {DOUBT} {plain(text)}")
     if done.gone:

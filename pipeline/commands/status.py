@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 def tell_videos(row: Mapping[str, Any], root: cache.Root, *, every: bool) -> None:
     """The videos of a split that were set aside, and if `every`, what was left out or noted of each other one."""
     failed = [video for video in row["videos"] if video["failed"]]
-    aside = [VideoAccount(v["name"], set_aside=v["set_aside"], message=v["message"]).aside for v in failed]
+    aside = [VideoAccount(v["name"], set_aside=v["set_aside"], message=v["message"]).rejection for v in failed]
     for text in few(aside, len(aside) if every else FEW, command("status", "--all", "--cache", str(root))):
         out.print(f"{DOUBT} {row['split']}: {plain(text)}")
     for video in row["videos"] if every else ():

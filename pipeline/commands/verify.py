@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import cache
-from cache.verification.repair import QUARANTINE
 from pipeline.cli.console import DONE, ERROR, IDLE, WRONG, show_json, size
 from pipeline.cli.progress import bar
 from pipeline.commands.options import FEW, cache_option, cores, count, err, few, joined, json_option, out, plain, whole
@@ -22,11 +21,10 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("splits", nargs="*", metavar="DATASET/SPLIT", help="only these; else all of the cache")
     cache_option(sub)
     sub.add_argument("--fast", action="store_true", help="sizes, indexes and small files only: seconds")
-    sub.add_argument("--anew", action="store_true", help="do not go on where an interrupted verification was")
     sub.add_argument(
         "--repair",
         action="store_true",
-        help="mend what is damaged: from copies, and by reading and computing anew just the rows that are lost",
+        help="remove damaged shards, and read and compute just their rows again",
     )
     sub.add_argument("--raw", type=Path, help="with --repair: where the dataset's own raw folder lies now")
     sub.add_argument("--body", type=Path, help="with --repair: where SMPL's files lie now")
@@ -34,17 +32,11 @@ def options(sub: argparse.ArgumentParser) -> None:
     json_option(sub)
 
 
-def kept(args: argparse.Namespace) -> str:
-    """What an interrupted verification has found intact is remembered, where the cache is a folder."""
-    what = "what was checked" if cache.interrupted(args.cache) else "nothing"
-    return f"{what} is remembered; the same command goes on from there (--anew starts over)"
-
-
 def run(args: argparse.Namespace) -> int:
     """Every problem that a cache has, and what a killed run left; with --repair, what was done about it."""
     if not args.repair and (alone := [f"--{name}" for name in ("raw", "body") if getattr(args, name)]):
         raise PipelineError(f"{alone[0]} goes with --repair")
-    done, report = None, _verify(args, hold=args.repair)
+    done, report = None, _verify(args)
     if not args.json:
         _tell(report)
     if args.repair:
@@ -52,10 +44,9 @@ def run(args: argparse.Namespace) -> int:
         for refused in done.refused:
             err.print(f"{ERROR} {plain(refused)}")
         if done.anything:
-            args.anew = False
-            report = _verify(args, hold=False)
+            report = _verify(args)
             if not args.json:
-                _tell_repair(done, args.cache)
+                _tell_repair(done)
                 _tell(report)
         elif not args.json:
             out.print("nothing to repair")
@@ -78,8 +69,8 @@ def as_dict(report: cache.Report, done: repair.Repair | None) -> dict[str, Any]:
         "repair": None
         if done is None
         else {
-            "mended": done.cache.mended,
-            "quarantined": done.cache.quarantined,
+            "mended": done.cache.restored,
+            "removed": done.cache.removed,
             "read": [{"split": read.split, "videos": read.videos, "rows": read.rows} for read in done.read],
             "extracted": [
                 {
@@ -106,19 +97,9 @@ def _repair(args: argparse.Namespace, report: cache.Report) -> repair.Repair:
     )
 
 
-def _verify(args: argparse.Namespace, *, hold: bool) -> cache.Report:
-    known = 0 if args.fast or args.anew else cache.interrupted(args.cache)
-    if known and not args.json:
-        out.print(f"going on: {count(known, 'shard')} were found intact before (--anew starts over)")
+def _verify(args: argparse.Namespace) -> cache.Report:
     with bar("verify", err) as progress:
-        return cache.verify(
-            args.cache,
-            fast=args.fast,
-            resume=not args.anew,
-            hold=hold,
-            progress=progress,
-            splits=joined(args.splits) or None,
-        )
+        return cache.verify(args.cache, fast=args.fast, progress=progress, splits=joined(args.splits) or None)
 
 
 def _tell(report: cache.Report) -> None:
@@ -132,18 +113,13 @@ def _tell(report: cache.Report) -> None:
     out.print(f"{DONE} intact: {summary}" if report.ok else f"{count(len(report.problems), 'problem')} in {summary}")
 
 
-def _tell_repair(done: repair.Repair, root: cache.Root) -> None:
-    """What was mended, taken out, read and computed anew, and what could not be."""
-    if done.cache.mended:
-        out.print(f"mended {count(len(done.cache.mended), 'small file')} from what was intact of them:")
-        for key in few(done.cache.mended, FEW, "all below the cache"):
-            out.print(f"  {plain(key)}")
-    if done.cache.quarantined:
-        folder = cache.store_at(root).where(QUARANTINE)
-        n_files = count(len(done.cache.quarantined), "file")
-        out.print(plain(f"{n_files} of damaged shards taken out, to be found in {folder}"))
-        for key in few([key.removeprefix(f"{QUARANTINE}/") for key in done.cache.quarantined.values()], FEW, folder):
-            out.print(f"  {plain(key)}")
+def _tell_repair(done: repair.Repair) -> None:
+    """What was restored and removed, and what was read and computed again."""
+    for what, keys in (("restored", done.cache.restored), ("removed, of damaged shards", done.cache.removed)):
+        if keys:
+            out.print(f"{count(len(keys), 'file')} {what}:")
+            for key in few(keys, FEW, "all below the cache"):
+                out.print(f"  {plain(key)}")
     for read in done.read:
         out.print(f"{read.split}: {count(len(read.videos), 'video')} read anew, {count(read.rows, 'row')}")
     for made in done.extracted:

@@ -22,12 +22,11 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import command, count
 from pipeline.conversion import accepted
 from pipeline.conversion.plan import ConversionPlan, committed_split, digests_of, plan_conversion
-from pipeline.datasets.base import Dataset, RawVideo
-from pipeline.datasets.defects import unexpected
+from pipeline.datasets.base import Dataset, unexpected
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.processes import MEMORY, TIMEOUT, Failed, ordered_map
-from pipeline.raw import changes
-from pipeline.raw.one_look import one_look
+from pipeline.raw import RawVideo, changes
+from pipeline.raw.files import caching
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ def convert(
     if plan.body is not None and plan.reader["body"]:
         provenance["body"] = str(plan.body.resolve())
     with cache.SplitWriter(plan.root, plan.name, columns=columns, plan=plan.identity, provenance=provenance) as writer:
-        writer.begin(drop=plan.drop, forget=plan.forget)
+        writer.begin(drop=plan.drop, invalidate=plan.forget)
         digests = _append_videos(
             plan,
             writer,
@@ -249,7 +248,7 @@ def _rejected(raw: Path, video: RawVideo, failed: Failed) -> ReadVideo:
     account = VideoAccount(video.name)
     first = next(iter((*video.files, *video.folders, *video.label_folders)), Path(video.name))
     message = f"{raw / first}: the process that read it {failed.message}. {WHAT_TO_DO[failed.reason]}"
-    account.put_aside(failed.reason, message)
+    account.reject(failed.reason, message)
     entry = cache.VideoEntry(name=video.name, fingerprint=changes.video_digest(raw, video), account=account.as_dict())
     return ReadVideo(entry, [], account)
 
@@ -271,7 +270,7 @@ def _n_bytes(read: ReadVideo | Failed) -> int:
     return sum(array.nbytes for track in read.rows for array in track.columns.values())
 
 
-@one_look()
+@caching()
 def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video: RawVideo) -> ReadVideo:
     model = _body(body, dataset.genders[0])  # not below: a body that cannot be loaded is no video's fault
     digest = changes.video_digest(raw, video)
@@ -285,12 +284,12 @@ def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video:
         pixels = _pixels(tracks)
     except RawDataError as error:  # of the pixels: those of the labels are in the account already
         tracks = ()
-        account.put_aside(error.reason, str(error))
+        account.reject(error.reason, str(error))
     except MemoryError:
         raise
     except Exception as error:  # a defect of the reader must not cost the other videos
         tracks = ()
-        account.put_aside(UNEXPECTED, f"{video.name}: {unexpected(error)}")
+        account.reject(UNEXPECTED, f"{video.name}: {unexpected(error)}")
     entry = cache.VideoEntry(name=video.name, fingerprint=digest, account=account.as_dict(), **pixels)
     return ReadVideo(entry, [_rows(track) for track in tracks], account)
 

@@ -19,8 +19,9 @@ import cache
 from cache import fingerprint
 from pipeline.cli.text import command, count
 from pipeline.conversion.differences import Difference, differing
-from pipeline.datasets.base import Dataset, RawVideo
+from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, RawDataError
+from pipeline.raw import RawVideo
 from pipeline.raw import changes as inputs
 from pipeline.raw.stand_in import is_stand_in, refuse_mixture
 
@@ -147,7 +148,7 @@ def compare_raw(
         return make(append=tuple(videos), drop=tuple(known), kept=0, why=why, differs=tuple(differs))
     with _no_collection():
         seen = inputs.read_stamps(root, name)
-    return make(**_video_by_video(raw, seen, videos, stamps, known, unsettled=committed.unsettled()))
+    return make(**_video_by_video(raw, seen, videos, stamps, known, unsettled=committed.has_unfinished_commit()))
 
 
 def _refuse_what_is_no_update(

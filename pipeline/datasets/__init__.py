@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from pipeline.datasets.base import Dataset, RawVideo
+from pipeline.datasets.base import Dataset
 from pipeline.plug_ins import Registry
+from pipeline.raw import RawVideo
 
 __all__ = ["DATASETS", "ENTRY_POINTS", "Dataset", "RawVideo", "broken", "get", "names"]
 

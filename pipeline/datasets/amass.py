@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.base import Dataset, RawVideo
-from pipeline.datasets.release import Mistake, Part, counted
+from pipeline.datasets.base import Dataset
+from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.formats.arrays import load_npz, numbers
-from pipeline.raw import listing
+from pipeline.raw import RawVideo
 from pipeline.skeletons import LARGEST
+from pipeline.smpl.rotations import slerp
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ _BODY: Final = tuple(range(22))  # pelvis to wrists: the same in SMPL, SMPL-H an
 SMPL_JOINTS: Final = {156: (*_BODY, 22, 37), 165: (*_BODY, 25, 40)}
 RATE_NOISE: Final = 1e-4  # 120.00000763 Hz is 120 Hz stored as float32 periods
 GENDERS: Final = ("neutral", "male", "female")
-MOTIONS: Final = ("_poses.npz", "_stageii.npz")  # SMPL-H's ending, and SMPL-X's (newer releases of both)
+MOTION: Final = "{_poses,_stageii}.npz"  # SMPL-H's ending, and SMPL-X's (newer releases of both)
 LAYOUT: Final = "<subset>/<subject>/<motion>_poses.npz"
 UNPACK: Final = "Unpack at least one subset into it."
 AGAIN: Final = "Unpack this subset again."
@@ -63,20 +64,24 @@ class Amass(Dataset):
     parts: ClassVar[tuple[Part, ...]] = (
         Part(
             "motions",
-            tuple(f"{folders}*{ending}" for folders in ("*/*/", "*/", "*/*/*/") for ending in MOTIONS),
+            tuple(f"<subset>/{folder}<motion>{MOTION}" for folder in ("<subject>/", "", "*/*/")),
             "one <subset>.tar.bz2 or more, body data, SMPL+H",
-            shown=tuple(f"<subset>/<subject>/<motion>{ending}" for ending in MOTIONS),
         ),
+    )
+
+    mistakes: ClassVar[tuple[Mistake, ...]] = tuple(
+        Mistake(f"{folder}/*/*/*_poses.npz", "is one folder too deep", f"Move what is in {folder}/ one folder up.")
+        for folder in ("amass", "AMASS")
     )
 
     def __post_init__(self) -> None:
         if self.resampling not in ("slerp", "decimate"):
             raise ConfigError(f"amass: resampling is {self.resampling!r}; it can be slerp or decimate")
 
-    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:  # noqa: ARG002 - the same for all
+    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         return ("frame_index", "pose", "betas", "trans", "has_smpl")
 
-    def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:  # noqa: ARG002 - there is one split
+    def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         if not raw.is_dir():
             raise RawDataError(raw, "folder", expected=LAYOUT, found="no folder", do=UNPACK)
         files = (path for path in _files(raw) if path.suffix == ".npz" and not _is_shape(path))
@@ -85,30 +90,7 @@ class Amass(Dataset):
             raise RawDataError(raw, "folder", expected=LAYOUT, found="no motion below it", do=UNPACK)
         return sorted(listed, key=lambda video: video.name)  # paths sort otherwise: blanks come before slashes
 
-    def mistakes(self, raw: Path) -> Iterator[Mistake]:
-        packed = listing.packed(raw)
-        subsets = {listing.letters(folder.name): folder for folder in listing.folders_in(raw)}
-        still = [file for file in packed if listing.letters(file.name.partition(".")[0]) not in subsets]
-        if still and subsets:  # of nothing but archives, that is told anyhow
-            what = f"{counted(len(still), 'subset looks', 'subsets look')} still packed, first {still[0].name}"
-            yield Mistake(what, f"Unpack here: tar -xf '{still[0]}' -C '{raw}'.")
-        yield from _too_deep(raw, subsets.values())
-        found = {folder.name: _endings(folder) for folder in subsets.values()}
-        smplh, smplx = ([name for name, endings in found.items() if ending in endings] for ending in MOTIONS)
-        if both := sorted(set(smplh) & set(smplx)):
-            what = f"{both[0]}/ holds SMPL-H's (*{MOTIONS[0]}) and SMPL-X's (*{MOTIONS[1]}) files of its motions"
-            yield Mistake(what, "Each motion would be converted twice: keep one of the two.")
-        if smplx:
-            what = f"{', '.join(sorted(smplx))}: *{MOTIONS[1]}, which is SMPL-X unless it was chosen as SMPL+H"
-            yield Mistake(what, "Nothing to do: both are read, to the same joints.")
-        if other := sorted(name for name, endings in found.items() if endings and not endings & set(MOTIONS)):
-            kinds = ", ".join(sorted(found[other[0]]))
-            what = f"{other[0]}/ holds no motions, only {kinds}"
-            yield Mistake(what, "Download its body data; shapes (stagei) and rendered videos are not read.")
-
-    def read(
-        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None  # noqa: ARG002
-    ) -> Sequence[Track]:  # fmt: skip
+    def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
         file = raw / video.files[0]
         data = load_npz(file, ("poses", "betas", "trans"), ("gender", "mocap_framerate", "mocap_frame_rate"))
         poses, trans, betas, rate = _motion(file, data)
@@ -126,11 +108,9 @@ class Amass(Dataset):
             return []
         account.keep_track(n_frames)
         return [
-            Track(
-                dataset=self.name,
-                split=split,
-                name=f"{video.name}/0",
-                video=video.name,
+            self.track(
+                split,
+                video,
                 fps=fps,
                 frame_index=np.arange(n_frames),
                 pose=resample_rotations(poses, source).reshape(n_frames, 72).astype(np.float32),
@@ -168,37 +148,9 @@ def resample_rotations(rotvec: Doubles, position: Doubles) -> Doubles:
     out = rotvec[before]
     between = part > 0
     if between.any():
-        start, end = (_quaternions(rotvec[before[between] + later]) for later in (0, 1))
-        out[between] = _rotvec(_slerp(start, end, part[between, None]))
+        start = before[between]
+        out[between] = slerp(rotvec[start], rotvec[start + 1], part[between, None])
     return out
-
-
-# Closed forms over whole arrays: SciPy's Rotation takes several times as long, most of it in products and checks.
-
-
-def _quaternions(rotvec: Doubles) -> Doubles:
-    """(..., 3) axis-angle rad -> (4, ...): real part first."""
-    angle = np.sqrt(np.einsum("...i,...i->...", rotvec, rotvec))
-    half_sine = np.sinc(angle / (2 * np.pi)) / 2  # sin(angle / 2) / angle, at 0 too
-    return np.concatenate([np.cos(angle / 2)[None], np.moveaxis(rotvec, -1, 0) * half_sine])
-
-
-def _slerp(start: Doubles, end: Doubles, part: Doubles) -> Doubles:
-    """Two (4, ...) unit quaternions -> the one at `part` of the shorter arc (Shoemake 1985)."""
-    end = np.where(np.einsum("i...,i...->...", start, end) < 0, -end, end)
-    apart, together = (np.sqrt(np.einsum("i...,i...->...", q, q)) for q in (end - start, end + start))
-    arc = 2 * np.arctan2(apart, together)  # exact for small arcs, where an arc cosine is not
-    scale = np.sinc(arc / np.pi)
-    first, second = ((k * np.sinc(k * arc / np.pi) / scale) for k in (1 - part, part))
-    return np.asarray(first * start + second * end)
-
-
-def _rotvec(quaternion: Doubles) -> Doubles:
-    """(4, ...) unit quaternions -> (..., 3) axis-angle rad, angles up to pi."""
-    quaternion = np.where(quaternion[0] < 0, -quaternion, quaternion)
-    sine = np.sqrt(np.einsum("i...,i...->...", quaternion[1:], quaternion[1:]))
-    half = np.arctan2(sine, quaternion[0])
-    return np.moveaxis(quaternion[1:] * (2 / np.sinc(half / np.pi)), 0, -1)
 
 
 def resample_linear(values: Doubles, position: Doubles) -> Doubles:
@@ -244,27 +196,6 @@ def _gender(stored: NDArray[Any] | None, account: VideoAccount) -> str:
         return gender
     account.notes.append(f"gender is {text!r}: taken for neutral")
     return "neutral"
-
-
-def _too_deep(raw: Path, subsets: Iterable[Path]) -> Iterator[Mistake]:
-    """A folder of the dataset's name in it, or of a subset's in that: every motion would bear that name, too."""
-    for subset in subsets:
-        own = listing.letters(subset.name)
-        if own == listing.letters(Amass.name):
-            yield Mistake(f"the subsets lie in {subset}: unpacked too deep", f"Move all that is in {subset} to {raw}.")
-        for inner in listing.folders_in(subset):
-            if listing.letters(inner.name) == own:
-                what = f"the subset {subset.name} lies in {inner}: unpacked too deep"
-                yield Mistake(what, f"Move all that is in {inner} to {subset}.")
-
-
-def _endings(subset: Path) -> set[str]:
-    """How the files of a subset end: those of motions, and suffixes of what is there besides."""
-    endings = set()
-    for file in _files(subset):
-        motion = next((ending for ending in MOTIONS if file.name.endswith(ending)), None)
-        endings.add(motion or ("stagei.npz and shape.npz" if _is_shape(file) else file.suffix))
-    return endings
 
 
 def _is_shape(path: Path) -> bool:

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pipeline.accounting import Accounting, VideoAccount
-from pipeline.datasets.release import Mistake, Part, Totals
+from pipeline.accounting import Accounting, Totals, VideoAccount
+from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import PipelineError, RawDataError
+from pipeline.raw import RawVideo
 from pipeline.track import Track
 
 if TYPE_CHECKING:
     from pipeline.body import Body
-
-
-@dataclass(frozen=True, slots=True)
-class RawVideo:
-    """One unit of conversion, of accounting and of "has it changed?". All paths are below the raw folder."""
-
-    name: str  # unique within the dataset; without what is the same for all videos
-    files: tuple[Path, ...]  # label files and videos: their content decides the tracks
-    folders: tuple[Path, ...] = ()  # picture folders: the names in them decide the tracks
-    label_folders: tuple[Path, ...] = ()  # folders of label files: names and content decide the tracks
-    span: tuple[int, int] | None = None  # bytes [start, stop) of the one file that are this video's; None: all of it
 
 
 @dataclass(frozen=True)
@@ -35,16 +26,17 @@ class Dataset(ABC):
     name: ClassVar[str]
     splits: ClassVar[tuple[str, ...]]
     version: ClassVar[int]  # raised by hand whenever the same raw files would give other tracks
-    page: ClassVar[str]  # where the official download is to be had
+    page: ClassVar[str]  # where the official download is available
     uses_body: ClassVar[bool] = False  # labels are derived through the body model
     has_pixels: ClassVar[bool] = True
-    harmless: ClassVar[frozenset[str]] = frozenset()  # reasons that set a video aside though nothing is wrong with it
-    parts: ClassVar[tuple[Part, ...]] = ()  # what of the official download has to lie where
+    harmless: ClassVar[frozenset[str]] = frozenset()  # reasons to reject a video though nothing is wrong with it
+    parts: ClassVar[tuple[Part, ...]] = ()  # which parts of the official download are expected where
+    mistakes: ClassVar[tuple[Mistake, ...]] = ()  # known mistakes with this download
     totals: ClassVar[Mapping[str, Totals]] = {}  # by split, or under "all" over all splits
 
     @property
     def genders(self) -> tuple[str, ...]:
-        """Of the body models that the labels are derived through, where there are any."""
+        """Of the body models that labels are derived through, where `uses_body`."""
         return ("neutral",)
 
     @abstractmethod
@@ -56,25 +48,19 @@ class Dataset(ABC):
 
     @abstractmethod
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
-        """Names of the cache's columns that the split's tracks fill, `body`: when there is a body model."""
+        """Names of the cache's columns that the split's tracks fill. `body`: whether there is a body model."""
 
     @abstractmethod
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
-        """The tracks of one video, with everything found, kept and dropped noted in `account`.
+        """The tracks of one video; everything found, kept and dropped is counted in `account`.
 
         Raises RawDataError when the video as a whole cannot be used.
         """
 
-    def mistakes(self, raw: Path) -> Iterator[Mistake]:  # noqa: ARG002 - by default none is known
-        """What is known to go wrong with this download and shows in names and small files: read in seconds.
-
-        That something is missing, still packed or one folder too deep is told for every dataset without this.
-        """
-        return iter(())
-
-    def known(self, raw: Path, part: Part) -> int | None:  # noqa: ARG002 - by default, the release is always the same
-        """How many of this part the full release has; what lies in the raw folder may say it better than we know it."""
-        return part.known
+    def track(self, split: str, video: RawVideo, person: object = 0, **fields: Any) -> Track:
+        """A track of this dataset, called <video>/<person>. `fields` are the other fields of Track."""
+        name = f"{video.name}/{person}"
+        return Track(dataset=self.name, split=split, video=video.name, name=name, **fields)
 
     def parameters(self) -> dict[str, Any]:
         """Every option that can change the tracks: part of the conversion's fingerprint."""
@@ -83,37 +69,53 @@ class Dataset(ABC):
     def read_accounted(
         self, raw: Path, split: str, video: RawVideo, body: Body | None = None
     ) -> tuple[Sequence[Track], VideoAccount]:
-        """`read`, with a video that cannot be used set aside in its account instead of raised."""
+        """`read`, and the account. A video that cannot be used is rejected there, not raised."""
         account = VideoAccount(video.name)
-        try:
-            tracks = self.read(raw, split, video, account, body)
-        except RawDataError as error:
-            account.put_aside(error.reason, str(error))
-            tracks = []
-        account.check()
-        return tracks, account
+        return self._read(raw, split, video, account, body), account
 
     def tracks(
         self, raw_dir: Path | str, split: str, body: Body | None = None, report: Accounting | None = None
     ) -> Iterator[Track]:
         """Stream the split's tracks in a fixed order.
 
-        What cannot be used is noted in `report` and skipped; without one, it raises RawDataError.
+        What cannot be used is counted in `report` and skipped; without one, it raises RawDataError.
         """
         raw = Path(raw_dir)
         self.check_split(split)
         for video in self.videos(raw, split):
-            account = VideoAccount(video.name) if report is None else report.video(video.name)
-            try:
-                tracks = self.read(raw, split, video, account, body)
-            except RawDataError as error:
-                if report is None:
-                    raise
-                account.put_aside(error.reason, str(error))
+            if report is not None:
+                yield from self._read(raw, split, video, report.video(video.name), body)
                 continue
+            account = VideoAccount(video.name)
+            tracks = self.read(raw, split, video, account, body)
             account.check()
             yield from tracks
 
+    def _read(
+        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
+    ) -> Sequence[Track]:
+        try:
+            tracks = self.read(raw, split, video, account, body)
+        except RawDataError as error:
+            account.reject(error.reason, str(error))
+            tracks = []
+        account.check()
+        return tracks
+
     def check_split(self, split: str) -> None:
+        """Raise PipelineError for a split that the dataset does not have."""
         if split not in self.splits:
             raise PipelineError(f"{self.name} has no split {split!r}; it has {', '.join(self.splits)}")
+
+
+def unexpected(error: Exception) -> str:
+    """What an exception that its reader did not foresee was, and where, for its author.
+
+    >>> try:
+    ...     {}["joints"]
+    ... except KeyError as error:
+    ...     print(unexpected(error).partition(" (at ")[0])
+    KeyError: 'joints'
+    """
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} (at {Path(where.filename).name}:{where.lineno})"

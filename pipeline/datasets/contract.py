@@ -1,13 +1,14 @@
 """What every reader promises, checked on what it read.  [raw -> tracks] -> features -> windows
 
-For our readers and those of other packages alike: `reader_problems` is what a new dataset is tested with
-(docs/adding-a-dataset.md). Whether left is left only somebody who looks at pictures can say.
+`reader_problems` is what a dataset is tested with, ours and those of other packages alike (docs/adding-a-dataset.md).
+Whether left is left only a look at the pictures can show.
 """
 
 from __future__ import annotations
 
 import os
 import pickle
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,18 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.base import Dataset, RawVideo
-from pipeline.datasets.defects import unexpected
-from pipeline.datasets.gross_mistakes import GrossMistakes
-from pipeline.datasets.opened import Opened, watched
+from pipeline.boxes import MIN_SIDE_PX, extents
+from pipeline.datasets.base import Dataset, unexpected
 from pipeline.errors import RawDataError
 from pipeline.pixels import sources
 from pipeline.pixels.frames import FrameSource, Pictures
+from pipeline.raw import RawVideo
 from pipeline.skeletons import JOINTS
 from pipeline.track import Track
 
 if TYPE_CHECKING:
     from pipeline.body import Body
+
+Array = NDArray[Any]
 
 PIXELS: Final = ("bbox", "kp_2d")
 LABELS: Final = ("kp_3d", "kp_3d_eval", "pose", "betas", "trans")
@@ -36,23 +38,62 @@ COLUMNS: Final = ("frame_index", *PIXELS, *LABELS, *FLAGS)
 GENDERS: Final = ("neutral", "male", "female")
 PELVIS: Final = JOINTS["spin49"].index("hip")
 MAX_CROP_SCALE: Final = 10.0
-PICTURES: Final = (".jpg", ".jpeg", ".png")
+
+# What no person looks like. Where it holds for most frames of a split, only a reader's mistake explains it: joints in
+# another unit or order of coordinates, a box's corner taken for its centre, absent joints taken for visible ones. Every
+# release has single frames that look so.
+ONE_PLACE: Final = "all visible joints are within a pixel of each other"
+OUTSIDE_PICTURE: Final = "most visible joints are outside the picture"
+OUTSIDE_BOX: Final = "most visible joints are outside the box"
+ONE_QUARTER: Final = "the visible joints are in one direction from the box's centre, as if that were a corner"
+ORIGIN: Final = "a joint at exactly (0, 0) is visible; one that is absent has confidence 0"
+MOST: Final = 0.5  # of the frames, or of a frame's joints
+FEW: Final = 0.01  # of the frames: labels that were cut off at the picture's edges may put a joint at (0, 0) by chance
+NEARLY_ALL: Final = 0.9  # of a frame's joints: a box from elsewhere may cut off a hand
+ENOUGH: Final = 6  # joints of spin49, which has most joints of a release twice: three are on one side by chance
+ROUNDING_PX: Final = 1.0  # tight boxes end at a joint, and releases round
 
 
 def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None = None) -> list[str]:
-    """Read a whole split twice; say in words which promises its reader broke. Empty: none.
+    """Read a whole split twice, and list the promises that its reader broke. Empty: none.
 
-    A video that its reader sets aside with RawDataError breaks none; one on which it fails otherwise does. Of each
-    track's pictures the first is decoded. Holds all track names, and the tracks of one video at a time. Raises what
-    `videos` raises. Watches what this process opens below `raw`, so nothing else should at the same time.
+    A video that its reader rejects with RawDataError breaks none; one on which it fails otherwise does. Of each track's
+    pictures the first is decoded. Holds all track names, and the tracks of one video at a time. Raises what `videos`
+    raises.
     """
     listed, again = (list(dataset.videos(raw, split)) for _ in range(2))
     problems = list(_listing_problems(listed, again))
     names: set[str] = set()
-    frames = GrossMistakes()
+    wrong: Counter[str] = Counter()  # frames that no person looks like
+    judged: Counter[str] = Counter()
+    first: dict[str, str] = {}
     for video in listed:
-        problems += _video_problems(dataset, raw, split, video, body, names, frames)
-    return [*problems, *(f"{split}: {problem}" for problem in frames.frame_problems())]
+        try:
+            (tracks, account), second = (dataset.read_accounted(raw, split, video, body) for _ in range(2))
+        except Exception as error:  # conversion would reject the video, whatever it is
+            problems.append(f"{video.name}: {unexpected(error)}")
+            continue
+        problems += _account_problems(tracks, account, second)
+        columns = dataset.columns(split, body=body is not None)
+        for track, other in zip(tracks, second[0], strict=False):
+            problems += _name_problems(dataset, split, video, track, names)
+            problems += track_problems(track, columns)
+            problems += [f"{track.name}: {name} differs when it is read again" for name in _differences(track, other)]
+            if track.frames is not None:
+                problems += [
+                    f"{track.name}: {problem}" for problem in _source_problems(raw, video, track, track.frames)
+                ]
+            if track.kp_2d is None:
+                continue
+            for what, (shows, could) in impossible(track.kp_2d, track.bbox, _size(track)).items():
+                wrong[what] += int((shows & could).sum())
+                judged[what] += int(could.sum())
+                if (shows & could).any():
+                    first.setdefault(what, f"frame {track.frame_index[(shows & could).argmax()]} of {track.name}")
+    for what, n in wrong.items():
+        if n > judged[what] * (FEW if what == ORIGIN else MOST):
+            problems.append(f"{split}: {what}: in {n:,} of {judged[what]:,} frames, the first is {first[what]}")
+    return problems
 
 
 def track_problems(track: Track, columns: Sequence[str]) -> list[str]:
@@ -74,55 +115,83 @@ def track_problems(track: Track, columns: Sequence[str]) -> list[str]:
     return [f"{track.name}: {problem}" for problem in (*problems, *column_problems(filled))]
 
 
-def column_problems(columns: Mapping[str, NDArray[Any]]) -> list[str]:
+def column_problems(columns: Mapping[str, Array]) -> list[str]:
     """What is wrong with a track's arrays, by the meaning that each column has (docs/cache-format.md)."""
-    problems = []
+    return list(_column_problems(columns))
+
+
+def _column_problems(columns: Mapping[str, Array]) -> Iterator[str]:
     for name in (*PIXELS, *LABELS):
         if name in columns and columns[name].dtype != np.float32:
-            problems.append(f"{name} is {columns[name].dtype}, not float32")
+            yield f"{name} is {columns[name].dtype}, not float32"
         if name in columns and not np.isfinite(_known(columns, name)).all():
-            problems.append(f"{name} holds NaN or infinity")
+            yield f"{name} holds NaN or infinity"
     if columns["frame_index"].dtype.kind not in "iu":
-        problems.append(f"frame_index is {columns['frame_index'].dtype}")
-    flags = [name for name in FLAGS if name in columns and not np.isin(columns[name], (0, 1)).all()]
-    problems += [f"{name} is neither true nor false everywhere" for name in flags]
-    return [*problems, *_pixel_problems(columns), *_body_problems(columns)]
-
-
-def _known(columns: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
-    """The rows of a column that the split's flags call known."""
-    flag = columns.get("has_3d" if name.startswith("kp_3d") else "has_smpl" if name in ("pose", "betas") else "")
-    return columns[name] if flag is None else columns[name][flag.astype(bool)]
-
-
-def _pixel_problems(columns: Mapping[str, NDArray[Any]]) -> Iterator[str]:
+        yield f"frame_index is {columns['frame_index'].dtype}"
+    for name in FLAGS:
+        if name in columns and not np.isin(columns[name], (0, 1)).all():
+            yield f"{name} is neither true nor false everywhere"
     if "bbox" in columns:
         side = columns["bbox"][:, 2:]
         if not (side > 0).all():
             yield "bbox has a side of 0 or less"
         if (side[:, 0] != side[:, 1]).any():
             yield "bbox is not square"
-    if "kp_2d" in columns:
-        yield from _confidence_problems("kp_2d", columns["kp_2d"])
-        if not (columns["kp_2d"][..., 2] > 0).any(axis=1).all():
-            yield "kp_2d has a frame without a visible joint"
-
-
-def _body_problems(columns: Mapping[str, NDArray[Any]]) -> Iterator[str]:
-    if "kp_3d" in columns:
-        kp_3d = _known(columns, "kp_3d")
-        yield from _confidence_problems("kp_3d", kp_3d)
-        if kp_3d[:, PELVIS, :3].any():
-            yield "kp_3d has its pelvis (joint 39, hip) elsewhere than at 0"
+    for name in ("kp_2d", "kp_3d"):
+        if name in columns:
+            confidence = _known(columns, name)[..., -1]
+            if ((confidence < 0) | (confidence > 1)).any():
+                yield f"{name} has a confidence outside [0, 1]"
+    if "kp_2d" in columns and not (columns["kp_2d"][..., 2] > 0).any(axis=1).all():
+        yield "kp_2d has a frame without a visible joint"
+    if "kp_3d" in columns and _known(columns, "kp_3d")[:, PELVIS, :3].any():
+        yield "kp_3d has its pelvis (joint 39, hip) elsewhere than at 0"
     for flag, labels in (("has_3d", ("kp_3d", "kp_3d_eval")), ("has_smpl", ("pose", "betas"))):
         if (flag in columns) != any(name in columns for name in labels):
             yield f"{flag} goes with {' or '.join(labels)}: one is there without the other"
 
 
-def _confidence_problems(name: str, keypoints: NDArray[Any]) -> Iterator[str]:
-    confidence = keypoints[..., -1]
-    if ((confidence < 0) | (confidence > 1)).any():
-        yield f"{name} has a confidence outside [0, 1]"
+def _known(columns: Mapping[str, Array], name: str) -> Array:
+    """The rows of a column that are known by the split's flags."""
+    flag = columns.get("has_3d" if name.startswith("kp_3d") else "has_smpl" if name in ("pose", "betas") else "")
+    return columns[name] if flag is None else columns[name][flag.astype(bool)]
+
+
+def impossible(kp_2d: Array, bbox: Array | None, size: tuple[int, int] | None) -> dict[str, tuple[Array, Array]]:
+    """kp_2d (T, 49, 3), bbox (T, 4), size (width, height), all px -> by mistake (T,) whether it shows, (T,) or could.
+
+    Joints that are not finite count as unseen.
+    """
+    points = kp_2d[..., :2].astype(np.float64)
+    corners, any_seen = extents(kp_2d)
+    seen = (kp_2d[..., 2] > 0) & np.isfinite(points).all(axis=-1)
+    points[~seen] = 0
+    n_seen = seen.sum(axis=1)
+    enough = n_seen >= ENOUGH
+    one_place = (corners[:, 1] - corners[:, 0]).max(axis=1) < MIN_SIDE_PX
+    found = {
+        ONE_PLACE: (one_place, enough),
+        ORIGIN: ((seen & (points == 0).all(axis=-1)).any(axis=1), any_seen),
+    }
+    if size is not None:
+        outside = seen & ((points < -0.5) | (points > np.array(size) - 0.5)).any(axis=-1)
+        found[OUTSIDE_PICTURE] = (outside.sum(axis=1) > MOST * n_seen, any_seen)
+    if bbox is not None and np.isfinite(bbox).all():
+        from_centre = points - bbox[:, None, :2]
+        outside = seen & (np.abs(from_centre) > bbox[:, None, 2:] / 2 + ROUNDING_PX).any(axis=-1)
+        found[OUTSIDE_BOX] = (outside.sum(axis=1) > MOST * n_seen, any_seen)
+        quarters = [(from_centre * (x, y) >= 0).all(axis=-1) for x in (-1, 1) for y in (-1, 1)]
+        n_beside = np.max([(seen & quarter).sum(axis=1) for quarter in quarters], axis=0)
+        found[ONE_QUARTER] = (n_beside >= NEARLY_ALL * n_seen, enough & ~one_place)
+    return found
+
+
+def _size(track: Track) -> tuple[int, int] | None:
+    """Of the track's pictures; None where none can be read."""
+    try:
+        return None if track.frames is None else track.frames.size()
+    except RawDataError:
+        return None
 
 
 def _listing_problems(listed: Sequence[RawVideo], again: Sequence[RawVideo]) -> Iterator[str]:
@@ -138,69 +207,23 @@ def _listing_problems(listed: Sequence[RawVideo], again: Sequence[RawVideo]) -> 
             yield f"{video.name}: its files and folders are not below the raw folder"
 
 
-def _video_problems(
-    dataset: Dataset, raw: Path, split: str, video: RawVideo, body: Body | None, names: set[str], frames: GrossMistakes
+def _name_problems(dataset: Dataset, split: str, video: RawVideo, track: Track, names: set[str]) -> Iterator[str]:
+    if (track.dataset, track.split, track.video) != (dataset.name, split, video.name):
+        yield f"{track.name}: is labelled as of {track.dataset}/{track.split}, video {track.video}"
+    if not track.name.startswith(f"{video.name}/") or track.name in names:
+        yield f"{track.name}: is not called <video>/<person>, or a second track is"
+    names.add(track.name)
+
+
+def _account_problems(
+    tracks: Sequence[Track], account: VideoAccount, second: tuple[Sequence[Track], VideoAccount]
 ) -> Iterator[str]:
-    failed, read = "", []
-    with watched(raw) as opened:
-        try:
-            read = [dataset.read_accounted(raw, split, video, body) for _ in range(2)]
-        except Exception as error:  # conversion would set the video aside, whatever it is
-            failed = unexpected(error)
-    yield from (f"{video.name}: {problem}" for problem in _opening_problems(raw, video, opened))
-    if failed:
-        yield f"{video.name}: {failed}"
-        return
-    (tracks, account), (again, account_again) = read
-    if account.as_dict() != account_again.as_dict() or len(tracks) != len(again):
-        yield f"{video.name}: is accounted for otherwise when it is read again"
-    yield from _account_problems(tracks, account)
-    columns = dataset.columns(split, body=body is not None)
-    for track, other in zip(tracks, again, strict=False):
-        if (track.dataset, track.split, track.video) != (dataset.name, split, video.name):
-            yield f"{track.name}: says that it is of {track.dataset}/{track.split}, video {track.video}"
-        if not track.name.startswith(f"{video.name}/") or track.name in names:
-            yield f"{track.name}: is not called <video>/<person>, or a second track is"
-        names.add(track.name)
-        frames.add(track)
-        yield from track_problems(track, columns)
-        yield from (f"{track.name}: {name} differs when it is read again" for name in _differences(track, other))
-        if track.frames is not None:
-            pixels = (*_place_problems(raw, video, track.frames), *_source_problems(raw, track, track.frames))
-            yield from (f"{track.name}: {problem}" for problem in pixels)
-
-
-def _named(paths: Sequence[Path]) -> set[str]:
-    return {os.path.normpath(path) for path in paths}
-
-
-def _opening_problems(raw: Path, video: RawVideo, opened: Opened) -> Iterator[str]:
-    """What the tracks depend on, and nobody would ask whether it has changed.
-
-    What is not there counts for nothing: `videos` may name it as soon as it is.
-    """
-    files, folders, labels = (_named(paths) for paths in (video.files, video.folders, video.label_folders))
-    for file in sorted(file for file in opened.files - files if (raw / file).exists()):
-        folder, suffix = str(Path(file).parent), Path(file).suffix.lower()
-        if folder in folders - labels and suffix not in PICTURES:
-            yield f"reads {file}, of whose folder only names and sizes count: name it in label_folders"
-        elif folder not in folders | labels:
-            yield f"reads {file}, which videos() does not name"
-    for folder in sorted(folder for folder in opened.folders - folders - labels if (raw / folder).exists()):
-        yield f"lists the folder {folder}, which videos() does not name"
-
-
-def _place_problems(raw: Path, video: RawVideo, source: FrameSource) -> Iterator[str]:
-    place = os.path.relpath(source.place, raw)
-    if place not in _named((*video.files, *video.folders, *video.label_folders)):
-        yield f"has its pixels in {place}, which videos() does not name"
-
-
-def _account_problems(tracks: Sequence[Track], account: VideoAccount) -> Iterator[str]:
+    if account.as_dict() != second[1].as_dict() or len(tracks) != len(second[0]):
+        yield f"{account.name}: is accounted for otherwise when it is read again"
     kept = sum(len(track.frame_index) for track in tracks)
     if (account.kept, account.tracks_kept) != (kept, len(tracks)):
-        told = f"{account.kept} frames in {account.tracks_kept} tracks"
-        yield f"{account.name}: its account says {told}; {kept} in {len(tracks)} were given"
+        counted = f"{account.kept} frames in {account.tracks_kept} tracks"
+        yield f"{account.name}: its account has {counted}; {kept} in {len(tracks)} were returned"
     if account.other_split and account.found:
         yield f"{account.name}: is of another split, and has frames in this one"
 
@@ -214,9 +237,12 @@ def _differences(track: Track, again: Track) -> Iterator[str]:
         yield "name or frames"
 
 
-def _source_problems(raw: Path, track: Track, source: FrameSource) -> Iterator[str]:
-    if sources.parse(raw, source.spec) != source or pickle.loads(pickle.dumps(source)) != source:  # noqa: S301 - our own bytes
-        yield f"its pixel source {source.spec!r} does not survive being written down"
+def _source_problems(raw: Path, video: RawVideo, track: Track, source: FrameSource) -> Iterator[str]:
+    place = os.path.relpath(source.place, raw)
+    if place not in map(os.path.normpath, (*video.files, *video.folders, *video.label_folders)):
+        yield f"has its pixels in {place}, which videos() does not name"
+    if sources.parse(raw, source.spec) != source or pickle.loads(pickle.dumps(source)) != source:  # noqa: S301 - our own
+        yield f"its pixel source {source.spec!r} is another one when it is restored"
     if isinstance(source, Pictures):
         absent = track.frame_index[~np.isin(track.frame_index, source.indices())]
         if len(absent):

@@ -3,35 +3,42 @@
 Ionescu, Papava, Olaru, Sminchisescu: Human3.6M: Large Scale Datasets and Predictive Methods for 3D Human Sensing in
 Natural Environments, PAMI 2014.
 
-    S<k>/Videos/<action>[ <n>].<camera>.mp4          or pictures in S<k>/images/<the same without .mp4>/
-    S<k>/MyPoseFeatures/{D2_Positions,D3_Positions_mono}/<the same>.cdf
-    metadata.xml, smpl_param/Human36M_subject<k>_{smpl_param,camera}.json    where the user has them
+    S<k>/Videos/<sequence>.mp4          or pictures in S<k>/images/<sequence>/; "Walking 1.54138969" is a sequence:
+                                        <action>[ <n>].<camera>
+    S<k>/MyPoseFeatures/{D2_Positions,D3_Positions_mono}/<sequence>.cdf
+    metadata.xml                        cameras, and what the sequences of an action are called for each subject
+    smpl_param/Human36M_subject<k>_smpl_param.json      action id -> subaction id -> frame -> pose 72, shape 10: bodies
+                                        in the world's axes that others fitted, where the user has them
+    smpl_param/Human36M_subject<k>_camera.json          camera "1" to "4" -> R (3, 3); both also in annotations/
 """
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.accounting import VideoAccount
+from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
-from pipeline.datasets import h36m_files
-from pipeline.datasets.base import Dataset, RawVideo
-from pipeline.datasets.h36m_files import CAMERAS, FITS, METADATA, PARTS, SUBJECTS, raw_videos
-from pipeline.datasets.h36m_fits import load_fits, load_rotations
-from pipeline.datasets.h36m_metadata import Metadata, load_metadata
-from pipeline.datasets.h36m_poses import LEAST_SHARE, Poses, load_poses
-from pipeline.datasets.pixels import frames_there, pictures_or_video
-from pipeline.datasets.release import Mistake, Part, Totals
+from pipeline.datasets.base import Dataset
+from pipeline.datasets.pixels import frames_there, inputs, n_frames, pictures_or_video
+from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import RawDataError
+from pipeline.formats.arrays import numbers
+from pipeline.formats.cdf import load_cdf
+from pipeline.formats.h36m_fits import Fit, load_fits
+from pipeline.formats.h36m_metadata import CAMERAS, Metadata, load_metadata
+from pipeline.formats.json_files import load_json
 from pipeline.pixels.frames import Pictures, Video
-from pipeline.skeletons import convert
-from pipeline.smpl.rotations import in_camera
+from pipeline.raw import RawVideo
+from pipeline.skeletons import JOINTS, LARGEST, convert, without_non_finite
+from pipeline.smpl.rotations import in_camera, is_rotation
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -42,21 +49,84 @@ Doubles = NDArray[np.float64]
 FPS: Final = 50.0
 STEP: Final = 2  # frames: every second one is used
 BOX_FACTOR: Final = 1.1
+METRES: Final = 1e-3  # in a millimetre
+# Of the labelled frames so many must be in the other files too. Official videos lack a few frames at most, though poses
+# may end long before the video does; what was extracted or encoded at 25 fps has half.
+LEAST_SHARE: Final = 0.9
+SUBJECTS: Final[Mapping[str, tuple[str, ...]]] = {"train": ("S1", "S5", "S6", "S7", "S8"), "val": ("S9", "S11")}
+VIDEOS: Final = "Videos"
+POSES: Final = ("MyPoseFeatures/D2_Positions", "MyPoseFeatures/D3_Positions_mono")
+PICTURES: Final = ("images", "Images", "imageSequence")
+METADATA: Final = Path("metadata.xml")
+FITS, CAMERAS_OF_FITS = "_smpl_param.json", "_camera.json"  # how the names of these files end
+FIT_FOLDERS: Final = ("smpl_param", "annotations")
+MAX_CAMERA_BYTES: Final = 1 << 20
+UNPACK: Final = "Unpack the subject's Poses_D2_Positions, Poses_D3_Positions_mono and Videos archives again."
+_SEQUENCE: Final = re.compile(r"[^_.][^.]*\.[0-9]+")  # _ALL files are no sequences, ._ files are of a Macintosh
+
+# The 32 joints as they are stored: by the names of JOINTS["h36m"], those that are not in it by the motion capture's.
+STORED: Final = (
+    "Hips", "rhip", "rknee", "rankle", "RightToeBase", "right toe's end",
+    "lhip", "lknee", "lankle", "LeftToeBase", "left toe's end",
+    "hip", "Spine (H36M)", "Neck", "Head (H36M)", "headtop",
+    "LeftShoulder", "lshoulder", "lelbow", "lwrist", "LeftHandThumb", "left thumb's end", "L_Wrist_End", "left hand's",
+    "neck", "rshoulder", "relbow", "rwrist", "RightHandThumb", "right thumb's end", "R_Wrist_End", "right hand's",
+)  # fmt: skip
+PELVIS: Final = JOINTS["h36m"].index("hip")
+
+
+def _parts(split: str, known: int) -> Iterator[Part]:
+    """15 actions, each twice, by four cameras: 120 sequences a subject."""
+    sequence = "[!_]<action>.<camera>"
+    pixels = (f"{VIDEOS}/{sequence}.mp4", *(f"{folder}/{sequence}/" for folder in PICTURES))
+    for what, archive, places in (
+        ("videos or pictures", "Videos", pixels),
+        ("2D poses", "Poses_D2_Positions", (f"{POSES[0]}/{sequence}.cdf",)),
+        ("3D poses", "Poses_D3_Positions_mono", (f"{POSES[1]}/{sequence}.cdf",)),
+    ):
+        patterns = tuple(f"{{{','.join(SUBJECTS[split])}}}/{place}" for place in places)
+        archives = ", ".join(f"{archive}_{subject}.tgz" for subject in SUBJECTS[split])
+        yield Part(f"{split} {what}", patterns, archives, (split,), known)
 
 
 @dataclass(frozen=True)
 class Human36M(Dataset):
-    """One track an (action, camera). Every second frame; SMPL labels where public fits lie beside the release."""
+    """One track an (action, camera). Every second frame; SMPL labels where public fits are beside the release."""
 
     name: ClassVar[str] = "h36m"
     splits: ClassVar[tuple[str, ...]] = tuple(SUBJECTS)
     version: ClassVar[int] = 1
     page: ClassVar[str] = "http://vision.imar.ro/human3.6m"
-    parts: ClassVar[tuple[Part, ...]] = PARTS
+    parts: ClassVar[tuple[Part, ...]] = (
+        *_parts("train", 600),
+        *_parts("val", 240),
+        Part(
+            METADATA.name,
+            (METADATA.name,),
+            "metadata.xml in the release's own code (Release-v1.1), available on the same page",
+            known=1,
+            without="camera intrinsics",
+        ),
+        Part(
+            "SMPL fits",
+            tuple(f"{folder}/Human36M_subject<k>{FITS}" for folder in FIT_FOLDERS),
+            "SMPL parameters of Human3.6M and the cameras that go with them, of github.com/mks0601/I2L-MeshNet_RELEASE",
+            known=7,
+            without="pose and betas: has_smpl is 0 everywhere",
+        ),
+    )
+    mistakes: ClassVar[tuple[Mistake, ...]] = (
+        Mistake("*/metadata.xml", "is not read there", "Copy it into the dataset's own folder."),
+        Mistake(
+            "S*/MyPoseFeatures/D3_Positions/",
+            "is in the world's axes and not read",
+            "Download D3_Positions_mono, if it is not there yet.",
+        ),
+    )
     # Poses at 50 fps as others count them (weigq/3d_pose_baseline_pytorch's issue 1), the corrupt video's included.
     totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(600, 1_559_752), "val": Totals(240, 550_644)}
 
-    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:  # noqa: ARG002 - no label needs a body
+    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         labels = ("frame_index", "bbox", "kp_2d", "kp_3d", "pose", "betas", "has_3d", "has_smpl")
         return (*labels, "kp_3d_eval") if split == "val" else labels
 
@@ -64,48 +134,99 @@ class Human36M(Dataset):
         subjects = [subject for subject in SUBJECTS[split] if (raw / subject).is_dir()]
         if not subjects:
             expected = f"{' '.join(SUBJECTS[split])}, or some of them"
-            do = "Point the raw folder at the one in which the subjects' folders lie."
+            do = "Point the raw folder at the one that holds the subjects' folders."
             raise RawDataError(raw, "folders", expected=expected, found="none of them", do=do)
-        return sorted((v for subject in subjects for v in raw_videos(raw, subject)), key=lambda video: video.name)
+        return sorted((v for subject in subjects for v in _sequences(raw, subject)), key=lambda video: video.name)
 
-    def read(
-        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None  # noqa: ARG002
-    ) -> Sequence[Track]:  # fmt: skip
-        poses = Poses.read(raw, video, account)
-        source = _source(raw, video, account)
-        _refuse_other_rate(source, account.found)
-        kept, bbox = _rows(poses, frames_there(source, account.found, account), account)
+    def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
+        poses = _poses(raw, video, account)
+        source = _source(raw, video, account.found, account)
+        has_picture = frames_there(source, account.found, account)
+        bbox, empty, degenerate = tight_boxes(poses.kp_2d, BOX_FACTOR)
+        row = np.arange(account.found)
+        kept = account.keep_rows(
+            {
+                "not_sampled": row % STEP != 0,
+                "no_label": row >= poses.n_labelled,
+                "no_picture": ~has_picture,
+                "no_visible_joint": empty,
+                "degenerate_box": degenerate,
+            }
+        )
         if not len(kept):
-            account.drop_track("no_frame_left", 0)
             return []
-        account.keep_track(len(kept))
-        metadata = _metadata(raw, video, account)
+        joints, has_3d = poses.joints[kept], np.isfinite(poses.joints[kept]).all(axis=(1, 2))
+        if not has_3d.all():
+            account.notes.append(f"{int((~has_3d).sum())} of the kept frames are not finite in 3D: without kp_3d")
+        kp_3d = convert(_with_ones(joints), source="h36m", target="spin49")
+        kp_3d[~has_3d] = np.nan
+        common14 = convert(joints, source="h36m", target="common14").astype(np.float32)
+        metadata = None
+        try:
+            metadata = load_metadata(raw / METADATA) if METADATA in video.files else None
+            if metadata is None:
+                account.notes.append(f"no {METADATA}: camera intrinsics are not known")
+        except RawDataError as error:  # joints do not depend on it
+            account.notes.append(f"not used: {error}")
         camera = video.name.rpartition(".")[2]
-        intrinsics = None if metadata is None else metadata.intrinsics.get(camera)
         return [
-            Track(
-                dataset=self.name,
-                split=split,
-                name=f"{video.name}/0",
-                video=video.name,
+            self.track(
+                split,
+                video,
                 fps=FPS,
                 frame_index=kept,
-                bbox=bbox,
+                bbox=bbox[kept],
                 kp_2d=convert(poses.kp_2d[kept], source="h36m", target="spin49").astype(np.float32),
-                intrinsics=None if intrinsics is None else intrinsics.astype(np.float32),
+                kp_3d=kp_3d.astype(np.float32),
+                kp_3d_eval=common14 if split == "val" else None,
+                has_3d=has_3d,
+                intrinsics=None if metadata is None else metadata.intrinsics.get(camera),
                 frames=source,
-                **_labels_3d(poses.joints[kept], account, evaluation=split == "val"),
                 **_smpl_labels(raw, video, kept, metadata, account),
             )
         ]
 
-    def mistakes(self, raw: Path) -> Iterator[Mistake]:
-        yield from h36m_files.mistakes(raw)
-        for subject in (subject for split in SUBJECTS.values() for subject in split):
-            yield from _other_rates(raw, raw_videos(raw, subject))
+
+# ------------------------------------------------------------------------------------------------------- listing
 
 
-def _source(raw: Path, video: RawVideo, account: VideoAccount) -> Pictures | Video:
+def _sequences(raw: Path, subject: str) -> Iterator[RawVideo]:
+    """Every sequence that has a video, pictures or poses, so that what it lacks can be reported.
+
+    The first two files are the 2D and the 3D poses, there or not.
+    """
+    pictures: dict[str, list[Path]] = {}
+    there = _names(raw / subject)  # as written: a disk may not tell images from Images
+    for parent in (Path(subject, name) for name in PICTURES if name in there):
+        for name in sorted(_names(raw / parent)):
+            bare = name.removeprefix(f"{subject}_")  # of pictures' folders, a blank may be written as _
+            if _SEQUENCE.fullmatch(bare) and (raw / parent / name).is_dir():
+                pictures.setdefault(bare.replace("_", " "), []).append(parent / name)
+    stems = set(pictures)
+    for folder, suffix in ((VIDEOS, ".mp4"), *((poses, ".cdf") for poses in POSES)):
+        stems |= {name.removesuffix(suffix) for name in _names(raw / subject / folder) if name.endswith(suffix)}
+    about_all = [METADATA] if (raw / METADATA).is_file() else []
+    for ending in (FITS, CAMERAS_OF_FITS):
+        name = f"Human36M_subject{subject.removeprefix('S')}{ending}"
+        about_all += [file for file in (Path(folder, name) for folder in FIT_FOLDERS) if (raw / file).is_file()][:1]
+    for stem in filter(_SEQUENCE.fullmatch, stems):
+        poses = [Path(subject, folder, f"{stem}.cdf") for folder in POSES]
+        videos, folders = inputs(raw, pictures.get(stem, []), [Path(subject, VIDEOS, f"{stem}.mp4")])
+        yield RawVideo(f"{subject}/{stem}", (*poses, *videos, *about_all), folders)
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - names only
+    except OSError:  # not there, no folder, or not to be read: what is missing in it is reported
+        return []
+
+
+def _source(raw: Path, video: RawVideo, n_labels: int, account: VideoAccount) -> Pictures | Video:
+    """Where the frames are. Raises RawDataError where frames were left out by who extracted or encoded them.
+
+    Nothing tells which ones, so every label would belong to another frame than it seems.
+    """
     videos = [file for file in video.files if file.suffix == ".mp4"]
     if not videos and not video.folders:
         expected, do = f"{video.name}.mp4, or a folder of pictures", "Unpack the subject's Videos archive again."
@@ -113,130 +234,128 @@ def _source(raw: Path, video: RawVideo, account: VideoAccount) -> Pictures | Vid
             raw / video.name, "video", expected=expected, found="poses alone", do=do, reason="video_missing"
         )
     source = pictures_or_video(raw, video.folders, videos, account)
-    if isinstance(source, Video):
-        source.require_decodable()
-    return source
-
-
-def _refuse_other_rate(source: Pictures | Video, n_labels: int) -> None:
-    """Raise RawDataError where frames were left out when pictures were extracted or the video was encoded anew.
-
-    Nothing says which ones, so that every label would belong to another frame than it seems.
-    """
     if isinstance(source, Pictures):
-        there = source.indices()
-        n_frames, fps = int(there[-1]) + 1 if len(there) else 0, FPS
+        fps, n_there = FPS, n_frames(source)
     else:
+        source.require_decodable()
         header = source.header()
-        n_frames, fps = n_labels if header.n_frames is None else header.n_frames, header.fps
-    if n_frames < LEAST_SHARE * n_labels or fps < LEAST_SHARE * FPS:  # comparisons with NaN are false
+        fps, n_there = header.fps, n_labels if header.n_frames is None else header.n_frames
+    if n_there < LEAST_SHARE * n_labels or fps < LEAST_SHARE * FPS:  # comparisons with NaN are false
         raise RawDataError(
             source.place,
             "frames",
             expected=f"about {n_labels} at {FPS:.0f} fps, as there are labels",
-            found=f"{n_frames}" + (f" at {fps:.4g} fps" if fps != FPS else ""),
+            found=f"{n_there}" + (f" at {fps:.4g} fps" if fps != FPS else ""),
             do="Extract every frame, or use the official videos.",
             reason="frame_count_mismatch",
         )
+    return source
 
 
-def _other_rates(raw: Path, videos: Sequence[RawVideo]) -> Iterator[Mistake]:
-    """Looks at the first sequence that has pictures and poses: all of them are usually made in one go."""
-    for video in videos:
-        account = VideoAccount(video.name)
-        try:
-            _refuse_other_rate(_source(raw, video, account), len(load_poses(raw / video.files[0], 2)))
-        except RawDataError as error:
-            if error.reason == "frame_count_mismatch":
-                yield Mistake(f"{video.name}: {error}", "All labels of such a sequence would belong to other frames.")
-                return
-        else:
-            return
+# --------------------------------------------------------------------------------------------------------- poses
 
 
-def _rows(
-    poses: Poses, has_picture: NDArray[np.bool_], account: VideoAccount
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Frames that are kept, and their boxes. Each dropped one counts under one reason."""
-    boxes, empty, degenerate = tight_boxes(poses.kp_2d, BOX_FACTOR)
-    row = np.arange(account.found)
-    reasons = {
-        "not_sampled": row % STEP != 0,
-        "no_label": row >= poses.n_labelled,
-        "no_picture": ~has_picture,
-        "no_visible_joint": empty,
-        "degenerate_box": degenerate,
-    }
-    kept = np.ones(account.found, np.bool_)
-    for reason, applies in reasons.items():
-        account.drop(reason, int((kept & applies).sum()))
-        kept &= ~applies
-    return row[kept], boxes[kept]
+class _Poses(NamedTuple):
+    """The labels of a sequence, F frames at 50 fps, joints in the order of JOINTS["h36m"]."""
+
+    kp_2d: Doubles  # (F, 17, 3) px px, 1; 0 0 0 where it is not finite
+    joints: Doubles  # (F, 17, 3) m, camera axes, the pelvis at 0; NaN in frames in which one is not finite
+    n_labelled: int  # the first so many frames are in both files
 
 
-def _labels_3d(joints: Doubles, account: VideoAccount, *, evaluation: bool) -> dict[str, Any]:
-    """`Track` fields of (T, 17, 3) m about the pelvis, NaN in frames in which not all of them are known."""
-    known: NDArray[np.bool_] = np.all(np.isfinite(joints), axis=(1, 2))
-    if not known.all():
-        account.notes.append(f"{int((~known).sum())} of the kept frames are not finite in 3D: without kp_3d")
-    kp_3d = convert(np.concatenate([joints, np.ones((*joints.shape[:2], 1))], axis=-1), source="h36m", target="spin49")
-    kp_3d[~known] = np.nan
-    labels: dict[str, Any] = {"kp_3d": kp_3d.astype(np.float32), "has_3d": known}
-    if evaluation:
-        labels["kp_3d_eval"] = convert(joints, source="h36m", target="common14").astype(np.float32)
-    return labels
+def _poses(raw: Path, video: RawVideo, account: VideoAccount) -> _Poses:
+    """Both pose files. What is found in one of them is counted, whether the other is there or not."""
+    files = [raw / file for file in video.files[:2]]
+    there = [file.is_file() for file in files]
+    stored = []
+    for file, n in ((file, n) for file, n, has in zip(files, (2, 3), there, strict=True) if has):
+        with np.errstate(invalid="ignore"):  # a NaN that signals is as good as any
+            pose = numbers(file, "Pose", load_cdf(file, "Pose"), (1, None, len(STORED) * n))
+        stored.append(convert(pose.reshape(-1, len(STORED), n), source=STORED, target="h36m"))
+        account.found = max(account.found, len(stored[-1]))
+    if not all(there):
+        absent, expected = files[there.index(False)], "poses in 2D and in 3D"
+        found = "3D alone" if there[1] else "2D alone" if there[0] else "neither"
+        raise RawDataError(absent, "file", expected=expected, found=found, do=UNPACK, reason="no_label")
+    lengths = [len(pose) for pose in stored]
+    if min(lengths) < LEAST_SHARE * max(lengths):
+        expected, found = f"about {lengths[0]} frames, as in 2D", f"{lengths[1]}"
+        raise RawDataError(files[1], "Pose", expected=expected, found=found, do=UNPACK, reason="frame_count_mismatch")
+    if lengths[0] != lengths[1]:
+        account.notes.append(f"poses of {lengths[0]} frames in 2D, of {lengths[1]} in 3D")
+    kp_2d, n_bad = without_non_finite(_with_ones(stored[0]))
+    if n_bad:
+        account.notes.append(f"{n_bad} joints are not finite in 2D: not used")
+    n_missing = max(lengths) - lengths[0]
+    kp_2d = np.pad(kp_2d, ((0, n_missing), (0, 0), (0, 0)))
+    millimetres = np.pad(stored[1], ((0, max(lengths) - lengths[1]), (0, 0), (0, 0)), constant_values=np.nan)
+    millimetres[~(np.abs(millimetres) < LARGEST).all(axis=(1, 2))] = np.nan  # comparisons with NaN are false
+    return _Poses(kp_2d, (millimetres - millimetres[:, PELVIS : PELVIS + 1]) * METRES, min(lengths))
 
 
-def _metadata(raw: Path, video: RawVideo, account: VideoAccount) -> Metadata | None:
-    """What metadata.xml says. No label depends on it: without it, that is a note."""
-    if Path(METADATA) not in video.files:
-        account.notes.append(f"no {METADATA}: camera intrinsics are not known")
-        return None
-    try:
-        return load_metadata(raw / METADATA)
-    except RawDataError as error:
-        account.notes.append(f"not used: {error}")
-        return None
+def _with_ones(places: Doubles) -> Doubles:
+    """(T, 17, C) -> (T, 17, C + 1) with confidence 1."""
+    return np.concatenate([places, np.ones((*places.shape[:2], 1))], axis=-1)
+
+
+# ------------------------------------------------------------------------------------------------------- SMPL fits
 
 
 def _smpl_labels(
     raw: Path, video: RawVideo, kept: NDArray[np.int64], metadata: Metadata | None, account: VideoAccount
 ) -> dict[str, Any]:
     """`Track` fields from SMPL fits, in the camera; NaN and false where there are none."""
-    pose, betas = np.full((len(kept), 72), np.nan, np.float32), np.full((len(kept), 10), np.nan, np.float32)
-    known = np.zeros(len(kept), np.bool_)
+    pose, betas = (np.full((len(kept), n), np.nan, np.float32) for n in (72, 10))
+    has_smpl = np.zeros(len(kept), np.bool_)
     try:
-        found = _fit(raw, video, kept, metadata)
+        found = _fit(raw, video, metadata)
     except RawDataError as error:  # the other labels are good without fits
         account.notes.append(f"SMPL fits are not used: {error}")
         found = None
     if found is not None:
-        pose, betas, known = found
-        if not known.all():
-            account.notes.append(f"{int((~known).sum())} of the kept frames have no SMPL fit")
-    return {"pose": pose, "betas": betas, "has_smpl": known}
+        fit, rotation = found
+        at = np.searchsorted(fit.frame_index, kept) % len(fit.frame_index)
+        known = np.isfinite(fit.pose[at]).all(axis=1) & np.isfinite(fit.betas[at]).all(axis=1)
+        has_smpl = known & (fit.frame_index[at] == kept)
+        if has_smpl.any():
+            pose[has_smpl] = in_camera(fit.pose[at[has_smpl]], rotation).astype(np.float32)
+            betas[has_smpl] = fit.betas[at[has_smpl]]
+        if not has_smpl.all():
+            account.notes.append(f"{int((~has_smpl).sum())} of the kept frames have no SMPL fit")
+    return {"pose": pose, "betas": betas, "has_smpl": has_smpl}
 
 
-def _fit(
-    raw: Path, video: RawVideo, kept: NDArray[np.int64], metadata: Metadata | None
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]] | None:
-    """pose (T, 72) in the camera, betas (T, 10) and where they are known (T,); None without a file of fits."""
-    files = {end: raw / file for file in video.files for end in (FITS, CAMERAS) if file.name.endswith(end)}
+def _fit(raw: Path, video: RawVideo, metadata: Metadata | None) -> tuple[Fit, Doubles] | None:
+    """The sequence's fit, and (3, 3) from the world into the camera; None without a file of fits."""
+    files = {end: raw / file for file in video.files for end in (FITS, CAMERAS_OF_FITS) if file.name.endswith(end)}
     if FITS not in files:
         return None
     subject, _, name = video.name.partition("/")
     action_name, _, camera = name.rpartition(".")
     action = None if metadata is None else metadata.action.get((subject, action_name))
-    if action is None or CAMERAS not in files:
-        key, expected = ("mapping", METADATA) if action is None else ("camera", f"Human36M_subject*{CAMERAS}")
+    if action is None or CAMERAS_OF_FITS not in files:
+        key, expected = ("mapping", METADATA) if action is None else ("camera", f"Human36M_subject*{CAMERAS_OF_FITS}")
         do = "Put it where docs/datasets/h36m.md says."
         raise RawDataError(files[FITS], key, expected=f"{expected} to go with it", found="nothing that fits", do=do)
-    rotation = load_rotations(files[CAMERAS]).get(camera)
+    rotation = _rotations(files[CAMERAS_OF_FITS]).get(camera)
     fit = load_fits(files[FITS]).get(action)
     if rotation is None or fit is None:
         key, expected = ("camera", camera) if rotation is None else ("action/subaction", f"{action[0]}/{action[1]}")
         raise RawDataError(files[FITS], key, expected=expected, found="none", do="Nothing, if it has no fits.")
-    pose, betas, known = fit.of(kept)
-    if known.any():
-        pose[known] = in_camera(pose[known], rotation).astype(np.float32)
-    return pose, betas, known
+    return fit, rotation
+
+
+def _rotations(file: Path) -> Mapping[str, Doubles]:
+    """Camera id -> (3, 3) from the world into the camera. Raises RawDataError for a file that holds something else."""
+    do = "Download the fits again."
+    stored = load_json(file, do=do, max_bytes=MAX_CAMERA_BYTES)
+    rotations = {}
+    for number, camera in enumerate(CAMERAS, start=1):
+        entry = stored.get(str(number)) if isinstance(stored, dict) else None
+        if not isinstance(entry, dict) or "R" not in entry:
+            raise RawDataError(file, f"{number}/R", expected="a rotation", found="none", do=do)
+        rotation = numbers(file, f"{number}/R", entry["R"], (3, 3))
+        if not is_rotation(rotation[None])[0]:
+            raise RawDataError(file, f"{number}/R", expected="a rotation", found=str(rotation.tolist()), do=do)
+        rotations[camera] = rotation
+    return rotations

@@ -2,49 +2,62 @@
 
 Mehta et al.: Monocular 3D Human Pose Estimation In The Wild Using Improved CNN Supervision, 3DV 2017.
 
-    S<1..8>/Seq<1,2>/annot.mat, camera.calibration
+    S<1..8>/Seq<1,2>/annot.mat                MATLAB v5: annot2 (px) and annot3 (mm), a cell of 14 cameras each
+    S<1..8>/Seq<1,2>/camera.calibration
     S<1..8>/Seq<1,2>/imageFrames/video_<camera>/frame_<6 digits>.jpg, or video_<camera>/*.jpg, or
     S<1..8>/Seq<1,2>/imageSequence/video_<camera>.avi
-    mpi_inf_3dhp_test_set/TS<1..6>/annot_data.mat
+    mpi_inf_3dhp_test_set/TS<1..6>/annot_data.mat      MATLAB 7.3
     mpi_inf_3dhp_test_set/TS<1..6>/imageSequence/img_<6 digits from 1>.jpg
 """
 
 from __future__ import annotations
 
+import functools
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.accounting import VideoAccount
+from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
-from pipeline.datasets.base import Dataset, RawVideo
-from pipeline.datasets.mpi_inf_3dhp_labels import CAMERAS, Calibration, Labels, read_calibration, read_test, read_train
-from pipeline.datasets.mpi_inf_3dhp_release import (
-    EXTRACT,
-    PARTS,
-    SEQUENCES,
-    TEST_SETS,
-    TOTALS,
-    folders_below,
-    mistakes,
-    places,
-)
+from pipeline.datasets.base import Dataset
 from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video
-from pipeline.datasets.release import Mistake, Part, Totals
+from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import RawDataError
+from pipeline.formats.arrays import load_mat, numbers
+from pipeline.formats.hdf5 import load_hdf5
+from pipeline.formats.skeletool import Calibration, read_calibration
 from pipeline.pixels.frames import Pictures, Video
+from pipeline.raw import RawVideo
+from pipeline.raw.listing import is_folder, listed
 from pipeline.skeletons import JOINTS, LARGEST, convert, correspondence
 from pipeline.track import Track
 
 if TYPE_CHECKING:
     from pipeline.body import Body
 
+Doubles = NDArray[np.float64]
+
 BOX_FACTOR: Final = 1.1
+N_CAMERAS: Final = 14  # in every annot.mat
+CAMERAS: Final = (0, 1, 2, 4, 5, 6, 7, 8)  # those that are usually used: the release's vnect_cameras.zip
+TRAIN, TEST = "mpi_inf_3dhp", "mpi_inf_3dhp_test"  # the skeletons of annot.mat and of annot_data.mat
+TEST_SETS: Final = ("mpi_inf_3dhp_test_set", "mpi_inf_3dhp_test_set/mpi_inf_3dhp_test_set")  # as get_testset.sh unpacks
+SEQUENCES: Final[Mapping[str, tuple[int, int]]] = {  # fps, frames: the release's util/mpii_get_sequence_info.m
+    "S1/Seq1": (25, 6416), "S1/Seq2": (50, 12430), "S2/Seq1": (25, 6502), "S2/Seq2": (25, 6081),
+    "S3/Seq1": (50, 12488), "S3/Seq2": (50, 12283), "S4/Seq1": (25, 6171), "S4/Seq2": (25, 6675),
+    "S5/Seq1": (50, 12820), "S5/Seq2": (50, 12312), "S6/Seq1": (25, 6188), "S6/Seq2": (25, 6145),
+    "S7/Seq1": (25, 6239), "S7/Seq2": (25, 6320), "S8/Seq1": (25, 6468), "S8/Seq2": (25, 6054),
+}  # fmt: skip
+TEST_FRAMES: Final = 6151 + 6080 + 5838 + 6007 + 320 + 492  # annotated, of TS1 to TS6
+AGAIN: Final = "Download it again, with the release's get_dataset.sh (train) or get_testset.sh (test)."
+SEQUENCE: Final = "S<1..8>/Seq<1,2>"
+CAMERA: Final = f"video_{{{','.join(map(str, CAMERAS))}}}"
 
 
 @dataclass(frozen=True)
@@ -55,54 +68,101 @@ class MpiInf3dhp(Dataset):
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
     version: ClassVar[int] = 1
     page: ClassVar[str] = "https://vcai.mpi-inf.mpg.de/3dhp-dataset"
-    parts: ClassVar[tuple[Part, ...]] = PARTS
-    totals: ClassVar[Mapping[str, Totals]] = TOTALS
+    parts: ClassVar[tuple[Part, ...]] = (
+        Part("label files", (f"{SEQUENCE}/annot.mat",), "get_dataset.sh", ("train",), len(SEQUENCES)),
+        Part(
+            "pictures or videos",
+            (
+                f"{SEQUENCE}/imageFrames/{CAMERA}/",
+                f"{SEQUENCE}/{CAMERA}/",
+                f"{SEQUENCE}/imageSequence/{CAMERA}.{{avi,mp4}}",
+            ),
+            "get_dataset.sh (vnect_cameras.zip)",
+            ("train",),
+            len(SEQUENCES) * len(CAMERAS),
+        ),
+        Part(
+            "camera calibrations",
+            (f"{SEQUENCE}/camera.calibration",),
+            "get_dataset.sh",
+            ("train",),
+            len(SEQUENCES),
+            without="camera intrinsics",
+        ),
+        *(
+            Part(f"test {what}", tuple(f"{test}/TS<1..6>/{name}" for test in TEST_SETS), "get_testset.sh", ("test",), 6)
+            for what, name in (("labels", "annot_data.mat"), ("pictures", "imageSequence/"))
+        ),
+    )
+    mistakes: ClassVar[tuple[Mistake, ...]] = (
+        Mistake("TS*/", "is a test sequence outside the test set's folder", f"Move it into {TEST_SETS[0]}/."),
+        Mistake("S*/Seq*/imageSequence/*.zip", "is still packed", "Unpack it in its own folder."),
+    )
+    totals: ClassVar[Mapping[str, Totals]] = {
+        "train": Totals(len(SEQUENCES) * len(CAMERAS), len(CAMERAS) * sum(n for _, n in SEQUENCES.values())),
+        "test": Totals(6, TEST_FRAMES),
+    }
 
-    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:  # noqa: ARG002 - the same for all
+    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         labels = ("frame_index", "bbox", "kp_2d", "kp_3d", "has_3d")
         return labels if split == "train" else (*labels, "kp_3d_eval", "valid")
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
-        listed = list(_train_videos(raw) if split == "train" else _test_videos(raw))
-        if not listed:
-            expected = "S<1..8>/Seq<1,2>/" if split == "train" else f"{TEST_SETS[0]}/TS<1..6>/"
+        found = list(_train_videos(raw) if split == "train" else _test_videos(raw))
+        if not found:
+            expected = f"{SEQUENCE}/" if split == "train" else f"{TEST_SETS[0]}/TS<1..6>/"
             do = "Point the raw folder at the unpacked download."
             raise RawDataError(raw, "folder", expected=expected, found="none", do=do)
-        return sorted(listed, key=lambda video: video.name)
+        return sorted(found, key=lambda video: video.name)
 
-    def read(
-        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None  # noqa: ARG002
-    ) -> Sequence[Track]:  # fmt: skip
-        found, filmed = _train(raw, video, account) if split == "train" else _test(raw, video, account)
-        kept = _kept(found, filmed, account)
-        if not kept.any():
-            account.drop_track("no_frame_left", 0)
+    def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
+        labels, filmed = _train(raw, video, account) if split == "train" else _test(raw, video, account)
+        used = correspondence(labels.skeleton, "spin49")[0]  # 17 joints: no hands and toes
+        kp_2d, kp_3d = labels.kp_2d[:, used], labels.kp_3d[:, used]
+        # Comparisons with NaN are false. A picture reaches from 0 to its width here, as usual with this dataset.
+        finite = np.asarray((np.abs(kp_2d) < LARGEST).all(axis=(1, 2)) & (np.abs(kp_3d) < LARGEST).all(axis=(1, 2)))
+        inside = np.asarray(((kp_2d >= 0) & (kp_2d < filmed.size)).all(axis=(1, 2)))
+        bbox, _, degenerate = tight_boxes(_with_ones(np.where(inside[:, None, None], kp_2d, 0)), BOX_FACTOR)
+        kept = account.keep_rows(
+            {
+                "no_picture": ~frames_there(filmed.source, len(finite), account),
+                "label_not_finite": ~finite,
+                "joint_outside_picture": ~inside,
+                "degenerate_box": degenerate,
+            }
+        )
+        if not len(kept):
             return []
-        account.keep_track(int(kept.sum()))
-        labels = found.rows(kept)
-        kp_3d = _kp_3d(labels)
-        evaluation = convert(kp_3d[..., :3], source="spin49", target="common14") if split == "test" else None
+        pelvis = JOINTS[labels.skeleton].index("hip")
+        centred = labels.kp_3d[kept] - labels.kp_3d[kept, pelvis : pelvis + 1]
+        in_spin49 = _in_spin49(centred, labels.skeleton)
+        test = split == "test"
         return [
-            Track(
-                dataset=self.name,
-                split=split,
-                name=f"{video.name}/0",
-                video=video.name,
+            self.track(
+                split,
+                video,
                 fps=filmed.fps,
-                frame_index=np.flatnonzero(kept).astype(np.int64),
-                bbox=tight_boxes(_joints(labels), BOX_FACTOR)[0],
-                kp_2d=convert(_with_ones(labels.kp_2d), source=labels.skeleton, target="spin49").astype(np.float32),
-                kp_3d=kp_3d,
-                kp_3d_eval=evaluation,
-                has_3d=np.ones(len(kp_3d), np.bool_),
-                valid=labels.valid,
+                frame_index=kept,
+                bbox=bbox[kept],
+                kp_2d=_in_spin49(labels.kp_2d[kept], labels.skeleton),
+                kp_3d=in_spin49,
+                kp_3d_eval=convert(in_spin49[..., :3], source="spin49", target="common14") if test else None,
+                has_3d=np.ones(len(kept), np.bool_),
+                valid=None if labels.valid is None else labels.valid[kept],
                 intrinsics=filmed.intrinsics,
                 frames=filmed.source,
             )
         ]
 
-    def mistakes(self, raw: Path) -> Iterator[Mistake]:
-        return mistakes(raw)
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Labels:
+    """One person before one camera, N frames."""
+
+    skeleton: str  # a key of JOINTS, of J joints
+    kp_2d: Doubles  # (N, J, 2) px
+    kp_3d: Doubles  # (N, J, 3) m, camera axes, not centred
+    valid: NDArray[np.bool_] | None = None  # (N,) evaluation may use the frame; None: not known
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,15 +171,18 @@ class _Filmed:
 
     source: Pictures | Video
     size: tuple[int, int]  # width, height px
-    fps: float  # nan where the release does not say
+    fps: float = math.nan  # nan where the release does not say
     intrinsics: NDArray[np.float32] | None = None  # (3, 3) px
+
+
+# ------------------------------------------------------------------------------------------------------- listing
 
 
 def _train_videos(raw: Path) -> Iterator[RawVideo]:
     """Every sequence before every camera of which there is something; before all, when there are labels alone."""
-    for sequence in folders_below(raw, r"S[0-9]+", r"Seq[0-9]+"):
+    for sequence in _folders(raw, r"S[0-9]+", r"Seq[0-9]+"):
         labels = tuple(Path(sequence, name) for name in ("annot.mat", "camera.calibration"))
-        found = {camera: inputs(raw, *places(sequence, camera)) for camera in CAMERAS}
+        found = {camera: inputs(raw, *_places(sequence, camera)) for camera in CAMERAS}
         there = [camera for camera, (files, folders) in found.items() if files or folders]
         if not there and (raw / labels[0]).exists():
             there = list(CAMERAS)
@@ -130,7 +193,7 @@ def _train_videos(raw: Path) -> Iterator[RawVideo]:
 
 def _test_videos(raw: Path) -> Iterator[RawVideo]:
     for test in TEST_SETS:
-        names = folders_below(raw / test, r"TS[0-9]+")
+        names = _folders(raw / test, r"TS[0-9]+")
         for name in names:
             folder = Path(test, name)
             yield RawVideo(name, files=(folder / "annot_data.mat",), folders=(folder / "imageSequence",))
@@ -138,85 +201,133 @@ def _test_videos(raw: Path) -> Iterator[RawVideo]:
             return
 
 
-def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Labels, _Filmed]:
+def _folders(raw: Path, *patterns: str) -> list[str]:
+    """Paths below `raw` of the folders whose names match, level by level; nothing where there are none."""
+    found = [""]
+    for pattern in patterns:
+        inner = [(outer, entry) for outer in found for entry in listed(raw / outer, {})]
+        found = sorted(
+            f"{outer}/{entry.name}".lstrip("/")
+            for outer, entry in inner
+            if re.fullmatch(pattern, entry.name) and is_folder(entry)
+        )
+    return found
+
+
+def _places(sequence: str, camera: int) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Where pictures may be, and videos, the usual place first."""
+    name = f"video_{camera}"
+    folders = (Path(sequence, "imageFrames", name), Path(sequence, name))
+    return folders, tuple(Path(sequence, "imageSequence", f"{name}{extension}") for extension in (".avi", ".mp4"))
+
+
+# ------------------------------------------------------------------------------------------------ labels and pixels
+
+
+def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_Labels, _Filmed]:
+    """A sequence before one camera. The cells of other cameras may hold anything."""
+    file, calibration = (raw / name for name in video.files[:2])
     sequence, _, number = video.name.rpartition("/video_")
     camera = int(number)
-    labels = read_train(raw / video.files[0], camera)
-    account.found = len(labels.kp_2d)
-    source = pictures_or_video(raw, *places(sequence, camera), account)
+    _require_file(file)
+    status = file.stat()
+    cells = _cells(file, status.st_size, status.st_mtime_ns)
+    shape_2d, shape_3d = ((len(JOINTS[TRAIN]), n) for n in (2, 3))
+    kp_2d = numbers(file, f"annot2{{{camera + 1}}}", cells["annot2"][camera], (None, math.prod(shape_2d)))
+    kp_3d = numbers(file, f"annot3{{{camera + 1}}}", cells["annot3"][camera], (len(kp_2d), math.prod(shape_3d)))
+    account.found = len(kp_2d)
+    labels = _Labels(TRAIN, kp_2d.reshape(-1, *shape_2d), kp_3d.reshape(-1, *shape_3d) / 1000)
+
+    source = pictures_or_video(raw, *_places(sequence, camera), account)
     fps = float(SEQUENCES[sequence][0]) if sequence in SEQUENCES else math.nan
     if isinstance(source, Video):
         source.require_decodable()
         fps = source.header().fps
     size = source.size()
-    known = _calibrated(raw / video.files[1], camera, account)
+    known = _calibrated(calibration, camera, account)
     if known is not None and known.size != size:
         # The labels count the pixels of the calibrated pictures.
         raise RawDataError(
             source.place,
             "size",
-            expected="{} x {} px, as camera.calibration says".format(*known.size),
+            expected="{} x {} px, as in camera.calibration".format(*known.size),
             found="{} x {}".format(*size),
-            do=EXTRACT,
+            do="Extract the videos' frames as they are: all of them, at their own size.",
             reason="other_picture_size",
         )
     return labels, _Filmed(source, size, fps, None if known is None else known.intrinsics)
 
 
+# Eight videos share a file of some 100 MB. The last one is kept in each process, as float32 and of the eight cameras
+# alone: 60 MB for the longest sequence, however many there are. Size and time are there for when it changes.
+@functools.lru_cache(maxsize=1)
+def _cells(file: Path, n_bytes: int, mtime_ns: int) -> Mapping[str, Mapping[int, NDArray[Any]]]:  # noqa: ARG001
+    """Variable -> camera -> its cell: float32 where it holds numbers, else as it is."""
+    cells: dict[str, dict[int, NDArray[Any]]] = {}
+    for key in ("annot2", "annot3"):  # one after the other: the file has several times what is used
+        variables = load_mat(file, (key,), optional=("cameras",))
+        stored = variables[key]
+        if stored.dtype != object or stored.size != N_CAMERAS:
+            expected, found = f"a cell of {N_CAMERAS} cameras", f"{stored.shape} {stored.dtype}"
+            raise RawDataError(file, key, expected=expected, found=found, do=AGAIN)
+        _require_order(file, variables.get("cameras"))
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is dropped as not finite
+            arrays = {camera: np.asarray(stored.reshape(-1)[camera]) for camera in CAMERAS}
+            cells[key] = {k: a.astype(np.float32) if a.dtype.kind in "biuf" else a for k, a in arrays.items()}
+    return cells
+
+
+def _require_order(file: Path, cameras: NDArray[Any] | None) -> None:
+    """Row k of a cell is camera k. Where `cameras` lists as many numbers, they must be so too, from 0 or from 1."""
+    if cameras is None or cameras.dtype.kind not in "biuf" or cameras.size != N_CAMERAS:
+        return
+    order = cameras.reshape(-1).astype(np.float64)
+    if order[0] not in (0, 1) or (np.diff(order) != 1).any():
+        expected, found = f"cameras 0 to {N_CAMERAS - 1} in order", str(order.tolist())
+        raise RawDataError(file, "cameras", expected=expected, found=found, do=AGAIN)
+
+
 def _calibrated(file: Path, camera: int, account: VideoAccount) -> Calibration | None:
     """What is known of the camera; None, and noted, where nothing is: labels do not need it."""
     try:
-        return read_calibration(file, camera)
+        return read_calibration(file, camera, do=AGAIN)
     except (OSError, RawDataError) as error:
         account.notes.append(f"no camera intrinsics: {error}")
         return None
 
 
-def _test(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Labels, _Filmed]:
-    labels = read_test(raw / video.files[0])
+def _test(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_Labels, _Filmed]:
+    """A test video: 3D of the universal skeleton, as the published figures use it."""
+    file, n_joints = raw / video.files[0], len(JOINTS[TEST])
+    _require_file(file)
+    stored = load_hdf5(
+        file,
+        {
+            "annot2": [(None, 1, n_joints, 2)],
+            "univ_annot3": [(None, 1, n_joints, 3)],
+            "valid_frame": [(None, 1), (1, None), (None,)],
+        },
+    )
+    counts = {key: array.size if key == "valid_frame" else len(array) for key, array in stored.items()}
+    if len(set(counts.values())) != 1:
+        raise RawDataError(file, "annot2", expected="one row a frame everywhere", found=f"{counts} rows", do=AGAIN)
+    valid = stored["valid_frame"].reshape(-1) > 0
+    labels = _Labels(TEST, stored["annot2"][:, 0], stored["univ_annot3"][:, 0] / 1000, valid)
     account.found = len(labels.kp_2d)
     source = Pictures(raw, f"{video.folders[0].as_posix()}/img_{{:06d}}.jpg", first=1)
-    return labels, _Filmed(source, source.size(), math.nan)
+    return labels, _Filmed(source, source.size())
 
 
-def _kept(labels: Labels, filmed: _Filmed, account: VideoAccount) -> NDArray[np.bool_]:
-    """(N,) which frames are kept. Each dropped one counts under one reason."""
-    used = correspondence(labels.skeleton, "spin49")[0]
-    places_2d, places_3d = labels.kp_2d[:, used], labels.kp_3d[:, used]
-    # Comparisons with NaN are false. A picture reaches from 0 to its width here, as usual with this dataset.
-    finite = _everywhere(np.abs(places_2d) < LARGEST) & _everywhere(np.abs(places_3d) < LARGEST)
-    inside = _everywhere((places_2d >= 0) & (places_2d < filmed.size))
-    possible = np.where(inside[:, None, None], _joints(labels), 0)
-    reasons = {
-        "no_picture": ~frames_there(filmed.source, len(finite), account),
-        "label_not_finite": ~finite,
-        "joint_outside_picture": ~inside,
-        "degenerate_box": tight_boxes(possible)[2],
-    }
-    kept = np.ones(len(finite), np.bool_)
-    for reason, applies in reasons.items():
-        account.drop(reason, int((kept & applies).sum()))
-        kept &= ~applies
-    return kept
+def _require_file(file: Path) -> None:
+    if not file.is_file():
+        raise RawDataError(file, "file", expected="labels", found="no file", do=AGAIN, reason="no_label")
 
 
-def _everywhere(holds: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(N, J, C) -> (N,) whether it holds for the whole body."""
-    return np.asarray(holds.all(axis=(1, 2)))
-
-
-def _joints(labels: Labels) -> NDArray[np.float64]:
-    """(N, 17, 3) px px 1: those that have a place in spin49, so no hands and toes."""
-    return _with_ones(labels.kp_2d[:, correspondence(labels.skeleton, "spin49")[0]])
-
-
-def _kp_3d(labels: Labels) -> NDArray[np.float32]:
-    """(N, 49, 4) m m m 1, camera axes, pelvis at 0."""
-    pelvis = JOINTS[labels.skeleton].index("hip")
-    centred = labels.kp_3d - labels.kp_3d[:, pelvis : pelvis + 1]
-    return convert(_with_ones(centred), source=labels.skeleton, target="spin49").astype(np.float32)
-
-
-def _with_ones(places: NDArray[np.float64]) -> NDArray[np.float64]:
+def _with_ones(places: Doubles) -> Doubles:
     """(N, J, C) -> (N, J, C + 1) with confidence 1."""
     return np.concatenate([places, np.ones((*places.shape[:2], 1))], axis=2)
+
+
+def _in_spin49(places: Doubles, skeleton: str) -> NDArray[np.float32]:
+    """(N, J, C) -> (N, 49, C + 1) with confidence 1 for the joints that there are."""
+    return convert(_with_ones(places), source=skeleton, target="spin49").astype(np.float32)

@@ -1,21 +1,25 @@
-"""What the official release of a dataset consists of: for `doctor`, and for totals beside which to read our own.
-
-Said by each dataset as data, so that a dataset from elsewhere is examined and counted like ours.
-"""
+"""What the official release of a dataset consists of, and known mistakes with it, as data: for `doctor`."""
 
 from __future__ import annotations
 
+import itertools
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from pipeline.accounting import Totals
+
+__all__ = ["Mistake", "Part", "Totals", "globs"]
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of the download that can be looked for by names alone.
+    """A part of the download that can be looked for by names alone.
 
-    `patterns` are globs below the raw folder, such as `labels/*.mat`, without `**`; one with a slash at its end
-    matches folders alone. One that matches is enough, since some releases shipped pictures here and videos there. What
-    they match is added up, not opened.
+    `patterns` are paths below the raw folder as people read them: `labels/<0001>.mat`; `<...>` and `*` stand for any
+    part of a name, `{train,val}` for one of the two; one with a slash at its end matches folders alone. They are
+    alternatives, since some releases shipped pictures here and videos there: what they match is added up, not opened.
     """
 
     what: str  # "label files"
@@ -24,34 +28,25 @@ class Part:
     splits: tuple[str, ...] = ()  # that need it; empty: all
     known: int | None = None  # how many the full release has
     without: str = ""  # what is lost without it, where the rest can be used all the same; "": it is needed
-    shown: tuple[str, ...] = ()  # the patterns as people read them: "labels/<0001>.mat"; empty: as they are
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """What the full release has of a split, counted as the accounting counts it. None: not known."""
-
-    videos: int | None = None
-    frames: int | None = None  # person-frames found
-
-    def as_dict(self) -> dict[str, int]:
-        """What is known, by name."""
-        counts = {"videos": self.videos, "frames": self.frames}
-        return {name: count for name, count in counts.items() if count is not None}
 
 
 class Mistake(NamedTuple):
-    """Something in a raw folder that looks as if a known mistake had been made."""
+    """A known mistake with this download: one that shows when something below the raw folder matches `pattern`."""
 
-    what: str  # "frames/ is empty, but frames.zip lies beside it"
-    do: str  # "Unpack it."
-    instead: bool = False  # this is another download: whatever else looks wrong follows from it, and is not told
+    pattern: str  # as in `Part`
+    what: str  # follows the first path that matches: "is of PoseTrack 2017"
+    do: str  # "Download PoseTrack 2018."
 
 
-def counted(n: int, one: str, many: str) -> str:
-    """How many, in good English.
+def globs(patterns: Iterable[str]) -> list[str]:
+    """What `patterns` of a Part mean, as globs.
 
-    >>> counted(1, "label file has", "label files have"), counted(1200, "folder", "folders")
-    ('1 label file has', '1,200 folders')
+    >>> globs(["<class>/<clip>.{mp4,avi}", "labels/<0001>.mat"])
+    ['*/*.mp4', '*/*.avi', 'labels/*.mat']
     """
-    return f"{n:,} {one if n == 1 else many}"
+    found = []
+    for pattern in patterns:
+        pieces = re.split(r"\{([^{}]*)\}", re.sub("<[^<>]*>", "*", pattern))  # every second one lists alternatives
+        choices = [piece.split(",") if i % 2 else [piece] for i, piece in enumerate(pieces)]
+        found += ["".join(choice) for choice in itertools.product(*choices)]
+    return found

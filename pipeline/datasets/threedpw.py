@@ -8,7 +8,7 @@ von Marcard et al.: Recovering Accurate 3D Human Pose in The Wild Using IMUs and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -17,15 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from pipeline.accounting import VideoAccount
+from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import smooth_boxes
-from pipeline.datasets.base import Dataset, RawVideo
-from pipeline.datasets.release import Mistake, Part, Totals, counted
+from pipeline.datasets.base import Dataset
+from pipeline.datasets.pixels import frames_there
+from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import ConfigError, RawDataError, UnsafePickle
 from pipeline.formats.arrays import numbers
 from pipeline.formats.pickles import load_pickle
 from pipeline.pixels.frames import Pictures
-from pipeline.raw import listing
+from pipeline.raw import RawVideo
 from pipeline.skeletons import JOINTS, LARGEST, convert, without_non_finite
 from pipeline.smpl.rotations import in_camera, is_rotation
 from pipeline.track import Track
@@ -45,7 +46,8 @@ N_NAMED: Final = len(JOINTS["3dpw"])
 PELVIS: Final = JOINTS["spin49"].index("OP MidHip")  # SMPL's joint 0, about which it rotates
 HIP: Final = JOINTS["spin49"].index("hip")
 GENDERS: Final = {"m": "male", "f": "female", "male": "male", "female": "female"}
-UNPACK: Final = "Unpack sequenceFiles.zip and imageFiles.zip again."
+LABELS, PICTURES = "sequenceFiles.zip", "imageFiles.zip"
+UNPACK: Final = f"Unpack {LABELS} and {PICTURES} again."
 PER_ACTOR: Final = ("poses", "betas", "trans", "poses2d", "campose_valid", "genders")
 
 
@@ -69,22 +71,17 @@ class ThreeDPW(Dataset):
     uses_body: ClassVar[bool] = True
     parts: ClassVar[tuple[Part, ...]] = (
         *(
-            Part(
-                f"sequences of {split}",
-                (f"sequenceFiles/{split}/*.pkl",),
-                "sequenceFiles.zip",
-                (split,),
-                known=known,
-                shown=(f"sequenceFiles/{split}/<sequence>.pkl",),
-            )
+            Part(f"sequences of {split}", (f"sequenceFiles/{split}/<sequence>.pkl",), LABELS, (split,), known)
             for split, known in SEQUENCES.items()
         ),
         Part(
-            "sequences' pictures",
-            ("imageFiles/*/image_00000.jpg",),
-            "imageFiles.zip",
-            known=sum(SEQUENCES.values()),
-            shown=("imageFiles/<sequence>/image_<00000>.jpg",),
+            "sequences' pictures", ("imageFiles/<sequence>/image_00000.jpg",), PICTURES, known=sum(SEQUENCES.values())
+        ),
+    )
+    mistakes: ClassVar[tuple[Mistake, ...]] = (
+        Mistake("sequenceFiles/*.pkl", "is in no split", "Keep the folders train, validation and test."),
+        Mistake(
+            "sequenceFiles?*/", "is not read", "The release's own sequenceFiles/ is: no copy for Python 3 is needed."
         ),
     )
     totals: ClassVar[Mapping[str, Totals]] = {split: Totals(videos=known) for split, known in SEQUENCES.items()}
@@ -106,7 +103,7 @@ class ThreeDPW(Dataset):
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         folder = raw / "sequenceFiles" / split
         if not folder.is_dir():
-            do = "Unpack sequenceFiles.zip."
+            do = f"Unpack {LABELS}."
             raise RawDataError(folder, "folder", expected="<seq>.pkl files", found="no folder", do=do)
         names = sorted(file.stem for file in folder.glob("[!.]*.pkl"))  # a Macintosh leaves ._ files
         return [
@@ -114,51 +111,28 @@ class ThreeDPW(Dataset):
             for name in names
         ]
 
-    def mistakes(self, raw: Path) -> Iterator[Mistake]:
-        pictures = listing.names_in(raw / "imageFiles")
-        labels = {Path(name).stem for split in self.splits for name in listing.names_in(raw / "sequenceFiles" / split)}
-        if pictures and not labels:
-            yield Mistake("there are imageFiles, but no sequenceFiles", "Unpack sequenceFiles.zip beside them.")
-        if pictures and (alone := sorted(labels - pictures)):
-            what = f"{counted(len(alone), 'sequence has', 'sequences have')} no folder in imageFiles/, first {alone[0]}"
-            yield Mistake(what, "Unpack imageFiles.zip again.")
-        if empty := sorted(name for name in pictures if listing.is_empty(raw / "imageFiles" / name)):
-            folders = counted(len(pictures), "folder", "folders")
-            what = f"{len(empty)} of {folders} in imageFiles/ are empty, first {empty[0]}"
-            yield Mistake(what, "Unpack imageFiles.zip again.")
-        if flat := sorted(name for name in listing.names_in(raw / "sequenceFiles") if name.endswith(".pkl")):
-            lie = counted(len(flat), "sequence lies", "sequences lie")
-            what = f"{lie} in sequenceFiles/ itself, first {flat[0]}: the split is not known"
-            yield Mistake(what, "Keep the folders train, validation and test of sequenceFiles.zip.")
-        for copy in (folder.name for folder in listing.folders_in(raw)):
-            if copy.startswith("sequenceFiles") and copy != "sequenceFiles":
-                do = "The release's own sequenceFiles/ is: no copy for Python 3 is needed."
-                yield Mistake(f"{copy}/ is not read", do)
-
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
         file = raw / video.files[0]
         actors = _actors(file, _load(file), account)
         account.found = sum(len(actor.pose) for actor in actors)
         pictures = Pictures(raw, f"imageFiles/{video.name}/image_{{:05d}}.jpg")
-        has_picture = _has_picture(file, pictures, actors, account)
+        has_picture = frames_there(pictures, len(actors[0].pose), account, extracted=False)
         if body is None:
             account.notes.append("no body model: kp_3d, kp_3d_eval and trans are absent")
         tracks = []
         for p, actor in enumerate(actors):
-            rows = _rows(actor, has_picture, account)
-            if rows is not None:
-                kept, bbox = rows
+            kept, bbox = _rows(actor, has_picture, account)
+            if len(kept):
                 own = body if body is None or self.model == "neutral" else body.of(actor.gender)
                 tracks.append(
-                    Track(
-                        dataset=self.name,
-                        split=split,
-                        name=f"{video.name}/{p}",
-                        video=video.name,
+                    self.track(
+                        split,
+                        video,
+                        p,
                         fps=FPS,
                         frame_index=kept,
                         bbox=bbox,
-                        kp_2d=_limbs_in_spin49(actor.kp_18[kept]),
+                        kp_2d=convert(_limbs(actor.kp_18[kept]), source="common14", target="spin49").astype(np.float32),
                         valid=actor.valid[kept],
                         gender=actor.gender,
                         crop_scale=CROP_SCALE,
@@ -238,48 +212,28 @@ def _actors(file: Path, sequence: Mapping[str, Any], account: VideoAccount) -> l
     return actors
 
 
-def _has_picture(file: Path, pictures: Pictures, actors: Sequence[_Actor], account: VideoAccount) -> NDArray[np.bool_]:
-    """(N,) whether row i's picture image_<i> is there; a difference is noted."""
-    there, n_frames = pictures.indices(), len(actors[0].pose)
-    if not len(there):
-        expected = f"{n_frames} pictures in imageFiles/{file.stem}"
-        raise RawDataError(file, "pictures", expected=expected, found="none", do=UNPACK, reason="no_picture")
-    has_picture = np.isin(np.arange(n_frames), there)
-    if len(there) != n_frames or not has_picture.all():
-        account.notes.append(f"{n_frames} frames are labelled, {len(there)} pictures are there")
-    return has_picture
-
-
 def _rows(
     actor: _Actor, has_picture: NDArray[np.bool_], account: VideoAccount
-) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
-    """Frames that are kept, and their boxes; None when there are none. Each dropped one counts under one reason."""
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Frames that are kept, and their boxes."""
     n_frames = len(actor.pose)
     boxes, first, stop = smooth_boxes(actor.kp_18, MIN_CONFIDENCE)
     if not len(boxes):
         account.drop_track("no_detection", n_frames)
-        return None
+        return np.empty(0, np.int64), boxes
     row = np.arange(n_frames)
-    n_limbs = (_limbs(actor.kp_18)[..., 2] > 0).sum(axis=1)
-    numbers_per_row = np.concatenate([actor.pose, actor.trans, actor.to_camera.reshape(n_frames, 16)], axis=1)
-    reasons = {
-        "no_picture": ~has_picture,
-        "before_first_detection": row < first,
-        "after_last_detection": row >= stop,
-        "too_few_visible_joints": n_limbs < MIN_LIMB_JOINTS,
-        "label_not_finite": ~(np.abs(numbers_per_row) < LARGEST).all(axis=1),  # comparisons with NaN are false
-        "bad_camera": ~is_rotation(actor.to_camera[:, :3, :3]),
-    }
-    kept = np.ones(n_frames, np.bool_)
-    for reason, applies in reasons.items():
-        account.drop(reason, int((kept & applies).sum()))
-        kept &= ~applies
-    if not kept.any():
-        account.drop_track("no_frame_left", 0)
-        return None
-    account.keep_track(int(kept.sum()))
-    bbox = boxes[row[kept] - first] * np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)
-    return row[kept], bbox
+    stored = np.concatenate([actor.pose, actor.trans, actor.to_camera.reshape(n_frames, 16)], axis=1)
+    kept = account.keep_rows(
+        {
+            "no_picture": ~has_picture,
+            "before_first_detection": row < first,
+            "after_last_detection": row >= stop,
+            "too_few_visible_joints": (_limbs(actor.kp_18)[..., 2] > 0).sum(axis=1) < MIN_LIMB_JOINTS,
+            "label_not_finite": ~(np.abs(stored) < LARGEST).all(axis=1),  # comparisons with NaN are false
+            "bad_camera": ~is_rotation(actor.to_camera[:, :3, :3]),
+        }
+    )
+    return kept, boxes[kept - first] * np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)
 
 
 def _limbs(kp_18: Doubles) -> Doubles:
@@ -287,10 +241,6 @@ def _limbs(kp_18: Doubles) -> Doubles:
     named = kp_18[:, :N_NAMED].copy()
     named[..., 2] = named[..., 2] > MIN_CONFIDENCE
     return convert(named, source="3dpw", target="common14")
-
-
-def _limbs_in_spin49(kp_18: Doubles) -> NDArray[np.float32]:
-    return convert(_limbs(kp_18), source="common14", target="spin49").astype(np.float32)
 
 
 def _smpl_labels(actor: _Actor, kept: NDArray[np.int64], body: Body | None, *, evaluation: bool) -> dict[str, Any]:

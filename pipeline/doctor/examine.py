@@ -1,38 +1,36 @@
-"""Is a download all there, and does it lie as it should?  [raw] -> tracks -> features -> windows
+"""Is a download complete, and where the reader expects it?  [raw] -> tracks -> features -> windows
 
-`examine` compares a dataset's raw folder with the parts that its release consists of (`pipeline.datasets.release`), by
-names alone: seconds on a full download. It knows no dataset, so one from another package is examined like ours.
+By the names of files and folders alone, from the parts and the known mistakes that each dataset declares
+(`pipeline.datasets.release`): seconds on a full download. Three checks are the same for all datasets: missing, still
+packed, one folder off.
 """
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
-from pipeline.datasets.base import Dataset
-from pipeline.datasets.release import Mistake, Part
-from pipeline.doctor import mistakes as raw_mistakes
+from pipeline.accounting import Totals
+from pipeline.datasets.base import Dataset, unexpected
+from pipeline.datasets.release import Mistake, Part, globs
 from pipeline.errors import RawDataError
 from pipeline.raw import listing
-from pipeline.raw.stand_in import MARKER
+from pipeline.raw.stand_in import is_stand_in
 from pipeline.smpl import assets
 
 State = Literal["there", "incomplete", "missing", "left out"]
 
-SMPL: Final = "SMPL_python_v.1.1.0.zip: smpl/models/basicmodel_{}_lbs_10_207_0_v1.1.0.pkl, renamed"
-SPIN: Final = "data of SPIN, by fetch_data.sh of github.com/nkolot/SPIN"
 BODY: Final = "body"  # the name under which the body model's files are examined
 BODY_PAGE: Final = "https://smpl.is.tue.mpg.de"
+SPIN: Final = "data of SPIN, by fetch_data.sh of github.com/nkolot/SPIN"
 
 
 def _smpl(gender: str, letters: str, without: str = "") -> Part:
     name = f"SMPL_{gender.upper()}"
-    source = f"{SMPL.format(letters)} to {name}.pkl"
-    return Part(f"SMPL, {gender}", (f"{name}.pkl", f"{name}.npz"), source, without=without)
+    archive = f"SMPL_python_v.1.1.0.zip: smpl/models/basicmodel_{letters}_lbs_10_207_0_v1.1.0.pkl"
+    return Part(f"SMPL, {gender}", (f"{name}.{{pkl,npz}}",), f"{archive}, renamed to {name}.pkl", without=without)
 
 
 BODY_PARTS: Final = (
@@ -43,18 +41,26 @@ BODY_PARTS: Final = (
     _smpl("male", "m", without="no evaluation with male actors' own bodies"),
     _smpl("female", "f", without="no evaluation with female actors' own bodies"),
 )
-# What SMPL's own archives call their models, by version.
-_SMPL_FILE: Final = re.compile(r"basicmodel_(neutral|m|f)_.*\.pkl", re.IGNORECASE)
-_GENDERS: Final = {"neutral": "NEUTRAL", "m": "MALE", "f": "FEMALE"}
+BODY_MISTAKES: Final = tuple(
+    Mistake(f"{folder}basicmodel_<gender>_<version>.pkl", "has its name in SMPL's archive", "Rename it: see below.")
+    for folder in ("", "*/")
+)
+
+
+class Problem(NamedTuple):
+    """What is wrong with a raw folder, and what to do."""
+
+    what: str
+    do: str
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One part of a release, and how much of it lies there."""
+    """One part of a release, and how many of its files or folders were found."""
 
     part: Part
     found: int
-    known: int | None  # how many the release has; None: not known, or stand-ins, which are no release
+    known: int | None  # how many the release has; None: not known, or demo data, which are no release
 
     @property
     def state(self) -> State:
@@ -62,15 +68,10 @@ class Found:
             return "left out" if self.part.without else "missing"
         return "incomplete" if self.known is not None and self.found < self.known else "there"
 
-    @property
-    def too_many(self) -> bool:
-        """More than the release has: of two kinds of the same, or not of the release."""
-        return self.known is not None and self.found > self.known
-
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What a look at one raw folder found."""
+    """What was found in one raw folder."""
 
     dataset: str
     page: str
@@ -79,9 +80,8 @@ class Examination:
     uses_body: bool
     stand_in: bool
     parts: tuple[Found, ...]
-    mistakes: tuple[Mistake, ...]
-    packed: tuple[Path, ...] = ()  # archives there, which may hold what is missing
-    misplaced: tuple[Part, ...] = ()  # of which something is there, elsewhere or under another name
+    mistakes: tuple[Problem, ...]
+    packed: tuple[Path, ...] = ()  # archives, which may hold what is missing
 
     @property
     def missing(self) -> tuple[Found, ...]:
@@ -90,21 +90,21 @@ class Examination:
 
     @property
     def incomplete(self) -> tuple[Found, ...]:
-        """The parts of which there is something, and less than the release has."""
+        """The parts of which fewer files were found than the release has."""
         return tuple(found for found in self.parts if found.state == "incomplete")
 
     @property
     def usable(self) -> tuple[str, ...]:
-        """The splits of which every needed part is there, if not all of it."""
+        """The splits of which every needed part was found, complete or not."""
         lacking = [found.part.splits or self.splits for found in self.missing]
         return tuple(split for split in self.splits if not any(split in splits for splits in lacking))
 
     def as_dict(self) -> dict[str, Any]:
-        """For a machine to read."""
+        """For `--json`."""
         parts = [
             {
                 "what": found.part.what,
-                "where": list(found.part.patterns),
+                "where": globs(found.part.patterns),
                 "source": found.part.source,
                 "splits": list(found.part.splits or self.splits),
                 "found": found.found,
@@ -127,194 +127,123 @@ class Examination:
 
 
 def examine(dataset: Dataset, raw: Path) -> Examination:
-    """Look at a dataset's own raw folder. Never raises for what lies there, or does not."""
+    """Examine a dataset's own raw folder. Raises for nothing that is or is not in it."""
     stand_in = _stands_in(raw)
-    there: listing.Unreadable = {}
-    told = _told_by(dataset, raw) if _is_folder(raw) else []
+    unreadable: listing.Unreadable = {}
+    parts = _count(dataset.parts, raw, unreadable, compare=not stand_in)
+    listed, defects = list[Found](), list[Problem]()
+    if not any(found.known for found in parts) and not (stand_in and parts):
+        listed, defects = _listed_videos(dataset, raw, compare=not stand_in)
     packed = _packed(raw, dataset.parts)
-    if dataset.parts:
-        known, defects = ([None] * len(dataset.parts), []) if stand_in else _known(dataset, raw)
-        parts = _count(dataset.parts, raw, there, known)
-        general, misplaced = _mistakes(dataset.name, raw, parts, there, told, packed)
-        mistakes = [*general, *defects]
-        if not stand_in and all(n is None for n in known):
-            listed, defects = _beside_totals(dataset, raw)
-            parts, mistakes = (*parts, *listed), [*mistakes, *defects]
-    else:
-        parts, mistakes = _listed_videos(dataset, raw)
-        mistakes, misplaced = [*raw_mistakes.unreachable(dataset.name, (), raw), *mistakes, *told], ()
-    mistakes += _marked_as_stand_in(raw, parts)
-    return Examination(
-        dataset.name, dataset.page, raw, dataset.splits, dataset.uses_body, stand_in, parts, tuple(mistakes),
-        packed, misplaced,
-    )  # fmt: skip
+    problems = (*_problems(raw, parts, packed, unreadable), *_known_mistakes(raw, dataset.mistakes), *defects)
+    about = (dataset.name, dataset.page, raw, dataset.splits, dataset.uses_body, stand_in)
+    return Examination(*about, (*parts, *listed), problems, packed)
 
 
 def examine_body(folder: Path) -> Examination:
-    """Look at the body model's folder."""
-    there: listing.Unreadable = {}
+    """Examine the body model's folder."""
+    unreadable: listing.Unreadable = {}
+    parts = _count(BODY_PARTS, folder, unreadable, compare=False)
     packed = _packed(folder, BODY_PARTS)
-    parts = _count(BODY_PARTS, folder, there, [None] * len(BODY_PARTS))
-    mistakes, misplaced = _mistakes("", folder, parts, there, list(_smpl_file_names(folder)), packed)
-    return Examination(
-        BODY,
-        BODY_PAGE,
-        folder,
-        (),
-        False,
-        _stands_in(folder),
-        parts,
-        tuple(mistakes),
-        _packed(folder, BODY_PARTS),
-        misplaced,
-    )
-
-
-def _mistakes(
-    name: str,
-    raw: Path,
-    parts: Sequence[Found],
-    unreadable: listing.Unreadable,
-    told: Sequence[Mistake],
-    packed: Sequence[Path],
-) -> tuple[list[Mistake], tuple[Part, ...]]:
-    """What goes wrong with any download, and what is `told` of this one, without what follows from something else.
-
-    And the parts that are misplaced.
-    """
-    if not _is_folder(raw):
-        all_parts = [found.part for found in parts]
-        mistakes = list(raw_mistakes.unreachable(name, all_parts, raw))
-        astray = len(mistakes) > len(raw_mistakes.beside(all_parts, raw))
-        return mistakes, tuple(all_parts) if astray else ()
-    lacking = [found.part for found in parts if found.state != "there"]
-    absent = [found.part for found in parts if not found.found]
-    mistakes = list(raw_mistakes.unreadable(unreadable))
-    if others := [mistake for mistake in told if mistake.instead]:
-        return [*mistakes, *others], ()
-    misplaced, concerned = raw_mistakes.misplaced(raw, lacking, absent)
-    if misplaced:
-        return [*mistakes, *misplaced], tuple(concerned)
-    mistakes += raw_mistakes.empty(raw, absent)
-    if any(not part.without for part in lacking):
-        mistakes += raw_mistakes.still_packed(raw, packed)
-    return [*mistakes, *told], ()
-
-
-def _packed(raw: Path, parts: Sequence[Part]) -> tuple[Path, ...]:
-    return tuple(listing.packed(raw) if _is_folder(raw) else raw_mistakes.beside(parts, raw))
+    problems = (*_problems(folder, parts, packed, unreadable), *_known_mistakes(folder, BODY_MISTAKES))
+    return Examination(BODY, BODY_PAGE, folder, (), False, _stands_in(folder), parts, problems, packed)
 
 
 def clash(examined: Examination, body: Examination) -> bool:
-    """Would a stand-in meet the real thing, if the dataset were converted with this body?"""
+    """Would demo data meet real data, if the dataset were converted with this body?"""
     return examined.uses_body and not body.missing and examined.stand_in != body.stand_in
 
 
-def mixtures(examined: Sequence[Examination], body: Examination | None) -> Iterator[Mistake]:
-    """Stand-ins that would meet the real thing: conversion refuses them with a body, training with each other."""
+def mixtures(examined: Sequence[Examination], body: Examination | None) -> Iterator[Problem]:
+    """Demo data that would meet real data: conversion refuses them with a body, training with each other."""
     there = [e for e in examined if e.usable]
-    kinds = {True: "a stand-in", False: "real"}
+    kinds = {True: "demo data", False: "real"}
     for e in there:
         if body is not None and clash(e, body):
             what = f"{e.dataset} is {kinds[e.stand_in]}, but the body in {body.raw} is {kinds[body.stand_in]}"
-            yield Mistake(what, "Point [paths] body (or --body) at SMPL's files for real data.")
-    stand_ins = [e.dataset for e in there if e.stand_in]
+            yield Problem(what, "Point [paths] body (or --body) at SMPL's files for real data.")
+    demo = [e.dataset for e in there if e.stand_in]
     real = [e.dataset for e in there if not e.stand_in]
-    if stand_ins and real:
-        what = f"{', '.join(stand_ins)}: stand-ins, beside real {', '.join(real)}"
-        yield Mistake(what, "They can be converted, but no training takes both: enable one kind in [data] datasets.")
+    if demo and real:
+        what = f"{', '.join(demo)}: demo data, beside real {', '.join(real)}"
+        yield Problem(what, "They can be converted, but no training takes both: enable one kind in [data] datasets.")
 
 
-def _known(dataset: Dataset, raw: Path) -> tuple[Sequence[int | None], list[Mistake]]:
-    """How many of each part the release has, as far as the dataset can say."""
-    try:
-        return [dataset.known(raw, part) for part in dataset.parts], []
-    except Exception as error:  # other people's code may fail in any way: the other datasets are examined all the same
-        return [None] * len(dataset.parts), [_defect(dataset, error)]
+def _count(parts: Sequence[Part], raw: Path, unreadable: listing.Unreadable, *, compare: bool) -> tuple[Found, ...]:
+    """How many files or folders of each part there are; `compare`: with the release."""
+    counts = [sum(1 for glob in globs(part.patterns) for _ in listing.find(raw, glob, unreadable)) for part in parts]
+    return tuple(Found(part, n, part.known if compare else None) for part, n in zip(parts, counts, strict=True))
 
 
-def _count(
-    parts: Sequence[Part], raw: Path, unreadable: listing.Unreadable, known: Sequence[int | None]
-) -> tuple[Found, ...]:
-    """How many files or folders there are of each part, beside how many are known of it."""
-    return tuple(
-        Found(part, sum(1 for pattern in part.patterns for _ in listing.find(raw, pattern, unreadable)), n)
-        for part, n in zip(parts, known, strict=True)
-    )
-
-
-def _beside_totals(dataset: Dataset, raw: Path) -> tuple[list[Found], list[Mistake]]:
-    """What the reader lists, where only the videos of the release are known and not how much of each part it has."""
+def _listed_videos(dataset: Dataset, raw: Path, *, compare: bool) -> tuple[list[Found], list[Problem]]:
+    """The videos that the reader lists: for a dataset that declares no parts, or no number of them but of videos."""
+    declared = {split: total for split, total in dataset.totals.items() if total.videos is not None}
     rows, defects = [], []
-    for split, total in dataset.totals.items():
-        splits = dataset.splits if split == "all" else (split,)
+    for split, total in (declared if dataset.parts else {s: declared.get(s, Totals()) for s in dataset.splits}).items():
+        splits, videos = dataset.splits if split == "all" else (split,), set[str]()
         try:
             videos = {video.name for each in splits for video in dataset.videos(raw, each)}
-        except RawDataError:
-            continue  # what it misses is told as a missing part
-        except Exception as error:  # as above
-            defects.append(_defect(dataset, error))
-            continue
-        if videos and total.videos is not None:
-            what = "videos" if split == "all" else f"videos of {split}"
-            rows.append(Found(Part(what, (), "the download", splits), len(videos), total.videos))
+        except RawDataError as error:
+            if not dataset.parts:  # else it shows as a missing part
+                defects.append(Problem(str(error), ""))
+        except (
+            Exception
+        ) as error:  # other people's code may fail in any way: the other datasets are examined all the same
+            do = "A defect of its reader: please report it to its authors."
+            defects.append(Problem(f"{dataset.name} cannot be examined: {unexpected(error)}", do))
+        if videos or not dataset.parts:
+            part = Part("videos" if split == "all" else f"videos of {split}", (), "the download", splits)
+            rows.append(Found(part, len(videos), total.videos if compare else None))
     return rows, defects
 
 
-def _listed_videos(dataset: Dataset, raw: Path) -> tuple[tuple[Found, ...], list[Mistake]]:
-    """A dataset that says nothing of its release: what its reader lists of each split."""
-    parts, mistakes = [], []
-    for split in dataset.splits:
-        totals = dataset.totals.get(split)
-        known = None if totals is None or _stands_in(raw) else totals.videos
-        n_videos = 0
-        try:
-            n_videos = len(dataset.videos(raw, split))
-        except RawDataError as error:
-            mistakes.append(Mistake(str(error), ""))
-        except Exception as error:  # as above
-            mistakes.append(_defect(dataset, error))
-        parts.append(Found(Part(f"videos of {split}", (), "the download", (split,)), n_videos, known))
-    return tuple(parts), mistakes
+def _problems(
+    raw: Path, parts: Sequence[Found], packed: Sequence[Path], unreadable: listing.Unreadable
+) -> Iterator[Problem]:
+    """What goes wrong with any download."""
+    if raw.is_symlink() and not listing.is_there(raw):
+        yield Problem(f"{raw} is a link to {raw.readlink()}, which is not there", "Is that disk mounted?")
+    for place, why in sorted(unreadable.items()):
+        yield Problem(f"{place} cannot be read: {why}", "Get the permission to read it.")
+    absent = [found.part for found in parts if found.state == "missing"]
+    if absent and (elsewhere := _elsewhere(raw, absent)) is not None:
+        do = f"Move what is in {elsewhere}, so that it is in {raw}."
+        if elsewhere == raw.parent:
+            renamed = "" if elsewhere.name == raw.name else f", with {elsewhere.name}/ renamed to {raw.name}"
+            do = f"Name the folder above: --raw {elsewhere.parent}{renamed}."
+        yield Problem(f"{' and '.join(part.what for part in absent)}: one folder off, in {elsewhere}", do)
+    elif any(not found.part.without and found.state != "there" for found in parts):
+        for folder in dict.fromkeys(archive.parent for archive in packed):
+            first, *others = [archive for archive in packed if archive.parent == folder]
+            count = f"{first} and {len(others)} more are" if others else f"{first} is"
+            yield Problem(f"{count} still packed", f"Unpack in {raw}: {listing.unpacking(first.name)}.")
 
 
-def _told_by(dataset: Dataset, raw: Path) -> list[Mistake]:
-    """What the dataset itself knows to go wrong."""
-    told: list[Mistake] = []
-    try:
-        told.extend(dataset.mistakes(raw))
-    except OSError as error:
-        told.append(Mistake(f"{error.filename or raw} cannot be read: {error.strerror}", "Mend that, and look again."))
-    except Exception as error:  # as above
-        told.append(_defect(dataset, error))
-    return told
+def _elsewhere(raw: Path, parts: Sequence[Part]) -> Path | None:
+    """The folder that holds `parts` instead of `raw`: below it, above it, or beside it in other capitals."""
+    patterns = [glob for part in parts for glob in globs(part.patterns)]
+    if listing.is_folder_there(raw):
+        return listing.deeper(raw, patterns)
+    beside = [f for f in listing.folders_in(raw.parent) if listing.letters(f.name) == listing.letters(raw.name)]
+    return next((place for place in (raw.parent, *beside) if listing.any_fits(place, patterns)), None)
 
 
-def _defect(dataset: Dataset, error: Exception) -> Mistake:
-    what = f"looking at {dataset.name} failed: {type(error).__name__}: {error}"
-    return Mistake(what, "A defect of its reader: please report it to those who wrote it.")
+def _packed(raw: Path, parts: Sequence[Part]) -> tuple[Path, ...]:
+    """Archives in the raw folder; where there is none, beside its place, under the names that the parts give."""
+    if listing.is_folder_there(raw):
+        return tuple(listing.packed(raw))
+    named = [part.source.lower() for part in parts]
+    return tuple(file for file in listing.packed(raw.parent) if any(file.name.lower() in source for source in named))
 
 
-def _marked_as_stand_in(raw: Path, parts: Sequence[Found]) -> Iterator[Mistake]:
-    """A marker that was left behind makes real data look like embedded data."""
-    counted = [found for found in parts if found.part.known]
-    if _stands_in(raw) and counted and all(found.found >= (found.part.known or 0) for found in counted):
-        what = f"{raw / MARKER} marks this as embedded stand-in data, but it is as large as the release"
-        yield Mistake(what, "If it is the real download, remove that file.")
-
-
-def _smpl_file_names(folder: Path) -> Iterator[Mistake]:
-    for place in (folder, *listing.folders_in(folder)):
-        for file in sorted(entry.name for entry in listing.listed(place, {})):
-            if (model := _SMPL_FILE.fullmatch(file)) is not None:
-                wanted = f"SMPL_{_GENDERS[model[1].lower()]}.pkl"
-                if not (folder / wanted).exists():
-                    yield Mistake(f"{place / file} has the name of SMPL's archive", f"Move it to {folder / wanted}.")
-
-
-def _is_folder(path: Path) -> bool:
-    return os.path.isdir(path)  # noqa: PTH112 - Path's own raises where a folder above may not be read
+def _known_mistakes(raw: Path, mistakes: Sequence[Mistake]) -> Iterator[Problem]:
+    for mistake in mistakes:
+        if found := sorted(path for glob in globs([mistake.pattern]) for path in listing.find(raw, glob, {})):
+            yield Problem(f"{found[0]} {mistake.what}", mistake.do)
 
 
 def _stands_in(folder: Path) -> bool:
-    return os.path.isfile(folder / MARKER)  # noqa: PTH113 - likewise
+    try:
+        return is_stand_in(folder)
+    except OSError:  # a folder above may not be read
+        return False

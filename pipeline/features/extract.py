@@ -77,7 +77,7 @@ def extract(plan: ExtractionPlan, *, scheduler: str | None = None, progress: Pro
 
     if plan.replace:
         provenance()  # what cannot be loaded must not cost the existing stream
-        cache.discard(plan.root, plan.split, spec.name)
+        cache.delete_stream(plan.root, plan.split, spec.name)
     form: dict[str, Any] = {"dim": spec.stream.dim, "dtype": spec.stream.dtype}
     identity = dict(plan.identity)
     with cache.StreamWriter(plan.root, plan.split, spec.name, **form, plan=cache.fingerprint(identity)) as writer:

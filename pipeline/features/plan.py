@@ -110,7 +110,7 @@ def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False)
     if replace:
         return make(why="to be replaced", lacks=missing_rows(committed, None), replace=True)
     lacks = missing_rows(committed, spec.name)
-    why = CHANGED if lacks.shards else UNSETTLED if committed.unsettled(spec.name) else ""
+    why = CHANGED if lacks.shards else UNSETTLED if committed.has_unfinished_commit(spec.name) else ""
     before = recorded_identity(committed, spec.name)
     return make(why=why, lacks=lacks, differs=tuple(differing(before, target)), otherwise=in_words(before, target))
 

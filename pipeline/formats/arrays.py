@@ -1,29 +1,51 @@
-"""Reading arrays out of MATLAB v5 files and NumPy archives of strangers.  [raw] -> tracks -> features -> windows"""
+"""Arrays out of MATLAB v5 files (by SciPy) and NumPy archives, and the checks of numbers.  [raw] -> tracks
+
+A damaged file can make SciPy's compiled reader crash or allocate what the file claims: conversion calls this in the
+processes of `pipeline.processes`, where that costs one video.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.io import loadmat
 
 from pipeline.errors import RawDataError
-from pipeline.formats.mat5 import read_mat5
 from pipeline.raw.files import open_regular
 
 AGAIN: Final = "Unpack the download again."
 ZIP: Final = b"PK\x03\x04"  # how an .npz archive begins
 
 
+def refuse(found: str) -> NoReturn:
+    """Ends reading a file, for what was found in it. Readers turn what they meet into RawDataError."""
+    raise ValueError(found)
+
+
 def load_mat(file: Path, keys: Collection[str], optional: Collection[str] = ()) -> dict[str, NDArray[Any]]:
     """The named variables of a MATLAB v5 file, in their stored types; of `optional` those that are there.
 
-    Raises RawDataError for a file that is none, for one that would fill the memory, and for a missing key.
+    Raises RawDataError for a file that is none and for a missing key.
     """
-    variables = read_mat5(file, (*keys, *optional))
-    return {key: _require(file, variables, key) for key in (*keys, *(variables.keys() & set(optional)))}
+    try:
+        with open_regular(file) as stream:
+            if (head := stream.read(128))[124:] not in (b"\x00\x01IM", b"\x01\x00MI"):  # else it may be v4 or v7.3
+                refuse(f"a file that begins with {head[:20]!r}")
+            variables = loadmat(stream, variable_names=[*keys, *optional])
+    except MemoryError:
+        raise
+    except Exception as error:  # SciPy raises a dozen types on damaged files
+        problem = f"{type(error).__name__}: {error}"
+        raise RawDataError(file, "file", expected="a whole MATLAB v5 file", found=problem, do=AGAIN) from error
+    found = {name: value for name, value in variables.items() if not name.startswith("__")}
+    for key in keys:
+        if key not in found:
+            raise RawDataError(file, key, expected="a variable of this name", found=f"only {sorted(found)}", do=AGAIN)
+    return found
 
 
 def load_npz(file: Path, keys: Collection[str], optional: Collection[str] = ()) -> dict[str, NDArray[Any]]:
@@ -31,44 +53,24 @@ def load_npz(file: Path, keys: Collection[str], optional: Collection[str] = ()) 
 
     Raises RawDataError for a file that is no .npz, a missing key and an object array.
     """
+    key, expected = "file", "a NumPy .npz archive"
     try:
-        stream = open_regular(file)  # np.load leaves the file open when it is no archive
-    except OSError as error:
-        raise _no_archive(file, error) from error
-    with stream:
-        if (head := stream.read(4)) != ZIP:  # NumPy would take it for a pickle, and advise to trust it
-            raise _no_archive(file, f"a file that begins with {head!r}")
-        stream.seek(0)
-        try:
-            archive = np.load(stream, allow_pickle=False)
-        except Exception as error:  # zip, struct and value errors, by what is damaged
-            raise _no_archive(file, error) from error
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise _no_archive(file, "a single array")
-        present = [*keys, *(key for key in optional if key in archive)]
-        return {key: _member(file, archive, key) for key in present}
-
-
-def _no_archive(file: Path, found: Exception | str) -> RawDataError:
-    told = found if isinstance(found, str) else f"{type(found).__name__}: {found}"
-    return RawDataError(file, "file", expected="a NumPy .npz archive", found=told, do=AGAIN)
-
-
-def _member(file: Path, archive: Any, key: str) -> NDArray[Any]:
-    if key not in archive:
-        raise RawDataError(file, key, expected="an array", found=f"only {sorted(archive.files)}", do=AGAIN)
-    try:
-        return np.asarray(archive[key])
-    except Exception as error:  # as above; ValueError for an object array, which only unpickling could read
+        with open_regular(file) as stream:
+            if (head := stream.read(4)) != ZIP:  # NumPy would take it for a pickle, and advise to trust it
+                refuse(f"a file that begins with {head!r}")
+            stream.seek(0)
+            archive, arrays = np.load(stream, allow_pickle=False), {}
+            expected = "an array of numbers or text (pickled objects are not read: they can run code)"
+            for key in (*keys, *(key for key in optional if key in archive)):
+                if key not in archive:
+                    refuse(f"only {sorted(archive.files)}")
+                arrays[key] = np.asarray(archive[key])
+    except MemoryError:
+        raise
+    except Exception as error:  # zip, struct and value errors, by what is damaged; ValueError for an object array
         found = f"{type(error).__name__}: {error}"
-        expected = "an array of numbers or text (pickled objects are not read: they can run code)"
         raise RawDataError(file, key, expected=expected, found=found, do=AGAIN) from error
-
-
-def _require(file: Path, variables: dict[str, NDArray[Any]], key: str) -> NDArray[Any]:
-    if key not in variables:
-        raise RawDataError(file, key, expected="a variable of this name", found=f"only {sorted(variables)}", do=AGAIN)
-    return variables[key]
+    return arrays
 
 
 def numbers(file: Path, key: str, stored: Any, shape: tuple[int | None, ...]) -> NDArray[np.float64]:
@@ -89,12 +91,12 @@ def numbers(file: Path, key: str, stored: Any, shape: tuple[int | None, ...]) ->
 
 
 def table(file: Path, keys: Sequence[str], rows: Sequence[Any], n: int) -> NDArray[np.float64]:
-    """(N, n) of N lists, the i-th under the i-th key, each as `numbers` takes it: together, as long as all is well."""
+    """(N, n) of N lists, the i-th under the i-th key, each as `numbers` takes it."""
     try:
-        array = np.asarray(rows)
+        array = np.asarray(rows)  # all at once, which is faster
     except ValueError:
         array = np.empty(0, object)
     if array.shape == (len(rows), n) and array.dtype.kind in "biuf":
         return array.astype(np.float64)
-    one_by_one = [numbers(file, key, row, (n,)) for key, row in zip(keys, rows, strict=True)]  # tells which is wrong
+    one_by_one = [numbers(file, key, row, (n,)) for key, row in zip(keys, rows, strict=True)]
     return np.array(one_by_one).reshape(len(rows), n)

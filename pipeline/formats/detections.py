@@ -1,29 +1,22 @@
-"""Files of keypoint detectors, OpenPose's and AlphaPose's JSON, and who is who in them.  [raw -> tracks] -> features"""
+"""Files of keypoint detectors: OpenPose's and AlphaPose's JSON.  [raw] -> tracks -> features -> windows"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.accounting import VideoAccount
-from pipeline.boxes import smooth_boxes
 from pipeline.errors import RawDataError
 from pipeline.formats.json_files import kind, load_json, whole
-from pipeline.linking import MAX_GAP, link
 from pipeline.raw.digests import names_in
-from pipeline.skeletons import convert, without_non_finite
 
 OPENPOSE: Final[Mapping[int, str]] = {75: "body_25", 54: "openpose_coco"}  # numbers a person -> skeleton
 ALPHAPOSE_NUMBERS: Final = 51
-MIN_CONFIDENCE: Final = 0.3
-MIN_VISIBLE: Final = 6  # joints
-BOX_FACTOR: Final = 1.1
 AGAIN: Final = "Run the detector on this video again."
 _FRAME_NUMBER: Final = re.compile(r"\d+")
 
@@ -89,73 +82,6 @@ def read_alphapose(file: Path) -> Detections:
         identity = None  # where it did not track, everybody is 0; its trackers count from 1
     by_joint = [persons.reshape(len(persons), -1, 3) for persons in keypoints]
     return Detections("coco", np.array(frames, np.int64), by_joint, identity)
-
-
-def usable(detections: Detections, account: VideoAccount) -> Detections:
-    """Scores made confidences (0 under 0.3, at most 1), persons without a visible joint left out and counted."""
-    if not detections.keypoints:
-        return detections
-    everybody, n_bad = without_non_finite(np.concatenate(detections.keypoints))
-    if n_bad:
-        account.notes.append(f"{n_bad} joints are not finite: not used")
-    score = everybody[..., 2]
-    everybody[..., 2] = np.where(score < MIN_CONFIDENCE, 0, np.minimum(score, 1))
-    visible = (everybody[..., 2] > 0).any(axis=1)
-    account.drop("no_visible_joint", int((~visible).sum()))
-    stops = np.cumsum([len(persons) for persons in detections.keypoints])[:-1]
-    seen = np.split(visible, stops)
-    keypoints = [persons[kept] for persons, kept in zip(np.split(everybody, stops), seen, strict=True)]
-    if detections.identity is None:
-        return replace(detections, keypoints=keypoints)
-    identity = [numbers[kept] for numbers, kept in zip(detections.identity, seen, strict=True)]
-    return replace(detections, keypoints=keypoints, identity=identity)
-
-
-def persons(detections: Detections, account: VideoAccount) -> list[tuple[str, NDArray[np.int64]]]:
-    """Name and (n, 2) rows (t, p) of everybody, by the detector's identities or by linking."""
-    if detections.identity is None:
-        return [(str(k), rows) for k, rows in enumerate(link(detections.keypoints, detections.frame_index))]
-    members: dict[int, dict[int, int]] = {}  # identity -> t -> p
-    for t, identities in enumerate(detections.identity):
-        confidence = detections.keypoints[t][..., 2].sum(axis=1)
-        for p in np.argsort(-confidence, kind="stable"):
-            seen = members.setdefault(int(identities[p]), {})
-            if t in seen:  # one identity given to two persons of a frame: the surer one has it
-                account.drop("duplicate_person", 1)
-            else:
-                seen[t] = int(p)
-    named = []
-    for identity in sorted(members):
-        rows = np.array(sorted(members[identity].items()), np.int64)
-        gaps = np.flatnonzero(np.diff(detections.frame_index[rows[:, 0]]) > MAX_GAP + 1) + 1
-        for k, piece in enumerate(np.split(rows, gaps)):
-            named.append((f"{identity}" if k == 0 else f"{identity}-{k}", piece))
-    return named
-
-
-def rows_of(
-    detections: Detections, members: NDArray[np.int64], account: VideoAccount, min_frames: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]] | None:
-    """frame_index, bbox and kp_2d of one person, or None when under `min_frames` are left; both counted."""
-    frame_index = detections.frame_index[members[:, 0]]
-    kp_2d = np.stack([detections.keypoints[t][p] for t, p in members])
-    dense = frame_index - frame_index[0]  # boxes are smoothed over time, missing frames included
-    over_time = np.zeros((dense[-1] + 1, *kp_2d.shape[1:]))
-    over_time[dense] = kp_2d
-    boxes, first, stop = smooth_boxes(over_time, threshold=MIN_CONFIDENCE)
-
-    has_box = (dense >= first) & (dense < stop)
-    enough = (kp_2d[..., 2] > 0).sum(axis=1) >= MIN_VISIBLE
-    account.drop("no_box", int((~has_box).sum()))
-    account.drop("too_few_visible_joints", int((has_box & ~enough).sum()))
-    kept = has_box & enough
-    if kept.sum() < min_frames:
-        account.drop_track("track_too_short", int(kept.sum()))
-        return None
-    account.keep_track(int(kept.sum()))
-    bbox = boxes[dense[kept] - first] * np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)
-    kp_49 = convert(kp_2d[kept], source=detections.skeleton, target="spin49").astype(np.float32)
-    return frame_index[kept], bbox, kp_49
 
 
 def _people(file: Path) -> list[dict[str, Any]]:

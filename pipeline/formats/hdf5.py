@@ -1,14 +1,13 @@
-"""Numbers out of HDF5 files of strangers, MATLAB 7.3 among them.  [raw] -> tracks -> features -> windows
+"""Numbers out of HDF5 files, MATLAB 7.3 among them, by h5py.  [raw] -> tracks -> features -> windows
 
-A dataset in HDF5 can lie in another file (external storage, external and soft links, virtual datasets), ask for filters
-that are loaded as libraries, and claim any shape. None of that occurs in a release: it is refused before a number is
-read.
+A dataset in HDF5 can be in another file (external storage, external and soft links, virtual datasets) and ask for
+filters that are loaded as libraries. No release has such: they are refused before a number is read. What a damaged file
+does to the library costs one video: conversion calls this in the processes of `pipeline.processes`.
 """
 
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -18,14 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
+from pipeline.formats.arrays import AGAIN
 
 Shape = tuple[int | None, ...]  # None: any length
 
 MAX_NUMBERS: Final = 1 << 24  # of one array: 128 MB. MPI-INF-3DHP's largest has 0.3 * 10^6
 FILTERS: Final = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32})
-CHECKSUM: Final = 4  # bytes, where it is taken before a piece is deflated
-LEAST: Final = 4096  # bytes; deflating makes small pieces larger
-AGAIN: Final = "Unpack the download again."
 
 
 def load_hdf5(
@@ -42,7 +39,7 @@ def load_hdf5(
         with h5py.File(file, "r", locking=False) as stored:  # raw folders may be read-only
             present = [key for key in shapes if key not in optional or key in stored]
             return {key: _read(file, stored, key, shapes[key]) for key in present}
-    except RawDataError:
+    except (RawDataError, MemoryError):
         raise
     except Exception as error:  # the library raises a dozen types on damaged files, none of them documented
         found = f"{type(error).__name__}: {error}"
@@ -50,46 +47,27 @@ def load_hdf5(
 
 
 def _read(file: Path, stored: h5py.File, key: str, shapes: Collection[Shape]) -> NDArray[np.float64]:
-    wanted = f"numbers of shape {' or '.join(map(_text, shapes))}"
-
-    def refused(found: str) -> RawDataError:
-        return RawDataError(file, key, expected=wanted, found=found, do=AGAIN)
-
     link = stored.get(key, getlink=True)
+    dataset: Any = stored[key] if isinstance(link, h5py.HardLink) else None
     if link is None:
-        raise refused(f"only {sorted(stored)[:20]}")
-    if not isinstance(link, h5py.HardLink):
-        raise refused(f"a link to elsewhere ({type(link).__name__})")
-    dataset: Any = stored[key]
-    if not isinstance(dataset, h5py.Dataset):
-        raise refused(f"a {type(dataset).__name__}")
-    if dataset.is_virtual or dataset.external:
-        raise refused("numbers that lie in another file")
-    if dataset.dtype.kind not in "biuf" or not any(_fits(dataset.shape, shape) for shape in shapes):
-        raise refused(f"{dataset.shape} {dataset.dtype}")
-    plist = dataset.id.get_create_plist()
-    filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
-    if len(set(filters)) < len(filters) or not FILTERS.issuperset(filters):
-        raise refused(f"the filters {filters}")
-    if max(math.prod(dataset.shape), math.prod(dataset.chunks or ())) > MAX_NUMBERS:
-        raise refused(f"{dataset.shape} in pieces of {dataset.chunks}, over {MAX_NUMBERS} numbers")
-    if h5py.h5z.FILTER_DEFLATE in filters and not _fit_when_inflated(dataset, filters):
-        raise refused("pieces that inflate to more than they hold")
-    return np.asarray(dataset[()], np.float64)
+        found = f"only {sorted(stored)[:20]}"
+    elif not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
+        found = f"a {type(link if dataset is None else dataset).__name__} whose numbers are not in this file itself"
+    elif dataset.dtype.kind not in "biuf" or not any(_fits(dataset.shape, shape) for shape in shapes):
+        found = f"{dataset.shape} {dataset.dtype}"
+    elif not FILTERS.issuperset(filters := _filters(dataset)):
+        found = f"the filters {filters}"
+    elif max(math.prod(dataset.shape), math.prod(dataset.chunks or ())) > MAX_NUMBERS:
+        found = f"{dataset.shape} in chunks of {dataset.chunks}, over {MAX_NUMBERS} numbers"
+    else:
+        return np.asarray(dataset[()], np.float64)
+    expected = f"numbers of shape {' or '.join(str(shape).replace('None', 'any') for shape in shapes)}"
+    raise RawDataError(file, key, expected=expected, found=found, do=AGAIN)
 
 
-def _fit_when_inflated(dataset: Any, filters: list[int]) -> bool:
-    """Does every stored piece inflate to its own size at most? The library would inflate it whatever comes out."""
-    n_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize + CHECKSUM
-    skipped = 1 << filters.index(h5py.h5z.FILTER_DEFLATE)  # the bit of a piece that was stored as it is
-    for i in range(dataset.id.get_num_chunks()):
-        piece = dataset.id.get_chunk_info(i)
-        if piece.size > 2 * n_bytes + LEAST:
-            return False
-        mask, packed = dataset.id.read_direct_chunk(piece.chunk_offset)
-        if not mask & skipped and len(zlib.decompressobj().decompress(packed, n_bytes + 1)) > n_bytes:
-            return False
-    return True
+def _filters(dataset: Any) -> list[int]:
+    properties = dataset.id.get_create_plist()
+    return [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
 
 
 def _fits(found: tuple[int, ...] | None, shape: Shape) -> bool:
@@ -98,7 +76,3 @@ def _fits(found: tuple[int, ...] | None, shape: Shape) -> bool:
         and len(found) == len(shape)
         and all(w in (None, f) for f, w in zip(found, shape, strict=True))
     )
-
-
-def _text(shape: Shape) -> str:
-    return "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"

@@ -140,7 +140,7 @@ def accept(what: Acceptance, because: str, *, discard_unfinished: bool = False) 
 def _accept_split(what: Acceptance, because: str, discard_unfinished: bool) -> list[Record]:
     wanted, plan = what.wanted, what.plan
     assert plan is not None
-    left = cache.store_at(wanted.root).below(f"{wanted.name}/{WRITING}")
+    left = cache.store_at(wanted.root).list_names(f"{wanted.name}/{WRITING}")
     killed = any(name.startswith("journal") for name in left)
     if killed and not what.nothing and not discard_unfinished:
         raise PipelineError(

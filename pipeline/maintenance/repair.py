@@ -51,7 +51,7 @@ class Repair:
     @property
     def anything(self) -> bool:
         done = self.cache
-        return bool(done.mended or done.quarantined or done.streams or self.read or self.extracted or self.refused)
+        return bool(done.restored or done.removed or done.streams or self.read or self.extracted or self.refused)
 
 
 def repair(
@@ -81,7 +81,6 @@ def repair(
                 done.read.append(read_anew(root, split, shards, raw, body, workers, progress))
         except (PipelineError, cache.CacheError) as error:
             done.refused.append(str(error))
-        done.cache.quarantined |= cache.put_aside(root, split)
     for split, stream in _streams(root, done):
         try:
             with told(f"extract {split}") as progress:
@@ -228,7 +227,8 @@ def _streams(root: cache.Root, done: Repair) -> list[tuple[str, str]]:
     for name in opened.splits:
         try:
             split = opened[name]
-            lacking = [s for s in split.streams if name in read or (name, s) in done.cache.streams or split.forgot(s)]
+            again = {s for s in split.streams if (name, s) in done.cache.streams or split.was_invalidated(s)}
+            lacking = [s for s in split.streams if name in read or s in again]
             # Crops before what is computed from them.
             lacking.sort(key=lambda stream: "crops" in split.stream_manifest(stream).get("identity", {}))
             found += [(name, stream) for stream in lacking]

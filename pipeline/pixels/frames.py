@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.pixels.decode import MAX_BYTES, MAX_PIXELS, PictureError, decode, picture_size
 from pipeline.raw.digests import file_digest, folder_digest, names_in
-from pipeline.raw.files import open_regular
-from pipeline.raw.one_look import once
+from pipeline.raw.files import cached, open_regular
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 
@@ -145,7 +144,7 @@ class Pictures:
         before, digits, after = _NUMBER.split(self.pattern.rpartition("/")[2])
         return f"{before}{index + self.first:0{int(digits)}d}{after}"
 
-    @once
+    @cached
     def indices(self) -> NDArray[np.int64]:
         """Frame indices of the pictures that are there, ascending, by their names alone; empty without the folder."""
         folder = self.place
@@ -216,7 +215,7 @@ class Video:
     def digest(self) -> str:
         return _digest(self.spec, file_digest(self.place))
 
-    @once
+    @cached
     def header(self) -> VideoHeader:
         """What the container says. Raises RawDataError when it cannot be opened."""
         capture, problem = self._open()

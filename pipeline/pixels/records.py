@@ -15,7 +15,7 @@ from pipeline.formats.tf_example import Example, ExampleError
 from pipeline.pixels.decode import PictureError, decode, picture_size
 from pipeline.pixels.frames import Frame, below, increasing, nothing
 from pipeline.raw.digests import span_digest
-from pipeline.raw.one_look import once
+from pipeline.raw.files import cached
 
 PICTURES: Final = "image/encoded"
 MAX_PICTURES: Final = 1 << 16  # in an example. InstaVariety's longest has 500
@@ -56,7 +56,7 @@ class Records:
         problem = "none"
         for picture in self.pictures():
             try:
-                return picture_size(bytes(picture))
+                return picture_size(picture)
             except PictureError as error:
                 problem = f"one that {error}"
         expected = "a readable picture"
@@ -67,7 +67,7 @@ class Records:
         return hashlib.sha256(f"{self.spec}\0{content}".encode()).hexdigest()
 
     def read(self, frame_index: Iterable[int], *, alive: Callable[[], None] = nothing) -> Iterator[Frame]:
-        pictures: list[memoryview] = []
+        pictures: list[bytes] = []
         damage = ""
         try:
             pictures = self.pictures()
@@ -82,9 +82,9 @@ class Records:
             else:
                 yield self._decoded(index, pictures[index])
 
-    @once
+    @cached
     def example(self) -> Example:
-        """The example, both CRCs checked; its pictures are views of the one record, which it keeps in memory.
+        """The example, both CRCs checked; it keeps the record in memory.
 
         Raises RawDataError: `no_tfrecord` for a file that is none, `record_damaged` for a record that cannot be read.
         """
@@ -105,9 +105,9 @@ class Records:
             expected = "a tf.train.Example"
             raise RawDataError(self.place, key, expected=expected, found=str(error), do=AGAIN) from error
 
-    @once
-    def pictures(self) -> list[memoryview]:
-        """The compressed pictures, as views of the record. Raises RawDataError, as `example`, when there are none."""
+    @cached
+    def pictures(self) -> list[bytes]:
+        """The compressed pictures. Raises RawDataError, as `example`, when there are none."""
         example = self.example()
         try:
             return example.bytes_list(PICTURES, MAX_PICTURES)
@@ -115,8 +115,8 @@ class Records:
             found = str(error)
             raise RawDataError(self.place, PICTURES, expected="a list of pictures", found=found, do=AGAIN) from error
 
-    def _decoded(self, index: int, picture: memoryview) -> Frame:
+    def _decoded(self, index: int, picture: bytes) -> Frame:
         try:
-            return Frame(index, decode(bytes(picture)), None)
+            return Frame(index, decode(picture), None)
         except PictureError as error:
             return Frame(index, None, f"{self.place}: picture {index} of the record {error}", error.kind)

@@ -1,1 +1,17 @@
-"""Untrusted folders: what is in them, and whether it has changed.  [raw] -> tracks -> features -> windows"""
+"""Files in untrusted folders: what a video consists of, opening, changes.  [raw] -> tracks -> features -> windows"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class RawVideo:
+    """One unit of conversion, of accounting and of "has it changed?". All paths are below the raw folder."""
+
+    name: str  # unique within the dataset; without what is the same for all videos
+    files: tuple[Path, ...]  # label files and videos: their content decides the tracks
+    folders: tuple[Path, ...] = ()  # picture folders: the names in them decide the tracks
+    label_folders: tuple[Path, ...] = ()  # folders of label files: names and content decide the tracks
+    span: tuple[int, int] | None = None  # bytes [start, stop) of the one file that are this video's; None: all of it

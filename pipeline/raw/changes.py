@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import cache
-from pipeline.datasets.base import RawVideo
+from pipeline.raw import RawVideo
 from pipeline.raw.digests import contents_digest, file_digest, folder_digest, span_digest
 
 Stamp = str  # a line for each input: its kind, as many numbers as NUMBERS says, and its path below the raw folder

@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from pipeline.raw.files import open_regular
-from pipeline.raw.one_look import known, once
+from pipeline.raw.files import cached, open_regular
 
 MIB: Final = 1 << 20
 SMALL: Final = 1 << 16  # bytes
@@ -19,7 +18,7 @@ HASHED_WHOLE: Final = 16 * MIB  # larger files (videos) are known by size and th
 # Kinetics only to name it would take as long as decoding it
 
 
-@once
+@cached
 def file_digest(file: Path) -> str:
     """sha256 of a file up to 16 MiB; of size, first, middle and last MiB of a larger one; else why there is none."""
     try:
@@ -49,7 +48,7 @@ def _sha256(stream: io.BufferedReader, size: int) -> str:
     return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-@once
+@cached
 def span_digest(file: Path, start: int, stop: int) -> str:
     """sha256 of the bytes [start, stop) of a file, fewer where it ends before; else why there is none."""
     total = hashlib.sha256()
@@ -74,12 +73,11 @@ def folder_digest(folder: Path) -> str:
 
 
 def names_in(folder: Path) -> list[str]:
-    """What lies in a folder, in any order. Raises OSError."""
-    listing = known(_names_and_sizes, folder)
-    return os.listdir(folder) if listing is None else [name for name, _ in listing]  # noqa: PTH208 - names alone
+    """Names of what is in a folder, in any order. Raises OSError."""
+    return os.listdir(folder)  # noqa: PTH208 - names alone
 
 
-@once
+@cached
 def _names_and_sizes(folder: Path) -> list[tuple[str, int]]:
     with _opened(folder) as descriptor, os.scandir(descriptor) as entries:
         found = list(entries)

@@ -1,25 +1,65 @@
-"""Opening files of strangers: what is no regular file is refused, not waited for.  [raw] -> tracks -> features"""
+"""Untrusted files: what is no regular file is refused, not waited for.  [raw] -> tracks -> features -> windows
+
+The digest of a video, its reader and the digest of its pixels need the same listings and contents. Inside `caching`,
+functions marked with `cached` read them once, so all three see the same state.
+"""
 
 from __future__ import annotations
 
 import errno
+import functools
 import io
 import os
 import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Any, Final, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_CACHE: Final[ContextVar[dict[Any, Any] | None]] = ContextVar("cache", default=None)
+
+
+@contextmanager
+def caching() -> Iterator[None]:
+    """What functions marked with `cached` return is kept until the end of the block."""
+    token = _CACHE.set({})
+    try:
+        yield
+    finally:
+        _CACHE.reset(token)
+
+
+def cached(function: Callable[P, R]) -> Callable[P, R]:
+    """Inside `caching`, call a function once for the same (hashable) arguments. Its results must not be changed."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        cache = _CACHE.get()
+        if cache is None or kwargs:
+            return function(*args, **kwargs)
+        if (function, args) not in cache:
+            cache[function, args] = function(*args)  # type: ignore[call-arg]  # kwargs are empty
+        found: R = cache[function, args]
+        return found
+
+    return call
 
 
 def open_regular(path: Path) -> io.BufferedReader:
     """Open a file to read its bytes; links are followed.
 
     Raises OSError as `open` does, and for a pipe, a socket or a device too: reading those may never end, and even
-    opening a pipe waits for somebody to write.
+    opening a pipe waits for a process that writes.
     """
     return io.BufferedReader(open_unbuffered(path))
 
 
 def open_unbuffered(path: Path) -> io.FileIO:
-    """The same without a buffer, for who reads a few bytes here and there."""
+    """The same without a buffer, for reading a few bytes here and there."""
     stream = io.FileIO(path, opener=_without_waiting)
     if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
         stream.close()

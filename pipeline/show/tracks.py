@@ -17,11 +17,11 @@ from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.conversion.convert import FLAGS, PER_FRAME, UNEXPECTED
 from pipeline.conversion.plan import reader_parts
-from pipeline.datasets import Dataset, RawVideo
-from pipeline.datasets.defects import unexpected
+from pipeline.datasets.base import Dataset, unexpected
 from pipeline.errors import PipelineError
 from pipeline.pixels import sources
 from pipeline.pixels.frames import FrameSource
+from pipeline.raw import RawVideo
 from pipeline.show.drawing import load_body
 from pipeline.skeletons import JOINTS
 from pipeline.track import Track
@@ -133,7 +133,7 @@ def from_raw(dataset: Dataset, split: str, raw: Path, choice: Choice, *, body: P
             tracks, account = dataset.read_accounted(raw, split, video, model)
         except Exception as error:  # a defect of the reader must not cost the other videos
             account = VideoAccount(video.name)
-            account.put_aside(UNEXPECTED, unexpected(error))
+            account.reject(UNEXPECTED, unexpected(error))
         accounts[video.name] = account
         return [_raw_track(track, account, choice.frames) for track in tracks]
 

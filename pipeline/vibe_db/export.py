@@ -179,6 +179,7 @@ class Segments:
     start: Rows
     stop: Rows
     track: Rows  # number in the split's tracks
+    last_frame: Rows  # index of its last frame
     left_out: Mapping[str, int]  # what rows lack -> how many are left out for it
 
     @property
@@ -216,7 +217,9 @@ def segments_of(split: cache.Split, checks: Mapping[str, Has]) -> Segments:
     follows = (np.diff(row) == 1) & (np.diff(track) == 0) & (np.diff(frame) == step[1:])
     first = np.flatnonzero(np.r_[True, ~follows]) if len(row) else np.zeros(0, np.int64)
     last = np.r_[first[1:] - 1, len(row) - 1][: len(first)]
-    return Segments(row[first], row[last] + 1, track[first], {what: n for what, n in left_out.items() if n})
+    return Segments(
+        row[first], row[last] + 1, track[first], frame[last], {what: n for what, n in left_out.items() if n}
+    )
 
 
 class _Fields:
@@ -231,7 +234,6 @@ class _Fields:
         self.names = [f"{names[t]}_seg{k}" if several[t] else names[t] for t, k in pairs]
         if len(set(self.names)) < len(self.names):
             raise PipelineError(f"{split.name}: two tracks would have one vid_name: rename the videos, convert again")
-        self._pictures: dict[int, Callable[[int], str]] = {}
 
     def arrays(self, fields: Sequence[str]) -> dict[str, Blocks]:
         """Every field with its shape and type."""
@@ -255,8 +257,8 @@ class _Fields:
         if "vid_name" in fields:
             computed["vid_name"] = ((), f"{text}{max(map(len, self.names))}", self._vid_names)
         if "img_name" in fields:  # a segment's last name is its longest
-            ends = zip((self.segments.stop - 1).tolist(), self.segments.stop.tolist(), strict=True)
-            computed["img_name"] = ((), f"{text}{max(len(self._img_names(*end)[0]) for end in ends)}", self._img_names)
+            longest = max(map(len, self._pictures(self.segments.track, self.segments.last_frame)))
+            computed["img_name"] = ((), f"{text}{longest}", self._img_names)
         return {field: self._blocks(n_rows, *computed[field]) for field in fields}
 
     def _blocks(self, n_rows: int, trailing: tuple[int, ...], code: str, compute: Callable[[int, int], Any]) -> Blocks:
@@ -298,19 +300,18 @@ class _Fields:
         return np.array(names)
 
     def _img_names(self, start: int, stop: int) -> list[str]:
-        video = self.split.tracks.video[self.segments.track[self._segment(start, stop)]].tolist()
-        frame = self.split.rows("frame_index", start, stop).tolist()
-        return [self._name_of(v)(f) for v, f in zip(video, frame, strict=True)]
+        track = self.segments.track[self._segment(start, stop)]
+        return list(self._pictures(track, self.split.rows("frame_index", start, stop)))
 
-    def _name_of(self, video: int) -> Callable[[int], str]:
-        if video not in self._pictures:
-            if len(self._pictures) >= BATCH:
-                self._pictures.clear()
-            name_of = names_of(self.split.videos[video].source)
+    def _pictures(self, track: Rows, frame: Array) -> Iterator[str]:
+        """The name of the picture of each track's frame."""
+        last, name_of = -1, None
+        for video, index in zip(self.split.tracks.video[track].tolist(), frame.tolist(), strict=True):
+            if video != last:
+                last, name_of = video, names_of(self.split.videos[video].source)
             if name_of is None:
                 raise PipelineError(f"{self.split.name}: the pictures of {self.split.videos[video].name} have no names")
-            self._pictures[video] = name_of
-        return self._pictures[video]
+            yield name_of(index)
 
 
 def _write(file: Path, layout: Layout, arrays: Mapping[str, Blocks], progress: Progress) -> str:

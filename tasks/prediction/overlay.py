@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.cli.progress import Progress, silent
-from pipeline.datasets.new_video import n_frames
+from pipeline.datasets.pixels import n_frames
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.pixels.frames import Image, Pictures, Video
 from pipeline.show.painted_bodies import COLOURS, OPACITY, Painter, SeenBody

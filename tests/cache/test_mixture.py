@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 import cache
 from cache import CacheChanged, CacheError
-from cache.draws import Draws, Permutation
-from cache.mixture import Mixture, Part, StreamRows
+from cache.mixture import Draws, Mixture, Part, Permutation, StreamRows
 
 UNHURRIED = settings(deadline=None, max_examples=60)
 KEYS = st.lists(st.one_of(st.integers(0, 2**40), st.text(max_size=5)), max_size=3)
@@ -378,8 +377,8 @@ def test_the_pieces_that_fill_the_table_lie_within_runs(seqlen, runs, strides):
             begins += range(end + gap, end + gap + length - seqlen + 1, stride)
         end += gap + length
     rows = StreamRows({"a": np.array(begins, np.int64)}, seqlen)
-    pieces = [(name, int(start)) for name, starts in rows.pieces(n_windows=3) for start in starts]
-    assert all(len(starts) <= 3 for _, starts in rows.pieces(n_windows=3))
+    pieces = [(name, int(start)) for name, starts in rows.batches(n_windows=3) for start in starts]
+    assert all(len(starts) <= 3 for _, starts in rows.batches(n_windows=3))
     for _, start in pieces:
         assert any(low <= start and start + seqlen <= high for low, high in limits)
     read = {start + i for _, start in pieces for i in range(seqlen)}

@@ -28,7 +28,7 @@ def test_a_video_put_aside_half_way_accounts_for_all_that_was_found() -> None:
     account = VideoAccount("clip", found=30)
     account.keep_track(20)
     account.drop("degenerate_box", 2)
-    account.put_aside("video_unreadable", "clip.mp4 does not decode")
+    account.reject("video_unreadable", "clip.mp4 does not decode")
     account.check()
     assert (account.kept, account.tracks_kept, account.dropped) == (0, 0, Counter({"video_unreadable": 30}))
 
@@ -46,7 +46,7 @@ def test_totals_add_up_over_videos() -> None:
     first.found, second.found = 5, 4
     first.keep_track(5)
     second.drop("no_picture", 4)
-    third.put_aside("bad_label_file", "c.mat is cut off")
+    third.reject("bad_label_file", "c.mat is cut off")
     totals = accounting.totals()
     assert totals["frames"] == {"found": 9, "kept": 5, "dropped": {"no_picture": 4}}
     assert totals["videos"] == {"found": 3, "kept": 1, "set_aside": {"bad_label_file": 1}, "without_tracks": 1}
@@ -77,7 +77,7 @@ def test_a_video_that_failed_before_its_split_was_known_counts_as_set_aside() ->
     accounting = Accounting()
     account = accounting.video("a")
     account.other_split = True
-    account.put_aside("bad_label_file", "a.mat is cut off")
+    account.reject("bad_label_file", "a.mat is cut off")
     videos = accounting.totals()["videos"]
     assert videos == {"found": 1, "kept": 0, "set_aside": {"bad_label_file": 1}, "without_tracks": 0}
 

@@ -101,7 +101,7 @@ def penn_accounts() -> list[VideoAccount]:
         account.keep_track(frames)
     bad = [VideoAccount(f"1{i:03d}", found=3) for i in range(REJECTED)]
     for account in bad:
-        account.put_aside("bad_labels", f"labels/{account.name}.mat: expected 13 joints, <found> 12.")
+        account.reject("bad_labels", f"labels/{account.name}.mat: expected 13 joints, <found> 12.")
     return [*good, *bad]
 
 

@@ -52,7 +52,7 @@ class FeatureTable:
         parts = [part for part in mixture.parts.values() if part.stream is not None]
         sources = {name: (split, part.stream) for part in parts for name, split in part.splits.items()}
         _, dtype = feature_type(mixture)
-        for name, starts in self.rows.pieces():
+        for name, starts in self.rows.batches():
             split, stream = sources[name]
             windows = np.stack([starts, starts + self.rows.seqlen], axis=1)
             features = split.read(windows, stream=stream, fields=("features",), dtype=dtype)["features"]

@@ -139,6 +139,7 @@ class Decoders:
         where = (given[0].job, at) if given and has_begun else (-1, -1)
         self._ended[where] += 1
         if at < 0 and self._ended[where] == FRUITLESS:
+            del self._workers[number]  # it has been ended
             doing = f"compared the pixels of {given[0].pixels.name}" if given and has_begun else "started"
             raise PipelineError(
                 f"{FRUITLESS} decoding processes, one after the other, {message} while they {doing}: what they wrote "

@@ -39,7 +39,11 @@ def record(shot: Shot, folder: Path) -> Take:
     rng = shot.rng("motion")
     betas, facing = random_betas(rng), float(rng.uniform(-np.pi, np.pi))
     motion = perform(rng, n_frames=shot.n_frames, fps=shot.fps, betas=betas, facing=facing)
-    gender, fingers = str(rng.choice(["male", "female"])), _fingers(shot.n_frames, rng)
+    gender = str(rng.choice(["male", "female"]))
+    # 15 joints of the left hand, then of the right, slightly and slowly curled; palms down, fingers bend about z.
+    curl = 0.25 + 0.15 * np.sin(np.linspace(0, 2 * np.pi, shot.n_frames)[:, None] + rng.uniform(0, 2 * np.pi, 30))
+    bends = curl * np.repeat([-1.0, 1.0], 15)
+    fingers = np.stack([np.zeros_like(bends), np.zeros_like(bends), bends], axis=-1).reshape(shot.n_frames, 90)
     for smpl, smplh in SMPLH_HANDS.items():
         motion.pose[:, 3 * smpl : 3 * smpl + 3] = fingers[:, 3 * (smplh - 22) : 3 * (smplh - 22) + 3]
     pose, trans = z_up(motion.pose, motion.trans, rest_joints(procedural(), betas)[0])
@@ -67,14 +71,6 @@ def z_up(pose: NDArray[Any], trans: NDArray[Any], pelvis: NDArray[Any]) -> tuple
     turned = pose.copy()
     turned[:, :3] = (Z_UP * Rotation.from_rotvec(pose[:, :3])).as_rotvec()
     return turned, np.asarray(Z_UP.apply(trans + pelvis) - pelvis)
-
-
-def _fingers(n_frames: int, rng: np.random.Generator) -> NDArray[Any]:
-    """(T, 90) rad: 15 joints of the left hand, then of the right, slightly and slowly curled."""
-    curl = 0.25 + 0.15 * np.sin(np.linspace(0, 2 * np.pi, n_frames)[:, None] + rng.uniform(0, 2 * np.pi, 30))
-    fingers = np.zeros((n_frames, 30, 3))
-    fingers[..., 2] = curl * np.repeat([-1.0, 1.0], 15)  # palms down in the rest pose: fingers bend about z
-    return fingers.reshape(n_frames, 90)
 
 
 LAYOUT: Final = Layout("amass", "Made-up motions in AMASS's layout: nothing of AMASS.", shots, record)

@@ -153,39 +153,33 @@ def cameras() -> dict[str, Any]:
 
 
 def metadata() -> bytes:
-    """metadata.xml: which file has which action, the cameras' ids and numbers."""
-    root = Element("metadata")
-    mapping = SubElement(root, "mapping")
-    rows = [["", "", *SUBJECTS]]
-    for number, action in enumerate(ACTIONS, start=1):
-        for subaction in (1, 2):
-            names = (_file_name(action, subaction, subject) for subject in SUBJECTS)
-            rows.append([str(number), str(subaction), *names])
-    for row in rows:
-        _cells(SubElement(mapping, "tr"), row)
-    _cells(SubElement(root, "actionnames"), ACTIONS)
-    _cells(SubElement(SubElement(root, "dbcameras"), "index2id"), CAMERAS)
-    SubElement(root, "w0").text = "[" + " ".join(repr(number) for number in _w0()) + "]"
-    indent(root)
-    return bytes(tostring(root, encoding="utf-8", xml_declaration=True)) + b"\n"
+    """metadata.xml: which file has which action, the cameras' ids, numbers (`w0`).
 
-
-def _cells(row: Element, texts: Sequence[str]) -> None:
-    for text in texts:
-        SubElement(row, "td").text = text
-
-
-def _w0() -> list[float]:
-    """For every camera and subject three angles and the camera's place (mm), then the intrinsics of every camera."""
-    extrinsic, intrinsic = [], []
-    for name in CAMERAS:
-        camera = camera_of(name, 1)
+    w0 has for every camera and subject three angles and the camera's place (mm), then the intrinsics of every camera.
+    """
+    rows = [
+        [str(number), str(subaction), *(_file_name(action, subaction, subject) for subject in SUBJECTS)]
+        for number, action in enumerate(ACTIONS, start=1)
+        for subaction in (1, 2)
+    ]
+    extrinsic, intrinsic = list[float](), list[float]()
+    for camera in (camera_of(name, 1) for name in CAMERAS):
         turn, shift = camera.extrinsics[0, :3, :3], camera.extrinsics[0, :3, 3]
         angles = Rotation.from_matrix(turn).as_euler("XYZ")
         extrinsic += [*angles.tolist(), *(-1000 * turn.T @ shift).tolist()] * len(SUBJECTS)
         focal, centre = camera.intrinsics[[0, 1], [0, 1]], camera.intrinsics[:2, 2]
         intrinsic += [*focal.tolist(), *centre.tolist(), *DISTORTION]
-    return [float(number) for number in (*extrinsic, *intrinsic)]
+    root = Element("metadata")
+    mapping = SubElement(root, "mapping")
+    tables = [(SubElement(mapping, "tr"), row) for row in (["", "", *SUBJECTS], *rows)]
+    tables.append((SubElement(root, "actionnames"), list(ACTIONS)))
+    tables.append((SubElement(SubElement(root, "dbcameras"), "index2id"), list(CAMERAS)))
+    for parent, texts in tables:
+        for text in texts:
+            SubElement(parent, "td").text = text
+    SubElement(root, "w0").text = "[" + " ".join(repr(float(number)) for number in (*extrinsic, *intrinsic)) + "]"
+    indent(root)
+    return bytes(tostring(root, encoding="utf-8", xml_declaration=True)) + b"\n"
 
 
 def _later(action: str, again: int) -> tuple[str, int]:

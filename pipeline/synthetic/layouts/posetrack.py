@@ -72,33 +72,25 @@ def record(shot: Shot, folder: Path) -> Take:
 
 def labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
     """The content of a sequence's file; visible (T, people, 49)."""
-    shot = take.shot
+    shot, images, annotations = take.shot, [], list[dict[str, Any]]()
     labelled = range(0, shot.n_frames, STRIDE if is_sparse(shot.number) else 1)
-    kp_2d = [_labels(actor.kp_2d, visible[:, i]) for i, actor in enumerate(take.actors)]
-    annotations = [
-        _annotation(joints[frame], person, _image_id(shot, frame))
-        for frame in labelled
-        for person, joints in enumerate(kp_2d)
-    ]
-    images = [_image(shot, frame, labelled=frame in labelled) for frame in range(shot.n_frames)]
+    labels = [_labels(actor.kp_2d, visible[:, i]) for i, actor in enumerate(take.actors)]
+    for frame in range(shot.n_frames):
+        image_id = int(f"1{shot.name[:6]}{frame:04d}")
+        image = {
+            "has_no_densepose": True,
+            "is_labeled": frame in labelled,
+            "file_name": f"images/{shot.split}/{shot.name}/{frame:06d}.jpg",
+            "nframes": shot.n_frames,
+            "frame_id": image_id,
+            "vid_id": shot.name[:6],
+            "id": image_id,
+        }
+        images.append(image)
+        if frame in labelled:
+            image |= {"ignore_regions_y": [], "ignore_regions_x": []}
+            annotations += [_annotation(joints[frame], person, image_id) for person, joints in enumerate(labels)]
     return {"images": images, "annotations": annotations, "categories": [CATEGORY]}
-
-
-def _image_id(shot: Shot, frame: int) -> int:
-    return int(f"1{shot.name[:6]}{frame:04d}")
-
-
-def _image(shot: Shot, frame: int, *, labelled: bool) -> dict[str, Any]:
-    image = {
-        "has_no_densepose": True,
-        "is_labeled": labelled,
-        "file_name": f"images/{shot.split}/{shot.name}/{frame:06d}.jpg",
-        "nframes": shot.n_frames,
-        "frame_id": _image_id(shot, frame),
-        "vid_id": shot.name[:6],
-        "id": _image_id(shot, frame),
-    }
-    return image | ({"ignore_regions_y": [], "ignore_regions_x": []} if labelled else {})
 
 
 def _labels(kp_2d: NDArray[Any], visible: NDArray[np.bool_]) -> NDArray[np.float64]:

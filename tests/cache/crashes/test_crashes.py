@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,9 @@ import numpy as np
 import pytest
 
 import cache
+from benchmarks import crashes
+from benchmarks.crashes import RUNS
 from cache import SplitWriter, StreamWriter
-from cache.format import manifest
-
-sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
-
-import crashes
-from interrupted_runs import RUNS
 
 KILLS = 3  # of each run, and every other one is killed again while it goes on; `benchmarks/crashes.py` has hundreds
 
@@ -31,13 +26,13 @@ class Killed(BaseException):
 @pytest.mark.slow
 def test_every_run_survives_sigkill_and_readers_beside_it_see_old_or_new(tmp_path: Path) -> None:
     jobs = [crashes.Toy(name) for name in RUNS]
-    tallies = crashes.chain(jobs, tmp_path, KILLS * len(jobs), random.Random(0), timed=False)
+    tallies = crashes.chain(jobs, tmp_path, KILLS * len(jobs), random.Random(0))
     assert [text for tally in tallies for text in tally.wrong] == []
     assert all(tally.kills >= KILLS for tally in tallies)
     assert sum(tally.kills for tally in tallies) >= 20
     for tally in tallies:  # some kills came before the commit, some after it, and no two left the same behind
         assert tally.old >= 1
-        assert tally.looks > 0
+        assert tally.reads > 0
         assert len(tally.states) >= KILLS
     assert sum(tally.new for tally in tallies) >= 3
 
@@ -145,30 +140,6 @@ def test_a_reader_sees_nothing_of_what_is_not_committed(tmp_path: Path, toy: Any
     assert [track.name for track in opened.tracks] == ["a/0"]
     np.testing.assert_array_equal(opened.rows("bbox", 0, 40), toy.track("a/0", 40).columns["bbox"])
     assert [track.name for track in cache.open(tmp_path)["toy/train"].tracks] == ["b/0"]
-
-
-def test_between_the_manifest_and_the_small_files_a_reader_sees_the_new_state(
-    tmp_path: Path, toy: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    toy.write(tmp_path, [toy.video("a", [10])])
-    real = manifest.roll_forward
-
-    def die(place: manifest.Place, committed: Any, **options: Any) -> None:
-        if committed is not None and place.store.below(place.staging(committed["digest"])):
-            raise Killed
-        real(place, committed, **options)
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(manifest, "roll_forward", die)
-        toy.write(tmp_path, [toy.video("b", [5])])
-    split = cache.open(tmp_path)["toy/train"]
-    assert [track.name for track in split.tracks] == ["a/0", "b/0"]
-    assert split.column("bbox").shape == (37, 4)
-    report = cache.verify(tmp_path)
-    assert report.ok
-    assert any(".commit" in note for note in report.notes)
-    toy.write(tmp_path, [])
-    assert cache.verify(tmp_path).notes == ()
 
 
 def test_an_extraction_with_other_weights_does_not_take_over_journalled_shards(tmp_path: Path, toy: Any) -> None:

@@ -10,7 +10,6 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,11 +20,7 @@ import numpy as np
 import pytest
 
 import cache
-from cache import CacheError, SplitWriter, StreamWriter
-
-sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
-
-from interrupted_runs import (
+from benchmarks.crashes import (
     COLUMNS,
     DIM,
     FIRST,
@@ -40,6 +35,7 @@ from interrupted_runs import (
     tree,
     watched,
 )
+from cache import CacheError, SplitWriter, StreamWriter
 
 POINTS = 2  # of each run, at which something fails; `EVERY_MOMENT=1 pytest ...` takes every one, and some minutes
 FRESH = multiprocessing.get_context("forkserver")

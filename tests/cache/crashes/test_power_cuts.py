@@ -6,7 +6,6 @@ import hashlib
 import os
 import random
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,8 @@ from typing import Any
 import pytest
 
 import cache
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[3] / "benchmarks")]
-
-from interrupted_runs import RUNS, seen, tree, watched  # noqa: E402
-from power_cut import Disk, Model, Recorder, on_disk, put_back  # noqa: E402
+from benchmarks.crashes import RUNS, seen, tree, watched
+from tests.cache.crashes.power_cut import Disk, Model, Recorder, on_disk, put_back
 
 # So many moments of every run, besides those about its commit. `EVERY_MOMENT=1 pytest ...` takes all, and an hour.
 MOMENTS = 4

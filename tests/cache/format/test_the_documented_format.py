@@ -156,7 +156,7 @@ import pytest  # noqa: E402
 
 import cache  # noqa: E402
 from cache.format import layout, shard, tables  # noqa: E402
-from cache.format import manifest as manifests  # noqa: E402
+from cache.storage.local import LocalStore  # noqa: E402
 from cache.write import split_writer, stream_writer  # noqa: E402
 
 Opened = tuple[Path, Manifest, Files]
@@ -270,28 +270,49 @@ def test_a_commit_that_was_killed_before_its_small_files_moved_reads_as_document
     class KilledError(Exception):
         pass
 
-    def roll_forward(place: Any, committed: Any, original: Any = manifests.roll_forward, **options: Any) -> None:
-        if place.store.below(f"{place.home}/.commit"):  # the manifest is replaced, and nothing more happens
-            raise KilledError
-        original(place, committed, **options)
+    def put_small(self: Any, files: Any, home: str, original: Any = LocalStore.put_small) -> None:
+        if any(key.endswith("track_start/c/0") and ".commit" not in key for key in files):
+            raise KilledError  # the manifest is replaced, and nothing more happens
+        original(self, files, home)
 
     toy.write(tmp_path, toy.videos()[:2])
     with monkeypatch.context() as patch, pytest.raises(KilledError):
-        patch.setattr(manifests, "roll_forward", roll_forward)
+        patch.setattr(LocalStore, "put_small", put_small)
         toy.write(tmp_path, toy.videos())
     home = tmp_path / "toy/train"
     manifest, files = open_manifest(home, home)
     assert json.loads((home / "bbox/zarr.json").read_text())["shape"][0] < manifest["extent"]
     assert len(read_column(home, "bbox", manifest, files)) == sum(b - a for a, b in manifest["commits"])
+    split = cache.open(tmp_path)["toy/train"]
+    assert [video.name for video in split.videos] == [video.name for video, _ in toy.videos()]
+    assert split.column("bbox").shape[0] == manifest["extent"]
+    report = cache.verify(tmp_path)
+    assert report.ok
+    assert any(".commit" in note for note in report.notes)
+    toy.write(tmp_path, [])
+    assert cache.verify(tmp_path).notes == ()
 
 
-def test_a_table_that_is_lost_or_damaged_reads_as_documented(root: Path) -> None:
-    home = root / "toy/train"
-    _, before = open_manifest(home, home)
+def test_a_cache_of_an_earlier_version_with_second_copies_is_read_and_extended(tmp_path: Path, toy: Any) -> None:
+    toy.write(tmp_path, toy.videos())
+    home = tmp_path / "toy/train"
+    manifest, files = open_manifest(home, home)
+    for name, data in files.items():
+        copy = home / ".copy" / manifest["digest"][:16] / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(data)
     (home / "track_stop/c/0").unlink()
     (home / "video_name/c/0/0").write_bytes(b"damaged")
-    (home / "bbox/zarr.json").write_bytes(b"{}")
-    assert open_manifest(home, home)[1] == before
+    assert open_manifest(home, home)[1] == files
+    assert len(cache.open(tmp_path)["toy/train"].tracks) == 7
+    report = cache.verify(tmp_path)
+    assert [damage.array for damage in report.damaged] == ["track_stop", "video_name"]
+    assert len(cache.repair(tmp_path, report).restored) == 2
+    report = cache.verify(tmp_path)
+    assert (report.ok, report.notes) == (True, ())
+    toy.write(tmp_path, [toy.video("x", [3])])
+    assert not (home / ".copy").exists()
+    assert cache.verify(tmp_path).ok
 
 
 def test_a_shard_of_the_usual_size_reads_as_documented(tmp_path: Path) -> None:

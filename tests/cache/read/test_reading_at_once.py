@@ -18,7 +18,7 @@ import pytest
 
 import cache
 from cache import SplitWriter, StreamWriter, TrackRows, VideoEntry
-from cache.read import mapped_shards
+from cache.read import mapped
 
 ROOT = Path(__file__).parents[3]
 N_ROWS, T = 3400, 6  # 425 shards of 8 rows
@@ -72,7 +72,7 @@ def random_windows(seed: int, count: int = 40) -> np.ndarray:
 @pytest.fixture
 def few_open(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three shards may be open: nearly every window has to close one that another thread has just opened."""
-    monkeypatch.setattr(mapped_shards, "_allowed", lambda: 3)
+    monkeypatch.setattr(mapped, "_allowed", lambda: 3)
 
 
 @pytest.mark.usefixtures("few_open")
@@ -83,7 +83,7 @@ def test_threads_that_share_a_split_all_read_what_they_asked_for(root: Path) -> 
 
 
 def test_shards_opened_by_threads_are_counted_and_let_go(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mapped_shards, "_allowed", lambda: 16)
+    monkeypatch.setattr(mapped, "_allowed", lambda: 16)
     split = cache.open(root)["toy/train"]
     with ThreadPoolExecutor(4) as threads:
         assert all(threads.map(lambda seed, split=split: is_right(split, random_windows(seed)), range(20)))
@@ -130,7 +130,7 @@ def test_a_child_forked_while_another_thread_makes_room_is_not_locked_out(root: 
     locked, done = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with mapped_shards.OPEN_FILES._lock:
+        with mapped._OPEN_FILES._lock:
             locked.set()
             done.wait(120)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +11,7 @@ import cache
 from cache import SplitWriter, StreamWriter
 
 SPLIT, STREAM = "toy/train", "resnet50"
-LEFT = (".writing", "provenance.json")  # of a writer: outside the promise of equal bytes
+LEFT = (".writing", ".commit", "provenance.json")  # of writers: outside the promise of equal bytes
 
 
 Video = tuple[cache.VideoEntry, list[cache.TrackRows]]
@@ -37,13 +36,6 @@ def objects(server: Any, url: str, *, every: bool = False) -> dict[str, bytes]:
             if every or not any(part in LEFT for part in key.split("/")):
                 found[key] = server.get_object(Bucket=name, Key=entry["Key"])["Body"].read()
     return found
-
-
-def in_force(files: dict[str, bytes]) -> dict[str, bytes]:
-    """Without the copies of earlier commits, which stay in an object store until `gc`."""
-    manifests = [text for key, text in files.items() if key.endswith("/manifest.json") and ".copy/" not in key]
-    digests = [json.loads(text)["digest"][:16] for text in manifests]
-    return {key: data for key, data in files.items() if ".copy/" not in key or any(cut in key for cut in digests)}
 
 
 def put(server: Any, url: str, key: str, data: bytes) -> None:

@@ -29,7 +29,9 @@ def given_for(shards: StreamShards, shard: int, toy: Any, *, other: bytes = b"")
 
 
 def staged_names(root: str) -> list[str]:
-    return [name for name in cache.store_at(root).below(f"{FEATURES}/crops/.writing") if name.startswith("staged-")]
+    return [
+        name for name in cache.store_at(root).list_names(f"{FEATURES}/crops/.writing") if name.startswith("staged-")
+    ]
 
 
 @pytest.fixture
@@ -88,7 +90,7 @@ def test_neighbours_take_one_request_for_all(narrow: str, toy: Any, monkeypatch:
 
 
 @pytest.mark.slow
-def test_damage_is_told_and_mended(narrow: str, server: Any, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damage_is_told_and_mended(narrow: str, server: Any, toy: Any) -> None:
     toy.write_blobs(narrow)
     bucket, _, prefix = narrow.removeprefix("s3://").partition("/")
     key = f"{prefix}/{FEATURES}/crops/c/1"
@@ -97,11 +99,8 @@ def test_damage_is_told_and_mended(narrow: str, server: Any, toy: Any, monkeypat
     server.put_object(Bucket=bucket, Key=key, Body=bytes(data))
     with pytest.raises(CacheError, match="checksum"):
         cache.open(narrow)[SPLIT].blobs("crops", [33])
-    whole = cache.verify(narrow)
-    monkeypatch.setattr("cache.verification.shards._WHOLE", 1000)  # so that shards are read piece by piece
     report = cache.verify(narrow)
     assert [(found.array, found.shard) for found in report.damaged] == [("crops", 1)]
-    assert report.problems == whole.problems
     assert cache.repair(narrow, report).streams == {(SPLIT, "crops"): (1,)}
     toy.write_blobs(narrow)
     assert cache.verify(narrow).ok
@@ -113,7 +112,7 @@ def test_staged_and_accepted_shards_are_the_objects_of_written_ones(narrow: str,
     store = cache.store_at(narrow)
     toy.write_blobs(narrow)
     written = {key: store.read(key) for key in store.files(FEATURES) if "/c/" in key}
-    cache.discard(narrow, SPLIT, "crops")
+    cache.delete_stream(narrow, SPLIT, "crops")
     workers = StreamShards(narrow, SPLIT, "crops", **FORM)
     with writer_of(narrow) as writer:
         for shard in (2, 0, 1):
@@ -131,7 +130,7 @@ def test_a_staged_shard_takes_no_others_place(narrow: str, toy: Any) -> None:
         first.accept(shards.stage(*given_for(shards, 0, toy)))
         second.accept(shards.stage(*given_for(shards, 0, toy)))  # the same bytes are as good
         first.accept(shards.stage(*given_for(shards, 1, toy)))
-        with pytest.raises(CacheError, match=r"crops/c/1: expected nothing there yet, found other content"):
+        with pytest.raises(CacheError, match=r"crops/c/1: expected no object yet, found other content"):
             second.accept(shards.stage(*given_for(shards, 1, toy, other=b"!")))
         first.write(*given_for(shards, 2, toy))
         first.commit({})

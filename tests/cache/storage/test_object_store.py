@@ -16,8 +16,8 @@ import zarr.storage
 import cache
 from cache import CacheError
 from cache.format.manifest import Place
-from cache.read.rows import ZarrRows
-from tests.cache.storage.buckets import SPLIT, STREAM, delete, in_force, objects, put, three_runs, two_commits
+from cache.read.zarr_rows import ZarrRows
+from tests.cache.storage.buckets import SPLIT, STREAM, delete, objects, put, three_runs, two_commits
 
 obstore = pytest.importorskip("obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'")
 pytest.importorskip("moto.server", reason="a real S3 server is needed: pip install -e '.[dev]'")
@@ -37,7 +37,7 @@ def test_the_objects_are_the_files_that_the_same_run_writes_into_a_folder(
     both: tuple[str, Path], server: Any, toy: Any
 ) -> None:
     url, folder = both
-    assert in_force(objects(server, url)) == toy.tree(folder)
+    assert objects(server, url) == toy.tree(folder)
     assert cache.verify(url).ok
 
 
@@ -114,7 +114,7 @@ def test_a_run_with_nothing_to_do_writes_nothing(url: str, server: Any, toy: Any
 def test_a_discarded_stream_is_gone_and_can_be_made_again(url: str, server: Any, toy: Any) -> None:
     two_commits(url, toy)
     first = objects(server, url)
-    cache.discard(url, SPLIT, STREAM)
+    cache.delete_stream(url, SPLIT, STREAM)
     gone = {key for key in first if key.startswith(f"{SPLIT}/features/{STREAM}")}
     assert objects(server, url).keys() == first.keys() - gone
     two_commits(url, toy)
@@ -150,7 +150,7 @@ def test_a_missing_shard_raises_and_is_read_once_it_is_back(url: str, server: An
         key = f"{SPLIT}/kp_2d/c/2/0/0"
         data = objects(server, url)[key]
         delete(server, url, key)
-        with pytest.raises(CacheError, match=rf"{url}/{key}: expected a shard.* found no object"):
+        with pytest.raises(CacheError, match=rf"{url}/{key}: expected a shard.* found no file"):
             split.read(windows, stream=None)
         with pytest.raises(CacheError, match=rf"{url}/{key}: expected a shard"):
             ZarrRows(split.store, f"{SPLIT}/kp_2d", _metadata(split, "kp_2d")).read(

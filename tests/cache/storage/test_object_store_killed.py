@@ -64,7 +64,7 @@ def test_a_writer_killed_at_any_request_and_run_again_ends_with_the_same_objects
     carried_out: bool, every: int, memory: None, toy: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every request of the run, which would take minutes of a server; and quickly, some of them."""
-    monkeypatch.setattr(object_store, "_AT_ONCE", 1)  # one request after the other: dead means dead
+    monkeypatch.setattr(object_store, "_IN_FLIGHT", 1)  # one request after the other: dead means dead
 
     def held(root: str) -> dict[str, bytes]:
         store = cache.store_at(root)
@@ -82,7 +82,7 @@ def test_a_writer_killed_at_any_request_and_run_again_ends_with_the_same_objects
 
 @pytest.mark.slow
 def test_so_it_does_on_a_server(server: Any, url: str, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(object_store, "_AT_ONCE", 1)
+    monkeypatch.setattr(object_store, "_IN_FLIGHT", 1)
     deaths = Deaths(monkeypatch)
     two_commits(f"{url}/calm", toy)
     n_requests, wanted = deaths.seen, objects(server, f"{url}/calm")

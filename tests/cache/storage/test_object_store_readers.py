@@ -42,7 +42,7 @@ def test_a_reader_of_a_stream_that_was_made_anew_is_told(url: str, toy: Any) -> 
     held = cache.open(url)[SPLIT]
     windows = held.windows(8, 8, STREAM)
     held.read(windows)
-    cache.discard(url, SPLIT, STREAM)
+    cache.delete_stream(url, SPLIT, STREAM)
     with pytest.raises(CacheChanged, match=rf"{url}/{SPLIT}/features/{STREAM}: has been replaced"):
         held.read(windows)
     with StreamWriter(url, SPLIT, STREAM, dim=4, plan="others") as writer:

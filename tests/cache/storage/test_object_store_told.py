@@ -57,7 +57,7 @@ def test_a_bucket_that_is_not_there_is_told(server: Any, toy: Any, soon: None) -
     with pytest.raises(CacheError, match="NoSuchBucket"):
         cache.store_at("s3://no-such-bucket/cache").put_small({"a": b""}, "")
     with pytest.raises(CacheError, match="NoSuchBucket"):
-        cache.store_at("s3://no-such-bucket/cache").put("a", b"", by_way_of="b")
+        cache.store_at("s3://no-such-bucket/cache").put("a", b"", temporary="b")
 
 
 def test_a_bucket_without_a_cache_is_told(url: str) -> None:

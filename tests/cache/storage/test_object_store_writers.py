@@ -31,7 +31,7 @@ def begun(root: str, videos: Any, plan: str, toy: Any) -> SplitWriter:
 
 def test_of_two_writers_the_second_one_is_refused_at_its_first_shard(url: str, server: Any, toy: Any) -> None:
     first = begun(url, [toy.video("a", [40])], "a", toy)
-    with pytest.raises(CacheError, match="another writer is at work, or one that was killed has left it") as refused:
+    with pytest.raises(CacheError, match="of another writer, or of one that was killed") as refused:
         begun(url, [toy.video("b", [40])], "b", toy)
     assert f"{url}/{SPLIT}/" in str(refused.value)
     assert f"--cache {url}" in str(refused.value)

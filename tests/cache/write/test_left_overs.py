@@ -96,7 +96,7 @@ def test_an_unfinished_run_is_kept_and_told_unless_it_is_given_up(root: Path, to
         writer.write(0, toy.features(rows, 4), np.ones(len(rows)), toy.keys(rows))
     found = cache.gc(root)
     assert found.removed == []
-    assert sum("unfinished run" in text for text in found.skipped) == 2
+    assert sum("unfinished work" in text for text in found.skipped) == 2
     with SplitWriter(root, HOME.as_posix(), columns=toy.columns, plan="next") as writer:
         writer.begin()
         writer.append(*toy.video("z", [40])) if "z" not in writer.journalled else None
@@ -137,23 +137,23 @@ def test_a_damaged_manifest_costs_no_shard(root: Path) -> None:
     assert sorted(root.rglob("*")) == before
 
 
-def test_a_shard_that_a_split_forgot_goes(root: Path, toy: Any) -> None:
+def test_an_invalidated_shard_of_a_split_is_removed(root: Path, toy: Any) -> None:
     refused = pytest.raises(CacheError, match="tracks that stay")
     with SplitWriter(root, HOME.as_posix(), columns=toy.columns, plan="forget") as writer, refused:
-        writer.begin(["a"], forget=[0])
+        writer.begin(["a"], invalidate=[0])
     with SplitWriter(root, HOME.as_posix(), columns=toy.columns, plan="forget") as writer:
-        writer.begin(["a", "b"], forget=[0])
+        writer.begin(["a", "b"], invalidate=[0])
         writer.commit(writer.entries)
     assert "0" not in cache.open(root)[HOME.as_posix()].manifest["shards"]["bbox"]
     assert cache.verify(root).ok
-    assert f"{HOME}/bbox/c/0" in cache.gc(root).removed
-    assert cache.verify(root).ok
+    assert not (root / HOME / "bbox/c/0").exists()
+    assert cache.verify(root).notes == ()
 
 
-def test_shards_that_a_stream_forgot_are_pending_again(root: Path, toy: Any) -> None:
+def test_invalidated_shards_of_a_stream_are_pending_again(root: Path, toy: Any) -> None:
     split = HOME.as_posix()
     before = toy.tree(root)
-    cache.forget(root, split, "resnet50", [1, 3])
+    cache.invalidate(root, split, "resnet50", [1, 3])
     opened = cache.open(root)[split]
     assert opened.stream_manifest("resnet50")["weights"] == "known"
     assert len(opened.windows(4, 4, "resnet50")) < len(opened.windows(4, 4))

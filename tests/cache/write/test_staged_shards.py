@@ -203,10 +203,10 @@ def test_what_is_not_pending_not_there_or_of_another_form_is_refused(root: Path,
                 writer.accept(one)
         gone = shards.stage(*given_for(shards, 2, toy))
         (root / gone.keys["resnet50_ok"]).unlink()
-        with pytest.raises(CacheError, match="found them no longer"):
+        with pytest.raises(CacheError, match="found no such file"):
             writer.accept(gone)
         outside = dataclasses.replace(gone, keys={**gone.keys, "resnet50_ok": "toy/train/manifest.json"})
-        with pytest.raises(CacheError, match="found them no longer"):
+        with pytest.raises(CacheError, match="found no such file"):
             writer.accept(outside)
         assert writer.pending == [1, 2, 3, 4]
 
@@ -281,7 +281,7 @@ def test_a_commit_removes_what_was_not_accepted_by_then(root: Path, toy: Any) ->
         writer.accept(writer.shards.stage(*given_for(writer, 0, toy)))
         twice = writer.shards.stage(*given_for(writer, 1, toy))
         writer.commit({})
-        with pytest.raises(CacheError, match="found them no longer"):
+        with pytest.raises(CacheError, match="found no such file"):
             writer.accept(twice)
         writer.accept(writer.shards.stage(*given_for(writer, 1, toy)))
     assert cache.verify(root).ok
@@ -313,14 +313,14 @@ def test_killed_in_the_midst_of_accepting_the_shard_is_computed_again(
 
     done: list[str] = []
 
-    def rename(self: Any, key: str, to: str, own: Any = local.Folder.rename) -> None:
+    def rename(self: Any, key: str, to: str, own: Any = local.LocalStore.rename) -> None:
         if len(done) == 2:
             raise Killed
         own(self, key, to)
         done.append(to)
 
     with monkeypatch.context() as patch, pytest.raises(Killed), writer_of(root) as writer:
-        patch.setattr(local.Folder, "rename", rename)
+        patch.setattr(local.LocalStore, "rename", rename)
         writer.accept(writer.shards.stage(*given_for(writer, 1, toy)))
     assert len(done) == 2
     with writer_of(root) as writer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +99,7 @@ def test_keys_that_differ_in_one_word_are_told_apart(tmp_path: Path, toy: Any) -
 
 
 def test_keys_are_found_in_every_sorted_run(tmp_path: Path, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cache.write.key_index._RUN_ROWS", 40)
+    monkeypatch.setattr("cache.write.key_index._SORTED_ROWS", 40)
     toy.write(tmp_path, toy.videos())
     toy.write_stream(tmp_path)
     toy.write(tmp_path, [], drop=["a"])
@@ -116,7 +115,7 @@ def test_where_nothing_was_replaced_no_key_is_read(tmp_path: Path, toy: Any, mon
     toy.write(tmp_path, [toy.video("a", [40])])
     toy.write_stream(tmp_path)
     toy.write(tmp_path, [toy.video("b", [40])])
-    monkeypatch.setattr("cache.write.key_index.KeyIndex.build", lambda *_: pytest.fail("read keys"))
+    monkeypatch.setattr("cache.write.key_index.KeyIndex.__init__", lambda *_: pytest.fail("read keys"))
     with writer_of(tmp_path) as writer:
         assert not writer.carried(toy.keys(np.arange(3)))[0].any()
 
@@ -182,7 +181,7 @@ def test_a_discarded_stream_is_gone_and_can_be_made_anew(tmp_path: Path, toy: An
     toy.write_stream(tmp_path)
     opened = cache.open(tmp_path)["toy/train"]
     first = opened.read([[0, 4]], "resnet50")["features"]
-    cache.discard(tmp_path, "toy/train", "resnet50")
+    cache.delete_stream(tmp_path, "toy/train", "resnet50")
     assert toy.tree(tmp_path) == before
     assert cache.open(tmp_path)["toy/train"].streams == ()
     with writer_of(tmp_path, dim=4, plan="other weights") as writer:
@@ -198,7 +197,7 @@ def test_a_stream_replaced_under_an_open_split_is_noticed(tmp_path: Path, toy: A
     toy.write_stream(tmp_path)
     opened = cache.open(tmp_path)["toy/train"]
     opened.read([[0, 4]], "resnet50")
-    cache.discard(tmp_path, "toy/train", "resnet50")
+    cache.delete_stream(tmp_path, "toy/train", "resnet50")
     with pytest.raises(CacheChanged):
         opened.read([[40, 44]], "resnet50")
     with writer_of(tmp_path, plan="other weights") as writer:
@@ -217,56 +216,46 @@ def test_one_writer_a_stream_but_several_streams_a_split(tmp_path: Path, toy: An
         with pytest.raises(CacheError, match="process"), writer_of(tmp_path):
             pass
         with pytest.raises(CacheError, match="process"):
-            cache.discard(tmp_path, "toy/train", "resnet50")
+            cache.delete_stream(tmp_path, "toy/train", "resnet50")
 
 
 def test_features_of_other_rows_under_the_same_numbers_are_never_taken_for_these(tmp_path: Path, toy: Any) -> None:
-    toy.write(tmp_path, toy.videos())
-    toy.write_stream(tmp_path)
-    home = tmp_path / "toy/train"
-    for entry in (".copy", "manifest.json"):  # somebody removes the split, all but its features
-        shutil.rmtree(home / entry) if entry == ".copy" else (home / entry).unlink()
-    toy.write(tmp_path, [toy.video(name, rows, seed=3) for name, rows in {"x": [40], "y": [50, 53]}.items()])
-    split = cache.open(tmp_path)["toy/train"]
+    root, backup = tmp_path / "cache", tmp_path / "backup"
+    toy.write(root, toy.videos())
+    toy.write_stream(root)
+    toy.write(backup, [toy.video(name, rows, seed=3) for name, rows in {"x": [40], "y": [50, 53]}.items()])
+    shutil.rmtree(backup / "toy/train/features")
+    shutil.copytree(root / "toy/train/features", backup / "toy/train/features")
+    split = cache.open(backup)["toy/train"]  # as one that was restored without its features
     assert len(split.windows(4, 4)) > 0
     assert len(split.windows(4, 4, "resnet50")) == 0
     with pytest.raises(CacheError, match="does not have shard"):
         split.read(split.windows(4, 4)[:1])
-    with writer_of(tmp_path) as writer:
+    with writer_of(backup) as writer:
         assert writer.pending == [0, 1, 2, 3, 4]
+        assert not writer.carried(toy.keys(np.arange(10)))[0].any()
         rows = np.asarray(writer.rows(0))
         writer.write(0, toy.features(rows, 4), np.ones(len(rows)), toy.keys(rows))
         writer.commit({"weights": "known"})
-    assert cache.verify(tmp_path).ok
-    assert cache.open(tmp_path)["toy/train"].windows(4, 4, "resnet50")[:, 1].max() <= 32
+    assert cache.verify(backup).ok
+    assert cache.open(backup)["toy/train"].windows(4, 4, "resnet50")[:, 1].max() <= 32
 
 
-def windows_of_stream(root: Path) -> Any:
-    return cache.open(root)["toy/train"].windows(4, 4, "resnet50")
-
-
-def open_writer(root: Path) -> None:
-    with writer_of(root):
-        pass
-
-
-def test_a_lost_manifest_is_told_and_nothing_is_written_over_what_it_named(tmp_path: Path, toy: Any) -> None:
+def test_a_lost_manifest_is_reported_and_nothing_is_written_over_what_it_named(tmp_path: Path, toy: Any) -> None:
     toy.write(tmp_path, toy.videos())
     toy.write_stream(tmp_path)
     before = toy.tree(tmp_path)
-    for name in ("manifest.json", "features/resnet50/manifest.json"):
+    for name, match in (("manifest.json", "no committed split"), ("features/resnet50/manifest.json", "extract the")):
         manifest = tmp_path / "toy/train" / name
         text = manifest.read_bytes()
         manifest.unlink()
-        attempts = [
-            partial(windows_of_stream, tmp_path),
-            partial(open_writer, tmp_path),
-        ]
-        if name == "manifest.json":
-            attempts.append(partial(toy.write, tmp_path, toy.videos()))
-        for attempt in attempts:
-            with pytest.raises(CacheError, match="verify --repair"):
+        for attempt in (
+            lambda: cache.open(tmp_path)["toy/train"].windows(4, 4, "resnet50"),
+            lambda: writer_of(tmp_path).__enter__(),
+        ):
+            with pytest.raises(CacheError, match=match):
                 attempt()
-        assert any("verify --repair" in text for text in cache.gc(tmp_path).skipped)
+        assert any("manifest" in skipped for skipped in cache.gc(tmp_path).skipped)
+        assert not cache.verify(tmp_path).ok
         manifest.write_bytes(text)
         assert toy.tree(tmp_path) == before

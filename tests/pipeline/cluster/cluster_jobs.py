@@ -1,11 +1,11 @@
-"""What the tests of the cluster have workers do. They must be able to import it: it lies alone on their path."""
+"""What the tests of the cluster have workers do. They import it: it is alone on their path."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ from pipeline.features.streams.base import Machine, NumberStream
 
 
 def log(folder: Path, line: str) -> None:
-    """One line, whole, whoever else writes."""
+    """One line, whole, also when other processes write."""
     with (folder / "log").open("ab", buffering=0) as file:
         file.write(f"{os.getpid()} {line}\n".encode())
 
@@ -48,37 +48,22 @@ class Doubled:
 
 
 @dataclass(frozen=True)
-class Shard:
-    """What an extraction says of a shard."""
-
-    shard: int
-
-
-@dataclass(frozen=True)
-class Extraction:
-    """Stands for an extraction: it logs each shard that it begins with, and waits."""
+class Interruptible:
+    """The same for `as_completed`: it ends when its result is no longer needed."""
 
     folder: Path
     seconds: float = 0.0
-    spoiled: int = -1  # a shard that cannot be done
-    deadly: int = -1  # a shard that costs its worker's life
+    spoiled: int = -1
 
-    def agree(self) -> int:
-        return os.getpid()
-
-    def __call__(self, agreed: int, shards: Sequence[int], *, staged: Any, tell: Any) -> tuple[int, list[int]]:
-        for done, shard in enumerate(shards):
-            log(self.folder, f"{shard} of {shards[0]}-{shards[-1]}")
-            until = time.monotonic() + self.seconds
-            while time.monotonic() < until:
-                time.sleep(0.01)
-                tell(16 * done, None)
-            if shard == self.spoiled:
-                raise LookupError(f"shard {shard}")
-            if shard == self.deadly:
-                os.kill(os.getpid(), signal.SIGKILL)
-            staged(Shard(shard))
-        return agreed, list(shards)
+    def __call__(self, item: int, alive: Callable[[], None]) -> int:
+        log(self.folder, str(item))
+        until = time.monotonic() + self.seconds
+        while time.monotonic() < until:
+            time.sleep(0.01)
+            alive()
+        if item == self.spoiled:
+            raise LookupError(f"item {item}")
+        return 2 * item
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -576,7 +576,7 @@ def test_what_differs_of_a_stamp_is_told_input_by_input() -> None:
 
 
 def test_a_path_with_blanks_and_line_feeds_is_one_input(tmp_path: Path) -> None:
-    from pipeline.datasets.base import RawVideo
+    from pipeline.raw import RawVideo
 
     name = "a b\nc 1.mat"
     (tmp_path / name).write_bytes(b"12345")

@@ -180,7 +180,7 @@ def test_an_absent_picture_drops_its_frame(tmp_path: Path) -> None:
     (track,), account = read(tmp_path)
     assert track.frame_index.tolist() == [i for i in range(N) if i not in (0, 9)]
     assert account["dropped"] == {"no_picture": 2}
-    assert account["notes"][0] == "40 frames are labelled, 38 pictures are there"
+    assert account["notes"][0] == "2 of 40 labelled frames have no picture, the first is image_00000.jpg"
 
 
 def test_valid_is_campose_valid(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.body import Body
 from pipeline.datasets import contract
-from pipeline.datasets.base import RawVideo
 from pipeline.errors import PipelineError
 from pipeline.pixels import sources
+from pipeline.raw import RawVideo
 from pipeline.raw.stand_in import MARKER
 from pipeline.skeletons import JOINTS, convert, mirrored
 from pipeline.synthetic import Actor, Take

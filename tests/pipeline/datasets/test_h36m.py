@@ -14,7 +14,6 @@ from scipy.spatial.transform import Rotation
 
 from pipeline import datasets
 from pipeline.accounting import Accounting
-from pipeline.datasets import h36m_fits
 from pipeline.errors import RawDataError
 from pipeline.pixels.frames import Pictures, Video
 from pipeline.skeletons import JOINTS
@@ -360,9 +359,7 @@ def test_pictures_at_25_fps_are_refused_since_every_label_would_be_on_another_fr
     write_pictures(raw / f"S1/images/{STEM}", range(1, N // 2 + 1))
     _, account = read(raw)
     assert account["set_aside"] == "frame_count_mismatch"
-    (mistake,) = H36M.mistakes(raw)
-    assert NAME in mistake.what
-    assert "found 10" in mistake.what
+    assert "found 10" in account["message"]
 
 
 def test_an_empty_picture_folder_beside_nothing_is_told(raw: Path) -> None:
@@ -441,22 +438,6 @@ def test_poses_of_another_skeleton_are_refused(raw: Path, shape: tuple[int, int]
     _, account = read(raw)
     assert account["set_aside"] == ("frame_count_mismatch" if shape[1] == 96 else "bad_label_file")
     assert account["found"] == N  # the other file's
-
-
-@pytest.mark.parametrize("kind", ["D2_Positions", "D3_Positions_mono"])
-def test_a_damaged_pose_file_is_told_or_read_and_never_anything_else(raw: Path, kind: str) -> None:
-    file = pose_file(raw, kind)
-    whole = file.read_bytes()
-    rng = np.random.default_rng(0)
-    for at in [*range(0, 900, 29), *rng.integers(900, len(whole), 12).tolist()]:
-        damaged = bytearray(whole)
-        damaged[at] ^= 1 << int(rng.integers(8))
-        file.write_bytes(damaged)
-        _, account = read(raw)
-        assert account["set_aside"] in ("", "bad_label_file", "frame_count_mismatch"), at
-        assert account["found"] <= 2 * N or account["set_aside"], at
-        file.write_bytes(whole[:at])
-        assert read(raw)[1]["set_aside"] in ("", "bad_label_file")
 
 
 # ----------------------------------------------------------------------------------------------------- metadata, fits
@@ -636,15 +617,6 @@ def test_fits_that_are_not_finite_are_not_used_and_of_two_of_a_frame_the_last_is
     np.testing.assert_allclose(track.betas[0], fit_of(0)["shape"], rtol=1e-6)
 
 
-def test_a_process_keeps_the_fits_of_one_subject(raw: Path) -> None:
-    write_fits(raw)
-    h36m_fits._cached.cache_clear()
-    for _ in range(3):
-        read(raw)
-    information = h36m_fits._cached.cache_info()
-    assert (information.hits, information.misses, information.maxsize) == (2, 1, 1)
-
-
 def test_fits_cameras_and_metadata_are_inputs_so_that_adding_them_reads_the_video_again(
     raw: Path, tmp_path_factory: pytest.TempPathFactory, into: Any
 ) -> None:
@@ -659,45 +631,3 @@ def test_fits_cameras_and_metadata_are_inputs_so_that_adding_them_reads_the_vide
 
 
 # ------------------------------------------------------------------------------------------------------------ mistakes
-
-
-def told(raw: Path) -> str:
-    return "\n".join(f"{mistake.what} -> {mistake.do}" for mistake in H36M.mistakes(raw))
-
-
-def test_a_complete_folder_shows_no_mistake(raw: Path) -> None:
-    write_fits(raw)
-    assert told(raw) == ""
-
-
-def test_poses_that_are_still_packed_of_another_kind_or_missing_are_told(raw: Path) -> None:
-    pose_file(raw, "D2_Positions").unlink()
-    assert "S1 has pictures, but no MyPoseFeatures/D2_Positions" in told(raw)
-    (raw / "Poses_D2_Positions_S1.tgz").touch()
-    assert "S1/MyPoseFeatures/D2_Positions is not there, but Poses_D2_Positions_S1.tgz is -> Unpack it." in told(raw)
-    mono = pose_file(raw, "D3_Positions_mono")
-    (raw / "S1/MyPoseFeatures/D3_Positions").mkdir()
-    mono.rename(raw / "S1/MyPoseFeatures/D3_Positions/Directions 1.cdf")
-    assert "S1 has D3_Positions" in told(raw)
-    assert "not D3_Positions_mono" in told(raw)
-
-
-def test_poses_without_videos_metadata_elsewhere_and_fits_without_cameras_are_told(raw: Path) -> None:
-    write_fits(raw)
-    (raw / "smpl_param/Human36M_subject1_camera.json").unlink()
-    assert "S1 has SMPL fits, but no Human36M_subject1_camera.json" in told(raw)
-    (raw / "Release-v1.2").mkdir()
-    (raw / "metadata.xml").rename(raw / "Release-v1.2/metadata.xml")
-    assert "metadata.xml lies in Release-v1.2/" in told(raw)
-    assert "there are SMPL fits, but no metadata.xml" in told(raw)
-    (raw / "S1/Videos" / f"{STEM}.mp4").unlink()
-    assert "S1 has poses, but neither Videos nor images" in told(raw)
-
-
-def test_files_without_a_camera_in_their_name_are_told(raw: Path) -> None:
-    (raw / "S1/Videos/Directions 2.mp4").touch()
-    (raw / "S1/Videos/_ALL 2.mp4").touch()
-    assert told(raw) == (
-        "1 in S1/Videos name no camera and are not read, the first is Directions 2.mp4 -> "
-        "Call them as the release does: <action>[ <n>].<camera>."
-    )

@@ -1,140 +1,197 @@
-"""Damaged and hostile raw files, hundreds of them, over all readers.
+"""Hostile raw files over all readers: code, paths, damage, crash, hang, memory.
 
-Each is good tracks or a counted reason: no defect of ours, no crash, no hang, no memory filled, nothing written.
+Each is good tracks, a counted reason, or a reader process that was ended in its place; nothing else is touched, nothing
+is run and nothing is written.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import queue
+import random
 import re
 import shutil
-import subprocess
-import sys
-import threading
+import signal
+import struct
+import time
+import traceback
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import google_crc32c
+import h5py
 import pytest
 
+import cache
 from pipeline import datasets
 from pipeline.accounting import VideoAccount
-from pipeline.errors import RawDataError
+from pipeline.conversion import convert
+from pipeline.datasets import contract
+from pipeline.datasets.penn_action import PennAction
+from pipeline.pixels.sources import parse
+from pipeline.processes import Failed, ordered_map
+from tests.pipeline.test_processes import descendants
 
-WORKER = Path(__file__).with_name("hostile_worker.py")
-ROOT = Path(__file__).parents[3]
-PATIENCE = 60  # s for a case; the usual one takes a hundredth of a second
-MAX_GROWTH = 1100  # MiB. A picture of 8192 x 8192, the largest accepted, takes 200, and is decoded into a second one
+MIB = 1 << 20
+PATIENCE = 30  # s for a case; the usual one takes a hundredth of a second
+MEMORY = 1100 * MIB  # a picture of 8192 x 8192, the largest accepted, takes 200 MiB, and is decoded into a second one
 FLIPS = int(os.environ.get("HOSTILE_FLIPS", "8"))  # of bits, for each kind of file; more: a longer search
+IN_LIBRARIES = (".mat", ".cdf")  # files whose reader may crash, hang or swell; it is ended then
 
-Outcome = tuple[list[str], int]  # problems, and the process's peak MiB
+HTML = b"<!DOCTYPE html><html><body>Please log in to download this file</body></html>\n" * 20
+PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\xff\xff\x00\x00\xff\xff\x08\x02\x00\x00\x00" + bytes(400)
+GZIP = b"\x1f\x8b\x08\x00" + bytes(300)
+ZIP = b"PK\x03\x04" + bytes(300)
+PICKLE = b"cos\nsystem\n(S'touch hostile'\ntR."
+
+
+def flipped(data: bytes, seed: int) -> bytes:
+    """One to four bits flipped, half of the time among the first 600 bytes, where headers are."""
+    rng = random.Random(seed)
+    out = bytearray(data)
+    reach = min(len(out), 600) if seed % 2 else len(out)
+    for _ in range(rng.randint(1, 4)):
+        out[rng.randrange(reach)] ^= 1 << rng.randrange(8)
+    return bytes(out)
+
+
+def overwritten(data: bytes, seed: int) -> bytes:
+    """A stretch of bytes all ones: lengths and counts become huge, floats NaN."""
+    rng = random.Random(seed)
+    n = rng.choice((2, 4, 8, 16))
+    start = rng.randrange(max(1, min(len(data), 2000 if seed % 2 else len(data)) - n))
+    return data[:start] + b"\xff" * n + data[start + n :]
+
+
+def spliced(data: bytes, seed: int) -> bytes:
+    """A stretch taken out: all that follows is shifted."""
+    rng = random.Random(seed)
+    start = rng.randrange(max(1, len(data) - 1))
+    return data[:start] + data[start + rng.randint(1, 64) :]
+
+
+def claiming(data: bytes, side: int) -> bytes:
+    """A JPEG whose header says that it is `side` px high and wide."""
+    start = next(at for at in range(len(data)) if data[at : at + 2] in (b"\xff\xc0", b"\xff\xc2"))
+    return data[: start + 5] + 2 * side.to_bytes(2, "big") + data[start + 9 :]
+
+
+CONTENT: dict[str, Callable[[bytes, int], bytes]] = {
+    "truncated": lambda data, part: data[: len(data) * part // 1000],
+    "cut_off": lambda data, n: data[:-n],
+    "flipped": flipped,
+    "overwritten": overwritten,
+    "spliced": spliced,
+    "claiming": claiming,
+    "zeros": lambda data, _: bytes(len(data)),
+    "doubled": lambda data, _: data + data,
+    "html": lambda *_: HTML,
+    "png": lambda *_: PNG,
+    "gzip": lambda *_: GZIP,
+    "zip": lambda *_: ZIP,
+    "pickle": lambda *_: PICKLE,
+    "nested": lambda *_: b"[" * 100_000,
+}
+
+
+def _link(target: str) -> Callable[[Path], None]:
+    return lambda path: path.symlink_to(target)
+
+
+THINGS: dict[str, Callable[[Path], None]] = {
+    "folder": lambda path: path.mkdir(),
+    "dangling": _link("nowhere/at/all"),
+    "loop": lambda path: path.symlink_to(path.name),
+    "fifo": lambda path: os.mkfifo(path),
+    "endless": _link("/dev/zero"),
+    "absent": lambda path: None,
+}
+
+
+def put(path: Path, kind: str, argument: Any) -> None:
+    """Replace the file at `path` by something hostile."""
+    data = path.read_bytes()
+    path.unlink()
+    if kind in THINGS:
+        THINGS[kind](path)
+    else:
+        path.write_bytes(CONTENT[kind](data, argument))
+
+
+def remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 class Case(NamedTuple):
+    folder: str  # with the untouched dataset, beside which each process has a copy
     dataset: str
     file: str
     kind: str
     argument: Any = 0
 
 
-class Worker:
-    """hostile_worker.py, started anew after a crash or a hang."""
-
-    def __init__(self, folder: Path, log: Path) -> None:
-        self.folder, self.log = folder, log
-        self.home = folder.parent / "home"
-        self.home.mkdir()
-        self.process: subprocess.Popen[str] | None = None
-        self.peak = 0
-
-    def start(self) -> subprocess.Popen[str]:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(self.home), "OMP_NUM_THREADS": "1"}
-        with self.log.open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-X", "faulthandler", str(WORKER), str(self.folder)],
-                cwd=self.home,
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
-        self.answers: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._listen, args=(process, self.answers), daemon=True).start()
-        self.peak = 0
-        return process
-
-    @staticmethod
-    def _listen(process: subprocess.Popen[str], answers: queue.Queue[str]) -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            answers.put(line)
-        answers.put("")
-
-    def examine(self, case: Case) -> list[str]:
-        """What went wrong with a case."""
-        self.process = self.process or self.start()
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(case._asdict()) + "\n")
-        self.process.stdin.flush()
-        try:
-            line = self.answers.get(timeout=PATIENCE)
-        except queue.Empty:
-            self.stop()
-            self.restore(case)
-            return [f"no answer within {PATIENCE} s"]
-        if not line:
-            code = self.process.wait()
-            self.stop()
-            self.restore(case)
-            return [f"the process died with {code}: {self.log.read_text(errors='replace')[-2000:]}"]
-        answer = json.loads(line)
-        grown, self.peak = answer["peak_mib"] - self.peak if self.peak else 0, answer["peak_mib"]
-        problems: list[str] = answer["problems"]
-        return problems + [f"memory grew by {grown} MiB"] * (grown > MAX_GROWTH)
-
-    def restore(self, case: Case) -> None:
-        """After a worker that could not undo its case."""
-        shutil.rmtree(self.folder / case.dataset)
-        shutil.copytree(self.folder.parent / "good" / case.dataset, self.folder / case.dataset)
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.communicate()
-        self.process = None
+def examine(case: Case) -> list[str]:
+    """What a reader did wrong with one hostile file; empty: it behaved. In a process of its own."""
+    good = Path(case.folder, case.dataset)
+    raw = good.with_name(f"{case.dataset}-{os.getpid()}")
+    if not raw.is_dir():
+        shutil.copytree(good, raw)
+    dataset, target = datasets.get(case.dataset), raw / case.file
+    before = {split: affected(dataset, raw, split, Path(case.file)) for split in dataset.splits}
+    put(target, case.kind, case.argument)
+    problems = []
+    try:
+        for split, (touched, others) in before.items():
+            videos = {video.name: video for video in dataset.videos(raw, split)}
+            if lost := others - videos.keys():
+                problems.append(f"{split}: {sorted(lost)} are not listed any more")
+            for name in sorted(touched & videos.keys()):
+                problems += reading_problems(dataset, split, raw, videos[name])
+    except MemoryError:
+        raise
+    except Exception:
+        problems.append(traceback.format_exc(limit=-4))
+    remove(target)
+    shutil.copyfile(good / case.file, target)
+    return problems
 
 
-@pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    folder = tmp_path_factory.mktemp("hostile") / "raw"
-    folder.mkdir()
-    worker = Worker(folder, folder.parent / "log")
-    yield worker
-    worker.stop()
+def affected(dataset: Any, raw: Path, split: str, file: Path) -> tuple[set[str], set[str]]:
+    """Names of the videos that a file belongs to, and of all others."""
+    touched, others = set(), set()
+    for video in dataset.videos(raw, split):
+        belongs = file in video.files or file.parent in (*video.folders, *video.label_folders)
+        (touched if belongs else others).add(video.name)
+    return touched, others
 
 
-@pytest.fixture
-def lay_out(worker: Worker, embedded: Any) -> Any:
-    """Copy an embedded dataset to where the worker may change it."""
-
-    def copy(name: str) -> Path:
-        folder = worker.folder / name
-        if not folder.is_dir():
-            embedded.copy(name, folder)
-            good = worker.folder.parent / "good" / name
-            shutil.copytree(folder, good)
-        return folder
-
-    return copy
+def reading_problems(dataset: Any, split: str, raw: Path, video: Any) -> list[str]:
+    """One video as conversion reads it, then its pixels as extraction does."""
+    read = convert._read_one(dataset, split, raw, None, video)
+    if read.account.set_aside == convert.UNEXPECTED:
+        return [read.account.message]
+    read.account.check()
+    problems = [
+        f"{rows.name}: {problem}" for rows in read.rows for problem in contract.column_problems(dict(rows.columns))
+    ]
+    if read.entry.source:
+        source = parse(raw, read.entry.source)
+        for rows in read.rows:
+            wanted = rows.columns["frame_index"].tolist()
+            frames = [frame.index for frame in source.read(wanted)]
+            if frames != wanted:
+                problems.append(f"{rows.name}: frames {frames} were read in the place of {wanted}")
+    return problems
 
 
 def kinds_of_file(raw: Path) -> list[str]:
-    """One file, the first by name, of every kind that lies in a raw folder."""
+    """One file, the first by name, of every kind in a raw folder."""
     first: dict[tuple[str, ...], str] = {}
     for path in sorted(raw.rglob("*")):
         below = path.relative_to(raw)
@@ -147,35 +204,116 @@ def kinds_of_file(raw: Path) -> list[str]:
     return [file for files in by_place.values() for file in files[:2]]
 
 
+def cases(folder: str, dataset: str, file: str, seed: int) -> Iterator[Case]:
+    yield from (Case(folder, dataset, file, "truncated", part) for part in (0, 1, 30, 300, 600, 900, 999))
+    yield from (Case(folder, dataset, file, "cut_off", n) for n in (1, 7))
+    for i in range(FLIPS):
+        yield Case(folder, dataset, file, "flipped", seed + i)
+        yield Case(folder, dataset, file, ("overwritten", "spliced")[i % 2], seed + i)
+    if file.endswith(".jpg"):
+        yield from (Case(folder, dataset, file, "claiming", side) for side in (60_000, 8192, 8193))
+    for kind in ("zeros", "doubled", "html", "png", "gzip", "zip", "pickle", "nested"):
+        yield Case(folder, dataset, file, kind)
+    yield from (
+        Case(folder, dataset, file, kind) for kind in ("folder", "dangling", "loop", "fifo", "endless", "absent")
+    )
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def cases(dataset: str, file: str, seed: int) -> Iterator[Case]:
-    yield from (Case(dataset, file, "truncated", part) for part in (0, 1, 30, 300, 600, 900, 999))
-    yield from (Case(dataset, file, "cut_off", n) for n in (1, 7))
-    for i in range(FLIPS):
-        yield Case(dataset, file, "flipped", seed + i)
-        yield Case(dataset, file, ("overwritten", "spliced")[i % 2], seed + i)
-    if file.endswith(".jpg"):
-        yield from (Case(dataset, file, "claiming", side) for side in (60_000, 8192, 8193))
-    for kind in ("zeros", "doubled", "html", "png", "gzip", "zip", "pickle", "nested"):
-        yield Case(dataset, file, kind)
-    yield from (Case(dataset, file, kind) for kind in ("folder", "dangling", "loop", "fifo", "endless", "absent"))
-
-
 @pytest.mark.parametrize("name", datasets.DATASETS)
-def test_damaged_files_cost_their_own_video_and_nothing_else(name: str, worker: Worker, lay_out: Any) -> None:
-    raw = lay_out(name)
-    failures = {}
-    for number, file in enumerate(kinds_of_file(raw)):
-        for case in cases(name, file, 1000 * number):
-            if problems := worker.examine(case):
-                failures[case] = problems
-    assert not list(worker.home.iterdir()), "something was written into the current or the temporary folder"
-    assert contents(raw) == contents(worker.folder.parent / "good" / name), "something was written beside the case"
-    told = "\n".join(f"{case.file} {case.kind} {case.argument}: {' | '.join(p)}" for case, p in failures.items())
-    assert not failures, told
+def test_damaged_files_cost_their_own_video_and_nothing_else(
+    name: str, embedded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw, here = embedded.copy(name, tmp_path / "raw" / name), tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    files = enumerate(kinds_of_file(raw))
+    todo = [case for seed, file in files for case in cases(str(raw.parent), name, file, 1000 * seed)]
+    found = zip(todo, ordered_map(examine, todo, 2, timeout=PATIENCE, memory=MEMORY), strict=True)
+    failures, ended = [], set()
+    for case, result in found:
+        what = " | ".join([result.message] if isinstance(result, Failed) else result)
+        if isinstance(result, Failed) and case.file.endswith(IN_LIBRARIES):
+            ended.add(case.file)
+        elif what:
+            failures.append(f"{case.file} {case.kind} {case.argument}: {what}")
+    assert not failures, "\n".join(failures)
+    assert not list(here.iterdir()), "something was written into the current folder"
+    copies = [copy for copy in raw.parent.iterdir() if copy != raw]
+    assert copies
+    for copy in copies if not ended else []:
+        assert contents(copy) == contents(raw), "something was written beside the case"
+
+
+# ------------------------------------------------------------------------------------ beside good ones, in a conversion
+
+
+def mat_that_crashes_scipy(file: Path) -> None:
+    """The type of a variable's numbers is 255, which SciPy takes for an index."""
+
+    def element(kind: int, content: bytes) -> bytes:
+        return struct.pack("<II", kind, len(content)) + content + bytes(-len(content) % 8)
+
+    head = element(6, struct.pack("<II", 6, 0)) + element(5, struct.pack("<2i", 2, 1)) + element(1, b"x")
+    content = element(14, head + element(255, bytes(16)))
+    file.write_bytes(b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM" + content)
+
+
+def hdf5_that_swells(file: Path) -> None:
+    """An array of 128 MB of which nothing is stored."""
+    with h5py.File(file, "r+") as stored:
+        del stored["annot2"]
+        stored.create_dataset("annot2", (1 << 18, 1, 17, 2), "f8", chunks=(1 << 10, 1, 17, 2), compression="gzip")
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "pattern", "spoil", "reason"),
+    [
+        ("penn_action", "train", "labels/0003.mat", mat_that_crashes_scipy, "reader_crashed"),
+        ("mpi_inf_3dhp", "test", "**/annot_data.mat", hdf5_that_swells, "reader_memory"),
+    ],
+)
+def test_a_file_at_which_a_library_fails_costs_its_own_video(
+    name: str, split: str, pattern: str, spoil: Callable[[Path], None], reason: str, embedded: Any, tmp_path: Path
+) -> None:
+    raw = embedded.copy(name, tmp_path / "raw")
+    spoil(next(raw.glob(pattern)))
+    plan = convert.plan_conversion(datasets.get(name), split, raw=raw, root=tmp_path / "cache")
+    done = convert.convert(plan, memory=96 * MIB)
+    (account,) = done.set_aside
+    assert (account.set_aside, account.found) == (reason, 0)
+    assert done.totals["videos"]["kept"] == done.totals["videos"]["found"] - 1
+
+
+@dataclass(frozen=True)
+class Hostile(PennAction):
+    """Penn Action's reader, but for what three videos do to it."""
+
+    def read(self, raw: Path, split: str, video: Any, account: Any, body: Any) -> Any:
+        if video.name == "0001":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if video.name == "0002":
+            time.sleep(1000)
+        if video.name == "0004":
+            bytearray(1 << 40)
+        return super().read(raw, split, video, account, body)
+
+
+def test_what_ends_a_process_costs_its_video_and_the_others_are_committed(embedded: Any, tmp_path: Path) -> None:
+    raw, root = embedded.copy("penn_action", tmp_path / "raw"), tmp_path / "cache"
+    plan = convert.plan_conversion(Hostile(), "train", raw=raw, root=root)
+    done = convert.convert(plan, workers=2, timeout=1.0)
+    reasons = {account.name: account.set_aside for account in done.set_aside}
+    assert reasons == {"0001": "reader_crashed", "0002": "reader_timeout", "0004": "reader_memory"}
+    assert all("labels/" in account.message for account in done.set_aside)
+    committed = cache.open(root)["penn_action/train"]
+    assert [track.name for track in committed.tracks] == ["0003/0", "0005/0"]
+    assert committed.accounting["videos"]["set_aside"] == dict.fromkeys(sorted(reasons.values()), 1)
+    assert len(descendants(os.getpid())) <= 1  # the server, which has no process any more
+    assert convert.plan_conversion(Hostile(), "train", raw=raw, root=root).up_to_date
 
 
 # ------------------------------------------------------------------------------------------- one by one, by name
@@ -248,13 +386,3 @@ def test_a_record_does_not_get_the_memory_that_it_claims(length: int, embedded: 
     assert tracemalloc.get_traced_memory()[1] < 1 << 24
     tracemalloc.stop()
     assert {account.set_aside for account in found.values()} == {"record_damaged"}
-
-
-@pytest.mark.parametrize("name", datasets.DATASETS)
-def test_an_empty_raw_folder_is_told_or_has_no_videos(name: str, tmp_path: Path) -> None:
-    dataset = datasets.get(name)
-    for split in dataset.splits:
-        try:
-            assert not list(dataset.videos(tmp_path, split))
-        except RawDataError as error:
-            assert str(tmp_path) in str(error)

@@ -227,7 +227,7 @@ def test_openpose_goes_before_alphapose(raw: Path) -> None:
     write_alphapose(raw, [])
     tracks, account = read(raw)
     assert len(tracks) == 1
-    assert account["notes"] == [f"{CLIP}.json is not used: OpenPose's files lie beside it"]
+    assert account["notes"] == [f"{CLIP}.json is not used: OpenPose's files are"]
 
 
 @pytest.mark.parametrize("folder", [False, True])
@@ -284,7 +284,7 @@ def test_more_keypoints_than_frames_are_told(raw: Path) -> None:
     write_openpose(raw, {t: [person()] for t in range(40)})
     assert read(raw)[1]["notes"] == []
     write_openpose(raw, {40: [person()]})
-    assert read(raw)[1]["notes"] == ["keypoints reach frame 40, the video says it has 40 frames"]
+    assert read(raw)[1]["notes"] == ["keypoints reach frame 40, by its header the video has 40 frames"]
 
 
 def test_clips_lie_flat_or_in_class_folders_in_any_container(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_more_pictures_than_labels_use_the_common_prefix(tmp_path: Path) -> None
     (track,), account = read(tmp_path)
     assert track.frame_index.tolist() == [0, 1, 2]
     assert account["dropped"] == {}
-    assert account["notes"] == ["3 frames are labelled, 5 pictures are there: the last 2 not used"]
+    assert account["notes"] == ["3 frames are labelled, 5 are there: the last 2 not used"]
 
 
 def test_a_missing_picture_does_not_shift_the_rest(tmp_path: Path) -> None:
@@ -157,8 +157,8 @@ def test_contradictions_inside_a_label_are_told_and_cost_nothing(tmp_path: Path)
     _, account = read(tmp_path)
     assert account["kept"] == 3
     assert account["notes"] == [
-        "nframes says 9, 3 frames are labelled",
-        "6 visible joints lie outside the 480 x 200 picture",
+        "nframes is 9, 3 frames are labelled",
+        "6 visible joints are outside the 480 x 200 picture",
     ]
 
 
@@ -184,7 +184,7 @@ def test_a_visible_joint_outside_the_picture_is_told(
     write_video(tmp_path, n_frames=2, **label)
     _, account = read(tmp_path)
     assert account["kept"] == 2
-    assert account["notes"] == ["1 visible joints lie outside the 480 x 270 picture"] * told
+    assert account["notes"] == ["1 visible joints are outside the 480 x 270 picture"] * told
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_a_visible_joint_outside_the_picture_is_told(
         ({"nframes": np.array([3, 3])}, "'nframes': expected numbers of shape (1), found (2,)"),
         ({"nframes": np.nan}, "nframes holds [nan]"),
         ({"nframes": "three"}, "'nframes': expected numbers"),
-        ({"nframes": 1e300}, "nframes says 1e+300, 3 frames are labelled"),
+        ({"nframes": 1e300}, "nframes is 1e+300, 3 frames are labelled"),
         ({"dimensions": np.array([270, 480])}, "'dimensions': expected numbers of shape (3), found (2,)"),
         ({"dimensions": np.array([270, np.nan, 3])}, "dimensions holds [270.0, nan, 3.0]"),
         ({"dimensions": np.array([np.inf, 480, 3])}, "dimensions holds [inf, 480.0, 3.0]"),

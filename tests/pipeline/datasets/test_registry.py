@@ -6,8 +6,9 @@ from typing import ClassVar
 import pytest
 
 from pipeline import datasets, plug_ins
-from pipeline.datasets.base import Dataset, RawVideo
+from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.raw import RawVideo
 
 
 class Dances(Dataset):

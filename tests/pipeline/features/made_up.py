@@ -1,6 +1,6 @@
 """A split in memory, and pixels that crash and hang: what an extraction needs, without a cache or a network.
 
-Tests put a copy of this file where decoding processes find it: sources and streams come to them by pickle.
+Tests put a copy of this file where decoding processes find it: sources and streams are sent to them by pickle.
 """
 
 from __future__ import annotations
@@ -107,6 +107,20 @@ class Shards:
         return had, np.repeat(data, self._stream.dim, axis=1), had.astype(np.uint8)
 
 
+def decoders_of(parent: int) -> list[int]:
+    """The processes that decode for a process, by number: those that its server has forked. Ended ones do not count."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, ppid = stat.read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if state != "Z":
+            parents[int(stat.parent.name)] = int(ppid)
+    servers = {process for process, of in parents.items() if of == parent}
+    return sorted(process for process, of in parents.items() if of in servers)
+
+
 # ----------------------------------------------------------------------------------------------------- streams
 
 
@@ -153,6 +167,13 @@ class Bytes(ByteStream):
             return bytes(10**6)
         return b"%d,%d,%d" % tuple(crop[112, 112].tolist())
 
+    def __reduce__(self) -> Any:
+        return (_unloadable, ()) if self.fails == "unloadable" else super().__reduce__()
+
+
+def _unloadable() -> None:
+    raise ImportError("libGL.so.1 is missing")
+
 
 # ----------------------------------------------------------------------------------------------------- pixels
 
@@ -164,9 +185,9 @@ def colour_of(frame: int) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class Source:
-    """Frames of one colour each. Deeds are (frame, what is done there), most of them things that no source should."""
+    """Frames of one colour each. `deeds` are (frame, what happens there), most of them failures."""
 
-    root: Path  # a folder for marks: what is done "once" is done by one process alone
+    root: Path  # a folder for marks: a deed "once" happens in one process alone
     name: str = "0"
     deeds: tuple[tuple[int, str], ...] = ()
     random_access: bool = True
@@ -184,8 +205,8 @@ class Source:
         return SIDE, SIDE
 
     def digest(self) -> str:
-        with (self.root / "digests").open("a") as told:
-            told.write(f"{self.name}\n")
+        with (self.root / "digests").open("a") as file:
+            file.write(f"{self.name}\n")
         self._do(-1)
         return self.name
 
@@ -216,6 +237,8 @@ class Source:
                 os.kill(os.getpid(), signal.SIGSTOP)
             elif what == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
+            elif what == "grow":
+                bytearray(8 << 30)
             elif what == "crash":
                 os._exit(3)
             elif what == "raise":

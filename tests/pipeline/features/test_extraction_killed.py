@@ -34,8 +34,7 @@ import sys, time
 from pathlib import Path
 import made_up
 from pipeline.features import extract as features
-from pipeline.features.engine import Resources
-from pipeline.features.spec import StreamSpec
+from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
 
 def slowly(self, crops):
@@ -52,11 +51,9 @@ print("computed", done.computed, done.carried, sum(done.problems.values()))
 
 
 @pytest.fixture(scope="module")
-def on_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("path")
-    (folder / "made_up.py").write_bytes(Path(__file__).with_name("made_up.py").read_bytes())
-    (folder / "runner.py").write_text(RUNNER)
-    return folder
+def runner(on_path: Path) -> Path:
+    (on_path / "runner.py").write_text(RUNNER)
+    return on_path / "runner.py"
 
 
 @pytest.fixture(scope="module")
@@ -101,14 +98,14 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Running:
     """One extraction in a process of its own."""
 
-    def __init__(self, root: Path, on_path: Path, workers: int = 2) -> None:
-        self.root = root
+    def __init__(self, root: Path, runner: Path, made_up: Any, workers: int = 2) -> None:
+        self.root, self._made_up = root, made_up
         self._told = root.parent / f"{root.name}.txt"
         with self._told.open("w") as stdout:
             self.process = subprocess.Popen(
-                [sys.executable, "-W", "error", str(on_path / "runner.py"), str(root), str(workers)],
+                [sys.executable, "-W", "error", str(runner), str(root), str(workers)],
                 cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(on_path), str(ROOT)])},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(runner.parent), str(ROOT)])},
                 stdout=stdout,
                 stderr=subprocess.STDOUT,
             )
@@ -131,7 +128,8 @@ class Running:
 
     @property
     def decoding(self) -> list[int]:
-        return decoding(self.process.pid)
+        found: list[int] = self._made_up.decoders_of(self.process.pid)
+        return found
 
     def kill(self) -> None:
         self.process.kill()
@@ -147,28 +145,15 @@ class Running:
         return (int(pending), *map(int, ended))  # type: ignore[return-value]
 
 
-def decoding(parent: int) -> list[int]:
-    """The processes that decode for a process."""
-    found = []
-    for place in Path("/proc").iterdir():
-        try:
-            words = (place / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"pipeline.features.engine.worker" in words and words[-2] == str(parent).encode():
-            found.append(int(place.name))
-    return sorted(found)
-
-
 @pytest.fixture
-def start(converted: Path, on_path: Path, tmp_path: Path) -> Iterator[Callable[..., Running]]:
+def start(converted: Path, runner: Path, made_up: Any, tmp_path: Path) -> Iterator[Callable[..., Running]]:
     started: list[Running] = []
 
     def run(name: str, **options: Any) -> Running:
         root = tmp_path / name
         if not root.exists():
             shutil.copytree(converted, root)
-        started.append(Running(root, on_path, **options))
+        started.append(Running(root, runner, made_up, **options))
         return started[-1]
 
     yield run
@@ -225,14 +210,16 @@ def test_decoding_processes_that_are_killed_cost_nothing_but_time(start: Any, in
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-def test_an_interrupted_command_says_so_and_leaves_no_process(converted: Path, tmp_path: Path, stopped: bool) -> None:
+def test_an_interrupted_command_reports_it_and_leaves_no_process(
+    made_up: Any, converted: Path, tmp_path: Path, stopped: bool
+) -> None:
     root = Path(shutil.copytree(converted, tmp_path / "cache"))
     command = [sys.executable, "-m", "pipeline", "extract", *SPLIT.split("/"), "--cache", str(root)]
     with subprocess.Popen(
         [*command, "--kind", "crops", "--workers", "2"], cwd=ROOT, stderr=subprocess.PIPE, text=True, process_group=0
     ) as process:
         end = time.monotonic() + 30
-        while not (held := decoding(process.pid)) and time.monotonic() < end:
+        while not (held := made_up.decoders_of(process.pid)) and time.monotonic() < end:
             time.sleep(0.002)
         assert held
         for one in held if stopped else ():  # as a decoder that hangs
@@ -240,7 +227,7 @@ def test_an_interrupted_command_says_so_and_leaves_no_process(converted: Path, t
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         told = process.communicate()[1]
         assert process.returncode == 130, told
-        assert decoding(process.pid) == []
+        assert made_up.decoders_of(process.pid) == []
     assert "interrupted: finished shards" in told
     assert "Traceback" not in told
     assert "KeyboardInterrupt" not in told

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import pickle
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,26 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.features.engine import jobs as jobs_module
-from pipeline.features.engine.assembly import EXAMPLES, Assembly
+from pipeline.features.engine.batches import MOST_ROWS, Batches
 from pipeline.features.engine.jobs import MOST_SHARDS, Job, jobs
 from pipeline.features.engine.meter import Meter
-from pipeline.features.engine.pieces import Done, Frames
-from pipeline.features.engine.slabs import MOST_ROWS, Slabs
+from pipeline.features.engine.shards import EXAMPLES, OpenShards
+from pipeline.features.engine.worker import Done
+from pipeline.features.pixel_sources import Frames
 
 ORDERLY = settings(deadline=None, max_examples=80, derandomize=True)
-
-
-@pytest.fixture(scope="module")
-def made_up() -> Iterator[ModuleType]:
-    """The helpers in made_up.py."""
-    spec = importlib.util.spec_from_file_location("made_up", Path(__file__).with_name("made_up.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["made_up"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["made_up"]
 
 
 # ----------------------------------------------------------------------------------------------------- jobs
@@ -66,7 +51,7 @@ def layouts(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-def laid_out(made_up: Any, layout: dict[str, Any]) -> tuple[Any, Any, Assembly, list[int], Any]:
+def laid_out(made_up: Any, layout: dict[str, Any]) -> tuple[Any, Any, OpenShards, list[int], Any]:
     split = made_up.Split([made_up.Track(*track) for track in layout["tracks"]], layout["size"])
     every = np.uint64(layout["every"])
     shards = made_up.Shards(split, made_up.Colour(), lambda keys: keys[:, 0] % every == 0)
@@ -75,15 +60,15 @@ def laid_out(made_up: Any, layout: dict[str, Any]) -> tuple[Any, Any, Assembly, 
     def pixels_of(video: int) -> Any:
         return SimpleNamespace(name=video, in_order=video in layout["in_order"], by_row=layout["by_row"])
 
-    return split, shards, Assembly(split, shards, made_up.Colour()), pending, pixels_of
+    return split, shards, OpenShards(split, shards, made_up.Colour()), pending, pixels_of
 
 
-def came(job: Job, assembly: Assembly) -> list[Any]:
+def came(job: Job, open_shards: OpenShards) -> list[Any]:
     """All of a job's rows come in. Returns the shards that are finished by that."""
     if job.first:
-        assembly.release(job.shards)
-    assembly.put(job.rows, np.stack([job.rows] * 3, axis=1).astype(np.float32))
-    return list(assembly.finished())
+        open_shards.release(job.shards)
+    open_shards.put(job.rows, np.stack([job.rows] * 3, axis=1).astype(np.float32))
+    return list(open_shards.finished())
 
 
 @given(layout=layouts())
@@ -91,19 +76,19 @@ def came(job: Job, assembly: Assembly) -> list[Any]:
 def test_every_row_of_any_layout_is_decoded_once_and_its_shard_is_finished(
     made_up: Any, layout: dict[str, Any]
 ) -> None:
-    split, shards, assembly, pending, pixels_of = laid_out(made_up, layout)
+    split, shards, open_shards, pending, pixels_of = laid_out(made_up, layout)
     seen: list[int] = []
     done: dict[int, Any] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jobs_module, "RUN_ROWS", layout["run_rows"])
-        for job in jobs(split, pending, assembly, pixels_of, layout["most_persons"]):
+        for job in jobs(split, pending, open_shards, pixels_of, layout["most_persons"]):
             if job is not None:
                 seen += job.rows.tolist()
-                done |= {shard.number: shard for shard in came(job, assembly)}
-            done |= {shard.number: shard for shard in assembly.finished()}
+                done |= {shard.number: shard for shard in came(job, open_shards)}
+            done |= {shard.number: shard for shard in open_shards.finished()}
     assert sorted(done) == pending
     assert shards.opened == pending  # each once, in order
-    assert len(assembly) == 0
+    assert len(open_shards) == 0
     todo: list[int] = []
     for number, shard in sorted(done.items()):
         live = shards.live(number)
@@ -112,19 +97,19 @@ def test_every_row_of_any_layout_is_decoded_once_and_its_shard_is_finished(
         todo += rows[missing].tolist()
         assert (shard.data[live] == np.where(missing, rows, -1)[live, None]).all()
         assert shard.ok[live].all()
-        assert (shard.computed, shard.carried) == (missing.sum(), (live & ~missing).sum())
+        assert (shard.counts.computed, shard.counts.carried) == (missing.sum(), (live & ~missing).sum())
     assert sorted(seen) == todo
 
 
 @given(layout=layouts())
 @ORDERLY
 def test_a_job_is_of_one_video_and_goes_through_its_frames_once(made_up: Any, layout: dict[str, Any]) -> None:
-    split, _, assembly, pending, pixels_of = laid_out(made_up, layout)
+    split, _, open_shards, pending, pixels_of = laid_out(made_up, layout)
     most = layout["most_persons"]
     passes: dict[Any, list[Job]] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jobs_module, "RUN_ROWS", layout["run_rows"])
-        for job in jobs(split, pending, assembly, pixels_of, most):
+        for job in jobs(split, pending, open_shards, pixels_of, most):
             if job is None:
                 continue
             frame = job.rows if layout["by_row"] else split.frame[job.rows]
@@ -134,7 +119,7 @@ def test_a_job_is_of_one_video_and_goes_through_its_frames_once(made_up: Any, la
             np.testing.assert_array_equal(job.bbox, split.bbox[job.rows])
             np.testing.assert_array_equal(job.scale, split.tracks.crop_scale[split.track[job.rows]])
             passes.setdefault((job.pixels.name, job.shards), []).append(job)
-            came(job, assembly)
+            came(job, open_shards)
     for (video, shards), through in passes.items():
         assert len(shards) <= MOST_SHARDS
         assert [job.first for job in through] == [True] + [False] * (len(through) - 1)
@@ -153,28 +138,28 @@ def test_a_job_is_of_one_video_and_goes_through_its_frames_once(made_up: Any, la
 @given(layout=layouts())
 @ORDERLY
 def test_shards_are_opened_no_earlier_than_a_video_reaches_into_them(made_up: Any, layout: dict[str, Any]) -> None:
-    split, shards, assembly, pending, pixels_of = laid_out(made_up, layout)
+    split, shards, open_shards, pending, pixels_of = laid_out(made_up, layout)
     may_open = True
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jobs_module, "RUN_ROWS", layout["run_rows"])
         n_opened = 0
-        for job in jobs(split, pending, assembly, pixels_of, layout["most_persons"]):
+        for job in jobs(split, pending, open_shards, pixels_of, layout["most_persons"]):
             assert may_open or len(shards.opened) == n_opened
             may_open, n_opened = job is None or not job.goes_on, len(shards.opened)
             if job is not None:
                 assert shards.opened[-1] == job.shards[-1]
-                came(job, assembly)
+                came(job, open_shards)
                 if not job.goes_on:  # what its video has to do with them is done
-                    assert len(assembly) <= 1
+                    assert len(open_shards) <= 1
             else:
-                list(assembly.finished())
+                list(open_shards.finished())
 
 
 def test_a_crowd_is_cropped_in_several_passes_over_its_one_frame(made_up: Any) -> None:
     split = made_up.Split([made_up.Track(0, person * 2, 2) for person in range(300)], 4096)
-    assembly = Assembly(split, made_up.Shards(split, made_up.Colour()), made_up.Colour())
+    open_shards = OpenShards(split, made_up.Shards(split, made_up.Colour()), made_up.Colour())
     pixels = SimpleNamespace(in_order=True, by_row=False)
-    found = [job for job in jobs(split, [0], assembly, lambda _: pixels, 256) if job is not None]
+    found = [job for job in jobs(split, [0], open_shards, lambda _: pixels, 256) if job is not None]
     assert [np.unique(job.frame, return_counts=True)[1].tolist() for job in found] == [[256], [44, 256], [44]]
 
 
@@ -182,8 +167,8 @@ def test_a_split_without_tracks_or_with_nothing_pending_has_no_jobs(made_up: Any
     of_nobody: Any = None
     for tracks, pending in (([], [0]), ([made_up.Track(0, 0, 5)], [])):
         split = made_up.Split(tracks, 4)
-        assembly = Assembly(split, made_up.Shards(split, made_up.Colour()), made_up.Colour())
-        assert list(jobs(split, pending, assembly, of_nobody, 256)) == []
+        open_shards = OpenShards(split, made_up.Shards(split, made_up.Colour()), made_up.Colour())
+        assert list(jobs(split, pending, open_shards, of_nobody, 256)) == []
 
 
 # ----------------------------------------------------------------------------------------------------- slabs
@@ -210,37 +195,37 @@ class Flow:
 
     def __init__(self, persons: list[list[int]], size: int, n_slots: int) -> None:
         self.n_slots = n_slots
-        self.slabs = Slabs(SimpleNamespace(n_slots=n_slots), size)  # type: ignore[arg-type]  # how many is all it asks
+        self.batches = Batches(n_slots, size)
         self.todo = [(a_job(np.repeat(np.arange(len(of)), of).tolist(), i), 0) for i, of in enumerate(persons)]
-        self.asked: dict[int, dict[int, tuple[int, int]]] = {}  # piece -> slot -> (row, frame)
+        self.asked: dict[int, dict[int, tuple[int, int]]] = {}  # task -> slot -> (row, frame)
         self.holds: dict[int, int] = {}  # slot -> row, filled
         self.came: list[int] = []
         self.lost: list[int] = []
 
     @property
     def goes_on(self) -> bool:
-        return bool(self.todo or self.asked or self.slabs.full)
+        return bool(self.todo or self.asked or self.batches.full)
 
     def ask(self, which: int) -> bool:
         """Give out the next piece of a job, if there are slots for it."""
         job, start = self.todo[which]
-        given_out = self.slabs.ask(job, start)
+        given_out = self.batches.ask(job, start)
         if given_out is None:
             return False
-        piece, stop = given_out
-        taken = [(person.slot, one.frame) for one in piece.frames for person in one.persons]
+        task, stop = given_out
+        taken = [(person.slot, one.frame) for one in task.targets for person in one.persons]
         slots = {slot for slot, _ in taken}
         assert len(slots) == len(taken) == stop - start
         assert slots.isdisjoint(self.holds.keys() | {slot for held in self.asked.values() for slot in held})
         assert slots <= set(range(self.n_slots))
         assert [frame for _, frame in taken] == job.frame[start:stop].tolist()
         assert stop == len(job.rows) or job.frame[stop] != job.frame[stop - 1]
-        boxes = [person.bbox[0] for one in piece.frames for person in one.persons]
+        boxes = [person.bbox[0] for one in task.targets for person in one.persons]
         assert boxes == job.bbox[start:stop, 0].tolist()
-        assert len({one.frame for one in piece.frames[:-1]} | {-1}) - 1 < MOST_ROWS
-        assert piece.first == (start == 0)
+        assert len({one.frame for one in task.targets[:-1]} | {-1}) - 1 < MOST_ROWS
+        assert task.first == (start == 0)
         rows = job.rows[start:stop].tolist()
-        self.asked[piece.number] = {slot: (row, frame) for (slot, frame), row in zip(taken, rows, strict=True)}
+        self.asked[task.number] = {slot: (row, frame) for (slot, frame), row in zip(taken, rows, strict=True)}
         self.todo[which : which + 1] = [(job, stop)] if stop < len(job.rows) else []
         return True
 
@@ -248,7 +233,7 @@ class Flow:
         """A piece comes back, without its bad frames."""
         slots = self.asked.pop(number)
         sizes = {slot: row % 97 for slot, (row, _) in slots.items()}
-        of_frames = self.slabs.fill(Done(number, dict.fromkeys(bad, ("kind", "words")), sizes))
+        of_frames = self.batches.fill(Done(number, dict.fromkeys(bad, ("kind", "words")), sizes))
         expected = {f: sorted(row for row, frame in slots.values() if frame == f) for f in bad}
         assert {f: sorted(rows.tolist()) for f, rows in of_frames.items()} == expected
         self.lost += [row for rows in of_frames.values() for row in rows.tolist()]
@@ -256,23 +241,24 @@ class Flow:
 
     def compute(self) -> None:
         """The next full batch, or what there is of one when nothing else can come into it."""
-        if not self.asked and not self.slabs.full:
-            self.slabs.close_batch()
-        if self.slabs.full:
-            slab = self.slabs.full.popleft()
+        if not self.asked and not self.batches.full:
+            self.batches.close_batch()
+        if self.batches.full:
+            batch = self.batches.full.popleft()
             for slot, (row, n_bytes) in enumerate(
-                zip(slab.rows.tolist(), slab.sizes.tolist(), strict=True), slab.first
+                zip(batch.rows.tolist(), batch.sizes.tolist(), strict=True), batch.first
             ):
                 assert self.holds.pop(slot, -1) == row
                 assert row == -1 or n_bytes == row % 97
                 self.came += [row] if row >= 0 else []
-            self.slabs.free(slab)
+            self.batches.free(batch)
 
     def drain(self) -> None:
-        while self.slabs.close_batch():
-            slab = self.slabs.full.popleft()
-            self.came += slab.rows[slab.rows >= 0].tolist()
-            self.slabs.free(slab)
+        self.batches.close_batch()
+        while self.batches.full:
+            batch = self.batches.full.popleft()
+            self.came += batch.rows[batch.rows >= 0].tolist()
+            self.batches.free(batch)
 
 
 @given(
@@ -300,52 +286,52 @@ def test_every_row_comes_back_once_and_no_slot_is_two_rows_at_a_time(
     flow.drain()
     everything = [1000 * i + row for i, of in enumerate(persons) for row in range(sum(of))]
     assert sorted(flow.came + flow.lost) == everything
-    assert flow.slabs.capacity == n_slots // size * size
+    assert flow.batches.capacity == n_slots // size * size
 
 
 def test_a_frame_may_lie_in_two_batches_and_a_batch_waits_for_all_its_pieces() -> None:
-    slabs = Slabs(SimpleNamespace(n_slots=20), 5)  # type: ignore[arg-type]
+    batches = Batches(20, 5)
     job, more = a_job([7] * 8), a_job([1, 2], 1)
-    (piece, stop), (second, _) = slabs.ask(job, 0) or (None, 0), slabs.ask(more, 0) or (None, 0)
-    assert piece is not None
+    (task, stop), (second, _) = batches.ask(job, 0) or (None, 0), batches.ask(more, 0) or (None, 0)
+    assert task is not None
     assert second is not None
-    assert (stop, [p.slot for p in piece.frames[0].persons]) == (8, list(range(8)))
-    assert not slabs.close_batch()  # it was filled to the brim
-    slabs.fill(Done(piece.number))
-    assert [slab.first for slab in slabs.full] == [0]
-    slabs.fill(Done(second.number, {2: ("kind", "words")}))
-    assert [slab.rows.tolist() for slab in slabs.full] == [[0, 1, 2, 3, 4], [5, 6, 7, 1000, -1]]
+    assert (stop, [p.slot for p in task.targets[0].persons]) == (8, list(range(8)))
+    batches.close_batch()
+    batches.fill(Done(task.number))
+    assert [batch.first for batch in batches.full] == [0]
+    batches.fill(Done(second.number, {2: ("kind", "words")}))
+    assert [batch.rows.tolist() for batch in batches.full] == [[0, 1, 2, 3, 4], [5, 6, 7, 1000, -1]]
 
 
-# ----------------------------------------------------------------------------------------------------- assembly
+# ----------------------------------------------------------------------------------------------------- open_shards
 
 
 def test_a_shard_waits_for_its_videos_pixels_to_be_compared(made_up: Any) -> None:
     split = made_up.Split([made_up.Track(0, 0, 6)], 4)
-    assembly = Assembly(split, made_up.Shards(split, made_up.Colour()), made_up.Colour())
+    open_shards = OpenShards(split, made_up.Shards(split, made_up.Colour()), made_up.Colour())
     for shard in (0, 1):
-        assembly.open(shard)
-    assembly.hold((0, 1))
-    assembly.put(np.array([4, 5]), np.zeros((2, 3), np.float32))
-    assert list(assembly.finished()) == []
-    assembly.release((0, 1))
-    assert [shard.number for shard in assembly.finished()] == [1]
+        open_shards.open(shard)
+    open_shards.hold((0, 1))
+    open_shards.put(np.array([4, 5]), np.zeros((2, 3), np.float32))
+    assert list(open_shards.finished()) == []
+    open_shards.release((0, 1))
+    assert [shard.number for shard in open_shards.finished()] == [1]
 
 
 def test_bytes_and_numbers_find_their_rows_and_what_is_given_up_is_counted(made_up: Any) -> None:
     split = made_up.Split([made_up.Track(0, 0, 12)], 8)
-    assembly = Assembly(split, made_up.Shards(split, made_up.Bytes()), made_up.Bytes())
-    first, second = assembly.open(0), assembly.open(1)
-    assert assembly.open(0) is first
-    assembly.put(np.array([9, 1, 8]), [b"nine", bytearray(b"one"), b"eight"])  # type: ignore[list-item]
+    open_shards = OpenShards(split, made_up.Shards(split, made_up.Bytes()), made_up.Bytes())
+    first, second = open_shards.open(0), open_shards.open(1)
+    assert open_shards.open(0) is first
+    open_shards.put(np.array([9, 1, 8]), [b"nine", bytearray(b"one"), b"eight"])  # type: ignore[list-item]
     assert (first.data[1], second.data) == (b"one", [b"eight", b"nine", b"", b""])
     for row in (0, *range(2, 8)):
-        assembly.give_up(np.array([row]), "odd" if row % 2 else "even", f"row {row}")
-    assert (first.computed, first.problems, assembly.given_up) == (1, {"odd": 3, "even": 4}, 7)
-    assert first.examples == [f"row {row}" for row in (0, 2, 3, 4, 5)]
-    assert len(first.examples) == EXAMPLES
-    assert [shard.number for shard in assembly.finished()] == [0]
-    assert (second.computed, second.ok.tolist()) == (2, [1, 1, 0, 0])
+        open_shards.give_up(np.array([row]), "odd" if row % 2 else "even", f"row {row}")
+    assert (first.counts.computed, first.counts.problems, open_shards.given_up) == (1, {"odd": 3, "even": 4}, 7)
+    assert first.counts.examples == [f"row {row}" for row in (0, 2, 3, 4, 5)]
+    assert len(first.counts.examples) == EXAMPLES
+    assert [shard.number for shard in open_shards.finished()] == [0]
+    assert (second.counts.computed, second.ok.tolist()) == (2, [1, 1, 0, 0])
 
 
 def test_a_row_has_another_key_when_its_video_frame_box_or_scale_is_another(made_up: Any) -> None:
@@ -353,7 +339,7 @@ def test_a_row_has_another_key_when_its_video_frame_box_or_scale_is_another(made
         split = made_up.Split([made_up.Track(*track) for track in tracks], 8)
         if change is not None:
             change(split)
-        return np.asarray(Assembly(split, made_up.Shards(split, made_up.Colour()), made_up.Colour()).open(0).keys)
+        return np.asarray(OpenShards(split, made_up.Shards(split, made_up.Colour()), made_up.Colour()).open(0).keys)
 
     plain = keys((0, 0, 8))
     assert len(np.unique(plain, axis=0)) == 8
@@ -376,17 +362,17 @@ def test_the_meter_says_what_everything_else_waits_for(monkeypatch: pytest.Monke
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     meter = Meter(decoders=4, lanes=2, began=now)
-    assert (meter.words(), meter.busy()) == ("0 a second", {})
+    assert (str(meter), meter.busy()) == ("0 crops/s", {})
     now += 10
     meter.add(decode=30, crop=6)
     meter.add(decode=2, network=4, write=5)
     meter.rows = 50
     assert meter.busy() == {"decode": 0.8, "crop": 0.15, "network": 0.2, "write": 0.5}
-    assert meter.limit == "decode"
-    assert meter.words().startswith("5 a second")
-    assert "decode 80%, crop 15%, network 20%, write 50%" in meter.words()
-    meter.add(network=16, copy=30, a_plug_ins_own=1)
-    assert (meter.limit, meter.busy()["copy"]) == ("network", 1.0)
+    assert meter.bottleneck == "decode"
+    assert str(meter).startswith("5 crops/s")
+    assert "decode 80%, crop 15%, network 20%, write 50%" in str(meter)
+    meter.add(network=16, copy=30)
+    assert (meter.bottleneck, meter.busy()["copy"]) == ("network", 1.0)
     meter.stop()
     now += 1000
     assert (meter.elapsed, meter.as_dict()["seconds"], meter.as_dict()["rows_a_second"]) == (10, 10, 5)

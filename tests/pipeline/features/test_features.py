@@ -368,7 +368,7 @@ def test_a_stream_keeps_its_weights_and_others_go_beside_it(
 
     spec = into.spec(weights=other)
     replacing = extract.plan_extraction(root, PENN, spec, replace=True)
-    assert (replacing.replace, replacing.why) == (True, "asked for anew")
+    assert (replacing.replace, replacing.why) == (True, "to be replaced")
     network.batches.clear()
     assert (extract.extract(replacing).computed, len(network.batches)) == (24, 2)
     assert cache.open(root)[PENN].stream_manifest("resnet50")["identity"]["weights"]["argument"] == "1"
@@ -417,7 +417,7 @@ def test_a_stream_is_not_discarded_for_one_that_cannot_be_made(
     request.getfixturevalue("network")
     into.extract(root)
     held = into.tree(root)
-    with pytest.raises(PipelineError, match="is not there now"):
+    with pytest.raises(PipelineError, match="does not exist now"):
         into.extract(root, weights=WeightsSpec("untrained", "1"), raw=tmp_path / "nowhere", replace=True)
     monkeypatch.setattr(ResNet50, "load", real)
     (tmp_path / "weights.pt").write_bytes(b"no checkpoint")
@@ -431,10 +431,10 @@ def test_a_moved_raw_folder_is_asked_for_and_taken(penn: Path, into: Any, tmp_pa
     into.convert(root, penn)
     moved = penn.rename(tmp_path / "elsewhere")
     with pytest.raises(
-        PipelineError, match=rf"{PENN}: its pictures were in {penn} when .* not there now\. .*--raw DIR"
+        PipelineError, match=rf"{PENN}: its pictures were in {penn} when .* not exist now\. .*--raw DIR"
     ):
         into.extract(root)
-    with pytest.raises(PipelineError, match=rf"--raw is {penn}, and that folder is not there"):
+    with pytest.raises(PipelineError, match=rf"--raw is {penn}, and that folder does not exist"):
         into.extract(root, raw=penn)
     spec = StreamSpec().at(moved)
     assert extract.extract(extract.plan_extraction(root, PENN, spec)).computed == 24
@@ -501,7 +501,7 @@ def test_a_stream_of_another_program_is_left_alone_and_told(penn: Path, into: An
     with cache.StreamWriter(root, PENN, "resnet50", plan="of another program") as writer:
         writer.write(0, np.zeros((n_rows, 2048), np.float32), np.ones(n_rows), np.zeros((n_rows, 2), np.uint64))
         writer.commit({})
-    with pytest.raises(PipelineError, match=r"'resnet50' does not say what it was made with.*--replace"):
+    with pytest.raises(PipelineError, match=r"'resnet50' does not record what it was made with.*--replace"):
         into.extract(root)
 
 
@@ -515,12 +515,12 @@ def test_settings_that_cannot_be_are_refused(penn: Path, into: Any, tmp_path: Pa
         into.spec(precision="half")
     with pytest.raises(ConfigError, match=r"batch size -1: expected 0 .* or more"):
         into.spec(batch_size=-1)
-    with pytest.raises(ConfigError, match="batch size 10000: 8192 crops at once are the most"):
+    with pytest.raises(ConfigError, match="batch size 10000: expected at most 8192"):
         into.spec(batch_size=10_000)
     with pytest.raises(cache.CacheError, match="expected a feature cache, found no such folder"):
         extract.plan_extraction(tmp_path / "cache", PENN, StreamSpec())
     into.convert(tmp_path / "cache", penn)
-    with pytest.raises(ConfigError, match=r"workers 100000: this machine has \d+ cores; 16 for each is the most"):
+    with pytest.raises(ConfigError, match=r"workers 100000: this machine has \d+ cores; at most 16 for each"):
         into.extract(tmp_path / "cache", workers=100_000, stream=Crops())
     with pytest.raises(cache.CacheError, match="penn_action/test"):
         extract.plan_extraction(tmp_path / "cache", "penn_action/test", StreamSpec())
@@ -531,7 +531,7 @@ def test_a_device_that_is_not_there_is_told_before_anything_is_written(
     penn: Path, into: Any, tmp_path: Path, few_calibration_crops: None
 ) -> None:
     into.convert(tmp_path / "cache", penn)
-    with pytest.raises(ConfigError, match=r"device 'cuda': .* finds no CUDA device here\. Take cpu, or auto"):
+    with pytest.raises(ConfigError, match=r"device 'cuda': .* finds no CUDA device here"):
         into.extract(tmp_path / "cache", device="cuda")
     assert cache.open(tmp_path / "cache")[PENN].streams == ()
 

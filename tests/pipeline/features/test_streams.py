@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
-from typing import Any, ClassVar, get_type_hints
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -25,7 +25,6 @@ from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.pixels.decode import PictureError
-from pipeline.settings.types import typed
 from pipeline.synthetic import calibration_crops
 
 
@@ -115,15 +114,6 @@ def test_of_weights_in_a_file_only_their_user_can_say_where_they_are(tmp_path: P
     identity = ResNet50(weights=WeightsSpec("file", str(tmp_path / "r.pt"))).identity()
     assert str(tmp_path) not in json.dumps(identity)
     assert streams.of_identity(identity) is None
-
-
-def test_options_are_read_as_settings_are() -> None:
-    assert typed(Path("luigi.cfg"), "crops", {"quality": "70"}, Crops) == {"quality": 70}
-    with pytest.raises(ConfigError, match="quality = 0"):
-        typed(Path("luigi.cfg"), "crops", {"quality": "0"}, Crops)
-    with pytest.raises(ConfigError, match="precision = some: expected"):
-        typed(Path("luigi.cfg"), "resnet50", {"precision": "some"}, ResNet50)
-    assert get_type_hints(ResNet50)["weights"] is WeightsSpec
 
 
 @pytest.mark.parametrize(

@@ -122,23 +122,11 @@ def test_every_protocol_of_this_python_is_read(protocol: int, tmp_path: Path) ->
     assert content == data
 
 
-def test_the_same_array_named_twice_stays_one_array(tmp_path: Path) -> None:
-    shared = np.arange(3.0)
-    content = read(tmp_path, pickle.dumps({"a": shared, "b": [shared]}, 2))
+def test_an_array_named_twice_stays_one_array(tmp_path: Path) -> None:
+    shared, big = np.arange(3.0), np.arange(3, dtype=">f8")
+    content = read(tmp_path, pickle.dumps({"a": shared, "b": [shared], "c": big, "d": [big, big.astype(">f8")]}, 2))
     assert content["a"] is content["b"][0]
-
-
-plain = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
-    lambda part: st.lists(part) | st.dictionaries(st.text(), part) | st.tuples(part, part),
-    max_leaves=20,
-)
-
-
-@settings(max_examples=150, deadline=None, derandomize=True)
-@given(st.dictionaries(st.text(), plain), st.integers(0, pickle.HIGHEST_PROTOCOL))
-def test_plain_values_read_as_the_library_reads_them(tmp_path_factory: Any, data: Any, protocol: int) -> None:
-    assert read(tmp_path_factory.mktemp("p"), pickle.dumps(data, protocol)) == data
+    assert [content["d"][i].tolist() for i in (0, 1)] == [[0, 1, 2]] * 2
 
 
 @pytest.mark.parametrize("protocol", [1, 2])
@@ -146,12 +134,6 @@ def test_plain_values_read_as_the_library_reads_them(tmp_path_factory: Any, data
 def test_a_model_file_gives_its_sparse_matrix(module: str, protocol: int, tmp_path: Path) -> None:
     matrix = sparse.random(24, 30, density=0.2, format="csc", rng=np.random.default_rng(0))
     content = read(tmp_path, mapping(J_regressor=csc(matrix, module=module, protocol=protocol)) + b".", "smpl")
-    np.testing.assert_array_equal(content["J_regressor"].toarray(), matrix.toarray())
-
-
-def test_a_sparse_matrix_of_the_scipy_in_use_is_read(tmp_path: Path) -> None:
-    matrix = sparse.csc_matrix(np.diag([1.0, 2.0, 3.0]))
-    content = read(tmp_path, pickle.dumps({"J_regressor": matrix}), "smpl")
     np.testing.assert_array_equal(content["J_regressor"].toarray(), matrix.toarray())
 
 
@@ -180,16 +162,15 @@ class Evil:
         return (Path.touch, (self.trace,))
 
 
-@pytest.mark.parametrize("kind", ["sequence", "smpl"])
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_pickle_that_runs_code_is_refused_and_runs_none(protocol: int, kind: Any, tmp_path: Path) -> None:
+def test_a_pickle_that_runs_code_is_refused_and_runs_none(protocol: int, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     content = pickle.dumps({"poses": Evil(trace)}, protocol)
     pickle.loads(content)
     assert trace.exists(), "the attack works on an ordinary unpickler"
     trace.unlink()
     with pytest.raises(UnsafePickle, match=r"file\.pkl.*download"):
-        read(tmp_path, content, kind)
+        read(tmp_path, content, "smpl")
     assert not trace.exists()
 
 
@@ -229,16 +210,6 @@ def test_a_sequence_may_hold_less_than_a_model(tmp_path: Path) -> None:
         read(tmp_path, content, "sequence")
 
 
-@pytest.mark.parametrize(
-    "instruction",
-    [b"ios\nsystem\n", b"(" + global_("numpy", "dtype") + b"o", b"\x82\x01", b"P1\n", b"NQ", b"\x92", b"\x97"],
-    ids=["INST", "OBJ", "EXT1", "PERSID", "BINPERSID", "NEWOBJ_EX", "NEXT_BUFFER"],
-)
-def test_instructions_that_make_objects_in_other_ways_are_refused(instruction: bytes, tmp_path: Path) -> None:
-    with pytest.raises(UnsafePickle, match="instruction"):
-        read(tmp_path, b"(" + instruction + b".", "smpl")
-
-
 reconstruct = global_("numpy.core.multiarray", "_reconstruct")
 ndarray = global_("numpy", "ndarray")
 plain_dtype = dtype(np.zeros(1))
@@ -249,7 +220,12 @@ def state(shape: bytes, kind: bytes, content: bytes) -> bytes:
     return b"}" + text("a") + empty + b"(K\x01" + shape + kind + b"I00\n" + content + b"tbs."
 
 
+def select(**parts: bytes) -> bytes:
+    return instance("chumpy.reordering", "Select", mapping(**parts))
+
+
 long_type = b"(" + text("f8,(9999,9999)f8") + b"I0\nI1\ntR"
+eye, outside = sparse.csc_matrix(np.eye(3)), array(np.array([0, 1, 1_000_000], np.int32))
 hostile = {
     "array of a foreign class": b"}" + text("a") + reconstruct + b"(" + global_("numpy", "dtype") + b"NNtRs.",
     "array that claims more than it has": state(b"(" + b"J\xff\xff\xff\x7f" * 2 + b"t", plain_dtype, text("12345678")),
@@ -262,21 +238,17 @@ hostile = {
     "type from a recipe": state(b"(K\x01t", global_("numpy", "dtype") + long_type, text("1")),
     "bytes in a codec": b"}" + text("a") + global_("_codecs", "encode") + b"(" + text("x") + text("zlib") + b"tRs.",
     "attributes for a class": b"}" + text("a") + ndarray + b"}" + text("__setstate__") + b"Nsbs.",
+    "attributes for a function": b"}" + text("a") + reconstruct + b"}" + text("__code__") + b"Nsbs.",
     "attributes for a dict": b"}" + text("a") + b"}}" + text("b") + b"K\x01sbs.",
-    "a class as a value": b"}" + text("a") + ndarray + b"s.",
     "a call of a value": b"}" + text("a") + text("x") + b")Rs.",
     "a name made of numbers": b"}" + text("a") + b"K\x01K\x02\x93s.",
-    "a state set twice": b"}" + text("a") + reconstruct + b"(" + ndarray + b"tR}b}bs.",
+    "a name of the registry": b"}" + text("a") + b"\x82\x01s.",
+    "an object elsewhere": b"}" + text("a") + b"P1\ns.",
     "a huge memo index": b"}r\xff\xff\xff\xff" + b"j\x00\x00\x00\x00.",
     "eight exabytes": b"}\x8e" + b"\xff" * 7 + b"\x7f.",
-    "text of four gigabytes": b"}X\xff\xff\xff\xff.",
+    "eight exabytes to write to": b"}\x96" + b"\xff" * 7 + b"\x7f.",
     "a negative length": b"}T\xff\xff\xff\xff.",
     "a number without end": b"}" + text("a") + b"I" + b"9" * 100_000 + b"\ns.",
-    "a list within itself": b"}" + text("a") + b"]q\x00h\x00as.",
-    "a dict within itself": b"}q\x00" + text("a") + b"h\x00s.",
-    "depth": b"}" + text("a") + b"(" * 200_000 + b"t" * 200_000 + b"s.",
-    "depth as a key": b"}" + b")" + b"\x85" * 200_000 + b"Ns.",
-    "depth in records": b"}" + text("a") + b"".join([ndarray] * 20_000) + b")" + b"R\x85" * 20_000 + b"s.",
     "an empty file": b"",
     "no stop": b"}",
     "nothing to stop with": b".",
@@ -286,79 +258,30 @@ hostile = {
     "a web page": b"<!DOCTYPE html>",
     "a zip archive": b"PK\x03\x04",
     "line ends of another system": b"(dp0\r\nS'a'\r\np1\r\nS'b\r\n",
+    "chumpy without its value": mapping(a=instance("chumpy.ch", "Ch", mapping(y=integer(1)))) + b".",
+    "chumpy without a state": mapping(a=instance("chumpy.ch", "Ch", integer(1))) + b".",
+    "a selection without its source": mapping(a=select(idxs=array(np.zeros(3)))) + b".",
+    "a selection outside its source": mapping(a=select(a=chumpy_leaf(np.zeros(3)), idxs=array(np.array([7])))) + b".",
+    "a sparse matrix whose data have two axes": mapping(a=csc(eye, data=array(np.eye(3)))) + b".",
+    "a sparse matrix without a shape": mapping(a=csc(eye, _shape=integer(2))) + b".",
+    "a sparse matrix with entries outside itself": mapping(a=csc(eye, indices=outside)) + b".",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", hostile)
-@pytest.mark.parametrize("kind", ["sequence", "smpl"])
-def test_a_broken_or_hostile_file_ends_in_an_error_that_names_it(case: str, kind: Any, tmp_path: Path) -> None:
+def test_a_broken_or_hostile_file_ends_in_an_error_that_names_it(case: str, tmp_path: Path) -> None:
     with pytest.raises((RawDataError, UnsafePickle), match=r"file\.pkl"):
-        read(tmp_path, hostile[case], kind)
-
-
-def test_shared_parts_cannot_multiply(tmp_path: Path) -> None:
-    """50 lists, each holding the one before twice: 2^50 references, read in an instant."""
-    lists = [b"0]q%c(h%ch%ce" % (k + 1, k, k) for k in range(50)]
-    content = read(tmp_path, b"}" + text("a") + b"]q\x00" + b"".join(lists) + b"s.")
-    depth, part = 0, content["a"]
-    while part:
-        assert part[0] is part[1]
-        depth, part = depth + 1, part[0]
-    assert depth == 50
-
-
-def test_arrays_cannot_be_larger_together_than_the_file(tmp_path: Path) -> None:
-    content = raw(b"\x00" * 80_000, protocol=2) + b"q\x00"
-    one = reconstruct + b"(" + ndarray + b"NNtR(K\x01(" + integer(10_000) + b"t" + plain_dtype + b"I00\nh\x00tb"
-    with pytest.raises(RawDataError, match="larger than the file"):
-        read(tmp_path, b"}" + text("raw") + content + b"s" + text("all") + b"(" + one * 100 + b"ls.")
-
-
-def test_a_sparse_matrix_with_entries_outside_itself_is_refused(tmp_path: Path) -> None:
-    matrix = sparse.csc_matrix(np.diag([1.0, 2.0, 3.0]))
-    outside = array(np.array([0, 1, 1_000_000], np.int32))
-    with pytest.raises(RawDataError):
-        read(tmp_path, mapping(J_regressor=csc(matrix, indices=outside)) + b".", "smpl")
-
-
-def test_a_selection_outside_its_source_is_refused(tmp_path: Path) -> None:
-    parts = mapping(a=chumpy_leaf(np.zeros(3)), idxs=array(np.array([7])))
-    with pytest.raises(RawDataError):
-        read(tmp_path, mapping(shapedirs=instance("chumpy.reordering", "Select", parts)) + b".", "smpl")
-
-
-FLAT = csc(sparse.csc_matrix(np.eye(2)), data=array(np.eye(2)))  # its data has two axes
-INCOMPLETE = {
-    "a chumpy value without x": instance("chumpy.ch", "Ch", mapping(x=integer(1))),
-    "a chumpy selection without a and idxs": instance("chumpy.reordering", "Select", mapping(a=array(np.zeros(3)))),
-    "a chumpy selection of unknown shape": instance(
-        "chumpy.reordering",
-        "Select",
-        mapping(a=array(np.zeros(3)), idxs=array(np.array([0])), preferred_shape=integer(1)),
-    ),
-    "a ch without its parts": instance("chumpy.ch", "Ch", integer(1)),
-    "a sparse matrix without its arrays": FLAT,
-    "a sparse matrix without a shape": csc(sparse.csc_matrix(np.eye(2)), _shape=integer(2)),
-    "a set of something else than text and numbers": global_("__builtin__", "set") + b"((" + b"}ltR",
-}
-
-
-@pytest.mark.parametrize("told", INCOMPLETE)
-def test_an_object_of_a_known_class_that_lacks_its_parts_is_named(told: str, tmp_path: Path) -> None:
-    with pytest.raises(RawDataError, match=rf"file\.pkl.*{told}"):
-        read(tmp_path, mapping(weights=INCOMPLETE[told]) + b".", "smpl")
-
-
-def test_the_sets_that_chumpy_keeps_are_read_in_new_protocols_too(tmp_path: Path) -> None:
-    content = b"\x80\x04}" + text("s") + b"\x8f(" + text("x") + text("y") + b"\x90s."
-    assert read(tmp_path, content, "smpl") == {"s": {"x", "y"}}
-    with pytest.raises(UnsafePickle, match="set"):
-        read(tmp_path, content, "sequence")
+        read(tmp_path, hostile[case], "smpl")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(RawDataError, match=r"nowhere\.pkl"):
         load_pickle(tmp_path / "nowhere.pkl", kind="sequence")
+
+
+def test_the_sets_that_chumpy_keeps_are_read_in_new_protocols_too(tmp_path: Path) -> None:
+    content = b"\x80\x04}" + text("s") + b"\x8f(" + text("x") + text("y") + b"\x90s."
+    assert read(tmp_path, content, "smpl") == {"s": {"x", "y"}}
 
 
 GOOD = mapping(
@@ -369,7 +292,7 @@ GOOD = mapping(
 SAMPLES = [GOOD + b".", *(pickle.dumps({"a": ARRAYS, "b": ["x", 1.5, None]}, protocol) for protocol in range(6))]
 
 
-@settings(max_examples=600, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.data())
 def test_a_damaged_file_is_read_or_refused_but_never_crashes(tmp_path_factory: Any, data: Any) -> None:
     content = bytearray(data.draw(st.sampled_from(SAMPLES)))
@@ -380,18 +303,5 @@ def test_a_damaged_file_is_read_or_refused_but_never_crashes(tmp_path_factory: A
         del content[data.draw(st.integers(0, len(content))) :]
     try:
         read(tmp_path_factory.mktemp("p"), bytes(content), "smpl")
-    except (RawDataError, UnsafePickle) as error:
-        assert "file.pkl" in str(error)
-
-
-STEPS = [bytes([step]) for step in b"(.0123NIJKMRbc]ade)tl}suqhghrj\x81\x85\x86\x87\x8f\x90\x93\x94"]
-STEPS += [text("a"), ndarray, reconstruct, plain_dtype, array(np.zeros(2)), b"K\x00"]
-
-
-@settings(max_examples=300, deadline=None, derandomize=True)
-@given(st.lists(st.sampled_from(STEPS), max_size=40))
-def test_any_sequence_of_instructions_is_read_or_refused(tmp_path_factory: Any, steps: Any) -> None:
-    try:
-        read(tmp_path_factory.mktemp("p"), b"}" + b"".join(steps) + b".", "smpl")
     except (RawDataError, UnsafePickle) as error:
         assert "file.pkl" in str(error)

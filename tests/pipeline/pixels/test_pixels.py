@@ -1,11 +1,12 @@
 """Pictures or a video: what is there is found by names, and how it is numbered too."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
 
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.pixels import frames_there, inputs, other_rate, picture_pattern, pictures_or_video
+from pipeline.datasets.pixels import frames_there, inputs, picture_pattern, pictures_or_video
 from pipeline.errors import RawDataError
 from pipeline.pixels.frames import Pictures, Video
 
@@ -138,12 +139,16 @@ def test_a_missing_picture_and_those_beyond_the_labels_are_noted(tmp_path: Path)
     ("there", "labels", "other"),
     [
         (3000, 6000, True), (3001, 6000, True), (3002, 6000, False), (3911, 6145, False), (6000, 6000, False),
-        (5998, 6000, False), (12000, 6000, True), (240, 6000, True), (14, 28, False), (0, 6000, False),
-        (1, 6000, False),
+        (5998, 6000, False), (12000, 6000, True), (240, 6000, True), (14, 28, False), (1, 6000, False),
     ],
 )  # fmt: skip
-def test_pictures_at_another_rate_are_told_from_a_video_that_ends_early(there: int, labels: int, other: bool) -> None:
-    assert other_rate(there, labels) is other
+def test_pictures_at_another_rate_are_refused_and_a_video_that_ends_early_is_not(
+    there: int, labels: int, other: bool, tmp_path: Path
+) -> None:
+    make(tmp_path, f"{0:06d}.jpg", f"{there - 1:06d}.jpg")  # a gap is no matter: they reach so far
+    source = Pictures(tmp_path, "S1/video_0/{:06d}.jpg")
+    with pytest.raises(RawDataError, match="another rate") if other else contextlib.nullcontext():
+        frames_there(source, labels, VideoAccount("x"))
 
 
 def test_half_the_pictures_are_refused_but_not_every_second_one_under_its_own_number(tmp_path: Path) -> None:

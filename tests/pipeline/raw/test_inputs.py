@@ -1,8 +1,7 @@
 import os
 from pathlib import Path
 
-from pipeline.datasets.base import RawVideo
-from pipeline.raw import changes, digests
+from pipeline.raw import RawVideo, changes, digests
 
 
 def raw_video(root: Path) -> RawVideo:

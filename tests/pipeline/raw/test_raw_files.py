@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.pixels.frames import Pictures, Video
-from pipeline.raw.digests import file_digest, span_digest
-from pipeline.raw.files import is_folder, open_regular, read_regular
+from pipeline.raw.digests import file_digest, folder_digest, span_digest
+from pipeline.raw.files import caching, is_folder, open_regular, read_regular
 
 
 def make_pipe(path: Path) -> None:
@@ -76,3 +76,16 @@ def test_a_link_in_a_circle_is_no_folder_and_no_error(tmp_path: Path) -> None:
     make_loop(tmp_path / "loop")
     with os.scandir(tmp_path) as entries:
         assert {entry.name: is_folder(entry) for entry in entries} == {"folder": True, "linked": True, "loop": False}
+
+
+def test_a_listing_is_read_once_inside_caching_and_afterwards_again(tmp_path: Path) -> None:
+    pictures = Pictures(tmp_path, "{:02d}.jpg")
+    (tmp_path / "00.jpg").write_bytes(b"")
+    with caching():
+        before = folder_digest(tmp_path)
+        assert pictures.indices().tolist() == [0]
+        (tmp_path / "01.jpg").write_bytes(b"")
+        assert folder_digest(tmp_path) == before
+        assert pictures.indices().tolist() == [0]
+    assert pictures.indices().tolist() == [0, 1]
+    assert folder_digest(tmp_path) != before

@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.skeletons import JOINTS, mirrored
 from pipeline.synthetic.body import body, rig
-from pipeline.synthetic.body.skinning import SmoothNormals, rest_joints, skin, spin49
+from pipeline.synthetic.body.skinning import SmoothNormals, rest_joints, skin
 from pipeline.synthetic.body.surface import MIRROR, surface
 
 BODY = body.procedural()
@@ -153,13 +153,12 @@ def test_the_vertices_that_others_pick_by_number_are_smplx_s_and_at_their_places
     assert depth == sorted(depth, reverse=True)  # palms down: the thumb points forwards
 
 
-def test_pose_correctives_are_small_and_vanish_at_rest() -> None:
+def test_pose_correctives_vanish_at_rest_and_are_small_elsewhere() -> None:
     np.testing.assert_allclose(posed(np.zeros((1, 72))).verts[0], BODY.v_template, atol=1e-12)
     bent = Rotation.from_rotvec([0, -np.pi / 2, 0]).as_matrix() - np.eye(3)
     elbow = 9 * (NUMBER["l_elbow"] - 1)
     moved = np.linalg.norm(BODY.posedirs[:, :, elbow : elbow + 9] @ bent.ravel(), axis=1)
     assert 0.002 < moved.max() < 0.03  # m
-    assert moved[BODY.weights[:, NUMBER["l_knee"]] > 0.5].max() == 0
 
 
 def test_shapes_within_two_units_are_people() -> None:
@@ -198,11 +197,3 @@ def test_the_root_turns_about_its_own_joint_and_translation_moves_everything() -
     some = np.array([5, 332, 6889])
     part = skin(BODY, np.zeros(10), pose, np.zeros((2, 3)), some).verts
     np.testing.assert_allclose(part[0], turned[some], atol=1e-12)
-
-
-def test_spin49_takes_surface_joints_from_the_vertices_that_smplx_takes() -> None:
-    skinned = posed(np.zeros((1, 72)))
-    joints = spin49(BODY, skinned)[0]
-    np.testing.assert_array_equal(joints[[0, 19]], skinned.verts[0, [body.VERTEX_IDS[n] for n in ("nose", "lbigtoe")]])
-    np.testing.assert_array_equal(joints[36], skinned.joints[0, NUMBER["l_wrist"]])
-    np.testing.assert_allclose(joints[38], BODY.J_regressor_extra[3] @ BODY.v_template, atol=1e-12)

@@ -37,7 +37,8 @@ def truth(actor, order: str) -> np.ndarray:
 def clips(tmp_path_factory):
     """Kinetics' clips that differ: of one person with frames without detections, of two, with AlphaPose's results."""
     folder = tmp_path_factory.mktemp("raw") / "kinetics"
-    shots = [synthetic.LAYOUTS["kinetics"].shots(Request(seed=5, n_frames=14))[number] for number in (0, 1, 4)]
+    layout = synthetic.LAYOUTS["kinetics"]
+    shots = [layout.shots(Request(seed=5, n_frames=n))[number] for number, n in ((0, 13), (1, 6), (4, 3))]
     takes = [kinetics.record(shot, folder) for shot in shots]
     kinetics.finish(folder, shots)
     return folder, takes

@@ -51,14 +51,6 @@ def test_the_nearer_triangle_hides_the_other_whatever_the_order() -> None:
         assert seen.inverse_depth.max() == pytest.approx(0.5)
 
 
-def test_triangles_that_pierce_each_other_meet_where_their_depths_are_equal() -> None:
-    corners, _ = triangles(TOWARDS, TOWARDS)
-    inverse = np.array([[1.0, 1.0, 1.0], [0.5, 0.5, 1.5]])  # the second comes nearer to the right: equal half way
-    seen = rasterise(corners, inverse, 16, 12)
-    assert (seen.face[1, 2:7] == 0).all()
-    assert (seen.face[1, 8:13] == 1).all()
-
-
 @given(st.integers(0, 10**6))
 def test_weights_of_a_sample_give_its_place(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -69,13 +61,6 @@ def test_weights_of_a_sample_give_its_place(seed: int) -> None:
     place = np.einsum("nc,ncd->nd", weights, corners[seen.face[y, x]])
     np.testing.assert_allclose(place, np.stack([x, y], axis=1), atol=2e-2)
     assert (weights >= 0).all()
-
-
-def test_two_triangles_leave_no_gap_along_their_common_edge() -> None:
-    a, b, c, d = [3.3, 2.1], [4.7, 17.2], [16.1, 3.9], [18.8, 15.5]
-    for row in rasterise(*triangles([a, b, c], [c, b, d]), 22, 20).face >= 0:
-        covered = np.flatnonzero(row)
-        assert covered.size == 0 or np.ptp(covered) + 1 == covered.size
 
 
 def camera_at() -> Camera:
@@ -147,14 +132,12 @@ def test_what_leaves_the_picture_is_not_visible() -> None:
 
 
 def test_everyone_is_in_the_picture_and_keeps_a_distance() -> None:
-    for number in (0, 2):
-        take = scene.stage(shot(f"{number}", n_frames=20, width=300, height=260, n_people=1 + number))
-        paths = [actor.trans[:, [0, 2]] for actor in take.actors]
-        for i, actor in enumerate(take.actors):
-            assert take.view.sees(actor.kp_2d).all()
-            assert np.ptp(actor.kp_2d[..., 1], axis=1).min() > 40  # px
-            for other in paths[:i]:
-                assert np.linalg.norm(paths[i] - other, axis=1).min() >= scene.ELBOW_ROOM_M
+    take = scene.stage(shot("2", n_frames=20, width=300, height=260, n_people=3))
+    paths = [actor.trans[:, [0, 2]] for actor in take.actors]
+    for i, actor in enumerate(take.actors):
+        assert take.view.sees(actor.kp_2d).all()
+        assert np.ptp(actor.kp_2d[..., 1], axis=1).min() > 40  # px
+        assert all(np.linalg.norm(paths[i] - other, axis=1).min() >= scene.ELBOW_ROOM_M for other in paths[:i])
 
 
 def test_calibration_crops_are_filled_by_people_and_the_first_of_many_are_the_first_of_few() -> None:

@@ -26,15 +26,10 @@ def small(name: str, folder: Path, **options) -> list[synthetic.Take]:
     return synthetic.write_dataset(name, folder, **({"n_videos": 1, "n_frames": 2} | options))
 
 
-@pytest.mark.parametrize("name", ["penn_action", "amass"])
-def test_the_same_seed_gives_the_same_bytes_in_any_number_of_processes(name: str, tmp_path: Path) -> None:
-    takes = [
-        small(name, tmp_path / folder, seed=s, workers=w) for folder, s, w in (("a", 1, 1), ("b", 1, 2), ("c", 2, 1))
-    ]
+def test_the_same_seed_gives_the_same_bytes_in_any_number_of_processes(tmp_path: Path) -> None:
+    takes = [small("penn_action", tmp_path / folder, seed=1, workers=n) for folder, n in (("a", 1), ("b", 2))]
     assert [take.shot for take in takes[0]] == [take.shot for take in takes[1]]
-    first, again, other = (digests(tmp_path / folder) for folder in "abc")
-    assert first == again
-    assert all(first[file] != other[file] for file in first if file in other)
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
     assert is_stand_in(tmp_path / "a")
     marker = json.loads((tmp_path / "a/STAND_IN.json").read_text())
     assert (marker["stand_in"], marker["seed"], marker["version"]) == (True, 1, writing.VERSION)

@@ -121,25 +121,31 @@ def test_existing_code_finds_its_fields_and_an_import_gives_training_and_the_nex
 # ------------------------------------------------------------------------------------------------ what is in them
 
 
-def test_penn_action_s_joints_are_in_its_own_order(converted: Any, tmp_path: Path) -> None:
+def test_penn_action_s_joints_are_in_its_own_order_and_provenance_is_beside_the_file(
+    converted: Any, tmp_path: Path
+) -> None:
     root = converted("penn_action/train")
     split, rows = rows_of(root, "penn_action/train")
-    held = loaded(export(root, "penn_action/train", tmp_path).file)
+    done = export(root, "penn_action/train", tmp_path / "mine.pt")
+    held = loaded(done.file)
     kp_2d = split.rows("kp_2d", 0, int(rows[-1]) + 1)[rows]
-    names = ("headtop", "lshoulder", "rshoulder", "lelbow", "relbow", "lwrist", "rwrist", "lhip", "rhip", "lknee",
-             "rknee", "lankle", "rankle")  # fmt: skip
-    for place, joint in enumerate(names):
+    order = "headtop lshoulder rshoulder lelbow relbow lwrist rwrist lhip rhip lknee rknee lankle rankle"
+    for place, joint in enumerate(order.split()):
         assert np.array_equal(held["joints2D"][:, place], kp_2d[:, JOINTS["spin49"].index(joint)]), joint
     assert held["img_name"][0] == "frames/0001/000001.jpg"
     assert np.array_equal(held["features"][:, 0], (rows / 8).astype(np.float32))
+    provenance = json.loads((tmp_path / "mine.pt.provenance.json").read_text())
+    assert provenance["stand_in"] is True and done.stand_in
+    assert provenance["split_digest"] == split.manifest["digest"]
+    assert provenance["stream"]["identity"]["weights"] == {"kind": "untrained", "argument": "0"}
+    assert provenance["written"].endswith("+00:00") and provenance["rows"] == done.rows
 
 
 def test_motions_are_72_numbers_of_pose_and_10_of_shape(converted: Any, tmp_path: Path) -> None:
-    root = converted("amass/train")
-    split, rows = rows_of(root, "amass/train")
-    held = loaded(export(root, "amass/train", tmp_path).file)
-    assert np.array_equal(held["theta"][:, :72], split.rows("pose", 0, int(rows[-1]) + 1)[rows])
-    assert np.array_equal(held["theta"][:, 72:], split.rows("betas", 0, int(rows[-1]) + 1)[rows])
+    split, rows = rows_of(converted("amass/train"), "amass/train")
+    theta = loaded(export(converted("amass/train"), "amass/train", tmp_path).file)["theta"]
+    for name, values in (("pose", theta[:, :72]), ("betas", theta[:, 72:])):
+        assert np.array_equal(values, split.rows(name, 0, int(rows[-1]) + 1)[rows])
 
 
 def test_insta_variety_s_joints_are_in_pixels_of_a_picture_of_224(tmp_path: Path) -> None:
@@ -150,16 +156,6 @@ def test_insta_variety_s_joints_are_in_pixels_of_a_picture_of_224(tmp_path: Path
     held = loaded(export(tmp_path / "c", "insta_variety/train", tmp_path).file)
     assert held["joints2D"][0, JOINTS["insta_variety"].index("OP Nose")] == pytest.approx([112, 56, 1])
     assert held["joints2D"][0, 0].tolist() == [0, 0, 0]  # what is not there does not move
-
-
-def test_provenance_is_beside_the_file(converted: Any, tmp_path: Path) -> None:
-    root = converted("penn_action/train")
-    done = export(root, "penn_action/train", tmp_path / "mine.pt")
-    provenance = json.loads((tmp_path / "mine.pt.provenance.json").read_text())
-    assert provenance["stand_in"] is True and done.stand_in
-    assert provenance["split_digest"] == cache.open(root)["penn_action/train"].manifest["digest"]
-    assert provenance["stream"]["identity"]["weights"] == {"kind": "untrained", "argument": "0"}
-    assert provenance["written"].endswith("+00:00") and provenance["rows"] == done.rows
 
 
 # ------------------------------------------------------------------------------------------------ gaps, lost rows

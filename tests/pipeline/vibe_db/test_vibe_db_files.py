@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import pickle
-import pickletools
 from pathlib import Path
 from typing import Any
 
@@ -292,10 +291,3 @@ def test_what_is_no_dict_of_arrays_is_refused(content: bytes, tmp_path: Path) ->
     for file in (tmp_path / "db.pt", tmp_path, tmp_path / "missing"):
         with pytest.raises(RawDataError, match="joblib file"):
             stored_arrays(file)
-
-
-def test_the_instructions_that_fill_up_do_nothing() -> None:
-    """pickletools, which knows what each takes and leaves, finds the stack in order."""
-    stream = io.BytesIO()
-    write_joblib(stream.write, {"x" * n: in_blocks(np.zeros((0, 2), np.uint8)) for n in range(1, 20)}, lambda *_: None)
-    pickletools.dis(stream.getvalue(), io.StringIO())

@@ -15,7 +15,7 @@ import cache
 from pipeline import datasets
 from pipeline.__main__ import main
 from pipeline.conversion import convert
-from pipeline.errors import PipelineError, RawDataError, UnsafePickle
+from pipeline.errors import PipelineError, RawDataError
 from pipeline.features import extract
 from pipeline.features.spec import StreamSpec
 from pipeline.skeletons import JOINTS
@@ -24,32 +24,34 @@ from pipeline.vibe_db.importing import Imported, Options, import_database
 
 SPIN, LSP = JOINTS["spin49"], JOINTS["common14"]
 N = 40  # rows of a hand-made file: two videos of 25 and 15 frames
+FRAMES = np.r_[np.arange(25), np.arange(15)]
+Held = dict[str, Any]
 
 
-def vid_names(*lengths: int, names: tuple[str, ...] = ("a", "b", "c")) -> np.ndarray:
-    return np.repeat(np.array(names[: len(lengths)]), lengths)
+def vid_names(first: str = "a", second: str = "b") -> np.ndarray:
+    return np.repeat(np.array([first, second]), [25, 15])
 
 
-def boxes(n: int = N) -> np.ndarray:
-    return np.tile([100.0, 80.0, 60.0, 60.0], (n, 1))
+def boxes() -> np.ndarray:
+    return np.tile([100.0, 80.0, 60.0, 60.0], (N, 1))
 
 
-def keypoints(n_joints: int, n: int = N) -> np.ndarray:
+def keypoints(n_joints: int) -> np.ndarray:
     """Joint j of row i at (100 i + j, j), as float64, which VIBE's files have."""
-    out = np.ones((n, n_joints, 3))
-    out[..., 0] = 100 * np.arange(n)[:, None] + np.arange(n_joints)
+    out = np.ones((N, n_joints, 3))
+    out[..., 0] = 100 * np.arange(N)[:, None] + np.arange(n_joints)
     out[..., 1] = np.arange(n_joints)
     return out
 
 
-def feature_rows(n: int = N, dim: int = 2048) -> np.ndarray:
-    return np.repeat(np.arange(n, dtype=np.float32)[:, None] / 4, dim, axis=1)
+def feature_rows(n: int = N) -> np.ndarray:
+    return np.repeat(np.arange(n, dtype=np.float32)[:, None] / 4, 2048, axis=1)
 
 
-def posetrack(**changed: Any) -> dict[str, Any]:
-    held = {
-        "vid_name": vid_names(25, 15, names=("data/posetrack/train/1.json_0", "data/posetrack/train/1.json_1")),
-        "img_name": np.array([f"images/train/1/{k:06d}.jpg" for k in [*range(25), *range(15)]]),
+def posetrack(**changed: Any) -> Held:
+    held: Held = {
+        "vid_name": vid_names("data/posetrack/train/1.json_0", "data/posetrack/train/1.json_1"),
+        "img_name": np.array([f"images/train/1/{k:06d}.jpg" for k in FRAMES]),
         "joints2D": keypoints(49),
         "bbox": boxes(),
         "features": feature_rows(),
@@ -57,48 +59,37 @@ def posetrack(**changed: Any) -> dict[str, Any]:
     return {key: value for key, value in {**held, **changed}.items() if value is not None}
 
 
-def mpii3d(**changed: Any) -> dict[str, Any]:
-    """Joints as VIBE's script leaves them: those that are not annotated lie at minus the pelvis."""
+def mpii3d(**changed: Any) -> Held:
+    """Joints as VIBE's script leaves them: those that are not annotated are at minus the pelvis."""
     joints = np.random.default_rng(1).normal(size=(N, 49, 3))
     joints[:, [SPIN.index(name) for name in SPIN if name not in JOINTS["mpi_inf_3dhp"]]] = 0
     joints -= joints[:, [SPIN.index("hip")]]
-    held = {
-        "vid_name": vid_names(25, 15, names=("subj1_seq1_vid0_seg0", "subj1_seq1_vid0_seg1")),
-        "frame_id": np.array([f"frame_{k:06d}" for k in range(10, 10 + N)]),
-        "img_name": np.array([f"/home/x/S1/Seq1/video_0/frame_{k:06d}.jpg" for k in range(10, 10 + N)]),
-        "joints2D": keypoints(49),
-        "joints3D": joints,
-        "bbox": boxes(),
-        "features": feature_rows(),
-    }
-    return {**held, **changed}
+    names = [f"frame_{k:06d}" for k in range(10, 10 + N)]
+    pictures = np.array([f"/home/x/S1/Seq1/video_0/{name}.jpg" for name in names])
+    held = {"vid_name": vid_names("seg0", "seg1"), "frame_id": np.array(names), "img_name": pictures}
+    return {**posetrack(), **held, "joints3D": joints, **changed}
 
 
-def threedpw(n_3d: int = 49, **changed: Any) -> dict[str, Any]:
+def threedpw(n_3d: int = 49, **changed: Any) -> Held:
     rng = np.random.default_rng(2)
-    held = {
-        "vid_name": vid_names(25, 15, names=("courtyard_00_0", "courtyard_00_1")),
-        "frame_id": np.r_[np.arange(3, 28), np.arange(15)],
-        "img_name": np.array([f"/data/courtyard_00/image_{k:05d}.jpg" for k in range(N)]),
-        "joints2D": keypoints(14),
-        "joints3D": rng.normal(size=(N, n_3d, 3)).astype(np.float32),
-        "shape": rng.normal(size=(N, 10)).astype(np.float32),
-        "pose": rng.normal(size=(N, 72)).astype(np.float32),
-        "bbox": boxes(),
-        "features": feature_rows(),
-        "valid": np.arange(N) % 2,
+    sizes = {"joints3D": (n_3d, 3), "shape": (10,), "pose": (72,)}
+    held: Held = {name: rng.normal(size=(N, *size)).astype(np.float32) for name, size in sizes.items()}
+    held |= {
+        "vid_name": vid_names("courtyard_00_0", "courtyard_00_1"),
+        "frame_id": np.r_[np.arange(3, 28), FRAMES[25:]],
     }
-    return {**held, **changed}
+    held |= {"img_name": np.array([f"/data/courtyard_00/image_{k:05d}.jpg" for k in range(N)])}
+    return {**posetrack(), **held, "joints2D": keypoints(14), "valid": np.arange(N) % 2, **changed}
 
 
-def imported(held: dict[str, Any], name: str, tmp_path: Path, **options: Any) -> tuple[Imported, cache.Split]:
+def imported(held: Held, name: str, tmp_path: Path, **options: Any) -> tuple[Imported, cache.Split]:
     joblib.dump(held, tmp_path / "db.pt", protocol=3)
     done = import_database(tmp_path / "db.pt", tmp_path / "cache", name, Options(**options))
     assert cache.verify(tmp_path / "cache").ok
     return done, cache.open(tmp_path / "cache")[name]
 
 
-def refused(held: dict[str, Any], name: str, tmp_path: Path, match: str, **options: Any) -> None:
+def refused(held: Held, name: str, tmp_path: Path, match: str, **options: Any) -> None:
     with pytest.raises(RawDataError, match=match):
         imported(held, name, tmp_path, **options)
     assert not (tmp_path / "cache" / name / "manifest.json").exists()
@@ -108,7 +99,8 @@ def refused(held: dict[str, Any], name: str, tmp_path: Path, match: str, **optio
 
 
 def test_rows_features_and_tracks_of_a_file_are_those_of_the_split(tmp_path: Path) -> None:
-    done, split = imported(posetrack(), "posetrack/train", tmp_path)
+    exact = np.random.default_rng(3).normal(size=(N, 2048)).astype(np.float32)
+    done, split = imported(posetrack(features=exact), "posetrack/train", tmp_path)
     names = ["data/posetrack/train/1.json_0/0", "data/posetrack/train/1.json_1/0"]
     assert [track.name for track in split.tracks] == names
     assert [(track.start, track.stop, track.crop_scale) for track in split.tracks] == [(0, 25, 1.3), (25, 40, 1.3)]
@@ -117,17 +109,11 @@ def test_rows_features_and_tracks_of_a_file_are_those_of_the_split(tmp_path: Pat
     windows = split.windows(16, 4, "resnet50")
     assert windows.tolist() == [[0, 16], [4, 20], [8, 24]]  # none across the names, none in the 15 rows
     batch = split.read(windows, stream="resnet50")
-    assert batch["features"][:, :, 7].tolist() == [[(a + k) / 4 for k in range(16)] for a in (0, 4, 8)]
+    for window, features in zip(windows, batch["features"], strict=True):
+        assert np.array_equal(features, exact[slice(*window)].astype(np.float16).astype(np.float32))
     assert not batch["w_3d"].any() and not batch["w_smpl"].any()
     assert split.columns == ("frame_index", "bbox", "kp_2d")
     assert (done.rows, done.tracks, done.stream, done.stand_in) == (N, 2, "resnet50", False)
-
-
-def test_features_are_those_of_the_file_rounded_to_float16(tmp_path: Path) -> None:
-    exact = np.random.default_rng(3).normal(size=(N, 2048)).astype(np.float32)
-    _, split = imported(posetrack(features=exact), "posetrack/train", tmp_path)
-    read = split.read([[0, 16]], stream="resnet50")["features"][0]
-    assert np.array_equal(read, exact[:16].astype(np.float16).astype(np.float32))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +127,7 @@ def test_features_are_those_of_the_file_rounded_to_float16(tmp_path: Path) -> No
 def test_pictures_with_numbered_names_below_a_folder_give_frame_numbers_and_the_source(
     dataset: str, names: str | None, first: int, source: str, tmp_path: Path
 ) -> None:
-    img_name = names and np.array([names.format(k + first) for k in [*range(25), *range(15)]])
+    img_name = names and np.array([names.format(k + first) for k in FRAMES])
     held = posetrack(img_name=img_name, joints2D=keypoints(49 if dataset == "posetrack" else 14))
     _, split = imported(held, f"{dataset}/train", tmp_path)
     assert split.rows("frame_index", 22, 27).tolist() == [22, 23, 24, 0, 1]
@@ -208,7 +194,7 @@ def test_bodies_that_are_all_zeros_are_unknown(tmp_path: Path) -> None:
 
 def test_motions_become_poses_and_shapes_without_pictures(tmp_path: Path) -> None:
     theta = np.random.default_rng(4).normal(size=(N, 82))
-    done, split = imported({"theta": theta, "vid_name": vid_names(25, 15)}, "amass/train", tmp_path)
+    done, split = imported({"theta": theta, "vid_name": vid_names()}, "amass/train", tmp_path)
     assert np.array_equal(split.rows("pose", 0, N), theta[:, :72].astype(np.float32))
     assert np.array_equal(split.rows("betas", 0, N), theta[:, 72:].astype(np.float32))
     assert (done.stream, split.streams) == (None, ())
@@ -218,8 +204,8 @@ def test_motions_become_poses_and_shapes_without_pictures(tmp_path: Path) -> Non
 def test_insta_variety_s_hdf5_file_is_read(tmp_path: Path) -> None:
     joints = keypoints(25)
     with h5py.File(tmp_path / "insta_train_db.h5", "w") as stored:
-        stored["vid_name"] = np.array(vid_names(25, 15, names=("train_1.tfrecord-0", "train_1.tfrecord-1")), "S")
-        stored["frame_id"] = np.r_[np.arange(25), np.arange(15)]
+        stored["vid_name"] = np.array(vid_names(*("train_1.tfrecord-0", "train_1.tfrecord-1")), "S")
+        stored["frame_id"] = FRAMES
         stored["joints2D"], stored["features"] = joints, feature_rows()
     import_database(tmp_path / "insta_train_db.h5", tmp_path / "cache", "insta_variety/train")
     split = cache.open(tmp_path / "cache")["insta_variety/train"]
@@ -227,17 +213,6 @@ def test_insta_variety_s_hdf5_file_is_read(tmp_path: Path) -> None:
     heel = SPIN.index("OP RHeel")
     batch = split.read([[0, 16]], stream="resnet50")
     assert batch["kp_2d"][0, 1, heel, :2] == pytest.approx([2 * 100 / 224 - 1, -1])  # as existing code has it
-
-
-@pytest.mark.parametrize("kind", ["S", object])
-def test_names_may_be_bytes_and_python_objects(kind: Any, tmp_path: Path) -> None:
-    _, split = imported(posetrack(vid_name=np.array(vid_names(25, 15), kind)), "posetrack/train", tmp_path)
-    assert [track.name for track in split.tracks] == ["a/0", "b/0"]
-
-
-def test_a_dataset_that_existing_code_does_not_know_has_49_joints(tmp_path: Path) -> None:
-    _, split = imported(posetrack(frame_id=np.r_[np.arange(25), np.arange(15)]), "kinetics/train", tmp_path)
-    assert split.manifest["rows"] == N
 
 
 # ----------------------------------------------------------------------------------------------- what is not all there
@@ -252,12 +227,6 @@ def test_a_name_that_comes_back_and_a_number_that_falls_begin_another_track(tmp_
     ]  # fmt: skip
     by_name = {t.name: split.read([[t.start, t.start + 10]], stream="resnet50")["features"] for t in split.tracks}
     assert by_name["a/0_part2"][0, :, 0].tolist() == [row / 4 for row in range(30, 40)]
-
-
-def test_windows_do_not_run_across_missing_frames(tmp_path: Path) -> None:
-    frame = np.r_[np.arange(10), np.arange(12, 27), np.arange(15)]
-    _, split = imported(threedpw(frame_id=frame), "3dpw/train", tmp_path)
-    assert split.windows(10, 10, "resnet50").tolist() == [[0, 10], [10, 20], [25, 35]]
 
 
 def test_what_is_not_finite_is_unknown_or_left_out_and_counted(tmp_path: Path) -> None:
@@ -318,7 +287,7 @@ def test_a_file_that_is_not_what_it_must_be_is_refused_by_its_field(
     [
         (threedpw(14), "3dpw/train", "'joints3D': expected 49 joints, found 14"),  # no pelvis to centre them on
         (threedpw(frame_id=np.arange(N) - 3), "3dpw/train", "'frame_id'"),
-        ({"theta": np.ones((N, 82)), "vid_name": vid_names(25, 15)}, "posetrack/train", "'joints2D'.*only theta"),
+        ({"theta": np.ones((N, 82)), "vid_name": vid_names()}, "posetrack/train", "'joints2D'.*only theta"),
     ],
 )
 def test_a_file_of_another_dataset_or_split_is_refused(held: Any, name: str, match: str, tmp_path: Path) -> None:
@@ -328,9 +297,9 @@ def test_a_file_of_another_dataset_or_split_is_refused(held: Any, name: str, mat
 # ------------------------------------------------------------------------------------------------- Penn Action's order
 
 
-def standing(n: int = N) -> np.ndarray:
+def standing() -> np.ndarray:
     """13 joints of people who stand, in Penn Action's own order: the head's top above the ankles."""
-    joints = keypoints(13, n)
+    joints = keypoints(13)
     joints[:, :, 1] = 10 + 10 * np.arange(13)
     return joints
 
@@ -435,23 +404,12 @@ def test_provenance_of_other_content_is_refused(tmp_path: Path) -> None:
             import_database(tmp_path / "db.pt", tmp_path / "cache", "posetrack/train")
 
 
-def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
-    class Runs:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return Path.touch, (tmp_path / "ran",)
-
-    joblib.dump(posetrack(note=Runs()), tmp_path / "db.pt")
-    with pytest.raises(UnsafePickle):
-        import_database(tmp_path / "db.pt", tmp_path / "cache", "posetrack/train")
-    assert not (tmp_path / "ran").exists() and not (tmp_path / "cache").exists()
-
-
-@pytest.mark.parametrize("how", ["external", "soft link", "virtual", "compressed", "group"])
+@pytest.mark.parametrize("how", ["external", "soft link", "virtual", "compressed", "group", "damaged"])
 def test_an_hdf5_file_that_leads_elsewhere_or_must_be_unpacked_is_refused(how: str, tmp_path: Path) -> None:
     file = tmp_path / "db.h5"
     (tmp_path / "secret").write_bytes(bytes(N * 2048 * 4))
     with h5py.File(file, "w") as stored:
-        stored["vid_name"], stored["joints2D"] = np.array(vid_names(25, 15), "S"), keypoints(25)
+        stored["vid_name"], stored["joints2D"] = np.array(vid_names(), "S"), keypoints(25)
         if how == "external":
             stored.create_dataset("features", (N, 2048), "f4", external=[(str(tmp_path / "secret"), 0, N * 8192)])
         elif how == "soft link":
@@ -464,15 +422,11 @@ def test_an_hdf5_file_that_leads_elsewhere_or_must_be_unpacked_is_refused(how: s
         else:
             stored.create_group("joints2D_").create_group("x")
             del stored["joints2D"]
+    if how == "damaged":
+        file.write_bytes(file.read_bytes()[:8] + bytes(100))
     with pytest.raises(RawDataError):
         import_database(file, tmp_path / "cache", "insta_variety/train")
     assert not (tmp_path / "cache").exists()
-
-
-def test_a_damaged_hdf5_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "db.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
-    with pytest.raises(RawDataError, match="HDF5"):
-        import_database(tmp_path / "db.h5", tmp_path / "cache", "insta_variety/train")
 
 
 def test_extraction_refuses_a_split_whose_pictures_are_not_known(tmp_path: Path, network: Any) -> None:
@@ -495,13 +449,6 @@ def test_another_stream_is_extracted_from_pictures_that_the_file_names(
     into.extract(tmp_path / "cache", name="again", raw=raw)
     before, again = (into.rows(tmp_path / "cache", "penn_action/train", f"features/{s}") for s in ("resnet50", "again"))
     assert all(np.array_equal(before[name], again[name]) for name in before)
-
-
-def test_status_lists_an_imported_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    imported(posetrack(bbox=boxes() * np.r_[0, np.ones(N - 1)][:, None]), "posetrack/train", tmp_path)
-    assert main(["status", "--cache", str(tmp_path / "cache")]) == 0
-    out = capsys.readouterr().out
-    assert "39 / 40" in out and "1 degenerate_box" in out and "resnet50" in out
 
 
 def test_the_reader_and_the_accounting_of_an_import_have_all_keys(tmp_path: Path, embedded: Any, into: Any) -> None:

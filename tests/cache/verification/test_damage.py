@@ -1,0 +1,337 @@
+"""Damage anywhere: verification finds and names it, no reader is ever given it, and nothing else counts as damage."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import multiprocessing
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cache
+from benchmarks.crashes import RUNS, SPLIT, STREAM, make_video, narrow, seen
+from cache import CacheError, SplitWriter
+from cache.format import shard as shards
+
+KINDS = ("shard", "table", "zarr.json", "manifest", "group")
+
+
+def kind_of(name: str) -> str:
+    """What a file of the cache is, by its path below the root."""
+    parts = name.split("/")
+    if parts[-1] == "manifest.json":
+        return "manifest"
+    if len(parts) <= 3 or parts[2:] == ["features", "zarr.json"]:
+        return "group"
+    if parts[-1] == "zarr.json":
+        return "zarr.json"
+    return "table" if parts[2].startswith(("track_", "video_", "run_")) else "shard"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two commits with replaced videos, and their features. Every test leaves it as it was."""
+    root = tmp_path_factory.mktemp("damage") / "cache"
+    for name, run in RUNS.items():
+        if name != "compaction":
+            run(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def truth(root: Path) -> str | None:
+    return seen(root)
+
+
+@contextlib.contextmanager
+def damaged(file: Path, data: bytes | None) -> Iterator[None]:
+    """Other bytes in a file, or no file, for a while."""
+    whole = file.read_bytes()
+    file.unlink() if data is None else file.write_bytes(data)
+    try:
+        yield
+    finally:
+        file.write_bytes(whole)
+
+
+def flipped(data: bytes, bit: int) -> bytes:
+    return data[: bit // 8] + bytes([data[bit // 8] ^ 1 << bit % 8]) + data[bit // 8 + 1 :]
+
+
+def files_of(root: Path, kind: str) -> list[Path]:
+    files = [path for path in sorted(root.rglob("*")) if path.is_file() and path.name != "provenance.json"]
+    return [path for path in files if kind_of(path.relative_to(root).as_posix()) == kind]
+
+
+def found(root: Path, file: Path, **options: Any) -> bool:
+    """Whether verification names exactly this file."""
+    report = cache.verify(root, **options)
+    assert [damage.what for damage in report.damaged] == list(report.problems)
+    return [damage.key for damage in report.damaged] == [file.relative_to(root).as_posix()]
+
+
+def never_read(root: Path, truth: str | None) -> bool:
+    """Whether a new reader is given nothing but the truth."""
+    try:
+        return seen(root) in (truth, None)
+    except CacheError:
+        return True
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "index"])
+def test_a_flipped_bit_is_found_and_never_read(kind: str, root: Path, truth: str | None) -> None:
+    rng = random.Random(kind)
+    files = files_of(root, "shard" if kind == "index" else kind)
+    for _ in range(25):
+        file = rng.choice(files)
+        whole = file.read_bytes()
+        index = 2 * 16 + 4  # bytes at the end: two chunks and a checksum
+        bit = rng.randrange(8 * (len(whole) - index) if kind == "index" else 0, 8 * len(whole))
+        with damaged(file, flipped(whole, bit)):
+            assert found(root, file), f"{file}: bit {bit % 8} of byte {bit // 8} of {len(whole)}"
+            assert never_read(root, truth), f"{file}: bit {bit % 8} of byte {bit // 8} of {len(whole)}"
+    assert cache.verify(root).ok
+    assert seen(root) == truth
+
+
+def test_every_bit_of_a_small_shard_counts(tmp_path: Path) -> None:
+    sizes: Any = {"rows_per_shard": 4, "rows_per_chunk": 2}
+    with SplitWriter(tmp_path, SPLIT, columns=["valid"], plan="p", **sizes) as writer:
+        writer.begin()
+        writer.append(*narrow(make_video("a", [3], 0), "frame_index", "valid"))
+        writer.commit({})
+    shard = tmp_path / SPLIT / "valid/c/0"
+    whole = shard.read_bytes()
+    assert len(whole) == 48  # as docs/cache-format.md has it, byte by byte
+    for bit in range(8 * len(whole)):
+        with damaged(shard, flipped(whole, bit)):
+            with pytest.raises(CacheError, match=r"valid/c/0"):
+                cache.open(tmp_path)[SPLIT].rows("valid", 0, 3)
+            assert bit % 8 != bit // 8 % 8 or found(tmp_path, shard), bit  # one of every byte
+
+
+DAMAGE: Mapping[str, Callable[[bytes], bytes | None]] = {
+    "gone": lambda data: None,
+    "emptied": lambda data: b"",
+    "one byte short": lambda data: data[:-1],
+    "half": lambda data: data[: len(data) // 2],
+    "one byte more": lambda data: data + b"\0",
+    "twice": lambda data: data + data,
+    "all zeros": lambda data: bytes(len(data)),
+    "a page of zeros": lambda data: bytes(len(data[:4096])) + data[4096:],
+    "zeros at the end": lambda data: data[:-16] + bytes(16),
+    "all ones": lambda data: b"\xff" * len(data),
+    "a block twice": lambda data: data[:16] + data[:16] + data[32:],
+    "moved by one": lambda data: data[-1:] + data[:-1],
+    "reversed": lambda data: data[::-1],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_coarse_damage_is_found_and_never_read(damage: str, root: Path, truth: str | None) -> None:
+    rng = random.Random(damage)
+    for kind in KINDS:
+        file = rng.choice([file for file in files_of(root, kind) if file != root / "zarr.json"])
+        whole = file.read_bytes()
+        data = DAMAGE[damage](whole)
+        if data == whole:
+            continue
+        with damaged(file, data):
+            assert found(root, file), file
+            assert data is None or len(data) == len(whole) or found(root, file, fast=True), file
+            # Without its manifest a stream is not there; all else is read as it was, or refused.
+            assert (data is None and kind == "manifest") or never_read(root, truth), file
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_folder_in_the_place_of_a_file_is_found(kind: str, root: Path) -> None:
+    file = random.Random(kind).choice([file for file in files_of(root, kind) if file != root / "zarr.json"])
+    with damaged(file, None):
+        file.mkdir()
+        assert not cache.verify(root).ok, file
+        file.rmdir()
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shard of boxes of another split."""
+    root = tmp_path_factory.mktemp("elsewhere")
+    with SplitWriter(root, "toy/test", columns=["bbox"], plan="p", rows_per_shard=8, rows_per_chunk=4) as writer:
+        writer.begin()
+        writer.append(*narrow(make_video("z", [20], 3), "frame_index", "bbox"))
+        writer.commit({})
+    return root / "toy/test/bbox/c/1/0"
+
+
+@pytest.mark.parametrize("what", ["of other rows", "of another split", "of a stream's other rows", "of other chunks"])
+def test_intact_bytes_in_the_wrong_place_are_found(what: str, root: Path, elsewhere: Path) -> None:
+    boxes, features = (root / SPLIT / f"{name}/c/0/0" for name in ("bbox", f"features/{STREAM}"))
+    whole, size = boxes.read_bytes(), 4 * 4 * 4 + 4  # of a chunk: 4 rows of 4 float32, and the checksum
+    file, data = {
+        "of other rows": (boxes, (root / SPLIT / "bbox/c/1/0").read_bytes()),
+        "of another split": (root / SPLIT / "bbox/c/1/0", elsewhere.read_bytes()),
+        "of a stream's other rows": (features, (root / SPLIT / f"features/{STREAM}/c/1/0").read_bytes()),
+        "of other chunks": (boxes, whole[size : 2 * size] + whole[:size] + whole[2 * size :]),
+    }[what]
+    assert file.stat().st_size == len(data)
+    with damaged(file, data):
+        assert found(root, file)
+
+
+def test_two_tables_exchanged_are_found_and_never_read(root: Path, truth: str | None) -> None:
+    first, second = (root / SPLIT / f"track_{name}/c/0" for name in ("start", "stop"))
+    held, other = first.read_bytes(), second.read_bytes()
+    with damaged(first, other), damaged(second, held):
+        assert len(cache.verify(root).damaged) == 2
+        assert never_read(root, truth)
+
+
+def test_an_index_with_its_own_checksum_that_points_elsewhere_is_found(root: Path) -> None:
+    shard = root / SPLIT / "bbox/c/0/0"
+    data = shard.read_bytes()
+    index = np.frombuffer(data[-36:-4], "<u8").reshape(2, 2)
+    for other in (index[::-1], [index[0], [2**64 - 1] * 2], [index[0], index[0]]):  # exchanged, absent, overlapping
+        packed = np.array(other, "<u8").tobytes()
+        with damaged(shard, data[:-36] + packed + shards.crc32c(packed)):
+            assert found(root, shard), other
+
+
+def test_a_report_has_counts_progress_and_every_damage_by_split_stream_array_and_shard(
+    tmp_path: Path, root: Path
+) -> None:
+    shutil.copytree(root, tmp_path / "cache")
+    root = tmp_path / "cache"
+    calls: list[tuple[int, int]] = []
+    report = cache.verify(root, progress=lambda done, total, rate: calls.append((done, total)))
+    n_shards = len(files_of(root, "shard"))
+    assert (report.ok, report.problems, report.notes, report.splits, report.shards) == (True, (), (), 1, n_shards)
+    assert report.bytes == sum(file.stat().st_size for file in files_of(root, "shard"))
+    assert calls == [(number + 1, n_shards) for number in range(n_shards)]
+    names = ("kp_2d/c/2/0/0", f"features/{STREAM}_ok/c/3", f"features/{STREAM}/manifest.json", "track_start/c/0")
+    for file in [root / "toy/zarr.json", *(root / SPLIT / name for name in names)]:
+        file.write_bytes(flipped(file.read_bytes(), 80))
+    assert [(d.split, d.stream, d.array, d.shard, d.key) for d in cache.verify(root).damaged] == [
+        ("", None, None, None, "toy/zarr.json"),
+        (SPLIT, None, "track_start", None, f"{SPLIT}/track_start/c/0"),
+        (SPLIT, None, "kp_2d", 2, f"{SPLIT}/kp_2d/c/2/0/0"),
+        (SPLIT, STREAM, None, None, f"{SPLIT}/features/{STREAM}/manifest.json"),
+    ]  # what the damaged manifest of the stream names is not known
+
+
+def test_fast_finds_what_sizes_and_indexes_show_and_reads_no_chunk(root: Path) -> None:
+    shard = root / SPLIT / "kp_2d/c/0/0/0"
+    whole = shard.read_bytes()
+    with damaged(shard, flipped(whole, 80)):  # in a chunk
+        report = cache.verify(root, fast=True)
+        assert report.ok
+        assert report.fast
+    with damaged(shard, flipped(whole, 8 * (len(whole) - 30))):  # in the index
+        assert found(root, shard, fast=True)
+
+
+def test_only_the_splits_that_are_named_are_verified(tmp_path: Path, toy: Any) -> None:
+    for split in ("toy/train", "toy/val"):
+        with SplitWriter(tmp_path, split, columns=toy.columns, plan="p") as writer:
+            writer.begin()
+            writer.append(*toy.video("a", [40]))
+            writer.commit({})
+    shard = tmp_path / "toy/val/bbox/c/0/0"
+    shard.write_bytes(flipped(shard.read_bytes(), 5))
+    assert cache.verify(tmp_path, splits=["toy/train"]).ok
+    assert found(tmp_path, shard, splits=["toy/val"])
+    with pytest.raises(CacheError, match=r"no split 'toy/test'; there are: toy/train, toy/val"):
+        cache.verify(tmp_path, splits=["toy/test"])
+    with pytest.raises(CacheError, match="feature cache"):
+        cache.verify(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES], ids=["bytes lost by the disk", "no permission"])
+def test_what_the_disk_has_lost_is_damage_and_what_may_not_be_read_is_an_error(
+    code: int, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard, real = root / SPLIT / "kp_2d/c/2/0/0", os.preadv
+    bad = shard.stat().st_ino
+
+    def preadv(fd: int, buffers: Any, offset: int) -> int:
+        if os.fstat(fd).st_ino == bad:
+            raise OSError(code, os.strerror(code))
+        return real(fd, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    if code == errno.EIO:
+        assert found(root, shard)
+    else:
+        with pytest.raises(PermissionError):
+            cache.verify(root)
+
+
+def test_a_commit_during_a_verification_is_no_damage(tmp_path: Path, toy: Any) -> None:
+    toy.write(tmp_path, toy.videos())
+    later = iter([[toy.video("x", [40])]])
+
+    def commit_once(*_: Any) -> None:
+        for videos in later:
+            toy.write(tmp_path, videos, drop=["a"], plan="x")
+
+    assert cache.verify(tmp_path, progress=commit_once).problems == ()
+    assert next(later, None) is None
+
+
+def test_what_killed_writers_and_users_have_left_is_noted_and_no_damage(tmp_path: Path, toy: Any) -> None:
+    def notes() -> str:
+        report = cache.verify(tmp_path)
+        assert report.ok
+        return "\n".join(report.notes)
+
+    with SplitWriter(tmp_path, SPLIT, columns=toy.columns, plan="p", rows_per_shard=32, rows_per_chunk=8) as writer:
+        writer.begin()
+        writer.append(*toy.video("a", [40]))
+    assert "nothing is committed" in notes()
+    toy.write(tmp_path, toy.videos(), plan="p")
+    before = {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.rglob("*")]}
+    assert notes() == ""
+    assert {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.rglob("*")]} == before
+    with SplitWriter(tmp_path, SPLIT, columns=toy.columns, plan="next") as writer:
+        writer.begin()
+        writer.append(*toy.video("z", [40]))
+    assert "goes on from there" in notes()
+    (tmp_path / SPLIT / "bbox/c/77").mkdir()
+    (tmp_path / SPLIT / "what.csv").write_text("mine")
+    assert "what.csv: no manifest names it" in notes()
+
+
+def read_while_it_shrinks(root: str, left: int, pipe: Any) -> None:
+    """In a process of its own: reading a map beyond the end of its file ends a process."""
+    split = cache.open(root)[SPLIT]
+    before = split.rows("kp_2d", 0, 5)
+    shard = Path(root, SPLIT, "kp_2d/c/0/0/0")
+    whole = shard.read_bytes()
+    os.truncate(shard, left)
+    for _ in range(2):
+        try:
+            split.rows("kp_2d", 0, 5)
+        except CacheError as error:
+            pipe.send(str(error))
+    shard.write_bytes(whole)
+    pipe.send(np.array_equal(split.rows("kp_2d", 0, 5), before))
+
+
+@pytest.mark.parametrize("left", [0, 100])
+def test_a_shard_that_shrinks_under_a_reader_is_an_error_and_not_the_end_of_the_process(left: int, root: Path) -> None:
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("forkserver").Process(target=read_while_it_shrinks, args=(root, left, there))
+    process.start()
+    there.close()
+    process.join(60)
+    assert process.exitcode == 0
+    first, second, again = (here.recv() for _ in range(3))
+    assert "kp_2d/c/0/0/0: expected a shard of" in first
+    assert "kp_2d/c/0/0/0: expected a shard of" in second
+    assert again is True
