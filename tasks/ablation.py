@@ -182,7 +182,7 @@ class Row:
     split: str
     protocol: str
     model: str
-    seeds: int  # how many runs it stands for
+    seeds: int  # how many runs were averaged
     frames: int
     errors: Mapping[str, Value]  # by the names of ERRORS; those that no frame has a label for are absent
 
@@ -234,7 +234,7 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def as_json(found: Runs, rows: Sequence[Row], left: Mapping[str, str]) -> str:
-    """The rows with all digits, which runs they stand for, and whether these are of demo data."""
+    """The rows with all digits, the runs behind them, and whether these are of demo data."""
     content = {
         "stand_in": is_stand_in(found),
         "runs": {variant: list(by_folder) for variant, by_folder in found.items()},

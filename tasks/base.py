@@ -27,9 +27,9 @@ _complete: set[str] = set()  # ids of tasks that were found complete, within thi
 class PipelineTask(luigi.Task):
     """A task that is complete when its fingerprints match, not when a file exists.
 
-    Luigi never visits what is upstream of a complete task, so completeness asks upstream first. That a task is complete
-    is remembered within the process until anything has run. That it is not is never remembered: with several workers,
-    Luigi runs tasks in forked processes, and their parent would not notice.
+    Luigi never visits what is upstream of a complete task, so `complete` asks upstream first. "Complete" is cached
+    until any task has run in the process. "Incomplete" is never cached: with several workers, Luigi runs tasks in
+    forked processes, and their parent would not notice.
     """
 
     verb: ClassVar[str] = "task"
@@ -46,11 +46,11 @@ class PipelineTask(luigi.Task):
 
     @abstractmethod
     def work(self) -> None:
-        """Do it, and print what was done."""
+        """Do the work, and print what was done."""
 
     @property
     def flaw(self) -> str:
-        """What is wrong with a task that is complete all the same; "" where nothing is."""
+        """What the user should know of a complete task, as rejected videos; "" if nothing."""
         return ""
 
     def show(self) -> None:
@@ -84,11 +84,11 @@ class PipelineTask(luigi.Task):
         label = f"  {console.line(self.verb, plain(self.what), '')}"
         with bar(label, console.out, unit=self.unit, alone=alone) as shown:
 
-            def tell(done: int, total: int, message: str = "") -> None:
+            def show_both(done: int, total: int, message: str = "") -> None:
                 shown(done, total, message)
                 page.show(done, total, message)
 
-            yield tell
+            yield show_both
 
     def on_failure(self, exception: BaseException) -> Any:
         """What Luigi's page shows of a failure: the error's message where that is enough, else a traceback."""
@@ -96,7 +96,7 @@ class PipelineTask(luigi.Task):
 
 
 class PipelineWrapper(PipelineTask, luigi.WrapperTask):
-    """A task that is only what it requires."""
+    """A task without work of its own: the tasks that it requires."""
 
     def up_to_date(self) -> bool:
         return True

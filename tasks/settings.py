@@ -91,7 +91,7 @@ def load(file: Path) -> Settings:
     s = Settings(**{f.name: getattr(found, f.name) for f in fields(found)})
     config, at = vibe_settings(s), functools.partial(s.source.where, "train")
     known, broken = _known_splits(datasets.names())
-    for key in ("strides", "tracks"):  # no training would ever miss what they say of a split that does not exist
+    for key in ("strides", "tracks"):  # training would ignore other splits
         for name in getattr(config, key) if key in s.train else ():
             if name not in known and name.split("/")[0] not in broken:
                 raise ConfigError(f"{at(key)}: there is no split {name}; known: {', '.join(known)}")

@@ -160,7 +160,7 @@ class TrainVIBE(PipelineTask):
             with self.progress() as progress:
                 folder = train(config, self.variant, progress, self.what)
         except KeyboardInterrupt as error:
-            with suppress(Exception):  # whatever happens to the files: it is the interruption that counts
+            with suppress(Exception):  # an error here must not hide the interruption
                 error.add_note(f"of {self.what}, {kept(config)}")
             raise
         best = read_metrics(folder)["best"]
@@ -172,7 +172,7 @@ def _length(config: TrainConfig | MPoserConfig) -> str:
 
 
 def kept(config: TrainConfig) -> str:
-    """What there is of an interrupted training: the step of its last checkpoint."""
+    """What is kept of an interrupted training: the step of its last checkpoint."""
     last = runs.run_folder(config) / "last.pt"
     if not last.is_file():
         return "nothing: no checkpoint was written yet"
@@ -235,10 +235,10 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 
 
 def shown_by(progress: Progress, what: str, score: str = "pa_mpjpe", unit: str = " mm") -> Any:
-    """What shows a training's progress as a bar over all steps, with the losses and the last validation beside it.
+    """The callback that shows a training: a bar over all steps, with the loss and the last validation.
 
-    Before that, features on their way into memory, where the settings ask for it, and then a line of where they are.
-    Without a terminal there is no bar, and each epoch is a line. score: of the validation, by its name in metrics.
+    Before that, features that are read into memory, and then a line of where they are. Without a terminal there is no
+    bar, and each epoch is a line. score: of the validation, by its name in metrics.
     """
     from vibe_model.training.feature_table import TableProgress
 
@@ -246,7 +246,7 @@ def shown_by(progress: Progress, what: str, score: str = "pa_mpjpe", unit: str =
     loss = validation = ""
     begun = False
 
-    def tell(news: TrainingProgress | TableProgress) -> None:
+    def show(news: TrainingProgress | TableProgress) -> None:
         nonlocal loss, validation, begun
         if isinstance(news, TableProgress):
             progress(news.done, news.total, f"features {news.where}")
@@ -268,4 +268,4 @@ def shown_by(progress: Progress, what: str, score: str = "pa_mpjpe", unit: str =
             found = ", ".join(filter(None, [loss, f"validation {name} {validation}"]))
             say("train", what, f"epoch {news.epoch + 1} of {news.epochs}: {found}", mark=" ")
 
-    return tell
+    return show

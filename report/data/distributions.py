@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 import cache
 from pipeline.skeletons import JOINTS
 from report.data.splits import UNREADABLE, Array, Opened, Rows, Sample, problem, read_rows, sample
-from report.figures import Cell, histogram
+from report.figures import histogram
 from report.page import Section
 
 N_JOINTS: Final = len(JOINTS["spin49"])
@@ -75,7 +75,11 @@ def distributions_section(opened: Opened) -> Section:
             histogram("pose-variety", "Pose variety", ABOUT_POSE, apart, unit="degrees"),
         ],
         "group_header": ("dataset", *GROUPS),
-        "group_rows": [_group_row(name, one) for name, one in seen.items() if len(one)],
+        "group_rows": [
+            (name, *(round(visible_share(one, points), 1) for points in GROUPS.values()))
+            for name, one in seen.items()
+            if len(one)
+        ],
         "samples": {name: str(of) for name, of in samples.items()},
         "without": {
             what: [name for name, of in samples.items() if not any(column in split.columns for split, _ in of.of)]
@@ -105,10 +109,6 @@ def visible_share(visible: Array, points: Sequence[str]) -> float:
         [j for j, name in enumerate(JOINTS["spin49"]) if name.removeprefix("OP ").lower() == point] for point in points
     ]
     return float(100 * np.mean([visible[:, place].any(axis=1).mean() for place in places]))
-
-
-def _group_row(name: str, visible: Array) -> tuple[Cell, ...]:
-    return (name, *(round(visible_share(visible, points), 1) for points in GROUPS.values()))
 
 
 def _read(of: Sample, column: str, take: Callable[[Array], Array], problems: list[str]) -> Array:

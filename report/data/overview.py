@@ -60,6 +60,7 @@ def accounting_section(opened: Opened) -> Section:
     if len(rows) > 1:
         rows.append(("all", *_sums([row[1:-1] for row in rows]), ""))
     counted = left_out(recorded)
+    faults_first = sorted({name for _, name in counted}, key=lambda name: (reason(name).by_design, name))
     faulty = [Rejected(s.name, n, tuple(islice(texts, MOST_REJECTED))) for s in recorded for n, texts in [rejected(s)]]
     coverage = list(_coverage(recorded))
     data = {
@@ -69,7 +70,7 @@ def accounting_section(opened: Opened) -> Section:
             "left out, by reason",
         ),
         "rows": rows,
-        "reasons": [_reason_row(name, counted) for name in _faults_first({name for _, name in counted})],
+        "reasons": [_reason_row(name, counted) for name in faults_first],
         "rejected": [one for one in faulty if one.n],
         "command": command("status", "--all", "--cache", str(opened.root)),
         "coverage_header": ("split", "of", "found", "in the release", "coverage, %"),
@@ -124,10 +125,6 @@ def left_out(splits: Sequence[cache.Split]) -> Counter[tuple[str, str]]:
 
 def _dropped(counts: Mapping[str, Any]) -> dict[str, int]:
     return {**counts.get("dropped", {}), **counts.get("set_aside", {})}
-
-
-def _faults_first(names: set[str]) -> list[str]:
-    return sorted(names, key=lambda name: (reason(name).by_design, name))
 
 
 def _reason_row(name: str, counted: Mapping[tuple[str, str], int]) -> tuple[Cell, ...]:

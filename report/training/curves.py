@@ -123,9 +123,9 @@ def plots_of(run: Run, number: int) -> Iterator[Plot]:
             series = {_short(tag): _thin(curve, group.scale) for tag, curve in curves.items()}
             zero = ", ".join(_short(tag) for tag in found if tag not in curves)
             longest = max(curves.values(), key=lambda curve: len(curve.steps))
-            about = " ".join(
-                filter(None, [group.caption, _point_is(longest), f"Zero throughout: {zero}." if zero else ""])
-            )
+            each = math.ceil(len(longest.steps) / MOST_POINTS)
+            thinned = f"Each point is the mean of {each} logged ones." if each > 1 else ""
+            about = " ".join(filter(None, [group.caption, thinned, f"Zero throughout: {zero}." if zero else ""]))
             title = f"{run.name}: {group.title}"
             yield _plot(f"{name}-{group.key}", title, about, series, "step", group.unit, log=group.log)
     if rates := {t: c for t, c in run.events.curves.items() if t.startswith("learning_rate/") and c.steps}:
@@ -170,12 +170,6 @@ def _thin(curve: Curve, scale: float) -> tuple[list[float], list[float]]:
     starts = range(0, len(curve.steps), each)
     ends = [float(curve.steps[min(start + each, len(curve.steps)) - 1]) for start in starts]
     return ends, [scale * float(np.mean(curve.values[start : start + each])) for start in starts]
-
-
-def _point_is(curve: Curve) -> str:
-    """What a point of a thinned curve stands for; "" where all points are shown."""
-    each = math.ceil(len(curve.steps) / MOST_POINTS)
-    return f"Each point is the mean of {each} logged ones." if each > 1 else ""
 
 
 def _by_epoch(run: Run, curve: Curve) -> tuple[list[float], list[float]]:

@@ -96,7 +96,7 @@ def tables_of(split: str, runs: Sequence[Run]) -> list[Table]:
         meaning = PROTOCOL[protocol]
         tables.append(Table(f"Protocol “{protocol}”", split, [*rows, *beside], meaning, sentences=sentences))
     if stand_in and figures:
-        note = "These are of the real data, the tables above of demo data: neither says anything about the other."
+        note = "These are of the real data, the tables above of demo data: they cannot be compared."
         tables.append(Table("Published figures", f"{split}, real data", figures, note=note))
     return tables
 
@@ -198,7 +198,7 @@ def decides(rows: Sequence[Row], run: Run, split: str) -> Iterator[str]:
             "only runs of other seeds show."
         )
     if 0 < n_tracks < FEW_TRACKS:
-        yield f"{count(n_tracks, 'track')}: too few to speak for other people and other videos."
+        yield f"{count(n_tracks, 'track')}: too few to generalise to other people and videos."
     if run.stand_in:
         yield "And it is about demo data: nothing follows from it for VIBE on real video."
 

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -123,7 +123,7 @@ def read_events(folder: Path) -> Events:
         size, read = file.stat().st_size, 0
         times: list[float] = []
         try:
-            for record in _records(file):
+            for record in RawEventFileLoader(str(file)).Load():
                 event = event_pb2.Event.FromString(record)
                 found.add(event)
                 read += len(record) + _FRAME
@@ -140,10 +140,6 @@ def read_events(folder: Path) -> Events:
             )
     found.hosts = tuple(dict.fromkeys(match[1] for file in files if (match := _HOST.fullmatch(file.name))))
     return found
-
-
-def _records(file: Path) -> Iterator[bytes]:
-    yield from RawEventFileLoader(str(file)).Load()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
