@@ -1,4 +1,4 @@
-"""Errors for the person at the keyboard: which file, which key, what was expected, what was found, what to do."""
+"""Errors that a user can act on: which file, which key, what was expected, what was found, what to do."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Final
 
 
 class PipelineError(Exception):
-    """Base of every error that a user can mend. The command line prints it without a traceback."""
+    """Base of every error that a user can correct. The command line prints it without a traceback."""
 
 
 FOLDER: Final = "folder"  # the key of an error about a folder as a whole
 
 
 class RawDataError(PipelineError, ValueError):
-    """A raw file is not what its dataset promises.
+    """A raw file is not in its dataset's format.
 
     `reason` is the short name under which the accounting counts what is lost by it ("bad_label_file").
     """
@@ -35,16 +35,16 @@ class RawDataError(PipelineError, ValueError):
         self.reason = reason
 
     def with_more(self, sentence: str) -> RawDataError:
-        """The same, and one sentence more."""
+        """The same, with one sentence more."""
         return _restore_raw_data_error(f"{self} {sentence}", self.file, self.reason)
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Keyword-only arguments do not survive pickling between worker processes by themselves.
+        # Keyword-only arguments are lost when an exception is pickled between processes.
         return _restore_raw_data_error, (str(self), self.file, self.reason)
 
 
 def _without(file: Path, found: str) -> str:
-    """What was found, without the file's name, with which the sentence begins: other errors name it too."""
+    """What was found, without the file's name, with which the message begins."""
     if found.startswith(f"{file} "):
         return f"that it {found.removeprefix(f'{file} ')}"
     return found.replace(f": {file!r}", "").replace(f": {str(file)!r}", "")
@@ -58,11 +58,11 @@ def _restore_raw_data_error(message: str, file: Path, reason: str) -> RawDataErr
 
 
 class MissingAssets(PipelineError, FileNotFoundError):
-    """Body model files are not there: the message names them, where to get them, and the stand-in."""
+    """Files of the body model are missing: the message names them, their source, and the demo body."""
 
 
 class UnsafePickle(PipelineError, ValueError):
-    """A pickle names something that is not on the exact list of what such a file holds: `asks_for`."""
+    """A pickle names a class or function that such a file does not need: `asks_for`."""
 
     def __init__(self, message: str, asks_for: str = "") -> None:
         super().__init__(message)
@@ -70,7 +70,7 @@ class UnsafePickle(PipelineError, ValueError):
 
 
 class StandInMixed(PipelineError, ValueError):
-    """Stand-in data or a stand-in body was about to meet the real thing."""
+    """Demo data or the demo body would be used together with real data."""
 
 
 class ConfigError(PipelineError, ValueError):

@@ -1,18 +1,18 @@
 """Supervised processes, in which untrusted files are read and decoded.  raw -> [tracks, crops] -> features
 
-Two doors. `ordered_map` is a map over items by such processes: results in order, bounded memory, and an item whose
-process crashes, hangs or needs too much memory costs itself alone. `Process` is one of them with a protocol of its own
-(the decoders have one): its function gets one end of a pipe and reports progress by `alive`, which the parent sees as
-`pulse`, `at` and `silence()`; `kill()` ends it, and `how_it_ended` turns its exit code into a reason.
+`ordered_map` is a map over items by such processes: results in order, bounded memory, and an item whose process
+crashes, hangs or needs too much memory costs itself alone. `Process` is one of them with a protocol of its own (the
+decoders): its function gets one end of a pipe and reports progress by `alive`, which the parent sees as `pulse`, `at`
+and `silence()`; `kill()` ends it, and `how_it_ended` turns its exit code into a reason.
 
 Processes are forked by a server: a fresh interpreter with one thread, which has imported what they need. So the first
-process takes as long as those imports, every other one some milliseconds, and no thread of the parent is forked. The
-server ends with its parent, however that ended (its socket is closed, or it has another parent), and the kernel ends
-the processes with the server (PR_SET_PDEATHSIG), also those that hang in C.
+takes as long as those imports, the others some milliseconds, and no thread of the parent is forked. The server ends
+with its parent, however that ended (its socket is closed, or it has another parent), and the kernel ends the processes
+with the server (PR_SET_PDEATHSIG), also those that hang in C.
 
 Memory is limited by RLIMIT_DATA, beyond what the libraries take: private writable memory. An allocation that exceeds
-it fails at once, before anything is written to it. Files that are mapped for reading do not count, nor does what a
-library reserves without the right to write; in RLIMIT_AS both do.
+it fails at once. Mapped files do not count, nor does what a library reserves without the right to write; in RLIMIT_AS
+both do.
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ WAITING: Final = 1 << 26  # bytes of results for each process that may wait for 
 TRIALS: Final = 2  # processes that may crash or run out of memory at an item; the last has done nothing before
 FRUITLESS: Final = 3  # processes in a row that may end before they have begun with anything
 LOOK: Final = 1.0  # s between two looks at whether all is well, and the most that counts as silence between two
-LAST_WORDS: Final = 5.0  # s that a killed process is waited for
+END_TIME: Final = 5.0  # s that a killed process is waited for
 SERVER_IDLE: Final = 60.0  # s that the server waits to be asked for another process: the next split often comes at once
+PR_SET_PDEATHSIG: Final = 1  # of Linux
 OUT_OF_MEMORY: Final = 86  # exit code of a process at its memory limit
 # The processes are the parallelism: threads of their libraries would only be in each other's way.
 ONE_THREAD: Final = dict.fromkeys(
@@ -114,14 +115,12 @@ def ordered_map(
     such a process had done and not handed over are done again. What the job raises is raised here, in its turn, with
     its traceback there as a note.
 
-    `same_group` says of two neighbouring items that one process should do both, since they share something that takes
-    long to load. `preload` is called before processes are forked (`Process`). They are started one after the other
+    `same_group`: should one process do both of two neighbouring items, since they share something that takes long to
+    load? `preload` is called before processes are forked (`Process`). They are started one after the other
     while there is more to do than they can take: none for no items. All of them have ended when the last result has
     been taken, after an error, after Ctrl-C, and when no more results are taken. Raises PipelineError when processes
     cannot even start.
     """
-    if not items:
-        return
     run = _Map(job, items, workers, timeout, memory, same_group, preload)
     try:
         for index in range(len(items)):
@@ -184,33 +183,29 @@ class _Map(Generic[T, R]):
         heard = [worker for worker in self.workers if worker.given and (room or index in worker.given)]
         ready = wait([worker.process.pipe for worker in heard], patience)
         for worker in heard:
-            if worker.process.pipe in ready:
-                self._hear(worker)
-            elif worker.process.silence() > (self.timeout if worker.process.at >= 0 else max(self.timeout, START)):
-                self._replace(worker, hung=True)
-
-    def _hear(self, worker: _Worker) -> None:
-        try:
-            seconds, results = worker.process.pipe.recv()
-        except (EOFError, OSError):  # also in the midst of an answer
-            self._replace(worker, hung=False)
-            return
-        for result in results:
-            self.results[worker.given.popleft()] = result
-            self.waiting += len(result)
-        self.seconds, self.fruitless = seconds / len(results), 0
-        worker.process.heard()
+            if worker.process.pipe not in ready:
+                if worker.process.silence() > (self.timeout if worker.process.at >= 0 else max(self.timeout, START)):
+                    self._replace(worker, hung=True)
+                continue
+            try:
+                seconds, results = worker.process.pipe.recv()
+            except (EOFError, OSError):  # also in the midst of an answer
+                self._replace(worker, hung=False)
+                continue
+            for result in results:
+                self.results[worker.given.popleft()] = result
+                self.waiting += len(result)
+            self.seconds, self.fruitless = seconds / len(results), 0
+            worker.process.heard()
 
     def _give(self) -> None:
         size = max(1, int(min(BATCH, BATCH_TIME / max(self.seconds, 1e-6), self._left / (2 * self.most))))
-        ahead = size > 1 or len(self.workers) == self.most
-        for most in (0, size) if ahead else (0,):
+        for most in (0, size) if size > 1 or len(self.workers) == self.most else (0,):
             for worker in self.workers:
                 if len(worker.given) <= most and self._left:
                     self._send(worker, self._batch(size))
-        has_begun = all(worker.process.pulse for worker in self.workers)
-        if self._left and has_begun and len(self.workers) < self.most:
-            self._send(self._new(), self._batch(size))
+        if self._left and len(self.workers) < self.most and all(worker.process.pulse for worker in self.workers):
+            self._send(None, self._batch(size))
 
     @property
     def _left(self) -> int:
@@ -220,18 +215,16 @@ class _Map(Generic[T, R]):
         """The next items that one process should do."""
         if self.again:
             return [self.again.popleft() for _ in range(min(size, len(self.again)))]
-        n, start = len(self.items), self.next
-        stop = min(n, start + size)
-        while stop < n and self.same_group(self.items[stop - 1], self.items[stop]):
-            stop += 1
-        self.next = stop
-        return list(range(start, stop))
+        start, self.next = self.next, min(len(self.items), self.next + size)
+        while self.next < len(self.items) and self.same_group(self.items[self.next - 1], self.items[self.next]):
+            self.next += 1
+        return list(range(start, self.next))
 
-    def _new(self) -> _Worker:
-        self.workers.append(_Worker(Process(_work, self.job, preload=self.preload, memory=self.memory)))
-        return self.workers[-1]
-
-    def _send(self, worker: _Worker, batch: Sequence[int]) -> None:
+    def _send(self, worker: _Worker | None, batch: Sequence[int]) -> None:
+        """Give a process, by default a new one, what it should do."""
+        if worker is None:
+            worker = _Worker(Process(_work, self.job, preload=self.preload, memory=self.memory))
+            self.workers.append(worker)
         message = pickle.dumps([(index, self.items[index]) for index in batch], pickle.HIGHEST_PROTOCOL)
         if worker.given and len(message) > ROOM:  # it may be sending, too: both would wait for ever
             self.again.extendleft(reversed(batch))
@@ -239,7 +232,7 @@ class _Map(Generic[T, R]):
         if not worker.given:
             worker.process.heard()
         worker.given.extend(batch)
-        with contextlib.suppress(ConnectionError):  # it has ended: its pipe tells, when it is read
+        with contextlib.suppress(ConnectionError):  # it has ended, which its pipe shows when it is read
             worker.process.pipe.send_bytes(message)
 
     def _replace(self, worker: _Worker, *, hung: bool) -> None:
@@ -251,7 +244,7 @@ class _Map(Generic[T, R]):
         if at in worker.given:
             self.trials[at] += TRIALS if hung else 1
             if self.trials[at] < TRIALS:
-                self._send(self._new(), [at])
+                self._send(None, [at])
             else:
                 self.results[at] = ended
             return
@@ -376,13 +369,14 @@ class _Server:
             return self._n
 
     def end(self, number: int) -> int | None:
+        code: int | None = None
         with self._lock, contextlib.suppress(OSError, EOFError):
             self._pipe.send(number)
-            if self._pipe.poll(LAST_WORDS):
-                code: int | None = self._pipe.recv()
-                return code
-            self._process.kill()  # it does not answer: it goes, and with it all of its processes
-        return None
+            if self._pipe.poll(END_TIME):
+                code = self._pipe.recv()
+            else:  # it does not answer: it is ended, and with it all of its processes
+                self._process.kill()
+        return code
 
     def close(self) -> None:
         self._pipe.close()
@@ -409,12 +403,10 @@ def _start(request: tuple[object, ...], fds: list[int]) -> tuple[_Server, int]:
         return _servers[0], _servers[0].start(request, fds)
 
 
+@atexit.register
 def _close() -> None:
     while _servers:
         _servers.pop().close()
-
-
-atexit.register(_close)
 
 
 def _serve() -> None:
@@ -440,7 +432,7 @@ def _serve() -> None:
             fds = socket.recv_fds(control, 1, n_fds)[1]
         except (EOFError, OSError):
             return
-        with contextlib.suppress(Exception):  # the process meets it again, and says so
+        with contextlib.suppress(Exception):  # the process meets it again, and reports it
             if preload not in preloaded and (function := pickle.loads(preload)):  # noqa: S301 - the parent's
                 preloaded.add(preload)
                 function()
@@ -456,16 +448,12 @@ def _serve() -> None:
             os.close(fd)
 
 
-_PRCTL: Final = ctypes.CDLL(None).prctl
-_PR_SET_PDEATHSIG: Final = 1
-
-
 def _run(call: bytes, fds: list[int], server: int, folder: str, env: dict[str, str], memory: int | None) -> None:
     """What is done in a forked process, to its end."""
     global _pulse
     code, pipe = 1, Connection(fds[0])  # open to the very end: once it is closed, the parent kills
     try:
-        _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != server:
             return
         _pulse = memoryview(mmap.mmap(fds[1], 16)).cast("q")
@@ -492,7 +480,7 @@ def _run(call: bytes, fds: list[int], server: int, folder: str, env: dict[str, s
 def _end(child: int) -> int | None:
     """Kill a process that has not ended. None where it cannot be ended now, as in a read that hangs."""
     os.kill(child, signal.SIGKILL)  # never another process: its number is free only when it has been waited for
-    latest = time.monotonic() + LAST_WORDS / 2
+    latest = time.monotonic() + END_TIME / 2
     while time.monotonic() < latest:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import cache
 from pipeline.cli.console import duration
-from pipeline.conversion import accepted
+from pipeline.conversion.identity import ACCEPTED, accepted_lines
 from report.data.splits import UNREADABLE
 from report.page import Section
 from report.training.run import Run
@@ -127,11 +127,11 @@ def _made(what: str, of: Sequence[str], manifest: Mapping[str, Any], notes: Mapp
     seconds = notes.get("seconds")
     lasted = duration(seconds) if isinstance(seconds, int | float) else "–"
     commit = (str(manifest.get("digest", ""))[:12], when, str(notes.get("host", NOT_RECORDED)), lasted)
-    recorded = {key: value for key, value in manifest.items() if key != accepted.KEY} | dict(notes)
+    recorded = {key: value for key, value in manifest.items() if key != ACCEPTED} | dict(notes)
     facts = {NAMES.get(name, name): fact for name, fact in _flat(recorded).items()}
     kind = "demo" if stands_in(manifest) else "real"
     summary = (kind, *of, *commit)
-    return {"what": what, "summary": summary, "facts": facts, "notes": list(accepted.in_words(manifest))}
+    return {"what": what, "summary": summary, "facts": facts, "notes": list(accepted_lines(manifest))}
 
 
 def _trained(run: Run, root: cache.Root) -> dict[str, Any]:

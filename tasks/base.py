@@ -15,7 +15,7 @@ from luigi.task import flatten
 
 from pipeline.cli import console
 from pipeline.cli.progress import Progress, bar
-from pipeline.cli.text import in_words
+from pipeline.cli.text import error_text
 from tasks.settings import settings
 from tasks.terminal import USER_ERRORS, plain, say, warn
 
@@ -129,8 +129,8 @@ class _LuigiPage:
 def message_of(error: BaseException) -> str:
     """An error's message; one of the system names the cache or the runs that it happened in."""
     if not isinstance(error, OSError):  # settings() itself may raise others
-        return in_words(error)
-    return in_words(error, [settings().paths.cache, settings().paths.runs])
+        return error_text(error)
+    return error_text(error, [settings().paths.cache, settings().paths.runs])
 
 
 def forget() -> None:

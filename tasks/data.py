@@ -12,7 +12,7 @@ from pipeline import datasets, synthetic
 from pipeline.cli.console import DONE, DOUBT
 from pipeline.cli.text import command, count, not_counted
 from pipeline.conversion import convert
-from pipeline.conversion.plan import both_kinds
+from pipeline.conversion.plan import mixture_warning
 from pipeline.errors import ConfigError
 from pipeline.features import extract
 from pipeline.plug_ins import PlugInError
@@ -96,19 +96,19 @@ class Convert(PipelineTask):
         stand_in = plan.reader["stand_in"]
         # Splits of the same kind, whatever the cache holds of them now: this command converts them again.
         alike = [f"{name}/{split}" for name, split, _ in enabled_splits() if is_stand_in(s.raw(name)) == stand_in]
-        if mixed := both_kinds(plan, but=alike):
+        if mixed := mixture_warning(plan, ignore=alike):
             warn(mixed)
         with self.progress() as progress:
             done = convert.convert(
                 plan, workers=s.workers, strict=s.convert.strict, scheduler=s.dask.scheduler, progress=progress
             )
         self.say(converted(done), mark=DONE if done.totals["frames"]["kept"] else DOUBT)
-        if done.useless:
-            warn(done.useless)
-        for account in done.set_aside[:5]:
+        if done.empty:
+            warn(done.empty)
+        for account in done.rejected[:5]:
             warn(f"rejected {account.rejection}")
-        if len(done.set_aside) > 5:
-            warn(f"and {len(done.set_aside) - 5} more: {_status('--all')}")
+        if len(done.rejected) > 5:
+            warn(f"and {len(done.rejected) - 5} more: {_status('--all')}")
 
 
 class Extract(PipelineTask):

@@ -15,7 +15,7 @@ import luigi
 
 from pipeline.cli import console, signals
 from pipeline.cli.command_line import show_any_symbol
-from pipeline.cli.text import from_here, in_words
+from pipeline.cli.text import error_text, from_here
 from pipeline.raw.stand_in import is_stand_in
 from tasks.base import PipelineTask, message_of
 from tasks.settings import Settings, settings
@@ -53,7 +53,7 @@ def _failed(task: luigi.Task, error: BaseException) -> None:
 @luigi.Task.event_handler(luigi.Event.BROKEN_TASK)
 def _unreadable_settings(task: luigi.Task, error: BaseException) -> None:
     if isinstance(task, PipelineTask) and isinstance(error, USER_ERRORS):
-        complain(in_words(error))
+        complain(error_text(error))
 
 
 @functools.cache

@@ -16,8 +16,7 @@ from pipeline import datasets
 from pipeline.errors import ConfigError
 from pipeline.settings import file as luigi_cfg
 from pipeline.settings import sections
-from pipeline.settings.file import Text, blamed, did_you_mean, where
-from pipeline.settings.places import settings_file
+from pipeline.settings.file import Text, did_you_mean, located, settings_file, where
 from pipeline.settings.sections import Sections
 from pipeline.settings.types import check_keys, typed
 from vibe_model.errors import VibeModelError
@@ -128,7 +127,7 @@ def vibe_settings(s: Settings, variant: str = "", seed: int | None = None) -> Tr
         # A variant's name promises its settings: they win over luigi.cfg's.
         return replace(variant_of(config, variant), name=f"{config.name}-{variant}" if variant else config.name)
     except VibeModelError as error:
-        raise ConfigError(blamed(s.file, "train", s.train, str(error))) from error
+        raise ConfigError(located(s.file, "train", s.train, str(error))) from error
 
 
 def mposer_preset(s: Settings) -> str:
@@ -143,7 +142,7 @@ def mposer_settings(s: Settings) -> tuple[MPoserConfig, dict[str, Any]]:
     try:
         return replace(of_mposer.PRESETS[preset](), **own), own
     except VibeModelError as error:
-        raise ConfigError(blamed(s.file, "mposer", given, str(error))) from error
+        raise ConfigError(located(s.file, "mposer", given, str(error))) from error
 
 
 def _own(

@@ -12,6 +12,7 @@ import platform
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any, Final
@@ -24,7 +25,10 @@ _SOFTWARE: Final = ("vibe-pipeline", "numpy", "zarr", "google-crc32c")
 
 def add_provenance(place: Place, digest: str, given: Mapping[str, Any], started: float) -> None:
     """Note how the commit `digest` came about, before it is made: a note without its commit does no harm."""
-    notes = read_provenance(place)
+    notes, software = read_provenance(place), {}
+    for name in _SOFTWARE:
+        with suppress(metadata.PackageNotFoundError):
+            software[name] = metadata.version(name)
     notes[digest] = {
         **given,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -33,7 +37,7 @@ def add_provenance(place: Place, digest: str, given: Mapping[str, Any], started:
         "process": os.getpid(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "software": {name: version for name in _SOFTWARE if (version := _version(name))},
+        "software": software,
     }
     write_provenance(place, notes)
 
@@ -45,33 +49,17 @@ def write_provenance(place: Place, notes: Mapping[str, Any]) -> None:
 
 def read_provenance(place: Place) -> dict[str, Any]:
     """How each commit came about, by its manifest's digest; {} where there is no such file, or a damaged one."""
-    return _parsed(place)[0]
+    try:
+        notes: dict[str, Any] = json.loads(place.store.read(f"{place.home}/{PROVENANCE}"))["commits"]
+        return notes if all(isinstance(entry, dict) for entry in notes.values()) else {}
+    except (ValueError, OSError, TypeError, KeyError, AttributeError):
+        return {}
 
 
 def provenance_problem(place: Place) -> str:
     """The message for a damaged file; "" for an intact one, or none."""
-    return _parsed(place)[1]
-
-
-def _parsed(place: Place) -> tuple[dict[str, Any], str]:
     key = f"{place.home}/{PROVENANCE}"
-    try:
-        notes = json.loads(place.store.read(key))
-    except FileNotFoundError:
-        return {}, ""
-    except (ValueError, OSError) as error:
-        found = str(error)
-    else:
-        commits = notes.get("commits") if isinstance(notes, dict) else None
-        if isinstance(commits, dict) and all(isinstance(entry, dict) for entry in commits.values()):
-            return commits, ""
-        found = "something else in JSON"
-    do = "How the data were made is not known; the data are intact. The next commit replaces the file."
-    return {}, f"{place.store.location(key)}: expected notes on commits, found {found}. {do}"
-
-
-def _version(distribution: str) -> str:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
+    if read_provenance(place) or not place.store.exists(key):
         return ""
+    do = "How the data were made is not known; the data are intact. The next commit replaces the file."
+    return f"{place.store.location(key)}: expected notes on commits, found something else. {do}"

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.fingerprint import canonical
 from cache.format.tables import TABLES, Tables, decode_text, decode_texts, encode_texts
+
+_R = TypeVar("_R")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
@@ -63,23 +66,33 @@ class TrackRecord(_TrackFields):
     intrinsics: NDArray[np.float64] | None
 
 
-class Tracks(Sequence[TrackRecord]):
-    """The track table: records one by one, or whole columns as arrays."""
+class _Records(Sequence[_R], ABC):
+    """Records of a table, each made when it is asked for."""
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
+    @abstractmethod
+    def _record(self, number: int) -> _R:
+        """The record of a row of the table."""
+
+    @overload
+    def __getitem__(self, number: int) -> _R: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[_R]: ...
+    def __getitem__(self, number: int | slice) -> _R | Sequence[_R]:
+        found = range(len(self))[number]
+        return self._record(found) if isinstance(found, int) else list(map(self._record, found))
+
+
+class Tracks(_Records[TrackRecord]):
+    """The track table: records one by one, or whole columns as arrays."""
+
     def __len__(self) -> int:
         return len(self._tables["track_start"])
 
-    @overload
-    def __getitem__(self, number: int) -> TrackRecord: ...
-    @overload
-    def __getitem__(self, number: slice) -> Sequence[TrackRecord]: ...
-    def __getitem__(self, number: int | slice) -> TrackRecord | Sequence[TrackRecord]:
-        if isinstance(number, slice):
-            return [self[k] for k in range(*number.indices(len(self)))]
-        number, tables = range(len(self))[number], self._tables
+    def _record(self, number: int) -> TrackRecord:
+        tables = self._tables
         intrinsics = tables["track_intrinsics"][number]
         record = TrackRecord(
             name=decode_text(tables["track_name"][number]),
@@ -130,23 +143,14 @@ class Tracks(Sequence[TrackRecord]):
         return self._tables["track_video"]
 
 
-class Videos(Sequence[VideoEntry]):
-    """The video table: an entry is made when it is asked for."""
-
-    def __init__(self, tables: Tables) -> None:
-        self._tables = tables
+class Videos(_Records[VideoEntry]):
+    """The video table."""
 
     def __len__(self) -> int:
         return len(self._tables["video_name"])
 
-    @overload
-    def __getitem__(self, number: int) -> VideoEntry: ...
-    @overload
-    def __getitem__(self, number: slice) -> Sequence[VideoEntry]: ...
-    def __getitem__(self, number: int | slice) -> VideoEntry | Sequence[VideoEntry]:
-        if isinstance(number, slice):
-            return [self[k] for k in range(*number.indices(len(self)))]
-        number, tables = range(len(self))[number], self._tables
+    def _record(self, number: int) -> VideoEntry:
+        tables = self._tables
         return VideoEntry(
             name=decode_text(tables["video_name"][number]),
             source=decode_text(tables["video_source"][number]),

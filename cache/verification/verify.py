@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -124,7 +125,8 @@ def verify(
         places[name] += [(stream, Place.of_stream(store, name, stream)) for stream in stream_folders(store, name)]
     found = _Found()
     with ThreadPoolExecutor(_THREADS if store.exclusive else _REQUESTS, thread_name_prefix="verify") as threads:
-        verification = _Verification(store, fast, threads, _Speed(progress, places))
+        everything = (place for of_split in places.values() for _, place in of_split)
+        verification = _Verification(store, fast, threads, progress, everything)
         try:
             found.include(verification.groups("", dict.fromkeys(["", *(name.partition("/")[0] for name in names)])))
             for name in names:
@@ -139,33 +141,27 @@ def verify(
     return Report(tuple(found.problems), tuple(found.notes), damaged=tuple(found.damaged), fast=fast, **found.counts)
 
 
-class _Speed:
-    """Reports how many shards are checked, and how fast."""
-
-    def __init__(self, progress: Progress | None, places: dict[str, list[tuple[str | None, Place]]]) -> None:
-        self._progress = progress
-        self._done = self._bytes = self._total = 0
-        self._started = time.monotonic()
-        for place in (place for of_split in places.values() for _, place in of_split) if progress else ():
-            try:
-                found = manifest.read_manifest(place)
-            except CacheError:
-                continue
-            self._total += 0 if found is None else sum(map(len, found[0]["shards"].values()))
-
-    def checked(self, n_bytes: int) -> None:
-        if self._progress is not None:
-            self._done += 1
-            self._bytes += n_bytes
-            rate = self._bytes / 1e6 / max(time.monotonic() - self._started, 1e-3)
-            self._progress(self._done, max(self._total, self._done), f"{rate:,.0f} MB/s")
-
-
 class _Verification:
     """One pass over a cache."""
 
-    def __init__(self, store: Store, fast: bool, threads: ThreadPoolExecutor, speed: _Speed) -> None:
-        self._store, self._fast, self._threads, self._speed = store, fast, threads, speed
+    def __init__(
+        self, store: Store, fast: bool, threads: ThreadPoolExecutor, progress: Progress | None, places: Iterable[Place]
+    ) -> None:
+        self._store, self._fast, self._threads, self._progress = store, fast, threads, progress
+        self._done = self._bytes = self._total = 0
+        self._started = time.monotonic()
+        for place in places if progress else ():
+            with suppress(CacheError):
+                if found := manifest.read_manifest(place):
+                    self._total += sum(map(len, found[0]["shards"].values()))
+
+    def _checked(self, n_bytes: int) -> None:
+        """Report a shard that has been checked."""
+        self._done += 1
+        self._bytes += n_bytes
+        if self._progress is not None:
+            rate = self._bytes / 1e6 / max(time.monotonic() - self._started, 1e-3)
+            self._progress(self._done, max(self._total, self._done), f"{rate:,.0f} MB/s")
 
     def groups(self, split: str, folders: Iterable[str]) -> _Found:
         """Check the zarr.json of groups: all the same, and needed by a plain Zarr reader only."""
@@ -211,7 +207,7 @@ class _Verification:
                     if problem:
                         found.damage(Damage(split, stream, array, file.number, file.key, problem))
                     found.counts.update(shards=1, bytes=file.size)
-                    self._speed.checked(file.size)
+                    self._checked(file.size)
         damaged = {damage.key for damage in found.damaged[known:]}
         if stream is not None and commit.manifest["dtype"] == BYTES and not self._fast:
             for file, problem in misplaced_shards(commit, stream, damaged):

@@ -74,6 +74,11 @@ class SplitWriter(Writer):
         self._journalled: tuple[str, ...] = ()
 
     @property
+    def digest(self) -> str:
+        """Of the commit in force; "" when there is none."""
+        return "" if self._commit is None else self._commit.digest
+
+    @property
     def committed_videos(self) -> Mapping[str, VideoEntry]:
         """The videos of the commit in force, by name; empty when there is none."""
         return self._committed

@@ -1,1 +1,1 @@
-"""What every command shares: arguments, consoles, progress, signals, wording."""
+"""The terminal, for every command: console, text, options, progress, signals, and the command line itself."""

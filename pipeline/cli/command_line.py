@@ -1,4 +1,4 @@
-"""What `python -m pipeline` and `python -m tasks` share: arguments, exit codes, and how errors and Ctrl-C are told."""
+"""What `python -m pipeline` and `python -m tasks` share: the parser, exit codes, and messages for errors and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -9,21 +9,36 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Final, NoReturn, Protocol
 
 from pipeline.cli import text
 from pipeline.cli.console import ERROR, err, plain
 from pipeline.cli.signals import NAMES, exit_code, listen, listening, signal_of
 
-if TYPE_CHECKING:
-    from pipeline.commands import Command
-
 EXIT_CODES: Final = (
-    "exit codes: 0 done; 1 done, and something is wrong with what was looked at (verify, doctor, convert, config); "
-    "2 an error, told in words on standard error; 130 interrupted (Ctrl-C); 143 terminated (SIGTERM); "
-    "141 whoever read the output has gone. See docs/terminal.md."
+    "exit codes: 0 done; 1 done, but problems were found (verify, doctor, convert, config); "
+    "2 an error, with a message on standard error; 130 interrupted (Ctrl-C); 143 terminated (SIGTERM); "
+    "141 broken pipe. See docs/terminal.md."
 )
-HALF: Final = "nothing is left half-written; the same command starts again"
+NOTHING_HALF: Final = "no output is half-written; the same command starts again"
+
+
+class Command(Protocol):
+    """What the module of a command has.
+
+    It may also have `kept(args)`: what of an interrupted run is kept.
+    """
+
+    HELP: str
+
+    def options(self, sub: argparse.ArgumentParser, /) -> None:
+        """Add the command's arguments to its parser.
+
+        A default named `complete` is a function that fills in what the arguments leave open.
+        """
+
+    def run(self, args: argparse.Namespace, /) -> int:
+        """Do it, print the results, and return the exit code."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -34,10 +49,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser_of(commands: Mapping[str, Command], prog: str, description: str, see: str = "") -> argparse.ArgumentParser:
-    """All commands and their options; of what it parses, `run` is the command's function. `see`: what else there is.
+    """A parser of all commands and their options; `run` of its result is the command's function.
 
-    A command may have `kept(args)`, which says what of an interrupted run is kept; its parser, a default `complete`, a
-    function that fills in what the arguments leave open.
+    `see`: the end of --help, before the exit codes.
     """
     top = _Parser(prog=prog, description=description, epilog=" ".join(filter(None, [see, EXIT_CODES])))
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -53,25 +67,25 @@ def parser_of(commands: Mapping[str, Command], prog: str, description: str, see:
 def run(
     parser: Callable[[], argparse.ArgumentParser],
     argv: Sequence[str] | None,
-    mendable: tuple[type[Exception], ...],
+    expected: tuple[type[Exception], ...],
     module: str,
 ) -> int:
     """One command of a command line, and its exit code: see EXIT_CODES.
 
-    mendable: errors whose own words are enough; of others, it is said that they should not happen.
+    expected: errors whose messages are meant for users; any other is reported as a defect of this program.
     """
     show_any_symbol()
     if argv is not None:
         with listening():
-            return _run(parser, list(argv), mendable, module)
-    listen()  # to the very end: a second Ctrl-C may come while Python tidies up
-    return _run(parser, sys.argv[1:], mendable, module)
+            return _run(parser, list(argv), expected, module)
+    listen()  # to the very end: a second Ctrl-C may come while Python exits
+    return _run(parser, sys.argv[1:], expected, module)
 
 
 def _run(
     parser: Callable[[], argparse.ArgumentParser],
     arguments: list[str],
-    mendable: tuple[type[Exception], ...],
+    expected: tuple[type[Exception], ...],
     module: str,
 ) -> int:
     args = argparse.Namespace()
@@ -82,35 +96,33 @@ def _run(
         args = parsed
         code: int = args.run(args)
     except KeyboardInterrupt as error:
-        _tell_how_to_go_on(error, args, text.command(*arguments, module=module))
+        _print_interruption(error, args, text.command(*arguments, module=module))
         return exit_code(error)
     except Exception as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        named = [path for option in ("cache", "out") if (path := getattr(args, option, None)) is not None]
-        err.print(f"{ERROR} {plain(_told(error, mendable, named))}")
+        named: list[Path | str] = [path for key in ("cache", "out") if (path := getattr(args, key, None)) is not None]
+        message = (
+            text.error_text(error, named)
+            if isinstance(error, expected)
+            else f"{type(error).__name__}: {error}. This is a defect of the program: --debug shows where it is."
+        )
+        err.print(f"{ERROR} {plain(message)}")
         return 2
     return code
 
 
-def _tell_how_to_go_on(error: KeyboardInterrupt, args: argparse.Namespace, again: str) -> None:
-    """What is kept, and the very command. Of several processes that torch's launcher started, the first one speaks."""
+def _print_interruption(error: KeyboardInterrupt, args: argparse.Namespace, again: str) -> None:
+    """What is kept, and the command to continue. Of several processes of torch's launcher, only the first prints."""
     rank, kept = os.environ.get("RANK"), getattr(args, "kept", None)
     if rank not in (None, "0"):
         return
-    said = f"{NAMES[signal_of(error)]}: {plain(HALF if kept is None else kept(args))}"
-    err.print(said if rank is not None else f"{said}:\n  {plain(again)}")
-
-
-def _told(error: Exception, mendable: tuple[type[Exception], ...], named: Sequence[Path | str]) -> str:
-    """An error as the user is told it, who named these places to be written."""
-    if isinstance(error, mendable):
-        return text.in_words(error, named)
-    return f"{type(error).__name__}: {error}. This should not happen: --debug shows where it does."
+    message = f"{NAMES[signal_of(error)]}: {plain(NOTHING_HALF if kept is None else kept(args))}"
+    err.print(message if rank is not None else f"{message}:\n  {plain(again)}")
 
 
 def show_any_symbol() -> None:
-    """A terminal that knows no "✓" is no reason to fail."""
+    """Let a terminal whose encoding has no "✓" show an escape instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -1,6 +1,6 @@
-"""The one look of the terminal: consoles, marks, tables, JSON, and numbers as people read them.
+"""Consoles, marks, tables, JSON, and numbers with units.
 
-Shared by `python -m pipeline`, `python -m tasks` and the Luigi tasks. docs/terminal.md says what it looks like and why.
+Shared by `python -m pipeline`, `python -m tasks` and the Luigi tasks. docs/terminal.md describes the output.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
-WIDE: Final = 100_000  # columns of what is no terminal: there, nobody wants lines folded
+WIDE: Final = 100_000  # columns where there is no terminal: lines are not folded there
 
-# Every mark says the same without its colour.
+# Marks mean the same without colours.
 DONE: Final = "[green]✓[/green]"
 DOUBT: Final = "[yellow]![/yellow]"
 WRONG: Final = "[red]✗[/red]"
@@ -29,11 +29,11 @@ IDLE: Final = "[dim]·[/dim]"
 ERROR: Final = "[red]error:[/red]"
 STAND_IN: Final = "[yellow]STAND-IN[/yellow]"
 
-VERB, WHAT = 10, 24  # columns of a line of a task; between what and its detail, there are always two blanks
+VERB, WHAT = 10, 24  # columns of a line of a task
 
 
 class _Console(Console):
-    """Ends as others do when whoever reads it has gone: without a word, with the exit code of SIGPIPE."""
+    """On a broken pipe, ends as other programs do: without a message, with the exit code of SIGPIPE."""
 
     def on_broken_pipe(self) -> NoReturn:
         self.quiet = True
@@ -43,7 +43,7 @@ class _Console(Console):
 
 out: Final = _Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE)
 err: Final = _Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
-_machine: Final = _Console(highlight=False, emoji=False, soft_wrap=True, width=WIDE)  # whatever `aside` does
+_machine: Final = _Console(highlight=False, emoji=False, soft_wrap=True, width=WIDE)  # not affected by `aside`
 
 
 def line(verb: str, what: str, detail: str) -> str:
@@ -56,16 +56,13 @@ def line(verb: str, what: str, detail: str) -> str:
 
 
 def plain(text: str, keep: str = "") -> str:
-    """Text from elsewhere, such as names of files, on one line and without anything that a terminal would obey.
-
-    keep: line ends and tabs that stay what they are.
-    """
+    """Untrusted text, such as names of files, on one line and without control codes; `keep`: characters to leave."""
     shown = "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
     return escape(shown)
 
 
 def table(*names: str) -> Table:
-    """An empty table, as all of ours look: no frame, two blanks between columns, and nothing cut off."""
+    """An empty table in our style: no frame, two blanks between columns, and nothing cut off."""
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in names:
         made.add_column(name, overflow="fold")
@@ -78,7 +75,7 @@ def fits(shown: Table) -> bool:
 
 
 def show(shown: Table, *, least: int = 0) -> None:
-    """A table as wide as the terminal, no narrower than `least`; in a pipe a line a row, without blanks at its end."""
+    """Print a table as wide as the terminal, at least `least` columns; in a pipe, one line a row without padding."""
     if out.is_terminal:
         out.print(shown, soft_wrap=False, crop=False, width=max(out.width, least))
         return
@@ -89,13 +86,13 @@ def show(shown: Table, *, least: int = 0) -> None:
 
 
 def show_json(value: Any) -> None:
-    """The one document on standard output of a command with `--json`. Numbers that JSON does not have are null."""
+    """Print the one document of a command with `--json`. NaN and infinity, which JSON does not have, are null."""
     _machine.out(json.dumps(_finite(value), indent=2, allow_nan=False, default=str), highlight=False)
 
 
 @contextmanager
 def aside(wanted: bool) -> Iterator[None]:
-    """If `wanted`, what `out` says goes to standard error: `--json` has standard output to itself."""
+    """If `wanted`, `out` prints to standard error: with `--json`, standard output holds the document alone."""
     before, out.stderr = out.stderr, wanted or out.stderr
     try:
         yield
@@ -135,7 +132,7 @@ def duration(seconds: float) -> str:
 
 
 def rate(a_second: float, unit: str) -> str:
-    """How fast; of what is slower than one a second, how long one takes.
+    """A speed; below one a second, the time that one takes.
 
     >>> rate(1234.5, "row"), rate(3.14, "video"), rate(1 / 90, "video")
     ('1,234 rows/s', '3.1 videos/s', '90 s/video')

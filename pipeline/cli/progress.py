@@ -1,4 +1,4 @@
-"""How long work tells how far it is, whoever listens: a terminal, Luigi's page, a log, or nobody."""
+"""Progress of long work: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -11,30 +11,29 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bars
 
-# s between two lines where there is no terminal, as in a cluster's log: work of hours shows that it goes on, and all
-# that is done sooner stays quiet.
+# s between two lines where there is no terminal, as in a cluster's log. Shorter work prints none.
 EVERY: Final = 300.0
-NARROW: Final = 130  # columns of a terminal below which the bar is short: words say more
+NARROW: Final = 130  # columns of a terminal below which the bar is short
 
 
 class Progress(Protocol):
-    """Called with units done, units in all and a few words ("S1/Seq1", "71 crops/s")."""
+    """Called with units done, units in all and a short message ("S1/Seq1", "71 crops/s")."""
 
     def __call__(self, done: int, total: int, message: str = "") -> None: ...
 
 
 def silent(done: int, total: int, message: str = "") -> None:
-    """Nobody listens."""
+    """Report nothing."""
 
 
 @contextmanager
 def bar(what: str, console: Console, *, unit: str = "", quiet: bool = False, alone: bool = True) -> Iterator[Progress]:
-    """A bar with counts, rate, words and the time left, gone when the work is done.
+    """A bar with counts, rate, message and the time left, which disappears when the work is done.
 
     Where there is no terminal, a line on standard error every few minutes.
 
-    unit: one of what is counted, "video"; without it, no rate is shown, as where the words say one. quiet: nothing at
-    all. alone: False where other processes write to the same terminal: then there is no bar, only the lines.
+    unit: noun of what is counted, "video"; without it, no rate is shown. quiet: print nothing. alone: False where other
+    processes write to the same terminal: then there is no bar, only the lines.
     """
     if quiet:
         yield silent
@@ -42,21 +41,21 @@ def bar(what: str, console: Console, *, unit: str = "", quiet: bool = False, alo
         with _bars(console, unit) as shown:
             task = shown.add_task(what, total=None, message="")
 
-            def tell(done: int, total: int, message: str = "") -> None:
+            def report(done: int, total: int, message: str = "") -> None:
                 shown.update(task, completed=done, total=total, message=message)
 
-            yield tell
+            yield report
     else:
         yield _Lines(" ".join(what.split()), unit)
 
 
 def _bars(console: Console, unit: str) -> Bars:
-    from rich import progress as bars  # processes that read for another one show nothing
+    from rich import progress as bars  # not imported by processes that show nothing
     from rich.markup import escape
     from rich.table import Column
     from rich.text import Text
 
-    from pipeline.cli import console as look
+    from pipeline.cli import console as terminal
 
     class Counts(bars.ProgressColumn):
         def render(self, task: bars.Task) -> Text:
@@ -64,9 +63,9 @@ def _bars(console: Console, unit: str) -> Bars:
 
     class Rate(bars.ProgressColumn):
         def render(self, task: bars.Task) -> Text:
-            return Text(look.rate(task.speed, unit) if unit and task.speed else "")
+            return Text(terminal.rate(task.speed, unit) if unit and task.speed else "")
 
-    class Words(bars.ProgressColumn):
+    class Message(bars.ProgressColumn):
         def render(self, task: bars.Task) -> Text:
             return Text.from_markup(escape(str(task.fields["message"])), overflow="ellipsis")
 
@@ -77,7 +76,7 @@ def _bars(console: Console, unit: str) -> Bars:
         Counts(table_column=fixed),
         Rate(table_column=fixed),
         bars.TimeRemainingColumn(table_column=fixed),
-        Words(table_column=Column(no_wrap=True, ratio=1, overflow="ellipsis")),
+        Message(table_column=Column(no_wrap=True, ratio=1, overflow="ellipsis")),
         console=console,
         transient=True,
         expand=True,
@@ -100,11 +99,11 @@ class _Lines:
         if now < self.next or done >= total:
             return
         self.next = now + EVERY
-        from pipeline.cli import console as look
+        from pipeline.cli import console as terminal
 
         a_second = (done - self.first) / (now - self.began)
-        told = [f"{done:,}/{total:,}" + (f" {self.unit}s" if self.unit else "")]
+        parts = [f"{done:,}/{total:,}" + (f" {self.unit}s" if self.unit else "")]
         if a_second > 0:
-            told += [look.rate(a_second, self.unit)] if self.unit else []
-            told += [f"{look.duration((total - done) / a_second)} left"]
-        look.err.print(f"{self.what}: {', '.join(told)}{'  ' if message else ''}{look.plain(message)}")
+            parts += [terminal.rate(a_second, self.unit)] if self.unit else []
+            parts += [f"{terminal.duration((total - done) / a_second)} left"]
+        terminal.err.print(f"{self.what}: {', '.join(parts)}{'  ' if message else ''}{terminal.plain(message)}")

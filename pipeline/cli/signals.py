@@ -15,47 +15,47 @@ NAMES: Final = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: whatever tidies up at Ctrl-C does so here, too."""
+    """SIGTERM: what cleans up at Ctrl-C cleans up here, too."""
 
 
 def exit_code(error: KeyboardInterrupt) -> int:
-    """130 of Ctrl-C, 143 of SIGTERM: as a shell names the signal."""
+    """130 for Ctrl-C, 143 for SIGTERM, as shells do."""
     return 128 + signal_of(error)
 
 
 def signal_of(error: KeyboardInterrupt) -> signal.Signals:
-    """The signal that it stands for."""
+    """The signal that raised it."""
     return signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
 
 
 def listen() -> None:
-    """Raise KeyboardInterrupt at the first SIGINT, Terminated at the first SIGTERM; end at once at the next of them.
+    """Raise KeyboardInterrupt at the first SIGINT, Terminated at the first SIGTERM; exit at once at the second signal.
 
-    A process that was started to ignore one of them goes on ignoring it. In a process forked from this one, which
-    somebody waits for, either signal ends it at once and without a word; the same is left to the system for SIGTERM in
-    a process of torch's launcher, which may be waiting for the others in C. Only the main thread hears signals:
-    elsewhere this does nothing.
+    A signal that this process was started to ignore stays ignored. A process forked from this one exits at once at
+    either signal, without a message: its parent waits for it. A process of torch's launcher keeps the system's action
+    for SIGTERM, since it may be waiting for the others in C. Only the main thread receives signals: elsewhere this does
+    nothing.
     """
-    owner, heard = os.getpid(), False
+    owner, received = os.getpid(), False
 
-    def hear(number: int, _frame: FrameType | None) -> None:
-        nonlocal heard
-        if heard or os.getpid() != owner:
-            _end_at_once(number, say=os.getpid() == owner)
-        heard = True
+    def receive(number: int, _frame: FrameType | None) -> None:
+        nonlocal received
+        if received or os.getpid() != owner:
+            _exit_at_once(number, message=os.getpid() == owner)
+        received = True
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
         return
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, hear)
+        signal.signal(signal.SIGINT, receive)
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and "RANK" not in os.environ:
-        signal.signal(signal.SIGTERM, hear)
+        signal.signal(signal.SIGTERM, receive)
 
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """`listen` for a while."""
+    """`listen` within a block."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -68,9 +68,9 @@ def listening() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _end_at_once(number: int, *, say: bool) -> None:
-    """As kill -9 would, which harms nothing either. Our other processes see that they are alone, and end."""
-    if say:
+def _exit_at_once(number: int, *, message: bool) -> None:
+    """As kill -9 would, which does no harm either. Our other processes notice that their parent is gone, and exit."""
+    if message:
         show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a bar hides it
         os.write(2, f"{show_cursor}\n{NAMES[signal.Signals(number)]} again: ended at once\n".encode())
     os._exit(128 + number)

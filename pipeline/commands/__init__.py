@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Final
 
+from pipeline.cli.command_line import Command
 from pipeline.commands import (
     accept,
     compact,
@@ -18,25 +18,11 @@ from pipeline.commands import (
     import_,
     init,
     plan,
-    retry,
     show,
     status,
     synthesize,
     verify,
 )
-
-
-class Command(Protocol):
-    """What a file of this folder offers."""
-
-    HELP: str
-
-    def options(self, sub: argparse.ArgumentParser, /) -> None:
-        """Add the command's arguments to its parser."""
-
-    def run(self, args: argparse.Namespace, /) -> int:
-        """Do it, tell what was done, and return the exit code."""
-
 
 COMMANDS: Final[Mapping[str, Command]] = {
     "init": init,
@@ -49,7 +35,6 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "extract": extract,
     "export": export,
     "import": import_,
-    "retry": retry,
     "show": show,
     "verify": verify,
     "status": status,

@@ -6,8 +6,10 @@ import argparse
 from typing import Final
 
 import cache
+from pipeline.cli.console import err, out, plain
 from pipeline.cli.progress import bar
-from pipeline.commands.options import count, err, out, plain, split_options
+from pipeline.cli.text import count
+from pipeline.commands.arguments import split_options
 
 HELP: Final = "Rewrite a split, streams included, without the rows of replaced and removed videos."
 
@@ -17,12 +19,12 @@ def options(sub: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """The split written anew beside the old one, and exchanged for it."""
+    """Write the split again beside the old one, and exchange them."""
     name = f"{args.dataset}/{args.split}"
     with bar(f"compact {name}", err, unit="row") as progress:
         done = cache.compact(args.cache, name, progress=progress)
     if done.before == done.after:
-        out.print(f"{name}: nothing to compact: it has no rows of replaced videos")
+        out.print(f"{name}: nothing to compact, no rows of replaced videos")
     else:
         gone = count(done.before - done.after, "row")
         out.print(plain(f"{name}: {count(done.after, 'row')} now; {gone} of replaced videos and padding are gone"))

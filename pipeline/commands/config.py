@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from pipeline.commands.options import json_option
+from pipeline.cli.options import json_option
 
 HELP: Final = "The effective settings, and where each comes from."
 

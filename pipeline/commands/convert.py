@@ -3,56 +3,58 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import cache
 from pipeline import datasets
-from pipeline.cli.console import DOUBT, WRONG
+from pipeline.accounting import VideoAccount
+from pipeline.cli.console import DOUBT, WRONG, err, out, plain
+from pipeline.cli.options import FEW, cores, few, scheduler_option, shards_kept, workers_option
 from pipeline.cli.progress import bar
-from pipeline.commands.options import (
-    FEW,
-    check_own_folder,
-    command,
-    cores,
-    count,
-    err,
-    few,
-    out,
-    plain,
-    print_accounting,
-    scheduler_option,
-    shards_kept,
-    split_options,
-    whole,
-)
+from pipeline.cli.text import command, count
+from pipeline.commands.arguments import check_own_folder, print_accounting, split_options
 from pipeline.conversion import convert
-from pipeline.conversion.plan import both_kinds
+from pipeline.conversion.plan import mixture_warning
+from pipeline.conversion.retry import recorded_plan, retry
+from pipeline.errors import PipelineError
 
 HELP: Final = "Convert one split of a raw dataset into committed rows of the cache."
 kept = shards_kept
 
 
 def options(sub: argparse.ArgumentParser) -> None:
-    split_options(sub, brings=True)
-    sub.add_argument("--raw", type=Path, required=True, help="the dataset's own raw folder")
+    split_options(sub, new_rows=True)
+    sub.add_argument("--raw", type=Path, help="the dataset's own raw folder; with --retry, only when it has moved")
     sub.add_argument("--body", type=Path, help="SMPL's files, for datasets whose 3D joints come from SMPL parameters")
-    sub.add_argument("--workers", type=whole(0), default=0, help="processes; 0: one a core")
+    workers_option(sub)
     scheduler_option(sub)
-    sub.add_argument("--strict", action="store_true", help="fail where a video cannot be used")
+    mode = sub.add_mutually_exclusive_group()
+    mode.add_argument("--strict", action="store_true", help="fail where a video cannot be used")
+    mode.add_argument("--retry", action="store_true", help="read only the videos that failed, again, changed or not")
+    which = sub.add_mutually_exclusive_group()
+    which.add_argument("--video", metavar="NAME", help="with --retry: only this video")
+    which.add_argument("--reason", help="with --retry: only videos that failed for this reason, as `status` shows it")
 
 
 def run(args: argparse.Namespace) -> int:
     """Raw -> tracks, for one split, and its accounting."""
+    if args.retry:
+        return _retry(args)
+    if alone := [f"--{name}" for name in ("video", "reason") if getattr(args, name)]:
+        raise PipelineError(f"{alone[0]} goes with --retry")
+    if args.raw is None:
+        raise PipelineError("name the dataset's own raw folder: --raw DIR")
     dataset = datasets.get(args.dataset)
     check_own_folder(args.raw, dataset)
     plan = convert.plan_conversion(dataset, args.split, raw=args.raw, root=args.cache, body=args.body)
     if args.strict:
         convert.refuse_committed_failures(plan)
     if plan.up_to_date:
-        out.print(f"{plan.name}: up to date, {count(n_videos(plan), 'video')}")
-        return told_useless(convert.committed_useless(plan))
-    if mixed := both_kinds(plan):
+        out.print(f"{plan.name}: up to date, {count(plan.n_videos, 'video')}")
+        return _exit_code(convert.committed_empty(plan))
+    if mixed := mixture_warning(plan):
         err.print(f"{DOUBT} {plain(mixed)}")
     if dataset.uses_body and args.body is None:
         err.print(f"{DOUBT} {plan.name}: no --body, so there will be no 3D joints")
@@ -62,20 +64,46 @@ def run(args: argparse.Namespace) -> int:
         )
     out.print(plain(f"{plan.name}: {done.did or 'converted'} (why: {plan.why})"))
     print_accounting(done.totals, done.uncounted)
-    told = [f"set aside {account.rejection}" for account in done.set_aside]
-    for text in few(told, FEW, command("status", "--all", "--cache", str(args.cache))):
+    _print_rejected(done.rejected, args.cache)
+    return _exit_code(done.empty)
+
+
+def _retry(args: argparse.Namespace) -> int:
+    """Read what failed again: how many are usable now, and why the others are not."""
+    split, dataset = cache.open(args.cache)[f"{args.dataset}/{args.split}"], datasets.get(args.dataset)
+    if split.manifest["accounting"]["videos"]["set_aside"].keys() <= dataset.harmless:
+        out.print(f"{split.name}: nothing to retry: no video failed")
+        return 0
+    plan = recorded_plan(split, args.raw, args.body)
+    with bar(f"retry {plan.name}", err, unit="video") as progress:
+        done = retry(
+            plan,
+            video=args.video,
+            reason=args.reason,
+            workers=cores(args.workers),
+            scheduler=args.scheduler,
+            progress=progress,
+        )
+    out.print(f"{plan.name}: {len(done.recovered):,} of {count(len(done.failed), 'failed video')} can be used now")
+    if done.conversion is None:
+        out.print("  the cache is unchanged" + (": each fails in the same way" if done.accounts else ""))
+    else:
+        print_accounting(done.conversion.totals, done.conversion.uncounted)
+    _print_rejected(done.rejected, args.cache)
+    if done.gone:
+        first = plain(done.gone[0])
+        out.print(f"  {len(done.gone)} not in the raw folder any more, first {first}: the next conversion drops them")
+    return 0
+
+
+def _print_rejected(accounts: Sequence[VideoAccount], root: cache.Root) -> None:
+    lines = [f"rejected {account.rejection}" for account in accounts]
+    for text in few(lines, FEW, command("status", "--all", "--cache", str(root))):
         out.print(f"  {DOUBT} {plain(text)}")
-    return told_useless(done.useless)
 
 
-def n_videos(plan: convert.ConversionPlan) -> int:
-    """Videos of the split, in the cache; those of other splits, which are only looked at, are none."""
-    found: int = cache.open(plan.root)[plan.name].manifest["accounting"]["videos"]["found"]
-    return found
-
-
-def told_useless(useless: str) -> int:
-    """Say so where nothing of a split could be used. The exit code."""
-    if useless:
-        out.print(f"{WRONG} {plain(useless)}")
-    return 1 if useless else 0
+def _exit_code(empty: str) -> int:
+    """1 where nothing of a split could be used, with the message why."""
+    if empty:
+        out.print(f"{WRONG} {plain(empty)}")
+    return 1 if empty else 0

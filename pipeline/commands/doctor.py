@@ -10,16 +10,18 @@ from typing import Any, Final
 
 import cache
 from pipeline import datasets
-from pipeline.cli.console import DOUBT, WRONG, show, show_json
-from pipeline.commands.options import command, err, json_option, out, plain
+from pipeline.cli.console import DOUBT, WRONG, err, out, plain, show, show_json
+from pipeline.cli.options import json_option
+from pipeline.cli.text import command
 from pipeline.datasets.release import globs
 from pipeline.doctor import examine
 from pipeline.doctor.examine import Examination
-from pipeline.doctor.report import NOT_NEEDED, TO_BE_MADE, print_problems, records, table
+from pipeline.doctor.report import NOT_NEEDED, TO_BE_MADE, print_problems, table
 from pipeline.errors import PipelineError
 from pipeline.features.weights import FORMS
 from pipeline.raw import listing
-from pipeline.settings.places import read_places, settings_file
+from pipeline.settings.file import settings_file
+from pipeline.settings.sections import load
 
 HELP: Final = "Look at the raw folders: what is there, what is missing, what to do. Exit 1 when something is missing."
 
@@ -67,11 +69,7 @@ def run(args: argparse.Namespace) -> int:
         told = [as_dict(e, states.get(e.dataset, "")) for e in shown]
         show_json({"examined": told, "mixtures": [m._asdict() for m in mixtures]})
         return 1 if lacking or mixtures or scope.broken else 0
-    if out.is_terminal:
-        show(table(shown, states))
-    else:
-        for line in records(shown, states):
-            out.print(line)
+    show(table(shown, states))
     for e in shown:
         print_problems(e, states.get(e.dataset, ""))
     for mixture in mixtures:
@@ -105,14 +103,16 @@ def scope_of(names: Sequence[str], raw: Path | None, body: Path | None) -> Scope
         return Scope(raw, body, by_default, chosen, frozenset(), by_make=False, typed=tuple(names), broken=broken)
     from pipeline import synthetic  # imports what renders: as much as all other commands need together
 
-    places = read_places(settings_file())
-    whole, broken = _loadable(places.datasets)
+    do = "Run from the project's folder, set LUIGI_CONFIG_PATH, or name the folder of the data: --raw DIR."
+    found = load(settings_file(), do)
+    enabled, paths = found.data.datasets, found.paths
+    whole, broken = _loadable(enabled)
     chosen = tuple(names) or whole
-    made = frozenset(chosen) & frozenset(synthetic.LAYOUTS) if places.embedded else frozenset[str]()
-    if not places.embedded:
-        check_raw(places.raw, f"{places.file}, [paths] raw", chosen)
-    by_make, untrained = set(chosen) <= set(places.datasets), places.weights.startswith("untrained")
-    return Scope(places.raw, body or places.body, places.cache, chosen, made, by_make, untrained, tuple(names), broken)
+    made = frozenset(chosen) & frozenset(synthetic.LAYOUTS) if found.embedded.enabled else frozenset[str]()
+    if not found.embedded.enabled:
+        check_raw(paths.raw, f"{found.file}, [paths] raw", chosen)
+    by_make, untrained = set(chosen) <= set(enabled), found.features.weights.startswith("untrained")
+    return Scope(paths.raw, body or paths.body, paths.cache, chosen, made, by_make, untrained, tuple(names), broken)
 
 
 def _loadable(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

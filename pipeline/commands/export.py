@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-from pipeline.cli.console import DOUBT, STAND_IN, size
+from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, size
 from pipeline.cli.progress import bar
-from pipeline.commands.options import count, err, out, plain, split_options
+from pipeline.cli.text import count
+from pipeline.commands.arguments import split_options
 
 HELP: Final = "Write one split as the database file that VIBE's and TCMR's code reads."
 FORMATS: Final = ("vibe",)
@@ -16,10 +17,12 @@ FORMATS: Final = ("vibe",)
 
 def options(sub: argparse.ArgumentParser) -> None:
     split_options(sub)
-    sub.add_argument("--format", required=True, choices=FORMATS, help="whose file it is to be")
-    sub.add_argument("--out", type=Path, required=True, help="the file, or a folder: then under its usual name in it")
-    sub.add_argument("--stream", default="resnet50", help="which features (default resnet50)")
-    sub.add_argument("--replace", action="store_true", help="write over a file that is there")
+    sub.add_argument("--format", required=True, choices=FORMATS, help="the layout of the file")
+    sub.add_argument(
+        "--out", type=Path, required=True, help="the file, or a folder: then the file has its usual name in it"
+    )
+    sub.add_argument("--stream", default="resnet50", help="the stream with the features (default resnet50)")
+    sub.add_argument("--replace", action="store_true", help="overwrite a file that is there")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     for field, why in done.absent.items():
         out.print(f"  {DOUBT} {plain(f'without {field}: {why}')}")
     for what, rows in done.left_out.items():
-        out.print(f"  {DOUBT} {count(rows, 'row')} left out, with {plain(what)}")
+        out.print(f"  {DOUBT} {count(rows, 'row')} not exported, with {plain(what)}")
     if done.stand_in:
-        out.print(f"  {STAND_IN} embedded data or an untrained network: for trying the pipeline only")
+        out.print(f"  {STAND_IN} demo data or an untrained network: for trying the pipeline only")
     return 0

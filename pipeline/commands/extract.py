@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Final
 
 import cache
-from pipeline.cli.console import DOUBT, STAND_IN
+from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain
+from pipeline.cli.options import scheduler_option, shards_kept, whole, workers_option
 from pipeline.cli.progress import bar
-from pipeline.commands.options import count, err, out, plain, scheduler_option, shards_kept, split_options, whole
-from pipeline.errors import PipelineError
+from pipeline.cli.text import count
+from pipeline.commands.arguments import split_options
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import extract, streams
 from pipeline.features.engine import Resources
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import KINDS
-from pipeline.settings.features import given_options, stream_named
+from pipeline.settings.targets import stream_named
 
 HELP: Final = "Compute a feature stream for the rows that lack it."
 kept = shards_kept
@@ -25,28 +27,29 @@ kept = shards_kept
 
 def options(sub: argparse.ArgumentParser) -> None:
     split_options(sub)
-    sub.add_argument("--stream", help="the stream's name in the cache; its kind's, where none is given")
-    kind_options(sub)
-    sub.add_argument("--crops", default="", metavar="STREAM", help="compute from a stream of crops, not the pictures")
-    sub.add_argument("--device", default="auto", help="auto (cuda when there is one), cpu, cuda, cuda:1, ...")
-    sub.add_argument("--batch-size", type=whole(0), default=0, help="crops at once; 0: what the device does best")
-    sub.add_argument("--compile", action="store_true", help="torch.compile, on CUDA")
-    sub.add_argument("--workers", type=whole(0), default=0, help="processes that decode pictures; 0: one a core")
-    sub.add_argument("--timeout", type=whole(1), default=60, help="s after which a decoder counts as hanging")
-    scheduler_option(sub)
-    sub.add_argument("--raw", type=Path, help="where the dataset's raw folder lies now, when it has moved")
-    sub.add_argument("--replace", action="store_true", help="discard the stream of that name and extract it anew")
-
-
-def kind_options(sub: argparse.ArgumentParser) -> None:
-    """What a stream is."""
-    sub.add_argument("--kind", default=ResNet50.kind, help=f"{', '.join(streams.names())}; default: {ResNet50.kind}")
+    sub.add_argument("--stream", help="the stream's name in the cache; default: its kind")
+    sub.add_argument("--kind", default=ResNet50.kind, help=f"{', '.join(streams.names())} (default {ResNet50.kind})")
+    weights = "; ".join(f"{kind}:... {what}" for kind, what in KINDS.items())
+    sub.add_argument("--weights", help=f"{weights}. Must be given for real data")
+    sub.add_argument("--precision", choices=["exact", "fast"], help="exact: plain fp32 (default fast)")
     sub.add_argument(
-        "--weights",
-        help="; ".join(f"{kind}:... {what}" for kind, what in KINDS.items()) + ". Must be named for real data",
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="an option of a kind other than resnet50"
     )
-    sub.add_argument("--precision", choices=["exact", "fast"], help="exact: plain fp32. Default: fast")
-    sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of another kind")
+    sub.add_argument(
+        "--crops", default="", metavar="STREAM", help="compute from this stream of crops, not from the pictures"
+    )
+    sub.add_argument("--device", default="auto", help="auto (cuda when there is one), cpu, cuda, cuda:1, ...")
+    sub.add_argument(
+        "--batch-size", type=whole(0), default=0, help="crops at once; 0: the best for the device (default)"
+    )
+    sub.add_argument("--compile", action="store_true", help="torch.compile, on CUDA")
+    workers_option(sub, "processes that decode pictures")
+    sub.add_argument(
+        "--timeout", type=whole(1), default=60, help="seconds without progress after which a decoder is ended"
+    )
+    scheduler_option(sub)
+    sub.add_argument("--raw", type=Path, help="the dataset's own raw folder, when it has moved")
+    sub.add_argument("--replace", action="store_true", help="delete the stream of that name and extract it again")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,14 +59,14 @@ def run(args: argparse.Namespace) -> int:
     stream = plan.spec.name
     if plan.up_to_date:
         has_pixels = "bbox" in cache.open(args.cache)[name].columns
-        out.print(f"{name}: {stream} is up to date" if has_pixels else f"{name}: motion alone, without pictures")
+        out.print(f"{name}: {stream} is up to date" if has_pixels else f"{name}: motion only, without pictures")
         return 0
     with bar(f"extract {name}", err) as progress:
         done = extract.extract(plan, scheduler=args.scheduler, progress=progress)
     did = f"{count(done.computed, 'row')} computed ({done.meter}), {done.carried:,} carried over"
     out.print(plain(f"{name}: extracted, {did} (why: {plan.why})"))
     if plan.spec.stream.stand_in:
-        out.print(f"  {STAND_IN} an untrained network: these features are for trying the pipeline only")
+        out.print(f"  {STAND_IN} an untrained network: features for trying the pipeline only")
     for kind, rows in done.problems.items():
         out.print(f"  {DOUBT} {count(rows, 'row')} without features: {kind}")
     for example in done.examples:
@@ -73,17 +76,19 @@ def run(args: argparse.Namespace) -> int:
 
 def spec_of(args: argparse.Namespace, name: str) -> StreamSpec:
     """What the arguments ask for. Raises PipelineError where they name no weights for real data."""
-    given = given_options(args.set)
     weights = args.weights
     if args.kind == ResNet50.kind and weights is None:
-        weights = default_weights(args.cache, name)
-    stream = stream_named(args.kind, weights, args.precision, given)
+        if not cache.open(args.cache)[name].manifest["stand_in"]:
+            raise PipelineError(f"{name} is real data: name the network's weights, for example --weights spin:FILE")
+        weights = "untrained:0"
+    options: dict[str, str] = {}
+    for pair in args.set:
+        key, equals, value = pair.partition("=")
+        if not (key and equals):
+            raise ConfigError(f"--set {pair}: expected NAME=VALUE, as in --set quality=95")
+        if key in options:
+            raise ConfigError(f"--set {pair}: {key} is set to {options[key]!r} already")
+        options[key] = value
+    stream = stream_named(args.kind, weights, args.precision, options)
     resources = Resources(Machine(args.device, args.batch_size, compile=args.compile), args.workers, args.timeout)
     return StreamSpec(args.stream or args.kind, stream, args.crops, resources, args.raw)
-
-
-def default_weights(root: cache.Root, name: str) -> str:
-    """What `extract` takes when no weights are named. Raises PipelineError for real data: those must be named."""
-    if not cache.open(root)[name].manifest["stand_in"]:
-        raise PipelineError(f"{name} is real data: name the network's weights, for example --weights spin:FILE")
-    return "untrained:0"

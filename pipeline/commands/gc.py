@@ -1,4 +1,4 @@
-"""`python -m pipeline gc`: remove what no manifest names."""
+"""`python -m pipeline gc`: remove files that no manifest refers to."""
 
 from __future__ import annotations
 
@@ -6,37 +6,39 @@ import argparse
 from typing import Final
 
 import cache
-from pipeline.cli.console import DOUBT, show_json, size
-from pipeline.commands.options import cache_option, count, json_option, out, plain
+from pipeline.cli.console import DOUBT, out, plain, show_json, size
+from pipeline.cli.options import json_option
+from pipeline.cli.text import count
+from pipeline.commands.arguments import cache_option
 
-HELP: Final = "Remove what killed and replaced runs have left and no manifest names."
+HELP: Final = "Remove the files that killed runs and replaced data left, and that no manifest refers to."
 
 
 def options(sub: argparse.ArgumentParser) -> None:
     cache_option(sub)
-    sub.add_argument("--dry-run", action="store_true", help="only tell what would go")
+    sub.add_argument("--dry-run", action="store_true", help="only list what would be removed")
     sub.add_argument(
-        "--unfinished", action="store_true", help="also what an unfinished run has finished: it will start anew"
+        "--unfinished", action="store_true", help="also finished shards of unfinished runs, which then start from zero"
     )
     sub.add_argument(
         "--older-than",
         type=float,
         metavar="SECONDS",
-        help="leave what is younger; 0 where nothing is said, and a day in an object store, which knows no locks",
+        help="leave younger files; default 0, and in an object store, which has no locks, a day",
     )
     json_option(sub)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Left-overs, removed or told; and what was left, with the reason."""
+    """Removed files, and what was left, with the reason."""
     found = cache.gc(args.cache, dry_run=args.dry_run, unfinished=args.unfinished, older_than=args.older_than)
     if args.json:
         show_json({"dry_run": args.dry_run, "removed": found.removed, "bytes": found.bytes, "left": found.skipped})
         return 0
     for text in found.removed:
-        out.print(f"[dim]{'would go' if args.dry_run else 'removed'}[/dim] {plain(text)}")
+        out.print(f"[dim]{'would be removed' if args.dry_run else 'removed'}[/dim] {plain(text)}")
     for text in found.skipped:
         out.print(f"{DOUBT} left: {plain(text)}")
     verb = "would be removed" if args.dry_run else "removed"
-    out.print(f"{count(len(found.removed), 'left-over')} {verb}, {size(found.bytes)}")
+    out.print(f"{count(len(found.removed), 'file or folder')} {verb}, {size(found.bytes)}")
     return 0

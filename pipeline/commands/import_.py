@@ -6,24 +6,27 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-from pipeline.cli.console import DOUBT, STAND_IN
+from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain
 from pipeline.cli.progress import bar
+from pipeline.cli.text import count
+from pipeline.commands.arguments import print_accounting, split_options
 from pipeline.commands.export import FORMATS
-from pipeline.commands.options import count, err, out, plain, print_accounting, split_options
 from pipeline.skeletons import JOINTS
 
-HELP: Final = "Make a split, features and all, out of a database file of VIBE's or TCMR's scripts."
+HELP: Final = "Make a split, with its features, from a database file of VIBE's or TCMR's scripts."
 
 
 def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("file", type=Path, help="the database file: joblib (.pt) or HDF5 (.h5). No code in it is run")
-    split_options(sub, brings=True)
-    sub.add_argument("--format", required=True, choices=FORMATS, help="whose file it is")
-    sub.add_argument("--stream", default="resnet50", help="the name that its features get in the cache")
-    sub.add_argument("--weights-of", metavar="TEXT", help="which network the features are of, for the manifest")
+    split_options(sub, new_rows=True)
+    sub.add_argument("--format", required=True, choices=FORMATS, help="the layout of the file")
+    sub.add_argument("--stream", default="resnet50", help="the name of its features in the cache (default resnet50)")
+    sub.add_argument("--weights-of", metavar="TEXT", help="the network of the features, for the manifest")
     orders = sorted({*JOINTS, "common13"} - {"smpl54"})
     sub.add_argument("--joints-2d", choices=orders, metavar="ORDER", help=f"of joints2D: {', '.join(orders)}")
-    sub.add_argument("--crop-scale", type=float, help="crop side / box side of the features, where it is not the usual")
+    sub.add_argument(
+        "--crop-scale", type=float, help="crop side / box side of the features, where it is not the usual one"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,5 +49,5 @@ def run(args: argparse.Namespace) -> int:
         rows = count(done.without_features, "row")
         out.print(f"  {DOUBT} {rows} without features: not finite in float16")
     if done.stand_in:
-        out.print(f"  {STAND_IN} embedded data or an untrained network: for trying the pipeline only")
+        out.print(f"  {STAND_IN} demo data or an untrained network: for trying the pipeline only")
     return 0

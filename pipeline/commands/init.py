@@ -1,4 +1,4 @@
-"""`python -m pipeline init`: a folder to work in, away from a clone of the project: its luigi.cfg."""
+"""`python -m pipeline init`: a working folder outside a clone of the project: its luigi.cfg."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from pipeline.commands.options import out, plain
+from pipeline.cli.console import out, plain
 from pipeline.errors import PipelineError
 
-HELP: Final = "Write a luigi.cfg: for the embedded stand-in data, or with --real for downloads of your own."
+HELP: Final = "Write a luigi.cfg: for the demo data, or with --real for downloads of your own."
 TEMPLATE: Final = Path(__file__).parent / "templates" / "luigi.cfg"
 ABOUT_REAL: Final = """\
-# The one home of paths and settings, for real data: set [data] datasets to those that you have.
-# What holds, and why: python -m pipeline config.
+# All paths and settings, for real data: set [data] datasets to those that you have.
+# The effective settings, and where each comes from: python -m pipeline config.
 """
 REAL: Final[Mapping[tuple[str, str], str]] = {  # what differs from the embedded default
     ("paths", "raw"): "data/raw",
@@ -30,20 +30,20 @@ REAL: Final[Mapping[tuple[str, str], str]] = {  # what differs from the embedded
 
 
 def options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("folder", type=Path, nargs="?", default=Path(), help="the folder to work in; this one by default")
-    sub.add_argument("--real", action="store_true", help="for real data, instead of the embedded stand-ins")
+    sub.add_argument("folder", type=Path, nargs="?", default=Path(), help="the working folder (default: this one)")
+    sub.add_argument("--real", action="store_true", help="for real data, instead of the demo data")
     sub.add_argument("--raw", type=Path, metavar="DIR", help="with --real: the folder of the downloads")
     sub.add_argument("--body", type=Path, metavar="DIR", help="with --real: the folder of SMPL's files")
-    sub.add_argument("--weights", metavar="SPEC", help="with --real: the network's, as spin:FILE")
+    sub.add_argument("--weights", metavar="SPEC", help="with --real: the network's weights, as spin:FILE")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write FOLDER/luigi.cfg, and tell what to do next."""
+    """Write FOLDER/luigi.cfg, and print what to do next."""
     text = TEMPLATE.read_text(encoding="utf-8")
     named = {("paths", "raw"): args.raw, ("paths", "body"): args.body, ("features", "weights"): args.weights}
     given = {key: _from_here(value) for key, value in named.items() if value is not None}
     if given and not args.real:
-        raise PipelineError("--raw, --body and --weights say where real data lie: add --real")
+        raise PipelineError("--raw, --body and --weights are for real data: add --real")
     if args.real:
         text = with_values(_about(text, ABOUT_REAL), {**REAL, **given})
     _write_new(args.folder / "luigi.cfg", text)
@@ -69,12 +69,12 @@ def with_values(text: str, values: Mapping[tuple[str, str], str]) -> str:
 
 
 def _about(text: str, about: str) -> str:
-    """The template with another comment at its head."""
+    """The template with another comment at its beginning."""
     return about + text[text.index("\n\n") + 1 :]
 
 
 def _from_here(value: Path | str) -> str:
-    """A path as it is typed is below this folder; in luigi.cfg it would be below luigi.cfg's."""
+    """A typed path is relative to this folder; in luigi.cfg it would be relative to luigi.cfg's."""
     if isinstance(value, Path):
         return str(value.expanduser().absolute())
     kind, _, file = value.partition(":")
@@ -87,8 +87,8 @@ def _write_new(file: Path, text: str) -> None:
         with file.open("x", encoding="utf-8") as stream:
             stream.write(text)
     except FileExistsError as error:
-        do = "It is left as it is: name another folder, or move it away first."
-        raise PipelineError(f"{file} is there already. {do}") from error
+        do = "It was not changed: name another folder, or move it away first."
+        raise PipelineError(f"{file} exists already. {do}") from error
 
 
 def _tell(folder: Path, *, real: bool) -> None:
@@ -96,7 +96,7 @@ def _tell(folder: Path, *, real: bool) -> None:
     here = folder.resolve() == Path.cwd()
     steps = [
         *([] if here else [f"cd {shlex.quote(str(folder))}"]),
-        *([f"{_tool('vibe-pipeline')} doctor  # what belongs into the folders that luigi.cfg names"] if real else []),
+        *([f"{_tool('vibe-pipeline')} doctor  # which files belong into the folders of luigi.cfg"] if real else []),
         f"{luigi} Data --local-scheduler",
         f"{luigi} EvaluateVIBE --local-scheduler",
     ]
@@ -106,6 +106,6 @@ def _tell(folder: Path, *, real: bool) -> None:
 
 
 def _tool(name: str) -> str:
-    """How a command that was installed beside this Python is called from any folder."""
+    """A command that is installed beside this Python, to be typed in any folder."""
     beside = str(Path(sys.executable).with_name(name))
     return name if shutil.which(name) == beside else shlex.quote(beside)

@@ -1,4 +1,4 @@
-"""`python -m pipeline show`: a page with which a wrong joint order is seen at a glance."""
+"""`python -m pipeline show`: a page that shows wrong joint orders and boxes at a glance."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Final
 
 import cache
 from pipeline import datasets, show
-from pipeline.cli.console import DOUBT, STAND_IN, size
+from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, size
+from pipeline.cli.options import whole
 from pipeline.cli.progress import bar
-from pipeline.commands.options import check_own_folder, count, err, out, plain, split_arguments, whole
+from pipeline.cli.text import count
+from pipeline.commands.arguments import check_own_folder, split_arguments
 from pipeline.errors import PipelineError
 
 HELP: Final = "Draw boxes, crops and skeletons of some tracks on one HTML page, from the cache or from raw files."
@@ -23,10 +25,10 @@ def options(sub: argparse.ArgumentParser) -> None:
         "--raw",
         type=Path,
         help="the dataset's own raw folder: without --cache, show what conversion would make of it; "
-        "with --cache, where the pictures lie now",
+        "with --cache, where the pictures are now",
     )
-    sub.add_argument("--out", type=Path, required=True, help="the page to write: one HTML file that needs nothing else")
-    sub.add_argument("--body", type=Path, help="SMPL's files, to see SMPL parameters as a posed body's joints")
+    sub.add_argument("--out", type=Path, required=True, help="the page to write: one HTML file, without others")
+    sub.add_argument("--body", type=Path, help="SMPL's files, to draw SMPL parameters as a posed body's joints")
     sub.add_argument("--tracks", type=whole(1), default=6, help="how many, spread evenly over the split (default 6)")
     sub.add_argument("--track", action="append", default=[], metavar="NAME", help="this track; may be repeated")
     sub.add_argument("--frames", type=whole(1), default=5, help="of each track, spread evenly over it (default 5)")
@@ -43,19 +45,19 @@ def run(args: argparse.Namespace) -> int:
         check_own_folder(args.raw, datasets.get(args.dataset))
         shown = show.from_raw(datasets.get(args.dataset), args.split, args.raw, choice, body=args.body)
     else:
-        raise PipelineError("say what to show: --cache DIR for what was converted, --raw DIR for raw files")
+        raise PipelineError("what to show? --cache DIR for converted rows, --raw DIR for raw files")
     for warning in shown.warnings:
         err.print(f"{DOUBT} {plain(f'{name}: {warning}')}")
     with bar(f"show {name}", err, unit="track") as progress:
         show.write_page(shown, args.out, body=args.body, progress=progress)
     out.print(plain(f"{name}: {count(len(shown.tracks), 'track')} in {args.out} ({size(args.out.stat().st_size)})"))
     if shown.stand_in:
-        out.print(f"  {STAND_IN} embedded data, not the dataset itself")
+        out.print(f"  {STAND_IN} demo data, not the dataset itself")
     return 0
 
 
 def check_page(page: Path) -> None:
-    """Raise PipelineError, before minutes of drawing, where no page can be written."""
+    """Raise PipelineError, before minutes of drawing, where the page cannot be written."""
     if page.is_dir():
         raise PipelineError(f"--out {page}: is a folder. Name the page to write: --out {page / 'page.html'}")
     if not page.parent.is_dir():

@@ -1,4 +1,4 @@
-"""`python -m pipeline synthesize`: the embedded data and the stand-in body."""
+"""`python -m pipeline synthesize`: demo data and a demo body."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import argparse
 from pathlib import Path
 from typing import Final
 
+from pipeline.cli.console import err, out, plain
+from pipeline.cli.options import cores, whole, workers_option
 from pipeline.cli.progress import bar
-from pipeline.commands.options import cores, err, out, plain, whole
 
-HELP: Final = "Write the embedded default data: small stand-ins in the official layouts."
+HELP: Final = "Write demo data: small synthetic datasets in the official layouts, and a demo body."
 
 
 def options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--out", type=Path, required=True, help="gets raw/<dataset>/ and body/")
+    sub.add_argument("--out", type=Path, required=True, help="the folder for raw/<dataset>/ and body/")
     sub.add_argument("--seed", type=whole(0), default=0, help="the same seed gives the same bytes")
     sub.add_argument("--size", default="default", help="how much of it: tiny, default or large")
-    sub.add_argument("--workers", type=whole(0), default=0, help="processes; 0: one a core")
+    workers_option(sub)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the embedded data and the stand-in body."""
+    """Write the demo data and the demo body."""
     from pipeline import synthetic  # imports what renders: as much as all other commands need together
 
     with bar("synthesize", err, unit="video") as progress:
@@ -28,5 +29,5 @@ def run(args: argparse.Namespace) -> int:
         synthetic.synthesize(
             args.out / "raw", args.out / "body", seed=args.seed, size=args.size, workers=workers, progress=progress
         )
-    out.print(plain(f"Embedded stand-in data in {args.out / 'raw'}, stand-in body in {args.out / 'body'}."))
+    out.print(plain(f"demo data in {args.out / 'raw'}, demo body in {args.out / 'body'}"))
     return 0

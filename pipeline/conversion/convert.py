@@ -1,7 +1,7 @@
 """Raw dataset -> committed rows, in parallel, resumable.  [raw -> tracks -> rows] -> features -> windows
 
-`pipeline.conversion.plan` says what would be done; `convert` does it. Worker processes read videos, one process writes
-rows, in the order of the videos: one worker and eight give the same bytes.
+`pipeline.conversion.plan` decides what is to be done; `convert` does it. Worker processes read videos, one process
+writes rows, in the order of the videos: one worker and eight give the same bytes.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pipeline import cluster
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import command, count
-from pipeline.conversion import accepted
-from pipeline.conversion.plan import ConversionPlan, committed_split, digests_of, plan_conversion
+from pipeline.conversion.identity import accepted, accepted_entry
+from pipeline.conversion.plan import ConversionPlan, plan_conversion
 from pipeline.datasets.base import Dataset, unexpected
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.processes import MEMORY, TIMEOUT, Failed, ordered_map
@@ -50,23 +50,22 @@ class Conversion:
 
     plan: ConversionPlan
     totals: Mapping[str, Any]
-    set_aside: tuple[VideoAccount, ...]  # of the videos read now, those with which something is wrong; defects first
-    as_before: int = 0  # videos of the split that were not read again
-    uncounted: int = 0  # of all videos of the split, those that could not be read: `totals` have no frame of theirs
+    rejected: tuple[VideoAccount, ...]  # of the videos read now, those that failed; defects of readers first
+    unchanged: int = 0  # videos of the split that were not read again
+    uncounted: int = 0  # of all videos of the split, those that could not be read: `totals` have none of their frames
 
     @property
     def did(self) -> str:
-        """What was done where something stayed as it was: `1 video read, 3 as before`; "" where all was read."""
+        """What was done where something stayed as it was: `1 video read, 3 unchanged`; "" where all was read."""
         if not self.plan.kept:
             return ""
         removed = [f"{len(self.plan.removed):,} removed"] if self.plan.removed else []
-        parts = [f"{count(len(self.plan.append), 'video')} read", *removed, f"{self.as_before:,} as before"]
-        return ", ".join(parts)
+        return ", ".join([f"{count(len(self.plan.append), 'video')} read", *removed, f"{self.unchanged:,} unchanged"])
 
     @property
-    def useless(self) -> str:
-        """That nothing of the split could be used since something is wrong, and with what; "" where that is not so."""
-        return "" if self.totals["videos"]["kept"] else nothing_usable(self.plan.name, self.set_aside)
+    def empty(self) -> str:
+        """That the split has no rows because of errors, and the first of them; "" where that is not so."""
+        return "" if self.totals["videos"]["kept"] else _empty(self.plan.name, self.rejected)
 
 
 def convert(
@@ -94,7 +93,9 @@ def convert(
     if plan.body is not None and plan.reader["body"]:
         provenance["body"] = str(plan.body.resolve())
     with cache.SplitWriter(plan.root, plan.name, columns=columns, plan=plan.identity, provenance=provenance) as writer:
-        writer.begin(drop=plan.drop, invalidate=plan.forget)
+        if writer.digest != ("" if plan.committed is None else plan.committed.manifest["digest"]):
+            raise cache.CacheChanged(f"{plan.name}: another run has committed since the plan was made: run it again")
+        writer.begin(drop=plan.drop, invalidate=plan.invalidate)
         digests = _append_videos(
             plan,
             writer,
@@ -104,14 +105,19 @@ def convert(
         )
         accounts = [VideoAccount.from_dict(dict(account)) for account in writer.accounts()]
         totals = Accounting(accounts).totals(None if plan.reader["stand_in"] else plan.dataset.totals.get(plan.split))
-        changes.write_stamps(plan.root, plan.name, _seen(plan, digests, accounts))
-        writer.commit(_entries(plan, totals))
+        # Not of videos where something unexpected happened: it may have been the disk, and they are to be read again.
+        unexpected_in = {account.name for account in accounts if account.set_aside in {UNEXPECTED, *WHAT_TO_DO}}
+        seen = {name: (stamp, digests[name]) for name, stamp in plan.stamps.items() if name not in unexpected_in}
+        changes.write_stamps(plan.root, plan.name, seen)
+        records = accepted(writer.entries) if plan.kept else []
+        entries = {"reader": dict(plan.reader), "stand_in": plan.reader["stand_in"], "accounting": totals}
+        writer.commit({**accepted_entry(records), **entries})
     appended = {video.name for video in plan.append}
     failed = [account for account in accounts if account.name in appended and is_failure(plan.dataset, account)]
     failed.sort(key=lambda account: account.set_aside != UNEXPECTED)
-    as_before = sum(account.name not in appended and not account.other_split for account in accounts)
-    uncounted = sum(is_uncounted(plan.dataset, account) for account in accounts)
-    return Conversion(plan, totals, tuple(failed), as_before, uncounted)
+    unchanged = sum(account.name not in appended and not account.other_split for account in accounts)
+    uncounted = sum(is_failure(plan.dataset, account) and not account.found for account in accounts)
+    return Conversion(plan, totals, tuple(failed), unchanged, uncounted)
 
 
 def _append_videos(
@@ -126,27 +132,65 @@ def _append_videos(
     journalled = set(writer.journalled)
     taken_over = [video for video in plan.append if video.name in journalled]
     todo = [video for video in plan.append if video.name not in journalled]
-    digests = digests_of(committed_split(plan.root, plan.name))
-    digests |= {video.name: changes.video_digest(plan.raw, video) for video in taken_over}
+    digests = plan.digests() | {video.name: changes.video_digest(plan.raw, video) for video in taken_over}
     if strict:
-        held = (VideoAccount.from_dict(dict(account)) for account in writer.accounts() if account["name"] in journalled)
-        _refuse_set_aside(plan, held)
+        accounts = (VideoAccount.from_dict(dict(account)) for account in writer.accounts())
+        _refuse_rejected(plan, (account for account in accounts if account.name in journalled))
     progress(len(taken_over), len(plan.append), "")
     for done, video in enumerate(read(plan, todo), len(taken_over) + 1):
         if strict:
-            _refuse_set_aside(plan, [video.account])
+            _refuse_rejected(plan, [video.account])
         writer.append(video.entry, video.rows)
         digests[video.entry.name] = video.entry.fingerprint
         progress(done, len(plan.append), video.entry.name)
     return digests
 
 
-def _entries(plan: ConversionPlan, totals: Mapping[str, Any]) -> dict[str, Any]:
-    """What the manifest says of a conversion; what was accepted of the rows that stay is remembered."""
-    committed = committed_split(plan.root, plan.name)
-    held = [] if committed is None else accepted.records(committed.manifest)
-    remembered = accepted.entry(accepted.still(held, gone=plan.drop, all_gone=plan.kept == 0))
-    return {**remembered, "reader": dict(plan.reader), "stand_in": plan.reader["stand_in"], "accounting": totals}
+def is_failure(dataset: Dataset, account: VideoAccount) -> bool:
+    """Was the video rejected because something is wrong with it?"""
+    return bool(account.set_aside) and account.set_aside not in dataset.harmless
+
+
+def committed_empty(plan: ConversionPlan) -> str:
+    """`Conversion.empty` of a split as it is committed."""
+    if plan.committed is None or plan.committed.manifest["accounting"]["videos"]["kept"]:
+        return ""
+    return _empty(plan.name, [account for account in plan.accounts() if is_failure(plan.dataset, account)])
+
+
+def _empty(name: str, failed: Sequence[VideoAccount]) -> str:
+    if not failed:
+        return ""
+    first = f"{failed[0].set_aside}: {failed[0].message}"
+    return f"{name}: no rows because of errors: all of {count(len(failed), 'video')} failed. The first, {first}"
+
+
+def refuse_committed_failures(plan: ConversionPlan) -> None:
+    """Raise PipelineError for a committed video that was rejected because of an error, and stays as it is.
+
+    That is what `strict` means after a conversion without it.
+    """
+    if plan.committed is None:
+        return
+    if plan.committed.manifest["accounting"]["videos"]["set_aside"].keys() <= plan.dataset.harmless:
+        return
+    stays = (account for account in plan.accounts() if account.name not in set(plan.drop))
+    if failed := [account for account in stays if is_failure(plan.dataset, account)]:
+        others = f", and {len(failed) - 1:,} more" if len(failed) > 1 else ""
+        again = command("convert", plan.name, "--retry", "--cache", str(plan.root))
+        raise PipelineError(
+            f"{plan.name}: {failed[0].message} (--strict: an earlier conversion rejected this video{others}) "
+            f"Correct it, then: {again}"
+        )
+
+
+def _refuse_rejected(plan: ConversionPlan, accounts: Iterable[VideoAccount]) -> None:
+    for account in accounts:
+        if is_failure(plan.dataset, account):
+            raise PipelineError(f"{plan.name}: {account.message} (--strict: nothing was committed)")
+
+
+# ---------------------------------------------------------------------------------------------------- one video
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,57 +200,6 @@ class ReadVideo:
     entry: cache.VideoEntry
     rows: Sequence[cache.TrackRows]
     account: VideoAccount
-
-
-def is_failure(dataset: Dataset, account: VideoAccount) -> bool:
-    """Was the video set aside because something is wrong with it?"""
-    return bool(account.set_aside) and account.set_aside not in dataset.harmless
-
-
-def is_uncounted(dataset: Dataset, account: VideoAccount) -> bool:
-    """Did the video fail before anybody knew how many frames it has?"""
-    return is_failure(dataset, account) and not account.found
-
-
-def nothing_usable(name: str, failed: Sequence[VideoAccount]) -> str:
-    """That a split has no rows, and what is wrong with the first of the videos that failed; "" where none did."""
-    if not failed:
-        return ""
-    first = f"{failed[0].set_aside}: {failed[0].message}"
-    return f"{name} has no rows: of {count(len(failed), 'video')} something is wrong with all. The first, {first}"
-
-
-def committed_useless(plan: ConversionPlan) -> str:
-    """The same of a split as it is committed."""
-    committed = committed_split(plan.root, plan.name)
-    if committed is None or committed.manifest["accounting"]["videos"]["kept"]:
-        return ""
-    accounts = (VideoAccount.from_dict(dict(video.account)) for video in committed.videos)
-    return nothing_usable(plan.name, [account for account in accounts if is_failure(plan.dataset, account)])
-
-
-def refuse_committed_failures(plan: ConversionPlan) -> None:
-    """Raise PipelineError for a committed video that was set aside since something was wrong, and stays as it is.
-
-    That is what `strict` means after a conversion without it.
-    """
-    committed = committed_split(plan.root, plan.name)
-    if committed is None or committed.manifest["accounting"]["videos"]["set_aside"].keys() <= plan.dataset.harmless:
-        return
-    stays = (VideoAccount.from_dict(dict(v.account)) for v in committed.videos if v.name not in set(plan.drop))
-    if failed := [account for account in stays if is_failure(plan.dataset, account)]:
-        others = f", and {len(failed) - 1:,} more" if len(failed) > 1 else ""
-        again = command("retry", plan.name, "--failed", "--cache", str(plan.root))
-        raise PipelineError(
-            f"{plan.name}: {failed[0].message} (--strict: an earlier conversion set this video aside{others}) "
-            f"Mend it, then: {again}"
-        )
-
-
-def _refuse_set_aside(plan: ConversionPlan, accounts: Iterable[VideoAccount]) -> None:
-    for account in accounts:
-        if is_failure(plan.dataset, account):
-            raise PipelineError(f"{plan.name}: {account.message} (--strict: nothing was committed)")
 
 
 def read_videos(
@@ -223,7 +216,7 @@ def read_videos(
     """
     body = plan.body if plan.reader["body"] else None
     job = functools.partial(_read_one, plan.dataset, plan.split, plan.raw, body)
-    same_group = _have_one_label_file
+    same_group = _share_label_file
     results: Iterator[ReadVideo | Failed]
     if scheduler is not None:
         bounded: Callable[[RawVideo], ReadVideo | Failed] = functools.partial(_or_out_of_memory, job)
@@ -259,7 +252,7 @@ def _shared(plan: ConversionPlan, videos: Sequence[RawVideo], body: Path | None)
     return [plan.raw, *first, *([] if body is None else [body])]
 
 
-def _have_one_label_file(one: RawVideo, other: RawVideo) -> bool:
+def _share_label_file(one: RawVideo, other: RawVideo) -> bool:
     """Readers keep the file that they read last: eight of MPI-INF-3DHP's videos share one of 100 MB."""
     return one.span is None and one.files[:1] == other.files[:1] != ()
 
@@ -272,7 +265,7 @@ def _n_bytes(read: ReadVideo | Failed) -> int:
 
 @caching()
 def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video: RawVideo) -> ReadVideo:
-    model = _body(body, dataset.genders[0])  # not below: a body that cannot be loaded is no video's fault
+    model = _body(body, dataset.genders[0])  # not in the try: a body that cannot be loaded is no video's fault
     digest = changes.video_digest(raw, video)
     tracks: Sequence[Track] = ()
     pixels: dict[str, Any] = {}
@@ -295,7 +288,7 @@ def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video:
 
 
 def _refuse_other_encodings(raw: Path, video: RawVideo) -> None:
-    """Raise RawDataError for a path that is no UTF-8: neither JSON nor the tables could lead back to it."""
+    """Raise RawDataError for a path that is no UTF-8, which JSON and the tables cannot hold."""
     for path in (*video.files, *video.folders, *video.label_folders):
         if changes.utf8(str(path)) != str(path):
             do = "Rename it, for example with convmv."
@@ -351,11 +344,3 @@ def _rows(track: Track) -> cache.TrackRows:
         intrinsics=track.intrinsics,
         columns={name: array for name, array in columns.items() if array is not None},
     )
-
-
-def _seen(
-    plan: ConversionPlan, digests: Mapping[str, str], accounts: Sequence[VideoAccount]
-) -> dict[str, changes.Seen]:
-    """What to remember of every video. Not where something unexpected happened: it may have been the disk."""
-    aside = {account.name for account in accounts if account.set_aside in {UNEXPECTED, *WHAT_TO_DO}}
-    return {name: (stamp, digests[name]) for name, stamp in plan.stamps.items() if name not in aside}

@@ -1,7 +1,7 @@
 """What a conversion would do, and why.  [raw -> tracks] -> features -> windows
 
-Planning looks at names, sizes and times of the raw files and at what the cache has; it reads no label that has not
-changed. `pipeline.conversion.convert` does what a plan says.
+Planning compares names, sizes and times of the raw files with what the cache has recorded; it reads the content only of
+files whose sizes or times differ. A plan holds the opened split: `pipeline.conversion.convert` does what the plan says.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,20 +16,19 @@ from typing import Any, Final
 
 import cache
 from cache import fingerprint
+from pipeline.accounting import VideoAccount
 from pipeline.cli.text import command, count
-from pipeline.conversion.differences import Difference, differing
+from pipeline.conversion.identity import Difference, describe, differing, kind_of, reader_parts
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.raw import RawVideo
-from pipeline.raw import changes as inputs
-from pipeline.raw.stand_in import is_stand_in, refuse_mixture
+from pipeline.raw import RawVideo, changes
 
-UNSETTLED: Final = "a killed run has left something to finish or to clear up"
+UNFINISHED: Final = "a killed run left something to finish or to remove"
 
 
 @dataclass(frozen=True, slots=True)
 class ConversionPlan:
-    """What a conversion would do, and why. Cheap to make: it reads no label that has not changed."""
+    """What a conversion would do, and why."""
 
     dataset: Dataset
     split: str
@@ -38,15 +36,17 @@ class ConversionPlan:
     root: cache.Root
     body: Path | None
     reader: Mapping[str, Any]  # all that decides the tracks besides the raw files
+    committed: cache.Split | None  # the split as it is in the cache
     append: tuple[RawVideo, ...]  # new or changed
     drop: tuple[str, ...]  # committed videos that changed or are gone
-    kept: int  # committed videos that stay as they are
-    stamps: Mapping[str, inputs.Stamp]
-    why: str  # in words; "" when there is nothing to do
-    differs: tuple[Difference, ...] = ()  # why all videos are read again: parts of `reader`
-    was: Mapping[str, inputs.Stamp] = field(default_factory=dict)  # how changed videos looked when they were read
-    touched: tuple[str, ...] = ()  # videos that looked changed and are not: what says so is their whole content
-    forget: tuple[int, ...] = ()  # damaged shards that the split names no longer; their videos are among `drop`
+    stamps: Mapping[str, changes.Stamp]  # of every video that will be in the split
+    why: str  # "" when it is up to date
+    kept: int = 0  # committed videos that stay as they are
+    listed: tuple[RawVideo, ...] = ()  # every video of the raw folder
+    differs: tuple[Difference, ...] = ()  # parts of `reader`: then all videos are read again
+    seen: Mapping[str, changes.Seen] = field(default_factory=dict)  # videos as they looked when they were read
+    touched: tuple[str, ...] = ()  # videos of other sizes or times and the same content
+    invalidate: tuple[int, ...] = ()  # damaged shards to delete; their videos are among `drop`
 
     @property
     def changed(self) -> tuple[str, ...]:
@@ -66,141 +66,157 @@ class ConversionPlan:
 
     @property
     def name(self) -> str:
-        return name_of(self.dataset, self.split)
+        return f"{self.dataset.name}/{self.split}"
 
     @property
     def up_to_date(self) -> bool:
         return not self.why
 
     @property
+    def n_videos(self) -> int:
+        """Committed videos of this split; those of other splits, which are read only to know that, do not count."""
+        return 0 if self.committed is None else int(self.committed.manifest["accounting"]["videos"]["found"])
+
+    @property
     def identity(self) -> str:
-        """What a killed run must have been doing for this one to go on from it."""
+        """What a killed run must have been doing for this one to continue it."""
         videos = {video.name: self.stamps[video.name] for video in self.append}
         return fingerprint({"reader": dict(self.reader), "append": videos, "drop": sorted(self.drop)})
 
+    def digests(self) -> dict[str, str]:
+        """Name -> digest of every committed video."""
+        return _digests(self.committed)
 
-def name_of(dataset: Dataset, split: str) -> str:
-    """The split's name in the cache."""
-    return f"{dataset.name}/{split}"
+    def accounts(self) -> Iterator[VideoAccount]:
+        """Of every committed video."""
+        for video in () if self.committed is None else self.committed.videos:
+            yield VideoAccount.from_dict(dict(video.account))
 
-
-def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> dict[str, Any]:
-    """All that can change a split's tracks besides its raw files.
-
-    Raises StandInMixed when a stand-in and the real thing would meet, MissingAssets without the body's files.
-    """
-    parts: dict[str, Any] = {
-        "dataset": dataset.name,
-        "split": split,
-        "version": dataset.version,
-        "parameters": dataset.parameters(),
-        "stand_in": is_stand_in(raw),
-        "body": None,
-    }
-    if dataset.uses_body and body is not None:
-        from pipeline.smpl import assets  # imports a part of SciPy that takes as long to load as all the rest
-
-        digests = {gender: assets.digest(body, gender) for gender in dataset.genders}
-        refuse_mixture(raw, parts["stand_in"], body, any(stands_in for _, stands_in in digests.values()))
-        parts["body"] = " ".join(digest for digest, _ in digests.values())
-    plain: dict[str, Any] = json.loads(json.dumps(parts))  # as the manifest gives it back: a tuple becomes a list
-    return plain
+    def recorded(self) -> dict[str, changes.Stamp]:
+        """How committed videos looked when they were read, where that is known of their committed content."""
+        digests = self.digests()
+        return {
+            name: stamp
+            for name, (stamp, digest) in self.seen.items()
+            if isinstance(stamp, str) and digests.get(name) == digest
+        }
 
 
 def plan_conversion(
     dataset: Dataset, split: str, *, raw: Path, root: cache.Root, body: Path | None = None
 ) -> ConversionPlan:
-    """Compare what lies in the raw folder with what the cache has of it.
-
-    Raises RawDataError when the raw folder is missing or not the dataset's, PipelineError for an unknown split, where
-    the columns would be others than the committed ones, and where the raw folder has nothing left of what is committed.
-    """
-    committed = committed_split(root, name_of(dataset, split))
-    return compare_raw(dataset, split, raw=raw, root=root, body=body, committed=committed)
+    """Compare the raw folder with what the cache has of it. Raises as `compare`."""
+    committed = committed_split(root, f"{dataset.name}/{split}")
+    return compare(committed, dataset, split, raw=raw, root=root, body=body)
 
 
-def compare_raw(
+def compare(
+    committed: cache.Split | None,
     dataset: Dataset,
     split: str,
     *,
     raw: Path,
     root: cache.Root,
     body: Path | None,
-    committed: cache.Split | None,
     any_reader: bool = False,
 ) -> ConversionPlan:
-    """The same for a split that is open; None: there is none yet.
+    """The plan for a split that is open; None: it is not in the cache yet.
 
     `any_reader`: compare the videos one by one also where another reader than this one has read them.
+
+    Raises RawDataError when the raw folder is missing or not the dataset's, PipelineError for an unknown split, where
+    the columns would be others than the committed ones, and where the raw folder has nothing left of what is committed.
     """
     with _no_collection():
         videos = _listed(dataset, split, raw)
         reader = reader_parts(dataset, split, raw, body)
-        stamps = {video.name: inputs.stamp(raw, video) for video in videos}
-    name = name_of(dataset, split)
-    make = functools.partial(ConversionPlan, dataset, split, raw, root, body, reader, stamps=stamps)
+        stamps = {video.name: changes.stamp(raw, video) for video in videos}
+    plan = functools.partial(
+        ConversionPlan, dataset, split, raw, root, body, reader, committed, stamps=stamps, listed=tuple(videos)
+    )
     if committed is None:
-        return make(append=tuple(videos), drop=(), kept=0, why="not converted before")
-    _refuse_what_is_no_update(f"{root}/{name}", committed, dataset, raw, videos, reader)
-    known, before = digests_of(committed), committed.manifest["reader"]
-    if (differs := differing(before, reader)) and not any_reader:
-        why = "; ".join(changes(before, reader))
-        return make(append=tuple(videos), drop=tuple(known), kept=0, why=why, differs=tuple(differs))
+        return plan(append=tuple(videos), drop=(), why="not converted before")
+    _refuse_loss(f"{root}/{committed.name}", committed, dataset, raw, videos, reader)
+    digests, before = _digests(committed), committed.manifest["reader"]
+    differs = tuple(differing(before, reader))
+    if differs and not any_reader:
+        why = describe(before, reader)
+        if before["stand_in"] != reader["stand_in"]:
+            why = f"it was made from {kind_of(before)}, and this is {kind_of(reader)}"
+        return plan(append=tuple(videos), drop=tuple(digests), why=why, differs=differs)
     with _no_collection():
-        seen = inputs.read_stamps(root, name)
-    return make(**_video_by_video(raw, seen, videos, stamps, known, unsettled=committed.has_unfinished_commit()))
-
-
-def _refuse_what_is_no_update(
-    folder: str,
-    committed: cache.Split,
-    dataset: Dataset,
-    raw: Path,
-    videos: Sequence[RawVideo],
-    reader: Mapping[str, Any],
-) -> None:
-    """Raise PipelineError where a conversion would destroy what is committed rather than bring it up to date."""
-    before = committed.manifest["reader"]
-    if "imported" in before:
-        raise PipelineError(
-            f"{folder}: was imported from {before['imported']['file']}: a conversion would replace its rows and leave "
-            "its features without them. Convert into another cache, or remove that split, its features included."
-        )
-    columns = dataset.columns(committed.name.partition("/")[2], body=reader["body"] is not None)
-    _refuse_other_columns(folder, committed, columns, reader)
-    n_known = len(committed.videos)
-    if n_known and not videos:
-        raise PipelineError(
-            f"{raw}: expected videos of {committed.name}, found none, and the cache has {count(n_known, 'video')} of "
-            f"it. Is this the raw folder, and is it whole? If all of them are to go, remove {folder}."
-        )
-
-
-def _video_by_video(
-    raw: Path,
-    seen: Mapping[str, inputs.Seen],
-    videos: Sequence[RawVideo],
-    stamps: Mapping[str, inputs.Stamp],
-    known: Mapping[str, str],
-    *,
-    unsettled: bool,
-) -> dict[str, Any]:
-    """What a plan says of the videos where the reader is the same: those that are new, changed, gone or touched."""
-    new = [v for v in videos if v.name not in known]
-    unlike = [v for v in videos if v.name in known and seen.get(v.name) != (stamps[v.name], known[v.name])]
-    altered = [v for v in unlike if inputs.video_digest(raw, v) != known[v.name]]  # a look does not tell: content does
+        seen = changes.read_stamps(root, committed.name)
+    new = [v for v in videos if v.name not in digests]
+    suspects = [v for v in videos if v.name in digests and seen.get(v.name) != (stamps[v.name], digests[v.name])]
+    altered = [v for v in suspects if changes.video_digest(raw, v) != digests[v.name]]
+    removed = sorted(digests.keys() - stamps.keys())
     changed = {v.name for v in altered}
-    gone = sorted(known.keys() - stamps.keys())
-    told = [(len(new), "new"), (len(altered), "changed"), (len(gone), "removed")]
-    why = ", ".join(f"{n} {word} video{'s' if n > 1 else ''}" for n, word in told if n)
-    return {
-        "append": tuple(sorted(new + altered, key=lambda v: v.name)),
-        "drop": tuple(sorted([v.name for v in altered] + gone)),
-        "kept": len(known) - len(altered) - len(gone),
-        "why": why or (UNSETTLED if unsettled else ""),
-        "was": {name: seen[name][0] for name in changed if _is_of(seen.get(name), known, name)},
-        "touched": tuple(v.name for v in unlike if v.name not in changed),
-    }
+    parts = [(len(new), "new"), (len(altered), "changed"), (len(removed), "removed")]
+    why = ", ".join(count(n, f"{word} video") for n, word in parts if n)
+    return plan(
+        append=tuple(sorted(new + altered, key=lambda v: v.name)),
+        drop=tuple(sorted([*changed, *removed])),
+        kept=len(digests) - len(altered) - len(removed),
+        why=why or (UNFINISHED if committed.has_unfinished_commit() else ""),
+        differs=differs,
+        seen=seen,
+        touched=tuple(v.name for v in suspects if v.name not in changed),
+    )
+
+
+def read_again(plan: ConversionPlan, names: Collection[str]) -> ConversionPlan:
+    """The plan to read these committed videos once more, whether or not their raw files changed, and nothing else.
+
+    Those that are no longer in the raw folder stay as they are. Raises PipelineError when the split is not committed,
+    or when another reader would read them than read the rest.
+    """
+    if plan.committed is None:
+        raise PipelineError(f"{plan.root}: {plan.name} is not converted yet: convert it first")
+    if plan.differs:
+        raise PipelineError(f"{plan.name}: all of it is to be converted again, since {plan.why}: do that first")
+    videos = tuple(video for video in plan.listed if video.name in set(names))
+    # Stamps of the others are those of their commit: a change since then must not be hidden by their stamps of now.
+    stamps = plan.recorded() | {video.name: plan.stamps[video.name] for video in videos}
+    return replace(
+        plan,
+        append=videos,
+        drop=tuple(video.name for video in videos),
+        kept=len(plan.committed.videos) - len(videos),
+        stamps=stamps,
+        why=f"{count(len(videos), 'video')} to read again" if videos else "",
+    )
+
+
+def committed_split(root: cache.Root, name: str) -> cache.Split | None:
+    """The split as it is in the cache; None when there is no such split, or no cache yet."""
+    return cache.open(root)[name] if name in cache.FeatureCache(root) else None
+
+
+def mixture_warning(plan: ConversionPlan, ignore: Collection[str] = ()) -> str:
+    """A warning that the cache would hold demo data beside real data; "" where it would not.
+
+    `ignore`: splits that do not count, as those that the same run will replace.
+    """
+    others: set[str] = set()
+    with contextlib.suppress(cache.CacheError):  # `verify` reports what cannot be read
+        opened = cache.open(plan.root)
+        for name in opened.splits:
+            with contextlib.suppress(cache.CacheError):
+                if bool(opened[name].manifest.get("stand_in")) != plan.reader["stand_in"]:
+                    others.add(name)
+    if not (others := others - {plan.name, *ignore}):
+        return ""
+    this, that = kind_of(plan.reader), kind_of({"stand_in": not plan.reader["stand_in"]})
+    return (
+        f"{plan.root}: will hold both, {plan.name} from {this} and {', '.join(sorted(others))} from {that}: training "
+        "refuses to use them together. Another cache (--cache, or [paths] cache in luigi.cfg) keeps them apart."
+    )
+
+
+def _digests(committed: cache.Split | None) -> dict[str, str]:
+    if committed is None:
+        return {}
+    return dict(zip(committed.videos.names, committed.videos.fingerprints, strict=True))
 
 
 @contextlib.contextmanager
@@ -215,139 +231,63 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def plan_again(
-    dataset: Dataset, split: str, names: Collection[str], *, raw: Path, root: cache.Root, body: Path | None = None
-) -> ConversionPlan:
-    """Read these committed videos once more, whether or not their raw files changed, and nothing else.
-
-    Those that are no longer in the raw folder stay as they are. Raises PipelineError when the split is not committed,
-    or when another reader would read them than read the rest; else as `plan_conversion`.
-    """
-    videos = {video.name: video for video in _listed(dataset, split, raw)}
-    reader = reader_parts(dataset, split, raw, body)
-    name = name_of(dataset, split)
-    committed = committed_split(root, name)
-    if committed is None:
-        raise PipelineError(f"{root}: {name} is not converted yet: convert it first")
-    if told := changes(committed.manifest["reader"], reader):
-        why = "; ".join(told)
-        raise PipelineError(f"{name}: all of it is to be converted anew, since {why}: convert it instead of a retry")
-    known = digests_of(committed)
-    again = tuple(videos[video] for video in sorted(names) if video in videos)
-    # Stamps of the others are those of their commit: a change since then must not be hidden by a look at it now.
-    stamps = {name: seen[0] for name, seen in inputs.read_stamps(root, name).items() if _is_of(seen, known, name)}
-    stamps |= {video.name: inputs.stamp(raw, video) for video in again}
-    drop = tuple(video.name for video in again)
-    why = f"{len(again)} video{'s' if len(again) != 1 else ''} to be tried again" if again else ""
-    return ConversionPlan(
-        dataset, split, raw, root, body, reader, again, drop, len(known) - len(drop), stamps=stamps, why=why
-    )
-
-
-def _is_of(seen: inputs.Seen | None, known: Mapping[str, str], name: str) -> bool:
-    """Does what stamps.json holds of a video, whoever wrote it, belong to its committed content?"""
-    return seen is not None and isinstance(seen[0], str) and name in known and seen[1] == known[name]
-
-
 def _listed(dataset: Dataset, split: str, raw: Path) -> list[RawVideo]:
     """The split's raw videos, with names that tables can hold."""
     dataset.check_split(split)
     try:
-        listed = [(video, inputs.utf8(video.name)) for video in dataset.videos(raw, split)]
+        listed = [(video, changes.utf8(video.name)) for video in dataset.videos(raw, split)]
     except RawDataError as error:
-        if raw.name != dataset.name:  # doctor wants the folder that holds <dataset>/
+        if raw.name != dataset.name:  # doctor needs the folder that holds <dataset>/
             raise
         more = command("doctor", dataset.name, "--raw", str(raw.parent))
-        raise error.with_more(f"`{more}` says more.") from None
+        raise error.with_more(f"More: {more}") from None
     return [video if video.name == name else replace(video, name=name) for video, name in listed]
+
+
+def _refuse_loss(
+    folder: str,
+    committed: cache.Split,
+    dataset: Dataset,
+    raw: Path,
+    videos: Sequence[RawVideo],
+    reader: Mapping[str, Any],
+) -> None:
+    """Raise PipelineError where a conversion would destroy what is committed rather than update it."""
+    before = committed.manifest["reader"]
+    if "imported" in before:
+        raise PipelineError(
+            f"{folder}: was imported from {before['imported']['file']}: a conversion would replace its rows and leave "
+            "its features without them. Convert into another cache, or remove that split, its features included."
+        )
+    _refuse_other_columns(folder, committed, dataset.columns(reader["split"], body=reader["body"] is not None), reader)
+    n_known = len(committed.videos)
+    if n_known and not videos:
+        raise PipelineError(
+            f"{raw}: expected videos of {committed.name}, found none, and the cache has {count(n_known, 'video')} of "
+            f"it. Is this the raw folder, and is it complete? If all of them are to go, remove {folder}."
+        )
 
 
 def _refuse_other_columns(
     folder: str, committed: cache.Split, columns: Sequence[str], reader: Mapping[str, Any]
 ) -> None:
     """Raise PipelineError where this conversion would fill other columns than the committed ones: they never change."""
-    held = set(committed.columns)
-    if held == set(columns):
+    filled, before = set(committed.columns), committed.manifest["reader"]
+    if filled == set(columns):
         return
-    kinds = [
-        f"{'without' if parts['body'] is None else 'with'} a body model"
-        for parts in (committed.manifest["reader"], reader)
-    ]
-    was, now = kinds if kinds[0] != kinds[1] else ("by another version of the reader", "by this one")
-    told = {"lack": sorted(set(columns) - held), "have besides": sorted(held - set(columns))}
-    lacks = " and ".join(f"{verb} {', '.join(names)}" for verb, names in told.items() if names)
-    before = committed.manifest["reader"]
+    parts = {"lack": sorted(set(columns) - filled), "have besides": sorted(filled - set(columns))}
+    lack = " and ".join(f"{verb} {', '.join(names)}" for verb, names in parts.items() if names)
     if before["stand_in"] != reader["stand_in"]:
         raise PipelineError(
-            f"{folder}: was made from {_kind(before)}, and would now be made from {_kind(reader)}: its rows {lacks}. "
-            "Keep the two apart: name another cache (--cache, or [paths] cache in luigi.cfg), or remove that folder, "
-            "its features included."
+            f"{folder}: was made from {kind_of(before)}, and would now be made from {kind_of(reader)}: its rows "
+            f"{lack}. Keep the two apart: name another cache (--cache, or [paths] cache in luigi.cfg), or remove that "
+            "folder, its features included."
         )
+    was, now = (f"{'without' if of['body'] is None else 'with'} a body model" for of in (before, reader))
+    if was == now:
+        was, now = "by another version of the reader", "by this one"
     raise PipelineError(
-        f"{folder}: was converted {was}, and would now be converted {now}: its rows {lacks}. A split's columns stay "
-        "the same over all commits. Remove that folder, its features included, and convert the split anew, or convert "
-        f"it {was}, as before."
+        f"{folder}: was converted {was}, and would now be converted {now}: its rows {lack}. A split's columns stay "
+        f"the same over all commits. Remove that folder, its features included, and convert the split again, or "
+        f"convert it {was}."
     )
-
-
-def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Why another reader than before is at work, in words; empty when it is the same.
-
-    >>> changes({"stand_in": True, "version": 1}, {"stand_in": False, "version": 2})
-    ['what was there was made from embedded stand-in data, and this is real data']
-    """
-    if before["stand_in"] == now["stand_in"]:
-        return differences(before, now)
-    return [f"what was there was made from {_kind(before)}, and this is {_kind(now)}"]
-
-
-def _kind(reader: Mapping[str, Any]) -> str:
-    return "embedded stand-in data" if reader["stand_in"] else "real data"
-
-
-def both_kinds(plan: ConversionPlan, but: Collection[str] = ()) -> str:
-    """That a cache is about to hold stand-ins beside real data, in words; "" where it is not.
-
-    `but`: splits that do not count, as those that the same run makes anew.
-    """
-    if not (others := sorted(_of_the_other_kind(plan) - {plan.name, *but})):
-        return ""
-    kinds = ("embedded stand-in data", "real data")
-    this, that = kinds if plan.reader["stand_in"] else reversed(kinds)
-    return (
-        f"{plan.root}: will hold both kinds, {plan.name} from {this} and {', '.join(others)} from {that}: training "
-        "refuses to use them together. Another cache (--cache, or [paths] cache in luigi.cfg) keeps them apart."
-    )
-
-
-def _of_the_other_kind(plan: ConversionPlan) -> set[str]:
-    """Splits that are stand-ins where this one is real, or the other way round. `verify` tells what is unreadable."""
-    found: set[str] = set()
-    with contextlib.suppress(cache.CacheError):
-        opened = cache.open(plan.root)
-        for name in opened.splits:
-            with contextlib.suppress(cache.CacheError):
-                if bool(opened[name].manifest.get("stand_in")) != plan.reader["stand_in"]:
-                    found.add(name)
-    return found
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Which parts of a fingerprint differ, in words.
-
-    >>> differences({"version": 1, "body": None}, {"version": 2, "body": None})
-    ['version was 1, is 2']
-    """
-    return [str(difference) for difference in differing(before, now)]
-
-
-def committed_split(root: cache.Root, name: str) -> cache.Split | None:
-    """The split as it is in the cache; None when there is no such split, or no cache yet."""
-    return cache.open(root)[name] if name in cache.FeatureCache(root) else None
-
-
-def digests_of(committed: cache.Split | None) -> dict[str, str]:
-    """Name -> digest of every committed video."""
-    if committed is None:
-        return {}
-    return dict(zip(committed.videos.names, committed.videos.fingerprints, strict=True))

@@ -1,14 +1,14 @@
-"""Videos that could not be used, tried again.  [raw -> tracks -> rows] -> features -> windows
+"""Videos that could not be used, read again.  [raw -> tracks -> rows] -> features -> windows
 
-A conversion looks again only at what changed. What failed for a reason outside the files (a disk, a missing right, a
-reader that was mended since) is read once more here, changed or not. Nothing is written for a video that fails as it
-did before, so a retry that mends nothing changes no file.
+A conversion reads only what changed. What failed for a reason outside the files (a disk, missing permissions, a defect
+of the reader that is fixed now) is read once more here, changed or not. Nothing is written for a video that fails in
+the same way, so a retry without success changes no file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,113 +17,107 @@ from pipeline import datasets
 from pipeline.accounting import VideoAccount
 from pipeline.cli.progress import Progress, silent
 from pipeline.conversion.convert import Conversion, convert, is_failure, read_videos
-from pipeline.conversion.plan import plan_again
-from pipeline.datasets.base import Dataset
+from pipeline.conversion.plan import ConversionPlan, compare, read_again
 from pipeline.errors import PipelineError
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """What came of it, by the names of the videos that had failed."""
+    """The result, by the names of the videos that had failed."""
 
-    split: str
-    failed: tuple[str, ...]  # all of them
-    gone: tuple[str, ...]  # no longer in the raw folder: left as they are until the next conversion
+    failed: tuple[str, ...]  # all that were to be read again
+    gone: tuple[str, ...]  # no longer in the raw folder: the next conversion drops them
     accounts: tuple[VideoAccount, ...]  # those that were read again, as they are now
-    conversion: Conversion | None  # of those that came out otherwise; None: there was nothing to write
+    conversion: Conversion | None  # of those whose result changed; None: there was nothing to write
 
     @property
-    def mended(self) -> tuple[str, ...]:
-        """Those that are set aside no longer."""
+    def recovered(self) -> tuple[str, ...]:
+        """Those that are usable now."""
         return tuple(account.name for account in self.accounts if not account.set_aside)
 
     @property
-    def set_aside(self) -> tuple[VideoAccount, ...]:
+    def rejected(self) -> tuple[VideoAccount, ...]:
         """Those that still cannot be used."""
         return tuple(account for account in self.accounts if account.set_aside)
 
 
-def recorded_reader(split: cache.Split) -> Dataset:
-    """The dataset's reader, with the options that the split was converted with.
-
-    Raises PipelineError when there is no such dataset here.
-    """
-    if "reader" not in split.manifest:
-        raise PipelineError(f"{split.name}: was not converted by this project: only who wrote it can write it anew")
-    options: Mapping[str, Any] = split.manifest["reader"]["parameters"]
-    # JSON knows no tuples; an option of many values is one.
-    as_given = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
-    return datasets.get(split.name.partition("/")[0], **as_given)
-
-
-def failed_videos(dataset: Dataset, split: cache.Split) -> dict[str, cache.VideoEntry]:
-    """The committed videos that were set aside because something is wrong with them, by name."""
-    return {v.name: v for v in split.videos if is_failure(dataset, VideoAccount.from_dict(dict(v.account)))}
-
-
-def retry_failed(
-    root: cache.Root,
-    name: str,
+def retry(
+    plan: ConversionPlan,
     *,
-    raw: Path | None = None,
-    body: Path | None = None,
+    video: str | None = None,
+    reason: str | None = None,
     workers: int = 1,
+    scheduler: str | None = None,
     progress: Progress = silent,
 ) -> Retry:
-    """Read the failed videos of the split `name` again, and commit those that come out otherwise than before.
+    """Read the failed videos of a committed split again, and commit those whose result differs.
 
-    `raw` and `body` are where they lie now; None: where they lay at the conversion. Videos that are usable now are read
-    twice: once to know, once to commit, so that memory stays that of one video and a kill costs nothing.
+    `video`, `reason`: only this video, only those that were rejected for this reason. Usable videos are read twice, to
+    know and to commit, so that memory stays that of one video and a kill costs nothing.
 
-    Raises cache.CacheError when the split is not there, PipelineError when its raw or body folder is not, and when the
-    split as a whole is to be converted anew.
+    Raises PipelineError when the split is not committed, when all of it is to be converted again, and for a video or a
+    reason that there is not among the failed ones.
     """
-    split = cache.open(root)[name]
-    dataset = recorded_reader(split)
-    failed = failed_videos(dataset, split)
-    if not failed:
-        return Retry(name, (), (), (), None)
-    raw, body = raw_folder(split, raw), body_folder(split, body)
-    plan = plan_again(dataset, name.partition("/")[2], failed, raw=raw, root=root, body=body)
-    gone = tuple(sorted(failed.keys() - {video.name for video in plan.append}))
+    failed = {account.name: account for account in plan.accounts() if is_failure(plan.dataset, account)}
+    if video is not None and video not in failed:
+        raise PipelineError(f"{plan.name}: {video!r} is not among its {len(failed):,} failed videos (status --all)")
+    reasons = sorted({account.set_aside for account in failed.values()})
+    if reason is not None and reason not in reasons:
+        raise PipelineError(f"{plan.name}: no video failed with {reason!r}; reasons: {', '.join(reasons) or 'none'}")
+    chosen = {
+        name: account
+        for name, account in failed.items()
+        if video in (None, name) and reason in (None, account.set_aside)
+    }
+    todo = read_again(plan, chosen)
+    gone = tuple(sorted(chosen.keys() - {video.name for video in todo.append}))
     accounts: list[VideoAccount] = []
     changed: set[str] = set()
-    for read in read_videos(plan, plan.append, workers):
-        before = failed[read.entry.name]
+    digests = plan.digests()
+    for read in read_videos(todo, todo.append, workers, scheduler):
         accounts.append(read.account)
-        if (read.entry.fingerprint, read.account.as_dict()) != (before.fingerprint, dict(before.account)):
+        if read.entry.fingerprint != digests[read.entry.name] or read.account != chosen[read.entry.name]:
             changed.add(read.entry.name)
-        progress(len(accounts), len(plan.append), read.entry.name)
-    if not changed:
-        return Retry(name, tuple(failed), gone, tuple(accounts), None)
-    again = tuple(video for video in plan.append if video.name in changed)
-    n_videos = plan.kept + len(plan.append)
-    todo = replace(plan, append=again, drop=tuple(v.name for v in again), kept=n_videos - len(again))
-    done = convert(todo, workers=workers, progress=progress)
-    return Retry(name, tuple(failed), gone, tuple(accounts), done)
+        progress(len(accounts), len(todo.append), read.entry.name)
+    done = None
+    if changed:
+        done = convert(read_again(plan, changed), workers=workers, scheduler=scheduler, progress=progress)
+    return Retry(tuple(chosen), gone, tuple(accounts), done)
 
 
-def raw_folder(split: cache.Split, given: Path | None) -> Path:
-    """Where the dataset's raw folder lies: as given, or as it was at conversion. Raises PipelineError without one."""
-    say = "Say where the dataset's own raw folder is: --raw DIR."
-    recorded = split.provenance.get("raw")
+def recorded_plan(split: cache.Split, raw: Path | None = None, body: Path | None = None) -> ConversionPlan:
+    """The plan of a committed split, with the reader's options, the raw folder and the body of its conversion.
+
+    `raw`, `body`: where they are now, when they have moved. Raises PipelineError where one of them is not known or not
+    there, and for a split that was not converted by this project.
+    """
+    if "parameters" not in split.manifest.get("reader", {}):
+        raise PipelineError(f"{split.name}: was not converted from raw data here: it cannot be converted again")
+    parameters: Mapping[str, Any] = split.manifest["reader"]["parameters"]
+    # JSON has no tuples; an option of many values is one.
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()}
+    dataset, _, part = split.name.partition("/")
+    reader = datasets.get(dataset, **options)
+    folder, body = _raw_folder(split, raw), _body_folder(split, body)
+    return compare(split, reader, part, raw=folder, root=split.root, body=body)
+
+
+def _raw_folder(split: cache.Split, given: Path | None) -> Path:
+    recorded, do = split.provenance.get("raw"), "Name the dataset's own raw folder: --raw DIR."
     if given is None and recorded is None:
-        raise PipelineError(f"{split.name}: where its raw data are is not known, provenance.json is lost. {say}")
+        raise PipelineError(f"{split.name}: its raw folder is not known, provenance.json is lost. {do}")
     raw = given or Path(str(recorded))
     if not raw.is_dir():
         was = f"its raw data were in {recorded}" if given is None else f"--raw is {raw}"
-        raise PipelineError(f"{split.name}: {was}, and that folder is not there now. {say}")
+        raise PipelineError(f"{split.name}: {was}, and that folder is not there now. {do}")
     return raw
 
 
-def body_folder(split: cache.Split, given: Path | None) -> Path | None:
-    """Where the body model lies, if the split was made with one. Raises PipelineError when that is not known."""
+def _body_folder(split: cache.Split, given: Path | None) -> Path | None:
     if given is not None or split.manifest["reader"]["body"] is None:
         return given
-    recorded = split.provenance.get("body")
-    if recorded is None:
+    if (recorded := split.provenance.get("body")) is None:
         raise PipelineError(
-            f"{split.name}: was converted with a body model, and where that was is not recorded: name its folder with "
-            "--body DIR."
+            f"{split.name}: was converted with a body model whose folder is not recorded. Name it: --body DIR."
         )
     return Path(str(recorded))

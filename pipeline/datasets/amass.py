@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,9 @@ from pipeline.accounting import VideoAccount
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import ConfigError, RawDataError
-from pipeline.formats.arrays import load_npz, numbers
+from pipeline.formats.amass_motion import load_motion
 from pipeline.raw import RawVideo
-from pipeline.skeletons import LARGEST
-from pipeline.smpl.rotations import slerp
+from pipeline.smpl.rotations import resample_linear, resample_rotations
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -34,16 +33,11 @@ Doubles = NDArray[np.float64]
 
 TARGET_FPS: Final = 25
 MIN_FRAMES: Final = 60  # after resampling
-N_BETAS: Final = 10
-_BODY: Final = tuple(range(22))  # pelvis to wrists: the same in SMPL, SMPL-H and SMPL-X
-# SMPL's hand joints are the roots of the index fingers. Key: numbers a frame, 3 a joint.
-SMPL_JOINTS: Final = {156: (*_BODY, 22, 37), 165: (*_BODY, 25, 40)}
 RATE_NOISE: Final = 1e-4  # 120.00000763 Hz is 120 Hz stored as float32 periods
 GENDERS: Final = ("neutral", "male", "female")
 MOTION: Final = "{_poses,_stageii}.npz"  # SMPL-H's ending, and SMPL-X's (newer releases of both)
 LAYOUT: Final = "<subset>/<subject>/<motion>_poses.npz"
 UNPACK: Final = "Unpack at least one subset into it."
-AGAIN: Final = "Unpack this subset again."
 
 
 @dataclass(frozen=True)
@@ -91,16 +85,14 @@ class Amass(Dataset):
         return sorted(listed, key=lambda video: video.name)  # paths sort otherwise: blanks come before slashes
 
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
-        file = raw / video.files[0]
-        data = load_npz(file, ("poses", "betas", "trans"), ("gender", "mocap_framerate", "mocap_frame_rate"))
-        poses, trans, betas, rate = _motion(file, data)
-        account.found = len(poses)
-        gender = _gender(data.get("gender"), account)
-
-        fps, source = sample_positions(len(poses), rate, self.resampling)
+        motion = load_motion(raw / video.files[0])
+        account.found = len(motion.pose)
+        if motion.gender not in GENDERS:
+            account.notes.append(f"gender is {motion.gender!r}: taken for neutral")
+        fps, source = sample_positions(len(motion.pose), motion.rate, self.resampling)
         n_frames = len(source)
-        if n_frames > len(poses):  # under 25 Hz: interpolated frames are no annotated ones
-            account.notes.append(f"{len(poses)} frames at {rate:g} Hz give {n_frames} at {fps:g}")
+        if n_frames > account.found:  # under 25 Hz: interpolated frames are no annotated ones
+            account.notes.append(f"{account.found} frames at {motion.rate:g} Hz give {n_frames} at {fps:g}")
             account.found = n_frames
         account.drop("resampled", account.found - n_frames)
         if n_frames < MIN_FRAMES:
@@ -113,11 +105,11 @@ class Amass(Dataset):
                 video,
                 fps=fps,
                 frame_index=np.arange(n_frames),
-                pose=resample_rotations(poses, source).reshape(n_frames, 72).astype(np.float32),
-                betas=np.tile(betas, (n_frames, 1)).astype(np.float32),
-                trans=resample_linear(trans, source).astype(np.float32),
+                pose=resample_rotations(motion.pose, source).reshape(n_frames, 72).astype(np.float32),
+                betas=np.tile(motion.betas, (n_frames, 1)).astype(np.float32),
+                trans=resample_linear(motion.trans, source).astype(np.float32),
                 has_smpl=np.ones(n_frames, np.bool_),
-                gender=gender,
+                gender=motion.gender if motion.gender in GENDERS else "neutral",
             )
         ]
 
@@ -137,65 +129,6 @@ def sample_positions(n_frames: int, rate: float, resampling: str = "slerp") -> t
         return rate / step, np.arange(0.0, n_frames, step)
     n_samples = math.floor((n_frames - 1) * TARGET_FPS / rate + 1e-9) + 1 if n_frames else 0
     return float(TARGET_FPS), np.minimum(np.arange(n_samples) * rate / TARGET_FPS, n_frames - 1)
-
-
-def resample_rotations(rotvec: Doubles, position: Doubles) -> Doubles:
-    """(N, J, 3) axis-angle rad at fractional positions (M,) -> (M, J, 3): the shortest arc between neighbours.
-
-    At whole positions the stored vector itself, whatever its angle.
-    """
-    before, part = np.floor(position).astype(np.int64), position % 1
-    out = rotvec[before]
-    between = part > 0
-    if between.any():
-        start = before[between]
-        out[between] = slerp(rotvec[start], rotvec[start + 1], part[between, None])
-    return out
-
-
-def resample_linear(values: Doubles, position: Doubles) -> Doubles:
-    """(N, C) at fractional positions (M,) -> (M, C)."""
-    before = np.floor(position).astype(np.int64)
-    after, part = np.minimum(before + 1, len(values) - 1), (position % 1)[:, None]
-    return values[before] * (1 - part) + values[after] * part
-
-
-def _motion(file: Path, data: dict[str, NDArray[Any]]) -> tuple[Doubles, Doubles, Doubles, float]:
-    """SMPL pose (N, 24, 3) rad, trans (N, 3) m, betas (10,) and frames per second, checked."""
-    width = data["poses"].shape[-1] if data["poses"].ndim else 0
-    if width not in SMPL_JOINTS:
-        found = str(data["poses"].shape)
-        raise RawDataError(file, "poses", expected="(N, 156) SMPL-H or (N, 165) SMPL-X", found=found, do=AGAIN)
-    poses = numbers(file, "poses", data["poses"], (None, width)).reshape(-1, width // 3, 3)[:, SMPL_JOINTS[width]]
-    trans = numbers(file, "trans", data["trans"], (len(poses), 3))
-    betas = numbers(file, "betas", data["betas"], (None,))
-    if len(betas) < N_BETAS:
-        raise RawDataError(file, "betas", expected=f"at least {N_BETAS}", found=str(len(betas)), do=AGAIN)
-    for key, values in (("poses", poses), ("trans", trans), ("betas", betas[:N_BETAS])):
-        if not (np.abs(values) < LARGEST).all():  # comparisons with NaN are false
-            found = f"NaN, infinity or numbers over {LARGEST:.0e}"
-            raise RawDataError(file, key, expected="finite numbers", found=found, do=AGAIN)
-    return poses, trans, betas[:N_BETAS], _rate(file, data)
-
-
-def _rate(file: Path, data: dict[str, NDArray[Any]]) -> float:
-    keys = [key for key in ("mocap_framerate", "mocap_frame_rate") if key in data]
-    if not keys:
-        raise RawDataError(file, "mocap_framerate", expected="frames per second", found="no such key", do=AGAIN)
-    rate = float(numbers(file, keys[0], data[keys[0]].reshape(-1), (1,))[0])
-    if not 1 <= rate <= 10_000:
-        raise RawDataError(file, keys[0], expected="1 to 10,000 frames per second", found=str(rate), do=AGAIN)
-    return rate
-
-
-def _gender(stored: NDArray[Any] | None, account: VideoAccount) -> str:
-    value = "" if stored is None or stored.size != 1 else stored.reshape(-1)[0]
-    text = value.decode("latin1") if isinstance(value, bytes) else str(value)
-    gender = text.removeprefix("b'").removesuffix("'")  # some files hold the text of a bytes object
-    if gender in GENDERS:
-        return gender
-    account.notes.append(f"gender is {text!r}: taken for neutral")
-    return "neutral"
 
 
 def _is_shape(path: Path) -> bool:

@@ -27,15 +27,15 @@ from numpy.typing import NDArray
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
 from pipeline.datasets.base import Dataset
-from pipeline.datasets.pixels import frames_there, inputs, n_frames, pictures_or_video
+from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video
 from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import RawDataError
 from pipeline.formats.arrays import numbers
 from pipeline.formats.cdf import load_cdf
-from pipeline.formats.h36m_fits import Fit, load_fits
-from pipeline.formats.h36m_metadata import CAMERAS, Metadata, load_metadata
-from pipeline.formats.json_files import load_json
+from pipeline.formats.h36m_fits import Fit, load_fits, load_rotations
+from pipeline.formats.h36m_metadata import Metadata, load_metadata
 from pipeline.pixels.frames import Pictures, Video
+from pipeline.pixels.numbered import n_frames
 from pipeline.raw import RawVideo
 from pipeline.skeletons import JOINTS, LARGEST, convert, without_non_finite
 from pipeline.smpl.rotations import in_camera, is_rotation
@@ -60,7 +60,6 @@ PICTURES: Final = ("images", "Images", "imageSequence")
 METADATA: Final = Path("metadata.xml")
 FITS, CAMERAS_OF_FITS = "_smpl_param.json", "_camera.json"  # how the names of these files end
 FIT_FOLDERS: Final = ("smpl_param", "annotations")
-MAX_CAMERA_BYTES: Final = 1 << 20
 UNPACK: Final = "Unpack the subject's Poses_D2_Positions, Poses_D3_Positions_mono and Videos archives again."
 _SEQUENCE: Final = re.compile(r"[^_.][^.]*\.[0-9]+")  # _ALL files are no sequences, ._ files are of a Macintosh
 
@@ -337,25 +336,14 @@ def _fit(raw: Path, video: RawVideo, metadata: Metadata | None) -> tuple[Fit, Do
         key, expected = ("mapping", METADATA) if action is None else ("camera", f"Human36M_subject*{CAMERAS_OF_FITS}")
         do = "Put it where docs/datasets/h36m.md says."
         raise RawDataError(files[FITS], key, expected=f"{expected} to go with it", found="nothing that fits", do=do)
-    rotation = _rotations(files[CAMERAS_OF_FITS]).get(camera)
+    rotation = load_rotations(files[CAMERAS_OF_FITS]).get(camera)
     fit = load_fits(files[FITS]).get(action)
     if rotation is None or fit is None:
         key, expected = ("camera", camera) if rotation is None else ("action/subaction", f"{action[0]}/{action[1]}")
         raise RawDataError(files[FITS], key, expected=expected, found="none", do="Nothing, if it has no fits.")
+    if not is_rotation(rotation[None])[0]:
+        found = str(rotation.tolist())
+        raise RawDataError(
+            files[CAMERAS_OF_FITS], camera, expected="a rotation", found=found, do="Download the fits again."
+        )
     return fit, rotation
-
-
-def _rotations(file: Path) -> Mapping[str, Doubles]:
-    """Camera id -> (3, 3) from the world into the camera. Raises RawDataError for a file that holds something else."""
-    do = "Download the fits again."
-    stored = load_json(file, do=do, max_bytes=MAX_CAMERA_BYTES)
-    rotations = {}
-    for number, camera in enumerate(CAMERAS, start=1):
-        entry = stored.get(str(number)) if isinstance(stored, dict) else None
-        if not isinstance(entry, dict) or "R" not in entry:
-            raise RawDataError(file, f"{number}/R", expected="a rotation", found="none", do=do)
-        rotation = numbers(file, f"{number}/R", entry["R"], (3, 3))
-        if not is_rotation(rotation[None])[0]:
-            raise RawDataError(file, f"{number}/R", expected="a rotation", found=str(rotation.tolist()), do=do)
-        rotations[camera] = rotation
-    return rotations

@@ -12,13 +12,12 @@ Mehta et al.: Monocular 3D Human Pose Estimation In The Wild Using Improved CNN 
 
 from __future__ import annotations
 
-import functools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +28,12 @@ from pipeline.datasets.base import Dataset
 from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video
 from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import RawDataError
-from pipeline.formats.arrays import load_mat, numbers
-from pipeline.formats.hdf5 import load_hdf5
+from pipeline.formats.mpi_inf_3dhp_labels import AGAIN, CAMERAS, Labels, load_annot, load_annot_data
 from pipeline.formats.skeletool import Calibration, read_calibration
 from pipeline.pixels.frames import Pictures, Video
 from pipeline.raw import RawVideo
-from pipeline.raw.listing import is_folder, listed
+from pipeline.raw.files import is_folder
+from pipeline.raw.listing import listed
 from pipeline.skeletons import JOINTS, LARGEST, convert, correspondence
 from pipeline.track import Track
 
@@ -44,9 +43,6 @@ if TYPE_CHECKING:
 Doubles = NDArray[np.float64]
 
 BOX_FACTOR: Final = 1.1
-N_CAMERAS: Final = 14  # in every annot.mat
-CAMERAS: Final = (0, 1, 2, 4, 5, 6, 7, 8)  # those that are usually used: the release's vnect_cameras.zip
-TRAIN, TEST = "mpi_inf_3dhp", "mpi_inf_3dhp_test"  # the skeletons of annot.mat and of annot_data.mat
 TEST_SETS: Final = ("mpi_inf_3dhp_test_set", "mpi_inf_3dhp_test_set/mpi_inf_3dhp_test_set")  # as get_testset.sh unpacks
 SEQUENCES: Final[Mapping[str, tuple[int, int]]] = {  # fps, frames: the release's util/mpii_get_sequence_info.m
     "S1/Seq1": (25, 6416), "S1/Seq2": (50, 12430), "S2/Seq1": (25, 6502), "S2/Seq2": (25, 6081),
@@ -55,7 +51,6 @@ SEQUENCES: Final[Mapping[str, tuple[int, int]]] = {  # fps, frames: the release'
     "S7/Seq1": (25, 6239), "S7/Seq2": (25, 6320), "S8/Seq1": (25, 6468), "S8/Seq2": (25, 6054),
 }  # fmt: skip
 TEST_FRAMES: Final = 6151 + 6080 + 5838 + 6007 + 320 + 492  # annotated, of TS1 to TS6
-AGAIN: Final = "Download it again, with the release's get_dataset.sh (train) or get_testset.sh (test)."
 SEQUENCE: Final = "S<1..8>/Seq<1,2>"
 CAMERA: Final = f"video_{{{','.join(map(str, CAMERAS))}}}"
 
@@ -156,16 +151,6 @@ class MpiInf3dhp(Dataset):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Labels:
-    """One person before one camera, N frames."""
-
-    skeleton: str  # a key of JOINTS, of J joints
-    kp_2d: Doubles  # (N, J, 2) px
-    kp_3d: Doubles  # (N, J, 3) m, camera axes, not centred
-    valid: NDArray[np.bool_] | None = None  # (N,) evaluation may use the frame; None: not known
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class _Filmed:
     """Where a video's frames are, and what is known of its camera."""
 
@@ -224,27 +209,19 @@ def _places(sequence: str, camera: int) -> tuple[tuple[Path, ...], tuple[Path, .
 # ------------------------------------------------------------------------------------------------ labels and pixels
 
 
-def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_Labels, _Filmed]:
-    """A sequence before one camera. The cells of other cameras may hold anything."""
-    file, calibration = (raw / name for name in video.files[:2])
+def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Labels, _Filmed]:
+    """A sequence before one camera."""
     sequence, _, number = video.name.rpartition("/video_")
     camera = int(number)
-    _require_file(file)
-    status = file.stat()
-    cells = _cells(file, status.st_size, status.st_mtime_ns)
-    shape_2d, shape_3d = ((len(JOINTS[TRAIN]), n) for n in (2, 3))
-    kp_2d = numbers(file, f"annot2{{{camera + 1}}}", cells["annot2"][camera], (None, math.prod(shape_2d)))
-    kp_3d = numbers(file, f"annot3{{{camera + 1}}}", cells["annot3"][camera], (len(kp_2d), math.prod(shape_3d)))
-    account.found = len(kp_2d)
-    labels = _Labels(TRAIN, kp_2d.reshape(-1, *shape_2d), kp_3d.reshape(-1, *shape_3d) / 1000)
-
+    labels = load_annot(raw / video.files[0], camera)
+    account.found = len(labels.kp_2d)
     source = pictures_or_video(raw, *_places(sequence, camera), account)
     fps = float(SEQUENCES[sequence][0]) if sequence in SEQUENCES else math.nan
     if isinstance(source, Video):
         source.require_decodable()
         fps = source.header().fps
     size = source.size()
-    known = _calibrated(calibration, camera, account)
+    known = _calibrated(raw / video.files[1], camera, account)
     if known is not None and known.size != size:
         # The labels count the pixels of the calibrated pictures.
         raise RawDataError(
@@ -258,35 +235,6 @@ def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_Labels, 
     return labels, _Filmed(source, size, fps, None if known is None else known.intrinsics)
 
 
-# Eight videos share a file of some 100 MB. The last one is kept in each process, as float32 and of the eight cameras
-# alone: 60 MB for the longest sequence, however many there are. Size and time are there for when it changes.
-@functools.lru_cache(maxsize=1)
-def _cells(file: Path, n_bytes: int, mtime_ns: int) -> Mapping[str, Mapping[int, NDArray[Any]]]:  # noqa: ARG001
-    """Variable -> camera -> its cell: float32 where it holds numbers, else as it is."""
-    cells: dict[str, dict[int, NDArray[Any]]] = {}
-    for key in ("annot2", "annot3"):  # one after the other: the file has several times what is used
-        variables = load_mat(file, (key,), optional=("cameras",))
-        stored = variables[key]
-        if stored.dtype != object or stored.size != N_CAMERAS:
-            expected, found = f"a cell of {N_CAMERAS} cameras", f"{stored.shape} {stored.dtype}"
-            raise RawDataError(file, key, expected=expected, found=found, do=AGAIN)
-        _require_order(file, variables.get("cameras"))
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is dropped as not finite
-            arrays = {camera: np.asarray(stored.reshape(-1)[camera]) for camera in CAMERAS}
-            cells[key] = {k: a.astype(np.float32) if a.dtype.kind in "biuf" else a for k, a in arrays.items()}
-    return cells
-
-
-def _require_order(file: Path, cameras: NDArray[Any] | None) -> None:
-    """Row k of a cell is camera k. Where `cameras` lists as many numbers, they must be so too, from 0 or from 1."""
-    if cameras is None or cameras.dtype.kind not in "biuf" or cameras.size != N_CAMERAS:
-        return
-    order = cameras.reshape(-1).astype(np.float64)
-    if order[0] not in (0, 1) or (np.diff(order) != 1).any():
-        expected, found = f"cameras 0 to {N_CAMERAS - 1} in order", str(order.tolist())
-        raise RawDataError(file, "cameras", expected=expected, found=found, do=AGAIN)
-
-
 def _calibrated(file: Path, camera: int, account: VideoAccount) -> Calibration | None:
     """What is known of the camera; None, and noted, where nothing is: labels do not need it."""
     try:
@@ -296,31 +244,12 @@ def _calibrated(file: Path, camera: int, account: VideoAccount) -> Calibration |
         return None
 
 
-def _test(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[_Labels, _Filmed]:
+def _test(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Labels, _Filmed]:
     """A test video: 3D of the universal skeleton, as the published figures use it."""
-    file, n_joints = raw / video.files[0], len(JOINTS[TEST])
-    _require_file(file)
-    stored = load_hdf5(
-        file,
-        {
-            "annot2": [(None, 1, n_joints, 2)],
-            "univ_annot3": [(None, 1, n_joints, 3)],
-            "valid_frame": [(None, 1), (1, None), (None,)],
-        },
-    )
-    counts = {key: array.size if key == "valid_frame" else len(array) for key, array in stored.items()}
-    if len(set(counts.values())) != 1:
-        raise RawDataError(file, "annot2", expected="one row a frame everywhere", found=f"{counts} rows", do=AGAIN)
-    valid = stored["valid_frame"].reshape(-1) > 0
-    labels = _Labels(TEST, stored["annot2"][:, 0], stored["univ_annot3"][:, 0] / 1000, valid)
+    labels = load_annot_data(raw / video.files[0])
     account.found = len(labels.kp_2d)
     source = Pictures(raw, f"{video.folders[0].as_posix()}/img_{{:06d}}.jpg", first=1)
     return labels, _Filmed(source, source.size())
-
-
-def _require_file(file: Path) -> None:
-    if not file.is_file():
-        raise RawDataError(file, "file", expected="labels", found="no file", do=AGAIN, reason="no_label")
 
 
 def _with_ones(places: Doubles) -> Doubles:

@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.people import people
-from pipeline.datasets.pixels import n_frames, picture_pattern
 from pipeline.errors import ConfigError, PipelineError, RawDataError
 from pipeline.formats.boxes_csv import read_boxes
 from pipeline.formats.detections import Detections, openpose_files, read_alphapose, read_openpose
 from pipeline.linking import MAX_GAP
 from pipeline.pixels.frames import Pictures, Video
+from pipeline.pixels.numbered import n_frames, picture_pattern
 from pipeline.raw import RawVideo
 from pipeline.raw.digests import names_in
 from pipeline.raw.stand_in import is_stand_in

@@ -6,8 +6,6 @@ there are, and how they are numbered, is decided by their names alone.
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -16,18 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import VideoAccount
-from pipeline.errors import PipelineError, RawDataError
+from pipeline.errors import RawDataError
 from pipeline.pixels.frames import Pictures, Video
+from pipeline.pixels.numbered import n_frames, numbered, picture_pattern
 from pipeline.raw.listing import listed
 
 MIN_COMPARED: Final = 500  # frames; the releases' videos have more
 MAX_RATIO: Final = 60  # one frame a second
-LAST: Final = 1 << 40  # a frame that no video has
-
-# The last number before the extension counts the frames. Braces would be taken for a number in a pattern.
-_NUMBERED: Final = re.compile(
-    r"(?P<before>[^{}\\]*?)(?<![0-9])(?P<number>[0-9]{1,18})(?P<after>\.(?:jpe?g|png))", re.IGNORECASE
-)
 
 
 def inputs(
@@ -39,31 +32,9 @@ def inputs(
     pictures in it: pictures are preferred, and the digest of a video takes long.
     """
     there = tuple(folder for folder in folders if (raw / folder).is_dir())
-    if any(_numbered(entry.name) for folder in there for entry in listed(raw / folder, {})):
+    if any(numbered(entry.name) for folder in there for entry in listed(raw / folder, {})):
         return (), there
     return tuple(video for video in videos if (raw / video).is_file()), there
-
-
-def picture_pattern(raw: Path, folder: Path) -> Pictures | None:
-    """The numbered pictures in `raw / folder`, whatever their names; None where there are none.
-
-    Of several ways of naming the one with most pictures counts, of equally many the first by name. Frame 0 is the
-    smallest number there is, so that a missing picture in between shifts nothing.
-    """
-    numbers_of: dict[tuple[str, str], list[str]] = {}
-    for entry in listed(raw / folder, {}):
-        if found := _numbered(entry.name):
-            numbers_of.setdefault((found["before"], found["after"]), []).append(found["number"])
-    if not numbers_of:
-        return None
-    (before, after), numbers = min(numbers_of.items(), key=lambda item: (-len(item[1]), item[0]))
-    digits = _digits(numbers)
-    first = min(int(number) for number in numbers if len(str(int(number)).zfill(digits)) == len(number))
-    try:
-        return Pictures(raw, f"{folder.as_posix()}/{before}{{:0{digits}d}}{after}", first)
-    except PipelineError as error:  # no pattern can hold the folder's own name
-        do = "Rename it."
-        raise RawDataError(raw / folder, "name", expected="a plain name", found=str(error), do=do) from error
 
 
 def pictures_or_video(
@@ -138,20 +109,6 @@ def frames_there(
     return has_picture
 
 
-def n_frames(source: Pictures | Video) -> int:
-    """How many frames there are: of pictures up to the last one, of a video what can be decoded, whatever it states."""
-    if isinstance(source, Pictures):
-        return int(source.indices().max(initial=-1)) + 1
-    tries = 0
-
-    def count() -> None:
-        nonlocal tries
-        tries += 1
-
-    next(source.read([LAST], alive=count))
-    return max(tries - 1, 0)  # the last try finds the end
-
-
 def _other_rate(n_there: int, n_labels: int) -> bool:
     """Is one of two counts of frames a whole multiple of the other, give or take the last frame?
 
@@ -162,16 +119,3 @@ def _other_rate(n_there: int, n_labels: int) -> bool:
         return False
     ratio = round(many / few)
     return 2 <= ratio <= MAX_RATIO and abs(few - many / ratio) <= 1
-
-
-def _numbered(name: str) -> re.Match[str] | None:
-    """The parts of a numbered picture's name; None for any other, hidden ones among them."""
-    # A name that is not printable (bytes that are no UTF-8 among it) could not be a line of the cache.
-    return _NUMBERED.fullmatch(name) if name.isprintable() and not name.startswith(".") else None
-
-
-def _digits(numbers: Sequence[str]) -> int:
-    """To how many digits numbers are padded, such that most have that form: {:06d} gives 000001 and 1000000."""
-    lengths = Counter(map(len, numbers))
-    padded = [length for length in lengths if any(len(n) == length and n[0] == "0" and length > 1 for n in numbers)]
-    return max(padded, key=lambda length: (lengths[length], -length)) if padded else min(lengths)

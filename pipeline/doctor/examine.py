@@ -8,7 +8,7 @@ packed, one folder off.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -17,7 +17,7 @@ from pipeline.datasets.base import Dataset, unexpected
 from pipeline.datasets.release import Mistake, Part, globs
 from pipeline.errors import RawDataError
 from pipeline.raw import listing
-from pipeline.raw.stand_in import is_stand_in
+from pipeline.raw.stand_in import MARKER
 from pipeline.smpl import assets
 
 State = Literal["there", "incomplete", "missing", "left out"]
@@ -27,19 +27,19 @@ BODY_PAGE: Final = "https://smpl.is.tue.mpg.de"
 SPIN: Final = "data of SPIN, by fetch_data.sh of github.com/nkolot/SPIN"
 
 
-def _smpl(gender: str, letters: str, without: str = "") -> Part:
-    name = f"SMPL_{gender.upper()}"
-    archive = f"SMPL_python_v.1.1.0.zip: smpl/models/basicmodel_{letters}_lbs_10_207_0_v1.1.0.pkl"
-    return Part(f"SMPL, {gender}", (f"{name}.{{pkl,npz}}",), f"{archive}, renamed to {name}.pkl", without=without)
-
-
+ARCHIVE: Final = "SMPL_python_v.1.1.0.zip: smpl/models/basicmodel_{}_lbs_10_207_0_v1.1.0.pkl, renamed to {}.pkl"
+WITHOUT: Final = "bodies of {} actors in evaluation"
 BODY_PARTS: Final = (
-    _smpl("neutral", "neutral"),
+    Part("SMPL, neutral", ("SMPL_NEUTRAL.{pkl,npz}",), ARCHIVE.format("neutral", "SMPL_NEUTRAL")),
     Part("joints for spin49", (assets.REGRESSOR_EXTRA,), SPIN),
     Part("Human3.6M's joints", (assets.REGRESSOR_H36M,), SPIN),
     Part("mean parameters", (assets.MEAN_PARAMS,), SPIN),
-    _smpl("male", "m", without="no evaluation with male actors' own bodies"),
-    _smpl("female", "f", without="no evaluation with female actors' own bodies"),
+    *(
+        Part(
+            f"SMPL, {gender}", (f"{name}.{{pkl,npz}}",), ARCHIVE.format(gender[0], name), without=WITHOUT.format(gender)
+        )
+        for gender, name in (("male", "SMPL_MALE"), ("female", "SMPL_FEMALE"))
+    ),
 )
 BODY_MISTAKES: Final = tuple(
     Mistake(f"{folder}basicmodel_<gender>_<version>.pkl", "has its name in SMPL's archive", "Rename it: see below.")
@@ -77,11 +77,11 @@ class Examination:
     page: str
     raw: Path
     splits: tuple[str, ...]
-    uses_body: bool
     stand_in: bool
     parts: tuple[Found, ...]
     mistakes: tuple[Problem, ...]
-    packed: tuple[Path, ...] = ()  # archives, which may hold what is missing
+    packed: tuple[Path, ...]  # archives, which may hold what is missing
+    uses_body: bool = False
 
     @property
     def missing(self) -> tuple[Found, ...]:
@@ -101,52 +101,46 @@ class Examination:
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
+        about = {"dataset": self.dataset, "page": self.page, "raw": str(self.raw), "stand_in": self.stand_in}
         parts = [
-            {
-                "what": found.part.what,
-                "where": globs(found.part.patterns),
-                "source": found.part.source,
-                "splits": list(found.part.splits or self.splits),
-                "found": found.found,
-                "known": found.known,
-                "state": found.state,
-                "without": found.part.without,
-            }
+            {"what": part.what, "where": globs(part.patterns), "source": part.source, "without": part.without}
+            | {"splits": list(part.splits or self.splits), "found": found.found, "known": found.known}
+            | {"state": found.state}
             for found in self.parts
+            for part in (found.part,)
         ]
-        return {
-            "dataset": self.dataset,
-            "page": self.page,
-            "raw": str(self.raw),
-            "stand_in": self.stand_in,
-            "splits": list(self.splits),
-            "usable": list(self.usable),
-            "parts": parts,
-            "mistakes": [mistake._asdict() for mistake in self.mistakes],
-        }
+        mistakes = [mistake._asdict() for mistake in self.mistakes]
+        splits = {"splits": list(self.splits), "usable": list(self.usable)}
+        return about | splits | {"parts": parts, "mistakes": mistakes}
 
 
 def examine(dataset: Dataset, raw: Path) -> Examination:
     """Examine a dataset's own raw folder. Raises for nothing that is or is not in it."""
-    stand_in = _stands_in(raw)
-    unreadable: listing.Unreadable = {}
-    parts = _count(dataset.parts, raw, unreadable, compare=not stand_in)
-    listed, defects = list[Found](), list[Problem]()
-    if not any(found.known for found in parts) and not (stand_in and parts):
-        listed, defects = _listed_videos(dataset, raw, compare=not stand_in)
-    packed = _packed(raw, dataset.parts)
-    problems = (*_problems(raw, parts, packed, unreadable), *_known_mistakes(raw, dataset.mistakes), *defects)
-    about = (dataset.name, dataset.page, raw, dataset.splits, dataset.uses_body, stand_in)
-    return Examination(*about, (*parts, *listed), problems, packed)
+    found = _examine(dataset.name, dataset.page, raw, dataset.splits, dataset.parts, dataset.mistakes)
+    found = replace(found, uses_body=dataset.uses_body)
+    if (found.stand_in and found.parts) or any(part.known for part in found.parts):
+        return found
+    listed, defects = _listed_videos(dataset, raw, compare=not found.stand_in)
+    return replace(found, parts=(*found.parts, *listed), mistakes=(*found.mistakes, *defects))
 
 
 def examine_body(folder: Path) -> Examination:
     """Examine the body model's folder."""
+    return _examine(BODY, BODY_PAGE, folder, (), BODY_PARTS, BODY_MISTAKES)
+
+
+def _examine(
+    name: str, page: str, raw: Path, splits: tuple[str, ...], parts: Sequence[Part], mistakes: Sequence[Mistake]
+) -> Examination:
     unreadable: listing.Unreadable = {}
-    parts = _count(BODY_PARTS, folder, unreadable, compare=False)
-    packed = _packed(folder, BODY_PARTS)
-    problems = (*_problems(folder, parts, packed, unreadable), *_known_mistakes(folder, BODY_MISTAKES))
-    return Examination(BODY, BODY_PAGE, folder, (), False, _stands_in(folder), parts, problems, packed)
+    stand_in = listing.is_there(raw / MARKER)
+    counts = [sum(1 for glob in globs(part.patterns) for _ in listing.find(raw, glob, unreadable)) for part in parts]
+    found = tuple(Found(p, n, None if stand_in else p.known) for p, n in zip(parts, counts, strict=True))
+    packed = _packed(raw, parts)
+    known = [(m, sorted(p for glob in globs([m.pattern]) for p in listing.find(raw, glob, {}))) for m in mistakes]
+    declared = [Problem(f"{paths[0]} {mistake.what}", mistake.do) for mistake, paths in known if paths]
+    problems = (*_problems(raw, found, packed, unreadable), *declared)
+    return Examination(name, page, raw, splits, stand_in, found, problems, packed)
 
 
 def clash(examined: Examination, body: Examination) -> bool:
@@ -169,12 +163,6 @@ def mixtures(examined: Sequence[Examination], body: Examination | None) -> Itera
         yield Problem(what, "They can be converted, but no training takes both: enable one kind in [data] datasets.")
 
 
-def _count(parts: Sequence[Part], raw: Path, unreadable: listing.Unreadable, *, compare: bool) -> tuple[Found, ...]:
-    """How many files or folders of each part there are; `compare`: with the release."""
-    counts = [sum(1 for glob in globs(part.patterns) for _ in listing.find(raw, glob, unreadable)) for part in parts]
-    return tuple(Found(part, n, part.known if compare else None) for part, n in zip(parts, counts, strict=True))
-
-
 def _listed_videos(dataset: Dataset, raw: Path, *, compare: bool) -> tuple[list[Found], list[Problem]]:
     """The videos that the reader lists: for a dataset that declares no parts, or no number of them but of videos."""
     declared = {split: total for split, total in dataset.totals.items() if total.videos is not None}
@@ -186,9 +174,7 @@ def _listed_videos(dataset: Dataset, raw: Path, *, compare: bool) -> tuple[list[
         except RawDataError as error:
             if not dataset.parts:  # else it shows as a missing part
                 defects.append(Problem(str(error), ""))
-        except (
-            Exception
-        ) as error:  # other people's code may fail in any way: the other datasets are examined all the same
+        except Exception as error:  # a reader from another package may fail in any way
             do = "A defect of its reader: please report it to its authors."
             defects.append(Problem(f"{dataset.name} cannot be examined: {unexpected(error)}", do))
         if videos or not dataset.parts:
@@ -234,16 +220,3 @@ def _packed(raw: Path, parts: Sequence[Part]) -> tuple[Path, ...]:
         return tuple(listing.packed(raw))
     named = [part.source.lower() for part in parts]
     return tuple(file for file in listing.packed(raw.parent) if any(file.name.lower() in source for source in named))
-
-
-def _known_mistakes(raw: Path, mistakes: Sequence[Mistake]) -> Iterator[Problem]:
-    for mistake in mistakes:
-        if found := sorted(path for glob in globs([mistake.pattern]) for path in listing.find(raw, glob, {})):
-            yield Problem(f"{found[0]} {mistake.what}", mistake.do)
-
-
-def _stands_in(folder: Path) -> bool:
-    try:
-        return is_stand_in(folder)
-    except OSError:  # a folder above may not be read
-        return False

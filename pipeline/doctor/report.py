@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from rich.table import Table
@@ -28,46 +28,23 @@ def table(examined: Sequence[Examination], states: Mapping[str, str]) -> Table:
         shown.add_column(name, justify="right")
     shown.add_column("state")
     for e in examined:
-        for i, found in enumerate(e.parts):
-            demo = " [yellow](demo data)[/yellow]" if e.stand_in else ""
-            shown.add_row(
-                e.dataset + demo if i == 0 else "",
-                plain(found.part.what),
-                plain(where(found)),
-                f"{found.found:,}",
-                "[dim]not known[/dim]" if found.known is None else f"{found.known:,}",
-                mark(found, states.get(e.dataset, "")),
-            )
-    return shown
-
-
-def records(examined: Sequence[Examination], states: Mapping[str, str]) -> Iterator[str]:
-    """The same for a pipe: one line per part, each complete by itself."""
-    wide = max((len(e.dataset) for e in examined), default=0)
-    for e in examined:
+        name = e.dataset + (" [yellow](demo data)[/yellow]" if e.stand_in else "")
         for found in e.parts:
-            what = f"{found.part.what}: {found.found:,}" + ("" if found.known is None else f" of {found.known:,}")
-            state = mark(found, states.get(e.dataset, ""))
-            demo = ", demo data" if e.stand_in else ""
-            yield f"{e.dataset:<{wide}}  {plain(what)}  {state}{demo}  {plain(where(found))}"
+            first, *others = found.part.patterns or ("",)
+            known = "[dim]not known[/dim]" if found.known is None else f"{found.known:,}"
+            about = (plain(found.part.what), plain(first) + (", ..." if others else ""), f"{found.found:,}", known)
+            shown.add_row(name, *about, mark(found, states.get(e.dataset, "")))
+    return shown
 
 
 def mark(found: Found, state: str) -> str:
     """The state of a part; `state`: instead of "missing"."""
-    if state == NOT_NEEDED and found.state == "left out":
-        return f"[dim]{NOT_NEEDED}[/dim]"
-    if found.state == "missing" and state:
+    if state and (found.state == "missing" or (state == NOT_NEEDED and found.state == "left out")):
         return f"[dim]{state}[/dim]"
     if found.state == "left out":
-        return f"{MARKS['left out']} [dim](without it: {plain(found.part.without)})[/dim]"
+        return f"{MARKS['left out']} [dim](lost without it: {plain(found.part.without)})[/dim]"
     too_many = found.known is not None and found.found > found.known
     return MARKS[found.state] + (" [dim]more than the release has[/dim]" if too_many else "")
-
-
-def where(found: Found) -> str:
-    """The first path that the part may have, and whether there are others."""
-    patterns = found.part.patterns
-    return patterns[0] + (", ..." if len(patterns) > 1 else "") if patterns else ""
 
 
 def print_problems(e: Examination, state: str) -> None:
@@ -93,11 +70,14 @@ def print_problems(e: Examination, state: str) -> None:
     if absent:
         out.print(f"  from    {plain(e.page)}")
     for source, without in dict.fromkeys((part.source, part.without) for part in left_out):
-        out.print(f"  optional {plain(f'{source} (without it: {without})')}")
-    if e.missing:
+        out.print(f"  optional {plain(f'{source} (lost without it: {without})')}")
+    if any(found.part.patterns for found in e.missing):
         out.print(f"  so that {plain(f'{e.raw}/')} holds")
-        for line in layout(e):
-            out.print(f"          {plain(line)}")
+        rows = [(pattern, found.part) for found in e.parts for pattern in found.part.patterns]
+        width = max(len(pattern) for pattern, _ in rows)
+        for pattern, part in rows:
+            what = ("" if pattern == part.patterns[0] else "or ") + part.what + (" (not needed)" * bool(part.without))
+            out.print(f"          {plain(f'{pattern:<{width}}  {what}')}")
 
 
 def summary(e: Examination) -> str:
@@ -110,14 +90,3 @@ def summary(e: Examination) -> str:
         counts = [f"{f.found:,} of {f.known:,} {f.part.what}" for f in e.incomplete]
         return f"{', '.join(counts)}: these can be converted"
     return "complete, but see below" if e.mistakes else "complete"
-
-
-def layout(e: Examination) -> Iterator[str]:
-    """The paths that everything has once it is unpacked, one line per path that a part may have."""
-    rows = [
-        (pattern, f"{'or ' if i else ''}{found.part.what}" + (" (not needed)" if found.part.without else ""))
-        for found in e.parts
-        for i, pattern in enumerate(found.part.patterns)
-    ]
-    width = max((len(pattern) for pattern, _ in rows), default=0)
-    return (f"{pattern:<{width}}  {what}" for pattern, what in rows)

@@ -9,7 +9,7 @@ from typing import Any
 
 import cache
 from pipeline.cli.progress import Progress, silent
-from pipeline.conversion import accepted
+from pipeline.conversion.identity import accepted, accepted_entry
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.run import Run, load
 from pipeline.features.engine.shards import Counts, OpenShard
@@ -113,7 +113,7 @@ def extract(plan: ExtractionPlan, *, scheduler: str | None = None, progress: Pro
         assert not writer.pending, f"{plan.split}: shards {writer.pending} were not computed"
         backbone = dict(run.provenance or recorded or provenance())
         stand_in = bool(backbone.get("stand_in")) or split.manifest["stand_in"]
-        kept = accepted.entry(accepted.records(writer.entries))
+        kept = accepted_entry(accepted(writer.entries))
         software = {name: version(name) for name in ("opencv-python", "torch", "torchvision")}
         # How long it took is no part of the manifest, which is the same however long it took.
         writer.commit(

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import cache
 from cache import Split
 from pipeline import cluster
-from pipeline.conversion.differences import differing
+from pipeline.conversion.identity import differing
 from pipeline.errors import PipelineError
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.run import Run, load

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 import cache
 from cache import Split
-from pipeline.conversion.differences import Difference, differing, in_words
-from pipeline.conversion.plan import UNSETTLED
+from pipeline.conversion.identity import Difference, describe, differing
+from pipeline.conversion.plan import UNFINISHED
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.spec import StreamSpec
 from pipeline.features.weights import FORMS
@@ -110,9 +110,9 @@ def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False)
     if replace:
         return make(why="to be replaced", lacks=missing_rows(committed, None), replace=True)
     lacks = missing_rows(committed, spec.name)
-    why = CHANGED if lacks.shards else UNSETTLED if committed.has_unfinished_commit(spec.name) else ""
+    why = CHANGED if lacks.shards else UNFINISHED if committed.has_unfinished_commit(spec.name) else ""
     before = recorded_identity(committed, spec.name)
-    return make(why=why, lacks=lacks, differs=tuple(differing(before, target)), otherwise=in_words(before, target))
+    return make(why=why, lacks=lacks, differs=tuple(differing(before, target)), otherwise=describe(before, target))
 
 
 def recorded_identity(committed: Split, stream: str) -> Mapping[str, Any]:

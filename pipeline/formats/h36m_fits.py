@@ -1,9 +1,10 @@
 """SMPL bodies fitted to Human3.6M, as they are passed around beside it.  [raw] -> tracks -> features -> windows
 
     Human36M_subject<k>_smpl_param.json     action id -> subaction id -> frame -> pose 72, shape 10, trans 3
+    Human36M_subject<k>_camera.json         camera "1" to "4" -> R (3, 3)
 
-A file has hundreds of MB, so it is streamed into arrays of float32 (20 MB a subject), and each process keeps those of
-the last subject only: videos come subject by subject.
+A file of fits has hundreds of MB, so it is streamed into arrays of float32 (20 MB a subject), and each process keeps
+those of the last subject only: videos come subject by subject.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
-from pipeline.formats.h36m_metadata import is_number, state_of
+from pipeline.formats.arrays import numbers
+from pipeline.formats.h36m_metadata import CAMERAS, is_number, state_of
+from pipeline.formats.json_files import load_json
 from pipeline.raw.files import open_regular
 
 LENGTHS: Final = {"pose": 72, "shape": 10}
 MAX_DEPTH: Final = 16  # maps and lists in each other; the format has five
 MAX_SILENCE: Final = 1 << 20  # bytes without a token: no number or name is that long
+MAX_CAMERA_BYTES: Final = 1 << 20
 AGAIN: Final = "Download the fits again."
 
 
@@ -125,3 +129,16 @@ def _require_whole(file: Path, path: list[str], values: Mapping[str, list[float]
         if len(values[name]) != n:
             key, found = "/".join([*path[:3], name]), f"{len(values[name])}"
             raise RawDataError(file, key, expected=f"{n} numbers", found=found, do=AGAIN)
+
+
+def load_rotations(file: Path) -> Mapping[str, NDArray[np.float64]]:
+    """Camera id -> (3, 3), from the world into the camera if it is a rotation. Raises RawDataError for another file."""
+    stored = load_json(file, do=AGAIN, max_bytes=MAX_CAMERA_BYTES)
+    rotations = {}
+    for number, camera in enumerate(CAMERAS, start=1):
+        entry = stored.get(str(number)) if isinstance(stored, dict) else None
+        if not isinstance(entry, dict) or "R" not in entry:
+            raise RawDataError(file, f"{number}/R", expected="a rotation", found="none", do=AGAIN)
+        rotation = numbers(file, f"{number}/R", entry["R"], (3, 3))
+        rotations[camera] = rotation
+    return rotations

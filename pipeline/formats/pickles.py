@@ -36,7 +36,7 @@ NO_PICKLES: Final = {  # what people have instead of the file that they meant to
     b"\x1f\x8b": "a gzip archive",
     b"version https://git-lfs": "a Git LFS pointer",
 }
-REFUSED: Final = pickle.EXT1 + pickle.EXT2 + pickle.EXT4  # instructions that take names from a registry
+REFUSED: Final = pickle.EXT1 + pickle.EXT2 + pickle.EXT4 + pickle.FROZENSET  # names of a registry, hashed values
 DTYPE: Final = re.compile(r"[<>=|]?[biufcSU]\d{1,6}|[<>=|]?O[48]?")  # numbers, text of fixed size, Python objects
 
 
@@ -54,7 +54,7 @@ def load_pickle(path: Path | str, *, kind: Kind) -> dict[str, Any]:
             refuse(what)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes in texts
-            content = _Unpickler(path, data, kind).load()
+            content = ArrayUnpickler(path, io.BytesIO(data), ALLOWED[kind], HOLDS[kind]).load()
         if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
             refuse(f"{type(content).__name__} at the top")
         return {key: _value(value) for key, value in content.items()}
@@ -65,26 +65,26 @@ def load_pickle(path: Path | str, *, kind: Kind) -> dict[str, Any]:
         raise RawDataError(path, "pickle", expected=HOLDS[kind], found=found, do=do) from None
 
 
-class _Object:
+class Object:
     """An object of a class that is not imported: its attributes alone."""
 
     __slots__ = ("state",)
     state: dict[str, Any]
 
 
-class _Sparse(_Object):
+class _Sparse(Object):
     """scipy.sparse.csc_matrix."""
 
 
-class _Leaf(_Object):
+class _Leaf(Object):
     """chumpy.ch.Ch: its value is x."""
 
 
-class _Selection(_Object):
+class _Selection(Object):
     """chumpy.reordering.Select: elements of `a` by flat index, in preferred_shape."""
 
 
-_NDARRAY, _OBJECT = "numpy.ndarray", "object"  # classes that a file names and never calls
+NDARRAY, _OBJECT = "numpy.ndarray", "object"  # classes that a file names and never calls
 
 
 def _dtype(code: Any, *_: object) -> np.dtype[Any]:
@@ -94,7 +94,7 @@ def _dtype(code: Any, *_: object) -> np.dtype[Any]:
 
 
 def _reconstruct(of: object, *_: object) -> NDArray[Any]:
-    if of is not _NDARRAY:
+    if of is not NDARRAY:
         raise ValueError("an array of another class")
     return np.empty(0)  # its state follows
 
@@ -117,9 +117,22 @@ def _no_bytes() -> bytes:
     return b""
 
 
-def _new_object(of: Any, base: object, state: object) -> _Object:
+def _set(values: Any = ()) -> set[Any]:
+    _check_hashable(values)
+    return set(values)
+
+
+def _check_hashable(values: Any) -> None:
+    """Only what is flat: hashing a tuple in a tuple in a tuple ... would exhaust the C stack."""
+    flat = str | int | float | bytes | None
+    for value in values:
+        if not all(isinstance(part, flat) for part in (value if isinstance(value, tuple) else (value,))):
+            raise ValueError(f"a key that is a {type(value).__name__}")
+
+
+def _new_object(of: Any, base: object, state: object) -> Object:
     """How protocols 0 and 1 make an object."""
-    if not (isinstance(of, type) and issubclass(of, _Object)) or base is not _OBJECT or state is not None:
+    if not (isinstance(of, type) and issubclass(of, Object)) or base is not _OBJECT or state is not None:
         raise ValueError("an object of no known class")
     return of()
 
@@ -144,8 +157,8 @@ def _array(shape: Any, dtype: Any, content: Any, order: Any) -> NDArray[Any]:
 
 
 _MULTIARRAY: Final = ("numpy.core.multiarray", "numpy._core.multiarray")
-_ARRAYS: Final[dict[tuple[str, str], Any]] = {
-    ("numpy", "ndarray"): _NDARRAY,
+ARRAYS: Final[dict[tuple[str, str], Any]] = {
+    ("numpy", "ndarray"): NDARRAY,
     ("numpy", "dtype"): _dtype,
     **{(module, "_reconstruct"): _reconstruct for module in _MULTIARRAY},
     **{(module, "scalar"): _scalar for module in _MULTIARRAY},
@@ -154,17 +167,17 @@ _ARRAYS: Final[dict[tuple[str, str], Any]] = {
     **{(module, "bytes"): _no_bytes for module in ("__builtin__", "builtins")},  # and empty bytes
 }
 ALLOWED: Final[Mapping[Kind, Mapping[tuple[str, str], Any]]] = {
-    "sequence": _ARRAYS,
-    "smpl": _ARRAYS
+    "sequence": ARRAYS,
+    "smpl": ARRAYS
     | {(module, "csc_matrix"): _Sparse for module in ("scipy.sparse.csc", "scipy.sparse._csc")}
     | {("chumpy.ch", "Ch"): _Leaf, ("chumpy.reordering", "Select"): _Selection}
     | {(module, "_reconstructor"): _new_object for module in ("copy_reg", "copyreg")}
     | {(module, "object"): _OBJECT for module in ("__builtin__", "builtins")}
-    | {(module, "set"): set for module in ("__builtin__", "builtins")},  # chumpy's bookkeeping
+    | {(module, "set"): _set for module in ("__builtin__", "builtins")},  # chumpy's bookkeeping
 }
 
 
-class _Unpickler(pickle._Unpickler):
+class ArrayUnpickler(pickle._Unpickler):
     """Python's own, which finds the names on the list and sets states by checks. Raises UnsafePickle and others."""
 
     dispatch: ClassVar[dict[int, Any]] = {
@@ -174,19 +187,39 @@ class _Unpickler(pickle._Unpickler):
     stack: list[Any]
     memo: dict[int, Any]
 
-    def __init__(self, path: Path, data: bytes, kind: Kind) -> None:
-        super().__init__(io.BytesIO(data), encoding="latin1")
-        self.path, self.kind = path, kind
+    def __init__(self, path: Path, stream: Any, allowed: Mapping[tuple[str, str], Any], holds: str) -> None:
+        """`stream`: a file or an mmap; `allowed`: (module, name) -> its substitute; `holds`: what such files hold."""
+        super().__init__(stream, encoding="latin1")
+        self.path, self.allowed, self.holds = path, allowed, holds
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in ALLOWED[self.kind]:
-            return ALLOWED[self.kind][module, name]
+        if (module, name) in self.allowed:
+            return self.allowed[module, name]
         asks_for = f"{module}.{name}"[:200]
         raise UnsafePickle(
-            f"{self.path}: not read, because it asks for {asks_for}, which {HOLDS[self.kind].split(':')[0]} never "
-            "does. Do not unpickle it by other means; download the file again from its official page.",
+            f"{self.path}: not read, because it asks for {asks_for}, which {self.holds.split(':')[0]} never does. Do "
+            "not unpickle it by other means; download the file again from its official page.",
             asks_for=asks_for,
         )
+
+    def load_setitem(self) -> None:
+        _check_hashable(self.stack[-2:-1])
+        super().load_setitem()  # type: ignore[misc]
+
+    def load_setitems(self) -> None:
+        _check_hashable(self.stack[::2])
+        super().load_setitems()  # type: ignore[misc]
+
+    def load_dict(self) -> None:
+        _check_hashable(self.stack[::2])
+        super().load_dict()  # type: ignore[misc]
+
+    def load_additems(self) -> None:
+        _check_hashable(self.stack)
+        super().load_additems()  # type: ignore[misc]
+
+    dispatch |= {pickle.SETITEM[0]: load_setitem, pickle.SETITEMS[0]: load_setitems}
+    dispatch |= {pickle.DICT[0]: load_dict, pickle.ADDITEMS[0]: load_additems}
 
     def load_build(self) -> None:
         """Set the state of an array, of its type, or of an object; of nothing else."""
@@ -199,7 +232,7 @@ class _Unpickler(pickle._Unpickler):
             if state[1] not in "<>=|" or any(part is not None for part in state[2:5]):
                 raise ValueError(f"array type {target} with fields or an unknown state")
             self._replace(target, target.newbyteorder(state[1]))
-        elif isinstance(target, _Object):
+        elif isinstance(target, Object):
             target.state = dict(state)
         else:
             raise TypeError(f"a state for a {type(target).__name__}")
@@ -217,7 +250,7 @@ class _Unpickler(pickle._Unpickler):
 
 def _value(value: Any) -> Any:
     """What an object stands for."""
-    if not isinstance(value, _Object):
+    if not isinstance(value, Object):
         return value
     state = {key: _value(part) for key, part in value.state.items()}
     if isinstance(value, _Sparse):

@@ -1,1 +1,1 @@
-"""What is done with a whole cache: an overview, accepted differences, repair from raw data."""
+"""What is to be done with a cache, and what a user decides about it: overview, accept, repair."""

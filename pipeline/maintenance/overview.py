@@ -1,7 +1,7 @@
 """What would run for a split, how much, and why.  [raw -> tracks -> features] -> windows
 
-A conversion's plan and an extraction's, side by side, for who wants to know before anything runs. Nothing is written,
-nothing is computed: names, sizes and times of raw files are looked at, manifests and tables are read.
+A conversion's plan and an extraction's, side by side, before anything runs. Nothing is written or computed: names,
+sizes and times of raw files are compared, manifests and tables are read.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Final
 import numpy as np
 
 import cache
-from pipeline.conversion.differences import Difference
-from pipeline.conversion.plan import ConversionPlan, committed_split, compare_raw
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.conversion.identity import Difference, accepted_lines
+from pipeline.conversion.plan import ConversionPlan, committed_split, compare
+from pipeline.errors import PipelineError
 from pipeline.features.extract import CHANGED, ExtractionPlan, compare_stream, refuse_untrained
 from pipeline.features.plan import MissingRows, missing_rows
 from pipeline.features.streams.base import BYTES
 from pipeline.raw import changes
-from pipeline.settings.targets import Wanted
+from pipeline.settings.targets import Target
 
 FLAG_AND_KEY: Final = 1 + 16  # bytes that every row of every stream takes besides
 A_CROP: Final = 24_000  # bytes of a 224 x 224 JPEG of quality 95, about
@@ -32,11 +32,11 @@ class StreamPlan:
     """What an extraction would do for what is committed now."""
 
     stream: str
-    why: str  # "" when there is nothing to do
+    why: str  # "" when it is up to date
     lacks: MissingRows
-    row_bytes: int  # of what a row has in the stream; of compressed crops about so many
-    differs: tuple[Difference, ...]  # then an extraction refuses
-    otherwise: str = ""  # the same in words
+    row_bytes: int  # of a row's features; of compressed crops about so many
+    differs: tuple[Difference, ...] = ()  # then an extraction refuses
+    otherwise: str = ""  # the same as text
 
     @property
     def n_bytes(self) -> int:
@@ -46,32 +46,27 @@ class StreamPlan:
 
 @dataclass(frozen=True, slots=True)
 class SplitPlan:
-    """A split's plans. Each is None where it cannot be told, or has nothing to look at; `problems` say why."""
+    """A split's plans. Each is None or empty where it cannot be made, or there is nothing yet; see `problems`."""
 
-    wanted: Wanted
+    target: Target
     conversion: ConversionPlan | None
-    extractions: tuple[StreamPlan, ...]  # of what is committed now; what conversion brings comes on top
+    extractions: tuple[StreamPlan, ...]  # of what is committed now; what conversion adds comes on top
     committed: cache.Split | None
-    problems: tuple[str, ...]  # errors that whoever runs it will meet
-    behind: tuple[StreamPlan, ...] = ()  # streams besides the wanted one that lack rows: nobody extracts them by itself
+    problems: tuple[str, ...]  # errors that running it will meet
+    behind: tuple[StreamPlan, ...] = ()  # streams that lack rows and that neither luigi.cfg nor the options name
 
     @property
     def name(self) -> str:
-        return self.wanted.name
+        return self.target.name
 
     @property
-    def nothing_to_do(self) -> bool:
+    def up_to_date(self) -> bool:
         done = self.conversion is not None and self.conversion.up_to_date and not self.problems
         return done and not any(plan.why or plan.differs for plan in self.extractions)
 
     @property
-    def n_videos(self) -> int:
-        """Videos of the split, in the cache; those of other splits, which are only looked at, are none."""
-        return 0 if self.committed is None else int(self.committed.manifest["accounting"]["videos"]["found"])
-
-    @property
     def rows_again(self) -> int:
-        """Rows that the videos have now which would be read again: about as many as would be written for them."""
+        """Rows of the videos that would be read again: about as many as would be written for them."""
         if self.committed is None or self.conversion is None:
             return 0
         again = set(self.conversion.changed)
@@ -82,87 +77,90 @@ class SplitPlan:
     @property
     def bytes_again(self) -> int:
         """Of these rows, in the split's columns."""
+        columns = () if self.committed is None else self.committed.columns
         return self.rows_again * sum(
-            math.prod(cache.COLUMNS[name].trailing) * cache.COLUMNS[name].dtype.itemsize
-            for name in (self.committed.columns if self.committed is not None else ())
+            math.prod(cache.COLUMNS[name].trailing) * cache.COLUMNS[name].dtype.itemsize for name in columns
         )
 
     @property
     def bytes_of_labels(self) -> int:
-        """Of the label and video files that would be opened."""
+        """Of the label and video files that would be read."""
         if self.conversion is None:
             return 0
         return sum(changes.bytes_of_labels(self.conversion.stamps[video.name]) for video in self.conversion.append)
 
+    @property
+    def accepted(self) -> list[str]:
+        """Differences that the user has accepted, of the split and of its streams."""
+        if self.committed is None:
+            return []
+        return list(accepted_of(self.committed))
 
-def plan_split(wanted: Wanted) -> SplitPlan:
-    """Both plans of one split. Errors that a person can mend become its `problems`."""
+
+def accepted_of(split: cache.Split) -> Iterator[str]:
+    """Differences that the user has accepted, of a split and of its streams."""
+    yield from (f"{split.name}: {text}" for text in accepted_lines(split.manifest))
+    for name in split.streams:
+        yield from (f"{split.name}, {name}: {text}" for text in accepted_lines(split.stream_manifest(name)))
+
+
+def plan_split(target: Target) -> SplitPlan:
+    """Both plans of one split. Errors that the user can correct become its `problems`."""
     problems: list[str] = []
-    if wanted.to_be_made:
-        return SplitPlan(wanted, None, (), None, ())
     conversion, committed = None, None
+    if target.not_made:
+        return SplitPlan(target, None, (), None, ())
     try:
-        committed = committed_split(wanted.root, wanted.name)
-        conversion = compare_raw(
-            wanted.dataset, wanted.split, raw=wanted.raw, root=wanted.root, body=wanted.body, committed=committed
+        committed = committed_split(target.root, target.name)
+        conversion = compare(
+            committed, target.dataset, target.split, raw=target.raw, root=target.root, body=target.body
         )
     except (PipelineError, cache.CacheError) as error:
         problems.append(str(error))
-    extractions: list[StreamPlan] = []
-    behind: list[StreamPlan] = []
-    if committed is None:
-        problems += _untrained(wanted)
-    elif "bbox" in committed.columns:
-        try:
-            behind = list(_behind(wanted, committed))
-            extractions = list(_extractions(wanted, committed))
-            problems += [_otherwise(committed.name, plan) for plan in extractions if plan.differs]
-            if not problems and (any(plan.why for plan in extractions) or (conversion and conversion.append)):
-                problems += _untrained(wanted)
-        except (PipelineError, cache.CacheError) as error:
-            problems.append(str(error))
-    return SplitPlan(wanted, conversion, tuple(extractions), committed, tuple(problems), tuple(behind))
-
-
-def _untrained(wanted: Wanted) -> list[str]:
-    """That the extraction will be refused, where luigi.cfg would have an untrained network see real data."""
+    extractions: tuple[StreamPlan, ...] = ()
+    behind: tuple[StreamPlan, ...] = ()
     try:
-        if wanted.weights and wanted.stream is not None and wanted.raw.is_dir():
-            refuse_untrained(wanted.stream, wanted.raw, wanted.weights)
-    except ConfigError as error:
-        return [str(error)]
-    return []
+        if committed is not None and "bbox" in committed.columns:
+            behind = tuple(_behind(target, committed))
+            extractions = tuple(_extractions(target, committed))
+            problems += [_refused(committed.name, plan) for plan in extractions if plan.differs]
+        will_extract = committed is None or any(plan.why for plan in extractions) or (conversion and conversion.append)
+        if will_extract and not (problems and committed) and target.weights and target.stream and target.raw.is_dir():
+            refuse_untrained(target.stream, target.raw, target.weights)
+    except (PipelineError, cache.CacheError) as error:
+        problems.append(str(error))
+    return SplitPlan(target, conversion, extractions, committed, tuple(problems), behind)
 
 
-def _behind(wanted: Wanted, committed: cache.Split) -> Iterator[StreamPlan]:
-    """Streams that lack rows, and that luigi.cfg or the options do not name."""
-    named = [spec.name for spec in (wanted.stream, wanted.crops) if spec is not None]
+def _behind(target: Target, committed: cache.Split) -> Iterator[StreamPlan]:
+    """Streams that lack rows, and that neither luigi.cfg nor the options name."""
+    named = [spec.name for spec in (target.stream, target.crops) if spec is not None]
     for name in committed.streams if named else ():
         if name not in named and (lacks := missing_rows(committed, name)).shards:
-            yield _as_it_was_made(committed, name, lacks)
+            yield _as_extracted(committed, name, lacks)
 
 
-def _extractions(wanted: Wanted, committed: cache.Split) -> Iterator[StreamPlan]:
-    """Of the stream that is wanted; if none is named, of every stream there is, as it was made."""
-    if wanted.stream is None:
+def _extractions(target: Target, committed: cache.Split) -> Iterator[StreamPlan]:
+    """Of the target's stream; if it names none, of every stream there is, as it was extracted."""
+    if target.stream is None:
         for name in committed.streams:
-            yield _as_it_was_made(committed, name, missing_rows(committed, name))
+            yield _as_extracted(committed, name, missing_rows(committed, name))
         return
-    if wanted.crops is not None:
-        crops = compare_stream(committed, wanted.crops.at(wanted.raw))
+    if target.crops is not None:
+        crops = compare_stream(committed, target.crops.at(target.raw))
         yield from _stream_plan(crops)
-        if crops.lacks is not None and wanted.crops.name not in committed.streams:
-            stream = wanted.stream.stream  # comes of crops that are not there yet
+        if crops.lacks is not None and target.crops.name not in committed.streams:
+            stream = target.stream.stream  # is computed from crops that are not there yet
             row_bytes = _row_bytes(stream.dim, stream.dtype)
-            yield StreamPlan(wanted.stream.name, crops.why, crops.lacks, row_bytes, ())
+            yield StreamPlan(target.stream.name, crops.why, crops.lacks, row_bytes)
             return
-    yield from _stream_plan(compare_stream(committed, wanted.stream.at(wanted.raw)))
+    yield from _stream_plan(compare_stream(committed, target.stream.at(target.raw)))
 
 
-def _as_it_was_made(committed: cache.Split, name: str, lacks: MissingRows) -> StreamPlan:
+def _as_extracted(committed: cache.Split, name: str, lacks: MissingRows) -> StreamPlan:
     has = committed.stream_manifest(name)
     row_bytes = _row_bytes(int(has["dim"]), str(has["dtype"]))
-    return StreamPlan(name, CHANGED if lacks.shards else "", lacks, row_bytes, ())
+    return StreamPlan(name, CHANGED if lacks.shards else "", lacks, row_bytes)
 
 
 def _stream_plan(plan: ExtractionPlan) -> Iterator[StreamPlan]:
@@ -176,10 +174,10 @@ def _row_bytes(dim: int, dtype: str) -> int:
     return A_CROP if dtype == BYTES else dim * np.dtype(dtype).itemsize
 
 
-def _otherwise(split: str, plan: StreamPlan) -> str:
-    """Why an extraction would be refused, and the ways out."""
+def _refused(split: str, plan: StreamPlan) -> str:
+    """Why an extraction would be refused, and what to do."""
     return (
-        f"{split}: the stream {plan.stream!r} was extracted otherwise: {plan.otherwise}. Name "
-        "another one ([features] stream, --stream), discard this one (extract --replace) or, if the numbers are the "
-        "same nevertheless, accept it (accept --stream)."
+        f"{split}: the stream {plan.stream!r} was extracted differently: {plan.otherwise}. Name another one "
+        "([features] stream, --stream), replace this one (extract --replace) or, if the numbers are the same all the "
+        "same, accept the difference (accept --stream)."
     )

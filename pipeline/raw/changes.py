@@ -1,13 +1,11 @@
-"""Have the raw files changed? Cheap to ask (sizes and times), exact to answer (content).
+"""Have the raw files changed? Sizes and times are compared first, content decides.  [raw] -> tracks -> features
 
-A video's *stamp* is what a look at the folder tells: sizes, times and counts. Its *digest* is what decides: the content
-of its label and video files, in label folders too, and the names and sizes of its pictures. Stamps differ between
-copies of the same data, so they are kept beside the commit (stamps.json), never in it; digests are part of it. A stamp
-says nothing unless the digest that was taken with it is the committed one, so a crash between the two files does no
-harm.
+A video's *stamp* is its stat signature: sizes, times and counts. Its *digest* decides: the content of its label and
+video files, in label folders too, and the names and sizes of its pictures. Stamps differ between copies of the same
+data, so they are kept beside the commit (stamps.json), never in it; digests are part of it. A stamp counts only with
+the committed digest beside it, so a crash between the two files does no harm.
 
-Of half a million videos, every microsecond spent on one is half a second: paths are texts here, a stamp is one text,
-and stamps.json is three lists.
+There are half a million videos: paths are texts here, a stamp is one text, and stamps.json is three lists.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ Seen = tuple[Stamp, str]  # a video as it was when it was last read: its stamp, 
 
 STAMPS: Final = "stamps.json"
 OTHER_TIME: Final = ", of another time"
-NUMBERS: Final = {  # what is remembered of each kind of input; times in ns; -1 for what cannot be looked at
+NUMBERS: Final = {  # of each kind of input; times in ns; -1 for what has no stat
     "file": ("size", "time"),
     "span": ("size", "time", "start", "stop"),  # size and time of the whole file
     "folder": ("count", "time"),
@@ -37,9 +35,9 @@ NUMBERS: Final = {  # what is remembered of each kind of input; times in ns; -1 
 
 
 def stamp(raw: Path, video: RawVideo) -> Stamp:
-    """Size and time of every file, count and time of every folder; of label folders also what their files add up to.
+    """Size and time of every file, count and time of every folder; of label folders also their files' total size.
 
-    What cannot be looked at counts as -1.
+    -1 for what has no stat.
     """
     root = str(raw)
     lines = []
@@ -70,7 +68,7 @@ class Input(NamedTuple):
 
 
 def parse(text: Stamp) -> dict[str, Input]:
-    """The inputs of a stamp, by path. Raises ValueError for what is no stamp."""
+    """The inputs of a stamp, by path. Raises ValueError for any other text."""
     inputs = {}
     for line in text.split("\n") if text else ():
         kind, _, rest = line.partition(" ")
@@ -92,10 +90,7 @@ def bytes_of_labels(text: Stamp) -> int:
 
 
 def write_stamps(root: cache.Root, name: str, seen: Mapping[str, Seen]) -> None:
-    """Remember what the raw folder looked like at a commit of the split `name`.
-
-    Safe to lose: without it, contents are compared.
-    """
+    """Write the stamps at a commit of the split `name`. They are safe to lose: without them, contents are compared."""
     columns = {
         "names": list(seen),
         "stamps": [text for text, _ in seen.values()],
@@ -105,7 +100,7 @@ def write_stamps(root: cache.Root, name: str, seen: Mapping[str, Seen]) -> None:
 
 
 def read_stamps(root: cache.Root, name: str) -> dict[str, Seen]:
-    """What `write_stamps` remembered; nothing when it is not there or not readable."""
+    """What `write_stamps` wrote; empty when it is not there or not readable."""
     try:
         columns = json.loads(cache.store_at(root).read(f"{name}/{STAMPS}"))
         names, stamps, digests = (columns[key] for key in ("names", "stamps", "digests"))
@@ -115,7 +110,7 @@ def read_stamps(root: cache.Root, name: str) -> dict[str, Seen]:
 
 
 def video_digest(raw: Path, video: RawVideo) -> str:
-    """Content of the video's files and label folders, names and sizes of what lies in its folders: sha256, hex."""
+    """Content of the video's files and label folders, names and sizes in its folders: sha256, hex."""
     root = str(raw)
     total = hashlib.sha256()
     for file in video.files:
@@ -129,7 +124,7 @@ def video_digest(raw: Path, video: RawVideo) -> str:
 
 
 def what_differs(was: Stamp | None, now: Stamp) -> list[str]:
-    """What a look tells of how a video changed, input by input, in words.
+    """How a video's files changed, by their stamps, input by input.
 
     >>> what_differs("file 5 1 a.mat", "file 7 2 a.mat")
     ['a.mat: size was 5 bytes, is 7']
@@ -139,15 +134,15 @@ def what_differs(was: Stamp | None, now: Stamp) -> list[str]:
     except ValueError:
         before = None
     if before is None:
-        return ["its content; how its files looked at the commit is not known"]
+        return ["its content; its stamp at the commit is not known"]
     after = parse(now)
-    told = [f"{path} is one of its files no longer" for path in before if path not in after]
+    lines = [f"{path} is one of its files no longer" for path in before if path not in after]
     other = {path: given for path, given in after.items() if before.get(path) != given}
     for path, given in other.items():
         known = f"{path}{_what_differs(before[path], given)}" if path in before else f"{path} is one of its files now"
-        told.append(known)
+        lines.append(known)
     # Its digest says that something differs. Where only one time does, that is where.
-    return [line.replace(OTHER_TIME, ", with other content") for line in told] if len(told) == 1 else told
+    return [line.replace(OTHER_TIME, ", with other content") for line in lines] if len(lines) == 1 else lines
 
 
 def _what_differs(was: Input, now: Input) -> str:
@@ -173,7 +168,7 @@ def _count_and_time(folder: str) -> tuple[int, int]:
 
 
 def _count_size_and_times(folder: str) -> tuple[int, int, int, int]:
-    """Count, total size and newest time of what lies in a folder, and the folder's own time.
+    """Count, total size and newest time of the files in a folder, and the folder's own time.
 
     A file rewritten in place shows in the newest time alone, files that changed places in the folder's alone.
     """
@@ -184,8 +179,8 @@ def _count_size_and_times(folder: str) -> tuple[int, int, int, int]:
     count, total, newest = 0, 0, -1
     try:
         with os.scandir(descriptor) as entries:
-            for entry in entries:  # looked at from the folder's descriptor: the kernel has one name to find, not five
-                size, time = _size_and_time_of(entry)
+            for entry in entries:  # from the folder's descriptor: the kernel has one name to find, not five
+                size, time = _size_and_time(entry)
                 count, total, newest = count + 1, total + size, max(newest, time)
         return count, total, newest, os.fstat(descriptor).st_mtime_ns
     except OSError:
@@ -194,17 +189,9 @@ def _count_size_and_times(folder: str) -> tuple[int, int, int, int]:
         os.close(descriptor)
 
 
-def _size_and_time(file: str) -> tuple[int, int]:
+def _size_and_time(file: str | os.DirEntry[str]) -> tuple[int, int]:
     try:
-        status = os.stat(file)  # noqa: PTH116 - a quarter of Path's time
-    except OSError:  # also a link that leads nowhere
-        return -1, -1
-    return status.st_size, status.st_mtime_ns
-
-
-def _size_and_time_of(entry: os.DirEntry[str]) -> tuple[int, int]:
-    try:
-        status = entry.stat()
+        status = os.stat(file) if isinstance(file, str) else file.stat()  # noqa: PTH116 - a quarter of Path's time
     except OSError:  # also a link that leads nowhere
         return -1, -1
     return status.st_size, status.st_mtime_ns

@@ -1,7 +1,6 @@
-"""What lies in a raw folder, by names alone.  [raw] -> tracks -> features -> windows
+"""What is in a raw folder, by names alone.  [raw] -> tracks -> features -> windows
 
-For `doctor`: folders are listed, each once; no file is opened, and none is looked at beyond its name but where a
-pattern ends in a whole name. What cannot be listed is remembered, not raised.
+For `doctor`: folders are listed, no file is opened. What cannot be listed is returned, not raised.
 """
 
 from __future__ import annotations
@@ -11,18 +10,17 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Final
+
+from pipeline.raw.files import is_folder
 
 Unreadable = dict[str, str]  # folder or file -> why not
 
 WILD: Final = re.compile(r"[*?\[]")
 ARCHIVE: Final = re.compile(r"\.(zip|7z|rar|tgz|tbz2?|txz|tar(\.[a-z0-9]+)?)(\.\d{3})?$", re.IGNORECASE)
 PIECE: Final = re.compile(r"(?P<whole>.+\.(tar|tgz|zip|7z)(\.\w+)?)\.(a[a-z]|\d{2,3})", re.IGNORECASE)
-SPLITS: Final = {"validation": "val", "valid": "val", "training": "train", "testing": "test"}  # what people call them
-UNFINISHED: Final = re.compile(r"\.(part|crdownload|download|aria2|filepart)$", re.IGNORECASE)
-MOST_FOLDERS: Final = 100  # looked into at one level, when something is searched where it does not belong
+MOST_FOLDERS: Final = 100  # listed at one level, when something is searched where it does not belong
 
 
 def find(raw: Path, pattern: str, unreadable: Unreadable) -> Iterator[str]:
@@ -54,7 +52,7 @@ def _find(folder: str, names: Sequence[str], only_folders: bool, unreadable: Unr
 
 
 def listed(folder: str | Path, unreadable: Unreadable) -> Iterator[os.DirEntry[str]]:
-    """What lies in a folder, in no order; nothing where there is no such folder."""
+    """What is in a folder, in no order; nothing where there is no such folder."""
     try:
         with os.scandir(folder) as entries:
             yield from entries
@@ -62,14 +60,6 @@ def listed(folder: str | Path, unreadable: Unreadable) -> Iterator[os.DirEntry[s
         return
     except OSError as error:
         unreadable[str(folder)] = error.strerror or type(error).__name__
-
-
-def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Also when it is a link to one. A link that cannot be followed is none."""
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
 
 
 def _is_there(path: str, only_folders: bool, unreadable: Unreadable) -> bool:
@@ -84,7 +74,7 @@ def _is_there(path: str, only_folders: bool, unreadable: Unreadable) -> bool:
 
 
 def is_there(path: Path) -> bool:
-    """A link that leads nowhere, and what may not be looked at, are not."""
+    """False for a link that leads nowhere and for what may not be read."""
     return os.path.exists(path)  # noqa: PTH110 - Path's own may raise
 
 
@@ -98,27 +88,10 @@ def any_fits(folder: Path, patterns: Iterable[str]) -> bool:
     return any(next(find(folder, pattern, {}), None) is not None for pattern in patterns)
 
 
-def names_in(folder: Path) -> set[str]:
-    """Names of all that lies in a folder but hidden things; none where it cannot be listed."""
-    return {entry.name for entry in listed(folder, {}) if not entry.name.startswith(".")}
-
-
-def is_empty(folder: Path) -> bool:
-    """Is there nothing in the folder? No for what cannot be listed."""
-    unreadable: Unreadable = {}
-    return not any(True for _ in listed(folder, unreadable)) and not unreadable
-
-
 def folders_in(folder: Path) -> list[Path]:
-    """The first folders in a folder, by name."""
-    return all_folders_in(folder)[:MOST_FOLDERS]
-
-
-def all_folders_in(folder: Path) -> list[Path]:
-    """All folders in a folder but hidden ones, by name."""
-    return [
-        folder / n for n in sorted(e.name for e in listed(folder, {}) if is_folder(e) and not e.name.startswith("."))
-    ]
+    """The first folders in a folder by name, without hidden ones."""
+    names = sorted(e.name for e in listed(folder, {}) if is_folder(e) and not e.name.startswith("."))
+    return [folder / name for name in names[:MOST_FOLDERS]]
 
 
 def deeper(raw: Path, patterns: Sequence[str], levels: int = 2) -> Path | None:
@@ -132,12 +105,6 @@ def deeper(raw: Path, patterns: Sequence[str], levels: int = 2) -> Path | None:
     return None
 
 
-def same_but_for_spelling(folder: Path, name: str) -> str | None:
-    """What lies in `folder` under nearly this name: other capitals, or other signs between the words."""
-    found = sorted(e.name for e in listed(folder, {}) if e.name != name and _alike(e.name, name))
-    return found[0] if found else None
-
-
 def letters(name: str) -> str:
     """A name without capitals and signs.
 
@@ -147,64 +114,9 @@ def letters(name: str) -> str:
     return "".join(char for char in name.lower() if char.isalnum())
 
 
-def _alike(name: str, other: str) -> bool:
-    """Do two names differ in capitals and signs alone, or in what a split is called?"""
-    one, two = letters(name), letters(other)
-    return SPLITS.get(one, one) == SPLITS.get(two, two)
-
-
-def misspelt(raw: Path, patterns: Sequence[str], *, ends: bool) -> set[tuple[Path, str]]:
-    """(what is there, the name it should have) where one of the patterns fails only for a name's spelling.
-
-    At every level of a pattern; where its last name has wildcards, only if `ends`: there may be very many of those.
-    """
-    levels = [pattern.rstrip("/").split("/") for pattern in patterns]
-    found = {pair for names in levels for pair in islice(_misspelt(raw, names, ends), MOST_FOLDERS)}
-    return {pair for pair in found if not any(_begins(pair[0].relative_to(raw).parts, names) for names in levels)}
-
-
-def _misspelt(folder: Path, names: Sequence[str], ends: bool) -> Iterator[tuple[Path, str]]:
-    name, rest = names[0], names[1:]
-    wild = WILD.search(name) is not None
-    if not wild and os.path.lexists(folder / name):
-        if rest:
-            yield from _misspelt(folder / name, rest, ends)
-        return
-    if wild and not rest and not ends:
-        return
-    for entry in listed(folder, {}):
-        wanted = _spelt_as(name, entry.name) if wild else name if _alike(entry.name, name) else None
-        if wanted is None or entry.name.startswith(".") or (rest and not is_folder(entry)):
-            continue
-        if wanted != entry.name:
-            yield Path(entry.path), wanted
-        elif rest:
-            yield from _misspelt(Path(entry.path), rest, ends)
-
-
-def _spelt_as(pattern: str, name: str) -> str | None:
-    """`name` with the capitals of a pattern with wildcards; None where it fails for more than those.
-
-    >>> _spelt_as("S*", "s1"), _spelt_as("S*", "S1"), _spelt_as("[!_]*.MP4", "x.mp4"), _spelt_as("S*", "TS1")
-    ('S1', 'S1', 'x.MP4', None)
-    """
-    pieces = re.split(r"(\*|\?|\[!?\]?[^\]]*\])", pattern)  # every second one is a wildcard
-    wildcards = {"*": ".*", "?": "."}
-    groups = [wildcards.get(p, p.replace("[!", "[^")) if i % 2 else re.escape(p) for i, p in enumerate(pieces)]
-    found = re.fullmatch("".join(f"({group})" for group in groups), name, re.IGNORECASE | re.DOTALL)
-    if found is None:
-        return None
-    return "".join(seen if i % 2 else piece for i, (piece, seen) in enumerate(zip(pieces, found.groups(), strict=True)))
-
-
-def _begins(parts: Sequence[str], names: Sequence[str]) -> bool:
-    """Is this path, as it is written, what a pattern begins with?"""
-    return len(parts) <= len(names) and all(map(fnmatch.fnmatchcase, parts, names))
-
-
-def packed(raw: Path, pattern: re.Pattern[str] = ARCHIVE) -> list[Path]:
-    """Archives (or unfinished downloads) in a folder and in the folders in it, by name."""
-    found = [Path(e.path) for folder in (raw, *folders_in(raw)) for e in listed(folder, {}) if pattern.search(e.name)]
+def packed(raw: Path) -> list[Path]:
+    """Archives in a folder and in the folders in it, by name."""
+    found = [Path(e.path) for folder in (raw, *folders_in(raw)) for e in listed(folder, {}) if ARCHIVE.search(e.name)]
     return sorted(file for file in found if os.path.isfile(file))  # noqa: PTH113 - Path's own may raise
 
 
@@ -226,13 +138,3 @@ def unpacking(archive: str) -> str:
         return f"7z x {shlex.quote(archive if name.endswith('.7z') else archive[: archive.rindex('.')] + '.001')}"
     with_what = "unzip" if name.endswith(".zip") else "unrar x" if name.endswith(".rar") else "tar -xf"
     return f"{with_what} {shlex.quote(archive)}"
-
-
-def empty_folder(raw: Path, pattern: str) -> Path | None:
-    """The folder in which a pattern should match and which holds nothing at all, if that is why it does not."""
-    folder = raw
-    for name in pattern.split("/"):
-        if WILD.search(name) or not os.path.isdir(folder / name):  # noqa: PTH112 - as above
-            break
-        folder /= name
-    return folder if os.path.isdir(folder) and is_empty(folder) else None  # noqa: PTH112 - as above

@@ -1,4 +1,4 @@
-"""What is not the real thing says so: the marker of stand-in data, and the rule that it never meets real data."""
+"""The marker of demo data, and the rule that they are never mixed with real data.  [raw] -> tracks -> features"""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ MARKER: Final = "STAND_IN.json"
 
 
 def is_stand_in(folder: Path) -> bool:
-    """True for a folder of embedded data or of the procedural body: its marker file lies in it."""
+    """True for a folder of demo data or of the procedural body: its marker file is in it."""
     return (folder / MARKER).is_file()
 
 
 def read_marker(folder: Path) -> dict[str, Any] | None:
-    """What the marker says (seed, version, ...), or None for a folder without a readable one."""
+    """The marker's content (seed, version, ...), or None for a folder without a readable one."""
     try:
         marker: dict[str, Any] = json.loads((folder / MARKER).read_text())
     except (FileNotFoundError, json.JSONDecodeError):
@@ -26,7 +26,7 @@ def read_marker(folder: Path) -> dict[str, Any] | None:
 
 
 def refuse_mixture(raw: Path, raw_stands_in: bool, body: Path, body_stands_in: bool) -> None:
-    """Raise StandInMixed when exactly one of raw data and body is a stand-in."""
+    """Raise StandInMixed when exactly one of raw data and body is demo data."""
     if raw_stands_in == body_stands_in:
         return
     kind = {True: "a stand-in", False: "real"}

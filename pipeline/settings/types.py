@@ -24,12 +24,13 @@ from cache import Root
 from pipeline.errors import ConfigError
 from pipeline.settings.file import unknown, where
 
-_WORDS: Final[Mapping[Any, str]] = {
+_EXPECTED: Final[Mapping[Any, str]] = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
     Path: "a path",
     str: "a word",
+    Root: "a path, or a URL as s3://bucket/prefix",
 }
 
 
@@ -54,93 +55,68 @@ def typed(file: Path, section: str, given: Mapping[str, str], spec: type[Any]) -
             values[key] = _parse(text, hints[key], file.resolve().parent)
         except ValueError as error:
             found = f"{where(file, section, key, text)} = {' '.join(text.split())}"
-            raise ConfigError(f"{found}: expected {_in_words(hints[key])}") from error
+            raise ConfigError(f"{found}: expected {_expected(hints[key])}") from error
     return values
 
 
 def check_keys(file: Path, section: str, given: Mapping[str, str], known: Iterable[str]) -> None:
-    """Raises ConfigError for the first key that nobody reads."""
+    """Raise ConfigError for the first key that is not known."""
     names = list(known)
     for key, text in given.items():
         if key not in names:
             raise unknown(file, section, key, text, names)
 
 
-def root_below(base: Path, text: str) -> Root:
-    """A cache as a settings file names it: a URL, or a path, taken from the folder `base` where it is relative.
-
-    >>> root_below(Path("/home/me"), "data/cache"), root_below(Path("/home/me"), "s3://bucket/cache")
-    (PosixPath('/home/me/data/cache'), 's3://bucket/cache')
-    """
-    place = cache.place_of(text)
-    return place if isinstance(place, str) else base / place.expanduser()
-
-
 def _parse(text: str, hint: Any, base: Path) -> Any:
-    """Raises ValueError for what is not of that type."""
+    """Raise ValueError for what is not of that type."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return _at_least(_parse(text, arguments[0], base), arguments[1])
+        number = _parse(text, arguments[0], base)
+        if number < arguments[1].least:
+            raise ValueError(text)
+        return number
     if origin is Literal:
         return arguments[arguments.index(text)]
     if origin is tuple:
         return tuple(_parse(word, arguments[0], base) for word in text.split())
     if origin is Mapping:
-        return _pairs(text, arguments[1], base)
+        pairs = [word.partition(":") for word in text.split()]
+        if not all(name and colon for name, colon, _ in pairs) or len({name for name, _, _ in pairs}) < len(pairs):
+            raise ValueError(text)
+        return {name: _parse(value, arguments[1], base) for name, _, value in pairs}
     if hint == Root and text:
-        return root_below(base, text)
+        place = cache.place_of(text)
+        return place if isinstance(place, str) else base / place.expanduser()
     if NoneType in arguments:
-        return None if text in ("", "none") else _parse(text, _apart_from_none(arguments), base)
+        return None if text in ("", "none") else _parse(text, _without_none(arguments), base)
     if hint is bool:
-        return _truth(text)
+        if text.lower() not in ConfigParser.BOOLEAN_STATES:
+            raise ValueError(text)
+        return ConfigParser.BOOLEAN_STATES[text.lower()]
     if text == "":
         raise ValueError("empty")
     return base / Path(text).expanduser() if hint is Path else hint(text)
 
 
-def _at_least(number: int, limit: AtLeast) -> int:
-    if number < limit.least:
-        raise ValueError(f"{number} < {limit.least}")
-    return number
-
-
-def _pairs(text: str, hint: Any, base: Path) -> dict[str, Any]:
-    values = {}
-    for word in text.split():
-        name, colon, value = word.partition(":")
-        if not name or not colon or name in values:
-            raise ValueError(word)
-        values[name] = _parse(value, hint, base)
-    return values
-
-
-def _truth(text: str) -> bool:
-    if text.lower() not in ConfigParser.BOOLEAN_STATES:
-        raise ValueError(text)
-    return ConfigParser.BOOLEAN_STATES[text.lower()]
-
-
-def _apart_from_none(arguments: tuple[Any, ...]) -> Any:
+def _without_none(arguments: tuple[Any, ...]) -> Any:
     return next(hint for hint in arguments if hint is not NoneType)
 
 
-def _in_words(hint: Any) -> str:
-    """What is expected, for a message.
+def _expected(hint: Any) -> str:
+    """A type, for a message.
 
-    >>> _in_words(tuple[str, ...])
+    >>> _expected(tuple[str, ...])
     'words with spaces between'
     """
     origin, arguments = get_origin(hint), get_args(hint)
+    if hint in _EXPECTED:
+        return _EXPECTED[hint]
     if origin is Annotated:
-        return f"{_in_words(arguments[0])}, {arguments[1].least} or more"
+        return f"{_expected(arguments[0])}, {arguments[1].least} or more"
     if origin is Literal:
         return f"one of {', '.join(arguments)}"
     if origin is tuple:
-        return f"{_in_words(arguments[0]).removeprefix('a ')}s with spaces between"
+        return f"{_expected(arguments[0]).removeprefix('a ')}s with spaces between"
     if origin is Mapping:
-        return f"name:value pairs with spaces between, each name once, each value {_in_words(arguments[1])}"
-    if hint == Root:
-        return "a path, or a URL as s3://bucket/prefix"
-    if NoneType in arguments:
-        return f"{_in_words(_apart_from_none(arguments))}, or none"
-    return _WORDS[hint]
+        return f"name:value pairs with spaces between, each name once, each value {_expected(arguments[1])}"
+    return f"{_expected(_without_none(arguments))}, or none"

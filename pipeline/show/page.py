@@ -117,7 +117,7 @@ def portrait(track: ShownTrack, body: Path | None) -> Portrait:
 
 def _pictures(frame: Frame, track: ShownTrack, i: int) -> tuple[Overlay | None, Overlay | None, str]:
     """The full frame and the crop of row i, or what is wrong with them."""
-    image, scale = frame.image, track.crop_scale
+    image, scale = frame.image, track.record.crop_scale
     if image is None or "bbox" not in track.rows:
         return None, None, f"{frame.kind}: {frame.problem}" if frame.problem else ""
     bbox = track.rows["bbox"][i]
@@ -171,7 +171,7 @@ def write_page(shown: Shown, out: Path, *, body: Path | None = None, progress: P
 
     def portraits() -> Iterator[Portrait]:
         for done, track in enumerate(shown.tracks):
-            progress(done, len(shown.tracks), track.name)
+            progress(done, len(shown.tracks), track.record.name)
             yield portrait(track, body)
         progress(len(shown.tracks), len(shown.tracks))
 

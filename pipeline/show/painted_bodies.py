@@ -1,6 +1,6 @@
 """Bodies over pictures, shaded and half transparent.  tracks, predictions -> [pictures]
 
-A body is sampled over the rectangle that holds it, at most RASTER_PX samples wide and high, and what is sampled is
+A body is sampled over the rectangle that holds it, at most RASTER_PX samples wide and high, and the samples are
 resized to the rectangle's pixels: a person who fills a large picture costs no more than one who fills a small one.
 """
 
@@ -21,7 +21,7 @@ Floats = NDArray[np.floating[Any]]
 
 RASTER_PX: Final = 360  # samples across a body, at most
 FINEST: Final = 2.0  # samples a pixel of small bodies, so that their edges are smooth
-AMBIENT: Final = 0.35  # light that comes from everywhere
+AMBIENT: Final = 0.35  # light from everywhere
 TO_LIGHT: Final = np.array([-0.45, -0.6, -0.66], np.float32)  # from behind the viewer's left shoulder, of length 1
 OPACITY: Final = 0.75
 COLOURS: Final = (  # RGB, far apart from one another for most eyes (Okabe and Ito's, lightened)
@@ -40,7 +40,7 @@ class SeenBody(NamedTuple):
 
     verts: Floats  # (V, 3) m, camera axes (x right, y down, z forward); only which way the surface faces counts
     pixels: Floats  # (V, 2) px of the picture
-    depth: Floats  # (V,) m before the camera; what is not in front of it is not drawn
+    depth: Floats  # (V,) m before the camera; points behind it are not drawn
     colour: tuple[float, float, float]  # RGB, 0 .. 1
 
 
@@ -73,20 +73,12 @@ class Painter:
         seen = rasterise(places[faces], inverse_depth[faces], int(samples[0]), int(samples[1]))
         layer = np.zeros((*seen.face.shape, 4), np.float32)  # RGB times coverage, coverage
         hit = np.nonzero(seen.face >= 0)
-        light = self._light(body.verts)[faces[seen.face[hit]]]
-        brightness = np.einsum("nc,nc->n", seen.barycentric[hit], light)
+        facing = self._normals(body.verts) @ TO_LIGHT  # (V,)
+        light = AMBIENT + (1 - AMBIENT) * np.maximum(facing, 0)
+        brightness = np.einsum("nc,nc->n", seen.barycentric[hit], light[faces[seen.face[hit]]])
         layer[hit] = np.column_stack([np.outer(brightness, body.colour), np.ones(len(brightness))])
-        smaller = samples[0] > size[0]
-        layer = np.asarray(cv2.resize(layer, size.tolist(), interpolation=_AREA if smaller else _LINEAR), np.float32)
+        how = cv2.INTER_AREA if samples[0] > size[0] else cv2.INTER_LINEAR
+        layer = np.asarray(cv2.resize(layer, size.tolist(), interpolation=how), np.float32)
         part = image[int(low[1]) : int(high[1]), int(low[0]) : int(high[0])]
         over = part * (1 - opacity * layer[..., 3:]) + (255 * opacity) * layer[..., :3]
         part[...] = np.clip(over + 0.5, 0, 255).astype(np.uint8)
-
-    def _light(self, verts: Floats) -> NDArray[np.float32]:
-        """(V,) how bright the surface is at each vertex."""
-        facing = self._normals(verts) @ TO_LIGHT
-        return np.asarray(AMBIENT + (1 - AMBIENT) * np.maximum(facing, 0), np.float32)
-
-
-_AREA: Final = cv2.INTER_AREA
-_LINEAR: Final = cv2.INTER_LINEAR

@@ -16,7 +16,7 @@ from cache import Split
 from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.conversion.convert import FLAGS, PER_FRAME, UNEXPECTED
-from pipeline.conversion.plan import reader_parts
+from pipeline.conversion.identity import reader_parts
 from pipeline.datasets.base import Dataset, unexpected
 from pipeline.errors import PipelineError
 from pipeline.pixels import sources
@@ -45,13 +45,8 @@ class Choice:
 class ShownTrack:
     """One track: facts about all its frames, and the columns of the few frames that are drawn."""
 
-    name: str
-    video: str
+    record: Track | cache.TrackRecord
     n_frames: int
-    fps: float  # nan where not known
-    step: int
-    gender: str
-    crop_scale: float
     source: FrameSource | None  # None without pictures
     gaps: tuple[tuple[int, int], ...]  # (last frame before, first frame after) where frames are not one step apart
     joints: tuple[str, ...]  # of spin49: visible in some frame
@@ -141,7 +136,7 @@ def from_raw(dataset: Dataset, split: str, raw: Path, choice: Choice, *, body: P
         """The track of a name, which is <video>/<person>."""
         candidates = [video for video in videos if name.startswith(f"{video.name}/")]
         tracks = [track for video in candidates for track in read(video)]
-        if name not in (names := [track.name for track in tracks]):
+        if name not in (names := [track.record.name for track in tracks]):
             failed = [f"{a.set_aside}: {a.message}" for v in candidates if (a := accounts[v.name]).set_aside]
             has = f"its video has {', '.join(names) or '; '.join(failed) or 'none'}"
             raise PipelineError(
@@ -219,13 +214,8 @@ def shown_track(
     after = np.flatnonzero(np.diff(frame_index) != track.step) + 1
     chosen = spread(len(frame_index), frames)
     return ShownTrack(
-        name=track.name,
-        video=track.video,
+        record=track,
         n_frames=len(frame_index),
-        fps=track.fps,
-        step=track.step,
-        gender=track.gender,
-        crop_scale=track.crop_scale,
         source=source,
         gaps=tuple((int(frame_index[i - 1]), int(frame_index[i])) for i in after),
         joints=tuple(JOINTS["spin49"][j] for j in np.flatnonzero(seen.any(axis=0))),

@@ -53,3 +53,24 @@ def _quaternions(rotvec: Doubles) -> Doubles:
     angle = np.sqrt(np.einsum("...i,...i->...", rotvec, rotvec))
     half_sine = np.sinc(angle / (2 * np.pi)) / 2  # sin(angle / 2) / angle, at 0 too
     return np.concatenate([np.cos(angle / 2)[None], np.moveaxis(rotvec, -1, 0) * half_sine])
+
+
+def resample_rotations(rotvec: Doubles, position: Doubles) -> Doubles:
+    """(N, J, 3) axis-angle rad at fractional positions (M,) -> (M, J, 3): the shortest arc between neighbours.
+
+    At whole positions the stored vector itself, whatever its angle.
+    """
+    before, part = np.floor(position).astype(np.int64), position % 1
+    out = rotvec[before]
+    between = part > 0
+    if between.any():
+        start = before[between]
+        out[between] = slerp(rotvec[start], rotvec[start + 1], part[between, None])
+    return out
+
+
+def resample_linear(values: Doubles, position: Doubles) -> Doubles:
+    """(N, C) at fractional positions (M,) -> (M, C)."""
+    before = np.floor(position).astype(np.int64)
+    after, part = np.minimum(before + 1, len(values) - 1), (position % 1)[:, None]
+    return values[before] * (1 - part) + values[after] * part

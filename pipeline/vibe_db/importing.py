@@ -18,7 +18,8 @@ import cache
 from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.cli.progress import Progress, silent
-from pipeline.conversion.plan import committed_split, differences
+from pipeline.conversion.identity import describe
+from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.features import extract
@@ -188,7 +189,7 @@ def _why(root: cache.Root, name: str, origin: Mapping[str, Any]) -> str:
     if before == origin:
         return ""
     was = f"imported from {before['imported']['file']}" if "imported" in before else "converted from raw data"
-    changed = "; ".join(differences(before.get("imported", {}), origin["imported"])) if "imported" in before else ""
+    changed = describe(before.get("imported", {}), origin["imported"]) if "imported" in before else ""
     raise PipelineError(
         f"{root}/{name}: was {was}{f' ({changed})' if changed else ''}. An import makes a split of its own: name "
         "another cache (--cache), or remove that folder, its features included."
@@ -235,8 +236,7 @@ def _write_stream(
     }
     split = cache.open(root)[name]
     if stream in split.streams:
-        if changed := differences(split.stream_manifest(stream).get("identity", {}), identity):
-            why = "; ".join(changed)
+        if why := describe(split.stream_manifest(stream).get("identity", {}), identity):
             raise PipelineError(f"{name}: has a stream {stream!r} of another origin ({why}). Name another (--stream).")
         if extract.is_current(split, stream):
             return False

@@ -1,9 +1,9 @@
 """joblib files: written block by block, and read without unpickling them.  tracks, features <-> [database files]
 
 joblib's format is a pickle in which each array is a small object (its type, shape and order) with the array's bytes
-directly behind it. A pickle is a program, so nothing that an untrusted one names is imported or called: names, by an
-exact list, stay text, and calls become records of text and numbers. Arrays are stepped over, so opening a file of 80 GB
-reads some hundred bytes of it, and rows are read when they are needed.
+directly behind it. An untrusted one is read as `pipeline.formats.pickles` reads pickles: nothing that it names is
+imported or called. Arrays are stepped over, so opening a file of 80 GB reads some hundred bytes of it, and rows are
+read when they are needed.
 
 The format written is that of joblib before 1.2, which later versions read too; what those write, the 0.14 that TCMR
 asks for cannot read. Instructions without effect fill up to a multiple of 16 bytes before each array, so that it can be
@@ -12,21 +12,23 @@ mapped.
 
 from __future__ import annotations
 
+import functools
 import math
 import mmap
 import pickle
 import pickletools
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, Final
 
 import joblib.numpy_pickle as joblib_format
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import PipelineError, RawDataError, UnsafePickle
+from pipeline.errors import PipelineError, RawDataError
+from pipeline.formats.arrays import refuse
+from pipeline.formats.pickles import ARRAYS, NDARRAY, ArrayUnpickler, Object
 from pipeline.raw.files import open_unbuffered
 
 EXPECTED: Final = "a joblib file: a dict of NumPy arrays, not compressed"
@@ -47,76 +49,15 @@ COMPRESSED: Final = {
     b"\x04\x22\x4d\x18": ("lz4", "lz4 -dc FILE > PLAIN"),
     **{b"x" + level: ("zlib", "zlib-flate -uncompress < FILE > PLAIN") for level in (b"\x01", b"^", b"\x9c", b"\xda")},
 }
-_WRAPPER: Final = "joblib.numpy_pickle.NumpyArrayWrapper"  # the array's bytes are behind it
-_CORE: Final = tuple(f"numpy.{core}.{name}" for core in ("core", "_core") for name in (
-    "multiarray._reconstruct", "multiarray.scalar", "numeric._frombuffer"))  # fmt: skip
-_NAMES: Final = frozenset(
-    (_WRAPPER, "numpy.dtype", "numpy.ndarray", "numpy.memmap", "numpy.core.memmap.memmap", "_codecs.encode",
-     "__builtin__.bytes", "builtins.bytes", *_CORE)
-)  # fmt: skip
-_REFUSED: Final = (  # instructions that hash deep values, allocate what a file claims, or build other objects
-    pickle.INST + pickle.OBJ + pickle.PERSID + pickle.BINPERSID + pickle.EXT1 + pickle.EXT2 + pickle.EXT4
-    + pickle.FROZENSET + pickle.EMPTY_SET + pickle.ADDITEMS + pickle.NEWOBJ_EX
-    + pickle.BYTEARRAY8 + pickle.NEXT_BUFFER + pickle.READONLY_BUFFER
-)  # fmt: skip
-
-
-class Stored(Protocol):
-    """An array in a file: rows are read when they are needed."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def dtype(self) -> np.dtype[Any]: ...
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Rows [start, stop), in memory."""
 
 
 @dataclass(frozen=True, slots=True)
-class StoredArray:
-    """Bytes [offset, ...) of a file that are an array. Read, not mapped: mapped pages would count as our memory."""
+class Stored:
+    """An array in a file. `read(start, stop)` returns rows [start, stop), in memory."""
 
-    file: Path
-    offset: int
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    fortran: bool = False
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        if self.fortran and len(self.shape) > 1:
-            mapped = np.memmap(self.file, self.dtype, "r", self.offset, self.shape, "F")
-            return np.array(mapped[start:stop])
-        row = math.prod(self.shape[1:])
-        count, at = (stop - start) * row, self.offset + start * row * self.dtype.itemsize
-        flat: NDArray[Any] = np.fromfile(self.file, self.dtype, count, offset=at)
-        if len(flat) != count:
-            expected = f"{count} numbers at byte {at}"
-            raise RawDataError(self.file, "file", expected=expected, found=f"{len(flat)}", do="Copy it again.")
-        return flat.reshape(stop - start, *self.shape[1:])
-
-
-@dataclass(frozen=True, slots=True)
-class StoredTexts:
-    """Texts that were stored one by one, as Python objects: those are in memory."""
-
-    values: NDArray[Any]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.values.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.values.dtype
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        return self.values[start:stop]
+    read: Callable[[int, int], NDArray[Any]]
 
 
 def stored_arrays(file: Path) -> tuple[dict[str, Stored], tuple[str, ...]]:
@@ -128,17 +69,17 @@ def stored_arrays(file: Path) -> tuple[dict[str, Stored], tuple[str, ...]]:
     try:
         with open_unbuffered(file) as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
             _refuse_compressed(file, content[:8])
-            found = _ArrayReader(file, content).load()
+            found = _Unpickler(file, content).load()
     except PipelineError:
         raise
     except Exception as error:  # of a damaged pickle anything; an empty file cannot be mapped
         raise _unreadable(
-            file, str(error) if isinstance(error, _Malformed) else f"{type(error).__name__}: {error}"
+            file, str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
         ) from None
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
         raise _unreadable(file, f"{type(found).__name__} at the top")
-    arrays = {name: value for name, value in found.items() if isinstance(value, StoredArray | StoredTexts)}
-    return dict(arrays), tuple(sorted(found.keys() - arrays.keys()))
+    arrays = {name: value for name, value in found.items() if isinstance(value, Stored)}
+    return arrays, tuple(sorted(found.keys() - arrays.keys()))
 
 
 def _unreadable(file: Path, found: str) -> RawDataError:
@@ -155,142 +96,87 @@ def _refuse_compressed(file: Path, start: bytes) -> None:
             raise RawDataError(file, "file", expected=EXPECTED, found=f"one compressed with {kind}", do=do)
 
 
-class _Malformed(ValueError):
-    """A pickle that is not what joblib writes."""
+class _Wrapper(Object):
+    """joblib.numpy_pickle.NumpyArrayWrapper: the array's bytes are behind it."""
 
 
-class _Name(str):
-    """A name from the list, instead of what it names."""
+_NAMES: Final = ARRAYS | {
+    ("joblib.numpy_pickle", "NumpyArrayWrapper"): _Wrapper,
+    ("numpy", "memmap"): NDARRAY,  # what a mapped array was
+    ("numpy.core.memmap", "memmap"): NDARRAY,
+}
 
 
-@dataclass(slots=True, eq=False)
-class _Record:
-    """What a pickle would call with what, and the state that it would then set."""
+class _Unpickler(ArrayUnpickler):
+    """Steps over joblib's arrays."""
 
-    name: str
-    arguments: tuple[Any, ...]
-    state: Any = None
-
-
-# Written in Python, so that a reader of a format may change what an instruction does: joblib itself relies on it.
-_Unpickler: Any = pickle._Unpickler
-
-
-class _ArrayReader(_Unpickler):  # type: ignore[misc]
-    """Python's own unpickler without calls, and with joblib's arrays stepped over. Raises _Malformed and others."""
-
-    dispatch: ClassVar[dict[int, Any]] = {
-        code: step for code, step in _Unpickler.dispatch.items() if code not in _REFUSED
-    }
+    dispatch = ArrayUnpickler.dispatch.copy()
 
     def __init__(self, file: Path, content: mmap.mmap) -> None:
-        super().__init__(content)
-        self.file, self.content = file, content
+        super().__init__(file, content, _NAMES, EXPECTED)
+        self.content = content
 
-    def find_class(self, module: str, name: str) -> Any:
-        if f"{module}.{name}" in _NAMES:
-            return _Name(f"{module}.{name}")
-        raise UnsafePickle(
-            f"{self.file}: not read, because it asks for {f'{module}.{name}'[:200]!r}, which no database file does. "
-            "Do not unpickle it by other means: reading it may run code of its author's choice."
-        )
+    def load_build(self) -> None:
+        super().load_build()
+        if isinstance(self.stack[-1], _Wrapper):
+            self.stack[-1] = self.array(self.stack[-1].state)
 
-    def call(self) -> None:
-        """REDUCE and NEWOBJ."""
-        arguments, name = self.stack.pop(), self.stack.pop()
-        if not (isinstance(name, _Name) and isinstance(arguments, tuple)):
-            raise _Malformed("a call of a value")
-        self.stack.append(_Record(name, arguments))
+    dispatch[pickle.BUILD[0]] = load_build
 
-    def build(self) -> None:
-        state, record = self.stack.pop(), self.stack[-1]
-        if not isinstance(record, _Record) or record.state is not None:
-            raise _Malformed("a state of a value")
-        record.state = state
-        if record.name == _WRAPPER:
-            self.stack[-1] = self.array(record)
-
-    def set_item(self) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        self.fill([key, value])
-
-    def set_items(self) -> None:
-        self.fill(self.pop_mark())
-
-    def make_dict(self) -> None:
-        items = self.pop_mark()
-        self.stack.append({})
-        self.fill(items)
-
-    def fill(self, items: list[Any]) -> None:
-        target = self.stack[-1]
-        if not isinstance(target, dict) or not all(isinstance(key, str | int | float | bytes) for key in items[::2]):
-            raise _Malformed("a dict with other keys than text and numbers")  # hashing deep ones exhausts the C stack
-        target.update(zip(items[::2], items[1::2], strict=True))
-
-    dispatch |= {pickle.REDUCE[0]: call, pickle.NEWOBJ[0]: call, pickle.BUILD[0]: build, pickle.DICT[0]: make_dict}
-    dispatch |= {pickle.SETITEM[0]: set_item, pickle.SETITEMS[0]: set_items}
-
-    def array(self, record: _Record) -> Stored:
+    def array(self, state: Mapping[str, Any]) -> Stored:
         """The array that a wrapper describes, whose bytes begin here."""
-        state = record.state
-        if record.arguments or not isinstance(state, dict) or not isinstance(state.get("subclass"), _Name):
-            raise _Malformed("an array without its description")
-        shape, dtype, order = state.get("shape"), _dtype(state.get("dtype")), state.get("order")
-        if not isinstance(shape, tuple) or len(shape) > MAX_DIMENSIONS or not all(_is_size(n) for n in shape):
-            raise _Malformed(f"an array of shape {str(shape)[:80]}")
+        shape, dtype, order = (state.get(key) for key in ("shape", "dtype", "order"))
+        sizes = shape if isinstance(shape, tuple) else (None,)
+        if len(sizes) > MAX_DIMENSIONS or not all(type(n) is int and 0 <= n < 2**48 for n in sizes):
+            refuse(f"an array of shape {str(shape)[:80]}")
+        if state.get("subclass") is not NDARRAY or not isinstance(dtype, np.dtype) or order not in ("C", "F"):
+            refuse("an array of no known class, type or order")
         if dtype.kind == "O":
-            return self.texts(shape)
-        if dtype.kind not in NUMBERS_AND_TEXT or order not in ("C", "F"):
-            raise _Malformed(f"an array of {dtype} in order {str(order)[:80]}")
+            return self.texts(sizes)
+        if dtype.kind not in NUMBERS_AND_TEXT:
+            refuse(f"an array of {dtype}")
         if (alignment := state.get("numpy_array_alignment_bytes")) is not None:  # from joblib 1.2 on: padding follows
             padding = self.content.read_byte()
             if not isinstance(alignment, int) or padding > MAX_ALIGNMENT:
-                raise _Malformed(f"padding of {padding} bytes")
+                refuse(f"padding of {padding} bytes")
             self.content.seek(padding, 1)
-        at = self.content.tell()
-        array = StoredArray(self.file, at, shape, dtype, order == "F")
-        if array.nbytes > len(self.content) - at:
-            raise _Malformed(f"it ends inside an array of {array.nbytes:,} bytes at byte {at:,}")
-        self.content.seek(array.nbytes, 1)
-        return array
+        at, n_bytes = self.content.tell(), math.prod(sizes) * dtype.itemsize
+        if n_bytes > len(self.content) - at:
+            refuse(f"it ends inside an array of {n_bytes:,} bytes at byte {at:,}")
+        self.content.seek(n_bytes, 1)
+        read = _rows_of_columns if order == "F" and len(sizes) > 1 else _rows
+        return Stored(sizes, dtype, functools.partial(read, self.path, at, sizes, dtype))
 
-    def texts(self, shape: tuple[int, ...]) -> StoredTexts:
+    def texts(self, shape: tuple[int, ...]) -> Stored:
         """An array of objects is a pickle of its own. Only one of texts is of use."""
-        record = _ArrayReader(self.file, self.content).load()
-        state = record.state if isinstance(record, _Record) else None
-        if not isinstance(state, tuple) or len(state) != 5 or state[1] != shape or len(shape) != 1:
-            raise _Malformed("an array of objects without its values")
-        values = state[4]
-        if not isinstance(values, list) or len(values) != shape[0]:
-            raise _Malformed("an array of objects without its values")
-        texts = [_text(value) for value in values]
+        objects = _Unpickler(self.path, self.content).load()
+        if not isinstance(objects, np.ndarray) or objects.shape != shape or len(shape) != 1:
+            refuse("an array of objects without its values")
+        if not all(isinstance(value, str | bytes) for value in objects):
+            refuse("an array of Python objects that are no texts; store numbers as an array of numbers")
+        texts = [v.decode("utf-8", "surrogateescape") if isinstance(v, bytes) else v for v in objects]
         if (longest := max(map(len, texts), default=0)) > MAX_TEXT:  # each takes the room of the longest
-            raise _Malformed(f"a text of {longest:,} characters")
-        return StoredTexts(np.array(texts, str))
+            refuse(f"a text of {longest:,} characters")
+        values = np.array(texts, str)
+        return Stored(values.shape, values.dtype, lambda start, stop: values[start:stop])
 
 
-def _dtype(record: Any) -> np.dtype[Any]:
-    """dtype("f4", False, True) with the state (3, "<", ...), where the second item is the order of bytes."""
-    if not isinstance(record, _Record) or record.name != "numpy.dtype" or not record.arguments:
-        raise _Malformed("an array of no known type")
-    code, state = record.arguments[0], record.state
-    order = state[1] if isinstance(state, tuple) and len(state) > 1 else "="
-    if not isinstance(code, str) or not re.fullmatch("[A-Za-z][0-9]{0,9}", code) or order not in ("<", ">", "|", "="):
-        raise _Malformed("an array of no known type")
-    return np.dtype(code).newbyteorder(order)  # type: ignore[arg-type]
+def _rows(file: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any], start: int, stop: int) -> NDArray[Any]:
+    """Rows of the bytes [offset, ...) of a file. Read, not mapped: mapped pages would count as our memory."""
+    row = math.prod(shape[1:])
+    count, at = (stop - start) * row, offset + start * row * dtype.itemsize
+    flat: NDArray[Any] = np.fromfile(file, dtype, count, offset=at)
+    if len(flat) != count:
+        expected = f"{count} numbers at byte {at}"
+        raise RawDataError(file, "file", expected=expected, found=f"{len(flat)}", do="Copy it again.")
+    return flat.reshape(stop - start, *shape[1:])
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, _Record) and value.name == "_codecs.encode" and isinstance(value.arguments[0], str):
-        value = value.arguments[0].encode("latin1")  # how protocol 2 holds bytes
-    if not isinstance(value, str | bytes):
-        raise _Malformed("an array of Python objects that are no texts; store numbers as an array of numbers")
-    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
-
-
-def _is_size(n: Any) -> bool:
-    return isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**48
+def _rows_of_columns(
+    file: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any], start: int, stop: int
+) -> NDArray[Any]:
+    """The same of an array in Fortran's order, whose rows are not in one place."""
+    return np.array(np.memmap(file, dtype, "r", offset, shape, "F")[start:stop])
 
 
 @dataclass(frozen=True, slots=True)

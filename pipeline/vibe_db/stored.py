@@ -105,7 +105,7 @@ def open_database(file: Path, layout: Layout) -> Iterator[Database]:
     stored, arrays = None, {}
     try:
         stored = h5py.File(file, "r", locking=False)
-        arrays = {name: _Hdf5Array(stored[name]) for name in stored if _is_plain(file, stored, name)}
+        arrays = {name: _hdf5_array(stored[name]) for name in stored if _is_plain(file, stored, name)}
         others = tuple(sorted(set(stored) - arrays.keys()))
     except Exception as error:  # the library raises a dozen types on damaged files, none of them documented
         if stored is not None:
@@ -145,23 +145,8 @@ def _checked(file: Path, layout: Layout, arrays: Mapping[str, Stored], others: t
     return database
 
 
-@dataclass(frozen=True, slots=True)
-class _Hdf5Array:
-    """A dataset of an open HDF5 file."""
-
-    dataset: Any
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.dataset.shape or ())
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        dtype: np.dtype[Any] = self.dataset.dtype
-        return dtype
-
-    def read(self, start: int, stop: int) -> NDArray[Any]:
-        return np.asarray(self.dataset[start:stop])
+def _hdf5_array(dataset: Any) -> Stored:
+    return Stored(dataset.shape or (), dataset.dtype, lambda start, stop: np.asarray(dataset[start:stop]))
 
 
 def _is_plain(file: Path, stored: h5py.File, name: str) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
-from pipeline.cli.text import in_words
+from pipeline.cli.text import error_text
 
 Array = NDArray[Any]
 Rows = NDArray[np.int64]
@@ -64,7 +64,7 @@ def n_rows(split: cache.Split) -> int:
 
 def problem(name: str, error: BaseException) -> str:
     """What cannot be read of a split, by the error's message."""
-    return f"{name}: {in_words(error)}"
+    return f"{name}: {error_text(error)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from pipeline.commands import Command
+from pipeline.cli.command_line import Command
 from tasks.commands import config, evaluate, predict, report, train
 
 COMMANDS: Final[Mapping[str, Command]] = {

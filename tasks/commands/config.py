@@ -13,10 +13,8 @@ from pipeline.cli import console
 from pipeline.cli.console import err, out, plain
 from pipeline.commands import config
 from pipeline.errors import ConfigError
-from pipeline.settings.features import Features
-from pipeline.settings.file import LUIGI, did_you_mean
-from pipeline.settings.places import settings_file
-from pipeline.settings.sections import TYPES
+from pipeline.settings.file import LUIGI, did_you_mean, settings_file
+from pipeline.settings.sections import TYPES, Features
 from tasks.settings import (
     OF_TRAINING,
     SET_ELSEWHERE,

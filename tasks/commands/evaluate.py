@@ -8,8 +8,8 @@ from typing import Final
 
 import cache
 from pipeline.cli import console
+from pipeline.cli.options import json_option, whole
 from pipeline.cli.progress import bar
-from pipeline.commands.options import json_option, whole
 from tasks import evaluation
 from tasks.commands.predict import model_options, positive
 from tasks.settings import settings

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.cli import console
+from pipeline.cli.options import json_option, whole
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.text import count
-from pipeline.commands.options import json_option, whole
 from pipeline.errors import ConfigError
 from tasks.data import converted, extracted
 from tasks.settings import settings

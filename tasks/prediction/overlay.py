@@ -21,9 +21,9 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.cli.progress import Progress, silent
-from pipeline.datasets.pixels import n_frames
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.pixels.frames import Image, Pictures, Video
+from pipeline.pixels.numbered import n_frames
 from pipeline.show.painted_bodies import COLOURS, OPACITY, Painter, SeenBody
 from pipeline.synthetic.layouts.files import mp4_writer
 from vibe_model.cameras import CROP_PX, FOCAL_LENGTH_PX

@@ -37,7 +37,7 @@ from pipeline.features.streams.resnet50 import Precision, ResNet50
 from pipeline.pixels import sources
 from pipeline.pixels.frames import FrameSource, Video
 from pipeline.raw.stand_in import is_stand_in
-from pipeline.settings.features import stream_named
+from pipeline.settings.targets import stream_named
 from tasks.prediction.overlay import STAND_IN, PredictedBodies, write_overlay
 from tasks.prediction.trained import Trained, refuse_other_features
 from tasks.settings import settings

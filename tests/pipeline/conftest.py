@@ -14,9 +14,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from scipy.io import loadmat, savemat
 
 import cache
 from pipeline import datasets, synthetic
+from pipeline.__main__ import main
 from pipeline.conversion import convert
 from pipeline.datasets.penn_action import PennAction
 from pipeline.features import extract as features
@@ -24,6 +26,8 @@ from pipeline.features.engine import Resources
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.raw.stand_in import MARKER
+from pipeline.settings.targets import Target, by_folders
 from pipeline.synthetic.layouts import writing
 
 SIZES = {  # videos a split, frames
@@ -250,3 +254,82 @@ def no_waiting_for_the_disk() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda fd: None)
         yield
+
+
+class Penn:
+    """A copy of the embedded Penn Action, and a cache for it. 0001, 0003 and 0005 are of train, with 8 frames each."""
+
+    name = "penn_action/train"
+
+    def __init__(self, raw: Path, root: Path) -> None:
+        self.raw, self.root = raw, root
+
+    @property
+    def split(self) -> cache.Split:
+        return cache.open(self.root)[self.name]
+
+    def plan(self, split: str = "train", **changed: Any) -> convert.ConversionPlan:
+        given = {"raw": self.raw, "root": self.root, "dataset": datasets.get("penn_action"), **changed}
+        return convert.plan_conversion(given.pop("dataset"), split, **given)
+
+    def convert(self, split: str = "train", **options: Any) -> convert.Conversion:
+        return convert.convert(self.plan(split), **options)
+
+    def target(self, stream: StreamSpec | None = None) -> Target:
+        return by_folders("penn_action", "train", raw=self.raw, root=self.root, stream=stream)
+
+    def rows(self, column: str) -> dict[str, np.ndarray]:
+        return Into.rows(self.root, self.name, column)
+
+    def everything(self) -> dict[str, tuple[int, int]]:
+        return everything(self.root)
+
+    def label(self, video: str) -> Path:
+        return self.raw / f"labels/{video}.mat"
+
+    def frames(self, video: str) -> Path:
+        return self.raw / f"frames/{video}"
+
+    def edit(self, video: str, change: Callable[[np.ndarray], np.ndarray] = lambda x: x + 1) -> bytes:
+        """Change the joints' x; else all move by a pixel. Returns the bytes before."""
+        before = self.label(video).read_bytes()
+        label = {key: value for key, value in loadmat(self.label(video)).items() if not key.startswith("__")}
+        savemat(self.label(video), label | {"x": change(label["x"])})
+        return before
+
+    def spoil(self, *videos: str) -> bytes:
+        """Leave a joint out: `bad_label_file`. Returns the last one's bytes before."""
+        return [self.edit(video, lambda x: x[:, :12]) for video in videos][-1]
+
+    def add(self, *videos: str) -> None:
+        """Copies of 0001."""
+        for video in videos:
+            shutil.copy(self.label("0001"), self.label(video))
+            shutil.copytree(self.frames("0001"), self.frames(video))
+
+    def remove(self, *videos: str) -> None:
+        for video in videos:
+            self.label(video).unlink()
+            shutil.rmtree(self.frames(video))
+
+    def without_marker(self) -> None:
+        """As if it were a download: real data."""
+        (self.raw / MARKER).unlink()
+
+
+@pytest.fixture
+def penn(embedded: Embedded, tmp_path: Path) -> Penn:
+    return Penn(embedded.copy("penn_action", tmp_path / "raw/penn_action"), tmp_path / "cache")
+
+
+@pytest.fixture
+def run() -> Callable[..., int]:
+    """`python -m pipeline`, within this process: its exit code."""
+
+    def run(*arguments: object) -> int:
+        try:
+            return main([str(argument) for argument in arguments])
+        except SystemExit as ended:  # from argparse
+            return int(ended.code or 0)
+
+    return run

@@ -182,7 +182,7 @@ def test_results_that_wait_for_an_earlier_one_take_bounded_memory(
     log = tmp_path / "log"
     results = ordered_map(log_and_return_a_mebibyte, [(log, index) for index in range(400)], 3)
     next(results)
-    assert 2 < log.stat().st_size < 60  # 6 MiB here, and what two processes hold
+    assert 2 < log.stat().st_size < 100  # 6 MiB here, and two batches of 16 in each of two processes
     assert [len(one) for one in results if isinstance(one, bytes)] == [MIB] * 399
 
 

@@ -116,7 +116,7 @@ def test_a_mistake_is_reported_with_its_line_and_what_was_expected(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ("[machine]\npreset = laptop\n", r"line 17 \[machine\]: .*\[convert\] workers.*docs/settings\.md"),
+        ("[machine]\npreset = laptop\n", r"line 17 \[machine\]: this section is gone. .*workers.*docs/settings\.md"),
         ("[features]\ndecode = reduced\n", r"line 18 \[features\] decode: .*decoded at their full size"),
         ("[embedded]\nsize = huge\n", r"line 18 \[embedded\] size = huge: expected one of tiny, default, large"),
         ("[embedded]\nseed = -1\n", r"line 18 \[embedded\] seed = -1: expected a whole number, 0 or more"),

@@ -1,18 +1,8 @@
 import pytest
 
-from tests.vibe_model.builders import MemorySplit, TinyBody
+from tests.vibe_model.builders import TinyBody
 
 
 @pytest.fixture
 def body():
     return TinyBody()
-
-
-@pytest.fixture(scope="session")
-def tiny_body():
-    return TinyBody
-
-
-@pytest.fixture(scope="session")
-def memory_split():
-    return MemorySplit

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from vibe_model import VIBE, MotionDiscriminator, losses
+from tests.vibe_model.builders import small_vibe
+from vibe_model import MotionDiscriminator, losses
 from vibe_model.rotations import axis_angle_to_matrix
 from vibe_model.training.steps import step_losses
 
 ONES = {"kp_2d": 1.0, "kp_3d": 1.0, "pose": 1.0, "shape": 1.0}
-SMALL = {"hidden_size": 5, "feature_size": 6, "regressor_size": 7}
 
 
 def perfect(n_windows=2, n_frames=3):
@@ -86,12 +86,6 @@ def test_each_weight_multiplies_its_own_term():
         assert many[name] == pytest.approx(factor * once[name], rel=1e-5) != 0
 
 
-def test_arrays_serve_as_labels_as_well_as_tensors():
-    pred, batch = perfect()
-    batch["kp_2d"] += 0.1
-    assert terms(pred, {name: value.numpy() for name, value in batch.items()}) == terms(pred, batch)
-
-
 def test_adversarial_terms_by_hand():
     fake, real = torch.tensor([[0.5], [2.0]]), torch.tensor([[1.0], [0.0], [3.0], [1.0]])
     assert losses.adversarial_generator(fake).item() == pytest.approx((0.25 + 1) / 2)
@@ -99,9 +93,8 @@ def test_adversarial_terms_by_hand():
 
 
 @pytest.fixture
-def step(body):
-    torch.manual_seed(0)
-    generator = VIBE(body, **SMALL)
+def step():
+    generator = small_vibe()
     discriminator = MotionDiscriminator(rnn_size=5, attention_size=5, attention_dropout=0.0)
     _, batch = perfect()
     batch["features"] = torch.randn(2, 3, 6)
@@ -142,20 +135,6 @@ def test_neither_loss_reaches_the_other_networks_parameters(step):
     discriminator_loss.backward()
     assert all(p.grad is None for p in generator.parameters())
     assert any(p.grad.abs().sum() > 0 for p in discriminator.parameters())
-
-
-def test_the_adversarial_term_moves_the_generator(step):
-    generator, discriminator, batch, real = step
-    only = dict.fromkeys(ONES, 0.0)
-    loss, _, _ = step_losses(generator, discriminator, batch, real, {**only, "adversarial": 1.0})
-    loss.backward()
-    assert generator.regressor.decpose.weight.grad.abs().sum() > 0
-
-
-def test_without_a_discriminator_its_terms_are_zero(step):
-    generator, _, batch, _ = step
-    _, discriminator_loss, parts = step_losses(generator, None, batch, None, losses.PUBLISHED_WEIGHTS)
-    assert discriminator_loss.item() == parts["adversarial"].item() == 0
 
 
 def test_a_label_at_the_identity_gives_finite_gradients(step):

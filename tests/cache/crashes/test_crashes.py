@@ -37,37 +37,30 @@ def test_every_run_survives_sigkill_and_readers_beside_it_see_old_or_new(tmp_pat
     assert sum(tally.new for tally in tallies) >= 3
 
 
+def interrupted(root: Path, toy: Any, videos: Any, plan: str = "plan") -> Path:
+    """A conversion that dies when it has appended these videos; its journal."""
+    sizes: Any = {"rows_per_shard": 32, "rows_per_chunk": 8}
+    with pytest.raises(Killed), SplitWriter(root, "toy/train", columns=toy.columns, plan=plan, **sizes) as writer:
+        writer.begin()
+        for video in videos:
+            writer.append(*video)
+        raise Killed
+    return root / "toy/train/.writing/journal.jsonl"
+
+
 def test_videos_in_finished_shards_are_not_asked_for_again(tmp_path: Path, toy: Any) -> None:
-    videos = toy.videos()  # a 0-10, b 10-37, c none, d 37-107, e 107-115, f 115-143; shards of 32 rows
-    with (
-        pytest.raises(Killed),
-        SplitWriter(
-            tmp_path, "toy/train", columns=toy.columns, plan="p", rows_per_shard=32, rows_per_chunk=8
-        ) as writer,
-    ):
-        writer.begin()
-        for video in videos[:4]:
-            writer.append(*video)
-        raise Killed
-    with SplitWriter(
-        tmp_path, "toy/train", columns=toy.columns, plan="p", rows_per_shard=32, rows_per_chunk=8
-    ) as writer:
+    interrupted(tmp_path, toy, toy.videos()[:4])  # a 0-10, b 10-37, c none, d 37-107; shards of 32 rows
+    with SplitWriter(tmp_path, "toy/train", columns=toy.columns, plan="plan") as writer:
         assert writer.committed_videos == {}
+    with SplitWriter(
+        tmp_path, "toy/train", columns=toy.columns, plan="plan", rows_per_shard=32, rows_per_chunk=8
+    ) as writer:
         writer.begin()
-        assert writer.journalled == ("a", "b", "c")  # d straddles the last journalled shard, 64-96
+        assert writer.journalled == ("a", "b", "c")  # d reaches beyond the last journalled shard, 64-96
 
 
-def test_another_plan_starts_anew(tmp_path: Path, toy: Any) -> None:
-    with (
-        pytest.raises(Killed),
-        SplitWriter(
-            tmp_path / "x", "toy/train", columns=toy.columns, plan="old", rows_per_shard=32, rows_per_chunk=8
-        ) as writer,
-    ):
-        writer.begin()
-        for video in toy.videos(seed=1):
-            writer.append(*video)
-        raise Killed
+def test_another_plan_starts_from_the_beginning(tmp_path: Path, toy: Any) -> None:
+    interrupted(tmp_path / "x", toy, toy.videos(seed=1), plan="old")
     short = [toy.video("a", [10])]
     toy.write(tmp_path / "x", short, plan="new")
     toy.write(tmp_path / "calm", short, plan="new")
@@ -75,56 +68,27 @@ def test_another_plan_starts_anew(tmp_path: Path, toy: Any) -> None:
     assert cache.verify(tmp_path / "x").notes == ()
 
 
-def test_a_torn_or_forged_journal_line_counts_as_never_written(tmp_path: Path, toy: Any) -> None:
-    def start(root: Path) -> Path:
-        with (
-            pytest.raises(Killed),
-            SplitWriter(
-                root, "toy/train", columns=toy.columns, plan="plan", rows_per_shard=32, rows_per_chunk=8
-            ) as writer,
-        ):
-            writer.begin()
-            for video in toy.videos():
-                writer.append(*video)
-            raise Killed
-        return root / "toy/train/.writing/journal.jsonl"
-
+def test_a_torn_or_changed_journal_line_counts_as_never_written(tmp_path: Path, toy: Any) -> None:
     toy.write(tmp_path / "calm", toy.videos())
-    whole = start(tmp_path / "whole").read_bytes()
-    for cut in (0, 5, len(whole) // 3, len(whole) - 1):
-        root = tmp_path / f"cut-{cut}"
-        start(root).write_bytes(whole[:cut])
+    whole = interrupted(tmp_path / "whole", toy, toy.videos()).read_bytes()
+    changed = whole.replace(b'"fps": 25.0', b'"fps": 26.0')
+    for number, journal in enumerate((b"", whole[:5], whole[: len(whole) // 3], whole[:-1], changed)):
+        root = tmp_path / str(number)
+        interrupted(root, toy, toy.videos()).write_bytes(journal)
         toy.write(root, toy.videos())
         assert toy.tree(root) == toy.tree(tmp_path / "calm")
-    journal = start(tmp_path / "forged")
-    journal.write_bytes(whole.replace(b'"fps": 25.0', b'"fps": 26.0'))
-    toy.write(tmp_path / "forged", toy.videos())
-    assert toy.tree(tmp_path / "forged") == toy.tree(tmp_path / "calm")
 
 
-def test_a_journalled_shard_that_is_lost_or_damaged_is_made_again(tmp_path: Path, toy: Any) -> None:
+@pytest.mark.parametrize("damage", ["lost", "damaged"])
+def test_a_journalled_shard_that_is_lost_or_damaged_is_written_again(tmp_path: Path, toy: Any, damage: str) -> None:
     toy.write(tmp_path / "calm", toy.videos())
-    for damage in ("lost", "damaged"):
-        root = tmp_path / damage
-        with (
-            pytest.raises(Killed),
-            SplitWriter(
-                root, "toy/train", columns=toy.columns, plan="plan", rows_per_shard=32, rows_per_chunk=8
-            ) as writer,
-        ):
-            writer.begin()
-            for video in toy.videos()[:4]:
-                writer.append(*video)
-            raise Killed
-        shard = root / "toy/train/bbox/c/1/0"
-        if damage == "lost":
-            shard.unlink()
-        else:
-            data = bytearray(shard.read_bytes())
-            data[3] ^= 1
-            shard.write_bytes(data)
-        toy.write(root, toy.videos())
-        assert toy.tree(root) == toy.tree(tmp_path / "calm")
+    interrupted(tmp_path / "killed", toy, toy.videos()[:4])
+    shard = tmp_path / "killed/toy/train/bbox/c/1/0"
+    data = bytearray(shard.read_bytes())
+    data[3] ^= 1
+    shard.unlink() if damage == "lost" else shard.write_bytes(data)
+    toy.write(tmp_path / "killed", toy.videos())
+    assert toy.tree(tmp_path / "killed") == toy.tree(tmp_path / "calm")
 
 
 def test_a_reader_sees_nothing_of_what_is_not_committed(tmp_path: Path, toy: Any) -> None:

@@ -6,7 +6,6 @@ import errno
 import multiprocessing
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -125,27 +124,6 @@ def test_a_failing_disk_costs_nothing_that_was_committed(
         assert tree(root) == stage.expected, where
 
 
-def convert_within(root: str, limit: int, told: Any) -> None:
-    """In a process of its own, whose files may not be larger than that."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    try:
-        convert(Path(root), FIRST, "first")
-    except (CacheError, OSError) as error:
-        told.send(str(error))
-
-
-def test_a_limit_on_the_size_of_files_is_an_error_that_names_the_file(stages: dict[str, Stage], tmp_path: Path) -> None:
-    here, there = FRESH.Pipe()
-    process = FRESH.Process(target=convert_within, args=(str(tmp_path / "cache"), 1000, there))
-    process.start()
-    process.join(60)
-    assert process.exitcode == 0
-    assert str(tmp_path / "cache") in here.recv()
-    assert cache.verify(tmp_path / "cache").ok
-    convert(tmp_path / "cache", FIRST, "first")
-    assert tree(tmp_path / "cache") == stages["first conversion"].expected
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own, of 160 KiB."""
@@ -173,17 +151,6 @@ def test_a_disk_that_is_really_full_and_then_larger(stages: dict[str, Stage], sm
     assert mount("-o", "remount,size=16m", str(small_disk))
     convert(root, FIRST, "first")
     assert tree(root) == stages["first conversion"].expected
-
-
-def test_a_read_only_disk_can_be_read_and_tells_writers(stages: dict[str, Stage], small_disk: Path) -> None:
-    assert mount("-o", "remount,size=16m", str(small_disk))
-    root = copy(stages["compaction"].before, small_disk / "cache")
-    assert mount("-o", "remount,ro", str(small_disk))
-    for run in RUNS.values():
-        with pytest.raises(OSError, match=r"Read-only file system: '.*/cache/toy/train"):
-            run(root)
-    assert seen(root) == stages["compaction"].old
-    assert cache.verify(root).ok
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="for root, no folder is read-only")

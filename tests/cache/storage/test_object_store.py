@@ -15,7 +15,6 @@ import zarr.storage
 
 import cache
 from cache import CacheError
-from cache.format.manifest import Place
 from cache.read.zarr_rows import ZarrRows
 from tests.cache.storage.buckets import SPLIT, STREAM, delete, objects, put, three_runs, two_commits
 
@@ -92,51 +91,11 @@ def test_plain_zarr_reads_every_column(both: tuple[str, Path]) -> None:
         np.testing.assert_array_equal(np.asarray(found[:]), np.asarray(wanted[:]))
 
 
-def test_zarr_and_our_ranges_read_the_same_rows(both: tuple[str, Path]) -> None:
-    split = cache.open(both[0])[SPLIT]
-    windows = split.windows(16, 7)
-    place = Place.of_split(split.store, SPLIT)
-    metadata = json.loads(split.store.read(place.array("kp_2d") + "/zarr.json"))
-    by_zarr = np.empty((len(windows), 16, 49, 3), np.float32)
-    ZarrRows(split.store, place.array("kp_2d"), metadata).read(windows[:, 0], 16, by_zarr)
-    ours = np.stack([split.rows("kp_2d", start, stop) for start, stop in windows.tolist()])
-    np.testing.assert_array_equal(ours, by_zarr)
-
-
 def test_a_run_with_nothing_to_do_writes_nothing(url: str, server: Any, toy: Any) -> None:
     two_commits(url, toy)
     before = objects(server, url, every=True)
     two_commits(url, toy)
     assert objects(server, url, every=True) == before
-
-
-@pytest.mark.slow
-def test_a_discarded_stream_is_gone_and_can_be_made_again(url: str, server: Any, toy: Any) -> None:
-    two_commits(url, toy)
-    first = objects(server, url)
-    cache.delete_stream(url, SPLIT, STREAM)
-    gone = {key for key in first if key.startswith(f"{SPLIT}/features/{STREAM}")}
-    assert objects(server, url).keys() == first.keys() - gone
-    two_commits(url, toy)
-    assert objects(server, url) == first
-
-
-@pytest.mark.slow
-def test_verify_finds_every_kind_of_damaged_and_of_missing_object(url: str, server: Any, toy: Any) -> None:
-    two_commits(url, toy)
-    rng = np.random.default_rng(0)
-    whole = objects(server, url)
-    assert cache.verify(url).problems == ()
-    kinds = ("bbox/c/1/0", "frame_index/zarr.json", "track_start/c/0", "manifest.json", f"features/{STREAM}_ok/c/0")
-    for key in (f"{SPLIT}/{kind}" for kind in kinds):
-        data = bytearray(whole[key])
-        data[int(rng.integers(len(data)))] ^= 1 << int(rng.integers(8))
-        put(server, url, key, bytes(data))
-        assert any(f"{url}/{key}" in problem for problem in cache.verify(url).problems), key
-        delete(server, url, key)
-        assert any(f"{url}/{key}" in problem for problem in cache.verify(url).problems), key
-        put(server, url, key, whole[key])
-    assert cache.verify(url).problems == ()
 
 
 @pytest.mark.slow

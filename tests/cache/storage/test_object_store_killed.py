@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 
 import cache
-from tests.cache.storage.buckets import LEFT, SPLIT, Killed, objects, two_commits
+from tests.cache.storage.buckets import LEFT, SPLIT, Killed, two_commits
 
 obstore = pytest.importorskip("obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'")
 pytest.importorskip("moto.server", reason="a real S3 server is needed: pip install -e '.[dev]'")
@@ -78,15 +77,3 @@ def test_a_writer_killed_at_any_request_and_run_again_ends_with_the_same_objects
         root = f"s3://memory/{number}"
         killed_and_run_again(root, toy, deaths, number, carried_out=carried_out)
         assert held(root) == wanted, number
-
-
-@pytest.mark.slow
-def test_so_it_does_on_a_server(server: Any, url: str, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(object_store, "_IN_FLIGHT", 1)
-    deaths = Deaths(monkeypatch)
-    two_commits(f"{url}/calm", toy)
-    n_requests, wanted = deaths.seen, objects(server, f"{url}/calm")
-    for number in np.linspace(8, n_requests - 8, 3).astype(int).tolist():
-        root = f"{url}/{number}"
-        killed_and_run_again(root, toy, deaths, number, carried_out=bool(number % 2))
-        assert objects(server, root) == wanted, number

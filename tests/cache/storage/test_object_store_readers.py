@@ -23,19 +23,6 @@ pytest.importorskip("moto.server", reason="a real S3 server is needed: pip insta
 
 
 @pytest.mark.slow
-def test_a_reader_keeps_the_state_that_it_opened_while_another_commit_is_made(url: str, toy: Any) -> None:
-    toy.write(url, toy.videos())
-    held = cache.open(url)[SPLIT]
-    windows = held.windows(8, 8)
-    before = held.read(windows, stream=None)
-    toy.write(url, [toy.video("z", [50])], drop=["d"], plan="second")
-    assert "d" in held.videos.names
-    for name, values in held.read(windows, stream=None).items():
-        np.testing.assert_array_equal(values, before[name])
-    assert "d" not in cache.open(url)[SPLIT].videos.names
-
-
-@pytest.mark.slow
 def test_a_reader_of_a_stream_that_was_made_anew_is_told(url: str, toy: Any) -> None:
     toy.write(url, toy.videos())
     toy.write_stream(url)
@@ -67,16 +54,6 @@ def test_a_pickled_split_is_read_in_another_process(url: str, toy: Any) -> None:
         [sys.executable, "-c", code], input=pickle.dumps((split, windows)), capture_output=True, check=True
     )
     assert done.stdout == split.read(windows, stream=None)["kp_2d"].tobytes()
-
-
-@pytest.mark.slow
-def test_a_pickled_split_says_that_there_was_a_commit_meanwhile(url: str, toy: Any) -> None:
-    toy.write(url, toy.videos())
-    pickled = pickle.dumps(cache.open(url)[SPLIT])
-    assert url in str(pickle.loads(pickled).root)
-    toy.write(url, [], drop=["a"], plan="second")
-    with pytest.raises(CacheChanged, match=url):
-        pickle.loads(pickled)
 
 
 @pytest.mark.parametrize("what", ["held", "opened there"])

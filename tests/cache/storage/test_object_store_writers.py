@@ -49,15 +49,6 @@ def test_of_two_writers_with_the_same_rows_one_commits_and_the_other_is_told(url
     assert cache.verify(url).problems == ()
 
 
-@pytest.mark.slow
-def test_two_writers_with_the_very_same_commit_both_succeed(url: str, server: Any, toy: Any) -> None:
-    first, second = (begun(url, [toy.video("a", [40])], plan, toy) for plan in "ab")
-    first.commit({"by": "both"})
-    second.commit({"by": "both"})
-    assert cache.open(url)[SPLIT].manifest["by"] == "both"
-    assert cache.verify(url).problems == ()
-
-
 def race(root: str, number: int, barrier: threading.Barrier, answers: dict[int, str], toy: Any, moment: str) -> None:
     """One of two writers, in a thread; they meet at the barrier at the moment that is named."""
 
@@ -127,12 +118,6 @@ def test_of_two_writers_that_race_exactly_one_commits(moment: str, memory: None,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_so_it_is_on_a_server(moment: str, url: str, toy: Any) -> None:
-    one_race(url, toy, moment)
-
-
-@pytest.mark.slow
 def test_a_commit_made_between_anothers_staging_and_its_put_stands_and_its_files_stay(
     url: str, server: Any, toy: Any
 ) -> None:
@@ -152,48 +137,6 @@ def test_a_commit_made_between_anothers_staging_and_its_put_stands_and_its_files
         writer.begin(drop=["a"])
         writer.commit({"by": "the slow one"})
     assert "x" in cache.open(url)[SPLIT].videos.names
-    assert cache.verify(url).problems == ()
-
-
-@pytest.mark.slow
-def test_what_another_writer_has_staged_stays_while_this_one_finishes_its_commit(
-    url: str, server: Any, toy: Any
-) -> None:
-    """The first has replaced the manifest; before it puts its files into place, a second one opens and stages."""
-    toy.write(url, toy.videos())
-    slow, quick = cache.store_at(url), cache.store_at(url)
-    replace, quick_replace = slow.replace, quick.replace
-    go_on, staged = threading.Event(), threading.Event()
-
-    def quick_one() -> None:
-        with SplitWriter(quick, SPLIT, columns=toy.columns, plan="quick") as writer:  # type: ignore[arg-type]
-            writer.begin(drop=["e"])
-            writer.commit({"by": "the quick one"})
-
-    def pausing(key: str, data: bytes, *, expected: Any) -> Any:
-        staged.set()
-        assert go_on.wait(30)
-        return quick_replace(key, data, expected=expected)
-
-    quick.replace = pausing  # type: ignore[method-assign]
-    thread = threading.Thread(target=quick_one)
-
-    def starting(key: str, data: bytes, *, expected: Any) -> Any:
-        tag = replace(key, data, expected=expected)
-        thread.start()
-        assert staged.wait(30)
-        return tag  # now the slow one rolls its own commit forward
-
-    slow.replace = starting  # type: ignore[method-assign]
-    with SplitWriter(slow, SPLIT, columns=toy.columns, plan="slow") as writer:  # type: ignore[arg-type]
-        writer.begin(drop=["a"])
-        writer.commit({"by": "the slow one"})
-    assert cache.open(url)[SPLIT].manifest["by"] == "the slow one"
-    go_on.set()
-    thread.join(30)
-    split = cache.open(url)[SPLIT]
-    assert split.manifest["by"] == "the quick one"
-    assert not {"a", "e"} & {track.video for track in split.tracks}
     assert cache.verify(url).problems == ()
 
 

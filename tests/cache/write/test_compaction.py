@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -163,44 +161,6 @@ def test_a_stream_opened_after_the_exchange_is_not_taken_for_one_of_the_old_rows
     for look in (lambda: old.windows(4, 4, "resnet50"), lambda: lazily[:], lambda: features[:]):
         with pytest.raises(CacheChanged, match="open it again"):
             look()
-
-
-@pytest.mark.parametrize("kills", [3, pytest.param(25, marks=pytest.mark.slow)])
-def test_killed_at_any_point_a_reader_sees_every_track_and_it_goes_on(
-    tmp_path: Path, toy: Any, monkeypatch: pytest.MonkeyPatch, kills: int
-) -> None:
-    start = replaced(tmp_path / "start", toy)
-    tracks = contents(start)
-    calm = Path(shutil.copytree(start, tmp_path / "calm"))
-    count = [0]
-    stop_at = [0]
-
-    def fsync(fd: int) -> None:
-        count[0] += 1
-        if count[0] == stop_at[0]:
-            raise Killed
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    cache.compact(calm, SPLIT)
-    expected, total = toy.tree(calm), count[0]
-    states = set()
-    for point in np.unique(np.linspace(1, total, kills).astype(int)).tolist():
-        root = Path(shutil.copytree(start, tmp_path / f"killed-{point}"))
-        count[0], stop_at[0] = 0, point
-        with pytest.raises(Killed):
-            cache.compact(root, SPLIT)
-        stop_at[0] = 0
-        assert contents(root) == tracks, point
-        assert cache.verify(root).ok
-        states.add(len(cache.open(root)[SPLIT].manifest["commits"]))
-        if point % 2:
-            cache.gc(root)
-            assert not (root / ".compacting").exists()
-            assert contents(root) == tracks
-        cache.compact(root, SPLIT)
-        cache.gc(root)
-        assert toy.tree(root) == expected, point
-    assert states == {1, 2}
 
 
 def test_what_a_killed_compaction_of_an_older_state_has_written_is_not_used(tmp_path: Path, toy: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -163,12 +162,6 @@ def test_invalidated_shards_of_a_stream_are_pending_again(root: Path, toy: Any) 
         assert writer.pending == [1, 3]
     toy.write_stream(root)
     assert toy.tree(root) == before
-
-
-def test_no_cache_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(CacheError, match="feature cache"):
-        cache.gc(tmp_path)
-    shutil.rmtree(tmp_path)
 
 
 def test_a_missing_shard_is_an_error_for_zarr_too_never_fill_values(root: Path) -> None:

@@ -8,8 +8,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -111,21 +109,6 @@ def test_two_processes_stage_and_a_third_accepts(root: Path, toy: Any) -> None:
     assert cache.verify(root).ok
 
 
-def test_threads_stage_while_another_accepts(root: Path, toy: Any) -> None:
-    with writer_of(root, "crops") as writer, ThreadPoolExecutor(3) as threads:
-        shards, seen = writer.shards, set()
-
-        def stage(shard: int) -> Staged:
-            seen.add(threading.get_ident())
-            return shards.stage(*given_for(shards, shard, toy, "crops"))
-
-        for staged in threads.map(stage, writer.pending):
-            writer.accept(staged)
-        writer.commit({})
-    assert threading.get_ident() not in seen
-    assert cache.open(root)[SPLIT].blobs("crops", [142, 1]) == toy.blobs([142, 1])
-
-
 def test_what_is_staged_says_which_shard_of_which_rows_it_is(root: Path, toy: Any) -> None:
     shards = shards_of(root)
     staged = shards.stage(*given_for(shards, 1, toy))
@@ -135,16 +118,6 @@ def test_what_is_staged_says_which_shard_of_which_rows_it_is(root: Path, toy: An
     sizes = {name: (root / key).stat().st_size for name, key in staged.keys.items()}
     assert sizes == {name: int(record.partition(":")[0]) for name, record in staged.records.items()}
     assert shards.split_digest == cache.open(root)[SPLIT].manifest["digest"]
-
-
-def test_staging_changes_nothing_that_is_committed_or_seen(root: Path, toy: Any) -> None:
-    before = toy.tree(root)
-    shards = shards_of(root)
-    for _ in range(2):
-        shards.stage(*given_for(shards, 2, toy))
-    assert toy.tree(root) == before
-    assert cache.open(root)[SPLIT].streams == ()
-    assert cache.verify(root).problems == ()
 
 
 def test_what_is_carried_over_is_known_without_the_lock(root: Path, toy: Any) -> None:
@@ -274,62 +247,6 @@ def test_gc_removes_it_when_nobody_writes_and_leaves_it_while_somebody_does(root
         assert writer.pending == [0, 2, 3, 4]  # the accepted one is kept for the next run
     cache.gc(root, unfinished=True)
     assert not (root / SPLIT / "features/resnet50").exists()
-
-
-def test_a_commit_removes_what_was_not_accepted_by_then(root: Path, toy: Any) -> None:
-    with writer_of(root) as writer:
-        writer.accept(writer.shards.stage(*given_for(writer, 0, toy)))
-        twice = writer.shards.stage(*given_for(writer, 1, toy))
-        writer.commit({})
-        with pytest.raises(CacheError, match="found no such file"):
-            writer.accept(twice)
-        writer.accept(writer.shards.stage(*given_for(writer, 1, toy)))
-    assert cache.verify(root).ok
-
-
-def test_killed_between_staging_and_accepting_only_that_shard_is_computed_again(root: Path, toy: Any) -> None:
-    calm = root.with_name("calm")
-    shutil.copytree(root, calm)
-    killed = root.with_name("killed")
-    with writer_of(root) as writer:
-        writer.accept(writer.shards.stage(*given_for(writer, 3, toy)))
-        writer.shards.stage(*given_for(writer, 1, toy))
-        shutil.copytree(root, killed)  # as it is when the process dies here
-    for place in (killed, calm):
-        with writer_of(place) as writer:
-            assert writer.pending == ([0, 1, 2, 4] if place == killed else [0, 1, 2, 3, 4])
-            for shard in writer.pending:
-                writer.accept(writer.shards.stage(*given_for(writer, shard, toy)))
-            writer.commit({})
-    assert toy.tree(killed) == toy.tree(calm)
-    assert writing(killed) == []
-
-
-def test_killed_in_the_midst_of_accepting_the_shard_is_computed_again(
-    root: Path, toy: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Killed(BaseException):
-        pass
-
-    done: list[str] = []
-
-    def rename(self: Any, key: str, to: str, own: Any = local.LocalStore.rename) -> None:
-        if len(done) == 2:
-            raise Killed
-        own(self, key, to)
-        done.append(to)
-
-    with monkeypatch.context() as patch, pytest.raises(Killed), writer_of(root) as writer:
-        patch.setattr(local.LocalStore, "rename", rename)
-        writer.accept(writer.shards.stage(*given_for(writer, 1, toy)))
-    assert len(done) == 2
-    with writer_of(root) as writer:
-        assert writer.pending == [0, 1, 2, 3, 4]
-        for shard in writer.pending:
-            writer.write(*given_for(writer, shard, toy))
-        writer.commit({})
-    assert cache.verify(root).ok
-    assert cache.verify(root).notes == ()
 
 
 @settings(max_examples=15, deadline=None)

@@ -111,24 +111,6 @@ def test_keys_are_found_in_every_sorted_run(tmp_path: Path, toy: Any, monkeypatc
     np.testing.assert_array_equal(features[mask], toy.features(rows[mask], 4))
 
 
-def test_where_nothing_was_replaced_no_key_is_read(tmp_path: Path, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    toy.write(tmp_path, [toy.video("a", [40])])
-    toy.write_stream(tmp_path)
-    toy.write(tmp_path, [toy.video("b", [40])])
-    monkeypatch.setattr("cache.write.key_index.KeyIndex.__init__", lambda *_: pytest.fail("read keys"))
-    with writer_of(tmp_path) as writer:
-        assert not writer.carried(toy.keys(np.arange(3)))[0].any()
-
-
-def test_a_stream_without_a_commit_carries_nothing(tmp_path: Path, toy: Any) -> None:
-    toy.write(tmp_path, toy.videos())
-    with writer_of(tmp_path) as writer:
-        mask, features, _ = writer.carried(toy.keys(np.arange(3)))
-    assert not mask.any()
-    assert features.shape == (3, 4)
-    assert cache.open(tmp_path)["toy/train"].streams == ()
-
-
 def test_a_stream_may_lag_behind_the_tracks(tmp_path: Path, toy: Any) -> None:
     toy.write(tmp_path, [toy.video("a", [40])])
     toy.write_stream(tmp_path)

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 import cache
 from benchmarks.crashes import make_video, narrow
 from cache import CacheError, SplitWriter, StreamWriter
-from cache.format import layout
 from cache.mixture import Mixture, Part
 
 SPLIT = "toy/train"
@@ -57,12 +56,6 @@ def test_rows_of_shards_that_are_not_there_yet_are_told(tmp_path: Path, toy: Any
     assert split.blobs("crops", [64, 31]) == toy.blobs([64, 31])
     with pytest.raises(CacheError, match="row 32: the stream does not have it, or not yet"):
         split.blobs("crops", [31, 32])
-
-
-@pytest.mark.parametrize("rows", [[[1, 2]], [0.5], 3])
-def test_what_are_no_row_numbers_is_refused(cropped: Path, rows: Any) -> None:
-    with pytest.raises(ValueError, match="expected integers"):
-        cache.open(cropped)[SPLIT].blobs("crops", rows)
 
 
 def test_whoever_wants_numbers_of_it_is_told_what_it_is(cropped: Path) -> None:
@@ -134,16 +127,6 @@ def test_a_full_shard_and_its_neighbour_read_as_one(tmp_path: Path, toy: Any) ->
         writer.commit({})
     assert cache.verify(tmp_path).ok
     assert cache.open(tmp_path)[SPLIT].blobs("crops", np.arange(40)) == blobs
-
-
-def test_a_row_may_have_more_than_its_share_where_others_have_less(tmp_path: Path, toy: Any) -> None:
-    toy.write(tmp_path, [toy.video("a", [2])])
-    large = np.random.default_rng(0).bytes(31 * ROOM + 5)
-    with writer_of(tmp_path) as writer:
-        writer.write(0, [b"small", large], np.ones(2), toy.keys(np.arange(2)))
-        writer.commit({})
-    assert cache.verify(tmp_path).ok
-    assert cache.open(tmp_path)[SPLIT].blobs("crops", [1, 0]) == [large, b"small"]
 
 
 def test_bytes_that_do_not_fit_into_a_shard_are_refused(tmp_path: Path, toy: Any) -> None:
@@ -241,13 +224,6 @@ def test_one_shard_is_held_once_while_it_is_written_and_read(tmp_path: Path, toy
     assert found == blobs
     assert while_written < 5e6
     assert while_read < 25.6e6 + 10e6
-
-
-def test_the_column_of_bytes_is_cut_as_documented() -> None:
-    columns = layout.stream_columns("crops", 0, "bytes")
-    assert list(columns) == ["crops", "crops_at", "crops_ok", "crops_key"] == list(layout.stream_arrays("crops"))
-    assert columns["crops"].cut(layout.Geometry()) == layout.Geometry(1 << 30, 1 << 17)
-    assert columns["crops_at"].cut(layout.Geometry()) == layout.Geometry()
 
 
 @pytest.mark.parametrize("array", ["crops/c/1", "crops_at/c/1/0", "crops_ok/c/1", "crops_key/c/1/0"])

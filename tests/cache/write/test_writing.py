@@ -143,93 +143,56 @@ def test_columns_that_one_track_lacks_hold_fill_values(tmp_path: Path, toy: Any)
     assert (split.rows("has_3d", 0, 3) == 255).all()
 
 
-class TestRefusals:
-    """What does not fit is refused by name, and leaves the committed state as it was."""
+def with_columns(toy: Any, **columns: Any) -> Any:
+    """A video of 3 rows with other columns; None: without it."""
+    entry, (track,) = toy.video("a", [3])
+    changed = {name: array for name, array in {**track.columns, **columns}.items() if array is not None}
+    return entry, [replace(track, columns=changed)]
 
-    def refused(self, root: Path, toy: Any, video: Any, match: str, drop: Any = ()) -> None:
-        with (
-            SplitWriter(root, "toy/train", columns=toy.columns, plan="p", **SIZES) as writer,
-            pytest.raises(CacheError, match=match),
-        ):
-            writer.begin(drop)
-            writer.append(*video)
 
-    def test_a_wrong_shape(self, tmp_path: Path, toy: Any) -> None:
-        entry, (track,) = toy.video("a", [3])
-        columns = {**track.columns, "bbox": np.zeros((3, 5))}
-        self.refused(tmp_path, toy, (entry, [replace(track, columns=columns)]), r"bbox is \(3, 5\)")
+REFUSED: dict[str, tuple[str, Any]] = {
+    "a wrong shape": (r"bbox is \(3, 5\)", lambda toy: with_columns(toy, bbox=np.zeros((3, 5)))),
+    "fractions": ("frame_index is float64", lambda toy: with_columns(toy, frame_index=np.array([0.0, 1.5, 2.0]))),
+    "frames that go back": ("strictly increasing", lambda toy: with_columns(toy, frame_index=np.array([0, 2, 1]))),
+    "no flag": ("kp_3d comes without has_3d", lambda toy: with_columns(toy, has_3d=None)),
+    "a flag of two": ("valid holds 2", lambda toy: with_columns(toy, valid=np.array([0, 1, 2], np.uint8))),
+    "no column of the split": ("trans", lambda toy: with_columns(toy, trans=np.zeros((3, 3)))),
+    "two of one name": ("a track of that name", lambda toy: (toy.video("a", [3])[0], [*toy.video("a", [3])[1]] * 2)),
+    "another video's": ("belongs to video 'b'", lambda toy: (toy.video("a", [3])[0], [toy.track("b/0", 3)])),
+    "committed": ("drop it in begin", lambda toy: toy.video("z", [4])),
+}
 
-    def test_a_frame_index_of_fractions(self, tmp_path: Path, toy: Any) -> None:
-        entry, (track,) = toy.video("a", [3])
-        columns = {**track.columns, "frame_index": np.array([0.0, 1.5, 2.0])}
-        self.refused(tmp_path, toy, (entry, [replace(track, columns=columns)]), "frame_index is float64")
 
-    def test_a_frame_index_that_goes_back(self, tmp_path: Path, toy: Any) -> None:
-        entry, _ = toy.video("a", [3])
-        self.refused(tmp_path, toy, (entry, [toy.track("a/0", 3, frame_index=[0, 2, 1])]), "strictly increasing")
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_does_not_fit_is_refused_by_name_and_nothing_of_it_is_visible(tmp_path: Path, toy: Any, what: str) -> None:
+    toy.write(tmp_path, [toy.video("z", [3])])
+    before = toy.tree(tmp_path)
+    match, video = REFUSED[what]
+    with SplitWriter(tmp_path, "toy/train", columns=toy.columns, plan="p") as writer:
+        writer.begin()
+        with pytest.raises(CacheError, match=match):
+            writer.append(*video(toy))
+    assert toy.tree(tmp_path) == before
 
-    def test_a_label_without_the_flag_that_says_where_it_is_known(self, tmp_path: Path, toy: Any) -> None:
-        entry, (track,) = toy.video("a", [3])
-        columns = {name: array for name, array in track.columns.items() if name != "has_3d"}
-        self.refused(tmp_path, toy, (entry, [replace(track, columns=columns)]), "kp_3d comes without has_3d")
 
-    def test_a_flag_of_two(self, tmp_path: Path, toy: Any) -> None:
-        entry, (track,) = toy.video("a", [3])
-        columns = {**track.columns, "valid": np.array([0, 1, 2], np.uint8)}
-        self.refused(tmp_path, toy, (entry, [replace(track, columns=columns)]), "valid holds 2")
+def test_a_writer_that_does_not_fit_the_split_is_refused(tmp_path: Path, toy: Any) -> None:
+    toy.write(tmp_path, [toy.video("a", [3])])
+    for options, match in (({"columns": ["bbox"]}, "columns"), ({"rows_per_shard": 64}, "geometry")):
+        given: Any = {"columns": toy.columns, **options}
+        with pytest.raises(CacheError, match=match):
+            SplitWriter(tmp_path, "toy/train", plan="p", **given).__enter__()
+    with SplitWriter(tmp_path, "toy/train", columns=toy.columns, plan="p") as writer:
+        with pytest.raises(CacheError, match="not among the committed videos"):
+            writer.begin(["z"])
+        writer.begin()
+        with pytest.raises(CacheError, match="rows"):
+            writer.commit({"rows": 3})
 
-    def test_a_column_that_the_split_does_not_have(self, tmp_path: Path, toy: Any) -> None:
-        entry, (track,) = toy.video("a", [3])
-        columns = {**track.columns, "trans": np.zeros((3, 3))}
-        self.refused(tmp_path, toy, (entry, [replace(track, columns=columns)]), "trans")
 
-    def test_two_tracks_of_one_name(self, tmp_path: Path, toy: Any) -> None:
-        entry, (track,) = toy.video("a", [3])
-        self.refused(tmp_path, toy, (entry, [track, track]), "a track of that name")
-
-    def test_a_track_of_another_video(self, tmp_path: Path, toy: Any) -> None:
-        entry, _ = toy.video("a", [3])
-        self.refused(tmp_path, toy, (entry, [toy.track("b/0", 3)]), "belongs to video 'b'")
-
-    def test_a_committed_video_that_is_not_dropped(self, tmp_path: Path, toy: Any) -> None:
-        toy.write(tmp_path, [toy.video("a", [3])])
-        self.refused(tmp_path, toy, toy.video("a", [4]), "drop it in begin")
-
-    def test_dropping_what_is_not_there(self, tmp_path: Path, toy: Any) -> None:
-        self.refused(tmp_path, toy, toy.video("a", [4]), "not among the committed videos", drop=["z"])
-
-    def test_other_columns_than_committed(self, tmp_path: Path, toy: Any) -> None:
-        toy.write(tmp_path, [toy.video("a", [3])])
-        with (
-            pytest.raises(CacheError, match="columns"),
-            SplitWriter(tmp_path, "toy/train", columns=["bbox"], plan="p"),
-        ):
-            pass
-
-    def test_another_geometry_than_committed(self, tmp_path: Path, toy: Any) -> None:
-        toy.write(tmp_path, [toy.video("a", [3])])
-        with (
-            pytest.raises(CacheError, match="geometry"),
-            SplitWriter(tmp_path, "toy/train", columns=toy.columns, plan="p", rows_per_shard=64),
-        ):
-            pass
-
-    def test_manifest_entries_of_the_caches_own(self, tmp_path: Path, toy: Any) -> None:
-        with SplitWriter(tmp_path, "toy/train", columns=toy.columns, plan="p") as writer:
-            writer.begin()
-            with pytest.raises(CacheError, match="rows"):
-                writer.commit({"rows": 3})
-
-    @pytest.mark.parametrize("name", ["toy", "toy/train/x", "../x/train", "toy/..", "/etc/x", "toy/.hidden", ""])
-    def test_names_that_lead_elsewhere(self, tmp_path: Path, name: str) -> None:
-        with pytest.raises(CacheError, match="no split's name"):
-            SplitWriter(tmp_path, name, columns=["bbox"], plan="p")
-
-    def test_nothing_refused_is_visible(self, tmp_path: Path, toy: Any) -> None:
-        toy.write(tmp_path, [toy.video("a", [3])])
-        before = toy.tree(tmp_path)
-        self.refused(tmp_path, toy, toy.video("a", [4]), "drop it in begin")
-        assert toy.tree(tmp_path) == before
+@pytest.mark.parametrize("name", ["toy", "toy/train/x", "../x/train", "toy/..", "/etc/x", "toy/.hidden", ""])
+def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(CacheError, match="no split's name"):
+        SplitWriter(tmp_path, name, columns=["bbox"], plan="p")
 
 
 def test_a_second_writer_is_told_who_the_first_one_is(tmp_path: Path, toy: Any) -> None:

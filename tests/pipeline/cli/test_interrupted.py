@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a reader that goes away: exit codes, the last words, and what is left behind."""
+"""Ctrl-C, SIGTERM and a broken pipe: exit codes, the message, and what is left behind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.cli.signals import Terminated, listening
 
 ROOT = Path(__file__).parents[3]
 PENN = ("penn_action", "train")
-HALF = "nothing is left half-written"
+HALF = "no output is half-written"
 
 # The command line itself, in a process whose work stands still at a step, so that a signal always comes in its midst.
 DRIVER = """
@@ -31,12 +31,12 @@ note, step, *arguments = sys.argv[1:]
 
 @contextmanager
 def bar(*_, **__):
-    told = 0
+    calls = 0
 
-    def tell(done, total, message=""):
-        nonlocal told
-        told += 1
-        if told == int(step):
+    def report(done, total, message=""):
+        nonlocal calls
+        calls += 1
+        if calls == int(step):
             Path(note).write_text("here")
             try:
                 time.sleep(60)
@@ -45,7 +45,7 @@ def bar(*_, **__):
                     Path(note).write_text("ending")
                     time.sleep(60)
 
-    yield tell
+    yield report
 
 progress.bar = bar
 sys.argv[1:] = arguments
@@ -83,8 +83,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
                 assert process.poll() is None, process.communicate()
                 time.sleep(0.005)
             os.killpg(process.pid, number)  # as a terminal and SLURM do
-        said, errors = process.communicate(timeout=60)
-        return subprocess.CompletedProcess(process.args, process.returncode, said, errors)
+        output, errors = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
     yield run
     for process in started:
@@ -92,16 +92,16 @@ def start(tmp_path: Path) -> Iterator[Start]:
         process.wait()
 
 
-def run(*arguments: object) -> Ended:
+def ended_by_itself(*arguments: object) -> Ended:
     words = [sys.executable, "-W", "error", "-m", "pipeline", *map(str, arguments)]
     return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
 
 
-def last_words(ended: Ended, said: str, *arguments: object) -> None:
-    """Two lines: what is kept, and the very command."""
+def check_message(ended: Ended, start: str, *arguments: object) -> None:
+    """Two lines: what is kept, and the same command."""
     assert ended.stdout == ""
     first, second = ended.stderr.splitlines()
-    assert first.startswith(said), ended.stderr
+    assert first.startswith(start), ended.stderr
     again = subprocess.run(["bash", "-c", f"set -- {second}; printf '%s\\n' \"$@\""], capture_output=True, text=True)
     assert again.stdout.splitlines()[1:] == ["-m", "pipeline", *map(str, arguments)]
 
@@ -111,30 +111,30 @@ def last_words(ended: Ended, said: str, *arguments: object) -> None:
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
     ids=["Ctrl-C", "SIGTERM"],
 )
-def test_a_conversion_that_is_told_to_end_says_how_to_go_on_and_does(
+def test_an_interrupted_conversion_prints_how_to_continue_and_continues(
     number: signal.Signals, code: int, word: str, embedded: Any, into: Any, tmp_path: Path, start: Start
 ) -> None:
     raw, root = embedded.raw("penn_action"), tmp_path / "cache"
     words = ("convert", *PENN, "--raw", raw, "--cache", root, "--workers", 2)
     ended = start(*words, step=2, signals={number: "here"})
     assert ended.returncode == code, ended.stderr
-    last_words(
-        ended, f"{word}: finished shards (8,192 rows each) are kept; the same command goes on from there:", *words
+    check_message(
+        ended, f"{word}: finished shards (8,192 rows each) are kept; the same command continues from there:", *words
     )
     assert not (root / "/".join(PENN) / "manifest.json").exists()
-    assert run(*words).returncode == 0
+    assert ended_by_itself(*words).returncode == 0
     into.convert(tmp_path / "calm", raw)
     assert into.tree(root) == into.tree(tmp_path / "calm")
 
 
-def test_a_second_ctrl_c_ends_at_once_and_leaves_a_cache_that_goes_on(
+def test_a_second_signal_ends_at_once_and_the_cache_can_be_continued(
     embedded: Any, tmp_path: Path, start: Start
 ) -> None:
     words = ("convert", *PENN, "--raw", embedded.raw("penn_action"), "--cache", tmp_path / "cache", "--workers", 1)
     twice = {signal.SIGINT: "here", signal.SIGTERM: "ending"}
     ended = start(*words, step=2, signals=twice, note="slow end")
     assert (ended.returncode, ended.stderr.strip()) == (143, "terminated again: ended at once")
-    assert run(*words).returncode == 0
+    assert ended_by_itself(*words).returncode == 0
     assert cache.verify(tmp_path / "cache").ok
 
 
@@ -147,11 +147,8 @@ def root(embedded: Any, into: Any, tmp_path: Path, network: Any) -> Path:
 
 COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "extract": ((*PENN, "--kind", "crops", "--cache", "{root}"), "finished shards (8,192 rows each) are kept"),
-    "verify": (("--cache", "{root}"), "what was checked is remembered"),
-    "export": (
-        (*PENN, "--cache", "{root}", "--format", "vibe", "--out", "{new}/db.pt"),
-        "nothing is left half-written",
-    ),
+    "verify": (("--cache", "{root}"), HALF),
+    "export": ((*PENN, "--cache", "{root}", "--format", "vibe", "--out", "{new}/db.pt"), HALF),
     "show": ((*PENN, "--cache", "{root}", "--out", "{new}/page.html"), HALF),
     "synthesize": (("--out", "{new}/data", "--size", "tiny", "--workers", "1"), HALF),
 }
@@ -163,34 +160,34 @@ def files(folder: Path) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
-def test_an_interrupted_command_leaves_nothing_half_done_and_is_done_the_second_time(
+def test_an_interrupted_command_leaves_nothing_half_done_and_succeeds_the_second_time(
     command: str, root: Path, into: Any, tmp_path: Path, start: Start
 ) -> None:
-    options, said = COMMANDS[command]
+    options, kept = COMMANDS[command]
     new = tmp_path / "new"
     new.mkdir()
     words = (command, *(word.format(root=root, new=new) for word in options))
     before = into.tree(root)
     ended = start(*words, step=2, signals={signal.SIGINT: "here"})
     assert ended.returncode == 130, ended.stderr
-    last_words(ended, f"interrupted: {said}", *words)
-    assert [name for name in files(new) if "/." not in name and "/data/body/" not in name] == []  # the body is whole
+    check_message(ended, f"interrupted: {kept}", *words)
+    assert [name for name in files(new) if "/." not in name and "/data/body/" not in name] == []  # the body is complete
     assert {name: into.tree(root)[name] for name in before} == before
-    again = run(*words)
+    again = ended_by_itself(*words)
     assert again.returncode == 0, again.stderr
     assert cache.verify(root).ok
     done = files(new)
     assert all(Path(word).exists() for word in words if word.startswith(str(new)))
-    assert [name for name in done if "/." in name and not name.endswith(".lock")] == [], "what was on its way has gone"
+    assert [name for name in done if "/." in name and not name.endswith(".lock")] == []
 
 
-def test_who_reads_only_the_start_ends_the_command_by_sigpipe_without_a_word(tmp_path: Path) -> None:
+def test_a_broken_pipe_ends_the_command_as_sigpipe_does_without_a_message(tmp_path: Path) -> None:
     script = f"{sys.executable} -m pipeline doctor --json | true; echo ${{PIPESTATUS[0]}}"
     ended = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert (ended.stdout, ended.stderr) == ("141\n", "")
 
 
-def test_a_process_that_was_started_to_ignore_ctrl_c_goes_on_ignoring_it() -> None:
+def test_an_ignored_ctrl_c_stays_ignored() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with listening():
@@ -200,14 +197,14 @@ def test_a_process_that_was_started_to_ignore_ctrl_c_goes_on_ignoring_it() -> No
         signal.signal(signal.SIGINT, before)
 
 
-def test_sigterm_tidies_up_as_ctrl_c_does_and_signals_are_the_callers_again_afterwards() -> None:
+def test_sigterm_cleans_up_as_ctrl_c_does_and_the_handlers_are_restored() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    tidied = []
+    cleaned = []
     with pytest.raises(Terminated), listening():
         try:
             signal.raise_signal(signal.SIGTERM)
         except KeyboardInterrupt:
-            tidied.append("up")
+            cleaned.append("up")
             raise
-    assert tidied == ["up"]
+    assert cleaned == ["up"]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before

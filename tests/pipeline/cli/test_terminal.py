@@ -1,4 +1,4 @@
-"""One look: on a terminal of 80 columns, in a pipe, and for a machine."""
+"""The output on a terminal of 80 columns, in a pipe, and for scripts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from pipeline.__main__ import main, parser
-from pipeline.cli import console as look
+from pipeline.cli import console as terminal
 from pipeline.cli import progress
 from pipeline.cli.command_line import EXIT_CODES
 from pipeline.commands import COMMANDS
@@ -32,15 +32,10 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7]m")
 
 
 @pytest.fixture
-def raw(embedded: Any, tmp_path: Path) -> Path:
-    return embedded.copy("penn_action", tmp_path / "raw/penn_action")
-
-
-@pytest.fixture
-def root(raw: Path, into: Any, tmp_path: Path, network: Any) -> Path:
-    into.convert(tmp_path / "cache", raw)
-    into.extract(tmp_path / "cache")
-    return tmp_path / "cache"
+def root(penn: Any, into: Any, network: Any) -> Path:
+    penn.convert()
+    into.extract(penn.root)
+    return Path(penn.root)
 
 
 def on_a_terminal(*arguments: object, columns: int = 80, **environment: str) -> str:
@@ -59,7 +54,7 @@ def on_a_terminal(*arguments: object, columns: int = 80, **environment: str) -> 
     try:
         while part := os.read(ours, 65536):
             shown += part
-    except OSError:  # nobody has the other end any more
+    except OSError:  # the process has ended
         pass
     os.close(ours)
     assert process.wait() == 0
@@ -72,11 +67,11 @@ def test_status_fits_a_terminal_of_80_columns_and_cuts_no_name_off(root: Path) -
     assert COLOUR.search(shown)
     assert max(map(cell_len, lines)) <= 80
     assert "…" not in shown
-    assert sum("penn_action/train (stand-in)" in line for line in lines) >= 1
+    assert sum("penn_action/train (demo data)" in line for line in lines) >= 1
     assert any("resnet50 (untrained)" in line for line in lines)
 
 
-def test_without_colour_the_same_is_said(root: Path) -> None:
+def test_without_colour_the_text_is_the_same(root: Path) -> None:
     shown = on_a_terminal("status", "--cache", root, NO_COLOR="1")
     assert not COLOUR.search(shown)
     dumb = on_a_terminal("verify", "--cache", root, TERM="dumb")
@@ -95,10 +90,10 @@ def test_in_a_pipe_a_table_is_a_line_a_row_without_blanks_at_its_end(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["status", "--cache", str(root)]) == 0
-    told = capsys.readouterr()
-    assert [line for line in told.out.splitlines() if line != line.rstrip()] == []
-    assert [re.split(r"  +", line)[0] for line in told.out.splitlines()] == ["split", "penn_action/train (stand-in)"]
-    assert told.err == ""
+    shown = capsys.readouterr()
+    assert [line for line in shown.out.splitlines() if line != line.rstrip()] == []
+    assert [re.split(r"  +", line)[0] for line in shown.out.splitlines()] == ["split", "penn_action/train (demo data)"]
+    assert shown.err == ""
 
 
 class Clock:
@@ -115,26 +110,26 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-def test_in_a_pipe_short_work_is_quiet_and_long_work_tells_now_and_then(
+def test_in_a_pipe_short_work_is_quiet_and_long_work_prints_a_line_now_and_then(
     clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with progress.bar("convert penn_action/train", look.err, unit="video") as tell:
+    with progress.bar("convert penn_action/train", terminal.err, unit="video") as report:
         for done in range(100, 1000):  # 100 were done by an earlier run, and are in no rate
-            tell(done, 1000, f"clip [{done}]")
+            report(done, 1000, f"clip [{done}]")
             clock.now += 1
-        tell(1000, 1000)
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.splitlines() == [
+        report(1000, 1000)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.splitlines() == [
         "convert penn_action/train: 400/1,000 videos, 1.0 videos/s, 10 min left  clip [400]",
         "convert penn_action/train: 700/1,000 videos, 1.0 videos/s, 5 min left  clip [700]",
     ]
 
 
-def test_a_quiet_bar_says_nothing_however_long_it_takes(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    with progress.bar("train", look.err, quiet=True) as tell:
+def test_a_quiet_bar_prints_nothing_however_long_it_takes(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.bar("train", terminal.err, quiet=True) as report:
         for done in range(3):
-            tell(done, 3)
+            report(done, 3)
             clock.now += 10_000
     assert capsys.readouterr() == ("", "")
 
@@ -143,10 +138,10 @@ def test_a_quiet_bar_says_nothing_however_long_it_takes(clock: Clock, capsys: py
 def test_a_bar_shows_what_how_much_and_how_fast_within_the_terminal(columns: int) -> None:
     sent, clock = io.StringIO(), Clock()
     console = Console(file=sent, force_terminal=True, width=columns, get_time=clock)
-    with progress.bar("convert insta_variety/train", console, unit="video") as tell:
+    with progress.bar("convert insta_variety/train", console, unit="video") as report:
         for done in (0, 100, 1200):
             clock.now += 50
-            tell(done, 12_345, "a clip with a long name [red] " * 4)
+            report(done, 12_345, "a clip with a long name [red] " * 4)
     lines = [CODES.sub("", line) for line in re.split(r"[\r\n]", sent.getvalue())]
     last = [line for line in lines if "/12,345" in line][-1]
     assert "convert insta_variety/train" in last
@@ -163,7 +158,6 @@ DOCUMENTS: dict[str, tuple[str, ...]] = {
     "verify": ("--cache", "{root}"),
     "doctor": ("penn_action", "--raw", "{raw}/.."),
     "gc": ("--cache", "{root}"),
-    "retry": ("--failed", "--cache", "{root}"),
     "accept": ("penn_action/train", "--raw", "{raw}", "--cache", "{root}", "--because", "it does not matter"),
 }
 
@@ -176,13 +170,13 @@ def documented(name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_json_is_one_document_with_the_documented_keys_and_nothing_else(
-    name: str, root: Path, raw: Path, capsys: pytest.CaptureFixture[str]
+    name: str, root: Path, penn: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (raw / "labels/0003.mat").touch()  # something that can be accepted
-    options = [word.format(root=root, raw=raw) for word in DOCUMENTS[name]]
+    penn.label("0003").touch()  # something that can be accepted
+    options = [word.format(root=root, raw=penn.raw) for word in DOCUMENTS[name]]
     assert main([name, *options, "--json"]) == 0
-    told = capsys.readouterr()
-    document = json.loads(told.out, parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
+    shown = capsys.readouterr()
+    document = json.loads(shown.out, parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
     rows = document if isinstance(document, list) else [document]
     assert rows
     for row in rows:
@@ -203,22 +197,22 @@ def help_of(top: Any, name: str) -> str:
 
 
 def test_numbers_that_json_does_not_have_are_null(capsys: pytest.CaptureFixture[str]) -> None:
-    look.show_json({"a": float("nan"), "b": [1.5, float("inf")], "c": (Path("x"),)})
+    terminal.show_json({"a": float("nan"), "b": [1.5, float("inf")], "c": (Path("x"),)})
     assert json.loads(capsys.readouterr().out) == {"a": None, "b": [1.5, None], "c": ["x"]}
 
 
-def test_what_people_read_stands_aside_for_a_machine(capsys: pytest.CaptureFixture[str]) -> None:
-    with look.aside(wanted=True):
-        look.out.print("for people")
-        look.show_json(["for a machine"])
-    look.out.print("people again")
-    told = capsys.readouterr()
-    assert json.loads(told.out.removesuffix("people again\n")) == ["for a machine"]
-    assert told.err == "for people\n"
+def test_with_json_the_text_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with terminal.aside(wanted=True):
+        terminal.out.print("text")
+        terminal.show_json(["the document"])
+    terminal.out.print("text again")
+    shown = capsys.readouterr()
+    assert json.loads(shown.out.removesuffix("text again\n")) == ["the document"]
+    assert shown.err == "text\n"
 
 
 @pytest.mark.parametrize("make", [parser, parser_of_tasks], ids=["pipeline", "tasks"])
-def test_exit_codes_are_told_by_help_as_they_are_documented(make: Callable[[], Any]) -> None:
+def test_exit_codes_in_help_are_those_of_the_page(make: Callable[[], Any]) -> None:
     codes = re.findall(r"\b(\d+) [a-z]", EXIT_CODES)
     ours = DOC.partition("## Exit codes")[2].partition("Luigi's exit codes")[0]
     assert sorted(codes, key=int) == re.findall(r"^\| (\d+) \|", ours, re.MULTILINE)

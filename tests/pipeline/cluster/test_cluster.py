@@ -251,8 +251,8 @@ def test_a_conversion_of_a_relative_folder_names_it_as_on_one_machine(
     monkeypatch.chdir(tmp_path)
     for name, options in (("alone", {}), ("cluster", {"scheduler": str(two.file)})):
         done = into.convert(Path(name), Path("raw"), **options)
-        assert "raw/labels/0003.mat" in done.set_aside[0].message
-        assert str(tmp_path) not in done.set_aside[0].message
+        assert "raw/labels/0003.mat" in done.rejected[0].message
+        assert str(tmp_path) not in done.rejected[0].message
     assert into.tree(tmp_path / "cluster") == into.tree(tmp_path / "alone")
 
 

@@ -1,4 +1,3 @@
-import os
 import pickle
 import shutil
 from pathlib import Path
@@ -322,22 +321,6 @@ def test_another_model_than_neutral_or_gendered_is_refused() -> None:
         datasets.get("3dpw", model="smplx")
 
 
-def test_a_pickle_that_would_run_code_is_refused_and_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Bomb:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return os.mkdir, ("exploded",)
-
-    monkeypatch.chdir(tmp_path)
-    write(tmp_path, sequence() | {"poses": [Bomb()]})
-    with pytest.raises(RawDataError, match=f"{SEQ}.pkl") as refused:
-        list(PW.tracks(tmp_path, "train"))
-    message = str(refused.value)
-    assert (message.count(f"{SEQ}.pkl"), message.count("download"), ".." in message) == (1, 1, False)
-    assert "mkdir" in message
-    assert read(tmp_path)[1]["set_aside"] == "unsafe_pickle"
-    assert not (tmp_path / "exploded").exists()
-
-
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -355,28 +338,3 @@ def test_a_sequence_of_another_form_is_refused_by_name(tmp_path: Path, change: d
     write(tmp_path, sequence() | change)
     with pytest.raises(RawDataError, match=words):
         list(PW.tracks(tmp_path, "train"))
-
-
-def test_a_missing_key_is_named(tmp_path: Path) -> None:
-    data = sequence()
-    del data["poses2d"]
-    write(tmp_path, data)
-    with pytest.raises(RawDataError, match="'poses2d': expected this key, found only"):
-        list(PW.tracks(tmp_path, "train"))
-
-
-def test_a_damaged_pickle_and_missing_pictures_set_the_sequence_aside(tmp_path: Path) -> None:
-    file = write(tmp_path, sequence(), pictures=[])
-    assert read(tmp_path)[1]["set_aside"] == "no_picture"
-    assert read(tmp_path)[1]["dropped"] == {"no_picture": N}
-    file.write_bytes(file.read_bytes()[:1000])
-    assert read(tmp_path)[1]["set_aside"] == "bad_label_file"
-
-
-def test_splits_are_the_folders(tmp_path: Path) -> None:
-    write(tmp_path, sequence(), "validation").with_name(f"._{SEQ}.pkl").touch()  # as a Macintosh leaves it
-    (video,) = PW.videos(tmp_path, "validation")
-    assert video.files == (Path(f"sequenceFiles/validation/{SEQ}.pkl"),)
-    assert video.folders == (Path(f"imageFiles/{SEQ}"),)
-    with pytest.raises(RawDataError, match="sequenceFiles/train: expected <seq>"):
-        PW.videos(tmp_path, "train")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -211,29 +210,3 @@ def test_what_is_called_left_is_on_the_left_of_the_body_in_the_pixels(name: str,
                     total += 1
     assert total > 20
     assert agree / total > 0.9
-
-
-@pytest.mark.parametrize("native", JOINTS)
-def test_a_mirrored_body_has_mirrored_joints(native: str) -> None:
-    keypoints = np.random.default_rng(0).normal(size=(5, len(JOINTS[native]), 3))
-    as_seen_in_a_mirror = convert(keypoints[:, mirrored(native)], source=native, target="spin49")
-    np.testing.assert_array_equal(
-        as_seen_in_a_mirror, convert(keypoints, source=native, target="spin49")[:, mirrored("spin49")]
-    )
-
-
-@pytest.mark.parametrize("native", JOINTS)
-def test_every_joint_of_one_side_has_its_twin_on_the_other(native: str) -> None:
-    twin = mirrored(native)
-    assert [twin[i] for i in twin] == list(range(len(twin)))
-    for name, other in zip(JOINTS[native], (JOINTS[native][i] for i in twin), strict=True):
-        left, right = sorted((name, other), key=lambda n: "R" in n or "right" in n or "_r" in n or n.startswith("r"))
-        swapped = left.replace("left", "right").replace("OP L", "OP R").replace("_l", "_r")
-        assert name == other or right in (swapped, "r" + left[1:]), (name, other)
-
-
-def test_a_copy_elsewhere_is_read_alike(embedded: Any, tmp_path: Path) -> None:
-    raw = Path(shutil.copytree(embedded.raw("penn_action"), tmp_path / "elsewhere"))
-    here, there = read("penn_action", embedded.raw("penn_action"), "train"), read("penn_action", raw, "train")
-    assert [track.name for track in here] == [track.name for track in there]
-    assert [track.frames.spec for track in here if track.frames] == [t.frames.spec for t in there if t.frames]

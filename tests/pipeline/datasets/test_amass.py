@@ -1,4 +1,3 @@
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,9 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from pipeline import datasets
 from pipeline.accounting import Accounting
-from pipeline.datasets.amass import resample_linear, resample_rotations, sample_positions
+from pipeline.datasets.amass import sample_positions
 from pipeline.errors import ConfigError, RawDataError
+from pipeline.smpl.rotations import resample_rotations
 
 AMASS = datasets.get("amass")
 
@@ -136,13 +136,6 @@ def test_both_releases_are_read_and_shapes_are_no_motions(tmp_path: Path) -> Non
     assert [track.video for track in AMASS.tracks(tmp_path, "train")] == names
 
 
-def test_motions_come_sorted_by_name(tmp_path: Path) -> None:
-    names = ["A b/s/run_poses", "A/s/walk_poses", "A/s/walk_poses (1)"]
-    for name in names:
-        write_motion(tmp_path, name, n_frames=1)
-    assert [video.name for video in AMASS.videos(tmp_path, "train")] == names
-
-
 def test_linked_folders_are_followed_and_loops_end(tmp_path: Path) -> None:
     write_motion(tmp_path / "disk", "s1/walk_poses")
     raw = tmp_path / "raw"
@@ -194,7 +187,7 @@ def test_object_arrays_are_refused_without_running_them(tmp_path: Path, monkeypa
             r"'poses': expected \(N, 156\) SMPL-H or \(N, 165\) SMPL-X, found \(100, 72\)",
         ),
         ({"poses": np.zeros(156)}, r"'trans': expected numbers|'poses'"),
-        ({"poses": None}, r"'poses': expected an array, found only"),
+        ({"poses": None}, r"'poses': expected an array .*only"),
         ({"trans": np.zeros((600, 3))}, r"'trans': expected numbers of shape \(601, 3\), found \(600, 3\)"),
         ({"betas": np.zeros(9)}, r"'betas': expected at least 10, found 9"),
         ({"trans": np.full((601, 3), np.nan)}, r"'trans': expected finite numbers, found NaN"),
@@ -208,29 +201,6 @@ def test_a_file_of_another_form_is_refused_by_name(tmp_path: Path, changes: dict
     write_motion(tmp_path, **changes)
     with pytest.raises(RawDataError, match=words):
         list(AMASS.tracks(tmp_path, "train"))
-
-
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more", b"\x93NUMPY\x01\x00", b"\x80\x04N."])
-def test_what_is_no_archive_is_set_aside_and_the_rest_goes_on(tmp_path: Path, content: bytes) -> None:
-    write_motion(tmp_path)
-    (tmp_path / "ACCAD/s1/broken_poses.npz").write_bytes(content)
-    report = Accounting()
-    assert [track.video for track in AMASS.tracks(tmp_path, "train", report=report)] == ["ACCAD/s1/walk_poses"]
-    assert report.video("ACCAD/s1/broken_poses").set_aside == "bad_label_file"
-
-
-def test_an_array_that_is_cut_short_is_set_aside(tmp_path: Path) -> None:
-    write_motion(tmp_path)
-    file = tmp_path / "ACCAD/s1/walk_poses.npz"
-    data = bytearray(file.read_bytes())
-    data[3000:3100] = bytes(100)  # inside `poses`: the archive's checksum no longer holds
-    file.write_bytes(data)
-    assert read(tmp_path)[1]["set_aside"] == "bad_label_file"
-
-
-def test_a_missing_raw_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RawDataError, match="Unpack at least one subset"):
-        AMASS.videos(tmp_path / "none", "train")
 
 
 @given(st.integers(1, 3000), st.floats(5, 300))
@@ -254,20 +224,3 @@ def test_rotations_between_frames_are_scipys_slerp(seed: int) -> None:
         expected = Slerp(np.arange(5), Rotation.from_rotvec(rotvec[:, joint]))(position)
         difference = (Rotation.from_rotvec(ours[:, joint]).inv() * expected).magnitude()
         np.testing.assert_allclose(difference, 0, atol=1e-7)
-
-
-def test_linear_resampling_by_hand() -> None:
-    values = np.array([[0.0, 10], [1, 20], [3, 0]])
-    np.testing.assert_allclose(
-        resample_linear(values, np.array([0, 0.5, 1.25, 2])), [[0, 10], [0.5, 15], [1.5, 15], [3, 0]]
-    )
-
-
-def test_a_folder_of_something_else_is_told_and_not_taken_for_one_without_motions(tmp_path: Path) -> None:
-    (tmp_path / "labels").mkdir()
-    (tmp_path / "labels/0001.mat").write_bytes(b"")
-    (tmp_path / "ACCAD").mkdir()
-    (tmp_path / "ACCAD/shape.npz").write_bytes(b"")  # a body's, no motion
-    message = "expected <subset>/<subject>/<motion>_poses.npz, found no motion below it. Unpack at least one subset"
-    with pytest.raises(RawDataError, match=re.escape(message)):
-        AMASS.videos(tmp_path, "train")

@@ -1,7 +1,6 @@
 """Human3.6M from raw files made by hand: every rule and every quirk of the release."""
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from scipy.spatial.transform import Rotation
 
 from pipeline import datasets
 from pipeline.accounting import Accounting
-from pipeline.errors import RawDataError
 from pipeline.pixels.frames import Pictures, Video
 from pipeline.skeletons import JOINTS
 
@@ -189,12 +187,6 @@ def test_evaluation_has_the_14_joints_that_are_compared(tmp_path: Path) -> None:
     assert set(H36M.columns("val", body=False)) - set(H36M.columns("train", body=False)) == {"kp_3d_eval"}
 
 
-def test_the_declared_columns_are_filled_and_no_others(raw: Path) -> None:
-    (track,), _ = read(raw)
-    told = {name for name in dir(track) if name in ("kp_3d_eval", "trans", "valid", *H36M.columns("train", body=False))}
-    assert {name for name in told if getattr(track, name) is not None} == set(H36M.columns("train", body=False))
-
-
 # ------------------------------------------------------------------------------------------------------- the listing
 
 
@@ -218,20 +210,6 @@ def test_all_files_and_what_else_lies_there_are_no_sequences(raw: Path) -> None:
     assert [video.name for video in H36M.videos(raw, "train")] == [NAME]
 
 
-def test_all_four_cameras_are_sequences_of_their_own(tmp_path: Path) -> None:
-    for camera in CAMERAS:
-        write_poses(tmp_path, f"S1/Eating.{camera}")
-        write_video(tmp_path, f"S1/Eating.{camera}")
-    report = Accounting()
-    tracks = list(H36M.tracks(tmp_path, "train", report=report))
-    assert [track.name for track in tracks] == [f"S1/Eating.{camera}/0" for camera in CAMERAS]
-
-
-def test_without_a_subject_of_the_split_the_folder_is_refused(raw: Path) -> None:
-    with pytest.raises(RawDataError, match="S9 S11, or some of them"):
-        H36M.videos(raw, "val")
-
-
 @pytest.mark.parametrize(
     ("kind", "found"), [("D2_Positions", "3D alone"), ("D3_Positions_mono", "2D alone"), ("", "neither")]
 )
@@ -243,12 +221,6 @@ def test_a_video_without_both_pose_files_is_told_with_the_frames_of_the_other(ra
     assert account["set_aside"] == "no_label"
     assert account["dropped"] == ({"no_label": N} if kind else {})
     assert f"found {found}" in account["message"]
-
-
-def test_poses_without_a_video_are_told(raw: Path) -> None:
-    (raw / "S1/Videos" / f"{STEM}.mp4").unlink()
-    _, account = read(raw)
-    assert (account["set_aside"], account["dropped"]) == ("video_missing", {"video_missing": N})
 
 
 # ----------------------------------------------------------------------------------------------------- video, pictures
@@ -272,16 +244,6 @@ def test_a_corrupt_video_is_set_aside_by_name_and_the_others_go_on(tmp_path: Pat
     )
     assert "Directions.54138969.mp4" in aside.message
     assert kept.kept == 10
-
-
-def test_a_video_whose_first_frame_is_damaged_is_set_aside(raw: Path) -> None:
-    file = raw / "S1/Videos" / f"{STEM}.mp4"
-    data = bytearray(file.read_bytes())
-    at = data.index(b"mdat") + 4
-    data[at : data.index(b"moov") - 4] = bytes(data.index(b"moov") - 4 - at)
-    file.write_bytes(data)
-    _, account = read(raw)
-    assert account["set_aside"] == "video_unreadable"
 
 
 def test_a_video_with_a_good_header_and_no_frame_is_set_aside(raw: Path, undecodable: Any) -> None:
@@ -344,36 +306,12 @@ def test_a_missing_picture_costs_its_own_frame_only(raw: Path) -> None:
     assert account["dropped"] == {"not_sampled": 10, "no_picture": 1}
 
 
-def test_every_fifth_picture_under_its_own_number_is_used_as_far_as_it_goes(raw: Path) -> None:
-    (raw / "S1/Videos" / f"{STEM}.mp4").unlink()
-    write_poses(raw, n_frames=32)
-    write_pictures(raw / f"S1/images/{STEM}", range(1, 33, 5))  # frames 0, 5, ... 30
-    (track,), account = read(raw)
-    assert track.frame_index.tolist() == [0, 10, 20, 30]
-    assert track.step == 10
-    assert account["dropped"] == {"not_sampled": 16, "no_picture": 12}
-
-
 def test_pictures_at_25_fps_are_refused_since_every_label_would_be_on_another_frame(raw: Path) -> None:
     (raw / "S1/Videos" / f"{STEM}.mp4").unlink()
     write_pictures(raw / f"S1/images/{STEM}", range(1, N // 2 + 1))
     _, account = read(raw)
     assert account["set_aside"] == "frame_count_mismatch"
     assert "found 10" in account["message"]
-
-
-def test_an_empty_picture_folder_beside_nothing_is_told(raw: Path) -> None:
-    (raw / "S1/Videos" / f"{STEM}.mp4").unlink()
-    (raw / f"S1/images/{STEM}").mkdir(parents=True)
-    _, account = read(raw)
-    assert account["set_aside"] == "no_picture"
-
-
-def test_a_picture_folder_without_pictures_does_not_hide_the_video(raw: Path) -> None:
-    (raw / f"S1/images/{STEM}").mkdir(parents=True)
-    (raw / f"S1/images/{STEM}/Thumbs.db").touch()
-    (track,), _ = read(raw)
-    assert track.frames == Video(raw, f"S1/Videos/{STEM}.mp4")
 
 
 # --------------------------------------------------------------------------------------------------------- bad labels
@@ -453,13 +391,6 @@ def test_intrinsics_are_those_of_the_camera(tmp_path: Path, camera: str, number:
     np.testing.assert_array_equal(track.intrinsics, expected)
 
 
-def test_without_metadata_there_are_no_intrinsics_and_it_is_said(raw: Path) -> None:
-    (raw / "metadata.xml").unlink()
-    (track,), account = read(raw)
-    assert track.intrinsics is None
-    assert account["notes"] == ["no metadata.xml: camera intrinsics are not known"]
-
-
 BOMB = '<?xml version="1.0"?><!DOCTYPE m [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]><m>&b;</m>'
 
 
@@ -467,17 +398,10 @@ BOMB = '<?xml version="1.0"?><!DOCTYPE m [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a
     ("changed", "told"),
     [
         ({"text": BOMB}, "'DOCTYPE': expected no document type"),
-        ({"text": '<!DOCTYPE m SYSTEM "file:///etc/hostname"><m/>'}, "'DOCTYPE'"),
         ({"text": "<metadata>"}, "expected an XML file"),
-        ({"text": ""}, "expected an XML file"),
-        ({"text": "<a>" * 200_000}, "'a': expected at most 100000 elements"),
-        ({"text": " " * 17_000_000}, "expected at most 16777216 bytes"),
         ({"text": "<metadata/>"}, "'dbcameras/index2id': expected this element"),
-        ({"text": '<?xml version="1.0" encoding="none"?><a/>'}, "expected an XML file"),
         ({"cameras": CAMERAS[::-1]}, "'index2id': expected 54138969, 55011271"),
-        ({"w0": "[1 2 3]"}, "'w0': expected 300 finite numbers, found 3"),
         ({"w0": "[" + "nan " * 300 + "]"}, "'w0': expected 300 finite numbers"),
-        ({"w0": "[a b]"}, "'w0': expected numbers"),
     ],
 )
 def test_metadata_that_is_none_is_noted_and_the_labels_are_kept(raw: Path, changed: dict, told: str) -> None:
@@ -487,11 +411,6 @@ def test_metadata_that_is_none_is_noted_and_the_labels_are_kept(raw: Path, chang
     (note,) = account["notes"]
     assert note.startswith("not used: ")
     assert told in note
-
-
-def test_an_entity_bomb_in_another_encoding_is_refused_too(raw: Path) -> None:
-    (raw / "metadata.xml").write_bytes(BOMB.replace("?>", ' encoding="utf-16"?>').encode("utf-16"))
-    assert "'DOCTYPE'" in read(raw)[1]["notes"][0]
 
 
 @pytest.mark.parametrize("cameras_in", ["smpl_param", "annotations"])
@@ -548,16 +467,11 @@ DEEP = "[" * 100_000
 @pytest.mark.parametrize(
     ("fits", "told"),
     [
-        ("", "expected a JSON file of fits"),
         ('{"2": {"1": {"0": {"pose": [1, 2', "expected a JSON file of fits"),
         ('{"2": {"1": {"0": {"pose": [' + "1," * 71 + "1]}}}}", "'2/1/0/shape': expected 10 numbers, found 0"),
         ('{"2": {"1": {"0": {"pose": [' + "1," * 72 + "1]}}}}", "'2/1/0/pose': expected 72 numbers, found 73"),
         ({"2": {"1": {"zero": fit_of(0)}}}, "'2/1/zero': expected action, subaction and frame as numbers"),
-        ({"2": {"1": {"9" * 30: fit_of(0)}}}, "expected action, subaction and frame as numbers"),
-        ('{"2": {"1": {"0": {"pose": [' + "7" * 3_000_000 + "]}}}}", "expected a JSON file of fits"),
         ('{"2": {"1": {"' + "7" * 3_000_000 + '": 1}}}', "expected a JSON file of fits"),
-        ('{"2": ' + DEEP, "found other lists"),
-        (DEEP, "found other lists"),
         ('{"2": {"1": {"0": ' + '{"a": ' * 50_000, "found other lists"),
     ],
 )
@@ -589,20 +503,7 @@ def test_a_camera_that_mirrors_is_no_rotation(raw: Path) -> None:
     stored = json.loads(file.read_text())
     stored["1"]["R"][0] = [-x for x in stored["1"]["R"][0]]
     file.write_text(json.dumps(stored))
-    assert "'1/R': expected a rotation" in read(raw)[1]["notes"][0]
-
-
-def test_flipped_bits_in_fits_are_told_or_give_good_tracks(raw: Path) -> None:
-    file = write_fits(raw)
-    whole = file.read_bytes()
-    rng = np.random.default_rng(1)
-    for at in rng.integers(0, len(whole), 60).tolist():
-        damaged = bytearray(whole)
-        damaged[at] ^= 1 << int(rng.integers(8))
-        file.write_bytes(damaged)
-        os.utime(file, ns=(at, at))
-        (track,), _ = read(raw)
-        assert np.isfinite(track.pose[track.has_smpl]).all()
+    assert "'54138969': expected a rotation" in read(raw)[1]["notes"][0]
 
 
 def test_fits_that_are_not_finite_are_not_used_and_of_two_of_a_frame_the_last_is(raw: Path) -> None:

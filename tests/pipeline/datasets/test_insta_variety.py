@@ -7,11 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline import crops, datasets
+from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.errors import RawDataError
-from pipeline.pixels import sources
-from pipeline.raw import RawVideo
 from pipeline.skeletons import JOINTS
 from pipeline.synthetic.layouts.files import tf_example as example
 from pipeline.synthetic.layouts.files import tfrecord as framed
@@ -103,13 +101,6 @@ def test_an_example_becomes_one_track_with_its_joints_under_their_names(tmp_path
     assert (account["found"], account["kept"], account["notes"]) == (3, 3, [])
 
 
-def test_left_and_right_are_each_on_their_side(tmp_path: Path) -> None:
-    write(tmp_path, clip())
-    (track,), _ = read(tmp_path)
-    x = {name: track.kp_2d[0, SPIN49.index(f"OP {name}"), 0] for name in ("RHeel", "LHeel", "RWrist", "LWrist")}
-    assert x == {"RHeel": 1, "LHeel": 51, "RWrist": 61, "LWrist": 111}
-
-
 @pytest.mark.parametrize(("width", "height"), [(224, 224), (300, 300), (300, 200)])
 def test_with_phis_coordinates_are_fractions_of_the_picture(tmp_path: Path, width: int, height: int) -> None:
     xys = np.zeros((1, 2, 14))
@@ -121,14 +112,6 @@ def test_with_phis_coordinates_are_fractions_of_the_picture(tmp_path: Path, widt
     np.testing.assert_allclose(track.kp_2d[0, put(BODY[:4]), :2], corners)
 
 
-def test_fractions_come_back_from_the_crop_as_they_are_stored(tmp_path: Path) -> None:
-    stored = np.random.default_rng(0).uniform(-1.1, 1.1, (3, 2, 14))
-    write(tmp_path, clip(image__xys=stored, image__encoded=[jpeg(300, 300)] * 3, image__phis=np.zeros((3, 2048))))
-    (track,), _ = read(tmp_path)
-    crop = crops.normalise_keypoints(track.kp_2d, track.bbox, track.crop_scale)
-    np.testing.assert_allclose(crop[:, put(BODY), :2], stored.transpose(0, 2, 1), atol=1e-6)
-
-
 def test_every_picture_counts_with_its_own_size(tmp_path: Path) -> None:
     pictures = [jpeg(224, 224), jpeg(300, 300), jpeg(200, 100)]
     xys = np.ones((3, 2, 14))
@@ -136,15 +119,6 @@ def test_every_picture_counts_with_its_own_size(tmp_path: Path) -> None:
     (track,), _ = read(tmp_path)
     np.testing.assert_array_equal(track.kp_2d[:, put(BODY)[0], :2], [[224, 224], [300, 300], [200, 100]])
     np.testing.assert_array_equal(track.bbox, [[112, 112, 224, 224], [150, 150, 300, 300], [100, 50, 200, 200]])
-
-
-def test_a_picture_of_224_is_its_own_crop_to_the_pixel(tmp_path: Path) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
-    write(tmp_path, clip(1, image__encoded=[bytes(cv2.imencode(".jpg", picture)[1])]))
-    (track,), _ = read(tmp_path)
-    (frame,) = sources.parse(tmp_path, track.frames.spec).read([0])
-    assert frame.image is not None
-    np.testing.assert_array_equal(crops.crop_person(frame.image, track.bbox[0], track.crop_scale), frame.image)
 
 
 def test_visibility_is_the_confidence_from_0_to_1(tmp_path: Path) -> None:
@@ -169,13 +143,6 @@ def test_without_toes_those_joints_are_zero(tmp_path: Path, toes: Any, phis: Any
     assert account["notes"] == ["no image/toe_pts: 6 joints are not annotated"]
 
 
-def test_without_a_face_the_body_is_still_there(tmp_path: Path) -> None:
-    write(tmp_path, clip(image__face_pts=None))
-    (track,), account = read(tmp_path)
-    assert track.kp_2d[..., 2].sum() == 3 * 20
-    assert account["notes"] == ["no image/face_pts: 5 joints are not annotated"]
-
-
 def test_frames_without_a_visible_joint_are_dropped_and_counted(tmp_path: Path) -> None:
     features = clip(4)
     features["image/visibilities"][2] = 0
@@ -185,15 +152,6 @@ def test_frames_without_a_visible_joint_are_dropped_and_counted(tmp_path: Path) 
     (track,), account = read(tmp_path)
     assert track.frame_index.tolist() == [0, 1, 3]
     assert account["dropped"] == {"no_visible_joint": 1}
-
-
-def test_a_clip_with_no_frame_left_gives_no_track(tmp_path: Path) -> None:
-    nothing = np.zeros((3, 14), np.int64)
-    write(tmp_path, clip(image__visibilities=nothing, image__face_pts=None, image__toe_pts=None))
-    tracks, account = read(tmp_path)
-    assert tracks == []
-    assert account["dropped"] == {"no_visible_joint": 3}
-    assert account["tracks_dropped"] == {"no_frame_left": 1}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
@@ -222,14 +180,6 @@ def test_more_labels_than_pictures_use_the_common_prefix(tmp_path: Path) -> None
     assert account["notes"] == ["5 frames are labelled, 3 pictures are there: 3 used"]
 
 
-def test_more_pictures_than_labels_use_the_common_prefix(tmp_path: Path) -> None:
-    write(tmp_path, clip(3, image__encoded=[PICTURE] * 5))
-    (track,), account = read(tmp_path)
-    assert track.frame_index.tolist() == [0, 1, 2]
-    assert (account["found"], account["dropped"]) == (3, {})
-    assert account["notes"] == ["3 frames are labelled, 5 pictures are there: 3 used"]
-
-
 def test_a_picture_that_does_not_say_its_size_costs_its_frame_and_shifts_nothing(tmp_path: Path) -> None:
     write(tmp_path, clip(4, image__encoded=[b"", PICTURE, b"<html>", PICTURE]))
     (track,), account = read(tmp_path)
@@ -256,15 +206,6 @@ def test_a_clip_without_pictures_is_set_aside_with_its_frames_counted(tmp_path: 
     assert (account["set_aside"], account["dropped"]) == ("no_picture", {"no_picture": 3})
 
 
-def test_no_picture_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any) -> None:
-        raise AssertionError("decoded")
-
-    monkeypatch.setattr(cv2, "imdecode", refuse)
-    write(tmp_path, clip())
-    assert read(tmp_path)[1]["kept"] == 3
-
-
 # -- labels that are not what they should be -----------------------------------------------------------------------
 
 
@@ -273,24 +214,14 @@ def test_no_picture_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     [
         ({"meta__N": None}, r"'meta/N of record 00000': expected a number from 1 to 65536, found \[\]"),
         ({"meta__N": np.array([0])}, r"found \[0\]"),
-        ({"meta__N": np.array([-3])}, r"found \[-3\]"),
-        ({"meta__N": np.array([2**40])}, r"found \[1099511627776\]"),
-        ({"meta__N": np.array([2**63 - 1])}, r"found \[9223372036854775808\]"),
-        ({"meta__N": np.array([3, 3])}, r"'meta/N' has 2 values"),
-        ({"meta__N": np.array([3.0])}, r"'meta/N' is a list of floats, expected is one of integers"),
-        ({"meta__N": np.array([2])}, r"'image/xys' has more than 56 values"),
+        ({"meta__N": np.array([3.0])}, r"'meta/N' is a float_list"),
+        ({"meta__N": np.array([2])}, r"'image/xys' has 84 values, at most 56"),
         ({"meta__N": np.array([4])}, r"xys of record 00000': expected 112 numbers: \(4, 2, 14\), found 84"),
-        ({"meta__N": np.array([65536])}, r"expected 1835008 numbers"),
         ({"image__xys": None}, r"image/xys of record 00000': expected 84 numbers.*, found only image/encoded, image/f"),
-        ({"image__xys": np.zeros((3, 28), np.int64)}, r"'image/xys' is a list of integers"),
-        ({"image__xys": np.zeros(83)}, r"found 83"),
         ({"image__visibilities": np.ones((3, 13), np.int64)}, r"expected 42 numbers: \(3, 14\), found 39"),
-        ({"image__visibilities": np.ones((3, 15), np.int64)}, r"'image/visibilities' has 45 values, at most 42"),
-        ({"image__visibilities": np.ones((3, 14))}, r"'image/visibilities' is a list of floats"),
         ({"image__face_pts": np.ones((3, 2, 5))}, r"face_pts of record 00000': expected 45 numbers.*, found 30"),
         ({"image__toe_pts": np.ones(1)}, r"toe_pts of record 00000': expected 54 numbers: \(3, 3, 6\), found 1"),
-        ({"image__toe_pts": [b"toes"]}, r"'image/toe_pts' is a list of bytes"),
-        ({"image__encoded": np.ones(3)}, r"'image/encoded' is a list of floats, expected is one of bytes"),
+        ({"image__encoded": np.ones(3)}, r"'image/encoded' is a float_list"),
     ],
 )
 def test_a_label_of_another_shape_is_refused_by_name(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
@@ -300,12 +231,6 @@ def test_a_label_of_another_shape_is_refused_by_name(tmp_path: Path, changes: di
     assert caught.value.reason == "bad_label_file"
     assert str(tmp_path / "train/clips_00.tfrecord") in str(caught.value)
     assert read(tmp_path)[1]["set_aside"] == "bad_label_file"
-
-
-def test_an_example_of_something_else_costs_itself(tmp_path: Path) -> None:
-    file = write(tmp_path, clip())
-    file.write_bytes(framed(b"\x0bnot an example") + framed(b"") + file.read_bytes())
-    assert accounts(tmp_path) == {"00000": ("bad_label_file", 0), "00001": ("bad_label_file", 0), "00002": ("", 3)}
 
 
 # -- shards --------------------------------------------------------------------------------------------------------
@@ -363,42 +288,6 @@ def test_a_shard_that_is_something_else_is_one_video_set_aside(tmp_path: Path, c
     assert "bad.tfrecord: 'file': expected a TFRecord file, found the file is " in bad.message
 
 
-def test_a_shard_that_cannot_be_opened_costs_itself(tmp_path: Path) -> None:
-    write(tmp_path, clip(2), shard="good")
-    os.mkfifo(tmp_path / "train/pipe.tfrecord")
-    (tmp_path / "train/link.tfrecord").symlink_to("nowhere")
-    (tmp_path / "train/folder.tfrecord").mkdir()
-    report = Accounting()
-    assert len(list(INSTA.tracks(tmp_path, "train", report=report))) == 1
-    assert {a.name: a.set_aside for a in report if a.set_aside} == {
-        "train/folder/00000": "record_damaged",
-        "train/link/00000": "record_damaged",
-        "train/pipe/00000": "record_damaged",
-    }
-
-
-def test_a_shard_whose_name_cannot_be_written_down_is_told(tmp_path: Path) -> None:
-    write(tmp_path, clip(), shard="back\\slash")
-    with pytest.raises(RawDataError, match="Rename it") as caught:
-        list(INSTA.tracks(tmp_path, "train"))
-    assert caught.value.reason == "bad_label_file"
-
-
-@pytest.mark.parametrize("found", ["none", "no such folder"])
-def test_a_folder_without_shards_is_refused(tmp_path: Path, found: str) -> None:
-    if found == "none":
-        (tmp_path / "test").mkdir()
-    with pytest.raises(RawDataError, match=f"test: expected <shard>.tfrecord files, found {found}"):
-        INSTA.videos(tmp_path, "test")
-
-
-def test_a_video_without_a_span_is_a_defect(tmp_path: Path) -> None:
-    write(tmp_path, clip())
-    whole = RawVideo("train/clips_00/00000", files=(Path("train/clips_00.tfrecord"),))
-    with pytest.raises(ValueError, match="is a span of its shard"):
-        INSTA.read_accounted(tmp_path, "train", whole)
-
-
 def test_reading_holds_one_record_at_a_time(tmp_path: Path) -> None:
     """Forty clips of 2 MB: most of what is allocated at any time is one record and the pictures looked at."""
     large = PICTURE + bytes(2_000_000)
@@ -415,21 +304,6 @@ def test_reading_holds_one_record_at_a_time(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert n_frames == 40
     assert peak < 4 * 2_000_000
-
-
-def test_random_damage_is_good_tracks_or_a_reason(tmp_path: Path) -> None:
-    file = write(tmp_path, clip(2), clip(1))
-    whole, rng = file.read_bytes(), np.random.default_rng(0)
-    reasons = set()
-    for _ in range(80):
-        damaged = bytearray(whole)
-        for place in rng.integers(0, len(whole), rng.integers(1, 4)):
-            damaged[place] ^= 1 << int(rng.integers(8))
-        file.write_bytes(damaged[: rng.integers(1, len(whole) + 1)] if rng.random() < 0.5 else damaged)
-        for reason, kept in accounts(tmp_path).values():
-            assert (reason == "") is (kept > 0)
-            reasons.add(reason)
-    assert reasons <= {"", "record_damaged", "no_tfrecord"}
 
 
 def test_damage_that_the_checksum_was_made_for_is_good_tracks_or_a_reason(tmp_path: Path) -> None:

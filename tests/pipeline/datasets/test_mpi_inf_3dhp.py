@@ -1,5 +1,4 @@
 import math
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from scipy.io import savemat
 from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.errors import RawDataError
-from pipeline.pixels import sources
 from pipeline.pixels.frames import Pictures, Video
 
 MPI = datasets.get("mpi_inf_3dhp")
@@ -206,13 +204,6 @@ def test_a_list_of_cameras_in_another_order_is_refused(raw: Path, listed: Any) -
     assert "'cameras': expected cameras 0 to 13 in order" in account["message"]
 
 
-def test_what_the_cells_of_other_cameras_hold_does_not_matter(raw: Path) -> None:
-    flat_2d, flat_3d = labels_2d().reshape(N, -1), labels_3d().reshape(N, -1)
-    empty = np.zeros((0, 0))
-    write_annot(raw, annot2=cell(flat_2d, *["none"] * 13), annot3=cell(flat_3d, *[empty] * 13))
-    assert read(raw)[1]["kept"] == N
-
-
 def test_one_broken_camera_costs_only_itself(tmp_path: Path) -> None:
     flat_2d, flat_3d = labels_2d().reshape(N, -1), labels_3d().reshape(N, -1)
     write_annot(tmp_path, annot2=cell(flat_2d, flat_2d[:, :50], *[flat_2d] * 12), annot3=cell(*[flat_3d] * 14))
@@ -296,26 +287,6 @@ def test_a_missing_picture_does_not_shift_the_rest(raw: Path) -> None:
     assert account["notes"] == ["1 of 5 labelled frames have no picture, the first is frame_000002.jpg"]
 
 
-@pytest.mark.parametrize("name", ["frame_{:06d}.jpg", "{:04d}.png", "S1_{}.jpg"])
-def test_pictures_are_counted_from_the_smallest_number_whatever_they_are_called(tmp_path: Path, name: str) -> None:
-    write_annot(tmp_path)
-    write_pictures(tmp_path, "S1/Seq1/video_0", name, range(1, N + 1))
-    (track,), _ = read(tmp_path)
-    assert track.frames.path(0).name == name.format(1)
-    assert track.frame_index.tolist() == list(range(N))
-
-
-def test_fewer_or_more_pictures_than_labels_use_the_common_prefix(raw: Path) -> None:
-    folder = raw / "S1/Seq1/imageFrames/video_0"
-    write_pictures(raw, numbers=[N, N + 1])
-    assert read(raw)[1]["notes"] == ["5 frames are labelled, 7 are there: the last 2 not used"]
-    for number in range(3, N + 2):
-        (folder / f"frame_{number:06d}.jpg").unlink()
-    (track,), account = read(raw)
-    assert track.frame_index.tolist() == [0, 1, 2]
-    assert account["dropped"] == {"no_picture": 2}
-
-
 def test_a_video_file_gives_its_own_rate_and_ends_where_it_ends(tmp_path: Path) -> None:
     write_annot(tmp_path)
     write_video(tmp_path / "S1/Seq1/imageSequence/video_4.avi", n_frames=4, fps=50)
@@ -325,15 +296,6 @@ def test_a_video_file_gives_its_own_rate_and_ends_where_it_ends(tmp_path: Path) 
     assert track.frames == Video(tmp_path, "S1/Seq1/imageSequence/video_4.avi")
     assert account["dropped"] == {"no_picture": 1}
     assert [frame.image.shape for frame in track.frames.read(track.frame_index)] == [(HEIGHT, WIDTH, 3)] * 4
-
-
-def test_a_truncated_video_is_set_aside_with_its_frames_counted(tmp_path: Path) -> None:
-    write_annot(tmp_path)
-    file = tmp_path / "S1/Seq1/imageSequence/video_0.avi"
-    write_video(file)
-    file.write_bytes(file.read_bytes()[:3000])
-    account = read(tmp_path)[1]
-    assert (account["set_aside"], account["found"]) == ("video_unreadable", N)
 
 
 def test_a_video_with_a_good_header_and_no_frame_is_set_aside(tmp_path: Path, undecodable: Any) -> None:
@@ -466,25 +428,11 @@ def test_a_test_video_has_universal_3d_and_says_which_frames_evaluation_may_use(
     assert track.frames == Pictures(tmp_path, "mpi_inf_3dhp_test_set/TS1/imageSequence/img_{:06d}.jpg", 1)
 
 
-def test_test_pictures_count_from_one_even_when_the_first_is_missing(tmp_path: Path) -> None:
-    folder = write_test(tmp_path).parent / "imageSequence"
-    (folder / "img_000001.jpg").unlink()
-    (track,), account = read(tmp_path, "test")
-    assert track.frame_index.tolist() == [1, 2, 3, 4]
-    assert track.valid.tolist() == [False, True, True, False]
-    assert account["dropped"] == {"no_picture": 1}
-
-
 def test_the_picture_s_own_size_decides_in_test_too(tmp_path: Path) -> None:
     kp_2d = labels_2d(17)
     kp_2d[3, 16] = (WIDTH, 10)
     write_test(tmp_path, annot2=kp_2d[:, None])
     assert read(tmp_path, "test")[1]["dropped"] == {"joint_outside_picture": 1}
-
-
-def test_the_test_set_may_lie_one_folder_deeper_as_its_script_unpacks_it(tmp_path: Path) -> None:
-    write_test(tmp_path, below="mpi_inf_3dhp_test_set/mpi_inf_3dhp_test_set")
-    assert len(read(tmp_path, "test")[0]) == 1
 
 
 @pytest.mark.parametrize("valid", [np.ones((N, 1), np.uint8), np.ones((1, N)), np.ones(N)])
@@ -528,48 +476,3 @@ def test_a_test_video_without_labels_or_pictures_is_told(tmp_path: Path) -> None
     assert (account["set_aside"], account["found"]) == ("no_picture", N)
     file.unlink()
     assert read(tmp_path, "test")[1]["set_aside"] == "no_label"
-
-
-# ----------------------------------------------------------------------------------------- what lies there, and not
-
-
-@pytest.mark.parametrize(
-    ("split", "words"), [("train", "S<1..8>/Seq<1,2>/"), ("test", "mpi_inf_3dhp_test_set/TS<1..6>/")]
-)
-def test_a_raw_folder_that_is_another_is_refused(tmp_path: Path, split: str, words: str) -> None:
-    for folder in (tmp_path, tmp_path / "none"):
-        with pytest.raises(RawDataError, match=f"expected {words}, found none"):
-            MPI.videos(folder, split)
-
-
-def test_the_release_is_counted(raw: Path) -> None:
-    assert MPI.totals["train"].videos == 128
-    assert MPI.totals["train"].frames == 8 * 131_592  # summed by hand over the sixteen sequences
-    assert (MPI.totals["test"].videos, MPI.totals["test"].frames) == (6, 24_888)
-
-
-# ----------------------------------------------------------------------------------------------------- hostile
-
-
-@pytest.mark.parametrize("kind", ["pipe", "folder", "dangling link", "empty"])
-@pytest.mark.parametrize("name", ["annot.mat", "camera.calibration", "imageFrames/video_0/frame_000000.jpg"])
-def test_what_is_no_file_is_not_waited_for(raw: Path, kind: str, name: str) -> None:
-    file = raw / "S1/Seq1" / name
-    file.unlink()
-    match kind:
-        case "pipe":
-            os.mkfifo(file)
-        case "folder":
-            file.mkdir()
-        case "empty":
-            file.touch()
-        case _:
-            file.symlink_to("nowhere")
-    account = read(raw)[1]
-    assert account["kept"] == N or account["set_aside"] in ("no_label", "bad_label_file")
-
-
-def test_every_source_survives_being_written_down(raw: Path) -> None:
-    (track,), _ = read(raw)
-    assert sources.parse(raw, track.frames.spec) == track.frames
-    assert track.frames.size() == (WIDTH, HEIGHT)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.new_video import NewVideo, n_frames, raw_folder, read_boxes
+from pipeline.datasets.new_video import NewVideo, raw_folder
 from pipeline.errors import ConfigError, RawDataError
-from pipeline.pixels.frames import Video
+from pipeline.formats.boxes_csv import read_boxes
 from pipeline.synthetic.layouts.files import mp4_writer
 
 N = 12  # frames of the video
@@ -194,10 +194,6 @@ def test_tracks_that_are_too_short_are_counted(video, tmp_path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------- places
-
-
-def test_frames_are_counted_by_decoding_them(video) -> None:
-    assert n_frames(Video(video.parent, video.name)) == N
 
 
 def test_a_stand_in_s_video_is_known_as_one_however_deep_it_lies(video, tmp_path) -> None:

@@ -117,22 +117,6 @@ def test_a_video_with_no_frame_left_gives_no_track(tmp_path: Path) -> None:
     assert account["tracks_dropped"] == {"no_frame_left": 1}
 
 
-def test_more_labels_than_pictures_use_the_common_prefix(tmp_path: Path) -> None:
-    write_video(tmp_path, n_frames=5, pictures=[1, 2, 3])
-    (track,), account = read(tmp_path)
-    assert track.frame_index.tolist() == [0, 1, 2]
-    assert account["dropped"] == {"no_picture": 2}
-    assert account["notes"] == ["2 of 5 labelled frames have no picture, the first is 000004.jpg"]
-
-
-def test_more_pictures_than_labels_use_the_common_prefix(tmp_path: Path) -> None:
-    write_video(tmp_path, n_frames=3, pictures=[1, 2, 3, 4, 5])
-    (track,), account = read(tmp_path)
-    assert track.frame_index.tolist() == [0, 1, 2]
-    assert account["dropped"] == {}
-    assert account["notes"] == ["3 frames are labelled, 5 are there: the last 2 not used"]
-
-
 def test_a_missing_picture_does_not_shift_the_rest(tmp_path: Path) -> None:
     label = write_video(tmp_path, n_frames=4, pictures=[1, 3, 4])
     (track,), account = read(tmp_path)
@@ -210,11 +194,6 @@ def test_what_decides_nothing_never_costs_its_video(tmp_path: Path, changes: dic
     assert note in told
 
 
-def test_boxes_one_row_short_do_not_matter(tmp_path: Path) -> None:
-    write_video(tmp_path, bbox=np.ones((2, 4)))
-    assert read(tmp_path)[1]["kept"] == 3
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -235,25 +214,6 @@ def test_a_label_of_another_shape_is_refused_by_name(tmp_path: Path, changes: di
     assert read(tmp_path)[1]["set_aside"] == "bad_label_file"
 
 
-@pytest.mark.parametrize("content", [b"", b"MATLAB 5.0 MAT-file" + bytes(200), b"\x89HDF\r\n\x1a\n" + bytes(600)])
-def test_a_damaged_label_sets_its_video_aside_and_the_rest_goes_on(tmp_path: Path, content: bytes) -> None:
-    write_video(tmp_path, "0001")
-    write_video(tmp_path, "0002")
-    (tmp_path / "labels/0001.mat").write_bytes(content)
-    report = Accounting()
-    assert [track.video for track in PENN.tracks(tmp_path, "train", report=report)] == ["0002"]
-    assert report.video("0001").set_aside == "bad_label_file"
-    assert "0001.mat" in report.video("0001").message
-
-
-def test_a_video_without_pictures_is_set_aside_with_its_frames_counted(tmp_path: Path) -> None:
-    write_video(tmp_path, pictures=[])
-    tracks, account = read(tmp_path)
-    assert tracks == []
-    assert account["set_aside"] == "no_picture"
-    assert account["dropped"] == {"no_picture": 3}
-
-
 def test_pictures_without_a_label_are_told(tmp_path: Path) -> None:
     write_video(tmp_path)
     (tmp_path / "labels/0001.mat").unlink()
@@ -271,20 +231,6 @@ def test_a_listing_names_the_label_and_the_picture_folder_in_order(tmp_path: Pat
     assert videos[0].folders == (Path("frames/0002"),)
 
 
-@pytest.mark.parametrize("missing", ["labels", "frames"])
-def test_a_raw_folder_that_is_another_is_refused(tmp_path: Path, missing: str) -> None:
-    (tmp_path / ({"labels": "frames", "frames": "labels"}[missing])).mkdir()
-    with pytest.raises(RawDataError, match=f"{missing}: expected a folder"):
-        PENN.videos(tmp_path, "train")
-
-
 def test_an_unknown_split_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match="penn_action has no split 'val'; it has train, test"):
         list(PENN.tracks(tmp_path, "val"))
-
-
-def test_reading_twice_gives_the_same(tmp_path: Path) -> None:
-    write_video(tmp_path)
-    first, second = read(tmp_path), read(tmp_path)
-    assert first[1] == second[1]
-    np.testing.assert_array_equal(first[0][0].kp_2d, second[0][0].kp_2d)

@@ -3,14 +3,12 @@
 import shutil
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from scipy.io import loadmat
 
 from pipeline import datasets
 from pipeline.accounting import Accounting
-from pipeline.pixels.frames import Video
 
 SAMPLES = Path(__file__).parents[3].parent / "shared" / "data"
 pytestmark = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real samples are not beside the checkout")
@@ -136,21 +134,3 @@ def test_the_crowds_frames_can_be_cropped(crowd: Path) -> None:
         for track in tracks:
             for box in track.bbox[track.frame_index == frame.index]:
                 assert crop_person(frame.image, box, track.crop_scale).std() > 5
-
-
-@pytest.mark.parametrize(("clip", "n_frames"), [("stgcn_ta_chi", 300), ("mmaction2_demo_arm_wrestling", 280)])
-def test_real_clips_decode_to_their_last_frame(clip: str, n_frames: int) -> None:
-    video = Video(SAMPLES / "kinetics/clips", f"{clip}.mp4")
-    assert video.header().n_frames == n_frames
-    assert video.size() == (340, 256)
-    last, after = video.read([n_frames - 1, n_frames])
-    assert last.image.shape == (256, 340, 3)
-    assert after.kind == "video_ended"
-
-
-def test_skipping_frames_gives_the_same_pixels_as_reading_all(crowd: Path) -> None:
-    video = Video(crowd, "train/walking/video.avi")
-    every = {frame.index: frame.image for frame in video.read(range(12))}
-    for frame in video.read([3, 4, 11]):
-        np.testing.assert_array_equal(frame.image, every[frame.index])
-    assert cv2.absdiff(every[3], every[11]).max() > 10

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.pixels import frames_there, inputs, picture_pattern, pictures_or_video
+from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video
 from pipeline.errors import RawDataError
 from pipeline.pixels.frames import Pictures, Video
+from pipeline.pixels.numbered import picture_pattern
 
 FOLDER = Path("S1/video_0")
 

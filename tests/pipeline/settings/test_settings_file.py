@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from pipeline.settings.file import SettingsFile, Text, blamed, read
+from pipeline.settings.file import SettingsFile, Text, located, read
 
 SHIPPED = Path(__file__).parents[3] / "luigi.cfg"
 
@@ -67,9 +67,9 @@ def test_a_value_of_several_lines_stands_where_its_key_does(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[a]\nx = 1\n\nx = 2\n", ", line 4 [a] x: stands in line 2 already: keep one"),
-        ("[b]\nx = 0\n[a]\nx = 1\nx = 2\n", ", line 5 [a] x: stands in line 4 already: keep one"),
-        ("[a]\n[b]\n[a]\n", ", line 3 [a]: this section stands in line 1 already: keep one"),
+        ("[a]\nx = 1\n\nx = 2\n", ", line 4 [a] x: is in line 2 already: keep one"),
+        ("[b]\nx = 0\n[a]\nx = 1\nx = 2\n", ", line 5 [a] x: is in line 4 already: keep one"),
+        ("[a]\n[b]\n[a]\n", ", line 3 [a]: this section is in line 1 already: keep one"),
         ("x = 1\n", ", line 1: expected a section, as [paths], before anything else, found 'x = 1'"),
         ("[a]\nworkers\n", ", line 2: expected key = value, or [section], found 'workers'"),
         ("[a]\nx = 1\n[b\n", ", line 3: expected key = value, or [section], found '[b'"),
@@ -102,5 +102,5 @@ def test_whatever_the_file_holds_the_error_is_of_one_line(tmp_path: Path, data: 
 def test_an_error_is_put_beside_the_first_key_that_it_names() -> None:
     given = {"processes": Text.at("9", 4), "batch_size": Text.at("8", 3), "seed": Text.at("1", 5)}
     file = Path("luigi.cfg")
-    assert blamed(file, "train", given, "processes: expected at most batch_size, 8").startswith("luigi.cfg, line 4 ")
-    assert blamed(file, "train", given, "something else") == "luigi.cfg [train] something else"
+    assert located(file, "train", given, "processes: expected at most batch_size, 8").startswith("luigi.cfg, line 4 ")
+    assert located(file, "train", given, "something else") == "luigi.cfg [train] something else"

@@ -498,8 +498,8 @@ def test_tracks_are_spread_over_the_split_or_named(embedded: Any, root: Path, mo
         (show.Choice(tracks=2), names[::2]),
         (show.Choice(names=tuple(names[1::-1])), names[1::-1]),
     ):
-        assert [t.name for t in show.from_cache(root, "penn_action/train", choice).tracks] == expected
-        assert [t.name for t in show.from_raw(dataset, "train", raw, choice).tracks] == expected
+        assert [t.record.name for t in show.from_cache(root, "penn_action/train", choice).tracks] == expected
+        assert [t.record.name for t in show.from_raw(dataset, "train", raw, choice).tracks] == expected
     unknown = show.Choice(names=("0001/9",))
     with pytest.raises(PipelineError, match=r"no track '0001/9'; it has 3: 0001/0, 0003/0"):
         show.from_cache(root, "penn_action/train", unknown)
@@ -522,7 +522,7 @@ def test_from_raw_only_shown_videos_are_read_and_a_failing_reader_costs_its_vide
     monkeypatch.setattr(type(dataset), "read", watched)
     found = show.from_raw(dataset, "train", raw, show.Choice(tracks=2))
     assert read == ["0001", "0002", "0003", "0004", "0005"]  # even numbers are of the test split
-    assert [track.video for track in found.tracks] == ["0003", "0005"]
+    assert [track.record.video for track in found.tracks] == ["0003", "0005"]
     assert found.totals_of.endswith("5 of 6") and found.totals["videos"]["set_aside"] == {"unexpected_error": 1}
     assert "failed on video 0001: KeyError: 'joints' (at test_show.py:" in found.warnings[0]
 
@@ -541,7 +541,7 @@ def test_several_people_of_a_few_videos_are_shown(tmp_path: Path) -> None:
             return people
 
     found = show.from_raw(Crowd(), "train", tmp_path / "raw", show.Choice(tracks=3))
-    assert [track.name for track in found.tracks] == ["f/0", "f/2", "f/3"]
+    assert [track.record.name for track in found.tracks] == ["f/0", "f/2", "f/3"]
 
 
 def test_a_page_needs_a_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,9 +35,12 @@ def test_attention_starts_small():
 
 
 @pytest.mark.parametrize("pool", ["attention", "concat", "last"])
-@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (3, 1), (3, 4)])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 4)])
 def test_scores_are_one_a_window_also_for_one_window_of_one_frame(pool, shape):
-    assert small(feature_pool=pool)(torch.randn(*shape, 69)).shape == (shape[0], 1)
+    model, motion = small(feature_pool=pool, attention_size=3), torch.randn(*shape, 69)
+    assert model(motion).shape == (shape[0], 1)
+    if pool == "last":
+        torch.testing.assert_close(model(motion), model.fc(model.gru(motion)[1][-1]))
 
 
 @pytest.mark.parametrize("n_layers", [1, 2, 3])
@@ -68,16 +71,6 @@ def test_concat_puts_mean_and_maximum_of_the_active_states_side_by_side():
     pooled = np.concatenate([states.mean(1), states.max(1)], axis=1)
     expected = pooled @ model.fc.weight.detach().numpy().T + model.fc.bias.detach().numpy()
     np.testing.assert_allclose(model(motion).detach(), expected, atol=1e-6)
-
-
-def test_last_takes_the_last_state():
-    model = small(feature_pool="last")
-    motion = torch.randn(2, 4, 69)
-    torch.testing.assert_close(model(motion), model.fc(model.gru(motion)[1][-1]))
-
-
-def test_the_attention_may_be_narrower_than_the_gru():
-    assert small(attention_size=3)(torch.randn(2, 4, 69)).shape == (2, 1)
 
 
 @pytest.mark.parametrize("settings", [{"feature_pool": "mean"}, {"attention_layers": 0}])

@@ -3,6 +3,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from tests.vibe_model.networks.test_cpu_kernels import gru_by_hand
 from vibe_model import VIBE
 from vibe_model.errors import ConfigError
 from vibe_model.networks.generator import Estimate, Regressor, TemporalEncoder, project
@@ -55,28 +56,6 @@ def test_without_a_linear_layer_the_hidden_size_must_be_the_features():
     # Neither linear layer nor ReLU: what is added is the GRU's output, of either sign.
     torch.testing.assert_close(encoder(features) - features, encoder.gru(features)[0])
     assert (encoder.gru(features)[0] < 0).any()
-
-
-def gru_by_hand(gru, features):
-    """Cho et al. 2014, as torch documents it: a loop over layers, windows and frames."""
-    sequence = features.double().numpy()
-    for layer in range(gru.num_layers):
-        w_ih, w_hh, b_ih, b_hh = (
-            getattr(gru, f"{name}_l{layer}").detach().double().numpy()
-            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        )
-        out = np.zeros((*sequence.shape[:2], gru.hidden_size))
-        for b in range(len(sequence)):
-            h = np.zeros(gru.hidden_size)
-            for t in range(sequence.shape[1]):
-                xr, xz, xn = np.split(w_ih @ sequence[b, t] + b_ih, 3)
-                hr, hz, hn = np.split(w_hh @ h + b_hh, 3)
-                r, z = 1 / (1 + np.exp(-(xr + hr))), 1 / (1 + np.exp(-(xz + hz)))
-                n = np.tanh(xn + r * hn)
-                h = (1 - z) * n + z * h
-                out[b, t] = h
-        sequence = out
-    return sequence
 
 
 @pytest.mark.parametrize("residual", [True, False])
@@ -171,18 +150,6 @@ def test_theta_says_the_same_as_the_other_outputs(body):
     posed = body(betas=betas, rotmat=torch.tensor(matrices, dtype=torch.float32))
     torch.testing.assert_close(out["kp_3d"].reshape(4, 49, 3), posed.joints, atol=1e-5, rtol=0)
     torch.testing.assert_close(out["kp_2d"].reshape(4, 49, 2), project(posed.joints, camera), atol=1e-5, rtol=0)
-
-
-def test_no_body_data_in_a_state_dict(body):
-    names = VIBE(body, hidden_size=5, **SMALL).state_dict()
-    assert not [name for name in names if "body" in name or "smpl" in name]
-
-
-def test_windows_do_not_see_one_another(body):
-    torch.manual_seed(0)
-    model = VIBE(body, hidden_size=5, **SMALL).eval()
-    features = torch.randn(3, 4, 6)
-    torch.testing.assert_close(model(features)["theta"][1:2], model(features[1:2])["theta"])
 
 
 @pytest.mark.parametrize("eval_joints", [False, True])

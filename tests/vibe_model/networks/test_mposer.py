@@ -1,4 +1,4 @@
-"""The motion prior by hand: KL, reconstruction, angles, energy; and its checkpoint, read from anybody."""
+"""The motion prior by hand: KL, reconstruction, angles, energy; and its checkpoint, of any origin."""
 
 import math
 
@@ -28,15 +28,12 @@ def prior():
     return MPoser(hidden_size=7, latent_size=3, n_layers=2)
 
 
-def motion(seed=0, n_windows=2, n_frames=4):
-    return torch.as_tensor(np.random.default_rng(seed).normal(size=(n_windows, n_frames, 69)) * 0.3).float()
-
-
-def test_the_kl_divergence_of_the_standard_normal_is_0() -> None:
-    assert float(kl_divergence(Code(torch.zeros(4, 3), torch.zeros(4, 3)))) == 0
+def motion(n_frames=4):
+    return torch.as_tensor(np.random.default_rng(0).normal(size=(2, n_frames, 69)) * 0.3).float()
 
 
 def test_the_kl_divergence_by_hand() -> None:
+    assert float(kl_divergence(Code(torch.zeros(4, 3), torch.zeros(4, 3)))) == 0
     # One window of two dimensions: N(1, 1) has 1/2, N(0, e) has (e - 1 - 1) / 2. Another window: standard normal.
     code = Code(torch.tensor([[1.0, 0.0], [0.0, 0.0]]), torch.tensor([[0.0, 1.0], [0.0, 0.0]]))
     assert float(kl_divergence(code)) == pytest.approx((0.5 + (math.e - 2) / 2) / 2)
@@ -51,16 +48,12 @@ def test_the_kl_divergence_is_that_of_torch_distributions(dimensions) -> None:
     assert float(kl_divergence(Code(mean, log_variance))) == pytest.approx(float(expected), abs=1e-12)
 
 
-def test_a_perfect_decoding_has_no_reconstruction_error() -> None:
+def test_reconstruction_errors_by_hand() -> None:
     theta = torch.cat((torch.zeros(2, 4, 6), motion(), torch.zeros(2, 4, 10)), dim=-1)
     rotmat = matrices(theta)
     expected = Rotation.from_rotvec(motion().double().reshape(-1, 3)).as_matrix().reshape(2, 4, 23, 3, 3)
     np.testing.assert_allclose(rotmat, expected, atol=1e-6)
-    assert float(reconstruction_error(rotmat, rotmat)) == 0
-    assert geodesic_degrees(rotmat, rotmat).max() == 0
-
-
-def test_the_reconstruction_error_by_hand() -> None:
+    assert float(reconstruction_error(rotmat, rotmat)) == geodesic_degrees(rotmat, rotmat).max() == 0
     quarter = torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])  # a quarter turn about z: four numbers differ by 1
     pair = torch.stack((quarter, torch.eye(3)))  # and beside it one that is right
     assert float(reconstruction_error(pair, torch.eye(3).expand(2, 3, 3))) == pytest.approx(4 / 18)
@@ -74,42 +67,29 @@ def test_the_angle_between_rotations_is_the_one_that_they_were_made_with(degrees
     assert float(angle) == pytest.approx(degrees, abs=1e-5)
 
 
-def test_it_decodes_rotations_of_every_frame_for_windows_of_any_length(prior) -> None:
+def test_it_decodes_rotations_near_the_rest_pose_for_windows_of_any_length(prior) -> None:
     for n_frames in (1, 5):
-        rotmat, code = prior(motion(n_frames=n_frames))
+        rotmat, code = prior(motion(n_frames))
         assert rotmat.shape == (2, n_frames, 23, 3, 3)
         assert code.mean.shape == code.log_variance.shape == (2, 3)
         unit = rotmat @ rotmat.transpose(-1, -2)
         torch.testing.assert_close(unit, torch.eye(3).expand_as(unit), atol=1e-5, rtol=0)
         assert (torch.linalg.det(rotmat) > 0).all()
+        assert geodesic_degrees(rotmat, torch.eye(3)).mean() < 45
 
 
-def test_fresh_it_decodes_bodies_near_the_rest_pose(prior) -> None:
-    rotmat, _ = prior(motion())
-    assert geodesic_degrees(rotmat, torch.eye(3)).mean() < 45
-
-
-def test_the_code_of_a_window_depends_on_all_of_its_frames(prior) -> None:
+def test_the_code_depends_on_all_frames_and_noise_moves_it_by_the_standard_deviation(prior) -> None:
     given = motion().requires_grad_()
     prior.encode(given).mean.sum().backward()
     assert (given.grad.abs().sum(dim=-1) > 0).all()
+    rotmat, code = prior(motion(), torch.full((2, 3), 2.0))
+    torch.testing.assert_close(rotmat, prior.decode(code.mean + 2 * torch.exp(code.log_variance) ** 0.5, 4))
+    torch.testing.assert_close(prior(motion())[0], prior.decode(code.mean, 4))
 
 
-def test_noise_moves_the_code_by_the_standard_deviation(prior) -> None:
-    decoded = []
-    prior.decode = lambda code, n_frames: decoded.append(code)
-    _, code = prior(motion(), torch.full((2, 3), 2.0))
-    torch.testing.assert_close(decoded[0], code.mean + 2 * torch.exp(code.log_variance) ** 0.5)
-    prior(motion())
-    torch.testing.assert_close(decoded[1], code.mean)
-
-
-def test_the_energy_is_the_mean_squared_norm_of_the_codes(prior) -> None:
+def test_the_energy_is_the_mean_squared_norm_of_the_codes_and_its_gradient_reaches_the_motion_alone(prior) -> None:
     mean = prior.encode(motion()).mean.detach()
     assert prior.energy(motion()).item() == pytest.approx(float((mean**2).sum() / 2))
-
-
-def test_the_energys_gradient_is_that_of_finite_differences_and_reaches_no_parameter(prior) -> None:
     prior = prior.double()
     given = motion().double().requires_grad_()
     assert torch.autograd.gradcheck(prior.energy, (given,))
@@ -129,18 +109,14 @@ def saved(prior, tmp_path):
 
 
 def test_a_loaded_prior_is_the_saved_one_frozen(prior, saved) -> None:
-    loaded = load_mposer(saved())
-    torch.testing.assert_close(loaded.energy(motion()), prior.energy(motion()))
+    loaded, given = load_mposer(saved()), motion().requires_grad_()
+    energy = loaded.energy(given)
+    torch.testing.assert_close(energy, prior.energy(motion()))
+    energy.backward()
+    assert given.grad.abs().max() > 0
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
-    assert not loaded.training
     assert loaded.stand_in
     assert not load_mposer(saved(stand_in=False)).stand_in
-
-
-def test_gradients_flow_through_a_loaded_prior(saved) -> None:
-    given = motion().requires_grad_()
-    load_mposer(saved()).energy(given).backward()
-    assert given.grad.abs().max() > 0
 
 
 def without(tensors, name):
@@ -148,33 +124,19 @@ def without(tensors, name):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "name"),
     [
         (lambda t: without(t, "decoder.weight_ih_l1"), "decoder.weight_ih_l1"),
         (lambda t: t | {"fc.weight": torch.zeros(1)}, "fc.weight"),
         (lambda t: t | {"mean.bias": torch.zeros(4)}, "mean.bias"),
         (lambda t: t | {"mean.bias": torch.full((3,), math.nan)}, "mean.bias"),
-        (lambda t: t | {"mean.bias": torch.zeros(3, dtype=torch.int64)}, "mean.bias"),
-        (lambda t: t | {"mean.bias": 1.0}, "mean.bias"),
         (lambda t: without(t, "mean.weight"), r"mean.weight \(\)"),
         (lambda t: t | {"mean.weight": torch.zeros(0, 7)}, r"mean.weight \(0, 7\)"),
+        (lambda _: 3, "expected the best.pt of a motion prior.*TrainMPoser"),
+        (lambda _: nn.Linear(1, 1), "expected a torch checkpoint"),
     ],
 )
-def test_a_checkpoint_that_is_not_exactly_a_prior_is_refused_by_name(prior, saved, change, told) -> None:
+def test_a_checkpoint_that_is_not_exactly_a_prior_is_refused_by_name(prior, saved, change, name) -> None:
     path = saved(mposer_state_dict=change(dict(prior.state_dict())))
-    with pytest.raises(CheckpointError, match=rf"best\.pt: .*{told}"):
+    with pytest.raises(CheckpointError, match=rf"best\.pt: .*{name}"):
         load_mposer(path)
-
-
-@pytest.mark.parametrize("content", [{"gen_state_dict": {}}, {"mposer_state_dict": 3}, {}])
-def test_a_checkpoint_of_something_else_is_told_as_that(tmp_path, content) -> None:
-    torch.save(content, tmp_path / "other.pt")
-    with pytest.raises(CheckpointError, match=r"other\.pt: expected the best\.pt of a motion prior.*TrainMPoser"):
-        load_mposer(tmp_path / "other.pt")
-
-
-def test_a_checkpoint_that_could_run_code_or_is_no_file_is_refused(tmp_path) -> None:
-    torch.save({"mposer_state_dict": nn.Linear(1, 1)}, tmp_path / "unsafe.pt")
-    for name in ("unsafe.pt", "gone.pt"):
-        with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
-            load_mposer(tmp_path / name)

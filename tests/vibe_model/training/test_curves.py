@@ -16,27 +16,23 @@ class Clock:
         return self.now
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(curves, "time", clock)
-    return clock
-
-
 def logged(folder):
     events = EventAccumulator(str(folder)).Reload()
     return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
-def batches(clock, seconds):
-    while True:
-        clock.now += seconds
-        yield "batch"
+def test_speed_and_the_share_of_waiting_are_those_of_the_clock_between_steps(tmp_path, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(curves, "time", clock)
 
+    def batches():
+        while True:
+            clock.now += 0.05
+            yield "batch"
 
-def test_throughput_and_the_share_of_waiting_are_those_of_the_clock(tmp_path, clock):
-    ready = batches(clock, 0.05)
+    ready = batches()
     with Curves(tmp_path, first_step=1, windows=32) as found:
+        clock.now += 100  # validation is no training
         found.start_clock()
         for number in range(1, SPEED_EVERY + 1):
             assert found.waiting_for(ready) == "batch"
@@ -47,29 +43,18 @@ def test_throughput_and_the_share_of_waiting_are_those_of_the_clock(tmp_path, cl
     assert points["speed/waiting_for_data"] == [(SPEED_EVERY, pytest.approx(0.05 / 0.25))]
 
 
-def test_time_between_epochs_is_no_training(tmp_path, clock):
-    with Curves(tmp_path, first_step=1, windows=8) as found:
-        clock.now += 100  # validation
-        found.start_clock()
-        for number in range(1, SPEED_EVERY + 1):
-            clock.now += 0.5
-            found.step(number, GOOD, 0)
-    assert logged(tmp_path)["speed/windows_per_second"] == [(SPEED_EVERY, pytest.approx(16))]
-
-
-def test_a_good_step_has_its_losses_their_sum_and_the_gradients_norms(tmp_path):
+def test_a_good_step_has_its_losses_and_gradient_norms_and_a_skipped_one_draws_no_nan(tmp_path):
     with Curves(tmp_path, first_step=1, windows=8) as found:
         found.step(1, GOOD, 0)
-    points = logged(tmp_path)
-    assert points["train/kp_2d"] == [(1, 2.0)]
-    assert points["train/total"] == [(1, 2.5)]
-    assert (points["gradient/generator"], points["gradient/discriminator"]) == ([(1, 3.0)], [(1, 4.0)])
-
-
-def test_a_step_that_was_skipped_shows_as_that_and_draws_no_nan(tmp_path):
-    with Curves(tmp_path, first_step=1, windows=8) as found:
-        found.step(1, BAD, 7)
-    assert logged(tmp_path) == {"train/skipped_steps": [(1, 7.0)]}
+        found.step(2, BAD, 7)
+    assert logged(tmp_path) == {
+        "train/kp_2d": [(1, 2.0)],
+        "train/pose": [(1, 0.5)],
+        "train/total": [(1, 2.5)],
+        "gradient/generator": [(1, 3.0)],
+        "gradient/discriminator": [(1, 4.0)],
+        "train/skipped_steps": [(2, 7.0)],
+    }
 
 
 def test_a_process_that_does_not_lead_writes_nothing(tmp_path, monkeypatch):

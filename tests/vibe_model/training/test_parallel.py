@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from tests.vibe_model.builders import small_config, write_splits
-from vibe_model import TrainConfig, training
+from vibe_model import training
 from vibe_model.errors import CheckpointError, ConfigError
 from vibe_model.networks import cpu_kernels
 from vibe_model.training.parallel import Group, device_of, joined
 
-# What a rank draws for dropout is its own: without dropout the processes together do what one does.
+# The draws of dropout differ between ranks: without dropout the processes together do what one does.
 WITHOUT_DROPOUT = """
 import json, sys, torch
 torch.set_num_threads(1)
@@ -26,18 +26,34 @@ cpu_kernels.Dropout.forward = lambda self, values: values
 folder = training.run(TrainConfig.from_dict(json.loads(sys.argv[1])))
 sys.stdout.write(f"FOLDER {folder}\\n")  # in one piece: processes share the output
 """
-LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+# Saving is slow, and every loss is nan.
+GIVES_UP = """
+import json, sys, time, torch
+torch.set_num_threads(1)
+from vibe_model import TrainConfig
+from vibe_model.training import loop, vibe
+save, step_gradients = loop.save, vibe.step_gradients
+loop.save = lambda path, state: (time.sleep(3), save(path, state))
+nan = lambda terms: {name: value * float("nan") for name, value in terms.items()}
+vibe.step_gradients = lambda *args, **kwargs: nan(step_gradients(*args, **kwargs))
+vibe.run(TrainConfig.from_dict(json.loads(sys.argv[1])))
+"""
 
 
-def launched(config, tmp_path):
+def launch(code, config, folder):
+    script = folder / "train.py"
+    script.write_text(code)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run([*command, json.dumps(config.as_dict())], capture_output=True, text=True, env=environment)
+
+
+def launched(config, folder):
     """The folder of a run of two processes."""
-    script = tmp_path / "train.py"
-    script.write_text(WITHOUT_DROPOUT)
-    command = [sys.executable, *LAUNCH, str(script), json.dumps(config.as_dict())]
-    answer = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    answer = launch(WITHOUT_DROPOUT, config, folder)
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    (folder,) = {line.removeprefix("FOLDER ") for line in answer.stdout.splitlines() if line.startswith("FOLDER")}
-    return config.runs / folder
+    (found,) = {line.removeprefix("FOLDER ") for line in answer.stdout.splitlines() if line.startswith("FOLDER")}
+    return config.runs / found
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +63,10 @@ def root(tmp_path_factory):
     return root
 
 
-def config_of(root, tmp_path, **changes):
+def config_of(root, folder, **changes):
     # Five windows of two kinds: no share is as large as another, and ranks differ in their labels.
     few = {"batch_size": 5, "iterations": 3, "epochs": 2, "lr_generator": 1e-3, "processes": 0}
-    return replace(small_config(root, tmp_path / "runs"), **few, **changes)
+    return replace(small_config(root, folder / "runs"), **few, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +94,7 @@ def test_two_processes_have_the_losses_and_the_weights_of_one(root, both, tmp_pa
         for name, expected in alone[network].items():
             found = state[network][name]
             assert torch.linalg.norm(found - expected) <= 1e-5 * torch.linalg.norm(expected) + 1e-7, name
-
-
-def test_a_run_of_two_processes_is_finished_and_written_by_the_first(both):
+    # The first of them writes.
     assert json.loads((both / "metrics.json").read_text())["processes"] == 2
     assert len(list(both.glob("events.*"))) == 1
 
@@ -92,53 +106,28 @@ def test_a_finished_run_of_two_processes_is_not_run_again(root, both, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in both.rglob("*")} == before
 
 
-GIVES_UP = """
-import json, sys, time, torch
-torch.set_num_threads(1)
-from vibe_model import TrainConfig
-from vibe_model.training import loop
-from vibe_model.training import vibe as training
-save, step_gradients = loop.save, training.step_gradients
-def slowly(path, state):
-    time.sleep(3)
-    save(path, state)
-loop.save = slowly
-def poisoned(*args, **kwargs):
-    return {name: value * float("nan") for name, value in step_gradients(*args, **kwargs).items()}
-training.step_gradients = poisoned
-training.run(TrainConfig.from_dict(json.loads(sys.argv[1])))
-"""
-
-
 @pytest.mark.slow
 def test_the_last_good_state_is_saved_before_any_process_gives_up(root, tmp_path):
     config = config_of(root, tmp_path, max_non_finite=2)
-    script = tmp_path / "train.py"
-    script.write_text(GIVES_UP)
-    command = [sys.executable, *LAUNCH, str(script), json.dumps(config.as_dict())]
-    answer = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    answer = launch(GIVES_UP, config, tmp_path)
     assert answer.returncode != 0
     assert "losses were not finite in 2 steps in a row" in answer.stderr
     (last,) = config.runs.glob("*/last.pt")
-    state = torch.load(last, weights_only=True)
-    assert (state["course"]["step"], state["course"]["skipped"]) == (2, 2)
+    course = torch.load(last, weights_only=True)["course"]
+    assert (course["step"], course["skipped"]) == (2, 2)
 
 
-def test_a_run_goes_on_with_as_many_processes_as_it_was_begun_with(root, both, tmp_path):
+def test_another_number_of_processes_is_refused(root, both, tmp_path):
     config = config_of(root, tmp_path)
-    begun = shutil.copytree(both, config.runs / both.name)
-    (begun / "metrics.json").unlink()
-    with pytest.raises(CheckpointError, match=r"expected processes 1, found 2\. A run goes on as it was begun"):
+    with pytest.raises(ConfigError, match=r"expected 2, found 1\. .*torchrun --standalone --nproc-per-node 2"):
+        training.run(replace(config, processes=2))
+    started = shutil.copytree(both, config.runs / both.name)
+    (started / "metrics.json").unlink()
+    with pytest.raises(CheckpointError, match=r"expected processes 1, found 2"):
         training.run(config)
 
 
-def test_another_number_of_processes_than_was_asked_for_is_refused(root, tmp_path):
-    config = config_of(root, tmp_path, device="cpu")
-    with pytest.raises(ConfigError, match=r"expected 2, found 1\. .*torchrun --standalone --nproc-per-node 2"):
-        training.run(replace(config, processes=2))
-
-
-def test_a_process_alone_is_told_nothing_by_others():
+def test_a_process_alone_is_a_group_of_one():
     group = Group()
     assert group.leads
     assert group.from_first(3.5) == 3.5
@@ -153,10 +142,3 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch):
     assert device_of("cpu", 3) == torch.device("cpu")
     with pytest.raises(ConfigError, match=r"each of several processes has a GPU of its own"):
         device_of("cuda:1", 0)
-
-
-def test_more_processes_than_windows_are_refused(root):
-    # A mean over no window is none.
-    config = TrainConfig.published(batch_size=2)
-    with pytest.raises(ConfigError, match=r"batch_size: .* 3 processes"):
-        training.Batches(config, {}, rank=0, world_size=3)

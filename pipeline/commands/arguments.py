@@ -1,0 +1,119 @@
+"""Arguments that name a split, a cache and a raw folder, the same for all commands; and the printed accounting."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import cache
+from pipeline import datasets
+from pipeline.cli.console import err, out, plain
+from pipeline.cli.text import from_here, not_counted
+from pipeline.datasets.base import Dataset
+from pipeline.datasets.release import globs
+from pipeline.errors import PipelineError
+from pipeline.raw import listing
+from pipeline.settings import sections
+from pipeline.settings.file import settings_file
+
+CACHE: Final = "the cache's folder, or its URL as s3://bucket/prefix"
+
+
+class _DatasetOrSplit(argparse.Action):
+    """DATASET, or DATASET/SPLIT: then SPLIT is no argument of its own."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, args: argparse.Namespace, value: Any, _option: str | None = None
+    ) -> None:
+        dataset, slash, split = value.partition("/")
+        if dataset not in datasets.names():
+            raise argparse.ArgumentError(
+                self, f"no dataset is called {dataset!r}; known: {', '.join(datasets.names())}"
+            )
+        args.dataset = dataset
+        if slash:
+            args.split = split
+            for action in parser._actions:  # argparse has no other way
+                if action.dest == "split":
+                    action.required = False
+
+
+class _Split(argparse.Action):
+    """SPLIT, unless DATASET/SPLIT names it."""
+
+    def __call__(
+        self, _parser: argparse.ArgumentParser, args: argparse.Namespace, value: Any, _option: str | None = None
+    ) -> None:
+        if value is None:
+            return
+        if args.split is not None:
+            raise argparse.ArgumentError(self, f"{args.dataset}/{args.split} names the split already, found {value!r}")
+        args.split = value
+
+
+def split_arguments(sub: argparse.ArgumentParser) -> None:
+    """DATASET SPLIT, or both in one word: DATASET/SPLIT."""
+    help_ = f"{', '.join(datasets.names())}; or DATASET/SPLIT in one word"
+    sub.add_argument("dataset", action=_DatasetOrSplit, help=help_)
+    sub.add_argument("split", action=_Split, help="train, val, test, ... as the dataset has them")
+
+
+def split_options(sub: argparse.ArgumentParser, *, new_rows: bool = False) -> None:
+    """DATASET SPLIT --cache: what a command about one split takes.
+
+    new_rows: it brings rows into the cache, which must be named then: luigi.cfg's is for the datasets of luigi.cfg.
+    """
+    split_arguments(sub)
+    if new_rows:
+        sub.add_argument("--cache", type=cache.place_of, required=True, help=CACHE)
+    else:
+        cache_option(sub)
+
+
+def cache_option(sub: argparse.ArgumentParser) -> None:
+    """`--cache`; where it is not given, that of luigi.cfg is used, and printed."""
+    sub.add_argument("--cache", type=cache.place_of, help=f"{CACHE}; default: [paths] cache of luigi.cfg")
+    sub.set_defaults(complete=_complete)
+
+
+def _complete(args: argparse.Namespace) -> None:
+    """Raises ConfigError where there is no luigi.cfg, or no cache in it."""
+    if args.cache is None:
+        file = settings_file()
+        args.cache = sections.load(file, "Run from the project's folder, or name the cache: --cache DIR.").paths.cache
+        err.print(plain(f"cache      {from_here(args.cache)} ({file.name}, [paths] cache)"))
+
+
+def joined(names: Sequence[str]) -> list[str]:
+    """DATASET SPLIT as the one name that it is, where it cannot mean two.
+
+    >>> joined(["3dpw", "train"]), joined(["3dpw", "amass"]), joined(["3dpw/train", "amass/train"])
+    (['3dpw/train'], ['3dpw', 'amass'], ['3dpw/train', 'amass/train'])
+    """
+    known = datasets.names()
+    two = len(names) == 2 and names[0] in known and names[1] not in known and "/" not in names[1]
+    return ["/".join(names)] if two else list(names)
+
+
+def check_own_folder(raw: Path, dataset: Dataset) -> None:
+    """Raise PipelineError where --raw is one level off: the folder above the dataset's own, or one within it."""
+    patterns = globs([pattern for part in dataset.parts for pattern in part.patterns])
+    if not listing.is_folder_there(raw) or listing.any_fits(raw, patterns):
+        return
+    for near in (raw / dataset.name, raw.absolute().parent):
+        if listing.is_folder_there(near) and listing.any_fits(near, patterns):
+            first = dataset.parts[0]
+            what = f"--raw {raw} has nothing of {dataset.name} ({first.what}: {first.patterns[0]})"
+            raise PipelineError(f"{what}; did you mean --raw {from_here(near)}?")
+
+
+def print_accounting(totals: Any, uncounted: int = 0) -> None:
+    """found = kept + dropped by reason, in three lines. `uncounted`: videos that could not be read."""
+    for what, dropped in (("videos", "set_aside"), ("tracks", "dropped"), ("frames", "dropped")):
+        counts = totals[what]
+        known = f" ({totals['known'][what]:,} in the release)" if what in totals["known"] else ""
+        unread = not_counted(uncounted) if what == "frames" else ""
+        reasons = "".join(f", {n:,} {reason}" for reason, n in counts[dropped].items())
+        out.print(f"  {what} {counts['kept']:,} kept of {counts['found']:,}{known}{reasons}{unread}")

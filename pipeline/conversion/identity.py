@@ -1,0 +1,136 @@
+"""What decides a split's rows besides its raw files; how two such identities differ, and which differences a user
+has accepted.  raw -> [tracks -> features] -> windows
+
+The same for streams: an identity is JSON, and a manifest records it. A manifest's `accepted` is a list of
+{part, was, is, because}, oldest first.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from pipeline.datasets.base import Dataset
+from pipeline.raw.stand_in import is_stand_in, refuse_mixture
+
+ACCEPTED: Final = "accepted"  # of a manifest
+
+_DIGEST: Final = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b")
+
+
+def reader_parts(dataset: Dataset, split: str, raw: Path, body: Path | None) -> dict[str, Any]:
+    """All that can change a split's tracks besides its raw files.
+
+    Raises StandInMixed when demo data and real data would be used together, MissingAssets without the body's files.
+    """
+    parts: dict[str, Any] = {
+        "dataset": dataset.name,
+        "split": split,
+        "version": dataset.version,
+        "parameters": dataset.parameters(),
+        "stand_in": is_stand_in(raw),
+        "body": None,
+    }
+    if dataset.uses_body and body is not None:
+        from pipeline.smpl import assets  # imports a part of SciPy that takes as long to load as all the rest
+
+        digests = {gender: assets.digest(body, gender) for gender in dataset.genders}
+        refuse_mixture(raw, parts["stand_in"], body, any(stand_in for _, stand_in in digests.values()))
+        parts["body"] = " ".join(digest for digest, _ in digests.values())
+    plain: dict[str, Any] = json.loads(json.dumps(parts))  # as the manifest returns it: a tuple becomes a list
+    return plain
+
+
+def kind_of(reader: Mapping[str, Any]) -> str:
+    """Of the data that a split was converted from, for messages."""
+    return "demo data" if reader["stand_in"] else "real data"
+
+
+class Difference(NamedTuple):
+    """One part of an identity: its name, with a dot before a name within it, and both values, as JSON has them."""
+
+    part: str
+    was: Any
+    now: Any
+
+    def __str__(self) -> str:
+        """
+        >>> str(Difference("version", 1, 2))
+        'version was 1, is 2'
+        """
+        return f"{self.part} was {short(self.was)}, is {short(self.now)}"
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"part": self.part, "was": self.was, "is": self.now}
+
+
+def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
+    """The parts of an identity that differ, by name.
+
+    >>> differing({"version": 1, "parameters": {"fps": 25}}, {"version": 1, "parameters": {"fps": 30}})
+    [Difference(part='parameters.fps', was=25, now=30)]
+    """
+    return list(_differing("", before, now))
+
+
+def _differing(within: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:
+    for key in sorted(before.keys() | now.keys()):
+        was, found = before.get(key), now.get(key)
+        if isinstance(was, Mapping) and isinstance(found, Mapping):
+            yield from _differing(f"{within}{key}.", was, found)
+        elif was != found:
+            yield Difference(f"{within}{key}", was, found)
+
+
+def describe(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The differences as text, a network's weights as `--weights` has them; "" where there are none.
+
+    >>> untrained = {"kind": "untrained", "argument": "0"}
+    >>> describe({"weights": untrained}, {"weights": {**untrained, "argument": "1"}, "precision": "fast"})
+    'precision was not set, is fast; weights was untrained:0, is untrained:1'
+    """
+    before, now = ({**parts, "weights": short(parts.get("weights"))} for parts in (before, now))
+    return "; ".join(map(str, differing(before, now)))
+
+
+def short(value: Any) -> str:
+    """A value as text. Of a digest, the first twelve digits.
+
+    >>> [short(value) for value in ("0123456789abcdef0123456789abcdef", None, {"kind": "untrained", "argument": "0"})]
+    ['0123456789ab...', 'not set', 'untrained:0']
+    """
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return str(value).lower()  # as luigi.cfg has it
+    if isinstance(value, Mapping) and len(value) == 2 and "kind" in value:  # of weights, as --weights has them
+        kind, argument = value["kind"], next(value[key] for key in value if key != "kind")
+        return f"{kind}:{short(argument)}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {short(of)}" for key, of in value.items()) or "nothing"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return " ".join(map(short, value)) or "nothing"
+    return _DIGEST.sub(r"\1...", str(value))
+
+
+def accepted(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The recorded acceptances. In manifests of other programs, the entry may be anything."""
+    records = manifest.get(ACCEPTED)
+    return [dict(record) for record in records if isinstance(record, Mapping)] if isinstance(records, list) else []
+
+
+def accepted_entry(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The manifest's entry; none when there is no record."""
+    return {ACCEPTED: [dict(record) for record in records]} if records else {}
+
+
+def accepted_lines(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """version was 1, is 2: accepted, because ..."""
+    for record in accepted(manifest):
+        what = Difference(str(record.get("part")), record.get("was"), record.get("is"))
+        n_videos = record.get("n_videos")
+        number = f"{n_videos:,} " if isinstance(n_videos, int) else ""
+        yield f"{number}{what}: accepted, because {record.get('because')}"

@@ -1,0 +1,398 @@
+"""`plan`: what would run, how much, and why. Nothing is written or computed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import cache
+from pipeline import datasets, plug_ins
+from pipeline.accounting import Accounting, VideoAccount
+from pipeline.commands.status import stream_status
+from pipeline.datasets.penn_action import PennAction
+from pipeline.features.plan import missing_rows
+from pipeline.features.spec import StreamSpec
+from pipeline.features.weights import WeightsSpec
+from pipeline.maintenance.overview import plan_split
+from pipeline.raw import changes
+from pipeline.settings.targets import by_settings
+
+ROOT = Path(__file__).parents[3]
+UNTRAINED = ("--weights", "untrained:0")
+
+
+@pytest.fixture
+def cfg(penn: Any, tmp_path: Path) -> Callable[..., Path]:
+    """Write a luigi.cfg: `cfg("[amass]\\nresampling = decimate")`."""
+
+    def write(more: str = "", datasets: str = "penn_action", embedded: str = "false") -> Path:
+        (tmp_path / "luigi.cfg").write_text(
+            f"[paths]\nraw = raw\nbody = body\ncache = cache\nruns = runs\n[data]\ndatasets = {datasets}\n"
+            f"[embedded]\nenabled = {embedded}\n{more}\n"
+        )
+        return tmp_path / "luigi.cfg"
+
+    return write
+
+
+@pytest.fixture
+def plan(penn: Any, run: Any, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """The output of `plan` for Penn Action's train split."""
+
+    def plan(*more: object, code: int = 0) -> str:
+        capsys.readouterr()
+        assert run("plan", "penn_action", "train", "--raw", penn.raw, "--cache", penn.root, *more) == code
+        return capsys.readouterr().out
+
+    return plan
+
+
+@pytest.fixture
+def as_json(plan: Callable[..., str]) -> Callable[..., Any]:
+    return lambda *more, code=0: json.loads(plan("--json", *more, code=code))[0]
+
+
+def test_before_the_first_conversion_everything_is_to_be_done(penn: Any, plan: Any) -> None:
+    first, convert, why, extract = plan(*UNTRAINED).splitlines()
+    assert first == penn.name
+    assert convert.startswith("  convert  6 videos to read of 6, ")
+    assert why == "    why    not converted before"
+    assert extract.startswith("  extract  resnet50: all rows")
+    assert not penn.root.exists()
+
+
+def test_with_nothing_to_do_no_content_is_read_and_no_file_is_changed(
+    penn: Any, into: Any, network: Any, plan: Any, as_json: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    penn.convert()
+    into.extract(penn.root)
+    before = penn.everything()
+    monkeypatch.setattr(changes, "video_digest", lambda *_: pytest.fail("read the content of an input"))
+    of_split, last = plan(*UNTRAINED).splitlines()
+    assert of_split == f"✓ {penn.name}: up to date (3 videos, resnet50)", "the videos of the other split do not count"
+    assert last.startswith("up to date: 1 split")
+    split = as_json()
+    assert (split["nothing_to_do"], split["problems"]) == (True, [])
+    assert split["convert"]["videos"] == {"read": 0, "of": 6, "kept": 6, "touched": 0}
+    assert penn.everything() == before
+
+
+def test_new_changed_and_removed_videos_are_named_with_what_differs_of_them(penn: Any, plan: Any, as_json: Any) -> None:
+    penn.convert()
+    penn.add("0007")
+    size = penn.label("0003").stat().st_size
+    with penn.label("0003").open("ab") as label:
+        label.write(b"\0" * 8)
+    (penn.frames("0005") / "000008.jpg").unlink()
+    penn.remove("0006")
+    penn.label("0004").unlink()
+    content = bytearray(penn.label("0001").read_bytes())
+    content[20] ^= 1  # in the header's text: the same size
+    penn.label("0001").write_bytes(content)
+    os.utime(penn.label("0001"), ns=(7, 7))
+    found = as_json()["convert"]
+    assert (found["new"], found["removed"]) == (["0007"], ["0006"])
+    assert found["changed"] == {
+        "0001": ["labels/0001.mat: as large as before, with other content"],
+        "0003": [f"labels/0003.mat: size was {size:,} bytes, is {size + 8:,}"],
+        "0004": ["labels/0004.mat is missing"],
+        "0005": ["frames/0005: held 8 files, holds 7"],
+    }
+    assert found["videos"] == {"read": 5, "of": 6, "kept": 1, "touched": 0}
+    assert found["rows_again"] == 24, "0001, 0003 and 0005 have 8 rows each; 0004 is of test"
+    assert found["bytes_again"] == 24 * (8 + 4 * 4 + 49 * 3 * 4)
+    lines = plan().splitlines()
+    assert lines[2] == "    why    1 new video, 4 changed videos, 1 removed video"
+    assert "    new      0007" in lines
+    assert "and 1 more: plan --all" in lines[-2]
+    assert {"    changed  0004: labels/0004.mat is missing", "    removed  0006"} <= set(plan("--all").splitlines())
+
+
+def test_other_times_are_shown_since_every_plan_reads_the_content(penn: Any, plan: Any) -> None:
+    penn.convert()
+    os.utime(penn.label("0003"), ns=(1, 1))
+    shown = plan()
+    assert "up to date" in shown
+    assert "1 video with other times" in shown
+
+
+@pytest.mark.parametrize(("attribute", "part"), [("version", "version"), ("parameters", "parameters.fps")])
+def test_another_reader_is_described_by_its_part(
+    attribute: str, part: str, penn: Any, as_json: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PennAction, "parameters", lambda self: {"fps": 25})
+    penn.convert()
+    was = PennAction.version if attribute == "version" else 25
+    value: Any = was + 1 if attribute == "version" else lambda self: {"fps": 26}
+    monkeypatch.setattr(PennAction, attribute, value)
+    found = as_json()["convert"]
+    assert found["why"] == f"{part} was {was}, is {was + 1}"
+    assert found["reader"] == [{"part": part, "was": was, "is": was + 1}]
+    assert found["videos"] == {"read": 6, "of": 6, "kept": 0, "touched": 0}
+    assert (found["new"], found["changed"], found["removed"]) == ([], {}, [])
+
+
+def test_changed_source_code_of_the_same_version_is_no_reason(
+    penn: Any, into: Any, network: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    penn.convert()
+    into.extract(penn.root)
+    monkeypatch.setattr(PennAction, "read", lambda self, *rest: [])
+    monkeypatch.setattr("pipeline.crops.crop_person", lambda *_, **__: pytest.fail("nothing may be computed"))
+    assert plan_split(penn.target(StreamSpec())).up_to_date
+
+
+def test_rows_and_shards_that_a_stream_lacks_are_counted(
+    penn: Any, into: Any, network: Any, small_shards: None, plan: Any, as_json: Any
+) -> None:
+    penn.convert()  # 24 rows in shards of 16
+    assert "  extract  resnet50: 24 of 24 rows in 2 shards, 96.4 KiB" in plan(*UNTRAINED)
+    into.extract(penn.root)
+    assert stream_status(penn.split, "resnet50") == "resnet50 (untrained)"
+    penn.edit("0003")
+    assert "about 8 rows" in plan(*UNTRAINED)
+    penn.convert()
+    assert stream_status(penn.split, "resnet50") == "resnet50 (untrained, lacks rows)"
+    (stream,) = as_json(*UNTRAINED)["extract"]
+    expected = {"shards": 1, "rows": 8, "carried_at_most": 8, "bytes": 8 * (2 * 2048 + 1 + 16)}
+    assert stream == {"stream": "resnet50", "why": "the split has changed", "identity": [], **expected}
+
+
+def test_a_commit_that_only_removes_leaves_a_stream_complete(penn: Any, into: Any, network: Any) -> None:
+    penn.convert()
+    into.extract(penn.root)
+    penn.remove("0005")
+    penn.convert()
+    assert plan_split(penn.target(StreamSpec())).up_to_date
+
+
+def test_without_weights_every_stream_is_planned_as_it_was_made_and_other_weights_are_a_problem(
+    penn: Any, into: Any, network: Any, plan: Any, as_json: Any
+) -> None:
+    penn.convert()
+    into.extract(penn.root, weights=WeightsSpec("untrained", "7"))
+    assert "up to date (3 videos, resnet50)" in plan()
+    assert "✗ penn_action/train: the stream 'resnet50'" in plan(*UNTRAINED, code=2)
+    stream = as_json(*UNTRAINED, code=2)["extract"][0]
+    assert stream["identity"] == [{"part": "weights.argument", "was": "7", "is": "0"}]
+
+
+def test_a_stream_that_luigi_cfg_does_not_name_is_shown_when_it_lacks_rows_and_can_be_removed(
+    penn: Any, into: Any, network: Any, small_shards: None, plan: Any, as_json: Any, run: Any
+) -> None:
+    penn.convert()
+    into.extract(penn.root)
+    into.extract(penn.root, name="small")
+    penn.edit("0003")
+    penn.convert()
+    into.extract(penn.root)
+    shown = plan(*UNTRAINED)
+    assert "! stream small lacks 8 rows" in shown
+    assert f"extract penn_action train --cache {penn.root} --stream small" in shown
+    assert "up to date: 1 split" in shown
+    assert as_json(*UNTRAINED)["behind"] == [{"stream": "small", "rows": 8}]
+
+    folder = penn.root / penn.name / "features/small"
+    with pytest.raises(cache.CacheError, match=str(folder)):
+        cache.compact(penn.root, penn.name)
+    shutil.rmtree(folder)
+    before = penn.rows("features/resnet50")
+    assert cache.compact(penn.root, penn.name).after == 24
+    assert run("verify", "--cache", penn.root) == 0
+    assert penn.split.streams == ("resnet50",)
+    np.testing.assert_equal(penn.rows("features/resnet50"), before)
+    assert "small" not in plan(*UNTRAINED)
+
+
+# --------------------------------------------------------------------------------------------------------- luigi.cfg
+
+
+def test_real_data_and_an_untrained_network_are_a_problem_before_anything_is_converted(
+    penn: Any, cfg: Any, into: Any, network: Any, run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    penn.without_marker()
+    file = cfg("[features]\nweights = untrained:0")
+    for _ in ("before the conversion", "after it"):
+        assert run("plan", penn.name, "--config", file) == 2
+        assert "[features] weights = untrained:0: an untrained network" in capsys.readouterr().out
+        penn.convert()
+    into.extract(penn.root)  # by the command extract, which is allowed and marked
+    assert run("plan", penn.name, "--config", file) == 0, "nothing would be extracted, so nothing is refused"
+
+
+@pytest.fixture
+def dances(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A dataset of a package whose module is not Python; the start of its error."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/dances_reader.py").write_text("def videos(:\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    entry = EntryPoint("dances", "dances_reader:Dances", datasets.ENTRY_POINTS)
+    monkeypatch.setattr(plug_ins, "entry_points", lambda group: EntryPoints([entry] * (group == entry.group)))
+    return "dataset 'dances' of dances_reader:Dances"
+
+
+def test_a_broken_package_is_one_line_and_the_other_datasets_are_planned(
+    dances: str, cfg: Any, run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = cfg("[dances]\nfps = 25", datasets="dances penn_action")
+    assert run("plan", "--config", file) == 2
+    shown = capsys.readouterr()
+    assert shown.out.count("why    not converted before") == 2, "penn_action's two splits"
+    (line,) = shown.err.splitlines()
+    assert line.startswith(f"! {dances}")
+    assert run("plan", "penn_action", "--config", file) == 0
+    assert capsys.readouterr().err == ""
+    assert run("plan", "dances", "--config", file) == 2
+    assert dances in capsys.readouterr().err
+
+
+def test_a_broken_package_whose_rows_are_in_the_cache_does_not_end_status_nor_doctor(
+    dances: str, penn: Any, cfg: Any, run: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(penn.root, {"a": [3]}, split="dances/train")
+    assert run("status", "--cache", penn.root, "--json") == 0
+    shown = capsys.readouterr()
+    assert [row["split"] for row in json.loads(shown.out)] == ["dances/train"]
+    assert shown.err.startswith(f"! {dances}")
+    monkeypatch.setenv("LUIGI_CONFIG_PATH", str(cfg(datasets="penn_action dances")))
+    assert run("doctor", "--json") == 1
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["examined"][0]["dataset"] == "penn_action"
+    assert shown.err.startswith(f"! {dances}")
+
+
+def test_luigi_cfg_sets_the_splits_and_the_options_of_the_readers(
+    embedded: Any, tmp_path: Path, cfg: Any, into: Any, run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    embedded.copy("amass", tmp_path / "raw/amass")
+    file = cfg("[amass]\nresampling = decimate", datasets="penn_action amass")
+    assert run("plan", "--config", file, "--json") == 0
+    splits = [split["split"] for split in json.loads(capsys.readouterr().out)]
+    assert splits == ["penn_action/train", "penn_action/test", "amass/train"]
+    into.convert(tmp_path / "cache", tmp_path / "raw/amass", "amass")
+    assert run("plan", "amass", "--config", file) == 0
+    assert "why    parameters.resampling was slerp, is decimate" in capsys.readouterr().out
+    assert run("plan", "amass/train", "--config", cfg(datasets="amass")) == 0
+    assert "up to date: 1 split" in capsys.readouterr().out
+
+
+def test_luigi_and_plan_read_the_same_from_luigi_cfg(cfg: Any, tmp_path: Path) -> None:
+    from tasks.settings import load
+
+    (tmp_path / "w.pt").write_bytes(b"weights")
+    more = "[amass]\nresampling = decimate\n[features]\nweights = file:w.pt\nprecision = exact\nstream = mine"
+    file = cfg(more, datasets="penn_action amass")
+    theirs = load(file)
+    for one in by_settings(file):
+        assert one.dataset == theirs.dataset(one.dataset.name)
+        assert (one.raw, one.root) == (theirs.raw(one.dataset.name), theirs.paths.cache)
+        if one.dataset.has_pixels:
+            assert one.stream is not None
+            assert (one.stream.name, one.stream.identity()) == (theirs.stream.name, theirs.stream.identity())
+        else:
+            assert one.stream is None
+
+
+@pytest.mark.parametrize("made", ["true", "false"])
+def test_a_dataset_that_is_not_there_is_an_error_unless_it_is_demo_data_to_be_made(
+    made: str, cfg: Any, run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run("plan", "--config", cfg(datasets="amass penn_action", embedded=made))
+    amass, _, others = capsys.readouterr().out.partition("penn_action/train")
+    if made == "true":
+        assert (code, "once the demo data are made" in amass) == (0, True)
+    else:
+        assert (code, "✗ " in amass) == (2, True)
+    assert "why    not converted before" in others
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("penn_action", "--raw", "r", "--cache", "c"), "name the split and --cache"),
+        (("penn_action", "train", "--raw", "r"), "name the split and --cache"),
+        (("pen_action", "train", "--raw", "r", "--cache", "c"), "no dataset is called 'pen_action'"),
+        (("penn_action", "val", "--raw", "r", "--cache", "c"), "penn_action has no split 'val'"),
+        (("--weights", "untrained:0"), "--weights goes with --raw DIR"),
+        (("--raw", "r", "--config", "luigi.cfg"), "Leave one of them out"),
+        (("amass", "--config", "{cfg}"), "Enable it there"),
+        (("pen", "--config", "{cfg}"), "Known: penn_action"),
+    ],
+)
+def test_arguments_that_do_not_fit_together_are_one_line(
+    arguments: tuple[str, ...], message: str, cfg: Any, run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("plan", *(word.format(cfg=cfg()) for word in arguments)) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_planning_imports_no_torch() -> None:
+    modules = "pipeline.maintenance.overview, pipeline.maintenance.accept, pipeline.commands"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+# ------------------------------------------------------------------------------------------------ what a stream lacks
+
+LENGTHS = st.lists(st.lists(st.integers(1, 9), min_size=0, max_size=3), min_size=1, max_size=5)
+
+
+def write(root: Path, videos: dict[str, list[int]], drop: tuple[str, ...] = (), split: str = "toy/train") -> None:
+    """Commit videos with tracks of these lengths, in shards of 8 rows."""
+    with cache.SplitWriter(
+        root, split, columns=["bbox"], plan=str(videos), rows_per_shard=8, rows_per_chunk=4
+    ) as writer:
+        writer.begin(drop=drop)
+        for name, lengths in videos.items():
+            tracks = [
+                cache.TrackRows(
+                    name=f"{name}/{i}",
+                    video=name,
+                    step=1,
+                    fps=25.0,
+                    crop_scale=1.3,
+                    columns={"frame_index": np.arange(n), "bbox": np.ones((n, 4), np.float32)},
+                )
+                for i, n in enumerate(lengths)
+            ]
+            writer.append(cache.VideoEntry(name=name, account=VideoAccount(name).as_dict()), tracks)
+        writer.commit({"accounting": Accounting().totals(), "stand_in": True})
+
+
+@pytest.mark.slow
+@settings(max_examples=30, deadline=None)
+@given(first=LENGTHS, second=LENGTHS, data=st.data())
+def test_the_missing_rows_of_a_stream_are_those_that_its_writer_finds(
+    first: list[list[int]], second: list[list[int]], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    root = tmp_path_factory.mktemp("lacks")
+    write(root, {f"a{i}": lengths for i, lengths in enumerate(first)})
+    with cache.StreamWriter(root, "toy/train", "s", dim=1, plan="p") as writer:
+        for shard in data.draw(st.sets(st.sampled_from(writer.pending)) if writer.pending else st.just(set())):
+            n = len(writer.rows(shard))
+            writer.write(shard, np.ones((n, 1), np.float32), np.ones(n), np.zeros((n, 2), np.uint64))
+        writer.commit({})
+    dropped = data.draw(st.sets(st.integers(0, len(first) - 1)))
+    write(root, {f"b{i}": lengths for i, lengths in enumerate(second)}, drop=tuple(f"a{i}" for i in dropped))
+    split = cache.open(root)["toy/train"]
+    found = missing_rows(split, "s")
+    committed = {int(shard) for shard in split.stream_manifest("s")["shards"]["s"]}
+    with cache.StreamWriter(root, "toy/train", "s", dim=1, plan="p") as writer:
+        assert found.shards == tuple(writer.pending)
+        assert found.rows == sum(int(writer.live(shard).sum()) for shard in writer.pending)
+        assert found.replaced == sum(int((~writer.live(shard)).sum()) for shard in committed)
+        assert missing_rows(split, None).rows == split.manifest["rows"]

@@ -1,0 +1,80 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vibe_model import TrainConfig
+from vibe_model.errors import ConfigError
+from vibe_model.settings import mposer_config
+from vibe_model.settings.config import PRESETS
+from vibe_model.settings.mposer_config import MPoserConfig
+
+
+def test_the_published_numbers():
+    config = TrainConfig.published()
+    sizes = (config.batch_size, config.windows_2d, config.iterations, config.epochs, config.seqlen)
+    assert sizes == (32, 19, 500, 30, 16)
+    assert (config.lr_generator, config.lr_discriminator) == (5e-5, 1e-4)
+    assert (config.weight_decay_generator, config.weight_decay_discriminator) == (0, 1e-4)
+    assert config.weights == {
+        "kp_2d": 300, "kp_3d": 300, "pose": 60, "shape": 0.06, "adversarial": 0.5, "discriminator": 0.5,
+        "mposer": 0.1,
+    }  # fmt: skip
+    strides = ["penn_action/train", "posetrack/train", "3dpw/train", "mpi_inf_3dhp/train", "3dpw/test"]
+    assert [config.strides.get(name, config.stride) for name in strides] == [4, 4, 4, 16, 16]
+
+
+@pytest.mark.parametrize(
+    "config", [*(make(pretrained=Path("spin.pt")) for make in PRESETS.values()), mposer_config.PRESETS["embedded"]()]
+)
+def test_presets_survive_json(config):
+    assert type(config).from_dict(json.loads(json.dumps(config.as_dict()))) == config
+
+
+def test_a_cache_in_an_object_store_stays_a_url():
+    assert TrainConfig.from_dict({"cache": "s3://bucket/cache"}).cache == "s3://bucket/cache"
+
+
+def test_parts_splits_and_streams_follow_from_the_datasets():
+    assert TrainConfig(datasets_3d=()).windows_2d == 32
+    assert TrainConfig(datasets_2d=()).windows_2d == 0
+    config = TrainConfig(datasets_2d=("3dpw/train",), datasets_3d=("3dpw/train",), evaluation=("3dpw/validation",))
+    assert config.splits == ("3dpw/train", "3dpw/validation", "amass/train")
+    assert tuple(config.streams) == ("3dpw/train", "3dpw/validation")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"batch_size": "32"}, {"batch_size": 2.5}, {"batch_size": True}, {"lr_generator": float("nan")}, {"epochs": 0},
+        {"datasets_2d": "penn_action/train"}, {"datasets_2d": ["penn_action/train"]}, {"strides": {"3dpw/train": 0}},
+        {"share_2d": 1.0}, {"name": "a/b"}, {"name": ""}, {"name": ".."}, {"validation": ()}, {"motion": ()},
+        {"plateau_factor": 1.0}, {"body": "data/smpl"}, {"seed": -1}, {"kp_2d_weight": float("inf")},
+        {"window_weights": {"3dpw/train": 0.0}}, {"window_weights": {"x/train": 2.0}}, {"leave_out": ("x/train",)},
+        {"tail": "keep"}, {"hold": "gpu"}, {"read_workers": -1}, {"processes": 33},
+        {"datasets_2d": (), "datasets_3d": ()},
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_refused_by_name(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        TrainConfig(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"latent_size": 0}, {"lr": float("nan")}, {"kl_weight": -1.0}, {"plateau_factor": 1.0},
+        {"strides": {"m/train": 0}}, {"motion": ()}, {"tail": "wag"}, {"name": "a/b"},
+    ],
+)  # fmt: skip
+def test_a_wrong_value_of_the_prior_is_refused_by_name(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        MPoserConfig(**wrong)
+
+
+def test_a_batch_too_small_for_both_kinds_and_an_unknown_setting_are_refused():
+    with pytest.raises(ConfigError, match="share_2d"):
+        replace(TrainConfig(), batch_size=1)
+    with pytest.raises(ConfigError, match="learning_rate"):
+        TrainConfig.from_dict({"learning_rate": 1e-4})
