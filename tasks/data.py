@@ -199,7 +199,7 @@ def enabled_splits() -> Iterator[tuple[str, str, bool]]:
 
 
 def converted(done: convert.Conversion) -> str:
-    """1 video read, 9 as before: 10 videos (1 rejected), 12 tracks, 380 of 400 frames kept (20 no_visible_joint)"""
+    """1 video read, 9 unchanged: 10 videos (1 rejected), 12 tracks, 380 of 400 frames kept (20 no_visible_joint)"""
     videos, found = done.totals["videos"], done.totals["frames"]
     rejected = sum(videos["set_aside"].values())
     dropped = ", ".join(f"{n:,} {reason}" for reason, n in found["dropped"].items())

@@ -39,7 +39,7 @@ def test_an_added_video_runs_its_splits_stages_and_what_depends_on_them(project,
     ran = build(project, "EvaluateVIBE")
     assert ran.code == 0, ran.shown
     assert ran.done == ["convert 3dpw/train", "extract 3dpw/train", "data 2 datasets", "train VIBE, tiny"]
-    assert "1 video read, 1 as before: 2 videos, " in ran.shown
+    assert "1 video read, 1 unchanged: 2 videos, " in ran.shown
     assert "why: 1 new video" in ran.shown
     assert "extract 3dpw/train 24 rows" in ran.words
     assert len(project.runs) == 2, "the numbers may differ: another run, beside the old one"
