@@ -136,7 +136,7 @@ def test_it_requires_a_training_for_each_variant_and_seed(asking) -> None:
     [
         ({"variants": "mposer,dropout"}, "--variants: unknown 'dropout'; known: configured, per-frame, "),
         ({"seeds": "0,-1"}, "--seeds 0,-1: expected whole numbers with commas between"),
-        ({"variants": "without-3dpw"}, "leave_out: expected splits that would be trained on, found 3dpw/train"),
+        ({"variants": "without-3dpw"}, "leave_out: expected splits that are trained on, found 3dpw/train"),
     ],
 )
 def test_a_mistake_is_reported_before_anything_runs(asking, parameters, message) -> None:
