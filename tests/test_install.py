@@ -23,7 +23,7 @@ from packaging.utils import canonicalize_name
 
 import cache
 from pipeline.__main__ import main
-from pipeline.cluster.connection import connected
+from pipeline.cluster.connection import client_at
 from pipeline.commands import init
 from pipeline.errors import ConfigError
 from tasks import settings
@@ -140,7 +140,7 @@ def test_a_cache_in_an_object_store_without_its_extra_says_which(monkeypatch: py
 
 def test_a_cluster_without_its_extra_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(ConfigError, match=r"pip install '(vibe-pipeline|\.)\[cluster\]'"), connected("tcp://node:8786"):
+    with pytest.raises(ConfigError, match=r"pip install '(vibe-pipeline|\.)\[cluster\]'"), client_at("tcp://node:8786"):
         pass
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from cache.format.layout import COLUMNS
 from pipeline import datasets
-from pipeline.datasets import mpi_inf_3dhp_release
+from pipeline.datasets import mpi_inf_3dhp
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -105,6 +105,6 @@ def test_the_sizes_of_the_releases_are_those_that_doctor_and_status_know() -> No
             sum(total.frames or 0 for total in totals.values()),
         }
         if name == "mpi_inf_3dhp":
-            known |= {len(mpi_inf_3dhp_release.SEQUENCES), len(mpi_inf_3dhp_release.CAMERAS)}
+            known |= {len(mpi_inf_3dhp.SEQUENCES), len(mpi_inf_3dhp.CAMERAS)}
         for number in re.findall(rf"{NUMBER}(?! fps)(?=\s)", told):
             assert int(number.replace(",", "")) in known or number == "50", f"{name}: {number}"
