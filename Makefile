@@ -22,7 +22,7 @@ setup: .venv/.ready  ## the virtual environment, with everything installed
 	@touch $@
 
 # What an interruption says is to be typed again.
-data train report: export SAID_AS = make $@
+data train report: export TYPED_COMMAND = make $@
 
 data: .venv/.ready  ## raw data -> tracks -> features, for every dataset that luigi.cfg enables
 	@$(LUIGI) Data

@@ -1,6 +1,5 @@
-"""The page that people look at.  raw -> tracks -> features -> windows -> training -> evaluation -> [report]
+"""The page about data, training and results.  raw -> tracks -> features -> training -> evaluation -> [report]
 
-`page` writes one HTML file out of sections; `figures` draws its plots. What is in the cache: `data`, of `opened`,
-`samples`, `overview`, `examples`, `distributions`, `stream_health`. How training went: `training`, of `curves`,
-`results`, `bodies`, `provenance`.
+`assembly` reads everything and writes one HTML file by `page`, of the sections in `data`, `training`, `provenance`
+and `summary`. `figures` draws the plots.
 """

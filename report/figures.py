@@ -1,7 +1,7 @@
 """Plots as inline SVG, each with its numbers as a table.  training -> evaluation -> report: [figures] -> page
 
-Matplotlib draws in colours that stand for the page's: they become CSS variables, so that a plot follows light and
-dark. Texts stay texts. The same numbers give the same bytes.
+Matplotlib draws in placeholder colours, which become the page's CSS variables: a plot follows light and dark. Texts
+stay texts. The same numbers give the same bytes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import io
 import math
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -28,12 +28,12 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Cell = str | int | float | None  # of a table; None and NaN: not known
 
-# What Matplotlib is told -> what the page shows.
+# Placeholder colours of Matplotlib -> colours of the page.
 INK: Final = "#0a0a01"
 FAINT: Final = "#0a0a02"
 RULE: Final = "#0a0a03"
-SERIES: Final = tuple(f"#0b0b0{i}" for i in range(1, 9))  # tell series apart: eight of them
-DASHES: Final = ("-", "--", ":", "-.")  # and without colours, lines
+SERIES: Final = tuple(f"#0b0b0{i}" for i in range(1, 9))  # one each for eight series
+DASHES: Final = ("-", "--", ":", "-.")  # tell them apart without colours
 _CSS: Final = {
     INK: "currentColor",
     FAINT: "var(--faint)",
@@ -44,7 +44,7 @@ _COLOR: Final = re.compile("|".join(_CSS))
 
 WIDTH: Final = 4.6  # inches, of 72 units of the SVG: as wide as a phone, where texts are about 11 px high
 MOST_ROWS: Final = 24  # of the table below a plot of lines
-QUANTILES: Final = (5, 25, 50, 75, 95)  # %, told of each distribution
+QUANTILES: Final = (5, 25, 50, 75, 95)  # %, of each distribution
 
 _STYLE: Final[Any] = {  # Matplotlib types its keys, in some versions
     "axes.edgecolor": RULE,
@@ -58,12 +58,13 @@ _STYLE: Final[Any] = {  # Matplotlib types its keys, in some versions
     "legend.frameon": False,
     "svg.fonttype": "none",
     "text.color": INK,
-    "text.parse_math": False,  # names come from strangers' files
+    "text.parse_math": False,  # names come from untrusted files
     "xtick.color": FAINT,
     "ytick.color": FAINT,
 }
 _SVG: Final = "http://www.w3.org/2000/svg"
 _HREF: Final = "{http://www.w3.org/1999/xlink}href"
+_REFERENCE: Final = re.compile(r'url\(#([^)]+)\)|href="#([^"]+)"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +102,24 @@ def svg(figure: Figure, name: str) -> Markup:
             written, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
         )
     root = ET.fromstring(written.getvalue())  # noqa: S314
-    _drop_styles(root)
-    _own_ids(root, re.sub(r"\W+", "-", name))
+    for parent in [*root.iter()]:
+        for child in [*parent]:
+            if child.tag in (f"{{{_SVG}}}style", f"{{{_SVG}}}metadata"):  # would hold for the whole page
+                parent.remove(child)
+    own, referred = re.sub(r"\W+", "-", name), {a or b for a, b in _REFERENCE.findall(written.getvalue())}
     for element in root.iter():
         element.tag = element.tag.removeprefix(f"{{{_SVG}}}")
-        if "style" in element.attrib:
-            element.set("style", _COLOR.sub(lambda found: _CSS[found[0]], _without_family(element.attrib["style"])))
+        found, element.attrib = element.attrib, {}
+        for key, value in found.items():
+            if key == "id" and value in referred:
+                element.set("id", f"{own}-{value}")
+            elif key == _HREF:
+                element.set("href", f"#{own}-{value.removeprefix('#')}")
+            elif key != "id":
+                element.set(key, value.replace("url(#", f"url(#{own}-"))
+        if "style" in found:  # without the font: the page has its own
+            parts = (part for part in element.attrib["style"].split("; ") if not part.startswith("font-family"))
+            element.set("style", _COLOR.sub(lambda match: _CSS[match[0]], "; ".join(parts)))
     for size in ("width", "height", "version"):
         root.attrib.pop(size, None)
     root.attrib |= {"xmlns": _SVG, "aria-hidden": "true"}
@@ -142,38 +155,30 @@ def histogram(
     the largest, in equal steps, or in equal ratios with `log`, for which values are above 0.
     """
     values = {of: np.asarray(sample, np.float64).ravel() for of, sample in samples.items()}
-    edges = (
-        _edges(np.concatenate([np.empty(0), *values.values()]), log) if bins is None else np.asarray(bins, np.float64)
-    )
+    edges = _edges(np.concatenate([np.empty(0), *values.values()]), log) if bins is None else np.asarray(bins)
     made, axes = figure(0.7 + 0.36 * max(len(values), 1))
     with style():
         for row, sample in enumerate(reversed(values.values())):
             axes.axhline(row, color=RULE, linewidth=0.5)
             if len(sample):
                 counts = np.histogram(sample, edges)[0]
-                axes.stairs(
-                    row + 0.8 * counts / max(counts.max(), 1),
-                    edges,
-                    baseline=row,
-                    fill=True,
-                    color=SERIES[0],
-                    alpha=0.55,
-                )
+                heights = row + 0.8 * counts / max(counts.max(), 1)
+                axes.stairs(heights, edges, baseline=row, fill=True, color=SERIES[0], alpha=0.55)
                 axes.plot(2 * [np.median(sample)], [row, row + 0.8], color=INK, linewidth=1.5)
             else:
                 axes.text(0.01, row + 0.1, "none", color=FAINT, transform=axes.get_yaxis_transform())
-        axes.set(
-            xlim=(edges[0], edges[-1]),
-            ylim=(-0.05, max(len(values), 1)),
-            xlabel=unit,
-            xscale="log" if log else "linear",
-        )
+        scale, top = "log" if log else "linear", max(len(values), 1)
+        axes.set(xlim=(edges[0], edges[-1]), ylim=(-0.05, top), xlabel=unit, xscale=scale)
         axes.set_yticks(range(len(values)), brief([*reversed(values)]), color=INK)
         axes.tick_params(left=False)
         axes.spines.left.set_visible(False)
         if log:
             _plain_numbers(axes.xaxis)
-    rows: list[tuple[Cell, ...]] = [(of, len(sample), *_quantiles(sample)) for of, sample in values.items()]
+    quantiles = {
+        of: map(float, np.percentile(sample, QUANTILES)) if len(sample) else [None] * len(QUANTILES)
+        for of, sample in values.items()
+    }
+    rows: list[tuple[Cell, ...]] = [(of, len(values[of]), *numbers) for of, numbers in quantiles.items()]
     header = ("of", "values", *(f"{q} %" if q != 50 else "median" for q in QUANTILES))
     return Plot(svg(made, name), title, caption, header, rows)
 
@@ -188,7 +193,7 @@ def lines(
     y_label: str,
     log_y: bool = False,
 ) -> Plot:
-    """Curves, told apart by colour and by dashes. series: name -> (x (N,), y (N,)); a y that is not finite is a gap.
+    """Curves in different colours and dashes. series: name -> (x (N,), y (N,)); a y that is not finite is a gap.
 
     Curves that are the same in every point are one, with all their names. The table has at most `MOST_ROWS` of the x,
     from the first to the last.
@@ -210,10 +215,10 @@ def lines(
     return Plot(svg(made, name), title, caption, (x_label, *points), _rows_by_x(points))
 
 
-def told(value: Cell) -> str:
+def cell_text(value: Cell) -> str:
     """A table's cell: whole numbers in full, others to four digits, what is not known as a dash.
 
-    >>> told(12000), told(0.123456), told(54321.0), told(None), told("a")
+    >>> cell_text(12000), cell_text(0.123456), cell_text(54321.0), cell_text(None), cell_text("a")
     ('12,000', '0.1235', '54,321', '–', 'a')
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -223,18 +228,6 @@ def told(value: Cell) -> str:
     if isinstance(value, float) and math.isfinite(value) and abs(value) < 1000:
         return f"{value:.4g}"
     return f"{value:,.0f}"
-
-
-def duration(seconds: float) -> str:
-    """
-    >>> duration(0.04), duration(75), duration(9000), duration(7_200_000)
-    ('0.04 s', '75 s', '2 h 30 min', '2,000 h')
-    """
-    if seconds < 120:
-        return f"{seconds:.1g} s" if 0 < seconds < 0.95 else f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    hours = f"{minutes // 60:,} h" + (f" {minutes % 60} min" if minutes % 60 else "")
-    return f"{minutes} min" if minutes < 120 else hours
 
 
 def _distinct(points: Mapping[str, tuple[Array, Array]]) -> dict[str, tuple[Array, Array]]:
@@ -258,43 +251,8 @@ def _plain_numbers(axis: Axis) -> None:
     axis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
 
 
-def _quantiles(sample: Array) -> list[Cell]:
-    return [float(q) for q in np.percentile(sample, QUANTILES)] if len(sample) else [None] * len(QUANTILES)
-
-
 def _rows_by_x(points: Mapping[str, tuple[Array, Array]]) -> list[tuple[Cell, ...]]:
     at = {of: dict(zip(x.tolist(), y.tolist(), strict=True)) for of, (x, y) in points.items()}
     every = sorted({x for of in at.values() for x in of})
     few = np.unique(np.linspace(0, len(every) - 1, min(len(every), MOST_ROWS)).round().astype(int)) if every else ()
-    return [(told(every[i]), *(of.get(every[i]) for of in at.values())) for i in few]
-
-
-def _drop_styles(root: ET.Element) -> None:
-    """Without what would hold for the whole page, or says nothing to it."""
-    for element in [*root.iter()]:
-        for child in [*element]:
-            if child.tag in (f"{{{_SVG}}}style", f"{{{_SVG}}}metadata"):
-                element.remove(child)
-
-
-def _own_ids(root: ET.Element, name: str) -> None:
-    """Ids that something refers to get the figure's name before them; the others go."""
-    text = ET.tostring(root, encoding="unicode")
-    used = set(re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', text))
-    wanted = {one or other for one, other in used}
-    for element in root.iter():
-        if (own := element.attrib.pop("id", None)) in wanted and own is not None:
-            element.set("id", f"{name}-{own}")
-        if _HREF in element.attrib:
-            element.set("href", f"#{name}-{element.attrib.pop(_HREF).removeprefix('#')}")
-        for key, value in _referring(element.attrib.items()):
-            element.set(key, value.replace("url(#", f"url(#{name}-"))
-
-
-def _referring(attributes: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [(key, value) for key, value in attributes if "url(#" in value]
-
-
-def _without_family(declared: str) -> str:
-    """The page's own letters."""
-    return "; ".join(part for part in declared.split("; ") if not part.startswith("font-family"))
+    return [(cell_text(every[i]), *(of.get(every[i]) for of in at.values())) for i in few]

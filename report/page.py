@@ -1,7 +1,7 @@
 """The report's page: one HTML file without a script, that opens from disk and fetches nothing.  evaluation -> [report]
 
-Sections come from the modules beside this one; each names its template and hands it its data. The drawing of tracks,
-the look and the policy that forbids scripts and addresses are those of `pipeline.show`.
+Sections come from the modules beside this one; each names its template and the data for it. The drawing of tracks, the
+styles and the policy that forbids scripts and addresses are those of `pipeline.show`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.show.page import templates, write
-from report.figures import told
+from report.figures import cell_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +36,14 @@ def write_page(
 ) -> None:
     """Render and write the sections in their order. `out` appears when it is whole.
 
-    stand_in: whether anything on it comes from stand-in data, so that the page says so first. facts: told at its top.
+    stand_in: whether anything on it comes from demo data, which its first line reports. facts: shown at its top.
     summary: a section that comes before the table of contents. Raises ValueError for two sections with one anchor.
     """
     shown = tuple(sections)
-    anchors = [section.anchor for section in (*shown, *([] if summary is None else [summary]))]
+    anchors = [section.anchor for section in (*shown, summary) if section is not None]
     if len(set(anchors)) != len(anchors):
         raise ValueError(f"two sections of the report have one anchor: {anchors}")
     made = templates(Path(__file__).parent / "templates")
-    made.filters["told"] = told
+    made.filters["cell_text"] = cell_text
     page = made.get_template("report.html")
     write(page.stream(sections=shown, title=title, stand_in=stand_in, facts=facts, summary=summary), out)

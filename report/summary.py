@@ -1,6 +1,6 @@
-"""What a hurried reader should know: the page's first part.  raw -> evaluation -> report: [summary] -> page
+"""The page's first part: what there is, what is wrong, what came out, what to do.  evaluation -> report: [summary]
 
-It says nothing that the sections below it do not show in full.
+All of it is shown in full in the sections below it.
 """
 
 from __future__ import annotations
@@ -8,18 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-import cache
 from pipeline.cli.text import command, count
 from pipeline.features.plan import missing_rows
 from pipeline.reasons import reason
 from pipeline.show.tracks import rejected
-from report.data.health_verdicts import Verdict
-from report.data.opened import UNREADABLE, Opened, problem, stands_in
 from report.data.overview import OF, left_out
-from report.data.samples import n_rows
+from report.data.splits import UNREADABLE, Opened, is_demo, is_untrained, n_rows, problem
+from report.data.stream_health import Verdict
 from report.page import Section
 from report.training.results import tables_of
-from report.training.run_folder import Run
+from report.training.run import Run
 from vibe_model.metrics import ERRORS
 
 SCORE: Final = "pa_mpjpe"
@@ -35,20 +33,61 @@ def summary_section(
     verdicts: of the health of `stream`. trains: whether the page is about training, too.
     """
     opened = _readable(opened)
-    about = stand_ins(opened, runs)
-    facts = {"Data": about, "In the cache": _held(opened), "Left out": _left_out(opened)}
+    about, bad = demo_parts(opened, runs), [verdict for verdict in verdicts if verdict.faults]
+    missing = 0 if stream is None else _missing(opened, stream)
+    by_design, wrong = _frames(opened)
+    n_rejected = sum(rejected(split)[0] for split in opened.splits)
+    recorded = [split.manifest["accounting"]["frames"] for split in opened.splits if "accounting" in split.manifest]
+    problems = [
+        *opened.problems,
+        *([f"{count(n_rejected, 'video')} rejected (Accounting)"] if n_rejected else []),
+        *([f"{wrong:,} person-frames left out because of errors (Accounting)"] if wrong else []),
+        *(f"{one.dataset}: {one.found} (Health of the feature stream)" for one in bad),
+        *(f"{run.name}: {text}" for run in runs for text in run.problems),
+    ]
+    rows, tracks = sum(map(n_rows, opened.splits)), sum(len(split.tracks) for split in opened.splits)
+    splits, datasets = count(len(opened.splits), "split"), count(len(opened.datasets), "dataset")
+    facts = {
+        "Data": about,
+        "In the cache": f"{splits} of {datasets}: {count(tracks, 'track')}, {count(rows, 'row')} (one person in one "
+        "frame each)",
+        "Left out": f"{by_design + wrong:,} of {sum(of.get('found') or 0 for of in recorded):,} person-frames: "
+        f"{by_design:,} by design, {wrong:,} because of errors; {count(n_rejected, 'video')} rejected",
+    }
     if stream is not None:
-        facts["Features"] = _features(opened, stream, verdicts)
-    facts["Problems"] = "; ".join(_problems(opened, runs, verdicts)) or "none found"
+        of = [split for split in opened.splits if "bbox" in split.columns]
+        texts = [
+            f"stream {stream}: in {sum(stream in s.streams for s in of)} of {count(len(of), 'split')} with pictures"
+        ]
+        texts.append(f"{count(missing, 'row')} missing" if missing else "no row of them missing")
+        if verdicts:
+            sound = f"✓ for all {count(len(verdicts), 'dataset')}"
+            texts.append(f"to look at: {', '.join(one.dataset for one in bad)}" if bad else sound)
+        facts["Features"] = ", ".join(texts)
+    facts["Problems"] = "; ".join(problems) or "none found"
     if trains:
         facts["Training"] = "; ".join(_state(run) for run in runs) or "no run to show"
         facts["Result"] = " ".join(_results(runs)) or "none yet"
-    todo = list(_next(opened, runs, stream, trains=trains))
-    return Section("in-short", "In short", "summary.html", {"facts": facts, "todo": todo, "stand_ins": about})
+    todo: list[tuple[str, str]] = []  # what to do, the command
+    if not opened.splits:
+        todo = [("Fill the cache:", "luigi --module tasks Data")]
+    else:
+        status = command("status", "--all", "--cache", str(opened.root))
+        todo += [("See what is wrong with the raw files:", status)] * bool(wrong or n_rejected)
+        todo += [("Compute the missing features:", "luigi --module tasks Data")] * bool(missing)
+        todo += [("Train:", "luigi --module tasks TrainVIBE")] * (trains and not runs)
+        unfinished = any(not run.metrics for run in runs)
+        todo += [("Continue training from its saved state:", "luigi --module tasks EvaluateVIBE")] * unfinished
+        if any(map(is_demo, opened.splits)):
+            todo.append((REAL_DATA, ""))
+        elif any(run.metrics for run in runs):
+            again = "See how far seeds differ: change seed in [train] of luigi.cfg, and again"
+            todo.append((again, "luigi --module tasks EvaluateVIBE"))
+    return Section("in-short", "In short", "summary.html", {"facts": facts, "todo": todo, "demo_parts": about})
 
 
 def _readable(opened: Opened) -> Opened:
-    """Without the splits that cannot be read, which are told as problems instead."""
+    """Without the splits that cannot be read, which are reported as problems instead."""
     found = Opened(opened.root, problems=[*opened.problems])
     for split in opened.splits:
         try:
@@ -62,87 +101,41 @@ def _readable(opened: Opened) -> Opened:
     return found
 
 
-def stand_ins(opened: Opened, runs: Sequence[Run]) -> str:
-    """Which of data, body and network are stand-ins, in words."""
-    data = [split for split in opened.splits if stands_in(split)]
-    networks = {name for split in opened.splits for name in split.streams if _untrained(split, name)}
-    body = any((split.manifest.get("reader") or {}).get("body") for split in data)
-    told = []
+def demo_parts(opened: Opened, runs: Sequence[Run]) -> str:
+    """Which of data, body and network are not real."""
+    data = [split for split in opened.splits if is_demo(split)]
+    networks = {name for split in opened.splits for name in split.streams if is_untrained(split, name)}
+    parts = []
     if data:
         of = "all splits" if len(data) == len(opened.splits) else f"{len(data)} of {len(opened.splits)} splits"
-        told.append(f"The data of {of} are made by this project, in the datasets' layouts")
-        told += ["the body is a procedural one, not SMPL"] * body
+        parts.append(f"The data of {of} are made by this project, in the datasets' layouts")
+        body = any((split.manifest.get("reader") or {}).get("body") for split in data)
+        parts += ["the body is a procedural one, not SMPL"] * body
     if networks:
-        told.append(f"{'the' if data else 'The'} network of the features {', '.join(sorted(networks))} is untrained")
-    if not told and any(run.stand_in for run in runs):
-        told.append(f"Trained on stand-ins: {', '.join(run.name for run in runs if run.stand_in)}")
-    if told:
-        return f"{'; '.join(told)}."
-    return "Real: no split, network or run says that it is a stand-in." if opened.splits else "None."
-
-
-def _untrained(split: cache.Split, name: str) -> bool:
-    return bool((split.stream_manifest(name).get("backbone") or {}).get("stand_in"))
-
-
-def _held(opened: Opened) -> str:
-    rows, tracks = sum(map(n_rows, opened.splits)), sum(len(split.tracks) for split in opened.splits)
-    splits, datasets = count(len(opened.splits), "split"), count(len(opened.datasets), "dataset")
-    return f"{splits} of {datasets}: {count(tracks, 'track')}, {count(rows, 'row')} (one person in one frame each)"
-
-
-def _left_out(opened: Opened) -> str:
-    """Person-frames, by whether the readers' rules or faults cost them; videos set aside."""
-    recorded = [s.manifest["accounting"] for s in opened.splits if "accounting" in s.manifest]
-    found = sum(totals["frames"].get("found") or 0 for totals in recorded)
-    by_design, wrong = _frames(opened)
-    aside = sum(rejected(split)[0] for split in opened.splits)
-    return (
-        f"{by_design + wrong:,} of {found:,} person-frames: {by_design:,} by design, {wrong:,} since something is "
-        f"wrong; {count(aside, 'video')} set aside since something is wrong"
-    )
+        parts.append(f"{'the' if data else 'The'} network of the features {', '.join(sorted(networks))} is untrained")
+    if not parts and any(run.stand_in for run in runs):
+        parts.append(f"Trained on demo data: {', '.join(run.name for run in runs if run.stand_in)}")
+    if parts:
+        return f"{'; '.join(parts)}."
+    return "Real: no split, network or run is marked as demo data." if opened.splits else "None."
 
 
 def _frames(opened: Opened) -> tuple[int, int]:
-    """Person-frames that were left out by design, and for faults."""
+    """Person-frames that were left out by design, and because of errors."""
     frames = {name: n for (what, name), n in left_out(opened.splits).items() if what == OF["frames"]}
     by_design = sum(n for name, n in frames.items() if reason(name).by_design)
     return by_design, sum(frames.values()) - by_design
 
 
-def _features(opened: Opened, stream: str, verdicts: Sequence[Verdict]) -> str:
-    of = [split for split in opened.splits if "bbox" in split.columns]
-    having = [split for split in of if stream in split.streams]
-    lacking = _lacking(opened, stream)
-    told = [f"stream {stream}: in {len(having)} of {count(len(of), 'split')} with pictures"]
-    told.append(f"{count(lacking, 'row')} lacking" if lacking else "no row of them lacking")
-    if verdicts:
-        bad = [verdict.dataset for verdict in verdicts if verdict.found]
-        told.append(f"to look at: {', '.join(bad)}" if bad else f"✓ for all {count(len(verdicts), 'dataset')}")
-    return ", ".join(told)
-
-
-def _lacking(opened: Opened, stream: str) -> int:
+def _missing(opened: Opened, stream: str) -> int:
     """Rows without features, of the splits that have the stream."""
     n = 0
-    for split in opened.splits:
+    for split in (split for split in opened.splits if stream in split.streams):
         try:
-            n += missing_rows(split, stream).rows if stream in split.streams else 0
+            n += missing_rows(split, stream).rows
         except UNREADABLE:
-            continue  # the section about the stream says so
+            continue  # the section about the stream reports it
     return n
-
-
-def _problems(opened: Opened, runs: Sequence[Run], verdicts: Sequence[Verdict]) -> Iterator[str]:
-    yield from opened.problems
-    if aside := sum(rejected(split)[0] for split in opened.splits):
-        yield f"{count(aside, 'video')} set aside (Accounting)"
-    if wrong := _frames(opened)[1]:
-        yield f"{wrong:,} person-frames left out since something is wrong (Accounting)"
-    yield from (
-        f"{one.dataset}: {', '.join(one.found)} (Health of the feature stream)" for one in verdicts if one.found
-    )
-    yield from (f"{run.name}: {text}" for run in runs for text in run.problems)
 
 
 def _state(run: Run) -> str:
@@ -152,35 +145,12 @@ def _state(run: Run) -> str:
 
 
 def _results(runs: Sequence[Run]) -> Iterator[str]:
-    """A sentence a split: everybody's first error by the default protocol."""
+    """A sentence a split: each model's first error by the default protocol."""
     evaluated = [run for run in runs if run.splits]
     for split in dict.fromkeys(split for run in evaluated for split in run.splits):
         table = tables_of(split, evaluated)[0]
         name, unit = (SCORE, "mm") if SCORE in table.columns else (SCORE_2D, "%")
-        rows = [f"{row.model} {row.errors[name]:.1f} {unit}" for row in table.rows if name in row.errors]
-        if rows:
+        if rows := [f"{row.model} {row.errors[name]:.1f} {unit}" for row in table.rows if name in row.errors]:
             yield f"{ERRORS[name]} on {split}: {', '.join(rows)}."
     if any(run.stand_in for run in evaluated):
-        yield "Of stand-ins: not a scientific result."
-
-
-def _next(opened: Opened, runs: Sequence[Run], stream: str | None, *, trains: bool) -> Iterator[tuple[str, str]]:
-    """(what to do, the command)"""
-    if not opened.splits:
-        yield "Fill the cache:", "luigi --module tasks Data"
-        return
-    if _frames(opened)[1] or any(rejected(split)[0] for split in opened.splits):
-        yield "See what is wrong with the raw files:", command("status", "--all", "--cache", str(opened.root))
-    if stream is not None and _lacking(opened, stream):
-        yield "Compute the features that are lacking:", "luigi --module tasks Data"
-    if trains and not runs:
-        yield "Train:", "luigi --module tasks TrainVIBE"
-    if any(not run.metrics for run in runs):
-        yield "Go on with training; it takes up its saved state:", "luigi --module tasks EvaluateVIBE"
-    if any(map(stands_in, opened.splits)):
-        yield REAL_DATA, ""
-    elif any(run.metrics for run in runs):
-        yield (
-            "See how far seeds differ: change seed in [train] of luigi.cfg, and again",
-            "luigi --module tasks EvaluateVIBE",
-        )
+        yield "Of demo data: not a scientific result."

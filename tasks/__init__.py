@@ -1,14 +1,15 @@
-"""Luigi tasks and typed configuration: what depends on what. `luigi --module tasks Data|TrainVIBE|Report|...`
+"""Luigi tasks and typed settings: what depends on what. `luigi --module tasks Data|TrainVIBE|Report|...`
 
 Tasks are short: they name inputs and call the function that does the work. Importing them imports no torch.
 """
 
-from tasks import before_luigi, defaults, events, terminal
+from tasks import settings  # first: it refuses a luigi.cfg that Luigi could not read
 from tasks.ablation import Ablation
 from tasks.data import Convert, Data, Extract, Synthesize
-from tasks.mposer import TrainMPoser
+from tasks.evaluation import EvaluateVIBE
+from tasks.events import take_over_from_luigi
 from tasks.report import Report
-from tasks.training import EvaluateVIBE, TrainVIBE
+from tasks.training import TrainMPoser, TrainVIBE
 
 __all__ = [
     "Ablation",
@@ -20,10 +21,7 @@ __all__ = [
     "Synthesize",
     "TrainMPoser",
     "TrainVIBE",
-    "before_luigi",
-    "defaults",
-    "events",
 ]
 
-defaults.set_defaults()
-terminal.speak_instead_of_luigi()
+settings.set_luigi_defaults()
+take_over_from_luigi()

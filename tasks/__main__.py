@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from pipeline.cli import command_line
-from tasks import terminal
 from tasks.commands import COMMANDS
+from tasks.terminal import USER_ERRORS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -19,7 +19,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command, and return its exit code: `command_line.EXIT_CODES`."""
-    return command_line.run(parser, argv, terminal.MENDABLE, "tasks")
+    return command_line.run(parser, argv, USER_ERRORS, "tasks")
 
 
 if __name__ == "__main__":

@@ -1,35 +1,64 @@
-"""training -> evaluation -> the ablation table, as a Luigi task: `luigi --module tasks Ablation --seeds 0,1,2`."""
+"""training -> the paper's ablation as one table, as a Luigi task: `luigi --module tasks Ablation --seeds 0,1,2`.
+
+The ablations of Kocabas et al., CVPR 2020: a row a model, a column an error, mean and spread over seeds. Here also the
+baselines that a temporal model has to beat, and acceleration errors.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
-from typing import Final
+import csv
+import io
+import json
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from statistics import fmean, stdev
+from typing import Any, Final, NamedTuple
 
 import luigi
 
+from pipeline.cli import console
+from pipeline.cli.text import count
 from pipeline.errors import ConfigError
-from tasks import ablation_table as of_runs
-from tasks import terminal
-from tasks.ablation_table import AS_CONFIGURED
 from tasks.base import PipelineTask
 from tasks.data import Data
+from tasks.evaluation import of_protocol
 from tasks.settings import settings, which_runs
+from tasks.terminal import DEMO_DATA, fact, shortened, warn
 from tasks.training import TrainVIBE, read_metrics, train_config
 from vibe_model import runs
+from vibe_model.metrics import ERRORS, PROTOCOLS
 from vibe_model.settings.config import TrainConfig
 from vibe_model.settings.variants import PER_FRAME, VARIANTS
+
+Metrics = Mapping[str, Any]  # a run's metrics.json
+Runs = Mapping[str, Mapping[str, Metrics]]  # by variant, and by the name of the run's folder: a seed each
 
 FILES: Final = ("ablation.csv", "ablation.json", "ablation.md")  # in [paths] runs
 WITHOUT_3DPW: Final = "without-3dpw"
 _3DPW: Final = "3dpw/train"
+AS_CONFIGURED: Final = "configured"  # the variant that changes nothing
+NAMES: Final = {  # much as the paper's tables call them; attention: [layers, size]
+    AS_CONFIGURED: "VIBE, as configured",
+    PER_FRAME: "per frame, no temporal encoder",
+    "generator-only": "only G",
+    "mposer": "G + MPoser prior",
+    "concat": "G + D_M, concat",
+    "attention-2x512": "G + D_M, attention [2, 512]",
+    "attention-2x1024": "G + D_M, attention [2, 1024]",
+    "attention-3x512": "G + D_M, attention [3, 512]",
+    "attention-3x1024": "G + D_M, attention [3, 1024]",
+    WITHOUT_3DPW: "VIBE, trained without 3DPW",
+}
+OF_PAPER: Final = ("pa_mpjpe", "mpjpe", "pve", "accel", "accel_error")  # what a terminal has room for
+UNITS: Final = "Mean errors over frames: in mm, accelerations in mm per frame², PCK and AUC in %."
 
 
 class Ablation(PipelineTask):
     """Train every variant of the paper's ablation, once a seed, and write the table: ablation.csv, .json and .md.
 
-    They lie in [paths] runs, and are those of the last call. Variants that the configured datasets cannot be trained
-    for are left out, unless they are named; see `left_out`.
+    They are written to [paths] runs, and are those of the last call. Variants that the configured datasets cannot be
+    trained for are left out, unless they are named; see `left_out`.
     """
 
     verb = "ablate"
@@ -40,77 +69,76 @@ class Ablation(PipelineTask):
 
     @property
     def what(self) -> str:
-        return f"{terminal.count(len(self._variants()), 'variant')}, {terminal.count(len(self._seeds()), 'seed')}"
+        return f"{count(len(self._variants()), 'variant')}, {count(len(self._seeds()), 'seed')}"
 
     def requires(self) -> list[luigi.Task]:
         if which_runs(settings()).variant:
-            raise ConfigError(
-                f"{settings().source.where('train', 'variant')}: Ablation trains the variants itself; leave it out"
-            )
-        wanted = [(variant, seed) for variant in self._variants() for seed in self._seeds()]
-        for variant, seed in wanted:
-            _config(variant, seed)  # a mistake is told before anything runs
-        return [Data(), *(TrainVIBE(variant=_parameter(variant), seed=seed) for variant, seed in wanted)]
+            at = settings().source.where("train", "variant")
+            raise ConfigError(f"{at}: Ablation trains the variants itself; leave it out")
+        chosen = [("" if name == AS_CONFIGURED else name, seed) for name in self._variants() for seed in self._seeds()]
+        for variant, seed in chosen:
+            train_config(variant, seed)  # a mistake is reported before anything runs
+        return [Data(), *(TrainVIBE(variant=variant, seed=seed) for variant, seed in chosen)]
 
     def up_to_date(self) -> bool:
-        folder = settings().paths.runs
-        return all((folder / name).is_file() and (folder / name).read_text() == t for name, t in self._texts().items())
+        files = {settings().paths.runs / name: text for name, text in self._texts().items()}
+        return all(file.is_file() and file.read_text() == text for file, text in files.items())
 
     def work(self) -> None:
         for name, text in self._texts().items():
-            _replace(settings().paths.runs / name, text)
-        terminal.say(self.verb, self.what, ", ".join(FILES))
-        self.tell()
+            runs.replace_file(settings().paths.runs / name, operator.methodcaller("write", text.encode()))
+        self.say(", ".join(FILES))
+        self.show()
 
-    def tell(self) -> None:
-        """The default protocol's rows on the terminal, and where to look."""
-        found = self._runs()
-        show(of_runs.table(found), stand_in=of_runs.is_stand_in(found), folder=settings().paths.runs)
+    def show(self) -> None:
+        """The default protocol's rows, and the files that hold the rest."""
+        found, folder = self._runs(), settings().paths.runs
+        rows = table(found)
+        for split in dict.fromkeys(row.split for row in rows):
+            here = [row for row in rows if (row.split, row.protocol) == (split, "default")]
+            console.out.print(f"\n{split}, {here[0].frames:,} frames")
+            # The paper's errors, and others only where there are none of these.
+            names = [name for name in columns(here) if name in OF_PAPER] or columns(here)
+            shown = console.table("", *(ERRORS[name] for name in names))
+            for row in here:
+                shown.add_row(row.model, *(row.text(name) for name in names))
+            console.show(shown)
+        console.out.print(f"\n[dim]{UNITS} {_spread(rows)}[/dim]\n")
+        if is_stand_in(found):
+            console.out.print(DEMO_DATA)
+        fact("numbers", f"{', '.join(shortened(folder / name) for name in FILES)} (both protocols)")
         for name, why in self._left_out().items():
-            terminal.warn(f"left out {name}: {why}")
+            warn(f"left out {name}: {why}")
 
     def _texts(self) -> dict[str, str]:
         """What the files have to hold, by name."""
         found, left = self._runs(), self._left_out()
-        rows = of_runs.table(found)
-        texts = (of_runs.as_csv(rows), of_runs.as_json(found, rows, left), of_runs.as_markdown(found, rows, left))
-        return dict(zip(FILES, texts, strict=True))
+        rows = table(found)
+        return dict(zip(FILES, (as_csv(rows), as_json(found, rows, left), as_markdown(found, rows, left)), strict=True))
 
-    def _runs(self) -> dict[str, dict[str, of_runs.Metrics]]:
-        """metrics.json of every run, by variant and folder."""
-        folders = {v: [runs.run_folder(_config(v, seed)) for seed in self._seeds()] for v in self._variants()}
-        return {variant: {folder.name: read_metrics(folder) for folder in of} for variant, of in folders.items()}
+    def _runs(self) -> Runs:
+        found = {}
+        for name in self._variants():
+            configs = [train_config("" if name == AS_CONFIGURED else name, seed) for seed in self._seeds()]
+            found[name] = {folder.name: read_metrics(folder) for folder in map(runs.run_folder, configs)}
+        return found
 
     def _variants(self) -> list[str]:
         if not self.variants:
             return default_variants()
         named = list(dict.fromkeys(word.strip() for word in str(self.variants).split(",")))
-        if unknown := [name for name in named if name not in VARIANTS and name != AS_CONFIGURED]:
-            known = ", ".join((*VARIANTS, AS_CONFIGURED))
-            raise ConfigError(f"--variants: unknown {', '.join(map(repr, unknown))}; known: {known}")
+        if unknown := [name for name in named if name not in NAMES]:
+            raise ConfigError(f"--variants: unknown {', '.join(map(repr, unknown))}; known: {', '.join(NAMES)}")
         return named if PER_FRAME in named else [*named, PER_FRAME]
 
     def _left_out(self) -> dict[str, str]:
         return {} if self.variants else left_out(train_config())
 
     def _seeds(self) -> list[int]:
-        words = [word.strip() for word in str(self.seeds).split(",")] if self.seeds else ["-1"]
-        if self.seeds and not all(word.isdecimal() for word in words):
+        words = [word.strip() for word in str(self.seeds).split(",")] if self.seeds else []
+        if not all(word.isdecimal() for word in words):
             raise ConfigError(f"--seeds {self.seeds}: expected whole numbers with commas between, such as 0,1,2")
-        return list(dict.fromkeys(map(int, words)))
-
-
-def _replace(path: Path, text: str) -> None:
-    runs.replace_file(path, lambda stream: stream.write(text.encode()))
-
-
-def _parameter(variant: str) -> str:
-    """As TrainVIBE and train_config take it: "" changes nothing."""
-    return "" if variant == AS_CONFIGURED else variant
-
-
-def _config(variant: str, seed: int) -> TrainConfig:
-    return train_config(_parameter(variant), None if seed < 0 else seed)
+        return list(dict.fromkeys(map(int, words))) or [-1]
 
 
 def default_variants() -> list[str]:
@@ -122,7 +150,7 @@ def default_variants() -> list[str]:
     base = train_config()
     left = left_out(base)
     chosen = [name for name in VARIANTS if name not in left]
-    if WITHOUT_3DPW in chosen and not any(_same(train_config(name), base) for name in chosen):
+    if WITHOUT_3DPW in chosen and not any(replace(train_config(n), name=base.name) == base for n in chosen):
         chosen.insert(chosen.index(WITHOUT_3DPW), AS_CONFIGURED)
     return chosen
 
@@ -130,30 +158,125 @@ def default_variants() -> list[str]:
 def left_out(base: TrainConfig) -> dict[str, str]:
     """The variants that cannot be trained, or would show nothing, with these datasets; and why."""
     left = {}
-    for name, changes in VARIANTS.items():
-        prior = changes.get("prior", base.prior)
-        if prior != "none" and not set(base.motion) - set(base.leave_out):
-            left[name] = "[train] motion names no real motion"
+    if not set(base.motion) - set(base.leave_out):
+        needs = [name for name, changes in VARIANTS.items() if changes.get("prior", base.prior) != "none"]
+        left = dict.fromkeys(needs, "[train] motion names no real motion")
     if _3DPW not in base.training_splits:
         left[WITHOUT_3DPW] = f"{_3DPW} is not trained on"
-    elif _3DPW in base.part("datasets_3d") and set(base.part("datasets_3d")) == {_3DPW}:
+    elif set(base.part("datasets_3d")) == {_3DPW}:
         left[WITHOUT_3DPW] = f"{_3DPW} is all the 3D data that there is"
     return left
 
 
-def _same(config: TrainConfig, other: TrainConfig) -> bool:
-    return replace(config, name=other.name) == other
+class Value(NamedTuple):
+    """One number of the table."""
+
+    mean: float  # over the seeds
+    spread: float | None  # their standard deviation, of a sample; None where there is one seed
 
 
-def show(rows: list[of_runs.Row], *, stand_in: bool, folder: Path) -> None:
-    """The default protocol's rows, and the files where the rest is."""
-    for split in dict.fromkeys(row.split for row in rows):
-        here = [row for row in rows if (row.split, row.protocol) == (split, "default")]
-        terminal.console.print(f"\n{split}, {here[0].frames:,} frames")
-        for line in of_runs.as_text(here):
-            terminal.console.print(line)
-    terminal.console.print(f"\n[dim]{of_runs.UNITS} {of_runs.spread_in_words(rows)}[/dim]\n")
-    if stand_in:
-        terminal.console.print(terminal.STAND_IN)
-    files = ", ".join(str(terminal.shortened(folder / name)) for name in FILES)
-    terminal.fact("numbers", f"{files} (both protocols)")
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One model on one split, by one protocol."""
+
+    split: str
+    protocol: str
+    model: str
+    seeds: int  # how many runs were averaged
+    frames: int
+    errors: Mapping[str, Value]  # by the names of ERRORS; those that no frame has a label for are absent
+
+    def text(self, name: str) -> str:
+        """An error as people read it: `51.9 ± 0.3`, `51.9` of one seed, `-` where there is none."""
+        if name not in self.errors:
+            return "-"
+        mean, spread = self.errors[name]
+        return f"{mean:.1f}" + ("" if spread is None else f" ± {spread:.1f}")
+
+
+def table(found: Runs) -> list[Row]:
+    """Every model of the runs on every split that they were evaluated on, the baselines first."""
+    if not found or not all(found.values()):
+        raise ValueError("expected at least one run of each variant")
+    first = next(iter(next(iter(found.values())).values()))
+    splits = [name for name in first if "/" in name]  # the others are facts of the run
+    return [row for split in splits for protocol in PROTOCOLS for row in _rows(found, split, protocol)]
+
+
+def _rows(found: Runs, split: str, protocol: str) -> Iterator[Row]:
+    results = {v: [of_protocol(m[split], protocol) for m in by_seed.values()] for v, by_seed in found.items()}
+    first = next(iter(results.values()))[0]
+
+    def row(model: str, of: Sequence[Metrics], frames: int) -> Row:
+        known = (name for name in ERRORS if all(name in each for each in of))
+        numbers = {name: [float(each[name]) for each in of] for name in known}
+        errors = {name: Value(fmean(n), stdev(n) if len(n) > 1 else None) for name, n in numbers.items()}
+        return Row(split, protocol, model, len(of), frames, errors)
+
+    yield row("constant mean body", [first["baseline"]], first["frames"])  # the same for every run
+    for variant, of in results.items():
+        yield row(NAMES.get(variant, variant), of, of[0]["frames"])
+        if variant == PER_FRAME and all("smoothed" in result for result in of):
+            yield row("per frame, smoothed in time", [result["smoothed"] for result in of], of[0]["frames"])
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """A line a row; of each error its mean and its spread, empty where there is none."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    errors = [column for name in ERRORS for column in (name, f"{name}_spread")]
+    writer.writerow(["split", "protocol", "model", "seeds", *errors, "frames"])
+    for row in rows:
+        values = [number for name in ERRORS for number in row.errors.get(name, (None, None))]
+        rounded = ["" if number is None else round(number, 2) for number in values]
+        writer.writerow([row.split, row.protocol, row.model, row.seeds, *rounded, row.frames])
+    return text.getvalue()
+
+
+def as_json(found: Runs, rows: Sequence[Row], left: Mapping[str, str]) -> str:
+    """The rows with all digits, the runs behind them, and whether these are of demo data."""
+    content = {
+        "stand_in": is_stand_in(found),
+        "runs": {variant: list(by_folder) for variant, by_folder in found.items()},
+        "left_out": dict(left),
+        "rows": [{**asdict(row), "errors": {n: value._asdict() for n, value in row.errors.items()}} for row in rows],
+    }
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def as_markdown(found: Runs, rows: Sequence[Row], left: Mapping[str, str]) -> str:
+    """A table a split and protocol, for people."""
+    lines = ["# Ablation", ""]
+    if is_stand_in(found):
+        lines += [
+            "**DEMO DATA: synthetic pictures, a procedural body or an untrained network. No number here is a "
+            "scientific result, and none can be compared with the paper's.**",
+            "",
+        ]
+    lines += ["The form is that of the ablations of Kocabas et al., VIBE, CVPR 2020.", f"{UNITS} {_spread(rows)}"]
+    for split, protocol in dict.fromkeys((row.split, row.protocol) for row in rows):
+        here = [row for row in rows if (row.split, row.protocol) == (split, protocol)]
+        names = columns(here)
+        lines += ["", f"## {split}, protocol {protocol}, {here[0].frames:,} frames", ""]
+        lines += [f"| model | {' | '.join(ERRORS[name] for name in names)} |", "|---|" + "---:|" * len(names)]
+        lines += [f"| {row.model} | {' | '.join(row.text(name) for name in names)} |" for row in here]
+    if left:
+        lines += ["", "Left out:", "", *(f"- {name}: {why}" for name, why in left.items())]
+    lines += ["", "The runs:", ""]
+    lines += [f"- {variant}: {', '.join(f'`{folder}`' for folder in folders)}" for variant, folders in found.items()]
+    return "\n".join([*lines, ""])
+
+
+def columns(rows: Sequence[Row]) -> list[str]:
+    """The errors that any of the rows has."""
+    return [name for name in ERRORS if any(name in row.errors for row in rows)]
+
+
+def _spread(rows: Sequence[Row]) -> str:
+    seeds = max(row.seeds for row in rows)
+    return "One seed." if seeds == 1 else f"Mean ± standard deviation over {seeds} seeds."
+
+
+def is_stand_in(found: Runs) -> bool:
+    """Is any of the runs one of demo data?"""
+    return any(metrics["stand_in"] for by_folder in found.values() for metrics in by_folder.values())

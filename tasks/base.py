@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import time
 from abc import abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, Final
 
 import luigi
+from luigi.rpc import RPCError
 from luigi.task import flatten
 
+from pipeline.cli import console
+from pipeline.cli.progress import Progress, bar
 from pipeline.cli.text import error_text
-from tasks import terminal
 from tasks.settings import settings
+from tasks.terminal import USER_ERRORS, plain, say, warn
 
-_complete: set[str] = set()  # ids of tasks known to be complete, within this process
+PAGE_INTERVAL: Final = 1.0  # s; each update of Luigi's page is a request to its server
+
+_complete: set[str] = set()  # ids of tasks that were found complete, within this process
 
 
 class PipelineTask(luigi.Task):
     """A task that is complete when its fingerprints match, not when a file exists.
 
-    Luigi never visits what lies above a complete task, so completeness asks upstream first. That a task is complete is
-    remembered within the process, and forgotten when anything has run. That it is not is never remembered: with several
-    workers, Luigi runs tasks in forked processes, whose parent would go on believing it.
+    Luigi never visits what is upstream of a complete task, so `complete` asks upstream first. "Complete" is cached
+    until any task has run in the process. "Incomplete" is never cached: with several workers, Luigi runs tasks in
+    forked processes, and their parent would not notice.
     """
 
     verb: ClassVar[str] = "task"
+    unit: ClassVar[str] = ""  # that the bar counts; without one, no rate is shown
 
     @property
     def what(self) -> str:
-        """The few words that name it on the terminal."""
+        """Names the task on the terminal, beside its verb."""
         return str(self.task_family)
 
     @abstractmethod
@@ -36,15 +46,15 @@ class PipelineTask(luigi.Task):
 
     @abstractmethod
     def work(self) -> None:
-        """Do it, and say what was done."""
+        """Do the work, and print what was done."""
 
     @property
-    def as_it_is(self) -> str:
-        """What is wrong with what is complete all the same, in a few words; "" where nothing is."""
+    def flaw(self) -> str:
+        """What the user should know of a complete task, as rejected videos; "" if nothing."""
         return ""
 
-    def tell(self) -> None:
-        """What a person wants to see of it, also when there was nothing to do."""
+    def show(self) -> None:
+        """Print its result, also when there was nothing to do."""
 
     def complete(self) -> bool:
         if self.task_id in _complete:
@@ -52,8 +62,8 @@ class PipelineTask(luigi.Task):
         try:
             if not (all(task.complete() for task in flatten(self.requires())) and self.up_to_date()):
                 return False
-        except terminal.MENDABLE:
-            return False  # `run` or `requires` meets the same error, where it is told as this task's
+        except USER_ERRORS:
+            return False  # `run` or `requires` meets the same error, where it is reported as this task's
         _complete.add(self.task_id)
         return True
 
@@ -63,15 +73,30 @@ class PipelineTask(luigi.Task):
         finally:
             forget()
 
+    def say(self, detail: str, *, mark: str = console.DONE) -> None:
+        """Print the task's line."""
+        say(self.verb, self.what, detail, mark=mark)
+
+    @contextmanager
+    def progress(self) -> Iterator[Progress]:
+        """A bar on a terminal, and the same figures on Luigi's page."""
+        alone, page = multiprocessing.parent_process() is None, _LuigiPage(self)
+        label = f"  {console.line(self.verb, plain(self.what), '')}"
+        with bar(label, console.out, unit=self.unit, alone=alone) as shown:
+
+            def show_both(done: int, total: int, message: str = "") -> None:
+                shown(done, total, message)
+                page.show(done, total, message)
+
+            yield show_both
+
     def on_failure(self, exception: BaseException) -> Any:
-        """What Luigi's page says of a failure: the error's own words where a person can mend it, else a traceback."""
-        if isinstance(exception, terminal.MENDABLE):
-            return told(exception)
-        return super().on_failure(exception)
+        """What Luigi's page shows of a failure: the error's message where that is enough, else a traceback."""
+        return message_of(exception) if isinstance(exception, USER_ERRORS) else super().on_failure(exception)
 
 
 class PipelineWrapper(PipelineTask, luigi.WrapperTask):
-    """A task that is only what it requires."""
+    """A task without work of its own: the tasks that it requires."""
 
     def up_to_date(self) -> bool:
         return True
@@ -80,14 +105,34 @@ class PipelineWrapper(PipelineTask, luigi.WrapperTask):
         """Nothing of its own."""
 
 
-def told(error: BaseException) -> str:
-    """An error as a person is told it: of the system, with the place in the project where it happened."""
-    if not isinstance(error, OSError):  # of others, settings() may be the one
+class _LuigiPage:
+    """A task's progress on Luigi's web page, at most once a second."""
+
+    def __init__(self, task: luigi.Task) -> None:
+        self._percent, self._status = task.set_progress_percentage, task.set_status_message  # None outside of Luigi
+        self._began, self._next = time.monotonic(), 0.0
+
+    def show(self, done: int, total: int, message: str) -> None:
+        now = time.monotonic()
+        if self._percent is None or self._status is None or (now < self._next and done < total):
+            return
+        self._next = now + PAGE_INTERVAL
+        left = f", {console.duration((now - self._began) * (total - done) / done)} left" if 0 < done < total else ""
+        try:
+            self._percent(round(100 * done / max(total, 1)))
+            self._status(f"{done} of {total}{left}  {message}")
+        except RPCError as error:  # days of work must not end because a web page cannot be reached
+            self._percent = None
+            warn(f"Luigi's scheduler does not answer ({error}): its page shows no progress, and the work continues")
+
+
+def message_of(error: BaseException) -> str:
+    """An error's message; one of the system names the cache or the runs that it happened in."""
+    if not isinstance(error, OSError):  # settings() itself may raise others
         return error_text(error)
-    paths = settings().paths
-    return error_text(error, [paths.cache, paths.runs])
+    return error_text(error, [settings().paths.cache, settings().paths.runs])
 
 
 def forget() -> None:
-    """Ask every task anew whether it is complete: something has changed."""
+    """Ask every task again whether it is complete: something has changed."""
     _complete.clear()

@@ -10,6 +10,7 @@ import luigi
 import cache
 from pipeline import datasets, synthetic
 from pipeline.cli.console import DONE, DOUBT
+from pipeline.cli.text import command, count, not_counted
 from pipeline.conversion import convert
 from pipeline.conversion.plan import mixture_warning
 from pipeline.errors import ConfigError
@@ -17,49 +18,48 @@ from pipeline.features import extract
 from pipeline.features.plan import ExtractionPlan, plan_extraction, refuse_untrained
 from pipeline.plug_ins import PlugInError
 from pipeline.raw.stand_in import is_stand_in
-from tasks import terminal
+from pipeline.show.tracks import rejected
 from tasks.base import PipelineTask, PipelineWrapper
 from tasks.settings import settings
+from tasks.terminal import plain, shortened, warn
 
 # Tasks that fill the GPU, or every core: one at a time however many workers Luigi has ([resources] network to change).
 NETWORK: Final = {"network": 1}
+FIRST_TIME: Final = ("not converted before", "not extracted before")  # need no reason
 
 
 class Synthesize(PipelineTask):
-    """The embedded stand-in data and body, in their official layouts. Only when [embedded] is enabled."""
+    """The embedded demo data and body, in their official layouts. Only when [embedded] is enabled."""
 
     verb = "synthesize"
+    what = "embedded data"
     priority = 3
 
-    @property
-    def what(self) -> str:
-        return "embedded data"
-
     def up_to_date(self) -> bool:
-        paths, embedded = settings().paths, settings().embedded
+        s = settings()
         return synthetic.is_current(
-            paths.raw, paths.body, settings().embedded_datasets, seed=embedded.seed, size=embedded.size
+            s.paths.raw, s.paths.body, s.embedded_datasets, seed=s.embedded.seed, size=s.embedded.size
         )
 
     def work(self) -> None:
-        paths, embedded = settings().paths, settings().embedded
-        with terminal.working(self, self.verb, self.what) as progress:
+        s, names = settings(), settings().embedded_datasets
+        with self.progress() as progress:
             synthetic.synthesize(
-                paths.raw,
-                paths.body,
-                settings().embedded_datasets,
-                seed=embedded.seed,
-                size=embedded.size,
-                workers=settings().workers,
+                s.paths.raw,
+                s.paths.body,
+                names,
+                seed=s.embedded.seed,
+                size=s.embedded.size,
+                workers=s.workers,
                 progress=progress,
             )
-        terminal.say(self.verb, self.what, terminal.count(len(settings().embedded_datasets), "dataset"))
+        self.say(count(len(names), "dataset"))
 
 
 class Convert(PipelineTask):
     """raw -> tracks, for one split. Complete when the commit was made from what is there now."""
 
-    verb = "convert"
+    verb, unit = "convert", "video"
     priority = 2  # all conversions before the first extraction: a missing raw folder shows in minutes, not after days
     dataset = luigi.Parameter()
     split = luigi.Parameter()
@@ -89,31 +89,27 @@ class Convert(PipelineTask):
         return plan.up_to_date
 
     @property
-    def as_it_is(self) -> str:
-        return _failed(self.what)
+    def flaw(self) -> str:
+        return _rejected(self.what)
 
     def work(self) -> None:
-        plan = self.plan()
-        if mixed := mixture_warning(plan, ignore=_made_anew(plan)):
-            terminal.warn(mixed)
-        with terminal.working(self, self.verb, self.what) as progress:
+        s, plan = settings(), self.plan()
+        stand_in = plan.reader["stand_in"]
+        # Splits of the same kind, whatever the cache holds of them now: this command converts them again.
+        alike = [f"{name}/{split}" for name, split, _ in enabled_splits() if is_stand_in(s.raw(name)) == stand_in]
+        if mixed := mixture_warning(plan, ignore=alike):
+            warn(mixed)
+        with self.progress() as progress:
             done = convert.convert(
-                plan,
-                workers=settings().workers,
-                strict=settings().convert.strict,
-                scheduler=settings().dask.scheduler,
-                progress=progress,
+                plan, workers=s.workers, strict=s.convert.strict, scheduler=s.dask.scheduler, progress=progress
             )
-        mark = DONE if done.totals["frames"]["kept"] else DOUBT
-        terminal.say(self.verb, self.what, terminal.conversion(done), mark=mark)
+        self.say(converted(done), mark=DONE if done.totals["frames"]["kept"] else DOUBT)
         if done.empty:
-            terminal.warn(done.empty)
+            warn(done.empty)
         for account in done.rejected[:5]:
-            terminal.warn(f"rejected {account.rejection}")
+            warn(f"rejected {account.rejection}")
         if len(done.rejected) > 5:
-            held = terminal.shortened(settings().paths.cache)
-            more = terminal.command("-m pipeline status --all --cache", str(held))
-            terminal.warn(f"and {len(done.rejected) - 5} more: {more}")
+            warn(f"and {len(done.rejected) - 5} more: {_status('--all')}")
 
 
 class Extract(PipelineTask):
@@ -136,51 +132,62 @@ class Extract(PipelineTask):
         return [Convert(dataset=self.dataset, split=self.split)]
 
     def plan(self) -> ExtractionPlan:
-        raw = settings().raw(self.dataset)
-        stream = settings().crops if self.crops else settings().stream
+        s = settings()
+        stream, raw, at = s.crops if self.crops else s.stream, s.raw(self.dataset), s.source.where
         if stream is None:
-            raise ConfigError(f"{settings().source.where('features', 'crops')}: names no stream of crops")
-        plan = plan_extraction(settings().paths.cache, f"{self.dataset}/{self.split}", stream.at(raw))
+            raise ConfigError(f"{at('features', 'crops')}: names no stream of crops")
+        plan = plan_extraction(s.paths.cache, f"{self.dataset}/{self.split}", stream.at(raw))
         if not plan.up_to_date:
-            refuse_untrained(stream, raw, settings().source.where("features", "weights"))
+            refuse_untrained(stream, raw, at("features", "weights"))
         return plan
 
     def up_to_date(self) -> bool:
         return self.plan().up_to_date
 
     @property
-    def as_it_is(self) -> str:
-        return _failed(f"{self.dataset}/{self.split}")
+    def flaw(self) -> str:
+        return _rejected(f"{self.dataset}/{self.split}")
 
     def work(self) -> None:
         plan = self.plan()
-        with terminal.working(self, self.verb, self.what) as progress:
+        with self.progress() as progress:
             done = extract.extract(plan, scheduler=settings().dask.scheduler, progress=progress)
-        terminal.say(self.verb, self.what, terminal.extraction(done))
+        self.say(extracted(done))
         for example in done.examples:
-            terminal.warn(example)
+            warn(example)
 
 
-def _failed(*names: str) -> str:
-    """How many videos of committed splits are set aside since something is wrong: `3 videos set aside: status --all`"""
-    opened, n_failed = cache.open(settings().paths.cache), 0
-    for name in names:
-        harmless = datasets.get(name.partition("/")[0]).harmless
-        aside = opened[name].manifest["accounting"]["videos"]["set_aside"]
-        n_failed += sum(n for reason, n in aside.items() if reason not in harmless)
-    return f"{terminal.count(n_failed, 'video')} set aside: status --all" if n_failed else ""
+class Data(PipelineWrapper):
+    """Everything before training, for every enabled dataset."""
 
+    verb = "data"
 
-def _made_anew(plan: convert.ConversionPlan) -> list[str]:
-    """Splits that luigi.cfg enables whose raw data are of the plan's kind, whatever the cache has of them now."""
-    s, stand_in = settings(), plan.reader["stand_in"]
-    return [f"{name}/{split}" for name, split, _ in enabled_splits() if is_stand_in(s.raw(name)) == stand_in]
+    @property
+    def what(self) -> str:
+        return count(len(settings().data.datasets), "dataset")
+
+    def requires(self) -> Iterator[PipelineTask]:
+        for dataset, split, has_pixels in enabled_splits():
+            stage = Extract if has_pixels else Convert
+            yield stage(dataset=dataset, split=split)
+
+    @property
+    def flaw(self) -> str:
+        return _rejected(*(f"{dataset}/{split}" for dataset, split, _ in enabled_splits()))
+
+    def work(self) -> None:
+        opened = cache.open(settings().paths.cache)
+        names = [f"{dataset}/{split}" for dataset, split, _ in enabled_splits()]
+        kept = {name: opened[name].manifest["accounting"]["frames"]["kept"] for name in names}
+        self.say(f"{count(len(names), 'split')}, {count(sum(kept.values()), 'row')}")
+        for name in (name for name, rows in kept.items() if not rows):
+            warn(f"{name} is empty: nothing of it could be used. The reasons: {_status()}")
 
 
 def enabled_splits() -> Iterator[tuple[str, str, bool]]:
     """(dataset, split, has pixels) of everything that [data] datasets enables.
 
-    A dataset whose package is broken has one split, `*`, whose conversion fails and says why: the others go on.
+    A dataset whose package is broken has one split, `*`: its conversion fails with the reason, and the others continue.
     """
     for name in settings().data.datasets:
         try:
@@ -192,32 +199,42 @@ def enabled_splits() -> Iterator[tuple[str, str, bool]]:
             yield name, split, dataset.has_pixels
 
 
-class Data(PipelineWrapper):
-    """Everything before training, for every enabled dataset."""
+def converted(done: convert.Conversion) -> str:
+    """1 video read, 9 unchanged: 10 videos (1 rejected), 12 tracks, 380 of 400 frames kept (20 no_visible_joint)"""
+    videos, found = done.totals["videos"], done.totals["frames"]
+    rejected = sum(videos["set_aside"].values())
+    dropped = ", ".join(f"{n:,} {reason}" for reason, n in found["dropped"].items())
+    dropped = (dropped + not_counted(done.uncounted)).removeprefix("; ")
+    return (
+        (f"{done.did}: " if done.did else "")
+        + count(videos["kept"], "video")
+        + (f" ([yellow]{rejected} rejected[/yellow])" if rejected else "")
+        + f", {count(done.totals['tracks']['kept'], 'track')}, {found['kept']:,} of {found['found']:,} frames kept"
+        + (f" ({dropped})" if dropped else "")
+        + _why(done.plan.why)
+    )
 
-    verb = "data"
 
-    @property
-    def what(self) -> str:
-        return terminal.count(len(settings().data.datasets), "dataset")
+def extracted(done: extract.Extraction) -> str:
+    """380 rows in 12 s (31 crops/s, bottleneck: model), 20 carried over"""
+    rate = f"{done.meter.rows / done.seconds:.0f} crops/s, bottleneck: {done.meter.bottleneck}"
+    parts = [f"{count(done.computed, 'row')} in {done.seconds:.0f} s ({rate})"] if done.computed else []
+    parts += [f"{count(done.carried, 'row')} carried over"] if done.carried else []
+    parts += [f"[yellow]{n:,} {kind}[/yellow]" for kind, n in done.problems.items()]
+    return (", ".join(parts) or "no rows") + _why(done.plan.why)
 
-    def requires(self) -> Iterator[PipelineTask]:
-        for dataset, split, has_pixels in enabled_splits():
-            stage = Extract if has_pixels else Convert
-            yield stage(dataset=dataset, split=split)
 
-    @property
-    def as_it_is(self) -> str:
-        return _failed(*(f"{dataset}/{split}" for dataset, split, _ in enabled_splits()))
+def _why(why: str) -> str:
+    """The reason for doing again what was done before."""
+    return "" if why in FIRST_TIME else f"  [dim]why: {plain(why)}[/dim]"
 
-    def work(self) -> None:
-        opened = cache.open(settings().paths.cache)
-        names = [f"{dataset}/{split}" for dataset, split, _ in enabled_splits()]
-        kept = {name: opened[name].manifest["accounting"]["frames"]["kept"] for name in names}
-        terminal.say(
-            self.verb, self.what, f"{terminal.count(len(names), 'split')}, {terminal.count(sum(kept.values()), 'row')}"
-        )
-        for name in (name for name, rows in kept.items() if not rows):
-            held = str(terminal.shortened(settings().paths.cache))
-            why = terminal.command("-m pipeline status --cache", held)
-            terminal.warn(f"{name} is empty: nothing of it could be used. The reasons: {why}")
+
+def _rejected(*names: str) -> str:
+    """Videos of committed splits that were rejected because something is wrong: `3 videos rejected: status --all`"""
+    opened = cache.open(settings().paths.cache)
+    n_rejected = sum(rejected(opened[name])[0] for name in names)
+    return f"{count(n_rejected, 'video')} rejected: status --all" if n_rejected else ""
+
+
+def _status(*words: str) -> str:
+    return command("status", *words, "--cache", shortened(settings().paths.cache))

@@ -1,19 +1,29 @@
-"""What Luigi lets us know while it runs, and what people read of it."""
+"""What the user reads while Luigi runs: a line a task, failures without a traceback, how to continue after Ctrl-C."""
 
 from __future__ import annotations
 
 import functools
+import logging
+import os
+import shlex
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Final
 
 import luigi
 
-from pipeline.cli import console
-from pipeline.cli.text import error_text
+from pipeline.cli import console, signals
+from pipeline.cli.command_line import show_any_symbol
+from pipeline.cli.text import error_text, from_here
 from pipeline.raw.stand_in import is_stand_in
-from tasks import terminal
-from tasks.base import PipelineTask, told
+from tasks.base import PipelineTask, message_of
 from tasks.settings import Settings, settings
+from tasks.terminal import UP_TO_DATE, USER_ERRORS, complain, fact, plain, shortened
 
-_told: set[str] = set()  # errors, within this process
+TYPED: Final = "TYPED_COMMAND"  # environment variable: what was typed where make started Luigi
+
+reported: Final[set[str]] = set()  # messages of failures that were printed, within this process
 
 
 @luigi.Task.event_handler(luigi.Event.DEPENDENCY_DISCOVERED)
@@ -26,41 +36,74 @@ def _before_anything_runs(task: luigi.Task, dependency: luigi.Task) -> None:  # 
 def _up_to_date(task: luigi.Task) -> None:
     if isinstance(task, PipelineTask):
         introduce()
-        done = f"up to date ({task.as_it_is})" if task.as_it_is else "[dim]up to date, nothing to do[/dim]"
-        terminal.say(task.verb, task.what, done, mark=console.DOUBT if task.as_it_is else console.IDLE)
-        task.tell()
+        flaw = task.flaw
+        task.say(f"up to date ({flaw})" if flaw else UP_TO_DATE, mark=console.DOUBT if flaw else console.IDLE)
+        task.show()
 
 
 @luigi.Task.event_handler(luigi.Event.FAILURE)
 def _failed(task: luigi.Task, error: BaseException) -> None:
-    if isinstance(task, PipelineTask) and isinstance(error, terminal.MENDABLE):
-        # Other errors Luigi tells itself, with their traceback. One missing folder fails all of a dataset's splits.
-        message = "likewise" if str(error) in _told else told(error)
-        _told.add(str(error))
-        terminal.complain(console.line(task.verb, task.what, message))
+    if isinstance(task, PipelineTask) and isinstance(error, USER_ERRORS):  # Luigi itself logs others
+        # One missing folder fails all of a dataset's splits.
+        message = "the same error" if str(error) in reported else message_of(error)
+        reported.add(str(error))
+        complain(console.line(task.verb, task.what, message))
 
 
 @luigi.Task.event_handler(luigi.Event.BROKEN_TASK)
 def _unreadable_settings(task: luigi.Task, error: BaseException) -> None:
-    if isinstance(task, PipelineTask) and isinstance(error, terminal.MENDABLE):
-        terminal.complain(error_text(error))  # whatever the task: it could not even say what it requires
+    if isinstance(task, PipelineTask) and isinstance(error, USER_ERRORS):
+        complain(error_text(error))
 
 
 @functools.cache
 def introduce() -> None:
     """Once in a process, before anything else: which data this is, and where."""
-    terminal.fact("data", whose_data(settings()))
-    terminal.fact("cache", str(terminal.shortened(settings().paths.cache)))
-    terminal.console.print()
+    fact("data", whose_data(settings()))
+    fact("cache", shortened(settings().paths.cache))
+    console.out.print()
 
 
 def whose_data(s: Settings) -> str:
-    """`stand-in (seed 0), in data/embedded/raw: penn_action, amass`"""
-    raw, made = terminal.shortened(s.paths.raw), s.embedded_datasets
-    others = [name for name in s.data.datasets if name not in made]
-    besides = [f"{name} ([yellow]stand-in[/yellow])" if is_stand_in(s.raw(name)) else name for name in others]
+    """`demo data (seed 0), in data/embedded/raw: penn_action, amass`"""
+    raw, made = shortened(s.paths.raw), s.embedded_datasets
+    others = ", ".join(
+        f"{name} ([yellow]demo data[/yellow])" if is_stand_in(s.raw(name)) else name
+        for name in s.data.datasets
+        if name not in made
+    )
     if not made:
-        return f"in {raw}: {', '.join(besides)}"
+        return f"in {raw}: {others}"
     size = "" if s.embedded.size == "default" else f", {s.embedded.size}"
-    beside = f"; beside them {', '.join(besides)}" if besides else ""
-    return f"[yellow]stand-in[/yellow] (seed {s.embedded.seed}{size}), in {raw}: {', '.join(made)}{beside}"
+    beside = f"; beside them {others}" if others else ""
+    return f"[yellow]demo data[/yellow] (seed {s.embedded.seed}{size}), in {raw}: {', '.join(made)}{beside}"
+
+
+def _not_printed_by_us(record: logging.LogRecord) -> bool:
+    """Keep Luigi from logging, with a traceback, what `complain` prints; with [core] log_level = INFO it logs it."""
+    if logging.getLogger(record.name).isEnabledFor(logging.INFO):
+        return True
+    # Errors in `requires` Luigi logs as text, while it handles them.
+    error = record.exc_info[1] if record.exc_info else sys.exc_info()[1]
+    return not isinstance(error, USER_ERRORS)
+
+
+def _interrupted(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if not isinstance(error, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    kept = "; ".join(["what is finished is kept", *getattr(error, "__notes__", ())])
+    typed = os.environ.get(TYPED) or shlex.join([from_here(sys.argv[0]), *sys.argv[1:]])
+    name = signals.NAMES[signals.signal_of(error)]
+    console.err.print(f"\n{name}: {plain(kept)}; the same command continues from there:\n  {plain(typed)}")
+    if isinstance(error, signals.Terminated):
+        sys.exit(signals.exit_code(error))  # after Ctrl-C, Python itself ends by the signal
+
+
+def take_over_from_luigi() -> None:
+    """Called once, when the tasks are imported."""
+    show_any_symbol()
+    logging.getLogger("luigi-interface").addFilter(_not_printed_by_us)
+    sys.excepthook = _interrupted
+    if Path(sys.argv[0]).name == "luigi":  # a program of its own that imports the tasks handles its signals
+        signals.listen()

@@ -1,9 +1,12 @@
-"""luigi.cfg, read once, at the edge, into typed objects; a typo is an error, not a default."""
+"""luigi.cfg as typed objects: what `pipeline.settings` reads of it, with [train], [mposer] and Luigi's own sections."""
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
+import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -11,9 +14,9 @@ from typing import Any, Final
 
 from pipeline import datasets
 from pipeline.errors import ConfigError
+from pipeline.settings import file as luigi_cfg
 from pipeline.settings import sections
-from pipeline.settings.file import LUIGI as LUIGI
-from pipeline.settings.file import SettingsFile, Text, did_you_mean, located, settings_file, where
+from pipeline.settings.file import Text, did_you_mean, located, settings_file, where
 from pipeline.settings.sections import Sections
 from pipeline.settings.types import check_keys, typed
 from vibe_model.errors import VibeModelError
@@ -23,28 +26,38 @@ from vibe_model.settings.config import TrainConfig
 from vibe_model.settings.mposer_config import MPoserConfig
 from vibe_model.settings.variants import variant_of
 
-# Keys of [train] that are no setting of a run, but say which runs there are.
-OF_TRAIN: Final = ("preset", "variant", "baseline")
-# Settings of a run that other sections say.
-ELSEWHERE: Final = ("cache", "runs", "body", "stream")
+WHICH_RUNS: Final = ("preset", "variant", "baseline")  # keys of [train] that are no setting of a run
+SET_ELSEWHERE: Final = ("cache", "runs", "body", "stream")  # settings of a run, by [paths] and [features]
 # A prior is for the windows that a generator is trained on: these settings of it are [train]'s.
 OF_TRAINING: Final = ("cache", "runs", "validation", "seqlen", "stride", "strides", "window_weights", "tail", "seed")
+UNLESS_SET: Final = ("device", "threads")  # these too, where [mposer] does not set them
+SPLITS: Final = ("datasets_2d", "datasets_3d", "motion", "validation", "evaluation")  # keys that name splits
 
-UNLESS_SET: Final = ("device", "threads")  # these too, where [mposer] says nothing
-# Those of [train] that name splits that are read.
-SPLITS: Final = ("datasets_2d", "datasets_3d", "motion", "validation", "evaluation")
+EXIT_CODES: Final = {
+    "already_running": 10,
+    "missing_data": 20,
+    "not_run": 25,
+    "task_failed": 30,
+    "scheduling_error": 35,
+    "unhandled_exception": 40,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Settings(Sections):
-    """All of luigi.cfg that is ours. `train` and `mposer` are checked, and stay text for those who build on presets."""
+    """All of luigi.cfg that is ours. [train] and [mposer] are checked, and stay text: they build on presets."""
 
-    train: Mapping[str, Text]
-    mposer: Mapping[str, Text]
+    @property
+    def train(self) -> Mapping[str, Text]:
+        return self.source.section("train")
+
+    @property
+    def mposer(self) -> Mapping[str, Text]:
+        return self.source.section("mposer")
 
     @property
     def embedded_datasets(self) -> tuple[str, ...]:
-        """The enabled datasets that stand-in data is made for. Those of other packages bring their own raw files."""
+        """The enabled datasets that demo data is made for. Those of other packages bring their own raw files."""
         return tuple(name for name in self.data.datasets if self.embedded.enabled and name in datasets.DATASETS)
 
     @property
@@ -74,125 +87,14 @@ def load(file: Path) -> Settings:
     [mposer] that can be seen without looking at what they name.
     """
     found = sections.load(file)
-    given = {f.name: getattr(found, f.name) for f in fields(found)}
-    made = Settings(**given, train=found.source.section("train"), mposer=found.source.section("mposer"))
-    config = own_config(made)
-    _check_names_of_splits(found.source, config)
-    _check_device(found.source, config)
-    own_mposer(made)
-    return made
-
-
-def which_runs(s: Settings) -> WhichRuns:
-    """Raises ConfigError."""
-    return WhichRuns(**typed(s.file, "train", {k: text for k, text in s.train.items() if k in OF_TRAIN}, WhichRuns))
-
-
-def own_config(s: Settings, variant: str = "", seed: int | None = None) -> TrainConfig:
-    """[train]: a preset, what luigi.cfg says instead, the paths, and a variant of that, as it stands there or another.
-
-    Raises ConfigError.
-    """
-    runs = which_runs(s)
-    if runs.preset not in of_training.PRESETS:
-        raise _no_preset(s.file, "train", s.train, of_training.PRESETS)
-    elsewhere: dict[str, Any] = {
-        "cache": s.paths.cache,
-        "runs": s.paths.runs,
-        "body": s.paths.body,
-        "stream": s.features.stream,
-    }
-    given = {key: text for key, text in s.train.items() if key not in OF_TRAIN}
-    _refuse(s.file, "train", given, ELSEWHERE, "[paths] or [features]")
-    check_keys(s.file, "train", given, [*OF_TRAIN, *_names(TrainConfig, ELSEWHERE)])
-    changes = typed(s.file, "train", given, TrainConfig)
-    variant = variant or runs.variant or ""
-    try:
-        own = replace(of_training.PRESETS[runs.preset](), **elsewhere, **changes)
-        # A variant is what it is called, whatever luigi.cfg says of the settings that make it.
-        config = replace(variant_of(own, variant), name=f"{own.name}-{variant}" if variant else own.name)
-        return config if seed is None else replace(config, seed=seed)
-    except VibeModelError as error:
-        raise ConfigError(located(s.file, "train", s.train, str(error))) from error
-
-
-def own_mposer(s: Settings) -> tuple[MPoserConfig, dict[str, Any]]:
-    """[mposer]: its preset, and what luigi.cfg says instead.
-
-    The preset is `embedded` where [train] has that, else `amass`. Raises ConfigError.
-    """
-    given = dict(s.mposer)
-    preset = given.pop("preset", "embedded" if which_runs(s).preset == "embedded" else "amass")
-    if preset not in of_mposer.PRESETS:
-        raise _no_preset(s.file, "mposer", s.mposer, of_mposer.PRESETS)
-    decided = (*OF_TRAINING, "motion")
-    _refuse(s.file, "mposer", given, decided, "[train] or [paths]")
-    check_keys(s.file, "mposer", given, ["preset", *_names(MPoserConfig, decided)])
-    changes = typed(s.file, "mposer", given, MPoserConfig)
-    try:
-        return replace(of_mposer.PRESETS[preset](), **changes), changes
-    except VibeModelError as error:
-        raise ConfigError(located(s.file, "mposer", given, str(error))) from error
-
-
-def check_what_it_reads(s: Settings, config: TrainConfig) -> None:
-    """What can be known before hours of conversion: are the splits enabled, do they exist, is the checkpoint there?
-
-    Raises ConfigError.
-    """
-    broken = datasets.broken(s.data.datasets)
-    every = {name: datasets.get(name).splits for name in s.data.datasets if name not in broken}
-    for key in SPLITS:
-        wanted, where = getattr(config, key), s.source.where("train", key)
-        for name in (name.split("/")[0] for name in wanted if name in config.splits):
-            if name in broken:
-                raise ConfigError(f"{where}: {broken[name]}")
-        absent = [name for name in wanted if name in config.splits and name.split("/")[0] not in every]
-        if absent:
-            raise ConfigError(
-                f"{where}: {', '.join(absent)} is to be used, but [data] datasets does not enable it. Enable it, or "
-                f"set {', '.join(SPLITS)} to what there is."
-            )
-        known = [f"{name}/{split}" for name, splits in every.items() for split in splits]
-        for name in wanted:
-            if name in config.splits and name not in known:
-                close = did_you_mean(name, known)
-                raise ConfigError(f"{where}: there is no split {name}{close} known: {', '.join(known)}")
-    if config.pretrained is not None and not config.pretrained.is_file():
-        where = s.source.where("train", "pretrained")
-        raise ConfigError(f"{where} = {config.pretrained}: there is no such file. Name another, or none.")
-
-
-def _names(spec: type[Any], but: tuple[str, ...]) -> list[str]:
-    return [field.name for field in fields(spec) if field.name not in but]
-
-
-def _no_preset(file: Path, section: str, given: Mapping[str, str], presets: Mapping[str, Any]) -> ConfigError:
-    found = given["preset"]
-    return ConfigError(f"{where(file, section, 'preset', found)} = {found}: expected one of {', '.join(presets)}")
-
-
-def _refuse(file: Path, section: str, given: Mapping[str, str], keys: tuple[str, ...], there: str) -> None:
-    for key, text in given.items():
-        if key in keys:
-            raise ConfigError(f"{where(file, section, key, text)}: is set in {there}, not here")
-
-
-def _check_names_of_splits(source: SettingsFile, config: TrainConfig) -> None:
-    """Raises ConfigError for a stride or a pattern of a split that no dataset has: nothing else would ever miss it."""
-    broken = datasets.broken(datasets.names())
-    whole = [name for name in datasets.names() if name not in broken]
-    known = [f"{name}/{split}" for name in whole for split in datasets.get(name).splits]
-    for key in ("strides", "tracks"):
-        for name in getattr(config, key) if key in source.section("train") else ():
+    s = Settings(**{f.name: getattr(found, f.name) for f in fields(found)})
+    config, at = vibe_settings(s), functools.partial(s.source.where, "train")
+    known, broken = _known_splits(datasets.names())
+    for key in ("strides", "tracks"):  # training would ignore other splits
+        for name in getattr(config, key) if key in s.train else ():
             if name not in known and name.split("/")[0] not in broken:
-                at = source.where("train", key)
-                raise ConfigError(f"{at}: there is no split {name}; known: {', '.join(known)}")
-
-
-def _check_device(source: SettingsFile, config: TrainConfig) -> None:
-    """Raises ConfigError for what torch would refuse only when training begins."""
-    at = functools.partial(source.where, "train")
+                raise ConfigError(f"{at(key)}: there is no split {name}; known: {', '.join(known)}")
+    # What torch would refuse only when training begins.
     if config.hold == "device" and config.device == "cpu":
         raise ConfigError(f"{at('hold')} = device: device is cpu, whose memory is called ram. Take ram, or auto.")
     if config.processes > 1 and config.device.startswith("cuda:"):
@@ -200,3 +102,128 @@ def _check_device(source: SettingsFile, config: TrainConfig) -> None:
             f"{at('processes')} = {config.processes}: device is {config.device}, but each of several processes has a "
             "GPU of its own. Take device = cuda."
         )
+    mposer_settings(s)
+    return s
+
+
+def which_runs(s: Settings) -> WhichRuns:
+    """Raises ConfigError."""
+    return WhichRuns(**typed(s.file, "train", {k: text for k, text in s.train.items() if k in WHICH_RUNS}, WhichRuns))
+
+
+def vibe_settings(s: Settings, variant: str = "", seed: int | None = None) -> TrainConfig:
+    """[train]: a preset, what luigi.cfg sets instead, the paths, and a variant of that: luigi.cfg's or another.
+
+    Raises ConfigError.
+    """
+    runs = which_runs(s)
+    given = {key: text for key, text in s.train.items() if key not in WHICH_RUNS}
+    own = _own(s, "train", given, runs.preset, of_training.PRESETS, SET_ELSEWHERE, WHICH_RUNS)
+    paths, variant = s.paths, variant or runs.variant or ""
+    own |= {"cache": paths.cache, "runs": paths.runs, "body": paths.body, "stream": s.features.stream}
+    own |= {} if seed is None else {"seed": seed}
+    try:
+        config = replace(of_training.PRESETS[runs.preset](), **own)
+        # A variant's name promises its settings: they win over luigi.cfg's.
+        return replace(variant_of(config, variant), name=f"{config.name}-{variant}" if variant else config.name)
+    except VibeModelError as error:
+        raise ConfigError(located(s.file, "train", s.train, str(error))) from error
+
+
+def mposer_preset(s: Settings) -> str:
+    """The preset of [mposer]: `embedded` where [train] has that, else `amass`, unless it is set."""
+    return str(s.mposer.get("preset", "embedded" if which_runs(s).preset == "embedded" else "amass"))
+
+
+def mposer_settings(s: Settings) -> tuple[MPoserConfig, dict[str, Any]]:
+    """[mposer]: its preset with what luigi.cfg sets instead, and that alone. Raises ConfigError."""
+    preset, given = mposer_preset(s), {key: text for key, text in s.mposer.items() if key != "preset"}
+    own = _own(s, "mposer", given, preset, of_mposer.PRESETS, (*OF_TRAINING, "motion"), ("preset",))
+    try:
+        return replace(of_mposer.PRESETS[preset](), **own), own
+    except VibeModelError as error:
+        raise ConfigError(located(s.file, "mposer", given, str(error))) from error
+
+
+def _own(
+    s: Settings,
+    section: str,
+    given: Mapping[str, Text],
+    preset: str,
+    presets: Mapping[str, Any],
+    elsewhere: tuple[str, ...],
+    besides: tuple[str, ...],
+) -> dict[str, Any]:
+    """The keys that a section sets of its preset's, typed. Raises ConfigError."""
+    if preset not in presets:
+        raise ConfigError(f"{s.source.where(section, 'preset')} = {preset}: expected one of {', '.join(presets)}")
+    spec = type(presets[preset]())
+    for key, text in given.items():
+        if key in elsewhere:
+            there = "[train] or [paths]" if section == "mposer" else "[paths] or [features]"
+            raise ConfigError(f"{where(s.file, section, key, text)}: is set in {there}, not here")
+    check_keys(s.file, section, given, [*besides, *(f.name for f in fields(spec) if f.name not in elsewhere)])
+    return typed(s.file, section, given, spec)
+
+
+def check_inputs(s: Settings, config: TrainConfig) -> None:
+    """What can be known before hours of conversion: are the splits enabled, do they exist, is the checkpoint there?
+
+    Raises ConfigError.
+    """
+    known, broken = _known_splits(s.data.datasets)
+    for key in SPLITS:
+        at = s.source.where("train", key)
+        for name in (name for name in getattr(config, key) if name in config.splits and name not in known):
+            dataset = name.split("/")[0]
+            if dataset in broken:
+                raise ConfigError(f"{at}: {broken[dataset]}")
+            if dataset not in s.data.datasets:
+                raise ConfigError(
+                    f"{at}: {name} is to be used, but [data] datasets does not enable it. Enable it, or set "
+                    f"{', '.join(SPLITS)} to what there is."
+                )
+            raise ConfigError(f"{at}: there is no split {name}{did_you_mean(name, known)} known: {', '.join(known)}")
+    if config.pretrained is not None and not config.pretrained.is_file():
+        at = s.source.where("train", "pretrained")
+        raise ConfigError(f"{at} = {config.pretrained}: there is no such file. Name another, or none.")
+
+
+def _known_splits(names: tuple[str, ...]) -> tuple[list[str], Mapping[str, str]]:
+    """The splits of datasets, and why others cannot be loaded."""
+    broken = datasets.broken(names)
+    return [f"{n}/{split}" for n in names if n not in broken for split in datasets.get(n).splits], broken
+
+
+def luigi_defaults(file: Path) -> dict[tuple[str, str], str]:
+    """(section, key) -> what we set where luigi.cfg does not: Luigi's own defaults are loud, and exit with 0."""
+    # Luigi knows a running command by its words alone, and those are the same in every clone.
+    digest = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]
+    core = {"log_level": "WARNING", "lock_pid_dir": str(Path(tempfile.gettempdir()) / f"luigi-{digest}")}
+    codes = {("retcode", name): str(code) for name, code in EXIT_CODES.items()}
+    return codes | {("core", key): text for key, text in core.items()}
+
+
+def set_luigi_defaults() -> None:
+    """Called once, when the tasks are imported: before Luigi reads [core] and [retcode]."""
+    from luigi import configuration
+
+    config = configuration.get_config()
+    for (section, key), text in luigi_defaults(settings_file()).items():
+        if not config.has_option(section, key):
+            config.set(section, key, text)
+
+
+def _refuse_unreadable() -> None:
+    """Exit with 2 and a line where a luigi.cfg cannot be read: Luigi's own reader would end with a traceback."""
+    try:
+        for file in dict.fromkeys([Path("luigi.cfg"), settings_file()]):
+            if file.is_file():
+                luigi_cfg.read(file)
+    except ConfigError as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(2) from None
+
+
+if "luigi" not in sys.modules:  # the command `luigi` has read the file before it imports us
+    _refuse_unreadable()

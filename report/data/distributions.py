@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import repeat
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,16 +12,13 @@ from scipy.spatial.transform import Rotation
 
 import cache
 from pipeline.skeletons import JOINTS
-from report.data.opened import UNREADABLE, Opened, problem
-from report.data.samples import Rows, Sample, read_rows, sample
-from report.figures import Cell, histogram
+from report.data.splits import UNREADABLE, Array, Opened, Rows, Sample, problem, read_rows, sample
+from report.figures import histogram
 from report.page import Section
-
-Array = NDArray[Any]
 
 N_JOINTS: Final = len(JOINTS["spin49"])
 BODY_JOINTS: Final = 21  # SMPL's 1 to 21: the root is the camera's matter, and few datasets know hands
-# Points of the body, by where they are. BODY_25 and the common joints name most of them twice; one that is seen counts.
+# Points of the body by its parts. BODY_25 and the common joints name most of them twice; one that is visible counts.
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "head's top": ("headtop",),
     "face": ("nose", "reye", "leye", "rear", "lear"),
@@ -33,8 +30,6 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "ankles": ("rankle", "lankle"),
     "feet": ("rbigtoe", "lbigtoe", "rsmalltoe", "lsmalltoe", "rheel", "lheel"),
 }
-
-
 ABOUT_LENGTH: Final = (
     "Rows of each track: frames in which its person is annotated. Of all tracks. The axis is logarithmic."
 )
@@ -57,15 +52,21 @@ def distributions_section(opened: Opened) -> Section:
     """Each measure by dataset, over all its splits."""
     problems: list[str] = []
     samples = {name: sample(splits) for name, splits in opened.datasets.items()}
-    lengths = {name: _lengths(splits) for name, splits in opened.datasets.items()}
+    lengths = {
+        name: np.concatenate([split.tracks.stop - split.tracks.start for split in splits])
+        for name, splits in opened.datasets.items()
+    }
     seen, sides, poses = (
         {name: _read(of, column, take, problems) for name, of in samples.items()}
-        for column, take in (("kp_2d", _visible), ("bbox", _longer_side), ("pose", np.asarray))
+        for column, take in (
+            ("kp_2d", lambda kp_2d: kp_2d[..., 2] > 0),
+            ("bbox", lambda bbox: bbox[..., 2:].max(axis=-1)),
+            ("pose", np.asarray),
+        )
     )
     counts = {name: one.sum(axis=-1) if len(one) else one for name, one in seen.items()}
     apart = {name: distances_from_mean(pose) for name, pose in poses.items()}
     each_joint = np.arange(N_JOINTS + 2) - 0.5
-    without = {"2D keypoints": "kp_2d", "boxes": "bbox", "SMPL poses": "pose"}
     data = {
         "plots": [
             histogram("track-length", "Track length", ABOUT_LENGTH, lengths, unit="frames", log=True),
@@ -74,9 +75,16 @@ def distributions_section(opened: Opened) -> Section:
             histogram("pose-variety", "Pose variety", ABOUT_POSE, apart, unit="degrees"),
         ],
         "group_header": ("dataset", *GROUPS),
-        "group_rows": [_group_row(name, one) for name, one in seen.items() if len(one)],
-        "samples": {name: of.in_words for name, of in samples.items()},
-        "without": {what: _without(samples, column) for what, column in without.items()},
+        "group_rows": [
+            (name, *(round(visible_share(one, points), 1) for points in GROUPS.values()))
+            for name, one in seen.items()
+            if len(one)
+        ],
+        "samples": {name: str(of) for name, of in samples.items()},
+        "without": {
+            what: [name for name, of in samples.items() if not any(column in split.columns for split, _ in of.of)]
+            for what, column in {"2D keypoints": "kp_2d", "boxes": "bbox", "SMPL poses": "pose"}.items()
+        },
         "problems": list(dict.fromkeys(problems)),
     }
     return Section("distributions", "Distributions", "distributions.html", data)
@@ -90,35 +98,21 @@ def distances_from_mean(pose: Array) -> NDArray[np.float64]:
     if not len(pose):
         return np.empty(0)
     joints = pose.reshape(len(pose), 24, 3)[:, 1 : BODY_JOINTS + 1].astype(np.float64)
-    angles = np.empty(joints.shape[:2])
-    for joint in range(BODY_JOINTS):
-        turned = Rotation.from_rotvec(joints[:, joint])
-        angles[:, joint] = (turned.mean().inv() * turned).magnitude()
-    return np.asarray(np.rad2deg(angles.mean(axis=1)))
+    turned = [Rotation.from_rotvec(joints[:, joint]) for joint in range(BODY_JOINTS)]
+    angles = [(one.mean().inv() * one).magnitude() for one in turned]
+    return np.asarray(np.rad2deg(np.mean(angles, axis=0)))
 
 
-def seen_share(visible: Array, points: Sequence[str]) -> float:
-    """visible (N, 49) bool -> % of the points, over all rows, that are seen at one of their places."""
+def visible_share(visible: Array, points: Sequence[str]) -> float:
+    """visible (N, 49) bool -> % of the points, over all rows, that are visible at one of their places."""
     places = [
         [j for j, name in enumerate(JOINTS["spin49"]) if name.removeprefix("OP ").lower() == point] for point in points
     ]
     return float(100 * np.mean([visible[:, place].any(axis=1).mean() for place in places]))
 
 
-def _lengths(splits: Sequence[cache.Split]) -> Array:
-    return np.concatenate([split.tracks.stop - split.tracks.start for split in splits])
-
-
-def _visible(kp_2d: Array) -> Array:
-    return np.asarray(kp_2d[..., 2] > 0)
-
-
-def _longer_side(bbox: Array) -> Array:
-    return np.asarray(bbox[..., 2:].max(axis=-1))
-
-
 def _read(of: Sample, column: str, take: Callable[[Array], Array], problems: list[str]) -> Array:
-    """What to `take` of a column, at the sampled rows where it is known. What cannot be read is told in `problems`."""
+    """What to `take` of a column, at the sampled rows where it is known. What cannot be read goes to `problems`."""
     found: list[Array] = []
     for split, rows in of.of:
         if column in split.columns:
@@ -130,17 +124,8 @@ def _read(of: Sample, column: str, take: Callable[[Array], Array], problems: lis
 
 
 def _known_rows(split: cache.Split, column: str, rows: Rows) -> Iterator[Array]:
-    """Of poses, those whose flag says that they are known; of boxes, those with a size; keypoints say it themselves."""
+    """Poses by their flag, boxes that have a size; keypoints have their confidence."""
     flags = read_rows(split, "has_smpl", rows) if column == "pose" else repeat(np.uint8(1))
     for row, flag in zip(read_rows(split, column, rows), flags, strict=False):
         if column == "kp_2d" or (flag == 1 and np.isfinite(row).all() and (column != "bbox" or row[2:].max() > 0)):
             yield row
-
-
-def _group_row(name: str, visible: Array) -> tuple[Cell, ...]:
-    return (name, *(round(seen_share(visible, points), 1) for points in GROUPS.values()))
-
-
-def _without(samples: Mapping[str, Sample], column: str) -> list[str]:
-    """Datasets none of whose splits has the column."""
-    return [name for name, of in samples.items() if not any(column in split.columns for split, _ in of.of)]

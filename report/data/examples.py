@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import cache
 from pipeline.cli.text import command
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.show.page import Portrait, portrait, refuse_other_body
-from pipeline.show.tracks import Choice, Shown, from_cache
+from pipeline.show.tracks import Choice, from_cache
 from pipeline.smpl import assets
-from report.data.opened import UNREADABLE, Opened, problem
+from report.data.splits import UNREADABLE, Opened, problem
 from report.page import Section
 
 TRACKS: Final = 2  # of each dataset
@@ -30,39 +30,36 @@ class Drawn(NamedTuple):
 
 
 def examples_section(opened: Opened, *, raw: Path | None, body: Path | None) -> Section:
-    """`raw`: the folder that holds the datasets' raw folders now; None: each where it lay at conversion.
+    """`raw`: the folder that holds the datasets' raw folders now; None: each is where it was at conversion.
 
     `body`: the folder of a body model, which poses tracks that have SMPL parameters but no 3D joints.
     """
     problems: list[str] = []
-    if body is not None:
-        try:
+    try:
+        if body is not None:
             assets.digest(body)
-        except MissingAssets as error:
-            problems.append(f"SMPL parameters without 3D joints are not drawn: {error}")
-            body = None
+    except MissingAssets as error:
+        problems.append(f"SMPL parameters without 3D joints are not drawn: {error}")
+        body = None
     datasets: dict[str, list[Drawn]] = {}
     for dataset, splits in opened.datasets.items():
         for split, n_tracks in _shares(splits):
-            folder = raw / dataset if raw is not None else None
+            folder = None if raw is None else raw / dataset
             try:
                 shown = from_cache(opened.root, split.name, Choice(n_tracks, frames=FRAMES), raw=folder)
-                datasets.setdefault(dataset, []).append(_drawn(opened.root, shown, body))
+                if body is not None:
+                    refuse_other_body(shown, body)
             except (*UNREADABLE, PipelineError) as error:
                 problems.append(problem(split.name, error))
-    data: dict[str, Any] = {"datasets": datasets, "problems": problems}
-    return Section("tracks", "Example tracks", "examples.html", data)
+                continue
+            portraits = (portrait(track, body) for track in shown.tracks)
+            more = command("show", *shown.name.split("/"), "--cache", str(opened.root), "--out", "tracks.html")
+            drawn = Drawn(shown.name, shown.stand_in, portraits, shown.warnings, more)
+            datasets.setdefault(dataset, []).append(drawn)
+    return Section("tracks", "Example tracks", "examples.html", {"datasets": datasets, "problems": problems})
 
 
 def _shares(splits: Sequence[cache.Split]) -> list[tuple[cache.Split, int]]:
     """Which splits of a dataset show how many tracks: training first, and two splits rather than one."""
     of = sorted((s for s in splits if len(s.tracks)), key=lambda s: not s.name.endswith("/train"))[:TRACKS]
     return [(split, TRACKS // len(of)) for split in of]
-
-
-def _drawn(root: cache.Root, shown: Shown, body: Path | None) -> Drawn:
-    if body is not None:
-        refuse_other_body(shown, body)
-    portraits = (portrait(track, body) for track in shown.tracks)
-    more = command("show", *shown.name.split("/"), "--cache", str(root), "--out", "tracks.html")
-    return Drawn(shown.name, shown.stand_in, portraits, shown.warnings, more)

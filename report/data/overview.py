@@ -11,26 +11,25 @@ import numpy as np
 
 import cache
 from pipeline import datasets
+from pipeline.cli.console import duration
 from pipeline.cli.text import command, count
-from pipeline.commands.status import beside_the_release
 from pipeline.features.plan import missing_rows
 from pipeline.reasons import reason
 from pipeline.show.tracks import rejected
-from report.data.opened import UNREADABLE, Opened, problem, stands_in
-from report.data.samples import n_rows
-from report.figures import Cell, duration
+from report.data.splits import UNREADABLE, Opened, is_demo, is_untrained, n_rows, problem
+from report.figures import Cell
 from report.page import Section
 
-OF: Final = {"videos": "videos", "tracks": "tracks", "frames": "person-frames"}  # as manifests and as people say
-MOST_TOLD: Final = 5  # videos set aside that a split names; the others are counted
+OF: Final = {"videos": "videos", "tracks": "tracks", "frames": "person-frames"}  # in manifests -> on the page
+MOST_REJECTED: Final = 5  # rejected videos that are listed of a split; the others are counted
 
 
-class Aside(NamedTuple):
-    """Videos of one split that were set aside since something is wrong with them."""
+class Rejected(NamedTuple):
+    """Videos of one split that were rejected because something is wrong with them."""
 
     split: str
     n: int
-    first: tuple[str, ...]  # in words
+    first: tuple[str, ...]  # name, reason, message
 
 
 def overview_section(opened: Opened) -> Section:
@@ -40,48 +39,51 @@ def overview_section(opened: Opened) -> Section:
     problems = [*opened.problems]
     for split in opened.splits:
         try:
-            rows.append(_overview_row(split))
+            streams = ", ".join(_stream(split, name) for name in split.streams) or "none"
+            data, n_videos = "demo" if is_demo(split) else "real", len(np.unique(split.tracks.video))
+            size = (n_videos, len(split.tracks), n_rows(split), _person_time([split]))
+            rows.append((split.name, data, *size, streams))
             columns.append((split.name, ", ".join(split.columns)))
         except UNREADABLE as error:
             problems.append(problem(split.name, error))
     if len(rows) > 1:
         rows.append(("all", "", *_sums([row[2:5] for row in rows]), _person_time(opened.splits), ""))
-    data = {
-        "rows": rows,
-        "header": ("split", "data", "videos", "tracks", "rows", "person-time", "streams"),
-        "columns": columns,
-        "problems": problems,
-    }
-    return Section("datasets", "Datasets and splits", "overview.html", data)
+    header = ("split", "data", "videos", "tracks", "rows", "person-time", "streams")
+    data_ = {"rows": rows, "header": header, "columns": columns, "problems": problems}
+    return Section("datasets", "Datasets and splits", "overview.html", data_)
 
 
 def accounting_section(opened: Opened) -> Section:
-    """found = kept + dropped by reason, videos set aside, and what was found beside what the releases have."""
+    """found = kept + dropped by reason, rejected videos, and what was found beside what the releases have."""
     recorded = [split for split in opened.splits if "accounting" in split.manifest]
+    rows = [_accounting_row(split) for split in recorded]
+    if len(rows) > 1:
+        rows.append(("all", *_sums([row[1:-1] for row in rows]), ""))
+    counted = left_out(recorded)
+    faults_first = sorted({name for _, name in counted}, key=lambda name: (reason(name).by_design, name))
+    faulty = [Rejected(s.name, n, tuple(islice(texts, MOST_REJECTED))) for s in recorded for n, texts in [rejected(s)]]
+    coverage = list(_coverage(recorded))
     data = {
         "header": (
             "split",
             *(f"{of} {what}" for of in OF.values() for what in ("found", "kept")),
             "left out, by reason",
         ),
-        "rows": _with_sums([_accounting_row(split) for split in recorded]),
-        "reasons": list(_reason_rows(left_out(recorded))),
-        "aside": [aside for split in recorded if (aside := _aside(split)).n],
+        "rows": rows,
+        "reasons": [_reason_row(name, counted) for name in faults_first],
+        "rejected": [one for one in faulty if one.n],
         "command": command("status", "--all", "--cache", str(opened.root)),
         "coverage_header": ("split", "of", "found", "in the release", "coverage, %"),
-        "coverage": [*(row for split in recorded for row in _coverage_rows(split)), *_coverage_of_all(recorded)],
-        "missing": list(beside_the_release([_status(split) for split in recorded])),
-        "stand_ins": [split.name for split in recorded if stands_in(split)],
+        "coverage": coverage,
+        "short": [
+            f"{of}: {found:,} {what} found of {known:,} in the release"
+            for of, what, found, known, _ in coverage
+            if found < known
+        ],
+        "demo": [split.name for split in recorded if is_demo(split)],
         "unrecorded": [split.name for split in opened.splits if split not in recorded],
     }
     return Section("accounting", "Accounting", "accounting.html", data)
-
-
-def _overview_row(split: cache.Split) -> tuple[Cell, ...]:
-    streams = ", ".join(_stream(split, name) for name in split.streams) or "none"
-    data = "stand-in" if stands_in(split) else "real"
-    n_videos = len(np.unique(split.tracks.video))
-    return (split.name, data, n_videos, len(split.tracks), n_rows(split), _person_time([split]), streams)
 
 
 def _person_time(splits: Sequence[cache.Split]) -> str:
@@ -98,27 +100,6 @@ def _person_time(splits: Sequence[cache.Split]) -> str:
     return duration(seconds) + of
 
 
-def left_out(splits: Sequence[cache.Split]) -> Counter[tuple[str, str]]:
-    """(what, reason) -> how many of the splits whose accounting was recorded. what: as `OF` says it."""
-    found: Counter[tuple[str, str]] = Counter()
-    for totals in (split.manifest["accounting"] for split in splits if "accounting" in split.manifest):
-        for of, what in OF.items():
-            for name, n in (*totals[of].get("dropped", {}).items(), *totals[of].get("set_aside", {}).items()):
-                found[what, name] += n
-    return found
-
-
-def _reason_rows(counted: Mapping[tuple[str, str], int]) -> Iterator[tuple[Cell, ...]]:
-    """Each reason that occurs, what it means and what it cost; those first that say that something is wrong."""
-    for name in sorted({name for _, name in counted}, key=lambda name: (reason(name).by_design, name)):
-        cost = ", ".join(f"{n:,} {what}" for (what, of), n in counted.items() if of == name)
-        yield name, "by design" if reason(name).by_design else "something is wrong", cost, reason(name).meaning
-
-
-def _with_sums(rows: list[tuple[Cell, ...]]) -> list[tuple[Cell, ...]]:
-    return [*rows, ("all", *_sums([row[1:-1] for row in rows]), "")] if len(rows) > 1 else rows
-
-
 def _sums(rows: Sequence[tuple[Cell, ...]]) -> list[Cell]:
     """Of each column, of which every cell is a number; None for others."""
     columns = [[cell for cell in column if isinstance(cell, int)] for column in zip(*rows, strict=True)]
@@ -126,62 +107,56 @@ def _sums(rows: Sequence[tuple[Cell, ...]]) -> list[Cell]:
 
 
 def _stream(split: cache.Split, name: str) -> str:
-    """resnet50 (untrained, lacks 8,192 rows)"""
-    untrained = bool(split.stream_manifest(name).get("backbone", {}).get("stand_in", False))
-    lacks = missing_rows(split, name).rows
-    marks = ["untrained"] * untrained + [f"lags behind: lacks {lacks:,} rows"] * bool(lacks)
+    """resnet50 (untrained, 8,192 rows missing)"""
+    missing = missing_rows(split, name).rows
+    marks = ["untrained"] * is_untrained(split, name) + [f"{count(missing, 'row')} missing"] * bool(missing)
     return f"{name} ({', '.join(marks)})" if marks else name
 
 
+def left_out(splits: Sequence[cache.Split]) -> Counter[tuple[str, str]]:
+    """(what, reason) -> how many of the splits whose accounting was recorded. what: by `OF`'s values."""
+    found: Counter[tuple[str, str]] = Counter()
+    for totals in (split.manifest["accounting"] for split in splits if "accounting" in split.manifest):
+        for of, what in OF.items():
+            for name, n in _dropped(totals[of]).items():
+                found[what, name] += n
+    return found
+
+
+def _dropped(counts: Mapping[str, Any]) -> dict[str, int]:
+    return {**counts.get("dropped", {}), **counts.get("set_aside", {})}
+
+
+def _reason_row(name: str, counted: Mapping[tuple[str, str], int]) -> tuple[Cell, ...]:
+    """What a reason means and what it cost."""
+    cost = ", ".join(f"{n:,} {what}" for (what, of), n in counted.items() if of == name)
+    return name, "by design" if reason(name).by_design else "something is wrong", cost, reason(name).meaning
+
+
 def _accounting_row(split: cache.Split) -> tuple[Cell, ...]:
-    totals = split.manifest["accounting"]
+    """Counts and, as `videos: 3 bad_labels; person-frames: 21 bad_labels`, the reasons."""
+    totals, texts = split.manifest["accounting"], []
+    for of, what in OF.items():
+        reasons = _dropped(totals[of]) | {"without a track": totals[of].get("without_tracks")}
+        if some := ", ".join(f"{n:,} {name}" for name, n in reasons.items() if n):
+            texts.append(f"{what}: {some}")
     counts = [n for of in OF for n in (totals[of].get("found"), totals[of]["kept"])]
-    reasons = [f"{told}: {left_out}" for of, told in OF.items() if (left_out := _left_out(totals[of]))]
-    return (split.name, *counts, "; ".join(reasons) or "nothing")
+    return (split.name, *counts, "; ".join(texts) or "nothing")
 
 
-def _left_out(counts: Mapping[str, Any]) -> str:
-    """10 before_first_detection, 3 without a track"""
-    reasons = {**counts.get("dropped", {}), **counts.get("set_aside", {})}
-    if counts.get("without_tracks"):
-        reasons["without a track"] = counts["without_tracks"]
-    return ", ".join(f"{n:,} {reason}" for reason, n in reasons.items())
-
-
-def _aside(split: cache.Split) -> Aside:
-    n, told = rejected(split)
-    return Aside(split.name, n, tuple(islice(told, min(n, MOST_TOLD))))
-
-
-def _coverage_rows(split: cache.Split) -> Iterator[tuple[Cell, ...]]:
-    totals = split.manifest["accounting"]
-    for what, known in totals.get("known", {}).items():
-        yield _coverage(split.name, what, totals[what]["found"], known)
-
-
-def _coverage_of_all(recorded: list[cache.Split]) -> Iterator[tuple[Cell, ...]]:
-    """Of datasets of which only the total over all splits is known, and that are here with all their splits."""
-    recorded_names = {split.name.partition("/")[0] for split in recorded}
-    broken = datasets.broken(recorded_names.intersection(datasets.names()))
-    for name in (name for name in datasets.names() if name in recorded_names and name not in broken):
-        dataset = datasets.get(name)
-        here = [s for s in recorded if s.name.partition("/")[0] == name and not stands_in(s)]
-        if "all" in dataset.totals and {s.name for s in here} >= {f"{name}/{split}" for split in dataset.splits}:
-            for what, known in dataset.totals["all"].as_dict().items():
-                found = sum(s.manifest["accounting"][what]["found"] for s in here)
-                yield _coverage(f"{name}, all splits", what, found, known)
-
-
-def _coverage(of: str, what: str, found: int, known: int) -> tuple[Cell, ...]:
-    return of, OF[what], found, known, 100 * found / known
-
-
-def _status(split: cache.Split) -> Mapping[str, Any]:
-    """What `beside_the_release` asks of a split."""
-    return {
-        "split": split.name,
-        "stand_in": stands_in(split),
-        "imported": split.manifest.get("reader", {}).get("imported", {}).get("file"),
-        "accounting": split.manifest["accounting"],
-        "raw": split.provenance.get("raw"),
-    }
+def _coverage(recorded: Sequence[cache.Split]) -> Iterator[tuple[str, str, int, int, float]]:
+    """What was found beside what the release has, of real data: by split, else over all splits where they are here."""
+    real: dict[str, list[cache.Split]] = {}
+    for split in recorded:
+        if not (is_demo(split) or split.manifest.get("reader", {}).get("imported")):
+            real.setdefault(split.name.partition("/")[0], []).append(split)
+    totals: list[tuple[str, Sequence[cache.Split], Mapping[str, int]]] = []
+    for name, splits in real.items():
+        totals += [(split.name, [split], split.manifest["accounting"].get("known", {})) for split in splits]
+        dataset = datasets.get(name) if name in datasets.names() and not datasets.broken([name]) else None
+        if dataset is not None and "all" in dataset.totals and len(splits) == len(dataset.splits):
+            totals.append((f"{name}, all splits", splits, dataset.totals["all"].as_dict()))
+    for of, counted, known in totals:
+        for what, n in known.items():
+            found = sum(split.manifest["accounting"][what]["found"] for split in counted)
+            yield of, OF[what], found, n, 100 * found / n

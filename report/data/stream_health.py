@@ -1,29 +1,29 @@
-"""Whether a feature stream's numbers look as they should.  features -> [report]"""
+"""Whether a feature stream's numbers look as they should, dataset by dataset.  features -> [report]"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from statistics import median
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 import cache
-from pipeline.cli.text import command
+from pipeline.cli.text import command, count
 from pipeline.features.plan import missing_rows
-from report.data import health_verdicts
-from report.data.health_verdicts import Seen
-from report.data.opened import UNREADABLE, Opened, problem
-from report.data.samples import Rows, sample
+from report.data.splits import UNREADABLE, Array, Opened, Rows, is_untrained, n_rows, problem, sample
 from report.figures import Cell, histogram
 from report.page import Section
 
-Array = NDArray[Any]
-
-UNTRAINED: Final = "untrained"  # how the column of weights begins
 BATCH: Final = 256  # rows of features that are in memory at once
+MOST_CONSTANT: Final = 0.5  # of the channels
+NORM_RATIO: Final = 2.0
+FAR: Final = 1.0  # in units of the spread within
+TIMES_OWN: Final = 3.0  # the diagonal of the table of drift
+LIMITS: Final = {"constant": MOST_CONSTANT, "norm": NORM_RATIO, "far": FAR, "times_own": TIMES_OWN}
+LOOK: Final = "look at its crops under Example tracks: colours, size, what is in them"
 ABOUT_NORM: Final = (
     "The Euclidean norm of a row's features, of the rows whose numbers are all finite and not all 0. The axis is "
     "logarithmic. A dataset far from the others is worth a look at its crops."
@@ -45,8 +45,7 @@ class Moments:
         self.total = self.total + doubles.sum(axis=0)
         self.squares = self.squares + np.square(doubles).sum(axis=0)
 
-    def both(self, other: Moments) -> Moments:
-        """Of the rows of both."""
+    def __add__(self, other: Moments) -> Moments:
         return Moments(self.n + other.n, self.total + other.total, self.squares + other.squares)
 
     @property
@@ -60,18 +59,20 @@ class Moments:
 
 @dataclass(slots=True)
 class Health:
-    """What is seen at the sampled rows of one dataset."""
+    """What is known of one dataset's features: counts over all its rows, and numbers of the sampled ones."""
 
-    rows: int = 0  # with features
-    not_finite: int = 0  # rows with a NaN or an infinity among them
+    missing: int = 0  # rows without features
+    lost: int = 0  # rows with ok = 0
+    rows: int = 0  # sampled rows with features
+    not_finite: int = 0  # sampled rows with a NaN or an infinity among them
     nans: int = 0  # numbers
     infinities: int = 0
-    zeros: int = 0  # rows whose numbers are all 0
+    zeros: int = 0  # sampled rows whose numbers are all 0
     norms: list[Array] = field(default_factory=list)
     halves: tuple[Moments, Moments] = field(default_factory=lambda: (Moments(), Moments()))  # every other track
 
     def add(self, features: Array, track: Array) -> None:
-        """features (N, channels) of rows of these tracks (N,)."""
+        """features (N, channels) of sampled rows of these tracks (N,)."""
         finite = np.isfinite(features).all(axis=1)
         self.rows += len(features)
         self.not_finite += int((~finite).sum())
@@ -84,74 +85,128 @@ class Health:
             moments.add(features[finite & (track % 2 == half)])
 
     @property
+    def whole(self) -> Moments:
+        return self.halves[0] + self.halves[1]
+
+    @property
+    def norm(self) -> float:
+        """The median; NaN where no row has one."""
+        norms = np.concatenate([np.empty(0), *self.norms])
+        return float(np.median(norms)) if len(norms) else math.nan
+
+    @property
     def constant(self) -> float:
         """Share of the channels that are the same in all rows; 0 where fewer than two rows can tell."""
-        of = self.halves[0].both(self.halves[1])
+        of = self.whole
         return float(np.mean(of.variance <= 1e-12 * np.square(of.mean))) if of.n > 1 else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is wrong with a dataset's features, and what to do about each; nothing: sound."""
+
+    dataset: str
+    faults: Sequence[tuple[str, str]]
+
+    @property
+    def found(self) -> str:
+        return "; ".join(what for what, _ in self.faults)
+
+    @property
+    def row(self) -> tuple[str, str, str, str]:
+        """Of the table."""
+        if not self.faults:
+            return self.dataset, "✓", "nothing found", "nothing"
+        return self.dataset, "!", self.found, "; ".join(dict.fromkeys(do for _, do in self.faults))
+
+
 def stream_section(opened: Opened, stream: str | None) -> Section:
-    """Rows without features, numbers that are none, norms, and how far datasets lie apart. None: no stream."""
+    """Rows without features, numbers that are none, norms, and how far datasets are apart. None: no stream."""
+    name = stream or ""
     problems: list[str] = []
-    having = Opened(opened.root, [s for s in opened.splits if stream is not None and stream in s.streams])
-    coverage = [row for split in having.splits if (row := _coverage_row(split, stream or "", problems))]
-    health = {name: _health(splits, stream or "", problems) for name, splits in having.datasets.items()}
-    seen = {name: one for name, one in health.items() if one.rows}
-    drift = _drift_rows({name: one.halves for name, one in seen.items()})
-    norms = {name: np.concatenate(one.norms) for name, one in seen.items()}
-    trained = not any(str(row[4]).startswith(UNTRAINED) for row in coverage)
-    verdicts = health_verdicts.judge(_judged(health, norms, drift, coverage), trained=trained)
+    coverage: list[tuple[Cell, ...]] = []
+    having = Opened(opened.root, [split for split in opened.splits if stream is not None and name in split.streams])
+    trained = True
+    health: dict[str, Health] = {}
+    for dataset, splits in having.datasets.items():
+        one = health[dataset] = Health()
+        for split in splits:
+            try:
+                untrained, missing = is_untrained(split, name), missing_rows(split, name).rows
+                lost = split.undecodable(name)
+                backbone = split.stream_manifest(name).get("backbone", {})
+            except UNREADABLE as error:
+                problems.append(problem(split.name, error))
+                continue
+            one.missing, one.lost, trained = one.missing + missing, one.lost + lost, trained and not untrained
+            weights = "untrained" if untrained else str(backbone.get("sha256", "not recorded"))[:16]
+            coverage.append((split.name, n_rows(split), missing, lost, weights))
+        _examine(one, splits, name, problems)
+    seen = {dataset: one for dataset, one in health.items() if one.rows}
+    drift = drift_of({dataset: one.halves for dataset, one in seen.items()})
+    verdicts = [Verdict(dataset, list(faults(dataset, health, drift if trained else None))) for dataset in health]
+    norms = {dataset: np.concatenate(one.norms) for dataset, one in seen.items()}
     data = {
         "stream": stream,
         "none": [s.name for s in opened.splits if s not in having.splits and "bbox" in s.columns],
         "motion": [s.name for s in opened.splits if "bbox" not in s.columns],
-        "coverage_header": ("split", "rows", "rows that it lacks", "rows with ok = 0", "weights"),
+        "coverage_header": ("split", "rows", "rows without features", "rows with ok = 0", "weights"),
         "coverage": coverage,
         "verdicts": verdicts,
-        "verdict_rows": [verdict.row for verdict in verdicts],
-        "rule": f"{health_verdicts.RULE} {health_verdicts.RULE_TRAINED if trained else health_verdicts.UNTRAINED}",
+        "limits": LIMITS,
         "trained": trained,
-        "finite_header": ("dataset", "rows looked at", "rows all 0", "rows with NaN or infinity", "NaN", "infinities"),
-        "finite": [(name, one.rows, one.zeros, one.not_finite, one.nans, one.infinities) for name, one in seen.items()],
+        "finite_header": ("dataset", "rows sampled", "rows all 0", "rows with NaN or infinity", "NaN", "infinities"),
+        "finite": [(of, one.rows, one.zeros, one.not_finite, one.nans, one.infinities) for of, one in seen.items()],
         "norms": histogram("feature-norm", "Norm of the features", ABOUT_NORM, norms, unit="norm", log=True)
         if seen
         else None,
         "drift_header": ("", *seen),
-        "drift": drift,
-        "drift_largest": max(
-            (d for _, *row in drift for d in row if isinstance(d, float) and math.isfinite(d)), default=0
-        ),
+        "drift": [(of, *row.values()) for of, row in drift.items()],
+        "drift_largest": max((d for row in drift.values() for d in row.values() if math.isfinite(d)), default=0),
         "verify": command("verify", "--cache", str(opened.root)),
         "problems": list(dict.fromkeys(problems)),
     }
     return Section("stream", "Health of the feature stream", "stream.html", data)
 
 
-def _judged(
-    health: Mapping[str, Health],
-    norms: Mapping[str, Array],
-    drift: Sequence[tuple[Cell, ...]],
-    coverage: Sequence[tuple[Cell, ...]],
-) -> dict[str, Seen]:
-    """What the verdicts are about, by dataset."""
-    names = [str(row[0]) for row in drift]
-    found = {}
-    for name, one in health.items():
-        rows = [row for row in coverage if str(row[0]).partition("/")[0] == name]
-        apart_from = dict(zip(names, drift[names.index(name)][1:], strict=True)) if name in names else {}
-        own = apart_from.pop(name, math.nan)
-        others = [far for far in apart_from.values() if isinstance(far, float) and not math.isnan(far)]
-        found[name] = Seen(
-            lacking=sum(row[2] for row in rows if isinstance(row[2], int)),
-            lost=sum(row[3] for row in rows if isinstance(row[3], int)),
-            not_finite=one.not_finite,
-            zeros=one.zeros,
-            constant=one.constant,
-            norm=float(np.median(norms[name])) if len(norms.get(name, ())) else math.nan,
-            own_drift=float(own) if isinstance(own, float) else math.nan,
-            nearest=min(others, default=math.nan),
-        )
-    return found
+def faults(
+    dataset: str, health: Mapping[str, Health], drift: Mapping[str, Mapping[str, float]] | None
+) -> Iterator[tuple[str, str]]:
+    """(what is wrong, what to do), by the rule that the page states. drift: None where the network is untrained."""
+    one = health[dataset]
+    if one.missing:
+        yield f"{count(one.missing, 'row')} without features", "python -m pipeline extract computes them"
+    if one.lost:
+        do = "get these pictures again (python -m pipeline extract names the problems), or go without these rows: "
+        yield f"{count(one.lost, 'row')} with ok = 0", f"{do}training leaves them out"
+    if one.not_finite:
+        do = "python -m pipeline verify, then extract the stream again"
+        yield f"NaN or infinity in {count(one.not_finite, 'sampled row')}", do
+    if one.zeros:
+        yield f"only zeros in {count(one.zeros, 'sampled row')}", LOOK
+    if one.constant > MOST_CONSTANT:
+        yield f"{one.constant:.0%} of the channels never change", LOOK
+    if drift is None:
+        return
+    norms = [other.norm for name, other in health.items() if name != dataset and math.isfinite(other.norm)]
+    if norms and math.isfinite(one.norm):
+        of_others = median(norms)
+        if not of_others / NORM_RATIO <= one.norm <= of_others * NORM_RATIO:
+            yield f"median norm {one.norm:.3g}, of the other datasets {of_others:.3g}", LOOK
+    row = {name: far for name, far in drift.get(dataset, {}).items() if not math.isnan(far)}
+    own = row.pop(dataset, math.nan)
+    own, nearest = own if math.isfinite(own) else 0.0, min(row.values(), default=0.0)
+    if nearest > max(FAR, TIMES_OWN * own):
+        yield f"drift of {nearest:.2f} even to the nearest dataset, {own:.2f} within", LOOK
+
+
+def drift_of(halves: Mapping[str, tuple[Moments, Moments]]) -> dict[str, dict[str, float]]:
+    """How far each dataset is from each; from itself, one half of its tracks from the other."""
+    whole = {name: first + second for name, (first, second) in halves.items()}
+    return {
+        name: {other: apart(*halves[name]) if name == other else apart(one, whole[other]) for other in whole}
+        for name, one in whole.items()
+    }
 
 
 def apart(a: Moments, b: Moments) -> float:
@@ -169,40 +224,16 @@ def apart(a: Moments, b: Moments) -> float:
     return float(np.sqrt(np.mean(between[varies] / within[varies]))) if varies.any() else 0.0
 
 
-def _drift_rows(halves: Mapping[str, tuple[Moments, Moments]]) -> list[tuple[Cell, ...]]:
-    """Each dataset with each; with itself, one half of its tracks with the other."""
-    whole = {name: first.both(second) for name, (first, second) in halves.items()}
-    return [
-        (name, *(apart(*halves[name]) if name == other else apart(one, whole[other]) for other in whole))
-        for name, one in whole.items()
-    ]
-
-
-def _coverage_row(split: cache.Split, stream: str, problems: list[str]) -> tuple[Cell, ...] | None:
-    try:
-        manifest = split.stream_manifest(stream)
-        lacking, lost = missing_rows(split, stream).rows, split.undecodable(stream)
-    except UNREADABLE as error:
-        problems.append(problem(split.name, error))
-        return None
-    backbone = manifest.get("backbone", {})
-    weights = (
-        f"{UNTRAINED}: a stand-in" if backbone.get("stand_in") else str(backbone.get("sha256", "not recorded"))[:16]
-    )
-    return split.name, int((split.tracks.stop - split.tracks.start).sum()), lacking, lost, weights
-
-
-def _health(splits: list[cache.Split], stream: str, problems: list[str]) -> Health:
-    found = Health()
+def _examine(found: Health, splits: list[cache.Split], stream: str, problems: list[str]) -> None:
+    """Add the sampled rows that have features."""
     for split, rows in sample(splits).of:
         try:
-            for some in _batches(_with_features(split, stream, rows)):
-                windows = np.stack([some, some + 1], axis=1)
-                features = split.read(windows, stream, ["features"])["features"][:, 0]
+            having = _with_features(split, stream, rows)
+            for some in (having[i : i + BATCH] for i in range(0, len(having), BATCH)):
+                features = split.read(np.stack([some, some + 1], axis=1), stream, ["features"])["features"][:, 0]
                 found.add(features, split.track_of(some))
         except UNREADABLE as error:
             problems.append(problem(split.name, error))
-    return found
 
 
 def _with_features(split: cache.Split, stream: str, rows: Rows) -> Rows:
@@ -211,7 +242,3 @@ def _with_features(split: cache.Split, stream: str, rows: Rows) -> Rows:
     held = rows[np.isin(rows // per_shard, split.stream_shards(stream))]
     ok = [split.rows(f"features/{stream}_ok", row, row + 1)[0] == 1 for row in held.tolist()]
     return np.asarray(held[np.array(ok, bool)], np.int64)
-
-
-def _batches(rows: Rows) -> Iterator[Rows]:
-    return (rows[i : i + BATCH] for i in range(0, len(rows), BATCH))

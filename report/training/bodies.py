@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.pixels.decode import PictureError, decode
 from report.page import Section
-from report.training.run_folder import Run
+from report.training.run import Run
 
 QUALITY: Final = 82  # of JPEG
 WIDTH: Final = 960  # px at most
@@ -42,46 +42,33 @@ class Strip:
 def bodies_section(runs: Sequence[Run]) -> Section:
     """The pictures of each run's best epoch, and of its last."""
     strips: list[Strip] = []
-    left = MOST_BYTES
-    for run in runs:
-        for title, best, of in _epochs(run):
-            shown, unseen = _pictures(of, left)
-            strip = Strip(title, best, shown, unseen)
-            left -= sum(len(picture.source) for picture in strip.pictures)
-            strips.append(strip)
+    room = MOST_BYTES
+    for title, best, pictures in (epoch for run in runs for epoch in _epochs(run)):
+        shown, problems = [], []
+        for window, data in pictures.items():
+            try:
+                picture = _encoded(window, data)
+            except PictureError as error:
+                problems.append(f"{window}: the picture in the events cannot be read: {error}")
+                continue
+            if len(picture.source) > room:
+                problems.append(f"{window}: left out, the page would become too large. TensorBoard shows it.")
+                continue
+            room -= len(picture.source)
+            shown.append(picture)
+        strips.append(Strip(title, best, shown, problems))
     without = [run.name for run in runs if not run.events.pictures]
     return Section("bodies", "Predicted bodies", "bodies.html", {"strips": strips, "without": without})
 
 
-def _epochs(run: Run) -> Iterator[tuple[str, bool, dict[str, bytes]]]:
+def _epochs(run: Run) -> Iterator[tuple[str, bool, Mapping[str, bytes]]]:
     """The best epoch's pictures and the last one's, with what to call them."""
-    pictures, best = run.events.pictures, run.events.best_step()
-    if not pictures:
-        return
-    last = max(pictures)
+    pictures, best, last = run.events.pictures, run.events.best_step(), max(run.events.pictures, default=None)
     for step in dict.fromkeys((best, last)):
-        if step is None or step not in pictures:
-            continue
-        number = run.epoch_of(step)
-        when = f"epoch {number:.0f}" if run.config is not None else f"step {step:,}"
-        kinds = [kind for kind, of in (("best", best), ("last", last)) if of == step]
-        yield f"{run.name}, {when} ({' and '.join(kinds)})", step == best, pictures[step]
-
-
-def _pictures(pictures: dict[str, bytes], room: int) -> tuple[list[Picture], list[str]]:
-    """Those that can be shown within `room` bytes, and what is wrong with the others."""
-    shown, problems = [], []
-    for window, data in pictures.items():
-        try:
-            picture = _encoded(window, data)
-        except PictureError as error:
-            problems.append(f"{window}: the picture in the events cannot be read: {error}")
-            continue
-        if (room := room - len(picture.source)) < 0:
-            problems.append(f"{window}: left out, since the page would become too large. TensorBoard shows it.")
-        else:
-            shown.append(picture)
-    return shown, problems
+        if step is not None and step in pictures:
+            when = f"epoch {run.epoch_of(step):.0f}" if run.config is not None else f"step {step:,}"
+            kinds = [kind for kind, of in (("best", best), ("last", last)) if of == step]
+            yield f"{run.name}, {when} ({' and '.join(kinds)})", step == best, pictures[step]
 
 
 def _encoded(window: str, data: bytes) -> Picture:

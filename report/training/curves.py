@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from report.figures import Plot, brief, duration, lines
+from pipeline.cli.console import duration
+from pipeline.cli.text import count
+from report.figures import Cell, Plot, brief, lines
 from report.page import Section
-from report.training.events import SCORE, VALIDATION, Curve
-from report.training.run_folder import Run
-from report.training.used_for import used_for
+from report.training.run import VALIDATION, Curve, Run
 from vibe_model.metrics import ERRORS
 
 MOST_POINTS: Final = 200  # of a plotted curve
 MOST_TOGETHER: Final = 8  # runs in one plot: as many as there are colours
+ABOUT_VALIDATION: Final = "Validation on {} after each epoch, protocol “default”"
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """Curves over the steps that are one plot."""
 
     key: str
@@ -29,22 +28,13 @@ class Group:
     caption: str
     unit: str
     prefix: str  # of their tags
-    without: frozenset[str] = frozenset()  # tags
     log: bool = False
     scale: float = 1.0
 
 
 GROUPS: Final = (
     Group("loss", "Loss", "Sum of all terms, each with its weight.", "loss", "train/total", log=True),
-    Group(
-        "terms",
-        "Loss by term",
-        "Each with its weight.",
-        "loss",
-        "train/",
-        without=frozenset({"train/total", "train/skipped_steps"}),
-        log=True,
-    ),
+    Group("terms", "Loss by term", "Each with its weight.", "loss", "train/", log=True),
     Group("gradient", "Gradient", "Norm over all weights of a network.", "norm", "gradient/", log=True),
     Group(
         "speed",
@@ -62,25 +52,27 @@ GROUPS: Final = (
         scale=100.0,
     ),
 )
-NAMES: Final = {  # of curves, where their tags say it otherwise
+NO_TERMS: Final = ("train/total", "train/skipped_steps")
+MEASURES: Final = (  # of validation: a plot each
+    ("joints", ("pa_mpjpe", "mpjpe", "pve"), "mm"),
+    ("accel", ("accel", "accel_error"), "mm per frame²"),
+    ("percent", ("pck", "auc", "pck_2d"), "%"),
+)
+NAMES: Final = {  # of curves, instead of their tags
     "gen_optimizer": "generator",
     "disc_motion_optimizer": "discriminator",
     "windows_per_second": "windows a second",
     "waiting_for_data": "waiting",
 }
+PARTS: Final = {  # of the settings -> on the page
+    "datasets_2d": "training, 2D",
+    "datasets_3d": "training, 3D",
+    "motion": "motion for the discriminator",
+    "validation": "validation",
+    "evaluation": "evaluation",
+}
 
 Series = dict[str, tuple[list[float], list[float]]]
-
-
-@dataclass(frozen=True, slots=True)
-class RunCurves:
-    """One run's part of the section."""
-
-    name: str
-    folder: str
-    facts: Mapping[str, str]
-    problems: Sequence[str]
-    plots: Sequence[Plot]
 
 
 def curves_section(
@@ -88,7 +80,7 @@ def curves_section(
 ) -> Section:
     """The runs' curves, each by itself, and validation of those shown together. ablation: only in the latter.
 
-    splits: names of those in the cache, of which the page says what they are used for.
+    splits: names of those in the cache, of which the page shows what they are used for.
     """
     together = list(dict.fromkeys([*runs, *ablation]))
     header, uses = used_for(runs, splits)
@@ -99,7 +91,14 @@ def curves_section(
         "notes": notes,
         "left_out": [run.name for run in together[MOST_TOGETHER:]],
         "runs": [
-            RunCurves(r.name, str(r.folder), _facts(r), r.problems, list(plots_of(r, i))) for i, r in enumerate(runs)
+            {
+                "name": run.name,
+                "folder": run.folder,
+                "facts": _facts(run),
+                "problems": run.problems,
+                "plots": [*plots_of(run, i)],
+            }
+            for i, run in enumerate(runs)
         ],
     }
     return Section("curves", "Training curves", "curves.html", data)
@@ -107,61 +106,51 @@ def curves_section(
 
 def plots_of(run: Run, number: int) -> Iterator[Plot]:
     """Every plot that the run has curves for. number: of the run on the page."""
-    name = f"curves-{number}"
-    yield from _validation(run, name)
-    for group in GROUPS:
-        found = {t: c for t, c in run.events.curves.items() if t.startswith(group.prefix) and t not in group.without}
-        curves = {tag: curve for tag, curve in found.items() if any(curve.values)}
-        if curves:
-            series = {_short(tag): _thin(curve, group.scale) for tag, curve in curves.items()}
-            idle = ", ".join(_short(tag) for tag in found if tag not in curves)
-            said = [group.caption, _stands_for(curves.values()), f"Zero throughout: {idle}." if idle else ""]
-            title = f"{run.name}: {group.title}"
-            yield _plot(
-                f"{name}-{group.key}", title, " ".join(filter(None, said)), series, "step", group.unit, log=group.log
-            )
-    rates = {t: c for t, c in run.events.curves.items() if t.startswith("learning_rate/") and c.steps}
-    if rates:
-        series = {_short(tag): _by_epoch(run, curve) for tag, curve in rates.items()}
-        told = "After each epoch; it falls when validation no longer does."
-        yield _plot(f"{name}-rate", f"{run.name}: Learning rate", told, series, _epochs(run), "learning rate", log=True)
-
-
-def _validation(run: Run, name: str) -> Iterator[Plot]:
-    for i, split in enumerate(run.events.splits()):
-        for key, errors, unit in (
-            ("joints", ("pa_mpjpe", "mpjpe", "pve"), "mm"),
-            ("accel", ("accel", "accel_error"), "mm per frame²"),
-            ("percent", ("pck", "auc", "pck_2d"), "%"),
-        ):
+    name, epoch = f"curves-{number}", "epoch" if run.config is not None else "step"
+    for i, split in enumerate(run.events.scores):
+        for key, errors, unit in MEASURES:
             found = {e: run.events.curves.get(f"{VALIDATION}{split}/{e}", Curve()) for e in errors}
             series = {ERRORS[error]: _by_epoch(run, curve) for error, curve in found.items() if curve.steps}
             if series:
-                told = f"Validation on {split} after each epoch, protocol “default”."
                 title = f"{run.name}: {' and '.join(series)} on {split}"
-                yield _plot(f"{name}-validation-{i}-{key}", title, told, series, _epochs(run), unit)
+                about = f"{ABOUT_VALIDATION.format(split)}."
+                yield _plot(f"{name}-validation-{i}-{key}", title, about, series, epoch, unit)
+    for group in GROUPS:
+        found = {t: curve for t, curve in run.events.curves.items() if t.startswith(group.prefix)}
+        if group.key == "terms":
+            found = {tag: curve for tag, curve in found.items() if tag not in NO_TERMS}
+        if curves := {tag: curve for tag, curve in found.items() if any(curve.values)}:
+            series = {_short(tag): _thin(curve, group.scale) for tag, curve in curves.items()}
+            zero = ", ".join(_short(tag) for tag in found if tag not in curves)
+            longest = max(curves.values(), key=lambda curve: len(curve.steps))
+            each = math.ceil(len(longest.steps) / MOST_POINTS)
+            thinned = f"Each point is the mean of {each} logged ones." if each > 1 else ""
+            about = " ".join(filter(None, [group.caption, thinned, f"Zero throughout: {zero}." if zero else ""]))
+            title = f"{run.name}: {group.title}"
+            yield _plot(f"{name}-{group.key}", title, about, series, "step", group.unit, log=group.log)
+    if rates := {t: c for t, c in run.events.curves.items() if t.startswith("learning_rate/") and c.steps}:
+        series = {_short(tag): _by_epoch(run, curve) for tag, curve in rates.items()}
+        about = "After each epoch; it falls when validation no longer does."
+        yield _plot(f"{name}-rate", f"{run.name}: Learning rate", about, series, epoch, "learning rate", log=True)
 
 
 def _together(runs: Sequence[Run]) -> Iterator[Plot]:
     """Validation PA-MPJPE of all runs, a plot a split."""
-    splits = dict.fromkeys(split for run in runs for split in run.events.splits())
-    for i, split in enumerate(splits):
-        tag = f"{VALIDATION}{split}{SCORE}"
-        found = [run for run in runs if tag in run.events.curves]
+    for i, split in enumerate(dict.fromkeys(split for run in runs for split in run.events.scores)):
+        found = [run for run in runs if split in run.events.scores]
         names = brief([run.name for run in found])
-        series = {name: _by_epoch(run, run.events.curves[tag]) for name, run in zip(names, found, strict=True)}
-        told = f"Validation on {split} after each epoch, protocol “default”; lower is better."
-        title = f"PA-MPJPE on {split}: {_listed(names)}"
-        yield _plot(f"curves-together-{i}", title, told, series, "epoch", "mm")
+        series = {name: _by_epoch(run, run.events.scores[split]) for name, run in zip(names, found, strict=True)}
+        shown = names if len(names) <= 4 else [*names[:3], f"{len(names) - 3} more"]
+        title = f"PA-MPJPE on {split}: {listed(shown)}"
+        about = f"{ABOUT_VALIDATION.format(split)}; lower is better."
+        yield _plot(f"curves-together-{i}", title, about, series, "epoch", "mm")
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     """
-    >>> _listed(["VIBE", "per frame"]), _listed(["a", "b", "c", "d", "e"])
-    ('VIBE and per frame', 'a, b, c and 2 more')
+    >>> listed(["a"]), listed(["a", "b", "c"])
+    ('a', 'a, b and c')
     """
-    if len(names) > 4:
-        return f"{', '.join(names[:3])} and {len(names) - 3} more"
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
@@ -178,33 +167,16 @@ def _plot(
 def _thin(curve: Curve, scale: float) -> tuple[list[float], list[float]]:
     """At most MOST_POINTS of a curve, each the mean over as many logged ones, at the last one's step."""
     each = math.ceil(len(curve.steps) / MOST_POINTS)
-    parts = range(0, len(curve.steps), each)
-    ends = [float(curve.steps[min(start + each, len(curve.steps)) - 1]) for start in parts]
-    return ends, [scale * float(np.mean(curve.values[start : start + each])) for start in parts]
-
-
-def _stands_for(curves: Iterable[Curve]) -> str:
-    """What a point of a thinned curve is, in words; "" where all points are shown."""
-    longest = max(curves, key=lambda curve: len(curve.steps))
-    each = math.ceil(len(longest.steps) / MOST_POINTS)
-    parts = [f"the mean of {each} logged ones"] if each > 1 else []
-    parts += [f"of which only one in {longest.every} was read"] if longest.every > 1 else []
-    return f"Each point is {', '.join(parts)}." if parts else ""
+    starts = range(0, len(curve.steps), each)
+    ends = [float(curve.steps[min(start + each, len(curve.steps)) - 1]) for start in starts]
+    return ends, [scale * float(np.mean(curve.values[start : start + each])) for start in starts]
 
 
 def _by_epoch(run: Run, curve: Curve) -> tuple[list[float], list[float]]:
     return [run.epoch_of(step) for step in curve.steps], list(curve.values)
 
 
-def _epochs(run: Run) -> str:
-    return "epoch" if run.config is not None else "step"
-
-
 def _short(tag: str) -> str:
-    """
-    >>> _short("train/kp_2d"), _short("learning_rate/gen_optimizer")
-    ('kp_2d', 'generator')
-    """
     last = tag.rpartition("/")[2]
     return NAMES.get(last, last)
 
@@ -218,7 +190,30 @@ def _facts(run: Run) -> dict[str, str]:
         facts["Best epoch so far"] = f"{run.epoch_of(step):.0f}"
     if run.events.seconds:
         facts["Duration"] = duration(run.events.seconds)
-    skipped = run.metrics.get("skipped_steps")
-    if isinstance(skipped, int):
+    if isinstance(skipped := run.metrics.get("skipped_steps"), int):
         facts["Steps skipped, without a finite loss"] = f"{skipped:,}"
     return facts
+
+
+def used_for(runs: Sequence[Run], splits: Sequence[str]) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:
+    """Header and rows: what each run used each split for; with how many windows, where it has recorded that.
+
+    splits: of the cache. Those that a run used and the cache no longer has come after them.
+    """
+    uses = {run.name: _uses(run) for run in runs if run.config is not None}
+    names = dict.fromkeys([*splits, *(split for of in uses.values() for split in of)])
+    rows: list[tuple[Cell, ...]] = [(name, *(of.get(name, "nothing") for of in uses.values())) for name in names]
+    return ("split", *uses), rows if uses else []
+
+
+def _uses(run: Run) -> dict[str, str]:
+    """Split -> what for."""
+    assert run.config is not None
+    recorded, found = run.about.get("windows"), dict[str, list[str]]()
+    for part, words in PARTS.items():
+        splits = getattr(run.config, part) if part in ("validation", "evaluation") else run.config.part(part)
+        windows = recorded.get(part) if isinstance(recorded, Mapping) else None
+        for split in splits:
+            n = windows.get(split) if isinstance(windows, Mapping) else None
+            found.setdefault(split, []).append(f"{words} ({count(n, 'window')})" if isinstance(n, int) else words)
+    return {split: ", ".join(of) for split, of in found.items()}

@@ -1,4 +1,8 @@
-"""How good the models are: results beside baselines and published figures.  evaluation -> report: [results] -> page"""
+"""How good the models are: results beside baselines and published figures.  evaluation -> report: [results] -> page
+
+Sentences below a table are computed from its numbers. How far results spread over seeds was measured once, on demo
+data: benchmarks/learning.md.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +10,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pipeline.cli.text import command
+from pipeline.cli.text import command, count
 from report.page import Section
-from report.training import comparison, definitions
-from report.training.run_folder import Run
+from report.training.curves import listed
+from report.training.run import Run
 from vibe_model.evaluation import published
-from vibe_model.metrics import ERRORS, PROTOCOLS, UNITS
+from vibe_model.metrics import ERRORS, PCK_2D_SHARE, PCK_THRESHOLD_MM, PROTOCOLS, UNITS
 
 MOST_SEQUENCES: Final = 20  # of a split
 MOST_WINDOWS: Final = 10
 MEAN_BODY: Final = "mean body"
-MEANINGS: Final = {
+LOWER: Final = ("pa_mpjpe", "mpjpe", "pve", "accel_error")  # is better
+HIGHER: Final = ("pck", "auc", "pck_2d")
+SEED_SPREAD_MM: Final = (2, 6)  # of PA-MPJPE, standard deviations over three seeds: benchmarks/learning.md
+FEW_TRACKS: Final = 30
+
+PROTOCOL: Final = {
     "default": "Every frame that is valid, labelled and has features counts once.",
     "published": "As the published figures were made: each track's last frames are dropped, accelerations cross from "
     "one track into the next, frames that are not valid count too, labels are rounded to float16.",
 }
+Errors = Mapping[str, float]  # by the names of metrics.json; those that no frame has a label for are absent
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +38,7 @@ class Row:
     """One model on one split, by one protocol."""
 
     model: str
-    errors: Mapping[str, float]  # by the names of metrics.json; those that no frame has a label for are absent
+    errors: Errors
     frames: int | None  # that were counted; None where it is not known
     about: str = ""  # of a published one, where it is from; of a smoothed one, how wide
 
@@ -42,7 +52,7 @@ class Table:
     rows: Sequence[Row]
     meaning: str = ""  # of the protocol
     note: str = ""
-    said: Sequence[str] = ()  # what the numbers say, in sentences
+    sentences: Sequence[str] = ()  # what the numbers mean
 
     @property
     def columns(self) -> list[str]:
@@ -55,104 +65,64 @@ class Table:
         return any(row.frames is not None for row in self.rows)
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """Results of one run on parts of one split, the worst first."""
-
-    caption: str
-    split: str
-    columns: Sequence[str]  # names of errors
-    rows: Sequence[Mapping[str, Any]]
-    look: str  # the command that shows the first of them
-
-
 def results_section(runs: Sequence[Run], ablation: Mapping[str, Any], *, cache: str) -> Section:
     """What every finished run reached. ablation: the content of ablation.json, empty where there is none."""
     evaluated = [run for run in runs if run.splits]
-    splits = list(dict.fromkeys(split for run in evaluated for split in run.splits))
-    return Section(
-        "results",
-        "Results",
-        "results.html",
-        {
-            "names": ERRORS,
-            "units": UNITS[:1].upper() + UNITS[1:],
-            "better": definitions.BETTER,
-            "models": definitions.MODELS,
-            "measures": {ERRORS[name]: meaning for name, meaning in definitions.MEASURES.items()},
-            "waiting": [f"{run.name}: {run.state}" for run in runs if not run.splits],
-            "splits": {split: tables_of(split, evaluated) for split in splits},
-            "ablation": list(_ablation(ablation)),
-            "ablation_stand_in": bool(ablation.get("stand_in")),
-            "sequences": [listing for run in evaluated for listing in _sequences(run, cache)],
-            "windows": [listing for run in evaluated for listing in _windows(run, cache)],
+    data = {
+        "names": ERRORS,
+        "units": UNITS[:1].upper() + UNITS[1:],
+        "pck_mm": PCK_THRESHOLD_MM,
+        "pck_2d_share": PCK_2D_SHARE,
+        "waiting": [f"{run.name}: {run.state}" for run in runs if not run.splits],
+        "splits": {
+            split: tables_of(split, evaluated) for split in dict.fromkeys(s for r in evaluated for s in r.splits)
         },
-    )
+        "ablation": list(_ablation(ablation)),
+        "ablation_stand_in": bool(ablation.get("stand_in")),
+        "listings": [one for run in evaluated for one in _listings(run, cache)],
+    }
+    return Section("results", "Results", "results.html", data)
 
 
 def tables_of(split: str, runs: Sequence[Run]) -> list[Table]:
-    """A table a protocol; what was published is a table of its own beside stand-ins, which it says nothing about."""
+    """A table a protocol. Beside demo data, the published figures are a table of their own: they do not compare."""
     of = [run for run in runs if split in run.splits]
     stand_in = any(run.stand_in for run in of)
-    tables = []
+    figures, tables = _published(split, of), []
     for protocol in PROTOCOLS:
-        rows = list(rows_of(split, protocol, of))
-        said = list(_said(split, protocol, of, rows))
-        if protocol == "published" and not stand_in:
-            rows += _published(split, of)
-        tables.append(Table(f"Protocol “{protocol}”", split, rows, MEANINGS[protocol], said=said))
-    if stand_in and (rows := _published(split, of)):
-        note = "These are of the real data, the tables above of stand-ins: neither says anything about the other."
-        tables.append(Table("Published figures", f"{split}, real data", rows, note=note))
+        rows = list(_rows(split, protocol, of))
+        sentences = list(_sentences(split, protocol, of, rows))
+        beside = figures if protocol == "published" and not stand_in else []
+        meaning = PROTOCOL[protocol]
+        tables.append(Table(f"Protocol “{protocol}”", split, [*rows, *beside], meaning, sentences=sentences))
+    if stand_in and figures:
+        note = "These are of the real data, the tables above of demo data: they cannot be compared."
+        tables.append(Table("Published figures", f"{split}, real data", figures, note=note))
     return tables
 
 
-def rows_of(split: str, protocol: str, runs: Sequence[Run]) -> Iterator[Row]:
+def _rows(split: str, protocol: str, runs: Sequence[Run]) -> Iterator[Row]:
     """Each run, the same smoothed in time where it has that, and the mean body, which is the same for all."""
     found: Mapping[str, Any] = {}
     for run in runs:
         found = run.splits[split] if protocol == "default" else run.splits[split][protocol]
-        frames = _frames(found)
-        yield Row(run.name, _errors(found), frames)
-        if isinstance(found.get("smoothed"), Mapping):
-            sigma = found["smoothed"].get("sigma")
+        yield Row(run.name, _errors(found), _frames(found))
+        if isinstance(smoothed := found.get("smoothed"), Mapping):
+            sigma = smoothed.get("sigma")
             about = f"Gaussian of {sigma:g} frames" if isinstance(sigma, int | float) else ""
-            yield Row(f"{run.name}, smoothed", _errors(found["smoothed"]), frames, about)
+            yield Row(f"{run.name}, smoothed", _errors(smoothed), _frames(found), about)
     if found:
         yield Row(MEAN_BODY, _errors(found["baseline"]), _frames(found))
 
 
-def _said(split: str, protocol: str, runs: Sequence[Run], rows: Sequence[Row]) -> Iterator[str]:
-    """What the rows say of the first run against each of the others, and what that decides."""
-    if not rows:
-        return
-    first, *others = rows
-    baseline = next((row.errors for row in others if row.model == MEAN_BODY), {})
-    if labels := comparison.of_labels(baseline, first.model, first.errors):
-        yield labels
-    if protocol != "default":
-        return
-    for row in others:
-        told = [comparison.against(first.model, first.errors, row.model, row.errors)]
-        told += [comparison.by_track(runs[0], run, split) for run in runs[1:] if run.name == row.model]
-        yield " ".join(filter(None, told))
-    by_name = {row.model: row.errors for row in others}
-    yield from comparison.decides(first.model, first.errors, by_name, runs[0], split, first.frames or 0)
-
-
 def _published(split: str, runs: Sequence[Run]) -> list[Row]:
-    """What was published of a split, and which of it was trained as the first run was."""
+    """The published figures of a split, and which of them were trained as the first run was."""
     config = runs[0].config if runs else None
     with_3dpw = None if config is None else "3dpw/train" in config.training_splits
-    alike = f"trained {'with' if with_3dpw else 'without'} 3DPW, as {runs[0].name} here" if runs else ""
+    alike = f"; trained {'with' if with_3dpw else 'without'} 3DPW, as {runs[0].name} here" if runs else ""
     return [
-        Row(
-            figures.model,
-            _errors(figures.errors),
-            None,
-            f"{figures.source}; {alike}" if figures.with_3dpw == with_3dpw else figures.source,
-        )
-        for figures in published.figures_of(split)
+        Row(one.model, _errors(one.errors), None, one.source + (alike if one.with_3dpw == with_3dpw else ""))
+        for one in published.figures_of(split)
     ]
 
 
@@ -164,46 +134,124 @@ def _frames(found: Mapping[str, Any]) -> int:
     return int(found.get("frames") or found.get("frames_2d") or 0)
 
 
+# ------------------------------------------------------------------------------------------ what the numbers mean
+
+
+def _sentences(split: str, protocol: str, runs: Sequence[Run], rows: Sequence[Row]) -> Iterator[str]:
+    """What the rows mean for the first run, against each of the others, and what that decides."""
+    if not rows:
+        return
+    first, *others = rows
+    yield from of_labels(next((row.errors for row in others if row.model == MEAN_BODY), {}), first.model, first.errors)
+    if protocol != "default":
+        return
+    for row in others:
+        texts = [against(first.model, first.errors, row.model, row.errors)]
+        texts += [_by_track(runs[0], run, split) for run in runs[1:] if run.name == row.model]
+        yield " ".join(filter(None, texts))
+    yield from decides(rows, runs[0], split)
+
+
+def against(model: str, own: Errors, other: str, its: Errors) -> str:
+    """By which errors the model is better than the other one, by which it is worse, and by how much.
+
+    >>> against("a", {"pa_mpjpe": 50.0, "pck": 80.0}, "b", {"pa_mpjpe": 55.0, "pck": 81.5})
+    'a against b: better by PA-MPJPE (5.0 mm); worse by PCK (1.5 points).'
+    """
+    sides: dict[str, list[str]] = {"better": [], "worse": [], "the same": []}
+    for name in (name for name in (*LOWER, *HIGHER) if name in own and name in its):
+        gain = its[name] - own[name] if name in LOWER else own[name] - its[name]
+        unit = "points" if name in HIGHER else "mm per frame²" if name == "accel_error" else "mm"
+        if abs(gain) < 0.05:
+            sides["the same"].append(ERRORS[name])
+        else:
+            sides["better" if gain > 0 else "worse"].append(f"{ERRORS[name]} ({abs(gain):.1f} {unit})")
+    texts = [f"{side} by {', '.join(names)}" for side, names in sides.items() if names]
+    return f"{model} against {other}: {'; '.join(texts) or 'no error that both have'}."
+
+
+def _by_track(one: Run, other: Run, split: str) -> str:
+    """In how many tracks of the split the first one's PA-MPJPE is lower; "" where that is not known of both."""
+    own, its = (
+        {row.get("track"): row["pa_mpjpe"] for row in _of(run.sequences, split) if "pa_mpjpe" in row}
+        for run in (one, other)
+    )
+    both = own.keys() & its.keys()
+    lower = sum(own[track] < its[track] for track in both)
+    return f"By track, its PA-MPJPE is lower than that of {other.name} in {lower} of {len(both)}." if both else ""
+
+
+def decides(rows: Sequence[Row], run: Run, split: str) -> Iterator[str]:
+    """How much the differences between the first row and the others, of `run` and others, stand for."""
+    first, *others = rows
+    n_tracks = len({row.get("track") for row in _of(run.sequences, split)})
+    of = count(first.frames or 0, "frame") + (f" of {count(n_tracks, 'track')}" if n_tracks else "")
+    seed = f", seed {run.config.seed}" if run.config is not None else ""
+    yield f"Counted: {of}; one training run of each model{seed}."
+    low, high = SEED_SPREAD_MM
+    own = first.errors.get("pa_mpjpe", float("nan"))
+    if near := [f"“{row.model}”" for row in others if abs(own - row.errors.get("pa_mpjpe", own + 1e9)) <= 2 * high]:
+        yield (
+            f"Between “{first.model}” and {listed(near)} this decides nothing: runs of other seeds differ by a few mm. "
+            f"On demo data, the standard deviation of PA-MPJPE over three seeds was {low} to {high} mm "
+            f"(benchmarks/learning.md), and differences within {2 * high} mm may turn round. How it is with your data, "
+            "only runs of other seeds show."
+        )
+    if 0 < n_tracks < FEW_TRACKS:
+        yield f"{count(n_tracks, 'track')}: too few to generalise to other people and videos."
+    if run.stand_in:
+        yield "And it is about demo data: nothing follows from it for VIBE on real video."
+
+
+def of_labels(baseline: Errors, model: str, own: Errors) -> Iterator[str]:
+    """The labels' own acceleration, which is the acceleration error of a body that never moves."""
+    if baseline.get("accel") == 0 and "accel_error" in baseline:
+        beside = f"; that of {model} is {own['accel']:.1f}" if "accel" in own else ""
+        its = f"{baseline['accel_error']:.1f} mm per frame²"
+        yield f"The labels' own acceleration is {its}: accel is to be near that{beside}."
+
+
+# ------------------------------------------------------------------------------------------- ablation, parts of splits
+
+
 def _ablation(content: Mapping[str, Any]) -> Iterator[Table]:
     """The ablation's rows as tables. Raises nothing: what is not as it is written is left out."""
-    rows = [row for row in content.get("rows", []) if isinstance(row, Mapping)]
-    for split, protocol in dict.fromkeys((str(row.get("split")), str(row.get("protocol"))) for row in rows):
-        here = [row for row in rows if (row.get("split"), row.get("protocol")) == (split, protocol)]
-        shown = []
-        for row in here:
-            means = {n: v["mean"] for n, v in row.get("errors", {}).items() if n in ERRORS and isinstance(v, Mapping)}
-            seeds = row.get("seeds", 1)
-            name = f"{row.get('model')}" + (f" (mean of {seeds} seeds)" if seeds != 1 else "")
-            shown.append(Row(name, means, row.get("frames")))
-        yield Table(f"{split}, protocol “{protocol}”", split, shown)
+    tables: dict[tuple[str, str], list[Row]] = {}
+    for row in (row for row in content.get("rows", []) if isinstance(row, Mapping)):
+        means = {n: v["mean"] for n, v in row.get("errors", {}).items() if n in ERRORS and isinstance(v, Mapping)}
+        seeds = row.get("seeds", 1)
+        name = f"{row.get('model')}" + (f" (mean of {seeds} seeds)" if seeds != 1 else "")
+        here = tables.setdefault((str(row.get("split")), str(row.get("protocol"))), [])
+        here.append(Row(name, means, row.get("frames")))
+    for (split, protocol), rows in tables.items():
+        yield Table(f"{split}, protocol “{protocol}”", split, rows)
 
 
-def _sequences(run: Run, cache: str) -> Iterator[Listing]:
+def _of(rows: Sequence[Mapping[str, Any]], split: str) -> list[Mapping[str, Any]]:
+    return [row for row in rows if row.get("split") == split]
+
+
+def _listings(run: Run, cache: str) -> Iterator[dict[str, Any]]:
+    """Results of one run on the tracks of each split, and on its worst windows; the worst first."""
     for split in dict.fromkeys(str(row.get("split")) for row in run.sequences):
-        here = sorted((row for row in run.sequences if row.get("split") == split), key=_badness)
-        kept = here[:MOST_SEQUENCES]
-        of = f"all {len(here)}" if len(kept) == len(here) else f"the worst {len(kept)} of {len(here):,}"
+        here = sorted(_of(run.sequences, split), key=_badness)
+        of = f"all {len(here)}" if len(here) <= MOST_SEQUENCES else f"the worst {MOST_SEQUENCES} of {len(here):,}"
         caption = f"{run.name} on {split} by sequence, {of}, the worst first; all are in sequences.csv of the run"
-        yield Listing(caption, split, _columns(kept), kept, _look(split, kept[0], cache))
-
-
-def _windows(run: Run, cache: str) -> Iterator[Listing]:
+        yield _listing(caption, split, here[:MOST_SEQUENCES], cache)
     for split in dict.fromkeys(str(row.get("split")) for row in run.worst_windows):
-        kept = [row for row in run.worst_windows if row.get("split") == split][:MOST_WINDOWS]
-        caption = f"{run.name} on {split}: the {len(kept)} worst windows; more are in worst_windows.csv of the run"
-        yield Listing(caption, split, _columns(kept), kept, _look(split, kept[0], cache))
+        here = _of(run.worst_windows, split)[:MOST_WINDOWS]
+        caption = f"{run.name} on {split}: the {len(here)} worst windows; more are in worst_windows.csv of the run"
+        yield _listing(caption, split, here, cache)
+
+
+def _listing(caption: str, split: str, rows: Sequence[Mapping[str, Any]], cache: str) -> dict[str, Any]:
+    """`look`: the command that shows the first of them."""
+    columns = [name for name in ERRORS if any(name in row for row in rows)]
+    words = (*split.split("/", 1), "--cache", cache, "--track", str(rows[0].get("track")), "--out", "track.html")
+    return {"caption": caption, "split": split, "columns": columns, "rows": rows, "look": command("show", *words)}
 
 
 def _badness(row: Mapping[str, Any]) -> tuple[float, str]:
     """The largest PA-MPJPE first; without 3D labels, the smallest 2D PCK."""
     worst = -float(row["pa_mpjpe"]) if "pa_mpjpe" in row else float(row.get("pck_2d", 100.0))
     return worst, str(row.get("track"))
-
-
-def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [name for name in ERRORS if any(name in row for row in rows)]
-
-
-def _look(split: str, row: Mapping[str, Any], cache: str) -> str:
-    words = ("show", *split.split("/", 1), "--cache", cache, "--track", str(row.get("track")), "--out", "track.html")
-    return command(*words)

@@ -1,53 +1,81 @@
-"""`python -m pipeline config`: every setting as it holds, and where it comes from. Writes nothing."""
+"""`python -m tasks config`: every setting as it holds, and where it comes from. Writes nothing."""
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final
 
+from pipeline import datasets
 from pipeline.cli import console
 from pipeline.cli.console import err, out, plain
-from pipeline.cli.options import json_option
+from pipeline.commands import config
 from pipeline.errors import ConfigError
-from pipeline.settings.file import did_you_mean, settings_file
-from tasks.effective import Setting, effective
-from tasks.settings import Settings, check_what_it_reads, load, own_config
+from pipeline.settings.file import LUIGI, did_you_mean, settings_file
+from pipeline.settings.sections import TYPES, Features
+from tasks.settings import (
+    OF_TRAINING,
+    SET_ELSEWHERE,
+    UNLESS_SET,
+    Settings,
+    check_inputs,
+    load,
+    luigi_defaults,
+    mposer_preset,
+    mposer_settings,
+    vibe_settings,
+    which_runs,
+)
+from vibe_model.settings import config as of_training
+from vibe_model.settings import mposer_config as of_mposer
+from vibe_model.settings.variants import VARIANTS
 
-HELP: Final = "The effective settings, and where each comes from."
+HELP: Final = config.HELP
+DEFAULT: Final = "default"
 
-SHORT: Final = 40  # characters; the columns of lines are not held open for longer values
+options = config.options
 
 
-def options(sub: argparse.ArgumentParser) -> None:
-    """What of them, and how it is shown."""
-    sub.add_argument(
-        "names", nargs="*", metavar="SECTION[.KEY]", help="only these, as features or features.precision; default: all"
-    )
-    json_option(sub)
-    sub.add_argument(
-        "--check", action="store_true", help="print nothing where the file is right; exit 1 where training is refused"
-    )
-    help_ = "another luigi.cfg than LUIGI_CONFIG_PATH or ./luigi.cfg"
-    sub.add_argument("--config", type=Path, metavar="FILE", help=help_)
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One key, its value in our types, and where that comes from."""
+
+    section: str
+    key: str
+    value: Any
+    origin: str  # default, luigi.cfg line 23, preset embedded, variant concat, ...
+    line: int = 0  # of luigi.cfg; 0: it is not there
+
+    @property
+    def name(self) -> str:
+        return f"{self.section}.{self.key}"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read, check and show luigi.cfg. What only training would refuse is told below: with --check, exit 1."""
+    """Read, check and show luigi.cfg. What only training would refuse is shown below it; with --check, exit 1."""
     s = load(args.config or settings_file())
     chosen = choose(list(effective(s)), args.names)
     if args.json:
-        console.show_json({"file": str(s.file.resolve()), "settings": [one.as_dict() for one in chosen]})
+        rows = [{**{f.name: getattr(one, f.name) for f in fields(one)}, "line": one.line or None} for one in chosen]
+        console.show_json({"file": str(s.file.resolve()), "settings": rows})
     elif not args.check:
-        out.print(f"[dim]{plain(where_from(s.file, args.config))}[/dim]")
-        show(chosen)
-    refused = doubts(s)
-    for text in refused:
-        err.print(f"{console.DOUBT} {plain(text)}")
-    return 1 if refused and args.check else 0
+        by = "environment: LUIGI_CONFIG_PATH" if "LUIGI_CONFIG_PATH" in os.environ else "./luigi.cfg"
+        out.print(f"[dim]{plain(str(s.file.resolve()))} ({'--config' if args.config else by})[/dim]")
+        table = console.table()
+        table.show_header = False
+        for style in ("bold", "", "dim"):
+            table.add_column(overflow="fold", style=style)
+        for one in chosen:
+            table.add_row(one.name, plain(text_of(one.value)), plain(one.origin))
+        console.show(table)
+    try:
+        check_inputs(s, vibe_settings(s))
+    except ConfigError as error:
+        err.print(f"{console.DOUBT} {plain(f'{error} Until then, training is refused; `Data` is not.')}")
+        return 1 if args.check else 0
+    return 0
 
 
 def choose(every: Sequence[Setting], names: Sequence[str]) -> list[Setting]:
@@ -61,42 +89,70 @@ def choose(every: Sequence[Setting], names: Sequence[str]) -> list[Setting]:
         keys = [one.key for one in every if one.section == section]
         if dot and key not in keys:
             raise ConfigError(f"[{section}] has no key {key!r}{did_you_mean(key, keys)} known: {', '.join(keys)}")
-    return [one for one in every if not names or {one.section, f"{one.section}.{one.key}"} & set(names)]
+    return [one for one in every if not names or {one.section, one.name} & set(names)]
 
 
-def where_from(file: Path, named: Path | None) -> str:
-    """Which file it is, and why that one."""
-    if named is not None:
-        return f"{file.resolve()} (--config)"
-    why = "environment: LUIGI_CONFIG_PATH" if "LUIGI_CONFIG_PATH" in os.environ else "./luigi.cfg"
-    return f"{file.resolve()} ({why})"
+def text_of(value: Any) -> str:
+    """A value as luigi.cfg would set it.
+
+    >>> text_of(True), text_of(None), text_of(("a/b", "c/d")), text_of({"a/b": 4}), text_of(())
+    ('true', 'none', 'a/b c/d', 'a/b:4', '(empty)')
+    """
+    if isinstance(value, Mapping):
+        value = [f"{name}:{one}" for name, one in value.items()]
+    if isinstance(value, tuple | list):
+        return " ".join(map(str, value)) or "(empty)"
+    return (
+        {True: "true", False: "false", None: "none"}[value] if value is None or isinstance(value, bool) else str(value)
+    )
 
 
-def show(chosen: Sequence[Setting]) -> None:
-    """A table a section on a terminal; else lines that `grep` and `awk` take apart: section.key, value, origin."""
-    values = max((len(one.text) for one in chosen if len(one.text) <= SHORT), default=0)
-    if not out.is_terminal:
-        wide = max(len(f"{one.section}.{one.key}") for one in chosen)
-        for one in chosen:
-            out.print(f"{one.section + '.' + one.key:<{wide}}  {plain(one.text):<{values}}  {plain(one.origin)}")
-        return
-    for section, settings in itertools.groupby(chosen, key=lambda one: one.section):
-        table = console.table()
-        table.show_header = False
-        table.add_column(min_width=26, style="bold")
-        table.add_column(overflow="fold", min_width=values)
-        table.add_column(overflow="fold")
-        for one in settings:
-            style = "dim" if one.origin == "default" else ""
-            table.add_row(one.key, plain(one.text), f"[dim]{plain(one.origin)}[/dim]", style=style)
-        out.print(f"\n[cyan]\\[{section}][/cyan]")
-        console.show(table)
+def effective(s: Settings) -> Iterator[Setting]:
+    """Section by section, in the order of docs/settings.md. What the sections lack is there with its default."""
 
+    def setting(section: str, key: str, value: Any, otherwise: str = DEFAULT) -> Setting:
+        text = s.source.section(section).get(key)
+        if text is None:
+            return Setting(section, key, value, otherwise)
+        return Setting(section, key, value, f"{s.file.name} line {text.line}", text.line)
 
-def doubts(s: Settings) -> list[str]:
-    """What is no mistake until somebody trains."""
-    try:
-        check_what_it_reads(s, own_config(s))
-    except ConfigError as error:
-        return [f"{error} Until then, training is refused; `Data` is not."]
-    return []
+    def of(section: str, values: Any) -> Iterator[Setting]:
+        return (setting(section, field.name, getattr(values, field.name)) for field in fields(values))
+
+    for section in TYPES:
+        yield from of(section, getattr(s, section))
+        if section == "features":  # options of other kinds of streams have a section of their own
+            kinds = {spec.stream.kind: spec.stream for spec in (s.stream, s.crops) if spec is not None}
+            every = (one for kind, stream in kinds.items() for one in of(kind, stream))
+            yield from (one for one in every if one.key not in {field.name for field in fields(Features)})
+    shown = [name for name in datasets.names() if name in s.data.datasets or name in s.source.sections]
+    for name in (name for name in shown if name not in datasets.broken(shown)):
+        yield from of(name, s.dataset(name))
+
+    runs, train = which_runs(s), vibe_settings(s)
+    yield from of("train", runs)
+    changed = {key: part for part in (runs.variant or "").split("+") for key in VARIANTS.get(part, {})}
+    preset, usual = of_training.PRESETS[runs.preset](), of_training.TrainConfig()
+    for key in (field.name for field in fields(train) if field.name not in SET_ELSEWHERE):
+        otherwise = DEFAULT if getattr(preset, key) == getattr(usual, key) else f"preset {runs.preset}"
+        one = setting("train", key, getattr(train, key), otherwise)
+        if key in changed:
+            one = Setting("train", key, one.value, f"variant {changed[key]}")
+        elif key == "name" and runs.variant:
+            one = Setting("train", key, one.value, f"{one.origin}, variant {runs.variant}")
+        yield one
+
+    mposer, chosen = mposer_settings(s)[0], mposer_preset(s)
+    yield setting("mposer", "preset", chosen, "[train] preset" if "preset" in s.train else DEFAULT)
+    prior, least = of_mposer.PRESETS[chosen](), of_mposer.MPoserConfig()
+    for key in (field.name for field in fields(mposer) if field.name not in (*OF_TRAINING, "motion")):
+        if key in UNLESS_SET and key not in s.mposer:
+            yield Setting("mposer", key, getattr(train, key), f"[train] {key}")
+        else:
+            otherwise = DEFAULT if getattr(prior, key) == getattr(least, key) else f"preset {chosen}"
+            yield setting("mposer", key, getattr(mposer, key), otherwise)
+
+    ours = luigi_defaults(s.file)
+    for name in sorted(LUIGI):  # Luigi has more keys
+        texts = {key: text for (section, key), text in ours.items() if section == name} | s.source.section(name)
+        yield from (setting(name, key, str(text)) for key, text in texts.items())

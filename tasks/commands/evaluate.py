@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import cache
-from pipeline.cli.console import show, show_json
+from pipeline.cli import console
 from pipeline.cli.options import json_option, whole
 from pipeline.cli.progress import bar
-from tasks import terminal
+from tasks import evaluation
 from tasks.commands.predict import model_options, positive
 from tasks.settings import settings
+from tasks.terminal import DEMO_DATA, fact, plain, shortened
+from vibe_model import runs
 from vibe_model.metrics import UNITS
 
 HELP: Final = "Evaluate a checkpoint on splits of the cache, by both protocols, beside the published figures."
-
-WIDE: Final = 120  # columns that a table may take: numbers that are cut say something else
+WIDE: Final = 120  # columns that a table may take: a number that is cut is another number
 NOTE: Final = "published figures are by the protocol of that name"
 
 
@@ -40,41 +40,33 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--out", type=Path, metavar="DIR", help="write metrics.json, results.csv, results by track, worst windows"
     )
-    json_option(sub, ": what metrics.json says")
+    json_option(sub, ": the content of metrics.json")
 
 
 def run(args: argparse.Namespace) -> int:
     """Load, evaluate, and print the table."""
-    from tasks import evaluate  # import torch
-    from tasks.prediction import trained  # import torch
+    from tasks.prediction import trained  # imports torch
 
     model = trained.load(args.checkpoint, args.body or settings().paths.body, args.device)
     stream = args.stream or (settings().features.stream if model.config is None else model.config.stream)
     opened = cache.open(args.cache or settings().paths.cache)
-    splits = evaluate.chosen_splits(model, opened, args.split, stream)
+    splits = evaluation.chosen_splits(model, opened, args.split, stream)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
-    with bar(f"evaluate {', '.join(splits)}", terminal.err):
-        metrics = evaluate.evaluate(
+    with bar(f"evaluate {', '.join(splits)}", console.err):
+        metrics = evaluation.evaluate(
             model, splits, stream=stream, batch_size=args.batch_size, smooth=args.smooth or 0.0, out=args.out
         )
     if args.json:
-        show_json(metrics)
+        console.show_json(metrics)
         return 0
-    for split, rows in evaluate.rows_beside_published(metrics).items():
-        _show(split, rows)
-
-    terminal.console.print(f"[dim]{UNITS}; {NOTE}[/dim]\n")
+    for split, rows in evaluation.rows_beside_published(metrics).items():
+        console.show(evaluation.table_of(split, rows, protocols=True), least=WIDE)
+        console.out.print()
+    console.out.print(f"[dim]{UNITS}; {NOTE}[/dim]\n")
     if metrics["stand_in"]:
-        terminal.console.print(terminal.STAND_IN)
+        console.out.print(DEMO_DATA)
     if args.out is not None:
-        shown = terminal.plain(str(terminal.shortened(args.out)))
-        terminal.fact("numbers", f"{shown}/{evaluate.RESULTS}, {shown}/{evaluate.METRICS} (all)")
+        shown = plain(shortened(args.out))
+        fact("numbers", f"{shown}/{evaluation.RESULTS}, {shown}/{runs.METRICS} (all)")
     return 0
-
-
-def _show(split: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    from tasks.training import table_of
-
-    show(table_of(split, rows, protocols=True), least=WIDE)
-    terminal.console.print()

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
-from pipeline.cli.console import IDLE, aside, line, show_json
+from pipeline.cli import console
 from pipeline.cli.options import json_option, whole
 from pipeline.cli.progress import Progress, bar
+from pipeline.cli.text import count
 from pipeline.errors import ConfigError
-from tasks import terminal
+from tasks.data import converted, extracted
 from tasks.settings import settings
-
-if TYPE_CHECKING:
-    from tasks.prediction.predict import Job
+from tasks.terminal import DEMO_DATA, UP_TO_DATE, fact, plain, say, shortened, warn
 
 HELP: Final = "Predict bodies on a video that is no dataset's: an npz for each person, and the bodies over the frames."
 
@@ -66,21 +64,12 @@ def model_options(sub: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 
 
 def kept(_: argparse.Namespace) -> str:
-    """What of an interrupted run is kept."""
-    return "tracks and features are kept, with all finished shards; the same command goes on from there"
+    """What of an interrupted command is kept."""
+    return "tracks and features are kept, with all finished shards; the same command continues from there"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Tracks, features, bodies, overlay: a line each; or, for a machine, what predictions.json says."""
-    with aside(args.json):
-        out, summary = _predict(args)
-    if args.json:
-        show_json({"out": str(out), **json.loads(summary.read_text())})
-    return 0
-
-
-def _predict(args: argparse.Namespace) -> tuple[Path, Path]:
-    """The folder that was written, and its predictions.json."""
+    """Tracks, features, bodies, overlay: a line each; with --json, the content of predictions.json."""
     if (args.keypoints is None) == (args.boxes is None):
         found = "neither" if args.keypoints is None else "both"
         raise ConfigError(
@@ -88,74 +77,64 @@ def _predict(args: argparse.Namespace) -> tuple[Path, Path]:
             "(--write_json DIR) on the video and name --keypoints DIR, or write a CSV with the columns "
             "track,frame,x,y,w,h from your own detector or tracker and name --boxes FILE."
         )
-    from tasks.prediction import predict, trained  # import torch
+    with console.aside(args.json):
+        out, summary = _predict(args)
+    if args.json:
+        console.show_json({"out": str(out), **summary})
+    return 0
 
+
+def _predict(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
+    """The folder that was written, and its summary."""
+    from tasks.prediction import predict, trained  # import torch
+    from tasks.prediction.overlay import rate_of
+
+    what, smooth = args.video.resolve().stem, args.smooth or 0.0
     model = trained.load(args.checkpoint, args.body or settings().paths.body, args.device)
-    out = args.out or Path(f"{args.video.resolve().stem}-bodies")
+    out = args.out or Path(f"{what}-bodies")
     streams = predict.named_streams(args.weights, args.precision, args.device)
-    job = predict.job(args.video, model, streams, out, _labels(args))
+    labels = {name: getattr(args, name) for name in ("keypoints", "boxes", "min_frames", "max_gap", "box_scale")}
+    job = predict.job(args.video, model, streams, out, {name: v for name, v in labels.items() if v is not None})
     out.mkdir(parents=True, exist_ok=True)
-    what = args.video.resolve().stem
-    for text in predict.doubts(job):
-        terminal.warn(text)
-    _make_rows(job, what)
-    with _bar("predict", what, "frame") as progress:
-        smooth = args.smooth or 0.0
+
+    def progress_of(verb: str, unit: str = "") -> AbstractContextManager[Progress]:
+        return bar(f"  {console.line(verb, plain(what), '')}", console.out, unit=unit)
+
+    def done(verb: str, detail: str | None) -> None:
+        idle = detail is None
+        say(verb, plain(what), detail or UP_TO_DATE, mark=console.IDLE if idle else console.DONE)
+
+    for text in predict.warnings(job):
+        warn(text)
+    with progress_of("convert", "video") as progress:
+        tracks = predict.make_tracks(job, progress)
+    done("convert", None if tracks is None else converted(tracks))
+    for note in job.split().videos[0].account["notes"]:
+        warn(note)
+    with progress_of("extract") as progress:
+        features = predict.make_features(job, progress)
+    done("extract", None if features is None else extracted(features))
+    for example in features.examples if features else ():
+        warn(example)
+    with progress_of("predict", "frame") as progress:
         made = predict.make_bodies(job, smooth=smooth, batch_size=args.batch_size, progress=progress)
-    found = f"{terminal.count(len(made.tracks), 'track')}, {terminal.count(len(made.bodies), 'body-frame')}"
-    _say("predict", what, found)
+    done("predict", f"{count(len(made.tracks), 'track')}, {count(len(made.bodies), 'body-frame')}")
     fps = None
     if not args.no_overlay:
-        began, fps = time.monotonic(), predict.overlay_rate(job, args.fps)
-        with _bar("overlay", what, "frame") as progress:
+        began, fps = time.monotonic(), args.fps or rate_of(job.source())
+        with progress_of("overlay", "frame") as progress:
             n_frames = predict.make_overlay(job, made, fps=fps, progress=progress)
         rate = n_frames / max(time.monotonic() - began, 1e-9)
-        _say("overlay", what, f"{terminal.count(n_frames, 'frame')} at {fps:g} a second ({rate:.0f} a second made)")
+        done("overlay", f"{count(n_frames, 'frame')} at {fps:g} a second ({rate:.0f} a second made)")
     summary = predict.write_summary(job, made, smooth=smooth, overlay_fps=fps)
-    _tell_where(out, overlay=fps is not None, stand_in=job.stand_in)
+    console.out.print()
+    if job.stand_in:
+        console.out.print(DEMO_DATA)
+    shown = plain(shortened(out))
+    fact("bodies", f"{shown}/{predict.BODIES} (listed in {predict.SUMMARY})")
+    if fps is not None:
+        fact("overlay", f"{shown}/{predict.OVERLAY}")
     return out, summary
-
-
-def _make_rows(job: Job, what: str) -> None:
-    """Tracks and features in the small cache, where they are not there."""
-    from tasks.prediction import predict  # imports torch
-
-    with _bar("convert", what, "video") as progress:
-        converted = predict.make_tracks(job, progress)
-    _say("convert", what, None if converted is None else terminal.conversion(converted))
-    for note in job.split().videos[0].account["notes"]:
-        terminal.warn(note)
-    with _bar("extract", what) as progress:
-        extracted = predict.make_features(job, progress)
-    _say("extract", what, terminal.extraction(extracted[-1]) if extracted else None)
-    for example in extracted[-1].examples if extracted else ():
-        terminal.warn(example)
-
-
-def _labels(args: argparse.Namespace) -> dict[str, object]:
-    given = {name: getattr(args, name) for name in ("keypoints", "boxes", "min_frames", "max_gap", "box_scale")}
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _tell_where(out: Path, *, overlay: bool, stand_in: bool) -> None:
-    terminal.console.print()
-    if stand_in:
-        terminal.console.print(terminal.STAND_IN)
-    shown = terminal.shortened(out)
-    terminal.fact("bodies", f"{terminal.plain(str(shown / 'bodies'))} (listed in predictions.json)")
-    if overlay:
-        terminal.fact("overlay", terminal.plain(str(shown / "overlay.mp4")))
-
-
-def _bar(verb: str, what: str, unit: str = "") -> AbstractContextManager[Progress]:
-    return bar(f"  {line(verb, terminal.plain(what), '')}", terminal.console, unit=unit)
-
-
-def _say(verb: str, what: str, detail: str | None) -> None:
-    if detail is None:
-        terminal.say(verb, terminal.plain(what), "[dim]up to date, nothing to do[/dim]", mark=IDLE)
-    else:
-        terminal.say(verb, terminal.plain(what), detail)
 
 
 def positive(text: str) -> float:

@@ -6,10 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Final
 
+from pipeline.cli import console
 from pipeline.cli.progress import bar
 from pipeline.commands.show import check_page
 from pipeline.errors import PipelineError
-from tasks import terminal
+from tasks import report
+from tasks.terminal import say
 
 HELP: Final = "Write one page about the data, training and results that are there now; nothing is converted or trained."
 
@@ -30,20 +32,20 @@ def options(sub: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write it, and say where it is."""
-    from tasks import report
+    """Write it, and print where it is."""
+    from report.assembly import write_report
 
     if args.folders and args.no_training:
         raise PipelineError("--run and --no-training exclude each other: name runs, or none")
-    if strange := [folder for folder in args.folders if not folder.is_dir()]:
-        raise PipelineError(f"--run {strange[0]}: there is no such folder. Runs lie in {report.page().parent}.")
+    if absent := [folder for folder in args.folders if not folder.is_dir()]:
+        raise PipelineError(f"--run {absent[0]}: there is no such folder. Runs are in {report.page().parent}.")
     out = args.out or report.page()
     if args.out is not None:
         check_page(out)
     chosen = [(folder.resolve().name, folder) for folder in args.folders]
-    wanted = report.wanted(chosen) if chosen else report.as_configured(training=not args.no_training)
-    with bar("  report", terminal.console) as progress:
-        written = report.write(wanted, out, progress)
-    terminal.say("report", "page", written.in_words())
-    report.tell(out, stand_in=written.stand_in)
+    of = report.content(chosen) if chosen else report.as_configured(training=not args.no_training)
+    with bar("  report", console.out) as progress:
+        written = write_report(of, out, progress)
+    say("report", "page", str(written))
+    report.show(out, stand_in=written.stand_in)
     return 0

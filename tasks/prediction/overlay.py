@@ -10,7 +10,7 @@ import itertools
 import math
 import tempfile
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from pipeline.cli.progress import Progress, silent
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.pixels.frames import Frame, Image, Pictures, Video
+from pipeline.pixels.frames import Image, Pictures, Video
 from pipeline.pixels.numbered import n_frames
 from pipeline.show.painted_bodies import COLOURS, OPACITY, Painter, SeenBody
 from pipeline.synthetic.layouts.files import mp4_writer
@@ -37,8 +37,8 @@ Floats = NDArray[np.floating[Any]]
 
 FRAMES_AT_ONCE: Final = 16  # read, posed and painted together
 BODIES_AT_ONCE: Final = 32  # posed together: their vertices are 3 MB
-STAND_IN: Final = "STAND-IN"  # what pictures made with stand-ins say
-DEFAULT_FPS: Final = 25.0  # of a source that does not say: pictures, or a broken header
+STAND_IN: Final = "STAND-IN"  # in the corner of pictures that are made with demo data
+DEFAULT_FPS: Final = 25.0  # of pictures, or where the video's header has none
 OVER: Final = frozenset({"video_ended", "video_unreadable"})  # problems after which no frame comes
 RECORD: Final = np.dtype(
     [
@@ -54,15 +54,15 @@ RECORD: Final = np.dtype(
 
 
 class PredictedBodies:
-    """All bodies of a video, to be had by frame. They are kept on disk: an hour of a crowd has gigabytes of them."""
+    """All bodies of a video, by frame. They are kept on disk: an hour of a crowd has gigabytes of them."""
 
     def __init__(self, folder: Path) -> None:
-        """folder: on whose disk there is room. The file has no name, and is gone with this object."""
+        """folder: on the disk to use. The file has no name, and is deleted with this object."""
         self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         weakref.finalize(self, self._file.close)
         self._frames: list[NDArray[np.int64]] = []
         self._n_tracks = 0
-        self._held: tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]] | None = None
+        self._sorted: tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]] | None = None
 
     def add(self, prediction: TrackPrediction) -> None:
         """The next track."""
@@ -73,7 +73,7 @@ class PredictedBodies:
             records[name] = getattr(prediction, name)
         self._file.write(records.tobytes())
         self._frames.append(prediction.frame_index)
-        self._held = None
+        self._sorted = None
 
     def __len__(self) -> int:
         return sum(map(len, self._frames))
@@ -82,12 +82,12 @@ class PredictedBodies:
         """(N,) RECORD of the frames [start, stop), by frame and then by track."""
         if not len(self):
             return np.zeros(0, RECORD)
-        if self._held is None:
+        if self._sorted is None:
             self._file.flush()
             frames = np.concatenate(self._frames)
             order = np.argsort(frames, kind="stable")
-            self._held = np.memmap(self._file, RECORD, mode="r"), frames[order], order
-        records, frames, order = self._held
+            self._sorted = np.memmap(self._file, RECORD, mode="r"), frames[order], order
+        records, frames, order = self._sorted
         first, last = np.searchsorted(frames, (start, stop))
         return np.asarray(records[order[first:last]])
 
@@ -143,27 +143,34 @@ def write_overlay(
     generator: VIBE,
     *,
     fps: float | None = None,
-    said: str = "",
+    text: str = "",
     progress: Progress = silent,
 ) -> int:
     """A video (MPEG-4) of all the source's frames, bodies painted over them. Returns how many frames it has.
 
-    fps: of the video; None: the source's own, or DEFAULT_FPS where it does not say. A frame that cannot be decoded is
-    shown as the one before it, so that all others keep their time. said: what every frame is to say in its corner. The
-    file appears when it is whole. Raises PipelineError when it cannot be written.
+    fps: of the video; None: the source's own. A frame that cannot be decoded is shown as the one before it, so that all
+    others keep their time. text: in the corner of every frame. The file appears when it is complete. Raises
+    PipelineError when it cannot be written.
     """
     width, height = source.size()
-    rate, total = fps or rate_of(source), _said(source)
+    total = n_frames(source) if isinstance(source, Pictures) else 0
+    if isinstance(source, Video):
+        total = source.header().n_frames or 0
     drawing, written = BodyDrawing.of(generator), 0
-    part = file.with_name(f".{file.stem}.part{file.suffix}")  # the suffix says which container it is
+    part = file.with_name(f".{file.stem}.part{file.suffix}")  # the suffix names the container
     try:
-        with mp4_writer(part, rate, width, height) as writer:
+        with mp4_writer(part, fps or rate_of(source), width, height) as writer:
             for image in _overlaid(source, bodies, drawing, (height, width)):
-                caption(image, said)
+                caption(image, text)
                 writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
                 written += 1
                 progress(min(written, total), total, "frames")
-        _require_whole(part, file, written)
+        try:  # OpenCV reports no error when the disk is full
+            found = Video(part.parent.resolve(), part.name).header().n_frames if written else 0
+        except RawDataError:
+            found = 0
+        if not found or found != written:
+            raise PipelineError(f"{file}: expected a video of {written} frames, found {found or 0}. Is its disk full?")
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
@@ -171,23 +178,16 @@ def write_overlay(
 
 
 def caption(image: Image, text: str, line: int = 0) -> None:
-    """A few words into the lower left corner, `line` lines above the lowest, in place."""
+    """Write a short text into the lower left corner, `line` lines above the lowest, in place."""
     at = (4, image.shape[0] - 5 - 16 * line)
     for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # readable on anything
         cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, thickness, cv2.LINE_AA)
 
 
 def rate_of(source: FrameSource) -> float:
-    """Frames a second of the source, or DEFAULT_FPS where it does not say."""
-    told = source.header().fps if isinstance(source, Video) else math.nan
-    return told if math.isfinite(told) else DEFAULT_FPS
-
-
-def _said(source: FrameSource) -> int:
-    """About how many frames there are, for a bar."""
-    if isinstance(source, Pictures):
-        return n_frames(source)
-    return (source.header().n_frames or 0) if isinstance(source, Video) else 0
+    """Frames a second of the source, or DEFAULT_FPS where it has none."""
+    fps = source.header().fps if isinstance(source, Video) else math.nan
+    return fps if math.isfinite(fps) else DEFAULT_FPS
 
 
 def _overlaid(
@@ -195,7 +195,9 @@ def _overlaid(
 ) -> Iterator[Image]:
     """Every frame of the source in `shape` (height, width), with its bodies."""
     shown = np.zeros((*shape, 3), np.uint8)
-    for frames in _batches(_all_frames(source)):
+    indices = range(n_frames(source)) if isinstance(source, Pictures) else itertools.count()
+    every = itertools.takewhile(lambda frame: frame.kind not in OVER, source.read(indices))  # damaged ones, too
+    while frames := list(itertools.islice(every, FRAMES_AT_ONCE)):
         records = bodies.of_frames(frames[0].index, frames[-1].index + 1)
         verts = drawing.vertices(records)
         for frame in frames:
@@ -203,17 +205,6 @@ def _overlaid(
                 shown = _fitted(frame.image, shape)
             here = records["frame"] == frame.index
             yield drawing.paint(shown, records[here], verts[here])
-
-
-def _all_frames(source: FrameSource) -> Iterator[Frame]:
-    """All frames from the first to the last, damaged ones among them."""
-    indices = range(n_frames(source)) if isinstance(source, Pictures) else itertools.count()
-    return itertools.takewhile(lambda frame: frame.kind not in OVER, source.read(indices))
-
-
-def _batches(frames: Iterator[Frame]) -> Iterator[Sequence[Frame]]:
-    while batch := list(itertools.islice(frames, FRAMES_AT_ONCE)):
-        yield batch
 
 
 def _fitted(image: Image, shape: tuple[int, int]) -> Image:
@@ -224,13 +215,3 @@ def _fitted(image: Image, shape: tuple[int, int]) -> Image:
     height, width = (min(a, b) for a, b in zip(shape, image.shape[:2], strict=True))
     fitted[:height, :width] = image[:height, :width]
     return fitted
-
-
-def _require_whole(part: Path, file: Path, written: int) -> None:
-    """OpenCV writes on without a word when the disk is full."""
-    try:
-        there = Video(part.parent.resolve(), part.name).header().n_frames if written else 0
-    except RawDataError:
-        there = 0
-    if not there or there != written:
-        raise PipelineError(f"{file}: expected a video of {written} frames, found {there or 0}. Is its disk full?")

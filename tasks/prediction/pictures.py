@@ -1,7 +1,7 @@
 """What a model in training sees: predicted bodies over a few frames of validation.  windows -> [training]
 
 Two strips a window: the frames with their 2D labels, and the same frames with the predicted bodies. The windows are the
-same in every epoch, so that one can look at one learn.
+same in every epoch.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from pipeline.features.pixel_sources import raw_folder
 from pipeline.pixels import sources
 from pipeline.pixels.frames import Image
 from pipeline.show.drawing import flat
-from tasks import terminal
 from tasks.prediction.overlay import RECORD, STAND_IN, BodyDrawing, caption
 from tasks.settings import settings
+from tasks.terminal import USER_ERRORS, warn
 
 if TYPE_CHECKING:
     from cache import Split
@@ -35,7 +35,7 @@ N_WINDOWS: Final = 4  # of all validation splits together
 N_FRAMES: Final = 6  # of a window
 TILE_PX: Final = 160  # side of a frame: six of them are 960 px
 SHIFT: Final = 4  # binary digits after the point, of what OpenCV draws
-GREY: Final = 96  # what stands for a frame that cannot be had
+GREY: Final = 96  # of a frame without a picture
 SIDES: Final[Mapping[str, tuple[int, int, int]]] = {  # RGB of limbs
     "right": (255, 90, 70),
     "left": (80, 170, 255),
@@ -57,7 +57,7 @@ class Example:
 def pictures(config: TrainConfig, *, n_windows: int = N_WINDOWS) -> DrawPictures | None:
     """What draws pictures at each epoch's end, for `training.run`; None without a validation split.
 
-    Nothing is read before it is first asked. It never raises: what is missing, such as raw pictures, is told once, and
+    Nothing is read before the first call. It never raises: what is missing, such as raw pictures, is reported once, and
     bodies are then drawn on grey.
     """
     return _Pictures(config, n_windows) if config.validation else None
@@ -70,7 +70,7 @@ class _Pictures:
     config: TrainConfig
     n_windows: int
     examples: list[Example] | None = None
-    told: set[str] = field(default_factory=set)
+    warned: set[str] = field(default_factory=set)
 
     def __call__(self, generator: VIBE, epoch: int) -> dict[str, Image]:  # noqa: ARG002 - the same at every epoch
         try:
@@ -78,7 +78,7 @@ class _Pictures:
                 self.examples = list(self._examples())
             return {example.name: draw(generator, example) for example in self.examples}
         except Exception as error:  # a picture is never worth days of training
-            self._tell_once(f"no overview pictures: {type(error).__name__}: {error}")
+            self._warn_once(f"no overview pictures: {type(error).__name__}: {error}")
             return {}
 
     def _examples(self) -> Iterator[Example]:
@@ -120,19 +120,19 @@ class _Pictures:
                     problem = frame.problem or "no picture"
                 else:
                     tiles[i] = crops.crop_person(frame.image, bbox[i], scale, TILE_PX)
-        except terminal.MENDABLE as error:
+        except USER_ERRORS as error:
             problem = str(error)
         if problem:
             for tile in tiles[(tiles == GREY).all(axis=(1, 2, 3))]:
                 caption(tile, "no picture", line=1)
-            self._tell_once(f"overview pictures are on grey, {split.name}: {problem}")
+            self._warn_once(f"overview pictures are on grey, {split.name}: {problem}")
         return tiles
 
-    def _tell_once(self, text: str) -> None:
+    def _warn_once(self, text: str) -> None:
         kind = text.partition(":")[0]
-        if kind not in self.told:
-            self.told.add(kind)
-            terminal.warn(text)
+        if kind not in self.warned:
+            self.warned.add(kind)
+            warn(text)
 
 
 def spread_windows(split: Split, stream: str, seqlen: int, n_windows: int) -> list[tuple[int, int]]:

@@ -1,12 +1,12 @@
 """Bodies on a new video: tracks, features, bodies, and files of them.  raw -> tracks -> features -> windows -> [bodies]
 
 The steps are those of training data, on a small cache of the video's own: a reader (`pipeline.datasets.new_video`),
-conversion, extraction, and the model on windows. Each step can be run again: what is there and fits is not made anew.
+conversion, extraction, and the model on windows. A step whose output is up to date is not run again.
 
     <out>/cache/            the small cache
     <out>/bodies/*.npz      a file a track
     <out>/overlay.mp4       the bodies over the frames
-    <out>/predictions.json  what all of it is and was made with; written last: its presence is the end
+    <out>/predictions.json  what the files are and were made with; written last
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from pipeline.pixels import sources
 from pipeline.pixels.frames import FrameSource, Video
 from pipeline.raw.stand_in import is_stand_in
 from pipeline.settings.targets import stream_named
-from tasks.prediction.overlay import STAND_IN, PredictedBodies, rate_of, write_overlay
-from tasks.prediction.trained import Trained, refuse_mixture
+from tasks.prediction.overlay import STAND_IN, PredictedBodies, write_overlay
+from tasks.prediction.trained import Trained, refuse_other_features
 from tasks.settings import settings
 from vibe_model import runs
 from vibe_model.prediction.predict import file_name, predict_tracks, save_npz
@@ -98,9 +98,9 @@ def job(video: Path, trained: Trained, streams: Sequence[StreamSpec], out: Path,
     reader, raw = NewVideo.of(video, **labels), raw_folder(video)
     source = reader.source(raw.resolve())
     if isinstance(source, Video):
-        source.require_decodable()  # what is no video is told as that, and not as one that fits no model
+        source.require_decodable()  # before anything is reported about what fits the model
     model = {f"the body of {trained.checkpoint}": bool(trained.generator.body.stand_in)}
-    of_both = refuse_mixture({f"the video {video}": is_stand_in(raw), **model})
+    stand_in = runs.one_kind({f"the video {video}": is_stand_in(raw), **model})
     placed = tuple(spec.at(raw) for spec in streams)
     refuse_untrained(placed[-1], raw, "the features' weights")
     if placed[-1].stream.dim != trained.feature_size:
@@ -109,7 +109,7 @@ def job(video: Path, trained: Trained, streams: Sequence[StreamSpec], out: Path,
             f"{placed[-1].name!r}, which has {placed[-1].stream.dim}. Name the stream that it was trained on in "
             "[features] of luigi.cfg."
         )
-    return Job(reader, raw, trained, placed, out, of_both or placed[-1].stream.stand_in)
+    return Job(reader, raw, trained, placed, out, stand_in or placed[-1].stream.stand_in)
 
 
 def named_streams(weights: str | None, precision: Precision | None, device: str) -> tuple[StreamSpec, ...]:
@@ -132,72 +132,49 @@ def named_streams(weights: str | None, precision: Precision | None, device: str)
 
 
 def make_tracks(job: Job, progress: Progress) -> Conversion | None:
-    """Video and labels -> tracks; None where they are there. Raises PipelineError where nobody is left to predict."""
+    """Video and labels -> tracks; None where they are up to date. Raises PipelineError where no person is left."""
     plan = convert.plan_conversion(job.reader, job.reader.split, raw=job.raw, root=job.root)
     done = None if plan.up_to_date else convert.convert(plan, progress=progress)
     account = job.split().videos[0].account
     if account["set_aside"]:
         raise PipelineError(account["message"])
     if not account["kept"]:
-        raise PipelineError(nobody_left(job.reader, account))
+        reasons = ", ".join(f"{n:,} {reason}" for reason, n in account["dropped"].items())
+        found = f"of {count(account['found'], 'person-frame')}, {reasons}" if reasons else "no person was found"
+        raise PipelineError(
+            f"{job.reader.keypoints or job.reader.boxes}: no person is left to predict: {found}. Look at the "
+            f"detections, or take tracks of fewer than {count(job.reader.min_frames, 'frame')}: --min-frames."
+        )
     return done
 
 
-def nobody_left(reader: NewVideo, account: Mapping[str, Any]) -> str:
-    """Why there is nobody to predict, and what to do about it."""
-    reasons = ", ".join(f"{n:,} {reason}" for reason, n in account["dropped"].items())
-    return (
-        f"{reader.keypoints or reader.boxes}: nobody is left to predict: "
-        + (f"of {count(account['found'], 'person-frame')}, {reasons}. " if reasons else "nobody was found. ")
-        + f"Look at the detections, or take tracks of fewer than {count(reader.min_frames, 'frame')}: --min-frames."
-    )
+def make_features(job: Job, progress: Progress) -> Extraction | None:
+    """Tracks -> features; None where they are up to date.
 
-
-def make_features(job: Job, progress: Progress) -> list[Extraction]:
-    """Tracks -> features, where they are not there. Raises PipelineError for others than the model was trained on."""
-    done = []
+    Raises PipelineError for features of another network than the model was trained on.
+    """
+    done = None
     for spec in job.streams:
         plan = compare_stream(job.split(), spec)
-        if plan.differs:  # of an earlier run with another network: this cache is nobody else's
+        if plan.differs:  # by an earlier command with another network: nothing else uses this cache
             plan = plan_extraction(job.root, job.name, spec, replace=True)
         if spec is job.stream:
             refuse_other_features(job.trained, plan.identity)
         if not plan.up_to_date:
-            done.append(extract.extract(plan, progress=progress))
+            done = extract.extract(plan, progress=progress)
     return done
 
 
-def refuse_other_features(trained: Trained, identity: Mapping[str, Any]) -> None:
-    """Raise PipelineError unless these features are of the network that the model was trained on, as far as is told."""
-    expected = trained.features
-    if trained.kind != "ours" or expected is None or expected.get("kind") == "imported":
-        return
-    keys = sorted(key for key in expected.keys() | identity.keys() if expected.get(key) != identity.get(key))
-    if keys:
-        was, now = (", ".join(f"{key} {_in_words(told.get(key))}" for key in keys) for told in (expected, identity))
-        raise PipelineError(
-            f"{trained.checkpoint}: expected features as those that it was trained on, {was}; found {now}. Name the "
-            "same network: --weights, --precision, or [features] of luigi.cfg."
-        )
-
-
-def _in_words(part: Any) -> str:
-    """A part of a stream's identity as its option is written: untrained:7"""
-    if isinstance(part, Mapping) and part.keys() == {"kind", "argument"}:
-        return f"{part['kind']}:{part['argument']}"
-    return "not said" if part is None else str(part)
-
-
-def doubts(job: Job) -> list[str]:
-    """What a person should know before believing the bodies."""
-    told = []
+def warnings(job: Job) -> list[str]:
+    """Reasons to doubt the bodies."""
+    found = []
     weights = job.stream.stream.weights if isinstance(job.stream.stream, ResNet50) else None
     published = job.trained.kind in ("vibe", "spin")
     if published and not job.stand_in and (weights is None or weights.kind != "spin"):
-        told.append(f"{job.trained.checkpoint.name} was trained on SPIN's features, and these are {job.stream}")
+        found.append(f"{job.trained.checkpoint.name} was trained on SPIN's features, and these are {job.stream}")
     if job.trained.kind == "ours" and job.trained.features is None:
-        told.append(f"{job.trained.checkpoint.name} does not say which features it was trained on")
-    return told
+        found.append(f"{job.trained.checkpoint.name} does not record which features it was trained on")
+    return found
 
 
 def make_bodies(job: Job, *, smooth: float, batch_size: int, progress: Progress) -> Predicted:
@@ -232,12 +209,12 @@ def make_bodies(job: Job, *, smooth: float, batch_size: int, progress: Progress)
 def make_overlay(job: Job, predicted: Predicted, *, fps: float | None, progress: Progress) -> int:
     """Bodies over the frames: `<out>/overlay.mp4`. Returns how many frames it has."""
     file, generator = job.out / OVERLAY, job.trained.generator
-    said = STAND_IN if job.stand_in else ""
-    return write_overlay(file, job.source(), predicted.bodies, generator, fps=fps, said=said, progress=progress)
+    text = STAND_IN if job.stand_in else ""
+    return write_overlay(file, job.source(), predicted.bodies, generator, fps=fps, text=text, progress=progress)
 
 
-def write_summary(job: Job, predicted: Predicted, *, smooth: float, overlay_fps: float | None) -> Path:
-    """predictions.json: what lies in the folder, and what it was made from and with."""
+def write_summary(job: Job, predicted: Predicted, *, smooth: float, overlay_fps: float | None) -> dict[str, Any]:
+    """Write predictions.json: what is in the folder, and what it was made from and with. Return its content."""
     split = job.split()
     video, fps = split.videos[0], float(np.atleast_1d(split.tracks.fps)[0])
     summary = {
@@ -249,16 +226,11 @@ def write_summary(job: Job, predicted: Predicted, *, smooth: float, overlay_fps:
         "overlay": None if overlay_fps is None else {"file": OVERLAY, "fps": overlay_fps},
     }
     runs.write_json(job.out / SUMMARY, summary)
-    return job.out / SUMMARY
-
-
-def overlay_rate(job: Job, fps: float | None) -> float:
-    """Frames a second of the overlay: as asked for, or the video's own."""
-    return fps or rate_of(job.source())
+    return summary
 
 
 def _about(job: Job, smooth: float) -> dict[str, Any]:
-    """What every file says of where it comes from."""
+    """What every file records of where it comes from."""
     identity = job.split().stream_manifest(job.stream.name)["identity"]
     labels = Path(job.reader.keypoints or job.reader.boxes).name
     return {
@@ -274,17 +246,12 @@ def _about(job: Job, smooth: float) -> dict[str, Any]:
 
 
 def _remove_others(folder: Path, current: set[str]) -> None:
-    """Files of tracks that an earlier run, with other labels, had and this one has not. Other people's files stay."""
+    """Delete files of tracks that only an earlier command, with other labels, had. Files of the user stay."""
     for file in folder.glob("*.npz"):
-        if file.name not in current and _is_ours(file):
+        try:
+            with np.load(file) as arrays:
+                track = json.loads(str(arrays["about"]))["track"]
+        except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile):
+            continue
+        if file.name not in current and file_name(str(track)) == file.name:
             file.unlink()
-
-
-def _is_ours(file: Path) -> bool:
-    """Is it called as the track is that it says it holds?"""
-    try:
-        with np.load(file) as arrays:
-            track = json.loads(str(arrays["about"]))["track"]
-        return file_name(str(track)) == file.name
-    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile):
-        return False

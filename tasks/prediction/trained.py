@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, PipelineError
 from vibe_model import runs
 from vibe_model.checkpoints import load_published, read_checkpoint
-from vibe_model.errors import CheckpointError, StandInMixed
+from vibe_model.errors import CheckpointError
 from vibe_model.networks.generator import FEATURE_SIZE, VIBE, build_generator
 from vibe_model.settings.config import TrainConfig
 from vibe_model.training.vibe import load_body
@@ -24,30 +24,30 @@ from vibe_model.training.vibe import load_body
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A generator in evaluation mode, on its device, and what its checkpoint says of itself."""
+    """A generator in evaluation mode, on its device, and what its checkpoint records."""
 
     generator: VIBE
     checkpoint: Path
     kind: str  # ours, vibe (published) or spin (published: frame by frame)
     seqlen: int  # frames of a window that it was trained on
     feature_size: int
-    stand_in: bool | None  # trained on stand-in data? None: an old checkpoint of ours, which does not say
-    features: Mapping[str, Any] | None  # identity of the feature stream that it was trained on, where it says so
-    config: TrainConfig | None  # of ours
+    stand_in: bool | None  # trained on demo data? None: an old checkpoint, which does not record it
+    features: Mapping[str, Any] | None  # identity of the feature stream that it was trained on, where recorded
+    config: TrainConfig | None  # None: a published one
 
     @property
     def about(self) -> dict[str, Any]:
-        """For whatever is made with it: which checkpoint, by its content."""
+        """Which checkpoint, by its content: for the files that are made with it."""
         return {"kind": self.kind, "file": self.checkpoint.name, "sha256": runs.file_digest(self.checkpoint)}
 
 
 def load(checkpoint: Path, body: Path | None, device: str = "auto") -> Trained:
     """Build the generator that the checkpoint was trained as, and fill it.
 
-    body: the folder of SMPL's files (None: the procedural stand-in). device: auto, cpu, cuda, cuda:1, ...
-    Ours says how it was built; VIBE's published files have the published sizes; SPIN's has no temporal encoder. Raises
-    CheckpointError for what is no such file or has other sizes, MissingAssets without the body's files, ConfigError for
-    a device that is not there, StandInMixed when exactly one of checkpoint and body is a stand-in.
+    body: the folder of SMPL's files; None: the procedural body. device: auto, cpu, cuda, cuda:1, ...
+    Checkpoints of ours record how they were built; VIBE's published files have the published sizes; SPIN's has no
+    temporal encoder. Raises CheckpointError for another file or other sizes, MissingAssets without the body's files,
+    ConfigError for a device that is not there, StandInMixed when one of checkpoint and body is of demo data.
     """
     target = _device(device)
     content = read_checkpoint(checkpoint)
@@ -57,7 +57,7 @@ def load(checkpoint: Path, body: Path | None, device: str = "auto") -> Trained:
     config = _config(checkpoint, content)
     stand_in = _stand_in(checkpoint, content)
     model = load_body(body)
-    refuse_mixture({f"the checkpoint {checkpoint}": stand_in, f"the body in {body}": model.stand_in})
+    runs.one_kind({f"the checkpoint {checkpoint}": stand_in, f"the body in {body}": model.stand_in})
     if config is not None:
         kind, generator = "ours", build_generator(config, model)
     else:
@@ -68,7 +68,7 @@ def load(checkpoint: Path, body: Path | None, device: str = "auto") -> Trained:
         generator=generator.to(target).eval(),
         checkpoint=checkpoint,
         kind=kind,
-        seqlen=generator_seqlen(config),
+        seqlen=(config or TrainConfig()).seqlen,  # of a published one, 16
         feature_size=FEATURE_SIZE if config is None else config.feature_size,
         stand_in=stand_in,
         features=features if isinstance(features, Mapping) else None,
@@ -76,48 +76,52 @@ def load(checkpoint: Path, body: Path | None, device: str = "auto") -> Trained:
     )
 
 
-def generator_seqlen(config: TrainConfig | None) -> int:
-    """Frames of a window: the configuration's, or the published 16."""
-    return TrainConfig().seqlen if config is None else config.seqlen
+def refuse_other_features(trained: Trained, identity: Mapping[str, Any]) -> None:
+    """Raise PipelineError for features of another network than the model was trained on, where both are recorded."""
+    expected = trained.features
+    if trained.kind != "ours" or expected is None or expected.get("kind") == "imported":
+        return
 
+    def text(part: Any) -> str:  # as its option is written: untrained:7
+        if isinstance(part, Mapping) and part.keys() == {"kind", "argument"}:
+            return f"{part['kind']}:{part['argument']}"
+        return "not recorded" if part is None else str(part)
 
-def refuse_mixture(kinds: Mapping[str, bool | None]) -> bool:
-    """Is all of it a stand-in? Raises StandInMixed when some is and some is not; None is not known, and left out."""
-    stand_ins, real = ([what for what, kind in kinds.items() if kind is wanted] for wanted in (True, False))
-    if stand_ins and real:
-        raise StandInMixed(
-            f"{', '.join(stand_ins)}: stand-in; {', '.join(real)}: not a stand-in. Numbers made from both would mean "
-            "nothing: name files of one kind."
+    keys = sorted(key for key in expected.keys() | identity.keys() if expected.get(key) != identity.get(key))
+    if keys:
+        was, now = (", ".join(f"{key} {text(each.get(key))}" for key in keys) for each in (expected, identity))
+        raise PipelineError(
+            f"{trained.checkpoint}: expected features as those that it was trained on, {was}; found {now}. Name the "
+            "same network: --weights, --precision, or [features] of luigi.cfg."
         )
-    return bool(stand_ins)
 
 
 def _config(checkpoint: Path, content: Mapping[str, Any]) -> TrainConfig | None:
-    """How it was built, where it says so: then it is ours."""
-    said = content.get("config")
-    if said is None:
+    """The settings that a checkpoint of ours was trained with; None for a published one."""
+    settings = content.get("config")
+    if settings is None:
         return None
-    if not isinstance(said, Mapping):
-        raise CheckpointError(f"{checkpoint}: 'config': expected settings by name, found {type(said).__name__}")
+    if not isinstance(settings, Mapping):
+        raise CheckpointError(f"{checkpoint}: 'config': expected settings by name, found {type(settings).__name__}")
     try:
-        return TrainConfig.from_dict(said)
+        return TrainConfig.from_dict(settings)
     except (ValueError, TypeError) as error:
         raise CheckpointError(
-            f"{checkpoint}: 'config': {error}. It is of another version of this project: use that one, or train anew."
+            f"{checkpoint}: 'config': {error}. It is of another version of this project: use that one, or train again."
         ) from error
 
 
 def _stand_in(checkpoint: Path, content: Mapping[str, Any]) -> bool | None:
-    """Was it trained on stand-in data? What is published was not."""
+    """Was it trained on demo data? Published checkpoints were not; None where it is not recorded."""
     if "stand_in" in content:
         return bool(content["stand_in"])
     if "config" not in content:
         return False
-    try:  # written before checkpoints said it themselves: the run's folder does
-        told = json.loads((checkpoint.parent / "config.json").read_text()).get("stand_in")
+    try:  # of before checkpoints recorded it: the run's folder does
+        recorded = json.loads((checkpoint.parent / "config.json").read_text()).get("stand_in")
     except (OSError, ValueError, AttributeError):
         return None
-    return None if told is None else bool(told)
+    return None if recorded is None else bool(recorded)
 
 
 def _device(name: str) -> torch.device:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -20,7 +19,7 @@ Columns = Mapping[str, np.ndarray[Any, Any]]
 PENN_FRAMES = (30, 10)  # of the two tracks
 FPS = 25.0
 BOX_PX = (100.0, 50.0)  # the longer side of each track's boxes
-SET_ASIDE = 7  # videos
+REJECTED = 7  # videos
 
 
 def write_split(
@@ -28,27 +27,35 @@ def write_split(
     name: str,
     tracks: Mapping[str, Columns],
     *,
-    accounts: Sequence[VideoAccount] = (),
+    accounts: Sequence[VideoAccount] | None = None,
     known: Totals | None = None,
     stand_in: bool = True,
-    fps: float = FPS,
+    fps: Mapping[str, float] | None = None,
     raw: Path | None = None,
+    step: int = 1,
+    drop: Sequence[str] = (),
 ) -> None:
-    """A committed split. tracks: <video>/<person> -> its columns, one video each."""
-    columns = {column for track in tracks.values() for column in track}
+    """A commit of a split. tracks: <video>/<person> -> its columns, one video each. fps: of videos, else FPS.
+
+    accounts: what became of the videos; None: nothing is recorded of it. drop: videos of the commit before.
+    """
+    columns = sorted({column for track in tracks.values() for column in track} or {"frame_index", "bbox"})
+    if drop:
+        columns = list(cache.open(root)[name].columns)
     provenance = {"raw": str(raw or root / "no-raw-folder")}
-    with cache.SplitWriter(root, name, columns=sorted(columns), plan="by hand", provenance=provenance) as writer:
-        writer.begin()
+    with cache.SplitWriter(root, name, columns=columns, plan="by hand", provenance=provenance) as writer:
+        writer.begin(drop=list(drop))
         for track, held in tracks.items():
             video = track.split("/")[0]
             source = Pictures(raw or root, f"frames/{video}/{{:06d}}.jpg").spec if "bbox" in held else ""
-            rows = cache.TrackRows(name=track, video=video, step=1, fps=fps, crop_scale=1.3, columns=held)
+            rate = (fps or {}).get(video, FPS)
+            rows = cache.TrackRows(name=track, video=video, step=step, fps=rate, crop_scale=1.3, columns=held)
             writer.append(cache.VideoEntry(name=video, source=source, width=320, height=240), [rows])
-        for account in accounts:
+        for account in accounts or ():
             if account.set_aside:
                 writer.append(cache.VideoEntry(name=account.name, account=account.as_dict()), [])
-        totals = Accounting(accounts).totals(known)
-        writer.commit({"stand_in": stand_in, "accounting": totals})
+        recorded = {} if accounts is None else {"accounting": Accounting(accounts).totals(known)}
+        writer.commit({"stand_in": stand_in, **recorded})
 
 
 def write_stream(root: Path, name: str, features: np.ndarray[Any, Any], ok: np.ndarray[Any, Any] | None = None) -> None:
@@ -70,35 +77,32 @@ def person(frames: int, *, side: float = 100.0, visible: int = 49) -> Columns:
     return {"frame_index": np.arange(frames), "bbox": bbox, "kp_2d": kp_2d}
 
 
-def moving(pose: np.ndarray[Any, Any]) -> Columns:
-    """Columns of a track of motion alone. pose: (frames, 72) rad."""
-    frames = len(pose)
-    flags = np.ones(frames, np.uint8)
-    return {
-        "frame_index": np.arange(frames),
-        "pose": pose.astype(np.float32),
-        "betas": np.zeros((frames, 10), np.float32),
-        "has_smpl": flags,
-    }
+def moving(degrees: float, frames: int) -> dict[str, np.ndarray[Any, Any]]:
+    """Columns of a track of motion alone: each joint is turned about x, one way and the other in turn."""
+    pose = np.zeros((frames, 24, 3), np.float32)
+    pose[..., 0] = np.deg2rad(degrees) * np.where(np.arange(frames) % 2, 1, -1)[:, None]
+    betas, flags = np.zeros((frames, 10), np.float32), np.ones(frames, np.uint8)
+    return {"frame_index": np.arange(frames), "pose": pose.reshape(frames, 72), "betas": betas, "has_smpl": flags}
+
+
+def kept(videos: int, frames: int = 10) -> list[VideoAccount]:
+    """So many videos, each with one track of so many rows."""
+    accounts = [VideoAccount(f"{i:04d}", found=frames) for i in range(videos)]
+    for account in accounts:
+        account.keep_track(frames)
+    return accounts
 
 
 def penn_accounts() -> list[VideoAccount]:
-    """Two videos that were kept, of which one lost five frames, and seven that were set aside."""
-    kept = [VideoAccount("0001", found=PENN_FRAMES[0]), VideoAccount("0002", found=PENN_FRAMES[1] + 5)]
-    kept[1].drop("no_box", 5)
-    for account, frames in zip(kept, PENN_FRAMES, strict=True):
+    """Two videos that were kept, of which one lost five frames, and seven that were rejected."""
+    good = [VideoAccount("0001", found=PENN_FRAMES[0]), VideoAccount("0002", found=PENN_FRAMES[1] + 5)]
+    good[1].drop("no_box", 5)
+    for account, frames in zip(good, PENN_FRAMES, strict=True):
         account.keep_track(frames)
-    aside = [VideoAccount(f"1{i:03d}", found=3) for i in range(SET_ASIDE)]
-    for account in aside:
+    bad = [VideoAccount(f"1{i:03d}", found=3) for i in range(REJECTED)]
+    for account in bad:
         account.reject("bad_labels", f"labels/{account.name}.mat: expected 13 joints, <found> 12.")
-    return [*kept, *aside]
-
-
-def sideways(degrees: float, frames: int) -> np.ndarray[Any, Any]:
-    """(frames, 72) rad: every joint is turned about x, in every other frame one way and the other way in the rest."""
-    pose = np.zeros((frames, 24, 3))
-    pose[..., 0] = np.deg2rad(degrees) * np.where(np.arange(frames) % 2, 1, -1)[:, None]
-    return pose.reshape(frames, 72)
+    return [*good, *bad]
 
 
 @pytest.fixture(scope="session")
@@ -120,15 +124,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ok = np.ones(len(features))
     ok[:3] = 0
     write_stream(folder / "cache", "penn_action/train", features, ok)
-    account = VideoAccount("walk", found=12)
-    account.keep_track(12)
-    write_split(folder / "cache", "amass/train", {"walk/0": moving(sideways(10, 12))}, accounts=[account], fps=np.nan)
+    walk = {"0000/0": moving(10, 12)}
+    write_split(folder / "cache", "amass/train", walk, accounts=kept(1, 12), fps={"0000": np.nan})
     return folder / "cache"
-
-
-@pytest.fixture
-def make() -> SimpleNamespace:
-    """What makes a cache by hand, for tests that need one of their own."""
-    return SimpleNamespace(
-        write_split=write_split, write_stream=write_stream, person=person, moving=moving, sideways=sideways
-    )

@@ -21,9 +21,18 @@ import tasks
 from pipeline.cli.console import VERB
 from pipeline.features.streams.resnet50 import ResNet50
 from tasks import base, events, settings
+from tasks.__main__ import main
 
 LUIGI = Path(sys.executable).with_name("luigi")
 ROOT = Path(__file__).parents[2]
+PROBE = """
+import sys
+from luigi.cmdline import luigi_run
+try:
+    luigi_run(sys.argv[1:])
+finally:
+    print("imported:", *sorted({"torch", "torchvision", "smplx"} & sys.modules.keys()))
+"""
 
 CONFIG: dict[str, dict[str, str]] = {
     "paths": {"raw": "raw", "body": "body", "cache": "cache", "runs": "runs"},
@@ -60,12 +69,29 @@ class Ran:
     @property
     def done(self) -> list[str]:
         """`verb what` of every task that did something."""
-        told = [line[2:] for line in self.shown.splitlines() if line.startswith("✓")]
-        return [f"{line[:VERB].strip()} {line[VERB:].strip().split('  ')[0]}" for line in told]
+        lines = [line[2:] for line in self.lines if line.startswith("✓")]
+        return [f"{line[:VERB].strip()} {line[VERB:].strip().split('  ')[0]}" for line in lines]
+
+    @property
+    def lines(self) -> list[str]:
+        return self.shown.splitlines()
+
+    @property
+    def words(self) -> str:
+        """With single blanks between them."""
+        return " ".join(self.shown.split())
 
     @property
     def failures(self) -> list[str]:
-        return [line for line in self.shown.splitlines() if line.startswith("✗")]
+        return [line for line in self.lines if line.startswith("✗")]
+
+    def only_failure(self, code: int) -> str:
+        """The one failure that was printed, without traceback, of a command with this exit code."""
+        assert self.code == code, self.shown
+        assert "Traceback" not in self.shown
+        assert "ERROR" not in self.shown
+        assert len(self.failures) == 1, self.shown
+        return self.failures[0]
 
 
 @dataclass
@@ -117,7 +143,7 @@ class Project:
         return Ran(process.returncode, shown)
 
     def files(self) -> dict[str, tuple[int, int, int]]:
-        """Every file below cache/ and runs/, with all that would tell that it was touched."""
+        """Every file below cache/ and runs/, with what changes when it is written."""
         found = [*self.folder.glob("cache/**/*"), *self.folder.glob("runs/**/*")]
         status = {str(path.relative_to(self.folder)): path.stat() for path in found}
         return {name: (s.st_ino, s.st_size, s.st_mtime_ns) for name, s in status.items()}
@@ -142,7 +168,7 @@ class Made:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """A finished project and what the terminal showed while it was made. Only to be looked at."""
+    """A finished project and what the terminal showed while it was made. Read-only."""
     project = Project(tmp_path_factory.mktemp("project"))
     project.configure(CONFIG)
     project.configure({"data": {"datasets": "penn_action 3dpw amass"}})
@@ -172,7 +198,7 @@ def bare(tmp_path: Path) -> Project:
 
 
 class FakeNetwork:
-    """Stands for ResNet-50: a row's features are the means over the parts of its crop."""
+    """In place of ResNet-50: a row's features are the means over the parts of its crop."""
 
     batch_size, lanes = 16, 1
 
@@ -180,42 +206,62 @@ class FakeNetwork:
         self.provenance = {"weights": stream.weights.identity(), "sha256": "0" * 64, "stand_in": True}
 
     def adopt(self, memory: np.ndarray) -> None:
-        """It needs nothing of it."""
+        """Nothing to prepare."""
 
     def release(self) -> None:
-        """Nor then."""
+        """Nothing to release."""
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
         pixels = crops.reshape(len(crops), -1)[:, : 73 * ResNet50.dim].astype(np.float32)
-        means: np.ndarray = pixels.reshape(len(crops), ResNet50.dim, 73).mean(axis=2)
+        means: np.ndarray = pixels.reshape(len(crops), ResNet50.dim, 73).mean(axis=2) / 255
         return means
 
 
 @pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features cost nothing."""
+    monkeypatch.setattr(ResNet50, "load", lambda stream, machine, recorded: FakeNetwork(stream))
+
+
+@pytest.fixture
 def within(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Project], None]]:
-    """Use a project's luigi.cfg in this process, as if nothing had been asked before."""
+    """Use a project's luigi.cfg in this process, with nothing cached."""
+
+    def forget() -> None:
+        settings.settings.cache_clear()
+        events.introduce.cache_clear()
+        events.reported.clear()
+        base.forget()
 
     def enter(project: Project) -> None:
         monkeypatch.setenv("LUIGI_CONFIG_PATH", str(project.cfg))
-        afresh()
+        forget()
 
     yield enter
-    afresh()
+    forget()
 
 
-def afresh() -> None:
-    settings.settings.cache_clear()
-    events.introduce.cache_clear()
-    events._told.clear()
-    base.forget()
+@pytest.fixture
+def tasks_command(
+    within: Callable[[Project], None], capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    """`python -m tasks WORDS` in a project: its exit code and what it printed."""
+
+    def run(project: Project, *words: str) -> tuple[int, str]:
+        within(project)
+        capsys.readouterr()
+        code = main([*words])
+        shown = capsys.readouterr()
+        return code, shown.out + shown.err
+
+    return run
 
 
 @pytest.fixture
 def build(
-    within: Callable[[Project], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    within: Callable[[Project], None], no_network: None, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Ran]:
     """Run one task in this process, with a network that costs nothing: `build(project, "Data")`."""
-    monkeypatch.setattr(ResNet50, "load", lambda stream, machine, recorded: FakeNetwork(stream))
 
     def run(project: Project, name: str, **parameters: Any) -> Ran:
         within(project)

@@ -1,3 +1,7 @@
+"""luigi.cfg as a whole: what arrives in the tasks, and that each mistake is reported with its line."""
+
+from __future__ import annotations
+
 import dataclasses
 from pathlib import Path
 
@@ -12,9 +16,12 @@ from pipeline.features.spec import Resources
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.crops import Crops
 from pipeline.settings import sections
-from tasks import settings
+from tasks import evaluation, settings
+from tasks.settings import vibe_settings
+from tasks.training import train_config
 from vibe_model.settings.config import TrainConfig
 from vibe_model.settings.mposer_config import MPoserConfig
+from vibe_model.settings.variants import variant_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,199 +54,105 @@ def test_the_shipped_luigi_cfg_is_valid() -> None:
     assert settings.load(ROOT / "luigi.cfg").data.datasets == tuple(datasets.DATASETS)
 
 
-def test_relative_paths_lie_below_the_folder_of_the_file_and_absolute_ones_where_they_say(tmp_path: Path) -> None:
-    paths = load(tmp_path, GOOD).paths
-    assert paths.cache == tmp_path / "cache"
-    assert paths.body == Path("/somewhere/smpl")
-
-
-@pytest.mark.parametrize("before", ["[paths]", "raw = raw", "[data]", "datasets = penn_action amass"])
-def test_commands_without_luigi_tell_what_is_missing_too(before: str, tmp_path: Path) -> None:
-    (tmp_path / "luigi.cfg").write_text(GOOD.replace(before, ""))
-    with pytest.raises(ConfigError, match=r"luigi\.cfg"):
-        sections.load(tmp_path / "luigi.cfg")
-
-
-def test_values_arrive_in_their_types(tmp_path: Path) -> None:
+def test_values_arrive_in_their_types_and_paths_below_the_files_folder(tmp_path: Path) -> None:
     loaded = load(tmp_path, GOOD)
-    assert loaded.convert.workers == 3
-    assert loaded.convert.strict is False
+    assert (loaded.paths.cache, loaded.paths.body) == (tmp_path / "cache", Path("/somewhere/smpl"))
+    assert (loaded.convert.workers, loaded.convert.strict, loaded.dask.scheduler) == (3, False, None)
     assert loaded.dataset("amass").parameters() == {"resampling": "decimate"}
+    own = "[features]\ncrops = small\ndevice = cuda\nbatch_size = 64\ncompile = true\nworkers = 5\ntimeout = 9\n"
+    loaded = load(tmp_path, GOOD + own + "[dask]\nscheduler = tcp://node:8786\n")
+    assert loaded.stream.crops == "small"
+    assert loaded.stream.resources == Resources(Machine("cuda", 64, compile=True), workers=5, timeout=9)
+    assert loaded.dask.scheduler == "tcp://node:8786"
+    loaded = load(tmp_path, GOOD + "[features]\nstream = small\nkind = crops\n[crops]\nquality = 80\n")
+    assert (loaded.stream.name, loaded.stream.stream, loaded.stream.crops) == ("small", Crops(quality=80), "")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("file:w/r50.pt", "file:{}/w/r50.pt"),
+        ("spin:/s.pt", "spin:/s.pt"),
+        ("torchvision:IMAGENET1K_V2", "torchvision:IMAGENET1K_V2"),
+    ],
+)
+def test_a_checkpoints_path_is_relative_to_the_files_folder(tmp_path: Path, text: str, expected: str) -> None:
+    loaded = load(tmp_path, GOOD + f"[features]\nweights = {text}\n")
+    assert str(loaded.stream.stream.weights) == expected.format(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        (
-            "cache = cache",
-            "cahce = cache",
-            r"line 5 \[paths\] cahce: unknown key; did you mean 'cache'\? known: raw, body, cache, runs",
-        ),
-        ("runs = runs", "", r"luigi\.cfg, line 2 \[paths\]: 'runs' is missing"),
+        ("cache = cache", "cahce = cache", r"line 5 \[paths\] cahce: unknown key; did you mean 'cache'\?"),
+        ("runs = runs", "", r"line 2 \[paths\]: 'runs' is missing"),
         ("workers = 3", "workers = three", r"line 10 \[convert\] workers = three: expected a whole number"),
-        ("workers = 3", "strict = perhaps", r"\[convert\] strict = perhaps: expected true or false"),
-        (
-            "[convert]",
-            "[conversion]",
-            r"line 9 \[conversion\]: unknown section;.* known: .*convert,.*Luigi's own: core",
-        ),
+        ("workers = 3", "workers = -1", r"line 10 \[convert\] workers = -1: expected a whole number, 0 or more"),
+        ("workers = 3", "strict = perhaps", r"line 10 \[convert\] strict = perhaps: expected true or false"),
+        ("[convert]", "[conversion]", r"line 9 \[conversion\]: unknown section;.* known: .*convert"),
         (
             "penn_action amass",
             "penn_action amas",
-            r"line 8 \[data\] datasets: there is no dataset 'amas'; did you mean 'amass'\? known: penn",
+            r"line 8 \[data\] datasets: there is no dataset 'amas'; did you mean 'amass'",
         ),
-        (
-            "resampling = decimate",
-            "resample = x",
-            r"line 12 \[amass\] resample: unknown key; did you mean 'resampling'\?",
-        ),
-        ("[data]", "[data", r"luigi\.cfg"),
-        ("workers = 3", "workers = -1", r"\[convert\] workers = -1: expected a whole number, 0 or more"),
         ("penn_action amass", "", r"\[data\] datasets: expected one or more of .*, found none"),
         ("penn_action amass", "amass amass", r"\[data\] datasets: .*, found one twice \(amass amass\)"),
-        ("cache = cache", "cache =", r"\[paths\] cache = : expected a path"),
-        (
-            "= decimate",
-            "= sideways",
-            r"luigi\.cfg, line 12 \[amass\] amass: resampling is 'sideways'; it can be slerp or",
-        ),
-        (
-            "[core]",
-            "[embedded]\nsize = huge\n[core]",
-            r"\[embedded\] size = huge: expected one of tiny, default, large",
-        ),
-        ("[core]", "[embedded]\nseed = -1\n[core]", r"\[embedded\] seed = -1: expected a whole number, 0 or more"),
-        ("[core]", "[features]\nprecision = quick\n[core]", r"precision = quick: expected one of exact, fast"),
-        ("[core]", "[features]\nbatch_size = -1\n[core]", r"batch_size = -1: expected a whole number, 0 or more"),
-        ("[core]", "[features]\ntimeout = 0\n[core]", r"timeout = 0: expected a whole number, 1 or more"),
-        (
-            "[core]",
-            "[features]\nkind = resnet5\n[core]",
-            r"kind: no stream is called 'resnet5'; known: resnet50",
-        ),
-        (
-            "[core]",
-            "[features]\ncrops = resnet50\n[core]",
-            r"line 16 \[features\] crops: stream 'resnet50' cannot be computed from itself",
-        ),
-        (
-            "[core]",
-            "[crops]\nquality = 90\n[core]",
-            r"\[crops\] has options of a stream, but .* kind is resnet50, and crops is none",
-        ),
-        (
-            "[core]",
-            "[features]\ncrops = crops\n[crops]\nquality = 101\n[core]",
-            r"line 18 \[crops\] quality 101: expected",
-        ),
-        ("[core]", "[features]\ncrops = ../x\n[core]", r"line 16 \[features\] crops: '\.\./x' is no stream's name"),
-        ("[core]", "[features]\nstream = a_ok\n[core]", r"line 16 \[features\] stream: 'a_ok' is no stream's name"),
-        ("[core]", "[features]\nkind = crops\n[crops]\nquality = 101\n[core]", r"quality 101: expected 1 to 100"),
-        ("[core]", "[features]\nkind = crops\n[crops]\nquality = good\n[core]", r"quality = good: expected a whole"),
-        ("[core]", "[resnet50]\nweights = untrained:1\n[core]", r"\[resnet50\] weights: belongs into \[features\]"),
-        (
-            "[core]",
-            "[dask]\nschedular = x\n[core]",
-            r"line 16 \[dask\] schedular: unknown key; did you mean 'scheduler'\? known: scheduler",
-        ),
-        ("[core]", "[features]\nweights = spin\n[core]", r"line 16 \[features\] weights 'spin': expected one of"),
-        ("[core]", "[features]\nweights = untrained:x\n[core]", r"expected a whole number as seed, as in untrained:0"),
-        ("[core]", "[convert]\n[core]", r"line 15 \[convert\]: this section is in line 9 already"),
+        ("resampling = decimate", "resample = x", r"line 12 \[amass\] resample: unknown key; did you mean"),
+        ("= decimate", "= sideways", r"line 12 \[amass\] amass: resampling is 'sideways'; it can be slerp or"),
+        ("[data]", "[data", r""),
+        ("cache = cache", "cache =", r".*\[paths\] cache = : expected a path"),
+        ("runs = runs", "runs = cache/runs", r"line 6 \[paths\] runs: .*cache/runs .* in the cache"),
+        ("raw = raw", "raw = cache", r"line 3 \[paths\] raw: .* in the cache"),
+        ("runs = runs", "runs = raw", r"line 6 \[paths\] runs: .*raw is raw, too: name a folder of its own"),
     ],
 )
-def test_a_mistake_is_named_with_its_section_and_what_was_expected(
+def test_a_mistake_is_reported_with_its_line_and_what_was_expected(
     tmp_path: Path, before: str, after: str, message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=rf"luigi\.cfg.*{message}"):
         load(tmp_path, GOOD.replace(before, after))
-
-
-def test_streams_of_other_kinds_have_a_section_of_their_own(tmp_path: Path) -> None:
-    loaded = load(tmp_path, GOOD + "[features]\nstream = small\nkind = crops\n[crops]\nquality = 80\n")
-    assert (loaded.stream.name, loaded.stream.stream, loaded.stream.crops) == ("small", Crops(quality=80), "")
-
-
-def test_a_stream_that_is_called_like_another_section_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipeline.features.streams.names", lambda: ("resnet50", "crops", "amass"))
-    with pytest.raises(ConfigError, match="a stream of another package is called 'amass'"):
-        load(tmp_path, GOOD)
-
-
-def test_what_of_the_machine_may_be_taken_is_handed_on(tmp_path: Path) -> None:
-    given = "[features]\ncrops = small\ndevice = cuda\nbatch_size = 64\ncompile = true\nworkers = 5\ntimeout = 9\n"
-    loaded = load(tmp_path, GOOD + given + "[dask]\nscheduler = tcp://node:8786\n")
-    assert loaded.stream.crops == "small"
-    assert loaded.stream.resources == Resources(Machine("cuda", 64, compile=True), workers=5, timeout=9)
-    assert loaded.dask.scheduler == "tcp://node:8786"
-    assert load(tmp_path, GOOD).dask.scheduler is None
-
-
-def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="LUIGI_CONFIG_PATH"):
-        settings.load(tmp_path / "luigi.cfg")
-
-
-def test_a_file_that_is_no_text_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "luigi.cfg").write_bytes(b"[paths]\nraw = \xff\n")
-    with pytest.raises(ConfigError, match=r"luigi\.cfg, line 2: expected text in UTF-8, found the byte 0xff"):
-        settings.load(tmp_path / "luigi.cfg")
-
-
-@pytest.mark.parametrize(("given", "expected"), [("file:w/r50.pt", "file:{}/w/r50.pt"), ("spin:/s.pt", "spin:/s.pt")])
-def test_a_checkpoints_path_is_taken_from_the_folder_of_the_file(tmp_path: Path, given: str, expected: str) -> None:
-    loaded = load(tmp_path, GOOD + f"[features]\nweights = {given}\n")
-    assert str(loaded.stream.stream.weights) == expected.format(tmp_path)
-
-
-def test_names_of_torchvisions_weights_are_no_paths(tmp_path: Path) -> None:
-    loaded = load(tmp_path, GOOD + "[features]\nweights = torchvision:IMAGENET1K_V2\n")
-    assert str(loaded.stream.stream.weights) == "torchvision:IMAGENET1K_V2"
-
-
-# ------------------------------------------------------------------------------------------------- contradictions
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
+        ("[machine]\npreset = laptop\n", r"line 17 \[machine\]: this section is gone. .*workers.*docs/settings\.md"),
+        ("[features]\ndecode = reduced\n", r"line 18 \[features\] decode: .*decoded at their full size"),
+        ("[embedded]\nsize = huge\n", r"line 18 \[embedded\] size = huge: expected one of tiny, default, large"),
+        ("[embedded]\nseed = -1\n", r"line 18 \[embedded\] seed = -1: expected a whole number, 0 or more"),
+        ("[features]\nprecision = quick\n", r"line 18 .* precision = quick: expected one of exact, fast"),
+        ("[features]\nbatch_size = -1\n", r"line 18 .* batch_size = -1: expected a whole number, 0 or more"),
+        ("[features]\ntimeout = 0\n", r"line 18 .* timeout = 0: expected a whole number, 1 or more"),
+        ("[features]\nkind = resnet5\n", r"line 18 .* kind: no stream is called 'resnet5'; known: resnet50"),
+        ("[features]\ncrops = resnet50\n", r"line 18 .* crops: stream 'resnet50' cannot be computed from itself"),
+        ("[features]\ncrops = ../x\n", r"line 18 \[features\] crops: '\.\./x' is no stream's name"),
+        ("[features]\nstream = a_ok\n", r"line 18 \[features\] stream: 'a_ok' is no stream's name"),
+        ("[features]\nweights = spin\n", r"line 18 \[features\] weights 'spin': expected one of"),
+        ("[features]\nweights = untrained:x\n", r".*expected a whole number as seed, as in untrained:0"),
         ("[features]\ndevice = cpu\ncompile = true\n", r"line 19 \[features\] compile = true: device is cpu"),
         ("[features]\ndevice = gpu\n", r"line 18 \[features\] device = gpu: expected auto, cpu, cuda, or"),
         ("[features]\nkind = crops\nweights = untrained:0\n", r"line 19 \[features\] weights: is for kind = resnet50"),
         ("[features]\nkind = crops\nprecision = fast\n", r"line 19 \[features\] precision: is for kind = resnet50"),
-        ("[features]\ndecode = reduced\n", r"line 18 \[features\] decode: this key is gone. Pictures are"),
+        ("[features]\nkind = crops\n[crops]\nquality = good\n", r"line 20 .*quality = good: expected a whole"),
+        ("[features]\ncrops = crops\n[crops]\nquality = 101\n", r"line 20 \[crops\] quality 101: expected"),
+        ("[crops]\nquality = 90\n", r".*\[crops\] has options of a stream, but .* kind is resnet50"),
+        ("[resnet50]\nweights = untrained:1\n", r".*\[resnet50\] weights: .*\[features\]"),
+        ("[dask]\nschedular = x\n", r"line 18 \[dask\] schedular: unknown key; did you mean 'scheduler'\?"),
         (
             "[features]\ndevice = cuda:1\n[dask]\nscheduler = tcp://a:1\n",
             r"line 18 \[features\] device = cuda:1: with \[dask\] scheduler every worker has a GPU of its own",
         ),
-        ("[machine]\npreset = cluster\n", r"line 17 \[machine\]: this section is gone. Set the keys"),
+        ("[convert]\n", r"line 17 \[convert\]: this section .* line 9 already"),
+        ("[DEFAULT]\nworkers = 3\n", r"line 17 \[DEFAULT\]: unknown section"),
         ("[mposer]\npreset = mine\n", r"line 18 \[mposer\] preset = mine: expected one of amass, embedded"),
         ("[mposer]\nseqlen = 3\n", r"line 18 \[mposer\] seqlen: is set in \[train\] or \[paths\], not here"),
         ("[mposer]\nepochs = 0\n", r"line 18 \[mposer\] epochs: expected more than 0, found 0"),
-        ("[DEFAULT]\nworkers = 3\n", r"line 17 \[DEFAULT\]: unknown section"),
+        ("[mposer]\nlatent = 3\n", r"line 18 \[mposer\] latent: unknown key; did you mean 'latent_size'"),
     ],
 )
-def test_settings_that_contradict_each_other_are_told_with_the_line_of_one(
-    tmp_path: Path, more: str, message: str
-) -> None:
+def test_a_mistake_in_a_further_section_is_reported_with_its_line(tmp_path: Path, more: str, message: str) -> None:
     with pytest.raises(ConfigError, match=rf"luigi\.cfg, {message}"):
         load(tmp_path, GOOD + more)
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "message"),
-    [
-        ("runs = runs", "runs = cache/runs", r"line 6 \[paths\] runs: .*cache/runs is in the cache, .*cache, which"),
-        ("raw = raw", "raw = cache", r"line 3 \[paths\] raw: .* is in the cache"),
-        ("runs = runs", "runs = raw", r"line 6 \[paths\] runs: .*raw is raw, too: name a folder of its own"),
-    ],
-)
-def test_what_gc_would_take_for_a_left_over_cannot_lie_in_the_cache(
-    tmp_path: Path, before: str, after: str, message: str
-) -> None:
-    with pytest.raises(ConfigError, match=message):
-        load(tmp_path, GOOD.replace(before, after))
 
 
 @pytest.mark.parametrize(
@@ -251,29 +164,116 @@ def test_what_gc_would_take_for_a_left_over_cannot_lie_in_the_cache(
         ("tracks = h36m/vla:*", r"line 15 \[train\] tracks: there is no split h36m/vla"),
         (
             "epoch = 3",
-            r"line 15 \[train\] epoch: unknown key; did you mean 'epochs'\? known: preset, variant, baseline",
+            r"line 15 \[train\] epoch: unknown key; did you mean 'epochs'\? known: preset, variant",
         ),
         ("baseline = perhaps", r"line 15 \[train\] baseline = perhaps: expected true or false"),
         ("variant = concatt", r"line 15 \[train\] variant: expected one of per-frame, .* found 'concatt'"),
         ("batch_size = 4\nprocesses = 5", r"line 16 \[train\] processes: expected at most batch_size, 4"),
+        ("body = smpl", r"line 15 \[train\] body: is set in \[paths\] or \[features\], not here"),
+        ("stream = x", r"line 15 \[train\] stream: is set in \[paths\] or \[features\], not here"),
+        ("epochs = many", r"line 15 \[train\] epochs = many: expected a whole number"),
+        ("epochs = 0", r"line 15 \[train\] epochs: expected more than 0, found 0"),
+        ("lr_generator = nan", r"line 15 \[train\] lr_generator: expected float, found nan"),
+        ("strides = 3dpw/train", r".*strides = 3dpw/train: expected name:value pairs .* each value a whole number"),
+        ("strides = a/b:1 a/b:2", r".*expected name:value pairs with spaces between, each name once"),
+        ("tracks = 3dpw/test:", r".*tracks = 3dpw/test:: expected name:value pairs .* each value a word"),
+        ("strides = 3dpw/train:0", r".*\[train\] strides: expected more than 0 for 3dpw/train, found 0"),
+        ("motion =", r".*motion: expected splits of real motion .* Or: prior = none"),
     ],
 )
-def test_mistakes_of_training_are_told_before_anybody_trains(tmp_path: Path, keys: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+def test_a_mistake_in_the_training_settings_is_reported_when_they_are_read(
+    tmp_path: Path, keys: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"luigi\.cfg, {message}"):
         load(tmp_path, GOOD.replace("preset = embedded", f"preset = embedded\n{keys}"))
 
 
-def test_keys_of_training_that_other_sections_set_are_not_offered(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as told:
+def test_files_that_are_absent_or_no_text_and_unknown_presets_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="LUIGI_CONFIG_PATH"):
+        settings.load(tmp_path / "luigi.cfg")
+    (tmp_path / "luigi.cfg").write_bytes(b"[paths]\nraw = \xff\n")
+    with pytest.raises(ConfigError, match=r"luigi\.cfg, line 2: expected text in UTF-8, found the byte 0xff"):
+        settings.load(tmp_path / "luigi.cfg")
+    with pytest.raises(ConfigError, match=r"\[train\] preset = mine: expected one of published, paper, embedded"):
+        load(tmp_path, GOOD.replace("embedded", "mine"))
+    with pytest.raises(ConfigError) as caught:
         load(tmp_path, GOOD.replace("preset = embedded", "nonsense = 1"))
-    known = str(told.value).partition("known: ")[2].split(", ")
-    assert not {"cache", "runs", "body", "stream"} & set(known)
+    known = str(caught.value).partition("known: ")[2].split(", ")
+    assert not {"cache", "runs", "body", "stream"} & set(known), "other sections set these"
 
 
-def test_no_variant_may_be_said_in_words(tmp_path: Path) -> None:
+# ---------------------------------------------------------------------------------------------------------- [train]
+
+
+@pytest.fixture
+def config_with(bare, within):
+    everything = {"data": {"datasets": "penn_action kinetics 3dpw amass"}}
+
+    def read(**train: str | None) -> TrainConfig:
+        bare.configure({**everything, "train": {"preset": "embedded", "datasets_2d": None, **train}})
+        within(bare)
+        return train_config()
+
+    return read
+
+
+def test_the_training_settings_build_on_a_preset_and_other_sections(config_with, bare) -> None:
+    bare.configure({"features": {"stream": "other"}})
+    (bare.folder / "spin.pt").write_bytes(b"")
+    config = config_with(
+        epochs="7",
+        lr_generator="2e-4",
+        strides="3dpw/train:4 penn_action/train:2",
+        tracks="3dpw/test:*_01/0 3dpw/validation:a:b",
+        pretrained="spin.pt",
+    )
+    assert (config.epochs, config.lr_generator) == (7, 2e-4)
+    assert config.datasets_2d == TrainConfig.embedded().datasets_2d
+    assert (config.cache, config.runs, config.body) == tuple(bare.folder / name for name in ("cache", "runs", "body"))
+    assert config.stream == "other"
+    assert config.strides == {"3dpw/train": 4, "penn_action/train": 2}
+    assert config.tracks == {"3dpw/test": "*_01/0", "3dpw/validation": "a:b"}
+    assert config.pretrained == bare.folder / "spin.pt"
+    config = config_with(pretrained="none", strides="", motion="", prior="none")
+    assert (config.pretrained, config.strides) == (None, {})
+
+
+def test_a_variant_wins_over_the_settings_and_several_are_joined(config_with, tmp_path) -> None:
+    config = config_with(variant="attention-2x512", disc_size="64", attention_layers="5", epochs="3")
+    assert (config.disc_size, config.attention_layers, config.epochs) == (512, 2, 3)
+    assert config.name.endswith("-attention-2x512")
+    lists = {"disc_size": None, "attention_layers": None}
+    config = config_with(
+        datasets_3d="3dpw/train 3dpw/validation", leave_out="3dpw/validation", variant="per-frame", **lists
+    )
+    assert (config.n_layers, config.prior, config.leave_out) == (0, "none", ("3dpw/validation",))
+    both = variant_of(config, "without-3dpw+concat")
+    assert both.leave_out == ("3dpw/validation", "3dpw/train")
+    assert (both.n_layers, both.disc_pool) == (0, "concat")
     for text in ("none", ""):
         loaded = load(tmp_path, GOOD.replace("preset = embedded", f"preset = embedded\nvariant = {text}"))
-        assert settings.own_config(loaded).name == "embedded"
+        assert vibe_settings(loaded).name == "embedded"
+
+
+def test_the_baseline_is_the_configured_variant_frame_by_frame(config_with) -> None:
+    config_with(variant="without-3dpw", datasets_2d="3dpw/validation", baseline="true")
+    own, baseline = train_config(), evaluation.baseline_config()
+    assert baseline is not None
+    assert baseline.training_splits == own.training_splits == ("3dpw/validation",)
+    assert (baseline.n_layers, baseline.prior) == (0, "none")
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ({"validation": "3dpw/val"}, r"\[train\] validation: there is no split 3dpw/val; .*known: .*3dpw/validation"),
+        ({"motion": "h36m/train"}, r"\[train\] motion: h36m/train is to be used, but \[data\] datasets does not"),
+        ({"pretrained": "gone.pt"}, r"\[train\] pretrained = .*bare/gone\.pt: there is no such file\. Name another"),
+    ],
+)
+def test_splits_and_files_that_are_absent_are_reported_before_anything_runs(config_with, train, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config_with(**train)
 
 
 # ------------------------------------------------------------------------------------------------------ any typo
@@ -293,33 +293,24 @@ def typos(draw: st.DrawFn) -> tuple[str, str]:
     key = draw(st.sampled_from(SECTIONS[section]))
     at = draw(st.integers(0, len(key) - 1))
     letter = draw(st.sampled_from("abcdefghijklmnopqrstuvwxyz_0"))
-    wrong = draw(
-        st.sampled_from(
-            [
-                key[:at] + key[at + 1 :],
-                key[:at] + key[at] + key[at:],
-                key[:at] + letter + key[at + 1 :],
-                key[:at] + key[at].upper() + key[at + 1 :],
-                key[:at] + letter + key[at:],
-            ]
-        )
-    )
-    assume(wrong and wrong not in SECTIONS[section] and wrong not in settings.OF_TRAIN)
+    middles = ("", 2 * key[at], letter, key[at].upper(), letter + key[at])
+    wrong = key[:at] + draw(st.sampled_from(middles)) + key[at + 1 :]
+    assume(wrong and wrong not in SECTIONS[section] and wrong not in settings.WHICH_RUNS)
     return section, wrong
 
 
 @pytest.mark.slow
 @given(typos(), st.integers(0, 5))
 @hypothesis.settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_typo_of_any_key_is_told_with_its_line(tmp_path: Path, typo: tuple[str, str], blank: int) -> None:
+def test_any_typo_of_any_key_is_reported_with_its_line(tmp_path: Path, typo: tuple[str, str], blank: int) -> None:
     section, wrong = typo
     lines = GOOD.splitlines()
     if f"[{section}]" not in lines:
         lines += [f"[{section}]"]
     at = lines.index(f"[{section}]") + 1
     lines[at:at] = ["# a comment"] * blank + [f"{wrong} = 1"]
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as caught:
         load(tmp_path, "\n".join(lines))
-    message = str(told.value)
+    message = str(caught.value)
     assert message.startswith(f"{tmp_path / 'luigi.cfg'}, line {at + blank + 1} [{section}] {wrong}: unknown key;")
     assert "\n" not in message

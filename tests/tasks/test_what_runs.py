@@ -10,55 +10,54 @@ import pytest
 import cache
 from pipeline.__main__ import main
 from tasks import EvaluateVIBE, Synthesize, TrainVIBE
-from tasks.settings import settings
-
-WEIGHTS = "[features] stream"
 
 
-def amass_motions(project):
-    return sorted((project.folder / "raw/amass").rglob("*_poses.npz"))
+def motion_of(project):
+    return sorted((project.folder / "raw/amass").rglob("*_poses.npz"))[0]
 
 
-def test_a_dataset_that_is_newly_enabled_is_all_that_is_converted_and_extracted(project, build) -> None:
+def add_video(project):
+    added = sorted((project.folder / "spare").iterdir())[0]
+    shutil.copy2(added, project.folder / "raw/3dpw/sequenceFiles/train" / added.name)
+    return added
+
+
+def test_of_a_new_dataset_alone_everything_runs(project, build) -> None:
     project.configure({"data": {"datasets": "3dpw amass penn_action"}})
     ran = build(project, "Data")
     assert ran.code == 0
     stages = [f"{stage} penn_action/{split}" for stage in ("convert", "extract") for split in ("test", "train")]
     assert sorted(ran.done[:-1]) == stages
     assert ran.done[-1] == "data 3 datasets"
-    assert "· extract 3dpw/train up to date, nothing to do" in " ".join(ran.shown.split())
+    assert "· extract 3dpw/train up to date" in ran.words
 
 
 @pytest.mark.slow
 def test_an_added_video_runs_its_splits_stages_and_what_depends_on_them(project, build) -> None:
-    added = sorted((project.folder / "spare").iterdir())[0]
-    shutil.copy2(added, project.folder / "raw/3dpw/sequenceFiles/train" / added.name)
+    add_video(project)
     first = project.runs
     ran = build(project, "EvaluateVIBE")
     assert ran.code == 0, ran.shown
-    stages = ["convert 3dpw/train", "extract 3dpw/train", "data 2 datasets", "train VIBE, tiny"]
-    assert ran.done == stages
-    assert "1 video read, 1 as before: 2 videos, " in ran.shown
+    assert ran.done == ["convert 3dpw/train", "extract 3dpw/train", "data 2 datasets", "train VIBE, tiny"]
+    assert "1 video read, 1 unchanged: 2 videos, " in ran.shown
     assert "why: 1 new video" in ran.shown
-    assert next(line for line in ran.shown.splitlines() if "extract    3dpw/train" in line).split()[3:5] == [
-        "24",
-        "rows",
-    ]
+    assert "extract 3dpw/train 24 rows" in ran.words
     assert len(project.runs) == 2, "the numbers may differ: another run, beside the old one"
     assert first[0] in project.runs
     assert build(project, "EvaluateVIBE").done == []
 
 
-def test_a_removed_video_makes_everything_below_it_incomplete_although_all_files_are_there(project, within) -> None:
+def test_completeness_follows_the_raw_files_and_is_asked_again(project, within) -> None:
     within(project)
     assert EvaluateVIBE().complete()
-    amass_motions(project)[0].unlink()
     within(project)
+    motion = motion_of(project)
+    away = motion.rename(project.folder / "away.npz")
+    assert not TrainVIBE().complete()
     assert not EvaluateVIBE().complete()
     assert (project.runs[0] / "results.csv").is_file()
-
-
-def test_another_seed_of_the_embedded_data_makes_everything_incomplete(project, within) -> None:
+    away.rename(motion)  # as a task in another process would restore it
+    assert TrainVIBE().complete()
     project.configure({"embedded": {"seed": "1"}})
     within(project)
     assert not Synthesize().complete()
@@ -66,7 +65,7 @@ def test_another_seed_of_the_embedded_data_makes_everything_incomplete(project, 
 
 
 def test_a_restored_video_is_recognised_by_its_content(project, build) -> None:
-    motion = amass_motions(project)[0]
+    motion = motion_of(project)
     content = motion.read_bytes()
     motion.unlink()
     motion.write_bytes(content)
@@ -75,65 +74,50 @@ def test_a_restored_video_is_recognised_by_its_content(project, build) -> None:
     assert project.files() == before
 
 
-def test_what_plan_tells_is_what_runs_and_what_was_accepted_does_not(project, build, capsys) -> None:
-    settings_of = ("--config", str(project.cfg))
+def test_plan_lists_what_runs_and_what_was_accepted_does_not(project, build, capsys) -> None:
+    file = ("--config", str(project.cfg))
     project.configure({"amass": {"resampling": "decimate"}})
-    added = sorted((project.folder / "spare").iterdir())[0]
-    shutil.copy2(added, project.folder / "raw/3dpw/sequenceFiles/train" / added.name)
-    assert main(["plan", *settings_of, "--json"]) == 0
+    added = add_video(project)
+    assert main(["plan", *file, "--json"]) == 0
     todo = {split["split"]: split for split in json.loads(capsys.readouterr().out)}
     assert [name for name, split in todo.items() if not split["nothing_to_do"]] == ["3dpw/train", "amass/train"]
     assert todo["3dpw/train"]["convert"]["new"] == [added.stem]
     assert todo["amass/train"]["convert"]["why"] == "parameters.resampling was slerp, is decimate"
-    assert main(["accept", "amass/train", *settings_of, "--because", "30 fps already"]) == 0
-    ran = build(project, "Data")
-    assert ran.done == ["convert 3dpw/train", "extract 3dpw/train", "data 2 datasets"]
-    assert main(["plan", *settings_of]) == 0
-    assert (
-        capsys.readouterr().out.splitlines()[-1]
-        == "nothing to do: 4 splits converted and extracted (training is not looked at)"
-    )
+    assert main(["accept", "amass/train", *file, "--because", "30 fps already"]) == 0
+    assert build(project, "Data").done == ["convert 3dpw/train", "extract 3dpw/train", "data 2 datasets"]
+    assert main(["plan", *file]) == 0
+    assert "4 splits" in capsys.readouterr().out.splitlines()[-1]
 
 
-def test_other_training_settings_train_anew_and_keep_what_was_trained_before(project, build) -> None:
+def test_other_training_settings_make_a_run_beside_the_first(project, build) -> None:
     kept = {path: path.read_bytes() for path in project.runs[0].rglob("*") if path.is_file()}
     project.configure({"train": {"lr_generator": "1e-3", "strides": "3dpw/train:2", "epochs": "1"}})
     ran = build(project, "EvaluateVIBE")
     assert ran.code == 0, ran.shown
     assert ran.done == ["train VIBE, tiny"]
     assert {path: path.read_bytes() for path in kept} == kept
-    assert len(project.runs) == 2
-    new = next(folder for folder in project.runs if folder not in {path.parent for path in kept})
+    (new,) = (folder for folder in project.runs if folder not in {path.parent for path in kept})
     config = json.loads((new / "config.json").read_text())["config"]
     assert (config["lr_generator"], config["strides"], config["epochs"]) == (1e-3, {"3dpw/train": 2}, 1)
 
 
-def test_other_weights_are_refused_with_what_to_do(project, build) -> None:
+def test_other_weights_are_refused_unless_their_stream_has_another_name(project, build) -> None:
     project.configure({"features": {"weights": "untrained:1"}})
     before = project.files()
     ran = build(project, "EvaluateVIBE")
     assert ran.code == 1
     assert len(ran.failures) == 3, "one line for each split that has pixels"
-    assert all("untrained" in line and WEIGHTS in line and "--replace" in line for line in ran.failures)
+    assert all("untrained" in line and "[features] stream" in line and "--replace" in line for line in ran.failures)
     assert "Traceback" not in ran.shown
     assert project.files() == before
-
-
-def test_other_weights_go_into_a_stream_of_another_name(project, build) -> None:
-    project.configure({"features": {"weights": "untrained:1", "stream": "other"}})
+    project.configure({"features": {"stream": "other"}})
     ran = build(project, "Data")
-    assert ran.done == [*(f"extract 3dpw/{split}" for split in ran_splits(ran)), "data 2 datasets"]
-    assert (project.folder / "cache/3dpw/train/features/resnet50").is_dir()
-    assert (project.folder / "cache/3dpw/train/features/other").is_dir()
+    assert sorted(ran.done) == ["data 2 datasets", *(f"extract 3dpw/{s}" for s in ("test", "train", "validation"))]
+    for stream in ("resnet50", "other"):
+        assert (project.folder / f"cache/3dpw/train/features/{stream}").is_dir()
 
 
-def ran_splits(ran) -> list[str]:
-    names = [line.split("/")[1] for line in ran.done if line.startswith("extract")]
-    assert sorted(names) == ["test", "train", "validation"]
-    return names
-
-
-def test_several_workers_of_luigi_find_what_the_others_have_done(project) -> None:
+def test_several_workers_of_luigi_see_what_the_others_have_done(project) -> None:
     shutil.rmtree(project.folder / "cache/amass")
     project.configure({"data": {"datasets": "amass 3dpw"}})
     ran = project.luigi("Data", "--workers", "2")
@@ -141,42 +125,23 @@ def test_several_workers_of_luigi_find_what_the_others_have_done(project) -> Non
     assert ran.done == ["convert amass/train", "data 2 datasets"]
 
 
-def test_that_a_task_is_incomplete_is_not_remembered(project, within) -> None:
-    within(project)
-    motion = amass_motions(project)[0]
-    away = motion.rename(project.folder / "away.npz")
-    assert not TrainVIBE().complete()
-    away.rename(motion)  # as a task that ran in another process would have mended it
-    assert TrainVIBE().complete()
-
-
-def test_a_task_asks_for_settings_only_when_it_is_asked(bare, within, tmp_path) -> None:
+def test_nothing_is_planned_below_what_is_missing(bare, within, monkeypatch) -> None:
     within(bare)
-    assert settings().paths.cache == tmp_path / "bare" / "cache"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "pipeline.conversion.convert.plan_conversion", lambda *args, **kwargs: pytest.fail("nothing may be planned")
-        )
-        assert not EvaluateVIBE().complete(), "there is no embedded data yet: nothing below it needs to be looked at"
+    fail = lambda *args, **kwargs: pytest.fail("there is no embedded data yet")  # noqa: E731
+    monkeypatch.setattr("pipeline.conversion.convert.plan_conversion", fail)
+    assert not EvaluateVIBE().complete()
 
 
 @pytest.mark.slow
 def test_a_stream_of_crops_that_features_come_from_is_extracted_first(project, build, capsys) -> None:
-    project.configure(
-        {"features": {"stream": "other", "crops": "crops"}, "crops": {"quality": "90"}, "data": {"datasets": "3dpw"}}
-    )
+    streams = {"features": {"stream": "other", "crops": "crops"}, "crops": {"quality": "90"}}
+    project.configure({**streams, "data": {"datasets": "3dpw"}})
     assert main(["plan", "--config", str(project.cfg)]) == 0
-    said = capsys.readouterr().out
-    assert said.index("extract  crops: ") < said.index("extract  other: ")
+    planned = capsys.readouterr().out
+    assert planned.index("extract  crops: ") < planned.index("extract  other: ")
     ran = build(project, "Data")
     assert ran.code == 0, ran.shown
-    first, then = ran.done.index("extract 3dpw/train crops"), ran.done.index("extract 3dpw/train")
-    assert first < then
+    assert ran.done.index("extract 3dpw/train crops") < ran.done.index("extract 3dpw/train")
     split = cache.open(project.folder / "cache")["3dpw/train"]
     assert split.stream_manifest("other")["identity"]["crops"] == {"kind": "crops", "version": 1, "quality": 90}
     assert build(project, "Data").done == []
-    assert main(["plan", "--config", str(project.cfg)]) == 0
-    assert (
-        capsys.readouterr().out.splitlines()[-1]
-        == "nothing to do: 3 splits converted and extracted (training is not looked at)"
-    )

@@ -4,45 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 
 import cache
-from pipeline.cli.progress import silent
 from pipeline.errors import PipelineError
-from pipeline.features.streams.resnet50 import ResNet50
-from tasks import evaluate
+from tasks import evaluation
 from tasks.__main__ import main
-from tasks.prediction import predict
 from tasks.prediction.trained import load
-from tests.tasks.prediction.predicting import FakeNetwork, World, make_world, save_checkpoint, small_config
+from tests.tasks.prediction.conftest import SPLIT, save_checkpoint, small_config
 from vibe_model.errors import StandInMixed
 from vibe_model.evaluation.evaluate import evaluate_split
 
-SPLIT = "new_video/keypoints"
 
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory) -> World:
-    return make_world(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture(scope="module")
-def job(world, tmp_path_factory) -> predict.Job:
-    """A split with 2D labels, and an untrained model."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ResNet50, "load", lambda stream, machine, recorded: FakeNetwork(stream))
-        made = world.job(tmp_path_factory.mktemp("made"))
-        predict.make_tracks(made, silent)
-        predict.make_features(made, silent)
-    return made
-
-
-def test_it_says_what_evaluation_says_of_the_model_built_by_hand(world, job, tmp_path, monkeypatch, capsys) -> None:
+def test_its_numbers_are_those_of_evaluation_called_by_hand(world, job, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr("tasks.prediction.trained.load_body", lambda folder: job.trained.generator.body)
     words = ["evaluate", "--checkpoint", world.checkpoint, "--cache", job.root, "--split", SPLIT, "--body", tmp_path]
     assert main([str(word) for word in (*words, "--device", "cpu", "--out", tmp_path / "out")]) == 0
@@ -58,37 +34,23 @@ def test_it_says_what_evaluation_says_of_the_model_built_by_hand(world, job, tmp
     assert "STAND-IN" in shown
 
 
-def test_a_split_that_is_not_there_is_told_with_those_that_are(job) -> None:
-    with pytest.raises(PipelineError, match=r"expected 3dpw/test with the stream 'resnet50', found splits new_video"):
-        evaluate.chosen_splits(job.trained, cache.open(job.root), ["3dpw/test"], "resnet50")
-
-
-def test_without_a_name_what_the_cache_has_of_the_model_s_own_evaluation_is_taken(job, tmp_path) -> None:
-    config = small_config(evaluation=("3dpw/test", SPLIT))
-    save_checkpoint(tmp_path / "own.pt", config)
+def test_the_splits_are_those_that_are_named_or_the_models_own(job, tmp_path) -> None:
+    opened = cache.open(job.root)
+    save_checkpoint(tmp_path / "own.pt", small_config(evaluation=("3dpw/test", SPLIT)))
     trained = load(tmp_path / "own.pt", None, "cpu")
-    assert list(evaluate.chosen_splits(trained, cache.open(job.root), [], "resnet50")) == [SPLIT]
-
-
-def test_a_model_of_real_data_is_not_evaluated_on_stand_ins(job) -> None:
+    assert list(evaluation.chosen_splits(trained, opened, [], "resnet50")) == [SPLIT]
+    with pytest.raises(PipelineError, match=r"expected 3dpw/test with the stream 'resnet50', found splits new_video"):
+        evaluation.chosen_splits(job.trained, opened, ["3dpw/test"], "resnet50")
     with pytest.raises(StandInMixed, match=SPLIT):
-        evaluate.chosen_splits(replace(job.trained, stand_in=False), cache.open(job.root), [SPLIT], "resnet50")
+        evaluation.chosen_splits(replace(job.trained, stand_in=False), opened, [SPLIT], "resnet50")
 
 
-def test_published_figures_stand_beside_real_results_and_never_beside_stand_ins() -> None:
+def test_published_figures_are_shown_beside_real_results_and_never_beside_demo_data() -> None:
     values = {"pa_mpjpe": 50.0, "frames": 9, "baseline": {"pa_mpjpe": 60.0}}
     result = {"3dpw/test": {**values, "published": values}}
-    real = evaluate.rows_beside_published({"stand_in": False, **result})["3dpw/test"]
-    stand_in = evaluate.rows_beside_published({"stand_in": True, **result})["3dpw/test"]
-    assert [row["model"] for row in stand_in] == ["VIBE", "mean body", "VIBE", "mean body"]
-    assert real[:4] == stand_in
+    real = evaluation.rows_beside_published({"stand_in": False, **result})["3dpw/test"]
+    demo = evaluation.rows_beside_published({"stand_in": True, **result})["3dpw/test"]
+    assert [row["model"] for row in demo] == ["VIBE", "mean body", "VIBE", "mean body"]
+    assert real[:4] == demo
     assert {row["pa_mpjpe"] for row in real[4:]} >= {56.5, 51.9}  # the paper's, without and with 3DPW
     assert {row["protocol"] for row in real[4:]} == {"published"}
-
-
-def test_a_terminal_that_knows_no_tick_is_no_reason_to_fail() -> None:
-    code = "from pipeline.cli.command_line import show_any_symbol; show_any_symbol(); print('✓ ²')"
-    answer = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"PYTHONIOENCODING": "ascii"}
-    )
-    assert (answer.returncode, answer.stdout.strip()) == (0, r"\u2713 \xb2")

@@ -11,37 +11,22 @@ import pytest
 import torch
 
 import cache
-from pipeline.cli.progress import silent
 from pipeline.crops import crop_person
-from pipeline.features.streams.resnet50 import ResNet50
 from tasks.prediction import pictures as drawn
 from tasks.prediction import predict
 from tasks.prediction.pictures import TILE_PX, pictures, spread_windows
-from tests.tasks.prediction.predicting import FakeNetwork, make_world, small_config
+from tests.tasks.prediction.conftest import SPLIT, small_config
 from vibe_model.settings.config import TrainConfig
 
-SPLIT = "new_video/keypoints"
 FIELDS = ("features", "frame_index", "bbox")
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> predict.Job:
-    """A cache with two tracks of 28 frames, and an untrained model."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ResNet50, "load", lambda stream, machine, recorded: FakeNetwork(stream))
-        world = make_world(tmp_path_factory.mktemp("world"))
-        job = world.job(tmp_path_factory.mktemp("made"))
-        predict.make_tracks(job, silent)
-        predict.make_features(job, silent)
-    return job
 
 
 @pytest.fixture
 def raw(monkeypatch) -> SimpleNamespace:
-    """Where luigi.cfg says that raw data lie; unless a test says so, they are where they were at conversion."""
+    """The raw folder of luigi.cfg; a folder that there is not: that of the conversion."""
     place = SimpleNamespace(folder=Path("nowhere"), warned=[])
     monkeypatch.setattr(drawn, "settings", lambda: SimpleNamespace(raw=lambda name: place.folder))
-    monkeypatch.setattr(drawn.terminal, "warn", place.warned.append)
+    monkeypatch.setattr(drawn, "warn", place.warned.append)
     return place
 
 
@@ -49,11 +34,20 @@ def config(job: predict.Job, **changes) -> TrainConfig:
     return small_config(cache=job.root, validation=(SPLIT,), seqlen=8, **changes)
 
 
-def test_every_epoch_shows_the_same_windows_of_different_tracks(made, raw) -> None:
-    draw = pictures(config(made))
-    first, second = (draw(made.trained.generator, epoch) for epoch in range(2))
+def test_every_epoch_shows_the_same_windows_and_leaves_the_model_unchanged(job, raw) -> None:
+    draw, generator = pictures(config(job)), job.trained.generator
+    before = {name: value.clone() for name, value in generator.state_dict().items()}
+    state = torch.get_rng_state()
+    generator.train()
+    try:
+        first, second = (draw(generator, epoch) for epoch in range(2))
+        assert generator.training
+    finally:
+        generator.eval()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
     assert len(first) == 2
-    assert {name.split()[0] for name in first} == {f"{SPLIT}/{track.name}" for track in made.split().tracks}
+    assert {name.split()[0] for name in first} == {f"{SPLIT}/{track.name}" for track in job.split().tracks}
     for name, image in first.items():
         assert image.shape == (2 * TILE_PX, 6 * TILE_PX, 3)
         assert image.dtype == np.uint8
@@ -61,17 +55,17 @@ def test_every_epoch_shows_the_same_windows_of_different_tracks(made, raw) -> No
     assert raw.warned == []
 
 
-def test_the_lower_strip_shows_a_body_on_each_frame_where_the_model_predicts_it(made, raw) -> None:
-    draw = pictures(config(made))
-    image = draw(made.trained.generator, 0)
-    split = cache.open(made.root)[SPLIT]
+def test_the_lower_strip_shows_a_body_on_each_frame_where_the_model_predicts_it(job, raw) -> None:
+    draw = pictures(config(job))
+    image = draw(job.trained.generator, 0)
+    split = cache.open(job.root)[SPLIT]
     for number, (track, picture) in enumerate(zip(split.tracks, image.values(), strict=True)):
         window = np.array([[track.start, track.start + 8]])
         read = {name: array[0] for name, array in split.read(window, "resnet50", FIELDS).items()}
         with torch.no_grad():
-            kp_2d = made.trained.generator(torch.from_numpy(read["features"][None]))["kp_2d"][0].numpy()
+            kp_2d = job.trained.generator(torch.from_numpy(read["features"][None]))["kp_2d"][0].numpy()
         shown = draw.examples[number].shown
-        frames = list(made.source().read(read["frame_index"][shown].tolist()))
+        frames = list(job.source().read(read["frame_index"][shown].tolist()))
         for i, (t, frame) in enumerate(zip(shown, frames, strict=True)):
             tile = picture[TILE_PX:, i * TILE_PX : (i + 1) * TILE_PX].astype(int)
             crop = crop_person(frame.image, read["bbox"][t], track.crop_scale, TILE_PX)
@@ -79,45 +73,28 @@ def test_the_lower_strip_shows_a_body_on_each_frame_where_the_model_predicts_it(
             x, y = np.rint((kp_2d[t].T + 1) * TILE_PX / 2).astype(int)
             inside = (x >= 0) & (y >= 0) & (x < TILE_PX) & (y < TILE_PX)
             near = cv2.distanceTransform(1 - differs.astype(np.uint8), cv2.DIST_L2, 5)  # px to the body
-            assert near[y[inside], x[inside]].max() < 2  # all joints lie in the body, or at its surface
+            assert near[y[inside], x[inside]].max() < 2  # all joints are in the body, or at its surface
             assert not differs[: max(y.min() - 25, 0)].any()  # a hand's breadth of flesh and headroom around them
             assert not differs[:-20, : max(x.min() - 25, 0)].any()
 
 
-def test_the_model_is_left_as_it_was(made, raw) -> None:
-    generator = made.trained.generator
-    before = {name: value.clone() for name, value in generator.state_dict().items()}
-    state = torch.get_rng_state()
-    generator.train()
-    try:
-        pictures(config(made))(generator, 0)
-        assert generator.training
-    finally:
-        generator.eval()
-    assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
-
-
-def test_without_raw_pictures_bodies_are_on_grey_and_it_is_told_once(made, raw, tmp_path) -> None:
+def test_what_is_missing_is_reported_once_and_never_raised(job, raw, tmp_path) -> None:
     raw.folder = tmp_path  # there, and empty
-    draw = pictures(config(made))
+    draw = pictures(config(job))
     for epoch in range(3):
-        images = draw(made.trained.generator, epoch)
+        images = draw(job.trained.generator, epoch)
     assert len(raw.warned) == 1
     assert "on grey" in raw.warned[0]
     for image in images.values():
         assert (image[:20] == drawn.GREY).all()
         assert (image[TILE_PX:] != drawn.GREY).any(axis=2).mean() > 0.05
+    draw = pictures(config(job, stream="another"))
+    assert [draw(job.trained.generator, epoch) for epoch in range(3)] == [{}, {}, {}]
+    assert len(raw.warned) == 2
 
 
-def test_what_goes_wrong_is_told_once_and_never_raised(made, raw, tmp_path) -> None:
-    draw = pictures(config(made, stream="another"))
-    assert [draw(made.trained.generator, epoch) for epoch in range(3)] == [{}, {}, {}]
-    assert len(raw.warned) == 1
-
-
-def test_windows_are_spread_over_the_tracks_one_of_each(made) -> None:
-    split = cache.open(made.root)[SPLIT]
+def test_windows_are_spread_over_the_tracks_one_of_each(job) -> None:
+    split = cache.open(job.root)[SPLIT]
     starts = [track.start for track in split.tracks]
     assert spread_windows(split, "resnet50", 8, 5) == [(start, start + 8) for start in starts]
     assert spread_windows(split, "resnet50", 8, 1) == [(starts[0], starts[0] + 8)]

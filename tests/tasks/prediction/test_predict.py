@@ -1,4 +1,4 @@
-"""Bodies on a new video: what comes out is what the model says by hand, and mistakes are told before work begins."""
+"""Bodies on a new video: the output is what the model returns by hand, and mistakes are reported before work begins."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import csv
 import json
 import shutil
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 import torch
 
 import cache
+from pipeline.body import Body
 from pipeline.cli.progress import silent
 from pipeline.errors import PipelineError
 from pipeline.features.streams.resnet50 import ResNet50
@@ -21,17 +24,13 @@ from pipeline.pixels.frames import Video
 from tasks.__main__ import main
 from tasks.prediction import overlay, predict
 from tasks.prediction.overlay import RECORD, PredictedBodies, seen
-from tasks.prediction.trained import load, refuse_mixture
-from tests.tasks.prediction.predicting import FakeNetwork, World, make_world, save_checkpoint, small_config, streams
+from tasks.prediction.trained import load
+from tests.tasks.conftest import FakeNetwork
+from tests.tasks.prediction.conftest import save_checkpoint, small_config, streams
 from vibe_model.cameras import in_picture, project
 from vibe_model.errors import CheckpointError, StandInMixed
 from vibe_model.networks.generator import VIBE
 from vibe_model.prediction.predict import TrackPrediction
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory) -> World:
-    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(autouse=True)
@@ -39,17 +38,6 @@ def no_network(monkeypatch, tmp_path):
     """A network that costs nothing, and no luigi.cfg but what a test writes."""
     monkeypatch.setattr(ResNet50, "load", lambda stream, machine, recorded: FakeNetwork(stream))
     monkeypatch.setenv("LUIGI_CONFIG_PATH", str(tmp_path / "none.cfg"))
-
-
-@pytest.fixture(scope="module")
-def made(world, tmp_path_factory) -> tuple[predict.Job, predict.Predicted]:
-    """The whole of it, once. Only to be looked at."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ResNet50, "load", lambda stream, machine, recorded: FakeNetwork(stream))
-        job = world.job(tmp_path_factory.mktemp("made"))
-        predicted = world.predicted(job)
-        predict.make_overlay(job, predicted, fps=None, progress=silent)
-        return job, predicted
 
 
 def files_of(job: predict.Job) -> list[dict]:
@@ -77,7 +65,7 @@ def test_every_person_frame_with_keypoints_has_a_body(world, tmp_path) -> None:
     assert max(found.values()) == 2
 
 
-def test_where_a_detector_misses_a_person_for_a_moment_there_is_a_body_too(made, world) -> None:
+def test_gaps_of_a_detector_are_filled(made, world) -> None:
     job, _ = made
     bodies, found = bodies_by_frame(job), world.found()
     assert sum(bodies.values()) > sum(found.values())  # the embedded detector misses some
@@ -90,7 +78,7 @@ def test_where_a_detector_misses_a_person_for_a_moment_there_is_a_body_too(made,
     assert sum(int(text.split()[0]) for text in added) == sum(bodies.values()) - sum(found.values())
 
 
-def test_a_file_holds_what_the_model_says_when_it_is_called_by_hand(made) -> None:
+def test_a_file_holds_what_the_model_returns_when_it_is_called_by_hand(made) -> None:
     job, _ = made
     split = cache.open(job.root)["new_video/keypoints"]
     summary = json.loads((job.out / "predictions.json").read_text())
@@ -100,16 +88,16 @@ def test_a_file_holds_what_the_model_says_when_it_is_called_by_hand(made) -> Non
         features = split.read(window, "resnet50", ["features"])["features"]
         with torch.no_grad():
             out = job.trained.generator(torch.from_numpy(features))
-        (told,) = [entry for entry in summary["tracks"] if entry["name"] == track.name]
-        file = np.load(job.out / told["file"])
+        (listed,) = [entry for entry in summary["tracks"] if entry["name"] == track.name]
+        file = np.load(job.out / listed["file"])
         np.testing.assert_allclose(file["theta"], out["theta"][0].numpy(), atol=1e-5)
         np.testing.assert_allclose(file["joints_3d"], out["kp_3d"][0].numpy(), atol=1e-5)
         np.testing.assert_array_equal(file["frame_index"], split.rows("frame_index", track.start, track.stop))
-        assert told["frames"] == len(file["theta"])
-        assert (told["first"], told["last"]) == (file["frame_index"][0], file["frame_index"][-1])
+        assert listed["frames"] == len(file["theta"])
+        assert (listed["first"], listed["last"]) == (file["frame_index"][0], file["frame_index"][-1])
 
 
-def test_all_files_say_that_they_are_stand_ins_and_what_made_them(made) -> None:
+def test_all_files_record_demo_data_and_what_made_them(made) -> None:
     job, _ = made
     summary = json.loads((job.out / "predictions.json").read_text())
     for about in (summary, *(json.loads(str(file["about"])) for file in files_of(job))):
@@ -118,11 +106,11 @@ def test_all_files_say_that_they_are_stand_ins_and_what_made_them(made) -> None:
         assert about["features"]["weights"] == {"kind": "untrained", "argument": "0"}
 
 
-def test_run_again_it_makes_neither_tracks_nor_features_anew(made, monkeypatch) -> None:
+def test_a_second_run_computes_neither_tracks_nor_features(made, monkeypatch) -> None:
     job, _ = made
     monkeypatch.setattr(ResNet50, "load", lambda *_: pytest.fail("the network was loaded again"))
     assert predict.make_tracks(job, silent) is None
-    assert predict.make_features(job, silent) == []
+    assert predict.make_features(job, silent) is None
 
 
 def test_boxes_in_place_of_keypoints_give_their_tracks(world, made, tmp_path) -> None:
@@ -140,7 +128,7 @@ def test_boxes_in_place_of_keypoints_give_their_tracks(world, made, tmp_path) ->
         assert json.loads(str(file["about"]))["crop_scale"] == 1.1
 
 
-def test_tracks_that_are_no_longer_there_lose_their_files(world, tmp_path) -> None:
+def test_files_of_earlier_tracks_are_deleted_and_those_of_the_user_stay(world, tmp_path) -> None:
     boxes = tmp_path / "boxes.csv"
     for tracks in (("ann", "bob"), ("bob",)):
         lines = [f"{track},{i},20,10,40,100" for track in tracks for i in range(8)]
@@ -148,7 +136,7 @@ def test_tracks_that_are_no_longer_there_lose_their_files(world, tmp_path) -> No
         world.predicted(job := world.job(tmp_path / "out", boxes=boxes))
         assert len(list((job.out / "bodies").glob("*bob*.npz"))) == 1
         (job.out / "bodies/mine.npz").touch()
-    (file,) = {*(job.out / "bodies").iterdir()} - {job.out / "bodies/mine.npz"}  # what is not ours stays
+    (file,) = {*(job.out / "bodies").iterdir()} - {job.out / "bodies/mine.npz"}
     assert json.loads(str(np.load(file)["about"]))["track"].endswith("/bob")
 
 
@@ -190,14 +178,14 @@ def test_the_overlay_has_the_frames_and_the_size_of_the_video_and_shows_bodies_w
             covered[y[there], x[there]] = True
         differs = np.abs(with_bodies.astype(int) - without).mean(axis=2)
         far = cv2.dilate(covered.astype(np.uint8), np.ones((25, 25))) == 0
-        far[-24:] = False  # what it says in its corner
+        far[-24:] = False  # the text in its corner
         assert covered.sum() > 100
         inside, outside = inside + differs[covered].mean(), outside + differs[far].mean()
     assert inside > 5 * outside
     assert outside / len(shown) < 4  # of 255: what the codec loses
 
 
-def test_vertices_land_where_the_model_projects_to() -> None:
+def test_vertices_are_where_the_model_projects_them() -> None:
     rng = np.random.default_rng(0)
     points = rng.normal(0, 0.5, (2, 30, 3)).astype(np.float32)
     camera = np.array([[0.9, 0.1, -0.2], [0.5, -0.3, 0.4]], np.float32)
@@ -210,7 +198,7 @@ def test_vertices_land_where_the_model_projects_to() -> None:
         np.testing.assert_allclose(seen(record, points[i]).pixels, expected[i], atol=1e-2)
 
 
-def test_who_is_nearer_is_painted_over_who_is_further_away(made) -> None:
+def test_near_bodies_are_painted_over_far_ones(made) -> None:
     job, predicted = made
     record = predicted.bodies.of_frames(0, 1)[:1]
     both = np.concatenate([record, record])
@@ -242,8 +230,9 @@ def test_bodies_come_by_frame_whatever_the_order_of_tracks(tmp_path) -> None:
     assert len(bodies.of_frames(10, 20)) == 0
 
 
-def test_an_interrupted_overlay_leaves_no_file(made, world, monkeypatch, tmp_path) -> None:
+def test_an_interrupted_overlay_and_one_on_a_full_disk_leave_no_file(made, monkeypatch, tmp_path) -> None:
     job, predicted = made
+    args = (tmp_path / "overlay.mp4", job.source(), predicted.bodies, job.trained.generator)
     frames = iter(range(5))
 
     def paint(*_):
@@ -251,180 +240,149 @@ def test_an_interrupted_overlay_leaves_no_file(made, world, monkeypatch, tmp_pat
             raise KeyboardInterrupt
         return np.zeros((256, 340, 3), np.uint8)
 
-    monkeypatch.setattr(overlay.BodyDrawing, "paint", paint)
-    file = tmp_path / "overlay.mp4"
-    with pytest.raises(KeyboardInterrupt):
-        overlay.write_overlay(file, job.source(), predicted.bodies, job.trained.generator)
+    with monkeypatch.context() as patch:
+        patch.setattr(overlay.BodyDrawing, "paint", paint)
+        with pytest.raises(KeyboardInterrupt):
+            overlay.write_overlay(*args)
+    assert list(tmp_path.iterdir()) == []
+
+    @contextmanager
+    def writer(file, fps, width, height):
+        Path(file).write_bytes(b"")
+        yield SimpleNamespace(write=lambda image: None)  # OpenCV reports nothing
+
+    monkeypatch.setattr(overlay, "mp4_writer", writer)
+    with pytest.raises(PipelineError, match="disk full"):
+        overlay.write_overlay(*args)
     assert list(tmp_path.iterdir()) == []
 
 
 # ------------------------------------------------------------------------------------------------------- errors
 
 
-def told_by(capsys, *words: object) -> tuple[int, str]:
-    code = main([str(word) for word in words])
-    shown = capsys.readouterr()
-    return code, shown.out + shown.err
-
-
-def test_without_keypoints_and_boxes_it_says_how_to_get_them(world, capsys) -> None:
-    code, told = told_by(capsys, "predict", world.video, "--checkpoint", world.checkpoint)
-    assert code == 2
-    assert "expected --keypoints or --boxes, found neither" in told
-    assert "OpenPose" in told
-    assert "track,frame,x,y,w,h" in told
-
-
-def test_keypoints_of_another_number_of_frames_are_refused(world, tmp_path) -> None:
-    fewer = Path(shutil.copytree(world.keypoints, tmp_path / "fewer"))
-    for file in sorted(fewer.iterdir())[20:]:
-        file.unlink()
-    job = world.job(tmp_path / "out", keypoints=fewer)
-    with pytest.raises(PipelineError, match=r"fewer.*expected labels of the 28 frames of .*mp4, found 20"):
+def test_wrong_labels_are_refused_with_the_reason_and_read_again_when_they_are_repaired(world, tmp_path) -> None:
+    keypoints = Path(shutil.copytree(world.keypoints, tmp_path / "labels"))
+    files = sorted(keypoints.iterdir())
+    for file in files[20:]:
+        file.rename(tmp_path / file.name)
+    job = world.job(tmp_path / "out", keypoints=keypoints)
+    with pytest.raises(PipelineError, match=r"labels.*expected labels of the 28 frames of .*mp4, found 20"):
         predict.make_tracks(job, silent)
-
-
-def test_mended_keypoints_are_read_again(world, tmp_path) -> None:
-    mended = Path(shutil.copytree(world.keypoints, tmp_path / "mended"))
-    last = max(mended.iterdir())
-    good = last.read_text()
-    last.write_text(good[: len(good) // 2])
-    job = world.job(tmp_path / "out", keypoints=mended)
-    with pytest.raises(PipelineError, match=rf"{last.name}.*expected JSON"):
+    for file in files[20:]:
+        (tmp_path / file.name).rename(file)
+    good = files[-1].read_text()
+    files[-1].write_text(good[: len(good) // 2])
+    with pytest.raises(PipelineError, match=rf"{files[-1].name}.*expected JSON"):
         predict.make_tracks(job, silent)
-    last.write_text(good)
+    files[-1].write_text(good)
     assert predict.make_tracks(job, silent).totals["tracks"]["kept"] == 2
 
 
-def test_detections_without_anybody_are_told_with_the_reasons(world, tmp_path) -> None:
+def test_labels_without_a_person_are_reported_with_the_reasons(world, tmp_path) -> None:
     boxes = tmp_path / "boxes.csv"
     boxes.write_text("track,frame,x,y,w,h\na,0,1,1,50,50\na,1,1,1,50,50\n")
     with pytest.raises(
-        PipelineError, match=r"nobody is left to predict: of 2 person-frames, 2 track_too_short\. .*--min-frames"
+        PipelineError, match=r"no person is left to predict: of 2 person-frames, 2 track_too_short\. .*--min-frames"
     ):
         predict.make_tracks(world.job(tmp_path / "out", boxes=boxes), silent)
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
-        ({"gen_state_dict": {}, "course": {}}, "found the state of a training"),
-        ({"mposer_state_dict": {}, "epoch": 1}, "found a motion prior"),
+        ({"gen_state_dict": {}, "course": {}}, r"expected a model, found the state of a training\. Name the best\.pt"),
+        ({"mposer_state_dict": {}, "epoch": 1}, r"expected a model, found a motion prior\. Name the best\.pt"),
+        ({"config": small_config(hidden_size=16).as_dict()}, r".*expected \(48, 2048\) floats, found \(24, 2048\)"),
+        ({"config": {**small_config().as_dict(), "of_tomorrow": 1}}, r"'config': unknown settings of_tomorrow"),
     ],
 )
-def test_a_checkpoint_that_is_no_model_is_called_what_it_is(tmp_path, content, told) -> None:
-    torch.save(content, tmp_path / "last.pt")
-    with pytest.raises(CheckpointError, match=rf"last\.pt: expected a model, {told}\. Name the best\.pt"):
-        load(tmp_path / "last.pt", None)
+def test_a_checkpoint_of_something_else_is_refused(tmp_path, content, message) -> None:
+    if "config" in content:
+        save_checkpoint(tmp_path / "last.pt", **content)
+    else:
+        torch.save(content, tmp_path / "last.pt")
+    with pytest.raises(CheckpointError, match=rf"last\.pt: {message}"):
+        load(tmp_path / "last.pt", None, "cpu")
 
 
-def test_a_checkpoint_of_another_size_than_it_says_is_refused(tmp_path) -> None:
-    save_checkpoint(tmp_path / "other.pt", small_config(), config=small_config(hidden_size=16).as_dict())
-    with pytest.raises(CheckpointError, match=r"expected \(48, 2048\) floats, found \(24, 2048\)"):
-        load(tmp_path / "other.pt", None, "cpu")
-
-
-def test_a_model_for_features_of_another_size_is_refused_before_any_work(world, tmp_path) -> None:
+def test_features_must_be_of_the_size_and_the_network_that_the_model_was_trained_on(world, tmp_path) -> None:
     save_checkpoint(tmp_path / "small.pt", small_config(feature_size=512))
     with pytest.raises(PipelineError, match=r"expected features of 512 numbers.*which has 2048"):
         world.job(tmp_path / "out", load(tmp_path / "small.pt", None, "cpu"))
     assert list((tmp_path / "out").iterdir()) == []
-
-
-def test_features_of_another_network_than_it_was_trained_on_are_refused(world, tmp_path) -> None:
-    other = ResNet50().identity() | {"weights": {"kind": "untrained", "argument": "7"}}
-    save_checkpoint(tmp_path / "seven.pt", features=other)
-    job = world.job(tmp_path / "out", load(tmp_path / "seven.pt", None, "cpu"))
+    identity = ResNet50().identity()
+    save_checkpoint(tmp_path / "7.pt", features=identity | {"weights": {"kind": "untrained", "argument": "7"}})
+    save_checkpoint(tmp_path / "same.pt", features=identity)
+    job = world.job(tmp_path / "out", load(tmp_path / "7.pt", None, "cpu"))
     predict.make_tracks(job, silent)
     with pytest.raises(PipelineError, match=r"trained on, weights untrained:7; found weights untrained:0\. Name"):
         predict.make_features(job, silent)
-
-
-def test_features_of_the_network_that_it_was_trained_on_are_taken(world, tmp_path) -> None:
-    save_checkpoint(tmp_path / "same.pt", features=ResNet50().identity())
     job = world.job(tmp_path / "out", load(tmp_path / "same.pt", None, "cpu"))
-    predict.make_tracks(job, silent)
-    assert len(predict.make_features(job, silent)) == 1
+    assert predict.make_features(job, silent) is not None
 
 
 @pytest.mark.parametrize("facts", [{"stand_in": False}, {"stand_in": ..., "config": ...}], ids=["ours", "published"])
-def test_a_model_of_real_data_and_the_stand_in_body_are_not_mixed(tmp_path, facts) -> None:
+def test_real_data_and_demo_data_are_not_mixed(world, tmp_path, facts) -> None:
     save_checkpoint(tmp_path / "real.pt", **facts)
-    with pytest.raises(StandInMixed, match=r"the body .*: stand-in; the checkpoint .*real\.pt: not a stand-in"):
+    with pytest.raises(StandInMixed, match=r"the body .*real\.pt"):
         load(tmp_path / "real.pt", None, "cpu")
-
-
-def test_a_real_video_and_the_stand_in_model_are_not_mixed(world, tmp_path) -> None:
     video = shutil.copy(world.video, tmp_path / "mine.mp4")
     with pytest.raises(StandInMixed, match=r"mine\.mp4"):
         world.job(tmp_path / "out", video=Path(video))
 
 
-def test_what_is_not_known_mixes_with_everything() -> None:
-    assert refuse_mixture({"a": None, "b": True}) is True
-    assert refuse_mixture({"a": None, "b": False}) is False
-
-
-def test_a_checkpoint_without_a_configuration_is_built_with_the_published_sizes(tmp_path, monkeypatch) -> None:
-    from pipeline.body import Body
-
+def test_published_checkpoints_are_built_with_the_published_sizes(tmp_path, monkeypatch) -> None:
     body = Body.stand_in()
     body._stands_in = False
     monkeypatch.setattr("tasks.prediction.trained.load_body", lambda folder: body)
     torch.save({"gen_state_dict": dict(VIBE(body).state_dict())}, tmp_path / "vibe.pth.tar")
-    found = load(tmp_path / "vibe.pth.tar", None, "cpu")
-    assert (found.kind, found.seqlen, found.stand_in) == ("vibe", 16, False)
-    assert not found.generator.training
-
-
-def test_spin_s_checkpoint_predicts_frame_by_frame(tmp_path, monkeypatch) -> None:
-    from pipeline.body import Body
-
-    body = Body.stand_in()
-    body._stands_in = False
-    monkeypatch.setattr("tasks.prediction.trained.load_body", lambda folder: body)
+    vibe = load(tmp_path / "vibe.pth.tar", None, "cpu")
+    assert (vibe.kind, vibe.seqlen, vibe.stand_in) == ("vibe", 16, False)
+    assert not vibe.generator.training
     tensors = {name.removeprefix("regressor."): t for name, t in VIBE(body, n_layers=0).state_dict().items()}
     torch.save({"model": {**tensors, "conv1.weight": torch.zeros(1)}}, tmp_path / "spin.pt")
-    found = load(tmp_path / "spin.pt", None, "cpu")
-    assert found.kind == "spin"
+    spin = load(tmp_path / "spin.pt", None, "cpu")
+    assert spin.kind == "spin"
     features = torch.rand(1, 5, 2048)
-    with torch.no_grad():
-        together, alone = found.generator(features)["theta"][:, 2:3], found.generator(features[:, 2:3])["theta"]
+    with torch.no_grad():  # frame by frame
+        together, alone = spin.generator(features)["theta"][:, 2:3], spin.generator(features[:, 2:3])["theta"]
     torch.testing.assert_close(together, alone)
-
-
-def test_an_unknown_setting_in_a_checkpoint_is_told(tmp_path) -> None:
-    save_checkpoint(tmp_path / "new.pt", config={**small_config().as_dict(), "of_tomorrow": 1})
-    with pytest.raises(CheckpointError, match=r"new\.pt: 'config': unknown settings of_tomorrow"):
-        load(tmp_path / "new.pt", None, "cpu")
 
 
 # ------------------------------------------------------------------------------------------------- command line
 
 
-def test_the_command_says_what_it_did_and_where_to_look(world, tmp_path, monkeypatch, capsys) -> None:
-    from pipeline.body import Body
+def run(capsys, *words: object) -> tuple[int, str]:
+    code = main([str(word) for word in words])
+    shown = capsys.readouterr()
+    return code, shown.out + shown.err
 
+
+def test_the_command_prints_a_line_a_step_and_where_to_look(world, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tasks.prediction.trained.load_body", lambda folder: Body.stand_in())
     words = ("predict", world.video, "--keypoints", world.keypoints, "--checkpoint", world.checkpoint)
     words = (*words, "--body", tmp_path, "--weights", "untrained:0", "--device", "cpu", "--out", "out")
-    code, told = told_by(capsys, *words)
-    assert code == 0, told
-    done = [line.split()[1] for line in told.splitlines() if line.startswith("✓")]
+    code, shown = run(capsys, *words)
+    assert code == 0, shown
+    done = [line.split()[1] for line in shown.splitlines() if line.startswith("✓")]
     assert done == ["convert", "extract", "predict", "overlay"]
-    assert "STAND-IN" in told
-    assert "out/overlay.mp4" in told
+    assert "STAND-IN" in shown
+    assert "out/overlay.mp4" in shown
     before = (tmp_path / "out/predictions.json").read_bytes()
-    code, told = told_by(capsys, *words, "--no-overlay")
-    assert code == 0, told
-    assert [line.split()[1] for line in told.splitlines() if line.startswith("✓")] == ["predict"]
+    code, shown = run(capsys, *words, "--no-overlay")
+    assert code == 0, shown
+    assert [line.split()[1] for line in shown.splitlines() if line.startswith("✓")] == ["predict"]
     assert not (tmp_path / "out/overlay.mp4").exists()  # it might have been of other bodies
     after = json.loads((tmp_path / "out/predictions.json").read_text())
     assert after == {**json.loads(before), "overlay": None}
 
 
-def test_every_command_has_help_and_a_mistake_in_words_ends_in_one_line(capsys) -> None:
+def test_mistakes_in_the_arguments_are_reported(world, capsys) -> None:
+    code, shown = run(capsys, "predict", world.video, "--checkpoint", world.checkpoint)
+    assert code == 2
+    for part in ("expected --keypoints or --boxes, found neither", "OpenPose", "track,frame,x,y,w,h"):
+        assert part in shown
     for words in (["--help"], ["predict", "--help"], ["evaluate", "--help"]):
         with pytest.raises(SystemExit) as ended:
             main(words)
@@ -434,26 +392,6 @@ def test_every_command_has_help_and_a_mistake_in_words_ends_in_one_line(capsys) 
         main(["predict"])
     assert ended.value.code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
-
-
-def test_an_overlay_of_a_full_disk_is_told(made, monkeypatch, tmp_path) -> None:
-    job, predicted = made
-
-    class Full:
-        def write(self, image: np.ndarray) -> None:
-            """OpenCV says nothing."""
-
-    from contextlib import contextmanager
-
-    @contextmanager
-    def writer(file, fps, width, height):
-        Path(file).write_bytes(b"")
-        yield Full()
-
-    monkeypatch.setattr(overlay, "mp4_writer", writer)
-    with pytest.raises(PipelineError, match="disk full"):
-        overlay.write_overlay(tmp_path / "o.mp4", job.source(), predicted.bodies, job.trained.generator)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_streams_named_by_options_need_no_settings_file() -> None:

@@ -23,12 +23,12 @@ LUIGID = Path(sys.executable).with_name("luigid")
 
 @pytest.fixture
 def page(tmp_path: Path) -> Iterator[str]:
-    """The address of a scheduler of our own."""
+    """The address of a scheduler that this test starts."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     where = ["--address", "127.0.0.1", "--port", str(port), "--state-path", str(tmp_path / "state")]
-    # Within 10 s the scheduler would not believe that what was done is to be done again.
+    # Otherwise the scheduler runs no task again within 10 s.
     (tmp_path / "luigid.cfg").write_text("[scheduler]\nstable_done_cooldown_secs = 0\n")
     environment = {**os.environ, "LUIGI_CONFIG_PATH": str(tmp_path / "luigid.cfg")}
     with (tmp_path / "luigid.log").open("w") as log:
@@ -68,7 +68,7 @@ def test_progress_messages_and_failures_reach_luigis_page(project, page) -> None
     assert converted["progress_percentage"] == 100
     assert converted["status_message"].startswith("2 of 2  ")
 
-    # What the scheduler holds for done is run again when its inputs have changed, and a failure is told in its words.
+    # A task that is done for the scheduler runs again when its inputs have changed; a failure is shown by its message.
     (project.folder / "raw/amass").rename(project.folder / "away")
     project.configure({"embedded": {"enabled": "false"}})
     assert project.luigi("Data", scheduler=central).code == 30

@@ -5,48 +5,31 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import pytest
 import torch
 
 from pipeline import synthetic
 from pipeline.body import Body
 from pipeline.cli.progress import silent
+from pipeline.features.engine import Resources
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.resnet50 import ResNet50
 from tasks.prediction import predict
 from tasks.prediction.trained import Trained, load
+from tests.tasks.conftest import FakeNetwork
 from vibe_model.networks.generator import VIBE, build_generator
 from vibe_model.settings.config import TrainConfig
 
 SEQLEN = 40  # longer than the video: all of a track is one window
-
-
-class FakeNetwork:
-    """Stands for ResNet-50: a row's features are the means over the parts of its crop."""
-
-    batch_size, lanes = 16, 1
-
-    def __init__(self, stream: ResNet50) -> None:
-        self.provenance = {"weights": stream.weights.identity(), "sha256": "0" * 64, "stand_in": True}
-        self.calls = 0
-
-    def adopt(self, memory: np.ndarray) -> None:
-        """It needs nothing of it."""
-
-    def release(self) -> None:
-        """Nor then."""
-
-    def __call__(self, crops: np.ndarray) -> np.ndarray:
-        pixels = crops.reshape(len(crops), -1)[:, : 73 * ResNet50.dim].astype(np.float32)
-        return pixels.reshape(len(crops), ResNet50.dim, 73).mean(axis=2) / 255
+SPLIT = "new_video/keypoints"
 
 
 @dataclass
 class World:
-    folder: Path
-    raw: Path  # of the stand-in Kinetics
+    raw: Path  # of Kinetics' demo data
     video: Path
     keypoints: Path
     checkpoint: Path
@@ -54,7 +37,7 @@ class World:
     def trained(self) -> Trained:
         return load(self.checkpoint, None, "cpu")
 
-    def job(self, out: Path, trained: Trained | None = None, video: Path | None = None, **labels) -> predict.Job:
+    def job(self, out: Path, trained: Trained | None = None, video: Path | None = None, **labels: Any) -> predict.Job:
         out.mkdir(exist_ok=True)
         labels = labels or {"keypoints": self.keypoints}
         return predict.job(video or self.video, trained or self.trained(), streams(), out, labels)
@@ -79,21 +62,12 @@ def streams() -> tuple[StreamSpec, ...]:
     return (StreamSpec(stream=ResNet50(), resources=Resources(Machine("cpu"), workers=1)),)
 
 
-def make_world(folder: Path) -> World:
-    raw = folder / "kinetics"
-    synthetic.write_dataset("kinetics", raw, n_videos=1, n_frames=28)
-    (video,) = raw.glob("val/*/*.mp4")
-    checkpoint = folder / "best.pt"
-    save_checkpoint(checkpoint)
-    return World(folder, raw, video, raw / "keypoints/val" / video.stem, checkpoint)
-
-
-def small_config(**changes) -> TrainConfig:
+def small_config(**changes: Any) -> TrainConfig:
     return TrainConfig.embedded(**{"seqlen": SEQLEN, "hidden_size": 8, "regressor_size": 8, **changes})
 
 
-def save_checkpoint(file: Path, built: TrainConfig | None = None, **facts) -> VIBE:
-    """As training writes its best one. `facts` stand in it beside or instead of what is usual; ...: left out."""
+def save_checkpoint(file: Path, built: TrainConfig | None = None, **facts: Any) -> VIBE:
+    """As training writes its best one. `facts` are in it beside or instead of the usual ones; ...: left out."""
     built = built or small_config()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
@@ -101,3 +75,29 @@ def save_checkpoint(file: Path, built: TrainConfig | None = None, **facts) -> VI
     content = {"gen_state_dict": dict(generator.state_dict()), "config": built.as_dict(), "stand_in": True, **facts}
     torch.save({key: value for key, value in content.items() if value is not ...}, file)
     return generator
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    folder = tmp_path_factory.mktemp("world")
+    raw = folder / "kinetics"
+    synthetic.write_dataset("kinetics", raw, n_videos=1, n_frames=28)
+    (video,) = raw.glob("val/*/*.mp4")
+    save_checkpoint(folder / "best.pt")
+    return World(raw, video, raw / "keypoints/val" / video.stem, folder / "best.pt")
+
+
+@pytest.fixture(scope="session")
+def made(world: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[predict.Job, predict.Predicted]:
+    """The whole of it, once: two tracks with 2D labels, an untrained model, bodies, an overlay. Read-only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ResNet50, "load", lambda stream, machine, recorded: FakeNetwork(stream))
+        job = world.job(tmp_path_factory.mktemp("made"))
+        predicted = world.predicted(job)
+        predict.make_overlay(job, predicted, fps=None, progress=silent)
+        return job, predicted
+
+
+@pytest.fixture
+def job(made: tuple[predict.Job, predict.Predicted]) -> predict.Job:
+    return made[0]

@@ -1,4 +1,4 @@
-"""A dataset in a package of its own, as docs/adding-a-dataset.md tells: installed, enabled, nothing here changed."""
+"""A dataset in a package of its own, as in docs/adding-a-dataset.md: installed, enabled, nothing here changed."""
 
 from __future__ import annotations
 
@@ -73,52 +73,36 @@ def with_it(bare: Any) -> Any:
     return bare
 
 
-def test_every_piece_of_code_on_the_page_is_in_the_package() -> None:
-    files = {file.suffix: "" for file in PACKAGE.iterdir()}
-    for file in PACKAGE.iterdir():
-        if file.is_file():
-            files[file.suffix] += without_indentation(file.read_text())
+def test_the_page_shows_the_packages_own_code_and_names() -> None:
+    files = {".py": "", ".toml": ""}
+    for file in (file for file in PACKAGE.iterdir() if file.suffix in files):
+        files[file.suffix] += without_indentation(file.read_text())
     shown = [(".py", block) for block in blocks("python not run")] + [(".toml", block) for block in blocks("toml")]
     assert len(shown) > 8
     for suffix, block in shown:
         assert without_indentation(block) in files[suffix], block
-
-
-def test_the_page_names_the_package_by_the_words_that_its_files_have() -> None:
     project = tomllib.loads((PACKAGE / "pyproject.toml").read_text())
     assert list(project["project"]["entry-points"]["vibe_pipeline.datasets"]) == ["lab_recordings"]
-    for module in project["tool"]["setuptools"]["py-modules"]:
-        assert (PACKAGE / f"{module}.py").is_file()
-
-
-def test_nothing_in_the_project_knows_it() -> None:
+    assert all((PACKAGE / f"{module}.py").is_file() for module in project["tool"]["setuptools"]["py-modules"])
     for package in ("cache", "pipeline", "vibe_model", "report", "tasks"):
         for file in (ROOT / package).rglob("*.py"):
             assert "lab_recordings" not in file.read_text(), file
 
 
-def test_its_own_tests_pass(site: Site, tmp_path: Path) -> None:
+def test_its_own_tests_settings_and_mark_of_demo_data_are_right(site: Site, tmp_path: Path) -> None:
     tests = shutil.copy(PACKAGE / "test_lab_recordings.py", tmp_path)
     site.python("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tests))
-
-
-def test_the_settings_that_train_on_it_alone_are_accepted(site: Site, tmp_path: Path) -> None:
     real = (
         "[paths]\nraw = raw\nbody = body\ncache = cache\nruns = runs\n[features]\nweights = torchvision:IMAGENET1K_V2\n"
     )
-    _, block = blocks("ini")
     file = tmp_path / "luigi.cfg"
-    file.write_text(real + block)
+    file.write_text(real + blocks("ini")[1])
     assert site.python("-m", "pipeline", "config", "--check", "--config", str(file)) == ""
-    told = site.python("-m", "pipeline", "config", "train", "--config", str(file))
-    assert re.search(r"^train.datasets_2d +lab_recordings/train ", told, re.MULTILINE), told
-
-
-def test_the_mark_of_made_up_data_is_one(tmp_path: Path) -> None:
-    (shown,) = re.findall(r'^    (\{"stand_in".*\})$', PAGE.read_text(), re.MULTILINE)
-    (tmp_path / stand_in.MARKER).write_text(shown)
+    shown = site.python("-m", "tasks", "config", "train", "--config", str(file))
+    assert re.search(r"^train.datasets_2d +lab_recordings/train ", shown, re.MULTILINE), shown
+    (mark,) = re.findall(r'^    (\{"stand_in".*\})$', PAGE.read_text(), re.MULTILINE)
+    (tmp_path / stand_in.MARKER).write_text(mark)
     assert stand_in.is_stand_in(tmp_path)
-    assert (stand_in.read_marker(tmp_path) or {})["stand_in"] is True
 
 
 @pytest.mark.slow
@@ -132,9 +116,9 @@ def test_make_data_takes_it_from_raw_files_to_features(site: Site, with_it: Any)
         for split in ("train", "val"):
             assert re.search(rf"^✓ {stage} +lab_recordings/{split} ", ran.shown, re.MULTILINE), ran.shown
     assert ran.done[-1] == "data 2 datasets"
-    assert "set aside video_unreadable" in ran.shown
+    assert "rejected video_unreadable" in ran.shown
     first = ran.shown.splitlines()[0]
-    assert first == "data       stand-in (seed 0, tiny), in raw: penn_action; beside them lab_recordings (stand-in)"
+    assert first == "data       demo data (seed 0, tiny), in raw: penn_action; beside them lab_recordings (demo data)"
 
     split = cache.open(with_it.folder / "cache")["lab_recordings/train"]
     names = [track.name for track in split.tracks]
@@ -156,22 +140,18 @@ def test_make_data_takes_it_from_raw_files_to_features(site: Site, with_it: Any)
     show = ["show", "lab_recordings", "train", "--cache", str(with_it.folder / "cache"), "--out", str(page)]
     site.python("-m", "pipeline", *show)
     assert "train/pair/1" in page.read_text()
-    told = site.python("-m", "pipeline", "doctor", "lab_recordings", "--raw", str(raw.parent))
-    assert "tables of joints" in told
+    found = site.python("-m", "pipeline", "doctor", "lab_recordings", "--raw", str(raw.parent))
+    assert "tables of joints" in found
 
 
-def test_embedded_data_does_not_stand_in_for_it_and_that_is_said(site: Site, with_it: Any) -> None:
+def test_without_its_raw_files_or_its_package_the_message_names_it(site: Site, with_it: Any) -> None:
     with_it.configure({"data": {"datasets": "amass lab_recordings"}})
     ran = with_it.luigi("Data", packages=(site.packages,))
     assert ran.code != 0
     assert "convert amass/train" in ran.done
-    told = [line for line in ran.failures if "lab_recordings" in line]
-    assert "raw/lab_recordings: there is no such folder, and [embedded] makes no data for lab_recordings" in told[0]
-    assert "Traceback" not in ran.shown
-
-
-def test_without_the_package_its_name_is_unknown(with_it: Any) -> None:
-    ran = with_it.luigi("Data")
-    assert ran.code != 0
-    assert "lab_recordings" in ran.shown
-    assert "Traceback" not in ran.shown
+    failure = next(line for line in ran.failures if "lab_recordings" in line)
+    assert "raw/lab_recordings: there is no such folder, and [embedded] makes no data for lab_recordings" in failure
+    without = with_it.luigi("Data")
+    assert without.code != 0
+    assert "lab_recordings" in without.shown
+    assert "Traceback" not in ran.shown + without.shown

@@ -1,0 +1,249 @@
+"""One training run as the report shows it, finished or not: its files, curves and pictures.  training -> report: [run]
+
+Of the pictures only those of the best and of the last epoch are kept in memory. What a killed run had logged beyond the
+state that it continued from is left out, as viewers do.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from google.protobuf.message import DecodeError
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+from tensorboard.compat.proto import event_pb2
+
+from vibe_model import runs
+from vibe_model.errors import ConfigError
+from vibe_model.metrics import ERRORS, PROTOCOLS
+from vibe_model.runs import SEQUENCES, WORST_WINDOWS
+from vibe_model.settings.config import TrainConfig
+
+Metrics = Mapping[str, Any]
+
+AGAIN: Final = "Remove it and run the training command again: it continues from the saved state and writes it again."
+MAX_PICTURES: Final = 8  # of an epoch
+MAX_PICTURE_BYTES: Final = 1 << 23
+PATTERN: Final = "events.out.tfevents.*"
+VALIDATION: Final = "validation/"
+SCORE: Final = "/pa_mpjpe"  # decides which epoch is the best
+_FRAME: Final = 16  # bytes around each record
+_HOST: Final = re.compile(r"events\.out\.tfevents\.\d+\.(.+)\.\d+\.\d+")
+
+
+@dataclass(slots=True)
+class Curve:
+    """One number over the steps at which it was logged."""
+
+    steps: array[int] = field(default_factory=lambda: array("q"))
+    values: array[float] = field(default_factory=lambda: array("d"))
+
+    def add(self, step: int, value: float) -> None:
+        """One more point."""
+        self.steps.append(step)
+        self.values.append(value)
+
+    def cut(self, first: int) -> None:
+        """Without the points from step `first` on."""
+        while self.steps and self.steps[-1] >= first:
+            self.steps.pop()
+            self.values.pop()
+
+
+@dataclass(slots=True)
+class Events:
+    """What the event files of one run hold."""
+
+    curves: dict[str, Curve] = field(default_factory=dict)  # by tag, as train/total
+    pictures: dict[int, dict[str, bytes]] = field(default_factory=dict)  # by step and tag: PNG or JPEG bytes
+    seconds: float = 0.0  # between the first and the last event of each file, added up
+    began: float | None = None  # of the first event, s since 1970
+    hosts: tuple[str, ...] = ()  # by the files' names
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def scores(self) -> dict[str, Curve]:
+        """Validation split -> its score, in the order in which they were logged."""
+        return {
+            tag.removeprefix(VALIDATION).removesuffix(SCORE): curve
+            for tag, curve in self.curves.items()
+            if tag.startswith(VALIDATION) and tag.endswith(SCORE)
+        }
+
+    def best_step(self) -> int | None:
+        """The step after which the mean validation PA-MPJPE was lowest; None without one."""
+        by_step: dict[int, list[float]] = {}
+        for curve in self.scores.values():
+            for step, value in zip(curve.steps, curve.values, strict=True):
+                by_step.setdefault(step, []).append(value)
+        means = {step: math.fsum(of) / len(of) for step, of in by_step.items() if len(of) == len(self.scores)}
+        return min((s for s in means if math.isfinite(means[s])), key=lambda s: (means[s], s), default=None)
+
+    def last_step(self) -> int:
+        """The last step of which anything was logged; 0 if nothing."""
+        return max((curve.steps[-1] for curve in self.curves.values() if curve.steps), default=0)
+
+    def add(self, event: Any) -> None:
+        """Take in one event."""
+        if event.HasField("session_log"):  # a run continues from here
+            for curve in self.curves.values():
+                curve.cut(event.step)
+            self.pictures = {step: of for step, of in self.pictures.items() if step < event.step}
+        for value in event.summary.value:
+            kind = value.WhichOneof("value")
+            if kind == "simple_value":
+                self.curves.setdefault(value.tag, Curve()).add(event.step, value.simple_value)
+            elif kind == "image":
+                self._picture(event.step, value.tag, value.image.encoded_image_string)
+
+    def _picture(self, step: int, tag: str, data: bytes) -> None:
+        if step not in self.pictures:  # an epoch's numbers are logged before its pictures
+            kept = {max(self.pictures, default=step), self.best_step()}
+            self.pictures = {known: of for known, of in self.pictures.items() if known in kept}
+            self.pictures[step] = {}
+        if len(data) <= MAX_PICTURE_BYTES and len(self.pictures[step]) < MAX_PICTURES:
+            self.pictures[step][tag] = data
+
+
+def read_events(folder: Path) -> Events:
+    """Everything that the event files of a run's folder hold, in the order in which they were written.
+
+    A file that is damaged or ends early counts as far as it can be read; `problems` reports how far that is.
+    """
+    found = Events()
+    files = sorted(folder.glob(PATTERN))
+    for file in files:
+        size, read = file.stat().st_size, 0
+        times: list[float] = []
+        try:
+            for record in RawEventFileLoader(str(file)).Load():
+                event = event_pb2.Event.FromString(record)
+                found.add(event)
+                read += len(record) + _FRAME
+                times = [*times[:1], event.wall_time]  # the first and the last
+        except (OSError, DecodeError) as error:
+            found.problems.append(f"{file}: {error}")
+        if times:
+            found.seconds += max(times[-1] - times[0], 0.0)
+            found.began = min(times[0], found.began or math.inf)
+        if read < size:
+            found.problems.append(
+                f"{file}: its last {size - read:,} of {size:,} bytes cannot be read: the file is damaged or being "
+                "written. The curves end there."
+            )
+    found.hosts = tuple(dict.fromkeys(match[1] for file in files if (match := _HOST.fullmatch(file.name))))
+    return found
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """One training run, with what could be read of it."""
+
+    name: str  # on the page
+    folder: Path
+    about: Mapping[str, Any]  # config.json; empty where there is none
+    metrics: Metrics  # metrics.json; empty while the run is not finished
+    events: Events
+    sequences: Sequence[Mapping[str, Any]]  # results by track
+    worst_windows: Sequence[Mapping[str, Any]]
+    problems: Sequence[str]  # what could not be read
+
+    @property
+    def state(self) -> str:
+        """How far it came."""
+        if not self.folder.is_dir():
+            return "there is no such folder"
+        if self.metrics:
+            return "finished" if (self.folder / runs.BEST).is_file() else f"evaluated, but {runs.BEST} is gone"
+        of = "" if self.config is None else f" of {self.config.epochs * self.config.iterations:,}"
+        return f"not finished: step {self.events.last_step():,}{of}, no results yet"
+
+    @property
+    def stand_in(self) -> bool:
+        """Was it trained on demo data, as far as its files report it?"""
+        return bool(self.about.get("stand_in") or self.metrics.get("stand_in"))
+
+    @cached_property
+    def config(self) -> TrainConfig | None:
+        """Its settings; None where they are not there, or of a version of this project that had others."""
+        try:
+            return TrainConfig.from_dict(self.about["config"])
+        except (KeyError, TypeError, AttributeError, ConfigError):
+            return None
+
+    @property
+    def splits(self) -> dict[str, Metrics]:
+        """The metrics of each split that it was evaluated on."""
+        return {name: of for name, of in self.metrics.items() if "/" in name}
+
+    def epoch_of(self, step: int) -> float:
+        """The number of epochs that are over after a step; without the settings, the step itself."""
+        return step / self.config.iterations if self.config is not None else step
+
+
+def read_run(folder: Path, name: str = "") -> Run:
+    """All that can be read of a run's folder. What cannot is reported in `problems`; nothing is raised for it."""
+    problems: list[str] = []
+    metrics = read_json(folder / runs.METRICS, problems, AGAIN)
+    if wrong := metrics_problem(metrics):
+        problems.append(f"{folder / runs.METRICS}: {wrong}. {AGAIN}")
+        metrics = {}
+    about = read_json(folder / runs.CONFIG, problems, "The run's settings cannot be shown.")
+    events = read_events(folder)
+    tables: dict[str, list[Mapping[str, Any]]] = {}
+    for table in (SEQUENCES, WORST_WINDOWS):
+        do = AGAIN.replace("it and", f"it and {runs.METRICS} and", 1)
+        rows = read_json(folder / f"{table}.json", problems, do).get(table)
+        tables[table] = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+    return Run(
+        name=name or folder.name,
+        folder=folder,
+        about=about,
+        metrics=metrics,
+        events=events,
+        sequences=tables[SEQUENCES],
+        worst_windows=tables[WORST_WINDOWS],
+        problems=[*problems, *events.problems],
+    )
+
+
+def read_json(file: Path, problems: list[str], do: str) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is no such file or, reported in `problems`, something else in it."""
+    if not file.exists():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        problems.append(f"{file}: expected JSON, found: {error}. {do}")
+        return {}
+    if isinstance(content, dict):
+        return content
+    problems.append(f"{file}: expected an object, found {type(content).__name__}. {do}")
+    return {}
+
+
+def metrics_problem(metrics: Metrics) -> str:
+    """What is wrong with the content of a metrics.json; "" for a sound one."""
+    for split, of in metrics.items():
+        if "/" not in split:
+            continue
+        if not isinstance(of, Mapping):
+            return f"{split}: expected metrics by name, found {type(of).__name__}"
+        for protocol in PROTOCOLS:
+            found = of if protocol == "default" else of.get(protocol)
+            if not isinstance(found, Mapping) or not isinstance(found.get("baseline"), Mapping):
+                return f"{split}: expected metrics and a baseline by protocol {protocol!r}, found none"
+            if wrong := [name for name, value in found.items() if name in ERRORS and not _is_number(value)]:
+                return f"{split}: {wrong[0]}: expected a number, found {found[wrong[0]]!r}"
+    return ""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,222 @@
+"""training -> evaluation: the errors of the trained models as a Luigi task, and of any checkpoint on any splits."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import luigi
+from rich.table import Table
+
+from pipeline.cli import console
+from pipeline.cli.text import command
+from pipeline.errors import PipelineError
+from tasks.base import PipelineTask
+from tasks.settings import settings, which_runs
+from tasks.terminal import DEMO_DATA, fact, shortened
+from tasks.training import TrainVIBE, read_metrics, train_config
+from vibe_model import runs
+from vibe_model.evaluation import published
+from vibe_model.metrics import ERRORS, PROTOCOLS, UNITS
+from vibe_model.settings.config import TrainConfig
+from vibe_model.settings.variants import PER_FRAME
+
+if TYPE_CHECKING:
+    from cache import FeatureCache, Split
+    from tasks.prediction.trained import Trained
+
+RESULTS: Final = "results.csv"
+COLUMNS: Final = ("split", "protocol", "model", *ERRORS, "frames")  # of results.csv
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+class EvaluateVIBE(PipelineTask):
+    """Print and store the trained model's errors on every evaluation split, beside those of the baselines.
+
+    A temporal model is worth its name where it beats the same regressor frame by frame, and that one smoothed in time:
+    they are trained along, unless luigi.cfg sets `baseline = false`.
+    """
+
+    verb = "evaluate"
+    what = "VIBE"
+
+    def requires(self) -> list[luigi.Task]:
+        baseline = [TrainVIBE(variant=baseline_variant())] if baseline_config() not in (None, train_config()) else []
+        return [TrainVIBE(), *baseline]
+
+    def up_to_date(self) -> bool:
+        file = runs.run_folder(train_config()) / RESULTS
+        return file.is_file() and file.read_text() == as_csv(_all_rows())
+
+    def work(self) -> None:
+        _write_csv(runs.run_folder(train_config()), _all_rows())
+        self.show()
+
+    def show(self) -> None:
+        """The default protocol's rows, a table a split, and the files that hold the rest."""
+        folder, rows = runs.run_folder(train_config()), _all_rows()
+        for split in dict.fromkeys(row["split"] for row in rows):
+            chosen = [row for row in rows if (row["split"], row["protocol"]) == (split, "default")]
+            console.out.print()
+            console.out.print(table_of(split, chosen))
+        console.out.print(f"[dim]{UNITS}[/dim]\n")
+        if read_metrics(folder)["stand_in"]:
+            console.out.print(DEMO_DATA)
+        where = shortened(folder)
+        fact("numbers", f"{where}/{RESULTS} (both protocols), {where}/{runs.METRICS} (all)")
+        fact("curves", command("--logdir", shortened(folder.parent), module="tensorboard.main"))
+        fact("status", command("status", "--cache", shortened(settings().paths.cache)))
+
+
+def baseline_config() -> TrainConfig | None:
+    """The per-frame baseline's configuration; None where luigi.cfg wants none."""
+    return train_config(baseline_variant()) if which_runs(settings()).baseline else None
+
+
+def baseline_variant() -> str:
+    """The per-frame baseline of the configured run: trained on the same windows, whatever variant that is."""
+    own = [name for name in (which_runs(settings()).variant or "").split("+") if name and name != PER_FRAME]
+    return "+".join([*own, PER_FRAME])
+
+
+def _all_rows() -> list[dict[str, Any]]:
+    """The results of the configured run, and below them those of the baselines."""
+    of_run, baseline = read_metrics(runs.run_folder(train_config())), baseline_config()
+    return result_rows(of_run, None if baseline is None else read_metrics(runs.run_folder(baseline)))
+
+
+def result_rows(metrics: Mapping[str, Any], per_frame: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """metrics.json as rows: a split, a protocol, a model, and its errors.
+
+    Models: VIBE; the per-frame baseline and that one smoothed, of `per_frame`, its run's metrics.json; the mean body.
+    """
+    rows = []
+    for split, protocol in ((s, p) for s in metrics if "/" in s for p in PROTOCOLS):  # other keys are facts of the run
+        own = of_protocol(metrics[split], protocol)
+        models = {"VIBE": own}
+        if per_frame is not None:
+            found = of_protocol(per_frame[split], protocol)
+            models |= {"per frame": found, "per frame, smoothed": found.get("smoothed", {})}
+        models["mean body"] = own["baseline"]
+        for model, numbers in models.items():
+            errors = {name: round(numbers[name], 2) if name in numbers else "" for name in ERRORS}
+            frames = own["frames"] or own.get("frames_2d", 0)
+            rows.append({"split": split, "protocol": protocol, "model": model, **errors, "frames": frames})
+    return rows
+
+
+def of_protocol(result: Mapping[str, Any], protocol: str) -> Mapping[str, Any]:
+    """A split's numbers in metrics.json, by one protocol."""
+    return result if protocol == "default" else result[protocol]
+
+
+def as_csv(rows: Rows) -> str:
+    """`result_rows` with a line of names; an error that no frame has a label for is left empty."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *([row[name] for name in COLUMNS] for row in rows)])
+    return text.getvalue()
+
+
+def _write_csv(folder: Path, rows: Rows) -> None:
+    runs.replace_file(folder / RESULTS, lambda stream: stream.write(as_csv(rows).encode()))
+
+
+def table_of(split: str, rows: Rows, *, protocols: bool = False) -> Table:
+    """`result_rows` of one split for the terminal: the main errors, within 80 columns; results.csv has all.
+
+    protocols: with a column that names each row's.
+    """
+    known = [name for name in ERRORS if any(row[name] != "" for row in rows)]
+    minor = {"pck", "auc", "pck_2d"} if "pve" in known else {"pck_2d"} if "mpjpe" in known else set()
+    shown = [name for name in known if name not in minor]
+    table = Table(split, *(["protocol"] if protocols else []), box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in (*(ERRORS[name] for name in shown), "frames"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        numbers = [f"{row[name]:.1f}" if row[name] != "" else "-" for name in shown]
+        frames = f"{row['frames']:,}" if row["frames"] else "-"
+        table.add_row(row["model"], *([row["protocol"]] if protocols else []), *numbers, frames)
+    return table
+
+
+# ---------------------------------------------------------------------------------------------- of any checkpoint
+
+
+def chosen_splits(trained: Trained, opened: FeatureCache, named: Sequence[str], stream: str) -> dict[str, Split]:
+    """The named splits, or those of the evaluation that the model was configured with; of a published one, VIBE's.
+
+    Raises PipelineError for what is not in the cache, and for features of another size or network than the model's;
+    StandInMixed when model and splits are partly demo data.
+    """
+    from tasks.prediction import trained as of_models  # imports torch
+
+    names = tuple(named) or (trained.config or TrainConfig()).evaluation
+    chosen = names if named else tuple(name for name in names if name in opened.splits)
+    absent = [name for name in chosen if name not in opened.splits or stream not in opened[name].streams]
+    if absent or not chosen:
+        raise PipelineError(
+            f"{opened.root}: expected {', '.join(absent or names)} with the stream {stream!r}, found splits "
+            f"{', '.join(opened.splits) or 'none'}. Convert and extract them, or name others: --split, --stream."
+        )
+    splits = {name: opened[name] for name in chosen}
+    kinds: dict[str, bool | None] = {f"split {name}": bool(s.manifest.get("stand_in")) for name, s in splits.items()}
+    runs.one_kind(kinds | {f"the checkpoint {trained.checkpoint}": trained.stand_in})
+    for name, split in splits.items():
+        manifest = split.stream_manifest(stream)
+        if manifest["dim"] != trained.feature_size:
+            raise PipelineError(
+                f"{name}: expected features of {trained.feature_size} numbers, as {trained.checkpoint} was trained on, "
+                f"found {manifest['dim']}. Name another stream: --stream."
+            )
+        identity = manifest.get("identity", {})
+        if identity and identity.get("kind") != "imported":
+            of_models.refuse_other_features(trained, identity)
+    return splits
+
+
+def evaluate(
+    trained: Trained, splits: Mapping[str, Split], *, stream: str, batch_size: int, smooth: float, out: Path | None
+) -> dict[str, Any]:
+    """metrics.json's content: every split's metrics by both protocols, and `stand_in`.
+
+    Into `out`, where one is named: metrics.json, results.csv, results by track and the worst windows.
+    """
+    from vibe_model.evaluation.evaluate import evaluate_all  # imports torch
+
+    found = evaluate_all(
+        trained.generator,
+        splits,
+        stream=stream,
+        seqlen=trained.seqlen,
+        tracks=(trained.config or TrainConfig()).tracks,
+        batch_size=batch_size,
+        smooth=smooth,
+        folder=out,
+        stand_in=any(bool(split.stream_manifest(stream).get("stand_in")) for split in splits.values()),
+        about={"checkpoint": trained.about},
+    )
+    stand_in = any(metrics["stand_in"] for metrics in found.values())
+    content = {"stand_in": stand_in, "checkpoint": trained.about, **found}
+    if out is not None:
+        runs.write_json(out / runs.METRICS, content)
+        _write_csv(out, result_rows(content))
+    return content
+
+
+def rows_beside_published(metrics: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """By split, rows of a table: the model and the mean body by both protocols, then the published figures.
+
+    Those cannot be compared with results on demo data, and are left out there.
+    """
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for row in result_rows(metrics):
+        rows.setdefault(row["split"], []).append(row)
+    for split, shown in rows.items():
+        for figures in () if metrics["stand_in"] else published.figures_of(split):
+            errors = {name: figures.errors.get(name, "") for name in ERRORS}
+            shown.append({"split": split, "protocol": "published", "model": figures.model, **errors, "frames": ""})
+    return rows

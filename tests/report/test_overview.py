@@ -1,0 +1,104 @@
+"""What is in the cache, and what became of everything that was found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.accounting import VideoAccount
+from pipeline.datasets import get
+from pipeline.datasets.release import Totals
+from pipeline.reasons import REASONS
+from report.data.overview import accounting_section, overview_section
+from report.data.splits import open_splits
+from tests.report.conftest import kept, person, write_split, write_stream
+
+
+def rows(section: Any, key: str = "rows") -> dict[str, tuple[Any, ...]]:
+    return {row[0]: row[1:] for row in section.data[key]}
+
+
+def accounting(root: Path) -> Any:
+    return accounting_section(open_splits(root)).data
+
+
+def test_splits_are_listed_with_sizes_columns_and_streams(root: Path) -> None:
+    section = overview_section(open_splits(root))
+    listed = rows(section)
+    assert listed["penn_action/train"] == ("demo", 2, 2, 40, "2 s", "resnet50 (untrained)")
+    assert listed["amass/train"] == ("demo", 1, 1, 12, "rate not known", "none")
+    assert listed["all"] == ("", 3, 3, 52, "2 s (of 2 tracks; no rate for the others)", "")  # 40 rows at 25 a second
+    assert rows(section, "columns")["amass/train"] == ("frame_index, pose, betas, has_smpl",)
+
+
+def test_only_tracks_with_a_rate_count_as_hours(tmp_path: Path) -> None:
+    columns = {"frame_index": np.arange(0, 7200, 2)}
+    write_split(tmp_path, "a/train", {"a/0": columns, "b/0": columns}, fps={"a": 2.0, "b": np.nan}, step=2)
+    (row,) = overview_section(open_splits(tmp_path)).data["rows"]
+    assert row[5] == "60 min (of 1 track; no rate for the others)"  # 3,600 rows, two frames each, two frames a second
+
+
+def test_rows_that_a_stream_lacks_are_counted(tmp_path: Path) -> None:
+    write_split(tmp_path, "penn_action/train", {"0001/0": person(20)})
+    write_stream(tmp_path, "penn_action/train", np.ones((20, 4)))
+    write_split(tmp_path, "penn_action/train", {"0002/0": person(15)})
+    (row,) = overview_section(open_splits(tmp_path)).data["rows"]
+    assert row[6] == "resnet50 (untrained, 15 rows missing)"
+
+
+def test_found_is_kept_and_what_was_left_out_by_reason(root: Path) -> None:
+    listed = rows(accounting_section(open_splits(root)))
+    # 7 videos of 3 person-frames each were rejected; one of the other two lost 5
+    reasons = "videos: 7 bad_labels; person-frames: 21 bad_labels, 5 no_box"
+    assert listed["penn_action/train"] == (9, 2, 2, 2, 66, 40, reasons)
+    assert 66 == 40 + 21 + 5
+    assert listed["amass/train"] == (1, 1, 1, 1, 12, 12, "nothing")
+    assert listed["all"] == (10, 3, 3, 3, 78, 52, "")
+
+
+def test_reasons_that_occur_are_explained_faults_first(tmp_path: Path) -> None:
+    account = VideoAccount("0", found=20)
+    account.drop("resampled", 7)
+    account.drop("bad_camera", 3)
+    account.keep_track(10)
+    write_split(tmp_path, "a/train", {"0/0": person(10)}, accounts=[account])
+    fault, harmless = accounting(tmp_path)["reasons"]
+    assert fault == ("bad_camera", "something is wrong", "3 person-frames", REASONS["bad_camera"].meaning)
+    assert harmless[:3] == ("resampled", "by design", "7 person-frames")
+
+
+def test_the_first_rejected_videos_are_shown_with_messages_and_the_others_counted(root: Path) -> None:
+    data = accounting(root)
+    (rejected,) = data["rejected"]
+    assert (rejected.split, rejected.n, len(rejected.first)) == ("penn_action/train", 7, 5)
+    assert rejected.first[0] == "1000: bad_labels: labels/1000.mat: expected 13 joints, <found> 12."
+    assert data["command"].endswith(f"-m pipeline status --all --cache {root}")
+
+
+def test_real_data_alone_is_compared_with_what_the_release_has(root: Path, tmp_path: Path) -> None:
+    tracks, known = {"0000/0": person(10)}, Totals(videos=8)
+    write_split(tmp_path, "posetrack/val", tracks, accounts=kept(2), known=known, stand_in=False)
+    data = accounting(tmp_path)
+    assert data["coverage"] == [("posetrack/val", "videos", 2, 8, 25.0)]
+    assert "2 videos found of 8 in the release" in data["short"][0]
+    assert accounting(root)["coverage"] == []
+    assert accounting(root)["demo"] == ["amass/train", "penn_action/train"]
+
+
+def test_a_release_known_over_all_splits_is_compared_when_all_are_here(tmp_path: Path) -> None:
+    total = get("penn_action").totals["all"].as_dict()["videos"]
+    for n, split in ((3, "train"), (4, "test")):
+        write_split(tmp_path, f"penn_action/{split}", {"0/0": person(10)}, accounts=kept(n), stand_in=False)
+        found = {what: numbers for _, what, *numbers in accounting(tmp_path)["coverage"]}
+        assert (found == {}) == (split == "train")
+    assert found["videos"] == [7, total, pytest.approx(100 * 7 / total)]
+    assert found["person-frames"][0] == 70
+
+
+def test_a_split_of_another_program_has_no_accounting(tmp_path: Path) -> None:
+    write_split(tmp_path, "a/train", {})
+    data = accounting(tmp_path)
+    assert (data["rows"], data["unrecorded"]) == ([], ["a/train"])

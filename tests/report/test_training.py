@@ -1,0 +1,319 @@
+"""Training, evaluation and provenance on the page, of runs whose numbers were written by hand."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+import cache
+from pipeline.skeletons import JOINTS
+from report.assembly import Content, recorded, write_report
+from report.page import write_page
+from report.provenance import nearest_preset, provenance_section
+from report.training import training_sections
+from report.training.bodies import bodies_section
+from report.training.curves import plots_of
+from report.training.results import SEED_SPREAD_MM, Row, against, decides, of_labels, tables_of
+from report.training.run import Run, read_events, read_run
+from tests.report.runs_by_hand import ERRORS, SPLIT, WINDOW, log, make_run, metrics, png, validation
+from vibe_model import runs
+from vibe_model.settings.config import TrainConfig
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., Path]:
+    """`make_run` in the test's own folder."""
+    return partial(make_run, tmp_path)
+
+
+def page(root: cache.Root, shown: list[Run], tmp_path: Path) -> str:
+    """The page's text."""
+    out = tmp_path / "page.html"
+    sections = [*training_sections(root, shown), provenance_section(root, shown)]
+    write_page(out, sections, title="Report", stand_in=False, facts={})
+    return out.read_text()
+
+
+def words(html: str) -> str:
+    """What a person reads of it."""
+    return " ".join(unescape(re.sub(r"<style>.*?</style>|<svg.*?</svg>|<[^>]+>", " ", html, flags=re.DOTALL)).split())
+
+
+# --------------------------------------------------------------------------------------------------- events, curves
+
+
+def test_curves_are_what_was_logged_and_a_resumed_run_replaces_what_it_repeats(tmp_path: Path) -> None:
+    log(tmp_path, {step: {"train/total": 100.0 + step} for step in (1, 2, 3, 4)})
+    log(tmp_path, {step: {"train/total": float(step)} for step in (3, 5)}, start=3)
+    found = read_events(tmp_path)
+    curve = found.curves["train/total"]
+    assert ([*curve.steps], [*curve.values]) == ([1, 2, 3, 5], [101, 102, 3, 5])
+    assert found.problems == []
+
+
+def test_of_the_pictures_only_those_of_the_best_and_of_the_last_epoch_are_kept(make: Callable[..., Path]) -> None:
+    found = read_run(make()).events
+    assert found.best_step() == 20
+    assert {step: of[WINDOW] for step, of in found.pictures.items()} == {20: png((0, 255, 0)), 30: png((0, 0, 255))}
+
+
+def test_a_damaged_event_file_counts_as_far_as_it_can_be_read(tmp_path: Path) -> None:
+    file = log(tmp_path, {step: {"train/total": float(step)} for step in range(1, 11)})
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-7])
+    (tmp_path / "events.out.tfevents.0.host.1.0").write_bytes(b"<html>not found</html>" * 10)
+    found = read_events(tmp_path)
+    assert [*found.curves["train/total"].steps] == list(range(1, 10))
+    other, cut = found.problems
+    assert "its last 220 of 220 bytes cannot be read" in other
+    assert file.name in cut
+    assert f"of {len(whole) - 7:,} bytes cannot be read" in cut
+
+
+def test_validation_is_shown_by_epoch_and_long_curves_as_means(make: Callable[..., Path]) -> None:
+    folder = make()
+    log(folder, {step: {"train/total": float(step)} for step in range(31, 401)})
+    plots = {plot.title: plot for plot in plots_of(read_run(folder), 0)}
+    assert plots["vibe-0123: PA-MPJPE on 3dpw/validation"].rows == [("1", 70.0), ("2", 60.0), ("3", 65.0)]
+    loss = plots["vibe-0123: Loss"]
+    assert "the mean of 2 logged ones" in loss.caption
+    assert (loss.rows[0], loss.rows[-1]) == (("2", 1.5), ("400", 399.5))
+
+
+# ---------------------------------------------------------------------------------------------------------- results
+
+
+def test_each_run_its_smoothed_self_and_the_mean_body_have_a_row(make: Callable[..., Path]) -> None:
+    one, other = make("vibe-1"), make("per-frame-2")
+    smoothed = metrics(pa_mpjpe=55.0)
+    smoothed[SPLIT]["smoothed"] = {**ERRORS, "pa_mpjpe": 54.0, "sigma": 2.0}
+    (other / "metrics.json").write_text(json.dumps(smoothed))
+    default, _ = tables_of(SPLIT, [read_run(one, "VIBE"), read_run(other, "per frame")])
+    found = [(row.model, row.errors["pa_mpjpe"], row.frames) for row in default.rows]
+    assert found == [
+        ("VIBE", 51.25, 1234),
+        ("per frame", 55.0, 1234),
+        ("per frame, smoothed", 54.0, 1234),
+        ("mean body", 110.0, 1234),
+    ]
+    assert default.sentences[0].startswith("VIBE against per frame: better by PA-MPJPE (3.8 mm)")
+    assert "in 0 of 2" in default.sentences[0], "their results by track are the same"
+    assert default.sentences[2].startswith("VIBE against mean body: better by PA-MPJPE (58.8 mm)")
+
+
+def test_published_figures_are_in_the_table_of_their_protocol_and_those_that_compare_are_marked(
+    make: Callable[..., Path],
+) -> None:
+    default, by_protocol = tables_of(SPLIT, [read_run(make(), "VIBE")])
+    assert [row.model for row in default.rows] == ["VIBE", "mean body"]
+    beside = {row.model: (row.errors["pa_mpjpe"], row.about) for row in by_protocol.rows[2:]}
+    assert beside["VIBE, paper, with 3DPW train"][0] == 51.9
+    applies = {model: "as VIBE here" in about for model, (_, about) in beside.items()}
+    assert applies == {
+        "VIBE, paper, no 3DPW train": False,
+        "VIBE, paper, with 3DPW train": True,
+        "VIBE, checkpoint, no 3DPW train": False,
+    }
+
+
+def test_beside_demo_data_published_figures_are_a_table_of_their_own(
+    root: Path, make: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = read_run(make(stand_in=True), "VIBE")
+    default, by_protocol, published = tables_of(SPLIT, [run])
+    assert all(row.model in ("VIBE", "mean body") for table in (default, by_protocol) for row in table.rows)
+    assert published.rows[0].errors["pa_mpjpe"] == 56.5
+    shown = words(page(root, [run], tmp_path))
+    assert shown.index("Not comparable.") < shown.index("56.5")
+
+
+def test_less_error_and_more_hits_are_better_and_acceleration_is_neither() -> None:
+    text = against("a", {"pa_mpjpe": 50, "pck": 70, "auc": 40}, "b", {"pa_mpjpe": 53.5, "pck": 71, "auc": 40.01})
+    assert text == "a against b: better by PA-MPJPE (3.5 mm); worse by PCK (1.0 points); the same by AUC."
+    assert against("a", {"accel": 1.0}, "b", {"accel": 9.0}) == "a against b: no error that both have."
+    (text,) = of_labels({"accel": 0.0, "accel_error": 3.04}, "VIBE", {"accel": 25.93})
+    assert "is 3.0 mm per frame²" in text
+    assert "that of VIBE is 25.9." in text
+    assert not [*of_labels({"accel": 4.0, "accel_error": 3.04}, "VIBE", {})]
+
+
+@pytest.mark.parametrize(("its", "is_open"), [(55.0, True), (62.9, True), (64.0, False)])
+def test_differences_as_large_as_between_seeds_decide_nothing(
+    make: Callable[..., Path], its: float, is_open: bool
+) -> None:
+    rows = [Row("VIBE", {"pa_mpjpe": 51.25}, 1234), Row("per frame", {"pa_mpjpe": its}, 1234)]
+    text = " ".join(decides(rows, read_run(make(), "VIBE"), SPLIT))
+    assert ("“per frame” this decides nothing" in text) == is_open
+    assert "Counted: 1,234 frames of 2 tracks; one training run of each model, seed 0." in text
+    assert "2 tracks: too few" in text
+
+
+def test_the_spread_over_seeds_and_the_joints_are_the_real_ones() -> None:
+    learning = (ROOT / "benchmarks" / "learning.md").read_text().splitlines()
+    cells = [line.split("|")[2] for line in learning if " ± " in line and line[0] == "|"]
+    measured = [spread for cell in cells if (spread := float(re.findall(r"± ([\d.]+)", cell)[0]))]
+    assert len(measured) > 10
+    assert (round(min(measured)), round(max(measured))) == SEED_SPREAD_MM
+    pairs = [name[1:] for name in JOINTS["common14"] if name[0] == "l"]
+    assert sorted(pairs) == ["ankle", "elbow", "hip", "knee", "shoulder", "wrist"]  # results.html names these
+    assert len(JOINTS["common14"]) == 2 * len(pairs) + 2  # and neck and head's top
+
+
+def test_the_page_shows_numbers_sequences_and_worst_windows_and_no_name_becomes_markup(
+    root: Path, make: Callable[..., Path], tmp_path: Path
+) -> None:
+    html = page(root, [read_run(make(), "VIBE")], tmp_path)
+    shown = words(html)
+    assert "VIBE 51.2 82.5 20.0 21.0 80.0 1,234" in shown
+    assert "mean body 102.5 165.0 40.0 42.0 160.0 1,234" in shown
+    assert shown.index("worse/0 3 to 18 99.9") < shown.index("<b>bad</b>/0 3 to 18 51.2")
+    assert "<b>bad" not in html
+    assert f"show 3dpw test --cache {root} --track worse/0" in shown
+
+
+def test_bodies_are_the_logged_pictures_the_best_epoch_first(make: Callable[..., Path]) -> None:
+    folder = make()
+    strips = bodies_section([read_run(folder, "VIBE")]).data["strips"]
+    assert [strip.title for strip in strips] == ["VIBE, epoch 2 (best)", "VIBE, epoch 3 (last)"]
+    for strip, colour in zip(strips, ((0, 255, 0), (0, 0, 255)), strict=True):
+        (picture,) = strip.pictures
+        data = np.frombuffer(base64.b64decode(picture.source.partition(",")[2]), np.uint8)
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
+        assert (image.shape, picture.width, picture.height) == ((32, 96, 3), 96, 32)
+        assert np.abs(image.astype(int) - colour).max() < 8
+    log(folder, {40: validation(50.0)}, {40: b"no picture"})
+    first, *_ = bodies_section([read_run(folder, "VIBE")]).data["strips"]
+    assert first.title == "VIBE, epoch 4 (best and last)"
+    assert first.pictures == []
+    assert WINDOW in first.problems[0]
+
+
+# ------------------------------------------------------------------------------------------ what cannot be read
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{", "expected JSON"),
+        ("[]", "expected an object, found list"),
+        ('{"3dpw/test": {"pa_mpjpe": 1}}', "3dpw/test: expected metrics and a baseline by protocol 'default'"),
+        ('{"3dpw/test": 5}', "3dpw/test: expected metrics by name, found int"),
+        (json.dumps({SPLIT: {**metrics()[SPLIT], "mpjpe": "x"}}), "mpjpe: expected a number, found 'x'"),
+    ],
+)
+def test_damaged_metrics_are_reported_with_what_to_do_and_the_rest_is_shown(
+    content: str, reason: str, root: Path, make: Callable[..., Path], tmp_path: Path
+) -> None:
+    good, bad = make("good"), make("bad")
+    (bad / "metrics.json").write_text(content)
+    shown = words(page(root, [read_run(bad), read_run(good)], tmp_path))
+    assert f"{bad / 'metrics.json'}: " in shown
+    assert reason in shown
+    assert "Remove it and run the training command again" in shown
+    assert "good 51.2 82.5" in shown
+    assert "bad: PA-MPJPE" in shown, "its curves are there"
+
+
+def test_runs_that_have_begun_are_empty_or_absent_are_shown_as_such(
+    root: Path, make: Callable[..., Path], tmp_path: Path
+) -> None:
+    begun, empty = make(), tmp_path / "empty"
+    (begun / "metrics.json").unlink()
+    (begun / "sequences.json").unlink()
+    empty.mkdir()
+    shown = words(page(root, [read_run(begun), read_run(empty), read_run(tmp_path / "none")], tmp_path))
+    assert "not finished: step 30 of 300, no results yet" in shown
+    assert "No run has results yet." in shown
+    assert "It has no TensorBoard events, so there are no curves." in shown
+    assert "none: there is no such folder" in shown
+    assert "empty: its TensorBoard events hold no pictures" in shown
+
+
+def test_a_missing_cache_is_reported_and_the_runs_are_shown(make: Callable[..., Path], tmp_path: Path) -> None:
+    shown = words(page(tmp_path / "no-cache", [read_run(make(), "VIBE")], tmp_path))
+    assert "expected a feature cache" in shown
+    assert "VIBE 51.2 82.5" in shown
+
+
+# ------------------------------------------------------------------------------------------------------- provenance
+
+
+def test_the_settings_are_shown_as_differences_from_the_nearest_preset() -> None:
+    config = TrainConfig.embedded(epochs=3, runs=Path("elsewhere"))
+    assert nearest_preset(config) == ("embedded", [("epochs", "8", "3")])
+    assert nearest_preset(TrainConfig.paper()) == ("paper", [])
+
+
+def test_provenance_has_commits_readers_hosts_and_runs_on_other_data(
+    root: Path, make: Callable[..., Path], tmp_path: Path
+) -> None:
+    split = cache.open(root)["penn_action/train"]
+    read = {"penn_action/train": runs.content_digest(split.manifest), "amass/train": "0" * 64, "gone/train": "1" * 64}
+    folder = make(inputs={"splits": read, "streams": {}})
+    shown = words(page(root, [read_run(folder)], tmp_path))
+    for digest in (split.manifest["digest"], split.stream_manifest("resnet50")["digest"]):
+        assert digest[:12] in shown
+        assert digest in shown, "in full, below"
+    assert split.provenance["host"] in shown
+    assert "penn_action/train resnet50 demo" in shown
+    assert "amass/train: has changed in the cache since the run read it" in shown
+    assert "gone/train: is not in this cache, or cannot be read" in shown
+    assert "penn_action/train: has changed" not in shown
+
+
+def test_the_fingerprint_follows_what_is_shown_and_nothing_else(
+    root: Path, make: Callable[..., Path], tmp_path: Path
+) -> None:
+    own, folder = tmp_path / "cache", make()
+    shutil.copytree(root, own)
+
+    def fingerprint(*folders: Path, **more: Any) -> str:
+        found = tuple((f.name, f) for f in folders)
+        content = Content(own, None, None, "resnet50", tmp_path / "runs", found, **more)
+        return content.fingerprint()
+
+    seen = [fingerprint(folder)]
+    (folder / "last.pt").write_bytes(b"not shown")
+    assert fingerprint(folder) == seen[0]
+    (folder / "metrics.json").write_text(json.dumps(metrics(pa_mpjpe=50.0)))
+    seen.append(fingerprint(folder))
+    log(folder, {31: {"train/total": 1.0}})
+    seen += [fingerprint(folder), fingerprint(), fingerprint(folder, notes=("another note",))]
+    shutil.rmtree(own / "amass")
+    seen.append(fingerprint(folder))
+    shutil.rmtree(own)
+    seen.append(fingerprint(folder))
+    assert len(set(seen)) == len(seen)
+
+
+def test_a_whole_page_is_made_without_torch_and_records_its_fingerprint(
+    root: Path, make: Callable[..., Path], tmp_path: Path
+) -> None:
+    out, folder = tmp_path / "page.html", make()
+    code = (
+        "import sys; from pathlib import Path; from report.assembly import Content, write_report\n"
+        f"runs = Path({str(folder)!r})\n"
+        f"of = Content({str(root)!r}, None, None, 'resnet50', runs.parent, (('VIBE', runs),))\n"
+        f"write_report(of, Path({str(out)!r}))\n"
+        "sys.exit('torch' in sys.modules or 'tensorflow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+    content = Content(str(root), None, None, "resnet50", tmp_path, (("VIBE", folder),))
+    assert recorded(out) == content.fingerprint()
+    written = write_report(content, out)
+    assert (written.sections, written.stand_in) == (9, True)

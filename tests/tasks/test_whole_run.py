@@ -1,0 +1,212 @@
+"""Raw to results through the `luigi` command; what a second run does: nothing; and what kills leave."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tasks import training
+from tasks.evaluation import as_csv, result_rows
+from tests.tasks.conftest import PROBE, ROOT
+from vibe_model import runs
+from vibe_model.metrics import UNITS
+from vibe_model.settings.config import TrainConfig
+from vibe_model.training.loop import Progress
+
+STAGES = [
+    *("convert 3dpw/test", "convert 3dpw/train", "convert 3dpw/validation", "convert amass/train"),
+    *("extract 3dpw/test", "extract 3dpw/train", "extract 3dpw/validation"),
+]
+ERRORS = ("pa_mpjpe", "mpjpe", "pve", "accel", "accel_error")
+
+
+def test_one_command_goes_from_raw_files_to_an_evaluated_model(made) -> None:
+    assert made.synthesized.code == 0, made.synthesized.shown
+    assert made.evaluated.code == 0, made.evaluated.shown
+    done, lines = made.evaluated.done, made.evaluated.lines
+    assert sorted(done[:7]) == STAGES, "all conversions come before the first extraction"
+    assert [line.split()[0] for line in done[:7]] == ["convert"] * 4 + ["extract"] * 3
+    assert done[7:] == ["data 2 datasets", "train VIBE, tiny"]
+    assert lines[0] == "data       demo data (seed 0, tiny), in raw: 3dpw, amass"
+    assert lines[1] == "cache      cache"
+    run = made.project.runs[0].name
+    assert lines[-4].startswith("STAND-IN   ")
+    assert lines[-3] == f"numbers    runs/{run}/results.csv (both protocols), runs/{run}/metrics.json (all)"
+    assert re.fullmatch("curves     .* -m tensorboard.main --logdir runs", lines[-2])
+    assert lines[-1].endswith(" -m pipeline status --cache cache")
+    ours = ("data ", "cache ", "✓ ", "· ", "3dpw/test ", "VIBE", "mean ", "STAND-IN", "numbers", "curves", "  train ")
+    assert [line for line in lines if line and not line.startswith((*ours, "status"))] == []
+    epochs = [line for line in lines if "epoch" in line and "best of" not in line]
+    line = r"  train      VIBE, tiny +epoch \d of 2: (loss \S+, )?validation PA-MPJPE [\d.]+ mm"
+    assert len(epochs) == 2
+    assert all(re.fullmatch(line, epoch) for epoch in epochs), epochs
+
+
+def test_the_printed_table_and_results_csv_agree_with_metrics_json(made) -> None:
+    result = json.loads((made.project.runs[0] / "metrics.json").read_text())["3dpw/test"]
+    with (made.project.runs[0] / "results.csv").open() as stream:
+        written = {(row["split"], row["protocol"], row["model"]): row for row in csv.DictReader(stream)}
+    truth = {
+        ("default", "VIBE"): result,
+        ("default", "mean body"): result["baseline"],
+        ("published", "VIBE"): result["published"],
+        ("published", "mean body"): result["published"]["baseline"],
+    }
+    assert written.keys() == {("3dpw/test", *key) for key in truth}
+    for key, values in truth.items():
+        row = written["3dpw/test", *key]
+        assert [float(row[name]) for name in ERRORS] == pytest.approx([values[name] for name in ERRORS], abs=0.005)
+    lines = made.evaluated.lines
+    first = next(i for i, line in enumerate(lines) if line.startswith("3dpw/test "))
+    assert lines[first].split() == ["3dpw/test", "PA-MPJPE", "MPJPE", "PVE", "accel", "accel", "error", "frames"]
+    for line, model, of in ((first + 1, "VIBE", result), (first + 2, "mean body", result["baseline"])):
+        shown = [*model.split(), *(f"{of[name]:.1f}" for name in ERRORS), str(result["frames"])]
+        assert lines[line].split() == shown
+    assert max(len(line.rstrip()) for line in lines[first : first + 4]) <= 80
+    assert lines[first + 3] == UNITS
+
+
+def test_a_second_run_runs_nothing_changes_nothing_and_imports_no_torch(made) -> None:
+    before = made.project.files()
+    again = made.project.luigi("EvaluateVIBE", command=(sys.executable, "-c", PROBE))
+    assert again.code == 0, again.shown
+    assert again.done == []
+    assert "· evaluate VIBE up to date" in again.words
+    assert again.lines[-1] == "imported:"
+    assert made.project.files() == before
+
+
+def test_results_that_differ_from_metrics_json_are_written_again(project, build) -> None:
+    results = project.runs[0] / "results.csv"
+    good = results.read_text()
+    results.write_text(good[:40])
+    assert build(project, "EvaluateVIBE").code == 0
+    assert results.read_text() == good
+
+
+def test_rows_hold_the_model_its_baselines_and_empty_cells_for_errors_without_labels() -> None:
+    def of(pa_mpjpe: float, **more: Any) -> dict[str, Any]:
+        return {"pa_mpjpe": pa_mpjpe, "frames": 12, "baseline": {"pa_mpjpe": 50.0}, **more}
+
+    own = {"stand_in": False, "h36m/val": of(41.256, published=of(42.0))}
+    assert as_csv(result_rows(own)).splitlines() == [
+        "split,protocol,model,pa_mpjpe,mpjpe,pve,accel,accel_error,pck,auc,pck_2d,frames",
+        "h36m/val,default,VIBE,41.26,,,,,,,,12",
+        "h36m/val,default,mean body,50.0,,,,,,,,12",
+        "h36m/val,published,VIBE,42.0,,,,,,,,12",
+        "h36m/val,published,mean body,50.0,,,,,,,,12",
+    ]
+    smoothed = {"sigma": 2.0, "pa_mpjpe": 43.5}
+    per_frame = {"h36m/val": of(44.0, smoothed=smoothed, published=of(45.0, smoothed={"sigma": 2.0, "pa_mpjpe": 46.0}))}
+    found = [(row["model"], row["pa_mpjpe"]) for row in result_rows(own, per_frame)]
+    names = ("VIBE", "per frame", "per frame, smoothed", "mean body")
+    expected = (41.26, 44.0, 43.5, 50.0, 42.0, 45.0, 46.0, 50.0)
+    assert found == [*zip(2 * names, expected, strict=True)]
+
+
+# --------------------------------------------------------------------------------------------------------- training
+
+
+def test_an_epochs_line_has_the_runs_name_loss_and_validation(capsys: pytest.CaptureFixture[str]) -> None:
+    shown: list[tuple[int, int, str]] = []
+    tell = training.shown_by(lambda *words: shown.append(words), "VIBE, embedded, seed 3")
+    tell(Progress(0, 8, 1, 30, terms={"2d": 6.0, "3d": 2.07}))
+    tell(Progress(0, 8, 30, 30, validation={"3dpw/validation": {"pa_mpjpe": 99.84}}))
+    assert capsys.readouterr().out.splitlines() == [
+        "  train      VIBE, embedded, seed 3    epoch 1 of 8: loss 8.07, validation PA-MPJPE 99.8 mm"
+    ]
+    assert shown == [(1, 240, "loss 8.07  epoch 1/8"), (30, 240, "loss 8.07  val 99.8 mm  epoch 1/8")]
+
+
+def test_after_a_change_training_names_what_makes_it_a_new_run(made, project) -> None:
+    (first,) = made.project.runs
+    project.configure({"train": {"epochs": "1", "batch_size": "4"}})
+    ran = project.luigi("TrainVIBE")
+    assert ran.code == 0, ran.shown
+    assert f"· train VIBE, tiny a new run beside {first.name}: batch_size was 2, is 4; epochs was 2, is 1 " in ran.words
+    assert "a new run beside" not in made.evaluated.shown
+    assert "a new run beside" not in project.luigi("TrainVIBE").shown
+
+
+def test_what_is_kept_of_a_training_is_the_step_of_its_last_checkpoint(project, monkeypatch) -> None:
+    monkeypatch.chdir(project.folder)
+    (folder,) = project.runs
+    config = TrainConfig.from_dict(json.loads((folder / "config.json").read_text())["config"])
+    monkeypatch.setattr(runs, "run_folder", lambda _: folder)
+    assert training.kept(config) == f"step 6 of 6 (runs/{folder.name}/last.pt)"
+    (folder / "last.pt").unlink()
+    assert training.kept(config) == "nothing: no checkpoint was written yet"
+
+
+def test_an_interruption_shows_what_is_kept_and_the_command_that_continues(capsys, monkeypatch) -> None:
+    interrupted = KeyboardInterrupt()
+    interrupted.add_note("of VIBE, tiny, step 3 of 6 (runs/tiny-1/last.pt)")
+    monkeypatch.setattr("sys.argv", [".venv/bin/luigi", "--module", "tasks", "EvaluateVIBE"])
+    for typed, again in (("make train", "make train"), ("", ".venv/bin/luigi --module tasks EvaluateVIBE")):
+        monkeypatch.setenv("TYPED_COMMAND", typed)
+        sys.excepthook(KeyboardInterrupt, interrupted, None)
+        kept = "what is finished is kept; of VIBE, tiny, step 3 of 6 (runs/tiny-1/last.pt)"
+        assert capsys.readouterr().err == f"\ninterrupted: {kept}; the same command continues from there:\n  {again}\n"
+
+
+@pytest.mark.parametrize("target", ["data", "train", "report"])
+def test_make_hands_over_what_was_typed(target: str, tmp_path: Path) -> None:
+    luigi = tmp_path / "luigi"
+    luigi.write_text("#!/bin/sh\necho typed $TYPED_COMMAND\n")
+    luigi.chmod(0o755)
+    (tmp_path / ".ready").touch()
+    words = ["make", "-s", "-f", str(ROOT / "Makefile"), f"BIN={tmp_path}", "-o", ".venv/.ready", target]
+    ran = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ran.stdout == f"typed make {target}\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [
+        (signal.SIGINT, -signal.SIGINT, "interrupted"),
+        (signal.SIGTERM, 143, "terminated"),
+        (signal.SIGKILL, -signal.SIGKILL, ""),
+    ],
+    ids=["Ctrl-C", "SIGTERM", "SIGKILL"],
+)
+def test_a_training_that_was_ended_continues_to_the_same_numbers(made, project, number, code, word) -> None:
+    shutil.rmtree(project.folder / "runs")
+    project.configure({"train": {"checkpoint_every": "1"}})
+    process = project.start("EvaluateVIBE", "--local-scheduler")
+    while process.poll() is None and not list(project.folder.glob("runs/*/last.pt")):
+        time.sleep(0.01)
+    process.send_signal(number)
+    shown, _ = process.communicate()
+    assert process.returncode == code, shown
+    assert "Traceback" not in shown
+    (folder,) = project.runs
+    assert not (folder / "metrics.json").exists()
+    if word:
+        message, again = shown.splitlines()[-2:]
+        step = r"of VIBE, tiny, step \d of 6 \(runs/tiny-\w+/last\.pt\)"
+        kept = rf"what is finished is kept; {step}; the same command continues from there:"
+        assert re.fullmatch(f"{word}: {kept}", message), message
+        assert again.endswith("luigi --module tasks EvaluateVIBE --local-scheduler")
+
+    ran = project.luigi("EvaluateVIBE")
+    assert ran.code == 0, ran.shown
+    assert ran.done == ["train VIBE, tiny"]
+    undisturbed = made.project.runs[0]
+    assert folder.name == undisturbed.name, "how often it is saved does not make it another run"
+    assert json.loads((folder / "metrics.json").read_text()) == json.loads((undisturbed / "metrics.json").read_text())
+    assert (folder / "results.csv").read_text() == (undisturbed / "results.csv").read_text()
+    one, other = (torch.load(f / "best.pt", weights_only=True)["gen_state_dict"] for f in (folder, undisturbed))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
