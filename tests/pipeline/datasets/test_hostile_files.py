@@ -310,7 +310,7 @@ def test_a_file_at_which_a_library_fails_costs_its_own_video(
     spoil(next(raw.glob(pattern)))
     plan = convert.plan_conversion(datasets.get(name), split, raw=raw, root=tmp_path / "cache")
     done = convert.convert(plan, timeout=6, memory=512 * MIB)
-    (account,) = done.set_aside
+    (account,) = done.rejected
     assert account.set_aside == reason
     assert done.totals["videos"]["kept"] == done.totals["videos"]["found"] - 1
 
@@ -335,7 +335,7 @@ def test_what_ends_a_process_costs_its_video_and_the_others_are_committed(embedd
     done = convert.convert(plan, workers=2, timeout=1.0)
     reasons = {account.name: account.set_aside for account in done.rejected}
     assert reasons == {"0001": "reader_crashed", "0002": "reader_timeout", "0004": "reader_memory"}
-    assert all("labels/" in account.message for account in done.set_aside)
+    assert all("labels/" in account.message for account in done.rejected)
     committed = cache.open(root)["penn_action/train"]
     assert [track.name for track in committed.tracks] == ["0003/0", "0005/0"]
     assert done.totals["videos"]["set_aside"] == dict.fromkeys(reasons.values(), 1)
