@@ -1,14 +1,37 @@
-"""The shape of the project, held by tests: imports go one way, and what has nothing to compute imports no torch."""
+"""The shape of the project: imports go from higher folders to lower ones, without circles; what computes nothing imports no torch.
+
+`python tests/test_architecture.py` prints which folder imports which.
+"""
+
+from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LAYERS = {  # package -> what it may import of ours
+ORDER = {  # packages, and the folders and modules of each, from low to high: nothing imports what comes after it
+    "cache": "errors fingerprint windows storage format read write verification mixture __init__",
+    "pipeline": """
+        __init__ errors cli processes reasons accounting skeletons boxes linking raw formats smpl pixels track crops
+        plug_ins synthetic body datasets cluster conversion features settings maintenance vibe_db doctor show commands
+        __main__
+    """,
+    "vibe_model": """
+        errors cameras rotations losses metrics settings runs networks checkpoints data evaluation training __init__
+    """,
+    "report": "__init__ page figures provenance data training summary",
+    "tasks": """
+        settings events base prediction data training evaluation ablation report __init__ commands __main__
+    """,
+}
+PACKAGES = {  # package -> what it may import of ours
     "cache": {"cache"},
     "pipeline": {"pipeline", "cache"},
     "vibe_model": {"vibe_model", "cache", "pipeline"},
@@ -16,59 +39,116 @@ LAYERS = {  # package -> what it may import of ours
     "tasks": {"tasks", "report", "pipeline", "vibe_model", "cache"},
 }
 OF_PIPELINE = (("pipeline", "body"), ("pipeline", "skeletons"))  # all that the models may know of it
+MOST_FILES = 15  # in one folder, but for __init__ and __main__
 
 
-def imported(file: Path) -> set[str]:
-    """Every module that a file imports, also inside functions."""
-    names = set()
+@functools.cache
+def modules() -> dict[str, Path]:
+    """Dotted name -> file, of every module of ours; a package by its folder's name."""
+    files = (file for package in ORDER for file in (ROOT / package).rglob("*.py"))
+    names = {file: ".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files}
+    return {name.removesuffix(".__init__"): file for file, name in names.items()}
+
+
+@functools.cache
+def imports() -> dict[str, set[str]]:
+    """Module -> the modules of ours that it imports, inside functions and for type checkers, too."""
+    return {name: set(_imported(name, file)) for name, file in modules().items()}
+
+
+def _imported(name: str, file: Path) -> Iterable[str]:
     for node in ast.walk(ast.parse(file.read_text())):
+        found: list[str] = []
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        if isinstance(node, ast.ImportFrom):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: relative import"
             # `from pipeline import body` names the module pipeline.body
-            own = node.module.split(".")[0] in LAYERS
-            names |= {f"{node.module}.{alias.name}" for alias in node.names} if own else {node.module}
-    return names
+            members = [f"{node.module}.{alias.name}" for alias in node.names]
+            found = [member if member in modules() else str(node.module) for member in members]
+        yield from (module for module in found if module in modules() and module != name)
 
 
-def files(package: str) -> list[Path]:
-    return sorted((ROOT / package).rglob("*.py"))
+def place(module: str) -> tuple[str, str]:
+    """(package, folder or module right below it): "pipeline.formats.cdf" -> ("pipeline", "formats")."""
+    package, _, rest = module.partition(".")
+    return package, rest.partition(".")[0] or "__init__"
 
 
-@pytest.mark.parametrize("package", LAYERS)
-def test_imports_flow_one_way(package: str) -> None:
-    for file in files(package):
-        ours = {name for name in imported(file) if name.split(".")[0] in LAYERS}
-        assert {name for name in ours if name.split(".")[0] not in LAYERS[package]} == set(), file
+@pytest.mark.parametrize("package", ORDER)
+def test_every_folder_has_its_place_in_the_order(package: str) -> None:
+    there = {place(module)[1] for module in modules() if module.partition(".")[0] == package}
+    assert there == set(ORDER[package].split())
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_packages_are_imported_one_way(package: str) -> None:
+    for module, found in imports().items():
+        if module.partition(".")[0] == package:
+            assert {name for name in found if name.partition(".")[0] not in PACKAGES[package]} == set(), module
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_folders_are_imported_from_above_alone(package: str) -> None:
+    order = ORDER[package].split()
+    upwards = [
+        f"{module} imports {name}"
+        for module, found in imports().items()
+        for name in found
+        if place(module)[0] == place(name)[0] == package
+        and order.index(place(name)[1]) > order.index(place(module)[1])
+    ]
+    assert upwards == []
+
+
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    graph = {name: set(found) for name, found in imports().items()}
+    while free := [name for name, found in graph.items() if not found]:  # whoever imports nothing that is left
+        for name in free:
+            del graph[name]
+        for found in graph.values():
+            found.difference_update(free)
+    assert graph == {}, "each of these is in a circle, or imports one that is"
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_no_folder_has_more_files_than_a_reader_can_survey(package: str) -> None:
+    for folder in {file.parent for file in (ROOT / package).rglob("*.py")}:
+        assert len([file for file in folder.glob("*.py") if not file.stem.startswith("__")]) <= MOST_FILES, folder
 
 
 def test_the_models_know_only_the_body_and_the_skeletons_of_the_pipeline() -> None:
-    for file in files("vibe_model"):
-        for name in imported(file):
-            if name.split(".")[0] == "pipeline":
-                assert tuple(name.split(".")[:2]) in OF_PIPELINE, f"{file} imports {name}"
+    for module, found in imports().items():
+        if place(module)[0] == "vibe_model":
+            assert {tuple(name.split(".")[:2]) for name in found if name.startswith("pipeline")} <= set(OF_PIPELINE)
 
 
-def test_the_pipeline_knows_no_luigi() -> None:
-    for package in ("cache", "pipeline", "vibe_model", "report"):
-        for file in files(package):
-            assert not any(name.split(".")[0] == "luigi" for name in imported(file)), file
+def test_luigi_is_known_to_tasks_alone() -> None:
+    for module, file in modules().items():
+        nodes = list(ast.walk(ast.parse(file.read_text())))
+        names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+        names += [str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)]
+        assert place(module)[0] == "tasks" or not any(name.split(".")[0] == "luigi" for name in names), module
 
 
 @pytest.mark.parametrize(
     "module",
     [
-        "cache",
-        "tasks",
-        "pipeline.__main__",
-        "pipeline.datasets",
-        "pipeline.features.streams",
-        "pipeline.synthetic",
-        "pipeline.maintenance.overview",
-        "pipeline.maintenance.accept",
+        *("cache", "tasks", "pipeline.__main__", "pipeline.datasets", "pipeline.features.streams", "pipeline.synthetic"),
+        *("pipeline.maintenance.overview", "pipeline.maintenance.accept"),
     ],
 )
 def test_importing_what_has_nothing_to_compute_imports_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+if __name__ == "__main__":
+    arrows = defaultdict(set)
+    for one, others in imports().items():
+        for other in others:
+            arrows[".".join(place(one))].add(".".join(place(other)))
+    for package in ORDER:
+        for part in ORDER[package].split():
+            below = sorted(arrows[f"{package}.{part}"] - {f"{package}.{part}"})
+            print(f"{package}.{part} -> {', '.join(below) or 'nothing of ours'}")  # noqa: T201

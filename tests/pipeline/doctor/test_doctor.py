@@ -296,8 +296,6 @@ def test_from_an_empty_raw_folder_to_a_converted_dataset_by_what_it_prints(
     assert (tmp_path / "data/cache/penn_action/test/manifest.json").is_file()
 
 
-
-
 def test_more_than_the_release_has_is_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     penn(tmp_path / "penn_action", n_videos=2327)
     assert "more than the release has" in shown(capsys, "penn_action", "--raw", tmp_path)
