@@ -13,7 +13,6 @@ import torch
 from pipeline import synthetic
 from pipeline.body import Body
 from pipeline.cli.progress import silent
-from pipeline.features.engine import Resources
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.resnet50 import ResNet50
