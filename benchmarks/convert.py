@@ -1,13 +1,13 @@
-"""How fast is conversion, does its memory stay flat, and how fast is a cache verified?
+"""How fast is conversion, and does its memory stay flat?
 
     .venv/bin/python benchmarks/convert.py
     .venv/bin/python benchmarks/convert.py --beside ../another/checkout
 
 Demo data of each dataset in two sizes, N videos and 4 N, and for each of them, every time in a fresh process and into a
-fresh cache on the same disk: `python -m pipeline convert` with one process and with two, the same command again, which
-has nothing to do, and `verify`, beside reading the same files with `cat`. For two datasets a plain script that holds
-all rows in lists, as published code does; its numbers are compared, so that both are known to do the same. `--beside`
-converts the same files by another checkout as well, in turn. Writes benchmarks/convert.md.
+fresh cache on the same disk: `python -m pipeline convert` with one process and with two, and the same command again,
+which has nothing to do. For two datasets a plain script that holds all rows in lists, as published code does; both must
+have the same number of rows. `--beside` converts the same files by another checkout as well, in turn. Writes
+benchmarks/convert.md.
 """
 
 from __future__ import annotations
@@ -62,7 +62,6 @@ class Measured:
     name: str
     n_videos: int
     rows: int = 0
-    n_bytes: int = 0  # of the cache
     runs: dict[str, Run] = field(default_factory=dict)
 
     def per_second(self, way: str) -> float:
@@ -111,10 +110,6 @@ def measure(work: Path, name: str, share: int, scale: float, frames: int | None,
             found.runs[f"{way}, other checkout"] = convert(name, raw, work / "other", work, way, beside)
     for way in WAYS:
         found.runs[way] = convert(name, raw, root, work, way, ROOT)
-    found.runs["verify"] = run([sys.executable, "-m", "pipeline", "verify", "--cache", str(root)])
-    files = [str(file) for file in root.rglob("*") if file.is_file()]
-    found.n_bytes = sum(Path(file).stat().st_size for file in files)
-    found.runs["cat"] = run(["xargs", "-0", "cat"], "\0".join(files))
     split = cache.open(root)[f"{name}/train"]
     found.rows = split.manifest["rows"]
     if name in PLAIN:
@@ -132,19 +127,14 @@ def convert(name: str, raw: Path, root: Path, work: Path, way: str, checkout: Pa
     words = [sys.executable, "-m", "pipeline", "convert", name, "train", "--raw", str(raw), "--cache", str(root)]
     words += ["--workers", "2" if way == "two processes" else "1"]
     words += ["--body", str(work / "body")] if datasets.get(name).uses_body else []
-    return run(words, checkout=checkout)
+    return run(words, checkout)
 
 
-def run(words: Sequence[str], given: str = "", checkout: Path = ROOT) -> Run:
+def run(words: Sequence[str], checkout: Path = ROOT) -> Run:
     """Start a command, and look at its memory until it ends. Raises SystemExit when it fails."""
     environment = os.environ | {"PYTHONPATH": str(checkout.resolve())}
     began, peak = time.perf_counter(), 0.0
-    process = subprocess.Popen(
-        words, cwd=checkout, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
-    assert process.stdin is not None
-    process.stdin.write(given)
-    process.stdin.close()
+    process = subprocess.Popen(words, cwd=checkout, env=environment, stdout=subprocess.DEVNULL)
     while process.poll() is None:
         peak = max(peak, sum(map(proportional_set, family(process.pid))))
         time.sleep(EVERY)
@@ -255,10 +245,6 @@ def report(measured: Sequence[Measured]) -> str:
     for found in large:
         pairs = [(small[found.name].runs[way].peak, found.runs[way].peak) for way in WAYS[:2]]
         lines.append(row(found.name, *(f"{before:.0f} -> {after:.0f}" for before, after in pairs)))
-    lines += ["", "## Verifying", "", *table("dataset", "MiB", "verify s", "cat s")]
-    for found in large:
-        seconds = [f"{found.runs[way].seconds:.2f}" for way in ("verify", "cat")]
-        lines.append(row(found.name, f"{found.n_bytes / 2**20:,.0f}", *seconds))
     return "\n".join([*lines, ""])
 
 

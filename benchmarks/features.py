@@ -14,8 +14,7 @@ a cache. In every case, round after round, each in a process of its own:
 Together these two allow 1 / (1/decode + 1/model) crops a second on a CPU, whose cores they share, and the smaller of
 both on a GPU. Memory is measured over two lengths, with the stream that costs nothing.
 
-Every picture is in the page cache. The weights are random, in a checkpoint file, unless `--weights` names others:
-rates do not depend on them.
+Every picture is in the page cache. The weights are random unless `--weights` names others.
 """
 
 from __future__ import annotations
@@ -28,11 +27,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -114,11 +111,9 @@ class _Means:
     lanes, batch_size = 1, 16
     provenance: ClassVar[Mapping[str, Any]] = {"stand_in": True, "device": "cpu"}
 
-    def adopt(self, memory: Bytes) -> None:
-        """Crops are read where they are."""
+    def adopt(self, memory: Bytes) -> None: ...
 
-    def release(self) -> None:
-        """Nothing was adopted."""
+    def release(self) -> None: ...
 
     def __call__(self, crops: Bytes) -> Floats:
         means: Floats = crops[:, ::16, ::16].reshape(len(crops), -1, 3).mean(axis=1, dtype=np.float32)
@@ -251,21 +246,18 @@ def ours(args: argparse.Namespace, stream: NumberStream | None = None) -> Found:
     """An extraction, as `python -m pipeline extract` does it."""
     stream = stream or ResNet50(weights=WeightsSpec.parse(args.weights), precision="fast")
     from_crops = "crops" if args.case == CROPPED else ""
+    resources = Resources(Machine(args.device), args.workers)
     if from_crops and from_crops not in opened(args).streams:
-        run_extraction(args, StreamSpec("crops", Crops(), resources=Resources(Machine(args.device), args.workers)))
+        run_extraction(args, StreamSpec("crops", Crops(), resources=resources))
     seen: list[tuple[float, int]] = []
-    spec = StreamSpec(
-        f"{stream.kind}-{args.turn}", stream, from_crops, resources=Resources(Machine(args.device), args.workers)
-    )
-    with gpu_busy(args.device) as busy_between:
-        done = run_extraction(args, spec, lambda rows, *_: seen.append((time.perf_counter(), rows)))
+    spec = StreamSpec(f"{stream.kind}-{args.turn}", stream, from_crops, resources=resources)
+    done = run_extraction(args, spec, lambda rows, *_: seen.append((time.perf_counter(), rows)))
     (began, first), (ended, last) = middle(seen, done.computed)
     status = Path("/proc/self/status").read_text().splitlines()
     peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
     return {
         "rate": (last - first) / (ended - began),
         "busy": done.meter.busy(),
-        "gpu_busy": busy_between(began, ended),
         "peak_mib": peak / 1024,
     }
 
@@ -321,34 +313,6 @@ def opened(args: argparse.Namespace) -> cache.Split:
     return cache.open(args.at / "cache")[f"{args.case}/train"]
 
 
-@contextmanager
-def gpu_busy(device: str) -> Iterator[Callable[[float, float], float | None]]:
-    """Share of a time in which the GPU computed, as nvidia-smi samples it; None on a CPU."""
-    if not device.startswith("cuda"):
-        yield lambda began, ended: None  # noqa: ARG005
-        return
-    number = device.partition(":")[2] or "0"
-    query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "100", "-i", number]
-    seen: list[tuple[float, float]] = []
-
-    def listen() -> None:
-        for line in process.stdout or ():
-            seen.append((time.perf_counter(), float(line) / 100))  # noqa: PERF401 - it is read meanwhile
-
-    def between(began: float, ended: float) -> float | None:
-        within = [share for at, share in seen if began <= at <= ended]
-        return float(np.mean(within)) if within else None
-
-    with subprocess.Popen(query, stdout=subprocess.PIPE, text=True) as process:
-        listener = threading.Thread(target=listen, daemon=True)
-        listener.start()
-        try:
-            yield between
-        finally:
-            process.kill()
-            listener.join()
-
-
 # --------------------------------------------------------------------------------------------------------- report
 
 WAYS: Final = {way.__name__: way for way in (usual, ours, decode, model)}
@@ -375,11 +339,10 @@ def measured(args: argparse.Namespace, key: str) -> str:
         one["share"] = {"rate": one["ours"]["rate"] / one["limit"]["rate"]}
         one["ratio"] = {"rate": one["ours"]["rate"] / one["usual"]["rate"] if "usual" in one else float("nan")}
     busy = ", ".join(f"{stage} {share:.0%}" for stage, share in rounds[-1]["ours"]["busy"].items())
-    gpu = rounds[-1]["ours"]["gpu_busy"]
     columns = ("ratio", "usual", "ours", "decode", "model", "limit", "share")
     rates = [[one[name]["rate"] for one in rounds if name in one] for name in columns]
     cells = [f"{statistics.median(r):,.2f} ({min(r):,.2f} - {max(r):,.2f})" if r else "-" for r in rates]
-    return "| " + " | ".join([CASES[key].name, *cells, busy + ("" if gpu is None else f", GPU {gpu:.0%}")]) + " |"
+    return "| " + " | ".join([CASES[key].name, *cells, busy]) + " |"
 
 
 def main() -> None:

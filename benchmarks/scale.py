@@ -121,7 +121,7 @@ def command_figure(command: Sequence[str], expected: str, folder: Path) -> Figur
 def measured_here(call: str, root: str, raw: str) -> dict[str, float]:
     """One of CALLS in this process: the fields of a `Figure`."""
     from pipeline.conversion import plan
-    from pipeline.features import extract
+    from pipeline.features.plan import plan_extraction
 
     split = cache.open(root)[NAME] if call.startswith("split") else None
     spec = StreamSpec(stream=ResNet50(weights=WeightsSpec("untrained", "0")))
@@ -131,7 +131,7 @@ def measured_here(call: str, root: str, raw: str) -> dict[str, float]:
         lambda: split.windows(16, 16) if split else None,
         lambda: split.windows(16, 16, stream="resnet50") if split else None,
         lambda: plan.plan_conversion(kinetics, "train", raw=Path(raw), root=Path(root)),
-        lambda: extract.plan_extraction(Path(root), NAME, spec),
+        lambda: plan_extraction(Path(root), NAME, spec),
     )
     started, worked = time.perf_counter(), time.process_time()
     found = calls[CALLS.index(call)]()

@@ -43,7 +43,7 @@ def windows_of(runs: Ranges, *, seqlen: int, stride: int, tail: Tail = "drop") -
 
 
 def intersect(runs: Ranges, keep: Ranges) -> Ranges:
-    """The parts of `runs` that lie in `keep`. A run in two parts of `keep` becomes two.
+    """The parts of `runs` within `keep`. A run in two parts of `keep` becomes two.
 
     >>> intersect(np.array([[0, 10], [10, 12]]), np.array([[2, 4], [8, 11]])).tolist()
     [[2, 4], [8, 10], [10, 11]]

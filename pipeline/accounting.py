@@ -37,7 +37,7 @@ class VideoAccount:
     dropped: Counter[str] = field(default_factory=Counter)  # reason -> person-frames
     tracks_kept: int = 0
     tracks_dropped: Counter[str] = field(default_factory=Counter)  # reason -> tracks
-    other_split: bool = False  # the label says that the video belongs to another split
+    other_split: bool = False  # the video belongs to another split by its label
     set_aside: str = ""  # the reason why the whole video was rejected; "": it was not
     message: str = ""  # the full sentence for that
     notes: list[str] = field(default_factory=list)  # differences that cost no frame, or explain a reason
@@ -144,7 +144,7 @@ class Accounting:
         """Counts over all videos of the split, for the manifest, and what the full release is `known` to have.
 
         found = kept + dropped by reason, for frames and for the tracks of videos that could be used; of videos,
-        found = kept + rejected by reason (`set_aside`) + without tracks. Videos of other splits count nowhere.
+        found = kept + rejected by reason (`set_aside`) + without tracks. Videos of other splits are not counted.
         """
         dropped: Counter[str] = Counter()
         tracks_dropped: Counter[str] = Counter()

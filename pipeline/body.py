@@ -1,7 +1,7 @@
 """SMPL as a torch module: shape and rotations -> vertices and spin49 joints.  raw -> tracks; training; evaluation
 
-smplx does the posing; this module hands it arrays read by `pipeline.smpl.assets` (smplx itself would unpickle), names
-the joints, and keeps the body's data out of checkpoints: SMPL's licence does not allow it to be handed on.
+smplx poses the body, from arrays that `pipeline.smpl.assets` reads (smplx itself would unpickle). This module names the
+joints, and keeps the body's data out of checkpoints: SMPL's licence does not allow to distribute it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class BodyOutput(NamedTuple):
 
 
 class _Smpl(SMPL):  # type: ignore[misc]  # smplx is untyped
-    # smplx expects 300 shape directions and prints a warning for fewer; ten are what is meant here.
+    # smplx expects 300 shape directions and prints a warning for fewer; VIBE uses ten.
     SHAPE_SPACE_DIM = assets.N_BETAS
 
 
@@ -44,7 +44,7 @@ class _MakeStandIn(Protocol):
 
 
 class _StandIn:
-    """`Body.stand_in()` makes the stand-in body; `body.stand_in` says whether a body is one."""
+    """`Body.stand_in()` makes the procedural body; `body.stand_in` is whether a body is that one."""
 
     @overload
     def __get__(self, body: None, owner: type[Body]) -> _MakeStandIn: ...
@@ -66,7 +66,7 @@ class _StandIn:
 class Body(nn.Module):
     """One gender's body model, float32, on one device. Its state_dict is empty: checkpoints hold no body data."""
 
-    stand_in = _StandIn()  # a stand-in must not meet real data
+    stand_in = _StandIn()  # the procedural body must not be used with real data
     faces: Tensor  # (13776, 3) int64, anticlockwise seen from outside
     mean_pose: Tensor  # (144,) 24 rotations in 6D: the first two columns of each matrix, as (3, 2)
     mean_shape: Tensor  # (10,)
@@ -77,7 +77,7 @@ class Body(nn.Module):
     common14_index: Tensor  # (14,) into Human3.6M's 17
 
     def __init__(self, arrays: SmplArrays, of: Callable[[str], Body] | None = None) -> None:
-        """`of`: where this body's sisters of other genders come from."""
+        """`of`: makes the body of another gender."""
         super().__init__()
         self._of = of
         self._stands_in = arrays.stand_in
@@ -105,7 +105,7 @@ class Body(nn.Module):
 
     @classmethod
     def load(cls, folder: Path | str, gender: str = "neutral") -> Self:
-        """The body whose files lie in `folder`. Raises as `pipeline.smpl.assets.load` does."""
+        """The body whose files are in `folder`. Raises as `pipeline.smpl.assets.load` does."""
 
         @functools.cache
         def of(gender: str) -> Body:
@@ -116,7 +116,7 @@ class Body(nn.Module):
     def of(self, gender: str) -> Body:
         """The body of another gender from the same folder, loaded once. Raises as `pipeline.smpl.assets.load` does."""
         if self._of is None:
-            raise ValueError("this body was made of arrays alone: it knows no folder with others")
+            raise ValueError("gender: expected a body that was loaded from a folder, found one made from arrays")
         return self._of(gender)
 
     def forward(self, *, betas: Tensor, rotmat: Tensor, trans: Tensor | None = None) -> BodyOutput:

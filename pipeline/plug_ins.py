@@ -47,14 +47,14 @@ class Registry(Generic[T]):
         raise PipelineError(f"no {self.what} is called {name!r}; known: {known}")
 
     def broken(self, names: Iterable[str]) -> dict[str, str]:
-        """Which of these cannot be loaded, since the package that brings them is broken: name -> error in words."""
-        told = {}
+        """Which of these cannot be loaded, because their package is broken: name -> message."""
+        messages = {}
         for name in names:
             try:
                 self.find(name)
             except PlugInError as error:
-                told[name] = str(error)
-        return told
+                messages[name] = str(error)
+        return messages
 
     def make(self, name: str, options: Mapping[str, Any]) -> T:
         """One with its options set.

@@ -1,6 +1,6 @@
 """What each reason means under which something was left out.  raw -> [tracks] -> features -> report
 
-The pages of docs/datasets/ tell what a reason means in each dataset; a test holds that they name the same reasons.
+The pages of docs/datasets/ describe what a reason means in each dataset; a test holds that they name the same reasons.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ REASONS: Final[dict[str, Reason]] = {
     "before_first_detection": Reason("the frame is before the first one in which the person can be seen", True),
     "degenerate_box": Reason("the person's box has no extent", False),
     "duplicate_person": Reason("the labels have one person twice in a frame", False),
-    "frame_count_mismatch": Reason("there are more or fewer frames than labels: nothing tells which fit", False),
+    "frame_count_mismatch": Reason("there are more or fewer frames than labels: it is not known which fit", False),
     "huge_box": Reason("the person's box reaches absurdly far out of the picture", False),
-    "joint_outside_picture": Reason("a joint lies outside the picture", True),
+    "joint_outside_picture": Reason("a joint is outside the picture", True),
     "label_not_finite": Reason("NaN, infinity or an absurd number in the labels", False),
     "name_not_utf8": Reason("the name of a file or folder is no UTF-8: rename it", False),
-    "no_annotations": Reason("pictures that nobody annotated", True),
+    "no_annotations": Reason("pictures without annotations", True),
     "no_box": Reason("the frame is before the first or after the last one in which the person has a box", True),
     "no_detection": Reason("the person is not seen well enough in any frame", True),
     "no_frame_left": Reason(_WHOLE_TRACK, True),
@@ -40,7 +40,7 @@ REASONS: Final[dict[str, Reason]] = {
     "no_visible_joint": Reason("no joint of the person is visible", True),
     "not_sampled": Reason("the reader takes every second frame only", True),
     "other_file_name": Reason("the picture is not called like the sequence's other ones", False),
-    "other_picture_size": Reason("the pictures have another size than the camera's calibration says", False),
+    "other_picture_size": Reason("the pictures have another size than in the camera's calibration", False),
     "path_outside": Reason("the labels name a picture outside the dataset's folder", False),
     "reader_crashed": Reason("the process that read the video crashed", False),
     "reader_memory": Reason("reading the video needs more memory than a process may take", False),
@@ -49,13 +49,13 @@ REASONS: Final[dict[str, Reason]] = {
     "resampled": Reason("the frame is not among those at 25 fps, to which the motion was resampled", True),
     "too_few_visible_joints": Reason("fewer joints of the person are visible than the reader asks for", True),
     "track_too_short": Reason("too few frames are left of the person for training", True),
-    "unexpected_error": Reason("the reader failed in a way that nobody foresaw: please report it", False),
+    "unexpected_error": Reason("the reader raised an exception that it should not: please report it", False),
     "unsafe_pickle": Reason("reading the file could run code: it was not read", False),
     "video_missing": Reason("there are labels, but no video", False),
     "video_unreadable": Reason("the video cannot be opened or decoded", False),
 }
 
-UNKNOWN: Final = Reason("of a reader that does not come with this project: its page or its author knows", False)
+UNKNOWN: Final = Reason("of a reader from another package: see its documentation", False)
 
 
 def reason(name: str) -> Reason:

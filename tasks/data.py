@@ -15,6 +15,7 @@ from pipeline.conversion import convert
 from pipeline.conversion.plan import mixture_warning
 from pipeline.errors import ConfigError
 from pipeline.features import extract
+from pipeline.features.plan import ExtractionPlan, plan_extraction, refuse_untrained
 from pipeline.plug_ins import PlugInError
 from pipeline.raw.stand_in import is_stand_in
 from pipeline.show.tracks import rejected
@@ -130,14 +131,14 @@ class Extract(PipelineTask):
             return [Extract(dataset=self.dataset, split=self.split, crops=True)]
         return [Convert(dataset=self.dataset, split=self.split)]
 
-    def plan(self) -> extract.ExtractionPlan:
+    def plan(self) -> ExtractionPlan:
         s = settings()
         stream, raw, at = s.crops if self.crops else s.stream, s.raw(self.dataset), s.source.where
         if stream is None:
             raise ConfigError(f"{at('features', 'crops')}: names no stream of crops")
-        plan = extract.plan_extraction(s.paths.cache, f"{self.dataset}/{self.split}", stream.at(raw))
+        plan = plan_extraction(s.paths.cache, f"{self.dataset}/{self.split}", stream.at(raw))
         if not plan.up_to_date:
-            extract.refuse_untrained(stream, raw, at("features", "weights"))
+            refuse_untrained(stream, raw, at("features", "weights"))
         return plan
 
     def up_to_date(self) -> bool:

@@ -12,6 +12,7 @@ import cache
 from pipeline import crops, datasets
 from pipeline.conversion import convert
 from pipeline.features import extract
+from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
@@ -31,7 +32,7 @@ def into_cache(name: str, split: str, raw: Path, root: Path) -> cache.Split:
     dataset = datasets.get(name)
     convert.convert(convert.plan_conversion(dataset, split, raw=raw, root=root))
     if dataset.has_pixels:
-        extract.extract(extract.plan_extraction(root, f"{name}/{split}", SPEC))
+        extract.extract(plan_extraction(root, f"{name}/{split}", SPEC))
     assert cache.verify(root).ok
     return cache.open(root)[f"{name}/{split}"]
 

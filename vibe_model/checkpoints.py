@@ -41,7 +41,7 @@ class LoadReport:
 def load_published(model: nn.Module, path: Path | str, *, only: str = "") -> LoadReport:
     """Fill `model` (a VIBE) from VIBE's checkpoint, from ours, or its regressor from SPIN's.
 
-    only: with "regressor.", that part of VIBE's checkpoint too, whatever the rest is like; the rest counts as ignored.
+    only: with "regressor.", only that part of VIBE's checkpoint is read; the rest counts as ignored.
 
     Raises CheckpointError, and leaves the model as it was, on a file that is missing, damaged or unsafe, and on any
     tensor that is missing, extra (body data aside), misshapen or non-finite.
@@ -79,7 +79,7 @@ def load_mposer(path: Path | str) -> MPoser:
             f"{path}: expected the best.pt of a motion prior, with 'mposer_state_dict'; found keys: "
             f"{_some(map(str, content))}. Train one: luigi --module tasks TrainMPoser"
         )
-    # As large as the file's tensors are: whatever a file claims, the network costs no more than its size.
+    # As large as the file's tensors: the network never costs more memory than the file.
     shapes = {name: tuple(getattr(tensors.get(name), "shape", ())) for name in ("encoder.weight_hh_l0", "mean.weight")}
     if any(len(shape) != 2 or 0 in shape for shape in shapes.values()):
         found = ", ".join(f"{name} {shape}" for name, shape in shapes.items())

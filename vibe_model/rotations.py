@@ -33,7 +33,7 @@ def rotation_6d_to_matrix(rotation_6d: Tensor) -> Tensor:
 def matrix_to_axis_angle(matrix: Tensor) -> Tensor:
     """(..., 3, 3) rotations -> (..., 3) axis times angle in rad, the principal one: angle at most pi.
 
-    By way of the unit quaternion. At exactly half a turn both signs of the axis are principal; one of them is given.
+    By way of the unit quaternion. At exactly half a turn both signs of the axis are principal; one of them is returned.
     """
     quaternion = _matrix_to_quaternion(matrix)  # (..., 4), w first
     # q and -q are one rotation; w >= 0 is the one of at most half a turn.

@@ -73,7 +73,7 @@ def check_stand_in(splits: Mapping[str, Split], body: bool | None = None) -> boo
 
 
 def one_kind(kinds: Mapping[str, bool | None]) -> bool:
-    """Is all of it demo data (True) or none (False)? None is not known, and left out.
+    """Is all of it demo data (True) or none (False)? None: not known, ignored.
 
     Raises StandInMixed when some is and some is not: numbers made from both would mean nothing.
     """
@@ -172,7 +172,7 @@ def is_finished(folder: Path) -> bool:
 def beside(config: TrainConfig) -> str:
     """Why this is another run than the newest one of the same name: "laptop-1f2e...: epochs was 8, is 5".
 
-    Empty where it has been begun already, or is the first of its name.
+    Empty where it has been started already, or is the first of its name.
     """
     splits = open_splits(config)
     own = run_folder(config, splits)

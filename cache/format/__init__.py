@@ -1,1 +1,1 @@
-"""What lies on disk: names, columns, tables, shards, manifests.  tracks -> [cache] -> windows"""
+"""What is on disk: names, columns, tables, shards, manifests.  tracks -> [cache] -> windows"""

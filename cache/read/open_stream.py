@@ -185,6 +185,6 @@ class OpenStream:
 
 @functools.lru_cache(1024)
 def _all_ok(n_rows: int, geometry: Geometry) -> str:
-    """The record of a shard of flags that are all 1: it tells without reading them."""
+    """The record of a shard of flags that are all 1: known without reading them."""
     spec = stream_columns("any", 1, "float16")["any_ok"]
     return shards.record(shards.encode(np.ones(n_rows, np.uint8), spec, geometry), geometry, "")

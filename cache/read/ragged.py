@@ -23,7 +23,7 @@ _AT_ONCE: Final = 32 * ROOM  # bytes that are read at once, at most, and one row
 def check_places(places: Ints, rows: Ints, rows_per_shard: int, location: str) -> None:
     """Raise CacheError where one of (N, 2) places is not in the room of its row's shard.
 
-    Checksums do not tell who wrote them: what a table says must not decide how much is read.
+    A checksum does not show who wrote the bytes: the numbers of a table must not decide how much is read.
     """
     first = rows // rows_per_shard * rows_per_shard * ROOM
     starts, stops = places.T

@@ -1,4 +1,4 @@
-"""Is a shard what its record says? Checked as fast as its bytes can be read: nothing is decoded.  [cache]
+"""Compare a shard with its record, as fast as its bytes can be read: nothing is decoded.  [cache]
 
 Chunks are read in blocks of about a mebibyte, each compared with its checksum while it is still near the processor. So
 memory is a block a thread, and several threads keep the disk busy: reading lets go of the interpreter's lock.
@@ -75,7 +75,7 @@ def shards_of(commit: Commit, name: str, spec: ColumnSpec) -> tuple[list[ShardFi
 def check(store: Store, shard: ShardFile, *, fast: bool) -> str:
     """Compare a shard with its record; `fast`: only its size and its index. "" when it is intact, else the problem.
 
-    Raises OSError and CacheError for what tells nothing about the shard: a file that may not be read, a store that does
+    Raises OSError and CacheError for what is not about the shard itself: a file that may not be read, a store that does
     not answer. A repair must not take such a shard for damaged.
     """
     location = store.location(shard.key)
@@ -141,7 +141,7 @@ def _problem(location: str, expected: str, found: str) -> str:
 def misplaced_shards(
     commit: Commit, stream: str, damaged: Collection[str], *, only: Collection[int] | None = None
 ) -> Iterator[tuple[ShardFile, str]]:
-    """(file of places, problem) of a stream of bytes: checksums tell nothing of whether places and bytes fit together.
+    """(file of places, problem) of a stream of bytes: checksums do not show whether places and bytes fit together.
 
     `damaged`: keys that are known to be; `only`: the shards to look at, None for all.
     """

@@ -38,7 +38,7 @@ def gc(root: Root, *, dry_run: bool = False, unfinished: bool = False, older_tha
         root: the cache.
         dry_run: only report.
         unfinished: also what a killed writer has finished, with its journal: it will start over. In an object store
-            these cannot be told from abandoned files, and always go.
+            these look like abandoned files, and always go.
         older_than: seconds; leave what is younger. None: 0, and a day in an object store, which has no lock to show a
             running writer.
 

@@ -12,7 +12,7 @@ from cache.errors import CacheError
 from cache.format.layout import COLUMNS
 from cache.format.records import TrackRows
 
-# A label without the flag that says where it is known would be read as unknown everywhere.
+# A label without the flag that marks where it is known would be read as unknown everywhere.
 NEEDS_FLAG: Final = {"kp_3d": "has_3d", "pose": "has_smpl", "betas": "has_smpl"}
 
 
@@ -30,7 +30,7 @@ def checked_rows(track: TrackRows, video: str, columns: Collection[str], split: 
         raise CacheError(f"{title}: has no frame_index")
     for label, flag in NEEDS_FLAG.items():
         if label in track.columns and flag not in track.columns:
-            raise CacheError(f"{title}: {label} comes without {flag}, which says where it is known")
+            raise CacheError(f"{title}: {label} comes without {flag}, which marks where it is known")
     n_rows = len(track.columns["frame_index"])
     rows = {}
     for name, given in track.columns.items():

@@ -149,7 +149,7 @@ def _in_order(rows: NDArray[np.int64], frame: NDArray[np.int64], account: VideoA
 def _with_box(
     rows: NDArray[np.int64], kp_2d: NDArray[np.float64], account: VideoAccount
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The rows that show somebody, and their boxes."""
+    """The rows with a visible person, and their boxes."""
     boxes, empty, degenerate = tight_boxes(kp_2d[rows], BOX_FACTOR)
     account.drop("no_visible_joint", int(empty.sum()))
     account.drop("degenerate_box", int(degenerate.sum()))

@@ -24,7 +24,7 @@ HEADER: Final = ["frame", "person", *(f"{joint}_{part}" for joint in JOINTS["coc
 
 
 def main(folder: Path) -> None:
-    """Write `folder`, all of it or nothing, marked as the stand-in that it is."""
+    """Write `folder`, all of it or nothing, marked as demo data."""
     with writing.new_folder(folder, {"stand_in": True, "what": "Rendered people, nobody of our lab."}) as partial:
         fill(partial)
 

@@ -7,7 +7,6 @@ import functools
 import json
 import logging
 import platform
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 PATIENCE: Final = 60.0  # s that a scheduler may take to answer, and that a cluster may have no worker
 TRY_EVERY: Final = 0.2  # s between attempts to reach a scheduler
-PROBED: Final = ("tcp", "tls")  # protocols whose addresses are a host and a port
 INSTALL: Final = "pip install 'vibe-pipeline[cluster]'"
 START: Final = "Start one (docs/cluster.md), name another address, or leave it out to use this machine alone."
 AGAIN: Final = "Finished shards are kept: run the same command again."
@@ -44,17 +42,19 @@ def client_at(scheduler: str) -> Iterator[Client]:
         import distributed
     except ImportError as error:
         raise ConfigError(f"{scheduler}: a Dask cluster needs Dask's distributed part: {INSTALL}") from error
-    latest = time.monotonic() + PATIENCE
-    address = _address(scheduler, latest)
-    _await_answer(address, latest)
+    address, log = _address(scheduler), logging.getLogger("distributed")
+    level = log.level
+    log.setLevel(logging.CRITICAL)  # lost workers and schedulers are reported here
     try:
         # Not as the default: what else this process computes with Dask stays here. Results come straight from workers.
         client = distributed.Client(address, timeout=PATIENCE, set_as_default=False, direct_to_workers=True)
+    except ValueError as error:
+        expected = "expected tcp://HOST:PORT, as `dask scheduler` prints it, or its scheduler file, FILE.json"
+        raise ConfigError(f"{address}: {expected}: {error}") from error
     except OSError as error:
-        raise PipelineError(f"{address}: something answers there, but no Dask scheduler: {error}. {START}") from error
-    log = logging.getLogger("distributed.client")
-    level = log.level
-    log.setLevel(logging.CRITICAL)  # lost workers and schedulers are reported here
+        raise PipelineError(
+            f"{address}: no Dask scheduler answers there, after {PATIENCE:.0f} s ({error}). {START}"
+        ) from error
     try:
         yield client
     except CancelledError as error:
@@ -70,10 +70,11 @@ def gone(address: str) -> PipelineError:
     return PipelineError(f"{address}: the Dask scheduler went away during the work. Start it again. {AGAIN}")
 
 
-def _address(scheduler: str, latest: float) -> str:
+def _address(scheduler: str) -> str:
     """An address as it is; that in a scheduler file, which the scheduler may still have to write."""
     if "://" in scheduler or not scheduler.endswith(".json"):
         return scheduler if "://" in scheduler else f"tcp://{scheduler}"
+    latest = time.monotonic() + PATIENCE
     while True:
         try:
             return str(json.loads(Path(scheduler).read_text())["address"])
@@ -83,34 +84,6 @@ def _address(scheduler: str, latest: float) -> str:
                     f"{scheduler}: expected the file that `dask scheduler --scheduler-file` writes, found none after "
                     f"{PATIENCE:.0f} s ({type(error).__name__}: {error}). {START}"
                 ) from error
-        time.sleep(TRY_EVERY)
-
-
-def _await_answer(address: str, latest: float) -> None:
-    """Wait until something listens there. Dask's own client waits, too, but logs many lines when it fails."""
-    from distributed.comm.addressing import get_address_host_port, parse_address
-    from distributed.comm.registry import get_backend
-
-    try:
-        protocol = parse_address(address)[0]
-        get_backend(protocol)
-        if protocol not in PROBED:
-            return
-        place = get_address_host_port(address, strict=True)
-    except ValueError as error:
-        expected = "expected tcp://HOST:PORT, as `dask scheduler` prints it, or its scheduler file, FILE.json"
-        raise ConfigError(f"{address}: {expected}: {error}") from error
-    while True:
-        try:
-            socket.create_connection(place, timeout=max(TRY_EVERY, latest - time.monotonic())).close()
-        except OSError as error:
-            if time.monotonic() > latest:
-                raise PipelineError(
-                    f"{address}: no Dask scheduler answers there, after {PATIENCE:.0f} s ({error.strerror or error}). "
-                    f"{START}"
-                ) from error
-        else:
-            return
         time.sleep(TRY_EVERY)
 
 

@@ -14,8 +14,8 @@ from pipeline.cli.text import count
 from pipeline.commands.arguments import split_options
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import extract, streams
-from pipeline.features.engine import Resources
-from pipeline.features.spec import StreamSpec
+from pipeline.features.plan import plan_extraction
+from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import KINDS
@@ -55,7 +55,7 @@ def options(sub: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Tracks -> a feature stream, for one split."""
     name = f"{args.dataset}/{args.split}"
-    plan = extract.plan_extraction(args.cache, name, spec_of(args, name), replace=args.replace)
+    plan = plan_extraction(args.cache, name, spec_of(args, name), replace=args.replace)
     stream = plan.spec.name
     if plan.up_to_date:
         has_pixels = "bbox" in cache.open(args.cache)[name].columns

@@ -15,7 +15,7 @@ from pipeline.cli.options import FEW, few, json_option
 from pipeline.cli.text import command, count
 from pipeline.commands.arguments import cache_option
 from pipeline.datasets.base import Dataset
-from pipeline.features import extract
+from pipeline.features.plan import is_current
 from pipeline.maintenance.overview import accepted_of
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def stream_status(split: cache.Split, name: str) -> str:
     """A stream's name, with warnings: resnet50 (untrained, lacks rows)"""
     # A stream that another program wrote need not have an entry for this.
     untrained = bool(split.stream_manifest(name).get("backbone", {}).get("stand_in", False))
-    marks = ["untrained"] * untrained + ["lacks rows"] * (not extract.is_current(split, name))
+    marks = ["untrained"] * untrained + ["lacks rows"] * (not is_current(split, name))
     return f"{name} ({', '.join(marks)})" if marks else name
 
 

@@ -197,18 +197,18 @@ def mixture_warning(plan: ConversionPlan, ignore: Collection[str] = ()) -> str:
 
     `ignore`: splits that do not count, as those that the same run will replace.
     """
-    others: set[str] = set()
+    others: list[str] = []
     with contextlib.suppress(cache.CacheError):  # `verify` reports what cannot be read
         opened = cache.open(plan.root)
-        for name in opened.splits:
+        for name in sorted({*opened.splits} - {plan.name, *ignore}):
             with contextlib.suppress(cache.CacheError):
                 if bool(opened[name].manifest.get("stand_in")) != plan.reader["stand_in"]:
-                    others.add(name)
-    if not (others := others - {plan.name, *ignore}):
+                    others.append(name)
+    if not others:
         return ""
     this, that = kind_of(plan.reader), kind_of({"stand_in": not plan.reader["stand_in"]})
     return (
-        f"{plan.root}: will hold both, {plan.name} from {this} and {', '.join(sorted(others))} from {that}: training "
+        f"{plan.root}: will hold both, {plan.name} from {this} and {', '.join(others)} from {that}: training "
         "refuses to use them together. Another cache (--cache, or [paths] cache in luigi.cfg) keeps them apart."
     )
 
@@ -259,35 +259,17 @@ def _refuse_loss(
             f"{folder}: was imported from {before['imported']['file']}: a conversion would replace its rows and leave "
             "its features without them. Convert into another cache, or remove that split, its features included."
         )
-    _refuse_other_columns(folder, committed, dataset.columns(reader["split"], body=reader["body"] is not None), reader)
+    columns = dataset.columns(reader["split"], body=reader["body"] is not None)
+    if others := sorted(set(columns) ^ set(committed.columns)):
+        was, now = (f"{kind_of(of)} with{'out' if of['body'] is None else ''} a body model" for of in (before, reader))
+        raise PipelineError(
+            f"{folder}: was made from {was}, and would now be made from {now}: other columns, {', '.join(others)}. A "
+            "split's columns stay the same over all commits. Convert into another cache (--cache, or [paths] cache in "
+            "luigi.cfg), or remove that folder, its features included, and convert the split again."
+        )
     n_known = len(committed.videos)
     if n_known and not videos:
         raise PipelineError(
             f"{raw}: expected videos of {committed.name}, found none, and the cache has {count(n_known, 'video')} of "
             f"it. Is this the raw folder, and is it complete? If all of them are to go, remove {folder}."
         )
-
-
-def _refuse_other_columns(
-    folder: str, committed: cache.Split, columns: Sequence[str], reader: Mapping[str, Any]
-) -> None:
-    """Raise PipelineError where this conversion would fill other columns than the committed ones: they never change."""
-    filled, before = set(committed.columns), committed.manifest["reader"]
-    if filled == set(columns):
-        return
-    parts = {"lack": sorted(set(columns) - filled), "have besides": sorted(filled - set(columns))}
-    lack = " and ".join(f"{verb} {', '.join(names)}" for verb, names in parts.items() if names)
-    if before["stand_in"] != reader["stand_in"]:
-        raise PipelineError(
-            f"{folder}: was made from {kind_of(before)}, and would now be made from {kind_of(reader)}: its rows "
-            f"{lack}. Keep the two apart: name another cache (--cache, or [paths] cache in luigi.cfg), or remove that "
-            "folder, its features included."
-        )
-    was, now = (f"{'without' if of['body'] is None else 'with'} a body model" for of in (before, reader))
-    if was == now:
-        was, now = "by another version of the reader", "by this one"
-    raise PipelineError(
-        f"{folder}: was converted {was}, and would now be converted {now}: its rows {lack}. A split's columns stay "
-        f"the same over all commits. Remove that folder, its features included, and convert the split again, or "
-        f"convert it {was}."
-    )

@@ -37,7 +37,7 @@ def names() -> tuple[str, ...]:
 
 
 def broken(names: Iterable[str]) -> dict[str, str]:
-    """Which of these cannot be loaded, since the package that brings them is broken: name -> error in words."""
+    """Which of these cannot be loaded, because their package is broken: name -> message."""
     return _REGISTRY.broken(names)
 
 

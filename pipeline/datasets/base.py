@@ -67,11 +67,17 @@ class Dataset(ABC):
         return asdict(self)
 
     def read_accounted(
-        self, raw: Path, split: str, video: RawVideo, body: Body | None = None
+        self, raw: Path, split: str, video: RawVideo, body: Body | None = None, account: VideoAccount | None = None
     ) -> tuple[Sequence[Track], VideoAccount]:
-        """`read`, and the account. A video that cannot be used is rejected there, not raised."""
-        account = VideoAccount(video.name)
-        return self._read(raw, split, video, account, body), account
+        """`read`, and its account (`account` or a new one). A video that cannot be used is rejected in it."""
+        account = VideoAccount(video.name) if account is None else account
+        tracks: Sequence[Track] = ()
+        try:
+            tracks = self.read(raw, split, video, account, body)
+        except RawDataError as error:
+            account.reject(error.reason, str(error))
+        account.check()
+        return tracks, account
 
     def tracks(
         self, raw_dir: Path | str, split: str, body: Body | None = None, report: Accounting | None = None
@@ -84,23 +90,12 @@ class Dataset(ABC):
         self.check_split(split)
         for video in self.videos(raw, split):
             if report is not None:
-                yield from self._read(raw, split, video, report.video(video.name), body)
+                yield from self.read_accounted(raw, split, video, body, report.video(video.name))[0]
                 continue
             account = VideoAccount(video.name)
             tracks = self.read(raw, split, video, account, body)
             account.check()
             yield from tracks
-
-    def _read(
-        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
-    ) -> Sequence[Track]:
-        try:
-            tracks = self.read(raw, split, video, account, body)
-        except RawDataError as error:
-            account.reject(error.reason, str(error))
-            tracks = []
-        account.check()
-        return tracks
 
     def check_split(self, split: str) -> None:
         """Raise PipelineError for a split that the dataset does not have."""
@@ -109,7 +104,7 @@ class Dataset(ABC):
 
 
 def unexpected(error: Exception) -> str:
-    """What an exception that its reader did not foresee was, and where, for its author.
+    """The message of an exception that a reader should not raise, and where it was raised.
 
     >>> try:
     ...     {}["joints"]

@@ -224,7 +224,7 @@ def _names(folder: Path) -> list[str]:
 def _source(raw: Path, video: RawVideo, n_labels: int, account: VideoAccount) -> Pictures | Video:
     """Where the frames are. Raises RawDataError where frames were left out by who extracted or encoded them.
 
-    Nothing tells which ones, so every label would belong to another frame than it seems.
+    Which ones is not known, so every label would belong to another frame than it seems.
     """
     videos = [file for file in video.files if file.suffix == ".mp4"]
     if not videos and not video.folders:
@@ -334,7 +334,7 @@ def _fit(raw: Path, video: RawVideo, metadata: Metadata | None) -> tuple[Fit, Do
     action = None if metadata is None else metadata.action.get((subject, action_name))
     if action is None or CAMERAS_OF_FITS not in files:
         key, expected = ("mapping", METADATA) if action is None else ("camera", f"Human36M_subject*{CAMERAS_OF_FITS}")
-        do = "Put it where docs/datasets/h36m.md says."
+        do = "See docs/datasets/h36m.md for its place."
         raise RawDataError(files[FITS], key, expected=f"{expected} to go with it", found="nothing that fits", do=do)
     rotation = load_rotations(files[CAMERAS_OF_FITS]).get(camera)
     fit = load_fits(files[FITS]).get(action)

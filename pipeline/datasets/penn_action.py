@@ -59,7 +59,7 @@ class PennAction(Dataset):
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         return ("frame_index", "bbox", "kp_2d")
 
-    def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:  # only the label says which split
+    def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:  # only the label has the split
         labels, frames = raw / "labels", raw / "frames"
         for folder, what in ((labels, "<0001>.mat label files"), (frames, "<0001>/<000001>.jpg pictures")):
             if not folder.is_dir():

@@ -61,15 +61,15 @@ def _with_confidence(detections: Detections, account: VideoAccount) -> Detection
     """Scores become confidences (0 under 0.3, at most 1); persons without a visible joint are dropped."""
     if not detections.keypoints:
         return detections
-    everybody, n_bad = without_non_finite(np.concatenate(detections.keypoints))
+    everyone, n_bad = without_non_finite(np.concatenate(detections.keypoints))
     if n_bad:
         account.notes.append(f"{n_bad} joints are not finite: not used")
-    score = everybody[..., 2]
-    everybody[..., 2] = np.where(score < MIN_CONFIDENCE, 0, np.minimum(score, 1))
-    visible = account.drop_rows({"no_visible_joint": ~(everybody[..., 2] > 0).any(axis=1)})
+    score = everyone[..., 2]
+    everyone[..., 2] = np.where(score < MIN_CONFIDENCE, 0, np.minimum(score, 1))
+    visible = account.drop_rows({"no_visible_joint": ~(everyone[..., 2] > 0).any(axis=1)})
     stops = np.cumsum([len(persons) for persons in detections.keypoints])[:-1]
     seen = np.split(visible, stops)
-    keypoints = [persons[kept] for persons, kept in zip(np.split(everybody, stops), seen, strict=True)]
+    keypoints = [persons[kept] for persons, kept in zip(np.split(everyone, stops), seen, strict=True)]
     if detections.identity is None:
         return replace(detections, keypoints=keypoints)
     identity = [numbers[kept] for numbers, kept in zip(detections.identity, seen, strict=True)]
@@ -77,7 +77,7 @@ def _with_confidence(detections: Detections, account: VideoAccount) -> Detection
 
 
 def _identified(detections: Detections, account: VideoAccount) -> list[tuple[str, NDArray[np.int64]]]:
-    """Name and (n, 2) rows (t, p) of everybody, by the detector's identities or by linking."""
+    """Name and (n, 2) rows (t, p) of every person, by the detector's identities or by linking."""
     if detections.identity is None:
         return [(str(k), rows) for k, rows in enumerate(link(detections.keypoints, detections.frame_index))]
     members: dict[int, dict[int, int]] = {}  # identity -> t -> p

@@ -65,7 +65,7 @@ def pictures_or_video(
 def frames_there(
     source: Pictures | Video, n_labels: int, account: VideoAccount, *, extracted: bool = True
 ) -> NDArray[np.bool_]:
-    """(n_labels,) which labelled frames have a picture; of a video, which frames its header says it has.
+    """(n_labels,) which labelled frames have a picture; of a video, the frames that its header states.
 
     Differences are noted; counting them is up to the reader. Raises RawDataError: `no_picture` when there is none of
     the pictures; `frame_count_mismatch` when there are a half, a third, ... as many frames as labels, or twice, three

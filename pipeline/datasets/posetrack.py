@@ -166,7 +166,7 @@ def _joints(coco: Coco, account: VideoAccount) -> tuple[tuple[str, ...], Doubles
         key = "categories[0].keypoints"
         raise RawDataError(coco.file, key, expected=expected, found=kind(unknown[0]), do=UNPACK)
     joints = coco.keypoints(len(names))
-    joints[..., 2] = (joints[..., :2] != 0).any(axis=-1)  # the third number that is stored says nothing more
+    joints[..., 2] = (joints[..., :2] != 0).any(axis=-1)  # the third number that is stored adds nothing
     kp_2d, n_bad = without_non_finite(joints)
     if n_bad:
         account.notes.append(f"{n_bad} joints are not finite: not used")

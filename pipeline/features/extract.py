@@ -15,28 +15,7 @@ from pipeline.features.engine.run import Run, load
 from pipeline.features.engine.shards import Counts, OpenShard
 from pipeline.features.on_cluster import ClusterRun, provenance_on_cluster
 from pipeline.features.pixel_sources import pixels
-from pipeline.features.plan import (
-    CHANGED,
-    ExtractionPlan,
-    compare_stream,
-    is_current,
-    missing_rows,
-    plan_extraction,
-    recorded_identity,
-    refuse_untrained,
-)
-
-__all__ = [
-    "CHANGED",
-    "Extraction",
-    "ExtractionPlan",
-    "compare_stream",
-    "extract",
-    "is_current",
-    "plan_extraction",
-    "recorded_identity",
-    "refuse_untrained",
-]
+from pipeline.features.plan import ExtractionPlan, missing_rows
 
 
 @dataclass(frozen=True, slots=True)

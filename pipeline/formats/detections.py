@@ -79,7 +79,7 @@ def read_alphapose(file: Path) -> Detections:
         [np.array([_identity(file, r["idx"]) for r in by_frame[f]], np.int64) for f in frames] if tracked else None
     )
     if identity is not None and not any(numbers.any() for numbers in identity):
-        identity = None  # where it did not track, everybody is 0; its trackers count from 1
+        identity = None  # where it did not track, all are 0; its trackers count from 1
     by_joint = [persons.reshape(len(persons), -1, 3) for persons in keypoints]
     return Detections("coco", np.array(frames, np.int64), by_joint, identity)
 
@@ -112,7 +112,7 @@ def _floats(file: Path, key: str, numbers: object, lengths: tuple[int, ...]) -> 
     try:
         return np.array(numbers, np.float64)
     except OverflowError as error:  # JSON's integers have no largest
-        raise RawDataError(file, key, expected=f"{wanted} numbers", found="one beyond all bounds", do=AGAIN) from error
+        raise RawDataError(file, key, expected=f"{wanted} numbers", found="one out of range", do=AGAIN) from error
 
 
 def _frame_of(file: Path, result: dict[str, Any]) -> int:

@@ -1,4 +1,4 @@
-"""Reading JSON of strangers: bounded, with errors by file and key.  [raw] -> tracks -> features -> windows"""
+"""Untrusted JSON: bounded, with errors by file and key.  [raw] -> tracks -> features -> windows"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LARGEST_WHOLE: Final = 1 << 53  # up to here a float64 holds every whole number
 def load_json(file: Path, *, do: str, max_bytes: int = MAX_BYTES) -> Any:
     """What a JSON file holds. Raises RawDataError for a file that is none, is nested too deep or has too many bytes.
 
-    NaN and infinities, which Python's JSON knows, come as floats: whoever reads numbers checks them.
+    NaN and infinities, which Python's JSON knows, come as floats: callers check numbers.
     """
     try:
         data = read_regular(file, max_bytes)
@@ -50,7 +50,7 @@ def records(file: Path, key: str, value: object, *, do: str) -> list[dict[str, A
 
 
 def kind(value: object) -> str:
-    """A value in few words, whatever its size and depth.
+    """A short description of a value, whatever its size and depth.
 
     >>> kind([1, 2, 3]), kind({}), kind(None), kind(2.5), kind("x" * 100)
     ('3 entries', 'an object', 'nothing', '2.5', "a text 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'...")
@@ -65,6 +65,6 @@ def kind(value: object) -> str:
         case str():
             return f"a text {value[:40]!r}" + ("..." if len(value) > 40 else "")
         case int() if abs(value) > LARGEST_WHOLE:
-            return "a number beyond all bounds"
+            return "a number out of range"
         case _:
             return repr(value)

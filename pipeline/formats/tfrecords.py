@@ -1,10 +1,10 @@
-"""TFRecord files: where each record lies, and its bytes, checked.  [raw] -> tracks -> features -> windows
+"""TFRecord files: the place of each record, and its bytes, checked.  [raw] -> tracks -> features -> windows
 
 A file is a sequence of frames, all little-endian, with nothing before, between or behind them:
 
     uint64 length | uint32 masked CRC-32C of these 8 bytes | `length` bytes of data | uint32 masked CRC-32C of the data
 
-A frame says where the next one begins, so damage to data costs one record, and damage to a length all that follow.
+A frame leads to the next one, so damage to data costs one record, and damage to a length all that follow.
 https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
 """
 
@@ -22,7 +22,7 @@ from pipeline.raw.files import open_regular, open_unbuffered
 
 HEADER: Final = 12  # bytes before the data
 FOOTER: Final = 4  # bytes behind it
-MAX_BYTES: Final = 1 << 27  # of data: a record is held in memory whole. InstaVariety's longest clips take about 2^24
+MAX_BYTES: Final = 1 << 27  # of data: a record is read as a whole. InstaVariety's longest clips take about 2^24
 MAX_RECORDS: Final = 100_000  # in a file: what five digits can name. InstaVariety has 50
 
 Span = tuple[int, int]  # bytes [start, stop) of a file
@@ -31,7 +31,7 @@ _COMPRESSED: Final = {b"\x1f\x8b": "gzip", b"x\x01": "zlib", b"x\x9c": "zlib", b
 
 
 class TFRecordError(ValueError):
-    """A record cannot be read. The message says whether others are lost with it."""
+    """A record cannot be read. The message tells whether others are lost with it."""
 
 
 class NoTFRecord(TFRecordError):
@@ -49,14 +49,14 @@ def masked_crc(data: bytes) -> int:
 
 
 def spans(file: Path) -> list[Span]:
-    """Where the records lie, headers included, in order. Reads 12 bytes a record and checks the CRC of its length.
+    """The places of the records, headers included, in order. Reads 12 bytes a record and checks the CRC of its length.
 
     Where that leads no further (a damaged length, a file that ends early, a file that is none or cannot be opened),
-    what is left is the last span: `read` says of it what is wrong. So there is at least one, of an empty file (0, 0).
+    the rest is the last span, and `read` reports what is wrong with it. There is at least one, of an empty file (0, 0).
     """
     found: list[Span] = []
     start = size = 0
-    # What goes wrong here is told by `read`, to the one who asks for the last span. A buffer would read 8 KiB for 12.
+    # What goes wrong here is reported by `read` of the last span. A buffer would read 8 KiB for 12.
     with suppress(OSError, TFRecordError), open_unbuffered(file) as stream:
         size = os.fstat(stream.fileno()).st_size
         while start < size and len(found) < MAX_RECORDS:
@@ -69,7 +69,7 @@ def spans(file: Path) -> list[Span]:
 
 
 def read(file: Path, start: int, stop: int) -> bytes:
-    """The data of the record in [start, stop), both CRCs checked. Allocates nothing before the length is believed.
+    """The data of the record in [start, stop), both CRCs checked. Allocates nothing before the length is checked.
 
     Raises TFRecordError when that is no whole record, NoTFRecord when the file is something else, and OSError.
     """
@@ -101,9 +101,9 @@ def beginning_problem(file: Path) -> str:
 
 
 def _stop(stream: BinaryIO, start: int, size: int) -> int:
-    """Where the record that begins at `start` ends, by its header, in a file of `size` bytes. Stands behind the header.
+    """Where the record that begins at `start` ends, by its header, in a file of `size` bytes; reads the header.
 
-    Raises TFRecordError when the header is damaged or says something impossible.
+    Raises TFRecordError when the header is damaged or claims something impossible.
     """
     stream.seek(start)
     header = stream.read(HEADER)
@@ -117,7 +117,7 @@ def _stop(stream: BinaryIO, start: int, size: int) -> int:
         raise TFRecordError(f"the length of the record at byte {start} does not have its checksum: {lost}")
     (length,) = struct.unpack_from("<Q", header)
     if length > MAX_BYTES:
-        raise TFRecordError(f"the record at byte {start} says {length} bytes, accepted are {MAX_BYTES}: {lost}")
+        raise TFRecordError(f"the record at byte {start} claims {length} bytes, accepted are {MAX_BYTES}: {lost}")
     stop = start + HEADER + int(length) + FOOTER
     if stop > size:
         raise TFRecordError(f"the record at byte {start} ends at {stop}, the file at {size}: {lost}")
@@ -131,6 +131,6 @@ def _require_no_other_format(begins: bytes) -> None:
         if begins.startswith(magic):
             raise NoTFRecord(f"the file is compressed with {name}")
     if begins.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise NoTFRecord("the file is a web page: what the server had to say instead of the download")
+        raise NoTFRecord("the file is a web page, not the download")
     if begins.startswith((b"PK\x03\x04", b"\x89HDF")):
         raise NoTFRecord(f"the file is a {'zip archive' if begins[:1] == b'P' else 'HDF5 file'}")

@@ -19,7 +19,7 @@ from pipeline.conversion.convert import is_failure
 from pipeline.conversion.identity import Difference, accepted, accepted_entry, differing, short
 from pipeline.conversion.plan import ConversionPlan, compare
 from pipeline.errors import PipelineError
-from pipeline.features.extract import recorded_identity
+from pipeline.features.plan import recorded_identity
 from pipeline.features.spec import StreamSpec
 from pipeline.pixels import sources
 from pipeline.raw import changes

@@ -17,8 +17,7 @@ import cache
 from pipeline.conversion.identity import Difference, accepted_lines
 from pipeline.conversion.plan import ConversionPlan, committed_split, compare
 from pipeline.errors import PipelineError
-from pipeline.features.extract import CHANGED, ExtractionPlan, compare_stream, refuse_untrained
-from pipeline.features.plan import MissingRows, missing_rows
+from pipeline.features.plan import CHANGED, ExtractionPlan, MissingRows, compare_stream, missing_rows, refuse_untrained
 from pipeline.features.streams.base import BYTES
 from pipeline.raw import changes
 from pipeline.settings.targets import Target

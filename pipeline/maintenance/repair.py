@@ -23,9 +23,9 @@ from pipeline.conversion.plan import read_again
 from pipeline.conversion.retry import recorded_plan
 from pipeline.errors import PipelineError
 from pipeline.features import streams
-from pipeline.features.extract import Extraction, extract, plan_extraction
+from pipeline.features.extract import Extraction, extract
 from pipeline.features.pixel_sources import pixels
-from pipeline.features.plan import missing_rows
+from pipeline.features.plan import missing_rows, plan_extraction
 from pipeline.features.spec import StreamSpec
 
 Bars = Callable[[str], AbstractContextManager[Progress]]  # the name of some work -> where its progress is shown

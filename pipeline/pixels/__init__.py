@@ -1,1 +1,1 @@
-"""Where a row's pixels are, and how they are decoded.  [pixels] -> crops -> features"""
+"""Where frames come from: pictures, videos, records, and how they are decoded.  [pixels] -> crops -> features"""

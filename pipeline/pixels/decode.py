@@ -1,7 +1,7 @@
 """Compressed picture bytes -> pixels, or the reason why not.  [pixels] -> crops -> features
 
-OpenCV turns a truncated JPEG into a partly grey picture and a line on stderr, and takes a header's word for the size
-before it allocates. So the container is read here first: its kind, its size, and that it is whole.
+OpenCV turns a truncated JPEG into a partly grey picture and a line on stderr, and allocates what a
+header claims. So the container is read here first: its kind, its size, and that it is complete.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _AFTER_SCAN: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # the first marke
 
 
 class PictureError(ValueError):
-    """The bytes are no whole picture. `kind` is short and stable, for counting; the message is for people."""
+    """The bytes are no complete picture. `kind` is short and stable, for counting; the message is for people."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -60,7 +60,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
         raise _not_a_picture(data)
     bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if bgr is None or bgr.shape != (height, width, 3):
-        raise PictureError("picture_damaged", f"cannot be decoded, though its header says {width} x {height}")
+        raise PictureError("picture_damaged", f"cannot be decoded, though its header claims {width} x {height}")
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
@@ -128,7 +128,9 @@ def _require_whole_png(data: bytes) -> None:
 
 def _accepted(width: int, height: int) -> tuple[int, int]:
     if not 0 < width * height <= MAX_PIXELS:
-        raise PictureError("picture_size", f"its header says {width} x {height} px; accepted are 1 to {MAX_PIXELS} px")
+        raise PictureError(
+            "picture_size", f"its header claims {width} x {height} px; accepted are 1 to {MAX_PIXELS} px"
+        )
     return width, height
 
 

@@ -37,11 +37,11 @@ class Frame:
 
 
 def nothing() -> None:
-    """Nobody waits for a sign of life."""
+    """For a caller that needs no progress."""
 
 
 class FrameSource(Protocol):
-    """Small, picklable, hashable. `spec` says all of it in one line below the raw folder, and is kept in the cache."""
+    """Small, picklable, hashable. `spec` describes it in one line, with paths below the raw folder, in the cache."""
 
     @property
     def root(self) -> Path:
@@ -53,7 +53,7 @@ class FrameSource(Protocol):
 
     @property
     def place(self) -> Path:
-        """The folder that the pictures lie in, or the video file. It need not be there."""
+        """The folder of the pictures, or the video file. It need not exist."""
         ...
 
     def size(self) -> tuple[int, int]:
@@ -69,14 +69,14 @@ class FrameSource(Protocol):
 
     @property
     def random_access(self) -> bool:
-        """Whether any frame costs the same, wherever reading began. If not, a reader should go on where it is."""
+        """Whether any frame costs the same, wherever reading began. If not, a reader should continue where it is."""
         ...
 
     def read(self, frame_index: Iterable[int], *, alive: Callable[[], None] = nothing) -> Iterator[Frame]:
         """Decode the given frames (strictly increasing), each once, in order. A bad frame is yielded with its problem.
 
-        The next index is taken when the frame before has been used. `alive` is called for every frame passed over on
-        the way, so that somebody who waits can tell a long way from a decoder that hangs.
+        The next index is taken when the frame before has been used. `alive` is called for every frame, also for those
+        passed over on the way: a long way is no decoder that hangs.
 
         Raises ValueError when the indices do not increase from 0 on.
         """
@@ -84,22 +84,22 @@ class FrameSource(Protocol):
 
 
 class VideoHeader(NamedTuple):
-    """What a video says of itself. Containers are often wrong about `n_frames`, so nothing relies on it."""
+    """A video's header. Containers are often wrong about `n_frames`, so nothing relies on it."""
 
-    n_frames: int | None  # None where it does not say
-    fps: float  # nan where it does not say
+    n_frames: int | None  # None: not in the header
+    fps: float  # nan: not in the header
     width: int
     height: int
 
 
 def below(root: Path, relative: str) -> Path:
-    """`root / relative` for a path from a file of somebody else's. Raises PipelineError when it would leave `root`.
+    """`root / relative` for a path from an untrusted file. Raises PipelineError when it would leave `root`.
 
     Links inside the raw folder are the user's own and are followed.
     """
     path = PurePosixPath(relative)
     if not relative or path.is_absolute() or ".." in path.parts or "\0" in relative or "\\" in relative:
-        raise PipelineError(f"path {relative!r} is refused: it must lie below {root}, without '..' or '\\'")
+        raise PipelineError(f"path {relative!r} is refused: it must be below {root}, without '..' or '\\'")
     return root / path
 
 
@@ -191,7 +191,7 @@ class Pictures:
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """A video file, decoded from its first frame on: frame numbers that seeking finds are not reliable."""
+    """A video file, decoded from its first frame on: seeking finds wrong frames."""
 
     root: Path
     path: str  # below root
@@ -217,7 +217,7 @@ class Video:
 
     @cached
     def header(self) -> VideoHeader:
-        """What the container says. Raises RawDataError when it cannot be opened."""
+        """The container's header. Raises RawDataError when it cannot be opened."""
         capture, problem = self._open()
         if problem:
             raise self._unreadable(problem)
@@ -280,7 +280,7 @@ class Video:
         width, height = capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
         if not 0 < width * height <= MAX_PIXELS:
             capture.release()
-            return capture, f"{path} says {width:.0f} x {height:.0f} px; accepted are 1 to {MAX_PIXELS} px"
+            return capture, f"{path} claims {width:.0f} x {height:.0f} px; accepted are 1 to {MAX_PIXELS} px"
         return capture, ""
 
     def _unreadable(self, problem: str) -> RawDataError:

@@ -18,8 +18,7 @@ from pipeline import datasets
 from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
-from pipeline.features.engine import Resources
-from pipeline.features.spec import StreamSpec
+from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine, Stream
 from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50

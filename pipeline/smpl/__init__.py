@@ -1,1 +1,1 @@
-"""The insides of the body model: files, joints, rotations.  raw -> tracks; training; evaluation"""
+"""How the body model is read and posed: files, joints, rotations.  raw -> tracks; training; evaluation"""

@@ -1,7 +1,7 @@
 """The body model's files as plain arrays.  raw -> tracks: labels derived through SMPL; training: the body itself
 
-No torch here: planning a run hashes these files, and must stay quick. A stand-in folder, written by
-`pipeline.synthetic.body.body.write`, holds the same files with the same keys, and says in two places that it is one.
+No torch here: planning a conversion hashes these files, and must stay quick. The folder of the procedural body, written
+by `pipeline.synthetic.body.body.write`, has the same files with the same keys, and is marked in two places.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class SmplArrays:
 def load(folder: Path | str, gender: str = "neutral") -> SmplArrays:
     """Read one gender's body from `folder`.
 
-    Raises MissingAssets when files are absent, RawDataError on one that does not hold what it should, and UnsafePickle
-    on a model file that names anything but arrays.
+    Raises MissingAssets when files are absent, RawDataError for one with other content, and UnsafePickle for a model
+    file that names anything but arrays.
     """
     folder = Path(folder)
     if gender not in GENDERS:
@@ -93,7 +93,7 @@ def load(folder: Path | str, gender: str = "neutral") -> SmplArrays:
 
 
 def digest(folder: Path | str, gender: str = "neutral") -> tuple[str, bool]:
-    """(sha256 over the files in `folder` that `load` reads for `gender`, whether its marker says stand-in).
+    """(sha256 over the files in `folder` that `load` reads for `gender`, whether it is marked as the procedural body).
 
     Reads no pickle. A file is hashed once in a process for each (size, time). Raises MissingAssets when something that
     `gender` needs is absent.
@@ -126,7 +126,7 @@ def _require(folder: Path, gender: str) -> Path:
             f"{folder} lacks {', '.join(missing(folder, gender))}. The SMPL model is at smpl.is.tue.mpg.de "
             f"(registration; rename its file for {gender} to SMPL_{gender.upper()}.pkl); the regressors and mean "
             "parameters come with fetch_data.sh of github.com/nkolot/SPIN. Put them into this folder, or use the "
-            "stand-in body: `python -m pipeline synthesize --out DIR` writes it to DIR/body."
+            "procedural body: `python -m pipeline synthesize --out DIR` writes it to DIR/body."
         )
     return model_file
 

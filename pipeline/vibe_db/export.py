@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 import cache
 from pipeline.cli.progress import Progress, silent
 from pipeline.errors import PipelineError
-from pipeline.features import extract
+from pipeline.features.plan import is_current
 from pipeline.raw.digests import whole_file_digest
 from pipeline.skeletons import convert, joint_names
 from pipeline.vibe_db.joblib_files import Blocks, checked_blocks, write_joblib
@@ -90,7 +90,7 @@ def export(
     if "features" in layout.fields and stream not in split.streams:
         streams = ", ".join(split.streams) or "none"
         raise PipelineError(f"{name}: has no stream {stream!r}; there are: {streams}. Extract it first.")
-    if "features" in layout.fields and not extract.is_current(split, stream):
+    if "features" in layout.fields and not is_current(split, stream):
         raise PipelineError(f"{name}: the stream {stream!r} lags behind the tracks. Extract it first.")
     checks = _checks(split, layout, stream)
     absent = _absent_fields(split, layout, checks)

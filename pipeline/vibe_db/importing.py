@@ -22,7 +22,7 @@ from pipeline.conversion.identity import describe
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.features import extract
+from pipeline.features.plan import is_current
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.raw.digests import whole_file_digest
 from pipeline.skeletons import JOINTS, Skeleton, joint_names
@@ -238,7 +238,7 @@ def _write_stream(
     if stream in split.streams:
         if why := describe(split.stream_manifest(stream).get("identity", {}), identity):
             raise PipelineError(f"{name}: has a stream {stream!r} of another origin ({why}). Name another (--stream).")
-        if extract.is_current(split, stream):
+        if is_current(split, stream):
             return False
     plan = cache.fingerprint(identity)
     dim = tracks.database.fields["features"].shape[1]

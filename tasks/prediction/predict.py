@@ -29,9 +29,9 @@ from pipeline.conversion.convert import Conversion
 from pipeline.datasets.new_video import NewVideo, raw_folder
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import extract
-from pipeline.features.engine import Resources
 from pipeline.features.extract import Extraction
-from pipeline.features.spec import StreamSpec
+from pipeline.features.plan import compare_stream, plan_extraction, refuse_untrained
+from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.resnet50 import Precision, ResNet50
 from pipeline.pixels import sources
@@ -102,7 +102,7 @@ def job(video: Path, trained: Trained, streams: Sequence[StreamSpec], out: Path,
     model = {f"the body of {trained.checkpoint}": bool(trained.generator.body.stand_in)}
     stand_in = runs.one_kind({f"the video {video}": is_stand_in(raw), **model})
     placed = tuple(spec.at(raw) for spec in streams)
-    extract.refuse_untrained(placed[-1], raw, "the features' weights")
+    refuse_untrained(placed[-1], raw, "the features' weights")
     if placed[-1].stream.dim != trained.feature_size:
         raise PipelineError(
             f"{trained.checkpoint}: expected features of {trained.feature_size} numbers, found the stream "
@@ -155,9 +155,9 @@ def make_features(job: Job, progress: Progress) -> Extraction | None:
     """
     done = None
     for spec in job.streams:
-        plan = extract.compare_stream(job.split(), spec)
+        plan = compare_stream(job.split(), spec)
         if plan.differs:  # by an earlier command with another network: nothing else uses this cache
-            plan = extract.plan_extraction(job.root, job.name, spec, replace=True)
+            plan = plan_extraction(job.root, job.name, spec, replace=True)
         if spec is job.stream:
             refuse_other_features(job.trained, plan.identity)
         if not plan.up_to_date:

@@ -75,20 +75,6 @@ def pairs(drawn):
     return list(zip(*(column.tolist() for column in drawn), strict=True))
 
 
-def test_with_equal_weights_every_window_comes_once_a_round():
-    draws = Draws({"a": 7, "none": 0, "b": 5}, {}, 3)
-    everything = [(0, i) for i in range(7)] + [(2, i) for i in range(5)]
-    rounds = [pairs(draws.at(12 * k, 12)) for k in range(4)]
-    assert [sorted(found) for found in rounds] == [everything] * 4
-    assert len({tuple(found) for found in rounds}) == 4
-
-
-def test_twice_the_weight_is_twice_as_often():
-    draws = Draws({"a": 4, "b": 3}, {"b": 2}, 0)  # a round: all 3 of b, 2 of a; two rounds: all of a once, of b twice
-    assert draws.begin(2) == 10
-    assert Counter(pairs(draws.at(0, 10))) == {**{(0, i): 1 for i in range(4)}, **{(1, i): 2 for i in range(3)}}
-
-
 @UNHURRIED
 @given(
     sizes=st.lists(st.integers(0, 40), min_size=1, max_size=4).filter(any),
@@ -280,12 +266,6 @@ def test_a_pickled_mixture_goes_on_the_same(splits):
                 np.testing.assert_array_equal(values, fields[name])
 
 
-def test_the_tails_of_tracks_are_reached_when_asked_for(splits):
-    part = {"name": "x", "splits": {"a": splits["a"]}, "count": 1, "fields": ("kp_2d",), "stride": 16}
-    drop, cover = (Mixture([Part(**part, tail=tail)], seqlen=8) for tail in ("drop", "cover"))
-    assert cover.counts["x"]["a"] == len(splits["a"].windows(8, 16, tail="cover")) > drop.counts["x"]["a"]
-
-
 def test_a_part_without_a_window_is_refused_by_name(splits):
     with pytest.raises(CacheError, match=r"2d: expected windows of 90 frames, found none in a, b \(stream resnet50\)"):
         Mixture(parts_of(splits), seqlen=90)
@@ -300,12 +280,9 @@ def test_splits_whose_fields_differ_are_refused_by_name(splits, tmp_path, toy):
 
 
 @pytest.mark.parametrize(("rank", "world_size"), [(-1, 2), (2, 2), (0, 0)])
-def test_a_rank_that_is_none_is_refused(splits, rank, world_size):
+def test_a_rank_that_is_none_and_a_part_of_no_windows_are_refused(splits, rank, world_size):
     with pytest.raises(ValueError, match=f"found {rank}"):
         Mixture(parts_of(splits), rank=rank, world_size=world_size)
-
-
-def test_a_part_of_no_windows_is_refused(splits):
     with pytest.raises(ValueError, match="2d: expected at least one window"):
         Mixture([Part(name="2d", splits=splits, count=0, fields=("kp_2d",))])
 

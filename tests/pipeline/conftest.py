@@ -22,8 +22,8 @@ from pipeline.__main__ import main
 from pipeline.conversion import convert
 from pipeline.datasets.penn_action import PennAction
 from pipeline.features import extract as features
-from pipeline.features.engine import Resources
-from pipeline.features.spec import StreamSpec
+from pipeline.features.plan import plan_extraction
+from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.raw.stand_in import MARKER
@@ -233,7 +233,7 @@ class Into:
     def extract(
         cls, root: Path, split: str = "penn_action/train", *, replace: bool = False, **spec: Any
     ) -> features.Extraction:
-        return features.extract(features.plan_extraction(root, split, cls.spec(**spec), replace=replace))
+        return features.extract(plan_extraction(root, split, cls.spec(**spec), replace=replace))
 
     @staticmethod
     def rows(root: Path, split: str, name: str) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline import datasets
 from pipeline.errors import ConfigError
-from pipeline.features.engine import Resources
+from pipeline.features.spec import Resources
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.crops import Crops
 from pipeline.settings import sections

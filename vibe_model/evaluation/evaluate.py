@@ -47,7 +47,7 @@ class EvalOptions:
     vertices: bool = True  # measure PVE, which costs a second body
     keypoints: bool = True  # measure the 2D PCK
     smooth: float = 0.0  # sigma of a Gaussian over the predictions in time, frames; 0: none
-    smoothed_too: float = 0.0  # sigma of another one, whose errors are given beside; 0: none
+    smoothed_too: float = 0.0  # sigma of another one, whose errors are added as "smoothed"; 0: none
 
 
 def evaluate_split(generator: VIBE, split: Split, *, protocol: str = "default", **options: Any) -> Metrics:
@@ -83,8 +83,8 @@ def evaluate_all(
     entry "smoothed" to the metrics of both protocols: its sigma, and its errors.
     Into `folder`, if there is one: results by track and the worst windows by the default protocol (`results.write`),
     and with `predictions` one npz a track below `folder`/predictions/<split>/. about: what those files record of where
-    they come from, as the run's fingerprint. stand_in: features are an untrained network's, whatever splits and body
-    are. Raises StandInMixed when splits and body are partly demo data, and as `evaluate_split` does.
+    they come from, as the run's fingerprint. stand_in: features are an untrained network's, even if splits and
+    body are real. Raises StandInMixed when splits and body are partly demo data, and as `evaluate_split` does.
     """
     stand_in = runs.check_stand_in(splits, generator.body.stand_in) | stand_in
     about = {**(about or {}), "smooth": EvalOptions(**options).smooth}

@@ -41,7 +41,7 @@ _MM: Final = 1000.0
 class TrackErrors:
     """F predicted frames of one track, in row order.
 
-    An acceleration is given to the middle one of its three frames; by the published protocol, to the last one.
+    An acceleration belongs to the middle one of its three frames; by the published protocol, to the last one.
     """
 
     counted: Bools  # (F,) frames with 3D labels that count
@@ -69,7 +69,7 @@ class Means:
         for model, by_frame in models:
             for name, values in by_frame.items():
                 known = ~np.isnan(values[part])
-                # Keypoints weigh the same, whatever their frame; everything else is a mean over frames.
+                # Every keypoint weighs the same; everything else is a mean over frames.
                 weight = keypoints[known] if name == "pck_2d" else np.ones(int(known.sum()))
                 total, weights = self.sums.get((model, name), (0.0, 0.0))
                 total += float((weight * values[part][known]).sum())
@@ -187,7 +187,7 @@ class Scorer:
         return {**by_frame, "pve": bodies.pve, "pck_2d": share, **accelerations}
 
     def _accelerations_across(self, model: Model, bodies: _Posed, truth: _Truth) -> ByFrame:
-        """The published protocol's: all frames that count follow each other, whatever is between them."""
+        """The published protocol's: all frames that count follow each other, across gaps and tracks."""
         counted = np.flatnonzero(truth.counted)
         none = np.zeros((0, 14, 3))
         before = self._before.get(model, (none, none))

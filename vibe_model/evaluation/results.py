@@ -1,6 +1,6 @@
 """Where a model is good and where it is not: results by track and the worst windows.  training -> [evaluation]
 
-Both are for a person who wants to see the pictures: they name the split, the track, and the source's own frames.
+Both lead to the pictures: they name the split, the track, and the source's own frames.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ class GRU(nn.GRU):
         parameters'; on a GPU, in the parameters'.
         """
         if isinstance(input, Tensor) and input.is_cuda and torch.is_autocast_enabled("cuda"):
-            # Autocast takes cuDNN's GRUs to float16, whatever type was asked for: there, small gradients vanish.
+            # Autocast takes cuDNN's GRUs to float16, not to the requested type: small gradients vanish there.
             with torch.autocast("cuda", enabled=False):
                 widened: tuple[Tensor, Tensor] = nn.GRU.forward(self, input.to(next(self.parameters()).dtype), hx)
                 return widened
@@ -125,7 +125,7 @@ def _one_direction(
 
 
 class Recurrence(torch.autograd.Function):
-    """h_t of a GRU from 0, given what the inputs add to its gates (Cho et al., EMNLP 2014, as torch and cuDNN have it).
+    """h_t of a GRU from 0, from what the inputs add to its gates (Cho et al., EMNLP 2014, as torch and cuDNN have it).
 
         r, z = sigmoid(gates_rz + W_rz h)    n = tanh(gates_n + r (W_n h + bias))    h' = (1 - z) n + z h
 

@@ -51,7 +51,7 @@ class TemporalEncoder(nn.Module):
         super().__init__()
         self.gru = GRU(feature_size, hidden_size, n_layers, bidirectional=bidirectional, batch_first=True)
         # Both directions side by side never have the feature's size, so that a bidirectional encoder keeps its linear
-        # layer whatever `add_linear` says, as the published variants do.
+        # layer even without `add_linear`, as the published variants do.
         self.linear: nn.Linear | None = None
         if bidirectional or add_linear:
             self.linear = Linear(hidden_size * (2 if bidirectional else 1), feature_size)

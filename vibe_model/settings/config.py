@@ -25,7 +25,7 @@ PUBLISHED_TRACKS: Final[Mapping[str, str]] = {"h36m/val": "*60457274*"}
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(RunConfig):
-    """The settings of `training.run`, beside those of every training. The defaults are VIBE's published configuration.
+    """The settings of `training.run`, beside those of every training; the defaults are VIBE's published ones.
 
     Raises ConfigError for values of a wrong type, out of range, or that contradict one another.
     """
@@ -52,7 +52,7 @@ class TrainConfig(RunConfig):
     evaluation: tuple[str, ...] = ("3dpw/test", "mpi_inf_3dhp/test", "h36m/val")
     tracks: Mapping[str, str] = field(default_factory=lambda: dict(PUBLISHED_TRACKS))  # by split: evaluate only these
 
-    # The course of training.
+    # Training.
     lr_generator: float = positive(5e-5)
     lr_discriminator: float = positive(1e-4)
     weight_decay_generator: float = not_negative(0.0)

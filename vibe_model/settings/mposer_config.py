@@ -15,7 +15,7 @@ from vibe_model.settings.run_config import RunConfig, not_negative, positive
 
 @dataclass(frozen=True, kw_only=True)
 class MPoserConfig(RunConfig):
-    """The settings of `training.mposer.run`, beside those of every training.
+    """The settings of `training.mposer.run`, in addition to those of every training.
 
     The defaults are for AMASS; they are ours, the paper gives none. Raises ConfigError for values out of range.
     """
@@ -30,13 +30,13 @@ class MPoserConfig(RunConfig):
     latent_size: int = positive(64)
     n_layers: int = positive(1)
 
-    # The course of training. Of the validation splits, whatever SMPL labels they have count; none: training's own loss.
+    # Training. Of the validation splits, the frames with SMPL labels count; without any, the training loss does.
     batch_size: int = positive(64)  # windows
     epochs: int = positive(100)
     lr: float = positive(1e-4)
     weight_decay: float = not_negative(0.0)
-    # Of the KL divergence in nats, beside the mean squared error of all numbers of a window's rotation matrices. As a
-    # likelihood: 2 s^2 / (16 * 23 * 9) for numbers that are off by s.
+    # Of the KL divergence in nats; the other term is the mean squared error of all numbers of a window's rotation
+    # matrices. As a likelihood: 2 s^2 / (16 * 23 * 9) for numbers that are off by s.
     kl_weight: float = not_negative(1e-5)
     plateau_patience: int = not_negative(10)  # epochs
     checkpoint_every: int = positive(500)  # iterations; each epoch's end is one too

@@ -66,7 +66,7 @@ class RunConfig:
     motion: tuple[str, ...] = ("amass/train",)  # real motion, for the discriminator and for MPoser
     validation: tuple[str, ...] = ("3dpw/validation",)
 
-    # The course of training.
+    # Training.
     batch_size: int = positive(32)  # windows
     iterations: int = positive(500)  # per epoch
     epochs: int = positive(30)

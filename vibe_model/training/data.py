@@ -1,7 +1,7 @@
 """Windows of several splits as batches on the device.  features -> [windows] -> training -> evaluation
 
-Which windows step k sees is a function of the seed and k alone: the whole state is a step number, so that a run goes on
-in the middle of an epoch with exactly the batches that it would have seen. Features stay as they are stored (float16)
+The windows of step k are a function of the seed and k alone: the state is a step number, so that a run is resumed in
+the middle of an epoch with exactly the batches that it would have seen. Features stay as they are stored (float16)
 until the device widens them, which is exact: half the bytes to read, to keep and to move.
 """
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Arrays = dict[str, NDArray[Any]]
 
 FIELDS: Final = {  # of each part
-    "datasets_2d": ("features", "kp_2d"),  # for their 2D labels alone, whatever else these splits have
+    "datasets_2d": ("features", "kp_2d"),  # only their 2D labels, even if these splits have others
     "datasets_3d": ("features", "kp_2d", "kp_3d", "theta", "w_3d", "w_smpl"),
     "motion": ("theta",),
 }
@@ -117,7 +117,7 @@ class Batches(Dataset[Batch]):
     ) -> FeatureTable | None:
         """All features in memory, as `load_feature_table` does: from then on batches have their rows (`ROWS`) instead.
 
-        None where they stay in the batches. Raises ConfigError when they do not fit where `hold` wants them.
+        None where they stay in the batches. Raises ConfigError when they do not fit where `hold` puts them.
         """
         table, self.where = load_feature_table(self.mixture, hold, device, report)
         self._rows = None if table is None else table.rows
@@ -214,5 +214,5 @@ def on_device(batch: Batch, device: torch.device, table: FeatureTable | None = N
 def _moved(tensor: Tensor, device: torch.device) -> Tensor:
     if tensor.device == device or (tensor.device.type == device.type and device.index is None):
         return tensor
-    # From locked memory a GPU copies by itself, while the CPU goes on.
+    # From locked memory a GPU copies by itself, while the CPU continues.
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)

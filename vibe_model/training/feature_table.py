@@ -68,7 +68,7 @@ def load_feature_table(
 
     hold: "none"; "ram"; "device"; "auto": the first of device and RAM that they fit into, and neither if none.
     report: called with how far that is, and where they are or why not.
-    Raises ConfigError, with what is needed and what there is, when they do not fit where `hold` wants them.
+    Raises ConfigError, with what is needed and what is free, when they do not fit where `hold` puts them.
     """
     if hold == "none":
         return None, NOT_IN_MEMORY

@@ -1,7 +1,7 @@
-"""A training run in its folder, whatever is trained: epochs, saved states, curves, results.  windows -> [training]
+"""A training run of any model in its folder: epochs, saved states, curves, results.  windows -> [training]
 
 A run writes config.json, last.pt (the whole state), best.pt (the network of the best epoch), TensorBoard events, and
-metrics.json, written last: the mark of a finished run. Killed at any moment and started again, it goes on from last.pt
+metrics.json, written last: the mark of a finished run. Killed at any moment and started again, it resumes from last.pt
 and ends with the same numbers, on a CPU to the bit.
 """
 
@@ -75,9 +75,9 @@ class TrainingRun(ABC):
         self.facts["software"] = {name: version(name) for name in self.software}
         self._report = report if self.group.leads else None
 
-    @abstractmethod
     def inputs(self) -> dict[str, Any]:
-        """What config.json records beside the facts and the settings."""
+        """What config.json records in addition to the facts and the settings."""
+        return {"inputs": runs.inputs(self.config, self.splits)}
 
     @abstractmethod
     def batches(self, start: int) -> Generator[Batch, None, None]:
@@ -89,7 +89,7 @@ class TrainingRun(ABC):
 
     @abstractmethod
     def best(self) -> dict[str, Any]:
-        """What best.pt holds beside fingerprint, epoch and score."""
+        """What best.pt holds in addition to fingerprint, epoch and score."""
 
     @abstractmethod
     def results(self) -> dict[str, Any]:
@@ -132,7 +132,7 @@ class TrainingRun(ABC):
         step = self.trainer.state.step
         if step != (first := int(self.group.from_first(step) or 0)):
             raise CheckpointError(
-                f"{last}: process {self.group.rank} goes on at step {step}, the first one at {first}. All processes "
+                f"{last}: process {self.group.rank} resumes at step {step}, the first one at {first}. All processes "
                 "need the same [paths] runs: put it where every machine sees it."
             )
 
@@ -184,7 +184,7 @@ class TrainingRun(ABC):
     def _save_last(self, curves: Curves) -> None:
         """The whole state, by the process that leads."""
         if self.group.leads:
-            curves.flush()  # first: a resumed run does not log again what led to the state that it goes on from
+            curves.flush()  # first: a resumed run does not log again the steps before its state
             save(self.folder / runs.LAST, {**self.identity, **self.trainer.state_dict()})
 
     def _give_up(self, curves: Curves) -> None:
@@ -194,7 +194,7 @@ class TrainingRun(ABC):
         self.group.from_first(0.0)  # a process that ends takes the others with it: not before this is saved
         raise TrainingDiverged(
             f"{self.folder}: losses were not finite in {skipped} steps in a row, up to step {state.step}. {runs.LAST} "
-            "holds the parameters before them. Running it again goes on after them; if it happens again, "
+            "holds the parameters before them. Run it again to continue after them; if it happens again, "
             f"{self.advice}."
         )
 
@@ -214,7 +214,7 @@ def _saved_state(last: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     differ = [f"{name} {want}, found {saved.get(name)!r}" for name, want in identity.items() if saved.get(name) != want]
     if differ:
         raise CheckpointError(
-            f"{last}: expected {'; '.join(differ)}. A run goes on as it was begun, or to other numbers: "
+            f"{last}: expected {'; '.join(differ)}. A run is resumed as it was started, for the same numbers: "
             f"give it another name, or move {last.parent} away."
         )
     return saved

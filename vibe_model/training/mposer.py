@@ -85,16 +85,12 @@ class MPoserTrainer(Trainer):
 
 
 class MPoserRun(TrainingRun):
-    """Batches of real motion, and validation on held-out motion: angles, beside those of a body that never moves."""
+    """Batches of real motion, and validation on held-out motion: angles, compared with a body that never moves."""
 
     advice = "lower lr, or look at the labels"
     score = "score"
     config: MPoserConfig
     trainer: MPoserTrainer
-
-    def inputs(self) -> dict[str, Any]:
-        """What config.json records beside the facts and the settings."""
-        return {"inputs": runs.inputs(self.config, self.splits)}
 
     def batches(self, start: int) -> Generator[Batch, None, None]:
         """From step `start` to the end of the run, on the device."""
@@ -111,7 +107,7 @@ class MPoserRun(TrainingRun):
         return found, sum(losses.values()) if losses else None
 
     def best(self) -> dict[str, Any]:
-        """What best.pt holds beside fingerprint, epoch and score."""
+        """What best.pt holds in addition to fingerprint, epoch and score."""
         # No paths: the run of a generator is named after this file, wherever it is.
         return {"mposer_state_dict": weights_of(self.trainer.prior)}
 

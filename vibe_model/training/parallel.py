@@ -54,7 +54,7 @@ class Group:
             gradient.copy_(summed.view_as(gradient))
 
     def from_first(self, number: float | None) -> float | None:
-        """The first process's number, in all of them, whatever the others give. They wait here until it has one."""
+        """The first process's number, in all of them. They wait here until it has one."""
         if self.size == 1:
             return number
         value = torch.tensor(number or 0.0, dtype=torch.float64, device=self.device)

@@ -92,10 +92,6 @@ class Learner:
             self.optimiser, mode="min", factor=config.plateau_factor, patience=config.plateau_patience
         )
 
-    @property
-    def learning_rate(self) -> float:
-        return float(self.optimiser.param_groups[0]["lr"])
-
     def gradient_norm(self) -> Tensor:
         """Of all parameters together, a scalar."""
         gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
@@ -157,7 +153,8 @@ class Trainer(ABC):
         return self.state.end_epoch(score, validation, self.learning_rates())
 
     def learning_rates(self) -> dict[str, float]:
-        return {learner.keys.learning_rate: learner.learning_rate for learner in self.learners.values()}
+        learners = self.learners.values()
+        return {one.keys.learning_rate: float(one.optimiser.param_groups[0]["lr"]) for one in learners}
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers and text only: it can be read back without running code. Holds no body data."""
@@ -169,7 +166,7 @@ class Trainer(ABC):
         return saved
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`: training goes on as if it had not been stopped. Raises CheckpointError."""
+        """The inverse of `state_dict`: training continues as if it had not been stopped. Raises CheckpointError."""
         try:
             for learner in self.learners.values():
                 learner.network.load_state_dict(saved[learner.keys.network])

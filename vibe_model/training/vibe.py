@@ -163,9 +163,9 @@ class VIBERun(TrainingRun):
         self._table = self._batches.load_features(config.hold, group.device, report if group.leads else None)
 
     def inputs(self) -> dict[str, Any]:
-        """What config.json records beside the facts and the settings."""
+        """What config.json records in addition to the facts and the settings."""
         windows = {"windows": self._batches.counts, "features": self._batches.where}
-        return {"inputs": runs.inputs(self.config, self.splits), **windows, "pretrained": self._pretrained}
+        return {**super().inputs(), **windows, "pretrained": self._pretrained}
 
     def batches(self, start: int) -> Generator[Batch, None, None]:
         """From step `start` to the end of the run, on the device."""
@@ -200,7 +200,7 @@ class VIBERun(TrainingRun):
         return {} if self._draw is None else self._draw(self.trainer.generator, epoch)
 
     def best(self) -> dict[str, Any]:
-        """What best.pt holds beside fingerprint, epoch and score."""
+        """What best.pt holds in addition to fingerprint, epoch and score."""
         manifests = (self.splits[name].stream_manifest(stream) for name, stream in self.config.streams.items())
         features = next((manifest["identity"] for manifest in manifests if "identity" in manifest), None)
         weights = weights_of(self.trainer.generator)

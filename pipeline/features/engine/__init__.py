@@ -10,6 +10,5 @@ run.py       the loop that keeps all of them busy
 """
 
 from pipeline.features.engine.run import Run
-from pipeline.features.spec import Resources
 
-__all__ = ["Resources", "Run"]
+__all__ = ["Run"]

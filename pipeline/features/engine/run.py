@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class Run(Generic[T]):
-    """An extraction of some of a split's shards.
+    """An extraction of some of a split's shards, done once.
 
     Args:
         pixels_of: number of a video -> where its crops come from.
@@ -65,6 +65,19 @@ class Run(Generic[T]):
         self._open = OpenShards(split, shards, stream)
         self.meter = Meter()
         self.provenance: Mapping[str, Any] | None = None  # of what computed rows; None: nothing had to be loaded
+        self._coming: Iterator[Job | None]
+        self._computer: Computer | None
+        self._memory: SharedCrops
+        self._batches: Batches
+        self._decoders: Decoders
+        self._most_open: int  # shards; while as many are open or being written, no job is begun that could open others
+        self._busy: dict[int, tuple[Job, int]] = {}  # process -> its job, and the row that it goes on with
+        self._comparing: dict[int, Job] = {}  # task -> its job, whose pixels are compared before it is decoded
+        self._more = True  # jobs may come
+        self._goes_on = True  # the next one is of shards that are open, or is the first
+        self._computing: dict[Future[Data], Batch] = {}
+        self._writing: deque[Future[T]] = deque()
+        self._looked = 0.0
 
     def over(self, target: Sequence[int]) -> Iterator[T]:
         """What `write` returned of each target shard, as soon as it has been written. `target` is ascending.
@@ -74,7 +87,8 @@ class Run(Generic[T]):
         coming = jobs(self._split, target, self._open, self._pixels_of, MOST_PERSONS)
         for first in coming:  # where all rows are carried over, no process is started, and no network loaded
             if first is not None:
-                yield from self._computed(itertools.chain([first], coming))
+                self._coming = itertools.chain([first], coming)
+                yield from self._computed()
                 break
             yield from self._carried()
         yield from self._carried()
@@ -86,124 +100,51 @@ class Run(Generic[T]):
             yield self._write(shard)
             self._report()
 
-    def _computed(self, coming: Iterator[Job | None]) -> Iterator[T]:
-        computer, self.provenance = load(self._stream, self._resources, self._recorded)
+    def _computed(self) -> Iterator[T]:
+        self._computer, self.provenance = load(self._stream, self._resources, self._recorded)
         encoder = self._stream if isinstance(self._stream, ByteStream) else None
-        lanes, size = (1, BYTES_AT_ONCE) if computer is None else (computer.lanes, computer.batch_size)
+        lanes, size = (
+            (1, BYTES_AT_ONCE) if self._computer is None else (self._computer.lanes, self._computer.batch_size)
+        )
         workers = self._resources.workers or cores()
         if workers > MOST_WORKERS * cores():
             raise ConfigError(
                 f"workers {workers}: this machine has {cores()} cores; at most {MOST_WORKERS} for each are allowed"
             )
         self.meter = Meter(decoders=workers, lanes=lanes)
-        self._report()
+        self._most_open = workers + 2 if encoder is None else OPEN_OF_BYTES
         # What the threads compute and have next, and what processes have been given.
         n_batches = 3 * lanes + 2 + -(-2 * workers * AHEAD * MOST_ROWS // size)
         n_slots = max(n_batches * size, 2 * MOST_PERSONS)
+        self._batches = Batches(n_slots, size)
+        self._report()
         with (
-            SharedCrops.new(n_slots) as memory,
-            Decoders(workers, memory, timeout=self._resources.timeout, encoder=encoder) as decoders,
+            SharedCrops.new(n_slots) as self._memory,
+            Decoders(workers, self._memory, timeout=self._resources.timeout, encoder=encoder) as self._decoders,
         ):
-            compute = _Compute(self._stream, computer, memory, self.meter)
-            if computer is not None:
-                computer.adopt(memory.slots)
+            if self._computer is not None:
+                self._computer.adopt(self._memory.slots)
             try:
-                yield from _Loop(
-                    coming,
-                    self._open,
-                    batches=Batches(n_slots, size),
-                    decoders=decoders,
-                    compute=compute,
-                    write=self._write,
-                    meter=self.meter,
-                    report=self._report,
-                    most_open=workers + 2 if encoder is None else OPEN_OF_BYTES,
-                ).run()
+                yield from self._loop()
             finally:
-                if computer is not None:
-                    computer.release()
+                if self._computer is not None:
+                    self._computer.release()
 
     def _report(self) -> None:
         self._progress(self.meter.rows + self._open.carried + self._open.given_up, self.meter)
 
-
-def load(
-    stream: Stream, resources: Resources, recorded: Mapping[str, Any] | None
-) -> tuple[Computer | None, Mapping[str, Any]]:
-    """What computes a stream, None for a stream of bytes, and where its numbers come from. Raises what loading does."""
-    if isinstance(stream, NumberStream):
-        computer = stream.load(resources.machine, recorded)
-        return computer, computer.provenance
-    if isinstance(stream, ByteStream):
-        return None, stream.provenance
-    raise TypeError(f"{type(stream).__name__} is neither a NumberStream nor a ByteStream")
-
-
-class _Compute:
-    """What becomes of a full batch: a network's numbers, or what decoding processes have encoded."""
-
-    def __init__(self, stream: Stream, computer: Computer | None, memory: SharedCrops, meter: Meter) -> None:
-        self._stream, self._computer, self._memory, self._meter = stream, computer, memory, meter
-
-    def __call__(self, batch: Batch) -> Data:
-        crops = self._memory.slots[batch.span]
-        if self._computer is None:
-            slots = crops.reshape(batch.size, -1)
-            return [slot[:size].tobytes() for slot, size in zip(slots, batch.sizes.tolist(), strict=True)]
-        began = time.perf_counter()
-        computed = self._computer(crops)
-        spent = time.perf_counter() - began
-        copied = min(spent, self._computer.copied()) if isinstance(self._computer, Copies) else 0.0
-        self._meter.add(network=spent - copied, **({"copy": copied} if copied else {}))
-        expected = (batch.size, self._stream.dim)
-        if computed.shape != expected:  # what can be broadcast would go into the stream unseen
-            raise PipelineError(
-                f"the stream {self._stream.kind!r} does not compute what it declares: expected {expected} numbers of a "
-                f"batch, found {computed.shape}"
-            )
-        return computed
-
-
-class _Loop(Generic[T]):
-    """The loop. While `most_open` shards are open or being written, no job is begun that could open others."""
-
-    def __init__(
-        self,
-        coming: Iterator[Job | None],
-        open_shards: OpenShards,
-        *,
-        batches: Batches,
-        decoders: Decoders,
-        compute: Callable[[Batch], Data],
-        write: Callable[[OpenShard], T],
-        meter: Meter,
-        report: Callable[[], None],
-        most_open: int,
-    ) -> None:
-        self._coming, self._open, self._batches, self._decoders = coming, open_shards, batches, decoders
-        self._compute, self._write, self._meter, self._report = compute, write, meter, report
-        self._most_open = most_open
-        self._busy: dict[int, tuple[Job, int]] = {}  # process -> its job, and the row that it goes on with
-        self._comparing: dict[int, Job] = {}  # task -> its job, whose pixels are compared before it is decoded
-        self._more = True  # jobs may come
-        self._goes_on = True  # the next one is of shards that are open, or is the first
-        self._computing: dict[Future[Data], Batch] = {}
-        self._writing: deque[Future[T]] = deque()
+    def _loop(self) -> Iterator[T]:
         self._woken, self._wake = Pipe(duplex=False)
-        self._looked = time.monotonic()
-
-    def run(self) -> Iterator[T]:
-        """What `write` returned of each shard, until every row is computed or given up. Raises what a part raised."""
         with (
             self._woken,
             self._wake,
-            ThreadPoolExecutor(self._meter.lanes, thread_name_prefix="network") as network,
+            ThreadPoolExecutor(self.meter.lanes, thread_name_prefix="network") as network,
             ThreadPoolExecutor(1, thread_name_prefix="write") as writer,
         ):
             try:
                 while self._more or len(self._open) or self._writing:
                     self._hand_out()
-                    while self._batches.full and len(self._computing) < 2 * self._meter.lanes:
+                    while self._batches.full and len(self._computing) < 2 * self.meter.lanes:
                         batch = self._batches.full.popleft()
                         self._computing[self._submit(network, self._compute, batch)] = batch
                     for shard in self._open.finished():
@@ -218,6 +159,25 @@ class _Loop(Generic[T]):
                 network.shutdown(wait=False, cancel_futures=True)
                 writer.shutdown(wait=False, cancel_futures=True)
 
+    def _compute(self, batch: Batch) -> Data:
+        """A full batch: the network's numbers, or what decoding processes have encoded."""
+        crops = self._memory.slots[batch.span]
+        if self._computer is None:
+            slots = crops.reshape(batch.size, -1)
+            return [slot[:size].tobytes() for slot, size in zip(slots, batch.sizes.tolist(), strict=True)]
+        began = time.perf_counter()
+        computed = self._computer(crops)
+        spent = time.perf_counter() - began
+        copied = min(spent, self._computer.copied()) if isinstance(self._computer, Copies) else 0.0
+        self.meter.add(network=spent - copied, **({"copy": copied} if copied else {}))
+        expected = (batch.size, self._stream.dim)
+        if computed.shape != expected:  # what can be broadcast would go into the stream unseen
+            raise PipelineError(
+                f"the stream {self._stream.kind!r} does not compute what it declares: expected {expected} numbers of a "
+                f"batch, found {computed.shape}"
+            )
+        return computed
+
     def _submit(self, pool: ThreadPoolExecutor, job: Callable[[Any], Any], item: object) -> Future[Any]:
         future = pool.submit(job, item)
         future.add_done_callback(self._notify)
@@ -230,12 +190,12 @@ class _Loop(Generic[T]):
     def _written(self, shard: OpenShard) -> T:
         began = time.perf_counter()
         written = self._write(shard)
-        self._meter.add(write=time.perf_counter() - began)
+        self.meter.add(write=time.perf_counter() - began)
         return written
 
     def _hand_out(self) -> None:
         """Give tasks to every process that has room for one; close a batch that cannot be filled."""
-        while sum(self._give(number) for number in range(self._meter.decoders)):
+        while sum(self._give(number) for number in range(self.meter.decoders)):
             pass
         comes_more = self._busy or self._more  # once the batches that are being computed have made room
         if not self._decoders.outstanding and not self._batches.full and not (comes_more and self._computing):
@@ -294,8 +254,8 @@ class _Loop(Generic[T]):
 
     def _take(self, done: Done) -> None:
         """A task that has been decoded."""
-        self._meter.add(decode=done.decoding, crop=done.cropping)
-        self._meter.frames += done.frames
+        self.meter.add(decode=done.decoding, crop=done.cropping)
+        self.meter.frames += done.frames
         if done.task in self._comparing:
             self._open.release(self._comparing.pop(done.task).shards)
         for frame, rows in self._batches.fill(done).items():
@@ -306,5 +266,17 @@ class _Loop(Generic[T]):
         filled = np.flatnonzero(batch.rows >= 0)
         rows = batch.rows[filled]
         self._open.put(rows, [computed[i] for i in filled.tolist()] if isinstance(computed, list) else computed[filled])
-        self._meter.rows += len(rows)
+        self.meter.rows += len(rows)
         self._batches.free(batch)
+
+
+def load(
+    stream: Stream, resources: Resources, recorded: Mapping[str, Any] | None
+) -> tuple[Computer | None, Mapping[str, Any]]:
+    """What computes a stream, None for a stream of bytes, and where its numbers come from. Raises what loading does."""
+    if isinstance(stream, NumberStream):
+        computer = stream.load(resources.machine, recorded)
+        return computer, computer.provenance
+    if isinstance(stream, ByteStream):
+        return None, stream.provenance
+    raise TypeError(f"{type(stream).__name__} is neither a NumberStream nor a ByteStream")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import numpy as np
 import torch
@@ -32,7 +32,9 @@ class CudaNetwork:
         self.lanes = 2 if fast else 1
         self.device = str(torch.cuda.get_device_name(device))
         compiled = compiled and fast
-        self.arithmetic = _arithmetic(fast=fast, compiled=compiled)
+        self.arithmetic = "fp32 without TF32, deterministic"
+        if fast:
+            self.arithmetic = "bf16, compiled" if compiled else "bf16, layer by layer"
         self._device = device
         self._memory: NDArray[np.uint8] | None = None
         self._forward: Callable[[torch.Tensor], torch.Tensor] = on_device(network, device, fast=fast)
@@ -47,14 +49,19 @@ class CudaNetwork:
     def adopt(self, memory: NDArray[np.uint8]) -> None:
         """Pin the memory: only from there can the GPU copy crops while it computes. Raises PipelineError."""
         with torch.cuda.device(self._device):
-            pin(torch.cuda.cudart(), memory)  # type: ignore[no-untyped-call]
+            error = int(torch.cuda.cudart().cudaHostRegister(memory.ctypes.data, memory.nbytes, PORTABLE))  # type: ignore[no-untyped-call]
+        if error:
+            raise PipelineError(
+                f"the {memory.nbytes >> 20} MB through which crops go to the GPU cannot be pinned (cudaHostRegister: "
+                f"{error}). Free some memory, or use a smaller batch size or the device cpu."
+            )
         self._memory = memory
 
     def release(self) -> None:
         """Unpin what was adopted."""
         if self._memory is not None:
             with torch.cuda.device(self._device):
-                unpin(torch.cuda.cudart(), self._memory)  # type: ignore[no-untyped-call]
+                torch.cuda.cudart().cudaHostUnregister(self._memory.ctypes.data)  # type: ignore[no-untyped-call]
             self._memory = None
 
     def copied(self) -> float:
@@ -103,21 +110,6 @@ def cudnn_flags(*, fast: bool) -> AbstractContextManager[None]:
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
-def pin(cudart: Any, memory: NDArray[np.uint8]) -> None:
-    """Page-lock the memory. Raises PipelineError when the driver refuses."""
-    if error := int(cudart.cudaHostRegister(memory.ctypes.data, memory.nbytes, PORTABLE)):
-        raise PipelineError(
-            f"the {memory.nbytes >> 20} MB through which crops go to the GPU cannot be pinned (cudaHostRegister: "
-            f"{error}). Free some memory, or use a smaller batch size or the device cpu."
-        )
-
-
-def unpin(cudart: Any, memory: NDArray[np.uint8]) -> None:
-    """The opposite of `pin`. Raises PipelineError when the driver refuses."""
-    if error := int(cudart.cudaHostUnregister(memory.ctypes.data)):
-        raise PipelineError(f"the memory of the crops cannot be unpinned (cudaHostUnregister: {error})")
-
-
 class Together:
     """A context that several threads are in at the same time: entered with the first, left with the last.
 
@@ -142,9 +134,3 @@ class Together:
             if self._inside == 0 and self._entered is not None:
                 self._entered.__exit__(None, None, None)
                 self._entered = None
-
-
-def _arithmetic(*, fast: bool, compiled: bool) -> str:
-    if not fast:
-        return "fp32 without TF32, deterministic"
-    return "bf16, compiled" if compiled else "bf16, layer by layer"

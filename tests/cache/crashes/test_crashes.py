@@ -1,4 +1,4 @@
-"""Killed at any point and started again, a run ends with the same bytes; whoever reads meanwhile sees old or new."""
+"""Killed at any point and started again, a run ends with the same bytes; readers meanwhile see old or new."""
 
 from __future__ import annotations
 

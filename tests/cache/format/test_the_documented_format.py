@@ -165,7 +165,7 @@ TRACKS = ("name", "video", "start", "stop", "step", "fps", "crop_scale", "gender
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory, toy: Any) -> Path:
-    """Two commits: in the second, a video came anew. So there are padding, and rows of a replaced track."""
+    """Two commits: in the second, a video was replaced. So there are padding, and rows of a replaced track."""
     root = tmp_path_factory.mktemp("documented") / "cache"
     toy.write(root, toy.videos())
     toy.write(root, [toy.video("b", [9, 40], seed=1)], drop=["b"])
@@ -354,35 +354,35 @@ def rows_of_table(*header: str) -> list[list[str]]:
 
 
 def test_the_document_names_every_column_with_its_shape_type_and_fill() -> None:
-    told = {}
+    documented = {}
     for name, trailing, dtype, fill, _ in rows_of_table("column", "after the rows", "dtype", "fill"):
-        told[name.strip("`")] = (tuple(int(n) for n in trailing.split(",") if n), dtype, fill)
+        documented[name.strip("`")] = (tuple(int(n) for n in trailing.split(",") if n), dtype, fill)
     ours = {
         name: (spec.trailing, spec.dtype.name, "NaN" if math.isnan(spec.fill) else str(spec.fill))
         for name, spec in layout.COLUMNS.items()
     }
-    assert told == ours
-    assert list(told) == list(ours)
+    assert documented == ours
+    assert list(documented) == list(ours)
 
 
 def test_the_document_names_the_arrays_of_bytes_with_their_shape_type_and_fill() -> None:
-    told = rows_of_table("array of bytes", "after the rows", "dtype", "fill")
+    documented = rows_of_table("array of bytes", "after the rows", "dtype", "fill")
     ours = layout.stream_columns("S", 0, "bytes")
-    for name, trailing, dtype, fill, _ in told[:2]:
+    for name, trailing, dtype, fill, _ in documented[:2]:
         spec = ours[name.strip("`")]
         assert (tuple(int(n) for n in trailing.split(",") if n), dtype) == (spec.trailing, spec.dtype.name)
         assert fill == str(spec.fill)
-    assert [cell.strip("`") for row in told for cell in row[0].split(", ")] == list(ours)
+    assert [cell.strip("`") for row in documented for cell in row[0].split(", ")] == list(ours)
 
 
 def test_the_document_names_every_table_with_its_shape_and_type() -> None:
-    told = {}
+    documented = {}
     for name, trailing, dtype, _ in rows_of_table("table", "after the first dimension", "dtype"):
-        told[name.strip("`")] = (trailing, dtype)
+        documented[name.strip("`")] = (trailing, dtype)
     ours = {
         name: (", ".join(map(str, trailing)), np.dtype(dtype).name) for name, (dtype, trailing) in tables.TABLES.items()
     }
-    assert told == ours | dict.fromkeys(tables.TEXTS, ("L", "uint8"))
+    assert documented == ours | dict.fromkeys(tables.TEXTS, ("L", "uint8"))
 
 
 def test_the_document_names_every_key_of_a_split_and_of_a_stream(root: Path) -> None:
@@ -390,9 +390,9 @@ def test_the_document_names_every_key_of_a_split_and_of_a_stream(root: Path) -> 
     for heading, own in (("split", split_writer.OWN_ENTRIES), ("stream", stream_writer.STREAM_ENTRIES)):
         section = text.partition(f"## The manifest of a {heading}")[2].partition("\n## ")[0]
         first_cells = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
-        told = {key for cell in first_cells for key in re.findall(r"`(\w+)`", cell)}
+        documented = {key for cell in first_cells for key in re.findall(r"`(\w+)`", cell)}
         callers = {
             "split": {"reader", "stand_in", "accounting", "accepted"},
             "stream": {"identity", "backbone", "stand_in", "accepted"},
         }
-        assert told == own | callers[heading]
+        assert documented == own | callers[heading]

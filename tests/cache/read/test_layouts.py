@@ -9,9 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
 from cache import CacheError
@@ -96,18 +93,10 @@ def test_both_readers_refuse_missing_files_and_rows_beyond_the_end(tmp_path: Pat
         rows.read(np.array([12]), 8, out)
 
 
-@given(arrays(np.uint16, st.integers(0, 50)))
-def test_widening_float16_changes_no_number(bits: np.ndarray) -> None:
-    half = bits.view(np.float16)
-    out = np.empty(half.shape, np.float32)
-    widen(half, out)
-    np.testing.assert_array_equal(out, half.astype(np.float32))
-    assert (np.signbit(out) == np.signbit(half)).all()
-
-
-def test_widening_is_exact_for_every_finite_float16() -> None:
+def test_widening_is_exact_for_every_float16() -> None:
     half = np.arange(2**16, dtype=np.uint16).view(np.float16)
-    half = half[np.isfinite(half)]
-    out = np.empty(half.shape, np.float32)
-    widen(half, out)
-    np.testing.assert_array_equal(out.view(np.uint32), half.astype(np.float32).view(np.uint32))
+    for some in (half, half[np.isfinite(half)]):  # with infinities and NaN it takes another way
+        out = np.empty(some.shape, np.float32)
+        widen(some, out)
+        np.testing.assert_array_equal(out, some.astype(np.float32))
+        assert (np.signbit(out) == np.signbit(some)).all()

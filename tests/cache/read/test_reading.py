@@ -112,7 +112,7 @@ def test_flags_are_the_same_whether_or_not_their_chunks_are_known_to_be_all_alik
             assert (split.read(windows[some], stream=None, fields=["valid"])["valid"] == expected[some]).all()
 
 
-class TestNobodyChangesTheCache:
+class TestWhatIsReadChangesNothing:
     """What comes out of a split is the reader's own, or cannot be written to."""
 
     @pytest.fixture
@@ -206,7 +206,7 @@ class TestOpening:
         np.testing.assert_array_equal(split.rows("bbox", 37, 107), expected)
         assert len(split.tracks) == 7
 
-    def test_an_open_split_notices_that_it_was_made_anew(self, tmp_path: Path, toy: Any) -> None:
+    def test_an_open_split_notices_that_it_was_replaced(self, tmp_path: Path, toy: Any) -> None:
         toy.write(tmp_path, toy.videos())
         split = cache.open(tmp_path)["toy/train"]
         shutil.rmtree(tmp_path / "toy")

@@ -137,7 +137,7 @@ def test_forked_children_and_threads_read_at_the_same_time(root: Path, in_child:
         assert all(reading)
 
 
-def test_spawned_children_open_the_split_anew(root: Path) -> None:
+def test_spawned_children_open_the_split_again(root: Path) -> None:
     split = cache.open(root)["toy/train"]
     windows = random_windows(0)
     expected = split.read(windows, dtype="float16")

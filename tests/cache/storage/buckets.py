@@ -57,7 +57,7 @@ def three_runs(root: Any, toy: Any) -> None:
     with StreamWriter(root, SPLIT, STREAM, dim=4, plan="weights") as writer:
         for shard in writer.pending:
             rows = np.asarray(writer.rows(shard))
-            earlier = np.where(rows < 192, rows - 160 + 10, rows)  # what comes anew has the keys of rows 10 to 42
+            earlier = np.where(rows < 192, rows - 160 + 10, rows)  # what is appended has the keys of rows 10 to 42
             keys = toy.keys(earlier)
             mask, features, ok = writer.carried(keys)
             assert mask.any() == (shard == 5)

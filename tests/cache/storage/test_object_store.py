@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import zarr
-import zarr.storage
 
 import cache
 from cache import CacheError
@@ -76,19 +74,6 @@ def test_a_batch_of_many_shards_fills_the_buffers_that_are_given(both: tuple[str
     assert batch["features"] is buffers["features"]
     np.testing.assert_array_equal(batch["features"], wanted["features"])
     np.testing.assert_array_equal(batch["kp_2d"], wanted["kp_2d"])
-
-
-def test_plain_zarr_reads_every_column(both: tuple[str, Path]) -> None:
-    from obstore.store import from_url
-
-    url, folder = both
-    theirs = zarr.open_group(zarr.storage.ObjectStore(from_url(url), read_only=True), mode="r")
-    ours = zarr.open_group(folder, mode="r")
-    names = [*cache.open(folder)[SPLIT].columns, "track_start", "video_name", f"features/{STREAM}"]
-    for name in names:
-        found, wanted = theirs[f"{SPLIT}/{name}"], ours[f"{SPLIT}/{name}"]
-        assert isinstance(found, zarr.Array) and isinstance(wanted, zarr.Array)
-        np.testing.assert_array_equal(np.asarray(found[:]), np.asarray(wanted[:]))
 
 
 def test_a_run_with_nothing_to_do_writes_nothing(url: str, server: Any, toy: Any) -> None:

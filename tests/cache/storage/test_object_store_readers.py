@@ -23,7 +23,7 @@ pytest.importorskip("moto.server", reason="a real S3 server is needed: pip insta
 
 
 @pytest.mark.slow
-def test_a_reader_of_a_stream_that_was_made_anew_is_told(url: str, toy: Any) -> None:
+def test_a_reader_of_a_replaced_stream_notices(url: str, toy: Any) -> None:
     toy.write(url, toy.videos())
     toy.write_stream(url)
     held = cache.open(url)[SPLIT]
@@ -57,7 +57,7 @@ def test_a_pickled_split_is_read_in_another_process(url: str, toy: Any) -> None:
 
 
 @pytest.mark.parametrize("what", ["held", "opened there"])
-def test_a_forked_worker_is_told_and_does_not_wait_for_ever(url: str, toy: Any, what: str) -> None:
+def test_a_forked_worker_gets_an_error_and_does_not_wait_for_ever(url: str, toy: Any, what: str) -> None:
     toy.write(url, toy.videos())
     split = cache.open(url)[SPLIT]
     windows = split.windows(8, 8)

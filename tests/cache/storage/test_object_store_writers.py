@@ -40,7 +40,9 @@ def test_of_two_writers_the_second_one_is_refused_at_its_first_shard(url: str, s
     assert cache.open(url)[SPLIT].videos.names == ["a"]
 
 
-def test_of_two_writers_with_the_same_rows_one_commits_and_the_other_is_told(url: str, server: Any, toy: Any) -> None:
+def test_of_two_writers_with_the_same_rows_one_commits_and_the_other_is_refused(
+    url: str, server: Any, toy: Any
+) -> None:
     first, second = (begun(url, [toy.video("a", [40])], plan, toy) for plan in "ab")
     first.commit({"by": "the first"})
     with pytest.raises(CacheError, match=r"manifest.json: .* another writer has committed meanwhile"):

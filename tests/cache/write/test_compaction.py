@@ -21,7 +21,7 @@ class Killed(BaseException):
 
 
 def replaced(root: Path, toy: Any, *, stream: bool = True) -> Path:
-    """Six videos and features of them; then b and d come anew with other lengths, f goes, and features follow."""
+    """Six videos and features of them; then b and d get other lengths, f goes, and features follow."""
     toy.write(root, toy.videos())
     if stream:
         toy.write_stream(root, bad_rows=[3, 64])
@@ -136,7 +136,7 @@ def test_a_split_without_replaced_rows_is_left_as_it_is(tmp_path: Path, toy: Any
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == times
 
 
-def test_a_reader_of_the_old_split_goes_on_with_what_it_has_open_and_is_told_for_the_rest(
+def test_a_reader_of_the_old_split_goes_on_with_what_it_has_open_and_is_refused_the_rest(
     tmp_path: Path, toy: Any
 ) -> None:
     root = replaced(tmp_path, toy)
@@ -195,7 +195,7 @@ def test_it_refuses_what_it_could_not_carry_over(tmp_path: Path, toy: Any) -> No
         cache.compact(root, "toy/val")
 
 
-def test_nobody_may_write_meanwhile(tmp_path: Path, toy: Any) -> None:
+def test_no_writer_is_let_in_meanwhile(tmp_path: Path, toy: Any) -> None:
     root = replaced(tmp_path, toy)
     tried = []
 

@@ -1,4 +1,4 @@
-"""Shards that others write and one writer accepts: the same bytes, and nothing of a late one ever counts."""
+"""Shards that others write and one writer accepts: the same bytes, and a late one never counts."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_a_shard_of_another_state_of_the_split_is_refused(root: Path, toy: Any) 
     staged = [old.stage(*given_for(old, shard, toy)) for shard in (0, 4)]
     kept = {key: (root / key).read_bytes() for one in staged for key in one.keys.values()}
     shutil.rmtree(root)
-    toy.write(root, toy.videos(seed=1))  # made anew: other rows under the same numbers
+    toy.write(root, toy.videos(seed=1))  # replaced: other rows under the same numbers
     with writer_of(root) as writer:
         for key, data in kept.items():
             (root / key).write_bytes(data)
@@ -232,7 +232,7 @@ def test_what_a_late_worker_stages_is_removed_by_the_next_writer(root: Path, toy
     assert writing(root) == []
 
 
-def test_gc_removes_it_when_nobody_writes_and_leaves_it_while_somebody_does(root: Path, toy: Any) -> None:
+def test_gc_removes_it_when_there_is_no_writer_and_leaves_it_otherwise(root: Path, toy: Any) -> None:
     with writer_of(root) as writer:
         staged = writer.shards.stage(*given_for(writer, 1, toy))
         done = cache.gc(root)

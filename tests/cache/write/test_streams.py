@@ -73,7 +73,7 @@ def test_rows_of_replaced_tracks_take_no_features(tmp_path: Path, toy: Any) -> N
 def test_unchanged_rows_are_carried_over_by_their_keys(tmp_path: Path, toy: Any) -> None:
     toy.write(tmp_path, toy.videos())
     toy.write_stream(tmp_path, bad_rows=[12])
-    toy.write(tmp_path, [toy.video("b", [7, 20], seed=3)], drop=["b"])  # b was in rows 10-37, comes anew from 160
+    toy.write(tmp_path, [toy.video("b", [7, 20], seed=3)], drop=["b"])  # b was in rows 10-37, is appended from 160
     with writer_of(tmp_path) as writer:
         assert writer.pending == [5]
         old = np.arange(10, 37)
@@ -89,7 +89,7 @@ def test_unchanged_rows_are_carried_over_by_their_keys(tmp_path: Path, toy: Any)
     np.testing.assert_array_equal(found[0], toy.features(np.arange(13, 17), 4))
 
 
-def test_keys_that_differ_in_one_word_are_told_apart(tmp_path: Path, toy: Any) -> None:
+def test_keys_that_differ_in_one_word_are_different_keys(tmp_path: Path, toy: Any) -> None:
     toy.write(tmp_path, toy.videos())
     toy.write_stream(tmp_path)
     toy.write(tmp_path, [], drop=["a"])  # something has been replaced: only then is there anything to carry over
@@ -157,7 +157,7 @@ def test_a_stream_needs_its_split(tmp_path: Path, toy: Any) -> None:
         pass
 
 
-def test_a_discarded_stream_is_gone_and_can_be_made_anew(tmp_path: Path, toy: Any) -> None:
+def test_a_deleted_stream_is_gone_and_can_be_written_again(tmp_path: Path, toy: Any) -> None:
     toy.write(tmp_path, [toy.video("a", [10])])
     before = toy.tree(tmp_path)
     toy.write_stream(tmp_path)
@@ -170,8 +170,8 @@ def test_a_discarded_stream_is_gone_and_can_be_made_anew(tmp_path: Path, toy: An
         rows = np.arange(10)
         writer.write(0, toy.features(rows, 4) + 1, np.ones(10), toy.keys(rows))
         writer.commit({})
-    anew = cache.open(tmp_path)["toy/train"].read([[0, 4]], "resnet50")["features"]
-    np.testing.assert_array_equal(anew, first + 1)
+    again = cache.open(tmp_path)["toy/train"].read([[0, 4]], "resnet50")["features"]
+    np.testing.assert_array_equal(again, first + 1)
 
 
 def test_a_stream_replaced_under_an_open_split_is_noticed(tmp_path: Path, toy: Any) -> None:

@@ -43,13 +43,13 @@ def test_the_bytes_of_rows_come_in_the_order_asked_for(cropped: Path, toy: Any) 
     ("row", "why"),
     [(-1, "does not have it"), (3, "not readable"), (143, "does not have it"), (10**9, "does not have it")],
 )
-def test_rows_without_bytes_are_told_by_their_numbers(cropped: Path, row: int, why: str) -> None:
+def test_rows_without_bytes_are_refused_by_their_numbers(cropped: Path, row: int, why: str) -> None:
     for rows in ([0, row, 1], [row]):
         with pytest.raises(CacheError, match=rf"no bytes for row {row}: .*{why}.*windows"):
             cache.open(cropped)[SPLIT].blobs("crops", rows)
 
 
-def test_rows_of_shards_that_are_not_there_yet_are_told(tmp_path: Path, toy: Any) -> None:
+def test_rows_of_missing_shards_are_refused(tmp_path: Path, toy: Any) -> None:
     toy.write(tmp_path, toy.videos())
     toy.write_blobs(tmp_path, shards=[0, 2])
     split = cache.open(tmp_path)[SPLIT]
@@ -58,7 +58,7 @@ def test_rows_of_shards_that_are_not_there_yet_are_told(tmp_path: Path, toy: Any
         split.blobs("crops", [31, 32])
 
 
-def test_whoever_wants_numbers_of_it_is_told_what_it_is(cropped: Path) -> None:
+def test_reading_numbers_of_it_is_an_error_that_names_the_way(cropped: Path) -> None:
     split = cache.open(cropped)[SPLIT]
     windows = split.windows(4, 4, "crops")
     for ask in (
@@ -165,7 +165,7 @@ def test_no_stream_is_called_like_an_array_of_another(tmp_path: Path, name: str)
 
 
 def test_bytes_are_carried_over_by_their_keys(own: Path, toy: Any) -> None:
-    toy.write(own, [toy.video("b", [7, 20], seed=3)], drop=["b"])  # b was in rows 10-37, comes anew from 160
+    toy.write(own, [toy.video("b", [7, 20], seed=3)], drop=["b"])  # b was in rows 10-37, is appended from 160
     with writer_of(own) as writer:
         assert writer.pending == [5]
         keys = toy.keys(np.arange(160, 187))

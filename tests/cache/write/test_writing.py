@@ -93,7 +93,7 @@ def test_a_second_commit_starts_on_a_shard_boundary_and_rewrites_no_shard(tmp_pa
     assert cache.verify(tmp_path).ok
 
 
-def test_a_replaced_video_comes_anew_and_a_dropped_one_goes(tmp_path: Path, toy: Any) -> None:
+def test_a_replaced_video_is_appended_and_a_dropped_one_goes(tmp_path: Path, toy: Any) -> None:
     toy.write(tmp_path, toy.videos())
     changed = toy.video("b", [6], seed=7)
     toy.write(tmp_path, [changed], drop=["b", "d"])
@@ -124,7 +124,7 @@ def test_committing_the_same_again_changes_no_file(tmp_path: Path, toy: Any) -> 
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == times
 
 
-def test_provenance_tells_of_every_commit(tmp_path: Path, toy: Any) -> None:
+def test_provenance_has_a_note_for_every_commit(tmp_path: Path, toy: Any) -> None:
     toy.write(tmp_path, [toy.video("a", [3])])
     first = cache.open(tmp_path)["toy/train"].manifest
     toy.write(tmp_path, [toy.video("b", [3])])
@@ -195,7 +195,7 @@ def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> Non
         SplitWriter(tmp_path, name, columns=["bbox"], plan="p")
 
 
-def test_a_second_writer_is_told_who_the_first_one_is(tmp_path: Path, toy: Any) -> None:
+def test_a_second_writer_gets_the_first_ones_process(tmp_path: Path, toy: Any) -> None:
     with (
         SplitWriter(tmp_path, "toy/train", columns=toy.columns, plan="p"),
         pytest.raises(CacheError, match=f"process {os.getpid()} writing"),

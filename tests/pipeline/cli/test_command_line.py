@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import subprocess
@@ -59,7 +60,8 @@ def controls(text: str) -> set[str]:
 def test_from_synthesized_data_to_a_verified_cache(
     tmp_path: Path, run: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, network: Any
 ) -> None:
-    monkeypatch.setattr(synthetic, "LAYOUTS", {"penn_action": synthetic.LAYOUTS["penn_action"]})
+    one = functools.partial(synthetic.synthesize, datasets=["penn_action"])
+    monkeypatch.setattr(synthetic, "synthesize", one)
     monkeypatch.setitem(synthetic.SIZES, "tiny", Size(0.05, 0.2))
     assert run("synthesize", "--out", tmp_path, "--size", "tiny", "--workers", 1) == 0
     assert (tmp_path / "body/SMPL_NEUTRAL.pkl").is_file()
@@ -394,7 +396,7 @@ def test_real_3dpw_over_demo_data_with_other_columns_is_refused(
     (raw / "STAND_IN.json").unlink()
     assert run("convert", "3dpw", "train", "--raw", raw, "--cache", root) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"error: {root / '3dpw/train'}: was made from demo data, and would now be made from real")
+    assert error.startswith(f"error: {root / '3dpw/train'}: was made from demo data with")
     assert "--cache" in error
 
 

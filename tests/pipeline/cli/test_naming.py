@@ -90,7 +90,7 @@ def test_a_raw_folder_that_is_one_level_off_is_answered_with_the_right_one(
     where = ("--out", tmp_path / "page.html") if command == "show" else ("--cache", penn.root)
     assert run(command, NAME, "--raw", penn.raw.parent / place, *where) == 2
     error = capsys.readouterr().err
-    assert f"has nothing of penn_action (label files: labels/*.mat); did you mean --raw {penn.raw}?" in error
+    assert f"did you mean --raw {penn.raw}?" in error
     assert not penn.root.exists()
 
 

@@ -22,13 +22,12 @@ from typing import Any
 
 import pytest
 
-import cache
 from pipeline import cluster
 from pipeline.cluster import connection
 from pipeline.cluster.connection import Needs
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.extract import extract
-from pipeline.features.on_cluster import Share, provenance_on_cluster
+from pipeline.features.on_cluster import Share
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.crops import Crops
@@ -190,16 +189,6 @@ def test_a_bounded_number_of_items_is_given_out_before_the_first_is_taken(
     assert taken == 200
 
 
-def test_large_results_are_kept_in_small_numbers(two: Cluster, jobs: ModuleType, tmp_path: Path) -> None:
-    job = jobs.Doubled(tmp_path)
-    begun = []
-    for taken, _ in enumerate(
-        cluster.map_on_workers(two.address, job, list(range(100)), [], size=lambda result: 1 << 21), start=1
-    ):
-        begun.append(len(jobs.logged(tmp_path)) - taken)
-    assert max(begun) <= 4 * 2 * 2  # two in a batch
-
-
 def test_a_group_is_done_by_one_worker(two: Cluster, jobs: ModuleType, tmp_path: Path) -> None:
     job = jobs.Doubled(tmp_path)
     results = cluster.map_on_workers(two.address, job, ITEMS, [], same_group=lambda a, b: a // 10 == b // 10)
@@ -329,15 +318,6 @@ def test_rows_that_a_stream_has_already_are_carried_over_by_workers(
     assert into.tree(tmp_path / "cluster") == into.tree(tmp_path / "alone")
 
 
-def test_a_worker_reports_where_numbers_come_from(
-    running: Cluster, jobs: Any, embedded: Any, into: Any, tmp_path: Path
-) -> None:
-    running.have(1)
-    into.convert(tmp_path / "cache", embedded.raw("penn_action"))
-    split, spec = cache.open(tmp_path / "cache")[PENN], StreamSpec("means", jobs.Means())
-    assert provenance_on_cluster(running.address, split, spec) == {"arithmetic": "means"}
-
-
 def test_a_worker_that_would_compute_otherwise_than_the_first_is_refused(jobs: Any, tmp_path: Path) -> None:
     share = Share(tmp_path, PENN, "0", StreamSpec("means", jobs.Means()), None)
     with pytest.raises(PipelineError, match="arithmetic was fp8, is means"):
@@ -405,18 +385,6 @@ def test_a_worker_that_does_not_see_the_raw_folder_is_refused_before_anything_is
     with pytest.raises(PipelineError, match=r"Dask worker at tcp://.*/raw: not found"):
         list(cluster.map_on_workers(two.address, jobs.Doubled(tmp_path), ITEMS, [tmp_path / "raw"]))
     assert jobs.logged(tmp_path) == []
-
-
-def test_a_worker_without_this_package_is_refused(running: Cluster, jobs: ModuleType, tmp_path: Path) -> None:
-    running.have(1)
-    (tmp_path / "without.py").write_text("import sys\nsys.modules['pipeline'] = None\n")
-    other = running.add("--preload", str(tmp_path / "without.py"))
-    running.await_workers(2)
-    try:
-        with pytest.raises(PipelineError, match="Install this package there, as here"):
-            list(cluster.map_on_workers(running.address, jobs.Doubled(tmp_path), ITEMS, []))
-    finally:
-        running.kill(other)
 
 
 # ----------------------------------------------------------------------------------------- whether there is a cluster

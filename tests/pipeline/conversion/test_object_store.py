@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import cache
-from pipeline.features.extract import extract, plan_extraction
+from pipeline.features.extract import extract
+from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.settings import sections
 from tasks import settings

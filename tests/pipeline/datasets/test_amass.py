@@ -83,13 +83,6 @@ def test_smpls_hands_are_the_index_fingers_of_smplh_and_smplx(tmp_path: Path) ->
         np.testing.assert_allclose(angle[22:], [(left + 1) / 100, (right + 1) / 100], rtol=1e-5)
 
 
-def test_whole_ratios_take_stored_frames_unchanged(tmp_path: Path) -> None:
-    write_motion(tmp_path, n_frames=400, rate=100.00000381)
-    stored = np.load(tmp_path / "ACCAD/s1/walk_poses.npz")["poses"]
-    (track,), _ = read(tmp_path)
-    np.testing.assert_array_equal(track.pose[:, :66], stored[::4, :66].astype(np.float32))
-
-
 def test_decimation_takes_every_fourth_of_120_hz_and_says_30_fps(tmp_path: Path) -> None:
     write_motion(tmp_path)
     stored = np.load(tmp_path / "ACCAD/s1/walk_poses.npz")["poses"]

@@ -254,14 +254,6 @@ def test_a_video_with_a_good_header_and_no_frame_is_set_aside(raw: Path, undecod
     assert (account["set_aside"], account["found"]) == ("video_unreadable", N)
 
 
-def test_a_video_that_is_longer_than_its_poses_is_used_as_far_as_they_go(raw: Path) -> None:
-    write_video(raw, n_frames=45)  # the poses of S9's "Waiting 1" end after half of the video
-    (track,), account = read(raw)
-    assert track.frame_index[-1] == 18
-    assert account["notes"] == ["20 frames are labelled, 45 are there: the last 25 not used"]
-    assert account["found"] == 20
-
-
 def test_poses_that_are_a_little_longer_than_the_video_lose_their_end(raw: Path) -> None:
     write_poses(raw, n_frames=21)
     (track,), account = read(raw)
@@ -298,14 +290,6 @@ def test_pictures_take_the_place_of_a_video(raw: Path, folder: str, name: str, f
     assert account["notes"] == []
 
 
-def test_a_missing_picture_costs_its_own_frame_only(raw: Path) -> None:
-    (raw / "S1/Videos" / f"{STEM}.mp4").unlink()
-    write_pictures(raw / f"S1/images/{STEM}", (n for n in range(1, N + 1) if n not in (5, 6)))  # frames 4 and 5
-    (track,), account = read(raw)
-    assert track.frame_index.tolist() == [0, 2, 6, 8, 10, 12, 14, 16, 18]
-    assert account["dropped"] == {"not_sampled": 10, "no_picture": 1}
-
-
 def test_pictures_at_25_fps_are_refused_since_every_label_would_be_on_another_frame(raw: Path) -> None:
     (raw / "S1/Videos" / f"{STEM}.mp4").unlink()
     write_pictures(raw / f"S1/images/{STEM}", range(1, N // 2 + 1))
@@ -328,12 +312,6 @@ def test_poses_of_slightly_different_lengths_are_used_as_far_as_both_go(raw: Pat
     assert other.frame_index.tolist() == track.frame_index.tolist()
     assert (account["found"], account["dropped"]) == (20, {"not_sampled": 10, "no_label": 1})
     assert account["notes"] == ["poses of 18 frames in 2D, of 20 in 3D"]
-
-
-def test_poses_of_very_different_lengths_are_refused(raw: Path) -> None:
-    write_poses(raw, pixels=poses(10)[0])
-    _, account = read(raw)
-    assert (account["set_aside"], account["found"]) == ("frame_count_mismatch", 20)
 
 
 def test_what_is_not_finite_loses_its_own_label_only(raw: Path) -> None:
@@ -368,14 +346,6 @@ def test_a_person_without_extent_is_dropped(raw: Path) -> None:
     assert tracks == []
     assert account["dropped"] == {"not_sampled": 10, "degenerate_box": 10}
     assert account["tracks_dropped"] == {"no_frame_left": 1}
-
-
-@pytest.mark.parametrize("shape", [(N, 51), (N, 64), (1, 96)])
-def test_poses_of_another_skeleton_are_refused(raw: Path, shape: tuple[int, int]) -> None:
-    write_pose(pose_file(raw, "D3_Positions_mono"), np.ones(shape))
-    _, account = read(raw)
-    assert account["set_aside"] == ("frame_count_mismatch" if shape[1] == 96 else "bad_label_file")
-    assert account["found"] == N  # the other file's
 
 
 # ----------------------------------------------------------------------------------------------------- metadata, fits
@@ -443,13 +413,6 @@ def test_action_ids_become_file_names_by_the_subject(tmp_path: Path) -> None:
         np.testing.assert_allclose(Rotation.from_rotvec(track.pose[3, :3]).as_matrix(), expected, atol=1e-6)
 
 
-def test_without_fits_has_smpl_is_false_and_no_zero_passes_for_a_pose(raw: Path) -> None:
-    (track,), _ = read(raw)
-    assert not track.has_smpl.any()
-    assert np.isnan(track.pose).all()
-    assert np.isnan(track.betas).all()
-
-
 def test_fits_without_metadata_cameras_or_this_sequence_are_noted_and_not_used(raw: Path) -> None:
     write_fits(raw, {"2": {"2": {"0": fit_of(0)}}})
     assert "'action/subaction': expected 2/1, found none" in read(raw)[1]["notes"][0]
@@ -484,17 +447,6 @@ def test_fits_that_are_none_are_noted_and_the_other_labels_are_kept(raw: Path, f
     assert note.startswith("SMPL fits are not used: ")
     assert told in note
     assert len(note) < 1000
-
-
-@pytest.mark.parametrize(
-    "text", ["[]", "{}", "null", "3", "{", '{"1": {"R": "x"}}', '{"1": {"R": [[1,0],[0,1]]}}', DEEP]
-)
-def test_cameras_that_are_none_are_noted_and_the_other_labels_are_kept(raw: Path, text: str) -> None:
-    write_fits(raw)
-    (raw / "smpl_param/Human36M_subject1_camera.json").write_text(text)
-    (track,), account = read(raw)
-    assert not track.has_smpl.any()
-    assert account["notes"][0].startswith("SMPL fits are not used: ")
 
 
 def test_a_camera_that_mirrors_is_no_rotation(raw: Path) -> None:

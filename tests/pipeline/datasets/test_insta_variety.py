@@ -1,4 +1,3 @@
-import os
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -268,13 +267,6 @@ def test_wrong_data_cost_their_record_and_a_wrong_length_all_that_follow(tmp_pat
     data, rest = (account.message for account in list(report)[1:])
     assert f"the data of the record at byte {starts[1]} do not have their checksum" in data
     assert f"all from byte {starts[2]} on is out of reach" in rest
-
-
-@pytest.mark.parametrize("cut", [1, 5, 20, 2000])
-def test_a_shard_that_ends_early_gives_its_whole_records(tmp_path: Path, cut: int) -> None:
-    file = write(tmp_path, clip(2), clip(3))
-    os.truncate(file, file.stat().st_size - cut)
-    assert accounts(tmp_path) == {"00000": ("", 2), "00001": ("record_damaged", 0)}
 
 
 @pytest.mark.parametrize("content", [b"", b"\x1f\x8b\x08" + bytes(99), b"<!DOCTYPE html><html>" + bytes(99)])

@@ -166,14 +166,6 @@ def test_coordinates_that_are_not_finite_are_not_seen(raw: Path) -> None:
     assert account["notes"] == ["1 joints are not finite: not used"]
 
 
-def test_alphapose_without_identities_is_linked_like_openpose(raw: Path) -> None:
-    write_alphapose(raw, [result(t, x) for t in range(30) for x in ((100, 500) if t % 2 else (500, 100))])
-    tracks, account = read(raw)
-    assert [float(track.kp_2d[:, SPIN49.index("lknee"), 0].mean()) for track in tracks] == [100, 500]
-    assert tracks[0].kp_2d[..., 2].max() == 1  # scores above 1 are clipped
-    assert account["found"] == 60
-
-
 @pytest.mark.parametrize("form", [0, 0.0, [0.0], [[0.0], [0.0]]])
 def test_alphapose_that_did_not_track_calls_everybody_0(raw: Path, form: Any) -> None:
     # As it writes it without --pose_track (AlphaPose's issues 750 and 761), lists in a list where it merged detections.
@@ -194,12 +186,6 @@ def test_alphaposes_identities_are_taken_when_it_tracked(raw: Path, form: Any) -
     assert [track.name.rpartition("/")[2] for track in tracks] == ["3", "7"]
     knee = SPIN49.index("lknee")
     assert tracks[0].kp_2d[:, knee, 0].tolist() == [100] * 15 + [500] * 15
-
-
-def test_a_tracked_person_who_is_away_for_five_frames_stays_one_track(raw: Path) -> None:
-    write_alphapose(raw, [result(t, idx=1) for t in [*range(30), *range(35, 70)]])
-    (track,), _ = read(raw)
-    assert track.frame_index.tolist() == [*range(30), *range(35, 70)]
 
 
 def test_a_tracked_person_who_is_away_for_long_comes_back_as_another_track(raw: Path) -> None:
@@ -241,18 +227,6 @@ def test_a_broken_clip_is_set_aside_with_its_person_frames_counted(raw: Path) ->
     assert (account["set_aside"], account["dropped"]) == ("video_unreadable", {"video_unreadable": 30})
     with pytest.raises(RawDataError, match=r"mp4: 'video': expected a video that can be decoded"):
         list(KINETICS.tracks(raw, "train"))
-
-
-def test_a_clip_that_is_gone_is_told(tmp_path: Path) -> None:
-    write_openpose(tmp_path, {t: [person()] for t in range(30)})
-    (tmp_path / "train").mkdir()
-    tracks, account = read(tmp_path)
-    assert (tracks, account["name"], account["set_aside"], account["found"]) == (
-        [],
-        f"train/{CLIP}",
-        "video_missing",
-        30,
-    )
 
 
 def test_more_keypoints_than_frames_are_told(raw: Path) -> None:

@@ -214,13 +214,6 @@ def test_one_broken_camera_costs_only_itself(tmp_path: Path) -> None:
     assert "'annot2{2}': expected numbers of shape (any, 56), found (5, 50)" in report.video("S1/Seq1/video_1").message
 
 
-@pytest.mark.parametrize("stored", [np.float32, np.int16, np.uint16])
-def test_labels_of_other_types_are_cast(raw: Path, stored: type) -> None:
-    write_annot(raw, kp_2d=labels_2d().astype(stored), annot2=cell(*[labels_2d().reshape(N, -1).astype(stored)] * 14))
-    (track,), _ = read(raw)
-    np.testing.assert_array_equal(track.kp_2d[:, 39, :2], labels_2d()[:, 4])
-
-
 @pytest.mark.parametrize(
     ("joint", "place", "kept"),
     [
@@ -278,15 +271,6 @@ def test_a_body_of_no_extent_is_dropped_and_a_video_with_nothing_left_gives_no_t
     assert account["tracks_dropped"] == {"no_frame_left": 1}
 
 
-def test_a_missing_picture_does_not_shift_the_rest(raw: Path) -> None:
-    (raw / "S1/Seq1/imageFrames/video_0/frame_000002.jpg").unlink()
-    (track,), account = read(raw)
-    assert track.frame_index.tolist() == [0, 1, 3, 4]
-    np.testing.assert_array_equal(track.kp_2d[:, 39, 0], labels_2d()[[0, 1, 3, 4], 4, 0])
-    assert account["dropped"] == {"no_picture": 1}
-    assert account["notes"] == ["1 of 5 labelled frames have no picture, the first is frame_000002.jpg"]
-
-
 def test_a_video_file_gives_its_own_rate_and_ends_where_it_ends(tmp_path: Path) -> None:
     write_annot(tmp_path)
     write_video(tmp_path / "S1/Seq1/imageSequence/video_4.avi", n_frames=4, fps=50)
@@ -296,13 +280,6 @@ def test_a_video_file_gives_its_own_rate_and_ends_where_it_ends(tmp_path: Path) 
     assert track.frames == Video(tmp_path, "S1/Seq1/imageSequence/video_4.avi")
     assert account["dropped"] == {"no_picture": 1}
     assert [frame.image.shape for frame in track.frames.read(track.frame_index)] == [(HEIGHT, WIDTH, 3)] * 4
-
-
-def test_a_video_with_a_good_header_and_no_frame_is_set_aside(tmp_path: Path, undecodable: Any) -> None:
-    write_annot(tmp_path)
-    undecodable(tmp_path / "S1/Seq1/imageSequence/video_0.avi", N, 25.0, (WIDTH, HEIGHT))
-    account = read(tmp_path)[1]
-    assert (account["set_aside"], account["found"]) == ("video_unreadable", N)
 
 
 @pytest.mark.parametrize(
@@ -435,12 +412,6 @@ def test_the_picture_s_own_size_decides_in_test_too(tmp_path: Path) -> None:
     assert read(tmp_path, "test")[1]["dropped"] == {"joint_outside_picture": 1}
 
 
-@pytest.mark.parametrize("valid", [np.ones((N, 1), np.uint8), np.ones((1, N)), np.ones(N)])
-def test_valid_frame_may_be_a_row_or_a_column(tmp_path: Path, valid: np.ndarray) -> None:
-    write_test(tmp_path, valid_frame=valid)
-    assert read(tmp_path, "test")[0][0].valid.all()
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -457,16 +428,6 @@ def test_test_labels_of_another_shape_are_refused(tmp_path: Path, changes: dict[
     with pytest.raises(RawDataError, match=words):
         list(MPI.tracks(tmp_path, "test"))
     assert read(tmp_path, "test")[1]["set_aside"] == "bad_label_file"
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e308])
-def test_a_test_frame_with_a_number_that_is_none_is_dropped(tmp_path: Path, bad: float) -> None:
-    kp_2d, kp_3d = labels_2d(17)[:, None], labels_3d(17)[:, None]
-    kp_2d[0, 0, 3, 1], kp_3d[2, 0, 14, 0] = bad, bad
-    write_test(tmp_path, annot2=kp_2d, univ_annot3=kp_3d)
-    (track,), account = read(tmp_path, "test")
-    assert track.frame_index.tolist() == [1, 3, 4]
-    assert account["dropped"] == {"label_not_finite": 2}
 
 
 def test_a_test_video_without_labels_or_pictures_is_told(tmp_path: Path) -> None:

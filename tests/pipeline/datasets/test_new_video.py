@@ -75,13 +75,6 @@ def test_a_person_who_is_missed_for_a_moment_is_bridged_with_boxes_in_between(vi
     assert (track.kp_2d[[3, 7]][..., 2] > 0).any()
 
 
-def test_without_bridging_only_frames_with_the_person_are_read(video, tmp_path) -> None:
-    people = [[] if i == 5 else [person(i)] for i in range(N)]
-    (track,), account = read(video, keypoints=openpose(tmp_path / "k", people), max_gap=0)
-    assert 5 not in track.frame_index
-    assert account.notes == []
-
-
 def test_files_of_any_one_name_are_taken(video, tmp_path) -> None:
     people = [[person(i)] for i in range(N)]
     folder = openpose(tmp_path / "k", people, "camera_{:012d}_keypoints.json")
@@ -216,12 +209,6 @@ def test_what_is_not_there_is_told_before_anything_is_read(video, tmp_path) -> N
     for labels in ({}, {"keypoints": tmp_path, "boxes": video}):
         with pytest.raises(ConfigError, match="expected keypoints or boxes"):
             NewVideo.of(video, **labels)
-
-
-def test_a_folder_without_pictures_is_no_video(tmp_path) -> None:
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(RawDataError, match="expected numbered jpg or png files"):
-        read(tmp_path / "empty", keypoints=openpose(tmp_path / "k", [[person(0)]]))
 
 
 def test_a_file_that_is_no_video_is_told(tmp_path) -> None:

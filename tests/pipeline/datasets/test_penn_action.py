@@ -109,14 +109,6 @@ def test_frames_without_a_visible_joint_or_with_a_tiny_box_are_dropped_and_count
     assert (account["found"], account["kept"]) == (4, 2)
 
 
-def test_a_video_with_no_frame_left_gives_no_track(tmp_path: Path) -> None:
-    write_video(tmp_path, visibility=np.zeros((3, 13), np.uint8))
-    tracks, account = read(tmp_path)
-    assert tracks == []
-    assert account["dropped"] == {"no_visible_joint": 3}
-    assert account["tracks_dropped"] == {"no_frame_left": 1}
-
-
 def test_a_missing_picture_does_not_shift_the_rest(tmp_path: Path) -> None:
     label = write_video(tmp_path, n_frames=4, pictures=[1, 3, 4])
     (track,), account = read(tmp_path)
@@ -218,17 +210,6 @@ def test_pictures_without_a_label_are_told(tmp_path: Path) -> None:
     write_video(tmp_path)
     (tmp_path / "labels/0001.mat").unlink()
     assert read(tmp_path)[1]["set_aside"] == "no_label"
-
-
-def test_a_listing_names_the_label_and_the_picture_folder_in_order(tmp_path: Path) -> None:
-    for name in ("0010", "0002"):
-        write_video(tmp_path, name)
-    (tmp_path / "frames/.DS_Store").touch()
-    (tmp_path / "labels/readme.mat").touch()
-    videos = PENN.videos(tmp_path, "train")
-    assert [v.name for v in videos] == ["0002", "0010"]
-    assert videos[0].files == (Path("labels/0002.mat"),)
-    assert videos[0].folders == (Path("frames/0002"),)
 
 
 def test_an_unknown_split_is_refused(tmp_path: Path) -> None:

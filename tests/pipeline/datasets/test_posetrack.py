@@ -139,13 +139,6 @@ def test_people_who_share_pictures_are_tracks_of_one_source(tmp_path: Path) -> N
     assert (account["found"], account["kept"], account["tracks_kept"]) == (20, 20, 2)
 
 
-def test_a_person_goes_and_comes_back_with_a_gap(tmp_path: Path) -> None:
-    present = [0, 1, 2, 3, 15, 16, 17, 18]
-    write(tmp_path, content([image(t) for t in range(20)], [annotation(t) for t in present]), pictures=range(20))
-    (track,), _ = read(tmp_path)
-    assert track.frame_index.tolist() == present
-
-
 def test_frames_count_by_the_number_in_the_name_and_not_by_rows(tmp_path: Path) -> None:
     every = range(0, 40, 4)
     images = [image(t, labelled=t in every) for t in range(40)]
@@ -237,14 +230,6 @@ def test_a_person_twice_in_a_picture_is_the_one_with_more_joints_else_the_first(
     assert track.bbox[:, 2].tolist() == [160, 160, 160, 160, 160, 8, 160, 160, 160, 160]
 
 
-def test_one_picture_under_two_ids_is_one_frame(tmp_path: Path) -> None:
-    images = [image(t) for t in range(10)] + [image(3) | {"id": 77}]
-    write(tmp_path, content(images, [annotation(t) for t in range(10)] + [annotation(3, image_id=77)]))
-    (track,), account = read(tmp_path)
-    assert track.frame_index.tolist() == list(range(10))
-    assert account["dropped"] == {"duplicate_person": 1}
-
-
 def test_of_two_pictures_with_one_id_the_first_is_meant(tmp_path: Path) -> None:
     images = [image(t) for t in range(10)] + [image(3, labelled=False), image(9) | {"id": image(4)["id"]}]
     write(tmp_path, content(images, [annotation(t) for t in range(10)]))
@@ -254,17 +239,6 @@ def test_of_two_pictures_with_one_id_the_first_is_meant(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ pictures
-
-
-def test_a_labelled_frame_without_its_picture_is_dropped_and_shifts_nothing(tmp_path: Path) -> None:
-    write(tmp_path, pictures=[0, 1, 2, 4, 5, 6, 7, 8])
-    (track,), account = read(tmp_path)
-    assert track.frame_index.tolist() == [0, 1, 2, 4, 5, 6, 7, 8]
-    assert track.kp_2d[3, INTO_SPIN49[0], 0] == 5  # frame 4's
-    assert account["dropped"] == {"no_picture": 2}
-    (note,) = account["notes"]
-    assert note.startswith("2 of 10 labelled pictures are not there: the first has a text 'images/val/")
-    assert "000003.jpg" in note
 
 
 def test_a_sequence_without_pictures_is_set_aside_with_its_people_counted(tmp_path: Path) -> None:
@@ -285,16 +259,6 @@ def test_of_equally_many_names_the_first_decides(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["{:06d}/000001.jpg", "images/val/x{:06d}.jpg", "a\n1.jpg", "\ud800/1.jpg", "x", "1", "a/" * 9999 + "1.jpg"]
-)
-def test_names_that_no_pattern_can_hold_are_refused(tmp_path: Path, name: str) -> None:
-    write(tmp_path, content([image(0, file_name=name)], [annotation(0)]))
-    error = refusal(tmp_path)
-    assert error.reason == "bad_label_file"
-    assert "'file_name': expected names with a number at the end, such as 000000.jpg" in str(error)
-
-
-@pytest.mark.parametrize(
     "name",
     ["../000001.jpg", "/etc/000001.jpg", "images/val/../../../x/000001.jpg", "", "images\\..\\1.jpg", "a\0/1.jpg"],
 )
@@ -305,13 +269,6 @@ def test_a_name_that_leads_outside_sets_its_sequence_aside(tmp_path: Path, name:
     error = refusal(tmp_path)
     assert error.reason == "path_outside"
     assert read(tmp_path)[1]["dropped"] == {"path_outside": 10}
-
-
-def test_names_of_unlabelled_pictures_do_not_matter(tmp_path: Path) -> None:
-    images = [image(t) for t in range(10)] + [image(10, labelled=False, file_name="/etc/passwd")]
-    images.append(image(11, labelled=False, file_name=None))
-    write(tmp_path, content(images, [annotation(t) for t in range(10)]))
-    assert read(tmp_path)[1]["kept"] == 10
 
 
 def test_pictures_in_another_folder_are_used_and_told(tmp_path: Path) -> None:
@@ -396,7 +353,7 @@ WRONG = [  # place, value, words of the error
     (put("images"), {}, "'images': expected a list of objects, found an object"),
     (put("images", 3), 7, r"'images[3]': expected an object, found 7"),
     (put("images", 3, "id"), None, "'images[3].id': expected a whole number, found nothing"),
-    (put("images", 3, "id"), 10**400, "'images[3].id': expected a whole number, found a number beyond all bounds"),
+    (put("images", 3, "id"), 10**400, "'images[3].id': expected a whole number, found a number out of range"),
     (put("images", 3, "is_labeled"), None, "'images[3].is_labeled': expected true or false, found nothing"),
     (put("images", 3, "file_name"), 3.5, "'images[3].file_name': expected text, found 3.5"),
     (put("annotations", 0), [], "'annotations[0]': expected an object, found 0 entries"),

@@ -122,15 +122,3 @@ def test_a_detectors_crowd_is_linked_into_people(crowd: Path) -> None:
         seen = track.kp_2d[..., 2] > 0
         neck = track.kp_2d[:, 1][seen[:, 1]]
         assert np.linalg.norm(np.diff(neck[:, :2], axis=0), axis=1).max() < 40
-
-
-def test_the_crowds_frames_can_be_cropped(crowd: Path) -> None:
-    from pipeline.crops import crop_person
-
-    tracks = list(datasets.get("kinetics").tracks(crowd, "train"))
-    source = tracks[0].frames
-    assert source.size() == (1280, 720)
-    for frame in source.read([0, 30, 73]):
-        for track in tracks:
-            for box in track.bbox[track.frame_index == frame.index]:
-                assert crop_person(frame.image, box, track.crop_scale).std() > 5

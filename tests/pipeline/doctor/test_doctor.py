@@ -296,10 +296,6 @@ def test_from_an_empty_raw_folder_to_a_converted_dataset_by_what_it_prints(
     assert (tmp_path / "data/cache/penn_action/test/manifest.json").is_file()
 
 
-@EVERY
-def test_the_layout_is_complete(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    layout = shown(capsys, name, "--raw", tmp_path).partition("holds\n")[2]
-    assert all(form in layout for part in datasets.get(name).parts for form in part.patterns)
 
 
 def test_more_than_the_release_has_is_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -131,8 +131,3 @@ def test_offline_it_says_which_file_to_put_where(monkeypatch: pytest.MonkeyPatch
     assert "https://download.pytorch.org/models/resnet50-11ad3fa6.pth cannot be downloaded (no network)" in told
     assert f"put it at {tmp_path}/hub/checkpoints/resnet50-11ad3fa6.pth" in told
     assert "file:FILE" in told
-
-
-def test_weights_that_are_not_there_say_where_to_get_them(tmp_path: Path) -> None:
-    with pytest.raises(MissingAssets, match=r"github\.com/nkolot/SPIN"):
-        load(f"spin:{tmp_path / 'none.pt'}")

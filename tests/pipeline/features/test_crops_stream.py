@@ -182,37 +182,3 @@ def test_the_commands_do_it_too(root: Path, capsys: pytest.CaptureFixture[str]) 
     ):
         assert main([*base, *wrong]) == 2
         assert said in capsys.readouterr().err
-
-
-def test_accept_knows_the_stream_of_crops_that_luigi_cfg_names(
-    root: Path, penn: Path, into: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    extract_crops(root, into)
-    file = tmp_path / "luigi.cfg"
-    file.write_text(
-        f"[paths]\nraw = {penn.parent}\nbody = {tmp_path}/body\ncache = {root}\nruns = {tmp_path}/runs\n"
-        "[data]\ndatasets = penn_action\n[features]\nstream = small\ncrops = crops\n[crops]\nquality = 90\n"
-    )
-    asked = ["accept", PENN, "--stream", "crops", "--config", str(file)]
-    assert main(asked) == 2
-    assert "stream crops: quality was 95, is 90" in capsys.readouterr().out
-    assert main([*asked, "--because", "tried out"]) == 0
-    assert cache.open(root)[PENN].stream_manifest("crops")["identity"]["quality"] == 90
-
-
-def test_crops_are_not_taken_out_when_the_pictures_are_gone(
-    root: Path, penn: Path, into: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    extract_crops(root, into)
-    shutil.rmtree(penn / "frames")
-    file = root / PENN / "features/crops/c/0"
-    data = bytearray(file.read_bytes())
-    data[5] ^= 1
-    file.write_bytes(data)
-    assert main(["verify", "--repair", "--cache", str(root)]) == 1
-    error = " ".join(capsys.readouterr().err.split())
-    assert "of its 2 videos are not below" in error or "of its 3 videos are not below" in error
-    assert "Nothing of the stream 'crops' was changed" in error
-    assert file.read_bytes() == bytes(data)
-    split = cache.open(root)[PENN]
-    assert split.blobs("crops", np.arange(16, 24)), "rows of the other shard can still be read"

@@ -34,6 +34,7 @@ import sys, time
 from pathlib import Path
 import made_up
 from pipeline.features import extract as features
+from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
 
@@ -44,7 +45,7 @@ def slowly(self, crops):
 made_up._Mean.__call__ = slowly
 resources = Resources(Machine(batch_size=4), int(sys.argv[2]), 60.0)
 spec = StreamSpec("colour", made_up.Colour(), resources=resources)
-plan = features.plan_extraction(Path(sys.argv[1]), "penn_action/train", spec)
+plan = plan_extraction(Path(sys.argv[1]), "penn_action/train", spec)
 done = features.extract(plan, progress=lambda rows, total, message="": print(rows, total, flush=True))
 print("computed", done.computed, done.carried, sum(done.problems.values()))
 """

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import pickle
 import time
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,7 +18,6 @@ from pipeline.features.engine.jobs import MOST_SHARDS, Job, jobs
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.shards import EXAMPLES, OpenShards
 from pipeline.features.engine.worker import Done
-from pipeline.features.pixel_sources import Frames
 
 ORDERLY = settings(deadline=None, max_examples=80, derandomize=True)
 
@@ -377,9 +374,3 @@ def test_the_meter_says_what_everything_else_waits_for(monkeypatch: pytest.Monke
     now += 1000
     assert (meter.elapsed, meter.as_dict()["seconds"], meter.as_dict()["rows_a_second"]) == (10, 10, 5)
     assert all(math.isfinite(share) for share in meter.busy().values())
-
-
-def test_what_is_sent_to_decoding_processes_can_be(made_up: Any, tmp_path: Path) -> None:
-    pixels = Frames(made_up.Source(tmp_path), "made_up/train", "0", "0")
-    assert pickle.loads(pickle.dumps(pixels)) == pixels
-    assert not pixels.by_row

@@ -17,7 +17,7 @@ import cache
 from pipeline import crops
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import extract, networks
-from pipeline.features.engine import shards
+from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams import resnet50 as resnet50_stream
 from pipeline.features.streams.crops import Crops
@@ -129,7 +129,7 @@ def test_weights_from_a_file_are_not_standardised_and_stand_for_nothing(
     assert manifest["identity"]["weights"].keys() == {"kind", "file_sha256"}
     moved = (tmp_path / "weights.pt").rename(tmp_path / "elsewhere.pt")
     spec = into.spec(weights=WeightsSpec("file", str(moved)))
-    assert extract.plan_extraction(root, PENN, spec).up_to_date  # the content counts, not the path
+    assert plan_extraction(root, PENN, spec).up_to_date  # the content counts, not the path
 
 
 def test_every_row_has_the_features_of_its_own_crop(
@@ -144,21 +144,6 @@ def test_every_row_has_the_features_of_its_own_crop(
         np.testing.assert_allclose(stored[track], means(pixels), rtol=FLOAT16)
         assert (into.rows(root, PENN, "features/resnet50_ok")[track] == 1).all()
     assert cache.open(root)[PENN].windows(8, 8, "resnet50").shape == (3, 2)
-
-
-def test_the_size_of_batches_and_shards_changes_no_feature(
-    penn: Path, into: Any, tmp_path: Path, network: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = []
-    for rows_per_shard, batch_size in ((16, 1), (8, 32), (8192, 7)):
-        monkeypatch.setattr("cache.write.split_writer.ROWS_PER_SHARD", rows_per_shard)
-        monkeypatch.setattr("cache.write.split_writer.ROWS_PER_CHUNK", 8)
-        root = tmp_path / f"{rows_per_shard}-{batch_size}"
-        into.convert(root, penn)
-        into.extract(root, batch_size=batch_size)
-        found.append(into.rows(root, PENN, "features/resnet50"))
-    np.testing.assert_equal(found[1], found[0])
-    np.testing.assert_equal(found[2], found[0])
 
 
 def test_a_frame_of_several_persons_is_decoded_once(
@@ -197,11 +182,11 @@ def test_a_second_run_has_nothing_to_do_and_needs_no_network(
     root = tmp_path / "cache"
     into.convert(root, penn)
     spec = StreamSpec()
-    first = extract.plan_extraction(root, PENN, spec)
+    first = plan_extraction(root, PENN, spec)
     assert (first.why, first.up_to_date) == ("not extracted before", False)
     extract.extract(first)
     before = into.everything(root)
-    assert extract.plan_extraction(root, PENN, spec).up_to_date
+    assert plan_extraction(root, PENN, spec).up_to_date
     again = extract.extract(first)  # whoever does it nevertheless changes nothing either
     assert (again.computed, again.carried) == (0, 0)
     held = {path: seen for path, seen in before.items() if not path.endswith("features/resnet50")}
@@ -220,7 +205,7 @@ def test_only_rows_of_an_added_video_are_extracted(
     (tmp_path / "0003.mat").rename(penn / "labels/0003.mat")
     (tmp_path / "0003").rename(penn / "frames/0003")
     into.convert(root, penn)
-    plan = extract.plan_extraction(root, PENN, StreamSpec())
+    plan = plan_extraction(root, PENN, StreamSpec())
     assert plan.why == "the split has changed"
     done = extract.extract(plan)
     assert (done.computed, done.carried, done.meter.frames) == (8, 0, 8)
@@ -254,7 +239,7 @@ def test_a_corrected_label_costs_no_network_call(
     done = into.extract(root)
     assert (done.computed, done.carried, done.meter.frames, network.batches) == (0, 8, 0, [])
     np.testing.assert_equal(into.rows(root, PENN, "features/resnet50"), before)
-    assert extract.plan_extraction(root, PENN, StreamSpec()).up_to_date
+    assert plan_extraction(root, PENN, StreamSpec()).up_to_date
     assert cache.verify(root).ok
 
 
@@ -290,20 +275,6 @@ def test_a_changed_picture_is_extracted_anew(penn: Path, into: Any, tmp_path: Pa
     np.testing.assert_allclose(stored, means(cropped_by_hand(penn, root)["0003/0"]), rtol=FLOAT16)
 
 
-def test_a_removed_video_costs_nothing(penn: Path, into: Any, tmp_path: Path, network: Any) -> None:
-    root = tmp_path / "cache"
-    into.convert(root, penn)
-    into.extract(root)
-    (penn / "labels/0003.mat").unlink()
-    shutil.rmtree(penn / "frames/0003")
-    into.convert(root, penn)
-    network.batches.clear()
-    done = into.extract(root)
-    assert (done.computed, network.batches) == (0, [])
-    assert extract.plan_extraction(root, PENN, StreamSpec()).up_to_date
-    assert cache.open(root)[PENN].windows(8, 8, "resnet50").shape == (2, 2)
-
-
 def test_a_truncated_picture_is_marked_counted_and_kept_out_of_windows(
     penn: Path, into: Any, tmp_path: Path, network: Any
 ) -> None:
@@ -330,20 +301,8 @@ def test_a_truncated_picture_is_marked_counted_and_kept_out_of_windows(
     assert np.isfinite(split.read(split.windows(2, 2, "resnet50"), stream="resnet50")["features"]).all()
     with pytest.raises(cache.CacheError, match="picture was not readable"):
         split.read(np.array([[start + 2, start + 4]]), stream="resnet50")
-    assert extract.plan_extraction(root, PENN, StreamSpec()).up_to_date
+    assert plan_extraction(root, PENN, StreamSpec()).up_to_date
     assert cache.verify(root).ok
-
-
-def test_many_problems_are_counted_and_the_first_few_told(penn: Path, into: Any, tmp_path: Path, network: Any) -> None:
-    root = tmp_path / "cache"
-    for picture in sorted((penn / "frames/0003").iterdir())[1:]:
-        picture.write_bytes(picture.read_bytes()[:-50])
-    (penn / "frames/0005/000008.jpg").write_bytes(b"")
-    into.convert(root, penn)
-    done = into.extract(root)
-    assert done.problems == {"picture_truncated": 7, "picture_empty": 1}
-    assert len(done.examples) == shards.EXAMPLES
-    assert done.computed == 16
 
 
 def test_a_stream_keeps_its_weights_and_others_go_beside_it(
@@ -358,7 +317,7 @@ def test_a_stream_keeps_its_weights_and_others_go_beside_it(
         with pytest.raises(PipelineError, match=r"'resnet50' was extracted otherwise: .*--stream NAME.*--replace"):
             into.extract(root, **changed)
     assert into.tree(root) == held
-    assert extract.plan_extraction(root, PENN, into.spec(device="cpu", batch_size=1)).up_to_date
+    assert plan_extraction(root, PENN, into.spec(device="cpu", batch_size=1)).up_to_date
 
     into.extract(root, weights=other, name="other")
     split = cache.open(root)[PENN]
@@ -367,27 +326,12 @@ def test_a_stream_keeps_its_weights_and_others_go_beside_it(
     assert {path: data for path, data in into.tree(root).items() if path in held} == held
 
     spec = into.spec(weights=other)
-    replacing = extract.plan_extraction(root, PENN, spec, replace=True)
+    replacing = plan_extraction(root, PENN, spec, replace=True)
     assert (replacing.replace, replacing.why) == (True, "to be replaced")
     network.batches.clear()
     assert (extract.extract(replacing).computed, len(network.batches)) == (24, 2)
     assert cache.open(root)[PENN].stream_manifest("resnet50")["identity"]["weights"]["argument"] == "1"
     assert cache.verify(root).ok
-
-
-def test_a_lost_shard_is_made_again_when_it_is_asked_for(
-    penn: Path, into: Any, tmp_path: Path, network: Any, small_shards: None
-) -> None:
-    root = tmp_path / "cache"
-    into.convert(root, penn)
-    into.extract(root)
-    whole = into.tree(root)
-    shard = next(p for p in sorted((root / PENN).rglob("*")) if p.is_file() and "/features/resnet50/c/" in p.as_posix())
-    shard.unlink()
-    assert not cache.verify(root).ok
-    assert into.extract(root, replace=True).computed == 24
-    assert cache.verify(root).ok
-    assert into.tree(root) == whole
 
 
 def test_a_frame_that_could_not_be_decoded_is_tried_again_when_it_is_asked_for(
@@ -399,13 +343,13 @@ def test_a_frame_that_could_not_be_decoded_is_tried_again_when_it_is_asked_for(
     into.convert(root, penn)
     assert sum(into.extract(root).problems.values()) == 1
     picture.write_bytes(good)
-    assert extract.plan_extraction(root, PENN, StreamSpec()).up_to_date
+    assert plan_extraction(root, PENN, StreamSpec()).up_to_date
     done = into.extract(root, replace=True)
     assert (done.computed, done.problems) == (24, {})
     assert (into.rows(root, PENN, "features/resnet50_ok")["0003/0"] == 1).all()
-    assert extract.plan_extraction(root, PENN, StreamSpec()).up_to_date
+    assert plan_extraction(root, PENN, StreamSpec()).up_to_date
     # There is nothing to discard where there is no stream, so a killed replacement goes on when it is started again.
-    new = extract.plan_extraction(root, PENN, StreamSpec(name="other"), replace=True)
+    new = plan_extraction(root, PENN, StreamSpec(name="other"), replace=True)
     assert (new.replace, new.why) == (False, "not extracted before")
 
 
@@ -437,7 +381,7 @@ def test_a_moved_raw_folder_is_asked_for_and_taken(penn: Path, into: Any, tmp_pa
     with pytest.raises(PipelineError, match=rf"--raw is {penn}, and that folder does not exist"):
         into.extract(root, raw=penn)
     spec = StreamSpec().at(moved)
-    assert extract.extract(extract.plan_extraction(root, PENN, spec)).computed == 24
+    assert extract.extract(plan_extraction(root, PENN, spec)).computed == 24
 
 
 def test_a_wrong_raw_folder_is_refused_rather_than_every_row_marked(
@@ -485,15 +429,6 @@ def test_other_pictures_than_those_that_were_converted_are_refused(
     assert into.extract(root).computed == 24
 
 
-def test_lost_provenance_is_told_and_costs_nothing_else(penn: Path, into: Any, tmp_path: Path, network: Any) -> None:
-    root = tmp_path / "cache"
-    into.convert(root, penn)
-    (root / PENN / "provenance.json").unlink()
-    with pytest.raises(PipelineError, match=r"provenance\.json is lost\. .*--raw DIR"):
-        into.extract(root)
-    assert into.extract(root, raw=penn).computed == 24
-
-
 def test_a_stream_of_another_program_is_left_alone_and_told(penn: Path, into: Any, tmp_path: Path) -> None:
     root = tmp_path / "cache"
     into.convert(root, penn)
@@ -507,7 +442,7 @@ def test_a_stream_of_another_program_is_left_alone_and_told(penn: Path, into: An
 
 def test_motion_without_pictures_has_nothing_to_extract(embedded: Any, into: Any, tmp_path: Path) -> None:
     into.convert(tmp_path, embedded.raw("amass"), "amass")
-    assert extract.plan_extraction(tmp_path, "amass/train", StreamSpec()).up_to_date
+    assert plan_extraction(tmp_path, "amass/train", StreamSpec()).up_to_date
 
 
 def test_settings_that_cannot_be_are_refused(penn: Path, into: Any, tmp_path: Path) -> None:
@@ -518,12 +453,12 @@ def test_settings_that_cannot_be_are_refused(penn: Path, into: Any, tmp_path: Pa
     with pytest.raises(ConfigError, match="batch size 10000: expected at most 8192"):
         into.spec(batch_size=10_000)
     with pytest.raises(cache.CacheError, match="expected a feature cache, found no such folder"):
-        extract.plan_extraction(tmp_path / "cache", PENN, StreamSpec())
+        plan_extraction(tmp_path / "cache", PENN, StreamSpec())
     into.convert(tmp_path / "cache", penn)
     with pytest.raises(ConfigError, match=r"workers 100000: this machine has \d+ cores; at most 16 for each"):
         into.extract(tmp_path / "cache", workers=100_000, stream=Crops())
     with pytest.raises(cache.CacheError, match="penn_action/test"):
-        extract.plan_extraction(tmp_path / "cache", "penn_action/test", StreamSpec())
+        plan_extraction(tmp_path / "cache", "penn_action/test", StreamSpec())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -534,12 +469,3 @@ def test_a_device_that_is_not_there_is_told_before_anything_is_written(
     with pytest.raises(ConfigError, match=r"device 'cuda': .* finds no CUDA device here"):
         into.extract(tmp_path / "cache", device="cuda")
     assert cache.open(tmp_path / "cache")[PENN].streams == ()
-
-
-def test_progress_ends_at_all_rows(penn: Path, into: Any, tmp_path: Path, network: Any) -> None:
-    into.convert(tmp_path / "cache", penn)
-    told = []
-    plan = extract.plan_extraction(tmp_path / "cache", PENN, into.spec(batch_size=10))
-    extract.extract(plan, progress=lambda done, total, message="": told.append((done, total)))
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
-    assert told[-1] == (24, 24)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +11,7 @@ import torch
 from torchvision.models import resnet50
 from torchvision.models.resnet import ResNet
 
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import ConfigError
 from pipeline.features import networks
 from pipeline.features.networks import cpu, cuda
 from pipeline.features.networks.cpu import CpuNetwork
@@ -104,16 +101,6 @@ def test_fast_features_point_where_exact_ones_do(fast: CpuNetwork, crops: np.nda
     assert error(features, truth) < 0.02
 
 
-@pytest.mark.slow
-def test_fast_features_of_an_untrained_network_agree_before_they_are_standardised(crops: np.ndarray) -> None:
-    exact, fast = (
-        networks.load(UNTRAINED, precision=precision, device="cpu", batch_size=N, standardise=False)
-        for precision in ("exact", "fast")
-    )
-    assert "standardisation" not in fast.provenance
-    assert least_cosine(networks.compute(fast, crops), networks.compute(exact, crops)) > 0.9999
-
-
 def test_without_onednns_operators_exact_features_are_the_same_and_it_is_told(
     network: ResNet, crops: np.ndarray, truth: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,11 +178,6 @@ def test_bits_do_not_depend_on_lanes_or_threads(
         torch.set_num_threads(before)
 
 
-def test_exact_batches_are_of_one_size(exact: CpuNetwork, network: ResNet) -> None:
-    asked = CpuNetwork(network, fast=False, batch_size=5, threads=1)
-    assert asked.batch_size == exact.batch_size == cpu.BATCH_SIZE
-
-
 def test_the_processs_number_of_threads_is_left_alone() -> None:
     def elsewhere() -> int:
         found: list[int] = []
@@ -226,14 +208,6 @@ def test_the_processs_number_of_threads_is_left_alone() -> None:
     finally:
         torch.set_num_threads(before)
     assert elsewhere() == before
-
-
-def test_an_error_in_a_lane_is_the_callers() -> None:
-    def fail(_: None) -> None:
-        raise MemoryError("no more")
-
-    with pytest.raises(MemoryError, match="no more"):
-        Threads(1)(fail, None)
 
 
 # ------------------------------------------------------------------------------------------------- loading
@@ -307,58 +281,6 @@ def test_exact_features_are_computed_without_tf32_and_the_flags_are_the_callers_
     with cuda.cudnn_flags(fast=True):
         assert flags() == (True, False, True)
     assert flags() == before
-
-
-def test_what_holds_for_the_process_ends_with_the_last_lane() -> None:
-    told: list[str] = []
-
-    @contextmanager
-    def note() -> Iterator[None]:
-        told.append("on")
-        yield
-        told.append("off")
-
-    together = cuda.Together(note)
-    with together:
-        with together:
-            pass
-        assert told == ["on"]
-    assert told == ["on", "off"]
-    with together:
-        assert told == ["on", "off", "on"]
-
-
-class Driver:
-    """Stands for cudart: what it was told, and an error that it answers with."""
-
-    def __init__(self, error: int = 0) -> None:
-        self.error = error
-        self.told: list[Any] = []
-
-    def cudaHostRegister(self, address: int, size: int, how: int) -> int:  # noqa: N802 - CUDA's name
-        self.told.append((address, size, how))
-        return self.error
-
-    def cudaHostUnregister(self, address: int) -> int:  # noqa: N802 - CUDA's name
-        self.told.append(address)
-        return self.error
-
-
-def test_all_of_the_memory_is_pinned_and_unpinned() -> None:
-    memory = np.zeros((4, 2, 224, 224, 3), np.uint8)
-    driver: Any = Driver()
-    cuda.pin(driver, memory)
-    cuda.unpin(driver, memory)
-    address = memory.__array_interface__["data"][0]
-    assert driver.told == [(address, 4 * 2 * 224 * 224 * 3, 1), address]
-
-
-def test_memory_that_the_driver_does_not_pin_is_told() -> None:
-    memory = np.zeros(3 << 20, np.uint8)
-    with pytest.raises(PipelineError, match=r"the 3 MB .* cannot be pinned \(cudaHostRegister: 2\)"):
-        cuda.pin(Driver(2), memory)
-    with pytest.raises(PipelineError, match=r"cudaHostUnregister: 2"):
-        cuda.unpin(Driver(2), memory)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

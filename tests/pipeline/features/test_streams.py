@@ -20,7 +20,7 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import networks, streams
 from pipeline.features.streams import Machine
 from pipeline.features.streams import resnet50 as resnet50_stream
-from pipeline.features.streams.base import BYTES, ByteStream, Computer, NumberStream, Stream
+from pipeline.features.streams.base import BYTES, ByteStream, NumberStream, Stream
 from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
@@ -99,16 +99,6 @@ def test_a_stream_is_found_again_by_what_its_manifest_says(stream: Stream) -> No
     assert streams.of_identity({**written, "version": 0}) == stream  # made today, its version is today's
 
 
-def test_every_option_is_part_of_the_identity() -> None:
-    assert Crops(quality=80).identity() == {"kind": "crops", "version": Crops.version, "quality": 80}
-    assert ResNet50(precision="exact").identity() == {
-        "kind": "resnet50",
-        "version": ResNet50.version,
-        "weights": {"kind": "untrained", "argument": "0"},
-        "precision": "exact",
-    }
-
-
 def test_of_weights_in_a_file_only_their_user_can_say_where_they_are(tmp_path: Path) -> None:
     (tmp_path / "r.pt").write_bytes(b"weights")
     identity = ResNet50(weights=WeightsSpec("file", str(tmp_path / "r.pt"))).identity()
@@ -167,27 +157,6 @@ def test_a_name_of_ours_is_not_to_be_had(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 # -------------------------------------------------------------------------------------------------- resnet50
-
-
-@pytest.mark.slow
-def test_resnet50_gives_the_networks_features(tmp_path: Path, forgotten: None) -> None:
-    torch.manual_seed(5)
-    plain = resnet50(weights=None)
-    torch.save(plain.state_dict(), tmp_path / "weights.pt")
-    stream = ResNet50(weights=WeightsSpec("file", str(tmp_path / "weights.pt")), precision="exact")
-    computer: Computer = stream.load(Machine(device="cpu", threads=1), None)
-    crops = calibration_crops(computer.batch_size)
-    computer.adopt(crops)
-    features = computer(crops)
-    computer.release()
-    assert features.shape == (computer.batch_size, stream.dim)
-    plain.fc = torch.nn.Identity()
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
-    with torch.inference_mode():
-        expected = plain.eval()((torch.from_numpy(crops[:2]).permute(0, 3, 1, 2) / 255 - mean) / std).numpy()
-    np.testing.assert_allclose(features[:2], expected, atol=1e-5 * np.abs(expected).max())
-    provenance = computer.provenance
-    assert (stream.stand_in, provenance["stand_in"], "standardisation" in provenance) == (False, False, False)
 
 
 @pytest.mark.slow

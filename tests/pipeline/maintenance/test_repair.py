@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import cache
-from pipeline.features import extract
+from pipeline.features.plan import is_current
 
 NAME = "penn_action/train"
 STREAM = f"{NAME}/features/resnet50"
@@ -61,7 +61,7 @@ def test_a_damaged_shard_of_a_stream_costs_just_its_rows(
     assert (len(network.batches), reads.names) == (1, [])
     assert numbers(penn) == before
     assert (root / STREAM / "manifest.json").read_bytes() == manifest
-    assert extract.is_current(penn.split, "resnet50")
+    assert is_current(penn.split, "resnet50")
 
 
 def test_a_damaged_shard_of_a_column_costs_reading_its_videos_and_no_feature(

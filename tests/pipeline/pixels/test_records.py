@@ -48,7 +48,7 @@ def test_a_source_without_its_bytes_is_refused(tmp_path: Path, rest: str) -> Non
 
 @pytest.mark.parametrize("path", ["../x.tfrecord", "/etc/x.tfrecord", "a\\b.tfrecord"])
 def test_a_source_that_leads_outside_is_refused(tmp_path: Path, path: str) -> None:
-    with pytest.raises(PipelineError, match="must lie below"):
+    with pytest.raises(PipelineError, match="must be below"):
         parse(tmp_path, f"record:{path}@0+10")
 
 

@@ -17,6 +17,7 @@ from pipeline.__main__ import main
 from pipeline.conversion import convert
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.features import extract
+from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import StreamSpec
 from pipeline.skeletons import JOINTS
 from pipeline.vibe_db.export import export
@@ -433,7 +434,7 @@ def test_extraction_refuses_a_split_whose_pictures_are_not_known(tmp_path: Path,
     imported(posetrack(img_name=None), "posetrack/train", tmp_path)
     with pytest.raises(PipelineError):
         spec = StreamSpec("more", raw=tmp_path)
-        extract.extract(extract.plan_extraction(tmp_path / "cache", "posetrack/train", spec))
+        extract.extract(plan_extraction(tmp_path / "cache", "posetrack/train", spec))
     assert network.batches == []
 
 

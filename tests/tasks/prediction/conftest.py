@@ -57,6 +57,8 @@ class World:
 
 
 def streams() -> tuple[StreamSpec, ...]:
+    from pipeline.features.spec import Resources
+
     return (StreamSpec(stream=ResNet50(), resources=Resources(Machine("cpu"), workers=1)),)
 
 

@@ -166,19 +166,6 @@ def test_the_mean_of_rotations_is_scipys_chordal_mean():
             np.testing.assert_allclose(smoothed[frame, joint], expected, atol=1e-9)
 
 
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.floats(0.2, 20))
-@settings(max_examples=20, deadline=None)
-def test_segments_never_mix(lengths, sigma):
-    run = np.repeat(np.arange(len(lengths)) * 3, lengths)
-    values, rotmat = np.random.default_rng(0).normal(size=(len(run), 2)), rotations(0, len(run), 2)
-    together = smooth(values, run, sigma), smooth_rotations(rotmat, run, sigma)
-    for number in set(run.tolist()):
-        part = run == number
-        alone = one_run(part.sum())
-        np.testing.assert_array_equal(together[0][part], smooth(values[part], alone, sigma))
-        np.testing.assert_array_equal(together[1][part], smooth_rotations(rotmat[part], alone, sigma))
-
-
 @given(st.integers(0, 10_000))
 @settings(max_examples=20, deadline=None)
 def test_the_nearest_rotation_is_a_rotation_and_none_is_nearer(seed):

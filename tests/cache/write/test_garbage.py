@@ -35,7 +35,7 @@ def test_a_clean_cache_loses_nothing(root: Path, toy: Any) -> None:
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()} == before
 
 
-def test_what_nobody_names_goes_and_the_rest_stays(root: Path, toy: Any) -> None:
+def test_what_no_manifest_names_goes_and_the_rest_stays(root: Path, toy: Any) -> None:
     expected = toy.tree(root)
     left = {
         HOME / "bbox/c/9/0": b"shard",
@@ -53,11 +53,11 @@ def test_what_nobody_names_goes_and_the_rest_stays(root: Path, toy: Any) -> None
     for name, data in left.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(data)
-    told = cache.gc(root, dry_run=True)
+    dry = cache.gc(root, dry_run=True)
     assert all((root / name).exists() for name in left)
     found = cache.gc(root)
-    assert found.removed == told.removed
-    assert found.bytes == told.bytes == sum(map(len, left.values()))
+    assert found.removed == dry.removed
+    assert found.bytes == dry.bytes == sum(map(len, left.values()))
     assert toy.tree(root) == expected
     folders = {path.relative_to(root).parts[0] for path in root.rglob("*") if path.is_dir()}
     assert folders == {"toy"}
@@ -66,7 +66,7 @@ def test_what_nobody_names_goes_and_the_rest_stays(root: Path, toy: Any) -> None
     assert cache.verify(root).notes == ()
 
 
-def test_other_peoples_files_stay(root: Path) -> None:
+def test_the_users_own_files_stay(root: Path) -> None:
     for name in ("README.txt", "toy/notes.md", "toy/train/mine/file", "toy/train/bbox/plot.png", ".git/config"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("mine")
@@ -87,7 +87,7 @@ def test_a_file_beside_the_streams_is_no_stream(root: Path, toy: Any) -> None:
     assert file.read_bytes() == b"1,2"
 
 
-def test_an_unfinished_run_is_kept_and_told_unless_it_is_given_up(root: Path, toy: Any) -> None:
+def test_unfinished_work_is_kept_and_reported_unless_it_is_given_up(root: Path, toy: Any) -> None:
     expected = toy.tree(root)
     unfinished(root, toy)
     with StreamWriter(root, HOME.as_posix(), "late", dim=4, plan="w") as writer:
@@ -104,8 +104,8 @@ def test_an_unfinished_run_is_kept_and_told_unless_it_is_given_up(root: Path, to
     assert not (root / HOME / "features/late").exists()
 
 
-def test_a_split_that_somebody_writes_is_skipped(root: Path, toy: Any) -> None:
-    with SplitWriter(root, HOME.as_posix(), columns=toy.columns, plan="at work") as writer:
+def test_a_split_with_a_writer_is_skipped(root: Path, toy: Any) -> None:
+    with SplitWriter(root, HOME.as_posix(), columns=toy.columns, plan="running") as writer:
         writer.begin()
         writer.append(*toy.video("z", [40]))
         shard = root / HOME / "bbox/c/5/0"

@@ -105,7 +105,7 @@ def test_a_staged_shard_takes_no_others_place(narrow: str, toy: Any) -> None:
 
 
 @pytest.mark.slow
-def test_what_nobody_has_accepted_stays_until_it_is_old(narrow: str, toy: Any) -> None:
+def test_what_no_writer_has_accepted_stays_until_it_is_old(narrow: str, toy: Any) -> None:
     shards = StreamShards(narrow, SPLIT, "crops", **FORM)
     late: Staged = shards.stage(*given_for(shards, 1, toy))
     with writer_of(narrow) as writer:  # no lock tells whether it is of another writer at work
@@ -115,6 +115,6 @@ def test_what_nobody_has_accepted_stays_until_it_is_old(narrow: str, toy: Any) -
     assert sorted(f"{FEATURES}/crops/.writing/{name}" for name in staged_names(narrow)) == sorted(late.keys.values())
     done = cache.gc(narrow)
     assert not done.removed
-    assert sum("younger" in told and "staged-" in told for told in done.skipped) == 4
+    assert sum("younger" in text and "staged-" in text for text in done.skipped) == 4
     assert sorted(cache.gc(narrow, older_than=0).removed) == sorted(late.keys.values())
     assert cache.open(narrow)[SPLIT].blobs("crops", [1]) == toy.blobs([1])

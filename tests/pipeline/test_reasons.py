@@ -1,4 +1,4 @@
-"""What reasons mean, against the pages of the datasets, where a person reads them in full."""
+"""What reasons mean, against the pages of the datasets."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Final
 
 from pipeline.reasons import REASONS, UNKNOWN, reason
 
-DOCS: Final = Path(__file__).parents[3] / "docs"
+DOCS: Final = Path(__file__).parents[2] / "docs"
 ROW: Final = re.compile(r"^\| `(\w+)` \| (?:video|track|frames)[^|]*\| (.*) \|$", re.MULTILINE)
 
 
-def told() -> dict[str, list[str]]:
+def documented() -> dict[str, list[str]]:
     """Each reason of the pages, with its meanings there."""
     found: dict[str, list[str]] = {}
     for page in (DOCS / "datasets.md", *sorted((DOCS / "datasets").glob("*.md"))):
@@ -22,19 +22,19 @@ def told() -> dict[str, list[str]]:
 
 
 def test_every_reason_of_the_pages_has_a_meaning_and_no_other_has() -> None:
-    assert set(told()) == set(REASONS)
+    assert set(documented()) == set(REASONS)
 
 
-def test_what_the_pages_call_nothing_wrong_is_by_design() -> None:
+def test_reasons_that_the_pages_call_no_failure_are_by_design() -> None:
     harmless = {
         name
-        for name, meanings in told().items()
+        for name, meanings in documented().items()
         if any("nothing is wrong" in m or "not a failure" in m for m in meanings)
     }
     assert harmless == {"resampled", "not_sampled", "no_keypoints", "no_annotations"}
     assert all(reason(name).by_design for name in harmless)
 
 
-def test_a_reason_from_elsewhere_is_not_taken_for_harmless() -> None:
+def test_an_unknown_reason_is_not_taken_for_harmless() -> None:
     assert reason("made_up_by_a_plug_in") == UNKNOWN
     assert not UNKNOWN.by_design

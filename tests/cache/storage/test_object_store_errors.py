@@ -1,4 +1,4 @@
-"""What an object store refuses, or does not answer, is told in words that say what to do."""
+"""What an object store refuses, or does not answer, gives an error with what to do."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def one_line(error: BaseException) -> str:
     return text
 
 
-def test_wrong_credentials_are_told(url: str, toy: Any, soon: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_credentials_are_an_error(url: str, toy: Any, soon: None, monkeypatch: pytest.MonkeyPatch) -> None:
     toy.write(url, [toy.video("a", [4])])
     monkeypatch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0.0)
     for act in (lambda: cache.open(url), lambda: toy.write(url, [toy.video("b", [4])]), lambda: cache.verify(url)):
@@ -42,7 +42,7 @@ def test_wrong_credentials_are_told(url: str, toy: Any, soon: None, monkeypatch:
         cache.store_at(url).read("zarr.json")
 
 
-def test_a_bucket_that_is_not_there_is_told(server: Any, toy: Any, soon: None) -> None:
+def test_a_missing_bucket_is_an_error(server: Any, toy: Any, soon: None) -> None:
     for act in (cache.open, lambda root: toy.write(root, toy.videos()), cache.verify):
         with pytest.raises(CacheError, match="NoSuchBucket: The specified bucket does not exist") as refused:
             act("s3://no-such-bucket/cache")
@@ -53,13 +53,13 @@ def test_a_bucket_that_is_not_there_is_told(server: Any, toy: Any, soon: None) -
         cache.store_at("s3://no-such-bucket/cache").put("a", b"", temporary="b")
 
 
-def test_a_bucket_without_a_cache_is_told(url: str) -> None:
+def test_a_bucket_without_a_cache_is_an_error(url: str) -> None:
     with pytest.raises(CacheError, match=rf"{url}: expected a feature cache, found no zarr\.json"):
         cache.open(url)
 
 
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "http://no-such-host.invalid"])
-def test_a_server_that_is_not_there_is_told(
+def test_a_missing_server_is_an_error(
     endpoint: str, url: str, toy: Any, soon: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
@@ -69,7 +69,7 @@ def test_a_server_that_is_not_there_is_told(
         assert endpoint in one_line(refused.value)
 
 
-def test_a_server_that_stops_in_mid_run_is_told_and_the_run_goes_on_later(
+def test_a_server_that_stops_is_an_error_and_the_work_goes_on_later(
     url: str, server: Any, toy: Any, soon: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     real, count = obstore.put, itertools.count()
