@@ -17,6 +17,7 @@ from markdown_it import MarkdownIt
 import cache
 from pipeline import datasets
 from pipeline.features import streams
+from pipeline.settings.file import LUIGI
 from pipeline.settings.sections import TYPES
 from pipeline.settings.types import typed
 from tasks import settings
@@ -188,7 +189,7 @@ def test_every_setting_is_there_with_its_default(section: str) -> None:
 
 def test_every_setting_of_training_is_there_with_the_presets_values() -> None:
     told = told_settings("train")
-    own = {key: told.pop(key) for key in settings.OF_TRAIN}
+    own = {key: told.pop(key) for key in settings.WHICH_RUNS}
     assert own["preset"]["default"] == "published"
     assert all(f"`{name}`" in own["preset"]["meaning"] for name in PRESETS)
     assert all(f"`{name}`" in own["variant"]["meaning"] for name in VARIANTS)
@@ -226,14 +227,10 @@ def test_a_setting_of_training_that_is_told_elsewhere_is_refused_there(
 def test_what_luigi_cfg_sets_of_luigi_itself_is_there() -> None:
     shipped = configparser.ConfigParser(interpolation=None)
     shipped.read(ROOT / "luigi.cfg")
-    ours = [
-        (f"[{name}]", *item) for name in shipped.sections() if name in settings.LUIGI for item in shipped[name].items()
-    ]
+    ours = [(f"[{name}]", *item) for name in shipped.sections() if name in LUIGI for item in shipped[name].items()]
     section = sections(document("settings.md"))["Luigi's own sections"]
     assert [(row["section"], row["key"], row["set to"]) for row in tables(section, "section")] == ours
-    assert (
-        set(re.findall(r"`\[(\w+)\]`", section.partition("\n\n")[0] + section.partition("\n\n")[2])) >= settings.LUIGI
-    )
+    assert set(re.findall(r"`\[(\w+)\]`", section.partition("\n\n")[0] + section.partition("\n\n")[2])) >= LUIGI
 
 
 def test_the_luigi_cfg_of_getting_started_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
