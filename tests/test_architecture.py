@@ -1,4 +1,4 @@
-"""The shape of the project: imports go from higher folders to lower ones, without circles; what computes nothing imports no torch.
+"""The shape of the project: imports go from higher folders to lower ones, without circles.
 
 `python tests/test_architecture.py` prints which folder imports which.
 """
@@ -24,11 +24,13 @@ ORDER = {  # packages, and the folders and modules of each, from low to high: no
         __main__
     """,
     "vibe_model": """
-        errors cameras rotations losses metrics settings runs networks checkpoints data evaluation training __init__
+        errors cameras rotations metrics losses settings runs networks checkpoints prediction evaluation training
+        __init__
     """,
-    "report": "__init__ page figures provenance data training summary",
+    "report": "__init__ figures page data training provenance summary assembly",
     "tasks": """
-        settings events base prediction data training evaluation ablation report __init__ commands __main__
+        settings terminal base events prediction data training evaluation ablation report __init__ children commands
+        __main__
     """,
 }
 PACKAGES = {  # package -> what it may import of ours
@@ -95,8 +97,7 @@ def test_folders_are_imported_from_above_alone(package: str) -> None:
         f"{module} imports {name}"
         for module, found in imports().items()
         for name in found
-        if place(module)[0] == place(name)[0] == package
-        and order.index(place(name)[1]) > order.index(place(module)[1])
+        if place(module)[0] == place(name)[0] == package and order.index(place(name)[1]) > order.index(place(module)[1])
     ]
     assert upwards == []
 
@@ -134,7 +135,14 @@ def test_luigi_is_known_to_tasks_alone() -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        *("cache", "tasks", "pipeline.__main__", "pipeline.datasets", "pipeline.features.streams", "pipeline.synthetic"),
+        *(
+            "cache",
+            "tasks",
+            "pipeline.__main__",
+            "pipeline.datasets",
+            "pipeline.features.streams",
+            "pipeline.synthetic",
+        ),
         *("pipeline.maintenance.overview", "pipeline.maintenance.accept"),
     ],
 )

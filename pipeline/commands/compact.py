@@ -9,7 +9,7 @@ import cache
 from pipeline.cli.console import err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
-from pipeline.commands.arguments import split_options
+from pipeline.settings.arguments import split_options
 
 HELP: Final = "Rewrite a split, streams included, without the rows of replaced and removed videos."
 

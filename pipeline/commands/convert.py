@@ -14,11 +14,11 @@ from pipeline.cli.console import DOUBT, WRONG, err, out, plain
 from pipeline.cli.options import FEW, cores, few, scheduler_option, shards_kept, workers_option
 from pipeline.cli.progress import bar
 from pipeline.cli.text import command, count
-from pipeline.commands.arguments import check_own_folder, print_accounting, split_options
 from pipeline.conversion import convert
 from pipeline.conversion.plan import mixture_warning
 from pipeline.conversion.retry import recorded_plan, retry
 from pipeline.errors import PipelineError
+from pipeline.settings.arguments import check_own_folder, print_accounting, split_options
 
 HELP: Final = "Convert one split of a raw dataset into committed rows of the cache."
 kept = shards_kept

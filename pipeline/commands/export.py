@@ -9,7 +9,7 @@ from typing import Final
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, size
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
-from pipeline.commands.arguments import split_options
+from pipeline.settings.arguments import split_options
 
 HELP: Final = "Write one split as the database file that VIBE's and TCMR's code reads."
 FORMATS: Final = ("vibe",)

@@ -11,7 +11,6 @@ from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain
 from pipeline.cli.options import scheduler_option, shards_kept, whole, workers_option
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
-from pipeline.commands.arguments import split_options
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import extract, streams
 from pipeline.features.plan import plan_extraction
@@ -19,6 +18,7 @@ from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import KINDS
+from pipeline.settings.arguments import split_options
 from pipeline.settings.targets import stream_named
 
 HELP: Final = "Compute a feature stream for the rows that lack it."

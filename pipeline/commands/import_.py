@@ -9,8 +9,8 @@ from typing import Final
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
-from pipeline.commands.arguments import print_accounting, split_options
 from pipeline.commands.export import FORMATS
+from pipeline.settings.arguments import print_accounting, split_options
 from pipeline.skeletons import JOINTS
 
 HELP: Final = "Make a split, with its features, from a database file of VIBE's or TCMR's scripts."

@@ -12,7 +12,6 @@ from pipeline import datasets
 from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, err, out, plain, show_json, size
 from pipeline.cli.options import FEW, few, json_option
 from pipeline.cli.text import command, count
-from pipeline.commands.arguments import check_own_folder, joined
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.errors import PipelineError
 from pipeline.features.spec import StreamSpec
@@ -20,6 +19,7 @@ from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import KINDS
 from pipeline.maintenance.overview import SplitPlan, StreamPlan, plan_split
 from pipeline.raw.changes import what_differs
+from pipeline.settings.arguments import check_own_folder, joined
 from pipeline.settings.file import settings_file
 from pipeline.settings.targets import Target, broken_in, by_folders, by_settings, stream_named
 

@@ -12,8 +12,8 @@ from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, size
 from pipeline.cli.options import whole
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
-from pipeline.commands.arguments import check_own_folder, split_arguments
 from pipeline.errors import PipelineError
+from pipeline.settings.arguments import check_own_folder, split_arguments
 
 HELP: Final = "Draw boxes, crops and skeletons of some tracks on one HTML page, from the cache or from raw files."
 

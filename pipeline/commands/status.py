@@ -13,10 +13,10 @@ from pipeline.accounting import VideoAccount
 from pipeline.cli.console import DOUBT, IDLE, err, fits, out, plain, show, show_json, table
 from pipeline.cli.options import FEW, few, json_option
 from pipeline.cli.text import command, count
-from pipeline.commands.arguments import cache_option
 from pipeline.datasets.base import Dataset
 from pipeline.features.plan import is_current
 from pipeline.maintenance.overview import accepted_of
+from pipeline.settings.arguments import cache_option
 
 if TYPE_CHECKING:
     from rich.table import Table

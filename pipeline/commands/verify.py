@@ -12,9 +12,9 @@ from pipeline.cli.console import DONE, ERROR, IDLE, WRONG, err, out, plain, show
 from pipeline.cli.options import FEW, cores, few, json_option, whole
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
-from pipeline.commands.arguments import cache_option, joined
 from pipeline.errors import PipelineError
 from pipeline.maintenance.repair import Repair, repair
+from pipeline.settings.arguments import cache_option, joined
 
 HELP: Final = "Check every byte of a cache against its manifests; exit code 1 when something is damaged."
 

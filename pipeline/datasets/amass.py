@@ -21,7 +21,7 @@ from pipeline.accounting import VideoAccount
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import ConfigError, RawDataError
-from pipeline.formats.amass_motion import load_motion
+from pipeline.formats.labels.amass_motion import load_motion
 from pipeline.raw import RawVideo
 from pipeline.smpl.rotations import resample_linear, resample_rotations
 from pipeline.track import Track

@@ -32,8 +32,8 @@ from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import RawDataError
 from pipeline.formats.arrays import numbers
 from pipeline.formats.cdf import load_cdf
-from pipeline.formats.h36m_fits import Fit, load_fits, load_rotations
-from pipeline.formats.h36m_metadata import Metadata, load_metadata
+from pipeline.formats.labels.h36m_fits import Fit, load_fits, load_rotations
+from pipeline.formats.labels.h36m_metadata import Metadata, load_metadata
 from pipeline.pixels.frames import Pictures, Video
 from pipeline.pixels.numbered import n_frames
 from pipeline.raw import RawVideo

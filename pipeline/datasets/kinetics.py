@@ -20,7 +20,7 @@ from pipeline.datasets.base import Dataset
 from pipeline.datasets.people import people
 from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import RawDataError
-from pipeline.formats.detections import Detections, openpose_files, read_alphapose, read_openpose
+from pipeline.formats.labels.detections import Detections, openpose_files, read_alphapose, read_openpose
 from pipeline.pixels.frames import Video
 from pipeline.raw import RawVideo
 from pipeline.raw.files import is_folder

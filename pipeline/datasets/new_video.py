@@ -27,8 +27,8 @@ from pipeline.accounting import VideoAccount
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.people import people
 from pipeline.errors import ConfigError, PipelineError, RawDataError
-from pipeline.formats.boxes_csv import read_boxes
-from pipeline.formats.detections import Detections, openpose_files, read_alphapose, read_openpose
+from pipeline.formats.labels.boxes_csv import read_boxes
+from pipeline.formats.labels.detections import Detections, openpose_files, read_alphapose, read_openpose
 from pipeline.linking import MAX_GAP
 from pipeline.pixels.frames import Pictures, Video
 from pipeline.pixels.numbered import n_frames, picture_pattern

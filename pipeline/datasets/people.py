@@ -1,6 +1,6 @@
 """People in a detector's results: who is who over time, their boxes, what is kept.  [raw -> tracks] -> features
 
-For Kinetics and for a user's own video alike. The files are read by `pipeline.formats.detections`.
+For Kinetics and for a user's own video alike. The files are read by `pipeline.formats.labels.detections`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import smooth_boxes
-from pipeline.formats.detections import Detections
+from pipeline.formats.labels.detections import Detections
 from pipeline.linking import MAX_GAP, link
 from pipeline.skeletons import convert, without_non_finite
 

@@ -23,8 +23,8 @@ from pipeline.accounting import Totals, VideoAccount
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.formats.coco import Coco, load_coco
 from pipeline.formats.json_files import kind
+from pipeline.formats.labels.coco import Coco, load_coco
 from pipeline.pixels.frames import Pictures, below
 from pipeline.raw import RawVideo
 from pipeline.skeletons import convert, without_non_finite

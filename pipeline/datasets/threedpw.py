@@ -23,7 +23,7 @@ from pipeline.datasets.base import Dataset
 from pipeline.datasets.pixels import frames_there
 from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import ConfigError, RawDataError
-from pipeline.formats.threedpw_sequence import Actor, load_sequence
+from pipeline.formats.labels.threedpw_sequence import Actor, load_sequence
 from pipeline.pixels.frames import Pictures
 from pipeline.raw import RawVideo
 from pipeline.skeletons import JOINTS, LARGEST, convert

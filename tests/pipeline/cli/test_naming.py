@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.__main__ import parser
-from pipeline.commands.arguments import joined
+from pipeline.settings.arguments import joined
 
 NAME = "penn_action/train"
 

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
 from pipeline.formats.arrays import numbers
-from pipeline.formats.h36m_metadata import CAMERAS, is_number, state_of
 from pipeline.formats.json_files import load_json
+from pipeline.formats.labels.h36m_metadata import CAMERAS, is_number, state_of
 from pipeline.raw.files import open_regular
 
 LENGTHS: Final = {"pose": 72, "shape": 10}
