@@ -13,8 +13,7 @@ import torch
 from pipeline import synthetic
 from pipeline.body import Body
 from pipeline.cli.progress import silent
-from pipeline.features.engine import Resources
-from pipeline.features.spec import StreamSpec
+from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.resnet50 import ResNet50
 from tasks.prediction import predict
@@ -57,8 +56,6 @@ class World:
 
 
 def streams() -> tuple[StreamSpec, ...]:
-    from pipeline.features.spec import Resources
-
     return (StreamSpec(stream=ResNet50(), resources=Resources(Machine("cpu"), workers=1)),)
 
 
