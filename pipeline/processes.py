@@ -312,7 +312,8 @@ class Process:
         self._pulse = memoryview(mmap.mmap(pulse, 16)).cast("q")
         self._pulse[1] = -1
         self.heard()
-        request = pickle.dumps(preload), pickle.dumps((main, args)), (str(Path.cwd()), dict(env or {}), memory)
+        options = str(Path.cwd()), dict(env or {}), memory
+        request = list(sys.path), pickle.dumps(preload), pickle.dumps((main, args)), options
         self._server, self._number = _start(request, [theirs.fileno(), pulse, *fds])
         theirs.close()
         os.close(pulse)
@@ -426,12 +427,13 @@ def _serve() -> None:
         try:
             message = pipe.recv()
             if isinstance(message, int):
-                pipe.send(_end(children.pop(message)))
+                pipe.send(_end(children.pop(message)) if message in children else None)
                 continue
-            number, n_fds, (preload, call, options) = message
+            number, n_fds, (path, preload, call, options) = message
             fds = socket.recv_fds(control, 1, n_fds)[1]
         except (EOFError, OSError):
             return
+        sys.path[:] = path  # the parent's may have grown since the server began
         with contextlib.suppress(Exception):  # the process meets it again, and reports it
             if preload not in preloaded and (function := pickle.loads(preload)):  # noqa: S301 - the parent's
                 preloaded.add(preload)

@@ -197,7 +197,7 @@ def test_init_takes_folders_from_where_it_is_called(tmp_path: Path, monkeypatch:
 def test_init_replaces_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "luigi.cfg").write_text("mine")
     assert main(["init", str(tmp_path), "--real"]) == 2
-    assert "luigi.cfg is there already" in " ".join(capsys.readouterr().err.split())
+    assert "luigi.cfg exists already" in " ".join(capsys.readouterr().err.split())
     assert (tmp_path / "luigi.cfg").read_text() == "mine"
 
 
