@@ -146,8 +146,9 @@ def test_a_link_that_leads_nowhere_would_be_found(tmp_path: Path) -> None:
     assert anchors(page) == {"a-b_c-d", "a", "a-1"}
 
 
-def test_every_file_that_a_decision_names_exists() -> None:
-    named = re.findall(r"`([\w./]+(?:/|\.py))`", (ROOT / "docs" / "decisions.md").read_text())
+@pytest.mark.parametrize("page", ["decisions.md", "architecture.md"])
+def test_every_file_that_a_page_about_the_code_names_exists(page: str) -> None:
+    named = re.findall(r"`([\w./]+(?:/|\.py))`", document(page))
     assert len(named) > 30
     assert [file for file in named if not (ROOT / file).exists()] == []
 
