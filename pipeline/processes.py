@@ -269,7 +269,7 @@ def _work(pipe: Connection[Any, Any], job: Callable[[Any], Any]) -> None:
                 except MemoryError:
                     raise
                 except Exception as error:
-                    results.append(pickle.dumps((None, _sendable(error))))
+                    results.append(pickle.dumps((None, sendable(error, "In a process of its own"))))
                 took = time.perf_counter() - began
                 if took >= BATCH_TIME or index == batch[-1][0]:
                     pipe.send((took, results))
@@ -277,14 +277,14 @@ def _work(pipe: Connection[Any, Any], job: Callable[[Any], Any]) -> None:
             alive(-1)
 
 
-def _sendable(error: Exception) -> Exception:
+def sendable(error: Exception, where: str) -> Exception:
     """The error with its traceback as a note, or that alone where the error cannot be sent."""
     text = "".join(traceback.format_exception(error)).rstrip()
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301 - what was pickled in the same line
     except Exception:
         return PipelineError(text)
-    error.add_note(f"In a process of its own:\n{text}")
+    error.add_note(f"{where}:\n{text}")
     return error
 
 

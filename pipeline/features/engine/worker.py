@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import pickle
 import time
-import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -25,7 +23,7 @@ from pipeline.crops import CROP_SIZE
 from pipeline.errors import PipelineError
 from pipeline.features.pixel_sources import Decoded, Pixels, Target
 from pipeline.features.streams.base import ByteStream
-from pipeline.processes import alive
+from pipeline.processes import alive, sendable
 
 SLOT_BYTES: Final = CROP_SIZE * CROP_SIZE * 3
 
@@ -104,7 +102,7 @@ class _Worker:
             except MemoryError:
                 raise
             except Exception as error:
-                self._send(_sendable(error, f"In a process that decodes {task.pixels.name}"))
+                self._send(sendable(error, f"In a process that decodes {task.pixels.name}"))
 
     def _job(self, task: Task) -> None:
         """One task, and those of the same job that follow."""
@@ -180,13 +178,3 @@ class _Worker:
             self._pipe.send(message)
         except ConnectionError:
             raise _Closed from None
-
-
-def _sendable(error: Exception, where: str) -> Exception:
-    """The error with its traceback as a note, or that alone where the error cannot be pickled."""
-    error.add_note(f"{where}:\n{traceback.format_exc()}")
-    try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - what was pickled in the same line
-    except Exception:
-        return PipelineError("".join(traceback.format_exception(error)))
-    return error
