@@ -132,6 +132,27 @@ def test_the_browser_shows_what_was_written(look: Callable[..., Any]) -> None:
     assert "damaged/metrics.json: expected JSON" in words
 
 
+def test_the_legend_is_about_what_is_on_the_page(browser: Any, root: Path, tmp_path: Path) -> None:
+    kp_3d = np.zeros((3, 49, 4), np.float32)
+    kp_3d[:, :25, 3], has_3d = 1, np.ones(3, np.uint8)
+    for name, columns, shown in (
+        ("body25", person(3, visible=25), {"draw-boxes"}),
+        ("both", person(3), {"draw-common", "draw-body25", "draw-boxes"}),
+        ("solid", person(3, visible=25) | {"kp_3d": kp_3d, "has_3d": has_3d}, {"draw-boxes", "3D"}),
+        ("lost", person(3, visible=25) | {"kp_3d": kp_3d, "has_3d": 0 * has_3d}, {"draw-boxes"}),
+    ):
+        write_split(tmp_path, f"{name}/train", {"0001/0": columns}, raw=root.parent / "raw/penn_action")
+        page = tmp_path / f"{name}.html"
+        show.write_page(show.from_cache(tmp_path, f"{name}/train", show.Choice()), page)
+        tab = browser.new_page()
+        tab.goto(page.as_uri())
+        boxes = {box.get_attribute("id") for box in tab.locator("input").all() if box.is_visible()}
+        text = tab.inner_text("body")
+        tab.close()
+        assert boxes | ({"3D"} if "3D views" in text else set()) == shown
+        assert ("dashed bones" in text) == (name == "both")
+
+
 FAULTS = """<!DOCTYPE html><html lang="en"><body style="background: #fff; color: #000">
 <h1>One</h1><h3>Too deep</h3><h1>Again</h1>
 <img src="data:,"><table><tr><th>no scope</th></tr></table>
