@@ -127,7 +127,7 @@ def test_every_dataset_declares_its_release(name: str) -> None:
         ("raw/penn_action/Penn_Action", "Move what is in"),
         ("raw/penn_action/download/Penn_Action", "Move what is in"),
         ("raw/Penn_Action", "Move what is in"),
-        ("raw", "Name the folder above: --raw"),
+        ("raw", "Name the folder above: --raw"),  # as for `--raw` with the dataset's own folder
     ],
 )
 def test_a_download_that_is_one_folder_off_is_found(place: str, do: str, tmp_path: Path) -> None:
@@ -356,7 +356,6 @@ def test_what_make_data_will_make_is_not_missing(
         (("penn",), ".", "no dataset is called 'penn'"),
         (("penn_action",), "absent", "there is no such folder"),
         (("penn_action",), "file", "is a file"),
-        ((), "penn_action", "is penn_action's own folder"),
     ],
 )
 def test_a_wrong_name_or_raw_folder_is_an_error(
