@@ -12,6 +12,7 @@ import pytest
 from jinja2 import UndefinedError
 
 from report.data import data_sections
+from report.data.distributions import distributions_section
 from report.data.splits import open_splits
 from report.data.stream_health import stream_section
 from report.page import Section, write_page
@@ -121,6 +122,6 @@ def test_a_split_that_cannot_be_read_is_reported_once_and_the_others_are_shown(r
 def test_few_rows_are_read_of_many(tmp_path: Path) -> None:
     write_split(tmp_path, "penn_action/train", {"a/0": person(6000)})
     write_stream(tmp_path, "penn_action/train", np.ones((6000, 4)))
-    distributions, stream = data_sections(open_splits(tmp_path), raw=None, body=None, stream="resnet50")[3:]
-    assert distributions.data["samples"] == {"penn_action": "2,048 of 6,000 rows"}
-    assert stream.data["finite"][0][1] == 2048
+    opened = open_splits(tmp_path)
+    assert distributions_section(opened).data["samples"] == {"penn_action": "2,048 of 6,000 rows"}
+    assert stream_section(opened, "resnet50").data["finite"][0][1] == 2048
