@@ -64,9 +64,9 @@ def write_video(raw: Path, name: str = NAME, n_frames: int = N, fps: float = 50.
     subject, _, stem = name.partition("/")
     file = raw / subject / "Videos" / f"{stem}.mp4"
     file.parent.mkdir(parents=True, exist_ok=True)
-    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"mp4v"), fps, (64, 48))
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"mp4v"), fps, (480, 416))
     for t in range(n_frames):
-        writer.write(np.full((48, 64, 3), 5 * t % 256, np.uint8))
+        writer.write(np.full((416, 480, 3), 5 * t % 256, np.uint8))
     writer.release()
     return file
 
