@@ -349,3 +349,21 @@ def test_damage_that_the_checksum_was_made_for_is_good_tracks_or_a_reason(tmp_pa
         ((reason, kept),) = accounts(tmp_path).values()
         assert reason in ("", "bad_label_file", "no_picture")
         assert kept in (0, 1)
+
+
+def test_one_changed_record_is_read_again_and_the_others_are_not(tmp_path: Path, into: Any) -> None:
+    file = write(tmp_path / "raw", clip(1), clip(2), clip(3))
+    into.convert(tmp_path / "cache", tmp_path / "raw", "insta_variety")
+    start, _ = INSTA.videos(tmp_path / "raw", "train")[1].span
+    damaged = bytearray(file.read_bytes())
+    damaged[start + 300] ^= 1
+    file.write_bytes(damaged)
+    done = into.convert(tmp_path / "cache", tmp_path / "raw", "insta_variety")
+    assert [video.name for video in done.plan.append] == ["train/clips_00/00001"]
+    assert [(account.name, account.set_aside) for account in done.rejected] == [
+        ("train/clips_00/00001", "record_damaged")
+    ]
+    assert into.rows(tmp_path / "cache", "insta_variety/train", "frame_index").keys() == {
+        "train/clips_00/00000/0",
+        "train/clips_00/00002/0",
+    }
