@@ -185,10 +185,18 @@ def test_alphaposes_identities_are_taken_when_it_tracked(raw: Path, form: Any) -
     assert tracks[0].kp_2d[:, nose, 0].tolist() == [100] * 15 + [500] * 15
 
 
-def test_a_tracked_person_who_is_away_for_long_comes_back_as_another_track(raw: Path) -> None:
-    write_alphapose(raw, [result(t, idx=1) for t in [*range(30), *range(36, 70)]])
+@pytest.mark.parametrize(("back", "segments"), [(35, [("1", 65)]), (36, [("1", 30), ("1-1", 34)])])
+def test_a_tracked_person_who_is_away_for_over_five_frames_comes_back_as_another_track(
+    raw: Path, back: int, segments: list[tuple[str, int]]
+) -> None:
+    write_alphapose(raw, [result(t, idx=1) for t in [*range(30), *range(back, 70)]])
     tracks, _ = read(raw)
-    assert [(track.name.rpartition("/")[2], len(track.frame_index)) for track in tracks] == [("1", 30), ("1-1", 34)]
+    assert [(track.name.rpartition("/")[2], len(track.frame_index)) for track in tracks] == segments
+
+
+def test_tracked_persons_come_in_the_order_of_their_identities(raw: Path) -> None:
+    write_alphapose(raw, [result(t, x, idx=k) for t in range(30) for k, x in ((12, 100), (3, 500))])
+    assert [track.name.rpartition("/")[2] for track in read(raw)[0]] == ["3", "12"]
 
 
 def test_one_identity_given_twice_in_a_frame_goes_to_the_surer_person(raw: Path) -> None:
@@ -254,6 +262,20 @@ def test_a_listing_names_the_video_and_the_folder_of_its_keypoints(raw: Path) ->
     folder = Path("keypoints/train") / CLIP
     assert video.files == (Path(f"train/abseiling/{CLIP}.mp4"),)
     assert (video.folders, video.label_folders) == ((), (folder,))
+
+
+def test_hidden_files_and_folders_are_no_clips_and_keypoints_alone_are_one(raw: Path) -> None:
+    write_openpose(raw, {t: [person()] for t in range(30)})
+    before = list(KINETICS.videos(raw, "train"))
+    for file in (f"train/abseiling/._{CLIP}.mp4", "train/._flat.mp4", "train/.cache/clip.mp4"):  # of a Mac, and others
+        (raw / file).parent.mkdir(exist_ok=True)
+        (raw / file).touch()
+    (raw / "keypoints/train/.ipynb_checkpoints").mkdir()
+    assert list(KINETICS.videos(raw, "train")) == before
+    (raw / f"train/abseiling/{CLIP}.mp4").unlink()
+    tracks, account = read(raw)
+    assert (tracks, account["name"]) == ([], f"train/{CLIP}")
+    assert (account["set_aside"], account["found"]) == ("video_missing", 30)
 
 
 @pytest.mark.parametrize("other", ["avi", "mkv", "webm"])
