@@ -390,16 +390,13 @@ def test_a_wrong_name_or_raw_folder_is_an_error(
     assert words in capsys.readouterr().err
 
 
-def test_no_command_mixes_real_and_demo_data(
-    demo: Demo, embedded: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_no_command_mixes_real_data_and_a_demo_body(
+    demo: Demo, embedded: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     for name in ("3dpw", "amass"):
-        (demo.copy(name, tmp_path / "raw" / name) / MARKER).unlink()
-    words = ("amass", "train", "--raw", demo.raw("amass"), "--cache", "data/cache", "--workers", 1)
-    assert run("convert", *words) == 0
-    said = shown(capsys, "3dpw", "amass", "--raw", tmp_path / "raw", "--body", embedded.body)
-    assert re.search("convert amass train .*--cache data/cache_real", said)
+        (demo.copy(name, tmp_path / name) / MARKER).unlink()
+    said = shown(capsys, "3dpw", "amass", "--raw", tmp_path, "--body", embedded.body)
+    assert re.search("convert amass train .*--cache data/cache", said)
     assert "convert 3dpw" not in said
 
 
