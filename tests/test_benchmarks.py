@@ -115,7 +115,7 @@ def test_windows_that_differ_end_the_benchmark(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_kills_are_counted_and_what_went_wrong_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kills_are_counted_and_what_went_wrong_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import crashes
 
     none = "--toy 8 --commands 0 --training 0 --work"

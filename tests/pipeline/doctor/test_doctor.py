@@ -188,10 +188,10 @@ def test_an_archive_beside_the_folder_is_found_by_its_official_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     touch(tmp_path / "Penn_Action.tar.gz", tmp_path / "holiday.zip")
-    said = shown(capsys, "penn_action", "--raw", tmp_path)
-    assert f"{tmp_path / 'Penn_Action.tar.gz'} is still packed" in said
-    assert "holiday" not in said
-    assert "get     " not in said  # what is there packed need not be downloaded again
+    printed = shown(capsys, "penn_action", "--raw", tmp_path)
+    assert f"{tmp_path / 'Penn_Action.tar.gz'} is still packed" in printed
+    assert "holiday" not in printed
+    assert "get     " not in printed  # what is there packed need not be downloaded again
 
 
 @pytest.mark.parametrize(
@@ -368,9 +368,9 @@ def test_what_make_data_will_make_is_not_missing(
 ) -> None:
     monkeypatch.setenv("LUIGI_CONFIG_PATH", str(configuration(tmp_path, "3dpw amass", embedded="true")))
     assert run("doctor") == 0
-    said = shown(capsys)
-    assert said.count("`make data` makes demo data") == 3  # both datasets and the body
-    assert "missing" not in said
+    printed = shown(capsys)
+    assert printed.count("`make data` makes demo data") == 3  # both datasets and the body
+    assert "missing" not in printed
 
 
 @pytest.mark.parametrize(
@@ -395,9 +395,9 @@ def test_no_command_mixes_real_data_and_a_demo_body(
 ) -> None:
     for name in ("3dpw", "amass"):
         (demo.copy(name, tmp_path / name) / MARKER).unlink()
-    said = shown(capsys, "3dpw", "amass", "--raw", tmp_path, "--body", embedded.body)
-    assert re.search("convert amass train .*--cache data/cache", said)
-    assert "convert 3dpw" not in said
+    printed = shown(capsys, "3dpw", "amass", "--raw", tmp_path, "--body", embedded.body)
+    assert re.search("convert amass train .*--cache data/cache", printed)
+    assert "convert 3dpw" not in printed
 
 
 def test_untrained_weights_beside_real_data_are_reported_first(
