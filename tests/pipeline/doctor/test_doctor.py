@@ -18,6 +18,7 @@ from pipeline.__main__ import main
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.release import Part, Totals, globs
 from pipeline.doctor.examine import Examination, examine, examine_body, mixtures
+from pipeline.doctor.report import table
 from pipeline.errors import RawDataError
 from pipeline.raw import RawVideo
 from pipeline.raw.stand_in import MARKER
@@ -263,6 +264,19 @@ def test_totals_count_each_video_once_where_no_part_has_a_known_number(tmp_path:
     assert counts(examine(Counted(), tmp_path))["videos"] == (2, 3, "incomplete")
 
 
+def test_beside_a_complete_release_archives_may_stay_and_more_than_it_has_is_marked(tmp_path: Path) -> None:
+    class Small(Ninth):
+        parts: ClassVar[tuple[Part, ...]] = (Part("tables", ("train/*.csv",), "the lab", known=2),)
+
+    touch(*(tmp_path / file for file in ("x.zip", "train/a.csv")))
+    assert "still packed" in problems(examine(Small(), tmp_path))
+    touch(tmp_path / "train/b.csv")
+    assert problems(examine(Small(), tmp_path)) == ""
+    assert "more than" not in " ".join(map(str, table([examine(Small(), tmp_path)]).columns[-1].cells))
+    touch(tmp_path / "train/c.csv")
+    assert "more than the release has" in " ".join(map(str, table([examine(Small(), tmp_path)]).columns[-1].cells))
+
+
 # ------------------------------------------------------------------------------------ the body model
 
 
@@ -313,15 +327,6 @@ def test_from_an_empty_raw_folder_to_a_converted_dataset_by_what_it_prints(
     assert "penn_action train" in train
     assert run(*shlex.split(test), "--workers", 1) == 0
     assert (tmp_path / "data/cache/penn_action/test/manifest.json").is_file()
-
-
-def test_beside_a_complete_release_archives_may_stay_and_more_than_it_has_is_marked(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    touch(penn(tmp_path / "penn_action", n_videos=2326) / "x.zip")
-    assert problems(look("penn_action", tmp_path / "penn_action")) == ""
-    touch(tmp_path / "penn_action/labels/9999.mat")
-    assert "more than the release has" in shown(capsys, "penn_action", "--raw", tmp_path)
 
 
 def test_names_of_files_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
