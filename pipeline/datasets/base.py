@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from pipeline.accounting import Accounting, Totals, VideoAccount
-from pipeline.datasets.pixels import require_in_picture
+from pipeline.datasets.pixels import require_frames, require_in_picture
 from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import PipelineError, RawDataError
+from pipeline.pixels.frames import Video
 from pipeline.raw import RawVideo
 from pipeline.track import Track
 
@@ -72,17 +73,20 @@ class Dataset(ABC):
     def _read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
     ) -> Sequence[Track]:
-        """`read`, and the check that keypoints are in pixels of the pictures, where those can be read."""
+        """`read`, and the checks that tracks are of frames that decode, and keypoints in pixels of the pictures."""
         tracks = self.read(raw, split, video, account, body)
         source = next((track.frames for track in tracks if track.frames is not None), None)
         keypoints = [track.kp_2d for track in tracks if track.kp_2d is not None]
+        labels = raw / next(iter((*video.label_folders, *video.files)), Path(video.name))
+        if isinstance(source, Video):
+            last = max(int(track.frame_index[-1]) for track in tracks)
+            require_frames(labels, source, [0, last], account)
         if source is None or not keypoints:
             return tracks
         try:
             size = source.size()
         except RawDataError:  # conversion rejects a video of which no picture can be read
             return tracks
-        labels = raw / next(iter((*video.label_folders, *video.files)), Path(video.name))
         require_in_picture(labels, np.concatenate(keypoints), size)
         return tracks
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import MIN_SIDE_PX, extents
 from pipeline.datasets.base import Dataset, unexpected
-from pipeline.errors import RawDataError
+from pipeline.errors import RawDataError, reading_refused
 from pipeline.pixels import sources
 from pipeline.pixels.frames import FrameSource, Pictures
 from pipeline.raw import RawVideo
@@ -69,7 +69,8 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
     first: dict[str, str] = {}
     for video in listed:
         try:
-            (tracks, account), second = (dataset.read_accounted(raw, split, video, body) for _ in range(2))
+            with reading_refused():  # what conversion refuses is found below, with the other problems
+                (tracks, account), second = (dataset.read_accounted(raw, split, video, body) for _ in range(2))
         except Exception as error:  # conversion would reject the video, whatever it is
             problems.append(f"{video.name}: {unexpected(error)}")
             continue

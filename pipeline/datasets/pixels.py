@@ -180,7 +180,7 @@ def require_in_picture(labels: Path, keypoints: NDArray[np.floating], size: tupl
         RawDataError: `keypoints_outside`: all are within 2 px of the corner, most joints or every tenth person are
             outside the picture, or persons are under `SMALLEST` px.
     """
-    shown = keypoints[..., 2] > 0
+    shown = (keypoints[..., 2] > 0) & np.isfinite(keypoints).all(axis=-1)
     points = keypoints[shown][:, :2]
     if not len(points):
         return
@@ -188,7 +188,8 @@ def require_in_picture(labels: Path, keypoints: NDArray[np.floating], size: tupl
     outside = far.any(axis=1).mean()
     reach = np.quantile(np.abs(points), 0.98, axis=0)  # a few wild joints do not decide
     persons = keypoints[shown.sum(axis=1) >= 2]
-    corners = [np.where(persons[..., 2:] > 0, persons[..., :2], fill) for fill in (np.inf, -np.inf)]
+    seen = shown[shown.sum(axis=1) >= 2][..., None]
+    corners = [np.where(seen, persons[..., :2], fill) for fill in (np.inf, -np.inf)]
     low, high = corners[0].min(axis=1), corners[1].max(axis=1)  # (N, 2)
     gone = ((high < 0) | (low > np.array(size))).any(axis=1).mean() if len(persons) else 0.0
     side = float(np.median((high - low).max(axis=1))) if len(persons) else np.inf
