@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cache
 from pipeline import datasets
@@ -20,7 +19,8 @@ from pipeline.features.streams.base import Stream
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.plug_ins import PlugInError
-from pipeline.settings.sections import IN_FEATURES, load, stream_options
+from pipeline.settings.file import Section
+from pipeline.settings.sections import configured, load
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +95,14 @@ def by_folders(
 def stream_named(kind: str, weights: str | None, precision: str | None, options: Mapping[str, str]) -> Stream:
     """The stream that a command's options ask for. Raises ConfigError for options that the kind does not have."""
     found = streams.find(kind)
+    given = {"weights": weights, "precision": precision}
     if not issubclass(found, ResNet50):
-        if given := [f"--{name}" for name, text in zip(IN_FEATURES, (weights, precision), strict=True) if text]:
-            raise ConfigError(f"{given[0]} goes with --kind {ResNet50.kind}; options of {kind} are --set NAME=VALUE")
-        return streams.get(kind, **stream_options(Path("--set"), kind, options, found))
+        if of_resnet := [f"--{name}" for name, text in given.items() if text]:
+            raise ConfigError(
+                f"{of_resnet[0]} goes with --kind {ResNet50.kind}; options of {kind} are --set NAME=VALUE"
+            )
+        return configured(Section(Path("--set"), kind, options), found, streams.get)
     if options:
         raise ConfigError(f"{kind} has no --set {next(iter(options))}: its options are --weights and --precision")
-    made: dict[str, Any] = {"weights": weights and WeightsSpec.parse(weights), "precision": precision}
-    return streams.get(kind, **{key: value for key, value in made.items() if value is not None})
+    parsed = {"weights": weights and WeightsSpec.parse(weights), "precision": precision}
+    return streams.get(kind, **{key: value for key, value in parsed.items() if value is not None})
