@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/fresh_clone.py --out benchmarks/fresh_clone.md
 
 Clones this repository's last commit into a folder of its own, and runs the README's commands there, one after the
-other: what a new user waits for. How long pip takes says more of the network than of us. STAND-IN data: the embedded
+other: what a new user waits for. How long pip takes says more of the network than of us. DEMO DATA: the embedded
 default.
 """
 
@@ -68,7 +68,7 @@ def timed(clone: Path) -> Iterator[Step]:
 def report(steps: Sequence[Step], size: int) -> Iterator[str]:
     yield "# How long does it take from a clone to the report?"
     yield ""
-    yield "STAND-IN data, the embedded default. Made by `.venv/bin/python benchmarks/fresh_clone.py`."
+    yield "DEMO DATA, the embedded default. Made by `.venv/bin/python benchmarks/fresh_clone.py`."
     yield ""
     cores = len(os.sched_getaffinity(0))
     loads = f"a load of {os.getloadavg()[2]:.1f} at the end"

@@ -79,7 +79,7 @@ def test_from_synthesized_data_to_a_verified_cache(
     assert run("extract", "penn_action", "train", "--cache", root) == 0
     shown = capsys.readouterr().out
     assert f"penn_action/train: extracted, {n_frames} rows computed" in shown
-    assert "STAND-IN" in shown
+    assert "DEMO DATA" in shown
     assert run("verify", "--cache", root) == 0
     assert capsys.readouterr().out.startswith("✓ intact: 6 shards, ")
     assert run("status", "--cache", root) == 0

@@ -367,7 +367,7 @@ def test_the_command_prints_a_line_a_step_and_where_to_look(world, tmp_path, mon
     assert code == 0, shown
     done = [line.split()[1] for line in shown.splitlines() if line.startswith("✓")]
     assert done == ["convert", "extract", "predict", "overlay"]
-    assert "STAND-IN" in shown
+    assert "DEMO DATA" in shown
     assert "out/overlay.mp4" in shown
     before = (tmp_path / "out/predictions.json").read_bytes()
     code, shown = run(capsys, *words, "--no-overlay")
