@@ -31,8 +31,8 @@ class Target:
     split: str
     raw: Path  # the dataset's own raw folder
     root: cache.Root
-    body: Path | None
-    stream: StreamSpec | None  # None: the streams that the cache has, as they were extracted
+    body: Path | None = None
+    stream: StreamSpec | None = None  # None: the streams that the cache has, as they were extracted
     crops: StreamSpec | None = None  # a stream of crops that is extracted first, since `stream` is computed from it
     not_made: bool = False  # demo data that `synthesize` has not made yet
     weights: str = ""  # where luigi.cfg names the network's, which must be trained for real data; "": by an option
@@ -81,15 +81,6 @@ def by_settings(file: Path, names: Sequence[str] = (), root: cache.Root | None =
 def broken_in(file: Path) -> list[str]:
     """Datasets that luigi.cfg enables and that cannot be loaded, as messages. Raises ConfigError."""
     return list(datasets.broken(load(file).data.datasets).values())
-
-
-def by_folders(
-    dataset: str, split: str, *, raw: Path, root: cache.Root, body: Path | None = None, stream: StreamSpec | None = None
-) -> Target:
-    """One split, without luigi.cfg; the reader has its default options. Raises PipelineError for a wrong name."""
-    reader = datasets.get(dataset)
-    reader.check_split(split)
-    return Target(reader, split, raw, root, body, None if stream is None else stream.at(raw))
 
 
 def stream_named(kind: str, weights: str | None, precision: str | None, options: Mapping[str, str]) -> Stream:
