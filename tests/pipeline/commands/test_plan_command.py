@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
@@ -29,7 +27,6 @@ from pipeline.maintenance.overview import plan_split
 from pipeline.raw import changes
 from pipeline.settings.targets import by_settings
 
-ROOT = Path(__file__).parents[3]
 UNTRAINED = ("--weights", "untrained:0")
 
 
@@ -322,12 +319,6 @@ def test_arguments_that_do_not_fit_together_are_one_line(
     error = ran("plan", *(word.format(cfg=cfg()) for word in arguments), code=2).err
     assert message in error
     assert error.count("\n") == 1
-
-
-def test_planning_imports_no_torch() -> None:
-    modules = "pipeline.maintenance.overview, pipeline.maintenance.accept, pipeline.commands"
-    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 # ------------------------------------------------------------------------------------------------ what a stream lacks
