@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -77,7 +77,7 @@ def _by_reason(dropped: Mapping[str, int]) -> list[str]:
     return [", ".join(f"{n:,} {reason}" for reason, n in dropped.items())] if dropped else []
 
 
-def _table(rows: Sequence[Mapping[str, Any]], columns: Iterable[int]) -> Table:
+def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[int]) -> Table:
     """These of all columns, one line for each split."""
     made = table(*(COLUMNS[i] for i in columns))
     for row in rows:

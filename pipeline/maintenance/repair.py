@@ -82,7 +82,7 @@ def repair(
         raise PipelineError(f"--raw is one dataset's own folder, and damaged are {', '.join(sorted(datasets))}")
     done = Repair()
     lost = _not_extractable(root, report.damaged, raw, done)
-    damaged = tuple(damage for damage in report.damaged if (damage.split, damage.stream) not in lost)
+    damaged = tuple(d for d in report.damaged if d.shard is None or (d.split, d.stream) not in lost)
     done.cache = cache.repair(root, replace(report, damaged=damaged))
     done.refused += done.cache.refused
     for name, shards in done.cache.rows.items():
