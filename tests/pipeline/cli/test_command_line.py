@@ -355,7 +355,7 @@ def test_output_in_a_pipe_is_plain_text_of_complete_lines(penn: Any) -> None:
     lines = shown.stdout.splitlines()
     assert " ".join(lines[0].split()) == "split videos tracks frames kept / found dropped streams"
     assert len(lines) == 4
-    assert all(line.endswith("Unpack Penn_Action.tar.gz again.") for line in lines[2:])  # long, and in one piece
+    assert all(line.endswith("Unpack the pictures again.") for line in lines[2:])  # long, and in one piece
     wrong = piped("verify", "--cache", penn.root / "nowhere")
     assert (wrong.returncode, wrong.stdout, controls(wrong.stderr)) == (2, "", set())
     assert wrong.stderr.count("\n") == 1
