@@ -64,10 +64,10 @@ docs: .venv/.ready  ## the documentation as a site, in docs/_build/html
 docs-links: .venv/.ready  ## look whether the links to other sites still lead somewhere; wants a network
 	@$(BIN)/sphinx-build --quiet --builder linkcheck --conf-dir docs . docs/_build/links
 
-clean:  ## remove the built documentation, and of data and runs what is a stand-in (not .venv)
+clean:  ## remove the built documentation, and the demo data and what was made of it (not .venv)
 	@for folder in $(addprefix data/embedded/raw/,$(EMBEDDED)) data/embedded/body; do \
 	  if [ -f $$folder/STAND_IN.json ]; then rm -rf $$folder; fi; done
 	@for folder in data/cache runs; do \
 	  if [ -n "$$(grep -Ls '"stand_in": *true' $$folder/*/*/manifest.json $$folder/*/config.json)" ]; \
-	  then echo "$$folder is left: not all of it is a stand-in"; else rm -rf $$folder; fi; done
+	  then echo "$$folder is left: not all of it is demo data"; else rm -rf $$folder; fi; done
 	@rm -rf docs/_build

@@ -532,7 +532,7 @@ def report(tallies: Sequence[Tally], seed: int, seconds: float) -> str:
     lines = [
         "# Does a killed command lose or mix anything?",
         "",
-        "DEMO data. Made by `make data && .venv/bin/python benchmarks/crashes.py`, which describes at its beginning "
+        "DEMO DATA. Made by `make data && .venv/bin/python benchmarks/crashes.py`, which describes at its beginning "
         "what is killed, when, and what is compared.",
         "",
         f"{datetime.datetime.now(tz=datetime.UTC):%Y-%m-%d}, {len(os.sched_getaffinity(0))} cores "

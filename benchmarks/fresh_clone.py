@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/fresh_clone.py --out benchmarks/fresh_clone.md
 
 Clones this repository's last commit into a folder of its own, and runs the README's commands there, one after the
-other: what a new user waits for. How long pip takes depends on the network. DEMO data: the embedded
+other: what a new user waits for. How long pip takes depends on the network. DEMO DATA: the embedded
 default.
 """
 
@@ -49,7 +49,7 @@ def main() -> None:
         size = (clone / "runs/report.html").stat().st_size
     text = f"""# How long does it take from a clone to the report?
 
-DEMO data, the embedded default. Made by `.venv/bin/python benchmarks/fresh_clone.py`.
+DEMO DATA, the embedded default. Made by `.venv/bin/python benchmarks/fresh_clone.py`.
 
 {date.today()}, {len(os.sched_getaffinity(0))} cores ({platform.machine()}), Python {platform.python_version()}, \
 a load of {os.getloadavg()[2]:.1f} at the end.

@@ -97,7 +97,7 @@ def main() -> None:
     gpu = torch.cuda.get_device_name(args.device) if args.device.startswith("cuda") else "no GPU used"
     machine = f"{len(os.sched_getaffinity(0))} cores ({platform.machine()}), {memory:.0f} GiB, {gpu}"
     software = f"Python {platform.python_version()}, torch {torch.__version__.split('+')[0]}"
-    about = "DEMO data, no result about VIBE. Made by `.venv/bin/python benchmarks/training.py"
+    about = "DEMO DATA, no result about VIBE. Made by `.venv/bin/python benchmarks/training.py"
     if given := " ".join(sys.argv[1:]):
         about += f" {given}"
     lines = [f"# {title}", "", f"{about}`.", "", f"{datetime.date.today()}, {machine}, {software}.", "", *table, ""]

@@ -2,7 +2,7 @@
 
 import os
 
-# What cannot be decoded is told by us, file by file. OpenCV and its FFmpeg would say it besides, in words of their own,
-# and look at these only when they are loaded: here, before that, and for every process that is started.
+# We report what cannot be decoded, file by file; OpenCV and its FFmpeg would print messages of their own besides. They
+# read these variables when they are loaded: so they are set here, before that, and for every process that is started.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")

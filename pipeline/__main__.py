@@ -1,4 +1,4 @@
-"""The command line: `python -m pipeline COMMAND`. Each command calls one function and tells what it did."""
+"""The command line: `python -m pipeline COMMAND`. Each command calls one function and reports what it did."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Self
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,8 +20,7 @@ class Totals:
 
     def as_dict(self) -> dict[str, int]:
         """What is known, by name."""
-        counts = {"videos": self.videos, "frames": self.frames}
-        return {name: count for name, count in counts.items() if count is not None}
+        return {name: count for name, count in asdict(self).items() if count is not None}
 
 
 @dataclass(slots=True)
@@ -104,24 +103,16 @@ class VideoAccount:
 
     def as_dict(self) -> dict[str, Any]:
         """What JSON can hold; `from_dict` restores the account."""
-        return {
-            "name": self.name,
-            "found": self.found,
-            "kept": self.kept,
-            "dropped": dict(sorted(self.dropped.items())),
-            "tracks_kept": self.tracks_kept,
-            "tracks_dropped": dict(sorted(self.tracks_dropped.items())),
-            "other_split": self.other_split,
-            "set_aside": self.set_aside,
-            "message": self.message,
-            "notes": list(self.notes),
-        }
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return values | {key: dict(sorted(values[key].items())) for key in _COUNTED} | {"notes": list(self.notes)}
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Self:
         """The account that `as_dict` gave."""
-        counters = {key: Counter(raw[key]) for key in ("dropped", "tracks_dropped")}
-        return cls(**{**raw, **counters})
+        return cls(**raw | {key: Counter(raw[key]) for key in _COUNTED})
+
+
+_COUNTED: Final = ("dropped", "tracks_dropped")
 
 
 class Accounting:
@@ -146,36 +137,34 @@ class Accounting:
         found = kept + dropped by reason, for frames and for the tracks of videos that could be used; of videos,
         found = kept + rejected by reason (`set_aside`) + without tracks. Videos of other splits are not counted.
         """
-        dropped: Counter[str] = Counter()
-        tracks_dropped: Counter[str] = Counter()
-        rejected: Counter[str] = Counter()
-        kept = without_tracks = 0
-        for account in self:
-            dropped.update(account.dropped)
-            tracks_dropped.update(account.tracks_dropped)
-            if account.set_aside:
-                rejected[account.set_aside] += 1
-            elif account.tracks_kept:
-                kept += 1
-            elif not account.other_split:
-                without_tracks += 1
-        tracks_kept = sum(a.tracks_kept for a in self)
+        kept = [account for account in self if account.tracks_kept and not account.set_aside]
+        rejected = Counter(account.set_aside for account in self if account.set_aside)
+        others = sum(account.other_split and not (account.tracks_kept or account.set_aside) for account in self)
+        tracks_kept, tracks_dropped = sum(a.tracks_kept for a in self), _by_reason(a.tracks_dropped for a in self)
         return {
             "frames": {
                 "found": sum(a.found for a in self),
                 "kept": sum(a.kept for a in self),
-                "dropped": dict(sorted(dropped.items())),
+                "dropped": _by_reason(a.dropped for a in self),
             },
             "tracks": {
                 "found": tracks_kept + sum(tracks_dropped.values()),
                 "kept": tracks_kept,
-                "dropped": dict(sorted(tracks_dropped.items())),
+                "dropped": tracks_dropped,
             },
             "videos": {
-                "found": kept + sum(rejected.values()) + without_tracks,
-                "kept": kept,
+                "found": len(self) - others,
+                "kept": len(kept),
                 "set_aside": dict(sorted(rejected.items())),
-                "without_tracks": without_tracks,
+                "without_tracks": len(self) - others - len(kept) - rejected.total(),
             },
             "known": {} if known is None else known.as_dict(),
         }
+
+
+def _by_reason(counts: Iterable[Counter[str]]) -> dict[str, int]:
+    """Reason -> number in all of them, by name."""
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return dict(sorted(total.items()))

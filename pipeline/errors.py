@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 
 class PipelineError(Exception):
@@ -37,13 +37,9 @@ class RawDataError(PipelineError, ValueError):
         self.file = file
         self.reason = reason
 
-    def with_more(self, sentence: str) -> RawDataError:
-        """The same, with one sentence more."""
-        return _restore_raw_data_error(f"{self} {sentence}", self.file, self.reason)
-
-    def __reduce__(self) -> tuple[object, ...]:
+    def __reduce__(self) -> tuple[Any, ...]:
         # Keyword-only arguments are lost when an exception is pickled between processes.
-        return _restore_raw_data_error, (str(self), self.file, self.reason)
+        return RawDataError.__new__, (RawDataError, str(self)), vars(self)
 
 
 def _without(file: Path, found: str) -> str:
@@ -51,13 +47,6 @@ def _without(file: Path, found: str) -> str:
     if found.startswith(f"{file} "):
         return f"that it {found.removeprefix(f'{file} ')}"
     return found.replace(f": {file!r}", "").replace(f": {str(file)!r}", "")
-
-
-def _restore_raw_data_error(message: str, file: Path, reason: str) -> RawDataError:
-    error = RawDataError.__new__(RawDataError)
-    ValueError.__init__(error, message)
-    error.file, error.reason = file, reason
-    return error
 
 
 _REFUSALS: Final[ContextVar[list[RawDataError] | None]] = ContextVar("refusals", default=None)

@@ -5,10 +5,12 @@ A package adds one by an entry point, which has the dataset's or stream's name a
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from importlib.metadata import EntryPoint, entry_points
+from importlib import metadata
+from importlib.metadata import EntryPoint, EntryPoints
 from typing import Any, Generic, TypeVar
 
 from pipeline.errors import ConfigError, PipelineError
@@ -18,6 +20,12 @@ T = TypeVar("T")
 
 class PlugInError(PipelineError):
     """What another package adds cannot be loaded: the message names the package. All the rest can go on."""
+
+
+@functools.cache
+def entry_points(group: str) -> EntryPoints:
+    """Of all installed packages, which are searched once: that takes 20 ms."""
+    return metadata.entry_points(group=group)
 
 
 @dataclass(frozen=True)
@@ -41,10 +49,18 @@ class Registry(Generic[T]):
             module, _, attribute = self.ours[name].partition(":")
             found: type[T] = getattr(importlib.import_module(module), attribute)
             return found
-        if name in plug_ins:
-            return self._theirs(plug_ins[name])
-        known = ", ".join((*self.ours, *sorted(plug_ins)))
-        raise PipelineError(f"no {self.what} is called {name!r}; known: {known}")
+        if name not in plug_ins:
+            raise PipelineError(f"no {self.what} is called {name!r}; known: {', '.join(self.names())}")
+        entry, which = plug_ins[name], f"{self.what} {name!r} of {_package(plug_ins[name])}"
+        try:
+            found = entry.load()
+        except Exception as error:  # other people's code may fail in any way: say whose it is
+            raise PlugInError(f"{which} cannot be loaded: {type(error).__name__}: {error}") from error
+        of_kind = isinstance(found, type) and issubclass(found, self.base)
+        if not of_kind or getattr(found, self.named_by, None) != name:
+            expected = f"a {self.base.__name__} subclass whose {self.named_by} is {name!r}"
+            raise PlugInError(f"{which}: {entry.value} is not {expected}")
+        return found
 
     def broken(self, names: Iterable[str]) -> dict[str, str]:
         """Which of these cannot be loaded, because their package is broken: name -> message."""
@@ -79,19 +95,6 @@ class Registry(Generic[T]):
                 raise PipelineError(f"{which} comes from {both}: uninstall one of them")
             found[entry.name] = entry
         return found
-
-    def _theirs(self, entry: EntryPoint) -> type[T]:
-        which = f"{self.what} {entry.name!r} of {_package(entry)}"
-        try:
-            found = entry.load()
-        except Exception as error:  # other people's code may fail in any way: say whose it is
-            raise PlugInError(f"{which} cannot be loaded: {type(error).__name__}: {error}") from error
-        ours = isinstance(found, type) and issubclass(found, self.base)
-        if not ours or getattr(found, self.named_by, None) != entry.name:
-            expected = f"a {self.base.__name__} subclass whose {self.named_by} is {entry.name!r}"
-            raise PlugInError(f"{which}: {entry.value} is not {expected}")
-        checked: type[T] = found
-        return checked
 
 
 def _package(entry: EntryPoint) -> str:

@@ -16,9 +16,8 @@ from pipeline import datasets
 from pipeline.errors import ConfigError
 from pipeline.settings import file as luigi_cfg
 from pipeline.settings import sections
-from pipeline.settings.file import Text, did_you_mean, located, settings_file, where
+from pipeline.settings.file import Section, did_you_mean, settings_file
 from pipeline.settings.sections import Sections
-from pipeline.settings.types import check_keys, typed
 from vibe_model.errors import VibeModelError
 from vibe_model.settings import config as of_training
 from vibe_model.settings import mposer_config as of_mposer
@@ -48,11 +47,11 @@ class Settings(Sections):
     """All of luigi.cfg that is ours. [train] and [mposer] are checked, and stay text: they build on presets."""
 
     @property
-    def train(self) -> Mapping[str, Text]:
+    def train(self) -> Section:
         return self.source.section("train")
 
     @property
-    def mposer(self) -> Mapping[str, Text]:
+    def mposer(self) -> Section:
         return self.source.section("mposer")
 
     @property
@@ -108,7 +107,7 @@ def load(file: Path) -> Settings:
 
 def which_runs(s: Settings) -> WhichRuns:
     """Raises ConfigError."""
-    return WhichRuns(**typed(s.file, "train", {k: text for k, text in s.train.items() if k in WHICH_RUNS}, WhichRuns))
+    return WhichRuns(**s.train.typed(WhichRuns))
 
 
 def vibe_settings(s: Settings, variant: str = "", seed: int | None = None) -> TrainConfig:
@@ -117,8 +116,7 @@ def vibe_settings(s: Settings, variant: str = "", seed: int | None = None) -> Tr
     Raises ConfigError.
     """
     runs = which_runs(s)
-    given = {key: text for key, text in s.train.items() if key not in WHICH_RUNS}
-    own = _own(s, "train", given, runs.preset, of_training.PRESETS, SET_ELSEWHERE, WHICH_RUNS)
+    own = _own(s.train, runs.preset, of_training.PRESETS, SET_ELSEWHERE, WHICH_RUNS)
     paths, variant = s.paths, variant or runs.variant or ""
     own |= {"cache": paths.cache, "runs": paths.runs, "body": paths.body, "stream": s.features.stream}
     own |= {} if seed is None else {"seed": seed}
@@ -127,7 +125,7 @@ def vibe_settings(s: Settings, variant: str = "", seed: int | None = None) -> Tr
         # A variant's name promises its settings: they win over luigi.cfg's.
         return replace(variant_of(config, variant), name=f"{config.name}-{variant}" if variant else config.name)
     except VibeModelError as error:
-        raise ConfigError(located(s.file, "train", s.train, str(error))) from error
+        raise ConfigError(s.train.located(str(error))) from error
 
 
 def mposer_preset(s: Settings) -> str:
@@ -137,33 +135,27 @@ def mposer_preset(s: Settings) -> str:
 
 def mposer_settings(s: Settings) -> tuple[MPoserConfig, dict[str, Any]]:
     """[mposer]: its preset with what luigi.cfg sets instead, and that alone. Raises ConfigError."""
-    preset, given = mposer_preset(s), {key: text for key, text in s.mposer.items() if key != "preset"}
-    own = _own(s, "mposer", given, preset, of_mposer.PRESETS, (*OF_TRAINING, "motion"), ("preset",))
+    preset = mposer_preset(s)
+    own = _own(s.mposer, preset, of_mposer.PRESETS, (*OF_TRAINING, "motion"), ("preset",))
     try:
         return replace(of_mposer.PRESETS[preset](), **own), own
     except VibeModelError as error:
-        raise ConfigError(located(s.file, "mposer", given, str(error))) from error
+        raise ConfigError(s.mposer.located(str(error))) from error
 
 
 def _own(
-    s: Settings,
-    section: str,
-    given: Mapping[str, Text],
-    preset: str,
-    presets: Mapping[str, Any],
-    elsewhere: tuple[str, ...],
-    besides: tuple[str, ...],
+    section: Section, preset: str, presets: Mapping[str, Any], elsewhere: tuple[str, ...], besides: tuple[str, ...]
 ) -> dict[str, Any]:
     """The keys that a section sets of its preset's, typed. Raises ConfigError."""
     if preset not in presets:
-        raise ConfigError(f"{s.source.where(section, 'preset')} = {preset}: expected one of {', '.join(presets)}")
+        raise ConfigError(f"{section.where('preset')} = {preset}: expected one of {', '.join(presets)}")
     spec = type(presets[preset]())
-    for key, text in given.items():
+    for key in section:
         if key in elsewhere:
-            there = "[train] or [paths]" if section == "mposer" else "[paths] or [features]"
-            raise ConfigError(f"{where(s.file, section, key, text)}: is set in {there}, not here")
-    check_keys(s.file, section, given, [*besides, *(f.name for f in fields(spec) if f.name not in elsewhere)])
-    return typed(s.file, section, given, spec)
+            there = "[train] or [paths]" if section.name == "mposer" else "[paths] or [features]"
+            raise ConfigError(f"{section.where(key)}: is set in {there}, not here")
+    section.check_keys([*besides, *(f.name for f in fields(spec) if f.name not in elsewhere)])
+    return section.typed(spec)
 
 
 def check_inputs(s: Settings, config: TrainConfig) -> None:

@@ -15,7 +15,7 @@ from vibe_model.errors import VibeModelError
 # Errors of a line or two, which the user can act on: a wrong file or setting, a full disk, a missing right.
 USER_ERRORS: Final = (PipelineError, CacheError, VibeModelError, OSError)
 DEMO_DATA: Final = (
-    f"{console.STAND_IN}   synthetic pictures, a procedural body or an untrained network: "
+    f"{console.STAND_IN}  synthetic pictures, a procedural body or an untrained network: "
     "no number here is a scientific result"
 )
 UP_TO_DATE: Final = "[dim]up to date[/dim]"

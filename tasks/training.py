@@ -18,7 +18,6 @@ from pipeline.cli import console
 from pipeline.cli.signals import Terminated
 from pipeline.cli.text import count
 from pipeline.errors import ConfigError
-from pipeline.settings.file import located
 from tasks.base import PipelineTask
 from tasks.data import NETWORK, Data, enabled_splits
 from tasks.settings import (
@@ -68,7 +67,7 @@ def mposer_config(train: TrainConfig) -> MPoserConfig:
     try:
         config = replace(config, **decided)
     except VibeModelError as error:
-        raise ConfigError(located(s.file, "train", s.train, str(error))) from error
+        raise ConfigError(s.train.located(str(error))) from error
     known = [f"{dataset}/{split}" for dataset, split, _ in enabled_splits()]
     if absent := [name for name in config.splits if name not in known]:
         raise ConfigError(

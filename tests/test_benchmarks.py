@@ -180,6 +180,6 @@ def test_one_command_measures_features_and_writes_the_report(tmp_path: Path) -> 
 @pytest.mark.slow
 def test_one_command_measures_training_and_writes_the_report(tmp_path: Path) -> None:
     text = ran("training", tmp_path, "--small", "--at", tmp_path)
-    assert "DEMO data" in text
+    assert "DEMO DATA" in text
     assert all(float(cells(text, way)[0]) > 0 for way in ("usual", "ours, fp32", "ours, bf16"))
     assert float(cells(text, "kp_3d")[0]) <= 1e-4

@@ -177,7 +177,7 @@ def test_init_for_real_data_changes_what_says_that_the_data_are_real_and_nothing
     assert {key: text for key, text in after.items() if before[key] != text} == dict(init.REAL)
     loaded = settings.load(tmp_path / "luigi.cfg")
     assert loaded.embedded.enabled is False
-    assert "stand-in" not in (tmp_path / "luigi.cfg").read_text().partition("[paths]")[0]
+    assert "demo data" not in (tmp_path / "luigi.cfg").read_text().partition("[paths]")[0]
 
 
 def test_init_takes_folders_from_where_it_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,7 +239,7 @@ def test_an_installed_package_runs_from_an_empty_folder(tools: Path, tmp_path: P
     cfg.write_text(init.with_values(cfg.read_text(), tiny))
     shown = ran([tools / "python", "-m", "luigi", "--module", "tasks", "Data", "--local-scheduler"], tmp_path)
     assert "2 datasets" in shown
-    assert "stand-in" in shown
+    assert "demo data" in shown
 
 
 @pytest.mark.slow

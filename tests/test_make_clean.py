@@ -1,4 +1,4 @@
-"""`make clean` takes stand-ins away, and nothing that cost anybody a download or days of computing."""
+"""`make clean` takes demo data away, and nothing that cost anybody a download or days of computing."""
 
 import json
 import os
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A folder in which all that `make clean` looks at is a stand-in."""
+    """A folder in which all that `make clean` looks at is demo data."""
     shutil.copy(ROOT / "Makefile", tmp_path)
     for file in ("data/embedded/raw/penn_action", "data/embedded/body"):
         write(tmp_path / file / "STAND_IN.json", stand_in=True)
@@ -52,7 +52,7 @@ def test_raw_data_of_ones_own_stay(project: Path) -> None:
 def test_a_cache_or_runs_with_anything_real_stay_and_are_told(project: Path, file: str) -> None:
     write(project / file, stand_in=False)
     folder = file.split("/3dpw")[0].split("/vibe")[0]
-    assert clean(project) == f"{folder} is left: not all of it is a stand-in\n"
+    assert clean(project) == f"{folder} is left: not all of it is demo data\n"
     assert (project / file).is_file()
 
 

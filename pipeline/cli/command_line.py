@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Final, NoReturn, Protocol
 
 from pipeline.cli import text
@@ -75,40 +75,28 @@ def run(
     expected: errors whose messages are meant for users; any other is reported as a defect of this program.
     """
     show_any_symbol()
-    if argv is not None:
-        with listening():
-            return _run(parser, list(argv), expected, module)
-    listen()  # to the very end: a second Ctrl-C may come while Python exits
-    return _run(parser, sys.argv[1:], expected, module)
-
-
-def _run(
-    parser: Callable[[], argparse.ArgumentParser],
-    arguments: list[str],
-    expected: tuple[type[Exception], ...],
-    module: str,
-) -> int:
-    args = argparse.Namespace()
-    try:
-        parsed = parser().parse_args(arguments)
-        if (complete := getattr(parsed, "complete", None)) is not None:
-            complete(parsed)
-        args = parsed
-        code: int = args.run(args)
-    except KeyboardInterrupt as error:
-        _print_interruption(error, args, text.command(*arguments, module=module))
-        return exit_code(error)
-    except Exception as error:
-        if "--debug" in arguments:
-            traceback.print_exc()
-        named: list[Path | str] = [path for key in ("cache", "out") if (path := getattr(args, key, None)) is not None]
-        message = (
-            text.error_text(error, named)
-            if isinstance(error, expected)
-            else f"{type(error).__name__}: {error}. This is a defect of the program: --debug shows where it is."
-        )
-        err.print(f"{ERROR} {plain(message)}")
-        return 2
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    # In a process of its own to the very end: a second Ctrl-C may come while Python exits.
+    with contextlib.nullcontext(listen()) if argv is None else listening():
+        args = argparse.Namespace()
+        try:
+            parsed = parser().parse_args(arguments)
+            if (complete := getattr(parsed, "complete", None)) is not None:
+                complete(parsed)
+            args = parsed
+            code: int = args.run(args)
+        except KeyboardInterrupt as error:
+            _print_interruption(error, args, text.command(*arguments, module=module))
+            return exit_code(error)
+        except Exception as error:
+            if "--debug" in arguments:
+                traceback.print_exc()
+            message = f"{type(error).__name__}: {error}. This is a defect of the program: --debug shows where it is."
+            if isinstance(error, expected):
+                places = (getattr(args, key, None) for key in ("cache", "out"))
+                message = text.error_text(error, [place for place in places if place is not None])
+            err.print(f"{ERROR} {plain(message)}")
+            return 2
     return code
 
 

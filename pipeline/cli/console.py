@@ -27,7 +27,7 @@ DOUBT: Final = "[yellow]![/yellow]"
 WRONG: Final = "[red]✗[/red]"
 IDLE: Final = "[dim]·[/dim]"
 ERROR: Final = "[red]error:[/red]"
-STAND_IN: Final = "[yellow]STAND-IN[/yellow]"
+STAND_IN: Final = "[yellow]DEMO DATA[/yellow]"
 
 VERB, WHAT = 10, 24  # columns of a line of a task
 

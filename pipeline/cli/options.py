@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
-FEW: Final = 5  # lines of a long list that are shown
 KEPT: Final = "finished shards (8,192 rows each) are kept; the same command continues from there"
 
 
@@ -47,13 +46,3 @@ def scheduler_option(sub: argparse.ArgumentParser) -> None:
 def shards_kept(_: argparse.Namespace) -> str:
     """What of an interrupted conversion or extraction is kept."""
     return KEPT
-
-
-def few(lines: Sequence[str], most: int, where: str) -> list[str]:
-    """The first `most` lines, and where to see all of them when there are more.
-
-    >>> few(["a", "b", "c"], 2, "status --all")
-    ['a', 'b', 'and 1 more: status --all']
-    """
-    more = len(lines) - most
-    return [*lines[:most], *([f"and {more:,} more: {where}"] if more > 0 else [])]

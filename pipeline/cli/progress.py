@@ -39,44 +39,36 @@ def bar(what: str, console: Console, *, unit: str = "", quiet: bool = False, alo
         yield silent
     elif console.is_terminal and not console.is_dumb_terminal and alone:
         with _bars(console, unit) as shown:
-            task = shown.add_task(what, total=None, message="")
+            task = shown.add_task(what, total=None, counts="", message="")
 
             def report(done: int, total: int, message: str = "") -> None:
-                shown.update(task, completed=done, total=total, message=message)
+                counts = f"{done:,.0f}/{total:,.0f}"
+                shown.update(task, completed=done, total=total, counts=counts, message=message)
 
             yield report
     else:
-        yield _Lines(" ".join(what.split()), unit)
+        yield _lines(" ".join(what.split()), unit)
 
 
 def _bars(console: Console, unit: str) -> Bars:
     from rich import progress as bars  # not imported by processes that show nothing
-    from rich.markup import escape
     from rich.table import Column
     from rich.text import Text
 
     from pipeline.cli import console as terminal
 
-    class Counts(bars.ProgressColumn):
-        def render(self, task: bars.Task) -> Text:
-            return Text("" if task.total is None else f"{task.completed:,.0f}/{task.total:,.0f}")
-
     class Rate(bars.ProgressColumn):
         def render(self, task: bars.Task) -> Text:
             return Text(terminal.rate(task.speed, unit) if unit and task.speed else "")
 
-    class Message(bars.ProgressColumn):
-        def render(self, task: bars.Task) -> Text:
-            return Text.from_markup(escape(str(task.fields["message"])), overflow="ellipsis")
-
-    fixed = Column(no_wrap=True)
+    fixed, rest = Column(no_wrap=True), Column(no_wrap=True, ratio=1, overflow="ellipsis")
     return bars.Progress(
         bars.TextColumn("{task.description}", table_column=fixed),
         bars.BarColumn(bar_width=30 if console.width >= NARROW else 10),
-        Counts(table_column=fixed),
+        bars.TextColumn("{task.fields[counts]}", table_column=fixed),
         Rate(table_column=fixed),
         bars.TimeRemainingColumn(table_column=fixed),
-        Message(table_column=Column(no_wrap=True, ratio=1, overflow="ellipsis")),
+        bars.TextColumn("{task.fields[message]}", markup=False, table_column=rest),
         console=console,
         transient=True,
         expand=True,
@@ -84,26 +76,25 @@ def _bars(console: Console, unit: str) -> Bars:
     )
 
 
-class _Lines:
+def _lines(what: str, unit: str) -> Progress:
     """A line on standard error every few minutes."""
+    began, first, last = 0.0, -1, 0.0
 
-    def __init__(self, what: str, unit: str) -> None:
-        self.what, self.unit = what, unit
-        self.began: float | None = None
-        self.first, self.next = 0, 0.0
-
-    def __call__(self, done: int, total: int, message: str = "") -> None:
+    def report(done: int, total: int, message: str = "") -> None:
+        nonlocal began, first, last
         now = time.monotonic()
-        if self.began is None:
-            self.began, self.first, self.next = now, done, now + EVERY
-        if now < self.next or done >= total:
+        if first < 0:
+            began, first, last = now, done, now
+        if now < last + EVERY or done >= total:
             return
-        self.next = now + EVERY
+        last = now
         from pipeline.cli import console as terminal
 
-        a_second = (done - self.first) / (now - self.began)
-        parts = [f"{done:,}/{total:,}" + (f" {self.unit}s" if self.unit else "")]
+        a_second = (done - first) / (now - began)
+        parts = [f"{done:,}/{total:,}" + (f" {unit}s" if unit else "")]
         if a_second > 0:
-            parts += [terminal.rate(a_second, self.unit)] if self.unit else []
+            parts += [terminal.rate(a_second, unit)] if unit else []
             parts += [f"{terminal.duration((total - done) / a_second)} left"]
-        terminal.err.print(f"{self.what}: {', '.join(parts)}{'  ' if message else ''}{terminal.plain(message)}")
+        terminal.err.print(f"{what}: {', '.join(parts)}{'  ' if message else ''}{terminal.plain(message)}")
+
+    return report

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 NAMES: Final = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
@@ -28,13 +28,13 @@ def signal_of(error: KeyboardInterrupt) -> signal.Signals:
     return signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
 
 
-def listen() -> None:
+def listen() -> dict[int, Any]:
     """Raise KeyboardInterrupt at the first SIGINT, Terminated at the first SIGTERM; exit at once at the second signal.
 
     A signal that this process was started to ignore stays ignored. A process forked from this one exits at once at
     either signal, without a message: its parent waits for it. A process of torch's launcher keeps the system's action
     for SIGTERM, since it may be waiting for the others in C. Only the main thread receives signals: elsewhere this does
-    nothing.
+    nothing. Returns the handlers that were replaced.
     """
     owner, received = os.getpid(), False
 
@@ -45,22 +45,19 @@ def listen() -> None:
         received = True
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():
-        return
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, receive)
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and "RANK" not in os.environ:
-        signal.signal(signal.SIGTERM, receive)
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            before[signal.SIGINT] = signal.signal(signal.SIGINT, receive)
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and "RANK" not in os.environ:
+            before[signal.SIGTERM] = signal.signal(signal.SIGTERM, receive)
+    return before
 
 
 @contextmanager
 def listening() -> Iterator[None]:
     """`listen` within a block."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in NAMES}
-    listen()
+    before = listen()
     try:
         yield
     finally:

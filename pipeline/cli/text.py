@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import shlex
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+FEW: Final = 5  # lines of a long list that are shown
 AGAIN: Final = "then run the same command again."
 OTHER: Final = "Name another place."
 SYSTEM_ERRORS: Final = {  # what is wrong at the place of the error, and what to do
@@ -62,6 +64,16 @@ def from_here(place: str | Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
+def few(lines: Sequence[str], most: int, where: str) -> list[str]:
+    """The first `most` lines, and where to see all of them when there are more.
+
+    >>> few(["a", "b", "c"], 2, "status --all")
+    ['a', 'b', 'and 1 more: status --all']
+    """
+    more = len(lines) - most
+    return [*lines[:most], *([f"and {more:,} more: {where}"] if more > 0 else [])]
+
+
 def error_text(error: BaseException, places: Sequence[Path | str] = ()) -> str:
     """An error's message; of a system error the place, what is wrong there, and what to do.
 
@@ -75,25 +87,20 @@ def error_text(error: BaseException, places: Sequence[Path | str] = ()) -> str:
 
 
 def _place(error: OSError, places: Sequence[Path | str]) -> str:
-    """Where it happened, by a name that the user knows."""
+    """Where it happened, by a name that the user knows: not that of a hidden file or folder of our own."""
     if error.filename is None or isinstance(error.filename, int):  # a number: an open file
         return " or ".join(map(str, places)) or "the disk"
-    folders = [place for place in places if isinstance(place, Path)]  # a URL has no files
-    place = _without_temporary(Path(os.fsdecode(error.filename)), folders)
-    if error.errno in (errno.EEXIST, errno.ENOTDIR):
-        return str(next((folder for folder in (*reversed(place.parents), place) if folder.is_file()), place))
-    if error.errno == errno.EACCES:  # a file that is not there yet needs the permissions of its folder
-        return str(next((folder for folder in (place, *place.parents) if os.path.lexists(folder)), place))
-    return str(place)
-
-
-def _without_temporary(file: Path, places: Sequence[Path]) -> Path:
-    """What a hidden file or folder of our own is made for."""
+    file = Path(os.fsdecode(error.filename))
     for place in places:
-        if file.is_relative_to(place):
-            parts = file.relative_to(place).parts
-            hidden = next((i for i, part in enumerate(parts) if part.startswith(".")), len(parts))
-            return place.joinpath(*parts[:hidden])
-        if file == place.with_name(f".{place.name}.part"):
-            return place
-    return file
+        if isinstance(place, Path) and file == place.with_name(f".{place.name}.part"):
+            file = place
+        elif isinstance(place, Path) and file.is_relative_to(place):
+            shown = itertools.takewhile(lambda part: not part.startswith("."), file.relative_to(place).parts)
+            file = place.joinpath(*shown)
+            break
+    above = (file, *file.parents)
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return str(next((folder for folder in reversed(above) if folder.is_file()), file))
+    if error.errno == errno.EACCES:  # a file that is not there yet needs the permissions of its folder
+        return str(next((folder for folder in above if os.path.lexists(folder)), file))
+    return str(file)

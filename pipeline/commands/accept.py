@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Final
 
 from pipeline.cli.console import ERROR, err, out, plain, show_json
-from pipeline.cli.options import FEW, few, json_option
-from pipeline.cli.text import count
+from pipeline.cli.options import json_option
+from pipeline.cli.text import FEW, count, few
 from pipeline.commands.plan import as_dict, lines, target_options, targets_of
 from pipeline.conversion.plan import committed_split
 from pipeline.errors import PipelineError
@@ -23,11 +23,10 @@ HELP: Final = (
 
 
 def options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("names", nargs="+", metavar="DATASET/SPLIT", help="the split")
-    sub.add_argument("--because", metavar="TEXT", help="why it does not matter; without it, the differences are shown")
-    sub.add_argument(
-        "--discard-unfinished", action="store_true", help="also where a killed conversion would lose finished shards"
-    )
+    add = sub.add_argument
+    add("names", nargs="+", metavar="DATASET/SPLIT", help="the split")
+    add("--because", metavar="TEXT", help="why it does not matter; without it, the differences are shown")
+    add("--discard-unfinished", action="store_true", help="also where a killed conversion would lose finished shards")
     json_option(sub)
     target_options(sub)
 

@@ -17,15 +17,12 @@ HELP: Final = "The effective settings, and where each comes from."
 
 
 def options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "names", nargs="*", metavar="SECTION[.KEY]", help="only these, as features or features.precision; default: all"
-    )
+    add = sub.add_argument
+    add("names", nargs="*", metavar="SECTION[.KEY]", help="only these, as features or features.precision; default: all")
     json_option(sub)
-    sub.add_argument(
-        "--check", action="store_true", help="print nothing where the file is right; exit 1 where training is refused"
-    )
+    add("--check", action="store_true", help="print nothing where the file is right; exit 1 where training is refused")
     help_ = "another luigi.cfg than LUIGI_CONFIG_PATH or ./luigi.cfg"
-    sub.add_argument("--config", type=Path, metavar="FILE", help=help_)
+    add("--config", type=Path, metavar="FILE", help=help_)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import cache
 from pipeline import datasets
 from pipeline.accounting import VideoAccount
 from pipeline.cli.console import DOUBT, WRONG, err, out, plain
-from pipeline.cli.options import FEW, cores, few, scheduler_option, shards_kept, workers_option
+from pipeline.cli.options import cores, scheduler_option, shards_kept, workers_option
 from pipeline.cli.progress import bar
-from pipeline.cli.text import command, count
+from pipeline.cli.text import FEW, command, count, few, not_counted
 from pipeline.conversion import convert
 from pipeline.conversion.plan import mixture_warning
 from pipeline.conversion.retry import recorded_plan, retry
 from pipeline.errors import PipelineError
-from pipeline.settings.arguments import check_own_folder, print_accounting, split_options
+from pipeline.settings.arguments import check_own_folder, split_options
 
 HELP: Final = "Convert one split of a raw dataset into committed rows of the cache."
 kept = shards_kept
@@ -76,15 +76,14 @@ def _retry(args: argparse.Namespace) -> int:
         out.print(f"{split.name}: nothing to retry: no video failed")
         return 0
     plan = recorded_plan(split, args.raw, args.body)
+    options: dict[str, Any] = {
+        "video": args.video,
+        "reason": args.reason,
+        "workers": cores(args.workers),
+        "scheduler": args.scheduler,
+    }
     with bar(f"retry {plan.name}", err, unit="video") as progress:
-        done = retry(
-            plan,
-            video=args.video,
-            reason=args.reason,
-            workers=cores(args.workers),
-            scheduler=args.scheduler,
-            progress=progress,
-        )
+        done = retry(plan, **options, progress=progress)
     out.print(f"{plan.name}: {len(done.recovered):,} of {count(len(done.failed), 'failed video')} can be used now")
     if done.conversion is None:
         out.print("  the cache is unchanged" + (": each fails in the same way" if done.accounts else ""))
@@ -95,6 +94,16 @@ def _retry(args: argparse.Namespace) -> int:
         first = plain(done.gone[0])
         out.print(f"  {len(done.gone)} not in the raw folder any more, first {first}: the next conversion drops them")
     return 0
+
+
+def print_accounting(totals: Any, uncounted: int = 0) -> None:
+    """found = kept + dropped by reason, in three lines. `uncounted`: videos that could not be read."""
+    for what, dropped in (("videos", "set_aside"), ("tracks", "dropped"), ("frames", "dropped")):
+        counts = totals[what]
+        known = f" ({totals['known'][what]:,} in the release)" if what in totals["known"] else ""
+        unread = not_counted(uncounted) if what == "frames" else ""
+        reasons = "".join(f", {n:,} {reason}" for reason, n in counts[dropped].items())
+        out.print(f"  {what} {counts['kept']:,} kept of {counts['found']:,}{known}{reasons}{unread}")
 
 
 def _print_rejected(accounts: Sequence[VideoAccount], root: cache.Root) -> None:

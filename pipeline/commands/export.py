@@ -16,13 +16,12 @@ FORMATS: Final = ("vibe",)
 
 
 def options(sub: argparse.ArgumentParser) -> None:
+    add = sub.add_argument
     split_options(sub)
-    sub.add_argument("--format", required=True, choices=FORMATS, help="the layout of the file")
-    sub.add_argument(
-        "--out", type=Path, required=True, help="the file, or a folder: then the file has its usual name in it"
-    )
-    sub.add_argument("--stream", default="resnet50", help="the stream with the features (default resnet50)")
-    sub.add_argument("--replace", action="store_true", help="overwrite a file that is there")
+    add("--format", required=True, choices=FORMATS, help="the layout of the file")
+    add("--out", type=Path, required=True, help="the file, or a folder: then the file has its usual name in it")
+    add("--stream", default="resnet50", help="the stream with the features (default resnet50)")
+    add("--replace", action="store_true", help="overwrite a file that is there")
 
 
 def run(args: argparse.Namespace) -> int:

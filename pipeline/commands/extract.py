@@ -27,29 +27,22 @@ kept = shards_kept
 
 def options(sub: argparse.ArgumentParser) -> None:
     split_options(sub)
-    sub.add_argument("--stream", help="the stream's name in the cache; default: its kind")
-    sub.add_argument("--kind", default=ResNet50.kind, help=f"{', '.join(streams.names())} (default {ResNet50.kind})")
     weights = "; ".join(f"{kind}:... {what}" for kind, what in KINDS.items())
-    sub.add_argument("--weights", help=f"{weights}. Must be given for real data")
-    sub.add_argument("--precision", choices=["exact", "fast"], help="exact: plain fp32 (default fast)")
-    sub.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="an option of a kind other than resnet50"
-    )
-    sub.add_argument(
-        "--crops", default="", metavar="STREAM", help="compute from this stream of crops, not from the pictures"
-    )
-    sub.add_argument("--device", default="auto", help="auto (cuda when there is one), cpu, cuda, cuda:1, ...")
-    sub.add_argument(
-        "--batch-size", type=whole(0), default=0, help="crops at once; 0: the best for the device (default)"
-    )
-    sub.add_argument("--compile", action="store_true", help="torch.compile, on CUDA")
+    add = sub.add_argument
+    add("--stream", help="the stream's name in the cache; default: its kind")
+    add("--kind", default=ResNet50.kind, help=f"{', '.join(streams.names())} (default {ResNet50.kind})")
+    add("--weights", help=f"{weights}. Must be given for real data")
+    add("--precision", choices=["exact", "fast"], help="exact: plain fp32 (default fast)")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of a kind other than resnet50")
+    add("--crops", default="", metavar="STREAM", help="compute from this stream of crops, not from the pictures")
+    add("--device", default="auto", help="auto (cuda when there is one), cpu, cuda, cuda:1, ...")
+    add("--batch-size", type=whole(0), default=0, help="crops at once; 0: the best for the device (default)")
+    add("--compile", action="store_true", help="torch.compile, on CUDA")
     workers_option(sub, "processes that decode pictures")
-    sub.add_argument(
-        "--timeout", type=whole(1), default=60, help="seconds without progress after which a decoder is ended"
-    )
+    add("--timeout", type=whole(1), default=60, help="seconds without progress after which a decoder is ended")
     scheduler_option(sub)
-    sub.add_argument("--raw", type=Path, help="the dataset's own raw folder, when it has moved")
-    sub.add_argument("--replace", action="store_true", help="delete the stream of that name and extract it again")
+    add("--raw", type=Path, help="the dataset's own raw folder, when it has moved")
+    add("--replace", action="store_true", help="delete the stream of that name and extract it again")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -15,12 +15,11 @@ HELP: Final = "Remove the files that killed runs and replaced data left, and tha
 
 
 def options(sub: argparse.ArgumentParser) -> None:
+    add = sub.add_argument
     cache_option(sub)
-    sub.add_argument("--dry-run", action="store_true", help="only list what would be removed")
-    sub.add_argument(
-        "--unfinished", action="store_true", help="also finished shards of unfinished runs, which then start from zero"
-    )
-    sub.add_argument(
+    add("--dry-run", action="store_true", help="only list what would be removed")
+    add("--unfinished", action="store_true", help="also finished shards of unfinished runs, which then start from zero")
+    add(
         "--older-than",
         type=float,
         metavar="SECONDS",

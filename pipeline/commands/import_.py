@@ -9,24 +9,24 @@ from typing import Final
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
+from pipeline.commands.convert import print_accounting
 from pipeline.commands.export import FORMATS
-from pipeline.settings.arguments import print_accounting, split_options
+from pipeline.settings.arguments import split_options
 from pipeline.skeletons import JOINTS
 
 HELP: Final = "Make a split, with its features, from a database file of VIBE's or TCMR's scripts."
 
 
 def options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("file", type=Path, help="the database file: joblib (.pt) or HDF5 (.h5). No code in it is run")
+    add = sub.add_argument
+    add("file", type=Path, help="the database file: joblib (.pt) or HDF5 (.h5). No code in it is run")
     split_options(sub, new_rows=True)
-    sub.add_argument("--format", required=True, choices=FORMATS, help="the layout of the file")
-    sub.add_argument("--stream", default="resnet50", help="the name of its features in the cache (default resnet50)")
-    sub.add_argument("--weights-of", metavar="TEXT", help="the network of the features, for the manifest")
+    add("--format", required=True, choices=FORMATS, help="the layout of the file")
+    add("--stream", default="resnet50", help="the name of its features in the cache (default resnet50)")
+    add("--weights-of", metavar="TEXT", help="the network of the features, for the manifest")
     orders = sorted({*JOINTS, "common13"} - {"smpl54"})
-    sub.add_argument("--joints-2d", choices=orders, metavar="ORDER", help=f"of joints2D: {', '.join(orders)}")
-    sub.add_argument(
-        "--crop-scale", type=float, help="crop side / box side of the features, where it is not the usual one"
-    )
+    add("--joints-2d", choices=orders, metavar="ORDER", help=f"of joints2D: {', '.join(orders)}")
+    add("--crop-scale", type=float, help="crop side / box side of the features, where it is not the usual one")
 
 
 def run(args: argparse.Namespace) -> int:

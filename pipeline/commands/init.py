@@ -39,15 +39,30 @@ def options(sub: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write FOLDER/luigi.cfg, and print what to do next."""
-    text = TEMPLATE.read_text(encoding="utf-8")
+    text, file = TEMPLATE.read_text(encoding="utf-8"), args.folder / "luigi.cfg"
     named = {("paths", "raw"): args.raw, ("paths", "body"): args.body, ("features", "weights"): args.weights}
     given = {key: _from_here(value) for key, value in named.items() if value is not None}
     if given and not args.real:
         raise PipelineError("--raw, --body and --weights are for real data: add --real")
     if args.real:
-        text = with_values(_about(text, ABOUT_REAL), {**REAL, **given})
-    _write_new(args.folder / "luigi.cfg", text)
-    _tell(args.folder, real=args.real)
+        text = with_values(ABOUT_REAL + text[text.index("\n\n") + 1 :], {**REAL, **given})
+    args.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with file.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+    except FileExistsError as error:
+        do = "It was not changed: name another folder, or move it away first."
+        raise PipelineError(f"{file} exists already. {do}") from error
+    luigi = f"{_tool('luigi')} --module tasks"
+    steps = [
+        *([] if args.folder.resolve() == Path.cwd() else [f"cd {shlex.quote(str(args.folder))}"]),
+        *([f"{_tool('vibe-pipeline')} doctor  # which files belong into the folders of luigi.cfg"] * args.real),
+        f"{luigi} Data --local-scheduler",
+        f"{luigi} EvaluateVIBE --local-scheduler",
+    ]
+    out.print(plain(f"settings   {file}"))
+    for i, step in enumerate(steps):
+        out.print(plain(f"{'' if i else 'next':<10} {step}"))
     return 0
 
 
@@ -68,41 +83,12 @@ def with_values(text: str, values: Mapping[tuple[str, str], str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _about(text: str, about: str) -> str:
-    """The template with another comment at its beginning."""
-    return about + text[text.index("\n\n") + 1 :]
-
-
 def _from_here(value: Path | str) -> str:
     """A typed path is relative to this folder; in luigi.cfg it would be relative to luigi.cfg's."""
     if isinstance(value, Path):
         return str(value.expanduser().absolute())
     kind, _, file = value.partition(":")
     return f"{kind}:{Path(file).expanduser().absolute()}" if kind in ("spin", "file") and file else value
-
-
-def _write_new(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with file.open("x", encoding="utf-8") as stream:
-            stream.write(text)
-    except FileExistsError as error:
-        do = "It was not changed: name another folder, or move it away first."
-        raise PipelineError(f"{file} exists already. {do}") from error
-
-
-def _tell(folder: Path, *, real: bool) -> None:
-    luigi = f"{_tool('luigi')} --module tasks"
-    here = folder.resolve() == Path.cwd()
-    steps = [
-        *([] if here else [f"cd {shlex.quote(str(folder))}"]),
-        *([f"{_tool('vibe-pipeline')} doctor  # which files belong into the folders of luigi.cfg"] if real else []),
-        f"{luigi} Data --local-scheduler",
-        f"{luigi} EvaluateVIBE --local-scheduler",
-    ]
-    out.print(plain(f"settings   {folder / 'luigi.cfg'}"))
-    for title, step in zip(["next", *[""] * (len(steps) - 1)], steps, strict=True):
-        out.print(plain(f"{title:<10} {step}"))
 
 
 def _tool(name: str) -> str:

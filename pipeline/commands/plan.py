@@ -10,18 +10,18 @@ from typing import Any, Final
 import cache
 from pipeline import datasets
 from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, err, out, plain, show_json, size
-from pipeline.cli.options import FEW, few, json_option
-from pipeline.cli.text import command, count
+from pipeline.cli.options import json_option
+from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.errors import PipelineError
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import KINDS
-from pipeline.maintenance.overview import SplitPlan, StreamPlan, plan_split
+from pipeline.maintenance.overview import SplitPlan, StreamPlan, accepted_of, plan_split
 from pipeline.raw.changes import what_differs
 from pipeline.settings.arguments import check_own_folder, joined
 from pipeline.settings.file import settings_file
-from pipeline.settings.targets import Target, broken_in, by_folders, by_settings, stream_named
+from pipeline.settings.targets import Target, broken_in, by_settings, stream_named
 
 HELP: Final = (
     "Show what conversion and extraction would do, how much, and why: `make data` by luigi.cfg, or one split with "
@@ -40,15 +40,14 @@ def options(sub: argparse.ArgumentParser) -> None:
 
 def target_options(sub: argparse.ArgumentParser) -> None:
     """For commands that compare the cache with luigi.cfg, or with one raw folder."""
-    sub.add_argument("--config", type=Path, help="another luigi.cfg than LUIGI_CONFIG_PATH or ./luigi.cfg")
-    sub.add_argument(
-        "--cache", type=cache.place_of, help="the cache's folder or URL; default: [paths] cache of luigi.cfg"
-    )
-    sub.add_argument("--raw", type=Path, help="a dataset's own raw folder: then luigi.cfg is not read")
-    sub.add_argument("--body", type=Path, help="with --raw: SMPL's files, for datasets whose labels come from them")
-    sub.add_argument("--stream", help="with --raw and --weights: the stream's name; default: every stream there is")
-    sub.add_argument("--weights", help=f"with --raw: the network's, {', '.join(f'{kind}:...' for kind in KINDS)}")
-    sub.add_argument("--precision", choices=["exact", "fast"], help="with --raw and --weights (default fast)")
+    add = sub.add_argument
+    add("--config", type=Path, help="another luigi.cfg than LUIGI_CONFIG_PATH or ./luigi.cfg")
+    add("--cache", type=cache.place_of, help="the cache's folder or URL; default: [paths] cache of luigi.cfg")
+    add("--raw", type=Path, help="a dataset's own raw folder: then luigi.cfg is not read")
+    add("--body", type=Path, help="with --raw: SMPL's files, for datasets whose labels come from them")
+    add("--stream", help="with --raw and --weights: the stream's name; default: every stream there is")
+    add("--weights", help=f"with --raw: the network's, {', '.join(f'{kind}:...' for kind in KINDS)}")
+    add("--precision", choices=["exact", "fast"], help="with --raw and --weights (default fast)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -77,42 +76,43 @@ def targets_of(args: argparse.Namespace, names: Sequence[str]) -> list[Target]:
         return by_settings(args.config or settings_file(), joined(names), args.cache)
     if args.config is not None:
         raise PipelineError("--raw and --config: with --raw, no luigi.cfg is read. Leave one of them out")
-    dataset, _, split = "/".join(names).partition("/")
+    name, _, split = "/".join(names).partition("/")
     if args.cache is None or not split or "/" in split:
         raise PipelineError(
             "--raw is one dataset's own folder: name the split and --cache, as DATASET SPLIT --cache DIR"
         )
-    if dataset not in datasets.names():
-        raise PipelineError(f"no dataset is called {dataset!r}; known: {', '.join(datasets.names())}")
-    check_own_folder(args.raw, datasets.get(dataset))
-    spec = None
+    if args.precision is not None and args.weights is None:
+        raise PipelineError("--precision goes with --weights")
+    dataset, spec = datasets.get(name), None
+    check_own_folder(args.raw, dataset)
+    dataset.check_split(split)
     if args.weights is not None:
         stream = stream_named(ResNet50.kind, args.weights, args.precision, {})
-        spec = StreamSpec(args.stream or stream.kind, stream)
-    elif args.precision is not None:
-        raise PipelineError("--precision goes with --weights")
-    return [by_folders(dataset, split, raw=args.raw, root=args.cache, body=args.body, stream=spec)]
+        spec = StreamSpec(args.stream or stream.kind, stream, raw=args.raw)
+    return [Target(dataset, split, args.raw, args.cache, args.body, spec)]
 
 
 def lines(plan: SplitPlan, most: int | None) -> Iterator[str]:
     """A split's plans as text, ready to be printed. `most`: so many videos by name; None: all."""
-    notes = [*_touched(plan), *_behind(plan), *(f"{IDLE} {plain(text)}" for text in plan.accepted)]
-    if plan.up_to_date:
-        assert plan.conversion is not None
+    todo, more = plan.conversion, ""
+    if plan.up_to_date and todo is not None:
         has = "".join(f", {plain(stream.stream)}" for stream in plan.extractions)
-        yield f"{DONE} {plain(plan.name)}: up to date ({count(plan.conversion.n_videos, 'video')}{has})"
-        yield from (f"  {line}" for line in notes)
-        return
-    yield f"[bold]{plain(plan.name)}[/bold]"
+        yield f"{DONE} {plain(plan.name)}: up to date ({count(todo.n_videos, 'video')}{has})"
+    else:
+        yield f"[bold]{plain(plan.name)}[/bold]"
     if plan.target.not_made:
         yield "  convert  all of it, once the demo data are made: there are no raw files yet"
         return
-    if plan.conversion is not None and not plan.conversion.up_to_date:
-        yield from (f"  {line}" for line in _conversion(plan, plan.conversion, most))
-    yield from (f"  {line}" for line in notes)
-    for stream in plan.extractions:
-        if stream.why or not (stream.differs or plan.conversion is None or plan.conversion.up_to_date):
-            yield from (f"  {line}" for line in _extraction(plan, stream))
+    if todo is not None and todo.why:
+        more = ", and new rows of the conversion"
+        yield from (f"  {line}" for line in _conversion(plan, todo, most))
+    yield from (f"  {line}" for line in _notes(plan))
+    for stream in () if plan.up_to_date else plan.extractions:
+        if stream.why:
+            yield from (f"  {line}" for line in _extraction(plan, stream, more))
+        elif more and not stream.differs:
+            again = f", about {count(plan.rows_again, 'row')} of changed videos among them" if plan.rows_again else ""
+            yield f"  extract  {plain(stream.stream)}: new rows of the conversion{again}"
     if plan.committed is None and plan.target.stream is not None and not plan.problems:
         yield f"  extract  {plain(plan.target.stream.name)}: all rows of the conversion"
     for problem in plan.problems:
@@ -140,14 +140,8 @@ def _changed(todo: ConversionPlan) -> dict[str, list[str]]:
     return {name: what_differs(recorded.get(name), todo.stamps[name]) for name in todo.changed}
 
 
-def _extraction(plan: SplitPlan, todo: StreamPlan) -> Iterator[str]:
-    lacks = todo.lacks
-    if not todo.why:
-        again = f", about {count(plan.rows_again, 'row')} of changed videos among them" if plan.rows_again else ""
-        yield f"extract  {plain(todo.stream)}: new rows of the conversion{again}"
-        return
-    more = "" if plan.conversion is None or plan.conversion.up_to_date else ", and new rows of the conversion"
-    of = plan.committed.manifest["rows"] if plan.committed is not None else 0
+def _extraction(plan: SplitPlan, todo: StreamPlan, more: str) -> Iterator[str]:
+    lacks, of = todo.lacks, plan.committed.manifest["rows"] if plan.committed is not None else 0
     shards = count(len(lacks.shards), "shard")
     yield f"extract  {plain(todo.stream)}: {lacks.rows:,} of {count(of, 'row')} in {shards}, {size(todo.n_bytes)}{more}"
     yield f"  why    {plain(todo.why)}"
@@ -155,59 +149,55 @@ def _extraction(plan: SplitPlan, todo: StreamPlan) -> Iterator[str]:
         yield f"  at most {lacks.carried_at_most:,} of them are carried over from rows that were replaced"
 
 
-def _touched(plan: SplitPlan) -> Iterator[str]:
-    """That every plan reads the content of some files, and how to avoid it."""
-    touched = plan.conversion.touched if plan.conversion is not None else ()
-    if touched:
+def _notes(plan: SplitPlan) -> Iterator[str]:
+    """Files whose content every plan reads, streams that no task extracts, and accepted differences."""
+    if plan.conversion is not None and (touched := plan.conversion.touched):
         what = f"{count(len(touched), 'video')} with other times than at the commit, and the same content"
         yield f"{DOUBT} {what}, which every plan reads to compare it: `accept` records the new times"
-
-
-def _behind(plan: SplitPlan) -> Iterator[str]:
-    """Streams that no task extracts."""
     for stream in plan.behind:
         split = command("extract", plan.target.dataset.name, plan.target.split, "--cache", str(plan.target.root))
         yield f"{DOUBT} " + plain(
             f"stream {stream.stream} lacks {count(stream.lacks.rows, 'row')}, and `make data` extracts only "
             f"[features] stream: {split} --stream {stream.stream}, with the options that it was extracted with"
         )
+    if plan.committed is not None:
+        yield from (f"{IDLE} {plain(text)}" for text in accepted_of(plan.committed))
 
 
 def as_dict(plan: SplitPlan) -> dict[str, Any]:
     """For --json."""
+    todo, conversion = plan.conversion, None
+    if todo is not None:
+        by_video = not todo.differs and plan.committed is not None
+        n_videos = {"read": len(todo.append), "of": len(todo.stamps), "kept": todo.kept, "touched": len(todo.touched)}
+        conversion = {
+            "why": todo.why,
+            "reader": [difference.as_dict() for difference in todo.differs],
+            "videos": n_videos,
+            "new": list(todo.new) if by_video else [],
+            "changed": _changed(todo) if by_video else {},
+            "removed": list(todo.removed) if by_video else [],
+            "bytes_to_read": plan.bytes_of_labels,
+            "rows_again": plan.rows_again,
+            "bytes_again": plan.bytes_again,
+        }
     return {
         "split": plan.name,
         "nothing_to_do": plan.up_to_date,
         "to_be_made": plan.target.not_made,
-        "convert": None if plan.conversion is None else _conversion_as_dict(plan, plan.conversion),
-        "extract": [_extraction_as_dict(stream) for stream in plan.extractions],
-        "problems": list(plan.problems),
+        "convert": conversion,
+        "extract": [
+            {
+                "stream": stream.stream,
+                "why": stream.why,
+                "identity": [difference.as_dict() for difference in stream.differs],
+                "shards": len(stream.lacks.shards),
+                "rows": stream.lacks.rows,
+                "carried_at_most": stream.lacks.carried_at_most,
+                "bytes": stream.n_bytes,
+            }
+            for stream in plan.extractions
+        ],
+        "problems": plan.problems,
         "behind": [{"stream": stream.stream, "rows": stream.lacks.rows} for stream in plan.behind],
-    }
-
-
-def _conversion_as_dict(plan: SplitPlan, todo: ConversionPlan) -> dict[str, Any]:
-    by_video = not todo.differs and plan.committed is not None
-    return {
-        "why": todo.why,
-        "reader": [difference.as_dict() for difference in todo.differs],
-        "videos": {"read": len(todo.append), "of": len(todo.stamps), "kept": todo.kept, "touched": len(todo.touched)},
-        "new": list(todo.new) if by_video else [],
-        "changed": _changed(todo) if by_video else {},
-        "removed": list(todo.removed) if by_video else [],
-        "bytes_to_read": plan.bytes_of_labels,
-        "rows_again": plan.rows_again,
-        "bytes_again": plan.bytes_again,
-    }
-
-
-def _extraction_as_dict(todo: StreamPlan) -> dict[str, Any]:
-    return {
-        "stream": todo.stream,
-        "why": todo.why,
-        "identity": [difference.as_dict() for difference in todo.differs],
-        "shards": len(todo.lacks.shards),
-        "rows": todo.lacks.rows,
-        "carried_at_most": todo.lacks.carried_at_most,
-        "bytes": todo.n_bytes,
     }

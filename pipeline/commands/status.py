@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,8 +12,8 @@ import cache
 from pipeline import datasets
 from pipeline.accounting import VideoAccount
 from pipeline.cli.console import DOUBT, IDLE, err, fits, out, plain, show, show_json, table
-from pipeline.cli.options import FEW, few, json_option
-from pipeline.cli.text import command, count
+from pipeline.cli.options import json_option
+from pipeline.cli.text import FEW, command, count, few
 from pipeline.datasets.base import Dataset
 from pipeline.features.plan import is_current
 from pipeline.maintenance.overview import accepted_of
@@ -42,13 +43,13 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         show_json(rows)
         return 0
-    whole = _table(rows, COLUMNS)
+    whole = _table(rows, range(len(COLUMNS)))
     if fits(whole):
         show(whole)
     else:
-        show(_table(rows, COLUMNS[:4]))
+        show(_table(rows, range(4)))
         out.print()
-        show(_table(rows, (COLUMNS[0], *COLUMNS[4:])))
+        show(_table(rows, (0, 4, 5)))
     for row in rows:
         for text in row["accepted"]:
             out.print(f"{IDLE} {plain(text)}")
@@ -66,16 +67,21 @@ def _print_videos(row: Mapping[str, Any], root: cache.Root, *, every: bool) -> N
     for text in few(rejected, len(rejected) if every else FEW, command("status", "--all", "--cache", str(root))):
         out.print(f"{DOUBT} {row['split']}: {plain(text)}")
     for video in row["videos"] if every else ():
-        dropped = "" if video["failed"] else ", ".join(f"{n:,} {reason}" for reason, n in video["dropped"].items())
-        if text := "; ".join([*([dropped] if dropped else []), *video["notes"]]):
-            out.print(f"{IDLE} {row['split']}: {plain(video['name'])}: {plain(text)}")
+        dropped = {} if video["failed"] else video["dropped"]
+        if notes := [*_by_reason(dropped), *video["notes"]]:
+            out.print(f"{IDLE} {row['split']}: {plain(video['name'])}: {plain('; '.join(notes))}")
 
 
-def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:
+def _by_reason(dropped: Mapping[str, int]) -> list[str]:
+    """All reasons as one text; [] where there are none."""
+    return [", ".join(f"{n:,} {reason}" for reason, n in dropped.items())] if dropped else []
+
+
+def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[int]) -> Table:
     """These of all columns, one line for each split."""
-    made = table(*columns)
+    made = table(*(COLUMNS[i] for i in columns))
     for row in rows:
-        dropped = [f"{n:,} {reason}" for reason, n in row["accounting"]["frames"]["dropped"].items()]
+        dropped = _by_reason(row["accounting"]["frames"]["dropped"])
         dropped += [f"{count(row['uncounted'], 'unread video')} not counted"] if row["uncounted"] else []
         cells = (
             plain(row["split"]) + (" [yellow](demo data)[/yellow]" if row["stand_in"] else ""),
@@ -83,15 +89,25 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:
             ", ".join(dropped) or "-",
             plain(", ".join(row["streams"])) or "-",
         )
-        by_name = dict(zip(COLUMNS, cells, strict=True))
-        made.add_row(*(by_name[name] for name in columns))
+        made.add_row(*(cells[i] for i in columns))
     return made
 
 
 def split_status(split: cache.Split) -> dict[str, Any]:
     """What `status` shows of one split, for a table or for --json."""
     dataset = _registered(split.name.partition("/")[0])
-    videos = list(_videos(split, dataset.harmless if dataset is not None else ()))
+    harmless = ("", *(dataset.harmless if dataset is not None else ()))
+    keys = ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
+    undecodable: dict[str, int | None] = dict.fromkeys(split.streams)  # None: the stream's flags cannot be read
+    for name in split.streams:
+        with contextlib.suppress(cache.CacheError):
+            undecodable[name] = split.undecodable(name)
+    accounts = (video.account for video in split.videos)
+    videos = [  # those with rejected or dropped parts, or notes, in reading order
+        {**{key: account[key] for key in keys}, "failed": account["set_aside"] not in harmless}
+        for account in accounts
+        if account["dropped"] or account["set_aside"] or account["notes"]
+    ]
     return {
         "split": split.name,
         "tracks": len(split.tracks),
@@ -101,20 +117,11 @@ def split_status(split: cache.Split) -> dict[str, Any]:
         "raw": split.provenance.get("raw"),
         "streams": [stream_status(split, name) for name in split.streams],
         "accepted": list(accepted_of(split)),
-        "undecodable": {name: _undecodable(split, name) for name in split.streams},
+        "undecodable": undecodable,
         "set_aside": [f"{video['set_aside']}: {video['message']}" for video in videos if video["failed"]],
         "uncounted": sum(video["failed"] and not video["found"] for video in videos),
         "videos": videos,
     }
-
-
-def _videos(split: cache.Split, harmless: Collection[str]) -> Iterator[dict[str, Any]]:
-    """Those with rejected or dropped parts, or notes, in reading order."""
-    for account in (video.account for video in split.videos):
-        keys = ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
-        video = {key: account[key] for key in keys}
-        if video["dropped"] or video["set_aside"] or video["notes"]:
-            yield {**video, "failed": video["set_aside"] not in ("", *harmless)}
 
 
 def stream_status(split: cache.Split, name: str) -> str:
@@ -128,21 +135,22 @@ def stream_status(split: cache.Split, name: str) -> str:
 def beside_the_release(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Where less was found than the release has, by split, and over all splits where only their sum is known."""
     real = [row for row in rows if not row["stand_in"] and not row["imported"]]
-    for row in real:
-        for what, known in row["accounting"].get("known", {}).items():
-            found = row["accounting"][what]["found"]
-            if found < known:
-                yield _incomplete(row["split"], what, found, known, row["raw"])
+    compared = [(row["split"], [row], row["accounting"].get("known", {})) for row in real]
     for name in dict.fromkeys(row["split"].partition("/")[0] for row in real):
-        dataset = _registered(name)
         of_dataset = [row for row in real if row["split"].partition("/")[0] == name]
-        if dataset is None or "all" not in dataset.totals or len(of_dataset) < len(dataset.splits):
-            continue
-        for what, known in dataset.totals["all"].as_dict().items():
-            found = sum(row["accounting"][what]["found"] for row in of_dataset)
-            by_split = all(what in row["accounting"].get("known", {}) for row in of_dataset)
-            if found < known and not by_split:
-                yield _incomplete(f"{name}, all splits", what, found, known, of_dataset[0]["raw"])
+        dataset, by_split = _registered(name), [row["accounting"].get("known", {}) for row in of_dataset]
+        if dataset is not None and "all" in dataset.totals and len(of_dataset) >= len(dataset.splits):
+            every = dataset.totals["all"].as_dict()
+            rest = {what: n for what, n in every.items() if not all(what in known for known in by_split)}
+            compared.append((f"{name}, all splits", of_dataset, rest))
+    for where, of, known in compared:
+        for what, in_release in known.items():
+            if (found := sum(row["accounting"][what]["found"] for row in of)) < in_release:
+                text = f"{where}: {found:,} {what} found of {in_release:,} in the release: the download is incomplete"
+                name, raw = of[0]["split"].partition("/")[0], Path(of[0]["raw"] or "")
+                if raw.name == name:  # doctor needs <raw>/<dataset>
+                    text += f". What is missing: {command('doctor', name, '--raw', str(raw.parent))}"
+                yield text
 
 
 def _undecodable_lines(rows: Sequence[Mapping[str, Any]], root: cache.Root) -> Iterator[str]:
@@ -157,27 +165,11 @@ def _undecodable_lines(rows: Sequence[Mapping[str, Any]], root: cache.Root) -> I
                 yield f"{row['split']}: {why}; {do}"
 
 
-def _incomplete(where: str, what: str, found: int, known: int, raw: str | None) -> str:
-    text = f"{where}: {found:,} {what} found of {known:,} in the release: the download is incomplete"
-    name = where.partition("/")[0].partition(",")[0]
-    if raw is None or Path(raw).name != name:  # doctor needs <raw>/<dataset>
-        return text
-    return f"{text}. What is missing: {command('doctor', name, '--raw', str(Path(raw).parent))}"
-
-
 def counts_text(accounting: Mapping[str, Any], what: str) -> str:
     """kept / found, and the number of the release."""
     counts, known = accounting[what], accounting.get("known", {}).get(what)
     found = f" / {counts['found']:,}" if "found" in counts else ""  # of tracks, not in manifests of earlier versions
     return f"{counts['kept']:,}{found}" + (f" of {known:,} known" if known is not None else "")
-
-
-def _undecodable(split: cache.Split, stream: str) -> int | None:
-    """Rows without features; None when the stream's flags cannot be read."""
-    try:
-        return split.undecodable(stream)
-    except cache.CacheError:
-        return None
 
 
 def _registered(name: str) -> Dataset | None:

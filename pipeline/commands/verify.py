@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import cache
 from pipeline.cli.console import DONE, ERROR, IDLE, WRONG, err, out, plain, show_json, size
-from pipeline.cli.options import FEW, cores, few, json_option, whole
+from pipeline.cli.options import cores, json_option, whole
 from pipeline.cli.progress import bar
-from pipeline.cli.text import count
+from pipeline.cli.text import FEW, count, few
 from pipeline.errors import PipelineError
 from pipeline.maintenance.repair import Repair, repair
 from pipeline.settings.arguments import cache_option, joined
@@ -20,15 +20,14 @@ HELP: Final = "Check every byte of a cache against its manifests; exit code 1 wh
 
 
 def options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("splits", nargs="*", metavar="DATASET/SPLIT", help="only these; default: all of the cache")
+    add = sub.add_argument
+    add("splits", nargs="*", metavar="DATASET/SPLIT", help="only these; default: all of the cache")
     cache_option(sub)
-    sub.add_argument("--fast", action="store_true", help="sizes, indexes and small files only: seconds")
-    sub.add_argument(
-        "--repair", action="store_true", help="remove damaged shards, and read and compute just their rows again"
-    )
-    sub.add_argument("--raw", type=Path, help="with --repair: the dataset's own raw folder, when it has moved")
-    sub.add_argument("--body", type=Path, help="with --repair: SMPL's files, when they have moved")
-    sub.add_argument("--workers", type=whole(0), default=0, help="with --repair: processes; 0: one for each core")
+    add("--fast", action="store_true", help="sizes, indexes and small files only: seconds")
+    add("--repair", action="store_true", help="remove damaged shards, and read and compute just their rows again")
+    add("--raw", type=Path, help="with --repair: the dataset's own raw folder, when it has moved")
+    add("--body", type=Path, help="with --repair: SMPL's files, when they have moved")
+    add("--workers", type=whole(0), default=0, help="with --repair: processes; 0: one for each core")
     json_option(sub)
 
 
@@ -40,24 +39,23 @@ def run(args: argparse.Namespace) -> int:
     if not args.json:
         _print(report)
     if args.repair:
-        done = repair(
-            args.cache,
-            report,
-            raw=args.raw,
-            body=args.body,
-            workers=cores(args.workers),
-            bars=lambda what: bar(what, err, unit="video" if what.startswith("read") else ""),
+        workers, bars = (
+            cores(args.workers),
+            lambda what: bar(what, err, unit="video" if what.startswith("read") else ""),
         )
+        done = repair(args.cache, report, raw=args.raw, body=args.body, workers=workers, bars=bars)
         for refused in done.refused:
             err.print(f"{ERROR} {plain(refused)}")
-        if done.anything:
-            report = _verify(args)
+        report = _verify(args) if done.anything else report
         if not args.json:
             _print_repair(done)
             if done.anything:
                 _print(report)
     if args.json:
-        show_json(_as_dict(report, done))
+        keys = ("ok", "fast", "splits", "shards", "bytes", "problems", "notes")  # after a repair, what is left
+        damaged = [asdict(damage) for damage in report.damaged]
+        repaired = None if done is None else _as_dict(done)
+        show_json({**{key: getattr(report, key) for key in keys}, "damaged": damaged, "repair": repaired})
     return 0 if report.ok and not (done and done.refused) else 1
 
 
@@ -66,24 +64,19 @@ def _verify(args: argparse.Namespace) -> cache.Report:
         return cache.verify(args.cache, fast=args.fast, progress=progress, splits=joined(args.splits) or None)
 
 
-def _as_dict(report: cache.Report, done: Repair | None) -> dict[str, Any]:
-    """For --json; after a repair, `problems` are those that are left."""
-    keys = ("ok", "fast", "splits", "shards", "bytes", "problems", "notes")
-    repaired = None
-    if done is not None:
-        extracted = [
-            {"split": made.plan.split, "stream": made.plan.spec.name, "rows": made.computed, "carried": made.carried}
-            for made in done.extracted
-        ]
-        repaired = {
-            "mended": done.cache.restored,
-            "removed": done.cache.removed,
-            "read": [again._asdict() for again in done.read],
-            "extracted": extracted,
-            "refused": done.refused,
-        }
-    damaged = [asdict(damage) for damage in report.damaged]
-    return {**{key: getattr(report, key) for key in keys}, "damaged": damaged, "repair": repaired}
+def _as_dict(done: Repair) -> dict[str, Any]:
+    """For --json."""
+    extracted = [
+        {"split": made.plan.split, "stream": made.plan.spec.name, "rows": made.computed, "carried": made.carried}
+        for made in done.extracted
+    ]
+    return {
+        "mended": done.cache.restored,
+        "removed": done.cache.removed,
+        "read": [again._asdict() for again in done.read],
+        "extracted": extracted,
+        "refused": done.refused,
+    }
 
 
 def _print(report: cache.Report) -> None:

@@ -239,8 +239,8 @@ def _listed(dataset: Dataset, split: str, raw: Path) -> list[RawVideo]:
     except RawDataError as error:
         if raw.name != dataset.name:  # doctor needs the folder that holds <dataset>/
             raise
-        more = command("doctor", dataset.name, "--raw", str(raw.parent))
-        raise error.with_more(f"More: {more}") from None
+        error.args = (f"{error} More: {command('doctor', dataset.name, '--raw', str(raw.parent))}",)
+        raise
     return [video if video.name == name else replace(video, name=name) for video, name in listed]
 
 

@@ -8,7 +8,7 @@ conversion: without its raw files, a video's rows could never be made again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -53,8 +53,7 @@ class Proposal:
     def lines(self) -> Iterator[str]:
         """The differences as text, one a line."""
         where = self.committed.name + (f", stream {self.spec.name}" if self.spec is not None else "")
-        for difference in self.differences:
-            yield f"{where}: {difference}"
+        yield from (f"{where}: {difference}" for difference in self.differences)
         for name, (was, now) in self.videos.items():
             pictures = "" if was[1] == now[1] else f", pictures were {short(was[1])}, are {short(now[1])}"
             yield f"{where}: video {name}: raw files were {short(was[0])}, are {short(now[0])}{pictures}"
@@ -79,20 +78,20 @@ def propose(committed: cache.Split | None, target: Target) -> Proposal:
     """
     if committed is None:
         raise PipelineError(f"{target.root}: {target.name} is not converted yet: there is nothing to accept")
-    plan = compare(
-        committed,
-        target.dataset,
-        target.split,
-        raw=target.raw,
-        root=target.root,
-        body=target.body,
-        any_reader=True,
-    )
+    where: dict[str, Any] = {"raw": target.raw, "root": target.root, "body": target.body}
+    plan = compare(committed, target.dataset, target.split, **where, any_reader=True)
     if any(difference.part == "stand_in" for difference in plan.differs):
         raise PipelineError(f"{plan.name}: demo data cannot count as real data, nor the reverse: name another cache")
     failed = {account.name for account in plan.accounts() if is_failure(plan.dataset, account)}
-    changed = [name for name in plan.changed if name not in failed]
-    return Proposal(committed, plan.differs, plan, dict(_pairs(plan, committed, changed)))
+    names = set(plan.changed) - failed
+    changed = {video.name: video for video in plan.append if video.name in names}
+    videos = {}
+    for number, name in enumerate(committed.videos.names):
+        if name in changed:
+            entry = committed.videos[number]
+            now = (changes.video_digest(plan.raw, changed[name]), _pixels(plan, entry))
+            videos[name] = ((entry.fingerprint, entry.pixels), now)
+    return Proposal(committed, plan.differs, plan, videos)
 
 
 def propose_for_stream(committed: cache.Split | None, target: Target) -> Proposal:
@@ -130,12 +129,16 @@ def accept(what: Proposal, because: str, *, discard_unfinished: bool = False) ->
     if what.empty and not what.touched:
         left = f"; {what.plan.why}: convert" if what.plan is not None and what.plan.why else ""
         raise PipelineError(f"{what.committed.name}: nothing differs that could be accepted{left}")
-    if what.plan is None:
-        return _accept_stream(what, because)
-    return _accept_split(what, what.plan, because, discard_unfinished)
+    new = what.records(because)
+    if what.plan is not None:
+        return _accept_split(what, what.plan, new, discard_unfinished)
+    assert what.spec is not None
+    return _accept_stream(what.committed, what.spec, new)
 
 
-def _accept_split(what: Proposal, plan: ConversionPlan, because: str, discard_unfinished: bool) -> list[dict[str, Any]]:
+def _accept_split(
+    what: Proposal, plan: ConversionPlan, new: list[dict[str, Any]], discard_unfinished: bool
+) -> list[dict[str, Any]]:
     split = what.committed
     unfinished = cache.store_at(plan.root).list_names(f"{plan.name}/{WRITING}")
     if any(name.startswith("journal") for name in unfinished) and not what.empty and not discard_unfinished:
@@ -146,11 +149,10 @@ def _accept_split(what: Proposal, plan: ConversionPlan, because: str, discard_un
     provenance = {"raw": str(plan.raw.resolve())}
     if plan.body is not None and plan.reader["body"]:
         provenance["body"] = str(plan.body.resolve())
-    records = accepted(split.manifest) + what.records(because)
     now = {name: pair for name, (_, pair) in what.videos.items()}
     digests = plan.digests() | {name: digest for name, (digest, _) in now.items()}
     stamps = {name: (plan.stamps[name], digests[name]) for name in (*what.touched, *now)}
-    identity = fingerprint({"accept": what.records(because), "base": split.manifest["digest"]})
+    identity = fingerprint({"accept": new, "base": split.manifest["digest"]})
     with cache.SplitWriter(plan.root, plan.name, columns=split.columns, plan=identity, provenance=provenance) as writer:
         _refuse_stale(plan.name, writer.digest, split.manifest)
         if not what.empty:
@@ -158,16 +160,15 @@ def _accept_split(what: Proposal, plan: ConversionPlan, because: str, discard_un
         changes.write_stamps(plan.root, plan.name, {**plan.seen, **stamps})
         if what.empty:
             return []
+        records = accepted(split.manifest) + new
         writer.commit({**writer.entries, "reader": dict(plan.reader), **accepted_entry(records)})
     return records
 
 
-def _accept_stream(what: Proposal, because: str) -> list[dict[str, Any]]:
+def _accept_stream(split: cache.Split, spec: StreamSpec, new: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Commit the stream with its new identity. Shards that a killed run finished with the old one are kept."""
-    split, spec = what.committed, what.spec
-    assert spec is not None
     manifest = split.stream_manifest(spec.name)
-    records = accepted(manifest) + what.records(because)
+    records = accepted(manifest) + new
     plan = fingerprint(dict(manifest["identity"]))  # that of a killed run: its journal is taken over
     form = {"dim": manifest["dim"], "dtype": manifest["dtype"]}
     with cache.StreamWriter(split.root, split.name, spec.name, **form, plan=plan) as writer:
@@ -177,19 +178,8 @@ def _accept_stream(what: Proposal, because: str) -> list[dict[str, Any]]:
     return records
 
 
-def _pairs(
-    plan: ConversionPlan, committed: cache.Split, names: Collection[str]
-) -> Iterator[tuple[str, tuple[Pair, Pair]]]:
-    """Each video as committed, and as it is now. Raises PipelineError for pictures that do not fit its rows."""
-    videos = {video.name: video for video in plan.append if video.name in set(names)}
-    for number, name in enumerate(committed.videos.names):
-        if name in videos:
-            entry = committed.videos[number]
-            now = (changes.video_digest(plan.raw, videos[name]), _pixels(plan, entry))
-            yield name, ((entry.fingerprint, entry.pixels), now)
-
-
 def _pixels(plan: ConversionPlan, entry: cache.VideoEntry) -> str:
+    """The digest of a video's pictures as they are now. Raises PipelineError where they do not fit its rows."""
     if not entry.source:
         return entry.pixels
     source = sources.parse(plan.raw, entry.source)

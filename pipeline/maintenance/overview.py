@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -17,7 +18,8 @@ import cache
 from pipeline.conversion.identity import Difference, accepted_lines
 from pipeline.conversion.plan import ConversionPlan, committed_split, compare
 from pipeline.errors import PipelineError
-from pipeline.features.plan import CHANGED, ExtractionPlan, MissingRows, compare_stream, missing_rows, refuse_untrained
+from pipeline.features.plan import CHANGED, MissingRows, compare_stream, missing_rows, refuse_untrained
+from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import BYTES
 from pipeline.raw import changes
 from pipeline.settings.targets import Target
@@ -33,26 +35,26 @@ class StreamPlan:
     stream: str
     why: str  # "" when it is up to date
     lacks: MissingRows
-    row_bytes: int  # of a row's features; of compressed crops about so many
+    form: tuple[int, str]  # numbers a row, and their type; for compressed crops, `BYTES`
     differs: tuple[Difference, ...] = ()  # then an extraction refuses
-    otherwise: str = ""  # the same as text
 
     @property
     def n_bytes(self) -> int:
-        """Of the features, flags and keys that would be written."""
-        return self.lacks.rows * (self.row_bytes + FLAG_AND_KEY)
+        """Of the features, flags and keys that would be written; of compressed crops, about so many."""
+        dim, dtype = self.form
+        return self.lacks.rows * (FLAG_AND_KEY + (A_CROP if dtype == BYTES else dim * np.dtype(dtype).itemsize))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SplitPlan:
     """A split's plans. Each is None or empty where it cannot be made, or there is nothing yet; see `problems`."""
 
     target: Target
-    conversion: ConversionPlan | None
-    extractions: tuple[StreamPlan, ...]  # of what is committed now; what conversion adds comes on top
-    committed: cache.Split | None
-    problems: tuple[str, ...]  # errors that running it will meet
-    behind: tuple[StreamPlan, ...] = ()  # streams that lack rows and that neither luigi.cfg nor the options name
+    conversion: ConversionPlan | None = None
+    extractions: list[StreamPlan] = field(default_factory=list)  # what conversion adds comes on top
+    committed: cache.Split | None = None
+    problems: list[str] = field(default_factory=list)  # errors that running it will meet
+    behind: list[StreamPlan] = field(default_factory=list)  # streams that lack rows and that no setting or option names
 
     @property
     def name(self) -> str:
@@ -68,32 +70,21 @@ class SplitPlan:
         """Rows of the videos that would be read again: about as many as would be written for them."""
         if self.committed is None or self.conversion is None:
             return 0
-        again = set(self.conversion.changed)
+        again, tracks = set(self.conversion.changed), self.committed.tracks
         of_video = np.array([name in again for name in self.committed.videos.names], bool)
-        tracks = self.committed.tracks
-        return int((tracks.stop - tracks.start)[of_video[tracks.video]].sum()) if again else 0
+        return int((tracks.stop - tracks.start)[of_video[tracks.video]].sum())
 
     @property
     def bytes_again(self) -> int:
         """Of these rows, in the split's columns."""
-        columns = () if self.committed is None else self.committed.columns
-        return self.rows_again * sum(
-            math.prod(cache.COLUMNS[name].trailing) * cache.COLUMNS[name].dtype.itemsize for name in columns
-        )
+        columns = [cache.COLUMNS[name] for name in (() if self.committed is None else self.committed.columns)]
+        return self.rows_again * sum(math.prod(column.trailing) * column.dtype.itemsize for column in columns)
 
     @property
     def bytes_of_labels(self) -> int:
         """Of the label and video files that would be read."""
-        if self.conversion is None:
-            return 0
-        return sum(changes.bytes_of_labels(self.conversion.stamps[video.name]) for video in self.conversion.append)
-
-    @property
-    def accepted(self) -> list[str]:
-        """Differences that the user has accepted, of the split and of its streams."""
-        if self.committed is None:
-            return []
-        return list(accepted_of(self.committed))
+        todo = self.conversion
+        return 0 if todo is None else sum(changes.bytes_of_labels(todo.stamps[video.name]) for video in todo.append)
 
 
 def accepted_of(split: cache.Split) -> Iterator[str]:
@@ -105,78 +96,52 @@ def accepted_of(split: cache.Split) -> Iterator[str]:
 
 def plan_split(target: Target) -> SplitPlan:
     """Both plans of one split. Errors that the user can correct become its `problems`."""
-    problems: list[str] = []
-    conversion, committed = None, None
+    plan = SplitPlan(target)
     if target.not_made:
-        return SplitPlan(target, None, (), None, ())
+        return plan
     try:
-        committed = committed_split(target.root, target.name)
-        conversion = compare(
-            committed, target.dataset, target.split, raw=target.raw, root=target.root, body=target.body
+        plan.committed = committed_split(target.root, target.name)
+        plan.conversion = compare(
+            plan.committed, target.dataset, target.split, raw=target.raw, root=target.root, body=target.body
         )
     except (PipelineError, cache.CacheError) as error:
-        problems.append(str(error))
-    extractions: tuple[StreamPlan, ...] = ()
-    behind: tuple[StreamPlan, ...] = ()
+        plan.problems.append(str(error))
     try:
-        if committed is not None and "bbox" in committed.columns:
-            behind = tuple(_behind(target, committed))
-            extractions = tuple(_extractions(target, committed))
-            problems += [_refused(committed.name, plan) for plan in extractions if plan.differs]
-        will_extract = committed is None or any(plan.why for plan in extractions) or (conversion and conversion.append)
-        if will_extract and not (problems and committed) and target.weights and target.stream and target.raw.is_dir():
-            refuse_untrained(target.stream, target.raw, target.weights)
+        _plan_streams(plan, target)
     except (PipelineError, cache.CacheError) as error:
-        problems.append(str(error))
-    return SplitPlan(target, conversion, extractions, committed, tuple(problems), behind)
+        plan.problems.append(str(error))
+    return plan
 
 
-def _behind(target: Target, committed: cache.Split) -> Iterator[StreamPlan]:
-    """Streams that lack rows, and that neither luigi.cfg nor the options name."""
-    named = [spec.name for spec in (target.stream, target.crops) if spec is not None]
-    for name in committed.streams if named else ():
-        if name not in named and (lacks := missing_rows(committed, name)).shards:
-            yield _as_extracted(committed, name, lacks)
+def _plan_streams(plan: SplitPlan, target: Target) -> None:
+    """Of the target's streams; if it names none, of every stream there is, as it was extracted."""
+    committed = plan.committed
+    specs = [spec for spec in (target.crops, target.stream) if spec is not None]
+    if committed is not None and "bbox" in committed.columns:
+        others = [_as_extracted(committed, name) for name in committed.streams if name not in [s.name for s in specs]]
+        plan.behind = [stream for stream in others if specs and stream.why]
+        plan.extractions = [_planned(plan, committed, spec, target.raw) for spec in specs] or others
+    will_extract = committed is None or any(stream.why for stream in plan.extractions)
+    will_extract |= plan.conversion is not None and bool(plan.conversion.append)
+    if will_extract and not (plan.problems and committed) and target.weights and target.stream and target.raw.is_dir():
+        refuse_untrained(target.stream, target.raw, target.weights)
 
 
-def _extractions(target: Target, committed: cache.Split) -> Iterator[StreamPlan]:
-    """Of the target's stream; if it names none, of every stream there is, as it was extracted."""
-    if target.stream is None:
-        for name in committed.streams:
-            yield _as_extracted(committed, name, missing_rows(committed, name))
-        return
-    if target.crops is not None:
-        crops = compare_stream(committed, target.crops.at(target.raw))
-        yield from _stream_plan(crops)
-        if crops.lacks is not None and target.crops.name not in committed.streams:
-            stream = target.stream.stream  # is computed from crops that are not there yet
-            row_bytes = _row_bytes(stream.dim, stream.dtype)
-            yield StreamPlan(target.stream.name, crops.why, crops.lacks, row_bytes)
-            return
-    yield from _stream_plan(compare_stream(committed, target.stream.at(target.raw)))
+def _as_extracted(committed: cache.Split, name: str) -> StreamPlan:
+    has, lacks = committed.stream_manifest(name), missing_rows(committed, name)
+    return StreamPlan(name, CHANGED if lacks.shards else "", lacks, (int(has["dim"]), str(has["dtype"])))
 
 
-def _as_extracted(committed: cache.Split, name: str, lacks: MissingRows) -> StreamPlan:
-    has = committed.stream_manifest(name)
-    row_bytes = _row_bytes(int(has["dim"]), str(has["dtype"]))
-    return StreamPlan(name, CHANGED if lacks.shards else "", lacks, row_bytes)
-
-
-def _stream_plan(plan: ExtractionPlan) -> Iterator[StreamPlan]:
-    if plan.lacks is not None:
-        stream = plan.spec.stream
-        row_bytes = _row_bytes(stream.dim, stream.dtype)
-        yield StreamPlan(plan.spec.name, plan.why, plan.lacks, row_bytes, plan.differs, plan.otherwise)
-
-
-def _row_bytes(dim: int, dtype: str) -> int:
-    return A_CROP if dtype == BYTES else dim * np.dtype(dtype).itemsize
-
-
-def _refused(split: str, plan: StreamPlan) -> str:
-    """Why an extraction would be refused, and what to do."""
-    return (
-        f"{split}: the stream {plan.stream!r} was extracted differently: {plan.otherwise}. Name another one "
-        "([features] stream, --stream), replace this one (extract --replace) or, if the numbers are the same all the "
-        "same, accept the difference (accept --stream)."
-    )
+def _planned(plan: SplitPlan, committed: cache.Split, spec: StreamSpec, raw: Path) -> StreamPlan:
+    form = (spec.stream.dim, spec.stream.dtype)
+    if spec.crops and spec.crops not in committed.streams:  # they are extracted first
+        return StreamPlan(spec.name, "not extracted before", missing_rows(committed, None), form)
+    found = compare_stream(committed, spec.at(raw))
+    assert found.lacks is not None, "a split with boxes has pixels"
+    if found.differs:
+        plan.problems.append(
+            f"{committed.name}: the stream {spec.name!r} was extracted differently: {found.otherwise}. Name another "
+            "one ([features] stream, --stream), replace this one (extract --replace) or, if the numbers are the same "
+            "all the same, accept the difference (accept --stream)."
+        )
+    return StreamPlan(spec.name, found.why, found.lacks, form, found.differs)

@@ -7,11 +7,11 @@ are extracted again, with the weights that it has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class ReadAgain(NamedTuple):
 class Repair:
     """What was done about a damaged cache."""
 
-    cache: cache.Repaired
+    cache: cache.Repaired = field(default_factory=cache.Repaired)
     read: list[ReadAgain] = field(default_factory=list)
     extracted: list[Extraction] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)  # messages: what could not be done, and what to do instead
@@ -52,6 +52,14 @@ class Repair:
     def anything(self) -> bool:
         done = self.cache
         return bool(done.restored or done.removed or done.streams or self.read or self.extracted or self.refused)
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """An error within is a message of `refused`: it must not keep other splits and streams from being repaired."""
+        try:
+            yield
+        except (PipelineError, cache.CacheError) as error:
+            self.refused += [] if str(error) in self.refused else [str(error)]
 
 
 def repair(
@@ -72,51 +80,44 @@ def repair(
     datasets = {damage.split.partition("/")[0] for damage in report.damaged if damage.split}
     if raw is not None and len(datasets) > 1:
         raise PipelineError(f"--raw is one dataset's own folder, and damaged are {', '.join(sorted(datasets))}")
-    repairable, refused = _repairable(root, report.damaged, raw)
-    done = Repair(cache.repair(root, replace(report, damaged=repairable)), refused=refused)
+    done = Repair()
+    lost = _not_extractable(root, report.damaged, raw, done)
+    damaged = tuple(d for d in report.damaged if d.shard is None or (d.split, d.stream) not in lost)
+    done.cache = cache.repair(root, replace(report, damaged=damaged))
     done.refused += done.cache.refused
     for name, shards in done.cache.rows.items():
-        try:
-            with bars(f"read {name}") as progress:
-                done.read.append(_convert_again(cache.open(root)[name], shards, raw, body, workers, progress))
-        except (PipelineError, cache.CacheError) as error:
-            done.refused.append(str(error))
-    for name, stream in _streams(root, done):
-        try:
-            with bars(f"extract {name}") as progress:
-                done.extracted += _extract_again(cache.open(root)[name], stream, raw, progress)
-        except (PipelineError, cache.CacheError) as error:
-            done.refused.append(str(error))
+        with done.refusing(), bars(f"read {name}") as progress:
+            done.read.append(_convert_again(cache.open(root)[name], shards, raw, body, workers, progress))
+    for name, stream in _lacking(root, done):
+        with done.refusing(), bars(f"extract {name}") as progress:
+            done.extracted += _extract_again(cache.open(root)[name], stream, raw, progress)
     return done
 
 
-def _repairable(
-    root: cache.Root, damaged: Sequence[cache.Damage], raw: Path | None
-) -> tuple[tuple[cache.Damage, ...], list[str]]:
-    """The damages without those of streams that could not be extracted again, and why.
+def _not_extractable(
+    root: cache.Root, damaged: Sequence[cache.Damage], raw: Path | None, done: Repair
+) -> set[tuple[str, str | None]]:
+    """(split, stream) of damaged streams whose pictures are gone.
 
-    Removing a shard loses its intact rows, too: that must not be done where the pictures are gone.
+    Removing a shard loses its intact rows, too: that must not be done where they could not be extracted again.
     """
-    by_stream: dict[tuple[str, str], list[cache.Damage]] = {}
+    shards: dict[tuple[str, str], set[int]] = {}
     for damage in damaged:
         if damage.stream is not None and damage.shard is not None:
-            by_stream.setdefault((damage.split, damage.stream), []).append(damage)
-    lost: list[cache.Damage] = []
-    refused: list[str] = []
-    for (name, stream), of_stream in by_stream.items():
+            shards.setdefault((damage.split, damage.stream), set()).add(damage.shard)
+    lost: set[tuple[str, str | None]] = set()
+    for (name, stream), numbers in shards.items():
         try:
             split = cache.open(root)[name]
             identity = split.stream_manifest(stream).get("identity", {})
+            if "crops" not in identity and identity.get("kind") != "imported":
+                pixels(split, "", raw, require=sorted(numbers))
         except cache.CacheError:
             continue  # a small file of it is damaged, too: that is restored first, and the next repair finds the rest
-        if "crops" in identity or identity.get("kind") == "imported":
-            continue
-        try:
-            pixels(split, "", raw, require=sorted({damage.shard for damage in of_stream if damage.shard is not None}))
         except PipelineError as error:
-            lost += of_stream
-            refused.append(f"{error} Nothing of the stream {stream!r} was changed: its other rows can still be read.")
-    return tuple(damage for damage in damaged if damage not in lost), refused
+            lost.add((name, stream))
+            done.refused.append(f"{error} Nothing of the stream {stream!r} was changed: its other rows can be read.")
+    return lost
 
 
 def _convert_again(
@@ -127,10 +128,9 @@ def _convert_again(
     Raises PipelineError, and changes nothing, unless all of these videos are there and can still be used.
     """
     size = int(split.manifest["geometry"]["rows_per_shard"])
-    hit = np.zeros(len(split.tracks), bool)
-    for shard in shards:
-        hit |= (split.tracks.start < (shard + 1) * size) & (split.tracks.stop > shard * size)
-    names = {split.videos[number].name for number in np.unique(split.tracks.video[hit]).tolist()}
+    tracks = split.tracks
+    hit = np.any([(tracks.start < (shard + 1) * size) & (tracks.stop > shard * size) for shard in shards], axis=0)
+    names = {split.videos[number].name for number in np.unique(tracks.video[hit]).tolist()}
     if imported := split.manifest.get("reader", {}).get("imported"):
         raise PipelineError(
             f"{split.name}: rows of {count(len(names), 'video')} are damaged, and were imported from "
@@ -165,60 +165,44 @@ def _extract_again(split: cache.Split, stream: str, raw: Path | None, progress: 
     lacks = missing_rows(split, stream)
     if not lacks.shards:
         return ()
-    identity = split.stream_manifest(stream).get("identity", {})
     lost = f"{split.name}: {count(lacks.rows, 'row')} of {stream} are lost"
     where = [*split.name.split("/"), "--cache", str(split.root)]
     if imported := split.manifest.get("reader", {}).get("imported"):
         again = command("import", imported["file"], *where, "--format", "vibe")
         raise PipelineError(f"{lost}. Import the same file again: {again}")
-    of_stream = _stream_of(identity)
-    if of_stream is None:
-        weights = identity.get("weights") or {}
+    own = dict(split.stream_manifest(stream).get("identity", {}))
+    stored = own.pop("crops", None)
+    kind = streams.of_identity(own) if own.get("kind") in streams.names() else None
+    if kind is None:
+        weights = own.get("weights") or {}
         options = ["--stream", stream, "--weights", f"{weights.get('kind', 'file')}:FILE"]
-        options += ["--precision", str(identity.get("precision", "fast"))]
+        options += ["--precision", str(own.get("precision", "fast"))]
         raise PipelineError(
             f"{lost}. Extract them with the stream's own weights (sha256 "
             f"{str(weights.get('file_sha256', 'not known'))[:12]}): {command('extract', *where, *options)}"
         )
-    spec = StreamSpec(stream, of_stream, _crops_of(split, identity), raw=raw)
+    alike = [name for name in split.streams if split.stream_manifest(name).get("identity") == stored]
+    if stored is not None and not alike:
+        raise PipelineError(
+            f"{lost}, and so is the stream of crops that it was computed from. Extract it first: {stored}"
+        )
+    spec = StreamSpec(stream, kind, alike[0] if stored is not None else "", raw=raw)
     return (extract(plan_extraction(split.root, split.name, spec), progress=progress),)
 
 
-def _stream_of(identity: Mapping[str, Any]) -> streams.Stream | None:
-    """The stream that has this identity; None where its weights are a file that the manifest does not name."""
-    own = {key: value for key, value in identity.items() if key != "crops"}
-    return streams.of_identity(own) if identity.get("kind") in streams.names() else None
-
-
-def _crops_of(split: cache.Split, identity: Mapping[str, Any]) -> str:
-    """The name of the stream of crops that a stream was computed from; "": from the raw pictures.
-
-    Raises PipelineError where there is no such stream any more.
-    """
-    if "crops" not in identity:
-        return ""
-    for name in split.streams:
-        if split.stream_manifest(name).get("identity") == identity["crops"]:
-            return name
-    raise PipelineError(
-        f"{split.name}: rows were computed from a stream of crops that is not there now. Extract that one again first: "
-        f"its identity was {identity['crops']}"
-    )
-
-
-def _streams(root: cache.Root, done: Repair) -> list[tuple[str, str]]:
+def _lacking(root: cache.Root, done: Repair) -> list[tuple[str, str]]:
     """The streams that lack shards after this repair, or after one that was killed."""
     opened, read = cache.open(root), {again.split for again in done.read}
     found = []
     for name in opened.splits:
-        try:
+        with done.refusing():
             split = opened[name]
-            again = {s for s in split.streams if (name, s) in done.cache.streams or split.was_invalidated(s)}
-            lacking = [s for s in split.streams if name in read or s in again]
+            lacking = [
+                stream
+                for stream in split.streams
+                if name in read or (name, stream) in done.cache.streams or split.was_invalidated(stream)
+            ]
             # Crops before what is computed from them.
             lacking.sort(key=lambda stream: "crops" in split.stream_manifest(stream).get("identity", {}))
             found += [(name, stream) for stream in lacking]
-        except cache.CacheError as error:
-            if str(error) not in done.refused:
-                done.refused.append(str(error))
     return found

@@ -29,9 +29,9 @@ def refuse_mixture(raw: Path, raw_stands_in: bool, body: Path, body_stands_in: b
     """Raise StandInMixed when exactly one of raw data and body is demo data."""
     if raw_stands_in == body_stands_in:
         return
-    kind = {True: "a stand-in", False: "real"}
+    kind = {True: "demo data", False: "real data"}
     raise StandInMixed(
         f"{raw} is {kind[raw_stands_in]}, but the body in {body} is {kind[body_stands_in]}: labels made from both "
         "would mean nothing. Point [paths] body (or --body) at the SMPL files for real data, at the synthesized body "
-        "for embedded data."
+        "for demo data."
     )

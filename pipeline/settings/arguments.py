@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import cache
 from pipeline import datasets
-from pipeline.cli.console import err, out, plain
-from pipeline.cli.text import from_here, not_counted
+from pipeline.cli.console import err, plain
+from pipeline.cli.text import from_here
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.release import globs
 from pipeline.errors import PipelineError
@@ -21,43 +21,32 @@ from pipeline.settings.file import settings_file
 CACHE: Final = "the cache's folder, or its URL as s3://bucket/prefix"
 
 
-class _DatasetOrSplit(argparse.Action):
-    """DATASET, or DATASET/SPLIT: then SPLIT is no argument of its own."""
+class _SplitName(argparse.Action):
+    """DATASET SPLIT, or DATASET/SPLIT: then SPLIT is no argument of its own."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, args: argparse.Namespace, value: Any, _option: str | None = None
     ) -> None:
-        dataset, slash, split = value.partition("/")
-        if dataset not in datasets.names():
-            raise argparse.ArgumentError(
-                self, f"no dataset is called {dataset!r}; known: {', '.join(datasets.names())}"
-            )
-        args.dataset = dataset
+        if self.dest == "split":
+            if args.split is not None:
+                named = f"{args.dataset}/{args.split}"
+                raise argparse.ArgumentError(self, f"{named} names the split already, found {value!r}")
+            args.split = value
+            return
+        args.dataset, slash, split = value.partition("/")
+        if args.dataset not in datasets.names():
+            known = ", ".join(datasets.names())
+            raise argparse.ArgumentError(self, f"no dataset is called {args.dataset!r}; known: {known}")
         if slash:
             args.split = split
-            for action in parser._actions:  # argparse has no other way
-                if action.dest == "split":
-                    action.required = False
-
-
-class _Split(argparse.Action):
-    """SPLIT, unless DATASET/SPLIT names it."""
-
-    def __call__(
-        self, _parser: argparse.ArgumentParser, args: argparse.Namespace, value: Any, _option: str | None = None
-    ) -> None:
-        if value is None:
-            return
-        if args.split is not None:
-            raise argparse.ArgumentError(self, f"{args.dataset}/{args.split} names the split already, found {value!r}")
-        args.split = value
+            next(action for action in parser._actions if action.dest == "split").required = False
 
 
 def split_arguments(sub: argparse.ArgumentParser) -> None:
     """DATASET SPLIT, or both in one word: DATASET/SPLIT."""
     help_ = f"{', '.join(datasets.names())}; or DATASET/SPLIT in one word"
-    sub.add_argument("dataset", action=_DatasetOrSplit, help=help_)
-    sub.add_argument("split", action=_Split, help="train, val, test, ... as the dataset has them")
+    sub.add_argument("dataset", action=_SplitName, help=help_)
+    sub.add_argument("split", action=_SplitName, help="train, val, test, ... as the dataset has them")
 
 
 def split_options(sub: argparse.ArgumentParser, *, new_rows: bool = False) -> None:
@@ -107,13 +96,3 @@ def check_own_folder(raw: Path, dataset: Dataset) -> None:
             first = dataset.parts[0]
             what = f"--raw {raw} has nothing of {dataset.name} ({first.what}: {first.patterns[0]})"
             raise PipelineError(f"{what}; did you mean --raw {from_here(near)}?")
-
-
-def print_accounting(totals: Any, uncounted: int = 0) -> None:
-    """found = kept + dropped by reason, in three lines. `uncounted`: videos that could not be read."""
-    for what, dropped in (("videos", "set_aside"), ("tracks", "dropped"), ("frames", "dropped")):
-        counts = totals[what]
-        known = f" ({totals['known'][what]:,} in the release)" if what in totals["known"] else ""
-        unread = not_counted(uncounted) if what == "frames" else ""
-        reasons = "".join(f", {n:,} {reason}" for reason, n in counts[dropped].items())
-        out.print(f"  {what} {counts['kept']:,} kept of {counts['found']:,}{known}{reasons}{unread}")

@@ -1,4 +1,4 @@
-"""luigi.cfg as text: section -> key -> value, which knows its line.  [raw] -> tracks -> features
+"""luigi.cfg: section -> key -> text, which knows its line, and the texts as typed values.  [raw] -> tracks -> features
 
 What a key means is not known here: `pipeline.settings.sections` and `tasks.settings` hold the types.
 """
@@ -9,20 +9,20 @@ import difflib
 import io
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from configparser import (
     ConfigParser,
     DuplicateOptionError,
     DuplicateSectionError,
-    Error,
     MissingSectionHeaderError,
     ParsingError,
 )
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self, get_type_hints
 
 from pipeline.errors import ConfigError
+from pipeline.settings.types import reader
 
 # Sections that Luigi reads itself.
 LUIGI: Final = frozenset(
@@ -37,16 +37,69 @@ GONE: Final[Mapping[tuple[str, str], str]] = {
 
 
 class Text(str):
-    """A value, with the line of luigi.cfg that its key is in."""
+    """A key or a value, with the line of luigi.cfg that the key is in."""
 
     line: int = 0  # from 1 on; 0: not from a file
 
     @classmethod
     def at(cls, text: str, line: int) -> Self:
-        """A value of the file."""
+        """A text of the file."""
         made = cls(text)
         made.line = line
         return made
+
+
+class Section(dict[str, Text]):
+    """Key -> value of one section; empty where the file does not have it."""
+
+    def __init__(self, file: Path, name: str, values: Mapping[str, str] | None = None, line: int = 0) -> None:
+        super().__init__({key: text if isinstance(text, Text) else Text(text) for key, text in (values or {}).items()})
+        self.file, self.name, self.line = file, name, line
+
+    def where(self, key: str = "") -> str:
+        """`luigi.cfg, line 23 [features] precision`: the key's line, or the section's where there is no such key."""
+        return self._at(key) + (f" {key}" if key else "")
+
+    def located(self, message: str) -> str:
+        """The error message of a section's dataclass, with the line of the first key that it mentions.
+
+        >>> given = Section(Path("luigi.cfg"), "train", {"seed": Text.at("0", 7), "epochs": Text.at("0", 8)})
+        >>> given.located("epochs: expected more than 0, found 0")
+        'luigi.cfg, line 8 [train] epochs: expected more than 0, found 0'
+        """
+        words = re.findall(r"\w+", message)
+        return f"{self._at(next((word for word in words if word in self), ''))} {message}"
+
+    def check_keys(self, known: Iterable[str]) -> None:
+        """Raise ConfigError for the first key that is not known, with the one that may be meant."""
+        names = list(known)
+        for key in self:
+            if (self.name, key) in GONE:
+                raise ConfigError(f"{self.where(key)}: this key is gone. {GONE[self.name, key]}")
+            if key not in names:
+                close = did_you_mean(key, names)
+                raise ConfigError(f"{self.where(key)}: unknown key{close} known: {', '.join(names) or 'none'}")
+
+    def typed(self, spec: type[Any]) -> dict[str, Any]:
+        """The values of the keys that are fields of `spec`, as their types. Paths are below the file's folder.
+
+        Raises ConfigError, with its line, for a value of another type.
+        """
+        hints, values = get_type_hints(spec, include_extras=True), {}
+        names = {field.name for field in fields(spec)}
+        for key, text in self.items():
+            if key in names:
+                read, expected = reader(hints[key], self.file.resolve().parent)
+                try:
+                    values[key] = read(text)
+                except (ValueError, KeyError) as error:
+                    found = f"{self.where(key)} = {' '.join(text.split())}"
+                    raise ConfigError(f"{found}: expected {expected}") from error
+        return values
+
+    def _at(self, key: str) -> str:
+        line = self[key].line if key in self else self.line
+        return f"{self.file}{f', line {line}' if line else ''} [{self.name}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +107,15 @@ class SettingsFile:
     """The sections of a file, in its order."""
 
     path: Path
-    sections: Mapping[str, Mapping[str, Text]]
-    headers: Mapping[str, int]  # section -> its line
+    sections: Mapping[str, Section]
 
-    def section(self, name: str) -> dict[str, Text]:
-        """The section's keys; empty where the file does not have it."""
-        return dict(self.sections.get(name, {}))
+    def section(self, name: str) -> Section:
+        """Empty where the file does not have it."""
+        return self.sections.get(name, Section(self.path, name))
 
     def where(self, section: str, key: str = "") -> str:
-        """`luigi.cfg, line 23 [features] precision`: the key's line, or the section's where there is no such key."""
-        line = getattr(self.section(section).get(key), "line", 0) or self.headers.get(section, 0)
-        return _where(self.path, line, section, key)
+        """As `Section.where`."""
+        return self.section(section).where(key)
 
 
 def settings_file() -> Path:
@@ -72,25 +123,49 @@ def settings_file() -> Path:
     return Path(os.environ.get("LUIGI_CONFIG_PATH", "luigi.cfg"))
 
 
+class _Parser(ConfigParser):
+    """Reads as Luigi does, but for its interpolation; and keys know the line that they are in."""
+
+    def __init__(self) -> None:
+        super().__init__(interpolation=None, default_section="")  # no [DEFAULT]: its keys would be in all sections
+        self.line = 0
+
+    def numbered(self, lines: Iterable[str]) -> Iterator[str]:
+        for self.line, line in enumerate(lines, start=1):  # ConfigParser takes them one by one
+            yield line
+
+    def optionxform(self, optionstr: str) -> str:
+        return Text.at(optionstr, self.line)  # letters keep their case, as in Luigi
+
+
 def read(file: Path, do: str = "Run from the project's folder, or set LUIGI_CONFIG_PATH.") -> SettingsFile:
-    """Read a file as Luigi does, but for its interpolation.
+    """The file's sections.
 
     Raises ConfigError, which names the line, for a file that is not in this format; `do`: what to do where there is no
     such file.
     """
     lines = list(io.StringIO(_text(file, do), newline=None))
-    cfg = ConfigParser(interpolation=None, default_section="")  # no [DEFAULT]: its keys would be in all sections
-    cfg.optionxform = str  # type: ignore[assignment, method-assign]  # letters keep their case, as in Luigi
-    headers, keys = _line_numbers(lines)
+    headers: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        if heading := ConfigParser.SECTCRE.match(line):
+            headers.setdefault(heading["header"], number)
+    parser = _Parser()
     try:
-        cfg.read_file(lines, source=str(file))
-    except Error as error:
-        raise _located(error, file, lines, headers, keys) from error
-    sections = {
-        name: {key: Text.at(cfg.get(name, key), keys[name, key]) for key in cfg.options(name)}
-        for name in cfg.sections()
-    }
-    return SettingsFile(file, sections, headers)
+        parser.read_file(parser.numbered(lines), source=str(file))
+    except (ParsingError, DuplicateSectionError, DuplicateOptionError) as error:
+        raise _located(error, file, lines, headers, parser) from error
+    return SettingsFile(
+        file,
+        {
+            name: Section(
+                file,
+                name,
+                {key: Text.at(text, getattr(key, "line", 0)) for key, text in parser.items(name)},
+                headers.get(name, 0),
+            )
+            for name in parser.sections()
+        },
+    )
 
 
 def _text(file: Path, do: str) -> str:
@@ -107,87 +182,24 @@ def _text(file: Path, do: str) -> str:
         ) from error
 
 
-def _line_numbers(lines: Sequence[str]) -> tuple[dict[str, int], dict[tuple[str, str], int]]:
-    """The line of each section, and of each key in it, from 1 on: ConfigParser does not keep them."""
-    headers: dict[str, int] = {}
-    keys: dict[tuple[str, str], int] = {}
-    section, indent, in_value = "", 0, False
-    for number, line in enumerate(lines, start=1):
-        text, this_indent = line.strip(), len(line) - len(line.lstrip())
-        if not text or text.startswith(("#", ";")) or (in_value and this_indent > indent):
-            continue
-        indent, in_value = this_indent, False
-        if heading := ConfigParser.SECTCRE.match(text):
-            section = heading["header"]
-            headers.setdefault(section, number)
-        elif pair := ConfigParser.OPTCRE.match(text):
-            in_value = True
-            keys.setdefault((section, pair["option"].rstrip()), number)
-    return headers, keys
-
-
 def _located(
-    error: Error,
+    error: ParsingError | DuplicateSectionError | DuplicateOptionError,
     file: Path,
     lines: Sequence[str],
     headers: Mapping[str, int],
-    keys: Mapping[tuple[str, str], int],
+    parser: _Parser,
 ) -> ConfigError:
     """A parser's error as one line, with the file's line."""
-
-    def found(number: int) -> str:
-        return repr(lines[number - 1].strip()[:60])
-
+    at: int = getattr(error, "lineno", 0) or getattr(error, "errors", [(0, "")])[0][0]
     if isinstance(error, DuplicateSectionError):
-        at, first = error.lineno, headers.get(error.section, 0)
-        what = f" [{error.section}]: this section is in line {first} already: keep one"
+        what = f" [{error.section}]: this section is in line {headers.get(error.section, 0)} already: keep one"
     elif isinstance(error, DuplicateOptionError):
-        at, first = error.lineno, keys.get((error.section, error.option), 0)
+        first = next(getattr(key, "line", 0) for key in parser.options(error.section) if key == error.option)
         what = f" [{error.section}] {error.option}: is in line {first} already: keep one"
-    elif isinstance(error, MissingSectionHeaderError):
-        at = error.lineno
-        what = f": expected a section, as [paths], before anything else, found {found(at)}"
-    elif isinstance(error, ParsingError) and error.errors:
-        at = error.errors[0][0]
-        what = f": expected key = value, or [section], found {found(at)}"
     else:
-        return ConfigError(f"{file}: {error.message}")
+        form = "a section, as [paths], before anything else" if isinstance(error, MissingSectionHeaderError) else ""
+        what = f": expected {form or 'key = value, or [section]'}, found {lines[at - 1].strip()[:60]!r}"
     return ConfigError(f"{file}, line {at}{what}")
-
-
-# ------------------------------------------------------------------------------------------------------ messages
-
-
-def where(file: Path, section: str, key: str, text: str) -> str:
-    """`luigi.cfg, line 23 [features] precision`, for a value that may know its line."""
-    return _where(file, getattr(text, "line", 0), section, key)
-
-
-def _where(file: Path, line: int, section: str, key: str) -> str:
-    return f"{file}{f', line {line}' if line else ''} [{section}]" + (f" {key}" if key else "")
-
-
-def located(file: Path, section: str, given: Mapping[str, str], message: str) -> str:
-    """The error message of a section's dataclass, with the line of the first key that it mentions.
-
-    >>> given = {"seed": Text.at("0", 7), "epochs": Text.at("0", 8)}
-    >>> located(Path("luigi.cfg"), "train", given, "epochs: expected more than 0, found 0")
-    'luigi.cfg, line 8 [train] epochs: expected more than 0, found 0'
-    """
-    words = re.findall(r"\w+", message)
-    mentioned = [key for key in given if key in words]
-    first = min(mentioned, key=words.index, default="")
-    return f"{where(file, section, '', given.get(first, ''))} {message}"
-
-
-def unknown(file: Path, section: str, key: str, text: str, known: Iterable[str]) -> ConfigError:
-    """For a key that there is not: what to do where it is gone, else the key that may be meant, and all known ones."""
-    if (section, key) in GONE:
-        return ConfigError(f"{where(file, section, key, text)}: this key is gone. {GONE[section, key]}")
-    names = list(known)
-    return ConfigError(
-        f"{where(file, section, key, text)}: unknown key{did_you_mean(key, names)} known: {', '.join(names) or 'none'}"
-    )
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -23,8 +24,8 @@ from pipeline.features.streams.base import Machine, Stream
 from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
-from pipeline.settings.file import GONE, LUIGI, SettingsFile, did_you_mean, located, read, where
-from pipeline.settings.types import AtLeast, check_keys, typed
+from pipeline.settings.file import GONE, LUIGI, Section, SettingsFile, did_you_mean, read
+from pipeline.settings.types import AtLeast
 
 T = TypeVar("T")
 
@@ -81,10 +82,6 @@ class Features:
     workers: Annotated[int, AtLeast(0)] = 0  # processes that decode; 0: one a core
     timeout: Annotated[int, AtLeast(1)] = 60  # s without progress after which a decoding process is ended
 
-    def resources(self) -> Resources:
-        """What of the machine it may take."""
-        return Resources(Machine(self.device, self.batch_size, compile=self.compile), self.workers, self.timeout)
-
 
 @dataclass(frozen=True, slots=True)
 class Dask:
@@ -116,14 +113,14 @@ class Sections:
     dask: Dask
     stream: StreamSpec  # [features], with the options of its kind
     crops: StreamSpec | None  # what it is computed from, where that is a stream of crops
-    options: Mapping[str, Mapping[str, Any]]  # dataset -> its reader's options, typed
+    readers: Mapping[str, Dataset]  # of the datasets that have a section: with its options
 
     @property
     def file(self) -> Path:
         return self.source.path
 
     def dataset(self, name: str) -> Dataset:
-        return datasets.get(name, **self.options.get(name, {}))
+        return self.readers.get(name) or datasets.get(name)
 
     def raw(self, name: str) -> Path:
         return self.paths.raw / name
@@ -137,16 +134,108 @@ def load(file: Path, do: str | None = None) -> Sections:
     """
     source = read(file) if do is None else read(file, do)
     _check_sections(source)
-    values: dict[str, Any] = {name: _section(source, name, spec) for name, spec in TYPES.items()}
+    values = {name: _dataclass(source.section(name), spec) for name, spec in TYPES.items()}
     _check_datasets(source, values["data"].datasets)
     stream, crops = _streams(source, values["features"])
     given = [name for name in datasets.names() if name in source.sections]
     broken = datasets.broken(given)  # a dataset that cannot be loaded fails where it is used
-    options = {name: _reader_options(source, name) for name in given if name not in broken}
-    sections = Sections(source=source, **values, stream=stream, crops=crops, options=options)
-    _check_folders(sections)
+    readers = {
+        name: configured(source.section(name), type(datasets.get(name)), datasets.get)
+        for name in given
+        if name not in broken
+    }
+    sections = Sections(source=source, **values, stream=stream, crops=crops, readers=readers)
+    _check_folders(sections.paths, source)
     _check_devices(sections)
     return sections
+
+
+def _dataclass(section: Section, spec: type[Any]) -> Any:
+    section.check_keys(field.name for field in fields(spec))
+    values = section.typed(spec)
+    for field in fields(spec):
+        if field.name not in values and field.default is MISSING:
+            raise ConfigError(f"{section.where()}: {field.name!r} is missing (docs/settings.md)")
+    return spec(**values)
+
+
+def configured(section: Section, kind: type[Any], make: Callable[..., T], **more: Any) -> T:
+    """A dataset or stream with the options of its section, and `more`, which are not in it.
+
+    Raises ConfigError, with the line, for options that it does not have and values that it refuses.
+    """
+    section.check_keys(field.name for field in fields(kind) if field.name not in more)
+    options = section.typed(kind) | more
+    try:
+        return make(section.name, **options)
+    except ConfigError as error:
+        raise ConfigError(section.located(str(error))) from error
+
+
+# ------------------------------------------------------------------------------------------------------- streams
+
+
+def _streams(source: SettingsFile, features: Features) -> tuple[StreamSpec, StreamSpec | None]:
+    """The stream that luigi.cfg asks for, and the stream of crops that it is computed from, if it is.
+
+    Raises ConfigError, which names the line, also for options of a stream that is not extracted.
+    """
+    at = source.section("features").where
+    for kind in streams.names():
+        if kind in source.sections and kind != features.kind and (kind != Crops.kind or features.crops is None):
+            without = ", and crops is none" if kind == Crops.kind else ""
+            raise ConfigError(
+                f"{source.where(kind)} has options of a stream, but [features] kind is {features.kind}{without}"
+            )
+    for key, name in (("stream", features.stream), ("crops", features.crops)):
+        try:
+            check_names("dataset/split", name or features.stream)
+        except CacheError as error:
+            raise ConfigError(f"{at(key)}: {error}") from error
+    if features.crops == features.stream:
+        raise ConfigError(f"{at('crops')}: stream {features.stream!r} cannot be computed from itself: name another")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", features.device):
+        one_of = "expected auto, cpu, cuda, or one of several GPUs, as cuda:1"
+        raise ConfigError(f"{at('device')} = {features.device}: {one_of}")
+    machine = Machine(features.device, features.batch_size, compile=features.compile)
+    spec = functools.partial(StreamSpec, resources=Resources(machine, features.workers, features.timeout))
+    stream = _stream(source, features)
+    if features.crops is None:
+        return spec(features.stream, stream), None
+    crops = configured(source.section(Crops.kind), Crops, streams.get)
+    return spec(features.stream, stream, features.crops), spec(features.crops, crops)
+
+
+def _stream(source: SettingsFile, features: Features) -> Stream:
+    """[features] kind, with the options of the section that has the kind's name. Raises ConfigError.
+
+    A checkpoint's file is below the folder of luigi.cfg, like all paths.
+    """
+    given, section = source.section("features"), source.section(features.kind)
+    try:
+        kind = streams.find(features.kind)
+    except PipelineError as error:
+        raise ConfigError(f"{given.where('kind')}: {error}") from error
+    for key in IN_FEATURES:
+        if not issubclass(kind, ResNet50) and key in given:
+            raise ConfigError(
+                f"{given.where(key)}: is for kind = {ResNet50.kind}, but kind is {features.kind}, whose options are in "
+                f"[{features.kind}]. Delete this line."
+            )
+        if issubclass(kind, ResNet50) and key in section:
+            raise ConfigError(f"{section.where(key)}: belongs into [features]")
+    if not issubclass(kind, ResNet50):
+        return configured(section, kind, streams.get)
+    try:
+        weights = WeightsSpec.parse(features.weights)
+    except ConfigError as error:
+        raise ConfigError(given.located(str(error))) from error
+    if weights.kind in ("spin", "file"):
+        weights = replace(weights, argument=str(source.path.resolve().parent / Path(weights.argument).expanduser()))
+    return configured(section, kind, streams.get, weights=weights, precision=features.precision)
+
+
+# -------------------------------------------------------------------------------------------------------- checks
 
 
 def _check_sections(source: SettingsFile) -> None:
@@ -156,124 +245,14 @@ def _check_sections(source: SettingsFile) -> None:
             f"a stream of another package is called {twice[0]!r}, as a section of {source.path}: rename it"
         )
     known = sorted({*taken, *streams.names()})
-    for name in source.sections:
+    for name, section in source.sections.items():
         if (name, "") in GONE:
-            raise ConfigError(f"{source.where(name)}: this section is gone. {GONE[name, '']}")
+            raise ConfigError(f"{section.where()}: this section is gone. {GONE[name, '']}")
         if name not in known and name not in LUIGI:
-            close = did_you_mean(name, [*known, *LUIGI])
-            luigi = ", ".join(sorted(LUIGI))
+            close, luigi = did_you_mean(name, [*known, *LUIGI]), ", ".join(sorted(LUIGI))
             raise ConfigError(
-                f"{source.where(name)}: unknown section{close} known: {', '.join(known)}, and Luigi's own: {luigi}"
+                f"{section.where()}: unknown section{close} known: {', '.join(known)}, and Luigi's own: {luigi}"
             )
-
-
-def _section(source: SettingsFile, name: str, spec: type[T]) -> T:
-    """[name] -> spec, a dataclass."""
-    values = typed(source.path, name, source.section(name), spec)
-    required = [f.name for f in fields(spec) if f.default is MISSING and f.default_factory is MISSING]  # type: ignore[arg-type]
-    if missing := [key for key in required if key not in values]:
-        raise ConfigError(f"{source.where(name)}: {missing[0]!r} is missing (docs/settings.md)")
-    return spec(**values)
-
-
-def _reader_options(source: SettingsFile, name: str) -> dict[str, Any]:
-    """A dataset's own section, tried on its reader."""
-    given = source.section(name)
-    options = typed(source.path, name, given, type(datasets.get(name)))
-    try:
-        datasets.get(name, **options)
-    except ConfigError as error:
-        raise ConfigError(located(source.path, name, given, str(error))) from error
-    return options
-
-
-# ------------------------------------------------------------------------------------------------------- streams
-
-
-def _streams(source: SettingsFile, features: Features) -> tuple[StreamSpec, StreamSpec | None]:
-    """The stream that luigi.cfg asks for, and the stream of crops that it is computed from, if it is.
-
-    Raises ConfigError, which names the line, also for options of a stream that is not made.
-    """
-    made = {features.kind, *([] if features.crops is None else [Crops.kind])}
-    for kind in streams.names():
-        if kind not in made and kind in source.sections:
-            without = ", and crops is none" if kind == Crops.kind else ""
-            raise ConfigError(
-                f"{source.where(kind)} has options of a stream, but [features] kind is {features.kind}{without}"
-            )
-    for key, name in (("stream", features.stream), ("crops", features.crops)):
-        try:
-            check_names("dataset/split", name or features.stream)
-        except CacheError as error:
-            raise ConfigError(f"{source.where('features', key)}: {error}") from error
-    if features.crops == features.stream:
-        at = source.where("features", "crops")
-        raise ConfigError(f"{at}: stream {features.stream!r} cannot be computed from itself: name it otherwise")
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", features.device):
-        at = source.where("features", "device")
-        raise ConfigError(f"{at} = {features.device}: expected auto, cpu, cuda, or one of several GPUs, as cuda:1")
-    stream = _stream(source, features)
-    resources = features.resources()
-    if features.crops is None:
-        return StreamSpec(features.stream, stream, resources=resources), None
-    crops = _crops(source)
-    return (
-        StreamSpec(features.stream, stream, features.crops, resources=resources),
-        StreamSpec(features.crops, crops, resources=resources),
-    )
-
-
-def _stream(source: SettingsFile, features: Features) -> Stream:
-    """[features] kind, with the options of the section that has the kind's name. Raises ConfigError.
-
-    A checkpoint's file is below the folder of luigi.cfg, like all paths.
-    """
-    try:
-        kind = streams.find(features.kind)
-    except PipelineError as error:
-        raise ConfigError(f"{source.where('features', 'kind')}: {error}") from error
-    options = stream_options(source.path, features.kind, source.section(features.kind), kind)
-    section, given = features.kind, source.section("features")
-    if issubclass(kind, ResNet50):
-        section = "features"
-    elif idle := [key for key in IN_FEATURES if key in given]:
-        raise ConfigError(
-            f"{source.where('features', idle[0])}: is for kind = {ResNet50.kind}, but kind is {features.kind}, whose "
-            f"options are in [{features.kind}]. Delete this line."
-        )
-    try:
-        if issubclass(kind, ResNet50):
-            weights = WeightsSpec.parse(features.weights)
-            if weights.kind in ("spin", "file"):
-                file = source.path.resolve().parent / Path(weights.argument).expanduser()
-                weights = replace(weights, argument=str(file))
-            options |= {"weights": weights, "precision": features.precision}
-        return streams.get(features.kind, **options)
-    except ConfigError as error:
-        raise ConfigError(located(source.path, section, source.section(section), str(error))) from error
-
-
-def _crops(source: SettingsFile) -> Stream:
-    """The stream of crops that [features] crops asks for, with the options of [crops]. Raises ConfigError."""
-    given = source.section(Crops.kind)
-    try:
-        return streams.get(Crops.kind, **stream_options(source.path, Crops.kind, given, Crops))
-    except ConfigError as error:
-        raise ConfigError(located(source.path, Crops.kind, given, str(error))) from error
-
-
-def stream_options(file: Path, section: str, given: Mapping[str, str], kind: type[Stream]) -> dict[str, Any]:
-    """Texts as the types of the kind's own options. Raises ConfigError for options that it does not have."""
-    elsewhere = IN_FEATURES if issubclass(kind, ResNet50) else ()
-    for key, text in given.items():
-        if key in elsewhere:
-            raise ConfigError(f"{where(file, section, key, text)}: belongs into [features]")
-    check_keys(file, section, given, [field.name for field in fields(kind) if field.name not in elsewhere])
-    return typed(file, section, given, kind)
-
-
-# -------------------------------------------------------------------------------------------------------- checks
 
 
 def _check_datasets(source: SettingsFile, enabled: tuple[str, ...]) -> None:
@@ -287,29 +266,27 @@ def _check_datasets(source: SettingsFile, enabled: tuple[str, ...]) -> None:
         raise ConfigError(f"{at}: expected one or more of {', '.join(known)}, found {found}")
 
 
-def _check_folders(of: Sections) -> None:
+def _check_folders(paths: Paths, source: SettingsFile) -> None:
     """Raise ConfigError where `gc`, which removes from the cache what does not belong there, would find other files."""
-    paths, at = of.paths, of.source.where
-    if isinstance(paths.cache, Path):
-        for key in ("raw", "body", "runs"):
-            if getattr(paths, key).resolve().is_relative_to(paths.cache.resolve()):
-                raise ConfigError(
-                    f"{at('paths', key)}: {getattr(paths, key)} is in the cache, {paths.cache}, which must hold "
-                    "nothing else: name another folder"
-                )
-    for one, other in itertools.combinations(("raw", "body", "runs"), 2):
-        if getattr(paths, one).resolve() == getattr(paths, other).resolve():
+    folders = {key: getattr(paths, key).resolve() for key in ("raw", "body", "runs")}
+    for key, folder in folders.items():
+        if isinstance(paths.cache, Path) and folder.is_relative_to(paths.cache.resolve()):
             raise ConfigError(
-                f"{at('paths', other)}: {getattr(paths, other)} is {one}, too: name a folder of its own for each"
+                f"{source.where('paths', key)}: {getattr(paths, key)} is in the cache, {paths.cache}, which must hold "
+                "nothing else: name another folder"
             )
+    for one, other in itertools.combinations(folders, 2):
+        if folders[one] == folders[other]:
+            own = f"{getattr(paths, other)} is {one}, too: name a folder of its own for each"
+            raise ConfigError(f"{source.where('paths', other)}: {own}")
 
 
 def _check_devices(of: Sections) -> None:
-    at, features = of.source.where, of.features
+    at, features = of.source.section("features").where, of.features
     if of.dask.scheduler is not None and features.device.startswith("cuda:"):
         raise ConfigError(
-            f"{at('features', 'device')} = {features.device}: with [dask] scheduler every worker has a GPU of its "
-            "own. Set cuda, or auto."
+            f"{at('device')} = {features.device}: with [dask] scheduler every worker has a GPU of its own. Set cuda, "
+            "or auto."
         )
     if features.compile and features.device == "cpu":
-        raise ConfigError(f"{at('features', 'compile')} = true: device is cpu, and only CUDA compiles. Delete one.")
+        raise ConfigError(f"{at('compile')} = true: device is cpu, and only CUDA compiles. Delete one.")

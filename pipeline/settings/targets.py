@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cache
 from pipeline import datasets
@@ -20,7 +19,8 @@ from pipeline.features.streams.base import Stream
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.plug_ins import PlugInError
-from pipeline.settings.sections import IN_FEATURES, load, stream_options
+from pipeline.settings.file import Section
+from pipeline.settings.sections import configured, load
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,8 @@ class Target:
     split: str
     raw: Path  # the dataset's own raw folder
     root: cache.Root
-    body: Path | None
-    stream: StreamSpec | None  # None: the streams that the cache has, as they were extracted
+    body: Path | None = None
+    stream: StreamSpec | None = None  # None: the streams that the cache has, as they were extracted
     crops: StreamSpec | None = None  # a stream of crops that is extracted first, since `stream` is computed from it
     not_made: bool = False  # demo data that `synthesize` has not made yet
     weights: str = ""  # where luigi.cfg names the network's, which must be trained for real data; "": by an option
@@ -83,23 +83,17 @@ def broken_in(file: Path) -> list[str]:
     return list(datasets.broken(load(file).data.datasets).values())
 
 
-def by_folders(
-    dataset: str, split: str, *, raw: Path, root: cache.Root, body: Path | None = None, stream: StreamSpec | None = None
-) -> Target:
-    """One split, without luigi.cfg; the reader has its default options. Raises PipelineError for a wrong name."""
-    reader = datasets.get(dataset)
-    reader.check_split(split)
-    return Target(reader, split, raw, root, body, None if stream is None else stream.at(raw))
-
-
 def stream_named(kind: str, weights: str | None, precision: str | None, options: Mapping[str, str]) -> Stream:
     """The stream that a command's options ask for. Raises ConfigError for options that the kind does not have."""
     found = streams.find(kind)
+    given = {"weights": weights, "precision": precision}
     if not issubclass(found, ResNet50):
-        if given := [f"--{name}" for name, text in zip(IN_FEATURES, (weights, precision), strict=True) if text]:
-            raise ConfigError(f"{given[0]} goes with --kind {ResNet50.kind}; options of {kind} are --set NAME=VALUE")
-        return streams.get(kind, **stream_options(Path("--set"), kind, options, found))
+        if of_resnet := [f"--{name}" for name, text in given.items() if text]:
+            raise ConfigError(
+                f"{of_resnet[0]} goes with --kind {ResNet50.kind}; options of {kind} are --set NAME=VALUE"
+            )
+        return configured(Section(Path("--set"), kind, options), found, streams.get)
     if options:
         raise ConfigError(f"{kind} has no --set {next(iter(options))}: its options are --weights and --precision")
-    made: dict[str, Any] = {"weights": weights and WeightsSpec.parse(weights), "precision": precision}
-    return streams.get(kind, **{key: value for key, value in made.items() if value is not None})
+    parsed = {"weights": weights and WeightsSpec.parse(weights), "precision": precision}
+    return streams.get(kind, **{key: value for key, value in parsed.items() if value is not None})

@@ -37,7 +37,7 @@ Floats = NDArray[np.floating[Any]]
 
 FRAMES_AT_ONCE: Final = 16  # read, posed and painted together
 BODIES_AT_ONCE: Final = 32  # posed together: their vertices are 3 MB
-STAND_IN: Final = "STAND-IN"  # in the corner of pictures that are made with demo data
+STAND_IN: Final = "DEMO DATA"  # in the corner of pictures that are made with demo data
 DEFAULT_FPS: Final = 25.0  # of pictures, or where the video's header has none
 OVER: Final = frozenset({"video_ended", "video_unreadable"})  # problems after which no frame comes
 RECORD: Final = np.dtype(

@@ -17,9 +17,8 @@ from markdown_it import MarkdownIt
 import cache
 from pipeline import datasets
 from pipeline.features import streams
-from pipeline.settings.file import LUIGI
+from pipeline.settings.file import LUIGI, Section
 from pipeline.settings.sections import TYPES
-from pipeline.settings.types import typed
 from tasks import settings
 from tasks.settings import OF_TRAINING
 from tasks.training import train_config
@@ -168,7 +167,7 @@ def documented_settings(section: str) -> dict[str, dict[str, str]]:
 
 
 def value(spec: Any, key: str, text: str) -> Any:
-    return typed(ROOT / "luigi.cfg", "any", {key: text}, spec)[key]
+    return Section(ROOT / "luigi.cfg", "any", {key: text}).typed(spec)[key]
 
 
 def test_every_section_is_there() -> None:

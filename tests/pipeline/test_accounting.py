@@ -43,27 +43,17 @@ def test_an_account_survives_the_way_through_json() -> None:
 def test_totals_add_up_over_videos() -> None:
     accounting = Accounting()
     first, second, third = (accounting.video(name) for name in "abc")
-    first.found, second.found = 5, 4
+    first.found, second.found = 35, 4
     first.keep_track(5)
+    first.drop_track("track_too_short", 20)
+    first.drop_track("no_detection", 10)
     second.drop("no_picture", 4)
     third.reject("bad_label_file", "c.mat is cut off")
-    totals = accounting.totals()
-    assert totals["frames"] == {"found": 9, "kept": 5, "dropped": {"no_picture": 4}}
-    assert totals["videos"] == {"found": 3, "kept": 1, "set_aside": {"bad_label_file": 1}, "without_tracks": 1}
-    assert totals["known"] == {}
-
-
-def test_tracks_that_are_found_are_kept_or_dropped_for_a_reason() -> None:
-    accounting = Accounting()
-    clip = accounting.video("clip")
-    clip.found = 130
-    clip.keep_track(100)
-    clip.drop_track("track_too_short", 20)
-    clip.drop_track("no_detection", 10)
-    assert accounting.totals()["tracks"] == {
-        "found": 3,
-        "kept": 1,
-        "dropped": {"no_detection": 1, "track_too_short": 1},
+    assert accounting.totals() == {
+        "frames": {"found": 39, "kept": 5, "dropped": {"no_detection": 10, "no_picture": 4, "track_too_short": 20}},
+        "tracks": {"found": 3, "kept": 1, "dropped": {"no_detection": 1, "track_too_short": 1}},
+        "videos": {"found": 3, "kept": 1, "set_aside": {"bad_label_file": 1}, "without_tracks": 1},
+        "known": {},
     }
 
 
@@ -73,18 +63,11 @@ def test_what_the_release_has_stands_beside_what_was_found() -> None:
     assert Accounting().totals(Totals())["known"] == {}
 
 
-def test_a_video_that_failed_before_its_split_was_known_counts_as_set_aside() -> None:
-    accounting = Accounting()
-    account = accounting.video("a")
-    account.other_split = True
-    account.reject("bad_label_file", "a.mat is cut off")
-    videos = accounting.totals()["videos"]
-    assert videos == {"found": 1, "kept": 0, "set_aside": {"bad_label_file": 1}, "without_tracks": 0}
-
-
-def test_a_video_of_another_split_is_not_found_in_this_one() -> None:
+def test_a_video_of_another_split_is_not_found_in_this_one_unless_it_failed_before_that_was_known() -> None:
     accounting = Accounting()
     accounting.video("a").keep_track(0)
-    accounting.video("b").other_split = True
+    for name in "bc":
+        accounting.video(name).other_split = True
+    accounting.video("c").reject("bad_label_file", "c.mat is cut off")
     videos = accounting.totals()["videos"]
-    assert (videos["found"], videos["kept"], videos["without_tracks"]) == (1, 1, 0)
+    assert videos == {"found": 2, "kept": 1, "set_aside": {"bad_label_file": 1}, "without_tracks": 0}

@@ -29,7 +29,7 @@ def test_the_task_writes_one_page_and_finds_it_up_to_date_without_torch(project,
     assert ran.done == ["report page"]
     assert ran.lines[-1].startswith("report ")
     assert str(page(project).relative_to(project.folder)) in ran.lines[-1]
-    assert "STAND-IN" in ran.shown
+    assert "DEMO DATA" in ran.shown
     html = page(project).read_text()
     assert "(demo data)</title>" in html
     for section in ("accounting", "curves", "results", "bodies", "provenance"):

@@ -41,11 +41,11 @@ def test_one_command_goes_from_raw_files_to_an_evaluated_model(made) -> None:
     assert lines[0] == "data       demo data (seed 0, tiny), in raw: 3dpw, amass"
     assert lines[1] == "cache      cache"
     run = made.project.runs[0].name
-    assert lines[-4].startswith("STAND-IN   ")
+    assert lines[-4].startswith("DEMO DATA  ")
     assert lines[-3] == f"numbers    runs/{run}/results.csv (both protocols), runs/{run}/metrics.json (all)"
     assert re.fullmatch("curves     .* -m tensorboard.main --logdir runs", lines[-2])
     assert lines[-1].endswith(" -m pipeline status --cache cache")
-    ours = ("data ", "cache ", "✓ ", "· ", "3dpw/test ", "VIBE", "mean ", "STAND-IN", "numbers", "curves", "  train ")
+    ours = ("data ", "cache ", "✓ ", "· ", "3dpw/test ", "VIBE", "mean ", "DEMO DATA", "numbers", "curves", "  train ")
     assert [line for line in lines if line and not line.startswith((*ours, "status"))] == []
     epochs = [line for line in lines if "epoch" in line and "best of" not in line]
     line = r"  train      VIBE, tiny +epoch \d of 2: (loss \S+, )?validation PA-MPJPE [\d.]+ mm"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import shutil
 import subprocess
@@ -27,99 +28,81 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def root(penn: Any) -> Path:
     """A cache with Penn Action's train split: three videos of 8 frames."""
-    penn.convert()
+    penn.converted()
     return Path(penn.root)
 
 
 @pytest.fixture
-def convert_penn(penn: Any, run: Any) -> Callable[..., int]:
-    return lambda *more: run("convert", penn.name, "--raw", penn.raw, "--cache", penn.root, *more)
+def convert(penn: Any, ran: Any) -> Callable[..., Any]:
+    return functools.partial(ran, "convert", penn.name, "--raw", penn.raw, "--cache", penn.root)
 
 
 @pytest.fixture
-def extract_penn(penn: Any, run: Any) -> Callable[..., int]:
-    return lambda *more: run("extract", penn.name, "--cache", penn.root, *more)
+def extract(penn: Any, ran: Any) -> Callable[..., Any]:
+    return functools.partial(ran, "extract", penn.name, "--cache", penn.root)
 
 
 @pytest.fixture
-def status_of(penn: Any, run: Any, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def status_of(penn: Any, ran: Any) -> Callable[..., str]:
     """The output of `status`."""
-
-    def status_of(*more: object) -> str:
-        capsys.readouterr()
-        assert run("status", "--cache", penn.root, *more) == 0
-        return capsys.readouterr().out
-
-    return status_of
+    return lambda *more: str(ran("status", "--cache", penn.root, *more).out)
 
 
 def controls(text: str) -> set[str]:
     return {char for char in text if not char.isprintable() and char != "\n"}
 
 
-def test_from_synthesized_data_to_a_verified_cache(
-    tmp_path: Path, run: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, network: Any
+@pytest.mark.slow
+def test_demo_data_are_synthesized_and_a_second_time_left(
+    tmp_path: Path, ran: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = functools.partial(synthetic.synthesize, datasets=["penn_action"])
     monkeypatch.setattr(synthetic, "synthesize", one)
     monkeypatch.setitem(synthetic.SIZES, "tiny", Size(0.05, 0.2))
-    assert run("synthesize", "--out", tmp_path, "--size", "tiny", "--workers", 1) == 0
+    for _ in range(2):
+        shown = ran("synthesize", "--out", tmp_path, "--size", "tiny", "--workers", 1)
+        assert shown.out == f"demo data in {tmp_path}/raw, demo body in {tmp_path}/body\n"
     assert (tmp_path / "body/SMPL_NEUTRAL.pkl").is_file()
-    raw, root = tmp_path / "raw/penn_action", tmp_path / "cache"
-    n_frames = len(list((raw / "frames/0001").iterdir()))
-    assert capsys.readouterr().out == f"demo data in {tmp_path}/raw, demo body in {tmp_path}/body\n"
-
-    assert run("convert", "penn_action", "train", "--raw", raw, "--cache", root) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        "penn_action/train: converted (why: not converted before)",
-        "  videos 1 kept of 1",
-        "  tracks 1 kept of 1",
-        f"  frames {n_frames} kept of {n_frames}",
-    ]
-    assert run("extract", "penn_action", "train", "--cache", root) == 0
-    shown = capsys.readouterr().out
-    assert f"penn_action/train: extracted, {n_frames} rows computed" in shown
-    assert "STAND-IN" in shown
-    assert run("verify", "--cache", root) == 0
-    assert capsys.readouterr().out.startswith("✓ intact: 6 shards, ")
-    assert run("status", "--cache", root) == 0
-    (line,) = capsys.readouterr().out.splitlines()[1:]
-    numbers = f"1 / 1 1 / 1 {n_frames} / {n_frames}"
-    assert " ".join(line.split()) == f"penn_action/train (demo data) {numbers} - resnet50 (untrained)"
-    assert run("synthesize", "--out", tmp_path, "--size", "tiny", "--workers", 1) == 0
+    assert (tmp_path / "raw/penn_action/frames/0001").is_dir()
 
 
-def test_a_second_run_changes_nothing(
-    penn: Any, root: Path, convert_penn: Any, extract_penn: Any, capsys: pytest.CaptureFixture[str], network: Any
+def test_from_raw_data_to_a_verified_cache_and_a_second_run_changes_nothing(
+    penn: Any, ran: Any, convert: Any, extract: Any, status_of: Any, monkeypatch: pytest.MonkeyPatch, network: Any
 ) -> None:
-    assert extract_penn() == 0
+    counts = ["videos 3 kept of 3", "tracks 3 kept of 3", "frames 24 kept of 24"]
+    first = "penn_action/train: converted (why: not converted before)"
+    assert convert().out.splitlines() == [first, *(f"  {text}" for text in counts)]
+    shown = extract().out
+    assert "penn_action/train: extracted, 24 rows computed" in shown
+    assert "DEMO DATA" in shown
+    assert ran("verify", "--cache", penn.root).out.startswith("✓ intact: 6 shards, ")
+    (line,) = status_of().splitlines()[1:]
+    numbers = "3 / 3 3 / 3 24 / 24"
+    assert " ".join(line.split()) == f"penn_action/train (demo data) {numbers} - resnet50 (untrained)"
+    assert "release" not in line, "demo data are compared with no release"
+    assert penn.split.manifest["accounting"]["known"] == {}
     before = penn.everything()
-    capsys.readouterr()
-    assert convert_penn() == extract_penn() == 0
-    assert capsys.readouterr().out.splitlines() == [
-        "penn_action/train: up to date, 3 videos",
-        "penn_action/train: resnet50 is up to date",
-    ]
+    assert convert().out == "penn_action/train: up to date, 3 videos\n"
+    assert extract().out == "penn_action/train: resnet50 is up to date\n"
     assert penn.everything() == before
     penn.edit("0003")
-    assert convert_penn() == 0
-    first = capsys.readouterr().out.splitlines()[0]
-    assert first == "penn_action/train: 1 video read, 2 unchanged (why: 1 changed video)"
+    monkeypatch.setattr(PennAction, "uses_body", True)
+    shown = convert()
+    assert shown.out.splitlines()[0] == "penn_action/train: 1 video read, 2 unchanged (why: 1 changed video)"
+    assert "penn_action/train: no --body, so there will be no 3D joints" in shown.err
 
 
 def test_rejected_videos_and_rows_without_features_are_reported(
-    penn: Any, convert_penn: Any, extract_penn: Any, status_of: Any, capsys: pytest.CaptureFixture[str], network: Any
+    penn: Any, convert: Any, extract: Any, status_of: Any, network: Any
 ) -> None:
     penn.spoil("0003")
     (penn.frames("0005") / "000002.jpg").write_bytes(b"")
     (penn.frames("0001") / "000003.jpg").unlink()
-    assert convert_penn() == 0
-    shown = capsys.readouterr().out
+    shown = convert().out
     assert "videos 2 kept of 3, 1 bad_label_file" in shown
     assert f"! rejected 0003: bad_label_file: {penn.label('0003')}: 'x': expected" in shown
     assert shown.count("frames of 1 unreadable video are not counted") == 1
-    assert extract_penn() == 0
-    shown = capsys.readouterr().out
+    shown = extract().out
     assert "! 1 row without features: picture_empty" in shown
     assert "0005, frame 1: " in shown
     shown = status_of()
@@ -140,25 +123,22 @@ def test_rejected_videos_and_rows_without_features_are_reported(
     for shard in (penn.root / penn.name / "features/resnet50_ok/c").iterdir():
         shard.unlink()
     assert f"resnet50 is damaged. To see where: {command('verify', '--cache', str(penn.root))}" in status_of()
-    capsys.readouterr()
-    assert convert_penn("--strict") == 2
-    shown = capsys.readouterr()
+    shown = convert("--strict", code=2)
     assert shown.out == ""
     assert shown.err.startswith(f"error: {penn.name}: {penn.label('0003')}: ")
     assert "--retry" in shown.err
 
 
 def test_where_every_video_fails_the_first_reason_is_shown_the_list_is_cut_and_the_exit_code_is_1(
-    penn: Any, convert_penn: Any, status_of: Any, reads: Any, capsys: pytest.CaptureFixture[str]
+    penn: Any, convert: Any, status_of: Any, reads: Any
 ) -> None:
     reads.fail("0007", ZeroDivisionError("division by zero"))
     penn.add("0007")
     for number in range(1, 7):
         penn.label(f"{number:04d}").write_bytes(b"broken")
     for did in ("converted", "up to date"):
-        assert convert_penn() == 1
-        lines = capsys.readouterr().out.splitlines()
-        assert lines[-1].startswith(f"✗ {penn.name}: no rows because of errors: all of 7 videos failed. The first, ")
+        lines = convert(code=1).out.splitlines()
+        assert lines[-1].startswith(f"✗ {penn.name}: no rows: all of 7 videos were rejected. The first, ")
         if did == "converted":
             rejected = [line for line in lines if line.startswith("  ! rejected ")]
             assert rejected[0].startswith("  ! rejected 0007: unexpected_error: "), "defects come first"
@@ -172,11 +152,10 @@ def test_where_every_video_fails_the_first_reason_is_shown_the_list_is_cut_and_t
 
 
 def test_an_incomplete_download_is_reported_beside_the_numbers_of_the_release(
-    penn: Any, convert_penn: Any, status_of: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    penn: Any, convert: Any, status_of: Any, tmp_path: Path
 ) -> None:
     penn.without_marker()
-    assert convert_penn() == 0
-    assert "  videos 3 kept of 3 (1,258 in the release)" in capsys.readouterr().out
+    assert "  videos 3 kept of 3 (1,258 in the release)" in convert().out
     assert penn.split.manifest["accounting"]["known"] == {"videos": 1258}
     shown = status_of()
     assert "3 / 3 of 1,258 known" in shown
@@ -192,11 +171,6 @@ def test_an_incomplete_download_is_reported_beside_the_numbers_of_the_release(
     shutil.rmtree(penn.root)
     penn.convert()
     assert "the download is incomplete\n" in status_of()
-
-
-def test_demo_data_are_compared_with_no_release(root: Path, penn: Any, status_of: Any) -> None:
-    assert penn.split.manifest["accounting"]["known"] == {}
-    assert "release" not in status_of()
 
 
 def test_a_manifest_of_an_earlier_version_is_shown_too(root: Path, penn: Any) -> None:
@@ -219,14 +193,9 @@ def test_messages_of_libraries_about_a_broken_video_are_not_shown_beside_our_own
     assert (ran.stdout, ran.stderr) == ("refused\n", "")
 
 
-def test_motion_without_pictures_and_a_missing_body_are_reported(
-    embedded: Any, into: Any, run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_motion_without_pictures_has_no_features(embedded: Any, into: Any, ran: Any, tmp_path: Path) -> None:
     into.convert(tmp_path, embedded.raw("amass"), "amass")
-    assert run("extract", "amass", "train", "--cache", tmp_path) == 0
-    assert capsys.readouterr().out == "amass/train: motion only, without pictures\n"
-    assert run("convert", "3dpw", "train", "--raw", embedded.raw("3dpw"), "--cache", tmp_path) == 0
-    assert "3dpw/train: no --body, so there will be no 3D joints" in capsys.readouterr().err
+    assert ran("extract", "amass", "train", "--cache", tmp_path).out == "amass/train: motion only, without pictures\n"
 
 
 EXTRACT = ("extract", "penn_action/train", "--cache", "{root}")
@@ -255,102 +224,75 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_line_with_exit_code_2_and_changes_nothing(
-    mistake: str, root: Path, penn: Any, embedded: Any, into: Any, run: Any, tmp_path: Path,
-    capsys: pytest.CaptureFixture[str], network: Any,
-) -> None:  # fmt: skip
+    root: Path, penn: Any, into: Any, ran: Any, tmp_path: Path, network: Any
+) -> None:
     (tmp_path / "file").write_bytes(b"")
-    (tmp_path / "foreign/body").mkdir(parents=True)
-    (tmp_path / "foreign/body/SMPL_NEUTRAL.pkl").write_bytes(b"mine")
-    places = {"root": root, "penn": penn.raw, "file": tmp_path / "file", "foreign": tmp_path / "foreign"}
-    arguments = [text.format(**places, **{"3dpw": embedded.raw("3dpw")}) for text in MISTAKES[mistake]]
+    for file in ("foreign/body/SMPL_NEUTRAL.pkl", "3dpw/sequenceFiles/train/a.pkl"):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).write_bytes(b"mine")
+    places = {"root": root, "penn": penn.raw, **{name: tmp_path / name for name in ("file", "foreign", "3dpw")}}
     before = into.everything(tmp_path)
-    assert run(*arguments) == 2
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert shown.err.startswith("error: ")
-    assert shown.err.count("\n") == 1
-    assert "Traceback" not in shown.err
-    assert into.everything(tmp_path) == before
+    for mistake, words in MISTAKES.items():
+        shown = ran(*(word.format(**places) for word in words), code=2)
+        assert shown.out == "", mistake
+        assert shown.err.startswith("error: "), mistake
+        assert shown.err.count("\n") == 1, mistake
+        assert into.everything(tmp_path) == before, mistake
 
 
-def test_debug_shows_where_an_error_comes_from(penn: Any, run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_debug_shows_where_an_error_comes_from(convert: Any, ran: Any, penn: Any) -> None:
     wrong = ("convert", "penn_action", "val", "--raw", penn.raw, "--cache", penn.root)
     for arguments in (("--debug", *wrong), (*wrong, "--debug")):
-        assert run(*arguments) == 2
-        error = capsys.readouterr().err
+        error = ran(*arguments, code=2).err
         assert "Traceback (most recent call last)" in error
         assert "in check_split" in error
         assert error.splitlines()[-1].startswith("error: penn_action has no split 'val'")
 
 
-def test_an_unexpected_failure_is_one_line_too(
-    convert_penn: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unexpected_failure_is_one_line_too(convert: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise ZeroDivisionError("division\nby zero")
 
     monkeypatch.setattr(PennAction, "videos", fail)
-    assert convert_penn() == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = convert(code=2).err.splitlines()
     assert line.startswith(r"error: ZeroDivisionError: division\nby zero. ")
     assert "--debug" in line
 
 
-def test_a_stream_with_other_weights_is_refused_replaced_or_put_beside(
-    root: Path, penn: Any, extract_penn: Any, capsys: pytest.CaptureFixture[str], network: Any
-) -> None:
-    assert extract_penn() == 0
-    assert extract_penn("--weights", "untrained:1") == 2
-    assert "--stream NAME" in capsys.readouterr().err
-    assert extract_penn("--weights", "untrained:1", "--stream", "other", "--kind", "resnet50") == 0
-    assert extract_penn("--weights", "untrained:2", "--replace") == 0
+def test_a_stream_with_other_weights_is_refused_replaced_or_put_beside(penn: Any, extract: Any, network: Any) -> None:
+    penn.converted("fast")
+    assert "--stream NAME" in extract("--weights", "untrained:1", code=2).err
+    extract("--weights", "untrained:1", "--stream", "other", "--kind", "resnet50")
+    extract("--weights", "untrained:2", "--replace")
     split = penn.split
     seeds = {name: split.stream_manifest(name)["identity"]["weights"]["argument"] for name in split.streams}
     assert seeds == {"other": "1", "resnet50": "2"}
 
 
-def test_a_moved_raw_folder_is_given_by_raw(
-    root: Path, penn: Any, extract_penn: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], network: Any
-) -> None:
-    moved = penn.raw.rename(tmp_path / "elsewhere")
-    assert extract_penn() == 2
-    assert "--raw DIR" in capsys.readouterr().err
-    assert extract_penn("--raw", moved) == 0
+def test_every_command_explains_itself(ran: Any) -> None:
+    assert all(word in ran("--help").out for word in COMMANDS)
+    for name in COMMANDS:
+        shown = ran(name, "--help").out
+        assert shown.startswith(f"usage: python -m pipeline {name} ")
+        assert name not in ("convert", "extract") or all(word in shown for word in datasets.names())
 
 
-@pytest.mark.parametrize("name", [(), *((word,) for word in COMMANDS)])
-def test_every_command_explains_itself(name: tuple[str, ...], run: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(*name, "--help") == 0
-    shown = capsys.readouterr().out
-    assert shown.startswith(f"usage: {' '.join(('python -m pipeline', *name))} ")
-    if not name:
-        assert all(word in shown for word in COMMANDS)
-    if name in (("convert",), ("extract",)):
-        assert all(word in shown for word in datasets.names())
-
-
-def test_compact_and_gc_report_what_is_removed(
-    root: Path, penn: Any, run: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run("compact", "penn_action", "train", "--cache", root) == 0
-    assert "nothing to compact" in capsys.readouterr().out
+def test_compact_and_gc_report_what_is_removed(root: Path, penn: Any, ran: Any) -> None:
+    assert "nothing to compact" in ran("compact", "penn_action", "train", "--cache", root).out
     shutil.rmtree(penn.frames("0001"))
     penn.convert()
     before = penn.split
-    assert run("compact", "penn_action", "train", "--cache", root) == 0
+    shown = ran("compact", "penn_action", "train", "--cache", root).out
     gone = before.manifest["extent"] - penn.split.manifest["extent"]
     assert gone > 0
-    assert f"{penn.split.manifest['rows']} rows now; {gone} rows of replaced videos" in capsys.readouterr().out
+    assert f"{penn.split.manifest['rows']} rows now; {gone} rows of replaced videos" in shown
     stray = root / penn.name / "bbox/c/77/0"
     stray.parent.mkdir()
     stray.write_bytes(b"12345")
-    assert run("gc", "--dry-run", "--cache", root) == 0
-    assert "would be removed" in capsys.readouterr().out
+    assert "would be removed" in ran("gc", "--dry-run", "--cache", root).out
     assert stray.exists()
-    assert run("gc", "--cache", root) == 0
-    assert "1 file or folder removed" in capsys.readouterr().out
+    assert "1 file or folder removed" in ran("gc", "--cache", root).out
     assert not stray.exists()
 
 
@@ -360,44 +302,37 @@ def test_names_from_raw_data_cannot_steer_the_terminal() -> None:
     assert plain("déjà vu") == "déjà vu"
 
 
-def test_real_data_need_the_networks_weights_and_an_untrained_network_is_marked(
-    penn: Any, convert_penn: Any, extract_penn: Any, status_of: Any, capsys: pytest.CaptureFixture[str], network: Any
+def test_real_data_need_the_networks_weights_and_a_moved_raw_folder_its_name(
+    penn: Any, convert: Any, extract: Any, status_of: Any, tmp_path: Path, network: Any
 ) -> None:
     penn.without_marker()
-    assert convert_penn() == 0
-    assert extract_penn() == 2
-    assert "penn_action/train is real data: name the network's weights" in capsys.readouterr().err
-    assert extract_penn("--weights", "untrained:0") == 0
-    assert "resnet50 (untrained)" in status_of()
+    convert()
+    assert "penn_action/train is real data: name the network's weights" in extract(code=2).err
+    moved = penn.raw.rename(tmp_path / "elsewhere")
+    assert "--raw DIR" in extract("--weights", "untrained:0", code=2).err
+    extract("--weights", "untrained:0", "--raw", moved)
     (row,) = json.loads(status_of("--json"))
     assert (row["stand_in"], row["streams"], row["raw"]) == (False, ["resnet50 (untrained)"], str(penn.raw))
 
 
 def test_demo_data_and_real_data_in_one_cache_are_reported(
-    root: Path, penn: Any, embedded: Any, into: Any, convert_penn: Any, capsys: pytest.CaptureFixture[str]
+    root: Path, penn: Any, embedded: Any, into: Any, convert: Any
 ) -> None:
     penn.without_marker()
-    assert convert_penn() == 0
-    shown = capsys.readouterr()
+    shown = convert()
     first = "penn_action/train: converted (why: it was made from demo data, and this is real data)"
     assert (shown.out.splitlines()[0], shown.err) == (first, "")
     shutil.rmtree(root)
     into.convert(root, embedded.raw("amass"), "amass")
-    assert convert_penn() == 0
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = convert().err.splitlines()
     assert line.startswith(f"! {root}: will hold both, penn_action/train from real data and amass/train from demo data")
 
 
-def test_real_3dpw_over_demo_data_with_other_columns_is_refused(
-    embedded: Any, into: Any, run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    root, raw = tmp_path / "cache", embedded.copy("3dpw", tmp_path / "3dpw")
-    into.convert(root, raw, "3dpw", body=embedded.body)
-    (raw / "STAND_IN.json").unlink()
-    assert run("convert", "3dpw", "train", "--raw", raw, "--cache", root) == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"error: {root / '3dpw/train'}: was made from demo data with")
-    assert "--cache" in error
+def test_a_terminal_without_ticks_shows_an_escape(root: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))
+    assert run("verify", "--cache", root) == 0
+    assert written.getvalue().startswith(rb"\u2713 intact: ")
 
 
 # ---------------------------------------------------------------------------------------- in a process of its own
@@ -420,14 +355,7 @@ def test_output_in_a_pipe_is_plain_text_of_complete_lines(penn: Any) -> None:
     lines = shown.stdout.splitlines()
     assert " ".join(lines[0].split()) == "split videos tracks frames kept / found dropped streams"
     assert len(lines) == 4
-    assert all(line.endswith("Unpack Penn_Action.tar.gz again.") for line in lines[2:])  # long, and in one piece
+    assert all(line.endswith("Unpack the pictures again.") for line in lines[2:])  # long, and in one piece
     wrong = piped("verify", "--cache", penn.root / "nowhere")
     assert (wrong.returncode, wrong.stdout, controls(wrong.stderr)) == (2, "", set())
     assert wrong.stderr.count("\n") == 1
-
-
-def test_a_terminal_without_ticks_shows_an_escape(root: Path) -> None:
-    words = [sys.executable, "-m", "pipeline", "verify", "--cache", str(root)]
-    ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env={"PYTHONIOENCODING": "ascii"})
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.startswith(r"\u2713 intact: ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -92,57 +93,39 @@ def start(tmp_path: Path) -> Iterator[Start]:
         process.wait()
 
 
-def ended_by_itself(*arguments: object) -> Ended:
-    words = [sys.executable, "-W", "error", "-m", "pipeline", *map(str, arguments)]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-
-
 def check_message(ended: Ended, start: str, *arguments: object) -> None:
     """Two lines: what is kept, and the same command."""
     assert ended.stdout == ""
     first, second = ended.stderr.splitlines()
     assert first.startswith(start), ended.stderr
-    again = subprocess.run(["bash", "-c", f"set -- {second}; printf '%s\\n' \"$@\""], capture_output=True, text=True)
-    assert again.stdout.splitlines()[1:] == ["-m", "pipeline", *map(str, arguments)]
+    assert shlex.split(second)[1:] == ["-m", "pipeline", *map(str, arguments)]
 
 
-@pytest.mark.parametrize(
-    ("number", "code", "word"),
-    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
-    ids=["Ctrl-C", "SIGTERM"],
-)
 def test_an_interrupted_conversion_prints_how_to_continue_and_continues(
-    number: signal.Signals, code: int, word: str, embedded: Any, into: Any, tmp_path: Path, start: Start
+    penn: Any, into: Any, tmp_path: Path, start: Start, run: Any
 ) -> None:
-    raw, root = embedded.raw("penn_action"), tmp_path / "cache"
-    words = ("convert", *PENN, "--raw", raw, "--cache", root, "--workers", 2)
-    ended = start(*words, step=2, signals={number: "here"})
-    assert ended.returncode == code, ended.stderr
-    check_message(
-        ended, f"{word}: finished shards (8,192 rows each) are kept; the same command continues from there:", *words
-    )
-    assert not (root / "/".join(PENN) / "manifest.json").exists()
-    assert ended_by_itself(*words).returncode == 0
-    into.convert(tmp_path / "calm", raw)
-    assert into.tree(root) == into.tree(tmp_path / "calm")
+    words = ("convert", *PENN, "--raw", penn.raw, "--cache", penn.root, "--workers", 2)
+    ended = start(*words, step=2, signals={signal.SIGINT: "here"})
+    assert ended.returncode == 130, ended.stderr
+    kept = "finished shards (8,192 rows each) are kept; the same command continues from there:"
+    check_message(ended, f"interrupted: {kept}", *words)
+    assert not (penn.root / penn.name / "manifest.json").exists()
+    assert run(*words) == 0
+    killed = into.tree(penn.root.rename(tmp_path / "killed"))
+    penn.converted()
+    assert killed == into.tree(penn.root)
 
 
-def test_a_second_signal_ends_at_once_and_the_cache_can_be_continued(
-    embedded: Any, tmp_path: Path, start: Start
-) -> None:
-    words = ("convert", *PENN, "--raw", embedded.raw("penn_action"), "--cache", tmp_path / "cache", "--workers", 1)
+def test_sigterm_ends_as_ctrl_c_does_and_a_second_signal_at_once(penn: Any, start: Start) -> None:
+    penn.converted()
+    words = ("verify", "--cache", penn.root)
+    ended = start(*words, step=2, signals={signal.SIGTERM: "here"})
+    assert ended.returncode == 143, ended.stderr
+    check_message(ended, f"terminated: {HALF}", *words)
+    (penn.root.parent / "note").unlink()
     twice = {signal.SIGINT: "here", signal.SIGTERM: "ending"}
     ended = start(*words, step=2, signals=twice, note="slow end")
     assert (ended.returncode, ended.stderr.strip()) == (143, "terminated again: ended at once")
-    assert ended_by_itself(*words).returncode == 0
-    assert cache.verify(tmp_path / "cache").ok
-
-
-@pytest.fixture
-def root(embedded: Any, into: Any, tmp_path: Path, network: Any) -> Path:
-    into.convert(tmp_path / "cache", embedded.raw("penn_action"))
-    into.extract(tmp_path / "cache")
-    return tmp_path / "cache"
 
 
 COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
@@ -161,10 +144,11 @@ def files(folder: Path) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_interrupted_command_leaves_nothing_half_done_and_succeeds_the_second_time(
-    command: str, root: Path, into: Any, tmp_path: Path, start: Start
+    command: str, penn: Any, into: Any, tmp_path: Path, start: Start, run: Any
 ) -> None:
     options, kept = COMMANDS[command]
-    new = tmp_path / "new"
+    penn.converted("fast")
+    root, new = penn.root, tmp_path / "new"
     new.mkdir()
     words = (command, *(word.format(root=root, new=new) for word in options))
     before = into.tree(root)
@@ -173,16 +157,16 @@ def test_an_interrupted_command_leaves_nothing_half_done_and_succeeds_the_second
     check_message(ended, f"interrupted: {kept}", *words)
     assert [name for name in files(new) if "/." not in name and "/data/body/" not in name] == []  # the body is complete
     assert {name: into.tree(root)[name] for name in before} == before
-    again = ended_by_itself(*words)
-    assert again.returncode == 0, again.stderr
+    assert run(*words) == 0
     assert cache.verify(root).ok
     done = files(new)
     assert all(Path(word).exists() for word in words if word.startswith(str(new)))
     assert [name for name in done if "/." in name and not name.endswith(".lock")] == []
 
 
-def test_a_broken_pipe_ends_the_command_as_sigpipe_does_without_a_message(tmp_path: Path) -> None:
-    script = f"{sys.executable} -m pipeline doctor --json | true; echo ${{PIPESTATUS[0]}}"
+def test_a_broken_pipe_ends_the_command_as_sigpipe_does_without_a_message(penn: Any) -> None:
+    penn.converted()
+    script = f"{sys.executable} -m pipeline verify --cache {penn.root} | true; echo ${{PIPESTATUS[0]}}"
     ended = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert (ended.stdout, ended.stderr) == ("141\n", "")
 

@@ -16,7 +16,7 @@ NAME = "penn_action/train"
 @pytest.fixture
 def configured(penn: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The cache, in a folder whose luigi.cfg names it."""
-    penn.convert()
+    penn.converted()
     paths = "[paths]\nraw = raw\nbody = body\ncache = cache\nruns = runs\n"
     (tmp_path / "luigi.cfg").write_text(f"{paths}[data]\ndatasets = penn_action\n")
     monkeypatch.setenv("LUIGI_CONFIG_PATH", str(tmp_path / "luigi.cfg"))
@@ -34,7 +34,7 @@ def configured(penn: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     ids=" ".join,
 )
 def test_a_split_is_one_word_or_two(words: tuple[str, ...]) -> None:
-    for command, *more in (("convert", "--cache", "c"), ("extract",), ("show", "--out", "o")):
+    for command, *more in (("convert", "--cache", "c"), ("show", "--out", "o")):
         args = parser().parse_args([command, *words, *more])
         assert (args.dataset, args.split, args.raw) == ("penn_action", "train", Path("r"))
 
@@ -49,11 +49,8 @@ def test_a_split_is_one_word_or_two(words: tuple[str, ...]) -> None:
         (("import", "file.pt", NAME, "--format", "vibe"), "the following arguments are required: --cache"),
     ],
 )
-def test_arguments_that_are_missing_or_wrong_are_named(
-    words: tuple[str, ...], message: str, run: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(*words) == 2
-    assert message in capsys.readouterr().err
+def test_arguments_that_are_missing_or_wrong_are_named(words: tuple[str, ...], message: str, ran: Any) -> None:
+    assert message in ran(*words, code=2).err
 
 
 def test_two_names_are_one_split_only_where_they_cannot_be_two() -> None:
@@ -62,53 +59,43 @@ def test_two_names_are_one_split_only_where_they_cannot_be_two() -> None:
         assert joined(names) == names
 
 
-def test_without_a_cache_that_of_luigi_cfg_is_used_and_printed(
-    configured: Path, run: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_cache_that_of_luigi_cfg_is_used_and_printed(configured: Path, ran: Any) -> None:
     for words in (("status",), ("verify", "penn_action", "train", "--fast"), ("gc", "--dry-run")):
-        assert run(*words) == 0
-        by_default = capsys.readouterr()
+        by_default = ran(*words)
         assert by_default.err == f"cache      {configured} (luigi.cfg, [paths] cache)\n"
-        assert run(*words, "--cache", configured) == 0
-        assert capsys.readouterr() == (by_default.out, "")
+        assert ran(*words, "--cache", configured) == (by_default.out, "")
 
 
 def test_without_a_cache_and_a_luigi_cfg_both_ways_out_are_named(
-    tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, ran: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LUIGI_CONFIG_PATH", raising=False)
-    assert run("status") == 2
-    assert "Run from the project's folder, or name the cache: --cache DIR." in capsys.readouterr().err
+    assert "Run from the project's folder, or name the cache: --cache DIR." in ran("status", code=2).err
 
 
 @pytest.mark.parametrize("command", ["convert", "plan", "show"])
 @pytest.mark.parametrize("place", ["", "penn_action/labels"], ids=["above", "within"])
 def test_a_raw_folder_that_is_one_level_off_is_answered_with_the_right_one(
-    command: str, place: str, penn: Any, run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: str, place: str, penn: Any, ran: Any, tmp_path: Path
 ) -> None:
     where = ("--out", tmp_path / "page.html") if command == "show" else ("--cache", penn.root)
-    assert run(command, NAME, "--raw", penn.raw.parent / place, *where) == 2
-    error = capsys.readouterr().err
+    error = ran(command, NAME, "--raw", penn.raw.parent / place, *where, code=2).err
     assert f"did you mean --raw {penn.raw}?" in error
     assert not penn.root.exists()
 
 
 @pytest.mark.parametrize("command", ["convert", "plan"])
 def test_a_download_that_is_one_folder_too_deep_is_answered_with_the_doctor_s_command(
-    command: str, penn: Any, run: Any, capsys: pytest.CaptureFixture[str]
+    command: str, penn: Any, ran: Any
 ) -> None:
     (penn.raw / "Penn_Action").mkdir()
     for folder in ("labels", "frames"):
         (penn.raw / folder).rename(penn.raw / "Penn_Action" / folder)
-    assert run(command, NAME, "--raw", penn.raw, "--cache", penn.root) == 2
-    shown = capsys.readouterr()
+    shown = ran(command, NAME, "--raw", penn.raw, "--cache", penn.root, code=2)
     assert f"-m pipeline doctor penn_action --raw {penn.raw.parent}" in shown.out + shown.err
 
 
-def test_where_no_folder_near_by_fits_none_is_suggested(
-    penn: Any, run: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_where_no_folder_near_by_fits_none_is_suggested(penn: Any, ran: Any) -> None:
     penn.raw.rename(penn.raw.with_name("other"))
-    assert run("convert", NAME, "--raw", penn.raw.parent, "--cache", penn.root) == 2
-    assert "did you mean" not in capsys.readouterr().err
+    assert "did you mean" not in ran("convert", NAME, "--raw", penn.raw.parent, "--cache", penn.root, code=2).err

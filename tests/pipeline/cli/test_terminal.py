@@ -25,6 +25,7 @@ from pipeline.commands import COMMANDS
 from tasks.__main__ import parser as parser_of_tasks
 from tasks.commands import COMMANDS as OF_TASKS
 
+Shown = pytest.CaptureFixture[str]
 ROOT = Path(__file__).parents[3]
 DOC = (ROOT / "docs/terminal.md").read_text()
 CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -32,9 +33,8 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7]m")
 
 
 @pytest.fixture
-def root(penn: Any, into: Any, network: Any) -> Path:
-    penn.convert()
-    into.extract(penn.root)
+def root(penn: Any) -> Path:
+    penn.converted("fast")
     return Path(penn.root)
 
 
@@ -71,24 +71,21 @@ def test_status_fits_a_terminal_of_80_columns_and_cuts_no_name_off(root: Path) -
     assert any("resnet50 (untrained)" in line for line in lines)
 
 
-def test_without_colour_the_text_is_the_same(root: Path) -> None:
-    shown = on_a_terminal("status", "--cache", root, NO_COLOR="1")
+def test_a_bar_is_gone_when_the_work_is_done_and_needs_no_colour(root: Path) -> None:
+    shown = on_a_terminal("verify", "--cache", root, NO_COLOR="1")
     assert not COLOUR.search(shown)
-    dumb = on_a_terminal("verify", "--cache", root, TERM="dumb")
-    assert "\x1b" not in dumb
-    assert dumb.startswith("✓ intact: ")
-
-
-def test_a_bar_is_gone_when_the_work_is_done(root: Path) -> None:
-    shown = on_a_terminal("verify", "--cache", root)
     assert "\x1b[?25l" in shown, "the cursor is hidden while there is a bar"
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
     assert CODES.sub("", shown).splitlines()[-1].startswith("✓ intact: ")
 
 
-def test_in_a_pipe_a_table_is_a_line_a_row_without_blanks_at_its_end(
-    root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dumb_terminal_is_sent_no_control_codes(root: Path) -> None:
+    shown = on_a_terminal("verify", "--cache", root, TERM="dumb")
+    assert "\x1b" not in shown
+    assert shown.startswith("✓ intact: ")
+
+
+def test_in_a_pipe_a_table_is_a_line_a_row_without_blanks_at_its_end(root: Path, capsys: Shown) -> None:
     assert main(["status", "--cache", str(root)]) == 0
     shown = capsys.readouterr()
     assert [line for line in shown.out.splitlines() if line != line.rstrip()] == []
@@ -110,9 +107,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-def test_in_a_pipe_short_work_is_quiet_and_long_work_prints_a_line_now_and_then(
-    clock: Clock, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_in_a_pipe_short_work_is_quiet_and_long_work_prints_a_line_now_and_then(clock: Clock, capsys: Shown) -> None:
     with progress.bar("convert penn_action/train", terminal.err, unit="video") as report:
         for done in range(100, 1000):  # 100 were done by an earlier run, and are in no rate
             report(done, 1000, f"clip [{done}]")
@@ -126,7 +121,7 @@ def test_in_a_pipe_short_work_is_quiet_and_long_work_prints_a_line_now_and_then(
     ]
 
 
-def test_a_quiet_bar_prints_nothing_however_long_it_takes(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_quiet_bar_prints_nothing_however_long_it_takes(clock: Clock, capsys: Shown) -> None:
     with progress.bar("train", terminal.err, quiet=True) as report:
         for done in range(3):
             report(done, 3)
@@ -170,7 +165,7 @@ def documented(name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_json_is_one_document_with_the_documented_keys_and_nothing_else(
-    name: str, root: Path, penn: Any, capsys: pytest.CaptureFixture[str]
+    name: str, root: Path, penn: Any, capsys: Shown
 ) -> None:
     penn.label("0003").touch()  # something that can be accepted
     options = [word.format(root=root, raw=penn.raw) for word in DOCUMENTS[name]]
@@ -196,12 +191,12 @@ def help_of(top: Any, name: str) -> str:
     return shown
 
 
-def test_numbers_that_json_does_not_have_are_null(capsys: pytest.CaptureFixture[str]) -> None:
+def test_numbers_that_json_does_not_have_are_null(capsys: Shown) -> None:
     terminal.show_json({"a": float("nan"), "b": [1.5, float("inf")], "c": (Path("x"),)})
     assert json.loads(capsys.readouterr().out) == {"a": None, "b": [1.5, None], "c": ["x"]}
 
 
-def test_with_json_the_text_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_with_json_the_text_goes_to_standard_error(capsys: Shown) -> None:
     with terminal.aside(wanted=True):
         terminal.out.print("text")
         terminal.show_json(["the document"])

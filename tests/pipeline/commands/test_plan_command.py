@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
@@ -29,7 +27,6 @@ from pipeline.maintenance.overview import plan_split
 from pipeline.raw import changes
 from pipeline.settings.targets import by_settings
 
-ROOT = Path(__file__).parents[3]
 UNTRAINED = ("--weights", "untrained:0")
 
 
@@ -48,15 +45,10 @@ def cfg(penn: Any, tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def plan(penn: Any, run: Any, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def plan(penn: Any, ran: Any) -> Callable[..., str]:
     """The output of `plan` for Penn Action's train split."""
-
-    def plan(*more: object, code: int = 0) -> str:
-        capsys.readouterr()
-        assert run("plan", "penn_action", "train", "--raw", penn.raw, "--cache", penn.root, *more) == code
-        return capsys.readouterr().out
-
-    return plan
+    words = ("plan", "penn_action", "train", "--raw", penn.raw, "--cache", penn.root)
+    return lambda *more, code=0: str(ran(*words, *more, code=code).out)
 
 
 @pytest.fixture
@@ -76,8 +68,7 @@ def test_before_the_first_conversion_everything_is_to_be_done(penn: Any, plan: A
 def test_with_nothing_to_do_no_content_is_read_and_no_file_is_changed(
     penn: Any, into: Any, network: Any, plan: Any, as_json: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    penn.convert()
-    into.extract(penn.root)
+    penn.converted("fast")
     before = penn.everything()
     monkeypatch.setattr(changes, "video_digest", lambda *_: pytest.fail("read the content of an input"))
     of_split, last = plan(*UNTRAINED).splitlines()
@@ -90,7 +81,7 @@ def test_with_nothing_to_do_no_content_is_read_and_no_file_is_changed(
 
 
 def test_new_changed_and_removed_videos_are_named_with_what_differs_of_them(penn: Any, plan: Any, as_json: Any) -> None:
-    penn.convert()
+    penn.converted()
     penn.add("0007")
     size = penn.label("0003").stat().st_size
     with penn.label("0003").open("ab") as label:
@@ -121,7 +112,7 @@ def test_new_changed_and_removed_videos_are_named_with_what_differs_of_them(penn
 
 
 def test_other_times_are_shown_since_every_plan_reads_the_content(penn: Any, plan: Any) -> None:
-    penn.convert()
+    penn.converted()
     os.utime(penn.label("0003"), ns=(1, 1))
     shown = plan()
     assert "up to date" in shown
@@ -147,8 +138,7 @@ def test_another_reader_is_described_by_its_part(
 def test_changed_source_code_of_the_same_version_is_no_reason(
     penn: Any, into: Any, network: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    penn.convert()
-    into.extract(penn.root)
+    penn.converted("fast")
     monkeypatch.setattr(PennAction, "read", lambda self, *rest: [])
     monkeypatch.setattr("pipeline.crops.crop_person", lambda *_, **__: pytest.fail("nothing may be computed"))
     assert plan_split(penn.target(StreamSpec())).up_to_date
@@ -157,7 +147,7 @@ def test_changed_source_code_of_the_same_version_is_no_reason(
 def test_rows_and_shards_that_a_stream_lacks_are_counted(
     penn: Any, into: Any, network: Any, small_shards: None, plan: Any, as_json: Any
 ) -> None:
-    penn.convert()  # 24 rows in shards of 16
+    penn.converted()  # 24 rows in shards of 16
     assert "  extract  resnet50: 24 of 24 rows in 2 shards, 96.4 KiB" in plan(*UNTRAINED)
     into.extract(penn.root)
     assert stream_status(penn.split, "resnet50") == "resnet50 (untrained)"
@@ -171,8 +161,7 @@ def test_rows_and_shards_that_a_stream_lacks_are_counted(
 
 
 def test_a_commit_that_only_removes_leaves_a_stream_complete(penn: Any, into: Any, network: Any) -> None:
-    penn.convert()
-    into.extract(penn.root)
+    penn.converted("fast")
     penn.remove("0005")
     penn.convert()
     assert plan_split(penn.target(StreamSpec())).up_to_date
@@ -181,7 +170,7 @@ def test_a_commit_that_only_removes_leaves_a_stream_complete(penn: Any, into: An
 def test_without_weights_every_stream_is_planned_as_it_was_made_and_other_weights_are_a_problem(
     penn: Any, into: Any, network: Any, plan: Any, as_json: Any
 ) -> None:
-    penn.convert()
+    penn.converted()
     into.extract(penn.root, weights=WeightsSpec("untrained", "7"))
     assert "up to date (3 videos, resnet50)" in plan()
     assert "✗ penn_action/train: the stream 'resnet50'" in plan(*UNTRAINED, code=2)
@@ -192,8 +181,7 @@ def test_without_weights_every_stream_is_planned_as_it_was_made_and_other_weight
 def test_a_stream_that_luigi_cfg_does_not_name_is_shown_when_it_lacks_rows_and_can_be_removed(
     penn: Any, into: Any, network: Any, small_shards: None, plan: Any, as_json: Any, run: Any
 ) -> None:
-    penn.convert()
-    into.extract(penn.root)
+    penn.converted("fast")
     into.extract(penn.root, name="small")
     penn.edit("0003")
     penn.convert()
@@ -219,17 +207,23 @@ def test_a_stream_that_luigi_cfg_does_not_name_is_shown_when_it_lacks_rows_and_c
 # --------------------------------------------------------------------------------------------------------- luigi.cfg
 
 
+@pytest.fixture
+def by_cfg(cfg: Any, ran: Any) -> Callable[..., Any]:
+    """What `plan` shows by a luigi.cfg: `by_cfg("amass", datasets="penn_action amass").out`."""
+    return lambda *words, code=0, **settings: ran("plan", *words, "--config", cfg(**settings), code=code)
+
+
 def test_real_data_and_an_untrained_network_are_a_problem_before_anything_is_converted(
-    penn: Any, cfg: Any, into: Any, network: Any, run: Any, capsys: pytest.CaptureFixture[str]
+    penn: Any, by_cfg: Any, into: Any, network: Any
 ) -> None:
     penn.without_marker()
-    file = cfg("[features]\nweights = untrained:0")
+    untrained = {"more": "[features]\nweights = untrained:0"}
     for _ in ("before the conversion", "after it"):
-        assert run("plan", penn.name, "--config", file) == 2
-        assert "[features] weights = untrained:0: an untrained network" in capsys.readouterr().out
+        shown = by_cfg(penn.name, code=2, **untrained)
+        assert "[features] weights = untrained:0: an untrained network" in shown.out
         penn.convert()
     into.extract(penn.root)  # by the command extract, which is allowed and marked
-    assert run("plan", penn.name, "--config", file) == 0, "nothing would be extracted, so nothing is refused"
+    by_cfg(penn.name, **untrained)  # nothing would be extracted, so nothing is refused
 
 
 @pytest.fixture
@@ -243,49 +237,39 @@ def dances(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     return "dataset 'dances' of dances_reader:Dances"
 
 
-def test_a_broken_package_is_one_line_and_the_other_datasets_are_planned(
-    dances: str, cfg: Any, run: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = cfg("[dances]\nfps = 25", datasets="dances penn_action")
-    assert run("plan", "--config", file) == 2
-    shown = capsys.readouterr()
+def test_a_broken_package_is_one_line_and_the_other_datasets_are_planned(dances: str, by_cfg: Any) -> None:
+    both = {"more": "[dances]\nfps = 25", "datasets": "dances penn_action"}
+    shown = by_cfg(code=2, **both)
     assert shown.out.count("why    not converted before") == 2, "penn_action's two splits"
     (line,) = shown.err.splitlines()
     assert line.startswith(f"! {dances}")
-    assert run("plan", "penn_action", "--config", file) == 0
-    assert capsys.readouterr().err == ""
-    assert run("plan", "dances", "--config", file) == 2
-    assert dances in capsys.readouterr().err
+    assert by_cfg("penn_action", **both).err == ""
+    assert dances in by_cfg("dances", code=2, **both).err
 
 
 def test_a_broken_package_whose_rows_are_in_the_cache_does_not_end_status_nor_doctor(
-    dances: str, penn: Any, cfg: Any, run: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    dances: str, penn: Any, cfg: Any, ran: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(penn.root, {"a": [3]}, split="dances/train")
-    assert run("status", "--cache", penn.root, "--json") == 0
-    shown = capsys.readouterr()
+    shown = ran("status", "--cache", penn.root, "--json")
     assert [row["split"] for row in json.loads(shown.out)] == ["dances/train"]
     assert shown.err.startswith(f"! {dances}")
     monkeypatch.setenv("LUIGI_CONFIG_PATH", str(cfg(datasets="penn_action dances")))
-    assert run("doctor", "--json") == 1
-    shown = capsys.readouterr()
+    shown = ran("doctor", "--json", code=1)
     assert json.loads(shown.out)["examined"][0]["dataset"] == "penn_action"
     assert shown.err.startswith(f"! {dances}")
 
 
 def test_luigi_cfg_sets_the_splits_and_the_options_of_the_readers(
-    embedded: Any, tmp_path: Path, cfg: Any, into: Any, run: Any, capsys: pytest.CaptureFixture[str]
+    embedded: Any, tmp_path: Path, by_cfg: Any, into: Any
 ) -> None:
     embedded.copy("amass", tmp_path / "raw/amass")
-    file = cfg("[amass]\nresampling = decimate", datasets="penn_action amass")
-    assert run("plan", "--config", file, "--json") == 0
-    splits = [split["split"] for split in json.loads(capsys.readouterr().out)]
+    decimate = {"more": "[amass]\nresampling = decimate", "datasets": "penn_action amass"}
+    splits = [split["split"] for split in json.loads(by_cfg("--json", **decimate).out)]
     assert splits == ["penn_action/train", "penn_action/test", "amass/train"]
     into.convert(tmp_path / "cache", tmp_path / "raw/amass", "amass")
-    assert run("plan", "amass", "--config", file) == 0
-    assert "why    parameters.resampling was slerp, is decimate" in capsys.readouterr().out
-    assert run("plan", "amass/train", "--config", cfg(datasets="amass")) == 0
-    assert "up to date: 1 split" in capsys.readouterr().out
+    assert "why    parameters.resampling was slerp, is decimate" in by_cfg("amass", **decimate).out
+    assert "up to date: 1 split" in by_cfg("amass/train", datasets="amass").out
 
 
 def test_luigi_and_plan_read_the_same_from_luigi_cfg(cfg: Any, tmp_path: Path) -> None:
@@ -298,23 +282,21 @@ def test_luigi_and_plan_read_the_same_from_luigi_cfg(cfg: Any, tmp_path: Path) -
     for one in by_settings(file):
         assert one.dataset == theirs.dataset(one.dataset.name)
         assert (one.raw, one.root) == (theirs.raw(one.dataset.name), theirs.paths.cache)
-        if one.dataset.has_pixels:
-            assert one.stream is not None
-            assert (one.stream.name, one.stream.identity()) == (theirs.stream.name, theirs.stream.identity())
-        else:
-            assert one.stream is None
+        stream = theirs.stream if one.dataset.has_pixels else None
+        assert (one.stream and (one.stream.name, one.stream.identity())) == (
+            stream and (stream.name, stream.identity())
+        )
 
 
-@pytest.mark.parametrize("made", ["true", "false"])
+@pytest.mark.parametrize(
+    ("made", "code", "text"), [("true", 0, "once the demo data are made"), ("false", 2, "✗ ")], ids=["made", "real"]
+)
 def test_a_dataset_that_is_not_there_is_an_error_unless_it_is_demo_data_to_be_made(
-    made: str, cfg: Any, run: Any, capsys: pytest.CaptureFixture[str]
+    made: str, code: int, text: str, by_cfg: Any
 ) -> None:
-    code = run("plan", "--config", cfg(datasets="amass penn_action", embedded=made))
-    amass, _, others = capsys.readouterr().out.partition("penn_action/train")
-    if made == "true":
-        assert (code, "once the demo data are made" in amass) == (0, True)
-    else:
-        assert (code, "✗ " in amass) == (2, True)
+    shown = by_cfg(datasets="amass penn_action", embedded=made, code=code)
+    amass, _, others = shown.out.partition("penn_action/train")
+    assert text in amass
     assert "why    not converted before" in others
 
 
@@ -332,18 +314,11 @@ def test_a_dataset_that_is_not_there_is_an_error_unless_it_is_demo_data_to_be_ma
     ],
 )
 def test_arguments_that_do_not_fit_together_are_one_line(
-    arguments: tuple[str, ...], message: str, cfg: Any, run: Any, capsys: pytest.CaptureFixture[str]
+    arguments: tuple[str, ...], message: str, cfg: Any, ran: Any
 ) -> None:
-    assert run("plan", *(word.format(cfg=cfg()) for word in arguments)) == 2
-    error = capsys.readouterr().err
+    error = ran("plan", *(word.format(cfg=cfg()) for word in arguments), code=2).err
     assert message in error
     assert error.count("\n") == 1
-
-
-def test_planning_imports_no_torch() -> None:
-    modules = "pipeline.maintenance.overview, pipeline.maintenance.accept, pipeline.commands"
-    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 # ------------------------------------------------------------------------------------------------ what a stream lacks

@@ -127,7 +127,7 @@ def test_its_own_tests_pass(site: Site, tmp_path: Path) -> None:
 def test_it_is_extracted_beside_others_and_read_back(site: Site, root: Path, embedded: Any) -> None:
     raw = embedded.raw("penn_action")
     told = site.python(*command(root, raw, "--batch-size", "5"))
-    assert "STAND-IN" in told
+    assert "DEMO DATA" in told
     assert "without features" not in told, told
     split = cache.open(root)[PENN]
     manifest = split.stream_manifest("small")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -25,7 +26,7 @@ from pipeline.features.weights import WeightsSpec
 from pipeline.maintenance.accept import Proposal, accept, propose, propose_for_stream
 from pipeline.maintenance.overview import plan_split
 from pipeline.raw import changes
-from pipeline.settings.targets import Target, by_folders
+from pipeline.settings.targets import Target
 
 WHY = "checked by hand: the same numbers"
 
@@ -51,76 +52,71 @@ def weights(folder: Path, content: bytes) -> WeightsSpec:
 @pytest.fixture
 def raised(penn: Any, monkeypatch: pytest.MonkeyPatch) -> int:
     """The version of the reader that made the cache; the reader has the next one by now."""
-    penn.convert()
+    penn.converted()
     was = PennAction.version
     monkeypatch.setattr(PennAction, "version", was + 1)
     return was
 
 
 @pytest.fixture
-def accept_penn(penn: Any, run: Any) -> Any:
-    return lambda *more: run("accept", "penn_action", "train", "--raw", penn.raw, "--cache", penn.root, *more)
+def accept_penn(penn: Any, ran: Any) -> Any:
+    """The command for Penn Action's train split, and what it prints."""
+    return functools.partial(ran, "accept", "penn_action", "train", "--raw", penn.raw, "--cache", penn.root)
 
 
 def test_a_raised_version_is_accepted_without_reading_a_video_and_streams_stay_complete(
-    penn: Any, network: Any, into: Any, accept_penn: Any, run: Any, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    penn.convert()
-    into.extract(penn.root)
+    penn: Any, accept_penn: Any, ran: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    penn.converted("fast")
     stream = (penn.root / penn.name / "features/resnet50/manifest.json").read_bytes()
     before, was = penn.rows("kp_2d"), PennAction.version
     monkeypatch.setattr(PennAction, "version", was + 1)
     monkeypatch.setattr(PennAction, "read", lambda *_: pytest.fail("no video may be read"))
-    assert accept_penn("--because", WHY) == 0
+    accept_penn("--because", WHY)
     assert records(penn) == [{"part": "version", "was": was, "is": was + 1, "because": WHY}]
     assert plan_split(penn.target(StreamSpec())).up_to_date
     np.testing.assert_equal(penn.rows("kp_2d"), before)
     assert (penn.root / penn.name / "features/resnet50/manifest.json").read_bytes() == stream
     assert cache.verify(penn.root).ok
-    capsys.readouterr()
-    assert run("status", "--cache", penn.root, "--json") == 0
-    (text,) = json.loads(capsys.readouterr().out)[0]["accepted"]
+    (text,) = json.loads(ran("status", "--cache", penn.root, "--json").out)[0]["accepted"]
     assert text == f"{penn.name}: version was {was}, is {was + 1}: accepted, because {WHY}"
 
 
-def test_all_parameters_are_accepted_together(
-    embedded: Any, into: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    raw, root = embedded.raw("amass"), tmp_path / "cache"
-    reader = type(datasets.get("amass"))
-    monkeypatch.setattr(reader, "parameters", lambda self: {"fps": 25, "old": 1})
-    into.convert(root, raw, "amass")
-    monkeypatch.setattr(reader, "parameters", lambda self: {"fps": 30, "new": 2})
-    amass = by_folders("amass", "train", raw=raw, root=root)
-    what = proposal(amass)
+def test_all_parameters_are_accepted_together(penn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PennAction, "parameters", lambda self: {"fps": 25, "old": 1})
+    penn.convert()
+    monkeypatch.setattr(PennAction, "parameters", lambda self: {"fps": 30, "new": 2})
+    what = proposal(penn.target())
     assert [difference.part for difference in what.differences] == [
-        "parameters." + key for key in ("fps", "new", "old")
+        f"parameters.{key}" for key in ("fps", "new", "old")
     ]
     accept(what, WHY)
-    assert cache.open(root)["amass/train"].manifest["reader"]["parameters"] == {"fps": 30, "new": 2}
-    assert plan_split(amass).up_to_date
+    assert penn.split.manifest["reader"]["parameters"] == {"fps": 30, "new": 2}
+    assert plan_split(penn.target()).up_to_date
 
 
-def test_another_body_is_accepted_where_the_columns_stay(embedded: Any, into: Any, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_another_body_is_accepted_where_the_columns_stay(embedded: Any, into: Any, ran: Any, tmp_path: Path) -> None:
     body, root, raw = Path(shutil.copytree(embedded.body, tmp_path / "body")), tmp_path / "cache", embedded.raw("3dpw")
     into.convert(root, raw, "3dpw", body=body)
     regressor = np.load(body / "J_regressor_extra.npy")
     np.save(body / "J_regressor_extra.npy", regressor.astype(np.float64) * (1 + 1e-9))
-    here = by_folders("3dpw", "train", raw=raw, root=root, body=body)
+    here = Target(datasets.get("3dpw"), "train", raw, root, body)
     accept(proposal(here), WHY)
     assert plan_split(here).up_to_date
     assert cache.open(root)["3dpw/train"].provenance["body"] == str(body.resolve())
     with pytest.raises(PipelineError, match="columns stay the same"):
-        proposal(by_folders("3dpw", "train", raw=raw, root=root))
+        proposal(Target(datasets.get("3dpw"), "train", raw, root))
+    shown = ran("convert", "3dpw", "train", "--raw", raw, "--cache", root, code=2)
+    assert shown.err.startswith(f"error: {root / '3dpw/train'}: was made from demo data with")
 
 
 def test_changed_videos_count_as_the_files_that_are_there_now(penn: Any, accept_penn: Any) -> None:
-    penn.convert()
+    penn.converted()
     before = penn.rows("kp_2d")
     for video in ("0003", "0004"):
         penn.edit(video)
-    assert accept_penn("--because", WHY) == 0
+    accept_penn("--because", WHY)
     (record,) = records(penn)
     assert (record["part"], record["n_videos"], record["names"]) == ("videos", 2, ["0003", "0004"])
     assert record["was"] != record["is"]
@@ -134,20 +130,19 @@ def test_changed_videos_count_as_the_files_that_are_there_now(penn: Any, accept_
 
 
 def test_changed_pictures_are_accepted_and_features_stay(penn: Any, into: Any, network: Any, accept_penn: Any) -> None:
-    penn.convert()
-    into.extract(penn.root)
+    penn.converted("fast")
     before = penn.rows("features/resnet50")
     picture = penn.frames("0003") / "000003.jpg"
     cv2.imwrite(str(picture), cv2.imread(str(picture)), [cv2.IMWRITE_JPEG_QUALITY, 40])
     os.utime(penn.frames("0003"))  # in place, a picture changes no folder
-    assert accept_penn("--because", WHY) == 0
+    accept_penn("--because", WHY)
     assert plan_split(penn.target(StreamSpec())).up_to_date
     np.testing.assert_equal(penn.rows("features/resnet50"), before)
     assert into.extract(penn.root, replace=True).computed == 24
 
 
 def test_pictures_of_another_size_or_missing_ones_are_refused(penn: Any) -> None:
-    penn.convert()
+    penn.converted()
     before = penn.everything()
     for picture in penn.frames("0003").iterdir():
         cv2.imwrite(str(picture), cv2.imread(str(picture))[::2, ::2])
@@ -161,7 +156,7 @@ def test_pictures_of_another_size_or_missing_ones_are_refused(penn: Any) -> None
 
 
 def test_new_and_removed_videos_are_left_to_the_conversion(penn: Any) -> None:
-    penn.convert()
+    penn.converted()
     penn.add("0009")
     penn.remove("0005")
     penn.edit("0003")
@@ -172,47 +167,31 @@ def test_new_and_removed_videos_are_left_to_the_conversion(penn: Any) -> None:
     assert (plan.changed, plan.new, plan.removed) == ((), ("0009",), ("0005",))
 
 
-def test_demo_data_never_count_as_real_data(penn: Any, accept_penn: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    penn.convert()
-    penn.without_marker()
-    before = penn.everything()
-    assert accept_penn("--because", WHY) == 2
-    assert "real data" in capsys.readouterr().err
-    assert penn.everything() == before
-
-
-def test_without_a_reason_the_differences_are_shown_and_nothing_is_accepted(
-    penn: Any, raised: int, accept_penn: Any, capsys: pytest.CaptureFixture[str]
+def test_what_cannot_be_accepted_is_an_error_and_changes_nothing(
+    penn: Any, raised: int, accept_penn: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = penn.everything()
-    assert accept_penn() == 2
-    shown = capsys.readouterr()
+    shown = accept_penn(code=2)
     assert shown.out == f"{penn.name}: version was {raised}, is {raised + 1}\n"
     assert "--because TEXT" in shown.err
     with pytest.raises(PipelineError, match="--because"):
         accept(proposal(penn.target()), " \n")
-    assert penn.everything() == before
-
-
-def test_with_nothing_to_accept_it_is_an_error(penn: Any, accept_penn: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    penn.convert()
-    before = penn.everything()
-    assert accept_penn("--because", WHY) == 2
-    assert "nothing differs" in capsys.readouterr().err
+    monkeypatch.setattr(PennAction, "version", raised)
+    assert "nothing differs" in accept_penn("--because", WHY, code=2).err
     penn.remove("0005")
-    assert accept_penn("--because", WHY) == 2
-    assert "1 removed video" in capsys.readouterr().err
+    assert "1 removed video" in accept_penn("--because", WHY, code=2).err
+    penn.without_marker()
+    assert "real data" in accept_penn("--because", WHY, code=2).err
     assert penn.everything() == before
 
 
 def test_times_alone_are_remembered_without_a_commit(
-    penn: Any, accept_penn: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    penn: Any, accept_penn: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    penn.convert()
+    penn.converted()
     os.utime(penn.label("0003"), ns=(1, 1))
     before = (penn.root / penn.name / "manifest.json").read_bytes()
-    assert accept_penn() == 0
-    assert "times are remembered" in capsys.readouterr().out
+    assert "times are remembered" in accept_penn().out
     assert (penn.root / penn.name / "manifest.json").read_bytes() == before
     monkeypatch.setattr(changes, "video_digest", lambda *_: pytest.fail("no content may be read any more"))
     assert plan_split(penn.target()).up_to_date
@@ -252,7 +231,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, writer: type[Any], method: str, cal
 def test_shards_of_a_killed_conversion_are_lost_only_where_that_is_asked_for(
     penn: Any, small_shards: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    penn.convert()
+    penn.converted()
     penn.add("0007", "0008", "0009")  # so that a shard of 16 rows is finished
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_at(patch, cache.SplitWriter, "commit", 0)
@@ -298,13 +277,13 @@ def test_an_acceptance_that_is_killed_has_changed_nothing(
 def test_a_checkpoint_that_was_saved_again_is_accepted(
     penn: Any, into: Any, network: Any, tmp_path: Path, accept_penn: Any
 ) -> None:
-    penn.convert()
+    penn.converted()
     old = weights(tmp_path, b"one").identity()["file_sha256"]
     into.extract(penn.root, weights=weights(tmp_path, b"one"))
     before, backbone = penn.rows("features/resnet50"), penn.split.stream_manifest("resnet50")["backbone"]
     spec = StreamSpec(stream=ResNet50(weights=weights(tmp_path, b"another")))
     assert plan_split(penn.target(spec)).problems
-    assert accept_penn("--stream", "resnet50", "--weights", spec.stream.weights, "--because", WHY) == 0
+    accept_penn("--stream", "resnet50", "--weights", spec.stream.weights, "--because", WHY)
     new = spec.stream.weights.identity()["file_sha256"]
     expected = [{"part": "weights.file_sha256", "was": old, "is": new, "because": WHY}]
     assert records(penn, "resnet50") == expected
@@ -322,7 +301,7 @@ def test_a_checkpoint_that_was_saved_again_is_accepted(
 def test_precision_version_and_another_name_of_the_weights_are_accepted(
     penn: Any, into: Any, network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    penn.convert()
+    penn.converted()
     into.extract(penn.root, weights=WeightsSpec("torchvision", "IMAGENET1K_V2"))
     monkeypatch.setattr(ResNet50, "version", ResNet50.version + 1)
     spec = StreamSpec(stream=ResNet50(precision="exact", weights=weights(tmp_path, b"the same tensors, in a file")))
@@ -338,8 +317,7 @@ def test_precision_version_and_another_name_of_the_weights_are_accepted(
 def test_features_of_an_untrained_network_never_count_as_those_of_another(
     now: str, penn: Any, into: Any, network: Any
 ) -> None:
-    penn.convert()
-    into.extract(penn.root)
+    penn.converted("fast")
     with pytest.raises(PipelineError, match="another network"):
         proposal_for_stream(penn, StreamSpec(stream=ResNet50(weights=WeightsSpec.parse(now))))
 
@@ -347,8 +325,7 @@ def test_features_of_an_untrained_network_never_count_as_those_of_another(
 def test_another_kind_of_network_is_refused(
     penn: Any, into: Any, network: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    penn.convert()
-    into.extract(penn.root)
+    penn.converted("fast")
     monkeypatch.setattr(ResNet50, "kind", "resnet101")
     with pytest.raises(PipelineError, match=r"kind was resnet50, is resnet101.*another network"):
         proposal_for_stream(penn, StreamSpec(name="resnet50"))
@@ -371,7 +348,7 @@ def test_shards_of_a_killed_extraction_are_kept_and_the_stream_still_lacks_the_o
     again = StreamSpec(stream=ResNet50(weights=weights(tmp_path, b"saved again")))
     accept(proposal_for_stream(penn, again), WHY)
     found = plan_split(penn.target(again))
-    assert (found.problems, found.extractions[0].lacks.rows) == ((), 8)
+    assert (found.problems, found.extractions[0].lacks.rows) == ([], 8)
     assert not is_current(penn.split, "resnet50")
     done = into.extract(penn.root, weights=again.stream.weights)
     assert done.computed + done.carried == 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,17 @@ STREAM = f"{NAME}/features/resnet50"
 
 
 @pytest.fixture
-def root(penn: Any, into: Any, network: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(penn: Any, network: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Shards of 8 rows: one a video."""
     monkeypatch.setattr("cache.write.split_writer.ROWS_PER_SHARD", 8)
     monkeypatch.setattr("cache.write.split_writer.ROWS_PER_CHUNK", 8)
-    penn.convert()
-    into.extract(penn.root, precision="exact")
-    network.batches.clear()
+    penn.converted("exact")
     return Path(penn.root)
 
 
 @pytest.fixture
-def repair(run: Any, root: Path) -> Any:
-    return lambda *more: run("verify", "--repair", "--cache", root, *more)
+def repair(ran: Any, root: Path) -> Any:
+    return functools.partial(ran, "verify", "--repair", "--cache", root)
 
 
 def spoil(file: Path) -> None:
@@ -48,13 +47,12 @@ def numbers(penn: Any) -> dict[str, dict[str, bytes]]:
 
 
 def test_a_damaged_shard_of_a_stream_costs_just_its_rows(
-    root: Path, penn: Any, network: Any, reads: Any, repair: Any, capsys: pytest.CaptureFixture[str]
+    root: Path, penn: Any, network: Any, reads: Any, repair: Any
 ) -> None:
     before, manifest = numbers(penn), (root / STREAM / "manifest.json").read_bytes()
     spoil(root / STREAM / "c/1/0")
     reads.clear()
-    assert repair() == 0
-    shown = capsys.readouterr().out.splitlines()
+    shown = repair().out.splitlines()
     assert shown[0].startswith(f"✗ {root / STREAM / 'c/1/0'}: ")
     assert f"{NAME}, resnet50: 8 rows computed again, 0 carried over" in shown
     assert shown[-1].startswith("✓ intact: ")
@@ -65,13 +63,12 @@ def test_a_damaged_shard_of_a_stream_costs_just_its_rows(
 
 
 def test_a_damaged_shard_of_a_column_costs_reading_its_videos_and_no_feature(
-    root: Path, penn: Any, network: Any, reads: Any, repair: Any, capsys: pytest.CaptureFixture[str]
+    root: Path, penn: Any, network: Any, reads: Any, repair: Any
 ) -> None:
     before = numbers(penn)
     spoil(root / NAME / "kp_2d/c/1/0/0")
     reads.clear()
-    assert repair() == 0
-    shown = capsys.readouterr().out.splitlines()
+    shown = repair().out.splitlines()
     assert f"{NAME}: 1 video read again, 8 rows" in shown
     assert f"{NAME}, resnet50: 0 rows computed again, 8 carried over" in shown
     assert shown[-1].startswith("✓ intact: ")
@@ -83,17 +80,14 @@ def test_a_damaged_shard_of_a_column_costs_reading_its_videos_and_no_feature(
 
 
 @pytest.mark.parametrize("gone", [True, False])
-def test_where_a_video_cannot_be_read_again_nothing_is_changed(
-    gone: bool, root: Path, penn: Any, repair: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_where_a_video_cannot_be_read_again_nothing_is_changed(gone: bool, root: Path, penn: Any, repair: Any) -> None:
     if gone:
         penn.remove("0003")
     else:
         penn.label("0003").write_bytes(penn.label("0003").read_bytes()[:50])
     spoil(root / NAME / "kp_2d/c/1/0/0")
     before = files(root)
-    assert repair() == 1
-    error = " ".join(capsys.readouterr().err.split())
+    error = " ".join(repair(code=1).err.split())
     assert "0003" in error
     assert "Nothing was changed" in error
     if gone:
@@ -101,21 +95,18 @@ def test_where_a_video_cannot_be_read_again_nothing_is_changed(
     assert files(root) == before
 
 
-def test_a_moved_raw_folder_is_asked_for(
-    root: Path, penn: Any, repair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_moved_raw_folder_is_asked_for(root: Path, penn: Any, repair: Any, tmp_path: Path) -> None:
     before = numbers(penn)
     spoil(root / NAME / "kp_2d/c/1/0/0")
     spoil(root / STREAM / "c/2/0")
     moved = penn.raw.rename(tmp_path / "elsewhere")
-    assert repair() == 1
-    assert "--raw DIR" in " ".join(capsys.readouterr().err.split())
-    assert repair("--raw", moved) == 0
+    assert "--raw DIR" in " ".join(repair(code=1).err.split())
+    repair("--raw", moved)
     assert numbers(penn) == before
 
 
 def test_weights_that_only_the_user_has_are_asked_for_with_the_command(
-    root: Path, repair: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    root: Path, repair: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shard = root / STREAM / "c/1/0"
     spoil(shard)
@@ -127,43 +118,31 @@ def test_weights_that_only_the_user_has_are_asked_for_with_the_command(
         return {**of, "identity": {**of["identity"], "weights": weights}}
 
     monkeypatch.setattr(cache.Split, "stream_manifest", from_a_file)
-    assert repair() == 1
-    error = " ".join(capsys.readouterr().err.split())
+    error = " ".join(repair(code=1).err.split())
     assert "8 rows of resnet50 are lost" in error
     assert "sha256 f00df00df00d" in error
     assert f"extract penn_action train --cache {root} --stream resnet50 --weights spin:FILE --precision exact" in error
     assert not shard.exists()
 
 
-def test_a_repair_that_was_killed_before_its_extraction_continues(
-    root: Path, penn: Any, repair: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_repair_that_was_killed_before_its_extraction_continues(root: Path, penn: Any, repair: Any) -> None:
     before = numbers(penn)
     spoil(root / STREAM / "c/1/0")
     cache.repair(root, cache.verify(root))  # and here it is killed
-    assert repair() == 0
-    assert f"{NAME}, resnet50: 8 rows computed again, 0 carried over" in capsys.readouterr().out
+    assert f"{NAME}, resnet50: 8 rows computed again, 0 carried over" in repair().out
     assert numbers(penn) == before
 
 
-def test_with_nothing_to_repair_no_file_is_changed(
-    root: Path, penn: Any, network: Any, repair: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_with_nothing_to_repair_no_file_is_changed(root: Path, penn: Any, network: Any, repair: Any) -> None:
     before = penn.everything()
-    assert repair() == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "nothing to repair"
+    assert repair().out.splitlines()[-1] == "nothing to repair"
     assert (penn.everything(), network.batches) == (before, [])
 
 
-def test_verify_exits_with_1_for_a_flipped_bit_which_fast_does_not_look_for(
-    root: Path, run: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_verify_exits_with_1_for_a_flipped_bit_which_fast_does_not_look_for(root: Path, ran: Any) -> None:
     spoil(root / STREAM / "c/1/0")
-    assert run("verify", "--fast", "--cache", root) == 0
-    assert capsys.readouterr().out.rstrip().endswith("sizes and indexes only")
-    assert run("verify", "--cache", root) == 1
-    lines = capsys.readouterr().out.splitlines()
+    assert ran("verify", "--fast", "--cache", root).out.rstrip().endswith("sizes and indexes only")
+    lines = ran("verify", "--cache", root, code=1).out.splitlines()
     assert lines[0].startswith(f"✗ {root / STREAM / 'c/1/0'}: ")
     assert lines[-1].startswith("1 problem in ")
-    assert run("verify", "--cache", root, "--raw", root) == 2
-    assert "--raw goes with --repair" in capsys.readouterr().err
+    assert "--raw goes with --repair" in ran("verify", "--cache", root, "--raw", root, code=2).err

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from pipeline.settings.file import SettingsFile, Text, located, read
+from pipeline.settings.file import Section, SettingsFile, Text, read
 
 SHIPPED = Path(__file__).parents[3] / "luigi.cfg"
 
@@ -23,9 +23,9 @@ def of(tmp_path: Path, text: str) -> SettingsFile:
 
 def test_every_value_of_the_shipped_file_knows_the_line_that_it_stands_in() -> None:
     lines, found = SHIPPED.read_text().splitlines(), read(SHIPPED)
-    for section, number in found.headers.items():
-        assert lines[number - 1] == f"[{section}]"
-        for key, text in found.sections[section].items():
+    for name, section in found.sections.items():
+        assert lines[section.line - 1] == f"[{name}]"
+        for key, text in section.items():
             assert lines[text.line - 1] == f"{key} = {text}"
 
 
@@ -101,6 +101,6 @@ def test_whatever_the_file_holds_the_error_is_of_one_line(tmp_path: Path, data: 
 
 def test_an_error_is_put_beside_the_first_key_that_it_names() -> None:
     given = {"processes": Text.at("9", 4), "batch_size": Text.at("8", 3), "seed": Text.at("1", 5)}
-    file = Path("luigi.cfg")
-    assert located(file, "train", given, "processes: expected at most batch_size, 8").startswith("luigi.cfg, line 4 ")
-    assert located(file, "train", given, "something else") == "luigi.cfg [train] something else"
+    section = Section(Path("luigi.cfg"), "train", given)
+    assert section.located("processes: expected at most batch_size, 8").startswith("luigi.cfg, line 4 ")
+    assert section.located("something else") == "luigi.cfg [train] something else"

@@ -327,6 +327,6 @@ def test_the_command_reports_what_it_wrote_and_what_it_left_out(
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "7 rows under 2 names" in out and "posetrack_train_db.pt" in out
-    assert "1 row not exported" in out and "STAND-IN" in out
+    assert "1 row not exported" in out and "DEMO DATA" in out
     assert main(words) == 2
     assert "--replace" in capsys.readouterr().err

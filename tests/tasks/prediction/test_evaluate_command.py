@@ -31,7 +31,7 @@ def test_its_numbers_are_those_of_evaluation_called_by_hand(world, job, tmp_path
         assert {row["model"] for row in csv.DictReader(stream)} == {"VIBE", "mean body"}
     first = next(line.split() for line in shown.splitlines() if line.startswith("VIBE"))
     assert f"{expected['pck_2d']:.1f}" in first
-    assert "STAND-IN" in shown
+    assert "DEMO DATA" in shown
 
 
 def test_the_splits_are_those_that_are_named_or_the_models_own(job, tmp_path) -> None:

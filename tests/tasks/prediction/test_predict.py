@@ -266,7 +266,9 @@ def test_wrong_labels_are_refused_with_the_reason_and_read_again_when_they_are_r
     for file in files[20:]:
         file.rename(tmp_path / file.name)
     job = world.job(tmp_path / "out", keypoints=keypoints)
-    with pytest.raises(PipelineError, match=r"labels.*expected labels of the 28 frames of .*mp4, found labels up to frame 19"):
+    with pytest.raises(
+        PipelineError, match=r"labels.*expected labels of the 28 frames of .*mp4, found labels up to frame 19"
+    ):
         predict.make_tracks(job, silent)
     for file in files[20:]:
         (tmp_path / file.name).rename(file)
@@ -367,7 +369,7 @@ def test_the_command_prints_a_line_a_step_and_where_to_look(world, tmp_path, mon
     assert code == 0, shown
     done = [line.split()[1] for line in shown.splitlines() if line.startswith("✓")]
     assert done == ["convert", "extract", "predict", "overlay"]
-    assert "STAND-IN" in shown
+    assert "DEMO DATA" in shown
     assert "out/overlay.mp4" in shown
     before = (tmp_path / "out/predictions.json").read_bytes()
     code, shown = run(capsys, *words, "--no-overlay")
