@@ -28,7 +28,6 @@ from pipeline.features.streams.base import Machine
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.raw.stand_in import MARKER
 from pipeline.settings.targets import Target, by_folders
-from pipeline.synthetic.layouts import writing
 
 SIZES = {  # videos a split, frames
     "penn_action": (3, 8),
@@ -70,7 +69,7 @@ class Embedded:
     def body(self) -> Path:
         """The stand-in body's folder. Only to be read."""
         folder = self._folder / "body"
-        writing.write_body(folder)
+        synthetic.write_body(folder)
         return folder
 
 

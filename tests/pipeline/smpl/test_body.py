@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from pipeline.body import Body
 from pipeline.skeletons import JOINTS
 from pipeline.smpl.assets import SmplArrays
-from pipeline.synthetic.body import body as synthetic
+from pipeline.synthetic.body import VERTEX_IDS, procedural
 
 # "SMPL to spin49" of the data sheet: 45 joints of smplx, then 9 of J_regressor_extra.
 SPIN49 = [24, 12, 17, 19, 21, 16, 18, 20, 0, 2, 5, 8, 1, 4, 7, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34]
@@ -64,7 +64,7 @@ def tensors(*arrays: Any) -> list[torch.Tensor]:
 @pytest.mark.parametrize("gender", ["neutral", "male", "female"])
 def test_vertices_and_joints_follow_the_equations_of_the_paper(gender: str) -> None:
     betas, rotations, trans = random_inputs(3)
-    arrays = synthetic.procedural(gender)
+    arrays = procedural(gender)
     b, r, t = tensors(betas, rotations, trans)
     out = Body.stand_in(gender)(betas=b, rotmat=r, trans=t)
     assert out.verts.shape == (3, 6890, 3)
@@ -72,7 +72,7 @@ def test_vertices_and_joints_follow_the_equations_of_the_paper(gender: str) -> N
     assert out.verts.dtype == out.joints.dtype == torch.float32
     for k in range(3):
         verts, joints24 = smpl_paper(arrays, betas[k], rotations[k])
-        picked = verts[[synthetic.VERTEX_IDS[name] for name in VERTEX_JOINTS]]
+        picked = verts[[VERTEX_IDS[name] for name in VERTEX_JOINTS]]
         joints = np.concatenate([joints24, picked, arrays.J_regressor_extra @ verts])[SPIN49]
         np.testing.assert_allclose(out.verts[k].numpy(), verts + trans[k], atol=1e-5)
         np.testing.assert_allclose(out.joints[k].numpy(), joints + trans[k], atol=1e-5)
@@ -81,7 +81,7 @@ def test_vertices_and_joints_follow_the_equations_of_the_paper(gender: str) -> N
 def test_joints_for_evaluation_come_from_the_vertices_in_lsp_order(body: Body) -> None:
     betas, rotations, _ = random_inputs(2)
     verts = body(betas=tensors(betas)[0], rotmat=tensors(rotations)[0]).verts
-    expected = np.einsum("jv,bvc->bjc", synthetic.procedural().J_regressor_h36m, verts.numpy().astype(float))
+    expected = np.einsum("jv,bvc->bjc", procedural().J_regressor_h36m, verts.numpy().astype(float))
     np.testing.assert_allclose(body.h36m17(verts).numpy(), expected, atol=1e-5)
     np.testing.assert_allclose(body.common14(verts).numpy(), expected[:, COMMON14_OF_H36M], atol=1e-5)
 
@@ -152,16 +152,15 @@ def test_attributes_have_the_promised_shapes(body: Body) -> None:
     assert len(body.digest) == 64
 
 
-def test_a_body_from_files_is_the_one_that_was_written(body: Body, tmp_path: Path) -> None:
-    synthetic.write(tmp_path)
-    loaded = Body.load(tmp_path)
+def test_a_body_from_files_is_the_one_that_was_written(body: Body, embedded: Any) -> None:
+    loaded = Body.load(embedded.body)
     betas, rotations, _ = tensors(*random_inputs(1))
     torch.testing.assert_close(
         loaded(betas=betas, rotmat=rotations).verts, body(betas=betas, rotmat=rotations).verts, atol=0, rtol=0
     )
     assert loaded.stand_in is True
     assert loaded.digest != ""
-    male = Body.load(tmp_path, gender="male")
+    male = Body.load(embedded.body, gender="male")
     assert not torch.equal(male(betas=betas, rotmat=rotations).verts, loaded(betas=betas, rotmat=rotations).verts)
 
 
@@ -175,7 +174,7 @@ def test_making_a_body_prints_nothing() -> None:
 @pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize("order", ["spin49", "common14"])
 def test_joints_alone_and_their_gradients_are_those_of_the_vertices(order: Any, dense: bool) -> None:
-    arrays = synthetic.procedural()
+    arrays = procedural()
     if dense:  # regressors of real files may be
         rng = np.random.default_rng(0)
         noise = {name: rng.random((n, 6890)) / 6890 for name, n in (("J_regressor_extra", 9), ("J_regressor_h36m", 17))}

@@ -15,11 +15,9 @@ from scipy.spatial.transform import Rotation
 
 from pipeline import synthetic
 from pipeline.skeletons import JOINTS
-from pipeline.synthetic.body.body import procedural
-from pipeline.synthetic.body.skinning import rest_joints, skin, spin49
-from pipeline.synthetic.layouts import amass, kinetics, penn_action, threedpw
-from pipeline.synthetic.layouts.files import python2_pickle
-from pipeline.synthetic.layouts.layout import Request
+from pipeline.synthetic.body import procedural, rest_joints, skin, spin49
+from pipeline.synthetic.files import python2_pickle
+from pipeline.synthetic.layouts import Request, amass, kinetics, penn_action, threedpw
 
 SPIN49 = JOINTS["spin49"]
 # In the order of the releases' own documentation.

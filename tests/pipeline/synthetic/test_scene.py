@@ -7,13 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.synthetic import LAYOUTS, calibration_crops
-from pipeline.synthetic.body.body import VERTEX_IDS, procedural
-from pipeline.synthetic.body.skinning import skin, spin49
-from pipeline.synthetic.layouts.layout import Request
-from pipeline.synthetic.scene import appearance, scene
-from pipeline.synthetic.scene.camera import Camera, look_at
-from pipeline.synthetic.scene.render import Renderer, rasterise
+from pipeline.synthetic import LAYOUTS, appearance, calibration_crops, scene
+from pipeline.synthetic.body import VERTEX_IDS, procedural, skin, spin49
+from pipeline.synthetic.camera import Camera, look_at
+from pipeline.synthetic.layouts import Request
+from pipeline.synthetic.render import Renderer, rasterise
 
 TOWARDS = [[2.0, 1.0], [2.0, 9.0], [12.0, 1.0]]  # counter-clockwise to a viewer whose y points down
 BODY = procedural()

@@ -13,8 +13,7 @@ import pytest
 from pipeline import synthetic
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.raw.stand_in import is_stand_in
-from pipeline.synthetic.layouts import writing
-from pipeline.synthetic.layouts.layout import Request
+from pipeline.synthetic.layouts import Request
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -32,7 +31,7 @@ def test_the_same_seed_gives_the_same_bytes_in_any_number_of_processes(tmp_path:
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
     assert is_stand_in(tmp_path / "a")
     marker = json.loads((tmp_path / "a/STAND_IN.json").read_text())
-    assert (marker["stand_in"], marker["seed"], marker["version"]) == (True, 1, writing.VERSION)
+    assert (marker["stand_in"], marker["seed"], marker["version"]) == (True, 1, synthetic.VERSION)
     assert marker["what"].endswith(".")
 
 
@@ -78,7 +77,7 @@ def test_an_empty_folder_is_filled_and_an_error_on_the_way_leaves_what_was_there
     folder.mkdir()
     small("amass", folder)
     before = digests(tmp_path)
-    with pytest.raises(OSError, match="disk full"), writing.new_folder(folder, {"stand_in": True}) as partial:
+    with pytest.raises(OSError, match="disk full"), synthetic.new_folder(folder, {"stand_in": True}) as partial:
         (partial / "half").write_text("half")
         raise OSError("disk full")
     assert digests(tmp_path) == before
