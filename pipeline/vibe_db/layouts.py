@@ -7,7 +7,6 @@ file has no name of its own: it is written as `<path of the video>#<frame>`.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.storage.atomic import write_atomic
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.pixels import sources
 from pipeline.pixels.frames import Pictures, Video
@@ -174,14 +174,7 @@ def beside(file: Path) -> Path:
 
 def write_provenance(file: Path, content: Mapping[str, Any]) -> None:
     """Write the provenance of `file`, atomically."""
-    target = beside(file)
-    part = target.with_name(f".{target.name}.part")
-    with part.open("w") as stream:
-        json.dump(content, stream, indent=1, sort_keys=True)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(target)
+    write_atomic(beside(file), (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
 
 def read_provenance(file: Path, sha256: str) -> dict[str, Any]:
@@ -197,12 +190,9 @@ def read_provenance(file: Path, sha256: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         do = f"Restore it as it was written, or remove it: then the origin of {file.name} is unknown."
         raise RawDataError(source, "file", expected="JSON", found=f"{type(error).__name__}: {error}", do=do) from error
-    if (
-        not isinstance(content, dict)
-        or content.get("sha256") != sha256
-        or not isinstance(content.get("stand_in"), bool)
-    ):
-        found = content.get("sha256") if isinstance(content, dict) else type(content).__name__
+    known = content if isinstance(content, dict) else {}
+    if known.get("sha256") != sha256 or not isinstance(known.get("stand_in"), bool):
+        found = known.get("sha256", type(content).__name__)
         do = f"It belongs to other content: bring the one that was written with {file.name}, or remove it."
         raise RawDataError(source, "sha256", expected=f"{sha256}, as {file.name} has", found=str(found), do=do)
-    return content
+    return known
