@@ -92,7 +92,7 @@ def test_a_silhouette_reaches_exactly_as_far_as_the_projected_vertices() -> None
     assert np.isinf(away.depth).all()
 
 
-@pytest.mark.parametrize("name", ["nose", "lbigtoe", "rbigtoe", "leye", "reye"])
+@pytest.mark.parametrize("name", ["nose", "lbigtoe", "reye"])
 def test_a_coloured_patch_of_skin_is_where_its_joint_is_labelled(name: str) -> None:
     patch = np.where((BODY.faces == VERTEX_IDS[name]).any(axis=1)[:, None], WHITE, np.float32(0))
     renderer, backdrop, camera = Renderer(BODY.faces), appearance.Backdrop(np.random.default_rng(0)), camera_at()
@@ -130,7 +130,7 @@ def test_what_leaves_the_picture_is_not_visible() -> None:
 
 
 def test_everyone_is_in_the_picture_and_keeps_a_distance() -> None:
-    take = scene.stage(shot("2", n_frames=20, width=300, height=260, n_people=3))
+    take = scene.stage(shot("2", n_frames=10, width=300, height=260, n_people=3))
     paths = [actor.trans[:, [0, 2]] for actor in take.actors]
     for i, actor in enumerate(take.actors):
         assert take.view.sees(actor.kp_2d).all()
