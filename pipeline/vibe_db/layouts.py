@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,31 @@ Container = Literal["joblib", "hdf5"]
 PICTURE: Final = 224  # px, a side: the pictures in whose pixels InstaVariety's joints are given
 CROP_SCALE: Final = 1.3
 COMMON: Final = slice(25, 39)  # the 14 joints of the 49 that existing code takes for known in every row
+
+
+class Field(NamedTuple):
+    """One array of a database file."""
+
+    dtype: str  # as it is written; "U": texts
+    shapes: tuple[tuple[int | str, ...], ...]  # of a row, any of them; a word stands for any number above 0
+    columns: tuple[str, ...] = ()  # of the cache, without which it cannot be written
+
+
+_NUMBER: Final = ((), (1,))
+FIELDS: Final[Mapping[str, Field]] = {
+    "vid_name": Field("U", ((),)),
+    "img_name": Field("U", ((),)),
+    "frame_id": Field("<i8", ((),)),
+    "joints2D": Field("<f4", (("joints", 3),), ("kp_2d",)),
+    "joints3D": Field("<f4", ((49, 3), (14, 3))),  # the column depends on the layout
+    "bbox": Field("<f4", ((4,),), ("bbox",)),
+    "pose": Field("<f4", ((72,),), ("pose",)),
+    "shape": Field("<f4", ((10,),), ("betas",)),
+    "theta": Field("<f4", ((82,),), ("pose", "betas")),
+    "valid": Field("|u1", _NUMBER),
+    "valid_i": Field("<f4", _NUMBER),
+    "features": Field("<f4", (("numbers",),)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +72,11 @@ class Layout:
     def in_crops(self) -> bool:
         """Pictures are crops already: joints are in the pixels of a picture of 224 x 224, and there are no boxes."""
         return "joints2D" in self.fields and "bbox" not in self.fields
+
+    @property
+    def column_3d(self) -> str:
+        """The cache's column that joints3D are in."""
+        return "kp_3d_eval" if self.joints_3d == "common14" else "kp_3d"
 
 
 _2D: Final = ("vid_name", "img_name", "joints2D", "bbox", "features")

@@ -14,26 +14,14 @@ from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
 from pipeline.raw.files import open_unbuffered
-from pipeline.vibe_db.joblib_files import NUMBERS_AND_TEXT, Stored, stored_arrays
-from pipeline.vibe_db.layouts import REQUIRED, Layout
+from pipeline.vibe_db.joblib_files import Stored, stored_arrays
+from pipeline.vibe_db.layouts import FIELDS, REQUIRED, Layout
 
 HDF5: Final = b"\x89HDF\r\n\x1a\n"
 NAMES_AT_ONCE: Final = 65536
 MAX_NAME: Final = 4000  # bytes: the cache's tables hold 4096, with the person
 AGAIN: Final = "Write the file again."
-TEXT: Final = "US"
-NUMBERS: Final = "biuf"
-
-_TRAILING: Final[Mapping[str, tuple[tuple[int | str, ...], ...]]] = {  # field -> its shapes without the rows
-    **dict.fromkeys(("vid_name", "frame_id", "img_name"), ((),)),
-    **dict.fromkeys(("valid", "valid_i"), ((), (1,))),
-    "joints3D": ((49, 3), (14, 3)),
-    "shape": ((10,),),
-    "pose": ((72,),),
-    "bbox": ((4,),),
-    "theta": ((82,),),
-}
-_KINDS: Final = {"vid_name": TEXT, "img_name": TEXT, "frame_id": NUMBERS_AND_TEXT.replace("f", "")}
+KINDS: Final = {"U": "US", "<i8": "biuUS"}  # of arrays that are read, by the type that is written; else numbers
 
 
 class Segment(NamedTuple):
@@ -118,20 +106,20 @@ def _checked(file: Path, layout: Layout, arrays: Mapping[str, Stored], others: t
             found = f"only {', '.join(sorted(arrays)) or 'no arrays'}"
             raise database.error(name, "an array of that name", found, "Is this the dataset's file?")
     for name, array in fields.items():
-        found, trailing, kinds = f"{array.dtype} {array.shape}", array.shape[1:], _KINDS.get(name, NUMBERS)
+        found, (dtype, shapes, _) = f"{array.dtype} {array.shape}", FIELDS[name]
         if array.shape[:1] != (database.rows,):
             raise database.error(name, f"{database.rows} rows, as vid_name has", found)
-        shapes = _TRAILING.get(name, (trailing,))
-        if name == "joints2D" and trailing[1:] != (3,):
-            shapes = (("joints", 3),)
-        elif name == "features" and (len(trailing) != 1 or not trailing[0]):
-            shapes = (("numbers",),)
-        if array.dtype.kind not in kinds or trailing not in shapes:
+        if array.dtype.kind not in KINDS.get(dtype, "biuf") or not any(_fits(array.shape[1:], s) for s in shapes):
             expected = " or ".join(f"(rows, {', '.join(map(str, shape))})" for shape in shapes)
-            raise database.error(name, f"{'texts' if kinds == TEXT else 'numbers'} of shape {expected}", found)
+            raise database.error(name, f"{'texts' if dtype == 'U' else 'numbers'} of shape {expected}", found)
     if not database.rows:
         raise database.error("vid_name", "rows", "none")
     return database
+
+
+def _fits(found: tuple[int, ...], shape: tuple[int | str, ...]) -> bool:
+    pairs = zip(found, shape, strict=False)
+    return len(found) == len(shape) and all(n > 0 if isinstance(given, str) else n == given for n, given in pairs)
 
 
 def _plain_array(file: Path, stored: h5py.File, name: str) -> Stored | None:

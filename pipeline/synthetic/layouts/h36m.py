@@ -137,14 +137,16 @@ def cameras() -> dict[str, Any]:
     """Camera "1" to "4" -> rotation and translation (mm) from the world, focal lengths and principal point (px)."""
     described = {}
     for number, name in enumerate(CAMERAS, start=1):
-        camera = camera_of(name, 1)
-        described[str(number)] = {
-            "R": camera.extrinsics[0, :3, :3].tolist(),
-            "t": (1000 * camera.extrinsics[0, :3, 3]).tolist(),
-            "f": camera.intrinsics[[0, 1], [0, 1]].tolist(),
-            "c": camera.intrinsics[:2, 2].tolist(),
-        }
+        turn, shift, focal, centre = _numbers_of(name)
+        described[str(number)] = {"R": turn.tolist(), "t": (1000 * shift).tolist(), "f": focal, "c": centre}
     return described
+
+
+def _numbers_of(name: str) -> tuple[NDArray[np.float64], NDArray[np.float64], list[float], list[float]]:
+    """A camera's rotation (3, 3), translation (3,) m, focal lengths and principal point px."""
+    camera = camera_of(name, 1)
+    extrinsics, intrinsics = camera.extrinsics[0], camera.intrinsics
+    return extrinsics[:3, :3], extrinsics[:3, 3], intrinsics[[0, 1], [0, 1]].tolist(), intrinsics[:2, 2].tolist()
 
 
 def metadata() -> bytes:
@@ -158,12 +160,10 @@ def metadata() -> bytes:
         for subaction in (1, 2)
     ]
     extrinsic, intrinsic = list[float](), list[float]()
-    for camera in (camera_of(name, 1) for name in CAMERAS):
-        turn, shift = camera.extrinsics[0, :3, :3], camera.extrinsics[0, :3, 3]
+    for turn, shift, focal, centre in map(_numbers_of, CAMERAS):
         angles = Rotation.from_matrix(turn).as_euler("XYZ")
         extrinsic += [*angles.tolist(), *(-1000 * turn.T @ shift).tolist()] * len(SUBJECTS)
-        focal, centre = camera.intrinsics[[0, 1], [0, 1]], camera.intrinsics[:2, 2]
-        intrinsic += [*focal.tolist(), *centre.tolist(), *DISTORTION]
+        intrinsic += [*focal, *centre, *DISTORTION]
     root = Element("metadata")
     mapping = SubElement(root, "mapping")
     tables = [(SubElement(mapping, "tr"), row) for row in (["", "", *SUBJECTS], *rows)]

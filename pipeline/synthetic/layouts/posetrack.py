@@ -65,7 +65,7 @@ def record(shot: Shot, folder: Path) -> Take:
 
 def labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
     """The content of a sequence's file; visible (T, people, 49)."""
-    shot, images, annotations = take.shot, [], list[dict[str, Any]]()
+    shot, images, annotations = take.shot, [], []
     labelled = range(0, shot.n_frames, stride_of(shot.number))
     labels = [_labels(actor.kp_2d, visible[:, i]) for i, actor in enumerate(take.actors)]
     for frame in range(shot.n_frames):
@@ -82,7 +82,18 @@ def labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
         images.append(image)
         if frame in labelled:
             image |= {"ignore_regions_y": [], "ignore_regions_x": []}
-            annotations += [_annotation(joints[frame], person, image_id) for person, joints in enumerate(labels)]
+            for person, joints in enumerate(labels):
+                annotation = {
+                    "bbox_head": [round(value) for value in _box(joints[frame, HEAD])],
+                    "keypoints": joints[frame].ravel().tolist(),
+                    "track_id": person,
+                    "image_id": image_id,
+                    "bbox": _box(joints[frame]),
+                    "scores": [],
+                    "category_id": 1,
+                    "id": image_id * 100 + person,
+                }
+                annotations.append(annotation)
     return {"images": images, "annotations": annotations, "categories": [CATEGORY]}
 
 
@@ -92,19 +103,6 @@ def _labels(kp_2d: NDArray[Any], visible: NDArray[np.bool_]) -> NDArray[np.float
     posetrack = convert(joints, source="spin49", target="posetrack")
     posetrack[:, NEVER_LABELLED] = 0
     return posetrack
-
-
-def _annotation(joints: NDArray[np.float64], person: int, image_id: int) -> dict[str, Any]:
-    return {
-        "bbox_head": [round(value) for value in _box(joints[HEAD])],
-        "keypoints": joints.ravel().tolist(),
-        "track_id": person,
-        "image_id": image_id,
-        "bbox": _box(joints),
-        "scores": [],
-        "category_id": 1,
-        "id": image_id * 100 + person,
-    }
 
 
 def _box(joints: NDArray[np.float64]) -> list[float]:
