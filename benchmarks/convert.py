@@ -30,7 +30,6 @@ import numpy as np
 
 import cache
 from pipeline import datasets, synthetic
-from pipeline.synthetic.layouts import writing
 
 ROOT: Final = Path(__file__).parents[1]
 SIZES: Final = {  # 4 N: videos of the split train; frames of each
@@ -85,7 +84,7 @@ def main() -> None:
         PLAIN[name](Path(raw), Path(out))
         return
     with tempfile.TemporaryDirectory(dir=args.work) as folder:
-        writing.write_body(Path(folder) / "body")
+        synthetic.write_body(Path(folder) / "body")
         measured = [
             measure(Path(folder), name, share, args.scale, args.frames, args.beside)
             for name in args.datasets

@@ -56,7 +56,7 @@ class _StandIn:
 
         def make(gender: str = "neutral") -> Body:
             """The procedural body, for tests, demonstration runs and the embedded data."""
-            from pipeline.synthetic.body.body import procedural  # real bodies need none of what renders pictures
+            from pipeline.synthetic.body import procedural  # real bodies need none of what renders pictures
 
             return owner(procedural(gender), make)
 

@@ -12,10 +12,10 @@ from typing import Final
 
 import numpy as np
 
+from pipeline import synthetic
 from pipeline.skeletons import JOINTS, convert
-from pipeline.synthetic.layouts import writing
-from pipeline.synthetic.layouts.files import mp4_writer
-from pipeline.synthetic.scene.scene import Shot, film, stage
+from pipeline.synthetic.files import mp4_writer
+from pipeline.synthetic.scene import Shot, film, stage
 
 RECORDINGS: Final = {"train": ("alone", "broken", "pair", "turned"), "val": ("alone",)}
 N_FRAMES: Final = 12
@@ -25,7 +25,7 @@ HEADER: Final = ["frame", "person", *(f"{joint}_{part}" for joint in JOINTS["coc
 
 def main(folder: Path) -> None:
     """Write `folder`, all of it or nothing, marked as demo data."""
-    with writing.new_folder(folder, {"stand_in": True, "what": "Rendered people, nobody of our lab."}) as partial:
+    with synthetic.new_folder(folder, {"stand_in": True, "what": "Rendered people, nobody of our lab."}) as partial:
         fill(partial)
 
 

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.pixels.frames import Image
-from pipeline.synthetic.body.skinning import SmoothNormals
-from pipeline.synthetic.scene.render import rasterise
+from pipeline.synthetic.render import SmoothNormals, rasterise
 
 Floats = NDArray[np.floating[Any]]
 

@@ -8,15 +8,25 @@ writes each dataset's files. Nothing downstream knows which data it reads, excep
 
 from __future__ import annotations
 
+import fcntl
+import functools
+import json
 import os
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pipeline.cli.progress import Progress, silent
-from pipeline.errors import ConfigError
-from pipeline.raw.stand_in import read_marker
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.processes import Failed, ordered_map
+from pipeline.raw.stand_in import MARKER, read_marker
+from pipeline.synthetic import body as procedural_body
 from pipeline.synthetic.layouts import (
+    SIZES,
+    Layout,
+    Request,
     amass,
     h36m,
     insta_variety,
@@ -25,10 +35,8 @@ from pipeline.synthetic.layouts import (
     penn_action,
     posetrack,
     threedpw,
-    writing,
 )
-from pipeline.synthetic.layouts.layout import SIZES, Layout, Request
-from pipeline.synthetic.scene.scene import Actor, Shot, Take, calibration_crops
+from pipeline.synthetic.scene import Actor, Shot, Take, calibration_crops
 
 __all__ = [
     "LAYOUTS",
@@ -38,7 +46,9 @@ __all__ = [
     "Take",
     "calibration_crops",
     "is_current",
+    "new_folder",
     "synthesize",
+    "write_body",
     "write_dataset",
 ]
 
@@ -46,6 +56,8 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
     module.LAYOUT.name: module.LAYOUT
     for module in (penn_action, posetrack, insta_variety, kinetics, mpi_inf_3dhp, h36m, threedpw, amass)
 }
+VERSION: Final = 1  # raised by hand whenever the same seed would give other files
+BODY_WHAT: Final = "A procedural body in SMPL's file format, with no measured person in it: for the embedded data only."
 
 
 def synthesize(
@@ -65,25 +77,25 @@ def synthesize(
     appears at once, complete. Raises PipelineError, before anything is written, when a folder holds something else.
     Progress counts the videos of all datasets.
     """
-    request, names = _request(seed, size), list(datasets)
-    for folder in (body, *(raw / name for name in names)):
-        writing.refuse_foreign(folder)
-    missing = [name for name in names if read_marker(raw / name) != writing.marker(_layout(name), request)]
-    total = sum(len(LAYOUTS[name].shots(request)) for name in missing)
-    if read_marker(body) != writing.body_marker():
-        writing.write_body(body)
+    request, layouts = _request(seed, size), {name: _layout(name) for name in datasets}
+    for folder in (body, *(raw / name for name in layouts)):
+        _refuse_foreign(folder)
+    missing = [layout for name, layout in layouts.items() if read_marker(raw / name) != _marker(layout, request)]
+    total = sum(len(layout.shots(request)) for layout in missing)
+    if read_marker(body) != _marker():
+        write_body(body)
     done, cores = 0, workers or len(os.sched_getaffinity(0))
-    for name in missing:
-        for take in writing.record_dataset(LAYOUTS[name], raw / name, request, workers=cores):
+    for layout in missing:
+        for take in _record(layout, raw / layout.name, request, cores):
             done += 1
-            progress(done, total, f"{name} {take.shot.name}")
+            progress(done, total, f"{layout.name} {take.shot.name}")
 
 
 def is_current(raw: Path, body: Path, datasets: Iterable[str], *, seed: int = 0, size: str = "default") -> bool:
     """Whether `synthesize` would have nothing to do. Reads the marker files only."""
     request = _request(seed, size)
-    return read_marker(body) == writing.body_marker() and all(
-        read_marker(raw / name) == writing.marker(_layout(name), request) for name in datasets
+    return read_marker(body) == _marker() and all(
+        read_marker(raw / name) == _marker(_layout(name), request) for name in datasets
     )
 
 
@@ -104,8 +116,79 @@ def write_dataset(
     projected joints, with pixel centres at whole numbers from 0. Raises PipelineError when the folder holds anything
     but demo data.
     """
-    request = _request(seed, size, n_videos, n_frames)
-    return list(writing.record_dataset(_layout(name), folder, request, workers=workers))
+    return list(_record(_layout(name), folder, _request(seed, size, n_videos, n_frames), workers))
+
+
+def write_body(folder: Path) -> None:
+    """Write the procedural body's folder, for every seed the same. Raises PipelineError as `write_dataset` does."""
+    with new_folder(folder, _marker()) as partial:
+        procedural_body.write_files(partial)
+
+
+@contextmanager
+def new_folder(folder: Path, marker: dict[str, Any]) -> Iterator[Path]:
+    """Fill a folder beside `folder`; then it is marked as demo data and put in its place.
+
+    A kill leaves the old folder, the new one or none; an error the old one. Raises PipelineError when `folder` holds
+    something that is not marked as demo data.
+    """
+    folder = folder.absolute()
+    _refuse_foreign(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial, replaced = (folder.with_name(f".{folder.name}.{state}") for state in ("partial", "replaced"))
+    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # other writers wait; the system releases it when its holder is killed
+        for left_over in (partial, replaced):  # of a killed run
+            shutil.rmtree(left_over, ignore_errors=True)
+        partial.mkdir()
+        try:
+            yield partial
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        (partial / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
+        if folder.exists():
+            folder.rename(replaced)
+        partial.rename(folder)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    found = read_marker(folder)
+    if found is None or found.get("stand_in") is not True:
+        raise PipelineError(
+            f"{folder}: expected no folder, or demo data with its {MARKER}; found other files, which stay as they are. "
+            "Choose another --out, or switch the demo data off ([embedded] enabled = false)."
+        )
+
+
+def _record(layout: Layout, folder: Path, request: Request, workers: int) -> Iterator[Take]:
+    """Write a dataset's folder, which is in its place once the last take was taken."""
+    shots = layout.shots(request)
+    with new_folder(folder, _marker(layout, request)) as partial:
+        record = functools.partial(layout.record, folder=partial)
+        takes: Iterable[Take | Failed]
+        if workers == 1 or len(shots) == 1:
+            takes = map(record, shots)
+        else:
+            takes = ordered_map(record, shots, workers, preload=procedural_body.procedural)
+        for shot, take in zip(shots, takes, strict=True):
+            if isinstance(take, Failed):
+                raise PipelineError(f"{layout.name}: the process that wrote {shot.name} {take.message}")
+            yield take
+        if layout.finish is not None:
+            layout.finish(partial, shots)
+
+
+def _marker(layout: Layout | None = None, request: Request | None = None) -> dict[str, Any]:
+    """The content of a marker file, all that a dataset's files depend on; without arguments the body's."""
+    versions = {"version": VERSION, "body_version": procedural_body.VERSION}
+    if layout is None or request is None:
+        return {"stand_in": True, "what": BODY_WHAT, "seed": None, **versions}
+    amount = {"size": request.size, "n_videos": request.n_videos, "n_frames": request.n_frames}
+    return {"stand_in": True, "what": layout.what, "seed": request.seed, **versions, **amount}
 
 
 def _layout(name: str) -> Layout:

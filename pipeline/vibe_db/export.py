@@ -7,6 +7,7 @@ its own. Arrays are streamed, a block of rows at a time, into a part file that i
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,14 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
+from cache.storage.atomic import publish
 from pipeline.cli.progress import Progress, silent
 from pipeline.errors import PipelineError
 from pipeline.features.plan import is_current
 from pipeline.raw.digests import whole_file_digest
 from pipeline.skeletons import convert, joint_names
-from pipeline.vibe_db.joblib_files import Blocks, checked_blocks, write_joblib
+from pipeline.vibe_db.joblib_files import Blocks, joblib_parts
 from pipeline.vibe_db.layouts import (
     COMMON,
+    FIELDS,
     NAMED,
     PICTURE,
     Layout,
@@ -46,13 +49,6 @@ FEATURES: Final = "no features"
 JOINTS_3D: Final = "no 3D joints"
 SMPL: Final = "no SMPL parameters"
 NEEDS: Final = {"features": FEATURES, "joints3D": JOINTS_3D, "pose": SMPL, "shape": SMPL, "theta": SMPL}
-_COLUMNS: Final = {
-    "joints2D": ("kp_2d",),
-    "bbox": ("bbox",),
-    "pose": ("pose",),
-    "shape": ("betas",),
-    "theta": ("pose", "betas"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +98,17 @@ def export(
     if not segments.rows:
         why = ", ".join(f"{n:,} rows have {what}" for what, n in segments.left_out.items()) or "it has no tracks"
         raise PipelineError(f"{name}: nothing to export: {why}")
-    arrays = _Fields(split, layout, segments, stream).arrays(fields)
+    arrays = _Fields(split, layout, segments, stream, progress).arrays(fields)
     temporary = file.with_name(f".{file.name}.part")
     try:
-        digest = _write(temporary, layout, arrays, progress)
+        digest = _write(temporary, layout, arrays)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     provenance = _provenance(split, layout, segments, arrays, stream) | {"absent": absent}
     stand_in = bool(split.manifest.get("stand_in", False) or (provenance["stream"] or {}).get("stand_in"))
     write_provenance(file, {**provenance, "file": file.name, "sha256": digest, "stand_in": stand_in})
-    temporary.replace(file)  # last: a file of this name always has its provenance
+    publish(temporary, file)  # last: a file of this name always has its provenance
     return Exported(file, segments.rows, len(segments.start), fields, absent, segments.left_out, stand_in)
 
 
@@ -134,10 +130,9 @@ def _checks(split: cache.Split, layout: Layout, stream: str) -> dict[str, Has]:
 
     def joints_3d(start: int, stop: int) -> NDArray[np.bool_]:
         """Rows in which all joints are known that existing code takes for known."""
-        column = "kp_3d_eval" if layout.joints_3d == "common14" else "kp_3d"
-        joints = split.rows(column, start, stop)
+        joints = split.rows(layout.column_3d, start, stop)
         has = flag("has_3d", start, stop) & np.isfinite(joints).all(axis=(1, 2))
-        if column == "kp_3d":
+        if layout.column_3d == "kp_3d":
             has &= (joints[:, COMMON, 3] > 0).all(axis=1)
         return has
 
@@ -154,11 +149,11 @@ def _checks(split: cache.Split, layout: Layout, stream: str) -> dict[str, Has]:
 
 def _absent_fields(split: cache.Split, layout: Layout, checks: Mapping[str, Has]) -> dict[str, str]:
     """Field of the layout that cannot be written -> why."""
-    columns = _COLUMNS | {"joints3D": ("kp_3d",) if layout.joints_3d == "spin49" else ("kp_3d_eval",)}
     absent = {}
     for field in layout.fields:
         what = NEEDS.get(field, FEATURES)
-        if missing := [name for name in columns.get(field, ()) if name not in split.columns]:
+        columns = (layout.column_3d,) if field == "joints3D" else FIELDS[field].columns
+        if missing := [name for name in columns if name not in split.columns]:
             absent[field] = f"the split has no {' and no '.join(missing)}"
         elif what != FEATURES and not any(
             checks[what](start, stop).any() for start, stop in spans(split.tracks.start, split.tracks.stop)
@@ -225,8 +220,9 @@ def segments_of(split: cache.Split, checks: Mapping[str, Has]) -> Segments:
 class _Fields:
     """The arrays of one file, computed whenever they are read, in blocks of at most BATCH rows."""
 
-    def __init__(self, split: cache.Split, layout: Layout, segments: Segments, stream: str) -> None:
+    def __init__(self, split: cache.Split, layout: Layout, segments: Segments, stream: str, progress: Progress) -> None:
         self.split, self.layout, self.segments, self.stream = split, layout, segments, stream
+        self.progress, self.done = progress, 0
         several = np.bincount(segments.track, minlength=len(split.tracks)) > 1
         within = np.arange(len(segments.track)) - np.searchsorted(segments.track, segments.track)
         names = split.tracks.names
@@ -237,39 +233,39 @@ class _Fields:
 
     def arrays(self, fields: Sequence[str]) -> dict[str, Blocks]:
         """Every field with its shape and type."""
-        rows, n_rows = self.split.rows, self.segments.rows
-        n_2d, n_3d = len(joint_names(self.layout.joints_2d)), len(joint_names(self.layout.joints_3d))
-        dim = int(self.split.stream_manifest(self.stream)["dim"]) if "features" in fields else 0
-        column_3d = "kp_3d_eval" if self.layout.joints_3d == "common14" else "kp_3d"
-        text = f"{'S' if self.layout.container == 'hdf5' else '<U'}"  # HDF5's are bytes, which existing code decodes
-        computed: dict[str, tuple[tuple[int, ...], str, Callable[[int, int], Any]]] = {
-            "frame_id": ((), "<i8", lambda a, b: rows("frame_index", a, b)),
-            "joints2D": ((n_2d, 3), "<f4", self._joints_2d),
-            "joints3D": ((n_3d, 3), "<f4", lambda a, b: rows(column_3d, a, b)[..., :3]),
-            "bbox": ((4,), "<f4", lambda a, b: rows("bbox", a, b)),
-            "pose": ((72,), "<f4", lambda a, b: rows("pose", a, b)),
-            "shape": ((10,), "<f4", lambda a, b: rows("betas", a, b)),
-            "theta": ((82,), "<f4", lambda a, b: np.concatenate([rows("pose", a, b), rows("betas", a, b)], axis=1)),
-            "valid": ((), "|u1", self._valid),
-            "valid_i": ((1,), "<f4", lambda a, b: self._valid(a, b)[:, None]),
-            "features": ((dim,), "<f4", self._features),
+        rows, n_rows, first = self.split.rows, self.segments.rows, int(self.segments.start[0])
+        computed: dict[str, Callable[[int, int], Any]] = {
+            "vid_name": self._vid_names,
+            "img_name": self._img_names,
+            "frame_id": functools.partial(rows, "frame_index"),
+            "joints2D": self._joints_2d,
+            "joints3D": lambda start, stop: rows(self.layout.column_3d, start, stop)[..., :3],
+            "bbox": functools.partial(rows, "bbox"),
+            "pose": functools.partial(rows, "pose"),
+            "shape": functools.partial(rows, "betas"),
+            "theta": lambda start, stop: np.concatenate([rows(n, start, stop) for n in ("pose", "betas")], axis=1),
+            "valid": self._valid,
+            "valid_i": lambda start, stop: self._valid(start, stop)[:, None],
+            "features": self._features,
         }
-        if "vid_name" in fields:
-            computed["vid_name"] = ((), f"{text}{max(map(len, self.names))}", self._vid_names)
-        if "img_name" in fields:  # a segment's last name is its longest
-            longest = max(map(len, self._pictures(self.segments.track, self.segments.last_frame)))
-            computed["img_name"] = ((), f"{text}{longest}", self._img_names)
-        return {field: self._blocks(n_rows, *computed[field]) for field in fields}
 
-    def _blocks(self, n_rows: int, trailing: tuple[int, ...], code: str, compute: Callable[[int, int], Any]) -> Blocks:
-        dtype, segments = np.dtype(code), self.segments
-        return Blocks(
-            (n_rows, *trailing),
-            dtype,
-            lambda: (
-                np.asarray(compute(a, b)).astype(dtype, copy=False) for a, b in spans(segments.start, segments.stop)
-            ),
-        )
+        def blocks(field: str, dtype: np.dtype[Any]) -> Iterator[Array]:
+            for start, stop in spans(self.segments.start, self.segments.stop):
+                yield np.asarray(computed[field](start, stop)).astype(dtype, copy=False)
+                self.done += stop - start
+                self.progress(self.done, len(fields) * n_rows, field)
+
+        described = {}
+        for field in fields:
+            dtype = np.dtype(self._text_type(field) if FIELDS[field].dtype == "U" else FIELDS[field].dtype)
+            shape = (n_rows, *np.shape(computed[field](first, first + 1))[1:])
+            described[field] = Blocks(shape, dtype, functools.partial(blocks, field, dtype))
+        return described
+
+    def _text_type(self, field: str) -> str:
+        """HDF5's texts are bytes, which existing code decodes. A segment's last picture has its longest name."""
+        last = self.names if field == "vid_name" else self._pictures(self.segments.track, self.segments.last_frame)
+        return f"{'S' if self.layout.container == 'hdf5' else '<U'}{max(map(len, last))}"
 
     def _joints_2d(self, start: int, stop: int) -> Array:
         kp_2d = self.split.rows("kp_2d", start, stop)
@@ -314,33 +310,23 @@ class _Fields:
             yield name_of(index)
 
 
-def _write(file: Path, layout: Layout, arrays: Mapping[str, Blocks], progress: Progress) -> str:
+def _write(file: Path, layout: Layout, arrays: Mapping[str, Blocks]) -> str:
     """Write all arrays to `file` and return its sha256."""
-    total, done, digest = sum(array.shape[0] for array in arrays.values()), 0, hashlib.sha256()
-
-    def written(field: str, rows: int) -> None:
-        nonlocal done
-        done += rows
-        progress(done, total, field)
-
     if layout.container == "hdf5":
         with h5py.File(file, "w") as stored:
             for name, array in arrays.items():
                 dataset, at = stored.create_dataset(name, array.shape, array.dtype), 0
-                for block in checked_blocks(name, array):
+                for block in array.blocks():
                     dataset[at : at + len(block)] = block
                     at += len(block)
-                    written(name, len(block))
         with file.open("rb") as complete:
             os.fsync(complete.fileno())
         return whole_file_digest(file)
+    digest = hashlib.sha256()
     with file.open("wb") as stream:
-
-        def write(data: Any) -> None:
-            stream.write(data)
-            digest.update(data)
-
-        write_joblib(write, arrays, written)
+        for part in joblib_parts(arrays):
+            stream.write(part)
+            digest.update(part)
         stream.flush()
         os.fsync(stream.fileno())
     return digest.hexdigest()

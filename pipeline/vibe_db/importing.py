@@ -199,8 +199,7 @@ def _why(root: cache.Root, name: str, origin: Mapping[str, Any]) -> str:
 def _write_tracks(
     root: cache.Root, name: str, tracks: FileReader, origin: Mapping[str, Any], progress: Progress
 ) -> None:
-    provenance = {"imported": str(tracks.database.file.resolve())}
-    plan = cache.fingerprint(origin)
+    plan, provenance = cache.fingerprint(origin), {"imported": str(tracks.database.file.resolve())}
     with cache.SplitWriter(root, name, columns=tracks.columns, plan=plan, provenance=provenance) as writer:
         writer.begin()
         journalled, done = set(writer.journalled), 0
@@ -219,16 +218,10 @@ def _write_stream(
     root: cache.Root, name: str, stream: str, tracks: FileReader, provenance: Mapping[str, Any], options: Options
 ) -> bool:
     """Write the features of the committed rows; False when they are up to date."""
-    exported = provenance.get("stream")
-    exported = exported if isinstance(exported, dict) else {}
+    exported = found if isinstance(found := provenance.get("stream"), dict) else {}
     weights = exported.get("identity") if options.weights_of is None else options.weights_of
-    identity = {
-        "kind": "imported",
-        "version": VERSION,
-        "file_sha256": tracks.digest,
-        "weights": weights,
-        "precision": None,
-    }
+    origin = {"kind": "imported", "version": VERSION, "file_sha256": tracks.digest}
+    identity = {**origin, "weights": weights, "precision": None}
     entries = {
         "identity": identity,
         "backbone": exported.get("backbone") or {"weights": weights, "sha256": None, "stand_in": False},

@@ -17,7 +17,7 @@ import math
 import mmap
 import pickle
 import pickletools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -32,13 +32,13 @@ from pipeline.formats.pickles import ARRAYS, NDARRAY, ArrayUnpickler, Object
 from pipeline.raw.files import open_unbuffered
 
 EXPECTED: Final = "a joblib file: a dict of NumPy arrays, not compressed"
+AGAIN: Final = "Copy the file again, all of it."
 MAX_DIMENSIONS: Final = 4
 MAX_ALIGNMENT: Final = 16
 MAX_TEXT: Final = 4096  # characters
 NUMBERS_AND_TEXT: Final = "biufUS"
 PROTOCOL: Final = 3  # Python 3.7 reads it, and it has no frames, which arrays would interrupt
 ALIGNED: Final = 16  # bytes
-_NO_EFFECT: Final = {2: b"N0", 3: b"K\x000"}  # push something small, take it off again: by length
 
 # How compressed files begin, and what makes a plain one of them without unpickling.
 COMPRESSED: Final = {
@@ -70,20 +70,15 @@ def stored_arrays(file: Path) -> tuple[dict[str, Stored], tuple[str, ...]]:
         with open_unbuffered(file) as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
             _refuse_compressed(file, content[:8])
             found = _Unpickler(file, content).load()
+        if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+            refuse(f"{type(found).__name__} at the top")
     except PipelineError:
         raise
     except Exception as error:  # of a damaged pickle anything; an empty file cannot be mapped
-        raise _unreadable(
-            file, str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
-        ) from None
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-        raise _unreadable(file, f"{type(found).__name__} at the top")
+        problem = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        raise RawDataError(file, "file", expected=EXPECTED, found=problem[:300], do=AGAIN) from None
     arrays = {name: value for name, value in found.items() if isinstance(value, Stored)}
     return arrays, tuple(sorted(found.keys() - arrays.keys()))
-
-
-def _unreadable(file: Path, found: str) -> RawDataError:
-    return RawDataError(file, "file", expected=EXPECTED, found=found[:300], do="Copy the file again, all of it.")
 
 
 def _refuse_compressed(file: Path, start: bytes) -> None:
@@ -168,7 +163,7 @@ def _rows(file: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any],
     flat: NDArray[Any] = np.fromfile(file, dtype, count, offset=at)
     if len(flat) != count:
         expected = f"{count} numbers at byte {at}"
-        raise RawDataError(file, "file", expected=expected, found=f"{len(flat)}", do="Copy it again.")
+        raise RawDataError(file, "file", expected=expected, found=f"{len(flat)}", do=AGAIN)
     return flat.reshape(stop - start, *shape[1:])
 
 
@@ -188,45 +183,29 @@ class Blocks:
     blocks: Callable[[], Iterable[NDArray[Any]]]
 
 
-def write_joblib(
-    write: Callable[[Any], object], arrays: Mapping[str, Blocks], written: Callable[[str, int], None]
-) -> None:
-    """Write what `joblib.load` gives back as {name: array}. `written` gets the name and the rows of every block.
+def joblib_parts(arrays: Mapping[str, Blocks]) -> Iterator[bytes | memoryview]:
+    """The bytes, in parts, of a file that `joblib.load` gives back as {name: array}.
 
-    Raises ValueError when blocks do not have their array's shape and type.
+    Raises ValueError when the blocks of an array have another number of bytes than its shape and type.
     """
-    position = 0
-
-    def put(data: Any) -> None:
-        nonlocal position
-        write(data)
-        position += memoryview(data).nbytes
-
-    put(pickle.PROTO + bytes([PROTOCOL]) + pickle.EMPTY_DICT)
+    position = 3
+    yield pickle.PROTO + bytes([PROTOCOL]) + pickle.EMPTY_DICT
     for name, array in arrays.items():
         wrapper = joblib_format.NumpyArrayWrapper(np.ndarray, array.shape, "C", array.dtype, allow_mmap=True)
         # Without it, no version looks for the padding that versions before 1.2 do not know.
         wrapper.__dict__.pop("numpy_array_alignment_bytes", None)
         key, described = _instructions(name), _instructions(wrapper)
-        put(key + _fill(-(position + len(key) + len(described)) % ALIGNED) + described)
-        for block in checked_blocks(name, array):
-            put(block.reshape(-1).view(np.uint8))
-            written(name, len(block))
-        put(pickle.SETITEM)
-    put(pickle.STOP)
-
-
-def checked_blocks(name: str, array: Blocks) -> Iterable[NDArray[Any]]:
-    """The blocks, contiguous; ValueError at the first that does not fit."""
-    rows = 0
-    for block in array.blocks():
-        rows += len(block)
-        if block.dtype != array.dtype or block.shape[1:] != array.shape[1:] or rows > array.shape[0]:
-            raise ValueError(f"{name}: a block of {block.dtype}{block.shape} in an array of {array.dtype}{array.shape}")
-        if len(block):
-            yield np.ascontiguousarray(block)
-    if rows != array.shape[0]:
-        raise ValueError(f"{name}: {rows} rows in blocks, {array.shape[0]} announced")
+        start = key + _fill(-(position + len(key) + len(described)) % ALIGNED) + described
+        yield start
+        left = n_bytes = math.prod(array.shape) * array.dtype.itemsize
+        for block in array.blocks():
+            left -= block.nbytes
+            yield np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
+        if left:
+            raise ValueError(f"{name}: {n_bytes - left:,} bytes in blocks, {n_bytes:,} announced")
+        yield pickle.SETITEM
+        position += len(start) + n_bytes + 1
+    yield pickle.STOP
 
 
 def _instructions(value: Any) -> bytes:
@@ -235,12 +214,12 @@ def _instructions(value: Any) -> bytes:
 
 
 def _fill(n_bytes: int) -> bytes:
-    """Instructions of `n_bytes` together, or 16 more, that change nothing.
+    """Instructions of `n_bytes` together, or 16 more, that push something small and take it off again.
 
     >>> [len(_fill(n)) for n in (0, 1, 2, 3, 15)]
     [0, 17, 2, 3, 15]
     """
     if n_bytes == 1:
         n_bytes += ALIGNED
-    threes = n_bytes % 2
-    return _NO_EFFECT[3] * threes + _NO_EFFECT[2] * ((n_bytes - 3 * threes) // 2)
+    odd = n_bytes % 2
+    return b"K\x000" * odd + b"N0" * ((n_bytes - 3 * odd) // 2)

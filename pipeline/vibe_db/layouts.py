@@ -7,16 +7,16 @@ file has no name of its own: it is written as `<path of the video>#<frame>`.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.storage.atomic import write_atomic
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.pixels import sources
 from pipeline.pixels.frames import Pictures, Video
@@ -28,6 +28,31 @@ Container = Literal["joblib", "hdf5"]
 PICTURE: Final = 224  # px, a side: the pictures in whose pixels InstaVariety's joints are given
 CROP_SCALE: Final = 1.3
 COMMON: Final = slice(25, 39)  # the 14 joints of the 49 that existing code takes for known in every row
+
+
+class Field(NamedTuple):
+    """One array of a database file."""
+
+    dtype: str  # as it is written; "U": texts
+    shapes: tuple[tuple[int | str, ...], ...]  # of a row, any of them; a word stands for any number above 0
+    columns: tuple[str, ...] = ()  # of the cache, without which it cannot be written
+
+
+_NUMBER: Final = ((), (1,))
+FIELDS: Final[Mapping[str, Field]] = {
+    "vid_name": Field("U", ((),)),
+    "img_name": Field("U", ((),)),
+    "frame_id": Field("<i8", ((),)),
+    "joints2D": Field("<f4", (("joints", 3),), ("kp_2d",)),
+    "joints3D": Field("<f4", ((49, 3), (14, 3))),  # the column depends on the layout
+    "bbox": Field("<f4", ((4,),), ("bbox",)),
+    "pose": Field("<f4", ((72,),), ("pose",)),
+    "shape": Field("<f4", ((10,),), ("betas",)),
+    "theta": Field("<f4", ((82,),), ("pose", "betas")),
+    "valid": Field("|u1", _NUMBER),
+    "valid_i": Field("<f4", _NUMBER),
+    "features": Field("<f4", (("numbers",),)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +72,11 @@ class Layout:
     def in_crops(self) -> bool:
         """Pictures are crops already: joints are in the pixels of a picture of 224 x 224, and there are no boxes."""
         return "joints2D" in self.fields and "bbox" not in self.fields
+
+    @property
+    def column_3d(self) -> str:
+        """The cache's column that joints3D are in."""
+        return "kp_3d_eval" if self.joints_3d == "common14" else "kp_3d"
 
 
 _2D: Final = ("vid_name", "img_name", "joints2D", "bbox", "features")
@@ -174,14 +204,7 @@ def beside(file: Path) -> Path:
 
 def write_provenance(file: Path, content: Mapping[str, Any]) -> None:
     """Write the provenance of `file`, atomically."""
-    target = beside(file)
-    part = target.with_name(f".{target.name}.part")
-    with part.open("w") as stream:
-        json.dump(content, stream, indent=1, sort_keys=True)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(target)
+    write_atomic(beside(file), (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
 
 def read_provenance(file: Path, sha256: str) -> dict[str, Any]:
@@ -197,12 +220,9 @@ def read_provenance(file: Path, sha256: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         do = f"Restore it as it was written, or remove it: then the origin of {file.name} is unknown."
         raise RawDataError(source, "file", expected="JSON", found=f"{type(error).__name__}: {error}", do=do) from error
-    if (
-        not isinstance(content, dict)
-        or content.get("sha256") != sha256
-        or not isinstance(content.get("stand_in"), bool)
-    ):
-        found = content.get("sha256") if isinstance(content, dict) else type(content).__name__
+    known = content if isinstance(content, dict) else {}
+    if known.get("sha256") != sha256 or not isinstance(known.get("stand_in"), bool):
+        found = known.get("sha256", type(content).__name__)
         do = f"It belongs to other content: bring the one that was written with {file.name}, or remove it."
         raise RawDataError(source, "sha256", expected=f"{sha256}, as {file.name} has", found=str(found), do=do)
-    return content
+    return known

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -14,29 +14,14 @@ from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError
 from pipeline.raw.files import open_unbuffered
-from pipeline.vibe_db.joblib_files import NUMBERS_AND_TEXT, Stored, stored_arrays
-from pipeline.vibe_db.layouts import REQUIRED, Layout
+from pipeline.vibe_db.joblib_files import Stored, stored_arrays
+from pipeline.vibe_db.layouts import FIELDS, REQUIRED, Layout
 
 HDF5: Final = b"\x89HDF\r\n\x1a\n"
 NAMES_AT_ONCE: Final = 65536
 MAX_NAME: Final = 4000  # bytes: the cache's tables hold 4096, with the person
 AGAIN: Final = "Write the file again."
-TEXT: Final = "US"
-NUMBERS: Final = "biuf"
-
-_TRAILING: Final[Mapping[str, tuple[tuple[int, ...], ...]]] = {  # field -> its shapes without the rows
-    "vid_name": ((),),
-    "frame_id": ((),),
-    "img_name": ((),),
-    "joints3D": ((49, 3), (14, 3)),
-    "shape": ((10,),),
-    "pose": ((72,),),
-    "bbox": ((4,),),
-    "valid": ((), (1,)),
-    "valid_i": ((), (1,)),
-    "theta": ((82,),),
-}
-_KINDS: Final = {"vid_name": TEXT, "img_name": TEXT, "frame_id": NUMBERS_AND_TEXT.replace("f", "")}
+KINDS: Final = {"U": "US", "<i8": "biuUS"}  # of arrays that are read, by the type that is written; else numbers
 
 
 class Segment(NamedTuple):
@@ -91,31 +76,24 @@ def open_database(file: Path, layout: Layout) -> Iterator[Database]:
     """Open a joblib or HDF5 file whose fields are those of `layout`.
 
     Raises RawDataError when the file cannot be read, a field that it needs is missing, or types, shapes or lengths are
-    not what they must be; UnsafePickle when it would run code.
+    not what they must be; UnsafePickle when it would run code. Raises OSError.
     """
-    try:
-        with open_unbuffered(file) as stream:
-            start = stream.read(len(HDF5))
-    except OSError as error:
-        found = f"{type(error).__name__}: {error.strerror or error}"
-        raise RawDataError(file, "file", expected="a file", found=found, do="Check the path.") from error
+    with open_unbuffered(file) as stream:
+        start = stream.read(len(HDF5))
     if start != HDF5:
         yield _checked(file, layout, *stored_arrays(file))
         return
-    stored, arrays = None, {}
-    try:
-        stored = h5py.File(file, "r", locking=False)
-        arrays = {name: _hdf5_array(stored[name]) for name in stored if _is_plain(file, stored, name)}
-        others = tuple(sorted(set(stored) - arrays.keys()))
-    except Exception as error:  # the library raises a dozen types on damaged files, none of them documented
-        if stored is not None:
-            stored.close()
-        if isinstance(error, RawDataError):
+    with ExitStack() as opened:
+        try:
+            stored = opened.enter_context(h5py.File(file, "r", locking=False))
+            found = {name: _plain_array(file, stored, name) for name in stored}
+        except RawDataError:
             raise
-        found = f"{type(error).__name__}: {error}"
-        raise RawDataError(file, "file", expected="an HDF5 file", found=found, do="Copy it again.") from error
-    with stored:
-        yield _checked(file, layout, arrays, others)
+        except Exception as error:  # the library raises a dozen types on damaged files, none of them documented
+            problem = f"{type(error).__name__}: {error}"
+            raise RawDataError(file, "file", expected="an HDF5 file", found=problem, do="Copy it again.") from error
+        arrays = {name: array for name, array in found.items() if array is not None}
+        yield _checked(file, layout, arrays, tuple(found.keys() - arrays.keys()))
 
 
 def _checked(file: Path, layout: Layout, arrays: Mapping[str, Stored], others: tuple[str, ...]) -> Database:
@@ -128,29 +106,24 @@ def _checked(file: Path, layout: Layout, arrays: Mapping[str, Stored], others: t
             found = f"only {', '.join(sorted(arrays)) or 'no arrays'}"
             raise database.error(name, "an array of that name", found, "Is this the dataset's file?")
     for name, array in fields.items():
-        found, trailing, kinds = f"{array.dtype} {array.shape}", array.shape[1:], _KINDS.get(name, NUMBERS)
-        if not array.shape or array.shape[0] != database.rows:
+        found, (dtype, shapes, _) = f"{array.dtype} {array.shape}", FIELDS[name]
+        if array.shape[:1] != (database.rows,):
             raise database.error(name, f"{database.rows} rows, as vid_name has", found)
-        if name == "joints2D":
-            fits = len(trailing) == 2 and trailing[1] == 3
-        elif name == "features":
-            fits = len(trailing) == 1 and trailing[0] > 0
-        else:
-            fits = trailing in _TRAILING[name]
-        if array.dtype.kind not in kinds or not fits:
-            shapes = " or ".join(f"(rows, {', '.join(map(str, s))})" for s in _TRAILING.get(name, ())) or "numbers"
-            raise database.error(name, f"{'texts' if kinds == TEXT else 'numbers'} of shape {shapes}", found)
+        if array.dtype.kind not in KINDS.get(dtype, "biuf") or not any(_fits(array.shape[1:], s) for s in shapes):
+            expected = " or ".join(f"(rows, {', '.join(map(str, shape))})" for shape in shapes)
+            raise database.error(name, f"{'texts' if dtype == 'U' else 'numbers'} of shape {expected}", found)
     if not database.rows:
         raise database.error("vid_name", "rows", "none")
     return database
 
 
-def _hdf5_array(dataset: Any) -> Stored:
-    return Stored(dataset.shape or (), dataset.dtype, lambda start, stop: np.asarray(dataset[start:stop]))
+def _fits(found: tuple[int, ...], shape: tuple[int | str, ...]) -> bool:
+    pairs = zip(found, shape, strict=False)
+    return len(found) == len(shape) and all(n > 0 if isinstance(given, str) else n == given for n, given in pairs)
 
 
-def _is_plain(file: Path, stored: h5py.File, name: str) -> bool:
-    """Is it an array? Raises RawDataError for one in another file, or with filters. VIBE's files have neither."""
+def _plain_array(file: Path, stored: h5py.File, name: str) -> Stored | None:
+    """The array, None where it is something else. Raises RawDataError for one in another file, or with filters."""
 
     def refuse(found: str, expected: str = "an array in this file", do: str = AGAIN) -> None:
         raise RawDataError(file, name, expected=expected, found=found, do=do)
@@ -160,7 +133,7 @@ def _is_plain(file: Path, stored: h5py.File, name: str) -> bool:
         refuse(f"a link ({type(link).__name__})")
     dataset: Any = stored[name]
     if not isinstance(dataset, h5py.Dataset):
-        return False
+        return None
     if dataset.is_virtual or dataset.external:
         refuse("one in another file")
     if dataset.id.get_storage_size() < dataset.nbytes:
@@ -168,7 +141,7 @@ def _is_plain(file: Path, stored: h5py.File, name: str) -> bool:
     if dataset.id.get_create_plist().get_nfilters():
         do = f"Write it without them: h5repack -f NONE {file} PLAIN"
         refuse("filters (compression)", "an array without filters", do)
-    return True
+    return Stored(dataset.shape or (), dataset.dtype, lambda start, stop: np.asarray(dataset[start:stop]))
 
 
 def _text(value: str | bytes) -> str:

@@ -25,7 +25,7 @@ from pipeline.errors import PipelineError, RawDataError
 from pipeline.pixels.frames import Image, Pictures, Video
 from pipeline.pixels.numbered import n_frames
 from pipeline.show.painted_bodies import COLOURS, OPACITY, Painter, SeenBody
-from pipeline.synthetic.layouts.files import mp4_writer
+from pipeline.synthetic.files import mp4_writer
 from vibe_model.cameras import CROP_PX, FOCAL_LENGTH_PX
 from vibe_model.networks.generator import VIBE, Estimate
 from vibe_model.prediction.predict import TrackPrediction

@@ -29,7 +29,6 @@ from pipeline.features.streams.base import Machine
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.raw.stand_in import MARKER
 from pipeline.settings.targets import Target
-from pipeline.synthetic.layouts import writing
 
 SIZES = {  # videos a split, frames
     "penn_action": (3, 8),
@@ -71,7 +70,7 @@ class Embedded:
     def body(self) -> Path:
         """The stand-in body's folder. Only to be read."""
         folder = self._folder / "body"
-        writing.write_body(folder)
+        synthetic.write_body(folder)
         return folder
 
 

@@ -1,1 +1,117 @@
-"""The official layout of each dataset, written from rendered bodies.  pixels and labels -> [raw]"""
+"""The official layout of each dataset, written from rendered bodies.  pixels and labels -> [raw]
+
+Adding a dataset is adding a file with a `LAYOUT` to this folder, and a line to `LAYOUTS` (`pipeline.synthetic`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.synthetic.files import jpeg, mp4_writer
+from pipeline.synthetic.scene import Shot, Take, film
+
+T = TypeVar("T")
+
+
+class Size(NamedTuple):
+    """How much of a dataset is made, against the default."""
+
+    videos: float
+    frames: float
+
+
+SIZES: Final = {"tiny": Size(0.2, 0.7), "default": Size(1, 1), "large": Size(4, 1.5)}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Seed and amount. `n_videos` (in a split) and `n_frames` (in a video) overrule `size`."""
+
+    seed: int = 0
+    size: str = "default"
+    n_videos: int | None = None
+    n_frames: int | None = None
+
+    def videos(self, usual: int) -> int:
+        """Videos of a split that usually has `usual`."""
+        return self.n_videos if self.n_videos is not None else max(1, round(usual * SIZES[self.size].videos))
+
+    def frames(self, rng: np.random.Generator, low: int, high: int, *, least: int) -> int:
+        """Frames of a video that usually has `low` to `high`; fewer than `least` only when asked for."""
+        drawn = int(rng.integers(low, high + 1))
+        return self.n_frames if self.n_frames is not None else max(least, round(drawn * SIZES[self.size].frames))
+
+    def rng(self, *key: int) -> np.random.Generator:
+        """A generator of its own for each key, such as (dataset's number, video's number)."""
+        return np.random.default_rng([self.seed, *key])
+
+    def numbered(self, key: int, **usual: int) -> Iterator[tuple[int, str, np.random.Generator]]:
+        """(number, split, generator) of every video; `usual`: how many each split has by default."""
+        splits = [split for split, n in usual.items() for _ in range(self.videos(n))]
+        for number, split in enumerate(splits):
+            yield number, split, self.rng(key, number)
+
+
+class Record(Protocol):
+    """Write one video below the dataset's folder; return the truth behind it."""
+
+    def __call__(self, shot: Shot, folder: Path) -> Take: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the official release of one dataset is written."""
+
+    name: str
+    what: str  # one sentence for the marker file
+    plan: Callable[[Request], Iterable[Shot]]
+    record: Record
+    finish: Callable[[Path, Sequence[Shot]], None] | None = None  # writes what is about all videos
+
+    def shots(self, request: Request) -> list[Shot]:
+        """Every video that is to be recorded."""
+        return list(self.plan(request))
+
+
+def cycled(options: Sequence[T], number: int) -> T:
+    """Option number `number`, counted round and round."""
+    return options[number % len(options)]
+
+
+def write_pictures(take: Take, folder: Path, name: str, *, first: int = 0) -> NDArray[np.bool_]:
+    """Film a take into a new folder, a JPEG a frame, called `name.format(frame + first)`; visible (T, actors, 49)."""
+    folder.mkdir(parents=True)
+    visible = []
+    for number, filmed in enumerate(film(take), start=first):
+        (folder / name.format(number)).write_bytes(jpeg(filmed.image))
+        visible.append(filmed.visible)
+    return np.array(visible)
+
+
+def write_video(take: Take, file: Path) -> NDArray[np.bool_]:
+    """The same into a video file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    visible, camera = [], take.view
+    with mp4_writer(file, take.shot.fps, camera.width, camera.height) as writer:
+        for filmed in film(take):
+            writer.write(np.ascontiguousarray(filmed.image[..., ::-1]))
+            visible.append(filmed.visible)
+    return np.array(visible)
+
+
+def write_json(file: Path, content: Any, *, compact: bool = False) -> None:
+    """Write one JSON file, and the folder that it is in."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content, separators=(",", ":") if compact else None), encoding="utf-8")
+
+
+def with_confidence(kp_2d: NDArray[Any], confidence: NDArray[Any]) -> NDArray[np.float64]:
+    """(..., J, 2) px and (..., J) -> (..., J, 3)."""
+    return np.concatenate([kp_2d, confidence[..., None]], axis=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,56 +10,46 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from pipeline.synthetic.body.body import procedural
-from pipeline.synthetic.body.skinning import rest_joints
-from pipeline.synthetic.layouts.layout import Layout, Request
-from pipeline.synthetic.motion.motion import perform, random_betas
-from pipeline.synthetic.scene.scene import Actor, Shot, Take
+from pipeline.synthetic.body import procedural, rest_joints
+from pipeline.synthetic.layouts import Layout, Request, cycled
+from pipeline.synthetic.motion import perform, random_betas
+from pipeline.synthetic.scene import GENDERS, Actor, Shot, Take
 
 SUBSETS: Final = ("ACCAD", "CMU", "KIT", "SFU")
 FRAME_RATES: Final = (120.0, 120.0, 100.0, 120.0, 60.0, 120.0)  # Hz, in turn
-SECONDS: Final = (4, 10)
 Z_UP: Final = Rotation.from_rotvec([np.pi / 2, 0, 0])  # AMASS's ground is z = 0, SMPL's up is y
 SMPLH_HANDS: Final = {22: 22, 23: 37}  # SMPL's hands and the joints of SMPL-H, the index fingers' roots, at their place
 
 
-def shots(request: Request) -> list[Shot]:
+def plan(request: Request) -> Iterator[Shot]:
     """12 motions of 4 to 10 s by default, three to a subset, each by a subject of its own."""
-    planned = []
     for number, split, rng in request.numbered(103, train=12):
-        fps = FRAME_RATES[number % len(FRAME_RATES)]
-        low, high = (round(s * fps) for s in SECONDS)
-        name = f"{SUBSETS[number % len(SUBSETS)]}/subject{number // len(SUBSETS) + 1:02d}/motion{number + 1:02d}"
-        n_frames = request.frames(rng, low, high, least=round(3 * fps))
-        planned.append(Shot("amass", split, name, number, request.seed, n_frames, fps, file=f"{name}_poses.npz"))
-    return planned
+        fps = cycled(FRAME_RATES, number)
+        name = f"{cycled(SUBSETS, number)}/subject{number // len(SUBSETS) + 1:02d}/motion{number + 1:02d}"
+        n_frames = request.frames(rng, round(4 * fps), round(10 * fps), least=round(3 * fps))
+        yield Shot("amass", split, name, number, request.seed, n_frames, fps, file=f"{name}_poses.npz")
 
 
 def record(shot: Shot, folder: Path) -> Take:
     """`<subset>/<subject>/<motion>_poses.npz` and `shape.npz` beside it."""
     rng = shot.rng("motion")
     betas, facing = random_betas(rng), float(rng.uniform(-np.pi, np.pi))
-    motion = perform(rng, n_frames=shot.n_frames, fps=shot.fps, betas=betas, facing=facing)
-    gender = str(rng.choice(["male", "female"]))
+    motion = perform(rng, betas, facing, shot.n_frames, shot.fps)
+    gender = str(rng.choice(GENDERS))
     # 15 joints of the left hand, then of the right, slightly and slowly curled; palms down, fingers bend about z.
     curl = 0.25 + 0.15 * np.sin(np.linspace(0, 2 * np.pi, shot.n_frames)[:, None] + rng.uniform(0, 2 * np.pi, 30))
-    bends = curl * np.repeat([-1.0, 1.0], 15)
-    fingers = np.stack([np.zeros_like(bends), np.zeros_like(bends), bends], axis=-1).reshape(shot.n_frames, 90)
+    fingers = np.zeros((shot.n_frames, 30, 3))
+    fingers[..., 2] = curl * np.repeat([-1.0, 1.0], 15)
     for smpl, smplh in SMPLH_HANDS.items():
-        motion.pose[:, 3 * smpl : 3 * smpl + 3] = fingers[:, 3 * (smplh - 22) : 3 * (smplh - 22) + 3]
+        motion.pose[:, 3 * smpl : 3 * smpl + 3] = fingers[:, smplh - 22]
     pose, trans = z_up(motion.pose, motion.trans, rest_joints(procedural(), betas)[0])
     file = folder / shot.file
     file.parent.mkdir(parents=True, exist_ok=True)
     shape: dict[str, Any] = {"gender": np.array(gender), "betas": np.concatenate([betas, np.zeros(6)])}
     np.savez(file.with_name("shape.npz"), **shape)
-    arrays: dict[str, Any] = {
-        "trans": trans,
-        "gender": shape["gender"],
-        "mocap_framerate": np.array(shot.fps),
-        "betas": shape["betas"],
-    }
-    arrays |= {"dmpls": np.zeros((shot.n_frames, 8)), "poses": np.concatenate([pose[:, :66], fingers], axis=1)}
-    np.savez(file, **arrays)
+    arrays: dict[str, Any] = {"trans": trans, "gender": shape["gender"], "mocap_framerate": np.array(shot.fps)}
+    arrays |= {"betas": shape["betas"], "dmpls": np.zeros((shot.n_frames, 8))}
+    np.savez(file, **arrays, poses=np.concatenate([pose[:, :66], fingers.reshape(-1, 90)], axis=1))
     nowhere = np.zeros((shot.n_frames, 0, 3))
     return Take(shot, None, (Actor(motion, gender, pose, betas, trans, nowhere, nowhere, nowhere[..., :2]),))
 
@@ -73,4 +64,4 @@ def z_up(pose: NDArray[Any], trans: NDArray[Any], pelvis: NDArray[Any]) -> tuple
     return turned, np.asarray(Z_UP.apply(trans + pelvis) - pelvis)
 
 
-LAYOUT: Final = Layout("amass", "Made-up motions in AMASS's layout: nothing of AMASS.", shots, record)
+LAYOUT: Final = Layout("amass", "Made-up motions in AMASS's layout: nothing of AMASS.", plan, record)

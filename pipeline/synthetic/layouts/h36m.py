@@ -6,8 +6,8 @@ up to four of them. The world's axes are those of `scene` (y up), lengths in fil
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from pipeline.skeletons import JOINTS
-from pipeline.synthetic.layouts.files import write_cdf
-from pipeline.synthetic.layouts.layout import Layout, Request, write_video
-from pipeline.synthetic.scene.camera import Camera, look_at
-from pipeline.synthetic.scene.scene import Shot, Take, stage
+from pipeline.synthetic.camera import Camera, look_at
+from pipeline.synthetic.files import write_cdf
+from pipeline.synthetic.layouts import Layout, Request, cycled, write_json, write_video
+from pipeline.synthetic.scene import Shot, Take, stage
 
 CAMERAS: Final = ("54138969", "55011271", "58860488", "60457274")
 SIZES: Final = ((300, 302), (300, 300), (300, 300), (300, 302))  # px; the release has 1000 x 1002 and 1000 x 1000
@@ -57,21 +57,18 @@ STORED: Final = (
 )  # fmt: skip
 
 
-def shots(request: Request) -> list[Shot]:
+def plan(request: Request) -> Iterator[Shot]:
     """6 videos for training by default, four views of one take and two of another, and 3 for validation."""
-    planned: list[Shot] = []
-    for split, usual in (("train", 6), ("val", 3)):
+    number = itertools.count()
+    for split, usual, low, high in (("train", 6, 40, 46), ("val", 3, 54, 58)):
         for view in range(request.videos(usual)):
             turn, camera = divmod(view, len(CAMERAS))
             if split == "val":
                 camera = len(CAMERAS) - 1 - camera  # the frontal one first: protocol 2 evaluates on it alone
-            subject, action, actions = TAKES[split][turn % len(TAKES[split])]
+            subject, action, actions = cycled(TAKES[split], turn)
             name = f"{subject}/{_file_name(*_later(action, turn // len(TAKES[split])), subject)}.{CAMERAS[camera]}"
-            rng = np.random.default_rng([request.seed, 106, len(split), turn])
-            n_frames = request.frames(rng, *((40, 46) if split == "train" else (54, 58)), least=40)
-            size, number = SIZES[camera], len(planned)
-            planned.append(Shot("h36m", split, name, number, request.seed, n_frames, FPS, *size, actions=actions))
-    return planned
+            n_frames, size = request.frames(request.rng(106, len(split), turn), low, high, least=40), SIZES[camera]
+            yield Shot("h36m", split, name, next(number), request.seed, n_frames, FPS, *size, actions=actions)
 
 
 def record(shot: Shot, folder: Path) -> Take:
@@ -90,16 +87,14 @@ def record(shot: Shot, folder: Path) -> Take:
 def finish(folder: Path, shots: Sequence[Shot]) -> None:
     """metadata.xml, and the fits of one subject with their cameras."""
     (folder / "metadata.xml").write_bytes(metadata())
-    ids = {_file_name(a, s, FITTED): (str(i), str(s)) for i, a in enumerate(ACTIONS, start=1) for s in (1, 2)}
+    ids = {f"{FITTED}/{_file_name(a, s, FITTED)}": (i, s) for i, a in enumerate(ACTIONS, start=1) for s in (1, 2)}
     fits: dict[str, dict[str, Any]] = {}
     for name, shot in {shot.name.rpartition(".")[0]: shot for shot in shots}.items():
-        if name.startswith(f"{FITTED}/"):
-            action, subaction = ids[name.removeprefix(f"{FITTED}/")]
-            fits.setdefault(action, {})[subaction] = fits_of(_played(shot))
-    (folder / "smpl_param").mkdir()
+        if name in ids:
+            action, subaction = ids[name]
+            fits.setdefault(str(action), {})[str(subaction)] = fits_of(_played(shot))
     for what, content in (("smpl_param", fits), ("camera", cameras())):
-        file = folder / "smpl_param" / f"Human36M_subject{FITTED.removeprefix('S')}_{what}.json"
-        file.write_text(json.dumps(content), encoding="utf-8")
+        write_json(folder / "smpl_param" / f"Human36M_subject{FITTED.removeprefix('S')}_{what}.json", content)
 
 
 def camera_of(name: str, n_frames: int) -> Camera:
@@ -142,14 +137,16 @@ def cameras() -> dict[str, Any]:
     """Camera "1" to "4" -> rotation and translation (mm) from the world, focal lengths and principal point (px)."""
     described = {}
     for number, name in enumerate(CAMERAS, start=1):
-        camera = camera_of(name, 1)
-        described[str(number)] = {
-            "R": camera.extrinsics[0, :3, :3].tolist(),
-            "t": (1000 * camera.extrinsics[0, :3, 3]).tolist(),
-            "f": camera.intrinsics[[0, 1], [0, 1]].tolist(),
-            "c": camera.intrinsics[:2, 2].tolist(),
-        }
+        turn, shift, focal, centre = _numbers_of(name)
+        described[str(number)] = {"R": turn.tolist(), "t": (1000 * shift).tolist(), "f": focal, "c": centre}
     return described
+
+
+def _numbers_of(name: str) -> tuple[NDArray[np.float64], NDArray[np.float64], list[float], list[float]]:
+    """A camera's rotation (3, 3), translation (3,) m, focal lengths and principal point px."""
+    camera = camera_of(name, 1)
+    extrinsics, intrinsics = camera.extrinsics[0], camera.intrinsics
+    return extrinsics[:3, :3], extrinsics[:3, 3], intrinsics[[0, 1], [0, 1]].tolist(), intrinsics[:2, 2].tolist()
 
 
 def metadata() -> bytes:
@@ -163,12 +160,10 @@ def metadata() -> bytes:
         for subaction in (1, 2)
     ]
     extrinsic, intrinsic = list[float](), list[float]()
-    for camera in (camera_of(name, 1) for name in CAMERAS):
-        turn, shift = camera.extrinsics[0, :3, :3], camera.extrinsics[0, :3, 3]
+    for turn, shift, focal, centre in map(_numbers_of, CAMERAS):
         angles = Rotation.from_matrix(turn).as_euler("XYZ")
         extrinsic += [*angles.tolist(), *(-1000 * turn.T @ shift).tolist()] * len(SUBJECTS)
-        focal, centre = camera.intrinsics[[0, 1], [0, 1]], camera.intrinsics[:2, 2]
-        intrinsic += [*focal.tolist(), *centre.tolist(), *DISTORTION]
+        intrinsic += [*focal, *centre, *DISTORTION]
     root = Element("metadata")
     mapping = SubElement(root, "mapping")
     tables = [(SubElement(mapping, "tr"), row) for row in (["", "", *SUBJECTS], *rows)]
@@ -196,4 +191,4 @@ def _file_name(action: str, subaction: int, subject: str) -> str:
 
 
 WHAT: Final = "Rendered people in Human3.6M's layout: videos and labels made by this program, nothing of Human3.6M."
-LAYOUT: Final = Layout("h36m", WHAT, shots, record, finish)
+LAYOUT: Final = Layout("h36m", WHAT, plan, record, finish)

@@ -6,8 +6,7 @@ or the larger ones from which those are cut, in pixels; shards for testing hold 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.skeletons import convert
-from pipeline.synthetic.layouts.files import Feature, jpeg, tf_example, tfrecord
-from pipeline.synthetic.layouts.layout import Layout, Request, with_confidence
-from pipeline.synthetic.scene.scene import Shot, Take, film, stage
+from pipeline.synthetic.files import Feature, jpeg, tf_example, tfrecord
+from pipeline.synthetic.layouts import Layout, Request, cycled, with_confidence
+from pipeline.synthetic.scene import Shot, Take, film, stage
 
 TAGS: Final = {  # of Instagram, and what is played for them
     "javelinthrow": ("throw", "reach"),
@@ -36,19 +35,16 @@ PHI: Final = 2048  # numbers a frame
 TOELESS: Final = 1  # the example of each shard for testing that has no labels of toes
 
 
-def shots(request: Request) -> list[Shot]:
+def plan(request: Request) -> Iterator[Shot]:
     """6 examples for training, in shards of 3, and 2 for testing by default, of 24 frames."""
-    planned = []
     for number, split, rng in request.numbered(105, train=6, test=2):
         i = number if split == "train" else number - request.videos(6)
         shard, position = divmod(i, A_SHARD)
-        stem = f"insta_variety_{shard:02d}_copy00"  # as in the release, the same in both splits
+        stem = f"{split}/insta_variety_{shard:02d}_copy00"  # as in the release, the same in both splits
         side = LARGE_PX if split == "train" and shard % 2 else CROP_PX
-        n_frames, actions = request.frames(rng, 24, 24, least=20), tuple(TAGS.values())[number % len(TAGS)]
-        shot = Shot("insta_variety", split, f"{split}/{stem}/{position:05d}", number, request.seed, n_frames, 30.0)
-        file = f"{split}/{stem}.tfrecord"
-        planned.append(replace(shot, width=side, height=side, actions=actions, hand_held=True, file=file))
-    return planned
+        n_frames, actions = request.frames(rng, 24, 24, least=20), cycled(tuple(TAGS.values()), number)
+        name, looks = f"{stem}/{position:05d}", (30.0, side, side, 1, actions, True, f"{stem}.tfrecord")
+        yield Shot("insta_variety", split, name, number, request.seed, n_frames, *looks)
 
 
 def record(shot: Shot, folder: Path) -> Take:
@@ -58,11 +54,10 @@ def record(shot: Shot, folder: Path) -> Take:
     low, high = points.min(axis=0), points.max(axis=0)
     # Exactly as if its pictures were cut out of larger ones, around the person: by another lens.
     take = staged.seen_by(staged.view.cut((low + high) / 2, FILLED * shot.width / (high - low).max(), shot.width))
-    filmed = list(film(take))
-    visible = np.array([frame.visible[0] for frame in filmed])
+    pictures, visible = zip(*((jpeg(filmed.image), filmed.visible[0]) for filmed in film(take)), strict=True)
     file = _record_file(folder, shot)
     file.parent.mkdir(exist_ok=True)
-    file.write_bytes(tfrecord(tf_example(features_of(take, [jpeg(frame.image) for frame in filmed], visible))))
+    file.write_bytes(tfrecord(tf_example(features_of(take, pictures, np.array(visible)))))
     return take
 
 
@@ -86,7 +81,7 @@ def features_of(take: Take, pictures: Sequence[bytes], visible: NDArray[np.bool_
         labels[:, :2] = 2 * labels[:, :2] / CROP_PX - 1
         labels *= labels[:, 2:]  # a joint that is not seen is (0, 0, 0)
     xys, face, toes = labels[:, :2, :14], labels[..., 14:19], labels[..., 19:]
-    tag = list(TAGS)[shot.number % len(TAGS)]
+    tag = cycled(tuple(TAGS), shot.number)
     features: dict[str, Feature] = {
         "meta/N": np.array([n_frames]),
         "meta/has_3d": np.array([0]),
@@ -122,4 +117,4 @@ def _record_file(folder: Path, shot: Shot) -> Path:
 WHAT: Final = (
     "Rendered people in InstaVariety's layout: pictures and labels made by this program, nothing of InstaVariety."
 )
-LAYOUT: Final = Layout("insta_variety", WHAT, shots, record, finish)
+LAYOUT: Final = Layout("insta_variety", WHAT, plan, record, finish)

@@ -6,18 +6,16 @@ The detector is simulated: its keypoints are the projected joints with noise, wi
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.skeletons import convert
-from pipeline.synthetic.layouts.layout import Layout, Request, with_confidence, write_video
-from pipeline.synthetic.scene.scene import Shot, Take, stage
+from pipeline.synthetic.layouts import Layout, Request, cycled, with_confidence, write_json, write_video
+from pipeline.synthetic.scene import Shot, Take, stage
 
 Detections = list[tuple[int, NDArray[np.float64]]]  # of one frame: (person, joints)
 
@@ -40,18 +38,15 @@ BLIND_FRAMES: Final = (12, 14)  # in every fourth clip no person is found in the
 ALPHAPOSE_EVERY: Final = 5  # every fifth clip's keypoints are in AlphaPose's format, the others in OpenPose's
 
 
-def shots(request: Request) -> list[Shot]:
+def plan(request: Request) -> Iterator[Shot]:
     """6 clips for training and 2 for validation by default, of 60 to 75 frames; every third shows two people."""
-    planned = []
     for number, split, rng in request.numbered(102, train=6, val=2):
-        label = list(CLASSES)[number % len(CLASSES)]
+        label, actions = cycled(tuple(CLASSES.items()), number)
         start = int(rng.integers(0, 200))
         name = f"{''.join(rng.choice(list(ALPHABET), 11))}_{start:06d}_{start + 10:06d}"
         n_frames, fps = request.frames(rng, 60, 75, least=45), 25.0 if number % 2 else 30.0
-        shot = Shot("kinetics", split, name, number, request.seed, n_frames, fps, WIDTH, HEIGHT, actions=CLASSES[label])
-        people, file = 2 if number % 3 == 1 else 1, f"{split}/{label}/{name}.mp4"
-        planned.append(replace(shot, n_people=people, hand_held=number % 4 == 2, file=file))
-    return planned
+        looks = (fps, WIDTH, HEIGHT, 2 if number % 3 == 1 else 1, actions, number % 4 == 2)
+        yield Shot("kinetics", split, name, number, request.seed, n_frames, *looks, f"{split}/{label}/{name}.mp4")
 
 
 def record(shot: Shot, folder: Path) -> Take:
@@ -60,11 +55,11 @@ def record(shot: Shot, folder: Path) -> Take:
     visible = write_video(take, folder / shot.file)
     detections = [_detect(take, frame, visible[frame], rng) for frame in range(shot.n_frames)]
     keypoints = folder / "keypoints" / shot.split / shot.name
-    keypoints.mkdir(parents=True)
     if shot.number % ALPHAPOSE_EVERY == ALPHAPOSE_EVERY - 1:
-        _write_alphapose(keypoints / f"{shot.name}.json", detections, rng)
+        write_json(keypoints / f"{shot.name}.json", _alphapose(detections, rng))
     else:
-        _write_openpose(keypoints, shot.name, detections)
+        for frame, people in enumerate(detections):
+            write_json(keypoints / f"{shot.name}_{frame:012d}_keypoints.json", _openpose(people), compact=True)
     return take
 
 
@@ -93,40 +88,40 @@ def _detect(take: Take, frame: int, visible: NDArray[np.bool_], rng: np.random.G
     return [found[i] for i in rng.permutation(len(found))]
 
 
-def _write_openpose(folder: Path, name: str, detections: Sequence[Detections]) -> None:
-    """OpenPose's `--write_json`, BODY_25, format 1.3: a file a frame, also where no person is found."""
+def _openpose(people: Detections) -> dict[str, Any]:
+    """A frame's file of OpenPose's `--write_json`, BODY_25, format 1.3, also where no person is found."""
     parts = ("face", "hand_left", "hand_right")
     empty: dict[str, list[float]] = {f"{part}_keypoints_2d": [] for part in parts}
     empty |= {"pose_keypoints_3d": []} | {f"{part}_keypoints_3d": [] for part in parts}
-    for frame, people in enumerate(detections):
-        entries = []
-        for _, joints in people:
-            body_25 = convert(joints, source="spin49", target="body_25")
-            pose = [round(v, 3) for v in body_25.ravel().tolist()]
-            entries.append({"person_id": [-1], "pose_keypoints_2d": pose, **empty})
-        text = json.dumps({"version": 1.3, "people": entries}, separators=(",", ":"))
-        (folder / f"{name}_{frame:012d}_keypoints.json").write_text(text, encoding="utf-8")
+    entries = []
+    for _, joints in people:
+        body_25 = convert(joints, source="spin49", target="body_25")
+        entries.append({"person_id": [-1], "pose_keypoints_2d": _rounded(body_25, 3), **empty})
+    return {"version": 1.3, "people": entries}
 
 
-def _write_alphapose(file: Path, detections: Sequence[Detections], rng: np.random.Generator) -> None:
+def _alphapose(detections: Sequence[Detections], rng: np.random.Generator) -> list[dict[str, Any]]:
     """AlphaPose's result format with tracking: one list of people, COCO's 17 joints, `idx` from 1."""
     entries = []
     for frame, people in enumerate(detections):
         for person, joints in people:
             coco = convert(joints, source="spin49", target="coco")
             low, high = (f(coco[coco[:, 2] > 0, :2], axis=0) for f in (np.min, np.max))
-            entries.append(
-                {
-                    "image_id": f"{frame}.jpg",
-                    "category_id": 1,
-                    "keypoints": [round(v, 4) for v in coco.ravel().tolist()],
-                    "score": round(float(rng.uniform(2.2, 3.1)), 4),  # AlphaPose adds box and joint scores: above 1
-                    "box": [round(v, 2) for v in (*low.tolist(), *(high - low).tolist())],
-                    "idx": person + 1,
-                }
-            )
-    file.write_text(json.dumps(entries), encoding="utf-8")
+            entry = {
+                "image_id": f"{frame}.jpg",
+                "category_id": 1,
+                "keypoints": _rounded(coco, 4),
+                "score": round(float(rng.uniform(2.2, 3.1)), 4),  # AlphaPose adds box and joint scores: above 1
+                "box": _rounded(np.concatenate([low, high - low]), 2),
+                "idx": person + 1,
+            }
+            entries.append(entry)
+    return entries
+
+
+def _rounded(values: NDArray[np.float64], digits: int) -> list[float]:
+    return [round(value, digits) for value in values.ravel().tolist()]
 
 
 WHAT: Final = "Rendered people in Kinetics-400's layout, with a played detector: nothing of Kinetics."
-LAYOUT: Final = Layout("kinetics", WHAT, shots, record, finish)
+LAYOUT: Final = Layout("kinetics", WHAT, plan, record, finish)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -10,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.skeletons import JOINTS, convert
-from pipeline.synthetic.layouts.files import write_mat, write_mat73
-from pipeline.synthetic.layouts.layout import Layout, Request, write_pictures, write_video
-from pipeline.synthetic.scene.camera import Camera, frame_people
-from pipeline.synthetic.scene.scene import Actor, Shot, Take, stage
+from pipeline.synthetic.camera import Camera, frame_people
+from pipeline.synthetic.files import write_mat, write_mat73
+from pipeline.synthetic.layouts import Layout, Request, cycled, write_pictures, write_video
+from pipeline.synthetic.scene import Actor, Shot, Take, stage
 
 Array = NDArray[np.float64]
 
@@ -28,8 +29,7 @@ FPS: Final = 25.0
 SIDE_PX: Final = 320  # 2048 in the release
 TEST_FOLDER: Final = "mpi_inf_3dhp_test_set"
 TESTS: Final = ("TS1", "TS5", "TS2", "TS6", "TS3", "TS4")
-TEST_PICTURES: Final = {"TS5": (384, 216), "TS6": (384, 216)}  # width, height px; the others are square
-TEST_SIDE_PX: Final = 300
+TEST_PICTURES: Final = {"TS5": (384, 216), "TS6": (384, 216)}  # width, height px; of the others 300 x 300
 INVALID_FRAMES: Final = 5  # at the beginning of every test video evaluation may not use the labels
 UNIVERSAL_LEG_M: Final = 0.83  # hip to ankle of the skeleton that `univ_annot3` is scaled to
 ON_THE_SPOT: Final = ("squat", "arm_raise", "wave", "side_bend", "bow", "reach")  # the cameras stand still
@@ -42,23 +42,28 @@ OTHERS: Final = {
 TOES: Final = {"left_toe": "OP LBigToe", "right_toe": "OP RBigToe"}
 
 
-def shots(request: Request) -> list[Shot]:
+def plan(request: Request) -> Iterator[Shot]:
     """4 videos for training by default, two views of two sequences, of 28 frames; 2 for testing, of 32."""
-    planned = []
-    for number in range(request.videos(2 * len(PAIRS[0]))):
+    n_training = request.videos(4)
+    for number in range(n_training):
         pair, view = divmod(number, 2)
-        sequence, camera = SEQUENCES[pair % len(SEQUENCES)], PAIRS[pair // len(SEQUENCES) % len(PAIRS)][view]
-        n_frames = request.frames(np.random.default_rng([request.seed, 105, pair]), 28, 28, least=20)
+        sequence, camera = cycled(SEQUENCES, pair), cycled(PAIRS, pair // len(SEQUENCES))[view]
+        n_frames = request.frames(request.rng(105, pair), 28, 28, least=20)
         # Every fourth video is a file, as all are in the download; of the others the pictures were extracted.
-        file = f"{sequence}/" + ("imageSequence/video_{}.avi" if number % 4 == 3 else "imageFrames/video_{}")
-        shot = Shot("mpi_inf_3dhp", "train", f"{sequence}/video_{camera}", number, request.seed, n_frames, FPS)
-        planned.append(replace(shot, width=SIDE_PX, height=SIDE_PX, actions=ON_THE_SPOT, file=file.format(camera)))
-    for number, name in enumerate(TESTS[: request.videos(2)], start=len(planned)):
-        n_frames = request.frames(np.random.default_rng([request.seed, 106, number]), 32, 32, least=24)
-        size, file = TEST_PICTURES.get(name, (TEST_SIDE_PX, TEST_SIDE_PX)), f"{TEST_FOLDER}/{name}/imageSequence"
-        shot = Shot("mpi_inf_3dhp", "test", name, number, request.seed, n_frames, FPS, *size)
-        planned.append(replace(shot, actions=ON_THE_SPOT, file=file))
-    return planned
+        file = f"imageSequence/video_{camera}.avi" if number % 4 == 3 else f"imageFrames/video_{camera}"
+        looks = (FPS, SIDE_PX, SIDE_PX, 1, ON_THE_SPOT, False, f"{sequence}/{file}")
+        yield Shot("mpi_inf_3dhp", "train", f"{sequence}/video_{camera}", number, request.seed, n_frames, *looks)
+    for number, name in enumerate(TESTS[: request.videos(2)], start=n_training):
+        n_frames = request.frames(request.rng(106, number), 32, 32, least=24)
+        looks = (
+            FPS,
+            *TEST_PICTURES.get(name, (300, 300)),
+            1,
+            ON_THE_SPOT,
+            False,
+            f"{TEST_FOLDER}/{name}/imageSequence",
+        )
+        yield Shot("mpi_inf_3dhp", "test", name, number, request.seed, n_frames, *looks)
 
 
 def record(shot: Shot, folder: Path) -> Take:
@@ -150,8 +155,8 @@ def _cameras(take: Take) -> list[Camera]:
     cameras = {}
     for place, number in enumerate(order):
         angle = np.radians((place - 3.5) * 180 / 8 if place < 8 else 90 + (place - 7) * 180 / 7)
-        rng, heading = shot.rng(f"camera {number}"), facing + angle
-        cameras[number] = frame_people(rng, actor.spin49, heading=heading, width=shot.width, height=shot.height, turn=8)
+        rng, size = shot.rng(f"camera {number}"), (shot.width, shot.height)
+        cameras[number] = frame_people(rng, actor.spin49, size, heading=facing + angle, turn=8)
     return [cameras[number] for number in range(N_CAMERAS)]
 
 
@@ -164,4 +169,4 @@ def _cell(arrays: list[Array]) -> NDArray[np.object_]:
 
 
 WHAT: Final = "Rendered people in MPI-INF-3DHP's layout, projected without error: nothing of MPI-INF-3DHP."
-LAYOUT: Final = Layout("mpi_inf_3dhp", WHAT, shots, record)
+LAYOUT: Final = Layout("mpi_inf_3dhp", WHAT, plan, record)

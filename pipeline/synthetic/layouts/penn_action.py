@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.skeletons import convert
-from pipeline.synthetic.layouts.files import write_mat
-from pipeline.synthetic.layouts.layout import Layout, Request, write_pictures
-from pipeline.synthetic.scene.scene import Shot, Take, stage
+from pipeline.synthetic.files import write_mat
+from pipeline.synthetic.layouts import Layout, Request, cycled, write_pictures
+from pipeline.synthetic.scene import Shot, Take, stage
 
 # The dataset's names of actions, and what is played for them.
 ACTIONS: Final = {
@@ -31,21 +32,15 @@ NOT_LABELLED: Final = 0.75  # coordinates that the release gives an unmarked joi
 BOX_MARGIN_PX: Final = 6.0
 
 
-def shots(request: Request) -> list[Shot]:
+def plan(request: Request) -> Iterator[Shot]:
     """10 videos for training and 4 for testing by default, of 28 to 52 frames; the test videos among the others."""
     counts = {"train": request.videos(10), "test": request.videos(4)}
-    through = [(i + 0.5) / n for n in counts.values() for i in range(n)]  # how far each split is by then
-    splits = [split for split, n in counts.items() for _ in range(n)]
-    planned = []
-    for number, i in enumerate(sorted(range(len(splits)), key=through.__getitem__)):
-        rng = np.random.default_rng([request.seed, 101, number])
-        n_frames = request.frames(rng, 28, 52, least=20)
-        size, actions = PICTURES[number % len(PICTURES)], tuple(ACTIONS.values())[number % len(ACTIONS)]
+    through = [((i + 0.5) / n, split) for split, n in counts.items() for i in range(n)]  # how far each split is by then
+    for number, (_, split) in enumerate(sorted(through, key=lambda at: at[0])):
+        n_frames = request.frames(request.rng(101, number), 28, 52, least=20)
+        size, actions = cycled(PICTURES, number), cycled(tuple(ACTIONS.values()), number)
         name = f"{number + 1:04d}"
-        planned.append(
-            Shot("penn_action", splits[i], name, number, request.seed, n_frames, 30.0, *size, actions=actions)
-        )
-    return planned
+        yield Shot("penn_action", split, name, number, request.seed, n_frames, 30.0, *size, actions=actions)
 
 
 def record(shot: Shot, folder: Path) -> Take:
@@ -65,7 +60,7 @@ def labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
     unmarked = shot.rng("labels").random(seen.shape) < 0.36  # 64% of the release's invisible joints have coordinates
     joints[(seen == 0) & unmarked] = NOT_LABELLED
     return {
-        "action": list(ACTIONS)[shot.number % len(ACTIONS)],
+        "action": cycled(tuple(ACTIONS), shot.number),
         "pose": _seen_from(take),
         "x": joints[..., 0],
         "y": joints[..., 1],
@@ -100,4 +95,4 @@ def _seen_from(take: Take) -> str:
 WHAT: Final = (
     "Rendered people in Penn Action's layout: pictures and labels made by this program, nothing of Penn Action."
 )
-LAYOUT: Final = Layout("penn_action", WHAT, shots, record)
+LAYOUT: Final = Layout("penn_action", WHAT, plan, record)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.skeletons import JOINTS, convert
-from pipeline.synthetic.layouts.layout import Layout, Request, with_confidence, write_pictures
-from pipeline.synthetic.scene.scene import Shot, Take, stage
+from pipeline.synthetic.layouts import Layout, Request, cycled, with_confidence, write_json, write_pictures
+from pipeline.synthetic.scene import Shot, Take, stage
 
 NAMES: Final = (  # the release's joints in its order, which is that of `JOINTS["posetrack"]`
     "nose", "head_bottom", "head_top", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
@@ -34,46 +34,39 @@ ACTIONS: Final = (
     ("swing", "throw", "side_bend"),
     ("jumping_jacks", "arm_raise", "bow"),
 )
-STRIDE: Final = 4  # the release labels every 4th frame outside of a sequence's middle
 
 
-def is_sparse(number: int) -> bool:
-    """Whether the shot of this number is a long one of which every 4th frame is labelled."""
-    return number % 4 == 3
+def stride_of(number: int) -> int:
+    """Every 4th shot is a long one of which every 4th frame is labelled, as outside of a sequence's middle."""
+    return 4 if number % 4 == 3 else 1
 
 
-def shots(request: Request) -> list[Shot]:
+def plan(request: Request) -> Iterator[Shot]:
     """4 sequences for training and 2 for validation by default, of 24 to 28 frames; every second shows two people.
 
     One for training has 80 to 92 frames, of which every 4th is labelled.
     """
-    planned = []
     for number, split, rng in request.numbered(105, train=4, val=2):
-        low, high, least = (80, 92, 68) if is_sparse(number) else (24, 28, 20)
+        low, high, least = (80, 92, 68) if stride_of(number) > 1 else (24, 28, 20)
         n_frames = request.frames(rng, low, high, least=least)
         name = f"{number + 1:06d}_{'bonn' if number % 2 else 'mpii'}_{'train' if split == 'train' else 'test'}"
-        size, people, held = PICTURES[number % len(PICTURES)], 1 + number % 2, number % 3 == 2
-        actions = ACTIONS[number % len(ACTIONS)]
-        planned.append(
-            Shot("posetrack", split, name, number, request.seed, n_frames, 25.0, *size, people, actions, held)
-        )
-    return planned
+        looks = (*cycled(PICTURES, number), 1 + number % 2, cycled(ACTIONS, number), number % 3 == 2)
+        yield Shot("posetrack", split, name, number, request.seed, n_frames, 25.0, *looks)
 
 
 def record(shot: Shot, folder: Path) -> Take:
     """`images/<split>/<name>/<000000..>.jpg` and `posetrack_data/annotations/<split>/<name>.json`."""
     take = stage(shot)
     visible = write_pictures(take, folder / "images" / shot.split / shot.name, "{:06d}.jpg")
-    labels = folder / "posetrack_data" / "annotations" / shot.split
-    labels.mkdir(parents=True, exist_ok=True)
-    (labels / f"{shot.name}.json").write_text(json.dumps(labels_of(take, visible)), encoding="utf-8")
+    labels = folder / "posetrack_data" / "annotations" / shot.split / f"{shot.name}.json"
+    write_json(labels, labels_of(take, visible))
     return take
 
 
 def labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
     """The content of a sequence's file; visible (T, people, 49)."""
-    shot, images, annotations = take.shot, [], list[dict[str, Any]]()
-    labelled = range(0, shot.n_frames, STRIDE if is_sparse(shot.number) else 1)
+    shot, images, annotations = take.shot, [], []
+    labelled = range(0, shot.n_frames, stride_of(shot.number))
     labels = [_labels(actor.kp_2d, visible[:, i]) for i, actor in enumerate(take.actors)]
     for frame in range(shot.n_frames):
         image_id = int(f"1{shot.name[:6]}{frame:04d}")
@@ -89,7 +82,18 @@ def labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
         images.append(image)
         if frame in labelled:
             image |= {"ignore_regions_y": [], "ignore_regions_x": []}
-            annotations += [_annotation(joints[frame], person, image_id) for person, joints in enumerate(labels)]
+            for person, joints in enumerate(labels):
+                annotation = {
+                    "bbox_head": [round(value) for value in _box(joints[frame, HEAD])],
+                    "keypoints": joints[frame].ravel().tolist(),
+                    "track_id": person,
+                    "image_id": image_id,
+                    "bbox": _box(joints[frame]),
+                    "scores": [],
+                    "category_id": 1,
+                    "id": image_id * 100 + person,
+                }
+                annotations.append(annotation)
     return {"images": images, "annotations": annotations, "categories": [CATEGORY]}
 
 
@@ -99,19 +103,6 @@ def _labels(kp_2d: NDArray[Any], visible: NDArray[np.bool_]) -> NDArray[np.float
     posetrack = convert(joints, source="spin49", target="posetrack")
     posetrack[:, NEVER_LABELLED] = 0
     return posetrack
-
-
-def _annotation(joints: NDArray[np.float64], person: int, image_id: int) -> dict[str, Any]:
-    return {
-        "bbox_head": [round(value) for value in _box(joints[HEAD])],
-        "keypoints": joints.ravel().tolist(),
-        "track_id": person,
-        "image_id": image_id,
-        "bbox": _box(joints),
-        "scores": [],
-        "category_id": 1,
-        "id": image_id * 100 + person,
-    }
 
 
 def _box(joints: NDArray[np.float64]) -> list[float]:
@@ -127,4 +118,4 @@ def _box(joints: NDArray[np.float64]) -> list[float]:
 WHAT: Final = (
     "Rendered people in PoseTrack 2018's layout: pictures and labels made by this program, nothing of PoseTrack."
 )
-LAYOUT: Final = Layout("posetrack", WHAT, shots, record)
+LAYOUT: Final = Layout("posetrack", WHAT, plan, record)

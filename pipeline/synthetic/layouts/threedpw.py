@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,10 +11,10 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation, Slerp
 
 from pipeline.skeletons import JOINTS, convert
-from pipeline.synthetic.body.body import procedural
-from pipeline.synthetic.layouts.files import python2_pickle
-from pipeline.synthetic.layouts.layout import Layout, Request, with_confidence, write_pictures
-from pipeline.synthetic.scene.scene import Actor, Shot, Take, stage
+from pipeline.synthetic.body import procedural
+from pipeline.synthetic.files import python2_pickle
+from pipeline.synthetic.layouts import Layout, Request, cycled, with_confidence, write_pictures
+from pipeline.synthetic.scene import Actor, Shot, Take, stage
 
 PLACES: Final = ("courtyard", "outdoors", "downtown", "office", "flat")
 TITLES: Final = {  # what a sequence is called after, and what is played
@@ -30,21 +31,16 @@ UNSEEN_FRAMES: Final = 5  # no person is detected in the first of every third se
 INVALID_FRAMES: Final = 6  # at the end of every fourth sequence the camera's pose is not good enough
 
 
-def shots(request: Request) -> list[Shot]:
+def plan(request: Request) -> Iterator[Shot]:
     """28, 5 and 5 sequences by default, of 24 to 30 frames; a few of those for training show two actors.
 
     Many short ones rather than few long ones: what a small network can learn grows with the number of people and poses.
     """
-    planned = []
     for number, split, rng in request.numbered(104, train=28, validation=5, test=5):
-        title = list(TITLES)[number % len(TITLES)]
-        size, n_frames = PICTURES[number % len(PICTURES)], request.frames(rng, 24, 30, least=24)
-        name = f"{PLACES[number % len(PLACES)]}_{title}_{number:02d}"
-        people = 2 if split == "train" and number % 14 == 2 else 1
-        planned.append(
-            Shot("3dpw", split, name, number, request.seed, n_frames, FPS, *size, people, TITLES[title], hand_held=True)
-        )
-    return planned
+        title, actions = cycled(tuple(TITLES.items()), number)
+        name, n_frames = f"{cycled(PLACES, number)}_{title}_{number:02d}", request.frames(rng, 24, 30, least=24)
+        looks = (*cycled(PICTURES, number), 2 if split == "train" and number % 14 == 2 else 1, actions, True)
+        yield Shot("3dpw", split, name, number, request.seed, n_frames, FPS, *looks)
 
 
 def record(shot: Shot, folder: Path) -> Take:
@@ -59,8 +55,7 @@ def record(shot: Shot, folder: Path) -> Take:
 
 def labels_of(take: Take, visible: NDArray[np.bool_]) -> dict[str, Any]:
     """The content of a sequence file; visible (T, actors, 49). Lists have an entry an actor."""
-    shot, actors, n_frames = take.shot, take.actors, take.shot.n_frames
-    body = procedural()
+    shot, actors, n_frames, body = take.shot, take.actors, take.shot.n_frames, procedural()
     valid = np.ones(n_frames, np.bool_)
     if shot.number % 4 == 3:
         valid[-INVALID_FRAMES:] = False
@@ -110,4 +105,4 @@ def _poses_at(pose: NDArray[Any], frames: NDArray[Any]) -> NDArray[Any]:
 WHAT: Final = (
     "Rendered people in 3DPW's layout, all with the neutral template (genders are labels only): nothing of 3DPW."
 )
-LAYOUT: Final = Layout("3dpw", WHAT, shots, record)
+LAYOUT: Final = Layout("3dpw", WHAT, plan, record)

@@ -20,7 +20,7 @@ from pipeline.cli.console import plain
 from pipeline.cli.text import command
 from pipeline.commands import COMMANDS, status
 from pipeline.datasets.penn_action import PennAction
-from pipeline.synthetic.layouts.layout import Size
+from pipeline.synthetic.layouts import Size
 
 ROOT = Path(__file__).parents[3]
 

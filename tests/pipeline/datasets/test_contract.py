@@ -21,7 +21,7 @@ from pipeline.datasets.contract import ONE_QUARTER, impossible
 from pipeline.pixels.frames import Pictures
 from pipeline.raw import RawVideo
 from pipeline.skeletons import JOINTS
-from pipeline.synthetic.layouts.files import jpeg
+from pipeline.synthetic.files import jpeg
 from pipeline.track import Track
 
 COLUMNS = ("frame_index", "bbox", "kp_2d", "kp_3d", "has_3d")

@@ -11,8 +11,8 @@ from pipeline import crops, datasets
 from pipeline.accounting import Accounting
 from pipeline.errors import RawDataError
 from pipeline.skeletons import JOINTS
-from pipeline.synthetic.layouts.files import tf_example as example
-from pipeline.synthetic.layouts.files import tfrecord as framed
+from pipeline.synthetic.files import tf_example as example
+from pipeline.synthetic.files import tfrecord as framed
 
 INSTA = datasets.get("insta_variety")
 SPIN49 = JOINTS["spin49"]

@@ -14,7 +14,7 @@ from pipeline.accounting import VideoAccount
 from pipeline.datasets.new_video import NewVideo, raw_folder
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.formats.labels.boxes_csv import read_boxes
-from pipeline.synthetic.layouts.files import mp4_writer
+from pipeline.synthetic.files import mp4_writer
 from tests.pipeline.datasets.standing import standing
 
 N = 12  # frames of the video

@@ -12,7 +12,7 @@ from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video, re
 from pipeline.errors import RawDataError, reading_refused
 from pipeline.pixels.frames import Pictures, Video
 from pipeline.pixels.numbered import edit_list_start, n_frames, picture_pattern
-from pipeline.synthetic.layouts.files import mp4_writer
+from pipeline.synthetic.files import mp4_writer
 from tests.pipeline.datasets.standing import standing
 
 FOLDER = Path("S1/video_0")

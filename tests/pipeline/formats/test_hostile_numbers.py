@@ -24,7 +24,7 @@ from pipeline.datasets import contract
 from pipeline.formats import tf_example, tfrecords
 from pipeline.formats.cdf import load_cdf
 from pipeline.formats.pickles import load_pickle
-from pipeline.synthetic.layouts import files
+from pipeline.synthetic import files
 
 VALUES: Final = (math.nan, -math.inf, -1e20, 1e300)
 Poison = Callable[[Any], np.ndarray]

@@ -10,8 +10,8 @@ import pytest
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.pixels.records import Records
 from pipeline.pixels.sources import parse
-from pipeline.synthetic.layouts.files import tf_example as example
-from pipeline.synthetic.layouts.files import tfrecord as framed
+from pipeline.synthetic.files import tf_example as example
+from pipeline.synthetic.files import tfrecord as framed
 
 
 def jpeg(brightness: int, width: int = 64, height: int = 48) -> bytes:

@@ -16,14 +16,13 @@ from pipeline.errors import MissingAssets, RawDataError, UnsafePickle
 from pipeline.formats.pickles import load_pickle
 from pipeline.raw.stand_in import MARKER
 from pipeline.smpl import assets
-from pipeline.synthetic.body import body
+from pipeline.synthetic.body import procedural
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: Any) -> Path:
-    folder = tmp_path_factory.mktemp("body")
-    body.write(folder)
-    return folder
+@pytest.fixture
+def written(embedded: Any) -> Path:
+    """The procedural body's folder. Only to be read."""
+    return Path(embedded.body)
 
 
 @pytest.fixture
@@ -44,12 +43,12 @@ def change(folder: Path, **changes: Any) -> None:
 
 def test_the_procedural_bodys_files_are_read_by_the_loader_for_real_ones(written: Path) -> None:
     for gender in assets.GENDERS:
-        made, read = body.procedural(gender), assets.load(written, gender)
+        made, read = procedural(gender), assets.load(written, gender)
         for field in ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "parents", "faces"):
             np.testing.assert_array_equal(getattr(read, field), getattr(made, field), err_msg=field)
             assert getattr(read, field).dtype == getattr(made, field).dtype
     for field in ("J_regressor_extra", "J_regressor_h36m", "mean_pose", "mean_shape", "mean_cam"):
-        np.testing.assert_array_equal(getattr(read, field), getattr(body.procedural(), field), err_msg=field)
+        np.testing.assert_array_equal(getattr(read, field), getattr(procedural(), field), err_msg=field)
     assert read.posedirs.dtype == np.float32
     assert read.parents[:5].tolist() == [-1, 0, 0, 0, 1]
 

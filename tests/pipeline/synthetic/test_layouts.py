@@ -15,11 +15,9 @@ from scipy.spatial.transform import Rotation
 
 from pipeline import synthetic
 from pipeline.skeletons import JOINTS
-from pipeline.synthetic.body.body import procedural
-from pipeline.synthetic.body.skinning import rest_joints, skin, spin49
-from pipeline.synthetic.layouts import amass, kinetics, penn_action, threedpw
-from pipeline.synthetic.layouts.files import python2_pickle
-from pipeline.synthetic.layouts.layout import Request
+from pipeline.synthetic.body import procedural, rest_joints, skin, spin49
+from pipeline.synthetic.files import python2_pickle
+from pipeline.synthetic.layouts import Request, amass, kinetics, penn_action, threedpw
 
 SPIN49 = JOINTS["spin49"]
 # In the order of the releases' own documentation.
@@ -31,17 +29,6 @@ COCO = "nose leye reye lear rear lshoulder rshoulder lelbow relbow lwrist rwrist
 def truth(actor, order: str) -> np.ndarray:
     """(T, J, 2) px."""
     return actor.kp_2d[:, [SPIN49.index(name) for name in order.split()]]
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    """Kinetics' clips that differ: of one person with frames without detections, of two, with AlphaPose's results."""
-    folder = tmp_path_factory.mktemp("raw") / "kinetics"
-    layout = synthetic.LAYOUTS["kinetics"]
-    shots = [layout.shots(Request(seed=5, n_frames=n))[number] for number, n in ((0, 13), (1, 6), (4, 3))]
-    takes = [kinetics.record(shot, folder) for shot in shots]
-    kinetics.finish(folder, shots)
-    return folder, takes
 
 
 def test_penn_action_has_the_official_files_variables_and_coordinates_from_one(embedded) -> None:
@@ -82,30 +69,30 @@ def test_penn_action_has_the_official_files_variables_and_coordinates_from_one(e
     assert np.mean(right_colour) > 0.95
 
 
-def test_kinetics_has_clips_by_class_lists_and_keypoints(clips) -> None:
-    folder, takes = clips
-    assert sorted(p.name for p in folder.iterdir()) == ["annotations", "keypoints", "train"]
-    with (folder / "annotations/train.csv").open() as stream:
-        rows = {row["youtube_id"]: row for row in csv.DictReader(stream)}
+def test_kinetics_has_clips_by_class_lists_and_keypoints(embedded) -> None:
+    folder, takes = embedded.raw("kinetics"), embedded.takes("kinetics")
+    assert sorted(p.name for p in folder.iterdir()) == ["STAND_IN.json", "annotations", "keypoints", "train", "val"]
     for take in takes:
-        name = take.shot.name
+        name, split = take.shot.name, take.shot.split
         assert re.fullmatch(r"[\w-]{11}_\d{6}_\d{6}", name)
-        (file,) = (folder / "train").glob(f"*/{name}.mp4")
+        (file,) = (folder / split).glob(f"*/{name}.mp4")
         video = cv2.VideoCapture(str(file))
         assert video.get(cv2.CAP_PROP_FPS) == take.shot.fps
         assert sum(1 for _ in iter(lambda video=video: video.read()[0], False)) == take.shot.n_frames
-        row = rows[name[:11]]
+        with (folder / f"annotations/{split}.csv").open() as stream:
+            (row,) = csv.DictReader(stream)
         assert list(row) == ["label", "youtube_id", "time_start", "time_end", "split"]
-        assert (row["label"], row["split"]) == (file.parent.name, "train")
+        assert (row["label"], row["split"], row["youtube_id"]) == (file.parent.name, split, name[:11])
         assert f"{int(row['time_start']):06d}_{int(row['time_end']):06d}" == name[12:]
 
 
-def test_openpose_files_hold_the_projected_joints_with_noise_and_people_in_no_fixed_order(clips) -> None:
-    folder, takes = clips
+def test_openpose_files_hold_the_projected_joints_with_noise_and_people_in_no_fixed_order(embedded) -> None:
+    folder, takes = embedded.raw("kinetics"), embedded.takes("kinetics")  # of one person, and of two
     errors, n_people, firsts = [], [set(), set()], set()
-    for number, take in enumerate(takes[:2]):
+    for number, take in enumerate(takes):
+        name, split = take.shot.name, take.shot.split
         for frame in range(take.shot.n_frames):
-            file = folder / "keypoints/train" / take.shot.name / f"{take.shot.name}_{frame:012d}_keypoints.json"
+            file = folder / "keypoints" / split / name / f"{name}_{frame:012d}_keypoints.json"
             content = json.loads(file.read_text())
             assert (set(content), content["version"]) == ({"version", "people"}, 1.3)
             n_people[number].add(len(content["people"]))
@@ -126,13 +113,13 @@ def test_openpose_files_hold_the_projected_joints_with_noise_and_people_in_no_fi
     assert np.concatenate(errors).std() == pytest.approx(kinetics.NOISE_PX, rel=0.15)
 
 
-def test_every_fifth_clip_has_alphapose_results(clips) -> None:
-    folder, takes = clips
-    (file,) = (folder / "keypoints/train" / takes[2].shot.name).iterdir()
-    assert file.name == f"{takes[2].shot.name}.json"
+def test_every_fifth_clip_has_alphapose_results(tmp_path) -> None:
+    take = kinetics.record(synthetic.LAYOUTS["kinetics"].shots(Request(seed=5, n_frames=2))[4], tmp_path)
+    (file,) = (tmp_path / "keypoints/train" / take.shot.name).iterdir()
+    assert file.name == f"{take.shot.name}.json"
     for entry in json.loads(file.read_text()):
         assert set(entry) == {"image_id", "category_id", "keypoints", "score", "box", "idx"}
-        frame, actor = int(entry["image_id"].removesuffix(".jpg")), takes[2].actors[entry["idx"] - 1]
+        frame, actor = int(entry["image_id"].removesuffix(".jpg")), take.actors[entry["idx"] - 1]
         joints = np.array(entry["keypoints"]).reshape(17, 3)
         assert np.abs((joints[:, :2] - truth(actor, COCO)[frame])[joints[:, 2] > 0]).max() < 6 * kinetics.NOISE_PX
 
@@ -144,18 +131,20 @@ def unpickled(data: bytes):
         return pickle.loads(data, encoding="latin1")
 
 
-def test_3dpw_has_the_official_keys_shapes_and_types_and_the_truth(tmp_path) -> None:
-    body, shots = procedural(), synthetic.LAYOUTS["3dpw"].shots(Request(seed=5, n_frames=7))
+def test_3dpw_has_the_official_keys_shapes_and_types_and_the_truth(embedded, tmp_path) -> None:
+    body, shots = procedural(), synthetic.LAYOUTS["3dpw"].shots(Request(seed=5, n_frames=3))
     assert {(s.split, s.n_people) for s in shots} >= {("train", 2), ("train", 1), ("validation", 1), ("test", 1)}
-    for shot in (shots[1], shots[2]):  # undetected at first; of two people
-        take = threedpw.record(shot, tmp_path)
-        pictures = sorted(p.name for p in (tmp_path / "imageFiles" / shot.name).iterdir())
-        assert pictures == [f"image_{i:05d}.jpg" for i in range(7)]
-        data = (tmp_path / "sequenceFiles" / shot.split / f"{shot.name}.pkl").read_bytes()
+    undetected, pair = embedded.takes("3dpw")[1], threedpw.record(shots[2], tmp_path)
+    for folder, take, unseen in ((embedded.raw("3dpw"), undetected, threedpw.UNSEEN_FRAMES), (tmp_path, pair, 0)):
+        shot, n = take.shot, take.shot.n_frames
+        pictures = sorted(p.name for p in (folder / "imageFiles" / shot.name).iterdir())
+        assert pictures == [f"image_{i:05d}.jpg" for i in range(n)]
+        data = (folder / "sequenceFiles" / shot.split / f"{shot.name}.pkl").read_bytes()
         labels = unpickled(data)
         arrays = {
-            "betas": (300,), "betas_clothed": (300,), "poses": (7, 72), "trans": (7, 3), "poses_60Hz": (13, 72),
-            "trans_60Hz": (13, 3), "jointPositions": (7, 72), "poses2d": (7, 3, 18), "campose_valid": (7,),
+            "betas": (300,), "betas_clothed": (300,), "poses": (n, 72), "trans": (n, 3),
+            "poses_60Hz": (2 * n - 1, 72), "trans_60Hz": (2 * n - 1, 3), "jointPositions": (n, 72),
+            "poses2d": (n, 3, 18), "campose_valid": (n,),
             "v_template_clothed": (6890, 3), "texture_maps": (1, 1, 3),
         }  # fmt: skip
         rest = {"sequence", "genders", "img_frame_ids", "cam_poses", "cam_intrinsics"}
@@ -165,20 +154,19 @@ def test_3dpw_has_the_official_keys_shapes_and_types_and_the_truth(tmp_path) -> 
         for key, shape in arrays.items():
             assert [array.shape for array in labels[key]] == [shape] * len(take.actors), key
         cameras = labels["cam_poses"]
-        assert (cameras.shape, labels["cam_intrinsics"].shape, labels["img_frame_ids"].shape) == (
-            (7, 4, 4), (3, 3), (7,),
-        )  # fmt: skip
+        shapes = [labels[key].shape for key in ("cam_poses", "cam_intrinsics", "img_frame_ids")]
+        assert shapes == [(n, 4, 4), (3, 3), (n,)]
         assert labels["campose_valid"][0].dtype == np.bool_
         for i, actor in enumerate(take.actors):
             np.testing.assert_array_equal(labels["poses"][i], actor.pose)
             skinned = skin(body, labels["betas"][i][:10], labels["poses"][i], labels["trans"][i])
-            np.testing.assert_allclose(labels["jointPositions"][i].reshape(7, 24, 3), skinned.joints, atol=1e-9)
+            np.testing.assert_allclose(labels["jointPositions"][i].reshape(n, 24, 3), skinned.joints, atol=1e-9)
             world = spin49(body, skinned)[:, [SPIN49.index(name) for name in POSES_2D.split()]]
             seen = np.einsum("tab,tjb->tja", cameras[:, :3, :3], world) + cameras[:, None, :3, 3]
             pixels = seen @ labels["cam_intrinsics"].T
             stored = labels["poses2d"][i].transpose(0, 2, 1)
             detected = (stored != 0).any(axis=(1, 2))
-            assert detected.sum() == 7 - (threedpw.UNSEEN_FRAMES if shot.number == 1 else 0)
+            assert detected.sum() == n - unseen
             projected = pixels[detected, :, :2] / pixels[detected, :, 2:]
             np.testing.assert_allclose(stored[detected, :14, :2], projected, atol=1e-6)
             assert (stored[detected, :, 2] > 0.3).mean() > 0.6

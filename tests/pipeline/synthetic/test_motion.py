@@ -8,11 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from pipeline.synthetic.body.body import procedural
-from pipeline.synthetic.body.rig import JOINT_NAMES
-from pipeline.synthetic.body.skinning import skin
-from pipeline.synthetic.motion import motion
-from pipeline.synthetic.motion.actions import ACTIONS, DOFS
+from pipeline.synthetic import motion
+from pipeline.synthetic.actions import ACTIONS, DOFS
+from pipeline.synthetic.body import procedural, skin
+from pipeline.synthetic.rig import JOINT_NAMES
 
 JOINT = {name: number for number, name in enumerate(JOINT_NAMES)}
 
@@ -21,7 +20,7 @@ JOINT = {name: number for number, name in enumerate(JOINT_NAMES)}
 def perform(*actions: str, seed: int = 0, n_frames: int = 75) -> motion.Motion:
     rng = np.random.default_rng(seed)
     betas = motion.random_betas(rng)
-    return motion.perform(rng, n_frames=n_frames, fps=30.0, betas=betas, facing=0.4, actions=actions)
+    return motion.perform(rng, betas, 0.4, n_frames, 30.0, actions)
 
 
 def posed(**degrees: float) -> np.ndarray:
@@ -64,7 +63,7 @@ def test_a_mirrored_motion_is_the_mirror_image() -> None:
 
 @given(st.floats(-400, 400), st.floats(-400, 400), st.sampled_from(list(DOFS)))
 def test_limits_hold_for_any_angle_and_keep_the_order(first: float, second: float, name: str) -> None:
-    angles = motion.relaxed(2)
+    angles = np.tile(motion.RELAXED, (2, 1))
     angles[:, motion.INDEX[name]] = sorted((first, second))
     low, high = motion.within_limits(angles)[:, motion.INDEX[name]]
     rounding = 1e-9  # degrees

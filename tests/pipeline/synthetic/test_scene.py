@@ -7,13 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.synthetic import LAYOUTS, calibration_crops
-from pipeline.synthetic.body.body import VERTEX_IDS, procedural
-from pipeline.synthetic.body.skinning import skin, spin49
-from pipeline.synthetic.layouts.layout import Request
-from pipeline.synthetic.scene import appearance, scene
-from pipeline.synthetic.scene.camera import Camera, look_at
-from pipeline.synthetic.scene.render import Renderer, rasterise
+from pipeline.synthetic import LAYOUTS, appearance, calibration_crops, scene
+from pipeline.synthetic.body import VERTEX_IDS, procedural, skin, spin49
+from pipeline.synthetic.camera import Camera, look_at
+from pipeline.synthetic.layouts import Request
+from pipeline.synthetic.render import Renderer, rasterise
 
 TOWARDS = [[2.0, 1.0], [2.0, 9.0], [12.0, 1.0]]  # counter-clockwise to a viewer whose y points down
 BODY = procedural()
@@ -94,7 +92,7 @@ def test_a_silhouette_reaches_exactly_as_far_as_the_projected_vertices() -> None
     assert np.isinf(away.depth).all()
 
 
-@pytest.mark.parametrize("name", ["nose", "lbigtoe", "rbigtoe", "leye", "reye"])
+@pytest.mark.parametrize("name", ["nose", "lbigtoe", "reye"])
 def test_a_coloured_patch_of_skin_is_where_its_joint_is_labelled(name: str) -> None:
     patch = np.where((BODY.faces == VERTEX_IDS[name]).any(axis=1)[:, None], WHITE, np.float32(0))
     renderer, backdrop, camera = Renderer(BODY.faces), appearance.Backdrop(np.random.default_rng(0)), camera_at()
@@ -132,7 +130,7 @@ def test_what_leaves_the_picture_is_not_visible() -> None:
 
 
 def test_everyone_is_in_the_picture_and_keeps_a_distance() -> None:
-    take = scene.stage(shot("2", n_frames=20, width=300, height=260, n_people=3))
+    take = scene.stage(shot("2", n_frames=10, width=300, height=260, n_people=3))
     paths = [actor.trans[:, [0, 2]] for actor in take.actors]
     for i, actor in enumerate(take.actors):
         assert take.view.sees(actor.kp_2d).all()

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -13,8 +12,7 @@ import pytest
 from pipeline import synthetic
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.raw.stand_in import is_stand_in
-from pipeline.synthetic.layouts import writing
-from pipeline.synthetic.layouts.layout import Request
+from pipeline.synthetic.layouts import Size
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -22,41 +20,44 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
-def small(name: str, folder: Path, **options) -> list[synthetic.Take]:
-    return synthetic.write_dataset(name, folder, **({"n_videos": 1, "n_frames": 2} | options))
+def small(folder: Path, **options) -> list[synthetic.Take]:
+    return synthetic.write_dataset("amass", folder, **({"n_videos": 1, "n_frames": 2} | options))
 
 
 def test_the_same_seed_gives_the_same_bytes_in_any_number_of_processes(tmp_path: Path) -> None:
-    takes = [small("penn_action", tmp_path / folder, seed=1, workers=n) for folder, n in (("a", 1), ("b", 2))]
+    takes = [small(tmp_path / folder, n_videos=2, seed=1, workers=n) for folder, n in (("a", 1), ("b", 2))]
     assert [take.shot for take in takes[0]] == [take.shot for take in takes[1]]
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
     assert is_stand_in(tmp_path / "a")
     marker = json.loads((tmp_path / "a/STAND_IN.json").read_text())
-    assert (marker["stand_in"], marker["seed"], marker["version"]) == (True, 1, writing.VERSION)
+    assert (marker["stand_in"], marker["seed"], marker["version"]) == (True, 1, synthetic.VERSION)
     assert marker["what"].endswith(".")
 
 
-def test_what_is_up_to_date_stays_and_another_seed_replaces_it(tmp_path: Path) -> None:
+def test_what_is_up_to_date_stays_and_another_seed_replaces_it(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(synthetic.SIZES, "tiny", Size(0.05, 0.1))
+    place = (tmp_path / "raw", tmp_path / "body")
+
     def written(seed: int = 0) -> list[str]:
         found: list[str] = []
-        options = {"size": "tiny", "workers": 1, "progress": lambda done, total, message="": found.append(message)}
-        synthetic.synthesize(tmp_path / "raw", tmp_path / "body", ["amass"], seed=seed, **options)
+        report = lambda done, total, message="": found.append(f"{done}/{total} {message}")  # noqa: E731
+        synthetic.synthesize(*place, ["amass"], seed=seed, size="tiny", workers=1, progress=report)
         return found
 
     def current(*names: str, seed: int = 0) -> bool:
-        return synthetic.is_current(tmp_path / "raw", tmp_path / "body", names, size="tiny", seed=seed)
+        return synthetic.is_current(*place, names, size="tiny", seed=seed)
 
-    assert len(written()) == len(synthetic.LAYOUTS["amass"].shots(Request(size="tiny")))
+    assert written() == ["1/1 amass ACCAD/subject01/motion01"]
     assert current("amass")
     assert not current("amass", "3dpw")
     assert not current("amass", seed=1)
     times = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
     assert written() == []
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == times
-    before = digests(tmp_path / "raw")
+    before = digests(place[0])
     assert written(seed=1) != []
-    assert digests(tmp_path / "raw") != before
-    assert is_stand_in(tmp_path / "body")
+    assert digests(place[0]) != before
+    assert is_stand_in(place[1])
 
 
 @pytest.mark.parametrize("content", [None, "{}", '{"stand_in": false}', "no json"])
@@ -76,14 +77,18 @@ def test_a_folder_of_something_else_is_refused_and_stays(content, tmp_path: Path
 def test_an_empty_folder_is_filled_and_an_error_on_the_way_leaves_what_was_there(tmp_path: Path) -> None:
     folder = tmp_path / "raw"
     folder.mkdir()
-    small("amass", folder)
+    (tmp_path / ".raw.partial").mkdir()  # of a killed run
+    (tmp_path / ".raw.partial/half").write_text("half")
+    small(folder)
     before = digests(tmp_path)
-    with pytest.raises(OSError, match="disk full"), writing.new_folder(folder, {"stand_in": True}) as partial:
+    assert "raw/half" not in before
+    with pytest.raises(OSError, match="disk full"), synthetic.new_folder(folder, {"stand_in": True}) as partial:
         (partial / "half").write_text("half")
         raise OSError("disk full")
     assert digests(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_half_dataset_and_the_next_one_completes_it(tmp_path: Path) -> None:
     code = "import sys, pathlib; from pipeline import synthetic; "
     code += "synthetic.write_dataset('amass', pathlib.Path(sys.argv[1]), n_videos=60)"
@@ -95,10 +100,10 @@ def test_a_killed_run_leaves_no_half_dataset_and_the_next_one_completes_it(tmp_p
             break
         assert process.poll() is None
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     assert not folder.exists()
-    small("amass", folder)
+    small(folder)
     assert not partial.exists()
     assert is_stand_in(folder)
 

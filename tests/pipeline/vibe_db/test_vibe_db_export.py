@@ -16,10 +16,10 @@ import cache
 from pipeline import datasets
 from pipeline.__main__ import main
 from pipeline.errors import PipelineError
-from pipeline.skeletons import JOINTS
+from pipeline.skeletons import JOINTS, joint_names
 from pipeline.vibe_db.export import export
 from pipeline.vibe_db.importing import import_database
-from pipeline.vibe_db.layouts import names_of, source_of
+from pipeline.vibe_db.layouts import layout_of, names_of, source_of, usual_name
 
 DIM = 2048
 SHAPES = {"bbox": (4,), "features": (DIM,), "shape": (10,), "pose": (72,), "theta": (82,), "valid_i": (1,)}
@@ -41,6 +41,7 @@ SPLITS = {  # split -> the name of its file, numbers of joints in 2D and 3D, its
     "3dpw/validation": ("3dpw_val_db.pt", 14, 14, SMPL),
     "amass/train": ("amass_db.pt", 0, 0, "theta vid_name"),
 }
+ALIKE = ("penn_action/train", "posetrack/train", "kinetics/val", "mpi_inf_3dhp/train", "h36m/train")  # as others are
 
 
 def add_stream(root: Path, name: str, lost: tuple[int, ...] = (), stream: str = "resnet50") -> None:
@@ -88,7 +89,17 @@ def rows_of(root: Path, name: str) -> tuple[cache.Split, np.ndarray]:
 # ---------------------------------------------------------------------------------------------- all demo datasets
 
 
-@pytest.mark.parametrize("name", SPLITS)
+@pytest.mark.parametrize("name", SPLITS.keys() - {"kinetics/val"})
+def test_a_dataset_s_file_has_the_name_and_the_fields_that_existing_code_knows(name: str) -> None:
+    dataset, _, split = name.partition("/")
+    layout = layout_of(dataset, split, ())
+    file, n_2d, n_3d, fields = SPLITS[name]
+    assert (usual_name(layout, dataset, split), set(layout.fields)) == (file, set(fields.split()))
+    for field, found, expected in (("joints2D", layout.joints_2d, n_2d), ("joints3D", layout.joints_3d, n_3d)):
+        assert field not in layout.fields or len(joint_names(found)) == expected
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in ALIKE)) for n in SPLITS])
 def test_existing_code_finds_its_fields_and_an_import_gives_training_and_the_next_export_the_same(
     name: str, converted: Any, tmp_path: Path
 ) -> None:

@@ -382,18 +382,22 @@ def test_a_killed_import_goes_on_to_the_same_bytes(
         assert into.tree(root) == into.tree(tmp_path / "cache")
 
 
-@pytest.mark.parametrize("other", ["another file", "converted"])
-def test_a_split_of_another_origin_is_not_touched(other: str, embedded: Any, into: Any, tmp_path: Path) -> None:
-    if other == "converted":
-        into.convert(tmp_path / "cache", embedded.raw("posetrack"), "posetrack", "train")
-    else:
-        imported(posetrack(bbox=boxes() + 1), "posetrack/train", tmp_path)
-    before = into.tree(tmp_path / "cache")
+def test_a_split_of_another_origin_is_not_touched_and_has_the_same_keys(
+    embedded: Any, into: Any, tmp_path: Path
+) -> None:
+    _, other = imported(posetrack(bbox=boxes() + 1), "posetrack/train", tmp_path)
+    raw, root = embedded.raw("posetrack"), tmp_path / "converted"
+    into.convert(root, raw, "posetrack", "train")
     joblib.dump(posetrack(), tmp_path / "db.pt")
-    was = "converted from raw data" if other == "converted" else "imported from db.pt.*sha256 was"
-    with pytest.raises(PipelineError, match=was):
-        import_database(tmp_path / "db.pt", tmp_path / "cache", "posetrack/train")
-    assert into.tree(tmp_path / "cache") == before
+    for cached, was in ((root, "converted from raw data"), (tmp_path / "cache", "imported from db.pt.*sha256 was")):
+        before = into.tree(cached)
+        with pytest.raises(PipelineError, match=was):
+            import_database(tmp_path / "db.pt", cached, "posetrack/train")
+        assert into.tree(cached) == before
+    manifest = cache.open(root)["posetrack/train"].manifest
+    assert other.manifest["reader"].keys() == manifest["reader"].keys() | {"imported"}
+    assert other.manifest["accounting"].keys() == manifest["accounting"].keys()
+    assert convert.plan_conversion(datasets.get("posetrack"), "train", raw=raw, root=root).up_to_date
 
 
 def test_provenance_of_other_content_is_refused(tmp_path: Path) -> None:
@@ -450,19 +454,6 @@ def test_another_stream_is_extracted_from_pictures_that_the_file_names(
     into.extract(tmp_path / "cache", name="again", raw=raw)
     before, again = (into.rows(tmp_path / "cache", "penn_action/train", f"features/{s}") for s in ("resnet50", "again"))
     assert all(np.array_equal(before[name], again[name]) for name in before)
-
-
-def test_the_reader_and_the_accounting_of_an_import_have_all_keys(tmp_path: Path, embedded: Any, into: Any) -> None:
-    """The same as those of a conversion."""
-    into.convert(tmp_path / "other", embedded.raw("posetrack"), "posetrack", "train")
-    converted = cache.open(tmp_path / "other")["posetrack/train"].manifest
-    _, split = imported(posetrack(), "posetrack/train", tmp_path)
-    assert split.manifest["reader"].keys() == converted["reader"].keys() | {"imported"}
-    assert split.manifest["accounting"].keys() == converted["accounting"].keys()
-    plan = convert.plan_conversion(
-        datasets.get("posetrack"), "train", raw=embedded.raw("posetrack"), root=tmp_path / "other"
-    )
-    assert plan.up_to_date
 
 
 def test_the_command_reports_what_it_imported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

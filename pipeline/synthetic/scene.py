@@ -1,4 +1,4 @@
-"""A take: people who move, a camera, a place; its labels and its frames.  motion -> [pixels and labels] -> raw
+"""A take: people who move, a camera, a place; its labels and its frames.  motion -> [pixels and labels]
 
 Every label comes out of the same numbers as the pixels. Bodies are drawn with the neutral template whatever the
 actor's gender: gender is a label only.
@@ -14,21 +14,21 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.synthetic.body.body import VERTEX_IDS, procedural
-from pipeline.synthetic.body.skinning import skin, spin49
-from pipeline.synthetic.motion.motion import Motion, perform, random_betas
-from pipeline.synthetic.scene.appearance import Backdrop, dress
-from pipeline.synthetic.scene.camera import Camera, frame_people
-from pipeline.synthetic.scene.render import Image, Renderer
+from pipeline.synthetic.appearance import Backdrop, dress
+from pipeline.synthetic.body import VERTEX_IDS, procedural, skin, spin49
+from pipeline.synthetic.camera import Camera, frame_people
+from pipeline.synthetic.motion import Motion, perform, random_betas
+from pipeline.synthetic.render import Image, Renderer
 from pipeline.track import CROP_SCALE
 
 Array = NDArray[np.float64]
 
 OCCLUDED_M: Final = 0.16  # a joint is inside the body: what covers it by more than this hides it
 SKINNED_AT_ONCE: Final = 16  # frames; one by one, half of the time would go into reading the pose blend shapes
+GENDERS: Final = ("male", "female")
 ELBOW_ROOM_M: Final = 0.75  # people keep at least this distance from each other
 
-CROP_PX: Final = 224
+CROP_PX: Final = 224  # of calibration crops
 BOX_FACTOR: Final = 1.1  # box / extent of the joints, as in most datasets
 POSES_A_PERSON: Final = 8
 SECONDS_BETWEEN: Final = 0.7  # poses are taken so far apart: hardly two alike
@@ -107,19 +107,17 @@ def stage(shot: Shot) -> Take:
     motions = []
     for person in range(shot.n_people):
         faces = facing + (rng.uniform(-0.6, 0.6) if person else 0.0)
-        betas, actions = random_betas(rng), shot.actions or None
-        motions.append(perform(rng, n_frames=shot.n_frames, fps=shot.fps, betas=betas, facing=faces, actions=actions))
+        motions.append(perform(rng, random_betas(rng), faces, shot.n_frames, shot.fps, shot.actions))
     places = _spaced_out([m.trans for m in motions], facing, rng)
     bodies = [skin(body, m.betas, m.pose, trans) for m, trans in zip(motions, places, strict=True)]
     keypoints = [spin49(body, skinned) for skinned in bodies]
     points = np.concatenate([*keypoints, *(skinned.verts[:, list(VERTEX_IDS.values())] for skinned in bodies)], axis=1)
-    camera = frame_people(
-        shot.rng("camera"), points, heading=facing, width=shot.width, height=shot.height, hand_held=shot.hand_held
-    )
-    actors = []
-    for m, trans, skinned, joints in zip(motions, places, bodies, keypoints, strict=True):
-        gender, kp_2d = str(rng.choice(["male", "female"])), camera.project(joints)
-        actors.append(Actor(m, gender, m.pose, m.betas, trans, skinned.joints, joints, kp_2d))
+    size = (shot.width, shot.height)
+    camera = frame_people(shot.rng("camera"), points, size, heading=facing, hand_held=shot.hand_held)
+    actors = [
+        Actor(m, str(rng.choice(GENDERS)), m.pose, m.betas, trans, skinned.joints, joints, camera.project(joints))
+        for m, trans, skinned, joints in zip(motions, places, bodies, keypoints, strict=True)
+    ]
     return Take(shot, camera, tuple(actors))
 
 
@@ -164,12 +162,12 @@ def _spaced_out(paths: list[Array], facing: float, rng: np.random.Generator) -> 
     forward = np.array([np.sin(facing), 0, np.cos(facing)])
     placed = paths[:1]
     for path in paths[1:]:
-        side, back = rng.choice([-1.0, 1.0]), rng.uniform(-0.5, 0.5)
-        gap = rng.uniform(0.8, 1.1)
-        moved = path + side * gap * sideways + back * forward
-        while min(np.linalg.norm((moved - p)[:, [0, 2]], axis=1).min() for p in placed) < ELBOW_ROOM_M:
-            gap += 0.1
+        side, back, gap = rng.choice([-1.0, 1.0]), rng.uniform(-0.5, 0.5), rng.uniform(0.8, 1.1)
+        while True:
             moved = path + side * gap * sideways + back * forward
+            if min(np.linalg.norm((moved - p)[:, [0, 2]], axis=1).min() for p in placed) >= ELBOW_ROOM_M:
+                break
+            gap += 0.1
         placed.append(moved)
     return placed
 

@@ -1,4 +1,4 @@
-"""The skin of the procedural body: one closed surface of 6890 vertices.  [rest shape] -> rig -> rendered raw datasets
+"""The skin of the procedural body: one closed surface of 6890 vertices.  [rest shape] -> rig -> body
 
 A person is laid out in a lattice of unit cells (a polycube: boxes for torso, limbs, fingers and head). The outer faces
 of the cells are the mesh, which makes it closed, manifold and without handles whatever the shape; each box then has a
@@ -10,8 +10,7 @@ the right half is its mirror image, vertex for vertex.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,22 +20,10 @@ from scipy.interpolate import PchipInterpolator
 Points = NDArray[np.float64]  # (N, 3)
 Scalars = NDArray[np.float64]  # (N,)
 Indices = NDArray[np.int64]
+Place = Callable[[Points], Points]  # a part's lattice, -1..1 in each axis -> places on a body
 
 MIRROR: Final = np.array([-1.0, 1.0, 1.0])
-# Lattice rows along each part: together they give 6888 quads, as SMPL has.
-TORSO_ROWS: Final = 29
-LEG_ROWS: Final = 37
-ARM_ROWS: Final = 26
-NECK_ROWS: Final = 4
-
-
-@dataclass(frozen=True)
-class Part:
-    """A box of lattice cells and where its points are on a body. Coordinates in `place` run over -1..1 in each axis."""
-
-    low: tuple[int, int, int]
-    high: tuple[int, int, int]
-    place: Callable[[Points], Points]
+TORSO_ROWS, LEG_ROWS, ARM_ROWS, NECK_ROWS = 29, 37, 26, 4  # of the lattice: together 6888 quads, as SMPL has
 
 
 def _profile(*knots: tuple[float, ...]) -> Callable[[Scalars], tuple[Scalars, ...]]:
@@ -63,17 +50,11 @@ def _ball(p: Points, squareness: float = 0.0) -> Points:
 
 # Heights from the crotch to the neck: half width, front and back (z), m.
 _TORSO = _profile(
-    (-0.37, 0.173, 0.092, -0.116),
-    (-0.30, 0.177, 0.097, -0.128),
-    (-0.22, 0.169, 0.102, -0.119),
-    (-0.12, 0.146, 0.100, -0.088),
-    (-0.04, 0.136, 0.096, -0.082),
-    (0.06, 0.150, 0.108, -0.094),
-    (0.14, 0.166, 0.116, -0.108),
-    (0.20, 0.172, 0.100, -0.112),
-    (0.26, 0.150, 0.062, -0.100),
+    (-0.37, 0.173, 0.092, -0.116), (-0.30, 0.177, 0.097, -0.128), (-0.22, 0.169, 0.102, -0.119),
+    (-0.12, 0.146, 0.100, -0.088), (-0.04, 0.136, 0.096, -0.082), (0.06, 0.150, 0.108, -0.094),
+    (0.14, 0.166, 0.116, -0.108), (0.20, 0.172, 0.100, -0.112), (0.26, 0.150, 0.062, -0.100),
     (0.30, 0.090, 0.035, -0.080),
-)
+)  # fmt: skip
 
 
 def _torso(p: Points) -> Points:
@@ -95,17 +76,11 @@ def _torso(p: Points) -> Points:
 
 # Heights from the hip to the ankle: centre (x, z), half width, half depth, m.
 _LEG = _profile(
-    (-1.095, 0.098, -0.030, 0.034, 0.042),
-    (-1.03, 0.098, -0.032, 0.036, 0.042),
-    (-0.93, 0.100, -0.032, 0.050, 0.056),
-    (-0.84, 0.102, -0.026, 0.056, 0.063),
-    (-0.76, 0.101, -0.008, 0.051, 0.056),
-    (-0.70, 0.100, 0.002, 0.053, 0.058),
-    (-0.62, 0.099, 0.000, 0.061, 0.067),
-    (-0.50, 0.096, -0.004, 0.074, 0.084),
-    (-0.41, 0.092, -0.008, 0.082, 0.093),
+    (-1.095, 0.098, -0.030, 0.034, 0.042), (-1.03, 0.098, -0.032, 0.036, 0.042), (-0.93, 0.100, -0.032, 0.050, 0.056),
+    (-0.84, 0.102, -0.026, 0.056, 0.063), (-0.76, 0.101, -0.008, 0.051, 0.056), (-0.70, 0.100, 0.002, 0.053, 0.058),
+    (-0.62, 0.099, 0.000, 0.061, 0.067), (-0.50, 0.096, -0.004, 0.074, 0.084), (-0.41, 0.092, -0.008, 0.082, 0.093),
     (-0.36, 0.091, -0.011, 0.082, 0.093),
-)
+)  # fmt: skip
 
 
 def _leg(p: Points) -> Points:
@@ -117,13 +92,9 @@ def _leg(p: Points) -> Points:
 
 # Length of the foot from heel to toes (z): centre x, half width, height of the instep above the sole, m.
 _FOOT = _profile(
-    (-0.085, 0.096, 0.033, 0.078),
-    (-0.03, 0.098, 0.037, 0.082),
-    (0.03, 0.103, 0.038, 0.072),
-    (0.08, 0.110, 0.045, 0.048),
-    (0.12, 0.114, 0.047, 0.034),
-    (0.175, 0.115, 0.044, 0.024),
-)
+    (-0.085, 0.096, 0.033, 0.078), (-0.03, 0.098, 0.037, 0.082), (0.03, 0.103, 0.038, 0.072),
+    (0.08, 0.110, 0.045, 0.048), (0.12, 0.114, 0.047, 0.034), (0.175, 0.115, 0.044, 0.024),
+)  # fmt: skip
 
 
 def _foot(p: Points) -> Points:
@@ -139,15 +110,10 @@ def _foot(p: Points) -> Points:
 
 # Length of the arm (x): centre y and z, half height, half depth, m.
 _ARM = _profile(
-    (0.150, 0.216, -0.014, 0.062, 0.062),
-    (0.200, 0.222, -0.016, 0.056, 0.056),
-    (0.260, 0.220, -0.020, 0.049, 0.051),
-    (0.340, 0.217, -0.026, 0.045, 0.047),
-    (0.440, 0.215, -0.030, 0.038, 0.040),
-    (0.490, 0.216, -0.030, 0.038, 0.043),
-    (0.580, 0.218, -0.030, 0.032, 0.037),
-    (0.690, 0.220, -0.030, 0.021, 0.030),
-)
+    (0.150, 0.216, -0.014, 0.062, 0.062), (0.200, 0.222, -0.016, 0.056, 0.056), (0.260, 0.220, -0.020, 0.049, 0.051),
+    (0.340, 0.217, -0.026, 0.045, 0.047), (0.440, 0.215, -0.030, 0.038, 0.040), (0.490, 0.216, -0.030, 0.038, 0.043),
+    (0.580, 0.218, -0.030, 0.032, 0.037), (0.690, 0.220, -0.030, 0.021, 0.030),
+)  # fmt: skip
 
 
 def _arm(p: Points) -> Points:
@@ -170,19 +136,16 @@ def _palm(p: Points) -> Points:
     return np.stack([along + knuckles, 0.218 + thickness * y, -0.030 + width * z], axis=-1)
 
 
-def _finger(
-    base: tuple[float, float, float], tip: tuple[float, float, float], radius: float, axis: int
-) -> Callable[[Points], Points]:
+def _finger(base: tuple[float, float, float], tip: tuple[float, float, float], radius: float, axis: int) -> Place:
     """A tube from base to tip whose lattice runs along `axis` (0 for fingers, 2 for the thumb), with a round end."""
+    start, end = np.array(base), np.array(tip)
+    forward = (end - start) / np.linalg.norm(end - start)
+    up = np.array([0.0, 1.0, 0.0]) - forward[1] * forward
+    up /= np.linalg.norm(up)
+    side = np.cross(forward, up)
 
     def place(p: Points) -> Points:
-        start, end = np.array(base), np.array(tip)
-        forward = (end - start) / np.linalg.norm(end - start)
-        up = np.array([0.0, 1.0, 0.0]) - forward[1] * forward
-        up /= np.linalg.norm(up)
-        side = np.cross(forward, up)
-        across = p[:, 2] if axis == 0 else -p[:, 0]
-        a, b = _disc(across, p[:, 1])
+        a, b = _disc(p[:, 2] if axis == 0 else -p[:, 0], p[:, 1])
         t = (p[:, axis] + 1) / 2
         last = t > 1 - 1e-9
         size = radius * np.where(last, 0.62, 1 - 0.2 * t)
@@ -228,40 +191,33 @@ def _head(p: Points) -> Points:
     return np.stack([x + np.sign(x) * 0.019 * ear, y, z - 0.012 * ear], axis=-1)
 
 
-def _parts() -> dict[str, Part]:
-    shoulder = TORSO_ROWS - 5  # lattice row of the armpit
-    wrist = 7 + ARM_ROWS
-    y0, y1 = shoulder + 1, shoulder + 3  # the palm is two cells thick
-    top, chin = TORSO_ROWS, TORSO_ROWS + NECK_ROWS
-    parts = {
-        "torso": Part((0, 0, 0), (7, top, 8), _torso),
-        "leg": Part((1, -LEG_ROWS, 0), (7, 0, 8), _leg),
-        "foot": Part((1, -LEG_ROWS - 4, 0), (7, -LEG_ROWS, 16), _foot),
-        "arm": Part((7, shoulder, 2), (wrist, shoulder + 4, 6), _arm),
-        "palm": Part((wrist, y0, -1), (wrist + 7, y1, 10), _palm),
-        "thumb": Part(
-            (wrist + 1, y0, 10), (wrist + 3, y1, 15), _finger((0.733, 0.215, 0.006), (0.776, 0.207, 0.056), 0.0115, 2)
-        ),
-        "neck": Part((0, top, 2), (4, chin, 6), _neck),
-        "head": Part((0, chin, -1), (6, chin + 14, 11), _head),
-    }
-    fingers = {  # knuckle and tip (x, z), radius, m; lattice depth
-        "index": ((0.788, -0.0005), (0.858, 0.006), 0.0090, 8),
-        "middle": ((0.792, -0.021), (0.872, -0.020), 0.0092, 5),
-        "ring": ((0.790, -0.041), (0.864, -0.044), 0.0088, 2),
-        "pinky": ((0.782, -0.060), (0.840, -0.067), 0.0080, -1),
-    }
-    for name, (base, tip, radius, z) in fingers.items():
-        place = _finger((base[0], 0.217, base[1]), (tip[0], 0.210, tip[1]), radius, 0)
-        parts[name] = Part((wrist + 7, y0, z), (wrist + 14, y1, z + 2), place)
-    return parts
+_ARMPIT, _WRIST = TORSO_ROWS - 5, 7 + ARM_ROWS  # rows of the lattice
+_PALM_Y: Final = (_ARMPIT + 1, _ARMPIT + 3)  # the palm is two cells thick
+_CHIN: Final = TORSO_ROWS + NECK_ROWS
+PARTS: Final[dict[str, tuple[tuple[range, range, range], Place]]] = {  # its box of lattice cells, and its place
+    "torso": ((range(7), range(TORSO_ROWS), range(8)), _torso),
+    "leg": ((range(1, 7), range(-LEG_ROWS, 0), range(8)), _leg),
+    "foot": ((range(1, 7), range(-LEG_ROWS - 4, -LEG_ROWS), range(16)), _foot),
+    "arm": ((range(7, _WRIST), range(_ARMPIT, _ARMPIT + 4), range(2, 6)), _arm),
+    "palm": ((range(_WRIST, _WRIST + 7), range(*_PALM_Y), range(-1, 10)), _palm),
+    "thumb": (
+        (range(_WRIST + 1, _WRIST + 3), range(*_PALM_Y), range(10, 15)),
+        _finger((0.733, 0.215, 0.006), (0.776, 0.207, 0.056), 0.0115, 2),
+    ),
+    "neck": ((range(4), range(TORSO_ROWS, _CHIN), range(2, 6)), _neck),
+    "head": ((range(6), range(_CHIN, _CHIN + 14), range(-1, 11)), _head),
+}
+for _name, _knuckle, _tip, _radius, _z in (  # (x, z) m, radius m, depth in the lattice
+    ("index", (0.788, -0.0005), (0.858, 0.006), 0.0090, 8),
+    ("middle", (0.792, -0.021), (0.872, -0.020), 0.0092, 5),
+    ("ring", (0.790, -0.041), (0.864, -0.044), 0.0088, 2),
+    ("pinky", (0.782, -0.060), (0.840, -0.067), 0.0080, -1),
+):
+    _tube = _finger((_knuckle[0], 0.217, _knuckle[1]), (_tip[0], 0.210, _tip[1]), _radius, 0)
+    PARTS[_name] = (range(_WRIST + 7, _WRIST + 14), range(*_PALM_Y), range(_z, _z + 2)), _tube
 
 
-PARTS: Final = _parts()
-
-
-@dataclass(frozen=True)
-class Surface:
+class Surface(NamedTuple):
     """A triangle mesh, closed and outward-oriented, with the part that every vertex comes from."""
 
     vertices: Points  # (6890, 3) m
@@ -272,11 +228,10 @@ class Surface:
 
 def _half_quads() -> tuple[Indices, Indices]:
     """Outer faces of the left half's cells: lattice points (H, 3), and quads (Q, 4) into them, seen anticlockwise."""
-    corner = np.min([part.low for part in PARTS.values()], axis=0) - 1
-    shape = np.max([part.high for part in PARTS.values()], axis=0) + 1 - corner
-    filled = np.zeros(shape, bool)
-    for part in PARTS.values():
-        filled[tuple(slice(a, b) for a, b in zip(part.low - corner, part.high - corner, strict=True))] = True
+    cells = np.concatenate([np.stack(np.meshgrid(*box), axis=-1).reshape(-1, 3) for box, _ in PARTS.values()])
+    corner = cells.min(axis=0) - 1
+    filled = np.zeros(cells.max(axis=0) + 2 - corner, bool)
+    filled[tuple((cells - corner).T)] = True
     filled[-1 - corner[0]] = filled[-corner[0]]  # the other half begins at x = 0: no face there
     quads = []
     for axis in range(3):
@@ -285,9 +240,9 @@ def _half_quads() -> tuple[Indices, Indices]:
         square[2:4, (axis + 2) % 3] = 1
         step = np.diff(filled.astype(np.int8), axis=axis)
         for sign, ring in ((-1, square), (1, square[::-1])):
-            cells = np.argwhere(step == sign)
-            cells[:, axis] += 1
-            quads.append(cells[:, None] + ring)
+            faces = np.argwhere(step == sign)
+            faces[:, axis] += 1
+            quads.append(faces[:, None] + ring)
     corners = np.concatenate(quads) + corner
     corners = corners[(corners[..., 0] >= 0).all(axis=1)]
     points, index = np.unique(corners.reshape(-1, 3), axis=0, return_inverse=True)
@@ -298,12 +253,12 @@ def _place(points: Indices) -> tuple[Points, NDArray[np.str_], NDArray[np.bool_]
     """Lattice points -> positions, part names, and whether parts meet there (the mean of their positions is taken)."""
     total, count = np.zeros(points.shape), np.zeros(len(points))
     name = np.full(len(points), "", "U8")
-    for key, part in PARTS.items():
-        low, high = np.array(part.low), np.array(part.high)
+    for key, (box, place) in PARTS.items():
+        low, high = np.array([(axis.start, axis.stop) for axis in box]).T
         inside = ((points >= low) & (points <= high)).all(axis=1)
         if low[0] == 0:
             low[0] = -high[0]  # a part that crosses the middle plane is twice as wide as its left half
-        total[inside] += part.place(2.0 * (points[inside] - low) / (high - low) - 1)
+        total[inside] += place(2.0 * (points[inside] - low) / (high - low) - 1)
         count[inside] += 1
         name[inside] = key
     placed = total / count[:, None]
@@ -338,7 +293,7 @@ def _smooth(vertices: Points, seams: NDArray[np.bool_], neighbours: sparse.csr_m
 
 def _triangles(quads: Indices, vertices: Points) -> Indices:
     """Each quad along its shorter diagonal."""
-    a, b, c, d = (vertices[quads[:, k]] for k in range(4))
+    a, b, c, d = vertices[quads.T]
     ac = np.linalg.norm(a - c, axis=1) <= np.linalg.norm(b - d, axis=1)
     first = np.where(ac[:, None], quads[:, [0, 1, 2]], quads[:, [0, 1, 3]])
     second = np.where(ac[:, None], quads[:, [0, 2, 3]], quads[:, [1, 2, 3]])

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from pipeline.smpl.assets import SmplArrays
-from pipeline.synthetic.body.body import VERTEX_IDS
-from pipeline.synthetic.scene.camera import Camera
+from pipeline.synthetic.body import VERTEX_IDS
+from pipeline.synthetic.camera import Camera
 
 Colours = NDArray[np.float32]  # (F, 3) RGB 0..1
 Picture = NDArray[np.float32]  # (H, W, 3) RGB 0..1

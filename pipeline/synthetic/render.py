@@ -1,4 +1,4 @@
-"""A z-buffer in NumPy, and the frames of bodies in a place that are drawn with it.  motion -> [pixels] -> raw
+"""A z-buffer in NumPy, and the frames of bodies in a place that are drawn with it.  motion -> [pixels]
 
 The rasteriser takes all triangles at once, with no loop over them: every triangle is spread over the samples of its
 bounding box, and those inside it compete for their sample by depth. Triangles of a body are small, so little of the
@@ -14,10 +14,10 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
-from pipeline.synthetic.body.skinning import SmoothNormals
-from pipeline.synthetic.scene.appearance import Backdrop, Colours
-from pipeline.synthetic.scene.camera import Camera
+from pipeline.synthetic.appearance import Backdrop, Colours
+from pipeline.synthetic.camera import Camera
 
 Floats = NDArray[np.floating[Any]]
 Floats32 = NDArray[np.float32]
@@ -43,7 +43,7 @@ def rasterise(corners: Floats, inverse_depth: Floats, width: int, height: int) -
     corners (F, 3, 2) in sample coordinates, inverse_depth (F, 3) in 1 / m. Triangles turned away (clockwise to the
     viewer; faces are outward-oriented) are left out, as are those that reach nearer than `NEAR_M`.
     """
-    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
+    a, b, c = corners.swapaxes(0, 1)
     area = _cross(b - a, c - a)  # negative for a face that looks at the viewer, since y points down
     low = np.maximum(np.ceil(np.minimum(np.minimum(a, b), c)), 0).astype(np.int64)
     high = np.minimum(np.floor(np.maximum(np.maximum(a, b), c)), (width - 1, height - 1)).astype(np.int64)
@@ -52,15 +52,13 @@ def rasterise(corners: Floats, inverse_depth: Floats, width: int, height: int) -
     drawn = np.flatnonzero((area < -1e-9) & in_front & (extent[:, 0] * extent[:, 1] > 0))
     low = low[drawn]
     fragment, x, y = _spread(extent[drawn])
-    bary = [  # corner by corner
-        _edge(p[drawn], q[drawn], area[drawn], low, fragment, x, y) for p, q in ((b, c), (c, a), (a, b))
-    ]
+    opposite = ((b, c), (c, a), (a, b))
+    bary = [_edge(p[drawn], q[drawn], area[drawn], low, fragment, x, y) for p, q in opposite]  # corner by corner
     inside = np.flatnonzero((bary[0] >= 0) & (bary[1] >= 0) & (bary[2] >= 0))
     fragment, bary = fragment[inside], [weight[inside] for weight in bary]
     inverse = inverse_depth[drawn].astype(np.float32)
-    nearness = np.asarray(
-        sum(w * inverse[fragment, i] for i, w in enumerate(bary)), np.float32
-    )  # linear in the picture
+    # 1 / depth is linear in the picture.
+    nearness = np.asarray(sum(w * inverse[fragment, i] for i, w in enumerate(bary)), np.float32)
     place = (low[fragment, 1] + y[inside]) * width + low[fragment, 0] + x[inside]
     buffer, seen = np.zeros(width * height, np.float32), np.full(width * height, -1, np.int32)
     np.maximum.at(buffer, place, nearness)
@@ -94,6 +92,25 @@ def _edge(p: Floats, q: Floats, area: Floats, low: Ints, owner: Ints, x: Ints, y
 
 def _cross(a: Floats, b: Floats) -> Floats:
     return np.asarray(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])
+
+
+class SmoothNormals:
+    """Which way the surface faces at the vertices of bodies of one topology: faces (F, 3), outward-oriented."""
+
+    def __init__(self, faces: NDArray[Any]) -> None:
+        self.faces = np.asarray(faces, np.int64)
+        self.n_vertices = int(self.faces.max()) + 1
+        corners = np.ones(self.faces.size, np.float32)
+        rows, columns = self.faces.ravel(), np.repeat(np.arange(len(self.faces)), 3)
+        self._faces_at_vertex = sparse.csr_array((corners, (rows, columns)), shape=(self.n_vertices, len(self.faces)))
+
+    def __call__(self, verts: Floats) -> Floats32:
+        """(V, 3) -> (V, 3) unit vectors outwards, averaged over the faces around a vertex, weighted by their area."""
+        corners = verts.astype(np.float32)[self.faces]
+        normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        smooth = self._faces_at_vertex @ normals
+        smooth /= np.linalg.norm(smooth, axis=1, keepdims=True) + np.float32(1e-20)
+        return np.asarray(smooth, np.float32)
 
 
 class View(NamedTuple):

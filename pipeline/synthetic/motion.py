@@ -1,4 +1,4 @@
-"""Actions one after the other, standing on the ground: a plausible SMPL motion.  [motion] -> pixels and labels -> raw
+"""Actions one after the other, standing on the ground: a plausible SMPL motion.  [motion] -> pixels and labels
 
 The world is y-up with the ground at y = 0, in metres. SMPL's rest pose is a T-pose: y up, facing +z, the person's left
 is +x.
@@ -16,9 +16,8 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 from scipy.special import softmax
 
-from pipeline.synthetic.body.body import procedural
-from pipeline.synthetic.body.skinning import skin
-from pipeline.synthetic.motion.actions import ACTIONS, DOFS, Curves
+from pipeline.synthetic.actions import ACTIONS, DOFS, Curves
+from pipeline.synthetic.body import procedural, skin
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.floating[Any]]
@@ -29,6 +28,7 @@ HIGH: Final = np.array([dof.high for dof in DOFS.values()])
 RELAXED: Final = np.array([dof.relaxed for dof in DOFS.values()])
 _CHANGE_SIGN: Final = ("pelvis_roll", "pelvis_yaw", "spine_side", "spine_turn", "head_tilt", "head_turn")  # mirrored
 
+SOFTNESS: Final = np.minimum(6.0, (HIGH - LOW) / 4)  # degrees before a limit in which an angle is slowed down
 SMOOTHING_S: Final = 0.05  # sigma over time: a muscle does not change its mind within a frame
 BLEND_S: Final = 0.6  # from one action to the next
 ACTION_S: Final = (1.6, 3.2)  # an action lasts between these before the next begins
@@ -55,32 +55,21 @@ def random_betas(rng: np.random.Generator) -> Array:
 
 
 def perform(
-    rng: np.random.Generator,
-    *,
-    n_frames: int,
-    fps: float,
-    betas: Array,
-    facing: float,
-    actions: Sequence[str] | None = None,
+    rng: np.random.Generator, betas: Array, facing: float, n_frames: int, fps: float, actions: Sequence[str] = ()
 ) -> Motion:
-    """Make a new motion: actions drawn from `actions` (all by default), each with its own tempo and amplitude.
+    """Make a new motion: actions drawn from `actions` (all when empty), each with its own tempo and amplitude.
 
     It begins at the origin of the ground, facing about `facing` (rad; 0 is +z, pi / 2 is +x). Where feet bear weight
     they do not slide: the body moves over them, which is how a walk gets anywhere.
     """
     t = np.arange(n_frames) / fps
-    chosen, angles, hop = _choreograph(t, rng, tuple(actions or ACTIONS))
+    chosen, angles, hop = _choreograph(t, rng, actions or tuple(ACTIONS))
     sigma = SMOOTHING_S * fps
     angles = gaussian_filter1d(within_limits(_keep_footing(angles)), sigma, axis=0, mode="nearest")
     swing = np.radians(12) * rng.uniform(0.2, 1)  # a slow, smooth change of direction
     heading = facing + swing * np.sin(2 * np.pi * (rng.uniform(0.08, 0.25) * t + rng.uniform()))
     pose = to_smpl(angles, heading)
     return Motion(fps, chosen, angles, pose, betas, _stand(betas, pose, hop, sigma), heading)
-
-
-def relaxed(n_frames: int) -> Array:
-    """(T, D) degrees of a person who stands and does nothing: what actions start from."""
-    return np.repeat(RELAXED[None], n_frames, axis=0)
 
 
 def mirror(angles: Floats) -> Array:
@@ -91,16 +80,14 @@ def mirror(angles: Floats) -> Array:
     return np.asarray(angles[:, source] * sign, np.float64)
 
 
-def within_limits(angles: Floats, softness: float = 6.0) -> Array:
+def within_limits(angles: Floats) -> Array:
     """Angles bent into their ranges without a kink, (T, D) degrees.
 
-    The identity except near a limit: beyond `limit - softness` an angle approaches the limit exponentially, so that a
-    velocity never jumps where `clip` would stop it dead.
+    The identity except near a limit, which an angle approaches exponentially: `clip` would stop its velocity dead.
     """
-    soft = np.minimum(softness, (HIGH - LOW) / 4)
-    over = np.maximum(angles - (HIGH - soft), 0)
-    under = np.maximum((LOW + soft) - angles, 0)
-    eased_over, eased_under = (soft * -np.expm1(-excess / soft) for excess in (over, under))
+    over = np.maximum(angles - (HIGH - SOFTNESS), 0)
+    under = np.maximum((LOW + SOFTNESS) - angles, 0)
+    eased_over, eased_under = (SOFTNESS * -np.expm1(-excess / SOFTNESS) for excess in (over, under))
     return np.asarray(angles - over + eased_over + under - eased_under, np.float64)
 
 
@@ -131,9 +118,7 @@ def sole_vertices() -> NDArray[np.intp]:
     return np.concatenate(soles)
 
 
-def _choreograph(
-    t: Array, rng: np.random.Generator, repertoire: tuple[str, ...]
-) -> tuple[tuple[str, ...], Array, Array]:
+def _choreograph(t: Array, rng: np.random.Generator, repertoire: Sequence[str]) -> tuple[tuple[str, ...], Array, Array]:
     """Names, angles (T, D) and height above the ground (T,) of a sequence of actions, blended into each other."""
     duration = float(t[-1] - t[0])
     n_actions = max(1, round(duration / rng.uniform(*ACTION_S)))
@@ -146,14 +131,14 @@ def _choreograph(
         options = [name for name in repertoire if names[-1:] != [name]] or list(repertoire)
         names.append(str(rng.choice(options)))
         curves = ACTIONS[names[-1]](t, rng)
-        hop += share * curves.pop("hop", np.zeros_like(t))
+        hop += share * curves.pop("hop", 0.0)
         angles += share[:, None] * _filled(curves, t, rng)
     return tuple(names), angles, hop
 
 
 def _filled(curves: Curves, t: Array, rng: np.random.Generator) -> Array:
     """Curves -> (T, D) degrees: the rest is relaxed, posture is personal, and half of the time sides are exchanged."""
-    angles = relaxed(len(t)) + rng.normal(0, 1.5, len(DOFS))
+    angles = np.tile(RELAXED + rng.normal(0, 1.5, len(DOFS)), (len(t), 1))
     for name, curve in curves.items():
         angles[:, INDEX[name]] = curve
     return mirror(angles) if rng.random() < 0.5 else angles

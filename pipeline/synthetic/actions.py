@@ -1,4 +1,4 @@
-"""What people can do: joint angles with a meaning, and actions as curves of them.  [motion] -> pixels and labels -> raw
+"""What people can do: joint angles with a meaning, and actions as curves of them.  [motion] -> pixels and labels
 
 A motion is written in degrees of freedom that have a meaning (`l_knee`: flexion of the left knee) and a range that a
 person can reach. Every action is a function of time in seconds and of a random generator that draws its amplitudes,
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
 Times = NDArray[np.float64]
-Curves = dict[str, NDArray[np.floating[Any]]]  # degree of freedom -> (T,) degrees; "hop" -> (T,) m above the ground
+Curves = dict[str, NDArray[np.floating[Any]] | float]  # degree of freedom -> (T,) degrees; "hop" -> m above the ground
 Action = Callable[[Times, np.random.Generator], Curves]
 
 TAU: Final = 2 * np.pi
@@ -74,7 +74,7 @@ def walk(t: Times, rng: np.random.Generator) -> Curves:
     phase = _beat(t, rng, 0.75, 1.1)
     stride, lift = rng.uniform(20, 30), rng.uniform(45, 65)  # degrees: of the thigh either way, of the knee
     swing, bent = rng.uniform(15, 45), rng.uniform(15, 60)
-    curves: Curves = {"pelvis_yaw": 6 * np.sin(phase), "spine_turn": -10 * np.sin(phase), "spine_bend": 4 + 0 * t}
+    curves: Curves = {"pelvis_yaw": 6 * np.sin(phase), "spine_turn": -10 * np.sin(phase), "spine_bend": 4}
     for side, shift, sign in (("l", 0.0, -1), ("r", np.pi, 1)):
         leg, forward = phase + shift, sign * swing * np.sin(phase)
         ahead, behind = np.maximum(np.sin(leg), 0) ** 2, np.maximum(-np.sin(leg), 0) ** 2
@@ -101,7 +101,7 @@ def march(t: Times, rng: np.random.Generator) -> Curves:
 def wave(t: Times, rng: np.random.Generator) -> Curves:
     """One hand beside the head, to and fro."""
     phase, slow = _beat(t, rng, 1.2, 2.2), _beat(t, rng, 0.15, 0.3)
-    curves: Curves = {"l_raise": 105 + rng.uniform(-10, 45) + 8 * np.sin(slow), "l_plane": rng.uniform(-5, 40) + 0 * t}
+    curves: Curves = {"l_raise": 105 + rng.uniform(-10, 45) + 8 * np.sin(slow), "l_plane": rng.uniform(-5, 40)}
     curves |= {"l_elbow": rng.uniform(55, 95) + rng.uniform(18, 35) * np.sin(phase), "l_twist": 55 + 15 * np.sin(phase)}
     curves |= {"spine_side": -6 + 5 * np.sin(slow), "head_turn": 15 * np.sin(slow), "r_elbow": 20 + 15 * np.sin(slow)}
     return curves
@@ -127,7 +127,7 @@ def arm_raise(t: Times, rng: np.random.Generator) -> Curves:
     curves: Curves = {}
     for side, shift in (("l", 0.0), ("r", lag)):
         up = _pulse(phase + shift)
-        curves |= {f"{side}_raise": 12 + top * up, f"{side}_plane": plane + 0 * t, f"{side}_elbow": 10 + bent * up}
+        curves |= {f"{side}_raise": 12 + top * up, f"{side}_plane": plane, f"{side}_elbow": 10 + bent * up}
     return curves | {"spine_side": 8 * (_pulse(phase + lag) - _pulse(phase)), "head_nod": -10 * _pulse(phase)}
 
 
@@ -137,7 +137,7 @@ def jumping_jacks(t: Times, rng: np.random.Generator) -> Curves:
     out, legs, top = _pulse(phase), rng.uniform(18, 30), rng.uniform(120, 155)
     curves: Curves = {"hop": rng.uniform(0.04, 0.10) * np.sin(phase) ** 2}
     for side in "lr":
-        curves |= {f"{side}_raise": 10 + top * out, f"{side}_plane": 8 + 0 * t, f"{side}_elbow": 12 + 15 * out}
+        curves |= {f"{side}_raise": 10 + top * out, f"{side}_plane": 8, f"{side}_elbow": 12 + 15 * out}
         curves |= {f"{side}_abduct": 2 + legs * out, f"{side}_knee": 8 + 14 * np.cos(phase) ** 2}
         curves |= {f"{side}_flex": 4 + 8 * np.cos(phase) ** 2, f"{side}_ankle": -25 * np.sin(phase) ** 2}
     return curves
@@ -151,21 +151,21 @@ def kick(t: Times, rng: np.random.Generator) -> Curves:
     curves: Curves = {"r_flex": high * front - 22 * back, "r_knee": 8 + 80 * back + 12 * front}
     curves |= {"r_ankle": -70 * back - 25 * front, "r_abduct": 4 + rng.uniform(0, 25) * front}
     curves |= {"l_knee": 8 + 12 * front, "l_flex": 6 + 6 * front, "spine_bend": 6 + 15 * front}
-    curves |= {"pelvis_pitch": -12 * front, "spine_turn": 18 * (front - back), "l_elbow": 30 + 0 * t}
+    curves |= {"pelvis_pitch": -12 * front, "spine_turn": 18 * (front - back), "l_elbow": 30}
     curves |= {"l_raise": 20 + 50 * front, "l_plane": 40 + 40 * front, "r_raise": 20 + 40 * front}
-    return curves | {"r_plane": -10 + 0 * t, "r_elbow": 25 + 0 * t}
+    return curves | {"r_plane": -10, "r_elbow": 25}
 
 
 def box(t: Times, rng: np.random.Generator) -> Curves:
     """Guard up, straight punches left and right in turn."""
     phase = _beat(t, rng, 0.7, 1.3)
     reach = rng.uniform(60, 85)
-    curves: Curves = {"spine_turn": 28 * np.sin(phase), "pelvis_yaw": 12 * np.sin(phase), "spine_bend": 12 + 0 * t}
+    curves: Curves = {"spine_turn": 28 * np.sin(phase), "pelvis_yaw": 12 * np.sin(phase), "spine_bend": 12}
     for side, sign in (("l", -1), ("r", 1)):
         punch = np.maximum(sign * np.sin(phase), 0) ** 2
         curves |= {f"{side}_raise": 38 + (reach - 30) * punch, f"{side}_plane": 62 + 28 * punch}
-        curves |= {f"{side}_elbow": 122 - 112 * punch, f"{side}_twist": -10 + 0 * t}
-        curves |= {f"{side}_knee": 22 + 8 * punch, f"{side}_flex": 16 + sign * 12 + 0 * t}
+        curves |= {f"{side}_elbow": 122 - 112 * punch, f"{side}_twist": -10}
+        curves |= {f"{side}_knee": 22 + 8 * punch, f"{side}_flex": 16 + sign * 12}
     return curves
 
 
@@ -177,7 +177,7 @@ def bow(t: Times, rng: np.random.Generator) -> Curves:
     back = rng.uniform(0, 1) > 0.5
     for side in "lr":
         curves |= {f"{side}_flex": -6 * down, f"{side}_raise": (25 if back else 10) + 40 * depth * down}
-        curves |= {f"{side}_plane": (-35 if back else 85) + 0 * t, f"{side}_elbow": 15 + 20 * down}
+        curves |= {f"{side}_plane": (-35 if back else 85), f"{side}_elbow": 15 + 20 * down}
     return curves
 
 
@@ -185,9 +185,9 @@ def look_around(t: Times, rng: np.random.Generator) -> Curves:
     """Head and trunk turn, one hand at the hip, the other at the brow."""
     slow, slower = _beat(t, rng, 0.3, 0.55), _beat(t, rng, 0.12, 0.25)
     hip = rng.uniform(70, 95)
-    curves: Curves = {"head_turn": 55 * np.sin(slow), "spine_turn": 35 * np.sin(slow - 0.4), "l_plane": 75 + 0 * t}
-    curves |= {"pelvis_yaw": 18 * np.sin(slow - 0.8), "head_nod": 15 * np.sin(slower), "r_twist": -45 + 0 * t}
-    curves |= {"r_raise": 42 + 0 * t, "r_plane": -15 + 0 * t, "r_elbow": hip + 0 * t}
+    curves: Curves = {"head_turn": 55 * np.sin(slow), "spine_turn": 35 * np.sin(slow - 0.4), "l_plane": 75}
+    curves |= {"pelvis_yaw": 18 * np.sin(slow - 0.8), "head_nod": 15 * np.sin(slower), "r_twist": -45}
+    curves |= {"r_raise": 42, "r_plane": -15, "r_elbow": hip}
     return curves | {"l_raise": 75 + 25 * np.sin(slower), "l_elbow": 105 + 20 * np.sin(slow)}
 
 
@@ -208,8 +208,8 @@ def side_bend(t: Times, rng: np.random.Generator) -> Curves:
     curves: Curves = {"spine_side": 32 * lean, "pelvis_roll": 8 * lean, "head_tilt": 20 * lean}
     for side, sign in (("l", -1), ("r", 1)):
         over = np.maximum(-sign * lean, 0)
-        curves |= {f"{side}_raise": 35 + 120 * over, f"{side}_plane": 5 + 0 * t, f"{side}_elbow": 60 - 35 * over}
-        curves |= {f"{side}_abduct": 16 + 0 * t, f"{side}_knee": 4 + 14 * over}
+        curves |= {f"{side}_raise": 35 + 120 * over, f"{side}_plane": 5, f"{side}_elbow": 60 - 35 * over}
+        curves |= {f"{side}_abduct": 16, f"{side}_knee": 4 + 14 * over}
     return curves
 
 
@@ -218,12 +218,12 @@ def swing(t: Times, rng: np.random.Generator) -> Curves:
     phase = _beat(t, rng, 0.45, 0.8)
     through = np.sin(phase + 0.4 * np.sin(phase))
     high = rng.uniform(55, 85)
-    curves: Curves = {"spine_turn": 42 * through, "pelvis_yaw": 25 * through, "spine_bend": 10 + 0 * t}
+    curves: Curves = {"spine_turn": 42 * through, "pelvis_yaw": 25 * through, "spine_bend": 10}
     curves |= {"r_raise": high + 12 * through, "r_plane": 45 + 70 * through, "r_elbow": 40 + 30 * through}
     curves |= {"l_raise": 60 - 15 * through, "l_plane": 55 + 20 * through, "l_elbow": 55 + 20 * through}
     for side, sign in (("l", 1), ("r", -1)):
         curves |= {f"{side}_knee": 26 + sign * 14 * through, f"{side}_flex": 18 + sign * 10 * through}
-        curves |= {f"{side}_abduct": 16 + 0 * t}
+        curves |= {f"{side}_abduct": 16}
     return curves | {"r_twist": 15 * through, "head_turn": -20 * through}
 
 
@@ -233,7 +233,7 @@ def throw(t: Times, rng: np.random.Generator) -> Curves:
     wind, release = _pulse(phase + 1.3, 2), _pulse(phase, 2)
     curves: Curves = {"r_raise": 35 + 75 * np.maximum(wind, release), "r_plane": 20 - 35 * wind + 65 * release}
     curves |= {"r_elbow": 40 + 60 * wind - 25 * release, "r_twist": 65 * wind - 35 * release}
-    curves |= {"l_raise": 25 + 60 * wind, "l_plane": 70 + 0 * t, "l_elbow": 25 + 40 * release}
+    curves |= {"l_raise": 25 + 60 * wind, "l_plane": 70, "l_elbow": 25 + 40 * release}
     curves |= {"spine_turn": -35 * wind + 35 * release, "pelvis_yaw": -20 * wind + 18 * release}
     curves |= {"spine_bend": 5 + 28 * release, "r_knee": 14 + 12 * release}
     lift = rng.uniform(30, 75)

@@ -1,4 +1,4 @@
-"""Skeleton, skinning, regressors and blend shapes of the procedural body.  [rest shape -> rig] -> rendered raw datasets
+"""Skeleton, skinning, regressors and blend shapes of the procedural body.  surface -> [rig] -> body
 
 Everything is computed from the mirror-symmetric surface by rules that treat left and right alike, so the rig is
 mirror-symmetric too. A shape blend shape is a smooth displacement of the rest surface, in metres per unit of beta, of
@@ -7,12 +7,13 @@ the size that SMPL's first ten have: with betas within +-2 the result is still a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.synthetic.body.surface import MIRROR, Points, Scalars, Surface, neighbour_mean
+from pipeline.synthetic.surface import MIRROR, Points, Scalars, Surface, neighbour_mean
 
 # SMPL's joints in its order: name, parent, rest position in metres. Right joints mirror the left ones.
 _SKELETON: Final[tuple[tuple[str, int, tuple[float, float, float]], ...]] = (
@@ -44,57 +45,41 @@ _SKELETON: Final[tuple[tuple[str, int, tuple[float, float, float]], ...]] = (
 JOINT_NAMES: Final = tuple(name for name, _, _ in _SKELETON)
 PARENTS: Final = np.array([parent for _, parent, _ in _SKELETON])
 JOINTS: Final = np.array([position for _, _, position in _SKELETON])
+_AT: Final = dict(zip(JOINT_NAMES, JOINTS, strict=True))
 _PARTNER: Final = np.array(
     [JOINT_NAMES.index({"l_": "r_", "r_": "l_"}.get(name[:2], name[:2]) + name[2:]) for name in JOINT_NAMES]
 )
-
-_HIPS_MIDDLE: Final = (0.0, -0.262, -0.005)
-# Landmarks of LSP and Human3.6M that are not joints of SMPL, m. Those on the right are mirrored from the left.
-_LANDMARKS: Final = {
-    "lhip": (0.092, -0.318, -0.004),
-    "neck": (0.0, 0.262, -0.030),
-    "headtop": (0.0, 0.545, 0.005),
-    "hip": _HIPS_MIDDLE,
-    "pelvis": _HIPS_MIDDLE,
-    "thorax": (0.0, 0.225, -0.025),
-    "spine": (0.0, -0.010, -0.010),
-    "jaw": (0.0, 0.345, 0.030),
-    "head": (0.0, 0.440, 0.010),
-}
-SHAPES: Final = (
-    "stature", "girth", "leg_length", "arm_length", "shoulder_width", "hip_width", "belly", "chest_depth", "head_size",
-    "limb_girth",
-)  # fmt: skip
-EXTRA_ORDER: Final = ("rhip", "lhip", "neck", "headtop", "pelvis", "thorax", "spine", "jaw", "head")
-
+_LANDMARKS: Final = {  # of LSP and Human3.6M that are not joints of SMPL, m; those on the right mirror the left ones
+    "lhip": (0.092, -0.318, -0.004), "hip": (0.0, -0.262, -0.005), "pelvis": (0.0, -0.262, -0.005),
+    "spine": (0.0, -0.010, -0.010), "thorax": (0.0, 0.225, -0.025), "neck": (0.0, 0.262, -0.030),
+    "jaw": (0.0, 0.345, 0.030), "head": (0.0, 0.440, 0.010), "headtop": (0.0, 0.545, 0.005),
+}  # fmt: skip
 DIFFUSION_STEPS: Final = 18  # of skinning weights: blends over about 4 cm to each side of a joint
 MAX_BONES: Final = 4
 
 
-def label_joints(surface: Surface) -> NDArray[np.int64]:
+def _rigid_joints(surface: Surface) -> NDArray[np.int64]:
     """(V,) the joint that each vertex would follow if skinning were rigid."""
     v, part = surface.vertices, surface.part
     x, y, z = np.abs(v[:, 0]), v[:, 1], v[:, 2]
-    at = dict(zip(JOINT_NAMES, JOINTS, strict=True))
+    foot, arm = part == "foot", part == "arm"
     hand = np.isin(part, ["palm", "index", "middle", "ring", "pinky"])
     groin = y < -0.370 + 0.75 * (x - 0.02)  # the line of the hip's crease
     rules: tuple[tuple[NDArray[np.bool_], str], ...] = (  # later rules overrule earlier ones
-        (y > at["spine1"][1], "spine1"),
-        (y > at["spine2"][1], "spine2"),
-        (y > at["spine3"][1] + 0.02, "spine3"),
+        (y > _AT["spine1"][1], "spine1"),
+        (y > _AT["spine2"][1], "spine2"),
+        (y > _AT["spine3"][1] + 0.02, "spine3"),
         ((part == "torso") & (x > 0.075) & (y > 0.130), "l_collar"),
         (part == "neck", "neck"),
         (part == "head", "head"),
-        ((part == "leg") | (part == "foot") | groin, "l_hip"),
-        (y < at["l_knee"][1], "l_knee"),
-        ((y < at["l_ankle"][1]) | (part == "foot"), "l_ankle"),
-        ((part == "foot") & (z > at["l_foot"][2]), "l_foot"),
-        (part == "arm", "l_collar"),
-        ((part == "arm") & (x > at["l_shoulder"][0]), "l_shoulder"),
-        ((part == "arm") & (x > at["l_elbow"][0]), "l_elbow"),
-        ((part == "arm") & (x > at["l_wrist"][0]), "l_wrist"),
+        ((part == "leg") | foot | groin, "l_hip"),
+        (y < _AT["l_knee"][1], "l_knee"),
+        ((y < _AT["l_ankle"][1]) | foot, "l_ankle"),
+        (foot & (z > _AT["l_foot"][2]), "l_foot"),
+        (arm, "l_collar"),
+        *((arm & (x > _AT[name][0]), name) for name in ("l_shoulder", "l_elbow", "l_wrist")),
         ((part == "thumb") | hand, "l_wrist"),
-        (hand & (x > at["l_hand"][0]), "l_hand"),
+        (hand & (x > _AT["l_hand"][0]), "l_hand"),
     )
     label = np.zeros(len(v), np.int64)
     for chosen, name in rules:
@@ -107,7 +92,7 @@ def skinning_weights(surface: Surface) -> Points:
 
     Along the surface, not through space: fingers and thighs that are side by side stay independent.
     """
-    weights = np.eye(len(_SKELETON))[label_joints(surface)]
+    weights = np.eye(len(_SKELETON))[_rigid_joints(surface)]
     neighbours = neighbour_mean(surface.faces, len(weights))
     for _ in range(DIFFUSION_STEPS):
         weights = 0.5 * (weights + neighbours @ weights)
@@ -125,13 +110,13 @@ def joint_regressor(surface: Surface, weights: Points) -> Points:
     rings = weights * weights[:, np.maximum(PARENTS, 0)]
     rings[:, 0] = weights[:, 0]
     rings[rings < 0.02] = 0.0
-    return np.stack([_weights_for(JOINTS[k], surface.vertices, rings[:, k]) for k in range(len(_SKELETON))])
+    return np.stack([_weights_for(at, surface.vertices, ring) for at, ring in zip(JOINTS, rings.T, strict=True)])
 
 
-def landmark_regressor(surface: Surface, names: tuple[str, ...]) -> Points:
-    """(len(names), V) like `joint_regressor`, for LSP-like and Human3.6M landmarks."""
+def landmark_regressor(surface: Surface, names: Iterable[str]) -> Points:
+    """(names, V) like `joint_regressor`, for landmarks of LSP and Human3.6M: "rhip", "Spine (H36M)", ..."""
     rows = []
-    for spot in map(_landmark, names):
+    for spot in (_landmark(name.removesuffix(" (H36M)").lower()) for name in names):
         distance = np.linalg.norm(surface.vertices - spot, axis=1)
         reach = 1.6 * np.sort(distance)[24]  # the two dozen nearest vertices, and as much again around them
         rows.append(_weights_for(spot, surface.vertices, np.where(distance < reach, 1.0, 0.0)))
@@ -142,7 +127,7 @@ def _landmark(name: str) -> NDArray[np.float64]:
     """Where a landmark is: as listed, or at SMPL's joint of that name ("lknee" for "l_knee")."""
     if name.startswith("r"):
         return np.asarray(_landmark(f"l{name[1:]}") * MIRROR)
-    return np.array(_LANDMARKS[name] if name in _LANDMARKS else JOINTS[JOINT_NAMES.index(f"l_{name[1:]}")])
+    return np.array(_LANDMARKS[name] if name in _LANDMARKS else _AT[f"l_{name[1:]}"])
 
 
 def _weights_for(target: NDArray[np.float64], vertices: Points, prior: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -175,64 +160,59 @@ def pose_blend_shapes(surface: Surface, weights: Points) -> NDArray[np.float32]:
     For joint k turned by R, with E = R - I: near the joint the skin moves outwards by the volume that linear blending
     loses, which grows as 1 - cos(angle) = -trace(E) / 2, and shears a little with E itself.
     """
-    normals = vertex_normals(surface.vertices, surface.faces)
+    normals = vertex_normals(surface)
     out = np.zeros((len(normals), 3, len(_SKELETON) - 1, 3, 3))
     for k in range(1, len(_SKELETON)):
         blend = 4 * weights[:, k] * weights[:, PARENTS[k]]  # 1 half-way between the two bones
         radius = np.linalg.norm(surface.vertices - JOINTS[k], axis=1) @ blend / blend.sum()
-        lost = 0.18 * min(radius, 0.06) * blend[:, None] * normals
-        shear = 0.03 * min(radius, 0.06) * blend[:, None] * normals
+        lost, shear = (share * min(radius, 0.06) * blend[:, None] * normals for share in (0.18, 0.03))
         for axis in range(3):
             out[:, :, k - 1, axis, axis] -= lost / 2
             out[:, axis, k - 1, axis, :] += shear
     return out.reshape(len(normals), 3, -1).astype(np.float32)
 
 
-def vertex_normals(vertices: Points, faces: NDArray[np.int64]) -> Points:
+def vertex_normals(surface: Surface) -> Points:
     """(V, 3) unit normals, area-weighted."""
-    corners = vertices[faces]
-    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    total = np.zeros_like(vertices)
-    for k in range(3):
-        np.add.at(total, faces[:, k], normal)
+    a, b, c = surface.vertices[surface.faces.T]
+    normal, total = np.cross(b - a, c - a), np.zeros_like(surface.vertices)
+    for corner in surface.faces.T:
+        np.add.at(total, corner, normal)
     return np.asarray(total / np.linalg.norm(total, axis=1, keepdims=True))
 
 
 _LIMBS: Final = ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")  # joints whose bones are arms and legs
 
 
-def shape_blend_shapes(vertices: Points, weights: Points) -> Points:
-    """(V, 3, 10) in the order of SHAPES. Mirror images move as mirror images."""
+def shape_blend_shapes(vertices: Points, weights: Points) -> dict[str, Points]:
+    """What each beta is of -> (V, 3), in order. Mirror images move as mirror images."""
     x, y, z = vertices.T
-    side, across = np.sign(x), np.abs(x)
-    zero = np.zeros_like(x)
+    side, across, zero = np.sign(x), np.abs(x), np.zeros_like(x)
     radial = _from_bones(vertices, weights)
     limb = weights[:, [k for k, name in enumerate(JOINT_NAMES) if name[2:] in _LIMBS]].sum(axis=1)[:, None]
     central = [k for k, name in enumerate(JOINT_NAMES) if name[:2] not in ("l_", "r_", "he", "ne")]
     trunk = weights[:, central].sum(axis=1)
     head = weights[:, JOINT_NAMES.index("head")][:, None]
-    hip, shoulder, skull = (JOINTS[JOINT_NAMES.index(name)] for name in ("l_hip", "l_shoulder", "head"))
-    upper = _rise(y, 0.02, 0.20)
-    lower = 1 - _rise(y, -0.30, -0.05)
+    shoulder = _AT["l_shoulder"][0]
+    upper, lower = _rise(y, 0.02, 0.20), 1 - _rise(y, -0.30, -0.05)
     front = np.clip(z, 0, None) / 0.10
-    columns = {
+    return {
         "stature": 0.030 * (vertices - JOINTS[0]),
         "girth": 0.055 * radial * (1 - 0.7 * head),
-        "leg_length": np.stack([zero, -0.035 * np.clip(hip[1] - y, 0, 0.75), zero], axis=-1),
-        "arm_length": np.stack([0.035 * side * np.clip(across - shoulder[0], 0, 0.6), zero, zero], axis=-1),
-        "shoulder_width": np.stack([0.012 * side * np.clip(across / shoulder[0], 0, 1) * upper, zero, zero], axis=-1),
+        "leg_length": np.stack([zero, -0.035 * np.clip(_AT["l_hip"][1] - y, 0, 0.75), zero], axis=-1),
+        "arm_length": np.stack([0.035 * side * np.clip(across - shoulder, 0, 0.6), zero, zero], axis=-1),
+        "shoulder_width": np.stack([0.012 * side * np.clip(across / shoulder, 0, 1) * upper, zero, zero], axis=-1),
         "hip_width": np.stack([0.008 * side * np.clip(across / 0.10, 0, 1) * lower, zero, zero], axis=-1),
         "belly": np.stack([zero, zero, 0.020 * front * _near(y, -0.09, 0.09) * trunk], axis=-1),
         "chest_depth": np.stack([zero, zero, 0.010 * z / 0.10 * _near(y, 0.13, 0.10) * trunk], axis=-1),
-        "head_size": 0.025 * head * (vertices - skull),
+        "head_size": 0.025 * head * (vertices - _AT["head"]),
         "limb_girth": 0.050 * limb * radial,
     }
-    return np.stack([columns[name] for name in SHAPES], axis=-1)
 
 
-def female_chest(vertices: Points, normals: Points) -> Points:
+def female_chest(surface: Surface) -> Points:
     """(V, 3) the displacement that the female template has and no beta gives."""
-    x, y, z = vertices.T
+    (x, y, z), normals = surface.vertices.T, vertex_normals(surface)
     bump = _near(np.abs(x), 0.072, 0.045) * _near(y, 0.110, 0.050) * np.clip(normals[:, 2], 0, 1) * (z > 0)
     return np.asarray(0.025 * bump[:, None] * np.array([0.0, -0.25, 1.0]))
 
@@ -259,10 +239,10 @@ def _from_bones(vertices: Points, weights: Points) -> Points:
 def _bone_ends() -> Points:
     """(24, 3) where each joint's bone ends: at its child in the same chain; leaves go on past the joint."""
     ends = JOINTS.copy()
-    for k in range(len(JOINTS)):
-        children = [c for c, parent in enumerate(PARENTS) if parent == k]
-        chain = [c for c in children if JOINT_NAMES[c][:2] == JOINT_NAMES[k][:2]] or children
-        if JOINT_NAMES[k] in ("pelvis", "spine3"):
+    for k, name in enumerate(JOINT_NAMES):
+        children = np.flatnonzero(k == PARENTS)
+        chain = [c for c in children if JOINT_NAMES[c][:2] == name[:2]] or children
+        if name in ("pelvis", "spine3"):
             chain = [c for c in children if JOINTS[c, 0] == 0]
-        ends[k] = JOINTS[chain[0]] if chain else JOINTS[k] + 0.6 * (JOINTS[k] - JOINTS[PARENTS[k]])
+        ends[k] = JOINTS[chain[0]] if len(chain) else JOINTS[k] + 0.6 * (JOINTS[k] - JOINTS[PARENTS[k]])
     return ends

@@ -19,13 +19,10 @@ from numpy.typing import NDArray
 from scipy.io import savemat
 
 from pipeline.errors import PipelineError
-from pipeline.synthetic.scene.render import Image
+from pipeline.synthetic.render import Image
 
 JPEG_QUALITY: Final = 95
-MAT_HEADER: Final = b"MATLAB 5.0 MAT-file, Platform: stand-in, Created on: Thu Jan  1 00:00:00 1970"
-MAT73_HEADER: Final = (
-    b"MATLAB 7.3 MAT-file, Platform: stand-in, Created on: Thu Jan  1 00:00:00 1970 HDF5 schema 1.00 ."
-)
+MAT_HEADER: Final = b"MATLAB %s MAT-file, Platform: stand-in, Created on: Thu Jan  1 00:00:00 1970"
 MAT_TEXT: Final = 116  # bytes of text in MATLAB's header
 MAT73_VERSION: Final = bytes(8) + b"\x00\x02IM"  # follows the text
 MAT73_USER_BLOCK: Final = 512  # bytes before the HDF5 begins
@@ -57,7 +54,7 @@ def write_mat(file: Path, variables: Mapping[str, Any], *, compressed: bool = Fa
     """Write a MATLAB v5 file whose bytes depend on the variables only: SciPy would put the time into its header."""
     savemat(file, dict(variables), do_compression=compressed)
     with file.open("r+b") as stream:
-        stream.write(MAT_HEADER.ljust(MAT_TEXT))
+        stream.write((MAT_HEADER % b"5.0").ljust(MAT_TEXT))
 
 
 def write_mat73(file: Path, variables: Mapping[str, NDArray[Any]]) -> None:
@@ -67,7 +64,7 @@ def write_mat73(file: Path, variables: Mapping[str, NDArray[Any]]) -> None:
             written = stored.create_dataset(name, data=values, chunks=values.shape, compression="gzip")
             written.attrs["MATLAB_class"] = np.bytes_("double" if values.dtype == np.float64 else values.dtype.name)
     with file.open("r+b") as stream:
-        stream.write(MAT73_HEADER.ljust(MAT_TEXT) + MAT73_VERSION)
+        stream.write((MAT_HEADER % b"7.3" + b" HDF5 schema 1.00 .").ljust(MAT_TEXT) + MAT73_VERSION)
 
 
 def write_cdf(file: Path, pose: NDArray[np.floating[Any]]) -> None:
@@ -82,14 +79,12 @@ def write_cdf(file: Path, pose: NDArray[np.floating[Any]]) -> None:
 
 
 def tfrecord(data: bytes) -> bytes:
-    """Frame one record as TensorFlow does: its length, the data, and a checksum of each."""
-
-    def checksum(of: bytes) -> bytes:
-        crc = int(google_crc32c.value(of))
-        return ((((crc >> 15) | (crc << 17 & 0xFFFFFFFF)) + 0xA282EAD8) % 2**32).to_bytes(4, "little")
-
-    length = len(data).to_bytes(8, "little")
-    return length + checksum(length) + data + checksum(data)
+    """Frame one record as TensorFlow does: its length and the data, each with its checksum behind it."""
+    framed = b""
+    for part in (len(data).to_bytes(8, "little"), data):
+        crc = int(google_crc32c.value(part))
+        framed += part + struct.pack("<I", (((crc >> 15) | (crc << 17 & 0xFFFFFFFF)) + 0xA282EAD8) % 2**32)
+    return framed
 
 
 def tf_example(features: Mapping[str, Feature]) -> bytes:
@@ -159,9 +154,8 @@ def _pickled_array(array: NDArray[Any]) -> bytes:
         raise TypeError(f"a 3DPW file holds no array of {array.dtype}")
     empty = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + _pickled((0,)) + _pickled("b") + b"tR"
     order, kind = "|" if array.dtype.itemsize == 1 else "<", f"{array.dtype.kind}{array.dtype.itemsize}"
-    dtype = (
-        b"cnumpy\ndtype\n" + _pickled((kind, 0, 1)) + b"R" + _pickled((3, order, None, None, None, -1, -1, 0)) + b"b"
-    )
+    state_of_dtype = _pickled((3, order, None, None, None, -1, -1, 0))
+    dtype = b"cnumpy\ndtype\n" + _pickled((kind, 0, 1)) + b"R" + state_of_dtype + b"b"
     content = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
     state = _pickled(1) + _pickled(tuple(array.shape)) + dtype + _pickled(False) + _python2_str(content)
     return empty + b"(" + state + b"tb"

@@ -1,4 +1,4 @@
-"""A pinhole camera, and where it stands to have people in view.  motion -> [pixels and labels] -> raw
+"""A pinhole camera, and where it stands to have people in view.  motion -> [pixels and labels]
 
 No distortion; OpenCV's axes: x right, y down, z forward. Pixel (i, j) of a picture has its centre at x = i, y = j, so a
 picture reaches from -0.5 to width - 0.5.
@@ -76,10 +76,9 @@ def look_at(position: Floats, target: Floats, roll: Floats) -> Array:
 def frame_people(
     rng: np.random.Generator,
     points: Array,
+    size: tuple[int, int],
     *,
     heading: float,
-    width: int,
-    height: int,
     hand_held: bool = False,
     turn: float = 30.0,
 ) -> Camera:
@@ -88,7 +87,7 @@ def frame_people(
     It stands up to `turn` degrees to the side of frontal, 1 to 1.6 m high. A hand-held one walks along and around
     them, and sways; another stands still, unless the people go far: then it is moved along.
     """
-    n_frames = len(points)
+    n_frames, (width, height) = len(points), size
     centre = (points.min(axis=1) + points.max(axis=1)) / 2
     travelled = np.linalg.norm(np.ptp(centre[:, [0, 2]], axis=0))
     followed = gaussian_filter1d(centre, FOLLOW_FRAMES if hand_held else n_frames / 4, axis=0, mode="nearest")
@@ -96,25 +95,25 @@ def frame_people(
     target = followed if hand_held or travelled > GOES_FAR_M else np.repeat(middle[None], n_frames, axis=0)
     target = np.column_stack([target[:, 0], np.full(n_frames, middle[1]), target[:, 2]])
     noise = gaussian_filter1d(rng.normal(size=(n_frames, 6)), 10, axis=0, mode="wrap")
-    sway = (1.0 if hand_held else 0.0) * noise * np.sqrt(10 * 2 * np.sqrt(np.pi))  # (T, 6) of about unit size
+    sway = hand_held * noise * np.sqrt(10 * 2 * np.sqrt(np.pi))  # (T, 6) of about unit size
     half_turn = np.linspace(0, np.pi, n_frames) * rng.choice([-1, 1]) + rng.uniform(0, np.pi)
     orbit = ORBIT * rng.uniform(0.4, 1) * np.sin(half_turn)
-    azimuth = heading + np.radians(rng.uniform(-turn, turn) + (orbit if hand_held else 0)) + 0.05 * sway[:, 0]
+    azimuth = heading + np.radians(rng.uniform(-turn, turn) + hand_held * orbit) + 0.05 * sway[:, 0]
     eye_height = rng.uniform(1.0, 1.6) + 0.04 * sway[:, 1]
     focal = rng.uniform(1.15, 1.6) * max(width, height)
-    principal = np.array([width - 1, height - 1]) / 2 + rng.uniform(-2, 2, 2)
+    principal = (np.array(size) - 1) / 2 + rng.uniform(-2, 2, 2)
     intrinsics = np.array([[focal, 0, principal[0]], [0, focal, principal[1]], [0, 0, 1]])
     aim = target + 0.03 * sway[:, 2:5]
     roll = np.radians(rng.uniform(-2, 2)) + 0.01 * sway[:, 5]
     direction = np.column_stack([np.sin(azimuth), np.zeros(n_frames), np.cos(azimuth)])
-    inset, distance = MARGIN * np.array([width, height]), 1.6
+    inset, distance = MARGIN * np.array(size), 1.6
     while True:
         position = target + distance * direction
         position[:, 1] = eye_height
         camera = Camera(width, height, intrinsics, look_at(position, aim, roll))
         if camera.to_camera(points)[..., 2].min() >= 0.6:
             pixels = camera.project(points)
-            if (pixels >= inset).all() and (pixels <= np.array([width, height]) - 1 - inset).all():
+            if (pixels >= inset).all() and (pixels <= np.array(size) - 1 - inset).all():
                 return camera
         distance *= 1.04
 

@@ -1,1 +1,0 @@
-"""The procedural body in SMPL's file format.  [body files] -> motion -> raw"""

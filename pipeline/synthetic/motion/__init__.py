@@ -1,1 +1,0 @@
-"""What people do: joint angles over time.  [motion] -> pixels and labels -> raw"""

@@ -1,1 +1,0 @@
-"""People in a place, in front of a camera: pixels and their labels.  motion -> [pixels and labels] -> raw"""
