@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.features.engine import Run, decoders, jobs
+from pipeline.features.engine import Run, tasks
 from pipeline.features.pixel_sources import Frames
 from pipeline.features.spec import Resources
 from pipeline.features.streams.base import Machine
@@ -117,7 +117,7 @@ def extract(made_up: ModuleType, tmp_path: Path) -> Extract:
 def test_every_row_has_its_own_frame_whatever_the_workers_batches_and_lanes(
     extract: Extract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "RUN_ROWS", 10)  # so that several processes share a video
+    monkeypatch.setattr(tasks, "RUN_ROWS", 10)  # so that several processes share a video
     sources = [extract.source("0"), extract.source("1", random_access=False), extract.source("2")]
     for workers, batch_size, threads in ((1, 7, 1), (2, 1, 2), (5, 32, 1)):
         found, meter, problems = extract(*sources, workers=workers, batch_size=batch_size, threads=threads)
@@ -130,7 +130,7 @@ def test_every_row_has_its_own_frame_whatever_the_workers_batches_and_lanes(
 def test_a_video_of_more_shards_than_may_be_open_goes_through_all_of_them(
     extract: Extract, monkeypatch: pytest.MonkeyPatch, random_access: bool
 ) -> None:
-    monkeypatch.setattr(jobs, "RUN_ROWS", 3)
+    monkeypatch.setattr(tasks, "RUN_ROWS", 3)
     source = extract.source(random_access=random_access)
     for stream in (extract.made_up.Colour(), extract.made_up.Bytes()):
         found, _, _ = extract(source, source, n_frames=50, workers=1, rows_per_shard=8, stream=stream)
@@ -232,7 +232,7 @@ def test_processes_that_cannot_start_end_the_extraction(extract: Extract) -> Non
 def test_pixels_that_cannot_be_compared_end_the_extraction(
     extract: Extract, monkeypatch: pytest.MonkeyPatch, deed: str
 ) -> None:
-    monkeypatch.setattr(decoders, "QUIET", 3.0)
+    monkeypatch.setattr("pipeline.processes.START", 3.0)
     last = {"crash": "ended with exit code 3", "hang": "made no progress for 3 s"}[deed]
     sources = [extract.source("0", deeds=((-1, deed),)), *(extract.source(str(i), takes=0.1) for i in range(1, 3))]
     with pytest.raises(
@@ -273,7 +273,7 @@ def test_a_bug_in_a_source_says_where_it_is(extract: Extract) -> None:
 def test_no_shard_is_written_before_its_videos_pixels_have_been_compared(
     extract: Extract, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "RUN_ROWS", 8)
+    monkeypatch.setattr(tasks, "RUN_ROWS", 8)
     written: list[int] = []
     slow = extract.source(deeds=((-1, "slow"),))
     with pytest.raises(
