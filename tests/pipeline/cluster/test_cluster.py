@@ -23,8 +23,7 @@ from typing import Any
 import pytest
 
 from pipeline import cluster
-from pipeline.cluster import connection
-from pipeline.cluster.connection import Needs
+from pipeline.cluster import Needs
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.extract import extract
 from pipeline.features.on_cluster import Share
@@ -89,7 +88,7 @@ class Cluster:
         self.await_workers(n)
 
     def await_workers(self, n: int) -> None:
-        with connection.client_at(self.address) as client:
+        with cluster.client_at(self.address) as client:
             await_that(lambda: len(client.nthreads()) == n)
 
     def add(self, *options: str) -> str:
@@ -144,7 +143,7 @@ def two(running: Cluster) -> Cluster:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "PATIENCE", 20.0)
+    monkeypatch.setattr(cluster, "PATIENCE", 20.0)
 
 
 # -------------------------------------------------------------------------------------------------- map, in order
@@ -391,32 +390,32 @@ def test_a_worker_that_does_not_see_the_raw_folder_is_refused_before_anything_is
 
 
 def test_an_address_at_which_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "PATIENCE", 0.3)
+    monkeypatch.setattr(cluster, "PATIENCE", 0.3)
     with (
         pytest.raises(PipelineError, match=r"tcp://127.0.0.1:9: no Dask scheduler answers there.*docs/cluster.md"),
-        connection.client_at("127.0.0.1:9"),
+        cluster.client_at("127.0.0.1:9"),
     ):
         pass
 
 
 @pytest.mark.parametrize("address", ["cluster", "http://host:8786", "tcp://host:port"])
 def test_what_is_no_address(address: str) -> None:
-    with pytest.raises(ConfigError, match="expected tcp://HOST:PORT"), connection.client_at(address):
+    with pytest.raises(ConfigError, match="expected tcp://HOST:PORT"), cluster.client_at(address):
         pass
 
 
 def test_a_scheduler_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "PATIENCE", 0.3)
+    monkeypatch.setattr(cluster, "PATIENCE", 0.3)
     with (
         pytest.raises(PipelineError, match=r"scheduler.json: expected the file that `dask scheduler"),
-        connection.client_at(str(tmp_path / "scheduler.json")),
+        cluster.client_at(str(tmp_path / "scheduler.json")),
     ):
         pass
 
 
 def test_a_cluster_without_workers(running: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     running.have(0)
-    monkeypatch.setattr(connection, "PATIENCE", 2.0)
+    monkeypatch.setattr(cluster, "PATIENCE", 2.0)
     with pytest.raises(PipelineError, match="has had no worker for 2 s"):
         list(cluster.map_on_workers(running.address, str, ITEMS, []))
 
@@ -437,7 +436,7 @@ def test_without_the_extra_the_error_names_the_command_that_installs_it(monkeypa
     monkeypatch.setitem(sys.modules, "distributed", None)
     with (
         pytest.raises(ConfigError, match=r"pip install 'vibe-pipeline\[cluster\]'"),
-        connection.client_at("tcp://127.0.0.1:8786"),
+        cluster.client_at("tcp://127.0.0.1:8786"),
     ):
         pass
 

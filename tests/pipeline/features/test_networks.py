@@ -16,6 +16,7 @@ from pipeline.features import networks
 from pipeline.features.networks import cpu, cuda
 from pipeline.features.networks.cpu import CpuNetwork
 from pipeline.features.networks.resnet import Normalisation, Threads, folded
+from pipeline.features.streams import Machine
 from pipeline.features.weights import WeightsSpec
 from pipeline.synthetic import calibration_crops
 
@@ -215,7 +216,7 @@ def test_the_processs_number_of_threads_is_left_alone() -> None:
 
 @pytest.mark.slow
 def test_an_untrained_networks_features_are_standardised_over_rendered_crops(few_calibration_crops: None) -> None:
-    computer = networks.load(UNTRAINED, precision="exact", device="cpu")
+    computer = networks.load(UNTRAINED, "exact", Machine(device="cpu"), None)
     features = networks.compute(computer, calibration_crops(4))
     assert np.abs(features.mean(axis=0)).max() < 1e-2
     assert np.median(features.std(axis=0, ddof=1)) == pytest.approx(1, abs=1e-2)
@@ -229,10 +230,10 @@ def test_an_untrained_networks_features_are_standardised_over_rendered_crops(few
 def test_recorded_statistics_are_taken_over(monkeypatch: pytest.MonkeyPatch, crops: np.ndarray) -> None:
     monkeypatch.setattr(networks, "CALIBRATION_CROPS", -1)  # nobody asks for any
     recorded = {"standardisation": {"mean": [2.0] * 2048, "std": [4.0] * 2048}}
-    computer = networks.load(UNTRAINED, precision="exact", device="cpu", recorded=recorded)
-    before = networks.load(UNTRAINED, precision="exact", device="cpu", standardise=False)
-    expected = (networks.compute(before, crops[:1]) - 2) / 4
-    np.testing.assert_allclose(networks.compute(computer, crops[:1]), expected, rtol=1e-6)
+    computer = networks.load(UNTRAINED, "exact", Machine(device="cpu"), recorded)
+    standardised = networks.compute(computer, crops[:1])
+    computer.mean, computer.std = 0.0, 1.0
+    np.testing.assert_allclose(standardised, (networks.compute(computer, crops[:1]) - 2) / 4, rtol=1e-6)
     assert computer.provenance["standardisation"] == recorded["standardisation"]
 
 
@@ -249,7 +250,7 @@ def test_recorded_statistics_are_taken_over(monkeypatch: pytest.MonkeyPatch, cro
 )
 def test_a_device_that_is_not_there_is_refused_before_anything_is_loaded(device: str, told: str) -> None:
     with pytest.raises(ConfigError, match=f"device '{device}'.*{told}"):
-        networks.load(WeightsSpec("file", "nowhere.pt"), precision="fast", device=device)
+        networks.load(WeightsSpec("file", "nowhere.pt"), "fast", Machine(device=device), None)
 
 
 def test_one_gpu_of_several_is_chosen_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,10 +261,9 @@ def test_one_gpu_of_several_is_chosen_by_its_number(monkeypatch: pytest.MonkeyPa
         networks.chosen_device("cuda:2")
 
 
-def test_a_batch_that_is_not_full_is_refused(network: ResNet, fast: CpuNetwork) -> None:
-    computer = networks.ResNet50Computer(fast, {}, None)
+def test_a_batch_that_is_not_full_is_refused(fast: CpuNetwork) -> None:
     with pytest.raises(ValueError, match=r"expected \(8, 224, 224, 3\) uint8, found \(3, 224, 224, 3\)"):
-        computer(np.zeros((3, 224, 224, 3), np.uint8))
+        fast(np.zeros((3, 224, 224, 3), np.uint8))
 
 
 # ------------------------------------------------------------------------------------- CUDA, part by part
