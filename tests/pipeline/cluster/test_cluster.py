@@ -158,6 +158,7 @@ def test_results_come_in_the_order_of_the_items_from_both_workers(
     assert sorted(int(item) for _, item in jobs.logged(tmp_path)) == ITEMS
 
 
+@pytest.mark.slow
 def test_what_a_killed_worker_had_is_done_by_another(two: Cluster, jobs: ModuleType, tmp_path: Path) -> None:
     results = cluster.map_on_workers(two.address, jobs.Doubled(tmp_path, seconds=0.02), ITEMS, [])
     taken = list(itertools.islice(results, 3))
@@ -222,6 +223,7 @@ def test_items_at_which_several_workers_die_are_given_up(running: Cluster, jobs:
 # ------------------------------------------------------------------------------------------------------ conversion
 
 
+@pytest.mark.slow
 def test_a_conversion_gives_the_same_bytes_as_on_one_machine(
     two: Cluster, embedded: Any, into: Any, tmp_path: Path
 ) -> None:
@@ -274,7 +276,9 @@ def many_videos(embedded: Any, folder: Path, n: int) -> Path:
 # ------------------------------------------------------------------------------------------------------ extraction
 
 
-@pytest.mark.parametrize(("kind", "killed"), [("means", False), ("means", True), ("crops", False)])
+@pytest.mark.parametrize(
+    ("kind", "killed"), [pytest.param("means", False, marks=pytest.mark.slow), ("means", True), ("crops", False)]
+)
 def test_an_extraction_gives_the_same_bytes_as_on_one_machine(
     kind: str, killed: bool, two: Cluster, jobs: Any, embedded: Any, into: Any, tmp_path: Path, small_shards: None
 ) -> None:
@@ -420,6 +424,7 @@ def test_a_cluster_without_workers(running: Cluster, monkeypatch: pytest.MonkeyP
         list(cluster.map_on_workers(running.address, str, ITEMS, []))
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_goes_away_half_way(jobs: ModuleType, on_path: Path, tmp_path: Path) -> None:
     with ExitStack() as stack:
         short = Cluster(tmp_path, on_path)

@@ -24,7 +24,6 @@ from pipeline.features.engine import Run, tasks
 from pipeline.features.pixel_sources import Frames
 from pipeline.features.spec import Resources
 from pipeline.features.streams.base import Machine
-from pipeline.features.streams.crops import Crops
 
 ROOT = Path(__file__).parents[3]
 PATIENCE = 2.0  # s after which a process counts as hung here
@@ -142,21 +141,6 @@ def test_bytes_are_those_of_each_rows_own_crop(extract: Extract) -> None:
     assert found == {i: {f: b"%d,0,77" % f for f in range(40)} for i in range(2)}
 
 
-def test_features_from_stored_crops_are_those_of_the_same_rows(
-    embedded: Any, into: Any, tmp_path: Path, network: Any
-) -> None:
-    root = tmp_path / "cache"
-    into.convert(root, embedded.raw("penn_action"))
-    into.extract(root, stream=Crops(quality=100), name="crops")
-    into.extract(root, name="direct", batch_size=5)
-    into.extract(root, name="stored", crops="crops", batch_size=5)
-    direct, stored = (into.rows(root, "penn_action/train", f"features/{name}") for name in ("direct", "stored"))
-    assert len(direct) == 3
-    for track, rows in direct.items():
-        np.testing.assert_allclose(stored[track], rows, atol=1)
-        assert np.abs(rows[1:] - rows[:-1]).max(axis=1).min() > 2  # any other row would be seen
-
-
 def test_broken_frames_cost_themselves(extract: Extract) -> None:
     sources = [extract.source(deeds=((3, "broken"), (39, "broken"))), extract.source("1", random_access=False)]
     found, meter, problems = extract(*sources)
@@ -169,7 +153,7 @@ def test_broken_frames_cost_themselves(extract: Extract) -> None:
 # ----------------------------------------------------------------------------------------------------- what goes wrong
 
 
-@pytest.mark.parametrize("random_access", [True, False])
+@pytest.mark.parametrize("random_access", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_processes_killed_at_random_change_nothing(extract: Extract, random_access: bool) -> None:
     rng, killed = random.Random(4), set()
 
@@ -339,7 +323,7 @@ def alone(made_up: ModuleType, folder: Path, n_rows: int, deed: str = "nothing")
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
 
 
-@pytest.mark.parametrize("deed", ["nothing", "hang"])
+@pytest.mark.parametrize("deed", [pytest.param("nothing", marks=pytest.mark.slow), "hang"])
 def test_no_process_outlives_a_killed_parent(made_up: ModuleType, tmp_path: Path, deed: str) -> None:
     with alone(made_up, tmp_path, 50_000, deed) as parent:
         assert parent.stdout is not None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from torchvision.models import resnet50
 from torchvision.models.resnet import ResNet
 
 from pipeline.errors import ConfigError
@@ -22,21 +22,14 @@ from pipeline.synthetic import calibration_crops
 
 CPU = torch.device("cpu")
 UNTRAINED = WeightsSpec("untrained", "0")
-N = 6  # crops that are looked at
+N = 4  # crops that are looked at
 
 
 @pytest.fixture(scope="module")
-def network() -> ResNet:
-    """A ResNet-50 whose batch norms have seen something, so that folding them wrongly would show."""
-    torch.manual_seed(3)
-    network = resnet50(weights=None)
+def network(small_resnet: Callable[[], ResNet]) -> ResNet:
+    network = small_resnet()
     network.fc = torch.nn.Identity()
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
-            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
-            torch.nn.init.uniform_(module.weight, 0.5, 1.0)
-    return network.eval()
+    return network
 
 
 @pytest.fixture(scope="module")
@@ -54,17 +47,14 @@ def truth(network: ResNet, crops: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def exact(network: ResNet) -> CpuNetwork:
-    return CpuNetwork(network, fast=False, batch_size=0, threads=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu, "BATCH_SIZE", 4)
+        return CpuNetwork(network, fast=False, batch_size=0, threads=2)
 
 
 @pytest.fixture(scope="module")
 def fast(network: ResNet) -> CpuNetwork:
     return CpuNetwork(network, fast=True, batch_size=8, threads=2)
-
-
-@pytest.fixture
-def few_calibration_crops(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(networks, "CALIBRATION_CROPS", 4)
 
 
 def plain_features(network: ResNet, crops: np.ndarray) -> np.ndarray:
@@ -152,7 +142,7 @@ def test_folding_leaves_the_network_that_it_is_given(network: ResNet) -> None:
 # ----------------------------------------------------------------------------- what they must not depend on
 
 
-@pytest.mark.parametrize("precision", ["fast", pytest.param("exact", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("precision", ["fast", "exact"])
 def test_a_crops_bits_do_not_depend_on_its_company(
     precision: str, crops: np.ndarray, request: pytest.FixtureRequest
 ) -> None:
@@ -162,10 +152,9 @@ def test_a_crops_bits_do_not_depend_on_its_company(
     np.testing.assert_array_equal(networks.compute(network, crops[::-1]), together[::-1])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fast", pytest.param("exact", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("precision", ["fast", "exact"])
 def test_bits_do_not_depend_on_lanes_or_threads(
-    precision: str, network: ResNet, crops: np.ndarray, request: pytest.FixtureRequest
+    small_backbone: None, precision: str, network: ResNet, crops: np.ndarray, request: pytest.FixtureRequest
 ) -> None:
     two: CpuNetwork = request.getfixturevalue(precision)
     one = CpuNetwork(network, fast=precision == "fast", batch_size=two.batch_size, threads=1)
@@ -214,8 +203,7 @@ def test_the_processs_number_of_threads_is_left_alone() -> None:
 # ------------------------------------------------------------------------------------------------- loading
 
 
-@pytest.mark.slow
-def test_an_untrained_networks_features_are_standardised_over_rendered_crops(few_calibration_crops: None) -> None:
+def test_an_untrained_networks_features_are_standardised_over_rendered_crops(small_backbone: None) -> None:
     computer = networks.load(UNTRAINED, "exact", Machine(device="cpu"), None)
     features = networks.compute(computer, calibration_crops(4))
     assert np.abs(features.mean(axis=0)).max() < 1e-2
@@ -226,14 +214,15 @@ def test_an_untrained_networks_features_are_standardised_over_rendered_crops(few
     assert len(provenance["standardisation"]["mean"]) == 2048
 
 
-@pytest.mark.slow
-def test_recorded_statistics_are_taken_over(monkeypatch: pytest.MonkeyPatch, crops: np.ndarray) -> None:
-    monkeypatch.setattr(networks, "CALIBRATION_CROPS", -1)  # nobody asks for any
+def test_recorded_statistics_are_taken_over(
+    small_backbone: None, monkeypatch: pytest.MonkeyPatch, crops: np.ndarray
+) -> None:
+    monkeypatch.setattr(networks, "CALIBRATION_CROPS", -1)  # none are asked for
     recorded = {"standardisation": {"mean": [2.0] * 2048, "std": [4.0] * 2048}}
     computer = networks.load(UNTRAINED, "exact", Machine(device="cpu"), recorded)
     standardised = networks.compute(computer, crops[:1])
     computer.mean, computer.std = 0.0, 1.0
-    np.testing.assert_allclose(standardised, (networks.compute(computer, crops[:1]) - 2) / 4, rtol=1e-6)
+    np.testing.assert_array_equal(standardised, (networks.compute(computer, crops[:1]) - 2) / 4)
     assert computer.provenance["standardisation"] == recorded["standardisation"]
 
 
