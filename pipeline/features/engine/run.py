@@ -31,7 +31,7 @@ MOST_PERSONS: Final = 256  # of a frame that are cropped at once
 MOST_WORKERS: Final = 16  # decoding processes for each core: more would only slow each other down
 OPEN_OF_BYTES: Final = 3  # shards of a stream of bytes, which take some 200 MB each
 BYTES_AT_ONCE: Final = 16  # crops in a batch that goes through no network
-LOOK_EVERY: Final = 0.005  # s between looks at what the threads have done: a batch takes longer
+LOOK_EVERY: Final = 0.02  # s between looks at what the threads have done: a batch takes longer
 REPORT_EVERY: Final = 0.25  # s between progress reports
 
 T = TypeVar("T")
