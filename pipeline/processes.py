@@ -2,8 +2,8 @@
 
 `ordered_map` is a map over items by such processes: results in order, bounded memory, and an item whose process
 crashes, hangs or needs too much memory costs itself alone. `Process` is one of them with a protocol of its own (the
-decoders): its function gets one end of a pipe and reports progress by `alive`, which the parent sees as `pulse`, `at`
-and `silence()`; `kill()` ends it, and `how_it_ended` turns its exit code into a reason.
+decoders): its function answers tasks through a pipe and shows progress by `alive`; `answer` gives what it sent, or
+`Failed` when it has ended or hangs.
 
 Processes are forked by a server: a fresh interpreter with one thread, which has imported what they need. So the first
 takes as long as those imports, the others some milliseconds, and no thread of the parent is forked. The server ends
@@ -126,30 +126,21 @@ def ordered_map(
         for index in range(len(items)):
             yield run.result(index)
     finally:
-        for worker in run.workers:
-            worker.process.pipe.close()  # so that all of them end at the same time
-        for worker in run.workers:
-            worker.process.kill()
-
-
-@dataclass(slots=True, eq=False)
-class _Worker:
-    process: Process
-    given: deque[int] = field(default_factory=deque)  # items that it has not answered, in the order in which it does
+        end(run.processes)
 
 
 @dataclass(slots=True, eq=False)
 class _Map(Generic[T, R]):
-    """The parent's side of `ordered_map`."""
+    """The parent's side of `ordered_map`. Tasks of its processes are the items' indices."""
 
     job: Callable[[T], R]
     items: Sequence[T]
-    most: int  # workers
+    most: int  # processes
     timeout: float
     memory: int
     same_group: Callable[[T, T], bool]
     preload: Callable[[], object] | None
-    workers: list[_Worker] = field(default_factory=list)
+    processes: list[Process] = field(default_factory=list)
     next: int = 0  # the first item that no process has been given
     again: deque[int] = field(default_factory=deque)  # to be given again
     results: dict[int, bytes | Failed] = field(default_factory=dict)  # pickled
@@ -164,7 +155,7 @@ class _Map(Generic[T, R]):
         if time.monotonic() - self.looked > BATCH_TIME / 5:
             self._look(index, 0)  # also when the result is there: others wait for something to do
         while index not in self.results:
-            self._look(index, LOOK if len(self.workers) == self.most else 0.01)
+            self._look(index, LOOK if len(self.processes) == self.most else 0.01)
         result = self.results.pop(index)
         if isinstance(result, Failed):
             return result
@@ -180,69 +171,58 @@ class _Map(Generic[T, R]):
         self._give()
         # What cannot be taken yet stays with the processes when there is too much of it here.
         room = self.waiting < WAITING * self.most
-        heard = [worker for worker in self.workers if worker.given and (room or index in worker.given)]
-        ready = wait([worker.process.pipe for worker in heard], patience)
-        for worker in heard:
-            if worker.process.pipe not in ready:
-                if worker.process.silence() > (self.timeout if worker.process.at >= 0 else max(self.timeout, START)):
-                    self._replace(worker, hung=True)
-                continue
-            try:
-                seconds, results = worker.process.pipe.recv()
-            except (EOFError, OSError):  # also in the midst of an answer
-                self._replace(worker, hung=False)
-                continue
-            for result in results:
-                self.results[worker.given.popleft()] = result
-                self.waiting += len(result)
-            self.seconds, self.fruitless = seconds / len(results), 0
-            worker.process.heard()
+        heard = [process for process in self.processes if process.given and (room or index in process.given)]
+        ready = wait([process.pipe for process in heard], patience)
+        for process in heard:
+            answer = process.answer(ready, self.timeout)
+            if isinstance(answer, Failed):
+                self._replace(process, answer)
+            elif answer is not None:
+                seconds, results = answer
+                for result in results:
+                    self.results[process.given.popleft()] = result
+                    self.waiting += len(result)
+                self.seconds, self.fruitless = seconds / len(results), 0
 
     def _give(self) -> None:
-        size = max(1, int(min(BATCH, BATCH_TIME / max(self.seconds, 1e-6), self._left / (2 * self.most))))
-        for most in (0, size) if size > 1 or len(self.workers) == self.most else (0,):
-            for worker in self.workers:
-                if len(worker.given) <= most and self._left:
-                    self._send(worker, self._batch(size))
-        if self._left and len(self.workers) < self.most and all(worker.process.pulse for worker in self.workers):
+        left = len(self.again) + len(self.items) - self.next
+        size = max(1, int(min(BATCH, BATCH_TIME / max(self.seconds, 1e-6), left / (2 * self.most))))
+        for most in (0, size) if size > 1 or len(self.processes) == self.most else (0,):
+            for process in self.processes:
+                if len(process.given) <= most:
+                    self._send(process, self._batch(size))
+        if len(self.processes) < self.most and all(process.pulse for process in self.processes):
             self._send(None, self._batch(size))
-
-    @property
-    def _left(self) -> int:
-        return len(self.again) + len(self.items) - self.next
 
     def _batch(self, size: int) -> list[int]:
         """The next items that one process should do."""
         if self.again:
             return [self.again.popleft() for _ in range(min(size, len(self.again)))]
         start, self.next = self.next, min(len(self.items), self.next + size)
-        while self.next < len(self.items) and self.same_group(self.items[self.next - 1], self.items[self.next]):
+        while start < self.next < len(self.items) and self.same_group(*self.items[self.next - 1 : self.next + 1]):
             self.next += 1
         return list(range(start, self.next))
 
-    def _send(self, worker: _Worker | None, batch: Sequence[int]) -> None:
+    def _send(self, process: Process | None, batch: Sequence[int]) -> None:
         """Give a process, by default a new one, what it should do."""
-        if worker is None:
-            worker = _Worker(Process(_work, self.job, preload=self.preload, memory=self.memory))
-            self.workers.append(worker)
-        message = pickle.dumps([(index, self.items[index]) for index in batch], pickle.HIGHEST_PROTOCOL)
-        if worker.given and len(message) > ROOM:  # it may be sending, too: both would wait for ever
-            self.again.extendleft(reversed(batch))
+        if not batch:
             return
-        if not worker.given:
-            worker.process.heard()
-        worker.given.extend(batch)
-        with contextlib.suppress(ConnectionError):  # it has ended, which its pipe shows when it is read
-            worker.process.pipe.send_bytes(message)
+        if process is None:
+            process = Process(_work, self.job, preload=self.preload, memory=self.memory)
+            self.processes.append(process)
+        message = pickle.dumps([(index, self.items[index]) for index in batch], pickle.HIGHEST_PROTOCOL)
+        if process.given and len(message) > ROOM:  # it may be sending, too: both would wait for ever
+            self.again.extendleft(reversed(batch))
+        else:
+            process.give(batch, message)
 
-    def _replace(self, worker: _Worker, *, hung: bool) -> None:
-        """End a process; have done again what it has not answered, but for an item at which processes end."""
-        at, code = worker.process.at, worker.process.kill()
-        ended = how_it_ended(code, timeout=self.timeout if hung else None)
-        self.workers.remove(worker)
-        self.again.extendleft(index for index in reversed(worker.given) if index != at)
-        if at in worker.given:
-            self.trials[at] += TRIALS if hung else 1
+    def _replace(self, process: Process, ended: Failed) -> None:
+        """Have done again what a process has not answered, but for an item at which processes end."""
+        at = process.at
+        self.processes.remove(process)
+        self.again.extendleft(index for index in reversed(process.given) if index != at)
+        if at in process.given:
+            self.trials[at] += TRIALS if ended.reason == "reader_timeout" else 1
             if self.trials[at] < TRIALS:
                 self._send(None, [at])
             else:
@@ -311,7 +291,8 @@ class Process:
         os.ftruncate(pulse, 16)
         self._pulse = memoryview(mmap.mmap(pulse, 16)).cast("q")
         self._pulse[1] = -1
-        self.heard()
+        self.given: deque[Any] = deque()  # tasks that it has not answered, in order. Who takes an answer removes them
+        self._heard()
         options = str(Path.cwd()), dict(env or {}), memory
         request = list(sys.path), pickle.dumps(preload), pickle.dumps((main, args)), options
         self._server, self._number = _start(request, [theirs.fileno(), pulse, *fds])
@@ -328,8 +309,31 @@ class Process:
         """What it was at when it called `alive` last; -1 at first."""
         return self._pulse[1]
 
-    def heard(self) -> None:
-        """It has answered, or has been given something to do: its silence begins now."""
+    def give(self, tasks: Sequence[object], message: bytes) -> None:
+        """Send a message that hands over tasks."""
+        if not self.given:
+            self._heard()
+        self.given.extend(tasks)
+        with contextlib.suppress(ConnectionError):  # it has ended, which `answer` finds
+            self.pipe.send_bytes(message)
+
+    def answer(self, ready: Sequence[object], timeout: float) -> Any:
+        """What it has sent, None for nothing yet; `Failed` when it has ended, or was silent for `timeout` s and killed.
+
+        `ready`: pipes with something to read. While it starts (`at` < 0) it may be silent for longer.
+        """
+        patience = timeout if self.at >= 0 else max(timeout, START)
+        if self.pipe not in ready:
+            hangs = self.given and self.silence() > patience
+            return how_it_ended(self.kill(), timeout=patience) if hangs else None
+        try:
+            answer = self.pipe.recv()
+        except (EOFError, OSError):  # also in the midst of an answer
+            return how_it_ended(self.kill())
+        self._heard()
+        return answer
+
+    def _heard(self) -> None:
         self._seen, self._looked, self._silence = self.pulse, time.monotonic(), 0.0
 
     def silence(self) -> float:
@@ -343,6 +347,14 @@ class Process:
         """End it, where it has not ended, and wait for that. Its exit code or minus a signal; None: not known."""
         self.pipe.close()
         return self._server.end(self._number)
+
+
+def end(processes: Sequence[Process]) -> None:
+    """End all of them at the same time."""
+    for process in processes:
+        process.pipe.close()
+    for process in processes:
+        process.kill()
 
 
 class _Server:

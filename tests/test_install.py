@@ -23,7 +23,7 @@ from packaging.utils import canonicalize_name
 
 import cache
 from pipeline.__main__ import main
-from pipeline.cluster.connection import client_at
+from pipeline.cluster import client_at
 from pipeline.commands import init
 from pipeline.errors import ConfigError
 from tasks import settings

@@ -223,7 +223,7 @@ def read_videos(
     if scheduler is not None:
         bounded: Callable[[RawVideo], ReadVideo | Failed] = functools.partial(_or_out_of_memory, job)
         shared = _shared(plan, videos, body)
-        results = cluster.map_on_workers(scheduler, bounded, videos, shared, same_group=same_group, size=_n_bytes)
+        results = cluster.map_on_workers(scheduler, bounded, videos, shared, same_group=same_group)
     else:
         load = functools.partial(_body, body, plan.dataset.genders[0])
         results = ordered_map(job, videos, workers, timeout=timeout, memory=memory, same_group=same_group, preload=load)
@@ -257,12 +257,6 @@ def _shared(plan: ConversionPlan, videos: Sequence[RawVideo], body: Path | None)
 def _share_label_file(one: RawVideo, other: RawVideo) -> bool:
     """Readers keep the file that they read last: eight of MPI-INF-3DHP's videos share one of 100 MB."""
     return one.span is None and one.files[:1] == other.files[:1] != ()
-
-
-def _n_bytes(read: ReadVideo | Failed) -> int:
-    if isinstance(read, Failed):
-        return 0
-    return sum(array.nbytes for track in read.rows for array in track.columns.values())
 
 
 @caching()

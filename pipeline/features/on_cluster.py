@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import cache
@@ -47,8 +47,8 @@ class ClusterRun:
         recorded: Mapping[str, Any] | None,
         progress: Callable[[int, Meter], None],
     ) -> None:
-        self._scheduler, self._split, self._writer, self._spec = scheduler, split, writer, spec
-        self._recorded, self._progress = recorded, progress
+        self._scheduler, self._split, self._writer, self._progress = scheduler, split, writer, progress
+        self._share = Share(split.root, split.name, str(split.manifest["digest"]), spec, recorded)
         self.meter = Meter()
         self.provenance: Mapping[str, Any] | None = None  # of what computed rows; None: nothing had to be loaded
 
@@ -59,13 +59,14 @@ class ClusterRun:
         """
         if not target:
             return
-        share, rows = _share(self._split, self._spec, self._recorded), self._split.rows_by_shard()
-        with cluster.connected(self._scheduler, _shared(self._split, self._spec)) as workers:
-            agreed = workers.run_one(share.provenance)
+        rows, done = self._split.rows_by_shard(), 0
+        with _workers(self._scheduler, self._split, self._share.spec) as workers:
+            agreed = workers.run_one(self._share.provenance)
             n = workers.number()
-            tasks = _neighbours(target, max(1, min(MOST_SHARDS, len(target) // (4 * n))))
-            self.meter, done = Meter(decoders=0, lanes=0), 0
-            for extracted, meter in workers.as_completed(functools.partial(share.extract, agreed), tasks):
+            together = max(1, min(MOST_SHARDS, len(target) // (4 * n)))
+            tasks = [tuple(target[at : at + together]) for at in range(0, len(target), together)]
+            self.meter = Meter(decoders=0, lanes=0)
+            for extracted, meter in workers.as_completed(functools.partial(self._share.extract, agreed), tasks):
                 for staged, counts in extracted:
                     self._writer.accept(staged)
                     done += int(rows[staged.shard])
@@ -81,21 +82,16 @@ class ClusterRun:
 
 def provenance_on_cluster(scheduler: str, split: Split, spec: StreamSpec) -> Mapping[str, Any]:
     """Where a stream's numbers come from, of a worker that can compute them: this machine may have no GPU."""
-    with cluster.connected(scheduler, _shared(split, spec)) as workers:
-        found: Mapping[str, Any] = workers.run_one(_share(split, spec, None).provenance)
-    return found
+    with _workers(scheduler, split, spec) as workers:
+        return workers.run_one(functools.partial(_provenance, spec, None))
 
 
-def _shared(split: Split, spec: StreamSpec) -> list[Path]:
-    return [] if spec.crops else [raw_folder(split, spec.raw)]
+def _workers(scheduler: str, split: Split, spec: StreamSpec) -> AbstractContextManager[cluster.Workers]:
+    return cluster.connected(scheduler, [] if spec.crops else [raw_folder(split, spec.raw)])
 
 
-def _share(split: Split, spec: StreamSpec, recorded: Mapping[str, Any] | None) -> Share:
-    return Share(split.root, split.name, str(split.manifest["digest"]), spec, recorded)
-
-
-def _neighbours(shards: Sequence[int], together: int) -> list[tuple[int, ...]]:
-    return [tuple(shards[at : at + together]) for at in range(0, len(shards), together)]
+def _provenance(spec: StreamSpec, recorded: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    return load(spec.stream, spec.resources, recorded)[1]
 
 
 class Extracted(NamedTuple):
@@ -118,7 +114,7 @@ class Share:
 
     def provenance(self) -> Mapping[str, Any]:
         """Where the numbers come from, an untrained network's standardisation included: the same for all workers."""
-        return load(self.spec.stream, self.spec.resources, self.recorded)[1]
+        return _provenance(self.spec, self.recorded)
 
     def extract(
         self, agreed: Mapping[str, Any], shards: Sequence[int], alive: Callable[[], None]
@@ -127,7 +123,7 @@ class Share:
 
         `agreed`: the provenance of all workers. Raises PipelineError where this one would compute otherwise.
         """
-        found = load(self.spec.stream, self.spec.resources, agreed)[1]
+        found = _provenance(self.spec, agreed)
         if others := [one for one in differing(agreed, found) if one.part != "device"]:
             raise PipelineError(
                 f"{self.split}: this Dask worker would compute otherwise than the others: "

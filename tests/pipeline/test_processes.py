@@ -62,7 +62,7 @@ def late_ones_first(item: int) -> tuple[int, int]:
     return item, os.getpid()
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("workers", [1, 3])
 def test_results_come_in_the_order_of_the_items_and_none_is_made_by_this_process(workers: int) -> None:
     results = [*ordered_map(late_ones_first, range(60), workers)]
     assert [item for item, _ in results] == [*range(60)]
@@ -324,7 +324,9 @@ def hang_at_three(item: int) -> int:
     return os.getpid()
 
 
-@pytest.mark.parametrize("ends_by", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "ends_by", [signal.SIGKILL, *(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGTERM, signal.SIGINT))]
+)
 def test_no_process_is_left_when_the_parent_is_ended(ends_by: signal.Signals, tmp_path: Path) -> None:
     log = tmp_path / "log"
     with log.open("w") as stream:  # a pipe would be held open by what is left

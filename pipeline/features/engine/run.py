@@ -1,30 +1,28 @@
 """One extraction on this machine: decoding, computing and writing at the same time.  tracks -> [crops -> features]
 
 One loop hands tasks to the decoding processes, full batches to the network's threads, and finished shards to the thread
-that writes. It waits where the slowest of them makes it wait; memory is a fixed number of slots and the few open
-shards.
+that writes. The slowest of them makes it wait; memory is a fixed number of slots and the few open shards.
 """
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from multiprocessing.connection import Pipe, wait
+from multiprocessing.connection import wait
 from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cache import Split
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.engine.batches import MOST_ROWS, Batch, Batches
 from pipeline.features.engine.decoders import AHEAD, Decoders, cores
-from pipeline.features.engine.jobs import Job, jobs
 from pipeline.features.engine.meter import Meter
-from pipeline.features.engine.shards import Data, OpenShard, OpenShards, Shards
-from pipeline.features.engine.worker import Done, SharedCrops
+from pipeline.features.engine.shards import OpenShard, OpenShards, Shards
+from pipeline.features.engine.tasks import MOST_ROWS, Batch, Batches, Job, jobs
+from pipeline.features.engine.worker import SharedCrops
 from pipeline.features.pixel_sources import Pixels
 from pipeline.features.spec import Resources
 from pipeline.features.streams.base import ByteStream, Computer, Copies, NumberStream, Stream
@@ -33,7 +31,8 @@ MOST_PERSONS: Final = 256  # of a frame that are cropped at once
 MOST_WORKERS: Final = 16  # decoding processes for each core: more would only slow each other down
 OPEN_OF_BYTES: Final = 3  # shards of a stream of bytes, which take some 200 MB each
 BYTES_AT_ONCE: Final = 16  # crops in a batch that goes through no network
-LOOK_EVERY: Final = 0.25  # s between checks for processes that hang, and between progress reports
+LOOK_EVERY: Final = 0.02  # s between looks at what the threads have done: a batch takes longer
+REPORT_EVERY: Final = 0.25  # s between progress reports
 
 T = TypeVar("T")
 
@@ -65,29 +64,31 @@ class Run(Generic[T]):
         self._open = OpenShards(split, shards, stream)
         self.meter = Meter()
         self.provenance: Mapping[str, Any] | None = None  # of what computed rows; None: nothing had to be loaded
-        self._coming: Iterator[Job | None]
         self._computer: Computer | None
         self._memory: SharedCrops
         self._batches: Batches
         self._decoders: Decoders
-        self._most_open: int  # shards; while as many are open or being written, no job is begun that could open others
+        self._most_open: (
+            int  # shards; while as many are open or being written, no jobs are begun that could open others
+        )
+        self._coming: Iterator[list[Job]]
+        self._more = True  # they may come
+        self._jobs: deque[Job] = deque()  # that have come, of shards that are open
         self._busy: dict[int, tuple[Job, int]] = {}  # process -> its job, and the row that it goes on with
-        self._comparing: dict[int, Job] = {}  # task -> its job, whose pixels are compared before it is decoded
-        self._more = True  # jobs may come
-        self._goes_on = True  # the next one is of shards that are open, or is the first
-        self._computing: dict[Future[Data], Batch] = {}
+        self._comparing: dict[int, tuple[int, ...]] = {}  # job -> shards that wait until its pixels have been compared
+        self._computing: dict[Future[NDArray[Any]], Batch] = {}
         self._writing: deque[Future[T]] = deque()
-        self._looked = 0.0
+        self._reported = 0.0
 
     def over(self, target: Sequence[int]) -> Iterator[T]:
         """What `write` returned of each target shard, as soon as it has been written. `target` is ascending.
 
         Raises what `write` and the stream raise, and PipelineError for pixels that are not those that were converted.
         """
-        coming = jobs(self._split, target, self._open, self._pixels_of, MOST_PERSONS)
-        for first in coming:  # where all rows are carried over, no process is started, and no network loaded
-            if first is not None:
-                self._coming = itertools.chain([first], coming)
+        self._coming = jobs(self._split, target, self._open, self._pixels_of, MOST_PERSONS)
+        for first in self._coming:  # where all rows are carried over, no process is started, and no network loaded
+            if first:
+                self._jobs += first
                 yield from self._computed()
                 break
             yield from self._carried()
@@ -103,9 +104,9 @@ class Run(Generic[T]):
     def _computed(self) -> Iterator[T]:
         self._computer, self.provenance = load(self._stream, self._resources, self._recorded)
         encoder = self._stream if isinstance(self._stream, ByteStream) else None
-        lanes, size = (
-            (1, BYTES_AT_ONCE) if self._computer is None else (self._computer.lanes, self._computer.batch_size)
-        )
+        lanes, size = 1, BYTES_AT_ONCE
+        if self._computer is not None:
+            lanes, size = self._computer.lanes, self._computer.batch_size
         workers = self._resources.workers or cores()
         if workers > MOST_WORKERS * cores():
             raise ConfigError(
@@ -131,13 +132,11 @@ class Run(Generic[T]):
                     self._computer.release()
 
     def _report(self) -> None:
-        self._progress(self.meter.rows + self._open.carried + self._open.given_up, self.meter)
+        self._reported = time.monotonic()
+        self._progress(self.meter.rows + self._open.not_computed, self.meter)
 
     def _loop(self) -> Iterator[T]:
-        self._woken, self._wake = Pipe(duplex=False)
         with (
-            self._woken,
-            self._wake,
             ThreadPoolExecutor(self.meter.lanes, thread_name_prefix="network") as network,
             ThreadPoolExecutor(1, thread_name_prefix="write") as writer,
         ):
@@ -146,10 +145,8 @@ class Run(Generic[T]):
                     self._hand_out()
                     while self._batches.full and len(self._computing) < 2 * self.meter.lanes:
                         batch = self._batches.full.popleft()
-                        self._computing[self._submit(network, self._compute, batch)] = batch
-                    for shard in self._open.finished():
-                        self._writing.append(self._submit(writer, self._written, shard))
-                        self._notify(self._writing[-1])  # there may be room for another one now
+                        self._computing[network.submit(self._compute, batch)] = batch
+                    self._writing += [writer.submit(self._written, shard) for shard in self._finished()]
                     waits = self._decoders.outstanding or self._computing or self._writing or self._batches.full
                     assert waits or not len(self._open), "shards are open, and nothing is done about them"
                     self._listen()
@@ -159,33 +156,27 @@ class Run(Generic[T]):
                 network.shutdown(wait=False, cancel_futures=True)
                 writer.shutdown(wait=False, cancel_futures=True)
 
-    def _compute(self, batch: Batch) -> Data:
+    def _finished(self) -> Iterator[OpenShard]:
+        return self._open.finished({shard for shards in self._comparing.values() for shard in shards})
+
+    def _compute(self, batch: Batch) -> NDArray[Any]:
         """A full batch: the network's numbers, or what decoding processes have encoded."""
         crops = self._memory.slots[batch.span]
         if self._computer is None:
-            slots = crops.reshape(batch.size, -1)
-            return [slot[:size].tobytes() for slot, size in zip(slots, batch.sizes.tolist(), strict=True)]
+            slots, sizes = crops.reshape(len(crops), -1), self._memory.sizes[batch.span].tolist()
+            return np.array([slot[:size].tobytes() for slot, size in zip(slots, sizes, strict=True)], object)
         began = time.perf_counter()
         computed = self._computer(crops)
         spent = time.perf_counter() - began
         copied = min(spent, self._computer.copied()) if isinstance(self._computer, Copies) else 0.0
         self.meter.add(network=spent - copied, **({"copy": copied} if copied else {}))
-        expected = (batch.size, self._stream.dim)
+        expected = (len(crops), self._stream.dim)
         if computed.shape != expected:  # what can be broadcast would go into the stream unseen
             raise PipelineError(
                 f"the stream {self._stream.kind!r} does not compute what it declares: expected {expected} numbers of a "
                 f"batch, found {computed.shape}"
             )
         return computed
-
-    def _submit(self, pool: ThreadPoolExecutor, job: Callable[[Any], Any], item: object) -> Future[Any]:
-        future = pool.submit(job, item)
-        future.add_done_callback(self._notify)
-        return future
-
-    def _notify(self, _: Future[Any]) -> None:
-        """Called in other threads: the loop does not wait any longer."""
-        self._wake.send_bytes(b".")
 
     def _written(self, shard: OpenShard) -> T:
         began = time.perf_counter()
@@ -207,8 +198,8 @@ class Run(Generic[T]):
         job, start = self._busy.pop(number) if number in self._busy else (self._next_job(), 0)
         if job is None:
             return False
-        if self._decoders.is_lost(job.number):
-            self._open.give_up(job.rows[start:], *self._decoders.lost(job.number))
+        if job.number in self._decoders.lost:
+            self._open.give_up(job.rows[start:], *self._decoders.lost[job.number])
             return True
         asked = self._batches.ask(job, start)
         if asked is None:
@@ -217,57 +208,39 @@ class Run(Generic[T]):
         task, stop = asked
         if stop < len(job.rows):
             self._busy[number] = (job, stop)
-        if task.first:
-            self._comparing[task.number] = job
         self._decoders.give(number, task)
         return True
 
     def _next_job(self) -> Job | None:
         """None while the next one would open more shards than may be, or when there are no more jobs."""
-        while self._more and (self._goes_on or len(self._open) + len(self._writing) < self._most_open):
-            try:
-                job = next(self._coming)
-            except StopIteration:
-                self._more = False
-            else:
-                self._goes_on = job is not None and job.goes_on
-                if job is not None:
-                    return job
-        return None
+        while self._more and not self._jobs and len(self._open) + len(self._writing) < self._most_open:
+            coming = next(self._coming, None)
+            self._more = coming is not None
+            self._jobs += coming or []
+        if not self._jobs:
+            return None
+        job = self._jobs.popleft()
+        if job.shards:
+            self._comparing[job.number] = job.shards
+        return job
 
     def _listen(self) -> None:
         """Wait for any of the parts, and take what it has."""
-        ready = wait([*self._decoders.connections, self._woken], LOOK_EVERY)
-        if self._woken in ready:
-            while self._woken.poll():
-                self._woken.recv_bytes()
-        for done in self._decoders.answers(ready):
-            self._take(done)
-        now = time.monotonic()
-        if now - self._looked > LOOK_EVERY:
-            self._looked = now
-            for done in self._decoders.hung():
-                self._take(done)
-            self._report()
+        for done in self._decoders.answers(wait(self._decoders.connections, LOOK_EVERY)):
+            self.meter.add(decode=done.decoding, crop=done.cropping)
+            self.meter.frames += done.frames
+            job, lost = self._batches.fill(done)
+            self._comparing.pop(job.number, None)
+            for frame, rows in lost.items():
+                self._open.give_up(rows, *done.problems[frame])
         for future in [future for future in self._computing if future.done()]:
-            self._collect(self._computing.pop(future), future.result())
-
-    def _take(self, done: Done) -> None:
-        """A task that has been decoded."""
-        self.meter.add(decode=done.decoding, crop=done.cropping)
-        self.meter.frames += done.frames
-        if done.task in self._comparing:
-            self._open.release(self._comparing.pop(done.task).shards)
-        for frame, rows in self._batches.fill(done).items():
-            self._open.give_up(rows, *done.problems[frame])
-
-    def _collect(self, batch: Batch, computed: Data) -> None:
-        """A batch that has been computed."""
-        filled = np.flatnonzero(batch.rows >= 0)
-        rows = batch.rows[filled]
-        self._open.put(rows, [computed[i] for i in filled.tolist()] if isinstance(computed, list) else computed[filled])
-        self.meter.rows += len(rows)
-        self._batches.free(batch)
+            batch, computed = self._computing.pop(future), future.result()
+            filled = np.flatnonzero(batch.rows >= 0)
+            self._open.put(batch.rows[filled], computed[filled])
+            self.meter.rows += len(filled)
+            self._batches.free(batch)
+        if time.monotonic() - self._reported > REPORT_EVERY:
+            self._report()
 
 
 def load(

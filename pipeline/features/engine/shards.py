@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -15,8 +15,6 @@ from cache import Split
 from pipeline.features.streams.base import BYTES, Stream
 
 EXAMPLES: Final = 5  # problems that are reported with their message; the others are counted
-
-Data = NDArray[Any] | list[bytes]  # (n, dim) numbers, or n byte strings
 
 
 class Shards(Protocol):
@@ -54,15 +52,19 @@ class OpenShard:
     bbox: NDArray[np.float32]  # (n, 4) cxcywh px
     keys: NDArray[np.uint64]  # (n, 2)
     todo: NDArray[np.bool_]  # (n,) rows to be computed
-    data: Data
+    values: NDArray[Any]  # (n, dim) numbers, or (n,) `bytes`
     ok: NDArray[np.uint8]  # (n,) 1: the row has a feature
     left: int  # rows that have neither been computed nor been given up
     counts: Counts
-    held: int = 0  # videos in it whose pixels have not been compared with those that were converted
 
     @property
     def stop(self) -> int:
         return self.start + len(self.ok)
+
+    @property
+    def data(self) -> NDArray[Any] | list[bytes]:
+        """The values as the cache takes them."""
+        return self.values.tolist() if self.values.dtype == object else self.values
 
 
 class OpenShards:
@@ -70,10 +72,10 @@ class OpenShards:
 
     def __init__(self, split: Split, shards: Shards, stream: Stream) -> None:
         self._split, self._shards, self._stream = split, shards, stream
+        self._size = int(split.manifest["geometry"]["rows_per_shard"])
         self._open: dict[int, OpenShard] = {}
         self._last = -1  # the highest that was ever open
-        self.carried = 0  # rows of tracks that the stream had already, in all shards so far
-        self.given_up = 0  # rows
+        self.not_computed = 0  # rows, in all shards so far, that were carried over or given up
 
     def __len__(self) -> int:
         return len(self._open)
@@ -89,45 +91,30 @@ class OpenShards:
         """Whether a shard was open and no longer is. They are opened in ascending order."""
         return number <= self._last and number not in self._open
 
-    def put(self, rows: NDArray[np.int64], computed: Data) -> None:
+    def put(self, rows: NDArray[np.int64], computed: NDArray[Any]) -> None:
         """(n,) rows of the split, all of open shards, and what was computed of them."""
         for shard, at in self._by_shard(rows):
             here = rows[at] - shard.start
-            if isinstance(shard.data, list):
-                for where, one in zip(here.tolist(), at.tolist(), strict=True):
-                    shard.data[where] = bytes(computed[one])
-            else:
-                with np.errstate(over="ignore"):  # what exceeds the dtype becomes infinite, which the cache refuses
-                    shard.data[here] = np.asarray(computed)[at]
+            with np.errstate(over="ignore"):  # what exceeds the dtype becomes infinite, which the cache refuses
+                shard.values[here] = computed[at]
             shard.ok[here] = 1
             shard.left -= len(at)
             shard.counts.computed += len(at)
 
     def give_up(self, rows: NDArray[np.int64], kind: str, message: str) -> None:
         """Rows that cannot be computed, and why: their `ok` stays 0."""
-        self.given_up += len(rows)
+        self.not_computed += len(rows)
         for shard, at in self._by_shard(rows):
             shard.left -= len(at)
-            shard.counts.problems[kind] += len(at)
-            shard.counts.examples = [*shard.counts.examples, message][:EXAMPLES]
+            shard.counts.add(Counts(problems=Counter({kind: len(at)}), examples=[message]))
 
-    def hold(self, shards: Sequence[int]) -> None:
-        """Open shards are not finished before `release`: perhaps a video's pixels have changed."""
-        for number in shards:
-            self._open[number].held += 1
-
-    def release(self, shards: Sequence[int]) -> None:
-        """The pixels have been compared."""
-        for number in shards:
-            self._open[number].held -= 1
-
-    def finished(self) -> Iterator[OpenShard]:
-        """Shards without any row left to compute; they are open no longer."""
-        for number in [number for number, shard in self._open.items() if not shard.left and not shard.held]:
+    def finished(self, but: Container[int] = ()) -> Iterator[OpenShard]:
+        """Shards without any row left to compute, `but` some; they are open no longer."""
+        for number in [number for number, shard in self._open.items() if not shard.left and number not in but]:
             yield self._open.pop(number)
 
     def _by_shard(self, rows: NDArray[np.int64]) -> Iterator[tuple[OpenShard, NDArray[np.intp]]]:
-        number = rows // int(self._split.manifest["geometry"]["rows_per_shard"])
+        number = rows // self._size
         for one in np.unique(number).tolist():
             yield self._open[one], np.flatnonzero(number == one)
 
@@ -139,13 +126,13 @@ class OpenShards:
         keys = np.zeros((len(rows), 2), np.uint64)
         keys[live] = self._keys(rows.start + live, frame[live], bbox[live])
         had, carried, ok = self._shards.carried(keys)
-        data: Data = list(carried) if self._stream.dtype == BYTES else np.ascontiguousarray(carried, self._stream.dtype)
+        values = np.array(carried, object if self._stream.dtype == BYTES else self._stream.dtype)
         todo = np.zeros(len(rows), bool)
         todo[live] = ~had[live]
         left = int(todo.sum())
         counts = Counts(carried=len(live) - left)
-        self.carried += counts.carried
-        return OpenShard(number, rows.start, frame, bbox, keys, todo, data, ok, left, counts)
+        self.not_computed += counts.carried
+        return OpenShard(number, rows.start, frame, bbox, keys, todo, values, ok, left, counts)
 
     def _keys(self, rows: NDArray[np.int64], frame: NDArray[np.int64], bbox: NDArray[np.float32]) -> NDArray[np.uint64]:
         """(n, 2): 128 bits that differ when the row's pixels, frame, box or crop scale do."""

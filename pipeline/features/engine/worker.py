@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,12 +30,17 @@ SLOT_BYTES: Final = CROP_SIZE * CROP_SIZE * 3
 
 
 class SharedCrops:
-    """(n_slots, 224, 224, 3) crops in memory that several processes map. It has no name: it goes with its users."""
+    """`slots` (n_slots, 224, 224, 3) and `sizes` (n_slots,) in memory that several processes map.
+
+    A slot holds a crop or, of a stream of bytes, as many of them as its size. The memory goes with its last user.
+    """
 
     def __init__(self, fd: int, n_slots: int) -> None:
         self.fd, self.n_slots = fd, n_slots
-        self.slots: NDArray[np.uint8] = np.frombuffer(mmap.mmap(fd, n_slots * SLOT_BYTES), np.uint8)
-        self.slots = self.slots.reshape(n_slots, CROP_SIZE, CROP_SIZE, 3)
+        memory = mmap.mmap(fd, n_slots * (SLOT_BYTES + 8))
+        pixels: NDArray[np.uint8] = np.frombuffer(memory, np.uint8, n_slots * SLOT_BYTES)
+        self.slots = pixels.reshape(n_slots, CROP_SIZE, CROP_SIZE, 3)
+        self.sizes: NDArray[np.int64] = np.frombuffer(memory, np.int64, n_slots, n_slots * SLOT_BYTES)
 
     @classmethod
     @contextlib.contextmanager
@@ -42,7 +48,7 @@ class SharedCrops:
         """Memory of this process, to be handed to others by its `fd` inside the block."""
         fd = os.memfd_create("crops")
         try:
-            os.ftruncate(fd, n_slots * SLOT_BYTES)
+            os.ftruncate(fd, n_slots * (SLOT_BYTES + 8))
             yield cls(fd, n_slots)
         finally:
             os.close(fd)
@@ -56,7 +62,8 @@ class Task:
     job: int
     pixels: Pixels
     targets: tuple[Target, ...]
-    first: bool = False  # of the job: its pixels are checked
+    first: bool = False  # its pixels are compared with those that were converted
+    problems: dict[int, tuple[str, str]] = field(default_factory=dict)  # of frames that were given up: see Done
 
 
 @dataclass(slots=True)
@@ -65,7 +72,6 @@ class Done:
 
     task: int
     problems: dict[int, tuple[str, str]] = field(default_factory=dict)  # frame -> (kind, message)
-    sizes: dict[int, int] = field(default_factory=dict)  # slot -> bytes, of a stream of bytes
     frames: int = 0  # decoded
     decoding: float = 0.0  # s
     cropping: float = 0.0  # s
@@ -78,12 +84,8 @@ def decode(pipe: Connection[Any, Any], encoder: ByteStream | None, n_slots: int,
     too, with its traceback as a note.
     """
     cv2.setNumThreads(1)  # the processes are the parallelism
-    with contextlib.suppress(_Closed):
+    with contextlib.suppress(SystemExit):  # the pipe is closed
         _Worker(pipe, SharedCrops(fds[0], n_slots), encoder).run()
-
-
-class _Closed(BaseException):
-    """The parent has closed the pipe. A BaseException, so that no decoder catches it."""
 
 
 class _Worker:
@@ -124,8 +126,8 @@ class _Worker:
     def _targets(self, task: Task) -> Iterator[Target]:
         """The frames of a job as tasks come. Taking the next one means that the one before is done."""
         job = task.job
-        while True:
-            self._done = Done(task.number)
+        while task.job == job:
+            self._done = Done(task.number, task.problems)
             for self._target in task.targets:
                 alive(self._target.frame)
                 yield self._target
@@ -134,9 +136,7 @@ class _Worker:
             began = time.perf_counter()
             task = self._receive()
             self._waited = time.perf_counter() - began
-            if task.job != job:
-                self._next = task
-                return
+        self._next = task
 
     def _take(self, decoded: Decoded) -> None:
         if decoded.crop is None:
@@ -150,7 +150,7 @@ class _Worker:
             else:
                 data = self._encoded(self._encoder, crop)
                 self._memory.slots[person.slot].reshape(-1)[: len(data)] = memoryview(data)
-                self._done.sizes[person.slot] = len(data)
+                self._memory.sizes[person.slot] = len(data)
 
     def _encoded(self, encoder: ByteStream, crop: NDArray[np.uint8]) -> bytes:
         try:
@@ -170,11 +170,9 @@ class _Worker:
         try:
             task: Task = self._pipe.recv()
         except (EOFError, ConnectionError):
-            raise _Closed from None
+            sys.exit()  # what no decoder catches
         return task
 
     def _send(self, message: Done | Exception) -> None:
-        try:
+        with contextlib.suppress(ConnectionError):  # closed, as the next `_receive` finds
             self._pipe.send(message)
-        except ConnectionError:
-            raise _Closed from None

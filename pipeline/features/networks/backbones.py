@@ -21,17 +21,7 @@ from pipeline.errors import ConfigError, MissingAssets, RawDataError
 from pipeline.features.weights import WeightsSpec
 
 # Names in SPIN's checkpoint that belong to its regressor and body, not to the ResNet.
-NOT_OF_THE_RESNET: Final = (
-    "fc1.",
-    "fc2.",
-    "decpose.",
-    "decshape.",
-    "deccam.",
-    "init_pose",
-    "init_shape",
-    "init_cam",
-    "smpl.",
-)
+REGRESSOR: Final = ("fc1.", "fc2.", "decpose.", "decshape.", "deccam.", "init_pose", "init_shape", "init_cam", "smpl.")
 
 
 def load(spec: WeightsSpec) -> tuple[ResNet, dict[str, Any]]:
@@ -85,7 +75,7 @@ def _spin(spec: WeightsSpec) -> ResNet:
         raise _not_a_checkpoint(
             file, "model", "SPIN's checkpoint, a dict with `model`", f"keys {sorted(checkpoint)[:5]}"
         )
-    return _fill(resnet50(weights=None), file, state, ignored=NOT_OF_THE_RESNET)
+    return _fill(resnet50(weights=None), file, state, ignored=REGRESSOR)
 
 
 _SOURCES: Final[Mapping[str, Callable[[WeightsSpec], ResNet]]] = {

@@ -17,23 +17,20 @@ from torch import Tensor, nn
 from torchvision.models.resnet import ResNet
 
 from pipeline.crops import CROP_SIZE
-from pipeline.features.networks.resnet import GlobalMean, Normalisation, PlainNetwork, Threads, folded
+from pipeline.features.networks.resnet import GlobalMean, Network, Normalisation, PlainNetwork, folded
 
 BATCH_SIZE: Final = 16  # no larger one is faster, and what is between two layers still fits the caches
 
 
-class CpuNetwork:
+class CpuNetwork(Network):
     """`threads` batches at a time (0: one a core), each computed by one thread: bits depend on neither.
 
     `fast` uses bf16 where the CPU has it. Otherwise fp32, in batches of one size, whatever `batch_size`.
     """
 
-    device: Final = "cpu"
-
     def __init__(self, network: ResNet, *, fast: bool, batch_size: int, threads: int) -> None:
-        self.batch_size = (batch_size if fast else 0) or BATCH_SIZE
-        self._threads = Threads(threads or len(os.sched_getaffinity(0)))
-        self.lanes = self._threads.number
+        super().__init__((batch_size if fast else 0) or BATCH_SIZE, threads or len(os.sched_getaffinity(0)))
+        self.device = "cpu"
         self._forward: FusedNetwork | PlainNetwork
         if fused_available():
             dtype = torch.bfloat16 if fast and bf16_is_native() else torch.float32
@@ -42,20 +39,6 @@ class CpuNetwork:
         else:
             self._forward = PlainNetwork(network, torch.float32, channels_last=True)
             self.arithmetic = "fp32, layer by layer"
-
-    def adopt(self, memory: NDArray[np.uint8]) -> None:
-        """A CPU reads crops wherever they are."""
-
-    def release(self) -> None:
-        """Nothing was adopted."""
-
-    def copied(self) -> float:
-        """Nothing is copied."""
-        return 0.0
-
-    def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(batch_size, 224, 224, 3) RGB -> (batch_size, 2048)."""
-        return self._threads(self._compute, crops)
 
     @torch.inference_mode()
     def _compute(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from torchvision.models.resnet import ResNet
 
 from pipeline.errors import PipelineError
-from pipeline.features.networks.resnet import PlainNetwork, Threads
+from pipeline.features.networks.resnet import Network, PlainNetwork
 
 FAST_BATCH: Final = 256
 EXACT_BATCH: Final = 64
 PORTABLE: Final = 1  # cudaHostRegisterPortable: pinned for every GPU of the process
 
 
-class CudaNetwork:
+class CudaNetwork(Network):
     """`fast`: bf16, channels last, two threads with a stream each. Otherwise fp32 without TF32, by deterministic
     algorithms, in batches of one size and one thread. `compiled`: by torch.compile, where it is fast.
 
@@ -28,8 +28,7 @@ class CudaNetwork:
     """
 
     def __init__(self, network: ResNet, device: torch.device, *, fast: bool, batch_size: int, compiled: bool) -> None:
-        self.batch_size = (batch_size or FAST_BATCH) if fast else EXACT_BATCH
-        self.lanes = 2 if fast else 1
+        super().__init__((batch_size or FAST_BATCH) if fast else EXACT_BATCH, 2 if fast else 1)
         self.device = str(torch.cuda.get_device_name(device))
         compiled = compiled and fast
         self.arithmetic = "fp32 without TF32, deterministic"
@@ -41,7 +40,7 @@ class CudaNetwork:
         if compiled:
             self._forward = torch.compile(self._forward, mode="max-autotune-no-cudagraphs", dynamic=False)
         self._copied, self._counting = 0.0, threading.Lock()
-        self._threads, self._of_thread = Threads(self.lanes), threading.local()
+        self._of_thread = threading.local()
         self._flags = Together(lambda: cudnn_flags(fast=fast))
         # What is compiled is compiled here, once, and not in two threads at the same time.
         self(np.zeros((self.batch_size, 224, 224, 3), np.uint8))
@@ -58,21 +57,16 @@ class CudaNetwork:
         self._memory = memory
 
     def release(self) -> None:
-        """Unpin what was adopted."""
+        """Unpin it."""
         if self._memory is not None:
             with torch.cuda.device(self._device):
                 torch.cuda.cudart().cudaHostUnregister(self._memory.ctypes.data)  # type: ignore[no-untyped-call]
             self._memory = None
 
     def copied(self) -> float:
-        """Seconds since the last call that copying crops to the GPU took."""
         with self._counting:
             seconds, self._copied = self._copied, 0.0
         return seconds
-
-    def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(batch_size, 224, 224, 3) RGB -> (batch_size, 2048)."""
-        return self._threads(self._compute, crops)
 
     @torch.inference_mode()
     def _compute(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:

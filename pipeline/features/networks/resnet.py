@@ -1,14 +1,17 @@
-"""What all devices share: normalised pixels, folded batch norms, threads.  crops -> [network] -> features"""
+"""What a network on any device has: normalised pixels, folded batch norms, threads.  crops -> [network] -> features"""
 
 from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.resnet import Bottleneck, ResNet
@@ -20,6 +23,42 @@ B = TypeVar("B")
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+
+
+class Network(ABC):
+    """A ResNet-50 on its device, as the `Computer` of a stream. Its features are standardised by `mean` and `std`.
+
+    `lanes` batches at a time, each computed in a thread of its own.
+    """
+
+    device: str
+    arithmetic: str
+    provenance: Mapping[str, Any]  # where the weights come from, what they are, and the arithmetic
+    mean: NDArray[np.float32] | float = 0.0
+    std: NDArray[np.float32] | float = 1.0
+
+    def __init__(self, batch_size: int, lanes: int) -> None:
+        self.batch_size, self.lanes, self._threads = batch_size, lanes, Threads(lanes)
+
+    def adopt(self, memory: NDArray[np.uint8]) -> None:  # noqa: B027 - a CPU reads crops wherever they are
+        """All crops will be in this memory."""
+
+    def release(self) -> None:  # noqa: B027
+        """That memory goes away."""
+
+    def copied(self) -> float:
+        """Seconds since the last call that copying crops to the device took."""
+        return 0.0
+
+    def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(batch_size, 224, 224, 3) RGB -> (batch_size, 2048)."""
+        if crops.shape != (self.batch_size, CROP_SIZE, CROP_SIZE, 3) or crops.dtype != np.uint8:
+            raise ValueError(f"expected ({self.batch_size}, 224, 224, 3) uint8, found {crops.shape} {crops.dtype}")
+        return (self._threads(self._compute, crops) - self.mean) / self.std
+
+    @abstractmethod
+    def _compute(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The same before it is standardised, in one thread."""
 
 
 class Normalisation(nn.Module):

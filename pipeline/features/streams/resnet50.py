@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from pipeline.features.streams.base import Machine, NumberStream
 from pipeline.features.weights import WeightsSpec
 
 if TYPE_CHECKING:
-    from pipeline.features.networks import ResNet50Computer
+    from pipeline.features.networks import Network
 
 Precision = Literal["exact", "fast"]
 
@@ -59,7 +58,7 @@ class ResNet50(NumberStream):
             return None  # only the digest of a checkpoint's file is known
         return cls(weights=WeightsSpec(weights["kind"], weights["argument"]), precision=identity["precision"])
 
-    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> ResNet50Computer:
+    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Network:
         """The network on its device, loaded once for all the splits that a process extracts.
 
         Raises ConfigError for a device that does not exist, and what `networks.backbones.load` raises.
@@ -75,8 +74,7 @@ def _load(
     precision: str,
     machine: Machine,
     standardisation: str,
-) -> ResNet50Computer:
+) -> Network:
     from pipeline.features import networks
 
-    recorded = {"standardisation": json.loads(standardisation)}
-    return networks.load(weights, precision=precision, recorded=recorded, **dataclasses.asdict(machine))
+    return networks.load(weights, precision, machine, {"standardisation": json.loads(standardisation)})

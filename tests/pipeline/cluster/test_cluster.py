@@ -23,8 +23,7 @@ from typing import Any
 import pytest
 
 from pipeline import cluster
-from pipeline.cluster import connection
-from pipeline.cluster.connection import Needs
+from pipeline.cluster import Needs
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.extract import extract
 from pipeline.features.on_cluster import Share
@@ -89,7 +88,7 @@ class Cluster:
         self.await_workers(n)
 
     def await_workers(self, n: int) -> None:
-        with connection.client_at(self.address) as client:
+        with cluster.client_at(self.address) as client:
             await_that(lambda: len(client.nthreads()) == n)
 
     def add(self, *options: str) -> str:
@@ -144,7 +143,7 @@ def two(running: Cluster) -> Cluster:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "PATIENCE", 20.0)
+    monkeypatch.setattr(cluster, "PATIENCE", 20.0)
 
 
 # -------------------------------------------------------------------------------------------------- map, in order
@@ -159,6 +158,7 @@ def test_results_come_in_the_order_of_the_items_from_both_workers(
     assert sorted(int(item) for _, item in jobs.logged(tmp_path)) == ITEMS
 
 
+@pytest.mark.slow
 def test_what_a_killed_worker_had_is_done_by_another(two: Cluster, jobs: ModuleType, tmp_path: Path) -> None:
     results = cluster.map_on_workers(two.address, jobs.Doubled(tmp_path, seconds=0.02), ITEMS, [])
     taken = list(itertools.islice(results, 3))
@@ -223,6 +223,7 @@ def test_items_at_which_several_workers_die_are_given_up(running: Cluster, jobs:
 # ------------------------------------------------------------------------------------------------------ conversion
 
 
+@pytest.mark.slow
 def test_a_conversion_gives_the_same_bytes_as_on_one_machine(
     two: Cluster, embedded: Any, into: Any, tmp_path: Path
 ) -> None:
@@ -275,7 +276,9 @@ def many_videos(embedded: Any, folder: Path, n: int) -> Path:
 # ------------------------------------------------------------------------------------------------------ extraction
 
 
-@pytest.mark.parametrize(("kind", "killed"), [("means", False), ("means", True), ("crops", False)])
+@pytest.mark.parametrize(
+    ("kind", "killed"), [pytest.param("means", False, marks=pytest.mark.slow), ("means", True), ("crops", False)]
+)
 def test_an_extraction_gives_the_same_bytes_as_on_one_machine(
     kind: str, killed: bool, two: Cluster, jobs: Any, embedded: Any, into: Any, tmp_path: Path, small_shards: None
 ) -> None:
@@ -324,17 +327,16 @@ def test_a_worker_that_would_compute_otherwise_than_the_first_is_refused(jobs: A
         share.extract({**share.provenance(), "arithmetic": "fp8"}, [0], lambda: None)
 
 
-def test_results_come_as_they_are_completed(two: Cluster, jobs: ModuleType, tmp_path: Path) -> None:
+def test_results_come_as_they_are_completed_and_a_task_that_raises_is_tried_once_more(
+    two: Cluster, jobs: ModuleType, tmp_path: Path
+) -> None:
     with cluster.connected(two.address, []) as workers:
         results = list(workers.as_completed(jobs.Interruptible(tmp_path, seconds=0.02), range(12)))
         assert sorted(results) == [2 * item for item in range(12)]
         assert {process for process, _ in jobs.logged(tmp_path)} == {one.pid for one in two.workers.values()}
-
-
-def test_a_task_that_raises_is_tried_once_more(two: Cluster, jobs: ModuleType, tmp_path: Path) -> None:
-    with cluster.connected(two.address, []) as workers, pytest.raises(LookupError, match="item 4"):
-        list(workers.as_completed(jobs.Interruptible(tmp_path, spoiled=4), range(12)))
-    assert [line for _, line in jobs.logged(tmp_path)].count("4") == 2
+        with pytest.raises(LookupError, match="item 14"):
+            list(workers.as_completed(jobs.Interruptible(tmp_path, spoiled=14), range(12, 24)))
+    assert [line for _, line in jobs.logged(tmp_path)].count("14") == 2
 
 
 def test_tasks_whose_results_are_not_taken_end_on_the_workers(two: Cluster, jobs: ModuleType, tmp_path: Path) -> None:
@@ -390,37 +392,32 @@ def test_a_worker_that_does_not_see_the_raw_folder_is_refused_before_anything_is
 # ----------------------------------------------------------------------------------------- whether there is a cluster
 
 
-def test_an_address_at_which_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "PATIENCE", 0.3)
-    with (
-        pytest.raises(PipelineError, match=r"tcp://127.0.0.1:9: no Dask scheduler answers there.*docs/cluster.md"),
-        connection.client_at("127.0.0.1:9"),
-    ):
-        pass
-
-
-@pytest.mark.parametrize("address", ["cluster", "http://host:8786", "tcp://host:port"])
-def test_what_is_no_address(address: str) -> None:
-    with pytest.raises(ConfigError, match="expected tcp://HOST:PORT"), connection.client_at(address):
-        pass
-
-
-def test_a_scheduler_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "PATIENCE", 0.3)
-    with (
-        pytest.raises(PipelineError, match=r"scheduler.json: expected the file that `dask scheduler"),
-        connection.client_at(str(tmp_path / "scheduler.json")),
-    ):
+@pytest.mark.parametrize(
+    ("address", "error", "message"),
+    [
+        ("127.0.0.1:9", PipelineError, r"tcp://127.0.0.1:9: no Dask scheduler answers there.*docs/cluster.md"),
+        ("cluster", ConfigError, "expected tcp://HOST:PORT"),
+        ("http://host:8786", ConfigError, "expected tcp://HOST:PORT"),
+        ("tcp://host:port", ConfigError, "expected tcp://HOST:PORT"),
+        ("nowhere/scheduler.json", PipelineError, "scheduler.json: expected the file that `dask scheduler"),
+    ],
+)
+def test_an_address_at_which_there_is_no_scheduler(
+    address: str, error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "PATIENCE", 0.3)
+    with pytest.raises(error, match=message), cluster.client_at(address):
         pass
 
 
 def test_a_cluster_without_workers(running: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     running.have(0)
-    monkeypatch.setattr(connection, "PATIENCE", 2.0)
+    monkeypatch.setattr(cluster, "PATIENCE", 2.0)
     with pytest.raises(PipelineError, match="has had no worker for 2 s"):
         list(cluster.map_on_workers(running.address, str, ITEMS, []))
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_goes_away_half_way(jobs: ModuleType, on_path: Path, tmp_path: Path) -> None:
     with ExitStack() as stack:
         short = Cluster(tmp_path, on_path)
@@ -435,10 +432,7 @@ def test_a_scheduler_that_goes_away_half_way(jobs: ModuleType, on_path: Path, tm
 
 def test_without_the_extra_the_error_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with (
-        pytest.raises(ConfigError, match=r"pip install 'vibe-pipeline\[cluster\]'"),
-        connection.client_at("tcp://127.0.0.1:8786"),
-    ):
+    with pytest.raises(ConfigError, match=r"pip install 'vibe-pipeline\[cluster\]'"), cluster.client_at("tcp://host:1"):
         pass
 
 

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torchvision.models import resnet18
 import cache
 from pipeline import crops
 from pipeline.pixels import sources
+from tasks import settings
 
 ROOT = Path(__file__).parents[3]
 PACKAGE = ROOT / "docs" / "adding-a-stream"
@@ -44,26 +46,32 @@ class Site:
         pip = ["-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps", "--no-index"]
         self.python(*pip, "--no-build-isolation", "--target", str(self.packages), str(source))
 
-    def python(self, *words: str, code: int = 0) -> str:
+    def python(self, *words: str) -> str:
         """What a command printed that uses the package."""
         found = os.pathsep.join([str(self.packages), str(ROOT)])
         environment = {**os.environ, "PYTHONPATH": found, "COLUMNS": "200", "PYTHONDONTWRITEBYTECODE": "1"}
-        ran = subprocess.run(
-            [sys.executable, *words],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-        assert ran.returncode == code, ran.stdout
-        return ran.stdout
+        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        ran = subprocess.run([sys.executable, *words], env=environment, check=False, timeout=300, **output)
+        assert ran.returncode == 0, ran.stdout
+        return str(ran.stdout)
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     return Site(tmp_path_factory.mktemp("third"))
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package as pip installs it, for this process alone."""
+    project = tomllib.loads((PACKAGE / "pyproject.toml").read_text())["project"]
+    about = tmp_path / f"site/{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    groups = ((group, entry) for group, entries in project["entry-points"].items() for entry in entries.items())
+    (about / "entry_points.txt").write_text("\n".join(f"[{group}]\n{name} = {of}" for group, (name, of) in groups))
+    for folder in (tmp_path / "site", PACKAGE):
+        monkeypatch.syspath_prepend(folder)
 
 
 @pytest.fixture
@@ -150,22 +158,26 @@ def test_it_is_extracted_beside_others_and_read_back(site: Site, root: Path, emb
     assert {"small", "other"} <= set(cache.open(root)[PENN].streams)
 
 
-def test_luigi_cfg_names_it_as_the_page_does(site: Site, tmp_path: Path) -> None:
+def test_luigi_cfg_names_it_as_the_page_does(installed: None, tmp_path: Path) -> None:
     (block,) = blocks("ini", PAGE.read_text())
     paths = "[paths]\nraw = r\nbody = b\ncache = c\nruns = runs\n[data]\ndatasets = amass\n[train]\npreset = embedded\n"
     (tmp_path / "luigi.cfg").write_text(paths + block)
-    code = "import sys, pathlib; from tasks.settings import load; s = load(pathlib.Path(sys.argv[1])).stream; "
-    told = site.python("-c", code + "print(s.name, repr(s.stream))", str(tmp_path / "luigi.cfg"))
-    assert told.strip() == "small ResNet18(weights='untrained')"
+    found = settings.load(tmp_path / "luigi.cfg").stream
+    assert (found.name, repr(found.stream)) == ("small", "ResNet18(weights='untrained')")
 
 
-def test_what_its_options_do_not_know_is_refused(site: Site, root: Path, embedded: Any) -> None:
-    raw = embedded.raw("penn_action")
-    words = [word.replace("weights=untrained", "weights=best") for word in command(root, raw)]
-    told = site.python(*words, code=2)
-    assert "weights 'best': expected one of IMAGENET1K_V1, untrained" in told
-    assert "Traceback" not in told
-    told = site.python(*command(root, raw, "--set", "depth=18"), code=2)
-    assert "depth" in told
-    assert "weights" in told
-    assert "Traceback" not in told
+def test_what_its_options_do_not_know_is_refused(
+    installed: None, embedded: Any, root: Path, run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = command(root, embedded.raw("penn_action"))[2:]
+    for wrong, expected in (
+        (
+            ["weights=best" if word == "weights=untrained" else word for word in words],
+            "weights 'best': expected one of",
+        ),
+        ([*words, "--set", "depth=18"], "depth"),
+    ):
+        assert run(*wrong) == 2
+        printed = capsys.readouterr().err
+        assert expected in printed
+        assert "weights" in printed

@@ -1,15 +1,17 @@
+from collections.abc import Callable
 from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
-from torchvision.models import resnet50
 
 from pipeline.errors import ConfigError, MissingAssets, RawDataError
 from pipeline.features.networks import backbones
 from pipeline.features.weights import WeightsSpec
 from vibe_model import checkpoints
+
+pytestmark = pytest.mark.usefixtures("small_backbone")
 
 
 def load(text: str) -> tuple[torch.nn.Module, dict]:
@@ -17,16 +19,8 @@ def load(text: str) -> tuple[torch.nn.Module, dict]:
 
 
 @pytest.fixture(scope="module")
-def network() -> torch.nn.Module:
-    """A ResNet-50 whose batch norms have seen something."""
-    torch.manual_seed(3)
-    network = resnet50(weights=None)
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
-            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
-            torch.nn.init.uniform_(module.weight, 0.5, 1.0)
-    return network.eval()
+def network(small_resnet: Callable[[], torch.nn.Module]) -> torch.nn.Module:
+    return small_resnet()
 
 
 def test_the_network_of_a_file_is_the_files_but_for_the_classifier(network: torch.nn.Module, tmp_path: Path) -> None:

@@ -83,6 +83,7 @@ def test_features_come_from_stored_crops_when_the_pictures_are_gone(
     for track, rows in direct.items():
         np.testing.assert_allclose(again[track].astype(float), rows.astype(float), atol=3.0)  # JPEG's, of 255
         assert np.abs(again[track].astype(float) - rows).mean() < 0.5
+        assert np.abs(rows[1:].astype(float) - rows[:-1]).max(axis=1).min() > 3  # any other row would be seen
     assert cache.verify(root).ok
 
 

@@ -210,7 +210,7 @@ def test_decoding_processes_that_are_killed_cost_nothing_but_time(start: Any, in
     assert len(killed) == 3
 
 
-@pytest.mark.parametrize("stopped", [False, True])
+@pytest.mark.parametrize("stopped", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_an_interrupted_command_reports_it_and_leaves_no_process(
     made_up: Any, converted: Path, tmp_path: Path, stopped: bool
 ) -> None:

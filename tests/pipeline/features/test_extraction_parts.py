@@ -12,11 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.features.engine import jobs as jobs_module
-from pipeline.features.engine.batches import MOST_ROWS, Batches
-from pipeline.features.engine.jobs import MOST_SHARDS, Job, jobs
+from pipeline.features.engine import tasks
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.shards import EXAMPLES, OpenShards
+from pipeline.features.engine.tasks import MOST_ROWS, MOST_SHARDS, Batches, Job, jobs
 from pipeline.features.engine.worker import Done
 
 ORDERLY = settings(deadline=None, max_examples=80, derandomize=True)
@@ -60,29 +59,28 @@ def laid_out(made_up: Any, layout: dict[str, Any]) -> tuple[Any, Any, OpenShards
     return split, shards, OpenShards(split, shards, made_up.Colour()), pending, pixels_of
 
 
-def came(job: Job, open_shards: OpenShards) -> list[Any]:
-    """All of a job's rows come in. Returns the shards that are finished by that."""
-    if job.first:
-        open_shards.release(job.shards)
-    open_shards.put(job.rows, np.stack([job.rows] * 3, axis=1).astype(np.float32))
-    return list(open_shards.finished())
-
-
 @given(layout=layouts())
 @ORDERLY
 def test_every_row_of_any_layout_is_decoded_once_and_its_shard_is_finished(
     made_up: Any, layout: dict[str, Any]
 ) -> None:
     split, shards, open_shards, pending, pixels_of = laid_out(made_up, layout)
+    most = layout["most_persons"]
     seen: list[int] = []
     done: dict[int, Any] = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs_module, "RUN_ROWS", layout["run_rows"])
-        for job in jobs(split, pending, open_shards, pixels_of, layout["most_persons"]):
-            if job is not None:
+        patch.setattr(tasks, "RUN_ROWS", layout["run_rows"])
+        for through in jobs(split, pending, open_shards, pixels_of, most):
+            if through:
+                check_jobs(through, split, layout)
+                assert (
+                    shards.opened[-1] == through[0].shards[-1]
+                )  # shards are opened no earlier than a video needs them
+            for job in through:
                 seen += job.rows.tolist()
-                done |= {shard.number: shard for shard in came(job, open_shards)}
+                open_shards.put(job.rows, np.stack([job.rows] * 3, axis=1).astype(np.float32))
             done |= {shard.number: shard for shard in open_shards.finished()}
+            assert len(open_shards) <= 1
     assert sorted(done) == pending
     assert shards.opened == pending  # each once, in order
     assert len(open_shards) == 0
@@ -98,65 +96,36 @@ def test_every_row_of_any_layout_is_decoded_once_and_its_shard_is_finished(
     assert sorted(seen) == todo
 
 
-@given(layout=layouts())
-@ORDERLY
-def test_a_job_is_of_one_video_and_goes_through_its_frames_once(made_up: Any, layout: dict[str, Any]) -> None:
-    split, _, open_shards, pending, pixels_of = laid_out(made_up, layout)
+def check_jobs(through: list[Job], split: Any, layout: dict[str, Any]) -> None:
+    """Jobs that go together are of one video, and go through its frames once."""
     most = layout["most_persons"]
-    passes: dict[Any, list[Job]] = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs_module, "RUN_ROWS", layout["run_rows"])
-        for job in jobs(split, pending, open_shards, pixels_of, most):
-            if job is None:
-                continue
-            frame = job.rows if layout["by_row"] else split.frame[job.rows]
-            assert job.frame.tolist() == sorted(frame.tolist()) == frame.tolist()
-            assert np.unique(job.frame, return_counts=True)[1].max() <= most
-            assert set(split.tracks.video[split.track[job.rows]].tolist()) == {job.pixels.name}
-            np.testing.assert_array_equal(job.bbox, split.bbox[job.rows])
-            np.testing.assert_array_equal(job.scale, split.tracks.crop_scale[split.track[job.rows]])
-            passes.setdefault((job.pixels.name, job.shards), []).append(job)
-            came(job, open_shards)
-    for (video, shards), through in passes.items():
-        assert len(shards) <= MOST_SHARDS
-        assert [job.first for job in through] == [True] + [False] * (len(through) - 1)
-        assert [job.goes_on for job in through] == [True] * (len(through) - 1) + [False]
-        at = np.concatenate([np.unique(job.frame) for job in through])
-        assert (np.diff(at) >= 0).all()
-        persons = np.unique(np.concatenate([job.frame for job in through]), return_counts=True)
-        for frame, decoded in zip(*np.unique(at, return_counts=True), strict=True):
-            n = persons[1][persons[0] == frame][0]
-            assert decoded <= -(-n // most) + 1  # the first persons of a crowd may be the last of a job
-            assert decoded == 1 or n > most
-        if video in layout["in_order"] and persons[1].max() <= most:
-            assert len(through) == 1
-
-
-@given(layout=layouts())
-@ORDERLY
-def test_shards_are_opened_no_earlier_than_a_video_reaches_into_them(made_up: Any, layout: dict[str, Any]) -> None:
-    split, shards, open_shards, pending, pixels_of = laid_out(made_up, layout)
-    may_open = True
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs_module, "RUN_ROWS", layout["run_rows"])
-        n_opened = 0
-        for job in jobs(split, pending, open_shards, pixels_of, layout["most_persons"]):
-            assert may_open or len(shards.opened) == n_opened
-            may_open, n_opened = job is None or not job.goes_on, len(shards.opened)
-            if job is not None:
-                assert shards.opened[-1] == job.shards[-1]
-                came(job, open_shards)
-                if not job.goes_on:  # what its video has to do with them is done
-                    assert len(open_shards) <= 1
-            else:
-                list(open_shards.finished())
+    for job in through:
+        frame = job.rows if layout["by_row"] else split.frame[job.rows]
+        assert job.frame.tolist() == sorted(frame.tolist()) == frame.tolist()
+        assert np.unique(job.frame, return_counts=True)[1].max() <= most
+        tracks = split.track[job.rows]
+        np.testing.assert_array_equal(job.bbox, split.bbox[job.rows])
+        np.testing.assert_array_equal(job.scale, split.tracks.crop_scale[tracks])
+        assert {job.pixels.name} == set(split.tracks.video[tracks].tolist())
+    assert 1 <= len(through[0].shards) <= MOST_SHARDS
+    assert not any(job.shards for job in through[1:])
+    assert set(np.concatenate([job.rows for job in through]) // layout["size"]) <= set(through[0].shards)
+    at = np.concatenate([np.unique(job.frame) for job in through])
+    assert (np.diff(at) >= 0).all()
+    persons = np.unique(np.concatenate([job.frame for job in through]), return_counts=True)
+    for frame, decoded in zip(*np.unique(at, return_counts=True), strict=True):
+        n = persons[1][persons[0] == frame][0]
+        assert decoded <= -(-n // most) + 1  # the first persons of a crowd may be the last of a job
+        assert decoded == 1 or n > most
+    if through[0].pixels.in_order and persons[1].max() <= most:
+        assert len(through) == 1
 
 
 def test_a_crowd_is_cropped_in_several_passes_over_its_one_frame(made_up: Any) -> None:
     split = made_up.Split([made_up.Track(0, person * 2, 2) for person in range(300)], 4096)
     open_shards = OpenShards(split, made_up.Shards(split, made_up.Colour()), made_up.Colour())
     pixels = SimpleNamespace(in_order=True, by_row=False)
-    found = [job for job in jobs(split, [0], open_shards, lambda _: pixels, 256) if job is not None]
+    (found,) = jobs(split, [0], open_shards, lambda _: pixels, 256)
     assert [np.unique(job.frame, return_counts=True)[1].tolist() for job in found] == [[256], [44, 256], [44]]
 
 
@@ -174,17 +143,9 @@ def test_a_split_without_tracks_or_with_nothing_pending_has_no_jobs(made_up: Any
 def a_job(frames: list[int], number: int = 0) -> Job:
     n = len(frames)
     rows = 1000 * number + np.arange(n)
-    return Job(
-        number,
-        None,  # type: ignore[arg-type]  # nobody looks at them
-        rows,
-        np.array(frames, np.int64),
-        np.tile(np.array([1, 2, 3, 4], np.float32), (n, 1)) + rows[:, None].astype(np.float32),
-        np.ones(n),
-        first=True,
-        goes_on=False,
-        shards=(0,),
-    )
+    boxes = np.array([1, 2, 3, 4], np.float32) + rows[:, None].astype(np.float32)
+    pixels: Any = None  # not used
+    return Job(number, pixels, rows, np.array(frames, np.int64), boxes, np.ones(n), shards=(0,))
 
 
 class Flow:
@@ -229,8 +190,7 @@ class Flow:
     def fill(self, number: int, bad: set[int]) -> None:
         """A piece comes back, without its bad frames."""
         slots = self.asked.pop(number)
-        sizes = {slot: row % 97 for slot, (row, _) in slots.items()}
-        of_frames = self.batches.fill(Done(number, dict.fromkeys(bad, ("kind", "words")), sizes))
+        _, of_frames = self.batches.fill(Done(number, dict.fromkeys(bad, ("kind", "words"))))
         expected = {f: sorted(row for row, frame in slots.values() if frame == f) for f in bad}
         assert {f: sorted(rows.tolist()) for f, rows in of_frames.items()} == expected
         self.lost += [row for rows in of_frames.values() for row in rows.tolist()]
@@ -242,11 +202,8 @@ class Flow:
             self.batches.close_batch()
         if self.batches.full:
             batch = self.batches.full.popleft()
-            for slot, (row, n_bytes) in enumerate(
-                zip(batch.rows.tolist(), batch.sizes.tolist(), strict=True), batch.first
-            ):
+            for slot, row in enumerate(batch.rows.tolist(), batch.first):
                 assert self.holds.pop(slot, -1) == row
-                assert row == -1 or n_bytes == row % 97
                 self.came += [row] if row >= 0 else []
             self.batches.free(batch)
 
@@ -308,11 +265,9 @@ def test_a_shard_waits_for_its_videos_pixels_to_be_compared(made_up: Any) -> Non
     open_shards = OpenShards(split, made_up.Shards(split, made_up.Colour()), made_up.Colour())
     for shard in (0, 1):
         open_shards.open(shard)
-    open_shards.hold((0, 1))
     open_shards.put(np.array([4, 5]), np.zeros((2, 3), np.float32))
-    assert list(open_shards.finished()) == []
-    open_shards.release((0, 1))
-    assert [shard.number for shard in open_shards.finished()] == [1]
+    assert list(open_shards.finished(but={0, 1})) == []
+    assert [shard.number for shard in open_shards.finished(but={0})] == [1]
 
 
 def test_bytes_and_numbers_find_their_rows_and_what_is_given_up_is_counted(made_up: Any) -> None:
@@ -320,11 +275,11 @@ def test_bytes_and_numbers_find_their_rows_and_what_is_given_up_is_counted(made_
     open_shards = OpenShards(split, made_up.Shards(split, made_up.Bytes()), made_up.Bytes())
     first, second = open_shards.open(0), open_shards.open(1)
     assert open_shards.open(0) is first
-    open_shards.put(np.array([9, 1, 8]), [b"nine", bytearray(b"one"), b"eight"])  # type: ignore[list-item]
+    open_shards.put(np.array([9, 1, 8]), np.array([b"nine", b"one", b"eight"], object))
     assert (first.data[1], second.data) == (b"one", [b"eight", b"nine", b"", b""])
     for row in (0, *range(2, 8)):
         open_shards.give_up(np.array([row]), "odd" if row % 2 else "even", f"row {row}")
-    assert (first.counts.computed, first.counts.problems, open_shards.given_up) == (1, {"odd": 3, "even": 4}, 7)
+    assert (first.counts.computed, first.counts.problems, open_shards.not_computed) == (1, {"odd": 3, "even": 4}, 7)
     assert first.counts.examples == [f"row {row}" for row in (0, 2, 3, 4, 5)]
     assert len(first.counts.examples) == EXAMPLES
     assert [shard.number for shard in open_shards.finished()] == [0]

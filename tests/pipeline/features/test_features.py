@@ -35,6 +35,13 @@ def penn(embedded: Any, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def root(penn: Path, into: Any, tmp_path: Path) -> Path:
+    """A cache with its rows, without features."""
+    into.convert(tmp_path / "cache", penn)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
 def few_calibration_crops(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks, "CALIBRATION_CROPS", 4)
     resnet50_stream._load.cache_clear()
@@ -113,10 +120,9 @@ def test_the_real_network_gives_what_plain_torch_computes(
 
 
 def test_weights_from_a_file_are_not_standardised_and_stand_for_nothing(
-    penn: Path, into: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    penn: Path, into: Any, tmp_path: Path, small_backbone: None, small_resnet: Any
 ) -> None:
-    torch.manual_seed(5)
-    torch.save(resnet50(weights=None).state_dict(), tmp_path / "weights.pt")
+    torch.save(small_resnet().state_dict(), tmp_path / "weights.pt")
     keep_a_little(penn)
     (penn / "STAND_IN.json").unlink()
     root = tmp_path / "cache"
@@ -133,10 +139,8 @@ def test_weights_from_a_file_are_not_standardised_and_stand_for_nothing(
 
 
 def test_every_row_has_the_features_of_its_own_crop(
-    penn: Path, into: Any, tmp_path: Path, network: Any, small_shards: None
+    small_shards: None, penn: Path, root: Path, into: Any, network: Any
 ) -> None:
-    root = tmp_path / "cache"
-    into.convert(root, penn)
     done = into.extract(root, batch_size=5)
     assert (done.computed, network.batches) == (24, [5] * 5)  # the last one is filled up
     stored = into.rows(root, PENN, "features/resnet50")
@@ -146,41 +150,22 @@ def test_every_row_has_the_features_of_its_own_crop(
     assert cache.open(root)[PENN].windows(8, 8, "resnet50").shape == (3, 2)
 
 
-def test_a_frame_of_several_persons_is_decoded_once(
-    embedded: Any, into: Any, tmp_path: Path, network: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    raw = embedded.raw("3dpw")
-    into.convert(tmp_path, raw, "3dpw")
-    split = cache.open(tmp_path)["3dpw/train"]
-    (track,) = split.tracks
-    entry = split.videos[0]
-    rows = [
-        cache.TrackRows(
-            name=f"{entry.name}/{person}",
-            video=entry.name,
-            step=1,
-            fps=30.0,
-            crop_scale=1.2,
-            columns={name: split.rows(name, track.start, track.stop) for name in ("frame_index", "bbox")},
-        )
-        for person in (0, 1)
-    ]
-    with cache.SplitWriter(
-        tmp_path / "two", "3dpw/train", columns=("frame_index", "bbox"), plan="", provenance={"raw": str(raw)}
-    ) as writer:
+def test_a_frame_of_several_persons_is_decoded_once(penn: Path, into: Any, tmp_path: Path, network: Any) -> None:
+    into.convert(tmp_path / "one", penn)
+    split = cache.open(tmp_path / "one")[PENN]
+    track, entry, names = split.tracks[0], split.videos[0], ("frame_index", "bbox")
+    columns = {name: split.rows(name, track.start, track.stop) for name in names}
+    about: dict[str, Any] = {"video": entry.name, "step": 1, "fps": 30.0, "crop_scale": 1.2, "columns": columns}
+    provenance = {"raw": str(penn)}
+    with cache.SplitWriter(tmp_path / "two", PENN, columns=names, plan="", provenance=provenance) as writer:
         writer.begin()
-        writer.append(entry, rows)
+        writer.append(entry, [cache.TrackRows(name=f"{entry.name}/{person}", **about) for person in (0, 1)])
         writer.commit({"stand_in": True})
-    done = into.extract(tmp_path / "two", "3dpw/train")
-    n_frames = track.stop - track.start
-    assert (done.computed, done.meter.frames) == (2 * n_frames, n_frames)
+    done = into.extract(tmp_path / "two")
+    assert (done.computed, done.meter.frames) == (16, 8)
 
 
-def test_a_second_run_has_nothing_to_do_and_needs_no_network(
-    penn: Path, into: Any, tmp_path: Path, network: Any
-) -> None:
-    root = tmp_path / "cache"
-    into.convert(root, penn)
+def test_a_second_run_has_nothing_to_do_and_needs_no_network(root: Path, into: Any, network: Any) -> None:
     spec = StreamSpec()
     first = plan_extraction(root, PENN, spec)
     assert (first.why, first.up_to_date) == ("not extracted before", False)
@@ -214,11 +199,7 @@ def test_only_rows_of_an_added_video_are_extracted(
     assert all((after[track] == before[track]).all() for track in before)
 
 
-def test_a_corrected_label_costs_no_network_call(
-    penn: Path, into: Any, tmp_path: Path, network: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = tmp_path / "cache"
-    into.convert(root, penn)
+def test_a_corrected_label_costs_no_network_call(penn: Path, root: Path, into: Any, network: Any) -> None:
     into.extract(root)
     before = into.rows(root, PENN, "features/resnet50")
     keypoints = into.rows(root, PENN, "kp_2d")
@@ -244,10 +225,8 @@ def test_a_corrected_label_costs_no_network_call(
 
 
 def test_rows_whose_box_moved_are_computed_and_the_others_carried_over(
-    penn: Path, into: Any, tmp_path: Path, network: Any
+    penn: Path, root: Path, into: Any, network: Any
 ) -> None:
-    root = tmp_path / "cache"
-    into.convert(root, penn)
     into.extract(root)
     file = penn / "labels/0003.mat"
     label = {key: value for key, value in loadmat(file).items() if not key.startswith("__")}
@@ -261,9 +240,7 @@ def test_rows_whose_box_moved_are_computed_and_the_others_carried_over(
     np.testing.assert_allclose(stored, means(cropped_by_hand(penn, root)["0003/0"]), rtol=FLOAT16)
 
 
-def test_a_changed_picture_is_extracted_anew(penn: Path, into: Any, tmp_path: Path, network: Any) -> None:
-    root = tmp_path / "cache"
-    into.convert(root, penn)
+def test_a_changed_picture_is_extracted_anew(penn: Path, root: Path, into: Any, network: Any) -> None:
     into.extract(root)
     picture = penn / "frames/0003/000004.jpg"
     cv2.imwrite(str(picture), 255 - cv2.imread(str(picture)))
@@ -305,11 +282,7 @@ def test_a_truncated_picture_is_marked_counted_and_kept_out_of_windows(
     assert cache.verify(root).ok
 
 
-def test_a_stream_keeps_its_weights_and_others_go_beside_it(
-    penn: Path, into: Any, tmp_path: Path, network: Any
-) -> None:
-    root = tmp_path / "cache"
-    into.convert(root, penn)
+def test_a_stream_keeps_its_weights_and_others_go_beside_it(root: Path, into: Any, network: Any) -> None:
     into.extract(root)
     held = into.tree(root)
     other = WeightsSpec("untrained", "1")
@@ -370,9 +343,9 @@ def test_a_stream_is_not_discarded_for_one_that_cannot_be_made(
     assert into.tree(root) == held
 
 
-def test_a_moved_raw_folder_is_asked_for_and_taken(penn: Path, into: Any, tmp_path: Path, network: Any) -> None:
-    root = tmp_path / "cache"
-    into.convert(root, penn)
+def test_a_moved_raw_folder_is_asked_for_and_taken(
+    penn: Path, root: Path, into: Any, tmp_path: Path, network: Any
+) -> None:
     moved = penn.rename(tmp_path / "elsewhere")
     with pytest.raises(
         PipelineError, match=rf"{PENN}: its pictures were in {penn} when .* not exist now\. .*--raw DIR"
@@ -385,20 +358,16 @@ def test_a_moved_raw_folder_is_asked_for_and_taken(penn: Path, into: Any, tmp_pa
 
 
 def test_a_wrong_raw_folder_is_refused_rather_than_every_row_marked(
-    penn: Path, into: Any, tmp_path: Path, network: Any
+    root: Path, into: Any, tmp_path: Path, network: Any
 ) -> None:
-    root = tmp_path / "cache"
-    into.convert(root, penn)
     with pytest.raises(PipelineError, match=rf"{PENN}: the pictures of 3 of its 3 .* {tmp_path}, .*own raw folder"):
         into.extract(root, raw=tmp_path)  # the folder above the dataset's own
     assert cache.open(root)[PENN].streams == ()
 
 
 def test_a_raw_folder_that_lacks_a_video_is_refused_rather_than_its_rows_marked(
-    penn: Path, into: Any, tmp_path: Path, network: Any
+    penn: Path, root: Path, into: Any, tmp_path: Path, network: Any
 ) -> None:
-    root = tmp_path / "cache"
-    into.convert(root, penn)
     (penn / "frames/0003").rename(tmp_path / "0003")
     with pytest.raises(
         PipelineError, match=r"1 of its 3 videos are not below .*, first 0003: there is no .*/frames/0003\."
@@ -429,9 +398,7 @@ def test_other_pictures_than_those_that_were_converted_are_refused(
     assert into.extract(root).computed == 24
 
 
-def test_a_stream_of_another_program_is_left_alone_and_told(penn: Path, into: Any, tmp_path: Path) -> None:
-    root = tmp_path / "cache"
-    into.convert(root, penn)
+def test_a_stream_of_another_program_is_left_alone_and_told(root: Path, into: Any) -> None:
     n_rows = cache.open(root)[PENN].manifest["rows"]
     with cache.StreamWriter(root, PENN, "resnet50", plan="of another program") as writer:
         writer.write(0, np.zeros((n_rows, 2048), np.float32), np.ones(n_rows), np.zeros((n_rows, 2), np.uint64))

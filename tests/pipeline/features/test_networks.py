@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from torchvision.models import resnet50
 from torchvision.models.resnet import ResNet
 
 from pipeline.errors import ConfigError
@@ -16,26 +16,20 @@ from pipeline.features import networks
 from pipeline.features.networks import cpu, cuda
 from pipeline.features.networks.cpu import CpuNetwork
 from pipeline.features.networks.resnet import Normalisation, Threads, folded
+from pipeline.features.streams import Machine
 from pipeline.features.weights import WeightsSpec
 from pipeline.synthetic import calibration_crops
 
 CPU = torch.device("cpu")
 UNTRAINED = WeightsSpec("untrained", "0")
-N = 6  # crops that are looked at
+N = 4  # crops that are looked at
 
 
 @pytest.fixture(scope="module")
-def network() -> ResNet:
-    """A ResNet-50 whose batch norms have seen something, so that folding them wrongly would show."""
-    torch.manual_seed(3)
-    network = resnet50(weights=None)
+def network(small_resnet: Callable[[], ResNet]) -> ResNet:
+    network = small_resnet()
     network.fc = torch.nn.Identity()
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
-            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
-            torch.nn.init.uniform_(module.weight, 0.5, 1.0)
-    return network.eval()
+    return network
 
 
 @pytest.fixture(scope="module")
@@ -53,17 +47,14 @@ def truth(network: ResNet, crops: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def exact(network: ResNet) -> CpuNetwork:
-    return CpuNetwork(network, fast=False, batch_size=0, threads=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu, "BATCH_SIZE", 4)
+        return CpuNetwork(network, fast=False, batch_size=0, threads=2)
 
 
 @pytest.fixture(scope="module")
 def fast(network: ResNet) -> CpuNetwork:
     return CpuNetwork(network, fast=True, batch_size=8, threads=2)
-
-
-@pytest.fixture
-def few_calibration_crops(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(networks, "CALIBRATION_CROPS", 4)
 
 
 def plain_features(network: ResNet, crops: np.ndarray) -> np.ndarray:
@@ -151,7 +142,7 @@ def test_folding_leaves_the_network_that_it_is_given(network: ResNet) -> None:
 # ----------------------------------------------------------------------------- what they must not depend on
 
 
-@pytest.mark.parametrize("precision", ["fast", pytest.param("exact", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("precision", ["fast", "exact"])
 def test_a_crops_bits_do_not_depend_on_its_company(
     precision: str, crops: np.ndarray, request: pytest.FixtureRequest
 ) -> None:
@@ -161,10 +152,9 @@ def test_a_crops_bits_do_not_depend_on_its_company(
     np.testing.assert_array_equal(networks.compute(network, crops[::-1]), together[::-1])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fast", pytest.param("exact", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("precision", ["fast", "exact"])
 def test_bits_do_not_depend_on_lanes_or_threads(
-    precision: str, network: ResNet, crops: np.ndarray, request: pytest.FixtureRequest
+    small_backbone: None, precision: str, network: ResNet, crops: np.ndarray, request: pytest.FixtureRequest
 ) -> None:
     two: CpuNetwork = request.getfixturevalue(precision)
     one = CpuNetwork(network, fast=precision == "fast", batch_size=two.batch_size, threads=1)
@@ -213,9 +203,8 @@ def test_the_processs_number_of_threads_is_left_alone() -> None:
 # ------------------------------------------------------------------------------------------------- loading
 
 
-@pytest.mark.slow
-def test_an_untrained_networks_features_are_standardised_over_rendered_crops(few_calibration_crops: None) -> None:
-    computer = networks.load(UNTRAINED, precision="exact", device="cpu")
+def test_an_untrained_networks_features_are_standardised_over_rendered_crops(small_backbone: None) -> None:
+    computer = networks.load(UNTRAINED, "exact", Machine(device="cpu"), None)
     features = networks.compute(computer, calibration_crops(4))
     assert np.abs(features.mean(axis=0)).max() < 1e-2
     assert np.median(features.std(axis=0, ddof=1)) == pytest.approx(1, abs=1e-2)
@@ -225,14 +214,15 @@ def test_an_untrained_networks_features_are_standardised_over_rendered_crops(few
     assert len(provenance["standardisation"]["mean"]) == 2048
 
 
-@pytest.mark.slow
-def test_recorded_statistics_are_taken_over(monkeypatch: pytest.MonkeyPatch, crops: np.ndarray) -> None:
-    monkeypatch.setattr(networks, "CALIBRATION_CROPS", -1)  # nobody asks for any
+def test_recorded_statistics_are_taken_over(
+    small_backbone: None, monkeypatch: pytest.MonkeyPatch, crops: np.ndarray
+) -> None:
+    monkeypatch.setattr(networks, "CALIBRATION_CROPS", -1)  # none are asked for
     recorded = {"standardisation": {"mean": [2.0] * 2048, "std": [4.0] * 2048}}
-    computer = networks.load(UNTRAINED, precision="exact", device="cpu", recorded=recorded)
-    before = networks.load(UNTRAINED, precision="exact", device="cpu", standardise=False)
-    expected = (networks.compute(before, crops[:1]) - 2) / 4
-    np.testing.assert_allclose(networks.compute(computer, crops[:1]), expected, rtol=1e-6)
+    computer = networks.load(UNTRAINED, "exact", Machine(device="cpu"), recorded)
+    standardised = networks.compute(computer, crops[:1])
+    computer.mean, computer.std = 0.0, 1.0
+    np.testing.assert_array_equal(standardised, (networks.compute(computer, crops[:1]) - 2) / 4)
     assert computer.provenance["standardisation"] == recorded["standardisation"]
 
 
@@ -249,7 +239,7 @@ def test_recorded_statistics_are_taken_over(monkeypatch: pytest.MonkeyPatch, cro
 )
 def test_a_device_that_is_not_there_is_refused_before_anything_is_loaded(device: str, told: str) -> None:
     with pytest.raises(ConfigError, match=f"device '{device}'.*{told}"):
-        networks.load(WeightsSpec("file", "nowhere.pt"), precision="fast", device=device)
+        networks.load(WeightsSpec("file", "nowhere.pt"), "fast", Machine(device=device), None)
 
 
 def test_one_gpu_of_several_is_chosen_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,10 +250,9 @@ def test_one_gpu_of_several_is_chosen_by_its_number(monkeypatch: pytest.MonkeyPa
         networks.chosen_device("cuda:2")
 
 
-def test_a_batch_that_is_not_full_is_refused(network: ResNet, fast: CpuNetwork) -> None:
-    computer = networks.ResNet50Computer(fast, {}, None)
+def test_a_batch_that_is_not_full_is_refused(fast: CpuNetwork) -> None:
     with pytest.raises(ValueError, match=r"expected \(8, 224, 224, 3\) uint8, found \(3, 224, 224, 3\)"):
-        computer(np.zeros((3, 224, 224, 3), np.uint8))
+        fast(np.zeros((3, 224, 224, 3), np.uint8))
 
 
 # ------------------------------------------------------------------------------------- CUDA, part by part
