@@ -31,16 +31,21 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--body", type=Path, help="SMPL's files, to draw SMPL parameters as a posed body's joints")
     sub.add_argument("--tracks", type=whole(1), default=6, help="how many, spread evenly over the split (default 6)")
     sub.add_argument("--track", action="append", default=[], metavar="NAME", help="this track; may be repeated")
+    sub.add_argument(
+        "--rejected",
+        action="store_true",
+        help="videos that conversion rejects since labels and pixels do not fit: what it would read",
+    )
     sub.add_argument("--frames", type=whole(1), default=5, help="of each track, spread evenly over it (default 5)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Draw some tracks of one split."""
-    choice = show.Choice(args.tracks, tuple(args.track), args.frames)
+    choice = show.Choice(args.tracks, tuple(args.track), args.frames, args.rejected)
     name = f"{args.dataset}/{args.split}"
     check_page(args.out)
     if args.cache is not None:
-        shown = show.from_cache(args.cache, name, choice, raw=args.raw)
+        shown = show.from_cache(args.cache, name, choice, raw=args.raw, body=args.body)
     elif args.raw is not None:
         check_own_folder(args.raw, datasets.get(args.dataset))
         shown = show.from_raw(datasets.get(args.dataset), args.split, args.raw, choice, body=args.body)
@@ -49,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     for warning in shown.warnings:
         err.print(f"{DOUBT} {plain(f'{name}: {warning}')}")
     with bar(f"show {name}", err, unit="track") as progress:
-        show.write_page(shown, args.out, body=args.body, progress=progress)
+        show.write_page(shown, args.out, progress=progress)
     out.print(plain(f"{name}: {count(len(shown.tracks), 'track')} in {args.out} ({size(args.out.stat().st_size)})"))
     if shown.stand_in:
         out.print(f"  {STAND_IN} demo data, not the dataset itself")

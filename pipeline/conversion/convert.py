@@ -51,6 +51,8 @@ class Conversion:
     plan: ConversionPlan
     totals: Mapping[str, Any]
     rejected: tuple[VideoAccount, ...]  # of the videos read now, those that failed; defects of readers first
+    notes: tuple[str, ...] = ()  # of the videos read now: "<video>: <note>"
+    empty: str = ""  # that the split has no rows since its videos were rejected, and the first; "" where it has some
     unchanged: int = 0  # videos of the split that were not read again
     uncounted: int = 0  # of all videos of the split, those that could not be read: `totals` have none of their frames
 
@@ -61,11 +63,6 @@ class Conversion:
             return ""
         removed = [f"{len(self.plan.removed):,} removed"] if self.plan.removed else []
         return ", ".join([f"{count(len(self.plan.append), 'video')} read", *removed, f"{self.unchanged:,} unchanged"])
-
-    @property
-    def empty(self) -> str:
-        """That the split has no rows because of errors, and the first of them; "" where that is not so."""
-        return "" if self.totals["videos"]["kept"] else _empty(self.plan.name, self.rejected)
 
 
 def convert(
@@ -117,7 +114,10 @@ def convert(
     failed.sort(key=lambda account: account.set_aside != UNEXPECTED)
     unchanged = sum(account.name not in appended and not account.other_split for account in accounts)
     uncounted = sum(is_failure(plan.dataset, account) and not account.found for account in accounts)
-    return Conversion(plan, totals, tuple(failed), unchanged, uncounted)
+    notes = tuple(f"{a.name}: {note}" for a in accounts if a.name in appended for note in a.notes)
+    return Conversion(
+        plan, totals, tuple(failed), notes, _empty(plan, totals, accounts), unchanged=unchanged, uncounted=uncounted
+    )
 
 
 def _append_videos(
@@ -153,16 +153,18 @@ def is_failure(dataset: Dataset, account: VideoAccount) -> bool:
 
 def committed_empty(plan: ConversionPlan) -> str:
     """`Conversion.empty` of a split as it is committed."""
-    if plan.committed is None or plan.committed.manifest["accounting"]["videos"]["kept"]:
-        return ""
-    return _empty(plan.name, [account for account in plan.accounts() if is_failure(plan.dataset, account)])
+    return "" if plan.committed is None else _empty(plan, plan.committed.manifest["accounting"], plan.accounts())
 
 
-def _empty(name: str, failed: Sequence[VideoAccount]) -> str:
-    if not failed:
+def _empty(plan: ConversionPlan, totals: Mapping[str, Any], accounts: Iterable[VideoAccount]) -> str:
+    if totals["videos"]["kept"]:
         return ""
-    first = f"{failed[0].set_aside}: {failed[0].message}"
-    return f"{name}: no rows because of errors: all of {count(len(failed), 'video')} failed. The first, {first}"
+    rejected = [account for account in accounts if account.set_aside]
+    rejected.sort(key=lambda account: not is_failure(plan.dataset, account))
+    if not rejected:
+        return ""
+    first = f"{rejected[0].set_aside}: {rejected[0].message}"
+    return f"{plan.name}: no rows: all of {count(len(rejected), 'video')} were rejected. The first, {first}"
 
 
 def refuse_committed_failures(plan: ConversionPlan) -> None:
