@@ -83,7 +83,7 @@ def after_kills(stage: Stage) -> list[int]:
 
 
 def is_commit(call: tuple[Any, ...]) -> bool:
-    return call[0] == "rename" and call[2].endswith("/manifest.json") and ".commit" not in call[2]
+    return call[0] == "rename" and call[2].endswith("/manifest.json") and "/." not in call[2]
 
 
 def disks_of(stages: list[Stage], stage: Stage, rng: random.Random) -> Iterator[tuple[int, Disk]]:

@@ -111,10 +111,11 @@ def test_every_bit_of_a_small_shard_counts(tmp_path: Path) -> None:
     shard = tmp_path / SPLIT / "valid/c/0"
     whole = shard.read_bytes()
     assert len(whole) == 48  # as docs/cache-format.md has it, byte by byte
+    split = cache.open(tmp_path)[SPLIT]
     for bit in range(8 * len(whole)):
         with damaged(shard, flipped(whole, bit)):
             with pytest.raises(CacheError, match=r"valid/c/0"):
-                cache.open(tmp_path)[SPLIT].rows("valid", 0, 3)
+                split.rows("valid", 0, 3)
             assert bit % 48 or found(tmp_path, shard), bit  # of every sixth byte
 
 
