@@ -94,7 +94,7 @@ def extract_bytes(root: Path) -> None:
             keys = keys_of(root, writer.rows(shard))
             given: Any = (shard, [b"%d" % key for key in keys[:, 0].tolist()], keys[:, 0] % UNREADABLE > 0, keys)
             if shard % 2:
-                writer.accept(writer.shards.stage(*given))
+                writer.accept(writer.stage(*given))
             else:
                 writer.write(*given)
         writer.commit({"note": "toy"})

@@ -200,7 +200,7 @@ def make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> None
     ]
     own = {column: layout.COLUMNS[column] for column in dataset.columns(split, body=False)}
     sealed = publish(
-        manifest.Place.of_split(cache.store_at(root), name),
+        manifest.Place.of(cache.store_at(root), name),
         {
             "rows": extent,
             "tracks": len(videos) * TRACKS,
@@ -220,7 +220,7 @@ def make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> None
     arrays = layout.stream_columns("resnet50", DIM, "float16")
     below = root / name / layout.FEATURES
     publish(
-        manifest.Place.of_stream(cache.store_at(root), name, "resnet50"),
+        manifest.Place.of(cache.store_at(root), name, "resnet50"),
         {
             "extent": extent,
             "commits": [[0, extent]],
@@ -292,14 +292,10 @@ def linked(
 
 def publish(place: manifest.Place, entries: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
     """Commit other entries and small files in the place of those that are there, as a writer does."""
-    found = manifest.read_manifest(place)
-    assert found is not None
-    held, etag = found
-    digests = {name: manifest.sha256(data) for name, data in files.items()}
-    kept = {key: value for key, value in held.items() if key != "digest"}
-    sealed = manifest.with_digest({**kept, **entries, "files": digests})
-    manifest.publish(place, sealed, files, expected=etag)
-    return sealed
+    before = manifest.load(place)
+    assert before is not None
+    kept = {key: value for key, value in before.manifest.items() if key != "digest"}
+    return manifest.publish(place, {**kept, **entries}, files, before=before, note={}, started=time.time())
 
 
 # ------------------------------------------------------------------------------------------------ verify beside cat

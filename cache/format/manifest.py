@@ -10,28 +10,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import platform
+import socket
 import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
 from typing import Any, Final
 
 from cache.errors import CacheError
 from cache.fingerprint import canonical
-from cache.format.layout import (
-    COPY,
-    FEATURES,
-    FORMAT,
-    IN_PLACE,
-    MANIFEST,
-    STAGED,
-    STAGED_SHARD,
-    TEMPORARY_SHARD,
-    WRITING,
-    json_file,
-)
+from cache.format import layout
+from cache.format.layout import COPY, FORMAT, IN_PLACE, PROVENANCE, STAGED, json_file
 from cache.storage.base import Bytes, Etag, Store
 
 REPAIR: Final = "Repair it: python -m pipeline verify --repair --cache {root}"
+_SOFTWARE: Final = ("vibe-pipeline", "numpy", "zarr", "google-crc32c")
 _ATTEMPTS: Final = 5  # how often an unchanged manifest may disagree with its files before that is called damage
 
 
@@ -44,31 +41,28 @@ class Place:
     base: str
 
     @classmethod
-    def of_split(cls, store: Store, split: str) -> Place:
-        return cls(store, split, split)
-
-    @classmethod
-    def of_stream(cls, store: Store, split: str, stream: str) -> Place:
-        base = f"{split}/{FEATURES}"
-        return cls(store, f"{base}/{stream}", base)
+    def of(cls, store: Store, split: str, stream: str | None = None) -> Place:
+        """Of a split without its streams, or of a stream."""
+        base = f"{split}/{layout.FEATURES}"
+        return cls(store, split, split) if stream is None else cls(store, f"{base}/{stream}", base)
 
     @property
     def manifest(self) -> str:
-        return f"{self.home}/{MANIFEST}"
+        return f"{self.home}/{layout.MANIFEST}"
 
     @property
     def writing(self) -> str:
-        return f"{self.home}/{WRITING}"
+        return f"{self.home}/{layout.WRITING}"
 
     @property
     def temporary(self) -> str:
         """The key of a shard until it is complete."""
-        return f"{self.writing}/{TEMPORARY_SHARD}"
+        return f"{self.writing}/{layout.TEMPORARY_SHARD}"
 
     @property
     def staged_shard(self) -> str:
         """How the keys begin of shards that a writer has not accepted yet."""
-        return f"{self.writing}/{STAGED_SHARD}"
+        return f"{self.writing}/{layout.STAGED_SHARD}"
 
     def journals(self) -> list[str]:
         """Names in `writing` of journals: what a killed writer has finished."""
@@ -108,12 +102,6 @@ class Commit:
 def sha256(data: bytes | Bytes) -> str:
     """In hex."""
     return hashlib.sha256(data if isinstance(data, bytes) else data.data).hexdigest()
-
-
-def with_digest(entries: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest with its own digest: SHA-256 of the canonical JSON of everything else in it."""
-    body = {"format": FORMAT, **entries}
-    return {**body, "digest": sha256(canonical(body))}
 
 
 def callers_entries(manifest: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
@@ -229,21 +217,37 @@ def shard_rows(manifest: Mapping[str, Any], shard: int) -> range:
 
 def publish(
     place: Place,
-    manifest: Mapping[str, Any],
+    entries: Mapping[str, Any],
     files: Mapping[str, bytes],
     *,
-    expected: Etag | None,
+    before: Commit | None,
+    note: Mapping[str, Any],
+    started: float,
     keep_journal: bool = False,
-) -> None:
-    """Commit: stage the small files, replace the manifest, copy the files into place.
+) -> dict[str, Any]:
+    """Commit, unless it is what is in force: stage the small files, replace the manifest, copy the files into place.
 
     Killed before the manifest is replaced, nothing has happened; killed after it, the next writer finishes the rest.
-    Raises CacheError when the manifest in force is not the `expected` one any more.
+
+    Args:
+        place: where.
+        entries: what the manifest has beside its format and digests.
+        files: the small files by name.
+        before: the commit in force.
+        note: for `provenance.json`, with the time since `started`.
+        keep_journal: it is another writer's, not of this commit.
+
+    Returns the manifest. Raises CacheError when the one in force is not that of `before` any more.
     """
-    staging = place.staging(manifest["digest"])
-    place.store.put_small({f"{staging}/{name}": data for name, data in files.items()}, place.home)
-    place.store.replace(place.manifest, json_file(manifest), expected=expected)
-    _put_in_place(place, manifest, keep_journal=keep_journal)
+    body = {"format": FORMAT, **entries, "files": {name: sha256(data) for name, data in files.items()}}
+    manifest = {**body, "digest": sha256(canonical(body))}
+    if before is None or manifest["digest"] != before.digest:
+        _add_provenance(place, manifest["digest"], note, started)
+        staging = place.staging(manifest["digest"])
+        place.store.put_small({f"{staging}/{name}": data for name, data in files.items()}, place.home)
+        place.store.replace(place.manifest, json_file(manifest), expected=None if before is None else before.etag)
+        _put_in_place(place, manifest, keep_journal=keep_journal)
+    return manifest
 
 
 def recover(place: Place) -> None:
@@ -287,3 +291,50 @@ def _put_in_place(place: Place, manifest: Mapping[str, Any] | None, *, keep_jour
         store.remove([f"{place.staging(manifest['digest'])}/{IN_PLACE}"])
     if store.exclusive and STAGED in store.list_names(place.home):
         store.remove([f"{place.home}/{STAGED}"])
+
+
+# ---------------------------------------------------------------------------------------------------- provenance
+# When, where and with what a commit was made: beside the manifest, outside what is the same to the byte. These notes
+# are only for people, so a damaged file of them stops no work: `verify` reports it, and the next commit replaces it.
+
+
+def _add_provenance(place: Place, digest: str, given: Mapping[str, Any], started: float) -> None:
+    """Note how the commit `digest` came about, before it is made: a note without its commit does no harm."""
+    software = {}
+    for name in _SOFTWARE:
+        with suppress(metadata.PackageNotFoundError):
+            software[name] = metadata.version(name)
+    note = {
+        **given,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.time() - started, 1),
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "software": software,
+    }
+    write_provenance(place, {**read_provenance(place), digest: note})
+
+
+def write_provenance(place: Place, notes: Mapping[str, Any]) -> None:
+    """Write the notes of all commits, by their manifests' digests."""
+    place.store.put_small({f"{place.home}/{PROVENANCE}": json_file({"commits": notes})}, place.home)
+
+
+def read_provenance(place: Place) -> dict[str, Any]:
+    """How each commit came about, by its manifest's digest; {} where there is no such file, or a damaged one."""
+    try:
+        notes: dict[str, Any] = json.loads(place.store.read(f"{place.home}/{PROVENANCE}"))["commits"]
+        return notes if all(isinstance(entry, dict) for entry in notes.values()) else {}
+    except (ValueError, OSError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def provenance_problem(place: Place) -> str:
+    """The message for a damaged file; "" for an intact one, or none."""
+    key = f"{place.home}/{PROVENANCE}"
+    if read_provenance(place) or not place.store.exists(key):
+        return ""
+    do = "How the data were made is not known; the data are intact. The next commit replaces the file."
+    return f"{place.store.location(key)}: expected notes on commits, found something else. {do}"

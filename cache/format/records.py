@@ -6,16 +6,17 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar, overload
+from dataclasses import dataclass, field, fields
+from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.fingerprint import canonical
-from cache.format.tables import TABLES, Tables, decode_text, decode_texts, encode_texts
+from cache.format.tables import TABLES, TEXTS, Tables, decode_text, decode_texts, encode_texts
 
 _R = TypeVar("_R")
+_T = TypeVar("_T", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
@@ -30,6 +31,12 @@ class TrackRows:
     gender: str = "neutral"
     intrinsics: NDArray[Any] | None = None  # (3, 3) px
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # name in COLUMNS -> (T, *trailing)
+
+    @classmethod
+    def of(cls, track: Any, columns: Mapping[str, NDArray[Any]]) -> TrackRows:
+        """These columns of a track, as a TrackRecord, that has all the other fields as attributes."""
+        others = [each.name for each in fields(cls) if each.name != "columns"]
+        return cls(**{name: getattr(track, name) for name in others}, columns=columns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +77,7 @@ class _Records(Sequence[_R], ABC):
     """Records of a table, each made when it is asked for."""
 
     def __init__(self, tables: Tables) -> None:
-        self._tables = tables
+        self.tables = tables
 
     @abstractmethod
     def _record(self, number: int) -> _R:
@@ -85,14 +92,24 @@ class _Records(Sequence[_R], ABC):
         return self._record(found) if isinstance(found, int) else list(map(self._record, found))
 
 
+class _Column(Generic[_T]):
+    """A whole column of a table, without making records."""
+
+    def __init__(self, table: str) -> None:
+        self._table = table
+
+    def __get__(self, records: Tracks, owner: type) -> NDArray[_T]:
+        return records.tables[self._table]
+
+
 class Tracks(_Records[TrackRecord]):
     """The track table: records one by one, or whole columns as arrays."""
 
     def __len__(self) -> int:
-        return len(self._tables["track_start"])
+        return len(self.tables["track_start"])
 
     def _record(self, number: int) -> TrackRecord:
-        tables = self._tables
+        tables = self.tables
         intrinsics = tables["track_intrinsics"][number]
         record = TrackRecord(
             name=decode_text(tables["track_name"][number]),
@@ -110,47 +127,24 @@ class Tracks(_Records[TrackRecord]):
     @property
     def names(self) -> list[str]:
         """All names, without making records."""
-        return decode_texts(self._tables["track_name"])
+        return decode_texts(self.tables["track_name"])
 
-    @property
-    def start(self) -> NDArray[np.int64]:
-        """(N,) first row."""
-        return self._tables["track_start"]
-
-    @property
-    def stop(self) -> NDArray[np.int64]:
-        """(N,) last row + 1."""
-        return self._tables["track_stop"]
-
-    @property
-    def step(self) -> NDArray[np.int32]:
-        """(N,) frames of the video from one row to the next."""
-        return self._tables["track_step"]
-
-    @property
-    def fps(self) -> NDArray[np.float64]:
-        """(N,) frames a second of the video, NaN where not known."""
-        return self._tables["track_fps"]
-
-    @property
-    def crop_scale(self) -> NDArray[np.float64]:
-        """(N,) crop side / box side."""
-        return self._tables["track_crop_scale"]
-
-    @property
-    def video(self) -> NDArray[np.int32]:
-        """(N,) number in `Split.videos`."""
-        return self._tables["track_video"]
+    start = _Column[np.int64]("track_start")  # (N,) first row
+    stop = _Column[np.int64]("track_stop")  # (N,) last row + 1
+    step = _Column[np.int32]("track_step")  # (N,) frames of the video from one row to the next
+    fps = _Column[np.float64]("track_fps")  # (N,) frames a second of the video, NaN where not known
+    crop_scale = _Column[np.float64]("track_crop_scale")  # (N,) crop side / box side
+    video = _Column[np.int32]("track_video")  # (N,) number in `Split.videos`
 
 
 class Videos(_Records[VideoEntry]):
     """The video table."""
 
     def __len__(self) -> int:
-        return len(self._tables["video_name"])
+        return len(self.tables["video_name"])
 
     def _record(self, number: int) -> VideoEntry:
-        tables = self._tables
+        tables = self.tables
         return VideoEntry(
             name=decode_text(tables["video_name"][number]),
             source=decode_text(tables["video_source"][number]),
@@ -164,18 +158,18 @@ class Videos(_Records[VideoEntry]):
     @property
     def names(self) -> list[str]:
         """All names, without making entries."""
-        return decode_texts(self._tables["video_name"])
+        return decode_texts(self.tables["video_name"])
 
     @property
     def fingerprints(self) -> list[str]:
         """All fingerprints, without making entries."""
-        return decode_texts(self._tables["video_fingerprint"])
+        return decode_texts(self.tables["video_fingerprint"])
 
     def account(self, number: int) -> dict[str, Any]:
         """The accounting that was committed with a video."""
-        stops = self._tables["video_account_stop"]
+        stops = self.tables["video_account_stop"]
         start = int(stops[number - 1]) if number else 0
-        return dict(json.loads(bytes(self._tables["video_account"][start : int(stops[number])])))
+        return dict(json.loads(bytes(self.tables["video_account"][start : int(stops[number])])))
 
 
 class VideosByName(Mapping[str, VideoEntry]):
@@ -209,36 +203,27 @@ def find_runs(frame_index: NDArray[Any], step: int, first_row: int) -> list[tupl
 
 def video_record(entry: VideoEntry, tracks: Sequence[TrackRows], start: int) -> dict[str, Any]:
     """What the journal and the tables keep of a video whose tracks take the rows from `start` on. JSON holds it."""
-    rows = []
-    position = start
+    rows, stop = [], start
     for track in tracks:
         frame_index = np.asarray(track.columns["frame_index"])
-        intrinsics = None if track.intrinsics is None else np.asarray(track.intrinsics, np.float64).tolist()
+        runs = find_runs(frame_index, track.step, stop)
+        first, stop = stop, stop + len(frame_index)
         rows.append(
             {
                 "name": track.name,
-                "start": position,
-                "stop": position + len(frame_index),
+                "start": first,
+                "stop": stop,
                 "step": int(track.step),
                 "fps": float(track.fps),
                 "crop_scale": float(track.crop_scale),
                 "gender": track.gender,
-                "intrinsics": intrinsics,
-                "runs": find_runs(frame_index, track.step, position),
+                "intrinsics": None if track.intrinsics is None else np.asarray(track.intrinsics, np.float64).tolist(),
+                "runs": runs,
             }
         )
-        position += len(frame_index)
-    return {
-        "name": entry.name,
-        "source": entry.source,
-        "pixels": entry.pixels,
-        "width": int(entry.width),
-        "height": int(entry.height),
-        "fingerprint": entry.fingerprint,
-        "account": json.loads(canonical(dict(entry.account))),
-        "tracks": rows,
-        "stop": position,
-    }
+    texts = {key: getattr(entry, key) for key in ("name", "source", "pixels", "fingerprint")}
+    sizes = {"width": int(entry.width), "height": int(entry.height)}
+    return {**texts, **sizes, "account": json.loads(canonical(dict(entry.account))), "tracks": rows, "stop": stop}
 
 
 def tables_of(videos: Sequence[Mapping[str, Any]]) -> Tables:
@@ -247,7 +232,7 @@ def tables_of(videos: Sequence[Mapping[str, Any]]) -> Tables:
     accounts = [canonical(video["account"]) for video in videos]
     runs = [run for track in tracks for run in track["runs"]]
     unknown = np.full((3, 3), math.nan)
-    numbers: dict[str, Any] = {
+    columns: dict[str, Any] = {
         "track_video": [number for number, video in enumerate(videos) for _ in video["tracks"]],
         "track_intrinsics": [unknown if (k := track["intrinsics"]) is None else k for track in tracks],
         "run_start": [start for start, _ in runs],
@@ -255,15 +240,10 @@ def tables_of(videos: Sequence[Mapping[str, Any]]) -> Tables:
         "video_account": np.frombuffer(b"".join(accounts), np.uint8),
         "video_account_stop": np.cumsum([len(account) for account in accounts]),
     }
-    for key in ("start", "stop", "step", "fps", "crop_scale"):
-        numbers[f"track_{key}"] = [track[key] for track in tracks]
-    for key in ("width", "height"):
-        numbers[f"video_{key}"] = [video[key] for video in videos]
-    tables = Tables()
+    for kind, of_kind in (("track", tracks), ("video", videos)):
+        own = [name for name in (*TABLES, *TEXTS) if name.startswith(f"{kind}_") and name not in columns]
+        columns |= {name: [each[name.removeprefix(f"{kind}_")] for each in of_kind] for name in own}
+    tables = Tables({name: encode_texts(columns[name]) for name in TEXTS})
     for name, (dtype, trailing) in TABLES.items():
-        tables[name] = np.asarray(numbers[name]).astype(dtype).reshape(-1, *trailing)
-    for key in ("name", "gender"):
-        tables[f"track_{key}"] = encode_texts([track[key] for track in tracks])
-    for key in ("name", "source", "pixels", "fingerprint"):
-        tables[f"video_{key}"] = encode_texts([video[key] for video in videos])
+        tables[name] = np.asarray(columns[name]).astype(dtype).reshape(-1, *trailing)
     return tables

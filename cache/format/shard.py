@@ -65,30 +65,23 @@ class RaggedShard:
     def __iter__(self) -> Iterator[bytes]:
         """Every chunk with its checksum, then the index with its own. The last chunk is filled up with zeros."""
         self._checksums = []
-        size = self._geometry.rows_per_chunk
-        chunk, filled = bytearray(size), 0
+        size, pending = self._geometry.rows_per_chunk, bytearray()
         for row in self._rows:
-            left = memoryview(row)
-            while left:
-                taken = left[: size - filled]
-                chunk[filled : filled + len(taken)] = taken
-                filled, left = filled + len(taken), left[len(taken) :]
-                if filled == size:
-                    yield self._closed(chunk)
-                    filled = 0
-        if filled:
-            chunk[filled:] = bytes(size - filled)
-            yield self._closed(chunk)
+            pending += row
+            while len(pending) >= size:
+                yield self._closed(bytes(pending[:size]))
+                del pending[:size]
+        if pending:
+            yield self._closed(bytes(pending.ljust(size, b"\0")))
         held = len(self._checksums)
         index = np.full((self._geometry.chunks, 2), ABSENT, "<u8")
         index[:held] = np.stack([np.arange(held) * (size + 4), np.full(held, size + 4)], axis=1)
         packed = index.tobytes()
         yield packed + crc32c(packed)
 
-    def _closed(self, chunk: bytearray) -> bytes:
-        data = bytes(chunk)
-        self._checksums.append(crc32c(data))
-        return data + self._checksums[-1]
+    def _closed(self, chunk: bytes) -> bytes:
+        self._checksums.append(crc32c(chunk))
+        return chunk + self._checksums[-1]
 
     @property
     def record(self) -> str:

@@ -101,12 +101,8 @@ class Tables(dict[str, Array]):
         names = decode_texts(self["video_name"])
         changed = Tables(self)
         for column, table in enumerate(("video_fingerprint", "video_pixels")):
-            texts = decode_texts(self[table])
-            new = [
-                changed_to[name][column] if name in changed_to else text
-                for name, text in zip(names, texts, strict=True)
-            ]
-            changed[table] = encode_texts(new)
+            pairs = zip(names, decode_texts(self[table]), strict=True)
+            changed[table] = encode_texts([changed_to.get(name, (text, text))[column] for name, text in pairs])
         return changed
 
     def without(self, videos: Iterable[str]) -> Tables:

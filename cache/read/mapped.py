@@ -42,7 +42,7 @@ Part = tuple[memoryview, int, int]  # a shard's bytes; first, last + 1 of them
 class OpenShard:
     """One mapped shard and its index."""
 
-    __slots__ = ("__weakref__", "_chunk_bytes", "_map", "data", "file_size", "offsets", "size", "used")
+    __slots__ = ("__weakref__", "_chunk_bytes", "_map", "data", "file_size", "offsets", "size")
 
     def __init__(self, file: Path, layout: ArrayLayout, record: str | None) -> None:
         expected = f"a shard of {shards.size_of(record)} bytes" if record else "a shard"
@@ -65,7 +65,6 @@ class OpenShard:
         self.data = memoryview(self._map)  # read-only, as the map is
         offsets = np.where(index[:, 0] == shards.ABSENT, _NOT_HELD, index[:, 0].astype(np.int64))
         self.offsets = offsets.data  # compact, and gives plain integers
-        self.used = False  # since it was last passed over, when room was made
 
     def chunk(self, number: int) -> NDArray[np.uint8]:
         """The bytes of a chunk that is held, a view of the file."""
@@ -83,16 +82,15 @@ class OpenShard:
 
 
 class OpenFileLimit:
-    """Keeps the shards that this process holds mapped within half of the files that it may have open.
+    """Keeps the shards that this process holds mapped within half of the files that it may have open: each takes one.
 
-    The mapping of a shard keeps one. Readers hold their shards; this knows them weakly, in the order in which they were
-    opened. Room is made by the oldest; those that were used since they were last passed over are passed over once more.
-    So reading a shard that is open takes no lock.
+    Readers hold their shards; this knows them weakly, in the order in which they were opened, and makes room by closing
+    the oldest. So reading a shard that is open takes no lock.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._ring: deque[tuple[weakref.ref[OpenShard], weakref.ref[MappedRows], int]] = deque()
+        self._opened: deque[tuple[weakref.ref[OpenShard], weakref.ref[MappedRows], int]] = deque()
 
     def open(self, make: Callable[[], OpenShard]) -> OpenShard:
         """What `make` opens, once there is room for it."""
@@ -107,25 +105,17 @@ class OpenFileLimit:
 
     def remember(self, reader: MappedRows, shard: int, opened: OpenShard) -> None:
         """Count a shard that a reader holds from now on."""
-        self._ring.append((weakref.ref(opened), weakref.ref(reader), shard))
+        self._opened.append((weakref.ref(opened), weakref.ref(reader), shard))
 
     def _make_room(self, limit: int) -> None:
         """Close shards until fewer than `limit` are held, or none."""
-        if len(self._ring) < limit:
+        if len(self._opened) < limit:
             return
         with self._lock:
-            for _ in range(2 * len(self._ring)):  # the second time round nothing counts as used
-                if not self._ring or len(self._ring) < limit:
-                    break
-                entry = self._ring.popleft()
-                opened, reader = entry[0](), entry[1]()
-                if opened is None or reader is None:
-                    continue
-                if opened.used and limit:
-                    opened.used = False
-                    self._ring.append(entry)
-                else:
-                    reader.close_shard(entry[2], opened)
+            while self._opened and len(self._opened) >= limit:
+                opened, reader, shard = self._opened.popleft()
+                if (of := reader()) is not None and (held := opened()) is not None:
+                    of.close_shard(shard, held)
 
     def after_fork(self) -> None:
         self._lock = threading.Lock()  # another thread of the parent may have held it
@@ -248,7 +238,6 @@ class MappedRows:
                     self._check_current()
             self._held[shard] = opened
             _OPEN_FILES.remember(self, shard, opened)
-        opened.used = True
         return opened
 
     def close_shard(self, shard: int, opened: OpenShard) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,13 +12,12 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from cache.errors import CacheChanged, CacheError, MissingSplit
 from cache.format import layout, manifest
 from cache.format.layout import COLUMNS, FEATURES, MANIFEST, Geometry
-from cache.format.manifest import Commit, Place
-from cache.format.provenance import read_provenance
+from cache.format.manifest import Commit, Place, read_provenance
 from cache.format.records import Tracks, Videos
 from cache.format.tables import Tables, live_by_shard, track_of
 from cache.read import labels
-from cache.read.open_stream import OpenStream, StalenessCheck, open_column, open_lazily
 from cache.read.rows import Rows
+from cache.read.streams import OpenStream, StalenessCheck, open_column, open_lazily
 from cache.storage import store_at
 from cache.storage.base import Root, Store
 from cache.windows import Ranges, Tail, intersect, windows_of
@@ -60,7 +59,7 @@ class FeatureCache(Mapping[str, "Split"]):
         )
 
     def __getitem__(self, name: str) -> Split:
-        commit = manifest.load(Place.of_split(self.store, name)) if layout.is_split_name(name) else None
+        commit = manifest.load(Place.of(self.store, name)) if layout.is_split_name(name) else None
         if commit is None:
             known = ", ".join(self.splits) or "none"
             raise MissingSplit(f"{self.root}: no committed split {name!r}; there are: {known}")
@@ -108,8 +107,7 @@ class Split:
     @property
     def provenance(self) -> Mapping[str, Any]:
         """How this commit came about: time, host, software, and what was given to the writer. Empty when lost."""
-        found: Mapping[str, Any] = read_provenance(self._commit.place).get(self._commit.digest, {})
-        return found
+        return _provenance(self._commit)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -147,9 +145,7 @@ class Split:
 
     def stream_provenance(self, stream: str) -> Mapping[str, Any]:
         """How the stream's commit came about, as `provenance` does for the split. Empty when lost."""
-        commit = self._stream(stream).commit
-        found: Mapping[str, Any] = read_provenance(commit.place).get(commit.digest, {})
-        return found
+        return _provenance(self._stream(stream).commit)
 
     def track_of(self, rows: Array) -> NDArray[np.int64]:
         """Rows (any shape) -> the number of each row's track in `tracks`; -1 for rows of no committed track."""
@@ -184,9 +180,7 @@ class Split:
 
     def has_unfinished_commit(self, stream: str | None = None) -> bool:
         """Whether a writer was killed during a commit, or has left finished shards: the next one goes on from there."""
-        store, name = self.store, self.name
-        place = Place.of_split(store, name) if stream is None else Place.of_stream(store, name, stream)
-        return manifest.has_unfinished_commit(place)
+        return manifest.has_unfinished_commit(Place.of(self.store, self.name, stream))
 
     def column(self, name: str) -> zarr.Array[Any]:
         """A whole column, lazily: `kp_2d`, or of a stream `features/resnet50` (`_ok`, `_key`; of bytes `_at`).
@@ -205,7 +199,7 @@ class Split:
         """
         array = name.removeprefix(f"{FEATURES}/")
         if array != name and layout.stream_of(array) == array:
-            self._stream(array).require(np.zeros(0, np.int64), 0)
+            self._stream(array).require_numbers()
         rows: Array = self._read_rows(name, np.array([start]), stop - start)[0]
         return rows
 
@@ -252,7 +246,7 @@ class Split:
         features: Rows | None = None
         if stream is not None and "features" in wanted:
             self._stream(stream).require(starts, seqlen)
-            features = self._stream(stream).features
+            features = self._stream(stream).reader()
         if out is not None and (strange := sorted(out.keys() - set(wanted))):
             raise ValueError(f"buffers for {strange}, which are not among the fields {wanted}")
 
@@ -266,30 +260,25 @@ class Split:
                 raise ValueError(f"out[{name!r}] is {given.dtype}{given.shape}, expected writable {dtype}{shape}")
             return given
 
-        known = labels.Labels(self._raw(starts, seqlen), lambda: self._tables["track_crop_scale"][track])
-        evaluation = "kp_3d_eval" in self.manifest["shards"]
+        columns = self.manifest["shards"]
+
+        @cache
+        def raw(name: str) -> Array | None:
+            return self._read_rows(name, starts, seqlen) if name in columns else None
+
+        known = labels.Labels(raw, lambda: self._tables["track_crop_scale"][track])
         found: dict[str, Array] = {}
         for name in wanted:
             if name in labels.FIELDS:
-                found[name] = buffer(name, labels.field_shape(name, evaluation=evaluation), np.dtype(np.float32))
+                found[name] = buffer(
+                    name, labels.field_shape(name, evaluation="kp_3d_eval" in columns), np.dtype(np.float32)
+                )
                 known.fill(name, found[name])
             else:
                 reader = features if name == "features" and features is not None else self._reader(name)
                 found[name] = buffer(name, reader.trailing, np.dtype(dtype) if reader is features else reader.dtype)
                 reader.read(starts, seqlen, found[name])
         return found
-
-    def _raw(self, starts: NDArray[np.int64], seqlen: int) -> Callable[[str], Array | None]:
-        """Gives columns of the windows as stored, each read once."""
-        columns = self.manifest["shards"]
-        held: dict[str, Array | None] = {}
-
-        def raw(name: str) -> Array | None:
-            if name not in held:
-                held[name] = self._read_rows(name, starts, seqlen) if name in columns else None
-            return held[name]
-
-        return raw
 
     def _read_rows(self, name: str, starts: NDArray[np.int64], seqlen: int) -> Array:
         """(B, seqlen, ...) of one array as stored."""
@@ -351,7 +340,7 @@ class Split:
     def _stream(self, stream: str) -> OpenStream:
         if stream not in self._streams:
             layout.check_names(self.name, stream)
-            commit = manifest.load(Place.of_stream(self.store, self.name, stream))
+            commit = manifest.load(Place.of(self.store, self.name, stream))
             if commit is None:
                 known = ", ".join(self.streams) or "none"
                 do = "Extract it first, or read labels only (stream=None)."
@@ -359,6 +348,11 @@ class Split:
             self._check_current()  # a stream of a compacted split belongs to its rows, not to those of before
             self._streams[stream] = OpenStream(self.name, stream, commit, self.manifest)
         return self._streams[stream]
+
+
+def _provenance(commit: Commit) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = read_provenance(commit.place).get(commit.digest, {})
+    return found
 
 
 def _reopen(root: Root, name: str, digest: str) -> Split:

@@ -1,7 +1,7 @@
 """Writes that a power cut cannot halve, and the lock that keeps a second writer out.  [cache]
 
-All that this project writes into a local cache goes through the functions of `os` here, in `cache.storage.journal` and
-in `cache.storage.local`: tests record them, and replay what a power cut would have left.
+All that this project writes into a local cache goes through the functions of `os` here and in `cache.storage.local`:
+tests record them, and replay what a power cut would have left.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cache.errors import CacheError
+from cache.storage.base import Lock
 
 _HELD: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 
@@ -78,7 +79,7 @@ def write_atomic(file: Path, data: bytes) -> None:
     publish(temporary, file)
 
 
-class WriterLock:
+class WriterLock(Lock):
     """One writer at a time. The kernel releases the lock when its process dies, so no stale lock stops a writer.
 
     Raises CacheError naming the other writer's process when the lock is taken.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,14 +25,20 @@ Etag = Hashable  # differs between a file and the one that has replaced it
 Root = Path | str  # a folder, or a URL as s3://bucket/prefix
 
 
-class Lock(Protocol):
-    """What keeps other writers out."""
+class Lock:
+    """What keeps other writers out, until `release` or the end of `with`. This one keeps out none."""
 
     def require(self) -> None:
         """Raise CacheError when the lock has been lost: another process may be writing by now."""
 
     def release(self) -> None:
         """Let the next writer in."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
 
 class Journal(Protocol):

@@ -20,7 +20,7 @@ import numpy as np
 
 from cache.errors import CacheError
 from cache.fingerprint import fingerprint
-from cache.storage.base import Bytes, Etag, Store, concurrent_commit
+from cache.storage.base import Bytes, Etag, Lock, Store, concurrent_commit
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore
@@ -155,8 +155,8 @@ class ObjectStore(Store):
             with self._errors(names[first]), suppress(FileNotFoundError):
                 self._api.delete(self._objects, names[first : first + 1000])
 
-    def lock(self, folder: str) -> NoLock:  # noqa: ARG002
-        return NoLock()
+    def lock(self, folder: str) -> Lock:  # noqa: ARG002  the manifest's conditional put decides
+        return Lock()
 
     def journal(self, folder: str) -> ObjectJournal:
         return ObjectJournal(self, folder)
@@ -254,16 +254,6 @@ def _message(error: Exception) -> str:
     text = re.sub(r", max_retries: \d+, retry_timeout: \S+\s*", " ", text)
     lines = text.strip().splitlines() or [type(error).__name__]
     return lines[0][:300].rstrip(" .:")
-
-
-class NoLock:
-    """An object store keeps no writer out: the manifest's conditional put decides."""
-
-    def require(self) -> None:
-        pass
-
-    def release(self) -> None:
-        pass
 
 
 class ObjectJournal:

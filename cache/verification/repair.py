@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format.layout import BYTES, COLUMNS, Geometry, json_file
-from cache.format.manifest import Commit, Place
-from cache.format.provenance import read_provenance
+from cache.format.manifest import Commit, Place, read_provenance
 from cache.format.references import column_metadata_of, columns_of
 from cache.format.tables import Tables, live_shards
 from cache.read.split import require_cache
@@ -57,7 +56,7 @@ def repair(root: Root, report: Report) -> Repaired:
         else:
             small.add(of)
     for split, stream in sorted({*small, *shards}):  # a split first: a stream is of its split
-        place = Place.of_stream(store, split, stream) if stream else Place.of_split(store, split)
+        place = Place.of(store, split, stream or None)
         try:
             if (split, stream) in small:
                 _restore_small_files(place, done)
@@ -77,8 +76,7 @@ def _restore_small_files(place: Place, done: Repaired) -> None:
     Raises CacheError when there is a writer, and for a damaged manifest.
     """
     store = place.store
-    lock = store.lock(place.writing)
-    try:
+    with store.lock(place.writing):
         read = manifest.read_manifest(place)
         if read is None:
             return
@@ -91,14 +89,12 @@ def _restore_small_files(place: Place, done: Repaired) -> None:
             made = column_metadata_of(of, name)
             if made is not None and manifest.sha256(made) == of["files"][name]:
                 files[name] = made
-        in_place = store.read_many(place.array(name) for name in files)
         keys = {place.array(name): data for name, data in files.items()}
-        wrong = {key: data for key, data in keys.items() if key not in in_place or bytes(in_place[key]) != data}
+        in_place = {key: bytes(data) for key, data in store.read_many(keys).items()}
+        wrong = {key: data for key, data in keys.items() if in_place.get(key) != data}
         if wrong:
             store.put_small(wrong, place.base)
         done.restored += sorted(wrong)
-    finally:
-        lock.release()
 
 
 def _remove_from_stream(place: Place, split: str, stream: str, numbers: Collection[int], done: Repaired) -> None:

@@ -23,8 +23,7 @@ from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format import shard as shards
 from cache.format.layout import BYTES, COLUMNS, COMPACTING, STAGED, Geometry, json_file
-from cache.format.manifest import Commit, Place
-from cache.format.provenance import provenance_problem
+from cache.format.manifest import Commit, Place, provenance_problem
 from cache.format.references import (
     arrays_without_stream,
     column_metadata_of,
@@ -119,10 +118,10 @@ def verify(
     if strange := sorted(set(splits or ()) - set(known)):
         raise CacheError(f"{store.location('')}: no split {strange[0]!r}; there are: {', '.join(known) or 'none'}")
     names = [name for name in known if splits is None or name in splits]
-    places: dict[str, list[tuple[str | None, Place]]]
-    places = {name: [(None, Place.of_split(store, name))] for name in names}
-    for name in names:
-        places[name] += [(stream, Place.of_stream(store, name, stream)) for stream in stream_folders(store, name)]
+    places = {
+        name: [(stream, Place.of(store, name, stream)) for stream in (None, *stream_folders(store, name))]
+        for name in names
+    }
     found = _Found()
     with ThreadPoolExecutor(_THREADS if store.exclusive else _REQUESTS, thread_name_prefix="verify") as threads:
         everything = (place for of_split in places.values() for _, place in of_split)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection
-from types import TracebackType
 from typing import Self
 
 from cache.errors import CacheError
 from cache.format import layout, manifest
-from cache.format.manifest import Commit, Place, callers_entries
-from cache.format.provenance import add_provenance
+from cache.format.manifest import Commit, Place
 from cache.storage import store_at
 from cache.storage.base import Journal, Lock, Root
 
@@ -32,9 +30,7 @@ class Writer(ABC):
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._journal.close()
         self._lock.release()
 
@@ -50,16 +46,13 @@ def delete_stream(root: Root, split: str, stream: str) -> None:
     """
     layout.check_names(split, stream)
     store = store_at(root)
-    place = Place.of_stream(store, split, stream)
+    place = Place.of(store, split, stream)
     if not store.list_names(place.home):
         return
-    lock = store.lock(place.writing)
-    try:
+    with store.lock(place.writing):
         store.remove([place.manifest])  # from here on, no reader takes the rest for a stream
         # The folder with the lock last: without it, the next writer could begin while its arrays are removed.
         store.remove([place.array(name) for name in reversed(layout.stream_arrays(stream))])
-    finally:
-        lock.release()
 
 
 def invalidate(root: Root, split: str, stream: str, numbers: Collection[int]) -> None:
@@ -68,16 +61,13 @@ def invalidate(root: Root, split: str, stream: str, numbers: Collection[int]) ->
     Raises CacheError when there is no such stream, or it has a writer.
     """
     layout.check_names(split, stream)
-    place = Place.of_stream(store_at(root), split, stream)
-    lock = place.store.lock(place.writing)
-    try:
+    place = Place.of(store_at(root), split, stream)
+    with place.store.lock(place.writing):
         manifest.recover(place)
         commit = manifest.load(place)
         if commit is None:
             raise CacheError(f"{place.store.location(place.home)}: there is no committed stream")
         invalidate_shards(place, commit, numbers)
-    finally:
-        lock.release()
 
 
 def invalidate_shards(place: Place, commit: Commit, numbers: Collection[int]) -> None:
@@ -88,10 +78,9 @@ def invalidate_shards(place: Place, commit: Commit, numbers: Collection[int]) ->
         for array, records in commit.manifest["shards"].items()
     }
     rows = {shard: record for shard, record in commit.manifest.get("rows", {}).items() if shard not in gone}
-    body = callers_entries(commit.manifest, {"digest", "format", "split_digest", "shards", "rows"})
-    new = manifest.with_digest({**body, "split_digest": "", "shards": shards, "rows": rows})
-    if new["digest"] != commit.digest:
-        add_provenance(place, new["digest"], {"invalidated": sorted(numbers)}, time.time())
-        files = {name: bytes(data) for name, data in commit.files.items()}
-        manifest.publish(place, new, files, expected=commit.etag, keep_journal=True)
+    body = {**commit.manifest, "split_digest": "", "shards": shards, "rows": rows}
+    files = {name: bytes(data) for name, data in commit.files.items()}
+    note = {"invalidated": sorted(numbers)}
+    del body["digest"]
+    manifest.publish(place, body, files, before=commit, note=note, started=time.time(), keep_journal=True)
     place.store.remove([f"{place.array(array)}/c/{shard}" for array in shards for shard in sorted(gone)])

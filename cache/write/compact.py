@@ -11,30 +11,29 @@ import contextlib
 import ctypes
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.errors import CacheError, MissingSplit
 from cache.fingerprint import fingerprint
 from cache.format import layout, manifest
 from cache.format.layout import COLUMNS, COMPACTING, FEATURES
-from cache.format.manifest import Place, callers_entries
-from cache.format.provenance import read_provenance, write_provenance
+from cache.format.manifest import Place, callers_entries, read_provenance, write_provenance
 from cache.format.records import TrackRecord, TrackRows
 from cache.format.references import other_files, stream_folders
 from cache.read.split import FeatureCache, Split
+from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.atomic import sync_folder
 from cache.storage.base import Root
 from cache.storage.local import LocalStore
-from cache.write.split_writer import OWN_ENTRIES, SplitWriter
+from cache.write.split_writer import NEEDS_FLAG, OWN_ENTRIES, SplitWriter
 from cache.write.stream_writer import STREAM_ENTRIES, StreamWriter
-from cache.write.validation import NEEDS_FLAG
 
 Progress = Callable[[int, int, str], None]  # rows written, rows in all, what is written
 
@@ -63,13 +62,13 @@ def compact(root: Root, split: str, *, progress: Progress = lambda *_: None) -> 
     instead = "Convert the split into another cache, or compact a copy of it on a disk."
     if not isinstance(store, LocalStore):
         raise CacheError(f"{store.location(split)}: an object store cannot exchange two folders. {instead}")
-    if not store.exists(Place.of_split(store, split).manifest):
+    if not store.exists(Place.of(store, split).manifest):
         raise MissingSplit(f"{store.root}: no committed split {split!r}")
     beside = LocalStore(store.path(COMPACTING))
     with contextlib.ExitStack() as stack:
         locked = stream_folders(store, split)
-        for place in [Place.of_split(store, split), *(Place.of_stream(store, split, name) for name in locked)]:
-            stack.callback(store.lock(place.writing).release)
+        for place in (Place.of(store, split, name) for name in (None, *locked)):
+            stack.enter_context(store.lock(place.writing))
             manifest.recover(place)
             if place.journals():
                 give_up = f"python -m pipeline gc --unfinished --cache {store.root}"
@@ -97,9 +96,7 @@ def compact(root: Root, split: str, *, progress: Progress = lambda *_: None) -> 
             raise CacheError(f"{split}: the stream {late[0]!r} was begun meanwhile. Nothing was changed. Run it again.")
         # Both folders are locked, so that no writer is in between.
         homes = [split, *(f"{split}/{FEATURES}/{stream}" for stream in stream_folders(beside, split))]
-        locks = [(home, beside.lock(f"{home}/{layout.WRITING}")) for home in homes]
-        for _, lock in locks:
-            stack.callback(lock.release)
+        locks = [(home, stack.enter_context(beside.lock(f"{home}/{layout.WRITING}"))) for home in homes]
         exchange(store.path(split), beside.path(split))
         for home, lock in locks:
             lock.file = store.path(f"{home}/{layout.WRITING}/lock")
@@ -133,13 +130,13 @@ def _write_tracks(beside: LocalStore, old: Split, progress: Progress) -> None:
             entry = old.videos[number]
             tracks = by_video.get(entry.name, [])
             if entry.name not in written:
-                writer.append(entry, [_rows(old, track) for track in tracks])
+                writer.append(entry, [_as_appended(old, track) for track in tracks])
             done += sum(track.stop - track.start for track in tracks)
             progress(done, int(old.manifest["rows"]), old.name)
         writer.commit(callers_entries(old.manifest, OWN_ENTRIES))
 
 
-def _rows(old: Split, track: TrackRecord) -> TrackRows:
+def _as_appended(old: Split, track: TrackRecord) -> TrackRows:
     """A track as it was appended once: columns that it lacked hold fill values, and are left out."""
     columns = {name: old.rows(name, track.start, track.stop) for name in old.columns}
     for name, rows in list(columns.items()):
@@ -149,71 +146,47 @@ def _rows(old: Split, track: TrackRecord) -> TrackRows:
     for label, flag in NEEDS_FLAG.items():
         if flag not in columns:
             columns.pop(label, None)
-    return TrackRows(
-        name=track.name,
-        video=track.video,
-        step=track.step,
-        fps=track.fps,
-        crop_scale=track.crop_scale,
-        gender=track.gender,
-        intrinsics=track.intrinsics,
-        columns=columns,
-    )
+    return TrackRows.of(track, columns)
 
 
-def _write_stream(beside: LocalStore, old: Split, stream: str, progress: Progress) -> None:
-    held = old.stream_manifest(stream)
-    of_bytes = held["dtype"] == layout.BYTES
-    source = {track.name: track.start for track in old.tracks}
-    new = FeatureCache(beside.root)[old.name]
-    starts = np.array([source[name] for name in new.tracks.names], np.int64)
-    shift = starts - new.tracks.start  # of each new track's rows, to the old ones
+def _write_stream(beside: LocalStore, old: Split, name: str, progress: Progress) -> None:
+    commit = manifest.load(Place.of(old.store, old.name, name))
+    assert commit is not None, "the streams of an open split are locked"
+    stream, held = OpenStream(old.name, name, commit, old.manifest), commit.manifest
+    new, source = FeatureCache(beside.root)[old.name], {track.name: track.start for track in old.tracks}
+    shift = np.array([source[name] for name in new.tracks.names], np.int64) - new.tracks.start  # to a track's old rows
     form: dict[str, Any] = {"dim": int(held["dim"]), "dtype": str(held["dtype"])}
     note = {"compacted": held["digest"]}
-    with StreamWriter(beside.root, old.name, stream, **form, plan=str(held["digest"]), provenance=note) as writer:
+    with StreamWriter(beside.root, old.name, name, **form, plan=str(held["digest"]), provenance=note) as writer:
         for shard in writer.pending:
             rows = np.asarray(writer.rows(shard))
             track = new.track_of(rows)
             live = np.flatnonzero(track >= 0)
             old_rows = rows[live] + shift[track[live]]
-            ok, keys = (_gathered(old, f"{stream}{part}", len(rows), live, old_rows) for part in ("_ok", "_key"))
-            data: Any
-            if of_bytes:
-                data, good = [b""] * len(rows), ok[live] == 1
-                for at, blob in zip(live[good].tolist(), old.blobs(stream, old_rows[good]), strict=True):
-                    data[at] = blob
+            ok, keys = np.zeros(len(rows), np.uint8), np.zeros((len(rows), 2), np.uint64)
+            ok[live], keys[live] = stream.read("_ok", old_rows)[:, 0], stream.read("_key", old_rows)[:, 0]
+            data: Any = [b""] * len(rows)
+            if held["dtype"] == layout.BYTES:
+                good = ok[live] == 1
+                for row, blob in zip(live[good].tolist(), stream.blobs(old_rows[good]), strict=True):
+                    data[row] = blob
             else:
-                data = _gathered(old, stream, len(rows), live, old_rows)
-            writer.write(shard, data, ok == 1, keys)
-            progress(int(rows[-1]) + 1, int(new.manifest["extent"]), f"{old.name}: {stream}")
+                data = np.zeros((len(rows), held["dim"]), held["dtype"])
+                data[live] = stream.read("", old_rows)[:, 0]
+            writer.write(shard, data, ok, keys)
+            progress(int(rows[-1]) + 1, int(new.manifest["extent"]), f"{old.name}: {name}")
         writer.commit(callers_entries(held, STREAM_ENTRIES))
-
-
-def _gathered(old: Split, array: str, n_rows: int, live: NDArray[np.intp], old_rows: NDArray[np.int64]) -> NDArray[Any]:
-    """(n_rows, ...) with the `old_rows` of a stream's array in the rows `live`, of which there are some; else 0."""
-    breaks = np.flatnonzero(np.diff(old_rows) != 1) + 1
-    parts = [old.rows(f"{FEATURES}/{array}", int(rows[0]), int(rows[-1]) + 1) for rows in np.split(old_rows, breaks)]
-    out = np.zeros((n_rows, *parts[0].shape[1:]), parts[0].dtype)
-    out[live] = np.concatenate(parts)
-    return out
 
 
 def _keep_notes(store: LocalStore, beside: LocalStore, old: Split) -> None:
     """Take along how earlier commits came about, and every file that is not the cache's own: it is the user's."""
     for stream in (None, *old.streams):
-        before, now = (
-            Place.of_split(where, old.name) if stream is None else Place.of_stream(where, old.name, stream)
-            for where in (store, beside)
-        )
+        before, now = (Place.of(where, old.name, stream) for where in (store, beside))
         write_provenance(now, {**read_provenance(before), **read_provenance(now)})
     for key in other_files(store, old.name):
-        beside.put(key, _blocks(store.path(key)), temporary=Place.of_split(beside, old.name).temporary)
-
-
-def _blocks(file: Path) -> Iterator[bytes]:
-    with file.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            yield block
+        with store.path(key).open("rb") as file:
+            blocks = iter(partial(file.read, _BLOCK), b"")
+            beside.put(key, blocks, temporary=Place.of(beside, old.name).temporary)
 
 
 def _clear(beside: LocalStore, split: str) -> None:
@@ -234,11 +207,8 @@ def exchange(one: Path, other: Path) -> None:
 
     Raises CacheError where the file system cannot.
     """
-    try:
-        rename = ctypes.CDLL(None, use_errno=True).renameat2
-    except AttributeError:
-        code = errno.ENOSYS
-    else:
+    code, rename = errno.ENOSYS, getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is not None:
         failed = rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
         code = ctypes.get_errno() if failed else 0
     if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EXDEV):

@@ -6,8 +6,9 @@ user's own files in its folders stay.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from cache.errors import CacheError
@@ -48,21 +49,12 @@ def gc(root: Root, *, dry_run: bool = False, unfinished: bool = False, older_tha
     least = older_than if older_than is not None else 0.0 if store.exclusive else GRACE
     sweep = _Sweep(store, dry_run, unfinished or not store.exclusive, least)
     for split in split_folders(store):
-        sweep.place(Place.of_split(store, split))
-        for stream in stream_folders(store, split):
-            sweep.place(Place.of_stream(store, split, stream))
+        for place in (Place.of(store, split, stream) for stream in (None, *stream_folders(store, split))):
+            sweep.under_lock(place, partial(sweep.place, place))
         sweep.remove(arrays_without_stream(store, split))
     for split in split_folders(store, COMPACTING):  # left by a killed compaction: a running one holds the split's lock
-        try:
-            lock = store.lock(Place.of_split(store, split).writing)
-        except CacheError as error:
-            sweep.found.skipped.append(str(error))
-            continue
-        try:
-            sweep.remove([f"{COMPACTING}/{split}", f"{COMPACTING}/{split}.from"])
-        finally:
-            lock.release()
-        sweep.prune(split)
+        keys = [f"{COMPACTING}/{split}", f"{COMPACTING}/{split}.from"]
+        sweep.under_lock(Place.of(store, split), partial(sweep.remove, keys))
     if not dry_run and store.list_names(COMPACTING) and not split_folders(store, COMPACTING):
         store.remove([COMPACTING])  # groups and markers of what is gone
     return sweep.found
@@ -76,33 +68,31 @@ class _Sweep:
         self._store, self._dry_run = store, dry_run
         self._unfinished, self._older_than = unfinished, older_than
 
-    def place(self, place: Place) -> None:
-        """Remove the unreferenced files of one split without its streams, or of one stream."""
+    def under_lock(self, place: Place, sweep: Callable[[], object]) -> None:
+        """Sweep while no writer is let in; where there is one, or a damaged manifest, that is reported instead."""
         try:
-            lock = self._store.lock(place.writing)
+            with self._store.lock(place.writing):
+                sweep()
         except CacheError as error:
             self.found.skipped.append(str(error))
-            return
-        try:
-            commit = manifest.load(place)
-            if commit is None and (lost := manifest.lost_manifest(place)):
-                self.found.skipped.append(lost)
-                return
-            if commit is not None and not self._dry_run and self._store.list_names(place.staging(commit.digest)):
-                manifest.recover(place)
-            # While there is a journal, what is unreferenced is its writer's, which may go on from there. In an object
-            # store the writer may even be running: then it has finished something lately.
-            journals = [f"{place.writing}/{name}" for name in place.journals()]
-            goes_on = bool(journals) and not (self._unfinished and not self._is_young(journals))
-            if goes_on:
-                text = "unfinished work, which the same command goes on from (--unfinished removes it)"
-                self.found.skipped.append(f"{self._store.location(place.home)}: {text}")
-            self.remove(unreferenced(place, commit, unfinished=not goes_on))
-        except CacheError as error:  # damaged: what its manifest names is not known
-            self.found.skipped.append(str(error))
-        finally:
-            lock.release()
         self.prune(place.home)
+
+    def place(self, place: Place) -> None:
+        """Remove the unreferenced files of one split without its streams, or of one stream."""
+        commit = manifest.load(place)
+        if commit is None and (lost := manifest.lost_manifest(place)):
+            raise CacheError(lost)
+        if commit is not None and not self._dry_run and self._store.list_names(place.staging(commit.digest)):
+            manifest.recover(place)
+        # While there is a journal, what is unreferenced is its writer's, which may go on from there. In an object
+        # store the writer may even be running: then it has finished something lately.
+        journals = [f"{place.writing}/{name}" for name in place.journals()]
+        running = not self._store.exclusive and self._is_young(journals)
+        goes_on = bool(journals) and (running or not self._unfinished)
+        if goes_on:
+            text = "unfinished work, which the same command goes on from (--unfinished removes it)"
+            self.found.skipped.append(f"{self._store.location(place.home)}: {text}")
+        self.remove(unreferenced(place, commit, unfinished=not goes_on))
 
     def remove(self, keys: Iterable[str]) -> None:
         """Remove files, and folders with their contents, unless they are too young."""
@@ -110,7 +100,7 @@ class _Sweep:
             files = self._files(key)
             if not files and not self._store.list_names(key):
                 continue
-            if self._older_than and any(self._store.age(file) < self._older_than for file in files):
+            if self._is_young([key]):
                 location = self._store.location(key)
                 self.found.skipped.append(f"{location}: younger than {self._older_than:g} s (--older-than)")
                 continue
@@ -129,9 +119,8 @@ class _Sweep:
             folder = folder.rpartition("/")[0]
 
     def _is_young(self, keys: Iterable[str]) -> bool:
-        """In an object store: whether there is a file among these that was written lately."""
-        files = (file for key in keys for file in self._files(key))
-        return not self._store.exclusive and any(self._store.age(file) < self._older_than for file in files)
+        files = (file for key in keys for file in self._files(key)) if self._older_than else ()
+        return any(self._store.age(file) < self._older_than for file in files)
 
     def _files(self, key: str) -> dict[str, int]:
         """Every file below a key, or itself, with its size."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
@@ -19,16 +20,16 @@ from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format import shard as shards
 from cache.format.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD, Geometry
-from cache.format.manifest import Commit, Place, callers_entries
-from cache.format.provenance import add_provenance
+from cache.format.manifest import Place, callers_entries
 from cache.format.records import TrackRows, VideoEntry, Videos, VideosByName, tables_of, video_record
 from cache.format.references import create_groups, remove_shards, stream_folders
 from cache.format.tables import Tables, decode_texts, live_shards
 from cache.storage import store_at
 from cache.storage.base import Root
 from cache.write.base import Writer
-from cache.write.validation import checked_rows
 
+# A label without the flag that marks where it is known would be read as unknown everywhere.
+NEEDS_FLAG: Final = {"kp_3d": "has_3d", "pose": "has_smpl", "betas": "has_smpl"}
 OWN_ENTRIES: Final = frozenset(
     {"format", "digest", "rows", "tracks", "videos", "extent", "commits", "geometry", "shards", "files"}
 )
@@ -63,7 +64,7 @@ class SplitWriter(Writer):
         rows_per_chunk: int | None = None,
     ) -> None:
         layout.check_names(split)
-        super().__init__(Place.of_split(store_at(root), split))
+        super().__init__(Place.of(store_at(root), split))
         self._split = split
         if unknown := sorted(set(columns) - COLUMNS.keys()):
             raise CacheError(f"{split}: no such columns: {unknown}. Known: {sorted(COLUMNS)}")
@@ -71,22 +72,15 @@ class SplitWriter(Writer):
         self._plan, self._provenance = plan, dict(provenance or {})
         self._asked = (rows_per_shard, rows_per_chunk)
         self._began = False
-        self._journalled: tuple[str, ...] = ()
+        self.journalled: tuple[str, ...] = ()
+        """Videos taken over from a killed writer with the same plan, in order: they need not be appended again."""
+        self.committed_videos: Mapping[str, VideoEntry] = {}
+        """The videos of the commit in force, by name; empty when there is none."""
 
     @property
     def digest(self) -> str:
         """Of the commit in force; "" when there is none."""
         return "" if self._commit is None else self._commit.digest
-
-    @property
-    def committed_videos(self) -> Mapping[str, VideoEntry]:
-        """The videos of the commit in force, by name; empty when there is none."""
-        return self._committed
-
-    @property
-    def journalled(self) -> tuple[str, ...]:
-        """Videos taken over from a killed writer with the same plan, in order: they need not be appended again."""
-        return self._journalled
 
     @property
     def entries(self) -> dict[str, Any]:
@@ -108,9 +102,9 @@ class SplitWriter(Writer):
         if self._commit is None:
             create_groups(self._place)
         self._tables = Tables.empty() if self._commit is None else Tables.from_files(self._commit.files)
-        self._committed = VideosByName(self._tables)
+        self.committed_videos = VideosByName(self._tables)
         earlier = self._of_streams() if self._commit is None else self._commit.manifest
-        self._geometry = self._checked_geometry(earlier, self._commit)
+        self._geometry = self._checked_geometry(earlier)
         self._commits: list[list[int]] = list(earlier.get("commits", []))
         self._extent = int(earlier.get("extent", 0))
         self._first = self._geometry.boundary(self._extent)
@@ -123,21 +117,21 @@ class SplitWriter(Writer):
         found: list[Mapping[str, Any]] = []
         for stream in stream_folders(self._store, self._split):
             with suppress(CacheError):  # of one whose manifest is damaged, nothing can be carried over
-                read = manifest.read_manifest(Place.of_stream(self._store, self._split, stream))
+                read = manifest.read_manifest(Place.of(self._store, self._split, stream))
                 found += [] if read is None else [read[0]]
         return max(found, key=lambda held: int(held["extent"]), default={})
 
-    def _checked_geometry(self, earlier: Mapping[str, Any], commit: Commit | None) -> Geometry:
+    def _checked_geometry(self, earlier: Mapping[str, Any]) -> Geometry:
+        rows_per_shard, rows_per_chunk = self._asked
         if "geometry" not in earlier:
-            return Geometry(self._asked[0] or ROWS_PER_SHARD, self._asked[1] or ROWS_PER_CHUNK)
+            return Geometry(rows_per_shard or ROWS_PER_SHARD, rows_per_chunk or ROWS_PER_CHUNK)
         location, do = self._store.location(self._place.manifest), "or remove the split and convert it again."
-        if commit is not None and (held := commit.manifest["shards"].keys()) != self._columns.keys():
+        if self._commit is not None and (held := self._commit.manifest["shards"].keys()) != self._columns.keys():
             expected, found = f"columns {sorted(held)}", str(sorted(self._columns))
             do = f"Columns are the same over all commits of a split: leave them, {do}"
             raise CacheError.at(location, expected=expected, found=found, do=do)
         geometry = Geometry(**earlier["geometry"])
-        own = (geometry.rows_per_shard, geometry.rows_per_chunk)
-        if any(asked not in (None, kept) for asked, kept in zip(self._asked, own, strict=True)):
+        if geometry != Geometry(rows_per_shard or geometry.rows_per_shard, rows_per_chunk or geometry.rows_per_chunk):
             do = f"A split keeps its geometry: leave it out, {do}"
             raise CacheError.at(location, expected=f"{geometry}", found=f"{self._asked}", do=do)
         return geometry
@@ -161,15 +155,15 @@ class SplitWriter(Writer):
         if self._began:
             raise CacheError(f"{self._split}: begin was called before: commit first")
         fingerprints = dict(refingerprint or {})
-        if strange := sorted({*drop, *fingerprints} - self._committed.keys()):
+        if strange := sorted({*drop, *fingerprints} - self.committed_videos.keys()):
             raise CacheError(f"{self._split}: {strange[:5]}: not among the committed videos")
         self._drop, self._invalid = frozenset(drop), frozenset(invalidate)
         self._kept = self._tables.without(self._drop).with_fingerprints(fingerprints)
         if needed := sorted(self._invalid & set(live_shards(self._kept, self._geometry))):
             raise CacheError(f"{self._split}: shards {needed[:5]} have rows of tracks that stay: drop their videos too")
-        self._began, self._journalled = True, ()
+        self._began, self.journalled = True, ()
         self._new: list[Mapping[str, Any]] = []  # videos of this commit
-        self._videos = set(self._committed) - self._drop
+        self._videos = set(self.committed_videos) - self._drop
         self._track_names = set(decode_texts(self._kept["track_name"]))
         self._records: dict[str, dict[int, str]] = {name: {} for name in self._columns}
         self._next = self._first  # the row that comes next
@@ -188,7 +182,7 @@ class SplitWriter(Writer):
         if not self._began:
             raise CacheError(f"{self._split}: append before begin")
         if entry.name in self._videos:
-            do = "drop it in begin to replace it" if entry.name in self._committed else "append each video once"
+            do = "drop it in begin to replace it" if entry.name in self.committed_videos else "append each video once"
             raise CacheError(f"{self._split}: video {entry.name!r} is there already: {do}")
         rows = [checked_rows(track, entry.name, self._columns, self._split) for track in tracks]
         video = video_record(entry, tracks, self._next)
@@ -220,19 +214,16 @@ class SplitWriter(Writer):
         files = tables.to_files()
         for name, spec in self._columns.items():
             files[f"{name}/zarr.json"] = layout.column_metadata(spec, self._extent, self._geometry)
-        new = manifest.with_digest({**entries, **self._own_entries(tables, files)})
-        if self._commit is None or new["digest"] != self._commit.digest:
-            self._lock.require()
-            add_provenance(self._place, new["digest"], self._provenance, self._started)
-            base = None if self._commit is None else self._commit.etag
-            manifest.publish(self._place, new, files, expected=base)
+        body, note = {**entries, **self._own_entries(tables)}, self._provenance
+        self._lock.require()
+        manifest.publish(self._place, body, files, before=self._commit, note=note, started=self._started)
         arrays = [self._place.array(name) for name in self._columns]
         self._store.remove([f"{array}/c/{shard}" for array in arrays for shard in sorted(self._invalid)])
         self._journal.remove()
         self._began = False
         self._open()
 
-    def _own_entries(self, tables: Tables, files: Mapping[str, bytes]) -> dict[str, Any]:
+    def _own_entries(self, tables: Tables) -> dict[str, Any]:
         earlier: Mapping[str, Any] = {} if self._commit is None else self._commit.manifest["shards"]
         records = {
             name: {
@@ -247,12 +238,8 @@ class SplitWriter(Writer):
             "videos": len(tables["video_name"]),
             "extent": self._extent,
             "commits": self._commits,
-            "geometry": {
-                "rows_per_shard": self._geometry.rows_per_shard,
-                "rows_per_chunk": self._geometry.rows_per_chunk,
-            },
+            "geometry": asdict(self._geometry),
             "shards": records,
-            "files": {name: manifest.sha256(data) for name, data in files.items()},
         }
 
     def _remember(self, video: Mapping[str, Any]) -> None:
@@ -311,32 +298,55 @@ class SplitWriter(Writer):
             shards.has_size(self._store, self._shard_key(name, end), text) for name, text in files[end].items()
         ):
             end += 1
-        while not self._restore(first, end, files, list(videos.values())):
-            end -= 1
-        taken = [video for video in videos.values() if video["stop"] <= self._next]
-        for video in taken:
-            self._remember(video)
-        self._journalled = tuple(video["name"] for video in taken)
-
-    def _restore(
-        self, first: int, end: int, files: Mapping[int, Mapping[str, str]], videos: Sequence[Mapping[str, Any]]
-    ) -> bool:
-        """Set the next row behind the last video within the shards before `end`, and the buffer as it was then.
-
-        False when the shard that it needs is damaged: then only the shards before that one count as finished.
-        """
         size = self._geometry.rows_per_shard
-        self._next = max((video["stop"] for video in videos if video["stop"] <= end * size), default=self._first)
-        shard, filled = divmod(self._next, size)
-        try:
-            for name, spec in self._columns.items() if filled else ():
-                rows = shards.read(self._store, self._shard_key(name, shard), spec, self._geometry)
-                self._buffers[name][:filled] = rows[:filled]
-        except CacheError:
-            return False
+        while True:  # the next row is behind the last video within these shards, the buffer as it was then
+            self._next = max((v["stop"] for v in videos.values() if v["stop"] <= end * size), default=self._first)
+            shard, filled = divmod(self._next, size)
+            try:
+                for name, spec in self._columns.items() if filled else ():
+                    rows = shards.read(self._store, self._shard_key(name, shard), spec, self._geometry)
+                    self._buffers[name][:filled] = rows[:filled]
+                break
+            except CacheError:  # damaged: only the shards before it count as finished
+                end -= 1
         for name in self._columns:
             self._records[name] = {number: files[number][name] for number in range(first, shard)}
-        return True
+        for video in videos.values():
+            if video["stop"] <= self._next:
+                self._remember(video)
+        self.journalled = tuple(video["name"] for video in self._new)
 
     def _shard_key(self, name: str, shard: int) -> str:
         return layout.shard_key(self._place.array(name), shard, COLUMNS[name].trailing)
+
+
+def checked_rows(track: TrackRows, video: str, columns: Collection[str], split: str) -> dict[str, NDArray[Any]]:
+    """The columns of one track of `video` in their own types: floats rounded, flags and frame indices exact.
+
+    Raises CacheError for what does not fit `columns`.
+    """
+    title = f"{split}: track {track.name!r}"
+    if track.video != video:
+        raise CacheError(f"{title}: belongs to video {track.video!r}, was appended with {video!r}")
+    if strange := sorted(track.columns.keys() - set(columns)):
+        raise CacheError(f"{title}: columns {strange} are not among this split's: {sorted(columns)}")
+    if "frame_index" not in track.columns:
+        raise CacheError(f"{title}: has no frame_index")
+    for label, flag in NEEDS_FLAG.items():
+        if label in track.columns and flag not in track.columns:
+            raise CacheError(f"{title}: {label} comes without {flag}, which marks where it is known")
+    n_rows = len(track.columns["frame_index"])
+    rows = {}
+    for name, given in track.columns.items():
+        spec, array = COLUMNS[name], np.asarray(given)
+        if array.shape != (n_rows, *spec.trailing):
+            raise CacheError(f"{title}: {name} is {array.shape}, expected {(n_rows, *spec.trailing)}")
+        if array.dtype.kind not in {"f": "fiu", "i": "iu", "u": "bu"}[spec.dtype.kind]:
+            raise CacheError(f"{title}: {name} is {array.dtype}, expected {spec.dtype}")
+        if spec.dtype.kind == "u" and (array > 1).any():
+            raise CacheError(f"{title}: {name} holds {int(array.max())}, expected 0 or 1")
+        rows[name] = array.astype(spec.dtype)
+    frames = rows["frame_index"]
+    if n_rows == 0 or frames[0] < 0 or (np.diff(frames) <= 0).any() or track.step < 1:
+        raise CacheError(f"{title}: frame_index must be non-empty, from 0 on and strictly increasing, and step >= 1")
+    return rows

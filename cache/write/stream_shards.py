@@ -1,8 +1,7 @@
 """Shards of a stream, written by any process, on any machine.  raw -> tracks -> [features] -> windows
 
-`StreamShards` takes no lock and changes nothing that is committed. Any number of threads, processes and machines that
-see the cache may write shards by it; the one `StreamWriter` of the stream accepts them. What is not accepted is
-unreferenced, and removed later.
+`StreamShards` takes no lock and changes nothing that is committed. Any number of threads, processes and machines may
+stage shards by it; the one `StreamWriter` of the stream accepts them. What is not accepted is removed later.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,14 +19,16 @@ from cache.errors import CacheError, MissingSplit
 from cache.format import layout, manifest
 from cache.format import shard as shards
 from cache.format.layout import Geometry, stream_columns
-from cache.format.manifest import Commit, Place, foreign_shards, shard_rows
+from cache.format.manifest import Place, foreign_shards, shard_rows
 from cache.format.shard import RaggedShard
-from cache.format.tables import Tables, live_by_shard, live_shards, track_of
+from cache.format.tables import Tables, live_by_shard, track_of
+from cache.read.streams import OpenStream
 from cache.storage import store_at
-from cache.storage.base import Root, Store
-from cache.write.key_index import Carried, KeyIndex, nothing_carried
+from cache.storage.base import Root
+from cache.write.key_index import KeyIndex
 
 Arrays = Mapping[str, NDArray[Any] | Sequence[bytes]]  # of one shard, by name
+Carried = tuple[NDArray[np.bool_], Any, NDArray[np.uint8]]  # mask, features or bytes, ok: see `StreamShards.carried`
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,42 +54,52 @@ class StreamShards:
     Raises CacheError when the split does not exist, or the stream has another `dim` or `dtype`.
     """
 
-    def __init__(self, root: Root | Store, split: str, stream: str, *, dim: int = 2048, dtype: str = "float16") -> None:
+    split_digest: str
+    """Of the split's manifest that this goes by."""
+    rows_per_shard: int
+    """Of the split, and so of the stream."""
+
+    def __init__(self, root: Root, split: str, stream: str, *, dim: int = 2048, dtype: str = "float16") -> None:
         layout.check_names(split, stream)
         layout.check_form(stream, dim, dtype)
         self._store, self._split, self._stream = store_at(root), split, stream
+        self._dim, self._dtype = dim, dtype
         self.form, self.columns = layout.form_of(dim, dtype), stream_columns(stream, dim, dtype)
-        self._trailing = () if dtype == layout.BYTES else (dim,)
-        self.place = Place.of_stream(self._store, split, stream)
-        self.commit = manifest.load(self.place)
-        self.split = committed_split(self._store, split)  # after the stream: never older than what the stream is of
-        self.geometry = Geometry(**self.split.manifest["geometry"])
-        self._tables = Tables.from_files(self.split.files)
-        self.live_shards = live_shards(self._tables, self.geometry)
+        self.place = Place.of(self._store, split, stream)
+        self._read_state()
+
+    def _read_state(self) -> None:
+        """Go by what is committed now."""
+        self._commit = manifest.load(self.place)
+        split = manifest.load(Place.of(self._store, self._split))  # second: never older than what the stream has
+        if split is None:
+            where = f"{self._store.root}: no committed split {self._split!r}"
+            raise MissingSplit(f"{where}: convert it before its features")
+        self.split, self.split_digest = split, split.digest
+        self.geometry = Geometry(**split.manifest["geometry"])
+        self.rows_per_shard = self.geometry.rows_per_shard
+        self._tables = Tables.from_files(split.files)
+        live = live_by_shard(self._tables, self.geometry, int(split.manifest["extent"]))
+        self.live_shards = np.flatnonzero(live).tolist()
         self.foreign: list[int] = []  # shards that the stream has for other rows
         self.committed: dict[int, dict[str, str]] = {}  # shard -> the records of its arrays
-        if self.commit is not None:
-            held = self.commit.manifest
+        if self._commit is not None:
+            held = self._commit.manifest
             found = layout.form_of(held["dim"], held["dtype"])
-            if (found, held["geometry"]) != (self.form, self.split.manifest["geometry"]):
+            if (found, held["geometry"]) != (self.form, split.manifest["geometry"]):
                 location = self._store.location(self.place.manifest)
                 do = "Choose another name for the stream, or replace it."
                 raise CacheError.at(location, expected=found, found=self.form, do=do)
-            self.foreign = foreign_shards(held, self.split.manifest)
-            numbers = {int(shard) for shard in held["shards"][stream]} - set(self.foreign)
-            by_array = held["shards"]
+            self.foreign, by_array = foreign_shards(held, split.manifest), held["shards"]
+            numbers = {int(shard) for shard in by_array[self._stream]} - set(self.foreign)
             self.committed = {k: {name: by_array[name][str(k)] for name in by_array} for k in sorted(numbers)}
+        # Without rows of tracks that were replaced or removed, there is nothing to carry over.
+        self._has_replaced_rows = any(
+            shard >= len(live) or not self.rows_record(shard) or live[shard] < len(self.rows(shard))
+            for shard in self.committed
+        )
         self._index: KeyIndex | None = None
-        self._lock = threading.Lock()
-
-    @property
-    def split_digest(self) -> str:
-        """Of the split's manifest that this goes by."""
-        return self.split.digest
-
-    @property
-    def rows_per_shard(self) -> int:
-        return self.geometry.rows_per_shard
+        self._index_lock = threading.Lock()
 
     def rows(self, shard: int) -> range:
         """The split's rows that `stage` takes for a shard: without padding, with rows of replaced tracks."""
@@ -114,22 +124,25 @@ class StreamShards:
             mask (n,), features (n, dim) or n `bytes`, and ok (n,): meaningful where the mask is True, elsewhere 0 or
             empty.
         """
-        with self._lock:
-            if self.commit is None or not self._has_replaced_rows:
-                return nothing_carried(len(keys), self.columns)
-            if self._index is None:
-                self._index = KeyIndex(self.commit, self.columns, self.committed)
-        return self._index.look_up(keys)
-
-    @cached_property
-    def _has_replaced_rows(self) -> bool:
-        """Whether the stream has rows of tracks that were replaced or removed: if not, there is nothing to carry."""
-        live = live_by_shard(self._tables, self.geometry, int(self.split.manifest["extent"]))
-        for shard in self.committed:
-            written = len(self.rows(shard)) if self.rows_record(shard) else self.rows_per_shard
-            if shard >= len(live) or live[shard] < written:
-                return True
-        return False
+        with self._index_lock:
+            if self._index is None and self._has_replaced_rows and self._commit is not None:
+                stream = OpenStream(self._split, self._stream, self._commit, self.split.manifest)
+                self._index = KeyIndex(stream, self.committed)
+        spec, n = self.columns[self._stream], len(keys)
+        data: Any = [b""] * n if self._dtype == layout.BYTES else np.zeros((n, *spec.trailing), spec.dtype)
+        ok = np.zeros(n, np.uint8)
+        if self._index is None:
+            return np.zeros(n, bool), data, ok
+        rows, stream = self._index.find(keys), self._index.stream
+        mask = rows >= 0
+        ok[mask] = stream.read("_ok", rows[mask])[:, 0]
+        good = ok == 1
+        if self._dtype == layout.BYTES:
+            for row, blob in zip(np.flatnonzero(good).tolist(), stream.blobs(rows[good]), strict=True):
+                data[row] = blob
+        else:
+            data[good] = stream.read("", rows[good])[:, 0]
+        return mask, data, ok
 
     def stage(
         self, shard: int, data: NDArray[Any] | Sequence[bytes], ok: NDArray[Any], keys: NDArray[np.uint64]
@@ -158,9 +171,8 @@ class StreamShards:
         if isinstance(data, np.ndarray):
             given = str(data.shape)
         else:
-            others = {type(row).__name__ for row in data} - {"bytes"}
-            given = f"{len(data)} times {' and '.join(sorted(others)) or 'bytes'}"
-        form = str((n_rows, *self._trailing)) if self._trailing else f"{n_rows} times bytes"
+            given = f"{len(data)} times {' and '.join(sorted({type(row).__name__ for row in data}))}"
+        form = f"{n_rows} times bytes" if self._dtype == layout.BYTES else str((n_rows, self._dim))
         found = (given, ok.shape, keys.shape, keys.dtype)
         if found != (form, (n_rows,), (n_rows, 2), np.dtype(np.uint64)):
             expected = f"features {form}, ok {(n_rows,)}, keys {(n_rows, 2)} uint64"
@@ -169,7 +181,6 @@ class StreamShards:
         good = live & flags
 
         def filled(part: str, rows: NDArray[np.bool_], values: NDArray[Any]) -> NDArray[Any]:
-            """An array of the stream: `values` in these rows, fill values in the others."""
             spec = self.columns[f"{self._stream}{part}"]
             array = np.full((n_rows, *spec.trailing), spec.fill, spec.dtype)
             array[rows] = values[rows]
@@ -213,18 +224,10 @@ class StreamShards:
                 records[name] = parts.record
         return records
 
-    def key(self, name: str, shard: int) -> str:
+    def _key(self, name: str, shard: int) -> str:
         """The key of a shard of an array, once it is accepted."""
         return layout.shard_key(self.place.array(name), shard, self.columns[name].trailing)
 
     def title(self, shard: int) -> str:
         """A shard's name in messages."""
         return f"{self._split}: stream {self._stream}, shard {shard}"
-
-
-def committed_split(store: Store, split: str) -> Commit:
-    """The split in force. Raises MissingSplit when there is none."""
-    found = manifest.load(Place.of_split(store, split))
-    if found is None:
-        raise MissingSplit(f"{store.root}: no committed split {split!r}: convert it before its features")
-    return found

@@ -330,13 +330,4 @@ def _body(folder: Path | None, gender: str) -> Body | None:
 def _rows(track: Track) -> cache.TrackRows:
     columns = {name: getattr(track, name) for name in PER_FRAME}
     columns |= {name: None if (flag := getattr(track, name)) is None else flag.astype(np.uint8) for name in FLAGS}
-    return cache.TrackRows(
-        name=track.name,
-        video=track.video,
-        step=track.step,
-        fps=track.fps,
-        crop_scale=track.crop_scale,
-        gender=track.gender,
-        intrinsics=track.intrinsics,
-        columns={name: array for name, array in columns.items() if array is not None},
-    )
+    return cache.TrackRows.of(track, {name: array for name, array in columns.items() if array is not None})

@@ -138,25 +138,56 @@ def toy() -> type[Toy]:
     return Toy
 
 
-@pytest.fixture
-def memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every URL leads to a store of obstore's in this process, which does in seconds what takes a server minutes."""
-    obstore = pytest.importorskip("obstore")
-    stores: dict[str, Any] = {}
-    monkeypatch.setattr(obstore.store, "from_url", lambda url, **_: stores.setdefault(url, obstore.store.MemoryStore()))
-
-
 @pytest.fixture(scope="module")
-def cropped(tmp_path_factory: pytest.TempPathFactory, toy: Any) -> Path:
-    """Six videos in 143 rows, and the bytes of all but two of them. Only to be read."""
-    root = tmp_path_factory.mktemp("cropped") / "cache"
-    toy.write(root, toy.videos())
-    toy.write_blobs(root, bad_rows=[3, 40])
+def memory() -> Iterator[None]:
+    """Every URL leads to a store of obstore's in this process, which does in seconds what takes a server minutes."""
+    store, stores = pytest.importorskip("obstore.store"), dict[str, Any]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "from_url", lambda url, **_: stores.setdefault(url, store.MemoryStore()))
+        yield
+
+
+def _copied(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def made_tracks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six videos in 143 rows. Only to be read or copied, as all that is made once."""
+    root = tmp_path_factory.mktemp("tracks") / "cache"
+    Toy.write(root, Toy.videos())
+    return root
+
+
+@pytest.fixture(scope="session")
+def made(made_tracks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with features."""
+    root = _copied(made_tracks, tmp_path_factory.mktemp("features"))
+    Toy.write_stream(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def cropped(made_tracks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with the bytes of all rows but two, instead."""
+    root = _copied(made_tracks, tmp_path_factory.mktemp("cropped"))
+    Toy.write_blobs(root, bad_rows=[3, 40])
     return root
 
 
 @pytest.fixture
+def tracks(made_tracks: Path, tmp_path: Path) -> Path:
+    """A copy of the tracks alone, to change."""
+    return _copied(made_tracks, tmp_path)
+
+
+@pytest.fixture
+def root(made: Path, tmp_path: Path) -> Path:
+    """A copy of tracks and features, to change."""
+    return _copied(made, tmp_path)
+
+
+@pytest.fixture
 def own(cropped: Path, tmp_path: Path) -> Path:
-    """A copy of it to change."""
-    shutil.copytree(cropped, tmp_path / "cache")
-    return tmp_path / "cache"
+    """A copy of tracks and bytes, to change."""
+    return _copied(cropped, tmp_path)

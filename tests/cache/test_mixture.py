@@ -20,8 +20,8 @@ KEYS = st.lists(st.one_of(st.integers(0, 2**40), st.text(max_size=5)), max_size=
 # -------------------------------------------------------------------------------------------------- Permutation
 
 
-@UNHURRIED
-@given(n=st.integers(1, 3000), key=KEYS)
+@settings(deadline=None, max_examples=25)
+@given(n=st.integers(1, 700), key=KEYS)
 def test_every_number_stands_at_exactly_one_place(n, key):
     assert sorted(Permutation(n, *key)(np.arange(n)).tolist()) == list(range(n))
 
@@ -56,7 +56,7 @@ def test_it_is_the_same_in_plain_whole_numbers(n):
 
 
 def test_all_orders_of_four_come_equally_often():
-    n_keys = 4800
+    n_keys = 1200
     found = Counter(tuple(Permutation(4, key)(np.arange(4)).tolist()) for key in range(n_keys))
     each = n_keys / 24
     chi_square = sum((found[order] - each) ** 2 / each for order in itertools.permutations(range(4)))

@@ -35,7 +35,7 @@ from benchmarks.crashes import (
 )
 from cache import CacheError, SplitWriter, StreamWriter
 
-POINTS = 2  # of each run, at which something fails; `EVERY_MOMENT=1 pytest ...` takes every one, and some minutes
+POINTS = 1  # of each run, at which something fails; `EVERY_MOMENT=1 pytest ...` takes every one, and some minutes
 FRESH = multiprocessing.get_context("forkserver")
 FRESH.set_forkserver_preload(["pytest", "cache"])
 
@@ -91,22 +91,31 @@ class Fault:
         return function(*args, **kwargs)
 
 
-def points(stage: Stage) -> Iterator[int]:
+def points(stage: Stage, seed: int) -> Iterator[int]:
     """Which changes fail: some, spread over all of them."""
     if os.environ.get("EVERY_MOMENT"):
         return iter(range(1, stage.changes + 1))
     step = stage.changes / POINTS
-    rng = random.Random(stage.changes)
+    rng = random.Random(stage.changes + seed)
     return (1 + int((number + rng.random()) * step) for number in range(POINTS))
 
 
-@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC], ids=["EIO once", "ENOSPC from then on"])
-@pytest.mark.parametrize("name", RUNS)
+CODES = (errno.EIO, errno.ENOSPC)  # once; from then on
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        pytest.param(name, code, marks=[pytest.mark.slow] * (number % 2 != which))  # quickly: each run with one of them
+        for number, name in enumerate(RUNS)
+        for which, code in enumerate(CODES)
+    ],
+)
 def test_a_failing_disk_costs_nothing_that_was_committed(
     name: str, code: int, stages: dict[str, Stage], tmp_path: Path
 ) -> None:
     stage, root = stages[name], tmp_path / "cache"
-    for at in points(stage):
+    for at in points(stage, code):
         where = f"{errno.errorcode[code]} at change {at} of {stage.changes}"
         copy(stage.before, root)
         message = ""
@@ -155,7 +164,7 @@ def end_by_signal(name: str, root: str, at: int, number: int) -> None:
         RUNS[name](Path(root))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_that_asks_to_end_is_no_worse_than_a_kill(
     number: signal.Signals, stages: dict[str, Stage], tmp_path: Path
 ) -> None:

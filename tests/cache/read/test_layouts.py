@@ -13,8 +13,8 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
 from cache import CacheError
 from cache.read.mapped import MappedRows
-from cache.read.open_stream import open_rows
 from cache.read.rows import recognise, widen
+from cache.read.streams import open_rows
 from cache.read.zarr_rows import ZarrRows
 from cache.storage import store_at
 

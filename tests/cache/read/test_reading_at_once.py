@@ -78,7 +78,7 @@ def few_open(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_threads_that_share_a_split_all_read_what_they_asked_for(root: Path) -> None:
     split = cache.open(root)["toy/train"]  # nothing is open yet: the threads open shards at the same time
     with ThreadPoolExecutor(8) as threads:
-        assert all(threads.map(lambda seed: is_right(split, random_windows(seed)), range(60)))
+        assert all(threads.map(lambda seed: is_right(split, random_windows(seed)), range(24)))
 
 
 def test_shards_opened_by_threads_are_counted_and_closed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,15 +114,9 @@ def in_child() -> Iterator[Callable[[Callable[[], bool]], bool]]:
         child.join()
 
 
-def test_a_forked_child_goes_on_with_its_parents_split(root: Path, in_child: Any) -> None:
-    split = cache.open(root)["toy/train"]
-    assert is_right(split, random_windows(0))  # maps and checked chunks that the child takes over
-    assert in_child(lambda: is_right(split, random_windows(0)) and is_right(split, random_windows(1)))
-    assert is_right(split, random_windows(2))
-
-
 def test_forked_children_and_threads_read_at_the_same_time(root: Path, in_child: Any) -> None:
     split = cache.open(root)["toy/train"]
+    assert is_right(split, random_windows(0))  # maps and checked chunks that a child takes over
     stop = time.monotonic() + 0.5
 
     def parent_reads(seed: int) -> bool:
@@ -133,10 +127,11 @@ def test_forked_children_and_threads_read_at_the_same_time(root: Path, in_child:
 
     with ThreadPoolExecutor(2) as threads:
         reading = threads.map(parent_reads, (100, 200))
-        assert all(in_child(lambda seed=seed: is_right(split, random_windows(seed))) for seed in range(4))
+        assert all(in_child(lambda seed=seed: is_right(split, random_windows(seed))) for seed in range(3))
         assert all(reading)
 
 
+@pytest.mark.slow
 def test_spawned_children_open_the_split_again(root: Path) -> None:
     split = cache.open(root)["toy/train"]
     windows = random_windows(0)
@@ -188,7 +183,9 @@ print(most)
 """
 
 
-@pytest.mark.parametrize("when", ["before", "after", "crowded"])
+@pytest.mark.parametrize(
+    "when", [pytest.param(when, marks=pytest.mark.slow) for when in ("before", "after")] + ["crowded"]
+)
 def test_a_cache_of_many_shards_is_read_with_256_open_files(root: Path, when: str) -> None:
     """Whether the limit was there when the package was imported, came later, or others have taken nearly all of it."""
     if when != "before":

@@ -1,18 +1,20 @@
-"""What tests of a cache in an object store have in common: commits to make, and what lies in the bucket then."""
+"""What tests of a cache in an object store have in common: commits to make, and what is in the bucket then."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 
 import cache
 from cache import SplitWriter, StreamWriter
 
 SPLIT, STREAM = "toy/train", "resnet50"
+NARROW: Any = {"columns": ("bbox",), "rows_per_shard": 32, "rows_per_chunk": 8}
 LEFT = (".writing", ".commit", "provenance.json")  # of writers: outside the promise of equal bytes
-
 
 Video = tuple[cache.VideoEntry, list[cache.TrackRows]]
 
@@ -21,31 +23,54 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing may catch it."""
 
 
-def name_and_prefix(url: str) -> tuple[str, str]:
-    name, _, prefix = url.removeprefix("s3://").partition("/")
-    return name, f"{prefix}/"
+def objects(url: str, *, every: bool = False) -> dict[str, bytes]:
+    """Every object below the cache, those that are of writers only with `every`."""
+    store = cache.store_at(url)
+    keys = store.files("")
+    return {key: store.read(key) for key in keys if every or not any(part in LEFT for part in key.split("/"))}
 
 
-def objects(server: Any, url: str, *, every: bool = False) -> dict[str, bytes]:
-    """Every object below the cache, those that are of writers only with `every`; read by another client than ours."""
-    name, prefix = name_and_prefix(url)
-    found = {}
-    for page in server.get_paginator("list_objects_v2").paginate(Bucket=name, Prefix=prefix):
-        for entry in page.get("Contents", ()):
-            key = entry["Key"].removeprefix(prefix)
-            if every or not any(part in LEFT for part in key.split("/")):
-                found[key] = server.get_object(Bucket=name, Key=entry["Key"])["Body"].read()
+def put(url: str, key: str, data: bytes) -> None:
+    cache.store_at(url).put_small({key: data}, "")
+
+
+def requests_of(patch: pytest.MonkeyPatch, *names: str) -> list[str]:
+    """The key of every request of these kinds from now on."""
+    obstore, found = pytest.importorskip("obstore"), list[str]()
+
+    def counted(real: Callable[..., Any]) -> Callable[..., Any]:
+        def request(store: Any, key: str, *args: Any, **options: Any) -> Any:
+            found.append(key)
+            return real(store, key, *args, **options)
+
+        return request
+
+    for name in names:
+        patch.setattr(obstore, name, counted(getattr(obstore, name)))
     return found
 
 
-def put(server: Any, url: str, key: str, data: bytes) -> None:
-    name, prefix = name_and_prefix(url)
-    server.put_object(Bucket=name, Key=prefix + key, Body=data)
+def narrow(video: Video) -> Video:
+    """The same video with two columns: a commit takes some 60 requests instead of 150."""
+    entry, tracks = video
+    columns = ("frame_index", "bbox")
+    return entry, [replace(track, columns={name: track.columns[name] for name in columns}) for track in tracks]
 
 
-def delete(server: Any, url: str, key: str) -> None:
-    name, prefix = name_and_prefix(url)
-    server.delete_object(Bucket=name, Key=prefix + key)
+def write_narrow(root: Any, *videos: Video, plan: str = "p", drop: Any = (), **entries: Any) -> None:
+    """A commit of these videos, where they are not there yet."""
+    with SplitWriter(root, SPLIT, plan=plan, **NARROW) as writer:
+        writer.begin(drop)
+        for video in videos:
+            if video[0].name not in {*writer.committed_videos, *writer.journalled} - {*drop}:
+                writer.append(*narrow(video))
+        writer.commit(entries)
+
+
+def two_commits(root: Any, toy: Any) -> None:
+    """A split and its stream, from wherever a killed run has left them."""
+    write_narrow(root, toy.video("a", [20, 30]), n=1)
+    toy.write_stream(root)
 
 
 def three_runs(root: Any, toy: Any) -> None:
@@ -65,23 +90,3 @@ def three_runs(root: Any, toy: Any) -> None:
             np.testing.assert_array_equal(features[mask & (ok == 1)], own[mask & (ok == 1)])
             writer.write(shard, np.where(mask[:, None], features, own), np.where(mask, ok, 1), keys)
         writer.commit({"weights": "known"})
-
-
-NARROW: Any = {"columns": ("bbox",), "rows_per_shard": 32, "rows_per_chunk": 8}
-
-
-def narrow(video: Video) -> Video:
-    """The same video with two columns: a commit takes some 60 requests instead of 150."""
-    entry, tracks = video
-    columns = ("frame_index", "bbox")
-    return entry, [replace(track, columns={name: track.columns[name] for name in columns}) for track in tracks]
-
-
-def two_commits(root: str, toy: Any) -> None:
-    """A split and its stream, from wherever a killed run has left them."""
-    with SplitWriter(root, SPLIT, plan="p", **NARROW) as writer:
-        writer.begin()
-        if not {*writer.committed_videos, *writer.journalled}:
-            writer.append(*narrow(toy.video("a", [20, 30])))
-        writer.commit({"n": 1})
-    toy.write_stream(root)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Callable
+import os
+import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,40 +13,55 @@ import numpy as np
 import pytest
 
 import cache
-from cache import CacheError
-from cache.read.zarr_rows import ZarrRows
-from tests.cache.storage.buckets import SPLIT, STREAM, delete, objects, put, three_runs, two_commits
+from cache import CacheChanged, CacheError, StreamShards, StreamWriter
+from tests.cache.storage.buckets import (
+    SPLIT,
+    STREAM,
+    objects,
+    put,
+    requests_of,
+    three_runs,
+    two_commits,
+    write_narrow,
+)
 
 obstore = pytest.importorskip("obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'")
-pytest.importorskip("moto.server", reason="a real S3 server is needed: pip install -e '.[dev]'")
+
+CROPS = f"{SPLIT}/features/crops"
+FORM: dict[str, Any] = {"dim": 0, "dtype": "bytes"}
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def url(memory: None) -> str:
+    """An empty place."""
+    return f"s3://memory/{next(_numbers)}"
 
 
 @pytest.fixture(scope="module")
-def both(server: Any, tmp_path_factory: pytest.TempPathFactory, toy: Any) -> tuple[str, Path]:
+def both(memory: None, tmp_path_factory: pytest.TempPathFactory, toy: Any) -> tuple[str, Path]:
     """The same cache as objects and as files. Only to be read."""
-    folder = tmp_path_factory.mktemp("both") / "cache"
-    server.create_bucket(Bucket="both")
-    three_runs("s3://both/some/where", toy)
-    three_runs(folder, toy)
-    return "s3://both/some/where", folder
+    folder, url = tmp_path_factory.mktemp("both") / "cache", "s3://memory/both"
+    for root in (url, folder):
+        three_runs(root, toy)
+        toy.write_blobs(root, bad_rows=[60])
+    return url, folder
 
 
-def test_the_objects_are_the_files_that_the_same_run_writes_into_a_folder(
-    both: tuple[str, Path], server: Any, toy: Any
-) -> None:
+def test_the_objects_are_the_files_that_the_same_run_writes_into_a_folder(both: tuple[str, Path], toy: Any) -> None:
     url, folder = both
-    assert objects(server, url) == toy.tree(folder)
+    assert objects(url) == toy.tree(folder)
     assert cache.verify(url).ok
 
 
-def test_everything_that_is_read_is_the_same(both: tuple[str, Path]) -> None:
+def test_everything_that_is_read_is_the_same(both: tuple[str, Path], toy: Any) -> None:
     there, here = (cache.open(root) for root in both)
     assert there.splits == here.splits == (SPLIT,)
     ours, theirs = there[SPLIT], here[SPLIT]
     assert ours.manifest == theirs.manifest
     assert list(ours.tracks) == list(theirs.tracks)
     assert list(ours.videos) == list(theirs.videos)
-    assert ours.streams == theirs.streams == (STREAM,)
+    assert ours.streams == theirs.streams == ("crops", STREAM)
     assert ours.undecodable(STREAM) == theirs.undecodable(STREAM) > 0
     for stream, seqlen, tail in itertools.product((None, STREAM), (1, 5, 16), ("drop", "cover")):
         kind: Any = tail
@@ -60,9 +76,11 @@ def test_everything_that_is_read_is_the_same(both: tuple[str, Path]) -> None:
         for name, values in wanted.items():
             np.testing.assert_array_equal(batch[name], values, err_msg=name)
             assert batch[name].dtype == values.dtype
-    for name in (*theirs.columns, *(f"features/{STREAM}{end}" for end in ("", "_ok", "_key"))):
-        np.testing.assert_array_equal(np.asarray(ours.column(name)[:]), np.asarray(theirs.column(name)[:]))
-    np.testing.assert_array_equal(ours.rows("kp_2d", 5, 70), theirs.rows("kp_2d", 5, 70))
+    np.testing.assert_array_equal(ours.rows("kp_2d", 50, 70), theirs.rows("kp_2d", 50, 70))
+    rows = [142, 50, 51, 52, 65, 65, 63, 100]
+    assert ours.blobs("crops", rows) == theirs.blobs("crops", rows) == toy.blobs(rows)
+    with pytest.raises(CacheError, match="no bytes for row 60"):
+        ours.blobs("crops", [59, 60])
 
 
 def test_a_batch_of_many_shards_fills_the_buffers_that_are_given(both: tuple[str, Path]) -> None:
@@ -76,74 +94,11 @@ def test_a_batch_of_many_shards_fills_the_buffers_that_are_given(both: tuple[str
     np.testing.assert_array_equal(batch["kp_2d"], wanted["kp_2d"])
 
 
-def test_a_run_with_nothing_to_do_writes_nothing(url: str, server: Any, toy: Any) -> None:
-    two_commits(url, toy)
-    before = objects(server, url, every=True)
-    two_commits(url, toy)
-    assert objects(server, url, every=True) == before
-
-
-@pytest.mark.slow
-def test_a_missing_shard_raises_and_is_read_once_it_is_back(url: str, server: Any, toy: Any) -> None:
-    toy.write(url, toy.videos())
-    for opened_before in (False, True):
-        split = cache.open(url)[SPLIT]
-        windows = split.windows(16, 16)
-        if opened_before:
-            split.read(windows, stream=None)
-        key = f"{SPLIT}/kp_2d/c/2/0/0"
-        data = objects(server, url)[key]
-        delete(server, url, key)
-        with pytest.raises(CacheError, match=rf"{url}/{key}: expected a shard.* found no file"):
-            split.read(windows, stream=None)
-        with pytest.raises(CacheError, match=rf"{url}/{key}: expected a shard"):
-            ZarrRows(split.store, f"{SPLIT}/kp_2d", _metadata(split, "kp_2d")).read(
-                np.array([70]), 4, np.empty((1, 4, 49, 3))
-            )
-        put(server, url, key, data)
-        np.testing.assert_array_equal(
-            split.read(windows, stream=None)["kp_2d"], cache.open(url)[SPLIT].read(windows, stream=None)["kp_2d"]
-        )
-
-
-def _metadata(split: cache.Split, column: str) -> Any:
-    return json.loads(split.store.read(f"{SPLIT}/{column}/zarr.json"))
-
-
-@pytest.mark.slow
-def test_a_damaged_chunk_or_index_raises(url: str, server: Any, toy: Any) -> None:
-    toy.write(url, toy.videos())
-    key = f"{SPLIT}/bbox/c/1/0"
-    whole = objects(server, url)[key]
-    windows = cache.open(url)[SPLIT].windows(4, 4)
-    for at in (5, len(whole) - 10, len(whole) // 3):
-        data = bytearray(whole)
-        data[at] ^= 4
-        put(server, url, key, bytes(data))
-        with pytest.raises(CacheError, match=rf"{url}/{key}: expected"):
-            cache.open(url)[SPLIT].read(windows, stream=None, fields=["bbox"])
-    for short in (whole[:-1], whole[:100], b""):
-        put(server, url, key, short)
-        with pytest.raises(CacheError, match=rf"{url}/{key}: expected a shard of {len(whole)} bytes, found"):
-            cache.open(url)[SPLIT].read(windows, stream=None, fields=["bbox"])
-
-
-def test_a_batch_takes_few_requests(url: str, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    toy.write(url, toy.videos())
-    split = cache.open(url)[SPLIT]
+def test_a_batch_takes_few_requests(both: tuple[str, Path], toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = cache.open(both[0])[SPLIT]
     windows = split.windows(8, 2)
     split.read(windows, stream=None)
-    requests: list[str] = []
-
-    def counted(real: Callable[..., Any]) -> Callable[..., Any]:
-        def request(store: Any, key: str, **options: Any) -> Any:
-            requests.append(key)
-            return real(store, key, **options)
-
-        return request
-
-    for name in ("get", "head", "get_ranges", "list"):
-        monkeypatch.setattr(obstore, name, counted(getattr(obstore, name)))
+    requests = requests_of(monkeypatch, "get", "head", "get_ranges", "list")
     split.read(windows, stream=None, fields=["kp_2d"])
     shards = {row // toy.rows_per_shard for start, stop in windows.tolist() for row in range(start, stop)}
     columns = {name.split("/")[2] for name in requests if "/c/" in name}
@@ -151,3 +106,177 @@ def test_a_batch_takes_few_requests(url: str, toy: Any, monkeypatch: pytest.Monk
     # Of each column: a request a shard, whatever the number of windows, and a look at the manifest.
     assert len(requests) == len(columns) * (len(shards) + 1)
     assert len(windows) > 2 * len(requests)
+
+
+def test_neighbours_take_one_request_for_all(both: tuple[str, Path], toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = cache.open(both[0])[SPLIT]
+    rows = range(64, 107)
+    assert split.blobs("crops", rows) == toy.blobs(rows)
+    requests = requests_of(monkeypatch, "get", "head", "get_ranges", "list")
+    assert split.blobs("crops", rows) == toy.blobs(rows)
+    # Of the places and of the bytes: one request for each of two shards; and looks at the manifest.
+    assert sum("/c/" in key for key in requests) == 4
+    assert len(requests) <= 8
+
+
+def test_a_run_with_nothing_to_do_writes_nothing(url: str, toy: Any) -> None:
+    two_commits(url, toy)
+    before = objects(url, every=True)
+    two_commits(url, toy)
+    assert objects(url, every=True) == before
+
+
+def test_a_missing_or_damaged_shard_raises_and_is_read_once_it_is_back(url: str, toy: Any) -> None:
+    write_narrow(url, toy.video("a", [20, 30]))
+    split, key = cache.open(url)[SPLIT], f"{SPLIT}/bbox/c/1/0"
+    whole, windows = objects(url)[key], split.windows(16, 2)
+    expected = split.read(windows, stream=None, fields=["bbox"])["bbox"]
+    for opened_before in (False, True):
+        reader = split if opened_before else cache.open(url)[SPLIT]
+        cache.store_at(url).remove([key])
+        with pytest.raises(CacheError, match=rf"{url}/{key}: expected a shard.* found no file"):
+            reader.read(windows, stream=None, fields=["bbox"])
+        put(url, key, whole)
+        np.testing.assert_array_equal(reader.read(windows, stream=None, fields=["bbox"])["bbox"], expected)
+    flipped = [whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :] for at in (5, len(whole) - 10, len(whole) // 3)]
+    for data in (*flipped, whole[:-1], whole[:100], b""):
+        put(url, key, data)
+        size = "" if len(data) == len(whole) else f" a shard of {len(whole)} bytes, found"
+        with pytest.raises(CacheError, match=rf"{url}/{key}: expected{size}"):
+            cache.open(url)[SPLIT].read(windows, stream=None, fields=["bbox"])
+
+
+def test_a_reader_of_a_replaced_stream_notices(url: str, toy: Any) -> None:
+    two_commits(url, toy)
+    held = cache.open(url)[SPLIT]
+    windows = held.windows(8, 8, STREAM)
+    held.read(windows)
+    cache.delete_stream(url, SPLIT, STREAM)
+    with pytest.raises(CacheChanged, match=rf"{url}/{SPLIT}/features/{STREAM}: has been replaced"):
+        held.read(windows)
+    with StreamWriter(url, SPLIT, STREAM, dim=4, plan="others") as writer:
+        for shard in writer.pending:
+            rows = np.asarray(writer.rows(shard))
+            writer.write(shard, -toy.features(rows, 4), np.ones(len(rows)), toy.keys(rows))
+        writer.commit({})
+    with pytest.raises(CacheChanged):
+        held.read(windows)
+
+
+@pytest.mark.parametrize("what", ["held", "opened there"])
+def test_a_forked_worker_gets_an_error_and_does_not_wait_for_ever(url: str, toy: Any, what: str) -> None:
+    write_narrow(url, toy.video("a", [40]))
+    split = cache.open(url)[SPLIT]
+    ends = os.pipe()
+    child = os.fork()
+    if child == 0:  # pragma: no cover - another process
+        message = "nothing"
+        try:
+            (split if what == "held" else cache.open(url)[SPLIT]).rows("bbox", 0, 8)
+        except CacheError as error:
+            message = str(error)
+        finally:
+            os.write(ends[1], message.encode())
+            os._exit(0)
+    os.close(ends[1])
+    for _ in range(200):
+        if os.waitpid(child, os.WNOHANG)[0]:
+            break
+        time.sleep(0.05)
+    else:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        pytest.fail("the child waits")
+    with os.fdopen(ends[0]) as pipe:
+        message = pipe.read()
+    assert message.startswith(f"{url}: this process was forked")
+    assert "spawn" in message
+    split.rows("bbox", 0, 8)  # and the parent goes on
+
+
+# -------------------------------------------------------------------------------------------------- staged shards
+
+
+def given_for(shards: StreamShards, shard: int, toy: Any, *, other: bytes = b"") -> tuple[Any, ...]:
+    rows = np.asarray(shards.rows(shard))
+    return shard, [blob + other for blob in toy.blobs(rows)], np.ones(len(rows)), toy.keys(rows)
+
+
+def test_a_staged_shard_takes_no_others_place(url: str, toy: Any) -> None:
+    write_narrow(url, toy.video("a", [20, 60]))
+    shards = StreamShards(url, SPLIT, "crops", **FORM)
+    with (
+        StreamWriter(url, SPLIT, "crops", plan="quality 95", **FORM) as first,
+        StreamWriter(url, SPLIT, "crops", plan="quality 90", **FORM) as second,
+    ):
+        first.accept(shards.stage(*given_for(shards, 0, toy)))
+        second.accept(shards.stage(*given_for(shards, 0, toy)))  # the same bytes are as good
+        first.accept(shards.stage(*given_for(shards, 1, toy)))
+        with pytest.raises(CacheError, match=r"crops/c/1: expected no object yet, found other content"):
+            second.accept(shards.stage(*given_for(shards, 1, toy, other=b"!")))
+        first.write(*given_for(shards, 2, toy))
+        first.commit({})
+    assert cache.open(url)[SPLIT].blobs("crops", [33, 70]) == toy.blobs([33, 70])
+    assert cache.verify(url).ok
+
+
+def test_what_no_writer_has_accepted_stays_until_it_is_old(url: str, toy: Any) -> None:
+    def staged() -> list[str]:
+        names = cache.store_at(url).list_names(f"{CROPS}/.writing")
+        return sorted(f"{CROPS}/.writing/{name}" for name in names if name.startswith("staged-"))
+
+    write_narrow(url, toy.video("a", [20, 60]))
+    shards = StreamShards(url, SPLIT, "crops", **FORM)
+    late = shards.stage(*given_for(shards, 1, toy))
+    with StreamWriter(url, SPLIT, "crops", plan="quality 95", **FORM) as writer:
+        assert len(staged()) == 4  # no lock shows whether they are of another writer that is running
+        writer.accept(shards.stage(*given_for(shards, 0, toy)))
+        writer.commit({})
+    assert staged() == sorted(late.keys.values())
+    done = cache.gc(url)
+    assert not done.removed
+    assert sum("younger" in text and "staged-" in text for text in done.skipped) == 4
+    assert sorted(cache.gc(url, older_than=0).removed) == sorted(late.keys.values())
+    assert cache.open(url)[SPLIT].blobs("crops", [1]) == toy.blobs([1])
+
+
+# --------------------------------------------------------------------------------------------------------- errors
+
+
+def test_a_server_that_stops_is_an_error_and_the_work_goes_on_later(
+    url: str, toy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    real, count = obstore.put, itertools.count()
+
+    def failing(store: Any, key: str, data: bytes, **options: Any) -> Any:
+        if next(count) == 40:
+            raise obstore.exceptions.GenericError("Generic S3 error: connection reset")
+        return real(store, key, data, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(obstore, "put", failing)
+        with pytest.raises(CacheError, match=r"connection reset.* What is finished is kept"):
+            toy.write(url, toy.videos())
+    assert cache.FeatureCache(url).splits == ()
+    toy.write(url, toy.videos())
+    toy.write(tmp_path / "calm", toy.videos())
+    assert objects(url) == toy.tree(tmp_path / "calm")
+
+
+@pytest.mark.parametrize("root", ["ftp://host/cache", "http://host/cache", "S4://bucket"])
+def test_another_scheme_is_refused(root: str, toy: Any) -> None:
+    message = re.escape(root) + ": expected a folder, or a URL that starts with one of s3, "
+    for act in (cache.open, lambda root: toy.write(root, toy.videos())):
+        with pytest.raises(CacheError, match=message):
+            act(root)
+
+
+def test_without_obstore_the_error_is_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "obstore", None)
+    with pytest.raises(CacheError, match=r"s3://bucket/x: a cache in an object store needs obstore: pip install"):
+        cache.open("s3://bucket/x")
+
+
+def test_an_empty_place_is_no_cache(url: str) -> None:
+    with pytest.raises(CacheError, match=rf"{url}: expected a feature cache, found no zarr\.json"):
+        cache.open(url)

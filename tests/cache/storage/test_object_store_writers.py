@@ -1,8 +1,10 @@
-"""Of two writers in an object store one is refused, and the other one's commit stands."""
+"""Writers in an object store: of two, one is refused; one that is killed at any request ends with the same objects."""
 
 from __future__ import annotations
 
+import itertools
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -11,15 +13,22 @@ import pytest
 
 import cache
 from cache import CacheError, SplitWriter
-from tests.cache.storage.buckets import NARROW, SPLIT, narrow
-
-pytestmark = pytest.mark.slow  # test_object_store.py has a quick test of each promise
+from tests.cache.storage.buckets import NARROW, SPLIT, Killed, narrow, objects, two_commits, write_narrow
 
 obstore = pytest.importorskip("obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'")
-pytest.importorskip("moto.server", reason="a real S3 server is needed: pip install -e '.[dev]'")
+
+from cache.storage import object_store  # noqa: E402  not without obstore
+
+_numbers = itertools.count()
 
 
-def begun(root: str, videos: Any, plan: str, toy: Any) -> SplitWriter:
+@pytest.fixture
+def url(memory: None) -> str:
+    """An empty place."""
+    return f"s3://memory/{next(_numbers)}"
+
+
+def begun(root: str, videos: Any, plan: str) -> SplitWriter:
     """A writer that has everything appended."""
     writer = SplitWriter(root, SPLIT, plan=plan, **NARROW)
     writer.__enter__()
@@ -29,10 +38,10 @@ def begun(root: str, videos: Any, plan: str, toy: Any) -> SplitWriter:
     return writer
 
 
-def test_of_two_writers_the_second_one_is_refused_at_its_first_shard(url: str, server: Any, toy: Any) -> None:
-    first = begun(url, [toy.video("a", [40])], "a", toy)
+def test_of_two_writers_the_second_one_is_refused_at_its_first_shard(url: str, toy: Any) -> None:
+    first = begun(url, [toy.video("a", [40])], "a")
     with pytest.raises(CacheError, match="of another writer, or of one that was killed") as refused:
-        begun(url, [toy.video("b", [40])], "b", toy)
+        begun(url, [toy.video("b", [40])], "b")
     assert f"{url}/{SPLIT}/" in str(refused.value)
     assert f"--cache {url}" in str(refused.value)
     first.commit({})
@@ -40,10 +49,8 @@ def test_of_two_writers_the_second_one_is_refused_at_its_first_shard(url: str, s
     assert cache.open(url)[SPLIT].videos.names == ["a"]
 
 
-def test_of_two_writers_with_the_same_rows_one_commits_and_the_other_is_refused(
-    url: str, server: Any, toy: Any
-) -> None:
-    first, second = (begun(url, [toy.video("a", [40])], plan, toy) for plan in "ab")
+def test_of_two_writers_with_the_same_rows_one_commits_and_the_other_is_refused(url: str, toy: Any) -> None:
+    first, second = (begun(url, [toy.video("a", [40])], plan) for plan in "ab")
     first.commit({"by": "the first"})
     with pytest.raises(CacheError, match=r"manifest.json: .* another writer has committed meanwhile"):
         second.commit({"by": "the second"})
@@ -58,7 +65,7 @@ def race(root: str, number: int, barrier: threading.Barrier, answers: dict[int, 
         with suppress(threading.BrokenBarrierError):
             barrier.wait(timeout=20)
 
-    store = cache.store_at(root)
+    store: Any = cache.store_at(root)
     put, replace_ = store.put, store.replace
     met = threading.Event()
 
@@ -73,11 +80,10 @@ def race(root: str, number: int, barrier: threading.Barrier, answers: dict[int, 
             meet()
         return replace_(key, data, expected=expected)
 
-    store.put, store.replace = meeting_put, meeting_replace  # type: ignore[method-assign]
+    store.put, store.replace = meeting_put, meeting_replace
     seed = 0 if moment == "manifest" else number  # of other rows, the second one's shards are refused
-    root_: Any = store
     try:
-        with SplitWriter(root_, SPLIT, plan=f"plan-{number}", **NARROW) as writer:
+        with SplitWriter(store, SPLIT, plan=f"plan-{number}", **NARROW) as writer:
             if moment == "opening":
                 meet()
             writer.begin()
@@ -90,91 +96,71 @@ def race(root: str, number: int, barrier: threading.Barrier, answers: dict[int, 
         barrier.abort()
 
 
-def one_race(root: str, toy: Any, moment: str) -> None:
-    barrier, answers = threading.Barrier(2), dict[int, str]()
-    threads = [threading.Thread(target=race, args=(root, n, barrier, answers, toy, moment)) for n in (0, 1)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert sorted(text == "committed" for text in answers.values()) == [False, True], answers
-    (winner,) = (number for number, text in answers.items() if text == "committed")
-    assert "another writer" in answers[1 - winner]
-    split = cache.open(root)[SPLIT]
-    assert split.manifest["by"] == winner
-    assert cache.verify(root).problems == ()
-    race(f"{root}-alone", winner, threading.Barrier(1), {}, toy, moment)
-    np.testing.assert_array_equal(
-        split.rows("bbox", 0, split.tracks[-1].stop),
-        cache.open(f"{root}-alone")[SPLIT].rows("bbox", 0, split.tracks[-1].stop),
-    )
+@pytest.mark.parametrize("moment", ["opening", "first shard", "manifest"])
+@pytest.mark.parametrize("races", [2, pytest.param(25, marks=pytest.mark.slow)])
+def test_of_two_writers_that_race_exactly_one_commits(moment: str, races: int, url: str, toy: Any) -> None:
+    for root in (f"{url}/{attempt}" for attempt in range(races)):
+        barrier, answers = threading.Barrier(2), dict[int, str]()
+        threads = [threading.Thread(target=race, args=(root, n, barrier, answers, toy, moment)) for n in (0, 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert sorted(text == "committed" for text in answers.values()) == [False, True], answers
+        (winner,) = (number for number, text in answers.items() if text == "committed")
+        assert "another writer" in answers[1 - winner]
+        split = cache.open(root)[SPLIT]
+        assert split.manifest["by"] == winner
+        assert cache.verify(root).problems == ()
+        race(f"{root}-alone", winner, threading.Barrier(1), {}, toy, moment)
+        alone, stop = cache.open(f"{root}-alone")[SPLIT], split.tracks[-1].stop
+        np.testing.assert_array_equal(split.rows("bbox", 0, stop), alone.rows("bbox", 0, stop))
 
 
-MOMENTS = ["opening", "first shard", "manifest"]
-
-
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_of_two_writers_that_race_exactly_one_commits(moment: str, memory: None, toy: Any) -> None:
-    for attempt in range(25):
-        one_race(f"s3://memory/{attempt}", toy, moment)
-
-
-@pytest.mark.slow
-def test_a_commit_made_between_anothers_staging_and_its_put_stands_and_its_files_stay(
-    url: str, server: Any, toy: Any
-) -> None:
-    toy.write(url, toy.videos())
-    slow = cache.store_at(url)
+def test_a_commit_made_between_anothers_staging_and_its_put_stands_and_its_files_stay(url: str, toy: Any) -> None:
+    write_narrow(url, toy.video("a", [5]), toy.video("b", [9]))
+    slow: Any = cache.store_at(url)
     before = slow.replace
 
     def later(key: str, data: bytes, *, expected: Any) -> Any:  # everything of the slow one is staged
-        toy.write(url, [toy.video("x", [9])], plan="quick")
+        write_narrow(url, toy.video("x", [9]), plan="quick")
         return before(key, data, expected=expected)
 
-    slow.replace = later  # type: ignore[method-assign]
-    with (
-        pytest.raises(CacheError, match="another writer has committed meanwhile"),
-        SplitWriter(slow, SPLIT, columns=toy.columns, plan="slow") as writer,  # type: ignore[arg-type]
-    ):
-        writer.begin(drop=["a"])
-        writer.commit({"by": "the slow one"})
-    assert "x" in cache.open(url)[SPLIT].videos.names
+    slow.replace = later
+    with pytest.raises(CacheError, match="another writer has committed meanwhile"):
+        write_narrow(slow, plan="slow", drop=["a"])
+    assert cache.open(url)[SPLIT].videos.names == ["a", "b", "x"]
     assert cache.verify(url).problems == ()
 
 
-@pytest.mark.slow
-def test_a_writer_that_puts_its_files_into_place_too_late_costs_the_newer_commit_nothing(
-    url: str, server: Any, toy: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    toy.write(url, toy.videos())
+def test_a_writer_that_puts_its_files_into_place_too_late_costs_the_newer_commit_nothing(url: str, toy: Any) -> None:
+    write_narrow(url, *(toy.video(name, [5]) for name in "abe"))
     seen = []
-    slow = cache.store_at(url)
+    slow: Any = cache.store_at(url)
     put_small = slow.put_small
+
+    def tracks() -> set[str]:
+        split = cache.open(url)[SPLIT]
+        assert split.manifest["by"] == "quick"
+        return {track.video for track in split.tracks}
 
     def late(files: Any, home: str) -> None:
         if f"{SPLIT}/track_start/c/0" in files and not seen:  # into place
             seen.append(True)
-            toy.write(url, [], drop=["e"], plan="quick")
+            write_narrow(url, plan="quick", drop=["e"], by="quick")
             put_small(files, home)
-            split = cache.open(url)[SPLIT]  # the slow one's tables lie in place of the newer ones
-            assert not {"a", "e"} & {track.video for track in split.tracks}
-            assert split.manifest["plan"] == "quick"
+            assert tracks() == {"b"}  # the slow one's tables are in place of the newer ones
             return
         put_small(files, home)
 
-    slow.put_small = late  # type: ignore[method-assign]
-    with SplitWriter(slow, SPLIT, columns=toy.columns, plan="slow") as writer:  # type: ignore[arg-type]
-        writer.begin(drop=["a"])
-        writer.commit({"by": "the slow one"})
+    slow.put_small = late
+    write_narrow(slow, plan="slow", drop=["a"], by="slow")
     assert seen
-    split = cache.open(url)[SPLIT]
-    assert split.manifest["plan"] == "quick"
-    assert not {"a", "e"} & {track.video for track in split.tracks}
+    assert tracks() == {"b"}
     assert cache.verify(url).problems == ()
 
 
-@pytest.mark.slow
-def test_a_put_whose_answer_was_lost_counts(url: str, server: Any, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_put_whose_answer_was_lost_counts(url: str, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     real = obstore.put
 
     def twice(store: Any, key: str, data: bytes, **options: Any) -> Any:
@@ -183,7 +169,55 @@ def test_a_put_whose_answer_was_lost_counts(url: str, server: Any, toy: Any, mon
         return real(store, key, data, **options)
 
     monkeypatch.setattr(obstore, "put", twice)
-    toy.write(url, toy.videos())
-    toy.write(url, [], drop=["a"], plan="second")
+    write_narrow(url, toy.video("a", [5]), toy.video("b", [9]))
+    write_narrow(url, drop=["a"], plan="second")
     assert cache.verify(url).ok
-    assert "a" not in {track.video for track in cache.open(url)[SPLIT].tracks}
+    assert cache.open(url)[SPLIT].videos.names == ["b"]
+
+
+class Deaths:
+    """Ends the run at its n-th request that changes something, before or after the server has carried it out."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.left, self.after = -1, False
+        self.seen = 0
+        for name in ("put", "copy", "delete"):  # a run that dies while it reads is as if it had died at the one before
+            patch.setattr(obstore, name, self._counted(getattr(obstore, name)))
+
+    def _counted(self, request: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **options: Any) -> Any:
+            self.seen += 1
+            self.left -= 1
+            if self.left == 0 and not self.after:
+                raise Killed
+            answer = request(*args, **options)
+            if self.left == 0:
+                raise Killed
+            return answer
+
+        return counted
+
+
+@pytest.mark.parametrize("carried_out", [False, True], ids=["before it", "after it"])
+@pytest.mark.parametrize("every", [31, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_writer_killed_at_any_request_and_run_again_ends_with_the_same_objects(
+    carried_out: bool, every: int, url: str, toy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every request of the run; and quickly, some of them."""
+    monkeypatch.setattr(object_store, "_IN_FLIGHT", 1)  # one request after the other: dead means dead
+    deaths = Deaths(monkeypatch)
+    two_commits(f"{url}/calm", toy)
+    n_requests, expected = deaths.seen, objects(f"{url}/calm")
+    assert n_requests > 60
+    for number in range(1, n_requests + 1, every):
+        root = f"{url}/{number}"
+        deaths.left, deaths.after = number, carried_out
+        with pytest.raises(Killed):
+            two_commits(root, toy)
+        deaths.left = -1
+        if SPLIT in cache.FeatureCache(root):  # whatever was committed is whole
+            assert cache.verify(root).problems == (), number
+            cache.open(root)[SPLIT].read([[0, 8]], stream=None, fields=["bbox"])
+        two_commits(root, toy)
+        assert cache.verify(root).ok, number
+        assert objects(root) == expected, number

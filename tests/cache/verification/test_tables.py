@@ -25,7 +25,7 @@ from cache.verification.tables import contradictions, runs_against_frames, runs_
 @pytest.fixture
 def commit(tmp_path: Path, toy: Any) -> Commit:
     toy.write(tmp_path, toy.videos())
-    committed = load(Place.of_split(store_at(tmp_path), "toy/train"))
+    committed = load(Place.of(store_at(tmp_path), "toy/train"))
     assert committed is not None
     return replace(committed, manifest=copy.deepcopy(dict(committed.manifest)))
 
@@ -67,7 +67,7 @@ def test_tables_that_do_not_fit_each_other_or_the_manifest_are_found(commit: Com
 
 
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_runs_are_checked_as_if_track_by_track(data: Any) -> None:
     """Against `find_runs`, one track after the other, over shards of 4 rows."""
     lengths = data.draw(st.lists(st.integers(1, 11), min_size=1, max_size=6))

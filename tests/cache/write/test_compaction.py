@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,24 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing may catch it."""
 
 
-def replaced(root: Path, toy: Any, *, stream: bool = True) -> Path:
-    """Six videos and features of them; then b and d get other lengths, f goes, and features follow."""
-    toy.write(root, toy.videos())
-    if stream:
-        toy.write_stream(root, bad_rows=[3, 64])
+@pytest.fixture(scope="module")
+def replaced(made: Path, toy: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six videos and features of them; then b and d got other lengths, f went, and features followed."""
+    root = Path(shutil.copytree(made, tmp_path_factory.mktemp("replaced") / "cache"))
     with SplitWriter(root, SPLIT, columns=toy.columns, plan="second", provenance={"raw": "/raw"}) as writer:
         writer.begin(["b", "d", "f"])
         for name, lengths in {"b": [40], "d": [1, 30]}.items():
             writer.append(*toy.video(name, lengths, seed=5))
         writer.commit({"dataset": "toy", "plan": "second", "stand_in": True})
-    if stream:
-        toy.write_stream(root)
+    toy.write_stream(root, bad_rows=[170, 200])
     (root / SPLIT / "stamps.json").write_text("{}")
     return root
+
+
+@pytest.fixture
+def root(replaced: Path, tmp_path: Path) -> Path:
+    """A copy of it to compact."""
+    return Path(shutil.copytree(replaced, tmp_path / "cache"))
 
 
 def contents(root: Path) -> dict[str, Any]:
@@ -46,8 +51,7 @@ def contents(root: Path) -> dict[str, Any]:
     }
 
 
-def test_it_keeps_every_number_of_every_track_and_none_of_what_was_replaced(tmp_path: Path, toy: Any) -> None:
-    root = replaced(tmp_path, toy)
+def test_it_keeps_every_number_of_every_track_and_none_of_what_was_replaced(root: Path) -> None:
     before, extent = contents(root), cache.open(root)[SPLIT].manifest["extent"]
     done = cache.compact(root, SPLIT)
     split = cache.open(root)[SPLIT]
@@ -61,9 +65,9 @@ def test_it_keeps_every_number_of_every_track_and_none_of_what_was_replaced(tmp_
     assert not (root / ".compacting").exists()
 
 
-def test_it_gives_the_bytes_of_a_split_that_was_never_replaced(tmp_path: Path, toy: Any) -> None:
-    compacted = replaced(tmp_path / "compacted", toy, stream=False)
-    cache.compact(compacted, SPLIT)
+def test_it_gives_the_bytes_of_a_split_that_was_never_replaced(root: Path, tmp_path: Path, toy: Any) -> None:
+    cache.delete_stream(root, SPLIT, "resnet50")
+    cache.compact(root, SPLIT)
     videos = [video for video in toy.videos() if video[0].name in "ace"]
     videos += [toy.video(name, lengths, seed=5) for name, lengths in {"b": [40], "d": [1, 30]}.items()]
     fresh = tmp_path / "fresh"
@@ -72,12 +76,11 @@ def test_it_gives_the_bytes_of_a_split_that_was_never_replaced(tmp_path: Path, t
         for video in sorted(videos, key=lambda video: video[0].name):
             writer.append(*video)
         writer.commit({"dataset": "toy", "plan": "second", "stand_in": True})
-    (compacted / SPLIT / "stamps.json").unlink()
-    assert toy.tree(compacted) == toy.tree(fresh)
+    (root / SPLIT / "stamps.json").unlink()
+    assert toy.tree(root) == toy.tree(fresh)
 
 
-def test_entries_notes_and_stamps_go_along(tmp_path: Path, toy: Any) -> None:
-    root = replaced(tmp_path, toy)
+def test_entries_notes_and_stamps_go_along(root: Path) -> None:
     old = cache.open(root)[SPLIT]
     cache.compact(root, SPLIT)
     new = cache.open(root)[SPLIT]
@@ -89,8 +92,8 @@ def test_entries_notes_and_stamps_go_along(tmp_path: Path, toy: Any) -> None:
     assert (root / SPLIT / "stamps.json").read_text() == "{}"
 
 
-def test_what_people_keep_in_a_split_stays_where_it_was(tmp_path: Path, toy: Any) -> None:
-    root, fresh = (replaced(tmp_path / name, toy) for name in ("with", "without"))
+def test_what_people_keep_in_a_split_stays_where_it_was(root: Path, tmp_path: Path, toy: Any) -> None:
+    fresh = Path(shutil.copytree(root, tmp_path / "without"))
     theirs = {
         "README.md": b"ours",
         "notes.json": b"{}",
@@ -136,10 +139,7 @@ def test_a_split_without_replaced_rows_is_left_as_it_is(tmp_path: Path, toy: Any
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == times
 
 
-def test_a_reader_of_the_old_split_goes_on_with_what_it_has_open_and_is_refused_the_rest(
-    tmp_path: Path, toy: Any
-) -> None:
-    root = replaced(tmp_path, toy)
+def test_a_reader_of_the_old_split_goes_on_with_what_it_has_open_and_is_refused_the_rest(root: Path) -> None:
     old = cache.open(root)[SPLIT]
     held = old.rows("bbox", 0, 10)
     cache.compact(root, SPLIT)
@@ -153,8 +153,7 @@ def test_a_reader_of_the_old_split_goes_on_with_what_it_has_open_and_is_refused_
         old.read(old.windows(5, 5)[:1], stream=None, fields=["pose"])
 
 
-def test_a_stream_opened_after_the_exchange_is_not_taken_for_one_of_the_old_rows(tmp_path: Path, toy: Any) -> None:
-    root = replaced(tmp_path, toy)
+def test_a_stream_opened_after_the_exchange_is_not_taken_for_one_of_the_old_rows(root: Path) -> None:
     old = cache.open(root)[SPLIT]
     lazily, features = old.column("bbox"), cache.open(root)[SPLIT].column("features/resnet50")
     cache.compact(root, SPLIT)
@@ -163,8 +162,8 @@ def test_a_stream_opened_after_the_exchange_is_not_taken_for_one_of_the_old_rows
             look()
 
 
-def test_what_a_killed_compaction_of_an_older_state_has_written_is_not_used(tmp_path: Path, toy: Any) -> None:
-    root = replaced(tmp_path, toy, stream=False)
+def test_what_a_killed_compaction_of_an_older_state_has_written_is_not_used(root: Path, toy: Any) -> None:
+    cache.delete_stream(root, SPLIT, "resnet50")
 
     def killed(done: int, total: int, what: str) -> None:
         if done > 40:
@@ -180,12 +179,11 @@ def test_what_a_killed_compaction_of_an_older_state_has_written_is_not_used(tmp_
     assert cache.verify(root).notes == ()
 
 
-def test_it_refuses_what_it_could_not_carry_over(tmp_path: Path, toy: Any) -> None:
-    root = replaced(tmp_path / "lagging", toy)
-    toy.write(root, [toy.video("g", [4])], plan="third")
+def test_it_refuses_what_it_could_not_carry_over(root: Path, tmp_path: Path, toy: Any) -> None:
+    lagging = Path(shutil.copytree(root, tmp_path / "lagging"))
+    toy.write(lagging, [toy.video("g", [4])], plan="third")
     with pytest.raises(CacheError, match="lags behind"):
-        cache.compact(root, SPLIT)
-    root = replaced(tmp_path / "unfinished", toy)
+        cache.compact(lagging, SPLIT)
     with SplitWriter(root, SPLIT, columns=toy.columns, plan="next") as writer:
         writer.begin()
         writer.append(*toy.video("z", [40]))
@@ -195,8 +193,7 @@ def test_it_refuses_what_it_could_not_carry_over(tmp_path: Path, toy: Any) -> No
         cache.compact(root, "toy/val")
 
 
-def test_no_writer_is_let_in_meanwhile(tmp_path: Path, toy: Any) -> None:
-    root = replaced(tmp_path, toy)
+def test_no_writer_is_let_in_meanwhile(root: Path, toy: Any) -> None:
     tried = []
 
     def write(done: int, total: int, what: str) -> None:
@@ -211,10 +208,7 @@ def test_no_writer_is_let_in_meanwhile(tmp_path: Path, toy: Any) -> None:
     assert "x" in [video.name for video in cache.open(root)[SPLIT].videos]
 
 
-def test_a_file_system_that_cannot_exchange_folders_loses_nothing(
-    tmp_path: Path, toy: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = replaced(tmp_path, toy)
+def test_a_file_system_that_cannot_exchange_folders_loses_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = contents(root)
     monkeypatch.setattr(compact.ctypes, "CDLL", lambda *_, **__: object())
     with pytest.raises(CacheError, match="cannot exchange"):

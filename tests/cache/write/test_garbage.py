@@ -14,13 +14,6 @@ from cache import CacheError, SplitWriter, StreamWriter
 HOME = Path("toy/train")
 
 
-@pytest.fixture
-def root(tmp_path: Path, toy: Any) -> Path:
-    toy.write(tmp_path / "cache", toy.videos())
-    toy.write_stream(tmp_path / "cache")
-    return tmp_path / "cache"
-
-
 def unfinished(root: Path, toy: Any, *, plan: str = "next") -> None:
     """A conversion that was killed after its first shard."""
     with SplitWriter(root, HOME.as_posix(), columns=toy.columns, plan=plan) as writer:

@@ -12,28 +12,27 @@ from numpy.typing import NDArray
 
 from cache.errors import CacheChanged, CacheError
 from cache.format import shard as shards
-from cache.format.layout import BYTES, Geometry, shard_key, stream_columns
+from cache.format.layout import BYTES, ROOM, Geometry, shard_key, stream_columns
 from cache.format.manifest import Commit, foreign_shards, read_manifest, shard_rows
 from cache.read.mapped import MappedRows
-from cache.read.ragged import check_places, read_bytes
 from cache.read.ranged import RangedRows
 from cache.read.rows import Ints, Rows, recognise
 from cache.storage.base import Store
 from cache.storage.local import LocalStore
-from cache.storage.object_store import ObjectStore
+from cache.storage.object_store import ObjectStore, in_parallel
 from cache.windows import Ranges, join_adjacent, ranges_where
 
 if TYPE_CHECKING:
     import zarr
 
+_AT_ONCE: Final = 32 * ROOM  # bytes that are read at once, at most, and one row more
 _DO: Final = "Take windows(stream=...), or extract what is missing."
 
 
 class StalenessCheck:
-    """Notices, when a shard has been opened, that the shards of an open commit have been replaced since.
+    """Raises CacheChanged when the shards of an open commit have been replaced since; ordinary commits only add some.
 
-    Called after the opening: what was opened before the answer was of the state that the answer is about. Ordinary
-    commits only add shards: then nothing that is open is affected.
+    To be called after a shard has been opened: what was opened before the answer is of the state that it is about.
     """
 
     def __init__(self, commit: Commit) -> None:
@@ -97,10 +96,8 @@ class OpenStream:
         self.commit = commit
         self._name, self._title = name, f"{split}: stream {name!r}"
         self.check_current = StalenessCheck(commit)
-        self.of_bytes = commit.manifest["dtype"] == BYTES
-        self.features = open_column(commit, name, self.check_current)
-        self._at = open_column(commit, f"{name}_at", self.check_current) if self.of_bytes else None
-        self._ok = open_column(commit, f"{name}_ok", self.check_current)
+        self._of_bytes = commit.manifest["dtype"] == BYTES
+        self._readers: dict[str, Rows] = {}
         self._geometry = Geometry(**commit.manifest["geometry"])
         self._has = np.zeros(self._geometry.shards(int(commit.manifest["extent"])), bool)
         self._has[[int(shard) for shard in commit.manifest["shards"][name]]] = True
@@ -112,17 +109,30 @@ class OpenStream:
         """Those that it has, ascending."""
         return list(map(int, np.flatnonzero(self._has)))
 
+    def reader(self, part: str = "") -> Rows:
+        """Of its features, or of the array with `part` behind its name."""
+        if part not in self._readers:
+            self._readers[part] = open_column(self.commit, f"{self._name}{part}", self.check_current)
+        return self._readers[part]
+
+    def read(self, part: str, starts: Ints, seqlen: int = 1) -> NDArray[Any]:
+        """(B, seqlen, ...) of one array as stored, without a look at `_ok`."""
+        reader = self.reader(part)
+        out = np.empty((len(starts), seqlen, *reader.trailing), reader.dtype)
+        reader.read(starts, seqlen, out)
+        return out
+
     def rows_with_flag(self, flag: int) -> Ranges:
         """Row ranges with ok = `flag`, ascending: 1: with features; 0: of pictures that could not be decoded.
 
         Rows of replaced tracks, too. Reads the flags one shard at a time, and only where they are not all 1.
         """
-        size, name = self._geometry.rows_per_shard, f"{self._name}_ok"
+        records = self.commit.manifest["shards"][f"{self._name}_ok"]
         found = [np.zeros((0, 2), np.int64)]
         for shard in self.shards:
             rows = shard_rows(self.commit.manifest, shard)
-            if self.commit.manifest["shards"][name][str(shard)] != _all_ok(len(rows), self._geometry):
-                found.append(ranges_where(self._flags(shard) == flag, shard * size))
+            if records[str(shard)] != _all_ok(len(rows), self._geometry):
+                found.append(ranges_where(self._flags(shard) == flag, rows.start))
             elif flag == 1:
                 found.append(np.array([[rows.start, rows.stop]]))
         return join_adjacent(np.concatenate(found))
@@ -130,15 +140,17 @@ class OpenStream:
     def _flags(self, shard: int) -> NDArray[np.uint8]:
         """(n,) the `ok` flags of a shard's rows."""
         rows = shard_rows(self.commit.manifest, shard)
-        flags = np.empty((1, len(rows)), np.uint8)
-        self._ok.read(np.array([rows.start]), len(rows), flags)
-        row: NDArray[np.uint8] = flags[0]
-        return row
+        flags: NDArray[np.uint8] = self.read("_ok", np.array([rows.start]), len(rows))[0]
+        return flags
+
+    def require_numbers(self) -> None:
+        """Raise CacheError for a stream of bytes."""
+        if self._of_bytes:
+            raise CacheError(f"{self._title} holds bytes, not numbers: Split.blobs({self._name!r}, rows) reads them.")
 
     def require(self, starts: Ints, seqlen: int) -> None:
         """Raise CacheError unless the stream has numbers for every row of the windows."""
-        if self.of_bytes:
-            raise CacheError(f"{self._title} holds bytes, not numbers: Split.blobs({self._name!r}, rows) reads them.")
+        self.require_numbers()
         if not len(starts):
             return
         size = self._geometry.rows_per_shard
@@ -152,35 +164,67 @@ class OpenStream:
         for shard in touched:
             if shard >= len(self._has) or not self._has[shard]:
                 raise CacheError(f"{self._title} does not have shard {shard} yet. {_DO}")
-        flags = np.empty((len(starts), seqlen), np.uint8)
-        self._ok.read(starts, seqlen, flags)
-        if (bad := np.argwhere(flags != 1)).size:
+        if (bad := np.argwhere(self.read("_ok", starts, seqlen) != 1)).size:
             row = int(starts[bad[0, 0]] + bad[0, 1])
             raise CacheError(f"{self._title} has no features for row {row}: its picture was not readable. {_DO}")
         for shard in touched:
-            if not self._complete[shard]:
-                self._complete[shard] = bool((self._flags(shard) == 1).all())
+            self._complete[shard] = self._complete[shard] or (self._flags(shard) == 1).all()
 
     def blobs(self, rows: Ints) -> list[bytes]:
         """The bytes of (N,) rows, in their order. Raises CacheError for rows that the stream does not have."""
-        if self._at is None:
+        if not self._of_bytes:
             raise CacheError(f"{self._title} holds numbers, not bytes: Split.read reads them.")
-        shard = rows // self._geometry.rows_per_shard
+        size = self._geometry.rows_per_shard
+        shard = rows // size
         has = (rows >= 0) & (shard < len(self._has))
         has[has] = self._has[shard[has]]
         for number in np.unique(shard[has]).tolist():
             has[shard == number] = rows[shard == number] < shard_rows(self.commit.manifest, number).stop
         why = "the stream does not have it, or not yet"
-        places = np.empty((len(rows), 1, 2), np.int64)
+        places = np.empty((len(rows), 2), np.int64)
         if has.all():
-            self._at.read(rows, 1, places)
-            has = places[:, 0, 0] >= 0
+            places = self.read("_at", rows)[:, 0]
+            has = places[:, 0] >= 0
             why = "its picture was not readable, or it is of no track"
         if not has.all():
             raise CacheError(f"{self._title} has no bytes for row {rows[np.argmin(has)]}: {why}. {_DO}")
-        location = self.commit.place.store.location(self.commit.place.array(f"{self._name}_at"))
-        check_places(places[:, 0], rows, self._geometry.rows_per_shard, location)
-        return read_bytes(self.features, places[:, 0])
+        # A checksum does not show who wrote the bytes: the numbers of a table must not decide how much is read.
+        first, (starts, stops) = shard * size * ROOM, places.T
+        if (bad := np.flatnonzero((starts < first) | (stops < starts) | (stops > first + size * ROOM))).size:
+            one = int(bad[0])
+            expected = f"bytes of row {rows[one]} within {first[one]} to {first[one] + size * ROOM}"
+            location = self.commit.place.store.location(self.commit.place.array(f"{self._name}_at"))
+            do = "Check the cache: python -m pipeline verify --repair --cache DIR"
+            raise CacheError.at(location, expected=expected, found=f"{starts[one]} to {stops[one]}", do=do)
+        return _read_bytes(self.reader(), places)
+
+
+def _read_bytes(source: Rows, places: Ints) -> list[bytes]:
+    """The bytes at (N, 2) places, in this order; neighbours are read at once."""
+    found = [b""] * len(places)
+    filled = np.flatnonzero(places[:, 1] > places[:, 0])
+    order = filled[np.argsort(places[filled, 0], kind="stable")]
+    if not len(order):
+        return found
+
+    def read(neighbours: NDArray[np.intp]) -> None:
+        first, stop = int(places[neighbours[0], 0]), int(places[neighbours, 1].max())
+        data = np.empty((1, stop - first), np.uint8)
+        source.read(np.array([first]), stop - first, data)
+        for row, (start, end) in zip(neighbours.tolist(), (places[neighbours] - first).tolist(), strict=True):
+            found[row] = data[0, start:end].tobytes()
+
+    # Cut where a chunk between two rows need not be read, and at every `_AT_ONCE` bytes.
+    starts, stops = places[order].T
+    apart = starts[1:] // ROOM > stops[:-1] // ROOM
+    far = np.diff(starts // _AT_ONCE) > 0
+    groups = np.split(order, np.flatnonzero(apart | far) + 1)
+    if isinstance(source, RangedRows):
+        in_parallel(read, groups)
+    else:
+        for group in groups:
+            read(group)
+    return found
 
 
 @functools.lru_cache(1024)

@@ -1,0 +1,102 @@
+"""A cache on a real S3 server: its objects, read by another client than ours, and what it refuses."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cache
+from cache import CacheError
+from tests.cache.storage.buckets import LEFT, SPLIT, STREAM, three_runs, two_commits
+
+obstore = pytest.importorskip("obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'")
+pytest.importorskip("moto.server", reason="a real S3 server is needed: pip install -e '.[dev]'")
+
+from cache.storage import object_store  # noqa: E402  not without obstore
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(object_store, "RETRY_SECONDS", 0.2)
+
+
+def one_line(error: BaseException) -> str:
+    text = str(error)
+    assert "\n" not in text
+    assert len(text) < 700
+    return text
+
+
+@pytest.mark.parametrize("runs", [two_commits, pytest.param(three_runs, marks=pytest.mark.slow)])
+def test_the_objects_are_the_files_and_are_read_as_they_are(
+    runs: Any, url: str, server: Any, toy: Any, tmp_path: Path
+) -> None:
+    for root in (url, tmp_path):
+        runs(root, toy)
+    name, _, prefix = url.removeprefix("s3://").partition("/")
+    found = {}
+    for page in server.get_paginator("list_objects_v2").paginate(Bucket=name, Prefix=f"{prefix}/"):
+        for key in (entry["Key"].removeprefix(f"{prefix}/") for entry in page["Contents"]):
+            if not any(part in LEFT for part in key.split("/")):
+                found[key] = server.get_object(Bucket=name, Key=f"{prefix}/{key}")["Body"].read()
+    assert found == toy.tree(tmp_path)
+    ours, theirs = (cache.open(root)[SPLIT] for root in (url, tmp_path))
+    windows = theirs.windows(8, 5, STREAM)
+    for field, values in theirs.read(windows).items():
+        np.testing.assert_array_equal(ours.read(windows)[field], values)
+    for column in (*theirs.columns, *(f"features/{STREAM}{end}" for end in ("", "_ok", "_key"))):
+        np.testing.assert_array_equal(np.asarray(ours.column(column)[:]), np.asarray(theirs.column(column)[:]))
+
+
+@pytest.mark.slow
+def test_a_pickled_split_is_read_in_another_process(url: str, toy: Any) -> None:
+    two_commits(url, toy)
+    split = cache.open(url)[SPLIT]
+    windows = split.windows(8, 8)
+    code = (
+        "import pickle, sys\n"
+        "split, windows = pickle.loads(sys.stdin.buffer.read())\n"
+        "sys.stdout.buffer.write(split.read(windows, stream=None, fields=['bbox'])['bbox'].tobytes())\n"
+    )
+    given = pickle.dumps((split, windows))
+    done = subprocess.run([sys.executable, "-c", code], input=given, capture_output=True, check=True)
+    assert done.stdout == split.read(windows, stream=None, fields=["bbox"])["bbox"].tobytes()
+
+
+def test_wrong_credentials_are_an_error(url: str, toy: Any, soon: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.store_at(url).put_small({"zarr.json": b"{}"}, "")
+    monkeypatch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0.0)
+    for act in (lambda: cache.open(url), lambda: toy.write(url, [toy.video("b", [4])]), lambda: cache.verify(url)):
+        with pytest.raises(CacheError, match="AWS_ACCESS_KEY_ID") as refused:
+            act()
+        assert url in one_line(refused.value)
+    with pytest.raises(CacheError, match=r"InvalidAccessKeyId: .* does not exist in our records"):
+        cache.store_at(url).read("zarr.json")
+
+
+def test_a_missing_bucket_is_an_error(server: Any, toy: Any, soon: None) -> None:
+    for act in (cache.open, lambda root: toy.write(root, toy.videos()), cache.verify):
+        with pytest.raises(CacheError, match="NoSuchBucket: The specified bucket does not exist") as refused:
+            act("s3://no-such-bucket/cache")
+        assert one_line(refused.value).startswith("s3://no-such-bucket/cache")
+    store = cache.store_at("s3://no-such-bucket/cache")
+    for put in (lambda: store.put_small({"a": b""}, ""), lambda: store.put("a", b"", temporary="b")):
+        with pytest.raises(CacheError, match="NoSuchBucket"):
+            put()
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "http://no-such-host.invalid"])
+def test_a_missing_server_is_an_error(
+    endpoint: str, url: str, toy: Any, soon: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    for act in (lambda: cache.open(url), lambda: toy.write(url, toy.videos())):
+        with pytest.raises(CacheError, match="AWS_ENDPOINT_URL") as refused:
+            act()
+        assert endpoint in one_line(refused.value)
