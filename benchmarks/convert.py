@@ -219,7 +219,7 @@ def report(measured: Sequence[Measured]) -> str:
     lines = [
         "# How fast is conversion, and does its memory stay flat?",
         "",
-        "Demo data in the official layouts: this says nothing about the datasets. Made by",
+        "Demo data in the official layouts: no result about the datasets. Made by",
         "`.venv/bin/python benchmarks/convert.py`; its first lines describe what is measured.",
         "",
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {os.cpu_count()} cores ({platform.machine()}), "

@@ -382,7 +382,7 @@ def report(args: argparse.Namespace) -> str:
     device = torch.cuda.get_device_name(args.device) if args.device != "cpu" else "no GPU"
     lines = [
         "# How fast are features extracted?\n",
-        "Made by `.venv/bin/python benchmarks/features.py --out benchmarks/features.md`, which tells what is",
+        "Made by `.venv/bin/python benchmarks/features.py --out benchmarks/features.md`, which describes what is",
         f"compared. {len(os.sched_getaffinity(0))} cores ({platform.machine()}), {device}, torch {torch.__version__}; "
         f"{args.rounds} rounds of {args.frames:,} crops, the usual way {args.usual:,}.\n",
         "Crops a second: the median of the rounds (lowest - highest). Goals: 4 times usual, 0.9 of the limit.\n",

@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/fresh_clone.py --out benchmarks/fresh_clone.md
 
 Clones this repository's last commit into a folder of its own, and runs the README's commands there, one after the
-other: what a new user waits for. How long pip takes says more of the network than of us. DEMO data: the embedded
+other: what a new user waits for. How long pip takes depends on the network. DEMO data: the embedded
 default.
 """
 

@@ -20,25 +20,25 @@ def comments(source: str) -> dict[int, tuple[str, bool]]:
     found = {}
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT and not token.string.startswith("# noqa"):
-            said = token.string.lstrip("# ").partition("# noqa")[0].strip()
-            found[token.start[0]] = said, token.line.lstrip().startswith("#")
+            text = token.string.lstrip("# ").partition("# noqa")[0].strip()
+            found[token.start[0]] = text, token.line.lstrip().startswith("#")
     return found
 
 
 def fields(source: str) -> Iterator[tuple[str, str, str]]:
     """(field and type, default, what it is) of every field of a class; ("", "", heading) for a comment above fields."""
     source = textwrap.dedent(source)
-    said = comments(source)
-    told = 0
+    notes = comments(source)
+    last = 0
     for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]  # a class
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and not node.target.id.startswith("_"):
             end = node.end_lineno or node.lineno
-            above = [said[line][0] for line in range(told + 1, node.lineno) if line in said and said[line][1]]
+            above = [notes[line][0] for line in range(last + 1, node.lineno) if line in notes and notes[line][1]]
             if above:
                 yield "", "", " ".join(above)
             default = ast.unparse(node.value) if node.value else ""
-            yield f"{node.target.id}: {ast.unparse(node.annotation)}", default, said.get(end, ("", False))[0]
-        told = node.end_lineno or node.lineno
+            yield f"{node.target.id}: {ast.unparse(node.annotation)}", default, notes.get(end, ("", False))[0]
+        last = node.end_lineno or node.lineno
 
 
 def is_record(thing: Any) -> bool:
@@ -68,7 +68,7 @@ def write(_app: Sphinx, what: str, _name: str, thing: Any, _options: Any, lines:
 def sign(
     _app: Sphinx, what: str, _name: str, thing: Any, _options: Any, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
-    """Types by the names that the code gives them; nothing where a signature says nothing of its own."""
+    """Types by the names that the code gives them; nothing where a signature has no more than its name."""
     if what == "class" and (is_record(thing) or issubclass(thing, luigi.Task)):
         return "", None  # a record's fields are listed; a task's signature is Luigi's
     if not signature or what not in ("function", "method", "class"):

@@ -85,7 +85,7 @@ def drawing(name: str, height: float) -> Iterator[tuple[Figure, Axes]]:
     `name` is the figure's own on the page: `svg` makes ids of it that no other figure has.
     """
     with mpl.rc_context():
-        mpl.rcdefaults()  # whatever this machine's matplotlibrc says
+        mpl.rcdefaults()  # not what is in a matplotlibrc of this machine
         mpl.rcParams.update(_STYLE | {"svg.hashsalt": name})
         made = Figure((WIDTH, height), layout="constrained", label=name)
         yield made, made.add_subplot()

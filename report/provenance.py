@@ -66,15 +66,13 @@ def code_revision(folder: Path) -> str:
     """The git commit of a clone, and whether files differ from it; "" where it is no clone or there is no git."""
     if not (folder / ".git").exists():
         return ""
-    git = ("git", "-C", str(folder))
+    changed = ", with changes that are not committed"
+    command = ("git", "-C", str(folder), "describe", "--always", "--exclude=*", "--abbrev=12", f"--dirty={changed}")
     try:
-        commit, changed = (
-            subprocess.run([*git, *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()  # noqa: S603
-            for words in (("rev-parse", "--short=12", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return ""
-    return f"git commit {commit}" + (", with changes that are not committed" if changed else "")
+    return f"git commit {done.stdout.strip()}"
 
 
 def _split(split: cache.Split) -> Commit:

@@ -64,7 +64,7 @@ def summary_section(
         facts["Features"] = ", ".join(texts)
     facts["Problems"] = "; ".join(problems) or "none found"
     if trains:
-        facts["Training"] = "; ".join(_state(run) for run in runs) or "no run to show"
+        facts["Training"] = "; ".join(map(_state, runs)) or "no run to show"
         facts["Result"] = " ".join(_results(runs)) or "none yet"
     todo: list[tuple[str, str]] = []  # what to do, the command
     if not opened.splits:
@@ -111,9 +111,8 @@ def _frames(opened: Opened) -> tuple[int, int]:
 
 
 def _state(run: Run) -> str:
-    best = run.metrics.get("best")
-    epoch = best.get("epoch") if isinstance(best, dict) else None
-    return f"{run.name}: {run.state}" + (f", best epoch {epoch + 1}" if isinstance(epoch, int) else "")
+    best = run.metrics.get("best") or {}
+    return f"{run.name}: {run.state}" + (f", best epoch {best['epoch'] + 1}" if "epoch" in best else "")
 
 
 def _results(runs: Sequence[Run]) -> Iterator[str]:

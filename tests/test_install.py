@@ -123,31 +123,28 @@ def imported(package: str) -> set[str]:
 
 
 def test_what_is_imported_is_what_pyproject_names() -> None:
-    told = [*PROJECT["dependencies"], *(PROJECT["optional-dependencies"][extra] for extra in ("s3", "cluster"))]
-    flat = [one for text in told for one in ([text] if isinstance(text, str) else text)]
+    declared = [*PROJECT["dependencies"], *(PROJECT["optional-dependencies"][extra] for extra in ("s3", "cluster"))]
+    flat = [one for text in declared for one in ([text] if isinstance(text, str) else text)]
     named = {canonicalize_name(Requirement(text).name) for text in flat} - {"dask-jobqueue"}  # only the docs' example
     used = set.union(*map(imported, PACKAGES)) - sys.stdlib_module_names - {*PACKAGES}
     assert {MODULES.get(name, name) for name in used} == named
 
 
-def test_a_cache_in_an_object_store_without_its_extra_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_needs_an_extra_that_is_not_installed_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "obstore", None)
+    monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(cache.CacheError, match=r"pip install 'vibe-pipeline\[s3\]'"):
         cache.open("s3://bucket/cache")
-
-
-def test_a_cluster_without_its_extra_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ConfigError, match=r"pip install '(vibe-pipeline|\.)\[cluster\]'"), client_at("tcp://node:8786"):
         pass
 
 
 def test_the_pythons_that_are_named_are_those_that_are_allowed_and_were_tried() -> None:
-    said = [text.split(" :: ")[-1] for text in PROJECT["classifiers"] if " :: Python :: 3." in text]
-    assert all(version in SpecifierSet(PROJECT["requires-python"]) for version in said)
+    versions = [text.split(" :: ")[-1] for text in PROJECT["classifiers"] if " :: Python :: 3." in text]
+    assert all(version in SpecifierSet(PROJECT["requires-python"]) for version in versions)
     assert "3.10" not in SpecifierSet(PROJECT["requires-python"])
     tried = re.findall(r"^\| (3\.\d+)\.\d+ \|", (ROOT / "docs" / "installing.md").read_text(), re.MULTILINE)
-    assert tried == said
+    assert tried == versions
 
 
 # ------------------------------------------------------------------------------------------------------------- init
@@ -192,17 +189,16 @@ def test_init_takes_folders_from_where_it_is_called(tmp_path: Path, monkeypatch:
     assert loaded.features.weights == f"spin:{tmp_path / 'net.pt'}"
 
 
-def test_init_replaces_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_init_replaces_nothing_and_takes_no_folder_of_real_data_for_demo_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init", str(tmp_path), "--raw", "downloads"]) == 2
+    assert "add --real" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "luigi.cfg").exists()
     (tmp_path / "luigi.cfg").write_text("mine")
     assert main(["init", str(tmp_path), "--real"]) == 2
     assert "luigi.cfg exists already" in " ".join(capsys.readouterr().err.split())
     assert (tmp_path / "luigi.cfg").read_text() == "mine"
-
-
-def test_init_takes_no_folder_of_real_data_for_stand_ins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["init", str(tmp_path), "--raw", "downloads"]) == 2
-    assert "add --real" in " ".join(capsys.readouterr().err.split())
-    assert not (tmp_path / "luigi.cfg").exists()
 
 
 def test_a_key_that_the_template_lacks_is_no_silent_loss() -> None:
@@ -278,20 +274,14 @@ def test_the_image_is_built_from_files_that_are_there_and_not_ignored() -> None:
     assert {*PACKAGES, "pyproject.toml", PROJECT["readme"], *PROJECT["license-files"]} == copied
 
 
-def test_the_image_has_a_supported_python_and_extras_that_exist() -> None:
+def test_the_image_has_a_supported_python_runs_our_command_not_as_root_and_names_no_host() -> None:
     arguments = dict(rest.split("=", 1) for word, rest in instructions() if word == "ARG")
     assert f"Programming Language :: Python :: {arguments['PYTHON']}" in PROJECT["classifiers"]
     assert {*arguments["EXTRAS"].strip('"').split(",")} <= PROJECT["optional-dependencies"].keys()
-
-
-def test_the_image_runs_our_command_and_not_as_root() -> None:
     last = dict(instructions())  # of each instruction, the last one
     assert ast.literal_eval(last["ENTRYPOINT"])[0] in PROJECT["scripts"]
     with pytest.raises(SystemExit) as ended:
         main(ast.literal_eval(last["CMD"]))
     assert ended.value.code == 0
     assert last["USER"] not in ("root", "0")
-
-
-def test_the_image_names_no_host() -> None:
     assert not re.search(r"https?://|index-url|[\w-]+\.(com|org|io|net)\b", (ROOT / "Dockerfile").read_text())

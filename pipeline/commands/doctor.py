@@ -8,19 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+import cache
 from pipeline import datasets
 from pipeline.cli.console import DOUBT, WRONG, err, out, plain, show, show_json
 from pipeline.cli.options import json_option
 from pipeline.cli.text import command
 from pipeline.doctor.examine import Examination, clashing, examine, examine_body, mixtures
-from pipeline.doctor.report import (
-    NOT_NEEDED,
-    TO_BE_MADE,
-    conversions,
-    holds_other_kind,
-    print_problems,
-    table,
-)
+from pipeline.doctor.report import NOT_NEEDED, TO_BE_MADE, print_problems, table
 from pipeline.errors import PipelineError
 from pipeline.features.weights import FORMS
 from pipeline.raw import listing
@@ -84,17 +78,17 @@ def run(args: argparse.Namespace) -> int:
     for mixture in mixed:
         out.print(f"\n{WRONG} {plain(f'{mixture.what}. {mixture.do}')}")
     out.print()
-    by_make = settings if settings is not None and set(chosen) <= set(enabled) else None
+    by_make = settings is not None and set(chosen) <= set(enabled)
     clashes = clashing(examined, body)
     if lacking or clashes:
         where = [] if by_make else ["--raw", str(raw), *(["--body", str(folder)] if folder else [])]
         out.print(plain(f"When that is done: {command('doctor', *args.datasets, *where)}"))
-    if by_make is not None:
-        steps = _by_make(by_make, examined, bool(clashes), lacking)
+    if settings is not None and by_make:
+        steps = _by_make(settings, examined, bool(clashes), lacking)
     else:
         has_body = body is None or not body.missing
         ready = [e for e in examined if e.usable and e not in clashes and (has_body or not e.uses_body)]
-        steps = conversions(ready, folder, Path("data/cache") if settings is None else settings.paths.cache)
+        steps = _by_hand(ready, folder, "data/cache" if settings is None else settings.paths.cache)
     for line in steps:
         out.print(plain(line))
     return code
@@ -111,16 +105,21 @@ def _check_raw(raw: Path, option: str) -> None:
 
 def _by_make(settings: Sections, examined: Sequence[Examination], clash: bool, lacking: Sequence[str]) -> Iterator[str]:
     """What to set in luigi.cfg, and that `make data` comes next."""
-    real = [e for e in examined if e.usable and not e.stand_in]
-    first = []
-    untrained = settings.features.weights.startswith("untrained")
-    if untrained and (pixels := [e.dataset for e in real if datasets.get(e.dataset).has_pixels]):
-        first.append(f"[features] weights = {FORMS} (untrained ones are for demo data; real: {', '.join(pixels)})")
-    if real and (why := holds_other_kind(settings.paths.cache, stand_in=False)):
-        first.append(f"[paths] cache to another folder ({why})")
-    if first:
-        yield "First, in luigi.cfg, set " + ", and ".join(first)
+    real = [e.dataset for e in examined if e.usable and not e.stand_in and datasets.get(e.dataset).has_pixels]
+    untrained = bool(real) and settings.features.weights.startswith("untrained")
+    if untrained:
+        about = f"untrained ones are for demo data; real: {', '.join(real)}"
+        yield f"First, in luigi.cfg, set [features] weights = {FORMS} ({about})"
     if not lacking and not clash:
-        yield "Then: make data" if first else "Next, unless `plan` shows that all is up to date: make data"
+        yield "Then: make data" if untrained else "Next, unless `plan` shows that all is up to date: make data"
     elif lacking and len(lacking) < len(examined):
         yield "Or remove the datasets that you do not have from [data] datasets, and: make data"
+
+
+def _by_hand(ready: Sequence[Examination], body: Path | None, root: cache.Root) -> Iterator[str]:
+    """The commands that convert what was found. They warn where a cache would hold demo data and real data."""
+    if ready:
+        yield "To convert what was found:"
+    for e in ready:
+        rest = ["--raw", str(e.raw), *(["--body", str(body)] if e.uses_body and body is not None else [])]
+        yield from (f"  {command('convert', e.dataset, split, *rest, '--cache', str(root))}" for split in e.usable)

@@ -205,8 +205,9 @@ def _problems(
     if absent and (elsewhere := _elsewhere(raw, absent)) is not None:
         do = f"Move what is in {elsewhere}, so that it is in {raw}."
         if elsewhere == raw.parent:
-            renamed = "" if elsewhere.name == raw.name else f", with {elsewhere.name}/ renamed to {raw.name}"
-            do = f"Name the folder above: --raw {elsewhere.parent}{renamed}."
+            own = elsewhere.resolve()
+            renamed = "" if own.name == raw.name else f", with {own.name}/ renamed to {raw.name}"
+            do = f"Name the folder above: --raw {own.parent}{renamed}."
         yield Problem(f"{' and '.join(part.what for part in absent)}: one folder off, in {elsewhere}", do)
     elif any(not found.part.without and found.state != "there" for found in parts):
         for folder in dict.fromkeys(archive.parent for archive in packed):

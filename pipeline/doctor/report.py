@@ -1,19 +1,15 @@
-"""`python -m pipeline doctor`, what it prints: a table of parts, what is wrong with each folder, the next steps."""
+"""`python -m pipeline doctor`, what it prints: a table of parts, and what is wrong with each raw folder."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Final
 
 from rich.table import Table
 
-import cache
 from pipeline.cli import console
 from pipeline.cli.console import DONE, DOUBT, out, plain
-from pipeline.cli.text import command
 from pipeline.doctor.examine import Examination, Found
-from pipeline.raw import listing
 
 MARKS: Final = {
     "there": DONE,
@@ -95,29 +91,3 @@ def summary(e: Examination) -> str:
         counts = [f"{f.found:,} of {f.known:,} {f.part.what}" for f in e.incomplete]
         return f"{', '.join(counts)}: these can be converted"
     return "complete, but see below" if e.mistakes else "complete"
-
-
-def conversions(ready: Sequence[Examination], body: Path | None, root: cache.Root) -> Iterator[str]:
-    """The commands that convert what was found, each kind of data into a cache of its own."""
-    if ready:
-        yield "To convert what was found:"
-    reasons = []
-    for e in ready:
-        target = root
-        if why := holds_other_kind(root, e.stand_in):
-            target = f"{str(root).rstrip('/')}{'_stand_ins' if e.stand_in else '_real'}"
-            reasons.append(why)
-        rest = ["--raw", str(e.raw), *(["--body", str(body)] if e.uses_body and body is not None else [])]
-        for split in e.usable:
-            yield f"  {command('convert', e.dataset, split, *rest, '--cache', str(target))}"
-    yield from dict.fromkeys(reasons)
-
-
-def holds_other_kind(root: cache.Root, stand_in: bool) -> str:
-    """Why data of this kind do not go into a cache: it holds a split of the other kind; "" where it does not."""
-    if not (listing.is_folder_there(root) if isinstance(root, Path) else cache.store_at(root).exists("zarr.json")):
-        return ""
-    splits = cache.open(root)
-    other = next((name for name in splits if bool(splits[name].manifest["stand_in"]) != stand_in), None)
-    kind = "real" if stand_in else "demo"
-    return f"{root} holds {kind} data, {other} for one: no training takes both" if other else ""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import cache
 from pipeline.cli.text import command
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.show.page import Portrait, portrait
@@ -43,10 +42,14 @@ def examples_section(opened: Opened, *, raw: Path | None, body: Path | None) -> 
         body = None
     datasets: dict[str, list[Drawn]] = {}
     for dataset, splits in opened.datasets.items():
-        for split, n_tracks in _shares(splits):
+        # Training first, and two splits rather than one.
+        of = sorted((s for s in splits if len(s.tracks)), key=lambda s: not s.name.endswith("/train"))[:TRACKS]
+        for split in of:
             folder = None if raw is None else raw / dataset
             try:
-                shown = from_cache(opened.root, split.name, Choice(n_tracks, frames=FRAMES), raw=folder, body=body)
+                shown = from_cache(
+                    opened.root, split.name, Choice(TRACKS // len(of), frames=FRAMES), raw=folder, body=body
+                )
             except (*UNREADABLE, PipelineError) as error:
                 problems.append(problem(split.name, error))
                 continue
@@ -55,9 +58,3 @@ def examples_section(opened: Opened, *, raw: Path | None, body: Path | None) -> 
             drawn = Drawn(shown.name, shown.stand_in, portraits, shown.warnings, more)
             datasets.setdefault(dataset, []).append(drawn)
     return Section("tracks", "Example tracks", "examples.html", {"datasets": datasets, "problems": problems})
-
-
-def _shares(splits: Sequence[cache.Split]) -> list[tuple[cache.Split, int]]:
-    """Which splits of a dataset show how many tracks: training first, and two splits rather than one."""
-    of = sorted((s for s in splits if len(s.tracks)), key=lambda s: not s.name.endswith("/train"))[:TRACKS]
-    return [(split, TRACKS // len(of)) for split in of]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -66,7 +66,15 @@ def accounting_section(opened: Opened) -> Section:
             "left out, by reason",
         ),
         "rows": rows,
-        "reasons": [_reason_row(name, counted) for name in faults_first],
+        "reasons": [
+            (
+                name,
+                "by design" if reason(name).by_design else "something is wrong",
+                ", ".join(f"{n:,} {what}" for (what, of), n in counted.items() if of == name),
+                reason(name).meaning,
+            )
+            for name in faults_first
+        ],
         "rejected": [one for one in faulty if one.n],
         "command": command("status", "--all", "--cache", str(opened.root)),
         "coverage_header": ("split", "of", "found", "in the release", "coverage, %"),
@@ -113,26 +121,17 @@ def left_out(splits: Sequence[cache.Split]) -> Counter[tuple[str, str]]:
     found: Counter[tuple[str, str]] = Counter()
     for totals in (split.manifest["accounting"] for split in splits if "accounting" in split.manifest):
         for of, what in OF.items():
-            for name, n in _dropped(totals[of]).items():
+            for name, n in (totals[of].get("dropped", {}) | totals[of].get("set_aside", {})).items():
                 found[what, name] += n
     return found
-
-
-def _dropped(counts: Mapping[str, Any]) -> dict[str, int]:
-    return {**counts.get("dropped", {}), **counts.get("set_aside", {})}
-
-
-def _reason_row(name: str, counted: Mapping[tuple[str, str], int]) -> tuple[Cell, ...]:
-    """What a reason means and what it cost."""
-    cost = ", ".join(f"{n:,} {what}" for (what, of), n in counted.items() if of == name)
-    return name, "by design" if reason(name).by_design else "something is wrong", cost, reason(name).meaning
 
 
 def _accounting_row(split: cache.Split) -> tuple[Cell, ...]:
     """Counts and, as `videos: 3 bad_labels; person-frames: 21 bad_labels`, the reasons."""
     totals, texts = split.manifest["accounting"], []
     for of, what in OF.items():
-        reasons = _dropped(totals[of]) | {"without a track": totals[of].get("without_tracks")}
+        reasons = totals[of].get("dropped", {}) | totals[of].get("set_aside", {})
+        reasons = reasons | {"without a track": totals[of].get("without_tracks")}
         if some := ", ".join(f"{n:,} {name}" for name, n in reasons.items() if n):
             texts.append(f"{what}: {some}")
     counts = [n for of in OF for n in (totals[of].get("found"), totals[of]["kept"])]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,8 +18,7 @@ WIDTH: Final = 960  # px at most
 MOST_BYTES: Final = 6 << 20  # of all pictures, encoded
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
+class Picture(NamedTuple):
     """One window's frames, with labels above and predicted bodies below."""
 
     source: str  # a data: address
@@ -29,8 +27,7 @@ class Picture:
     window: str  # split, track and frames, as training named it
 
 
-@dataclass(frozen=True, slots=True)
-class Strip:
+class Strip(NamedTuple):
     """The pictures of one epoch of a run."""
 
     title: str
@@ -47,15 +44,19 @@ def bodies_section(runs: Sequence[Run]) -> Section:
         shown, problems = [], []
         for window, data in pictures.items():
             try:
-                picture = _encoded(window, data)
+                image = decode(data)
             except PictureError as error:
                 problems.append(f"{window}: the picture in the events cannot be read: {error}")
                 continue
-            if len(picture.source) > room:
+            if image.shape[1] > WIDTH:
+                height = max(round(image.shape[0] * WIDTH / image.shape[1]), 1)
+                image = cv2.resize(image, (WIDTH, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
+            uri = jpeg_uri(image, QUALITY)
+            if len(uri) > room:
                 problems.append(f"{window}: left out, the page would become too large. TensorBoard shows it.")
                 continue
-            room -= len(picture.source)
-            shown.append(picture)
+            room -= len(uri)
+            shown.append(Picture(uri, image.shape[1], image.shape[0], window))
         strips.append(Strip(title, best, shown, problems))
     without = [run.name for run in runs if not run.events.pictures]
     return Section("bodies", "Predicted bodies", "bodies.html", {"strips": strips, "without": without})
@@ -69,12 +70,3 @@ def _epochs(run: Run) -> Iterator[tuple[str, bool, Mapping[str, bytes]]]:
             when = f"epoch {run.epoch_of(step):.0f}" if run.config is not None else f"step {step:,}"
             kinds = [kind for kind, of in (("best", best), ("last", last)) if of == step]
             yield f"{run.name}, {when} ({' and '.join(kinds)})", step == best, pictures[step]
-
-
-def _encoded(window: str, data: bytes) -> Picture:
-    """PNG or JPEG bytes -> a JPEG for the page. Raises PictureError."""
-    image = decode(data)
-    if image.shape[1] > WIDTH:
-        height = max(round(image.shape[0] * WIDTH / image.shape[1]), 1)
-        image = cv2.resize(image, (WIDTH, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
-    return Picture(jpeg_uri(image, QUALITY), image.shape[1], image.shape[0], window)

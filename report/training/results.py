@@ -7,8 +7,7 @@ data: benchmarks/learning.md.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pipeline.cli.text import command, count
 from report.page import Section
@@ -33,8 +32,7 @@ PROTOCOL: Final = {
 Errors = Mapping[str, float]  # by the names of metrics.json; those that no frame has a label for are absent
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One model on one split, by one protocol."""
 
     model: str
@@ -43,8 +41,7 @@ class Row:
     about: str = ""  # of a published one, where it is from; of a smoothed one, how wide
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(NamedTuple):
     """Rows that may be compared with one another."""
 
     title: str
@@ -232,23 +229,25 @@ def _of(rows: Sequence[Mapping[str, Any]], split: str) -> list[Mapping[str, Any]
 
 
 def _listings(run: Run, cache: str) -> Iterator[dict[str, Any]]:
-    """Results of one run on the tracks of each split, and on its worst windows; the worst first."""
+    """Results of one run on the tracks of each split, and on its worst windows; the worst first.
+
+    `look`: the command that shows the first of them.
+    """
+    listed = []
     for split in dict.fromkeys(str(row.get("split")) for row in run.sequences):
         here = sorted(_of(run.sequences, split), key=_badness)
         of = f"all {len(here)}" if len(here) <= MOST_SEQUENCES else f"the worst {MOST_SEQUENCES} of {len(here):,}"
         caption = f"{run.name} on {split} by sequence, {of}, the worst first; all are in sequences.csv of the run"
-        yield _listing(caption, split, here[:MOST_SEQUENCES], cache)
+        listed.append((caption, split, here[:MOST_SEQUENCES]))
     for split in dict.fromkeys(str(row.get("split")) for row in run.worst_windows):
         here = _of(run.worst_windows, split)[:MOST_WINDOWS]
         caption = f"{run.name} on {split}: the {len(here)} worst windows; more are in worst_windows.csv of the run"
-        yield _listing(caption, split, here, cache)
-
-
-def _listing(caption: str, split: str, rows: Sequence[Mapping[str, Any]], cache: str) -> dict[str, Any]:
-    """`look`: the command that shows the first of them."""
-    columns = [name for name in ERRORS if any(name in row for row in rows)]
-    words = (*split.split("/", 1), "--cache", cache, "--track", str(rows[0].get("track")), "--out", "track.html")
-    return {"caption": caption, "split": split, "columns": columns, "rows": rows, "look": command("show", *words)}
+        listed.append((caption, split, here))
+    for caption, split, rows in listed:
+        columns = [name for name in ERRORS if any(name in row for row in rows)]
+        words = (*split.split("/", 1), "--cache", cache, "--track", str(rows[0].get("track")), "--out", "track.html")
+        look = command("show", *words)
+        yield {"caption": caption, "split": split, "columns": columns, "rows": rows, "look": look}
 
 
 def _badness(row: Mapping[str, Any]) -> tuple[float, str]:

@@ -31,7 +31,7 @@ PAGES = [
     *sorted((ROOT / "benchmarks").glob("*.md")),
 ]
 STARTS = re.compile(r"(?:[A-Z_]+=\S+ )*(make |\.venv/bin/|luigi --|python -m |vibe-pipeline )")
-TOLD = re.compile(r"\s{3,}\S.*$")  # what a command does, beside it
+BESIDE = re.compile(r"\s{3,}\S.*$")  # what a command does, beside it
 CODE = re.compile(r"`([^`\n]+)`")  # within a line
 PROGRAMS = {"dask", "dask cuda", "luigid", "pip", "sphinx-build", "torchrun", "tensorboard"}  # of other projects
 
@@ -87,7 +87,7 @@ SHOWN = {page: found for page in PAGES if page.is_file() and (found := list(comm
 
 def words_of(command: Command) -> list[str]:
     """The words of the one program that a line starts, without what the shell does around it."""
-    text = TOLD.sub("", command.text).replace("<run>", "RUN")
+    text = BESIDE.sub("", command.text).replace("<run>", "RUN")
     words = [EXAMPLES.get(word, word) for word in shlex.split(text, comments=True)]
     while re.match(r"[A-Z_]+=", words[0]):
         del words[0]
@@ -144,13 +144,13 @@ def of_script(words: list[str]) -> str:
 
 def of_parser(parser, words: list[str], *, whole: bool) -> str:
     """Does argparse take it? Of code within a sentence, which may be a part of a command: are its names known?"""
-    said = io.StringIO()
+    printed = io.StringIO()
     if whole:
         try:
-            with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+            with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(io.StringIO()):
                 parser.parse_args(words)
         except SystemExit as end:
-            return said.getvalue() if end.code else ""
+            return printed.getvalue() if end.code else ""
         return ""
     known = next(action.choices for action in parser._actions if action.choices)
     if not words or not re.fullmatch(r"[a-z][a-z-]*(\|[a-z-]+)*", words[0]):
@@ -167,12 +167,12 @@ def of_luigi(words: list[str], *, whole: bool) -> str:
     placeholder = any(re.fullmatch(r"[A-Z]+|.*\|.*", word) for word in words)
     if not whole and (placeholder or len(words) < 3):
         return ""
-    said = io.StringIO()
+    printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said), CmdlineParser.global_instance(words) as parser:
+        with contextlib.redirect_stderr(printed), CmdlineParser.global_instance(words) as parser:
             parser.get_task_obj()
     except SystemExit:
-        return said.getvalue()
+        return printed.getvalue()
     except TaskClassException as error:
         return str(error)
     return ""
@@ -185,7 +185,7 @@ def test_commands_exist_and_take_their_arguments(page: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "printed"),
     [
         ("make everything", "no target everything"),
         (".venv/bin/python -m pipeline convrt penn_action train", "convrt"),
@@ -199,8 +199,8 @@ def test_commands_exist_and_take_their_arguments(page: Path, monkeypatch: pytest
         (".venv/bin/frobnicate", "frobnicate"),
     ],
 )
-def test_a_command_that_is_wrong_is_told(text: str, said: str) -> None:
-    assert said in problem(Command(ROOT / "README.md", 1, text, whole=True))
+def test_a_command_that_is_wrong_is_found(text: str, printed: str) -> None:
+    assert printed in problem(Command(ROOT / "README.md", 1, text, whole=True))
 
 
 def test_commands_are_found_in_blocks_and_in_sentences(tmp_path: Path) -> None:

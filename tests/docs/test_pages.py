@@ -30,7 +30,7 @@ from vibe_model.settings.variants import VARIANTS
 ROOT = Path(__file__).parents[2]
 DOCS = [page for page in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in page.parts]
 PAGES = [*sorted(ROOT.glob("*.md")), *DOCS, *sorted((ROOT / "benchmarks").glob("*.md"))]
-NOT_RUN = "python not run"  # what a block says that is no whole program
+NOT_RUN = "python not run"  # of a block that is no whole program
 
 
 def document(name: str) -> str:
@@ -92,9 +92,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_example_runs_or_says_that_it_does_not(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     names: dict[str, Any] = {"__name__": "example"}  # a page's examples follow one another
-    for said, line, code in blocks(file.read_text()):
-        assert said in ("python", NOT_RUN), f"{file.name}, line {line}: say ```python, or ```{NOT_RUN}"
-        if said == "python":
+    for kind, line, code in blocks(file.read_text()):
+        assert kind in ("python", NOT_RUN), f"{file.name}, line {line}: say ```python, or ```{NOT_RUN}"
+        if kind == "python":
             exec(compile("\n" * line + code, file, "exec"), names)
 
 
@@ -160,7 +160,7 @@ OPTIONS = {name: type(datasets.get(name)) for name in datasets.DATASETS if datac
 OPTIONS |= {name: streams.find(name) for name in streams.STREAMS if name != "resnet50"}  # whose are in [features]
 
 
-def told_settings(section: str) -> dict[str, dict[str, str]]:
+def documented_settings(section: str) -> dict[str, dict[str, str]]:
     rows = list(tables(sections(document("settings.md"))[f"`[{section}]`"], "key"))
     by_key = {row["key"].removesuffix(" *").strip("`"): row for row in rows}
     assert len(by_key) == len(rows)
@@ -172,48 +172,48 @@ def value(spec: Any, key: str, text: str) -> Any:
 
 
 def test_every_section_is_there() -> None:
-    told = re.findall(r"^## `\[(\w+)\]`$", document("settings.md"), re.MULTILINE)
-    assert sorted(told) == sorted([*OWN, *OPTIONS, "train", "mposer"])
+    documented = re.findall(r"^## `\[(\w+)\]`$", document("settings.md"), re.MULTILINE)
+    assert sorted(documented) == sorted([*OWN, *OPTIONS, "train", "mposer"])
 
 
 @pytest.mark.parametrize("section", [*OWN, *OPTIONS])
 def test_every_setting_is_there_with_its_default(section: str) -> None:
     spec: Any = {**OWN, **OPTIONS}[section]
-    told = told_settings(section)
-    assert list(told) == [field.name for field in dataclasses.fields(spec)]
+    documented = documented_settings(section)
+    assert list(documented) == [field.name for field in dataclasses.fields(spec)]
     for field in dataclasses.fields(spec):
         if field.default is dataclasses.MISSING:
-            assert told[field.name]["default"] == "required"
+            assert documented[field.name]["default"] == "required"
         else:
-            assert value(spec, field.name, told[field.name]["default"]) == field.default, field.name
+            assert value(spec, field.name, documented[field.name]["default"]) == field.default, field.name
 
 
 def test_every_setting_of_training_is_there_with_the_presets_values() -> None:
-    told = told_settings("train")
-    own = {key: told.pop(key) for key in settings.WHICH_RUNS}
+    documented = documented_settings("train")
+    own = {key: documented.pop(key) for key in settings.WHICH_RUNS}
     assert own["preset"]["default"] == "published"
     assert all(f"`{name}`" in own["preset"]["meaning"] for name in PRESETS)
     assert all(f"`{name}`" in own["variant"]["meaning"] for name in VARIANTS)
     elsewhere = {"cache", "runs", "body", "stream"}
-    assert set(told) == {field.name for field in dataclasses.fields(TrainConfig)} - elsewhere
-    for key, row in told.items():
+    assert set(documented) == {field.name for field in dataclasses.fields(TrainConfig)} - elsewhere
+    for key, row in documented.items():
         for preset in ("published", "embedded"):
             assert value(TrainConfig, key, row[preset]) == getattr(PRESETS[preset](), key), f"{key} of {preset}"
 
 
 def test_every_setting_of_the_motion_prior_is_there_with_the_presets_values() -> None:
-    told = told_settings("mposer")
-    assert all(f"`{name}`" in told["preset"]["meaning"] for name in mposer_config.PRESETS)
-    told.pop("preset")
+    documented = documented_settings("mposer")
+    assert all(f"`{name}`" in documented["preset"]["meaning"] for name in mposer_config.PRESETS)
+    documented.pop("preset")
     elsewhere = {*OF_TRAINING, "motion"}
-    assert set(told) == {field.name for field in dataclasses.fields(mposer_config.MPoserConfig)} - elsewhere
-    for key, row in told.items():
+    assert set(documented) == {field.name for field in dataclasses.fields(mposer_config.MPoserConfig)} - elsewhere
+    for key, row in documented.items():
         for preset, make in mposer_config.PRESETS.items():
             found = value(mposer_config.MPoserConfig, key, row[preset])
             assert found == getattr(make(), key), f"{key} of {preset}"
 
 
-def test_a_setting_of_training_that_is_told_elsewhere_is_refused_there(
+def test_a_setting_of_training_that_is_set_elsewhere_is_refused_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for key in ("cache", "runs", "body", "stream"):

@@ -71,8 +71,8 @@ def test_every_figure_of_the_readme_s_measurements_is_in_its_report_and_listed(r
     assert name is not None
     report = (ROOT / name[0]).read_text()
     listed = {n for line in FIGURES if name[0] in line[1] for n in re.findall(NUMBER, line[0])}
-    told = re.sub(r"640 x 480|16 frames|aim: 10", "", f"{row[0]} {row[1]}")
-    measured = re.findall(rf"(?<![\w.,]){NUMBER}(?![\w])", told)
+    text = re.sub(r"640 x 480|16 frames|aim: 10", "", f"{row[0]} {row[1]}")
+    measured = re.findall(rf"(?<![\w.,]){NUMBER}(?![\w])", text)
     assert measured
     for figure in measured:
         assert figure in report, f"{figure} is not in {name[0]}"
@@ -96,7 +96,7 @@ def test_a_row_takes_as_much_space_as_the_readme_says() -> None:
 def test_the_sizes_of_the_releases_are_those_that_doctor_and_status_know() -> None:
     sizes = {row[0]: row[1] for row in rows(README, "dataset")}
     assert len(sizes) == len(datasets.DATASETS)
-    for (link, told), name in zip(sizes.items(), datasets.DATASETS, strict=True):
+    for (link, text), name in zip(sizes.items(), datasets.DATASETS, strict=True):
         assert f"docs/datasets/{name}.md" in link
         totals = datasets.get(name).totals
         known = {n for total in totals.values() for n in (total.videos, total.frames) if n is not None}
@@ -106,5 +106,5 @@ def test_the_sizes_of_the_releases_are_those_that_doctor_and_status_know() -> No
         }
         if name == "mpi_inf_3dhp":
             known |= {len(mpi_inf_3dhp.SEQUENCES), len(mpi_inf_3dhp.CAMERAS)}
-        for number in re.findall(rf"{NUMBER}(?! fps)(?=\s)", told):
+        for number in re.findall(rf"{NUMBER}(?! fps)(?=\s)", text):
             assert int(number.replace(",", "")) in known or number == "50", f"{name}: {number}"

@@ -18,6 +18,7 @@ from pipeline.__main__ import main
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.release import Part, Totals, globs
 from pipeline.doctor.examine import Examination, examine, examine_body, mixtures
+from pipeline.doctor.report import table
 from pipeline.errors import RawDataError
 from pipeline.raw import RawVideo
 from pipeline.raw.stand_in import MARKER
@@ -188,10 +189,10 @@ def test_an_archive_beside_the_folder_is_found_by_its_official_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     touch(tmp_path / "Penn_Action.tar.gz", tmp_path / "holiday.zip")
-    said = shown(capsys, "penn_action", "--raw", tmp_path)
-    assert f"{tmp_path / 'Penn_Action.tar.gz'} is still packed" in said
-    assert "holiday" not in said
-    assert "get     " not in said  # what is there packed need not be downloaded again
+    printed = shown(capsys, "penn_action", "--raw", tmp_path)
+    assert f"{tmp_path / 'Penn_Action.tar.gz'} is still packed" in printed
+    assert "holiday" not in printed
+    assert "get     " not in printed  # what is there packed need not be downloaded again
 
 
 @pytest.mark.parametrize(
@@ -263,6 +264,19 @@ def test_totals_count_each_video_once_where_no_part_has_a_known_number(tmp_path:
     assert counts(examine(Counted(), tmp_path))["videos"] == (2, 3, "incomplete")
 
 
+def test_beside_a_complete_release_archives_may_stay_and_more_than_it_has_is_marked(tmp_path: Path) -> None:
+    class Small(Ninth):
+        parts: ClassVar[tuple[Part, ...]] = (Part("tables", ("train/*.csv",), "the lab", known=2),)
+
+    touch(*(tmp_path / file for file in ("x.zip", "train/a.csv")))
+    assert "still packed" in problems(examine(Small(), tmp_path))
+    touch(tmp_path / "train/b.csv")
+    assert problems(examine(Small(), tmp_path)) == ""
+    assert "more than" not in " ".join(map(str, table([examine(Small(), tmp_path)]).columns[-1].cells))
+    touch(tmp_path / "train/c.csv")
+    assert "more than the release has" in " ".join(map(str, table([examine(Small(), tmp_path)]).columns[-1].cells))
+
+
 # ------------------------------------------------------------------------------------ the body model
 
 
@@ -315,15 +329,6 @@ def test_from_an_empty_raw_folder_to_a_converted_dataset_by_what_it_prints(
     assert (tmp_path / "data/cache/penn_action/test/manifest.json").is_file()
 
 
-def test_beside_a_complete_release_archives_may_stay_and_more_than_it_has_is_marked(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    touch(penn(tmp_path / "penn_action", n_videos=2326) / "x.zip")
-    assert problems(look("penn_action", tmp_path / "penn_action")) == ""
-    touch(tmp_path / "penn_action/labels/9999.mat")
-    assert "more than the release has" in shown(capsys, "penn_action", "--raw", tmp_path)
-
-
 def test_names_of_files_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     touch(tmp_path / "penn_action/\x1b]0;[red]x.zip")
     assert "\x1b" not in shown(capsys, "penn_action", "--raw", tmp_path)
@@ -368,9 +373,9 @@ def test_what_make_data_will_make_is_not_missing(
 ) -> None:
     monkeypatch.setenv("LUIGI_CONFIG_PATH", str(configuration(tmp_path, "3dpw amass", embedded="true")))
     assert run("doctor") == 0
-    said = shown(capsys)
-    assert said.count("`make data` makes demo data") == 3  # both datasets and the body
-    assert "missing" not in said
+    printed = shown(capsys)
+    assert printed.count("`make data` makes demo data") == 3  # both datasets and the body
+    assert "missing" not in printed
 
 
 @pytest.mark.parametrize(
@@ -390,17 +395,14 @@ def test_a_wrong_name_or_raw_folder_is_an_error(
     assert words in capsys.readouterr().err
 
 
-def test_no_command_mixes_real_and_demo_data(
-    demo: Demo, embedded: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_no_command_mixes_real_data_and_a_demo_body(
+    demo: Demo, embedded: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     for name in ("3dpw", "amass"):
-        (demo.copy(name, tmp_path / "raw" / name) / MARKER).unlink()
-    words = ("amass", "train", "--raw", demo.raw("amass"), "--cache", "data/cache", "--workers", 1)
-    assert run("convert", *words) == 0
-    said = shown(capsys, "3dpw", "amass", "--raw", tmp_path / "raw", "--body", embedded.body)
-    assert re.search("convert amass train .*--cache data/cache_real", said)
-    assert "convert 3dpw" not in said
+        (demo.copy(name, tmp_path / name) / MARKER).unlink()
+    printed = shown(capsys, "3dpw", "amass", "--raw", tmp_path, "--body", embedded.body)
+    assert re.search("convert amass train .*--cache data/cache", printed)
+    assert "convert 3dpw" not in printed
 
 
 def test_untrained_weights_beside_real_data_are_reported_first(
