@@ -24,13 +24,13 @@ linking | pipeline/linking.py | test_linking
 penn_action | pipeline/datasets/penn_action.py | test_penn_action
 windows | cache/windows.py cache/mixture.py cache/read/split.py | test_windows test_reading test_mixture
 posetrack | pipeline/datasets/posetrack.py pipeline/formats/labels/coco.py | test_posetrack
-tables | cache/format/tables.py cache/format/shard.py | test_writing cache/*/test_tables
+tables | cache/format/tables.py cache/format/shard.py | test_writing test_shards cache/*/test_tables
 insta_variety | pipeline/datasets/insta_variety.py pipeline/formats/tf*.py | test_insta_variety test_tf*
 writer | cache/write/split_writer.py cache/write/stream_*.py | cache/write/test_[ws]*
 kinetics | pipeline/datasets/kinetics.py pipeline/*/people.py pipeline/*/*/detections.py | test_kinetics
 labels | cache/read/labels.py | test_labels
 mpi_inf_3dhp | pipeline/datasets/mpi*.py pipeline/formats/labels/mpi*.py | test_mpi_inf_3dhp
-losses | vibe_model/losses.py vibe_model/rotations.py | test_losses test_rotations
+losses | vibe_model/losses.py vibe_model/rotations.py | test_losses test_rotations test_prediction
 h36m | pipeline/datasets/h36m.py pipeline/formats/labels/h36m*.py | test_h36m
 metrics | vibe_model/metrics.py vibe_model/evaluation/frame_errors.py | test_metrics test_evaluation
 threedpw | pipeline/datasets/threedpw.py pipeline/formats/labels/three*.py | test_3dpw
