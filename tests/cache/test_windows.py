@@ -96,6 +96,11 @@ def test_a_split_gives_the_same_windows(
         np.testing.assert_array_equal(features[:, :, 0], windows[:, :1] + np.arange(4))
 
 
+def test_windows_are_16_frames_side_by_side_unless_others_are_asked_for(tmp_path: Path, toy: Any) -> None:
+    toy.write(tmp_path, [toy.video("a", [33])])
+    assert cache.open(tmp_path)["toy/train"].windows().tolist() == [[0, 16], [16, 32]]
+
+
 @pytest.mark.parametrize(
     "options",
     [{"seqlen": 0}, {"stride": 0}, {"seqlen": -3}, {"tail": "Cover"}, {"tail": ""}, {"tail": None}],

@@ -51,14 +51,15 @@ def test_a_person_at_rest_keeps_a_box_of_side_diagonal() -> None:
     np.testing.assert_allclose(boxes, np.tile([100, 200, 50, 50], (40, 1)), rtol=1e-6)  # 3-4-5 triangle
 
 
-def test_smoothing_is_scipys_median_then_gaussian_of_centre_and_scale() -> None:
+@pytest.mark.parametrize(("n", "median"), [(60, 11), (11, 11), (5, 5), (4, 3), (3, 3), (2, 1)])
+def test_smoothing_is_scipys_median_then_gaussian_of_centre_and_scale(n: int, median: int) -> None:
     rng = np.random.default_rng(0)
-    centre, size = rng.uniform(100, 400, (60, 2)), rng.uniform(20, 80, (60, 2))
+    centre, size = rng.uniform(100, 400, (n, 2)), rng.uniform(20, 80, (n, 2))
     kp_2d = np.stack([person(*c, *s) for c, s in zip(centre, size, strict=True)])
     boxes, first, stop = smooth_boxes(kp_2d)
     values = np.column_stack([centre, 150 / np.hypot(*size.T)])
-    smooth = np.column_stack([gaussian_filter1d(medfilt(v, 11), 8) for v in values.T])
-    assert (first, stop) == (0, 60)
+    smooth = np.column_stack([gaussian_filter1d(medfilt(v, median), 8) for v in values.T])
+    assert (first, stop) == (0, n)
     np.testing.assert_allclose(boxes[:, :2], smooth[:, :2], rtol=1e-6)
     np.testing.assert_allclose(boxes[:, 2], 150 / smooth[:, 2], rtol=1e-6)
     np.testing.assert_array_equal(boxes[:, 2], boxes[:, 3])

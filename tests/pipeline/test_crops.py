@@ -89,6 +89,13 @@ def test_a_huge_or_distant_box_gives_a_black_crop(bbox: tuple[float, ...]) -> No
     assert not crop_person(np.full((100, 100, 3), 200, np.uint8), np.array(bbox)).any()
 
 
+def test_a_picture_that_only_the_margin_reaches_is_shown() -> None:
+    # The box begins at x = 102, the crop of 1.3 times its side at 96; the last pixel is 99: (99 - 96) / 52 of 224 px.
+    crop = crop_person(np.full((100, 100, 3), 200, np.uint8), np.array([122.0, 50, 40, 40]))
+    assert (crop[112, :13, 0] == 200).all()
+    assert not crop[112, 18:].any()
+
+
 def test_a_very_large_box_still_shows_the_picture_small_and_in_place() -> None:
     crop = crop_person(np.full((2000, 2000, 3), 200, np.uint8), np.array([1000.0, 1000, 22400, 22400]), scale=1)
     lit = np.argwhere(crop[..., 0])

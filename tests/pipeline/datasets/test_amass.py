@@ -90,6 +90,9 @@ def test_decimation_takes_every_fourth_of_120_hz_and_says_30_fps(tmp_path: Path)
     assert track.fps == 30
     np.testing.assert_array_equal(track.pose[:, :66], stored[::4, :66].astype(np.float32))
     assert account["dropped"] == {"resampled": 450}
+    for rate in (20.0, 30.0, 49.0):  # under 50 Hz, every frame
+        fps, position = sample_positions(4, rate, "decimate")
+        assert (fps, position.tolist()) == (rate, [0, 1, 2, 3])
 
 
 def test_whole_ratios_take_stored_frames_unchanged(tmp_path: Path) -> None:

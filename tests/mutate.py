@@ -1,0 +1,116 @@
+"""How many random mutants of the core do its tests kill?  nice .venv/bin/python tests/mutate.py | tee mutants.tsv
+
+A mutant is one operator, comparison, number or truth value changed in a file of CORE, in a clone of HEAD. It is killed
+if a test beside it fails or takes too long. Mutants that change no result, or a message's number, survive rightly.
+"""
+
+import argparse
+import ast
+import gc
+import importlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+CORE = """
+boxes | pipeline/boxes.py | test_boxes
+crops | pipeline/crops.py | test_crops
+skeletons | pipeline/skeletons.py | test_skeletons
+linking | pipeline/linking.py | test_linking
+penn_action | pipeline/datasets/penn_action.py | test_penn_action
+windows | cache/windows.py cache/mixture.py cache/read/split.py | test_windows test_reading test_mixture
+posetrack | pipeline/datasets/posetrack.py pipeline/formats/labels/coco.py | test_posetrack
+tables | cache/format/tables.py cache/format/shard.py | test_writing test_shards cache/*/test_tables
+insta_variety | pipeline/datasets/insta_variety.py pipeline/formats/tf*.py | test_insta_variety test_tf*
+writer | cache/write/split_writer.py cache/write/stream_*.py | cache/write/test_[ws]*
+kinetics | pipeline/datasets/kinetics.py pipeline/*/people.py pipeline/*/*/detections.py | test_kinetics
+labels | cache/read/labels.py | test_labels
+mpi_inf_3dhp | pipeline/datasets/mpi*.py pipeline/formats/labels/mpi*.py | test_mpi_inf_3dhp
+losses | vibe_model/losses.py vibe_model/rotations.py | test_losses test_rotations test_prediction
+h36m | pipeline/datasets/h36m.py pipeline/formats/labels/h36m*.py | test_h36m
+metrics | vibe_model/metrics.py vibe_model/evaluation/frame_errors.py | test_metrics test_evaluation
+threedpw | pipeline/datasets/threedpw.py pipeline/formats/labels/three*.py | test_3dpw
+steps | vibe_model/training/steps.py vibe_model/networks/[gd]*.py | test_steps test_[gd]*r
+amass | pipeline/datasets/amass.py pipeline/formats/labels/amass*.py | test_amass
+formats | pipeline/formats/[achp]*.py pipeline/datasets/pixels.py | test_matlab test_cdf test_pickles test_pixels
+evaluation | vibe_model/evaluation/evaluate.py vibe_model/prediction/[sw]*.py | test_evaluation test_prediction
+"""  # group | files | tests
+SWAPS = "Add-Sub Sub-Add Mult-Div Div-Mult FloorDiv-Mult Mod-Mult And-Or Or-And Lt-LtE LtE-Lt Gt-GtE GtE-Gt Eq-NotEq "
+SWAPS += "NotEq-Eq Is-IsNot IsNot-Is In-NotIn NotIn-In"
+SWAP = {getattr(ast, old): getattr(ast, new) for old, new in (pair.split("-") for pair in SWAPS.split())}
+IMPORTED_ONCE = "pytest hypothesis torch torchvision zarr scipy.io scipy.signal scipy.stats h5py cv2 cdflib luigi"
+LIMIT_S = 240  # for the tests of one mutant
+
+
+def mutant(source: str, pick: random.Random) -> tuple[str, str]:
+    """What is changed, and the source with it."""
+    tree = ast.parse(source)
+    nodes = list(ast.walk(tree))
+    kept = {part for node in nodes for top in getattr(node, "decorator_list", ()) for part in ast.walk(top)}
+    kept |= {node.value for node in nodes if isinstance(node, ast.keyword) and node.arg == "strict"}
+    operators = [node for node in nodes if type(getattr(node, "op", None) or getattr(node, "ops", [0])[0]) in SWAP]
+    constants = [node for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, int | float)]
+    node = pick.choice([node for node in operators + constants if node not in kept])
+    before = ast.unparse(node)
+    if isinstance(node, ast.Constant):
+        node.value = not node.value if isinstance(node.value, bool) else node.value + 1
+    elif isinstance(node, ast.Compare):
+        node.ops[0] = SWAP[type(node.ops[0])]()
+    else:
+        node.op = SWAP[type(node.op)]()
+    return f"{node.lineno}\t{before}\t{ast.unparse(node)}", ast.unparse(tree)
+
+
+def passes(clone: Path, tests: str, *, mutated: bool) -> bool:
+    """Run tests in a process that need not import again what takes long; of a mutant, it keeps no bytecode."""
+    files = [str(file) for name in tests.split() for file in clone.glob(f"tests/**/{name}.py")]
+    if not (child := os.fork()):
+        os.setsid()
+        os.chdir(clone)
+        os.environ["PYTHONPATH"] = sys.path[0] = str(clone)
+        sys.dont_write_bytecode = mutated
+        os.dup2(os.open(os.devnull, os.O_WRONLY) if mutated else 2, 1)
+        signal.alarm(LIMIT_S if mutated else 0)
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-W", "ignore:Module already imported"]
+        os._exit(sys.modules["pytest"].main([*options, *files]))
+    code = os.waitpid(child, 0)[1]
+    subprocess.run(["pkill", "-9", "-g", str(child)])  # what the tests started
+    return code == 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--n", type=int, default=168)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", type=int, nargs="+", help="numbers of mutants: to go on, or to run survivors again")
+    args = parser.parse_args()
+    for name in IMPORTED_ONCE.split():
+        importlib.import_module(name)
+    gc.freeze()
+    groups = [[part.strip() for part in line.split("|")] for line in CORE.strip().splitlines()]
+    pick, seen = random.Random(args.seed), set()
+    with tempfile.TemporaryDirectory() as folder:
+        clone = Path(folder, "clone")
+        subprocess.run(["git", "clone", "-q", ".", str(clone)], check=True)
+        for number in range(args.n):
+            name, files, tests = groups[number % len(groups)]
+            file = pick.choice(sorted(file for pattern in files.split() for file in clone.glob(pattern)))
+            source = file.read_text()
+            change, changed = mutant(source, pick)
+            if args.only and number not in args.only:
+                continue
+            if name not in seen and not passes(clone, tests, mutated=False):
+                raise SystemExit(f"{name}: {tests}: tests fail without a mutant")
+            seen.add(name)
+            file.write_text(changed)
+            state = "survived" if passes(clone, tests, mutated=True) else "killed"
+            file.write_text(source)
+            print(number, state, name, f"{file.relative_to(clone)}:{change}", sep="\t", flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
