@@ -19,7 +19,7 @@ from pipeline.features.plan import ExtractionPlan, plan_extraction, refuse_untra
 from pipeline.plug_ins import PlugInError
 from pipeline.raw.stand_in import is_stand_in
 from pipeline.show.tracks import rejected
-from tasks.base import PipelineTask, PipelineWrapper
+from tasks.base import PipelineTask
 from tasks.settings import settings
 from tasks.terminal import plain, shortened, warn
 
@@ -43,15 +43,10 @@ class Synthesize(PipelineTask):
 
     def work(self) -> None:
         s, names = settings(), settings().embedded_datasets
+        seed, size = s.embedded.seed, s.embedded.size
         with self.progress() as progress:
             synthetic.synthesize(
-                s.paths.raw,
-                s.paths.body,
-                names,
-                seed=s.embedded.seed,
-                size=s.embedded.size,
-                workers=s.workers,
-                progress=progress,
+                s.paths.raw, s.paths.body, names, seed=seed, size=size, workers=s.workers, progress=progress
             )
         self.say(count(len(names), "dataset"))
 
@@ -157,7 +152,7 @@ class Extract(PipelineTask):
             warn(example)
 
 
-class Data(PipelineWrapper):
+class Data(PipelineTask):
     """Everything before training, for every enabled dataset."""
 
     verb = "data"
@@ -170,6 +165,9 @@ class Data(PipelineWrapper):
         for dataset, split, has_pixels in enabled_splits():
             stage = Extract if has_pixels else Convert
             yield stage(dataset=dataset, split=split)
+
+    def up_to_date(self) -> bool:
+        return True  # where all that it requires is
 
     @property
     def flaw(self) -> str:

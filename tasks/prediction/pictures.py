@@ -24,6 +24,7 @@ from pipeline.show.drawing import flat
 from tasks.prediction.overlay import RECORD, STAND_IN, BodyDrawing, caption
 from tasks.settings import settings
 from tasks.terminal import USER_ERRORS, warn
+from vibe_model.prediction.predict import device_of
 
 if TYPE_CHECKING:
     from cache import Split
@@ -150,12 +151,12 @@ def draw(generator: VIBE, example: Example) -> Image:
     mode = generator.training
     generator.eval()
     try:
-        device = next(generator.parameters()).device
+        features = torch.as_tensor(example.features[None], dtype=torch.float32, device=device_of(generator))
         with torch.no_grad():
-            estimate = generator.regress(torch.as_tensor(example.features[None], dtype=torch.float32, device=device))
-        rotmat, shape, camera = (part[0].float().cpu().numpy()[example.shown] for part in estimate)
+            estimate = generator.regress(features)
         records = np.zeros(len(example.shown), RECORD)
-        records["rotmat"], records["shape"], records["camera"] = rotmat, shape, camera
+        for name, part in estimate._asdict().items():
+            records[name] = part[0].float().cpu().numpy()[example.shown]
         records["bbox"] = (TILE_PX / 2, TILE_PX / 2, TILE_PX, TILE_PX)  # the tile is the crop
         records["crop_scale"] = 1
         drawing = BodyDrawing.of(generator)

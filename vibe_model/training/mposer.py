@@ -24,11 +24,12 @@ from vibe_model.networks.mposer import (
     matrices,
     reconstruction_error,
 )
+from vibe_model.prediction.trained import device_of
 from vibe_model.rotations import nearest_rotations
 from vibe_model.settings.mposer_config import MPoserConfig
 from vibe_model.training.data import Batch, Batches, stream
 from vibe_model.training.loop import Progress, TrainingRun, exclusive
-from vibe_model.training.parallel import Group, device_of
+from vibe_model.training.parallel import Group
 from vibe_model.training.trainer import Keys, Learner, Trainer, weights_of
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from vibe_model.evaluation.evaluate import SIGMAS, choose_sigma, evaluate_all, e
 from vibe_model.networks.discriminator import MotionDiscriminator, build_discriminator
 from vibe_model.networks.generator import VIBE, build_generator
 from vibe_model.networks.mposer import MPoser
+from vibe_model.prediction.trained import load_body
 from vibe_model.settings.config import TrainConfig
 from vibe_model.training.data import Batch, Batches, stream
 from vibe_model.training.feature_table import TableProgress
@@ -53,19 +54,12 @@ def run(config: TrainConfig, progress: ShowProgress | None = None, pictures: Dra
     if runs.is_finished(folder) and launched_processes() == 1:
         return folder
     body = load_body(config.body)
-    stand_in = runs.check_stand_in(splits, body.stand_in) | runs.check_streams(config, splits)
+    stand_in = runs.check_stand_in(splits, the_body=body.stand_in) | runs.check_streams(config, splits)
     with joined(config.device, config.processes) as group, exclusive(folder, group, config.threads):
         if group.from_first(runs.is_finished(folder)):
             return folder  # another process has finished it meanwhile
         trainer = VIBETrainer(config, body, group)
         return VIBERun(config, trainer, splits, stand_in=stand_in, report=progress, draw=pictures).carry_out()
-
-
-def load_body(folder: Path | None) -> Body:
-    """The body of a configuration: SMPL's files, or without a folder the procedural one."""
-    from pipeline.body import Body  # here: smplx is slow to import, and a finished run needs none
-
-    return Body.stand_in() if folder is None else Body.load(folder)
 
 
 class VIBETrainer(Trainer):

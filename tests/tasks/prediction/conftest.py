@@ -17,9 +17,9 @@ from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.resnet50 import ResNet50
 from tasks.prediction import predict
-from tasks.prediction.trained import Trained, load
 from tests.tasks.conftest import FakeNetwork
 from vibe_model.networks.generator import VIBE, build_generator
+from vibe_model.prediction.trained import Trained, load_trained
 from vibe_model.settings.config import TrainConfig
 
 SEQLEN = 40  # longer than the video: all of a track is one window
@@ -34,7 +34,7 @@ class World:
     checkpoint: Path
 
     def trained(self) -> Trained:
-        return load(self.checkpoint, None, "cpu")
+        return load_trained(self.checkpoint, None, "cpu")
 
     def job(self, out: Path, trained: Trained | None = None, video: Path | None = None, **labels: Any) -> predict.Job:
         out.mkdir(exist_ok=True)

@@ -14,7 +14,8 @@ from tests.vibe_model.builders import small_config, write_splits
 from vibe_model import training
 from vibe_model.errors import CheckpointError, ConfigError
 from vibe_model.networks import cpu_kernels
-from vibe_model.training.parallel import Group, device_of, joined
+from vibe_model.prediction.trained import device_of
+from vibe_model.training.parallel import Group, joined
 
 # The draws of dropout differ between ranks: without dropout the processes together do what one does.
 WITHOUT_DROPOUT = """
@@ -22,6 +23,7 @@ import json, sys, torch
 torch.set_num_threads(1)
 from vibe_model import TrainConfig, training
 from vibe_model.networks import cpu_kernels
+from vibe_model.prediction.trained import device_of
 cpu_kernels.Dropout.forward = lambda self, values: values
 folder = training.run(TrainConfig.from_dict(json.loads(sys.argv[1])))
 sys.stdout.write(f"FOLDER {folder}\\n")  # in one piece: processes share the output
