@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,13 +34,14 @@ class World:
     keypoints: Path
     checkpoint: Path
 
+    @functools.cached_property
     def trained(self) -> Trained:
         return load_trained(self.checkpoint, None, "cpu")
 
     def job(self, out: Path, trained: Trained | None = None, video: Path | None = None, **labels: Any) -> predict.Job:
         out.mkdir(exist_ok=True)
         labels = labels or {"keypoints": self.keypoints}
-        return predict.job(video or self.video, trained or self.trained(), streams(), out, labels)
+        return predict.job(video or self.video, trained or self.trained, streams(), out, labels)
 
     def predicted(self, job: predict.Job) -> predict.Predicted:
         """All steps but the overlay."""

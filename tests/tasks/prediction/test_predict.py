@@ -57,11 +57,12 @@ def bodies_by_frame(job: predict.Job) -> dict[int, int]:
     return Counter(frame for file in files_of(job) for frame in file["frame_index"].tolist())
 
 
-def test_every_person_frame_with_keypoints_has_a_body(world, tmp_path) -> None:
+def test_without_bridges_every_person_frame_with_keypoints_has_a_row(world, tmp_path) -> None:
     job = world.job(tmp_path / "out", keypoints=world.keypoints, max_gap=0)
-    world.predicted(job)
+    predict.make_tracks(job, silent)
     found = world.found()
-    assert bodies_by_frame(job) == {frame: n for frame, n in found.items() if n}
+    rows = Counter(np.asarray(job.split().column("frame_index")).tolist())
+    assert rows == {frame: n for frame, n in found.items() if n}
     assert max(found.values()) == 2
 
 
@@ -113,31 +114,22 @@ def test_a_second_run_computes_neither_tracks_nor_features(made, monkeypatch) ->
     assert predict.make_features(job, silent) is None
 
 
-def test_boxes_in_place_of_keypoints_give_their_tracks(world, made, tmp_path) -> None:
+def test_boxes_give_their_tracks_and_files_of_earlier_tracks_alone_are_deleted(world, tmp_path) -> None:
     boxes = tmp_path / "boxes.csv"
-    lines = [("frame", "track", "x", "y", "w", "h", "score")]
-    lines += [(i, name, 20 + i, 10, 40, 100, 0.9) for i in range(3, 20) for name in ("ann", "bob")]
-    with boxes.open("w", newline="") as stream:
-        csv.writer(stream).writerows(lines)
-    job = world.job(tmp_path / "out", boxes=boxes)
-    predicted = world.predicted(job)
-    assert [track["name"] for track in predicted.tracks] == [f"{world.video.stem}/{name}" for name in ("ann", "bob")]
-    for file in files_of(job):
-        np.testing.assert_array_equal(file["frame_index"], np.arange(3, 20))
-        np.testing.assert_allclose(file["bbox"][0], [20 + 3 + 20, 60, 100, 100])  # square by the larger side
-        assert json.loads(str(file["about"]))["crop_scale"] == 1.1
-
-
-def test_files_of_earlier_tracks_are_deleted_and_those_of_the_user_stay(world, tmp_path) -> None:
-    boxes = tmp_path / "boxes.csv"
-    for tracks in (("ann", "bob"), ("bob",)):
-        lines = [f"{track},{i},20,10,40,100" for track in tracks for i in range(8)]
-        boxes.write_text("track,frame,x,y,w,h\n" + "\n".join(lines))
-        world.predicted(job := world.job(tmp_path / "out", boxes=boxes))
-        assert len(list((job.out / "bodies").glob("*bob*.npz"))) == 1
-        (job.out / "bodies/mine.npz").touch()
-    (file,) = {*(job.out / "bodies").iterdir()} - {job.out / "bodies/mine.npz"}
-    assert json.loads(str(np.load(file)["about"]))["track"].endswith("/bob")
+    for people in (("ann", "bob"), ("bob",)):
+        lines = [("frame", "track", "x", "y", "w", "h", "score")]
+        lines += [(i, name, 20 + i, 10, 40, 100, 0.9) for i in range(3, 20) for name in people]
+        with boxes.open("w", newline="") as stream:
+            csv.writer(stream).writerows(lines)
+        predicted = world.predicted(job := world.job(tmp_path / "out", boxes=boxes))
+        assert [track["name"] for track in predicted.tracks] == [f"{world.video.stem}/{name}" for name in people]
+        for file in files_of(job):
+            np.testing.assert_array_equal(file["frame_index"], np.arange(3, 20))
+            np.testing.assert_allclose(file["bbox"][0], [20 + 3 + 20, 60, 100, 100])  # square by the larger side
+            assert json.loads(str(file["about"]))["crop_scale"] == 1.1
+        assert len(list((job.out / "bodies").iterdir())) == len(people) + (people == ("bob",))
+        np.savez(job.out / "bodies/mine.npz", frame_index=np.arange(3, 20), bbox=file["bbox"], about=file["about"])
+    assert (job.out / "bodies/mine.npz").exists()
 
 
 def test_a_folder_of_pictures_is_a_video_too(world, made, tmp_path) -> None:
