@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Final
 
@@ -55,6 +58,28 @@ def _restore_raw_data_error(message: str, file: Path, reason: str) -> RawDataErr
     ValueError.__init__(error, message)
     error.file, error.reason = file, reason
     return error
+
+
+_REFUSALS: Final[ContextVar[list[RawDataError] | None]] = ContextVar("refusals", default=None)
+
+
+def refuse(error: RawDataError) -> None:
+    """Raise the error: numbers that can be read are not what they must be. Inside `reading_refused`, collect it."""
+    refusals = _REFUSALS.get()
+    if refusals is None:
+        raise error
+    refusals.append(error)
+
+
+@contextmanager
+def reading_refused() -> Iterator[list[RawDataError]]:
+    """Read on where `refuse` would raise, to show what is wrong. Gives the errors, in order."""
+    refusals: list[RawDataError] = []
+    token = _REFUSALS.set(refusals)
+    try:
+        yield refusals
+    finally:
+        _REFUSALS.reset(token)
 
 
 class MissingAssets(PipelineError, FileNotFoundError):

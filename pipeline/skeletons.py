@@ -24,6 +24,17 @@ _BODY_25: Final = (
     "OP REye", "OP LEye", "OP REar", "OP LEar",
     "OP LBigToe", "OP LSmallToe", "OP LHeel", "OP RBigToe", "OP RSmallToe", "OP RHeel",
 )  # fmt: skip
+_COCO: Final = (
+    "nose", "leye", "reye", "lear", "rear", "lshoulder", "rshoulder", "lelbow", "relbow", "lwrist", "rwrist",
+    "lhip", "rhip", "lknee", "rknee", "lankle", "rankle",
+)  # fmt: skip
+_HALPE_26: Final = (
+    *_COCO, "headtop", "OP Neck", "OP MidHip",
+    "OP LBigToe", "OP RBigToe", "OP LSmallToe", "OP RSmallToe", "OP LHeel", "OP RHeel",
+)  # fmt: skip
+_FACE_AND_HANDS: Final = tuple(
+    [f"face{i}" for i in range(68)] + [f"left_hand{i}" for i in range(21)] + [f"right_hand{i}" for i in range(21)]
+)
 _COMMON_14: Final = (
     "rankle", "rknee", "rhip", "lhip", "lknee", "lankle", "rwrist", "relbow", "rshoulder",
     "lshoulder", "lelbow", "lwrist", "neck", "headtop",
@@ -41,9 +52,18 @@ JOINTS: Final[Mapping[str, tuple[str, ...]]] = {
         "headtop", "lshoulder", "rshoulder", "lelbow", "relbow", "lwrist", "rwrist",
         "lhip", "rhip", "lknee", "rknee", "lankle", "rankle",
     ),
-    "coco": (
-        "nose", "leye", "reye", "lear", "rear", "lshoulder", "rshoulder", "lelbow", "relbow", "lwrist", "rwrist",
-        "lhip", "rhip", "lknee", "rknee", "lankle", "rankle",
+    "coco": _COCO,
+    "coco_neck": (*_COCO, "OP Neck"),  # 18, as converters to OpenPose's order of COCO write it
+    "body_25b": (
+        "OP Nose", "OP LEye", "OP REye", "OP LEar", "OP REar", "OP LShoulder", "OP RShoulder", "OP LElbow", "OP RElbow",
+        "OP LWrist", "OP RWrist", "OP LHip", "OP RHip", "OP LKnee", "OP RKnee", "OP LAnkle", "OP RAnkle",
+        "neck", "headtop",  # MPII's, the head's lower and upper end
+        "OP LBigToe", "OP LSmallToe", "OP LHeel", "OP RBigToe", "OP RSmallToe", "OP RHeel",
+    ),
+    "halpe_26": _HALPE_26,
+    "halpe_136": _HALPE_26 + _FACE_AND_HANDS,
+    "coco_wholebody": (
+        *_COCO, "OP LBigToe", "OP LSmallToe", "OP LHeel", "OP RBigToe", "OP RSmallToe", "OP RHeel", *_FACE_AND_HANDS,
     ),
     "posetrack": (  # the usual order; a file's own `categories` decide
         "nose", "neck", "headtop", "lear", "rear", "lshoulder", "rshoulder", "lelbow", "relbow", "lwrist", "rwrist",

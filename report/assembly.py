@@ -13,9 +13,9 @@ import cache
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count, from_here
 from report.data import data_sections
-from report.data.splits import UNREADABLE, Opened, open_splits
+from report.data.splits import UNREADABLE, open_splits
 from report.page import Section, write_page
-from report.provenance import provenance_section, report_facts, stands_in
+from report.provenance import provenance_section, report_facts
 from report.summary import summary_section
 from report.training import training_sections
 from report.training.run import PATTERN, read_json, read_run
@@ -88,14 +88,10 @@ def write_report(of: Content, out: Path, progress: Progress = silent) -> Written
     """Read everything, and write the page. What cannot be read is reported in it."""
     fingerprint = of.fingerprint()  # before anything is read: what changes meanwhile makes the page old
     progress(0, 3, "data")
-    try:
-        opened = open_splits(of.root)
-        if not cache.open(of.root).splits:
-            raise cache.CacheError(f"{of.root}: the cache holds no split yet. `luigi --module tasks Data` fills it.")
-        shown = data_sections(of.root, raw=of.raw, body=of.body, stream=of.stream)
-    except UNREADABLE as error:
-        opened = Opened(of.root, problems=[str(error)])
-        shown = [Section("data", "Data", "nothing.html", {"problems": [str(error)]})]
+    opened = open_splits(of.root)
+    shown = [Section("data", "Data", "nothing.html", {"problems": opened.problems})]
+    if opened.splits:
+        shown = data_sections(opened, raw=of.raw, body=of.body, stream=of.stream)
     verdicts = next((section.data["verdicts"] for section in shown if section.anchor == "stream"), ())
     progress(1, 3, "training")
     read = [read_run(folder, name) for name, folder in of.runs]
@@ -104,10 +100,10 @@ def write_report(of: Content, out: Path, progress: Progress = silent) -> Written
         content, problems = read_ablation(of.runs_folder) if of.ablation else ({}, [])
         of_ablation = [read_run(folder, name) for name, folder in _ablation_runs(content, of)]
         notes = [*of.notes, *_not_shown(of, {run.folder.resolve() for run in (*read, *of_ablation)}), *problems]
-        shown += training_sections(of.root, read, notes=notes, ablation=content, ablation_runs=of_ablation)
-    shown.append(provenance_section(of.root, [*read, *of_ablation], fingerprint=fingerprint))
+        shown += training_sections(opened, read, notes=notes, ablation=content, ablation_runs=of_ablation)
+    shown.append(provenance_section(opened, [*read, *of_ablation], fingerprint=fingerprint))
     progress(2, 3, "page")
-    stand_in = is_stand_in(of.root) or any(run.stand_in for run in read)
+    stand_in = opened.stand_in or any(run.stand_in for run in read)
     out.parent.mkdir(parents=True, exist_ok=True)
     first = summary_section(opened, read, stream=of.stream, verdicts=verdicts, trains=of.training)
     facts = {"Made": report_facts()["Made"], "Cache": str(of.root), "Runs": str(of.runs_folder)}
@@ -124,12 +120,7 @@ def recorded(page: Path) -> str:
 
 def is_stand_in(root: cache.Root) -> bool:
     """Is anything in the cache demo data: rows of a split, or features of a stream?"""
-    try:
-        opened = cache.open(root)
-        splits = [opened[name] for name in opened.splits]
-    except UNREADABLE:
-        return False
-    return any(stands_in(m) for s in splits for m in (s.manifest, *(s.stream_manifest(name) for name in s.streams)))
+    return open_splits(root).stand_in
 
 
 def read_ablation(folder: Path) -> tuple[dict[str, Any], list[str]]:

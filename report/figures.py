@@ -78,35 +78,33 @@ class Plot:
     rows: list[tuple[Cell, ...]] = field(default_factory=list)
 
 
-def figure(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
-    """An empty figure of so many inches in the page's style, and its axes. Draw within `style()`."""
-    with style():
-        made = Figure((width, height), layout="constrained")
-        return made, made.add_subplot()
-
-
 @contextmanager
-def style() -> Iterator[None]:
-    """Within it, Matplotlib draws in the page's style."""
+def drawing(name: str, height: float) -> Iterator[tuple[Figure, Axes]]:
+    """A figure of so many inches and its axes; within it, Matplotlib draws in the page's style.
+
+    `name` is the figure's own on the page: `svg` makes ids of it that no other figure has.
+    """
     with mpl.rc_context():
         mpl.rcdefaults()  # whatever this machine's matplotlibrc says
-        mpl.rcParams.update(_STYLE)
-        yield
+        mpl.rcParams.update(_STYLE | {"svg.hashsalt": name})
+        made = Figure((WIDTH, height), layout="constrained", label=name)
+        yield made, made.add_subplot()
 
 
-def svg(figure: Figure, name: str) -> Markup:
-    """The figure as an SVG for the page. `name` is the figure's own on it: it makes ids that no other figure has."""
+def svg(figure: Figure) -> Markup:
+    """A figure as an SVG for the page."""
     written = io.StringIO()
-    with style(), mpl.rc_context({"svg.hashsalt": name}):
-        figure.savefig(
-            written, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        )
+    metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(written, format="svg", transparent=True, metadata=metadata)
     root = ET.fromstring(written.getvalue())  # noqa: S314
     for parent in [*root.iter()]:
         for child in [*parent]:
             if child.tag in (f"{{{_SVG}}}style", f"{{{_SVG}}}metadata"):  # would hold for the whole page
                 parent.remove(child)
-    own, referred = re.sub(r"\W+", "-", name), {a or b for a, b in _REFERENCE.findall(written.getvalue())}
+    own, referred = (
+        re.sub(r"\W+", "-", str(figure.get_label())),
+        {a or b for a, b in _REFERENCE.findall(written.getvalue())},
+    )
     for element in root.iter():
         element.tag = element.tag.removeprefix(f"{{{_SVG}}}")
         found, element.attrib = element.attrib, {}
@@ -156,8 +154,7 @@ def histogram(
     """
     values = {of: np.asarray(sample, np.float64).ravel() for of, sample in samples.items()}
     edges = _edges(np.concatenate([np.empty(0), *values.values()]), log) if bins is None else np.asarray(bins)
-    made, axes = figure(0.7 + 0.36 * max(len(values), 1))
-    with style():
+    with drawing(name, 0.7 + 0.36 * max(len(values), 1)) as (made, axes):
         for row, sample in enumerate(reversed(values.values())):
             axes.axhline(row, color=RULE, linewidth=0.5)
             if len(sample):
@@ -174,13 +171,14 @@ def histogram(
         axes.spines.left.set_visible(False)
         if log:
             _plain_numbers(axes.xaxis)
+        picture = svg(made)
     quantiles = {
         of: map(float, np.percentile(sample, QUANTILES)) if len(sample) else [None] * len(QUANTILES)
         for of, sample in values.items()
     }
     rows: list[tuple[Cell, ...]] = [(of, len(values[of]), *numbers) for of, numbers in quantiles.items()]
     header = ("of", "values", *(f"{q} %" if q != 50 else "median" for q in QUANTILES))
-    return Plot(svg(made, name), title, caption, header, rows)
+    return Plot(picture, title, caption, header, rows)
 
 
 def lines(
@@ -194,13 +192,16 @@ def lines(
     log_y: bool = False,
 ) -> Plot:
     """Curves in different colours and dashes. series: name -> (x (N,), y (N,)); a y that is not finite is a gap.
+    log_y: on a logarithmic scale, where any y is above 0; the others are gaps.
 
     Curves that are the same in every point are one, with all their names. The table has at most `MOST_ROWS` of the x,
     from the first to the last.
     """
-    points = _distinct({of: (np.asarray(x, np.float64), np.asarray(y, np.float64)) for of, (x, y) in series.items()})
-    made, axes = figure(2.6 + 0.2 * math.ceil(len(points) / 2))
-    with style():
+    given = {of: (np.asarray(x, np.float64), np.asarray(y, np.float64)) for of, (x, y) in series.items()}
+    if log_y := log_y and any((y > 0).any() for _, y in given.values()):
+        given = {of: (x, np.where(y > 0, y, np.nan)) for of, (x, y) in given.items()}
+    points = _distinct(given)
+    with drawing(name, 2.6 + 0.2 * math.ceil(len(points) / 2)) as (made, axes):
         for (of, (x, y)), color, dash in zip(points.items(), cycle(SERIES), cycle(DASHES), strict=False):
             alone = np.count_nonzero(np.isfinite(y)) == 1  # no line leads to it
             axes.plot(x, y, color=color, linestyle=dash, marker="o" if alone else "", markersize=4, label=of)
@@ -212,7 +213,8 @@ def lines(
         axes.grid(visible=True, axis="y", linewidth=0.5)
         if points:
             made.legend(loc="outside lower center", ncols=2)
-    return Plot(svg(made, name), title, caption, (x_label, *points), _rows_by_x(points))
+        picture = svg(made)
+    return Plot(picture, title, caption, (x_label, *points), _rows_by_x(points))
 
 
 def cell_text(value: Cell) -> str:

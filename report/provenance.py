@@ -18,7 +18,7 @@ from typing import Any, Final
 import cache
 from pipeline.cli.console import duration
 from pipeline.conversion.identity import ACCEPTED, accepted_lines
-from report.data.splits import UNREADABLE
+from report.data.splits import UNREADABLE, Opened, stands_in
 from report.page import Section
 from report.training.run import Run
 from vibe_model import runs
@@ -40,28 +40,12 @@ NAMES: Final = {
 Commit = dict[str, Any]  # of a split or stream, for the template: what, summary, facts, notes (accepted differences)
 
 
-def provenance_section(root: cache.Root, shown: Sequence[Run], *, fingerprint: str = "") -> Section:
+def provenance_section(opened: Opened, shown: Sequence[Run], *, fingerprint: str = "") -> Section:
     """All that is recorded of the splits in the cache, of the runs, and of the page."""
-    splits: list[Commit] = []
-    streams: list[Commit] = []
-    problems: list[str] = []
-    try:
-        opened = cache.open(root)
-        names = opened.splits
-    except UNREADABLE as error:
-        names, problems = (), [str(error)]
-    for name in names:
-        try:
-            split = opened[name]
-            splits.append(_split(split))
-            streams += [_stream(split, stream) for stream in split.streams]
-        except UNREADABLE as error:
-            problems.append(str(error))
     data = {
-        "splits": splits,
-        "streams": streams,
-        "problems": problems,
-        "runs": [_trained(run, root) for run in shown if run.about],
+        "splits": [_split(split) for split in opened.splits],
+        "streams": [_stream(split, stream) for split in opened.splits for stream in split.streams],
+        "runs": [_trained(run, opened) for run in shown if run.about],
         "report": report_facts(),
         "fingerprint": fingerprint,
     }
@@ -91,11 +75,6 @@ def code_revision(folder: Path) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return f"git commit {commit}" + (", with changes that are not committed" if changed else "")
-
-
-def stands_in(manifest: Mapping[str, Any]) -> bool:
-    """Is it the manifest of a split of demo data, or of a stream of it or of an untrained network?"""
-    return bool(manifest.get("stand_in") or _mapping(manifest.get("backbone")).get("stand_in"))
 
 
 def _split(split: cache.Split) -> Commit:
@@ -134,7 +113,7 @@ def _made(what: str, of: Sequence[str], manifest: Mapping[str, Any], notes: Mapp
     return {"what": what, "summary": summary, "facts": facts, "notes": list(accepted_lines(manifest))}
 
 
-def _trained(run: Run, root: cache.Root) -> dict[str, Any]:
+def _trained(run: Run, opened: Opened) -> dict[str, Any]:
     """A run: its settings beside those of the nearest preset, and what it was trained on."""
     config, about = run.config, run.about
     began = run.events.began
@@ -159,7 +138,7 @@ def _trained(run: Run, root: cache.Root) -> dict[str, Any]:
         "preset": preset,
         "changes": changes,
         "settings": _flat(_mapping(about.get("config"))),
-        "stale": list(_stale(run, root)),
+        "stale": list(_stale(run, opened)),
     }
 
 
@@ -173,16 +152,16 @@ def nearest_preset(config: TrainConfig) -> tuple[str, list[tuple[str, str, str]]
     return nearest, differences[nearest]
 
 
-def _stale(run: Run, root: cache.Root) -> Iterator[str]:
+def _stale(run: Run, opened: Opened) -> Iterator[str]:
     """What the run read and the cache no longer holds, or not as the run read it."""
-    inputs = _mapping(run.about.get("inputs"))
+    inputs, here = _mapping(run.about.get("inputs")), {split.name: split for split in opened.splits}
     stream = "" if run.config is None else run.config.stream
     read = [(name, digest, "") for name, digest in _mapping(inputs.get("splits")).items()]
     read += [(name, digest, stream) for name, digest in _mapping(inputs.get("streams")).items() if stream]
     for name, digest, of in read:
         what = f"{name}, stream {of}" if of else name
         try:
-            split = cache.open(root)[name]
+            split = here[name]
             if runs.content_digest(split.stream_manifest(of) if of else split.manifest) != digest:
                 yield f"{what}: has changed in the cache since the run read it"
         except (*UNREADABLE, VibeModelError, KeyError):

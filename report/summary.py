@@ -9,11 +9,10 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from pipeline.cli.text import command, count
-from pipeline.features.plan import missing_rows
 from pipeline.reasons import reason
 from pipeline.show.tracks import rejected
 from report.data.overview import OF, left_out
-from report.data.splits import UNREADABLE, Opened, is_demo, is_untrained, n_rows, problem
+from report.data.splits import Opened, is_demo, is_untrained, n_rows
 from report.data.stream_health import Verdict
 from report.page import Section
 from report.training.results import tables_of
@@ -32,9 +31,8 @@ def summary_section(
 
     verdicts: of the health of `stream`. trains: whether the page is about training, too.
     """
-    opened = _readable(opened)
     about, bad = demo_parts(opened, runs), [verdict for verdict in verdicts if verdict.faults]
-    missing = 0 if stream is None else _missing(opened, stream)
+    missing = sum(n for (_, name), n in opened.missing.items() if name == stream)
     by_design, wrong = _frames(opened)
     n_rejected = sum(rejected(split)[0] for split in opened.splits)
     recorded = [split.manifest["accounting"]["frames"] for split in opened.splits if "accounting" in split.manifest]
@@ -86,21 +84,6 @@ def summary_section(
     return Section("in-short", "In short", "summary.html", {"facts": facts, "todo": todo, "demo_parts": about})
 
 
-def _readable(opened: Opened) -> Opened:
-    """Without the splits that cannot be read, which are reported as problems instead."""
-    found = Opened(opened.root, problems=[*opened.problems])
-    for split in opened.splits:
-        try:
-            n_rows(split)
-            rejected(split)
-            for name in split.streams:
-                split.stream_manifest(name)
-            found.splits.append(split)
-        except UNREADABLE as error:
-            found.problems.append(problem(split.name, error))
-    return found
-
-
 def demo_parts(opened: Opened, runs: Sequence[Run]) -> str:
     """Which of data, body and network are not real."""
     data = [split for split in opened.splits if is_demo(split)]
@@ -125,17 +108,6 @@ def _frames(opened: Opened) -> tuple[int, int]:
     frames = {name: n for (what, name), n in left_out(opened.splits).items() if what == OF["frames"]}
     by_design = sum(n for name, n in frames.items() if reason(name).by_design)
     return by_design, sum(frames.values()) - by_design
-
-
-def _missing(opened: Opened, stream: str) -> int:
-    """Rows without features, of the splits that have the stream."""
-    n = 0
-    for split in (split for split in opened.splits if stream in split.streams):
-        try:
-            n += missing_rows(split, stream).rows
-        except UNREADABLE:
-            continue  # the section about the stream reports it
-    return n
 
 
 def _state(run: Run) -> str:

@@ -28,14 +28,6 @@ def no_waiting_for_the_disk() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with demo data in `seeds`."""
-    folder = tmp_path_factory.mktemp("benchmarks")
-    synthetic.write_dataset("penn_action", folder / "seeds/penn_action", n_videos=1, n_frames=1)
-    return folder
-
-
 @pytest.mark.slow
 def test_one_command_measures_conversion_and_writes_the_report(tmp_path: Path) -> None:
     options = ["--datasets", "amass", "--scale", "0.02", "--frames", "100", "--beside", ".", "--work", str(tmp_path)]
@@ -112,6 +104,7 @@ def test_one_command_measures_how_everything_grows(scale: Any, tmp_path: Path, m
     assert [path.name for path in tmp_path.iterdir()] == ["scale.md"]  # all else is cleared away
 
 
+@pytest.mark.slow
 def test_a_measure_of_something_else_ends_the_benchmark(scale: Any, tmp_path: Path) -> None:
     scale.make(tmp_path, "train", 8)
     raw = tmp_path / "raw/kinetics"
@@ -168,21 +161,6 @@ def test_kills_are_counted_and_what_went_wrong_is_told(tmp_path: Path, monkeypat
     wrong = crashes.Tally("a run", kills=1, wrong=["a reader saw a mixture"])
     assert "- a reader saw a mixture" in crashes.report([wrong], seed=0, seconds=1)
     assert "Every cache verified" not in crashes.report([wrong], seed=0, seconds=1)
-
-
-@pytest.mark.slow
-def test_a_command_dies_at_the_moment_and_not_otherwise(work: Path, tmp_path: Path) -> None:
-    import crashes
-
-    raw = work / "seeds/penn_action"
-    command = crashes.Command("convert", ["convert", "penn_action", "train", "--raw", str(raw), "--workers", "1"])
-    status, changes, seconds = command.run(tmp_path / "calm")
-    assert status == 0
-    assert seconds > 0
-    assert command.run(tmp_path / "killed", crashes.Moment(at=changes // 2)) == (-9, 0, 0.0)
-    assert (tmp_path / "killed/penn_action/train/.writing").is_dir()
-    assert command.run(tmp_path / "killed")[0] == 0
-    assert crashes.contents(tmp_path / "killed") == crashes.contents(tmp_path / "calm")
 
 
 @pytest.mark.slow

@@ -89,13 +89,11 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --------------------------------------------------------------------------------------------------- what is built
 
 
-def test_the_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel: Path) -> None:
+@pytest.mark.slow
+def test_the_wheel_holds_the_licence_every_file_of_the_packages_and_nothing_else(wheel: Path) -> None:
     files = files_of_packages()
     assert {"pipeline/py.typed", "pipeline/show/templates/page.html", "pipeline/commands/templates/luigi.cfg"} <= files
     assert contents(wheel) == files
-
-
-def test_the_wheel_holds_the_licence(wheel: Path) -> None:
     inside = zipfile.ZipFile(wheel)
     (name,) = [name for name in inside.namelist() if name.endswith("/LICENSE")]
     assert inside.read(name) == (ROOT / "LICENSE").read_bytes()

@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
     out.print(plain(f"{plan.name}: {done.did or 'converted'} (why: {plan.why})"))
     print_accounting(done.totals, done.uncounted)
     _print_rejected(done.rejected, args.cache)
+    _print_few([f"note {note}" for note in done.notes], args.cache)
     return _exit_code(done.empty)
 
 
@@ -97,7 +98,10 @@ def _retry(args: argparse.Namespace) -> int:
 
 
 def _print_rejected(accounts: Sequence[VideoAccount], root: cache.Root) -> None:
-    lines = [f"rejected {account.rejection}" for account in accounts]
+    _print_few([f"rejected {account.rejection}" for account in accounts], root)
+
+
+def _print_few(lines: Sequence[str], root: cache.Root) -> None:
     for text in few(lines, FEW, command("status", "--all", "--cache", str(root))):
         out.print(f"  {DOUBT} {plain(text)}")
 

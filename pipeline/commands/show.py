@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     name = f"{args.dataset}/{args.split}"
     check_page(args.out)
     if args.cache is not None:
-        shown = show.from_cache(args.cache, name, choice, raw=args.raw)
+        shown = show.from_cache(args.cache, name, choice, raw=args.raw, body=args.body)
     elif args.raw is not None:
         check_own_folder(args.raw, datasets.get(args.dataset))
         shown = show.from_raw(datasets.get(args.dataset), args.split, args.raw, choice, body=args.body)
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     for warning in shown.warnings:
         err.print(f"{DOUBT} {plain(f'{name}: {warning}')}")
     with bar(f"show {name}", err, unit="track") as progress:
-        show.write_page(shown, args.out, body=args.body, progress=progress)
+        show.write_page(shown, args.out, progress=progress)
     out.print(plain(f"{name}: {count(len(shown.tracks), 'track')} in {args.out} ({size(args.out.stat().st_size)})"))
     if shown.stand_in:
         out.print(f"  {STAND_IN} demo data, not the dataset itself")

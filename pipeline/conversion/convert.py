@@ -23,6 +23,7 @@ from pipeline.cli.text import command, count
 from pipeline.conversion.identity import accepted, accepted_entry
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
 from pipeline.datasets.base import Dataset, unexpected
+from pipeline.datasets.pixels import require_in_picture
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.processes import MEMORY, TIMEOUT, Failed, ordered_map
 from pipeline.raw import RawVideo, changes
@@ -51,6 +52,8 @@ class Conversion:
     plan: ConversionPlan
     totals: Mapping[str, Any]
     rejected: tuple[VideoAccount, ...]  # of the videos read now, those that failed; defects of readers first
+    notes: tuple[str, ...] = ()  # of the videos read now: "<video>: <note>"
+    empty: str = ""  # that the split has no rows since its videos were rejected, and the first; "" where it has some
     unchanged: int = 0  # videos of the split that were not read again
     uncounted: int = 0  # of all videos of the split, those that could not be read: `totals` have none of their frames
 
@@ -61,11 +64,6 @@ class Conversion:
             return ""
         removed = [f"{len(self.plan.removed):,} removed"] if self.plan.removed else []
         return ", ".join([f"{count(len(self.plan.append), 'video')} read", *removed, f"{self.unchanged:,} unchanged"])
-
-    @property
-    def empty(self) -> str:
-        """That the split has no rows because of errors, and the first of them; "" where that is not so."""
-        return "" if self.totals["videos"]["kept"] else _empty(self.plan.name, self.rejected)
 
 
 def convert(
@@ -117,7 +115,10 @@ def convert(
     failed.sort(key=lambda account: account.set_aside != UNEXPECTED)
     unchanged = sum(account.name not in appended and not account.other_split for account in accounts)
     uncounted = sum(is_failure(plan.dataset, account) and not account.found for account in accounts)
-    return Conversion(plan, totals, tuple(failed), unchanged, uncounted)
+    notes = tuple(f"{a.name}: {note}" for a in accounts if a.name in appended for note in a.notes)
+    return Conversion(
+        plan, totals, tuple(failed), notes, _empty(plan, totals, accounts), unchanged=unchanged, uncounted=uncounted
+    )
 
 
 def _append_videos(
@@ -153,16 +154,18 @@ def is_failure(dataset: Dataset, account: VideoAccount) -> bool:
 
 def committed_empty(plan: ConversionPlan) -> str:
     """`Conversion.empty` of a split as it is committed."""
-    if plan.committed is None or plan.committed.manifest["accounting"]["videos"]["kept"]:
-        return ""
-    return _empty(plan.name, [account for account in plan.accounts() if is_failure(plan.dataset, account)])
+    return "" if plan.committed is None else _empty(plan, plan.committed.manifest["accounting"], plan.accounts())
 
 
-def _empty(name: str, failed: Sequence[VideoAccount]) -> str:
-    if not failed:
+def _empty(plan: ConversionPlan, totals: Mapping[str, Any], accounts: Iterable[VideoAccount]) -> str:
+    if totals["videos"]["kept"]:
         return ""
-    first = f"{failed[0].set_aside}: {failed[0].message}"
-    return f"{name}: no rows because of errors: all of {count(len(failed), 'video')} failed. The first, {first}"
+    rejected = [account for account in accounts if account.set_aside]
+    rejected.sort(key=lambda account: not is_failure(plan.dataset, account))
+    if not rejected:
+        return ""
+    first = f"{rejected[0].set_aside}: {rejected[0].message}"
+    return f"{plan.name}: no rows: all of {count(len(rejected), 'video')} were rejected. The first, {first}"
 
 
 def refuse_committed_failures(plan: ConversionPlan) -> None:
@@ -274,7 +277,7 @@ def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video:
         _refuse_other_encodings(raw, video)
         with _one_thread(model):
             tracks, account = dataset.read_accounted(raw, split, video, model)
-        pixels = _pixels(tracks)
+        pixels = _pixels(raw, video, tracks)
     except RawDataError as error:  # of the pixels: those of the labels are in the account already
         tracks = ()
         account.reject(error.reason, str(error))
@@ -296,12 +299,18 @@ def _refuse_other_encodings(raw: Path, video: RawVideo) -> None:
             raise RawDataError(shown, "name", expected="UTF-8", found="other bytes", do=do, reason="name_not_utf8")
 
 
-def _pixels(tracks: Sequence[Track]) -> dict[str, Any]:
-    """What the cache keeps of where the pixels are. Raises RawDataError when none of the pictures can be read."""
+def _pixels(raw: Path, video: RawVideo, tracks: Sequence[Track]) -> dict[str, Any]:
+    """What the cache keeps of where the pixels are.
+
+    Raises RawDataError when none of the pictures can be read, or the keypoints are not in pixels of theirs.
+    """
     source = next((track.frames for track in tracks if track.frames is not None), None)
     if source is None:
         return {}
     width, height = source.size()
+    if keypoints := [track.kp_2d for track in tracks if track.kp_2d is not None]:
+        labels = raw / next(iter((*video.label_folders, *video.files)), Path(video.name))
+        require_in_picture(labels, np.concatenate(keypoints), (width, height))
     return {"source": source.spec, "pixels": source.digest(), "width": width, "height": height}
 
 

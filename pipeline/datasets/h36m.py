@@ -233,12 +233,11 @@ def _source(raw: Path, video: RawVideo, n_labels: int, account: VideoAccount) ->
             raw / video.name, "video", expected=expected, found="poses alone", do=do, reason="video_missing"
         )
     source = pictures_or_video(raw, video.folders, videos, account)
-    if isinstance(source, Pictures):
-        fps, n_there = FPS, n_frames(source)
-    else:
+    fps = FPS
+    if isinstance(source, Video):
         source.require_decodable()
-        header = source.header()
-        fps, n_there = header.fps, n_labels if header.n_frames is None else header.n_frames
+        fps = source.header().fps
+    n_there = n_frames(source)
     if n_there < LEAST_SHARE * n_labels or fps < LEAST_SHARE * FPS:  # comparisons with NaN are false
         raise RawDataError(
             source.place,

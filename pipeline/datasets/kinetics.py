@@ -9,6 +9,7 @@ Kay et al.: The Kinetics Human Action Video Dataset, 2017.
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,17 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.datasets.base import Dataset
-from pipeline.datasets.people import people
+from pipeline.datasets.people import confident, people
+from pipeline.datasets.pixels import require_frames, require_in_picture
 from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import RawDataError
-from pipeline.formats.labels.detections import Detections, openpose_files, read_alphapose, read_openpose
+from pipeline.formats.labels.detections import (
+    ALPHAPOSE_NAMES,
+    Detections,
+    openpose_files,
+    read_alphapose,
+    read_openpose,
+)
 from pipeline.pixels.frames import Video
 from pipeline.raw import RawVideo
 from pipeline.raw.files import is_folder
@@ -29,7 +37,14 @@ from pipeline.track import Track
 if TYPE_CHECKING:
     from pipeline.body import Body
 
-EXTENSIONS: Final = (".mp4", ".avi", ".mkv", ".webm")  # the order in which one is chosen, where a clip has several
+EXTENSIONS: Final = (
+    ".mp4",
+    ".avi",
+    ".mkv",
+    ".webm",
+    ".mov",
+    ".m4v",
+)  # the order in which one is chosen, where a clip has several
 MIN_FRAMES: Final = 25
 DETECTOR: Final = "OpenPose (--write_json) or AlphaPose"
 
@@ -64,11 +79,6 @@ class Kinetics(Dataset):
             "is one of the clips that replace those of train that were published corrupted",
             "Move the clips in replacement/ over those of the same names in train/.",
         ),
-        Mistake(
-            "keypoints/*/*/alphapose-results.json",
-            "has AlphaPose's own name, and is not read",
-            "Name each result after its clip: keypoints/<split>/<clip>/<clip>.json.",
-        ),
     )
     totals: ClassVar[Mapping[str, Totals]] = {"val": Totals(videos=19_906)}  # rows of the release's list
 
@@ -100,9 +110,9 @@ class Kinetics(Dataset):
         source = _source(raw, video, account)
         header = source.header()
         source.require_decodable()
-        last = int(max(detections.frame_index, default=-1))
-        if header.n_frames is not None and last >= header.n_frames:
-            account.notes.append(f"keypoints reach frame {last}, by its header the video has {header.n_frames} frames")
+        labels = raw / video.label_folders[0]
+        require_frames(labels, source, detections.frames, account)
+        require_in_picture(labels, confident(detections), source.size())
         return [
             self.track(
                 split,
@@ -145,20 +155,29 @@ def _raw_video(split: str, name: str, clips: list[Path], with_keypoints: set[str
 
 def _source(raw: Path, video: RawVideo, account: VideoAccount) -> Video:
     if not video.files:
-        expected, do = f"{video.name}.mp4", "Download it again, if YouTube still has it."
+        split, _, clip = video.name.partition("/")
+        there = sorted(file.name for file in (raw / split).glob(f"**/{glob.escape(clip)}.*"))
+        do = "Convert it to MP4." if there else "Download it again, if YouTube still has it."
         raise RawDataError(
-            raw / video.name, "video", expected=expected, found="keypoints alone", do=do, reason="video_missing"
+            raw / video.name,
+            "video",
+            expected=f"{video.name} with one of {', '.join(EXTENSIONS)}",
+            found=", ".join(there) or "keypoints alone",
+            do=do,
+            reason="video_missing",
         )
-    clip, *others = video.files
-    account.notes.extend(f"{other.name} is not used: {clip.name} is the same clip" for other in others)
-    return Video(raw, clip.as_posix())
+    first, *others = video.files
+    account.notes.extend(f"{other.name} is not used: {first.name} is the same clip" for other in others)
+    return Video(raw, first.as_posix())
 
 
 def _detections(folder: Path, clip: str, account: VideoAccount) -> Detections | None:
     """OpenPose's files, or else AlphaPose's; None when there are neither."""
-    files, alphapose = openpose_files(folder, clip), folder / f"{clip}.json"
+    files = openpose_files(folder, clip)
+    results = [folder / name for name in (f"{clip}.json", *ALPHAPOSE_NAMES)]
+    alphapose = next((file for file in results if file.is_file()), None)
     if files:
-        if alphapose.is_file():
+        if alphapose is not None:
             account.notes.append(f"{alphapose.name} is not used: OpenPose's files are")
         return read_openpose(files)
-    return read_alphapose(alphapose) if alphapose.is_file() else None
+    return None if alphapose is None else read_alphapose(alphapose)

@@ -14,7 +14,6 @@ is in no registry: `predict` makes one with `NewVideo.of`.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +24,14 @@ from numpy.typing import NDArray
 
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.base import Dataset
-from pipeline.datasets.people import people
+from pipeline.datasets.people import confident, people
+from pipeline.datasets.pixels import SAME_VIDEO, require_frames, require_in_picture
 from pipeline.errors import ConfigError, PipelineError, RawDataError
 from pipeline.formats.labels.boxes_csv import read_boxes
 from pipeline.formats.labels.detections import Detections, openpose_files, read_alphapose, read_openpose
 from pipeline.linking import MAX_GAP
 from pipeline.pixels.frames import Pictures, Video
-from pipeline.pixels.numbered import n_frames, picture_pattern
+from pipeline.pixels.numbered import picture_pattern
 from pipeline.raw import RawVideo
 from pipeline.raw.digests import names_in
 from pipeline.raw.stand_in import is_stand_in
@@ -47,9 +47,6 @@ KEYPOINTS: Final = "keypoints"
 BOXES: Final = "boxes"  # the two splits: what shows where people are
 BOX_SCALE: Final = 1.1  # crop side / larger side of a detector's box, which holds the whole person with some air
 MIN_FRAMES: Final = 5  # fewer are a detector's mistake more often than a person
-MOST_OFF: Final = 2  # frames that a detector may have lost at the end
-RUN: Final = "Run the detector on this very file, on every frame of it, into an empty folder."
-_OPENPOSE: Final = re.compile(r"(.+)_\d{12}_keypoints\.json", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -122,8 +119,9 @@ class NewVideo(Dataset):
         labels = Path(self.keypoints or self.boxes)
         tracks = []
         if split == KEYPOINTS:
-            detections = _openpose(labels, source, account) if labels.is_dir() else _alphapose(labels, source)
+            detections = _openpose(labels, source, account) if labels.is_dir() else _alphapose(labels, source, account)
             account.found = detections.n_persons
+            require_in_picture(labels, confident(detections), source.size())
             for person in people(detections, account, self.min_frames):
                 every, bbox = self._bridged(person.frame_index, person.bbox, account)
                 kp_2d = np.zeros((len(every), *person.kp_2d.shape[1:]), np.float32)
@@ -132,7 +130,9 @@ class NewVideo(Dataset):
             return tracks
         by_track = read_boxes(labels)
         account.found = sum(len(frames) for frames, _ in by_track.values())
-        _require_frames(labels, source, max((int(frames[-1]) for frames, _ in by_track.values()), default=-1))
+        frames = sorted({int(frame) for frames, _ in by_track.values() for frame in frames})
+        require_frames(labels, source, frames, account)
+        require_in_picture(labels, _corners([boxes for _, boxes in by_track.values()]), source.size())
         for name, (frame_index, boxes) in by_track.items():
             if len(frame_index) < self.min_frames:
                 account.drop_track("track_too_short", len(frame_index))
@@ -188,8 +188,9 @@ def _openpose(folder: Path, source: Pictures | Video, account: VideoAccount) -> 
     files = _of_pictures(folder, source) or _numbered(folder, source)
     if files and isinstance(source, Video) and not files[0][1].name.startswith(f"{source.place.stem}_"):
         account.notes.append(f"the keypoints are called {files[0][1].name}, the video {source.place.name}: theirs?")
-    last = files[-1][0] if files else -1
-    _require_frames(folder, source, last, every=True)
+    numbers = [number for number, _ in files]
+    require_frames(folder, source, numbers, account, every=True)
+    last = numbers[-1] if numbers else -1
     if absent := last + 1 - len(files):
         account.notes.append(f"{absent} of {last + 1} frames have no file of keypoints in {folder}")
     return read_openpose(files)
@@ -206,30 +207,23 @@ def _of_pictures(folder: Path, source: Pictures | Video) -> list[tuple[int, Path
 
 def _numbered(folder: Path, source: Pictures | Video) -> list[tuple[int, Path]]:
     """Files of the video's name, or of whatever name they share."""
-    names = {match[1] for name in names_in(folder) if (match := _OPENPOSE.fullmatch(name))}
     own = source.place.stem
-    if own not in names and len(names) != 1:
-        found = f"those of {len(names)} videos, such as {', '.join(sorted(names)[:3])}" if names else "none"
+    files = openpose_files(folder, own)
+    if not files:
         expected = f"{own}_<12 digits>_keypoints.json, a file for every frame"
-        raise RawDataError(folder, "keypoints", expected=expected, found=found, do=RUN, reason="no_keypoints")
-    return openpose_files(folder, own if own in names else names.pop())
+        raise RawDataError(folder, "keypoints", expected=expected, found="none", do=SAME_VIDEO, reason="no_keypoints")
+    return files
 
 
-def _alphapose(file: Path, source: Pictures | Video) -> Detections:
+def _alphapose(file: Path, source: Pictures | Video, account: VideoAccount) -> Detections:
     """AlphaPose's results, which name only the frames with a person in them."""
     detections = read_alphapose(file)
-    _require_frames(file, source, int(max(detections.frame_index, default=-1)))
+    require_frames(file, source, detections.frames, account)
     return detections
 
 
-def _require_frames(labels: Path, source: Pictures | Video, last: int, *, every: bool = False) -> None:
-    """Raise RawDataError unless the labels, which reach to frame `last`, fit the video; `every`: and reach its end."""
-    stated = source.header().n_frames if isinstance(source, Video) else None
-    if stated is not None and (last + 1 == stated if every else last < stated):
-        return  # else its frames are counted, since headers are often wrong
-    there = n_frames(source)
-    if last >= there + MOST_OFF or (every and last + 1 < there - MOST_OFF):
-        expected = f"labels of the {there} frames of {source.place}"
-        raise RawDataError(
-            labels, "frames", expected=expected, found=f"{last + 1}", do=RUN, reason="frame_count_mismatch"
-        )
+def _corners(boxes: Sequence[Float32s]) -> NDArray[np.float32]:
+    """(N, 2, 3) the upper left and lower right corners of all boxes, as joints with confidence 1."""
+    rows = np.concatenate([*boxes, np.empty((0, 4), np.float32)])
+    ends = [np.column_stack([rows[:, :2] + sign * rows[:, 2:] / 2, np.ones(len(rows))]) for sign in (-1, 1)]
+    return np.stack(ends, axis=1).astype(np.float32)

@@ -16,7 +16,7 @@ from pipeline.accounting import VideoAccount
 from pipeline.boxes import smooth_boxes
 from pipeline.formats.labels.detections import Detections
 from pipeline.linking import MAX_GAP, link
-from pipeline.skeletons import convert, without_non_finite
+from pipeline.skeletons import convert, joint_names, without_non_finite
 
 MIN_CONFIDENCE: Final = 0.3
 MIN_VISIBLE: Final = 6  # joints
@@ -55,6 +55,17 @@ def people(detections: Detections, account: VideoAccount, min_frames: int) -> It
         bbox = boxes[dense[kept] - first] * np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)
         in_spin49 = convert(kp_2d[kept], source=detections.skeleton, target="spin49").astype(np.float32)
         yield Person(name, frame_index[kept], bbox, in_spin49)
+
+
+def confident(detections: Detections) -> NDArray[np.float64]:
+    """(N, J, 3) all persons of all frames; the score of joints that do not count is 0."""
+    persons, _ = without_non_finite(np.concatenate([*detections.keypoints, np.empty((0, *_shape(detections)))]))
+    persons[persons[..., 2] < MIN_CONFIDENCE] = 0
+    return persons
+
+
+def _shape(detections: Detections) -> tuple[int, int]:
+    return len(joint_names(detections.skeleton)), 3
 
 
 def _with_confidence(detections: Detections, account: VideoAccount) -> Detections:

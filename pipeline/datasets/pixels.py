@@ -1,7 +1,9 @@
-"""Where a video's frames are: numbered pictures, or a video file.  [raw pixels] -> tracks -> features -> windows
+"""Where a video's frames are, and whether labels are of these frames.  [raw pixels] -> tracks -> features -> windows
 
 MPI-INF-3DHP and Human3.6M come as videos, from which people extract pictures under names of their own. Which pictures
-there are, and how they are numbered, is decided by their names alone.
+there are, and how they are numbered, is decided by their names alone. Labels belong to the frames that decode: a
+header's count is not trusted. What labels and pixels show not to belong together is refused by `require_frames`,
+`require_in_picture` and `frames_there`.
 """
 
 from __future__ import annotations
@@ -14,13 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import VideoAccount
-from pipeline.errors import RawDataError
+from pipeline.errors import RawDataError, refuse
 from pipeline.pixels.frames import Pictures, Video
-from pipeline.pixels.numbered import n_frames, numbered, picture_pattern
+from pipeline.pixels.numbered import edit_list_start, n_frames, numbered, picture_pattern
 from pipeline.raw.listing import listed
 
 MIN_COMPARED: Final = 500  # frames; the releases' videos have more
 MAX_RATIO: Final = 60  # one frame a second
+MOST_LOST: Final = 2  # frames that a detector or a decoder may lose at a video's end
+FEWEST: Final = 50  # joints of a video; fewer do not show that they are of another one
+MARGIN: Final = 0.1  # of the picture's size: so far outside, joints of people at its border may be
+MOST_OUTSIDE: Final = 0.5  # of the joints
+MOST_PERSONS_OUTSIDE: Final = 0.1  # of the persons, with all of their joints
+SMALLEST: Final = 4.0  # px, height or width of the median person
+SAME_VIDEO: Final = "Run the detector on this very file, on every frame of it, into an empty folder, and write pixels."
+FROM_0: Final = "Count frames from 0: the first frame is 0."
+CUT_AGAIN: Final = "Encode the video again (ffmpeg without -c copy), and make labels of the result."
 
 
 def inputs(
@@ -65,12 +76,13 @@ def pictures_or_video(
 def frames_there(
     source: Pictures | Video, n_labels: int, account: VideoAccount, *, extracted: bool = True
 ) -> NDArray[np.bool_]:
-    """(n_labels,) which labelled frames have a picture; of a video, the frames that its header states.
+    """(n_labels,) which labelled frames have a picture; of a video, those that decode.
 
     Differences are noted; counting them is up to the reader. Raises RawDataError: `no_picture` when there is none of
     the pictures; `frame_count_mismatch` when there are a half, a third, ... as many frames as labels, or twice, three
-    times, ... as many. Then they were extracted at another rate, and every label but the first would belong to another
-    frame. With `extracted` False, for pictures that are part of the release, that is not checked.
+    times, ... as many: they were extracted at another rate, and every label but the first would belong to another
+    frame (with `extracted` False, for pictures that are part of the release, that is not checked); and when labelled
+    frames that the video's header states do not decode, since they may be missing at its start.
     """
     if isinstance(source, Pictures):
         there = source.indices()
@@ -78,8 +90,10 @@ def frames_there(
         n_reached = n_frames(source)
         has_picture = np.isin(np.arange(n_labels), there)
     else:
-        stated = source.header().n_frames
-        n_there = n_reached = n_labels if stated is None else stated
+        n_there = n_reached = n_frames(source)
+        hidden = (source.header().n_frames or 0) - n_there
+        if n_there < n_labels and hidden > (0 if edit_list_start(source.place) else MOST_LOST):
+            refuse(_hidden(source.place, source, n_there, f"{n_labels} labels"))
         n_beyond = max(n_there - n_labels, 0)
         has_picture = np.arange(n_labels) < n_there
     if not n_there:
@@ -92,13 +106,15 @@ def frames_there(
             reason="no_picture",
         )
     if extracted and _other_rate(n_reached, n_labels):
-        raise RawDataError(
-            source.place,
-            "frames",
-            expected=f"one for each of {n_labels} labels",
-            found=f"{n_reached}: frames at another rate",
-            do="Extract every frame of the video, without a frame rate.",
-            reason="frame_count_mismatch",
+        refuse(
+            RawDataError(
+                source.place,
+                "frames",
+                expected=f"one for each of {n_labels} labels",
+                found=f"{n_reached}: frames at another rate",
+                do="Extract every frame of the video, without a frame rate.",
+                reason="frame_count_mismatch",
+            )
         )
     if n_beyond:
         account.notes.append(f"{n_labels} frames are labelled, {n_there} are there: the last {n_beyond} not used")
@@ -107,6 +123,91 @@ def frames_there(
         name = source.path(first).name if isinstance(source, Pictures) else f"frame {first}"
         account.notes.append(f"{absent} of {n_labels} labelled frames have no picture, the first is {name}")
     return has_picture
+
+
+def require_frames(
+    labels: Path, source: Pictures | Video, frames: Sequence[int], account: VideoAccount, *, every: bool = False
+) -> None:
+    """Refuse labels of other frames than those that decode, whatever the video's header states.
+
+    Args:
+        labels: the file or folder that they are from, for messages.
+        frames: those that have labels, ascending, from 0.
+        account: where it is noted that there are labels for every second frame only, or that frame 0 has none.
+        every: labels of every frame are expected, but for the last `MOST_LOST`.
+
+    Raises:
+        RawDataError: `frame_count_mismatch`.
+    """
+    if not len(frames):
+        return
+    there, first, last = n_frames(source), int(frames[0]), int(frames[-1])
+    steps, times = np.unique(np.diff(frames), return_counts=True)
+    if len(frames) >= FEWEST and steps[0] > 1 and times[0] > len(frames) / 2:
+        account.notes.append(f"labels of one frame in {steps[0]}, from {first} to {last}")
+    if last == there and first > 0:
+        found = f"frames {first} to {last}, counted from 1"
+        expected = f"frames 0 to {there - 1}, which {source.place} has"
+        refuse(RawDataError(labels, "frames", expected=expected, found=found, do=FROM_0, reason="frame_count_mismatch"))
+    elif last >= there and isinstance(source, Video) and (source.header().n_frames or 0) > last:
+        refuse(_hidden(labels, source, there, f"labels up to frame {last}"))
+    elif last >= there or (every and last + 1 < there - MOST_LOST):
+        expected, found = f"labels of the {there} frames of {source.place}", f"labels up to frame {last}"
+        do = SAME_VIDEO
+        refuse(RawDataError(labels, "frames", expected=expected, found=found, do=do, reason="frame_count_mismatch"))
+    elif first == 1 and len(frames) == last:
+        account.notes.append(f"labels of the frames 1 to {last}, of {there}: if they are counted from 1, correct that")
+
+
+def _hidden(labels: Path, video: Video, there: int, found: str) -> RawDataError:
+    """The header states frames that do not decode: it is not known which labels are theirs."""
+    stated, start = video.header().n_frames, edit_list_start(video.place)
+    cause = f"its edit list begins at {start:.3f} s" if start else "it is cut off or damaged"
+    expected = f"labels of the {there} frames that decode of {video.place}"
+    found = f"{found}, while the video's header states {stated} frames and {there} decode ({cause})"
+    return RawDataError(labels, "frames", expected=expected, found=found, do=CUT_AGAIN, reason="frame_count_mismatch")
+
+
+def require_in_picture(labels: Path, keypoints: NDArray[np.floating], size: tuple[int, int]) -> None:
+    """Refuse keypoints that are not in pixels of this picture.
+
+    Args:
+        labels: the file or folder that they are from, for messages.
+        keypoints: (N, J, 3) all persons of all frames: px, px, confidence; 0 is no joint.
+        size: the picture's width and height in px.
+
+    Raises:
+        RawDataError: `keypoints_outside`: all are within 2 px of the corner, most joints or every tenth person are
+            outside the picture, or persons are under `SMALLEST` px.
+    """
+    shown = keypoints[..., 2] > 0
+    points = keypoints[shown][:, :2]
+    if not len(points):
+        return
+    far = (points < -MARGIN * np.array(size)) | (points > (1 + MARGIN) * np.array(size))
+    outside = far.any(axis=1).mean()
+    reach = np.quantile(np.abs(points), 0.98, axis=0)  # a few wild joints do not decide
+    persons = keypoints[shown.sum(axis=1) >= 2]
+    corners = [np.where(persons[..., 2:] > 0, persons[..., :2], fill) for fill in (np.inf, -np.inf)]
+    low, high = corners[0].min(axis=1), corners[1].max(axis=1)  # (N, 2)
+    gone = ((high < 0) | (low > np.array(size))).any(axis=1).mean() if len(persons) else 0.0
+    side = float(np.median((high - low).max(axis=1))) if len(persons) else np.inf
+    normalised = reach.max() <= 2 and min(size) > 4
+    if not normalised and (
+        len(points) < FEWEST or (outside <= MOST_OUTSIDE and gone <= MOST_PERSONS_OUTSIDE and side >= SMALLEST)
+    ):
+        return
+    factor = float((reach / size).max())
+    cause = "of another resolution or of another video"
+    if normalised:
+        cause = "normalised to the picture's size (OpenPose: --keypoint_scale 0 writes pixels)"
+    elif side < SMALLEST:
+        cause = f"persons of {side:.2g} px"
+    elif abs(factor - round(factor)) < 0.05 * factor and round(factor) > 1:
+        cause = f"probably of the same video at {round(factor)} times the size"
+    expected = f"joints in pixels of the {size[0]} x {size[1]} picture"
+    found = f"joints up to ({reach[0]:.4g}, {reach[1]:.4g}), {outside:.0%} of them far outside: {cause}"
+    refuse(RawDataError(labels, "keypoints", expected=expected, found=found, do=SAME_VIDEO, reason="keypoints_outside"))
 
 
 def _other_rate(n_there: int, n_labels: int) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pipeline.accounting import Totals
 from pipeline.datasets.base import Dataset, unexpected
@@ -20,13 +20,9 @@ from pipeline.raw import listing
 from pipeline.raw.stand_in import MARKER
 from pipeline.smpl import assets
 
-State = Literal["there", "incomplete", "missing", "left out"]
-
 BODY: Final = "body"  # the name under which the body model's files are examined
 BODY_PAGE: Final = "https://smpl.is.tue.mpg.de"
 SPIN: Final = "data of SPIN, by fetch_data.sh of github.com/nkolot/SPIN"
-
-
 ARCHIVE: Final = "SMPL_python_v.1.1.0.zip: smpl/models/basicmodel_{}_lbs_10_207_0_v1.1.0.pkl, renamed to {}.pkl"
 WITHOUT: Final = "bodies of {} actors in evaluation"
 BODY_PARTS: Final = (
@@ -63,7 +59,8 @@ class Found:
     known: int | None  # how many the release has; None: not known, or demo data, which are no release
 
     @property
-    def state(self) -> State:
+    def state(self) -> str:
+        """there, incomplete, missing, or left out: missing and not needed."""
         if not self.found:
             return "left out" if self.part.without else "missing"
         return "incomplete" if self.known is not None and self.found < self.known else "there"
@@ -82,6 +79,7 @@ class Examination:
     mistakes: tuple[Problem, ...]
     packed: tuple[Path, ...]  # archives, which may hold what is missing
     uses_body: bool = False
+    excuse: str = ""  # why the user need not get what is missing
 
     @property
     def missing(self) -> tuple[Found, ...]:
@@ -96,22 +94,34 @@ class Examination:
     @property
     def usable(self) -> tuple[str, ...]:
         """The splits of which every needed part was found, complete or not."""
-        lacking = [found.part.splits or self.splits for found in self.missing]
-        return tuple(split for split in self.splits if not any(split in splits for splits in lacking))
+        lacking = {split for found in self.missing for split in found.part.splits or self.splits}
+        return tuple(split for split in self.splits if split not in lacking)
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
-        about = {"dataset": self.dataset, "page": self.page, "raw": str(self.raw), "stand_in": self.stand_in}
         parts = [
-            {"what": part.what, "where": globs(part.patterns), "source": part.source, "without": part.without}
-            | {"splits": list(part.splits or self.splits), "found": found.found, "known": found.known}
-            | {"state": found.state}
+            {
+                "what": found.part.what,
+                "where": globs(found.part.patterns),
+                "source": found.part.source,
+                "without": found.part.without,
+                "splits": list(found.part.splits or self.splits),
+                "found": found.found,
+                "known": found.known,
+                "state": self.excuse if self.excuse and found.state == "missing" else found.state,
+            }
             for found in self.parts
-            for part in (found.part,)
         ]
-        mistakes = [mistake._asdict() for mistake in self.mistakes]
-        splits = {"splits": list(self.splits), "usable": list(self.usable)}
-        return about | splits | {"parts": parts, "mistakes": mistakes}
+        return {
+            "dataset": self.dataset,
+            "page": self.page,
+            "raw": str(self.raw),
+            "stand_in": self.stand_in,
+            "splits": list(self.splits),
+            "usable": list(self.usable),
+            "parts": parts,
+            "mistakes": [mistake._asdict() for mistake in self.mistakes],
+        }
 
 
 def examine(dataset: Dataset, raw: Path) -> Examination:
@@ -137,27 +147,27 @@ def _examine(
     counts = [sum(1 for glob in globs(part.patterns) for _ in listing.find(raw, glob, unreadable)) for part in parts]
     found = tuple(Found(p, n, None if stand_in else p.known) for p, n in zip(parts, counts, strict=True))
     packed = _packed(raw, parts)
-    known = [(m, sorted(p for glob in globs([m.pattern]) for p in listing.find(raw, glob, {}))) for m in mistakes]
-    declared = [Problem(f"{paths[0]} {mistake.what}", mistake.do) for mistake, paths in known if paths]
-    problems = (*_problems(raw, found, packed, unreadable), *declared)
+    shown = [(m, [path for glob in globs([m.pattern]) for path in listing.find(raw, glob, {})]) for m in mistakes]
+    known = (Problem(f"{min(paths)} {mistake.what}", mistake.do) for mistake, paths in shown if paths)
+    problems = (*_problems(raw, found, packed, unreadable), *known)
     return Examination(name, page, raw, splits, stand_in, found, problems, packed)
 
 
-def clash(examined: Examination, body: Examination) -> bool:
-    """Would demo data meet real data, if the dataset were converted with this body?"""
-    return examined.uses_body and not body.missing and examined.stand_in != body.stand_in
+def clashing(examined: Sequence[Examination], body: Examination | None) -> list[Examination]:
+    """Usable datasets that would mix demo data with real data, if they were converted with this body."""
+    if body is None or body.missing:
+        return []
+    return [e for e in examined if e.usable and e.uses_body and e.stand_in != body.stand_in]
 
 
 def mixtures(examined: Sequence[Examination], body: Examination | None) -> Iterator[Problem]:
     """Demo data that would meet real data: conversion refuses them with a body, training with each other."""
-    there = [e for e in examined if e.usable]
     kinds = {True: "demo data", False: "real"}
-    for e in there:
-        if body is not None and clash(e, body):
-            what = f"{e.dataset} is {kinds[e.stand_in]}, but the body in {body.raw} is {kinds[body.stand_in]}"
-            yield Problem(what, "Point [paths] body (or --body) at SMPL's files for real data.")
-    demo = [e.dataset for e in there if e.stand_in]
-    real = [e.dataset for e in there if not e.stand_in]
+    for e in clashing(examined, body):
+        assert body is not None
+        what = f"{e.dataset} is {kinds[e.stand_in]}, but the body in {body.raw} is {kinds[body.stand_in]}"
+        yield Problem(what, "Point [paths] body (or --body) at SMPL's files for real data.")
+    demo, real = ([e.dataset for e in examined if e.usable and e.stand_in == kind] for kind in kinds)
     if demo and real:
         what = f"{', '.join(demo)}: demo data, beside real {', '.join(real)}"
         yield Problem(what, "They can be converted, but no training takes both: enable one kind in [data] datasets.")

@@ -1,15 +1,19 @@
-"""`python -m pipeline doctor`, what it prints of each raw folder: a table of parts, what is wrong, and the layout."""
+"""`python -m pipeline doctor`, what it prints: a table of parts, what is wrong with each folder, the next steps."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from rich.table import Table
 
+import cache
 from pipeline.cli import console
 from pipeline.cli.console import DONE, DOUBT, out, plain
+from pipeline.cli.text import command
 from pipeline.doctor.examine import Examination, Found
+from pipeline.raw import listing
 
 MARKS: Final = {
     "there": DONE,
@@ -17,12 +21,12 @@ MARKS: Final = {
     "missing": "[red]missing[/red]",
     "left out": "[dim]left out[/dim]",
 }
-TO_BE_MADE: Final = "will be made"
+TO_BE_MADE: Final = "will be made"  # an Examination's excuses
 NOT_NEEDED: Final = "not needed yet"
 
 
-def table(examined: Sequence[Examination], states: Mapping[str, str]) -> Table:
-    """One row per part. `states`: dataset -> state of its missing parts, where the user need not get them."""
+def table(examined: Sequence[Examination]) -> Table:
+    """One row per part."""
     shown = console.table("dataset", "what", "where")
     for name in ("found", "in release"):
         shown.add_column(name, justify="right")
@@ -33,27 +37,28 @@ def table(examined: Sequence[Examination], states: Mapping[str, str]) -> Table:
             first, *others = found.part.patterns or ("",)
             known = "[dim]not known[/dim]" if found.known is None else f"{found.known:,}"
             about = (plain(found.part.what), plain(first) + (", ..." if others else ""), f"{found.found:,}", known)
-            shown.add_row(name, *about, mark(found, states.get(e.dataset, "")))
+            shown.add_row(name, *about, _mark(found, e.excuse))
     return shown
 
 
-def mark(found: Found, state: str) -> str:
-    """The state of a part; `state`: instead of "missing"."""
-    if state and (found.state == "missing" or (state == NOT_NEEDED and found.state == "left out")):
-        return f"[dim]{state}[/dim]"
+def _mark(found: Found, excuse: str) -> str:
+    if excuse and found.state == "missing":
+        return f"[dim]{excuse}[/dim]"
+    more = ""
     if found.state == "left out":
-        return f"{MARKS['left out']} [dim](lost without it: {plain(found.part.without)})[/dim]"
-    too_many = found.known is not None and found.found > found.known
-    return MARKS[found.state] + (" [dim]more than the release has[/dim]" if too_many else "")
+        more = f"(lost without it: {plain(found.part.without)})"
+    elif found.known is not None and found.found > found.known:
+        more = "more than the release has"
+    return f"{MARKS[found.state]} [dim]{more}[/dim]" if more else MARKS[found.state]
 
 
-def print_problems(e: Examination, state: str) -> None:
+def print_problems(e: Examination) -> None:
     """Print what is wrong with one raw folder, and what to do: the page, the archives, the layout."""
-    if state == NOT_NEEDED:
+    if e.excuse == NOT_NEEDED:
         what = f"in {e.raw}: not needed to convert these; training and prediction need it"
         out.print(f"\n[bold]{e.dataset}[/bold] {plain(what)}")
         return
-    if state == TO_BE_MADE and e.missing:
+    if e.excuse and e.missing:
         out.print(f"\n[bold]{e.dataset}[/bold]: not in {plain(str(e.raw))} yet; `make data` makes demo data")
         return
     left_out = [] if e.stand_in else [found.part for found in e.parts if found.state == "left out"]
@@ -66,7 +71,7 @@ def print_problems(e: Examination, state: str) -> None:
     sources = dict.fromkeys(found.part.source for found in (*e.missing, *e.incomplete))
     absent = [source for source in sources if not any(name in source.lower() for name in packed)]
     for i, source in enumerate(absent):
-        out.print(f"  {'get' if i == 0 else '':<7} {plain(source)}")
+        out.print(f"  {'' if i else 'get':<7} {plain(source)}")
     if absent:
         out.print(f"  from    {plain(e.page)}")
     for source, without in dict.fromkeys((part.source, part.without) for part in left_out):
@@ -90,3 +95,29 @@ def summary(e: Examination) -> str:
         counts = [f"{f.found:,} of {f.known:,} {f.part.what}" for f in e.incomplete]
         return f"{', '.join(counts)}: these can be converted"
     return "complete, but see below" if e.mistakes else "complete"
+
+
+def conversions(ready: Sequence[Examination], body: Path | None, root: cache.Root) -> Iterator[str]:
+    """The commands that convert what was found, each kind of data into a cache of its own."""
+    if ready:
+        yield "To convert what was found:"
+    reasons = []
+    for e in ready:
+        target = root
+        if why := holds_other_kind(root, e.stand_in):
+            target = f"{str(root).rstrip('/')}{'_stand_ins' if e.stand_in else '_real'}"
+            reasons.append(why)
+        rest = ["--raw", str(e.raw), *(["--body", str(body)] if e.uses_body and body is not None else [])]
+        for split in e.usable:
+            yield f"  {command('convert', e.dataset, split, *rest, '--cache', str(target))}"
+    yield from dict.fromkeys(reasons)
+
+
+def holds_other_kind(root: cache.Root, stand_in: bool) -> str:
+    """Why data of this kind do not go into a cache: it holds a split of the other kind; "" where it does not."""
+    if not (listing.is_folder_there(root) if isinstance(root, Path) else cache.store_at(root).exists("zarr.json")):
+        return ""
+    splits = cache.open(root)
+    other = next((name for name in splits if bool(splits[name].manifest["stand_in"]) != stand_in), None)
+    kind = "real" if stand_in else "demo"
+    return f"{root} holds {kind} data, {other} for one: no training takes both" if other else ""

@@ -6,16 +6,20 @@ there are, and how they are numbered, is decided by their names alone.
 
 from __future__ import annotations
 
+import io
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.pixels.frames import Pictures, Video
+from pipeline.processes import alive
+from pipeline.raw.files import cached, open_regular
 from pipeline.raw.listing import listed
 
+MAX_MOOV: Final = 1 << 28  # bytes of an MP4's header
 LAST: Final = 1 << 40  # a frame that no video has
 # The last number before the extension counts the frames. Braces would be taken for a number in a pattern.
 NUMBERED: Final = re.compile(
@@ -46,17 +50,71 @@ def picture_pattern(raw: Path, folder: Path) -> Pictures | None:
 
 
 def n_frames(source: Pictures | Video) -> int:
-    """How many frames there are: of pictures up to the last one, of a video what can be decoded, whatever it states."""
-    if isinstance(source, Pictures):
-        return int(source.indices().max(initial=-1)) + 1
+    """How many frames there are: of pictures up to the last one; of a video those that decode, whatever it states.
+
+    A video is decoded from its first frame to its last: 0.1 to 1 s for ten seconds of it.
+    """
+    return int(source.indices().max(initial=-1)) + 1 if isinstance(source, Pictures) else _decoded(source)
+
+
+@cached
+def _decoded(video: Video) -> int:
     tries = 0
 
     def count() -> None:
         nonlocal tries
         tries += 1
+        alive(tries)
 
-    next(source.read([LAST], alive=count))
+    next(video.read([LAST], alive=count))
     return max(tries - 1, 0)  # the last try finds the end
+
+
+def edit_list_start(file: Path) -> float:
+    """Where the edit list of an MP4's first video track begins, in s of what is stored; 0.0 where there is none.
+
+    What is before it is stored and counted by the header, but not decoded (ISO/IEC 14496-12, 8.6.6).
+    """
+    try:
+        with open_regular(file) as stream:
+            moov = next((stream.read(min(size, MAX_MOOV)) for kind, size in _boxes_of(stream) if kind == b"moov"), b"")
+    except OSError:
+        return 0.0
+    for trak in _boxes(moov, b"trak"):
+        media = next((inner for inner in _boxes(trak, b"mdia")), b"")
+        if not any(handler[8:12] == b"vide" for handler in _boxes(media, b"hdlr")):
+            continue
+        headers = _boxes(media, b"mdhd")
+        edits = [edit for inner in _boxes(trak, b"edts") for edit in _boxes(inner, b"elst")]
+        if not headers or not edits:
+            return 0.0
+        long, edit = headers[0][0] == 1, edits[0]
+        scale = int.from_bytes(headers[0][20:24] if long else headers[0][12:16])
+        size, at = (20, 8) if edit[0] == 1 else (12, 4)  # of an entry; where its media time is, of as many bytes
+        times = [int.from_bytes(edit[8 + i + at : 8 + i + 2 * at], signed=True) for i in range(0, len(edit) - 8, size)]
+        return next((time / scale for time in times if time >= 0), 0.0) if scale else 0.0  # -1 is a pause
+    return 0.0
+
+
+def _boxes_of(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Type and size of content of a file's boxes; the stream is at the content."""
+    at = 0
+    while len(head := stream.read(16)) >= 8:
+        size, begin = int.from_bytes(head[:4]), 8
+        if size == 1:
+            size, begin = int.from_bytes(head[8:16]), 16
+        if size < begin:  # 0: to the end of the file
+            size = begin + MAX_MOOV if size == 0 else begin
+        stream.seek(at + begin)
+        yield head[4:8], size - begin
+        at += size
+        stream.seek(at)
+
+
+def _boxes(content: bytes, wanted: bytes) -> list[bytes]:
+    """The contents of the boxes of a type within a box."""
+    stream = io.BytesIO(content)
+    return [stream.read(size) for kind, size in _boxes_of(stream) if kind == wanted]
 
 
 def numbered(name: str) -> re.Match[str] | None:

@@ -1,12 +1,12 @@
 """Joints -> lines and dots with a side and a name, in the coordinates that they came in.  tracks -> [drawing] -> page
 
-The joints' names alone decide which end of the body is which, so a wrong order shows as limbs that cross the body.
+The joints' names alone decide which side of the body is which, so a wrong order shows as limbs that cross the body.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -21,13 +21,16 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 NAMES: Final = JOINTS["spin49"]
-BODY_25: Final = "body25"  # the layer of OpenPose's 25 joints
-COMMON: Final = "common"  # the layer of what people annotate: common14, Human3.6M's and the face
+# A joint is one of OpenPose's 25, or one of those that people annotate (common14, Human3.6M's, the face).
+LAYERS: Final = tuple("body25" if name in JOINTS["body_25"] else "common" for name in NAMES)
+SIDES: Final = tuple(  # of the person
+    "middle" if other == joint else "left" if NAMES[joint].removeprefix("OP ")[0] in "lL" else "right"
+    for joint, other in enumerate(mirrored("spin49"))
+)
 PELVIS: Final = NAMES.index("hip")
 HIPS: Final = [NAMES.index(name) for name in ("rhip", "lhip")]
 WITHOUT_BODY: Final = "SMPL parameters only: name a body model (--body DIR) to see the body posed"
 MARGIN_M: Final = 0.1  # around 3D skeletons
-_MIRRORED: Final = mirrored("spin49")
 
 
 class Line(NamedTuple):
@@ -37,8 +40,8 @@ class Line(NamedTuple):
     y1: float
     x2: float
     y2: float
-    side: str  # right, left or middle: of the person
-    layer: str
+    side: str  # one of SIDES
+    layer: str  # one of LAYERS
     name: str
 
 
@@ -58,11 +61,6 @@ class Skeleton(NamedTuple):
     lines: tuple[Line, ...]
     dots: tuple[Dot, ...]
 
-    @property
-    def has_both_layers(self) -> bool:
-        """Whether bones of two layers are drawn side by side, and need to look different."""
-        return len({line.layer for line in self.lines}) == 2
-
 
 class View(NamedTuple):
     """A 3D skeleton seen from one side, in metres, right and down positive."""
@@ -80,62 +78,44 @@ class ViewBox(NamedTuple):
     height: float
 
 
-def side(joint: int) -> str:
-    """Of a joint of spin49: "right", "left", or "middle".
-
-    >>> [side(NAMES.index(name)) for name in ("rwrist", "OP LBigToe", "rear", "nose", "headtop")]
-    ['right', 'left', 'right', 'middle', 'middle']
-    """
-    if _MIRRORED[joint] == joint:
-        return "middle"
-    return "left" if NAMES[joint].removeprefix("OP ")[0] in "lL" else "right"
-
-
-def layer(joint: int) -> str:
-    """The layer that a joint of spin49 is drawn in."""
-    return BODY_25 if NAMES[joint] in JOINTS["body_25"] else COMMON
-
-
-def skeleton(points: Array, visible: Array, labels: list[str]) -> Skeleton:
-    """points (49, 2), visible (49,) and a text to show beside each joint's name -> lines and dots.
-
-    A bone is drawn when both of its ends are visible.
-    """
-    seen = [int(j) for j in np.flatnonzero(visible & np.isfinite(points).all(axis=-1))]
-    at = {j: (float(points[j, 0]), float(points[j, 1])) for j in seen}
+def _skeleton(points: Array, visible: Array, labels: Sequence[str]) -> Skeleton:
+    """points (49, 2), visible (49,), what to show beside each joint's name. A bone needs both of its ends."""
+    seen = np.flatnonzero(visible & np.isfinite(points).all(axis=-1)).tolist()
+    at: dict[int, tuple[float, float]] = dict(zip(seen, map(tuple, points[seen].tolist()), strict=True))
     lines = []
     for a, b in bones("spin49"):
         if a in at and b in at:
-            sides = {side(a), side(b)} - {"middle"}
-            of = sides.pop() if len(sides) == 1 else "middle"
-            lines.append(Line(*at[a], *at[b], of, layer(a), f"{NAMES[a]} – {NAMES[b]}"))
-    dots = [Dot(*at[j], side(j), layer(j), f"{NAMES[j]} {labels[j]}") for j in seen]
+            sides = {SIDES[a], SIDES[b]} - {"middle"}
+            side = sides.pop() if len(sides) == 1 else "middle"
+            lines.append(Line(*at[a], *at[b], side, LAYERS[a], f"{NAMES[a]} – {NAMES[b]}"))
+    dots = [Dot(*place, SIDES[j], LAYERS[j], f"{NAMES[j]} {labels[j]}") for j, place in at.items()]
     return Skeleton(tuple(lines), tuple(dots))
 
 
 def flat(kp_2d: Array, pixels: Array | None = None) -> Skeleton:
     """kp_2d (49, 3) with its confidence -> the skeleton at those coordinates, or at `pixels` (49, 2)."""
     labels = [f"({x:.1f}, {y:.1f}) px, confidence {c:.2f}" for x, y, c in kp_2d.tolist()]
-    return skeleton(kp_2d[:, :2] if pixels is None else pixels, kp_2d[:, 2] > 0, labels)
+    return _skeleton(kp_2d[:, :2] if pixels is None else pixels, kp_2d[:, 2] > 0, labels)
 
 
 def views(joints: Array, *, camera: bool) -> tuple[View, ...]:
-    """joints (49, 4) m m m confidence -> the skeleton from the front and from the side.
+    """joints (49, 4) m m m confidence -> the skeleton from the front and from the side; () without a joint.
 
     In a camera's axes (x right, y down, z away from it) the front is the camera's own view, and the side is seen from
     the picture's right. Motion without a camera has z up, and the front is what one sees who looks along y.
     """
-    x, y, z = joints[:, 0], joints[:, 1], joints[:, 2]
+    (x, y, z, confidence), titles = joints.T, ("looking along +y", "looking along −x")
+    if not (confidence > 0).any():
+        return ()
+    front, aside = (x, -z), (y, -z)
+    if camera:
+        titles, front, aside = ("camera's view", "from the side"), (x, y), (z, y)
     labels = [f"({a:.2f}, {b:.2f}, {c:.2f}) m" for a, b, c, _ in joints.tolist()]
-    titles = ("camera's view", "from the side") if camera else ("looking along +y", "looking along −x")
-    planes = ((x, y), (z, y)) if camera else ((x, -z), (y, -z))
-    visible = joints[:, 3] > 0
-    return tuple(
-        View(title, skeleton(np.stack(p, axis=-1), visible, labels)) for title, p in zip(titles, planes, strict=True)
-    )
+    planes = (np.stack(plane, axis=-1) for plane in (front, aside))
+    return tuple(View(title, _skeleton(p, confidence > 0, labels)) for title, p in zip(titles, planes, strict=True))
 
 
-def view_box(shown: list[View]) -> ViewBox | None:
+def view_box(shown: Sequence[View]) -> ViewBox | None:
     """One for all, so that all have the same scale: x is symmetric about the pelvis. None without a joint."""
     dots = [dot for view in shown for dot in view.skeleton.dots]
     if not dots:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -24,39 +23,16 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.crops import CROP_SIZE, crop_person, normalise_keypoints
 from pipeline.pixels.frames import Frame, Image
-from pipeline.raw.stand_in import refuse_mixture
-from pipeline.show.drawing import (
-    BODY_25,
-    COMMON,
-    NAMES,
-    Skeleton,
-    View,
-    ViewBox,
-    flat,
-    joints_3d,
-    layer,
-    view_box,
-    views,
-)
+from pipeline.show.drawing import Skeleton, View, ViewBox, flat, joints_3d, view_box, views
 from pipeline.show.tracks import Shown, ShownTrack
-from pipeline.smpl import assets
 
 Array = NDArray[Any]
+Rect = tuple[str, float, float, float, float]  # "box" or "crop"; x, y, width, height, px of the frame
 
 LONGEST_PX: Final = 480  # longer side of a full frame on the page
 QUALITY: Final = 80  # of the page's JPEGs
 DOT: Final = 1 / 75  # half a joint's size / side of the crop: about an eye's
 GRID_M: Final = 0.5  # between the lines behind 3D joints
-
-
-class Rect(NamedTuple):
-    """A box drawn on a frame, px of the frame."""
-
-    kind: str  # "box", or "crop": the box larger by the crop scale
-    x: float
-    y: float
-    width: float
-    height: float
 
 
 class Overlay(NamedTuple):
@@ -84,8 +60,7 @@ class Card(NamedTuple):
     views: tuple[View, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Portrait:
+class Portrait(NamedTuple):
     """A track as it is drawn."""
 
     track: ShownTrack
@@ -102,87 +77,68 @@ def portrait(track: ShownTrack, body: Path | None) -> Portrait:
     rows = track.rows
     joints, what = joints_3d(rows, body)
     indices = [int(index) for index in rows["frame_index"]]
-    solid: list[tuple[View, ...]] = [()] * len(indices)
-    if joints is not None:
-        solid = [views(j, camera="bbox" in rows) if (j[:, 3] > 0).any() else () for j in joints]
+    solid = [() if joints is None else views(joints[i], camera="bbox" in rows) for i in range(len(indices))]
     frames = (Frame(i, None, None) for i in indices) if track.source is None else track.source.read(indices)
     cards = []
     for i, frame in enumerate(frames):
-        full, crop, problem = _pictures(frame, track, i)
         n_visible = int((rows["kp_2d"][i, :, 2] > 0).sum()) if "kp_2d" in rows else None
         flags = tuple(name for name in track.flags if rows[name][i] != 1)
-        cards.append(Card(frame.index, n_visible, flags, problem, full, crop, solid[i]))
+        cards.append(Card(frame.index, n_visible, flags, *_pictures(frame, track, i), solid[i]))
     return Portrait(track, what, view_box([view for of_frame in solid for view in of_frame]), tuple(cards))
 
 
-def _pictures(frame: Frame, track: ShownTrack, i: int) -> tuple[Overlay | None, Overlay | None, str]:
-    """The full frame and the crop of row i, or what is wrong with them."""
+def _pictures(frame: Frame, track: ShownTrack, i: int) -> tuple[str, Overlay | None, Overlay | None]:
+    """What is wrong with row i's pictures, or the full frame and the crop."""
     image, scale = frame.image, track.record.crop_scale
     if image is None or "bbox" not in track.rows:
-        return None, None, f"{frame.kind}: {frame.problem}" if frame.problem else ""
+        return f"{frame.kind}: {frame.problem}" if frame.problem else "", None, None
     bbox = track.rows["bbox"][i]
     kp_2d = track.rows["kp_2d"][i] if "kp_2d" in track.rows else np.zeros((49, 3))
-    height, width = image.shape[:2]
-    longest = max(width, height)
     try:
         crop = crop_person(image, bbox, scale)
     except ValueError as error:  # a box that no crop has
-        return None, None, f"bad_box: {error}"
-    rects = (_rect("crop", bbox, scale), _rect("box", bbox, 1.0))
-    radius = min(max(rects[0].width * DOT, longest / 250), longest / 75)  # small people keep small dots
+        return f"bad_box: {error}", None, None
+    centre, size = bbox[:2].astype(np.float64), bbox[2:].astype(np.float64)
+    rects = tuple(
+        (kind, *(centre - side / 2).tolist(), *side.tolist()) for kind, side in (("crop", size * scale), ("box", size))
+    )
+    (height, width), longest = image.shape[:2], max(image.shape[:2])
+    radius = min(max(float(size[0]) * scale * DOT, longest / 250), longest / 75)  # small people keep small dots
     if (shrink := LONGEST_PX / longest) < 1:
         small = (max(1, round(width * shrink)), max(1, round(height * shrink)))
         image = np.asarray(cv2.resize(image, small, interpolation=cv2.INTER_AREA), np.uint8)
     on_crop = (normalise_keypoints(kp_2d.astype(np.float64), bbox, scale)[:, :2] + 1) * CROP_SIZE / 2
-    return (
-        _overlay(image, (width, height), rects, kp_2d, kp_2d[:, :2], radius),
-        _overlay(crop, (CROP_SIZE, CROP_SIZE), (), kp_2d, on_crop, CROP_SIZE * DOT),
-        "",
-    )
-
-
-def _rect(kind: str, bbox: Array, scale: float) -> Rect:
-    x, y, width, height = (float(v) for v in bbox)
-    width, height = width * scale, height * scale
-    return Rect(kind, x - width / 2, y - height / 2, width, height)
+    full = _overlay(image, (width, height), rects, kp_2d, kp_2d[:, :2], radius)
+    return "", full, _overlay(crop, (CROP_SIZE, CROP_SIZE), (), kp_2d, on_crop, CROP_SIZE * DOT)
 
 
 def _overlay(
     image: Image, size: tuple[int, int], rects: tuple[Rect, ...], kp_2d: Array, pixels: Array, radius: float
 ) -> Overlay:
     """An RGB picture and its joints at `pixels`, which count in a picture of `size`, with kp_2d's confidence."""
-    coded, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    if not coded:
-        raise AssertionError(f"OpenCV cannot write a JPEG of {image.shape}")
-    uri = "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
     inside = ((pixels >= -0.5) & (pixels <= np.array(size) - 0.5)).all(axis=1)
     outside = int(((kp_2d[:, 2] > 0) & ~inside).sum())
-    return Overlay(uri, (image.shape[1], image.shape[0]), *size, rects, flat(kp_2d, pixels), radius, outside)
+    shown = (image.shape[1], image.shape[0])
+    return Overlay(jpeg_uri(image), shown, *size, rects, flat(kp_2d, pixels), radius, outside)
 
 
-def write_page(shown: Shown, out: Path, *, body: Path | None = None, progress: Progress = silent) -> None:
-    """Decode, draw and write: one track at a time is in memory. `out` appears when it is complete.
+def jpeg_uri(image: Image, quality: int = QUALITY) -> str:
+    """An RGB picture as the address of a JPEG within the page."""
+    coded, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert coded, f"OpenCV cannot write a JPEG of {image.shape}"
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 
-    `body`: the folder of a body model, which poses tracks that have SMPL parameters but no 3D joints. Raises
-    StandInMixed when demo data would meet real data, MissingAssets without the body's files.
-    """
-    if body is not None:
-        refuse_other_body(shown, body)
+
+def write_page(shown: Shown, out: Path, *, progress: Progress = silent) -> None:
+    """Decode, draw and write: one track at a time is in memory. `out` appears when it is complete."""
 
     def portraits() -> Iterator[Portrait]:
         for done, track in enumerate(shown.tracks):
             progress(done, len(shown.tracks), track.record.name)
-            yield portrait(track, body)
+            yield portrait(track, shown.body)
         progress(len(shown.tracks), len(shown.tracks))
 
-    page = templates().get_template("page.html")
-    write(page.stream(shown=shown, portraits=portraits(), needs=_needs(shown, body)), out)
-
-
-def refuse_other_body(shown: Shown, body: Path) -> None:
-    """Raise StandInMixed when demo data would meet real data, MissingAssets without the body's files."""
-    _, body_stands_in = assets.digest(body)
-    refuse_mixture(shown.raw or Path(shown.name), shown.stand_in, body, body_stands_in)
+    write(templates().get_template("page.html").stream(shown=shown, portraits=portraits()), out)
 
 
 def write(page: TemplateStream, out: Path) -> None:
@@ -197,30 +153,12 @@ def write(page: TemplateStream, out: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-class Needs(NamedTuple):
-    """Which entries of the legend belong to something on the page."""
-
-    both_layers: bool  # joints of BODY_25 and others
-    solid: bool  # 3D views
-
-
-def _needs(shown: Shown, body: Path | None) -> Needs:
-    seen, solid = np.zeros(len(NAMES), np.bool_), False
-    for rows in (track.rows for track in shown.tracks):
-        joints, _ = joints_3d(rows, None)  # posing takes time, and shows every joint
-        in_space = (joints[..., 3] > 0).any(axis=0) if joints is not None else body is not None and "pose" in rows
-        in_picture = (rows["kp_2d"][..., 2] > 0).any(axis=0) if "kp_2d" in rows else False
-        solid |= bool(np.any(in_space))
-        seen |= np.logical_or(in_space, in_picture)
-    return Needs(len({layer(int(joint)) for joint in np.flatnonzero(seen)}) > 1, solid)
-
-
 def templates(*folders: Path) -> Environment:
     """The templates of `folders`, before those of this package, with the filters and names that they use."""
     loader = FileSystemLoader([*folders, Path(__file__).parent / "templates"])
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     made.filters |= {"number": number, "count": count}
-    made.globals |= {"grid": grid, "isnan": math.isnan, "BODY_25": BODY_25, "COMMON": COMMON}
+    made.globals |= {"grid": grid, "isnan": math.isnan}
     return made
 
 
@@ -230,7 +168,7 @@ def grid(low: float, length: float) -> list[float]:
     >>> grid(-0.8, 1.6)
     [-0.5, 0.0, 0.5]
     """
-    first, last = int(np.ceil(low / GRID_M)), int(np.floor((low + length) / GRID_M))
+    first, last = math.ceil(low / GRID_M), math.floor((low + length) / GRID_M)
     return [k * GRID_M for k in range(first, last + 1)]
 
 

@@ -15,15 +15,17 @@ import cache
 from cache import Split
 from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
-from pipeline.conversion.convert import FLAGS, PER_FRAME, UNEXPECTED
+from pipeline.conversion.convert import FLAGS, PER_FRAME, UNEXPECTED, is_failure
 from pipeline.conversion.identity import reader_parts
 from pipeline.datasets.base import Dataset, unexpected
 from pipeline.errors import PipelineError
 from pipeline.pixels import sources
 from pipeline.pixels.frames import FrameSource
 from pipeline.raw import RawVideo
+from pipeline.raw.stand_in import refuse_mixture
 from pipeline.show.drawing import load_body
 from pipeline.skeletons import JOINTS
+from pipeline.smpl import assets
 from pipeline.track import Track
 
 Array = NDArray[Any]
@@ -63,27 +65,37 @@ class Shown:
     name: str  # <dataset>/<split>
     origin: str  # where the tracks come from, as the page describes it
     raw: Path | None  # the raw folder; None where it is not recorded and not needed
+    body: Path | None  # the folder of a body model, which poses tracks that have SMPL parameters but no 3D joints
     stand_in: bool
     reader: Mapping[str, Any]  # dataset, version, parameters, body: what decided the tracks; empty when not recorded
     totals: Mapping[str, Any]  # as Accounting.totals(); empty when not recorded
     totals_of: str  # what they count, as the page describes it
+    n_rejected: int  # videos, because something is wrong with them
     rejected: tuple[str, ...]  # the first of them: video, reason and message
-    more_rejected: int
     n_tracks: int | None  # in the split; None when it was not read as a whole
     warnings: tuple[str, ...]
     tracks: tuple[ShownTrack, ...]
 
 
-def from_cache(root: cache.Root, name: str, choice: Choice, *, raw: Path | None = None) -> Shown:
+def from_cache(
+    root: cache.Root, name: str, choice: Choice, *, raw: Path | None = None, body: Path | None = None
+) -> Shown:
     """The chosen tracks of <dataset>/<split>. `raw`: the raw folder's place now; None: its place at conversion.
 
     Raises cache.CacheError when there is no such split, PipelineError for a track that it does not have, and when the
-    raw folder of a split with pictures is not recorded.
+    raw folder of a split with pictures is not recorded; StandInMixed when `body` is demo data and the split is not, or
+    the other way round, MissingAssets without the body's files.
     """
     split = cache.open(root)[name]
-    folder = _raw_folder(split, raw)
+    recorded, stand_in = split.provenance.get("raw"), bool(split.manifest.get("stand_in", False))
+    if raw is None and recorded is None and "bbox" in split.columns:
+        raise PipelineError(
+            f"{name}: the place of its pictures is not recorded, provenance.json is lost. Say where the dataset's own "
+            "raw folder is: --raw DIR"
+        )
+    folder = raw or (None if recorded is None else Path(str(recorded)))
+    _refuse_other_body(folder or Path(name), stand_in, body)
     n_rejected, messages = rejected(split)
-    listed = tuple(islice(messages, min(n_rejected, MOST_LISTED)))
     warnings = []
     if folder is not None and not folder.is_dir():
         warnings.append(f"The raw folder {folder} is not there, so no picture can be shown. Say where it is: --raw DIR")
@@ -98,12 +110,13 @@ def from_cache(root: cache.Root, name: str, choice: Choice, *, raw: Path | None 
         name=name,
         origin=f"the cache {root}",
         raw=folder,
-        stand_in=bool(split.manifest.get("stand_in", False)),
+        body=body,
+        stand_in=stand_in,
         reader=split.manifest.get("reader", {}),
         totals=split.manifest.get("accounting", {}),
         totals_of="the whole split",
-        rejected=listed,
-        more_rejected=n_rejected - len(listed),
+        n_rejected=n_rejected,
+        rejected=tuple(islice(messages, min(n_rejected, MOST_LISTED))),
         n_tracks=len(split.tracks),
         warnings=tuple(warnings),
         tracks=tuple(_cached_track(split, number, folder, choice.frames) for number in numbers),
@@ -115,11 +128,12 @@ def from_raw(dataset: Dataset, split: str, raw: Path, choice: Choice, *, body: P
 
     A video on which the reader fails is rejected, as in a conversion, with a warning where it was no RawDataError.
     Raises RawDataError when the folder is not the dataset's, PipelineError for a split or track that it does not have,
-    StandInMixed when demo data would meet real data.
+    StandInMixed and MissingAssets as `from_cache` does.
     """
     dataset.check_split(split)
     parts = reader_parts(dataset, split, raw, body)
-    model = load_body(body) if parts["body"] is not None and body else None
+    _refuse_other_body(raw, parts["stand_in"], body)
+    model = load_body(body) if dataset.uses_body and body else None
     videos, accounts = dataset.videos(raw, split), dict[str, VideoAccount]()
 
     def read(video: RawVideo) -> list[ShownTrack]:
@@ -132,17 +146,17 @@ def from_raw(dataset: Dataset, split: str, raw: Path, choice: Choice, *, body: P
         accounts[video.name] = account
         return [_raw_track(track, account, choice.frames) for track in tracks]
 
-    def named(name: str) -> ShownTrack:
+    def called(name: str) -> ShownTrack:
         """The track of a name, which is <video>/<person>."""
         candidates = [video for video in videos if name.startswith(f"{video.name}/")]
-        tracks = [track for video in candidates for track in read(video)]
-        if name not in (names := [track.record.name for track in tracks]):
-            failed = [f"{a.set_aside}: {a.message}" for v in candidates if (a := accounts[v.name]).set_aside]
-            has = f"its video has {', '.join(names) or '; '.join(failed) or 'none'}"
+        tracks = {track.record.name: track for video in candidates for track in read(video)}
+        if name not in tracks:
+            failed = [a.rejection for video in candidates if (a := accounts[video.name]).set_aside]
+            has = f"its video has {', '.join(tracks) or '; '.join(failed) or 'none'}"
             raise PipelineError(
                 f"{dataset.name}/{split} has no track {name!r}: {has if candidates else 'no video is called so'}"
             )
-        return tracks[names.index(name)]
+        return tracks[name]
 
     def spread_out() -> list[ShownTrack]:
         """From each of so many equal parts of the list of videos, the first one that has tracks."""
@@ -154,8 +168,8 @@ def from_raw(dataset: Dataset, split: str, raw: Path, choice: Choice, *, body: P
             found += [tracks[i] for i in spread(len(tracks), -(-choice.tracks // parts))]
         return [found[i] for i in spread(len(found), choice.tracks)]
 
-    tracks = [named(name) for name in choice.names] if choice.names else spread_out()
-    failed = [a for a in accounts.values() if a.set_aside and a.set_aside not in dataset.harmless]
+    tracks = [called(name) for name in choice.names] if choice.names else spread_out()
+    failed = [account for account in accounts.values() if is_failure(dataset, account)]
     defects, warnings = [account for account in failed if account.set_aside == UNEXPECTED], []
     if defects:
         others = f", and {len(defects) - 1:,} more" if len(defects) > 1 else ""
@@ -164,16 +178,22 @@ def from_raw(dataset: Dataset, split: str, raw: Path, choice: Choice, *, body: P
         name=f"{dataset.name}/{split}",
         origin=f"the raw folder {raw}, not from a cache",
         raw=raw,
+        body=body,
         stand_in=parts["stand_in"],
         reader=parts,
         totals=Accounting(accounts.values()).totals(),
         totals_of=f"the videos that were read for this page: {len(accounts):,} of {len(videos):,}",
-        rejected=tuple(f"{a.name}: {a.set_aside}: {a.message}" for a in failed[:MOST_LISTED]),
-        more_rejected=max(0, len(failed) - MOST_LISTED),
+        n_rejected=len(failed),
+        rejected=tuple(account.rejection for account in failed[:MOST_LISTED]),
         n_tracks=None,
         warnings=tuple(warnings),
         tracks=tuple(tracks),
     )
+
+
+def _refuse_other_body(raw: Path, stand_in: bool, body: Path | None) -> None:
+    if body is not None:
+        refuse_mixture(raw, stand_in, body, assets.digest(body)[1])
 
 
 def rejected(split: Split) -> tuple[int, Iterator[str]]:
@@ -240,13 +260,3 @@ def _raw_track(track: Track, account: VideoAccount, frames: int) -> ShownTrack:
     columns = {name: getattr(track, name) for name in (*PER_FRAME, *FLAGS)}
     columns = {name: np.asarray(column) for name, column in columns.items() if column is not None}
     return shown_track(track, columns, source=track.frames, notes=account.notes, frames=frames)
-
-
-def _raw_folder(split: Split, raw: Path | None) -> Path | None:
-    recorded = split.provenance.get("raw")
-    if raw is None and recorded is None and "bbox" in split.columns:
-        raise PipelineError(
-            f"{split.name}: the place of its pictures is not recorded, provenance.json is lost. Say where the "
-            "dataset's own raw folder is: --raw DIR"
-        )
-    return raw or (None if recorded is None else Path(str(recorded)))

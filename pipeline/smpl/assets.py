@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from scipy import sparse
 from pipeline.errors import MissingAssets, RawDataError
 from pipeline.formats.pickles import load_pickle
 from pipeline.raw.stand_in import is_stand_in
+from pipeline.skeletons import JOINTS
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.int64]
@@ -34,6 +35,7 @@ N_BETAS: Final = 10  # of the official files' 300: what VIBE and 3DPW use
 GENDERS: Final = ("neutral", "male", "female")
 REGRESSOR_EXTRA: Final = "J_regressor_extra.npy"
 REGRESSOR_H36M: Final = "J_regressor_h36m.npy"
+LIMBS: Final = ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
 MEAN_PARAMS: Final = "smpl_mean_params.npz"
 
 _UNREADABLE: Final = (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile)
@@ -74,7 +76,7 @@ def load(folder: Path | str, gender: str = "neutral") -> SmplArrays:
     extra, h36m = _read_arrays(extra_file), _read_arrays(h36m_file)
     mean = _read_arrays(mean_file)
     folder_digest, stand_in = digest(folder, gender)
-    return SmplArrays(
+    arrays = SmplArrays(
         v_template=_array(model_file, model, "v_template", (N_VERTICES, 3)),
         shapedirs=_shapedirs(model_file, model),
         posedirs=_array(model_file, model, "posedirs", (N_VERTICES, 3, 9 * (N_JOINTS - 1)), np.float32),
@@ -90,6 +92,30 @@ def load(folder: Path | str, gender: str = "neutral") -> SmplArrays:
         stand_in=stand_in or bool(np.any(model.get("stand_in", False))),
         digest=folder_digest,
     )
+    points = JOINTS["smpl54"]
+    _require_sides(model_file, "J_regressor", points[:N_JOINTS], arrays.J_regressor @ arrays.v_template)
+    _require_sides(extra_file, REGRESSOR_EXTRA, points[-9:], arrays.J_regressor_extra @ arrays.v_template)
+    _require_sides(h36m_file, REGRESSOR_H36M, JOINTS["h36m"], arrays.J_regressor_h36m @ arrays.v_template)
+    return arrays
+
+
+def _require_sides(file: Path, key: str, names: Sequence[str], joints: Floats) -> None:
+    """Raise RawDataError unless the template's joints (J, 3) m are on their sides and legs hang from the hips.
+
+    Regressors of the same shape exist whose joints are in another order: with legs exchanged, for example.
+    """
+    at = {name.removeprefix("smpl_").removeprefix("extra_"): joint for name, joint in zip(names, joints, strict=True)}
+    pairs = [("l" + part, "r" + part) for part in LIMBS if "l" + part in at]
+    wrong = [f"{left} at x = {at[left][0]:+.3f} m" for left, right in pairs if not at[left][0] > 0 > at[right][0]]
+    for side in "lr":
+        chain = [side + part for part in ("ankle", "knee", "hip") if side + part in at]
+        chain += [name for name in ("neck", "headtop", "head") if name in at][:1]
+        heights = [float(at[name][1]) for name in chain]
+        wrong += [f"{chain} at y = {np.round(heights, 3).tolist()} m"] if heights != sorted(heights) else []
+    if wrong:
+        expected = "left joints at x > 0, right ones at x < 0, and ankles below knees, hips and neck, on the template"
+        do = "Take the file of SPIN's fetch_data.sh or SMPL's own; files of the same name and shape have other orders."
+        raise RawDataError(file, key, expected=expected, found="; ".join(wrong[:3]), do=do)
 
 
 def digest(folder: Path | str, gender: str = "neutral") -> tuple[str, bool]:

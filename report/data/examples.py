@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import cache
 from pipeline.cli.text import command
 from pipeline.errors import MissingAssets, PipelineError
-from pipeline.show.page import Portrait, portrait, refuse_other_body
+from pipeline.show.page import Portrait, portrait
 from pipeline.show.tracks import Choice, from_cache
 from pipeline.smpl import assets
 from report.data.splits import UNREADABLE, Opened, problem
@@ -46,9 +46,7 @@ def examples_section(opened: Opened, *, raw: Path | None, body: Path | None) -> 
         for split, n_tracks in _shares(splits):
             folder = None if raw is None else raw / dataset
             try:
-                shown = from_cache(opened.root, split.name, Choice(n_tracks, frames=FRAMES), raw=folder)
-                if body is not None:
-                    refuse_other_body(shown, body)
+                shown = from_cache(opened.root, split.name, Choice(n_tracks, frames=FRAMES), raw=folder, body=body)
             except (*UNREADABLE, PipelineError) as error:
                 problems.append(problem(split.name, error))
                 continue

@@ -13,10 +13,9 @@ import cache
 from pipeline import datasets
 from pipeline.cli.console import duration
 from pipeline.cli.text import command, count
-from pipeline.features.plan import missing_rows
 from pipeline.reasons import reason
 from pipeline.show.tracks import rejected
-from report.data.splits import UNREADABLE, Opened, is_demo, is_untrained, n_rows, problem
+from report.data.splits import Opened, is_demo, is_untrained, n_rows
 from report.figures import Cell
 from report.page import Section
 
@@ -35,22 +34,19 @@ class Rejected(NamedTuple):
 def overview_section(opened: Opened) -> Section:
     """Datasets and splits: how much there is, in which columns and streams."""
     rows: list[tuple[Cell, ...]] = []
-    columns: list[tuple[Cell, ...]] = []
-    problems = [*opened.problems]
     for split in opened.splits:
-        try:
-            streams = ", ".join(_stream(split, name) for name in split.streams) or "none"
-            data, n_videos = "demo" if is_demo(split) else "real", len(np.unique(split.tracks.video))
-            size = (n_videos, len(split.tracks), n_rows(split), _person_time([split]))
-            rows.append((split.name, data, *size, streams))
-            columns.append((split.name, ", ".join(split.columns)))
-        except UNREADABLE as error:
-            problems.append(problem(split.name, error))
+        size = (len(np.unique(split.tracks.video)), len(split.tracks), n_rows(split), _person_time([split]))
+        streams = ", ".join(_stream(split, name, opened.missing[split.name, name]) for name in split.streams)
+        rows.append((split.name, "demo" if is_demo(split) else "real", *size, streams or "none"))
     if len(rows) > 1:
         rows.append(("all", "", *_sums([row[2:5] for row in rows]), _person_time(opened.splits), ""))
-    header = ("split", "data", "videos", "tracks", "rows", "person-time", "streams")
-    data_ = {"rows": rows, "header": header, "columns": columns, "problems": problems}
-    return Section("datasets", "Datasets and splits", "overview.html", data_)
+    data = {
+        "header": ("split", "data", "videos", "tracks", "rows", "person-time", "streams"),
+        "rows": rows,
+        "columns": [(split.name, ", ".join(split.columns)) for split in opened.splits],
+        "problems": opened.problems,
+    }
+    return Section("datasets", "Datasets and splits", "overview.html", data)
 
 
 def accounting_section(opened: Opened) -> Section:
@@ -106,9 +102,8 @@ def _sums(rows: Sequence[tuple[Cell, ...]]) -> list[Cell]:
     return [sum(column) if len(column) == len(rows) else None for column in columns]
 
 
-def _stream(split: cache.Split, name: str) -> str:
+def _stream(split: cache.Split, name: str, missing: int) -> str:
     """resnet50 (untrained, 8,192 rows missing)"""
-    missing = missing_rows(split, name).rows
     marks = ["untrained"] * is_untrained(split, name) + [f"{count(missing, 'row')} missing"] * bool(missing)
     return f"{name} ({', '.join(marks)})" if marks else name
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 import cache
 from pipeline.cli.text import error_text
+from pipeline.features.plan import missing_rows
 
 Array = NDArray[Any]
 Rows = NDArray[np.int64]
@@ -21,10 +22,11 @@ ROWS: Final = 2048  # of each dataset, in a sample
 
 @dataclass(slots=True)
 class Opened:
-    """The committed splits of a report, and what is wrong with others."""
+    """The splits of a cache that can be read, and what is wrong with the others."""
 
     root: cache.Root
     splits: list[cache.Split] = field(default_factory=list)
+    missing: dict[tuple[str, str], int] = field(default_factory=dict)  # (split, its stream) -> rows without features
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -35,16 +37,38 @@ class Opened:
             found.setdefault(split.name.partition("/")[0], []).append(split)
         return found
 
+    @property
+    def stand_in(self) -> bool:
+        """Is anything demo data: rows of a split, or features of a stream?"""
+        manifests = (m for s in self.splits for m in (s.manifest, *(s.stream_manifest(name) for name in s.streams)))
+        return any(map(stands_in, manifests))
 
-def open_splits(root: cache.Root, names: Sequence[str] = ()) -> Opened:
-    """Those named `names`, or all of the cache. Raises cache.CacheError when there is no cache."""
-    opened, found = cache.open(root), Opened(root)
-    for name in names or opened.splits:
+
+def open_splits(root: cache.Root) -> Opened:
+    """All splits of a cache. Raises nothing: what cannot be read is in `problems`."""
+    found = Opened(root)
+    try:
+        opened = cache.open(root)
+        names = opened.splits
+    except UNREADABLE as error:
+        found.problems.append(str(error))
+        return found
+    if not names:
+        found.problems.append(f"{root}: the cache holds no split yet. `luigi --module tasks Data` fills it.")
+    for name in names:
         try:
-            found.splits.append(opened[name])
+            split = opened[name]
+            n_rows(split)  # reads the tables
+            found.missing |= {(name, stream): missing_rows(split, stream).rows for stream in split.streams}
+            found.splits.append(split)
         except UNREADABLE as error:
             found.problems.append(problem(name, error))
     return found
+
+
+def stands_in(manifest: Mapping[str, Any]) -> bool:
+    """Is it the manifest of a split of demo data, or of a stream of it or of an untrained network?"""
+    return bool(manifest.get("stand_in") or (manifest.get("backbone") or {}).get("stand_in"))
 
 
 def is_demo(split: cache.Split) -> bool:

@@ -12,7 +12,6 @@ import numpy as np
 
 import cache
 from pipeline.cli.text import command, count
-from pipeline.features.plan import missing_rows
 from report.data.splits import UNREADABLE, Array, Opened, Rows, is_untrained, n_rows, problem, sample
 from report.figures import Cell, histogram
 from report.page import Section
@@ -125,23 +124,22 @@ def stream_section(opened: Opened, stream: str | None) -> Section:
     name = stream or ""
     problems: list[str] = []
     coverage: list[tuple[Cell, ...]] = []
-    having = Opened(opened.root, [split for split in opened.splits if stream is not None and name in split.streams])
-    trained = True
+    having = Opened(opened.root, [split for split in opened.splits if name in split.streams])
+    trained = not any(is_untrained(split, name) for split in having.splits)
     health: dict[str, Health] = {}
     for dataset, splits in having.datasets.items():
         one = health[dataset] = Health()
-        for split in splits:
+        for split, rows in sample(splits).of:
+            backbone, missing = split.stream_manifest(name).get("backbone", {}), opened.missing[split.name, name]
+            weights = "untrained" if is_untrained(split, name) else str(backbone.get("sha256", "not recorded"))[:16]
             try:
-                untrained, missing = is_untrained(split, name), missing_rows(split, name).rows
                 lost = split.undecodable(name)
-                backbone = split.stream_manifest(name).get("backbone", {})
+                _examine(one, split, name, rows)
             except UNREADABLE as error:
                 problems.append(problem(split.name, error))
                 continue
-            one.missing, one.lost, trained = one.missing + missing, one.lost + lost, trained and not untrained
-            weights = "untrained" if untrained else str(backbone.get("sha256", "not recorded"))[:16]
+            one.missing, one.lost = one.missing + missing, one.lost + lost
             coverage.append((split.name, n_rows(split), missing, lost, weights))
-        _examine(one, splits, name, problems)
     seen = {dataset: one for dataset, one in health.items() if one.rows}
     drift = drift_of({dataset: one.halves for dataset, one in seen.items()})
     verdicts = [Verdict(dataset, list(faults(dataset, health, drift if trained else None))) for dataset in health]
@@ -224,16 +222,12 @@ def apart(a: Moments, b: Moments) -> float:
     return float(np.sqrt(np.mean(between[varies] / within[varies]))) if varies.any() else 0.0
 
 
-def _examine(found: Health, splits: list[cache.Split], stream: str, problems: list[str]) -> None:
-    """Add the sampled rows that have features."""
-    for split, rows in sample(splits).of:
-        try:
-            having = _with_features(split, stream, rows)
-            for some in (having[i : i + BATCH] for i in range(0, len(having), BATCH)):
-                features = split.read(np.stack([some, some + 1], axis=1), stream, ["features"])["features"][:, 0]
-                found.add(features, split.track_of(some))
-        except UNREADABLE as error:
-            problems.append(problem(split.name, error))
+def _examine(found: Health, split: cache.Split, stream: str, rows: Rows) -> None:
+    """Add those of the rows that have features."""
+    having = _with_features(split, stream, rows)
+    for some in (having[i : i + BATCH] for i in range(0, len(having), BATCH)):
+        features = split.read(np.stack([some, some + 1], axis=1), stream, ["features"])["features"][:, 0]
+        found.add(features, split.track_of(some))
 
 
 def _with_features(split: cache.Split, stream: str, rows: Rows) -> Rows:

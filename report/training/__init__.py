@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import cache
+from report.data.splits import Opened
 from report.page import Section
 from report.training.bodies import bodies_section
 from report.training.curves import curves_section
@@ -14,7 +14,7 @@ from report.training.run import Run
 
 
 def training_sections(
-    root: cache.Root,
+    opened: Opened,
     runs: Sequence[Run],
     *,
     notes: Sequence[str] = (),
@@ -25,12 +25,8 @@ def training_sections(
 
     ablation: the content of ablation.json. What a run lacks is reported in its place; nothing is raised for it.
     """
-    try:
-        splits = list(cache.open(root).splits)
-    except (cache.CacheError, OSError):
-        splits = []  # the sections about the data report it
     return [
-        curves_section(runs, ablation_runs, notes=notes, splits=splits),
-        results_section(runs, ablation or {}, cache=str(root)),
+        curves_section(runs, ablation_runs, notes=notes, splits=[split.name for split in opened.splits]),
+        results_section(runs, ablation or {}, cache=str(opened.root)),
         bodies_section(runs),
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -11,6 +10,7 @@ import cv2
 import numpy as np
 
 from pipeline.pixels.decode import PictureError, decode
+from pipeline.show.page import jpeg_uri
 from report.page import Section
 from report.training.run import Run
 
@@ -77,8 +77,4 @@ def _encoded(window: str, data: bytes) -> Picture:
     if image.shape[1] > WIDTH:
         height = max(round(image.shape[0] * WIDTH / image.shape[1]), 1)
         image = cv2.resize(image, (WIDTH, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
-    done, coded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    if not done:
-        raise PictureError("not_encoded", "OpenCV does not encode it")
-    source = "data:image/jpeg;base64," + base64.b64encode(coded.tobytes()).decode()
-    return Picture(source, image.shape[1], image.shape[0], window)
+    return Picture(jpeg_uri(image, QUALITY), image.shape[1], image.shape[0], window)

@@ -72,8 +72,6 @@ PARTS: Final = {  # of the settings -> on the page
     "evaluation": "evaluation",
 }
 
-Series = dict[str, tuple[list[float], list[float]]]
-
 
 def curves_section(
     runs: Sequence[Run], ablation: Sequence[Run] = (), *, notes: Sequence[str] = (), splits: Sequence[str] = ()
@@ -114,7 +112,7 @@ def plots_of(run: Run, number: int) -> Iterator[Plot]:
             if series:
                 title = f"{run.name}: {' and '.join(series)} on {split}"
                 about = f"{ABOUT_VALIDATION.format(split)}."
-                yield _plot(f"{name}-validation-{i}-{key}", title, about, series, epoch, unit)
+                yield lines(f"{name}-validation-{i}-{key}", title, about, series, x_label=epoch, y_label=unit)
     for group in GROUPS:
         found = {t: curve for t, curve in run.events.curves.items() if t.startswith(group.prefix)}
         if group.key == "terms":
@@ -127,11 +125,14 @@ def plots_of(run: Run, number: int) -> Iterator[Plot]:
             thinned = f"Each point is the mean of {each} logged ones." if each > 1 else ""
             about = " ".join(filter(None, [group.caption, thinned, f"Zero throughout: {zero}." if zero else ""]))
             title = f"{run.name}: {group.title}"
-            yield _plot(f"{name}-{group.key}", title, about, series, "step", group.unit, log=group.log)
+            yield lines(
+                f"{name}-{group.key}", title, about, series, x_label="step", y_label=group.unit, log_y=group.log
+            )
     if rates := {t: c for t, c in run.events.curves.items() if t.startswith("learning_rate/") and c.steps}:
         series = {_short(tag): _by_epoch(run, curve) for tag, curve in rates.items()}
         about = "After each epoch; it falls when validation no longer does."
-        yield _plot(f"{name}-rate", f"{run.name}: Learning rate", about, series, epoch, "learning rate", log=True)
+        title, label = f"{run.name}: Learning rate", "learning rate"
+        yield lines(f"{name}-rate", title, about, series, x_label=epoch, y_label=label, log_y=True)
 
 
 def _together(runs: Sequence[Run]) -> Iterator[Plot]:
@@ -143,7 +144,7 @@ def _together(runs: Sequence[Run]) -> Iterator[Plot]:
         shown = names if len(names) <= 4 else [*names[:3], f"{len(names) - 3} more"]
         title = f"PA-MPJPE on {split}: {listed(shown)}"
         about = f"{ABOUT_VALIDATION.format(split)}; lower is better."
-        yield _plot(f"curves-together-{i}", title, about, series, "epoch", "mm")
+        yield lines(f"curves-together-{i}", title, about, series, x_label="epoch", y_label="mm")
 
 
 def listed(names: Sequence[str]) -> str:
@@ -152,16 +153,6 @@ def listed(names: Sequence[str]) -> str:
     ('a', 'a, b and c')
     """
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-
-
-def _plot(
-    name: str, title: str, caption: str, series: Series, x_label: str, y_label: str, *, log: bool = False
-) -> Plot:
-    """Lines; on a logarithmic scale where that is wanted and there is anything above zero."""
-    log = log and any(y > 0 for _, values in series.values() for y in values)
-    if log:
-        series = {of: (x, [v if v > 0 else math.nan for v in y]) for of, (x, y) in series.items()}
-    return lines(name, title, caption, series, x_label=x_label, y_label=y_label, log_y=log)
 
 
 def _thin(curve: Curve, scale: float) -> tuple[list[float], list[float]]:

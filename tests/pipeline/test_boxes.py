@@ -87,7 +87,7 @@ def test_an_extent_under_half_a_pixel_is_no_detection() -> None:
     kp_2d = np.repeat(person(100, 100, 30, 40)[None], 30, axis=0)
     kp_2d[0] = person(100, 100, 0.3, 0.3)  # diagonal 0.42
     assert smooth_boxes(kp_2d)[1:] == (1, 30)
-    kp_2d[0] = person(100, 100, 0.3, 0.4)  # diagonal 0.5
+    kp_2d[0] = person(100, 100, 0, 0.5)
     assert smooth_boxes(kp_2d)[1:] == (0, 30)
 
 

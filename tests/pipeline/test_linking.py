@@ -65,6 +65,14 @@ def test_people_who_come_at_the_same_time_are_in_order_from_left_to_right() -> N
     assert [track.tolist() for track in tracks] == [[[0, 1], [1, 1], *([t, 0] for t in range(2, 10))], [[0, 0], [1, 0]]]
 
 
+def test_people_in_equal_boxes_are_in_order_of_their_joints() -> None:
+    left, right = person(100), person(100)
+    right[2, 0] += 3  # inside the box
+    for frame, order in (([left, right], (0, 1)), ([right, left], (1, 0))):
+        tracks = link([np.stack(frame), np.stack([left, right])], [0, 1])
+        assert [track[:, 1].tolist() for track in tracks] == [[order[0], 0], [order[1], 1]]
+
+
 def test_a_person_far_away_is_another_person() -> None:
     assert len(link([person(100)[None], person(300)[None]], [0, 1])) == 2
 

@@ -21,7 +21,13 @@ SIZES = {
     "h36m": 17,
     "3dpw": 14,
     "smpl54": 54,
+    "coco_neck": 18,
+    "body_25b": 25,
+    "halpe_26": 26,
+    "halpe_136": 136,
+    "coco_wholebody": 133,
 }
+WITHOUT_PLACE = ("smpl54", "mpi_inf_3dhp", "halpe_136", "coco_wholebody")  # in spin49, of some of their joints
 SMPL_TO_SPIN49 = [
     *[24, 12, 17, 19, 21, 16, 18, 20, 0, 2, 5, 8, 1, 4, 7, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34],
     *[8, 5, 45, 46, 4, 7, 21, 19, 17, 16, 18, 20, 47, 48, 49, 50, 51, 52, 53, 24, 26, 25, 28, 27],
@@ -102,7 +108,7 @@ def test_3dpw_and_common14_share_exactly_the_12_limb_joints() -> None:
     assert sorted(correspondence("3dpw", "common14")[1]) == list(range(12))
 
 
-@pytest.mark.parametrize("name", [name for name in JOINTS if name not in ("smpl54", "mpi_inf_3dhp")])
+@pytest.mark.parametrize("name", [name for name in JOINTS if name not in WITHOUT_PLACE])
 def test_conversion_to_spin49_and_back_loses_nothing(name: str) -> None:
     there = convert(labelled(name), source=name, target="spin49")
     np.testing.assert_array_equal(convert(there, source="spin49", target=name), labelled(name))

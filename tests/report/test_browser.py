@@ -67,10 +67,11 @@ def pages(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
     )
     (runs[2] / "metrics.json").write_text("{")
     read = [read_run(run) for run in runs]
-    sections = data_sections(own, raw=None, body=None, stream="resnet50")
-    sections += training_sections(own, read, notes=[f"No run {LONG}."])
-    sections.append(provenance_section(own, read, fingerprint="0" * 16))
-    first = summary_section(open_splits(own), read, stream="resnet50")
+    opened = open_splits(own)
+    sections = data_sections(opened, raw=None, body=None, stream="resnet50")
+    sections += training_sections(opened, read, notes=[f"No run {LONG}."])
+    sections.append(provenance_section(opened, read, fingerprint="0" * 16))
+    first = summary_section(opened, read, stream="resnet50")
     written = {"report": folder / "report.html", "tracks": folder / "tracks.html"}
     facts = {"Cache": f"/data/{LONG}"}
     write_page(written["report"], sections, title="Report", stand_in=True, facts=facts, summary=first)
@@ -101,8 +102,7 @@ def look(browser: Any, pages: dict[str, Path]) -> Callable[..., dict[str, Any]]:
     return at
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 768, 1440])
+@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (768, "light"), (1440, "dark")])
 @pytest.mark.parametrize("name", PAGES)
 def test_nothing_is_cut_off_or_hard_to_read(look: Callable[..., Any], name: str, width: int, scheme: str) -> None:
     seen = look(name, width, scheme)
@@ -126,10 +126,31 @@ def test_the_page_is_complete_and_accessible(look: Callable[..., Any], pages: di
 
 
 def test_the_browser_shows_what_was_written(look: Callable[..., Any]) -> None:
-    words = " ".join(look("report", 1440, "light")["words"].split())
+    words = " ".join(look("report", 1440, "dark")["words"].split())
     assert "DEMO DATA." in words
     assert "vibe 51.2 82.5 20.0 21.0 80.0 1,234" in words
     assert "damaged/metrics.json: expected JSON" in words
+
+
+def test_the_legend_is_about_what_is_on_the_page(browser: Any, root: Path, tmp_path: Path) -> None:
+    kp_3d = np.zeros((3, 49, 4), np.float32)
+    kp_3d[:, :25, 3], has_3d = 1, np.ones(3, np.uint8)
+    for name, columns, shown in (
+        ("body25", person(3, visible=25), {"draw-boxes"}),
+        ("both", person(3), {"draw-common", "draw-body25", "draw-boxes"}),
+        ("solid", person(3, visible=25) | {"kp_3d": kp_3d, "has_3d": has_3d}, {"draw-boxes", "3D"}),
+        ("lost", person(3, visible=25) | {"kp_3d": kp_3d, "has_3d": 0 * has_3d}, {"draw-boxes"}),
+    ):
+        write_split(tmp_path, f"{name}/train", {"0001/0": columns}, raw=root.parent / "raw/penn_action")
+        page = tmp_path / f"{name}.html"
+        show.write_page(show.from_cache(tmp_path, f"{name}/train", show.Choice()), page)
+        tab = browser.new_page()
+        tab.goto(page.as_uri())
+        boxes = {box.get_attribute("id") for box in tab.locator("input").all() if box.is_visible()}
+        text = tab.inner_text("body")
+        tab.close()
+        assert boxes | ({"3D"} if "3D views" in text else set()) == shown
+        assert ("dashed bones" in text) == (name == "both")
 
 
 FAULTS = """<!DOCTYPE html><html lang="en"><body style="background: #fff; color: #000">

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,13 +12,17 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import RawDataError
+from pipeline.errors import RawDataError, refuse
+from pipeline.formats.joint_orders import LONGEST, ORDERS, order_of
 from pipeline.formats.json_files import kind, load_json, whole
 from pipeline.raw.digests import names_in
 
-OPENPOSE: Final[Mapping[int, str]] = {75: "body_25", 54: "openpose_coco"}  # numbers a person -> skeleton
-ALPHAPOSE_NUMBERS: Final = 51
+NUMBERS: Final = tuple(3 * n_joints for n_joints in ORDERS)  # a person; in OpenPose's files and in AlphaPose's
 AGAIN: Final = "Run the detector on this video again."
+EXPORT: Final = "Export one of the joint orders in docs/datasets/kinetics.md: x, y and score of each joint in pixels."
+ALPHAPOSE_NAMES: Final = ("alphapose-results.json",)  # its own; or as the video is called
+ONE_VIDEO: Final = "Have the files of one video, and of one run of the detector, in a folder."
+_NUMBERED: Final = re.compile(r"(?P<name>.*?)(?P<number>\d{1,12})(?:_keypoints)?\.json", re.DOTALL)
 _FRAME_NUMBER: Final = re.compile(r"\d+")
 
 
@@ -29,6 +34,7 @@ class Detections:
     frame_index: NDArray[np.int64]  # (T,) strictly increasing, the frames with a person in them
     keypoints: Sequence[NDArray[np.float64]]  # T times (P, J, 3) px px, the detector's score
     identity: Sequence[NDArray[np.int64]] | None  # T times (P,), where the detector tracked
+    frames: Sequence[int]  # ascending, those that the detector has written something of, also without a person
 
     @property
     def n_persons(self) -> int:
@@ -36,11 +42,33 @@ class Detections:
         return sum(len(persons) for persons in self.keypoints)
 
 
-def openpose_files(folder: Path, video: str) -> list[tuple[int, Path]]:
-    """(frame, file) for OpenPose's `<video>_<12 digits>_keypoints.json`, in order."""
-    name = re.compile(re.escape(video) + r"_(\d{12})_keypoints\.json")
-    matches = filter(None, map(name.fullmatch, names_in(folder)))
-    return sorted((int(found[1]), folder / found[0]) for found in matches)
+def openpose_files(folder: Path, video: str = "") -> list[tuple[int, Path]]:
+    """(frame, file) for OpenPose's `<video>_<12 digits>_keypoints.json`, in order; empty where there is no JSON.
+
+    Other names that end in a number are read too, if all files have the same: `000.json`, `cam01.0000.json`. Files of
+    AlphaPose are passed over. Raises RawDataError where the folder has JSON of which none is OpenPose's of this video,
+    or files of several names.
+    """
+    numbered: dict[str, list[tuple[int, Path]]] = {}
+    odd = []
+    for name in names_in(folder):
+        if name in (f"{video}.json", *ALPHAPOSE_NAMES) or name.startswith("."):
+            continue
+        if match := _NUMBERED.fullmatch(name):
+            numbered.setdefault(match["name"], []).append((int(match["number"]), folder / name))
+        elif name.endswith(".json"):
+            odd.append(name)
+    found = numbered.get(f"{video}_") or (numbered.popitem()[1] if len(numbered) == 1 else [])
+    if not found and (numbered or odd):
+        names = sorted([files[0][1].name for files in numbered.values()] + odd)
+        expected = f"{video}_<12 digits>_keypoints.json, or any name that ends in the frame's number"
+        found_names = f"{len(names)} kinds of names, such as {', '.join(names[:3])}"
+        raise RawDataError(folder, "keypoints", expected=expected, found=found_names, do=ONE_VIDEO)
+    numbers = Counter(number for number, _ in found)
+    if twice := sorted(number for number, times in numbers.items() if times > 1):
+        do = "Keep the files of one run."
+        raise RawDataError(folder, "keypoints", expected="one file a frame", found=f"frame {twice[0]} twice", do=do)
+    return sorted(found)
 
 
 def read_openpose(files: Sequence[tuple[int, Path]]) -> Detections:
@@ -49,16 +77,12 @@ def read_openpose(files: Sequence[tuple[int, Path]]) -> Detections:
     for frame, file in files:
         persons = [_openpose_person(file, person) for person in _people(file)]
         lengths |= {len(person) for person in persons}
-        if len(lengths) > 1:
-            expected = "one body model in all frames"
-            raise RawDataError(
-                file, "pose_keypoints_2d", expected=expected, found=f"{sorted(lengths)} numbers", do=AGAIN
-            )
+        _require_one_length(file, "pose_keypoints_2d", lengths)
         if persons:
             frames.append(frame)
             keypoints.append(np.array(persons, np.float64).reshape(len(persons), -1, 3))
-    skeleton = OPENPOSE[lengths.pop()] if lengths else "body_25"
-    return Detections(skeleton, np.array(frames, np.int64), keypoints, None)
+    order = _order(files[0][1].parent if files else Path(), keypoints)
+    return Detections(order, np.array(frames, np.int64), keypoints, None, [frame for frame, _ in files])
 
 
 def read_alphapose(file: Path) -> Detections:
@@ -71,17 +95,18 @@ def read_alphapose(file: Path) -> Detections:
         by_frame.setdefault(_frame_of(file, result), []).append(result)
     frames = sorted(by_frame)
     keypoints = [
-        np.array([_floats(file, "keypoints", r.get("keypoints"), (ALPHAPOSE_NUMBERS,)) for r in by_frame[f]])
-        for f in frames
+        [_floats(file, "keypoints", result.get("keypoints")) for result in by_frame[frame]] for frame in frames
     ]
+    _require_one_length(file, "keypoints", {len(person) for persons in keypoints for person in persons})
     tracked = bool(results) and all("idx" in result for result in results)
     identity = (
         [np.array([_identity(file, r["idx"]) for r in by_frame[f]], np.int64) for f in frames] if tracked else None
     )
     if identity is not None and not any(numbers.any() for numbers in identity):
         identity = None  # where it did not track, all are 0; its trackers count from 1
-    by_joint = [persons.reshape(len(persons), -1, 3) for persons in keypoints]
-    return Detections("coco", np.array(frames, np.int64), by_joint, identity)
+    by_joint = [np.array(persons).reshape(len(persons), -1, 3) for persons in keypoints]
+    order = _order(file, by_joint) if by_joint else "coco"
+    return Detections(order, np.array(frames, np.int64), by_joint, identity, frames)
 
 
 def _people(file: Path) -> list[dict[str, Any]]:
@@ -93,14 +118,33 @@ def _people(file: Path) -> list[dict[str, Any]]:
 
 
 def _openpose_person(file: Path, person: dict[str, Any]) -> NDArray[np.float64]:
-    return _floats(file, "pose_keypoints_2d", person.get("pose_keypoints_2d"), tuple(OPENPOSE))
+    key = "pose_keypoints" if "pose_keypoints" in person else "pose_keypoints_2d"  # the first is version 1.0's
+    return _floats(file, key, person.get(key))
 
 
-def _floats(file: Path, key: str, numbers: object, lengths: tuple[int, ...]) -> NDArray[np.float64]:
-    """A list of numbers of one of these lengths, as float64."""
-    wanted = " or ".join(map(str, lengths))
-    if not isinstance(numbers, list) or len(numbers) not in lengths:
-        raise RawDataError(file, key, expected=f"{wanted} numbers", found=kind(numbers), do=AGAIN)
+def _require_one_length(file: Path, key: str, lengths: set[int]) -> None:
+    if len(lengths) > 1:
+        expected, found = "one joint order in all frames", f"{sorted(lengths)} numbers a person"
+        raise RawDataError(file, key, expected=expected, found=found, do=AGAIN)
+
+
+def _order(place: Path, keypoints: Sequence[NDArray[np.float64]]) -> str:
+    """The joint order by geometry. Raises RawDataError where persons are tangled in every known order."""
+    order, fits = order_of(keypoints)
+    if order is not None:
+        return order
+    tried = "; ".join(f"as {fit.order}, bones are {fit.bone:.2f} of a person's size on average" for fit in fits)
+    expected = f"a joint order in which bones are at most {LONGEST} of a person's size"
+    found = f"{fits[0].n_joints} joints in an order that is not known: {tried}"
+    refuse(RawDataError(place, "joints", expected=expected, found=found, do=EXPORT, reason="unknown_joint_order"))
+    return fits[0].order
+
+
+def _floats(file: Path, key: str, numbers: object) -> NDArray[np.float64]:
+    """A person's list of numbers, as float64."""
+    expected = f"{', '.join(map(str, NUMBERS[:-1]))} or {NUMBERS[-1]} numbers a person"
+    if not isinstance(numbers, list) or len(numbers) not in NUMBERS:
+        raise RawDataError(file, key, expected=expected, found=kind(numbers), do=EXPORT)
     try:
         array = np.array(numbers)
     except ValueError:  # lists of unequal lengths
@@ -108,11 +152,11 @@ def _floats(file: Path, key: str, numbers: object, lengths: tuple[int, ...]) -> 
     if array.ndim == 1 and array.dtype.kind in "biuf":
         return array.astype(np.float64)
     if not all(isinstance(number, int | float) for number in numbers):
-        raise RawDataError(file, key, expected=f"{wanted} numbers", found="something else among them", do=AGAIN)
+        raise RawDataError(file, key, expected=expected, found="something else among them", do=AGAIN)
     try:
         return np.array(numbers, np.float64)
     except OverflowError as error:  # JSON's integers have no largest
-        raise RawDataError(file, key, expected=f"{wanted} numbers", found="one out of range", do=AGAIN) from error
+        raise RawDataError(file, key, expected=expected, found="one out of range", do=AGAIN) from error
 
 
 def _frame_of(file: Path, result: dict[str, Any]) -> int:

@@ -92,6 +92,13 @@ def test_decimation_takes_every_fourth_of_120_hz_and_says_30_fps(tmp_path: Path)
     assert account["dropped"] == {"resampled": 450}
 
 
+def test_whole_ratios_take_stored_frames_unchanged(tmp_path: Path) -> None:
+    write_motion(tmp_path, n_frames=400, rate=100.00000381)
+    stored = np.load(tmp_path / "ACCAD/s1/walk_poses.npz")["poses"]
+    (track,), _ = read(tmp_path)
+    np.testing.assert_array_equal(track.pose[:, :66], stored[::4, :66].astype(np.float32))
+
+
 def test_another_resampling_is_refused() -> None:
     with pytest.raises(ConfigError, match="slerp or decimate"):
         datasets.get("amass", resampling="nearest")
@@ -194,6 +201,15 @@ def test_a_file_of_another_form_is_refused_by_name(tmp_path: Path, changes: dict
     write_motion(tmp_path, **changes)
     with pytest.raises(RawDataError, match=words):
         list(AMASS.tracks(tmp_path, "train"))
+
+
+def test_an_array_that_is_damaged_inside_its_archive_is_refused(tmp_path: Path) -> None:
+    write_motion(tmp_path)
+    file = tmp_path / "ACCAD/s1/walk_poses.npz"
+    data = bytearray(file.read_bytes())
+    data[3000:3100] = bytes(100)  # inside `poses`
+    file.write_bytes(data)
+    assert read(tmp_path)[1]["set_aside"] == "bad_label_file"
 
 
 @given(st.integers(1, 3000), st.floats(5, 300))

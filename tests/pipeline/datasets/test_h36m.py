@@ -1,6 +1,7 @@
 """Human3.6M from raw files made by hand: every rule and every quirk of the release."""
 
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -64,9 +65,9 @@ def write_video(raw: Path, name: str = NAME, n_frames: int = N, fps: float = 50.
     subject, _, stem = name.partition("/")
     file = raw / subject / "Videos" / f"{stem}.mp4"
     file.parent.mkdir(parents=True, exist_ok=True)
-    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"mp4v"), fps, (64, 48))
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"mp4v"), fps, (480, 416))
     for t in range(n_frames):
-        writer.write(np.full((48, 64, 3), 5 * t % 256, np.uint8))
+        writer.write(np.full((416, 480, 3), 5 * t % 256, np.uint8))
     writer.release()
     return file
 
@@ -168,6 +169,9 @@ def test_kp_3d_is_in_metres_about_the_pelvis(raw: Path) -> None:
     others = [j for j, name in enumerate(SPIN49) if name not in STORED_AT]
     assert not track.kp_3d[:, others].any()
     assert track.has_3d.all()
+    assert not track.has_smpl.any()
+    assert np.isnan(track.pose).all()  # without fits: no zero passes for a pose
+    assert np.isnan(track.betas).all()
 
 
 def test_the_box_is_the_extent_of_the_17_joints_times_11(raw: Path) -> None:
@@ -262,6 +266,14 @@ def test_poses_that_are_a_little_longer_than_the_video_lose_their_end(raw: Path)
     assert account["notes"] == ["1 of 21 labelled frames have no picture, the first is frame 20"]
 
 
+def test_a_video_that_is_longer_than_its_poses_is_used_as_far_as_they_go(raw: Path) -> None:
+    write_video(raw, n_frames=45)  # the poses of S9's "Waiting 1" end after half of the video
+    (track,), account = read(raw)
+    assert track.frame_index[-1] == 18
+    assert (account["found"], account["kept"]) == (20, 10)
+    assert account["notes"] == ["20 frames are labelled, 45 are there: the last 25 not used"]
+
+
 @pytest.mark.parametrize(("n_frames", "fps"), [(10, 50.0), (17, 50.0), (30, 25.0)])
 def test_a_video_with_far_fewer_frames_or_another_rate_is_refused(raw: Path, n_frames: int, fps: float) -> None:
     write_video(raw, n_frames=n_frames, fps=fps)
@@ -290,6 +302,33 @@ def test_pictures_take_the_place_of_a_video(raw: Path, folder: str, name: str, f
     assert account["notes"] == []
 
 
+@pytest.mark.parametrize(
+    ("numbers", "frames", "missing"),
+    [
+        ([n for n in range(1, 33) if n not in (5, 6)], [0, 2, *range(6, 32, 2)], 1),  # frames 4 and 5
+        (range(1, 33, 5), [0, 10, 20, 30], 12),  # frames 0, 5, ... 30, under their own numbers
+    ],
+)
+def test_a_missing_picture_costs_its_own_frame_only(raw: Path, numbers: Any, frames: list[int], missing: int) -> None:
+    (raw / "S1/Videos" / f"{STEM}.mp4").unlink()
+    write_poses(raw, n_frames=32)
+    write_pictures(raw / f"S1/images/{STEM}", numbers)
+    (track,), account = read(raw)
+    assert track.frame_index.tolist() == frames
+    assert account["dropped"] == {"not_sampled": 16, "no_picture": missing}
+
+
+def test_a_picture_folder_without_pictures_does_not_hide_the_video(raw: Path) -> None:
+    (raw / f"S1/images/{STEM}").mkdir(parents=True)
+    (raw / f"S1/images/{STEM}/Thumbs.db").touch()
+    (track,), _ = read(raw)
+    assert track.frames == Video(raw, f"S1/Videos/{STEM}.mp4")
+    (raw / track.frames.place).unlink()
+    assert read(raw)[1]["set_aside"] == "no_picture"
+    shutil.rmtree(raw / "S1/images")
+    assert read(raw)[1]["set_aside"] == "video_missing"
+
+
 def test_pictures_at_25_fps_are_refused_since_every_label_would_be_on_another_frame(raw: Path) -> None:
     (raw / "S1/Videos" / f"{STEM}.mp4").unlink()
     write_pictures(raw / f"S1/images/{STEM}", range(1, N // 2 + 1))
@@ -312,6 +351,13 @@ def test_poses_of_slightly_different_lengths_are_used_as_far_as_both_go(raw: Pat
     assert other.frame_index.tolist() == track.frame_index.tolist()
     assert (account["found"], account["dropped"]) == (20, {"not_sampled": 10, "no_label": 1})
     assert account["notes"] == ["poses of 18 frames in 2D, of 20 in 3D"]
+
+
+def test_poses_of_very_different_lengths_or_another_skeleton_are_refused(raw: Path) -> None:
+    for values, reason in ((poses(10)[1], "frame_count_mismatch"), (np.ones((N, 51)), "bad_label_file")):
+        write_pose(pose_file(raw, "D3_Positions_mono"), values.reshape(len(values), -1))
+        _, account = read(raw)
+        assert (account["set_aside"], account["found"]) == (reason, N)  # as many as the other file has
 
 
 def test_what_is_not_finite_loses_its_own_label_only(raw: Path) -> None:

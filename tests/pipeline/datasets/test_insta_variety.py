@@ -1,3 +1,4 @@
+import os
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -6,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline import datasets
+from pipeline import crops, datasets
 from pipeline.accounting import Accounting
 from pipeline.errors import RawDataError
 from pipeline.skeletons import JOINTS
@@ -142,6 +143,29 @@ def test_without_toes_those_joints_are_zero(tmp_path: Path, toes: Any, phis: Any
     assert account["notes"] == ["no image/toe_pts: 6 joints are not annotated"]
 
 
+def test_fractions_come_back_from_the_crop_as_they_are_stored(tmp_path: Path) -> None:
+    stored = np.random.default_rng(0).uniform(-1.1, 1.1, (3, 2, 14))
+    write(tmp_path, clip(image__xys=stored, image__encoded=[jpeg(300, 300)] * 3, image__phis=np.zeros((3, 2048))))
+    (track,), _ = read(tmp_path)
+    crop = crops.normalise_keypoints(track.kp_2d, track.bbox, track.crop_scale)
+    np.testing.assert_allclose(crop[:, put(BODY), :2], stored.transpose(0, 2, 1), atol=1e-6)
+
+
+def test_without_a_face_the_body_is_still_there_and_without_a_joint_no_track(tmp_path: Path) -> None:
+    write(tmp_path, clip(image__face_pts=None))
+    (track,), account = read(tmp_path)
+    assert track.kp_2d[..., 2].sum() == 3 * 20
+    assert account["notes"] == ["no image/face_pts: 5 joints are not annotated"]
+    nothing = np.zeros((3, 14), np.int64)
+    write(tmp_path, clip(image__visibilities=nothing, image__face_pts=None, image__toe_pts=None))
+    tracks, account = read(tmp_path)
+    assert (tracks, account["dropped"], account["tracks_dropped"]) == (
+        [],
+        {"no_visible_joint": 3},
+        {"no_frame_left": 1},
+    )
+
+
 def test_frames_without_a_visible_joint_are_dropped_and_counted(tmp_path: Path) -> None:
     features = clip(4)
     features["image/visibilities"][2] = 0
@@ -171,12 +195,15 @@ def test_a_joint_that_is_nowhere_is_not_seen(tmp_path: Path, value: float, phis:
 # -- pictures ------------------------------------------------------------------------------------------------------
 
 
-def test_more_labels_than_pictures_use_the_common_prefix(tmp_path: Path) -> None:
-    write(tmp_path, clip(5, image__encoded=[PICTURE] * 3))
+@pytest.mark.parametrize(("labelled", "there", "dropped"), [(5, 3, {"no_picture": 2}), (3, 5, {})])
+def test_labels_and_pictures_are_used_as_far_as_both_go(
+    tmp_path: Path, labelled: int, there: int, dropped: dict[str, int]
+) -> None:
+    write(tmp_path, clip(labelled, image__encoded=[PICTURE] * there))
     (track,), account = read(tmp_path)
     assert track.frame_index.tolist() == [0, 1, 2]
-    assert (account["found"], account["dropped"]) == (5, {"no_picture": 2})
-    assert account["notes"] == ["5 frames are labelled, 3 pictures are there: 3 used"]
+    assert (account["found"], account["dropped"]) == (labelled, dropped)
+    assert account["notes"] == [f"{labelled} frames are labelled, {there} pictures are there: 3 used"]
 
 
 def test_a_picture_that_does_not_say_its_size_costs_its_frame_and_shifts_nothing(tmp_path: Path) -> None:
@@ -269,6 +296,19 @@ def test_wrong_data_cost_their_record_and_a_wrong_length_all_that_follow(tmp_pat
     assert f"all from byte {starts[2]} on is out of reach" in rest
 
 
+@pytest.mark.parametrize("cut", [1, 5, 20, 2000])
+def test_a_shard_that_ends_early_gives_its_whole_records(tmp_path: Path, cut: int) -> None:
+    file = write(tmp_path, clip(2), clip(3))
+    os.truncate(file, file.stat().st_size - cut)
+    assert accounts(tmp_path) == {"00000": ("", 2), "00001": ("record_damaged", 0)}
+
+
+def test_an_example_of_something_else_costs_itself(tmp_path: Path) -> None:
+    file = write(tmp_path, clip())
+    file.write_bytes(framed(b"\x0bnot an example") + framed(b"") + file.read_bytes())
+    assert accounts(tmp_path) == {"00000": ("bad_label_file", 0), "00001": ("bad_label_file", 0), "00002": ("", 3)}
+
+
 @pytest.mark.parametrize("content", [b"", b"\x1f\x8b\x08" + bytes(99), b"<!DOCTYPE html><html>" + bytes(99)])
 def test_a_shard_that_is_something_else_is_one_video_set_aside(tmp_path: Path, content: bytes) -> None:
     write(tmp_path, clip(2), shard="good")
@@ -309,3 +349,21 @@ def test_damage_that_the_checksum_was_made_for_is_good_tracks_or_a_reason(tmp_pa
         ((reason, kept),) = accounts(tmp_path).values()
         assert reason in ("", "bad_label_file", "no_picture")
         assert kept in (0, 1)
+
+
+def test_one_changed_record_is_read_again_and_the_others_are_not(tmp_path: Path, into: Any) -> None:
+    file = write(tmp_path / "raw", clip(1), clip(2), clip(3))
+    into.convert(tmp_path / "cache", tmp_path / "raw", "insta_variety")
+    start, _ = INSTA.videos(tmp_path / "raw", "train")[1].span
+    damaged = bytearray(file.read_bytes())
+    damaged[start + 300] ^= 1
+    file.write_bytes(damaged)
+    done = into.convert(tmp_path / "cache", tmp_path / "raw", "insta_variety")
+    assert [video.name for video in done.plan.append] == ["train/clips_00/00001"]
+    assert [(account.name, account.set_aside) for account in done.rejected] == [
+        ("train/clips_00/00001", "record_damaged")
+    ]
+    assert into.rows(tmp_path / "cache", "insta_variety/train", "frame_index").keys() == {
+        "train/clips_00/00000/0",
+        "train/clips_00/00002/0",
+    }

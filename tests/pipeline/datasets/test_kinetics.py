@@ -11,26 +11,23 @@ from pipeline.accounting import Accounting
 from pipeline.boxes import smooth_boxes
 from pipeline.errors import RawDataError
 from pipeline.skeletons import JOINTS
+from tests.pipeline.datasets.standing import standing
 
 KINETICS = datasets.get("kinetics")
 CLIP = "AbCdEf-_012_000004_000014"
 SPIN49 = JOINTS["spin49"]
 
 
-def write_clip(path: Path, n_frames: int = 40, fps: float = 25, codec: str = "mp4v") -> None:
+def write_clip(path: Path, n_frames: int = 110, fps: float = 25, codec: str = "mp4v") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, (64, 48))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, (640, 480))
     for i in range(n_frames):
-        writer.write(np.full((48, 64, 3), i, np.uint8))
+        writer.write(np.full((480, 640, 3), i, np.uint8))
     writer.release()
 
 
 def person(x: float = 100, y: float = 200, confidence: float = 0.9, n_joints: int = 25) -> np.ndarray:
-    """(n_joints, 3): an extent of 30 x 40 px around (x, y), so a diagonal of 50."""
-    joints = np.full((n_joints, 3), [x, y, confidence])
-    joints[0, :2] += [-15, -20]
-    joints[1, :2] += [15, 20]
-    return joints
+    return standing({25: "body_25", 18: "openpose_coco", 17: "coco"}[n_joints], x, y, confidence)
 
 
 def write_openpose(raw: Path, frames: dict[int, list[np.ndarray]], split: str = "train", clip: str = CLIP) -> Path:
@@ -150,10 +147,10 @@ def test_a_person_without_a_visible_joint_is_counted(raw: Path) -> None:
 
 def test_openposes_18_joints_have_no_hip_centre(raw: Path) -> None:
     joints = person(n_joints=18)
-    joints[8, :2] = [111, 222]  # RHip follows LWrist
+    joints[8, :2] = [101, 203]  # RHip follows LWrist
     write_openpose(raw, {t: [joints] for t in range(30)})
     (track,), _ = read(raw)
-    np.testing.assert_allclose(track.kp_2d[0, SPIN49.index("OP RHip"), :2], [111, 222])
+    np.testing.assert_allclose(track.kp_2d[0, SPIN49.index("OP RHip"), :2], [101, 203])
     assert track.kp_2d[0, SPIN49.index("OP MidHip"), 2] == 0
 
 
@@ -172,7 +169,7 @@ def test_alphapose_that_did_not_track_calls_everybody_0(raw: Path, form: Any) ->
     results = [result(t, x, idx=[0.0]) for t in range(30) for x in ((100, 500) if t % 2 else (500, 100))]
     write_alphapose(raw, [*results[:-1], results[-1] | {"idx": form}])
     tracks, account = read(raw)
-    assert [float(track.kp_2d[:, SPIN49.index("lknee"), 0].mean()) for track in tracks] == [100, 500]
+    assert [float(track.kp_2d[:, SPIN49.index("nose"), 0].mean()) for track in tracks] == [100, 500]
     assert (account["kept"], account["dropped"]) == (60, {})
 
 
@@ -184,21 +181,29 @@ def test_alphaposes_identities_are_taken_when_it_tracked(raw: Path, form: Any) -
     )
     tracks, _ = read(raw)
     assert [track.name.rpartition("/")[2] for track in tracks] == ["3", "7"]
-    knee = SPIN49.index("lknee")
-    assert tracks[0].kp_2d[:, knee, 0].tolist() == [100] * 15 + [500] * 15
+    nose = SPIN49.index("nose")
+    assert tracks[0].kp_2d[:, nose, 0].tolist() == [100] * 15 + [500] * 15
 
 
-def test_a_tracked_person_who_is_away_for_long_comes_back_as_another_track(raw: Path) -> None:
-    write_alphapose(raw, [result(t, idx=1) for t in [*range(30), *range(36, 70)]])
+@pytest.mark.parametrize(("back", "segments"), [(35, [("1", 65)]), (36, [("1", 30), ("1-1", 34)])])
+def test_a_tracked_person_who_is_away_for_over_five_frames_comes_back_as_another_track(
+    raw: Path, back: int, segments: list[tuple[str, int]]
+) -> None:
+    write_alphapose(raw, [result(t, idx=1) for t in [*range(30), *range(back, 70)]])
     tracks, _ = read(raw)
-    assert [(track.name.rpartition("/")[2], len(track.frame_index)) for track in tracks] == [("1", 30), ("1-1", 34)]
+    assert [(track.name.rpartition("/")[2], len(track.frame_index)) for track in tracks] == segments
+
+
+def test_tracked_persons_come_in_the_order_of_their_identities(raw: Path) -> None:
+    write_alphapose(raw, [result(t, x, idx=k) for t in range(30) for k, x in ((12, 100), (3, 500))])
+    assert [track.name.rpartition("/")[2] for track in read(raw)[0]] == ["3", "12"]
 
 
 def test_one_identity_given_twice_in_a_frame_goes_to_the_surer_person(raw: Path) -> None:
-    results = [result(t, idx=1, score=0.8) for t in range(30)] + [result(4, 900, score=0.4, idx=1)]
+    results = [result(t, idx=1, score=0.8) for t in range(30)] + [result(4, 600, score=0.4, idx=1)]
     write_alphapose(raw, results)
     (track,), account = read(raw)
-    assert (track.kp_2d[:, SPIN49.index("lknee"), 0] == 100).all()
+    assert (track.kp_2d[:, SPIN49.index("nose"), 0] == 100).all()
     assert account["dropped"] == {"duplicate_person": 1}
 
 
@@ -214,7 +219,6 @@ def test_openpose_goes_before_alphapose(raw: Path) -> None:
 def test_a_clip_without_keypoints_is_counted_and_no_error(raw: Path, folder: bool) -> None:
     if folder:
         write_openpose(raw, {})
-        (raw / "keypoints/train" / CLIP / "other_000000000000_keypoints.json").write_text("{}")
     assert list(KINETICS.tracks(raw, "train")) == []  # without a report an error would raise
     assert read(raw)[1]["set_aside"] == "no_keypoints"
 
@@ -229,11 +233,13 @@ def test_a_broken_clip_is_set_aside_with_its_person_frames_counted(raw: Path) ->
         list(KINETICS.tracks(raw, "train"))
 
 
-def test_more_keypoints_than_frames_are_told(raw: Path) -> None:
-    write_openpose(raw, {t: [person()] for t in range(40)})
+def test_more_keypoints_than_frames_are_refused(raw: Path) -> None:
+    write_openpose(raw, {t: [person()] for t in range(110)})
     assert read(raw)[1]["notes"] == []
-    write_openpose(raw, {40: [person()]})
-    assert read(raw)[1]["notes"] == ["keypoints reach frame 40, by its header the video has 40 frames"]
+    write_openpose(raw, {110: [person()]})
+    account = read(raw)[1]
+    assert (account["set_aside"], account["dropped"]) == ("frame_count_mismatch", {"frame_count_mismatch": 111})
+    assert "110 frames" in account["message"]
 
 
 def test_clips_lie_flat_or_in_class_folders_in_any_container(tmp_path: Path) -> None:
@@ -258,6 +264,20 @@ def test_a_listing_names_the_video_and_the_folder_of_its_keypoints(raw: Path) ->
     assert (video.folders, video.label_folders) == ((), (folder,))
 
 
+def test_hidden_files_and_folders_are_no_clips_and_keypoints_alone_are_one(raw: Path) -> None:
+    write_openpose(raw, {t: [person()] for t in range(30)})
+    before = list(KINETICS.videos(raw, "train"))
+    for file in (f"train/abseiling/._{CLIP}.mp4", "train/._flat.mp4", "train/.cache/clip.mp4"):  # of a Mac, and others
+        (raw / file).parent.mkdir(exist_ok=True)
+        (raw / file).touch()
+    (raw / "keypoints/train/.ipynb_checkpoints").mkdir()
+    assert list(KINETICS.videos(raw, "train")) == before
+    (raw / f"train/abseiling/{CLIP}.mp4").unlink()
+    tracks, account = read(raw)
+    assert (tracks, account["name"]) == ([], f"train/{CLIP}")
+    assert (account["set_aside"], account["found"]) == ("video_missing", 30)
+
+
 @pytest.mark.parametrize("other", ["avi", "mkv", "webm"])
 def test_a_clip_in_two_containers_is_read_once_and_told(other: str, raw: Path) -> None:
     (raw / f"train/abseiling/{CLIP}.{other}").touch()
@@ -274,10 +294,13 @@ def test_a_clip_in_two_containers_is_read_once_and_told(other: str, raw: Path) -
         ("[" * 100_000, "expected JSON, found RecursionError"),
         ("[]", "'people': expected a list of persons"),
         ('{"people": [3]}', "'people': expected a list of persons"),
-        ('{"people": [{}]}', "'pose_keypoints_2d': expected 75 or 54 numbers, found nothing"),
-        ('{"people": [{"pose_keypoints_2d": [1, 2, 3]}]}', "expected 75 or 54 numbers, found 3 entries"),
+        (
+            '{"people": [{}]}',
+            "'pose_keypoints_2d': expected 51, 54, 75, 78, 399 or 408 numbers",
+        ),
+        ('{"people": [{"pose_keypoints_2d": [1, 2, 3]}]}', "408 numbers a person, found 3 entries"),
         (json.dumps({"people": [{"pose_keypoints_2d": ["x"] * 75}]}), "found something else among them"),
-        (json.dumps({"people": [{"pose_keypoints_2d": [0] * 54}]}), "expected one body model in all frames"),
+        (json.dumps({"people": [{"pose_keypoints_2d": [0] * 54}]}), "expected one joint order in all frames"),
     ],
 )
 def test_files_that_are_not_openposes_are_named(raw: Path, content: str, words: str) -> None:
@@ -299,7 +322,7 @@ def test_files_that_are_not_openposes_are_named(raw: Path, content: str, words: 
             {"image_id": "x" * 10_000},
             r"'image_id': expected a frame number such as '35.jpg', found a text 'x{40}'\.\.\.",
         ),
-        ({"keypoints": [1, 2]}, "'keypoints': expected 51 numbers, found 2 entries"),
+        ({"keypoints": [1, 2]}, "'keypoints': expected 51, 54.* numbers a person, found 2 entries"),
         ({"idx": "a"}, "'idx': expected a whole number"),
         ({"idx": 1.5}, "'idx': expected a whole number"),
         ({"idx": float("nan")}, "'idx': expected a whole number"),
@@ -311,3 +334,94 @@ def test_results_that_are_not_alphaposes_are_named(raw: Path, change: dict[str, 
     write_alphapose(raw, [result(0) | change])
     with pytest.raises(RawDataError, match=words):
         list(KINETICS.tracks(raw, "train"))
+
+
+# ------------------------------------------------------------------- other joint orders, names, frames, pictures
+
+
+@pytest.mark.parametrize("order", ["body_25b", "halpe_26", "halpe_136", "coco_wholebody", "coco_neck", "coco"])
+def test_other_known_joint_orders_are_read_by_name(raw: Path, order: str) -> None:
+    write_openpose(raw, {t: [standing(order, 100, 200)] for t in range(30)})
+    (track,), _ = read(raw)
+    side = "OP LHip" if order.startswith("body_25") else "lhip"
+    np.testing.assert_allclose(track.kp_2d[0, SPIN49.index(side), :2], [103, 200])
+    np.testing.assert_allclose(track.bbox[:, 2], 55, rtol=1e-3)
+
+
+def test_joints_in_no_known_order_are_refused_with_what_to_export(raw: Path) -> None:
+    order = np.random.default_rng(1).permutation(25)
+    write_openpose(raw, {t: [person()[order]] for t in range(30)})
+    account = read(raw)[1]
+    assert (account["set_aside"], account["found"]) == ("unknown_joint_order", 0)
+    assert all(word in account["message"] for word in ("25 joints", "body_25", "body_25b", "kinetics.md"))
+
+
+@pytest.mark.parametrize("name", ["{:03d}.json", "cam01.{:04d}.json", "other_{:012d}_keypoints.json", "{:d}.json"])
+def test_files_of_any_one_numbered_name_are_read(raw: Path, name: str) -> None:
+    folder = write_openpose(raw, {t: [person()] for t in range(30)})
+    for t, file in enumerate(sorted(folder.iterdir())):
+        file.rename(folder / name.format(t))
+    (track,), _ = read(raw)
+    assert track.frame_index.tolist() == list(range(30))
+
+
+@pytest.mark.parametrize("names", [["a.json"], ["keypoints.json", "b.json"], ["a_0.json", "b_0.json"]])
+def test_json_of_which_none_is_used_is_no_clip_without_keypoints(raw: Path, names: list[str]) -> None:
+    folder = write_openpose(raw, {})
+    for name in names:
+        (folder / name).write_text("{}")
+    account = read(raw)[1]
+    assert account["set_aside"] == "bad_label_file"
+    assert all(name in account["message"] for name in names)
+
+
+def test_one_frame_twice_is_refused(raw: Path) -> None:
+    folder = write_openpose(raw, {t: [person()] for t in range(30)})
+    (folder / f"{CLIP}_7_keypoints.json").write_text('{"people": []}')
+    assert "frame 7 twice" in read(raw)[1]["message"]
+
+
+def test_alphaposes_own_file_name_is_read(raw: Path) -> None:
+    write_alphapose(raw, [result(t, idx=1) for t in range(30)])
+    folder = raw / "keypoints/train" / CLIP
+    (folder / f"{CLIP}.json").rename(folder / "alphapose-results.json")
+    assert read(raw)[1]["kept"] == 30
+
+
+def test_the_first_version_of_openpose_calls_its_key_otherwise(raw: Path) -> None:
+    folder = write_openpose(raw, {t: [standing("openpose_coco", 100, 200)] for t in range(30)})
+    for file in folder.iterdir():
+        file.write_text(file.read_text().replace("pose_keypoints_2d", "pose_keypoints"))
+    assert read(raw)[1]["kept"] == 30
+
+
+def test_keypoints_of_another_run_s_longer_video_are_never_linked(raw: Path) -> None:
+    write_openpose(raw, {t: [person(100 + t)] for t in range(150)})
+    account = read(raw)[1]
+    assert (account["set_aside"], account["kept"]) == ("frame_count_mismatch", 0)
+
+
+def test_normalised_keypoints_are_refused(raw: Path) -> None:
+    write_openpose(raw, {t: [person() / [640, 480, 1]] for t in range(30)})
+    account = read(raw)[1]
+    assert (account["set_aside"], account["dropped"]) == ("keypoints_outside", {"keypoints_outside": 30})
+
+
+def test_a_clip_with_another_extension_is_named(raw: Path) -> None:
+    write_openpose(raw, {t: [person()] for t in range(30)})
+    clip = raw / f"train/abseiling/{CLIP}.mp4"
+    clip.rename(clip.with_suffix(".MOV"))
+    assert read(raw)[1]["kept"] == 30
+    clip.with_suffix(".MOV").rename(clip.with_suffix(".wmv"))
+    account = read(raw)[1]
+    assert account["set_aside"] == "video_missing"
+    assert f"{CLIP}.wmv" in account["message"]
+
+
+def test_a_split_of_which_no_clip_is_kept_has_failed(raw: Path, into: Any, tmp_path_factory: Any) -> None:
+    root = tmp_path_factory.mktemp("cache")
+    assert "no_keypoints" in into.convert(root, raw, "kinetics").empty
+    write_openpose(raw, {t: [person()] for t in range(1, 30)})
+    done = into.convert(root, raw, "kinetics")
+    assert not done.empty
+    assert [note.partition(": ")[2][:9] for note in done.notes] == ["labels of"]

@@ -238,6 +238,29 @@ def test_a_frame_with_one_of_the_seventeen_joints_outside_the_picture_is_dropped
     assert account["dropped"] == ({} if kept else {"joint_outside_picture": 1})
 
 
+@pytest.mark.parametrize("stored", [np.float32, np.int16, np.uint16])
+def test_labels_of_other_types_are_cast_and_other_cameras_may_hold_anything(raw: Path, stored: type) -> None:
+    flat_2d, flat_3d = labels_2d().reshape(N, -1).astype(stored), labels_3d().reshape(N, -1)
+    write_annot(raw, annot2=cell(flat_2d, *["none"] * 13), annot3=cell(flat_3d, *[np.zeros((0, 0))] * 13))
+    (track,), _ = read(raw)
+    np.testing.assert_array_equal(track.kp_2d[:, 39, :2], labels_2d()[:, 4])
+
+
+@pytest.mark.parametrize("name", ["frame_{:06d}.jpg", "{:04d}.png", "S1_{}.jpg"])
+def test_pictures_count_from_the_smallest_number_whatever_they_are_called(tmp_path: Path, name: str) -> None:
+    write_annot(tmp_path)
+    write_pictures(tmp_path, "S1/Seq1/video_0", name, [1, 2, 4, 5, 6, 7])
+    (track,), account = read(tmp_path)
+    assert track.frames.path(0).name == name.format(1)
+    assert track.frame_index.tolist() == [0, 1, 3, 4]
+    np.testing.assert_array_equal(track.kp_2d[:, 39, 0], labels_2d()[[0, 1, 3, 4], 4, 0])
+    assert account["dropped"] == {"no_picture": 1}
+    assert account["notes"][1:] == [  # the first is about the calibration
+        "5 frames are labelled, 6 are there: the last 2 not used",
+        f"1 of 5 labelled frames have no picture, the first is {name.format(3)}",
+    ]
+
+
 def test_a_first_frame_that_is_dropped_shifts_nothing(raw: Path) -> None:
     kp_2d = labels_2d()
     kp_2d[0, 4] = (-1, 0)
@@ -403,6 +426,25 @@ def test_a_test_video_has_universal_3d_and_says_which_frames_evaluation_may_use(
     np.testing.assert_array_equal(track.kp_3d_eval, track.kp_3d[:, 25:39, :3])
     assert account["kept"] == N
     assert track.frames == Pictures(tmp_path, "mpi_inf_3dhp_test_set/TS1/imageSequence/img_{:06d}.jpg", 1)
+
+
+@pytest.mark.parametrize("stored", [np.array([1, 0, 1, 1, 0], np.uint8), np.array([[1.0, 0, 1, 1, 0]])])
+def test_valid_frame_may_be_a_row_of_any_type_and_frames_keep_theirs(tmp_path: Path, stored: np.ndarray) -> None:
+    kp_2d, kp_3d = labels_2d(17)[:, None], labels_3d(17)[:, None]
+    kp_2d[4, 0, 3, 1], kp_3d[2, 0, 14, 0] = math.inf, math.nan
+    file = write_test(
+        tmp_path, below="/".join(["mpi_inf_3dhp_test_set"] * 2), valid_frame=stored, annot2=kp_2d, univ_annot3=kp_3d
+    )
+    (file.parent / "imageSequence/img_000001.jpg").unlink()  # the others still count from 1
+    (track,), account = read(tmp_path, "test")
+    assert track.frame_index.tolist() == [1, 3]
+    assert track.valid.tolist() == [False, True]
+    assert account["dropped"] == {"no_picture": 1, "label_not_finite": 2}
+
+
+def test_the_release_is_counted() -> None:
+    assert (MPI.totals["train"].videos, MPI.totals["train"].frames) == (128, 8 * 131_592)  # of 16 sequences, by hand
+    assert (MPI.totals["test"].videos, MPI.totals["test"].frames) == (6, 24_888)
 
 
 def test_the_picture_s_own_size_decides_in_test_too(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pipeline.datasets.new_video import NewVideo, raw_folder
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.formats.labels.boxes_csv import read_boxes
 from pipeline.synthetic.layouts.files import mp4_writer
+from tests.pipeline.datasets.standing import standing
 
 N = 12  # frames of the video
 HEADER = "track,frame,x,y,w,h\n"
@@ -24,9 +25,9 @@ HEADER = "track,frame,x,y,w,h\n"
 def clip(tmp_path_factory) -> Path:
     """A grey video of N frames, 25 a second."""
     file = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    with mp4_writer(file, 25.0, 64, 48) as writer:
+    with mp4_writer(file, 25.0, 320, 240) as writer:
         for i in range(N):
-            writer.write(np.full((48, 64, 3), 20 * i, np.uint8))
+            writer.write(np.full((240, 320, 3), 20 * i, np.uint8))
     return file
 
 
@@ -46,10 +47,9 @@ def read(video: Path, **labels):
     return tracks, account
 
 
-def person(x: float, score: float = 1.0, joints: int = 25) -> list[float]:
-    """25 joints on a grid 40 px wide and high, from x on."""
-    grid = [(x + 10 * (j % 5), 4 + 10 * (j // 5), score if j < joints else 0.0) for j in range(25)]
-    return [value for joint in grid for value in joint]
+def person(x: float, order: str = "body_25") -> list[float]:
+    """Somebody of 60 x 80 px, x + 100 px from the left."""
+    return [float(number) for number in standing(order, x + 100, 120, scale=2).ravel()]
 
 
 def openpose(folder: Path, people: list[list[list[float]]], name: str = "clip_{:012d}_keypoints.json") -> Path:
@@ -81,11 +81,11 @@ def test_files_of_any_one_name_are_taken(video, tmp_path) -> None:
     (track,), _ = read(video, keypoints=folder)
     assert len(track.frame_index) == N
     (folder / "other_000000000000_keypoints.json").write_text('{"people": []}')
-    with pytest.raises(RawDataError, match="those of 2 videos, such as camera, other"):
+    with pytest.raises(RawDataError, match="found 2 kinds of names, such as camera_0"):
         read(video, keypoints=folder)
 
 
-def test_keypoints_that_are_called_as_another_video_are_taken_with_a_word(video, tmp_path) -> None:
+def test_keypoints_that_are_named_after_another_video_are_noted(video, tmp_path) -> None:
     people = [[person(i)] for i in range(N)]
     _, own = read(video, keypoints=openpose(tmp_path / "own", people))
     _, other = read(video, keypoints=openpose(tmp_path / "other", people, name="dance_{:012d}_keypoints.json"))
@@ -99,19 +99,21 @@ def test_a_folder_without_keypoints_says_what_was_expected(video, tmp_path) -> N
         read(video, keypoints=tmp_path / "k")
 
 
-@pytest.mark.parametrize(("n_files", "fits"), [(N - 3, False), (N - 2, True), (N, True), (N + 1, True), (N + 4, False)])
+@pytest.mark.parametrize(("n_files", "fits"), [(N - 3, False), (N - 2, True), (N, True), (N + 1, False)])
 def test_the_last_frames_may_be_missing_and_no_others(video, tmp_path, n_files, fits) -> None:
     folder = openpose(tmp_path / "k", [[person(i)] for i in range(n_files)])
     if fits:
         assert read(video, keypoints=folder)[1].kept == n_files
     else:
-        with pytest.raises(RawDataError, match=f"expected labels of the {N} frames .*found {n_files}"):
+        with pytest.raises(
+            RawDataError, match=f"expected labels of the {N} frames .*found labels up to frame {n_files - 1}"
+        ):
             read(video, keypoints=folder)
 
 
 def test_alphapose_s_results_and_its_identities_are_read(video, tmp_path) -> None:
     results = [
-        {"image_id": f"{i}.jpg", "keypoints": person(40 * idx)[:51], "score": 2.0, "idx": idx + 1}
+        {"image_id": f"{i}.jpg", "keypoints": person(80 * idx, "coco"), "score": 2.0, "idx": idx + 1}
         for i in range(N)
         for idx in (0, 1)
     ]
@@ -126,7 +128,7 @@ def test_pictures_are_matched_by_their_names(tmp_path) -> None:
     shots = tmp_path / "shots"
     shots.mkdir()
     for i in range(N):
-        cv2.imwrite(str(shots / f"img_{i + 7:03d}.png"), np.full((48, 64, 3), 9, np.uint8))
+        cv2.imwrite(str(shots / f"img_{i + 7:03d}.png"), np.full((240, 320, 3), 9, np.uint8))
     folder = openpose(tmp_path / "k", [])
     for i in range(N):
         content = {"people": [{"pose_keypoints_2d": person(i)}]}
@@ -174,7 +176,7 @@ def test_a_mistake_in_the_boxes_is_told_by_its_line(tmp_path, text, told) -> Non
 def test_boxes_beyond_the_end_of_the_video_are_refused(video, tmp_path) -> None:
     file = tmp_path / "boxes.csv"
     file.write_text(HEADER + "".join(f"a,{i},1,1,20,40\n" for i in range(N + 10)))
-    with pytest.raises(RawDataError, match=f"expected labels of the {N} frames .*found {N + 10}"):
+    with pytest.raises(RawDataError, match=f"expected labels of the {N} frames .*found labels up to frame {N + 9}"):
         read(video, boxes=file)
 
 

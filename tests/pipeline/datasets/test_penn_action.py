@@ -206,6 +206,42 @@ def test_a_label_of_another_shape_is_refused_by_name(tmp_path: Path, changes: di
     assert read(tmp_path)[1]["set_aside"] == "bad_label_file"
 
 
+def test_a_listing_names_the_label_and_the_picture_folder_in_order(tmp_path: Path) -> None:
+    for name in ("0010", "0002"):
+        write_video(tmp_path, name)
+    (tmp_path / "frames/.DS_Store").touch()
+    (tmp_path / "labels/readme.mat").touch()
+    first, second = PENN.videos(tmp_path, "train")
+    assert (first.name, second.name) == ("0002", "0010")
+    assert (first.files, first.folders) == ((Path("labels/0002.mat"),), (Path("frames/0002"),))
+
+
+@pytest.mark.parametrize(
+    ("n_frames", "pictures", "dropped", "note"),
+    [
+        (5, [1, 2, 3], {"no_picture": 2}, "2 of 5 labelled frames have no picture, the first is 000004.jpg"),
+        (3, [1, 2, 3, 4, 5], {}, "3 frames are labelled, 5 are there: the last 2 not used"),
+    ],
+)
+def test_labels_and_pictures_are_used_as_far_as_both_go(
+    tmp_path: Path, n_frames: int, pictures: list[int], dropped: dict[str, int], note: str
+) -> None:
+    write_video(tmp_path, n_frames=n_frames, pictures=pictures)
+    (track,), account = read(tmp_path)
+    assert track.frame_index.tolist() == [0, 1, 2]
+    assert (account["dropped"], account["notes"]) == (dropped, [note])
+
+
+def test_a_video_with_no_frame_left_gives_no_track(tmp_path: Path) -> None:
+    write_video(tmp_path, visibility=np.zeros((3, 13), np.uint8))
+    tracks, account = read(tmp_path)
+    assert (tracks, account["dropped"], account["tracks_dropped"]) == (
+        [],
+        {"no_visible_joint": 3},
+        {"no_frame_left": 1},
+    )
+
+
 def test_pictures_without_a_label_are_told(tmp_path: Path) -> None:
     write_video(tmp_path)
     (tmp_path / "labels/0001.mat").unlink()

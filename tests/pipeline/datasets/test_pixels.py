@@ -1,15 +1,19 @@
 """Pictures or a video: what is there is found by names, and how it is numbered too."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video
-from pipeline.errors import RawDataError
+from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video, require_frames, require_in_picture
+from pipeline.errors import RawDataError, reading_refused
 from pipeline.pixels.frames import Pictures, Video
-from pipeline.pixels.numbered import picture_pattern
+from pipeline.pixels.numbered import edit_list_start, n_frames, picture_pattern
+from pipeline.synthetic.layouts.files import mp4_writer
+from tests.pipeline.datasets.standing import standing
 
 FOLDER = Path("S1/video_0")
 
@@ -161,3 +165,152 @@ def test_half_the_pictures_are_refused_but_not_every_second_one_under_its_own_nu
     with pytest.raises(RawDataError, match="one for each of 600 labels, found 300") as caught:
         frames_there(Pictures(tmp_path, "half/{:06d}.jpg"), 600, VideoAccount("x"))
     assert caught.value.reason == "frame_count_mismatch"
+
+
+# ----------------------------------------------------------------------------- labels of these frames, in this picture
+
+
+def cut_at_start(file: Path, n_frames: int, fps: int = 25) -> None:
+    """What `ffmpeg -ss ... -c copy` does: an edit list hides the first frames, which the header counts on."""
+    data = bytearray(file.read_bytes())
+    scale = int.from_bytes(data[(at := data.find(b"mdhd")) + 16 : at + 20])
+    at = data.find(b"elst")
+    duration = int.from_bytes(data[at + 12 : at + 16])  # ms
+    data[at + 12 : at + 16] = (duration - 1000 * n_frames // fps).to_bytes(4)
+    data[at + 16 : at + 20] = (n_frames * scale // fps).to_bytes(4)
+    file.write_bytes(data)
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Video:
+    """60 frames of 320 x 240, brighter by 4 from one to the next."""
+    with mp4_writer(tmp_path / "clip.mp4", 25.0, 320, 240) as writer:
+        for i in range(60):
+            writer.write(np.full((240, 320, 3), 4 * i, np.uint8))
+    return Video(tmp_path, "clip.mp4")
+
+
+def test_frames_that_an_edit_list_hides_are_not_counted(video: Video) -> None:
+    assert (n_frames(video), edit_list_start(video.place)) == (60, 0)
+    cut_at_start(video.place, 20)
+    assert video.header().n_frames == 60
+    assert (n_frames(video), edit_list_start(video.place)) == (40, 0.8)
+    shown = next(video.read([0])).image
+    assert shown is not None
+    assert abs(float(shown.mean()) - 80) < 4  # frame 0 is what was frame 20
+
+
+@pytest.mark.parametrize("kind", [b"", b"\0\0\0\x08ftyp", b"\0\0\0\x01moov" + bytes(8), b"\xff" * 64, b"\0" * 64])
+def test_what_has_no_edit_list_begins_at_0(tmp_path: Path, kind: bytes) -> None:
+    (tmp_path / "x.mp4").write_bytes(kind)
+    assert edit_list_start(tmp_path / "x.mp4") == edit_list_start(tmp_path / "none.mp4") == 0
+
+
+@pytest.mark.parametrize(
+    ("frames", "every", "words"),
+    [
+        (range(60), True, ["40 frames that decode", "header states 60", "edit list begins at 0.800 s"]),
+        (range(41), False, ["header states 60"]),
+        (range(1, 41), True, ["counted from 1", "0 to 39"]),
+        ([1, 5, 40], False, ["counted from 1"]),
+        (range(70), True, ["labels of the 40 frames", "up to frame 69"]),
+        (range(37), True, ["up to frame 36"]),
+    ],
+)
+def test_labels_of_other_frames_than_those_that_decode_are_refused(
+    video: Video, frames: Sequence[int], every: bool, words: list[str]
+) -> None:
+    cut_at_start(video.place, 20)
+    with pytest.raises(RawDataError) as caught:
+        require_frames(Path("labels"), video, list(frames), VideoAccount("x"), every=every)
+    assert caught.value.reason == "frame_count_mismatch"
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+@pytest.mark.parametrize(
+    ("frames", "every", "note"),
+    [
+        (range(60), True, ""),
+        (range(58), True, ""),  # a detector may lose the last two
+        (range(10, 20), False, ""),
+        ([], True, ""),
+        (range(60), False, ""),
+        (range(1, 60), False, "counted from 1"),
+    ],
+)
+def test_labels_of_these_frames_pass(video: Video, frames: Sequence[int], every: bool, note: str) -> None:
+    account = VideoAccount("x")
+    require_frames(Path("labels"), video, list(frames), account, every=every)
+    assert bool(account.notes) == bool(note)
+    assert note in "".join(account.notes)
+
+
+def test_labels_of_every_second_frame_are_noted(tmp_path: Path) -> None:
+    for i in range(120):
+        (tmp_path / f"{i:06d}.jpg").touch()
+    account = VideoAccount("x")
+    require_frames(Path("labels"), Pictures(tmp_path, "{:06d}.jpg"), list(range(0, 120, 2)), account)
+    assert account.notes == ["labels of one frame in 2, from 0 to 118"]
+
+
+def test_a_release_s_labels_of_hidden_frames_are_refused_and_a_shorter_video_is_not(video: Video) -> None:
+    assert frames_there(video, 62, VideoAccount("x")).sum() == 60  # as long as its header states
+    cut_at_start(video.place, 1)
+    with pytest.raises(RawDataError, match=r"header states 60 frames and 59 decode \(its edit list begins at 0.040 s"):
+        frames_there(video, 60, VideoAccount("x"))
+
+
+def people_in(width: float, height: float, n: int = 40) -> np.ndarray:
+    """(n, 25, 3) persons of a sixth of the picture's height, all over it."""
+    x, y = np.linspace(0.1, 0.9, n) * width, (0.5 + 0.4 * np.sin(np.arange(n))) * height
+    return np.stack([standing("body_25", x[i], y[i], scale=height / 240) for i in range(n)])
+
+
+HALF_OUTSIDE = people_in(640, 480) + np.array([300, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("keypoints", "cause"),
+    [
+        (people_in(640, 480) / [640, 480, 1], "normalised"),
+        (people_in(640, 480)[:1] / [640, 480, 1], "normalised"),  # however few
+        (people_in(1280, 960), "2 times the size"),
+        (people_in(1920, 1440), "3 times the size"),
+        (people_in(1000, 700), "another resolution"),
+        (people_in(640, 480) - [700, 0, 0], "another resolution"),
+        (people_in(640, 480) * [0.02, 0.02, 1] + [300, 200, 0], "persons of"),
+        (HALF_OUTSIDE, "another resolution"),
+    ],
+)
+def test_keypoints_that_are_not_in_the_picture_are_refused_with_the_likely_cause(keypoints, cause) -> None:
+    with pytest.raises(RawDataError, match=cause) as caught:
+        require_in_picture(Path("labels"), keypoints, (640, 480))
+    assert caught.value.reason == "keypoints_outside"
+    assert "640 x 480" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "keypoints",
+    [
+        people_in(640, 480),
+        people_in(640, 480) * [1, -1, 1] + [0, 480, 0],  # upside down
+        people_in(640, 480)[::-1] * [-1, 1, 1] + [640, 0, 0],  # seen from behind
+        np.stack([standing("body_25", x, 450, scale=12) for x in np.linspace(0, 640, 30)]),  # cut off by the border
+        people_in(640, 480) * np.r_[np.ones(2), np.zeros(23)][:, None],  # two joints
+        people_in(640, 480) * np.r_[np.ones(9), np.zeros(16)][:, None],  # seated, no legs
+        np.zeros((30, 25, 3)),
+        np.zeros((0, 25, 3)),
+        people_in(1280, 960)[:1],  # too few to decide
+    ],
+)
+def test_keypoints_in_the_picture_pass(keypoints) -> None:
+    require_in_picture(Path("labels"), keypoints, (640, 480))
+
+
+def test_refused_labels_can_be_read_on_to_show_them(video: Video) -> None:
+    with reading_refused() as refusals:
+        require_frames(Path("labels"), video, list(range(70)), VideoAccount("x"))
+        require_in_picture(Path("labels"), people_in(1280, 960), (320, 240))
+    assert [error.reason for error in refusals] == ["frame_count_mismatch", "keypoints_outside"]
+    with pytest.raises(RawDataError):
+        require_frames(Path("labels"), video, list(range(70)), VideoAccount("x"))

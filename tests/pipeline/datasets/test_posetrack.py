@@ -150,6 +150,18 @@ def test_frames_count_by_the_number_in_the_name_and_not_by_rows(tmp_path: Path) 
     np.testing.assert_array_equal(track.kp_2d[:, INTO_SPIN49[0], 0], np.array(every) + 1)
 
 
+def test_a_file_may_name_fewer_joints(tmp_path: Path) -> None:
+    annotations = [annotation(t) for t in range(10)]
+    for a in annotations:
+        del a["keypoints"][9:15]  # the ears
+    labels = content([image(t) for t in range(10)], annotations)
+    labels["categories"][0]["keypoints"] = NAMES[:3] + NAMES[5:]
+    write(tmp_path, labels)
+    (track,), _ = read(tmp_path)
+    np.testing.assert_array_equal(track.kp_2d[0, INTO_SPIN49[16]], [161, 321, 1])
+    assert not track.kp_2d[:, INTO_SPIN49[3:5]].any()
+
+
 def test_ids_may_be_written_as_floats_and_labelled_as_numbers(tmp_path: Path) -> None:
     images = [image(t, labelled=int(t < 9)) | {"id": float(t)} for t in range(10)]
     write(tmp_path, content(images, [annotation(t, image_id=t, track_id=2.0) for t in range(10)]))
@@ -230,6 +242,14 @@ def test_a_person_twice_in_a_picture_is_the_one_with_more_joints_else_the_first(
     assert track.bbox[:, 2].tolist() == [160, 160, 160, 160, 160, 8, 160, 160, 160, 160]
 
 
+def test_one_picture_under_two_ids_is_one_frame(tmp_path: Path) -> None:
+    images = [image(t) for t in range(10)] + [image(3) | {"id": 77}]
+    write(tmp_path, content(images, [annotation(t) for t in range(10)] + [annotation(3, image_id=77)]))
+    (track,), account = read(tmp_path)
+    assert track.frame_index.tolist() == list(range(10))
+    assert account["dropped"] == {"duplicate_person": 1}
+
+
 def test_of_two_pictures_with_one_id_the_first_is_meant(tmp_path: Path) -> None:
     images = [image(t) for t in range(10)] + [image(3, labelled=False), image(9) | {"id": image(4)["id"]}]
     write(tmp_path, content(images, [annotation(t) for t in range(10)]))
@@ -239,6 +259,34 @@ def test_of_two_pictures_with_one_id_the_first_is_meant(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ pictures
+
+
+def test_a_labelled_frame_without_its_picture_is_dropped_and_shifts_nothing(tmp_path: Path) -> None:
+    write(tmp_path, pictures=[0, 1, 2, 4, 5, 6, 7, 8])
+    (track,), account = read(tmp_path)
+    assert track.frame_index.tolist() == [0, 1, 2, 4, 5, 6, 7, 8]
+    assert track.kp_2d[3, INTO_SPIN49[0], 0] == 5  # frame 4's
+    assert account["dropped"] == {"no_picture": 2}
+    (note,) = account["notes"]
+    assert note.startswith("2 of 10 labelled pictures are not there: the first has ")
+    assert "000003.jpg" in note
+
+
+def test_most_names_decide_how_the_pictures_of_a_sequence_are_called(tmp_path: Path) -> None:
+    images = [image(t) for t in range(10)]
+    for t, name in ((0, "other_mpii_test/000000"), (1, f"{SEQ}/1"), (9, f"{SEQ}/last")):
+        images[t]["file_name"] = f"images/val/{name}.jpg"
+    write(tmp_path, content(images, [annotation(t) for t in range(10)]))
+    tracks, account = read(tmp_path)
+    assert (tracks, account["dropped"]) == ([], {"other_file_name": 3, "track_too_short": 7})
+
+
+@pytest.mark.parametrize(
+    "name", ["images/val/x{:06d}.jpg", "a\n1.jpg", "\ud800/1.jpg", "x", "1", "a/" * 9999 + "1.jpg"]
+)
+def test_names_that_no_pattern_can_hold_are_refused(tmp_path: Path, name: str) -> None:
+    write(tmp_path, content([image(0, file_name=name)], [annotation(0)]))
+    assert refusal(tmp_path).reason == "bad_label_file"
 
 
 def test_a_sequence_without_pictures_is_set_aside_with_its_people_counted(tmp_path: Path) -> None:

@@ -185,3 +185,41 @@ def test_the_digest_is_of_the_files_that_the_gender_needs(folder: Path) -> None:
 def test_reading_assets_imports_no_torch() -> None:
     code = "import sys, pipeline.smpl.assets; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=False).returncode == 0
+
+
+def exchanged(regressor: np.ndarray, one: slice, other: slice) -> np.ndarray:
+    """The same with two blocks of joints exchanged."""
+    changed = regressor.copy()
+    changed[one], changed[other] = regressor[other], regressor[one]
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("file", "one", "other", "found"),
+    [
+        (
+            assets.REGRESSOR_H36M,
+            slice(1, 4),
+            slice(4, 7),
+            "lhip at x = -0.092 m",
+        ),  # legs: as in J_regressor_h36m_correct
+        (assets.REGRESSOR_H36M, slice(11, 14), slice(14, 17), "lshoulder at x = -0.175 m"),
+        (assets.REGRESSOR_H36M, slice(1, 4), slice(11, 14), "at y ="),  # a leg and an arm of one side
+        (assets.REGRESSOR_EXTRA, slice(0, 1), slice(1, 2), "lhip at x = -0.092 m"),
+    ],
+)
+def test_a_regressor_of_another_joint_order_is_refused_by_geometry(
+    folder: Path, file: str, one: slice, other: slice, found: str
+) -> None:
+    np.save(folder / file, exchanged(np.load(folder / file), one, other))
+    with pytest.raises(RawDataError, match=file) as caught:
+        assets.load(folder)
+    assert found in str(caught.value)
+
+
+def test_a_model_with_exchanged_legs_is_refused(folder: Path) -> None:
+    order = np.arange(24)
+    order[[1, 2, 4, 5, 7, 8]] = [2, 1, 5, 4, 8, 7]
+    change(folder, J_regressor=assets.load(folder).J_regressor[order])
+    with pytest.raises(RawDataError, match=r"lhip at x = -0.085 m"):
+        assets.load(folder)

@@ -1,0 +1,115 @@
+"""Which joint order a detector's numbers are in: by geometry, since lengths alone do not tell.  [raw] -> tracks
+
+Several layouts have the same number of joints: 25 joints are OpenPose's BODY_25 or BODY_25B, 17 are COCO's or
+Human3.6M's. Read in a wrong order, a body is tangled: its bones are long for its size, and the points that a layout
+defines as midpoints are none. Both are medians over a whole sequence, so that odd poses and bad detections of single
+frames do not decide.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.skeletons import bones, joint_names
+
+CONFIDENT: Final = 0.3  # a joint below it does not count
+SHOWN: Final = 0.75  # share of the joints that a person shows who counts for bones: the size of half a body says little
+MIN_PERSONS: Final = 8  # fewer in a whole sequence decide nothing: the usual order is taken
+# In body diagonals: 0.01 in real BODY_25, 0.34 for BODY_25B read as BODY_25; 0.05 in the demo data, whose neck is the
+# body model's and not midway between the shoulders.
+MIDPOINT: Final = 0.1
+LONGEST: Final = 0.27  # mean bone in body diagonals; see `bone_length`
+
+# Joint -> the two that it is midway between, by definition of the layout. The detectors that write these layouts learnt
+# the point from labels that were made so.
+MIDPOINTS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
+    "body_25": {"OP Neck": ("OP LShoulder", "OP RShoulder"), "OP MidHip": ("OP LHip", "OP RHip")},
+    "openpose_coco": {"OP Neck": ("OP LShoulder", "OP RShoulder")},
+    "coco_neck": {"OP Neck": ("lshoulder", "rshoulder")},
+    "halpe_26": {"OP MidHip": ("lhip", "rhip")},
+    "h36m": {"hip": ("lhip", "rhip")},
+}
+# Joints a person -> the known orders of so many, the usual one first.
+ORDERS: Final[Mapping[int, tuple[str, ...]]] = {
+    17: ("coco", "h36m"),
+    18: ("openpose_coco", "coco_neck"),
+    25: ("body_25", "body_25b"),
+    26: ("halpe_26",),
+    133: ("coco_wholebody",),
+    136: ("halpe_136",),
+}
+READ: Final = ("coco", "openpose_coco", "coco_neck", "body_25", "body_25b", "halpe_26", "halpe_136", "coco_wholebody")
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How well a sequence fits one order; both numbers in diagonals of the persons' bounding boxes."""
+
+    order: str
+    bone: float  # mean bone length, the median of persons; NaN where no person shows enough bones
+    midpoint: float  # the largest distance of a midpoint joint from its midpoint, a median; 0 where there is none
+
+    @property
+    def n_joints(self) -> int:
+        """How many joints the order has."""
+        return len(joint_names(self.order))
+
+    @property
+    def fits(self) -> bool:
+        """Whether a sequence in this order is a body."""
+        return self.midpoint <= MIDPOINT and not self.bone > LONGEST
+
+
+def order_of(keypoints: Sequence[NDArray[np.float64]]) -> tuple[str | None, Sequence[Fit]]:
+    """The joint order of one sequence, and how well each order of so many joints fits; None where none does.
+
+    Args:
+        keypoints: of each frame (P, J, 3): px, px, the detector's score.
+
+    Raises:
+        KeyError: no order of J joints is known (`ORDERS`).
+    """
+    n_joints = next((persons.shape[1] for persons in keypoints if len(persons)), 25)
+    orders = ORDERS[n_joints]
+    persons = np.concatenate([*keypoints, np.empty((0, n_joints, 3))])
+    persons = persons[(persons[..., 2] >= CONFIDENT).mean(axis=1) >= SHOWN]
+    fits = [fit(order, persons) for order in orders]
+    if len(persons) < MIN_PERSONS:
+        return orders[0], fits
+    fitting = [one for one in fits if one.fits]
+    return (min(fitting, key=lambda one: one.bone).order if fitting else None), fits
+
+
+def fit(order: str, persons: NDArray[np.float64]) -> Fit:
+    """How well (N, J, 3) persons fit one order."""
+    names = joint_names(order)
+    points = np.where(persons[..., 2:] >= CONFIDENT, persons[..., :2], np.nan)
+    with np.errstate(all="ignore"):
+        size = _over(np.nanmax, points) - _over(np.nanmin, points)
+        diagonal = np.linalg.norm(size, axis=-1)
+        lines = bones(order)
+        ends = points[:, [a for a, _ in lines]] - points[:, [b for _, b in lines]]
+        bone = _median(_over(np.nanmean, np.linalg.norm(ends, axis=-1)) / diagonal)
+        apart = [0.0]
+        for joint, (a, b) in MIDPOINTS.get(order, {}).items():
+            middle = (points[:, names.index(a)] + points[:, names.index(b)]) / 2
+            apart.append(_median(np.linalg.norm(points[:, names.index(joint)] - middle, axis=-1) / diagonal))
+    return Fit(order, bone, float(np.nanmax(apart)))
+
+
+def _over(function: Callable[..., NDArray[np.float64]], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """nanmin, nanmax or nanmean over the joints; NaN, without a warning, where a person shows none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return function(values, axis=1)
+
+
+def _median(values: NDArray[np.float64]) -> float:
+    shown = values[np.isfinite(values)]
+    return float(np.median(shown)) if len(shown) else float("nan")
