@@ -10,6 +10,7 @@ import luigi
 import cache
 from pipeline import datasets, synthetic
 from pipeline.cli.console import DONE, DOUBT
+from pipeline.cli.options import FEW, few
 from pipeline.cli.text import command, count, not_counted
 from pipeline.conversion import convert
 from pipeline.conversion.plan import mixture_warning
@@ -101,10 +102,8 @@ class Convert(PipelineTask):
         self.say(converted(done), mark=DONE if done.totals["frames"]["kept"] else DOUBT)
         if done.empty:
             warn(done.empty)
-        for account in done.rejected[:5]:
-            warn(f"rejected {account.rejection}")
-        if len(done.rejected) > 5:
-            warn(f"and {len(done.rejected) - 5} more: {_status('--all')}")
+        for text in few([f"rejected {account.rejection}" for account in done.rejected], FEW, _status("--all")):
+            warn(text)
 
 
 class Extract(PipelineTask):

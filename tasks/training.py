@@ -176,13 +176,13 @@ def kept(config: TrainConfig) -> str:
 
 def train(config: TrainConfig, variant: str, progress: Progress, what: str) -> Path:
     """Train in this process, or in as many as the settings ask for. Returns the run's folder."""
-    from tasks.prediction.pictures import pictures
+    from tasks.prediction.pictures import Pictures
     from vibe_model import training  # imports torch
     from vibe_model.training.parallel import n_processes
 
     n = n_processes(config)
     if n == 1:
-        return training.run(config, progress=shown_by(progress, what), pictures=pictures(config))
+        return training.run(config, progress=shown_by(progress, what), pictures=Pictures(config))
     progress(0, config.epochs * config.iterations, f"{n} processes")
     command = ["-m", "tasks", "train", f"--variant={variant}", f"--seed={config.seed}"]
     _launch("--standalone", "--nproc-per-node", str(n), *command)

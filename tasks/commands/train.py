@@ -36,7 +36,7 @@ def kept(_: argparse.Namespace) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Train, or continue; of several processes, the first one prints."""
-    from tasks.prediction.pictures import pictures
+    from tasks.prediction.pictures import Pictures
     from vibe_model import training
 
     config, leads = train_config(args.variant, args.seed), os.environ.get("RANK", "0") == "0"
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     other_seed = config.seed != vibe_settings(settings(), args.variant).seed
     what = f"VIBE, {config.name}" + (f", seed {config.seed}" if other_seed else "")
     with bar("train", console.err, unit="step", quiet=not leads) as progress:
-        shown, draw = (shown_by(progress, what), pictures(config)) if leads else (None, None)
+        shown, draw = (shown_by(progress, what), Pictures(config)) if leads else (None, None)
         folder = training.run(config, progress=shown, pictures=draw)
     if leads:
         fact("run", shortened(folder))

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from cache import Split
     from vibe_model.networks.generator import VIBE
     from vibe_model.settings.config import TrainConfig
-    from vibe_model.training.vibe import DrawPictures
 
 N_WINDOWS: Final = 4  # of all validation splits together
 N_FRAMES: Final = 6  # of a window
@@ -55,21 +54,15 @@ class Example:
     labelled: NDArray[np.uint8]  # the same with the labels
 
 
-def pictures(config: TrainConfig, *, n_windows: int = N_WINDOWS) -> DrawPictures | None:
-    """What draws pictures at each epoch's end, for `training.run`; None without a validation split.
+@dataclass(slots=True)
+class Pictures:
+    """Draws pictures at each epoch's end, for `training.run`.
 
     Nothing is read before the first call. It never raises: what is missing, such as raw pictures, is reported once, and
-    bodies are then drawn on grey.
+    bodies are then drawn on grey. The windows' frames, about a megabyte, are kept from one epoch to the next.
     """
-    return _Pictures(config, n_windows) if config.validation else None
-
-
-@dataclass(slots=True)
-class _Pictures:
-    """Keeps the windows' frames, about a megabyte, from one epoch to the next."""
 
     config: TrainConfig
-    n_windows: int
     examples: list[Example] | None = None
     warned: set[str] = field(default_factory=set)
 
@@ -84,7 +77,7 @@ class _Pictures:
 
     def _examples(self) -> Iterator[Example]:
         opened = cache.open(self.config.cache)
-        share = -(-self.n_windows // len(self.config.validation))
+        share = -(-N_WINDOWS // len(self.config.validation))
         for name in self.config.validation:
             split = opened[name]
             for start, stop in spread_windows(split, self.config.stream, self.config.seqlen, share):

@@ -100,7 +100,6 @@ class VIBETrainer(Trainer):
             runs.one_kind({f"the prior {config.mposer}": self.prior.stand_in, "the body": body.stand_in})
 
     def gradients(self, batch: Batch) -> dict[str, Tensor]:
-        """Add the gradients of this process's share of a batch; returns its part of every weighted term."""
         return step_gradients(
             self.generator,
             self.discriminator,
@@ -157,12 +156,10 @@ class VIBERun(TrainingRun):
         self._table = self._batches.load_features(config.hold, group.device, report if group.leads else None)
 
     def inputs(self) -> dict[str, Any]:
-        """What config.json records in addition to the facts and the settings."""
         windows = {"windows": self._batches.counts, "features": self._batches.where}
         return {**super().inputs(), **windows, "pretrained": self._pretrained}
 
     def batches(self, start: int) -> Generator[Batch, None, None]:
-        """From step `start` to the end of the run, on the device."""
         device, workers = self.group.device, self.config.read_workers
         return stream(self._batches, start, device=device, table=self._table, workers=workers)
 
@@ -190,11 +187,9 @@ class VIBERun(TrainingRun):
         return found, float(np.mean([metrics["pa_mpjpe"] for metrics in found.values()]))
 
     def pictures(self, epoch: int) -> Mapping[str, NDArray[np.uint8]]:
-        """(H, W, 3) RGB by name, to log at an epoch's end."""
         return {} if self._draw is None else self._draw(self.trainer.generator, epoch)
 
     def best(self) -> dict[str, Any]:
-        """What best.pt holds in addition to fingerprint, epoch and score."""
         manifests = (self.splits[name].stream_manifest(stream) for name, stream in self.config.streams.items())
         features = next((manifest["identity"] for manifest in manifests if "identity" in manifest), None)
         weights = weights_of(self.trainer.generator)
