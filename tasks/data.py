@@ -185,8 +185,15 @@ def enabled_splits() -> Iterator[tuple[str, str, bool]]:
     """(dataset, split, has pixels) of everything that [data] datasets enables.
 
     A dataset whose package is broken has one split, `*`: its conversion fails with the reason, and the others continue.
+    Raises ConfigError where [paths] raw is no folder.
     """
-    for name in settings().data.datasets:
+    s = settings()
+    if not s.embedded.enabled and s.data.datasets and not s.paths.raw.is_dir():
+        raise ConfigError(
+            f"{s.source.where('paths', 'raw')} = {s.paths.raw}: there is no such folder. Name the one that holds "
+            "<dataset>/ folders, or mount its disk."
+        )
+    for name in s.data.datasets:
         try:
             dataset = datasets.get(name)
         except PlugInError:

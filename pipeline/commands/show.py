@@ -31,12 +31,17 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--body", type=Path, help="SMPL's files, to draw SMPL parameters as a posed body's joints")
     sub.add_argument("--tracks", type=whole(1), default=6, help="how many, spread evenly over the split (default 6)")
     sub.add_argument("--track", action="append", default=[], metavar="NAME", help="this track; may be repeated")
+    sub.add_argument(
+        "--rejected",
+        action="store_true",
+        help="videos that conversion rejects since labels and pixels do not fit: what it would read",
+    )
     sub.add_argument("--frames", type=whole(1), default=5, help="of each track, spread evenly over it (default 5)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Draw some tracks of one split."""
-    choice = show.Choice(args.tracks, tuple(args.track), args.frames)
+    choice = show.Choice(args.tracks, tuple(args.track), args.frames, args.rejected)
     name = f"{args.dataset}/{args.split}"
     check_page(args.out)
     if args.cache is not None:

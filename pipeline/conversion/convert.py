@@ -23,7 +23,6 @@ from pipeline.cli.text import command, count
 from pipeline.conversion.identity import accepted, accepted_entry
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
 from pipeline.datasets.base import Dataset, unexpected
-from pipeline.datasets.pixels import require_in_picture
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.processes import MEMORY, TIMEOUT, Failed, ordered_map
 from pipeline.raw import RawVideo, changes
@@ -277,7 +276,7 @@ def _read_one(dataset: Dataset, split: str, raw: Path, body: Path | None, video:
         _refuse_other_encodings(raw, video)
         with _one_thread(model):
             tracks, account = dataset.read_accounted(raw, split, video, model)
-        pixels = _pixels(raw, video, tracks)
+        pixels = _pixels(tracks)
     except RawDataError as error:  # of the pixels: those of the labels are in the account already
         tracks = ()
         account.reject(error.reason, str(error))
@@ -299,18 +298,12 @@ def _refuse_other_encodings(raw: Path, video: RawVideo) -> None:
             raise RawDataError(shown, "name", expected="UTF-8", found="other bytes", do=do, reason="name_not_utf8")
 
 
-def _pixels(raw: Path, video: RawVideo, tracks: Sequence[Track]) -> dict[str, Any]:
-    """What the cache keeps of where the pixels are.
-
-    Raises RawDataError when none of the pictures can be read, or the keypoints are not in pixels of theirs.
-    """
+def _pixels(tracks: Sequence[Track]) -> dict[str, Any]:
+    """What the cache keeps of where the pixels are. Raises RawDataError when none of the pictures can be read."""
     source = next((track.frames for track in tracks if track.frames is not None), None)
     if source is None:
         return {}
     width, height = source.size()
-    if keypoints := [track.kp_2d for track in tracks if track.kp_2d is not None]:
-        labels = raw / next(iter((*video.label_folders, *video.files)), Path(video.name))
-        require_in_picture(labels, np.concatenate(keypoints), (width, height))
     return {"source": source.spec, "pixels": source.digest(), "width": width, "height": height}
 
 

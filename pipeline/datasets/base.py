@@ -9,7 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from pipeline.accounting import Accounting, Totals, VideoAccount
+from pipeline.datasets.pixels import require_in_picture
 from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.raw import RawVideo
@@ -66,6 +69,23 @@ class Dataset(ABC):
         """Every option that can change the tracks: part of the conversion's fingerprint."""
         return asdict(self)
 
+    def _read(
+        self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
+    ) -> Sequence[Track]:
+        """`read`, and the check that keypoints are in pixels of the pictures, where those can be read."""
+        tracks = self.read(raw, split, video, account, body)
+        source = next((track.frames for track in tracks if track.frames is not None), None)
+        keypoints = [track.kp_2d for track in tracks if track.kp_2d is not None]
+        if source is None or not keypoints:
+            return tracks
+        try:
+            size = source.size()
+        except RawDataError:  # conversion rejects a video of which no picture can be read
+            return tracks
+        labels = raw / next(iter((*video.label_folders, *video.files)), Path(video.name))
+        require_in_picture(labels, np.concatenate(keypoints), size)
+        return tracks
+
     def read_accounted(
         self, raw: Path, split: str, video: RawVideo, body: Body | None = None, account: VideoAccount | None = None
     ) -> tuple[Sequence[Track], VideoAccount]:
@@ -73,8 +93,9 @@ class Dataset(ABC):
         account = VideoAccount(video.name) if account is None else account
         tracks: Sequence[Track] = ()
         try:
-            tracks = self.read(raw, split, video, account, body)
+            tracks = self._read(raw, split, video, account, body)
         except RawDataError as error:
+            tracks = ()
             account.reject(error.reason, str(error))
         account.check()
         return tracks, account
@@ -93,7 +114,7 @@ class Dataset(ABC):
                 yield from self.read_accounted(raw, split, video, body, report.video(video.name))[0]
                 continue
             account = VideoAccount(video.name)
-            tracks = self.read(raw, split, video, account, body)
+            tracks = self._read(raw, split, video, account, body)
             account.check()
             yield from tracks
 

@@ -94,7 +94,7 @@ class Human36M(Dataset):
 
     name: ClassVar[str] = "h36m"
     splits: ClassVar[tuple[str, ...]] = tuple(SUBJECTS)
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     page: ClassVar[str] = "http://vision.imar.ro/human3.6m"
     parts: ClassVar[tuple[Part, ...]] = (
         *_parts("train", 600),

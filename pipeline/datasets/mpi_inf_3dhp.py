@@ -61,7 +61,7 @@ class MpiInf3dhp(Dataset):
 
     name: ClassVar[str] = "mpi_inf_3dhp"
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     page: ClassVar[str] = "https://vcai.mpi-inf.mpg.de/3dhp-dataset"
     parts: ClassVar[tuple[Part, ...]] = (
         Part("label files", (f"{SEQUENCE}/annot.mat",), "get_dataset.sh", ("train",), len(SEQUENCES)),

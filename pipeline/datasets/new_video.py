@@ -80,7 +80,8 @@ class NewVideo(Dataset):
         for what, path in (("video", video), ("--keypoints", keypoints), ("--boxes", boxes)):
             if path is not None and not path.exists():
                 raise ConfigError(f"{what} {path}: there is no such file or folder. Check its name.")
-        video = video.resolve()
+        target = video.resolve()  # a link keeps its own name, but demo data stay what they are behind one
+        video = target if is_stand_in(raw_folder(target)) else video.parent.resolve() / video.name
         labels = {KEYPOINTS: keypoints, BOXES: boxes}
         given: dict[str, Any] = {what: str(path.resolve()) for what, path in labels.items() if path is not None}
         return cls(video.relative_to(raw_folder(video)).as_posix(), **given, **options)
@@ -180,7 +181,8 @@ class NewVideo(Dataset):
 
 def raw_folder(video: Path) -> Path:
     """What stands for a dataset's raw folder: of demo data the one with its marker, else the video's own folder."""
-    return next((folder for folder in video.resolve().parents if is_stand_in(folder)), video.resolve().parent)
+    own = video.parent.resolve()
+    return next((folder for folder in video.resolve().parents if is_stand_in(folder)), own)
 
 
 def _openpose(folder: Path, source: Pictures | Video, account: VideoAccount) -> Detections:

@@ -44,7 +44,6 @@ ORDERS: Final[Mapping[int, tuple[str, ...]]] = {
     133: ("coco_wholebody",),
     136: ("halpe_136",),
 }
-READ: Final = ("coco", "openpose_coco", "coco_neck", "body_25", "body_25b", "halpe_26", "halpe_136", "coco_wholebody")
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,6 +160,7 @@ class Pictures:
         numbers = [int(text) for text in there if len(text) == padded or (len(text) > padded and text[0] != "0")]
         return np.array(sorted({n - self.first for n in numbers if n >= self.first}), np.int64)
 
+    @cached
     def size(self) -> tuple[int, int]:
         problem = "no such picture"
         for index in self.indices():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
@@ -18,7 +19,7 @@ from pipeline.accounting import Accounting, VideoAccount
 from pipeline.conversion.convert import FLAGS, PER_FRAME, UNEXPECTED, is_failure
 from pipeline.conversion.identity import reader_parts
 from pipeline.datasets.base import Dataset, unexpected
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, reading_refused
 from pipeline.pixels import sources
 from pipeline.pixels.frames import FrameSource
 from pipeline.raw import RawVideo
@@ -41,6 +42,7 @@ class Choice:
     tracks: int = 6
     names: tuple[str, ...] = ()
     frames: int = 5  # of each track, spread over it
+    rejected: bool = False  # of videos that are rejected, read on all the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
@@ -96,6 +98,10 @@ def from_cache(
     folder = raw or (None if recorded is None else Path(str(recorded)))
     _refuse_other_body(folder or Path(name), stand_in, body)
     n_rejected, messages = rejected(split)
+    if choice.rejected and folder is not None:
+        names = {video.name for video in split.videos if video.account.get("set_aside", "")}
+        dataset, _, of_split = name.partition("/")
+        return from_raw(datasets.get(dataset), of_split, folder, choice, body=body, of=names)
     warnings = []
     if folder is not None and not folder.is_dir():
         warnings.append(f"The raw folder {folder} is not there, so no picture can be shown. Say where it is: --raw DIR")
@@ -123,10 +129,19 @@ def from_cache(
     )
 
 
-def from_raw(dataset: Dataset, split: str, raw: Path, choice: Choice, *, body: Path | None = None) -> Shown:
+def from_raw(
+    dataset: Dataset,
+    split: str,
+    raw: Path,
+    choice: Choice,
+    *,
+    body: Path | None = None,
+    of: Container[str] | None = None,
+) -> Shown:
     """The chosen tracks of a raw folder, or those of videos spread evenly over the split; only their videos are read.
 
     A video on which the reader fails is rejected, as in a conversion, with a warning where it was no RawDataError.
+    `of`: names of the videos that count; None: all.
     Raises RawDataError when the folder is not the dataset's, PipelineError for a split or track that it does not have,
     StandInMixed and MissingAssets as `from_cache` does.
     """
@@ -135,15 +150,24 @@ def from_raw(dataset: Dataset, split: str, raw: Path, choice: Choice, *, body: P
     _refuse_other_body(raw, parts["stand_in"], body)
     model = load_body(body) if dataset.uses_body and body else None
     videos, accounts = dataset.videos(raw, split), dict[str, VideoAccount]()
+    if of is not None:
+        videos = [video for video in videos if video.name in of]
 
     def read(video: RawVideo) -> list[ShownTrack]:
         tracks: Sequence[Track] = ()
-        try:
-            tracks, account = dataset.read_accounted(raw, split, video, model)
-        except Exception as error:  # a defect of the reader must not cost the other videos
-            account = VideoAccount(video.name)
-            account.reject(UNEXPECTED, unexpected(error))
+        with ExitStack() as stack:
+            refusals = stack.enter_context(reading_refused()) if choice.rejected else []
+            try:
+                tracks, account = dataset.read_accounted(raw, split, video, model)
+            except Exception as error:  # a defect of the reader must not cost the other videos
+                account = VideoAccount(video.name)
+                account.reject(UNEXPECTED, unexpected(error))
         accounts[video.name] = account
+        if refusals:
+            account.reject(refusals[0].reason, str(refusals[0]))
+            account.notes[:0] = list(dict.fromkeys(f"rejected: {error}" for error in refusals))
+        elif choice.rejected:
+            return []  # nothing is wrong with it, or nothing can be drawn
         return [_raw_track(track, account, choice.frames) for track in tracks]
 
     def called(name: str) -> ShownTrack:

@@ -203,6 +203,18 @@ def test_a_stand_in_s_video_is_known_as_one_however_deep_it_lies(video, tmp_path
     assert raw_folder(link) == (tmp_path / "data").resolve()
 
 
+def test_a_link_gives_its_own_name(video, tmp_path) -> None:
+    (tmp_path / "store").mkdir()
+    blob = Path(shutil.move(video, tmp_path / "store/5f3a"))
+    link = tmp_path / "dance.mp4"
+    link.symlink_to(blob)
+    (track,), _ = read(
+        link, keypoints=openpose(tmp_path / "k", [[person(i)] for i in range(N)], "dance_{:012d}_keypoints.json")
+    )
+    assert track.name == "dance/0"
+    assert track.frames.path == "dance.mp4"
+
+
 def test_what_is_not_there_is_told_before_anything_is_read(video, tmp_path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         NewVideo.of(tmp_path / "none.mp4", keypoints=tmp_path)
@@ -217,3 +229,19 @@ def test_a_file_that_is_no_video_is_told(tmp_path) -> None:
     (tmp_path / "clip.mp4").write_text("<html>")
     with pytest.raises(RawDataError, match="no MP4, AVI"):
         read(tmp_path / "clip.mp4", keypoints=openpose(tmp_path / "k", [[person(0)]]))
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason", "words"),
+    [
+        ([f"a,{i},0.4,0.3,0.1,0.3" for i in range(N)], "keypoints_outside", "normalised"),  # as YOLO writes them
+        ([f"a,{i},40,30,50,90" for i in range(1, N + 1)], "frame_count_mismatch", "counted from 1"),  # as MOT does
+        ([f"a,{i},900,700,50,90" for i in range(N)] * 5, "keypoints_outside", "another"),
+    ],
+)
+def test_boxes_in_other_units_are_refused(video, tmp_path, lines, reason, words) -> None:
+    file = tmp_path / "boxes.csv"
+    file.write_text(HEADER + "".join(line.replace("a,", f"{i // N},", 1) + "\n" for i, line in enumerate(lines)))
+    with pytest.raises(RawDataError, match=words) as caught:
+        read(video, boxes=file)
+    assert caught.value.reason == reason

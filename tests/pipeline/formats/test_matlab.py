@@ -2,6 +2,7 @@
 
 import os
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -188,3 +189,17 @@ def test_numbers_are_cast_before_anything_is_computed_and_a_table_names_the_wron
     assert table(Path("x"), [], [], 2).shape == (0, 2)
     with pytest.raises(RawDataError, match="'b'"):
         table(Path("x"), ["a", "b"], [[1, 2], [3, "4"]], 2)
+
+
+def test_a_compressed_variable_that_ends_in_a_sync_flush_is_read(tmp_path: Path) -> None:
+    # As two of Penn Action's labels are stored: 16,384 bytes, and a stream without a final block.
+    stored = np.random.default_rng(0).normal(size=(157, 13))
+    file = tmp_path / "a.mat"
+    savemat(file, {"x": stored}, do_compression=True)
+    content = file.read_bytes()
+    plain = zlib.decompress(content[136:])
+    assert len(plain) == 16_384
+    packer = zlib.compressobj()
+    packed = packer.compress(plain) + packer.flush(zlib.Z_SYNC_FLUSH)
+    file.write_bytes(content[:128] + struct.pack("<II", 15, len(packed)) + packed)
+    np.testing.assert_array_equal(load_mat(file, ["x"])["x"], stored)

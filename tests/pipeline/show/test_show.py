@@ -495,3 +495,26 @@ def test_one_track_at_a_time_is_drawn_and_a_failure_leaves_the_old_page(drawn: A
     with pytest.raises(KeyboardInterrupt):
         drawn(*tracks[:3], progress=fails)
     assert (tmp_path / "page.html").read_text() == old and not (tmp_path / ".page.html.part").exists()
+
+
+def test_a_track_without_2d_joints_shows_its_box_alone(drawn: Any, tmp_path: Path) -> None:
+    page = drawn(shown(made(tmp_path, kp_2d=None)))
+    assert len(pictures(page)) == 2  # the frame and the crop
+    assert not page.main.of_class("joint")
+
+
+def test_a_rejected_video_is_drawn_with_what_is_wrong(embedded: Any, into: Any, page: Any, tmp_path: Path) -> None:
+    raw = embedded.copy("kinetics", tmp_path / "kinetics")
+    clip = next(
+        folder for folder in sorted((raw / "keypoints/train").iterdir()) if list(folder.glob("*_keypoints.json"))
+    )
+    last = max(clip.iterdir())
+    for number in range(100, 160):  # of another run, whose video was longer
+        shutil.copy(last, clip / f"{clip.name}_{number:012d}_keypoints.json")
+    root = tmp_path / "cache"
+    assert into.convert(root, raw, "kinetics").rejected[0].set_aside == "frame_count_mismatch"
+    for source in (("--raw", raw), ("--cache", root)):
+        text = page("kinetics", "train", "--rejected", *source)
+        assert pictures(text)
+        assert "labels up to frame 159" in text.main.text
+        assert clip.name in text.main.text
