@@ -80,13 +80,13 @@ class PipelineTask(luigi.Task):
     @contextmanager
     def progress(self) -> Iterator[Progress]:
         """A bar on a terminal, and the same figures on Luigi's page."""
-        alone, page = multiprocessing.parent_process() is None, _LuigiPage(self)
+        alone, page = multiprocessing.parent_process() is None, _luigi_page(self)
         label = f"  {console.line(self.verb, plain(self.what), '')}"
         with bar(label, console.out, unit=self.unit, alone=alone) as shown:
 
             def show_both(done: int, total: int, message: str = "") -> None:
                 shown(done, total, message)
-                page.show(done, total, message)
+                page(done, total, message)
 
             yield show_both
 
@@ -95,35 +95,26 @@ class PipelineTask(luigi.Task):
         return message_of(exception) if isinstance(exception, USER_ERRORS) else super().on_failure(exception)
 
 
-class PipelineWrapper(PipelineTask, luigi.WrapperTask):
-    """A task without work of its own: the tasks that it requires."""
+def _luigi_page(task: luigi.Task) -> Progress:
+    """What shows a task's progress on Luigi's web page, at most once a second."""
+    percent, status = task.set_progress_percentage, task.set_status_message  # None outside of Luigi
+    began = due = time.monotonic()
 
-    def up_to_date(self) -> bool:
-        return True
-
-    def work(self) -> None:
-        """Nothing of its own."""
-
-
-class _LuigiPage:
-    """A task's progress on Luigi's web page, at most once a second."""
-
-    def __init__(self, task: luigi.Task) -> None:
-        self._percent, self._status = task.set_progress_percentage, task.set_status_message  # None outside of Luigi
-        self._began, self._next = time.monotonic(), 0.0
-
-    def show(self, done: int, total: int, message: str) -> None:
+    def show(done: int, total: int, message: str = "") -> None:
+        nonlocal percent, due
         now = time.monotonic()
-        if self._percent is None or self._status is None or (now < self._next and done < total):
+        if percent is None or status is None or (now < due and done < total):
             return
-        self._next = now + PAGE_INTERVAL
-        left = f", {console.duration((now - self._began) * (total - done) / done)} left" if 0 < done < total else ""
+        due = now + PAGE_INTERVAL
+        left = f", {console.duration((now - began) * (total - done) / done)} left" if 0 < done < total else ""
         try:
-            self._percent(round(100 * done / max(total, 1)))
-            self._status(f"{done} of {total}{left}  {message}")
+            percent(round(100 * done / max(total, 1)))
+            status(f"{done} of {total}{left}  {message}")
         except RPCError as error:  # days of work must not end because a web page cannot be reached
-            self._percent = None
+            percent = None
             warn(f"Luigi's scheduler does not answer ({error}): its page shows no progress, and the work continues")
+
+    return show
 
 
 def message_of(error: BaseException) -> str:

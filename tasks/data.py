@@ -10,7 +10,7 @@ import luigi
 import cache
 from pipeline import datasets, synthetic
 from pipeline.cli.console import DONE, DOUBT
-from pipeline.cli.text import command, count, not_counted
+from pipeline.cli.text import FEW, command, count, few, not_counted
 from pipeline.conversion import convert
 from pipeline.conversion.plan import mixture_warning
 from pipeline.errors import ConfigError
@@ -19,7 +19,7 @@ from pipeline.features.plan import ExtractionPlan, plan_extraction, refuse_untra
 from pipeline.plug_ins import PlugInError
 from pipeline.raw.stand_in import is_stand_in
 from pipeline.show.tracks import rejected
-from tasks.base import PipelineTask, PipelineWrapper
+from tasks.base import PipelineTask
 from tasks.settings import settings
 from tasks.terminal import plain, shortened, warn
 
@@ -43,15 +43,10 @@ class Synthesize(PipelineTask):
 
     def work(self) -> None:
         s, names = settings(), settings().embedded_datasets
+        seed, size = s.embedded.seed, s.embedded.size
         with self.progress() as progress:
             synthetic.synthesize(
-                s.paths.raw,
-                s.paths.body,
-                names,
-                seed=s.embedded.seed,
-                size=s.embedded.size,
-                workers=s.workers,
-                progress=progress,
+                s.paths.raw, s.paths.body, names, seed=seed, size=size, workers=s.workers, progress=progress
             )
         self.say(count(len(names), "dataset"))
 
@@ -106,10 +101,8 @@ class Convert(PipelineTask):
         self.say(converted(done), mark=DONE if done.totals["frames"]["kept"] else DOUBT)
         if done.empty:
             warn(done.empty)
-        for account in done.rejected[:5]:
-            warn(f"rejected {account.rejection}")
-        if len(done.rejected) > 5:
-            warn(f"and {len(done.rejected) - 5} more: {_status('--all')}")
+        for text in few([f"rejected {account.rejection}" for account in done.rejected], FEW, _status("--all")):
+            warn(text)
 
 
 class Extract(PipelineTask):
@@ -157,7 +150,7 @@ class Extract(PipelineTask):
             warn(example)
 
 
-class Data(PipelineWrapper):
+class Data(PipelineTask):
     """Everything before training, for every enabled dataset."""
 
     verb = "data"
@@ -170,6 +163,9 @@ class Data(PipelineWrapper):
         for dataset, split, has_pixels in enabled_splits():
             stage = Extract if has_pixels else Convert
             yield stage(dataset=dataset, split=split)
+
+    def up_to_date(self) -> bool:
+        return True  # where all that it requires is
 
     @property
     def flaw(self) -> str:

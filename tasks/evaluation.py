@@ -1,4 +1,4 @@
-"""training -> evaluation: the errors of the trained models as a Luigi task, and of any checkpoint on any splits."""
+"""training -> evaluation, as a Luigi task: the errors of the trained models, as tables."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import luigi
 from rich.table import Table
 
 from pipeline.cli import console
 from pipeline.cli.text import command
-from pipeline.errors import PipelineError
 from tasks.base import PipelineTask
 from tasks.settings import settings, which_runs
 from tasks.terminal import DEMO_DATA, fact, shortened
@@ -23,10 +22,6 @@ from vibe_model.evaluation import published
 from vibe_model.metrics import ERRORS, PROTOCOLS, UNITS
 from vibe_model.settings.config import TrainConfig
 from vibe_model.settings.variants import PER_FRAME
-
-if TYPE_CHECKING:
-    from cache import FeatureCache, Split
-    from tasks.prediction.trained import Trained
 
 RESULTS: Final = "results.csv"
 COLUMNS: Final = ("split", "protocol", "model", *ERRORS, "frames")  # of results.csv
@@ -53,7 +48,7 @@ class EvaluateVIBE(PipelineTask):
         return file.is_file() and file.read_text() == as_csv(_all_rows())
 
     def work(self) -> None:
-        _write_csv(runs.run_folder(train_config()), _all_rows())
+        write_csv(runs.run_folder(train_config()), _all_rows())
         self.show()
 
     def show(self) -> None:
@@ -121,7 +116,8 @@ def as_csv(rows: Rows) -> str:
     return text.getvalue()
 
 
-def _write_csv(folder: Path, rows: Rows) -> None:
+def write_csv(folder: Path, rows: Rows) -> None:
+    """Write results.csv, atomically."""
     runs.replace_file(folder / RESULTS, lambda stream: stream.write(as_csv(rows).encode()))
 
 
@@ -141,70 +137,6 @@ def table_of(split: str, rows: Rows, *, protocols: bool = False) -> Table:
         frames = f"{row['frames']:,}" if row["frames"] else "-"
         table.add_row(row["model"], *([row["protocol"]] if protocols else []), *numbers, frames)
     return table
-
-
-# ---------------------------------------------------------------------------------------------- of any checkpoint
-
-
-def chosen_splits(trained: Trained, opened: FeatureCache, named: Sequence[str], stream: str) -> dict[str, Split]:
-    """The named splits, or those of the evaluation that the model was configured with; of a published one, VIBE's.
-
-    Raises PipelineError for what is not in the cache, and for features of another size or network than the model's;
-    StandInMixed when model and splits are partly demo data.
-    """
-    from tasks.prediction import trained as of_models  # imports torch
-
-    names = tuple(named) or (trained.config or TrainConfig()).evaluation
-    chosen = names if named else tuple(name for name in names if name in opened.splits)
-    absent = [name for name in chosen if name not in opened.splits or stream not in opened[name].streams]
-    if absent or not chosen:
-        raise PipelineError(
-            f"{opened.root}: expected {', '.join(absent or names)} with the stream {stream!r}, found splits "
-            f"{', '.join(opened.splits) or 'none'}. Convert and extract them, or name others: --split, --stream."
-        )
-    splits = {name: opened[name] for name in chosen}
-    kinds: dict[str, bool | None] = {f"split {name}": bool(s.manifest.get("stand_in")) for name, s in splits.items()}
-    runs.one_kind(kinds | {f"the checkpoint {trained.checkpoint}": trained.stand_in})
-    for name, split in splits.items():
-        manifest = split.stream_manifest(stream)
-        if manifest["dim"] != trained.feature_size:
-            raise PipelineError(
-                f"{name}: expected features of {trained.feature_size} numbers, as {trained.checkpoint} was trained on, "
-                f"found {manifest['dim']}. Name another stream: --stream."
-            )
-        identity = manifest.get("identity", {})
-        if identity and identity.get("kind") != "imported":
-            of_models.refuse_other_features(trained, identity)
-    return splits
-
-
-def evaluate(
-    trained: Trained, splits: Mapping[str, Split], *, stream: str, batch_size: int, smooth: float, out: Path | None
-) -> dict[str, Any]:
-    """metrics.json's content: every split's metrics by both protocols, and `stand_in`.
-
-    Into `out`, where one is named: metrics.json, results.csv, results by track and the worst windows.
-    """
-    from vibe_model.evaluation.evaluate import evaluate_all  # imports torch
-
-    found = evaluate_all(
-        trained.generator,
-        splits,
-        stream=stream,
-        seqlen=trained.seqlen,
-        tracks=(trained.config or TrainConfig()).tracks,
-        batch_size=batch_size,
-        smooth=smooth,
-        folder=out,
-        stand_in=any(bool(split.stream_manifest(stream).get("stand_in")) for split in splits.values()),
-        about={"checkpoint": trained.about},
-    )
-    stand_in = any(metrics["stand_in"] for metrics in found.values())
-    content = {"stand_in": stand_in, "checkpoint": trained.about, **found}
-    if out is not None:
-        runs.write_json(out / runs.METRICS, content)
-        _write_csv(out, result_rows(content))
-    return content
 
 
 def rows_beside_published(metrics: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -69,36 +68,18 @@ def page() -> Path:
 
 def as_configured(*, training: bool = True) -> Content:
     """The cache, the configured run, its baseline and the ablation: as much of them as there is."""
-    found: dict[str, Path] = {}
-    notes = []
+    from report.assembly import Content
+
+    s, found, notes = settings(), {}, []
     try:
         if training:
             config, baseline = train_config(), baseline_config()
             configs = {"VIBE": config} | ({} if baseline in (None, config) else {"per frame": baseline})
             found = {name: runs.run_folder(of) for name, of in configs.items()}
-            missing = "no run with the settings of {} has begun on what the cache holds now."
-            notes = [f"{n}: {missing.format(settings().file)}" for n, folder in found.items() if not folder.is_dir()]
+            missing = f"no run with the settings of {s.file} has begun on what the cache holds now."
+            notes = [f"{name}: {missing}" for name, folder in found.items() if not folder.is_dir()]
     except USER_ERRORS as error:
-        notes.append(f"The runs that {settings().file} names are not known: {error}")
-    begun = [(name, folder) for name, folder in found.items() if folder.is_dir()]
-    return content(begun, notes=notes, ablation=training, training=training)
-
-
-def content(
-    chosen: Iterable[tuple[str, Path]], *, notes: Iterable[str] = (), ablation: bool = False, training: bool = True
-) -> Content:
-    """The configured cache with these runs."""
-    from report.assembly import Content
-
-    paths, stream = settings().paths, settings().features.stream
-    return Content(
-        paths.cache,
-        paths.raw,
-        paths.body,
-        stream,
-        paths.runs,
-        tuple(chosen),
-        tuple(notes),
-        ablation=ablation,
-        training=training,
-    )
+        notes.append(f"The runs that {s.file} names are not known: {error}")
+    begun = tuple((name, folder) for name, folder in found.items() if folder.is_dir())
+    where = (s.paths.cache, s.paths.raw, s.paths.body, s.features.stream, s.paths.runs)
+    return Content(*where, begun, tuple(notes), ablation=training, training=training)

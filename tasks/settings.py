@@ -23,6 +23,7 @@ from vibe_model.settings import config as of_training
 from vibe_model.settings import mposer_config as of_mposer
 from vibe_model.settings.config import TrainConfig
 from vibe_model.settings.mposer_config import MPoserConfig
+from vibe_model.settings.run_config import RunConfig
 from vibe_model.settings.variants import variant_of
 
 WHICH_RUNS: Final = ("preset", "variant", "baseline")  # keys of [train] that are no setting of a run
@@ -158,7 +159,7 @@ def _own(
     return section.typed(spec)
 
 
-def check_inputs(s: Settings, config: TrainConfig) -> None:
+def check_inputs(s: Settings, config: RunConfig) -> None:
     """What can be known before hours of conversion: are the splits enabled, do they exist, is the checkpoint there?
 
     Raises ConfigError.
@@ -166,7 +167,7 @@ def check_inputs(s: Settings, config: TrainConfig) -> None:
     known, broken = _known_splits(s.data.datasets)
     for key in SPLITS:
         at = s.source.where("train", key)
-        for name in (name for name in getattr(config, key) if name in config.splits and name not in known):
+        for name in (name for name in getattr(config, key, ()) if name in config.splits and name not in known):
             dataset = name.split("/")[0]
             if dataset in broken:
                 raise ConfigError(f"{at}: {broken[dataset]}")
@@ -176,9 +177,10 @@ def check_inputs(s: Settings, config: TrainConfig) -> None:
                     f"{', '.join(SPLITS)} to what there is."
                 )
             raise ConfigError(f"{at}: there is no split {name}{did_you_mean(name, known)} known: {', '.join(known)}")
-    if config.pretrained is not None and not config.pretrained.is_file():
+    pretrained = getattr(config, "pretrained", None)
+    if pretrained is not None and not pretrained.is_file():
         at = s.source.where("train", "pretrained")
-        raise ConfigError(f"{at} = {config.pretrained}: there is no such file. Name another, or none.")
+        raise ConfigError(f"{at} = {pretrained}: there is no such file. Name another, or none.")
 
 
 def _known_splits(names: tuple[str, ...]) -> tuple[list[str], Mapping[str, str]]:

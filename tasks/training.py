@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+from abc import abstractmethod
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,27 +20,21 @@ from pipeline.cli.signals import Terminated
 from pipeline.cli.text import count
 from pipeline.errors import ConfigError
 from tasks.base import PipelineTask
-from tasks.data import NETWORK, Data, enabled_splits
-from tasks.settings import (
-    OF_TRAINING,
-    UNLESS_SET,
-    check_inputs,
-    mposer_settings,
-    settings,
-    vibe_settings,
-)
+from tasks.data import NETWORK, Data
+from tasks.settings import OF_TRAINING, UNLESS_SET, check_inputs, mposer_settings, settings, vibe_settings
 from tasks.terminal import fact, plain, say, shortened
 from vibe_model import runs
 from vibe_model.errors import VibeModelError
 from vibe_model.settings.config import TrainConfig
 from vibe_model.settings.mposer_config import MPoserConfig
+from vibe_model.settings.run_config import RunConfig
 
 if TYPE_CHECKING:
     from pipeline.cli.progress import Progress
     from vibe_model.training.feature_table import TableProgress
     from vibe_model.training.loop import Progress as TrainingProgress
 
-AS_SET: Final = "empty: as luigi.cfg sets it"
+AS_SET: Final = "as luigi.cfg sets it"
 
 
 def train_config(variant: str = "", seed: int = -1) -> TrainConfig:
@@ -68,12 +63,7 @@ def mposer_config(train: TrainConfig) -> MPoserConfig:
         config = replace(config, **decided)
     except VibeModelError as error:
         raise ConfigError(s.train.located(str(error))) from error
-    known = [f"{dataset}/{split}" for dataset, split, _ in enabled_splits()]
-    if absent := [name for name in config.splits if name not in known]:
-        raise ConfigError(
-            f"{s.source.where('train', 'motion')}: {', '.join(absent)} is to be used, but [data] datasets does not "
-            f"enable it; known: {', '.join(known)}"
-        )
+    check_inputs(s, config)
     return config
 
 
@@ -89,67 +79,73 @@ def mposer_checkpoint(train: TrainConfig) -> Path:
         return config.runs / f"{config.name}-unknown" / runs.BEST
 
 
-class TrainMPoser(PipelineTask):
-    """Train the motion prior on the cached motion, into runs/<name>-<fingerprint>/."""
+class TrainingTask(PipelineTask):
+    """A training run of any model, into runs/<name>-<fingerprint>/."""
 
     verb, unit = "train", "step"
     resources = NETWORK
-    variant = luigi.Parameter(default="", description=f"whose windows; of vibe_model.settings.variants; {AS_SET}")
-    seed = luigi.IntParameter(default=-1, description="-1: as luigi.cfg sets it")
+    variant = luigi.Parameter(default="", description=f"of vibe_model.settings.variants; empty: {AS_SET}")
+    seed = luigi.IntParameter(default=-1, description=f"-1: {AS_SET}")
+
+    @abstractmethod
+    def config(self) -> RunConfig:
+        """Its settings. Raises ConfigError: `requires` calls it, so that a mistake is reported before anything runs."""
+
+    def up_to_date(self) -> bool:
+        return runs.is_complete(self.config())
+
+    def done(self, result: str) -> None:
+        """Print the task's line."""
+        config = self.config()
+        self.say(f"{count(config.epochs, 'epoch')} of {count(config.iterations, 'step')}, {result}".removesuffix(", "))
+
+    @property
+    def of_seed(self) -> str:
+        return f", seed {self.seed}" if self.seed >= 0 else ""
+
+
+class TrainMPoser(TrainingTask):
+    """Train the motion prior on the cached motion."""
 
     @property
     def what(self) -> str:
-        return "MPoser" + (f", seed {self.seed}" if self.seed >= 0 else "")
+        return f"MPoser{self.of_seed}"
 
     def config(self) -> MPoserConfig:
         return mposer_config(train_config(self.variant, self.seed))
 
     def requires(self) -> luigi.Task:
-        self.config()  # a mistake in [mposer] is reported before anything runs
+        self.config()
         return Data()
-
-    def up_to_date(self) -> bool:
-        return runs.is_complete(self.config())
 
     def work(self) -> None:
         from vibe_model.training import mposer  # imports torch
 
-        config = self.config()
         with self.progress() as progress:
-            folder = mposer.run(config, progress=shown_by(progress, self.what, "reconstruction_deg", "°"))
+            folder = mposer.run(self.config(), progress=shown_by(progress, self.what, "reconstruction_deg", "°"))
         # On motion that it was not trained on, beside the error of the mean pose.
         held_out = [
             f"{split} {found['reconstruction_deg']:.1f}° off (mean pose {found['mean_pose_deg']:.1f}°)"
             for split, found in read_metrics(folder).items()
             if "/" in split
         ]
-        self.say(", ".join([_length(config), *held_out]))
+        self.done(", ".join(held_out))
 
 
-class TrainVIBE(PipelineTask):
-    """Train generator and motion discriminator on the cached features, into runs/<name>-<fingerprint>/."""
-
-    verb, unit = "train", "step"
-    resources = NETWORK
-    variant = luigi.Parameter(default="", description=f"of vibe_model.settings.variants; {AS_SET}")
-    seed = luigi.IntParameter(default=-1, description="-1: as luigi.cfg sets it")
+class TrainVIBE(TrainingTask):
+    """Train generator and motion discriminator on the cached features."""
 
     @property
     def what(self) -> str:
-        config = self.config()
-        return f"VIBE, {config.name}" + (f", seed {config.seed}" if self.seed >= 0 else "")
+        return f"VIBE, {self.config().name}{self.of_seed}"
 
     def config(self) -> TrainConfig:
         return train_config(self.variant, self.seed)
 
     def requires(self) -> list[luigi.Task]:
-        config = self.config()  # a mistake in [train] is reported before anything runs
-        if config.prior != "mposer" or settings().train.get("mposer", "none") not in ("", "none"):
+        if self.config().prior != "mposer" or settings().train.get("mposer", "none") not in ("", "none"):
             return [Data()]
         return [Data(), TrainMPoser(variant=self.variant, seed=self.seed)]
-
-    def up_to_date(self) -> bool:
-        return runs.is_complete(self.config())
 
     def work(self) -> None:
         config = self.config()
@@ -163,16 +159,12 @@ class TrainVIBE(PipelineTask):
                 error.add_note(f"of {self.what}, {kept(config)}")
             raise
         best = read_metrics(folder)["best"]
-        self.say(f"{_length(config)}, validation PA-MPJPE {best['pa_mpjpe']:.1f} mm, best of epoch {best['epoch'] + 1}")
-
-
-def _length(config: TrainConfig | MPoserConfig) -> str:
-    return f"{count(config.epochs, 'epoch')} of {count(config.iterations, 'step')}"
+        self.done(f"validation PA-MPJPE {best['pa_mpjpe']:.1f} mm, best of epoch {best['epoch'] + 1}")
 
 
 def kept(config: TrainConfig) -> str:
     """What is kept of an interrupted training: the step of its last checkpoint."""
-    last = runs.run_folder(config) / "last.pt"
+    last = runs.run_folder(config) / runs.LAST
     if not last.is_file():
         return "nothing: no checkpoint was written yet"
     import torch
@@ -183,24 +175,16 @@ def kept(config: TrainConfig) -> str:
 
 def train(config: TrainConfig, variant: str, progress: Progress, what: str) -> Path:
     """Train in this process, or in as many as the settings ask for. Returns the run's folder."""
-    from tasks.prediction.pictures import pictures
+    from tasks.prediction.pictures import Pictures
     from vibe_model import training  # imports torch
     from vibe_model.training.parallel import n_processes
 
     n = n_processes(config)
     if n == 1:
-        return training.run(config, progress=shown_by(progress, what), pictures=pictures(config))
+        return training.run(config, progress=shown_by(progress, what), pictures=Pictures(config))
     progress(0, config.epochs * config.iterations, f"{n} processes")
-    _launch(
-        "--standalone",
-        "--nproc-per-node",
-        str(n),
-        "-m",
-        "tasks",
-        "train",
-        f"--variant={variant}",
-        f"--seed={config.seed}",
-    )
+    command = ["-m", "tasks", "train", f"--variant={variant}", f"--seed={config.seed}"]
+    _launch("--standalone", "--nproc-per-node", str(n), *command)
     return runs.run_folder(config)
 
 

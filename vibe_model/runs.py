@@ -65,11 +65,11 @@ def open_splits(config: RunConfig) -> dict[str, Split]:
     return {name: opened[name] for name in config.splits}
 
 
-def check_stand_in(splits: Mapping[str, Split], body: bool | None = None) -> bool:
-    """Is all of it demo data? body: is that the procedural one. Raises StandInMixed as `one_kind` does."""
+def check_stand_in(splits: Mapping[str, Split], **others: bool | None) -> bool:
+    """Is all of it demo data? others: what is used beside the splits, as `the_body`. Raises as `one_kind` does."""
     # A split that other software wrote does not record it: it is no demo data of ours.
     kinds = {f"split {name}": bool(split.manifest.get("stand_in", False)) for name, split in splits.items()}
-    return one_kind(kinds if body is None else {**kinds, "the body": body})
+    return one_kind({**kinds, **{name.replace("_", " "): kind for name, kind in others.items()}})
 
 
 def one_kind(kinds: Mapping[str, bool | None]) -> bool:

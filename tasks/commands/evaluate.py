@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import cache
 from pipeline.cli import console
 from pipeline.cli.options import json_option, whole
 from pipeline.cli.progress import bar
+from pipeline.errors import PipelineError
 from tasks import evaluation
 from tasks.commands.predict import model_options, positive
 from tasks.settings import settings
 from tasks.terminal import DEMO_DATA, fact, plain, shortened
 from vibe_model import runs
 from vibe_model.metrics import UNITS
+
+if TYPE_CHECKING:
+    from cache import Split
+    from vibe_model.prediction.trained import Trained
 
 HELP: Final = "Evaluate a checkpoint on splits of the cache, by both protocols, beside the published figures."
 WIDE: Final = 120  # columns that a table may take: a number that is cut is another number
@@ -45,18 +51,33 @@ def options(sub: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Load, evaluate, and print the table."""
-    from tasks.prediction import trained  # imports torch
+    from vibe_model.evaluation.evaluate import evaluate_all  # imports torch
+    from vibe_model.prediction.trained import load_trained
 
-    model = trained.load(args.checkpoint, args.body or settings().paths.body, args.device)
-    stream = args.stream or (settings().features.stream if model.config is None else model.config.stream)
-    opened = cache.open(args.cache or settings().paths.cache)
-    splits = evaluation.chosen_splits(model, opened, args.split, stream)
-    if args.out is not None:
-        args.out.mkdir(parents=True, exist_ok=True)
+    model = load_trained(args.checkpoint, args.body or settings().paths.body, args.device)
+    stream = args.stream or (model.config.stream if model.kind == "ours" else settings().features.stream)
+    splits = chosen_splits(model, cache.open(args.cache or settings().paths.cache), args.split, stream)
+    out: Path | None = args.out
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
     with bar(f"evaluate {', '.join(splits)}", console.err):
-        metrics = evaluation.evaluate(
-            model, splits, stream=stream, batch_size=args.batch_size, smooth=args.smooth or 0.0, out=args.out
+        found = evaluate_all(
+            model.generator,
+            splits,
+            stream=stream,
+            seqlen=model.config.seqlen,
+            tracks=model.config.tracks,
+            batch_size=args.batch_size,
+            smooth=args.smooth or 0.0,
+            folder=out,
+            stand_in=any(bool(split.stream_manifest(stream).get("stand_in")) for split in splits.values()),
+            about={"checkpoint": model.about},
         )
+    stand_in = any(metrics["stand_in"] for metrics in found.values())
+    metrics = {"stand_in": stand_in, "checkpoint": model.about, **found}
+    if out is not None:
+        runs.write_json(out / runs.METRICS, metrics)
+        evaluation.write_csv(out, evaluation.result_rows(metrics))
     if args.json:
         console.show_json(metrics)
         return 0
@@ -64,9 +85,31 @@ def run(args: argparse.Namespace) -> int:
         console.show(evaluation.table_of(split, rows, protocols=True), least=WIDE)
         console.out.print()
     console.out.print(f"[dim]{UNITS}; {NOTE}[/dim]\n")
-    if metrics["stand_in"]:
+    if stand_in:
         console.out.print(DEMO_DATA)
-    if args.out is not None:
-        shown = plain(shortened(args.out))
+    if out is not None:
+        shown = plain(shortened(out))
         fact("numbers", f"{shown}/{evaluation.RESULTS}, {shown}/{runs.METRICS} (all)")
     return 0
+
+
+def chosen_splits(trained: Trained, opened: cache.FeatureCache, named: Sequence[str], stream: str) -> dict[str, Split]:
+    """The named splits, or those of the evaluation that the model was configured with; of a published one, VIBE's.
+
+    Raises PipelineError for what is not in the cache, DataError for features of another size or network than the
+    model's, StandInMixed when model and splits are partly demo data.
+    """
+    names = tuple(named) or trained.config.evaluation
+    chosen = names if named else tuple(name for name in names if name in opened.splits)
+    absent = [name for name in chosen if name not in opened.splits or stream not in opened[name].streams]
+    if absent or not chosen:
+        raise PipelineError(
+            f"{opened.root}: expected {', '.join(absent or names)} with the stream {stream!r}, found splits "
+            f"{', '.join(opened.splits) or 'none'}. Convert and extract them, or name others: --split, --stream."
+        )
+    splits = {name: opened[name] for name in chosen}
+    runs.check_stand_in(splits, the_checkpoint=trained.stand_in)
+    for name, split in splits.items():
+        manifest = split.stream_manifest(stream)
+        trained.check_features(name, manifest["dim"], manifest.get("identity"))
+    return splits

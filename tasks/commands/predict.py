@@ -86,11 +86,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _predict(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     """The folder that was written, and its summary."""
-    from tasks.prediction import predict, trained  # import torch
+    from tasks.prediction import predict  # imports torch
     from tasks.prediction.overlay import rate_of
+    from vibe_model.prediction.trained import load_trained
 
     what, smooth = args.video.resolve().stem, args.smooth or 0.0
-    model = trained.load(args.checkpoint, args.body or settings().paths.body, args.device)
+    model = load_trained(args.checkpoint, args.body or settings().paths.body, args.device)
     out = args.out or Path(f"{what}-bodies")
     streams = predict.named_streams(args.weights, args.precision, args.device)
     labels = {name: getattr(args, name) for name in ("keypoints", "boxes", "min_frames", "max_gap", "box_scale")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -42,8 +43,9 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or report.page()
     if args.out is not None:
         check_page(out)
-    chosen = [(folder.resolve().name, folder) for folder in args.folders]
-    of = report.content(chosen) if chosen else report.as_configured(training=not args.no_training)
+    of = report.as_configured(training=not (args.folders or args.no_training))
+    if args.folders:
+        of = replace(of, runs=tuple((folder.resolve().name, folder) for folder in args.folders), training=True)
     with bar("  report", console.out) as progress:
         written = write_report(of, out, progress)
     say("report", "page", str(written))

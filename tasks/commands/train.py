@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
+import signal
+import sys
 from typing import Final
 
 from pipeline.cli import console
 from pipeline.cli.progress import bar
-from tasks.children import end_with_parent
+from pipeline.processes import PR_SET_PDEATHSIG
 from tasks.settings import settings, vibe_settings
 from tasks.terminal import fact, shortened
 from tasks.training import shown_by, train_config
@@ -33,7 +36,7 @@ def kept(_: argparse.Namespace) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Train, or continue; of several processes, the first one prints."""
-    from tasks.prediction.pictures import pictures
+    from tasks.prediction.pictures import Pictures
     from vibe_model import training
 
     config, leads = train_config(args.variant, args.seed), os.environ.get("RANK", "0") == "0"
@@ -42,8 +45,14 @@ def run(args: argparse.Namespace) -> int:
     other_seed = config.seed != vibe_settings(settings(), args.variant).seed
     what = f"VIBE, {config.name}" + (f", seed {config.seed}" if other_seed else "")
     with bar("train", console.err, unit="step", quiet=not leads) as progress:
-        shown, draw = (shown_by(progress, what), pictures(config)) if leads else (None, None)
+        shown, draw = (shown_by(progress, what), Pictures(config)) if leads else (None, None)
         folder = training.run(config, progress=shown, pictures=draw)
     if leads:
         fact("run", shortened(folder))
     return 0
+
+
+def end_with_parent() -> None:
+    """Have the kernel end this process when its parent ends, even by SIGKILL. On Linux; elsewhere nothing."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

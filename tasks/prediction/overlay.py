@@ -28,7 +28,7 @@ from pipeline.show.painted_bodies import COLOURS, OPACITY, Painter, SeenBody
 from pipeline.synthetic.files import mp4_writer
 from vibe_model.cameras import CROP_PX, FOCAL_LENGTH_PX
 from vibe_model.networks.generator import VIBE, Estimate
-from vibe_model.prediction.predict import TrackPrediction
+from vibe_model.prediction.predict import TrackBodies, device_of
 
 if TYPE_CHECKING:
     from pipeline.pixels.frames import FrameSource
@@ -61,18 +61,17 @@ class PredictedBodies:
         self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         weakref.finalize(self, self._file.close)
         self._frames: list[NDArray[np.int64]] = []
-        self._n_tracks = 0
         self._sorted: tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]] | None = None
 
-    def add(self, prediction: TrackPrediction) -> None:
+    def add(self, bodies: TrackBodies) -> None:
         """The next track."""
-        records = np.zeros(len(prediction), RECORD)
-        records["track"], self._n_tracks = self._n_tracks, self._n_tracks + 1
-        records["crop_scale"], records["frame"] = prediction.crop_scale, prediction.frame_index
+        records = np.zeros(len(bodies), RECORD)
+        records["track"], records["crop_scale"] = len(self._frames), bodies.track.crop_scale
+        records["frame"] = bodies.frame_index
         for name in ("bbox", "camera", "shape", "rotmat"):
-            records[name] = getattr(prediction, name)
+            records[name] = getattr(bodies, name)
         self._file.write(records.tobytes())
-        self._frames.append(prediction.frame_index)
+        self._frames.append(bodies.frame_index)
         self._sorted = None
 
     def __len__(self) -> int:
@@ -106,13 +105,13 @@ class BodyDrawing:
 
     def vertices(self, records: NDArray[Any]) -> NDArray[np.float32]:
         """(N,) RECORD -> (N, V, 3) m, camera axes, without the camera's translation."""
-        device = next(self.generator.parameters()).device
         parts = []
         for start in range(0, len(records), BODIES_AT_ONCE):
             part = records[start : start + BODIES_AT_ONCE]
-            arrays = (np.ascontiguousarray(part[name]) for name in ("rotmat", "shape", "camera"))
+            arrays = (np.ascontiguousarray(part[name]) for name in Estimate._fields)
+            tensors = (torch.as_tensor(array, device=device_of(self.generator)) for array in arrays)
             with torch.no_grad():
-                posed = self.generator.pose(Estimate(*(torch.as_tensor(array, device=device) for array in arrays)))
+                posed = self.generator.pose(Estimate(*tensors))
             parts.append(posed["verts"].float().cpu().numpy())
         return np.concatenate(parts) if parts else np.zeros((0, 0, 3), np.float32)
 

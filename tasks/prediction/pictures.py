@@ -24,12 +24,12 @@ from pipeline.show.drawing import flat
 from tasks.prediction.overlay import RECORD, STAND_IN, BodyDrawing, caption
 from tasks.settings import settings
 from tasks.terminal import USER_ERRORS, warn
+from vibe_model.prediction.predict import device_of
 
 if TYPE_CHECKING:
     from cache import Split
     from vibe_model.networks.generator import VIBE
     from vibe_model.settings.config import TrainConfig
-    from vibe_model.training.vibe import DrawPictures
 
 N_WINDOWS: Final = 4  # of all validation splits together
 N_FRAMES: Final = 6  # of a window
@@ -54,21 +54,15 @@ class Example:
     labelled: NDArray[np.uint8]  # the same with the labels
 
 
-def pictures(config: TrainConfig, *, n_windows: int = N_WINDOWS) -> DrawPictures | None:
-    """What draws pictures at each epoch's end, for `training.run`; None without a validation split.
+@dataclass(slots=True)
+class Pictures:
+    """Draws pictures at each epoch's end, for `training.run`.
 
     Nothing is read before the first call. It never raises: what is missing, such as raw pictures, is reported once, and
-    bodies are then drawn on grey.
+    bodies are then drawn on grey. The windows' frames, about a megabyte, are kept from one epoch to the next.
     """
-    return _Pictures(config, n_windows) if config.validation else None
-
-
-@dataclass(slots=True)
-class _Pictures:
-    """Keeps the windows' frames, about a megabyte, from one epoch to the next."""
 
     config: TrainConfig
-    n_windows: int
     examples: list[Example] | None = None
     warned: set[str] = field(default_factory=set)
 
@@ -83,7 +77,7 @@ class _Pictures:
 
     def _examples(self) -> Iterator[Example]:
         opened = cache.open(self.config.cache)
-        share = -(-self.n_windows // len(self.config.validation))
+        share = -(-N_WINDOWS // len(self.config.validation))
         for name in self.config.validation:
             split = opened[name]
             for start, stop in spread_windows(split, self.config.stream, self.config.seqlen, share):
@@ -150,12 +144,12 @@ def draw(generator: VIBE, example: Example) -> Image:
     mode = generator.training
     generator.eval()
     try:
-        device = next(generator.parameters()).device
+        features = torch.as_tensor(example.features[None], dtype=torch.float32, device=device_of(generator))
         with torch.no_grad():
-            estimate = generator.regress(torch.as_tensor(example.features[None], dtype=torch.float32, device=device))
-        rotmat, shape, camera = (part[0].float().cpu().numpy()[example.shown] for part in estimate)
+            estimate = generator.regress(features)
         records = np.zeros(len(example.shown), RECORD)
-        records["rotmat"], records["shape"], records["camera"] = rotmat, shape, camera
+        for name, part in estimate._asdict().items():
+            records[name] = part[0].float().cpu().numpy()[example.shown]
         records["bbox"] = (TILE_PX / 2, TILE_PX / 2, TILE_PX, TILE_PX)  # the tile is the crop
         records["crop_scale"] = 1
         drawing = BodyDrawing.of(generator)

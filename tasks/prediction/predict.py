@@ -39,10 +39,10 @@ from pipeline.pixels.frames import FrameSource, Video
 from pipeline.raw.stand_in import is_stand_in
 from pipeline.settings.targets import stream_named
 from tasks.prediction.overlay import STAND_IN, PredictedBodies, write_overlay
-from tasks.prediction.trained import Trained, refuse_other_features
 from tasks.settings import settings
 from vibe_model import runs
 from vibe_model.prediction.predict import file_name, predict_tracks, save_npz
+from vibe_model.prediction.trained import Trained
 
 CACHE: Final = "cache"
 BODIES: Final = "bodies"
@@ -92,8 +92,8 @@ class Predicted:
 def job(video: Path, trained: Trained, streams: Sequence[StreamSpec], out: Path, labels: Mapping[str, Any]) -> Job:
     """Check all that can be known before minutes of work.
 
-    labels: what `NewVideo.of` takes. Raises ConfigError, RawDataError for what is no video, StandInMixed, and
-    PipelineError for features that are not those that the model was trained on.
+    labels: what `NewVideo.of` takes. Raises ConfigError, RawDataError for what is no video, StandInMixed, and DataError
+    for features of another size than the model's.
     """
     reader, raw = NewVideo.of(video, **labels), raw_folder(video)
     source = reader.source(raw.resolve())
@@ -103,12 +103,7 @@ def job(video: Path, trained: Trained, streams: Sequence[StreamSpec], out: Path,
     stand_in = runs.one_kind({f"the video {video}": is_stand_in(raw), **model})
     placed = tuple(spec.at(raw) for spec in streams)
     refuse_untrained(placed[-1], raw, "the features' weights")
-    if placed[-1].stream.dim != trained.feature_size:
-        raise PipelineError(
-            f"{trained.checkpoint}: expected features of {trained.feature_size} numbers, found the stream "
-            f"{placed[-1].name!r}, which has {placed[-1].stream.dim}. Name the stream that it was trained on in "
-            "[features] of luigi.cfg."
-        )
+    trained.check_features(f"stream {placed[-1].name!r}", placed[-1].stream.dim)
     return Job(reader, raw, trained, placed, out, stand_in or placed[-1].stream.stand_in)
 
 
@@ -151,7 +146,7 @@ def make_tracks(job: Job, progress: Progress) -> Conversion | None:
 def make_features(job: Job, progress: Progress) -> Extraction | None:
     """Tracks -> features; None where they are up to date.
 
-    Raises PipelineError for features of another network than the model was trained on.
+    Raises DataError for features of another network than the model was trained on.
     """
     done = None
     for spec in job.streams:
@@ -159,7 +154,7 @@ def make_features(job: Job, progress: Progress) -> Extraction | None:
         if plan.differs:  # by an earlier command with another network: nothing else uses this cache
             plan = plan_extraction(job.root, job.name, spec, replace=True)
         if spec is job.stream:
-            refuse_other_features(job.trained, plan.identity)
+            job.trained.check_features(f"stream {spec.name!r}", spec.stream.dim, plan.identity)
         if not plan.up_to_date:
             done = extract.extract(plan, progress=progress)
     return done
@@ -185,20 +180,16 @@ def make_bodies(job: Job, *, smooth: float, batch_size: int, progress: Progress)
     total = split.manifest["accounting"]["frames"]["kept"]
     about = _about(job, smooth)
     tracks = []
-    found = predict_tracks(
-        job.trained.generator,
-        split,
-        stream=job.stream.name,
-        seqlen=job.trained.seqlen,
-        batch_size=batch_size,
-        smooth=smooth,
-    )
-    for prediction in found:
-        file = save_npz(folder, prediction, job.trained.generator, about=about)
-        bodies.add(prediction)
-        first, last = (int(prediction.frame_index[i]) for i in (0, -1))
-        place = f"{BODIES}/{file.name}"
-        tracks.append({"name": prediction.name, "file": place, "frames": len(prediction), "first": first, "last": last})
+    generator, seqlen = job.trained.generator, job.trained.config.seqlen
+    for (raw,) in predict_tracks(generator, split, stream=job.stream.name, seqlen=seqlen, batch_size=batch_size):
+        if not len(raw):  # none of its frames could be decoded
+            continue
+        of_track = raw.smoothed(smooth)
+        file = save_npz(folder, of_track, generator, about=about)
+        bodies.add(of_track)
+        first, last = (int(of_track.frame_index[i]) for i in (0, -1))
+        facts = {"frames": len(of_track), "first": first, "last": last}
+        tracks.append({"name": of_track.track.name, "file": f"{BODIES}/{file.name}", **facts})
         progress(len(bodies), total, "frames")
     _remove_others(folder, {str(track["file"]).rpartition("/")[2] for track in tracks})
     if not tracks:
@@ -240,7 +231,7 @@ def _about(job: Job, smooth: float) -> dict[str, Any]:
         "checkpoint": job.trained.about,
         "body_sha256": job.trained.generator.body.digest,
         "features": dict(identity),
-        "seqlen": job.trained.seqlen,
+        "seqlen": job.trained.config.seqlen,
         "smooth": smooth,
     }
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import configparser
+import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import luigi
 import numpy as np
 import pytest
+from luigi.cmdline import luigi_run
 
-import tasks
+from pipeline import plug_ins, synthetic
 from pipeline.cli.console import VERB
 from pipeline.features.streams.resnet50 import ResNet50
 from tasks import base, events, settings
@@ -118,13 +120,13 @@ class Project:
             cfg.write(stream)
 
     def start(
-        self, *words: str, command: tuple[str, ...] = (str(LUIGI),), packages: tuple[Path, ...] = ()
+        self, *words: str, command: tuple[str, ...] = (str(LUIGI),), packages: Path | str = ""
     ) -> subprocess.Popen[str]:
         """`luigi --module tasks WORDS`, in the project's folder, with everything that it prints in one stream.
 
-        `packages` are folders in which other packages are installed.
+        `packages`: a folder in which other packages are installed.
         """
-        found = os.pathsep.join(map(str, (ROOT, *packages)))
+        found = os.pathsep.join(map(str, filter(None, (ROOT, packages))))
         environment = {**os.environ, "LUIGI_CONFIG_PATH": str(self.cfg), "COLUMNS": "100", "PYTHONPATH": found}
         return subprocess.Popen(
             [*command, "--module", "tasks", *words],
@@ -150,7 +152,7 @@ class Project:
 
     @property
     def runs(self) -> list[Path]:
-        return sorted((self.folder / "runs").iterdir())
+        return sorted(path for path in (self.folder / "runs").iterdir() if path.is_dir())
 
     def copy(self, to: Path) -> Project:
         """The same elsewhere. The body, 60 MB that no test changes, is shared."""
@@ -162,29 +164,34 @@ class Project:
 @dataclass
 class Made:
     project: Project
-    synthesized: Ran
-    evaluated: Ran
+    reported: Ran
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """A finished project and what the terminal showed while it was made. Read-only."""
+    """A finished project and what the terminal showed while it was made: the one whole run. Read-only."""
     project = Project(tmp_path_factory.mktemp("project"))
     project.configure(CONFIG)
-    project.configure({"data": {"datasets": "penn_action 3dpw amass"}})
-    synthesized = project.luigi("Synthesize")
-    project.configure({"data": CONFIG["data"]})
+    raw, body = project.folder / "raw", project.folder / "body"
+    synthetic.synthesize(raw, body, ("penn_action", "3dpw", "amass"), seed=0, size="tiny", workers=1)
     spare = project.folder / "spare"  # videos are few, so that the real network has little to do
     spare.mkdir()
-    for labels in sorted((project.folder / "raw/3dpw/sequenceFiles/train").iterdir())[1:]:
+    for labels in sorted((raw / "3dpw/sequenceFiles/train").iterdir())[1:]:
         labels.rename(spare / labels.name)
-    return Made(project, synthesized, project.luigi("EvaluateVIBE"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ResNet50, "load", lambda stream, machine, recorded: FakeNetwork(stream))
+        patch.chdir(project.folder)
+        enter(project, patch)
+        with redirect_stdout(io.StringIO()) as shown, redirect_stderr(shown):
+            code = run_luigi("Report")
+    forget()
+    return Made(project, Ran(code, shown.getvalue()))
 
 
 @pytest.fixture
 def project(made: Made, tmp_path: Path) -> Project:
     """A copy of the finished project, to be changed."""
-    assert made.evaluated.code == 0, made.evaluated.shown
+    assert made.reported.code == 0, made.reported.shown
     return made.project.copy(tmp_path / "project")
 
 
@@ -223,21 +230,32 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ResNet50, "load", lambda stream, machine, recorded: FakeNetwork(stream))
 
 
+def forget() -> None:
+    """What this process knows of a project."""
+    settings.settings.cache_clear()
+    events.introduce.cache_clear()
+    events.reported.clear()
+    base.forget()
+    getattr(plug_ins.entry_points, "cache_clear", lambda: None)()
+
+
+def enter(project: Project, patch: pytest.MonkeyPatch) -> None:
+    """Use a project's luigi.cfg in this process, with nothing cached."""
+    patch.setenv("LUIGI_CONFIG_PATH", str(project.cfg))
+    forget()
+
+
+def run_luigi(*words: str) -> int:
+    """`luigi --module tasks WORDS` in this process: its exit code."""
+    with pytest.raises(SystemExit) as ended:
+        luigi_run(["--module", "tasks", *words, "--local-scheduler", "--no-lock"])
+    return int(ended.value.code or 0)
+
+
 @pytest.fixture
 def within(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Project], None]]:
-    """Use a project's luigi.cfg in this process, with nothing cached."""
-
-    def forget() -> None:
-        settings.settings.cache_clear()
-        events.introduce.cache_clear()
-        events.reported.clear()
-        base.forget()
-
-    def enter(project: Project) -> None:
-        monkeypatch.setenv("LUIGI_CONFIG_PATH", str(project.cfg))
-        forget()
-
-    yield enter
+    """`enter`, until the test's end."""
+    yield lambda project: enter(project, monkeypatch)
     forget()
 
 
@@ -261,13 +279,13 @@ def tasks_command(
 def build(
     within: Callable[[Project], None], no_network: None, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Ran]:
-    """Run one task in this process, with a network that costs nothing: `build(project, "Data")`."""
+    """`luigi --module tasks NAME` in this process, with a network that costs nothing: `build(project, "Data")`."""
 
-    def run(project: Project, name: str, **parameters: Any) -> Ran:
+    def run(project: Project, name: str, **parameters: str) -> Ran:
         within(project)
         capsys.readouterr()
-        good = luigi.build([getattr(tasks, name)(**parameters)], local_scheduler=True, log_level="WARNING")
+        code = run_luigi(name, *(f"--{key}={value}" for key, value in parameters.items()))
         shown = capsys.readouterr()
-        return Ran(0 if good else 1, shown.out + shown.err)
+        return Ran(code, shown.out + shown.err)
 
     return run

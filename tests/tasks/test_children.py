@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 CHILD = (
-    "import os, pathlib, sys, time; from tasks.children import end_with_parent; end_with_parent()\n"
+    "import os, pathlib, sys, time; from tasks.commands.train import end_with_parent; end_with_parent()\n"
     "pathlib.Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(60)"
 )
 PARENT = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {CHILD!r}, sys.argv[1]])"

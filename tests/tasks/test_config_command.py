@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.__main__ import main as pipeline_main
 from tasks.__main__ import main
 from tasks.commands.config import effective
 from tasks.settings import load
@@ -120,33 +118,19 @@ def test_a_check_is_silent_or_names_what_training_refuses(cfg: Path, capsys) -> 
         assert "Until then, training is refused; `Data` is not." in message
 
 
-def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """`python -m WORDS` in a folder."""
-    environment = {key: value for key, value in os.environ.items() if key != "LUIGI_CONFIG_PATH"}
-    return subprocess.run(
-        [sys.executable, "-m", *words],
-        cwd=folder,
-        env={**environment, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-
-
-@pytest.mark.parametrize("words", [("pipeline", "config"), ("tasks", "train")])
-def test_what_luigis_own_reader_refuses_is_one_line(cfg: Path, words: tuple[str, ...]) -> None:
-    cfg.write_text(CFG + "log_level = DEBUG\n")
-    ran = command(cfg.parent, *words)
-    assert ran.returncode == 2
-    assert "error: luigi.cfg, line 20 [core] log_level: " in ran.stderr
-    assert len(ran.stderr.splitlines()) == 1
-
-
-def test_the_pipelines_command_prints_the_same(cfg: Path, capsys, monkeypatch) -> None:
+def test_the_pipelines_command_prints_the_same_and_what_luigis_own_reader_refuses_is_one_line(
+    cfg: Path, capfd, monkeypatch
+) -> None:
     monkeypatch.chdir(cfg.parent)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("LUIGI_CONFIG_PATH", raising=False)
     words = ("--config", str(cfg), "--json", "train.epochs")
     assert run(*words) == 0
-    ran = command(cfg.parent, "pipeline", "config", *words)
-    assert (ran.returncode, ran.stdout) == (0, capsys.readouterr().out)
-    assert command(cfg.parent, "pipeline", "config", "nonsense").returncode == 2
+    shown = capfd.readouterr().out
+    assert pipeline_main(["config", *words]) == 0
+    assert capfd.readouterr().out == shown
+    cfg.write_text(CFG + "log_level = DEBUG\n")
+    assert pipeline_main(["config"]) == 2
+    message = capfd.readouterr().err
+    assert "error: luigi.cfg, line 20 [core] log_level: " in message
+    assert len(message.splitlines()) == 1

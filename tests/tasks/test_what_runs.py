@@ -89,12 +89,15 @@ def test_plan_lists_what_runs_and_what_was_accepted_does_not(project, build, cap
     assert "4 splits" in capsys.readouterr().out.splitlines()[-1]
 
 
-def test_other_training_settings_make_a_run_beside_the_first(project, build) -> None:
-    kept = {path: path.read_bytes() for path in project.runs[0].rglob("*") if path.is_file()}
+def test_other_training_settings_make_a_run_beside_the_first_and_it_is_named_what_differs(project, build) -> None:
+    (first,) = project.runs
+    kept = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
     project.configure({"train": {"lr_generator": "1e-3", "strides": "3dpw/train:2", "epochs": "1"}})
     ran = build(project, "EvaluateVIBE")
     assert ran.code == 0, ran.shown
     assert ran.done == ["train VIBE, tiny"]
+    differs = "epochs was 2, is 1; lr_generator was 0.0001, is 0.001; strides was "
+    assert f"· train VIBE, tiny a new run beside {first.name}: {differs}" in ran.words
     assert {path: path.read_bytes() for path in kept} == kept
     (new,) = (folder for folder in project.runs if folder not in {path.parent for path in kept})
     config = json.loads((new / "config.json").read_text())["config"]
@@ -105,7 +108,7 @@ def test_other_weights_are_refused_unless_their_stream_has_another_name(project,
     project.configure({"features": {"weights": "untrained:1"}})
     before = project.files()
     ran = build(project, "EvaluateVIBE")
-    assert ran.code == 1
+    assert ran.code == 30
     assert len(ran.failures) == 3, "one line for each split that has pixels"
     assert all("untrained" in line and "[features] stream" in line and "--replace" in line for line in ran.failures)
     assert "Traceback" not in ran.shown
@@ -117,6 +120,7 @@ def test_other_weights_are_refused_unless_their_stream_has_another_name(project,
         assert (project.folder / f"cache/3dpw/train/features/{stream}").is_dir()
 
 
+@pytest.mark.slow
 def test_several_workers_of_luigi_see_what_the_others_have_done(project) -> None:
     shutil.rmtree(project.folder / "cache/amass")
     project.configure({"data": {"datasets": "amass 3dpw"}})

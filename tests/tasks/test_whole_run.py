@@ -32,21 +32,21 @@ ERRORS = ("pa_mpjpe", "mpjpe", "pve", "accel", "accel_error")
 
 
 def test_one_command_goes_from_raw_files_to_an_evaluated_model(made) -> None:
-    assert made.synthesized.code == 0, made.synthesized.shown
-    assert made.evaluated.code == 0, made.evaluated.shown
-    done, lines = made.evaluated.done, made.evaluated.lines
+    assert made.reported.code == 0, made.reported.shown
+    done, lines = made.reported.done, made.reported.lines
     assert sorted(done[:7]) == STAGES, "all conversions come before the first extraction"
     assert [line.split()[0] for line in done[:7]] == ["convert"] * 4 + ["extract"] * 3
-    assert done[7:] == ["data 2 datasets", "train VIBE, tiny"]
+    assert done[7:] == ["data 2 datasets", "train VIBE, tiny", "report page"]
     assert lines[0] == "data       demo data (seed 0, tiny), in raw: 3dpw, amass"
     assert lines[1] == "cache      cache"
     run = made.project.runs[0].name
-    assert lines[-4].startswith("DEMO DATA  ")
-    assert lines[-3] == f"numbers    runs/{run}/results.csv (both protocols), runs/{run}/metrics.json (all)"
-    assert re.fullmatch("curves     .* -m tensorboard.main --logdir runs", lines[-2])
-    assert lines[-1].endswith(" -m pipeline status --cache cache")
+    end = next(i for i, line in enumerate(lines) if line.startswith("DEMO DATA  "))
+    assert lines[end + 1] == f"numbers    runs/{run}/results.csv (both protocols), runs/{run}/metrics.json (all)"
+    assert re.fullmatch("curves     .* -m tensorboard.main --logdir runs", lines[end + 2])
+    assert lines[end + 3].endswith(" -m pipeline status --cache cache")
+    assert lines[-1] == "report     runs/report.html (open it in a browser)"
     ours = ("data ", "cache ", "✓ ", "· ", "3dpw/test ", "VIBE", "mean ", "DEMO DATA", "numbers", "curves", "  train ")
-    assert [line for line in lines if line and not line.startswith((*ours, "status"))] == []
+    assert [line for line in lines if line and not line.startswith((*ours, "status", "report "))] == []
     epochs = [line for line in lines if "epoch" in line and "best of" not in line]
     line = r"  train      VIBE, tiny +epoch \d of 2: (loss \S+, )?validation PA-MPJPE [\d.]+ mm"
     assert len(epochs) == 2
@@ -67,7 +67,7 @@ def test_the_printed_table_and_results_csv_agree_with_metrics_json(made) -> None
     for key, values in truth.items():
         row = written["3dpw/test", *key]
         assert [float(row[name]) for name in ERRORS] == pytest.approx([values[name] for name in ERRORS], abs=0.005)
-    lines = made.evaluated.lines
+    lines = made.reported.lines
     first = next(i for i, line in enumerate(lines) if line.startswith("3dpw/test "))
     assert lines[first].split() == ["3dpw/test", "PA-MPJPE", "MPJPE", "PVE", "accel", "accel", "error", "frames"]
     for line, model, of in ((first + 1, "VIBE", result), (first + 2, "mean body", result["baseline"])):
@@ -79,10 +79,10 @@ def test_the_printed_table_and_results_csv_agree_with_metrics_json(made) -> None
 
 def test_a_second_run_runs_nothing_changes_nothing_and_imports_no_torch(made) -> None:
     before = made.project.files()
-    again = made.project.luigi("EvaluateVIBE", command=(sys.executable, "-c", PROBE))
+    again = made.project.luigi("Report", command=(sys.executable, "-c", PROBE))
     assert again.code == 0, again.shown
     assert again.done == []
-    assert "· evaluate VIBE up to date" in again.words
+    assert "· report page up to date" in again.words
     assert again.lines[-1] == "imported:"
     assert made.project.files() == before
 
@@ -127,16 +127,6 @@ def test_an_epochs_line_has_the_runs_name_loss_and_validation(capsys: pytest.Cap
         "  train      VIBE, embedded, seed 3    epoch 1 of 8: loss 8.07, validation PA-MPJPE 99.8 mm"
     ]
     assert shown == [(1, 240, "loss 8.07  epoch 1/8"), (30, 240, "loss 8.07  val 99.8 mm  epoch 1/8")]
-
-
-def test_after_a_change_training_names_what_makes_it_a_new_run(made, project) -> None:
-    (first,) = made.project.runs
-    project.configure({"train": {"epochs": "1", "batch_size": "4"}})
-    ran = project.luigi("TrainVIBE")
-    assert ran.code == 0, ran.shown
-    assert f"· train VIBE, tiny a new run beside {first.name}: batch_size was 2, is 4; epochs was 2, is 1 " in ran.words
-    assert "a new run beside" not in made.evaluated.shown
-    assert "a new run beside" not in project.luigi("TrainVIBE").shown
 
 
 def test_what_is_kept_of_a_training_is_the_step_of_its_last_checkpoint(project, monkeypatch) -> None:

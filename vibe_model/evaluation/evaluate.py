@@ -11,7 +11,7 @@ Smoothing is done between the two.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,16 +21,17 @@ import numpy as np
 from vibe_model import runs
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.evaluation import results
-from vibe_model.evaluation.frame_errors import Scorer, TrackErrors
+from vibe_model.evaluation.frame_errors import Means, Scorer, TrackErrors
 from vibe_model.metrics import PROTOCOLS
 from vibe_model.networks.generator import VIBE
-from vibe_model.prediction.predict import TrackEstimate, estimate_tracks, located, save_npz
+from vibe_model.prediction.predict import TrackBodies, predict_tracks, save_npz
 from vibe_model.prediction.windows import select_tracks
 
 if TYPE_CHECKING:
     from cache import Split
 
 Metrics = dict[str, Any]
+Collect = Callable[[TrackBodies, TrackErrors], None]
 
 PREDICTIONS: Final = "predictions"  # a folder; below it one a split, and in it one npz a track
 SIGMAS: Final = (0.0, 1.0, 2.0, 4.0, 8.0)  # frames
@@ -86,23 +87,21 @@ def evaluate_all(
     they come from, as the run's fingerprint. stand_in: features are an untrained network's, even if splits and
     body are real. Raises StandInMixed when splits and body are partly demo data, and as `evaluate_split` does.
     """
-    stand_in = runs.check_stand_in(splits, generator.body.stand_in) | stand_in
+    stand_in = runs.check_stand_in(splits, the_body=generator.body.stand_in) | stand_in
     about = {**(about or {}), "smooth": EvalOptions(**options).smooth}
     found: dict[str, Metrics] = {}
     collected: list[results.SplitResults] = []
     for name, split in splits.items():
         own = EvalOptions(tracks=(tracks or {}).get(name, "*"), **options)
-        of_split = results.SplitResults(name, split, own.seqlen)
-        collected.append(of_split)
+        collected.append(of_split := results.SplitResults(name, own.seqlen))
 
-        def collect(estimate: TrackEstimate, errors: TrackErrors, of_split: results.SplitResults = of_split) -> None:
+        def collect(bodies: TrackBodies, errors: TrackErrors, of_split: results.SplitResults = of_split) -> None:
             facts: dict[str, Any] = {}
-            if folder is not None and predictions and len(estimate):
-                home = folder / PREDICTIONS / Path(*of_split.name.split("/"))
+            if folder is not None and predictions and len(bodies):
                 recorded = {**about, "split": of_split.name, "stand_in": stand_in}
-                path = save_npz(home, located(estimate, of_split.split), generator, about=recorded)
+                path = save_npz(folder / PREDICTIONS / of_split.name, bodies, generator, about=recorded)
                 facts["predictions"] = path.relative_to(folder).as_posix()
-            of_split.add(estimate, errors, **facts)
+            of_split.add(bodies, errors, **facts)
 
         by_protocol = _metrics(generator, split, own, PROTOCOLS, None if folder is None else collect)
         default, published = (by_protocol[protocol] | {"stand_in": stand_in} for protocol in PROTOCOLS)
@@ -131,37 +130,24 @@ def choose_sigma(
     scores: dict[float, list[float]] = {sigma: [] for sigma in candidates}
     for name, split in splits.items():
         own = EvalOptions(tracks=(tracks or {}).get(name, "*"), vertices=False, keypoints=False, **options)
-        scorers = _scorers(generator, split, own, "default", candidates)
-        for (estimate,) in _estimates(generator, split, own, ("default",)):
-            for scorer in scorers:
-                scorer.add(estimate)
-        for sigma, scorer in zip(candidates, scorers, strict=True):
-            if not scorer.means.counted:
+        for sigma, means in zip(
+            candidates, _means(generator, split, own, ("default",), candidates)["default"], strict=True
+        ):
+            if not means.counted:
                 raise DataError(f"{name}: expected frames with 3D labels to choose a sigma by, found none")
-            scores[sigma].append(scorer.means.of()["pa_mpjpe"])
+            scores[sigma].append(means.of()["pa_mpjpe"])
     by_sigma = {sigma: float(np.mean(values)) for sigma, values in scores.items()}
     return min(by_sigma, key=lambda sigma: by_sigma[sigma]), by_sigma
 
 
 def _metrics(
-    generator: VIBE,
-    split: Split,
-    options: EvalOptions,
-    protocols: Sequence[str],
-    collect: Callable[[TrackEstimate, TrackErrors], None] | None = None,
+    generator: VIBE, split: Split, options: EvalOptions, protocols: Sequence[str], collect: Collect | None = None
 ) -> dict[str, Metrics]:
     """Metrics by protocol. `collect` is called with every track, as the first protocol has it."""
     sigmas = (options.smooth, options.smoothed_too) if options.smoothed_too else (options.smooth,)
-    scorers = {protocol: _scorers(generator, split, options, protocol, sigmas) for protocol in protocols}
-    for estimates in _estimates(generator, split, options, protocols):
-        for protocol, estimate in zip(protocols, estimates, strict=True):
-            scored = [scorer.add(estimate) for scorer in scorers[protocol]]
-            if collect is not None and protocol == protocols[0]:
-                collect(*scored[0])
     total = sum(track.stop - track.start for track in select_tracks(split, options.tracks))
     found = {}
-    for protocol, (first, *others) in scorers.items():
-        means = first.means
+    for protocol, (means, *others) in _means(generator, split, options, protocols, sigmas, collect).items():
         found[protocol] = {
             "protocol": protocol,
             "frames_total": total,
@@ -175,20 +161,29 @@ def _metrics(
         if options.smooth:
             found[protocol]["sigma"] = options.smooth
         for other in others:
-            found[protocol]["smoothed"] = {"sigma": options.smoothed_too, **other.means.of()}
+            found[protocol]["smoothed"] = {"sigma": options.smoothed_too, **other.of()}
     return found
 
 
-def _scorers(
-    generator: VIBE, split: Split, options: EvalOptions, protocol: str, sigmas: Sequence[float]
-) -> list[Scorer]:
+def _means(
+    generator: VIBE,
+    split: Split,
+    options: EvalOptions,
+    protocols: Sequence[str],
+    sigmas: Sequence[float],
+    collect: Collect | None = None,
+) -> dict[str, list[Means]]:
+    """Mean errors by protocol, for each sigma, by one pass of the network."""
     compared = {"vertices": options.vertices, "keypoints": options.keypoints}
-    return [Scorer(generator, split, published=protocol == "published", smooth=s, **compared) for s in sigmas]
-
-
-def _estimates(
-    generator: VIBE, split: Split, options: EvalOptions, protocols: Sequence[str]
-) -> Iterator[tuple[TrackEstimate, ...]]:
-    """Every selected track, once for each protocol."""
+    scorers = {
+        protocol: [Scorer(generator, split, published=protocol == "published", smooth=s, **compared) for s in sigmas]
+        for protocol in protocols
+    }
     chosen = {name: getattr(options, name) for name in ("stream", "seqlen", "tracks", "batch_size")}
-    return estimate_tracks(generator, split, drop_last=[protocol == "published" for protocol in protocols], **chosen)
+    cuts = [protocol == "published" for protocol in protocols]
+    for cut_bodies in predict_tracks(generator, split, drop_last=cuts, **chosen):
+        for protocol, bodies in zip(protocols, cut_bodies, strict=True):
+            scored = [scorer.add(bodies) for scorer in scorers[protocol]]
+            if collect is not None and protocol == protocols[0]:
+                collect(*scored[0])
+    return {protocol: [scorer.means for scorer in of] for protocol, of in scorers.items()}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from vibe_model.cameras import project
 from vibe_model.losses import COMMON14
 from vibe_model.metrics import ERRORS
 from vibe_model.networks.generator import VIBE
-from vibe_model.prediction.predict import POSED_AT_ONCE, TrackEstimate, device_of
+from vibe_model.prediction.predict import POSED_AT_ONCE, TrackBodies, device_of
 from vibe_model.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ Float64s = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 ByFrame = Mapping[str, Float64s]  # error -> (F,), nan where a frame has none
-Model = Literal["own", "baseline"]
 
 _LABELS: Final = ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl", "valid")
 _ROUNDED: Final = ("kp_2d", "kp_3d", "theta")  # by the published protocol
@@ -46,8 +45,7 @@ class TrackErrors:
 
     counted: Bools  # (F,) frames with 3D labels that count
     keypoints: Float64s  # (F,) labelled 2D keypoints that count
-    own: ByFrame  # of the prediction: mm, mm per frame^2, %
-    baseline: ByFrame  # of the constant mean body
+    models: Mapping[str, ByFrame]  # of the prediction ("own") and of the constant mean body ("baseline")
 
 
 @dataclass(slots=True)
@@ -57,7 +55,7 @@ class Means:
     predicted: int = 0  # frames
     counted: int = 0  # of them, with 3D labels that count
     counted_2d: int = 0  # with 2D labels that count
-    sums: dict[tuple[Model, str], tuple[float, float]] = field(default_factory=dict)  # (weighted sum, sum of weights)
+    sums: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)  # (weighted sum, sum of weights)
 
     def add(self, errors: TrackErrors, part: slice = slice(None)) -> Self:
         """Add the frames of a track, or a part of them."""
@@ -65,8 +63,7 @@ class Means:
         self.predicted += len(keypoints)
         self.counted += int(errors.counted[part].sum())
         self.counted_2d += int((keypoints > 0).sum())
-        models: tuple[tuple[Model, ByFrame], ...] = (("own", errors.own), ("baseline", errors.baseline))
-        for model, by_frame in models:
+        for model, by_frame in errors.models.items():
             for name, values in by_frame.items():
                 known = ~np.isnan(values[part])
                 # Every keypoint weighs the same; everything else is a mean over frames.
@@ -76,7 +73,7 @@ class Means:
                 self.sums[model, name] = (total, weights + float(weight.sum()))
         return self
 
-    def of(self, model: Model = "own") -> dict[str, float]:
+    def of(self, model: str = "own") -> dict[str, float]:
         """Mean by error; one that no frame has a label for is absent."""
         sums = {name: self.sums.get((model, name), (0.0, 0.0)) for name in ERRORS}
         return {name: total / weights for name, (total, weights) in sums.items() if weights}
@@ -111,38 +108,34 @@ class Scorer:
         self._mean_joints = _numpy(body.common14(mean.verts))  # (1, 14, 3) m
         self._mean_kp_2d = _numpy(project(mean.joints, body.mean_cam.reshape(1, 3)))  # (1, 49, 2) in the crop
         # The published protocol's last two frames before the next track, predicted and true.
-        self._before: dict[Model, tuple[Floats, Floats]] = {}
+        self._before: dict[str, tuple[Floats, Floats]] = {}
 
-    def add(self, raw: TrackEstimate) -> tuple[TrackEstimate, TrackErrors]:
+    def add(self, raw: TrackBodies) -> tuple[TrackBodies, TrackErrors]:
         """Count the errors of one track. Returns it as smoothed, and its errors. Reads its labels, poses its bodies."""
-        estimate = raw.smoothed(self._smooth)
-        truth = _Truth.read(self._split, estimate, published=self._published, keypoints=self._keypoints)
-        posed = self._pose(estimate, truth)
-        n = len(estimate)
+        bodies = raw.smoothed(self._smooth)
+        truth = _Truth.read(self._split, bodies, published=self._published, keypoints=self._keypoints)
+        posed = self._pose(bodies, truth)
+        n = len(bodies)
         mean = _Posed(
             joints=np.broadcast_to(self._mean_joints, (n, 14, 3)),
             kp_2d=np.broadcast_to(self._mean_kp_2d, (n, 49, 2)),
             pve=posed.mean_pve,
             mean_pve=posed.mean_pve,
         )
-        errors = TrackErrors(
-            truth.counted,
-            metrics.hits_2d(posed.kp_2d, truth.kp_2d)[1],
-            self._errors("own", posed, truth, estimate.run),
-            self._errors("baseline", mean, truth, estimate.run),
-        )
+        models = {name: self._errors(name, of, truth, bodies.run) for name, of in (("own", posed), ("baseline", mean))}
+        errors = TrackErrors(truth.counted, metrics.hits_2d(posed.kp_2d, truth.kp_2d)[1], models)
         self.means.add(errors)
-        return estimate, errors
+        return bodies, errors
 
     @torch.no_grad()
-    def _pose(self, estimate: TrackEstimate, truth: _Truth) -> _Posed:
+    def _pose(self, predicted: TrackBodies, truth: _Truth) -> _Posed:
         """What is compared of the bodies; frames without a label are not posed."""
-        n, generator = len(estimate), self._generator
+        n, generator = len(predicted), self._generator
         out = _Posed(np.zeros((n, 14, 3), np.float32), np.zeros((n, 49, 2), np.float32), *np.full((2, n), np.nan))
         labelled = np.flatnonzero(truth.counted | truth.with_keypoints)
         for start in range(0, len(labelled), POSED_AT_ONCE):
             part = labelled[start : start + POSED_AT_ONCE]
-            bodies = estimate.on_device(part, device_of(generator))
+            bodies = predicted.on_device(part, device_of(generator))
             with_mesh = truth.counted[part] & truth.known_smpl[part]
             if self._vertices and with_mesh.any():
                 posed = generator.pose(bodies)
@@ -169,7 +162,7 @@ class Scorer:
         )
         return own, mean
 
-    def _errors(self, model: Model, bodies: _Posed, truth: _Truth, run: Ints) -> ByFrame:
+    def _errors(self, model: str, bodies: _Posed, truth: _Truth, run: Ints) -> ByFrame:
         counted = truth.counted
         pred, target = bodies.joints[counted], truth.joints[counted]
         values = {
@@ -186,7 +179,7 @@ class Scorer:
         )
         return {**by_frame, "pve": bodies.pve, "pck_2d": share, **accelerations}
 
-    def _accelerations_across(self, model: Model, bodies: _Posed, truth: _Truth) -> ByFrame:
+    def _accelerations_across(self, model: str, bodies: _Posed, truth: _Truth) -> ByFrame:
         """The published protocol's: all frames that count follow each other, across gaps and tracks."""
         counted = np.flatnonzero(truth.counted)
         none = np.zeros((0, 14, 3))
@@ -215,10 +208,10 @@ class _Truth:
         return np.asarray((self.kp_2d[..., 2] > 0).any(axis=1))
 
     @classmethod
-    def read(cls, split: Split, estimate: TrackEstimate, *, published: bool, keypoints: bool) -> Self:
-        track, fields = estimate.track, [name for name in _LABELS if keypoints or name != "kp_2d"]
+    def read(cls, split: Split, bodies: TrackBodies, *, published: bool, keypoints: bool) -> Self:
+        track, fields = bodies.track, [name for name in _LABELS if keypoints or name != "kp_2d"]
         whole = split.read(np.array([(track.start, track.stop)], np.int64), stream=None, fields=fields)
-        arrays: dict[str, Any] = {name: array[0, estimate.rows - track.start] for name, array in whole.items()}
+        arrays: dict[str, Any] = {name: array[0, bodies.rows - track.start] for name, array in whole.items()}
         if published:
             arrays |= {n: arrays[n].astype(np.float16).astype(np.float32) for n in _ROUNDED if n in arrays}
         counts = (arrays["valid"] > 0) | published

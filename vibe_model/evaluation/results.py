@@ -12,20 +12,14 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import IO, Any, Final
 
 from vibe_model import runs
 from vibe_model.evaluation.frame_errors import Means, TrackErrors
 from vibe_model.metrics import ERRORS
-from vibe_model.prediction.predict import TrackEstimate
+from vibe_model.prediction.predict import TrackBodies
 from vibe_model.prediction.smoothing import segments
 from vibe_model.prediction.windows import cover
-
-if TYPE_CHECKING:
-    from cache import Split
 
 KEPT_WINDOWS: Final = 100  # of a split
 UNITS: Final = {
@@ -49,23 +43,18 @@ class SplitResults:
     """Collects one split's tracks. Memory: a row a track, and KEPT_WINDOWS windows."""
 
     name: str  # of the split
-    split: Split
     seqlen: int  # frames of a window
     sequences: list[Row] = field(default_factory=list)
     _worst: list[tuple[float, int, Row]] = field(default_factory=list)  # a heap, the least bad window first
 
-    def add(self, estimate: TrackEstimate, errors: TrackErrors, **facts: Any) -> None:
+    def add(self, bodies: TrackBodies, errors: TrackErrors, **facts: Any) -> None:
         """Add one track; `facts` are put into its row as they are."""
-        if not len(estimate):
+        if not len(bodies):
             return
-        track = estimate.track
-        whole = np.array([(track.start, track.stop)], np.int64)
-        frames = self.split.read(whole, stream=None, fields=("frame_index",))["frame_index"][0]
-        frames = frames[estimate.rows - track.start].astype(np.int64)
-        self.sequences.append({**self._row(estimate, errors, frames, slice(0, len(frames))), **facts})
-        for start, stop in segments(estimate.run):
+        self.sequences.append({**self._row(bodies, errors, slice(0, len(bodies))), **facts})
+        for start, stop in segments(bodies.run):
             for window in cover(start, stop, self.seqlen):  # a segment's last one is moved back to end with it
-                row = self._row(estimate, errors, frames, slice(window.start, window.stop))
+                row = self._row(bodies, errors, slice(window.start, window.stop))
                 if "pa_mpjpe" in row or "pck_2d" in row:
                     badness = row["pa_mpjpe"] if "pa_mpjpe" in row else -row["pck_2d"]
                     # First rows differ, so that two of equal badness are ordered by them, never by their contents.
@@ -77,15 +66,14 @@ class SplitResults:
         """The worst windows: largest PA-MPJPE first, without 3D labels smallest 2D PCK; of equals the earlier one."""
         return [row for _, _, row in sorted(self._worst, key=lambda entry: entry[:2], reverse=True)]
 
-    def _row(self, estimate: TrackEstimate, errors: TrackErrors, frames: NDArray[np.int64], part: slice) -> Row:
-        means = Means().add(errors, part)
-        rows = estimate.rows[part]
+    def _row(self, bodies: TrackBodies, errors: TrackErrors, part: slice) -> Row:
+        means, frames, rows = Means().add(errors, part), bodies.frame_index[part], bodies.rows[part]
         return {
             "split": self.name,
-            "track": estimate.track.name,
-            "video": estimate.track.video,
-            "first_frame": int(frames[part][0]),
-            "last_frame": int(frames[part][-1]),
+            "track": bodies.track.name,
+            "video": bodies.track.video,
+            "first_frame": int(frames[0]),
+            "last_frame": int(frames[-1]),
             "first_row": int(rows[0]),
             "last_row": int(rows[-1]),
             **means.of(),

@@ -51,10 +51,14 @@ UNITS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrackBodies:
-    """F frames of one track, in row order."""
+    """The bodies in F frames of one track, in row order, and where they are in the source's pictures."""
 
+    track: Any  # cache.TrackRecord: name, video, start, stop, fps, step, crop_scale
     rows: Ints  # (F,) of the split
     run: Ints  # (F,) frames of equal number are neighbours, one step apart
+    frame_index: Ints  # (F,) of the source, counted from 0
+    bbox: Float32s  # (F, 4) cxcywh px of the source's picture
+    picture: tuple[int, int] | None = None  # width, height px of the source's pictures, where the cache knows them
     rotmat: Float32s  # (F, 24, 3, 3) relative to parents, the first one in the camera's axes
     shape: Float32s  # (F, 10) betas
     camera: Float32s  # (F, 3) scale, tx, ty: weak perspective in the crop
@@ -67,14 +71,7 @@ class TrackBodies:
         arrays = (self.rotmat[part], self.shape[part], self.camera[part])
         return Estimate(*(torch.as_tensor(array, device=device) for array in arrays))
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TrackEstimate(TrackBodies):
-    """A track as the network gives it."""
-
-    track: Any  # cache.TrackRecord: name, video, start, stop, fps, step, crop_scale
-
-    def smoothed(self, sigma: float) -> TrackEstimate:
+    def smoothed(self, sigma: float) -> TrackBodies:
         """After a Gaussian filter in time of `sigma` frames; 0 changes nothing. Raises ConfigError as `smooth` does."""
         return replace(
             self,
@@ -82,17 +79,6 @@ class TrackEstimate(TrackBodies):
             shape=smooth(self.shape, self.run, sigma),
             camera=smooth(self.camera, self.run, sigma),
         )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TrackPrediction(TrackBodies):
-    """A track with what is needed to find its frames in the source's pictures."""
-
-    name: str  # of the track
-    frame_index: Ints  # (F,) of the source, counted from 0
-    bbox: Float32s  # (F, 4) cxcywh px of the source's picture
-    crop_scale: float  # crop side / box side
-    picture: tuple[int, int] | None = None  # width, height px of the source's pictures, where the cache knows them
 
 
 def predict_tracks(
@@ -103,34 +89,13 @@ def predict_tracks(
     seqlen: int = 16,
     tracks: str = "*",
     batch_size: int = 16,
-    smooth: float = 0.0,
-) -> Iterator[TrackPrediction]:
-    """Track by track, every frame with features once, in row order. A track without features is left out.
-
-    seqlen: frames of a window; batch_size: windows at once; tracks: a pattern of track names; smooth: sigma of a
-    Gaussian in time, frames; 0: none. The generator is in evaluation mode meanwhile, and gets its mode back. Raises
-    ConfigError for a bad `smooth`, DataError for predictions that are not finite.
-    """
-    found = estimate_tracks(generator, split, stream=stream, seqlen=seqlen, tracks=tracks, batch_size=batch_size)
-    for (estimate,) in found:
-        if len(estimate):
-            yield located(estimate.smoothed(smooth), split)
-
-
-def estimate_tracks(
-    generator: VIBE,
-    split: Split,
-    *,
-    stream: str,
-    seqlen: int,
-    tracks: str,
-    batch_size: int,
     drop_last: Sequence[bool] = (False,),
-) -> Iterator[tuple[TrackEstimate, ...]]:
-    """Every selected track, in row order, once for each way to cut it into windows.
+) -> Iterator[tuple[TrackBodies, ...]]:
+    """Every selected track, in row order, once for each way to cut it into windows (`Present.windows`).
 
-    A window that occurs several times goes through the network once. Labels are not read. Raises DataError for
-    predictions that are not finite.
+    A window that occurs several times goes through the network once. Frames without features are left out; labels are
+    not read. seqlen: frames of a window; batch_size: windows at once; tracks: a pattern of track names. The generator
+    is in evaluation mode meanwhile, and gets its mode back. Raises DataError for predictions that are not finite.
     """
     present = Present.of(split, stream)
     plans = (
@@ -146,29 +111,10 @@ def estimate_tracks(
         finally:
             generator.train(mode)
         for track, cuts in group:
-            yield tuple(_of_track(track, cut, found, present) for cut in cuts)
+            yield tuple(_of_track(split, track, cut, found, present) for cut in cuts)
 
 
-def located(estimate: TrackEstimate, split: Split) -> TrackPrediction:
-    """An estimate with its place in the source: frame numbers, boxes, size of the pictures."""
-    track = estimate.track
-    whole = np.array([(track.start, track.stop)], np.int64)
-    read = split.read(whole, stream=None, fields=("frame_index", "bbox"))
-    video = split.videos[int(split.tracks.video[int(split.track_of(whole[0, :1])[0])])]
-    own = estimate.rows - track.start
-    return TrackPrediction(
-        **{name: getattr(estimate, name) for name in ("rows", "run", "rotmat", "shape", "camera")},
-        name=track.name,
-        frame_index=read["frame_index"][0, own].astype(np.int64),
-        bbox=read["bbox"][0, own].astype(np.float32),
-        crop_scale=float(track.crop_scale),
-        picture=(video.width, video.height) if video.width > 0 and video.height > 0 else None,
-    )
-
-
-def save_npz(
-    folder: Path, prediction: TrackPrediction, generator: VIBE, *, about: Mapping[str, Any] | None = None
-) -> Path:
+def save_npz(folder: Path, bodies: TrackBodies, generator: VIBE, *, about: Mapping[str, Any] | None = None) -> Path:
     """One npz of a track, for other tools: float32 and int64 arrays as in UNITS, and `about`, a text of JSON.
 
     about: what it records beside name, units and whether it is of demo data (the body, unless given): the run's
@@ -177,39 +123,39 @@ def save_npz(
     """
     device = device_of(generator)
     posed: dict[str, list[Float32s]] = {"theta": [], "kp_3d": [], "kp_2d": []}
-    for start in range(0, len(prediction), POSED_AT_ONCE):
+    for start in range(0, len(bodies), POSED_AT_ONCE):
         part = slice(start, start + POSED_AT_ONCE)
         with torch.no_grad():
-            out = generator.pose(prediction.on_device(part, device), vertices=False)
+            out = generator.pose(bodies.on_device(part, device), vertices=False)
         for name, parts in posed.items():
             parts.append(out[name].float().cpu().numpy())
     theta, joints_3d, kp_2d = (np.concatenate(parts) for parts in posed.values())
-    box, scale = prediction.bbox, prediction.crop_scale
+    box, scale = bodies.bbox, float(bodies.track.crop_scale)
     arrays: dict[str, NDArray[Any]] = {
         "theta": theta,
-        "rotmat": prediction.rotmat,
+        "rotmat": bodies.rotmat,
         "pose": theta[:, 3:75],
-        "betas": prediction.shape,
-        "camera": prediction.camera,
+        "betas": bodies.shape,
+        "camera": bodies.camera,
         "bbox": box,
         "joints_3d": joints_3d,
         "joints_2d": in_picture(kp_2d, box, crop_scale=scale),
     }
-    if prediction.picture is not None:
-        arrays["camera_in_picture"] = camera_in_picture(prediction.camera, box, prediction.picture, crop_scale=scale)
+    if bodies.picture is not None:
+        arrays["camera_in_picture"] = camera_in_picture(bodies.camera, box, bodies.picture, crop_scale=scale)
     arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
-    arrays |= {"frame_index": prediction.frame_index, "run": prediction.run}
+    arrays |= {"frame_index": bodies.frame_index, "run": bodies.run}
     recorded = {
-        "track": prediction.name,
+        "track": bodies.track.name,
         "stand_in": bool(generator.body.stand_in),
         "crop_scale": scale,
-        "picture": None if prediction.picture is None else list(prediction.picture),
+        "picture": None if bodies.picture is None else list(bodies.picture),
         "units": {name: UNITS[name] for name in arrays},
         **(about or {}),
     }
     text = np.array(json.dumps(recorded, sort_keys=True, allow_nan=False))
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / file_name(prediction.name)
+    path = folder / file_name(bodies.track.name)
     runs.replace_file(path, lambda stream: np.savez(stream, about=text, **arrays))  # type: ignore[arg-type]
     return path
 
@@ -262,8 +208,8 @@ def _regress(
 
 
 def _of_track(
-    track: Any, windows: Sequence[EvalWindow], found: Mapping[Window, list[Float32s]], present: Present
-) -> TrackEstimate:
+    split: Split, track: Any, windows: Sequence[EvalWindow], found: Mapping[Window, list[Float32s]], present: Present
+) -> TrackBodies:
     kept = [np.arange(window.keep, window.stop) for window in windows]
     rows = np.concatenate([*kept, np.zeros(0, np.int64)]).astype(np.int64)
     empty = [np.zeros((0, *trailing), np.float32) for trailing in ((24, 3, 3), (10,), (3,))]
@@ -274,5 +220,17 @@ def _of_track(
             f"{track.name}: expected finite predictions, found NaN or infinity. The checkpoint or the features are "
             "damaged, or training diverged: take an earlier checkpoint, and verify the cache."
         )
-    run = present.runs(rows)
-    return TrackEstimate(track=track, rows=rows, run=run, rotmat=rotmat, shape=shape, camera=camera)
+    whole = np.array([(track.start, track.stop)], np.int64)
+    read = split.read(whole, stream=None, fields=("frame_index", "bbox"))
+    video = split.videos[int(split.tracks.video[int(split.track_of(whole[0, :1])[0])])]
+    return TrackBodies(
+        track=track,
+        rows=rows,
+        run=present.runs(rows),
+        frame_index=read["frame_index"][0, rows - track.start].astype(np.int64),
+        bbox=read["bbox"][0, rows - track.start].astype(np.float32),
+        picture=(video.width, video.height) if video.width > 0 and video.height > 0 else None,
+        rotmat=rotmat,
+        shape=shape,
+        camera=camera,
+    )

@@ -24,11 +24,12 @@ from vibe_model.networks.mposer import (
     matrices,
     reconstruction_error,
 )
+from vibe_model.prediction.trained import device_of
 from vibe_model.rotations import nearest_rotations
 from vibe_model.settings.mposer_config import MPoserConfig
 from vibe_model.training.data import Batch, Batches, stream
 from vibe_model.training.loop import Progress, TrainingRun, exclusive
-from vibe_model.training.parallel import Group, device_of
+from vibe_model.training.parallel import Group
 from vibe_model.training.trainer import Keys, Learner, Trainer, weights_of
 
 if TYPE_CHECKING:
@@ -72,7 +73,6 @@ class MPoserTrainer(Trainer):
         self.learners = {"mposer": learner}
 
     def gradients(self, batch: Batch) -> dict[str, Tensor]:
-        """Add the prior's gradients of a batch of motion; returns every weighted term."""
         theta = batch.real_theta  # (B, T, 85)
         noise = _noise(len(theta), self.prior.latent_size, self.config.seed, self.state.step).to(theta.device)
         rotmat, code = self.prior(theta[..., MOTION], noise)
@@ -93,7 +93,6 @@ class MPoserRun(TrainingRun):
     trainer: MPoserTrainer
 
     def batches(self, start: int) -> Generator[Batch, None, None]:
-        """From step `start` to the end of the run, on the device."""
         batches = Batches(self.config, self.splits)
         self.mean_pose = mean_rotations(batches, min(MEAN_POSE_STEPS, len(batches)))
         return stream(batches, start, device=self.group.device)
@@ -107,7 +106,6 @@ class MPoserRun(TrainingRun):
         return found, sum(losses.values()) if losses else None
 
     def best(self) -> dict[str, Any]:
-        """What best.pt holds in addition to fingerprint, epoch and score."""
         # No paths: the run of a generator is named after this file, wherever it is.
         return {"mposer_state_dict": weights_of(self.trainer.prior)}
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from vibe_model.errors import ConfigError
+from vibe_model.prediction.trained import device_of
 from vibe_model.settings.config import TrainConfig
 
 # The others wait while the first process validates and saves: longer than NCCL's default of ten minutes, yet bounded.
@@ -102,19 +103,3 @@ def n_processes(config: TrainConfig) -> int:
     if config.processes:
         return config.processes
     return max(1, torch.cuda.device_count()) if device_of(config.device).type == "cuda" else 1
-
-
-def device_of(name: str, local_rank: int | None = None) -> torch.device:
-    """The device that a setting means: auto, cpu, cuda or cuda:1. Raises ConfigError for others, and without a GPU."""
-    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-    try:
-        device = torch.device(chosen)
-    except RuntimeError as error:
-        raise ConfigError(f"device: expected auto, cpu or cuda, found {name!r}") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device: {name!r}, but torch finds no GPU here. Use cpu, or auto.")
-    if device.type == "cuda" and local_rank is not None:
-        if device.index is not None:
-            raise ConfigError(f"device: found {name!r}, but each of several processes has a GPU of its own. Use cuda.")
-        return torch.device("cuda", local_rank)
-    return device

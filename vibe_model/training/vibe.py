@@ -21,6 +21,7 @@ from vibe_model.evaluation.evaluate import SIGMAS, choose_sigma, evaluate_all, e
 from vibe_model.networks.discriminator import MotionDiscriminator, build_discriminator
 from vibe_model.networks.generator import VIBE, build_generator
 from vibe_model.networks.mposer import MPoser
+from vibe_model.prediction.trained import load_body
 from vibe_model.settings.config import TrainConfig
 from vibe_model.training.data import Batch, Batches, stream
 from vibe_model.training.feature_table import TableProgress
@@ -53,19 +54,12 @@ def run(config: TrainConfig, progress: ShowProgress | None = None, pictures: Dra
     if runs.is_finished(folder) and launched_processes() == 1:
         return folder
     body = load_body(config.body)
-    stand_in = runs.check_stand_in(splits, body.stand_in) | runs.check_streams(config, splits)
+    stand_in = runs.check_stand_in(splits, the_body=body.stand_in) | runs.check_streams(config, splits)
     with joined(config.device, config.processes) as group, exclusive(folder, group, config.threads):
         if group.from_first(runs.is_finished(folder)):
             return folder  # another process has finished it meanwhile
         trainer = VIBETrainer(config, body, group)
         return VIBERun(config, trainer, splits, stand_in=stand_in, report=progress, draw=pictures).carry_out()
-
-
-def load_body(folder: Path | None) -> Body:
-    """The body of a configuration: SMPL's files, or without a folder the procedural one."""
-    from pipeline.body import Body  # here: smplx is slow to import, and a finished run needs none
-
-    return Body.stand_in() if folder is None else Body.load(folder)
 
 
 class VIBETrainer(Trainer):
@@ -106,7 +100,6 @@ class VIBETrainer(Trainer):
             runs.one_kind({f"the prior {config.mposer}": self.prior.stand_in, "the body": body.stand_in})
 
     def gradients(self, batch: Batch) -> dict[str, Tensor]:
-        """Add the gradients of this process's share of a batch; returns its part of every weighted term."""
         return step_gradients(
             self.generator,
             self.discriminator,
@@ -163,12 +156,10 @@ class VIBERun(TrainingRun):
         self._table = self._batches.load_features(config.hold, group.device, report if group.leads else None)
 
     def inputs(self) -> dict[str, Any]:
-        """What config.json records in addition to the facts and the settings."""
         windows = {"windows": self._batches.counts, "features": self._batches.where}
         return {**super().inputs(), **windows, "pretrained": self._pretrained}
 
     def batches(self, start: int) -> Generator[Batch, None, None]:
-        """From step `start` to the end of the run, on the device."""
         device, workers = self.group.device, self.config.read_workers
         return stream(self._batches, start, device=device, table=self._table, workers=workers)
 
@@ -196,11 +187,9 @@ class VIBERun(TrainingRun):
         return found, float(np.mean([metrics["pa_mpjpe"] for metrics in found.values()]))
 
     def pictures(self, epoch: int) -> Mapping[str, NDArray[np.uint8]]:
-        """(H, W, 3) RGB by name, to log at an epoch's end."""
         return {} if self._draw is None else self._draw(self.trainer.generator, epoch)
 
     def best(self) -> dict[str, Any]:
-        """What best.pt holds in addition to fingerprint, epoch and score."""
         manifests = (self.splits[name].stream_manifest(stream) for name, stream in self.config.streams.items())
         features = next((manifest["identity"] for manifest in manifests if "identity" in manifest), None)
         weights = weights_of(self.trainer.generator)

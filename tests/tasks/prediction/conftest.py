@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,9 @@ from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.resnet50 import ResNet50
 from tasks.prediction import predict
-from tasks.prediction.trained import Trained, load
 from tests.tasks.conftest import FakeNetwork
 from vibe_model.networks.generator import VIBE, build_generator
+from vibe_model.prediction.trained import Trained, load_trained
 from vibe_model.settings.config import TrainConfig
 
 SEQLEN = 40  # longer than the video: all of a track is one window
@@ -33,13 +34,14 @@ class World:
     keypoints: Path
     checkpoint: Path
 
+    @functools.cached_property
     def trained(self) -> Trained:
-        return load(self.checkpoint, None, "cpu")
+        return load_trained(self.checkpoint, None, "cpu")
 
     def job(self, out: Path, trained: Trained | None = None, video: Path | None = None, **labels: Any) -> predict.Job:
         out.mkdir(exist_ok=True)
         labels = labels or {"keypoints": self.keypoints}
-        return predict.job(video or self.video, trained or self.trained(), streams(), out, labels)
+        return predict.job(video or self.video, trained or self.trained, streams(), out, labels)
 
     def predicted(self, job: predict.Job) -> predict.Predicted:
         """All steps but the overlay."""

@@ -12,18 +12,19 @@ import cache
 from pipeline.errors import PipelineError
 from tasks import evaluation
 from tasks.__main__ import main
-from tasks.prediction.trained import load
+from tasks.commands.evaluate import chosen_splits
 from tests.tasks.prediction.conftest import SPLIT, save_checkpoint, small_config
 from vibe_model.errors import StandInMixed
 from vibe_model.evaluation.evaluate import evaluate_split
+from vibe_model.prediction.trained import load_trained
 
 
 def test_its_numbers_are_those_of_evaluation_called_by_hand(world, job, tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr("tasks.prediction.trained.load_body", lambda folder: job.trained.generator.body)
+    monkeypatch.setattr("vibe_model.prediction.trained.load_body", lambda folder: job.trained.generator.body)
     words = ["evaluate", "--checkpoint", world.checkpoint, "--cache", job.root, "--split", SPLIT, "--body", tmp_path]
     assert main([str(word) for word in (*words, "--device", "cpu", "--out", tmp_path / "out")]) == 0
     shown = capsys.readouterr().out
-    expected = evaluate_split(job.trained.generator, job.split(), stream="resnet50", seqlen=job.trained.seqlen)
+    expected = evaluate_split(job.trained.generator, job.split(), stream="resnet50", seqlen=job.trained.config.seqlen)
     written = json.loads((tmp_path / "out/metrics.json").read_text())
     assert written[SPLIT]["pck_2d"] == pytest.approx(expected["pck_2d"])
     assert written["stand_in"] is True
@@ -37,12 +38,12 @@ def test_its_numbers_are_those_of_evaluation_called_by_hand(world, job, tmp_path
 def test_the_splits_are_those_that_are_named_or_the_models_own(job, tmp_path) -> None:
     opened = cache.open(job.root)
     save_checkpoint(tmp_path / "own.pt", small_config(evaluation=("3dpw/test", SPLIT)))
-    trained = load(tmp_path / "own.pt", None, "cpu")
-    assert list(evaluation.chosen_splits(trained, opened, [], "resnet50")) == [SPLIT]
+    trained = load_trained(tmp_path / "own.pt", None, "cpu")
+    assert list(chosen_splits(trained, opened, [], "resnet50")) == [SPLIT]
     with pytest.raises(PipelineError, match=r"expected 3dpw/test with the stream 'resnet50', found splits new_video"):
-        evaluation.chosen_splits(job.trained, opened, ["3dpw/test"], "resnet50")
+        chosen_splits(job.trained, opened, ["3dpw/test"], "resnet50")
     with pytest.raises(StandInMixed, match=SPLIT):
-        evaluation.chosen_splits(replace(job.trained, stand_in=False), opened, [SPLIT], "resnet50")
+        chosen_splits(replace(job.trained, stand_in=False), opened, [SPLIT], "resnet50")
 
 
 def test_published_figures_are_shown_beside_real_results_and_never_beside_demo_data() -> None:

@@ -14,7 +14,7 @@ import cache
 from pipeline.crops import crop_person
 from tasks.prediction import pictures as drawn
 from tasks.prediction import predict
-from tasks.prediction.pictures import TILE_PX, pictures, spread_windows
+from tasks.prediction.pictures import TILE_PX, Pictures, spread_windows
 from tests.tasks.prediction.conftest import SPLIT, small_config
 from vibe_model.settings.config import TrainConfig
 
@@ -35,7 +35,7 @@ def config(job: predict.Job, **changes) -> TrainConfig:
 
 
 def test_every_epoch_shows_the_same_windows_and_leaves_the_model_unchanged(job, raw) -> None:
-    draw, generator = pictures(config(job)), job.trained.generator
+    draw, generator = Pictures(config(job)), job.trained.generator
     before = {name: value.clone() for name, value in generator.state_dict().items()}
     state = torch.get_rng_state()
     generator.train()
@@ -56,7 +56,7 @@ def test_every_epoch_shows_the_same_windows_and_leaves_the_model_unchanged(job, 
 
 
 def test_the_lower_strip_shows_a_body_on_each_frame_where_the_model_predicts_it(job, raw) -> None:
-    draw = pictures(config(job))
+    draw = Pictures(config(job))
     image = draw(job.trained.generator, 0)
     split = cache.open(job.root)[SPLIT]
     for number, (track, picture) in enumerate(zip(split.tracks, image.values(), strict=True)):
@@ -80,7 +80,7 @@ def test_the_lower_strip_shows_a_body_on_each_frame_where_the_model_predicts_it(
 
 def test_what_is_missing_is_reported_once_and_never_raised(job, raw, tmp_path) -> None:
     raw.folder = tmp_path  # there, and empty
-    draw = pictures(config(job))
+    draw = Pictures(config(job))
     for epoch in range(3):
         images = draw(job.trained.generator, epoch)
     assert len(raw.warned) == 1
@@ -88,7 +88,7 @@ def test_what_is_missing_is_reported_once_and_never_raised(job, raw, tmp_path) -
     for image in images.values():
         assert (image[:20] == drawn.GREY).all()
         assert (image[TILE_PX:] != drawn.GREY).any(axis=2).mean() > 0.05
-    draw = pictures(config(job, stream="another"))
+    draw = Pictures(config(job, stream="another"))
     assert [draw(job.trained.generator, epoch) for epoch in range(3)] == [{}, {}, {}]
     assert len(raw.warned) == 2
 

@@ -24,13 +24,13 @@ from pipeline.pixels.frames import Video
 from tasks.__main__ import main
 from tasks.prediction import overlay, predict
 from tasks.prediction.overlay import RECORD, PredictedBodies, seen
-from tasks.prediction.trained import load
 from tests.tasks.conftest import FakeNetwork
 from tests.tasks.prediction.conftest import save_checkpoint, small_config, streams
 from vibe_model.cameras import in_picture, project
-from vibe_model.errors import CheckpointError, StandInMixed
+from vibe_model.errors import CheckpointError, DataError, StandInMixed
 from vibe_model.networks.generator import VIBE
-from vibe_model.prediction.predict import TrackPrediction
+from vibe_model.prediction.predict import TrackBodies
+from vibe_model.prediction.trained import load_trained
 
 
 @pytest.fixture(autouse=True)
@@ -57,11 +57,12 @@ def bodies_by_frame(job: predict.Job) -> dict[int, int]:
     return Counter(frame for file in files_of(job) for frame in file["frame_index"].tolist())
 
 
-def test_every_person_frame_with_keypoints_has_a_body(world, tmp_path) -> None:
+def test_without_bridges_every_person_frame_with_keypoints_has_a_row(world, tmp_path) -> None:
     job = world.job(tmp_path / "out", keypoints=world.keypoints, max_gap=0)
-    world.predicted(job)
+    predict.make_tracks(job, silent)
     found = world.found()
-    assert bodies_by_frame(job) == {frame: n for frame, n in found.items() if n}
+    rows = Counter(np.asarray(job.split().column("frame_index")).tolist())
+    assert rows == {frame: n for frame, n in found.items() if n}
     assert max(found.values()) == 2
 
 
@@ -113,31 +114,22 @@ def test_a_second_run_computes_neither_tracks_nor_features(made, monkeypatch) ->
     assert predict.make_features(job, silent) is None
 
 
-def test_boxes_in_place_of_keypoints_give_their_tracks(world, made, tmp_path) -> None:
+def test_boxes_give_their_tracks_and_files_of_earlier_tracks_alone_are_deleted(world, tmp_path) -> None:
     boxes = tmp_path / "boxes.csv"
-    lines = [("frame", "track", "x", "y", "w", "h", "score")]
-    lines += [(i, name, 20 + i, 10, 40, 100, 0.9) for i in range(3, 20) for name in ("ann", "bob")]
-    with boxes.open("w", newline="") as stream:
-        csv.writer(stream).writerows(lines)
-    job = world.job(tmp_path / "out", boxes=boxes)
-    predicted = world.predicted(job)
-    assert [track["name"] for track in predicted.tracks] == [f"{world.video.stem}/{name}" for name in ("ann", "bob")]
-    for file in files_of(job):
-        np.testing.assert_array_equal(file["frame_index"], np.arange(3, 20))
-        np.testing.assert_allclose(file["bbox"][0], [20 + 3 + 20, 60, 100, 100])  # square by the larger side
-        assert json.loads(str(file["about"]))["crop_scale"] == 1.1
-
-
-def test_files_of_earlier_tracks_are_deleted_and_those_of_the_user_stay(world, tmp_path) -> None:
-    boxes = tmp_path / "boxes.csv"
-    for tracks in (("ann", "bob"), ("bob",)):
-        lines = [f"{track},{i},20,10,40,100" for track in tracks for i in range(8)]
-        boxes.write_text("track,frame,x,y,w,h\n" + "\n".join(lines))
-        world.predicted(job := world.job(tmp_path / "out", boxes=boxes))
-        assert len(list((job.out / "bodies").glob("*bob*.npz"))) == 1
-        (job.out / "bodies/mine.npz").touch()
-    (file,) = {*(job.out / "bodies").iterdir()} - {job.out / "bodies/mine.npz"}
-    assert json.loads(str(np.load(file)["about"]))["track"].endswith("/bob")
+    for people in (("ann", "bob"), ("bob",)):
+        lines = [("frame", "track", "x", "y", "w", "h", "score")]
+        lines += [(i, name, 20 + i, 10, 40, 100, 0.9) for i in range(3, 20) for name in people]
+        with boxes.open("w", newline="") as stream:
+            csv.writer(stream).writerows(lines)
+        predicted = world.predicted(job := world.job(tmp_path / "out", boxes=boxes))
+        assert [track["name"] for track in predicted.tracks] == [f"{world.video.stem}/{name}" for name in people]
+        for file in files_of(job):
+            np.testing.assert_array_equal(file["frame_index"], np.arange(3, 20))
+            np.testing.assert_allclose(file["bbox"][0], [20 + 3 + 20, 60, 100, 100])  # square by the larger side
+            assert json.loads(str(file["about"]))["crop_scale"] == 1.1
+        assert len(list((job.out / "bodies").iterdir())) == len(people) + (people == ("bob",))
+        np.savez(job.out / "bodies/mine.npz", frame_index=np.arange(3, 20), bbox=file["bbox"], about=file["about"])
+    assert (job.out / "bodies/mine.npz").exists()
 
 
 def test_a_folder_of_pictures_is_a_video_too(world, made, tmp_path) -> None:
@@ -223,7 +215,8 @@ def test_bodies_come_by_frame_whatever_the_order_of_tracks(tmp_path) -> None:
         arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
         arrays["camera"][:, 0] = track
         rows = np.arange(n)
-        bodies.add(TrackPrediction(name="a", rows=rows, frame_index=index, run=rows, crop_scale=1.3, **arrays))
+        record = cache.TrackRecord("a", "a", 0, n, 25.0, 1, 1.3)
+        bodies.add(TrackBodies(track=record, rows=rows, frame_index=index, run=rows, **arrays))
     found = [(r["frame"], r["track"]) for r in bodies.of_frames(4, 10)]
     assert found == [(4, 0), (4, 1), (5, 0), (9, 0), (9, 2)]
     assert all(r["camera"][0] == r["track"] for r in bodies.of_frames(0, 10))
@@ -267,7 +260,7 @@ def test_wrong_labels_are_refused_with_the_reason_and_read_again_when_they_are_r
         file.rename(tmp_path / file.name)
     job = world.job(tmp_path / "out", keypoints=keypoints)
     with pytest.raises(
-        PipelineError, match=r"labels.*expected labels of the 28 frames of .*mp4, found labels up to frame 19"
+        PipelineError, match=r"labels.*expected labels of the 28 frames of .*found labels up to frame 19"
     ):
         predict.make_tracks(job, silent)
     for file in files[20:]:
@@ -304,22 +297,22 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path, content, message) -
     else:
         torch.save(content, tmp_path / "last.pt")
     with pytest.raises(CheckpointError, match=rf"last\.pt: {message}"):
-        load(tmp_path / "last.pt", None, "cpu")
+        load_trained(tmp_path / "last.pt", None, "cpu")
 
 
 def test_features_must_be_of_the_size_and_the_network_that_the_model_was_trained_on(world, tmp_path) -> None:
     save_checkpoint(tmp_path / "small.pt", small_config(feature_size=512))
-    with pytest.raises(PipelineError, match=r"expected features of 512 numbers.*which has 2048"):
-        world.job(tmp_path / "out", load(tmp_path / "small.pt", None, "cpu"))
+    with pytest.raises(DataError, match=r"expected features of 512 numbers.*found 2048"):
+        world.job(tmp_path / "out", load_trained(tmp_path / "small.pt", None, "cpu"))
     assert list((tmp_path / "out").iterdir()) == []
     identity = ResNet50().identity()
     save_checkpoint(tmp_path / "7.pt", features=identity | {"weights": {"kind": "untrained", "argument": "7"}})
     save_checkpoint(tmp_path / "same.pt", features=identity)
-    job = world.job(tmp_path / "out", load(tmp_path / "7.pt", None, "cpu"))
+    job = world.job(tmp_path / "out", load_trained(tmp_path / "7.pt", None, "cpu"))
     predict.make_tracks(job, silent)
-    with pytest.raises(PipelineError, match=r"trained on, weights untrained:7; found weights untrained:0\. Name"):
+    with pytest.raises(DataError, match=r"trained on, weights untrained:7; found weights untrained:0\. Name"):
         predict.make_features(job, silent)
-    job = world.job(tmp_path / "out", load(tmp_path / "same.pt", None, "cpu"))
+    job = world.job(tmp_path / "out", load_trained(tmp_path / "same.pt", None, "cpu"))
     assert predict.make_features(job, silent) is not None
 
 
@@ -327,7 +320,7 @@ def test_features_must_be_of_the_size_and_the_network_that_the_model_was_trained
 def test_real_data_and_demo_data_are_not_mixed(world, tmp_path, facts) -> None:
     save_checkpoint(tmp_path / "real.pt", **facts)
     with pytest.raises(StandInMixed, match=r"the body .*real\.pt"):
-        load(tmp_path / "real.pt", None, "cpu")
+        load_trained(tmp_path / "real.pt", None, "cpu")
     video = shutil.copy(world.video, tmp_path / "mine.mp4")
     with pytest.raises(StandInMixed, match=r"mine\.mp4"):
         world.job(tmp_path / "out", video=Path(video))
@@ -336,14 +329,14 @@ def test_real_data_and_demo_data_are_not_mixed(world, tmp_path, facts) -> None:
 def test_published_checkpoints_are_built_with_the_published_sizes(tmp_path, monkeypatch) -> None:
     body = Body.stand_in()
     body._stands_in = False
-    monkeypatch.setattr("tasks.prediction.trained.load_body", lambda folder: body)
+    monkeypatch.setattr("vibe_model.prediction.trained.load_body", lambda folder: body)
     torch.save({"gen_state_dict": dict(VIBE(body).state_dict())}, tmp_path / "vibe.pth.tar")
-    vibe = load(tmp_path / "vibe.pth.tar", None, "cpu")
-    assert (vibe.kind, vibe.seqlen, vibe.stand_in) == ("vibe", 16, False)
+    vibe = load_trained(tmp_path / "vibe.pth.tar", None, "cpu")
+    assert (vibe.kind, vibe.config.seqlen, vibe.stand_in) == ("vibe", 16, False)
     assert not vibe.generator.training
     tensors = {name.removeprefix("regressor."): t for name, t in VIBE(body, n_layers=0).state_dict().items()}
     torch.save({"model": {**tensors, "conv1.weight": torch.zeros(1)}}, tmp_path / "spin.pt")
-    spin = load(tmp_path / "spin.pt", None, "cpu")
+    spin = load_trained(tmp_path / "spin.pt", None, "cpu")
     assert spin.kind == "spin"
     features = torch.rand(1, 5, 2048)
     with torch.no_grad():  # frame by frame
@@ -362,7 +355,7 @@ def run(capsys, *words: object) -> tuple[int, str]:
 
 def test_the_command_prints_a_line_a_step_and_where_to_look(world, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tasks.prediction.trained.load_body", lambda folder: Body.stand_in())
+    monkeypatch.setattr("vibe_model.prediction.trained.load_body", lambda folder: Body.stand_in())
     words = ("predict", world.video, "--keypoints", world.keypoints, "--checkpoint", world.checkpoint)
     words = (*words, "--body", tmp_path, "--weights", "untrained:0", "--device", "cpu", "--out", "out")
     code, shown = run(capsys, *words)

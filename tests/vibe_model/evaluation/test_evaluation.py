@@ -17,7 +17,7 @@ from vibe_model.evaluation.frame_errors import Means, TrackErrors
 from vibe_model.evaluation.published import FIGURES, figures_of
 from vibe_model.metrics import ERRORS, PROTOCOLS
 from vibe_model.networks.generator import Estimate
-from vibe_model.prediction.predict import TrackEstimate
+from vibe_model.prediction.predict import TrackBodies
 from vibe_model.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
 
 NAN = float("nan")
@@ -293,28 +293,21 @@ def test_a_sigma_cannot_be_chosen_without_3d_labels_or_candidates():
 # ------------------------------------------------------------------------------------ means, sequences, worst windows
 
 
-class Frames:
-    """A split of which only the source's frame numbers are read: row r is frame 10 r."""
-
-    def read(self, windows, stream, fields):
-        assert (stream, fields) == (None, ("frame_index",))
-        return {"frame_index": np.array([10 * np.arange(start, stop) for start, stop in windows])}
-
-
 def errors(pa_mpjpe, keypoints=None, **others):
     """Of frames with a PA-MPJPE each, nan where a frame does not count."""
     pa_mpjpe = np.array(pa_mpjpe, float)
     keypoints = np.zeros(len(pa_mpjpe)) if keypoints is None else np.array(keypoints, float)
     own = {"pa_mpjpe": pa_mpjpe, **{name: np.array(values, float) for name, values in others.items()}}
-    return TrackErrors(~np.isnan(pa_mpjpe), keypoints, own, {"pa_mpjpe": 2 * pa_mpjpe})
+    models = {"own": own, "baseline": {"pa_mpjpe": 2 * pa_mpjpe}}
+    return TrackErrors(~np.isnan(pa_mpjpe), keypoints, models)
 
 
 def collected(rows, run, of_them, seqlen=2):
-    """The results of one track of which these rows are predicted."""
-    track = cache.TrackRecord("walk, slow/0", "walk, slow", 3, 200, 25.0, 1, 1.3)
-    found = results.SplitResults("a/test", Frames(), seqlen)
-    bodies = dict.fromkeys(("rotmat", "shape", "camera"), np.zeros(len(rows)))
-    found.add(TrackEstimate(track=track, rows=np.array(rows), run=np.array(run), **bodies), of_them)
+    """The results of one track of which these rows are predicted; row r is frame 10 r."""
+    track, rows = cache.TrackRecord("walk, slow/0", "walk, slow", 3, 200, 25.0, 1, 1.3), np.array(rows)
+    found = results.SplitResults("a/test", seqlen)
+    bodies = dict.fromkeys(("rotmat", "shape", "camera", "bbox"), np.zeros(len(rows)))
+    found.add(TrackBodies(track=track, rows=rows, run=np.array(run), frame_index=10 * rows, **bodies), of_them)
     return found
 
 

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from tests.vibe_model.builders import MemorySplit, small_vibe
+from tests.vibe_model.builders import MemorySplit, Track, small_vibe
 from vibe_model.cameras import in_picture
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.networks.generator import Estimate
-from vibe_model.prediction.predict import TrackPrediction, file_name, predict_tracks, save_npz
+from vibe_model.prediction.predict import TrackBodies, file_name, predict_tracks, save_npz
 from vibe_model.prediction.smoothing import smooth, smooth_rotations
 from vibe_model.prediction.windows import Present, select_tracks
 from vibe_model.rotations import nearest_rotations
@@ -70,8 +70,9 @@ def model():
     return model
 
 
-def predict(model, split, **settings):
-    return {p.name: p for p in predict_tracks(model, split, stream="resnet50", **{"seqlen": 4, **settings})}
+def predict(model, split, smooth=0.0, **settings):
+    found = predict_tracks(model, split, stream="resnet50", **{"seqlen": 4, **settings})
+    return {bodies.track.name: bodies.smoothed(smooth) for (bodies,) in found}
 
 
 def test_every_frame_with_features_is_predicted_once_with_its_place_in_the_source(model, split):
@@ -83,7 +84,6 @@ def test_every_frame_with_features_is_predicted_once_with_its_place_in_the_sourc
     assert found["v1/0"].run.tolist() == [0, 1]
     for prediction in found.values():
         np.testing.assert_array_equal(prediction.bbox, split.bbox[prediction.rows])
-        assert prediction.crop_scale == 1.3
     assert [p.picture for p in found.values()] == [(320, 240), (320, 240), None]
 
 
@@ -233,8 +233,9 @@ def test_a_track_of_many_frames_is_posed_in_parts(model, tmp_path):
     rotmat, shape, camera = (array[0].numpy() for array in estimate)
     rows = np.arange(n)
     box = np.tile(np.float32([50, 50, 20, 20]), (n, 1))
-    facts = {"name": "long", "rows": rows, "frame_index": rows, "run": rows * 0, "bbox": box, "crop_scale": 1.0}
-    path = save_npz(tmp_path, TrackPrediction(rotmat=rotmat, shape=shape, camera=camera, **facts), model)
+    track = Track("long", "long", 0, n, 25.0, 1, 1.0)
+    facts = {"track": track, "rows": rows, "frame_index": rows, "run": rows * 0, "bbox": box}
+    path = save_npz(tmp_path, TrackBodies(rotmat=rotmat, shape=shape, camera=camera, **facts), model)
     with np.load(path) as held:
         expected = model.pose(estimate)["kp_3d"][0].detach().numpy()
         np.testing.assert_allclose(held["joints_3d"], expected, atol=1e-5)

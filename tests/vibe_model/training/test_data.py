@@ -184,7 +184,9 @@ def test_an_error_while_reading_ahead_is_raised(config, splits):
         next(stream(batches, 0, device=CPU))
 
 
-@pytest.mark.parametrize(("workers", "context"), [(0, None), (2, "fork"), (1, "spawn")])
+@pytest.mark.parametrize(
+    ("workers", "context"), [(0, None), (2, "fork"), pytest.param(1, "spawn", marks=pytest.mark.slow)]
+)
 def test_any_number_of_workers_gives_the_same_batches(config, on_disk, workers, context):
     batches = Batches(config, on_disk)
     options = {"batch_size": None, "num_workers": workers, "multiprocessing_context": context}

@@ -1,22 +1,98 @@
-"""Two processes train as one: torch's own launcher, two CPU processes, gloo."""
+"""Processes that train as one: two threads that exchange as processes do; and torch's own launcher, with gloo."""
 
 import json
 import os
-import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 import torch
 
-from tests.vibe_model.builders import small_config, write_splits
+from tests.vibe_model.builders import TinyBody, small_config
+from tests.vibe_model.training.tiny_runs import vibe_config, vibe_splits
 from vibe_model import training
-from vibe_model.errors import CheckpointError, ConfigError
+from vibe_model.errors import ConfigError
 from vibe_model.networks import cpu_kernels
-from vibe_model.training.parallel import Group, device_of, joined
+from vibe_model.prediction.trained import device_of
+from vibe_model.training import parallel
+from vibe_model.training.data import Batches, on_device
+from vibe_model.training.parallel import Group, joined
+from vibe_model.training.vibe import VIBETrainer
 
-# The draws of dropout differ between ranks: without dropout the processes together do what one does.
+CPU = torch.device("cpu")
+NETWORKS = ("gen_state_dict", "disc_motion_state_dict")
+
+
+@pytest.fixture
+def without_dropout(monkeypatch):
+    """The draws of dropout differ between ranks: without dropout the processes together do what one does."""
+    monkeypatch.setattr(cpu_kernels.Dropout, "forward", lambda self, values: values)
+
+
+class Exchange:
+    """In place of torch.distributed: the threads of a pool are the processes, each called by its rank."""
+
+    def __init__(self, size):
+        self.barrier, self.values, self.rank = threading.Barrier(size, timeout=60), [None] * size, threading.local()
+
+    def gathered(self, tensor):
+        self.values[self.rank.number] = tensor.clone()
+        self.barrier.wait()
+        found = list(self.values)
+        self.barrier.wait()
+        return found
+
+    def all_reduce(self, tensor):
+        tensor.copy_(sum(self.gathered(tensor)))
+
+    def broadcast(self, tensor, src):
+        tensor.copy_(self.gathered(tensor)[src])
+
+
+def test_two_ranks_have_the_losses_and_the_weights_of_one_process(tmp_path, monkeypatch, without_dropout):
+    # Five windows of two kinds: no share is as large as another, and ranks differ in their labels.
+    few = {"batch_size": 5, "lr_generator": 1e-3, "lr_discriminator": 1e-4}
+    config, splits = replace(vibe_config(tmp_path), **few), vibe_splits()
+    exchange = Exchange(2)
+    for name in ("all_reduce", "broadcast"):
+        monkeypatch.setattr(parallel.distributed, name, getattr(exchange, name))
+
+    def train(rank, size):
+        exchange.rank.number = rank
+        trainer = trainers[rank, size]
+        batches = Batches(config, splits, rank=rank, world_size=size)
+        steps = [trainer.train_step(on_device(batches.at(step), CPU)) for step in range(4)]
+        return steps, trainer.group.from_first(rank + 3.5)
+
+    ranks = [(0, 1), (0, 2), (1, 2)]
+    trainers = {which: VIBETrainer(config, TinyBody(), Group(*which)) for which in ranks}  # seeds are the process's
+    alone, first = train(0, 1)
+    assert first == 3.5
+    with ThreadPoolExecutor(2) as pool:
+        for steps, first in pool.map(train, (0, 1), (2, 2)):
+            assert first == 3.5
+            for found, expected in zip(steps, alone, strict=True):
+                assert found.terms == pytest.approx(expected.terms, rel=1e-4)
+                assert found.norms == pytest.approx(expected.norms, rel=1e-3)
+                assert all(expected.terms[name] > 0 for name in ("kp_2d", "kp_3d", "pose", "shape", "adversarial"))
+    one, *others = (trainers[which].state_dict() for which in ranks)
+    assert_close(others[0], one)
+    for network in NETWORKS:
+        assert all(torch.equal(others[0][network][name], value) for name, value in others[1][network].items())
+
+
+def assert_close(found, expected):
+    for network in NETWORKS:
+        for name, value in expected[network].items():
+            error = torch.linalg.norm(found[network][name] - value)
+            assert error <= 1e-5 * torch.linalg.norm(value) + 1e-6, name
+
+
+# ----------------------------------------------------------------------------------------------- torch's launcher
+
 WITHOUT_DROPOUT = """
 import json, sys, torch
 torch.set_num_threads(1)
@@ -48,62 +124,34 @@ def launch(code, config, folder):
     return subprocess.run([*command, json.dumps(config.as_dict())], capture_output=True, text=True, env=environment)
 
 
-def launched(config, folder):
-    """The folder of a run of two processes."""
-    answer = launch(WITHOUT_DROPOUT, config, folder)
-    assert answer.returncode == 0, answer.stdout + answer.stderr
-    (found,) = {line.removeprefix("FOLDER ") for line in answer.stdout.splitlines() if line.startswith("FOLDER")}
-    return config.runs / found
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("cache")
-    write_splits(root)
-    return root
-
-
 def config_of(root, folder, **changes):
-    # Five windows of two kinds: no share is as large as another, and ranks differ in their labels.
     few = {"batch_size": 5, "iterations": 3, "epochs": 2, "lr_generator": 1e-3, "processes": 0}
-    return replace(small_config(root, folder / "runs"), **few, **changes)
+    return replace(small_config(root, folder / "runs"), **few | changes)
 
 
-@pytest.fixture(scope="module")
-def both(root, tmp_path_factory):
-    """A finished run of two processes. Only to be read."""
-    folder = tmp_path_factory.mktemp("both")
-    return launched(config_of(root, folder), folder)
-
-
-def states(folder):
-    state = torch.load(folder / "last.pt", weights_only=True)
-    return state, [entry["losses"] for entry in state["course"]["history"]]
-
-
-def test_two_processes_have_the_losses_and_the_weights_of_one(root, both, tmp_path, monkeypatch):
-    monkeypatch.setattr(cpu_kernels.Dropout, "forward", lambda self, values: values)
-    config = config_of(root, tmp_path)
-    alone, alone_losses = states(config.runs / training.run(config))
-    state, both_losses = states(both)
-    assert len(both_losses) == 2
-    for found, expected in zip(both_losses, alone_losses, strict=True):
-        assert found == pytest.approx(expected, rel=1e-5)
-        assert all(expected[name] > 0 for name in ("kp_2d", "kp_3d", "pose", "shape", "adversarial"))
-    for network in ("gen_state_dict", "disc_motion_state_dict"):
-        for name, expected in alone[network].items():
-            found = state[network][name]
-            assert torch.linalg.norm(found - expected) <= 1e-5 * torch.linalg.norm(expected) + 1e-7, name
-    # The first of them writes.
-    assert json.loads((both / "metrics.json").read_text())["processes"] == 2
-    assert len(list(both.glob("events.*"))) == 1
+def state(folder):
+    return torch.load(folder / "last.pt", weights_only=True)
 
 
 @pytest.mark.slow
-def test_a_finished_run_of_two_processes_is_not_run_again(root, both, tmp_path):
-    before = {path: path.stat().st_mtime_ns for path in both.rglob("*")}
-    assert launched(config_of(root, both.parents[2]), tmp_path) == both
-    assert {path: path.stat().st_mtime_ns for path in both.rglob("*")} == before
+def test_two_launched_processes_train_as_one_and_do_not_train_again(root, tmp_path, without_dropout):
+    config = config_of(root, tmp_path)
+    earlier = set()
+    for _ in range(2):
+        answer = launch(WITHOUT_DROPOUT, config, tmp_path)
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+        (both,) = config.runs.iterdir()
+        assert {line for line in answer.stdout.splitlines() if line.startswith("FOLDER")} == {f"FOLDER {both}"}
+        written = {path: path.stat().st_mtime_ns for path in both.rglob("*")}
+        assert len({frozenset(written.items()), *earlier}) == 1
+        earlier = {frozenset(written.items())}
+    alone = state(training.run(replace(config, runs=tmp_path / "alone")))
+    assert_close(state(both), alone)
+    for found, expected in zip(state(both)["course"]["history"], alone["course"]["history"], strict=True):
+        assert found["losses"] == pytest.approx(expected["losses"], rel=1e-5)
+    # The first of them writes.
+    assert json.loads((both / "metrics.json").read_text())["processes"] == 2
+    assert len(list(both.glob("events.*"))) == 1
 
 
 @pytest.mark.slow
@@ -113,32 +161,24 @@ def test_the_last_good_state_is_saved_before_any_process_gives_up(root, tmp_path
     assert answer.returncode != 0
     assert "losses were not finite in 2 steps in a row" in answer.stderr
     (last,) = config.runs.glob("*/last.pt")
-    course = torch.load(last, weights_only=True)["course"]
-    assert (course["step"], course["skipped"]) == (2, 2)
+    assert (state(last.parent)["course"]["step"], state(last.parent)["course"]["skipped"]) == (2, 2)
 
 
-def test_another_number_of_processes_is_refused(root, both, tmp_path):
-    config = config_of(root, tmp_path)
+def test_another_number_of_processes_is_refused(root, tmp_path):
     with pytest.raises(ConfigError, match=r"expected 2, found 1\. .*torchrun --standalone --nproc-per-node 2"):
-        training.run(replace(config, processes=2))
-    started = shutil.copytree(both, config.runs / both.name)
-    (started / "metrics.json").unlink()
-    with pytest.raises(CheckpointError, match=r"expected processes 1, found 2"):
-        training.run(config)
+        training.run(config_of(root, tmp_path, processes=2))
 
 
 def test_a_process_alone_is_a_group_of_one():
-    group = Group()
-    assert group.leads
-    assert group.from_first(3.5) == 3.5
-    assert group.sum(torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
     with joined("cpu", 0) as found:
-        assert found == group
+        assert found == Group()
+    assert found.leads
+    assert found.sum(torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
 
 
 def test_each_process_has_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert device_of("auto", 3) == torch.device("cuda", 3)
-    assert device_of("cpu", 3) == torch.device("cpu")
+    assert device_of("cpu", 3) == CPU
     with pytest.raises(ConfigError, match=r"each of several processes has a GPU of its own"):
         device_of("cuda:1", 0)

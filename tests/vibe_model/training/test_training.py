@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,7 +16,7 @@ from scipy.spatial.transform import Rotation
 import cache
 from cache import CacheError
 from cache.storage.atomic import WriterLock
-from tests.vibe_model.builders import MemorySplit, TinyBody, small_config, small_vibe, write_split, write_splits
+from tests.vibe_model.builders import MemorySplit, TinyBody, small_config, small_vibe, write_split
 from tests.vibe_model.training.tiny_runs import (
     EPOCHS,
     ITERATIONS,
@@ -255,12 +256,15 @@ def test_training_starts_from_a_checkpoint(config, splits, tmp_path):
 # -------------------------------------------------------------------------------------------------- kills, resume
 
 
-@pytest.mark.parametrize(
-    ("kind", "kill_at"),
-    [*(("vibe", n) for n in range(1, EPOCHS * (ITERATIONS + 1) + 1)), *(("prior", n) for n in (1, 4, 5, 10))],
-)
+def often(*essential, of):
+    """All of these numbers; those that are not essential are slow."""
+    return [pytest.param(n, marks=() if n in essential else pytest.mark.slow) for n in of]
+
+
+# In the first step, between two checkpoints, at an epoch's end, at the end of all.
+@pytest.mark.parametrize("kill_at", often(1, 4, 5, 10, of=range(1, EPOCHS * (ITERATIONS + 1) + 1)))
 def test_killed_after_any_step_it_ends_with_the_same_bits_and_curves(
-    config, run, splits, undisturbed, tmp_path, kind, kill_at
+    kind, config, run, splits, undisturbed, tmp_path, kill_at
 ):
     folder = killed_at(run, config, kill_at, tmp_path / "left")
     assert run(config) == folder
@@ -272,7 +276,7 @@ def test_killed_after_any_step_it_ends_with_the_same_bits_and_curves(
 
 
 @only_vibe
-@pytest.mark.parametrize("n_th", range(1, 9))
+@pytest.mark.parametrize("n_th", often(2, 8, of=range(1, 9)))
 def test_killed_while_it_writes_a_file_it_ends_with_the_same_bits(config, splits, undisturbed, monkeypatch, n_th):
     count, exchange = 0, Path.replace
 
@@ -305,6 +309,15 @@ def test_a_finished_run_is_not_touched_again_and_leaves_the_callers_state_alone(
     assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == before
 
 
+@only_vibe
+def test_a_state_of_other_processes_is_refused(kind, config, splits, undisturbed):
+    folder = shutil.copytree(undisturbed[kind], runs.run_folder(config, splits))
+    (folder / "metrics.json").unlink()
+    _change(processes=2)(folder / "last.pt")
+    with pytest.raises(CheckpointError, match="expected processes 1, found 2"):
+        training.run(config)
+
+
 def test_two_processes_do_not_train_in_one_folder(config, run, splits):
     lock = WriterLock(runs.run_folder(config, splits) / ".writing" / "lock")  # as another process would hold it
     with pytest.raises(CacheError, match=f"process {os.getpid()}"):
@@ -331,9 +344,7 @@ def _change(**changes):
     ],
 )
 def test_a_damaged_or_foreign_state_is_refused(kind, config, run, splits, undisturbed, name, damage, reason):
-    config.runs.mkdir()
-    folder = runs.run_folder(config, splits)
-    subprocess.run(["cp", "-r", str(undisturbed[kind]), str(folder)], check=True)
+    folder = shutil.copytree(undisturbed[kind], runs.run_folder(config, splits))
     (folder / "metrics.json").unlink()
     damage(folder / name)
     assert not runs.is_finished(folder)
@@ -502,13 +513,6 @@ def test_a_new_run_knows_what_differs_from_the_newest_of_its_name(config, splits
 
 
 # --------------------------------------------------------------------------------------------- from a cache on disk
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("cache")
-    write_splits(root)
-    return root
 
 
 def test_a_run_from_a_cache_on_disk_with_the_procedural_body(root, tmp_path):

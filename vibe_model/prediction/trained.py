@@ -1,0 +1,143 @@
+"""A trained generator from a checkpoint file, ours or a published one.  training -> [evaluation, prediction]"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vibe_model import runs
+from vibe_model.checkpoints import load_published, read_checkpoint
+from vibe_model.errors import CheckpointError, ConfigError, DataError
+from vibe_model.networks.generator import VIBE, build_generator
+from vibe_model.settings.config import TrainConfig
+
+if TYPE_CHECKING:
+    from pipeline.body import Body
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A generator in evaluation mode, on its device, and what its checkpoint records."""
+
+    generator: VIBE
+    checkpoint: Path
+    kind: str  # ours, vibe (published) or spin (published: frame by frame)
+    config: TrainConfig  # of a published one, the published one
+    stand_in: bool | None  # trained on demo data? None: an old checkpoint, which does not record it
+    features: Mapping[str, Any] | None  # identity of the feature stream that it was trained on, where recorded
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Which checkpoint, by its content: for the files that are made with it."""
+        return {"kind": self.kind, "file": self.checkpoint.name, "sha256": runs.file_digest(self.checkpoint)}
+
+    def check_features(self, name: str, dim: int, identity: Mapping[str, Any] | None = None) -> None:
+        """Raise DataError for features of another size than the model's, or of another network, where both record it.
+
+        name: of what has these features.
+        """
+        if dim != self.config.feature_size:
+            raise DataError(
+                f"{name}: expected features of {self.config.feature_size} numbers, as {self.checkpoint} was trained "
+                f"on, found {dim}. Name the stream that it was trained on: --stream, or [features] of luigi.cfg."
+            )
+        expected, found = self.features or {}, identity or {}
+        if self.kind != "ours" or not expected or not found or "imported" in (expected.get("kind"), found.get("kind")):
+            return
+
+        def text(part: Any) -> str:  # as its option is written: untrained:7
+            if isinstance(part, Mapping) and part.keys() == {"kind", "argument"}:
+                return f"{part['kind']}:{part['argument']}"
+            return "not recorded" if part is None else str(part)
+
+        if keys := sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)):
+            was, now = (", ".join(f"{key} {text(each.get(key))}" for key in keys) for each in (expected, found))
+            raise DataError(
+                f"{name}: expected features as those that {self.checkpoint} was trained on, {was}; found {now}. Name "
+                "the same network: --weights, --precision, or [features] of luigi.cfg."
+            )
+
+
+def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> Trained:
+    """Build the generator that the checkpoint was trained as, and fill it.
+
+    body: the folder of SMPL's files; None: the procedural body. device: auto, cpu, cuda, cuda:1, ...
+    Checkpoints of ours record how they were built; VIBE's published files have the published sizes; SPIN's has no
+    temporal encoder. Raises CheckpointError for another file or other sizes, MissingAssets without the body's files,
+    ConfigError for a device that is not there, StandInMixed when one of checkpoint and body is of demo data.
+    """
+    target = device_of(device)
+    content = read_checkpoint(checkpoint)
+    for key, what in (("course", "the state of a training"), ("mposer_state_dict", "a motion prior")):
+        if key in content:
+            raise CheckpointError(f"{checkpoint}: expected a model, found {what}. Name the best.pt of a run of VIBE.")
+    config, stand_in, features = _config(checkpoint, content), _stand_in(checkpoint, content), content.get("features")
+    model = load_body(body)
+    runs.one_kind({f"the checkpoint {checkpoint}": stand_in, f"the body in {body}": model.stand_in})
+    if config is not None:
+        kind, generator = "ours", build_generator(config, model)
+    else:
+        kind, generator = ("spin", VIBE(model, n_layers=0)) if "model" in content else ("vibe", VIBE(model))
+    load_published(generator, checkpoint)
+    return Trained(
+        generator=generator.to(target).eval(),
+        checkpoint=checkpoint,
+        kind=kind,
+        config=config or TrainConfig(),
+        stand_in=stand_in,
+        features=features if isinstance(features, Mapping) else None,
+    )
+
+
+def _config(checkpoint: Path, content: Mapping[str, Any]) -> TrainConfig | None:
+    """The settings that a checkpoint of ours was trained with; None for a published one."""
+    settings = content.get("config")
+    if settings is None:
+        return None
+    try:
+        return TrainConfig.from_dict(settings)
+    except (AttributeError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{checkpoint}: 'config': {error}. It is of another version of this project: use that one, or train again."
+        ) from error
+
+
+def _stand_in(checkpoint: Path, content: Mapping[str, Any]) -> bool | None:
+    """Was it trained on demo data? Published checkpoints were not; None where it is not recorded."""
+    if "stand_in" in content or "config" not in content:
+        return bool(content.get("stand_in", False))
+    try:  # of before checkpoints recorded it: the run's folder does
+        recorded = json.loads((checkpoint.parent / runs.CONFIG).read_text()).get("stand_in")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return None if recorded is None else bool(recorded)
+
+
+def load_body(folder: Path | None) -> Body:
+    """The body of a configuration: SMPL's files, or without a folder the procedural one."""
+    from pipeline.body import Body  # here: smplx is slow to import, and a finished run needs none
+
+    return Body.stand_in() if folder is None else Body.load(folder)
+
+
+def device_of(name: str, local_rank: int | None = None) -> torch.device:
+    """The device that a setting means: auto, cpu, cuda or cuda:1; of several processes, each has a GPU of its own.
+
+    Raises ConfigError for others, and without a GPU.
+    """
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    except RuntimeError as error:
+        raise ConfigError(f"device: expected auto, cpu, cuda or cuda:1, found {name!r}") from error
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not torch.cuda.is_available()):
+        raise ConfigError(f"device: {name!r}, but torch finds no such GPU here. Use cpu, or auto.")
+    if device.type == "cuda" and local_rank is not None:
+        if device.index is not None:
+            raise ConfigError(f"device: found {name!r}, but each of several processes has a GPU of its own. Use cuda.")
+        return torch.device("cuda", local_rank)
+    return device
