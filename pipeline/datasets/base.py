@@ -15,7 +15,7 @@ from pipeline.accounting import Accounting, Totals, VideoAccount
 from pipeline.datasets.pixels import require_frames, require_in_picture
 from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.pixels.frames import Video
+from pipeline.pixels.frames import Pictures, Video
 from pipeline.raw import RawVideo
 from pipeline.track import Track
 
@@ -81,7 +81,7 @@ class Dataset(ABC):
         if isinstance(source, Video):
             last = max(int(track.frame_index[-1]) for track in tracks)
             require_frames(labels, source, [0, last], account)
-        if source is None or not keypoints:
+        if not isinstance(source, Pictures | Video) or not keypoints:  # others' pictures may differ in size
             return tracks
         try:
             size = source.size()

@@ -24,7 +24,7 @@
   };
   const scrolls = (element) =>
     element && (["auto", "scroll"].includes(getComputedStyle(element).overflowX) || scrolls(element.parentElement));
-  const shown = (element) => `<${element.tagName.toLowerCase()}> ${element.textContent.trim().slice(0, 60)}`;
+  const tagged = (element) => `<${element.tagName.toLowerCase()}> ${element.textContent.trim().slice(0, 60)}`;
   const all = (selector) => [...document.querySelectorAll(selector)];
   const own = (element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
   const shown = (element) => element.checkVisibility() && element.getClientRects().length > 0;
@@ -51,23 +51,23 @@
   });
   return {
     width: document.documentElement.scrollWidth,
-    beyond: beyond.map(shown),
+    beyond: beyond.map(tagged),
     unnamed: all("img, svg").filter((image) => {
       if (named(image)) return false;
       const outer = image.parentElement.closest("[role=img]");
       if (outer) return !named(outer);
       return !(image.getAttribute("aria-hidden") === "true" && image.parentElement.textContent.trim());
-    }).map(shown),
+    }).map(tagged),
     levels,
-    tables: all("table").filter((table) => !table.caption?.textContent.trim() || !table.querySelector("th")).map(shown),
-    headers: all("th").filter((header) => !["col", "row", "colgroup", "rowgroup"].includes(header.scope)).map(shown),
+    tables: all("table").filter((table) => !table.caption?.textContent.trim() || !table.querySelector("th")).map(tagged),
+    headers: all("th").filter((header) => !["col", "row", "colgroup", "rowgroup"].includes(header.scope)).map(tagged),
     scrollers: visible
       .filter((element) => element.scrollWidth > element.clientWidth + 1 && scrolls(element) && !scrolls(element.parentElement))
-      .filter((element) => element.tabIndex < 0 || !named(element)).map(shown),
+      .filter((element) => element.tabIndex < 0 || !named(element)).map(tagged),
     links: all("a[href]").map((link) => link.getAttribute("href"))
       .filter((href) => !href.startsWith("#") || !document.getElementById(decodeURIComponent(href.slice(1)))),
     ids: all("[id]").map((element) => element.id).filter((id, i, ids) => ids.indexOf(id) !== i),
-    unreadable: unreadable.map((element) => `${shown(element)}: ${getComputedStyle(element).color}`),
+    unreadable: unreadable.map((element) => `${tagged(element)}: ${getComputedStyle(element).color}`),
     words: document.body.innerText,
   };
 }

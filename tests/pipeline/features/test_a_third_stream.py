@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 from torchvision.models import resnet18
 
 import cache
-from pipeline import crops
+from pipeline import crops, plug_ins
 from pipeline.pixels import sources
 from tasks import settings
 
@@ -62,7 +63,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 
 @pytest.fixture
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The package as pip installs it, for this process alone."""
     project = tomllib.loads((PACKAGE / "pyproject.toml").read_text())["project"]
     about = tmp_path / f"site/{project['name'].replace('-', '_')}-{project['version']}.dist-info"
@@ -72,6 +73,9 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (about / "entry_points.txt").write_text("\n".join(f"[{group}]\n{name} = {of}" for group, (name, of) in groups))
     for folder in (tmp_path / "site", PACKAGE):
         monkeypatch.syspath_prepend(folder)
+    plug_ins.entry_points.cache_clear()
+    yield
+    plug_ins.entry_points.cache_clear()
 
 
 @pytest.fixture

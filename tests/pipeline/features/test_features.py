@@ -381,17 +381,17 @@ def test_a_raw_folder_that_lacks_a_video_is_refused_rather_than_its_rows_marked(
 def test_other_pictures_than_those_that_were_converted_are_refused(
     penn: Path, into: Any, tmp_path: Path, network: Any
 ) -> None:
-    root, smaller = tmp_path / "cache", tmp_path / "smaller"
+    root, larger = tmp_path / "cache", tmp_path / "larger"
     into.convert(root, penn)
-    shutil.copytree(penn, smaller)
-    for picture in smaller.glob("frames/*/*.jpg"):
+    shutil.copytree(penn, larger)
+    for picture in larger.glob("frames/*/*.jpg"):
         pixels = cv2.imread(str(picture))
-        cv2.imwrite(str(picture), cv2.resize(pixels, None, fx=0.5, fy=0.5))
-    with pytest.raises(PipelineError, match=rf"{PENN}: 000\d: {smaller}/frames/000\d does not hold .*--raw DIR"):
-        into.extract(root, raw=smaller)
+        cv2.imwrite(str(picture), cv2.resize(pixels, None, fx=1.25, fy=1.25))
+    with pytest.raises(PipelineError, match=rf"{PENN}: 000\d: {larger}/frames/000\d does not hold .*--raw DIR"):
+        into.extract(root, raw=larger)
     assert cache.open(root)[PENN].streams == ()
     shutil.rmtree(penn)
-    shutil.copytree(smaller, penn)  # changed on purpose: what the message says to do is enough
+    shutil.copytree(larger, penn)  # changed on purpose: what the message says to do is enough
     for folder in (penn / "frames").iterdir():
         folder.touch()
     into.convert(root, penn)
