@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+import cache
 
 if TYPE_CHECKING:
     from pipeline.pixels.frames import FrameSource
@@ -18,19 +20,8 @@ Bools = NDArray[np.bool_]
 # Crop side / box side, unless a dataset has its own. Pixels and labels read it from the track.
 CROP_SCALE: Final = 1.3
 
-_TRAILING: Final = {  # shapes of the per-frame arrays without T
-    "frame_index": (),
-    "bbox": (4,),
-    "kp_2d": (49, 3),
-    "kp_3d": (49, 4),
-    "kp_3d_eval": (14, 3),
-    "pose": (72,),
-    "betas": (10,),
-    "trans": (3,),
-    "has_3d": (),
-    "has_smpl": (),
-    "valid": (),
-}
+# The cache's columns that hold yes or no.
+FLAGS: Final = tuple(name for name, spec in cache.COLUMNS.items() if spec.dtype == np.uint8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
@@ -63,12 +54,16 @@ class Track:
 
     def __post_init__(self) -> None:
         n_frames = len(self.frame_index)
-        for field, trailing in _TRAILING.items():
-            array = getattr(self, field)
-            if array is not None and array.shape != (n_frames, *trailing):
-                raise ValueError(f"{self.name}: {field} is {array.shape}, expected {(n_frames, *trailing)}")
+        for name, array in self.columns().items():
+            expected = (n_frames, *cache.COLUMNS[name].trailing)
+            if array.shape != expected:
+                raise ValueError(f"{self.name}: {name} is {array.shape}, expected {expected}")
         if n_frames == 0 or (np.diff(self.frame_index) <= 0).any() or self.frame_index[0] < 0:
             raise ValueError(f"{self.name}: frame_index must be non-empty, from 0 on, and strictly increasing")
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """The per-frame arrays that the track has, (T, ...), by the names of the cache's columns (`cache.COLUMNS`)."""
+        return {name: array for name in cache.COLUMNS if (array := getattr(self, name)) is not None}
 
     @property
     def step(self) -> int:

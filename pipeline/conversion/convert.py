@@ -27,15 +27,13 @@ from pipeline.errors import PipelineError, RawDataError
 from pipeline.processes import MEMORY, TIMEOUT, Failed, ordered_map
 from pipeline.raw import RawVideo, changes
 from pipeline.raw.files import caching
-from pipeline.track import Track
+from pipeline.track import FLAGS, Track
 
 if TYPE_CHECKING:
     from pipeline.body import Body
 
 __all__ = ["Conversion", "ConversionPlan", "convert", "plan_conversion", "read_videos", "refuse_committed_failures"]
 
-PER_FRAME: Final = ("frame_index", "bbox", "kp_2d", "kp_3d", "kp_3d_eval", "trans", "pose", "betas")
-FLAGS: Final = ("has_3d", "has_smpl", "valid")
 WHAT_TO_DO: Final = {
     "reader_crashed": "Download its files again; if it crashes all the same, please report it.",
     "reader_timeout": "Check its files and the storage that they are on, or allow more time.",
@@ -328,6 +326,5 @@ def _body(folder: Path | None, gender: str) -> Body | None:
 
 
 def _rows(track: Track) -> cache.TrackRows:
-    columns = {name: getattr(track, name) for name in PER_FRAME}
-    columns |= {name: None if (flag := getattr(track, name)) is None else flag.astype(np.uint8) for name in FLAGS}
-    return cache.TrackRows.of(track, {name: array for name, array in columns.items() if array is not None})
+    columns = {name: array.astype(np.uint8) if name in FLAGS else array for name, array in track.columns().items()}
+    return cache.TrackRows.of(track, columns)

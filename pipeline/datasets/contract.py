@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from cache import COLUMNS
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import MIN_SIDE_PX, extents
 from pipeline.datasets.base import Dataset, unexpected
@@ -24,7 +25,7 @@ from pipeline.pixels import sources
 from pipeline.pixels.frames import FrameSource, Pictures
 from pipeline.raw import RawVideo
 from pipeline.skeletons import JOINTS
-from pipeline.track import Track
+from pipeline.track import FLAGS, Track
 
 if TYPE_CHECKING:
     from pipeline.body import Body
@@ -32,9 +33,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 PIXELS: Final = ("bbox", "kp_2d")
-LABELS: Final = ("kp_3d", "kp_3d_eval", "pose", "betas", "trans")
-FLAGS: Final = ("has_3d", "has_smpl", "valid")
-COLUMNS: Final = ("frame_index", *PIXELS, *LABELS, *FLAGS)
+LABELS: Final = tuple(name for name in COLUMNS if name not in ("frame_index", *PIXELS, *FLAGS))
 GENDERS: Final = ("neutral", "male", "female")
 PELVIS: Final = JOINTS["spin49"].index("hip")
 MAX_CROP_SCALE: Final = 10.0
@@ -99,7 +98,7 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
 
 def track_problems(track: Track, columns: Sequence[str]) -> list[str]:
     """What is wrong with one track whose reader declares `columns`."""
-    filled = {name: values for name in COLUMNS if (values := getattr(track, name)) is not None}
+    filled = track.columns()
     problems = []
     if filled.keys() != set(columns):
         problems.append(f"fills the columns {sorted(filled)}, and declares {sorted(columns)}")

@@ -16,7 +16,7 @@ import cache
 from cache import Split
 from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
-from pipeline.conversion.convert import FLAGS, PER_FRAME, UNEXPECTED, is_failure
+from pipeline.conversion.convert import UNEXPECTED, is_failure
 from pipeline.conversion.identity import reader_parts
 from pipeline.datasets.base import Dataset, unexpected
 from pipeline.errors import PipelineError, reading_refused
@@ -27,7 +27,7 @@ from pipeline.raw.stand_in import refuse_mixture
 from pipeline.show.drawing import load_body
 from pipeline.skeletons import JOINTS
 from pipeline.smpl import assets
-from pipeline.track import Track
+from pipeline.track import FLAGS, Track
 
 Array = NDArray[Any]
 
@@ -281,6 +281,4 @@ def _cached_track(split: Split, number: int, raw: Path | None, frames: int) -> S
 
 
 def _raw_track(track: Track, account: VideoAccount, frames: int) -> ShownTrack:
-    columns = {name: getattr(track, name) for name in (*PER_FRAME, *FLAGS)}
-    columns = {name: np.asarray(column) for name, column in columns.items() if column is not None}
-    return shown_track(track, columns, source=track.frames, notes=account.notes, frames=frames)
+    return shown_track(track, track.columns(), source=track.frames, notes=account.notes, frames=frames)

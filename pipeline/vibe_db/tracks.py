@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 
 import cache
 from pipeline.accounting import VideoAccount
-from pipeline.conversion.convert import FLAGS, PER_FRAME
 from pipeline.datasets.contract import column_problems
 from pipeline.skeletons import JOINTS, LARGEST, convert, correspondence, without_non_finite
-from pipeline.track import Track
+from pipeline.track import FLAGS, Track
 from pipeline.vibe_db.layouts import COMMON, PICTURE, Layout, numbers_in, source_of
 from pipeline.vibe_db.stored import Database, Segment
 
@@ -131,7 +130,7 @@ class FileReader:
             crop_scale=self.layout.crop_scale,
             **(labels | flags),
         )
-        columns = {name: values for name in (*PER_FRAME, *FLAGS) if (values := getattr(track, name)) is not None}
+        columns = track.columns()
         if problems := column_problems(columns):
             raise self.database.error("vid_name", "rows that keep the promises of docs/cache-format.md", problems[0])
         return cache.TrackRows(
