@@ -36,8 +36,8 @@ __all__ = ["Conversion", "ConversionPlan", "convert", "plan_conversion", "read_v
 
 WHAT_TO_DO: Final = {
     "reader_crashed": "Download its files again; if it crashes all the same, please report it.",
-    "reader_timeout": "Check its files and the storage that they are on, or allow more time.",
-    "reader_memory": "Check its files, or allow more memory; fewer processes (--workers) need less.",
+    "reader_timeout": "Check its files and the storage that they are on.",
+    "reader_memory": "Check its files; where the machine's memory ran out, take fewer processes (--workers).",
 }
 UNEXPECTED: Final = "unexpected_error"  # the reason of a video whose reader failed in a way that it did not foresee
 
