@@ -84,6 +84,7 @@ def test_penn_actions_labels_become_windows_with_features(penn: tuple[Path, Path
         assert batch["w_3d"].sum() == 0  # the dataset has no 3D
 
 
+@pytest.mark.slow
 def test_penn_actions_keypoints_lie_on_the_limbs_that_were_drawn(penn: tuple[Path, Path]) -> None:
     raw, root = penn
     split = into_cache("penn_action", "train", raw, root)

@@ -80,8 +80,9 @@ def one_kind(kinds: Mapping[str, bool | None]) -> bool:
     demo, real = (", ".join(what for what, kind in kinds.items() if kind is wanted) for wanted in (True, False))
     if demo and real:
         raise StandInMixed(
-            f"demo data ({demo}) cannot be used together with real data ({real}). Use files of one kind: the body of "
-            "SMPL's files for real data, the procedural one for demo data."
+            f"demo data ({demo}) cannot be used together with real data ({real}). For real data get SMPL's files "
+            "([paths] body), a checkpoint trained on real data, such as VIBE's published one, and the weights of its "
+            'features (spin:FILE): README, "Real data". Demo data go with the demo body and a model trained on them.'
         )
     return bool(demo)
 
