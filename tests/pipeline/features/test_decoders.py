@@ -166,7 +166,7 @@ def test_processes_killed_at_random_change_nothing(extract: Extract, random_acce
     sources = [extract.source(str(i), random_access=random_access, takes=0.003) for i in range(4)]
     found, _, problems = extract(*sources, n_frames=60, written=kill)
     assert (found, problems) == (extract.whole(4, 60), {})
-    assert len(killed) == 5
+    assert len(killed) >= 4  # one that has been killed may be chosen again before it is replaced
 
 
 def test_a_process_that_is_stopped_or_crashes_once_is_replaced_and_costs_no_frame(extract: Extract) -> None:
