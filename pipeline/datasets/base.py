@@ -80,7 +80,7 @@ class Dataset(ABC):
         labels = raw / next(iter((*video.label_folders, *video.files)), Path(video.name))
         if isinstance(source, Video):
             last = max(int(track.frame_index[-1]) for track in tracks)
-            require_frames(labels, source, [0, last], account)
+            require_frames(labels, source, [0, last], VideoAccount(video.name))
         if not isinstance(source, Pictures | Video) or not keypoints:  # others' pictures may differ in size
             return tracks
         try:

@@ -133,7 +133,7 @@ def require_frames(
     Args:
         labels: the file or folder that they are from, for messages.
         frames: those that have labels, ascending, from 0.
-        account: where it is noted that there are labels for every second frame only, or that frame 0 has none.
+        account: where it is noted that there are labels of every second frame only, of few frames, or not of frame 0.
         every: labels of every frame are expected, but for the last `MOST_LOST`.
 
     Raises:
@@ -145,6 +145,8 @@ def require_frames(
     steps, times = np.unique(np.diff(frames), return_counts=True)
     if len(frames) >= FEWEST and steps[0] > 1 and times[0] > len(frames) / 2:
         account.notes.append(f"labels of one frame in {steps[0]}, from {first} to {last}")
+    elif 2 * len(frames) <= last + 1 - first:
+        account.notes.append(f"labels of {len(frames)} of the frames {first} to {last}: the others have none")
     if last == there and first > 0:
         found = f"frames {first} to {last}, counted from 1"
         expected = f"frames 0 to {there - 1}, which {source.place} has"

@@ -236,6 +236,7 @@ def test_labels_of_other_frames_than_those_that_decode_are_refused(
         ([], True, ""),
         (range(60), False, ""),
         (range(1, 60), False, "counted from 1"),
+        ([*range(10), *range(50, 60)], False, "labels of 20 of the frames 0 to 59"),
     ],
 )
 def test_labels_of_these_frames_pass(video: Video, frames: Sequence[int], every: bool, note: str) -> None:
