@@ -32,9 +32,6 @@ _HALPE_26: Final = (
     *_COCO, "headtop", "OP Neck", "OP MidHip",
     "OP LBigToe", "OP RBigToe", "OP LSmallToe", "OP RSmallToe", "OP LHeel", "OP RHeel",
 )  # fmt: skip
-_FACE_AND_HANDS: Final = tuple(
-    [f"face{i}" for i in range(68)] + [f"left_hand{i}" for i in range(21)] + [f"right_hand{i}" for i in range(21)]
-)
 _COMMON_14: Final = (
     "rankle", "rknee", "rhip", "lhip", "lknee", "lankle", "rwrist", "relbow", "rshoulder",
     "lshoulder", "lelbow", "lwrist", "neck", "headtop",
@@ -61,9 +58,8 @@ JOINTS: Final[Mapping[str, tuple[str, ...]]] = {
         "OP LBigToe", "OP LSmallToe", "OP LHeel", "OP RBigToe", "OP RSmallToe", "OP RHeel",
     ),
     "halpe_26": _HALPE_26,
-    "halpe_136": _HALPE_26 + _FACE_AND_HANDS,
-    "coco_wholebody": (
-        *_COCO, "OP LBigToe", "OP LSmallToe", "OP LHeel", "OP RBigToe", "OP RSmallToe", "OP RHeel", *_FACE_AND_HANDS,
+    "coco_feet": (  # how COCO-WholeBody begins; face and hands follow
+        *_COCO, "OP LBigToe", "OP LSmallToe", "OP LHeel", "OP RBigToe", "OP RSmallToe", "OP RHeel",
     ),
     "posetrack": (  # the usual order; a file's own `categories` decide
         "nose", "neck", "headtop", "lear", "rear", "lshoulder", "rshoulder", "lelbow", "relbow", "lwrist", "rwrist",

@@ -17,6 +17,7 @@ from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.pixels.frames import Pictures, Video
 from pipeline.raw import RawVideo
+from pipeline.raw.files import caching
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -118,7 +119,8 @@ class Dataset(ABC):
                 yield from self.read_accounted(raw, split, video, body, report.video(video.name))[0]
                 continue
             account = VideoAccount(video.name)
-            tracks = self._read(raw, split, video, account, body)
+            with caching():
+                tracks = self._read(raw, split, video, account, body)
             account.check()
             yield from tracks
 

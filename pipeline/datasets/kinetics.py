@@ -9,7 +9,7 @@ Kay et al.: The Kinetics Human Action Video Dataset, 2017.
 
 from __future__ import annotations
 
-import glob
+import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.people import confident, people
-from pipeline.datasets.pixels import require_frames, require_in_picture
+from pipeline.datasets.pixels import DETECTED_OUTSIDE, require_frames, require_in_picture
 from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import RawDataError
 from pipeline.formats.labels.detections import (
@@ -112,7 +112,7 @@ class Kinetics(Dataset):
         source.require_decodable()
         labels = raw / video.label_folders[0]
         require_frames(labels, source, detections.frames, account)
-        require_in_picture(labels, confident(detections), source.size())
+        require_in_picture(labels, confident(detections), source.size(), DETECTED_OUTSIDE)
         return [
             self.track(
                 split,
@@ -156,7 +156,7 @@ def _raw_video(split: str, name: str, clips: list[Path], with_keypoints: set[str
 def _source(raw: Path, video: RawVideo, account: VideoAccount) -> Video:
     if not video.files:
         split, _, clip = video.name.partition("/")
-        there = sorted(file.name for file in (raw / split).glob(f"**/{glob.escape(clip)}.*"))
+        there = sorted(_files_by_stem(raw / split).get(clip, ()))
         do = "Convert it to MP4." if there else "Download it again, if YouTube still has it."
         raise RawDataError(
             raw / video.name,
@@ -169,6 +169,16 @@ def _source(raw: Path, video: RawVideo, account: VideoAccount) -> Video:
     first, *others = video.files
     account.notes.extend(f"{other.name} is not used: {first.name} is the same clip" for other in others)
     return Video(raw, first.as_posix())
+
+
+@functools.lru_cache(maxsize=1)
+def _files_by_stem(folder: Path) -> dict[str, list[str]]:
+    """All files in a split's folders by their names without suffix, for messages about clips that are not there."""
+    found: dict[str, list[str]] = {}
+    for _, _, names in os.walk(folder):
+        for name in names:
+            found.setdefault(name.rpartition(".")[0], []).append(name)
+    return found
 
 
 def _detections(folder: Path, clip: str, account: VideoAccount) -> Detections | None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.people import confident, people
-from pipeline.datasets.pixels import SAME_VIDEO, require_frames, require_in_picture
+from pipeline.datasets.pixels import DETECTED_OUTSIDE, SAME_VIDEO, require_frames, require_in_picture
 from pipeline.errors import ConfigError, PipelineError, RawDataError
 from pipeline.formats.labels.boxes_csv import read_boxes
 from pipeline.formats.labels.detections import Detections, openpose_files, read_alphapose, read_openpose
@@ -122,7 +122,7 @@ class NewVideo(Dataset):
         if split == KEYPOINTS:
             detections = _openpose(labels, source, account) if labels.is_dir() else _alphapose(labels, source, account)
             account.found = detections.n_persons
-            require_in_picture(labels, confident(detections), source.size())
+            require_in_picture(labels, confident(detections), source.size(), DETECTED_OUTSIDE)
             for person in people(detections, account, self.min_frames):
                 every, bbox = self._bridged(person.frame_index, person.bbox, account)
                 kp_2d = np.zeros((len(every), *person.kp_2d.shape[1:]), np.float32)
@@ -214,14 +214,24 @@ def _numbered(folder: Path, source: Pictures | Video) -> list[tuple[int, Path]]:
     if not files:
         expected = f"{own}_<12 digits>_keypoints.json, a file for every frame"
         raise RawDataError(folder, "keypoints", expected=expected, found="none", do=SAME_VIDEO, reason="no_keypoints")
-    return files
+    before = _before(source, [number for number, _ in files])
+    return [(number - before, file) for number, file in files]
 
 
 def _alphapose(file: Path, source: Pictures | Video, account: VideoAccount) -> Detections:
     """AlphaPose's results, which name only the frames with a person in them."""
     detections = read_alphapose(file)
+    if before := _before(source, detections.frames):
+        frames = [frame - before for frame in detections.frames]
+        detections = replace(detections, frames=frames, frame_index=detections.frame_index - before)
     require_frames(file, source, detections.frames, account)
     return detections
+
+
+def _before(source: Pictures | Video, numbers: Sequence[int]) -> int:
+    """What is to be subtracted from labels' numbers: of pictures they are the pictures' own, unless one is smaller."""
+    first = source.first if isinstance(source, Pictures) else 0
+    return first if min(numbers, default=0) >= first else 0
 
 
 def _corners(boxes: Sequence[Float32s]) -> NDArray[np.float32]:

@@ -27,6 +27,8 @@ MOST_LOST: Final = 2  # frames that a detector or a decoder may lose at a video'
 FEWEST: Final = 50  # joints of a video; fewer do not show that they are of another one
 MARGIN: Final = 0.1  # of the picture's size: so far outside, joints of people at its border may be
 MOST_OUTSIDE: Final = 0.5  # of the joints
+DETECTED_OUTSIDE: Final = 0.2  # of a detector's joints, which it finds in the picture
+SHOWN: Final = 6  # joints of a person whose height counts
 MOST_PERSONS_OUTSIDE: Final = 0.1  # of the persons, with all of their joints
 SMALLEST: Final = 4.0  # px, height or width of the median person
 SAME_VIDEO: Final = "Run the detector on this very file, on every frame of it, into an empty folder, and write pixels."
@@ -145,6 +147,8 @@ def require_frames(
     steps, times = np.unique(np.diff(frames), return_counts=True)
     if len(frames) >= FEWEST and steps[0] > 1 and times[0] > len(frames) / 2:
         account.notes.append(f"labels of one frame in {steps[0]}, from {first} to {last}")
+    elif len(frames) == last + 1 - first and 4 * (last + 1) <= 3 * there:
+        account.notes.append(f"labels of the frames {first} to {last} alone, of {there}")
     elif 2 * len(frames) <= last + 1 - first:
         account.notes.append(f"labels of {len(frames)} of the frames {first} to {last}: the others have none")
     if last == there and first > 0:
@@ -170,13 +174,16 @@ def _hidden(labels: Path, video: Video, there: int, found: str) -> RawDataError:
     return RawDataError(labels, "frames", expected=expected, found=found, do=CUT_AGAIN, reason="frame_count_mismatch")
 
 
-def require_in_picture(labels: Path, keypoints: NDArray[np.floating], size: tuple[int, int]) -> None:
+def require_in_picture(
+    labels: Path, keypoints: NDArray[np.floating], size: tuple[int, int], most: float = MOST_OUTSIDE
+) -> None:
     """Refuse keypoints that are not in pixels of this picture.
 
     Args:
         labels: the file or folder that they are from, for messages.
         keypoints: (N, J, 3) all persons of all frames: px, px, confidence; 0 is no joint.
         size: the picture's width and height in px.
+        most: the share of joints that may be far outside.
 
     Raises:
         RawDataError: `keypoints_outside`: all are within 2 px of the corner, most joints or every tenth person are
@@ -189,25 +196,23 @@ def require_in_picture(labels: Path, keypoints: NDArray[np.floating], size: tupl
     far = (points < -MARGIN * np.array(size)) | (points > (1 + MARGIN) * np.array(size))
     outside = far.any(axis=1).mean()
     reach = np.quantile(np.abs(points), 0.98, axis=0)  # a few wild joints do not decide
-    persons = keypoints[shown.sum(axis=1) >= 2]
-    seen = shown[shown.sum(axis=1) >= 2][..., None]
+    whole = shown.sum(axis=1) >= min(SHOWN, keypoints.shape[1])
+    persons = keypoints[whole]
+    seen = shown[whole][..., None]
     corners = [np.where(seen, persons[..., :2], fill) for fill in (np.inf, -np.inf)]
     low, high = corners[0].min(axis=1), corners[1].max(axis=1)  # (N, 2)
     gone = ((high < 0) | (low > np.array(size))).any(axis=1).mean() if len(persons) else 0.0
     side = float(np.median((high - low).max(axis=1))) if len(persons) else np.inf
-    normalised = reach.max() <= 2 and min(size) > 4
+    normalised = reach.max() <= 2 and min(size) > 4 and len(points) >= FEWEST // 3
     if not normalised and (
-        len(points) < FEWEST or (outside <= MOST_OUTSIDE and gone <= MOST_PERSONS_OUTSIDE and side >= SMALLEST)
+        len(points) < FEWEST or (outside <= most and gone <= MOST_PERSONS_OUTSIDE and side >= SMALLEST)
     ):
         return
-    factor = float((reach / size).max())
     cause = "of another resolution or of another video"
     if normalised:
         cause = "normalised to the picture's size (OpenPose: --keypoint_scale 0 writes pixels)"
     elif side < SMALLEST:
         cause = f"persons of {side:.2g} px"
-    elif abs(factor - round(factor)) < 0.05 * factor and round(factor) > 1:
-        cause = f"probably of the same video at {round(factor)} times the size"
     expected = f"joints in pixels of the {size[0]} x {size[1]} picture"
     found = f"joints up to ({reach[0]:.4g}, {reach[1]:.4g}), {outside:.0%} of them far outside: {cause}"
     refuse(RawDataError(labels, "keypoints", expected=expected, found=found, do=SAME_VIDEO, reason="keypoints_outside"))

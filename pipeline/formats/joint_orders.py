@@ -21,6 +21,7 @@ from pipeline.skeletons import bones, joint_names
 CONFIDENT: Final = 0.3  # a joint below it does not count
 SHOWN: Final = 0.75  # share of the joints that a person shows who counts for bones: the size of half a body says little
 MIN_PERSONS: Final = 8  # fewer in a whole sequence decide nothing: the usual order is taken
+CLEARLY: Final = 0.75  # so much shorter bones than in the usual order must be, where that fits too
 # In body diagonals: 0.01 in real BODY_25, 0.34 for BODY_25B read as BODY_25; 0.05 in the demo data, whose neck is the
 # body model's and not midway between the shoulders.
 MIDPOINT: Final = 0.1
@@ -40,9 +41,8 @@ ORDERS: Final[Mapping[int, tuple[str, ...]]] = {
     17: ("coco", "h36m"),
     18: ("openpose_coco", "coco_neck"),
     25: ("body_25", "body_25b"),
+    23: ("coco_feet",),
     26: ("halpe_26",),
-    133: ("coco_wholebody",),
-    136: ("halpe_136",),
 }
 
 
@@ -75,26 +75,26 @@ def order_of(keypoints: Sequence[NDArray[np.float64]]) -> tuple[str | None, Sequ
         KeyError: no order of J joints is known (`ORDERS`).
     """
     n_joints = next((persons.shape[1] for persons in keypoints if len(persons)), 25)
-    orders = ORDERS[n_joints]
     persons = np.concatenate([*keypoints, np.empty((0, n_joints, 3))])
-    persons = persons[(persons[..., 2] >= CONFIDENT).mean(axis=1) >= SHOWN]
-    fits = [fit(order, persons) for order in orders]
-    if len(persons) < MIN_PERSONS:
-        return orders[0], fits
-    fitting = [one for one in fits if one.fits]
-    return (min(fitting, key=lambda one: one.bone).order if fitting else None), fits
+    fits = [fit(order, persons) for order in ORDERS[n_joints]]
+    usual = fits[0]
+    others = [other for other in fits[1:] if other.fits]
+    clear = [other for other in others if not usual.fits or other.bone < CLEARLY * usual.bone]
+    chosen = min(clear, key=lambda other: np.nan_to_num(other.bone, nan=1.0), default=usual)
+    return (chosen.order if chosen.fits else None), fits
 
 
 def fit(order: str, persons: NDArray[np.float64]) -> Fit:
-    """How well (N, J, 3) persons fit one order."""
+    """How well (N, J, 3) persons fit one order. Bones are of those who show most joints, midpoints of all."""
     names = joint_names(order)
     points = np.where(persons[..., 2:] >= CONFIDENT, persons[..., :2], np.nan)
+    shown = (persons[..., 2] >= CONFIDENT).mean(axis=1) >= SHOWN
     with np.errstate(all="ignore"):
         size = _over(np.nanmax, points) - _over(np.nanmin, points)
         diagonal = np.linalg.norm(size, axis=-1)
         lines = bones(order)
         ends = points[:, [a for a, _ in lines]] - points[:, [b for _, b in lines]]
-        bone = _median(_over(np.nanmean, np.linalg.norm(ends, axis=-1)) / diagonal)
+        bone = _median((_over(np.nanmean, np.linalg.norm(ends, axis=-1)) / diagonal)[shown])
         apart = [0.0]
         for joint, (a, b) in MIDPOINTS.get(order, {}).items():
             middle = (points[:, names.index(a)] + points[:, names.index(b)]) / 2
@@ -110,5 +110,6 @@ def _over(function: Callable[..., NDArray[np.float64]], values: NDArray[np.float
 
 
 def _median(values: NDArray[np.float64]) -> float:
-    shown = values[np.isfinite(values)]
-    return float(np.median(shown)) if len(shown) else float("nan")
+    """NaN where fewer than MIN_PERSONS persons have the number."""
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if len(finite) >= MIN_PERSONS else float("nan")

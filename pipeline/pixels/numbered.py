@@ -71,28 +71,32 @@ def _decoded(video: Video) -> int:
 
 
 def edit_list_start(file: Path) -> float:
-    """Where the edit list of an MP4's first video track begins, in s of what is stored; 0.0 where there is none.
+    """Where the edit list of an MP4's first video track begins, in s after its first frame; 0.0 where there is none.
 
     What is before it is stored and counted by the header, but not decoded (ISO/IEC 14496-12, 8.6.6).
     """
     try:
         with open_regular(file) as stream:
             moov = next((stream.read(min(size, MAX_MOOV)) for kind, size in _boxes_of(stream) if kind == b"moov"), b"")
-    except OSError:
+        return _edit_list_start(moov)
+    except (OSError, ValueError, OverflowError, IndexError):  # damaged: whether it decodes is found by decoding
         return 0.0
+
+
+def _edit_list_start(moov: bytes) -> float:
     for trak in _boxes(moov, b"trak"):
-        media = next((inner for inner in _boxes(trak, b"mdia")), b"")
+        media = _inner(trak, b"mdia")
         if not any(handler[8:12] == b"vide" for handler in _boxes(media, b"hdlr")):
             continue
-        headers = _boxes(media, b"mdhd")
-        edits = [edit for inner in _boxes(trak, b"edts") for edit in _boxes(inner, b"elst")]
-        if not headers or not edits:
+        header, edit = _inner(media, b"mdhd"), _inner(trak, b"edts", b"elst")
+        if not header or not edit:
             return 0.0
-        long, edit = headers[0][0] == 1, edits[0]
-        scale = int.from_bytes(headers[0][20:24] if long else headers[0][12:16])
+        scale = int.from_bytes(header[20:24] if header[0] == 1 else header[12:16])
         size, at = (20, 8) if edit[0] == 1 else (12, 4)  # of an entry; where its media time is, of as many bytes
         times = [int.from_bytes(edit[8 + i + at : 8 + i + 2 * at], signed=True) for i in range(0, len(edit) - 8, size)]
-        return next((time / scale for time in times if time >= 0), 0.0) if scale else 0.0  # -1 is a pause
+        # With B-frames the first frame is shown some frames after it is decoded: the usual edit list takes that back.
+        first = int.from_bytes(_inner(media, b"minf", b"stbl", b"ctts")[12:16], signed=True)
+        return next((max(time - first, 0) / scale for time in times if time >= 0), 0.0) if scale else 0.0  # -1: a pause
     return 0.0
 
 
@@ -109,6 +113,13 @@ def _boxes_of(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
         yield head[4:8], size - begin
         at += size
         stream.seek(at)
+
+
+def _inner(content: bytes, *path: bytes) -> bytes:
+    """The content of the first box at a path of types; b"" where there is none."""
+    for kind in path:
+        content = next(iter(_boxes(content, kind)), b"")
+    return content
 
 
 def _boxes(content: bytes, wanted: bytes) -> list[bytes]:

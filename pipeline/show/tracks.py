@@ -23,6 +23,7 @@ from pipeline.errors import PipelineError, reading_refused
 from pipeline.pixels import sources
 from pipeline.pixels.frames import FrameSource
 from pipeline.raw import RawVideo
+from pipeline.raw.files import caching
 from pipeline.raw.stand_in import refuse_mixture
 from pipeline.show.drawing import load_body
 from pipeline.skeletons import JOINTS
@@ -32,6 +33,7 @@ from pipeline.track import FLAGS, Track
 Array = NDArray[Any]
 
 MOST_LISTED: Final = 20  # rejected videos that are listed; the rest are counted
+REFUSED: Final = ("frame_count_mismatch", "keypoints_outside", "unknown_joint_order")  # reasons that can be drawn
 MOST_READ: Final = 50  # videos read for one track: many splits consist mostly of videos without one
 
 
@@ -99,7 +101,7 @@ def from_cache(
     _refuse_other_body(folder or Path(name), stand_in, body)
     n_rejected, messages = rejected(split)
     if choice.rejected and folder is not None:
-        names = {video.name for video in split.videos if video.account.get("set_aside", "")}
+        names = {video.name for video in split.videos if video.account.get("set_aside", "") in REFUSED}
         dataset, _, of_split = name.partition("/")
         return from_raw(datasets.get(dataset), of_split, folder, choice, body=body, of=names)
     warnings = []
@@ -155,7 +157,7 @@ def from_raw(
 
     def read(video: RawVideo) -> list[ShownTrack]:
         tracks: Sequence[Track] = ()
-        with ExitStack() as stack:
+        with ExitStack() as stack, caching():
             refusals = stack.enter_context(reading_refused()) if choice.rejected else []
             try:
                 tracks, account = dataset.read_accounted(raw, split, video, model)

@@ -24,10 +24,9 @@ SIZES = {
     "coco_neck": 18,
     "body_25b": 25,
     "halpe_26": 26,
-    "halpe_136": 136,
-    "coco_wholebody": 133,
+    "coco_feet": 23,
 }
-WITHOUT_PLACE = ("smpl54", "mpi_inf_3dhp", "halpe_136", "coco_wholebody")  # in spin49, of some of their joints
+WITHOUT_PLACE = ("smpl54", "mpi_inf_3dhp")  # in spin49, of some of their joints
 SMPL_TO_SPIN49 = [
     *[24, 12, 17, 19, 21, 16, 18, 20, 0, 2, 5, 8, 1, 4, 7, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34],
     *[8, 5, 45, 46, 4, 7, 21, 19, 17, 16, 18, 20, 47, 48, 49, 50, 51, 52, 53, 24, 26, 25, 28, 27],

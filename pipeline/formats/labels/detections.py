@@ -13,16 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError, refuse
-from pipeline.formats.joint_orders import LONGEST, ORDERS, order_of
+from pipeline.formats.joint_orders import LONGEST, MIDPOINT, ORDERS, order_of
 from pipeline.formats.json_files import kind, load_json, whole
 from pipeline.raw.digests import names_in
 
-NUMBERS: Final = tuple(3 * n_joints for n_joints in ORDERS)  # a person; in OpenPose's files and in AlphaPose's
+BODY: Final = {136: 26, 133: 23}  # joints of Halpe-136 and COCO-WholeBody -> those before face and hands
+NUMBERS: Final = tuple(3 * n_joints for n_joints in (*ORDERS, *sorted(BODY)))  # a person, in files of either detector
 AGAIN: Final = "Run the detector on this video again."
 EXPORT: Final = "Export one of the joint orders in docs/datasets/kinetics.md: x, y and score of each joint in pixels."
 ALPHAPOSE_NAMES: Final = ("alphapose-results.json",)  # its own; or as the video is called
 ONE_VIDEO: Final = "Have the files of one video, and of one run of the detector, in a folder."
-_NUMBERED: Final = re.compile(r"(?P<name>.*?)(?P<number>\d{1,12})(?:_keypoints)?\.json", re.DOTALL)
+_NUMBERED: Final = re.compile(r"(?P<name>(?:.*\D)?)(?P<number>\d{1,12})(?:_keypoints)?\.json", re.DOTALL)
 _FRAME_NUMBER: Final = re.compile(r"\d+")
 
 
@@ -52,14 +53,19 @@ def openpose_files(folder: Path, video: str = "") -> list[tuple[int, Path]]:
     numbered: dict[str, list[tuple[int, Path]]] = {}
     odd = []
     for name in names_in(folder):
-        if name in (f"{video}.json", *ALPHAPOSE_NAMES) or name.startswith("."):
+        if name in ALPHAPOSE_NAMES or name.startswith("."):
             continue
         if match := _NUMBERED.fullmatch(name):
             numbered.setdefault(match["name"], []).append((int(match["number"]), folder / name))
         elif name.endswith(".json"):
             odd.append(name)
+    for own in numbered.values():  # AlphaPose's results are called as the video, which may end in a number
+        if [file.name for _, file in own] == [f"{video}.json"]:
+            own.clear()
+    numbered = {name: files for name, files in numbered.items() if files}
+    alphapose = any((folder / name).is_file() for name in (f"{video}.json", *ALPHAPOSE_NAMES))
     found = numbered.get(f"{video}_") or (numbered.popitem()[1] if len(numbered) == 1 else [])
-    if not found and (numbered or odd):
+    if not found and (numbered or odd) and not alphapose:
         names = sorted([files[0][1].name for files in numbered.values()] + odd)
         expected = f"{video}_<12 digits>_keypoints.json, or any name that ends in the frame's number"
         found_names = f"{len(names)} kinds of names, such as {', '.join(names[:3])}"
@@ -80,7 +86,7 @@ def read_openpose(files: Sequence[tuple[int, Path]]) -> Detections:
         _require_one_length(file, "pose_keypoints_2d", lengths)
         if persons:
             frames.append(frame)
-            keypoints.append(np.array(persons, np.float64).reshape(len(persons), -1, 3))
+            keypoints.append(_by_joint(persons))
     order = _order(files[0][1].parent if files else Path(), keypoints)
     return Detections(order, np.array(frames, np.int64), keypoints, None, [frame for frame, _ in files])
 
@@ -104,7 +110,7 @@ def read_alphapose(file: Path) -> Detections:
     )
     if identity is not None and not any(numbers.any() for numbers in identity):
         identity = None  # where it did not track, all are 0; its trackers count from 1
-    by_joint = [np.array(persons).reshape(len(persons), -1, 3) for persons in keypoints]
+    by_joint = [_by_joint(persons) for persons in keypoints]
     order = _order(file, by_joint) if by_joint else "coco"
     return Detections(order, np.array(frames, np.int64), by_joint, identity, frames)
 
@@ -122,6 +128,12 @@ def _openpose_person(file: Path, person: dict[str, Any]) -> NDArray[np.float64]:
     return _floats(file, key, person.get(key))
 
 
+def _by_joint(persons: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """(P, J, 3) of the body's joints, without face and hands."""
+    joints = np.array(persons, np.float64).reshape(len(persons), -1, 3)
+    return joints[:, : BODY.get(joints.shape[1])]
+
+
 def _require_one_length(file: Path, key: str, lengths: set[int]) -> None:
     if len(lengths) > 1:
         expected, found = "one joint order in all frames", f"{sorted(lengths)} numbers a person"
@@ -133,8 +145,11 @@ def _order(place: Path, keypoints: Sequence[NDArray[np.float64]]) -> str:
     order, fits = order_of(keypoints)
     if order is not None:
         return order
-    tried = "; ".join(f"as {fit.order}, bones are {fit.bone:.2f} of a person's size on average" for fit in fits)
-    expected = f"a joint order in which bones are at most {LONGEST} of a person's size"
+    tried = "; ".join(
+        f"as {fit.order}, bones are {fit.bone:.2f} of a person's size on average, midpoints {fit.midpoint:.2f} off"
+        for fit in fits
+    )
+    expected = f"a joint order in which bones are at most {LONGEST} of a person's size, and midpoints {MIDPOINT} off"
     found = f"{fits[0].n_joints} joints in an order that is not known: {tried}"
     refuse(RawDataError(place, "joints", expected=expected, found=found, do=EXPORT, reason="unknown_joint_order"))
     return fits[0].order

@@ -73,7 +73,7 @@ def test_one_tangled_frame_in_three_does_not_decide(order: str, spin49: NDArray[
     assert order_of(sequence)[0] == order
 
 
-@pytest.mark.parametrize("order", ["coco", "openpose_coco", "body_25", "halpe_26", "coco_wholebody"])
+@pytest.mark.parametrize("order", ["coco", "openpose_coco", "body_25", "halpe_26", "coco_feet"])
 def test_seated_people_whose_legs_are_hidden_are_no_false_alarm(order: str, spin49: NDArray[np.float64]) -> None:
     joints = skeletons.joint_names(order)
     legs = [i for i, joint in enumerate(joints) if any(part in joint.lower() for part in LEGS)]
