@@ -3,6 +3,7 @@
 raw -> tracks -> features -> windows -> training: the pipeline writes it, the models read it, and it knows neither.
 """
 
+from cache.crop_policy import CropPolicy, Jitter
 from cache.errors import CacheChanged, CacheError, MissingSplit
 from cache.fingerprint import fingerprint
 from cache.format.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD
@@ -27,8 +28,10 @@ __all__ = [
     "CacheError",
     "Collected",
     "Compaction",
+    "CropPolicy",
     "Damage",
     "FeatureCache",
+    "Jitter",
     "MissingSplit",
     "Repaired",
     "Report",

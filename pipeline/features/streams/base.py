@@ -1,8 +1,9 @@
 """What a feature stream is, for those who add one.  crops -> [stream] -> features
 
-A stream is a small frozen dataclass: its fields are its options, and all of them are part of its identity. What it
-computes of a crop is either numbers, in batches on a device (`NumberStream`), or bytes, one crop at a time in the
-processes that decode pictures (`ByteStream`).
+A stream is a small frozen dataclass: its fields are its options, and all of them are part of its identity. It is one of
+four kinds: numbers of a crop, in batches on a device (`NumberStream`); bytes of a crop, one at a time in the processes
+that decode pictures (`ByteStream`); numbers of a row's crop and the one before, likewise (`PairStream`); or numbers of
+a row's labels, without pixels (`LabelStream`).
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from typing import Any, ClassVar, Final, Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from cache import CropPolicy
 from pipeline.errors import ConfigError
 from pipeline.pixels.frames import Image
 
 MOST_CROPS: Final = 8192  # in a batch, 1.2 GB of pixels
 BYTES: Final = "bytes"  # the dtype of a stream of bytes
+WHOLE: Final = CropPolicy()  # the track's box times its crop scale, 224 x 224
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,10 @@ class Computer(Protocol):
         ...
 
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(batch_size, 224, 224, 3) RGB, part of the adopted memory -> (batch_size, dim)."""
+        """(batch_size, height, width, 3) RGB, part of the adopted memory -> (batch_size, dim).
+
+        Height and width are the crop policy's region, or its size: 224 x 224 unless the stream says otherwise.
+        """
         ...
 
 
@@ -96,18 +102,28 @@ class Stream(ABC):
     def identity(self) -> dict[str, Any]:
         """JSON of everything that its rows depend on, beside their pixels, frame, box and crop scale."""
         options = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {"kind": self.kind, "version": self.version, **options}
+        return {"kind": self.kind, "version": self.version, **options, **crop_identity(options.pop("crop", WHOLE))}
 
     @classmethod
     def from_identity(cls, identity: Mapping[str, Any]) -> Self | None:
         """The stream that has this identity; None where it does not contain all options, as a checkpoint's path."""
         options = {key: value for key, value in identity.items() if key not in ("kind", "version")}
+        if "crop" in options:
+            options["crop"] = CropPolicy.from_dict(options["crop"])
         return cls(**options) if options.keys() <= {f.name for f in fields(cls)} else None
+
+
+def crop_identity(crop: CropPolicy) -> dict[str, Any]:
+    """A crop policy's part of an identity: none where it is the usual one, as in older streams."""
+    found = crop.as_dict()
+    return {"crop": found} if found else {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class NumberStream(Stream):
     """`dim` numbers a crop."""
+
+    crop: CropPolicy = WHOLE
 
     dtype: ClassVar[str] = "float16"
 
@@ -123,14 +139,70 @@ class NumberStream(Stream):
 class ByteStream(Stream):
     """A few kilobytes a crop, such as a compressed picture. `encode` runs where pictures are decoded."""
 
+    crop: CropPolicy = WHOLE
+
     dim: ClassVar[int] = 0
     dtype: ClassVar[str] = BYTES
 
     @abstractmethod
     def encode(self, crop: Image) -> bytes:
-        """(224, 224, 3) uint8 RGB -> at most 150,528 bytes, the same for the same crop."""
+        """(size, size, 3) uint8 RGB -> at most as many bytes as it has, the same for the same crop."""
 
     @property
     def provenance(self) -> Mapping[str, Any]:
         """For the stream's manifest."""
         return {"stand_in": self.stand_in}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairStream(Stream):
+    """`dim` numbers of a row's crop and of the crop one step before. `pair` runs where pictures are decoded.
+
+    Both crops have the later row's box, so that a box which moves is not seen as motion. A row without a row one step
+    before, in its run of consecutive frames, is not computed: its numbers are 0, and its flag says so.
+    """
+
+    crop: CropPolicy = WHOLE
+
+    dtype: ClassVar[str] = "float32"
+
+    @abstractmethod
+    def pair(self, previous: Image, current: Image) -> NDArray[np.float32] | None:
+        """Two (size, size, 3) uint8 RGB crops, the earlier first -> (dim,); None where nothing can be known of them.
+
+        One process calls it for one pair after the other. The numbers must not depend on the pairs before.
+        """
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """For the stream's manifest."""
+        return {"stand_in": self.stand_in}
+
+
+class LabelComputer(Protocol):
+    """A label stream's computation, loaded and on its device."""
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """For the stream's manifest: where the weights come from, `stand_in`, ..."""
+        ...
+
+    def __call__(self, labels: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """The stream's `columns`, each (n, ...) as stored -> (n, dim), and (n,) whether a row's numbers are known.
+
+        Rows of which nothing is known keep the numbers that are given for them, and their flag says so. A row's numbers
+        must not depend on the other rows.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelStream(Stream):
+    """`dim` numbers of a row's labels, the split's `columns`; no pixels are read. A split without one has no rows."""
+
+    dtype: ClassVar[str] = "float32"
+    columns: ClassVar[tuple[str, ...]]  # as in the cache: ("kp_2d",)
+
+    @abstractmethod
+    def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> LabelComputer:
+        """Load what computes it, as `NumberStream.load` does."""

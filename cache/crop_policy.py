@@ -1,0 +1,161 @@
+"""Which part of the picture a stream's network sees of a person.  tracks -> [crops] -> features -> windows
+
+A stream's manifest holds its policy (`identity`, `crop`); without one, the crop is the track's box times its crop
+scale, 224 x 224. Extraction cuts by it, and readers express keypoints and poses in the same crop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+SIZE: Final = 224  # px, the side of a crop; jitter's `trans_px` is in pixels of such a crop
+LARGEST: Final = 1024  # px
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Jitter:
+    """One of several randomly moved, scaled and mirrored copies of every crop (HMMR, CVPR 2019, data augmentation).
+
+    A person moves by up to `trans_px` pixels of a 224 px crop on each axis and is magnified by 2^u, |u| up to
+    `scale_log2`, each frame by itself; with probability `flip`, the whole track is mirrored. All of it follows from
+    seed, copy, the track's name and the frame number alone.
+    """
+
+    copy: int
+    trans_px: float = 20.0
+    scale_log2: float = 0.3
+    flip: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.copy < 1 or self.seed < 0:
+            raise ValueError(f"jitter {self.copy}, seed {self.seed}: expected a copy from 1 and a seed from 0")
+        if not (0 <= self.trans_px <= SIZE and 0 <= self.scale_log2 <= 3 and 0 <= self.flip <= 1):
+            raise ValueError(
+                f"jitter trans_px {self.trans_px}, scale_log2 {self.scale_log2}, flip {self.flip}: expected 0 to "
+                f"{SIZE} px, 0 to 3, and a probability"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CropPolicy:
+    """Size of the crop (px, square), the region of it that the network sees, and how the box becomes the crop.
+
+    `region` is (height, width) about the centre, None for all of it. `scale` multiplies the track's crop scale.
+    Raises ValueError for values that no crop has.
+    """
+
+    size: int = SIZE
+    region: tuple[int, int] | None = None
+    scale: float = 1.0
+    jitter: Jitter | None = None
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.size <= LARGEST:
+            raise ValueError(f"crop size {self.size}: expected 8 to {LARGEST} px")
+        if not 0.1 <= self.scale <= 10:
+            raise ValueError(f"crop scale factor {self.scale}: expected 0.1 to 10")
+        if self.region is not None and not all(1 <= side <= self.size for side in self.region):
+            height, width = self.region
+            raise ValueError(f"region {height}x{width}: expected height x width, each at most the size, {self.size} px")
+
+    @classmethod
+    def parse(cls, text: str) -> CropPolicy:
+        """The policy of words as in luigi.cfg. Raises ValueError for words that there are not.
+
+        >>> CropPolicy.parse("size:256 region:256x192").region
+        (256, 192)
+        >>> CropPolicy.parse("jitter:2 seed:7").jitter
+        Jitter(copy=2, trans_px=20.0, scale_log2=0.3, flip=0.5, seed=7)
+        """
+        words = [word.partition(":") for word in text.split()]
+        given = {name: value for name, _, value in words}
+        known: Mapping[str, Any] = {"size": int, "region": _region, "scale": float, "jitter": int, **_JITTER}
+        if len(given) < len(words) or given.keys() - known.keys():
+            raise ValueError(f"crop {text!r}: expected name:value, each once, of {', '.join(known)}")
+        values = {name: known[name](value) for name, value in given.items()}
+        jitter = {name: values.pop(name) for name in _JITTER if name in values}
+        if "jitter" in values:
+            jitter["copy"] = values.pop("jitter")
+        elif jitter:
+            raise ValueError(f"crop {text!r}: {', '.join(jitter)} need jitter:COPY, as in jitter:1")
+        return cls(**values, jitter=Jitter(**jitter) if jitter else None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON of what differs from the default; {} for the default."""
+        usual = CropPolicy()
+        found = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != getattr(usual, f.name)}
+        if self.region is not None:
+            found["region"] = list(self.region)
+        if self.jitter is not None:
+            found["jitter"] = asdict(self.jitter)
+        return found
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> CropPolicy:
+        """What `as_dict` gave."""
+        given = dict(found)
+        if given.get("region") is not None:
+            given["region"] = tuple(given["region"])
+        if given.get("jitter") is not None:
+            given["jitter"] = Jitter(**given["jitter"])
+        return cls(**given)
+
+    def keys(self, names: Iterable[str]) -> NDArray[np.uint64]:
+        """Track names -> (N,) from what each track's jitter is drawn."""
+        jitter = self.jitter or Jitter(copy=1)
+        mark = f"{jitter.seed}\0{jitter.copy}\0"
+        digests = (hashlib.blake2b((mark + name).encode(), digest_size=8).digest() for name in names)
+        return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
+
+    def boxes(
+        self, bbox: NDArray[np.float32], crop_scale: NDArray[np.float64], keys: NDArray[np.uint64], frame: NDArray[Any]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """The boxes that are cut out in the place of (..., 4) cxcywh px, before the crop scale; (...) whether mirrored.
+
+        `crop_scale`, `keys` (of each row's track) and `frame` numbers broadcast to (...). With zero ranges and scale 1
+        the boxes are the given ones, to the bit.
+        """
+        if self.jitter is None and self.scale == 1:
+            return bbox, np.zeros(bbox.shape[:-1], bool)
+        box = np.asarray(bbox, np.float64).copy()
+        box[..., 2:] *= self.scale
+        if self.jitter is None:
+            return box.astype(np.float32), np.zeros(bbox.shape[:-1], bool)
+        per_frame = _mixed(keys + np.asarray(frame).astype(np.uint64) * _GOLDEN)
+        u = [2 * _uniform(per_frame, i) - 1 for i in range(3)]
+        box[..., 2:] *= (2.0 ** (-self.jitter.scale_log2 * u[2]))[..., None]
+        side = box[..., 2:] * np.asarray(crop_scale)[..., None]
+        box[..., :2] -= np.stack(u[:2], axis=-1) * (self.jitter.trans_px / SIZE) * side
+        mirrored = np.broadcast_to(_uniform(keys, 0) < self.jitter.flip, bbox.shape[:-1])
+        return box.astype(np.float32), np.array(mirrored)
+
+
+_JITTER: Final[Mapping[str, Any]] = {"trans_px": float, "scale_log2": float, "flip": float, "seed": int}
+
+
+def _region(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    return int(height), int(width)
+
+
+_GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Independent-looking 64 bits of each number: the finaliser of SplitMix64 (Steele et al., OOPSLA 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(x ^ (x >> np.uint64(31)), np.uint64)
+
+
+def _uniform(keys: NDArray[np.uint64], i: int) -> NDArray[np.float64]:
+    """The i-th number in [0, 1) of each key."""
+    bits = _mixed(keys + np.uint64(((i + 1) * 0x9E3779B97F4A7C15) % 2**64))
+    return np.asarray((bits >> np.uint64(11)) * 2.0**-53, np.float64)

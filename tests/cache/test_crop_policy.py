@@ -1,0 +1,105 @@
+"""The crop policy: boxes that follow from seed, copy, track and frame alone."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cache import CropPolicy, Jitter
+
+N = 20_000
+BOX = np.float32([100, 200, 50, 60])
+
+
+def boxes(policy: CropPolicy, name: str = "a/0", n: int = N) -> tuple[np.ndarray, np.ndarray]:
+    return policy.boxes(np.tile(BOX, (n, 1)), np.full(n, 1.3), policy.keys([name]).repeat(n), np.arange(n))
+
+
+def test_the_usual_policy_and_one_of_zero_ranges_give_the_box_itself() -> None:
+    for policy in (CropPolicy(), CropPolicy(jitter=Jitter(copy=1, trans_px=0, scale_log2=0, flip=0))):
+        found, mirrored = boxes(policy, n=3)
+        np.testing.assert_array_equal(found, np.tile(BOX, (3, 1)))
+        assert found.dtype == np.float32
+        assert not mirrored.any()
+
+
+def test_jitter_is_uniform_in_its_ranges_and_independent() -> None:
+    found, _ = boxes(CropPolicy(jitter=Jitter(copy=1)))
+    magnified = np.log2(BOX[2] / found[:, 2])
+    moved = (BOX[:2] - found[:, :2]) / (found[:, 2:] * 1.3) * 224  # px of a 224 px crop
+    for values, most in ((moved[:, 0], 20), (moved[:, 1], 20), (magnified, 0.3)):
+        assert np.abs(values).max() <= most * (1 + 1e-4)
+        shares = np.histogram(values, 10, (-most, most))[0] / N
+        np.testing.assert_allclose(shares, 0.1, atol=0.01)  # 5 standard deviations
+    drawn = np.column_stack([moved, magnified, np.roll(moved[:, 0], 1)])
+    assert np.abs(np.corrcoef(drawn.T) - np.eye(4)).max() < 0.04
+    np.testing.assert_allclose(found[:, 2] / found[:, 3], 50 / 60, rtol=1e-6)
+
+
+def test_a_whole_track_is_mirrored_or_not_and_half_of_them_are() -> None:
+    policy = CropPolicy(jitter=Jitter(copy=2))
+    keys = policy.keys(f"video/{i}" for i in range(4000))
+    mirrored = policy.boxes(np.tile(BOX, (4000, 5, 1)), np.ones((4000, 1)), keys[:, None], np.arange(5)[None])[1]
+    assert (mirrored == mirrored[:, :1]).all()
+    assert abs(mirrored[:, 0].mean() - 0.5) < 0.04
+
+
+@pytest.mark.parametrize("other", [Jitter(copy=2), Jitter(copy=1, seed=1)])
+def test_copy_seed_and_track_each_give_other_boxes(other: Jitter) -> None:
+    first = boxes(CropPolicy(jitter=Jitter(copy=1)), n=50)[0]
+    assert (first != boxes(CropPolicy(jitter=other), n=50)[0])[:, :3].any(axis=1).all()
+    assert (first != boxes(CropPolicy(jitter=Jitter(copy=1)), "a/1", n=50)[0])[:, :3].any(axis=1).all()
+
+
+@given(st.permutations(range(12)))
+def test_a_box_does_not_depend_on_the_order_of_work(order: list[int]) -> None:
+    policy = CropPolicy(jitter=Jitter(copy=3, seed=5))
+    names = [f"t/{i % 4}" for i in range(12)]
+    box = np.arange(48, dtype=np.float32).reshape(12, 4) + 10
+    frame = np.arange(12)
+
+    def of(rows: list[int]) -> np.ndarray:
+        return policy.boxes(box[rows], np.full(12, 1.2), policy.keys(names[i] for i in rows), frame[rows])[0]
+
+    np.testing.assert_array_equal(of(order), of(list(range(12)))[order])
+
+
+def test_the_numbers_stay_what_they_are() -> None:
+    """Caches hold features of these boxes: another generator would silently move every label."""
+    found, mirrored = boxes(CropPolicy(scale=1.1, jitter=Jitter(copy=1, seed=3)), n=2)
+    np.testing.assert_allclose(found, EXPECTED, rtol=1e-6)
+    assert mirrored.tolist() == [True, True]
+
+
+EXPECTED = [[100.27781, 199.79883, 63.971294, 76.76555], [104.13599, 194.01866, 62.87077, 75.44492]]
+
+
+def test_policies_survive_json_and_text() -> None:
+    policy = CropPolicy.parse("size:256 region:256x192 scale:1.2 jitter:4 seed:9 flip:0.25")
+    assert policy == CropPolicy(size=256, region=(256, 192), scale=1.2, jitter=Jitter(copy=4, seed=9, flip=0.25))
+    assert CropPolicy.from_dict(json.loads(json.dumps(policy.as_dict()))) == policy
+    assert CropPolicy().as_dict() == {}
+    assert CropPolicy.from_dict({}) == CropPolicy.parse("") == CropPolicy()
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("size:4", "size"),
+        ("size:224 size:256", "each once"),
+        ("seed:1", "jitter:COPY"),
+        ("jitter:0", "copy"),
+        ("region:300x10", "region"),
+        ("scale:0", "scale"),
+        ("jitter:1 flip:2", "probability"),
+        ("colour:1", "size, region"),
+        ("size:big", "big"),
+    ],
+)
+def test_wrong_policies_are_refused(text: str, word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        CropPolicy.parse(text)
