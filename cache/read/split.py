@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from cache.errors import CacheChanged, CacheError, MissingSplit
 from cache.format import layout, manifest
-from cache.format.layout import COLUMNS, FEATURES, MANIFEST, Geometry
+from cache.format.layout import COLUMNS, FEATURES, HAS_VALUE, MANIFEST, UNDECODABLE, Geometry
 from cache.format.manifest import Commit, Place, read_provenance
 from cache.format.records import Tracks, Videos
 from cache.format.tables import Tables, live_by_shard, track_of
@@ -166,12 +166,12 @@ class Split:
         """
         runs = self.runs
         if stream is not None:
-            runs = intersect(runs, self._stream(stream).rows_with_flag(1))
+            runs = intersect(runs, self._stream(stream).rows_with_flag(*HAS_VALUE))
         return windows_of(runs, seqlen=seqlen, stride=stride, tail=tail)
 
     def undecodable(self, stream: str) -> int:
         """How many rows of committed tracks the stream has no features for, since their pictures were not readable."""
-        lost = intersect(self.runs, self._stream(stream).rows_with_flag(0))
+        lost = intersect(self.runs, self._stream(stream).rows_with_flag(UNDECODABLE))
         return int((lost[:, 1] - lost[:, 0]).sum())
 
     @property
