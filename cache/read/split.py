@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from cache.errors import CacheChanged, CacheError, MissingSplit
 from cache.format import layout, manifest
-from cache.format.layout import COLUMNS, FEATURES, MANIFEST, Geometry
+from cache.format.layout import COLUMNS, FEATURES, HAS_VALUE, MANIFEST, UNDECODABLE, Geometry
 from cache.format.manifest import Commit, Place, read_provenance
 from cache.format.records import Tracks, Videos
 from cache.format.tables import Tables, live_by_shard, track_of
@@ -164,18 +164,19 @@ class Split:
 
         Raises ValueError unless seqlen and stride are at least 1 and tail is "drop" or "cover".
         """
-        runs = self._runs
+        runs = self.runs
         if stream is not None:
-            runs = intersect(runs, self._stream(stream).rows_with_flag(1))
+            runs = intersect(runs, self._stream(stream).rows_with_flag(*HAS_VALUE))
         return windows_of(runs, seqlen=seqlen, stride=stride, tail=tail)
 
     def undecodable(self, stream: str) -> int:
         """How many rows of committed tracks the stream has no features for, since their pictures were not readable."""
-        lost = intersect(self._runs, self._stream(stream).rows_with_flag(0))
+        lost = intersect(self.runs, self._stream(stream).rows_with_flag(UNDECODABLE))
         return int((lost[:, 1] - lost[:, 0]).sum())
 
     @property
-    def _runs(self) -> Ranges:
+    def runs(self) -> Ranges:
+        """(R, 2) int64 of [start, stop) rows, ascending: each run of frames one step after the other, in one track."""
         return np.stack([self._tables["run_start"], self._tables["run_stop"]], axis=1)
 
     def has_unfinished_commit(self, stream: str | None = None) -> bool:
