@@ -178,6 +178,17 @@ class OpenStream:
         for shard in touched:
             self._complete[shard] = self._complete[shard] or np.isin(self._flags(shard), HAS_VALUE).all()
 
+    def require_shards(self, starts: Ints, stops: Ints) -> None:
+        """Raise CacheError unless the stream has the shards of all rows [start, stop), which may be none.
+
+        To be called for rows before those that `require` has taken.
+        """
+        size = self._geometry.rows_per_shard
+        lacking = np.concatenate([[0], np.cumsum(~self._has)])  # shards before each one that it does not have
+        if (bad := np.flatnonzero(lacking[-(-stops // size)] > lacking[starts // size])).size:
+            first, stop = int(starts[bad[0]]), int(stops[bad[0]])
+            raise CacheError(f"{self._title} does not have all rows {first} to {stop} before a window. {_DO}")
+
     def blobs(self, rows: Ints) -> list[bytes]:
         """The bytes of (N,) rows, in their order. Raises CacheError for rows that the stream does not have."""
         if not self._of_bytes:
