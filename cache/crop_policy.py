@@ -107,6 +107,11 @@ class CropPolicy:
             given["jitter"] = Jitter(**given["jitter"])
         return cls(**given)
 
+    @property
+    def moves_boxes(self) -> bool:
+        """Whether `boxes` may give others than it is given."""
+        return self.jitter is not None or self.scale != 1
+
     def keys(self, names: Iterable[str]) -> NDArray[np.uint64]:
         """Track names -> (N,) from what each track's jitter is drawn."""
         jitter = self.jitter or Jitter(copy=1)
@@ -114,6 +119,7 @@ class CropPolicy:
         digests = (hashlib.blake2b((mark + name).encode(), digest_size=8).digest() for name in names)
         return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
 
+    @np.errstate(over="ignore")  # of a single row's numbers, NumPy would report it
     def boxes(
         self, bbox: NDArray[np.float32], crop_scale: NDArray[np.float64], keys: NDArray[np.uint64], frame: NDArray[Any]
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -122,7 +128,7 @@ class CropPolicy:
         `crop_scale`, `keys` (of each row's track) and `frame` numbers broadcast to (...). With zero ranges and scale 1
         the boxes are the given ones, to the bit.
         """
-        if self.jitter is None and self.scale == 1:
+        if not self.moves_boxes:
             return bbox, np.zeros(bbox.shape[:-1], bool)
         box = np.asarray(bbox, np.float64).copy()
         box[..., 2:] *= self.scale

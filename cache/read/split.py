@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from cache.crop_policy import CropPolicy
 from cache.errors import CacheChanged, CacheError, MissingSplit
 from cache.format import layout, manifest
 from cache.format.layout import COLUMNS, FEATURES, HAS_VALUE, MANIFEST, UNDECODABLE, Geometry
@@ -100,6 +101,7 @@ class Split:
         self._check_current = StalenessCheck(commit)
         self._rows: dict[str, Rows] = {}
         self._streams: dict[str, OpenStream] = {}
+        self._keys: dict[CropPolicy, NDArray[np.uint64]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self.root, self.name, self._commit.digest)
@@ -150,6 +152,10 @@ class Split:
     def stream_manifest(self, stream: str) -> Mapping[str, Any]:
         """The manifest of a feature stream: what was given to its `commit`, and the shards it has."""
         return self._stream(stream).commit.manifest
+
+    def crop_policy(self, stream: str) -> CropPolicy:
+        """Which part of the picture the stream's network saw of each row. Raises CacheError for an unknown policy."""
+        return self._stream(stream).crop
 
     def stream_provenance(self, stream: str) -> Mapping[str, Any]:
         """How the stream's commit came about, as `provenance` does for the split. Empty when lost."""
@@ -248,7 +254,8 @@ class Split:
 
         Args:
             windows: (B, 2) of [start, stop) rows, all of one length T, each within one track.
-            stream: where `features` come from; None: labels only. Not used when `fields` leaves features out.
+            stream: where `features` come from; None: labels only. One that is named must exist where labels are read,
+                even when `fields` leaves features out.
             fields: only these: `features`, `kp_2d`, `kp_3d`, `theta`, `w_3d`, `w_smpl`, `valid`, or the name of any
                 other column, as stored. None: all of the seven. With `streams`: their names, and these with `_ok`, in
                 the place of `features`.
@@ -257,6 +264,10 @@ class Split:
             out: buffers to fill, by field, of the right shape and type; they are in the answer.
             streams: several streams, in the place of `stream`; each is a field of its own name.
             history: of a stream of `streams`, how many rows before each window are read, too.
+
+        Labels are expressed in the crop that the network of `stream`, or of the first of `streams`, saw: its box, and
+        where that was mirrored, the mirrored person. Without a stream, they are of the usual crop. Other columns are as
+        they are stored.
 
         Returns:
             `features` (B, T, dim); `kp_2d` (B, T, 49, 3) x and y in [-1, 1] across the crop, confidence; `kp_3d`
@@ -299,7 +310,10 @@ class Split:
             run_starts = self._run_starts(starts) if history else starts
             return StreamWindows(self._stream(name), starts, seqlen, history.get(name, 0), run_starts)
 
-        known = labels.Labels(raw, lambda: self._tables["track_crop_scale"][track])
+        crop = None
+        if not labels.IN_CROP.isdisjoint(wanted):
+            crop = self._crop(next(iter(numbers.values()), None), track, unused=numbers.keys().isdisjoint(wanted))
+        known = labels.Labels(raw, lambda: self._tables["track_crop_scale"][track], crop)
         found: dict[str, Array] = {}
         for name in wanted:
             if name in labels.FIELDS:
@@ -348,6 +362,32 @@ class Split:
     def _ends(self) -> NDArray[np.int64]:
         """Where each track stops; before them, a row before all rows."""
         return np.concatenate([[np.iinfo(np.int64).min], self._tables["track_stop"]])
+
+    def _crop(self, stream: str | None, track: NDArray[np.int64], *, unused: bool) -> labels.Crop | None:
+        """What a stream's network saw instead of the boxes of (B,) tracks; None: the boxes themselves.
+
+        `unused`: none of the stream's own fields is read; it need not exist then, unless the caller has named it.
+        """
+        if stream is None or (unused and isinstance(stream, _Unnamed) and not self._has_usual_stream):
+            return None
+        policy = self._stream(stream).crop
+        if not policy.moves_boxes:
+            return None
+        scale = self._tables["track_crop_scale"][track][:, None]
+        keys = self._jitter_keys(policy)[track][:, None]
+        return lambda bbox, frame: policy.boxes(bbox, scale, keys, frame)
+
+    @cached_property
+    def _has_usual_stream(self) -> bool:
+        return self.store.exists(Place.of(self.store, self.name, USUAL).manifest)
+
+    def _jitter_keys(self, policy: CropPolicy) -> NDArray[np.uint64]:
+        """(tracks,) from what each track's jitter is drawn: hashed once."""
+        if policy.jitter is None:
+            return np.zeros(len(self.tracks), np.uint64)
+        if policy not in self._keys:
+            self._keys[policy] = policy.keys(self.tracks.names)
+        return self._keys[policy]
 
     def _run_starts(self, starts: NDArray[np.int64]) -> NDArray[np.int64]:
         """(B,) the first row of the run that each row is in."""
@@ -400,7 +440,7 @@ def _fields_of_streams(stream: str | None, streams: Sequence[str] | None, histor
     """Field -> the stream whose numbers it has. Raises ValueError for a choice of streams that is none."""
     if isinstance(streams, str):
         raise TypeError(f"streams must be a sequence of names, not the text {streams!r}")
-    if streams is not None and isinstance(stream, str) and stream is not USUAL:
+    if not (streams is None or stream is None or isinstance(stream, _Unnamed)):
         raise ValueError(f"expected stream or streams, found both: {stream!r}, {list(streams)}")
     if unclear := sorted({*(streams or ())} & {*labels.FIELDS, *COLUMNS}):
         raise ValueError(f"streams: {unclear} are names of labels, too; read these streams by stream=NAME")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.crop_policy import CropPolicy
 from cache.errors import CacheChanged, CacheError
 from cache.format import shard as shards
 from cache.format.layout import (
@@ -111,6 +113,18 @@ class OpenStream:
         self._has[[int(shard) for shard in commit.manifest["shards"][name]]] = True
         self._has[foreign_shards(commit.manifest, rows)] = False  # of other rows
         self._complete = np.zeros(len(self._has), bool)  # shards that are known to have every row
+
+    @cached_property
+    def crop(self) -> CropPolicy:
+        """What its network saw of each row. Raises CacheError for a policy that this version does not know."""
+        identity = self.commit.manifest.get("identity")
+        found = identity.get("crop", {}) if isinstance(identity, Mapping) else {}
+        try:
+            return CropPolicy.from_dict(found)
+        except (TypeError, ValueError) as error:
+            location = self.commit.place.store.location(self.commit.place.manifest)
+            do = "Use a version that knows it, or read labels only (stream=None)."
+            raise CacheError.at(location, expected="a crop policy", found=f"{found} ({error})", do=do) from None
 
     @property
     def shards(self) -> list[int]:
