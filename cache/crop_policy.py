@@ -65,6 +65,11 @@ class CropPolicy:
             height, width = self.region
             raise ValueError(f"region {height}x{width}: expected height x width, each at most the size, {self.size} px")
 
+    @property
+    def follows_box(self) -> bool:
+        """Whether the track's own box is cut out, unmoved."""
+        return self.jitter is None and self.scale == 1
+
     @classmethod
     def parse(cls, text: str) -> CropPolicy:
         """The policy of words as in luigi.cfg. Raises ValueError for words that there are not.
@@ -107,11 +112,6 @@ class CropPolicy:
             given["jitter"] = Jitter(**given["jitter"])
         return cls(**given)
 
-    @property
-    def moves_boxes(self) -> bool:
-        """Whether `boxes` may give others than it is given."""
-        return self.jitter is not None or self.scale != 1
-
     def keys(self, names: Iterable[str]) -> NDArray[np.uint64]:
         """Track names -> (N,) from what each track's jitter is drawn."""
         jitter = self.jitter or Jitter(copy=1)
@@ -128,7 +128,7 @@ class CropPolicy:
         `crop_scale`, `keys` (of each row's track) and `frame` numbers broadcast to (...). With zero ranges and scale 1
         the boxes are the given ones, to the bit.
         """
-        if not self.moves_boxes:
+        if self.follows_box:
             return bbox, np.zeros(bbox.shape[:-1], bool)
         box = np.asarray(bbox, np.float64).copy()
         box[..., 2:] *= self.scale

@@ -188,18 +188,19 @@ class Split:
         Raises ValueError unless seqlen and stride are at least 1 and tail is "drop" or "cover", and for both `stream`
         and `streams`.
         """
-        runs = self._runs
+        runs = self.runs
         for name in _fields_of_streams(stream, streams, {}).values():
             runs = intersect(runs, self._stream(name).rows_with_flag(*HAS_VALUE))
         return windows_of(runs, seqlen=seqlen, stride=stride, tail=tail)
 
     def undecodable(self, stream: str) -> int:
         """How many rows of committed tracks the stream has no features for, since their pictures were not readable."""
-        lost = intersect(self._runs, self._stream(stream).rows_with_flag(UNDECODABLE))
+        lost = intersect(self.runs, self._stream(stream).rows_with_flag(UNDECODABLE))
         return int((lost[:, 1] - lost[:, 0]).sum())
 
     @property
-    def _runs(self) -> Ranges:
+    def runs(self) -> Ranges:
+        """(R, 2) int64 of [start, stop) rows, ascending: each run of frames one step after the other, in one track."""
         return np.stack([self._tables["run_start"], self._tables["run_stop"]], axis=1)
 
     def has_unfinished_commit(self, stream: str | None = None) -> bool:
@@ -371,7 +372,7 @@ class Split:
         if stream is None or (unused and isinstance(stream, _Unnamed) and not self._has_usual_stream):
             return None
         policy = self._stream(stream).crop
-        if not policy.moves_boxes:
+        if policy.follows_box:
             return None
         scale = self._tables["track_crop_scale"][track][:, None]
         keys = self._jitter_keys(policy)[track][:, None]

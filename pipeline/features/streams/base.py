@@ -95,6 +95,11 @@ class Stream(ABC):
     dtype: ClassVar[str]  # float16, float32 or bytes
 
     @property
+    def needs(self) -> tuple[str, ...]:
+        """The columns that a split must have; others are without this stream."""
+        return ("frame_index", "bbox")
+
+    @property
     def stand_in(self) -> bool:
         """Whether it is only for demo data, as an untrained network."""
         return False
@@ -179,6 +184,12 @@ class PairStream(Stream):
         return {"stand_in": self.stand_in}
 
 
+def policy_of(stream: Stream) -> CropPolicy:
+    """The crop policy of a stream of crops; the usual one for a stream of labels, which has none."""
+    policy: CropPolicy = getattr(stream, "crop", WHOLE)
+    return policy
+
+
 class LabelComputer(Protocol):
     """A label stream's computation, loaded and on its device."""
 
@@ -202,6 +213,10 @@ class LabelStream(Stream):
 
     dtype: ClassVar[str] = "float32"
     columns: ClassVar[tuple[str, ...]]  # as in the cache: ("kp_2d",)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return self.columns
 
     @abstractmethod
     def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> LabelComputer:
