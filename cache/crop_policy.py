@@ -127,6 +127,7 @@ class CropPolicy:
         digests = (hashlib.blake2b((mark + name).encode(), digest_size=8).digest() for name in names)
         return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
 
+    @np.errstate(over="ignore")  # of a single row's numbers, NumPy would report it
     def boxes(
         self, bbox: NDArray[np.float32], crop_scale: NDArray[np.float64], keys: NDArray[np.uint64], frame: NDArray[Any]
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
