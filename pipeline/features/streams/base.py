@@ -91,8 +91,12 @@ class Stream(ABC):
 
     kind: ClassVar[str]
     version: ClassVar[int] = 1  # raised by hand whenever the same crops would give something else
-    dim: ClassVar[int]  # numbers a row; 0 for bytes
     dtype: ClassVar[str]  # float16, float32 or bytes
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """Numbers a row, 0 for bytes: a class variable, or an option where it depends on others."""
 
     @property
     def stand_in(self) -> bool:
