@@ -13,12 +13,13 @@ from typing import Any, Final
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torchvision.models.resnet import ResNet
 
 from pipeline.errors import ConfigError
 from pipeline.features.networks import backbones
 from pipeline.features.networks.backbones import Loaded
-from pipeline.features.networks.base import Network, PlainNetwork, chosen_device, compute
+from pipeline.features.networks.base import WHOLE, Network, Normalisation, PlainNetwork, chosen_device, compute
 from pipeline.features.networks.cpu import CpuNetwork, OneByOne, bf16_is_native
 from pipeline.features.networks.cuda import CudaNetwork
 from pipeline.features.networks.resnet import folded
@@ -33,8 +34,15 @@ COMPARED_CROPS: Final = 4  # rendered crops of which fast features are compared 
 LEAST_COSINE: Final = 0.9999  # of fast and exact features
 
 
-def load(weights: WeightsSpec, precision: str, machine: Machine, recorded: Mapping[str, Any] | None) -> Network:
-    """A ResNet-50 on its device. `recorded`: provenance of the rows that the stream has already, if any.
+def load(
+    weights: WeightsSpec,
+    precision: str,
+    machine: Machine,
+    recorded: Mapping[str, Any] | None,
+    region: tuple[int, int] = WHOLE,
+) -> Network:
+    """A ResNet-50 on its device, for crops of `region` (height, width) px. `recorded`: provenance of the rows that the
+    stream has already, if any.
 
     An untrained network's features have a mean near 9 and vary by 0.25 over poses, so its output is standardised by
     statistics over rendered crops, or by the recorded ones. Real weights are never standardised.
@@ -45,12 +53,13 @@ def load(weights: WeightsSpec, precision: str, machine: Machine, recorded: Mappi
     network, provenance = backbones.load(weights)
     running: Network
     if device.type == "cuda":
-        found = folded(network)
-        running = CudaNetwork(found, device, fast=fast, batch_size=machine.batch_size, compiled=machine.compile)
+        loaded = Loaded(folded(network), provenance, region, Normalisation(region[1]), dim=2048)
+        running = _on_cuda(loaded, device, machine, fast=fast)
     else:
-        running = CpuNetwork(network, fast=fast, batch_size=machine.batch_size, threads=machine.threads)
+        size, threads = machine.batch_size, machine.threads
+        running = CpuNetwork(network, fast=fast, batch_size=size, threads=threads, region=region)
     if weights.stand_in:
-        statistics = (recorded or {}).get("standardisation") or _statistics(network)
+        statistics = (recorded or {}).get("standardisation") or _statistics(network, region)
         running.mean, running.std = (np.array(statistics[name], np.float32) for name in ("mean", "std"))
         provenance["standardisation"] = dict(statistics)
     running.provenance = {**provenance, "arithmetic": running.arithmetic, "device": running.device}
@@ -76,29 +85,30 @@ def run(load: Callable[[], Loaded], precision: str, machine: Machine) -> Network
 
 
 def _on_device(loaded: Loaded, device: torch.device, machine: Machine, *, fast: bool) -> Network:
-    size, region = machine.batch_size, loaded.region
     if device.type == "cuda":
-        compiled, normalisation = machine.compile, copy.deepcopy(loaded.normalisation)
-        return CudaNetwork(
-            loaded.network,
-            device,
-            fast=fast,
-            batch_size=size,
-            compiled=compiled,
-            region=region,
-            normalisation=normalisation,
-        )
+        return _on_cuda(loaded, device, machine, fast=fast)
     dtype = torch.bfloat16 if fast else torch.float32
     network = PlainNetwork(loaded.network, dtype, channels_last=True, normalisation=loaded.normalisation)
-    return OneByOne(network, region, batch_size=size, threads=machine.threads)
+    return OneByOne(network, loaded.region, batch_size=machine.batch_size, threads=machine.threads)
+
+
+def _on_cuda(loaded: Loaded, device: torch.device, machine: Machine, *, fast: bool) -> CudaNetwork:
+    size, normalisation = machine.batch_size, copy.deepcopy(loaded.normalisation)  # moved there
+    how: dict[str, Any] = {"fast": fast, "batch_size": size, "compiled": machine.compile}
+    return CudaNetwork(loaded.network, device, **how, region=loaded.region, normalisation=normalisation)
+
+
+def _rendered(n: int, region: tuple[int, int]) -> NDArray[np.uint8]:
+    """`calibration_crops` as (n, height, width, 3): resized to the longer side, and the middle of that."""
+    (height, width), side, crops = region, max(region), calibration_crops(n)
+    if side != crops.shape[1]:
+        crops = np.stack([cv2.resize(crop, (side, side)) for crop in crops]).astype(np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    return np.ascontiguousarray(crops[:, top : top + height, left : left + width])
 
 
 def _check_fast(exact: Network, fast: Network, name: str) -> None:
-    height, width = exact.region
-    side = max(height, width)
-    crops = np.stack([cv2.resize(crop, (side, side)) for crop in calibration_crops(COMPARED_CROPS)])
-    top, left = (side - height) // 2, (side - width) // 2
-    crops = np.ascontiguousarray(crops[:, top : top + height, left : left + width], np.uint8)
+    crops = _rendered(COMPARED_CROPS, exact.region)
     a, b = (compute(network, crops).astype(np.float64) for network in (exact, fast))
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     least = float(((a * b).sum(axis=1) / lengths).min())
@@ -109,9 +119,9 @@ def _check_fast(exact: Network, fast: Network, name: str) -> None:
         )
 
 
-def _statistics(network: ResNet) -> dict[str, list[float]]:
+def _statistics(network: ResNet, region: tuple[int, int]) -> dict[str, list[float]]:
     """Mean and standard deviation of each feature over rendered crops, rounded: they read back exactly."""
-    exact = CpuNetwork(network, fast=False, batch_size=0, threads=0)
-    features = compute(exact, calibration_crops(CALIBRATION_CROPS)).astype(np.float64)
+    exact = CpuNetwork(network, fast=False, batch_size=0, threads=0, region=region)
+    features = compute(exact, _rendered(CALIBRATION_CROPS, region)).astype(np.float64)
     mean, std = features.mean(axis=0), features.std(axis=0, ddof=1).clip(min=1e-4)
     return {"mean": [float(f"{x:.6g}") for x in mean], "std": [float(f"{x:.6g}") for x in std]}

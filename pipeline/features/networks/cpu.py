@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.models.resnet import ResNet
 
-from pipeline.crops import CROP_SIZE
-from pipeline.features.networks.base import Network, Normalisation, PlainNetwork
+from pipeline.features.networks.base import WHOLE, Network, Normalisation, PlainNetwork
 from pipeline.features.networks.resnet import GlobalMean, folded
 
 BATCH_SIZE: Final = 16  # no larger one is faster, and what is between two layers still fits the caches
@@ -30,16 +29,19 @@ class CpuNetwork(Network):
     `fast` uses bf16 where the CPU has it. Otherwise fp32, in batches of one size, whatever `batch_size`.
     """
 
-    def __init__(self, network: ResNet, *, fast: bool, batch_size: int, threads: int) -> None:
-        super().__init__((batch_size if fast else 0) or BATCH_SIZE, threads or len(os.sched_getaffinity(0)))
+    def __init__(
+        self, network: ResNet, *, fast: bool, batch_size: int, threads: int, region: tuple[int, int] = WHOLE
+    ) -> None:
+        super().__init__((batch_size if fast else 0) or BATCH_SIZE, threads or len(os.sched_getaffinity(0)), region)
         self.device = "cpu"
         self._forward: FusedNetwork | PlainNetwork
         if fused_available():
             dtype = torch.bfloat16 if fast and bf16_is_native() else torch.float32
-            self._forward = FusedNetwork(network, dtype, self.batch_size)
+            self._forward = FusedNetwork(network, dtype, self.batch_size, region)
             self.arithmetic = f"{'bf16' if dtype == torch.bfloat16 else 'fp32'}, oneDNN's fused convolutions"
         else:
-            self._forward = PlainNetwork(folded(network), torch.float32, channels_last=True)
+            pixels = Normalisation(region[1])
+            self._forward = PlainNetwork(folded(network), torch.float32, channels_last=True, normalisation=pixels)
             self.arithmetic = "fp32, layer by layer"
 
     @torch.inference_mode()
@@ -87,13 +89,13 @@ def bf16_is_native() -> bool:
 
 
 class FusedNetwork:
-    """uint8 crops (batch_size, 224, 224, 3) RGB -> features (batch_size, 2048) float32."""
+    """uint8 crops (batch_size, height, width, 3) RGB -> features (batch_size, 2048) float32."""
 
-    def __init__(self, network: ResNet, dtype: torch.dtype, batch_size: int) -> None:
+    def __init__(self, network: ResNet, dtype: torch.dtype, batch_size: int, region: tuple[int, int]) -> None:
         network = folded(network).to(dtype, memory_format=torch.channels_last)
         self._dtype = dtype
-        self._normalisation, self._mean = Normalisation(), GlobalMean()
-        self._first = _Convolution(network.conv1, (batch_size, 3, CROP_SIZE, CROP_SIZE))
+        self._normalisation, self._mean = Normalisation(region[1]), GlobalMean()
+        self._first = _Convolution(network.conv1, (batch_size, 3, *region))
         self._pool = network.maxpool
         shape = _after(network.maxpool, self._first.output)
         self._blocks: list[_Block] = []

@@ -130,6 +130,11 @@ class Stream(ABC):
         return cls(**options) if options.keys() <= {f.name for f in fields(cls)} else None
 
 
+def region_of(crop: CropPolicy) -> tuple[int, int]:
+    """(height, width) px of what a computer is given of a crop."""
+    return crop.region or (crop.size, crop.size)
+
+
 def crop_identity(crop: CropPolicy) -> dict[str, Any]:
     """A crop policy's part of an identity: none where it is the usual one, as in older streams."""
     found = crop.as_dict()

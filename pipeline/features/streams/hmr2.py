@@ -46,7 +46,7 @@ class Hmr2(NumberStream):
             raise ConfigError("crop: HMR2.0 sees the middle of a crop of 256 px: begin with size:256 region:256x192")
 
     def __str__(self) -> str:
-        return f"{self.checkpoint.name}, {self.precision}"
+        return f"{self.checkpoint.name}, {self.precision}, crop {self.crop}"
 
     def identity(self) -> dict[str, Any]:
         own = {"kind": self.kind, "version": self.version, "precision": self.precision}

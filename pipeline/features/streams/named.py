@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pipeline.errors import ConfigError
-from pipeline.features.streams.base import Machine, NumberStream
+from pipeline.features.streams.base import Machine, NumberStream, region_of
 from pipeline.features.streams.loaded import Precision, check_precision, loaded
 from pipeline.features.weights import NetworkWeights
 
@@ -44,7 +44,9 @@ class NamedNetwork(NumberStream):
     example: ClassVar[str]
 
     def __str__(self) -> str:
-        return f"{self.network}, {self.weights}, {self.precision}"
+        return f"{self.network}, {self.weights}, {self.precision}" + (
+            f", crop {self.crop}" if self.crop.as_dict() else ""
+        )
 
     @property
     def stand_in(self) -> bool:
@@ -79,7 +81,7 @@ class NamedNetwork(NumberStream):
     def _named(self) -> Named:
         from pipeline.features.networks.named import Named
 
-        return Named(self.kind, self.network, self.crop.region or (self.crop.size, self.crop.size))
+        return Named(self.kind, self.network, region_of(self.crop))
 
 
 @dataclass(frozen=True, kw_only=True)
