@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -149,7 +150,7 @@ DEGENERATE = {  # what no homography can be concluded from -> source, target
     "39 points": (POINTS[:39], POINTS[:39]),
     "points on a line": (LINE, LINE * 1.01),
     "one point": (np.zeros((80, 2)), np.full((80, 2), 0.1)),
-    "a corner that moves by half the crop": (POINTS, POINTS + [1.01, 0]),
+    "a corner that moves by half the crop": (POINTS, [*POINTS, 1.01, 0]),
     "the middle goes to infinity": (POINTS, 1 / np.stack([POINTS[:, 0], POINTS[:, 0] / (POINTS[:, 1] + 2)], axis=1)),
 }
 
@@ -163,7 +164,7 @@ def test_what_is_degenerate_gives_the_identity_unknown(what: str, method: Any) -
 
 
 def test_a_corner_may_move_by_just_below_half_the_crop() -> None:
-    found, known = homography.fit(POINTS, POINTS + [0.99, 0])
+    found, known = homography.fit(POINTS, [*POINTS, 0.99, 0])
     assert known
     np.testing.assert_allclose(found, similarity(0, 1, 0.99, 0), atol=1e-10)
 
@@ -245,7 +246,7 @@ def test_one_box_for_both_crops_shows_the_scene_at_rest_where_boxes_of_their_own
     scene, rng = textured(3, 400), np.random.default_rng(3)
     boxes = np.array([200, 200, 180, 180]) + rng.uniform(-18, 18, (4, 4)) * [1, 1, 1, 0]
     boxes[:, 3] = boxes[:, 2]
-    for before, box in zip(boxes[:-1], boxes[1:], strict=True):
+    for before, box in itertools.pairwise(boxes):
         earlier, own, later = (crops.crop_person(scene, b, 1.0) for b in (box, before, box))
         assert np.abs(homography.between(earlier, later)[0] - np.eye(3)).max() == 0
         assert np.abs(homography.between(own, later)[0] - np.eye(3)).max() > 5e-2

@@ -55,7 +55,11 @@ def test_a_crop_beside_the_picture_shows_no_motion_that_could_be_known(crop: np.
 def test_its_identity_has_its_options_and_not_the_computer_it_was_computed_on() -> None:
     stream = streams.get("homography", flow="lk", fit="plain", crop=CropPolicy(size=256, region=(256, 192)))
     assert stream.identity() == {
-        **{"kind": "homography", "version": 1, "flow": "lk", "fit": "plain", "finest_scale": 1},
+        "kind": "homography",
+        "version": 1,
+        "flow": "lk",
+        "fit": "plain",
+        "finest_scale": 1,
         "crop": {"size": 256, "region": [256, 192]},
     }
     assert streams.of_identity(json.loads(json.dumps(stream.identity()))) == stream
@@ -147,7 +151,7 @@ def test_without_both_hips_and_shoulders_nothing_is_known(missing: str) -> None:
 
 
 def test_a_torso_of_no_size_is_not_known_and_no_row_depends_on_another() -> None:
-    point = labels(**{name: (5, 5) for name in STANDING})
+    point = labels(**dict.fromkeys(STANDING, (5, 5)))
     values, known = computed(np.concatenate([point, labels(**STANDING), labels()]))
     assert known.tolist() == [False, True, False]
     np.testing.assert_allclose(values, [0 * EXPECTED, EXPECTED, 0 * EXPECTED], atol=1e-7)
