@@ -101,7 +101,7 @@ def plan_extraction(root: cache.Root, split: str, spec: StreamSpec, *, replace: 
 
 def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False) -> ExtractionPlan:
     """The same for a split that is open; what the stream was extracted with otherwise is in `differs`, not raised."""
-    if "bbox" not in committed.columns:  # motion only: there are no pixels
+    if not set(spec.stream.needs) <= set(committed.columns):  # motion only: there are no pixels
         return ExtractionPlan(committed.root, committed.name, spec, spec.identity(), replace=False, why="")
     target = spec.identity(committed)
     make = functools.partial(ExtractionPlan, committed.root, committed.name, spec, target, replace=False)
@@ -132,7 +132,7 @@ def refuse_untrained(spec: StreamSpec, raw: Path, setting: str) -> None:
         weights = getattr(spec.stream, "weights", spec.stream)
         raise ConfigError(
             f"{setting} = {weights}: an untrained network is for demo data, and {raw} holds real data. Name its "
-            f"weights: {FORMS}."
+            f"weights: {getattr(weights, 'forms', FORMS)}."
         )
 
 
