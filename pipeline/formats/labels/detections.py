@@ -23,7 +23,7 @@ AGAIN: Final = "Run the detector on this video again."
 EXPORT: Final = "Export one of the joint orders in docs/datasets/kinetics.md: x, y and score of each joint in pixels."
 ALPHAPOSE_NAMES: Final = ("alphapose-results.json",)  # its own; or as the video is called
 ONE_VIDEO: Final = "Have the files of one video, and of one run of the detector, in a folder."
-COCO_FORMAT: Final = "Run AlphaPose without --format: its own format, coco, is a list."
+COCO_FORMAT: Final = "Export a list of results, as AlphaPose does without --format."
 _NUMBERED: Final = re.compile(r"(?P<name>(?:.*\D)?)(?P<number>[0-9]{1,18})(?:_keypoints)?\.json", re.DOTALL)
 _PICTURE: Final = re.compile(r"(?P<name>(?:.*\D)?)(?P<number>[0-9]{1,18})", re.DOTALL)
 
@@ -45,11 +45,11 @@ class Detections:
 
 
 def openpose_files(folder: Path, video: str = "") -> list[tuple[int, Path]]:
-    """(frame, file) for OpenPose's `<video>_<12 digits>_keypoints.json`, in order; empty where there is no JSON.
+    """(frame, file) for OpenPose's `<video>_<12 digits>_keypoints.json`, in order; empty where there is nothing.
 
     Other names that end in a number are read too, if all files have the same: `000.json`, `cam01.0000.json`. Files of
-    AlphaPose are passed over. Raises RawDataError where the folder has JSON of which none is OpenPose's of this video,
-    or files of several names.
+    AlphaPose are passed over. Raises RawDataError where the folder has files or folders of which none is OpenPose's of
+    this video, or files of several names.
     """
     numbered: dict[str, list[tuple[int, Path]]] = {}
     odd = []
@@ -58,7 +58,7 @@ def openpose_files(folder: Path, video: str = "") -> list[tuple[int, Path]]:
             continue
         if match := _NUMBERED.fullmatch(name):
             numbered.setdefault(match["name"], []).append((int(match["number"]), folder / name))
-        elif name.endswith(".json"):
+        else:
             odd.append(name)
     for own in numbered.values():  # AlphaPose's results are called as the video, which may end in a number
         if [file.name for _, file in own] == [f"{video}.json"]:

@@ -408,8 +408,11 @@ def test_alphaposes_other_formats_are_refused_with_the_option_to_leave_out(raw: 
     assert "without --format" in read(raw)[1]["message"]
 
 
-@pytest.mark.parametrize("names", [["a.json"], ["keypoints.json", "b.json"], ["a_0.json", "b_0.json"]])
-def test_json_of_which_none_is_used_is_no_clip_without_keypoints(raw: Path, names: list[str]) -> None:
+@pytest.mark.parametrize(
+    "names",
+    [["a.json"], ["keypoints.json", "b.json"], ["a_0.json", "b_0.json"], ["a_0_keypoints.JSON"], ["a_0.json.gz"]],
+)
+def test_files_of_which_none_is_used_is_no_clip_without_keypoints(raw: Path, names: list[str]) -> None:
     folder = write_openpose(raw, {})
     for name in names:
         (folder / name).write_text("{}")
