@@ -24,7 +24,7 @@ ORDER = {  # packages, and the folders and modules of each, from low to high: no
         __main__
     """,
     "vibe_model": """
-        errors cameras rotations metrics losses settings runs networks checkpoints prediction evaluation training
+        errors cameras rotations metrics losses settings runs networks hmmr checkpoints prediction evaluation training
         __init__
     """,
     "report": "__init__ figures page data training provenance summary assembly",

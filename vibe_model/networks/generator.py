@@ -81,12 +81,14 @@ class Regressor(nn.Module):
     init_shape: Tensor
     init_cam: Tensor
 
-    def __init__(self, body: Body, *, feature_size: int = FEATURE_SIZE, hidden_size: int = 1024) -> None:
+    def __init__(
+        self, body: Body, *, feature_size: int = FEATURE_SIZE, hidden_size: int = 1024, dropout: float = 0.5
+    ) -> None:
         super().__init__()
         self.fc1 = Linear(feature_size + POSE_SIZE + SHAPE_SIZE + CAMERA_SIZE, hidden_size)
-        self.drop1 = Dropout(0.5)
+        self.drop1 = Dropout(dropout)
         self.fc2 = Linear(hidden_size, hidden_size)
-        self.drop2 = Dropout(0.5)
+        self.drop2 = Dropout(dropout)
         self.decpose = Linear(hidden_size, POSE_SIZE)
         self.decshape = Linear(hidden_size, SHAPE_SIZE)
         self.deccam = Linear(hidden_size, CAMERA_SIZE)
