@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from vibe_model.checkpoints import LoadReport, load_published
     from vibe_model.hmmr import losses as hmmr_losses
     from vibe_model.hmmr.discriminator import PoseDiscriminator
-    from vibe_model.hmmr.networks import HMMR
-    from vibe_model.networks.discriminator import MotionDiscriminator
-    from vibe_model.networks.generator import VIBE
-    from vibe_model.settings.config import TrainConfig
+    from vibe_model.hmmr.generator import HMMR
+    from vibe_model.vibe.config import TrainConfig
+    from vibe_model.vibe.discriminator import MotionDiscriminator
+    from vibe_model.vibe.generator import VIBE
 
 __all__ = [
     "HMMR",
@@ -29,12 +29,12 @@ __all__ = [
 ]
 
 _HOMES: Final = {
-    "HMMR": "hmmr.networks",
-    "VIBE": "networks.generator",
+    "HMMR": "hmmr.generator",
+    "VIBE": "vibe.generator",
     "LoadReport": "checkpoints",
-    "MotionDiscriminator": "networks.discriminator",
+    "MotionDiscriminator": "vibe.discriminator",
     "PoseDiscriminator": "hmmr.discriminator",
-    "TrainConfig": "settings.config",
+    "TrainConfig": "vibe.config",
     "load_published": "checkpoints",
 }
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vibe_model.cameras import LIMITS, has_optimal_camera
 from vibe_model.cameras import optimal_camera as best_camera
 from vibe_model.errors import ConfigError
-from vibe_model.hmmr.networks import Prediction, Sets
+from vibe_model.hmmr.generator import Prediction, Sets
 from vibe_model.losses import COMMON14, centre_on_hips
 from vibe_model.rotations import axis_angle_to_matrix
 

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from tests.vibe_model.builders import TinyBody, small_vibe
 from vibe_model import HMMR, PoseDiscriminator
 from vibe_model.errors import ConfigError
-from vibe_model.hmmr.networks import Convolution, Hallucinator, MovieStrip
+from vibe_model.hmmr.generator import Convolution, Hallucinator, MovieStrip
 
 SIZE = 64  # of features: two channels a group
 

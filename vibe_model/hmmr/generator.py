@@ -18,19 +18,13 @@ from torch.nn import functional
 from vibe_model.cameras import project_orthographic
 from vibe_model.errors import ConfigError
 from vibe_model.networks.cpu_kernels import Dropout
-from vibe_model.networks.generator import (
-    CAMERA_SIZE,
-    FEATURE_SIZE,
-    POSE_SIZE,
-    REGRESSOR_ITERATIONS,
-    SHAPE_SIZE,
-    Estimate,
-    Regressor,
-)
+from vibe_model.networks.video_model import CAMERA_SIZE, FEATURE_SIZE, SHAPE_SIZE, Estimate, VideoModel, posed
 from vibe_model.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rotation_6d_to_matrix
+from vibe_model.vibe.generator import POSE_SIZE, REGRESSOR_ITERATIONS, Regressor
 
 if TYPE_CHECKING:
     from pipeline.body import Body
+    from vibe_model.hmmr.config import HMMRConfig
 
 NORMS: Final = ("window", "frame")  # what the group norm's statistics are over
 REGRESSORS: Final = ("hmr", "spin")  # axis-angle with ReLU, or 6D without
@@ -183,14 +177,13 @@ class HMRRegressor(Corrections):
         return pose, shape, camera
 
 
-class HMMR(nn.Module):
+class HMMR(VideoModel):
     """Video features -> one body a frame, and what it was and will be `deltas` frames from there.
 
     norm: what the group norm's statistics are over, "window" or "frame"; regressor: "hmr", 85 numbers, or "spin",
     VIBE's, which can start from SPIN's weights. hallucinator: whether there is one; temporal: False regresses each
     frame from its own feature. width: of a bottleneck that encoder and hallucinator work in; None: the feature's size.
-    `body` owns the SMPL data: no checkpoint of this model holds any of it. Raises ConfigError for an unknown norm or
-    regressor, and for sizes that do not fit.
+    Raises ConfigError for an unknown norm or regressor, and for sizes that do not fit.
     """
 
     def __init__(
@@ -290,14 +283,8 @@ class HMMR(nn.Module):
         return Estimate(rotmat, shape.reshape(*frames, SHAPE_SIZE), camera.reshape(*frames, CAMERA_SIZE))
 
     def pose(self, estimate: Estimate, eval_joints: bool = False, vertices: bool = True) -> dict[str, Tensor]:
-        """An estimate of any leading axes (here B, T) as numbers that can be compared with labels.
-
-        As `VIBE.pose`, by the orthographic camera: theta (B, T, 85), kp_3d (B, T, 49, 3) m, kp_2d (B, T, 49, 2) in
-        [-1, 1] over the crop, rotmat (B, T, 24, 3, 3) and, with `vertices`, verts (B, T, 6890, 3) m. With `eval_joints`
-        the 14 joints of `common14` instead of 49.
-        """
-        axis_angle = matrix_to_axis_angle(estimate.rotmat).flatten(-2)  # (B, T, 72)
-        return self._compared(estimate, axis_angle, eval_joints, vertices)
+        """`posed`, by the orthographic camera."""
+        return posed(self.body, estimate, project_orthographic, eval_joints=eval_joints, vertices=vertices)
 
     def _of_strip(self, strip: Tensor, eval_joints: bool, vertices: bool) -> Prediction:
         return self._posed(self._states(strip), strip.shape[:2], eval_joints, vertices)
@@ -323,29 +310,12 @@ class HMMR(nn.Module):
         cameras = torch.cat((camera[None], still)).reshape(n_sets, *frames, CAMERA_SIZE)
         rotmat = self._rotmat(poses).reshape(n_sets, *frames, 24, 3, 3)
         shapes = shape.reshape(*frames, SHAPE_SIZE).expand(n_sets, *frames, SHAPE_SIZE)
-        if isinstance(self.regressor, HMRRegressor):  # as summed up: angles may exceed pi
+        every = self.pose(Estimate(rotmat, shapes, cameras), eval_joints, vertices)
+        if isinstance(self.regressor, HMRRegressor):  # the pose as summed up: angles may exceed pi
             axis_angle = poses.reshape(n_sets, *frames, AXIS_ANGLE_SIZE)
-        else:
-            axis_angle = matrix_to_axis_angle(rotmat).flatten(-2)
-        every = self._compared(Estimate(rotmat, shapes, cameras), axis_angle, eval_joints, vertices)
+            every["theta"] = torch.cat((cameras, axis_angle, shapes), dim=-1)
         current, *moved = ({name: value[i] for name, value in every.items()} for i in range(n_sets))
         return {**current, "deltas": dict(zip(self.steps, moved, strict=True))}
-
-    def _compared(self, estimate: Estimate, axis_angle: Tensor, eval_joints: bool, vertices: bool) -> dict[str, Tensor]:
-        rotmat, shape, camera = estimate
-        frames = camera.shape[:-1]
-        flat = {"betas": shape.reshape(-1, SHAPE_SIZE), "rotmat": rotmat.reshape(-1, 24, 3, 3)}
-        out: dict[str, Tensor] = {}
-        if vertices:
-            posed = self.body(**flat)
-            joints = self.body.common14(posed.verts) if eval_joints else posed.joints
-            out["verts"] = posed.verts.reshape(*frames, *posed.verts.shape[1:])
-        else:
-            joints = self.body.joints(**flat, order="common14" if eval_joints else "spin49")
-        joints = joints.reshape(*frames, *joints.shape[1:])
-        theta = torch.cat((camera, axis_angle, shape), dim=-1)
-        kp_2d = project_orthographic(joints, camera)
-        return {"theta": theta, **out, "kp_2d": kp_2d, "kp_3d": joints, "rotmat": rotmat}
 
     def _rotmat(self, pose: Tensor) -> Tensor:
         """(..., 72) rad or (..., 144) 6D -> (..., 24, 3, 3)."""
@@ -353,6 +323,12 @@ class HMMR(nn.Module):
         if isinstance(self.regressor, HMRRegressor):
             return axis_angle_to_matrix(per_joint)
         return rotation_6d_to_matrix(per_joint)
+
+
+def build_generator(config: HMMRConfig, body: Body) -> HMMR:
+    """A generator by the configuration, with fresh parameters."""
+    names = ("norm", "regressor", "deltas", "dropout", "hallucinator", "temporal", "feature_size", "regressor_size")
+    return HMMR(body, width=config.width or None, **{name: getattr(config, name) for name in names})
 
 
 def head_name(dt: int) -> str:
