@@ -23,10 +23,12 @@ from pipeline.settings.sections import TYPES
 from tasks import settings
 from tasks.settings import OF_TRAINING
 from tasks.training import train_config
-from vibe_model.settings import mposer_config
-from vibe_model.settings.config import PRESETS, TrainConfig
-from vibe_model.settings.variants import VARIANTS
+from vibe_model.models import MODELS
+from vibe_model.vibe import mposer_config
+from vibe_model.vibe.config import PRESETS, TrainConfig
+from vibe_model.vibe.variants import VARIANTS
 
+HMMR = MODELS["hmmr"]
 ROOT = Path(__file__).parents[2]
 DOCS = [page for page in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in page.parts]
 PAGES = [*sorted(ROOT.glob("*.md")), *DOCS, *sorted((ROOT / "benchmarks").glob("*.md"))]
@@ -172,7 +174,7 @@ def value(spec: Any, key: str, text: str) -> Any:
 
 def test_every_section_is_there() -> None:
     documented = re.findall(r"^## `\[(\w+)\]`$", document("settings.md"), re.MULTILINE)
-    assert sorted(documented) == sorted([*OWN, *OPTIONS, "train", "mposer"])
+    assert sorted(documented) == sorted([*OWN, *OPTIONS, "train", "hmmr", "mposer"])
 
 
 @pytest.mark.parametrize("section", [*OWN, *OPTIONS])
@@ -218,6 +220,19 @@ def test_every_setting_of_training_is_there_with_the_presets_values() -> None:
     for key, row in documented.items():
         for preset in ("published", "embedded"):
             assert value(TrainConfig, key, row[preset]) == getattr(PRESETS[preset](), key), f"{key} of {preset}"
+
+
+def test_every_setting_of_hmmr_is_there_with_the_presets_values() -> None:
+    documented = documented_settings("hmmr")
+    own = {key: documented.pop(key) for key in settings.WHICH_RUNS}
+    assert own["preset"]["default"] == HMMR.preset
+    assert all(f"`{name}`" in own["preset"]["meaning"] for name in HMMR.presets)
+    assert all(f"`{name}`" in own["variant"]["meaning"] for name in HMMR.variants)
+    elsewhere = {"cache", "runs", "body", "stream"}
+    assert set(documented) == {field.name for field in dataclasses.fields(HMMR.config)} - elsewhere
+    for key, row in documented.items():
+        for preset, make in HMMR.presets.items():
+            assert value(HMMR.config, key, row[preset]) == getattr(make(), key), f"{key} of {preset}"
 
 
 def test_every_setting_of_the_motion_prior_is_there_with_the_presets_values() -> None:
