@@ -50,7 +50,7 @@ from pipeline import crops, homography
 from pipeline.features import networks
 from pipeline.features.extract import extract
 from pipeline.features.networks import backbones
-from pipeline.features.networks.resnet import IMAGENET_MEAN, IMAGENET_STD
+from pipeline.features.networks.base import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams import Computer, Machine, NumberStream
