@@ -174,7 +174,7 @@ def fit(
     to where it went. plain: You2Me's transform without normalisation, of all points; it takes no weights.
 
     The identity, unknown: fewer than 40 points of weight above 0; a system whose second smallest singular value is
-    below 1e-4 of the largest, as of points on a line; |h33| below 1e-6 of the norm; a corner of [-1, 1]^2 that moves
+    below 1e-4 of the largest, as of points on a line; h33 below 1e-6 of the norm; a corner of [-1, 1]^2 that moves
     by more than 1. Points that are not finite do not count. Where no point moved it is exactly the identity. Raises
     ValueError for other shapes.
     """

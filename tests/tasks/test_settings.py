@@ -18,11 +18,11 @@ from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.settings import sections
 from tasks import evaluation, settings
-from tasks.settings import vibe_settings
+from tasks.settings import VIBE, model_settings
 from tasks.training import train_config
-from vibe_model.settings.config import TrainConfig
-from vibe_model.settings.mposer_config import MPoserConfig
-from vibe_model.settings.variants import variant_of
+from vibe_model.models import variant_of
+from vibe_model.vibe.config import TrainConfig
+from vibe_model.vibe.mposer_config import MPoserConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -267,7 +267,7 @@ def test_a_variant_wins_over_the_settings_and_several_are_joined(config_with, tm
     assert (both.n_layers, both.disc_pool) == (0, "concat")
     for text in ("none", ""):
         loaded = load(tmp_path, GOOD.replace("preset = embedded", f"preset = embedded\nvariant = {text}"))
-        assert vibe_settings(loaded).name == "embedded"
+        assert model_settings(loaded, VIBE).name == "embedded"
 
 
 def test_the_baseline_is_the_configured_variant_frame_by_frame(config_with) -> None:

@@ -14,11 +14,11 @@ import cache
 from cache import CacheChanged, CacheError
 from tests.vibe_model.builders import SMALL, MemorySplit, TinyBody, write_split
 from vibe_model.errors import ConfigError, DataError
-from vibe_model.settings.config import TrainConfig
 from vibe_model.training import feature_table
 from vibe_model.training.data import Batches, Inputs, on_device, stream
 from vibe_model.training.feature_table import TableProgress
-from vibe_model.training.vibe import VIBETrainer
+from vibe_model.vibe.config import TrainConfig
+from vibe_model.vibe.training import VIBETrainer
 
 CPU = torch.device("cpu")
 
