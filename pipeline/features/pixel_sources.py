@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Final, NamedTuple, Protocol
 
@@ -18,6 +18,7 @@ from pipeline.features.plan import missing_rows
 from pipeline.features.spec import stored_crops
 from pipeline.features.streams.crops import Crops
 from pipeline.pixels import sources
+from pipeline.pixels.another_way import another_way
 from pipeline.pixels.decode import PictureError
 from pipeline.pixels.frames import FrameSource, Image
 
@@ -84,6 +85,10 @@ class Pixels(Protocol):
         """One answer for each target, which are ascending. `alive` is called whenever progress is made."""
         ...
 
+    def another_way(self) -> tuple[Pixels, str]:
+        """The same pixels, decoded otherwise than an extraction does, and how. Raises PipelineError for no such way."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Frames:
@@ -113,6 +118,10 @@ class Frames:
                 yield Decoded(None, f"{self.name}, frame {frame.index}: {frame.problem}", frame.kind)
             else:
                 yield Decoded(functools.partial(_cropped, frame.image))
+
+    def another_way(self) -> tuple[Pixels, str]:
+        source, way = another_way(self.source)
+        return replace(self, source=source), way
 
 
 def _cropped(picture: Image, cut: Cut, size: int) -> Image:
@@ -153,6 +162,10 @@ class StoredCrops:
                 yield Decoded(None, f"{where}: {error}", error.kind)
             else:
                 yield Decoded(functools.partial(_resampled, image, target.stored))
+
+    def another_way(self) -> tuple[Pixels, str]:
+        """They are what the stream was computed from, however they were decoded."""
+        return self, f"stream {self.stream}"
 
 
 def _resampled(image: Image, stored: Cut | None, cut: Cut, size: int) -> Image:
