@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import pickle
 import time
 from collections.abc import Iterator, Sequence
@@ -23,15 +22,16 @@ import numpy as np
 from cache.fingerprint import fingerprint
 from pipeline.cli.progress import Progress, silent
 from pipeline.detect.base import Detect, Detector, People
+from pipeline.detect.clips import EXTENSIONS, clips_in
 from pipeline.detect.files import ClipFiles, Part, annotations_text, images_text
 from pipeline.errors import ConfigError, PipelineError, RawDataError
 from pipeline.pixels.cuts import Histogram, cuts, difference, histogram
 from pipeline.pixels.frames import Frame, Image, Video
 from pipeline.processes import MEMORY, TIMEOUT, Failed, Process, alive, sendable
+from pipeline.raw.digests import file_digest
 from pipeline.raw.stand_in import is_stand_in
 
 VERSION: Final = 1  # raised by hand whenever the same clip and detector would give another file
-EXTENSIONS: Final = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")
 PART: Final = 1000  # frames
 AHEAD: Final = 2  # batches that are decoded while the network computes one
 TRIALS: Final = 2  # processes that may end at a batch
@@ -49,23 +49,6 @@ class Report:
     undecoded: int = 0  # frames within clips
     decoding: float = 0.0  # s that the network waited for frames
     seconds: float = 0.0
-
-
-def clips_in(raw: Path) -> list[str]:
-    """Video files anywhere below `raw`, by name, as paths below it. Hidden files and folders are passed over.
-
-    Raises ConfigError when there is no such folder or no clip in it.
-    """
-    if not raw.is_dir():
-        raise ConfigError(f"{raw}: there is no such folder. Name the folder that the clips are in.")
-    found = []
-    for folder, folders, names in os.walk(raw, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        clips = (name for name in names if Path(name).suffix.lower() in EXTENSIONS and not name.startswith("."))
-        found += [(Path(folder) / name).relative_to(raw).as_posix() for name in clips]
-    if not found:
-        raise ConfigError(f"{raw}: no clip is below it: a file that ends in {', '.join(EXTENSIONS)}, in any capitals")
-    return sorted(found)
 
 
 def detect_clips(
@@ -87,6 +70,9 @@ def detect_clips(
     Raises ConfigError for a folder without clips and for a stand-in detector on real data, and what loading raises.
     """
     clips = clips_in(raw)
+    if not clips:
+        found = "no clip is below it" if raw.is_dir() else "there is no such folder"
+        raise ConfigError(f"{raw}: {found}. Name a folder with files that end in {', '.join(EXTENSIONS)}.")
     demo = is_stand_in(raw)
     if detector.stand_in and not demo:
         raise ConfigError(f"{detector.name} finds people in demo data alone, and {raw} is none: take another detector")
@@ -163,6 +149,7 @@ class _Run:
             about
             | {
                 "clip": files.clip,
+                "clip_digest": file_digest(self.raw / files.clip),
                 "frames": len(differences),
                 "undecoded": undecoded[:1000],
                 "persons": n_persons,

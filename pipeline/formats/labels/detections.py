@@ -16,6 +16,7 @@ from pipeline.errors import RawDataError, refuse
 from pipeline.formats.joint_orders import LONGEST, MIDPOINT, ORDERS, order_of
 from pipeline.formats.json_files import kind, load_json, records, whole
 from pipeline.raw.digests import names_in
+from pipeline.raw.files import open_regular
 from pipeline.skeletons import joint_names
 
 BODY: Final = {136: 26, 133: 23}  # joints of Halpe-136 and COCO-WholeBody -> those before face and hands
@@ -115,6 +116,13 @@ def read_alphapose(file: Path) -> Detections:
     by_joint = [_by_joint(persons) for persons in keypoints]
     order = _order(file, by_joint) if by_joint else "coco"
     return Detections(order, np.array(frames, np.int64), by_joint, identity, frames)
+
+
+def read_results(file: Path) -> Detections:
+    """A clip's results in one file: AlphaPose's or COCO's list of people, or COCO's object, by its first character."""
+    with open_regular(file) as stream:
+        start = stream.read(64).lstrip()
+    return read_alphapose(file) if start.startswith(b"[") else read_coco(file)
 
 
 def read_coco(file: Path) -> Detections:

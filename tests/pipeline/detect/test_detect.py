@@ -14,7 +14,8 @@ import pytest
 
 from pipeline.__main__ import main
 from pipeline.detect.base import Detect, Detector, People
-from pipeline.detect.run import Report, clips_in, detect_clips
+from pipeline.detect.clips import clips_in
+from pipeline.detect.run import Report, detect_clips
 from pipeline.errors import ConfigError, PipelineError, RawDataError
 from pipeline.formats.labels.detections import read_coco
 from pipeline.pixels.frames import Image
