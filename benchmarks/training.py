@@ -49,13 +49,14 @@ from pipeline.crops import normalise_keypoints
 from pipeline.skeletons import JOINTS, convert
 from vibe_model import TrainConfig, losses, runs, training
 from vibe_model.cameras import project
+from vibe_model.models import variant_of
 from vibe_model.rotations import matrix_to_axis_angle, rotation_6d_to_matrix
-from vibe_model.settings.mposer_config import MPoserConfig
-from vibe_model.settings.variants import PER_FRAME, VARIANTS, variant_of
-from vibe_model.training import mposer
 from vibe_model.training.data import Batches, on_device, stream
 from vibe_model.training.parallel import Group
-from vibe_model.training.vibe import VIBETrainer
+from vibe_model.vibe import mposer_training as mposer
+from vibe_model.vibe.mposer_config import MPoserConfig
+from vibe_model.vibe.training import VIBETrainer
+from vibe_model.vibe.variants import PER_FRAME, VARIANTS
 
 ROOT: Final = Path(__file__).parents[1]
 USUAL, FP32, BF16 = WAYS = ("usual", "ours, fp32", "ours, bf16")

@@ -23,7 +23,7 @@ from report.page import Section
 from report.training.run import Run
 from vibe_model import runs
 from vibe_model.errors import VibeModelError
-from vibe_model.settings.config import PRESETS, TrainConfig
+from vibe_model.vibe.config import PRESETS, TrainConfig
 
 SOFTWARE: Final = ("vibe-pipeline", "jinja2", "matplotlib", "numpy", "opencv-python", "tensorboard", "zarr")
 PLACES: Final = frozenset({"name", "cache", "runs", "body", "pretrained", "mposer"})  # settings that name files

@@ -9,7 +9,7 @@ from tasks.data import Convert, Data, Extract, Synthesize
 from tasks.evaluation import EvaluateVIBE
 from tasks.events import take_over_from_luigi
 from tasks.report import Report
-from tasks.training import TrainMPoser, TrainVIBE
+from tasks.training import TrainHMMR, TrainMPoser, TrainVIBE
 
 __all__ = [
     "Ablation",
@@ -19,6 +19,7 @@ __all__ = [
     "Extract",
     "Report",
     "Synthesize",
+    "TrainHMMR",
     "TrainMPoser",
     "TrainVIBE",
 ]

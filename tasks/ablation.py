@@ -28,8 +28,8 @@ from tasks.terminal import DEMO_DATA, fact, shortened, warn
 from tasks.training import TrainVIBE, read_metrics, train_config
 from vibe_model import runs
 from vibe_model.metrics import ERRORS, PROTOCOLS
-from vibe_model.settings.config import TrainConfig
-from vibe_model.settings.variants import PER_FRAME, VARIANTS
+from vibe_model.vibe.config import TrainConfig
+from vibe_model.vibe.variants import PER_FRAME, VARIANTS
 
 Metrics = Mapping[str, Any]  # a run's metrics.json
 Runs = Mapping[str, Mapping[str, Metrics]]  # by variant, and by the name of the run's folder: a seed each
@@ -63,7 +63,7 @@ class Ablation(PipelineTask):
 
     verb = "ablate"
     variants = luigi.Parameter(
-        default="", description="of vibe_model.settings.variants, or configured; empty: all that fit"
+        default="", description="of vibe_model.vibe.variants, or configured; empty: all that fit"
     )
     seeds = luigi.Parameter(default="", description="such as 0,1,2; empty: the configuration's own")
 

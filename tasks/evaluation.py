@@ -20,8 +20,8 @@ from tasks.training import TrainVIBE, read_metrics, train_config
 from vibe_model import runs
 from vibe_model.evaluation import published
 from vibe_model.metrics import ERRORS, PROTOCOLS, UNITS
-from vibe_model.settings.config import TrainConfig
-from vibe_model.settings.variants import PER_FRAME
+from vibe_model.vibe.config import TrainConfig
+from vibe_model.vibe.variants import PER_FRAME
 
 RESULTS: Final = "results.csv"
 COLUMNS: Final = ("split", "protocol", "model", *ERRORS, "frames")  # of results.csv

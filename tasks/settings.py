@@ -1,4 +1,7 @@
-"""luigi.cfg as typed objects: what `pipeline.settings` reads of it, with [train], [mposer] and Luigi's own sections."""
+"""luigi.cfg as typed objects: what `pipeline.settings` reads of it, with those of training and Luigi's own sections.
+
+Those of training are [train] (VIBE's), one of each other model, and [mposer].
+"""
 
 from __future__ import annotations
 
@@ -18,15 +21,17 @@ from pipeline.settings import file as luigi_cfg
 from pipeline.settings import sections
 from pipeline.settings.file import Section, did_you_mean, settings_file
 from pipeline.settings.sections import Sections
+from vibe_model import models
 from vibe_model.errors import VibeModelError
-from vibe_model.settings import config as of_training
-from vibe_model.settings import mposer_config as of_mposer
-from vibe_model.settings.config import TrainConfig
-from vibe_model.settings.mposer_config import MPoserConfig
+from vibe_model.models import MODELS, Model
 from vibe_model.settings.run_config import RunConfig
-from vibe_model.settings.variants import variant_of
+from vibe_model.settings.video_config import VideoConfig
+from vibe_model.vibe import mposer_config as of_mposer
+from vibe_model.vibe.mposer_config import MPoserConfig
 
-WHICH_RUNS: Final = ("preset", "variant", "baseline")  # keys of [train] that are no setting of a run
+VIBE: Final = MODELS["vibe"]
+EMBEDDED: Final = "embedded"  # the preset that every model has: where [train] has it, so have the others
+WHICH_RUNS: Final = ("preset", "variant", "baseline")  # keys of a model's section that are no setting of a run
 SET_ELSEWHERE: Final = ("cache", "runs", "body", "stream")  # settings of a run, by [paths] and [features]
 # A prior is for the windows that a generator is trained on: these settings of it are [train]'s.
 OF_TRAINING: Final = ("cache", "runs", "validation", "seqlen", "stride", "strides", "window_weights", "tail", "seed")
@@ -45,7 +50,7 @@ EXIT_CODES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Settings(Sections):
-    """All of luigi.cfg that is ours. [train] and [mposer] are checked, and stay text: they build on presets."""
+    """All of luigi.cfg that is ours. What trains models is checked, and stays text: it builds on presets."""
 
     @property
     def train(self) -> Section:
@@ -67,11 +72,11 @@ class Settings(Sections):
 
 @dataclass(frozen=True, slots=True)
 class WhichRuns:
-    """[train]: which runs there are, and what the other keys start from."""
+    """Of a model's section: which runs there are, and what the other keys start from."""
 
     preset: str = "published"
     variant: str | None = None  # several are joined by +
-    baseline: bool = True  # EvaluateVIBE trains the per-frame baseline, too
+    baseline: bool = True  # its evaluation trains the per-frame baseline, too
 
 
 @functools.cache
@@ -83,15 +88,22 @@ def settings() -> Settings:
 def load(file: Path) -> Settings:
     """Read and check a whole luigi.cfg.
 
-    Raises ConfigError, which names the line, as `pipeline.settings.sections.load` does, and for mistakes in [train] and
-    [mposer] that can be seen without looking at what they name.
+    Raises ConfigError, which names the line, as `pipeline.settings.sections.load` does, and for mistakes in the models'
+    sections and [mposer] that can be seen without looking at what they name.
     """
     found = sections.load(file)
     s = Settings(**{f.name: getattr(found, f.name) for f in fields(found)})
-    config, at = vibe_settings(s), functools.partial(s.source.where, "train")
+    for model in MODELS.values():
+        _check(s, model, model_settings(s, model))
+    mposer_settings(s)
+    return s
+
+
+def _check(s: Settings, model: Model, config: VideoConfig) -> None:
+    at = functools.partial(s.source.where, model.section)
     known, broken = _known_splits(datasets.names())
     for key in ("strides", "tracks"):  # training would ignore other splits
-        for name in getattr(config, key) if key in s.train else ():
+        for name in getattr(config, key) if key in s.source.section(model.section) else ():
             if name not in known and name.split("/")[0] not in broken:
                 raise ConfigError(f"{at(key)}: there is no split {name}; known: {', '.join(known)}")
     # What torch would refuse only when training begins.
@@ -102,36 +114,36 @@ def load(file: Path) -> Settings:
             f"{at('processes')} = {config.processes}: device is {config.device}, but each of several processes has a "
             "GPU of its own. Take device = cuda."
         )
-    mposer_settings(s)
-    return s
 
 
-def which_runs(s: Settings) -> WhichRuns:
-    """Raises ConfigError."""
-    return WhichRuns(**s.train.typed(WhichRuns))
+def which_runs(s: Settings, model: Model = VIBE) -> WhichRuns:
+    """What a model's section names. Raises ConfigError."""
+    as_in_train = model.section != VIBE.section and which_runs(s).preset == EMBEDDED
+    usual = WhichRuns(preset=EMBEDDED if as_in_train else model.preset)
+    return replace(usual, **s.source.section(model.section).typed(WhichRuns))
 
 
-def vibe_settings(s: Settings, variant: str = "", seed: int | None = None) -> TrainConfig:
-    """[train]: a preset, what luigi.cfg sets instead, the paths, and a variant of that: luigi.cfg's or another.
+def model_settings(s: Settings, model: Model, variant: str = "", seed: int | None = None) -> VideoConfig:
+    """A model's section: a preset, what luigi.cfg sets instead, the paths, and a variant of that: its own or another.
 
     Raises ConfigError.
     """
-    runs = which_runs(s)
-    own = _own(s.train, runs.preset, of_training.PRESETS, SET_ELSEWHERE, WHICH_RUNS)
+    runs, section = which_runs(s, model), s.source.section(model.section)
+    own = _own(section, runs.preset, model.presets, SET_ELSEWHERE, WHICH_RUNS)
     paths, variant = s.paths, variant or runs.variant or ""
     own |= {"cache": paths.cache, "runs": paths.runs, "body": paths.body, "stream": s.features.stream}
     own |= {} if seed is None else {"seed": seed}
     try:
-        config = replace(of_training.PRESETS[runs.preset](), **own)
+        config = replace(model.presets[runs.preset](), **own)
         # A variant's name promises its settings: they win over luigi.cfg's.
-        return replace(variant_of(config, variant), name=f"{config.name}-{variant}" if variant else config.name)
+        return replace(models.variant_of(config, variant), name=f"{config.name}-{variant}" if variant else config.name)
     except VibeModelError as error:
-        raise ConfigError(s.train.located(str(error))) from error
+        raise ConfigError(section.located(str(error))) from error
 
 
 def mposer_preset(s: Settings) -> str:
     """The preset of [mposer]: `embedded` where [train] has that, else `amass`, unless it is set."""
-    return str(s.mposer.get("preset", "embedded" if which_runs(s).preset == "embedded" else "amass"))
+    return str(s.mposer.get("preset", EMBEDDED if which_runs(s).preset == EMBEDDED else "amass"))
 
 
 def mposer_settings(s: Settings) -> tuple[MPoserConfig, dict[str, Any]]:
@@ -165,8 +177,9 @@ def check_inputs(s: Settings, config: RunConfig) -> None:
     Raises ConfigError.
     """
     known, broken = _known_splits(s.data.datasets)
+    section = models.of(config).section if isinstance(config, VideoConfig) else VIBE.section
     for key in SPLITS:
-        at = s.source.where("train", key)
+        at = s.source.where(section, key)
         for name in (name for name in getattr(config, key, ()) if name in config.splits and name not in known):
             dataset = name.split("/")[0]
             if dataset in broken:
@@ -179,7 +192,7 @@ def check_inputs(s: Settings, config: RunConfig) -> None:
             raise ConfigError(f"{at}: there is no split {name}{did_you_mean(name, known)} known: {', '.join(known)}")
     pretrained = getattr(config, "pretrained", None)
     if pretrained is not None and not pretrained.is_file():
-        at = s.source.where("train", "pretrained")
+        at = s.source.where(section, "pretrained")
         raise ConfigError(f"{at} = {pretrained}: there is no such file. Name another, or none.")
 
 

@@ -1,4 +1,4 @@
-"""windows -> training, as Luigi tasks: VIBE's generator and discriminator, and the motion prior MPoser."""
+"""windows -> training, as Luigi tasks: one of each model, and the motion prior MPoser."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from abc import abstractmethod
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import luigi
 
@@ -21,13 +21,15 @@ from pipeline.cli.text import count
 from pipeline.errors import ConfigError
 from tasks.base import PipelineTask
 from tasks.data import NETWORK, Data
-from tasks.settings import OF_TRAINING, UNLESS_SET, check_inputs, mposer_settings, settings, vibe_settings
+from tasks.settings import OF_TRAINING, UNLESS_SET, VIBE, check_inputs, model_settings, mposer_settings, settings
 from tasks.terminal import fact, plain, say, shortened
 from vibe_model import runs
 from vibe_model.errors import VibeModelError
-from vibe_model.settings.config import TrainConfig
-from vibe_model.settings.mposer_config import MPoserConfig
+from vibe_model.models import MODELS, Model
 from vibe_model.settings.run_config import RunConfig
+from vibe_model.settings.video_config import VideoConfig
+from vibe_model.vibe.config import TrainConfig
+from vibe_model.vibe.mposer_config import MPoserConfig
 
 if TYPE_CHECKING:
     from pipeline.cli.progress import Progress
@@ -37,17 +39,24 @@ if TYPE_CHECKING:
 AS_SET: Final = "as luigi.cfg sets it"
 
 
-def train_config(variant: str = "", seed: int = -1) -> TrainConfig:
-    """[train] of luigi.cfg: a preset, a variant of it, the settings that differ from these, and the paths.
+def model_config(model: Model, variant: str = "", seed: int = -1) -> VideoConfig:
+    """A model's section of luigi.cfg: a preset, a variant of it, the settings that differ from these, and the paths.
 
-    variant (of `vibe_model.settings.variants`) and seed: in place of luigi.cfg's, unless empty and below 0. With
-    `prior = mposer`, the checkpoint is that of `TrainMPoser` where the settings name none. Raises ConfigError.
+    variant (of the model's) and seed: in place of luigi.cfg's, unless empty and below 0. VIBE with `prior = mposer`
+    has the checkpoint of `TrainMPoser` where the settings name none. Raises ConfigError.
     """
-    config = vibe_settings(settings(), variant, None if seed < 0 else seed)
+    config = model_settings(settings(), model, variant, None if seed < 0 else seed)
     check_inputs(settings(), config)
-    if config.prior != "mposer" or config.mposer is not None:
-        return config
-    return replace(config, mposer=mposer_checkpoint(config))
+    if isinstance(config, TrainConfig) and config.prior == "mposer" and config.mposer is None:
+        return replace(config, mposer=mposer_checkpoint(config))
+    return config
+
+
+def train_config(variant: str = "", seed: int = -1) -> TrainConfig:
+    """[train] of luigi.cfg: VIBE's configuration, as `model_config`."""
+    config = model_config(VIBE, variant, seed)
+    assert isinstance(config, TrainConfig)
+    return config
 
 
 def mposer_config(train: TrainConfig) -> MPoserConfig:
@@ -84,7 +93,7 @@ class TrainingTask(PipelineTask):
 
     verb, unit = "train", "step"
     resources = NETWORK
-    variant = luigi.Parameter(default="", description=f"of vibe_model.settings.variants; empty: {AS_SET}")
+    variant = luigi.Parameter(default="", description=f"of the model's VARIANTS; empty: {AS_SET}")
     seed = luigi.IntParameter(default=-1, description=f"-1: {AS_SET}")
 
     @abstractmethod
@@ -119,10 +128,12 @@ class TrainMPoser(TrainingTask):
         return Data()
 
     def work(self) -> None:
-        from vibe_model.training import mposer  # imports torch
+        from vibe_model.vibe import mposer_training  # imports torch
 
         with self.progress() as progress:
-            folder = mposer.run(self.config(), progress=shown_by(progress, self.what, "reconstruction_deg", "°"))
+            folder = mposer_training.run(
+                self.config(), progress=shown_by(progress, self.what, "reconstruction_deg", "°")
+            )
         # On motion that it was not trained on, beside the error of the mean pose.
         held_out = [
             f"{split} {found['reconstruction_deg']:.1f}° off (mean pose {found['mean_pose_deg']:.1f}°)"
@@ -132,20 +143,21 @@ class TrainMPoser(TrainingTask):
         self.done(", ".join(held_out))
 
 
-class TrainVIBE(TrainingTask):
-    """Train generator and motion discriminator on the cached features."""
+class TrainModel(TrainingTask):
+    """Train one model on the cached features. A subclass names it."""
+
+    model: ClassVar[Model]
 
     @property
     def what(self) -> str:
-        return f"VIBE, {self.config().name}{self.of_seed}"
+        return f"{self.model.title}, {self.config().name}{self.of_seed}"
 
-    def config(self) -> TrainConfig:
-        return train_config(self.variant, self.seed)
+    def config(self) -> VideoConfig:
+        return model_config(self.model, self.variant, self.seed)
 
     def requires(self) -> list[luigi.Task]:
-        if self.config().prior != "mposer" or settings().train.get("mposer", "none") not in ("", "none"):
-            return [Data()]
-        return [Data(), TrainMPoser(variant=self.variant, seed=self.seed)]
+        self.config()
+        return [Data()]
 
     def work(self) -> None:
         config = self.config()
@@ -162,7 +174,27 @@ class TrainVIBE(TrainingTask):
         self.done(f"validation PA-MPJPE {best['pa_mpjpe']:.1f} mm, best of epoch {best['epoch'] + 1}")
 
 
-def kept(config: TrainConfig) -> str:
+class TrainVIBE(TrainModel):
+    """Train generator and motion discriminator on the cached features."""
+
+    model = VIBE
+
+    def config(self) -> TrainConfig:
+        return train_config(self.variant, self.seed)
+
+    def requires(self) -> list[luigi.Task]:
+        if self.config().prior != "mposer" or settings().train.get("mposer", "none") not in ("", "none"):
+            return [Data()]
+        return [Data(), TrainMPoser(variant=self.variant, seed=self.seed)]
+
+
+class TrainHMMR(TrainModel):
+    """Train HMMR's generator and pose discriminator on the cached features."""
+
+    model = MODELS["hmmr"]
+
+
+def kept(config: VideoConfig) -> str:
     """What is kept of an interrupted training: the step of its last checkpoint."""
     last = runs.run_folder(config) / runs.LAST
     if not last.is_file():
@@ -173,7 +205,7 @@ def kept(config: TrainConfig) -> str:
     return f"step {step:,} of {config.epochs * config.iterations:,} ({shortened(last)})"
 
 
-def train(config: TrainConfig, variant: str, progress: Progress, what: str) -> Path:
+def train(config: VideoConfig, variant: str, progress: Progress, what: str) -> Path:
     """Train in this process, or in as many as the settings ask for. Returns the run's folder."""
     from tasks.prediction.pictures import Pictures
     from vibe_model import training  # imports torch
@@ -183,7 +215,7 @@ def train(config: TrainConfig, variant: str, progress: Progress, what: str) -> P
     if n == 1:
         return training.run(config, progress=shown_by(progress, what), pictures=Pictures(config))
     progress(0, config.epochs * config.iterations, f"{n} processes")
-    command = ["-m", "tasks", "train", f"--variant={variant}", f"--seed={config.seed}"]
+    command = ["-m", "tasks", "train", f"--model={config.MODEL}", f"--variant={variant}", f"--seed={config.seed}"]
     _launch("--standalone", "--nproc-per-node", str(n), *command)
     return runs.run_folder(config)
 

@@ -19,6 +19,7 @@ from pathlib import Path
 CORE = """
 boxes | pipeline/boxes.py | test_boxes
 crops | pipeline/crops.py | test_crops
+homography | pipeline/homography.py | test_homography
 skeletons | pipeline/skeletons.py | test_skeletons
 linking | pipeline/linking.py pipeline/cleaning.py pipeline/pixels/cuts.py | test_linking test_cleaning test_cuts
 penn_action | pipeline/datasets/penn_action.py | test_penn_action
@@ -34,7 +35,7 @@ losses | vibe_model/losses.py vibe_model/rotations.py | test_losses test_rotatio
 h36m | pipeline/datasets/h36m.py pipeline/formats/labels/h36m*.py | test_h36m
 metrics | vibe_model/metrics.py vibe_model/evaluation/frame_errors.py | test_metrics test_evaluation
 threedpw | pipeline/datasets/threedpw.py pipeline/formats/labels/three*.py | test_3dpw
-steps | vibe_model/training/steps.py vibe_model/networks/[gd]*.py | test_steps test_[gd]*r
+steps | vibe_model/vibe/steps.py vibe_model/networks/[gd]*.py | test_steps test_[gd]*r
 amass | pipeline/datasets/amass.py pipeline/formats/labels/amass*.py | test_amass
 formats | pipeline/formats/[achp]*.py pipeline/datasets/pixels.py | test_matlab test_cdf test_pickles test_pixels
 evaluation | vibe_model/evaluation/evaluate.py vibe_model/prediction/[sw]*.py | test_evaluation test_prediction

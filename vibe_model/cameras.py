@@ -9,11 +9,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vibe_model.errors import ConfigError
+
 Floats = NDArray[np.floating[Any]]
 Float32s = NDArray[np.float32]
 
 FOCAL_LENGTH_PX: Final = 5000.0  # of the perspective camera that a weak-perspective one becomes (HMR, SPIN)
 CROP_PX: Final = 224
+METHODS: Final = ("least_squares", "trace")  # of the optimal camera's scale
+LIMITS: Final = (0.7, 10.0)  # of the optimal camera's scale, in crops that the person fills
+_FEWEST_POINTS: Final = 2
+_LEAST_SPREAD: Final = 1e-8  # sum of squares about the mean, (half a crop)^2: less is one point
+_TRACE_RIDGE: Final = 1e-6
 
 
 def project(joints: Tensor, camera: Tensor) -> Tensor:
@@ -26,6 +33,57 @@ def project(joints: Tensor, camera: Tensor) -> Tensor:
     depth = 2 * FOCAL_LENGTH_PX / (CROP_PX * scale + 1e-9)  # (..., 1) m: where the focal length gives this scale
     points = joints + torch.cat((shift, depth), dim=-1).unsqueeze(-2)  # (..., J, 3)
     return FOCAL_LENGTH_PX * points[..., :2] / points[..., 2:] / (CROP_PX / 2)
+
+
+def project_orthographic(joints: Tensor, camera: Tensor) -> Tensor:
+    """Weak perspective: scale (xy + t). joints (..., J, 3) m, camera (..., 3) scale, tx, ty -> (..., J, 2), [-1, 1]."""
+    return camera[..., None, :1] * (joints[..., :2] + camera[..., None, 1:])
+
+
+def optimal_camera(
+    points: Tensor,
+    targets: Tensor,
+    visible: Tensor,
+    method: str = "least_squares",
+    limits: tuple[float, float] = LIMITS,
+) -> Tensor:
+    """The camera that takes 2D points closest to their targets (Kanazawa et al., CVPR 2019). No gradient reaches any.
+
+    points, targets: (..., J, 2), as by the camera (1, 0, 0) and in the crop; visible: (..., J), counts above 0 ->
+    (..., 3) scale, tx, ty. method: "least_squares", or the authors' "trace": half the trace of the best 2 x 2 map,
+    the same scale where targets are exact. limits: of the scale; a mirrored prediction would take it to 0.
+    A frame for which `has_optimal_camera` is false gets (1, 0, 0). Raises ConfigError for an unknown method.
+    """
+    if method not in METHODS:
+        raise ConfigError(f"method: expected one of {', '.join(METHODS)}, found {method!r}")
+    with torch.no_grad():
+        known = (visible > 0)[..., None]  # (..., J, 1)
+        (source, source_mean), (goal, goal_mean) = (_centred(array, known) for array in (points, targets))
+        found = has_optimal_camera(points, visible)  # (...)
+        if method == "least_squares":
+            scale = (source * goal).sum((-2, -1)) / torch.where(found, source.square().sum((-2, -1)), 1.0)
+        else:
+            (xx, xy), (_, yy) = (row.unbind(-1) for row in (source.mT @ source).unbind(-2))
+            (to_xx, to_xy), (to_yx, to_yy) = (row.unbind(-1) for row in (source.mT @ goal).unbind(-2))
+            xx, yy = xx + _TRACE_RIDGE, yy + _TRACE_RIDGE
+            # The trace of the inverse of [[xx, xy], [xy, yy]] times what goes to the goal, written out.
+            scale = (yy * to_xx - xy * to_yx - xy * to_xy + xx * to_yy) / (xx * yy - xy.square()) / 2
+        scale = scale.clamp(*limits)[..., None]
+        camera = torch.cat((scale, goal_mean / scale - source_mean), dim=-1)
+        return torch.where(found[..., None], camera, camera.new_tensor((1.0, 0.0, 0.0)))
+
+
+def has_optimal_camera(points: Tensor, visible: Tensor) -> Tensor:
+    """Are at least two points visible, not all at one place? (..., J, 2), (..., J) -> (...) bool."""
+    known = (visible > 0)[..., None]
+    spread = _centred(points.detach(), known)[0].square().sum((-2, -1))
+    return (known.sum((-2, -1)) >= _FEWEST_POINTS) & (spread >= _LEAST_SPREAD)
+
+
+def _centred(points: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """(..., J, 2) about the mean of the known ones, 0 elsewhere, and that mean (..., 2)."""
+    mean = torch.where(known, points, 0.0).sum(-2) / known.sum(-2).clamp(min=1)
+    return torch.where(known, points - mean[..., None, :], 0.0), mean
 
 
 def camera_in_picture(camera: Floats, bbox: Floats, picture: tuple[int, int], *, crop_scale: float) -> Float32s:

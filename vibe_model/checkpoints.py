@@ -1,14 +1,13 @@
 """Checkpoints, ours and published ones, read safely and written atomically.  features -> windows -> [training]
 
-VIBE's (`gen_state_dict`), SPIN's (`model`) and the motion prior's (`mposer_state_dict`), in either of torch's file
-formats. A file can hold a program: torch's restricted unpickler runs none, and exactly one type is allowed beyond those
-that it knows, a NumPy number, which is rebuilt here without NumPy's own unpickling.
+VIBE's and ours (`gen_state_dict`) and SPIN's (`model`), in either of torch's file formats. A file can hold a program:
+torch's restricted unpickler runs none, and exactly one type is allowed beyond those that it knows, a NumPy number,
+which is rebuilt here without NumPy's own unpickling.
 """
 
 from __future__ import annotations
 
 import pickle
-import re
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ from torch import Tensor, nn
 
 from vibe_model import runs
 from vibe_model.errors import CheckpointError
-from vibe_model.networks.mposer import MPoser
 
 _KINDS: Final = {"gen_state_dict": "vibe", "model": "spin"}  # key of the tensors -> whose file it is
 _BODY: Final = ("regressor.smpl.", "smpl.")  # SMPL's data: our body model owns it
@@ -39,9 +37,9 @@ class LoadReport:
 
 
 def load_published(model: nn.Module, path: Path | str, *, only: str = "") -> LoadReport:
-    """Fill `model` (a VIBE) from VIBE's checkpoint, from ours, or its regressor from SPIN's.
+    """Fill `model` from a checkpoint of ours or VIBE's, or its regressor from SPIN's.
 
-    only: with "regressor.", only that part of VIBE's checkpoint is read; the rest counts as ignored.
+    only: with "regressor.", only that part of a checkpoint is read; the rest counts as ignored.
 
     Raises CheckpointError, and leaves the model as it was, on a file that is missing, damaged or unsafe, and on any
     tensor that is missing, extra (body data aside), misshapen or non-finite.
@@ -51,46 +49,18 @@ def load_published(model: nn.Module, path: Path | str, *, only: str = "") -> Loa
     present = [key for key in _KINDS if key in content]
     if len(present) != 1 or not isinstance(content[present[0]], Mapping):
         expected = "expected one dict of tensors, 'gen_state_dict' or 'model'"
-        raise CheckpointError(f"{path}: {expected}; found keys: {_some(map(str, content))}")
+        raise CheckpointError(f"{path}: {expected}; found keys: {some(map(str, content))}")
     kind, found = _KINDS[present[0]], content[present[0]]
     prefix, skip = ("regressor.", _BODY + _BACKBONE) if kind == "spin" else ("", _BODY)
     part = prefix or only
     ignored = tuple(str(name) for name in found if str(name).startswith(skip) or not f"{prefix}{name}".startswith(part))
     taken = {f"{prefix}{name}": tensor for name, tensor in found.items() if str(name) not in ignored}
     own = model.state_dict()
-    _check(path, {name: tensor for name, tensor in own.items() if name.startswith(part)}, taken)
+    check_tensors(path, {name: tensor for name, tensor in own.items() if name.startswith(part)}, taken)
     with torch.no_grad():
         for name, tensor in taken.items():
             own[name].copy_(tensor)  # state_dict() shares memory with the model
     return LoadReport(kind, tuple(taken), ignored, tuple(name for name in own if name not in taken))
-
-
-def load_mposer(path: Path | str) -> MPoser:
-    """The prior in a checkpoint that `training.mposer.run` has written: on the CPU, its parameters frozen.
-
-    Its sizes are those of the file's tensors. Raises CheckpointError for a file that is missing, unsafe or something
-    else, and for tensors that are missing, extra, misshapen or not finite.
-    """
-    path = Path(path)
-    content = read_checkpoint(path)
-    tensors = content.get("mposer_state_dict")
-    if not isinstance(tensors, Mapping):
-        raise CheckpointError(
-            f"{path}: expected the best.pt of a motion prior, with 'mposer_state_dict'; found keys: "
-            f"{_some(map(str, content))}. Train one: luigi --module tasks TrainMPoser"
-        )
-    # As large as the file's tensors: the network never costs more memory than the file.
-    shapes = {name: tuple(getattr(tensors.get(name), "shape", ())) for name in ("encoder.weight_hh_l0", "mean.weight")}
-    if any(len(shape) != 2 or 0 in shape for shape in shapes.values()):
-        found = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise CheckpointError(f"{path}: expected matrices that have an MPoser's sizes, found {found}")
-    (_, hidden_size), (latent_size, _) = shapes.values()
-    n_layers = sum(re.fullmatch(r"encoder\.weight_hh_l\d+", str(name)) is not None for name in tensors)
-    prior = MPoser(hidden_size, latent_size, n_layers)
-    _check(path, prior.state_dict(), tensors)
-    prior.load_state_dict(dict(tensors))
-    prior.stand_in = bool(content.get("stand_in", False))
-    return prior.requires_grad_(False).eval()
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -126,13 +96,13 @@ def _reason(error: Exception) -> str:
     return line[:200].rstrip(".") or type(error).__name__
 
 
-def _check(path: Path, expected: Mapping[str, Tensor], found: Mapping[Any, Any]) -> None:
+def check_tensors(path: Path, expected: Mapping[str, Tensor], found: Mapping[Any, Any]) -> None:
     """Raise CheckpointError unless `found` has exactly these tensors, finite and of these shapes."""
     missing, extra = expected.keys() - found.keys(), found.keys() - expected.keys()
     if missing or extra:
         raise CheckpointError(
-            f"{path}: expected exactly the model's tensors; missing: {_some(missing)}; extra: "
-            f"{_some(map(str, extra))}. Build the model with the settings that the checkpoint was trained with."
+            f"{path}: expected exactly the model's tensors; missing: {some(missing)}; extra: "
+            f"{some(map(str, extra))}. Build the model with the settings that the checkpoint was trained with."
         )
     for name, like in expected.items():
         tensor = found[name]
@@ -146,7 +116,8 @@ def _check(path: Path, expected: Mapping[str, Tensor], found: Mapping[Any, Any])
             raise CheckpointError(f"{path}: {name!r}: expected finite numbers, found nan or infinity")
 
 
-def _some(names: Iterable[str]) -> str:
+def some(names: Iterable[str]) -> str:
+    """The first five of some names, for a message."""
     shown = sorted(names)
     more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
     return (", ".join(shown[:5]) or "none") + more

@@ -34,6 +34,7 @@ HIPS: Final = [JOINTS["common14"].index(name) for name in ("rhip", "lhip")]
 PCK_THRESHOLD_MM: Final = 150.0
 AUC_THRESHOLDS_MM: Final = np.arange(0.0, 151.0, 5.0)
 PCK_2D_SHARE: Final = 0.05  # of the larger side of the tight box
+FEWEST_VISIBLE: Final = 6  # keypoints of a frame whose aligned PCK counts
 _MM: Final = 1000.0
 
 
@@ -105,6 +106,39 @@ def hits_2d(pred: Floats, target: Floats, share: float = PCK_2D_SHARE) -> tuple[
     distance = np.linalg.norm(pred.astype(np.float64) - place, axis=-1)  # (N, J)
     right = known & (distance <= share * side[:, None])
     return right.sum(-1).astype(np.float64), known.sum(-1).astype(np.float64)
+
+
+def pck_aligned(
+    pred_2d: Floats, target_2d: Floats, visible: NDArray[Any], alpha: float = 0.05, size: float = 224
+) -> float:
+    """Mean over frames of each frame's share of correct keypoints, in %, after the best 2D scale and translation.
+
+    pred_2d, target_2d: (N, J, 2) px; visible: (N, J), counts above 0. Correct: closer than alpha * size px, as HMMR is
+    evaluated (Kanazawa et al., CVPR 2019, section 4.1). Frames with fewer than 6 visible points are left out; nan when
+    none is left.
+    """
+    share = pck_aligned_by_frame(pred_2d, target_2d, visible, alpha, size)
+    return _mean_or_nan(share[~np.isnan(share)])
+
+
+def pck_aligned_by_frame(
+    pred_2d: Floats, target_2d: Floats, visible: NDArray[Any], alpha: float = 0.05, size: float = 224
+) -> Float64s:
+    """(N,) % as `pck_aligned` has them; nan for frames that are left out."""
+    known = (visible > 0)[..., None]  # (N, J, 1)
+    count = known.sum((-2, -1))  # (N,)
+    centred, at_least_1 = [], np.maximum(count, 1)[:, None]
+    for points in (pred_2d, target_2d):
+        points = np.where(known, points.astype(np.float64), 0)
+        centred.append(np.where(known, points - (points.sum(-2) / at_least_1)[:, None], 0))
+    source, goal = centred
+    spread = np.square(source).sum((-2, -1))
+    # A prediction of one single point has no scale: it is put on the target's mean.
+    scale = np.divide((source * goal).sum((-2, -1)), spread, out=np.zeros_like(spread), where=spread > 0)
+    distance = np.linalg.norm(scale[:, None, None] * source - goal, axis=-1)  # (N, J)
+    right = ((distance < alpha * size) & known[..., 0]).sum(-1)
+    share: Float64s = np.divide(100 * right, count, out=np.full(len(count), np.nan), where=count >= FEWEST_VISIBLE)
+    return share
 
 
 def centre_on_hips(joints: Floats) -> Float64s:

@@ -16,8 +16,8 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 from cache.storage.atomic import sync_folder
 from vibe_model.errors import ConfigError, DataError, StandInMixed
-from vibe_model.settings.config import TrainConfig
 from vibe_model.settings.run_config import RunConfig
+from vibe_model.settings.video_config import VideoConfig
 
 if TYPE_CHECKING:
     from cache import Split
@@ -87,7 +87,7 @@ def one_kind(kinds: Mapping[str, bool | None]) -> bool:
     return bool(demo)
 
 
-def check_streams(config: TrainConfig, splits: Mapping[str, Split]) -> bool:
+def check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
     """Are features of an untrained network among those that are read?
 
     Raises DataError when they are of a wrong size, or of different networks: training on both would mean nothing. A
@@ -121,14 +121,9 @@ def check_streams(config: TrainConfig, splits: Mapping[str, Split]) -> bool:
 def inputs(config: RunConfig, splits: Mapping[str, Split]) -> dict[str, Any]:
     """Digests of everything that the run reads."""
     of_splits = {name: content_digest(splits[name].manifest) for name in config.splits}
-    if not isinstance(config, TrainConfig):
+    if not isinstance(config, VideoConfig):
         return of_splits
-    files = {"pretrained": config.pretrained, "mposer": config.mposer if config.prior == "mposer" else None}
-    if files["mposer"] is not None and not files["mposer"].is_file():
-        raise ConfigError(
-            f"{config.mposer}: expected a trained motion prior for prior = mposer, found none. "
-            "`luigi --module tasks TrainMPoser` trains it."
-        )
+    files = config.files()
     return {
         "splits": of_splits,
         "streams": {name: content_digest(splits[name].stream_manifest(s)) for name, s in config.streams.items()},
@@ -170,7 +165,7 @@ def is_finished(folder: Path) -> bool:
     return (folder / METRICS).is_file() and (folder / BEST).is_file()
 
 
-def beside(config: TrainConfig) -> str:
+def beside(config: VideoConfig) -> str:
     """Why this is another run than the newest one of the same name: "laptop-1f2e...: epochs was 8, is 5".
 
     Empty where it has been started already, or is the first of its name.

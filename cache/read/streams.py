@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.crop_policy import CropPolicy
 from cache.errors import CacheChanged, CacheError
 from cache.format import shard as shards
 from cache.format.layout import (
@@ -112,6 +114,18 @@ class OpenStream:
         self._has[foreign_shards(commit.manifest, rows)] = False  # of other rows
         self._complete = np.zeros(len(self._has), bool)  # shards that are known to have every row
 
+    @cached_property
+    def crop(self) -> CropPolicy:
+        """What its network saw of each row. Raises CacheError for a policy that this version does not know."""
+        identity = self.commit.manifest.get("identity")
+        found = identity.get("crop", {}) if isinstance(identity, Mapping) else {}
+        try:
+            return CropPolicy.from_dict(found)
+        except (TypeError, ValueError) as error:
+            location = self.commit.place.store.location(self.commit.place.manifest)
+            do = "Use a version that knows it, or read labels only (stream=None)."
+            raise CacheError.at(location, expected="a crop policy", found=f"{found} ({error})", do=do) from None
+
     @property
     def shards(self) -> list[int]:
         """Those that it has, ascending."""
@@ -177,6 +191,17 @@ class OpenStream:
             raise CacheError(f"{self._title} has no features for row {row}: its picture was not readable. {_DO}")
         for shard in touched:
             self._complete[shard] = self._complete[shard] or np.isin(self._flags(shard), HAS_VALUE).all()
+
+    def require_shards(self, starts: Ints, stops: Ints) -> None:
+        """Raise CacheError unless the stream has the shards of all rows [start, stop), which may be none.
+
+        To be called for rows before those that `require` has taken.
+        """
+        size = self._geometry.rows_per_shard
+        lacking = np.concatenate([[0], np.cumsum(~self._has)])  # shards before each one that it does not have
+        if (bad := np.flatnonzero(lacking[-(-stops // size)] > lacking[starts // size])).size:
+            first, stop = int(starts[bad[0]]), int(stops[bad[0]])
+            raise CacheError(f"{self._title} does not have all rows {first} to {stop} before a window. {_DO}")
 
     def blobs(self, rows: Ints) -> list[bytes]:
         """The bytes of (N,) rows, in their order. Raises CacheError for rows that the stream does not have."""

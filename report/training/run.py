@@ -24,7 +24,7 @@ from vibe_model import runs
 from vibe_model.errors import ConfigError
 from vibe_model.metrics import ERRORS, PROTOCOLS
 from vibe_model.runs import SEQUENCES, WORST_WINDOWS
-from vibe_model.settings.config import TrainConfig
+from vibe_model.vibe.config import TrainConfig
 
 Metrics = Mapping[str, Any]
 

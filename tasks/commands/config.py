@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -19,18 +19,18 @@ from tasks.settings import (
     OF_TRAINING,
     SET_ELSEWHERE,
     UNLESS_SET,
+    VIBE,
     Settings,
     check_inputs,
     load,
     luigi_defaults,
+    model_settings,
     mposer_preset,
     mposer_settings,
-    vibe_settings,
     which_runs,
 )
-from vibe_model.settings import config as of_training
-from vibe_model.settings import mposer_config as of_mposer
-from vibe_model.settings.variants import VARIANTS
+from vibe_model.models import MODELS, Model
+from vibe_model.vibe import mposer_config as of_mposer
 
 HELP: Final = config.HELP
 DEFAULT: Final = "default"
@@ -71,7 +71,9 @@ def run(args: argparse.Namespace) -> int:
             table.add_row(one.name, plain(text_of(one.value)), plain(one.origin))
         console.show(table)
     try:
-        check_inputs(s, vibe_settings(s))
+        for model in MODELS.values():
+            if model.section == VIBE.section or model.section in s.source.sections:
+                check_inputs(s, model_settings(s, model))
     except ConfigError as error:
         err.print(f"{console.DOUBT} {plain(f'{error} Until then, training is refused; `Data` is not.')}")
         return 1 if args.check else 0
@@ -123,25 +125,16 @@ def effective(s: Settings) -> Iterator[Setting]:
         yield from of(section, getattr(s, section))
         if section == "features":  # options of other kinds of streams have a section of their own
             kinds = {spec.stream.kind: spec.stream for spec in (s.stream, s.crops) if spec is not None}
+            kinds |= {spec.name: spec.stream for spec in s.also}
             every = (one for kind, stream in kinds.items() for one in of(kind, stream))
             yield from (one for one in every if one.key not in {field.name for field in fields(Features)})
     shown = [name for name in datasets.names() if name in s.data.datasets or name in s.source.sections]
     for name in (name for name in shown if name not in datasets.broken(shown)):
         yield from of(name, s.dataset(name))
 
-    runs, train = which_runs(s), vibe_settings(s)
-    yield from of("train", runs)
-    changed = {key: part for part in (runs.variant or "").split("+") for key in VARIANTS.get(part, {})}
-    preset, usual = of_training.PRESETS[runs.preset](), of_training.TrainConfig()
-    for key in (field.name for field in fields(train) if field.name not in SET_ELSEWHERE):
-        otherwise = DEFAULT if getattr(preset, key) == getattr(usual, key) else f"preset {runs.preset}"
-        one = setting("train", key, getattr(train, key), otherwise)
-        if key in changed:
-            one = Setting("train", key, one.value, f"variant {changed[key]}")
-        elif key == "name" and runs.variant:
-            one = Setting("train", key, one.value, f"{one.origin}, variant {runs.variant}")
-        yield one
-
+    for model in MODELS.values():
+        yield from _of_model(s, model, setting)
+    train = model_settings(s, VIBE)
     mposer, chosen = mposer_settings(s)[0], mposer_preset(s)
     yield setting("mposer", "preset", chosen, "[train] preset" if "preset" in s.train else DEFAULT)
     prior, least = of_mposer.PRESETS[chosen](), of_mposer.MPoserConfig()
@@ -156,3 +149,22 @@ def effective(s: Settings) -> Iterator[Setting]:
     for name in sorted(LUIGI):  # Luigi has more keys
         texts = {key: text for (section, key), text in ours.items() if section == name} | s.source.section(name)
         yield from (setting(name, key, str(text)) for key, text in texts.items())
+
+
+def _of_model(s: Settings, model: Model, setting: Callable[..., Setting]) -> Iterator[Setting]:
+    """A model's section."""
+    runs, config, section = which_runs(s, model), model_settings(s, model), model.section
+    as_in_train = section != VIBE.section and "preset" in s.train and runs.preset != model.preset
+    for field in fields(runs):
+        otherwise = "[train] preset" if field.name == "preset" and as_in_train else DEFAULT
+        yield setting(section, field.name, getattr(runs, field.name), otherwise)
+    changed = {key: part for part in (runs.variant or "").split("+") for key in model.variants.get(part, {})}
+    preset, usual = model.presets[runs.preset](), model.config()
+    for key in (field.name for field in fields(config) if field.name not in SET_ELSEWHERE):
+        otherwise = DEFAULT if getattr(preset, key) == getattr(usual, key) else f"preset {runs.preset}"
+        one = setting(section, key, getattr(config, key), otherwise)
+        if key in changed:
+            one = Setting(section, key, one.value, f"variant {changed[key]}")
+        elif key == "name" and runs.variant:
+            one = Setting(section, key, one.value, f"{one.origin}, variant {runs.variant}")
+        yield one

@@ -1,4 +1,4 @@
-"""`python -m tasks train`: what `TrainVIBE` does, without Luigi; by torch's launcher, in several processes."""
+"""`python -m tasks train`: what `TrainVIBE` and `TrainHMMR` do, without Luigi; by torch's launcher, in processes."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from typing import Final
 from pipeline.cli import console
 from pipeline.cli.progress import bar
 from pipeline.processes import PR_SET_PDEATHSIG
-from tasks.settings import settings, vibe_settings
+from tasks.settings import model_settings, settings
 from tasks.terminal import fact, shortened
-from tasks.training import shown_by, train_config
-from vibe_model.settings.variants import VARIANTS
+from tasks.training import model_config, shown_by
+from vibe_model.models import MODELS
 
 HELP: Final = "Train by luigi.cfg on what the cache holds; under torchrun, in several processes as one."
 
 
 def options(sub: argparse.ArgumentParser) -> None:
     """Which run."""
-    names = ", ".join(VARIANTS)
+    sub.add_argument("--model", choices=MODELS, default=next(iter(MODELS)), help="default: %(default)s")
+    names = "; ".join(f"{name}: {', '.join(model.variants)}" for name, model in MODELS.items())
     sub.add_argument(
-        "--variant", default="", metavar="NAME", help=f"{names}, or some joined by +; default: luigi.cfg's"
+        "--variant", default="", metavar="NAME", help=f"or some joined by +; default: luigi.cfg's. Of {names}"
     )
     sub.add_argument("--seed", type=int, default=-1, help="default: luigi.cfg's")
 
@@ -39,11 +40,12 @@ def run(args: argparse.Namespace) -> int:
     from tasks.prediction.pictures import Pictures
     from vibe_model import training
 
-    config, leads = train_config(args.variant, args.seed), os.environ.get("RANK", "0") == "0"
+    model, leads = MODELS[args.model], os.environ.get("RANK", "0") == "0"
+    config = model_config(model, args.variant, args.seed)
     if "RANK" in os.environ:
         end_with_parent()  # killed, torch's launcher would leave them behind
-    other_seed = config.seed != vibe_settings(settings(), args.variant).seed
-    what = f"VIBE, {config.name}" + (f", seed {config.seed}" if other_seed else "")
+    other_seed = config.seed != model_settings(settings(), model, args.variant).seed
+    what = f"{model.title}, {config.name}" + (f", seed {config.seed}" if other_seed else "")
     with bar("train", console.err, unit="step", quiet=not leads) as progress:
         shown, draw = (shown_by(progress, what), Pictures(config)) if leads else (None, None)
         folder = training.run(config, progress=shown, pictures=draw)

@@ -27,7 +27,7 @@ from pipeline.pixels.numbered import n_frames
 from pipeline.show.painted_bodies import COLOURS, OPACITY, Painter, SeenBody
 from pipeline.synthetic.files import mp4_writer
 from vibe_model.cameras import CROP_PX, FOCAL_LENGTH_PX
-from vibe_model.networks.generator import VIBE, Estimate
+from vibe_model.networks.video_model import Estimate, VideoModel
 from vibe_model.prediction.predict import TrackBodies, device_of
 
 if TYPE_CHECKING:
@@ -95,12 +95,12 @@ class PredictedBodies:
 class BodyDrawing:
     """Poses bodies and paints them into the source's pictures."""
 
-    generator: VIBE
+    generator: VideoModel
     painter: Painter
     opacity: float = OPACITY
 
     @classmethod
-    def of(cls, generator: VIBE, opacity: float = OPACITY) -> BodyDrawing:
+    def of(cls, generator: VideoModel, opacity: float = OPACITY) -> BodyDrawing:
         return cls(generator, Painter(generator.body.faces.cpu().numpy()), opacity)
 
     def vertices(self, records: NDArray[Any]) -> NDArray[np.float32]:
@@ -139,7 +139,7 @@ def write_overlay(
     file: Path,
     source: FrameSource,
     bodies: PredictedBodies,
-    generator: VIBE,
+    generator: VideoModel,
     *,
     fps: float | None = None,
     text: str = "",

@@ -28,8 +28,8 @@ from vibe_model.prediction.predict import device_of
 
 if TYPE_CHECKING:
     from cache import Split
-    from vibe_model.networks.generator import VIBE
-    from vibe_model.settings.config import TrainConfig
+    from vibe_model.networks.video_model import VideoModel
+    from vibe_model.settings.video_config import VideoConfig
 
 N_WINDOWS: Final = 4  # of all validation splits together
 N_FRAMES: Final = 6  # of a window
@@ -62,11 +62,11 @@ class Pictures:
     bodies are then drawn on grey. The windows' frames, about a megabyte, are kept from one epoch to the next.
     """
 
-    config: TrainConfig
+    config: VideoConfig
     examples: list[Example] | None = None
     warned: set[str] = field(default_factory=set)
 
-    def __call__(self, generator: VIBE, epoch: int) -> dict[str, Image]:  # noqa: ARG002 - the same at every epoch
+    def __call__(self, generator: VideoModel, epoch: int) -> dict[str, Image]:  # noqa: ARG002 - the same at every epoch
         try:
             if self.examples is None:
                 self.examples = list(self._examples())
@@ -139,7 +139,7 @@ def spread_windows(split: Split, stream: str, seqlen: int, n_windows: int) -> li
     return [(int(start), int(stop)) for start, stop in windows[first[chosen]]]
 
 
-def draw(generator: VIBE, example: Example) -> Image:
+def draw(generator: VideoModel, example: Example) -> Image:
     """(2 TILE_PX, N TILE_PX, 3) RGB: frames with labels above, with predicted bodies below."""
     mode = generator.training
     generator.eval()

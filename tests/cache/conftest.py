@@ -77,13 +77,14 @@ def write_stream(
     *,
     stream: str = "resnet50",
     dim: int = 4,
+    dtype: str = "float16",
     bad_rows: Sequence[int] = (),
     shards: Any = None,
     undefined_rows: Sequence[int] = (),
     **entries: Any,
 ) -> None:
     """Rows of which nothing can be known, `undefined_rows`, hold zeros."""
-    with StreamWriter(root, "toy/train", stream, dim=dim, plan="weights") as writer:
+    with StreamWriter(root, "toy/train", stream, dim=dim, dtype=dtype, plan="weights") as writer:
         for shard in writer.pending if shards is None else shards:
             rows = np.asarray(writer.rows(shard))
             ok = np.where(np.isin(rows, undefined_rows), UNDEFINED, ~np.isin(rows, bad_rows))

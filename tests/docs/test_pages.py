@@ -15,6 +15,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 import cache
+from cache import CropPolicy, Jitter
 from pipeline import datasets
 from pipeline.features import streams
 from pipeline.settings.file import LUIGI, Section
@@ -22,10 +23,12 @@ from pipeline.settings.sections import TYPES
 from tasks import settings
 from tasks.settings import OF_TRAINING
 from tasks.training import train_config
-from vibe_model.settings import mposer_config
-from vibe_model.settings.config import PRESETS, TrainConfig
-from vibe_model.settings.variants import VARIANTS
+from vibe_model.models import MODELS
+from vibe_model.vibe import mposer_config
+from vibe_model.vibe.config import PRESETS, TrainConfig
+from vibe_model.vibe.variants import VARIANTS
 
+HMMR = MODELS["hmmr"]
 ROOT = Path(__file__).parents[2]
 DOCS = [page for page in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in page.parts]
 PAGES = [*sorted(ROOT.glob("*.md")), *DOCS, *sorted((ROOT / "benchmarks").glob("*.md"))]
@@ -157,7 +160,6 @@ def test_every_file_that_a_page_about_the_code_names_exists(page: str) -> None:
 OWN = TYPES  # section -> its dataclass
 OPTIONS = {name: type(datasets.get(name)) for name in (*datasets.DATASETS, *datasets.OWN_CLIPS)}
 OPTIONS = {name: spec for name, spec in OPTIONS.items() if dataclasses.fields(spec)}
-OPTIONS |= {name: streams.find(name) for name in streams.STREAMS if name != "resnet50"}  # whose are in [features]
 
 
 def documented_settings(section: str) -> dict[str, dict[str, str]]:
@@ -173,7 +175,7 @@ def value(spec: Any, key: str, text: str) -> Any:
 
 def test_every_section_is_there() -> None:
     documented = re.findall(r"^## `\[(\w+)\]`$", document("settings.md"), re.MULTILINE)
-    assert sorted(documented) == sorted([*OWN, *OPTIONS, "train", "mposer"])
+    assert sorted(documented) == sorted([*OWN, *OPTIONS, "train", "hmmr", "mposer"])
 
 
 @pytest.mark.parametrize("section", [*OWN, *OPTIONS])
@@ -188,6 +190,26 @@ def test_every_setting_is_there_with_its_default(section: str) -> None:
             assert value(spec, field.name, documented[field.name]["default"]) == field.default, field.name
 
 
+def test_every_option_of_a_stream_is_there_with_its_default() -> None:
+    page = sections(document("settings.md"))["Options of streams"]
+    rows = list(tables(page, "of"))
+    for kind in streams.STREAMS:
+        spec = streams.find(kind)
+        here = {
+            row["key"].strip("`"): row["default"].strip("`")
+            for row in rows
+            if kind in row["of"].replace("`", "").split(", ")
+        }
+        expected = [field for field in dataclasses.fields(spec) if field.name != "crop" and kind != "resnet50"]
+        assert list(here) == [field.name for field in expected]
+        for field in expected:
+            if here[field.name] != "required":
+                assert value(spec, field.name, here[field.name]) == field.default, (kind, field.name)
+    for field in (*dataclasses.fields(CropPolicy), *dataclasses.fields(Jitter)):
+        if field.name != "copy":
+            assert f"`{field.name}`" in page
+
+
 def test_every_setting_of_training_is_there_with_the_presets_values() -> None:
     documented = documented_settings("train")
     own = {key: documented.pop(key) for key in settings.WHICH_RUNS}
@@ -199,6 +221,19 @@ def test_every_setting_of_training_is_there_with_the_presets_values() -> None:
     for key, row in documented.items():
         for preset in ("published", "embedded"):
             assert value(TrainConfig, key, row[preset]) == getattr(PRESETS[preset](), key), f"{key} of {preset}"
+
+
+def test_every_setting_of_hmmr_is_there_with_the_presets_values() -> None:
+    documented = documented_settings("hmmr")
+    own = {key: documented.pop(key) for key in settings.WHICH_RUNS}
+    assert own["preset"]["default"] == HMMR.preset
+    assert all(f"`{name}`" in own["preset"]["meaning"] for name in HMMR.presets)
+    assert all(f"`{name}`" in own["variant"]["meaning"] for name in HMMR.variants)
+    elsewhere = {"cache", "runs", "body", "stream"}
+    assert set(documented) == {field.name for field in dataclasses.fields(HMMR.config)} - elsewhere
+    for key, row in documented.items():
+        for preset, make in HMMR.presets.items():
+            assert value(HMMR.config, key, row[preset]) == getattr(make(), key), f"{key} of {preset}"
 
 
 def test_every_setting_of_the_motion_prior_is_there_with_the_presets_values() -> None:

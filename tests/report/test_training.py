@@ -31,7 +31,7 @@ from report.training.results import SEED_SPREAD_MM, Row, against, decides, of_la
 from report.training.run import Run, read_events, read_run
 from tests.report.runs_by_hand import ERRORS, SPLIT, WINDOW, log, make_run, metrics, png, validation
 from vibe_model import runs
-from vibe_model.settings.config import TrainConfig
+from vibe_model.vibe.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
 

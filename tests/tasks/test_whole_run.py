@@ -21,8 +21,8 @@ from tasks.evaluation import as_csv, result_rows
 from tests.tasks.conftest import PROBE, ROOT
 from vibe_model import runs
 from vibe_model.metrics import UNITS
-from vibe_model.settings.config import TrainConfig
 from vibe_model.training.loop import Progress
+from vibe_model.vibe.config import TrainConfig
 
 STAGES = [
     *("convert 3dpw/test", "convert 3dpw/train", "convert 3dpw/validation", "convert amass/train"),

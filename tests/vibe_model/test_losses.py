@@ -6,7 +6,7 @@ import torch
 from tests.vibe_model.builders import small_vibe
 from vibe_model import MotionDiscriminator, losses
 from vibe_model.rotations import axis_angle_to_matrix
-from vibe_model.training.steps import step_losses
+from vibe_model.vibe.steps import step_losses
 
 ONES = {"kp_2d": 1.0, "kp_3d": 1.0, "pose": 1.0, "shape": 1.0}
 

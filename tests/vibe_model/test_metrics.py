@@ -163,3 +163,46 @@ def test_2d_pck_knows_no_unit_and_no_origin(seed, scale, shift):
     other = np.concatenate([target[..., :2] * scale + shift, target[..., 2:]], axis=2)
     for one, same in zip(metrics.hits_2d(pred, target), metrics.hits_2d(pred * scale + shift, other), strict=True):
         np.testing.assert_array_equal(one, same)
+
+
+# ------------------------------------------------------------------------------------------------ aligned PCK
+
+
+def in_crop(n=4, joints=25, seed=0):
+    return np.random.default_rng(seed).uniform(40, 180, (n, joints, 2))
+
+
+@given(st.floats(0.2, 5), st.floats(-300, 300))
+@settings(max_examples=30, deadline=None)
+def test_aligned_pck_does_not_see_scale_and_place_of_predictions(scale, shift):
+    target, visible = in_crop(), np.ones((4, 25))
+    pred = target + np.random.default_rng(1).normal(size=target.shape) * 15
+    found = metrics.pck_aligned(pred, target, visible)
+    assert 0 < found < 100
+    assert metrics.pck_aligned(scale * pred + shift, target, visible) == pytest.approx(found, abs=1e-6)
+    assert metrics.pck_aligned(target, target, visible) == 100
+
+
+@pytest.mark.parametrize(("error", "right"), [(11.1, 25), (11.3, 23)])
+def test_an_aligned_keypoint_is_right_below_a_twentieth_of_the_crop(error, right):
+    # Two opposite errors along y of points on the x axis: neither scale nor place of the best alignment change.
+    target = np.zeros((1, 25, 2))
+    target[0, :, 0] = np.linspace(-75, 75, 25)
+    pred = target.copy()
+    pred[0, [0, -1], 1] = error, -error
+    assert metrics.pck_aligned(pred, target, np.ones((1, 25)), size=224) == pytest.approx(
+        100 * right / 25 if right < 25 else 100
+    )
+
+
+def test_aligned_pck_is_a_mean_over_frames_with_six_points():
+    target, visible = in_crop(3), np.zeros((3, 25))
+    visible[0, :5] = visible[1, :6] = visible[2] = 1  # too few, enough, all
+    pred = target.copy()
+    pred[2] = -pred[2]  # mirrored: nothing fits
+    pred[:, 24] = 1e9  # seen in the last frame alone
+    found = metrics.pck_aligned_by_frame(pred, target, visible)
+    assert np.isnan(found[0])
+    assert found[1] == 100
+    assert metrics.pck_aligned(pred, target, visible) == pytest.approx((100 + found[2]) / 2)
+    assert np.isnan(metrics.pck_aligned(pred[:1], target[:1], visible[:1]))

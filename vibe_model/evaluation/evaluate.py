@@ -23,7 +23,7 @@ from vibe_model.errors import ConfigError, DataError
 from vibe_model.evaluation import results
 from vibe_model.evaluation.frame_errors import Means, Scorer, TrackErrors
 from vibe_model.metrics import PROTOCOLS
-from vibe_model.networks.generator import VIBE
+from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.predict import TrackBodies, predict_tracks, save_npz
 from vibe_model.prediction.windows import select_tracks
 
@@ -51,7 +51,7 @@ class EvalOptions:
     smoothed_too: float = 0.0  # sigma of another one, whose errors are added as "smoothed"; 0: none
 
 
-def evaluate_split(generator: VIBE, split: Split, *, protocol: str = "default", **options: Any) -> Metrics:
+def evaluate_split(generator: VideoModel, split: Split, *, protocol: str = "default", **options: Any) -> Metrics:
     """Metrics of one split, the same for the constant mean body ("baseline"), and how many frames they are means of.
 
     mpjpe, pa_mpjpe, pve in mm, accel, accel_error in mm per frame^2, pck, auc in %: means over the counted frames;
@@ -68,7 +68,7 @@ def evaluate_split(generator: VIBE, split: Split, *, protocol: str = "default", 
 
 
 def evaluate_all(
-    generator: VIBE,
+    generator: VideoModel,
     splits: Mapping[str, Split],
     *,
     tracks: Mapping[str, str] | None = None,
@@ -112,7 +112,7 @@ def evaluate_all(
 
 
 def choose_sigma(
-    generator: VIBE,
+    generator: VideoModel,
     splits: Mapping[str, Split],
     *,
     tracks: Mapping[str, str] | None = None,
@@ -141,7 +141,7 @@ def choose_sigma(
 
 
 def _metrics(
-    generator: VIBE, split: Split, options: EvalOptions, protocols: Sequence[str], collect: Collect | None = None
+    generator: VideoModel, split: Split, options: EvalOptions, protocols: Sequence[str], collect: Collect | None = None
 ) -> dict[str, Metrics]:
     """Metrics by protocol. `collect` is called with every track, as the first protocol has it."""
     sigmas = (options.smooth, options.smoothed_too) if options.smoothed_too else (options.smooth,)
@@ -166,7 +166,7 @@ def _metrics(
 
 
 def _means(
-    generator: VIBE,
+    generator: VideoModel,
     split: Split,
     options: EvalOptions,
     protocols: Sequence[str],

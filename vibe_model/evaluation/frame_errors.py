@@ -18,7 +18,7 @@ from vibe_model import metrics
 from vibe_model.cameras import project
 from vibe_model.losses import COMMON14
 from vibe_model.metrics import ERRORS
-from vibe_model.networks.generator import VIBE
+from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.predict import POSED_AT_ONCE, TrackBodies, device_of
 from vibe_model.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
 
@@ -89,7 +89,7 @@ class Scorer:
     @torch.no_grad()
     def __init__(
         self,
-        generator: VIBE,
+        generator: VideoModel,
         split: Split,
         *,
         published: bool,
@@ -100,7 +100,7 @@ class Scorer:
         self._generator, self._split, self._smooth = generator, split, smooth
         self._published, self._vertices, self._keypoints = published, vertices, keypoints
         self.means = Means()  # over the tracks so far
-        # The baseline: the body and camera that the regressor starts from.
+        # The baseline of every model: the body and camera that VIBE's regressor starts from.
         body = generator.body
         rotmat = rotation_6d_to_matrix(body.mean_pose.reshape(1, 24, 6))
         mean = body(betas=body.mean_shape.reshape(1, -1), rotmat=rotmat)

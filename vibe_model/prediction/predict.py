@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from vibe_model import runs
 from vibe_model.cameras import camera_in_picture, in_picture
 from vibe_model.errors import DataError
-from vibe_model.networks.generator import VIBE, Estimate
+from vibe_model.networks.video_model import Estimate, VideoModel
 from vibe_model.prediction.smoothing import smooth, smooth_rotations
 from vibe_model.prediction.windows import EvalWindow, Present, select_tracks
 
@@ -67,7 +67,7 @@ class TrackBodies:
         return len(self.rows)
 
     def on_device(self, part: slice | Ints, device: torch.device) -> Estimate:
-        """Some frames as `VIBE.pose` takes them."""
+        """Some frames as `VideoModel.pose` takes them."""
         arrays = (self.rotmat[part], self.shape[part], self.camera[part])
         return Estimate(*(torch.as_tensor(array, device=device) for array in arrays))
 
@@ -82,7 +82,7 @@ class TrackBodies:
 
 
 def predict_tracks(
-    generator: VIBE,
+    generator: VideoModel,
     split: Split,
     *,
     stream: str,
@@ -114,7 +114,9 @@ def predict_tracks(
             yield tuple(_of_track(split, track, cut, found, present) for cut in cuts)
 
 
-def save_npz(folder: Path, bodies: TrackBodies, generator: VIBE, *, about: Mapping[str, Any] | None = None) -> Path:
+def save_npz(
+    folder: Path, bodies: TrackBodies, generator: VideoModel, *, about: Mapping[str, Any] | None = None
+) -> Path:
     """One npz of a track, for other tools: float32 and int64 arrays as in UNITS, and `about`, a text of JSON.
 
     about: what it records beside name, units and whether it is of demo data (the body, unless given): the run's
@@ -170,7 +172,7 @@ def file_name(track: str) -> str:
     return f"{readable}-{hashlib.sha256(track.encode()).hexdigest()[:16]}.npz"
 
 
-def device_of(generator: VIBE) -> torch.device:
+def device_of(generator: VideoModel) -> torch.device:
     """The device of the model's parameters."""
     return next(generator.parameters()).device
 
@@ -191,7 +193,7 @@ def _groups(plans: Iterator[Plan], batch_size: int) -> Iterator[list[Plan]]:
 
 @torch.no_grad()
 def _regress(
-    generator: VIBE, split: Split, windows: Sequence[Window], stream: str, batch_size: int
+    generator: VideoModel, split: Split, windows: Sequence[Window], stream: str, batch_size: int
 ) -> dict[Window, list[Float32s]]:
     """rotmat, shape, camera of each window's frames, (T, ...) each; windows of one length go together."""
     device = device_of(generator)

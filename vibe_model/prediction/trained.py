@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vibe_model import runs
+from vibe_model import models, runs
 from vibe_model.checkpoints import load_published, read_checkpoint
 from vibe_model.errors import CheckpointError, ConfigError, DataError
-from vibe_model.networks.generator import VIBE, build_generator
-from vibe_model.settings.config import TrainConfig
+from vibe_model.networks.video_model import VideoModel
+from vibe_model.settings.video_config import VideoConfig
 
 if TYPE_CHECKING:
     from pipeline.body import Body
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 class Trained:
     """A generator in evaluation mode, on its device, and what its checkpoint records."""
 
-    generator: VIBE
+    generator: VideoModel
     checkpoint: Path
     kind: str  # ours, vibe (published) or spin (published: frame by frame)
-    config: TrainConfig  # of a published one, the published one
+    config: VideoConfig  # of a published one, the published one
     stand_in: bool | None  # trained on demo data? None: an old checkpoint, which does not record it
     features: Mapping[str, Any] | None  # identity of the feature stream that it was trained on, where recorded
 
@@ -75,32 +75,34 @@ def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> T
     content = read_checkpoint(checkpoint)
     for key, what in (("course", "the state of a training"), ("mposer_state_dict", "a motion prior")):
         if key in content:
-            raise CheckpointError(f"{checkpoint}: expected a model, found {what}. Name the best.pt of a run of VIBE.")
+            raise CheckpointError(f"{checkpoint}: expected a model, found {what}. Name the best.pt of a run.")
     config, stand_in, features = _config(checkpoint, content), _stand_in(checkpoint, content), content.get("features")
     model = load_body(body)
     runs.one_kind({f"the checkpoint {checkpoint}": stand_in, f"the body in {body}": model.stand_in})
     if config is not None:
-        kind, generator = "ours", build_generator(config, model)
-    else:
-        kind, generator = ("spin", VIBE(model, n_layers=0)) if "model" in content else ("vibe", VIBE(model))
+        kind = "ours"
+    else:  # published: VIBE's, or SPIN's, which is its regressor frame by frame
+        kind, vibe = "spin" if "model" in content else "vibe", models.MODELS["vibe"]
+        config = models.variant_of(vibe.config(), vibe.baseline if kind == "spin" else "")
+    generator = models.of(config).build(config, model)
     load_published(generator, checkpoint)
     return Trained(
         generator=generator.to(target).eval(),
         checkpoint=checkpoint,
         kind=kind,
-        config=config or TrainConfig(),
+        config=config,
         stand_in=stand_in,
         features=features if isinstance(features, Mapping) else None,
     )
 
 
-def _config(checkpoint: Path, content: Mapping[str, Any]) -> TrainConfig | None:
-    """The settings that a checkpoint of ours was trained with; None for a published one."""
+def _config(checkpoint: Path, content: Mapping[str, Any]) -> VideoConfig | None:
+    """The settings that a checkpoint of ours was trained with; None for a published one. Without a model: VIBE's."""
     settings = content.get("config")
     if settings is None:
         return None
     try:
-        return TrainConfig.from_dict(settings)
+        return models.named(content.get("of_model", "vibe")).config.from_dict(settings)
     except (AttributeError, ValueError, TypeError) as error:
         raise CheckpointError(
             f"{checkpoint}: 'config': {error}. It is of another version of this project: use that one, or train again."

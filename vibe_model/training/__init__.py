@@ -1,5 +1,5 @@
-"""Training of VIBE and of the motion prior from the cache.  features -> windows -> [training] -> evaluation"""
+"""Training of every model from the cache.  features -> windows -> [training] -> evaluation"""
 
-from vibe_model.training.vibe import run
+from vibe_model.training.video import run
 
 __all__ = ["run"]

@@ -19,7 +19,7 @@ from torch import Tensor, distributed, nn
 
 from vibe_model.errors import ConfigError
 from vibe_model.prediction.trained import device_of
-from vibe_model.settings.config import TrainConfig
+from vibe_model.settings.video_config import VideoConfig
 
 # The others wait while the first process validates and saves: longer than NCCL's default of ten minutes, yet bounded.
 PATIENCE: Final = datetime.timedelta(hours=6)
@@ -72,7 +72,7 @@ def launched_processes() -> int:
 def joined(device: str, processes: int) -> Iterator[Group]:
     """This process's place among those that torch's launcher started; a group of one, where it was started without.
 
-    device: of TrainConfig; processes: how many there must be, 0 or 1 for any. Raises ConfigError for another number.
+    device: of VideoConfig; processes: how many there must be, 0 or 1 for any. Raises ConfigError for another number.
     """
     size = launched_processes()
     if processes > 1 and processes != size:
@@ -98,7 +98,7 @@ def joined(device: str, processes: int) -> Iterator[Group]:
         distributed.destroy_process_group()
 
 
-def n_processes(config: TrainConfig) -> int:
+def n_processes(config: VideoConfig) -> int:
     """How many processes the settings of a training run mean on this machine."""
     if config.processes:
         return config.processes

@@ -91,13 +91,24 @@ class Stream(ABC):
 
     kind: ClassVar[str]
     version: ClassVar[int] = 1  # raised by hand whenever the same crops would give something else
-    dim: ClassVar[int]  # numbers a row; 0 for bytes
     dtype: ClassVar[str]  # float16, float32 or bytes
+
+    def __str__(self) -> str:
+        """ResNet18(weights='untrained', crop='jitter:1'): the crop policy where it is not the usual one."""
+        options = {f.name: getattr(self, f.name) for f in fields(self)}
+        crop = str(options.pop("crop", ""))
+        shown = options | ({"crop": crop} if crop else {})
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     @property
     def needs(self) -> tuple[str, ...]:
         """The columns that a split must have; others are without this stream."""
         return ("frame_index", "bbox")
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """Numbers a row, 0 for bytes: a class variable, or an option where it depends on others."""
 
     @property
     def stand_in(self) -> bool:
@@ -107,7 +118,8 @@ class Stream(ABC):
     def identity(self) -> dict[str, Any]:
         """JSON of everything that its rows depend on, beside their pixels, frame, box and crop scale."""
         options = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {"kind": self.kind, "version": self.version, **options, **crop_identity(options.pop("crop", WHOLE))}
+        crop = options.pop("crop", WHOLE)
+        return {"kind": self.kind, "version": self.version, **options, **crop_identity(crop)}
 
     @classmethod
     def from_identity(cls, identity: Mapping[str, Any]) -> Self | None:
@@ -116,6 +128,11 @@ class Stream(ABC):
         if "crop" in options:
             options["crop"] = CropPolicy.from_dict(options["crop"])
         return cls(**options) if options.keys() <= {f.name for f in fields(cls)} else None
+
+
+def region_of(crop: CropPolicy) -> tuple[int, int]:
+    """(height, width) px of what a computer is given of a crop."""
+    return crop.region or (crop.size, crop.size)
 
 
 def crop_identity(crop: CropPolicy) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pipeline.features.spec import StreamSpec
 from pipeline.settings import sections
 from tasks import settings
 from vibe_model import runs, training
-from vibe_model.settings.config import TrainConfig
+from vibe_model.vibe.config import TrainConfig
 
 pytest.importorskip("obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'")
 

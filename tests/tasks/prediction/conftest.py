@@ -19,9 +19,9 @@ from pipeline.features.streams.base import Machine
 from pipeline.features.streams.resnet50 import ResNet50
 from tasks.prediction import predict
 from tests.tasks.conftest import FakeNetwork
-from vibe_model.networks.generator import VIBE, build_generator
 from vibe_model.prediction.trained import Trained, load_trained
-from vibe_model.settings.config import TrainConfig
+from vibe_model.vibe.config import TrainConfig
+from vibe_model.vibe.generator import VIBE, build_generator
 
 SEQLEN = 40  # longer than the video: all of a track is one window
 SPLIT = "new_video/keypoints"

@@ -16,7 +16,7 @@ from tasks.prediction import pictures as drawn
 from tasks.prediction import predict
 from tasks.prediction.pictures import TILE_PX, Pictures, spread_windows
 from tests.tasks.prediction.conftest import SPLIT, small_config
-from vibe_model.settings.config import TrainConfig
+from vibe_model.vibe.config import TrainConfig
 
 FIELDS = ("features", "frame_index", "bbox")
 

@@ -28,9 +28,9 @@ from tests.tasks.conftest import FakeNetwork
 from tests.tasks.prediction.conftest import save_checkpoint, small_config, streams
 from vibe_model.cameras import in_picture, project
 from vibe_model.errors import CheckpointError, DataError, StandInMixed
-from vibe_model.networks.generator import VIBE
 from vibe_model.prediction.predict import TrackBodies
 from vibe_model.prediction.trained import load_trained
+from vibe_model.vibe.generator import VIBE
 
 
 @pytest.fixture(autouse=True)

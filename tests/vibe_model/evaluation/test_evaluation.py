@@ -16,9 +16,9 @@ from vibe_model.evaluation.evaluate import choose_sigma, evaluate_all, evaluate_
 from vibe_model.evaluation.frame_errors import Means, TrackErrors
 from vibe_model.evaluation.published import FIGURES, figures_of
 from vibe_model.metrics import ERRORS, PROTOCOLS
-from vibe_model.networks.generator import Estimate
 from vibe_model.prediction.predict import TrackBodies
 from vibe_model.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
+from vibe_model.vibe.generator import Estimate
 
 NAN = float("nan")
 STREAM = {"stream": "resnet50", "seqlen": 4}

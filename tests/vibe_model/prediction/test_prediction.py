@@ -13,11 +13,11 @@ from scipy.spatial.transform import Rotation
 from tests.vibe_model.builders import MemorySplit, Track, small_vibe
 from vibe_model.cameras import in_picture
 from vibe_model.errors import ConfigError, DataError
-from vibe_model.networks.generator import Estimate
 from vibe_model.prediction.predict import TrackBodies, file_name, predict_tracks, save_npz
 from vibe_model.prediction.smoothing import smooth, smooth_rotations
 from vibe_model.prediction.windows import Present, select_tracks
 from vibe_model.rotations import nearest_rotations
+from vibe_model.vibe.generator import Estimate
 
 
 def cover(split, drop_last=False):

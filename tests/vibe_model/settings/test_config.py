@@ -6,9 +6,9 @@ import pytest
 
 from vibe_model import TrainConfig
 from vibe_model.errors import ConfigError
-from vibe_model.settings import mposer_config
-from vibe_model.settings.config import PRESETS
-from vibe_model.settings.mposer_config import MPoserConfig
+from vibe_model.vibe import mposer_config
+from vibe_model.vibe.config import PRESETS
+from vibe_model.vibe.mposer_config import MPoserConfig
 
 
 def test_the_published_numbers():

@@ -20,7 +20,7 @@ from vibe_model.prediction.trained import device_of
 from vibe_model.training import parallel
 from vibe_model.training.data import Batches, on_device
 from vibe_model.training.parallel import Group, joined
-from vibe_model.training.vibe import VIBETrainer
+from vibe_model.vibe.training import VIBETrainer
 
 CPU = torch.device("cpu")
 NETWORKS = ("gen_state_dict", "disc_motion_state_dict")
@@ -107,12 +107,13 @@ GIVES_UP = """
 import json, sys, time, torch
 torch.set_num_threads(1)
 from vibe_model import TrainConfig
-from vibe_model.training import loop, vibe
-save, step_gradients = loop.save, vibe.step_gradients
+from vibe_model.training import loop, video
+from vibe_model.vibe import training
+save, step_gradients = loop.save, training.step_gradients
 loop.save = lambda path, state: (time.sleep(3), save(path, state))
 nan = lambda terms: {name: value * float("nan") for name, value in terms.items()}
-vibe.step_gradients = lambda *args, **kwargs: nan(step_gradients(*args, **kwargs))
-vibe.run(TrainConfig.from_dict(json.loads(sys.argv[1])))
+training.step_gradients = lambda *args, **kwargs: nan(step_gradients(*args, **kwargs))
+video.run(TrainConfig.from_dict(json.loads(sys.argv[1])))
 """
 
 

@@ -30,19 +30,18 @@ from tests.vibe_model.training.tiny_runs import (
     tensors,
 )
 from vibe_model import load_published, runs
-from vibe_model.checkpoints import load_mposer
 from vibe_model.errors import CheckpointError, ConfigError, DataError, StandInMixed, TrainingDiverged
-from vibe_model.networks.mposer import matrices
-from vibe_model.training import mposer
-from vibe_model.training import vibe as training
+from vibe_model.training import video as training
 from vibe_model.training.data import Batch, Batches
-from vibe_model.training.mposer import MPoserTrainer, held_out_errors, mean_rotations
-from vibe_model.training.vibe import VIBETrainer
+from vibe_model.vibe import mposer_training as mposer
+from vibe_model.vibe.mposer import load_mposer, matrices
+from vibe_model.vibe.mposer_training import MPoserTrainer, held_out_errors, mean_rotations
+from vibe_model.vibe.training import VIBETrainer
 
 VIBE_TERMS = {"kp_2d", "kp_3d", "pose", "shape", "adversarial", "discriminator_real", "discriminator_fake"}
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=["vibe", "prior"])  # what HMMR does not share with VIBE: tests/vibe_model/hmmr
 def kind(request):
     return request.param
 
@@ -70,7 +69,8 @@ only_prior = pytest.mark.parametrize("kind", ["prior"])
 def undisturbed(tmp_path_factory):
     """By kind, the folder of a run that was not interrupted."""
     folders = {}
-    for kind, of_it in KINDS.items():
+    for kind in ("vibe", "prior"):
+        of_it = KINDS[kind]
         with pytest.MonkeyPatch.context() as patch:
             in_memory(patch, kind)
             folders[kind] = of_it.run(of_it.config(tmp_path_factory.mktemp(kind)))

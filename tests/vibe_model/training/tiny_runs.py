@@ -1,6 +1,7 @@
-"""Trainings that take a second, of VIBE and of the motion prior, and what their folders hold."""
+"""Trainings that take a second, of every model and of the motion prior, and what their folders hold."""
 
 import shutil
+from dataclasses import fields
 from types import SimpleNamespace
 
 import pytest
@@ -9,8 +10,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.vibe_model.builders import SMALL, MemorySplit, TinyBody
 from vibe_model import TrainConfig, runs
-from vibe_model.settings.mposer_config import MPoserConfig
-from vibe_model.training import mposer, vibe
+from vibe_model.hmmr.config import HMMRConfig
+from vibe_model.settings.video_config import VideoConfig
+from vibe_model.training import video
+from vibe_model.vibe import mposer_training as mposer
+from vibe_model.vibe.mposer_config import MPoserConfig
 
 EPOCHS, ITERATIONS = 2, 4
 SHORT = {"seqlen": 4, "batch_size": 4, "iterations": ITERATIONS, "epochs": EPOCHS, "checkpoint_every": 3}
@@ -50,6 +54,14 @@ def vibe_splits():
     }
 
 
+def hmmr_config(root):
+    """The same of HMMR's: two frames of each window have a past, two a future."""
+    vibe = vibe_config(root)
+    names = [field.name for field in fields(VideoConfig) if field.name not in ("name", "plateau_patience")]
+    sizes = {"width": 32, "regressor_size": 7, "past": 2, "future": 2, "plateau_patience": 0}
+    return HMMRConfig(**{name: getattr(vibe, name) for name in names}, **sizes)
+
+
 def prior_config(root):
     """The same of the motion prior's."""
     sizes = {"hidden_size": 5, "latent_size": 3, "lr": 1e-2, "stride": 1}
@@ -66,7 +78,8 @@ def prior_splits():
 
 
 KINDS = {
-    "vibe": SimpleNamespace(config=vibe_config, splits=vibe_splits, run=vibe.run, loop=vibe.VIBERun),
+    "vibe": SimpleNamespace(config=vibe_config, splits=vibe_splits, run=video.run, loop=video.VideoRun),
+    "hmmr": SimpleNamespace(config=hmmr_config, splits=vibe_splits, run=video.run, loop=video.VideoRun),
     "prior": SimpleNamespace(config=prior_config, splits=prior_splits, run=mposer.run, loop=mposer.MPoserRun),
 }
 
@@ -75,7 +88,7 @@ def in_memory(patch, kind):
     """The splits of one kind of training, which it reads from here on."""
     splits = KINDS[kind].splits()
     patch.setattr(runs, "open_splits", lambda config: splits)
-    patch.setattr(vibe, "load_body", lambda folder: TinyBody())
+    patch.setattr(video, "load_body", lambda folder: TinyBody())
     return splits
 
 

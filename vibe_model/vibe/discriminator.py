@@ -18,7 +18,7 @@ from vibe_model.errors import ConfigError
 from vibe_model.networks.cpu_kernels import GRU, Dropout, Linear
 
 if TYPE_CHECKING:
-    from vibe_model.settings.config import TrainConfig
+    from vibe_model.vibe.config import TrainConfig
 
 MOTION: Final = slice(6, 75)  # of theta: the pose without camera (3) and global orientation (3)
 MOTION_SIZE: Final = MOTION.stop - MOTION.start

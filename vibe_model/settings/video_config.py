@@ -1,4 +1,4 @@
-"""Every setting of VIBE's training, typed, and its presets.  [settings] -> training
+"""What the settings of all models of video features have in common.  [settings] -> training
 
 Imports no torch.
 """
@@ -8,83 +8,46 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final, TypeVar
 
 from vibe_model.errors import ConfigError
 from vibe_model.settings.run_config import RunConfig, not_negative, one_of, positive, share
 
-# Frames from one window's start to the next, where it is not `stride`.
-PUBLISHED_STRIDES: Final[Mapping[str, int]] = {
-    "penn_action/train": 4,
-    "posetrack/train": 4,
-    "3dpw/train": 4,
-}
 # Which tracks of a split are evaluated, as a pattern of their names: Human3.6M's protocol 2 has one camera.
 PUBLISHED_TRACKS: Final[Mapping[str, str]] = {"h36m/val": "*60457274*"}
 
+C = TypeVar("C", bound="VideoConfig")
+
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(RunConfig):
-    """The settings of `training.run`, beside those of every training; the defaults are VIBE's published ones.
+class VideoConfig(RunConfig):
+    """The settings of `training.run` that every model has, beside those of every training.
 
     Raises ConfigError for values of a wrong type, out of range, or that contradict one another.
     """
 
-    VERSION: ClassVar[Mapping[str, int]] = {"version": 3}
+    MODEL: ClassVar[str]  # its name in `vibe_model.models`
     NEUTRAL: ClassVar[frozenset[str]] = frozenset(
-        {"name", "cache", "runs", "body", "pretrained", "mposer", "processes", "checkpoint_every", "hold"}
-        | {"read_workers"}
+        {"name", "cache", "runs", "body", "pretrained", "processes", "checkpoint_every", "hold", "read_workers"}
     )
 
     # Where things are.
-    name: str = "vibe"
     body: Path | None = None  # folder of the SMPL files; None: the procedural body
-    pretrained: Path | None = None  # SPIN's or VIBE's checkpoint to start from
-    mposer: Path | None = None  # a trained motion prior's best.pt, for prior = mposer
+    pretrained: Path | None = None  # a checkpoint to start from
 
     # Windows.
     stream: str = "resnet50"
-    strides: Mapping[str, int] = positive(PUBLISHED_STRIDES)  # by split
-    datasets_2d: tuple[str, ...] = ("insta_variety/train",)
-    datasets_3d: tuple[str, ...] = ("mpi_inf_3dhp/train", "3dpw/train")
+    datasets_2d: tuple[str, ...] = ()
+    datasets_3d: tuple[str, ...] = ()
     share_2d: float = share(0.6)  # of a batch, when there are both 2D and 3D datasets
     leave_out: tuple[str, ...] = ()  # of these splits and `motion`: not to train on, as 3dpw/train
-    evaluation: tuple[str, ...] = ("3dpw/test", "mpi_inf_3dhp/test", "h36m/val")
+    evaluation: tuple[str, ...] = ()
     tracks: Mapping[str, str] = field(default_factory=lambda: dict(PUBLISHED_TRACKS))  # by split: evaluate only these
+    feature_size: int = positive(2048)
 
     # Training.
     lr_generator: float = positive(5e-5)
     lr_discriminator: float = positive(1e-4)
-    weight_decay_generator: float = not_negative(0.0)
-    weight_decay_discriminator: float = not_negative(1e-4)
-
-    # What teaches the generator how people move: discriminator, mposer (a prior that is trained before) or none.
-    prior: str = one_of("discriminator", ("discriminator", "mposer", "none"))
-
-    # Weights of the loss terms.
-    kp_2d_weight: float = not_negative(300.0)
-    kp_3d_weight: float = not_negative(300.0)
-    pose_weight: float = not_negative(60.0)
-    shape_weight: float = not_negative(0.06)
-    adversarial_weight: float = not_negative(0.5)
-    discriminator_weight: float = not_negative(0.5)
-    mposer_weight: float = not_negative(0.1)  # of the motion code's mean squared norm; the paper does not give its own
-
-    # Generator.
-    feature_size: int = positive(2048)
-    n_layers: int = not_negative(2)  # of the temporal encoder; 0: none, each frame by itself
-    hidden_size: int = positive(1024)
-    bidirectional: bool = False
-    add_linear: bool = True
-    use_residual: bool = True
-    regressor_size: int = positive(1024)
-
-    # Motion discriminator.
-    disc_size: int = positive(1024)  # of the GRU and, as in the paper's ablation, of the attention
-    disc_layers: int = positive(2)
-    disc_pool: str = "attention"
-    attention_layers: int = positive(3)
-    attention_dropout: float = share(0.2)
 
     # The machine.
     processes: int = not_negative(1)  # that share every batch, each on its GPU; 0: one a GPU
@@ -104,7 +67,7 @@ class TrainConfig(RunConfig):
             raise ConfigError(
                 f"processes: expected at most batch_size, {self.batch_size}: each has a window; found {self.processes}"
             )
-        if self.prior == "discriminator" and not self.part("motion"):
+        if self.uses_motion and not self.part("motion"):
             raise ConfigError(
                 "motion: expected splits of real motion for the discriminator, found none. Or: prior = none."
             )
@@ -118,49 +81,30 @@ class TrainConfig(RunConfig):
                 "Use a larger batch, another share, or only one kind of dataset."
             )
 
-    @classmethod
-    def published(cls, **changes: Any) -> Self:
-        """VIBE's published configuration, with changes."""
-        return replace(cls(), **changes)
-
-    @classmethod
-    def paper(cls, **changes: Any) -> Self:
-        """The paper's own mixture of datasets, which the published configuration trains on a part of."""
-        mixture = cls(
-            datasets_2d=("penn_action/train", "posetrack/train", "insta_variety/train", "kinetics/train"),
-            datasets_3d=("mpi_inf_3dhp/train", "h36m/train", "3dpw/train"),
-        )
-        return replace(mixture, **changes)
-
-    @classmethod
-    def embedded(cls, **changes: Any) -> Self:
-        """A short run on the embedded demo data, minutes on two CPU cores. It shows that all works, not accuracy."""
-        small = cls(
-            name="embedded",
-            datasets_2d=("penn_action/train", "kinetics/train"),
-            datasets_3d=("3dpw/train",),
-            evaluation=("3dpw/test",),
-            stride=8,
-            batch_size=16,
-            iterations=30,
-            epochs=8,
-            lr_generator=1e-4,  # there are few steps
-            hidden_size=256,
-            disc_size=128,
-            checkpoint_every=30,
-            device="cpu",
-        )
-        return replace(small, **changes)
+    @property
+    def uses_motion(self) -> bool:
+        """Does training read real motion?"""
+        return False
 
     @property
-    def weights(self) -> dict[str, float]:
-        """The factors of the loss terms, by the terms' names."""
-        names = ("kp_2d", "kp_3d", "pose", "shape", "adversarial", "discriminator", "mposer")
-        return {name: getattr(self, f"{name}_weight") for name in names}
+    def per_frame(self) -> bool:
+        """Is every frame regressed from its own feature, as a baseline is?"""
+        return False
+
+    def poses(self) -> RunConfig | None:
+        """Frames of real motion that come beside every batch; None: there are none, or they are windows of the batch.
+
+        A configuration whose batches are those.
+        """
+        return None
+
+    def files(self) -> dict[str, Path | None]:
+        """Files beside splits and body that decide a run, by name. Raises ConfigError for one that must be there."""
+        return {"pretrained": self.pretrained}
 
     def part(self, name: str) -> tuple[str, ...]:
         """The splits of datasets_2d, datasets_3d or motion that are trained on."""
-        if name == "motion" and self.prior != "discriminator":
+        if name == "motion" and not self.uses_motion:
             return ()
         return tuple(split for split in getattr(self, name) if split not in self.leave_out)
 
@@ -175,7 +119,7 @@ class TrainConfig(RunConfig):
     def parts(self) -> dict[str, int]:
         """How many windows of a batch each part gives."""
         n_2d = self.windows_2d
-        counts = {"datasets_2d": n_2d, "datasets_3d": self.batch_size - n_2d, "motion": self.batch_size}
+        counts = {"datasets_2d": n_2d, "datasets_3d": self.batch_size - n_2d}
         return {part: count for part, count in counts.items() if self.part(part)}
 
     @property
@@ -193,8 +137,16 @@ class TrainConfig(RunConfig):
         return tuple(dict.fromkeys((*self.streams, *self.part("motion"))))
 
 
-PRESETS: Final = {
-    "published": TrainConfig.published,
-    "paper": TrainConfig.paper,
-    "embedded": TrainConfig.embedded,
-}
+def variant_of(config: C, name: str, variants: Mapping[str, Mapping[str, Any]]) -> C:
+    """A configuration with what variant `name` changes; several at once are joined by "+", "" is none.
+
+    What is left out already stays left out. Raises ConfigError for an unknown one.
+    """
+    for part in filter(None, name.split("+")):
+        if part not in variants:
+            raise ConfigError(f"variant: expected one of {', '.join(variants)}, or some joined by +; found {part!r}")
+        changes = dict(variants[part])
+        if "leave_out" in changes:
+            changes["leave_out"] = tuple(dict.fromkeys((*config.leave_out, *changes["leave_out"])))
+        config = replace(config, **changes)
+    return config

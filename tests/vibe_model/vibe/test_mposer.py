@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 from torch import nn
 
-from vibe_model.checkpoints import load_mposer
 from vibe_model.errors import CheckpointError
-from vibe_model.networks.mposer import (
+from vibe_model.vibe.mposer import (
     Code,
     MPoser,
     geodesic_degrees,
     kl_divergence,
+    load_mposer,
     matrices,
     reconstruction_error,
 )

@@ -15,8 +15,14 @@ import torch
 from torch import Tensor
 
 from vibe_model import runs
-from vibe_model.networks.discriminator import MOTION
-from vibe_model.networks.mposer import (
+from vibe_model.prediction.trained import device_of
+from vibe_model.rotations import nearest_rotations
+from vibe_model.training.data import Batch, Batches, stream
+from vibe_model.training.loop import Progress, TrainingRun, exclusive
+from vibe_model.training.parallel import Group
+from vibe_model.training.trainer import Keys, Learner, Trainer, weights_of
+from vibe_model.vibe.discriminator import MOTION
+from vibe_model.vibe.mposer import (
     N_ROTATIONS,
     MPoser,
     geodesic_degrees,
@@ -24,13 +30,7 @@ from vibe_model.networks.mposer import (
     matrices,
     reconstruction_error,
 )
-from vibe_model.prediction.trained import device_of
-from vibe_model.rotations import nearest_rotations
-from vibe_model.settings.mposer_config import MPoserConfig
-from vibe_model.training.data import Batch, Batches, stream
-from vibe_model.training.loop import Progress, TrainingRun, exclusive
-from vibe_model.training.parallel import Group
-from vibe_model.training.trainer import Keys, Learner, Trainer, weights_of
+from vibe_model.vibe.mposer_config import MPoserConfig
 
 if TYPE_CHECKING:
     from cache import Split

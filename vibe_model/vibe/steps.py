@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vibe_model import losses
-from vibe_model.networks.discriminator import MOTION, frozen
-from vibe_model.networks.generator import VIBE
+from vibe_model.vibe.discriminator import MOTION, frozen
+from vibe_model.vibe.generator import VIBE
 
 GENERATOR_TERMS: Final = ("kp_2d", "kp_3d", "pose", "shape", "adversarial", "mposer")
 # Far below what float32 can add to any gradient, far above its smallest number.

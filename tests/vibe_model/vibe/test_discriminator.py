@@ -4,7 +4,7 @@ import torch
 
 from vibe_model import MotionDiscriminator
 from vibe_model.errors import ConfigError
-from vibe_model.networks.discriminator import frozen
+from vibe_model.vibe.discriminator import frozen
 
 
 def small(**settings):

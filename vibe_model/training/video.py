@@ -1,44 +1,59 @@
-"""Trains VIBE from the cache, and can be killed at any time.  features -> windows -> [training] -> [evaluation]
+"""Trains any model of video features, and can be killed at any time.  features -> windows -> [training] -> [evaluation]
 
 best.pt holds the generator of the best epoch, readable by `load_published`; `loop` has what else a run writes.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from vibe_model import runs
-from vibe_model.checkpoints import load_mposer, load_published, read_checkpoint
+from vibe_model import models, runs
+from vibe_model.checkpoints import LoadReport, load_published, read_checkpoint
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.evaluation.evaluate import SIGMAS, choose_sigma, evaluate_all, evaluate_split
-from vibe_model.networks.discriminator import MotionDiscriminator, build_discriminator
-from vibe_model.networks.generator import VIBE, build_generator
-from vibe_model.networks.mposer import MPoser
+from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.trained import load_body
-from vibe_model.settings.config import TrainConfig
+from vibe_model.settings.video_config import VideoConfig
 from vibe_model.training.data import Batch, Batches, stream
 from vibe_model.training.feature_table import TableProgress
 from vibe_model.training.loop import Progress, TrainingRun, exclusive
 from vibe_model.training.parallel import Group, joined, launched_processes
-from vibe_model.training.steps import step_gradients
-from vibe_model.training.trainer import Keys, Learner, Trainer, weights_of
+from vibe_model.training.trainer import Trainer, weights_of
 
 if TYPE_CHECKING:
     from cache import Split
     from pipeline.body import Body
 
 ShowProgress = Callable[[Progress | TableProgress], None]  # TableProgress: before the first step, with `hold`
-DrawPictures = Callable[[VIBE, int], Mapping[str, NDArray[np.uint8]]]  # (generator, epoch) -> (H, W, 3) RGB by name
+DrawPictures = Callable[[VideoModel, int], Mapping[str, NDArray[np.uint8]]]  # (generator, epoch) -> (H, W, 3) RGB
 
 
-def run(config: TrainConfig, progress: ShowProgress | None = None, pictures: DrawPictures | None = None) -> Path:
+class VideoTrainer(Trainer):
+    """A model's networks, and the gradients of one step: all that its training does not share with other models'."""
+
+    generator: VideoModel
+    several_processes: ClassVar[bool] = False  # does `gradients` weigh its terms by this process's share of the batch?
+
+    def __init__(self, config: VideoConfig, body: Body, group: Group) -> None:
+        """Builds the generator; a subclass adds `learners`, by network."""
+        super().__init__(config, group)
+        if group.size > 1 and not self.several_processes:
+            raise ConfigError(f"processes: {models.of(config).title} trains in one process, found {group.size}")
+        self.generator = models.of(config).build(config, body).to(group.device)
+
+    @abstractmethod
+    def start_from(self, checkpoint: Path) -> LoadReport:
+        """Fill the generator from a checkpoint, or the part of it that both have. Raises CheckpointError."""
+
+
+def run(config: VideoConfig, progress: ShowProgress | None = None, pictures: DrawPictures | None = None) -> Path:
     """Train and evaluate, or resume that, or find it done. Returns the run's folder.
 
     Started by torch's launcher in several processes, these train as one; the first of them writes and reports.
@@ -58,88 +73,23 @@ def run(config: TrainConfig, progress: ShowProgress | None = None, pictures: Dra
     with joined(config.device, config.processes) as group, exclusive(folder, group, config.threads):
         if group.from_first(runs.is_finished(folder)):
             return folder  # another process has finished it meanwhile
-        trainer = VIBETrainer(config, body, group)
-        return VIBERun(config, trainer, splits, stand_in=stand_in, report=progress, draw=pictures).carry_out()
+        trainer: VideoTrainer = models.of(config).trainer(config, body, group)
+        return VideoRun(config, trainer, splits, stand_in=stand_in, report=progress, draw=pictures).carry_out()
 
 
-class VIBETrainer(Trainer):
-    """Generator and discriminator, or instead of that one a trained prior of motion, or neither."""
-
-    def __init__(self, config: TrainConfig, body: Body, group: Group | None = None) -> None:
-        """Raises CheckpointError for a prior that cannot be read, StandInMixed for one of other data than the body."""
-        super().__init__(config, group or Group())
-        self.config = config
-        self.generator = build_generator(config, body).to(self.group.device)
-        self.discriminator: MotionDiscriminator | None = None
-        self.learners = {
-            "generator": Learner(
-                config,
-                self.generator,
-                Keys("gen_state_dict", "gen_optimizer", "gen_optimizer_schedule", "gen_optimizer"),
-                lr=config.lr_generator,
-                weight_decay=config.weight_decay_generator,
-                fused=True,
-            )
-        }
-        if config.prior == "discriminator":
-            self.discriminator = build_discriminator(config).to(self.group.device)
-            optimiser = "disc_motion_optimizer"
-            self.learners["discriminator"] = Learner(
-                config,
-                self.discriminator,
-                Keys("disc_motion_state_dict", optimiser, f"{optimiser}_schedule", optimiser),
-                lr=config.lr_discriminator,
-                weight_decay=config.weight_decay_discriminator,
-                fused=True,
-            )
-        self.prior: MPoser | None = None
-        if config.prior == "mposer":
-            if config.mposer is None:
-                raise ConfigError("mposer: expected a trained motion prior's best.pt for prior = mposer, found none")
-            self.prior = load_mposer(config.mposer).to(self.group.device)
-            runs.one_kind({f"the prior {config.mposer}": self.prior.stand_in, "the body": body.stand_in})
-
-    def gradients(self, batch: Batch) -> dict[str, Tensor]:
-        return step_gradients(
-            self.generator,
-            self.discriminator,
-            batch.labels,
-            batch.real_theta,
-            self._weights(batch),
-            prior=None if self.prior is None else self.prior.energy,
-            precision=self.config.precision,
-        )
-
-    def _weights(self, batch: Batch) -> dict[str, float]:
-        """The factors of this process's terms, each times its share of the labels that all processes have of the term.
-
-        A mean over the whole batch is the sum of the processes' means, each times its share of what the mean is over.
-        """
-        weights = self.config.weights
-        if self.group.size == 1:
-            return weights
-        real = 0 if batch.real_theta is None else len(batch.real_theta)
-        counts = [len(batch.labels["kp_2d"]), batch.labels["w_3d"].sum(), batch.labels["w_smpl"].sum(), real]
-        own = torch.stack([torch.as_tensor(n, dtype=torch.float64, device=self.group.device) for n in counts])
-        windows, kp_3d, smpl, discriminator_real = (own / self.group.sum(own.clone()).clamp(min=1e-12)).tolist()
-        share = {"kp_3d": kp_3d, "pose": smpl, "shape": smpl, "discriminator_real": discriminator_real}
-        weights["discriminator_real"] = weights["discriminator"]
-        return {name: weight * share.get(name, windows) for name, weight in weights.items()}
-
-
-class VIBERun(TrainingRun):
+class VideoRun(TrainingRun):
     """Batches of labelled windows and real motion, validation on held-out videos, both protocols' errors at the end."""
 
     advice = "lower lr_generator and lr_discriminator, or look at the labels"
     score = "pa_mpjpe"
     software = ("numpy", "smplx", "torch")
-    config: TrainConfig
-    trainer: VIBETrainer
+    config: VideoConfig
+    trainer: VideoTrainer
 
     def __init__(
         self,
-        config: TrainConfig,
-        trainer: VIBETrainer,
+        config: VideoConfig,
+        trainer: VideoTrainer,
         splits: Mapping[str, Split],
         *,
         stand_in: bool,
@@ -161,7 +111,15 @@ class VIBERun(TrainingRun):
 
     def batches(self, start: int) -> Generator[Batch, None, None]:
         device, workers = self.group.device, self.config.read_workers
-        return stream(self._batches, start, device=device, table=self._table, workers=workers)
+        windows = stream(self._batches, start, device=device, table=self._table, workers=workers)
+        poses = self.config.poses()
+        if poses is None:
+            yield from windows
+            return
+        drawn = Batches(poses, self.splits, rank=self.group.rank, world_size=self.group.size)
+        with closing(windows), closing(stream(drawn, start, device=device, workers=workers)) as real:
+            for batch, beside in zip(windows, real, strict=True):
+                yield Batch(batch.labels, beside.real_theta)
 
     def validate(self) -> tuple[dict[str, Any], float]:
         """Errors by split, and the mean PA-MPJPE over splits, mm. Raises DataError for a split without 3D labels."""
@@ -192,8 +150,8 @@ class VIBERun(TrainingRun):
     def best(self) -> dict[str, Any]:
         manifests = (self.splits[name].stream_manifest(stream) for name, stream in self.config.streams.items())
         features = next((manifest["identity"] for manifest in manifests if "identity" in manifest), None)
-        weights = weights_of(self.trainer.generator)
-        return {"gen_state_dict": weights, "config": self.config.as_dict(), "features": features}
+        weights, settings = weights_of(self.trainer.generator), self.config.as_dict()
+        return {"gen_state_dict": weights, "of_model": self.config.MODEL, "config": settings, "features": features}
 
     def results(self) -> dict[str, Any]:
         """The best epoch's metrics on the evaluation splits, by the default protocol; the published one's below."""
@@ -202,7 +160,7 @@ class VIBERun(TrainingRun):
         options: dict[str, Any] = {"stream": config.stream, "seqlen": config.seqlen, "tracks": config.tracks}
         options["batch_size"] = config.eval_batch
         sigma = 0.0
-        if config.n_layers == 0:  # the per-frame baseline: smoothed as is best in validation, it is another one
+        if config.per_frame:  # smoothed as is best in validation, it is another baseline
             validation = {name: self.splits[name] for name in config.validation}
             sigma, _ = choose_sigma(generator, validation, **options, candidates=SIGMAS[1:])
         return evaluate_all(
@@ -218,12 +176,11 @@ class VIBERun(TrainingRun):
 
     def _start_from_checkpoint(self) -> dict[str, Any] | None:
         """Fill the generator from the configured checkpoint; how many of its tensors were used and ignored."""
-        config, generator = self.config, self.trainer.generator
-        if config.pretrained is None:
+        pretrained = self.config.pretrained
+        if pretrained is None:
             return None
-        if read_checkpoint(config.pretrained).get("stand_in", False):
-            runs.one_kind({f"the checkpoint {config.pretrained}": True, "the body": generator.body.stand_in})
-        # Frame by frame, only the regressor of a checkpoint can be started from.
-        only = "regressor." if config.n_layers == 0 else ""
-        report = load_published(generator, config.pretrained, only=only)
+        if read_checkpoint(pretrained).get("stand_in", False):
+            body = self.trainer.generator.body
+            runs.one_kind({f"the checkpoint {pretrained}": True, "the body": body.stand_in})
+        report = self.trainer.start_from(pretrained)
         return {"kind": report.kind, "used": len(report.used), "ignored": len(report.ignored)}

@@ -6,7 +6,7 @@ names are those of the published checkpoints: `encoder.gru.*`, `encoder.linear.*
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor, nn
@@ -14,25 +14,15 @@ from torch import Tensor, nn
 from vibe_model.cameras import project
 from vibe_model.errors import ConfigError
 from vibe_model.networks.cpu_kernels import GRU, Dropout, Linear, linear
-from vibe_model.rotations import matrix_to_axis_angle, rotation_6d_to_matrix
+from vibe_model.networks.video_model import CAMERA_SIZE, FEATURE_SIZE, SHAPE_SIZE, Estimate, VideoModel, posed
+from vibe_model.rotations import rotation_6d_to_matrix
 
 if TYPE_CHECKING:
     from pipeline.body import Body
-    from vibe_model.settings.config import TrainConfig
+    from vibe_model.vibe.config import TrainConfig
 
-FEATURE_SIZE: Final = 2048  # ResNet-50 after its global average pool
 POSE_SIZE: Final = 24 * 6
-SHAPE_SIZE: Final = 10
-CAMERA_SIZE: Final = 3
 REGRESSOR_ITERATIONS: Final = 3
-
-
-class Estimate(NamedTuple):
-    """What the network estimates of each frame: a body and a camera. Leading axes are the frames', any number."""
-
-    rotmat: Tensor  # (..., 24, 3, 3) relative to parents, the first one in the camera's axes
-    shape: Tensor  # (..., 10) betas
-    camera: Tensor  # (..., 3) scale, tx, ty of the weak perspective in the crop
 
 
 class TemporalEncoder(nn.Module):
@@ -81,12 +71,14 @@ class Regressor(nn.Module):
     init_shape: Tensor
     init_cam: Tensor
 
-    def __init__(self, body: Body, *, feature_size: int = FEATURE_SIZE, hidden_size: int = 1024) -> None:
+    def __init__(
+        self, body: Body, *, feature_size: int = FEATURE_SIZE, hidden_size: int = 1024, dropout: float = 0.5
+    ) -> None:
         super().__init__()
         self.fc1 = Linear(feature_size + POSE_SIZE + SHAPE_SIZE + CAMERA_SIZE, hidden_size)
-        self.drop1 = Dropout(0.5)
+        self.drop1 = Dropout(dropout)
         self.fc2 = Linear(hidden_size, hidden_size)
-        self.drop2 = Dropout(0.5)
+        self.drop2 = Dropout(dropout)
         self.decpose = Linear(hidden_size, POSE_SIZE)
         self.decshape = Linear(hidden_size, SHAPE_SIZE)
         self.deccam = Linear(hidden_size, CAMERA_SIZE)
@@ -114,10 +106,9 @@ class Regressor(nn.Module):
         return pose, shape, camera
 
 
-class VIBE(nn.Module):
+class VIBE(VideoModel):
     """Video features -> one body a frame.
 
-    `body` owns the SMPL data: its buffers are not persistent, so that no checkpoint of this model holds any of it.
     `seqlen` is the window length that training uses; windows of any length are taken. Without layers (`n_layers` 0)
     there is no temporal encoder: each frame is regressed from its own feature, the baseline.
     """
@@ -163,27 +154,8 @@ class VIBE(nn.Module):
         return Estimate(rotmat, shape.reshape(*windows, SHAPE_SIZE), camera.reshape(*windows, CAMERA_SIZE))
 
     def pose(self, estimate: Estimate, eval_joints: bool = False, vertices: bool = True) -> dict[str, Tensor]:
-        """An estimate of any leading axes (here B, T) as numbers that can be compared with labels.
-
-        theta (B, T, 85): camera 3, pose 72 axis-angle in rad, shape 10; verts (B, T, 6890, 3) m; kp_3d (B, T, 49, 3)
-        m; kp_2d (B, T, 49, 2) in [-1, 1] over the crop; rotmat (B, T, 24, 3, 3). With `eval_joints` kp_3d and kp_2d are
-        the 14 joints of `common14`, by the H36M regressor, instead. Without `vertices` there is no verts, and only the
-        vertices on which a joint depends are posed: several times less work.
-        """
-        rotmat, shape, camera = estimate
-        frames = camera.shape[:-1]
-        flat = {"betas": shape.reshape(-1, SHAPE_SIZE), "rotmat": rotmat.reshape(-1, 24, 3, 3)}
-        out: dict[str, Tensor] = {}
-        if vertices:
-            posed = self.body(**flat)
-            joints = self.body.common14(posed.verts) if eval_joints else posed.joints  # (B T, J, 3)
-            out["verts"] = posed.verts.reshape(*frames, *posed.verts.shape[1:])
-        else:
-            joints = self.body.joints(**flat, order="common14" if eval_joints else "spin49")
-        joints = joints.reshape(*frames, *joints.shape[1:])
-        axis_angle = matrix_to_axis_angle(rotmat).flatten(-2)  # (B, T, 24, 3) -> (B, T, 72)
-        theta = torch.cat((camera, axis_angle, shape), dim=-1)
-        return {"theta": theta, **out, "kp_2d": project(joints, camera), "kp_3d": joints, "rotmat": rotmat}
+        """`posed`, by the perspective camera that the weak one becomes (`cameras.project`)."""
+        return posed(self.body, estimate, project, eval_joints=eval_joints, vertices=vertices)
 
 
 def build_generator(config: TrainConfig, body: Body) -> VIBE:

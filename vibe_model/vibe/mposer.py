@@ -9,14 +9,19 @@ its norm is squared.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from vibe_model.checkpoints import check_tensors, read_checkpoint, some
+from vibe_model.errors import CheckpointError
 from vibe_model.networks.cpu_kernels import GRU
-from vibe_model.networks.discriminator import MOTION, MOTION_SIZE, frozen
 from vibe_model.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
+from vibe_model.vibe.discriminator import MOTION, MOTION_SIZE, frozen
 
 N_ROTATIONS: Final = MOTION_SIZE // 3  # of SMPL's 24, all but the global one
 _IDENTITY_6D: Final = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
@@ -106,3 +111,31 @@ def geodesic_degrees(rotmat: Tensor, target: Tensor) -> Tensor:
     """
     sine = (rotmat - target).flatten(-2).norm(dim=-1) / 8**0.5
     return torch.rad2deg(2 * torch.asin(sine.clamp(max=1.0)))
+
+
+def load_mposer(path: Path | str) -> MPoser:
+    """The prior in a checkpoint that `training.mposer.run` has written: on the CPU, its parameters frozen.
+
+    Its sizes are those of the file's tensors. Raises CheckpointError for a file that is missing, unsafe or something
+    else, and for tensors that are missing, extra, misshapen or not finite.
+    """
+    path = Path(path)
+    content = read_checkpoint(path)
+    tensors = content.get("mposer_state_dict")
+    if not isinstance(tensors, Mapping):
+        raise CheckpointError(
+            f"{path}: expected the best.pt of a motion prior, with 'mposer_state_dict'; found keys: "
+            f"{some(map(str, content))}. Train one: luigi --module tasks TrainMPoser"
+        )
+    # As large as the file's tensors: the network never costs more memory than the file.
+    shapes = {name: tuple(getattr(tensors.get(name), "shape", ())) for name in ("encoder.weight_hh_l0", "mean.weight")}
+    if any(len(shape) != 2 or 0 in shape for shape in shapes.values()):
+        found = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise CheckpointError(f"{path}: expected matrices that have an MPoser's sizes, found {found}")
+    (_, hidden_size), (latent_size, _) = shapes.values()
+    n_layers = sum(re.fullmatch(r"encoder\.weight_hh_l\d+", str(name)) is not None for name in tensors)
+    prior = MPoser(hidden_size, latent_size, n_layers)
+    check_tensors(path, prior.state_dict(), tensors)
+    prior.load_state_dict(dict(tensors))
+    prior.stand_in = bool(content.get("stand_in", False))
+    return prior.requires_grad_(False).eval()

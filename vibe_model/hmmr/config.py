@@ -1,0 +1,184 @@
+"""Every setting of HMMR's training, typed, its presets and variants.  [settings] -> training
+
+Imports no torch. The defaults are those of the authors' implementation (Kanazawa et al., CVPR 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Final, Self
+
+from vibe_model.errors import ConfigError
+from vibe_model.settings.run_config import RunConfig, not_negative, one_of, positive, share
+from vibe_model.settings.video_config import VideoConfig
+
+WEIGHTS: Final = ("kp", "joints", "smpl", "const", "hallucinate", "shape", "adversarial", "discriminator")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HMMRConfig(VideoConfig):
+    """The settings of HMMR, beside those of every model.
+
+    Raises ConfigError for values of a wrong type, out of range, or that contradict one another.
+    """
+
+    VERSION: ClassVar[Mapping[str, int]] = {"hmmr_version": 1}
+    MODEL: ClassVar[str] = "hmmr"
+
+    name: str = "hmmr"
+
+    # Windows. Of 560,000 steps: the released model is the 559,908th.
+    seqlen: int = positive(20)
+    stride: int = positive(10)
+    datasets_2d: tuple[str, ...] = ("penn_action/train", "insta_variety/train")
+    datasets_3d: tuple[str, ...] = ("h36m/train",)
+    share_2d: float = share(0.5)
+    evaluation: tuple[str, ...] = ("3dpw/test", "h36m/val")
+    batch_size: int = positive(8)
+    iterations: int = positive(5000)
+    epochs: int = positive(112)
+    plateau_patience: int = not_negative(1000)  # more than there are epochs: the learning rates are constant
+    checkpoint_every: int = positive(1000)
+    seed: int = not_negative(1)
+    lr_generator: float = positive(1e-5)
+
+    # What the pose discriminator's real poses are for: discriminator, or none.
+    prior: str = one_of("discriminator", ("discriminator", "none"))
+
+    # Weights of the loss terms.
+    kp_weight: float = not_negative(60.0)
+    joints_weight: float = not_negative(60.0)
+    smpl_weight: float = not_negative(60.0)
+    const_weight: float = not_negative(1.0)
+    hallucinate_weight: float = not_negative(1.0)
+    shape_weight: float = not_negative(1.0)
+    adversarial_weight: float = not_negative(1.0)
+    discriminator_weight: float = not_negative(1.0)
+    hallucinator_target: str = one_of("joint", ("joint", "detached"))
+
+    # The camera of past and future frames.
+    optimal_camera: str = one_of("trace", ("least_squares", "trace"))
+    least_scale: float = positive(0.7)
+    largest_scale: float = positive(10.0)
+
+    # The model.
+    norm: str = one_of("window", ("window", "frame"))  # what the group norm's statistics are over
+    regressor: str = one_of("hmr", ("hmr", "spin"))
+    past: int = not_negative(5)  # frames before the current one that its past is predicted at; 0: no past
+    future: int = not_negative(5)  # likewise
+    hallucinator: bool = True
+    temporal: bool = True  # False: each frame by itself
+    width: int = not_negative(0)  # of a bottleneck in encoder and hallucinator; 0: none, the feature's size
+    regressor_size: int = positive(1024)
+    dropout: float = share(0.5)
+
+    def check_consistency(self) -> None:
+        """Raise ConfigError for settings that contradict one another."""
+        super().check_consistency()
+        if self.least_scale > self.largest_scale:
+            raise ConfigError(
+                f"least_scale: expected at most largest_scale, {self.largest_scale}; found {self.least_scale}"
+            )
+        size = self.width or self.feature_size
+        if self.temporal and size % 32:
+            raise ConfigError(
+                f"width: expected a multiple of 32, the groups of the group norm; found {size}"
+                + ("" if self.width else ", the feature's size")
+            )
+        if self.processes > 1:
+            raise ConfigError(f"processes: expected 1: HMMR trains in one process; found {self.processes}")
+
+    @property
+    def deltas(self) -> tuple[int, ...]:
+        """The steps in frames at which past and future are predicted."""
+        return tuple(dt for dt in (-self.past, self.future) if dt)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The factors of the loss terms, by the terms' names."""
+        return {name: getattr(self, f"{name}_weight") for name in WEIGHTS}
+
+    @property
+    def uses_motion(self) -> bool:
+        """Does the pose discriminator read real motion?"""
+        return self.prior == "discriminator"
+
+    @property
+    def per_frame(self) -> bool:
+        return not self.temporal
+
+    def poses(self) -> RunConfig | None:
+        """As many real poses as bodies are predicted."""
+        if not self.uses_motion:
+            return None
+        n_sets = (1 + len(self.deltas)) * (2 if self.hallucinator else 1)
+        return Poses(
+            motion=self.part("motion"),
+            batch_size=n_sets * self.batch_size * self.seqlen,
+            window_weights={n: w for n, w in self.window_weights.items() if n in self.part("motion")},
+            iterations=self.iterations,
+            epochs=self.epochs,
+            seed=self.seed,
+        )
+
+    @classmethod
+    def published(cls, **changes: Any) -> Self:
+        """The authors' configuration, with changes."""
+        return replace(cls(), **changes)
+
+    @classmethod
+    def recommended(cls, **changes: Any) -> Self:
+        """Ours: a norm of each frame, larger batches, and VIBE's regressor, for SPIN's weights (`pretrained`)."""
+        ours = cls(regressor="spin", norm="frame", optimal_camera="least_squares", batch_size=32, lr_generator=5e-5)
+        return replace(ours, **changes)
+
+    @classmethod
+    def embedded(cls, **changes: Any) -> Self:
+        """A short run on the embedded demo data, minutes on two CPU cores. It shows that all works, not accuracy."""
+        small = cls(
+            name="hmmr-embedded",
+            datasets_2d=("penn_action/train", "kinetics/train"),
+            datasets_3d=("3dpw/train",),
+            evaluation=("3dpw/test",),
+            stride=4,
+            iterations=30,
+            epochs=8,
+            lr_generator=1e-4,  # there are few steps
+            norm="frame",
+            optimal_camera="least_squares",
+            width=256,
+            checkpoint_every=30,
+            seed=0,
+            device="cpu",
+        )
+        return replace(small, **changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Poses(RunConfig):
+    """Batches of single frames of real motion, drawn evenly from all of it."""
+
+    VERSION: ClassVar[Mapping[str, int]] = {}
+    NEUTRAL: ClassVar[frozenset[str]] = frozenset()
+
+    seqlen: int = positive(1)
+    stride: int = positive(1)
+
+
+_NO_DYNAMICS: Final = {"past": 0, "future": 0, "hallucinator": False}
+
+CONFIG: Final = HMMRConfig
+PRESETS: Final = {
+    "hmmr-published": HMMRConfig.published,
+    "hmmr": HMMRConfig.recommended,
+    "embedded": HMMRConfig.embedded,
+}
+VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "single-view": {"temporal": False, **_NO_DYNAMICS},
+    "no-dynamics": _NO_DYNAMICS,
+    "no-const": {"const_weight": 0.0},
+    "no-hallucinator": {"hallucinator": False},
+    "no-prior": {"prior": "none"},
+}
+"""What each changes of the configuration that it is a variant of."""

@@ -1,0 +1,96 @@
+"""One step of HMMR's training.  features -> windows -> [training] -> evaluation"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import torch
+from torch import Tensor, nn
+
+from vibe_model.checkpoints import LoadReport, load_published, read_checkpoint
+from vibe_model.hmmr import losses
+from vibe_model.hmmr.config import HMMRConfig
+from vibe_model.hmmr.discriminator import PoseDiscriminator
+from vibe_model.hmmr.generator import HMMR
+from vibe_model.rotations import axis_angle_to_matrix
+from vibe_model.training.data import Batch
+from vibe_model.training.parallel import Group
+from vibe_model.training.trainer import Keys, Learner
+from vibe_model.training.video import VideoTrainer
+
+if TYPE_CHECKING:
+    from pipeline.body import Body
+
+
+class HMMRTrainer(VideoTrainer):
+    """Generator and pose discriminator, or the generator by itself."""
+
+    generator: HMMR
+
+    def __init__(self, config: HMMRConfig, body: Body, group: Group | None = None) -> None:
+        super().__init__(config, body, group or Group())
+        self.config = config
+        self.discriminator: PoseDiscriminator | None = None
+        self.learners = {"generator": self._learner(self.generator, "gen", config.lr_generator)}
+        if config.prior == "discriminator":
+            self.discriminator = PoseDiscriminator().to(self.group.device)
+            self.learners["discriminator"] = self._learner(self.discriminator, "disc_pose", config.lr_discriminator)
+
+    def start_from(self, checkpoint: Path) -> LoadReport:
+        # Of another model's checkpoint, the regressor: SPIN's, or VIBE's.
+        own = read_checkpoint(checkpoint).get("of_model") == self.config.MODEL
+        return load_published(self.generator, checkpoint, only="" if own else "regressor.")
+
+    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+        config = self.config
+        sets = self.generator.sets(batch.labels["features"].float(), precision=config.precision)
+        terms = losses.supervised(
+            sets,
+            batch.labels,
+            method=config.optimal_camera,
+            limits=(config.least_scale, config.largest_scale),
+            hallucinator_target=config.hallucinator_target,
+            weights=config.weights,
+        )
+        ends, starts = [torch.stack(list(terms.values())).sum()], [torch.ones((), device=sets.strip.device)]
+        if self.discriminator is not None:
+            fake = losses.rotations(sets)
+            judged, fake_grad = judge(self.discriminator, fake.detach(), real_poses(batch), config.weights)
+            terms |= judged
+            ends.append(fake)
+            starts.append(fake_grad)
+        torch.autograd.backward(ends, starts)
+        return {name: term.detach() for name, term in terms.items()}
+
+    def _learner(self, network: nn.Module, name: str, lr: float) -> Learner:
+        optimiser = f"{name}_optimizer"
+        keys = Keys(f"{name}_state_dict", optimiser, f"{optimiser}_schedule", optimiser)
+        return Learner(self.config, network, keys, lr=lr, weight_decay=0.0, fused=True)
+
+
+def judge(
+    discriminator: nn.Module, fake: Tensor, real: Tensor, weights: dict[str, float]
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The discriminator's gradients into its `.grad`; both sides' terms; the adversarial one's gradient at the fakes.
+
+    fake (N, 23, 3, 3), real (M, 23, 3, 3) -> terms "adversarial" and "discriminator", gradient (N, 23, 3, 3). All are
+    scored by one pass: both sides differ only in what is derived, by the fakes or by the parameters.
+    """
+    fake = fake.requires_grad_()
+    scores = discriminator(torch.cat((fake, real)))  # (N + M, 24)
+    of_fakes, of_reals = scores[: len(fake)], scores[len(fake) :]
+    adversarial = weights["adversarial"] * losses.adversarial(of_fakes)
+    own = weights["discriminator"] * losses.discriminator(of_reals, of_fakes)
+    (fake_grad,) = torch.autograd.grad(adversarial, fake, retain_graph=True)
+    torch.autograd.backward(own, inputs=list(discriminator.parameters()))
+    return {"adversarial": adversarial, "discriminator": own}, fake_grad
+
+
+def real_poses(batch: Batch) -> Tensor:
+    """theta (N, 1, 85) of single frames -> rotations without the global one, (N, 23, 3, 3)."""
+    pose = batch.real_theta[..., 6:75]
+    return axis_angle_to_matrix(pose.reshape(-1, 23, 3))
+
+
+TRAINER: Final = HMMRTrainer

@@ -1,0 +1,88 @@
+"""Which models there are.  [settings] -> training -> evaluation, prediction
+
+A model is a package of three modules. `config`, which imports no torch, has CONFIG (a VideoConfig), PRESETS (functions
+that make one, by name) and VARIANTS (what each changes of a configuration); `generator` has `build_generator(config,
+body)`, a VideoModel with fresh parameters; `training` has TRAINER (a VideoTrainer). Nothing outside of the package asks
+which model it has: docs/adding-a-model.md.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from vibe_model.errors import ConfigError
+from vibe_model.settings import video_config
+from vibe_model.settings.video_config import VideoConfig
+
+if TYPE_CHECKING:
+    from pipeline.body import Body
+    from vibe_model.networks.video_model import VideoModel
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Where a model's parts are. They are imported when they are first asked for."""
+
+    title: str  # as tables call it
+    package: str
+    section: str  # of luigi.cfg
+    preset: str  # where that section's settings start from, unless it names another
+    baseline: str  # the variant that regresses each frame from its own feature
+
+    @property
+    def config(self) -> type[VideoConfig]:
+        found: type[VideoConfig] = self._of("config", "CONFIG")
+        return found
+
+    @property
+    def presets(self) -> Mapping[str, Callable[..., VideoConfig]]:
+        found: Mapping[str, Callable[..., VideoConfig]] = self._of("config", "PRESETS")
+        return found
+
+    @property
+    def variants(self) -> Mapping[str, Mapping[str, Any]]:
+        found: Mapping[str, Mapping[str, Any]] = self._of("config", "VARIANTS")
+        return found
+
+    @property
+    def trainer(self) -> Callable[..., Any]:
+        """Of (config, body, group): a VideoTrainer."""
+        found: Callable[..., Any] = self._of("training", "TRAINER")
+        return found
+
+    def build(self, config: VideoConfig, body: Body) -> VideoModel:
+        """A generator by its configuration, with fresh parameters."""
+        found: VideoModel = self._of("generator", "build_generator")(config, body)
+        return found
+
+    def _of(self, module: str, name: str) -> Any:
+        return getattr(importlib.import_module(f"{self.package}.{module}"), name)
+
+
+MODELS: Final[dict[str, Model]] = {
+    "vibe": Model("VIBE", "vibe_model.vibe", section="train", preset="published", baseline="per-frame"),
+    "hmmr": Model("HMMR", "vibe_model.hmmr", section="hmmr", preset="hmmr", baseline="single-view"),
+}
+
+
+def named(name: str) -> Model:
+    """Raises ConfigError for a model that there is not."""
+    if name not in MODELS:
+        raise ConfigError(f"model: expected one of {', '.join(MODELS)}, found {name!r}")
+    return MODELS[name]
+
+
+def of(config: VideoConfig) -> Model:
+    """The model that a configuration is of."""
+    return named(config.MODEL)
+
+
+def variant_of(config: video_config.C, name: str) -> video_config.C:
+    """A configuration with what a variant of its model changes; several at once are joined by "+", "" is none.
+
+    What is left out already stays left out. Raises ConfigError for an unknown one.
+    """
+    return video_config.variant_of(config, name, of(config).variants)

@@ -1,0 +1,76 @@
+"""What evaluation, prediction and pictures know of a model.  features -> windows -> [evaluation, prediction]"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vibe_model.rotations import matrix_to_axis_angle
+
+if TYPE_CHECKING:
+    from pipeline.body import Body
+
+FEATURE_SIZE: Final = 2048  # ResNet-50 after its global average pool
+SHAPE_SIZE: Final = 10
+CAMERA_SIZE: Final = 3
+
+
+class Estimate(NamedTuple):
+    """What a network estimates of each frame: a body and a camera. Leading axes are the frames', any number."""
+
+    rotmat: Tensor  # (..., 24, 3, 3) relative to parents, the first one in the camera's axes
+    shape: Tensor  # (..., 10) betas
+    camera: Tensor  # (..., 3) scale, tx, ty of the weak perspective in the crop
+
+
+class VideoModel(nn.Module, ABC):
+    """Video features -> one body a frame.
+
+    `body` owns the SMPL data: its buffers are not persistent, so that no checkpoint holds any of it.
+    """
+
+    body: Body
+
+    @abstractmethod
+    def regress(self, features: Tensor) -> Estimate:
+        """(B, T, feature_size) -> bodies and cameras, (B, T, ...). Windows of any length are taken."""
+
+    @abstractmethod
+    def pose(self, estimate: Estimate, eval_joints: bool = False, vertices: bool = True) -> dict[str, Tensor]:
+        """`posed`, by the model's camera."""
+
+
+def posed(
+    body: Body,
+    estimate: Estimate,
+    project: Callable[[Tensor, Tensor], Tensor],
+    *,
+    eval_joints: bool = False,
+    vertices: bool = True,
+) -> dict[str, Tensor]:
+    """An estimate of any leading axes (here B, T) as numbers that can be compared with labels.
+
+    theta (B, T, 85): camera 3, pose 72 axis-angle in rad, shape 10; verts (B, T, 6890, 3) m; kp_3d (B, T, 49, 3) m;
+    kp_2d (B, T, 49, 2) in [-1, 1] over the crop; rotmat (B, T, 24, 3, 3). With `eval_joints` kp_3d and kp_2d are the 14
+    joints of `common14`, by the H36M regressor, instead. Without `vertices` there is no verts, and only the vertices on
+    which a joint depends are posed: several times less work.
+    project: of `vibe_model.cameras`, joints (..., J, 3) m and camera (..., 3) -> (..., J, 2).
+    """
+    rotmat, shape, camera = estimate
+    frames = camera.shape[:-1]
+    flat = {"betas": shape.reshape(-1, SHAPE_SIZE), "rotmat": rotmat.reshape(-1, 24, 3, 3)}
+    out: dict[str, Tensor] = {}
+    if vertices:
+        whole = body(**flat)
+        joints = body.common14(whole.verts) if eval_joints else whole.joints  # (B T, J, 3)
+        out["verts"] = whole.verts.reshape(*frames, *whole.verts.shape[1:])
+    else:
+        joints = body.joints(**flat, order="common14" if eval_joints else "spin49")
+    joints = joints.reshape(*frames, *joints.shape[1:])
+    axis_angle = matrix_to_axis_angle(rotmat).flatten(-2)  # (B, T, 24, 3) -> (B, T, 72)
+    theta = torch.cat((camera, axis_angle, shape), dim=-1)
+    return {"theta": theta, **out, "kp_2d": project(joints, camera), "kp_3d": joints, "rotmat": rotmat}

@@ -1,0 +1,148 @@
+"""Every setting of VIBE's training, typed, and its presets.  [settings] -> training
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Final, Self
+
+from vibe_model.errors import ConfigError
+from vibe_model.settings.run_config import not_negative, one_of, positive, share
+from vibe_model.settings.video_config import VideoConfig
+from vibe_model.vibe.variants import VARIANTS
+
+# Frames from one window's start to the next, where it is not `stride`.
+PUBLISHED_STRIDES: Final[Mapping[str, int]] = {
+    "penn_action/train": 4,
+    "posetrack/train": 4,
+    "3dpw/train": 4,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(VideoConfig):
+    """The settings of VIBE, beside those of every model; the defaults are the published ones.
+
+    Raises ConfigError for values of a wrong type, out of range, or that contradict one another.
+    """
+
+    VERSION: ClassVar[Mapping[str, int]] = {"version": 3}
+    NEUTRAL: ClassVar[frozenset[str]] = VideoConfig.NEUTRAL | {"mposer"}
+    MODEL: ClassVar[str] = "vibe"
+
+    name: str = "vibe"
+    mposer: Path | None = None  # a trained motion prior's best.pt, for prior = mposer
+
+    # Windows.
+    strides: Mapping[str, int] = positive(PUBLISHED_STRIDES)  # by split
+    datasets_2d: tuple[str, ...] = ("insta_variety/train",)
+    datasets_3d: tuple[str, ...] = ("mpi_inf_3dhp/train", "3dpw/train")
+    evaluation: tuple[str, ...] = ("3dpw/test", "mpi_inf_3dhp/test", "h36m/val")
+
+    # Training.
+    weight_decay_generator: float = not_negative(0.0)
+    weight_decay_discriminator: float = not_negative(1e-4)
+
+    # What teaches the generator how people move: discriminator, mposer (a prior that is trained before) or none.
+    prior: str = one_of("discriminator", ("discriminator", "mposer", "none"))
+
+    # Weights of the loss terms.
+    kp_2d_weight: float = not_negative(300.0)
+    kp_3d_weight: float = not_negative(300.0)
+    pose_weight: float = not_negative(60.0)
+    shape_weight: float = not_negative(0.06)
+    adversarial_weight: float = not_negative(0.5)
+    discriminator_weight: float = not_negative(0.5)
+    mposer_weight: float = not_negative(0.1)  # of the motion code's mean squared norm; the paper does not give its own
+
+    # Generator.
+    n_layers: int = not_negative(2)  # of the temporal encoder; 0: none, each frame by itself
+    hidden_size: int = positive(1024)
+    bidirectional: bool = False
+    add_linear: bool = True
+    use_residual: bool = True
+    regressor_size: int = positive(1024)
+
+    # Motion discriminator.
+    disc_size: int = positive(1024)  # of the GRU and, as in the paper's ablation, of the attention
+    disc_layers: int = positive(2)
+    disc_pool: str = "attention"
+    attention_layers: int = positive(3)
+    attention_dropout: float = share(0.2)
+
+    @classmethod
+    def published(cls, **changes: Any) -> Self:
+        """VIBE's published configuration, with changes."""
+        return replace(cls(), **changes)
+
+    @classmethod
+    def paper(cls, **changes: Any) -> Self:
+        """The paper's own mixture of datasets, which the published configuration trains on a part of."""
+        mixture = cls(
+            datasets_2d=("penn_action/train", "posetrack/train", "insta_variety/train", "kinetics/train"),
+            datasets_3d=("mpi_inf_3dhp/train", "h36m/train", "3dpw/train"),
+        )
+        return replace(mixture, **changes)
+
+    @classmethod
+    def embedded(cls, **changes: Any) -> Self:
+        """A short run on the embedded demo data, minutes on two CPU cores. It shows that all works, not accuracy."""
+        small = cls(
+            name="embedded",
+            datasets_2d=("penn_action/train", "kinetics/train"),
+            datasets_3d=("3dpw/train",),
+            evaluation=("3dpw/test",),
+            stride=8,
+            batch_size=16,
+            iterations=30,
+            epochs=8,
+            lr_generator=1e-4,  # there are few steps
+            hidden_size=256,
+            disc_size=128,
+            checkpoint_every=30,
+            device="cpu",
+        )
+        return replace(small, **changes)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The factors of the loss terms, by the terms' names."""
+        names = ("kp_2d", "kp_3d", "pose", "shape", "adversarial", "discriminator", "mposer")
+        return {name: getattr(self, f"{name}_weight") for name in names}
+
+    @property
+    def uses_motion(self) -> bool:
+        """Does the motion discriminator read real motion? What `TrainMPoser` reads is not this run's."""
+        return self.prior == "discriminator"
+
+    @property
+    def per_frame(self) -> bool:
+        return self.n_layers == 0
+
+    def files(self) -> dict[str, Path | None]:
+        prior = self.mposer if self.prior == "mposer" else None
+        if prior is not None and not prior.is_file():
+            raise ConfigError(
+                f"{prior}: expected a trained motion prior for prior = mposer, found none. "
+                "`luigi --module tasks TrainMPoser` trains it."
+            )
+        return {**super().files(), "mposer": prior}
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """How many windows of a batch each part gives: as many of real motion as of videos."""
+        return {**super().parts, **({"motion": self.batch_size} if self.part("motion") else {})}
+
+
+__all__ = ["CONFIG", "PRESETS", "VARIANTS", "TrainConfig"]
+
+CONFIG: Final = TrainConfig
+PRESETS: Final = {
+    "published": TrainConfig.published,
+    "paper": TrainConfig.paper,
+    "embedded": TrainConfig.embedded,
+}
