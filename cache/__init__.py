@@ -6,7 +6,7 @@ raw -> tracks -> features -> windows -> training: the pipeline writes it, the mo
 from cache.crop_policy import CropPolicy, Jitter
 from cache.errors import CacheChanged, CacheError, MissingSplit
 from cache.fingerprint import fingerprint
-from cache.format.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD
+from cache.format.layout import COLUMNS, COMPUTED, ROWS_PER_CHUNK, ROWS_PER_SHARD, UNDECODABLE, UNDEFINED
 from cache.format.records import TrackRecord, TrackRows, VideoEntry
 from cache.read.split import FeatureCache, Split, open  # noqa: A004  it reads as cache.open
 from cache.storage import place_of, store_at
@@ -22,8 +22,11 @@ from cache.write.stream_writer import StreamWriter
 
 __all__ = [
     "COLUMNS",
+    "COMPUTED",
     "ROWS_PER_CHUNK",
     "ROWS_PER_SHARD",
+    "UNDECODABLE",
+    "UNDEFINED",
     "CacheChanged",
     "CacheError",
     "Collected",

@@ -65,27 +65,40 @@ class CropPolicy:
             height, width = self.region
             raise ValueError(f"region {height}x{width}: expected height x width, each at most the size, {self.size} px")
 
+    @property
+    def follows_box(self) -> bool:
+        """Whether the track's own box is cut out, unmoved."""
+        return self.jitter is None and self.scale == 1
+
     @classmethod
     def parse(cls, text: str) -> CropPolicy:
-        """The policy of words as in luigi.cfg. Raises ValueError for words that there are not.
+        """The policy of words as in luigi.cfg, with spaces or commas between. Raises ValueError for unknown words.
 
         >>> CropPolicy.parse("size:256 region:256x192").region
         (256, 192)
         >>> CropPolicy.parse("jitter:2 seed:7").jitter
         Jitter(copy=2, trans_px=20.0, scale_log2=0.3, flip=0.5, seed=7)
         """
-        words = [word.partition(":") for word in text.split()]
+        words = [word.partition(":") for word in text.replace(",", " ").split()]
         given = {name: value for name, _, value in words}
-        known: Mapping[str, Any] = {"size": int, "region": _region, "scale": float, "jitter": int, **_JITTER}
-        if len(given) < len(words) or given.keys() - known.keys():
-            raise ValueError(f"crop {text!r}: expected name:value, each once, of {', '.join(known)}")
-        values = {name: known[name](value) for name, value in given.items()}
+        if len(given) < len(words) or given.keys() - _WORDS.keys():
+            raise ValueError(f"crop {text!r}: expected name:value, each once, of {', '.join(_WORDS)}")
+        values = {name: _WORDS[name](value) for name, value in given.items()}
         jitter = {name: values.pop(name) for name in _JITTER if name in values}
         if "jitter" in values:
             jitter["copy"] = values.pop("jitter")
         elif jitter:
             raise ValueError(f"crop {text!r}: {', '.join(jitter)} need jitter:COPY, as in jitter:1")
         return cls(**values, jitter=Jitter(**jitter) if jitter else None)
+
+    def __str__(self) -> str:
+        """As `parse` takes it: what differs from the default."""
+        found = self.as_dict() | self.as_dict().pop("jitter", {})
+        found["jitter"] = found.pop("copy", None)
+        if self.region is not None:
+            found["region"] = f"{self.region[0]}x{self.region[1]}"
+        usual = {f.name: f.default for f in fields(Jitter)}
+        return " ".join(f"{name}:{found[name]}" for name in _WORDS if found.get(name) not in (None, usual.get(name)))
 
     def as_dict(self) -> dict[str, Any]:
         """JSON of what differs from the default; {} for the default."""
@@ -114,6 +127,7 @@ class CropPolicy:
         digests = (hashlib.blake2b((mark + name).encode(), digest_size=8).digest() for name in names)
         return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
 
+    @np.errstate(over="ignore")  # of a single row's numbers, NumPy would report it
     def boxes(
         self, bbox: NDArray[np.float32], crop_scale: NDArray[np.float64], keys: NDArray[np.uint64], frame: NDArray[Any]
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -122,7 +136,7 @@ class CropPolicy:
         `crop_scale`, `keys` (of each row's track) and `frame` numbers broadcast to (...). With zero ranges and scale 1
         the boxes are the given ones, to the bit.
         """
-        if self.jitter is None and self.scale == 1:
+        if self.follows_box:
             return bbox, np.zeros(bbox.shape[:-1], bool)
         box = np.asarray(bbox, np.float64).copy()
         box[..., 2:] *= self.scale
@@ -137,12 +151,13 @@ class CropPolicy:
         return box.astype(np.float32), np.array(mirrored)
 
 
-_JITTER: Final[Mapping[str, Any]] = {"trans_px": float, "scale_log2": float, "flip": float, "seed": int}
-
-
 def _region(text: str) -> tuple[int, int]:
     height, _, width = text.partition("x")
     return int(height), int(width)
+
+
+_JITTER: Final[Mapping[str, Any]] = {"trans_px": float, "scale_log2": float, "flip": float, "seed": int}
+_WORDS: Final[Mapping[str, Any]] = {"size": int, "region": _region, "scale": float, "jitter": int, **_JITTER}
 
 
 _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)

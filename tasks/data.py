@@ -16,6 +16,7 @@ from pipeline.conversion.plan import mixture_warning
 from pipeline.errors import ConfigError
 from pipeline.features import extract
 from pipeline.features.plan import ExtractionPlan, plan_extraction, refuse_untrained
+from pipeline.features.streams.base import LabelStream
 from pipeline.plug_ins import PlugInError
 from pipeline.raw.stand_in import is_stand_in
 from pipeline.show.tracks import rejected
@@ -106,7 +107,7 @@ class Convert(PipelineTask):
 
 
 class Extract(PipelineTask):
-    """tracks -> a feature stream, for one split; with `crops`, the stream of crops that it is computed from."""
+    """tracks -> feature streams, for one split; with `crops`, the stream of crops that these are computed from."""
 
     verb = "extract"
     priority = 1
@@ -124,30 +125,36 @@ class Extract(PipelineTask):
             return [Extract(dataset=self.dataset, split=self.split, crops=True)]
         return [Convert(dataset=self.dataset, split=self.split)]
 
-    def plan(self) -> ExtractionPlan:
+    def plans(self) -> list[ExtractionPlan]:
+        """Of the streams that are not up to date."""
         s = settings()
-        stream, raw, at = s.crops if self.crops else s.stream, s.raw(self.dataset), s.source.where
-        if stream is None:
+        raw, at = s.raw(self.dataset), s.source.where
+        if self.crops and s.crops is None:
             raise ConfigError(f"{at('features', 'crops')}: names no stream of crops")
-        plan = plan_extraction(s.paths.cache, f"{self.dataset}/{self.split}", stream.at(raw))
-        if not plan.up_to_date:
-            refuse_untrained(stream, raw, at("features", "weights"))
-        return plan
+        specs = [s.crops] if self.crops else [s.stream, *s.also]
+        name = f"{self.dataset}/{self.split}"
+        plans = [plan_extraction(s.paths.cache, name, spec.at(raw)) for spec in specs if spec is not None]
+        for plan in plans:
+            if not plan.up_to_date:
+                refuse_untrained(plan.spec, raw, at("features", "weights"))
+        return [plan for plan in plans if not plan.up_to_date]
 
     def up_to_date(self) -> bool:
-        return self.plan().up_to_date
+        return not self.plans()
 
     @property
     def flaw(self) -> str:
         return _rejected(f"{self.dataset}/{self.split}")
 
     def work(self) -> None:
-        plan = self.plan()
+        plans = self.plans()
         with self.progress() as progress:
-            done = extract.extract(plan, scheduler=settings().dask.scheduler, progress=progress)
-        self.say(extracted(done))
-        for example in done.examples:
-            warn(example)
+            every = extract.extract_together(plans, scheduler=settings().dask.scheduler, progress=progress)
+        for done in every:
+            which = f"[bold]{plain(done.plan.spec.name)}[/bold] " if len(settings().also) else ""
+            self.say(which + extracted(done))
+            for example in done.examples:
+                warn(example)
 
 
 class Data(PipelineTask):
@@ -160,8 +167,9 @@ class Data(PipelineTask):
         return count(len(settings().data.datasets), "dataset")
 
     def requires(self) -> Iterator[PipelineTask]:
+        of_labels = any(isinstance(spec.stream, LabelStream) for spec in settings().also)
         for dataset, split, has_pixels in enabled_splits():
-            stage = Extract if has_pixels else Convert
+            stage = Extract if has_pixels or of_labels else Convert
             yield stage(dataset=dataset, split=split)
 
     def up_to_date(self) -> bool:

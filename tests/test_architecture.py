@@ -20,8 +20,8 @@ ORDER = {  # packages, and the folders and modules of each, from low to high: no
     "cache": "errors fingerprint crop_policy windows storage format read write verification mixture __init__",
     "pipeline": """
         __init__ errors cli processes reasons accounting skeletons boxes linking raw formats smpl pixels track crops
-        plug_ins synthetic body datasets cluster conversion features settings maintenance vibe_db doctor show commands
-        __main__
+        homography plug_ins synthetic body datasets cluster conversion features settings maintenance vibe_db doctor show
+        commands __main__
     """,
     "vibe_model": """
         errors cameras rotations metrics losses settings runs networks models checkpoints prediction evaluation training

@@ -23,6 +23,11 @@ ROWS_PER_CHUNK: Final = 64  # what a checksum covers: a 16-frame window touches 
 NO_KEY: Final = 2**64 - 1  # both words of the key of a row that belongs to no track
 BYTES: Final = "bytes"  # the dtype of a stream whose rows are bytes, of any length each
 ROOM: Final = 1 << 17  # bytes that a shard of such a stream can hold for each of its rows, on average; and of a chunk
+# A row's `ok` flag in a stream. Rows that are not undecodable have a stored value, and count in windows.
+UNDECODABLE: Final = 0  # no value: the row's picture could not be decoded
+COMPUTED: Final = 1
+UNDEFINED: Final = 2  # a value that the stream defines, as zeros: there was nothing to compute it from
+HAS_VALUE: Final = (COMPUTED, UNDEFINED)
 STREAM_ARRAYS: Final = ("", "_at", "_ok", "_key")  # suffixes of a stream's name: `_at` only for bytes
 
 MANIFEST: Final = "manifest.json"

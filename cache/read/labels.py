@@ -20,6 +20,8 @@ Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 # column name -> (B, T, *trailing) as stored, None when the split has no such column
 Raw = Callable[[str], Array | None]
+# boxes (B, T, 4) and frame numbers (B, T) -> the boxes (B, T, 4) that are cut out instead; (B, T) whether mirrored
+Crop = Callable[[Floats, Array], tuple[Floats, Bools]]
 
 N_JOINTS: Final = 49
 COMMON_JOINTS: Final = slice(25, 39)  # the 14 joints that 3D losses and metrics compare
@@ -28,6 +30,16 @@ N_THETA: Final = 85  # camera 3, pose 72, betas 10
 POSE: Final = slice(3, 75)  # in theta
 BETAS: Final = slice(75, 85)
 FIELDS: Final = ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl", "valid")
+IN_CROP: Final = frozenset({"kp_2d", "kp_3d", "theta"})  # fields that depend on the crop, or on its being mirrored
+
+# In a mirrored picture: of each joint, which one is seen in its place.
+MIRRORED_14: Final = (5, 4, 3, 2, 1, 0, 11, 10, 9, 8, 7, 6, 12, 13)
+MIRRORED_49: Final = (
+    *(0, 1, 5, 6, 7, 2, 3, 4, 8, 12, 13, 14, 9, 10, 11, 16, 15, 18, 17, 22, 23, 24, 19, 20, 21),  # BODY_25
+    *(25 + joint for joint in MIRRORED_14),
+    *(39, 40, 41, 42, 43, 44, 46, 45, 48, 47),
+)
+MIRRORED_SMPL: Final = (0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22)
 
 
 def field_shape(name: str, *, evaluation: bool) -> tuple[int, ...]:
@@ -42,10 +54,11 @@ class Labels:
     Args:
         raw: gives the columns. It may be asked for the same one again.
         crop_scale: gives (B,) of each window's track.
+        crop: what is cut out in the place of each row's box; None: the box.
     """
 
-    def __init__(self, raw: Raw, crop_scale: Callable[[], NDArray[np.float64]]) -> None:
-        self._raw, self._crop_scale = raw, crop_scale
+    def __init__(self, raw: Raw, crop_scale: Callable[[], NDArray[np.float64]], crop: Crop | None = None) -> None:
+        self._raw, self._crop_scale, self._crop = raw, crop_scale, crop
 
     def fill(self, name: str, out: Floats) -> None:
         """Fill out (B, T, *field_shape(name)) with one of FIELDS."""
@@ -62,13 +75,25 @@ class Labels:
         else:
             valid = self._raw("valid")
             out[...] = 1 if valid is None else valid != 0
+        if self._crop is not None and name in IN_CROP:
+            _, rows = self._cut_out
+            if rows.any():
+                out[rows] = mirrored(name, out[rows])
 
     def _kp_2d(self, out: Floats) -> None:
-        kp_2d, bbox = self._raw("kp_2d"), self._raw("bbox")
+        kp_2d, bbox = self._raw("kp_2d"), self._cut_out[0]
         if kp_2d is None or bbox is None:
             out.fill(0)
         else:
             in_crop(kp_2d, bbox, self._crop_scale(), out)
+
+    @cached_property
+    def _cut_out(self) -> tuple[Floats | None, Bools]:
+        """(B, T, 4) boxes, None when the split has none; (B, T) whether mirrored."""
+        bbox, frame = self._raw("bbox"), None if self._crop is None else self._raw("frame_index")
+        if self._crop is None or bbox is None or frame is None:
+            return bbox, np.zeros((), bool)
+        return self._crop(bbox, frame)
 
     def _kp_3d(self, out: Floats) -> None:
         evaluation, kp_3d = self._raw("kp_3d_eval"), self._raw("kp_3d")
@@ -123,6 +148,23 @@ class Labels:
         if pose is None or betas is None or flag is None:
             return False
         return np.equal(flag, 1) & _finite_rows(pose) & _finite_rows(betas)
+
+
+def mirrored(name: str, values: Floats) -> Floats:
+    """kp_2d, kp_3d or theta of N rows -> the same of the mirrored picture: left and right have changed places.
+
+    Points get the other x; a rotation R becomes S R S with S = diag(-1, 1, 1), so axis-angle (a, b, c) becomes
+    (a, -b, -c). Camera and betas stay: a mirrored body has the same shape.
+    """
+    if name == "theta":
+        pose = values[:, POSE].reshape(len(values), -1, 3)[:, MIRRORED_SMPL]
+        pose[..., 1:] = 0 - pose[..., 1:]
+        out = values.copy()
+        out[:, POSE] = pose.reshape(len(values), -1)
+        return out
+    out = values[:, MIRRORED_14 if values.shape[1] == N_EVAL_JOINTS else MIRRORED_49]
+    out[..., 0] = 0 - out[..., 0]  # 0 stays 0, without a sign
+    return out
 
 
 def in_crop(kp_2d: Floats, bbox: Floats, crop_scale: NDArray[np.float64], out: Floats) -> None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from cache.crop_policy import CropPolicy
 from cache.errors import CacheChanged, CacheError, MissingSplit
 from cache.format import layout, manifest
-from cache.format.layout import COLUMNS, FEATURES, MANIFEST, Geometry
+from cache.format.layout import COLUMNS, FEATURES, HAS_VALUE, MANIFEST, UNDECODABLE, Geometry
 from cache.format.manifest import Commit, Place, read_provenance
 from cache.format.records import Tracks, Videos
 from cache.format.tables import Tables, live_by_shard, track_of
 from cache.read import labels
 from cache.read.rows import Rows
+from cache.read.stream_windows import StreamWindows
 from cache.read.streams import OpenStream, StalenessCheck, open_column, open_lazily
 from cache.storage import store_at
 from cache.storage.base import Root, Store
@@ -26,6 +28,13 @@ if TYPE_CHECKING:
     import zarr
 
 Array = NDArray[Any]
+
+
+class _Unnamed(str):
+    """A stream that the caller has not named."""
+
+
+USUAL: Final = _Unnamed("resnet50")
 
 
 def open(root: Root) -> FeatureCache:  # noqa: A001  it reads as cache.open
@@ -92,6 +101,7 @@ class Split:
         self._check_current = StalenessCheck(commit)
         self._rows: dict[str, Rows] = {}
         self._streams: dict[str, OpenStream] = {}
+        self._keys: dict[CropPolicy, NDArray[np.uint64]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self.root, self.name, self._commit.digest)
@@ -143,6 +153,10 @@ class Split:
         """The manifest of a feature stream: what was given to its `commit`, and the shards it has."""
         return self._stream(stream).commit.manifest
 
+    def crop_policy(self, stream: str) -> CropPolicy:
+        """Which part of the picture the stream's network saw of each row. Raises CacheError for an unknown policy."""
+        return self._stream(stream).crop
+
     def stream_provenance(self, stream: str) -> Mapping[str, Any]:
         """How the stream's commit came about, as `provenance` does for the split. Empty when lost."""
         return _provenance(self._stream(stream).commit)
@@ -155,27 +169,38 @@ class Split:
         """(shards,) how many rows of committed tracks each shard holds."""
         return live_by_shard(self._tables, Geometry(**self.manifest["geometry"]), int(self.manifest["extent"]))
 
-    def windows(self, seqlen: int = 16, stride: int = 16, stream: str | None = None, tail: Tail = "drop") -> Ranges:
+    def windows(
+        self,
+        seqlen: int = 16,
+        stride: int = 16,
+        stream: str | None = None,
+        tail: Tail = "drop",
+        *,
+        streams: Sequence[str] | None = None,
+    ) -> Ranges:
         """(W, 2) int64 of [start, stop) rows: every window of `seqlen` frames, each one step after the other.
 
         Windows start at the start of each run of consecutive frames and every `stride` rows from there. With a stream,
-        only rows that it has count. The last frames of a run, fewer than `stride`, are in none of them; `tail="cover"`
-        adds the window that ends where the run ends, in all runs that hold a window at all.
+        only rows that it has count; with several `streams`, those that all of them have. The last frames of a run,
+        fewer than `stride`, are in none of them; `tail="cover"` adds the window that ends where the run ends, in all
+        runs that hold a window at all.
 
-        Raises ValueError unless seqlen and stride are at least 1 and tail is "drop" or "cover".
+        Raises ValueError unless seqlen and stride are at least 1 and tail is "drop" or "cover", and for both `stream`
+        and `streams`.
         """
-        runs = self._runs
-        if stream is not None:
-            runs = intersect(runs, self._stream(stream).rows_with_flag(1))
+        runs = self.runs
+        for name in _fields_of_streams(stream, streams, {}).values():
+            runs = intersect(runs, self._stream(name).rows_with_flag(*HAS_VALUE))
         return windows_of(runs, seqlen=seqlen, stride=stride, tail=tail)
 
     def undecodable(self, stream: str) -> int:
         """How many rows of committed tracks the stream has no features for, since their pictures were not readable."""
-        lost = intersect(self._runs, self._stream(stream).rows_with_flag(0))
+        lost = intersect(self.runs, self._stream(stream).rows_with_flag(UNDECODABLE))
         return int((lost[:, 1] - lost[:, 0]).sum())
 
     @property
-    def _runs(self) -> Ranges:
+    def runs(self) -> Ranges:
+        """(R, 2) int64 of [start, stop) rows, ascending: each run of frames one step after the other, in one track."""
         return np.stack([self._tables["run_start"], self._tables["run_stop"]], axis=1)
 
     def has_unfinished_commit(self, stream: str | None = None) -> bool:
@@ -218,41 +243,56 @@ class Split:
     def read(
         self,
         windows: ArrayLike,
-        stream: str | None = "resnet50",
+        stream: str | None = USUAL,
         fields: Sequence[str] | None = None,
-        dtype: DTypeLike = "float32",
+        dtype: DTypeLike | Mapping[str, DTypeLike] = "float32",
         out: Mapping[str, Array] | None = None,
+        *,
+        streams: Sequence[str] | None = None,
+        history: Mapping[str, int] | None = None,
     ) -> dict[str, Array]:
         """One batch: B windows of T frames.
 
         Args:
             windows: (B, 2) of [start, stop) rows, all of one length T, each within one track.
-            stream: where `features` come from; None: labels only. Not used when `fields` leaves features out.
+            stream: where `features` come from; None: labels only. One that is named must exist where labels are read,
+                even when `fields` leaves features out.
             fields: only these: `features`, `kp_2d`, `kp_3d`, `theta`, `w_3d`, `w_smpl`, `valid`, or the name of any
-                other column, as stored. None: all of the seven.
-            dtype: of the features; labels are float32.
+                other column, as stored. None: all of the seven. With `streams`: their names, and these with `_ok`, in
+                the place of `features`.
+            dtype: of the features, or of each stream's by its name, float32 where that is not there; labels and flags
+                are float32.
             out: buffers to fill, by field, of the right shape and type; they are in the answer.
+            streams: several streams, in the place of `stream`; each is a field of its own name.
+            history: of a stream of `streams`, how many rows before each window are read, too.
+
+        Labels are expressed in the crop that the network of `stream`, or of the first of `streams`, saw: its box, and
+        where that was mirrored, the mirrored person. Without a stream, they are of the usual crop. Other columns are as
+        they are stored.
 
         Returns:
             `features` (B, T, dim); `kp_2d` (B, T, 49, 3) x and y in [-1, 1] across the crop, confidence; `kp_3d`
             (B, T, 49, 3) m, or (B, T, 14, 3) in splits with kp_3d_eval; `theta` (B, T, 85) = (1, 0, 0), pose, betas;
-            `w_3d`, `w_smpl`, `valid` (B, T). What is not known is 0 with weight 0.
+            `w_3d`, `w_smpl`, `valid` (B, T). What is not known is 0 with weight 0. With `streams`: of each (B, h + T,
+            dim) with a history of h rows, and its flags (B, h + T), named `<stream>_ok`: 1 where its numbers were
+            computed from something, 0 elsewhere. The history of a window has the rows before it in the run of
+            consecutive frames that it begins in, each one step after the other: 0 with flag 0 before that run, and in
+            rows whose picture could not be decoded.
 
-        Raises CacheError for rows outside a committed track, rows that the stream does not have, and shards that are
-        missing, short or damaged; ValueError for windows, fields or buffers of the wrong form.
+        Raises CacheError for rows outside a committed track, rows that a stream does not have, before a window too, and
+        shards that are missing, short or damaged; ValueError for windows, fields, streams or buffers of the wrong form.
         """
         starts, seqlen, track = self._checked_windows(np.asarray(windows))
-        wanted = self._checked_fields(fields, stream)
-        features: Rows | None = None
-        if stream is not None and "features" in wanted:
-            self._stream(stream).require(starts, seqlen)
-            features = self._stream(stream).reader()
+        history = history or {}
+        numbers = _fields_of_streams(stream, streams, history)
+        flags = {} if streams is None else {f"{name}_ok": name for name in numbers}
+        wanted = self._checked_fields(fields, [*numbers, *flags])
         if out is not None and (strange := sorted(out.keys() - set(wanted))):
             raise ValueError(f"buffers for {strange}, which are not among the fields {wanted}")
 
-        def buffer(name: str, trailing: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        def buffer(name: str, trailing: Sequence[int], dtype: np.dtype[Any], n_before: int = 0) -> Array:
             """The caller's buffer when there is one, and it fits; a new array otherwise."""
-            shape = (len(starts), seqlen, *trailing)
+            shape = (len(starts), n_before + seqlen, *trailing)
             if out is None or name not in out:
                 return np.empty(shape, dtype)
             given = out[name]
@@ -266,17 +306,32 @@ class Split:
         def raw(name: str) -> Array | None:
             return self._read_rows(name, starts, seqlen) if name in columns else None
 
-        known = labels.Labels(raw, lambda: self._tables["track_crop_scale"][track])
+        @cache
+        def of_stream(name: str) -> StreamWindows:
+            run_starts = self._run_starts(starts) if history else starts
+            return StreamWindows(self._stream(name), starts, seqlen, history.get(name, 0), run_starts)
+
+        crop = None
+        if not labels.IN_CROP.isdisjoint(wanted):
+            crop = self._crop(next(iter(numbers.values()), None), track, unused=numbers.keys().isdisjoint(wanted))
+        known = labels.Labels(raw, lambda: self._tables["track_crop_scale"][track], crop)
         found: dict[str, Array] = {}
         for name in wanted:
             if name in labels.FIELDS:
-                found[name] = buffer(
-                    name, labels.field_shape(name, evaluation="kp_3d_eval" in columns), np.dtype(np.float32)
-                )
+                shape = labels.field_shape(name, evaluation="kp_3d_eval" in columns)
+                found[name] = buffer(name, shape, np.dtype(np.float32))
                 known.fill(name, found[name])
+            elif name in numbers:
+                of = numbers[name]
+                own: Any = dtype.get(of, "float32") if isinstance(dtype, Mapping) else dtype
+                found[name] = buffer(name, of_stream(of).trailing, np.dtype(own), history.get(of, 0))
+                of_stream(of).fill(found[name])
+            elif name in flags:
+                found[name] = buffer(name, (), np.dtype(np.float32), history.get(flags[name], 0))
+                of_stream(flags[name]).fill_flags(found[name])
             else:
-                reader = features if name == "features" and features is not None else self._reader(name)
-                found[name] = buffer(name, reader.trailing, np.dtype(dtype) if reader is features else reader.dtype)
+                reader = self._reader(name)
+                found[name] = buffer(name, reader.trailing, reader.dtype)
                 reader.read(starts, seqlen, found[name])
         return found
 
@@ -309,15 +364,47 @@ class Split:
         """Where each track stops; before them, a row before all rows."""
         return np.concatenate([[np.iinfo(np.int64).min], self._tables["track_stop"]])
 
-    def _checked_fields(self, fields: Sequence[str] | None, stream: str | None) -> list[str]:
+    def _crop(self, stream: str | None, track: NDArray[np.int64], *, unused: bool) -> labels.Crop | None:
+        """What a stream's network saw instead of the boxes of (B,) tracks; None: the boxes themselves.
+
+        `unused`: none of the stream's own fields is read; it need not exist then, unless the caller has named it.
+        """
+        if stream is None or (unused and isinstance(stream, _Unnamed) and not self._has_usual_stream):
+            return None
+        policy = self._stream(stream).crop
+        if policy.follows_box:
+            return None
+        scale = self._tables["track_crop_scale"][track][:, None]
+        keys = self._jitter_keys(policy)[track][:, None]
+        return lambda bbox, frame: policy.boxes(bbox, scale, keys, frame)
+
+    @cached_property
+    def _has_usual_stream(self) -> bool:
+        return self.store.exists(Place.of(self.store, self.name, USUAL).manifest)
+
+    def _jitter_keys(self, policy: CropPolicy) -> NDArray[np.uint64]:
+        """(tracks,) from what each track's jitter is drawn: hashed once."""
+        if policy.jitter is None:
+            return np.zeros(len(self.tracks), np.uint64)
+        if policy not in self._keys:
+            self._keys[policy] = policy.keys(self.tracks.names)
+        return self._keys[policy]
+
+    def _run_starts(self, starts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(B,) the first row of the run that each row is in."""
+        first: NDArray[np.int64] = self._tables["run_start"]
+        return first[np.searchsorted(first, starts, side="right") - 1]
+
+    def _checked_fields(self, fields: Sequence[str] | None, of_streams: Sequence[str]) -> list[str]:
         if fields is None:
-            return [*(() if stream is None else ("features",)), *labels.FIELDS]
+            return [*of_streams, *labels.FIELDS]
         if isinstance(fields, str):
             raise TypeError(f"fields must be a sequence of names, not the text {fields!r}")
         for name in fields:
-            if name == "features" and stream is None:
-                raise ValueError(f"{self.name}: features are asked for without a stream; there are: {self.streams}")
-            if name not in ("features", *labels.FIELDS, *self.columns):
+            if name == "features" and name not in of_streams:
+                named = f"`streams` gives {', '.join(of_streams)}" if of_streams else f"there are: {self.streams}"
+                raise ValueError(f"{self.name}: features are asked for without a stream; {named}")
+            if name not in (*of_streams, *labels.FIELDS, *self.columns):
                 raise CacheError(f"{self.name}: no field or column {name!r}; columns: {', '.join(self.columns)}")
         return list(fields)
 
@@ -348,6 +435,21 @@ class Split:
             self._check_current()  # a stream of a compacted split belongs to its rows, not to those of before
             self._streams[stream] = OpenStream(self.name, stream, commit, self.manifest)
         return self._streams[stream]
+
+
+def _fields_of_streams(stream: str | None, streams: Sequence[str] | None, history: Mapping[str, int]) -> dict[str, str]:
+    """Field -> the stream whose numbers it has. Raises ValueError for a choice of streams that is none."""
+    if isinstance(streams, str):
+        raise TypeError(f"streams must be a sequence of names, not the text {streams!r}")
+    if not (streams is None or stream is None or isinstance(stream, _Unnamed)):
+        raise ValueError(f"expected stream or streams, found both: {stream!r}, {list(streams)}")
+    if unclear := sorted({*(streams or ())} & {*labels.FIELDS, *COLUMNS}):
+        raise ValueError(f"streams: {unclear} are names of labels, too; read these streams by stream=NAME")
+    if strange := [f"{name}: {rows}" for name, rows in history.items() if name not in (streams or ()) or rows < 0]:
+        raise ValueError(f"history: expected 0 or more rows of some of {streams or 'streams=...'}, found {strange}")
+    if streams is not None:
+        return {name: name for name in streams}
+    return {} if stream is None else {"features": stream}
 
 
 def _provenance(commit: Commit) -> Mapping[str, Any]:

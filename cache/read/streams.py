@@ -5,14 +5,24 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.crop_policy import CropPolicy
 from cache.errors import CacheChanged, CacheError
 from cache.format import shard as shards
-from cache.format.layout import BYTES, ROOM, Geometry, shard_key, stream_columns
+from cache.format.layout import (
+    BYTES,
+    COMPUTED,
+    HAS_VALUE,
+    ROOM,
+    Geometry,
+    shard_key,
+    stream_columns,
+)
 from cache.format.manifest import Commit, foreign_shards, read_manifest, shard_rows
 from cache.read.mapped import MappedRows
 from cache.read.ranged import RangedRows
@@ -104,6 +114,18 @@ class OpenStream:
         self._has[foreign_shards(commit.manifest, rows)] = False  # of other rows
         self._complete = np.zeros(len(self._has), bool)  # shards that are known to have every row
 
+    @cached_property
+    def crop(self) -> CropPolicy:
+        """What its network saw of each row. Raises CacheError for a policy that this version does not know."""
+        identity = self.commit.manifest.get("identity")
+        found = identity.get("crop", {}) if isinstance(identity, Mapping) else {}
+        try:
+            return CropPolicy.from_dict(found)
+        except (TypeError, ValueError) as error:
+            location = self.commit.place.store.location(self.commit.place.manifest)
+            do = "Use a version that knows it, or read labels only (stream=None)."
+            raise CacheError.at(location, expected="a crop policy", found=f"{found} ({error})", do=do) from None
+
     @property
     def shards(self) -> list[int]:
         """Those that it has, ascending."""
@@ -122,18 +144,18 @@ class OpenStream:
         reader.read(starts, seqlen, out)
         return out
 
-    def rows_with_flag(self, flag: int) -> Ranges:
-        """Row ranges with ok = `flag`, ascending: 1: with features; 0: of pictures that could not be decoded.
+    def rows_with_flag(self, *flags: int) -> Ranges:
+        """Row ranges with ok = one of `flags`, ascending; of replaced tracks, too.
 
-        Rows of replaced tracks, too. Reads the flags one shard at a time, and only where they are not all 1.
+        Reads the flags one shard at a time, and only where they are not all 1.
         """
         records = self.commit.manifest["shards"][f"{self._name}_ok"]
         found = [np.zeros((0, 2), np.int64)]
         for shard in self.shards:
             rows = shard_rows(self.commit.manifest, shard)
             if records[str(shard)] != _all_ok(len(rows), self._geometry):
-                found.append(ranges_where(self._flags(shard) == flag, rows.start))
-            elif flag == 1:
+                found.append(ranges_where(np.isin(self._flags(shard), flags), rows.start))
+            elif COMPUTED in flags:
                 found.append(np.array([[rows.start, rows.stop]]))
         return join_adjacent(np.concatenate(found))
 
@@ -149,7 +171,7 @@ class OpenStream:
             raise CacheError(f"{self._title} holds bytes, not numbers: Split.blobs({self._name!r}, rows) reads them.")
 
     def require(self, starts: Ints, seqlen: int) -> None:
-        """Raise CacheError unless the stream has numbers for every row of the windows."""
+        """Raise CacheError unless the stream has stored numbers for every row of the windows."""
         self.require_numbers()
         if not len(starts):
             return
@@ -164,11 +186,22 @@ class OpenStream:
         for shard in touched:
             if shard >= len(self._has) or not self._has[shard]:
                 raise CacheError(f"{self._title} does not have shard {shard} yet. {_DO}")
-        if (bad := np.argwhere(self.read("_ok", starts, seqlen) != 1)).size:
+        if (bad := np.argwhere(~np.isin(self.read("_ok", starts, seqlen), HAS_VALUE))).size:
             row = int(starts[bad[0, 0]] + bad[0, 1])
             raise CacheError(f"{self._title} has no features for row {row}: its picture was not readable. {_DO}")
         for shard in touched:
-            self._complete[shard] = self._complete[shard] or (self._flags(shard) == 1).all()
+            self._complete[shard] = self._complete[shard] or np.isin(self._flags(shard), HAS_VALUE).all()
+
+    def require_shards(self, starts: Ints, stops: Ints) -> None:
+        """Raise CacheError unless the stream has the shards of all rows [start, stop), which may be none.
+
+        To be called for rows before those that `require` has taken.
+        """
+        size = self._geometry.rows_per_shard
+        lacking = np.concatenate([[0], np.cumsum(~self._has)])  # shards before each one that it does not have
+        if (bad := np.flatnonzero(lacking[-(-stops // size)] > lacking[starts // size])).size:
+            first, stop = int(starts[bad[0]]), int(stops[bad[0]])
+            raise CacheError(f"{self._title} does not have all rows {first} to {stop} before a window. {_DO}")
 
     def blobs(self, rows: Ints) -> list[bytes]:
         """The bytes of (N,) rows, in their order. Raises CacheError for rows that the stream does not have."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cache.errors import CacheError, MissingSplit
 from cache.format import layout, manifest
 from cache.format import shard as shards
-from cache.format.layout import Geometry, stream_columns
+from cache.format.layout import COMPUTED, HAS_VALUE, UNDECODABLE, Geometry, stream_columns
 from cache.format.manifest import Place, foreign_shards, shard_rows
 from cache.format.shard import RaggedShard
 from cache.format.tables import Tables, live_by_shard, track_of
@@ -136,7 +136,7 @@ class StreamShards:
         rows, stream = self._index.find(keys), self._index.stream
         mask = rows >= 0
         ok[mask] = stream.read("_ok", rows[mask])[:, 0]
-        good = ok == 1
+        good = ok != UNDECODABLE
         if self._dtype == layout.BYTES:
             for row, blob in zip(np.flatnonzero(good).tolist(), stream.blobs(rows[good]), strict=True):
                 data[row] = blob
@@ -177,8 +177,12 @@ class StreamShards:
         if found != (form, (n_rows,), (n_rows, 2), np.dtype(np.uint64)):
             expected = f"features {form}, ok {(n_rows,)}, keys {(n_rows, 2)} uint64"
             raise CacheError(f"{title}: expected {expected}, found {found}")
-        live, flags = self.live(shard), np.asarray(ok) != 0
-        good = live & flags
+        allowed = (UNDECODABLE, COMPUTED) if self._dtype == layout.BYTES else (UNDECODABLE, *HAS_VALUE)
+        live, known = self.live(shard), np.isin(ok, allowed)
+        if not known[live].all():
+            found_flags = np.unique(ok[live & ~known]).tolist()
+            raise CacheError(f"{title}: expected ok flags of {allowed}, found {found_flags}")
+        good = live & (ok != UNDECODABLE)
 
         def filled(part: str, rows: NDArray[np.bool_], values: NDArray[Any]) -> NDArray[Any]:
             spec = self.columns[f"{self._stream}{part}"]
@@ -187,7 +191,7 @@ class StreamShards:
             return array
 
         arrays: dict[str, NDArray[Any] | Sequence[bytes]] = {
-            f"{self._stream}_ok": filled("_ok", live, flags),
+            f"{self._stream}_ok": filled("_ok", live, ok),
             f"{self._stream}_key": filled("_key", live, keys),
         }
         if isinstance(data, np.ndarray):

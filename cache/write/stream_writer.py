@@ -79,15 +79,17 @@ class StreamWriter(StreamShards, Writer):
     ) -> None:
         """Write and journal the features of one pending shard. n is the number of its `rows`.
 
-        What is given for rows of no committed track is not kept, nor are features where `ok` is 0.
+        What is given for rows of no committed track is not kept, nor are features where `ok` is UNDECODABLE.
 
         Args:
             data: (n, dim), rounded to the stream's dtype; of a stream of bytes, n times `bytes`.
-            ok: (n,) 1 where there are features, 0 where the picture could not be decoded.
+            ok: (n,) COMPUTED (1, or True) where there are features, UNDECODABLE (0) where the picture could not be
+                decoded, UNDEFINED (2) where there was nothing to compute from: what `data` has is stored then, too. A
+                stream of bytes has no such rows.
             keys: (n, 2) uint64, a hash of all that the row's features depend on.
 
-        Raises CacheError for a shard that is not pending, for other shapes or types, for features that are not finite,
-        or not within the dtype, where `ok` is 1, and for bytes that do not fit into a shard.
+        Raises CacheError for a shard that is not pending, for other shapes or types, for other flags, for features
+        that are not finite, or not within the dtype, where they are kept, and for bytes that do not fit into a shard.
         """
         self._require_pending(shard)
         arrays = self.checked(shard, data, ok, keys)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,13 +16,13 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import extract, streams
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
-from pipeline.features.streams.base import Machine
+from pipeline.features.streams.base import LabelStream, Machine
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import KINDS
 from pipeline.settings.arguments import split_options
 from pipeline.settings.targets import stream_named
 
-HELP: Final = "Compute a feature stream for the rows that lack it."
+HELP: Final = "Compute feature streams for the rows that lack them."
 kept = shards_kept
 
 
@@ -34,6 +35,14 @@ def options(sub: argparse.ArgumentParser) -> None:
     add("--weights", help=f"{weights}. Must be given for real data")
     add("--precision", choices=["exact", "fast"], help="exact: plain fp32 (default fast)")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of a kind other than resnet50")
+    add(
+        "--also",
+        action="append",
+        default=[],
+        metavar="'NAME[=KIND] [OPTION=VALUE ...]'",
+        help="another stream, in the same pass over the pixels, as in --also homography --also 'j1=resnet50 "
+        "crop=jitter:1,seed:0'; a resnet50 has --weights and --precision",
+    )
     add("--crops", default="", metavar="STREAM", help="compute from this stream of crops, not from the pictures")
     add("--device", default="auto", help="auto (cuda when there is one), cpu, cuda, cuda:1, ...")
     add("--batch-size", type=whole(0), default=0, help="crops at once; 0: the best for the device (default)")
@@ -46,42 +55,66 @@ def options(sub: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Tracks -> a feature stream, for one split."""
+    """Tracks -> feature streams, for one split."""
     name = f"{args.dataset}/{args.split}"
-    plan = plan_extraction(args.cache, name, spec_of(args, name), replace=args.replace)
-    stream = plan.spec.name
-    if plan.up_to_date:
-        has_pixels = "bbox" in cache.open(args.cache)[name].columns
-        out.print(f"{name}: {stream} is up to date" if has_pixels else f"{name}: motion only, without pictures")
+    specs = specs_of(args, name)
+    plans = [plan_extraction(args.cache, name, spec, replace=args.replace) for spec in specs]
+    committed = cache.open(args.cache)[name]
+    for plan in plans:
+        if plan.up_to_date:
+            lacks = sorted(set(plan.spec.stream.needs) - set(committed.columns))
+            why = f"motion only, without {', '.join(lacks)}" if lacks else f"{plan.spec.name} is up to date"
+            out.print(f"{name}: {why}")
+    todo = [plan for plan in plans if not plan.up_to_date]
+    if not todo:
         return 0
     with bar(f"extract {name}", err) as progress:
-        done = extract.extract(plan, scheduler=args.scheduler, progress=progress)
-    did = f"{count(done.computed, 'row')} computed ({done.meter}), {done.carried:,} carried over"
-    out.print(plain(f"{name}: extracted, {did} (why: {plan.why})"))
-    if plan.spec.stream.stand_in:
-        out.print(f"  {STAND_IN} an untrained network: features for trying the pipeline only")
-    for kind, rows in done.problems.items():
-        out.print(f"  {DOUBT} {count(rows, 'row')} without features: {kind}")
-    for example in done.examples:
-        out.print(f"    {plain(example)}")
+        every = extract.extract_together(todo, scheduler=args.scheduler, progress=progress)
+    for done in every:
+        stream = f"{done.plan.spec.name} " if len(specs) > 1 else ""
+        did = f"{count(done.computed, 'row')} computed ({done.meter}), {done.carried:,} carried over"
+        out.print(plain(f"{name}: {stream}extracted, {did} (why: {done.plan.why})"))
+        if done.plan.spec.stream.stand_in:
+            out.print(f"  {STAND_IN} an untrained network: features for trying the pipeline only")
+        for kind, rows in done.problems.items():
+            out.print(f"  {DOUBT} {count(rows, 'row')} without features: {kind}")
+        for example in done.examples:
+            out.print(f"    {plain(example)}")
     return 0
 
 
-def spec_of(args: argparse.Namespace, name: str) -> StreamSpec:
+def specs_of(args: argparse.Namespace, name: str) -> list[StreamSpec]:
     """What the arguments ask for. Raises PipelineError where they name no weights for real data."""
-    weights = args.weights
-    if args.kind == ResNet50.kind and weights is None:
+    options = _options("--set", args.set)
+    asked = [(args.stream or args.kind, args.kind, options)]
+    for text in args.also:
+        first, *words = text.split()
+        stream, _, kind = first.partition("=")
+        asked.append((stream, kind or stream, _options("--also", words)))
+    if len(names := [stream for stream, _, _ in asked]) > len(set(names)):
+        raise ConfigError(f"--also: expected streams of different names, found {', '.join(names)}")
+    weights, has_resnet = args.weights, ResNet50.kind in [kind for _, kind, _ in asked]
+    if weights is None and has_resnet:
         if not cache.open(args.cache)[name].manifest["stand_in"]:
             raise PipelineError(f"{name} is real data: name the network's weights, for example --weights spin:FILE")
         weights = "untrained:0"
-    options: dict[str, str] = {}
-    for pair in args.set:
-        key, equals, value = pair.partition("=")
-        if not (key and equals):
-            raise ConfigError(f"--set {pair}: expected NAME=VALUE, as in --set quality=95")
-        if key in options:
-            raise ConfigError(f"--set {pair}: {key} is set to {options[key]!r} already")
-        options[key] = value
-    stream = stream_named(args.kind, weights, args.precision, options)
     resources = Resources(Machine(args.device, args.batch_size, compile=args.compile), args.workers, args.timeout)
-    return StreamSpec(args.stream or args.kind, stream, args.crops, resources, args.raw)
+    specs = []
+    for number, (stream, kind, given) in enumerate(asked):
+        takes_weights = kind == ResNet50.kind or not (has_resnet or number)  # others refuse them
+        made = stream_named(kind, weights if takes_weights else None, args.precision if takes_weights else None, given)
+        crops = "" if isinstance(made, LabelStream) and number else args.crops
+        specs.append(StreamSpec(stream, made, crops, resources, args.raw))
+    return specs
+
+
+def _options(of: str, words: Sequence[str]) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not (key and equals):
+            raise ConfigError(f"{of} {word}: expected NAME=VALUE, as in {of} quality=95")
+        if key in options:
+            raise ConfigError(f"{of} {word}: {key} is set to {options[key]!r} already")
+        options[key] = value
+    return options

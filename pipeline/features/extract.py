@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 import cache
+from cache import Split
 from pipeline.cli.progress import Progress, silent
 from pipeline.conversion.identity import accepted, accepted_entry
+from pipeline.features.engine.labels import LabelRun
 from pipeline.features.engine.meter import Meter
-from pipeline.features.engine.run import Run, load
+from pipeline.features.engine.outputs import Output, load
+from pipeline.features.engine.run import Run, run_of
 from pipeline.features.engine.shards import Counts, OpenShard
 from pipeline.features.on_cluster import ClusterRun, provenance_on_cluster
 from pipeline.features.pixel_sources import pixels
 from pipeline.features.plan import ExtractionPlan, missing_rows
+from pipeline.features.streams.base import LabelStream
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,17 @@ class Extraction:
 
 
 def extract(plan: ExtractionPlan, *, scheduler: str | None = None, progress: Progress = silent) -> Extraction:
-    """Compute the rows that the stream lacks, and commit. Killed at any point, it goes on at the shard.
+    """`extract_together` of one stream."""
+    (done,) = extract_together([plan], scheduler=scheduler, progress=progress)
+    return done
+
+
+def extract_together(
+    plans: Sequence[ExtractionPlan], *, scheduler: str | None = None, progress: Progress = silent
+) -> list[Extraction]:
+    """Compute the rows that streams of one split lack, and commit. Killed at any point, it goes on at the shard.
+
+    Streams with the same source of pixels share one pass over them: every frame is decoded once.
 
     `scheduler`: of a Dask cluster, whose workers compute; None: this machine does.
 
@@ -43,60 +58,100 @@ def extract(plan: ExtractionPlan, *, scheduler: str | None = None, progress: Pro
     Raises PipelineError when the raw folder is not where it was at conversion, lacks a committed video's pictures, or
     has others than those that were converted.
     """
-    spec, split = plan.spec, cache.open(plan.root)[plan.split]
-    extends = spec.name in split.streams and not plan.replace
-    lacking = missing_rows(split, spec.name if extends else None).shards
-    pixels_of = pixels(split, spec.crops, spec.raw, require=lacking)
-    recorded = split.stream_manifest(spec.name)["backbone"] if extends else None
+    together: dict[Hashable, list[int]] = {}
+    for i, plan in enumerate(plans):
+        spec = plan.spec
+        together.setdefault(i if isinstance(spec.stream, LabelStream) else (spec.crops, spec.raw), []).append(i)
+    done: dict[int, Extraction] = {}
+    for numbers in together.values():
+        done |= dict(zip(numbers, _extract([plans[i] for i in numbers], scheduler, progress), strict=True))
+    return [done[i] for i in range(len(plans))]
 
-    def provenance() -> Mapping[str, Any]:
-        if scheduler is not None:
-            return provenance_on_cluster(scheduler, split, spec)
+
+def _extract(plans: Sequence[ExtractionPlan], scheduler: str | None, progress: Progress) -> list[Extraction]:
+    """Streams that share their pixels, or one stream of labels."""
+    first = plans[0]
+    split = cache.open(first.root)[first.split]
+    with ExitStack() as stack:
+        parts = [_Part(plan, split, scheduler) for plan in plans]
+        lacking = sorted({shard for part in parts for shard in part.lacking})
+        pixels_of = None
+        if not isinstance(first.spec.stream, LabelStream):
+            pixels_of = pixels(split, first.spec.crops, first.spec.raw, require=lacking)
+        for part in parts:
+            part.writer = stack.enter_context(part.opened())
+        outputs = [part.output() for part in parts]
+        rows = split.rows_by_shard()
+        total = sum(int(rows[output.target].sum()) for output in outputs)
+
+        def report(done: int, meter: Meter) -> None:
+            progress(done, total, str(meter))
+
+        run: Run[Counts] | LabelRun[Counts] | ClusterRun
+        if scheduler is None:
+            run = run_of(split, outputs, pixels_of=pixels_of, resources=first.spec.resources, progress=report)
+        else:
+            specs = [(plan.spec, output) for plan, output in zip(plans, outputs, strict=True)]
+            run = ClusterRun(scheduler, split, [part.writer for part in parts], specs, progress=report)
+        for output, counts in run.results():
+            parts[output].counts.add(counts)
+        for part, provenance in zip(parts, run.provenance, strict=True):
+            part.commit(provenance, run.meter)
+        return [
+            Extraction(part.plan, done.computed, done.carried, done.problems, tuple(done.examples), run.meter)
+            for part in parts
+            for done in [part.counts]
+        ]
+
+
+class _Part:
+    """One stream of an extraction: what it lacks, its writer, and its commit."""
+
+    writer: cache.StreamWriter
+
+    def __init__(self, plan: ExtractionPlan, split: Split, scheduler: str | None) -> None:
+        self.plan, self._split, self._scheduler = plan, split, scheduler
+        extends = plan.spec.name in split.streams and not plan.replace
+        self.lacking = missing_rows(split, plan.spec.name if extends else None).shards
+        self.recorded = split.stream_manifest(plan.spec.name)["backbone"] if extends else None
+        self.counts = Counts()
+
+    def _provenance(self) -> Mapping[str, Any]:
+        spec = self.plan.spec
+        if self._scheduler is not None:
+            return provenance_on_cluster(self._scheduler, self._split, spec)
         return load(spec.stream, spec.resources, None)[1]
 
-    if plan.replace:
-        provenance()  # what cannot be loaded must not cost the existing stream
-        cache.delete_stream(plan.root, plan.split, spec.name)
-    form: dict[str, Any] = {"dim": spec.stream.dim, "dtype": spec.stream.dtype}
-    identity = dict(plan.identity)
-    with cache.StreamWriter(plan.root, plan.split, spec.name, **form, plan=cache.fingerprint(identity)) as writer:
-        if writer.split_digest != split.manifest["digest"]:
-            raise cache.CacheChanged(f"{plan.split}: there has been a commit since it was opened: run it again")
-        target = writer.pending
-        total = int(split.rows_by_shard()[target].sum())
+    def opened(self) -> cache.StreamWriter:
+        plan, stream = self.plan, self.plan.spec.stream
+        if plan.replace:
+            self._provenance()  # what cannot be loaded must not cost the existing stream
+            cache.delete_stream(plan.root, plan.split, plan.spec.name)
+        form: dict[str, Any] = {"dim": stream.dim, "dtype": stream.dtype}
+        mark = cache.fingerprint(dict(plan.identity))
+        return cache.StreamWriter(plan.root, plan.split, plan.spec.name, **form, plan=mark)
 
-        def report(rows: int, meter: Meter) -> None:
-            progress(rows, total, str(meter))
+    def output(self) -> Output[Counts]:
+        """Raises cache.CacheChanged where there has been a commit since the split was opened."""
+        if self.writer.split_digest != self._split.manifest["digest"]:
+            raise cache.CacheChanged(f"{self.plan.split}: there has been a commit since it was opened: run it again")
 
         def write(shard: OpenShard) -> Counts:
-            writer.write(shard.number, shard.data, shard.ok, shard.keys)
+            self.writer.write(shard.number, shard.data, shard.ok, shard.keys)
             return shard.counts
 
-        run: Run[Counts] | ClusterRun
-        if scheduler is None:
-            run = Run(
-                split,
-                writer,
-                spec.stream,
-                pixels_of=pixels_of,
-                write=write,
-                resources=spec.resources,
-                recorded=recorded,
-                progress=report,
-            )
-        else:
-            run = ClusterRun(scheduler, split, writer, spec, recorded=recorded, progress=report)
-        done = Counts()
-        for counts in run.over(target):
-            done.add(counts)
-        assert not writer.pending, f"{plan.split}: shards {writer.pending} were not computed"
-        backbone = dict(run.provenance or recorded or provenance())
-        stand_in = bool(backbone.get("stand_in")) or split.manifest["stand_in"]
-        kept = accepted_entry(accepted(writer.entries))
+        return Output(self.plan.spec.stream, self.writer, self.writer.pending, write, self.recorded)
+
+    def commit(self, provenance: Mapping[str, Any] | None, meter: Meter) -> None:
+        """`provenance`: of what computed rows; None: nothing had to be loaded."""
+        pending = self.writer.pending
+        assert not pending, f"{self.plan.split}: shards {pending} were not computed"
+        backbone = dict(provenance or self.recorded or self._provenance())
+        stand_in = bool(backbone.get("stand_in")) or self._split.manifest["stand_in"]
+        kept = accepted_entry(accepted(self.writer.entries))
         software = {name: version(name) for name in ("opencv-python", "torch", "torchvision")}
         # How long it took is no part of the manifest, which is the same however long it took.
-        writer.commit(
-            {**kept, "identity": identity, "backbone": backbone, "stand_in": stand_in},
-            note={"measured": run.meter.as_dict(), "computed_with": software},
+        self.writer.commit(
+            {**kept, "identity": dict(self.plan.identity), "backbone": backbone, "stand_in": stand_in},
+            note={"measured": meter.as_dict(), "computed_with": software},
         )
-    return Extraction(plan, done.computed, done.carried, done.problems, tuple(done.examples), run.meter)

@@ -1,4 +1,4 @@
-"""A stream's missing shards, computed by the workers of a Dask cluster.  tracks -> [features] -> windows
+"""Streams' missing shards, computed by the workers of a Dask cluster.  tracks -> [features] -> windows
 
 A task is a few neighbouring shards, so that a video that spans two of them is decoded once. A worker computes it as
 `pipeline.features.engine.Run` does on one machine, with a network and decoding processes of its own, and puts the
@@ -20,20 +20,22 @@ from pipeline import cluster
 from pipeline.conversion.identity import differing
 from pipeline.errors import PipelineError
 from pipeline.features.engine.meter import Meter
-from pipeline.features.engine.run import Run, load
+from pipeline.features.engine.outputs import Output, load
+from pipeline.features.engine.run import run_of
 from pipeline.features.engine.shards import Counts, OpenShard
 from pipeline.features.pixel_sources import Pixels, pixels, raw_folder
 from pipeline.features.spec import StreamSpec
+from pipeline.features.streams.base import LabelStream
 
 MOST_SHARDS: Final = 4  # in a task, 32,768 rows: all that a lost worker costs
 
 
 class ClusterRun:
-    """An extraction of some of a split's shards by the Dask cluster at `scheduler`.
+    """An extraction of some of a split's shards by the Dask cluster at `scheduler`, as `engine.run.Run` on one machine.
 
     Args:
-        writer: accepts what workers have staged. It is opened before they begin.
-        recorded: the provenance of the rows that the stream has already.
+        writers: by output; they accept what workers have staged. They are opened before these begin.
+        specs: by output, with its shards to be computed and the provenance of the rows that it has.
         progress: called with rows done, whenever a task is.
     """
 
@@ -41,38 +43,42 @@ class ClusterRun:
         self,
         scheduler: str,
         split: Split,
-        writer: cache.StreamWriter,
-        spec: StreamSpec,
+        writers: Sequence[cache.StreamWriter],
+        specs: Sequence[tuple[StreamSpec, Output[Any]]],
         *,
-        recorded: Mapping[str, Any] | None,
         progress: Callable[[int, Meter], None],
     ) -> None:
-        self._scheduler, self._split, self._writer, self._progress = scheduler, split, writer, progress
-        self._share = Share(split.root, split.name, str(split.manifest["digest"]), spec, recorded)
+        self._scheduler, self._split, self._writers, self._progress = scheduler, split, writers, progress
+        self._targets = [output.target for _, output in specs]
+        recorded = tuple(output.recorded for _, output in specs)
+        digest = str(split.manifest["digest"])
+        self._share = Share(split.root, split.name, digest, tuple(spec for spec, _ in specs), recorded)
         self.meter = Meter()
-        self.provenance: Mapping[str, Any] | None = None  # of what computed rows; None: nothing had to be loaded
+        self.provenance: list[Mapping[str, Any] | None] = [None] * len(specs)
 
-    def over(self, target: Sequence[int]) -> Iterator[Counts]:
-        """What became of the rows of each target shard, as soon as it is in the cache.
+    def results(self) -> Iterator[tuple[int, Counts]]:
+        """(output, what became of its rows) of each target shard, as soon as it is in the cache.
 
         Raises what the cluster's `as_completed` and `Run` raise.
         """
+        target = sorted({shard for shards in self._targets for shard in shards})
         if not target:
             return
         rows, done = self._split.rows_by_shard(), 0
-        with _workers(self._scheduler, self._split, self._share.spec) as workers:
+        with _workers(self._scheduler, self._split, self._share.specs[0]) as workers:
             agreed = workers.run_one(self._share.provenance)
             n = workers.number()
-            together = max(1, min(MOST_SHARDS, len(target) // (4 * n)))
-            tasks = [tuple(target[at : at + together]) for at in range(0, len(target), together)]
+            size = max(1, min(MOST_SHARDS, len(target) // (4 * n)))
+            groups = [target[at : at + size] for at in range(0, len(target), size)]
+            tasks = [tuple(tuple(s for s in group if s in set(shards)) for shards in self._targets) for group in groups]
             self.meter = Meter(decoders=0, lanes=0)
             for extracted, meter in workers.as_completed(functools.partial(self._share.extract, agreed), tasks):
-                for staged, counts in extracted:
-                    self._writer.accept(staged)
+                for output, staged, counts in extracted:
+                    self._writers[output].accept(staged)
                     done += int(rows[staged.shard])
-                    yield counts
+                    yield output, counts
                 if meter is not None:
-                    self.provenance = agreed
+                    self.provenance = list(agreed)
                     self.meter.frames, self.meter.rows = self.meter.frames + meter.frames, self.meter.rows + meter.rows
                     self.meter.decoders, self.meter.lanes = n * meter.decoders, n * meter.lanes
                     self.meter.add(**meter.seconds)
@@ -87,7 +93,8 @@ def provenance_on_cluster(scheduler: str, split: Split, spec: StreamSpec) -> Map
 
 
 def _workers(scheduler: str, split: Split, spec: StreamSpec) -> AbstractContextManager[cluster.Workers]:
-    return cluster.connected(scheduler, [] if spec.crops else [raw_folder(split, spec.raw)])
+    without_raw = spec.crops or isinstance(spec.stream, LabelStream)
+    return cluster.connected(scheduler, [] if without_raw else [raw_folder(split, spec.raw)])
 
 
 def _provenance(spec: StreamSpec, recorded: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -97,6 +104,7 @@ def _provenance(spec: StreamSpec, recorded: Mapping[str, Any] | None) -> Mapping
 class Extracted(NamedTuple):
     """A shard that a worker has staged, and what became of its rows."""
 
+    output: int
     staged: cache.Staged
     counts: Counts
 
@@ -108,47 +116,48 @@ class Share:
     root: cache.Root
     split: str
     digest: str  # of the split's manifest
-    spec: StreamSpec
-    recorded: Mapping[str, Any] | None
+    specs: tuple[StreamSpec, ...]  # that share their pixels, or one of labels
+    recorded: tuple[Mapping[str, Any] | None, ...]
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)  # of this extraction: the next one opens all again
 
-    def provenance(self) -> Mapping[str, Any]:
+    def provenance(self) -> list[Mapping[str, Any]]:
         """Where the numbers come from, an untrained network's standardisation included: the same for all workers."""
-        return _provenance(self.spec, self.recorded)
+        return [_provenance(spec, recorded) for spec, recorded in zip(self.specs, self.recorded, strict=True)]
 
     def extract(
-        self, agreed: Mapping[str, Any], shards: Sequence[int], alive: Callable[[], None]
+        self, agreed: Sequence[Mapping[str, Any]], shards: Sequence[Sequence[int]], alive: Callable[[], None]
     ) -> tuple[list[Extracted], Meter | None]:
-        """Put shards into the cache. None: nothing had to be computed, all rows were carried over.
+        """Put shards, by output, into the cache. None: nothing had to be computed, all rows were carried over.
 
         `agreed`: the provenance of all workers. Raises PipelineError where this one would compute otherwise.
         """
-        found = _provenance(self.spec, agreed)
-        if others := [one for one in differing(agreed, found) if one.part != "device"]:
-            raise PipelineError(
-                f"{self.split}: this Dask worker would compute otherwise than the others: "
-                f"{'; '.join(map(str, others))}. Extract with workers of one kind."
-            )
-        split, staging, pixels_of = _opened(self)
+        for spec, expected in zip(self.specs, agreed, strict=True):
+            found = _provenance(spec, expected)
+            if others := [one for one in differing(expected, found) if one.part != "device"]:
+                raise PipelineError(
+                    f"{self.split}: this Dask worker would compute otherwise than the others: "
+                    f"{'; '.join(map(str, others))}. Extract with workers of one kind."
+                )
+        split, stagings, pixels_of = _opened(self)
 
-        def write(shard: OpenShard) -> Extracted:
-            return Extracted(staging.stage(shard.number, shard.data, shard.ok, shard.keys), shard.counts)
+        def output(i: int) -> Output[Extracted]:
+            def write(shard: OpenShard) -> Extracted:
+                return Extracted(i, stagings[i].stage(shard.number, shard.data, shard.ok, shard.keys), shard.counts)
 
-        run: Run[Extracted] = Run(
+            return Output(self.specs[i].stream, stagings[i], shards[i], write, agreed[i])
+
+        run = run_of(
             split,
-            staging,
-            self.spec.stream,
+            [output(i) for i in range(len(self.specs))],
             pixels_of=pixels_of,
-            write=write,
-            resources=self.spec.resources,
-            recorded=agreed,
+            resources=self.specs[0].resources,
             progress=lambda rows, meter: alive(),  # noqa: ARG005
         )
-        extracted = list(run.over(shards))
-        return extracted, None if run.provenance is None else run.meter
+        extracted = [found for _, found in run.results()]
+        return extracted, None if all(found is None for found in run.provenance) else run.meter
 
 
-_Opened = tuple[Split, cache.StreamShards, Callable[[int], Pixels]]
+_Opened = tuple[Split, list[cache.StreamShards], Callable[[int], Pixels] | None]
 _opened_once: dict[str, _Opened] = {}  # one at most, by the extraction's mark
 
 
@@ -156,10 +165,14 @@ def _opened(share: Share) -> _Opened:
     """What a worker opens once for all tasks of an extraction."""
     if share.mark not in _opened_once:
         _opened_once.clear()
-        name, spec = share.split, share.spec
+        name, first = share.split, share.specs[0]
         split = cache.open(share.root)[name]
-        staging = cache.StreamShards(share.root, name, spec.name, dim=spec.stream.dim, dtype=spec.stream.dtype)
-        if {str(split.manifest["digest"]), staging.split_digest} != {share.digest}:
+        stagings = [
+            cache.StreamShards(share.root, name, spec.name, dim=spec.stream.dim, dtype=spec.stream.dtype)
+            for spec in share.specs
+        ]
+        if {str(split.manifest["digest"]), *(staging.split_digest for staging in stagings)} != {share.digest}:
             raise cache.CacheChanged(f"{name}: there has been a commit since it was opened: run it again")
-        _opened_once[share.mark] = split, staging, pixels(split, spec.crops, spec.raw)
+        by_labels = isinstance(first.stream, LabelStream)
+        _opened_once[share.mark] = split, stagings, None if by_labels else pixels(split, first.crops, first.raw)
     return _opened_once[share.mark]

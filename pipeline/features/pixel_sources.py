@@ -11,10 +11,11 @@ from typing import ClassVar, Final, NamedTuple, Protocol
 import numpy as np
 
 import cache
-from cache import Split
+from cache import CropPolicy, Split
 from pipeline import crops
 from pipeline.errors import PipelineError
 from pipeline.features.plan import missing_rows
+from pipeline.features.spec import stored_crops
 from pipeline.features.streams.crops import Crops
 from pipeline.pixels import sources
 from pipeline.pixels.decode import PictureError
@@ -23,12 +24,21 @@ from pipeline.pixels.frames import FrameSource, Image
 RAW: Final = "Name the dataset's own raw folder: --raw DIR, or [paths] raw in luigi.cfg."
 
 
-class Person(NamedTuple):
-    """One person of a frame: where the crop goes, and what it shows."""
+class Cut(NamedTuple):
+    """What a crop shows of a picture."""
 
-    slot: int
     bbox: tuple[float, float, float, float]  # cxcywh px
     scale: float
+    mirrored: bool = False
+
+
+class Person(NamedTuple):
+    """One row of one stream: where its crop, or what is computed of it, goes."""
+
+    output: int  # which of the streams that are extracted together
+    slot: int
+    cut: Cut
+    previous: int = -1  # the frame one step before, for a stream of pairs
 
 
 class Target(NamedTuple):
@@ -36,12 +46,14 @@ class Target(NamedTuple):
 
     frame: int
     persons: tuple[Person, ...]
+    keep_from: int = 2**62  # frames from here on, this one too, are asked for again as the previous ones of later rows
+    stored: Cut | None = None  # of stored crops: what this one shows
 
 
 class Decoded(NamedTuple):
-    """One decoded frame: its crop of any person, or why there is none."""
+    """One decoded frame: its crop of any person, (size, size, 3), or why there is none."""
 
-    crop: Callable[[Person], Image] | None
+    crop: Callable[[Cut, int], Image] | None
     problem: str = ""
     kind: str = ""  # of the problem, for counting
 
@@ -103,8 +115,9 @@ class Frames:
                 yield Decoded(functools.partial(_cropped, frame.image))
 
 
-def _cropped(picture: Image, person: Person) -> Image:
-    return crops.crop_person(picture, np.array(person.bbox), scale=person.scale)
+def _cropped(picture: Image, cut: Cut, size: int) -> Image:
+    crop = crops.crop_person(picture, np.array(cut.bbox), cut.scale, size)
+    return np.ascontiguousarray(crop[:, ::-1]) if cut.mirrored else crop
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +128,7 @@ class StoredCrops:
     split: str
     stream: str
     digest: str  # of the manifests of the split and of the stream
+    policy: CropPolicy  # that they were cut by
     by_row: ClassVar[bool] = True
     in_order: ClassVar[bool] = False
 
@@ -135,11 +149,23 @@ class StoredCrops:
                 continue
             try:
                 (data,) = split.blobs(self.stream, np.array([target.frame]))
-                image = Crops.decode(data)
+                image = Crops.decode(data, self.policy.size)
             except PictureError as error:
                 yield Decoded(None, f"{where}: {error}", error.kind)
             else:
-                yield Decoded(lambda _, image=image: image)  # type: ignore[misc]
+                yield Decoded(functools.partial(_resampled, image, target.stored))
+
+
+def _resampled(image: Image, stored: Cut | None, cut: Cut, size: int) -> Image:
+    """The part of a stored crop that another box of the same track shows; black beyond the stored one's borders."""
+    if stored is None or cut == stored:
+        return image
+    seen = crops.crop_affine(np.array(stored.bbox), stored.scale, len(image))
+    zoom, shift = np.diagonal(seen[:, :2]), seen[:, 2]
+    bbox = np.array(cut.bbox)
+    inside = np.concatenate([bbox[:2] * zoom + shift, bbox[2:] * zoom])  # the box in the stored crop's pixels
+    found = crops.crop_person(np.ascontiguousarray(image[:, ::-1]) if cut.mirrored else image, inside, cut.scale, size)
+    return np.ascontiguousarray(found[:, ::-1]) if cut.mirrored else found
 
 
 @functools.lru_cache(maxsize=1)
@@ -170,7 +196,8 @@ def pixels(split: Split, crops: str, raw: Path | None, *, require: Sequence[int]
                 f"{split.name}: the stream of crops {crops!r} lacks {lacks.rows} of the rows. Extract those "
                 f"first: --stream {crops} --kind {Crops.kind}"
             )
-        stored = StoredCrops(split.root, split.name, crops, _digests(split, crops))
+        policy = CropPolicy.from_dict(stored_crops(split, crops)["identity"].get("crop", {}))
+        stored = StoredCrops(split.root, split.name, crops, _digests(split, crops), policy)
         return lambda _: stored
     folder = raw_folder(split, raw)
     _require_all(split, folder, require)

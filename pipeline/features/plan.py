@@ -101,7 +101,7 @@ def plan_extraction(root: cache.Root, split: str, spec: StreamSpec, *, replace: 
 
 def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False) -> ExtractionPlan:
     """The same for a split that is open; what the stream was extracted with otherwise is in `differs`, not raised."""
-    if "bbox" not in committed.columns:  # motion only: there are no pixels
+    if not set(spec.stream.needs) <= set(committed.columns):  # motion only: there are no pixels
         return ExtractionPlan(committed.root, committed.name, spec, spec.identity(), replace=False, why="")
     target = spec.identity(committed)
     make = functools.partial(ExtractionPlan, committed.root, committed.name, spec, target, replace=False)

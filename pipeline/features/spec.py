@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cache import Split
+from cache import CropPolicy, Split
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.streams.base import BYTES, Machine, Stream
+from pipeline.features.streams.base import BYTES, LabelStream, Machine, Stream, policy_of
 from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 
@@ -34,6 +34,8 @@ class StreamSpec:
     raw: Path | None = None  # where the raw folder is now; None: where it was at conversion
 
     def __post_init__(self) -> None:
+        if self.crops and isinstance(self.stream, LabelStream):
+            raise ConfigError(f"stream {self.name!r} is computed from labels, not from crops: leave out --crops")
         if self.crops == self.name:
             raise ConfigError(f"stream {self.name!r} cannot be computed from itself: give it another name")
 
@@ -51,8 +53,20 @@ class StreamSpec:
         """
         found = self.stream.identity()
         if self.crops:
-            found["crops"] = {} if split is None else stored_crops(split, self.crops)["identity"]
+            found["crops"] = {} if split is None else self._stored(split)
         return found
+
+    def _stored(self, split: Split) -> Mapping[str, Any]:
+        """The identity of the stored crops. Raises PipelineError where they are of another crop policy."""
+        identity: Mapping[str, Any] = stored_crops(split, self.crops)["identity"]
+        stored, policy = CropPolicy.from_dict(identity.get("crop", {})), policy_of(self.stream)
+        if stored != policy:
+            raise PipelineError(
+                f"{split.name}: the stream {self.name!r} needs crops of the policy {policy.as_dict() or 'default'}; "
+                f"those of {self.crops!r} have {stored.as_dict() or 'default'}. Compute it from the pictures (without "
+                f"--crops), or extract crops of that policy: --kind {Crops.kind} --set crop=..."
+            )
+        return identity
 
 
 def stored_crops(split: Split, name: str) -> Mapping[str, Any]:

@@ -20,7 +20,7 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
 from pipeline.features.spec import Resources, StreamSpec
-from pipeline.features.streams.base import Machine, Stream
+from pipeline.features.streams.base import LabelStream, Machine, Stream
 from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
@@ -30,6 +30,7 @@ from pipeline.settings.types import AtLeast
 T = TypeVar("T")
 
 OF_TRAINING: Final = ("train", "mposer", "hmmr")  # sections that `tasks.settings` checks
+KIND: Final = "kind"  # the key of a further stream's section
 IN_FEATURES: Final = ("weights", "precision")  # options of resnet50 that are in [features]
 
 
@@ -76,6 +77,7 @@ class Features:
     weights: str = "untrained:0"  # of resnet50: spin:FILE, torchvision:NAME, file:FILE, or untrained:SEED (for demos)
     precision: Literal["exact", "fast"] = "fast"  # of resnet50. exact: plain fp32, the same bits at every run
     crops: str | None = None  # a stream of crops to compute from, instead of the raw pictures
+    also: tuple[str, ...] = ()  # names of further streams: kinds, or sections that name theirs (kind = resnet50)
     device: str = "auto"  # auto: cuda when there is one, else cpu
     batch_size: Annotated[int, AtLeast(0)] = 0  # 0: what the device does best
     compile: bool = False  # torch.compile, on CUDA
@@ -113,6 +115,7 @@ class Sections:
     dask: Dask
     stream: StreamSpec  # [features], with the options of its kind
     crops: StreamSpec | None  # what it is computed from, where that is a stream of crops
+    also: tuple[StreamSpec, ...]  # further ones; those of pixels share a pass over them
     readers: Mapping[str, Dataset]  # of the datasets that have a section: with its options
 
     @property
@@ -136,7 +139,7 @@ def load(file: Path, do: str | None = None) -> Sections:
     _check_sections(source)
     values = {name: _dataclass(source.section(name), spec) for name, spec in TYPES.items()}
     _check_datasets(source, values["data"].datasets)
-    stream, crops = _streams(source, values["features"])
+    stream, crops, also = _streams(source, values["features"])
     given = [name for name in datasets.names() if name in source.sections]
     broken = datasets.broken(given)  # a dataset that cannot be loaded fails where it is used
     readers = {
@@ -144,7 +147,7 @@ def load(file: Path, do: str | None = None) -> Sections:
         for name in given
         if name not in broken
     }
-    sections = Sections(source=source, **values, stream=stream, crops=crops, readers=readers)
+    sections = Sections(source=source, **values, stream=stream, crops=crops, also=also, readers=readers)
     _check_folders(sections.paths, source)
     _check_devices(sections)
     return sections
@@ -175,42 +178,70 @@ def configured(section: Section, kind: type[Any], make: Callable[..., T], **more
 # ------------------------------------------------------------------------------------------------------- streams
 
 
-def _streams(source: SettingsFile, features: Features) -> tuple[StreamSpec, StreamSpec | None]:
-    """The stream that luigi.cfg asks for, and the stream of crops that it is computed from, if it is.
+def _streams(source: SettingsFile, features: Features) -> tuple[StreamSpec, StreamSpec | None, tuple[StreamSpec, ...]]:
+    """The stream that luigi.cfg asks for, the stream of crops that it is computed from, if it is, and further ones.
 
     Raises ConfigError, which names the line, also for options of a stream that is not extracted.
     """
     at = source.section("features").where
     for kind in streams.names():
-        if kind in source.sections and kind != features.kind and (kind != Crops.kind or features.crops is None):
+        if (
+            kind in source.sections
+            and kind not in (features.kind, *features.also)
+            and (kind != Crops.kind or features.crops is None)
+        ):
             without = ", and crops is none" if kind == Crops.kind else ""
             raise ConfigError(
                 f"{source.where(kind)} has options of a stream, but [features] kind is {features.kind}{without}"
             )
-    for key, name in (("stream", features.stream), ("crops", features.crops)):
+    further = [("also", name) for name in features.also]
+    for key, name in (("stream", features.stream), ("crops", features.crops), *further):
         try:
             check_names("dataset/split", name or features.stream)
         except CacheError as error:
             raise ConfigError(f"{at(key)}: {error}") from error
     if features.crops == features.stream:
         raise ConfigError(f"{at('crops')}: stream {features.stream!r} cannot be computed from itself: name another")
+    named = [features.stream, *filter(None, [features.crops]), *features.also]
+    if twice := sorted({name for name in features.also if named.count(name) > 1}):
+        raise ConfigError(f"{at('also')}: stream {twice[0]!r} is named twice")
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", features.device):
         one_of = "expected auto, cpu, cuda, or one of several GPUs, as cuda:1"
         raise ConfigError(f"{at('device')} = {features.device}: {one_of}")
     machine = Machine(features.device, features.batch_size, compile=features.compile)
     spec = functools.partial(StreamSpec, resources=Resources(machine, features.workers, features.timeout))
     stream = _stream(source, features)
+    also = tuple(spec(name, _further(source, features, name)) for name in features.also)
     if features.crops is None:
-        return spec(features.stream, stream), None
+        return spec(features.stream, stream), None, also
     crops = configured(source.section(Crops.kind), Crops, streams.get)
-    return spec(features.stream, stream, features.crops), spec(features.crops, crops)
+    also = tuple(one if isinstance(one.stream, LabelStream) else replace(one, crops=features.crops) for one in also)
+    return spec(features.stream, stream, features.crops), spec(features.crops, crops), also
+
+
+def _further(source: SettingsFile, features: Features, name: str) -> Stream:
+    """A stream of [features] also: the options of the section of that name, whose `kind` is the name unless it says so.
+
+    A resnet50 has the weights and precision of [features]. Raises ConfigError.
+    """
+    section = source.section(name)
+    options = Section(section.file, name, {key: text for key, text in section.items() if key != KIND}, section.line)
+    kind = str(section.get(KIND, name))
+    try:
+        found = streams.find(kind)
+    except PipelineError as error:
+        do = f" Name its kind in a section [{name}]: kind = resnet50." if KIND not in section else ""
+        raise ConfigError(
+            f"{section.where(KIND) if section else source.where('features', 'also')}: {error}{do}"
+        ) from error
+    more = (
+        {"weights": _weights(source, features), "precision": features.precision} if issubclass(found, ResNet50) else {}
+    )
+    return configured(options, found, lambda _, **given: streams.get(kind, **given), **more)
 
 
 def _stream(source: SettingsFile, features: Features) -> Stream:
-    """[features] kind, with the options of the section that has the kind's name. Raises ConfigError.
-
-    A checkpoint's file is below the folder of luigi.cfg, like all paths.
-    """
+    """[features] kind, with the options of the section that has the kind's name. Raises ConfigError."""
     given, section = source.section("features"), source.section(features.kind)
     try:
         kind = streams.find(features.kind)
@@ -226,13 +257,19 @@ def _stream(source: SettingsFile, features: Features) -> Stream:
             raise ConfigError(f"{section.where(key)}: belongs into [features]")
     if not issubclass(kind, ResNet50):
         return configured(section, kind, streams.get)
+    weights = _weights(source, features)
+    return configured(section, kind, streams.get, weights=weights, precision=features.precision)
+
+
+def _weights(source: SettingsFile, features: Features) -> WeightsSpec:
+    """[features] weights. A checkpoint's file is below the folder of luigi.cfg, like all paths. Raises ConfigError."""
     try:
         weights = WeightsSpec.parse(features.weights)
     except ConfigError as error:
-        raise ConfigError(given.located(str(error))) from error
+        raise ConfigError(source.section("features").located(str(error))) from error
     if weights.kind in ("spin", "file"):
         weights = replace(weights, argument=str(source.path.resolve().parent / Path(weights.argument).expanduser()))
-    return configured(section, kind, streams.get, weights=weights, precision=features.precision)
+    return weights
 
 
 # -------------------------------------------------------------------------------------------------------- checks
@@ -244,7 +281,8 @@ def _check_sections(source: SettingsFile) -> None:
         raise ConfigError(
             f"a stream of another package is called {twice[0]!r}, as a section of {source.path}: rename it"
         )
-    known = sorted({*taken, *streams.names()})
+    also = str(source.section("features").get("also", "")).split()
+    known = sorted({*taken, *streams.names(), *also})
     for name, section in source.sections.items():
         if (name, "") in GONE:
             raise ConfigError(f"{section.where()}: this section is gone. {GONE[name, '']}")

@@ -34,6 +34,7 @@ class Target:
     body: Path | None = None
     stream: StreamSpec | None = None  # None: the streams that the cache has, as they were extracted
     crops: StreamSpec | None = None  # a stream of crops that is extracted first, since `stream` is computed from it
+    also: tuple[StreamSpec, ...] = ()  # further ones
     not_made: bool = False  # demo data that `synthesize` has not made yet
     weights: str = ""  # where luigi.cfg names the network's, which must be trained for real data; "": by an option
 
@@ -69,6 +70,7 @@ def by_settings(file: Path, names: Sequence[str] = (), root: cache.Root | None =
             found.paths.body if dataset.uses_body else None,
             found.stream if dataset.has_pixels else None,
             found.crops if dataset.has_pixels else None,
+            found.also,
             not_made=found.embedded.enabled and name in datasets.DATASETS and not found.raw(name).is_dir(),
             weights=found.source.where("features", "weights"),
         )
@@ -93,7 +95,9 @@ def stream_named(kind: str, weights: str | None, precision: str | None, options:
                 f"{of_resnet[0]} goes with --kind {ResNet50.kind}; options of {kind} are --set NAME=VALUE"
             )
         return configured(Section(Path("--set"), kind, options), found, streams.get)
-    if options:
-        raise ConfigError(f"{kind} has no --set {next(iter(options))}: its options are --weights and --precision")
     parsed = {"weights": weights and WeightsSpec.parse(weights), "precision": precision}
-    return streams.get(kind, **{key: value for key, value in parsed.items() if value is not None})
+    more = {key: value for key, value in parsed.items() if value is not None}
+    section = Section(Path("--set"), kind, options)
+    if of_resnet := [key for key in parsed if key in options]:
+        raise ConfigError(f"--set {of_resnet[0]}: is an option of its own: --{of_resnet[0]}")
+    return configured(section, found, streams.get, **more)

@@ -8,6 +8,7 @@ cache = s3://bucket/cache                       cache.Root: a URL, or a path as 
 pretrained = none                               X | None
 motion = amass/train bmlmovi/train              tuple: words; empty: none
 strides = 3dpw/train:4 penn_action/train:4      Mapping: name:value; empty: none
+crop = size:256 region:256x192                  CropPolicy: name:value; empty: the usual crop
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ def reader(hint: Any, base: Path) -> tuple[Callable[[str], Any], str]:
     origin, arguments = get_origin(hint), get_args(hint)
     if hint in _EXPECTED:
         return functools.partial(_plain, hint, base), _EXPECTED[hint]
+    if hint is cache.CropPolicy:
+        return cache.CropPolicy.parse, "a crop policy, as in size:256 region:256x192, or jitter:1 seed:0"
     if origin is Literal:
         return {word: word for word in arguments}.__getitem__, f"one of {', '.join(arguments)}"
     if origin is Annotated:

@@ -125,6 +125,7 @@ def effective(s: Settings) -> Iterator[Setting]:
         yield from of(section, getattr(s, section))
         if section == "features":  # options of other kinds of streams have a section of their own
             kinds = {spec.stream.kind: spec.stream for spec in (s.stream, s.crops) if spec is not None}
+            kinds |= {spec.name: spec.stream for spec in s.also}
             every = (one for kind, stream in kinds.items() for one in of(kind, stream))
             yield from (one for one in every if one.key not in {field.name for field in fields(Features)})
     shown = [name for name in datasets.names() if name in s.data.datasets or name in s.source.sections]

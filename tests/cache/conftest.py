@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cache import SplitWriter, StreamWriter, TrackRows, VideoEntry
+from cache import UNDEFINED, SplitWriter, StreamWriter, TrackRows, VideoEntry
 
 COLUMNS = ("frame_index", "bbox", "kp_2d", "kp_3d", "pose", "betas", "has_3d", "has_smpl", "valid")
 ROWS_PER_SHARD, ROWS_PER_CHUNK = 32, 8
@@ -73,13 +73,23 @@ def features_of(rows: np.ndarray, dim: int) -> np.ndarray:
 
 
 def write_stream(
-    root: Path, *, stream: str = "resnet50", dim: int = 4, bad_rows: Sequence[int] = (), shards: Any = None
+    root: Path,
+    *,
+    stream: str = "resnet50",
+    dim: int = 4,
+    dtype: str = "float16",
+    bad_rows: Sequence[int] = (),
+    shards: Any = None,
+    undefined_rows: Sequence[int] = (),
+    **entries: Any,
 ) -> None:
-    with StreamWriter(root, "toy/train", stream, dim=dim, plan="weights") as writer:
+    """Rows of which nothing can be known, `undefined_rows`, hold zeros."""
+    with StreamWriter(root, "toy/train", stream, dim=dim, dtype=dtype, plan="weights") as writer:
         for shard in writer.pending if shards is None else shards:
             rows = np.asarray(writer.rows(shard))
-            writer.write(shard, features_of(rows, dim), ~np.isin(rows, bad_rows), keys_of(rows))
-        writer.commit({"weights": "known"})
+            ok = np.where(np.isin(rows, undefined_rows), UNDEFINED, ~np.isin(rows, bad_rows))
+            writer.write(shard, np.where(ok[:, None] == UNDEFINED, 0, features_of(rows, dim)), ok, keys_of(rows))
+        writer.commit({"weights": "known", **entries})
 
 
 def blobs_of(rows: Sequence[int]) -> list[bytes]:

@@ -82,6 +82,9 @@ def test_policies_survive_json_and_text() -> None:
     policy = CropPolicy.parse("size:256 region:256x192 scale:1.2 jitter:4 seed:9 flip:0.25")
     assert policy == CropPolicy(size=256, region=(256, 192), scale=1.2, jitter=Jitter(copy=4, seed=9, flip=0.25))
     assert CropPolicy.from_dict(json.loads(json.dumps(policy.as_dict()))) == policy
+    assert CropPolicy.parse(str(policy)) == policy
+    assert str(policy) == "size:256 region:256x192 scale:1.2 jitter:4 flip:0.25 seed:9"
+    assert str(CropPolicy()) == ""
     assert CropPolicy().as_dict() == {}
     assert CropPolicy.from_dict({}) == CropPolicy.parse("") == CropPolicy()
 

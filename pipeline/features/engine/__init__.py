@@ -4,6 +4,8 @@ tasks.py     what is decoded, video by video, each frame once, and which slots o
 worker.py    what a decoding process does, in memory that all processes share
 decoders.py  the decoding processes
 shards.py    shards until they are finished
+outputs.py   a stream's slots, batches, shards and network; several streams may share a run
+labels.py    streams of labels, without any of this
 meter.py     where the time goes
 run.py       the loop that keeps all of them busy
 """

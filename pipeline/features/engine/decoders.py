@@ -15,8 +15,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Final
 
 from pipeline.errors import PipelineError
-from pipeline.features.engine.worker import Done, SharedCrops, Task, decode
-from pipeline.features.streams.base import ByteStream
+from pipeline.features.engine.worker import Done, Filling, SharedSlots, Task, decode
 from pipeline.processes import MEMORY, Failed, Process, end
 
 AHEAD: Final = 2  # tasks that a process has been given: one to do, and one to go on with
@@ -34,13 +33,13 @@ AFTER: Final = "after_decoder_failure"  # frames of a video after one at which d
 
 
 class Decoders:
-    """`n` processes that fill the slots of `memory`, until the `with` block is left.
+    """`n` processes that fill the slots of `memories`, until the `with` block is left.
 
-    `timeout`: seconds without progress after which a process is replaced.
+    `fillings`: with what, by output. `timeout`: seconds without progress after which a process is replaced.
     """
 
-    def __init__(self, n: int, memory: SharedCrops, *, timeout: float, encoder: ByteStream | None = None) -> None:
-        self._n, self._memory, self._timeout, self._encoder = n, memory, timeout, encoder
+    def __init__(self, n: int, memories: Sequence[SharedSlots], fillings: Sequence[Filling], *, timeout: float) -> None:
+        self._n, self._memories, self._fillings, self._timeout = n, memories, fillings, timeout
         self._processes: list[Process] = []
         self._ended: Counter[tuple[int, int]] = Counter()  # (job, frame; -1 before the first) -> processes
         self.lost: dict[int, tuple[str, str]] = {}  # job -> (kind, message): why the rest of it cannot be decoded
@@ -89,9 +88,9 @@ class Decoders:
                 yield answer
 
     def _start(self) -> Process:
-        arguments = (decode, self._encoder, self._memory.n_slots)
         threads = {VIDEO_THREADS: str(max(1, cores() // self._n))}
-        return Process(*arguments, fds=[self._memory.fd], env=threads, memory=MEMORY)
+        fds = [memory.fd for memory in self._memories]
+        return Process(decode, tuple(self._fillings), fds=fds, env=threads, memory=MEMORY)
 
     def _replace(self, number: int, failed: Failed) -> Iterator[Done]:
         """Start a new process for one that has ended; it is given what the old one had not done."""
@@ -122,13 +121,19 @@ class Decoders:
         if pixels.in_order:
             self.lost[job] = (AFTER, why)
         for task in given:
-            lost = {
-                one.frame: (KINDS[failed.reason] if one.frame == frame else AFTER, why)
+            lost = [
+                one
                 for one in task.targets
                 if task.job == job and (one.frame == frame or (pixels.in_order and one.frame > frame))
+            ]
+            problems = {
+                (person.output, person.slot): (KINDS[failed.reason] if one.frame == frame else AFTER, why)
+                for one in lost
+                for person in one.persons
             }
-            left = tuple(one for one in task.targets if one.frame not in lost)
-            yield replace(task, targets=left, problems=task.problems | lost)
+            left = tuple(one for one in task.targets if one not in lost)
+            before = tuple(one for one in task.before if one.frame != frame)
+            yield replace(task, targets=left, before=before, problems=task.problems | problems)
 
 
 def cores() -> int:

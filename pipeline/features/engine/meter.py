@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-STAGES: Final = ("decode", "crop", "copy", "network", "write")
+STAGES: Final = ("decode", "crop", "pair", "copy", "network", "write")
 
 _ADDING: Final = threading.Lock()
 
@@ -30,6 +32,13 @@ class Meter:
             for stage, spent in seconds.items():
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 
+    @contextlib.contextmanager
+    def measured(self, stage: str) -> Iterator[None]:
+        """Add the seconds that the block takes."""
+        began = time.perf_counter()
+        yield
+        self.add(**{stage: time.perf_counter() - began})
+
     @property
     def elapsed(self) -> float:
         """s from the beginning to the end, or to now; never 0."""
@@ -41,16 +50,16 @@ class Meter:
 
     def busy(self) -> dict[str, float]:
         """Stage -> share of the time, 0 to 1, in which its processes or threads were busy."""
-        many = {"decode": self.decoders, "crop": self.decoders, "copy": self.lanes, "network": self.lanes}
+        many = dict.fromkeys(("decode", "crop", "pair"), self.decoders) | {"copy": self.lanes, "network": self.lanes}
         spent = {stage: self.seconds[stage] for stage in STAGES if stage in self.seconds}
         return {stage: min(1.0, s / self.elapsed / many.get(stage, 1)) for stage, s in spent.items()}
 
     @property
     def bottleneck(self) -> str:
-        """The stage that all others wait for: decode (with crop), network (with copy) or write."""
+        """The stage that all others wait for: decode (with crop and pair), network (with copy) or write."""
         busy = self.busy()
         together = {
-            "decode": busy.get("decode", 0) + busy.get("crop", 0),
+            "decode": busy.get("decode", 0) + busy.get("crop", 0) + busy.get("pair", 0),
             "network": busy.get("network", 0) + busy.get("copy", 0),
             "write": busy.get("write", 0),
         }

@@ -1,11 +1,13 @@
 """One extraction on this machine: decoding, computing and writing at the same time.  tracks -> [crops -> features]
 
-One loop hands tasks to the decoding processes, full batches to the network's threads, and finished shards to the thread
-that writes. The slowest of them makes it wait; memory is a fixed number of slots and the few open shards.
+One loop hands tasks to the decoding processes, full batches to the networks' threads, and finished shards to the thread
+that writes. The slowest of them makes it wait; memory is a fixed number of slots and the few open shards. Streams that
+are extracted together share the decoded frames; each has slots, batches, open shards and a network of its own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,23 +16,20 @@ from multiprocessing.connection import wait
 from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache import Split
-from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.engine.decoders import AHEAD, Decoders, cores
+from pipeline.errors import ConfigError
+from pipeline.features.engine.decoders import Decoders, cores
+from pipeline.features.engine.labels import LabelRun
 from pipeline.features.engine.meter import Meter
-from pipeline.features.engine.shards import OpenShard, OpenShards, Shards
-from pipeline.features.engine.tasks import MOST_ROWS, Batch, Batches, Job, jobs
-from pipeline.features.engine.worker import SharedCrops
+from pipeline.features.engine.outputs import MOST_PERSONS, Computed, OpenOutput, Output
+from pipeline.features.engine.shards import OpenShard
+from pipeline.features.engine.tasks import Batch, Job, Tasks, jobs
+from pipeline.features.engine.worker import SharedSlots
 from pipeline.features.pixel_sources import Pixels
 from pipeline.features.spec import Resources
-from pipeline.features.streams.base import ByteStream, Computer, Copies, NumberStream, Stream
 
-MOST_PERSONS: Final = 256  # of a frame that are cropped at once
 MOST_WORKERS: Final = 16  # decoding processes for each core: more would only slow each other down
-OPEN_OF_BYTES: Final = 3  # shards of a stream of bytes, which take some 200 MB each
-BYTES_AT_ONCE: Final = 16  # crops in a batch that goes through no network
 LOOK_EVERY: Final = 0.02  # s between looks at what the threads have done: a batch takes longer
 REPORT_EVERY: Final = 0.25  # s between progress reports
 
@@ -38,54 +37,48 @@ T = TypeVar("T")
 
 
 class Run(Generic[T]):
-    """An extraction of some of a split's shards, done once.
+    """An extraction of some of a split's shards, done once: of one stream, or of several that share the pixels.
 
     Args:
         pixels_of: number of a video -> where its crops come from.
-        write: called for one shard at a time, mostly in a thread of its own, when all its rows are computed.
-        recorded: the provenance of the rows that the stream has already.
-        progress: called with rows done a few times a second.
+        progress: called with rows done, of all streams, a few times a second.
     """
 
     def __init__(
         self,
         split: Split,
-        shards: Shards,
-        stream: Stream,
+        outputs: Sequence[Output[T]],
         *,
         pixels_of: Callable[[int], Pixels],
-        write: Callable[[OpenShard], T],
         resources: Resources,
-        recorded: Mapping[str, Any] | None = None,
         progress: Callable[[int, Meter], None] = lambda rows, meter: None,  # noqa: ARG005
     ) -> None:
-        self._split, self._stream, self._pixels_of = split, stream, pixels_of
-        self._write, self._resources, self._recorded, self._progress = write, resources, recorded, progress
-        self._open = OpenShards(split, shards, stream)
+        self._split, self._pixels_of, self._resources, self._progress = split, pixels_of, resources, progress
+        self._outputs = [OpenOutput(split, output) for output in outputs]
         self.meter = Meter()
-        self.provenance: Mapping[str, Any] | None = None  # of what computed rows; None: nothing had to be loaded
-        self._computer: Computer | None
-        self._memory: SharedCrops
-        self._batches: Batches
+        self._tasks: Tasks
         self._decoders: Decoders
-        self._most_open: (
-            int  # shards; while as many are open or being written, no jobs are begun that could open others
-        )
         self._coming: Iterator[list[Job]]
         self._more = True  # they may come
         self._jobs: deque[Job] = deque()  # that have come, of shards that are open
         self._busy: dict[int, tuple[Job, int]] = {}  # process -> its job, and the row that it goes on with
-        self._comparing: dict[int, tuple[int, ...]] = {}  # job -> shards that wait until its pixels have been compared
-        self._computing: dict[Future[NDArray[Any]], Batch] = {}
-        self._writing: deque[Future[T]] = deque()
+        # Job -> (output, shard)s that wait until its pixels have been compared.
+        self._comparing: dict[int, tuple[tuple[int, int], ...]] = {}
+        self._computing: dict[Future[Computed], tuple[OpenOutput[T], Batch]] = {}
+        self._writing: deque[tuple[int, Future[T]]] = deque()
         self._reported = 0.0
 
-    def over(self, target: Sequence[int]) -> Iterator[T]:
-        """What `write` returned of each target shard, as soon as it has been written. `target` is ascending.
+    @property
+    def provenance(self) -> list[Mapping[str, Any] | None]:
+        """By output: of what computed rows; None: nothing had to be loaded."""
+        return [out.provenance for out in self._outputs]
 
-        Raises what `write` and the stream raise, and PipelineError for pixels that are not those that were converted.
+    def results(self) -> Iterator[tuple[int, T]]:
+        """(output, what `write` returned) of each target shard, as soon as it has been written.
+
+        Raises what `write` and the streams raise, and PipelineError for pixels that are not those that were converted.
         """
-        self._coming = jobs(self._split, target, self._open, self._pixels_of, MOST_PERSONS)
+        self._coming = jobs(self._split, [out.open for out in self._outputs], self._pixels_of, MOST_PERSONS)
         for first in self._coming:  # where all rows are carried over, no process is started, and no network loaded
             if first:
                 self._jobs += first
@@ -96,101 +89,82 @@ class Run(Generic[T]):
         self.meter.stop()
         self._report()
 
-    def _carried(self) -> Iterator[T]:
-        for shard in self._open.finished():
-            yield self._write(shard)
-            self._report()
+    def _carried(self) -> Iterator[tuple[int, T]]:
+        for output, out in enumerate(self._outputs):
+            for shard in out.open.finished():
+                yield output, out.output.write(shard)
+                self._report()
 
-    def _computed(self) -> Iterator[T]:
-        self._computer, self.provenance = load(self._stream, self._resources, self._recorded)
-        encoder = self._stream if isinstance(self._stream, ByteStream) else None
-        lanes, size = 1, BYTES_AT_ONCE
-        if self._computer is not None:
-            lanes, size = self._computer.lanes, self._computer.batch_size
+    def _computed(self) -> Iterator[tuple[int, T]]:
         workers = self._resources.workers or cores()
         if workers > MOST_WORKERS * cores():
             raise ConfigError(
                 f"workers {workers}: this machine has {cores()} cores; at most {MOST_WORKERS} for each are allowed"
             )
-        self.meter = Meter(decoders=workers, lanes=lanes)
-        self._most_open = workers + 2 if encoder is None else OPEN_OF_BYTES
-        # What the threads compute and have next, and what processes have been given.
-        n_batches = 3 * lanes + 2 + -(-2 * workers * AHEAD * MOST_ROWS // size)
-        n_slots = max(n_batches * size, 2 * MOST_PERSONS)
-        self._batches = Batches(n_slots, size)
+        fillings = [out.load(self._resources, workers) for out in self._outputs]
+        self.meter = Meter(decoders=workers, lanes=max(out.threads for out in self._outputs))
+        self._tasks = Tasks([out.batches for out in self._outputs])
         self._report()
-        with (
-            SharedCrops.new(n_slots) as self._memory,
-            Decoders(workers, self._memory, timeout=self._resources.timeout, encoder=encoder) as self._decoders,
-        ):
-            if self._computer is not None:
-                self._computer.adopt(self._memory.slots)
-            try:
-                yield from self._loop()
-            finally:
-                if self._computer is not None:
-                    self._computer.release()
+        with contextlib.ExitStack() as stack:
+            memories = [stack.enter_context(SharedSlots.new(one.n_slots, one.slot_bytes)) for one in fillings]
+            for out, memory in zip(self._outputs, memories, strict=True):
+                stack.enter_context(out.using(memory))
+            timeout = self._resources.timeout
+            self._decoders = stack.enter_context(Decoders(workers, memories, fillings, timeout=timeout))
+            yield from self._loop()
 
     def _report(self) -> None:
         self._reported = time.monotonic()
-        self._progress(self.meter.rows + self._open.not_computed, self.meter)
+        self._progress(self.meter.rows + sum(out.open.not_computed for out in self._outputs), self.meter)
 
-    def _loop(self) -> Iterator[T]:
+    def _loop(self) -> Iterator[tuple[int, T]]:
         with (
             ThreadPoolExecutor(self.meter.lanes, thread_name_prefix="network") as network,
             ThreadPoolExecutor(1, thread_name_prefix="write") as writer,
         ):
             try:
-                while self._more or len(self._open) or self._writing:
+                while self._more or any(len(out.open) for out in self._outputs) or self._writing:
                     self._hand_out()
-                    while self._batches.full and len(self._computing) < 2 * self.meter.lanes:
-                        batch = self._batches.full.popleft()
-                        self._computing[network.submit(self._compute, batch)] = batch
-                    self._writing += [writer.submit(self._written, shard) for shard in self._finished()]
-                    waits = self._decoders.outstanding or self._computing or self._writing or self._batches.full
-                    assert waits or not len(self._open), "shards are open, and nothing is done about them"
+                    for out in self._outputs:
+                        while out.batches.full and out.computing < 2 * out.threads:
+                            batch = out.batches.full.popleft()
+                            out.computing += 1
+                            self._computing[network.submit(out.compute, batch, self.meter)] = out, batch
+                    self._begin_to_write(writer)
+                    waits = self._decoders.outstanding or self._computing or self._writing or self._full
+                    assert waits or not any(len(out.open) for out in self._outputs), "nothing is done about open shards"
                     self._listen()
-                    while self._writing and self._writing[0].done():
-                        yield self._writing.popleft().result()
+                    while self._writing and self._writing[0][1].done():
+                        output, written = self._writing.popleft()
+                        self._outputs[output].writing -= 1
+                        yield output, written.result()
             finally:  # the pools wait for what they have begun, and begin nothing else
                 network.shutdown(wait=False, cancel_futures=True)
                 writer.shutdown(wait=False, cancel_futures=True)
 
-    def _finished(self) -> Iterator[OpenShard]:
-        return self._open.finished({shard for shards in self._comparing.values() for shard in shards})
+    @property
+    def _full(self) -> bool:
+        return any(out.batches.full for out in self._outputs)
 
-    def _compute(self, batch: Batch) -> NDArray[Any]:
-        """A full batch: the network's numbers, or what decoding processes have encoded."""
-        crops = self._memory.slots[batch.span]
-        if self._computer is None:
-            slots, sizes = crops.reshape(len(crops), -1), self._memory.sizes[batch.span].tolist()
-            return np.array([slot[:size].tobytes() for slot, size in zip(slots, sizes, strict=True)], object)
-        began = time.perf_counter()
-        computed = self._computer(crops)
-        spent = time.perf_counter() - began
-        copied = min(spent, self._computer.copied()) if isinstance(self._computer, Copies) else 0.0
-        self.meter.add(network=spent - copied, **({"copy": copied} if copied else {}))
-        expected = (len(crops), self._stream.dim)
-        if computed.shape != expected:  # what can be broadcast would go into the stream unseen
-            raise PipelineError(
-                f"the stream {self._stream.kind!r} does not compute what it declares: expected {expected} numbers of a "
-                f"batch, found {computed.shape}"
-            )
-        return computed
+    def _begin_to_write(self, writer: ThreadPoolExecutor) -> None:
+        comparing = {place for places in self._comparing.values() for place in places}
+        for output, out in enumerate(self._outputs):
+            for shard in out.open.finished({number for of, number in comparing if of == output}):
+                self._writing.append((output, writer.submit(self._written, out, shard)))
+                out.writing += 1
 
-    def _written(self, shard: OpenShard) -> T:
-        began = time.perf_counter()
-        written = self._write(shard)
-        self.meter.add(write=time.perf_counter() - began)
-        return written
+    def _written(self, out: OpenOutput[T], shard: OpenShard) -> T:
+        with self.meter.measured("write"):
+            return out.output.write(shard)
 
     def _hand_out(self) -> None:
         """Give tasks to every process that has room for one; close a batch that cannot be filled."""
         while sum(self._give(number) for number in range(self.meter.decoders)):
             pass
         comes_more = self._busy or self._more  # once the batches that are being computed have made room
-        if not self._decoders.outstanding and not self._batches.full and not (comes_more and self._computing):
-            self._batches.close_batch()
+        if not self._decoders.outstanding and not self._full and not (comes_more and self._computing):
+            for out in self._outputs:
+                out.batches.close_batch()
 
     def _give(self, number: int) -> bool:
         if not self._decoders.has_room(number):
@@ -199,9 +173,10 @@ class Run(Generic[T]):
         if job is None:
             return False
         if job.number in self._decoders.lost:
-            self._open.give_up(job.rows[start:], *self._decoders.lost[job.number])
+            for out, todo in zip(self._outputs, job.todo[:, start:], strict=True):
+                out.open.give_up(job.rows[start:][todo], *self._decoders.lost[job.number])
             return True
-        asked = self._batches.ask(job, start)
+        asked = self._tasks.ask(job, start)
         if asked is None:
             self._busy[number] = (job, start)
             return False
@@ -213,7 +188,7 @@ class Run(Generic[T]):
 
     def _next_job(self) -> Job | None:
         """None while the next one would open more shards than may be, or when there are no more jobs."""
-        while self._more and not self._jobs and len(self._open) + len(self._writing) < self._most_open:
+        while self._more and not self._jobs and all(out.has_room for out in self._outputs):
             coming = next(self._coming, None)
             self._more = coming is not None
             self._jobs += coming or []
@@ -227,29 +202,33 @@ class Run(Generic[T]):
     def _listen(self) -> None:
         """Wait for any of the parts, and take what it has."""
         for done in self._decoders.answers(wait(self._decoders.connections, LOOK_EVERY)):
-            self.meter.add(decode=done.decoding, crop=done.cropping)
+            self.meter.add(decode=done.decoding, crop=done.cropping, **({"pair": done.pairing} if done.pairing else {}))
             self.meter.frames += done.frames
-            job, lost = self._batches.fill(done)
+            job, lost = self._tasks.fill(done)
             self._comparing.pop(job.number, None)
-            for frame, rows in lost.items():
-                self._open.give_up(rows, *done.problems[frame])
+            for output, rows, problem in lost:
+                self._outputs[output].open.give_up(rows, *problem)
         for future in [future for future in self._computing if future.done()]:
-            batch, computed = self._computing.pop(future), future.result()
+            (out, batch), (computed, known) = self._computing.pop(future), future.result()
+            out.computing -= 1
             filled = np.flatnonzero(batch.rows >= 0)
-            self._open.put(batch.rows[filled], computed[filled])
+            out.open.put(batch.rows[filled], computed[filled], known[filled])
             self.meter.rows += len(filled)
-            self._batches.free(batch)
+            out.batches.free(batch)
         if time.monotonic() - self._reported > REPORT_EVERY:
             self._report()
 
 
-def load(
-    stream: Stream, resources: Resources, recorded: Mapping[str, Any] | None
-) -> tuple[Computer | None, Mapping[str, Any]]:
-    """What computes a stream, None for a stream of bytes, and where its numbers come from. Raises what loading does."""
-    if isinstance(stream, NumberStream):
-        computer = stream.load(resources.machine, recorded)
-        return computer, computer.provenance
-    if isinstance(stream, ByteStream):
-        return None, stream.provenance
-    raise TypeError(f"{type(stream).__name__} is neither a NumberStream nor a ByteStream")
+def run_of(
+    split: Split,
+    outputs: Sequence[Output[T]],
+    *,
+    pixels_of: Callable[[int], Pixels] | None,
+    resources: Resources,
+    progress: Callable[[int, Meter], None] = lambda rows, meter: None,  # noqa: ARG005
+) -> Run[T] | LabelRun[T]:
+    """The extraction of streams of crops together, or, without `pixels_of`, of one stream of labels."""
+    if pixels_of is None:
+        (output,) = outputs
+        return LabelRun(split, output, resources=resources, progress=progress)
+    return Run(split, outputs, pixels_of=pixels_of, resources=resources, progress=progress)

@@ -1,10 +1,11 @@
 """What is decoded, and where it goes: videos -> jobs -> tasks -> slots of batches.  tracks -> [crops] -> features
 
 A video's tracks are stored one after the other, often across the end of a shard. So work goes by videos, each frame is
-decoded once for all its persons, and shards are open from the first video that reaches into them to the last.
+decoded once for all its persons and for all streams that are extracted together, and shards are open from the first
+video that reaches into them to the last.
 
-A batch is what goes through the network at once. Its slots of the shared memory are filled in place by the decoding
-processes, and read, or copied to a GPU, from where they are: a crop is never sent through a pipe.
+A batch is what goes through a stream's network at once. Its slots of the shared memory are filled in place by the
+decoding processes, and read, or copied to a GPU, from where they are: a crop is never sent through a pipe.
 """
 
 from __future__ import annotations
@@ -21,56 +22,99 @@ from numpy.typing import NDArray
 from cache import Split
 from pipeline.features.engine.shards import OpenShards
 from pipeline.features.engine.worker import Done, Task
-from pipeline.features.pixel_sources import Person, Pixels, Target
+from pipeline.features.pixel_sources import Cut, Person, Pixels, Target
 
 MOST_SHARDS: Final = 4  # that one video has open at a time. One with more rows is decoded again for each so many
 RUN_ROWS: Final = 256  # rows of a job where pictures can be decoded in any order: several processes share a long video
+NONE: Final = 2**62  # no frame
 MOST_ROWS: Final = 16  # of a task: enough that handing it over costs little, few enough that a batch is soon full
 
 
 class Job(NamedTuple):
-    """Rows of one video, in the order of its frames. n rows; a frame with several persons has several."""
+    """Rows of one video, in the order of its frames. n rows; a frame with several persons has several.
+
+    Rows that no stream lacks are among them where their frame is the previous one of another row.
+    """
 
     number: int
     pixels: Pixels
     rows: NDArray[np.int64]  # (n,) of the split
     frame: NDArray[np.int64]  # (n,) ascending; the rows themselves where targets are rows
-    bbox: NDArray[np.float32]  # (n, 4)
-    scale: NDArray[np.float64]  # (n,)
-    shards: tuple[int, ...]  # whose pixels this job compares, the first of its video; () for the others
+    todo: NDArray[np.bool_]  # (outputs, n) which streams lack them
+    cuts: tuple[tuple[Cut | None, ...], ...]  # (outputs, n)
+    previous: NDArray[np.int64]  # (n,) frame of the row one step before, where a stream of pairs lacks it; else -1
+    stored: tuple[Cut | None, ...]  # (n,) what stored crops show
+    shards: tuple[tuple[int, int], ...]  # (output, shard) whose pixels this job compares, the first of its video
+    keep_from: NDArray[np.int64]  # (n + 1,) the earliest frame that it or a later row needs as its previous one
 
 
 def jobs(
-    split: Split, target: Sequence[int], open_shards: OpenShards, pixels_of: Callable[[int], Pixels], most_rows: int
+    split: Split,
+    open_shards: Sequence[OpenShards],
+    pixels_of: Callable[[int], Pixels],
+    most_rows: int,
 ) -> Iterator[list[Job]]:
-    """The rows to compute of the target shards, which are opened on the way: the jobs of a video's next few shards.
+    """The rows to compute of all streams' target shards, which are opened on the way: of a video's next few shards.
 
     `pixels_of`: number of a video -> its pixels. No frame of a job has more than `most_rows` persons.
     """
     size = int(split.manifest["geometry"]["rows_per_shard"])
-    missing = np.asarray(target, np.int64)  # once: there may be as many shards as videos
+    targets = [np.asarray(one.target, np.int64) for one in open_shards]
+    missing = np.unique(np.concatenate(targets))  # once: there may be as many shards as videos
     numbers = itertools.count()
     for video, start, stop in _videos(split, missing, size):
-        here = np.searchsorted(missing, [start // size, -(-stop // size)])
-        touched = [shard for shard in missing[slice(*here)].tolist() if not open_shards.is_finished(shard)]
+        here = missing[slice(*np.searchsorted(missing, [start // size, -(-stop // size)]))]
+        touched = [shard for shard in here.tolist() if any(one.is_missing(shard) for one in open_shards)]
         for at in range(0, len(touched), MOST_SHARDS):
-            shards = tuple(touched[at : at + MOST_SHARDS])
-            rows, frame, bbox = (
-                np.concatenate(parts) for parts in zip(*_todo(open_shards, shards, start, stop), strict=True)
+            shards = tuple(
+                (output, shard)
+                for shard in touched[at : at + MOST_SHARDS]
+                for output, one in enumerate(open_shards)
+                if one.is_missing(shard)
             )
+            lacks = [_todo(one, [s for o, s in shards if o == i], start, stop) for i, one in enumerate(open_shards)]
+            rows = np.unique(np.concatenate(lacks))
             if not len(rows):
                 yield []
                 continue
             pixels = pixels_of(video)
-            scale = np.asarray(split.tracks.crop_scale[split.track_of(rows)], np.float64)
-            if pixels.by_row:
-                frame = rows
+            frame = rows if pixels.by_row else open_shards[0].frames(rows)
             order = np.lexsort((rows, frame))
             parts = [order[part] for part in _parts(frame[order], pixels.in_order, most_rows)]
             yield [
-                Job(next(numbers), pixels, rows[part], frame[part], bbox[part], scale[part], () if i else shards)
+                _job(next(numbers), pixels, rows[part], open_shards, lacks, () if i else shards)
                 for i, part in enumerate(parts)
             ]
+
+
+def _job(
+    number: int,
+    pixels: Pixels,
+    rows: NDArray[np.int64],
+    open_shards: Sequence[OpenShards],
+    lacks: Sequence[NDArray[np.int64]],
+    shards: tuple[tuple[int, int], ...],
+) -> Job:
+    """The job of some rows, and of those one step before them where these have to be compared."""
+    paired = [rows[np.isin(rows, lack)] for lack, one in zip(lacks, open_shards, strict=True) if one.pairs]
+    compared = np.unique(np.concatenate(paired)) if paired else rows[:0]
+    wanted = rows
+    rows = np.union1d(rows, compared - 1) if len(compared) else rows  # all of them have a row before: see OpenShards
+    frame = rows if pixels.by_row else open_shards[0].frames(rows)
+    order = np.lexsort((rows, frame))
+    rows, frame = rows[order], frame[order]
+    todo = np.stack([np.isin(rows, lack) & np.isin(rows, wanted) for lack in lacks])
+    previous = np.full(len(rows), -1)
+    is_compared = np.isin(rows, compared)
+    before = rows[is_compared] - 1
+    previous[is_compared] = before if pixels.by_row else open_shards[0].frames(before)
+    cuts = tuple(one.cuts(rows, wanted) for one, wanted in zip(open_shards, todo, strict=True))
+    stored: tuple[Cut | None, ...] = (None,) * len(rows)
+    if pixels.by_row:
+        stored = open_shards[0].cuts(rows, np.ones(len(rows), bool))
+    needed = np.append(np.where(previous < 0, NONE, previous), NONE)
+    keep_from = np.minimum.accumulate(needed[::-1])[::-1]
+    return Job(number, pixels, rows, frame, todo, cuts, previous, stored, shards, keep_from)
 
 
 def _videos(split: Split, target: NDArray[np.int64], size: int) -> Iterator[tuple[int, int, int]]:
@@ -87,15 +131,14 @@ def _videos(split: Split, target: NDArray[np.int64], size: int) -> Iterator[tupl
         yield int(video[first[i]]), int(starts[first[i]]), int(stops[last[i]])
 
 
-def _todo(
-    open_shards: OpenShards, shards: Sequence[int], start: int, stop: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
-    """Of each shard: its rows in [start, stop) that are to be computed, their frames and boxes."""
+def _todo(open_shards: OpenShards, shards: Sequence[int], start: int, stop: int) -> NDArray[np.int64]:
+    """The rows in [start, stop) of these shards that are to be computed."""
+    found = [np.zeros(0, np.int64)]
     for number in shards:
         shard = open_shards.open(number)
         within = slice(max(start, shard.start) - shard.start, min(stop, shard.stop) - shard.start)
-        at = np.flatnonzero(shard.todo[within]) + within.start
-        yield at + shard.start, shard.frame[at], shard.bbox[at]
+        found.append(np.flatnonzero(shard.todo[within]) + within.start + shard.start)
+    return np.concatenate(found)
 
 
 def _parts(frame: NDArray[np.int64], in_order: bool, most_rows: int) -> Iterator[slice]:
@@ -131,24 +174,13 @@ class Batch:
         return slice(self.first, self.first + len(self.rows))
 
 
-class _Asked(NamedTuple):
-    """A task that is being decoded, and where its rows go."""
-
-    job: Job
-    rows: slice  # of the job
-    slots: NDArray[np.int64]  # (n,) one for each of them
-    batches: list[Batch]
-
-
 class Batches:
-    """The memory's slots as batches: given out, filled, computed, free again."""
+    """One stream's slots as batches: given out, filled, computed, free again."""
 
     def __init__(self, n_slots: int, size: int) -> None:
         self._size = size
         self._free = deque(Batch(first, np.full(size, -1)) for first in range(0, n_slots - size + 1, size))
         self._filling: Batch | None = None
-        self._asked: dict[int, _Asked] = {}
-        self._next = 0
         self.full: deque[Batch] = deque()  # ready to be computed
 
     @property
@@ -157,30 +189,28 @@ class Batches:
         partly = 0 if self._filling is None else self._size - self._filling.taken
         return partly + len(self._free) * self._size
 
-    def ask(self, job: Job, start: int) -> tuple[Task, int] | None:
-        """The next task of a job from its row `start`, and where the one after it starts; None: no slots are free."""
-        stop = min(start + MOST_ROWS, len(job.frame))
-        stop = int(np.searchsorted(job.frame, job.frame[stop - 1], side="right"))  # whole frames
-        if stop - start > self.capacity:
-            return None
-        slots, batches = self._take(stop - start)
-        first = start == 0 and bool(job.shards)
-        task = Task(self._next, job.number, job.pixels, _targets(job, start, slots), first)
-        self._asked[task.number] = _Asked(job, slice(start, stop), slots, batches)
-        self._next += 1
-        return task, stop
+    def take(self, n: int) -> tuple[NDArray[np.int64], list[Batch]]:
+        """(n,) slots, at most the capacity, and the batches that they are in."""
+        slots, batches = [np.zeros(0, np.int64)], []
+        while n:
+            batch = self._filling = self._filling or self._free.popleft()
+            here = min(n, self._size - batch.taken)
+            slots.append(np.arange(batch.first + batch.taken, batch.first + batch.taken + here))
+            batches.append(batch)
+            batch.taken += here
+            batch.waits_for += 1
+            n -= here
+            if batch.taken == self._size:
+                self._filling = None
+        return np.concatenate(slots), batches
 
-    def fill(self, done: Done) -> tuple[Job, dict[int, NDArray[np.int64]]]:
-        """A task has been decoded. Returns its job, and the rows of each frame that had a problem."""
-        asked = self._asked.pop(done.task)
-        rows, frame = asked.job.rows[asked.rows], asked.job.frame[asked.rows]
-        filled = np.where(np.isin(frame, list(done.problems)), -1, rows)
-        for batch in asked.batches:
-            here = (asked.slots >= batch.first) & (asked.slots < batch.span.stop)
-            batch.rows[asked.slots[here] - batch.first] = filled[here]
+    def fill(self, slots: NDArray[np.int64], batches: Sequence[Batch], rows: NDArray[np.int64]) -> None:
+        """Slots that were taken together have been filled with these rows; -1: not filled."""
+        for batch in batches:
+            here = (slots >= batch.first) & (slots < batch.span.stop)
+            batch.rows[slots[here] - batch.first] = rows[here]
             batch.waits_for -= 1
             self._ready(batch)
-        return asked.job, {index: rows[frame == index] for index in done.problems}
 
     def close_batch(self) -> None:
         """Compute the batch that is being filled as it is."""
@@ -195,32 +225,68 @@ class Batches:
         batch.taken = 0
         self._free.append(batch)
 
-    def _take(self, n: int) -> tuple[NDArray[np.int64], list[Batch]]:
-        slots, batches = [], []
-        while n:
-            batch = self._filling = self._filling or self._free.popleft()
-            here = min(n, self._size - batch.taken)
-            slots.append(np.arange(batch.first + batch.taken, batch.first + batch.taken + here))
-            batches.append(batch)
-            batch.taken += here
-            batch.waits_for += 1
-            n -= here
-            if batch.taken == self._size:
-                self._filling = None
-        return np.concatenate(slots), batches
-
     def _ready(self, batch: Batch) -> None:
         if not batch.waits_for and batch.taken == self._size:
             self.full.append(batch)
 
 
-def _targets(job: Job, start: int, slots: NDArray[np.int64]) -> tuple[Target, ...]:
-    """The frames of as many of a job's rows as there are slots, each with its persons."""
-    persons = (
-        (int(job.frame[row]), Person(slot, tuple(job.bbox[row].tolist()), float(job.scale[row])))
-        for row, slot in enumerate(slots.tolist(), start)
-    )
-    return tuple(
-        Target(frame, tuple(person for _, person in group))
-        for frame, group in itertools.groupby(persons, key=lambda one: one[0])
-    )
+class _Given(NamedTuple):
+    """A task that is being decoded, and by output: rows, their slots, and the batches that these are in."""
+
+    job: Job
+    places: list[tuple[NDArray[np.int64], NDArray[np.int64], list[Batch]]]
+
+
+class Tasks:
+    """Jobs as tasks with slots in every stream's batches."""
+
+    def __init__(self, batches: Sequence[Batches]) -> None:
+        self._batches = batches
+        self._given: dict[int, _Given] = {}
+        self._next = 0
+
+    def ask(self, job: Job, start: int) -> tuple[Task, int] | None:
+        """The next task of a job from its row `start`, and where the one after it starts; None: no slots are free."""
+        stop = min(start + MOST_ROWS, len(job.frame))
+        stop = int(np.searchsorted(job.frame, job.frame[stop - 1], side="right"))  # whole frames
+        todo = job.todo[:, start:stop]
+        if any(n > batches.capacity for n, batches in zip(todo.sum(axis=1), self._batches, strict=True)):
+            return None
+        places = []
+        persons: list[list[Person]] = [[] for _ in range(stop - start)]
+        for output, batches in enumerate(self._batches):
+            at = np.flatnonzero(todo[output])
+            slots, within = batches.take(len(at))
+            places.append((job.rows[start + at], slots, within))
+            for i, slot in zip(at.tolist(), slots.tolist(), strict=True):
+                cut = job.cuts[output][start + i]
+                assert cut is not None, "a row without a crop is lacking"
+                persons[i].append(Person(output, slot, cut, int(job.previous[start + i])))
+        begin = int(np.searchsorted(job.frame, job.keep_from[start]))
+        earlier = _targets(job, begin, [[]] * (start - begin)) if begin < start else ()
+        first = start == 0 and bool(job.shards)
+        task = Task(self._next, job.number, job.pixels, _targets(job, start, persons), earlier, first)
+        self._given[task.number] = _Given(job, places)
+        self._next += 1
+        return task, stop
+
+    def fill(self, done: Done) -> tuple[Job, list[tuple[int, NDArray[np.int64], tuple[str, str]]]]:
+        """A task has been decoded. Returns its job, and (output, rows, problem) of those that had one."""
+        given, lost = self._given.pop(done.task), []
+        for output, (rows, slots, batches) in enumerate(given.places):
+            problems = [done.problems.get((output, slot)) for slot in slots.tolist()]
+            failed = np.array([problem is not None for problem in problems], bool)
+            self._batches[output].fill(slots, batches, np.where(failed, -1, rows))
+            different = dict.fromkeys(filter(None, problems))
+            lost += [(output, rows[[one == problem for one in problems]], problem) for problem in different]
+        return given.job, lost
+
+
+def _targets(job: Job, start: int, persons: Sequence[Sequence[Person]]) -> tuple[Target, ...]:
+    """The frames of a job's rows from `start` on, as many as there are lists of persons, each with its persons."""
+    found = []
+    for frame, group in itertools.groupby(range(start, start + len(persons)), key=lambda row: int(job.frame[row])):
+        here = list(group)
+        people = tuple(person for row in here for person in persons[row - start])
+        found.append(Target(frame, people, int(job.keep_from[here[-1] + 1]), job.stored[here[0]]))
+    return tuple(found)

@@ -11,47 +11,56 @@ import mmap
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Any, Final
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.crops import CROP_SIZE
 from pipeline.errors import PipelineError
-from pipeline.features.pixel_sources import Decoded, Pixels, Target
-from pipeline.features.streams.base import ByteStream
+from pipeline.features.pixel_sources import Cut, Decoded, Person, Pixels, Target
+from pipeline.features.streams.base import ByteStream, PairStream, Stream
+from pipeline.pixels.frames import Image
 from pipeline.processes import alive, sendable
 
-SLOT_BYTES: Final = CROP_SIZE * CROP_SIZE * 3
 
+class SharedSlots:
+    """`slots` (n_slots, slot_bytes) uint8 and `sizes` (n_slots,) in memory that several processes map.
 
-class SharedCrops:
-    """`slots` (n_slots, 224, 224, 3) and `sizes` (n_slots,) in memory that several processes map.
-
-    A slot holds a crop or, of a stream of bytes, as many of them as its size. The memory goes with its last user.
+    A slot holds a crop; of a stream of bytes, as many of them as its size; of a stream of pairs, float32 numbers, with
+    size 0 where nothing is known. The memory goes with its last user.
     """
 
-    def __init__(self, fd: int, n_slots: int) -> None:
-        self.fd, self.n_slots = fd, n_slots
-        memory = mmap.mmap(fd, n_slots * (SLOT_BYTES + 8))
-        pixels: NDArray[np.uint8] = np.frombuffer(memory, np.uint8, n_slots * SLOT_BYTES)
-        self.slots = pixels.reshape(n_slots, CROP_SIZE, CROP_SIZE, 3)
-        self.sizes: NDArray[np.int64] = np.frombuffer(memory, np.int64, n_slots, n_slots * SLOT_BYTES)
+    def __init__(self, fd: int, n_slots: int, slot_bytes: int) -> None:
+        self.fd, self.n_slots, self.slot_bytes = fd, n_slots, slot_bytes
+        pixels = -(-n_slots * slot_bytes // 8) * 8
+        memory = mmap.mmap(fd, pixels + n_slots * 8)
+        slots: NDArray[np.uint8] = np.frombuffer(memory, np.uint8, n_slots * slot_bytes)
+        self.slots = slots.reshape(n_slots, slot_bytes)
+        self.sizes: NDArray[np.int64] = np.frombuffer(memory, np.int64, n_slots, pixels)
 
     @classmethod
     @contextlib.contextmanager
-    def new(cls, n_slots: int) -> Iterator[SharedCrops]:
+    def new(cls, n_slots: int, slot_bytes: int) -> Iterator[SharedSlots]:
         """Memory of this process, to be handed to others by its `fd` inside the block."""
         fd = os.memfd_create("crops")
         try:
-            os.ftruncate(fd, n_slots * (SLOT_BYTES + 8))
-            yield cls(fd, n_slots)
+            os.ftruncate(fd, n_slots * (8 + slot_bytes) + 8)
+            yield cls(fd, n_slots, slot_bytes)
         finally:
             os.close(fd)
+
+
+class Filling(NamedTuple):
+    """What a decoding process fills a stream's slots with."""
+
+    size: int  # px, of the crop
+    stream: ByteStream | PairStream | None  # what is made of the crop; None: nothing, the crop itself
+    n_slots: int
+    slot_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,38 +71,44 @@ class Task:
     job: int
     pixels: Pixels
     targets: tuple[Target, ...]
+    before: tuple[Target, ...] = ()  # earlier frames, for a process that begins here: previous ones of rows
     first: bool = False  # its pixels are compared with those that were converted
-    problems: dict[int, tuple[str, str]] = field(default_factory=dict)  # of frames that were given up: see Done
+    problems: dict[tuple[int, int], tuple[str, str]] = field(default_factory=dict)  # of rows given up: see Done
 
 
 @dataclass(slots=True)
 class Done:
-    """A task's slots are filled, but for those of frames with a problem."""
+    """A task's slots are filled, but for those with a problem."""
 
     task: int
-    problems: dict[int, tuple[str, str]] = field(default_factory=dict)  # frame -> (kind, message)
+    problems: dict[tuple[int, int], tuple[str, str]] = field(default_factory=dict)  # (output, slot) -> (kind, message)
     frames: int = 0  # decoded
     decoding: float = 0.0  # s
     cropping: float = 0.0  # s
+    pairing: float = 0.0  # s
 
 
-def decode(pipe: Connection[Any, Any], encoder: ByteStream | None, n_slots: int, *, fds: list[int]) -> None:
+def decode(pipe: Connection[Any, Any], fillings: Sequence[Filling], *, fds: list[int]) -> None:
     """The main function of a decoding process: answer each `Task` with `Done`, until the pipe is closed.
 
-    `encoder`: what is stored of a crop; None: the crop itself. An exception that is no frame's fault is the answer,
-    too, with its traceback as a note.
+    `fillings`: by output, as in `Person`. An exception that is no frame's fault is the answer, too, with its traceback
+    as a note.
     """
     cv2.setNumThreads(1)  # the processes are the parallelism
     with contextlib.suppress(SystemExit):  # the pipe is closed
-        _Worker(pipe, SharedCrops(fds[0], n_slots), encoder).run()
+        memories = [SharedSlots(fd, one.n_slots, one.slot_bytes) for fd, one in zip(fds, fillings, strict=True)]
+        _Worker(pipe, memories, fillings).run()
 
 
 class _Worker:
-    def __init__(self, pipe: Connection[Any, Any], memory: SharedCrops, encoder: ByteStream | None) -> None:
-        self._pipe, self._memory, self._encoder = pipe, memory, encoder
+    def __init__(
+        self, pipe: Connection[Any, Any], memories: Sequence[SharedSlots], fillings: Sequence[Filling]
+    ) -> None:
+        self._pipe, self._memories, self._fillings = pipe, memories, fillings
         self._next: Task | None = None  # of another job than the one before
         self._done = Done(-1)
         self._target: Target
+        self._kept: dict[int, Decoded] = {}  # frames that are the previous ones of rows to come
         self._waited = 0.0  # s for the next task, since the last frame
 
     def run(self) -> None:
@@ -111,7 +126,8 @@ class _Worker:
         if task.first:
             alive(-1)  # it has started
             task.pixels.check()
-        alive(task.targets[0].frame)  # opening a video may hang, too
+        alive((task.before or task.targets)[0].frame)  # opening a video may hang, too
+        self._kept = {}
         decoded = task.pixels.decode(self._targets(task), alive)
         while True:
             began, self._waited = time.perf_counter(), 0.0
@@ -119,18 +135,17 @@ class _Worker:
             if one is None:
                 return
             self._done.decoding += time.perf_counter() - began - self._waited
-            began = time.perf_counter()
             self._take(one)
-            self._done.cropping += time.perf_counter() - began
 
     def _targets(self, task: Task) -> Iterator[Target]:
         """The frames of a job as tasks come. Taking the next one means that the one before is done."""
-        job = task.job
+        job, before = task.job, task.before
         while task.job == job:
             self._done = Done(task.number, task.problems)
-            for self._target in task.targets:
+            for self._target in before + task.targets:
                 alive(self._target.frame)
                 yield self._target
+            before = ()
             self._send(self._done)
             alive(-1)
             began = time.perf_counter()
@@ -139,32 +154,77 @@ class _Worker:
         self._next = task
 
     def _take(self, decoded: Decoded) -> None:
+        if self._target.keep_from <= self._target.frame:
+            self._kept[self._target.frame] = decoded
         if decoded.crop is None:
-            self._done.problems[self._target.frame] = (decoded.kind, decoded.problem)
-            return
-        self._done.frames += 1
-        for person in self._target.persons:
-            crop = decoded.crop(person)
-            if self._encoder is None:
-                self._memory.slots[person.slot] = crop
-            else:
-                data = self._encoded(self._encoder, crop)
-                self._memory.slots[person.slot].reshape(-1)[: len(data)] = memoryview(data)
-                self._memory.sizes[person.slot] = len(data)
+            for person in self._target.persons:
+                self._done.problems[person.output, person.slot] = (decoded.kind, decoded.problem)
+        else:
+            self._done.frames += 1
+            for person in self._target.persons:
+                self._fill(person, decoded.crop)
+        self._kept = {frame: one for frame, one in self._kept.items() if frame >= self._target.keep_from}
 
-    def _encoded(self, encoder: ByteStream, crop: NDArray[np.uint8]) -> bytes:
+    def _fill(self, person: Person, crop_of: Callable[[Cut, int], Image]) -> None:
+        """Fill a row's slot."""
+        size, stream, *_ = self._fillings[person.output]
+        slots, sizes = self._memories[person.output].slots, self._memories[person.output].sizes
+        began = time.perf_counter()
+        if isinstance(stream, PairStream):
+            previous = self._kept.get(person.previous)
+            if previous is None or previous.crop is None:
+                why = previous.problem if previous is not None else "its decoder crashed"
+                message = f"frame {self._target.frame} is not compared with {person.previous}: {why}"
+                self._done.problems[person.output, person.slot] = ("previous_undecodable", message)
+                return
+            crops = previous.crop(person.cut, size), crop_of(person.cut, size)
+            self._done.cropping += time.perf_counter() - began
+            began = time.perf_counter()
+            numbers = self._paired(stream, *crops)
+            sizes[person.slot] = 0 if numbers is None else 1
+            slots[person.slot] = 0 if numbers is None else numbers.view(np.uint8)
+            self._done.pairing += time.perf_counter() - began
+        else:
+            crop = crop_of(person.cut, size)
+            if stream is None:
+                slots[person.slot] = crop.reshape(-1)
+            else:
+                data = self._encoded(stream, crop)
+                slots[person.slot, : len(data)] = memoryview(data)
+                sizes[person.slot] = len(data)
+            self._done.cropping += time.perf_counter() - began
+
+    def _encoded(self, stream: ByteStream, crop: Image) -> bytes:
         try:
-            data = memoryview(encoder.encode(crop)).tobytes()
+            data = memoryview(stream.encode(crop)).tobytes()
         except Exception as error:
+            raise self._fault(stream, "encode a crop", error) from error
+        if len(data) > crop.size:
             raise PipelineError(
-                f"the stream {encoder.kind!r} does not encode a crop of frame {self._target.frame}: "
-                f"{type(error).__name__}: {error}. --debug shows where."
-            ) from error
-        if len(data) > SLOT_BYTES:
-            raise PipelineError(
-                f"the stream {encoder.kind!r} has {len(data)} bytes of one crop; at most {SLOT_BYTES} are allowed"
+                f"the stream {stream.kind!r} has {len(data)} bytes of one crop; at most {crop.size} are allowed"
             )
         return data
+
+    def _paired(self, stream: PairStream, previous: Image, current: Image) -> NDArray[np.float32] | None:
+        try:
+            numbers = stream.pair(previous, current)
+        except Exception as error:
+            raise self._fault(stream, "compare the crops", error) from error
+        if numbers is None:
+            return None
+        found = np.asarray(numbers, np.float32)
+        if found.shape != (stream.dim,) or not np.isfinite(found).all():
+            raise PipelineError(
+                f"the stream {stream.kind!r} does not compute what it declares: expected {stream.dim} finite numbers "
+                f"of a pair, found {found.tolist() if found.size < 20 else found.shape}"
+            )
+        return np.ascontiguousarray(found)
+
+    def _fault(self, stream: Stream, what: str, error: Exception) -> PipelineError:
+        return PipelineError(
+            f"the stream {stream.kind!r} does not {what} of frame {self._target.frame}: "
+            f"{type(error).__name__}: {error}. --debug shows where."
+        )
 
     def _receive(self) -> Task:
         try:

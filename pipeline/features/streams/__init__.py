@@ -1,7 +1,7 @@
 """The registry of feature streams: ours, and what other packages add.  crops -> [streams] -> features
 
 A package adds one by an entry point of the group "vibe_pipeline.streams": its name is the stream's kind, its value a
-`NumberStream` or `ByteStream` subclass. Nothing is imported before it is used, and torch not before it computes.
+subclass of one of the four kinds of streams. Nothing is imported before it is used, and torch not before it computes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pipeline.features.streams.base import BYTES, ByteStream, Computer, Machine, NumberStream, Stream
+from pipeline.features.streams.base import (
+    BYTES,
+    ByteStream,
+    Computer,
+    LabelComputer,
+    LabelStream,
+    Machine,
+    NumberStream,
+    PairStream,
+    Stream,
+)
 from pipeline.plug_ins import Registry
 
 __all__ = [
@@ -18,8 +28,11 @@ __all__ = [
     "STREAMS",
     "ByteStream",
     "Computer",
+    "LabelComputer",
+    "LabelStream",
     "Machine",
     "NumberStream",
+    "PairStream",
     "Stream",
     "find",
     "get",
@@ -32,6 +45,8 @@ ENTRY_POINTS: Final = "vibe_pipeline.streams"
 STREAMS: Final[Mapping[str, str]] = {  # kind -> module:class
     "resnet50": "pipeline.features.streams.resnet50:ResNet50",
     "crops": "pipeline.features.streams.crops:Crops",
+    "homography": "pipeline.features.streams.homography:Homography",
+    "pose_2d": "pipeline.features.streams.pose_2d:Pose2D",
 }
 
 _REGISTRY: Final[Registry[Stream]] = Registry("stream", ENTRY_POINTS, STREAMS, Stream, "kind")

@@ -94,6 +94,18 @@ class Stream(ABC):
     dim: ClassVar[int]  # numbers a row; 0 for bytes
     dtype: ClassVar[str]  # float16, float32 or bytes
 
+    def __str__(self) -> str:
+        """ResNet18(weights='untrained', crop='jitter:1'): the crop policy where it is not the usual one."""
+        options = {f.name: getattr(self, f.name) for f in fields(self)}
+        crop = str(options.pop("crop", ""))
+        shown = options | ({"crop": crop} if crop else {})
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The columns that a split must have; others are without this stream."""
+        return ("frame_index", "bbox")
+
     @property
     def stand_in(self) -> bool:
         """Whether it is only for demo data, as an untrained network."""
@@ -102,7 +114,8 @@ class Stream(ABC):
     def identity(self) -> dict[str, Any]:
         """JSON of everything that its rows depend on, beside their pixels, frame, box and crop scale."""
         options = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {"kind": self.kind, "version": self.version, **options, **crop_identity(options.pop("crop", WHOLE))}
+        crop = options.pop("crop", WHOLE)
+        return {"kind": self.kind, "version": self.version, **options, **crop_identity(crop)}
 
     @classmethod
     def from_identity(cls, identity: Mapping[str, Any]) -> Self | None:
@@ -179,6 +192,12 @@ class PairStream(Stream):
         return {"stand_in": self.stand_in}
 
 
+def policy_of(stream: Stream) -> CropPolicy:
+    """The crop policy of a stream of crops; the usual one for a stream of labels, which has none."""
+    policy: CropPolicy = getattr(stream, "crop", WHOLE)
+    return policy
+
+
 class LabelComputer(Protocol):
     """A label stream's computation, loaded and on its device."""
 
@@ -202,6 +221,10 @@ class LabelStream(Stream):
 
     dtype: ClassVar[str] = "float32"
     columns: ClassVar[tuple[str, ...]]  # as in the cache: ("kp_2d",)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return self.columns
 
     @abstractmethod
     def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> LabelComputer:

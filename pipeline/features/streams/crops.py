@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -13,9 +13,6 @@ from pipeline.errors import ConfigError
 from pipeline.features.streams.base import ByteStream
 from pipeline.pixels.decode import PictureError, decode, picture_size
 from pipeline.pixels.frames import Image
-
-SHAPE: Final = (CROP_SIZE, CROP_SIZE, 3)
-MAX_BYTES: Final = CROP_SIZE * CROP_SIZE * 3  # more would be more than the pixels themselves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,24 +34,24 @@ class Crops(ByteStream):
             raise ConfigError(f"quality {self.quality}: expected 1 to 100")
 
     def __str__(self) -> str:
-        return f"JPEG of quality {self.quality}"
+        return f"JPEG of quality {self.quality}" + (f", crop {self.crop}" if self.crop.as_dict() else "")
 
     def encode(self, crop: Image) -> bytes:
-        if crop.shape != SHAPE or crop.dtype != np.uint8:
-            raise ValueError(f"expected a {SHAPE} uint8 crop, found {crop.shape} {crop.dtype}")
+        if (shape := (self.crop.size, self.crop.size, 3)) != crop.shape or crop.dtype != np.uint8:
+            raise ValueError(f"expected a {shape} uint8 crop, found {crop.shape} {crop.dtype}")
         bgr = np.asarray(cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), np.uint8)
         for quality in range(self.quality, 0, -1):
             options = [cv2.IMWRITE_JPEG_QUALITY, quality]
             options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
             encoded, data = cv2.imencode(".jpg", bgr, options)
-            if encoded and len(data) <= MAX_BYTES:
+            if encoded and len(data) <= crop.size:  # more would be more than the pixels themselves
                 return data.tobytes()
         raise ValueError("OpenCV cannot write JPEG here")
 
     @staticmethod
-    def decode(data: bytes) -> Image:
-        """What `encode` returned -> (224, 224, 3) uint8 RGB. Raises PictureError for other or damaged bytes."""
-        if picture_size(data) != (CROP_SIZE, CROP_SIZE):
+    def decode(data: bytes, size: int = CROP_SIZE) -> Image:
+        """What `encode` returned -> (size, size, 3) uint8 RGB. Raises PictureError for other or damaged bytes."""
+        if picture_size(data) != (size, size):
             width, height = picture_size(data)
-            raise PictureError("picture_size", f"is {width} x {height} px; a crop is {CROP_SIZE} x {CROP_SIZE} px")
+            raise PictureError("picture_size", f"is {width} x {height} px; a crop is {size} x {size} px")
         return decode(data)

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, get_args
 
+from cache import CropPolicy
 from pipeline.errors import ConfigError
-from pipeline.features.streams.base import Machine, NumberStream
+from pipeline.features.streams.base import Machine, NumberStream, crop_identity
 from pipeline.features.weights import WeightsSpec
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class ResNet50(NumberStream):
             raise ConfigError(f"precision {self.precision!r}: expected exact or fast")
 
     def __str__(self) -> str:
-        return f"{self.weights}, {self.precision}"
+        return f"{self.weights}, {self.precision}" + (f", crop {self.crop}" if self.crop.as_dict() else "")
 
     @property
     def stand_in(self) -> bool:
@@ -49,14 +50,17 @@ class ResNet50(NumberStream):
 
     def identity(self) -> dict[str, Any]:
         weights = self.weights.identity()
-        return {"kind": self.kind, "version": self.version, "weights": weights, "precision": self.precision}
+        options = {"weights": weights, "precision": self.precision, **crop_identity(self.crop)}
+        return {"kind": self.kind, "version": self.version, **options}
 
     @classmethod
     def from_identity(cls, identity: Mapping[str, Any]) -> Self | None:
         weights = identity["weights"]
         if "argument" not in weights:
             return None  # only the digest of a checkpoint's file is known
-        return cls(weights=WeightsSpec(weights["kind"], weights["argument"]), precision=identity["precision"])
+        crop = CropPolicy.from_dict(identity.get("crop", {}))
+        spec = WeightsSpec(weights["kind"], weights["argument"])
+        return cls(weights=spec, precision=identity["precision"], crop=crop)
 
     def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Network:
         """The network on its device, loaded once for all the splits that a process extracts.

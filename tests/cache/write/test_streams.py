@@ -59,6 +59,49 @@ def test_rows_without_features_are_counted_where_their_tracks_are_still_there(tm
     assert cache.open(tmp_path)["toy/train"].undecodable("resnet50") == 4
 
 
+def test_rows_with_nothing_to_compute_from_have_a_value_wherever_rows_go(tmp_path: Path, toy: Any) -> None:
+    toy.write(tmp_path, toy.videos())
+    toy.write_stream(tmp_path, bad_rows=[12], undefined_rows=[10, 17, 37, 64])  # in runs [10, 17), [17, 37), [37, 107)
+    split = cache.open(tmp_path)["toy/train"]
+    assert split.undecodable("resnet50") == 1
+    assert split.windows(4, 4, "resnet50")[:8, 0].tolist() == [0, 4, 13, 17, 21, 25, 29, 33]
+    found = split.read([[17, 20], [63, 66]], "resnet50", ["features"])["features"]
+    np.testing.assert_array_equal(found[0], [[0] * 4, *toy.features(np.array([18, 19]), 4)])
+    np.testing.assert_array_equal(found[1, 1], [0] * 4)
+    with pytest.raises(CacheError, match="row 12: its picture"):
+        split.read([[10, 14]], "resnet50")
+    assert cache.verify(tmp_path).ok
+    # Carried over by their keys, and written again by a compaction.
+    toy.write(tmp_path, [toy.video("b", [7, 20], seed=3)], drop=["b"])  # b was in rows 10-37, is appended from 160
+    with writer_of(tmp_path) as writer:
+        _, features, ok = writer.carried(toy.keys(np.arange(10, 37)))
+        assert ok.tolist() == [2, 1, 0, 1, 1, 1, 1, 2, *[1] * 19]
+        assert not features[[0, 7]].any()
+        writer.write(5, features, ok, toy.keys(np.arange(10, 37)))
+        writer.commit({})
+    cache.compact(tmp_path, "toy/train")
+    split = cache.open(tmp_path)["toy/train"]
+    flags = {track.name: split.rows("features/resnet50_ok", track.start, track.stop).tolist() for track in split.tracks}
+    assert flags["b/0"] == [2, 1, 0, 1, 1, 1, 1]
+    assert [flags["b/1"][0], flags["d/0"][0], flags["d/0"][27]] == [2, 2, 2]
+    assert sum(n == 2 for of_track in flags.values() for n in of_track) == 4
+    assert cache.verify(tmp_path).ok
+
+
+def test_flags_that_there_are_not_are_refused(tmp_path: Path, toy: Any) -> None:
+    toy.write(tmp_path, [toy.video("a", [10])])
+    rows, ok = np.arange(10), np.ones(10, np.uint8)
+    ok[3] = 3
+    with writer_of(tmp_path) as writer, pytest.raises(CacheError, match=r"expected ok flags of .*found \[3\]"):
+        writer.write(0, toy.features(rows, 4), ok, toy.keys(rows))
+    ok[3] = cache.UNDEFINED  # bytes have no value for it
+    with (
+        StreamWriter(tmp_path, "toy/train", "crops", dim=0, dtype="bytes", plan="plan") as writer,
+        pytest.raises(CacheError, match=r"found \[2\]"),
+    ):
+        writer.write(0, toy.blobs(rows), ok, toy.keys(rows))
+
+
 def test_rows_of_replaced_tracks_take_no_features(tmp_path: Path, toy: Any) -> None:
     toy.write(tmp_path, toy.videos())
     toy.write(tmp_path, [], drop=["a"])

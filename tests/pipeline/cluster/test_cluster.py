@@ -322,9 +322,10 @@ def test_rows_that_a_stream_has_already_are_carried_over_by_workers(
 
 
 def test_a_worker_that_would_compute_otherwise_than_the_first_is_refused(jobs: Any, tmp_path: Path) -> None:
-    share = Share(tmp_path, PENN, "0", StreamSpec("means", jobs.Means()), None)
+    share = Share(tmp_path, PENN, "0", (StreamSpec("means", jobs.Means()),), (None,))
+    (agreed,) = share.provenance()
     with pytest.raises(PipelineError, match="arithmetic was fp8, is means"):
-        share.extract({**share.provenance(), "arithmetic": "fp8"}, [0], lambda: None)
+        share.extract([{**agreed, "arithmetic": "fp8"}], [[0]], lambda: None)
 
 
 def test_results_come_as_they_are_completed_and_a_task_that_raises_is_tried_once_more(

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from pipeline.features.streams.base import ByteStream, Machine, NumberStream
+from pipeline.features.streams.base import ByteStream, Machine, NumberStream, PairStream
 from pipeline.pixels.frames import Frame, increasing, nothing
 
 SIDE = 32  # px
@@ -40,6 +40,9 @@ class Tracks:
     def __len__(self) -> int:
         return len(self.start)
 
+    def __getitem__(self, number: int) -> SimpleNamespace:
+        return SimpleNamespace(name=f"{self.video[number]}/{number}")
+
 
 class Split:
     """What extraction reads of `cache.Split`. A row's box is in the middle of the picture, with a width of its own."""
@@ -59,6 +62,11 @@ class Split:
             self.frame[track.start : track.start + track.length] = track.frame + np.arange(track.length)
         self.bbox = np.tile(np.array([SIDE / 2, SIDE / 2, 4, 4], np.float32), (self.n_rows, 1))
         self.bbox[:, 2] += np.arange(self.n_rows, dtype=np.float32) / max(1, self.n_rows)
+
+    @property
+    def runs(self) -> np.ndarray:
+        """One for each track."""
+        return np.stack([self.tracks.start, self.tracks.stop], axis=1)
 
     @property
     def live(self) -> np.ndarray:
@@ -136,6 +144,16 @@ class Colour(NumberStream):
         return _Mean(machine.batch_size or 4, machine.threads or 1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Size(ByteStream):
+    """A crop's shape, and how many of its pixels are black: beyond the picture."""
+
+    kind: ClassVar[str] = "size"
+
+    def encode(self, crop: np.ndarray) -> bytes:
+        return f"{crop.shape} {int((crop == 0).all(axis=2).sum())}".encode()
+
+
 class _Mean:
     provenance: ClassVar[Mapping[str, Any]] = {"stand_in": True}
 
@@ -149,6 +167,23 @@ class _Mean:
     def __call__(self, crops: np.ndarray) -> np.ndarray:
         middle: np.ndarray = crops[:, 112, 112].astype(np.float32)
         return middle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps(PairStream):
+    """The colours of a row's crop and of the one before; nothing is known of frames 24 and 25."""
+
+    kind: ClassVar[str] = "steps"
+    dim: ClassVar[int] = 6
+    fails: str = ""
+
+    def pair(self, previous: np.ndarray, current: np.ndarray) -> np.ndarray | None:
+        if self.fails == "raises":
+            raise ZeroDivisionError("no such pair")
+        if self.fails == "short":
+            return np.zeros(5, np.float32)
+        colours = np.concatenate([previous[112, 112], current[112, 112]]).astype(np.float32)
+        return None if colours[3] == 25 else colours
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -174,11 +174,11 @@ def test_the_commands_do_it_too(root: Path, capsys: pytest.CaptureFixture[str]) 
     assert "crops is up to date" in capsys.readouterr().out
     for wrong, said in (
         (["--kind", "crops", "--set", "quality=good"], "quality = good: expected a whole number"),
-        (["--kind", "crops", "--set", "size=3"], "--set [crops] size: unknown key; known: quality"),
+        (["--kind", "crops", "--set", "size=3"], "--set [crops] size: unknown key; known: crop, quality"),
         (["--kind", "crops", "--weights", "untrained:0"], "--weights goes with --kind resnet50"),
         (["--kind", "crops", "--set", "quality"], "--set quality: expected NAME=VALUE"),
         (["--kind", "crops", "--set", "quality=3", "--set", "quality=4"], "set to '3'"),
-        (["--set", "quality=3"], "resnet50 has no --set quality"),
+        (["--set", "quality=3"], "quality: unknown key; known: crop"),
         (["--kind", "crop"], "no stream is called 'crop'"),
     ):
         assert main([*base, *wrong]) == 2

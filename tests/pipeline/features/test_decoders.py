@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,8 +19,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+import cache
+from cache import CropPolicy, Jitter
 from pipeline.errors import PipelineError
 from pipeline.features.engine import Run, tasks
+from pipeline.features.engine.outputs import Output
 from pipeline.features.pixel_sources import Frames
 from pipeline.features.spec import Resources
 from pipeline.features.streams.base import Machine
@@ -61,48 +64,59 @@ class Extract:
         batch_size: int = 4,
         threads: int = 1,
         stream: Any = None,
+        also: Sequence[Any] = (),
         rows_per_shard: int = 16,
         written: Callable[[Any], None] = lambda shard: None,
         digest: str = "",
     ) -> tuple[dict[int, dict[int, Any]], Any, dict[str, int]]:
-        """(video -> frame -> what the stream has of it, the meter, problems)."""
+        """(video -> frame -> what the stream has of it, the meter, problems). Of all streams: `self.found`."""
         made_up = self.made_up
         split = made_up.Split([made_up.Track(i, i * n_frames, n_frames) for i in range(len(sources))], rows_per_shard)
-        stream = stream or made_up.Colour()
-        shards = made_up.Shards(split, stream)
         reported: list[int] = []
 
         def write(shard: Any) -> Any:
             written(shard)
             return shard
 
+        def output(stream: Any) -> Output[Any]:
+            shards = made_up.Shards(split, stream)
+            return Output(stream, shards, shards.pending, write)
+
+        streams = [stream or made_up.Colour(), *also]
         run: Run[Any] = Run(
             split,
-            shards,
-            stream,
+            [output(one) for one in streams],
             pixels_of=lambda video: Frames(sources[video], split.name, f"video {video}", digest or sources[video].name),
-            write=write,
             resources=Resources(Machine(batch_size=batch_size, threads=threads), workers, timeout),
             progress=lambda rows, meter: reported.append(rows),
         )
-        found: dict[int, dict[int, Any]] = {i: {} for i in range(len(sources))}
+        self.found: list[dict[int, dict[int, Any]]] = [{i: {} for i in range(len(sources))} for _ in streams]
+        self.unknown: set[tuple[int, int]] = set()
         problems: dict[str, int] = {}
         self.examples: list[str] = []
-        for shard in run.over(shards.pending):
+        for number, shard in run.results():
             for at in np.flatnonzero(shard.ok).tolist():
-                row = shard.start + at
+                video, frame = divmod(shard.start + at, n_frames)
                 one = shard.data[at]
-                found[row // n_frames][row % n_frames] = one if isinstance(one, bytes) else tuple(one.tolist())
+                self.found[number][video][frame] = one if isinstance(one, bytes) else tuple(one.tolist())
+                if shard.ok[at] == cache.UNDEFINED:
+                    self.unknown.add((video, frame))
             for kind, n in shard.counts.problems.items():
                 problems[kind] = problems.get(kind, 0) + n
             self.examples += shard.counts.examples
         assert reported == sorted(reported)
-        assert reported[-1] == split.n_rows
-        return found, run.meter, problems
+        assert reported[-1] == split.n_rows * len(streams)
+        return self.found[0], run.meter, problems
 
     def whole(self, n_videos: int, n_frames: int = 40) -> dict[int, dict[int, Any]]:
         """What an undisturbed extraction finds."""
         return {i: {f: self.made_up.colour_of(f) for f in range(n_frames)} for i in range(n_videos)}
+
+    def steps(self, n_videos: int, n_frames: int = 40) -> dict[int, dict[int, Any]]:
+        """The same of the stream of pairs."""
+        colour = self.made_up.colour_of
+        steps = {f: (0,) * 6 if f in (0, 25) else (*colour(f - 1), *colour(f)) for f in range(n_frames)}
+        return {i: dict(steps) for i in range(n_videos)}
 
 
 @pytest.fixture
@@ -141,6 +155,34 @@ def test_bytes_are_those_of_each_rows_own_crop(extract: Extract) -> None:
     assert found == {i: {f: b"%d,0,77" % f for f in range(40)} for i in range(2)}
 
 
+@pytest.mark.parametrize("random_access", [True, False])
+def test_pairs_are_of_a_row_and_the_one_before_whatever_the_workers(
+    extract: Extract, monkeypatch: pytest.MonkeyPatch, random_access: bool
+) -> None:
+    monkeypatch.setattr(tasks, "RUN_ROWS", 7)
+    sources = [extract.source(str(i), random_access=random_access) for i in range(2)]
+    for workers in (1, 3):
+        found, meter, problems = extract(*sources, workers=workers, stream=extract.made_up.Steps())
+        assert (found, problems) == (extract.steps(2), {})
+        assert extract.unknown == {(0, 0), (1, 0), (0, 25), (1, 25)}  # nothing before it; nothing can be known
+        # Jobs of a video in pieces decode the frame before their first one again: 39 pairs in 6 pieces of 7.
+        assert meter.frames == 2 * (45 if random_access else 40)
+
+
+def test_streams_together_decode_a_frame_once_and_have_the_numbers_of_one_after_the_other(extract: Extract) -> None:
+    made_up = extract.made_up
+    sources = [extract.source("0", deeds=((7, "broken"),)), extract.source("1", random_access=False)]
+    flipped = CropPolicy(size=16, jitter=Jitter(copy=1, flip=1))
+    streams = [made_up.Colour(), made_up.Steps(), made_up.Bytes(), made_up.Size(), made_up.Size(crop=flipped)]
+    alone = [extract(*sources, stream=stream)[0] for stream in streams]
+    _, meter, problems = extract(*sources, stream=streams[0], also=streams[1:], batch_size=3)
+    assert extract.found == alone
+    assert alone[3][1][5] != alone[4][1][5]
+    assert meter.frames == 79
+    assert problems == {"made_up": 5, "previous_undecodable": 1}
+    assert "frame 8 is not compared with 7: video 0, frame 7: is broken" in " ".join(extract.examples)
+
+
 def test_broken_frames_cost_themselves(extract: Extract) -> None:
     sources = [extract.source(deeds=((3, "broken"), (39, "broken"))), extract.source("1", random_access=False)]
     found, meter, problems = extract(*sources)
@@ -164,8 +206,9 @@ def test_processes_killed_at_random_change_nothing(extract: Extract, random_acce
             os.kill(victim, signal.SIGKILL)
 
     sources = [extract.source(str(i), random_access=random_access, takes=0.003) for i in range(4)]
-    found, _, problems = extract(*sources, n_frames=60, written=kill)
+    found, _, problems = extract(*sources, n_frames=60, written=kill, also=[extract.made_up.Steps()])
     assert (found, problems) == (extract.whole(4, 60), {})
+    assert extract.found[1] == extract.steps(4, 60)
     assert len(killed) >= 4  # one that has been killed may be chosen again before it is replaced
 
 
@@ -176,8 +219,9 @@ def test_a_process_that_is_stopped_or_crashes_once_is_replaced_and_costs_no_fram
         extract.source("2", deeds=((0, "crash once"), (39, "hang once"))),
         extract.source("3", random_access=False, deeds=((-2, "hang once"), (5, "crash once"))),
     ]
-    found, _, problems = extract(*sources, timeout=PATIENCE)
+    found, _, problems = extract(*sources, timeout=PATIENCE, also=[extract.made_up.Steps()])
     assert (found, problems) == (extract.whole(4), {})
+    assert extract.found[1] == extract.steps(4)
 
 
 @pytest.mark.slow
@@ -240,6 +284,14 @@ def test_an_encoder_that_fails_ends_the_extraction(extract: Extract, fails: str,
     assert "made_up.py" in "".join(traceback.format_exception(raised.value)) or fails == "long"
 
 
+@pytest.mark.parametrize(
+    ("fails", "message"), [("raises", "ZeroDivisionError: no such pair"), ("short", "expected 6 finite numbers")]
+)
+def test_a_pair_that_fails_ends_the_extraction(extract: Extract, fails: str, message: str) -> None:
+    with pytest.raises(PipelineError, match=rf"the stream 'steps' .*{message}"):
+        extract(extract.source(), stream=extract.made_up.Steps(fails=fails), workers=1)
+
+
 def test_a_network_of_another_shape_is_refused(extract: Extract, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extract.made_up._Mean, "__call__", lambda self, crops: np.zeros((len(crops), 1), np.float32))
     with pytest.raises(PipelineError, match=r"'colour' does not compute .* expected \(4, 3\) .*, found \(4, 1\)"):
@@ -295,7 +347,8 @@ ALONE = """
 import sys
 from pathlib import Path
 import made_up
-from pipeline.features.engine import Run
+from pipeline.features.engine.outputs import Output
+from pipeline.features.engine.run import Run
 from pipeline.features.pixel_sources import Frames
 from pipeline.features.spec import Resources
 from pipeline.features.streams.base import Machine
@@ -304,10 +357,11 @@ def main(folder, n_rows, deed):
     split = made_up.Split([made_up.Track(i, i * 50, 50) for i in range(n_rows // 50)], 64)
     shards = made_up.Shards(split, made_up.Colour())
     source = made_up.Source(folder, deeds=((40, deed),))
-    run = Run(split, shards, made_up.Colour(), pixels_of=lambda video: Frames(source, "", str(video), ""),
-              write=lambda shard: int(shard.ok.sum()), resources=Resources(Machine(batch_size=16), 2, 60.0))
+    output = Output(made_up.Colour(), shards, shards.pending, lambda shard: int(shard.ok.sum()))
+    run = Run(split, [output], pixels_of=lambda video: Frames(source, "", str(video), ""),
+              resources=Resources(Machine(batch_size=16), 2, 60.0))
     rows = 0
-    for n in run.over(shards.pending):
+    for _, n in run.results():
         rows += n
         print(rows, flush=True)
     peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))

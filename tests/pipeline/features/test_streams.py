@@ -108,7 +108,7 @@ def test_of_weights_in_a_file_only_their_user_can_say_where_they_are(tmp_path: P
 @pytest.mark.parametrize(
     ("kind", "options", "told"),
     [
-        ("resnet50", {"size": 3}, "resnet50 has no option size; it has weights, precision"),
+        ("resnet50", {"size": 3}, "resnet50 has no option size; it has crop, weights, precision"),
         ("resnet50", {"precision": "medium"}, "precision 'medium': expected exact or fast"),
         ("crops", {"quality": 0}, "quality 0: expected 1 to 100"),
         ("crops", {"quality": 101}, "quality 101: expected 1 to 100"),

@@ -1,0 +1,155 @@
+"""One stream while it is extracted: its slots, batches, open shards and network.  crops -> [features]"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache import CropPolicy, Split
+from pipeline.errors import PipelineError
+from pipeline.features.engine.decoders import AHEAD
+from pipeline.features.engine.meter import Meter
+from pipeline.features.engine.shards import OpenShard, OpenShards, Shards
+from pipeline.features.engine.tasks import MOST_ROWS, Batch, Batches
+from pipeline.features.engine.worker import Filling, SharedSlots
+from pipeline.features.spec import Resources
+from pipeline.features.streams.base import (
+    ByteStream,
+    Computer,
+    Copies,
+    LabelComputer,
+    LabelStream,
+    NumberStream,
+    PairStream,
+    Stream,
+    policy_of,
+)
+
+MOST_PERSONS: Final = 256  # of a frame that are cropped at once
+OPEN_OF_BYTES: Final = 3  # shards of a stream of bytes, which take some 200 MB each
+AT_ONCE: Final = 16  # rows in a batch that goes through no network
+
+T = TypeVar("T")
+Computed = tuple[NDArray[Any], NDArray[np.bool_]]  # (n, dim) numbers or (n,) bytes; (n,) whether they are known
+
+
+@dataclass(frozen=True, slots=True)
+class Output(Generic[T]):
+    """A stream of a run.
+
+    Args:
+        target: shards to be computed, ascending.
+        write: called for one shard at a time, mostly in a thread of its own, when all its rows are computed.
+        recorded: the provenance of the rows that the stream has already.
+    """
+
+    stream: Stream
+    shards: Shards
+    target: Sequence[int]
+    write: Callable[[OpenShard], T]
+    recorded: Mapping[str, Any] | None = None
+
+
+class OpenOutput(Generic[T]):
+    """A stream of crops while a run computes it."""
+
+    def __init__(self, split: Split, output: Output[T]) -> None:
+        self.output = output
+        self.open = OpenShards(split, output.shards, output.stream, output.target)
+        self.provenance: Mapping[str, Any] | None = None  # of what computed rows; None: nothing had to be loaded
+        self.threads = 1  # of the network
+        self.computing = 0  # batches
+        self.writing = 0  # shards that are being written
+        self.batches: Batches
+        self._policy = policy_of(output.stream)
+        self._computer: Computer | None = None  # none: decoding processes compute it
+        self._most_open = OPEN_OF_BYTES
+        self._memory: SharedSlots
+        self._crops: NDArray[np.uint8]
+
+    def load(self, resources: Resources, workers: int) -> Filling:
+        """Load the network, if there is one. Returns what the decoding processes, `workers` of them, fill."""
+        stream, size = self.output.stream, AT_ONCE
+        loaded, self.provenance = load(stream, resources, self.output.recorded)
+        if isinstance(stream, NumberStream):
+            self._computer = loaded
+            size, self.threads = self._computer.batch_size, self._computer.lanes
+        if not isinstance(stream, ByteStream):
+            self._most_open = workers + 2
+        n_batches = 3 * self.threads + 2 + -(-2 * workers * AHEAD * MOST_ROWS // size)
+        n_slots = max(n_batches * size, 2 * MOST_PERSONS)
+        self.batches = Batches(n_slots, size)
+        made = stream if isinstance(stream, ByteStream | PairStream) else None
+        slot_bytes = 4 * stream.dim if isinstance(stream, PairStream) else self._policy.size**2 * 3
+        return Filling(self._policy.size, made, n_slots, slot_bytes)
+
+    @contextlib.contextmanager
+    def using(self, memory: SharedSlots) -> Iterator[None]:
+        """The slots that decoding processes fill."""
+        self._memory = memory
+        if self._computer is None:
+            yield
+            return
+        self._crops = memory.slots.reshape(-1, self._policy.size, self._policy.size, 3)
+        self._computer.adopt(self._crops)
+        try:
+            yield
+        finally:
+            self._computer.release()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether other shards may be opened."""
+        return len(self.open) + self.writing < self._most_open
+
+    def compute(self, batch: Batch, meter: Meter) -> Computed:
+        """A full batch: the network's numbers, or what decoding processes have made."""
+        slots, sizes = self._memory.slots[batch.span], self._memory.sizes[batch.span]
+        if isinstance(self.output.stream, PairStream):
+            return slots.copy().view(np.float32), sizes != 0
+        known = np.ones(len(slots), bool)
+        if self._computer is None:
+            data = [slot[:size].tobytes() for slot, size in zip(slots, sizes.tolist(), strict=True)]
+            return np.array(data, object), known
+        began = time.perf_counter()
+        computed = self._computer(self._crops[batch.span][:, *_region(self._policy)])
+        spent = time.perf_counter() - began
+        copied = min(spent, self._computer.copied()) if isinstance(self._computer, Copies) else 0.0
+        meter.add(network=spent - copied, **({"copy": copied} if copied else {}))
+        check_shape(self.output.stream, computed, len(slots))
+        return computed, known
+
+
+def _region(policy: CropPolicy) -> tuple[slice, slice]:
+    """Rows and columns of a crop that a network sees."""
+    height, width = policy.region or (policy.size, policy.size)
+    top, left = (policy.size - height) // 2, (policy.size - width) // 2
+    return slice(top, top + height), slice(left, left + width)
+
+
+def check_shape(stream: Stream, computed: NDArray[np.float32], n: int) -> None:
+    """Raise PipelineError unless a stream has computed what it declares of n rows."""
+    if computed.shape != (n, stream.dim):  # what can be broadcast would go into the stream unseen
+        raise PipelineError(
+            f"the stream {stream.kind!r} does not compute what it declares: expected {(n, stream.dim)} numbers of a "
+            f"batch, found {computed.shape}"
+        )
+
+
+def load(stream: Stream, resources: Resources, recorded: Mapping[str, Any] | None) -> tuple[Any, Mapping[str, Any]]:
+    """What computes a stream, None where decoding processes do, and where its numbers come from.
+
+    Raises what loading raises.
+    """
+    if isinstance(stream, NumberStream | LabelStream):
+        computer: Computer | LabelComputer = stream.load(resources.machine, recorded)
+        return computer, computer.provenance
+    if isinstance(stream, ByteStream | PairStream):
+        return None, stream.provenance
+    raise TypeError(f"{type(stream).__name__} is neither a NumberStream, ByteStream, PairStream nor LabelStream")

@@ -1,0 +1,172 @@
+"""Labels in the crop of the stream that is read: other boxes, and mirrored people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+import cache
+from cache import CacheError, CropPolicy, Jitter
+from cache.read import labels
+from pipeline.body import Body
+from pipeline.crops import normalise_keypoints
+from pipeline.skeletons import JOINTS
+from tests.cache.read.by_hand import split_of
+
+POLICIES = {
+    "usual": CropPolicy(size=256, region=(256, 192)),
+    "wide.x2": CropPolicy(scale=2),
+    "resnet50.j1": CropPolicy(jitter=Jitter(copy=1)),
+    "resnet50.flipped": CropPolicy(jitter=Jitter(copy=2, trans_px=0, scale_log2=0, flip=1)),
+}
+N_TRACKS, LENGTH, CROP_SCALE = 24, 6, 1.3
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory, toy: Any) -> cache.Split:
+    """24 tracks, of which a flip of 0.5 mirrors some; streams of all policies."""
+    root = tmp_path_factory.mktemp("crops") / "cache"
+    toy.write(root, [toy.video("v", [LENGTH] * N_TRACKS)])
+    for name, policy in POLICIES.items():
+        toy.write_stream(root, stream=name, dim=1, identity={"kind": "any", "crop": policy.as_dict()})
+    return cache.open(root)["toy/train"]
+
+
+def cut_out(split: cache.Split, policy: CropPolicy) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes and whether mirrored, of each row by itself."""
+    found = []
+    for track in split.tracks:
+        bbox, frame = (split.rows(name, track.start, track.stop) for name in ("bbox", "frame_index"))
+        keys = policy.keys([track.name])
+        found += [policy.boxes(b, np.float64(track.crop_scale), keys[0], f) for b, f in zip(bbox, frame, strict=True)]
+    return np.stack([box for box, _ in found]), np.array([flipped for _, flipped in found])
+
+
+@pytest.mark.parametrize("stream", POLICIES)
+def test_keypoints_are_those_of_the_policys_box(split: cache.Split, stream: str) -> None:
+    assert split.crop_policy(stream) == POLICIES[stream]
+    boxes, flipped = cut_out(split, POLICIES[stream])
+    windows = split.windows(LENGTH, LENGTH, stream)
+    found = split.read(windows, stream, fields=["kp_2d"])["kp_2d"].reshape(-1, 49, 3)
+    px = split.rows("kp_2d", 0, len(found))
+    expected = normalise_keypoints(px.astype(np.float64), boxes, CROP_SCALE)
+    expected[flipped] = labels.mirrored("kp_2d", expected[flipped])
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+    assert stream != "resnet50.j1" or 0 < flipped.sum() < len(flipped)
+    # And back to the picture.
+    found[flipped] = labels.mirrored("kp_2d", found[flipped])
+    back = boxes[:, None, :2] + found[..., :2] * (boxes[:, None, 2:].astype(np.float64) * CROP_SCALE / 2)
+    np.testing.assert_allclose(back, px[..., :2], atol=1e-4)
+
+
+def test_the_mirrored_exchange_left_and_right_and_weights_stay(split: cache.Split) -> None:
+    windows = split.windows(4, 2)
+    plain, flipped = (split.read(windows, stream) for stream in (None, "resnet50.flipped"))
+    for name in ("kp_2d", "kp_3d", "theta"):
+        rows = plain[name].reshape(-1, *plain[name].shape[2:])
+        np.testing.assert_array_equal(flipped[name].reshape(rows.shape), labels.mirrored(name, rows))
+        twice = labels.mirrored(name, labels.mirrored(name, rows))
+        np.testing.assert_array_equal(twice, rows)
+    for name in ("w_3d", "w_smpl", "valid"):
+        np.testing.assert_array_equal(flipped[name], plain[name])
+    assert (flipped["theta"][..., labels.BETAS] == plain["theta"][..., labels.BETAS]).all()
+    jittered = split.read(windows, "resnet50.j1", fields=["theta"])["theta"]
+    mirrored = cut_out(split, POLICIES["resnet50.j1"])[1][windows[:, 0]]
+    np.testing.assert_array_equal(jittered, np.where(mirrored[:, None, None], flipped["theta"], plain["theta"]))
+
+
+def test_the_first_of_several_streams_decides_and_none_leaves_labels_as_they_are(split: cache.Split) -> None:
+    windows = split.windows(4, 2)
+    usual = split.read(windows, None)["kp_2d"]
+    for streams, same_as in ((("usual", "resnet50.j1"), None), (("resnet50.j1", "usual"), "resnet50.j1"), ((), None)):
+        several = split.read(windows, streams=streams)["kp_2d"]
+        np.testing.assert_array_equal(several, split.read(windows, same_as)["kp_2d"])
+    np.testing.assert_array_equal(split.read(windows, "usual")["kp_2d"], usual)
+    # This split has no resnet50, which is the default; a stream that is named must be there.
+    np.testing.assert_array_equal(split.read(windows, fields=["kp_2d"])["kp_2d"], usual)
+    with pytest.raises(CacheError, match="no feature stream 'resnet50'"):
+        split.read(windows, "resnet50", fields=["kp_2d"])
+    assert (split.read(windows, "resnet50", fields=["valid"])["valid"] == 1).all()
+
+
+def test_tracks_are_hashed_once_and_only_for_jitter(split: cache.Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed = []
+    keys = CropPolicy.keys
+    monkeypatch.setattr(CropPolicy, "keys", lambda policy, names: hashed.append(policy) or keys(policy, names))
+    opened = cache.open(split.root)[split.name]
+    for stream in ("usual", "wide.x2", None, "resnet50.j1", "resnet50.j1"):
+        opened.read(opened.windows(4, 4), stream)
+    assert hashed == [POLICIES["resnet50.j1"]]
+
+
+def test_the_14_joints_of_evaluation_splits_are_mirrored_too(tmp_path: Path, toy: Any) -> None:
+    joints = np.random.default_rng(0).normal(size=(8, 14, 3)).astype(np.float32)
+    joints[2, 5] = np.nan
+    split_of(tmp_path, {"kp_3d_eval": joints, "bbox": np.ones((8, 4), np.float32)})
+    flip = CropPolicy(jitter=Jitter(copy=1, flip=1))
+    toy.write_stream(tmp_path, stream="j1", identity={"crop": flip.as_dict()})
+    split = cache.open(tmp_path)["toy/train"]
+    batch = split.read([[0, 8]], "j1", fields=["kp_3d", "w_3d"])
+    names = JOINTS["common14"]
+    left, right = names.index("lwrist"), names.index("rwrist")
+    np.testing.assert_array_equal(batch["kp_3d"][0, :, left], joints[:, right] * [-1, 1, 1])
+    assert batch["w_3d"][0].tolist() == [1, 1, 0, 1, 1, 1, 1, 1]
+    assert not np.signbit(batch["kp_3d"][0, 2, names.index("lankle")] + batch["kp_3d"][0, 2, 0]).any()
+
+
+def test_a_policy_of_a_later_version_is_refused_by_name(tmp_path: Path, toy: Any) -> None:
+    toy.write(tmp_path, toy.videos()[:1])
+    toy.write_stream(tmp_path, identity={"crop": {"rotation": 30}})
+    split = cache.open(tmp_path)["toy/train"]
+    with pytest.raises(CacheError, match=r"resnet50/manifest\.json.*rotation"):
+        split.read([[0, 4]])
+    assert split.read([[0, 4]], fields=["features"])["features"].shape == (1, 4, 4)
+
+
+# --------------------------------------------------------------------------------------------------- permutations
+
+
+def partner(name: str) -> str:
+    """The joint's name on the other side of the body, if it has one."""
+    head, tail = ("OP ", name[3:]) if name.startswith("OP ") else ("smpl_", name[5:]) if "smpl_" in name else ("", name)
+    swapped = {"l": "r", "r": "l", "L": "R", "R": "L"}.get(tail[0], tail[0]) + tail[1:]
+    return head + swapped
+
+
+@pytest.mark.parametrize(
+    ("order", "permutation"),
+    [
+        (JOINTS["spin49"], labels.MIRRORED_49),
+        (JOINTS["common14"], labels.MIRRORED_14),
+        (JOINTS["smpl54"][:24], labels.MIRRORED_SMPL),
+    ],
+)
+def test_left_and_right_are_exchanged_by_their_names(order: tuple[str, ...], permutation: tuple[int, ...]) -> None:
+    expected = [partner(name) if partner(name) in order else name for name in order]
+    assert [order[joint] for joint in permutation] == expected
+    assert sum(a != b for a, b in zip(order, expected, strict=True)) >= len(order) // 2
+
+
+def test_a_mirrored_pose_is_the_mirrored_body() -> None:
+    rng = np.random.default_rng(0)
+    theta = np.zeros((5, 85), np.float32)
+    theta[:, labels.POSE] = rng.normal(0, 0.4, (5, 72))
+    theta[:, labels.BETAS] = rng.normal(0, 1, (5, 10))
+    flipped = labels.mirrored("theta", theta)
+    body, joints = Body.stand_in(), []
+    for one in (theta, flipped):
+        rotmat = Rotation.from_rotvec(one[:, labels.POSE].reshape(-1, 3)).as_matrix().reshape(5, 24, 3, 3)
+        rotmat, betas = (torch.from_numpy(x.astype(np.float32)) for x in (rotmat, one[:, labels.BETAS]))
+        with torch.no_grad():
+            joints.append(body.joints(betas=betas, rotmat=rotmat).numpy())
+    np.testing.assert_allclose(joints[1], labels.mirrored("kp_3d", joints[0]), atol=1e-5)
+    assert np.abs(joints[1] - joints[0]).max() > 0.1
+    # R -> S R S, of each joint's partner.
+    one, other = (Rotation.from_rotvec(x[0, labels.POSE].reshape(24, 3)).as_matrix() for x in (theta, flipped))
+    mirror = np.diag([-1.0, 1, 1])
+    np.testing.assert_allclose(other, mirror @ one[list(labels.MIRRORED_SMPL)] @ mirror, atol=1e-6)

@@ -1,0 +1,131 @@
+"""Several streams of one split in a batch, with the rows before each window."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import cache
+from cache import CacheError, StreamWriter
+
+T = 4
+GAPS = [0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 30, 31, 32, 33, 34, 35, 36]  # runs [0, 6), [6, 17)
+NO_PICTURE, UNDEFINED = (9, 44, 45), (0, 6, 17, 24, 34, 60)
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory, toy: Any) -> cache.Split:
+    """Two streams; rows 0 to 59 in four runs of the first track and two tracks, 64 to 103 after padding."""
+    root = tmp_path_factory.mktemp("several") / "cache"
+    entry, _ = toy.video("a", [24])
+    gaps = toy.track("a/0", 0, frame_index=GAPS)
+    toy.write(root, [(entry, [gaps]), toy.video("b", [10, 26])])
+    toy.write(root, [toy.video("c", [40])])
+    toy.write_stream(root, dim=4, bad_rows=[40])
+    toy.write_stream(root, stream="pairs.j1", dim=3, dtype="float32", bad_rows=NO_PICTURE, undefined_rows=UNDEFINED)
+    return cache.open(root)["toy/train"]
+
+
+def runs_of(split: cache.Split) -> list[tuple[int, int]]:
+    """By the frame indices, one row after the other."""
+    runs = []
+    for track in split.tracks:
+        frames = split.rows("frame_index", track.start, track.stop)
+        cuts = [0, *(np.flatnonzero(np.diff(frames) != track.step) + 1).tolist(), len(frames)]
+        runs += [(track.start + a, track.start + b) for a, b in itertools.pairwise(cuts)]
+    return runs
+
+
+def plainly(split: cache.Split, stream: str, start: int, history: int) -> tuple[np.ndarray, np.ndarray]:
+    """(history + T, dim) and flags, by a loop over rows."""
+    first = next(a for a, b in runs_of(split) if a <= start < b)
+    values, flags = split.column(f"features/{stream}"), split.column(f"features/{stream}_ok")
+    found, ok = np.zeros((history + T, values.shape[1]), np.float32), np.zeros(history + T, np.float32)
+    for i, row in enumerate(range(start - history, start + T)):
+        if row >= first and flags[row] != 0:
+            found[i], ok[i] = values[row], flags[row] == 1
+    return found, ok
+
+
+def test_windows_are_of_rows_that_all_streams_have(split: cache.Split) -> None:
+    one, other = ({*map(tuple, split.windows(1, 1, name).tolist())} for name in ("resnet50", "pairs.j1"))
+    both = {*map(tuple, split.windows(1, 1, streams=("pairs.j1", "resnet50")).tolist())}
+    assert both == one & other
+    assert len(one) == len(other) + 2
+    assert split.windows(5, 2, streams=["resnet50"]).tolist() == split.windows(5, 2, "resnet50").tolist()
+    assert split.windows(5, 2, streams=()).tolist() == split.windows(5, 2).tolist()
+
+
+@settings(deadline=None, max_examples=30)
+@given(data=st.data(), history=st.integers(0, 40), dtype=st.sampled_from(["float16", "float32"]))
+def test_history_is_of_the_rows_before_in_the_same_run(
+    split: cache.Split, data: st.DataObject, history: int, dtype: str
+) -> None:
+    every = split.windows(T, 1, streams=("resnet50", "pairs.j1"))
+    windows = every[data.draw(st.lists(st.integers(0, len(every) - 1), max_size=9))]
+    options: Any = {"streams": ("resnet50", "pairs.j1"), "history": {"pairs.j1": history}, "dtype": dtype}
+    batch = split.read(windows, **options)
+    out = {name: np.full_like(array, 7) for name, array in batch.items()}
+    assert list(batch) == ["resnet50", "pairs.j1", "resnet50_ok", "pairs.j1_ok", *list(split.read(windows, None))]
+    again = split.read(windows, **options, out=out)
+    for number, (start, _) in enumerate(windows.tolist()):
+        for name, before in (("resnet50", 0), ("pairs.j1", history)):
+            numbers, flags = plainly(split, name, start, before)
+            np.testing.assert_array_equal(batch[name][number], numbers.astype(dtype))
+            np.testing.assert_array_equal(batch[f"{name}_ok"][number], flags)
+    assert batch["pairs.j1"].shape == (len(windows), history + (T if len(windows) else 0), 3)
+    for name, array in batch.items():
+        assert again[name] is out[name]
+        np.testing.assert_array_equal(out[name], array)
+        assert array.dtype == (dtype if name in options["streams"] else "float32")
+
+
+def test_labels_and_the_single_stream_are_the_same_beside_it(split: cache.Split) -> None:
+    windows = split.windows(T, 3, streams=("resnet50", "pairs.j1"))
+    single = split.read(windows, "resnet50")
+    several = split.read(windows, streams=("resnet50", "pairs.j1"), history={"pairs.j1": 2})
+    np.testing.assert_array_equal(several.pop("resnet50"), single.pop("features"))
+    for name, array in single.items():
+        np.testing.assert_array_equal(several[name], array)
+    dtypes = {"pairs.j1": "float64"}
+    some = split.read(windows, streams=("resnet50", "pairs.j1"), fields=["pairs.j1", "frame_index"], dtype=dtypes)
+    assert {name: array.dtype for name, array in some.items()} == {"pairs.j1": "float64", "frame_index": "int64"}
+
+
+def test_what_cannot_be_read_at_once_is_refused(split: cache.Split) -> None:
+    windows = np.array([[64, 68]])
+    with pytest.raises(ValueError, match="found both"):
+        split.read(windows, "resnet50", streams=("pairs.j1",))
+    with pytest.raises(ValueError, match="found both"):
+        split.windows(4, 4, "resnet50", streams=("pairs.j1",))
+    with pytest.raises(ValueError, match="`streams` gives resnet50"):
+        split.read(windows, fields=["features"], streams=("resnet50",))
+    with pytest.raises(ValueError, match="names of labels"):
+        split.read(windows, streams=("kp_2d",))
+    for history in ({"pairs.j1": 3}, {"resnet50": -1}):
+        with pytest.raises(ValueError, match=r"found \['(pairs.j1: 3|resnet50: -1)'\]"):
+            split.read(windows, streams=("resnet50",), history=history)
+    with pytest.raises(ValueError, match="history"):
+        split.read(windows, "resnet50", history={"resnet50": 3})
+    with pytest.raises(TypeError, match="not the text"):
+        split.read(windows, streams="resnet50")
+    with pytest.raises(CacheError, match="row 9: its picture"):
+        split.read(np.array([[8, 12]]), streams=("resnet50", "pairs.j1"))
+
+
+def test_rows_before_a_window_that_are_not_extracted_yet_are_not_taken_for_none(tmp_path: Path, toy: Any) -> None:
+    toy.write(tmp_path, [toy.video("a", [70])])  # shards of 32 rows
+    toy.write_stream(tmp_path, shards=[1])
+    split = cache.open(tmp_path)["toy/train"]
+    options: Any = {"streams": ["resnet50"], "fields": ["resnet50"]}
+    assert split.read(np.array([[40, 44]]), **options, history={"resnet50": 8})["resnet50"].shape == (1, 12, 4)
+    with pytest.raises(CacheError, match="rows 31 to 40 before a window"):
+        split.read(np.array([[40, 44]]), **options, history={"resnet50": 9})
+    with StreamWriter(tmp_path, "toy/train", "resnet50", dim=4, plan="weights") as writer:
+        assert writer.pending == [0, 2]

@@ -1,0 +1,298 @@
+"""Streams of every kind through whole extractions: equal bytes however computed, and what a change recomputes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+import cache
+from cache import CropPolicy, Jitter
+from pipeline import crops, homography
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.features import streams
+from pipeline.features.extract import Extraction, extract_together
+from pipeline.features.plan import plan_extraction
+from pipeline.features.spec import Resources, StreamSpec
+from pipeline.features.streams.base import LabelStream, Machine
+from pipeline.pixels import sources
+
+SPLIT = "toy/train"
+SIDE, N = 96, 12  # px, frames a video
+JITTERED = CropPolicy(size=64, region=(64, 48), scale=1.1, jitter=Jitter(copy=1, seed=3))
+RNG = np.random.default_rng(2)
+SCENE = cv2.GaussianBlur(RNG.integers(0, 256, (SIDE + 60, SIDE + 60, 3), np.uint8), (0, 0), 2)
+
+
+def picture(frame: int) -> np.ndarray:
+    """A still scene, seen by a camera that moves by 2 and 1 px a frame."""
+    return SCENE[frame : frame + SIDE, 2 * frame : 2 * frame + SIDE]
+
+
+class Toy:
+    """Two videos: `a` of two persons, `b` of one, whose frame 5 is missing. `change` edits a track's columns."""
+
+    def __init__(self, folder: Path) -> None:
+        self.raw, self.root = folder / "raw", folder / "cache"
+        for video in "ab":
+            (self.raw / video).mkdir(parents=True)
+            for frame in range(N):
+                cv2.imwrite(str(self.raw / f"{video}/{frame:06d}.png"), picture(frame)[..., ::-1])
+
+    def convert(self, change: Callable[[str, dict[str, Any]], None] = lambda name, columns: None) -> None:
+        """All of it, as conversion does: in place of what is there."""
+        names = ("frame_index", "bbox", "kp_2d")
+        before = ["a", "b"] if (self.root / SPLIT).exists() else []
+        provenance = {"raw": str(self.raw)}
+        with cache.SplitWriter(
+            self.root,
+            SPLIT,
+            columns=names,
+            plan=str(id(change)),
+            provenance=provenance,
+            rows_per_shard=8,
+            rows_per_chunk=8,
+        ) as writer:
+            writer.begin(drop=before)
+            for video, persons in (("a", 2), ("b", 1)):
+                source = f"pictures:{video}/{{:06d}}.png+0"
+                pixels = sources.parse(self.raw, source).digest()
+                entry = cache.VideoEntry(name=video, source=source, pixels=pixels, width=SIDE, height=SIDE)
+                writer.append(entry, [self._track(f"{video}/{i}", change) for i in range(persons)])
+            writer.commit({"stand_in": True})
+
+    def _track(self, name: str, change: Callable[[str, dict[str, Any]], None]) -> cache.TrackRows:
+        video, person = name.split("/")
+        frame = np.arange(N) if video == "a" else np.delete(np.arange(N), 5)
+        box = np.array([40 + 10 * int(person), 50, 50, 60], np.float32)
+        rng = np.random.default_rng(int(person) + 5)
+        kp_2d = np.concatenate([rng.uniform(20, 80, (len(frame), 49, 2)), np.ones((len(frame), 49, 1))], -1)
+        about = {"frame_index": frame, "bbox": np.tile(box, (len(frame), 1)), "kp_2d": kp_2d.astype(np.float32)}
+        about |= {"crop_scale": 1.2}
+        change(name, about)
+        scale = about.pop("crop_scale")
+        runs = dict(video=video, step=1, fps=30.0, crop_scale=float(scale))  # noqa: C408
+        return cache.TrackRows(name=name, columns=about, **runs)  # type: ignore[arg-type]
+
+    def extract(self, *specs: StreamSpec, **options: Any) -> dict[str, Extraction]:
+        plans = [plan_extraction(self.root, SPLIT, spec) for spec in specs]
+        return {done.plan.spec.name: done for done in extract_together(plans, **options)}
+
+    def rows(self, name: str) -> dict[str, np.ndarray]:
+        split = cache.open(self.root)[SPLIT]
+        return {track.name: split.rows(name, track.start, track.stop) for track in split.tracks}
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Toy:
+    made = Toy(tmp_path)
+    made.convert()
+    return made
+
+
+def every_kind(made_up: ModuleType, workers: int = 2, batch_size: int = 4) -> list[StreamSpec]:
+    resources = Resources(Machine(batch_size=batch_size), workers)
+    kinds = {
+        "colour": made_up.Colour(),
+        "colour.j1": made_up.Colour(crop=JITTERED),
+        "crops": streams.get("crops"),
+        "homography": streams.get("homography"),
+        "pose_2d": streams.get("pose_2d"),
+    }
+    return [StreamSpec(name, stream, resources=resources) for name, stream in kinds.items()]
+
+
+@pytest.fixture
+def _colour(made_up: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Colours of crops of any size."""
+    middle = lambda self, crops: crops[:, crops.shape[1] // 2, crops.shape[2] // 2].astype(np.float32)  # noqa: E731
+    monkeypatch.setattr(made_up._Mean, "__call__", middle)
+
+
+pytestmark = pytest.mark.usefixtures("_colour")
+
+
+# ----------------------------------------------------------------------------------------------------- their numbers
+
+
+def test_each_kind_has_the_numbers_that_its_definition_gives(toy: Toy, made_up: ModuleType) -> None:
+    toy.extract(*every_kind(made_up))
+    split, boxes, frames = cache.open(toy.root)[SPLIT], toy.rows("bbox"), toy.rows("frame_index")
+    pairs, ok = toy.rows("features/homography"), toy.rows("features/homography_ok")
+    jittered, poses = toy.rows("features/colour.j1"), toy.rows("features/pose_2d")
+    for name, box in boxes.items():
+        cuts, mirrored = JITTERED.boxes(
+            box, np.full(len(box), 1.2), JITTERED.keys([name]).repeat(len(box)), frames[name]
+        )
+        for i, frame in enumerate(frames[name].tolist()):
+            crop = crops.crop_person(np.ascontiguousarray(picture(frame)), cuts[i], 1.2, 64)
+            crop = crop[:, ::-1] if mirrored[i] else crop
+            np.testing.assert_array_equal(jittered[name][i], crop[32, 8 + 24])  # 48 of 64 columns, about the centre
+            first = i == 0 or frames[name][i - 1] != frame - 1
+            assert ok[name][i] == (cache.UNDEFINED if first else cache.COMPUTED)
+            if first:
+                assert not pairs[name][i].any()
+                continue
+            both = [crops.crop_person(np.ascontiguousarray(picture(f)), box[i], 1.2) for f in (frame - 1, frame)]
+            np.testing.assert_array_equal(
+                pairs[name][i], (homography.between(*both)[0] - np.eye(3)).astype(np.float32).flat
+            )
+    # What stands still moves by -2 and -1 px a frame, of (60, 72) px that the crop shows of the picture.
+    np.testing.assert_allclose(np.median(pairs["a/0"][1:, [2, 5]], axis=0), [-2 / 30, -1 / 36], atol=4e-3)
+    assert {len(set(values)) for values in toy.rows("features/colour.j1_ok").values()} == {1}
+    stream = streams.get("pose_2d")
+    assert isinstance(stream, LabelStream)
+    kp_2d = toy.rows("kp_2d")
+    for name, values in poses.items():
+        np.testing.assert_array_equal(values, stream.load(Machine(), None)({"kp_2d": kp_2d[name]})[0])
+    assert len(split.windows(4, 4, streams=("colour", "homography", "pose_2d"))) == 3 + 3 + 1 + 1
+
+
+# ----------------------------------------------------------------------------------------------------- equal bytes
+
+
+@pytest.mark.parametrize(("workers", "batch_size", "reverse"), [(1, 3, True), (2, 7, False)])
+def test_the_bytes_do_not_depend_on_company_order_batches_or_processes(
+    toy: Toy, made_up: ModuleType, into: Any, tmp_path: Path, workers: int, batch_size: int, reverse: bool
+) -> None:
+    shutil.copytree(toy.root, tmp_path / "alone")
+    together = every_kind(made_up, workers, batch_size)
+    done = toy.extract(*(together[::-1] if reverse else together))
+    assert {one.meter.frames for name, one in done.items() if name != "pose_2d"} == {23}  # decoded once for all
+    toy.root = tmp_path / "alone"
+    for spec in every_kind(made_up):
+        toy.extract(spec)
+    assert into.tree(tmp_path / "alone") == into.tree(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("after", [1, 4, 9])
+def test_an_extraction_that_ends_early_goes_on_to_the_same_bytes(
+    toy: Toy, made_up: ModuleType, into: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    shutil.copytree(toy.root, tmp_path / "calm")
+    write, left = cache.StreamWriter.write, [after]
+
+    def interrupted(self: Any, *arguments: Any) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        write(self, *arguments)
+
+    monkeypatch.setattr(cache.StreamWriter, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        toy.extract(*every_kind(made_up))
+    monkeypatch.setattr(cache.StreamWriter, "write", write)
+    done = toy.extract(*[spec for spec in every_kind(made_up) if not plan_extraction(toy.root, SPLIT, spec).up_to_date])
+    assert sum(one.computed for one in done.values()) < 5 * 35
+    toy.root = tmp_path / "calm"
+    toy.extract(*every_kind(made_up))
+    assert into.tree(tmp_path / "calm") == into.tree(tmp_path / "cache")
+
+
+# ------------------------------------------------------------------------------------------------ what a change costs
+
+
+def _box(name: str, columns: dict[str, Any]) -> None:
+    if name == "a/1":
+        columns["bbox"][4] += 1
+
+
+def _label(name: str, columns: dict[str, Any]) -> None:
+    if name == "a/1":
+        columns["kp_2d"][4, 27] += 1
+
+
+def _no_row(name: str, columns: dict[str, Any]) -> None:
+    """Frame 4 is no longer there: of pairs, the row after it has nothing before it."""
+    if name == "a/1":
+        columns |= {key: np.delete(value, 4, axis=0) for key, value in columns.items() if key != "crop_scale"}
+
+
+def _scale(name: str, columns: dict[str, Any]) -> None:
+    if name == "b/0":
+        columns["crop_scale"] = 1.3
+
+
+#   change, rows that are computed again of: crops' streams, the jittered copy, pairs, labels
+CHANGES = {
+    "a box": (_box, 1, 1, 1, 0),
+    "a label": (_label, 0, 0, 0, 1),
+    "a row less": (_no_row, 0, 0, 1, 0),
+    "a track's crop scale": (_scale, 11, 11, 11, 0),
+    "a pixel of video b": ("b", 11, 11, 11, 0),  # pixels are known by video
+    "nothing": (lambda name, columns: None, 0, 0, 0, 0),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_change_recomputes_what_depends_on_it_alone(toy: Toy, made_up: ModuleType, what: str) -> None:
+    change, *expected = CHANGES[what]
+    toy.extract(*every_kind(made_up))
+    if isinstance(change, str):
+        file = toy.raw / change / "000003.png"
+        cv2.imwrite(str(file), cv2.imread(str(file)) ^ 1)
+        toy.convert(lambda name, columns: None)
+    else:
+        toy.convert(change)
+    done = toy.extract(*every_kind(made_up))
+    of_crops = [done[name].computed for name in ("colour", "crops")]
+    found = [*of_crops, *(done[name].computed for name in ("colour.j1", "homography", "pose_2d"))]
+    assert found == [expected[0], expected[0], *expected[1:]]
+
+
+def test_other_options_are_another_stream(toy: Toy, made_up: ModuleType) -> None:
+    specs = every_kind(made_up)
+    toy.extract(*specs)
+    others = {
+        "colour": made_up.Colour(crop=CropPolicy(scale=1.1)),
+        "colour.j1": made_up.Colour(crop=replace(JITTERED, jitter=Jitter(copy=2, seed=3))),
+        "crops": streams.get("crops", quality=90),
+        "homography": streams.get("homography", fit="plain"),
+    }
+    for name, stream in others.items():
+        with pytest.raises(PipelineError, match="was extracted otherwise"):
+            plan_extraction(toy.root, SPLIT, StreamSpec(name, stream))
+    assert all(plan_extraction(toy.root, SPLIT, spec).up_to_date for spec in specs)
+
+
+# ----------------------------------------------------------------------------------------------------- stored crops
+
+
+def test_streams_from_stored_crops_of_the_same_policy(toy: Toy, made_up: ModuleType) -> None:
+    jittered = StreamSpec("crops.j1", streams.get("crops", quality=100, crop=JITTERED))
+    toy.extract(*every_kind(made_up), jittered)
+    resources = Resources(Machine(batch_size=4), 1)
+
+    def stored(name: str, stream: Any, crops: str) -> StreamSpec:
+        return StreamSpec(name, stream, crops, resources)
+
+    toy.extract(stored("copy", made_up.Colour(crop=JITTERED), "crops.j1"))
+    near, exact = toy.rows("features/copy"), toy.rows("features/colour.j1")
+    assert max(np.abs(near[name] - exact[name]).max() for name in exact) <= 12  # JPEG
+    toy.extract(stored("pairs", streams.get("homography"), "crops"))
+    again, pixels = toy.rows("features/pairs"), toy.rows("features/homography")
+    for name, values in pixels.items():  # the boxes stand still, so that nothing beyond the borders is missing
+        np.testing.assert_allclose(again[name], values, atol=0.02)
+    with pytest.raises(PipelineError, match="needs crops of the policy"):
+        plan_extraction(toy.root, SPLIT, stored("other", made_up.Colour(crop=JITTERED), "crops"))
+    with pytest.raises(ConfigError, match="computed from labels"):
+        stored("labels", streams.get("pose_2d"), "crops")
+
+
+def test_a_pair_from_stored_crops_sees_the_earlier_one_through_the_later_box(toy: Toy, made_up: ModuleType) -> None:
+    def moving(name: str, columns: dict[str, Any]) -> None:
+        columns["bbox"][:, 0] += 3 * np.arange(len(columns["bbox"])) % 7
+
+    toy.convert(moving)
+    toy.extract(*every_kind(made_up))
+    toy.extract(StreamSpec("pairs", streams.get("homography"), "crops", Resources(workers=1)))
+    again, pixels = toy.rows("features/pairs"), toy.rows("features/homography")
+    for name, values in pixels.items():
+        assert np.median(np.abs(again[name] - values)[:, [2, 5]]) < 0.01  # a box that moved would be 0.1

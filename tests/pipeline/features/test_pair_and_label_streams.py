@@ -1,0 +1,172 @@
+"""Our streams of pairs and of labels, `homography` and `pose_2d`, without an extraction: options, numbers, flags."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cache import CropPolicy
+from pipeline import homography, skeletons
+from pipeline.errors import ConfigError
+from pipeline.features import streams
+from pipeline.features.streams import Machine
+from pipeline.synthetic import calibration_crops
+
+# ------------------------------------------------------------------------------------------------- homography
+
+
+@pytest.fixture(scope="module")
+def crop() -> np.ndarray:
+    picture: np.ndarray = calibration_crops(1)[0]
+    return picture
+
+
+@pytest.mark.parametrize("options", [{}, {"flow": "lk"}, {"fit": "plain"}, {"finest_scale": 0}], ids=str)
+def test_a_row_is_the_homography_of_its_pair_without_the_identity(options: Any, crop: np.ndarray) -> None:
+    stream, later = streams.get("homography", **options), np.roll(crop, (2, -3), (0, 1))
+    row = stream.pair(crop, later)
+    assert (row.shape, row.dtype, stream.dtype, row[8]) == ((stream.dim,), np.float32, "float32", 0)
+    passed = {"method" if name == "fit" else name: value for name, value in options.items()}
+    expected, known = homography.between(crop, later, **passed)
+    assert known
+    np.testing.assert_array_equal(row, (expected - np.eye(3)).astype(np.float32).ravel())
+    # x' = x - 3 px and y' = y + 2 px of 112 px
+    np.testing.assert_allclose(row[[2, 5]], [-3 / 112, 2 / 112], atol=2e-3)
+
+
+def test_a_video_at_rest_is_all_zeros(crop: np.ndarray) -> None:
+    for options in ({}, {"flow": "lk"}, {"fit": "plain"}):
+        row = streams.get("homography", **options).pair(crop, crop.copy())
+        np.testing.assert_array_equal(row, np.zeros(9, np.float32))
+
+
+def test_a_crop_beside_the_picture_shows_no_motion_that_could_be_known(crop: np.ndarray) -> None:
+    stream, black = streams.get("homography"), np.zeros_like(crop)
+    for earlier, later in ((black, black), (crop, black), (black, crop)):
+        assert stream.pair(earlier, later) is None
+
+
+def test_its_identity_has_its_options_and_not_the_computer_it_was_computed_on() -> None:
+    stream = streams.get("homography", flow="lk", fit="plain", crop=CropPolicy(size=256, region=(256, 192)))
+    assert stream.identity() == {
+        "kind": "homography",
+        "version": 1,
+        "flow": "lk",
+        "fit": "plain",
+        "finest_scale": 1,
+        "crop": {"size": 256, "region": [256, 192]},
+    }
+    assert streams.of_identity(json.loads(json.dumps(stream.identity()))) == stream
+    assert stream.provenance["opencv"] == cv2.__version__
+    assert stream.provenance["cpu_features"]
+    assert not stream.provenance["stand_in"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"flow": "brox"}, "flow 'brox': expected one of dis, lk"),
+        ({"fit": "ransac"}, "fit 'ransac': expected one of robust, plain"),
+        ({"finest_scale": 3}, "finest scale 3: expected 0 to 2"),
+        ({"flow": "lk", "finest_scale": 0}, "is for flow dis"),
+        ({"crop": CropPolicy(size=91)}, "crop of 91 px: expected at least 92 px at finest_scale 1"),
+        ({"crop": CropPolicy(size=256, region=(256, 90))}, "crop of 90 px"),
+    ],
+)
+def test_options_without_a_meaning_are_refused(options: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        streams.get("homography", **options)
+
+
+# ---------------------------------------------------------------------------------------------------- pose_2d
+
+JOINTS = skeletons.joint_names("spin49")
+STANDING = {  # x, y of a person in front view, its left side at larger x; torso 4 wide and 6 high
+    "nose": (0, -9), "lshoulder": (2, -6), "rshoulder": (-2, -6), "lelbow": (3, -3), "relbow": (-3, -3),
+    "lwrist": (3, 0), "rwrist": (-3, 0), "lhip": (1, 0), "rhip": (-1, 0), "lknee": (1, 5), "rknee": (-1, 5),
+    "lankle": (1, 10), "rankle": (-1, 10),
+}  # fmt: skip
+OPENPOSE = {name: f"OP {name.title() if name == 'nose' else name[0].upper() + name[1:].title()}" for name in STANDING}
+SIZE = np.hypot(3, 6)  # px, from one shoulder to the other side's hip
+EXPECTED = np.array(list(STANDING.values())) / (2 * SIZE)
+
+
+def labels(**points: tuple[float, float]) -> np.ndarray:
+    """(1, 49, 3) of these points, the others missing; `OP_LHip` for a name with a space."""
+    kp = np.zeros((1, 49, 3), np.float32)
+    for name, (x, y) in points.items():
+        kp[0, JOINTS.index(name.replace("_", " "))] = x, y, 1
+    return kp
+
+
+def computed(kp: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 13, 2) and (N,)."""
+    values, known = streams.get("pose_2d").load(Machine(), None)({"kp_2d": kp})
+    assert (values.shape, values.dtype, known.dtype) == ((len(kp), 26), np.float32, np.bool_)
+    return values.reshape(-1, 13, 2), known
+
+
+def test_a_standing_person_is_normalised_by_hips_and_torso() -> None:
+    values, known = computed(labels(**STANDING))
+    assert known.all()
+    np.testing.assert_allclose(values[0], EXPECTED, atol=1e-7)
+
+
+@given(
+    kp=st.lists(st.floats(-100, 100, width=32), min_size=26, max_size=26),
+    scale=st.floats(0.01, 100),
+    shift=st.tuples(st.floats(-1000, 1000), st.floats(-1000, 1000)),
+)
+def test_place_and_size_do_not_matter(kp: list[float], scale: float, shift: tuple[float, float]) -> None:
+    points = np.array(kp).reshape(13, 2) + 20 * np.array(list(STANDING.values()))  # of no less than a few px
+    first, second = (
+        labels(**{name: tuple(point) for name, point in zip(STANDING, of, strict=True)})
+        for of in (points, points * scale + shift)
+    )
+    (before, known), (after, also) = computed(first), computed(second)
+    assert known.all() and also.all()
+    np.testing.assert_allclose(after, before, atol=1e-5 * (1 + 1000 / scale))  # float32 labels, far from 0
+
+
+@pytest.mark.parametrize("missing", ["nose", "lwrist", "rankle"])
+def test_a_missing_keypoint_is_0_and_moves_no_other(missing: str) -> None:
+    values, known = computed(labels(**{name: xy for name, xy in STANDING.items() if name != missing}))
+    expected = EXPECTED.copy()
+    expected[list(STANDING).index(missing)] = 0
+    assert known.all()
+    np.testing.assert_allclose(values[0], expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("missing", ["lshoulder", "rshoulder", "lhip", "rhip"])
+def test_without_both_hips_and_shoulders_nothing_is_known(missing: str) -> None:
+    values, known = computed(labels(**{name: xy for name, xy in STANDING.items() if name != missing}))
+    assert not known.any()
+    assert not values.any()
+
+
+def test_a_torso_of_no_size_is_not_known_and_no_row_depends_on_another() -> None:
+    point = labels(**dict.fromkeys(STANDING, (5, 5)))
+    values, known = computed(np.concatenate([point, labels(**STANDING), labels()]))
+    assert known.tolist() == [False, True, False]
+    np.testing.assert_allclose(values, [0 * EXPECTED, EXPECTED, 0 * EXPECTED], atol=1e-7)
+
+
+def test_openpose_s_points_count_where_a_dataset_does_not_label_the_usual_ones() -> None:
+    openpose = {OPENPOSE[name].replace(" ", "_"): xy for name, xy in STANDING.items()}
+    np.testing.assert_array_equal(computed(labels(**openpose))[0], computed(labels(**STANDING))[0])
+    elsewhere = {name: (x + 1, y) for name, (x, y) in openpose.items()}
+    np.testing.assert_array_equal(computed(labels(**elsewhere, **STANDING))[0], computed(labels(**STANDING))[0])
+
+
+def test_its_identity_is_kind_and_version_alone_and_it_reads_one_column() -> None:
+    stream: Any = streams.get("pose_2d")
+    assert stream.identity() == {"kind": "pose_2d", "version": 1}
+    assert streams.of_identity(stream.identity()) == stream
+    assert stream.columns == ("kp_2d",)
+    assert stream.load(Machine(), None).provenance == {"stand_in": False}
