@@ -14,12 +14,17 @@ a cache. In every case, round after round, each in a process of its own:
 Together these two allow 1 / (1/decode + 1/model) crops a second on a CPU, whose cores they share, and the smaller of
 both on a GPU. Memory is measured over two lengths, with the stream that costs nothing.
 
+Homographies between successive crops are computed without decoding, in one thread, in turn with the plain way: OpenCV
+row by row, the preset's flow forth and back, a loop over the points, and `findHomography` with RANSAC. Alone:
+`--cases --memory`.
+
 Every picture is in the page cache. The weights are random unless `--weights` names others.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -28,7 +33,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,15 +46,16 @@ from numpy.typing import NDArray
 from torchvision.models import resnet50
 
 import cache
-from pipeline import crops
+from pipeline import crops, homography
 from pipeline.features import networks
 from pipeline.features.extract import extract
 from pipeline.features.networks import backbones
-from pipeline.features.networks.resnet import IMAGENET_MEAN, IMAGENET_STD
+from pipeline.features.networks.base import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams import Computer, Machine, NumberStream
 from pipeline.features.streams.crops import Crops
+from pipeline.features.streams.homography import Homography
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.pixels import sources
@@ -309,19 +315,77 @@ def model(args: argparse.Namespace) -> Found:
     return {"rate": sum(rates), "shares_cores": computer.provenance["device"] == "cpu"}
 
 
+def homographies(args: argparse.Namespace) -> Found:
+    """Of `--pairs` pairs with planted motions, each way in turn: CPU seconds, and the mean error in px of a crop."""
+    cv2.setNumThreads(1)
+    ways: Mapping[str, Callable[[Bytes, Bytes], Any]] = {
+        "plain way": plain_homography,
+        "ours": Homography().pair,
+        "ours, finest_scale = 0": Homography(finest_scale=0).pair,
+        "ours, flow = lk": Homography(flow="lk").pair,
+    }
+    seconds, errors = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0.0)
+    size = crops.CROP_SIZE
+    grid = homography.normalise(homography.grid(size, size), size, size)
+    for number in range(-1, args.pairs):  # the first one, in which buffers are made, does not count
+        previous, current, planted = moved_crops(
+            number % FRAMES, np.random.default_rng(args.turn * FRAMES + number + 1)
+        )
+        for name, way in ways.items():
+            began = time.process_time()
+            found = way(previous, current)
+            if number >= 0:
+                seconds[name] += time.process_time() - began
+                moved = homography.transfer(np.eye(3) + found.reshape(3, 3), grid)
+                off = np.linalg.norm(moved - homography.transfer(planted, grid), axis=1).mean()
+                errors[name] += float(off) * size / 2
+    return {name: {"ms": seconds[name] / args.pairs * 1e3, "px": errors[name] / args.pairs} for name in ways}
+
+
+def moved_crops(seed: int, rng: np.random.Generator) -> tuple[Bytes, Bytes, NDArray[np.float64]]:
+    """Two 224 px crops, and the homography between them: up to 3 degrees, 3%, 4% of the crop, and some perspective."""
+    size, angle, scale = crops.CROP_SIZE, np.deg2rad(rng.uniform(-3, 3)), 1 + rng.uniform(-0.03, 0.03)
+    turned = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * scale
+    planted = np.eye(3)
+    planted[:2, :2], planted[:2, 2], planted[2, :2] = turned, rng.uniform(-0.08, 0.08, 2), rng.uniform(-0.01, 0.01, 2)
+    of_pixels = np.array([[2 / size, 0, 1 / size - 1], [0, 2 / size, 1 / size - 1], [0, 0, 1]])
+    matrix, previous = np.linalg.inv(of_pixels) @ planted @ of_pixels, textured((size, size), seed)
+    warp = functools.partial(cv2.warpPerspective, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+    return previous, np.asarray(warp(previous, matrix, (size, size)), np.uint8), planted
+
+
+def plain_homography(previous: Bytes, current: Bytes) -> Floats:
+    """As it is written at first: H - I, (9,)."""
+    first, second = (cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY) for crop in (previous, current))
+    dis: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    forth, back = dis.calc(first, second, None), dis.calc(second, first, None)
+    half, source, target = len(first) / 2, [], []
+    for x, y in homography.grid(*first.shape):
+        u, v = forth[y, x]
+        there = round(float(x + u)), round(float(y + v))
+        if not (0 <= there[0] < first.shape[1] and 0 <= there[1] < first.shape[0]):
+            continue
+        if np.hypot(u + back[there[1], there[0]][0], v + back[there[1], there[0]][1]) < 1:
+            source.append([(x + 0.5) / half - 1, (y + 0.5) / half - 1])
+            target.append([(x + u + 0.5) / half - 1, (y + v + 0.5) / half - 1])
+    found, _ = cv2.findHomography(np.array(source), np.array(target), cv2.RANSAC, 0.01)
+    return np.asarray(found - np.eye(3), np.float32).ravel()
+
+
 def opened(args: argparse.Namespace) -> cache.Split:
     return cache.open(args.at / "cache")[f"{args.case}/train"]
 
 
 # --------------------------------------------------------------------------------------------------------- report
 
-WAYS: Final = {way.__name__: way for way in (usual, ours, decode, model)}
+WAYS: Final = {way.__name__: way for way in (usual, ours, decode, model, homographies)}
 
 
 def in_a_process(args: argparse.Namespace, way: str, case: str, turn: int = 0) -> Found:
     """What a way found, measured in a process of its own."""
     words = ["--way", way, "--case", case, "--turn", str(turn), "--at", str(args.at), "--weights", args.weights]
     words += ["--device", args.device, "--workers", str(args.workers), "--usual", str(args.usual)]
+    words += ["--pairs", str(args.pairs)]
     ran = subprocess.run([sys.executable, __file__, *words], stdout=subprocess.PIPE, text=True, check=True)
     found: Found = json.loads(ran.stdout.splitlines()[-1])
     return found
@@ -348,18 +412,19 @@ def measured(args: argparse.Namespace, key: str) -> str:
 def main() -> None:
     """Make the data, measure, print, write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--cases", nargs="*", choices=CASES, default=list(CASES))
     parser.add_argument("--frames", type=int, default=1600, help="crops a case; on a GPU 40000")
     parser.add_argument("--usual", type=int, default=400, help="crops that the usual way computes of them")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory", nargs="*", type=int, default=[1_000, 40_000], help="frames; none: not measured")
+    parser.add_argument("--pairs", type=int, default=200, help="pairs of crops a round, for homographies")
     parser.add_argument("--weights", default="", help="as of `extract`; by default random ones")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--workers", type=int, default=0, help="decoding processes; 0: one a core")
     parser.add_argument("--at", type=Path, help="where to make the files (1 GB); a temporary folder by default")
     parser.add_argument("--out", type=Path, help="write the report here, for example benchmarks/features.md")
     for name in ("--way", "--case", "--turn"):  # of the processes that measure
-        parser.add_argument(name, help=argparse.SUPPRESS)
+        parser.add_argument(name, type=int if name == "--turn" else str, help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.device = str(networks.chosen_device(args.device))
     if args.way:
@@ -394,7 +459,22 @@ def report(args: argparse.Namespace) -> str:
     for n in args.memory:
         make(args.at, f"memory-{n}", TINY, n)
         lines.append(f"| {n:,} | {in_a_process(args, 'decode', f'memory-{n}')['peak_mib']:.0f} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *of_homographies(args)]) + "\n"
+
+
+def of_homographies(args: argparse.Namespace) -> Iterator[str]:
+    """Lines of a table: what a row of the stream `homography` costs one core."""
+    rounds = [in_a_process(args, "homographies", "", turn) for turn in range(args.rounds)]
+    yield f"\n## Homographies\n\n{args.pairs} pairs of 224 x 224 crops a round; CPU time of one thread.\n"
+    yield "| way | ms a row | rows a second of a core | plain way : it | mean error, px |\n|---|---|---|---|---|"
+    plain = [one["plain way"]["ms"] for one in rounds]
+    for name in rounds[0]:
+        ms = [one[name]["ms"] for one in rounds]
+        rate = 1e3 / statistics.median(ms)
+        ratio = statistics.median(usual / of_it for usual, of_it in zip(plain, ms, strict=True))
+        error = statistics.median(one[name]["px"] for one in rounds)
+        cells = f"{statistics.median(ms):.1f} ({min(ms):.1f} - {max(ms):.1f}) | {rate:,.0f} | {ratio:.2f} | {error:.3f}"
+        yield f"| {name} | {cells} |"
 
 
 if __name__ == "__main__":

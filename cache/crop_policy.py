@@ -22,7 +22,7 @@ LARGEST: Final = 1024  # px
 class Jitter:
     """One of several randomly moved, scaled and mirrored copies of every crop (HMMR, CVPR 2019, data augmentation).
 
-    A person moves by up to `trans_px` pixels of a 224 px crop on each axis and is magnified by 2^u, |u| up to
+    A person moves by up to `trans_px` pixels of a 224 px crop on each axis and is magnified by 2^u, u in plus or minus
     `scale_log2`, each frame by itself; with probability `flip`, the whole track is mirrored. All of it follows from
     seed, copy, the track's name and the frame number alone.
     """

@@ -8,10 +8,12 @@ same.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -171,18 +173,45 @@ class Part:
     count: int  # windows of a step, of all ranks together
     fields: Sequence[str]  # as `Split.read` takes them
     stream: str | None = None  # of `features`; only windows that have it are taken, also where they are not read
+    streams: Sequence[str] = ()  # several, in its place: fields of their own names, and with `_ok`, as `Split.read` has
+    history: Mapping[str, int] = field(default_factory=dict)  # rows before each window, of some of `streams`
+    # Of a stream, those that are read in its place: each window takes one of them, by chance; of each stream the same.
+    copies: Mapping[str, Sequence[str]] = field(default_factory=dict)
     stride: int = 16
     strides: Mapping[str, int] = field(default_factory=dict)  # of splits where it is not `stride`
     weights: Mapping[str, float] = field(default_factory=dict)  # of splits where it is not 1; see Draws
     tail: Tail = "drop"  # see `Split.windows`
 
+    def __post_init__(self) -> None:
+        names = self.streams if self.stream is None else (self.stream,)
+        lengths = {len(of_one) for of_one in self.copies.values()}
+        strange = (self.copies.keys() - set(names)) | (self.history.keys() - set(self.streams))
+        if (self.stream is not None and self.streams) or strange or len(lengths) > 1 or 0 in lengths:
+            raise ValueError(
+                f"{self.name}: expected stream or streams, history of some of `streams`, and equally many copies of "
+                f"some; found stream {self.stream}, streams {list(self.streams)}, history {dict(self.history)}, copies "
+                f"{dict(self.copies)}"
+            )
+
+    @cached_property
+    def alternatives(self) -> list[dict[str, str]]:
+        """Which streams are read in the place of the part's own: one of these, by name, for each window."""
+        names = self.streams if self.stream is None else (self.stream,)
+        n_copies = max(map(len, self.copies.values()), default=1)
+        return [{name: self.copies.get(name, [name] * n_copies)[k] for name in names} for k in range(n_copies)]
+
+    def n_before(self, of_field: str) -> int:
+        """Rows before each window in a field."""
+        return self.history.get(of_field.removesuffix("_ok"), 0)
+
 
 class Pick(NamedTuple):
-    """The windows of one split in one part of a batch."""
+    """The windows of one split in one part of a batch, and where streams have copies, of one of these."""
 
     split: str
     starts: Ints  # (b,) first rows, ascending
     here: slice  # their place in the part
+    copy: int = 0  # number in the part's `alternatives`
 
 
 Picks = Mapping[str, Sequence[Pick]]  # by part
@@ -191,10 +220,11 @@ Picks = Mapping[str, Sequence[Pick]]  # by part
 class Mixture:
     """Batches of windows of several splits, by step: every part has its own splits, weights and number of windows.
 
-    Within a part, windows are ordered by split and row, so that each split is read at once and in order; which they are
-    is the part's `Draws`. With `world_size` ranks, window i of a step, counted through all parts, is for rank
-    i % world_size: ranks differ by at most one window in each part and in all. A mixture can be pickled, into workers
-    for instance; the splits are then opened again, and raise CacheChanged if there has been a commit since.
+    Within a part, windows are ordered by split, copy and row, so that each split is read at once and in order; which
+    they are is the part's `Draws`, and which copy each takes is a function of the seed, the part and the number of the
+    draw. With `world_size` ranks, window i of a step, counted through all parts, is for rank i % world_size: ranks
+    differ by at most one window in each part and in all. A mixture can be pickled, into workers for instance; the
+    splits are then opened again, and raise CacheChanged if there has been a commit since.
 
     Raises CacheError for a part without a window, and for splits whose fields differ in shape; ValueError for a rank
     that is not below world_size, and as Draws does.
@@ -207,7 +237,7 @@ class Mixture:
             raise ValueError(f"expected a rank of 0 to {world_size - 1}, found {rank}")
         if few := [part.name for part in parts if part.count < 1]:
             raise ValueError(f"{', '.join(few)}: expected at least one window in each batch")
-        self.seqlen = seqlen
+        self.seqlen, self._seed = seqlen, seed
         self.parts = {part.name: part for part in parts}
         self._world_size = world_size
         self._starts = {part.name: _window_starts(part, seqlen) for part in parts}
@@ -231,11 +261,20 @@ class Mixture:
             drawn = self._draws[name].at(step * part.count, part.count)
             split, window = (column[self._first[name] :: self._world_size] for column in drawn)
             picks[name], end = [], 0
+            n_copies = len(part.alternatives)
+            copy = self._copies(part, step)[self._first[name] :: self._world_size] if n_copies > 1 else None
             for number, (of, starts) in enumerate(self._starts[name].items()):
-                if len(mine := window[split == number]):
-                    picks[name].append(Pick(of, np.sort(starts[mine]), slice(end, end + len(mine))))
-                    end += len(mine)
+                for k in range(n_copies):
+                    if len(mine := window[(split == number) if copy is None else (split == number) & (copy == k)]):
+                        picks[name].append(Pick(of, np.sort(starts[mine]), slice(end, end + len(mine)), k))
+                        end += len(mine)
         return picks
+
+    def _copies(self, part: Part, step: int) -> Ints:
+        """(count,) which of the part's alternatives each draw of a step takes."""
+        draws = np.arange(step * part.count, (step + 1) * part.count, dtype=np.uint64)
+        digest = hashlib.shake_256(repr((self._seed, part.name, "copy")).encode()).digest(8)
+        return (_hashed(draws ^ np.frombuffer(digest, "<u8")) % np.uint64(len(part.alternatives))).astype(np.int64)
 
     def read(self, picks: Picks, out: Mapping[str, Arrays] | None = None) -> dict[str, Arrays]:
         """The fields of drawn windows: by part, arrays of (B, T, ...).
@@ -246,7 +285,7 @@ class Mixture:
         if out is None:
             out = {
                 part: {
-                    name: np.empty((self.sizes[part], self.seqlen, *shape), dtype)
+                    name: np.empty((self.sizes[part], self.parts[part].n_before(name) + self.seqlen, *shape), dtype)
                     for name, (shape, dtype) in self.fields[part].items()
                 }
                 for part in picks
@@ -255,14 +294,11 @@ class Mixture:
             part = self.parts[name]
             for pick in chosen:
                 buffers = {field: buffer[pick.here] for field, buffer in out[name].items()}
-                windows = np.stack([pick.starts, pick.starts + self.seqlen], axis=1)
-                dtype = buffers["features"].dtype if "features" in buffers else np.dtype(np.float32)
-                split = part.splits[pick.split]
-                split.read(windows, stream=part.stream, fields=tuple(buffers), dtype=dtype, out=buffers)
+                _read(part, pick.split, pick.starts, self.seqlen, pick.copy, tuple(buffers), buffers)
         return dict(out)
 
     def stream_rows(self) -> StreamRows:
-        """The rows of the stream that the windows of all parts need."""
+        """The rows that the windows of all parts need of `stream`, or of its copies."""
         starts: dict[str, list[Ints]] = {}
         for name, part in self.parts.items():
             if part.stream is not None:
@@ -273,14 +309,9 @@ class Mixture:
     def _fields_of(self, part: Part) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
         """What the fields of a part look like, from one window of each of its splits."""
         found: dict[str, tuple[str, tuple[int, ...], np.dtype[Any]]] = {}
-        for split, starts in self._starts[part.name].items():
-            if not len(starts):
-                continue
-            stream = part.splits[split].stream_manifest(part.stream) if part.stream is not None else {}
-            dtype = np.dtype(stream["dtype"] if stream else "float32")
-            windows = np.array([[starts[0], starts[0] + self.seqlen]])
-            arrays = part.splits[split].read(windows, stream=part.stream, fields=tuple(part.fields), dtype=dtype)
-            for name, array in arrays.items():
+        one = {name: starts[:1] for name, starts in self._starts[part.name].items() if len(starts)}
+        for split, copy in itertools.product(one, range(len(part.alternatives))):
+            for name, array in _read(part, split, one[split], self.seqlen, copy, part.fields).items():
                 first, shape, widest = found.setdefault(name, (split, array.shape[2:], array.dtype))
                 if shape != array.shape[2:]:
                     raise CacheError(
@@ -291,16 +322,57 @@ class Mixture:
         return {name: (shape, dtype) for name, (_, shape, dtype) in found.items()}
 
 
+def _read(
+    part: Part,
+    split: str,
+    starts: Ints,
+    seqlen: int,
+    copy: int,
+    fields: Sequence[str],
+    out: Arrays | None = None,
+) -> Arrays:
+    """Fields of windows of one split, of one of the part's alternatives; streams are of their buffers' dtypes.
+
+    out: a buffer for each of the fields; None: new arrays, and streams as they are stored.
+    """
+    opened, names = part.splits[split], part.alternatives[copy]
+    windows = np.stack([starts, starts + seqlen], axis=1)
+
+    def dtype(stream: str, of_field: str) -> Any:
+        return out[of_field].dtype if out is not None else opened.stream_manifest(stream)["dtype"]
+
+    if not part.streams:
+        stream = None if part.stream is None else names[part.stream]
+        kept = dtype(stream, "features") if stream is not None and "features" in fields else "float32"
+        return opened.read(windows, stream=stream, fields=tuple(fields), dtype=kept, out=out)
+    read_as = {f"{name}{part}": f"{stream}{part}" for name, stream in names.items() for part in ("", "_ok")}
+    found = opened.read(
+        windows,
+        streams=tuple(names.values()),
+        history={names[name]: n_rows for name, n_rows in part.history.items()},
+        fields=[read_as.get(name, name) for name in fields],
+        dtype={stream: dtype(stream, name) for name, stream in names.items() if name in fields},
+        out=None if out is None else {read_as.get(name, name): buffer for name, buffer in out.items()},
+    )
+    return {name: found[read_as.get(name, name)] for name in fields}
+
+
 def _window_starts(part: Part, seqlen: int) -> dict[str, Ints]:
     """The first row of every window, by split."""
     found = {}
     for name, split in part.splits.items():
-        windows = split.windows(seqlen, part.strides.get(name, part.stride), part.stream, part.tail)
+        stride = part.strides.get(name, part.stride)
+        if part.streams or part.copies:
+            every = tuple(dict.fromkeys(stream for names in part.alternatives for stream in names.values()))
+            windows = split.windows(seqlen, stride, tail=part.tail, streams=every)
+        else:
+            windows = split.windows(seqlen, stride, part.stream, part.tail)
         found[name] = np.ascontiguousarray(windows[:, 0])
     if not any(map(len, found.values())):
         raise CacheError(
             f"{part.name}: expected windows of {seqlen} frames, found none in {', '.join(found) or 'no splits'} "
-            f"(stream {part.stream}). Convert and extract these splits, or choose others."
+            f"(stream {part.stream or ', '.join(part.streams) or None}). Convert and extract these splits, or choose "
+            "others."
         )
     return found
 

@@ -111,6 +111,11 @@ def grid(height: int, width: int) -> NDArray[np.int64]:
     return found
 
 
+def normalise(pixels: NDArray[Any], height: int, width: int) -> Floats:
+    """(..., 2) x and y of pixels -> [-1, 1] over the picture: a pixel's centre is half a pixel from its corner."""
+    return np.asarray((pixels + 0.5) / (width / 2, height / 2) - 1, np.float64)
+
+
 def correspondences(
     previous: Bytes, current: Bytes, *, flow: Flow = "dis", finest_scale: int = FINEST_SCALE
 ) -> tuple[Floats, Floats, Floats]:
@@ -137,8 +142,8 @@ def correspondences(
         raise ValueError(f"flow {flow!r}: expected one of {', '.join(get_args(Flow))}")
     inside = ((end >= 0) & (end <= size - 1)).all(axis=1)
     good = found & inside & (np.square(moved + back).sum(axis=1) < LARGEST_ERROR**2)
-    source = (start + 0.5) / (size / 2) - 1
-    return source, source + moved / (size / 2), good.astype(np.float64)
+    source = normalise(start, height, width)
+    return source, source + moved / (size / 2), good.astype(np.float64)  # equal where nothing moved, to the bit
 
 
 def sample(field: NDArray[np.float32], at: Floats) -> Floats:
@@ -169,7 +174,7 @@ def fit(
     to where it went. plain: You2Me's transform without normalisation, of all points; it takes no weights.
 
     The identity, unknown: fewer than 40 points of weight above 0; a system whose second smallest singular value is
-    below 1e-4 of the largest, as of points on a line; |h33| below 1e-6 of the norm; a corner of [-1, 1]^2 that moves
+    below 1e-4 of the largest, as of points on a line; h33 below 1e-6 of the norm; a corner of [-1, 1]^2 that moves
     by more than 1. Points that are not finite do not count. Where no point moved it is exactly the identity. Raises
     ValueError for other shapes.
     """

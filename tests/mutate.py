@@ -19,6 +19,7 @@ from pathlib import Path
 CORE = """
 boxes | pipeline/boxes.py | test_boxes
 crops | pipeline/crops.py | test_crops
+homography | pipeline/homography.py | test_homography
 skeletons | pipeline/skeletons.py | test_skeletons
 linking | pipeline/linking.py | test_linking
 penn_action | pipeline/datasets/penn_action.py | test_penn_action

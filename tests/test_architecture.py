@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.features import streams
+
 ROOT = Path(__file__).parents[1]
 ORDER = {  # packages, and the folders and modules of each, from low to high: nothing imports what comes after it
     "cache": "errors fingerprint crop_policy windows storage format read write verification mixture __init__",
@@ -160,3 +162,13 @@ if __name__ == "__main__":
         for part in ORDER[package].split():
             below = sorted(arrows[f"{package}.{part}"] - {f"{package}.{part}"})
             print(f"{package}.{part} -> {', '.join(below) or 'nothing of ours'}")  # noqa: T201
+
+
+def test_no_file_outside_features_knows_a_streams_kind() -> None:
+    """But for resnet50, the default, and crops, which others may be computed from. (Two are libraries, too.)"""
+    kinds = set(streams.STREAMS) - {"resnet50", "crops", "torchvision", "timm"}
+    assert kinds
+    for module, file in modules().items():
+        if not module.startswith("pipeline.features."):
+            words = {node.value for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Constant)}
+            assert not kinds & {word for word in words if isinstance(word, str)}, module

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torchvision.models import get_weight, resnet18
 
 from pipeline.features.networks import chosen_device
-from pipeline.features.networks.resnet import Normalisation
+from pipeline.features.networks.base import Normalisation
 from pipeline.features.streams import Machine
 
 

@@ -32,9 +32,6 @@ class ResNet18(NumberStream):
         if self.weights not in WEIGHTS:
             raise ConfigError(f"weights {self.weights!r}: expected one of {', '.join(WEIGHTS)}")
 
-    def __str__(self) -> str:
-        return self.weights
-
     @property
     def stand_in(self) -> bool:
         return self.weights == "untrained"

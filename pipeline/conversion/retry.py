@@ -18,6 +18,7 @@ from pipeline.accounting import VideoAccount
 from pipeline.cli.progress import Progress, silent
 from pipeline.conversion.convert import Conversion, convert, is_failure, read_videos
 from pipeline.conversion.plan import ConversionPlan, compare, read_again
+from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 
 
@@ -86,7 +87,15 @@ def retry(
 
 
 def recorded_plan(split: cache.Split, raw: Path | None = None, body: Path | None = None) -> ConversionPlan:
-    """The plan of a committed split, with the reader's options, the raw folder and the body of its conversion.
+    """The plan of a committed split. Arguments and errors as of `recorded_reader`."""
+    reader, folder, body = recorded_reader(split, raw, body)
+    return compare(split, reader, split.name.partition("/")[2], raw=folder, root=split.root, body=body)
+
+
+def recorded_reader(
+    split: cache.Split, raw: Path | None = None, body: Path | None = None
+) -> tuple[Dataset, Path, Path | None]:
+    """The reader with its options, the raw folder and the body model's folder of a committed split's conversion.
 
     `raw`, `body`: where they are now, when they have moved. Raises PipelineError where one of them is not known or not
     there, and for a split that was not converted by this project.
@@ -96,10 +105,8 @@ def recorded_plan(split: cache.Split, raw: Path | None = None, body: Path | None
     parameters: Mapping[str, Any] = split.manifest["reader"]["parameters"]
     # JSON has no tuples; an option of many values is one.
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()}
-    dataset, _, part = split.name.partition("/")
-    reader = datasets.get(dataset, **options)
-    folder, body = _raw_folder(split, raw), _body_folder(split, body)
-    return compare(split, reader, part, raw=folder, root=split.root, body=body)
+    reader = datasets.get(split.name.partition("/")[0], **options)
+    return reader, _raw_folder(split, raw), _body_folder(split, body)
 
 
 def _raw_folder(split: cache.Split, given: Path | None) -> Path:

@@ -187,7 +187,7 @@ def _detections(folder: Path, clip: str, account: VideoAccount) -> Detections | 
     results = [folder / name for name in (f"{clip}.json", *ALPHAPOSE_NAMES)]
     alphapose = next((file for file in results if file.is_file()), None)
     if files:
-        if alphapose is not None:
+        if alphapose is not None and all(alphapose != file for _, file in files):  # of a video called 0001
             account.notes.append(f"{alphapose.name} is not used: OpenPose's files are")
         return read_openpose(files)
     return None if alphapose is None else read_alphapose(alphapose)

@@ -96,6 +96,7 @@ def frames_there(
         hidden = (source.header().n_frames or 0) - n_there
         if n_there < n_labels and hidden > (0 if edit_list_start(source.place) else MOST_LOST):
             refuse(_hidden(source.place, source, n_there, f"{n_labels} labels"))
+        _note_hidden(source, n_there, account)
         n_beyond = max(n_there - n_labels, 0)
         has_picture = np.arange(n_labels) < n_there
     if not n_there:
@@ -148,7 +149,9 @@ def require_frames(
     if len(frames) >= FEWEST and steps[0] > 1 and times[0] > len(frames) / 2:
         account.notes.append(f"labels of one frame in {steps[0]}, from {first} to {last}")
     elif len(frames) == last + 1 - first and 4 * (last + 1) <= 3 * there:
-        account.notes.append(f"labels of the frames {first} to {last} alone, of {there}")
+        rate = round(there / len(frames))
+        hint = f", one in {rate}: are they of another frame rate?" if abs(there / rate - len(frames)) <= 1 else ""
+        account.notes.append(f"labels of the frames {first} to {last} alone, of {there}{hint}")
     elif 2 * len(frames) <= last + 1 - first:
         account.notes.append(f"labels of {len(frames)} of the frames {first} to {last}: the others have none")
     if last == there and first > 0:
@@ -163,6 +166,17 @@ def require_frames(
         refuse(RawDataError(labels, "frames", expected=expected, found=found, do=do, reason="frame_count_mismatch"))
     elif first == 1 and len(frames) == last:
         account.notes.append(f"labels of the frames 1 to {last}, of {there}: if they are counted from 1, correct that")
+    if isinstance(source, Video):
+        _note_hidden(source, there, account)
+
+
+def _note_hidden(video: Video, there: int, account: VideoAccount) -> None:
+    """Labels that end early fit in either way of counting, with the hidden frames or without: nothing shows which."""
+    start, stated = edit_list_start(video.place), video.header().n_frames or 0
+    if start and stated > there:
+        account.notes.append(
+            f"the edit list hides the first {start:.3f} s: {there} of {stated} frames decode, and labels count those"
+        )
 
 
 def _hidden(labels: Path, video: Video, there: int, found: str) -> RawDataError:

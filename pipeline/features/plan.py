@@ -132,7 +132,7 @@ def refuse_untrained(spec: StreamSpec, raw: Path, setting: str) -> None:
         weights = getattr(spec.stream, "weights", spec.stream)
         raise ConfigError(
             f"{setting} = {weights}: an untrained network is for demo data, and {raw} holds real data. Name its "
-            f"weights: {FORMS}."
+            f"weights: {getattr(weights, 'forms', FORMS)}."
         )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Self
 
 from pipeline.errors import ConfigError, MissingAssets
 from pipeline.raw.digests import whole_file_digest
@@ -21,28 +22,37 @@ FORMS: Final = "spin:FILE, torchvision:NAME or file:FILE"  # of weights for real
 
 @dataclass(frozen=True, slots=True)
 class WeightsSpec:
-    """`<kind>:<argument>` as in `--weights`."""
+    """`<kind>:<argument>` as in `--weights`: of a ResNet-50."""
 
     kind: str
     argument: str
 
+    kinds: ClassVar[Mapping[str, str]] = KINDS
+    forms: ClassVar[str] = FORMS
+
     @classmethod
-    def parse(cls, text: str) -> WeightsSpec:
-        """Raise ConfigError for a kind that is not one of KINDS.
+    def parse(cls, text: str) -> Self:
+        """Raise ConfigError for a kind that is not one of `kinds`.
 
         >>> WeightsSpec.parse("untrained:0")
         WeightsSpec(kind='untrained', argument='0')
         """
         kind, _, argument = text.partition(":")
-        if kind not in KINDS or not argument:
-            known = "; ".join(f"{name}:... ({what})" for name, what in KINDS.items())
+        if kind not in cls.kinds or (not argument and kind != "pretrained"):
+            known = "; ".join(f"{name}:... ({what})" for name, what in cls.kinds.items())
             raise ConfigError(f"weights {text!r}: expected one of {known}")
         if kind == "untrained" and not argument.isdecimal():
             raise ConfigError(f"weights {text!r}: expected a whole number as seed, as in untrained:0")
         return cls(kind, argument)
 
     def __str__(self) -> str:
-        return f"{self.kind}:{self.argument}"
+        return f"{self.kind}:{self.argument}" if self.argument else self.kind
+
+    def below(self, folder: Path) -> Self:
+        """The same, with a checkpoint's path below a folder, as all paths of luigi.cfg are."""
+        if self.kind not in ("spin", "file"):
+            return self
+        return replace(self, argument=str(folder / Path(self.argument).expanduser()))
 
     @property
     def stand_in(self) -> bool:
@@ -63,6 +73,22 @@ class WeightsSpec:
             status = path.stat()
             return {"kind": self.kind, "file_sha256": _digest(path, status.st_size, status.st_mtime_ns)}
         return {"kind": self.kind, "argument": self.argument}
+
+
+class NetworkWeights(WeightsSpec):
+    """The same of a network that is named: see `kinds`.
+
+    >>> NetworkWeights.parse("pretrained")
+    NetworkWeights(kind='pretrained', argument='')
+    """
+
+    __slots__ = ()
+    kinds: ClassVar[Mapping[str, str]] = {
+        "pretrained": "what the library downloads, for example pretrained or pretrained:IMAGENET1K_V1",
+        "file": "a state dict of that network, for example file:vit_b_16.pt",
+        "untrained": KINDS["untrained"],
+    }
+    forms: ClassVar[str] = "pretrained, pretrained:NAME or file:FILE"
 
 
 @functools.cache

@@ -15,12 +15,10 @@ from typing import BinaryIO, Final
 
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.pixels.frames import Pictures, Video
-from pipeline.processes import alive
-from pipeline.raw.files import cached, open_regular
+from pipeline.raw.files import open_regular
 from pipeline.raw.listing import listed
 
 MAX_MOOV: Final = 1 << 28  # bytes of an MP4's header
-LAST: Final = 1 << 40  # a frame that no video has
 # The last number before the extension counts the frames. Braces would be taken for a number in a pattern.
 NUMBERED: Final = re.compile(
     r"(?P<before>[^{}\\]*?)(?<![0-9])(?P<number>[0-9]{1,18})(?P<after>\.(?:jpe?g|png))", re.IGNORECASE
@@ -50,24 +48,8 @@ def picture_pattern(raw: Path, folder: Path) -> Pictures | None:
 
 
 def n_frames(source: Pictures | Video) -> int:
-    """How many frames there are: of pictures up to the last one; of a video those that decode, whatever it states.
-
-    A video is decoded from its first frame to its last: 0.1 to 1 s for ten seconds of it.
-    """
-    return int(source.indices().max(initial=-1)) + 1 if isinstance(source, Pictures) else _decoded(source)
-
-
-@cached
-def _decoded(video: Video) -> int:
-    tries = 0
-
-    def count() -> None:
-        nonlocal tries
-        tries += 1
-        alive(tries)
-
-    next(video.read([LAST], alive=count))
-    return max(tries - 1, 0)  # the last try finds the end
+    """How many frames there are: of pictures up to the last one; of a video those that decode, whatever it states."""
+    return source.n_decodable() if isinstance(source, Video) else int(source.indices().max(initial=-1)) + 1
 
 
 def edit_list_start(file: Path) -> float:

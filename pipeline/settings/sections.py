@@ -264,12 +264,9 @@ def _stream(source: SettingsFile, features: Features) -> Stream:
 def _weights(source: SettingsFile, features: Features) -> WeightsSpec:
     """[features] weights. A checkpoint's file is below the folder of luigi.cfg, like all paths. Raises ConfigError."""
     try:
-        weights = WeightsSpec.parse(features.weights)
+        return WeightsSpec.parse(features.weights).below(source.path.resolve().parent)
     except ConfigError as error:
         raise ConfigError(source.section("features").located(str(error))) from error
-    if weights.kind in ("spin", "file"):
-        weights = replace(weights, argument=str(source.path.resolve().parent / Path(weights.argument).expanduser()))
-    return weights
 
 
 # -------------------------------------------------------------------------------------------------------- checks

@@ -8,6 +8,7 @@ cache = s3://bucket/cache                       cache.Root: a URL, or a path as 
 pretrained = none                               X | None
 motion = amass/train bmlmovi/train              tuple: words; empty: none
 strides = 3dpw/train:4 penn_action/train:4      Mapping: name:value; empty: none
+weights = file:vit_b_16.pt                      WeightsSpec: a kind and its argument, a path as above
 crop = size:256 region:256x192                  CropPolicy: name:value; empty: the usual crop
 """
 
@@ -22,6 +23,7 @@ from types import NoneType
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import cache
+from pipeline.features.weights import WeightsSpec
 
 _EXPECTED: Final[Mapping[Any, str]] = {
     bool: "true or false",
@@ -52,6 +54,8 @@ def reader(hint: Any, base: Path) -> tuple[Callable[[str], Any], str]:
     origin, arguments = get_origin(hint), get_args(hint)
     if hint in _EXPECTED:
         return functools.partial(_plain, hint, base), _EXPECTED[hint]
+    if isinstance(hint, type) and issubclass(hint, WeightsSpec):
+        return lambda text: hint.parse(text).below(base), f"weights: {hint.forms}, or untrained:SEED for demo data"
     if hint is cache.CropPolicy:
         return cache.CropPolicy.parse, "a crop policy, as in size:256 region:256x192, or jitter:1 seed:0"
     if origin is Literal:

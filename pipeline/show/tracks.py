@@ -18,6 +18,7 @@ from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.conversion.convert import UNEXPECTED, is_failure
 from pipeline.conversion.identity import reader_parts
+from pipeline.conversion.retry import recorded_reader
 from pipeline.datasets.base import Dataset, unexpected
 from pipeline.errors import PipelineError, reading_refused
 from pipeline.pixels import sources
@@ -86,11 +87,16 @@ def from_cache(
 ) -> Shown:
     """The chosen tracks of <dataset>/<split>. `raw`: the raw folder's place now; None: its place at conversion.
 
-    Raises cache.CacheError when there is no such split, PipelineError for a track that it does not have, and when the
-    raw folder of a split with pictures is not recorded; StandInMixed when `body` is demo data and the split is not, or
+    Rejected videos are read by the reader of the conversion, with its options. Raises cache.CacheError when there is
+    no such split, PipelineError for a track that it does not have, and when the raw folder of a split with pictures is
+    not recorded, or of rejected videos not there; StandInMixed when `body` is demo data and the split is not, or
     the other way round, MissingAssets without the body's files.
     """
     split = cache.open(root)[name]
+    if choice.rejected:
+        reader, there, model = recorded_reader(split, raw, body)
+        names = {video.name for video in split.videos if video.account.get("set_aside", "") in REFUSED}
+        return from_raw(reader, name.partition("/")[2], there, choice, body=model, of=names)
     recorded, stand_in = split.provenance.get("raw"), bool(split.manifest.get("stand_in", False))
     if raw is None and recorded is None and "bbox" in split.columns:
         raise PipelineError(
@@ -100,10 +106,6 @@ def from_cache(
     folder = raw or (None if recorded is None else Path(str(recorded)))
     _refuse_other_body(folder or Path(name), stand_in, body)
     n_rejected, messages = rejected(split)
-    if choice.rejected and folder is not None:
-        names = {video.name for video in split.videos if video.account.get("set_aside", "") in REFUSED}
-        dataset, _, of_split = name.partition("/")
-        return from_raw(datasets.get(dataset), of_split, folder, choice, body=body, of=names)
     warnings = []
     if folder is not None and not folder.is_dir():
         warnings.append(f"The raw folder {folder} is not there, so no picture can be shown. Say where it is: --raw DIR")

@@ -287,6 +287,91 @@ def test_a_rank_that_is_none_and_a_part_of_no_windows_are_refused(splits, rank, 
         Mixture([Part(name="2d", splits=splits, count=0, fields=("kp_2d",))])
 
 
+# ----------------------------------------------------------------------------- several streams, and copies of one
+
+COPIES = ("resnet50", "resnet50.j1", "resnet50.j2")
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory, toy):
+    """A split with a stream, two copies of it of other boxes, and a stream of pairs."""
+    root = tmp_path_factory.mktemp("copied")
+    toy.write(root, toy.videos())
+    for copy, name in enumerate(COPIES):
+        jitter = {"jitter": {"copy": copy}} if copy else {}
+        toy.write_stream(root, stream=name, dim=2, bad_rows=[copy], identity={"crop": jitter})
+    toy.write_stream(root, stream="pairs", dim=3, dtype="float32", undefined_rows=[0, 10, 17, 37])
+    return cache.open(root)["toy/train"]
+
+
+def test_a_part_of_several_streams_has_each_by_its_name_as_it_is_stored(copied):
+    names = ("resnet50", "pairs", "pairs_ok", "kp_2d")
+    part = Part(
+        name="x", splits={"a": copied}, count=6, fields=names, streams=("resnet50", "pairs"), history={"pairs": 5}
+    )
+    mixture = Mixture([part], seqlen=4)
+    assert mixture.fields["x"]["pairs"] == ((3,), np.float32)
+    assert mixture.fields["x"]["resnet50"] == ((2,), np.float16)
+    for step in range(3):
+        picks = mixture.draw(step)
+        (pick,) = picks["x"]
+        windows = np.stack([pick.starts, pick.starts + 4], axis=1)
+        expected = copied.read(windows, streams=("resnet50", "pairs"), history={"pairs": 5}, fields=names)
+        batch = mixture.read(picks)["x"]
+        assert batch["pairs"].shape == (6, 9, 3)
+        for name, values in expected.items():
+            np.testing.assert_array_equal(batch[name], values)
+    assert mixture.counts["x"]["a"] == len(copied.windows(4, 16, streams=("resnet50", "pairs")))
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_every_window_takes_all_its_frames_and_labels_from_one_copy_by_chance(copied, several):
+    name = "resnet50" if several else "features"
+    chosen = {"streams": ("resnet50", "pairs")} if several else {"stream": "resnet50"}
+    part = Part(
+        name="x", splits={"a": copied}, count=7, fields=(name, "kp_2d"), stride=1, copies={"resnet50": COPIES}, **chosen
+    )
+    mixture = Mixture([part], seqlen=3, seed=4)
+    seen = Counter()
+    for step in range(200):
+        picks = mixture.draw(step)
+        if step < 8:
+            batch = mixture.read(picks)["x"]
+            for pick in picks["x"]:
+                windows = np.stack([pick.starts, pick.starts + 3], axis=1)
+                expected = copied.read(windows, COPIES[pick.copy], fields=("features", "kp_2d"))
+                np.testing.assert_array_equal(batch[name][pick.here], expected["features"])
+                np.testing.assert_array_equal(batch["kp_2d"][pick.here], expected["kp_2d"])
+        seen.update({pick.copy: len(pick.starts) for pick in picks["x"]})
+    assert all(abs(n - 1400 / 3) < 4 * math.sqrt(1400 * 2 / 9) for n in seen.values())
+    assert mixture.counts["x"]["a"] == len(copied.windows(3, 1, streams=COPIES))  # what all copies have
+    # Windows come as they do without copies, and ranks share them with their copies.
+    ranks = [Mixture([part], seqlen=3, seed=4, rank=rank, world_size=2) for rank in range(2)]
+    shares = [windows_in(rank.draw(3)["x"]) for rank in ranks]
+    assert sum(shares, Counter()) == windows_in(mixture.draw(3)["x"])
+    drawn = Counter((pick.copy, int(row)) for pick in mixture.draw(3)["x"] for row in pick.starts)
+    assert drawn == Counter((p.copy, int(row)) for rank in ranks for p in rank.draw(3)["x"] for row in p.starts)
+    other = Mixture([part], seqlen=3, seed=5)
+    assert [p.copy for k in range(9) for p in other.draw(k)["x"]] != [
+        p.copy for k in range(9) for p in mixture.draw(k)["x"]
+    ]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"stream": "resnet50", "streams": ("pairs",)},
+        {"stream": "resnet50", "copies": {"pairs": COPIES}},
+        {"stream": "resnet50", "copies": {"resnet50": ()}},
+        {"streams": ("resnet50", "pairs"), "copies": {"resnet50": COPIES, "pairs": ("pairs",)}},
+        {"stream": "resnet50", "history": {"resnet50": 3}},
+    ],
+)
+def test_streams_and_copies_that_contradict_one_another_are_refused(copied, wrong):
+    with pytest.raises(ValueError, match="x: expected stream or streams"):
+        Part(name="x", splits={"a": copied}, count=1, fields=("kp_2d",), **wrong)
+
+
 # --------------------------------------------------------------------------------------------------- StreamRows
 
 

@@ -15,6 +15,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 import cache
+from cache import CropPolicy, Jitter
 from pipeline import datasets
 from pipeline.features import streams
 from pipeline.settings.file import LUIGI, Section
@@ -158,7 +159,6 @@ def test_every_file_that_a_page_about_the_code_names_exists(page: str) -> None:
 
 OWN = TYPES  # section -> its dataclass
 OPTIONS = {name: type(datasets.get(name)) for name in datasets.DATASETS if dataclasses.fields(datasets.get(name))}
-OPTIONS |= {name: streams.find(name) for name in streams.STREAMS if name != "resnet50"}  # whose are in [features]
 
 
 def documented_settings(section: str) -> dict[str, dict[str, str]]:
@@ -187,6 +187,26 @@ def test_every_setting_is_there_with_its_default(section: str) -> None:
             assert documented[field.name]["default"] == "required"
         else:
             assert value(spec, field.name, documented[field.name]["default"]) == field.default, field.name
+
+
+def test_every_option_of_a_stream_is_there_with_its_default() -> None:
+    page = sections(document("settings.md"))["Options of streams"]
+    rows = list(tables(page, "of"))
+    for kind in streams.STREAMS:
+        spec = streams.find(kind)
+        here = {
+            row["key"].strip("`"): row["default"].strip("`")
+            for row in rows
+            if kind in row["of"].replace("`", "").split(", ")
+        }
+        expected = [field for field in dataclasses.fields(spec) if field.name != "crop" and kind != "resnet50"]
+        assert list(here) == [field.name for field in expected]
+        for field in expected:
+            if here[field.name] != "required":
+                assert value(spec, field.name, here[field.name]) == field.default, (kind, field.name)
+    for field in (*dataclasses.fields(CropPolicy), *dataclasses.fields(Jitter)):
+        if field.name != "copy":
+            assert f"`{field.name}`" in page
 
 
 def test_every_setting_of_training_is_there_with_the_presets_values() -> None:

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from cache import CropPolicy, Jitter
 from pipeline import datasets
 from pipeline.errors import ConfigError
+from pipeline.features import streams
 from pipeline.features.spec import Resources
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.crops import Crops
+from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.features.weights import WeightsSpec
 from pipeline.settings import sections
 from tasks import evaluation, settings
 from tasks.settings import VIBE, model_settings
@@ -63,6 +67,12 @@ def test_values_arrive_in_their_types_and_paths_below_the_files_folder(tmp_path:
     assert loaded.stream.crops == "small"
     assert loaded.stream.resources == Resources(Machine("cuda", 64, compile=True), workers=5, timeout=9)
     assert loaded.dask.scheduler == "tcp://node:8786"
+    own = "[features]\nweights = untrained:2\nalso = homography j1\n[homography]\nfit = plain\n"
+    loaded = load(tmp_path, GOOD + own + "[j1]\nkind = resnet50\ncrop = jitter:1 seed:4\n")
+    pairs, jittered = loaded.also
+    assert (pairs.name, pairs.stream) == ("homography", streams.get("homography", fit="plain"))
+    crop = CropPolicy(jitter=Jitter(copy=1, seed=4))
+    assert (jittered.name, jittered.stream) == ("j1", ResNet50(weights=WeightsSpec("untrained", "2"), crop=crop))
     loaded = load(tmp_path, GOOD + "[features]\nstream = small\nkind = crops\n[crops]\nquality = 80\n")
     assert (loaded.stream.name, loaded.stream.stream, loaded.stream.crops) == ("small", Crops(quality=80), "")
 
@@ -134,6 +144,14 @@ def test_a_mistake_is_reported_with_its_line_and_what_was_expected(
         ("[features]\nkind = crops\nprecision = fast\n", r"line 19 \[features\] precision: is for kind = resnet50"),
         ("[features]\nkind = crops\n[crops]\nquality = good\n", r"line 20 .*quality = good: expected a whole"),
         ("[features]\ncrops = crops\n[crops]\nquality = 101\n", r"line 20 \[crops\] quality 101: expected"),
+        ("[features]\nalso = colours\n", r"line 18 .*'colours'.* Name its kind in a section \[colours\]"),
+        ("[features]\nalso = crops crops\n", r"line 18 .* stream 'crops' is named twice"),
+        (
+            "[features]\nalso = j1\n[j1]\nkind = resnet50\ncrop = jitter:0\n",
+            r"line 21 \[j1\] crop = jitter:0: expected a",
+        ),
+        ("[features]\nalso = j1\n[j1]\nkind = resnet50\nweights = untrained:1\n", r"line 21 .*weights: unknown key"),
+        ("[j1]\nkind = resnet50\n", r".*\[j1\]: unknown section"),
         ("[crops]\nquality = 90\n", r".*\[crops\] has options of a stream, but .* kind is resnet50"),
         ("[resnet50]\nweights = untrained:1\n", r".*\[resnet50\] weights: .*\[features\]"),
         ("[dask]\nschedular = x\n", r"line 18 \[dask\] schedular: unknown key; did you mean 'scheduler'\?"),

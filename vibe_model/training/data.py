@@ -8,8 +8,9 @@ until the device widens them, which is exact: half the bytes to read, to keep an
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ from vibe_model.training.feature_table import (
     NOT_IN_MEMORY,
     FeatureTable,
     TableProgress,
-    feature_type,
+    field_type,
     load_feature_table,
 )
 
@@ -41,6 +42,28 @@ FIELDS: Final = {  # of each part
     "motion": ("theta",),
 }
 ROWS: Final = "rows"  # instead of `features` where a table has these: (B,) int64, each window's first row in the table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What a model reads of every window that goes through it, where that is more than `features` of one stream.
+
+    streams: several, in the place of `features`: batches have each by its name, (B, h + T, dim), and its flags,
+    (B, h + T), as `<stream>_ok`. history: of some of these, h. copies: of one of `streams`, or of the configured
+    stream, others that are read in its place: each window takes one of them, by its step and place alone.
+    """
+
+    streams: tuple[str, ...] = ()
+    history: Mapping[str, int] = field(default_factory=dict)
+    copies: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def fields(self, part: str) -> tuple[str, ...]:
+        """What is read of a part's windows."""
+        own = tuple(f"{name}{end}" for end in ("", "_ok") for name in self.streams)
+        return tuple(found for name in FIELDS[part] for found in (own if own and name == "features" else (name,)))
+
+
+FEATURES: Final = Inputs()  # of the configured stream, alone
 
 
 class Batch(NamedTuple):
@@ -59,11 +82,19 @@ class Batches(Dataset[Batch]):
     spawned. Spawned ones open the splits again, and raise CacheChanged if there has been a commit since. With
     `world_size` ranks, each has its share of every batch; see `cache.mixture.Mixture`.
 
-    splits: every split of the configuration, open. Raises CacheError for a part without a window, DataError for splits
-    that cannot be trained on.
+    splits: every split of the configuration, open. inputs: what the model reads. Raises CacheError for a part without a
+    window, DataError for splits that cannot be trained on.
     """
 
-    def __init__(self, config: RunConfig, splits: Mapping[str, Split], *, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        splits: Mapping[str, Split],
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        inputs: Inputs = FEATURES,
+    ) -> None:
         self._n_steps = config.epochs * config.iterations
         if config.batch_size < world_size:  # a mean over no window is none
             raise ConfigError(
@@ -74,8 +105,11 @@ class Batches(Dataset[Batch]):
                 name=name,
                 splits={split: splits[split] for split in config.part(name)},
                 count=count,
-                fields=FIELDS[name],
-                stream=config.streams.get(config.part(name)[0]) if "features" in FIELDS[name] else None,
+                fields=inputs.fields(name),
+                stream=config.streams.get(config.part(name)[0]) if "features" in inputs.fields(name) else None,
+                streams=inputs.streams if "features" in FIELDS[name] else (),
+                history=inputs.history if "features" in FIELDS[name] else {},
+                copies=inputs.copies if "features" in FIELDS[name] else {},
                 stride=config.stride,
                 strides=config.strides,
                 weights=config.window_weights,
@@ -142,7 +176,7 @@ class Batches(Dataset[Batch]):
         end = 0
         for part, size in sizes.items():
             here = slice(end, end := end + size)
-            out[part] = {name: labels[name][here] for name in FIELDS[part] if name in labels}
+            out[part] = {name: labels[name][here] for name in mixture.parts[part].fields if name in labels}
         if "motion" in picks:
             out["motion"] = {"theta": np.empty((mixture.sizes["motion"], mixture.seqlen, 85), np.float32)}
         mixture.read(picks, out)
@@ -157,9 +191,12 @@ class Batches(Dataset[Batch]):
         labels: Arrays = {"kp_2d": np.empty((*shape, 49, 3), np.float32)}
         for name, rest in (("kp_3d", (49, 3)), ("theta", (85,)), ("w_3d", ()), ("w_smpl", ())):
             labels[name] = np.zeros((*shape, *rest), np.float32)
-        if self._rows is None:
-            size, dtype = feature_type(self.mixture)
-            labels["features"] = np.empty((*shape, size), dtype)
+        if self._rows is not None:
+            return labels
+        for part in self.mixture.parts.values():
+            for name in (name for name in part.fields if name not in labels):  # of streams: all parts have them
+                size, dtype = field_type(self.mixture, name)
+                labels[name] = np.empty((n_windows, part.n_before(name) + self.mixture.seqlen, *size), dtype)
         return labels
 
 

@@ -51,7 +51,7 @@ class FeatureTable:
         """Read every row, many at once, and report how many there are by then. where: the table is, as text."""
         parts = [part for part in mixture.parts.values() if part.stream is not None]
         sources = {name: (split, part.stream) for part in parts for name, split in part.splits.items()}
-        _, dtype = feature_type(mixture)
+        _, dtype = field_type(mixture)
         for name, starts in self.rows.batches():
             split, stream = sources[name]
             windows = np.stack([starts, starts + self.rows.seqlen], axis=1)
@@ -73,8 +73,14 @@ def load_feature_table(
     if hold == "none":
         return None, NOT_IN_MEMORY
     report = report or (lambda _: None)
+    if any(part.streams or part.copies for part in mixture.parts.values()):
+        if hold != "auto":
+            raise ConfigError(f"hold = {hold}: expected one stream without copies, found several. Use hold = none.")
+        where = f"{NOT_IN_MEMORY}: they are of several streams"
+        report(TableProgress(where))
+        return None, where
     rows = mixture.stream_rows()
-    size, dtype = feature_type(mixture)
+    (size,), dtype = field_type(mixture)
     needed = rows.total * size * dtype.itemsize
     cpu = torch.device("cpu")
     sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes of one machine have a table each in its RAM
@@ -99,10 +105,10 @@ def load_feature_table(
     )
 
 
-def feature_type(mixture: Mixture) -> tuple[int, np.dtype[Any]]:
-    """(numbers of a feature, the dtype that holds those of all parts exactly)."""
-    found = [fields["features"] for fields in mixture.fields.values() if "features" in fields]
-    return found[0][0][0], np.result_type(*(dtype for _, dtype in found))
+def field_type(mixture: Mixture, name: str = "features") -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """(what follows (B, T) in a field, the dtype that holds it exactly in all parts)."""
+    found = [fields[name] for fields in mixture.fields.values() if name in fields]
+    return found[0][0], np.result_type(*(dtype for _, dtype in found))
 
 
 def free_memory(device: torch.device) -> int:

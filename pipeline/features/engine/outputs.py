@@ -29,6 +29,7 @@ from pipeline.features.streams.base import (
     PairStream,
     Stream,
     policy_of,
+    region_of,
 )
 
 MOST_PERSONS: Final = 256  # of a frame that are cropped at once
@@ -128,7 +129,7 @@ class OpenOutput(Generic[T]):
 
 def _region(policy: CropPolicy) -> tuple[slice, slice]:
     """Rows and columns of a crop that a network sees."""
-    height, width = policy.region or (policy.size, policy.size)
+    height, width = region_of(policy)
     top, left = (policy.size - height) // 2, (policy.size - width) // 2
     return slice(top, top + height), slice(left, left + width)
 

@@ -1,15 +1,16 @@
-"""A ResNet-50 run on CPU or GPU, in batches and in several threads.  crops -> [network] -> features
+"""Networks run on CPU or GPU, in batches and in several threads.  crops -> [network] -> features
 
-Importing this imports torch: `pipeline.features.streams.resnet50` does so when there is something to compute.
+Importing this imports torch: `pipeline.features.streams` do so when there is something to compute.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,20 +18,31 @@ from torchvision.models.resnet import ResNet
 
 from pipeline.errors import ConfigError
 from pipeline.features.networks import backbones
-from pipeline.features.networks.cpu import CpuNetwork
+from pipeline.features.networks.backbones import Loaded
+from pipeline.features.networks.base import WHOLE, Network, Normalisation, PlainNetwork, chosen_device, compute
+from pipeline.features.networks.cpu import CpuNetwork, OneByOne, bf16_is_native
 from pipeline.features.networks.cuda import CudaNetwork
-from pipeline.features.networks.resnet import Network
+from pipeline.features.networks.resnet import folded
 from pipeline.features.streams.base import Machine
 from pipeline.features.weights import WeightsSpec
 from pipeline.synthetic import calibration_crops
 
-__all__ = ["Network", "chosen_device", "compute", "load"]
+__all__ = ["Network", "chosen_device", "compute", "load", "run"]
 
-CALIBRATION_CROPS: Final = 96  # rendered crops from which an untrained network's output is standardised
+CALIBRATION_CROPS: Final = 96  # rendered crops from which an untrained ResNet-50's output is standardised
+COMPARED_CROPS: Final = 4  # rendered crops of which fast features are compared with exact ones
+LEAST_COSINE: Final = 0.9999  # of fast and exact features
 
 
-def load(weights: WeightsSpec, precision: str, machine: Machine, recorded: Mapping[str, Any] | None) -> Network:
-    """The network on its device. `recorded`: provenance of the rows that the stream has already, if any.
+def load(
+    weights: WeightsSpec,
+    precision: str,
+    machine: Machine,
+    recorded: Mapping[str, Any] | None,
+    region: tuple[int, int] = WHOLE,
+) -> Network:
+    """A ResNet-50 on its device, for crops of `region` (height, width) px. `recorded`: provenance of the rows that the
+    stream has already, if any.
 
     An untrained network's features have a mean near 9 and vary by 0.25 over poses, so its output is standardised by
     statistics over rendered crops, or by the recorded ones. Real weights are never standardised.
@@ -41,44 +53,75 @@ def load(weights: WeightsSpec, precision: str, machine: Machine, recorded: Mappi
     network, provenance = backbones.load(weights)
     running: Network
     if device.type == "cuda":
-        running = CudaNetwork(network, device, fast=fast, batch_size=machine.batch_size, compiled=machine.compile)
+        loaded = Loaded(folded(network), provenance, region, Normalisation(region[1]), dim=2048)
+        running = _on_cuda(loaded, device, machine, fast=fast)
     else:
-        running = CpuNetwork(network, fast=fast, batch_size=machine.batch_size, threads=machine.threads)
+        size, threads = machine.batch_size, machine.threads
+        running = CpuNetwork(network, fast=fast, batch_size=size, threads=threads, region=region)
     if weights.stand_in:
-        statistics = (recorded or {}).get("standardisation") or _statistics(network)
+        statistics = (recorded or {}).get("standardisation") or _statistics(network, region)
         running.mean, running.std = (np.array(statistics[name], np.float32) for name in ("mean", "std"))
         provenance["standardisation"] = dict(statistics)
     running.provenance = {**provenance, "arithmetic": running.arithmetic, "device": running.device}
     return running
 
 
-def chosen_device(text: str) -> torch.device:
-    """What `auto`, `cpu`, `cuda` or `cuda:1` means here. Raises ConfigError for a device that does not exist."""
-    has_cuda = torch.cuda.is_available()
-    if text == "auto":
-        return torch.device("cuda" if has_cuda else "cpu")
-    kind, _, number = text.partition(":")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", text):
-        raise ConfigError(f"device {text!r}: expected auto, cpu, cuda, or one of several GPUs, as cuda:1")
-    if kind == "cuda" and not has_cuda:
-        raise ConfigError(f"device {text!r}: torch {torch.__version__} finds no CUDA device here. Use cpu or auto.")
-    if number and int(number) >= torch.cuda.device_count():
-        raise ConfigError(f"device {text!r}: there are {torch.cuda.device_count()} CUDA devices here, from cuda:0")
-    return torch.device(text)
+def run(load: Callable[[], Loaded], precision: str, machine: Machine) -> Network:
+    """Any other network on its device: fp32 where `precision` is exact, bf16 where it is fast and the device has it.
+
+    Raises what `load` does, and ConfigError for a device that does not exist and for a network whose fast features do
+    not point where the exact ones do: a cosine of at least 0.9999 over a few rendered crops.
+    """
+    device = chosen_device(machine.device)
+    loaded = load()
+    fast = precision == "fast" and (device.type == "cuda" or bf16_is_native())
+    running = _on_device(loaded, device, machine, fast=False)
+    if fast:
+        exact, loaded = running, replace(loaded, network=copy.deepcopy(loaded.network).cpu())
+        running = _on_device(loaded, device, machine, fast=True)
+        _check_fast(exact, running, str(loaded.provenance["network"]))
+    running.provenance = {**loaded.provenance, "arithmetic": running.arithmetic, "device": running.device}
+    return running
 
 
-def compute(computer: Network, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Any number of crops (N, 224, 224, 3), N > 0 -> (N, dim), in the computer's number of threads."""
-    filled = np.zeros((-len(crops) % computer.batch_size + len(crops), *crops.shape[1:]), np.uint8)
-    filled[: len(crops)] = crops
-    with ThreadPoolExecutor(computer.lanes) as lanes:
-        features = list(lanes.map(computer, np.split(filled, len(filled) // computer.batch_size)))
-    return np.concatenate(features)[: len(crops)]
+def _on_device(loaded: Loaded, device: torch.device, machine: Machine, *, fast: bool) -> Network:
+    if device.type == "cuda":
+        return _on_cuda(loaded, device, machine, fast=fast)
+    dtype = torch.bfloat16 if fast else torch.float32
+    network = PlainNetwork(loaded.network, dtype, channels_last=True, normalisation=loaded.normalisation)
+    return OneByOne(network, loaded.region, batch_size=machine.batch_size, threads=machine.threads)
 
 
-def _statistics(network: ResNet) -> dict[str, list[float]]:
+def _on_cuda(loaded: Loaded, device: torch.device, machine: Machine, *, fast: bool) -> CudaNetwork:
+    size, normalisation = machine.batch_size, copy.deepcopy(loaded.normalisation)  # moved there
+    how: dict[str, Any] = {"fast": fast, "batch_size": size, "compiled": machine.compile}
+    return CudaNetwork(loaded.network, device, **how, region=loaded.region, normalisation=normalisation)
+
+
+def _rendered(n: int, region: tuple[int, int]) -> NDArray[np.uint8]:
+    """`calibration_crops` as (n, height, width, 3): resized to the longer side, and the middle of that."""
+    (height, width), side, crops = region, max(region), calibration_crops(n)
+    if side != crops.shape[1]:
+        crops = np.stack([cv2.resize(crop, (side, side)) for crop in crops]).astype(np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    return np.ascontiguousarray(crops[:, top : top + height, left : left + width])
+
+
+def _check_fast(exact: Network, fast: Network, name: str) -> None:
+    crops = _rendered(COMPARED_CROPS, exact.region)
+    a, b = (compute(network, crops).astype(np.float64) for network in (exact, fast))
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    least = float(((a * b).sum(axis=1) / lengths).min())
+    if not least >= LEAST_COSINE:
+        raise ConfigError(
+            f"precision fast: {name} in bf16 differs too much from fp32: the smallest cosine over {COMPARED_CROPS} "
+            f"rendered crops is {least:.6f}, expected at least {LEAST_COSINE}. Set precision = exact."
+        )
+
+
+def _statistics(network: ResNet, region: tuple[int, int]) -> dict[str, list[float]]:
     """Mean and standard deviation of each feature over rendered crops, rounded: they read back exactly."""
-    exact = CpuNetwork(network, fast=False, batch_size=0, threads=0)
-    features = compute(exact, calibration_crops(CALIBRATION_CROPS)).astype(np.float64)
+    exact = CpuNetwork(network, fast=False, batch_size=0, threads=0, region=region)
+    features = compute(exact, _rendered(CALIBRATION_CROPS, region)).astype(np.float64)
     mean, std = features.mean(axis=0), features.std(axis=0, ddof=1).clip(min=1e-4)
     return {"mean": [float(f"{x:.6g}") for x in mean], "std": [float(f"{x:.6g}") for x in std]}

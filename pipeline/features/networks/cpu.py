@@ -1,4 +1,4 @@
-"""A ResNet-50 on the CPU: a batch a core, by oneDNN's fused convolutions.  crops -> [network] -> features
+"""Networks on the CPU, a batch a core; a ResNet-50 by oneDNN's fused convolutions.  crops -> [network] -> features
 
 Bias, residual sum and ReLU take one pass over the memory. These are the operators that torch's own compiler uses for
 CPUs; called by hand they need no C++ compiler on the machine, and no minute of compilation.
@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.models.resnet import ResNet
 
-from pipeline.crops import CROP_SIZE
-from pipeline.features.networks.resnet import GlobalMean, Network, Normalisation, PlainNetwork, folded
+from pipeline.features.networks.base import WHOLE, Network, Normalisation, PlainNetwork
+from pipeline.features.networks.resnet import GlobalMean, folded
 
 BATCH_SIZE: Final = 16  # no larger one is faster, and what is between two layers still fits the caches
+SMALL_BATCH: Final = 8  # of networks that compute a crop at a time: large ones take seconds for each
 
 
 class CpuNetwork(Network):
@@ -28,22 +29,42 @@ class CpuNetwork(Network):
     `fast` uses bf16 where the CPU has it. Otherwise fp32, in batches of one size, whatever `batch_size`.
     """
 
-    def __init__(self, network: ResNet, *, fast: bool, batch_size: int, threads: int) -> None:
-        super().__init__((batch_size if fast else 0) or BATCH_SIZE, threads or len(os.sched_getaffinity(0)))
+    def __init__(
+        self, network: ResNet, *, fast: bool, batch_size: int, threads: int, region: tuple[int, int] = WHOLE
+    ) -> None:
+        super().__init__((batch_size if fast else 0) or BATCH_SIZE, threads or len(os.sched_getaffinity(0)), region)
         self.device = "cpu"
         self._forward: FusedNetwork | PlainNetwork
         if fused_available():
             dtype = torch.bfloat16 if fast and bf16_is_native() else torch.float32
-            self._forward = FusedNetwork(network, dtype, self.batch_size)
+            self._forward = FusedNetwork(network, dtype, self.batch_size, region)
             self.arithmetic = f"{'bf16' if dtype == torch.bfloat16 else 'fp32'}, oneDNN's fused convolutions"
         else:
-            self._forward = PlainNetwork(network, torch.float32, channels_last=True)
+            pixels = Normalisation(region[1])
+            self._forward = PlainNetwork(folded(network), torch.float32, channels_last=True, normalisation=pixels)
             self.arithmetic = "fp32, layer by layer"
 
     @torch.inference_mode()
     def _compute(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         features: NDArray[np.float32] = self._forward(torch.from_numpy(crops)).numpy()
         return features
+
+
+class OneByOne(Network):
+    """Any network on the CPU, a crop at a time: whatever kernels torch chooses, a row's bits depend on its crop alone.
+
+    `threads` batches at a time (0: one a core), each computed by one thread.
+    """
+
+    def __init__(self, network: PlainNetwork, region: tuple[int, int], *, batch_size: int, threads: int) -> None:
+        super().__init__(batch_size or SMALL_BATCH, threads or len(os.sched_getaffinity(0)), region)
+        self.device = "cpu"
+        self.arithmetic = f"{'bf16' if network.dtype == torch.bfloat16 else 'fp32'}, layer by layer"
+        self._forward = network
+
+    @torch.inference_mode()
+    def _compute(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.concatenate([self._forward(torch.from_numpy(crop[None])).numpy() for crop in crops])
 
 
 _OPERATORS: Final = ("_reorder_convolution_weight", "_convolution_pointwise", "_convolution_pointwise_")
@@ -68,13 +89,13 @@ def bf16_is_native() -> bool:
 
 
 class FusedNetwork:
-    """uint8 crops (batch_size, 224, 224, 3) RGB -> features (batch_size, 2048) float32."""
+    """uint8 crops (batch_size, height, width, 3) RGB -> features (batch_size, 2048) float32."""
 
-    def __init__(self, network: ResNet, dtype: torch.dtype, batch_size: int) -> None:
+    def __init__(self, network: ResNet, dtype: torch.dtype, batch_size: int, region: tuple[int, int]) -> None:
         network = folded(network).to(dtype, memory_format=torch.channels_last)
         self._dtype = dtype
-        self._normalisation, self._mean = Normalisation(), GlobalMean()
-        self._first = _Convolution(network.conv1, (batch_size, 3, CROP_SIZE, CROP_SIZE))
+        self._normalisation, self._mean = Normalisation(region[1]), GlobalMean()
+        self._first = _Convolution(network.conv1, (batch_size, 3, *region))
         self._pool = network.maxpool
         shape = _after(network.maxpool, self._first.output)
         self._blocks: list[_Block] = []

@@ -1,4 +1,4 @@
-"""A ResNet-50 on a GPU: while one batch is computed, the next is copied there.  crops -> [network] -> features"""
+"""A network on a GPU: while one batch is computed, the next is copied there.  crops -> [network] -> features"""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Final, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchvision.models.resnet import ResNet
+from torch import nn
 
 from pipeline.errors import PipelineError
-from pipeline.features.networks.resnet import Network, PlainNetwork
+from pipeline.features.networks.base import WHOLE, Network, Normalisation, PlainNetwork
 
 FAST_BATCH: Final = 256
 EXACT_BATCH: Final = 64
@@ -27,8 +27,18 @@ class CudaNetwork(Network):
     Crops go to the GPU as bytes and are normalised there.
     """
 
-    def __init__(self, network: ResNet, device: torch.device, *, fast: bool, batch_size: int, compiled: bool) -> None:
-        super().__init__((batch_size or FAST_BATCH) if fast else EXACT_BATCH, 2 if fast else 1)
+    def __init__(
+        self,
+        network: nn.Module,
+        device: torch.device,
+        *,
+        fast: bool,
+        batch_size: int,
+        compiled: bool,
+        region: tuple[int, int] = WHOLE,
+        normalisation: Normalisation | None = None,
+    ) -> None:
+        super().__init__((batch_size or FAST_BATCH) if fast else EXACT_BATCH, 2 if fast else 1, region)
         self.device = str(torch.cuda.get_device_name(device))
         compiled = compiled and fast
         self.arithmetic = "fp32 without TF32, deterministic"
@@ -36,14 +46,16 @@ class CudaNetwork(Network):
             self.arithmetic = "bf16, compiled" if compiled else "bf16, layer by layer"
         self._device = device
         self._memory: NDArray[np.uint8] | None = None
-        self._forward: Callable[[torch.Tensor], torch.Tensor] = on_device(network, device, fast=fast)
+        self._forward: Callable[[torch.Tensor], torch.Tensor] = on_device(
+            network, device, fast=fast, normalisation=normalisation
+        )
         if compiled:
             self._forward = torch.compile(self._forward, mode="max-autotune-no-cudagraphs", dynamic=False)
         self._copied, self._counting = 0.0, threading.Lock()
         self._of_thread = threading.local()
         self._flags = Together(lambda: cudnn_flags(fast=fast))
         # What is compiled is compiled here, once, and not in two threads at the same time.
-        self(np.zeros((self.batch_size, 224, 224, 3), np.uint8))
+        self(np.zeros((self.batch_size, *region, 3), np.uint8))
 
     def adopt(self, memory: NDArray[np.uint8]) -> None:
         """Pin the memory: only from there can the GPU copy crops while it computes. Raises PipelineError."""
@@ -91,10 +103,12 @@ class CudaNetwork(Network):
         return stream
 
 
-def on_device(network: ResNet, device: torch.device, *, fast: bool) -> PlainNetwork:
-    """The network in the precision's format, copied to the device."""
+def on_device(
+    network: nn.Module, device: torch.device, *, fast: bool, normalisation: Normalisation | None = None
+) -> PlainNetwork:
+    """The network, changed to the precision's format and moved to the device."""
     dtype = torch.bfloat16 if fast else torch.float32
-    return PlainNetwork(network, dtype, channels_last=fast).to(device)
+    return PlainNetwork(network, dtype, channels_last=fast, normalisation=normalisation).to(device)
 
 
 def cudnn_flags(*, fast: bool) -> AbstractContextManager[None]:

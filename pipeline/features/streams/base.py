@@ -91,7 +91,6 @@ class Stream(ABC):
 
     kind: ClassVar[str]
     version: ClassVar[int] = 1  # raised by hand whenever the same crops would give something else
-    dim: ClassVar[int]  # numbers a row; 0 for bytes
     dtype: ClassVar[str]  # float16, float32 or bytes
 
     def __str__(self) -> str:
@@ -105,6 +104,11 @@ class Stream(ABC):
     def needs(self) -> tuple[str, ...]:
         """The columns that a split must have; others are without this stream."""
         return ("frame_index", "bbox")
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """Numbers a row, 0 for bytes: a class variable, or an option where it depends on others."""
 
     @property
     def stand_in(self) -> bool:
@@ -124,6 +128,11 @@ class Stream(ABC):
         if "crop" in options:
             options["crop"] = CropPolicy.from_dict(options["crop"])
         return cls(**options) if options.keys() <= {f.name for f in fields(cls)} else None
+
+
+def region_of(crop: CropPolicy) -> tuple[int, int]:
+    """(height, width) px of what a computer is given of a crop."""
+    return crop.region or (crop.size, crop.size)
 
 
 def crop_identity(crop: CropPolicy) -> dict[str, Any]:

@@ -51,16 +51,13 @@ class Homography(PairStream):
             least = homography.least_side(self.finest_scale)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        side = min(self.crop.region or (self.crop.size, self.crop.size))
-        if side < least:
+        if self.crop.region is not None:
+            raise ConfigError("crop with a region: a homography is of the whole crop; give the size alone")
+        if self.crop.size < least:
             raise ConfigError(
-                f"crop of {side} px: expected at least {least} px at finest_scale {self.finest_scale}, below which no "
-                "flow is computed"
+                f"crop of {self.crop.size} px: expected at least {least} px at finest_scale {self.finest_scale}, below "
+                "which no flow is computed"
             )
-
-    def __str__(self) -> str:
-        scale = f" at scale {self.finest_scale}" if self.flow == "dis" else ""
-        return f"flow {self.flow}{scale}, fit {self.fit}"
 
     @property
     def provenance(self) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, get_args
 
 from cache import CropPolicy
 from pipeline.errors import ConfigError
-from pipeline.features.streams.base import Machine, NumberStream, crop_identity
+from pipeline.features.streams.base import Machine, NumberStream, crop_identity, region_of
 from pipeline.features.weights import WeightsSpec
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ class ResNet50(NumberStream):
         Raises ConfigError for a device that does not exist, and what `networks.backbones.load` raises.
         """
         standardisation = json.dumps((recorded or {}).get("standardisation"))
-        return _load(self.weights, json.dumps(self.weights.identity()), self.precision, machine, standardisation)
+        content = json.dumps(self.weights.identity())
+        return _load(self.weights, content, self.precision, machine, standardisation, region_of(self.crop))
 
 
 @functools.lru_cache(maxsize=1)
@@ -78,7 +79,8 @@ def _load(
     precision: str,
     machine: Machine,
     standardisation: str,
+    region: tuple[int, int],
 ) -> Network:
     from pipeline.features import networks
 
-    return networks.load(weights, precision, machine, {"standardisation": json.loads(standardisation)})
+    return networks.load(weights, precision, machine, {"standardisation": json.loads(standardisation)}, region)

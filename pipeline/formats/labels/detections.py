@@ -23,8 +23,9 @@ AGAIN: Final = "Run the detector on this video again."
 EXPORT: Final = "Export one of the joint orders in docs/datasets/kinetics.md: x, y and score of each joint in pixels."
 ALPHAPOSE_NAMES: Final = ("alphapose-results.json",)  # its own; or as the video is called
 ONE_VIDEO: Final = "Have the files of one video, and of one run of the detector, in a folder."
-_NUMBERED: Final = re.compile(r"(?P<name>(?:.*\D)?)(?P<number>\d{1,12})(?:_keypoints)?\.json", re.DOTALL)
-_FRAME_NUMBER: Final = re.compile(r"\d+")
+COCO_FORMAT: Final = "Export a list of results, as AlphaPose does without --format."
+_NUMBERED: Final = re.compile(r"(?P<name>(?:.*\D)?)(?P<number>[0-9]{1,18})(?:_keypoints)?\.json", re.DOTALL)
+_PICTURE: Final = re.compile(r"(?P<name>(?:.*\D)?)(?P<number>[0-9]{1,18})", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,11 @@ class Detections:
 
 
 def openpose_files(folder: Path, video: str = "") -> list[tuple[int, Path]]:
-    """(frame, file) for OpenPose's `<video>_<12 digits>_keypoints.json`, in order; empty where there is no JSON.
+    """(frame, file) for OpenPose's `<video>_<12 digits>_keypoints.json`, in order; empty where there is nothing.
 
     Other names that end in a number are read too, if all files have the same: `000.json`, `cam01.0000.json`. Files of
-    AlphaPose are passed over. Raises RawDataError where the folder has JSON of which none is OpenPose's of this video,
-    or files of several names.
+    AlphaPose are passed over. Raises RawDataError where the folder has files or folders of which none is OpenPose's of
+    this video, or files of several names.
     """
     numbered: dict[str, list[tuple[int, Path]]] = {}
     odd = []
@@ -57,7 +58,7 @@ def openpose_files(folder: Path, video: str = "") -> list[tuple[int, Path]]:
             continue
         if match := _NUMBERED.fullmatch(name):
             numbered.setdefault(match["name"], []).append((int(match["number"]), folder / name))
-        elif name.endswith(".json"):
+        else:
             odd.append(name)
     for own in numbered.values():  # AlphaPose's results are called as the video, which may end in a number
         if [file.name for _, file in own] == [f"{video}.json"]:
@@ -67,8 +68,8 @@ def openpose_files(folder: Path, video: str = "") -> list[tuple[int, Path]]:
     found = numbered.get(f"{video}_") or (numbered.popitem()[1] if len(numbered) == 1 else [])
     if not found and (numbered or odd) and not alphapose:
         names = sorted([files[0][1].name for files in numbered.values()] + odd)
-        expected = f"{video}_<12 digits>_keypoints.json, or any name that ends in the frame's number"
-        found_names = f"{len(names)} kinds of names, such as {', '.join(names[:3])}"
+        expected = f"{video}_<12 digits>_keypoints.json, or any one name that ends in the frame's number"
+        found_names = f"several: {', '.join(names[:3])}" if len(names) > 1 else names[0]
         raise RawDataError(folder, "keypoints", expected=expected, found=found_names, do=ONE_VIDEO)
     numbers = Counter(number for number, _ in found)
     if twice := sorted(number for number, times in numbers.items() if times > 1):
@@ -95,10 +96,20 @@ def read_alphapose(file: Path) -> Detections:
     """A video's results in one list. Raises RawDataError when it is not AlphaPose's format."""
     results = load_json(file, do=AGAIN)
     if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
-        raise RawDataError(file, "file", expected="a list of results", found=type(results).__name__, do=AGAIN)
+        do = COCO_FORMAT if isinstance(results, dict) else AGAIN
+        raise RawDataError(file, "file", expected="a list of results", found=kind(results), do=do)
     by_frame: dict[int, list[dict[str, Any]]] = {}
-    for result in results:
-        by_frame.setdefault(_frame_of(file, result), []).append(result)
+    before = ""
+    for i, result in enumerate(results):
+        name, frame = _picture_of(file, result)
+        before = name if i == 0 else before
+        if name != before:
+            expected, found = (
+                "pictures of one name but for the frame's number",
+                f"{before[:40]!r} and {name[:40]!r} before it",
+            )
+            raise RawDataError(file, "image_id", expected=expected, found=found, do=ONE_VIDEO)
+        by_frame.setdefault(frame, []).append(result)
     frames = sorted(by_frame)
     keypoints = [
         [_floats(file, "keypoints", result.get("keypoints")) for result in by_frame[frame]] for frame in frames
@@ -174,13 +185,17 @@ def _floats(file: Path, key: str, numbers: object) -> NDArray[np.float64]:
         raise RawDataError(file, key, expected=expected, found="one out of range", do=AGAIN) from error
 
 
-def _frame_of(file: Path, result: dict[str, Any]) -> int:
-    """AlphaPose names the frame by a picture it never wrote: "35.jpg" is frame 35."""
+def _picture_of(file: Path, result: dict[str, Any]) -> tuple[str, int]:
+    """AlphaPose names the frame by a picture, which it did not write for a video: "35.jpg" is frame 35.
+
+    Returns what is before the number, and the number.
+    """
     image = result.get("image_id")
-    digits = _FRAME_NUMBER.findall(Path(str(image)).stem) if isinstance(image, str | int) else []
-    if len(digits) != 1 or len(digits[0]) > 12:
-        raise RawDataError(file, "image_id", expected="a frame number such as '35.jpg'", found=kind(image), do=AGAIN)
-    return int(digits[0])
+    match = _PICTURE.fullmatch(Path(str(image)).stem) if isinstance(image, str | int) else None
+    if match is None:
+        expected = "a picture's name that ends in the frame's number, such as '35.jpg'"
+        raise RawDataError(file, "image_id", expected=expected, found=kind(image), do=AGAIN)
+    return match["name"], int(match["number"])
 
 
 def _identity(file: Path, idx: object) -> int:

@@ -22,10 +22,12 @@ from typing import Any
 
 import pytest
 
+import cache
 from pipeline import cluster
 from pipeline.cluster import Needs
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.extract import extract
+from pipeline.features import streams
+from pipeline.features.extract import extract, extract_together
 from pipeline.features.on_cluster import Share
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
@@ -303,6 +305,26 @@ def test_an_extraction_gives_the_same_bytes_as_on_one_machine(
     assert reported[-1] == (alone.computed, alone.computed)
     assert killed or done.meter.rows == alone.computed
     assert plan_extraction(tmp_path / "cluster", PENN, spec).up_to_date
+
+
+def test_streams_of_every_kind_together_give_the_same_bytes_as_one_after_the_other_here(
+    two: Cluster, jobs: Any, embedded: Any, into: Any, tmp_path: Path, small_shards: None
+) -> None:
+    raw = many_videos(embedded, tmp_path / "raw", 3)
+    resources = Resources(workers=1)
+    jittered = jobs.Means(crop=cache.CropPolicy(jitter=cache.Jitter(copy=1)))
+    made = {"means": jobs.Means(), "means.j1": jittered, "crops": Crops()}
+    made |= {kind: streams.get(kind) for kind in ("homography", "pose_2d")}
+    specs = [StreamSpec(name, stream, resources=resources) for name, stream in made.items()]
+    for root in (tmp_path / "alone", tmp_path / "cluster"):
+        into.convert(root, raw)
+    for spec in specs:
+        extract(plan_extraction(tmp_path / "alone", PENN, spec))
+    plans = [plan_extraction(tmp_path / "cluster", PENN, spec) for spec in specs]
+    done = extract_together(plans, scheduler=two.address)
+    assert into.tree(tmp_path / "cluster") == into.tree(tmp_path / "alone")
+    assert {one.computed for one in done} == {48}
+    assert {one.meter.frames for one in done[:4]} == {48}  # decoded once for all
 
 
 def test_rows_that_a_stream_has_already_are_carried_over_by_workers(

@@ -317,12 +317,11 @@ def test_files_that_are_not_openposes_are_named(raw: Path, content: str, words: 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"image_id": "frame.jpg"}, "'image_id': expected a frame number"),
-        ({"image_id": "1_2.jpg"}, "'image_id': expected a frame number"),
-        ({"image_id": None}, "'image_id': expected a frame number"),
+        ({"image_id": "frame.jpg"}, "'image_id': expected a picture's name"),
+        ({"image_id": None}, "'image_id': expected a picture's name"),
         (
             {"image_id": "x" * 10_000},
-            r"'image_id': expected a frame number such as '35.jpg', found a text 'x{40}'\.\.\.",
+            r"'image_id': expected .* such as '35.jpg', found a text 'x{40}'\.\.\.",
         ),
         ({"keypoints": [1, 2]}, "'keypoints': expected 51, 54.* numbers a person, found 2 entries"),
         ({"idx": "a"}, "'idx': expected a whole number"),
@@ -373,8 +372,47 @@ def test_files_of_any_one_numbered_name_are_read(raw: Path, name: str) -> None:
     assert track.frame_index.tolist() == list(range(30))
 
 
-@pytest.mark.parametrize("names", [["a.json"], ["keypoints.json", "b.json"], ["a_0.json", "b_0.json"]])
-def test_json_of_which_none_is_used_is_no_clip_without_keypoints(raw: Path, names: list[str]) -> None:
+def test_a_video_called_by_a_number_has_files_of_its_own_name(tmp_path: Path) -> None:
+    write_clip(tmp_path / "train/0001.mp4", 60)
+    folder = write_openpose(tmp_path, {t: [person()] for t in range(60)}, clip="0001")
+    for t, file in enumerate(sorted(folder.iterdir())):
+        file.rename(folder / f"{t:04d}.json")  # 0001.json would be AlphaPose's
+    account = read(tmp_path)[1]
+    assert (account["kept"], account["notes"]) == (60, [])
+
+
+def test_numbers_of_16_digits_are_names_of_videos_and_no_frames(tmp_path: Path) -> None:
+    write_clip(tmp_path / "train/1700000000000000.mp4", 60)
+    folder = write_openpose(tmp_path, {t: [person()] for t in range(60)}, clip="1700000000000000")
+    assert read(tmp_path)[1]["kept"] == 60
+    for t, file in enumerate(sorted(folder.iterdir())):
+        file.rename(folder / f"{1700000000000000 + 40000 * t}.json")  # times in microseconds
+    account = read(tmp_path)[1]
+    assert account["set_aside"] == "frame_count_mismatch"
+    assert "1700000002360000" in account["message"]
+
+
+def test_pictures_that_alphapose_names_share_what_is_before_the_number(raw: Path) -> None:
+    results = [result(t) | {"image_id": f"clip01_{t:06d}.jpg"} for t in range(30)]
+    write_alphapose(raw, results)
+    assert read(raw)[1]["kept"] == 30
+    write_alphapose(raw, [*results, result(0) | {"image_id": "clip02_000000.jpg"}])
+    account = read(raw)[1]
+    assert account["set_aside"] == "bad_label_file"
+    assert all(word in account["message"] for word in ("'clip01_'", "'clip02_'", "one video"))
+
+
+@pytest.mark.parametrize("people", [{"bodies": [{"joints": []}]}, {"people": [{"pose_keypoints_2d": []}]}])
+def test_alphaposes_other_formats_are_refused_with_the_option_to_leave_out(raw: Path, people: Any) -> None:
+    write_alphapose(raw, {f"{t}.jpg": people for t in range(30)})  # type: ignore[arg-type]
+    assert "without --format" in read(raw)[1]["message"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["a.json"], ["keypoints.json", "b.json"], ["a_0.json", "b_0.json"], ["a_0_keypoints.JSON"], ["a_0.json.gz"]],
+)
+def test_files_of_which_none_is_used_is_no_clip_without_keypoints(raw: Path, names: list[str]) -> None:
     folder = write_openpose(raw, {})
     for name in names:
         (folder / name).write_text("{}")

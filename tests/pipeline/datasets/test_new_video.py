@@ -81,7 +81,7 @@ def test_files_of_any_one_name_are_taken(video, tmp_path) -> None:
     (track,), _ = read(video, keypoints=folder)
     assert len(track.frame_index) == N
     (folder / "other_000000000000_keypoints.json").write_text('{"people": []}')
-    with pytest.raises(RawDataError, match="found 2 kinds of names, such as camera_0"):
+    with pytest.raises(RawDataError, match="found several: camera_0"):
         read(video, keypoints=folder)
 
 
@@ -136,6 +136,26 @@ def test_pictures_are_matched_by_their_names(tmp_path) -> None:
     (track,), _ = read(shots, keypoints=folder)
     np.testing.assert_array_equal(track.frame_index, np.arange(N))
     assert np.isnan(track.fps)
+
+
+@pytest.mark.parametrize("detector", ["alphapose", "openpose"])
+@pytest.mark.parametrize("frames", [range(1, N + 1), range(1, N)])
+def test_pictures_counted_from_1_are_matched_by_their_numbers(tmp_path, detector, frames) -> None:
+    (tmp_path / "shots").mkdir()
+    for i in range(1, N + 1):
+        cv2.imwrite(str(tmp_path / f"shots/{i:06d}.jpg"), np.full((240, 320, 3), 9, np.uint8))
+    labels = tmp_path / "k"
+    if detector == "alphapose":
+        labels.write_text(json.dumps([{"image_id": f"{i:06d}.jpg", "keypoints": person(i, "coco")} for i in frames]))
+    else:
+        labels.mkdir()
+        for i in frames:
+            content = {"people": [{"pose_keypoints_2d": person(i)}]}
+            (labels / f"{i:06d}.json").write_text(json.dumps(content))
+    (track,), _ = read(tmp_path / "shots", keypoints=labels)
+    assert track.frames.path(int(track.frame_index[0])).name == "000001.jpg"
+    assert len(track.frame_index) == len(frames)
+    np.testing.assert_allclose(track.kp_2d[:, :, 0].max(axis=1), [max(person(i)[::3]) for i in frames])
 
 
 # -------------------------------------------------------------------------------------------------------- boxes

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video, require_frames, require_in_picture
+from pipeline.datasets.pixels import (
+    DETECTED_OUTSIDE,
+    frames_there,
+    inputs,
+    pictures_or_video,
+    require_frames,
+    require_in_picture,
+)
 from pipeline.errors import RawDataError, reading_refused
 from pipeline.pixels.frames import Pictures, Video
 from pipeline.pixels.numbered import edit_list_start, n_frames, picture_pattern
@@ -206,6 +213,46 @@ def test_what_has_no_edit_list_begins_at_0(tmp_path: Path, kind: bytes) -> None:
     assert edit_list_start(tmp_path / "x.mp4") == edit_list_start(tmp_path / "none.mp4") == 0
 
 
+def box(kind: bytes, *content: bytes, wide: bool = False) -> bytes:
+    """A box of ISO/IEC 14496-12, with a size of 64 bits where `wide`."""
+    inner = b"".join(content)
+    return (1).to_bytes(4) + kind + (16 + len(inner)).to_bytes(8) + inner if wide else (
+        (8 + len(inner)).to_bytes(4) + kind + inner
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize(
+    ("edits", "start"),
+    [
+        (b"", 0),
+        (bytes(8), 0),  # no entry
+        (bytes(4) + (1).to_bytes(4), 0),  # one is announced, and missing
+        (bytes(7) + b"\1" + (9).to_bytes(4) + (50).to_bytes(4) + bytes(4), 2),
+        (b"\1" + bytes(6) + b"\1" + (9).to_bytes(8) + (50).to_bytes(8) + bytes(4), 2),  # version 1, of 64 bits
+        (bytes(7) + b"\2" + bytes(4) + b"\xff" * 4 + bytes(8) + (50).to_bytes(4) + bytes(4), 2),  # after a pause
+        (bytes(7) + b"\1" + b"\xff" * 4, 0),
+    ],
+)
+def test_edit_lists_of_all_forms_and_boxes_of_64_bits(tmp_path: Path, edits: bytes, start: float, wide: bool) -> None:
+    clock = box(b"mdhd", bytes(12), (25).to_bytes(4), bytes(8))
+    media = box(b"mdia", clock, box(b"hdlr", bytes(8) + b"vide" + bytes(12)), wide=wide)
+    track = box(b"trak", box(b"edts", box(b"elst", edits, wide=wide)), media, wide=wide)
+    content = box(b"ftyp", b"isom") + box(b"mdat", bytes(30), wide=wide) + box(b"moov", track, wide=wide)
+    (tmp_path / "x.mp4").write_bytes(content)
+    assert edit_list_start(tmp_path / "x.mp4") == start
+
+
+def test_labels_that_stop_before_the_end_of_a_cut_video_are_noted(video: Video) -> None:
+    cut_at_start(video.place, 20)
+    account = VideoAccount("x")
+    require_frames(Path("labels"), video, list(range(38)), account)
+    frames_there(video, 38, account)
+    assert [note for note in account.notes if "edit list" in note] == [
+        "the edit list hides the first 0.800 s: 40 of 60 frames decode, and labels count those"
+    ] * 2
+
+
 @pytest.mark.parametrize(
     ("frames", "every", "words"),
     [
@@ -307,6 +354,13 @@ def test_keypoints_that_are_not_in_the_picture_are_refused_with_the_likely_cause
 )
 def test_keypoints_in_the_picture_pass(keypoints) -> None:
     require_in_picture(Path("labels"), keypoints, (640, 480))
+
+
+def test_a_factor_of_2_in_the_picture_s_middle_is_refused_for_detectors() -> None:
+    keypoints = np.stack([standing("body_25", x, 240, scale=4) for x in np.linspace(250, 390, 30)])
+    require_in_picture(Path("labels"), keypoints, (640, 480), DETECTED_OUTSIDE)
+    with pytest.raises(RawDataError, match="another resolution"):
+        require_in_picture(Path("labels"), keypoints * [2, 2, 1], (640, 480), DETECTED_OUTSIDE)
 
 
 def test_refused_labels_can_be_read_on_to_show_them(video: Video) -> None:

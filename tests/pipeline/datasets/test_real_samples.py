@@ -9,6 +9,8 @@ from scipy.io import loadmat
 
 from pipeline import datasets
 from pipeline.accounting import Accounting
+from pipeline.pixels.frames import Video
+from pipeline.pixels.numbered import edit_list_start, n_frames
 
 SAMPLES = Path(__file__).parents[3].parent / "shared" / "data"
 pytestmark = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real samples are not beside the checkout")
@@ -36,9 +38,9 @@ def penn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Acco
     """The official labels with empty picture files beside them, and both splits' accounts."""
     raw = tmp_path_factory.mktemp("penn_action")
     shutil.copytree(SAMPLES / "penn_action/labels", raw / "labels")
-    for name, (_, n_frames, _, _) in PENN.items():
+    for name, (_, n_pictures, _, _) in PENN.items():
         (raw / "frames" / name).mkdir(parents=True)
-        for number in range(1, n_frames + 1):
+        for number in range(1, n_pictures + 1):
             (raw / "frames" / name / f"{number:06d}.jpg").touch()
     reports = {}
     for split in ("train", "test"):
@@ -50,11 +52,11 @@ def penn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Acco
 @pytest.mark.parametrize("name", PENN)
 def test_penn_labels_are_read_as_they_are(penn: tuple[Path, dict[str, Accounting]], name: str) -> None:
     raw, reports = penn
-    split, n_frames, kept, stored = PENN[name]
+    split, n_labels, kept, stored = PENN[name]
     label = loadmat(raw / "labels" / f"{name}.mat")
     assert label["x"].dtype == stored
     account = reports[split].video(name)
-    assert (account.found, account.kept, account.notes) == (n_frames, kept, [])
+    assert (account.found, account.kept, account.notes) == (n_labels, kept, [])
     other = reports["train" if split == "test" else "test"].video(name)
     assert (other.found, other.other_split) == (0, True)
 
@@ -122,3 +124,11 @@ def test_a_detectors_crowd_is_linked_into_people(crowd: Path) -> None:
         seen = track.kp_2d[..., 2] > 0
         neck = track.kp_2d[:, 1][seen[:, 1]]
         assert np.linalg.norm(np.diff(neck[:, :2], axis=0), axis=1).max() < 40
+
+
+@pytest.mark.parametrize("name", ["mmaction2_demo_arm_wrestling.mp4", "stgcn_ta_chi.mp4"])
+def test_the_edit_list_of_a_clip_with_b_frames_hides_nothing(name: str) -> None:
+    video = Video(SAMPLES / "kinetics/clips", name)
+    assert b"ctts" in video.place.read_bytes()  # frames are shown in another order than they are decoded
+    assert edit_list_start(video.place) == 0
+    assert n_frames(video) == video.header().n_frames

@@ -1,4 +1,4 @@
-"""A feature stream in a package of its own, as docs/adding-a-stream.md tells: installed, extracted, nothing changed."""
+"""Streams of every kind in a package of their own, as docs/adding-a-stream.md has them: installed and extracted."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -93,25 +94,28 @@ def command(root: Path, raw: Path, *more: str, stream: str = "small") -> list[st
     return [*words, "--raw", str(raw), "--device", "cpu", *more]
 
 
-def computed_by_hand(root: Path, raw: Path) -> dict[str, np.ndarray]:
-    """Track -> (rows, 512), by torchvision and from the pictures."""
-    torch.manual_seed(0)
-    network = torch.nn.Sequential(*list(resnet18(weights=None).eval().children())[:-1])
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+def pairs_of(root: Path, raw: Path) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
+    """(track, (n, 224, 224, 3) crops, the same of each row's frame before in the row's box) from the pictures."""
     split = cache.open(root)[PENN]
-    found = {}
     for track in split.tracks:
         source = sources.parse(raw, next(video.source for video in split.videos if video.name == track.video))
         numbers = split.rows("frame_index", track.start, track.stop).tolist()
+        images = [frame.image for frame in source.read(numbers)]
         boxes = split.rows("bbox", track.start, track.stop)
-        pixels = [
-            crops.crop_person(frame.image, box, track.crop_scale)
-            for frame, box in zip(source.read(numbers), boxes, strict=True)
-        ]
-        normalised = (torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) / 255 - mean) / std
-        with torch.inference_mode():
-            found[track.name] = network(normalised).flatten(1).numpy()
-    return found
+        of_row, before = (
+            np.stack([crops.crop_person(image, box, track.crop_scale) for image, box in zip(of, boxes, strict=True)])
+            for of in (images, images[:1] + images[:-1])
+        )
+        yield track, of_row, before
+
+
+def resnet18_by_hand(pixels: np.ndarray) -> np.ndarray:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(*list(resnet18(weights=None).eval().children())[:-1])
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    with torch.inference_mode():
+        found: np.ndarray = network((torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - mean) / std).flatten(1)
+    return np.asarray(found)
 
 
 def test_every_piece_of_code_on_the_page_is_in_the_package() -> None:
@@ -131,8 +135,8 @@ def test_every_piece_of_code_on_the_page_is_in_the_package() -> None:
 
 @pytest.mark.slow
 def test_its_own_tests_pass(site: Site, tmp_path: Path) -> None:
-    tests = shutil.copy(PACKAGE / "test_resnet18_stream.py", tmp_path)
-    site.python("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tests))
+    tests = [str(shutil.copy(file, tmp_path)) for file in PACKAGE.glob("test_*.py")]
+    site.python("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), *tests)
 
 
 @pytest.mark.slow
@@ -148,8 +152,8 @@ def test_it_is_extracted_beside_others_and_read_back(site: Site, root: Path, emb
     assert "torchvision ResNet-18" in json.dumps(manifest)
 
     column = split.column("features/small")
-    for name, expected in computed_by_hand(root, raw).items():
-        track = next(track for track in split.tracks if track.name == name)
+    for track, pixels, _ in pairs_of(root, raw):
+        expected = resnet18_by_hand(pixels)
         stored = np.asarray(column[track.start : track.stop], np.float64)
         assert stored.shape == expected.shape == (len(expected), 512)
         np.testing.assert_allclose(stored, expected, rtol=2**-10, atol=1e-3 * np.abs(expected).max())
@@ -162,12 +166,36 @@ def test_it_is_extracted_beside_others_and_read_back(site: Site, root: Path, emb
     assert {"small", "other"} <= set(cache.open(root)[PENN].streams)
 
 
+@pytest.mark.slow
+def test_the_other_kinds_are_extracted_and_read_back(site: Site, root: Path, embedded: Any) -> None:
+    raw = embedded.raw("penn_action")
+    for kind in ("thumbnail", "change", "in_box"):
+        words = ["--cache", str(root), "--kind", kind, "--stream", kind, "--raw", str(raw), "--device", "cpu"]
+        site.python("-m", "pipeline", "extract", *PENN.split("/"), *words)
+    split = cache.open(root)[PENN]
+    for track, pixels, before in pairs_of(root, raw):
+        rows = range(track.start, track.stop)
+        for data, crop in zip(split.blobs("thumbnail", list(rows)), pixels, strict=True):
+            found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1].astype(float)
+            np.testing.assert_allclose(found, crop.reshape(32, 7, 32, 7, 3).mean(axis=(1, 3)), atol=1)
+        changed = (
+            np.abs(pixels.astype(float) - before).reshape(-1, 4, 56, 4, 56, 3).mean(axis=(2, 4, 5)).reshape(-1, 16)
+        )
+        np.testing.assert_allclose(split.column("features/change")[track.start : track.stop], changed, atol=1e-3)
+        flags = split.rows("features/change_ok", track.start, track.stop).tolist()
+        assert flags == [cache.UNDEFINED] + [1] * (len(pixels) - 1)
+        kp_2d, bbox = (split.rows(name, track.start, track.stop) for name in ("kp_2d", "bbox"))
+        placed = 2 * (kp_2d[..., :2] - bbox[:, None, :2]) / bbox[:, None, 2:] * (kp_2d[..., 2:] > 0)
+        stored = np.asarray(split.column("features/in_box")[track.start : track.stop])
+        np.testing.assert_allclose(stored.reshape(-1, 49, 2), placed, atol=1e-5)
+
+
 def test_luigi_cfg_names_it_as_the_page_does(installed: None, tmp_path: Path) -> None:
     (block,) = blocks("ini", PAGE.read_text())
     paths = "[paths]\nraw = r\nbody = b\ncache = c\nruns = runs\n[data]\ndatasets = amass\n[train]\npreset = embedded\n"
     (tmp_path / "luigi.cfg").write_text(paths + block)
     found = settings.load(tmp_path / "luigi.cfg").stream
-    assert (found.name, repr(found.stream)) == ("small", "ResNet18(weights='untrained')")
+    assert (found.name, str(found.stream)) == ("small", "ResNet18(weights='untrained')")
 
 
 def test_what_its_options_do_not_know_is_refused(

@@ -14,8 +14,9 @@ from torchvision.models.resnet import ResNet
 from pipeline.errors import ConfigError
 from pipeline.features import networks
 from pipeline.features.networks import cpu, cuda
+from pipeline.features.networks.base import Normalisation, Threads
 from pipeline.features.networks.cpu import CpuNetwork
-from pipeline.features.networks.resnet import Normalisation, Threads, folded
+from pipeline.features.networks.resnet import folded
 from pipeline.features.streams import Machine
 from pipeline.features.weights import WeightsSpec
 from pipeline.synthetic import calibration_crops
@@ -118,7 +119,7 @@ def test_what_a_gpu_computes_is_the_same_network(network: ResNet, crops: np.ndar
     """As far as a CPU can say: its layers, weights and pixels, in both formats."""
     with torch.inference_mode():
         exact, fast = (
-            cuda.on_device(network, CPU, fast=fast)(torch.from_numpy(crops)).numpy() for fast in (False, True)
+            cuda.on_device(folded(network), CPU, fast=fast)(torch.from_numpy(crops)).numpy() for fast in (False, True)
         )
     assert error(exact, truth) < 1e-5
     assert fast.dtype == np.float32
@@ -281,7 +282,7 @@ def test_a_gpu_gives_torchvisions_features(
     memory = np.zeros((2, 64, 224, 224, 3), np.uint8)
     memory[:, :N] = crops
     for precision in (False, True):
-        there = cuda.CudaNetwork(network, device, fast=precision, batch_size=64, compiled=compiled)
+        there = cuda.CudaNetwork(folded(network), device, fast=precision, batch_size=64, compiled=compiled)
         there.adopt(memory)
         try:
             features = np.stack([there(part) for part in memory])[:, :N].astype(np.float64)

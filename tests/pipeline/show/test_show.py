@@ -16,6 +16,7 @@ import pytest
 import cache
 from pipeline import datasets, show, synthetic
 from pipeline.__main__ import main
+from pipeline.conversion import convert
 from pipeline.errors import PipelineError, StandInMixed
 from pipeline.pixels.frames import Pictures
 from pipeline.show.drawing import NAMES, SIDES, flat, joints_3d, views
@@ -518,3 +519,15 @@ def test_a_rejected_video_is_drawn_with_what_is_wrong(embedded: Any, into: Any, 
         assert pictures(text)
         assert "labels up to frame 159" in text.main.text
         assert clip.name in text.main.text
+    rejected = show.Choice(rejected=True)
+    moved = raw.rename(tmp_path / "moved")
+    with pytest.raises(PipelineError, match=r"not there now.*--raw DIR"):
+        show.from_cache(root, "kinetics/train", rejected)
+    assert show.from_cache(root, "kinetics/train", rejected, raw=moved).tracks
+
+
+def test_rejected_videos_are_read_with_the_options_of_their_conversion(embedded: Any, tmp_path: Path) -> None:
+    reader, raw = datasets.get("amass", resampling="decimate"), embedded.raw("amass")
+    convert.convert(convert.plan_conversion(reader, "train", raw=raw, root=tmp_path / "cache"))
+    found = show.from_cache(tmp_path / "cache", "amass/train", show.Choice(rejected=True))
+    assert found.reader["parameters"] == {"resampling": "decimate"}

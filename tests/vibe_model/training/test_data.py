@@ -15,7 +15,7 @@ from cache import CacheChanged, CacheError
 from tests.vibe_model.builders import SMALL, MemorySplit, TinyBody, write_split
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.training import feature_table
-from vibe_model.training.data import Batches, on_device, stream
+from vibe_model.training.data import Batches, Inputs, on_device, stream
 from vibe_model.training.feature_table import TableProgress
 from vibe_model.vibe.config import TrainConfig
 from vibe_model.vibe.training import VIBETrainer
@@ -160,6 +160,64 @@ def test_ranks_have_their_share_of_every_batch_2d_part_first(config, on_disk):
             assert share.labels["w_3d"][n_2d:].all()
     with pytest.raises(ConfigError, match=r"batch_size: .* 6 processes"):  # a mean over no window is none
         Batches(config, on_disk, rank=0, world_size=6)
+
+
+# ------------------------------------------------------------------------------------- several streams and copies
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """The same splits with two more streams: a copy, and one of three numbers."""
+    root = tmp_path_factory.mktemp("many")
+    lengths = {"a": [9, 4, 23], "b": [5, 17], "c": [12], "m": [20]}
+    for seed, (name, of_tracks) in enumerate(lengths.items()):
+        write(root, f"{name}/train", of_tracks, seed)
+        for stream_name, dim in (("resnet50.j1", 6), ("pairs", 3)):
+            with cache.StreamWriter(root, f"{name}/train", stream_name, dim=dim, dtype="float32", plan="p") as writer:
+                for shard in writer.pending:
+                    rows = np.asarray(writer.rows(shard))
+                    keys = np.stack([rows, rows], axis=1).astype(np.uint64)
+                    writer.write(shard, np.float32(rows[:, None] + np.arange(dim)), np.ones(len(rows), np.uint8), keys)
+                writer.commit({})
+    opened = cache.open(root)
+    return {name: opened[name] for name in opened.splits}
+
+
+def test_batches_carry_the_streams_that_a_model_asks_for_by_name(config, many):
+    inputs = Inputs(streams=("resnet50", "pairs"), history={"pairs": 3})
+    batches, plain = Batches(config, many, inputs=inputs), Batches(config, many)
+    for step in (0, 3):
+        labels, expected = batches.at(step).labels, plain.at(step).labels
+        np.testing.assert_array_equal(labels.pop("resnet50"), expected.pop("features"))
+        pairs, flags = labels.pop("pairs"), labels.pop("pairs_ok")
+        assert labels.pop("resnet50_ok").all()
+        assert (pairs.shape, flags.shape) == ((5, 3 + 4, 3), (5, 3 + 4))
+        rows = pairs[:, 3:, 0]
+        np.testing.assert_array_equal(rows, rows[:, :1] + np.arange(4))
+        before = np.where(flags[:, :3] == 1, rows[:, :1] + np.arange(-3, 0), 0)
+        np.testing.assert_array_equal(pairs[:, :3, 0], before)
+        assert set(flags[:, :3].sum(axis=1)) <= {0, 2, 3}  # windows start at 0, 2, 4, ... of their track, and so on
+        for name, values in expected.items():
+            np.testing.assert_array_equal(labels[name], values)
+    batch = next(stream(batches, 1, device=CPU))
+    assert_same(batch, batches.at(1))
+    with pytest.raises(ConfigError, match="hold = ram: expected one stream"):
+        batches.load_features("ram", CPU)
+    assert batches.load_features("auto", CPU) is None
+
+
+def test_windows_take_their_features_from_one_of_the_copies(config, many):
+    copies = {"resnet50": ("resnet50", "resnet50.j1")}
+    batches, plain = Batches(config, many, inputs=Inputs(copies=copies)), Batches(config, many)
+    drawn = []
+    for step in range(8):
+        features = batches.at(step).labels["features"]
+        assert features.dtype == np.float32  # float16 and float32: the wider one
+        of_copy = (np.diff(features, axis=2) == 1).all(axis=(1, 2))
+        drawn += of_copy.tolist()
+        known = {window.astype(np.float32).tobytes() for window in plain.at(step).labels["features"]}
+        assert {window.tobytes() for window in features[~of_copy]} <= known
+    assert 5 < sum(drawn) < 35
 
 
 # ---------------------------------------------------------------------------------------------- workers, resume

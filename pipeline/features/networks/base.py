@@ -1,0 +1,161 @@
+"""What a network on any device has: normalised pixels, batches of one size, threads.  crops -> [network] -> features"""
+
+from __future__ import annotations
+
+import re
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline.crops import CROP_SIZE
+from pipeline.errors import ConfigError
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
+IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+WHOLE: Final = (CROP_SIZE, CROP_SIZE)  # (height, width) px of the usual crop
+
+
+class Network(ABC):
+    """A network on its device, as the `Computer` of a stream. Its features are standardised by `mean` and `std`.
+
+    `lanes` batches at a time, each computed in a thread of its own. `region`: (height, width) px of its crops.
+    """
+
+    device: str
+    arithmetic: str
+    provenance: Mapping[str, Any]  # where the weights come from, what they are, and the arithmetic
+    mean: NDArray[np.float32] | float = 0.0
+    std: NDArray[np.float32] | float = 1.0
+
+    def __init__(self, batch_size: int, lanes: int, region: tuple[int, int] = WHOLE) -> None:
+        self.batch_size, self.lanes, self.region, self._threads = batch_size, lanes, region, Threads(lanes)
+
+    def adopt(self, memory: NDArray[np.uint8]) -> None:  # noqa: B027 - a CPU reads crops wherever they are
+        """All crops will be in this memory."""
+
+    def release(self) -> None:  # noqa: B027
+        """That memory goes away."""
+
+    def copied(self) -> float:
+        """Seconds since the last call that copying crops to the device took."""
+        return 0.0
+
+    def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(batch_size, height, width, 3) RGB -> (batch_size, dim)."""
+        if (expected := (self.batch_size, *self.region, 3)) != crops.shape or crops.dtype != np.uint8:
+            raise ValueError(f"expected {expected} uint8, found {crops.shape} {crops.dtype}")
+        return (self._threads(self._compute, crops) - self.mean) / self.std
+
+    @abstractmethod
+    def _compute(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The same before it is standardised, in one thread."""
+
+
+class Normalisation(nn.Module):
+    """uint8 crops (B, height, width, 3) RGB -> (B, 3, height, width) float32, channels last: without a copy.
+
+    `mean` and `std` are of RGB in [0, 1]; all crops have one width, in pixels.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(
+        self, width: int = CROP_SIZE, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+    ) -> None:
+        super().__init__()
+        # One number for every byte of a line: torch is several times slower when it broadcasts three.
+        self.register_buffer("mean", 255 * torch.tensor(mean).repeat(width))
+        self.register_buffer("scale", 1 / (255 * torch.tensor(std)).repeat(width))
+
+    def forward(self, crops: Tensor) -> Tensor:
+        lines = crops.flatten(2).float()  # (B, height, width * 3)
+        return lines.sub_(self.mean).mul_(self.scale).view(crops.shape).permute(0, 3, 1, 2)
+
+
+class PlainNetwork(nn.Module):
+    """The layers one by one, as torch has them. uint8 crops (B, height, width, 3) RGB -> (B, dim) float32.
+
+    The network itself is changed to the format.
+    """
+
+    def __init__(
+        self, network: nn.Module, dtype: torch.dtype, *, channels_last: bool, normalisation: Normalisation | None = None
+    ) -> None:
+        super().__init__()
+        self.normalisation = normalisation or Normalisation()
+        self.format = torch.channels_last if channels_last else torch.contiguous_format
+        self.network = network.to(dtype=dtype, memory_format=self.format)  # type: ignore[call-overload]
+        self.dtype = dtype
+
+    def forward(self, crops: Tensor) -> Tensor:
+        pixels = self.normalisation(crops).to(self.dtype).contiguous(memory_format=self.format)
+        features: Tensor = self.network(pixels)
+        return features.float()
+
+
+def chosen_device(text: str) -> torch.device:
+    """What `auto`, `cpu`, `cuda` or `cuda:1` means here. Raises ConfigError for a device that does not exist."""
+    has_cuda = torch.cuda.is_available()
+    if text == "auto":
+        return torch.device("cuda" if has_cuda else "cpu")
+    kind, _, number = text.partition(":")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", text):
+        raise ConfigError(f"device {text!r}: expected auto, cpu, cuda, or one of several GPUs, as cuda:1")
+    if kind == "cuda" and not has_cuda:
+        raise ConfigError(f"device {text!r}: torch {torch.__version__} finds no CUDA device here. Use cpu or auto.")
+    if number and int(number) >= torch.cuda.device_count():
+        raise ConfigError(f"device {text!r}: there are {torch.cuda.device_count()} CUDA devices here, from cuda:0")
+    return torch.device(text)
+
+
+def compute(computer: Network, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Any number of crops (N, height, width, 3), N > 0 -> (N, dim), in the computer's number of threads."""
+    filled = np.zeros((-len(crops) % computer.batch_size + len(crops), *crops.shape[1:]), np.uint8)
+    filled[: len(crops)] = crops
+    with ThreadPoolExecutor(computer.lanes) as lanes:
+        features = list(lanes.map(computer, np.split(filled, len(filled) // computer.batch_size)))
+    return np.concatenate(features)[: len(crops)]
+
+
+_SETTING: Final = threading.Lock()
+
+
+class Threads:
+    """`number` threads in which torch computes side by side, each on one core. Any thread may call.
+
+    Two batches in a thread each take no longer than two batches by two threads each: no thread waits for the other half
+    of every layer. The threads live as long as this object: cuDNN remembers by thread what it tried.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._threads = ThreadPoolExecutor(number, thread_name_prefix="network", initializer=_one_thread_here)
+
+    def __call__(self, work: Callable[[A], B], argument: A) -> B:
+        """work(argument) in the next free thread, waited for."""
+        return self._threads.submit(work, argument).result()
+
+
+def _one_thread_here() -> None:
+    """Torch computes in this thread alone; new threads elsewhere find the process's number as it was.
+
+    `torch.set_num_threads` sets the number of the calling thread and that of all new ones. So a short-lived thread
+    sets the second back.
+    """
+    with _SETTING:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        others = threading.Thread(target=torch.set_num_threads, args=(before,))
+        others.start()
+        others.join()

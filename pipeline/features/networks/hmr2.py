@@ -1,0 +1,184 @@
+"""HMR2.0's encoder: a ViT-H/16, and the token of the transformer decoder that asks it.  crops -> [network] -> features
+
+Goel et al., "Humans in 4D: Reconstructing and Tracking Humans with Transformers", ICCV 2023: 3.1. WHAM, GVHMR and TRAM
+are computed from that token. The published checkpoint's names and shapes of tensors are facts of its format:
+
+    backbone.{patch_embed.proj, pos_embed, blocks.0-31.{norm1, attn.{qkv, proj}, norm2, mlp.{fc1, fc2}}, last_norm}
+    smpl_head.transformer.{to_token_embedding, pos_embedding, transformer.layers.0-5.{0, 1, 2}.{norm, fn}}
+
+What it holds besides them reads a body from the token, or trains the network: `IGNORED`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
+
+from pipeline.features.networks.backbones import Loaded, fill, read_state, tensor_digest
+from pipeline.features.networks.base import Normalisation
+from pipeline.features.weights import NetworkWeights
+
+REGION: Final = (256, 192)  # (height, width) px: the centre of a crop of 256 px
+PATCH: Final = 16  # px
+PADDING: Final = 2  # px about the picture, so that 256 x 192 gives 16 x 12 patches
+BACKBONE_EPS: Final = 1e-6  # of the ViT's layer norms; the decoder's have torch's default
+IGNORED: Final = (
+    *("smpl.", "discriminator.", "initialized"),
+    *("smpl_head.decpose.", "smpl_head.decshape.", "smpl_head.deccam."),
+    *("smpl_head.init_body_pose", "smpl_head.init_betas", "smpl_head.init_cam"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How large the network is. The defaults are the published checkpoint's, 670 million numbers."""
+
+    width: int = 1280  # of a patch's vector
+    depth: int = 32
+    heads: int = 16
+    hidden: int = 5120  # of a block's two layers
+    dim: int = 1024  # of the decoder's token
+    layers: int = 6
+    decoder_heads: int = 8
+    head_dim: int = 64
+    decoder_hidden: int = 1024
+
+
+PUBLISHED: Final = Shape()
+
+
+def load(checkpoint: Path, shape: Shape = PUBLISHED) -> Loaded:
+    """The network with the checkpoint's weights, in fp32. It takes the file's size in memory, not twice that.
+
+    Raises MissingAssets where there is no such file, RawDataError where it lacks a tensor, has one in another shape, or
+    holds others than a HMR2.0 has.
+    """
+    weights = NetworkWeights("file", str(checkpoint))
+    file = weights.file()
+    state = read_state(file, settings=True)
+    state = state.get("state_dict", state)
+    with torch.device("meta"):
+        network = Hmr2(shape)
+    fill(network, file, state, of="HMR2.0", ignored=IGNORED)
+    provenance: dict[str, Any] = {
+        "weights": weights.identity(),
+        "sha256": tensor_digest(network),
+        "stand_in": False,
+        "network": "HMR2.0: ViT-H/16 and transformer decoder",
+        "layer": "the decoder's token, before the heads that read pose, shape and camera",
+        "library": f"torch {version('torch')}",
+    }
+    return Loaded(network.eval().requires_grad_(False), provenance, REGION, Normalisation(REGION[1]), shape.dim)
+
+
+class Hmr2(nn.Module):
+    """(B, 3, 256, 192) normalised pixels -> (B, dim) tokens. Names of parameters are the published checkpoint's.
+
+    Between its matrix products it is in float32, whatever the format of the weights.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.backbone = _Backbone(shape)
+        self.smpl_head = nn.ModuleDict({"transformer": _Decoder(shape)})
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        token: Tensor = self.smpl_head["transformer"](self.backbone(pixels))
+        return token
+
+
+class _Backbone(nn.Module):
+    """(B, 3, height, width) -> (B, patches, width) float32."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, shape.width, PATCH, stride=PATCH, padding=PADDING)})
+        patches = (REGION[0] // PATCH) * (REGION[1] // PATCH)
+        # The first is of a class token that the network does not have: it is added to all patches.
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + patches, shape.width))
+        self.blocks = nn.ModuleList(_Block(shape) for _ in range(shape.depth))
+        self.last_norm = nn.LayerNorm(shape.width, BACKBONE_EPS)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        position = self.pos_embed.float()
+        x = _times(self.patch_embed["proj"], pixels).flatten(2).mT + position[:, 1:] + position[:, :1]
+        for block in self.blocks:
+            x = block(x)
+        return _norm(self.last_norm, x)
+
+
+class _Block(nn.Module):
+    """A pre-norm transformer block, (B, patches, width) float32 in and out."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        width = shape.width
+        self.heads = shape.heads
+        self.norm1, self.norm2 = (nn.LayerNorm(width, BACKBONE_EPS) for _ in range(2))
+        self.attn = nn.ModuleDict({"qkv": nn.Linear(width, 3 * width), "proj": nn.Linear(width, width)})
+        self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, shape.hidden), "fc2": nn.Linear(shape.hidden, width)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = _times(self.attn["qkv"], _norm(self.norm1, x)).chunk(3, dim=-1)
+        x = x + _times(self.attn["proj"], _attention(q, k, v, self.heads))
+        hidden = gelu(_times(self.mlp["fc1"], _norm(self.norm2, x)))
+        return x + _times(self.mlp["fc2"], hidden)
+
+
+class _Decoder(nn.Module):
+    """(B, patches, width) float32 -> (B, dim) float32. One token, 0 at first, attends to the patches."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.heads = shape.decoder_heads
+        self.to_token_embedding = nn.Linear(1, shape.dim)
+        self.pos_embedding = nn.Parameter(torch.zeros(1, 1, shape.dim))
+        self.transformer = nn.ModuleDict({"layers": nn.ModuleList(_layer(shape) for _ in range(shape.layers))})
+
+    def forward(self, patches: Tensor) -> Tensor:
+        x = (self.to_token_embedding.bias + self.pos_embedding).float().expand(len(patches), 1, -1)  # of a token 0
+        layers: Any = self.transformer["layers"]
+        for attention, cross, forward in layers:
+            # One token attends to itself alone, with weight 1, whatever its query and key are.
+            own = _times(attention["fn"]["to_qkv"], _norm(attention["norm"], x)).chunk(3, dim=-1)[2]
+            x = x + _times(attention["fn"]["to_out"]["0"], own)
+            q = _times(cross["fn"]["to_q"], _norm(cross["norm"], x))
+            k, v = _times(cross["fn"]["to_kv"], patches).chunk(2, dim=-1)
+            x = x + _times(cross["fn"]["to_out"]["0"], _attention(q, k, v, self.heads))
+            hidden = gelu(_times(forward["fn"]["net"]["0"], _norm(forward["norm"], x)))
+            x = x + _times(forward["fn"]["net"]["3"], hidden)
+        return x[:, 0]
+
+
+def _layer(shape: Shape) -> nn.ModuleList:
+    """Self-attention, attention to the patches, two layers: each with its norm in front, by the published names."""
+    dim, inner, hidden = shape.dim, shape.decoder_heads * shape.head_dim, shape.decoder_hidden
+    attention = {"to_qkv": nn.Linear(dim, 3 * inner, bias=False)}
+    cross = {"to_kv": nn.Linear(shape.width, 2 * inner, bias=False), "to_q": nn.Linear(dim, inner, bias=False)}
+    out = [nn.ModuleDict({"0": nn.Linear(inner, dim)}) for _ in range(2)]
+    net = nn.ModuleDict({"0": nn.Linear(dim, hidden), "3": nn.Linear(hidden, dim)})
+    parts: list[dict[str, nn.Module]] = [attention | {"to_out": out[0]}, cross | {"to_out": out[1]}, {"net": net}]
+    return nn.ModuleList(nn.ModuleDict({"norm": nn.LayerNorm(dim), "fn": nn.ModuleDict(part)}) for part in parts)
+
+
+def _times(layer: Any, x: Tensor) -> Tensor:
+    """A linear layer or convolution in its weights' format. What it is added to is float32, and so the sum is."""
+    product: Tensor = layer(x.to(layer.weight.dtype))
+    return product
+
+
+def _norm(layer: nn.LayerNorm, x: Tensor) -> Tensor:
+    """In float32."""
+    return layer_norm(x, layer.normalized_shape, layer.weight.float(), layer.bias.float(), layer.eps)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """(B, n, heads * d) and (B, m, heads * d) twice -> (B, n, heads * d); scores are divided by sqrt(d)."""
+    q, k, v = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
+    return scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)

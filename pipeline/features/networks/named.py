@@ -1,0 +1,168 @@
+"""Networks of torchvision and timm by name, up to the classifier.  crops -> [network] -> features"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Final
+
+import torch
+from torch import nn
+from torchvision import models
+
+from pipeline.errors import ConfigError, MissingAssets, PipelineError
+from pipeline.features.networks.backbones import Loaded, fetched, fill, read_state, tensor_digest
+from pipeline.features.networks.base import IMAGENET_MEAN, IMAGENET_STD, Normalisation
+from pipeline.features.weights import NetworkWeights
+
+RESCALING: Final = ("googlenet", "inception_v3")  # of torchvision: a flag that is not in their weights rescales pixels
+HUB: Final = "https://huggingface.co"  # where timm's weights are
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A network without its classifier, as its library makes it."""
+
+    network: nn.Module
+    layer: str  # what is given
+    classifier: tuple[str, ...]  # the modules that are left out
+    mean: Sequence[float] = IMAGENET_MEAN  # of RGB in [0, 1]
+    std: Sequence[float] = IMAGENET_STD
+    pretrained: str = ""  # the library's name of the weights that are in it
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A network of a library, for crops of `region` (height, width) px."""
+
+    library: str  # torchvision or timm
+    name: str
+    region: tuple[int, int]
+
+    def __str__(self) -> str:
+        return f"{self.library} {self.name}"
+
+    def dim(self) -> int:
+        """Numbers a crop, found without weights and without computing. Raises as `load` does, but for the weights."""
+        try:
+            with torch.device("meta"):
+                network = self._built(None).network
+        except NotImplementedError:  # it computes its layers' widths by tensors
+            network = self._built(None).network.to("meta")
+        height, width = self.region
+        try:
+            with torch.inference_mode():
+                found = network.eval()(torch.empty(1, 3, height, width, device="meta")).shape
+        except Exception as error:  # as each network puts it
+            raise ConfigError(f"{self} takes no crops of {height} x {width} px: {error}") from error
+        if len(found) != 2:
+            raise ConfigError(f"{self} gives {tuple(found[1:])} numbers a crop, not a vector: name another network")
+        return int(found[1])
+
+    def load(self, weights: NetworkWeights) -> Loaded:
+        """The network in fp32.
+
+        Raises ConfigError for a network or weights that the library does not have, for a network that does not take
+        such crops, and where timm is not installed; MissingAssets for a file that does not exist or cannot be
+        downloaded; RawDataError for a checkpoint of another network.
+        """
+        dim, file = self.dim(), weights.file() if weights.kind == "file" else None
+        state = None if file is None else read_state(file)
+        with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not changed
+            torch.manual_seed(int(weights.argument) if weights.stand_in else 0)
+            built = self._built(weights if weights.kind == "pretrained" else None)
+        if file is not None and state is not None:
+            ignored = tuple(f"{module}." for module in built.classifier)
+            fill(built.network, file, state.get("state_dict", state), of=str(self), ignored=ignored)
+        provenance: dict[str, Any] = {
+            "weights": weights.identity(),
+            **({"pretrained": built.pretrained} if built.pretrained else {}),
+            "sha256": tensor_digest(built.network),
+            "stand_in": weights.stand_in,
+            "network": str(self),
+            "layer": built.layer,
+            "normalisation": {"mean": list(built.mean), "std": list(built.std)},
+            "library": f"{self.library} {version(self.library)}",
+        }
+        normalisation = Normalisation(self.region[1], built.mean, built.std)
+        return Loaded(built.network.eval().requires_grad_(False), provenance, self.region, normalisation, dim)
+
+    def _built(self, pretrained: NetworkWeights | None) -> Built:
+        try:
+            return _LIBRARIES[self.library](self, pretrained)
+        except (PipelineError, NotImplementedError):
+            raise
+        except Exception as error:  # as each network puts it
+            with_weights = f" with weights {pretrained}" if pretrained else ""
+            raise ConfigError(f"{self} cannot be made{with_weights}: {error}") from error
+
+
+def _torchvision(named: Named, pretrained: NetworkWeights | None) -> Built:
+    """Up to the input of the last linear layer, which is the classifier."""
+    known = [name for name in models.list_models(module=models) if name not in RESCALING]
+    if named.name not in known:
+        close = difflib.get_close_matches(named.name, known, 3)
+        raise ConfigError(
+            f"torchvision has no network {named.name!r} that gives a vector of features"
+            f"{_did_you_mean(close) or '; known: ' + ', '.join(known)}"
+        )
+    size = {"image_size": named.region[0]} if named.name.startswith("vit_") else {}
+    weights = None
+    if pretrained is not None:
+        of_network = models.get_model_weights(named.name)
+        names = [*of_network.__members__, "DEFAULT"]
+        if (pretrained.argument or "DEFAULT") not in names:
+            raise ConfigError(f"{named} has no weights {pretrained.argument!r}; it has {', '.join(names)}")
+        weights = of_network[pretrained.argument or "DEFAULT"]
+
+    def build() -> nn.Module:
+        made: nn.Module = models.get_model(named.name, weights=weights, **size)
+        return made
+
+    network = build() if pretrained is None or weights is None else fetched(pretrained, weights.url, build)
+    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise ConfigError(f"{named} ends without a linear layer: there is no vector of features in front of it")
+    network.set_submodule(linear[-1], nn.Identity())
+    about: Mapping[str, Any] = vars(weights.transforms()) if weights is not None else {}
+    mean, std = about.get("mean", IMAGENET_MEAN), about.get("std", IMAGENET_STD)
+    return Built(network, f"input of {linear[-1]}", (linear[-1],), mean, std, weights.name if weights else "")
+
+
+def _timm(named: Named, pretrained: NetworkWeights | None) -> Built:
+    """Pooled, without the classifier (`num_classes=0`)."""
+    try:
+        import timm
+    except ImportError as error:
+        raise ConfigError(f"{named} needs the library timm: pip install 'vibe-pipeline[timm]'") from error
+    name = f"{named.name}.{pretrained.argument}" if pretrained and pretrained.argument else named.name
+    about = timm.get_pretrained_cfg(name)
+    if about is None:
+        close = difflib.get_close_matches(named.name, timm.list_models(), 3)
+        raise ConfigError(f"timm {version('timm')} has no network {name!r}{_did_you_mean(close)}")
+    size: dict[str, Any] = {}
+    if about.fixed_input_size and tuple(about.input_size[1:]) != named.region:
+        size["img_size"] = named.region
+    try:
+        network = timm.create_model(name, pretrained=pretrained is not None, num_classes=0, **size)
+    except OSError as error:  # the hub's errors are too
+        url = f"{HUB}/{about.hf_hub_id}/resolve/main/{about.hf_hub_filename or 'model.safetensors'}"
+        raise MissingAssets(
+            f"weights {pretrained} of {named}: {url} cannot be downloaded. Fetch that file where there is a network, "
+            "and name it: file:FILE."
+        ) from error
+    classifier = (about.classifier,) if isinstance(about.classifier, str) else tuple(about.classifier or ())
+    found = f"{named.name.partition('.')[0]}.{about.tag}" if pretrained else ""
+    return Built(network, "pooled, num_classes=0", classifier, about.mean, about.std, found)
+
+
+_LIBRARIES: Final[Mapping[str, Callable[[Named, NetworkWeights | None], Built]]] = {
+    "torchvision": _torchvision,
+    "timm": _timm,
+}
+
+
+def _did_you_mean(close: Sequence[str]) -> str:
+    return f": did you mean {' or '.join(close)}?" if close else ""

@@ -1,0 +1,336 @@
+"""Networks by name give what their library gives in front of its classifier, whatever the batch."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from torchvision import models
+
+from cache import CropPolicy
+from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
+from pipeline.features import networks, streams
+from pipeline.features.networks import cpu
+from pipeline.features.streams import Machine, NumberStream, loaded
+from pipeline.features.weights import NetworkWeights
+
+CPU = Machine(device="cpu", threads=1, batch_size=3)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HAS_TIMM = importlib.util.find_spec("timm") is not None
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+needs_timm = pytest.mark.skipif(not HAS_TIMM, reason="timm is not installed: pip install 'vibe-pipeline[timm]'")
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    """No network is left to other tests."""
+    yield
+    loaded._run.cache_clear()
+
+
+def stream(kind: str, weights: str = "untrained:3", **options: Any) -> NumberStream:
+    made = streams.get(kind, weights=NetworkWeights.parse(weights), **options)
+    assert isinstance(made, NumberStream)
+    return made
+
+
+def noise(height: int, width: int, n: int = 3) -> np.ndarray:
+    return np.random.default_rng(5).integers(0, 256, (n, height, width, 3), dtype=np.uint8)
+
+
+def normalised(crops: np.ndarray, mean: Any = MEAN, std: Any = STD) -> torch.Tensor:
+    return torch.from_numpy(((crops / 255 - mean) / std).transpose(0, 3, 1, 2).astype(np.float32))
+
+
+def in_front_of(network: torch.nn.Module, layer: str, pixels: torch.Tensor) -> np.ndarray:
+    """What a layer is called with."""
+    seen: list[torch.Tensor] = []
+    network.get_submodule(layer).register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    with torch.inference_mode():
+        network.eval()(pixels)
+    return seen[0].numpy()
+
+
+# -------------------------------------------------------------------------------------------- torchvision
+
+
+@pytest.mark.parametrize(
+    ("name", "crop", "classifier", "dim", "options"),
+    [
+        ("resnet18", CropPolicy(size=64, region=(64, 48)), "fc", 512, {}),
+        ("mobilenet_v3_small", CropPolicy(size=96), "classifier.3", 1024, {}),
+        ("regnet_y_400mf", CropPolicy(size=64), "fc", 440, {}),
+        slow("shufflenet_v2_x0_5", CropPolicy(size=96), "fc", 1024, {}),
+        slow("vit_b_32", CropPolicy(size=64), "heads.head", 768, {"image_size": 64}),
+        slow("swin_t", CropPolicy(), "head", 768, {}),
+        slow("convnext_tiny", CropPolicy(size=96), "classifier.2", 768, {}),
+        slow("maxvit_t", CropPolicy(), "classifier.5", 512, {}),
+    ],
+)
+def test_features_are_what_torchvision_gives_its_classifier(
+    name: str, crop: CropPolicy, classifier: str, dim: int, options: Mapping[str, Any]
+) -> None:
+    found = stream("torchvision", network=name, crop=crop)
+    assert found.dim == dim
+    crops = noise(*(crop.region or (crop.size, crop.size)))
+    computer = found.load(CPU, None)
+    torch.manual_seed(3)
+    expected = in_front_of(models.get_model(name, weights=None, **options), classifier, normalised(crops))
+    features = computer(crops)
+    assert (features.shape, features.dtype) == ((3, dim), np.float32)
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    # Each row's bits are its crop's alone.
+    np.testing.assert_array_equal(computer(crops[::-1].copy())[::-1], features)
+    others = np.concatenate([np.zeros_like(crops[:2]), crops[:1]])
+    np.testing.assert_array_equal(computer(others)[2], features[0])
+
+
+def test_the_manifest_says_which_network_which_layer_and_which_crop() -> None:
+    found = stream("torchvision", network="resnet18", crop=CropPolicy(size=64, region=(64, 48)), dim=512)
+    provenance = json.loads(json.dumps(found.load(CPU, None).provenance))
+    assert (provenance["network"], provenance["layer"]) == ("torchvision resnet18", "input of fc")
+    assert provenance["crop"] == {"size": 64, "region": [64, 48], "scale": 1.0, "jitter": None}
+    assert provenance["normalisation"] == {"mean": list(MEAN), "std": list(STD)}
+    assert provenance["library"].startswith("torchvision 0.")
+    assert (provenance["stand_in"], provenance["arithmetic"]) == (True, "fp32, layer by layer")
+    assert len(provenance["sha256"]) == 64
+
+
+def test_a_stream_is_found_again_by_its_identity_and_needs_no_torch_for_it() -> None:
+    code = (
+        "import json, sys; from pipeline.features import streams; from pipeline.features.weights import NetworkWeights;"
+        "made = [streams.get(kind, network='vit_b_16', weights=NetworkWeights.parse(weights), dim=768)"
+        " for kind in ('torchvision', 'timm') for weights in ('pretrained', 'untrained:1')];"
+        "assert all(streams.of_identity(json.loads(json.dumps(one.identity()))) == one for one in made);"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[3]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, "torchvision: set network"),
+        ({"network": "vit_b16"}, "no network 'vit_b16'.*did you mean .*vit_b_16"),
+        ({"network": "googlenet"}, "no network 'googlenet' that gives a vector"),
+        ({"network": "squeezenet1_0"}, "squeezenet1_0 ends without a linear layer"),
+        ({"network": "vit_b_16", "crop": CropPolicy(size=64, region=(64, 48))}, "no crops of 64 x 48 px: Wrong image"),
+        ({"network": "resnet18", "precision": "medium"}, "precision 'medium': expected exact or fast"),
+        ({"network": "resnet18", "dim": -1}, "dim -1"),
+    ],
+)
+def test_options_that_name_no_network_are_refused(options: Mapping[str, Any], expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        stream("torchvision", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "weights", "expected"),
+    [
+        ({"network": "resnet18", "dim": 2048}, "untrained:0", "dim 2048: torchvision resnet18 gives 512 numbers"),
+        ({"network": "resnet18", "dim": 512}, "pretrained:NONE", "no weights 'NONE'; it has IMAGENET1K_V1, DEFAULT"),
+        ({"network": "vit_b_16", "crop": CropPolicy(size=64)}, "pretrained", "'image_size' expected value 224 but got"),
+    ],
+)
+def test_what_the_library_does_not_have_is_refused_when_it_is_loaded(
+    options: Mapping[str, Any], weights: str, expected: str
+) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        stream("torchvision", weights, **options).load(CPU, None)
+
+
+@pytest.mark.parametrize("text", ["best", "file:", "untrained:x", "spin:model.pt"])
+def test_weights_of_no_kind_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=f"weights '{text}'"):
+        NetworkWeights.parse(text)
+
+
+def test_offline_it_names_the_file_and_where_to_put_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr("torch.hub.urlopen", offline)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(MissingAssets) as refused:
+        stream("torchvision", "pretrained", network="resnet18", dim=512).load(CPU, None)
+    message = str(refused.value)
+    assert "weights pretrained: https://download.pytorch.org/models/resnet18-f37072fd.pth cannot be" in message
+    assert f"put it at {tmp_path}/hub/checkpoints/resnet18-f37072fd.pth" in message
+
+
+# ------------------------------------------------------------------------------------------- checkpoints
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    torch.manual_seed(11)
+    torch.save(models.resnet18(weights=None).state_dict(), tmp_path / "r18.pt")
+    return tmp_path / "r18.pt"
+
+
+def small(file: Path, **options: Any) -> NumberStream:
+    return stream("torchvision", f"file:{file}", network="resnet18", crop=CropPolicy(size=64), dim=512, **options)
+
+
+def test_a_file_of_weights_is_known_by_its_digest_and_another_one_is_another_network(file: Path) -> None:
+    found, crops = small(file), noise(64, 64)
+    before = found.identity()
+    assert str(file) not in json.dumps(before)
+    assert streams.of_identity(before) is None  # where the file is now, only its user knows
+    network = models.resnet18(weights=None)
+    network.load_state_dict(torch.load(file, weights_only=True))
+    computer = found.load(CPU, None)
+    expected = in_front_of(network, "fc", normalised(crops))
+    np.testing.assert_allclose(computer(crops), expected, rtol=1e-4, atol=1e-5 * expected.max())
+    assert not computer.provenance["stand_in"]
+    assert small(file).load(CPU, None) is computer
+
+    half = {name: value.half() if value.is_floating_point() else value for name, value in network.state_dict().items()}
+    torch.save({"state_dict": half}, file)
+    assert small(file).identity() != before
+    again = small(file).load(CPU, None)
+    assert again.provenance["sha256"] != computer.provenance["sha256"]
+    assert 0 < np.abs(again(crops) - expected).max() < 0.01 * expected.max()
+
+
+def test_rows_of_other_weights_under_the_same_name_are_not_extended(file: Path) -> None:
+    before = {"sha256": "0" * 64, "library": "torchvision 0.1"}
+    with pytest.raises(PipelineError, match=r"have 000000000000, by torchvision 0\.1: another version.*--replace"):
+        small(file).load(CPU, before)
+    now = small(file).load(CPU, None).provenance
+    assert small(file).load(CPU, now).provenance == now
+
+
+@pytest.mark.parametrize(
+    ("broken", "expected"),
+    [
+        ("layer3.0.conv1.weight", r"torchvision resnet18's tensors, found missing \['layer3.0.conv1.weight'\]"),
+        ("conv1.weight", r"'conv1.weight': expected \(64, 3, 7, 7\), found \(1,\)"),
+    ],
+)
+def test_a_file_of_another_network_is_refused(broken: str, expected: str, file: Path) -> None:
+    state = torch.load(file, weights_only=True)
+    if broken == "conv1.weight":
+        state[broken] = torch.zeros(1)
+    else:
+        del state[broken]
+    torch.save(state, file)
+    with pytest.raises(RawDataError, match=expected):
+        small(file).load(CPU, None)
+    file.unlink()
+    with pytest.raises(MissingAssets, match="there is no file"):
+        small(file).load(CPU, None)
+
+
+# -------------------------------------------------------------------------------------------------- bf16
+
+
+def test_fast_features_point_where_exact_ones_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(networks, "bf16_is_native", lambda: True)
+    crops, options = noise(64, 64), {"network": "resnet18", "crop": CropPolicy(size=64), "dim": 512}
+    exact, fast = (stream("torchvision", precision=one, **options).load(CPU, None) for one in ("exact", "fast"))
+    assert (exact.provenance["arithmetic"], fast.provenance["arithmetic"]) == (
+        "fp32, layer by layer",
+        "bf16, layer by layer",
+    )
+    assert fast.provenance["sha256"] == exact.provenance["sha256"]
+    a, b = (network(crops).astype(np.float64) for network in (exact, fast))
+    assert ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min() > 0.9999
+    assert np.abs(a - b).max() > 0
+    np.testing.assert_array_equal(fast(crops[::-1].copy())[::-1], b)
+
+
+def test_a_network_that_bf16_takes_too_far_is_not_offered_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(networks, "bf16_is_native", lambda: True)
+    monkeypatch.setattr(networks, "LEAST_COSINE", 1 - 1e-12)
+    found = stream("torchvision", network="resnet18", crop=CropPolicy(size=64), precision="fast", dim=512)
+    with pytest.raises(ConfigError, match=r"torchvision resnet18 in bf16 differs too much.*Set precision = exact"):
+        found.load(CPU, None)
+
+
+@pytest.mark.skipif(cpu.bf16_is_native(), reason="this CPU has bf16")
+def test_a_cpu_without_bf16_computes_fast_features_in_fp32() -> None:
+    found = stream("torchvision", network="resnet18", crop=CropPolicy(size=64), precision="fast", dim=512)
+    assert found.load(CPU, None).provenance["arithmetic"] == "fp32, layer by layer"
+
+
+# -------------------------------------------------------------------------------------------------- timm
+
+
+def test_without_timm_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ConfigError, match=r"timm resnet18 needs the library timm: pip install 'vibe-pipeline\[timm\]'"):
+        stream("timm", network="resnet18")
+    planned = stream("timm", network="resnet18", dim=512)  # which needs no library
+    with pytest.raises(ConfigError, match="pip install"):
+        planned.load(CPU, None)
+
+
+@needs_timm
+@pytest.mark.parametrize(
+    ("name", "crop", "mean", "std"),
+    [
+        ("resnet18", CropPolicy(size=64, region=(64, 48)), MEAN, STD),
+        ("vit_tiny_patch16_224", CropPolicy(size=64, region=(64, 48)), (0.5,) * 3, (0.5,) * 3),
+    ],
+)
+def test_timms_features_are_its_pooled_ones(name: str, crop: CropPolicy, mean: Any, std: Any) -> None:
+    import timm
+
+    found, crops = stream("timm", network=name, crop=crop), noise(64, 48)
+    computer = found.load(CPU, None)
+    torch.manual_seed(3)
+    plain = timm.create_model(name, num_classes=0, **({"img_size": (64, 48)} if name.startswith("vit") else {})).eval()
+    with torch.inference_mode():
+        expected = plain(normalised(crops, mean, std)).numpy()
+    assert expected.shape == (3, found.dim)
+    features = computer(crops)
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_array_equal(computer(crops[::-1].copy())[::-1], features)
+    assert computer.provenance["library"] == f"timm {timm.__version__}"
+    assert streams.of_identity(json.loads(json.dumps(found.identity()))) == found
+
+
+@needs_timm
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_timms_weights_are_read_from_files_with_their_classifier_left_out(suffix: str, tmp_path: Path) -> None:
+    import timm
+    from safetensors.torch import save_file
+
+    torch.manual_seed(8)
+    network, file = timm.create_model("resnet18"), tmp_path / f"weights{suffix}"
+    torch.save(network.state_dict(), file) if suffix == ".pt" else save_file(network.state_dict(), file)
+    crops, found = noise(64, 64), stream("timm", f"file:{file}", network="resnet18", crop=CropPolicy(size=64))
+    expected = in_front_of(network, "fc", normalised(crops))
+    np.testing.assert_allclose(found.load(CPU, None)(crops), expected, rtol=1e-4, atol=1e-5 * expected.max())
+
+
+@needs_timm
+def test_what_timm_does_not_have_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm
+
+    with pytest.raises(ConfigError, match=r"timm 1.* has no network 'resnet_18'.*did you mean .*resnet18"):
+        stream("timm", network="resnet_18")
+    with pytest.raises(ConfigError, match="Invalid pretrained tag"):
+        stream("timm", "pretrained:none", network="resnet18", dim=512).load(CPU, None)
+
+    create = timm.create_model
+
+    def offline(name: str, *, pretrained: bool, **options: Any) -> torch.nn.Module:
+        if pretrained:
+            raise FileNotFoundError("the hub cannot be reached")  # as the hub's client does
+        return create(name, **options)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(MissingAssets, match=r"timm/resnet18.a1_in1k/resolve/main/model.safetensors cannot.*file:FILE"):
+        stream("timm", "pretrained", network="resnet18", dim=512).load(CPU, None)
