@@ -17,7 +17,7 @@ from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.settings import sections
-from tasks import evaluation, settings
+from tasks import EvaluateHMMR, TrainHMMR, evaluation, settings
 from tasks.settings import VIBE, model_settings
 from tasks.training import train_config
 from vibe_model import models
@@ -294,6 +294,18 @@ def test_the_baseline_is_the_configured_variant_frame_by_frame(config_with) -> N
     assert baseline is not None
     assert baseline.training_splits == own.training_splits == ("3dpw/validation",)
     assert (baseline.n_layers, baseline.prior) == (0, "none")
+
+
+def test_hmmr_is_evaluated_beside_its_single_view_baseline(config_with, bare) -> None:
+    bare.configure({"hmmr": {"variant": "no-const", "past": "0"}})
+    config_with()
+    own, baseline = (task.config() for task in EvaluateHMMR().requires())
+    assert isinstance(own, HMMRConfig)
+    assert (own.name, own.past, own.temporal) == ("hmmr-embedded-no-const", 0, True)
+    assert (baseline.name, baseline.per_frame, baseline.weights["const"]) == (f"{own.name}+single-view", True, 0)
+    bare.configure({"hmmr": {"variant": "single-view"}})
+    config_with()
+    assert EvaluateHMMR().requires() == [TrainHMMR()]
 
 
 @pytest.mark.parametrize(
