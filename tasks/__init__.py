@@ -6,7 +6,7 @@ Tasks are short: they name inputs and call the function that does the work. Impo
 from tasks import settings  # first: it refuses a luigi.cfg that Luigi could not read
 from tasks.ablation import Ablation
 from tasks.data import Convert, Data, Extract, Synthesize
-from tasks.evaluation import EvaluateVIBE
+from tasks.evaluation import EvaluateHMMR, EvaluateVIBE
 from tasks.events import take_over_from_luigi
 from tasks.report import Report
 from tasks.training import TrainHMMR, TrainMPoser, TrainVIBE
@@ -15,6 +15,7 @@ __all__ = [
     "Ablation",
     "Convert",
     "Data",
+    "EvaluateHMMR",
     "EvaluateVIBE",
     "Extract",
     "Report",

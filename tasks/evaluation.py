@@ -1,4 +1,4 @@
-"""training -> evaluation, as a Luigi task: the errors of the trained models, as tables."""
+"""training -> evaluation, as Luigi tasks, one of each model: the errors of the trained models, as tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import luigi
 from rich.table import Table
@@ -14,14 +14,14 @@ from rich.table import Table
 from pipeline.cli import console
 from pipeline.cli.text import command
 from tasks.base import PipelineTask
-from tasks.settings import settings, which_runs
+from tasks.settings import VIBE, settings, which_runs
 from tasks.terminal import DEMO_DATA, fact, shortened
-from tasks.training import TrainVIBE, read_metrics, train_config
+from tasks.training import TrainHMMR, TrainModel, TrainVIBE, model_config, read_metrics
 from vibe_model import runs
 from vibe_model.evaluation import published
 from vibe_model.metrics import ERRORS, PROTOCOLS, UNITS
-from vibe_model.vibe.config import TrainConfig
-from vibe_model.vibe.variants import PER_FRAME
+from vibe_model.models import Model
+from vibe_model.settings.video_config import VideoConfig
 
 RESULTS: Final = "results.csv"
 COLUMNS: Final = ("split", "protocol", "model", *ERRORS, "frames")  # of results.csv
@@ -29,31 +29,37 @@ COLUMNS: Final = ("split", "protocol", "model", *ERRORS, "frames")  # of results
 Rows = Sequence[Mapping[str, Any]]
 
 
-class EvaluateVIBE(PipelineTask):
-    """Print and store the trained model's errors on every evaluation split, beside those of the baselines.
+class EvaluateModel(PipelineTask):
+    """Print and store a trained model's errors on every evaluation split, beside those of the baselines.
 
     A temporal model is worth its name where it beats the same regressor frame by frame, and that one smoothed in time:
     they are trained along, unless luigi.cfg sets `baseline = false`.
     """
 
     verb = "evaluate"
-    what = "VIBE"
+    train: ClassVar[type[TrainModel]]
+
+    @property
+    def what(self) -> str:
+        return self.train.model.title
 
     def requires(self) -> list[luigi.Task]:
-        baseline = [TrainVIBE(variant=baseline_variant())] if baseline_config() not in (None, train_config()) else []
-        return [TrainVIBE(), *baseline]
+        model = self.train.model
+        baseline = baseline_config(model)
+        beside = [] if baseline in (None, model_config(model)) else [self.train(variant=baseline_variant(model))]
+        return [self.train(), *beside]
 
     def up_to_date(self) -> bool:
-        file = runs.run_folder(train_config()) / RESULTS
-        return file.is_file() and file.read_text() == as_csv(_all_rows())
+        file = self._folder() / RESULTS
+        return file.is_file() and file.read_text() == as_csv(_all_rows(self.train.model))
 
     def work(self) -> None:
-        write_csv(runs.run_folder(train_config()), _all_rows())
+        write_csv(self._folder(), _all_rows(self.train.model))
         self.show()
 
     def show(self) -> None:
         """The default protocol's rows, a table a split, and the files that hold the rest."""
-        folder, rows = runs.run_folder(train_config()), _all_rows()
+        folder, rows = self._folder(), _all_rows(self.train.model)
         for split in dict.fromkeys(row["split"] for row in rows):
             chosen = [row for row in rows if (row["split"], row["protocol"]) == (split, "default")]
             console.out.print()
@@ -66,33 +72,52 @@ class EvaluateVIBE(PipelineTask):
         fact("curves", command("--logdir", shortened(folder.parent), module="tensorboard.main"))
         fact("status", command("status", "--cache", shortened(settings().paths.cache)))
 
+    def _folder(self) -> Path:
+        return runs.run_folder(model_config(self.train.model))
 
-def baseline_config() -> TrainConfig | None:
+
+class EvaluateVIBE(EvaluateModel):
+    """Print and store VIBE's errors on every evaluation split, beside those of the baselines."""
+
+    train = TrainVIBE
+
+
+class EvaluateHMMR(EvaluateModel):
+    """Print and store HMMR's errors on every evaluation split, beside those of the baselines."""
+
+    train = TrainHMMR
+
+
+def baseline_config(model: Model = VIBE) -> VideoConfig | None:
     """The per-frame baseline's configuration; None where luigi.cfg wants none."""
-    return train_config(baseline_variant()) if which_runs(settings()).baseline else None
+    return model_config(model, baseline_variant(model)) if which_runs(settings(), model).baseline else None
 
 
-def baseline_variant() -> str:
+def baseline_variant(model: Model = VIBE) -> str:
     """The per-frame baseline of the configured run: trained on the same windows, whatever variant that is."""
-    own = [name for name in (which_runs(settings()).variant or "").split("+") if name and name != PER_FRAME]
-    return "+".join([*own, PER_FRAME])
+    own = (which_runs(settings(), model).variant or "").split("+")
+    return "+".join([*(name for name in own if name and name != model.baseline), model.baseline])
 
 
-def _all_rows() -> list[dict[str, Any]]:
+def _all_rows(model: Model) -> list[dict[str, Any]]:
     """The results of the configured run, and below them those of the baselines."""
-    of_run, baseline = read_metrics(runs.run_folder(train_config())), baseline_config()
-    return result_rows(of_run, None if baseline is None else read_metrics(runs.run_folder(baseline)))
+    of_run, baseline = read_metrics(runs.run_folder(model_config(model))), baseline_config(model)
+    per_frame = None if baseline is None else read_metrics(runs.run_folder(baseline))
+    return result_rows(of_run, per_frame, title=model.title)
 
 
-def result_rows(metrics: Mapping[str, Any], per_frame: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+def result_rows(
+    metrics: Mapping[str, Any], per_frame: Mapping[str, Any] | None = None, *, title: str = VIBE.title
+) -> list[dict[str, Any]]:
     """metrics.json as rows: a split, a protocol, a model, and its errors.
 
-    Models: VIBE; the per-frame baseline and that one smoothed, of `per_frame`, its run's metrics.json; the mean body.
+    Models: the trained one, by its title; the per-frame baseline and that one smoothed, of `per_frame`, its run's
+    metrics.json; the mean body.
     """
     rows = []
     for split, protocol in ((s, p) for s in metrics if "/" in s for p in PROTOCOLS):  # other keys are facts of the run
         own = of_protocol(metrics[split], protocol)
-        models = {"VIBE": own}
+        models = {title: own}
         if per_frame is not None:
             found = of_protocol(per_frame[split], protocol)
             models |= {"per frame": found, "per frame, smoothed": found.get("smoothed", {})}
@@ -139,13 +164,13 @@ def table_of(split: str, rows: Rows, *, protocols: bool = False) -> Table:
     return table
 
 
-def rows_beside_published(metrics: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+def rows_beside_published(metrics: Mapping[str, Any], title: str = VIBE.title) -> dict[str, list[dict[str, Any]]]:
     """By split, rows of a table: the model and the mean body by both protocols, then the published figures.
 
     Those cannot be compared with results on demo data, and are left out there.
     """
     rows: dict[str, list[dict[str, Any]]] = {}
-    for row in result_rows(metrics):
+    for row in result_rows(metrics, title=title):
         rows.setdefault(row["split"], []).append(row)
     for split, shown in rows.items():
         for figures in () if metrics["stand_in"] else published.figures_of(split):

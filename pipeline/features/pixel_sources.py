@@ -125,8 +125,7 @@ class Frames:
 
 
 def _cropped(picture: Image, cut: Cut, size: int) -> Image:
-    crop = crops.crop_person(picture, np.array(cut.bbox), cut.scale, size)
-    return np.ascontiguousarray(crop[:, ::-1]) if cut.mirrored else crop
+    return crops.crop_person(picture, np.array(cut.bbox), cut.scale, size, mirrored=cut.mirrored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +176,9 @@ def _resampled(image: Image, stored: Cut | None, cut: Cut, size: int) -> Image:
     zoom, shift = np.diagonal(seen[:, :2]), seen[:, 2]
     bbox = np.array(cut.bbox)
     inside = np.concatenate([bbox[:2] * zoom + shift, bbox[2:] * zoom])  # the box in the stored crop's pixels
-    found = crops.crop_person(np.ascontiguousarray(image[:, ::-1]) if cut.mirrored else image, inside, cut.scale, size)
-    return np.ascontiguousarray(found[:, ::-1]) if cut.mirrored else found
+    if cut.mirrored:  # so is the stored one: the box is on its other side, and it is not mirrored once more
+        inside[0] = len(image) - inside[0]
+    return crops.crop_person(image, inside, cut.scale, size)
 
 
 @functools.lru_cache(maxsize=1)

@@ -262,6 +262,17 @@ class Video:
         if first.problem is not None:
             raise self._unreadable(first.problem)
 
+    def steps(self, most: int) -> NDArray[np.float64]:
+        """Milliseconds between each two neighbours of the first `most` frames. Empty where it cannot be opened."""
+        capture, problem = self._open()
+        times: list[float] = []
+        try:
+            while not problem and len(times) < most and capture.grab():
+                times.append(capture.get(cv2.CAP_PROP_POS_MSEC))
+        finally:
+            capture.release()
+        return np.diff(np.array(times, np.float64))
+
     def read(self, frame_index: Iterable[int], *, alive: Callable[[], None] = nothing) -> Iterator[Frame]:
         capture, problem = self._open()
         kind = "video_unreadable"

@@ -16,7 +16,7 @@ from tasks import evaluation
 from tasks.commands.predict import model_options, positive
 from tasks.settings import settings
 from tasks.terminal import DEMO_DATA, fact, plain, shortened
-from vibe_model import runs
+from vibe_model import models, runs
 from vibe_model.metrics import UNITS
 
 if TYPE_CHECKING:
@@ -75,13 +75,14 @@ def run(args: argparse.Namespace) -> int:
         )
     stand_in = any(metrics["stand_in"] for metrics in found.values())
     metrics = {"stand_in": stand_in, "checkpoint": model.about, **found}
+    title = models.of(model.config).title
     if out is not None:
         runs.write_json(out / runs.METRICS, metrics)
-        evaluation.write_csv(out, evaluation.result_rows(metrics))
+        evaluation.write_csv(out, evaluation.result_rows(metrics, title=title))
     if args.json:
         console.show_json(metrics)
         return 0
-    for split, rows in evaluation.rows_beside_published(metrics).items():
+    for split, rows in evaluation.rows_beside_published(metrics, title).items():
         console.show(evaluation.table_of(split, rows, protocols=True), least=WIDE)
         console.out.print()
     console.out.print(f"[dim]{UNITS}; {NOTE}[/dim]\n")

@@ -17,9 +17,11 @@ from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.settings import sections
-from tasks import evaluation, settings
+from tasks import EvaluateHMMR, TrainHMMR, evaluation, settings
 from tasks.settings import VIBE, model_settings
 from tasks.training import train_config
+from vibe_model import models
+from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.models import variant_of
 from vibe_model.vibe.config import TrainConfig
 from vibe_model.vibe.mposer_config import MPoserConfig
@@ -159,6 +161,10 @@ def test_a_mistake_is_reported_with_its_line_and_what_was_expected(
         ),
         ("[convert]\n", r"line 17 \[convert\]: this section .* line 9 already"),
         ("[DEFAULT]\nworkers = 3\n", r"line 17 \[DEFAULT\]: unknown section"),
+        ("[hmmr]\npreset = vibe\n", r"line 18 \[hmmr\] preset = vibe: expected one of hmmr-published, hmmr, embedded"),
+        ("[hmmr]\nvariant = concat\n", r".*\[hmmr\] variant: expected one of single-view, no-dynamics, no-const"),
+        ("[hmmr]\nwidth = 40\n", r"line 18 \[hmmr\] width: expected a multiple of 32"),
+        ("[hmmr]\nbody = x\n", r"line 18 \[hmmr\] body: is set in \[paths\] or \[features\], not here"),
         ("[mposer]\npreset = mine\n", r"line 18 \[mposer\] preset = mine: expected one of amass, embedded"),
         ("[mposer]\nseqlen = 3\n", r"line 18 \[mposer\] seqlen: is set in \[train\] or \[paths\], not here"),
         ("[mposer]\nepochs = 0\n", r"line 18 \[mposer\] epochs: expected more than 0, found 0"),
@@ -270,12 +276,36 @@ def test_a_variant_wins_over_the_settings_and_several_are_joined(config_with, tm
         assert model_settings(loaded, VIBE).name == "embedded"
 
 
+def test_hmmr_has_a_section_of_its_own_and_trains_embedded_where_vibe_does(tmp_path: Path) -> None:
+    hmmr = models.MODELS["hmmr"]
+    found = model_settings(load(tmp_path, GOOD), hmmr)
+    assert (found.name, found.cache, found.batch_size) == ("hmmr-embedded", tmp_path / "cache", 8)
+    real = GOOD.replace("preset = embedded", "preset = published")
+    found = model_settings(load(tmp_path, real + "[hmmr]\nbatch_size = 4\npast = 3\n"), hmmr, "no-const", seed=7)
+    assert isinstance(found, HMMRConfig)
+    assert (found.regressor, found.batch_size, found.deltas, found.seed) == ("spin", 4, (-3, 5), 7)
+    assert (found.name, found.weights["const"]) == ("hmmr-no-const", 0)
+    assert model_settings(load(tmp_path, real + "[hmmr]\nbatch_size = 4\n"), VIBE).batch_size == 32
+
+
 def test_the_baseline_is_the_configured_variant_frame_by_frame(config_with) -> None:
     config_with(variant="without-3dpw", datasets_2d="3dpw/validation", baseline="true")
     own, baseline = train_config(), evaluation.baseline_config()
     assert baseline is not None
     assert baseline.training_splits == own.training_splits == ("3dpw/validation",)
     assert (baseline.n_layers, baseline.prior) == (0, "none")
+
+
+def test_hmmr_is_evaluated_beside_its_single_view_baseline(config_with, bare) -> None:
+    bare.configure({"hmmr": {"variant": "no-const", "past": "0"}})
+    config_with()
+    own, baseline = (task.config() for task in EvaluateHMMR().requires())
+    assert isinstance(own, HMMRConfig)
+    assert (own.name, own.past, own.temporal) == ("hmmr-embedded-no-const", 0, True)
+    assert (baseline.name, baseline.per_frame, baseline.weights["const"]) == (f"{own.name}+single-view", True, 0)
+    bare.configure({"hmmr": {"variant": "single-view"}})
+    config_with()
+    assert EvaluateHMMR().requires() == [TrainHMMR()]
 
 
 @pytest.mark.parametrize(
@@ -297,6 +327,7 @@ SECTIONS = {
     **{name: tuple(f.name for f in dataclasses.fields(spec)) for name, spec in sections.TYPES.items()},
     **{name: tuple(f.name for f in dataclasses.fields(datasets.get(name))) for name in ("amass", "3dpw")},
     "train": tuple(f.name for f in dataclasses.fields(TrainConfig)),
+    "hmmr": tuple(f.name for f in dataclasses.fields(HMMRConfig)),
     "mposer": tuple(f.name for f in dataclasses.fields(MPoserConfig)),
 }
 

@@ -227,6 +227,9 @@ class HMMR(VideoModel):
         )
         self.hallucinator = Hallucinator(feature_size, width) if hallucinator else None
         self.body = body
+        self.margin = MARGIN if temporal else 0
+        # With the window's statistics, every window must be as long as those of training.
+        self.repeats_ends = norm == "window"
 
     def movie_strip(self, features: Tensor) -> Tensor:
         """(B, T, feature_size) -> (B, T, feature_size)."""

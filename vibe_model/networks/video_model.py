@@ -34,6 +34,8 @@ class VideoModel(nn.Module, ABC):
     """
 
     body: Body
+    margin: int = 0  # frames on either side of a window that are predicted better in the next one
+    repeats_ends: bool = False  # where a track ends, are such frames put there, as the last one repeated?
 
     @abstractmethod
     def regress(self, features: Tensor) -> Estimate:

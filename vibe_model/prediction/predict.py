@@ -6,6 +6,7 @@ for a whole track, and smoothing is done between the two. Memory does not grow w
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 Float32s = NDArray[np.float32]
 Ints = NDArray[np.int64]
-Window = tuple[int, int]  # rows [start, stop)
+Seen = tuple[int, int, int, int]  # rows [start, stop), and how often the first and the last are repeated
 Plan = tuple[Any, list[list[EvalWindow]]]  # a track, and its windows by each way to cut it
 
 POSED_AT_ONCE: Final = 64  # bodies: their vertices are 5 MB
@@ -98,12 +99,11 @@ def predict_tracks(
     is in evaluation mode meanwhile, and gets its mode back. Raises DataError for predictions that are not finite.
     """
     present = Present.of(split, stream)
-    plans = (
-        (track, [present.windows(track, seqlen=seqlen, drop_last=drop) for drop in drop_last])
-        for track in select_tracks(split, tracks)
-    )
+    margin, repeat_ends = getattr(generator, "margin", 0), getattr(generator, "repeats_ends", False)
+    cut = functools.partial(present.windows, seqlen=seqlen, margin=margin, repeat_ends=repeat_ends)
+    plans = ((track, [cut(track, drop_last=drop) for drop in drop_last]) for track in select_tracks(split, tracks))
     for group in _groups(plans, batch_size):
-        needed = {window[:2] for _, cuts in group for cut in cuts for window in cut}
+        needed = {window.seen for _, cuts in group for cut in cuts for window in cut}
         mode = generator.training  # restored before each yield: the caller may train between two tracks
         generator.eval()
         try:
@@ -111,7 +111,7 @@ def predict_tracks(
         finally:
             generator.train(mode)
         for track, cuts in group:
-            yield tuple(_of_track(split, track, cut, found, present) for cut in cuts)
+            yield tuple(_of_track(split, track, cut, found, present, stream) for cut in cuts)
 
 
 def save_npz(
@@ -193,29 +193,41 @@ def _groups(plans: Iterator[Plan], batch_size: int) -> Iterator[list[Plan]]:
 
 @torch.no_grad()
 def _regress(
-    generator: VideoModel, split: Split, windows: Sequence[Window], stream: str, batch_size: int
-) -> dict[Window, list[Float32s]]:
-    """rotmat, shape, camera of each window's frames, (T, ...) each; windows of one length go together."""
+    generator: VideoModel, split: Split, windows: Sequence[Seen], stream: str, batch_size: int
+) -> dict[Seen, list[Float32s]]:
+    """rotmat, shape, camera of each window's rows, (T, ...) each; windows of one length go together."""
     device = device_of(generator)
-    found: dict[Window, list[Float32s]] = {}
-    for length in sorted({stop - start for start, stop in windows}):
-        same = [window for window in windows if window[1] - window[0] == length]
+    found: dict[Seen, list[Float32s]] = {}
+    shapes = {window: (window[1] - window[0], *window[2:]) for window in windows}
+    for length, before, after in sorted(set(shapes.values())):
+        same = [window for window, shape in shapes.items() if shape == (length, before, after)]
         for first in range(0, len(same), batch_size):
             batch = same[first : first + batch_size]
-            features = split.read(np.array(batch, np.int64), stream=stream, fields=("features",))["features"]
+            rows = np.array([window[:2] for window in batch], np.int64)
+            features = split.read(rows, stream=stream, fields=("features",))["features"]
+            if before or after:
+                features = np.pad(features, ((0, 0), (before, after), (0, 0)), mode="edge")
             estimate = generator.regress(torch.as_tensor(features, device=device))
-            arrays = [part.float().cpu().numpy() for part in estimate]
+            arrays = [part[:, before : before + length].float().cpu().numpy() for part in estimate]
             found |= {window: [array[i] for array in arrays] for i, window in enumerate(batch)}
     return found
 
 
 def _of_track(
-    split: Split, track: Any, windows: Sequence[EvalWindow], found: Mapping[Window, list[Float32s]], present: Present
+    split: Split,
+    track: Any,
+    windows: Sequence[EvalWindow],
+    found: Mapping[Seen, list[Float32s]],
+    present: Present,
+    stream: str,
 ) -> TrackBodies:
-    kept = [np.arange(window.keep, window.stop) for window in windows]
+    kept = [np.arange(window.keep, window.stop - window.unused) for window in windows]
     rows = np.concatenate([*kept, np.zeros(0, np.int64)]).astype(np.int64)
     empty = [np.zeros((0, *trailing), np.float32) for trailing in ((24, 3, 3), (10,), (3,))]
-    parts = [[array[window.keep - window.start :] for array in found[window[:2]]] for window in windows]
+    parts = [
+        [array[own[0] - window.start : own[-1] + 1 - window.start] for array in found[window.seen]]
+        for window, own in zip(windows, kept, strict=True)
+    ]
     rotmat, shape, camera = (np.concatenate(arrays) for arrays in zip(empty, *parts, strict=True))
     if not all(np.isfinite(array).all() for array in (rotmat, shape, camera)):
         raise DataError(
@@ -224,6 +236,7 @@ def _of_track(
         )
     whole = np.array([(track.start, track.stop)], np.int64)
     read = split.read(whole, stream=None, fields=("frame_index", "bbox"))
+    read["bbox"][..., 2:] *= split.crop_policy(stream).scale  # what the network saw, times the crop scale
     video = split.videos[int(split.tracks.video[int(split.track_of(whole[0, :1])[0])])]
     return TrackBodies(
         track=track,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vibe_model.errors import DataError
+
 if TYPE_CHECKING:
     from cache import Split
 
@@ -17,11 +19,19 @@ Ints = NDArray[np.int64]
 
 
 class EvalWindow(NamedTuple):
-    """Rows [start, stop) are put through the model; the predictions of rows [keep, stop) count."""
+    """Rows [start, stop) are put through the model; the predictions of rows [keep, stop - unused) count."""
 
     start: int
     stop: int
     keep: int
+    unused: int = 0
+    before: int = 0  # how often the first row's feature is repeated before it
+    after: int = 0  # likewise behind the last one
+
+    @property
+    def seen(self) -> tuple[int, int, int, int]:
+        """All that its predictions depend on."""
+        return self.start, self.stop, self.before, self.after
 
 
 def select_tracks(split: Split, pattern: str = "*") -> list[Any]:
@@ -37,25 +47,37 @@ class Present(NamedTuple):
 
     @classmethod
     def of(cls, split: Split, stream: str) -> Present:
-        """The flags of a whole split."""
+        """The flags of a whole split. Raises DataError for a stream of jittered crops."""
+        if split.crop_policy(stream).jitter is not None:
+            raise DataError(
+                f"the stream {stream!r} is of randomly moved and mirrored crops, which are for training alone. Name "
+                "the stream of plain crops."
+            )
         single, pairs = split.windows(1, 1, stream)[:, 0], split.windows(2, 1, stream)[:, 0]
         present = cls(*(np.zeros(int(single.max(initial=-1)) + 1, np.bool_) for _ in range(2)))
         present.has_features[single] = True
         present.followed[pairs] = True
         return present
 
-    def windows(self, track: Any, *, seqlen: int, drop_last: bool) -> list[EvalWindow]:
+    def windows(
+        self, track: Any, *, seqlen: int, drop_last: bool, margin: int = 0, repeat_ends: bool = False
+    ) -> list[EvalWindow]:
         """Windows over all frames of one track that have features, in row order.
 
         A segment without gaps is cut into windows of `seqlen`; the last one is moved back to end with the segment, or
-        is shorter where the whole segment is. With `drop_last` (the published protocol) the track is cut at every
-        `seqlen` rows, gaps or not, and what remains at its end is dropped.
+        is shorter where the whole segment is. With a margin, windows overlap as `cover_with_margin` has them, unless
+        they are too short for it. With `drop_last` (the published protocol) the track is cut at every `seqlen` rows,
+        gaps or not, and what remains at its end is dropped.
         """
         if drop_last:
             starts = range(track.start, track.stop - seqlen + 1, seqlen)
             whole = (start for start in starts if self.has_features[start : start + seqlen].sum() == seqlen)
             return [EvalWindow(start, start + seqlen, start) for start in whole]
-        return [window for start, stop in self._segments(track) for window in cover(start, stop, seqlen)]
+        segments = self._segments(track)
+        if seqlen <= 2 * margin or not margin:
+            return [window for start, stop in segments for window in cover(start, stop, seqlen)]
+        found = (cover_with_margin(start, stop, seqlen, margin, repeat_ends=repeat_ends) for start, stop in segments)
+        return [window for of_segment in found for window in of_segment]
 
     def runs(self, rows: Ints) -> Ints:
         """(F,) ascending rows -> (F,) a number each: rows of equal number are neighbouring frames, one step apart."""
@@ -75,11 +97,28 @@ class Present(NamedTuple):
 def cover(start: int, stop: int, seqlen: int) -> Iterator[EvalWindow]:
     """Windows of `seqlen` over [start, stop); the last one is moved back to end with it, or is all that there is.
 
-    >>> [tuple(window) for window in cover(10, 17, 3)]
+    >>> [window[:3] for window in cover(10, 17, 3)]
     [(10, 13, 10), (13, 16, 13), (14, 17, 16)]
-    >>> [tuple(window) for window in cover(0, 2, 3)]
+    >>> [window[:3] for window in cover(0, 2, 3)]
     [(0, 2, 0)]
     """
     for keep in range(start, stop, seqlen):
         end = min(keep + seqlen, stop)
         yield EvalWindow(max(end - seqlen, start), end, keep)
+
+
+def cover_with_margin(start: int, stop: int, seqlen: int, margin: int, *, repeat_ends: bool) -> Iterator[EvalWindow]:
+    """Windows of `seqlen` over [start, stop) of which the first and last `margin` frames are context alone.
+
+    At the segment's ends there are fewer frames before or behind: with `repeat_ends` the first or last one's feature
+    is repeated up to `seqlen`, else the window is shorter.
+
+    >>> [tuple(window) for window in cover_with_margin(10, 15, 5, 1, repeat_ends=True)]
+    [(10, 14, 10, 1, 1, 0), (12, 15, 13, 0, 0, 2)]
+    """
+    step = seqlen - 2 * margin
+    for keep in range(start, stop, step):
+        first, last = keep - margin, keep - margin + seqlen
+        low, high = max(first, start), min(last, stop)
+        repeats = (low - first, last - high) if repeat_ends else (0, 0)
+        yield EvalWindow(low, high, keep, high - min(keep + step, stop), *repeats)

@@ -7,10 +7,11 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from tests.vibe_model.builders import TinyBody, small_vibe
+from tests.vibe_model.builders import MemorySplit, TinyBody, small_vibe
 from vibe_model import HMMR, PoseDiscriminator
 from vibe_model.errors import ConfigError
 from vibe_model.hmmr.generator import Convolution, Hallucinator, MovieStrip
+from vibe_model.prediction.predict import predict_tracks
 
 SIZE = 64  # of features: two channels a group
 
@@ -342,3 +343,23 @@ def test_a_joint_moves_its_own_score_and_the_last():
     with torch.no_grad():
         moved = np.flatnonzero(discriminator(other)[0] != discriminator(rotmat)[0])
     assert moved.tolist() == [7, 23]
+
+
+# ------------------------------------------------------------------------------------------------ prediction
+
+
+@pytest.mark.parametrize("norm", ["frame", "window"])
+def test_a_track_is_predicted_in_windows_with_a_margin_of_six(norm):
+    model, split = shaken(small(norm=norm), 0.05).float(), MemorySplit(0, [50])
+    split.rows["features"] = normal(50, SIZE).float().numpy()
+    features = torch.from_numpy(split.rows["features"])[None]
+    ((found,),) = predict_tracks(model, split, stream="resnet50", seqlen=20)
+    assert found.rows.tolist() == list(range(50))
+    with torch.no_grad():
+        whole = model.regress(features).rotmat[0].numpy()
+        padded = torch.cat((features[:, :1].expand(1, 6, -1), features, features[:, -1:].expand(1, 20, -1)), 1)
+        eight = [model.regress(padded[:, start : start + 20]).rotmat[0, 6:14] for start in range(0, 50, 8)]
+    expected = whole if norm == "frame" else torch.cat(eight)[:50].numpy()
+    np.testing.assert_allclose(found.rotmat, expected, atol=1e-5)
+    if norm == "window":
+        assert np.abs(expected - whole).max() > 1e-3

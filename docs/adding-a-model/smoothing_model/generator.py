@@ -1,0 +1,37 @@
+"""The network."""
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.body import Body
+from smoothing_model.config import SmoothingConfig
+from vibe_model.cameras import project
+from vibe_model.networks.video_model import Estimate, VideoModel, posed
+from vibe_model.rotations import rotation_6d_to_matrix
+from vibe_model.vibe.generator import Regressor
+
+
+class Smoothing(VideoModel):
+    """Features, smoothed over time by a learned kernel, through VIBE's regressor."""
+
+    def __init__(self, body: Body, feature_size: int, regressor_size: int) -> None:
+        super().__init__()
+        self.body = body
+        self.kernel = nn.Parameter(torch.zeros(5))  # before a softmax: all frames alike
+        self.regressor = Regressor(body, feature_size=feature_size, hidden_size=regressor_size)
+
+    def regress(self, features: Tensor) -> Estimate:
+        """(B, T, feature_size) -> bodies and cameras, (B, T, ...)."""
+        padded = nn.functional.pad(features.transpose(1, 2), (2, 2), mode="replicate")  # (B, F, T + 4)
+        smooth = (padded.unfold(2, 5, 1) @ self.kernel.softmax(0)).transpose(1, 2)  # (B, T, F)
+        pose, shape, camera = (part.unflatten(0, features.shape[:2]) for part in self.regressor(smooth.flatten(0, 1)))
+        return Estimate(rotation_6d_to_matrix(pose.reshape(*pose.shape[:2], 24, 6)), shape, camera)
+
+    def pose(self, estimate: Estimate, eval_joints: bool = False, vertices: bool = True) -> dict[str, Tensor]:
+        """What is compared with labels, by VIBE's camera."""
+        return posed(self.body, estimate, project, eval_joints=eval_joints, vertices=vertices)
+
+
+def build_generator(config: SmoothingConfig, body: Body) -> Smoothing:
+    """A generator by the configuration, with fresh parameters."""
+    return Smoothing(body, config.feature_size, config.regressor_size)
