@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("cache", "pipeline", "report", "tasks", "vibe_model")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Where the name is another than the package's.
-MODULES = {"cv2": "opencv-python", "google": "protobuf", "google_crc32c": "google-crc32c"}
+MODULES = {"PIL": "pillow", "cv2": "opencv-python", "google": "protobuf", "google_crc32c": "google-crc32c"}
 
 
 def ran(words: list[str | Path], folder: Path, code: int = 0) -> str:
@@ -123,9 +123,13 @@ def imported(package: str) -> set[str]:
 
 
 def test_what_is_imported_is_what_pyproject_names() -> None:
-    declared = [*PROJECT["dependencies"], *(PROJECT["optional-dependencies"][extra] for extra in ("s3", "cluster"))]
+    declared = [
+        *PROJECT["dependencies"],
+        *(PROJECT["optional-dependencies"][extra] for extra in ("s3", "av", "timm", "cluster")),
+    ]
     flat = [one for text in declared for one in ([text] if isinstance(text, str) else text)]
     named = {canonicalize_name(Requirement(text).name) for text in flat} - {"dask-jobqueue"}  # only the docs' example
+    named |= {"safetensors"}  # comes with timm
     used = set.union(*map(imported, PACKAGES)) - sys.stdlib_module_names - {*PACKAGES}
     assert {MODULES.get(name, name) for name in used} == named
 
