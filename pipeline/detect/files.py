@@ -77,6 +77,8 @@ class ClipFiles:
         start = 0
         while (part := self._part(start)) is not None:
             yield part
+            if part.ended:  # perhaps without a frame of its own
+                return
             start = part.n_frames
 
     def write_part(self, part: Part) -> None:

@@ -126,6 +126,14 @@ def test_killed_anywhere_and_run_again_it_ends_with_the_same_files(
     assert (info["frames"], info["cuts"], info["persons"], info["width"]) == (30, [21], 30, 96)
 
 
+@pytest.mark.parametrize("n", [7, 8, 9, 16])
+def test_clips_end_wherever_their_parts_do(n: int, tmp_path: Path) -> None:
+    write_clip(tmp_path / "raw/a.mp4", n)
+    report = detect_clips(tmp_path / "raw", tmp_path / "out", Bright(), batch_size=2, part=8)
+    assert (report.frames, list(files(tmp_path / "out"))) == (n, ["a.mp4.json"])
+    assert list(read_coco(tmp_path / "out/a.mp4.json").frames) == list(range(n))
+
+
 def test_a_corrupt_clip_costs_itself(tmp_path: Path) -> None:
     raw, out = tmp_path / "raw", tmp_path / "out"
     write_clip(raw / "good.mp4")
