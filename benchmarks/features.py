@@ -18,6 +18,9 @@ Homographies between successive crops are computed without decoding, in one thre
 row by row, the preset's flow forth and back, a loop over the points, and `findHomography` with RANSAC. Alone:
 `--cases --memory`.
 
+Streams together: `resnet50` and `homography` in one pass over 1920 x 1080 pictures, beside one after the other; whole
+extractions, in turn. Alone: `--cases --memory --pairs 0`.
+
 Every picture is in the page cache. The weights are random unless `--weights` names others.
 """
 
@@ -48,7 +51,7 @@ from torchvision.models import resnet50
 import cache
 from pipeline import crops, homography
 from pipeline.features import networks
-from pipeline.features.extract import extract
+from pipeline.features.extract import extract, extract_together
 from pipeline.features.networks import backbones
 from pipeline.features.networks.base import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.features.plan import plan_extraction
@@ -372,13 +375,32 @@ def plain_homography(previous: Bytes, current: Bytes) -> Floats:
     return np.asarray(found - np.eye(3), np.float32).ravel()
 
 
+def together(args: argparse.Namespace) -> Found:
+    """Two streams in one pass over the pixels, or one after the other; all of both, in turn by the number's parity."""
+    network = ResNet50(weights=WeightsSpec.parse(args.weights))
+    both = {"resnet50": network, "homography": Homography()}
+    resources = Resources(Machine(args.device), args.workers)
+    plans = [
+        plan_extraction(args.at / "cache", f"{args.case}/train", StreamSpec(f"{kind}-{args.turn}", it, "", resources))
+        for kind, it in both.items()
+    ]
+    network.load(Machine(args.device), None)  # once, for either way
+    began, before = time.perf_counter(), os.times()
+    parts = [plans] if args.turn % 2 else [[plan] for plan in plans]
+    done = [one for part in parts for one in extract_together(part)]
+    spent, after = time.perf_counter() - began, os.times()
+    cpu = sum(after[:4]) - sum(before[:4])
+    assert all(not one.problems for one in done)
+    return {"s": spent, "cpu_s": cpu}
+
+
 def opened(args: argparse.Namespace) -> cache.Split:
     return cache.open(args.at / "cache")[f"{args.case}/train"]
 
 
 # --------------------------------------------------------------------------------------------------------- report
 
-WAYS: Final = {way.__name__: way for way in (usual, ours, decode, model, homographies)}
+WAYS: Final = {way.__name__: way for way in (usual, ours, decode, model, homographies, together)}
 
 
 def in_a_process(args: argparse.Namespace, way: str, case: str, turn: int = 0) -> Found:
@@ -459,7 +481,20 @@ def report(args: argparse.Namespace) -> str:
     for n in args.memory:
         make(args.at, f"memory-{n}", TINY, n)
         lines.append(f"| {n:,} | {in_a_process(args, 'decode', f'memory-{n}')['peak_mib']:.0f} |")
-    return "\n".join([*lines, *of_homographies(args)]) + "\n"
+    if args.pairs:
+        lines += of_homographies(args)
+    return "\n".join([*lines, *of_together(args)]) + "\n"
+
+
+def of_together(args: argparse.Namespace) -> Iterator[str]:
+    """Lines of a table: two streams in one pass beside one after the other."""
+    make(args.at, "hd1", CASES["hd1"], args.frames)
+    yield f"\n## Streams together\n\n`resnet50` and `homography` of {args.frames:,} rows, {CASES['hd1'].name}.\n"
+    yield "| round | one after the other, s | in one pass, s | ratio | ratio of CPU time |\n|---|---|---|---|---|"
+    for turn in range(args.rounds):
+        apart, one_pass = (in_a_process(args, "together", "hd1", 2 * turn + way) for way in (0, 1))
+        ratios = " | ".join(f"{apart[key] / one_pass[key]:.2f}" for key in ("s", "cpu_s"))
+        yield f"| {turn + 1} | {apart['s']:.1f} | {one_pass['s']:.1f} | {ratios} |"
 
 
 def of_homographies(args: argparse.Namespace) -> Iterator[str]:

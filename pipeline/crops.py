@@ -39,9 +39,12 @@ def crop_affine(bbox: Floats, scale: float = CROP_SCALE, size: int = CROP_SIZE) 
     return matrix
 
 
-def crop_person(image: Image, bbox: Floats, scale: float = CROP_SCALE, size: int = CROP_SIZE) -> Image:
+def crop_person(
+    image: Image, bbox: Floats, scale: float = CROP_SCALE, size: int = CROP_SIZE, *, mirrored: bool = False
+) -> Image:
     """(H, W, 3) uint8 RGB and a (4,) box -> (size, size, 3) uint8 RGB: bilinear, black outside the picture.
 
+    Mirrored, what `crop_affine` takes to x is at size - x: a keypoint's normalised x changes its sign.
     Takes the memory of the crop alone, however large or far away the box is. Raises ValueError for a picture of
     another shape or type, and for a box as `crop_affine` does.
     """
@@ -54,6 +57,9 @@ def crop_person(image: Image, bbox: Floats, scale: float = CROP_SCALE, size: int
     beside = (box[:2] + half < -1).any() or (box[:2] - half > (width, height)).any()
     if beside or 2 * half.max() > LARGEST_PX:
         return np.zeros((size, size, 3), np.uint8)
+    if mirrored:
+        matrix[0] *= -1
+        matrix[0, 2] += size
     return np.asarray(cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR), np.uint8)
 
 

@@ -1,19 +1,18 @@
 """Detections without identities -> persons over time.  raw -> [tracks] -> features -> windows
 
-Detections of neighbouring frames are paired by the assignment of least total cost (Kuhn: The Hungarian method, 1955).
-The cost of a pair is
+Detections are paired with the persons of the frames before by the assignment of least total cost (Kuhn: The Hungarian
+method, 1955). The cost of a pair is
 
-    (1 - IoU of the two boxes + mean distance of the joints seen in both / box diagonal, at most 1) / 2
+    (1 - IoU of the two boxes + mean distance of the joints seen in both / a third of the box diagonal, at most 1) / 2
 
-so 0 for the same detection and 1 for two people far apart. Leaving two detections unpaired costs MAX_COST: no pair
-costs more. Nothing is predicted: a person who stands still and one who walks are compared with where they were last
-seen.
+so 0 for the same detection and 1 for two people apart. Leaving two detections unpaired costs MAX_COST: no pair costs
+more. A person is expected to go on at the speed of the last VELOCITY detections, through frames in which he or she is
+missing, too. Nothing is linked over a cut to another scene. benchmarks/linking.md has what each of that is worth.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,61 +24,74 @@ from pipeline.boxes import extents, intersection_over_union
 
 Floats = NDArray[np.floating]
 Doubles = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 MAX_GAP: Final = 5  # missing frames that a person may bridge
-MAX_COST: Final = 0.6  # half a box overlapped by a third, or no overlap and joints a fifth of the diagonal away
+MAX_COST: Final = 0.6  # boxes that overlap by a third, and joints a sixth of the diagonal away
+APART: Final = 1 / 3  # of the larger diagonal: joints that far away on average are another person's
+VELOCITY: Final = 12  # detections: over fewer, noise is taken for speed; over more, a turn is not followed
 MARGIN_PX: Final = 1.0  # gives a box of two joints in line an area
-CHUNK: Final = 4096  # pairs compared at once: some MB
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Detections:
     """All N detections with a seen joint, frame by frame, each frame's in an order of their own (`_seen`)."""
 
-    rows: NDArray[np.int64]  # (N, 2) position of the frame, number in it
+    rows: Ints  # (N, 2) position of the frame, number in it
     keypoints: Doubles  # (N, J, 3)
     boxes: Doubles  # (N, 2, 2) corners, with the margin
-    start: NDArray[np.int64]  # (T + 1,) where each frame's begin
-
-
-@dataclass(slots=True)
-class _Person:
-    """A track being built."""
-
-    frame: int  # where last seen
-    members: list[int]  # numbers of detections
+    start: Ints  # (T + 1,) where each frame's begin
 
 
 def link(
-    keypoints: Sequence[Floats], frame_index: Sequence[int] | NDArray[np.int64], max_gap: int = MAX_GAP
-) -> list[NDArray[np.int64]]:
+    keypoints: Sequence[Floats], frame_index: Sequence[int] | Ints, max_gap: int = MAX_GAP, *, cuts: Sequence[int] = ()
+) -> list[Ints]:
     """Link each frame's persons to those of the frames before.
 
     `keypoints[t]` is (P, J, 3) px px confidence of the P persons in frame `frame_index[t]` (strictly increasing), P
-    varying; a joint of confidence 0 is not seen. Returns one (n, 2) array a person: rows (t, p) in time order. Persons
-    come in the order of their first frame, left to right in it; the order of detections within a frame changes nothing
-    but the p. A person not seen for more than `max_gap` frames is a new one afterwards. Detections without any seen
-    joint belong to no person.
+    varying; a joint of confidence 0 is not seen. `cuts` are the frames that begin another scene. Returns one (n, 2)
+    array a person: rows (t, p) in time order. Persons come in the order of their first frame, left to right in it; the
+    order of detections within a frame changes nothing but the p. A person not seen for more than `max_gap` frames, or
+    over a cut, is a new one afterwards. Detections without any seen joint belong to no person.
     """
     if not len(keypoints):
         return []
     seen = _seen(keypoints)
-    persons: list[_Person] = []
-    active: list[_Person] = []
-    for t, (frame, of_neighbours) in enumerate(zip(frame_index, _costs_of_neighbours(seen), strict=True)):
-        active = [person for person in active if frame - person.frame - 1 <= max_gap]
-        now = range(int(seen.start[t]), int(seen.start[t + 1]))
-        before = [person.members[-1] for person in active]
-        partner = _assign(_costs(seen, of_neighbours, before, now)) if active and now else {}
-        for i, detection in enumerate(now):
+    frames, scene = np.asarray(frame_index, np.int64), scenes(frame_index, cuts)
+    persons: list[list[int]] = []  # numbers of detections
+    active: list[list[int]] = []
+    for t, frame in enumerate(frames):
+        last = frames[seen.rows[[person[-1] for person in active], 0]] if active else ()
+        same_scene = t > 0 and scene[t] == scene[t - 1]
+        active = [one for one, f in zip(active, last, strict=True) if same_scene and frame - f - 1 <= max_gap]
+        now = np.arange(seen.start[t], seen.start[t + 1])
+        partner = _assign(_costs(seen, frames, active, now, frame)) if active and len(now) else {}
+        for i, detection in enumerate(now.tolist()):
             if i in partner:
-                person = active[partner[i]]
-                person.frame = int(frame)
-                person.members.append(detection)
+                active[partner[i]].append(detection)
             else:
-                active.append(_Person(int(frame), [detection]))
+                active.append([detection])
                 persons.append(active[-1])
-    return [seen.rows[person.members] for person in persons]
+    return [seen.rows[person] for person in persons]
+
+
+def scenes(frame_index: Sequence[int] | Ints, cuts: Sequence[int]) -> Ints:
+    """(T,) which scene each frame belongs to; `cuts` are the frames that begin another one.
+
+    >>> scenes([0, 1, 5, 6, 9], cuts=[3, 6]).tolist()
+    [0, 0, 1, 2, 2]
+    """
+    return np.asarray(np.searchsorted(sorted(cuts), frame_index, side="right"), np.int64)
+
+
+def split_at_gaps(frame_index: Ints, max_gap: int, cuts: Sequence[int] = ()) -> list[Ints]:
+    """One person's frames (T,), cut wherever more than `max_gap` are missing and at cuts: their positions 0..T-1.
+
+    >>> [part.tolist() for part in split_at_gaps(np.array([0, 1, 4, 9, 10, 11]), max_gap=2, cuts=[11])]
+    [[0, 1, 2], [3, 4], [5]]
+    """
+    apart = (np.diff(frame_index) > max_gap + 1) | (np.diff(scenes(frame_index, cuts)) > 0)
+    return np.split(np.arange(len(frame_index)), np.flatnonzero(apart) + 1)
 
 
 def _seen(keypoints: Sequence[Floats]) -> _Detections:
@@ -99,36 +111,23 @@ def _seen(keypoints: Sequence[Floats]) -> _Detections:
     return _Detections(rows[order], points[order], _padded(corners[order]), start)
 
 
-def _costs_of_neighbours(seen: _Detections) -> Iterator[Doubles]:
-    """For every frame (A, B) costs of its B detections against the A of the frame before; the first has none before."""
-    n = np.diff(seen.start)
-    n_before = np.concatenate([[0], n[:-1]])
-    n_pairs = n_before * n
-    chunk = np.cumsum(n_pairs) // CHUNK
-    for frames in np.split(np.arange(len(n)), np.flatnonzero(np.diff(chunk)) + 1):
-        repeat = functools.partial(np.repeat, repeats=n_pairs[frames])
-        first = np.cumsum(n_pairs[frames]) - n_pairs[frames]
-        pair = np.arange(n_pairs[frames].sum()) - repeat(first)  # counted within its frame
-        a = repeat(seen.start[frames] - n_before[frames]) + pair // repeat(n[frames])
-        b = repeat(seen.start[frames]) + pair % repeat(n[frames])
-        costs = np.split(_pair_costs(seen, a, b), first[1:])
-        yield from (cost.reshape(n_before[t], n[t]) for t, cost in zip(frames, costs, strict=True))
+def _costs(seen: _Detections, frames: Ints, active: Sequence[Sequence[int]], now: Ints, frame: int) -> Doubles:
+    """(A, B) costs of the detections `now` against where the active persons are expected in `frame`."""
+    first = np.array([person[-VELOCITY:][0] for person in active])
+    last = np.array([person[-1] for person in active])
+    moved = _moved(seen.keypoints[first], seen.keypoints[last])
+    at_first, at_last = frames[seen.rows[first, 0]], frames[seen.rows[last, 0]]
+    shift = moved * ((frame - at_last) / np.maximum(at_last - at_first, 1))[:, None]
+    expected = seen.keypoints[last]
+    expected[..., :2] += shift[:, None]
+    return _pair_costs(expected, seen.boxes[last] + shift[:, None], seen.keypoints[now], seen.boxes[now])
 
 
-def _costs(seen: _Detections, of_neighbours: Doubles, before: Sequence[int], now: range) -> Doubles:
-    """(A, B) costs of the detections `now` against `before`, of which most are in the frame just before."""
-    first = now.start - len(of_neighbours)  # detection that begins the frame before
-    if all(detection >= first for detection in before):
-        return of_neighbours[[detection - first for detection in before]]
-    after = np.arange(now.start, now.stop)
-    return np.stack(
-        [
-            of_neighbours[detection - first]
-            if detection >= first
-            else _pair_costs(seen, np.full(len(after), detection), after)
-            for detection in before
-        ]
-    )
+def _moved(before: Doubles, now: Doubles) -> Doubles:
+    """(A, J, 3) twice -> (A, 2) px that the joints seen in both have moved on average; 0 where there are none."""
+    shared = (before[..., 2] > 0) & (now[..., 2] > 0)
+    total = ((now[..., :2] - before[..., :2]) * shared[..., None]).sum(axis=1)
+    return np.asarray(total / np.maximum(shared.sum(axis=1), 1)[:, None], np.float64)
 
 
 def _assign(cost: Doubles) -> dict[int, int]:
@@ -139,24 +138,19 @@ def _assign(cost: Doubles) -> dict[int, int]:
 
 def pair_costs(before: Floats, now: Floats) -> Doubles:
     """(A, J, 3) and (B, J, 3), all with a seen joint -> (A, B) costs in [0, 1] (see the module's docstring)."""
-    points = np.concatenate([before, now]).astype(np.float64)
-    rows = np.zeros((len(points), 2), np.int64)
-    seen = _Detections(rows, points, _padded(extents(points)[0]), rows[:1, 0])
-    a, b = np.divmod(np.arange(len(before) * len(now)), len(now))
-    return _pair_costs(seen, a, len(before) + b).reshape(len(before), len(now))
+    a, b = np.asarray(before, np.float64), np.asarray(now, np.float64)
+    return _pair_costs(a, _padded(extents(a)[0]), b, _padded(extents(b)[0]))
 
 
-def _pair_costs(seen: _Detections, a: NDArray[np.int64], b: NDArray[np.int64]) -> Doubles:
-    """(n,) of the pairs of detections a[i] and b[i]."""
-    boxes_a, boxes_b = seen.boxes[a], seen.boxes[b]
-    points_a, points_b = seen.keypoints[a], seen.keypoints[b]
-    shared = (points_a[..., 2] > 0) & (points_b[..., 2] > 0)  # (n, J)
-    distance = np.linalg.norm(points_a[..., :2] - points_b[..., :2], axis=-1)
+def _pair_costs(points_a: Doubles, boxes_a: Doubles, points_b: Doubles, boxes_b: Doubles) -> Doubles:
+    """(A, B) of every pair."""
+    shared = (points_a[:, None, :, 2] > 0) & (points_b[None, :, :, 2] > 0)  # (A, B, J)
+    distance = np.linalg.norm(points_a[:, None, :, :2] - points_b[None, :, :, :2], axis=-1)
     n_shared = shared.sum(axis=-1)
     mean = (distance * shared).sum(axis=-1) / np.maximum(n_shared, 1)
-    diagonal = np.maximum(_diagonal(boxes_a), _diagonal(boxes_b))
-    apart = np.where(n_shared > 0, np.minimum(mean / diagonal, 1), 1.0)  # nothing to compare: as far as can be
-    return np.asarray((1 - intersection_over_union(boxes_a, boxes_b) + apart) / 2, np.float64)
+    diagonal = np.maximum(_diagonal(boxes_a)[:, None], _diagonal(boxes_b)[None])
+    apart = np.where(n_shared > 0, np.minimum(mean / diagonal / APART, 1), 1.0)  # nothing to compare: apart
+    return np.asarray((1 - intersection_over_union(boxes_a[:, None], boxes_b[None]) + apart) / 2, np.float64)
 
 
 def _padded(corners: Doubles) -> Doubles:

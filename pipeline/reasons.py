@@ -24,6 +24,7 @@ REASONS: Final[dict[str, Reason]] = {
     "before_first_detection": Reason("the frame is before the first one in which the person can be seen", True),
     "degenerate_box": Reason("the person's box has no extent", False),
     "duplicate_person": Reason("the labels have one person twice in a frame", False),
+    "face_only": Reason("too many frames show nothing of the person but face and shoulders", True),
     "frame_count_mismatch": Reason("there are more or fewer frames than labels: it is not known which fit", False),
     "huge_box": Reason("the person's box reaches absurdly far out of the picture", False),
     "joint_outside_picture": Reason("a joint is outside the picture", True),

@@ -183,3 +183,27 @@ def test_one_command_measures_training_and_writes_the_report(tmp_path: Path) -> 
     assert "DEMO DATA" in text
     assert all(float(cells(text, way)[0]) > 0 for way in ("usual", "ours, fp32", "ours, bf16"))
     assert float(cells(text, "kp_3d")[0]) <= 1e-4
+
+
+def test_linking_is_scored_as_its_authors_define_it() -> None:
+    linking = importlib.import_module("linking")
+    truth = [np.array([0, 1])] * 10
+    perfect, exchanged = linking.Score(), linking.Score()
+    perfect.add(truth, [np.array([7, 3])] * 10)
+    assert (perfect.switches, perfect.idf1, perfect.hota) == (0, 1, 1)
+    exchanged.add(truth, [np.array([0, 1])] * 6 + [np.array([1, 0])] * 4)
+    # Each of two people is 6 frames one track and 4 frames the other: 6 of 10 are right at best; a right detection's
+    # association is 6 / 14 for 6 of them (6 shared, 4 + 4 not), 4 / 16 for 4.
+    assert (exchanged.switches, exchanged.idf1) == (2, pytest.approx(0.6))
+    assert exchanged.hota == pytest.approx(np.sqrt((6 * 6 / 14 + 4 * 4 / 16) / 10))
+
+
+@pytest.mark.slow
+def test_people_of_made_up_scenes_are_linked_better_than_by_sort() -> None:
+    linking = importlib.import_module("linking")
+    rows = [row.split("|") for row in linking.quality(6)]
+    switches = {(row[1].strip(), row[2].strip()): int(row[3]) for row in rows}
+    idf1 = {(row[1].strip(), row[2].strip()): float(row[4]) for row in rows}
+    for kind in linking.KINDS:
+        assert switches[kind, "`link`"] < switches[kind, "SORT, 12 frames"]
+        assert idf1[kind, "`link`"] > 0.85

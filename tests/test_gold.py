@@ -26,7 +26,7 @@ from pipeline.__main__ import main
 from vibe_model import TrainConfig, training
 
 RECORD = Path(__file__).with_name("gold.json")
-SPLITS = [f"{name}/{split}" for name in datasets.names() for split in datasets.get(name).splits]
+SPLITS = [f"{name}/{split}" for name in datasets.DATASETS for split in datasets.get(name).splits]
 EXTRACTED = ("penn_action/test", "mpi_inf_3dhp/train", "3dpw/validation")  # by the network: 80 rows
 
 
@@ -56,7 +56,7 @@ def make(folder: Path) -> dict[str, Any]:
             options = ["--precision", "exact", "--device", "cpu", "--workers", "1", "--batch-size", "16"]
             assert main(["extract", *place, *options]) == 0
     return {
-        "raw": {part: tree(folder / "raw" / part) for part in datasets.names()} | {"body": tree(folder / "body")},
+        "raw": {part: tree(folder / "raw" / part) for part in datasets.DATASETS} | {"body": tree(folder / "body")},
         "cache": {name: arrays(folder / "cache" / name) for name in SPLITS},
         "training": losses(folder),
     }

@@ -306,14 +306,15 @@ class Split:
         def raw(name: str) -> Array | None:
             return self._read_rows(name, starts, seqlen) if name in columns else None
 
-        @cache
-        def of_stream(name: str) -> StreamWindows:
-            run_starts = self._run_starts(starts) if history else starts
-            return StreamWindows(self._stream(name), starts, seqlen, history.get(name, 0), run_starts)
-
+        run_starts = self._run_starts(starts) if history else starts
+        sources = {**numbers, **flags}
+        of_streams = {
+            name: StreamWindows(self._stream(name), starts, seqlen, history.get(name, 0), run_starts)
+            for name in dict.fromkeys(sources[field] for field in wanted if field in sources)
+        }
         crop = None
         if not labels.IN_CROP.isdisjoint(wanted):
-            crop = self._crop(next(iter(numbers.values()), None), track, unused=numbers.keys().isdisjoint(wanted))
+            crop = self._crop(next(iter(numbers.values()), None), track, unused=not of_streams)
         known = labels.Labels(raw, lambda: self._tables["track_crop_scale"][track], crop)
         found: dict[str, Array] = {}
         for name in wanted:
@@ -324,11 +325,11 @@ class Split:
             elif name in numbers:
                 of = numbers[name]
                 own: Any = dtype.get(of, "float32") if isinstance(dtype, Mapping) else dtype
-                found[name] = buffer(name, of_stream(of).trailing, np.dtype(own), history.get(of, 0))
-                of_stream(of).fill(found[name])
+                found[name] = buffer(name, of_streams[of].trailing, np.dtype(own), history.get(of, 0))
+                of_streams[of].fill(found[name])
             elif name in flags:
                 found[name] = buffer(name, (), np.dtype(np.float32), history.get(flags[name], 0))
-                of_stream(flags[name]).fill_flags(found[name])
+                of_streams[flags[name]].fill_flags(found[name])
             else:
                 reader = self._reader(name)
                 found[name] = buffer(name, reader.trailing, reader.dtype)
@@ -439,17 +440,17 @@ class Split:
 
 def _fields_of_streams(stream: str | None, streams: Sequence[str] | None, history: Mapping[str, int]) -> dict[str, str]:
     """Field -> the stream whose numbers it has. Raises ValueError for a choice of streams that is none."""
-    if isinstance(streams, str):
-        raise TypeError(f"streams must be a sequence of names, not the text {streams!r}")
-    if not (streams is None or stream is None or isinstance(stream, _Unnamed)):
+    if streams is None and not history:
+        return {} if stream is None else {"features": stream}
+    if streams is None or isinstance(streams, str):
+        raise TypeError(f"streams must be a sequence of names, also for history; found {streams!r}")
+    if not (stream is None or isinstance(stream, _Unnamed)):
         raise ValueError(f"expected stream or streams, found both: {stream!r}, {list(streams)}")
-    if unclear := sorted({*(streams or ())} & {*labels.FIELDS, *COLUMNS}):
+    if unclear := sorted({*streams} & {*labels.FIELDS, *COLUMNS}):
         raise ValueError(f"streams: {unclear} are names of labels, too; read these streams by stream=NAME")
-    if strange := [f"{name}: {rows}" for name, rows in history.items() if name not in (streams or ()) or rows < 0]:
-        raise ValueError(f"history: expected 0 or more rows of some of {streams or 'streams=...'}, found {strange}")
-    if streams is not None:
-        return {name: name for name in streams}
-    return {} if stream is None else {"features": stream}
+    if strange := [f"{name}: {rows}" for name, rows in history.items() if name not in streams or rows < 0]:
+        raise ValueError(f"history: expected 0 or more rows of some of {list(streams)}, found {strange}")
+    return {name: name for name in streams}
 
 
 def _provenance(commit: Commit) -> Mapping[str, Any]:

@@ -26,9 +26,9 @@ class StreamWindows:
 
     def __init__(self, stream: OpenStream, starts: Ints, seqlen: int, history: int, run_starts: Ints) -> None:
         self._stream, self._starts, self._seqlen, self._history = stream, starts, seqlen, history
-        self._before = np.minimum(starts - run_starts, history) if history else np.zeros_like(starts)
         stream.require(starts, seqlen)
         if history:
+            self._before = np.minimum(starts - run_starts, history)
             stream.require_shards(starts - self._before, starts)
 
     @property

@@ -11,11 +11,10 @@ from pipeline.commands import (
     compact,
     config,
     convert,
+    detect,
     doctor,
-    export,
     extract,
     gc,
-    import_,
     init,
     plan,
     show,
@@ -23,12 +22,14 @@ from pipeline.commands import (
     synthesize,
     verify,
 )
+from pipeline.commands.databases import export, import_
 
 COMMANDS: Final[Mapping[str, Command]] = {
     "init": init,
     "config": config,
     "doctor": doctor,
     "synthesize": synthesize,
+    "detect": detect,
     "plan": plan,
     "accept": accept,
     "convert": convert,

@@ -47,7 +47,10 @@ def run(args: argparse.Namespace) -> int:
     if unknown := sorted(set(args.datasets) - set(known)):
         raise PipelineError(f"no dataset is called {unknown[0]!r}; known: {', '.join(known)}")
     settings = load(settings_file(), NO_SETTINGS) if args.raw is None else None
-    enabled = known if settings is None else settings.data.datasets
+    released = [name for name in known if name not in datasets.OWN_CLIPS]  # nothing is missing where there are no clips
+    if args.raw is not None:
+        released += [name for name in datasets.OWN_CLIPS if listing.is_folder_there(args.raw / name)]
+    enabled = released if settings is None else settings.data.datasets
     broken = datasets.broken(enabled)
     raw, folder = (args.raw, args.body) if settings is None else (settings.paths.raw, args.body or settings.paths.body)
     demo = settings is not None and settings.embedded.enabled

@@ -6,18 +6,19 @@ A package adds one by an entry point of the group "vibe_pipeline.datasets": its 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import ChainMap
+from collections.abc import Iterable
 from typing import Any, Final
 
 from pipeline.datasets.base import Dataset
 from pipeline.plug_ins import Registry
 from pipeline.raw import RawVideo
 
-__all__ = ["DATASETS", "ENTRY_POINTS", "Dataset", "RawVideo", "broken", "get", "names"]
+__all__ = ["DATASETS", "ENTRY_POINTS", "OWN_CLIPS", "Dataset", "RawVideo", "broken", "get", "names"]
 
 ENTRY_POINTS: Final = "vibe_pipeline.datasets"
 
-DATASETS: Final[Mapping[str, str]] = {  # name -> module:class
+DATASETS: Final[dict[str, str]] = {  # official releases, all of which the demo data imitate: name -> module:class
     "penn_action": "pipeline.datasets.penn_action:PennAction",
     "posetrack": "pipeline.datasets.posetrack:PoseTrack",
     "insta_variety": "pipeline.datasets.insta_variety:InstaVariety",
@@ -28,7 +29,9 @@ DATASETS: Final[Mapping[str, str]] = {  # name -> module:class
     "amass": "pipeline.datasets.amass:Amass",
 }
 
-_REGISTRY: Final[Registry[Dataset]] = Registry("dataset", ENTRY_POINTS, DATASETS, Dataset, "name")
+OWN_CLIPS: Final[dict[str, str]] = {"videos": "pipeline.datasets.videos:Videos"}
+
+_REGISTRY: Final[Registry[Dataset]] = Registry("dataset", ENTRY_POINTS, ChainMap(OWN_CLIPS, DATASETS), Dataset, "name")
 
 
 def names() -> tuple[str, ...]:

@@ -69,7 +69,7 @@ class Kinetics(Dataset):
 
     name: ClassVar[str] = "kinetics"
     splits: ClassVar[tuple[str, ...]] = ("train", "val")
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     page: ClassVar[str] = "https://github.com/cvdfoundation/kinetics-dataset"
     harmless: ClassVar[frozenset[str]] = frozenset({"no_keypoints"})  # the detector need not have run on every clip
     parts: ClassVar[tuple[Part, ...]] = (*_parts("train", None), *_parts("val", 19_906))

@@ -62,7 +62,7 @@ class NewVideo(Dataset):
 
     name: ClassVar[str] = "new_video"
     splits: ClassVar[tuple[str, ...]] = (KEYPOINTS, BOXES)
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     page: ClassVar[str] = ""
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ For Kinetics and for a user's own video alike. The files are read by `pipeline.f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import smooth_boxes
+from pipeline.cleaning import Cleaning, clean
 from pipeline.formats.labels.detections import Detections
-from pipeline.linking import MAX_GAP, link
+from pipeline.linking import MAX_GAP, link, split_at_gaps
 from pipeline.skeletons import convert, joint_names, without_non_finite
 
 MIN_CONFIDENCE: Final = 0.3
@@ -32,29 +33,65 @@ class Person(NamedTuple):
     kp_2d: NDArray[np.float32]  # (T, 49, 3)
 
 
-def people(detections: Detections, account: VideoAccount, min_frames: int) -> Iterator[Person]:
-    """Everybody of whom `min_frames` frames are left; all others are counted as dropped in `account`."""
+def people(
+    detections: Detections,
+    account: VideoAccount,
+    min_frames: int,
+    *,
+    max_gap: int = MAX_GAP,
+    cuts: Sequence[int] = (),
+    cleaning: Cleaning | None = None,
+) -> Iterator[Person]:
+    """Everybody of whom `min_frames` frames are left; all others are counted as dropped in `account`.
+
+    A person who is missing for more than `max_gap` frames is a new one afterwards, and so is everybody at `cuts`, the
+    frames that begin another scene. Frames of fewer than MIN_VISIBLE joints are dropped, or what `cleaning` drops:
+    then one person may become several, `<name>`, `<name>.1`, ...
+    """
     detections = _with_confidence(detections, account)
-    for name, members in _identified(detections, account):
-        frame_index = detections.frame_index[members[:, 0]]
+    joints = joint_names(detections.skeleton)
+    for name, members in _identified(detections, account, max_gap, cuts):
         kp_2d = np.stack([detections.keypoints[t][p] for t, p in members])
-        dense = frame_index - frame_index[0]  # boxes are smoothed over time, missing frames included
-        over_time = np.zeros((dense[-1] + 1, *kp_2d.shape[1:]))
-        over_time[dense] = kp_2d
-        boxes, first, stop = smooth_boxes(over_time, threshold=MIN_CONFIDENCE)
-        kept = account.drop_rows(
-            {
-                "no_box": (dense < first) | (dense >= stop),
-                "too_few_visible_joints": (kp_2d[..., 2] > 0).sum(axis=1) < MIN_VISIBLE,
-            }
-        )
-        if kept.sum() < min_frames:
-            account.drop_track("track_too_short", int(kept.sum()))
-            continue
-        account.keep_track(int(kept.sum()))
-        bbox = boxes[dense[kept] - first] * np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)
-        in_spin49 = convert(kp_2d[kept], source=detections.skeleton, target="spin49").astype(np.float32)
-        yield Person(name, frame_index[kept], bbox, in_spin49)
+        frame_index = detections.frame_index[members[:, 0]]
+        if cleaning is None:
+            parts = [np.arange(len(members))]
+        else:
+            parts, dropped = clean(kp_2d[..., 2] > 0, joints, cleaning)
+            for reason, rows in dropped.items():
+                account.drop(reason, len(rows))
+            if not parts:
+                account.drop_track(max(dropped, key=lambda reason: len(dropped[reason])), 0)
+        for k, rows in enumerate(parts):
+            few = np.zeros(len(rows), np.bool_) if cleaning else (kp_2d[rows, :, 2] > 0).sum(axis=1) < MIN_VISIBLE
+            part = f"{name}.{k}" if k else name
+            if person := _boxed(part, frame_index[rows], kp_2d[rows], few, account, min_frames):
+                in_spin49 = convert(person.kp_2d, source=detections.skeleton, target="spin49").astype(np.float32)
+                yield person._replace(kp_2d=in_spin49)
+
+
+def _boxed(
+    name: str,
+    frame_index: NDArray[np.int64],
+    kp_2d: NDArray[np.float64],
+    few: NDArray[np.bool_],
+    account: VideoAccount,
+    min_frames: int,
+) -> Person | None:
+    """One person with smoothed boxes, `kp_2d` in the detector's joint order; None, and counted, when too short.
+
+    few: (T,) frames that show too few joints.
+    """
+    dense = frame_index - frame_index[0]  # boxes are smoothed over time, missing frames included
+    over_time = np.zeros((dense[-1] + 1, *kp_2d.shape[1:]))
+    over_time[dense] = kp_2d
+    boxes, first, stop = smooth_boxes(over_time, threshold=MIN_CONFIDENCE)
+    kept = account.drop_rows({"no_box": (dense < first) | (dense >= stop), "too_few_visible_joints": few})
+    if kept.sum() < min_frames:
+        account.drop_track("track_too_short", int(kept.sum()))
+        return None
+    account.keep_track(int(kept.sum()))
+    bbox = boxes[dense[kept] - first] * np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)
+    return Person(name, frame_index[kept], bbox, kp_2d[kept].astype(np.float32))
 
 
 def confident(detections: Detections) -> NDArray[np.float64]:
@@ -87,10 +124,13 @@ def _with_confidence(detections: Detections, account: VideoAccount) -> Detection
     return replace(detections, keypoints=keypoints, identity=identity)
 
 
-def _identified(detections: Detections, account: VideoAccount) -> list[tuple[str, NDArray[np.int64]]]:
+def _identified(
+    detections: Detections, account: VideoAccount, max_gap: int, cuts: Sequence[int]
+) -> list[tuple[str, NDArray[np.int64]]]:
     """Name and (n, 2) rows (t, p) of every person, by the detector's identities or by linking."""
     if detections.identity is None:
-        return [(str(k), rows) for k, rows in enumerate(link(detections.keypoints, detections.frame_index))]
+        linked = link(detections.keypoints, detections.frame_index, max_gap, cuts=cuts)
+        return [(str(k), rows) for k, rows in enumerate(linked)]
     members: dict[int, dict[int, int]] = {}  # identity -> t -> p
     for t, identities in enumerate(detections.identity):
         confidence = detections.keypoints[t][..., 2].sum(axis=1)
@@ -103,7 +143,6 @@ def _identified(detections: Detections, account: VideoAccount) -> list[tuple[str
     named = []
     for identity in sorted(members):
         rows = np.array(sorted(members[identity].items()), np.int64)
-        gaps = np.flatnonzero(np.diff(detections.frame_index[rows[:, 0]]) > MAX_GAP + 1) + 1
-        for k, segment in enumerate(np.split(rows, gaps)):
-            named.append((f"{identity}" if k == 0 else f"{identity}-{k}", segment))
+        for k, segment in enumerate(split_at_gaps(detections.frame_index[rows[:, 0]], max_gap, cuts)):
+            named.append((f"{identity}" if k == 0 else f"{identity}-{k}", rows[segment]))
     return named

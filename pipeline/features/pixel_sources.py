@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Final, NamedTuple, Protocol
 
@@ -18,6 +18,7 @@ from pipeline.features.plan import missing_rows
 from pipeline.features.spec import stored_crops
 from pipeline.features.streams.crops import Crops
 from pipeline.pixels import sources
+from pipeline.pixels.another_way import another_way
 from pipeline.pixels.decode import PictureError
 from pipeline.pixels.frames import FrameSource, Image
 
@@ -84,6 +85,10 @@ class Pixels(Protocol):
         """One answer for each target, which are ascending. `alive` is called whenever progress is made."""
         ...
 
+    def another_way(self) -> tuple[Pixels, str]:
+        """The same pixels, decoded otherwise than an extraction does, and how. Raises PipelineError for no such way."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Frames:
@@ -114,10 +119,13 @@ class Frames:
             else:
                 yield Decoded(functools.partial(_cropped, frame.image))
 
+    def another_way(self) -> tuple[Pixels, str]:
+        source, way = another_way(self.source)
+        return replace(self, source=source), way
+
 
 def _cropped(picture: Image, cut: Cut, size: int) -> Image:
-    crop = crops.crop_person(picture, np.array(cut.bbox), cut.scale, size)
-    return np.ascontiguousarray(crop[:, ::-1]) if cut.mirrored else crop
+    return crops.crop_person(picture, np.array(cut.bbox), cut.scale, size, mirrored=cut.mirrored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +163,10 @@ class StoredCrops:
             else:
                 yield Decoded(functools.partial(_resampled, image, target.stored))
 
+    def another_way(self) -> tuple[Pixels, str]:
+        """They are what the stream was computed from, however they were decoded."""
+        return self, f"stream {self.stream}"
+
 
 def _resampled(image: Image, stored: Cut | None, cut: Cut, size: int) -> Image:
     """The part of a stored crop that another box of the same track shows; black beyond the stored one's borders."""
@@ -164,8 +176,9 @@ def _resampled(image: Image, stored: Cut | None, cut: Cut, size: int) -> Image:
     zoom, shift = np.diagonal(seen[:, :2]), seen[:, 2]
     bbox = np.array(cut.bbox)
     inside = np.concatenate([bbox[:2] * zoom + shift, bbox[2:] * zoom])  # the box in the stored crop's pixels
-    found = crops.crop_person(np.ascontiguousarray(image[:, ::-1]) if cut.mirrored else image, inside, cut.scale, size)
-    return np.ascontiguousarray(found[:, ::-1]) if cut.mirrored else found
+    if cut.mirrored:  # so is the stored one: the box is on its other side, and it is not mirrored once more
+        inside[0] = len(image) - inside[0]
+    return crops.crop_person(image, inside, cut.scale, size)
 
 
 @functools.lru_cache(maxsize=1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,8 +20,9 @@ from cache import Split
 from pipeline.conversion.identity import Difference, describe, differing
 from pipeline.conversion.plan import UNFINISHED
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
-from pipeline.features.weights import FORMS
+from pipeline.features.weights import FORMS, WeightsSpec
 from pipeline.raw.stand_in import is_stand_in
 
 CHANGED: Final = "the split has changed"  # why a stream that exists is extended
@@ -124,6 +125,32 @@ def recorded_identity(committed: Split, stream: str) -> Mapping[str, Any]:
             "Name another stream (--stream, or [features] stream in luigi.cfg), or --replace this one."
         )
     return identity
+
+
+def recorded_spec(
+    committed: Split, stream: str, *, raw: Path | None = None, weights: WeightsSpec | None = None
+) -> StreamSpec | None:
+    """A stream as its manifest describes it; None where that does not name all of it, as a checkpoint's path.
+
+    `weights` are tried in the place of those of which the manifest names the digest alone. Raises PipelineError where
+    the stream of crops that it was computed from is not there.
+    """
+    own = dict(committed.stream_manifest(stream).get("identity", {}))
+    stored = own.pop("crops", None)
+    if own.get("kind") not in streams.names():
+        return None
+    found = streams.of_identity(own)
+    if found is None and weights is not None and "weights" in own:
+        found = streams.of_identity({**own, "weights": asdict(weights)})
+    if found is None:
+        return None
+    alike = [name for name in committed.streams if committed.stream_manifest(name).get("identity") == stored]
+    if stored is not None and not alike:
+        raise PipelineError(
+            f"{committed.name}: the stream of crops that {stream!r} was computed from is not there. Extract it first: "
+            f"{stored}"
+        )
+    return StreamSpec(stream, found, alike[0] if stored is not None else "", raw=raw)
 
 
 def refuse_untrained(spec: StreamSpec, raw: Path, setting: str) -> None:

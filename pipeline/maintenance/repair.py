@@ -22,11 +22,9 @@ from pipeline.conversion.convert import convert, read_videos
 from pipeline.conversion.plan import read_again
 from pipeline.conversion.retry import recorded_plan
 from pipeline.errors import PipelineError
-from pipeline.features import streams
 from pipeline.features.extract import Extraction, extract
 from pipeline.features.pixel_sources import pixels
-from pipeline.features.plan import missing_rows, plan_extraction
-from pipeline.features.spec import StreamSpec
+from pipeline.features.plan import missing_rows, plan_extraction, recorded_spec
 
 Bars = Callable[[str], AbstractContextManager[Progress]]  # the name of some work -> where its progress is shown
 
@@ -170,10 +168,9 @@ def _extract_again(split: cache.Split, stream: str, raw: Path | None, progress: 
     if imported := split.manifest.get("reader", {}).get("imported"):
         again = command("import", imported["file"], *where, "--format", "vibe")
         raise PipelineError(f"{lost}. Import the same file again: {again}")
-    own = dict(split.stream_manifest(stream).get("identity", {}))
-    stored = own.pop("crops", None)
-    kind = streams.of_identity(own) if own.get("kind") in streams.names() else None
-    if kind is None:
+    spec = recorded_spec(split, stream, raw=raw)
+    if spec is None:
+        own = split.stream_manifest(stream).get("identity", {})
         weights = own.get("weights") or {}
         options = ["--stream", stream, "--weights", f"{weights.get('kind', 'file')}:FILE"]
         options += ["--precision", str(own.get("precision", "fast"))]
@@ -181,12 +178,6 @@ def _extract_again(split: cache.Split, stream: str, raw: Path | None, progress: 
             f"{lost}. Extract them with the stream's own weights (sha256 "
             f"{str(weights.get('file_sha256', 'not known'))[:12]}): {command('extract', *where, *options)}"
         )
-    alike = [name for name in split.streams if split.stream_manifest(name).get("identity") == stored]
-    if stored is not None and not alike:
-        raise PipelineError(
-            f"{lost}, and so is the stream of crops that it was computed from. Extract it first: {stored}"
-        )
-    spec = StreamSpec(stream, kind, alike[0] if stored is not None else "", raw=raw)
     return (extract(plan_extraction(split.root, split.name, spec), progress=progress),)
 
 

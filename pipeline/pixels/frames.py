@@ -186,9 +186,13 @@ class Pictures:
             alive()
             path = self.path(index)
             try:
-                yield Frame(index, decode(_read_bytes(path)), None)
+                yield Frame(index, self.decoded(_read_bytes(path)), None)
             except PictureError as error:
                 yield Frame(index, None, f"{path} {error}", error.kind)
+
+    def decoded(self, data: bytes) -> Image:
+        """The pixels of one file. Raises PictureError."""
+        return decode(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +262,17 @@ class Video:
         if first.problem is not None:
             raise self._unreadable(first.problem)
 
+    def steps(self, most: int) -> NDArray[np.float64]:
+        """Milliseconds between each two neighbours of the first `most` frames. Empty where it cannot be opened."""
+        capture, problem = self._open()
+        times: list[float] = []
+        try:
+            while not problem and len(times) < most and capture.grab():
+                times.append(capture.get(cv2.CAP_PROP_POS_MSEC))
+        finally:
+            capture.release()
+        return np.diff(np.array(times, np.float64))
+
     def read(self, frame_index: Iterable[int], *, alive: Callable[[], None] = nothing) -> Iterator[Frame]:
         capture, problem = self._open()
         kind = "video_unreadable"
@@ -282,17 +297,24 @@ class Video:
         finally:
             capture.release()
 
-    def _open(self, *properties: int) -> tuple[cv2.VideoCapture, str]:
-        """The capture and "", or one that is not open and the problem. `properties`: OpenCV's keys and values."""
-        path, capture = self.root / self.path, cv2.VideoCapture()
+    def refused(self) -> str:
+        """Why no decoder may open it; "" where one may."""
+        path = self.root / self.path
         try:
             with open_regular(path) as stream:
                 start = stream.read(16)
         except OSError as error:
-            return capture, f"{path} cannot be read: {error.strerror}"
+            return f"{path} cannot be read: {error.strerror}"
         if not _is_video(start):
             # FFmpeg also follows play lists, which name other files and addresses.
-            return capture, f"{path} is no MP4, AVI, Matroska, WebM or MPEG file: it begins with {start[:12]!r}"
+            return f"{path} is no MP4, AVI, Matroska, WebM or MPEG file: it begins with {start[:12]!r}"
+        return ""
+
+    def _open(self, *properties: int) -> tuple[cv2.VideoCapture, str]:
+        """The capture and "", or one that is not open and the problem. `properties`: OpenCV's keys and values."""
+        path, capture = self.root / self.path, cv2.VideoCapture()
+        if refused := self.refused():
+            return capture, refused
         # An absolute path cannot be taken for a protocol, nor, by the named backend, for a picture sequence (%02d).
         if not capture.open(os.path.abspath(path), cv2.CAP_FFMPEG, properties):  # noqa: PTH100 - links stay as they are
             return capture, f"{path} cannot be opened: no decodable video stream in it"

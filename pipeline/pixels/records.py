@@ -13,7 +13,7 @@ from pipeline.errors import PipelineError, RawDataError
 from pipeline.formats import tfrecords
 from pipeline.formats.tf_example import Example, ExampleError
 from pipeline.pixels.decode import PictureError, decode, picture_size
-from pipeline.pixels.frames import Frame, below, increasing, nothing
+from pipeline.pixels.frames import Frame, Image, below, increasing, nothing
 from pipeline.raw.digests import span_digest
 from pipeline.raw.files import cached
 
@@ -80,7 +80,7 @@ class Records:
             elif index >= len(pictures):
                 yield Frame(index, None, f"{self.place}: its example has {len(pictures)} pictures", "picture_missing")
             else:
-                yield self._decoded(index, pictures[index])
+                yield self._frame(index, pictures[index])
 
     @cached
     def example(self) -> Example:
@@ -115,8 +115,12 @@ class Records:
             found = str(error)
             raise RawDataError(self.place, PICTURES, expected="a list of pictures", found=found, do=AGAIN) from error
 
-    def _decoded(self, index: int, picture: bytes) -> Frame:
+    def _frame(self, index: int, picture: bytes) -> Frame:
         try:
-            return Frame(index, decode(picture), None)
+            return Frame(index, self.decoded(picture), None)
         except PictureError as error:
             return Frame(index, None, f"{self.place}: picture {index} of the record {error}", error.kind)
+
+    def decoded(self, picture: bytes) -> Image:
+        """The pixels of one picture. Raises PictureError."""
+        return decode(picture)

@@ -26,7 +26,7 @@ Floats = NDArray[np.floating[Any]]
 Hsv = tuple[float, float, float]
 
 # Hue, saturation and value of each part of the kit, and SMPL's joints that it covers.
-_KIT: Final[dict[str, tuple[Hsv, tuple[int, ...]]]] = {
+KIT: Final[dict[str, tuple[Hsv, tuple[int, ...]]]] = {
     "shirt": ((0.14, 0.10, 0.92), (3, 6, 9, 13, 14)),
     "shorts": ((0.60, 0.35, 0.28), (0,)),
     "left thigh": ((0.36, 0.80, 0.50), (1,)),
@@ -42,10 +42,10 @@ _KIT: Final[dict[str, tuple[Hsv, tuple[int, ...]]]] = {
     "left glove": ((0.62, 0.90, 0.40), (20, 22)),
     "right glove": ((0.00, 0.90, 0.52), (21, 23)),
 }
-_SHIRT_BACK: Final = (0.14, 0.35, 0.42)
-_CHEST_BAND: Final = (0.97, 0.70, 0.80)
+SHIRT_BACK: Final = (0.14, 0.35, 0.42)
+CHEST_BAND: Final = (0.97, 0.70, 0.80)
 _HEAD: Final = (12, 15)
-_SKIN: Final = ((0.065, 0.34, 0.90), (0.06, 0.42, 0.78), (0.055, 0.50, 0.64), (0.05, 0.52, 0.52))
+SKIN: Final = ((0.065, 0.34, 0.90), (0.06, 0.42, 0.78), (0.055, 0.50, 0.64), (0.05, 0.52, 0.52))
 _HAIR: Final = ((0.08, 0.6, 0.16), (0.07, 0.65, 0.30), (0.09, 0.6, 0.42), (0.02, 0.7, 0.30))
 
 TEXTURE_PX: Final = 512
@@ -70,15 +70,15 @@ def dress(body: SmplArrays, rng: np.random.Generator) -> Colours:
     centre = template[body.faces].mean(axis=1)
     y, z = centre[:, 1], centre[:, 2]
     colours = np.zeros((len(body.faces), 3), np.float32)
-    for hsv, joints in _KIT.values():
+    for hsv, joints in KIT.values():
         colours[np.isin(part, joints)] = shade(hsv)
     # A dark back and a coloured band across the chest show front, back and the trunk's twist.
-    shirt, spine = np.isin(part, _KIT["shirt"][1]), np.asarray(body.J_regressor @ body.v_template)
-    colours[shirt & (z < spine[3, 2])] = shade(_SHIRT_BACK)
+    shirt, spine = np.isin(part, KIT["shirt"][1]), np.asarray(body.J_regressor @ body.v_template)
+    colours[shirt & (z < spine[3, 2])] = shade(SHIRT_BACK)
     band = (z > spine[3, 2] + 0.02) & (y > spine[6, 1]) & (y < spine[9, 1] + 0.06)
-    colours[shirt & band] = shade(_CHEST_BAND)
+    colours[shirt & band] = shade(CHEST_BAND)
     head = np.isin(part, _HEAD)
-    colours[head] = shade(_SKIN[rng.integers(len(_SKIN))])
+    colours[head] = shade(SKIN[rng.integers(len(SKIN))])
     nose, left_ear, right_ear = (template[VERTEX_IDS[name]] for name in ("nose", "lear", "rear"))
     ears = (left_ear + right_ear) / 2
     brow = nose[1] + 0.055 - 0.05 * (z - ears[2]) / max(nose[2] - ears[2], 0.01)

@@ -91,6 +91,7 @@ class Pictures:
         shown = np.unique(np.linspace(0, stop - start - 1, N_FRAMES).round().astype(np.int64))
         number = int(split.track_of(np.array([start]))[0])
         track = split.tracks[number]
+        read["bbox"][:, 2:] *= split.crop_policy(self.config.stream).scale
         tiles = self._tiles(split, number, read["frame_index"][shown], read["bbox"][shown])
         labelled = tiles.copy()
         if has_2d:

@@ -158,7 +158,8 @@ def test_every_file_that_a_page_about_the_code_names_exists(page: str) -> None:
 # ---------------------------------------------------------------------------------------------------- settings
 
 OWN = TYPES  # section -> its dataclass
-OPTIONS = {name: type(datasets.get(name)) for name in datasets.DATASETS if dataclasses.fields(datasets.get(name))}
+OPTIONS = {name: type(datasets.get(name)) for name in (*datasets.DATASETS, *datasets.OWN_CLIPS)}
+OPTIONS = {name: spec for name, spec in OPTIONS.items() if dataclasses.fields(spec)}
 
 
 def documented_settings(section: str) -> dict[str, dict[str, str]]:

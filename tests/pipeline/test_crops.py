@@ -28,6 +28,9 @@ def test_a_dot_in_the_picture_is_found_where_its_keypoint_goes(x: float, y: floa
     kp_2d = normalise_keypoints(np.array([[x, y, 1.0]]), bbox)
     expected = (kp_2d[0, :2] + 1) * 224 / 2
     assert centroid(crop) == pytest.approx(tuple(expected), abs=0.15)
+    # Mirrored, its normalised x changes its sign, as readers take it.
+    mirrored = crop_person(smooth_dot(x, y), bbox, mirrored=True)
+    assert centroid(mirrored) == pytest.approx(((1 - kp_2d[0, 0]) * 224 / 2, expected[1]), abs=0.15)
 
 
 def test_the_scaled_boxs_centre_goes_to_112_and_its_edges_to_0_and_224() -> None:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.linking import link, pair_costs
+from pipeline.linking import link, pair_costs, split_at_gaps
 
 SHAPE = np.array([[-10, -40], [10, -40], [0, -20], [-8, 0], [8, 0], [-9, 40], [9, 40], [0, -50]], float)
 
@@ -147,3 +147,27 @@ def test_every_detection_belongs_to_exactly_one_track(seed: int) -> None:
 def test_no_frames_and_no_people_give_no_tracks() -> None:
     assert link([], []) == []
     assert link([np.zeros((0, 25, 3))] * 3, range(3)) == []
+
+
+def test_nobody_is_linked_over_a_cut() -> None:
+    detections = [person(100)[None]] * 10
+    tracks = link(detections, range(10), cuts=[4, 7])
+    assert [track[:, 0].tolist() for track in tracks] == [[0, 1, 2, 3], [4, 5, 6], [7, 8, 9]]
+    # A cut in frames without people counts as well.
+    assert [len(track) for track in link([person(100)[None]] * 2, [0, 3], cuts=[2])] == [1, 1]
+
+
+@pytest.mark.parametrize("missing", [3, 12])
+def test_who_walks_on_unseen_is_found_again(missing: int) -> None:
+    # 8 px a frame: after 12 missing frames, 104 px from where last seen, five times a body's width.
+    frames = [*range(10), *range(10 + missing, 20 + missing)]
+    assert len(link([person(8 * t)[None] for t in frames], frames, 12)) == 1
+    # Somebody who stands where the first one was last seen is another person.
+    stands = [person(8 * min(t, 9))[None] for t in frames]
+    assert len(link(stands, frames, 12)) == 2
+
+
+def test_one_person_is_split_at_gaps_and_cuts() -> None:
+    frames = np.array([0, 1, 4, 9, 10, 11])
+    assert [part.tolist() for part in split_at_gaps(frames, 2)] == [[0, 1, 2], [3, 4, 5]]
+    assert [part.tolist() for part in split_at_gaps(frames, 99, cuts=[1, 10])] == [[0], [1, 2, 3], [4, 5]]

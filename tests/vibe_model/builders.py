@@ -100,6 +100,11 @@ class MemorySplit:
         digest = f"{stream} of {self.manifest['digest']}"
         return {"digest": digest, "dim": FEATURE_SIZE, "dtype": "float32", "stand_in": False}
 
+    crop = cache.CropPolicy()
+
+    def crop_policy(self, stream):
+        return self.crop
+
     def windows(self, seqlen, stride, stream=None, tail="drop"):
         assert tail == "drop"
         found = []

@@ -111,7 +111,7 @@ def predict_tracks(
         finally:
             generator.train(mode)
         for track, cuts in group:
-            yield tuple(_of_track(split, track, cut, found, present) for cut in cuts)
+            yield tuple(_of_track(split, track, cut, found, present, stream) for cut in cuts)
 
 
 def save_npz(
@@ -214,7 +214,12 @@ def _regress(
 
 
 def _of_track(
-    split: Split, track: Any, windows: Sequence[EvalWindow], found: Mapping[Seen, list[Float32s]], present: Present
+    split: Split,
+    track: Any,
+    windows: Sequence[EvalWindow],
+    found: Mapping[Seen, list[Float32s]],
+    present: Present,
+    stream: str,
 ) -> TrackBodies:
     kept = [np.arange(window.keep, window.stop - window.unused) for window in windows]
     rows = np.concatenate([*kept, np.zeros(0, np.int64)]).astype(np.int64)
@@ -231,6 +236,7 @@ def _of_track(
         )
     whole = np.array([(track.start, track.stop)], np.int64)
     read = split.read(whole, stream=None, fields=("frame_index", "bbox"))
+    read["bbox"][..., 2:] *= split.crop_policy(stream).scale  # what the network saw, times the crop scale
     video = split.videos[int(split.tracks.video[int(split.track_of(whole[0, :1])[0])])]
     return TrackBodies(
         track=track,

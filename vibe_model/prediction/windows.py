@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vibe_model.errors import DataError
+
 if TYPE_CHECKING:
     from cache import Split
 
@@ -45,7 +47,12 @@ class Present(NamedTuple):
 
     @classmethod
     def of(cls, split: Split, stream: str) -> Present:
-        """The flags of a whole split."""
+        """The flags of a whole split. Raises DataError for a stream of jittered crops."""
+        if split.crop_policy(stream).jitter is not None:
+            raise DataError(
+                f"the stream {stream!r} is of randomly moved and mirrored crops, which are for training alone. Name "
+                "the stream of plain crops."
+            )
         single, pairs = split.windows(1, 1, stream)[:, 0], split.windows(2, 1, stream)[:, 0]
         present = cls(*(np.zeros(int(single.max(initial=-1)) + 1, np.bool_) for _ in range(2)))
         present.has_features[single] = True

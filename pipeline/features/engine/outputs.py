@@ -119,7 +119,7 @@ class OpenOutput(Generic[T]):
             data = [slot[:size].tobytes() for slot, size in zip(slots, sizes.tolist(), strict=True)]
             return np.array(data, object), known
         began = time.perf_counter()
-        computed = self._computer(self._crops[batch.span][:, *_region(self._policy)])
+        computed = self._computer(self._crops[batch.span][:, *region_slices(self._policy)])
         spent = time.perf_counter() - began
         copied = min(spent, self._computer.copied()) if isinstance(self._computer, Copies) else 0.0
         meter.add(network=spent - copied, **({"copy": copied} if copied else {}))
@@ -127,7 +127,7 @@ class OpenOutput(Generic[T]):
         return computed, known
 
 
-def _region(policy: CropPolicy) -> tuple[slice, slice]:
+def region_slices(policy: CropPolicy) -> tuple[slice, slice]:
     """Rows and columns of a crop that a network sees."""
     height, width = region_of(policy)
     top, left = (policy.size - height) // 2, (policy.size - width) // 2

@@ -170,6 +170,10 @@ class ByteStream(Stream):
     def encode(self, crop: Image) -> bytes:
         """(size, size, 3) uint8 RGB -> at most as many bytes as it has, the same for the same crop."""
 
+    def numbers(self, data: bytes) -> NDArray[Any]:
+        """(n,) what is compared of two crops' bytes: how different these are. The bytes themselves by default."""
+        return np.frombuffer(data, np.uint8)
+
     @property
     def provenance(self) -> Mapping[str, Any]:
         """For the stream's manifest."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.crops import CROP_SIZE
 from pipeline.errors import ConfigError
@@ -47,6 +48,10 @@ class Crops(ByteStream):
             if encoded and len(data) <= crop.size:  # more would be more than the pixels themselves
                 return data.tobytes()
         raise ValueError("OpenCV cannot write JPEG here")
+
+    def numbers(self, data: bytes) -> NDArray[Any]:
+        """The pixels."""
+        return self.decode(data, self.crop.size).reshape(-1)
 
     @staticmethod
     def decode(data: bytes, size: int = CROP_SIZE) -> Image:

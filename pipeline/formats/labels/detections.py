@@ -1,4 +1,4 @@
-"""Files of keypoint detectors: OpenPose's and AlphaPose's JSON.  [raw] -> tracks -> features -> windows"""
+"""Files of keypoint detectors: OpenPose's, AlphaPose's and COCO's.  [raw] -> tracks -> features -> windows"""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 
 from pipeline.errors import RawDataError, refuse
 from pipeline.formats.joint_orders import LONGEST, MIDPOINT, ORDERS, order_of
-from pipeline.formats.json_files import kind, load_json, whole
+from pipeline.formats.json_files import kind, load_json, records, whole
 from pipeline.raw.digests import names_in
+from pipeline.raw.files import open_regular
+from pipeline.skeletons import joint_names
 
 BODY: Final = {136: 26, 133: 23}  # joints of Halpe-136 and COCO-WholeBody -> those before face and hands
 NUMBERS: Final = tuple(3 * n_joints for n_joints in (*ORDERS, *sorted(BODY)))  # a person, in files of either detector
+MAX_COCO: Final = 1 << 28  # bytes of one clip: about half a million person-frames of `detect`
 AGAIN: Final = "Run the detector on this video again."
 EXPORT: Final = "Export one of the joint orders in docs/datasets/kinetics.md: x, y and score of each joint in pixels."
 ALPHAPOSE_NAMES: Final = ("alphapose-results.json",)  # its own; or as the video is called
@@ -124,6 +127,75 @@ def read_alphapose(file: Path) -> Detections:
     by_joint = [_by_joint(persons) for persons in keypoints]
     order = _order(file, by_joint) if by_joint else "coco"
     return Detections(order, np.array(frames, np.int64), by_joint, identity, frames)
+
+
+def read_results(file: Path) -> Detections:
+    """A clip's results in one file: AlphaPose's or COCO's list of people, or COCO's object, by its first character."""
+    with open_regular(file) as stream:
+        start = stream.read(64).lstrip()
+    return read_alphapose(file) if start.startswith(b"[") else read_coco(file)
+
+
+def read_coco(file: Path) -> Detections:
+    """A clip's people in COCO's JSON: `images`, `annotations`, and `categories`, whose first names the joints.
+
+    A picture's frame is its `frame_index`, or else the number in which its `file_name` ends. A joint's score is its
+    `keypoint_scores`, or else 1 where it is labelled. Identities are `track_id`, where every annotation has one.
+
+    Raises RawDataError when it is not COCO's format, or of other joints than COCO's 17.
+    """
+    content = load_json(file, do=AGAIN, max_bytes=MAX_COCO)
+    if not isinstance(content, dict):
+        raise RawDataError(
+            file, "file", expected="an object with images and annotations", found=kind(content), do=AGAIN
+        )
+    frame_of: dict[int, int] = {}
+    for i, image in enumerate(records(file, "images", content.get("images"), do=AGAIN)):
+        frame_of[whole(file, f"images[{i}].id", image.get("id"), do=AGAIN)] = _picture_frame(file, i, image)
+    if len(set(frame_of.values())) != len(frame_of):
+        raise RawDataError(file, "images", expected="each frame once", found="one twice", do=ONE_VIDEO)
+    by_frame: dict[int, list[dict[str, Any]]] = {}
+    for i, entry in enumerate(records(file, "annotations", content.get("annotations"), do=AGAIN)):
+        key = f"annotations[{i}].image_id"
+        image_id = whole(file, key, entry.get("image_id"), do=AGAIN)
+        if image_id not in frame_of:
+            raise RawDataError(file, key, expected="the id of one of images", found=str(image_id), do=AGAIN)
+        by_frame.setdefault(frame_of[image_id], []).append(entry)
+    frames = sorted(by_frame)
+    keypoints = [np.stack([_coco_person(file, entry) for entry in by_frame[frame]]) for frame in frames]
+    everyone = [entry for entries in by_frame.values() for entry in entries]
+    identity = None
+    if everyone and all("track_id" in entry for entry in everyone):
+        numbers = ([whole(file, "track_id", e["track_id"], do=AGAIN) for e in by_frame[frame]] for frame in frames)
+        identity = [np.array(of_frame, np.int64) for of_frame in numbers]
+    return Detections("coco", np.array(frames, np.int64), keypoints, identity, sorted(frame_of.values()))
+
+
+def _picture_frame(file: Path, i: int, image: dict[str, Any]) -> int:
+    if "frame_index" in image:
+        return whole(file, f"images[{i}].frame_index", image["frame_index"], do=AGAIN)
+    name = image.get("file_name")
+    match = _PICTURE.fullmatch(Path(name).stem) if isinstance(name, str) else None
+    if match is None:
+        expected = "a name that ends in the frame's number"
+        raise RawDataError(file, f"images[{i}].file_name", expected=expected, found=kind(name), do=AGAIN)
+    return int(match["number"])
+
+
+def _coco_person(file: Path, entry: dict[str, Any]) -> NDArray[np.float64]:
+    """(17, 3) px px score."""
+    person = _floats(file, "keypoints", entry.get("keypoints")).reshape(-1, 3)
+    if len(person) != len(joint_names("coco")):
+        raise RawDataError(file, "keypoints", expected="COCO's 17 joints", found=f"{len(person)}", do=EXPORT)
+    labelled = person[:, 2] > 0
+    scores = entry.get("keypoint_scores")
+    if scores is None:
+        person[:, 2] = labelled
+    elif isinstance(scores, list) and len(scores) == len(person) and all(type(s) in (int, float) for s in scores):
+        person[:, 2] = np.where(labelled, np.array(scores, np.float64), 0)
+    else:
+        raise RawDataError(file, "keypoint_scores", expected="17 numbers", found=kind(scores), do=AGAIN)
+    return person
 
 
 def _people(file: Path) -> list[dict[str, Any]]:

@@ -88,6 +88,28 @@ def test_rows_with_nothing_to_compute_from_have_a_value_wherever_rows_go(tmp_pat
     assert cache.verify(tmp_path).ok
 
 
+def test_a_copys_name_with_a_dot_is_a_name_like_any_other(tmp_path: Path, toy: Any) -> None:
+    toy.write(tmp_path, toy.videos())
+    toy.write(tmp_path, [], drop=["a"])
+    names = ("resnet50", "resnet50.j1", "resnet50.j1.x+y-z")
+    for dim, name in enumerate(names, start=2):
+        toy.write_stream(tmp_path, stream=name, dim=dim)
+    cache.compact(tmp_path, "toy/train")
+    assert not cache.gc(tmp_path).removed
+    cache.delete_stream(tmp_path, "toy/train", "resnet50")
+    split = cache.open(tmp_path)["toy/train"]
+    assert split.streams == names[1:]
+    batch = split.read(split.windows(4, 4, streams=names[1:]), streams=names[1:], fields=names[1:])
+    assert [batch[name].shape[2] for name in names[1:]] == [3, 4]
+    with StreamWriter(tmp_path, "toy/train", "resnet50.j2", dim=4, plan="p") as writer:
+        shards = cache.StreamShards(tmp_path, "toy/train", "resnet50.j2", dim=4)
+        rows = np.asarray(shards.rows(0))
+        writer.accept(shards.stage(0, toy.features(rows, 4), np.ones(len(rows)), toy.keys(rows)))
+        writer.commit({})
+    report = cache.verify(tmp_path)
+    assert (report.ok, report.notes) == (True, ())
+
+
 def test_flags_that_there_are_not_are_refused(tmp_path: Path, toy: Any) -> None:
     toy.write(tmp_path, [toy.video("a", [10])])
     rows, ok = np.arange(10), np.ones(10, np.uint8)

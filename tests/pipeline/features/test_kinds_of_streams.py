@@ -132,8 +132,8 @@ def test_each_kind_has_the_numbers_that_its_definition_gives(toy: Toy, made_up: 
             box, np.full(len(box), 1.2), JITTERED.keys([name]).repeat(len(box)), frames[name]
         )
         for i, frame in enumerate(frames[name].tolist()):
-            crop = crops.crop_person(np.ascontiguousarray(picture(frame)), cuts[i], 1.2, 64)
-            crop = crop[:, ::-1] if mirrored[i] else crop
+            shown = np.ascontiguousarray(picture(frame))
+            crop = crops.crop_person(shown, cuts[i], 1.2, 64, mirrored=bool(mirrored[i]))
             np.testing.assert_array_equal(jittered[name][i], crop[32, 8 + 24])  # 48 of 64 columns, about the centre
             first = i == 0 or frames[name][i - 1] != frame - 1
             assert ok[name][i] == (cache.UNDEFINED if first else cache.COMPUTED)

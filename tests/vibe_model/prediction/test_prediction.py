@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from cache import CropPolicy, Jitter
 from tests.vibe_model.builders import MemorySplit, Track, small_vibe
 from vibe_model.cameras import in_picture
 from vibe_model.errors import ConfigError, DataError
@@ -85,6 +86,15 @@ def test_every_frame_with_features_is_predicted_once_with_its_place_in_the_sourc
     for prediction in found.values():
         np.testing.assert_array_equal(prediction.bbox, split.bbox[prediction.rows])
     assert [p.picture for p in found.values()] == [(320, 240), (320, 240), None]
+
+
+def test_a_predictions_box_is_what_the_network_saw_and_jittered_crops_are_refused(model, split):
+    split.crop = CropPolicy(scale=0.5)
+    for prediction in predict(model, split).values():
+        np.testing.assert_array_equal(prediction.bbox, split.bbox[prediction.rows] * [1, 1, 0.5, 0.5])
+    split.crop = CropPolicy(jitter=Jitter(copy=1))
+    with pytest.raises(DataError, match="randomly moved"):
+        predict(model, split)
 
 
 def test_a_prediction_is_the_networks_output_for_its_window(model, split):

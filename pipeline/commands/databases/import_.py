@@ -10,7 +10,7 @@ from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.commands.convert import print_accounting
-from pipeline.commands.export import FORMATS
+from pipeline.commands.databases.export import FORMATS
 from pipeline.settings.arguments import split_options
 from pipeline.skeletons import JOINTS
 

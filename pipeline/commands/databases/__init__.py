@@ -1,0 +1,1 @@
+"""The commands about the database files of VIBE and TCMR."""

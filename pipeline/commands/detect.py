@@ -1,0 +1,87 @@
+"""`python -m pipeline detect`: clips -> people and their keypoints, where a video comes without."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final
+
+from pipeline import detect
+from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain
+from pipeline.cli.options import whole
+from pipeline.cli.progress import bar
+from pipeline.cli.text import count
+from pipeline.detect.base import Detector
+from pipeline.errors import ConfigError
+from pipeline.raw.stand_in import is_stand_in
+
+HELP: Final = "Find people and their keypoints in every frame of a folder of clips."
+KEPT: Final = "finished clips and every 1,000 frames of a longer one are kept; the same command continues from there"
+
+
+def options(sub: argparse.ArgumentParser) -> None:
+    add = sub.add_argument
+    add("raw", type=Path, metavar="RAW", help="the folder that the clips are in, at any depth")
+    add("--out", type=Path, required=True, metavar="KEYPOINTS", help="the folder for one JSON file a clip")
+    known = ", ".join(detect.names())
+    add("--detector", help=f"{known} (default keypoint_rcnn; for demo data demo)")
+    add("--weights", metavar="FILE|pretrained", help="the network's; pretrained: torchvision's, downloaded once")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="another option of the detector")
+    add("--device", default="auto", help="auto (cuda when there is one), cpu, cuda, cuda:1, ...")
+    add("--batch-size", type=whole(0), default=0, help="pictures at once; 0: the detector's own (default)")
+    add("--timeout", type=whole(1), default=600, help="seconds without progress after which decoding is given up")
+
+
+def kept(_: argparse.Namespace) -> str:
+    """What of an interrupted run is kept."""
+    return KEPT
+
+
+def run(args: argparse.Namespace) -> int:
+    """Clips -> one file of COCO's JSON each. 1 where a clip could not be decoded."""
+    from pipeline.detect.run import detect_clips
+
+    demo = is_stand_in(args.raw)
+    detector = detector_of(args.detector or ("demo" if demo else "keypoint_rcnn"), args.weights, args.set)
+    with bar(f"detect {args.raw.name}", err, unit="frame") as progress:
+        report = detect_clips(
+            args.raw,
+            args.out,
+            detector,
+            device=args.device,
+            batch_size=args.batch_size,
+            timeout=args.timeout,
+            progress=progress,
+        )
+    if report.done:
+        rate = report.frames / max(report.seconds, 1e-3)
+        waited = report.decoding / max(report.seconds, 1e-3)
+        out.print(
+            f"{count(report.done, 'clip')}: {count(report.persons, 'person')} in {count(report.frames, 'frame')}, "
+            f"{rate:,.1f} frames/s, {waited:.0%} of the time waiting for decoding"
+        )
+    if report.up_to_date:
+        out.print(f"{count(report.up_to_date, 'clip')} up to date")
+    if report.undecoded:
+        out.print(f"  {DOUBT} {count(report.undecoded, 'frame')} within clips cannot be decoded")
+    if detector.stand_in and (report.done or report.up_to_date):
+        out.print(f"  {STAND_IN} the stand-in detector: keypoints for trying the pipeline only")
+    for message in report.problems.values():
+        out.print(f"  {DOUBT} {plain(message)}")
+    return 1 if report.problems else 0
+
+
+def detector_of(name: str, weights: str | None, pairs: list[str]) -> Detector:
+    """The detector with `NAME=VALUE` options, each of its field's type. Raises ConfigError for one that it lacks."""
+    given: dict[str, Any] = {} if weights is None else {"weights": weights}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not (key and equals):
+            raise ConfigError(f"--set {pair}: expected NAME=VALUE, as in --set min_score=0.5")
+        given[key] = value
+    defaults: dict[str, Any] = {field.name: field.default for field in fields(detect.find(name))}
+    try:
+        return detect.get(name, **{key: type(defaults.get(key, ""))(value) for key, value in given.items()})
+    except ValueError as error:
+        raise ConfigError(f"--detector {name}: {error}") from error

@@ -1,0 +1,48 @@
+"""What a detector is: pictures -> people with 17 keypoints.  [pixels -> raw keypoints] -> tracks"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.pixels.frames import Image
+
+
+class People(NamedTuple):
+    """The P people that are found in one picture."""
+
+    boxes: NDArray[np.float32]  # (P, 4) x y of the upper left and of the lower right corner, px
+    scores: NDArray[np.float32]  # (P,) 0..1
+    keypoints: NDArray[np.float32]  # (P, 17, 3) px, px, confidence 0..1; COCO's joints, in COCO's order
+
+
+Detect = Callable[[Sequence[Image]], list[People]]  # pictures may differ in size; one `People` each
+
+
+@dataclass(frozen=True)
+class Detector(ABC):
+    """A detector, not loaded yet. Subclasses are frozen dataclasses whose fields are its options."""
+
+    name: ClassVar[str]
+    stand_in: ClassVar[bool] = False  # it is for demo data alone, and finds nobody in real pictures
+
+    @property
+    def batch_size(self) -> int:
+        """Pictures at once that `load`'s function is best given."""
+        return 8
+
+    def identity(self) -> dict[str, Any]:
+        """What its numbers depend on: part of the fingerprint of what it writes. Weights by digest, never by path.
+
+        Raises MissingAssets where weights are missing.
+        """
+        return asdict(self)
+
+    @abstractmethod
+    def load(self, device: str) -> Detect:
+        """The function that detects. `device`: "auto", "cpu", "cuda", "cuda:1", ... Raises what loading does."""

@@ -1,0 +1,179 @@
+"""What `detect` writes: one file of COCO's JSON a clip.  pixels -> [raw keypoints] -> tracks
+
+    {"info": {...},                 on a line of its own: a fingerprint, the detector, the clip, its cuts, frame counts
+     "images": [{"id", "frame_index", "file_name", "width", "height"}, ...],     every frame that was decoded, from 0
+     "annotations": [{"id", "image_id", "category_id", "bbox" x y w h px, "keypoints" 17 x (x, y, v), "num_keypoints",
+                      "score", "keypoint_scores" 17 x 0..1, "area", "iscrowd"}, ...],
+     "categories": [...]}           COCO's person
+
+v is 2 for a joint of confidence 0.3 or more, 1 for any other that is found. pycocotools and whatever reads COCO's
+keypoints reads it; `pipeline.formats.labels.detections.read_coco` does here.
+
+While a clip is being computed, its parts are in `.parts/<clip>.json/`: a part is the JSON text of some frames, and
+names the fingerprint that it belongs to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.storage.atomic import make_folder, publish, write_atomic, write_synced
+from pipeline.detect.base import People
+from pipeline.skeletons import bones, joint_names
+
+MADE_BY: Final = "python -m pipeline detect"
+PARTS: Final = ".parts"
+SEEN: Final = 0.3
+PLACES: Final = 2  # decimals of px
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some frames in a row."""
+
+    start: int
+    n_frames: int  # of the clip, as far as this part goes
+    differences: list[float]  # of each frame from the one before: pipeline.pixels.cuts
+    last: list[float]  # colours of the last frame
+    undecoded: list[int]  # frames
+    ended: bool  # the clip has no more
+    n_persons: int
+    size: tuple[int, int]  # width, height px of its frames; (0, 0) where none was decoded
+    images: str  # JSON, without brackets
+    annotations: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClipFiles:
+    """The file of one clip, and its parts."""
+
+    out: Path
+    clip: str  # path below the raw folder
+    fingerprint: str
+
+    @property
+    def file(self) -> Path:
+        return self.out / f"{self.clip}.json"
+
+    @property
+    def folder(self) -> Path:
+        return self.out / PARTS / f"{self.clip}.json"
+
+    def done(self) -> bool:
+        """Whether the file is there, and of these pixels, weights and settings."""
+        return read_info(self.file).get("fingerprint") == self.fingerprint
+
+    def parts(self) -> Iterator[Part]:
+        """Those that are finished, from frame 0 on without a gap. Parts of another fingerprint are none."""
+        start = 0
+        while (part := self._part(start)) is not None:
+            yield part
+            start = part.n_frames
+
+    def write_part(self, part: Part) -> None:
+        """Keep some frames: a killed run goes on after them."""
+        values = {name: getattr(part, name) for name in Part.__slots__}
+        text = json.dumps({"fingerprint": self.fingerprint} | values, separators=(",", ":"))
+        write_atomic(self.folder / f"{part.start:09d}.json", text.encode())
+
+    def finish(self, info: dict[str, Any]) -> None:
+        """Make the clip's file of its parts, one part in memory at a time, and remove them."""
+        make_folder(self.file.parent)
+        temporary = self.file.with_name(f".{self.file.name}.tmp")
+        write_synced(temporary, self._text(info))
+        publish(temporary, self.file)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # other clips' parts are there
+            for folder in self.folder.parents:
+                if folder == self.out:
+                    break
+                folder.rmdir()
+
+    def _part(self, start: int) -> Part | None:
+        try:
+            values = json.loads((self.folder / f"{start:09d}.json").read_bytes())
+        except (OSError, ValueError):
+            return None
+        if values.pop("fingerprint") != self.fingerprint:
+            return None
+        width, height = values.pop("size")
+        return Part(**values, size=(width, height))
+
+    def _text(self, info: dict[str, Any]) -> Iterator[bytes]:
+        yield f'{{"info": {json.dumps({"description": MADE_BY, "fingerprint": self.fingerprint} | info)},\n'.encode()
+        for key in ("images", "annotations"):
+            yield f'"{key}": ['.encode()
+            comma = ""
+            for part in self.parts():
+                if text := getattr(part, key):
+                    yield f"{comma}\n{text}".encode()
+                    comma = ","
+            yield b"\n],\n"
+        skeleton = [[a + 1, b + 1] for a, b in bones("coco")]
+        person = {"id": 1, "name": "person", "keypoints": _names(), "skeleton": skeleton}
+        yield f'"categories": [{json.dumps(person)}]}}\n'.encode()
+
+
+def _names() -> list[str]:
+    """The joints, as COCO itself calls them: left_eye."""
+    side = {"l": "left", "r": "right"}
+    return [name if name == "nose" else f"{side[name[0]]}_{name[1:]}" for name in joint_names("coco")]
+
+
+def read_info(file: Path) -> dict[str, Any]:
+    """The first line's `info`; empty where there is no such file, or one of another kind."""
+    try:
+        with file.open("rb") as stream:
+            line = stream.readline(1 << 20).rstrip()
+        info = json.loads(line.removesuffix(b",") + b"}")["info"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return info if isinstance(info, dict) else {}
+
+
+def images_text(clip: str, frames: Sequence[int], size: tuple[int, int]) -> str:
+    """JSON of pictures, without brackets. Their ids are COCO's, which begin with 1."""
+    return ",\n".join(
+        json.dumps(
+            {"id": t + 1, "frame_index": t, "file_name": f"{clip}/{t:09d}.jpg", "width": size[0], "height": size[1]}
+        )
+        for t in frames
+    )
+
+
+def annotations_text(frames: Sequence[int], found: Sequence[People], first_id: int) -> str:
+    """JSON of the people in these frames, without brackets; ids count from `first_id`."""
+    rows: list[dict[str, Any]] = []
+    for frame, people in zip(frames, found, strict=True):
+        for box, score, joints in zip(people.boxes, people.scores, people.keypoints, strict=True):
+            rows.append(_annotation(first_id + len(rows), frame, box, float(score), joints))
+    return ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)
+
+
+def _annotation(
+    number: int, frame: int, box: NDArray[np.float32], score: float, joints: NDArray[np.float32]
+) -> dict[str, Any]:
+    corner, side = box[:2].astype(np.float64), (box[2:] - box[:2]).astype(np.float64)
+    visible = np.where(joints[:, 2] >= SEEN, 2, np.where(joints[:, 2] > 0, 1, 0))
+    xy = np.where(visible[:, None] > 0, np.round(joints[:, :2].astype(np.float64), PLACES), 0)
+    return {
+        "id": number,
+        "image_id": frame + 1,
+        "category_id": 1,
+        "bbox": np.round([*corner, *side], PLACES).tolist(),
+        "area": round(float(side.prod()), PLACES),
+        "iscrowd": 0,
+        "score": round(score, 4),
+        "num_keypoints": int((visible > 0).sum()),
+        "keypoints": [value for (x, y), v in zip(xy.tolist(), visible.tolist(), strict=True) for value in (x, y, v)],
+        "keypoint_scores": np.round(joints[:, 2].astype(np.float64), 4).tolist(),
+    }

@@ -1,0 +1,233 @@
+"""A stream's numbers of single rows, computed apart from the engine: what stored ones are compared with.
+
+Frames are decoded by another way than in an extraction (`pipeline.pixels.another_way`). Nothing but the crop and the
+stream's own computation is shared with the engine, so that a row in the wrong place there is found here.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, NamedTuple, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache import Split
+from pipeline.errors import PipelineError
+from pipeline.features.engine.outputs import load, region_slices
+from pipeline.features.pixel_sources import Cut, Decoded, Pixels, Target, pixels
+from pipeline.features.spec import StreamSpec
+from pipeline.features.streams.base import ByteStream, Computer, LabelStream, NumberStream, PairStream, policy_of
+from pipeline.pixels.frames import Image
+from pipeline.processes import Failed, alive, ordered_map
+
+AT_ONCE: Final = 256  # rows that one process makes at once: of 224 px, 39 MB of crops
+
+Rows = NDArray[np.int64]
+Numbers = NDArray[Any]
+
+
+class Asked(NamedTuple):
+    """What is computed, n times: for `row`, with the frame (of pairs, and the one before) of one row, by one's box."""
+
+    row: Rows  # (n,) that the numbers are compared with
+    of: Rows  # (n,) a row of the same track, whose frame or labels are taken
+    box: Rows  # (n,) a row of the same track, whose box is cut out
+
+
+class Answer(NamedTuple):
+    """What was computed of one of those asked for."""
+
+    at: int  # which
+    numbers: Numbers | None  # as `ByteStream.numbers` for bytes; None: nothing is known of it, or `problem`
+    way: str  # how its frame was decoded
+    problem: str = ""  # why it could not be
+
+
+class _One(NamedTuple):
+    """One of those asked for, as a process makes it."""
+
+    frames: tuple[int, ...]  # of its pixels: its own, the last, and of a pair the one before
+    cut: Cut
+
+
+class _Item(NamedTuple):
+    """What a process makes at once, of one video."""
+
+    pixels: Pixels
+    stream: ByteStream | PairStream | None  # what is made of the crops; None: nothing
+    size: int  # px, of the crop
+    ones: tuple[_One, ...]  # ascending by their own frame
+    stored: Mapping[int, Cut]  # of stored crops: what each shows
+
+
+def column(split: Split, name: str, rows: Rows) -> NDArray[Any]:
+    """(n, ...) of a column as stored, of any rows."""
+    found, inverse = np.unique(rows, return_inverse=True)
+    runs = np.split(found, np.flatnonzero(np.diff(found) != 1) + 1)
+    return np.concatenate([split.rows(name, int(run[0]), int(run[-1]) + 1) for run in runs])[inverse]
+
+
+class SingleRows:
+    """One committed stream of a split. Raises what loading raises, and PipelineError where its pixels are not found."""
+
+    def __init__(self, split: Split, spec: StreamSpec, workers: int) -> None:
+        self._split, self._spec, self._workers = split, spec, workers
+        self._policy = policy_of(spec.stream)
+        self._computer = load(spec.stream, spec.resources, split.stream_manifest(spec.name)["backbone"])[0]
+        if not isinstance(spec.stream, LabelStream):
+            self._pixels = pixels(split, spec.crops, spec.raw)
+
+    def numbers(self, asked: Asked) -> Iterator[Answer]:
+        """Of each of those asked for, in an order that suits their videos."""
+        if isinstance(self._spec.stream, LabelStream):
+            yield from self._of_labels(self._spec.stream, asked)
+        elif isinstance(self._spec.stream, NumberStream):
+            yield from self._through_network(self._computer, self._made(asked))
+        else:
+            yield from self._made(asked)
+
+    def _of_labels(self, stream: LabelStream, asked: Asked) -> Iterator[Answer]:
+        for start in range(0, len(asked.row), AT_ONCE):
+            rows = asked.of[start : start + AT_ONCE]
+            labels = {name: column(self._split, name, rows) for name in stream.columns}
+            computed, known = self._computer(labels)
+            for i in range(len(rows)):
+                yield Answer(start + i, computed[i] if known[i] else None, "labels")
+
+    def _through_network(self, computer: Computer, crops: Iterator[Answer]) -> Iterator[Answer]:
+        """The numbers of crops, in batches of the network's size."""
+        size, lanes = computer.batch_size, computer.lanes
+        memory = np.zeros((size * lanes, self._policy.size, self._policy.size, 3), np.uint8)
+        region, waiting = region_slices(self._policy), list[Answer]()
+
+        def computed() -> Iterator[Answer]:
+            batches = [memory[first : first + size][:, *region] for first in range(0, len(waiting), size)]
+            numbers = np.concatenate(list(threads.map(computer, batches)))
+            yield from (answer._replace(numbers=found) for answer, found in zip(waiting, numbers, strict=False))
+            waiting.clear()
+
+        computer.adopt(memory)
+        try:
+            with ThreadPoolExecutor(lanes) as threads:
+                for answer in crops:
+                    if answer.numbers is None:
+                        yield answer
+                        continue
+                    memory[len(waiting)] = answer.numbers
+                    waiting.append(answer)
+                    if len(waiting) == len(memory):
+                        yield from computed()
+                if waiting:
+                    yield from computed()
+        finally:
+            computer.release()
+
+    def _made(self, asked: Asked) -> Iterator[Answer]:
+        """Crops, or what is made of them where pictures are decoded."""
+        items = _Items(self._split, self._spec, self._pixels, asked)
+        for number, made in enumerate(ordered_map(_make, items, self._workers)):
+            at, way = items.at(number).tolist(), items.way(number)
+            if isinstance(made, Failed):
+                yield from (Answer(i, None, way, f"a process that decoded it {made.message}") for i in at)
+                continue
+            for i, one in zip(at, made, strict=True):
+                yield Answer(i, None, way, one) if isinstance(one, str) else Answer(i, one, way)
+
+
+class _Items(Sequence[_Item]):
+    """The items of those asked for, each made when a process is given it."""
+
+    def __init__(self, split: Split, spec: StreamSpec, pixels: Callable[[int], Pixels], asked: Asked) -> None:
+        self._split, self._asked, self._by_row = split, asked, bool(spec.crops)
+        self._stream, self._policy, self._pixels = spec.stream, policy_of(spec.stream), pixels
+        video = split.tracks.video[split.track_of(asked.row)]
+        self._order = np.lexsort((asked.of, self._frames(asked.of), video))
+        self._video = video[self._order]
+        ends = [0, *(np.flatnonzero(np.diff(self._video)) + 1).tolist(), len(video)]
+        self._bounds = [
+            (start, min(start + AT_ONCE, stop))
+            for first, stop in itertools.pairwise(ends)
+            for start in range(first, stop, AT_ONCE)
+        ]
+
+    def __len__(self) -> int:
+        return len(self._bounds)
+
+    def at(self, number: int) -> Rows:
+        """Which of those asked for an item has."""
+        return self._order[slice(*self._bounds[number])]
+
+    def way(self, number: int) -> str:
+        """How its frames are decoded."""
+        return self._decoded(number)[1]
+
+    def _decoded(self, number: int) -> tuple[Pixels, str]:
+        return self._pixels(int(self._video[self._bounds[number][0]])).another_way()
+
+    @overload
+    def __getitem__(self, number: int) -> _Item: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[_Item]: ...
+    def __getitem__(self, number: int | slice) -> _Item | Sequence[_Item]:
+        if isinstance(number, slice):
+            return [self[i] for i in range(*number.indices(len(self)))]
+        at = self.at(number)
+        of, box = self._asked.of[at], self._asked.box[at]
+        places = [of - 1, of] if isinstance(self._stream, PairStream) else [of]
+        frames = np.stack([self._frames(rows) for rows in places], axis=1).tolist()
+        ones = tuple(_One(tuple(one), cut) for one, cut in zip(frames, self._cuts(box), strict=True))
+        stored: dict[int, Cut] = {}
+        if self._by_row:
+            rows = np.unique(np.concatenate(places))
+            stored = dict(zip(rows.tolist(), self._cuts(rows), strict=True))
+        stream = self._stream if isinstance(self._stream, ByteStream | PairStream) else None
+        return _Item(self._decoded(number)[0], stream, self._policy.size, ones, stored)
+
+    def _frames(self, rows: Rows) -> Rows:
+        """By which the pixels know them."""
+        return rows if self._by_row else column(self._split, "frame_index", rows)
+
+    def _cuts(self, rows: Rows) -> list[Cut]:
+        """What the crops of rows show, by the stream's crop policy."""
+        track = self._split.track_of(rows)
+        scale = np.asarray(self._split.tracks.crop_scale[track], np.float64)
+        keys = self._policy.keys(self._split.tracks[number].name for number in track.tolist())
+        frame, bbox = (column(self._split, name, rows) for name in ("frame_index", "bbox"))
+        boxes, mirrored = self._policy.boxes(bbox, scale, keys, frame)
+        return [
+            Cut(tuple(box), *of) for box, *of in zip(boxes.tolist(), scale.tolist(), mirrored.tolist(), strict=True)
+        ]
+
+
+def _make(item: _Item) -> list[Numbers | str | None]:
+    """Of each: its crop or what the stream makes of it, None where nothing is known, or why it cannot be made."""
+    try:
+        item.pixels.check()
+    except PipelineError as error:
+        return [str(error)] * len(item.ones)
+    frames = sorted({frame for one in item.ones for frame in one.frames})
+    targets = (Target(frame, (), stored=item.stored.get(frame)) for frame in frames)
+    made: list[Numbers | str | None] = []
+    kept: dict[int, Decoded] = {}
+    for frame, decoded in zip(frames, item.pixels.decode(targets, alive), strict=True):
+        kept[frame] = decoded
+        while len(made) < len(item.ones) and item.ones[len(made)].frames[-1] == frame:
+            made.append(_made_of(item, item.ones[len(made)], kept))
+        first = min((one.frames[0] for one in item.ones[len(made) :]), default=0)
+        kept = {number: one for number, one in kept.items() if number >= first}
+    return made
+
+
+def _made_of(item: _Item, one: _One, kept: Mapping[int, Decoded]) -> Numbers | str | None:
+    crops: list[Image] = []
+    for frame in one.frames:
+        decoded = kept[frame]
+        if decoded.crop is None:
+            return decoded.problem
+        crops.append(decoded.crop(one.cut, item.size))
+    if isinstance(item.stream, PairStream):
+        return item.stream.pair(*crops)
+    return crops[0] if item.stream is None else item.stream.numbers(item.stream.encode(crops[0]))

@@ -1,0 +1,256 @@
+"""The dataset of one's own clips: demo clips through the stand-in detector, and files made by hand."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+import cache
+from pipeline import datasets
+from pipeline.__main__ import main
+from pipeline.accounting import Accounting, VideoAccount
+from pipeline.datasets import contract
+from pipeline.errors import ConfigError, RawDataError
+from pipeline.pixels.frames import Video
+from pipeline.raw.stand_in import MARKER
+from pipeline.skeletons import convert, joint_names
+from pipeline.track import Track
+
+UPPER = [(0, -50), (2, -52), (-2, -52), (4, -51), (-4, -51), (11, -36), (-11, -36), (16, -15), (-16, -15)]
+LOWER = [(18, 4), (-18, 4), (8, 2), (-8, 2), (9, 26), (-9, 26), (9, 50), (-9, 50)]
+SHAPE = np.array([*UPPER, *LOWER])  # COCO's joints, px
+
+
+def write_clip(file: Path, n: int = 60, cut: int = 10**9) -> None:
+    """Grey frames of 160 x 120; red from `cut` on."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    code = "MJPG" if file.suffix.lower() == ".avi" else "mp4v"
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*code), 25, (160, 120))
+    for t in range(n):
+        writer.write(np.full((120, 160, 3), (30, 30, 220) if t >= cut else (120, 120, 120), np.uint8))
+    writer.release()
+
+
+def person(x: float, confidence: float = 0.9) -> list[float]:
+    return np.column_stack([SHAPE + np.array([x, 60]), np.full(17, confidence)]).ravel().tolist()
+
+
+def write_alphapose(file: Path, n: int = 60, **more: Any) -> None:
+    """Somebody who walks a pixel a frame."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    results = [{"image_id": f"{t}.jpg", "keypoints": person(40 + t), "score": 2.5} | more for t in range(n)]
+    file.write_text(json.dumps(results))
+
+
+def read(raw: Path, split: str = "train", **options: Any) -> tuple[list[Track], dict[str, VideoAccount]]:
+    report = Accounting()
+    tracks = list(datasets.get("videos", **options).tracks(raw, split, report=report))
+    for account in report:
+        account.check()
+    return tracks, {account.name: account for account in report}
+
+
+@pytest.fixture
+def detected(embedded: Any, tmp_path: Path) -> Path:
+    """Demo clips of 28 frames in folders of two splits, and what the stand-in detector finds in them."""
+    raw = tmp_path / "videos"
+    for split in ("train", "val"):
+        shutil.copytree(embedded.raw("kinetics") / split, raw / split)
+    shutil.copy(embedded.raw("kinetics") / MARKER, raw / MARKER)
+    assert main(["detect", str(raw), "--out", str(raw / "keypoints")]) == 0
+    return raw
+
+
+def test_demo_clips_become_tracks_where_the_people_are(detected: Path, embedded: Any) -> None:
+    by_clip = {take.shot.file: take for take in embedded.takes("kinetics")}
+    seen = 0
+    for split in ("train", "val"):
+        tracks, _ = read(detected, split, min_frames=10)
+        for track in tracks:
+            actors = by_clip[track.video].actors
+            truth = [convert(actor.kp_2d[track.frame_index], source="spin49", target="coco") for actor in actors]
+            found = convert(track.kp_2d, source="spin49", target="coco")
+            apart = [np.linalg.norm(found[..., :2] - one, axis=-1)[found[..., 2] > 0] for one in truth]
+            assert min(np.median(distance) for distance in apart) < 3  # px; people are 130 px high
+            seen += len(track.frame_index)
+    assert seen > 40
+
+
+def test_the_reader_keeps_its_promises(detected: Path) -> None:
+    assert contract.reader_problems(datasets.get("videos", min_frames=10), detected, "train") == []
+
+
+def test_it_is_converted_like_any_dataset(detected: Path, tmp_path: Path) -> None:
+    clip = next(path for path in detected.glob("train/*/*.mp4"))
+    for k in range(2):  # long enough for the default of 40 frames
+        write_clip(detected / f"more/{k}.mp4")
+        write_alphapose(detected / f"keypoints/more/{k}.json")
+    root = str(tmp_path / "cache")
+    assert main(["convert", "videos", "train", "--raw", str(detected), "--cache", root]) == 0
+    split = cache.open(root)["videos/train"]
+    assert [track.name for track in split.tracks] == ["more/0.mp4/0", "more/1.mp4/0"]
+    assert split.manifest["stand_in"]
+    assert clip.is_file()
+
+
+def test_what_is_in_a_file_tells_its_format(tmp_path: Path) -> None:
+    for name in ("list", "folder", "openpose", "object"):
+        write_clip(tmp_path / f"{name}.mp4")
+    keypoints = tmp_path / "keypoints"
+    write_alphapose(keypoints / "list.json")
+    write_alphapose(keypoints / "folder/alphapose-results.json")
+    (keypoints / "openpose").mkdir()
+    joints = dict(zip(joint_names("coco"), np.array(person(50)).reshape(17, 3), strict=True))
+    body = np.zeros((25, 3))
+    for i, name in enumerate(joint_names("body_25")):
+        body[i] = joints.get(name.removeprefix("OP ").lower(), (0, 0, 0))
+    for t in range(60):
+        people = [{"pose_keypoints_2d": body.ravel().tolist()}]
+        (keypoints / f"openpose/openpose_{t:012d}_keypoints.json").write_text(json.dumps({"people": people}))
+    images = [{"id": 7 + t, "file_name": f"frame_{t:06d}.png"} for t in range(60)]
+    annotations = [{"image_id": 7 + t, "keypoints": person(40 + t), "track_id": 5} for t in range(60)]
+    (keypoints / "object.mp4.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    tracks, accounts = read(tmp_path)
+    assert [(track.name, len(track.frame_index)) for track in tracks] == [
+        ("folder.mp4/0", 60),
+        ("list.mp4/0", 60),
+        ("object.mp4/5", 60),
+        ("openpose.mp4/0", 60),
+    ]
+    assert {account.found for account in accounts.values()} == {60}
+
+
+def test_every_clip_is_in_one_split(tmp_path: Path) -> None:
+    clips = [f"{folder}clip{k}.mp4" for folder in ("", "game/", "Validation/", "test/") for k in range(100)]
+    reader = datasets.get("videos", val=20, test=10)
+    split = {clip: reader.split_of(clip) for clip in clips}
+    assert {split[clip] for clip in clips if clip.startswith("Val")} == {"val"}
+    assert {split[clip] for clip in clips if clip.startswith("test/")} == {"test"}
+    drawn = Counter(split[clip] for clip in clips[:200])
+    assert 120 < drawn["train"] < 160
+    assert 25 < drawn["val"] < 55
+    assert 8 < drawn["test"] < 32
+    assert {datasets.get("videos").split_of(clip) for clip in clips[:200]} == {"train"}
+    other = datasets.get("videos", val=20, test=10, seed=1)
+    assert any(other.split_of(clip) != split[clip] for clip in clips[:200])
+
+
+def test_nobody_is_linked_over_a_cut_whoever_detected(tmp_path: Path) -> None:
+    write_clip(tmp_path / "a.mp4", 100, cut=45)
+    write_alphapose(tmp_path / "keypoints/a.json", 100)
+    write_clip(tmp_path / "b.mp4", 100, cut=45)
+    write_alphapose(tmp_path / "keypoints/b.json", 100, idx=3)
+    tracks, accounts = read(tmp_path)
+    assert {track.name: (track.frame_index[0], len(track.frame_index)) for track in tracks} == {
+        "a.mp4/0": (0, 45),
+        "a.mp4/1": (45, 55),
+        "b.mp4/3": (0, 45),
+        "b.mp4/3-1": (45, 55),
+    }
+    assert "2 scenes, from the frames 0, 45" in accounts["a.mp4"].notes[0]
+
+
+def test_what_is_not_kept_is_counted(tmp_path: Path) -> None:
+    def result(t: int, visible: slice) -> dict[str, Any]:
+        joints = np.array(person(60)).reshape(17, 3)
+        keypoints = np.zeros((17, 3))
+        keypoints[visible] = joints[visible]
+        return {"image_id": f"{t}.jpg", "keypoints": keypoints.ravel().tolist()}
+
+    write_clip(tmp_path / "a.mp4", 120)
+    few, face, body = slice(0, 3), slice(0, 7), slice(0, 17)
+    spans = [(0, 10, few), (10, 60, body), (60, 70, few), (70, 115, face), (115, 120, few)]
+    results = [result(t, visible) for start, stop, visible in spans for t in range(start, stop)]
+    (tmp_path / "keypoints").mkdir()
+    (tmp_path / "keypoints/a.json").write_text(json.dumps(results))
+    (track,), accounts = read(tmp_path)
+    assert track.frame_index.tolist() == list(range(10, 60))
+    assert dict(accounts["a.mp4"].dropped) == {"too_few_visible_joints": 25, "face_only": 45}
+
+
+def test_a_clip_without_keypoints_is_no_failure(tmp_path: Path) -> None:
+    write_clip(tmp_path / "a.mp4", 3)
+    tracks, accounts = read(tmp_path)
+    assert (tracks, accounts["a.mp4"].set_aside) == ([], "no_keypoints")
+    assert "pipeline detect" in accounts["a.mp4"].message
+    assert "no_keypoints" in datasets.get("videos").harmless
+
+
+def test_keypoints_of_another_clip_are_refused(detected: Path) -> None:
+    clip = next(detected.glob("train/*/*.mp4"))
+    write_clip(clip, 28)
+    _, accounts = read(detected)
+    account = accounts[clip.relative_to(detected).as_posix()]
+    assert account.set_aside == "bad_label_file"
+    assert "detect` again" in account.message
+
+
+def test_a_folder_without_clips_is_an_error(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(RawDataError, match="end in"):
+            datasets.get("videos").videos(folder, "train")
+
+
+@pytest.mark.parametrize("options", [{"val": 60, "test": 50}, {"val": -1}, {"max_gap": -1}, {"min_frames": 0}])
+def test_senseless_options_are_refused(options: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="expected"):
+        datasets.get("videos", **options)
+
+
+# ------------------------------------------------------------------------------------------- phones
+
+
+def box(data: bytes, name: bytes) -> int:
+    """Where the box of that name begins."""
+    return data.index(name) - 4
+
+
+def turned(file: Path) -> None:
+    """Set the rotation flag of an MP4: a quarter turn, as a phone that is held upright does."""
+    data = bytearray(file.read_bytes())
+    at = box(data, b"tkhd") + 8 + 4 + 36  # header, version and flags, times to volume
+    fixed = (0, 1 << 16, 0, -(1 << 16), 0, 0, 120 << 16, 0, 1 << 30)
+    data[at : at + 36] = struct.pack(">9i", *fixed)
+    file.write_bytes(data)
+
+
+def uneven(file: Path) -> None:
+    """Show every second frame of an MP4 three times as long. Its header is at the end, so that no offset changes."""
+    data = bytearray(file.read_bytes())
+    at = box(data, b"stts")
+    n, step = struct.unpack(">2I", data[at + 16 : at + 24])
+    entries = b"".join(struct.pack(">2I", 1, step * (1 + 2 * (k % 2)) // 2) for k in range(n))
+    table = struct.pack(">I4sII", 16 + len(entries), b"stts", 0, n) + entries
+    assert data.index(b"mdat") < at
+    for parent in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
+        place = box(data, parent)
+        (size,) = struct.unpack(">I", data[place : place + 4])
+        data[place : place + 4] = struct.pack(">I", size + len(table) - 24)
+    data[at : at + 24] = table
+    file.write_bytes(data)
+
+
+def test_a_turned_clip_is_read_as_it_is_shown(tmp_path: Path) -> None:
+    write_clip(tmp_path / "IMG_1.MOV", 50)
+    turned(tmp_path / "IMG_1.MOV")
+    source = Video(tmp_path, "IMG_1.MOV")
+    (frame,) = source.read([0])
+    assert frame.image is not None
+    assert (frame.image.shape[:2], source.size()) == ((160, 120), (120, 160))
+
+
+def test_a_varying_rate_is_noted_and_frames_stay_in_order(tmp_path: Path) -> None:
+    write_clip(tmp_path / "a.mp4", 60)
+    uneven(tmp_path / "a.mp4")
+    write_alphapose(tmp_path / "keypoints/a.json")
+    (track,), accounts = read(tmp_path)
+    assert track.frame_index.tolist() == list(range(60))
+    assert any("the frame rate varies: from 20 to 60 ms" in note for note in accounts["a.mp4"].notes)

@@ -1,0 +1,203 @@
+"""Clips -> files of keypoints, with a detector that costs nothing: people are where a picture is bright."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.__main__ import main
+from pipeline.detect.base import Detect, Detector, People
+from pipeline.detect.clips import clips_in
+from pipeline.detect.run import Report, detect_clips
+from pipeline.errors import ConfigError, PipelineError, RawDataError
+from pipeline.formats.labels.detections import read_coco
+from pipeline.pixels.frames import Image
+from pipeline.raw.stand_in import MARKER
+
+
+class Killed(Exception):
+    """Stands for a kill in the midst of a clip."""
+
+
+@dataclass(frozen=True)
+class Bright(Detector):
+    """One person, whose 17 joints are all in the middle of the bright columns."""
+
+    shift: float = 0.0
+
+    name: ClassVar[str] = "bright"
+    calls: ClassVar[list[int]] = []
+    most: ClassVar[int] = 10**9  # pictures before it is killed
+
+    def load(self, device: str) -> Detect:
+        return lambda images: [self.people(image) for image in images]
+
+    def people(self, image: Image) -> People:
+        if len(self.calls) >= self.most:
+            raise Killed
+        self.calls.append(image.shape[1])
+        x = float(np.flatnonzero(image[10, :, 1] > 128).mean()) + self.shift
+        joints = np.tile(np.array([x, 10, 0.9], np.float32), (17, 1))
+        return People(np.array([[x - 5, 0, x + 5, 20]], np.float32), np.array([0.8], np.float32), joints[None])
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Bright, "calls", [])
+
+
+def write_clip(file: Path, n: int = 20, first: int = 20, cut: int = 10**9) -> None:
+    """Frame t is bright around column `first` + t; from `cut` on the rest is red."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    code = {".avi": "MJPG", ".webm": "VP80"}.get(file.suffix.lower(), "mp4v")
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*code), 25, (96, 64))
+    for t in range(n):
+        image = np.full((64, 96, 3), (0, 0, 120) if t >= cut else (120, 0, 0), np.uint8)
+        image[:, first + t - 4 : first + t + 5] = 255
+        writer.write(image)
+    writer.release()
+
+
+def files(out: Path) -> dict[str, bytes]:
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+
+
+def test_every_frame_of_every_clip_is_looked_at_once(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    for name, n in {"a.mp4": 20, "b/C.MOV": 17, "b/c/d.avi": 3}.items():
+        write_clip(raw / name, n)
+    (raw / "notes.txt").write_text("no clip")
+    (raw / ".hidden.mp4").write_bytes(b"")
+    assert clips_in(raw) == ["a.mp4", "b/C.MOV", "b/c/d.avi"]
+    report = detect_clips(raw, out, Bright())
+    assert (report.done, report.frames, report.persons, report.problems) == (3, 40, 40, {})
+    assert len(Bright.calls) == 40
+    assert list(files(out)) == ["a.mp4.json", "b/C.MOV.json", "b/c/d.avi.json"]
+    found = read_coco(out / "b/C.MOV.json")
+    assert found.frame_index.tolist() == list(found.frames) == list(range(17))
+    assert [persons[0, 0, 0] for persons in found.keypoints] == pytest.approx(np.arange(20, 37), abs=1)
+    assert {round(float(persons[0, 0, 2]), 3) for persons in found.keypoints} == {0.9}
+
+
+def test_what_is_done_is_not_computed_again_unless_pixels_or_settings_change(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    for name in ("a.mp4", "b.mp4"):
+        write_clip(raw / name)
+    detect_clips(raw, out, Bright())
+    before = files(out)
+    again = detect_clips(raw, out, Bright())
+    assert (again.done, again.up_to_date, len(Bright.calls), files(out)) == (0, 2, 40, before)
+    write_clip(raw / "b.mp4", first=30)
+    assert detect_clips(raw, out, Bright()).up_to_date == 1
+    assert [name for name, data in files(out).items() if data != before[name]] == ["b.mp4.json"]
+    assert detect_clips(raw, out, Bright(shift=2.0)).done == 2
+
+
+@pytest.mark.parametrize("most", [3, 9, 17, 33])
+def test_killed_anywhere_and_run_again_it_ends_with_the_same_files(
+    most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = tmp_path / "raw"
+    write_clip(raw / "long.mp4", 30, cut=21)
+    write_clip(raw / "z.mp4", 7)
+
+    def run(out: str) -> Report:
+        return detect_clips(raw, tmp_path / out, Bright(), batch_size=2, part=8)
+
+    run("whole")
+    monkeypatch.setattr(Bright, "calls", [])
+    monkeypatch.setattr(Bright, "most", most)
+    with pytest.raises(Killed):
+        run("killed")
+    done = len(Bright.calls)
+    monkeypatch.setattr(Bright, "most", 10**9)
+    run("killed")
+    assert len(Bright.calls) <= 37 + 8, "at most the part that was begun is computed again"
+    assert done <= len(Bright.calls)
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+    info = json.loads((tmp_path / "killed/long.mp4.json").read_text())["info"]
+    assert (info["frames"], info["cuts"], info["persons"], info["width"]) == (30, [21], 30, 96)
+
+
+def test_a_corrupt_clip_costs_itself(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    write_clip(raw / "good.mp4")
+    (raw / "bad.mp4").write_bytes(b"<html>not found</html>" * 50)
+    cut_off = raw / "cut off.avi"
+    write_clip(cut_off)
+    cut_off.write_bytes(cut_off.read_bytes()[: cut_off.stat().st_size // 2])
+    report = detect_clips(raw, out, Bright())
+    assert list(report.problems) == ["bad.mp4"]
+    assert "bad.mp4" in report.problems["bad.mp4"]
+    assert 0 < len(read_coco(out / "cut off.avi.json").frames) < 20
+    assert report.done == 2
+
+
+def test_other_tools_find_what_coco_defines(tmp_path: Path) -> None:
+    write_clip(tmp_path / "raw/a.mp4", 3)
+    detect_clips(tmp_path / "raw", tmp_path / "out", Bright())
+    content = json.loads((tmp_path / "out/a.mp4.json").read_text())
+    assert content["categories"][0]["keypoints"][:3] == ["nose", "left_eye", "right_eye"]
+    assert [image["id"] for image in content["images"]] == [1, 2, 3]
+    assert [one["id"] for one in content["annotations"]] == [1, 2, 3]
+    first = content["annotations"][0]
+    assert (first["image_id"], first["category_id"], first["num_keypoints"], len(first["keypoints"])) == (1, 1, 17, 51)
+    assert first["keypoints"][2::3] == [2] * 17
+    assert first["bbox"][2:] == pytest.approx([10, 20], abs=0.01)
+    assert first["area"] == pytest.approx(200, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"annotations": [{"image_id": 9}]}, "image_id"),
+        ({"annotations": [{"image_id": 1, "keypoints": [1, 2, 3]}]}, "keypoints"),
+        ({"annotations": [{"image_id": 1, "keypoints": [0] * 51, "keypoint_scores": [1]}]}, "keypoint_scores"),
+        ({"images": [{"id": 1, "file_name": "x.jpg"}]}, "file_name"),
+        ({"images": 3}, "images"),
+    ],
+)
+def test_files_of_another_kind_are_refused(change: dict[str, object], key: str, tmp_path: Path) -> None:
+    content = {"images": [{"id": 1, "frame_index": 0}], "annotations": []} | change
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    with pytest.raises(RawDataError, match=key):
+        read_coco(tmp_path / "x.json")
+
+
+def test_a_detector_that_breaks_its_promise_is_reported(tmp_path: Path) -> None:
+    class Broken(Bright):
+        def load(self, device: str) -> Detect:
+            def detect(images: Sequence[Image]) -> list[People]:
+                return []
+
+            return detect
+
+    write_clip(tmp_path / "raw/a.mp4", 3)
+    with pytest.raises(PipelineError, match="boxes"):
+        detect_clips(tmp_path / "raw", tmp_path / "out", Broken())
+
+
+def test_the_stand_in_is_for_demo_data_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_clip(tmp_path / "raw/a.mp4", 3)
+    place = [str(tmp_path / "raw"), "--out", str(tmp_path / "out")]
+    assert main(["detect", *place, "--detector", "demo"]) == 2
+    assert "demo data alone" in capsys.readouterr().err
+    assert main(["detect", *place]) == 2
+    assert "--weights" in capsys.readouterr().err
+    (tmp_path / "raw" / MARKER).write_text("{}")
+    assert main(["detect", *place]) == 0
+    assert "stand-in" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out/a.mp4.json").read_text())["info"]["stand_in"] is True
+
+
+def test_a_folder_without_clips_is_an_error(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(ConfigError, match=str(folder)):
+            detect_clips(folder, tmp_path / "out", Bright())

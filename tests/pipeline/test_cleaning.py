@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.cleaning import ABOVE, Cleaning, clean
+from pipeline.errors import ConfigError
+from pipeline.skeletons import JOINTS, joint_names
+
+COCO = joint_names("coco")
+LEGS_FIRST = np.argsort([name in ABOVE for name in COCO], kind="stable")  # a body's joints come before a face's
+
+
+def seen(counts: list[int]) -> np.ndarray:
+    """(T, 17): so many joints of the body and, beyond 10, of the face are visible."""
+    visible = np.zeros((len(counts), 17), bool)
+    for row, n in zip(visible, counts, strict=True):
+        row[LEGS_FIRST[:n]] = True
+    return visible
+
+
+def spans(parts: list[np.ndarray]) -> list[tuple[int, int]]:
+    assert all(np.array_equal(part, np.arange(part[0], part[-1] + 1)) for part in parts)
+    return [(int(part[0]), int(part[-1]) + 1) for part in parts]
+
+
+def test_a_sequence_begins_above_six_joints_and_ends_at_four() -> None:
+    parts, dropped = clean(seen([6] * 10 + [7] * 20 + [5] * 30 + [4] * 10), COCO)
+    assert spans(parts) == [(10, 60)]  # 5 and 6 joints go on with it, but begin none
+    assert {reason: rows.tolist() for reason, rows in dropped.items()} == {
+        "too_few_visible_joints": [*range(10), *range(60, 70)]
+    }
+
+
+@pytest.mark.parametrize(("bad", "expected"), [(2, [(0, 90)]), (3, [(0, 40), (43, 90)])])
+def test_one_or_two_bad_detections_end_nothing(bad: int, expected: list[tuple[int, int]]) -> None:
+    counts = [10] * 90
+    counts[40 : 40 + bad] = [0] * bad
+    assert spans(clean(seen(counts), COCO).parts) == expected
+
+
+@pytest.mark.parametrize(("n", "reason"), [(39, "track_too_short"), (40, None)])
+def test_forty_frames_are_enough(n: int, reason: str | None) -> None:
+    parts, dropped = clean(seen([12] * n), COCO)
+    assert (spans(parts), list(dropped)) == (([], [reason]) if reason else ([(0, n)], []))
+
+
+@pytest.mark.parametrize(("faces", "kept"), [(39, True), (40, False)])
+def test_two_fifths_of_faces_alone_are_no_body(faces: int, kept: bool) -> None:
+    visible = seen([12] * 100)
+    visible[:faces] = [name in ABOVE for name in COCO]
+    parts, dropped = clean(visible, COCO)
+    assert spans(parts) == ([(0, 100)] if kept else [])
+    assert [(reason, len(rows)) for reason, rows in dropped.items()] == ([] if kept else [("face_only", 100)])
+
+
+@pytest.mark.parametrize(("n", "expected"), [(500, [500]), (501, [251, 250]), (1200, [400, 400, 400])])
+def test_long_sequences_are_split_evenly(n: int, expected: list[int]) -> None:
+    assert [len(part) for part in clean(seen([15] * n), COCO).parts] == expected
+
+
+@given(st.lists(st.integers(0, 17), max_size=120), st.integers(1, 10), st.integers(20, 40))
+def test_every_detection_is_kept_or_has_one_reason(counts: list[int], fewest: int, most: int) -> None:
+    parts, dropped = clean(seen(counts), COCO, Cleaning(min_frames=fewest, max_frames=most))
+    everywhere = np.concatenate([*parts, *dropped.values(), np.empty(0, int)])
+    assert sorted(everywhere.tolist()) == list(range(len(counts)))
+    assert all(fewest <= len(part) <= most for part in parts)
+
+
+def test_every_order_of_detectors_has_a_body_below_the_shoulders() -> None:
+    for name in ("coco", "body_25", "openpose_coco", "coco_neck", "body_25b", "halpe_26", "coco_feet"):
+        rest = set(JOINTS[name]) - ABOVE
+        assert {joint.removeprefix("OP ").lower() for joint in rest} >= {"lelbow", "rhip", "lankle"}
+        assert not any(part in joint.lower() for joint in rest for part in ("eye", "ear", "nose", "shoulder", "neck"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"median": 4}, {"end_at": 7}, {"min_frames": 0}, {"min_frames": 300}, {"face_only": 0.0}, {"face_only": 1.5}],
+)
+def test_senseless_constants_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="expected"):
+        Cleaning(**options)  # type: ignore[arg-type]
