@@ -44,9 +44,15 @@ def slowly(self, crops):
 
 made_up._Mean.__call__ = slowly
 resources = Resources(Machine(batch_size=4), int(sys.argv[2]), 60.0)
-spec = StreamSpec("colour", made_up.Colour(), resources=resources)
-plan = plan_extraction(Path(sys.argv[1]), "penn_action/train", spec)
-done = features.extract(plan, progress=lambda rows, total, message="": print(rows, total, flush=True))
+streams = {"colour": made_up.Colour()}
+if sys.argv[3:]:
+    from cache import CropPolicy, Jitter
+    jittered = made_up.Colour(crop=CropPolicy(jitter=Jitter(copy=1)))
+    streams |= {"colour.j1": jittered, "size": made_up.Size(), "steps": made_up.Steps()}
+specs = [StreamSpec(name, stream, resources=resources) for name, stream in streams.items()]
+plans = [plan_extraction(Path(sys.argv[1]), "penn_action/train", spec) for spec in specs]
+report = lambda rows, total, message="": print(rows, total, flush=True)
+done = features.extract_together(plans, progress=report)[0]
 print("computed", done.computed, done.carried, sum(done.problems.values()))
 """
 
@@ -99,12 +105,12 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Running:
     """One extraction in a process of its own."""
 
-    def __init__(self, root: Path, runner: Path, made_up: Any, workers: int = 2) -> None:
+    def __init__(self, root: Path, runner: Path, made_up: Any, workers: int = 2, kinds: str = "") -> None:
         self.root, self._made_up = root, made_up
         self._told = root.parent / f"{root.name}.txt"
         with self._told.open("w") as stdout:
             self.process = subprocess.Popen(
-                [sys.executable, "-W", "error", str(runner), str(root), str(workers)],
+                [sys.executable, "-W", "error", str(runner), str(root), str(workers), *kinds.split()],
                 cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join([str(runner.parent), str(ROOT)])},
                 stdout=stdout,
@@ -193,6 +199,25 @@ def test_an_extraction_killed_again_and_again_ends_with_the_same_bytes(start: An
     assert (carried, given_up) == (0, (~np.isin(lost, kept)).sum())
     assert pending == computed + given_up == live.sum() - live[kept].sum()
     assert into.tree(running.root) == expected
+    assert cache.verify(running.root).ok
+
+
+@pytest.mark.slow
+def test_streams_of_every_kind_extracted_together_and_killed_end_with_the_same_bytes(start: Any, into: Any) -> None:
+    calm = start("calm", workers=1, kinds="all")
+    calm.finish()
+    rng, kept = random.Random(12), 0
+    for workers in (1, 3, 2, 2):
+        running = start("killed", workers=workers, kinds="all")
+        running.until(lambda: len(running.journalled) > kept)  # noqa: B023
+        time.sleep(rng.random() / 20)
+        running.kill()
+        kept = len(running.journalled)
+    running = start("killed", kinds="all")
+    running.finish()
+    split = cache.open(running.root)[SPLIT]
+    assert split.streams == ("colour", "colour.j1", "size", "steps")
+    assert into.tree(running.root) == into.tree(calm.root)
     assert cache.verify(running.root).ok
 
 
