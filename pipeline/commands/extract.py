@@ -63,8 +63,8 @@ def run(args: argparse.Namespace) -> int:
     for plan in plans:
         if plan.up_to_date:
             lacks = sorted(set(plan.spec.stream.needs) - set(committed.columns))
-            why = f"motion only, without {', '.join(lacks)}" if lacks else f"{plan.spec.name} is up to date"
-            out.print(f"{name}: {why}")
+            motion = "motion only, without pictures" if "bbox" in lacks else f"{plan.spec.name}: no {', '.join(lacks)}"
+            out.print(f"{name}: {motion if lacks else f'{plan.spec.name} is up to date'}")
     todo = [plan for plan in plans if not plan.up_to_date]
     if not todo:
         return 0
