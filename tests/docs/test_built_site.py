@@ -129,7 +129,7 @@ INTERFACE = {  # from the design, by hand: what other people's code may rely on
     *(
         "vibe_model.losses.adversarial_discriminator",
         "vibe_model.vibe.steps.step_losses",
-        "vibe_model.vibe.training.run",
+        "vibe_model.training.run",
     ),
     *(f"vibe_model.metrics.{name}" for name in ("mpjpe", "pa_mpjpe", "pve", "accel", "accel_error", "pck", "auc")),
     *("tasks.Data", "tasks.TrainVIBE", "tasks.EvaluateVIBE", "tasks.Report"),

@@ -260,7 +260,7 @@ class HMMR(VideoModel):
         return self._of_strip(strip, eval_joints, vertices)
 
     def sets(self, features: Tensor, *, precision: str = "fp32") -> Sets:
-        """All that training compares, without vertices: the numbers of both `forward`s, in one pass.
+        """All that training compares, without vertices: `forward` with and without hallucination, in one pass.
 
         precision: "bf16" takes the matrix products in bfloat16; rotations, bodies and losses stay float32.
         """
