@@ -186,7 +186,7 @@ def _cuts(info: Mapping[str, Any], source: Video, account: VideoAccount) -> list
         found = cuts_of(source, n_frames(source))
     if found:
         first = ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
-        account.notes.append(f"{len(found) + 1} scenes, from the frames 0, {first}: nobody is linked across")
+        account.notes.append(f"{len(found) + 1} scenes, from the frames 0, {first}: no one is linked across")
     return found
 
 

@@ -29,7 +29,7 @@ class Detector(ABC):
     """A detector, not loaded yet. Subclasses are frozen dataclasses whose fields are its options."""
 
     name: ClassVar[str]
-    stand_in: ClassVar[bool] = False  # it is for demo data alone, and finds nobody in real pictures
+    stand_in: ClassVar[bool] = False  # it is for demo data alone, and finds no one in real pictures
 
     @property
     def batch_size(self) -> int:

@@ -1,4 +1,4 @@
-"""Where a video changes to another scene: nobody is linked across.  [pixels] -> tracks -> features
+"""Where a video changes to another scene: no one is linked across.  [pixels] -> tracks -> features
 
 Two neighbouring frames differ by the share of their pixels that fall into other bins of a colour histogram (hue,
 saturation, value). A cut is a difference that stands out of its surroundings: a camera that pans fast gives large ones
