@@ -54,7 +54,7 @@ def between(
     `flow`: dense inverse search, or Lucas and Kanade's on a pyramid (lk). `method` as in `fit`; the plain one uses all
     points, checked or not. `finest_scale` 0 to 2, of dis: the flow's resolution is the picture's by 2 to its power.
 
-    Equal pictures give exactly the identity, known, even where they have no texture: motion cannot be told from rest
+    Equal pictures give exactly the identity, known, even where they have no texture: motion and rest look the same
     there. What is degenerate, and pictures smaller than `least_side`, gives the identity, unknown. Raises ValueError
     for anything else than two such pictures.
     """

@@ -114,16 +114,7 @@ class Kinetics(Dataset):
         require_frames(labels, source, detections.frames, account)
         require_in_picture(labels, confident(detections), source.size(), DETECTED_OUTSIDE)
         return [
-            self.track(
-                split,
-                video,
-                person.name,
-                fps=header.fps,
-                frame_index=person.frame_index,
-                bbox=person.bbox,
-                kp_2d=person.kp_2d,
-                frames=source,
-            )
+            self.track(split, video, fps=header.fps, frames=source, **person._asdict())
             for person in people(detections, account, MIN_FRAMES)
         ]
 

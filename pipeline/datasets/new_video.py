@@ -127,7 +127,9 @@ class NewVideo(Dataset):
                 every, bbox = self._bridged(person.frame_index, person.bbox, account)
                 kp_2d = np.zeros((len(every), *person.kp_2d.shape[1:]), np.float32)
                 kp_2d[np.searchsorted(every, person.frame_index)] = person.kp_2d
-                tracks.append(self.track(split, video, person.name, frame_index=every, bbox=bbox, kp_2d=kp_2d, **about))
+                tracks.append(
+                    self.track(split, video, person.person, frame_index=every, bbox=bbox, kp_2d=kp_2d, **about)
+                )
             return tracks
         by_track = read_boxes(labels)
         account.found = sum(len(frames) for frames, _ in by_track.values())

@@ -25,9 +25,9 @@ BOX_FACTOR: Final = 1.1
 
 
 class Person(NamedTuple):
-    """The kept frames of one person, T of them."""
+    """The kept frames of one person, T of them: fields as `Dataset.track` takes them."""
 
-    name: str  # the detector's identity, or a number by order of appearance
+    person: str  # the detector's identity, or a number by order of appearance
     frame_index: NDArray[np.int64]  # (T,)
     bbox: NDArray[np.float32]  # (T, 4)
     kp_2d: NDArray[np.float32]  # (T, 49, 3)

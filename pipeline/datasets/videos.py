@@ -132,19 +132,7 @@ class Videos(Dataset):
             cuts=_cuts(info, source, account),
             cleaning=self.cleaning(),
         )
-        return [
-            self.track(
-                split,
-                video,
-                person.name,
-                fps=header.fps,
-                frame_index=person.frame_index,
-                bbox=person.bbox,
-                kp_2d=person.kp_2d,
-                frames=source,
-            )
-            for person in found
-        ]
+        return [self.track(split, video, fps=header.fps, frames=source, **person._asdict()) for person in found]
 
     @staticmethod
     def _raw_video(raw: Path, clip: str) -> RawVideo:

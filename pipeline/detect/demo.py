@@ -23,7 +23,7 @@ from pipeline.skeletons import joint_names
 
 MIN_SATURATION: Final = 60  # of 255; places in the demo data are duller
 BRIGHT: Final = 190  # of 255: a shirt's front
-MIN_SHARE: Final = 1 / 2000  # of the picture: smaller patches are nobody
+MIN_SHARE: Final = 1 / 2000  # of the picture: smaller patches are no person
 CLOSE: Final = 1 / 40  # of the picture's height: patches so near are of one person
 VALUE_WEIGHT: Final = 0.5  # of brightness beside colour: light changes it
 NEAR: Final = 1 / 50  # of a person's height: parts so near meet

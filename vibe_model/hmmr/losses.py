@@ -18,10 +18,8 @@ from vibe_model.cameras import LIMITS, has_optimal_camera
 from vibe_model.cameras import optimal_camera as best_camera
 from vibe_model.errors import ConfigError
 from vibe_model.hmmr.generator import Prediction, Sets
-from vibe_model.losses import COMMON14, centre_on_hips
+from vibe_model.losses import COMMON14, Batch, centre_on_hips
 from vibe_model.rotations import axis_angle_to_matrix
-
-Batch = Mapping[str, Tensor | NDArray[Any]]  # what `cache.Split.read` gives, as arrays or as tensors
 
 WEIGHTS: Final[Mapping[str, float]] = {
     "kp": 60.0,

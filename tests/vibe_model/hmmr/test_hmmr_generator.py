@@ -97,7 +97,7 @@ def relu(x):
 
 
 def test_published_sizes_and_names(body):
-    with torch.device("meta"):  # 98 million numbers that nobody needs
+    with torch.device("meta"):  # 98 million numbers that are not needed
         model, discriminator = HMMR(body), PoseDiscriminator()
     blocks = [f"blocks.{i}.{layer}" for i in range(3) for layer in ("norm1", "conv1", "norm2", "conv2")]
     mlps = [f"{of}.{fc}" for of in ("regressor", "deltas.minus5", "deltas.plus5") for fc in ("fc1", "fc2", "out")]
