@@ -64,7 +64,7 @@ class Settings(Sections):
     @property
     def embedded_datasets(self) -> tuple[str, ...]:
         """The enabled datasets that demo data is made for. Those of other packages bring their own raw files."""
-        return tuple(name for name in self.data.datasets if self.embedded.enabled and name in datasets.DATASETS)
+        return tuple(name for name in self.data.datasets if self.embedded.enabled and datasets.has_demo_data(name))
 
     @property
     def workers(self) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from pipeline import datasets
 from pipeline.cli.console import out, plain
 from pipeline.errors import PipelineError
 
@@ -23,10 +24,13 @@ ABOUT_REAL: Final = """\
 REAL: Final[Mapping[tuple[str, str], str | None]] = {  # what differs from the embedded default; None: not there
     ("paths", "raw"): "data/raw",
     ("paths", "body"): "data/body",
+    ("data", "datasets"): " ".join(datasets.DATASETS),
     ("embedded", "enabled"): "false",
     ("features", "weights"): "spin:data/model_checkpoint.pt",
     ("train", "preset"): "published",
+    ("train", "datasets_2d"): None,
     ("hmmr", "report"): None,
+    ("hmmr", "datasets_2d"): None,
     ("hmmr", "baseline"): None,
 }
 
