@@ -20,8 +20,9 @@ from pipeline.features.engine.outputs import load, region_slices
 from pipeline.features.pixel_sources import Cut, Decoded, Pixels, Target, pixels
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import ByteStream, Computer, LabelStream, NumberStream, PairStream, policy_of
+from pipeline.ordered_map import ordered_map
 from pipeline.pixels.frames import Image
-from pipeline.processes import Failed, alive, ordered_map
+from pipeline.processes import Failed, alive
 
 AT_ONCE: Final = 256  # rows that one process makes at once: of 224 px, 39 MB of crops
 
