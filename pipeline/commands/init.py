@@ -57,8 +57,8 @@ def run(args: argparse.Namespace) -> int:
     steps = [
         *([] if args.folder.resolve() == Path.cwd() else [f"cd {shlex.quote(str(args.folder))}"]),
         *([f"{_tool('vibe-pipeline')} doctor  # which files belong into the folders of luigi.cfg"] * args.real),
-        f"{luigi} Data --local-scheduler",
-        f"{luigi} EvaluateVIBE --local-scheduler",
+        f"{luigi} Data",
+        f"{luigi} EvaluateVIBE",
     ]
     out.print(plain(f"settings   {file}"))
     for i, step in enumerate(steps):
