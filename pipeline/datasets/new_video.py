@@ -8,7 +8,8 @@
                                                      and y of the upper left corner, px
 
 A reader like those of the datasets, so that conversion and extraction treat the video as they treat training data. It
-is in no registry: `predict` makes one with `NewVideo.of`.
+is in no registry: `predict` makes one with `NewVideo.of`. Its splits are of the dataset `videos`, as one's own clips
+are, so that commands that only look into the cache know them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.base import Dataset
-from pipeline.datasets.people import confident, people
+from pipeline.datasets.people import bridged, confident, people, with_bridges
 from pipeline.datasets.pixels import DETECTED_OUTSIDE, SAME_VIDEO, require_frames, require_in_picture
 from pipeline.errors import ConfigError, PipelineError, RawDataError
 from pipeline.formats.labels.boxes_csv import read_boxes
@@ -60,7 +61,7 @@ class NewVideo(Dataset):
     max_gap: int = MAX_GAP  # missing frames of a person that are predicted too, with boxes in between
     box_scale: float = BOX_SCALE
 
-    name: ClassVar[str] = "new_video"
+    name: ClassVar[str] = "videos"
     splits: ClassVar[tuple[str, ...]] = (KEYPOINTS, BOXES)
     version: ClassVar[int] = 2
     page: ClassVar[str] = ""
@@ -124,12 +125,8 @@ class NewVideo(Dataset):
             account.found = detections.n_persons
             require_in_picture(labels, confident(detections), source.size(), DETECTED_OUTSIDE)
             for person in people(detections, account, self.min_frames):
-                every, bbox = self._bridged(person.frame_index, person.bbox, account)
-                kp_2d = np.zeros((len(every), *person.kp_2d.shape[1:]), np.float32)
-                kp_2d[np.searchsorted(every, person.frame_index)] = person.kp_2d
-                tracks.append(
-                    self.track(split, video, person.person, frame_index=every, bbox=bbox, kp_2d=kp_2d, **about)
-                )
+                bridges = with_bridges(person, self.max_gap, account)
+                tracks.append(self.track(split, video, **bridges._asdict(), **about))
             return tracks
         by_track = read_boxes(labels)
         account.found = sum(len(frames) for frames, _ in by_track.values())
@@ -141,7 +138,7 @@ class NewVideo(Dataset):
                 account.drop_track("track_too_short", len(frame_index))
                 continue
             account.keep_track(len(frame_index))
-            every, bbox = self._bridged(frame_index, boxes, account)
+            every, bbox = bridged(frame_index, boxes, self.max_gap, account)
             tracks.append(
                 self.track(split, video, name, frame_index=every, bbox=bbox, crop_scale=self.box_scale, **about)
             )
@@ -162,23 +159,6 @@ class NewVideo(Dataset):
             expected, do = "numbered jpg or png files, or a video file", "Name the folder that they are in."
             raise RawDataError(place, "pictures", expected=expected, found="none", do=do, reason="no_picture")
         return pictures
-
-    def _bridged(self, frame_index: Ints, bbox: Float32s, account: VideoAccount) -> tuple[Ints, Float32s]:
-        """A person's frames and boxes without gaps of up to `max_gap` frames: there the box is interpolated.
-
-        A detector misses a person now and then; otherwise the model would see windows cut into segments. Added frames
-        count as found and kept, and are noted.
-        """
-        short = np.diff(frame_index) <= self.max_gap + 1
-        between = [np.arange(a + 1, b) for a, b in zip(frame_index[:-1][short], frame_index[1:][short], strict=True)]
-        added = np.concatenate([*between, np.empty(0, np.int64)]).astype(np.int64)
-        if not len(added):
-            return frame_index, bbox
-        account.found += len(added)
-        account.kept += len(added)
-        account.notes.append(f"{len(added)} frames between detections are predicted with interpolated boxes")
-        every = np.sort(np.concatenate([frame_index, added]))
-        return every, np.column_stack([np.interp(every, frame_index, column) for column in bbox.T]).astype(np.float32)
 
 
 def raw_folder(video: Path) -> Path:

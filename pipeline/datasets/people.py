@@ -94,6 +94,34 @@ def _boxed(
     return Person(name, frame_index[kept], bbox, kp_2d[kept].astype(np.float32))
 
 
+def with_bridges(person: Person, max_gap: int, account: VideoAccount) -> Person:
+    """The person with frames in gaps of up to `max_gap` frames, as `bridged` has them; no joint is seen there."""
+    every, bbox = bridged(person.frame_index, person.bbox, max_gap, account)
+    kp_2d = np.zeros((len(every), *person.kp_2d.shape[1:]), np.float32)
+    kp_2d[np.searchsorted(every, person.frame_index)] = person.kp_2d
+    return Person(person.person, every, bbox, kp_2d)
+
+
+def bridged(
+    frame_index: NDArray[np.int64], bbox: NDArray[np.float32], max_gap: int, account: VideoAccount
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """A person's frames and boxes without gaps of up to `max_gap` frames: there the box is interpolated.
+
+    A detector misses a person now and then; otherwise a model would see windows cut into segments. Added frames count
+    as found and kept, and are noted.
+    """
+    short = np.diff(frame_index) <= max_gap + 1
+    between = [np.arange(a + 1, b) for a, b in zip(frame_index[:-1][short], frame_index[1:][short], strict=True)]
+    added = np.concatenate([*between, np.empty(0, np.int64)]).astype(np.int64)
+    if not len(added):
+        return frame_index, bbox
+    account.found += len(added)
+    account.kept += len(added)
+    account.notes.append(f"{len(added)} frames between detections are predicted with interpolated boxes")
+    every = np.sort(np.concatenate([frame_index, added]))
+    return every, np.column_stack([np.interp(every, frame_index, column) for column in bbox.T]).astype(np.float32)
+
+
 def confident(detections: Detections) -> NDArray[np.float64]:
     """(N, J, 3) all persons of all frames; the score of joints that do not count is 0."""
     persons, _ = without_non_finite(np.concatenate([*detections.keypoints, np.empty((0, *_shape(detections)))]))

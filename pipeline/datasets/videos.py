@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from pipeline.accounting import VideoAccount
 from pipeline.cleaning import Cleaning
 from pipeline.datasets.base import Dataset
-from pipeline.datasets.people import confident, people
+from pipeline.datasets.people import confident, people, with_bridges
 from pipeline.datasets.pixels import DETECTED_OUTSIDE, require_frames, require_in_picture
 from pipeline.detect.clips import EXTENSIONS, clips_in
 from pipeline.detect.files import read_info
@@ -54,7 +54,8 @@ class Videos(Dataset):
     """One track a person and uninterrupted stretch in which he or she can be seen.
 
     `val` and `test` are the percentages of clips in these splits, drawn by a hash of `seed` and the clip's path; clips
-    in a top folder of a split's name belong there whatever the hash. The other options are those of
+    in a top folder of a split's name belong there whatever the hash. `bridge` adds the frames in which a person was
+    missed, up to `max_gap` in a row, with boxes in between: for prediction. The other options are those of
     `pipeline.cleaning.Cleaning` that depend on the clips.
     """
 
@@ -65,6 +66,7 @@ class Videos(Dataset):
     min_frames: int = 40
     max_frames: int = 500
     face_only: float = 0.4
+    bridge: bool = False
 
     name: ClassVar[str] = "videos"
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
@@ -132,6 +134,8 @@ class Videos(Dataset):
             cuts=_cuts(info, source, account),
             cleaning=self.cleaning(),
         )
+        if self.bridge:
+            found = (with_bridges(person, self.max_gap, account) for person in found)
         return [self.track(split, video, fps=header.fps, frames=source, **person._asdict()) for person in found]
 
     @staticmethod
