@@ -6,7 +6,8 @@
     BOXES                       the same, for people of whom only boxes are to be used
 
 A reader like those of the datasets, so that conversion and extraction treat the video as they treat training data. It
-is in no registry: `predict` makes one with `NewVideo.of`.
+is in no registry: `predict` makes one with `NewVideo.of`. Its splits are of the dataset `videos`, as one's own clips
+are, so that commands that only look into the cache know them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.base import Dataset
-from pipeline.datasets.people import BOX_SCALE, confident, people
+from pipeline.datasets.people import BOX_SCALE, confident, people, with_bridges
 from pipeline.datasets.pixels import DETECTED_OUTSIDE, MOST_OUTSIDE, SAME_VIDEO, require_frames, require_in_picture
 from pipeline.errors import ConfigError, PipelineError, RawDataError
 from pipeline.formats.labels.detections import Detections, numbered_files, read_detections, read_frames
@@ -56,7 +57,7 @@ class NewVideo(Dataset):
     max_gap: int = MAX_GAP  # missing frames of a person that are predicted too, with boxes in between
     box_scale: float = BOX_SCALE
 
-    name: ClassVar[str] = "new_video"
+    name: ClassVar[str] = "videos"
     splits: ClassVar[tuple[str, ...]] = (KEYPOINTS, BOXES)
     version: ClassVar[int] = 2
     page: ClassVar[str] = ""
@@ -121,14 +122,11 @@ class NewVideo(Dataset):
         if split == BOXES and found.identity is not None:  # who has one keeps it, however long he or she is missing
             gap = max(found.frames)
         for person in people(found, account, self.min_frames, max_gap=gap):
-            every, bbox = self._bridged(person.frame_index, person.bbox, account)
-            if split == KEYPOINTS:
-                about["kp_2d"] = np.zeros((len(every), *person.kp_2d.shape[1:]), np.float32)
-                about["kp_2d"][np.searchsorted(every, person.frame_index)] = person.kp_2d
-            scale = person.crop_scale if split == KEYPOINTS else self.box_scale
-            tracks.append(
-                self.track(split, video, person.person, frame_index=every, bbox=bbox, crop_scale=scale, **about)
-            )
+            fields = with_bridges(person, self.max_gap, account)._asdict()
+            if split == BOXES:
+                fields["crop_scale"] = self.box_scale
+                del fields["kp_2d"]
+            tracks.append(self.track(split, video, **fields, **about))
         return tracks
 
     def source(self, raw: Path) -> Pictures | Video:
@@ -146,23 +144,6 @@ class NewVideo(Dataset):
             expected, do = "numbered jpg or png files, or a video file", "Name the folder that they are in."
             raise RawDataError(place, "pictures", expected=expected, found="none", do=do, reason="no_picture")
         return pictures
-
-    def _bridged(self, frame_index: Ints, bbox: Float32s, account: VideoAccount) -> tuple[Ints, Float32s]:
-        """A person's frames and boxes without gaps of up to `max_gap` frames: there the box is interpolated.
-
-        A detector misses a person now and then; otherwise the model would see windows cut into segments. Added frames
-        count as found and kept, and are noted.
-        """
-        short = np.diff(frame_index) <= self.max_gap + 1
-        between = [np.arange(a + 1, b) for a, b in zip(frame_index[:-1][short], frame_index[1:][short], strict=True)]
-        added = np.concatenate([*between, np.empty(0, np.int64)]).astype(np.int64)
-        if not len(added):
-            return frame_index, bbox
-        account.found += len(added)
-        account.kept += len(added)
-        account.notes.append(f"{len(added)} frames between detections are predicted with interpolated boxes")
-        every = np.sort(np.concatenate([frame_index, added]))
-        return every, np.column_stack([np.interp(every, frame_index, column) for column in bbox.T]).astype(np.float32)
 
 
 def raw_folder(video: Path) -> Path:

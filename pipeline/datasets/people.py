@@ -51,6 +51,7 @@ class Rules:
     # Clips in which anything may be: cuts are found even where labels have none, by decoding the clip once more. None:
     # frames with few joints are left out, and no more.
     cleaning: Cleaning | None = None
+    bridge: bool = False  # add the frames in which a person was missed, with boxes in between
 
 
 CLIPS_GAP: Final = 12  # missing frames of a person that are bridged in clips in which anything may be
@@ -146,6 +147,28 @@ def _by_boxes(
     side = (high - low).max(axis=1, keepdims=True)
     bbox = np.concatenate([(low + high) / 2, side, side], axis=1).astype(np.float32)
     yield Person(name, frame_index, bbox, np.zeros((len(bbox), len(joint_names("spin49")), 3), np.float32), BOX_SCALE)
+
+
+def with_bridges(person: Person, max_gap: int, account: VideoAccount) -> Person:
+    """The person with the frames in gaps of up to `max_gap` frames: the box is interpolated, and no joint is seen.
+
+    A detector misses a person now and then; otherwise a model would see windows cut into segments. Added frames count
+    as found and kept, and are noted.
+    """
+    at = person.frame_index
+    short = np.diff(at) <= max_gap + 1
+    between = [np.arange(a + 1, b) for a, b in zip(at[:-1][short], at[1:][short], strict=True)]
+    added = np.concatenate([*between, np.empty(0, np.int64)]).astype(np.int64)
+    if not len(added):
+        return person
+    account.found += len(added)
+    account.kept += len(added)
+    account.notes.append(f"{len(added)} frames between detections are predicted with interpolated boxes")
+    every = np.sort(np.concatenate([at, added]))
+    bbox = np.column_stack([np.interp(every, at, column) for column in person.bbox.T]).astype(np.float32)
+    kp_2d = np.zeros((len(every), *person.kp_2d.shape[1:]), np.float32)
+    kp_2d[np.searchsorted(every, at)] = person.kp_2d
+    return person._replace(frame_index=every, bbox=bbox, kp_2d=kp_2d)
 
 
 def confident(detections: Detections) -> NDArray[np.float64]:
@@ -249,11 +272,10 @@ def clip_tracks(
         _note_rate(source, account)
     cuts = _cuts(info, source, account, decode=rules.cleaning is not None)
     persons = people(found, account, rules.min_frames, max_gap=rules.max_gap, cuts=cuts, cleaning=rules.cleaning)
-    return [_track(dataset, split, video, person, source, header.fps) for person in persons]
-
-
-def _track(dataset: Dataset, split: str, video: RawVideo, person: Person, source: Video, fps: float) -> Track:
-    return dataset.track(split, video, fps=fps, frames=source, **person._asdict())
+    if rules.bridge:
+        persons = (with_bridges(person, rules.max_gap, account) for person in persons)
+    about = {"fps": header.fps, "frames": source}
+    return [dataset.track(split, video, **person._asdict(), **about) for person in persons]
 
 
 def _cuts(info: Mapping[str, Any], source: Video, account: VideoAccount, *, decode: bool) -> list[int]:

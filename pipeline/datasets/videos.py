@@ -37,7 +37,8 @@ class Videos(Dataset):
     """One track a person and uninterrupted stretch in which he or she can be seen.
 
     `val` and `test` are the percentages of clips in these splits, drawn by a hash of `seed` and the clip's path; clips
-    in a top folder of a split's name belong there whatever the hash. The other options are those of
+    in a top folder of a split's name belong there whatever the hash. `bridge` adds the frames in which a person was
+    missed, up to `max_gap` in a row, with boxes in between: for prediction. The other options are those of
     `pipeline.cleaning.Cleaning` that depend on the clips.
     """
 
@@ -48,6 +49,7 @@ class Videos(Dataset):
     min_frames: int = 40
     max_frames: int = 500
     face_only: float = 0.4
+    bridge: bool = False
 
     name: ClassVar[str] = "videos"
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
@@ -89,5 +91,5 @@ class Videos(Dataset):
         return "test" if drawn < self.test else "val" if drawn < self.test + self.val else "train"
 
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
-        rules = Rules(self.min_frames, self.max_gap, self.cleaning())
+        rules = Rules(self.min_frames, self.max_gap, self.cleaning(), self.bridge)
         return clip_tracks(self, raw, split, video, account, rules, lambda: clip_source(raw, video.files[0]))
