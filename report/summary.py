@@ -16,7 +16,7 @@ from report.data.stream_health import Verdict
 from report.page import Section
 from report.training.run import Run
 
-REAL_DATA: Final = "For real data: README, “Real data, in five steps”."
+REAL_DATA: Final = "For real data: docs/getting-started.md, “The first real dataset”."
 
 
 def summary_section(

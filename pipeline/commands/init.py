@@ -32,6 +32,7 @@ REAL: Final[Mapping[tuple[str, str], str | None]] = {  # what differs from the e
     ("hmmr", "report"): None,
     ("hmmr", "datasets_2d"): None,
     ("hmmr", "baseline"): None,
+    ("hmmr", "epochs"): None,
 }
 
 
@@ -63,8 +64,8 @@ def run(args: argparse.Namespace) -> int:
     steps = [
         *([] if args.folder.resolve() == Path.cwd() else [f"cd {shlex.quote(str(args.folder))}"]),
         *([f"{_tool('vibe-pipeline')} doctor  # which files belong into the folders of luigi.cfg"] * args.real),
-        f"{luigi} Data --local-scheduler",
-        f"{luigi} EvaluateVIBE --local-scheduler",
+        f"{luigi} Data",
+        f"{luigi} EvaluateVIBE",
     ]
     out.print(plain(f"settings   {file}"))
     for i, step in enumerate(steps):

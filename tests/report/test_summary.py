@@ -37,7 +37,7 @@ def test_it_shows_what_is_wrong_and_in_one_line_what_there_is(root: Path, tmp_pa
         "21 person-frames left out because of errors (Left out)",
         "penn_action: 3 rows with ok = 0 (Health of the feature stream)",
     ]
-    assert [what for what, _ in data["todo"]][-1].startswith("For real data: README")
+    assert [what for what, _ in data["todo"]][-1].startswith("For real data: docs/getting-started.md")
     write_page(tmp_path / "p.html", [], title="T", stand_in=True, facts={}, summary=section)
     html = (tmp_path / "p.html").read_text()
     places = [html.index(text) for text in ("DEMO DATA.", "made by this project", "7 videos rejected", "<main")]
