@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     body = None if folder is None else examine_body(folder)
     needed = any(e.uses_body for e in examined)
     if demo:
-        examined = [replace(e, excuse=TO_BE_MADE if e.dataset in datasets.DATASETS else "") for e in examined]
+        examined = [replace(e, excuse=TO_BE_MADE if datasets.has_demo_data(e.dataset) else "") for e in examined]
     if body is not None and any(e.excuse for e in examined):
         body = replace(body, excuse=TO_BE_MADE)
     if args.body is None and body is not None and body.missing and not needed:

@@ -76,7 +76,10 @@ def load_feature_table(
     report = report or (lambda _: None)
     if any(part.streams or part.copies for part in mixture.parts.values()):
         if hold != "auto":
-            raise ConfigError(f"hold = {hold}: expected one stream without copies, found several. Use hold = none.")
+            raise ConfigError(
+                f"hold = {hold}: expected one stream without copies, found several, which are read with each batch. "
+                "Use hold = auto or none."
+            )
         where = f"{NOT_IN_MEMORY}: they are of several streams"
         report(TableProgress(where))
         return None, where
