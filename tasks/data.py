@@ -14,8 +14,8 @@ from pipeline.cli.console import DONE, DOUBT
 from pipeline.cli.text import FEW, command, count, few, not_counted
 from pipeline.conversion import convert
 from pipeline.conversion.plan import mixture_warning
-from pipeline.datasets.videos import KEYPOINTS
 from pipeline.detect.clips import clips_in
+from pipeline.detect.files import KEYPOINTS
 from pipeline.detect.run import detect_clips
 from pipeline.errors import ConfigError
 from pipeline.features import extract
