@@ -69,7 +69,11 @@ def run(args: argparse.Namespace) -> int:
     lacking = [e.dataset for e in shown if e.missing and not e.excuse and (needed or e is not body)]
     mixed = list(mixtures(examined, body))
     parts = [part for name in datasets.DATASETS for part in datasets.get(name).parts]
-    clips = {} if demo or args.datasets else unclaimed(raw, {*released, *chosen}, parts)
+    clips = (
+        {}
+        if demo or args.datasets
+        else unclaimed(raw, {*datasets.names()} - {*datasets.OWN_CLIPS} | {*enabled, *chosen}, parts)
+    )
     code = 1 if lacking or mixed or broken else 0
     if args.json:
         found = {"examined": [e.as_dict() for e in shown], "mixtures": [mixture._asdict() for mixture in mixed]}
