@@ -23,7 +23,7 @@ from pipeline.datasets.base import Dataset
 from pipeline.datasets.people import confident, people
 from pipeline.datasets.pixels import DETECTED_OUTSIDE, require_frames, require_in_picture
 from pipeline.detect.clips import EXTENSIONS, clips_in
-from pipeline.detect.files import read_info
+from pipeline.detect.files import KEYPOINTS, read_info
 from pipeline.errors import ConfigError, PipelineError, RawDataError
 from pipeline.formats.labels.detections import (
     ALPHAPOSE_NAMES,
@@ -42,7 +42,6 @@ from pipeline.track import Track
 if TYPE_CHECKING:
     from pipeline.body import Body
 
-KEYPOINTS: Final = "keypoints"
 FOLDERS: Final = {"train": "train", "val": "val", "validation": "val", "test": "test"}  # name of a top folder -> split
 MAX_GAP: Final = 12  # missing frames of a person that are bridged
 UNEVEN: Final = 1.5  # times the usual time between two frames: the rate varies
