@@ -28,6 +28,8 @@ PROTOCOL: Final = {
     "default": "Every frame that is valid, labelled and has features counts once.",
     "published": "As the published figures were made: each track's last frames are dropped, accelerations cross from "
     "one track into the next, frames that are not valid count too, labels are rounded to float16.",
+    "hmmr": "As HMMR was evaluated: every frame of which enough joints can be seen, and means over tracks of each "
+    "track's mean.",
 }
 Errors = Mapping[str, float]  # by the names of metrics.json; those that no frame has a label for are absent
 
@@ -86,10 +88,12 @@ def tables_of(split: str, runs: Sequence[Run]) -> list[Table]:
     of = [run for run in runs if split in run.splits]
     stand_in = any(run.stand_in for run in of)
     figures, tables = _published(split, of), []
+    by_protocol = [one.protocol for one in published.figures_of(split)]
     for protocol in PROTOCOLS:
-        rows = list(_rows(split, protocol, of))
+        if not (rows := list(_rows(split, protocol, of))):
+            continue
         sentences = list(_sentences(split, protocol, of, rows))
-        beside = figures if protocol == "published" and not stand_in else []
+        beside = [row for row, its in zip(figures, by_protocol, strict=True) if its == protocol and not stand_in]
         meaning = PROTOCOL[protocol]
         tables.append(Table(f"Protocol “{protocol}”", split, [*rows, *beside], meaning, sentences=sentences))
     if stand_in and figures:
@@ -102,7 +106,9 @@ def _rows(split: str, protocol: str, runs: Sequence[Run]) -> Iterator[Row]:
     """Each run, the same smoothed in time where it has that, and the mean body, which is the same for all."""
     found: Mapping[str, Any] = {}
     for run in runs:
-        found = run.splits[split] if protocol == "default" else run.splits[split][protocol]
+        found = run.splits[split] if protocol == "default" else run.splits[split].get(protocol, {})
+        if not found:  # evaluated before there was this protocol
+            continue
         yield Row(run.name, _errors(found), _frames(found))
         if isinstance(smoothed := found.get("smoothed"), Mapping):
             sigma = smoothed.get("sigma")
