@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import smooth_boxes
 from pipeline.cleaning import Cleaning, clean
+from pipeline.cli.text import count
 from pipeline.formats.labels.detections import Detections
 from pipeline.linking import MAX_GAP, link, split_at_gaps
 from pipeline.skeletons import convert, joint_names, without_non_finite
@@ -117,7 +118,7 @@ def bridged(
         return frame_index, bbox
     account.found += len(added)
     account.kept += len(added)
-    account.notes.append(f"{len(added)} frames between detections are predicted with interpolated boxes")
+    account.notes.append(f"{count(len(added), 'frame')} between detections are predicted with interpolated boxes")
     every = np.sort(np.concatenate([frame_index, added]))
     return every, np.column_stack([np.interp(every, frame_index, column) for column in bbox.T]).astype(np.float32)
 
