@@ -21,9 +21,9 @@ from pipeline.conversion.identity import ACCEPTED, accepted_lines
 from report.data.splits import UNREADABLE, Opened, stands_in
 from report.page import Section
 from report.training.run import Run
-from vibe_model import runs
+from vibe_model import models, runs
 from vibe_model.errors import VibeModelError
-from vibe_model.vibe.config import PRESETS, TrainConfig
+from vibe_model.settings.video_config import VideoConfig
 
 SOFTWARE: Final = ("vibe-pipeline", "jinja2", "matplotlib", "numpy", "opencv-python", "tensorboard", "zarr")
 PLACES: Final = frozenset({"name", "cache", "runs", "body", "pretrained", "mposer"})  # settings that name files
@@ -140,10 +140,10 @@ def _trained(run: Run, opened: Opened) -> dict[str, Any]:
     }
 
 
-def nearest_preset(config: TrainConfig) -> tuple[str, list[tuple[str, str, str]]]:
+def nearest_preset(config: VideoConfig) -> tuple[str, list[tuple[str, str, str]]]:
     """The preset that the settings differ least from, and (setting, there, here) of each difference but of places."""
     own, differences = config.as_dict(), {}
-    for name, preset in PRESETS.items():
+    for name, preset in models.of(config).presets.items():
         its = preset().as_dict()
         differences[name] = [(k, _text(its[k]), _text(own[k])) for k in own if k not in PLACES and its[k] != own[k]]
     nearest = min(differences, key=lambda name: len(differences[name]))

@@ -21,7 +21,7 @@ from vibe_model.metrics import ERRORS
 
 SCORE: Final = "pa_mpjpe"
 SCORE_2D: Final = "pck_2d"  # of splits without 3D labels
-REAL_DATA: Final = "For real data: README, “Real data, in five steps”."
+REAL_DATA: Final = "For real data: docs/getting-started.md, “The first real dataset”."
 
 
 def summary_section(

@@ -20,11 +20,11 @@ from google.protobuf.message import DecodeError
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto import event_pb2
 
-from vibe_model import runs
+from vibe_model import models, runs
 from vibe_model.errors import ConfigError
 from vibe_model.metrics import ERRORS, PROTOCOLS
 from vibe_model.runs import SEQUENCES, WORST_WINDOWS
-from vibe_model.vibe.config import TrainConfig
+from vibe_model.settings.video_config import VideoConfig
 
 Metrics = Mapping[str, Any]
 
@@ -171,10 +171,10 @@ class Run:
         return bool(self.about.get("stand_in") or self.metrics.get("stand_in"))
 
     @cached_property
-    def config(self) -> TrainConfig | None:
+    def config(self) -> VideoConfig | None:
         """Its settings; None where they are not there, or of a version of this project that had others."""
         try:
-            return TrainConfig.from_dict(self.about["config"])
+            return models.named(self.about.get("of_model", "vibe")).config.from_dict(self.about["config"])
         except (KeyError, TypeError, AttributeError, ConfigError):
             return None
 

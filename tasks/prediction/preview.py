@@ -13,7 +13,7 @@ import cache
 from cache import TrackRecord, VideoEntry
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import count
-from pipeline.datasets.videos import KEYPOINTS
+from pipeline.detect.files import KEYPOINTS
 from pipeline.formats.labels.detections import read_results
 from pipeline.pixels import sources as pixel_sources
 from pipeline.pixels.frames import Image, Pictures, Video

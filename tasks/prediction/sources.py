@@ -23,9 +23,10 @@ import numpy as np
 from pipeline.cli.progress import Progress
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.new_video import MIN_FRAMES, NewVideo, raw_folder
-from pipeline.datasets.videos import FOLDERS, KEYPOINTS, Videos
+from pipeline.datasets.videos import FOLDERS, Videos
 from pipeline.detect.base import Detector
 from pipeline.detect.clips import EXTENSIONS, clips_in
+from pipeline.detect.files import KEYPOINTS
 from pipeline.detect.run import Report, detect_clips
 from pipeline.errors import ConfigError, MissingAssets, RawDataError
 from pipeline.linking import MAX_GAP
@@ -178,7 +179,7 @@ def _numbered(folder: Path) -> Iterator[Image]:
 def _write_lossless(file: Path, images: Iterator[Image], fps: float) -> None:
     """PNG in AVI: the same bytes of the same pictures."""
     first = next(images)
-    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"PNG "), fps, (first.shape[1], first.shape[0]))
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"MPNG"), fps, (first.shape[1], first.shape[0]))
     try:
         if not writer.isOpened():
             raise MissingAssets(f"{file}: OpenCV cannot write PNG in AVI. Install opencv-python with its video codecs.")

@@ -36,7 +36,7 @@ def test_it_shows_what_there_is_what_is_wrong_and_what_came_out(root: Path, tmp_
     assert facts["Training"] == "VIBE: finished, best epoch 2"
     assert facts["Result"].startswith("PA-MPJPE on 3dpw/test: VIBE 51.2 mm, mean body 102.5 mm.")
     assert "not a scientific result" in facts["Result"]
-    assert [what for what, _ in section.data["todo"]][-1].startswith("For real data: README")
+    assert [what for what, _ in section.data["todo"]][-1].startswith("For real data: docs/")
     write_page(tmp_path / "p.html", [], title="T", stand_in=True, facts={}, summary=section)
     html = (tmp_path / "p.html").read_text()
     places = [html.index(text) for text in ("DEMO DATA.", "made by this project", 'id="in-short"', "<nav")]

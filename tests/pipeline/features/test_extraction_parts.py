@@ -165,7 +165,8 @@ def a_job(frames: list[int], number: int = 0) -> Job:
     pixels: Any = None  # not used
     none, no_row = np.full(n, -1), np.full(n + 1, NONE)
     todo = np.ones((1, n), bool)
-    return Job(number, pixels, rows, np.array(frames), todo, (cuts,), none, (None,) * n, ((0, 0),), no_row)
+    labels = ((None,) * n,)
+    return Job(number, pixels, rows, np.array(frames), todo, (cuts,), labels, none, (None,) * n, ((0, 0),), no_row)
 
 
 class Flow:

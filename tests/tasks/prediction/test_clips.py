@@ -57,7 +57,7 @@ def folder(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(world.video, folder / "dance.mp4")
     images = [frame.image for frame in Video(world.video.parent, world.video.name).read(range(N_SHORT))]
     writer = cv2.VideoWriter(
-        str(folder / "test/short.AVI"), cv2.VideoWriter.fourcc(*"PNG "), 25, images[0].shape[1::-1]
+        str(folder / "test/short.AVI"), cv2.VideoWriter.fourcc(*"MPNG"), 25, images[0].shape[1::-1]
     )
     for image in images:
         writer.write(image[..., ::-1])
