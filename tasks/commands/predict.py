@@ -154,6 +154,7 @@ def _predict(args: argparse.Namespace, out: Path, steps: _Steps) -> dict[str, An
     """The content of predictions.json."""
     from tasks.prediction import job as jobs  # imports torch
     from tasks.prediction import predict
+    from tasks.prediction.video_file import best_format
     from vibe_model.prediction.trained import load_trained
 
     model = load_trained(args.checkpoint, args.body or settings().paths.body, args.device)
@@ -189,18 +190,27 @@ def _predict(args: argparse.Namespace, out: Path, steps: _Steps) -> dict[str, An
     steps.done("predict", f"{count(made.tracks, 'track')}, {count(made.bodies, 'body-frame')}")
     if overlay and made.frames:
         steps.done("overlay", f"{count(made.frames, 'frame')}, {made.frames / max(made.drawing, 1e-9):.0f} a second")
+    if made.frames and not best_format().plays:
+        warn("no browser plays these overlays: H.264 needs PyAV (pip install av), VP9 another build of OpenCV")
     steps.failed(made.problems)
+    _print_places(made.summary, out)
+    return made.summary
+
+
+def _print_places(summary: dict[str, Any], out: Path) -> None:
+    """Where everything is."""
+    from tasks.prediction import predict
+
     console.out.print()
-    if job.stand_in:
+    if summary["stand_in"]:
         console.out.print(DEMO_DATA)
     shown = plain(shortened(out))
     fact("bodies", f"{shown}/{predict.BODIES} (listed in {predict.SUMMARY})")
-    if args.export:
+    if any("motion" in track for video in summary["videos"] for track in video["tracks"]):
         fact("motions", f"{shown}/{predict.MOTIONS}")
-    drawn = [video["overlay"]["file"] for video in made.summary["videos"] if video["overlay"]]
+    drawn = [video["overlay"]["file"] for video in summary["videos"] if video["overlay"]]
     if drawn:
         fact("overlay", f"{shown}/{plain(drawn[0] if len(drawn) == 1 else predict.OVERLAYS)}")
-    return made.summary
 
 
 def _preview(args: argparse.Namespace, out: Path, steps: _Steps) -> dict[str, Any]:

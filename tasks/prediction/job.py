@@ -20,7 +20,6 @@ from pipeline.datasets.new_video import NewVideo
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import extract
 from pipeline.features.extract import Extraction
-from pipeline.features.pixel_sources import raw_folder
 from pipeline.features.plan import compare_stream, plan_extraction, refuse_untrained
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
@@ -161,8 +160,3 @@ def warnings(job: Job, streams: Sequence[StreamSpec]) -> list[str]:
     if job.trained.kind == "ours" and job.trained.features is None:
         found.append(f"{job.trained.checkpoint.name} does not record which features it was trained on")
     return found
-
-
-def pictures_of(job: Job) -> Path | None:
-    """The raw folder to draw from. None where the split records none. Raises PipelineError where it is not there."""
-    return job.raw or raw_folder(job.split(), None)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 import cv2
 import numpy as np
 
-from pipeline.cli.progress import Progress, silent
 from pipeline.errors import PipelineError
 from pipeline.pixels.frames import Image, Pictures, Video
 from pipeline.pixels.numbered import n_frames
@@ -37,7 +36,6 @@ def write_overlay(
     fps: float | None = None,
     side: bool = False,
     text: str = "",
-    progress: Progress = silent,
 ) -> tuple[Path, int]:
     """All the source's frames with bodies painted over them: the file, and how many frames it has.
 
@@ -47,7 +45,6 @@ def write_overlay(
     others keep their time. side: a side view beside each frame. text: in the corner of every frame. The file appears
     when it is complete. Raises PipelineError when it cannot be written.
     """
-    total = (source.header().n_frames or 0) if isinstance(source, Video) else _n_pictures(source, bodies)
     rate = fps or rate_of(source)
     pictures = _pictures(source, bodies, BodyDrawing.of(generator), rate, side)
     first = next(pictures, None)
@@ -65,7 +62,6 @@ def write_overlay(
             caption(image, text)
             write(image)
             written += 1
-            progress(min(written, total), total, "frames")
     return file.with_suffix(best_format().suffix), written
 
 
@@ -99,7 +95,8 @@ def _pictures(
     """Every frame of the source, with its bodies and what is beside it."""
     width, height = source.size()
     shown = np.zeros((height, width, 3), np.uint8)
-    indices = itertools.count() if isinstance(source, Video) else range(_n_pictures(source, bodies))
+    stop = n_frames(source) if isinstance(source, Pictures) else bodies.stop
+    indices = itertools.count() if isinstance(source, Video) else range(stop)
     every = itertools.takewhile(lambda frame: frame.kind not in OVER, source.read(indices))  # damaged ones, too
     while frames := list(itertools.islice(every, FRAMES_AT_ONCE)):
         records = bodies.of_frames(frames[0].index, frames[-1].index + 1)
@@ -113,10 +110,6 @@ def _pictures(
             here = records["frame"] == frame.index
             around = {text: at[here] for text, at in moved.items()}
             yield drawing.views(shown, records[here], verts[here], side=side, moved=around)
-
-
-def _n_pictures(source: FrameSource, bodies: PredictedBodies) -> int:
-    return n_frames(source) if isinstance(source, Pictures) else bodies.stop
 
 
 def _fitted(image: Image, shape: tuple[int, int]) -> Image:

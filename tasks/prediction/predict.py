@@ -24,11 +24,12 @@ import numpy as np
 import cache
 from pipeline.cli.progress import Progress
 from pipeline.errors import PipelineError
+from pipeline.features.pixel_sources import raw_folder
 from pipeline.pixels import sources
 from pipeline.pixels.frames import FrameSource
 from tasks.prediction.bodies import PredictedBodies
 from tasks.prediction.drawing import STAND_IN
-from tasks.prediction.job import Job, pictures_of
+from tasks.prediction.job import Job
 from tasks.prediction.motions import write_motion
 from tasks.prediction.overlay import DEFAULT_FPS, rate_of, write_overlay
 from vibe_model import runs
@@ -76,7 +77,7 @@ def predict_videos(job: Job, wanted: Wanted, progress: Progress) -> Made:
     _remove_earlier(job.out)
     split, made = job.split(), Made()
     made.summary = _about(job, split, wanted) | {"videos": []}
-    pictures = pictures_of(job) if wanted.overlay else None
+    pictures = raw_folder(split, job.raw) if wanted.overlay else None
     total = sum(track.stop - track.start for track in select_tracks(split, wanted.tracks))
     for number, tracks in itertools.groupby(_bodies(job, split, wanted), key=lambda found: found[0]):
         entry = split.videos[number]

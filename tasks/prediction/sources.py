@@ -10,6 +10,7 @@ conversion, extraction and drawing then know nothing but clips.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -183,8 +184,7 @@ def _write_lossless(file: Path, images: Iterator[Image], fps: float) -> None:
     try:
         if not writer.isOpened():
             raise MissingAssets(f"{file}: OpenCV cannot write PNG in AVI. Install opencv-python with its video codecs.")
-        writer.write(np.asarray(cv2.cvtColor(first, cv2.COLOR_RGB2BGR)))
-        for image in images:
+        for image in itertools.chain([first], images):
             writer.write(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR)))
     finally:
         writer.release()

@@ -29,7 +29,6 @@ class Format(NamedTuple):
 
     suffix: str
     codec: str  # of PyAV, or four letters of OpenCV
-    title: str
     plays: bool = True  # in browsers
 
 
@@ -37,13 +36,13 @@ class Format(NamedTuple):
 def best_format() -> Format:
     """What this installation can write. Browsers play H.264 and VP9, not what every OpenCV has, MPEG-4 part 2."""
     if codec := next(filter(_has_encoder, H264_ENCODERS), None):
-        return Format(".mp4", codec, "H.264")
+        return Format(".mp4", codec)
     with tempfile.TemporaryDirectory() as folder:
-        vp9 = Format(".webm", "VP90", "VP9")
+        vp9 = Format(".webm", "VP90")
         writer = cv2.VideoWriter(str(Path(folder, "trial.webm")), cv2.VideoWriter.fourcc(*vp9.codec), 25, (64, 64))
         opened = writer.isOpened()
         writer.release()
-    return vp9 if opened else Format(".mp4", "mp4v", "MPEG-4", plays=False)
+    return vp9 if opened else Format(".mp4", "mp4v", plays=False)
 
 
 def _has_encoder(name: str) -> bool:
