@@ -32,6 +32,7 @@ REAL: Final[Mapping[tuple[str, str], str | None]] = {  # what differs from the e
     ("hmmr", "report"): None,
     ("hmmr", "datasets_2d"): None,
     ("hmmr", "baseline"): None,
+    ("hmmr", "epochs"): None,
 }
 
 
