@@ -22,7 +22,8 @@ from pipeline.features.pixel_sources import Cut, Decoded, Labels, Pixels, Target
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import ByteStream, Computer, LabelStream, NumberStream, PairStream, policy_of
 from pipeline.pixels.frames import Image
-from pipeline.processes import Failed, alive, ordered_map
+from pipeline.processes import Failed, alive
+from pipeline.processes.ordered_map import ordered_map
 
 AT_ONCE: Final = 256  # rows that one process makes at once: of 224 px, 39 MB of crops
 

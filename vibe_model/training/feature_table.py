@@ -15,7 +15,8 @@ from torch import Tensor
 from vibe_model.errors import ConfigError
 
 if TYPE_CHECKING:
-    from cache.mixture import Mixture, StreamRows
+    from cache.mixture import Mixture
+    from cache.windows import StreamRows
 
 NOT_IN_MEMORY: Final = "read with each batch"
 SHARE_OF_FREE: Final = 0.8  # of the memory that is free, what features may take: the rest is for other processes
