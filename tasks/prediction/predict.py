@@ -33,7 +33,8 @@ from pipeline.features.extract import Extraction
 from pipeline.features.plan import compare_stream, plan_extraction, refuse_untrained
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
-from pipeline.features.streams.resnet50 import Precision, ResNet50
+from pipeline.features.streams.loaded import Precision
+from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.pixels import sources
 from pipeline.pixels.frames import FrameSource, Video
 from pipeline.raw.stand_in import is_stand_in
