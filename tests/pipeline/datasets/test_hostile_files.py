@@ -33,9 +33,9 @@ from pipeline.accounting import VideoAccount
 from pipeline.conversion import convert
 from pipeline.datasets import contract
 from pipeline.datasets.penn_action import PennAction
-from pipeline.ordered_map import ordered_map
 from pipeline.pixels.sources import parse
 from pipeline.processes import Failed
+from pipeline.processes.ordered_map import ordered_map
 from pipeline.synthetic.files import mp4_writer
 from tests.pipeline.formats.test_detections import CASES, SIZE, N, write
 from tests.pipeline.test_processes import descendants
