@@ -19,6 +19,7 @@ from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from pipeline.detect.base import Detect, People
+from pipeline.detect.rcnn_on_cpu import faster
 from pipeline.errors import RawDataError
 from pipeline.pixels.frames import Image
 from pipeline.threads import Threads
@@ -64,6 +65,9 @@ def plain(size: int, min_score: float) -> KeypointRCNN:
 
 def _on_cpu(network: KeypointRCNN) -> Detect:
     """A picture a core: a picture's numbers depend on it alone."""
+    has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if has_onednn and hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
+        network = faster(network)
     threads = Threads(len(os.sched_getaffinity(0)))
 
     @torch.inference_mode()
