@@ -20,7 +20,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from pipeline.detect.base import Detect, People
 from pipeline.detect.rcnn_on_cpu import faster
-from pipeline.errors import RawDataError
+from pipeline.errors import ConfigError, RawDataError
 from pipeline.pixels.frames import Image
 from pipeline.threads import Threads
 
@@ -35,9 +35,11 @@ def load(file: Path, device: str, *, eps: float, size: int, min_score: float, fa
     """The function that detects, with weights from a file. `fast`: bfloat16 autocast on CUDA.
 
     Only tensors are read: no code of the file's runs. Raises RawDataError for a file that holds others than the
-    network's; `check` is what to do then.
+    network's, `check` is what to do then; and ConfigError for a GPU that there is not.
     """
     where = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
+    if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device {device}: there is no such GPU here. Take cpu, or auto.")
     network = plain(size, min_score)
     network.load_state_dict(_checked(file, _read(file, check), network.state_dict(), check))
     for module in network.modules():

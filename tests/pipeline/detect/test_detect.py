@@ -149,32 +149,31 @@ def test_after_twenty_sigkills_there_are_the_same_files(tmp_path: Path) -> None:
         write_clip(raw / f"{k}.mp4", n, cut=n // 2)
     (raw / MARKER).write_text("{}")
 
-    def start(out: Path) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-c", DETECT, str(raw), str(out)])
-
-    def begun(out: Path, process: subprocess.Popen[bytes]) -> float:
-        while not any(out.rglob("*.json")) and process.poll() is None:
+    def start(out: Path, *, wait: bool) -> subprocess.Popen[bytes]:
+        """Until it has written something that was not there."""
+        before = set(out.rglob("*.json"))
+        process = subprocess.Popen([sys.executable, "-c", DETECT, str(raw), str(out)])
+        while wait and set(out.rglob("*.json")) == before and process.poll() is None:
             time.sleep(0.001)
-        return time.monotonic()
+        return process
 
-    process = start(tmp_path / "whole")
-    first = begun(tmp_path / "whole", process)
+    process = start(tmp_path / "whole", wait=True)
+    first = time.monotonic()
     assert process.wait() == 0
     seconds, expected = time.monotonic() - first, files(tmp_path / "whole")
     assert len(expected) == 5
     kills = round_ = 0
     while kills < 20:
         out = tmp_path / f"killed {round_}"
-        process = start(out)
-        begun(out, process)
-        time.sleep(rng.random() * seconds / 2)
+        process = start(out, wait=True)
+        time.sleep(rng.random() * seconds / 4)
         process.kill()
         kills += process.wait() == -signal.SIGKILL
         if rng.random() < 0.3:
-            assert start(out).wait() == 0
+            assert start(out, wait=False).wait() == 0
             assert files(out) == expected
             round_ += 1
-    assert start(out).wait() == 0
+    assert start(out, wait=False).wait() == 0
     assert files(out) == expected
 
 
