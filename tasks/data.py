@@ -288,8 +288,8 @@ def converted(done: convert.Conversion) -> str:
 
 
 def extracted(done: extract.Extraction) -> str:
-    """380 rows in 12 s (31 crops/s, bottleneck: model), 20 carried over"""
-    rate = f"{done.meter.rows / done.seconds:.0f} crops/s, bottleneck: {done.meter.bottleneck}"
+    """380 rows in 12 s (31 rows/s, bottleneck: model), 20 carried over"""
+    rate = f"{done.meter.rows / done.seconds:.0f} rows/s, bottleneck: {done.meter.bottleneck}"
     parts = [f"{count(done.computed, 'row')} in {done.seconds:.0f} s ({rate})"] if done.computed else []
     parts += [f"{count(done.carried, 'row')} carried over"] if done.carried else []
     parts += [f"[yellow]{n:,} {kind}[/yellow]" for kind, n in done.problems.items()]

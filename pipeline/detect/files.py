@@ -7,7 +7,7 @@
      "categories": [...]}           COCO's person
 
 v is 2 for a joint of confidence 0.3 or more, 1 for any other that is found. pycocotools and whatever reads COCO's
-keypoints reads it; `pipeline.formats.labels.detections.read_coco` does here.
+keypoints reads it; `pipeline.formats.labels.detections` does here.
 
 While a clip is being computed, its parts are in `.parts/<clip>.json/`: a part is the JSON text of some frames, and
 names the fingerprint that it belongs to. `failed.json` there is why a clip has no file.

@@ -22,7 +22,7 @@ from pipeline.detect.base import Detect, People
 from pipeline.detect.rcnn_on_cpu import faster
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.pixels.frames import Image
-from pipeline.threads import Threads
+from pipeline.processes.threads import Threads
 
 EPS: Final = 1e-5  # of batch norms
 # The network scores a joint by the highest logit of its heat map. Detectron, from which torchvision's network descends,

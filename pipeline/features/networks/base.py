@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pipeline.crops import CROP_SIZE
 from pipeline.errors import ConfigError
-from pipeline.threads import Threads
+from pipeline.processes.threads import Threads
 
 A = TypeVar("A")
 B = TypeVar("B")

@@ -52,20 +52,25 @@ class Normalisation:
         return normalised(labels["kp_2d"])
 
 
+def keypoints_13(kp_2d: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """(N, 49, 3) x, y, confidence -> (N, 13, 2) KEYPOINTS, and (N, 13) whether they are there."""
+    kp = np.asarray(kp_2d, np.float64)
+    first, second = kp[:, FIRST], kp[:, SECOND]
+    points = np.where(first[..., 2:] > 0, first, second)
+    return points[..., :2], points[..., 2] > 0
+
+
 def normalised(kp_2d: NDArray[np.floating]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """(N, 49, 3) x, y of any unit, confidence -> (N, 26), and (N,) whether it is defined.
 
     (x - centre) / size / 2: the centre is that of the hips, the size the largest of the six distances among shoulders
     and hips. All 0, and not defined, without one of these four, and where they are one point.
     """
-    kp = np.asarray(kp_2d, np.float64)
-    first, second = kp[:, FIRST], kp[:, SECOND]
-    points = np.where(first[..., 2:] > 0, first, second)  # (N, 13, 3)
-    xy, visible = points[..., :2], points[..., 2] > 0
+    xy, visible = keypoints_13(kp_2d)
     torso = SHOULDERS + HIPS
     sides = [np.linalg.norm(xy[:, a] - xy[:, b], axis=1) for a, b in itertools.combinations(torso, 2)]
     size, centre = np.max(sides, axis=0), xy[:, HIPS].mean(axis=1)
     defined = visible[:, torso].all(axis=1) & (size > 0)
     scaled = (xy - centre[:, None]) / np.where(defined, 2 * size, 1)[:, None, None]
     shown = np.where(defined[:, None, None] & visible[..., None], scaled, 0)
-    return shown.reshape(len(kp), -1).astype(np.float32), defined
+    return shown.reshape(len(xy), -1).astype(np.float32), defined

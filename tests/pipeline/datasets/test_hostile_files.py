@@ -33,7 +33,8 @@ from pipeline.conversion import convert
 from pipeline.datasets import contract
 from pipeline.datasets.penn_action import PennAction
 from pipeline.pixels.sources import parse
-from pipeline.processes import Failed, ordered_map
+from pipeline.processes import Failed
+from pipeline.processes.ordered_map import ordered_map
 from tests.pipeline.test_processes import descendants
 
 MIB = 1 << 20

@@ -19,8 +19,8 @@ from pipeline.features.networks.cpu import CpuNetwork
 from pipeline.features.networks.resnet import folded
 from pipeline.features.streams import Machine
 from pipeline.features.weights import WeightsSpec
+from pipeline.processes.threads import Threads
 from pipeline.synthetic import calibration_crops
-from pipeline.threads import Threads
 
 CPU = torch.device("cpu")
 UNTRAINED = WeightsSpec("untrained", "0")
