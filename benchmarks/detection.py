@@ -36,7 +36,7 @@ from pipeline.detect import get, rcnn
 from pipeline.detect.keypoint_rcnn import PRETRAINED
 from pipeline.detect.run import detect_clips
 from pipeline.errors import MissingAssets
-from pipeline.formats.labels.detections import openpose_files, read_coco, read_openpose
+from pipeline.formats.labels.detections import read_detections
 from pipeline.pixels.frames import Video
 from pipeline.raw.stand_in import MARKER
 from pipeline.skeletons import convert
@@ -263,8 +263,11 @@ def openpose(video: Path, folder: Path, weights: str, work: Path) -> str:
     (work / "real").mkdir()
     (work / "real" / video.name).symlink_to(video.resolve())
     detect_clips(work / "real", work / "found", detector)
-    ours = read_coco(work / "found" / f"{video.name}.json")
-    theirs = read_openpose(openpose_files(folder, video.stem))
+    size = Video(video.parent, video.name).size
+    ours = read_detections(work / "found" / f"{video.name}.json", video.stem, size)
+    theirs = read_detections(folder, video.stem, size)
+    assert ours is not None
+    assert theirs is not None
     by_frame = dict(zip(ours.frame_index.tolist(), ours.keypoints, strict=True))
     scores = []
     for frame, persons in zip(theirs.frame_index.tolist(), theirs.keypoints, strict=True):
