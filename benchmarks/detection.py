@@ -234,7 +234,8 @@ def accuracy(work: Path, n_videos: int) -> Iterator[str]:
             people = list(find([frame.image])[0].keypoints)
             extra += max(0, len(people) - len(take.actors))
             for actor in take.actors:
-                truth = convert(actor.kp_2d[frame.index], source="spin49", target="coco")
+                points = np.column_stack([actor.kp_2d[frame.index], np.ones(len(actor.kp_2d[frame.index]))])
+                truth = convert(points, source="spin49", target="coco")
                 truths += 1
                 side = np.ptp(truth[truth[:, 2] > 0, :2], axis=0)
                 scores = [oks(person, truth, float(side.prod())) for person in people]
