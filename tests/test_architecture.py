@@ -26,8 +26,8 @@ ORDER = {  # packages, and the folders and modules of each, from low to high: no
         settings maintenance vibe_db doctor show commands __main__
     """,
     "vibe_model": """
-        errors cameras rotations metrics losses settings runs networks models checkpoints prediction evaluation training
-        vibe hmmr __init__
+        errors tracks cameras rotations metrics losses settings runs networks models checkpoints prediction evaluation
+        training vibe hmmr __init__
     """,
     "report": "__init__ figures page data training provenance summary assembly",
     "tasks": """

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vibe_model.hmmr import losses as hmmr_losses
     from vibe_model.hmmr.discriminator import PoseDiscriminator
     from vibe_model.hmmr.generator import HMMR
+    from vibe_model.tracks import Tracks
     from vibe_model.vibe.config import TrainConfig
     from vibe_model.vibe.discriminator import MotionDiscriminator
     from vibe_model.vibe.generator import VIBE
@@ -23,6 +24,7 @@ __all__ = [
     "LoadReport",
     "MotionDiscriminator",
     "PoseDiscriminator",
+    "Tracks",
     "TrainConfig",
     "hmmr_losses",
     "load_published",
@@ -34,6 +36,7 @@ _HOMES: Final = {
     "LoadReport": "checkpoints",
     "MotionDiscriminator": "vibe.discriminator",
     "PoseDiscriminator": "hmmr.discriminator",
+    "Tracks": "tracks",
     "TrainConfig": "vibe.config",
     "load_published": "checkpoints",
 }
