@@ -15,6 +15,9 @@ class Reason(NamedTuple):
     by_design: bool  # the reader's rules leave it out of sound data, too; otherwise something about the files is wrong
 
 
+# Frames between those that are taken: nothing of a person is lost with them.
+SAMPLED: Final = frozenset({"not_sampled", "resampled"})
+
 _WHOLE_TRACK: Final = "every frame of the track was left out for other reasons, under which they are counted"
 
 REASONS: Final[dict[str, Reason]] = {

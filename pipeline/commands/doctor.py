@@ -44,14 +44,10 @@ def run(args: argparse.Namespace) -> int:
 
     Raises PipelineError for an unknown dataset, PlugInError for one that is named and cannot be loaded, ConfigError.
     """
-    known = datasets.names()
-    if unknown := sorted(set(args.datasets) - set(known)):
-        raise PipelineError(f"no dataset is called {unknown[0]!r}; known: {', '.join(known)}")
+    if unknown := sorted(set(args.datasets) - set(datasets.names())):
+        raise PipelineError(f"no dataset is called {unknown[0]!r}; known: {', '.join(datasets.names())}")
     settings = load(settings_file(), NO_SETTINGS) if args.raw is None else None
-    released = [name for name in known if name not in datasets.OWN_CLIPS]  # nothing is missing where there are no clips
-    if args.raw is not None:
-        released += [name for name in datasets.OWN_CLIPS if listing.is_folder_there(args.raw / name)]
-    enabled = released if settings is None else settings.data.datasets
+    enabled = _all_of(args.raw) if settings is None else settings.data.datasets
     broken = datasets.broken(enabled)
     raw, folder = (args.raw, args.body) if settings is None else (settings.paths.raw, args.body or settings.paths.body)
     demo = settings is not None and settings.embedded.enabled
@@ -65,15 +61,19 @@ def run(args: argparse.Namespace) -> int:
     needed = any(e.uses_body for e in examined)
     if demo:
         examined = [replace(e, excuse=TO_BE_MADE if datasets.has_demo_data(e.dataset) else "") for e in examined]
-    if body is not None and any(e.excuse for e in examined):
-        body = replace(body, excuse=TO_BE_MADE)
-    if args.body is None and body is not None and body.missing and not needed:
-        body = replace(body, excuse=NOT_NEEDED)
+    if body is not None:
+        not_needed = args.body is None and body.missing and not needed
+        made = any(e.excuse for e in examined)
+        body = replace(body, excuse=NOT_NEEDED if not_needed else TO_BE_MADE if made else body.excuse)
     shown = [*examined, *([] if body is None else [body])]
     lacking = [e.dataset for e in shown if e.missing and not e.excuse and (needed or e is not body)]
     mixed = list(mixtures(examined, body))
     parts = [part for name in datasets.DATASETS for part in datasets.get(name).parts]
-    clips = {} if demo or args.datasets else unclaimed(raw, {*released, *chosen}, parts)
+    clips = (
+        {}
+        if demo or args.datasets
+        else unclaimed(raw, {*datasets.names()} - {*datasets.OWN_CLIPS} | {*enabled, *chosen}, parts)
+    )
     code = 1 if lacking or mixed or broken else 0
     if args.json:
         found = {"examined": [e.as_dict() for e in shown], "mixtures": [mixture._asdict() for mixture in mixed]}
@@ -88,8 +88,8 @@ def run(args: argparse.Namespace) -> int:
     for line in _as_videos(clips, root):
         out.print(plain(line))
     out.print()
-    by_make = settings is not None and set(chosen) <= set(enabled)
     clashes = clashing(examined, body)
+    by_make = settings is not None and set(chosen) <= set(enabled)
     if lacking or clashes:
         where = [] if by_make else ["--raw", str(raw), *(["--body", str(folder)] if folder else [])]
         out.print(plain(f"When that is done: {command('doctor', *args.datasets, *where)}"))
@@ -102,6 +102,12 @@ def run(args: argparse.Namespace) -> int:
     for line in steps:
         out.print(plain(line))
     return code
+
+
+def _all_of(raw: Path) -> list[str]:
+    """All datasets; of a user's own clips only what is there: nothing is missing where there are none."""
+    own = datasets.OWN_CLIPS
+    return [name for name in datasets.names() if name not in own or listing.is_folder_there(raw / name)]
 
 
 def _check_raw(raw: Path, option: str) -> None:
