@@ -22,12 +22,12 @@ ORDER = {  # packages, and the folders and modules of each, from low to high: no
     "cache": "errors fingerprint crop_policy windows storage format read write verification mixture __init__",
     "pipeline": """
         __init__ errors cli processes reasons accounting skeletons boxes linking cleaning raw formats smpl pixels track
-        crops homography plug_ins synthetic detect body datasets cluster conversion features settings maintenance
-        vibe_db doctor show commands __main__
+        crops homography pr_vipe plug_ins synthetic detect body datasets cluster conversion features settings
+        maintenance vibe_db doctor show commands __main__
     """,
     "vibe_model": """
         errors cameras rotations metrics losses settings runs networks models checkpoints prediction evaluation training
-        vibe hmmr __init__
+        vibe hmmr pr_vipe __init__
     """,
     "report": "__init__ figures page data training provenance summary assembly",
     "tasks": """
@@ -42,7 +42,11 @@ PACKAGES = {  # package -> what it may import of ours
     "report": {"report", "pipeline", "vibe_model", "cache"},
     "tasks": {"tasks", "report", "pipeline", "vibe_model", "cache"},
 }
-OF_PIPELINE = (("pipeline", "body"), ("pipeline", "skeletons"))  # all that the models may know of it
+OF_PIPELINE = (
+    ("pipeline", "body"),
+    ("pipeline", "pr_vipe"),
+    ("pipeline", "skeletons"),
+)  # all that the models may know of it
 MOST_FILES = 15  # in one folder, but for __init__ and __main__
 
 

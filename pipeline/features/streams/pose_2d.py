@@ -16,14 +16,7 @@ from numpy.typing import NDArray
 from pipeline import skeletons
 from pipeline.features.streams.base import LabelStream, Machine
 
-KEYPOINTS: Final = (
-    "nose", "lshoulder", "rshoulder", "lelbow", "relbow", "lwrist", "rwrist",
-    "lhip", "rhip", "lknee", "rknee", "lankle", "rankle",
-)  # fmt: skip
-# A dataset labels these or OpenPose's points of the same name; where it has both, these are taken.
-OPENPOSE: Final = ("OP Nose", *(f"OP {name[0].upper()}{name[1:].capitalize()}" for name in KEYPOINTS[1:]))
-SPIN49: Final = skeletons.joint_names("spin49")
-FIRST, SECOND = ([SPIN49.index(name) for name in names] for names in (KEYPOINTS, OPENPOSE))
+KEYPOINTS: Final = skeletons.KEYPOINTS_13
 SHOULDERS, HIPS = ([KEYPOINTS.index(side + joint) for side in "lr"] for joint in ("shoulder", "hip"))
 
 
@@ -58,9 +51,7 @@ def normalised(kp_2d: NDArray[np.floating]) -> tuple[NDArray[np.float32], NDArra
     (x - centre) / size / 2: the centre is that of the hips, the size the largest of the six distances among shoulders
     and hips. All 0, and not defined, without one of these four, and where they are one point.
     """
-    kp = np.asarray(kp_2d, np.float64)
-    first, second = kp[:, FIRST], kp[:, SECOND]
-    points = np.where(first[..., 2:] > 0, first, second)  # (N, 13, 3)
+    points = skeletons.keypoints_13(np.asarray(kp_2d, np.float64))  # (N, 13, 3)
     xy, visible = points[..., :2], points[..., 2] > 0
     torso = SHOULDERS + HIPS
     sides = [np.linalg.norm(xy[:, a] - xy[:, b], axis=1) for a, b in itertools.combinations(torso, 2)]
@@ -68,4 +59,4 @@ def normalised(kp_2d: NDArray[np.floating]) -> tuple[NDArray[np.float32], NDArra
     defined = visible[:, torso].all(axis=1) & (size > 0)
     scaled = (xy - centre[:, None]) / np.where(defined, 2 * size, 1)[:, None, None]
     shown = np.where(defined[:, None, None] & visible[..., None], scaled, 0)
-    return shown.reshape(len(kp), -1).astype(np.float32), defined
+    return shown.reshape(len(points), -1).astype(np.float32), defined
