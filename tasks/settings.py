@@ -39,14 +39,8 @@ POSE_EMBEDDING: Final = "pose_embedding"  # Pr-VIPE's section: [pr_vipe] is its 
 # A prior is for the windows that a generator is trained on: these settings of it are [train]'s.
 OF_TRAINING: Final = ("cache", "runs", "validation", "seqlen", "stride", "strides", "window_weights", "tail", "seed")
 UNLESS_SET: Final = ("device", "threads")  # these too, where [mposer] does not set them
-SPLITS: Final = (
-    "datasets_2d",
-    "datasets_3d",
-    "poses_3d",
-    "motion",
-    "validation",
-    "evaluation",
-)  # keys that name splits
+# Keys that name splits.
+SPLITS: Final = ("datasets_2d", "datasets_3d", "poses_3d", "motion", "validation", "evaluation")
 
 EXIT_CODES: Final = {
     "already_running": 10,

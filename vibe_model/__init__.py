@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from vibe_model.hmmr import losses as hmmr_losses
     from vibe_model.hmmr.discriminator import PoseDiscriminator
     from vibe_model.hmmr.generator import HMMR
+    from vibe_model.part_dynamics import losses as part_dynamics_losses
+    from vibe_model.part_dynamics.generator import PartDynamics
     from vibe_model.pr_vipe import losses as pr_vipe_losses
     from vibe_model.vibe.config import TrainConfig
     from vibe_model.vibe.discriminator import MotionDiscriminator
@@ -24,11 +26,13 @@ __all__ = [
     "VIBE",
     "LoadReport",
     "MotionDiscriminator",
+    "PartDynamics",
     "PoseDiscriminator",
     "PrVIPE",
     "TrainConfig",
     "hmmr_losses",
     "load_published",
+    "part_dynamics_losses",
     "pr_vipe_losses",
 ]
 
@@ -37,12 +41,17 @@ _HOMES: Final = {
     "VIBE": "vibe_model.vibe.generator",
     "LoadReport": "vibe_model.checkpoints",
     "MotionDiscriminator": "vibe_model.vibe.discriminator",
+    "PartDynamics": "vibe_model.part_dynamics.generator",
     "PoseDiscriminator": "vibe_model.hmmr.discriminator",
     "PrVIPE": "pipeline.pr_vipe",  # a feature stream is computed with it, too
     "TrainConfig": "vibe_model.vibe.config",
     "load_published": "vibe_model.checkpoints",
 }
-_LOSSES: Final = {"hmmr_losses": "vibe_model.hmmr.losses", "pr_vipe_losses": "vibe_model.pr_vipe.losses"}
+_LOSSES: Final = {
+    "hmmr_losses": "vibe_model.hmmr.losses",
+    "part_dynamics_losses": "vibe_model.part_dynamics.losses",
+    "pr_vipe_losses": "vibe_model.pr_vipe.losses",
+}
 
 
 def __getattr__(name: str) -> Any:
