@@ -1,8 +1,8 @@
 # Every command here also runs by hand: see what it does with `make -n TARGET`.
 PYTHON ?= python3
 BIN := .venv/bin
-LUIGI := $(BIN)/luigi --module tasks --local-scheduler
-EMBEDDED := penn_action posetrack insta_variety kinetics mpi_inf_3dhp h36m 3dpw amass
+LUIGI := $(BIN)/luigi --module tasks
+EMBEDDED := penn_action posetrack insta_variety kinetics mpi_inf_3dhp h36m 3dpw amass videos
 TESTS := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help

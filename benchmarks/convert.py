@@ -1,13 +1,11 @@
 """How fast is conversion, and does its memory stay flat?
 
     .venv/bin/python benchmarks/convert.py
-    .venv/bin/python benchmarks/convert.py --beside ../another/checkout
 
 Demo data of each dataset in two sizes, N videos and 4 N, and for each of them, every time in a fresh process and into a
 fresh cache on the same disk: `python -m pipeline convert` with one process and with two, and the same command again,
 which has nothing to do. For two datasets a plain script that holds all rows in lists, as published code does; both must
-have the same number of rows. `--beside` converts the same files by another checkout as well, in turn. Writes
-benchmarks/convert.md.
+have the same number of rows. Writes benchmarks/convert.md.
 """
 
 from __future__ import annotations
@@ -43,7 +41,7 @@ SIZES: Final = {  # 4 N: videos of the split train; frames of each
     "amass": (200, 1500),
 }
 EVERY: Final = 0.05  # s between two looks at the memory of a process
-WAYS: Final = ("one process", "two processes", "nothing to do")  # of this checkout
+WAYS: Final = ("one process", "two processes", "nothing to do")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +72,6 @@ def main() -> None:
     parser.add_argument("--datasets", nargs="+", choices=list(SIZES), default=list(SIZES))
     parser.add_argument("--scale", type=float, default=1.0, help="times the usual number of videos")
     parser.add_argument("--frames", type=int, help="of each video, instead of the usual number")
-    parser.add_argument("--beside", type=Path, help="another checkout, which converts the same files")
     parser.add_argument("--work", type=Path, help="folder for raw data and caches; default: a temporary one")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/convert.md")
     parser.add_argument("--plain", nargs=3, metavar=("DATASET", "RAW", "OUT"), help=argparse.SUPPRESS)
@@ -86,15 +83,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.work) as folder:
         synthetic.write_body(Path(folder) / "body")
         measured = [
-            measure(Path(folder), name, share, args.scale, args.frames, args.beside)
-            for name in args.datasets
-            for share in (1, 4)
+            measure(Path(folder), name, share, args.scale, args.frames) for name in args.datasets for share in (1, 4)
         ]
     args.out.write_text(report(measured))
     print(args.out)
 
 
-def measure(work: Path, name: str, share: int, scale: float, frames: int | None, beside: Path | None) -> Measured:
+def measure(work: Path, name: str, share: int, scale: float, frames: int | None) -> Measured:
     """A dataset at `share` times N videos."""
     n_videos, n_frames = SIZES[name]
     found = Measured(name, max(1, round(n_videos * scale / 4)) * share)
@@ -104,36 +99,33 @@ def measure(work: Path, name: str, share: int, scale: float, frames: int | None,
     )
     if name in PLAIN:
         found.runs["plain script"] = run([sys.executable, __file__, "--plain", name, str(raw), str(plain)])
-    if beside is not None:
-        for way in WAYS[:2]:
-            found.runs[f"{way}, other checkout"] = convert(name, raw, work / "other", work, way, beside)
     for way in WAYS:
-        found.runs[way] = convert(name, raw, root, work, way, ROOT)
+        found.runs[way] = convert(name, raw, root, work, way)
     split = cache.open(root)[f"{name}/train"]
     found.rows = split.manifest["rows"]
     if name in PLAIN:
         compare(plain, split)
-    for folder in (root, raw, work / "other"):
+    for folder in (root, raw):
         shutil.rmtree(folder, ignore_errors=True)
     print(f"{name} {found.n_videos} videos: " + ", ".join(f"{w} {r.seconds:.1f} s" for w, r in found.runs.items()))
     return found
 
 
-def convert(name: str, raw: Path, root: Path, work: Path, way: str, checkout: Path) -> Run:
-    """The command of a checkout, into an empty cache unless there is to be nothing to do."""
+def convert(name: str, raw: Path, root: Path, work: Path, way: str) -> Run:
+    """The command, into an empty cache unless there is to be nothing to do."""
     if way != "nothing to do":
         shutil.rmtree(root, ignore_errors=True)
     words = [sys.executable, "-m", "pipeline", "convert", name, "train", "--raw", str(raw), "--cache", str(root)]
     words += ["--workers", "2" if way == "two processes" else "1"]
     words += ["--body", str(work / "body")] if datasets.get(name).uses_body else []
-    return run(words, checkout)
+    return run(words)
 
 
-def run(words: Sequence[str], checkout: Path = ROOT) -> Run:
+def run(words: Sequence[str]) -> Run:
     """Start a command, and look at its memory until it ends. Raises SystemExit when it fails."""
-    environment = os.environ | {"PYTHONPATH": str(checkout.resolve())}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     began, peak = time.perf_counter(), 0.0
-    process = subprocess.Popen(words, cwd=checkout, env=environment, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
     while process.poll() is None:
         peak = max(peak, sum(map(proportional_set, family(process.pid))))
         time.sleep(EVERY)
@@ -212,7 +204,6 @@ def compare(plain: Path, split: cache.Split) -> None:
 def report(measured: Sequence[Measured]) -> str:
     """What was measured, and on which machine."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    others = [way for way in measured[0].runs if way.endswith("other checkout")]
     large = [found for found in measured if found.n_videos == max(m.n_videos for m in measured if m.name == found.name)]
     small = {found.name: found for found in reversed(measured)}
     lines = [
@@ -235,11 +226,6 @@ def report(measured: Sequence[Measured]) -> str:
         speeds = [f"{found.per_second(way):,.0f}" for way in WAYS[:2]]
         idle = f"{found.runs['nothing to do'].seconds:.1f} s"
         lines.append(row(found.name, f"{found.n_videos:,}", f"{found.rows:,}", *speeds, plain, idle))
-    if others:
-        lines += ["", "## Beside another checkout", "", *table("dataset", *(f"{way}: other s / s" for way in WAYS[:2]))]
-        for found in large:
-            pairs = [(found.runs[f"{way}, other checkout"].seconds, found.runs[way].seconds) for way in WAYS[:2]]
-            lines.append(row(found.name, *(f"{was:.1f} / {now:.1f} = {was / now:.2f}" for was, now in pairs)))
     lines += ["", "## Memory from N to 4 N videos", "", *table("dataset", "one process MiB", "two processes MiB")]
     for found in large:
         pairs = [(small[found.name].runs[way].peak, found.runs[way].peak) for way in WAYS[:2]]

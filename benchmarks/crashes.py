@@ -2,13 +2,13 @@
 
     make data && .venv/bin/python benchmarks/crashes.py
 
-Three kinds of jobs are killed: `RUNS` over one tiny split whose shards have 8 rows, before their n-th change of a file
-or folder, or in the middle of a write, the n spread evenly over all changes; the commands `python -m pipeline convert`
-and `extract` over demo data, at random moments; and a short training on what `make data` has written, likewise. Every
-other killed job is started again and killed once more. After every kill a cache must verify, and readers must find all
+Three kinds of jobs are killed: the runs of crash_runs.py over one tiny split, before their n-th change of a file or
+folder, or in the middle of a write, the n spread evenly over all changes; the commands `python -m pipeline convert` and
+`extract` over demo data, at random moments; and a short training on what `make data` has written, likewise. Every other
+killed job is started again and killed once more. After every kill a cache must verify, and readers must find all
 of the old state or all of the new one; so must a reader that reads all the time. Then the job is started again, and
 must end in the same bytes as one that was never disturbed (of a training: the same checkpoints and metrics).
-Writes benchmarks/crashes.md; ends with 1 when anything was not so. The tests of the cache use the runs, too.
+Writes benchmarks/crashes.md; ends with 1 when anything was not so.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import datetime
 import hashlib
+import io
 import json
 import multiprocessing
 import os
@@ -29,202 +30,27 @@ import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 import cache
-from cache import CacheChanged, SplitWriter, StreamWriter, TrackRows, VideoEntry
-from cache.write import compact
 
 ROOT: Final = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # where `benchmarks` is, also for a script
+
+from benchmarks.crash_runs import RUNS, changes, seen, tree, watched  # noqa: E402
+
 OUTSIDE: Final = ("provenance.json", "stamps.json", ".stamps.json.part")  # of the promise of equal bytes: times
 LONGEST: Final = 600.0  # s that any one job may take
-SPLIT, STREAM, CROPS = "toy/train", "resnet50", "crops"
-COLUMNS: Final = ("frame_index", "bbox", "kp_2d", "valid")
-ROWS_PER_SHARD, ROWS_PER_CHUNK, DIM = 8, 4, 4
-UNREADABLE: Final = 7  # every so many-th picture cannot be decoded
-
-Videos = Mapping[str, tuple[Sequence[int], int]]  # name -> (rows of each track, seed of its numbers)
-FIRST: Final[Videos] = {"a": ([5], 0), "b": ([3, 9], 0), "c": ([], 0), "d": ([14], 0), "e": ([2, 4], 0)}
-SECOND: Final[Videos] = {"a": ([5], 0), "b": ([3, 9], 1), "e": ([2, 4], 0), "g": ([11], 0)}  # b changed, c and d gone
-
 FRESH: Final = multiprocessing.get_context("forkserver")  # a new process is a fork of one that has imported these
 FRESH.set_forkserver_preload(["__main__", "cache"])
 
 
-# --------------------------------------------------------------------------------------- runs over one tiny split
-
-
-def convert(root: Path, videos: Videos, note: str) -> None:
-    """Bring the split to exactly these videos, in one commit."""
-    sizes: Any = {"rows_per_shard": ROWS_PER_SHARD, "rows_per_chunk": ROWS_PER_CHUNK}
-    with SplitWriter(root, SPLIT, columns=COLUMNS, plan="toy", **sizes) as writer:
-        held = {name: entry.fingerprint for name, entry in writer.committed_videos.items()}
-        target = {name: fingerprint_of(name, *video) for name, video in videos.items()}
-        writer.begin([name for name, mark in held.items() if target.get(name) != mark])
-        for name, (lengths, seed) in videos.items():
-            if held.get(name) != target[name] and name not in writer.journalled:
-                writer.append(*make_video(name, lengths, seed))
-        writer.commit({"note": note})
-
-
-def extract(root: Path) -> None:
-    """Features for every row that has none."""
-    with StreamWriter(root, SPLIT, STREAM, dim=DIM, plan="toy") as writer:
-        for shard in writer.pending:
-            keys = keys_of(root, writer.rows(shard))
-            found, features, ok = writer.carried(keys)
-            own = ((keys[:, :1] >> np.arange(DIM, dtype=np.uint64)) % 1000).astype(np.float32)
-            features = np.where(found[:, None], features, own)
-            writer.write(shard, features, np.where(found, ok, keys[:, 0] % UNREADABLE > 0), keys)
-        writer.commit({"note": "toy"})
-
-
-def extract_bytes(root: Path) -> None:
-    """Bytes for every row that has none, the shards written by the writer and staged for it in turn."""
-    with StreamWriter(root, SPLIT, CROPS, dim=0, dtype="bytes", plan="toy") as writer:
-        for shard in writer.pending:
-            keys = keys_of(root, writer.rows(shard))
-            given: Any = (shard, [b"%d" % key for key in keys[:, 0].tolist()], keys[:, 0] % UNREADABLE > 0, keys)
-            if shard % 2:
-                writer.accept(writer.stage(*given))
-            else:
-                writer.write(*given)
-        writer.commit({"note": "toy"})
-
-
-def keys_of(root: Path, rows: range) -> NDArray[np.uint64]:
-    """(n, 2): the boxes' bits."""
-    boxes = cache.open(root)[SPLIT].rows("bbox", rows.start, rows.stop)
-    return np.ascontiguousarray(boxes).view(np.uint64)
-
-
-# One after the other on one cache. Each changes what readers see.
-RUNS: Final[Mapping[str, Callable[[Path], object]]] = {
-    "first conversion": lambda root: convert(root, FIRST, "first"),
-    "extraction": extract,
-    "conversion of changes": lambda root: convert(root, SECOND, "second"),
-    "extraction of changes": extract,
-    "other entries only": lambda root: convert(root, SECOND, "third"),
-    "extraction up to date": extract,
-    "extraction of bytes": extract_bytes,
-    "compaction": lambda root: cache.compact(root, SPLIT),
-}
-
-
-def make_video(name: str, lengths: Sequence[int], seed: int) -> tuple[VideoEntry, list[TrackRows]]:
-    """A video with a track of every length; the same arguments, the same numbers."""
-    mark = fingerprint_of(name, lengths, seed)
-    tracks = []
-    for person, n_rows in enumerate(lengths):
-        rng = np.random.default_rng([int(mark, 16), person])
-        columns: dict[str, NDArray[Any]] = {
-            "frame_index": np.arange(n_rows),
-            "bbox": rng.uniform(50, 100, (n_rows, 4)).astype(np.float32),
-            "kp_2d": rng.uniform(0, 1, (n_rows, 49, 3)).astype(np.float32),
-            "valid": np.ones(n_rows, bool),
-        }
-        tracks.append(TrackRows(name=f"{name}/{person}", video=name, step=1, fps=25.0, crop_scale=1.3, columns=columns))
-    account = {"found": sum(lengths), "kept": sum(lengths), "dropped": {}}
-    return VideoEntry(name=name, fingerprint=mark, account=account), tracks
-
-
-def narrow(video: tuple[VideoEntry, list[TrackRows]], *columns: str) -> tuple[VideoEntry, list[TrackRows]]:
-    """A video with some of its columns alone."""
-    entry, tracks = video
-    return entry, [replace(track, columns={name: track.columns[name] for name in columns}) for track in tracks]
-
-
-def fingerprint_of(name: str, lengths: Sequence[int], seed: int) -> str:
-    return hashlib.sha256(repr((name, list(lengths), seed)).encode()).hexdigest()[:16]
-
-
-def seen(root: Path) -> str | None:
-    """All that a reader finds in a cache, as one digest; None while nothing is committed.
-
-    Raises CacheError when a reader would.
-    """
-    while True:
-        with contextlib.suppress(CacheChanged):  # replaced since it was opened: open it again
-            if not (root / "zarr.json").is_file() or not (names := cache.open(root).splits):
-                return None
-            found = hashlib.sha256()
-            for part in (part for name in names for part in parts_of(cache.open(root)[name])):
-                found.update(part)
-            return found.hexdigest()
-
-
-def parts_of(split: cache.Split) -> Iterator[bytes]:
-    """Everything in a split: tables, rows, and every window of two rows as training reads them."""
-    tracks = [(*track, track.gender) for track in split.tracks]
-    yield repr((split.name, dict(split.manifest), tracks, list(split.videos))).encode()
-    for column in split.columns:
-        for track in split.tracks:
-            yield split.rows(column, track.start, track.stop).tobytes()
-    for stream in (None, *split.streams):
-        windows = split.windows(2, 1, stream)
-        yield windows.tobytes()
-        of = {} if stream is None else dict(split.stream_manifest(stream))
-        if stream is not None:
-            yield repr((stream, of, split.undecodable(stream))).encode()
-        if of.get("dtype") == "bytes":
-            yield b"".join(split.blobs(str(stream), np.unique(windows - [0, 1])))
-        else:
-            yield from (array.tobytes() for array in split.read(windows, stream).values())
-
-
-def tree(root: Path, outside: Sequence[str] = ("provenance.json",)) -> dict[str, bytes]:
-    """Every file of a cache but those `outside` the promise of equal bytes, and every empty folder."""
-    found = {}
-    for path in sorted(root.rglob("*")):
-        if path.is_file() and path.name not in outside:
-            found[path.relative_to(root).as_posix()] = path.read_bytes()
-        elif path.is_dir() and not any(path.iterdir()):
-            found[f"{path.relative_to(root).as_posix()}/"] = b""
-    return found
-
-
-# ---------------------------------------------------------------------------------- every change, and death at one
-
-# The functions of module os that change files or folders, or make changes durable. Nothing in cache/ writes otherwise.
-CALLS: Final = (
-    *("open", "write", "pwrite", "writev", "pwritev", "truncate", "ftruncate", "fsync", "fdatasync"),
-    *("rename", "replace", "link", "symlink", "mkdir", "rmdir", "unlink", "remove"),
-)
-Around = Callable[[str, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
-
-
-@contextlib.contextmanager
-def watched(around: Around) -> Iterator[None]:
-    """Have every one of `CALLS`, and the exchange of two folders, go through `around(name, function, args, kwargs)`.
-
-    It may make the call.
-    """
-
-    def through(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *args, **kwargs: around(name, function, args, kwargs)
-
-    functions = [(os, name, getattr(os, name)) for name in CALLS]
-    functions.append((compact, "exchange", compact.exchange))  # which module os does not have
-    try:
-        for module, name, function in functions:
-            setattr(module, name, through(name, function))
-        yield
-    finally:
-        for module, name, function in functions:
-            setattr(module, name, function)
-
-
-def changes(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Whether a call changes anything: opening a file to read it does not."""
-    return name != "open" or bool(kwargs.get("flags", args[1] if len(args) > 1 else 0) & (os.O_CREAT | os.O_TRUNC))
+# ------------------------------------------------------------------------------------------------ death at one change
 
 
 class Moment(NamedTuple):
@@ -345,17 +171,9 @@ class Training(Command):
             if path.suffix == ".pt":
                 state = torch.load(path, weights_only=True)
                 state.get("config", {}).pop("runs", None)
-                found[path.name] = bits(state)
+                torch.save(state, written := io.BytesIO())
+                found[path.name] = written.getvalue()
         return found
-
-
-def bits(value: Any) -> bytes:
-    """Every bit of a checkpoint's content."""
-    if isinstance(value, Mapping):
-        return b"".join(repr(key).encode() + bits(value[key]) for key in value)
-    if isinstance(value, list | tuple):
-        return b"".join(map(bits, value))
-    return value.numpy().tobytes() if hasattr(value, "numpy") else repr(value).encode()
 
 
 def pipeline_commands(work: Path) -> list[Command]:

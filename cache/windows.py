@@ -1,17 +1,19 @@
 """Cut runs of consecutive frames into windows.  tracks -> features -> [windows] -> training
 
 A window is a row range, never a copy. A run is a stretch of one track whose frames are one step apart; it comes from
-the split's run table, and a stream cuts it further where it has no features. Everything here is arithmetic on (N, 2)
-int64 arrays of [start, stop) rows, disjoint and ascending.
+the split's run table, and a stream cuts it further where it has no features. Everything here is arithmetic on rows:
+ranges are (N, 2) int64 arrays of [start, stop), disjoint and ascending.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+Ints = NDArray[np.int64]
 Ranges = NDArray[np.int64]  # (N, 2) of [start, stop)
 Tail = Literal["drop", "cover"]
 
@@ -80,3 +82,40 @@ def join_adjacent(ranges: Ranges) -> Ranges:
     first = np.concatenate([[True], apart])
     last = np.concatenate([apart, [True]])
     return np.stack([ranges[first, 0], ranges[last, 1]], axis=1)
+
+
+class StreamRows:
+    """The rows that some windows need, one behind the other in one table; each row is there once.
+
+    starts: first rows of the windows, by split, in any order, repeated or not.
+    """
+
+    def __init__(self, starts: Mapping[str, Ints], seqlen: int) -> None:
+        self.seqlen = seqlen
+        self._segments: dict[str, tuple[Ints, Ints, Ints]] = {}  # first row, last row + 1, place of the first row
+        self.total = 0
+        for name, found in starts.items():
+            begins = np.unique(found)
+            # Windows that share a row are of one run. Those that only touch may be of two tracks.
+            new = np.diff(begins, prepend=-seqlen) >= seqlen
+            first = begins[new]
+            stop = begins[np.append(new[1:], True)] + seqlen if len(begins) else begins
+            lengths = stop - first
+            self._segments[name] = (first, stop, np.cumsum(lengths) - lengths + self.total)
+            self.total += int(lengths.sum())
+
+    def place(self, split: str, starts: Ints) -> Ints:
+        """Where windows are in the table: (b,) first rows in the split -> (b,) first rows in the table."""
+        first, _, place = self._segments[split]
+        segment = np.searchsorted(first, starts, side="right") - 1
+        return place[segment] + starts - first[segment]
+
+    def batches(self, n_windows: int = 512) -> Iterator[tuple[str, Ints]]:
+        """(split, first rows of at most `n_windows` windows) that together cover the table, to fill it."""
+        for name, (first, stop, _) in self._segments.items():
+            counts = -(-(stop - first) // self.seqlen)
+            within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+            # The last one of a segment ends where the segment does.
+            starts = np.minimum(np.repeat(first, counts) + within * self.seqlen, np.repeat(stop, counts) - self.seqlen)
+            for begin in range(0, len(starts), n_windows):
+                yield name, starts[begin : begin + n_windows]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections.abc import Callable
 from typing import Any, Final, Literal, cast, get_args
 
 import cv2
@@ -27,11 +28,12 @@ Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
 GRID: Final = 17  # points on an axis, from 10% to 90% of it
+FINE_GRID: Final = 33  # for regions of the picture, in which few of the others would be
 FINEST_SCALE: Final = 1  # of DIS, as its preset has it: half the resolution. 0 is full, 5 times the time
 COARSEST_CHOICE: Final = 2
 LARGEST_ERROR: Final = 1.0  # px between a point and where the flow forth and back leads it
 LEAST_POINTS: Final = 40  # of 289, below which nothing is concluded
-ROUNDS: Final = 3  # of reweighting
+ROUNDS: Final = 10  # of reweighting
 RESIDUAL: Final = 0.01  # at which a point has half its weight: 1.1 px of 224
 SMALLEST_SINGULAR: Final = 1e-4  # the second smallest of the system's, by its largest
 SMALLEST_LAST: Final = 1e-6  # |h33| of a homography of norm 1
@@ -48,23 +50,63 @@ def between(
     flow: Flow = "dis",
     method: Method = "robust",
     finest_scale: int = FINEST_SCALE,
+    rounds: int = ROUNDS,
 ) -> tuple[Floats, bool]:
     """Two uint8 pictures of one size, (H, W) grey or (H, W, 3) RGB -> (3, 3), and whether it is known.
 
-    `flow`: dense inverse search, or Lucas and Kanade's on a pyramid (lk). `method` as in `fit`; the plain one uses all
-    points, checked or not. `finest_scale` 0 to 2, of dis: the flow's resolution is the picture's by 2 to its power.
+    `flow`: dense inverse search, or Lucas and Kanade's on a pyramid (lk). `method` and `rounds` as in `fit`; the plain
+    one uses all points, checked or not. `finest_scale` 0 to 2, of dis: the flow's resolution is the picture's by 2 to
+    its power.
 
     Equal pictures give exactly the identity, known, even where they have no texture: motion and rest look the same
     there. What is degenerate, and pictures smaller than `least_side`, gives the identity, unknown. Raises ValueError
     for anything else than two such pictures.
     """
+    moved = movement(previous, current, flow=flow, finest_scale=finest_scale)
+    if moved is None:
+        return np.eye(3), False
+    source, target, weights = moved
+    return fit(source, target, None if method == "plain" else weights, method, rounds)
+
+
+def of_regions(
+    previous: NDArray[Any],
+    current: NDArray[Any],
+    weights: Callable[[Floats], Floats],
+    *,
+    flow: Flow = "dis",
+    finest_scale: int = FINEST_SCALE,
+    rounds: int = ROUNDS,
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """As `between`, robustly, of R regions of the later picture: (R, 3, 3), and (R,) whether each is known.
+
+    `weights` (P, 2) -> (R, P) tells how much a point of the later picture, in [-1, 1], belongs to each region. A point
+    of the earlier picture counts as the one where the flow leads it. The grid has 33 x 33 points. Of a region, it is
+    the corners of the rectangle around its points that must not move by more than 1.
+    """
+    moved = movement(previous, current, flow=flow, finest_scale=finest_scale, points=FINE_GRID)
+    if moved is None:
+        return np.eye(3)[None].repeat(len(weights(CORNERS)), 0), np.zeros(len(weights(CORNERS)), bool)
+    source, target, checked = moved
+    fits = []
+    for region in weights(target) * checked:
+        inside = source[region > 0]
+        low, high = (inside.min(axis=0), inside.max(axis=0)) if len(inside) else CORNERS[[0, 3]]
+        corners = np.where(CORNERS < 0, low, high)
+        fits.append(fit(source, target, region, rounds=rounds, corners=corners))
+    return np.stack([found for found, _ in fits]), np.array([known for _, known in fits])
+
+
+def movement(
+    previous: NDArray[Any], current: NDArray[Any], *, flow: Flow, finest_scale: int, points: int = GRID
+) -> tuple[Floats, Floats, Floats] | None:
+    """`correspondences` of two pictures as `between` takes them; None where they are too small. Raises ValueError."""
     first, second = grey(previous), grey(current)
     if first.shape != second.shape:
         raise ValueError(f"expected two pictures of one size, found {first.shape} and {second.shape}")
     if min(first.shape) < least_side(finest_scale):
-        return np.eye(3), False
-    source, target, weights = correspondences(first, second, flow=flow, finest_scale=finest_scale)
-    return fit(source, target, None if method == "plain" else weights, method)
+        return None
+    return correspondences(first, second, flow=flow, finest_scale=finest_scale, points=points)
 
 
 def least_side(finest_scale: int = FINEST_SCALE) -> int:
@@ -102,9 +144,9 @@ def point_flow(previous: Bytes, current: Bytes, points: Floats) -> tuple[Floats,
 
 
 @functools.lru_cache(maxsize=16)
-def grid(height: int, width: int) -> NDArray[np.int64]:
-    """(289, 2) x and y of the pixels next to 17 x 17 points from 10% to 90% of the picture, row by row."""
-    share = np.linspace(0.1, 0.9, GRID)
+def grid(height: int, width: int, points: int = GRID) -> NDArray[np.int64]:
+    """(289, 2) x and y of the pixels next to 17 x 17 points, or more, from 10% to 90% of the picture, row by row."""
+    share = np.linspace(0.1, 0.9, points)
     x, y = np.meshgrid(np.rint(share * width - 0.5), np.rint(share * height - 0.5))
     found = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.int64)
     found.flags.writeable = False  # it is cached
@@ -117,16 +159,16 @@ def normalise(pixels: NDArray[Any], height: int, width: int) -> Floats:
 
 
 def correspondences(
-    previous: Bytes, current: Bytes, *, flow: Flow = "dis", finest_scale: int = FINEST_SCALE
+    previous: Bytes, current: Bytes, *, flow: Flow = "dis", finest_scale: int = FINEST_SCALE, points: int = GRID
 ) -> tuple[Floats, Floats, Floats]:
-    """Two (H, W) uint8 pictures -> (289, 2) grid points, (289, 2) where each went, (289,) weights.
+    """Two (H, W) uint8 pictures -> (P, 2) points of the `grid`, (P, 2) where each went, (P,) weights.
 
     A weight is 1 where the flow forth and back comes within a pixel of where it began, inside the picture, else 0.
     The flow back is computed at half the resolution of the flow forth: it only tells right from wrong by a pixel,
     where its own error is 0.1 px, and takes a quarter of the time.
     """
     height, width = previous.shape
-    start = grid(height, width)
+    start = grid(height, width, points)
     size = np.array([width, height], np.float64)
     if flow == "dis":
         moved = dense_flow(previous, current, finest_scale)[start[:, 1], start[:, 0]].astype(np.float64)
@@ -165,17 +207,22 @@ def transfer(homography: Floats, points: Floats) -> Floats:
 
 
 def fit(
-    source: Floats, target: Floats, weights: Floats | None = None, method: Method = "robust"
+    source: Floats,
+    target: Floats,
+    weights: Floats | None = None,
+    method: Method = "robust",
+    rounds: int = ROUNDS,
+    corners: Floats = CORNERS,
 ) -> tuple[Floats, bool]:
     """(P, 2) points and where each went, (P,) weights of squared residuals -> (3, 3), and whether it is known.
 
     robust: direct linear transform with Hartley's normalisation of both point sets (over points of weight above 0),
-    then three rounds in which a weight is divided by 1 + (r / 0.01)^2, r the distance from where the point is mapped
-    to where it went. plain: You2Me's transform without normalisation, of all points; it takes no weights.
+    then `rounds` in which a weight is divided by 1 + (r / 0.01)^2, r the distance from where the point is mapped to
+    where it went. plain: You2Me's transform without normalisation, of all points; it takes no weights.
 
     The identity, unknown: fewer than 40 points of weight above 0; a system whose second smallest singular value is
-    below 1e-4 of the largest, as of points on a line; h33 below 1e-6 of the norm; a corner of [-1, 1]^2 that moves
-    by more than 1. Points that are not finite do not count. Where no point moved it is exactly the identity. Raises
+    below 1e-4 of the largest, as of points on a line; h33 below 1e-6 of the norm; one of the `corners` that moves by
+    more than 1. Points that are not finite do not count. Where no point moved it is exactly the identity. Raises
     ValueError for other shapes.
     """
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
@@ -194,7 +241,7 @@ def fit(
     singular, solution = system.solve(given)
     found = to_target @ solution @ from_source
     homogeneous = np.concatenate([source, np.ones((len(source), 1))], axis=1)
-    for _ in range(ROUNDS if method == "robust" else 0):
+    for _ in range(rounds if method == "robust" else 0):
         mapped = homogeneous @ found.T
         depth = mapped[:, 2:]  # 1 / (1 + (r / 0.01)^2), times its square above and below: it may be 0
         squared = np.square((mapped[:, :2] - target * depth) / RESIDUAL).sum(axis=1)
@@ -204,7 +251,7 @@ def fit(
     if singular[1] < SMALLEST_SINGULAR * singular[-1] or abs(found[2, 2]) < SMALLEST_LAST * np.linalg.norm(found):
         return np.eye(3), False
     found /= found[2, 2]
-    moves = np.linalg.norm(transfer(found, CORNERS) - CORNERS, axis=1)
+    moves = np.linalg.norm(transfer(found, corners) - corners, axis=1)
     if not (moves <= LARGEST_MOVE).all():
         return np.eye(3), False
     return (np.eye(3) if (source == target).all() else found), True

@@ -15,6 +15,9 @@ class Reason(NamedTuple):
     by_design: bool  # the reader's rules leave it out of sound data, too; otherwise something about the files is wrong
 
 
+# Frames between those that are taken: nothing of a person is lost with them.
+SAMPLED: Final = frozenset({"not_sampled", "resampled"})
+
 _WHOLE_TRACK: Final = "every frame of the track was left out for other reasons, under which they are counted"
 
 REASONS: Final[dict[str, Reason]] = {
@@ -30,6 +33,7 @@ REASONS: Final[dict[str, Reason]] = {
     "joint_outside_picture": Reason("a joint is outside the picture", True),
     "keypoints_outside": Reason("most joints are outside the picture: they are of another size or video", False),
     "label_not_finite": Reason("NaN, infinity or an absurd number in the labels", False),
+    "low_score": Reason("the detector is not sure of the person: its score is too low", True),
     "name_not_utf8": Reason("the name of a file or folder is no UTF-8: rename it", False),
     "no_annotations": Reason("pictures without annotations", True),
     "no_box": Reason("the frame is before the first or after the last one in which the person has a box", True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,12 +19,14 @@ from report.page import Section, write_page
 from report.provenance import provenance_section, report_facts
 from report.summary import summary_section
 from report.training import training_sections
-from report.training.run import PATTERN, read_json, read_run
+from report.training.curves import used_for
+from report.training.files import as_csv, as_latex
+from report.training.run import PATTERN, Run, read_json, read_run
 from vibe_model import runs
 from vibe_model.runs import SEQUENCES, WORST_WINDOWS
 
-VERSION: Final = 3  # raised when the page shows the same things otherwise
-TITLE: Final = "Report on human motion data and VIBE"
+VERSION: Final = 4  # raised when the page shows the same things otherwise
+TITLE: Final = "Report on human motion data and models"
 ABLATION: Final = "ablation.json"
 ABLATE: Final = "Remove it and run `luigi --module tasks Ablation` again."
 _RECORDED: Final = re.compile(r'<code id="report-fingerprint">([0-9a-f]{16})</code>')
@@ -85,28 +88,38 @@ class Written:
 
 
 def write_report(of: Content, out: Path, progress: Progress = silent) -> Written:
-    """Read everything, and write the page. What cannot be read is reported in it."""
+    """Read everything, and write the page, and its table of results as .csv and .tex beside it.
+
+    What cannot be read is reported in the page.
+    """
     fingerprint = of.fingerprint()  # before anything is read: what changes meanwhile makes the page old
-    progress(0, 3, "data")
+    progress(0, 3, "training")
     opened = open_splits(of.root)
-    shown = [Section("data", "Data", "nothing.html", {"problems": opened.problems})]
-    if opened.splits:
-        shown = data_sections(opened, raw=of.raw, body=of.body, stream=of.stream)
-    verdicts = next((section.data["verdicts"] for section in shown if section.anchor == "stream"), ())
-    progress(1, 3, "training")
     read = [read_run(folder, name) for name, folder in of.runs]
-    of_ablation = []
+    shown, of_ablation = list[Section](), list[Run]()
     if of.training:
         content, problems = read_ablation(of.runs_folder) if of.ablation else ({}, [])
         of_ablation = [read_run(folder, name) for name, folder in _ablation_runs(content, of)]
         notes = [*of.notes, *_not_shown(of, {run.folder.resolve() for run in (*read, *of_ablation)}), *problems]
-        shown += training_sections(opened, read, notes=notes, ablation=content, ablation_runs=of_ablation)
+        more: dict[str, Any] = {"ablation": content, "ablation_runs": of_ablation}
+        shown += training_sections(opened, read, raw=of.raw, body=of.body, notes=notes, **more)
+    progress(1, 3, "data")
+    if opened.splits:
+        used = used_for(read) if read else None
+        shown += data_sections(opened, raw=of.raw, body=of.body, stream=of.stream, used=used)
+    verdicts = next((section.data["verdicts"] for section in shown if section.anchor == "stream"), ())
     shown.append(provenance_section(opened, [*read, *of_ablation], fingerprint=fingerprint))
     progress(2, 3, "page")
     stand_in = opened.stand_in or any(run.stand_in for run in read)
     out.parent.mkdir(parents=True, exist_ok=True)
     first = summary_section(opened, read, stream=of.stream, verdicts=verdicts, trains=of.training)
     facts = {"Made": report_facts()["Made"], "Cache": str(of.root), "Runs": str(of.runs_folder)}
+    splits: Mapping[str, Any] = next((section.data["splits"] for section in shown if section.anchor == "results"), {})
+    beside = {".csv": as_csv(splits), ".tex": as_latex(splits, stand_in=stand_in)} if splits else {}
+    if beside:
+        facts["Results as files"] = ", ".join(out.with_suffix(end).name for end in beside)
+    for end, text in beside.items():
+        out.with_suffix(end).write_text(text, encoding="utf-8")
     write_page(out, shown, title=TITLE, stand_in=stand_in, facts=facts, summary=first)
     progress(3, 3, "")
     return Written(len(shown), out.stat().st_size, stand_in)

@@ -23,6 +23,8 @@ class Section:
     title: str
     template: str
     data: Mapping[str, Any]
+    line: str = ""  # what it comes to; with one, the section is folded
+    unfolded: bool = False  # there is something to look at: the fold is open
 
 
 def write_page(

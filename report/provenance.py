@@ -7,6 +7,7 @@ still holds that. The page itself: when and with what it was made.
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,13 +18,14 @@ from typing import Any, Final
 
 import cache
 from pipeline.cli.console import duration
+from pipeline.cli.text import count
 from pipeline.conversion.identity import ACCEPTED, accepted_lines
 from report.data.splits import UNREADABLE, Opened, stands_in
 from report.page import Section
 from report.training.run import Run
-from vibe_model import runs
+from vibe_model import models, runs
 from vibe_model.errors import VibeModelError
-from vibe_model.vibe.config import PRESETS, TrainConfig
+from vibe_model.settings.video_config import VideoConfig
 
 SOFTWARE: Final = ("vibe-pipeline", "jinja2", "matplotlib", "numpy", "opencv-python", "tensorboard", "zarr")
 PLACES: Final = frozenset({"name", "cache", "runs", "body", "pretrained", "mposer"})  # settings that name files
@@ -46,10 +48,45 @@ def provenance_section(opened: Opened, shown: Sequence[Run], *, fingerprint: str
         "splits": [_split(split) for split in opened.splits],
         "streams": [_stream(split, stream) for split in opened.splits for stream in split.streams],
         "runs": [_trained(run, opened) for run in shown if run.about],
+        "stages": list(stages(opened, shown)),
         "report": report_facts(),
         "fingerprint": fingerprint,
     }
-    return Section("provenance", "Provenance", "provenance.html", data)
+    line = f"{machine()}; time and size of each stage, commits, settings, software"
+    return Section("provenance", "Provenance", "provenance.html", data, line)
+
+
+def stages(opened: Opened, shown: Sequence[Run]) -> Iterator[tuple[str, str, str, str]]:
+    """What each stage took, where it is recorded: (stage, time, size on disk, machines)."""
+    commits = [split.provenance for split in opened.splits]
+    streams = [split.stream_provenance(stream) for split in opened.splits for stream in split.streams]
+    features = sum(size_of(opened.root, f"{split.name}/features") for split in opened.splits)
+    columns = sum(size_of(opened.root, split.name) for split in opened.splits) - features
+    for what, notes, size in (("conversion", commits, columns), ("features", streams, features)):
+        hosts = dict.fromkeys(str(note["host"]) for note in notes if "host" in note)
+        seconds = sum(note["seconds"] for note in notes if isinstance(note.get("seconds"), int | float))
+        yield what, duration(seconds), f"{size / 1e6:,.1f} MB" if size else "–", ", ".join(hosts) or NOT_RECORDED
+    for run in shown:
+        held = f"{size_of(run.folder, '') / 1e6:,.1f} MB"
+        yield f"training, {run.name}", duration(run.events.seconds), held, ", ".join(run.events.hosts) or NOT_RECORDED
+
+
+def size_of(root: cache.Root, folder: str) -> int:
+    """Bytes of all files below a folder; 0 in an object store, whose listing would cost requests."""
+    place = None if "://" in str(root) else Path(root, folder)
+    return sum(file.stat().st_size for file in place.rglob("*") if file.is_file()) if place is not None else 0
+
+
+def machine() -> str:
+    """The hardware that the page was made on: that of the stages, where the hosts are the same."""
+    model = next((line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")), "")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{platform.node()}: {count(os.cpu_count() or 1, 'core')} ({model or platform.machine()}), {memory:.0f} GiB"
+
+
+def _cpuinfo() -> list[str]:
+    file = Path("/proc/cpuinfo")
+    return file.read_text().splitlines() if file.is_file() else []
 
 
 def report_facts() -> dict[str, str]:
@@ -140,10 +177,10 @@ def _trained(run: Run, opened: Opened) -> dict[str, Any]:
     }
 
 
-def nearest_preset(config: TrainConfig) -> tuple[str, list[tuple[str, str, str]]]:
+def nearest_preset(config: VideoConfig) -> tuple[str, list[tuple[str, str, str]]]:
     """The preset that the settings differ least from, and (setting, there, here) of each difference but of places."""
     own, differences = config.as_dict(), {}
-    for name, preset in PRESETS.items():
+    for name, preset in models.of(config).presets.items():
         its = preset().as_dict()
         differences[name] = [(k, _text(its[k]), _text(own[k])) for k in own if k not in PLACES and its[k] != own[k]]
     nearest = min(differences, key=lambda name: len(differences[name]))

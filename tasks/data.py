@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 import luigi
 
 import cache
-from pipeline import datasets, synthetic
+from pipeline import datasets, detect, synthetic
 from pipeline.cli.console import DONE, DOUBT
 from pipeline.cli.text import FEW, command, count, few, not_counted
 from pipeline.conversion import convert
 from pipeline.conversion.plan import mixture_warning
+from pipeline.detect.clips import clips_in
+from pipeline.detect.files import KEYPOINTS
+from pipeline.detect.run import detect_clips
 from pipeline.errors import ConfigError
 from pipeline.features import extract
 from pipeline.features.plan import ExtractionPlan, plan_extraction, refuse_untrained
@@ -30,7 +34,10 @@ FIRST_TIME: Final = ("not converted before", "not extracted before")  # need no 
 
 
 class Synthesize(PipelineTask):
-    """The embedded demo data and body, in their official layouts. Only when [embedded] is enabled."""
+    """The embedded demo data and body, in their official layouts. Only when [embedded] is enabled.
+
+    Clips without labels get their people from the demo detector.
+    """
 
     verb = "synthesize"
     what = "embedded data"
@@ -40,7 +47,12 @@ class Synthesize(PipelineTask):
         s = settings()
         return synthetic.is_current(
             s.paths.raw, s.paths.body, s.embedded_datasets, seed=s.embedded.seed, size=s.embedded.size
-        )
+        ) and all((raw / KEYPOINTS / f"{clip}.json").is_file() for raw in self.clips() for clip in clips_in(raw))
+
+    def clips(self) -> list[Path]:
+        """The folders of clips without labels."""
+        s = settings()
+        return [s.raw(name) for name in s.embedded_datasets if name in datasets.OWN_CLIPS]
 
     def work(self) -> None:
         s, names = settings(), settings().embedded_datasets
@@ -49,6 +61,8 @@ class Synthesize(PipelineTask):
             synthetic.synthesize(
                 s.paths.raw, s.paths.body, names, seed=seed, size=size, workers=s.workers, progress=progress
             )
+            for raw in self.clips():
+                detect_clips(raw, raw / KEYPOINTS, detect.get("demo"), progress=progress)
         self.say(count(len(names), "dataset"))
 
 
@@ -227,8 +241,8 @@ def converted(done: convert.Conversion) -> str:
 
 
 def extracted(done: extract.Extraction) -> str:
-    """380 rows in 12 s (31 crops/s, bottleneck: model), 20 carried over"""
-    rate = f"{done.meter.rows / done.seconds:.0f} crops/s, bottleneck: {done.meter.bottleneck}"
+    """380 rows in 12 s (31 rows/s, bottleneck: model), 20 carried over"""
+    rate = f"{done.meter.rows / done.seconds:.0f} rows/s, bottleneck: {done.meter.bottleneck}"
     parts = [f"{count(done.computed, 'row')} in {done.seconds:.0f} s ({rate})"] if done.computed else []
     parts += [f"{count(done.carried, 'row')} carried over"] if done.carried else []
     parts += [f"[yellow]{n:,} {kind}[/yellow]" for kind, n in done.problems.items()]

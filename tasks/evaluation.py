@@ -88,6 +88,9 @@ class EvaluateHMMR(EvaluateModel):
     train = TrainHMMR
 
 
+EVALUATIONS: Final = (EvaluateVIBE, EvaluateHMMR)
+
+
 def baseline_config(model: Model = VIBE) -> VideoConfig | None:
     """The per-frame baseline's configuration; None where luigi.cfg wants none."""
     return model_config(model, baseline_variant(model)) if which_runs(settings(), model).baseline else None

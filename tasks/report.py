@@ -9,11 +9,12 @@ import luigi
 
 from pipeline.cli import console
 from tasks.base import PipelineTask
-from tasks.evaluation import EvaluateVIBE, baseline_config
-from tasks.settings import settings
+from tasks.evaluation import EVALUATIONS, baseline_config
+from tasks.settings import settings, which_runs
 from tasks.terminal import DEMO_DATA, USER_ERRORS, fact, plain, shortened
-from tasks.training import train_config
+from tasks.training import model_config
 from vibe_model import runs
+from vibe_model.models import MODELS
 
 if TYPE_CHECKING:
     from report.assembly import Content
@@ -32,7 +33,7 @@ class Report(PipelineTask):
     what = "page"
 
     def requires(self) -> list[luigi.Task]:
-        return [EvaluateVIBE()]
+        return [task() for task in EVALUATIONS if which_runs(settings(), task.train.model).report]
 
     def up_to_date(self) -> bool:
         from report.assembly import recorded  # here, as all of the report: it is slow to import
@@ -67,19 +68,22 @@ def page() -> Path:
 
 
 def as_configured(*, training: bool = True) -> Content:
-    """The cache, the configured run, its baseline and the ablation: as much of them as there is."""
+    """The cache, the configured runs of every model, their baselines and the ablation: as much of them as there is."""
     from report.assembly import Content
 
-    s, found, notes = settings(), {}, []
+    s, notes = settings(), list[str]()
+    found: dict[str, Path] = {}
     try:
-        if training:
-            config, baseline = train_config(), baseline_config()
-            configs = {"VIBE": config} | ({} if baseline in (None, config) else {"per frame": baseline})
-            found = {name: runs.run_folder(of) for name, of in configs.items()}
-            missing = f"no run with the settings of {s.file} has begun on what the cache holds now."
-            notes = [f"{name}: {missing}" for name, folder in found.items() if not folder.is_dir()]
+        for model in MODELS.values() if training else ():
+            config, baseline = model_config(model), baseline_config(model)
+            per_frame = f"{model.title}, per frame" if "per frame" in found else "per frame"
+            configs = {model.title: config} | ({} if baseline in (None, config) else {per_frame: baseline})
+            begun = {name: folder for name, of in configs.items() if (folder := runs.run_folder(of)).is_dir()}
+            found |= begun
+            if which_runs(s, model).report:
+                missing = f"no run with the settings of {s.file} has begun on what the cache holds now."
+                notes += [f"{name}: {missing}" for name in configs if name not in begun]
     except USER_ERRORS as error:
         notes.append(f"The runs that {s.file} names are not known: {error}")
-    begun = tuple((name, folder) for name, folder in found.items() if folder.is_dir())
     where = (s.paths.cache, s.paths.raw, s.paths.body, s.features.stream, s.paths.runs)
-    return Content(*where, begun, tuple(notes), ablation=training, training=training)
+    return Content(*where, tuple(found.items()), tuple(notes), ablation=training, training=training)

@@ -33,7 +33,8 @@ from vibe_model.vibe.mposer_config import MPoserConfig
 
 VIBE: Final = MODELS["vibe"]
 EMBEDDED: Final = "embedded"  # the preset that every model has: where [train] has it, so have the others
-WHICH_RUNS: Final = ("preset", "variant", "baseline")  # keys of a model's section that are no setting of a run
+# Keys of a model's section that are no setting of a run.
+WHICH_RUNS: Final = ("preset", "variant", "baseline", "report")
 SET_ELSEWHERE: Final = ("cache", "runs", "body", "stream")  # settings of a run, by [paths] and [features]
 POSE_EMBEDDING: Final = "pose_embedding"  # Pr-VIPE's section: [pr_vipe] is its stream's
 # A prior is for the windows that a generator is trained on: these settings of it are [train]'s.
@@ -67,7 +68,7 @@ class Settings(Sections):
     @property
     def embedded_datasets(self) -> tuple[str, ...]:
         """The enabled datasets that demo data is made for. Those of other packages bring their own raw files."""
-        return tuple(name for name in self.data.datasets if self.embedded.enabled and name in datasets.DATASETS)
+        return tuple(name for name in self.data.datasets if self.embedded.enabled and datasets.has_demo_data(name))
 
     @property
     def workers(self) -> int:
@@ -81,6 +82,7 @@ class WhichRuns:
     preset: str = "published"
     variant: str | None = None  # several are joined by +
     baseline: bool = True  # its evaluation trains the per-frame baseline, too
+    report: bool = False  # `Report` trains and evaluates it; of what there is, it shows any model
 
 
 @functools.cache
@@ -124,7 +126,7 @@ def _check(s: Settings, model: Model, config: VideoConfig) -> None:
 def which_runs(s: Settings, model: Model = VIBE) -> WhichRuns:
     """What a model's section names. Raises ConfigError."""
     as_in_train = model.section != VIBE.section and which_runs(s).preset == EMBEDDED
-    usual = WhichRuns(preset=EMBEDDED if as_in_train else model.preset)
+    usual = WhichRuns(preset=EMBEDDED if as_in_train else model.preset, report=model is VIBE)
     return replace(usual, **s.source.section(model.section).typed(WhichRuns))
 
 

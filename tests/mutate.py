@@ -23,7 +23,7 @@ homography | pipeline/homography.py | test_homography
 skeletons | pipeline/skeletons.py | test_skeletons
 linking | pipeline/linking.py pipeline/cleaning.py pipeline/pixels/cuts.py | test_linking test_cleaning test_cuts
 penn_action | pipeline/datasets/penn_action.py | test_penn_action
-windows | cache/windows.py cache/mixture.py cache/read/split.py | test_windows test_reading test_mixture
+windows | cache/windows.py cache/mixture.py cache/read/*t*s*.py | test_windows test_reading test_mixture
 posetrack | pipeline/datasets/posetrack.py pipeline/formats/labels/coco.py | test_posetrack
 tables | cache/format/tables.py cache/format/shard.py | test_writing test_shards cache/*/test_tables
 insta_variety | pipeline/datasets/insta_variety.py pipeline/formats/tf*.py | test_insta_variety test_tf*

@@ -20,7 +20,6 @@ from typing import Any, Final
 import numpy as np
 
 from cache.errors import CacheError, MissingSplit
-from cache.fingerprint import fingerprint
 from cache.format import layout, manifest
 from cache.format.layout import COLUMNS, COMPACTING, FEATURES
 from cache.format.manifest import Place, callers_entries, read_provenance, write_provenance
@@ -52,7 +51,7 @@ class Compaction:
 def compact(root: Root, split: str, *, progress: Progress = lambda *_: None) -> Compaction:
     """Rewrite a split without the rows of replaced and removed videos, videos by name, in one commit; its streams too.
 
-    Killed at any point, the split is the old or the new one; run again, it goes on. Rows are checked as they are read.
+    Killed at any point, the split is the old or the new one. Rows are checked as they are read.
 
     Raises MissingSplit when there is no such split. Raises CacheError when it has a writer, when a killed writer has
     left finished shards or a stream lags behind, in an object store, and where the file system cannot exchange folders.
@@ -87,7 +86,7 @@ def compact(root: Root, split: str, *, progress: Progress = lambda *_: None) -> 
                     "over. Extract what is missing first, or delete the stream's folder, "
                     f"{store.location(f'{split}/{FEATURES}/{stream}')}."
                 )
-        _start(beside, old)
+        beside.remove([split])  # of a killed compaction
         _write_tracks(beside, old, progress)
         for stream in old.streams:
             _write_stream(beside, old, stream, progress)
@@ -104,16 +103,6 @@ def compact(root: Root, split: str, *, progress: Progress = lambda *_: None) -> 
     return Compaction(split, extent, int(FeatureCache(store.root)[split].manifest["extent"]))
 
 
-def _start(beside: LocalStore, old: Split) -> None:
-    """Keep what a killed compaction of this very state has written; remove that of any other."""
-    marker = f"{old.name}.from"
-    streams = {stream: old.stream_manifest(stream)["digest"] for stream in old.streams}
-    state = fingerprint({"split": old.manifest["digest"], "streams": streams}).encode()
-    if not beside.exists(marker) or beside.read(marker) != state:
-        beside.remove([old.name])
-        beside.put_small({marker: state}, old.name.partition("/")[0])
-
-
 def _write_tracks(beside: LocalStore, old: Split, progress: Progress) -> None:
     plan = f"compact {old.manifest['digest']}"
     note = {key: value for key, value in old.provenance.items() if key in ("raw", "body")}
@@ -125,12 +114,10 @@ def _write_tracks(beside: LocalStore, old: Split, progress: Progress) -> None:
     done = 0
     with SplitWriter(beside.root, old.name, columns=old.columns, plan=plan, provenance=note, **sizes) as writer:
         writer.begin()
-        written = {*writer.committed_videos, *writer.journalled}
         for number in np.argsort(np.array(old.videos.names, dtype=object), kind="stable").tolist():
             entry = old.videos[number]
             tracks = by_video.get(entry.name, [])
-            if entry.name not in written:
-                writer.append(entry, [_as_appended(old, track) for track in tracks])
+            writer.append(entry, [_as_appended(old, track) for track in tracks])
             done += sum(track.stop - track.start for track in tracks)
             progress(done, int(old.manifest["rows"]), old.name)
         writer.commit(callers_entries(old.manifest, OWN_ENTRIES))
@@ -192,7 +179,7 @@ def _keep_notes(store: LocalStore, beside: LocalStore, old: Split) -> None:
 def _clear(beside: LocalStore, split: str) -> None:
     """Remove what was written beside, or by now the old split."""
     dataset = split.partition("/")[0]
-    beside.remove([split, f"{split}.from"])
+    beside.remove([split])
     for folder in (dataset, ""):
         if all(name == "zarr.json" for name in beside.list_names(folder)):
             beside.remove([folder])

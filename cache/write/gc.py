@@ -53,10 +53,9 @@ def gc(root: Root, *, dry_run: bool = False, unfinished: bool = False, older_tha
             sweep.under_lock(place, partial(sweep.place, place))
         sweep.remove(arrays_without_stream(store, split))
     for split in split_folders(store, COMPACTING):  # left by a killed compaction: a running one holds the split's lock
-        keys = [f"{COMPACTING}/{split}", f"{COMPACTING}/{split}.from"]
-        sweep.under_lock(Place.of(store, split), partial(sweep.remove, keys))
+        sweep.under_lock(Place.of(store, split), partial(sweep.remove, [f"{COMPACTING}/{split}"]))
     if not dry_run and store.list_names(COMPACTING) and not split_folders(store, COMPACTING):
-        store.remove([COMPACTING])  # groups and markers of what is gone
+        store.remove([COMPACTING])  # groups of what is gone
     return sweep.found
 
 

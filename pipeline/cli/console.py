@@ -35,6 +35,14 @@ VERB, WHAT = 10, 24  # columns of a line of a task
 class _Console(Console):
     """On a broken pipe, ends as other programs do: without a message, with the exit code of SIGPIPE."""
 
+    def _write_buffer(self) -> None:
+        """Write what was printed; an error, as where standard output is a file on a full disk, names it."""
+        try:
+            super()._write_buffer()
+        except OSError as error:
+            error.filename = error.filename or ("standard error" if self.stderr else "standard output")
+            raise
+
     def on_broken_pipe(self) -> NoReturn:
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

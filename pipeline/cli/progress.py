@@ -17,7 +17,7 @@ NARROW: Final = 130  # columns of a terminal below which the bar is short
 
 
 class Progress(Protocol):
-    """Called with units done, units in all and a short message ("S1/Seq1", "71 crops/s")."""
+    """Called with units done, units in all and a short message ("S1/Seq1", "71 rows/s")."""
 
     def __call__(self, done: int, total: int, message: str = "") -> None: ...
 

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import replace
 from typing import Final
 
-from pipeline.cli.console import ERROR, err, out, plain, show_json
+from pipeline.cli.console import out, plain, show_json
 from pipeline.cli.options import json_option
 from pipeline.cli.text import FEW, count, few
 from pipeline.commands.plan import as_dict, lines, target_options, targets_of
@@ -39,14 +39,15 @@ def run(args: argparse.Namespace) -> int:
     differs = list(what.lines())
     for line in () if args.json else few(differs, FEW * 4, "plan --all"):
         out.print(plain(line))
-    if args.because is None and not what.empty:
-        err.print(f"{ERROR} nothing was accepted: give the reason with --because TEXT")
-        return 2
-    records = accept(what, args.because or "only times differ", discard_unfinished=args.discard_unfinished)
+    if args.because is None and not what.empty:  # only show
+        records, did = [], "nothing was accepted; to accept this, give the reason: --because TEXT"
+    else:
+        records = accept(what, args.because or "only times differ", discard_unfinished=args.discard_unfinished)
+        did = f"accepted: {count(len(records), 'record')} in the manifest" if records else "new file times are recorded"
     if args.json:
         show_json({"differs": differs, "accepted": records, "plan": as_dict(plan_split(target))})
         return 0
-    out.print(f"accepted: {count(len(records), 'record')} in the manifest" if records else "times are remembered")
+    out.print(did)
     for line in lines(plan_split(target), FEW):
         out.print(line)
     return 0

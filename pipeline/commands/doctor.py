@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -12,8 +12,9 @@ import cache
 from pipeline import datasets
 from pipeline.cli.console import DOUBT, WRONG, err, out, plain, show, show_json
 from pipeline.cli.options import json_option
-from pipeline.cli.text import command
-from pipeline.doctor.examine import Examination, clashing, examine, examine_body, mixtures
+from pipeline.cli.text import command, count
+from pipeline.detect.files import KEYPOINTS
+from pipeline.doctor.examine import Examination, clashing, examine, examine_body, mixtures, unclaimed
 from pipeline.doctor.report import NOT_NEEDED, TO_BE_MADE, print_problems, table
 from pipeline.errors import PipelineError
 from pipeline.features.weights import FORMS
@@ -43,14 +44,10 @@ def run(args: argparse.Namespace) -> int:
 
     Raises PipelineError for an unknown dataset, PlugInError for one that is named and cannot be loaded, ConfigError.
     """
-    known = datasets.names()
-    if unknown := sorted(set(args.datasets) - set(known)):
-        raise PipelineError(f"no dataset is called {unknown[0]!r}; known: {', '.join(known)}")
+    if unknown := sorted(set(args.datasets) - set(datasets.names())):
+        raise PipelineError(f"no dataset is called {unknown[0]!r}; known: {', '.join(datasets.names())}")
     settings = load(settings_file(), NO_SETTINGS) if args.raw is None else None
-    released = [name for name in known if name not in datasets.OWN_CLIPS]  # nothing is missing where there are no clips
-    if args.raw is not None:
-        released += [name for name in datasets.OWN_CLIPS if listing.is_folder_there(args.raw / name)]
-    enabled = released if settings is None else settings.data.datasets
+    enabled = _all_of(args.raw) if settings is None else settings.data.datasets
     broken = datasets.broken(enabled)
     raw, folder = (args.raw, args.body) if settings is None else (settings.paths.raw, args.body or settings.paths.body)
     demo = settings is not None and settings.embedded.enabled
@@ -63,26 +60,36 @@ def run(args: argparse.Namespace) -> int:
     body = None if folder is None else examine_body(folder)
     needed = any(e.uses_body for e in examined)
     if demo:
-        examined = [replace(e, excuse=TO_BE_MADE if e.dataset in datasets.DATASETS else "") for e in examined]
-    if body is not None and any(e.excuse for e in examined):
-        body = replace(body, excuse=TO_BE_MADE)
-    if args.body is None and body is not None and body.missing and not needed:
-        body = replace(body, excuse=NOT_NEEDED)
+        examined = [replace(e, excuse=TO_BE_MADE if datasets.has_demo_data(e.dataset) else "") for e in examined]
+    if body is not None:
+        not_needed = args.body is None and body.missing and not needed
+        made = any(e.excuse for e in examined)
+        body = replace(body, excuse=NOT_NEEDED if not_needed else TO_BE_MADE if made else body.excuse)
     shown = [*examined, *([] if body is None else [body])]
     lacking = [e.dataset for e in shown if e.missing and not e.excuse and (needed or e is not body)]
     mixed = list(mixtures(examined, body))
+    parts = [part for name in datasets.DATASETS for part in datasets.get(name).parts]
+    clips = (
+        {}
+        if demo or args.datasets
+        else unclaimed(raw, {*datasets.names()} - {*datasets.OWN_CLIPS} | {*enabled, *chosen}, parts)
+    )
     code = 1 if lacking or mixed or broken else 0
     if args.json:
-        show_json({"examined": [e.as_dict() for e in shown], "mixtures": [mixture._asdict() for mixture in mixed]})
+        found = {"examined": [e.as_dict() for e in shown], "mixtures": [mixture._asdict() for mixture in mixed]}
+        show_json(found | {"unclaimed": {str(folder): n for folder, n in clips.items()}})
         return code
     show(table(shown))
     for e in shown:
         print_problems(e)
     for mixture in mixed:
         out.print(f"\n{WRONG} {plain(f'{mixture.what}. {mixture.do}')}")
+    root = "data/cache" if settings is None else settings.paths.cache
+    for line in _as_videos(clips, root):
+        out.print(plain(line))
     out.print()
-    by_make = settings is not None and set(chosen) <= set(enabled)
     clashes = clashing(examined, body)
+    by_make = settings is not None and set(chosen) <= set(enabled)
     if lacking or clashes:
         where = [] if by_make else ["--raw", str(raw), *(["--body", str(folder)] if folder else [])]
         out.print(plain(f"When that is done: {command('doctor', *args.datasets, *where)}"))
@@ -91,10 +98,16 @@ def run(args: argparse.Namespace) -> int:
     else:
         has_body = body is None or not body.missing
         ready = [e for e in examined if e.usable and e not in clashes and (has_body or not e.uses_body)]
-        steps = _by_hand(ready, folder, "data/cache" if settings is None else settings.paths.cache)
+        steps = _by_hand(ready, folder, root)
     for line in steps:
         out.print(plain(line))
     return code
+
+
+def _all_of(raw: Path) -> list[str]:
+    """All datasets; of a user's own clips only what is there: nothing is missing where there are none."""
+    own = datasets.OWN_CLIPS
+    return [name for name in datasets.names() if name not in own or listing.is_folder_there(raw / name)]
 
 
 def _check_raw(raw: Path, option: str) -> None:
@@ -117,6 +130,14 @@ def _by_make(settings: Sections, examined: Sequence[Examination], clash: bool, l
         yield "Then: make data" if untrained else "Next, unless `plan` shows that all is up to date: make data"
     elif lacking and len(lacking) < len(examined):
         yield "Or remove the datasets that you do not have from [data] datasets, and: make data"
+
+
+def _as_videos(clips: Mapping[Path, int], root: cache.Root) -> Iterator[str]:
+    """Folders of clips that are no dataset's, and the commands that make tracks of them."""
+    for folder, n in clips.items():
+        yield f"\n{folder}: {count(n, 'clip')} of no dataset. They can be read as `videos` (docs/datasets/videos.md):"
+        yield "  " + command("detect", str(folder), "--out", str(folder / KEYPOINTS), "--weights", "pretrained")
+        yield "  " + command("convert", "videos", "train", "--raw", str(folder), "--cache", str(root))
 
 
 def _by_hand(ready: Sequence[Examination], body: Path | None, root: cache.Root) -> Iterator[str]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from pipeline import datasets
 from pipeline.cli.console import out, plain
 from pipeline.errors import PipelineError
 
@@ -20,12 +21,18 @@ ABOUT_REAL: Final = """\
 # All paths and settings, for real data: set [data] datasets to those that you have.
 # The effective settings, and where each comes from: python -m pipeline config.
 """
-REAL: Final[Mapping[tuple[str, str], str]] = {  # what differs from the embedded default
+REAL: Final[Mapping[tuple[str, str], str | None]] = {  # what differs from the embedded default; None: not there
     ("paths", "raw"): "data/raw",
     ("paths", "body"): "data/body",
+    ("data", "datasets"): " ".join(datasets.DATASETS),
     ("embedded", "enabled"): "false",
     ("features", "weights"): "spin:data/model_checkpoint.pt",
     ("train", "preset"): "published",
+    ("train", "datasets_2d"): None,
+    ("hmmr", "report"): None,
+    ("hmmr", "datasets_2d"): None,
+    ("hmmr", "baseline"): None,
+    ("hmmr", "epochs"): None,
 }
 
 
@@ -57,8 +64,8 @@ def run(args: argparse.Namespace) -> int:
     steps = [
         *([] if args.folder.resolve() == Path.cwd() else [f"cd {shlex.quote(str(args.folder))}"]),
         *([f"{_tool('vibe-pipeline')} doctor  # which files belong into the folders of luigi.cfg"] * args.real),
-        f"{luigi} Data --local-scheduler",
-        f"{luigi} EvaluateVIBE --local-scheduler",
+        f"{luigi} Data",
+        f"{luigi} EvaluateVIBE",
     ]
     out.print(plain(f"settings   {file}"))
     for i, step in enumerate(steps):
@@ -66,8 +73,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def with_values(text: str, values: Mapping[tuple[str, str], str]) -> str:
-    """A settings file with other values of keys that it has, and everything else as it is. Raises KeyError.
+def with_values(text: str, values: Mapping[tuple[str, str], str | None]) -> str:
+    """A settings file with other values of keys that it has, without those of None. Raises KeyError.
 
     >>> with_values("[paths]\\nraw = a  # here\\n", {("paths", "raw"): "b"})
     '[paths]\\nraw = b\\n'
@@ -77,7 +84,9 @@ def with_values(text: str, values: Mapping[tuple[str, str], str]) -> str:
         if heading := re.fullmatch(r"\[(\w+)\]\s*", line):
             section = heading[1]
         key = line.partition("=")[0].strip()
-        lines.append(f"{key} = {left.pop((section, key))}" if (section, key) in left else line)
+        value = left.pop((section, key)) if (section, key) in left else ...
+        if value is not None:
+            lines.append(line if value is ... else f"{key} = {value}")
     if left:
         raise KeyError(f"the template has no {', '.join(f'[{section}] {key}' for section, key in left)}")
     return "\n".join(lines) + "\n"

@@ -152,8 +152,11 @@ def _extraction(plan: SplitPlan, todo: StreamPlan, more: str) -> Iterator[str]:
 def _notes(plan: SplitPlan) -> Iterator[str]:
     """Files whose content every plan reads, streams that no task extracts, and accepted differences."""
     if plan.conversion is not None and (touched := plan.conversion.touched):
-        what = f"{count(len(touched), 'video')} with other times than at the commit, and the same content"
-        yield f"{DOUBT} {what}, which every plan reads to compare it: `accept` records the new times"
+        new, target = count(len(touched), "video"), plan.target
+        body = ("--body", str(target.body)) if target.body is not None else ()
+        accept = command("accept", target.name, "--cache", str(target.root), "--raw", str(target.raw), *body)
+        yield f"{DOUBT} {new} with new file times and the same content, which every plan reads to compare. Record them:"
+        yield f"    {plain(accept)}"
     for stream in plan.behind:
         split = command("extract", plan.target.dataset.name, plan.target.split, "--cache", str(plan.target.root))
         yield f"{DOUBT} " + plain(

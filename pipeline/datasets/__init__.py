@@ -14,7 +14,7 @@ from pipeline.datasets.base import Dataset
 from pipeline.plug_ins import Registry
 from pipeline.raw import RawVideo
 
-__all__ = ["DATASETS", "ENTRY_POINTS", "OWN_CLIPS", "Dataset", "RawVideo", "broken", "get", "names"]
+__all__ = ["DATASETS", "ENTRY_POINTS", "OWN_CLIPS", "Dataset", "RawVideo", "broken", "get", "has_demo_data", "names"]
 
 ENTRY_POINTS: Final = "vibe_pipeline.datasets"
 
@@ -37,6 +37,11 @@ _REGISTRY: Final[Registry[Dataset]] = Registry("dataset", ENTRY_POINTS, ChainMap
 def names() -> tuple[str, ...]:
     """All dataset names, ours first. Raises PipelineError when two packages claim one name."""
     return _REGISTRY.names()
+
+
+def has_demo_data(name: str) -> bool:
+    """Does `pipeline.synthetic` write this dataset's layout?"""
+    return name in DATASETS or name in OWN_CLIPS
 
 
 def broken(names: Iterable[str]) -> dict[str, str]:

@@ -3,6 +3,8 @@
 Kanazawa, Zhang, Felsen, Malik: Learning 3D Human Dynamics from Video, CVPR 2019.
 
     <split>/<shard>.tfrecord      tf.train.Example records, one a clip of one person; pictures are crops of him or her
+    <split>/<tag>/<video>.mp4     or videos from the release's list, with keypoints of one's own, as for `videos`
+    keypoints/<split>/<tag>/<video>.mp4.json
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.datasets.base import Dataset
+from pipeline.datasets.people import ANY_CLIP, clip_source, clip_tracks
 from pipeline.datasets.release import Mistake, Part
+from pipeline.detect.clips import Labels, clips_in
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.formats import tfrecords
 from pipeline.formats.tf_example import Example, ExampleError
@@ -41,12 +45,13 @@ ARCHIVE: Final = "the preprocessed tfrecords (doc/insta_variety.md of the projec
 
 @dataclass(frozen=True)
 class InstaVariety(Dataset):
-    """One track an example. The release names no frame rate."""
+    """One track an example, whose frame rate the release does not name; of videos, one a person and stretch."""
 
     name: ClassVar[str] = "insta_variety"
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
     version: ClassVar[int] = 1
     page: ClassVar[str] = "https://github.com/akanazawa/human_dynamics"
+    harmless: ClassVar[frozenset[str]] = frozenset({"no_keypoints"})  # of videos: no detector was run on them
     parts: ClassVar[tuple[Part, ...]] = (
         Part("training shards", ("train/<shard>.tfrecord",), ARCHIVE, ("train",), known=273),
         Part("test shards", ("test/<shard>.tfrecord",), ARCHIVE, ("test",)),
@@ -64,19 +69,24 @@ class InstaVariety(Dataset):
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         # By their names alone: one that cannot be opened is reported when it is read. A Macintosh leaves ._ files.
         shards = sorted((raw / split).glob("[!.]*.tfrecord"))
-        if not shards:
+        labels = Labels(raw)
+        clips = [labels.video(Path(split, clip)) for clip in clips_in(raw / split)]
+        if not shards and not clips:
             found = "none" if (raw / split).is_dir() else "no such folder"
             do = "Point the raw folder at the unpacked tfrecords."
             raise RawDataError(raw / split, "folder", expected="<shard>.tfrecord files", found=found, do=do)
-        videos = [
+        records = [
             RawVideo(f"{split}/{shard.stem}/{i:05d}", files=(Path(split, shard.name),), span=span)
             for shard in shards
             for i, span in enumerate(tfrecords.spans(shard))
         ]
-        return sorted(videos, key=lambda video: video.name)
+        return sorted([*records, *clips], key=lambda video: video.name)
 
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
-        source = _source(raw, video)
+        if video.span is None:
+            clip = video.files[0]
+            return clip_tracks(self, raw, split, video, account, ANY_CLIP, lambda: clip_source(raw, clip))
+        source = _source(raw, video.files[0], video.span)
         label = _Label(raw / video.files[0], video.name.rpartition("/")[2], source.example())
         n_frames = label.n_frames()
         account.found = n_frames
@@ -145,15 +155,12 @@ class _Label:
         )
 
 
-def _source(raw: Path, video: RawVideo) -> Records:
-    if video.span is None:
-        raise ValueError(f"{video.name}: a video of this dataset is a span of its shard")
-    start, stop = video.span
+def _source(raw: Path, shard: Path, span: tuple[int, int]) -> Records:
     try:
-        return Records(raw, video.files[0].as_posix(), start, stop - start)
+        return Records(raw, shard.as_posix(), span[0], span[1] - span[0])
     except PipelineError as error:  # a backslash in its name
         expected, do = "a plain name", "Rename it."
-        raise RawDataError(raw / video.files[0], "name", expected=expected, found=str(error), do=do) from error
+        raise RawDataError(raw / shard, "name", expected=expected, found=str(error), do=do) from error
 
 
 def _picture_sizes(label: _Label, pictures: Sequence[bytes], n_frames: int, account: VideoAccount) -> Doubles:

@@ -3,8 +3,9 @@
 Kay et al.: The Kinetics Human Action Video Dataset, 2017.
 
     <split>/<class>/<clip>.mp4, or <split>/<clip>.mp4
-    keypoints/<split>/<clip>/<clip>_<12 digits>_keypoints.json    OpenPose --write_json, or
-    keypoints/<split>/<clip>/<clip>.json                          AlphaPose
+    keypoints/<split>/<clip>/                 OpenPose's --write_json folder, or AlphaPose's; or
+    keypoints/<split>/<class>/<clip>.mp4.json `python -m pipeline detect`, or one of the other names and formats of
+                                              `pipeline.detect.clips`
 """
 
 from __future__ import annotations
@@ -18,17 +19,11 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.datasets.base import Dataset
-from pipeline.datasets.people import confident, people
-from pipeline.datasets.pixels import DETECTED_OUTSIDE, require_frames, require_in_picture
+from pipeline.datasets.people import Rules, clip_tracks
 from pipeline.datasets.release import Mistake, Part
+from pipeline.detect.clips import Labels, entries
+from pipeline.detect.files import KEYPOINTS
 from pipeline.errors import RawDataError
-from pipeline.formats.labels.detections import (
-    ALPHAPOSE_NAMES,
-    Detections,
-    openpose_files,
-    read_alphapose,
-    read_openpose,
-)
 from pipeline.pixels.frames import Video
 from pipeline.raw import RawVideo
 from pipeline.raw.files import is_folder
@@ -46,7 +41,7 @@ EXTENSIONS: Final = (
     ".m4v",
 )  # the order in which one is chosen, where a clip has several
 MIN_FRAMES: Final = 25
-DETECTOR: Final = "OpenPose (--write_json) or AlphaPose"
+DETECTOR: Final = "detect, OpenPose (--write_json) or AlphaPose"
 
 
 def _parts(split: str, n_clips: int | None) -> tuple[Part, ...]:
@@ -91,61 +86,44 @@ class Kinetics(Dataset):
             expected = f"{split}/<class>/<clip>.mp4 and keypoints/{split}/<clip>/"
             do = "Point the raw folder at the downloaded clips."
             raise RawDataError(clips, "folder", expected=expected, found="no such folder", do=do)
-        with_keypoints = {entry.name for entry in _entries(detected) if is_folder(entry)}
         files: dict[str, list[Path]] = {}
         for file in _clips(clips, Path(split)):
             files.setdefault(file.with_suffix("").as_posix(), []).append(file)
-        for clip in with_keypoints - {name.rpartition("/")[2] for name in files}:
-            files[f"{split}/{clip}"] = []  # keypoints without a video are a video too, so that they are counted
-        return [_raw_video(split, name, files[name], with_keypoints) for name in sorted(files)]
+        labels = Labels(raw)
+        # Keypoints without a video are a video too, so that they are counted.
+        with_video = {name.rpartition("/")[2] for name in files} | {Path(name).parent.name for name in files}
+        for clip, folder in labels.below(Path(split)).items():
+            if folder and clip not in with_video:
+                files[f"{split}/{clip}"] = []
+        return [_raw_video(labels, Path(split), name, files[name]) for name in sorted(files)]
 
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
-        clip = video.name.rpartition("/")[2]
-        detections = _detections(raw / video.label_folders[0], clip, account) if video.label_folders else None
-        if detections is None:
-            message = f"{raw / 'keypoints' / split / clip}: no keypoints of this video. Run {DETECTOR} on it."
-            account.reject("no_keypoints", message)
-            return []
-        account.found = detections.n_persons
-        source = _source(raw, video, account)
-        header = source.header()
-        source.require_decodable()
-        labels = raw / video.label_folders[0]
-        require_frames(labels, source, detections.frames, account)
-        require_in_picture(labels, confident(detections), source.size(), DETECTED_OUTSIDE)
-        return [
-            self.track(split, video, fps=header.fps, frames=source, **person._asdict())
-            for person in people(detections, account, MIN_FRAMES)
-        ]
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in a folder except hidden things (of a Mac: ._<clip>.mp4), by name; nothing when it is not there."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+        rules = Rules(MIN_FRAMES)
+        return clip_tracks(self, raw, split, video, account, rules, lambda: _source(raw, video, account))
 
 
 def _clips(folder: Path, below: Path) -> Iterator[Path]:
     """Video files in a split's folder and in its class folders."""
-    for entry in _entries(folder):
+    for entry in entries(folder):
         if is_folder(entry):
-            inner = (below / entry.name / file.name for file in _entries(folder / entry.name))
+            inner = (below / entry.name / file.name for file in entries(folder / entry.name))
             yield from (file for file in inner if file.suffix.lower() in EXTENSIONS)
         elif Path(entry.name).suffix.lower() in EXTENSIONS:
             yield below / entry.name
 
 
-def _raw_video(split: str, name: str, clips: list[Path], with_keypoints: set[str]) -> RawVideo:
-    clip = name.rpartition("/")[2]
+def _raw_video(labels: Labels, split: Path, name: str, clips: list[Path]) -> RawVideo:
+    """Labels are in the clip's own class, or in the split's folder whatever the class."""
     files = sorted(clips, key=lambda file: (EXTENSIONS.index(file.suffix.lower()), file.name))
-    keypoints = (Path("keypoints", split, clip),) if clip in with_keypoints else ()
-    return RawVideo(name, files=tuple(files), label_folders=keypoints)
+    clip = files[0] if files else Path(f"{name}{EXTENSIONS[0]}")
+    places = dict.fromkeys((clip.parent, split))
+    detected, folders = next((found for place in places if any(found := labels.of(clip, place))), ((), ()))
+    return RawVideo(name, files=(*files, *detected), label_folders=folders)
 
 
 def _source(raw: Path, video: RawVideo, account: VideoAccount) -> Video:
-    if not video.files:
+    clips = [file for file in video.files if file.parts[0] != KEYPOINTS]
+    if not clips:
         split, _, clip = video.name.partition("/")
         there = sorted(_files_by_stem(raw / split).get(clip, ()))
         do = "Convert it to MP4." if there else "Download it again, if YouTube still has it."
@@ -157,7 +135,7 @@ def _source(raw: Path, video: RawVideo, account: VideoAccount) -> Video:
             do=do,
             reason="video_missing",
         )
-    first, *others = video.files
+    first, *others = clips
     account.notes.extend(f"{other.name} is not used: {first.name} is the same clip" for other in others)
     return Video(raw, first.as_posix())
 
@@ -170,15 +148,3 @@ def _files_by_stem(folder: Path) -> dict[str, list[str]]:
         for name in names:
             found.setdefault(name.rpartition(".")[0], []).append(name)
     return found
-
-
-def _detections(folder: Path, clip: str, account: VideoAccount) -> Detections | None:
-    """OpenPose's files, or else AlphaPose's; None when there are neither."""
-    files = openpose_files(folder, clip)
-    results = [folder / name for name in (f"{clip}.json", *ALPHAPOSE_NAMES)]
-    alphapose = next((file for file in results if file.is_file()), None)
-    if files:
-        if alphapose is not None and all(alphapose != file for _, file in files):  # of a video called 0001
-            account.notes.append(f"{alphapose.name} is not used: OpenPose's files are")
-        return read_openpose(files)
-    return None if alphapose is None else read_alphapose(alphapose)

@@ -1,14 +1,13 @@
 """One video of the user's own, with keypoints or boxes of the people in it.  [raw -> tracks] -> features -> windows
 
-    VIDEO                                            a video file, or a folder of numbered pictures
-    KEYPOINTS/<any name>_<12 digits>_keypoints.json  OpenPose --write_json, a file for every frame from 0 on; or
-    KEYPOINTS/<picture's name>_keypoints.json        the same of pictures (--image_dir); or
-    KEYPOINTS                                        AlphaPose's results, one JSON file
-    BOXES                                            CSV with a first line `track,frame,x,y,w,h`: frames from 0 on, x
-                                                     and y of the upper left corner, px
+    VIDEO                       a video file, or a folder of numbered pictures
+    KEYPOINTS                   a file or folder in any format of `pipeline.formats.labels.detections`; of pictures also
+                                OpenPose's <picture's name>_keypoints.json
+    BOXES                       the same, for people of whom only boxes are to be used
 
 A reader like those of the datasets, so that conversion and extraction treat the video as they treat training data. It
-is in no registry: `predict` makes one with `NewVideo.of`.
+is in no registry: `predict` makes one with `NewVideo.of`. Its splits are of the dataset `videos`, as one's own clips
+are, so that commands that only look into the cache know them.
 """
 
 from __future__ import annotations
@@ -24,11 +23,10 @@ from numpy.typing import NDArray
 
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.base import Dataset
-from pipeline.datasets.people import confident, people
-from pipeline.datasets.pixels import DETECTED_OUTSIDE, SAME_VIDEO, require_frames, require_in_picture
+from pipeline.datasets.people import BOX_SCALE, confident, people, with_bridges
+from pipeline.datasets.pixels import DETECTED_OUTSIDE, MOST_OUTSIDE, SAME_VIDEO, require_frames, require_in_picture
 from pipeline.errors import ConfigError, PipelineError, RawDataError
-from pipeline.formats.labels.boxes_csv import read_boxes
-from pipeline.formats.labels.detections import Detections, openpose_files, read_alphapose, read_openpose
+from pipeline.formats.labels.detections import Detections, numbered_files, read_detections, read_frames
 from pipeline.linking import MAX_GAP
 from pipeline.pixels.frames import Pictures, Video
 from pipeline.pixels.numbered import picture_pattern
@@ -45,7 +43,6 @@ Float32s = NDArray[np.float32]
 
 KEYPOINTS: Final = "keypoints"
 BOXES: Final = "boxes"  # the two splits: what shows where people are
-BOX_SCALE: Final = 1.1  # crop side / larger side of a detector's box, which holds the whole person with some air
 MIN_FRAMES: Final = 5  # fewer are a detector's mistake more often than a person
 
 
@@ -54,13 +51,13 @@ class NewVideo(Dataset):
     """One track a person. Paths other than the video's are absolute: the files may be anywhere."""
 
     video: str  # below the raw folder
-    keypoints: str = ""  # OpenPose's folder or AlphaPose's file
+    keypoints: str = ""  # a detector's folder or file
     boxes: str = ""
     min_frames: int = MIN_FRAMES
     max_gap: int = MAX_GAP  # missing frames of a person that are predicted too, with boxes in between
     box_scale: float = BOX_SCALE
 
-    name: ClassVar[str] = "new_video"
+    name: ClassVar[str] = "videos"
     splits: ClassVar[tuple[str, ...]] = (KEYPOINTS, BOXES)
     version: ClassVar[int] = 2
     page: ClassVar[str] = ""
@@ -117,34 +114,19 @@ class NewVideo(Dataset):
         if isinstance(source, Video):
             about["fps"] = source.header().fps
             source.require_decodable()
-        labels = Path(self.keypoints or self.boxes)
-        tracks = []
-        if split == KEYPOINTS:
-            detections = _openpose(labels, source, account) if labels.is_dir() else _alphapose(labels, source, account)
-            account.found = detections.n_persons
-            require_in_picture(labels, confident(detections), source.size(), DETECTED_OUTSIDE)
-            for person in people(detections, account, self.min_frames):
-                every, bbox = self._bridged(person.frame_index, person.bbox, account)
-                kp_2d = np.zeros((len(every), *person.kp_2d.shape[1:]), np.float32)
-                kp_2d[np.searchsorted(every, person.frame_index)] = person.kp_2d
-                tracks.append(
-                    self.track(split, video, person.person, frame_index=every, bbox=bbox, kp_2d=kp_2d, **about)
-                )
-            return tracks
-        by_track = read_boxes(labels)
-        account.found = sum(len(frames) for frames, _ in by_track.values())
-        frames = sorted({int(frame) for frames, _ in by_track.values() for frame in frames})
-        require_frames(labels, source, frames, account)
-        require_in_picture(labels, _corners([boxes for _, boxes in by_track.values()]), source.size())
-        for name, (frame_index, boxes) in by_track.items():
-            if len(frame_index) < self.min_frames:
-                account.drop_track("track_too_short", len(frame_index))
-                continue
-            account.keep_track(len(frame_index))
-            every, bbox = self._bridged(frame_index, boxes, account)
-            tracks.append(
-                self.track(split, video, name, frame_index=every, bbox=bbox, crop_scale=self.box_scale, **about)
-            )
+        labels, tracks = Path(self.keypoints or self.boxes), []
+        outside, gap = (DETECTED_OUTSIDE, MAX_GAP) if split == KEYPOINTS else (MOST_OUTSIDE, self.max_gap)
+        found = _detections(labels, source, account)
+        account.found = found.n_persons
+        require_in_picture(labels, confident(found), source.size(), outside)
+        if split == BOXES and found.identity is not None:  # who has one keeps it, however long he or she is missing
+            gap = max(found.frames)
+        for person in people(found, account, self.min_frames, max_gap=gap):
+            fields = with_bridges(person, self.max_gap, account)._asdict()
+            if split == BOXES:
+                fields["crop_scale"] = self.box_scale
+                del fields["kp_2d"]
+            tracks.append(self.track(split, video, **fields, **about))
         return tracks
 
     def source(self, raw: Path) -> Pictures | Video:
@@ -163,23 +145,6 @@ class NewVideo(Dataset):
             raise RawDataError(place, "pictures", expected=expected, found="none", do=do, reason="no_picture")
         return pictures
 
-    def _bridged(self, frame_index: Ints, bbox: Float32s, account: VideoAccount) -> tuple[Ints, Float32s]:
-        """A person's frames and boxes without gaps of up to `max_gap` frames: there the box is interpolated.
-
-        A detector misses a person now and then; otherwise the model would see windows cut into segments. Added frames
-        count as found and kept, and are noted.
-        """
-        short = np.diff(frame_index) <= self.max_gap + 1
-        between = [np.arange(a + 1, b) for a, b in zip(frame_index[:-1][short], frame_index[1:][short], strict=True)]
-        added = np.concatenate([*between, np.empty(0, np.int64)]).astype(np.int64)
-        if not len(added):
-            return frame_index, bbox
-        account.found += len(added)
-        account.kept += len(added)
-        account.notes.append(f"{len(added)} frames between detections are predicted with interpolated boxes")
-        every = np.sort(np.concatenate([frame_index, added]))
-        return every, np.column_stack([np.interp(every, frame_index, column) for column in bbox.T]).astype(np.float32)
-
 
 def raw_folder(video: Path) -> Path:
     """What stands for a dataset's raw folder: of demo data the one with its marker, else the video's own folder."""
@@ -187,57 +152,33 @@ def raw_folder(video: Path) -> Path:
     return next((folder for folder in video.resolve().parents if is_stand_in(folder)), own)
 
 
-def _openpose(folder: Path, source: Pictures | Video, account: VideoAccount) -> Detections:
-    """OpenPose's files, one a frame. Raises RawDataError where they are not those of this video."""
-    files = _of_pictures(folder, source) or _numbered(folder, source)
-    if files and isinstance(source, Video) and not files[0][1].name.startswith(f"{source.place.stem}_"):
-        account.notes.append(f"the keypoints are called {files[0][1].name}, the video {source.place.name}: theirs?")
-    numbers = [number for number, _ in files]
-    require_frames(folder, source, numbers, account, every=True)
-    last = numbers[-1] if numbers else -1
-    if absent := last + 1 - len(files):
-        account.notes.append(f"{absent} of {last + 1} frames have no file of keypoints in {folder}")
-    return read_openpose(files)
+def _detections(labels: Path, source: Pictures | Video, account: VideoAccount) -> Detections:
+    """Everybody found, in frames of `source`. Raises RawDataError where the labels are not those of this video."""
+    stem = source.place.stem
+    files = _of_pictures(labels, source) if labels.is_dir() else []
+    found = read_frames(files, source.size) if files else read_detections(labels, stem, source.size, account.notes)
+    if found is None:
+        expected = f"{stem}_<12 digits>_keypoints.json, a file for every frame"
+        raise RawDataError(labels, "keypoints", expected=expected, found="none", do=SAME_VIDEO, reason="no_keypoints")
+    first = source.first if isinstance(source, Pictures) and found.by_number and not files else 0
+    if first and min(found.frames, default=0) >= first:  # labels' numbers are the pictures' own, unless one is smaller
+        frames = [frame - first for frame in found.frames]
+        found = replace(found, frames=frames, frame_index=found.frame_index - first)
+    if labels.is_dir() and not files and isinstance(source, Video):
+        (_, one), *_ = numbered_files(labels, stem) or [(0, labels / stem)]
+        if not one.name.startswith(stem):
+            account.notes.append(f"the keypoints are called {one.name}, the video {source.place.name}: theirs?")
+    require_frames(labels, source, found.frames, account, every=found.complete)
+    if found.complete and (absent := max(found.frames, default=-1) + 1 - len(found.frames)):
+        count = max(found.frames) + 1
+        account.notes.append(f"{absent} of {count} frames have no file of keypoints in {labels}")
+    return found
 
 
 def _of_pictures(folder: Path, source: Pictures | Video) -> list[tuple[int, Path]]:
-    """Files that are named as the pictures are."""
+    """OpenPose's files that are named as the pictures are."""
     if not isinstance(source, Pictures):
         return []
     there = set(names_in(folder))
     named = ((int(i), folder / f"{source.path(int(i)).stem}_keypoints.json") for i in source.indices())
     return [(i, file) for i, file in named if file.name in there]
-
-
-def _numbered(folder: Path, source: Pictures | Video) -> list[tuple[int, Path]]:
-    """Files of the video's name, or of whatever name they share."""
-    own = source.place.stem
-    files = openpose_files(folder, own)
-    if not files:
-        expected = f"{own}_<12 digits>_keypoints.json, a file for every frame"
-        raise RawDataError(folder, "keypoints", expected=expected, found="none", do=SAME_VIDEO, reason="no_keypoints")
-    before = _before(source, [number for number, _ in files])
-    return [(number - before, file) for number, file in files]
-
-
-def _alphapose(file: Path, source: Pictures | Video, account: VideoAccount) -> Detections:
-    """AlphaPose's results, which name only the frames with a person in them."""
-    detections = read_alphapose(file)
-    if before := _before(source, detections.frames):
-        frames = [frame - before for frame in detections.frames]
-        detections = replace(detections, frames=frames, frame_index=detections.frame_index - before)
-    require_frames(file, source, detections.frames, account)
-    return detections
-
-
-def _before(source: Pictures | Video, numbers: Sequence[int]) -> int:
-    """What is to be subtracted from labels' numbers: of pictures they are the pictures' own, unless one is smaller."""
-    first = source.first if isinstance(source, Pictures) else 0
-    return first if min(numbers, default=0) >= first else 0
-
-
-def _corners(boxes: Sequence[Float32s]) -> NDArray[np.float32]:
-    """(N, 2, 3) the upper left and lower right corners of all boxes, as joints with confidence 1."""
-    rows = np.concatenate([*boxes, np.empty((0, 4), np.float32)])
-    ends = [np.column_stack([rows[:, :2] + sign * rows[:, 2:] / 2, np.ones(len(rows))]) for sign in (-1, 1)]
-    return np.stack(ends, axis=1).astype(np.float32)

@@ -1,13 +1,16 @@
 """People in a detector's results: who is who over time, their boxes, what is kept.  [raw -> tracks] -> features
 
-For Kinetics and for a user's own video alike. The files are read by `pipeline.formats.labels.detections`.
+For Kinetics, for InstaVariety's videos and for one's own alike: `clip_tracks` makes tracks of a clip and its labels,
+which are found by `pipeline.detect.clips` and read by `pipeline.formats.labels.detections`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Final, NamedTuple
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +18,44 @@ from numpy.typing import NDArray
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import smooth_boxes
 from pipeline.cleaning import Cleaning, clean
-from pipeline.formats.labels.detections import Detections
+from pipeline.datasets.base import Dataset
+from pipeline.datasets.pixels import DETECTED_OUTSIDE, require_frames, require_in_picture
+from pipeline.detect.clips import labels_of
+from pipeline.detect.files import KEYPOINTS, read_info
+from pipeline.errors import PipelineError, RawDataError
+from pipeline.formats.labels.detections import Detections, read_detections
 from pipeline.linking import MAX_GAP, link, split_at_gaps
+from pipeline.pixels.cuts import cuts_of
+from pipeline.pixels.frames import Video
+from pipeline.pixels.numbered import n_frames
+from pipeline.raw import RawVideo
+from pipeline.raw.digests import file_digest
 from pipeline.skeletons import convert, joint_names, without_non_finite
+from pipeline.track import CROP_SCALE, Track
 
+DETECTORS: Final = "`python -m pipeline detect`, OpenPose or another one"
+UNEVEN: Final = 1.5  # times the usual time between two frames: the rate varies
+TIMED: Final = 300  # frames at a clip's start whose times are compared
 MIN_CONFIDENCE: Final = 0.3
 MIN_VISIBLE: Final = 6  # joints
 BOX_FACTOR: Final = 1.1
+BOX_SCALE: Final = 1.1  # crop side / larger side of a detector's box, which holds the whole person with some air
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How a dataset's people are linked and cleaned."""
+
+    min_frames: int
+    max_gap: int = MAX_GAP
+    # Clips in which anything may be: cuts are found even where labels have none, by decoding the clip once more. None:
+    # frames with few joints are left out, and no more.
+    cleaning: Cleaning | None = None
+    bridge: bool = False  # add the frames in which a person was missed, with boxes in between
+
+
+CLIPS_GAP: Final = 12  # missing frames of a person that are bridged in clips in which anything may be
+ANY_CLIP: Final = Rules(Cleaning().min_frames, CLIPS_GAP, Cleaning())  # HMMR's, for InstaVariety and VLOG-people
 
 
 class Person(NamedTuple):
@@ -30,7 +64,8 @@ class Person(NamedTuple):
     person: str  # the detector's identity, or a number by order of appearance
     frame_index: NDArray[np.int64]  # (T,)
     bbox: NDArray[np.float32]  # (T, 4)
-    kp_2d: NDArray[np.float32]  # (T, 49, 3)
+    kp_2d: NDArray[np.float32]  # (T, 49, 3); all 0 of people who are known by boxes alone
+    crop_scale: float = CROP_SCALE
 
 
 def people(
@@ -46,14 +81,18 @@ def people(
 
     A person who is missing for more than `max_gap` frames is a new one afterwards, and so is everybody at `cuts`, the
     frames that begin another scene. Frames of fewer than MIN_VISIBLE joints are dropped, or what `cleaning` drops:
-    then one person may become several, `<name>`, `<name>.1`, ...
+    then one person may become several, `<name>`, `<name>.1`, ... Boxes without joints are made square by the larger
+    side, and not smoothed.
     """
     detections = _with_confidence(detections, account)
     joints = joint_names(detections.skeleton)
     for name, members in _identified(detections, account, max_gap, cuts):
         kp_2d = np.stack([detections.keypoints[t][p] for t, p in members])
         frame_index = detections.frame_index[members[:, 0]]
-        if cleaning is None:
+        if detections.boxes_alone:
+            most = cleaning.max_frames if cleaning else len(members)
+            parts = np.array_split(np.arange(len(members)), -(-len(members) // most))
+        elif cleaning is None:
             parts = [np.arange(len(members))]
         else:
             parts, dropped = clean(kp_2d[..., 2] > 0, joints, cleaning)
@@ -64,7 +103,9 @@ def people(
         for k, rows in enumerate(parts):
             few = np.zeros(len(rows), np.bool_) if cleaning else (kp_2d[rows, :, 2] > 0).sum(axis=1) < MIN_VISIBLE
             part = f"{name}.{k}" if k else name
-            if person := _boxed(part, frame_index[rows], kp_2d[rows], few, account, min_frames):
+            if detections.boxes_alone:
+                yield from _by_boxes(part, frame_index[rows], kp_2d[rows], account, min_frames)
+            elif person := _boxed(part, frame_index[rows], kp_2d[rows], few, account, min_frames):
                 in_spin49 = convert(person.kp_2d, source=detections.skeleton, target="spin49").astype(np.float32)
                 yield person._replace(kp_2d=in_spin49)
 
@@ -94,6 +135,42 @@ def _boxed(
     return Person(name, frame_index[kept], bbox, kp_2d[kept].astype(np.float32))
 
 
+def _by_boxes(
+    name: str, frame_index: NDArray[np.int64], corners: NDArray[np.float64], account: VideoAccount, min_frames: int
+) -> Iterator[Person]:
+    """One person of (T, 2, 3) corners; none, and counted, when too short."""
+    if len(frame_index) < min_frames:
+        account.drop_track("track_too_short", len(frame_index))
+        return
+    account.keep_track(len(frame_index))
+    low, high = corners[:, 0, :2], corners[:, 1, :2]
+    side = (high - low).max(axis=1, keepdims=True)
+    bbox = np.concatenate([(low + high) / 2, side, side], axis=1).astype(np.float32)
+    yield Person(name, frame_index, bbox, np.zeros((len(bbox), len(joint_names("spin49")), 3), np.float32), BOX_SCALE)
+
+
+def with_bridges(person: Person, max_gap: int, account: VideoAccount) -> Person:
+    """The person with the frames in gaps of up to `max_gap` frames: the box is interpolated, and no joint is seen.
+
+    A detector misses a person now and then; otherwise a model would see windows cut into segments. Added frames count
+    as found and kept, and are noted.
+    """
+    at = person.frame_index
+    short = np.diff(at) <= max_gap + 1
+    between = [np.arange(a + 1, b) for a, b in zip(at[:-1][short], at[1:][short], strict=True)]
+    added = np.concatenate([*between, np.empty(0, np.int64)]).astype(np.int64)
+    if not len(added):
+        return person
+    account.found += len(added)
+    account.kept += len(added)
+    account.notes.append(f"{len(added)} frames between detections are predicted with interpolated boxes")
+    every = np.sort(np.concatenate([at, added]))
+    bbox = np.column_stack([np.interp(every, at, column) for column in person.bbox.T]).astype(np.float32)
+    kp_2d = np.zeros((len(every), *person.kp_2d.shape[1:]), np.float32)
+    kp_2d[np.searchsorted(every, at)] = person.kp_2d
+    return person._replace(frame_index=every, bbox=bbox, kp_2d=kp_2d)
+
+
 def confident(detections: Detections) -> NDArray[np.float64]:
     """(N, J, 3) all persons of all frames; the score of joints that do not count is 0."""
     persons, _ = without_non_finite(np.concatenate([*detections.keypoints, np.empty((0, *_shape(detections)))]))
@@ -106,15 +183,16 @@ def _shape(detections: Detections) -> tuple[int, int]:
 
 
 def _with_confidence(detections: Detections, account: VideoAccount) -> Detections:
-    """Scores become confidences (0 under 0.3, at most 1); persons without a visible joint are dropped."""
+    """Scores become confidences (0 under 0.3, at most 1); persons without a visible joint or box are dropped."""
     if not detections.keypoints:
         return detections
     everyone, n_bad = without_non_finite(np.concatenate(detections.keypoints))
     if n_bad:
         account.notes.append(f"{n_bad} joints are not finite: not used")
+    reason = "low_score" if detections.boxes_alone else "no_visible_joint"
     score = everyone[..., 2]
     everyone[..., 2] = np.where(score < MIN_CONFIDENCE, 0, np.minimum(score, 1))
-    visible = account.drop_rows({"no_visible_joint": ~(everyone[..., 2] > 0).any(axis=1)})
+    visible = account.drop_rows({reason: ~(everyone[..., 2] > 0).any(axis=1)})
     stops = np.cumsum([len(persons) for persons in detections.keypoints])[:-1]
     seen = np.split(visible, stops)
     keypoints = [persons[kept] for persons, kept in zip(np.split(everyone, stops), seen, strict=True)]
@@ -142,7 +220,81 @@ def _identified(
                 seen[t] = int(p)
     named = []
     for identity in sorted(members):
+        called = detections.names[identity] if detections.names else str(identity)
         rows = np.array(sorted(members[identity].items()), np.int64)
         for k, segment in enumerate(split_at_gaps(detections.frame_index[rows[:, 0]], max_gap, cuts)):
-            named.append((f"{identity}" if k == 0 else f"{identity}-{k}", rows[segment]))
+            named.append((called if k == 0 else f"{called}-{k}", rows[segment]))
     return named
+
+
+def clip_source(raw: Path, clip: Path) -> Video:
+    """Where a clip's frames are. Raises RawDataError for an odd name."""
+    try:
+        return Video(raw, clip.as_posix())
+    except PipelineError as error:  # a backslash in its name
+        raise RawDataError(raw / clip, "name", expected="a plain name", found=str(error), do="Rename it.") from error
+
+
+def clip_tracks(
+    dataset: Dataset,
+    raw: Path,
+    split: str,
+    video: RawVideo,
+    account: VideoAccount,
+    rules: Rules,
+    source_of: Callable[[], Video],
+) -> Sequence[Track]:
+    """One track a person and uninterrupted stretch. `source_of` gives the clip, or raises RawDataError.
+
+    Raises RawDataError when labels or clip cannot be used, or do not belong together.
+    """
+    labels = labels_of(raw, video)
+    stem = PurePath(video.files[0]).stem if video.files else PurePath(video.name).name
+    source_of = functools.cache(source_of)
+    found = None if labels is None else read_detections(labels, stem, lambda: source_of().size(), account.notes)
+    if labels is None or found is None:
+        message = f"{raw / video.name}: no keypoints in {labels or raw / KEYPOINTS}: run {DETECTORS} on it"
+        account.reject("no_keypoints", message)
+        return []
+    account.found = found.n_persons
+    if found.passed_over:
+        account.notes.append(f"{found.passed_over} detections are no people, or marked as not to be used")
+    source = source_of()
+    header = source.header()
+    info = {} if labels.is_dir() else read_info(labels)
+    if "clip_digest" in info and info["clip_digest"] != file_digest(source.place):
+        expected, do = f"keypoints of {source.place}", "Run `python -m pipeline detect` again."
+        raise RawDataError(labels, "clip_digest", expected=expected, found="another clip's, or an older one's", do=do)
+    source.require_decodable()
+    require_frames(labels, source, found.frames, account)
+    require_in_picture(labels, confident(found), source.size(), DETECTED_OUTSIDE)
+    if rules.cleaning is not None:
+        _note_rate(source, account)
+    cuts = _cuts(info, source, account, decode=rules.cleaning is not None)
+    persons = people(found, account, rules.min_frames, max_gap=rules.max_gap, cuts=cuts, cleaning=rules.cleaning)
+    if rules.bridge:
+        persons = (with_bridges(person, rules.max_gap, account) for person in persons)
+    about = {"fps": header.fps, "frames": source}
+    return [dataset.track(split, video, **person._asdict(), **about) for person in persons]
+
+
+def _cuts(info: Mapping[str, Any], source: Video, account: VideoAccount, *, decode: bool) -> list[int]:
+    """Frames that begin another scene: `detect` has found them (`info`); else the clip is decoded once more."""
+    known = info.get("cuts")
+    if isinstance(known, list) and all(type(cut) is int for cut in known):
+        found = known
+    else:
+        found = cuts_of(source, n_frames(source)) if decode else []
+    if found:
+        first = ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
+        account.notes.append(f"{len(found) + 1} scenes, from the frames 0, {first}: no one is linked across")
+    return found
+
+
+def _note_rate(source: Video, account: VideoAccount) -> None:
+    steps = source.steps(TIMED)
+    if len(steps) and steps.max() > UNEVEN * steps.mean():
+        account.notes.append(
+            f"the frame rate varies: from {steps.min():.0f} to {steps.max():.0f} ms a frame. Frames are taken one "
+            "after the other, and fps is the file's average"
+        )

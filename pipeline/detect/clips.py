@@ -1,10 +1,23 @@
-"""Which files of a folder are clips.  [pixels] -> raw keypoints -> tracks"""
+"""Which files of a folder are clips, and which are their labels.  [pixels] -> raw keypoints -> tracks
+
+Of a clip `<folders>/<clip>.mp4`, in whatever formats of `pipeline.formats.labels.detections` they are:
+
+    keypoints/<folders>/<clip>.mp4.json     `python -m pipeline detect`; also .txt and .csv
+    keypoints/<folders>/<clip>.json         also .txt and .csv
+    keypoints/<folders>/<clip>/             a file for each frame
+"""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePath
 from typing import Final
+
+from pipeline.detect.files import KEYPOINTS
+from pipeline.formats.labels.detections import SUFFIXES
+from pipeline.raw import RawVideo
+from pipeline.raw.files import is_folder
 
 EXTENSIONS: Final = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")  # in any capitals
 
@@ -26,3 +39,46 @@ def clips_in(raw: Path) -> list[str]:
 
 def _real(folder: str, name: str) -> str:
     return os.path.realpath(os.path.join(folder, name))  # noqa: PTH118 - as os.walk gives them
+
+
+def entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder except hidden things (of a Mac: ._<clip>.mp4), by name; nothing when it is not there."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as found:
+        return sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)
+
+
+class Labels:
+    """Labels below a folder `keypoints`, whose folders are listed once each."""
+
+    def __init__(self, raw: Path) -> None:
+        self._raw = raw
+        self._listed: dict[PurePath, Mapping[str, bool]] = {}
+
+    def below(self, folder: PurePath) -> Mapping[str, bool]:
+        """Names in `keypoints/<folder>`, and whether each is a folder."""
+        if folder not in self._listed:
+            found = entries(self._raw / KEYPOINTS / folder)
+            self._listed[folder] = {entry.name: is_folder(entry) for entry in found}
+        return self._listed[folder]
+
+    def video(self, clip: Path) -> RawVideo:
+        """A clip, called by its path, with its labels."""
+        files, folders = self.of(clip, clip.parent)
+        return RawVideo(clip.as_posix(), files=(clip, *files), label_folders=folders)
+
+    def of(self, clip: PurePath, folder: PurePath) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+        """A clip's labels in `keypoints/<folder>`, a file or a folder; both empty where it has none."""
+        names, place = self.below(folder), Path(KEYPOINTS) / folder
+        files = [f"{name}{suffix}" for name in (clip.name, clip.stem) for suffix in SUFFIXES]
+        file = next((name for name in files if names.get(name) is False), None)
+        if file is not None:
+            return (place / file,), ()
+        return (), (place / clip.stem,) if names.get(clip.stem) else ()
+
+
+def labels_of(raw: Path, video: RawVideo) -> Path | None:
+    """The file or folder of a video's labels; None where it has none."""
+    files = (file for file in video.files if file.parts[0] == KEYPOINTS)
+    return next((raw / path for path in (*files, *video.label_folders)), None)

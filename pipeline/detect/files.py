@@ -7,7 +7,7 @@
      "categories": [...]}           COCO's person
 
 v is 2 for a joint of confidence 0.3 or more, 1 for any other that is found. pycocotools and whatever reads COCO's
-keypoints reads it; `pipeline.formats.labels.detections.read_coco` does here.
+keypoints reads it; `pipeline.formats.labels.detections` does here.
 
 While a clip is being computed, its parts are in `.parts/<clip>.json/`: a part is the JSON text of some frames, and
 names the fingerprint that it belongs to.
@@ -31,6 +31,7 @@ from pipeline.detect.base import People
 from pipeline.skeletons import bones, joint_names
 
 MADE_BY: Final = "python -m pipeline detect"
+KEYPOINTS: Final = "keypoints"  # the folder beside clips in which the dataset `videos` looks for them
 PARTS: Final = ".parts"
 SEEN: Final = 0.3
 PLACES: Final = 2  # decimals of px

@@ -7,7 +7,7 @@ packed, one folder off.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -15,8 +15,10 @@ from typing import Any, Final, NamedTuple
 from pipeline.accounting import Totals
 from pipeline.datasets.base import Dataset, unexpected
 from pipeline.datasets.release import Mistake, Part, globs
+from pipeline.detect.clips import EXTENSIONS, clips_in
 from pipeline.errors import RawDataError
 from pipeline.raw import listing
+from pipeline.raw.files import is_folder
 from pipeline.raw.stand_in import MARKER
 from pipeline.smpl import assets
 
@@ -151,6 +153,22 @@ def _examine(
     known = (Problem(f"{min(paths)} {mistake.what}", mistake.do) for mistake, paths in shown if paths)
     problems = (*_problems(raw, found, packed, unreadable), *known)
     return Examination(name, page, raw, splits, stand_in, found, problems, packed)
+
+
+def unclaimed(raw: Path, own: Collection[str], parts: Sequence[Part]) -> dict[Path, int]:
+    """Folders of `raw` with clips that are no dataset's, and how many they are; they can be read as `videos`.
+
+    own: folders in `raw` that are a dataset's affair. parts: of all datasets; where some of one are in `raw` itself, it
+    is that dataset's folder, and there is nothing to report.
+    """
+    if any(listing.any_fits(raw, globs(part.patterns)) for part in parts):
+        return {}
+    entries = [entry for entry in listing.listed(raw, {}) if not entry.name.startswith(".")]
+    folders = [entry.name for entry in entries if is_folder(entry)]
+    if not set(own) & set(folders) and any(Path(entry.name).suffix.lower() in EXTENSIONS for entry in entries):
+        return {raw: len(clips_in(raw))}
+    found = {raw / name: len(clips_in(raw / name)) for name in sorted(set(folders) - set(own))}
+    return {folder: n for folder, n in found.items() if n}
 
 
 def clashing(examined: Sequence[Examination], body: Examination | None) -> list[Examination]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Final, NamedTuple, Protocol
+from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 import cache
 from cache import CropPolicy, Split
+from cache.read.labels import in_crop, mirrored
 from pipeline import crops
 from pipeline.errors import PipelineError
 from pipeline.features.plan import missing_rows
@@ -25,12 +27,26 @@ from pipeline.pixels.frames import FrameSource, Image
 RAW: Final = "Name the dataset's own raw folder: --raw DIR, or [paths] raw in luigi.cfg."
 
 
+Labels = Mapping[str, NDArray[Any]]  # of one row, by column
+
+
 class Cut(NamedTuple):
     """What a crop shows of a picture."""
 
     bbox: tuple[float, float, float, float]  # cxcywh px
     scale: float
     mirrored: bool = False
+
+
+def labels_in(labels: Labels, cut: Cut) -> Labels:
+    """A row's labels as readers of such crops have them: `kp_2d` in [-1, 1] across, mirrored where the crop is."""
+    if "kp_2d" not in labels:
+        return labels
+    kp_2d, bbox = labels["kp_2d"], np.array(cut.bbox, np.float32)
+    placed = np.zeros_like(kp_2d)[None, None]
+    in_crop(kp_2d[None, None], bbox[None, None], np.array([cut.scale]), placed)
+    (found,) = mirrored("kp_2d", placed[0]) if cut.mirrored else placed[0]
+    return {**labels, "kp_2d": found}
 
 
 class Person(NamedTuple):
@@ -40,6 +56,7 @@ class Person(NamedTuple):
     slot: int
     cut: Cut
     previous: int = -1  # the frame one step before, for a stream of pairs
+    labels: Labels | None = None  # what that needs beside pixels, as stored
 
 
 class Target(NamedTuple):

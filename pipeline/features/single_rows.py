@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from cache import Split
 from pipeline.errors import PipelineError
 from pipeline.features.engine.outputs import load, region_slices
-from pipeline.features.pixel_sources import Cut, Decoded, Pixels, Target, pixels
+from pipeline.features.engine.shards import column
+from pipeline.features.pixel_sources import Cut, Decoded, Labels, Pixels, Target, labels_in, pixels
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import ByteStream, Computer, LabelStream, NumberStream, PairStream, policy_of
+from pipeline.ordered_map import ordered_map
 from pipeline.pixels.frames import Image
-from pipeline.processes import Failed, alive, ordered_map
+from pipeline.processes import Failed, alive
 
 AT_ONCE: Final = 256  # rows that one process makes at once: of 224 px, 39 MB of crops
 
@@ -51,6 +53,7 @@ class _One(NamedTuple):
 
     frames: tuple[int, ...]  # of its pixels: its own, the last, and of a pair the one before
     cut: Cut
+    labels: Labels
 
 
 class _Item(NamedTuple):
@@ -61,13 +64,6 @@ class _Item(NamedTuple):
     size: int  # px, of the crop
     ones: tuple[_One, ...]  # ascending by their own frame
     stored: Mapping[int, Cut]  # of stored crops: what each shows
-
-
-def column(split: Split, name: str, rows: Rows) -> NDArray[Any]:
-    """(n, ...) of a column as stored, of any rows."""
-    found, inverse = np.unique(rows, return_inverse=True)
-    runs = np.split(found, np.flatnonzero(np.diff(found) != 1) + 1)
-    return np.concatenate([split.rows(name, int(run[0]), int(run[-1]) + 1) for run in runs])[inverse]
 
 
 class SingleRows:
@@ -178,7 +174,12 @@ class _Items(Sequence[_Item]):
         of, box = self._asked.of[at], self._asked.box[at]
         places = [of - 1, of] if isinstance(self._stream, PairStream) else [of]
         frames = np.stack([self._frames(rows) for rows in places], axis=1).tolist()
-        ones = tuple(_One(tuple(one), cut) for one, cut in zip(frames, self._cuts(box), strict=True))
+        names = self._stream.columns if isinstance(self._stream, PairStream) else ()
+        labels = [column(self._split, name, of) for name in names]
+        ones = tuple(
+            _One(tuple(one), cut, dict(zip(names, values, strict=True)))
+            for one, cut, *values in zip(frames, self._cuts(box), *labels, strict=True)
+        )
         stored: dict[int, Cut] = {}
         if self._by_row:
             rows = np.unique(np.concatenate(places))
@@ -229,5 +230,5 @@ def _made_of(item: _Item, one: _One, kept: Mapping[int, Decoded]) -> Numbers | s
             return decoded.problem
         crops.append(decoded.crop(one.cut, item.size))
     if isinstance(item.stream, PairStream):
-        return item.stream.pair(*crops)
+        return item.stream.pair(*crops, **labels_in(one.labels, one.cut))
     return crops[0] if item.stream is None else item.stream.numbers(item.stream.encode(crops[0]))

@@ -73,7 +73,9 @@ def load_npz(file: Path, keys: Collection[str], optional: Collection[str] = ()) 
     return arrays
 
 
-def numbers(file: Path, key: str, stored: Any, shape: tuple[int | None, ...]) -> NDArray[np.float64]:
+def numbers(
+    file: Path, key: str, stored: Any, shape: tuple[int | None, ...], *, do: str = AGAIN
+) -> NDArray[np.float64]:
     """An array or lists as float64, when they hold real numbers in `shape` (None: any length).
 
     Stored types vary from file to file, and unsigned arithmetic wraps: everything is cast here. Raises RawDataError.
@@ -86,7 +88,7 @@ def numbers(file: Path, key: str, stored: Any, shape: tuple[int | None, ...]) ->
     if not fits or array.dtype.kind not in "biuf":
         wanted = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
         found = f"{array.shape} {array.dtype}"
-        raise RawDataError(file, key, expected=f"numbers of shape {wanted}", found=found, do=AGAIN)
+        raise RawDataError(file, key, expected=f"numbers of shape {wanted}", found=found, do=do)
     return array.astype(np.float64)
 
 

@@ -47,6 +47,24 @@ ORDERS: Final[Mapping[int, tuple[str, ...]]] = {
     23: ("coco_feet",),
     26: ("halpe_26",),
 }
+# Names that files declare for their joints, in small letters, -> ours: PoseTrack's, COCO's, COCO-WholeBody's, MPII's.
+DECLARED: Final[Mapping[str, str]] = {
+    "nose": "nose",
+    "head_bottom": "neck",
+    "upper_neck": "neck",
+    "head_top": "headtop",
+    "top_head": "headtop",
+    **{
+        f"{side}_{joint}": f"{side[0]}{joint}"
+        for joint in ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+        for side in ("left", "right")
+    },
+    **{
+        f"{side}_{joint}": f"OP {side[0].upper()}{joint.title().replace('_', '')}"
+        for joint in ("big_toe", "small_toe", "heel")
+        for side in ("left", "right")
+    },
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ class Proposal:
 
     @property
     def touched(self) -> tuple[str, ...]:
-        """Videos of other times and the same content: their times are remembered, without a record."""
+        """Videos with new file times and the same content: the times are recorded, without a reason."""
         return () if self.plan is None else self.plan.touched
 
     @property
@@ -58,7 +58,7 @@ class Proposal:
             pictures = "" if was[1] == now[1] else f", pictures were {short(was[1])}, are {short(now[1])}"
             yield f"{where}: video {name}: raw files were {short(was[0])}, are {short(now[0])}{pictures}"
         if self.touched:
-            yield f"{where}: {count(len(self.touched), 'video')} of other times and the same content"
+            yield f"{where}: {count(len(self.touched), 'video')} with new file times and the same content"
 
     def records(self, because: str) -> list[dict[str, Any]]:
         """The new records of the manifest: one for each difference, and one for all videos."""

@@ -58,10 +58,10 @@ def decode(data: bytes) -> NDArray[np.uint8]:
         width, height = _walk_jpeg(data, whole=True)
     else:
         raise _not_a_picture(data)
-    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if bgr is None or bgr.shape != (height, width, 3):
+    rgb = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    if rgb is None or rgb.shape != (height, width, 3):
         raise PictureError("picture_damaged", f"cannot be decoded, though its header claims {width} x {height}")
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+    return np.asarray(rgb, np.uint8)
 
 
 def _walk_jpeg(data: bytes, *, whole: bool) -> tuple[int, int]:

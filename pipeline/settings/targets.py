@@ -71,7 +71,7 @@ def by_settings(file: Path, names: Sequence[str] = (), root: cache.Root | None =
             found.stream if dataset.has_pixels else None,
             found.crops if dataset.has_pixels else None,
             found.also,
-            not_made=found.embedded.enabled and name in datasets.DATASETS and not found.raw(name).is_dir(),
+            not_made=found.embedded.enabled and datasets.has_demo_data(name) and not found.raw(name).is_dir(),
             weights=found.source.where("features", "weights"),
         )
         for name, dataset in enabled.items()

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ from pipeline.show.drawing import load_body
 from pipeline.skeletons import JOINTS
 from pipeline.smpl import assets
 from pipeline.track import FLAGS, Track
+
+if TYPE_CHECKING:
+    from pipeline.body import Body
 
 Array = NDArray[Any]
 
@@ -152,52 +155,9 @@ def from_raw(
     dataset.check_split(split)
     parts = reader_parts(dataset, split, raw, body)
     _refuse_other_body(raw, parts["stand_in"], body)
-    model = load_body(body) if dataset.uses_body and body else None
-    videos, accounts = dataset.videos(raw, split), dict[str, VideoAccount]()
-    if of is not None:
-        videos = [video for video in videos if video.name in of]
-
-    def read(video: RawVideo) -> list[ShownTrack]:
-        tracks: Sequence[Track] = ()
-        with ExitStack() as stack, caching():
-            refusals = stack.enter_context(reading_refused()) if choice.rejected else []
-            try:
-                tracks, account = dataset.read_accounted(raw, split, video, model)
-            except Exception as error:  # a defect of the reader must not cost the other videos
-                account = VideoAccount(video.name)
-                account.reject(UNEXPECTED, unexpected(error))
-        accounts[video.name] = account
-        if refusals:
-            account.reject(refusals[0].reason, str(refusals[0]))
-            account.notes[:0] = list(dict.fromkeys(f"rejected: {error}" for error in refusals))
-        elif choice.rejected:
-            return []  # nothing is wrong with it, or nothing can be drawn
-        return [_raw_track(track, account, choice.frames) for track in tracks]
-
-    def called(name: str) -> ShownTrack:
-        """The track of a name, which is <video>/<person>."""
-        candidates = [video for video in videos if name.startswith(f"{video.name}/")]
-        tracks = {track.record.name: track for video in candidates for track in read(video)}
-        if name not in tracks:
-            failed = [a.rejection for video in candidates if (a := accounts[video.name]).set_aside]
-            has = f"its video has {', '.join(tracks) or '; '.join(failed) or 'none'}"
-            raise PipelineError(
-                f"{dataset.name}/{split} has no track {name!r}: {has if candidates else 'no video is called so'}"
-            )
-        return tracks[name]
-
-    def spread_out() -> list[ShownTrack]:
-        """From each of so many equal parts of the list of videos, the first one that has tracks."""
-        parts = min(choice.tracks, len(videos))
-        starts = [i * len(videos) // parts for i in range(parts)]
-        found: list[ShownTrack] = []
-        for start, stop in pairwise([*starts, len(videos)]):
-            tracks = next(filter(None, map(read, videos[start : min(stop, start + MOST_READ)])), [])
-            found += [tracks[i] for i in spread(len(tracks), -(-choice.tracks // parts))]
-        return [found[i] for i in spread(len(found), choice.tracks)]
-
-    tracks = [called(name) for name in choice.names] if choice.names else spread_out()
-    failed = [account for account in accounts.values() if is_failure(dataset, account)]
+    found = _RawTracks(dataset, split, raw, choice, load_body(body) if dataset.uses_body and body else None, of)
+    tracks = [found.called(name) for name in choice.names] if choice.names else found.spread_out()
+    failed = [account for account in found.accounts.values() if is_failure(dataset, account)]
     defects, warnings = [account for account in failed if account.set_aside == UNEXPECTED], []
     if defects:
         others = f", and {len(defects) - 1:,} more" if len(defects) > 1 else ""
@@ -209,14 +169,69 @@ def from_raw(
         body=body,
         stand_in=parts["stand_in"],
         reader=parts,
-        totals=Accounting(accounts.values()).totals(),
-        totals_of=f"the videos that were read for this page: {len(accounts):,} of {len(videos):,}",
+        totals=Accounting(found.accounts.values()).totals(),
+        totals_of=f"the videos that were read for this page: {len(found.accounts):,} of {len(found.videos):,}",
         n_rejected=len(failed),
         rejected=tuple(account.rejection for account in failed[:MOST_LISTED]),
         n_tracks=None,
         warnings=tuple(warnings),
         tracks=tuple(tracks),
     )
+
+
+class _RawTracks:
+    """Tracks of a raw folder, read video by video; `accounts`: of the videos that have been read so far."""
+
+    def __init__(
+        self, dataset: Dataset, split: str, raw: Path, choice: Choice, body: Body | None, of: Container[str] | None
+    ) -> None:
+        self._dataset, self._split, self._raw, self._choice, self._body = dataset, split, raw, choice, body
+        self.videos = [video for video in dataset.videos(raw, split) if of is None or video.name in of]
+        self.accounts: dict[str, VideoAccount] = {}
+
+    def _read(self, video: RawVideo) -> list[ShownTrack]:
+        tracks: Sequence[Track] = ()
+        with ExitStack() as stack, caching():
+            refusals = stack.enter_context(reading_refused()) if self._choice.rejected else []
+            try:
+                tracks, account = self._dataset.read_accounted(self._raw, self._split, video, self._body)
+            except Exception as error:  # a defect of the reader must not cost the other videos
+                account = VideoAccount(video.name)
+                account.reject(UNEXPECTED, unexpected(error))
+        self.accounts[video.name] = account
+        if refusals:
+            account.reject(refusals[0].reason, str(refusals[0]))
+            account.notes[:0] = list(dict.fromkeys(f"rejected: {error}" for error in refusals))
+        elif self._choice.rejected:
+            return []  # nothing is wrong with it, or nothing can be drawn
+        return [
+            shown_track(t, t.columns(), source=t.frames, notes=account.notes, frames=self._choice.frames)
+            for t in tracks
+        ]
+
+    def called(self, name: str) -> ShownTrack:
+        """The track of a name, which is <video>/<person>."""
+        candidates = [video for video in self.videos if name.startswith(f"{video.name}/")]
+        tracks = {track.record.name: track for video in candidates for track in self._read(video)}
+        if name not in tracks:
+            failed = [a.rejection for video in candidates if (a := self.accounts[video.name]).set_aside]
+            has = f"its video has {', '.join(tracks) or '; '.join(failed) or 'none'}"
+            raise PipelineError(
+                f"{self._dataset.name}/{self._split} has no track {name!r}: "
+                f"{has if candidates else 'no video is called so'}"
+            )
+        return tracks[name]
+
+    def spread_out(self) -> list[ShownTrack]:
+        """From each of so many equal parts of the list of videos, the first one that has tracks."""
+        videos = self.videos
+        parts = min(self._choice.tracks, len(videos))
+        starts = [i * len(videos) // parts for i in range(parts)]
+        found: list[ShownTrack] = []
+        for start, stop in pairwise([*starts, len(videos)]):
+            tracks = next(filter(None, map(self._read, videos[start : min(stop, start + MOST_READ)])), [])
+            found += [tracks[i] for i in spread(len(tracks), -(-self._choice.tracks // parts))]
+        return [found[i] for i in spread(len(found), self._choice.tracks)]
 
 
 def _refuse_other_body(raw: Path, stand_in: bool, body: Path | None) -> None:
@@ -282,7 +297,3 @@ def _cached_track(split: Split, number: int, raw: Path | None, frames: int) -> S
     if source is not None and entry.pixels and source.place.exists() and source.digest() != entry.pixels:
         notes.append("the pictures in the raw folder are not those that were converted")
     return shown_track(record, columns, source=source, notes=notes, frames=frames)
-
-
-def _raw_track(track: Track, account: VideoAccount, frames: int) -> ShownTrack:
-    return shown_track(track, track.columns(), source=track.frames, notes=account.notes, frames=frames)

@@ -20,7 +20,8 @@ from typing import Any, Final
 
 from pipeline.cli.progress import Progress, silent
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.processes import Failed, ordered_map
+from pipeline.ordered_map import ordered_map
+from pipeline.processes import Failed
 from pipeline.raw.stand_in import MARKER, read_marker
 from pipeline.synthetic import body as procedural_body
 from pipeline.synthetic.layouts import (
@@ -35,6 +36,7 @@ from pipeline.synthetic.layouts import (
     penn_action,
     posetrack,
     threedpw,
+    videos,
 )
 from pipeline.synthetic.scene import Actor, Shot, Take, calibration_crops
 
@@ -54,7 +56,7 @@ __all__ = [
 
 LAYOUTS: Final[Mapping[str, Layout]] = {
     module.LAYOUT.name: module.LAYOUT
-    for module in (penn_action, posetrack, insta_variety, kinetics, mpi_inf_3dhp, h36m, threedpw, amass)
+    for module in (penn_action, posetrack, insta_variety, kinetics, mpi_inf_3dhp, h36m, threedpw, amass, videos)
 }
 VERSION: Final = 1  # raised by hand whenever the same seed would give other files
 BODY_WHAT: Final = "A procedural body in SMPL's file format, with no measured person in it: for the embedded data only."

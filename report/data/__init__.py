@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from report.data.distributions import distributions_section
@@ -12,7 +13,9 @@ from report.data.stream_health import stream_section
 from report.page import Section
 
 
-def data_sections(opened: Opened, *, raw: Path | None, body: Path | None, stream: str | None) -> list[Section]:
+def data_sections(
+    opened: Opened, *, raw: Path | None, body: Path | None, stream: str | None, used: Mapping[str, str] | None = None
+) -> list[Section]:
     """Datasets and splits, accounting, example tracks, distributions, and the health of a feature stream.
 
     Args:
@@ -20,9 +23,10 @@ def data_sections(opened: Opened, *, raw: Path | None, body: Path | None, stream
         raw: the folder that holds the datasets' raw folders, <raw>/<dataset>; None: each is where it was at conversion.
         body: the folder of a body model, which poses tracks that have SMPL parameters but no 3D joints.
         stream: whose health is examined; None: none's.
+        used: what the runs shown use each split for; None: there is none.
     """
     return [
-        overview_section(opened),
+        overview_section(opened, used),
         accounting_section(opened),
         examples_section(opened, raw=raw, body=body),
         distributions_section(opened),

@@ -30,6 +30,7 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "ankles": ("rankle", "lankle"),
     "feet": ("rbigtoe", "lbigtoe", "rsmalltoe", "lsmalltoe", "rheel", "lheel"),
 }
+LINE: Final = "track lengths, visible joints, box sizes, pose variety"
 ABOUT_LENGTH: Final = (
     "Rows of each track: frames in which its person is annotated. Of all tracks. The axis is logarithmic."
 )
@@ -87,7 +88,7 @@ def distributions_section(opened: Opened) -> Section:
         },
         "problems": list(dict.fromkeys(problems)),
     }
-    return Section("distributions", "Distributions", "distributions.html", data)
+    return Section("distributions", "Distributions", "distributions.html", data, LINE)
 
 
 def distances_from_mean(pose: Array) -> NDArray[np.float64]:

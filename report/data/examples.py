@@ -16,6 +16,7 @@ from report.page import Section
 
 TRACKS: Final = 2  # of each dataset
 FRAMES: Final = 3  # of each track
+LINE: Final = "a few of each dataset, as they are in the cache: boxes, crops, joints"
 
 
 class Drawn(NamedTuple):
@@ -57,4 +58,4 @@ def examples_section(opened: Opened, *, raw: Path | None, body: Path | None) -> 
             more = command("show", *shown.name.split("/"), "--cache", str(opened.root), "--out", "tracks.html")
             drawn = Drawn(shown.name, shown.stand_in, portraits, shown.warnings, more)
             datasets.setdefault(dataset, []).append(drawn)
-    return Section("tracks", "Example tracks", "examples.html", {"datasets": datasets, "problems": problems})
+    return Section("tracks", "Example tracks", "examples.html", {"datasets": datasets, "problems": problems}, LINE)

@@ -13,8 +13,9 @@ import cache
 from pipeline import datasets
 from pipeline.cli.console import duration
 from pipeline.cli.text import command, count
-from pipeline.reasons import reason
+from pipeline.reasons import SAMPLED, reason
 from pipeline.show.tracks import rejected
+from report.data.releases import RELEASES
 from report.data.splits import Opened, is_demo, is_untrained, n_rows
 from report.figures import Cell
 from report.page import Section
@@ -31,45 +32,45 @@ class Rejected(NamedTuple):
     first: tuple[str, ...]  # name, reason, message
 
 
-def overview_section(opened: Opened) -> Section:
-    """Datasets and splits: how much there is, in which columns and streams."""
+def overview_section(opened: Opened, used: Mapping[str, str] | None = None) -> Section:
+    """Datasets and splits: how much there is, what was left out, in which streams. used: what the runs use each for."""
     rows: list[tuple[Cell, ...]] = []
     for split in opened.splits:
         size = (len(np.unique(split.tracks.video)), len(split.tracks), n_rows(split), _person_time([split]))
         streams = ", ".join(_stream(split, name, opened.missing[split.name, name]) for name in split.streams)
-        rows.append((split.name, "demo" if is_demo(split) else "real", *size, streams or "none"))
+        use = () if used is None else (used.get(split.name, "nothing"),)
+        rows.append(
+            (split.name, "demo" if is_demo(split) else "real", *size, streams or "none", *use, _left_out_of(split))
+        )
     if len(rows) > 1:
-        rows.append(("all", "", *_sums([row[2:5] for row in rows]), _person_time(opened.splits), ""))
+        blank = ("",) * (len(rows[0]) - 6)
+        rows.append(("all", "", *_sums([row[2:5] for row in rows]), _person_time(opened.splits), *blank))
+    header = ("split", "data", "videos", "tracks", "rows", "person-time", "streams")
     data = {
-        "header": ("split", "data", "videos", "tracks", "rows", "person-time", "streams"),
+        "header": (*header, *(() if used is None else ("used for",)), "left out, by reason"),
         "rows": rows,
-        "columns": [(split.name, ", ".join(split.columns)) for split in opened.splits],
         "problems": opened.problems,
+        "gone": [(name, use) for name, use in (used or {}).items() if name not in {s.name for s in opened.splits}],
+        "releases": [(name, *RELEASES[name]) for name in opened.datasets if name in RELEASES],
+        "demo": any(map(is_demo, opened.splits)),
     }
-    return Section("datasets", "Datasets and splits", "overview.html", data)
+    line = f"{count(len(opened.splits), 'split')} of {count(len(opened.datasets), 'dataset')}, "
+    line += count(sum(map(n_rows, opened.splits)), "row")
+    return Section("datasets", "Datasets and splits", "overview.html", data, line, bool(opened.problems))
 
 
 def accounting_section(opened: Opened) -> Section:
-    """found = kept + dropped by reason, rejected videos, and what was found beside what the releases have."""
+    """What the reasons mean, rejected videos, and what was found beside what the releases have."""
     recorded = [split for split in opened.splits if "accounting" in split.manifest]
-    rows = [_accounting_row(split) for split in recorded]
-    if len(rows) > 1:
-        rows.append(("all", *_sums([row[1:-1] for row in rows]), ""))
     counted = left_out(recorded)
     faults_first = sorted({name for _, name in counted}, key=lambda name: (reason(name).by_design, name))
     faulty = [Rejected(s.name, n, tuple(islice(texts, MOST_REJECTED))) for s in recorded for n, texts in [rejected(s)]]
     coverage = list(_coverage(recorded))
     data = {
-        "header": (
-            "split",
-            *(f"{of} {what}" for of in OF.values() for what in ("found", "kept")),
-            "left out, by reason",
-        ),
-        "rows": rows,
         "reasons": [
             (
                 name,
-                "by design" if reason(name).by_design else "something is wrong",
+                "sampling" if name in SAMPLED else "by design" if reason(name).by_design else "something is wrong",
                 ", ".join(f"{n:,} {what}" for (what, of), n in counted.items() if of == name),
                 reason(name).meaning,
             )
@@ -87,7 +88,16 @@ def accounting_section(opened: Opened) -> Section:
         "demo": [split.name for split in recorded if is_demo(split)],
         "unrecorded": [split.name for split in opened.splits if split not in recorded],
     }
-    return Section("accounting", "Accounting", "accounting.html", data)
+    by_design, wrong = frames_left_out(opened.splits)
+    line = f"{by_design:,} person-frames left out by design, {wrong:,} because of errors"
+    return Section("accounting", "Left out", "accounting.html", data, line, bool(wrong or data["rejected"]))
+
+
+def frames_left_out(splits: Sequence[cache.Split]) -> tuple[int, int]:
+    """Person-frames that were left out by design, and because of errors. Those between sampled ones are neither."""
+    frames = {name: n for (what, name), n in left_out(splits).items() if what == OF["frames"] and name not in SAMPLED}
+    by_design = sum(n for name, n in frames.items() if reason(name).by_design)
+    return by_design, sum(frames.values()) - by_design
 
 
 def _person_time(splits: Sequence[cache.Split]) -> str:
@@ -126,16 +136,17 @@ def left_out(splits: Sequence[cache.Split]) -> Counter[tuple[str, str]]:
     return found
 
 
-def _accounting_row(split: cache.Split) -> tuple[Cell, ...]:
-    """Counts and, as `videos: 3 bad_labels; person-frames: 21 bad_labels`, the reasons."""
+def _left_out_of(split: cache.Split) -> str:
+    """As `videos: 3 bad_labels; person-frames: 21 bad_labels`, the reasons but for sampling."""
+    if "accounting" not in split.manifest:
+        return "not recorded"
     totals, texts = split.manifest["accounting"], []
     for of, what in OF.items():
         reasons = totals[of].get("dropped", {}) | totals[of].get("set_aside", {})
         reasons = reasons | {"without a track": totals[of].get("without_tracks")}
-        if some := ", ".join(f"{n:,} {name}" for name, n in reasons.items() if n):
+        if some := ", ".join(f"{n:,} {name}" for name, n in reasons.items() if n and name not in SAMPLED):
             texts.append(f"{what}: {some}")
-    counts = [n for of in OF for n in (totals[of].get("found"), totals[of]["kept"])]
-    return (split.name, *counts, "; ".join(texts) or "nothing")
+    return "; ".join(texts) or "nothing"
 
 
 def _coverage(recorded: Sequence[cache.Split]) -> Iterator[tuple[str, str, int, int, float]]:

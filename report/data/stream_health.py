@@ -164,7 +164,10 @@ def stream_section(opened: Opened, stream: str | None) -> Section:
         "verify": command("verify", "--cache", str(opened.root)),
         "problems": list(dict.fromkeys(problems)),
     }
-    return Section("stream", "Health of the feature stream", "stream.html", data)
+    bad = [one.dataset for one in verdicts if one.faults]
+    sound = f"{stream}: sound in {count(len(verdicts), 'dataset')}" if verdicts else f"{stream}: in no split"
+    line = f"to look at: {', '.join(bad)}" if bad else sound
+    return Section("stream", "Health of the feature stream", "stream.html", data, line, bool(bad or problems))
 
 
 def faults(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from report.data.splits import Opened
@@ -17,16 +18,19 @@ def training_sections(
     opened: Opened,
     runs: Sequence[Run],
     *,
+    raw: Path | None = None,
+    body: Path | None = None,
     notes: Sequence[str] = (),
     ablation: Mapping[str, Any] | None = None,
     ablation_runs: Sequence[Run] = (),
 ) -> list[Section]:
-    """Curves, results and bodies. notes: what a reader should know of which runs these are.
+    """Results, bodies and curves. notes: what a reader should know of which runs these are.
 
-    ablation: the content of ablation.json. What a run lacks is reported in its place; nothing is raised for it.
+    raw, body: folders, for the bodies. ablation: the content of ablation.json. What a run lacks is reported in its
+    place; nothing is raised for it.
     """
     return [
-        curves_section(runs, ablation_runs, notes=notes, splits=[split.name for split in opened.splits]),
         results_section(runs, ablation or {}, cache=str(opened.root)),
-        bodies_section(runs),
+        bodies_section(opened, runs, raw=raw, body=body),
+        curves_section(runs, ablation_runs, notes=notes),
     ]

@@ -1,72 +1,277 @@
-"""Predicted bodies over frames, as training drew them at its epochs' ends.  training -> report: [bodies] -> page"""
+"""The models' bodies in the same frames, below each other.  evaluation -> report: [bodies] -> page
+
+Drawn from the files of predictions that evaluation wrote: no network runs. Which windows: the worst one of each run,
+and one from the middle of the first run's tracks, which also moves.
+"""
 
 from __future__ import annotations
 
+import base64
+import functools
+import io
+import re
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
-import cv2
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Pillow
 
-from pipeline.pixels.decode import PictureError, decode
+import cache
+from pipeline.crops import crop_person
+from pipeline.errors import PipelineError
+from pipeline.features.pixel_sources import raw_folder
+from pipeline.pixels import sources
+from pipeline.pixels.frames import Image
 from pipeline.show.page import jpeg_uri
+from pipeline.show.painted_bodies import COLOURS, Painter, SeenBody
+from report.data.splits import UNREADABLE, Opened, problem
 from report.page import Section
+from report.training.results import badness, of_split
 from report.training.run import Run
 
-QUALITY: Final = 82  # of JPEG
-WIDTH: Final = 960  # px at most
-MOST_BYTES: Final = 6 << 20  # of all pictures, encoded
+TILE_PX: Final = 160  # side of a frame
+N_FRAMES: Final = 6  # of a window
+MOST_MOVING: Final = 24  # frames of the looping picture
+MOST_WORST: Final = 3  # windows of a split
+GREY: Final = 96  # of a frame without a picture
+QUALITY: Final = 80
+DEPTH_M: Final = 10.0  # any: the camera is a weak perspective one
+FPS: Final = 25.0  # of the looping picture, where the track's is not known
+_MOVED: Final = re.compile(r"pose_(minus|plus)(\d+)")
+BROKEN: Final = (*UNREADABLE, PipelineError, ValueError, KeyError, zipfile.BadZipFile)
 
-
-class Picture(NamedTuple):
-    """One window's frames, with labels above and predicted bodies below."""
-
-    source: str  # a data: address
-    width: int
-    height: int
-    window: str  # split, track and frames, as training named it
+Frames = dict[int, Image | None]
 
 
 class Strip(NamedTuple):
-    """The pictures of one epoch of a run."""
+    """Frames side by side."""
 
-    title: str
-    best: bool  # is it the best epoch?
-    pictures: Sequence[Picture]
-    problems: Sequence[str]  # of pictures that cannot be shown
-
-
-def bodies_section(runs: Sequence[Run]) -> Section:
-    """The pictures of each run's best epoch, and of its last."""
-    strips: list[Strip] = []
-    room = MOST_BYTES
-    for title, best, pictures in (epoch for run in runs for epoch in _epochs(run)):
-        shown, problems = [], []
-        for window, data in pictures.items():
-            try:
-                image = decode(data)
-            except PictureError as error:
-                problems.append(f"{window}: the picture in the events cannot be read: {error}")
-                continue
-            if image.shape[1] > WIDTH:
-                height = max(round(image.shape[0] * WIDTH / image.shape[1]), 1)
-                image = cv2.resize(image, (WIDTH, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
-            uri = jpeg_uri(image, QUALITY)
-            if len(uri) > room:
-                problems.append(f"{window}: left out, the page would become too large. TensorBoard shows it.")
-                continue
-            room -= len(uri)
-            shown.append(Picture(uri, image.shape[1], image.shape[0], window))
-        strips.append(Strip(title, best, shown, problems))
-    without = [run.name for run in runs if not run.events.pictures]
-    return Section("bodies", "Predicted bodies", "bodies.html", {"strips": strips, "without": without})
+    label: str
+    source: str  # a data: address
+    width: int
+    height: int = TILE_PX
 
 
-def _epochs(run: Run) -> Iterator[tuple[str, bool, Mapping[str, bytes]]]:
-    """The best epoch's pictures and the last one's, with what to call them."""
-    pictures, best, last = run.events.pictures, run.events.best_step(), max(run.events.pictures, default=None)
-    for step in dict.fromkeys((best, last)):
-        if step is not None and step in pictures:
-            when = f"epoch {run.epoch_of(step):.0f}" if run.config is not None else f"step {step:,}"
-            kinds = [kind for kind, of in (("best", best), ("last", last)) if of == step]
-            yield f"{run.name}, {when} ({' and '.join(kinds)})", step == best, pictures[step]
+class Window(NamedTuple):
+    """Some frames of a track, and why these."""
+
+    split: str
+    track: str
+    first: int  # frames of the source, the last one included
+    last: int
+    why: str
+
+
+class Drawn(NamedTuple):
+    """A window with everything that is drawn of it."""
+
+    window: Window
+    strips: Sequence[Strip]
+    moving: Strip | None
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """One run's bodies in the F frames of one track."""
+
+    frame_index: NDArray[np.int64]  # (F,)
+    bbox: NDArray[np.float32]  # (F, 4) cxcywh px
+    scale: float  # crop side / box side
+    camera: NDArray[np.float32]  # (F, 3) scale, tx, ty
+    betas: NDArray[np.float32]  # (F, 10)
+    pose: Mapping[int, NDArray[np.float32]]  # (F, 72) rad, by how many frames later; 0: of the frame itself
+
+    @classmethod
+    def read(cls, run: Run, window: Window) -> Predicted | None:
+        """What the run wrote of this track; None where it wrote nothing. Raises what reading such a file does."""
+        rows = (row for row in of_split(run.sequences, window.split) if row.get("track") == window.track)
+        name = next((str(row["predictions"]) for row in rows if "predictions" in row), "")
+        file = (run.folder / name).resolve()
+        if not name or not file.is_relative_to(run.folder.resolve()):
+            return None
+        with np.load(file, allow_pickle=False) as held:
+            moved = (match for name in held.files if (match := _MOVED.fullmatch(name)))
+            steps = {(-1 if one[1] == "minus" else 1) * int(one[2]): held[one[0]] for one in moved}
+            index, bbox, camera, betas = (held[name] for name in ("frame_index", "bbox", "camera", "betas"))
+            # The box and crop_scale are those that the camera belongs to.
+            scale = float(re.findall(r'"crop_scale": ([\d.]+)', str(held["about"]))[0])
+            pose = dict(sorted({0: held["pose"], **steps}.items()))
+            return cls(index, bbox, scale, camera, betas, pose)
+
+
+def bodies_section(opened: Opened, runs: Sequence[Run], *, raw: Path | None, body: Path | None) -> Section:
+    """raw: the folder of the datasets' raw folders; None: each is where it was at conversion. body: a folder."""
+    having = [run for run in runs if any("predictions" in row for row in run.sequences)]
+    problems: list[str] = []
+    drawn: list[Drawn] = []
+    try:
+        painted = Bodies(body) if body is not None and having else None
+    except BROKEN as error:
+        painted = None
+        problems.append(f"Bodies are not drawn: {error}")
+    splits = {split.name: split for split in opened.splits}
+    for window in windows_of(having):
+        if painted is None:
+            break
+        try:
+            drawn.append(_draw(window, splits[window.split], having, painted, raw, problems))
+        except BROKEN as error:
+            problems.append(problem(f"{window.split}, {window.track}", error))
+    without = [run.name for run in runs if run not in having]
+    return Section("bodies", "Bodies", "bodies.html", {"drawn": drawn, "without": without, "problems": problems})
+
+
+def windows_of(runs: Sequence[Run]) -> Iterator[Window]:
+    """For each split: a window from the middle of the first run's tracks, then the worst one of each run."""
+    for split in dict.fromkeys(str(row.get("split")) for run in runs for row in run.sequences):
+        named = next(run for run in runs if of_split(run.sequences, split))
+        tracks = sorted(of_split(named.sequences, split), key=badness)
+        yield _window(tracks[len(tracks) // 2], f"from the middle of the tracks, by {named.name}'s errors")
+        worst: dict[tuple[str, int], Mapping[str, Any]] = {}
+        names: dict[tuple[str, int], list[str]] = {}
+        for run in runs:
+            for row in of_split(run.worst_windows, split)[:1]:
+                key = (str(row["track"]), int(row["first_frame"]))
+                worst.setdefault(key, row)
+                error = f" ({row['pa_mpjpe']:.0f} mm)" if "pa_mpjpe" in row else ""
+                names.setdefault(key, []).append(f"{run.name}{error}")
+        for key in list(worst)[:MOST_WORST]:
+            yield _window(worst[key], f"the worst window of {', '.join(names[key])}")
+
+
+def _window(row: Mapping[str, Any], why: str) -> Window:
+    return Window(str(row["split"]), str(row["track"]), int(row["first_frame"]), int(row["last_frame"]), why)
+
+
+class Bodies:
+    """The body model of a folder, and what paints it. Raises as `Body.load` does."""
+
+    def __init__(self, folder: Path) -> None:
+        from pipeline.body import Body  # imports torch: a page without bodies needs none
+
+        self._body = Body.load(folder)
+        self._painter = Painter(self._body.faces.numpy())
+
+    def verts(self, found: Predicted, rows: NDArray[np.intp], step: int = 0) -> NDArray[np.float32]:
+        """(N, V, 3) m of some frames, camera axes, without the camera's shift."""
+        import torch
+
+        from vibe_model.rotations import axis_angle_to_matrix
+
+        with torch.no_grad():
+            rotmat = axis_angle_to_matrix(torch.as_tensor(found.pose[step][rows]).reshape(-1, 24, 3))
+            return np.asarray(self._body(betas=torch.as_tensor(found.betas[rows]), rotmat=rotmat).verts)
+
+    def over(
+        self, tile: Image, verts: NDArray[np.float32], camera: NDArray[np.float32], colour: tuple[float, float, float]
+    ) -> Image:
+        """A crop with a body (V, 3) over it, by its weak perspective camera (3,)."""
+        pixels = (camera[0] * (verts[:, :2] + camera[1:]) + 1) * (len(tile) / 2)
+        return self._painter.paint(tile, [SeenBody(verts, pixels, verts[:, 2] + DEPTH_M, colour)])
+
+
+def _draw(
+    window: Window, split: cache.Split, runs: Sequence[Run], painted: Bodies, raw: Path | None, problems: list[str]
+) -> Drawn:
+    found = {run.name: one for run in runs if (one := Predicted.read(run, window)) is not None}
+    window_frames = np.arange(window.first, window.last + 1)
+    common = functools.reduce(np.intersect1d, (one.frame_index for one in found.values()), window_frames)
+    if not found or not len(common):
+        raise ValueError("expected frames that the runs predicted, found none: evaluate them again")
+    chosen = common[np.unique(np.linspace(0, len(common) - 1, N_FRAMES).round().astype(int))]
+    moving = common[:MOST_MOVING] if window.why.startswith("from") else common[:0]
+    number = split.tracks.names.index(window.track)
+    step = int(split.tracks.step[number])
+    around = [int(chosen[len(chosen) // 2]) + step * by for one in found.values() for by in one.pose]
+    frames = _frames(split, number, sorted({*chosen.tolist(), *moving.tolist(), *around}), raw, problems)
+    first = next(iter(found.values()))
+    strips = [_strip("frames", _tiles(first, frames, chosen))]
+    loops = [_tiles(first, frames, moving)]
+    for (name, one), colour in zip(found.items(), COLOURS, strict=False):
+        paint = functools.partial(_painted, one, frames, painted, colour)
+        strips.append(_strip(name, paint(chosen)))
+        loops.append(paint(moving))
+        if len(one.pose) > 1:
+            strips.append(_around(name, one, frames, painted, int(chosen[len(chosen) // 2]), step, colour))
+    rate = float(split.tracks.fps[number]) / step
+    label = ", ".join(("frames", *found))
+    return Drawn(window, strips, _moving(label, loops, rate) if len(moving) > 1 else None)
+
+
+def _frames(
+    split: cache.Split, number: int, wanted: Sequence[int], raw: Path | None, problems: list[str]
+) -> dict[int, Image | None]:
+    """The source's pictures; None for one that cannot be read, which is reported."""
+    place = None if raw is None else raw / split.name.partition("/")[0]
+    entry = split.videos[int(split.tracks.video[number])]
+    indices = [index for index in wanted if index >= 0]
+    try:
+        source = sources.parse(raw_folder(split, place if place is not None and place.is_dir() else None), entry.source)
+        return {index: frame.image for index, frame in zip(indices, source.read(indices), strict=False)}
+    except (PipelineError, OSError) as error:
+        problems.append(f"Bodies of {split.name} are on grey: {error}")
+        return {}
+
+
+def _rows(one: Predicted, frames: NDArray[np.int64]) -> NDArray[np.intp]:
+    return np.searchsorted(one.frame_index, frames)
+
+
+def _tile(one: Predicted, image: Image | None, row: int) -> Image:
+    if image is None:
+        return np.full((TILE_PX, TILE_PX, 3), GREY, np.uint8)
+    return crop_person(image, one.bbox[row], one.scale, TILE_PX)
+
+
+def _tiles(one: Predicted, frames: Frames, which: NDArray[np.int64]) -> list[Image]:
+    rows = _rows(one, which).tolist()
+    return [_tile(one, frames.get(frame), row) for frame, row in zip(which.tolist(), rows, strict=True)]
+
+
+def _painted(
+    one: Predicted, frames: Frames, painted: Bodies, colour: tuple[float, float, float], which: NDArray[np.int64]
+) -> list[Image]:
+    rows, tiles = _rows(one, which), _tiles(one, frames, which)
+    verts = painted.verts(one, rows) if len(rows) else ()
+    return [
+        painted.over(tile, body, one.camera[row], colour) for tile, body, row in zip(tiles, verts, rows, strict=True)
+    ]
+
+
+def _around(
+    name: str, one: Predicted, frames: Frames, painted: Bodies, at: int, step: int, colour: tuple[float, float, float]
+) -> Strip:
+    """What is predicted of past and future at one frame, over the frames that it is of."""
+    rows = _rows(one, np.array([at]))
+    tiles = [
+        painted.over(_tile(one, frames.get(at + step * by), int(rows[0])), verts[0], one.camera[rows[0]], colour)
+        for by, verts in ((by, painted.verts(one, rows, by)) for by in one.pose)
+    ]
+    when = ", ".join("now" if not by else f"{abs(by)} frames {'before' if by < 0 else 'later'}" for by in one.pose)
+    return _strip(f"{name} at frame {at}: {when}", tiles)
+
+
+def _strip(label: str, tiles: Sequence[Image]) -> Strip:
+    return Strip(label, jpeg_uri(np.concatenate([*tiles], axis=1), QUALITY), TILE_PX * len(tiles))
+
+
+def _moving(label: str, rows: Sequence[Sequence[Image]], fps: float) -> Strip:
+    """A looping picture: the frames, and beside them each run's bodies."""
+    pictures = [Pillow.fromarray(np.concatenate(tiles, axis=1)) for tiles in zip(*rows, strict=True)]
+    written = io.BytesIO()
+    rate = fps if np.isfinite(fps) and fps > 0 else FPS
+    pictures[0].save(
+        written,
+        "WEBP",
+        save_all=True,
+        append_images=pictures[1:],
+        duration=round(1000 / rate),
+        loop=0,
+        quality=QUALITY,
+    )
+    uri = "data:image/webp;base64," + base64.b64encode(written.getvalue()).decode()
+    return Strip(label, uri, TILE_PX * len(rows))

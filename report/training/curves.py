@@ -9,8 +9,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from pipeline.cli.console import duration
-from pipeline.cli.text import count
-from report.figures import Cell, Plot, brief, lines
+from report.figures import Plot, brief, lines
 from report.page import Section
 from report.training.run import VALIDATION, Curve, Run
 from vibe_model.metrics import ERRORS
@@ -67,24 +66,16 @@ NAMES: Final = {  # of curves, instead of their tags
 PARTS: Final = {  # of the settings -> on the page
     "datasets_2d": "training, 2D",
     "datasets_3d": "training, 3D",
-    "motion": "motion for the discriminator",
+    "motion": "real motion",
     "validation": "validation",
     "evaluation": "evaluation",
 }
 
 
-def curves_section(
-    runs: Sequence[Run], ablation: Sequence[Run] = (), *, notes: Sequence[str] = (), splits: Sequence[str] = ()
-) -> Section:
-    """The runs' curves, each by itself, and validation of those shown together. ablation: only in the latter.
-
-    splits: names of those in the cache, of which the page shows what they are used for.
-    """
+def curves_section(runs: Sequence[Run], ablation: Sequence[Run] = (), *, notes: Sequence[str] = ()) -> Section:
+    """The runs' curves, each by itself, and validation of those shown together. ablation: only in the latter."""
     together = list(dict.fromkeys([*runs, *ablation]))
-    header, uses = used_for(runs, splits)
     data = {
-        "used_header": header,
-        "used": uses,
         "together": list(_together(together[:MOST_TOGETHER])) if len(together) > 1 else [],
         "notes": notes,
         "left_out": [run.name for run in together[MOST_TOGETHER:]],
@@ -186,25 +177,18 @@ def _facts(run: Run) -> dict[str, str]:
     return facts
 
 
-def used_for(runs: Sequence[Run], splits: Sequence[str]) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:
-    """Header and rows: what each run used each split for; with how many windows, where it has recorded that.
+def used_for(runs: Sequence[Run]) -> dict[str, str]:
+    """Split -> what the runs use it for; those that not all of them use so are named."""
+    known = [run for run in runs if run.config is not None]
+    found: dict[str, dict[str, list[str]]] = {}
+    for run in known:
+        for part, words in PARTS.items():
+            assert run.config is not None
+            splits = getattr(run.config, part) if part in ("validation", "evaluation") else run.config.part(part)
+            for split in splits:
+                found.setdefault(split, {}).setdefault(words, []).append(run.name)
+    return {split: ", ".join(_by(words, names, known) for words, names in of.items()) for split, of in found.items()}
 
-    splits: of the cache. Those that a run used and the cache no longer has come after them.
-    """
-    uses = {run.name: _uses(run) for run in runs if run.config is not None}
-    names = dict.fromkeys([*splits, *(split for of in uses.values() for split in of)])
-    rows: list[tuple[Cell, ...]] = [(name, *(of.get(name, "nothing") for of in uses.values())) for name in names]
-    return ("split", *uses), rows if uses else []
 
-
-def _uses(run: Run) -> dict[str, str]:
-    """Split -> what for."""
-    assert run.config is not None
-    recorded, found = run.about.get("windows"), dict[str, list[str]]()
-    for part, words in PARTS.items():
-        splits = getattr(run.config, part) if part in ("validation", "evaluation") else run.config.part(part)
-        windows = recorded.get(part) if isinstance(recorded, Mapping) else None
-        for split in splits:
-            n = windows.get(split) if isinstance(windows, Mapping) else None
-            found.setdefault(split, []).append(f"{words} ({count(n, 'window')})" if isinstance(n, int) else words)
-    return {split: ", ".join(of) for split, of in found.items()}
+def _by(words: str, names: Sequence[str], known: Sequence[Run]) -> str:
+    return words if len(names) == len(known) else f"{words} ({listed(names)})"

@@ -44,6 +44,7 @@ class Row(NamedTuple):
 class Table(NamedTuple):
     """Rows that may be compared with one another."""
 
+    key: str  # the protocol, or what else its rows have in common
     title: str
     caption: str
     rows: Sequence[Row]
@@ -86,15 +87,15 @@ def tables_of(split: str, runs: Sequence[Run]) -> list[Table]:
     of = [run for run in runs if split in run.splits]
     stand_in = any(run.stand_in for run in of)
     figures, tables = _published(split, of), []
-    for protocol in PROTOCOLS:
+    for protocol in (name for name in PROTOCOLS if name == "default" or any(name in run.splits[split] for run in of)):
         rows = list(_rows(split, protocol, of))
         sentences = list(_sentences(split, protocol, of, rows))
         beside = figures if protocol == "published" and not stand_in else []
-        meaning = PROTOCOL[protocol]
-        tables.append(Table(f"Protocol “{protocol}”", split, [*rows, *beside], meaning, sentences=sentences))
+        meaning = PROTOCOL.get(protocol, "")
+        tables.append(Table(protocol, f"Protocol “{protocol}”", split, [*rows, *beside], meaning, sentences=sentences))
     if stand_in and figures:
         note = "These are of the real data, the tables above of demo data: they cannot be compared."
-        tables.append(Table("Published figures", f"{split}, real data", figures, note=note))
+        tables.append(Table("published figures", "Published figures", f"{split}, real data", figures, note=note))
     return tables
 
 
@@ -102,6 +103,8 @@ def _rows(split: str, protocol: str, runs: Sequence[Run]) -> Iterator[Row]:
     """Each run, the same smoothed in time where it has that, and the mean body, which is the same for all."""
     found: Mapping[str, Any] = {}
     for run in runs:
+        if protocol != "default" and protocol not in run.splits[split]:
+            continue
         found = run.splits[split] if protocol == "default" else run.splits[split][protocol]
         yield Row(run.name, _errors(found), _frames(found))
         if isinstance(smoothed := found.get("smoothed"), Mapping):
@@ -170,7 +173,7 @@ def against(model: str, own: Errors, other: str, its: Errors) -> str:
 def _by_track(one: Run, other: Run, split: str) -> str:
     """In how many tracks of the split the first one's PA-MPJPE is lower; "" where that is not known of both."""
     own, its = (
-        {row.get("track"): row["pa_mpjpe"] for row in _of(run.sequences, split) if "pa_mpjpe" in row}
+        {row.get("track"): row["pa_mpjpe"] for row in of_split(run.sequences, split) if "pa_mpjpe" in row}
         for run in (one, other)
     )
     both = own.keys() & its.keys()
@@ -181,7 +184,7 @@ def _by_track(one: Run, other: Run, split: str) -> str:
 def decides(rows: Sequence[Row], run: Run, split: str) -> Iterator[str]:
     """How much the differences between the first row and the others, of `run` and others, stand for."""
     first, *others = rows
-    n_tracks = len({row.get("track") for row in _of(run.sequences, split)})
+    n_tracks = len({row.get("track") for row in of_split(run.sequences, split)})
     of = count(first.frames or 0, "frame") + (f" of {count(n_tracks, 'track')}" if n_tracks else "")
     seed = f", seed {run.config.seed}" if run.config is not None else ""
     yield f"Counted: {of}; one training run of each model{seed}."
@@ -221,10 +224,11 @@ def _ablation(content: Mapping[str, Any]) -> Iterator[Table]:
         here = tables.setdefault((str(row.get("split")), str(row.get("protocol"))), [])
         here.append(Row(name, means, row.get("frames")))
     for (split, protocol), rows in tables.items():
-        yield Table(f"{split}, protocol “{protocol}”", split, rows)
+        yield Table(protocol, f"{split}, protocol “{protocol}”", split, rows)
 
 
-def _of(rows: Sequence[Mapping[str, Any]], split: str) -> list[Mapping[str, Any]]:
+def of_split(rows: Sequence[Mapping[str, Any]], split: str) -> list[Mapping[str, Any]]:
+    """Rows of sequences.json or worst_windows.json that are of one split."""
     return [row for row in rows if row.get("split") == split]
 
 
@@ -235,12 +239,12 @@ def _listings(run: Run, cache: str) -> Iterator[dict[str, Any]]:
     """
     listed = []
     for split in dict.fromkeys(str(row.get("split")) for row in run.sequences):
-        here = sorted(_of(run.sequences, split), key=_badness)
+        here = sorted(of_split(run.sequences, split), key=badness)
         of = f"all {len(here)}" if len(here) <= MOST_SEQUENCES else f"the worst {MOST_SEQUENCES} of {len(here):,}"
         caption = f"{run.name} on {split} by sequence, {of}, the worst first; all are in sequences.csv of the run"
         listed.append((caption, split, here[:MOST_SEQUENCES]))
     for split in dict.fromkeys(str(row.get("split")) for row in run.worst_windows):
-        here = _of(run.worst_windows, split)[:MOST_WINDOWS]
+        here = of_split(run.worst_windows, split)[:MOST_WINDOWS]
         caption = f"{run.name} on {split}: the {len(here)} worst windows; more are in worst_windows.csv of the run"
         listed.append((caption, split, here))
     for caption, split, rows in listed:
@@ -250,7 +254,7 @@ def _listings(run: Run, cache: str) -> Iterator[dict[str, Any]]:
         yield {"caption": caption, "split": split, "columns": columns, "rows": rows, "look": look}
 
 
-def _badness(row: Mapping[str, Any]) -> tuple[float, str]:
+def badness(row: Mapping[str, Any]) -> tuple[float, str]:
     """The largest PA-MPJPE first; without 3D labels, the smallest 2D PCK."""
     worst = -float(row["pa_mpjpe"]) if "pa_mpjpe" in row else float(row.get("pck_2d", 100.0))
     return worst, str(row.get("track"))

@@ -1,7 +1,6 @@
-"""One training run as the report shows it, finished or not: its files, curves and pictures.  training -> report: [run]
+"""One training run as the report shows it, finished or not: its files and curves.  training -> report: [run]
 
-Of the pictures only those of the best and of the last epoch are kept in memory. What a killed run had logged beyond the
-state that it continued from is left out, as viewers do.
+What a killed run had logged beyond the state that it continued from is left out, as viewers do.
 """
 
 from __future__ import annotations
@@ -20,17 +19,15 @@ from google.protobuf.message import DecodeError
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto import event_pb2
 
-from vibe_model import runs
+from vibe_model import models, runs
 from vibe_model.errors import ConfigError
 from vibe_model.metrics import ERRORS, PROTOCOLS
 from vibe_model.runs import SEQUENCES, WORST_WINDOWS
-from vibe_model.vibe.config import TrainConfig
+from vibe_model.settings.video_config import VideoConfig
 
 Metrics = Mapping[str, Any]
 
 AGAIN: Final = "Remove it and run the training command again: it continues from the saved state and writes it again."
-MAX_PICTURES: Final = 8  # of an epoch
-MAX_PICTURE_BYTES: Final = 1 << 23
 PATTERN: Final = "events.out.tfevents.*"
 VALIDATION: Final = "validation/"
 SCORE: Final = "/pa_mpjpe"  # decides which epoch is the best
@@ -62,7 +59,6 @@ class Events:
     """What the event files of one run hold."""
 
     curves: dict[str, Curve] = field(default_factory=dict)  # by tag, as train/total
-    pictures: dict[int, dict[str, bytes]] = field(default_factory=dict)  # by step and tag: PNG or JPEG bytes
     seconds: float = 0.0  # between the first and the last event of each file, added up
     began: float | None = None  # of the first event, s since 1970
     hosts: tuple[str, ...] = ()  # by the files' names
@@ -95,21 +91,9 @@ class Events:
         if event.HasField("session_log"):  # a run continues from here
             for curve in self.curves.values():
                 curve.cut(event.step)
-            self.pictures = {step: of for step, of in self.pictures.items() if step < event.step}
         for value in event.summary.value:
-            kind = value.WhichOneof("value")
-            if kind == "simple_value":
+            if value.WhichOneof("value") == "simple_value":
                 self.curves.setdefault(value.tag, Curve()).add(event.step, value.simple_value)
-            elif kind == "image":
-                self._picture(event.step, value.tag, value.image.encoded_image_string)
-
-    def _picture(self, step: int, tag: str, data: bytes) -> None:
-        if step not in self.pictures:  # an epoch's numbers are logged before its pictures
-            kept = {max(self.pictures, default=step), self.best_step()}
-            self.pictures = {known: of for known, of in self.pictures.items() if known in kept}
-            self.pictures[step] = {}
-        if len(data) <= MAX_PICTURE_BYTES and len(self.pictures[step]) < MAX_PICTURES:
-            self.pictures[step][tag] = data
 
 
 def read_events(folder: Path) -> Events:
@@ -171,10 +155,10 @@ class Run:
         return bool(self.about.get("stand_in") or self.metrics.get("stand_in"))
 
     @cached_property
-    def config(self) -> TrainConfig | None:
+    def config(self) -> VideoConfig | None:
         """Its settings; None where they are not there, or of a version of this project that had others."""
         try:
-            return TrainConfig.from_dict(self.about["config"])
+            return models.named(self.about.get("of_model", "vibe")).config.from_dict(self.about["config"])
         except (KeyError, TypeError, AttributeError, ConfigError):
             return None
 
@@ -237,7 +221,7 @@ def metrics_problem(metrics: Metrics) -> str:
         if not isinstance(of, Mapping):
             return f"{split}: expected metrics by name, found {type(of).__name__}"
         for protocol in PROTOCOLS:
-            found = of if protocol == "default" else of.get(protocol)
+            found = of if protocol == "default" else of.get(protocol, of)  # it may be older than a protocol
             if not isinstance(found, Mapping) or not isinstance(found.get("baseline"), Mapping):
                 return f"{split}: expected metrics and a baseline by protocol {protocol!r}, found none"
             if wrong := [name for name, value in found.items() if name in ERRORS and not _is_number(value)]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import cache
 from cache import CacheError
-from cache.mixture import Draws, Mixture, Part, Permutation, StreamRows
+from cache.mixture import Draws, Mixture, Part, Permutation
 
 UNHURRIED = settings(deadline=None, max_examples=60)
 KEYS = st.lists(st.one_of(st.integers(0, 2**40), st.text(max_size=5)), max_size=3)
@@ -370,47 +370,3 @@ def test_every_window_takes_all_its_frames_and_labels_from_one_copy_by_chance(co
 def test_streams_and_copies_that_contradict_one_another_are_refused(copied, wrong):
     with pytest.raises(ValueError, match="x: expected stream or streams"):
         Part(name="x", splits={"a": copied}, count=1, fields=("kp_2d",), **wrong)
-
-
-# --------------------------------------------------------------------------------------------------- StreamRows
-
-
-@UNHURRIED
-@given(
-    seqlen=st.integers(1, 6),
-    begins=st.dictionaries(st.sampled_from("abc"), st.lists(st.integers(0, 60), max_size=15), min_size=1),
-)
-def test_the_table_has_every_row_of_the_windows_once_and_windows_in_one_piece(seqlen, begins):
-    rows = StreamRows({name: np.array(found, np.int64) for name, found in begins.items()}, seqlen)
-    needed = {(name, start + i) for name, found in begins.items() for start in found for i in range(seqlen)}
-    assert rows.total == len(needed)
-    held = {}
-    for name, found in begins.items():
-        for start, place in zip(found, rows.place(name, np.array(found, np.int64)).tolist(), strict=True):
-            for i in range(seqlen):
-                assert held.setdefault(place + i, (name, start + i)) == (name, start + i)
-    assert set(held) == set(range(rows.total))
-    assert set(held.values()) == needed
-
-
-@UNHURRIED
-@given(
-    seqlen=st.integers(1, 6),
-    runs=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 30)), max_size=6),
-    strides=st.lists(st.integers(1, 7), min_size=1, max_size=2),
-)
-def test_the_pieces_that_fill_the_table_lie_within_runs(seqlen, runs, strides):
-    """Runs that touch may be of two tracks: no piece may reach from one into the next."""
-    begins, limits, end = [], [], 0
-    for gap, length in runs:
-        limits.append((end + gap, end + gap + length))
-        for stride in strides:
-            begins += range(end + gap, end + gap + length - seqlen + 1, stride)
-        end += gap + length
-    rows = StreamRows({"a": np.array(begins, np.int64)}, seqlen)
-    pieces = [(name, int(start)) for name, starts in rows.batches(n_windows=3) for start in starts]
-    assert all(len(starts) <= 3 for _, starts in rows.batches(n_windows=3))
-    for _, start in pieces:
-        assert any(low <= start and start + seqlen <= high for low, high in limits)
-    read = {start + i for _, start in pieces for i in range(seqlen)}
-    assert read == {start + i for start in begins for i in range(seqlen)}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import cache
 from cache.format.records import find_runs
-from cache.windows import Tail, intersect, join_adjacent, ranges_where, windows_of
+from cache.windows import StreamRows, Tail, intersect, join_adjacent, ranges_where, windows_of
 
 
 def plain_windows(
@@ -124,3 +124,42 @@ def test_a_million_runs_give_as_many_windows_as_their_lengths_say() -> None:
     # ceil((n - 16) / 16) + 1 = ceil(n / 16) windows of a run of n >= 16 rows
     assert len(windows) == 10_000 * sum(-(-n // 16) for n in range(16, 101))
     assert (windows[1:, 0] > windows[:-1, 0]).all()
+
+
+@given(
+    seqlen=st.integers(1, 6),
+    begins=st.dictionaries(st.sampled_from("abc"), st.lists(st.integers(0, 60), max_size=15), min_size=1),
+)
+def test_the_table_has_every_row_of_the_windows_once_and_windows_in_one_piece(seqlen, begins):
+    rows = StreamRows({name: np.array(found, np.int64) for name, found in begins.items()}, seqlen)
+    needed = {(name, start + i) for name, found in begins.items() for start in found for i in range(seqlen)}
+    assert rows.total == len(needed)
+    held = {}
+    for name, found in begins.items():
+        for start, place in zip(found, rows.place(name, np.array(found, np.int64)).tolist(), strict=True):
+            for i in range(seqlen):
+                assert held.setdefault(place + i, (name, start + i)) == (name, start + i)
+    assert set(held) == set(range(rows.total))
+    assert set(held.values()) == needed
+
+
+@given(
+    seqlen=st.integers(1, 6),
+    runs=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 30)), max_size=6),
+    strides=st.lists(st.integers(1, 7), min_size=1, max_size=2),
+)
+def test_the_pieces_that_fill_the_table_lie_within_runs(seqlen, runs, strides):
+    """Runs that touch may be of two tracks: no piece may reach from one into the next."""
+    begins, limits, end = [], [], 0
+    for gap, length in runs:
+        limits.append((end + gap, end + gap + length))
+        for stride in strides:
+            begins += range(end + gap, end + gap + length - seqlen + 1, stride)
+        end += gap + length
+    rows = StreamRows({"a": np.array(begins, np.int64)}, seqlen)
+    pieces = [(name, int(start)) for name, starts in rows.batches(n_windows=3) for start in starts]
+    assert all(len(starts) <= 3 for _, starts in rows.batches(n_windows=3))
+    for _, start in pieces:
+        assert any(low <= start and start + seqlen <= high for low, high in limits)
+    read = {start + i for _, start in pieces for i in range(seqlen)}
+    assert read == {start + i for start in begins for i in range(seqlen)}

@@ -23,6 +23,7 @@ from report.page import write_page
 from report.provenance import provenance_section
 from report.summary import summary_section
 from report.training import training_sections
+from report.training.curves import used_for
 from report.training.run import read_run
 from tests.report.conftest import person, write_split, write_stream
 from tests.report.runs_by_hand import SPLIT, make_run, metrics
@@ -68,8 +69,8 @@ def pages(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
     (runs[2] / "metrics.json").write_text("{")
     read = [read_run(run) for run in runs]
     opened = open_splits(own)
-    sections = data_sections(opened, raw=None, body=None, stream="resnet50")
-    sections += training_sections(opened, read, notes=[f"No run {LONG}."])
+    sections = training_sections(opened, read, notes=[f"No run {LONG}."])
+    sections += data_sections(opened, raw=None, body=None, stream="resnet50", used=used_for(read))
     sections.append(provenance_section(opened, read, fingerprint="0" * 16))
     first = summary_section(opened, read, stream="resnet50")
     written = {"report": folder / "report.html", "tracks": folder / "tracks.html"}

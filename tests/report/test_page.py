@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from tests.report.conftest import moving, person, write_split, write_stream
 
 def of_problems(anchor: str, title: str, *texts: str) -> Section:
     """A real section of the report that shows no more than these problems."""
-    return Section(anchor, title, "overview.html", {"problems": texts, "rows": []})
+    data = {"problems": texts, "rows": [], "gone": [], "releases": []}
+    return Section(anchor, title, "overview.html", data)
 
 
 def page(folder: Path, *sections: Section, stand_in: bool = False, title: str = "A cache") -> str:
@@ -40,13 +42,14 @@ def of_cache(root: Path, folder: Path, **chosen: Any) -> str:
 
 
 @pytest.mark.parametrize("stand_in", [True, False])
-def test_facts_and_links_to_every_section_are_at_the_top(tmp_path: Path, stand_in: bool) -> None:
-    text = page(tmp_path, of_problems("first", "The first"), of_problems("second", "The second"), stand_in=stand_in)
-    links = re.findall(r'<a href="#([^"]+)">([^<]+)</a>', text)
-    assert links == [("first", "The first"), ("second", "The second")]
-    for anchor, title in links:
-        assert f'<h2 id="{anchor}">{title}</h2>' in text
-    assert text.index("<dt>Cache</dt><dd>data/cache</dd>") < text.index("<main>")
+def test_sections_come_in_their_order_and_those_with_a_line_are_folded(tmp_path: Path, stand_in: bool) -> None:
+    first, second = of_problems("first", "The first"), of_problems("second", "The second")
+    folded = [replace(second, line="all is right"), replace(second, anchor="third", line="look", unfolded=True)]
+    text = page(tmp_path, first, *folded, stand_in=stand_in)
+    assert re.findall(r'<h2 id="([^"]+)">', text) == ["first", "second", "third"]
+    assert re.findall(r'<details class="fold"( open)?>', text) == ["", " open"]
+    assert '<span class="line">all is right</span>' in text
+    assert "<dt>Cache</dt><dd>data/cache</dd>" in text
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in text
     assert "<script" not in text
     assert ("DEMO DATA" in text) == ("A cache (demo data)</title>" in text) == stand_in
@@ -56,7 +59,7 @@ def test_names_from_raw_files_are_text_and_never_markup(tmp_path: Path) -> None:
     evil = "<img src=x onerror=alert(1)>&\udcff"  # of a file whose name is no UTF-8
     text = page(tmp_path, of_problems("first", evil, evil), title=evil)
     assert "<img" not in text
-    assert text.count("&lt;img src=x onerror=alert(1)&gt;&amp;\\udcff") == 5  # title, h1, link, heading, problem
+    assert text.count("&lt;img src=x onerror=alert(1)&gt;&amp;\\udcff") == 4  # title, h1, heading, problem
 
 
 def test_a_page_that_fails_leaves_the_one_before(tmp_path: Path) -> None:

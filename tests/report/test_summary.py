@@ -1,4 +1,4 @@
-"""The page's first part, and what each split is used for, of a cache and runs whose numbers are known."""
+"""The page's first lines, and what each split is used for, of a cache and runs whose numbers are known."""
 
 from __future__ import annotations
 
@@ -15,57 +15,59 @@ from report.training.curves import used_for
 from report.training.run import read_run
 from tests.report.conftest import kept, person, write_split, write_stream
 from tests.report.runs_by_hand import make_run
+from vibe_model.models import MODELS
 
 
 def summary(root: Path, *runs: Any, stream: str | None = None) -> Any:
-    return summary_section(open_splits(root), runs, stream=stream).data["facts"]
+    return summary_section(open_splits(root), runs, stream=stream).data
 
 
-def test_it_shows_what_there_is_what_is_wrong_and_what_came_out(root: Path, tmp_path: Path) -> None:
+def test_it_shows_what_is_wrong_and_in_one_line_what_there_is(root: Path, tmp_path: Path) -> None:
     opened = open_splits(root)
     verdicts = stream_section(opened, "resnet50").data["verdicts"]
     run = read_run(make_run(tmp_path, stand_in=True), "VIBE")
     section = summary_section(opened, [run], stream="resnet50", verdicts=verdicts)
-    facts = section.data["facts"]
-    assert facts["Data"].startswith("The data of all splits are made by this project")
-    assert "the network of the features resnet50 is untrained" in facts["Data"]
-    assert facts["In the cache"].startswith("2 splits of 2 datasets: 3 tracks, 52 rows")
-    assert facts["Left out"].startswith("26 of 78 person-frames: 5 by design, 21 because of errors; 7 videos")
-    assert "no row of them missing, to look at: penn_action" in facts["Features"]
-    assert "penn_action: 3 rows with ok = 0" in facts["Problems"]
-    assert facts["Training"] == "VIBE: finished, best epoch 2"
-    assert facts["Result"].startswith("PA-MPJPE on 3dpw/test: VIBE 51.2 mm, mean body 102.5 mm.")
-    assert "not a scientific result" in facts["Result"]
-    assert [what for what, _ in section.data["todo"]][-1].startswith("For real data: docs/")
+    data = section.data
+    assert data["demo_parts"].startswith("The data of all splits are made by this project")
+    assert "the network of the features resnet50 is untrained" in data["demo_parts"]
+    assert data["line"].startswith("2 splits of 2 datasets; 52 rows")
+    assert "features resnet50 without a missing row; VIBE: finished, best epoch 2." in data["line"]
+    assert data["problems"] == [
+        "7 videos rejected (Left out)",
+        "21 person-frames left out because of errors (Left out)",
+        "penn_action: 3 rows with ok = 0 (Health of the feature stream)",
+    ]
+    assert [what for what, _ in data["todo"]][-1].startswith("For real data: docs/getting-started.md")
     write_page(tmp_path / "p.html", [], title="T", stand_in=True, facts={}, summary=section)
     html = (tmp_path / "p.html").read_text()
-    places = [html.index(text) for text in ("DEMO DATA.", "made by this project", 'id="in-short"', "<nav")]
+    places = [html.index(text) for text in ("DEMO DATA.", "made by this project", "7 videos rejected", "<main")]
     assert places == sorted(places)
     assert html.count("made by this project") == 1
 
 
-def test_real_data_and_an_untrained_network_are_named_as_what_they_are(tmp_path: Path) -> None:
+def test_where_all_is_right_there_is_one_line(tmp_path: Path) -> None:
     write_split(tmp_path, "a/train", {"0/0": person(10)}, accounts=kept(1), stand_in=False)
-    facts = summary(tmp_path)
-    assert facts["Data"].startswith("Real")
-    assert (facts["Problems"], facts["Training"]) == ("none found", "no run to show")
+    data = summary(tmp_path)
+    assert data["demo_parts"].startswith("Real")
+    assert data["problems"] == []
+    assert data["line"].startswith("✓ 1 split of 1 dataset; 10 rows")
+    assert data["line"].endswith("no training run to show.")
     write_stream(tmp_path, "a/train", np.ones((10, 4)))
-    assert summary(tmp_path, stream="resnet50")["Data"] == "The network of the features resnet50 is untrained."
+    assert summary(tmp_path, stream="resnet50")["demo_parts"] == "The network of the features resnet50 is untrained."
 
 
 def test_without_a_cache_it_shows_how_to_fill_one(tmp_path: Path) -> None:
     data = summary_section(Opened(tmp_path, problems=["no cache"]), [], stream=None).data
-    assert data["facts"]["Problems"] == "no cache"
+    assert data["problems"] == ["no cache"]
     assert data["todo"] == [("Fill the cache:", "luigi --module tasks Data")]
 
 
 def test_every_split_is_listed_with_its_use(tmp_path: Path) -> None:
-    windows = {"datasets_2d": {"insta_variety/train": 61}, "motion": {"amass/train": 1}}
-    folder = make_run(tmp_path, windows=windows)
-    header, rows = used_for([read_run(folder, "VIBE")], ["penn_action/train", "insta_variety/train"])
-    uses = dict(rows)
-    assert header == ("split", "VIBE")
-    assert uses["penn_action/train"] == "nothing"
-    assert uses["insta_variety/train"] == "training, 2D (61 windows)"
-    assert uses["amass/train"] == "motion for the discriminator (1 window)"
-    assert uses["3dpw/validation"] == "validation"
+    one, other = read_run(make_run(tmp_path), "VIBE"), read_run(make_run(tmp_path, "other"), "other")
+    uses = used_for([one, other])
+    assert "penn_action/train" not in uses
+    assert uses["insta_variety/train"] == "training, 2D"
+    assert uses["amass/train"] == "real motion"
+    hmmr = MODELS["hmmr"].presets["embedded"]().as_dict()
+    third = read_run(make_run(tmp_path, "third", config=hmmr, of_model="hmmr"), "HMMR")
+    assert used_for([one, third])["kinetics/train"] == "training, 2D (HMMR)"

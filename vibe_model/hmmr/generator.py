@@ -18,7 +18,15 @@ from torch.nn import functional
 from vibe_model.cameras import project_orthographic
 from vibe_model.errors import ConfigError
 from vibe_model.networks.cpu_kernels import Dropout
-from vibe_model.networks.video_model import CAMERA_SIZE, FEATURE_SIZE, SHAPE_SIZE, Estimate, VideoModel, posed
+from vibe_model.networks.video_model import (
+    CAMERA_SIZE,
+    FEATURE_SIZE,
+    SHAPE_SIZE,
+    Estimate,
+    VideoModel,
+    posed,
+    step_name,
+)
 from vibe_model.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rotation_6d_to_matrix
 from vibe_model.vibe.generator import POSE_SIZE, REGRESSOR_ITERATIONS, Regressor
 
@@ -219,7 +227,7 @@ class HMMR(VideoModel):
         pose_size = AXIS_ANGLE_SIZE if regressor == "hmr" else POSE_SIZE
         self.deltas = nn.ModuleDict(
             {
-                head_name(dt): Corrections(
+                step_name(dt): Corrections(
                     feature_size, pose_size, regressor_size, relu=regressor == "hmr", dropout=dropout
                 )
                 for dt in deltas
@@ -285,6 +293,21 @@ class HMMR(VideoModel):
         rotmat = self._rotmat(pose).reshape(*frames, 24, 3, 3)
         return Estimate(rotmat, shape.reshape(*frames, SHAPE_SIZE), camera.reshape(*frames, CAMERA_SIZE))
 
+    def regress_around(self, features: Tensor) -> dict[int, Estimate]:
+        """`regress`, and past and future from the same strip: with the frame's own shape and camera."""
+        return self._around(self.movie_strip(features))
+
+    def regress_stills(self, features: Tensor) -> dict[int, Estimate]:
+        """The same from the hallucinated strip, where there is a hallucinator."""
+        return self.regress_around(features) if self.hallucinator is None else self._around(self.hallucinate(features))
+
+    def _around(self, strip: Tensor) -> dict[int, Estimate]:
+        poses, shape, camera = self._states(strip)
+        frames = strip.shape[:2]
+        rotmat = self._rotmat(poses).reshape(len(poses), *frames, 24, 3, 3)
+        shape, camera = shape.reshape(*frames, SHAPE_SIZE), camera.reshape(*frames, CAMERA_SIZE)
+        return {step: Estimate(rotmat[i], shape, camera) for i, step in enumerate((0, *self.steps))}
+
     def pose(self, estimate: Estimate, eval_joints: bool = False, vertices: bool = True) -> dict[str, Tensor]:
         """`posed`, by the orthographic camera."""
         return posed(self.body, estimate, project_orthographic, eval_joints=eval_joints, vertices=vertices)
@@ -296,7 +319,7 @@ class HMMR(VideoModel):
         """(B, T, feature_size) -> poses (D + 1, B T, P), the current one first; shape (B T, 10), camera (B T, 3)."""
         rows = strip.flatten(0, 1)
         pose, shape, camera = self.regressor(rows)
-        moved = [self.deltas[head_name(dt)](rows, pose) for dt in self.steps]
+        moved = [self.deltas[step_name(dt)](rows, pose) for dt in self.steps]
         return torch.stack((pose, *moved)), shape, camera
 
     def _posed(
@@ -332,11 +355,6 @@ def build_generator(config: HMMRConfig, body: Body) -> HMMR:
     """A generator by the configuration, with fresh parameters."""
     names = ("norm", "regressor", "deltas", "dropout", "hallucinator", "temporal", "feature_size", "regressor_size")
     return HMMR(body, width=config.width or None, **{name: getattr(config, name) for name in names})
-
-
-def head_name(dt: int) -> str:
-    """What the delta predictor of a step in frames is called: minus5, plus5."""
-    return f"{'minus' if dt < 0 else 'plus'}{abs(dt)}"
 
 
 def _part(prediction: Mapping[Any, Any], part: slice) -> dict[Any, Any]:

@@ -34,6 +34,7 @@ class VideoModel(nn.Module, ABC):
     """
 
     body: Body
+    steps: tuple[int, ...] = ()  # how many frames away past and future bodies are predicted, as -5 and 5
     margin: int = 0  # frames on either side of a window that are predicted better in the next one
     repeats_ends: bool = False  # where a track ends, are such frames put there, as the last one repeated?
 
@@ -41,9 +42,22 @@ class VideoModel(nn.Module, ABC):
     def regress(self, features: Tensor) -> Estimate:
         """(B, T, feature_size) -> bodies and cameras, (B, T, ...). Windows of any length are taken."""
 
+    def regress_around(self, features: Tensor) -> dict[int, Estimate]:
+        """`regress` under 0, and under each of `steps` each frame's body so many frames later, with its own camera."""
+        return {0: self.regress(features)}
+
+    def regress_stills(self, features: Tensor) -> dict[int, Estimate]:
+        """`regress_around` of still pictures, (B, 1, feature_size): no frame before or after them is known."""
+        return self.regress_around(features)
+
     @abstractmethod
     def pose(self, estimate: Estimate, eval_joints: bool = False, vertices: bool = True) -> dict[str, Tensor]:
         """`posed`, by the model's camera."""
+
+
+def step_name(step: int) -> str:
+    """What a step in frames is called in state dicts and files: minus5, plus5."""
+    return f"{'minus' if step < 0 else 'plus'}{abs(step)}"
 
 
 def posed(

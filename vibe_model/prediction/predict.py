@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from vibe_model import runs
 from vibe_model.cameras import camera_in_picture, in_picture
 from vibe_model.errors import DataError
-from vibe_model.networks.video_model import Estimate, VideoModel
+from vibe_model.networks.video_model import Estimate, VideoModel, step_name
 from vibe_model.prediction.smoothing import smooth, smooth_rotations
 from vibe_model.prediction.windows import EvalWindow, Present, select_tracks
 
@@ -63,13 +63,15 @@ class TrackBodies:
     rotmat: Float32s  # (F, 24, 3, 3) relative to parents, the first one in the camera's axes
     shape: Float32s  # (F, 10) betas
     camera: Float32s  # (F, 3) scale, tx, ty: weak perspective in the crop
+    moved: Mapping[int, Float32s] = field(default_factory=dict)  # rotmat so many frames later, by `VideoModel.steps`
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def on_device(self, part: slice | Ints, device: torch.device) -> Estimate:
-        """Some frames as `VideoModel.pose` takes them."""
-        arrays = (self.rotmat[part], self.shape[part], self.camera[part])
+    def on_device(self, part: slice | Ints, device: torch.device, step: int = 0) -> Estimate:
+        """Some frames, or the bodies `step` frames later, as `VideoModel.pose` takes them."""
+        rotmat = self.moved[step] if step else self.rotmat
+        arrays = (rotmat[part], self.shape[part], self.camera[part])
         return Estimate(*(torch.as_tensor(array, device=device) for array in arrays))
 
     def smoothed(self, sigma: float) -> TrackBodies:
@@ -79,6 +81,7 @@ class TrackBodies:
             rotmat=smooth_rotations(self.rotmat, self.run, sigma),
             shape=smooth(self.shape, self.run, sigma),
             camera=smooth(self.camera, self.run, sigma),
+            moved={step: smooth_rotations(rotmat, self.run, sigma) for step, rotmat in self.moved.items()},
         )
 
 
@@ -91,12 +94,14 @@ def predict_tracks(
     tracks: str = "*",
     batch_size: int = 16,
     drop_last: Sequence[bool] = (False,),
+    around: bool = False,
 ) -> Iterator[tuple[TrackBodies, ...]]:
     """Every selected track, in row order, once for each way to cut it into windows (`Present.windows`).
 
     A window that occurs several times goes through the network once. Frames without features are left out; labels are
-    not read. seqlen: frames of a window; batch_size: windows at once; tracks: a pattern of track names. The generator
-    is in evaluation mode meanwhile, and gets its mode back. Raises DataError for predictions that are not finite.
+    not read. seqlen: frames of a window; batch_size: windows at once; tracks: a pattern of track names; around: past
+    and future bodies too, and frames without neighbours as still pictures. The generator is in evaluation mode
+    meanwhile, and gets its mode back. Raises DataError for predictions that are not finite.
     """
     present = Present.of(split, stream)
     margin, repeat_ends = getattr(generator, "margin", 0), getattr(generator, "repeats_ends", False)
@@ -107,11 +112,12 @@ def predict_tracks(
         mode = generator.training  # restored before each yield: the caller may train between two tracks
         generator.eval()
         try:
-            found = _regress(generator, split, sorted(needed), stream, batch_size)
+            found = _regress(generator, split, sorted(needed), stream, batch_size, around=around)
         finally:
             generator.train(mode)
         for track, cuts in group:
-            yield tuple(_of_track(split, track, cut, found, present, stream) for cut in cuts)
+            steps = generator.steps if around else ()
+            yield tuple(_of_track(split, track, cut, found, present, stream, steps) for cut in cuts)
 
 
 def save_npz(
@@ -123,15 +129,7 @@ def save_npz(
     fingerprint, for example. camera_in_picture is left out where the picture's size is not known. The file is exchanged
     atomically and holds no pickle. Returns its path: `folder` / `file_name`.
     """
-    device = device_of(generator)
-    posed: dict[str, list[Float32s]] = {"theta": [], "kp_3d": [], "kp_2d": []}
-    for start in range(0, len(bodies), POSED_AT_ONCE):
-        part = slice(start, start + POSED_AT_ONCE)
-        with torch.no_grad():
-            out = generator.pose(bodies.on_device(part, device), vertices=False)
-        for name, parts in posed.items():
-            parts.append(out[name].float().cpu().numpy())
-    theta, joints_3d, kp_2d = (np.concatenate(parts) for parts in posed.values())
+    theta, joints_3d, kp_2d = _posed(bodies, generator)
     box, scale = bodies.bbox, float(bodies.track.crop_scale)
     arrays: dict[str, NDArray[Any]] = {
         "theta": theta,
@@ -145,6 +143,13 @@ def save_npz(
     }
     if bodies.picture is not None:
         arrays["camera_in_picture"] = camera_in_picture(bodies.camera, box, bodies.picture, crop_scale=scale)
+    units = dict(UNITS)
+    for step in bodies.moved:
+        when = f"{abs(step)} frames {'before' if step < 0 else 'after'} each frame, with its betas and camera"
+        theta, joints_3d, _ = _posed(bodies, generator, step)
+        for name, array in (("theta", theta), ("pose", theta[:, 3:75]), ("joints_3d", joints_3d)):
+            arrays[f"{name}_{step_name(step)}"] = array
+            units[f"{name}_{step_name(step)}"] = f"{UNITS[name]}; the body {when}"
     arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
     arrays |= {"frame_index": bodies.frame_index, "run": bodies.run}
     recorded = {
@@ -152,7 +157,7 @@ def save_npz(
         "stand_in": bool(generator.body.stand_in),
         "crop_scale": scale,
         "picture": None if bodies.picture is None else list(bodies.picture),
-        "units": {name: UNITS[name] for name in arrays},
+        "units": {name: units[name] for name in arrays},
         **(about or {}),
     }
     text = np.array(json.dumps(recorded, sort_keys=True, allow_nan=False))
@@ -160,6 +165,19 @@ def save_npz(
     path = folder / file_name(bodies.track.name)
     runs.replace_file(path, lambda stream: np.savez(stream, about=text, **arrays))  # type: ignore[arg-type]
     return path
+
+
+def _posed(bodies: TrackBodies, generator: VideoModel, step: int = 0) -> tuple[Float32s, Float32s, Float32s]:
+    """theta, kp_3d and kp_2d of all frames, or of the bodies `step` frames later."""
+    device = device_of(generator)
+    parts = []
+    for start in range(0, len(bodies), POSED_AT_ONCE):
+        with torch.no_grad():
+            part = bodies.on_device(slice(start, start + POSED_AT_ONCE), device, step)
+            out = generator.pose(part, vertices=False)
+        parts.append([out[name].float().cpu().numpy() for name in ("theta", "kp_3d", "kp_2d")])
+    theta, kp_3d, kp_2d = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return theta, kp_3d, kp_2d
 
 
 def file_name(track: str) -> str:
@@ -193,22 +211,32 @@ def _groups(plans: Iterator[Plan], batch_size: int) -> Iterator[list[Plan]]:
 
 @torch.no_grad()
 def _regress(
-    generator: VideoModel, split: Split, windows: Sequence[Seen], stream: str, batch_size: int
+    generator: VideoModel, split: Split, windows: Sequence[Seen], stream: str, batch_size: int, *, around: bool
 ) -> dict[Seen, list[Float32s]]:
-    """rotmat, shape, camera of each window's rows, (T, ...) each; windows of one length go together."""
+    """rotmat, shape, camera of each window's rows, (T, ...) each; windows of one length go together.
+
+    around: and behind them the rotmat of each of the model's steps.
+    """
     device = device_of(generator)
     found: dict[Seen, list[Float32s]] = {}
     shapes = {window: (window[1] - window[0], *window[2:]) for window in windows}
     for length, before, after in sorted(set(shapes.values())):
+        still = around and length == 1
+        left, right = (0, 0) if still else (before, after)
         same = [window for window, shape in shapes.items() if shape == (length, before, after)]
         for first in range(0, len(same), batch_size):
             batch = same[first : first + batch_size]
             rows = np.array([window[:2] for window in batch], np.int64)
             features = split.read(rows, stream=stream, fields=("features",))["features"]
-            if before or after:
-                features = np.pad(features, ((0, 0), (before, after), (0, 0)), mode="edge")
-            estimate = generator.regress(torch.as_tensor(features, device=device))
-            arrays = [part[:, before : before + length].float().cpu().numpy() for part in estimate]
+            if left or right:
+                features = np.pad(features, ((0, 0), (left, right), (0, 0)), mode="edge")
+            given = torch.as_tensor(features, device=device)
+            if around:
+                every = generator.regress_stills(given) if still else generator.regress_around(given)
+            else:
+                every = {0: generator.regress(given)}
+            parts = (*every.pop(0), *(estimate.rotmat for estimate in every.values()))
+            arrays = [part[:, left : left + length].float().cpu().numpy() for part in parts]
             found |= {window: [array[i] for array in arrays] for i, window in enumerate(batch)}
     return found
 
@@ -220,16 +248,18 @@ def _of_track(
     found: Mapping[Seen, list[Float32s]],
     present: Present,
     stream: str,
+    steps: Sequence[int],
 ) -> TrackBodies:
     kept = [np.arange(window.keep, window.stop - window.unused) for window in windows]
     rows = np.concatenate([*kept, np.zeros(0, np.int64)]).astype(np.int64)
-    empty = [np.zeros((0, *trailing), np.float32) for trailing in ((24, 3, 3), (10,), (3,))]
+    trailing = ((24, 3, 3), (10,), (3,), *((24, 3, 3) for _ in steps))
+    empty = [np.zeros((0, *shape), np.float32) for shape in trailing]
     parts = [
         [array[own[0] - window.start : own[-1] + 1 - window.start] for array in found[window.seen]]
         for window, own in zip(windows, kept, strict=True)
     ]
-    rotmat, shape, camera = (np.concatenate(arrays) for arrays in zip(empty, *parts, strict=True))
-    if not all(np.isfinite(array).all() for array in (rotmat, shape, camera)):
+    rotmat, shape, camera, *moved = (np.concatenate(arrays) for arrays in zip(empty, *parts, strict=True))
+    if not all(np.isfinite(array).all() for array in (rotmat, shape, camera, *moved)):
         raise DataError(
             f"{track.name}: expected finite predictions, found NaN or infinity. The checkpoint or the features are "
             "damaged, or training diverged: take an earlier checkpoint, and verify the cache."
@@ -248,4 +278,5 @@ def _of_track(
         rotmat=rotmat,
         shape=shape,
         camera=camera,
+        moved=dict(zip(steps, moved, strict=True)),
     )

@@ -32,7 +32,7 @@ from vibe_model.training.feature_table import (
 
 if TYPE_CHECKING:
     from cache import Split
-    from cache.mixture import StreamRows
+    from cache.windows import StreamRows
 
 Arrays = dict[str, NDArray[Any]]
 

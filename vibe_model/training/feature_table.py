@@ -15,7 +15,8 @@ from torch import Tensor
 from vibe_model.errors import ConfigError
 
 if TYPE_CHECKING:
-    from cache.mixture import Mixture, StreamRows
+    from cache.mixture import Mixture
+    from cache.windows import StreamRows
 
 NOT_IN_MEMORY: Final = "read with each batch"
 SHARE_OF_FREE: Final = 0.8  # of the memory that is free, what features may take: the rest is for other processes
@@ -75,7 +76,10 @@ def load_feature_table(
     report = report or (lambda _: None)
     if any(part.streams or part.copies for part in mixture.parts.values()):
         if hold != "auto":
-            raise ConfigError(f"hold = {hold}: expected one stream without copies, found several. Use hold = none.")
+            raise ConfigError(
+                f"hold = {hold}: expected one stream without copies, found several, which are read with each batch. "
+                "Use hold = auto or none."
+            )
         where = f"{NOT_IN_MEMORY}: they are of several streams"
         report(TableProgress(where))
         return None, where

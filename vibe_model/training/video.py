@@ -106,8 +106,8 @@ class VideoRun(TrainingRun):
         self._table = self._batches.load_features(config.hold, group.device, report if group.leads else None)
 
     def inputs(self) -> dict[str, Any]:
-        windows = {"windows": self._batches.counts, "features": self._batches.where}
-        return {**super().inputs(), **windows, "pretrained": self._pretrained}
+        read = {"windows": self._batches.counts, "features": self._batches.where, "pretrained": self._pretrained}
+        return {**super().inputs(), **read, "of_model": self.config.MODEL}
 
     def batches(self, start: int) -> Generator[Batch, None, None]:
         device, workers = self.group.device, self.config.read_workers

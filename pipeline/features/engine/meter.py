@@ -66,9 +66,9 @@ class Meter:
         return max(together, key=together.__getitem__)
 
     def __str__(self) -> str:
-        """96 crops/s, bottleneck: network (busy: decode 22%, crop 3%, network 98%, write 1%)"""
+        """96 rows/s, bottleneck: network (busy: decode 22%, crop 3%, network 98%, write 1%)"""
         shares = ", ".join(f"{stage} {share:.0%}" for stage, share in self.busy().items())
-        rate = f"{self.rows / self.elapsed:.0f} crops/s"
+        rate = f"{self.rows / self.elapsed:.0f} rows/s"
         return f"{rate}, bottleneck: {self.bottleneck} (busy: {shares})" if shares else rate
 
     def as_dict(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import cache
 from cache import Split
-from pipeline.features.pixel_sources import Cut
+from pipeline.features.pixel_sources import Cut, Labels
 from pipeline.features.streams.base import BYTES, LabelStream, PairStream, Stream, policy_of
 
 EXAMPLES: Final = 5  # problems that are reported with their message; the others are counted
@@ -79,6 +79,7 @@ class OpenShards:
         self._missing = set(target)
         self._open: dict[int, OpenShard] = {}
         self.pairs = isinstance(stream, PairStream)
+        self._columns = stream.columns if isinstance(stream, PairStream | LabelStream) else ()
         self.not_computed = 0  # rows, in all shards so far, that were carried over or given up
 
     def __len__(self) -> int:
@@ -110,6 +111,16 @@ class OpenShards:
             order.tolist(), boxes.tolist(), scale.tolist(), mirrored.tolist(), strict=True
         ):
             found[i] = Cut(tuple(box), factor, turned)
+        return tuple(found)
+
+    def labels(self, rows: NDArray[np.int64], wanted: NDArray[np.bool_]) -> tuple[Labels | None, ...]:
+        """What the stream needs of (n,) rows beside pixels, as stored; None where not wanted, or nothing."""
+        found: list[Labels | None] = [None] * len(rows)
+        at = np.flatnonzero(wanted) if self._columns else np.zeros(0, np.int64)
+        if len(at):
+            columns = {name: column(self._split, name, rows[at]) for name in self._columns}
+            for i, *values in zip(at.tolist(), *columns.values(), strict=True):
+                found[i] = dict(zip(columns, values, strict=True))
         return tuple(found)
 
     def put(self, rows: NDArray[np.int64], computed: NDArray[Any], known: NDArray[np.bool_] | None = None) -> None:
@@ -148,10 +159,9 @@ class OpenShards:
         frame, bbox = np.zeros(0, np.int64), np.zeros((0, 4), np.float32)
         compared = np.ones(len(live), bool)
         keys = np.zeros((len(rows), 2), np.uint64)
+        labels = [self._split.rows(name, rows.start, rows.stop)[live] for name in self._columns]
         if isinstance(self._stream, LabelStream):
-            keys[live] = label_keys(
-                [self._split.rows(name, rows.start, rows.stop)[live] for name in self._stream.columns]
-            )
+            keys[live] = label_keys(labels)
         else:
             frame = self._split.rows("frame_index", rows.start, rows.stop)
             bbox = self._split.rows("bbox", rows.start, rows.stop)
@@ -160,7 +170,7 @@ class OpenShards:
                 compared = has_previous(self._split, at)
                 previous = np.full(len(live), -1)
                 previous[compared] = self._read("frame_index", at[compared] - 1, (rows, frame))
-            keys[live] = self._keys(at, frame[live], bbox[live], previous)
+            keys[live] = self._keys(at, frame[live], bbox[live], previous, labels)
         had, carried, ok = self._shards.carried(keys)
         values = np.array(carried, object if self._stream.dtype == BYTES else self._stream.dtype)
         todo = np.zeros(len(rows), bool)
@@ -209,20 +219,19 @@ class OpenShards:
         frame: NDArray[np.int64],
         bbox: NDArray[np.float32],
         previous: NDArray[np.int64] | None,
+        labels: Sequence[NDArray[Any]],
     ) -> NDArray[np.uint64]:
-        """(n, 2): 128 bits that differ when the row's pixels, frame, box, crop scale or previous frame do."""
+        """(n, 2): 128 bits that differ when the row's pixels, frame, box, crop scale, previous frame or labels do."""
         track = self._split.track_of(rows)
         video = self._split.tracks.video[track].tolist()
         scale = np.asarray(self._split.tracks.crop_scale[track], np.float64)
         boxes, mirrored = self._boxes(rows, frame, bbox)
-        parts = [frame, boxes, scale]
+        parts: list[NDArray[Any]] = [frame, boxes, scale]
         if not self._policy.follows_box:
             parts.append(mirrored)
         if previous is not None:
             parts.append(previous)
-        described = np.concatenate(
-            [np.ascontiguousarray(one).view(np.uint8).reshape(len(rows), -1) for one in parts], 1
-        )
+        described = _bytes([*parts, *labels])
         out = np.empty((len(rows), 16), np.uint8)
         begun: dict[int, Any] = {}
         for i, number in enumerate(video):
@@ -236,10 +245,20 @@ class OpenShards:
 
 def label_keys(columns: Sequence[NDArray[Any]]) -> NDArray[np.uint64]:
     """(n, 2): 128 bits that differ when any of these columns' (n, ...) does."""
-    n = len(columns[0])
-    described = np.concatenate([np.ascontiguousarray(one).view(np.uint8).reshape(n, -1) for one in columns], 1)
-    keys = b"".join(hashlib.blake2b(row, digest_size=16).digest() for row in described)
-    return np.frombuffer(keys, np.uint64).reshape(n, 2)
+    keys = b"".join(hashlib.blake2b(row, digest_size=16).digest() for row in _bytes(columns))
+    return np.frombuffer(keys, np.uint64).reshape(-1, 2)
+
+
+def _bytes(columns: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:
+    """(n, ...) each -> (n, m): all bytes of each row."""
+    return np.concatenate([np.ascontiguousarray(one).view(np.uint8).reshape(len(one), -1) for one in columns], 1)
+
+
+def column(split: Split, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+    """(n, ...) of a column as stored, of any rows."""
+    found, inverse = np.unique(rows, return_inverse=True)
+    runs = np.split(found, np.flatnonzero(np.diff(found) != 1) + 1)
+    return np.concatenate([split.rows(name, int(run[0]), int(run[-1]) + 1) for run in runs])[inverse]
 
 
 def has_previous(split: Split, rows: NDArray[np.int64]) -> NDArray[np.bool_]:

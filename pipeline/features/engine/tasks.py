@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from cache import Split
 from pipeline.features.engine.shards import OpenShards
 from pipeline.features.engine.worker import Done, Task
-from pipeline.features.pixel_sources import Cut, Person, Pixels, Target
+from pipeline.features.pixel_sources import Cut, Labels, Person, Pixels, Target
 
 MOST_SHARDS: Final = 4  # that one video has open at a time. One with more rows is decoded again for each so many
 RUN_ROWS: Final = 256  # rows of a job where pictures can be decoded in any order: several processes share a long video
@@ -42,6 +42,7 @@ class Job(NamedTuple):
     frame: NDArray[np.int64]  # (n,) ascending; the rows themselves where targets are rows
     todo: NDArray[np.bool_]  # (outputs, n) which streams lack them
     cuts: tuple[tuple[Cut | None, ...], ...]  # (outputs, n)
+    labels: tuple[tuple[Labels | None, ...], ...]  # (outputs, n) those that streams of pairs need
     previous: NDArray[np.int64]  # (n,) frame of the row one step before, where a stream of pairs lacks it; else -1
     stored: tuple[Cut | None, ...]  # (n,) what stored crops show
     shards: tuple[tuple[int, int], ...]  # (output, shard) whose pixels this job compares, the first of its video
@@ -109,12 +110,13 @@ def _job(
     before = rows[is_compared] - 1
     previous[is_compared] = before if pixels.by_row else open_shards[0].frames(before)
     cuts = tuple(one.cuts(rows, wanted) for one, wanted in zip(open_shards, todo, strict=True))
+    labels = tuple(one.labels(rows, wanted) for one, wanted in zip(open_shards, todo, strict=True))
     stored: tuple[Cut | None, ...] = (None,) * len(rows)
     if pixels.by_row:
         stored = open_shards[0].cuts(rows, np.ones(len(rows), bool))
     needed = np.append(np.where(previous < 0, NONE, previous), NONE)
     keep_from = np.minimum.accumulate(needed[::-1])[::-1]
-    return Job(number, pixels, rows, frame, todo, cuts, previous, stored, shards, keep_from)
+    return Job(number, pixels, rows, frame, todo, cuts, labels, previous, stored, shards, keep_from)
 
 
 def _videos(split: Split, target: NDArray[np.int64], size: int) -> Iterator[tuple[int, int, int]]:
@@ -261,7 +263,8 @@ class Tasks:
             for i, slot in zip(at.tolist(), slots.tolist(), strict=True):
                 cut = job.cuts[output][start + i]
                 assert cut is not None, "a row without a crop is lacking"
-                persons[i].append(Person(output, slot, cut, int(job.previous[start + i])))
+                labels = job.labels[output][start + i]
+                persons[i].append(Person(output, slot, cut, int(job.previous[start + i]), labels))
         begin = int(np.searchsorted(job.frame, job.keep_from[start]))
         earlier = _targets(job, begin, [[]] * (start - begin)) if begin < start else ()
         first = start == 0 and bool(job.shards)

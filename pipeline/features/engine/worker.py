@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
-from pipeline.features.pixel_sources import Cut, Decoded, Person, Pixels, Target
+from pipeline.features.pixel_sources import Cut, Decoded, Labels, Person, Pixels, Target, labels_in
 from pipeline.features.streams.base import ByteStream, PairStream, Stream
 from pipeline.pixels.frames import Image
 from pipeline.processes import alive, sendable
@@ -180,7 +180,7 @@ class _Worker:
             crops = previous.crop(person.cut, size), crop_of(person.cut, size)
             self._done.cropping += time.perf_counter() - began
             began = time.perf_counter()
-            numbers = self._paired(stream, *crops)
+            numbers = self._paired(stream, crops, labels_in(person.labels or {}, person.cut))
             sizes[person.slot] = 0 if numbers is None else 1
             slots[person.slot] = 0 if numbers is None else numbers.view(np.uint8)
             self._done.pairing += time.perf_counter() - began
@@ -205,9 +205,9 @@ class _Worker:
             )
         return data
 
-    def _paired(self, stream: PairStream, previous: Image, current: Image) -> NDArray[np.float32] | None:
+    def _paired(self, stream: PairStream, crops: tuple[Image, Image], labels: Labels) -> NDArray[np.float32] | None:
         try:
-            numbers = stream.pair(previous, current)
+            numbers = stream.pair(*crops, **labels)
         except Exception as error:
             raise self._fault(stream, "compare the crops", error) from error
         if numbers is None:

@@ -192,9 +192,21 @@ class PairStream(Stream):
 
     dtype: ClassVar[str] = "float32"
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Labels of the later row that `pair` needs, as in the cache: none, a class variable, or as options decide."""
+        return ()
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return (*super().needs, *self.columns)
+
     @abstractmethod
-    def pair(self, previous: Image, current: Image) -> NDArray[np.float32] | None:
+    def pair(self, previous: Image, current: Image, *args: Any, **labels: Any) -> NDArray[np.float32] | None:
         """Two (size, size, 3) uint8 RGB crops, the earlier first -> (dim,); None where nothing can be known of them.
+
+        A stream with `columns` takes them by their names: `pair(self, previous, current, kp_2d)`. They are as stored,
+        but that `kp_2d` is as `Split.read` gives it for such crops: in [-1, 1] across them, mirrored where they are.
 
         One process calls it for one pair after the other. The numbers must not depend on the pairs before.
         """

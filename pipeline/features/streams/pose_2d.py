@@ -59,4 +59,4 @@ def normalised(kp_2d: NDArray[np.floating]) -> tuple[NDArray[np.float32], NDArra
     defined = visible[:, torso].all(axis=1) & (size > 0)
     scaled = (xy - centre[:, None]) / np.where(defined, 2 * size, 1)[:, None, None]
     shown = np.where(defined[:, None, None] & visible[..., None], scaled, 0)
-    return shown.reshape(len(points), -1).astype(np.float32), defined
+    return shown.reshape(len(xy), -1).astype(np.float32), defined

@@ -203,7 +203,7 @@ def _set(names: dict[str, File | Folder], changed: Mapping[str, File | Folder | 
 
 
 class Recorder:
-    """Hand it to `benchmarks.crashes.watched`: it makes every call, and notes what it did below `top`."""
+    """Hand it to `benchmarks.crash_runs.watched`: it makes every call, and notes what it did below `top`."""
 
     def __init__(self, top: Path) -> None:
         self._top = str(top.resolve())

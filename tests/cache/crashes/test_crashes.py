@@ -11,7 +11,7 @@ import pytest
 
 import cache
 from benchmarks import crashes
-from benchmarks.crashes import RUNS
+from benchmarks.crash_runs import RUNS
 from cache import SplitWriter, StreamWriter
 
 KILLS = 3  # of each run, and every other one is killed again while it goes on; `benchmarks/crashes.py` has hundreds
@@ -35,6 +35,14 @@ def test_every_run_survives_sigkill_and_readers_beside_it_see_old_or_new(tmp_pat
         assert tally.reads > 0
         assert len(tally.states) >= KILLS
     assert sum(tally.new for tally in tallies) >= 3
+    assert "kills. Every cache verified" in crashes.report(tallies, seed=0, seconds=1)
+
+
+def test_what_went_wrong_is_reported() -> None:
+    wrong = crashes.Tally("a run", kills=1, wrong=["a reader saw a mixture"])
+    text = crashes.report([wrong], seed=0, seconds=1)
+    assert "- a reader saw a mixture" in text
+    assert "Every cache verified" not in text
 
 
 def interrupted(root: Path, toy: Any, videos: Any, plan: str = "plan") -> Path:

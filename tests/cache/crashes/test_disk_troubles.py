@@ -18,14 +18,13 @@ import numpy as np
 import pytest
 
 import cache
-from benchmarks.crashes import (
+from benchmarks.crash_runs import (
     COLUMNS,
     DIM,
     FIRST,
     RUNS,
     SPLIT,
     STREAM,
-    Death,
     changes,
     convert,
     make_video,
@@ -33,6 +32,7 @@ from benchmarks.crashes import (
     tree,
     watched,
 )
+from benchmarks.crashes import Death
 from cache import CacheError, SplitWriter, StreamWriter
 
 POINTS = 1  # of each run, at which something fails; `EVERY_MOMENT=1 pytest ...` takes every one, and some minutes

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import cache
-from benchmarks.crashes import RUNS, seen, tree, watched
+from benchmarks.crash_runs import RUNS, seen, tree, watched
 from tests.cache.crashes.power_cut import Disk, Model, Recorder, on_disk, put_back
 
 # So many moments of every run, besides those about its commit. `EVERY_MOMENT=1 pytest ...` takes all, and an hour.

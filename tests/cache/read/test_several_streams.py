@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,16 @@ def runs_of(split: cache.Split) -> list[tuple[int, int]]:
     return runs
 
 
+@functools.cache
+def whole(split: cache.Split, stream: str) -> tuple[np.ndarray, np.ndarray]:
+    """All rows of a stream and their flags, as Zarr reads them."""
+    return np.asarray(split.column(f"features/{stream}")[:]), np.asarray(split.column(f"features/{stream}_ok")[:])
+
+
 def plainly(split: cache.Split, stream: str, start: int, history: int) -> tuple[np.ndarray, np.ndarray]:
     """(history + T, dim) and flags, by a loop over rows."""
     first = next(a for a, b in runs_of(split) if a <= start < b)
-    values, flags = split.column(f"features/{stream}"), split.column(f"features/{stream}_ok")
+    values, flags = whole(split, stream)
     found, ok = np.zeros((history + T, values.shape[1]), np.float32), np.zeros(history + T, np.float32)
     for i, row in enumerate(range(start - history, start + T)):
         if row >= first and flags[row] != 0:

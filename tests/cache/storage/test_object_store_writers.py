@@ -49,15 +49,6 @@ def test_of_two_writers_the_second_one_is_refused_at_its_first_shard(url: str, t
     assert cache.open(url)[SPLIT].videos.names == ["a"]
 
 
-def test_of_two_writers_with_the_same_rows_one_commits_and_the_other_is_refused(url: str, toy: Any) -> None:
-    first, second = (begun(url, [toy.video("a", [40])], plan) for plan in "ab")
-    first.commit({"by": "the first"})
-    with pytest.raises(CacheError, match=r"manifest.json: .* another writer has committed meanwhile"):
-        second.commit({"by": "the second"})
-    assert cache.open(url)[SPLIT].manifest["by"] == "the first"
-    assert cache.verify(url).problems == ()
-
-
 def race(root: str, number: int, barrier: threading.Barrier, answers: dict[int, str], toy: Any, moment: str) -> None:
     """One of two writers, in a thread; they meet at the barrier at the moment that is named."""
 

@@ -162,7 +162,7 @@ def test_a_stream_opened_after_the_exchange_is_not_taken_for_one_of_the_old_rows
             look()
 
 
-def test_what_a_killed_compaction_of_an_older_state_has_written_is_not_used(root: Path, toy: Any) -> None:
+def test_what_a_killed_compaction_has_written_is_not_used(root: Path, toy: Any) -> None:
     cache.delete_stream(root, SPLIT, "resnet50")
 
     def killed(done: int, total: int, what: str) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cache
-from benchmarks.crashes import make_video, narrow
+from benchmarks.crash_runs import make_video, narrow
 from cache import CacheError, SplitWriter, StreamWriter
 from cache.mixture import Mixture, Part
 

@@ -171,6 +171,15 @@ def test_a_broken_pipe_ends_the_command_as_sigpipe_does_without_a_message(penn: 
     assert (ended.stdout, ended.stderr) == ("141\n", "")
 
 
+def test_a_full_standard_output_is_not_taken_for_the_disk_of_the_cache(penn: Any) -> None:
+    penn.converted()
+    with Path("/dev/full").open("w") as full:
+        words = [sys.executable, "-m", "pipeline", "verify", "--cache", str(penn.root)]
+        ended = subprocess.run(words, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: standard output: no space left")
+
+
 def test_an_ignored_ctrl_c_stays_ignored() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

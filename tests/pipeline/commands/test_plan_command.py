@@ -116,7 +116,8 @@ def test_other_times_are_shown_since_every_plan_reads_the_content(penn: Any, pla
     os.utime(penn.label("0003"), ns=(1, 1))
     shown = plan()
     assert "up to date" in shown
-    assert "1 video with other times" in shown
+    assert "1 video with new file times" in shown
+    assert f"accept {penn.name} --cache {penn.root}" in shown
 
 
 @pytest.mark.parametrize(("attribute", "part"), [("version", "version"), ("parameters", "parameters.fps")])

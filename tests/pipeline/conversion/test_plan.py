@@ -82,17 +82,6 @@ def test_stamps_of_a_commit_that_never_happened_hide_no_change(penn: Any, into: 
     assert [video.name for video in penn.plan().append] == ["0003"]
 
 
-def test_new_changed_and_removed_videos_are_counted_together(penn: Any) -> None:
-    penn.convert()
-    penn.add("0007")
-    penn.edit("0003")
-    (penn.frames("0005") / "000008.jpg").unlink()
-    penn.remove("0006")
-    plan = penn.plan()
-    assert plan.why == "1 new video, 2 changed videos, 1 removed video"
-    assert (plan.new, plan.changed, plan.removed) == (("0007",), ("0003", "0005"), ("0006",))
-
-
 def test_keypoints_rewritten_in_place_are_a_change_and_touched_ones_are_none(
     embedded: Any, into: Any, tmp_path: Path
 ) -> None:
@@ -109,14 +98,6 @@ def test_keypoints_rewritten_in_place_are_a_change_and_touched_ones_are_none(
     assert plan().why == "1 changed video"
     convert.convert(plan())
     assert into.rows(root, "kinetics/train", "kp_2d") == {}
-
-
-def test_changed_options_are_named(embedded: Any, into: Any, tmp_path: Path) -> None:
-    raw = embedded.raw("amass")
-    into.convert(tmp_path, raw, "amass")
-    decimated = datasets.get("amass", resampling="decimate")
-    why = convert.plan_conversion(decimated, "train", raw=raw, root=tmp_path).why
-    assert why == "parameters.resampling was slerp, is decimate"
 
 
 @dataclass(frozen=True)

@@ -182,13 +182,3 @@ def test_the_body_of_the_conversion_is_used_again_and_asked_for_where_it_is_not_
     with pytest.raises(PipelineError, match="--body DIR"):
         retry_split(other, "3dpw/train")
     assert retry_split(other, "3dpw/train", body=embedded.body).recovered == (file.stem,)
-
-
-def test_one_worker_and_two_give_the_same_bytes(penn: Any, into: Any, tmp_path: Path) -> None:
-    before = penn.spoil("0003")
-    for n_workers in (1, 2):
-        into.convert(tmp_path / str(n_workers), penn.raw)
-    penn.label("0003").write_bytes(before)
-    for n_workers in (1, 2):
-        assert retry_split(tmp_path / str(n_workers), workers=n_workers).recovered == ("0003",)
-    assert into.tree(tmp_path / "1") == into.tree(tmp_path / "2")

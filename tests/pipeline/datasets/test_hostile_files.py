@@ -32,8 +32,9 @@ from pipeline.accounting import VideoAccount
 from pipeline.conversion import convert
 from pipeline.datasets import contract
 from pipeline.datasets.penn_action import PennAction
+from pipeline.ordered_map import ordered_map
 from pipeline.pixels.sources import parse
-from pipeline.processes import Failed, ordered_map
+from pipeline.processes import Failed
 from tests.pipeline.test_processes import descendants
 
 MIB = 1 << 20

@@ -13,7 +13,7 @@ import pytest
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.new_video import NewVideo, raw_folder
 from pipeline.errors import ConfigError, RawDataError
-from pipeline.formats.labels.boxes_csv import read_boxes
+from pipeline.formats.labels.detections import read_results
 from pipeline.synthetic.files import mp4_writer
 from tests.pipeline.datasets.standing import standing
 
@@ -161,14 +161,15 @@ def test_pictures_counted_from_1_are_matched_by_their_numbers(tmp_path, detector
 # -------------------------------------------------------------------------------------------------------- boxes
 
 
-def test_boxes_are_made_square_about_their_centre_in_any_order_of_lines(tmp_path) -> None:
+def test_boxes_are_made_square_about_their_centre_in_any_order_of_lines(video, tmp_path) -> None:
     file = tmp_path / "boxes.csv"
     file.write_text("score," + HEADER + "0.5,b,1,10,20,30,50\n0.4,a,2,0,0,8,4\n0.9,b,0,12,20,30,50\n")
-    found = read_boxes(file)
-    assert list(found) == ["a", "b"]
-    np.testing.assert_array_equal(found["b"][0], [0, 1])
-    np.testing.assert_array_equal(found["b"][1], [[27, 45, 50, 50], [25, 45, 50, 50]])
-    np.testing.assert_array_equal(found["a"][1], [[4, 2, 8, 8]])
+    tracks, _ = read(video, boxes=file, min_frames=1)
+    a, b = tracks
+    assert (a.name, b.name) == ("clip/a", "clip/b")
+    np.testing.assert_array_equal(b.frame_index, [0, 1])
+    np.testing.assert_array_equal(b.bbox, [[27, 45, 50, 50], [25, 45, 50, 50]])
+    np.testing.assert_array_equal(a.bbox, [[4, 2, 8, 8]])
 
 
 @pytest.mark.parametrize(
@@ -180,17 +181,20 @@ def test_boxes_are_made_square_about_their_centre_in_any_order_of_lines(tmp_path
         (HEADER + "a,-1,1,1,5,5\n", r"'line 2': expected a track and a whole number.*'-1'"),
         (HEADER + "a,1.5,1,1,5,5\n", r"'line 2': expected a track and a whole number"),
         (HEADER + ",1,1,1,5,5\n", r"'line 2': expected a track and a whole number"),
-        (HEADER + "a,1,1,1,0,5\n", r"'line 2': expected numbers x, y, w, h.*found 1,1,0,5"),
-        (HEADER + "a,1,nan,1,5,5\n", r"'line 2': expected numbers x, y, w, h"),
-        (HEADER + "a,1,x,1,5,5\n", r"'line 2': expected numbers x, y, w, h"),
-        (HEADER + "a,1,1\n", r"'line 2': expected numbers x, y, w, h"),
+        (
+            HEADER + "a,1,1,1,0,5\n",
+            r"'line 2': expected a box x y w h with a width and a height .*0.0, 5.0",
+        ),
+        (HEADER + "a,1,nan,1,5,5\n", r"'line 2': expected x y w h in px"),
+        (HEADER + "a,1,x,1,5,5\n", r"'line 2': expected numbers"),
+        (HEADER + "a,1,1\n", r"'line 2': expected numbers"),
     ],
 )
 def test_a_mistake_in_the_boxes_is_told_by_its_line(tmp_path, text, told) -> None:
     file = tmp_path / "boxes.csv"
     file.write_text(text)
     with pytest.raises(RawDataError, match=told):
-        read_boxes(file)
+        read_results(file)
 
 
 def test_boxes_beyond_the_end_of_the_video_are_refused(video, tmp_path) -> None:

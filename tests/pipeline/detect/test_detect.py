@@ -17,7 +17,7 @@ from pipeline.detect.base import Detect, Detector, People
 from pipeline.detect.clips import clips_in
 from pipeline.detect.run import Report, detect_clips
 from pipeline.errors import ConfigError, PipelineError, RawDataError
-from pipeline.formats.labels.detections import read_coco
+from pipeline.formats.labels.detections import read_results
 from pipeline.pixels.frames import Image
 from pipeline.raw.stand_in import MARKER
 
@@ -80,7 +80,7 @@ def test_every_frame_of_every_clip_is_looked_at_once(tmp_path: Path) -> None:
     assert (report.done, report.frames, report.persons, report.problems) == (3, 40, 40, {})
     assert len(Bright.calls) == 40
     assert list(files(out)) == ["a.mp4.json", "b/C.MOV.json", "b/c/d.avi.json"]
-    found = read_coco(out / "b/C.MOV.json")
+    found = read_results(out / "b/C.MOV.json")
     assert found.frame_index.tolist() == list(found.frames) == list(range(17))
     assert [persons[0, 0, 0] for persons in found.keypoints] == pytest.approx(np.arange(20, 37), abs=1)
     assert {round(float(persons[0, 0, 2]), 3) for persons in found.keypoints} == {0.9}
@@ -131,7 +131,7 @@ def test_clips_end_wherever_their_parts_do(n: int, tmp_path: Path) -> None:
     write_clip(tmp_path / "raw/a.mp4", n)
     report = detect_clips(tmp_path / "raw", tmp_path / "out", Bright(), batch_size=2, part=8)
     assert (report.frames, list(files(tmp_path / "out"))) == (n, ["a.mp4.json"])
-    assert list(read_coco(tmp_path / "out/a.mp4.json").frames) == list(range(n))
+    assert list(read_results(tmp_path / "out/a.mp4.json").frames) == list(range(n))
 
 
 def test_a_corrupt_clip_costs_itself(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_corrupt_clip_costs_itself(tmp_path: Path) -> None:
     report = detect_clips(raw, out, Bright())
     assert list(report.problems) == ["bad.mp4"]
     assert "bad.mp4" in report.problems["bad.mp4"]
-    assert 0 < len(read_coco(out / "cut off.avi.json").frames) < 20
+    assert 0 < len(read_results(out / "cut off.avi.json").frames) < 20
     assert report.done == 2
 
 
@@ -176,7 +176,7 @@ def test_files_of_another_kind_are_refused(change: dict[str, object], key: str, 
     content = {"images": [{"id": 1, "frame_index": 0}], "annotations": []} | change
     (tmp_path / "x.json").write_text(json.dumps(content))
     with pytest.raises(RawDataError, match=key):
-        read_coco(tmp_path / "x.json")
+        read_results(tmp_path / "x.json")
 
 
 def test_a_detector_that_breaks_its_promise_is_reported(tmp_path: Path) -> None:

@@ -414,3 +414,35 @@ def test_untrained_weights_beside_real_data_are_reported_first(
     assert "First, in luigi.cfg, set [features] weights = spin:FILE" in shown(capsys)
     file.write_text(file.read_text() + "[features]\nweights = spin:model.pt\n")
     assert "First" not in shown(capsys)
+
+
+# ------------------------------------------------------------------------------------------ clips of no dataset
+
+
+def test_clips_that_are_no_dataset_s_can_be_read_as_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    touch(tmp_path / "kinetics/train/zumba/a.mp4", tmp_path / "holiday/beach/IMG_1.MOV", tmp_path / "holiday/b.WEBM")
+    touch(tmp_path / "holiday/keypoints/b.json", tmp_path / "notes/a.txt", tmp_path / ".trash/c.mp4")
+    said = " ".join(shown(capsys, "--raw", tmp_path).split())
+    assert f"{tmp_path}/holiday: 2 clips of no dataset. They can be read as `videos`" in said
+    assert f"convert videos train --raw {tmp_path}/holiday" in said
+    assert f"detect {tmp_path}/holiday --out {tmp_path}/holiday/keypoints" in said
+    assert said.count("of no dataset") == 1
+    assert json.loads(shown(capsys, "--raw", tmp_path, "--json"))["unclaimed"] == {f"{tmp_path}/holiday": 2}
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        (["a.mp4", "sub/b.mp4"], {"": 2}),
+        (["a.mp4", "kinetics/train/a/b.mp4", "own/c.mkv"], {"own": 1}),
+        (["train/zumba/a.mp4"], {}),  # the folder of Kinetics itself
+        (["videos/a.mp4"], {}),
+        (["penn_action/labels/0001.mat"], {}),
+    ],
+)
+def test_only_clips_of_no_dataset_count(
+    files: list[str], found: dict[str, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    touch(*(tmp_path / file for file in files))
+    said = json.loads(shown(capsys, "--raw", tmp_path, "--json"))
+    assert said["unclaimed"] == {str(tmp_path / folder): n for folder, n in found.items()}

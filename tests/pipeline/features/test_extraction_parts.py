@@ -165,7 +165,8 @@ def a_job(frames: list[int], number: int = 0) -> Job:
     pixels: Any = None  # not used
     none, no_row = np.full(n, -1), np.full(n + 1, NONE)
     todo = np.ones((1, n), bool)
-    return Job(number, pixels, rows, np.array(frames), todo, (cuts,), none, (None,) * n, ((0, 0),), no_row)
+    labels = ((None,) * n,)
+    return Job(number, pixels, rows, np.array(frames), todo, (cuts,), labels, none, (None,) * n, ((0, 0),), no_row)
 
 
 class Flow:
@@ -350,14 +351,14 @@ def test_the_meter_says_what_everything_else_waits_for(monkeypatch: pytest.Monke
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     meter = Meter(decoders=4, lanes=2, began=now)
-    assert (str(meter), meter.busy()) == ("0 crops/s", {})
+    assert (str(meter), meter.busy()) == ("0 rows/s", {})
     now += 10
     meter.add(decode=30, crop=6)
     meter.add(decode=2, network=4, write=5)
     meter.rows = 50
     assert meter.busy() == {"decode": 0.8, "crop": 0.15, "network": 0.2, "write": 0.5}
     assert meter.bottleneck == "decode"
-    assert str(meter).startswith("5 crops/s")
+    assert str(meter).startswith("5 rows/s")
     assert "decode 80%, crop 15%, network 20%, write 50%" in str(meter)
     meter.add(network=16, copy=30)
     assert (meter.bottleneck, meter.busy()["copy"]) == ("network", 1.0)

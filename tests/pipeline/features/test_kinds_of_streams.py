@@ -21,12 +21,13 @@ from pipeline.features import streams
 from pipeline.features.extract import Extraction, extract_together
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
-from pipeline.features.streams.base import LabelStream, Machine
+from pipeline.features.streams.base import LabelStream, Machine, PairStream
 from pipeline.pixels import sources
 
 SPLIT = "toy/train"
 SIDE, N = 96, 12  # px, frames a video
 JITTERED = CropPolicy(size=64, region=(64, 48), scale=1.1, jitter=Jitter(copy=1, seed=3))
+MIRRORED = CropPolicy(size=100, jitter=Jitter(copy=1, seed=3, flip=1))
 RNG = np.random.default_rng(2)
 SCENE = cv2.GaussianBlur(RNG.integers(0, 256, (SIDE + 60, SIDE + 60, 3), np.uint8), (0, 0), 2)
 
@@ -104,6 +105,7 @@ def every_kind(made_up: ModuleType, workers: int = 2, batch_size: int = 4) -> li
         "colour.j1": made_up.Colour(crop=JITTERED),
         "crops": streams.get("crops"),
         "homography": streams.get("homography"),
+        "person.j1": streams.get("homography", region="person", crop=MIRRORED),
         "pose_2d": streams.get("pose_2d"),
     }
     return [StreamSpec(name, stream, resources=resources) for name, stream in kinds.items()]
@@ -155,6 +157,28 @@ def test_each_kind_has_the_numbers_that_its_definition_gives(toy: Toy, made_up: 
     assert len(split.windows(4, 4, streams=("colour", "homography", "pose_2d"))) == 3 + 3 + 1 + 1
 
 
+def test_a_pair_has_its_later_row_s_keypoints_as_readers_of_its_crops_do(toy: Toy, made_up: ModuleType) -> None:
+    """Of a mirrored, jittered copy: pixels and keypoints agree, and left is right."""
+    spec = every_kind(made_up)[4]
+    toy.extract(spec)
+    split, boxes, frames = cache.open(toy.root)[SPLIT], toy.rows("bbox"), toy.rows("frame_index")
+    found, ok = toy.rows("features/person.j1"), toy.rows("features/person.j1_ok")
+    assert isinstance(spec.stream, PairStream)
+    for track in split.tracks:
+        box, frame = boxes[track.name], frames[track.name]
+        keys = MIRRORED.keys([track.name]).repeat(len(box))
+        cuts, mirrored = MIRRORED.boxes(box, np.full(len(box), 1.2), keys, frame)
+        assert mirrored.all()
+        windows = np.stack([np.arange(track.start, track.stop), np.arange(track.start, track.stop) + 1], axis=1)
+        kp_2d = split.read(windows, stream="person.j1", fields=["kp_2d"])["kp_2d"][:, 0]
+        for i in np.flatnonzero(ok[track.name] != cache.UNDEFINED).tolist():
+            both = [np.ascontiguousarray(picture(f)) for f in frame[i - 1 : i + 1].tolist()]
+            previous, current = (crops.crop_person(one, cuts[i], 1.2, 100, mirrored=True) for one in both)
+            expected = spec.stream.pair(previous, current, kp_2d=kp_2d[i])
+            np.testing.assert_array_equal(found[track.name][i], expected)
+            assert expected is not None and expected.any()
+
+
 # ----------------------------------------------------------------------------------------------------- equal bytes
 
 
@@ -190,7 +214,7 @@ def test_an_extraction_that_ends_early_goes_on_to_the_same_bytes(
         toy.extract(*every_kind(made_up))
     monkeypatch.setattr(cache.StreamWriter, "write", write)
     done = toy.extract(*[spec for spec in every_kind(made_up) if not plan_extraction(toy.root, SPLIT, spec).up_to_date])
-    assert sum(one.computed for one in done.values()) < 5 * 35
+    assert sum(one.computed for one in done.values()) < 6 * 35
     toy.root = tmp_path / "calm"
     toy.extract(*every_kind(made_up))
     assert into.tree(tmp_path / "calm") == into.tree(tmp_path / "cache")
@@ -220,14 +244,14 @@ def _scale(name: str, columns: dict[str, Any]) -> None:
         columns["crop_scale"] = 1.3
 
 
-#   change, rows that are computed again of: crops' streams, the jittered copy, pairs, labels
+#   change, rows that are computed again of: crops' streams, the jittered copy, pairs, pairs with labels, labels
 CHANGES = {
-    "a box": (_box, 1, 1, 1, 0),
-    "a label": (_label, 0, 0, 0, 1),
-    "a row less": (_no_row, 0, 0, 1, 0),
-    "a track's crop scale": (_scale, 11, 11, 11, 0),
-    "a pixel of video b": ("b", 11, 11, 11, 0),  # pixels are known by video
-    "nothing": (lambda name, columns: None, 0, 0, 0, 0),
+    "a box": (_box, 1, 1, 1, 1, 0),
+    "a label": (_label, 0, 0, 0, 1, 1),
+    "a row less": (_no_row, 0, 0, 1, 1, 0),
+    "a track's crop scale": (_scale, 11, 11, 11, 11, 0),
+    "a pixel of video b": ("b", 11, 11, 11, 11, 0),  # pixels are known by video
+    "nothing": (lambda name, columns: None, 0, 0, 0, 0, 0),
 }
 
 
@@ -243,7 +267,7 @@ def test_a_change_recomputes_what_depends_on_it_alone(toy: Toy, made_up: ModuleT
         toy.convert(change)
     done = toy.extract(*every_kind(made_up))
     of_crops = [done[name].computed for name in ("colour", "crops")]
-    found = [*of_crops, *(done[name].computed for name in ("colour.j1", "homography", "pose_2d"))]
+    found = [*of_crops, *(done[name].computed for name in ("colour.j1", "homography", "person.j1", "pose_2d"))]
     assert found == [expected[0], expected[0], *expected[1:]]
 
 

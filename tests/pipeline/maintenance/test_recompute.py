@@ -152,7 +152,7 @@ def specs(*names: str) -> list[StreamSpec]:
         "crops": streams.get("crops"),
         "homography": streams.get("homography"),
         "pose_2d": streams.get("pose_2d"),
-        "motion": streams.get("homography"),  # from the stored crops
+        "motion": streams.get("homography", region="person"),  # from the stored crops, and labels
     }
     resources = Resources(Machine(), 1)
     return [StreamSpec(name, every[name], "crops" if name == "motion" else "", resources) for name in names or every]

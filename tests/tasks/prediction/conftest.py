@@ -24,7 +24,7 @@ from vibe_model.vibe.config import TrainConfig
 from vibe_model.vibe.generator import VIBE, build_generator
 
 SEQLEN = 40  # longer than the video: all of a track is one window
-SPLIT = "new_video/keypoints"
+SPLIT = "videos/keypoints"
 
 
 @dataclass

@@ -81,7 +81,7 @@ def test_gaps_of_a_detector_are_filled(made, world) -> None:
 
 def test_a_file_holds_what_the_model_returns_when_it_is_called_by_hand(made) -> None:
     job, _ = made
-    split = cache.open(job.root)["new_video/keypoints"]
+    split = cache.open(job.root)["videos/keypoints"]
     summary = json.loads((job.out / "predictions.json").read_text())
     assert len(summary["tracks"]) == len(split.tracks) == 2
     for track in split.tracks:

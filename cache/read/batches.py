@@ -1,0 +1,214 @@
+"""Batches of windows: the fields of one, from columns and streams, labels in the crop.  features -> [windows]"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache, cached_property
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from cache.crop_policy import CropPolicy
+from cache.errors import CacheError
+from cache.format.layout import COLUMNS
+from cache.format.manifest import Place
+from cache.format.records import Tracks
+from cache.read import labels
+from cache.read.open_split import OpenSplit
+from cache.read.stream_windows import StreamWindows
+
+Array = NDArray[Any]
+Ints = NDArray[np.int64]
+
+
+class _Unnamed(str):
+    """A stream that the caller has not named."""
+
+
+USUAL: Final = _Unnamed("resnet50")
+
+
+class StreamFields(NamedTuple):
+    """Which streams a batch has, by the names of their fields."""
+
+    numbers: Mapping[str, str]  # field -> the stream whose numbers it has
+    flags: Mapping[str, str]  # field -> the stream whose flags it has
+    history: Mapping[str, int]  # stream -> rows before each window
+
+    @classmethod
+    def of(
+        cls, stream: str | None, streams: Sequence[str] | None = None, history: Mapping[str, int] | None = None
+    ) -> StreamFields:
+        """By the arguments of `Split.read`. Raises ValueError and TypeError for a choice of streams that is none."""
+        history = history or {}
+        if streams is None and not history:
+            return cls({} if stream is None else {"features": stream}, {}, {})
+        if streams is None or isinstance(streams, str):
+            raise TypeError(f"streams must be a sequence of names, also for history; found {streams!r}")
+        if not (stream is None or isinstance(stream, _Unnamed)):
+            raise ValueError(f"expected stream or streams, found both: {stream!r}, {list(streams)}")
+        if unclear := sorted({*streams} & {*labels.FIELDS, *COLUMNS}):
+            raise ValueError(f"streams: {unclear} are names of labels, too; read these streams by stream=NAME")
+        if strange := [f"{name}: {rows}" for name, rows in history.items() if name not in streams or rows < 0]:
+            raise ValueError(f"history: expected 0 or more rows of some of {list(streams)}, found {strange}")
+        return cls({name: name for name in streams}, {f"{name}_ok": name for name in streams}, history)
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Field -> the stream that it comes from."""
+        return {**self.numbers, **self.flags}
+
+
+class Batches:
+    """Reads batches of one open split."""
+
+    def __init__(self, opened: OpenSplit) -> None:
+        self._opened, self._tables = opened, opened.tables
+        self._keys: dict[CropPolicy, NDArray[np.uint64]] = {}
+
+    def read(
+        self,
+        windows: Array,
+        of: StreamFields,
+        fields: Sequence[str] | None,
+        dtype: DTypeLike | Mapping[str, DTypeLike],
+        out: Mapping[str, Array] | None,
+    ) -> dict[str, Array]:
+        """As `Split.read` describes it."""
+        starts, seqlen, track = self._checked_windows(windows)
+        wanted = self._checked_fields(fields, [*of.sources])
+        buffers = _Buffers(out or {}, len(starts), seqlen)
+        if strange := sorted(buffers.given.keys() - set(wanted)):
+            raise ValueError(f"buffers for {strange}, which are not among the fields {wanted}")
+        streams = self._stream_windows(of, wanted, starts, seqlen)
+        crop = None
+        if not labels.IN_CROP.isdisjoint(wanted):
+            crop = self._crop(next(iter(of.numbers.values()), None), track, unused=not streams)
+        columns = self._opened.manifest["shards"]
+
+        @cache
+        def raw(name: str) -> Array | None:
+            return self._opened.read_rows(name, starts, seqlen) if name in columns else None
+
+        known = labels.Labels(raw, lambda: self._tables["track_crop_scale"][track], crop)
+        found: dict[str, Array] = {}
+        for name in wanted:
+            if name in labels.FIELDS:
+                shape = labels.field_shape(name, evaluation="kp_3d_eval" in columns)
+                found[name] = buffers.take(name, shape, np.dtype(np.float32))
+                known.fill(name, found[name])
+            elif stream := of.numbers.get(name):
+                own: Any = dtype.get(stream, "float32") if isinstance(dtype, Mapping) else dtype
+                shape, before = streams[stream].trailing, of.history.get(stream, 0)
+                found[name] = buffers.take(name, shape, np.dtype(own), before)
+                streams[stream].fill(found[name])
+            elif stream := of.flags.get(name):
+                found[name] = buffers.take(name, (), np.dtype(np.float32), of.history.get(stream, 0))
+                streams[stream].fill_flags(found[name])
+            else:
+                reader = self._opened.reader(name)
+                found[name] = buffers.take(name, reader.trailing, reader.dtype)
+                reader.read(starts, seqlen, found[name])
+        return found
+
+    def _stream_windows(
+        self, of: StreamFields, wanted: Sequence[str], starts: Ints, seqlen: int
+    ) -> dict[str, StreamWindows]:
+        """The windows of each stream that a wanted field comes from."""
+        run_starts, sources = starts, of.sources
+        if of.history:  # the first row of the run that each window is in
+            first: Ints = self._tables["run_start"]
+            run_starts = first[np.searchsorted(first, starts, side="right") - 1]
+        return {
+            name: StreamWindows(self._opened.stream(name), starts, seqlen, of.history.get(name, 0), run_starts)
+            for name in dict.fromkeys(sources[field] for field in wanted if field in sources)
+        }
+
+    def _checked_windows(self, windows: Array) -> tuple[Ints, int, Ints]:
+        """(starts (B,), T, number of each window's track (B,)) of windows that are what they must be."""
+        if windows.ndim != 2 or windows.shape[1] != 2 or (windows.dtype.kind not in "iu" and len(windows)):
+            raise ValueError(f"windows are {windows.dtype}{windows.shape}, expected integers (B, 2)")
+        starts, stops = windows.astype(np.int64).T
+        if not len(starts):
+            return starts, 0, starts
+        seqlen = int(stops[0] - starts[0])
+        if seqlen < 1 or np.count_nonzero(stops - starts != seqlen):
+            raise ValueError("windows of one batch must all have the same length, of at least one row")
+        after = np.searchsorted(self._tables["track_start"], starts, side="right")  # 0: before all tracks
+        if np.count_nonzero(self._ends[after] < stops):
+            bad = int(np.argmax(self._ends[after] < stops))
+            window = [int(starts[bad]), int(stops[bad])]
+            raise CacheError(
+                f"{self._opened.name}: rows {window} are in no committed track: take windows from windows()"
+            )
+        return starts, seqlen, after - 1
+
+    @cached_property
+    def _ends(self) -> Ints:
+        """Where each track stops; before them, a row before all rows."""
+        return np.concatenate([[np.iinfo(np.int64).min], self._tables["track_stop"]])
+
+    def _crop(self, stream: str | None, track: Ints, *, unused: bool) -> labels.Crop | None:
+        """What a stream's network saw instead of the boxes of (B,) tracks; None: the boxes themselves.
+
+        `unused`: none of the stream's own fields is read; it need not exist then, unless the caller has named it.
+        """
+        if stream is None or (unused and isinstance(stream, _Unnamed) and not self._has_usual_stream):
+            return None
+        policy = self._opened.stream(stream).crop
+        if policy.follows_box:
+            return None
+        scale = self._tables["track_crop_scale"][track][:, None]
+        keys = self._jitter_keys(policy)[track][:, None]
+        return lambda bbox, frame: policy.boxes(bbox, scale, keys, frame)
+
+    @cached_property
+    def _has_usual_stream(self) -> bool:
+        return self._opened.store.exists(Place.of(self._opened.store, self._opened.name, USUAL).manifest)
+
+    def _jitter_keys(self, policy: CropPolicy) -> NDArray[np.uint64]:
+        """(tracks,) from what each track's jitter is drawn: hashed once."""
+        tracks = Tracks(self._tables)
+        if policy.jitter is None:
+            return np.zeros(len(tracks), np.uint64)
+        if policy not in self._keys:
+            self._keys[policy] = policy.keys(tracks.names)
+        return self._keys[policy]
+
+    def _checked_fields(self, fields: Sequence[str] | None, of_streams: Sequence[str]) -> list[str]:
+        if fields is None:
+            return [*of_streams, *labels.FIELDS]
+        if isinstance(fields, str):
+            raise TypeError(f"fields must be a sequence of names, not the text {fields!r}")
+        for name in fields:
+            if name == "features" and name not in of_streams:
+                named = (
+                    f"`streams` gives {', '.join(of_streams)}"
+                    if of_streams
+                    else f"there are: {self._opened.stream_names}"
+                )
+                raise ValueError(f"{self._opened.name}: features are asked for without a stream; {named}")
+            if name not in (*of_streams, *labels.FIELDS, *self._opened.columns):
+                raise CacheError(
+                    f"{self._opened.name}: no field or column {name!r}; columns: {', '.join(self._opened.columns)}"
+                )
+        return list(fields)
+
+
+class _Buffers(NamedTuple):
+    """Where the fields of a batch are put."""
+
+    given: Mapping[str, Array]  # the caller's, by field
+    n_windows: int
+    seqlen: int
+
+    def take(self, name: str, trailing: Sequence[int], dtype: np.dtype[Any], n_before: int = 0) -> Array:
+        """The caller's buffer when there is one, and it fits; a new array otherwise."""
+        shape = (self.n_windows, n_before + self.seqlen, *trailing)
+        if name not in self.given:
+            return np.empty(shape, dtype)
+        given = self.given[name]
+        if given.shape != shape or given.dtype != dtype or not given.flags.writeable:
+            raise ValueError(f"out[{name!r}] is {given.dtype}{given.shape}, expected writable {dtype}{shape}")
+        return given

@@ -1,0 +1,34 @@
+"""A folder of clips, as `pipeline.datasets.videos` reads it, without any label.  pixels -> [raw]
+
+Who is in them has to be found: `pipeline.detect`, by the demo detector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from pipeline.synthetic.layouts import Layout, Request, cycled, write_video
+from pipeline.synthetic.scene import Shot, Take, stage
+
+ACTIONS: Final = (("walk", "wave"), ("dance", "march"), ("squat", "reach"), ("box", "kick"), ("throw", "bow"))
+
+
+def plan(request: Request) -> Iterator[Shot]:
+    """3 clips for training, 1 each for validation and test by default, of 48 frames, filmed by hand."""
+    for number, split, _ in request.numbered(106, train=3, val=1, test=1):
+        n_frames, name = request.n_frames or 48, f"clip_{number:02d}"  # shorter ones would be cleaned away
+        looks = (25.0, 320, 240, 1, cycled(ACTIONS, number), True, f"{split}/{name}.mp4")
+        yield Shot("videos", split, name, number, request.seed, n_frames, *looks)
+
+
+def record(shot: Shot, folder: Path) -> Take:
+    """`<split>/<name>.mp4`."""
+    take = stage(shot)
+    write_video(take, folder / shot.file)
+    return take
+
+
+WHAT: Final = "Clips of rendered people, without labels: nothing that anyone has filmed."
+LAYOUT: Final = Layout("videos", WHAT, plan, record)
