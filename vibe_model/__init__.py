@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from pipeline.pr_vipe import PrVIPE
+    from pipeline.features.networks.pr_vipe import PrVIPE
     from vibe_model.checkpoints import LoadReport, load_published
     from vibe_model.hmmr import losses as hmmr_losses
     from vibe_model.hmmr.discriminator import PoseDiscriminator
@@ -43,7 +43,7 @@ _HOMES: Final = {
     "MotionDiscriminator": "vibe_model.vibe.discriminator",
     "PartDynamics": "vibe_model.part_dynamics.generator",
     "PoseDiscriminator": "vibe_model.hmmr.discriminator",
-    "PrVIPE": "pipeline.pr_vipe",  # a feature stream is computed with it, too
+    "PrVIPE": "pipeline.features.networks.pr_vipe",  # a feature stream is computed with it, too
     "TrainConfig": "vibe_model.vibe.config",
     "load_published": "vibe_model.checkpoints",
 }

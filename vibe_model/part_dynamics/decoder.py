@@ -103,7 +103,7 @@ class RegionDecoder(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, T, F) -> (B, T, R, W)."""
-        states = functional.leaky_relu(self.split(features)).unflatten(-1, (self.regions, -1))
+        states = functional.leaky_relu(self.split(features)).view(*features.shape[:2], self.regions, -1)
         for layer in self.layers:
             states = layer(states)
         return states

@@ -161,12 +161,12 @@ class PartDynamics(nn.Module):
 
     def _standardised(self, homography: Tensor) -> Tensor:
         """(B, T, 135) in standard deviations."""
-        by_pair = homography.unflatten(-1, (-1, 9)) / self.sigma.clamp(min=1e-6)
+        by_pair = homography.reshape(*homography.shape[:2], -1, 9) / self.sigma.clamp(min=1e-6)
         return by_pair.clamp(-LARGEST_MOTION, LARGEST_MOTION).flatten(-2)
 
     def _moved(self, heads: nn.Module, states: Tensor, pose: Tensor) -> Tensor:
         """The pose of a neighbouring frame, (B, T, 144): each region's rotations by its own state."""
-        rotations = pose.unflatten(-1, (24, 6))
+        rotations = pose.reshape(*pose.shape[:2], 24, 6)
         moved = torch.zeros_like(rotations)
         assert isinstance(heads, nn.ModuleList)
         for region, (head, joints) in enumerate(zip(heads, self.joints, strict=True)):
@@ -177,5 +177,5 @@ class PartDynamics(nn.Module):
 
 def _estimate(pose: Tensor, shape: Tensor, camera: Tensor) -> Estimate:
     """6D rotations (..., 144), shape, camera -> a body."""
-    rotmat = rotation_6d_to_matrix(pose.unflatten(-1, (24, 6)))
+    rotmat = rotation_6d_to_matrix(pose.reshape(*pose.shape[:2], 24, 6))
     return Estimate(rotmat, shape, camera)

@@ -10,7 +10,7 @@ from typing import Final
 
 from torch import Tensor
 
-from pipeline.pr_vipe import PrVIPE
+from pipeline.features.networks.pr_vipe import PrVIPE
 from vibe_model.vibe.discriminator import frozen
 
 LEAST_STD: Final = 1e-3

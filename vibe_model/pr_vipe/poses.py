@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.pr_vipe import TORSO
+from pipeline.features.networks.pr_vipe import TORSO
 from pipeline.skeletons import KEYPOINTS_13, convert, keypoints_13
 from vibe_model.metrics import normalise_13
 from vibe_model.rotations import axis_angle_to_matrix

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.pr_vipe import PrVIPE
+from pipeline.features.networks.pr_vipe import PrVIPE
 from vibe_model.pr_vipe.losses import KAPPA
 from vibe_model.pr_vipe.poses import NOSE, Poses
 from vibe_model.pr_vipe.views import flat_distances, foreshortened, pose_distances, seen

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.pr_vipe import N_POINTS, TORSO, PrVIPE
+from pipeline.features.networks.pr_vipe import N_POINTS, TORSO, PrVIPE
 from pipeline.skeletons import KEYPOINTS_13
 from vibe_model import runs
 from vibe_model.errors import CheckpointError, DataError

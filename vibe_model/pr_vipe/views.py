@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.pr_vipe import TORSO
+from pipeline.features.networks.pr_vipe import TORSO
 from pipeline.skeletons import KEYPOINTS_13
 from vibe_model.rotations import axis_angle_to_matrix
 

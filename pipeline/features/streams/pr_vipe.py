@@ -20,9 +20,9 @@ from pipeline.features.streams.base import LabelStream, Machine
 from pipeline.features.weights import KINDS, WeightsSpec
 
 if TYPE_CHECKING:
-    from pipeline.pr_vipe import PrVIPE
+    from pipeline.features.networks.pr_vipe import PrVIPE
 
-SIZE: Final = 32  # of an embedding; imported from `pipeline.pr_vipe` it would cost torch
+SIZE: Final = 32  # of an embedding; imported from `pipeline.features.networks.pr_vipe` it would cost torch
 STATE: Final = "pr_vipe_state_dict"  # in a checkpoint, with `stand_in`: was it trained on demo data?
 AT_ONCE: Final = 256  # rows: always as many, so that a row's numbers do not depend on how many there are
 
@@ -84,7 +84,7 @@ class PrVipe(LabelStream):
 
         from pipeline.features.networks import chosen_device
         from pipeline.features.networks.backbones import fill, not_a_checkpoint, tensor_digest
-        from pipeline.pr_vipe import PrVIPE
+        from pipeline.features.networks.pr_vipe import PrVIPE
 
         if self.weights.stand_in:
             with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not changed

@@ -12,9 +12,9 @@ import torch
 from pipeline import skeletons
 from pipeline.errors import ConfigError, MissingAssets, RawDataError
 from pipeline.features import streams
+from pipeline.features.networks.pr_vipe import PrVIPE
 from pipeline.features.streams import Machine
 from pipeline.features.streams.pr_vipe import EmbeddingWeights
-from pipeline.pr_vipe import PrVIPE
 
 CPU = Machine(device="cpu")
 NAMES = [skeletons.joint_names("spin49").index(name) for name in skeletons.KEYPOINTS_13]
