@@ -206,6 +206,8 @@ def table(found: Runs) -> list[Row]:
 def _rows(found: Runs, split: str, protocol: str) -> Iterator[Row]:
     results = {v: [of_protocol(m[split], protocol) for m in by_seed.values()] for v, by_seed in found.items()}
     first = next(iter(results.values()))[0]
+    if not all(result for of in results.values() for result in of):
+        return  # runs of before there was this protocol
 
     def row(model: str, of: Sequence[Metrics], frames: int) -> Row:
         known = (name for name in ERRORS if all(name in each for each in of))

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import fields
 from typing import Final
 
 import luigi
 
 import cache
-from pipeline import datasets, detect, synthetic
+from pipeline import datasets, synthetic
 from pipeline.cli.console import DONE, DOUBT
 from pipeline.cli.text import FEW, command, count, few, not_counted
 from pipeline.conversion import convert
 from pipeline.conversion.plan import mixture_warning
-from pipeline.detect.clips import clips_in
 from pipeline.detect.files import KEYPOINTS
-from pipeline.detect.run import detect_clips
+from pipeline.detect.plan import DetectionPlan, plan_detection
+from pipeline.detect.run import Machine, detect_planned
 from pipeline.errors import ConfigError
 from pipeline.features import extract
 from pipeline.features.plan import ExtractionPlan, plan_extraction, refuse_untrained
@@ -34,10 +34,7 @@ FIRST_TIME: Final = ("not converted before", "not extracted before")  # need no 
 
 
 class Synthesize(PipelineTask):
-    """The embedded demo data and body, in their official layouts. Only when [embedded] is enabled.
-
-    Clips without labels get their people from the demo detector.
-    """
+    """The embedded demo data and body, in their official layouts. Only when [embedded] is enabled."""
 
     verb = "synthesize"
     what = "embedded data"
@@ -47,12 +44,7 @@ class Synthesize(PipelineTask):
         s = settings()
         return synthetic.is_current(
             s.paths.raw, s.paths.body, s.embedded_datasets, seed=s.embedded.seed, size=s.embedded.size
-        ) and all((raw / KEYPOINTS / f"{clip}.json").is_file() for raw in self.clips() for clip in clips_in(raw))
-
-    def clips(self) -> list[Path]:
-        """The folders of clips without labels."""
-        s = settings()
-        return [s.raw(name) for name in s.embedded_datasets if name in datasets.OWN_CLIPS]
+        )
 
     def work(self) -> None:
         s, names = settings(), settings().embedded_datasets
@@ -61,9 +53,61 @@ class Synthesize(PipelineTask):
             synthetic.synthesize(
                 s.paths.raw, s.paths.body, names, seed=seed, size=size, workers=s.workers, progress=progress
             )
-            for raw in self.clips():
-                detect_clips(raw, raw / KEYPOINTS, detect.get("demo"), progress=progress)
         self.say(count(len(names), "dataset"))
+
+
+class Detect(PipelineTask):
+    """People in the clips of a dataset's raw folder, as files in its `keypoints`, where [detect] names a detector.
+
+    Complete when every clip has the keypoints of its pixels, the weights and the settings, or was given up with them.
+    """
+
+    verb, unit = "detect", "frame"
+    priority = 2
+    resources = NETWORK
+    dataset = luigi.Parameter()
+
+    @property
+    def what(self) -> str:
+        return str(self.dataset)
+
+    def requires(self) -> list[PipelineTask]:
+        return [Synthesize()] if settings().embedded.enabled else []
+
+    def plan(self) -> DetectionPlan:
+        s = settings()
+        if s.detector is None:
+            raise ConfigError(f"{s.source.where('detect', 'detector')}: names no detector")
+        raw = s.raw(self.dataset)
+        return plan_detection(raw, raw / KEYPOINTS, s.detector)
+
+    def up_to_date(self) -> bool:
+        return self.plan().up_to_date
+
+    @property
+    def flaw(self) -> str:
+        n = len(self.plan().problems)
+        return f"{count(n, 'clip')} without keypoints: {self._again()}" if n else ""
+
+    def work(self) -> None:
+        s, plan = settings(), self.plan()
+        given = s.detect
+        machine = Machine(given.device, given.batch_size, given.workers, timeout=given.timeout)
+        with self.progress() as progress:
+            report = detect_planned(plan, machine, scheduler=s.dask.scheduler, progress=progress)
+        self.say(plain(str(report)), mark=DONE if report.done else DOUBT)
+        if report.undecoded:
+            warn(f"{count(report.undecoded, 'frame')} within clips cannot be decoded")
+        for text in few(list(report.problems.values()), FEW, self._again()):
+            warn(text)
+
+    def _again(self) -> str:
+        """The command that tries them once more."""
+        raw, detector = shortened(settings().raw(self.dataset)), settings().detector
+        options = [f"{f.name}={getattr(detector, f.name)}" for f in fields(detector)] if detector else []
+        words = [word for option in options for word in ("--set", option)]
+        name = detector.name if detector else ""
+        return command("detect", raw, "--out", f"{raw}/{KEYPOINTS}", "--detector", name, *words)
 
 
 class Convert(PipelineTask):
@@ -79,7 +123,10 @@ class Convert(PipelineTask):
         return f"{self.dataset}/{self.split}"
 
     def requires(self) -> list[PipelineTask]:
-        return [Synthesize()] if settings().embedded.enabled else []
+        s = settings()
+        if s.detector is not None and self.dataset in s.detect.datasets:
+            return [Detect(dataset=self.dataset)]
+        return [Synthesize()] if s.embedded.enabled else []
 
     def plan(self) -> convert.ConversionPlan:
         s = settings()

@@ -12,7 +12,7 @@ import luigi
 from rich.table import Table
 
 from pipeline.cli import console
-from pipeline.cli.text import command
+from pipeline.cli.text import command, count
 from tasks.base import PipelineTask
 from tasks.settings import VIBE, settings, which_runs
 from tasks.terminal import DEMO_DATA, fact, shortened
@@ -64,11 +64,13 @@ class EvaluateModel(PipelineTask):
             chosen = [row for row in rows if (row["split"], row["protocol"]) == (split, "default")]
             console.out.print()
             console.out.print(table_of(split, chosen))
+        metrics = read_metrics(folder)
+        show_dynamics(metrics)
         console.out.print(f"[dim]{UNITS}[/dim]\n")
-        if read_metrics(folder)["stand_in"]:
+        if metrics["stand_in"]:
             console.out.print(DEMO_DATA)
         where = shortened(folder)
-        fact("numbers", f"{where}/{RESULTS} (both protocols), {where}/{runs.METRICS} (all)")
+        fact("numbers", f"{where}/{RESULTS} (all protocols), {where}/{runs.METRICS} (all)")
         fact("curves", command("--logdir", shortened(folder.parent), module="tensorboard.main"))
         fact("status", command("status", "--cache", shortened(settings().paths.cache)))
 
@@ -120,6 +122,8 @@ def result_rows(
     rows = []
     for split, protocol in ((s, p) for s in metrics if "/" in s for p in PROTOCOLS):  # other keys are facts of the run
         own = of_protocol(metrics[split], protocol)
+        if not own:
+            continue
         models = {title: own}
         if per_frame is not None:
             found = of_protocol(per_frame[split], protocol)
@@ -133,8 +137,8 @@ def result_rows(
 
 
 def of_protocol(result: Mapping[str, Any], protocol: str) -> Mapping[str, Any]:
-    """A split's numbers in metrics.json, by one protocol."""
-    return result if protocol == "default" else result[protocol]
+    """A split's numbers in metrics.json, by one protocol; empty in files of before there was that protocol."""
+    return result if protocol == "default" else result.get(protocol, {})
 
 
 def as_csv(rows: Rows) -> str:
@@ -167,8 +171,27 @@ def table_of(split: str, rows: Rows, *, protocols: bool = False) -> Table:
     return table
 
 
+def show_dynamics(metrics: Mapping[str, Any]) -> None:
+    """Print what a model hallucinates of past and future, where it does; beside published figures on real data."""
+    for split in (name for name in metrics if "/" in name):
+        found = of_protocol(metrics[split], "hmmr").get("dynamics")
+        if not found:
+            continue
+        beside = {} if metrics["stand_in"] else published.DYNAMICS.get(split, {})
+        rows = {**found["pa_mpjpe"], **beside}
+        table = Table(f"{split}, past and future", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        steps = list(next(iter(rows.values())))
+        for step in steps:
+            table.add_column("now" if step == "0" else f"{int(step):+d} frames", justify="right", no_wrap=True)
+        for model, errors in rows.items():
+            table.add_row(model, *(f"{errors[step]:.1f}" if step in errors else "-" for step in steps))
+        console.out.print()
+        console.out.print(table)
+        console.out.print(f"[dim]PA-MPJPE from one frame, mean over {count(found['tracks'], 'track')}[/dim]")
+
+
 def rows_beside_published(metrics: Mapping[str, Any], title: str = VIBE.title) -> dict[str, list[dict[str, Any]]]:
-    """By split, rows of a table: the model and the mean body by both protocols, then the published figures.
+    """By split, rows of a table: the model and the mean body by each protocol, then the published figures.
 
     Those cannot be compared with results on demo data, and are left out there.
     """
@@ -178,5 +201,5 @@ def rows_beside_published(metrics: Mapping[str, Any], title: str = VIBE.title) -
     for split, shown in rows.items():
         for figures in () if metrics["stand_in"] else published.figures_of(split):
             errors = {name: figures.errors.get(name, "") for name in ERRORS}
-            shown.append({"split": split, "protocol": "published", "model": figures.model, **errors, "frames": ""})
+            shown.append({"split": split, "protocol": figures.protocol, "model": figures.model, **errors, "frames": ""})
     return rows

@@ -21,13 +21,13 @@ ROOT = Path(__file__).parents[1]
 ORDER = {  # packages, and the folders and modules of each, from low to high: nothing imports what comes after it
     "cache": "errors fingerprint crop_policy windows storage format read write verification mixture __init__",
     "pipeline": """
-        __init__ errors cli processes ordered_map reasons accounting skeletons boxes linking cleaning raw formats smpl
-        pixels track crops homography plug_ins synthetic detect body datasets cluster conversion features
+        __init__ errors cli processes reasons accounting skeletons boxes linking cleaning raw
+        formats smpl pixels track cluster crops homography plug_ins synthetic detect body datasets conversion features
         settings maintenance vibe_db doctor show commands __main__
     """,
     "vibe_model": """
-        errors cameras rotations metrics losses settings runs networks models checkpoints prediction evaluation training
-        vibe hmmr pr_vipe part_dynamics __init__
+        errors tracks cameras rotations metrics losses settings runs networks models checkpoints prediction evaluation
+        training vibe hmmr pr_vipe part_dynamics __init__
     """,
     "report": "__init__ figures page data training provenance summary assembly",
     "tasks": """

@@ -17,24 +17,27 @@ from pipeline.skeletons import JOINTS, KEYPOINTS_13
 Floats = NDArray[np.floating[Any]]
 Float64s = NDArray[np.float64]
 
-ERRORS: Final = {  # as metrics.json and tables name them; mm, accelerations mm per frame^2, the last three in %
+ERRORS: Final = {  # as metrics.json and tables name them; mm, accelerations mm per frame^2, the last four in %
     "pa_mpjpe": "PA-MPJPE",
     "mpjpe": "MPJPE",
     "pve": "PVE",
+    "pve_unposed": "PVE unposed",
     "accel": "accel",
     "accel_error": "accel error",
     "pck": "PCK",
     "auc": "AUC",
     "pck_2d": "PCK 2D",
+    "pck_aligned": "PCK aligned",
 }
 UNITS: Final = "mean errors over frames in mm, accelerations in mm per frame², PCK and AUC in %"
-PROTOCOLS: Final = ("default", "published")  # of evaluation
+PROTOCOLS: Final = ("default", "published", "hmmr")  # of evaluation
 
 HIPS: Final = [JOINTS["common14"].index(name) for name in ("rhip", "lhip")]
 PCK_THRESHOLD_MM: Final = 150.0
 AUC_THRESHOLDS_MM: Final = np.arange(0.0, 151.0, 5.0)
 PCK_2D_SHARE: Final = 0.05  # of the larger side of the tight box
 FEWEST_VISIBLE: Final = 6  # keypoints of a frame whose aligned PCK counts
+PCK_ALIGNED_SHARE: Final = 0.05 * 224 / 150  # of the person's diagonal, which is 150 px in the authors' crops
 _MM: Final = 1000.0
 
 
@@ -90,6 +93,11 @@ def accel_error(pred: Floats, target: Floats) -> Float64s:
     return _mean(_joint_errors(_second_difference(pred), _second_difference(target)))
 
 
+def accel_in_place(joints: Floats) -> Float64s:
+    """Mean norm of second differences, not centred, as HMMR is evaluated. (N, J, 3) m -> (N - 2,) mm per frame^2."""
+    return _mean(_MM * np.linalg.norm(np.diff(joints.astype(np.float64), n=2, axis=0), axis=-1))
+
+
 def pck(pred: Floats, target: Floats, threshold_mm: float = PCK_THRESHOLD_MM) -> float:
     """Share of joints with an error below the threshold, in %. (N, 14, 3) m; nan for N = 0."""
     return _mean_or_nan(pck_by_frame(pred, target, threshold_mm))
@@ -143,10 +151,19 @@ def pck_aligned(
     return _mean_or_nan(share[~np.isnan(share)])
 
 
+def diagonals(points: Floats, visible: NDArray[Any]) -> Float64s:
+    """Of the box about each frame's visible points: (N, J, 2), (N, J) -> (N,); 0 without any."""
+    known, place = (visible > 0)[..., None], points.astype(np.float64)
+    high = np.where(known, place, -np.inf).max(axis=1, initial=-np.inf)  # (N, 2)
+    low = np.where(known, place, np.inf).min(axis=1, initial=np.inf)
+    extent: Float64s = np.linalg.norm(np.maximum(high - low, 0.0), axis=-1)
+    return extent
+
+
 def pck_aligned_by_frame(
-    pred_2d: Floats, target_2d: Floats, visible: NDArray[Any], alpha: float = 0.05, size: float = 224
+    pred_2d: Floats, target_2d: Floats, visible: NDArray[Any], alpha: float = 0.05, size: float | Floats = 224
 ) -> Float64s:
-    """(N,) % as `pck_aligned` has them; nan for frames that are left out."""
+    """(N,) % as `pck_aligned` has them; nan for frames that are left out. size: of all frames, or (N,) of each."""
     known = (visible > 0)[..., None]  # (N, J, 1)
     count = known.sum((-2, -1))  # (N,)
     centred, at_least_1 = [], np.maximum(count, 1)[:, None]
@@ -158,7 +175,7 @@ def pck_aligned_by_frame(
     # A prediction of one single point has no scale: it is put on the target's mean.
     scale = np.divide((source * goal).sum((-2, -1)), spread, out=np.zeros_like(spread), where=spread > 0)
     distance = np.linalg.norm(scale[:, None, None] * source - goal, axis=-1)  # (N, J)
-    right = ((distance < alpha * size) & known[..., 0]).sum(-1)
+    right = ((distance < alpha * np.reshape(size, (-1, 1))) & known[..., 0]).sum(-1)
     share: Float64s = np.divide(100 * right, count, out=np.full(len(count), np.nan), where=count >= FEWEST_VISIBLE)
     return share
 

@@ -227,7 +227,7 @@ class OpenStream:
             one = int(bad[0])
             expected = f"bytes of row {rows[one]} within {first[one]} to {first[one] + size * ROOM}"
             location = self.commit.place.store.location(self.commit.place.array(f"{self._name}_at"))
-            do = "Check the cache: python -m pipeline verify --repair --cache DIR"
+            do = "Extract the stream again, with --replace."
             raise CacheError.at(location, expected=expected, found=f"{starts[one]} to {stops[one]}", do=do)
         return _read_bytes(self.reader(), places)
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 
 from cache.errors import CacheError
 from cache.format import layout, manifest
-from cache.format.layout import BYTES, COLUMNS, Geometry, json_file
+from cache.format.layout import COLUMNS, Geometry, json_file
 from cache.format.manifest import Commit, Place, read_provenance
 from cache.format.references import column_metadata_of, columns_of
 from cache.format.tables import Tables, live_shards
 from cache.read.split import require_cache
 from cache.storage.base import Root
-from cache.verification.shards import check, misplaced_shards, shards_of
+from cache.verification.shards import check, shards_of
 from cache.verification.verify import Report
 from cache.write.base import invalidate
 from cache.write.split_writer import SplitWriter
@@ -148,7 +148,4 @@ def _still_damaged(commit: Commit, numbers: Collection[int]) -> set[int]:
         if name in commit.manifest["shards"]:
             files = (file for file in shards_of(commit, name, spec)[0] if file.number in numbers)
             found |= {file.number for file in files if check(commit.place.store, file, fast=False)}
-    if commit.manifest.get("dtype") == BYTES:
-        intact = set(numbers) - found
-        found |= {file.number for file, _ in misplaced_shards(commit, commit.manifest["stream"], (), only=intact)}
     return found

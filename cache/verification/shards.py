@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import math
-from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from cache.errors import CacheError
 from cache.format import layout
 from cache.format import shard as shards
-from cache.format.layout import ROOM, ColumnSpec, Geometry, stream_columns
+from cache.format.layout import ColumnSpec, Geometry
 from cache.format.manifest import Commit, shard_rows
 from cache.storage.base import Store
 
@@ -136,39 +135,3 @@ def _check_chunks(store: Store, shard: ShardFile, order: NDArray[np.intp]) -> st
 
 def _problem(location: str, expected: str, found: str) -> str:
     return str(CacheError.at(location, expected=expected, found=found, do=shards.REPAIR))
-
-
-def misplaced_shards(
-    commit: Commit, stream: str, damaged: Collection[str], *, only: Collection[int] | None = None
-) -> Iterator[tuple[ShardFile, str]]:
-    """(file of places, problem) of a stream of bytes: checksums do not show whether places and bytes fit together.
-
-    `damaged`: keys that are known to be; `only`: the shards to look at, None for all.
-    """
-    columns = stream_columns(stream, commit.manifest["dim"], commit.manifest["dtype"])
-    data, at, ok = (
-        {file.number: file for file in shards_of(commit, f"{stream}{part}", columns[f"{stream}{part}"])[0]}
-        for part in ("", "_at", "_ok")
-    )
-    store = commit.place.store
-    for number in sorted(data.keys() & at.keys() & ok.keys()):
-        files = at[number], ok[number]
-        if (only is not None and number not in only) or {file.key for file in (*files, data[number])} & set(damaged):
-            continue
-        try:
-            places, flags = (shards.read(store, f.key, f.spec, f.geometry)[: f.n_rows] for f in files)
-        except (CacheError, OSError):  # since it was checked: the next verification reports it
-            continue
-        first = number * data[number].geometry.rows_per_shard  # byte of the array at which the shard starts
-        starts, stops = places[flags == 1].T
-        ends = np.concatenate([[first], stops])
-        used = int(ends[-1]) - first
-        if (places[flags != 1] != -1).any():
-            found = "places of rows that have no bytes"
-        elif (starts != ends[:-1]).any() or (stops < starts).any():
-            found = "places that do not follow one on the other"
-        elif -(-used // ROOM) * ROOM != data[number].n_rows:
-            found = f"places up to byte {used} of the shard, which holds {data[number].n_rows}"
-        else:
-            continue
-        yield at[number], _problem(store.location(at[number].key), "where each row's bytes are", found)

@@ -1,7 +1,6 @@
 """Is the cache what its manifests say? Checks every byte of every file that they name, as fast as it can be read.
 
-Files are checked by several threads and reported in order. `cache.verification.shards` checks shards,
-`cache.verification.tables` what the tables mean.  [cache]
+Files are checked by several threads and reported in order; `cache.verification.shards` checks shards.  [cache]
 """
 
 from __future__ import annotations
@@ -9,20 +8,17 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format import shard as shards
-from cache.format.layout import BYTES, COLUMNS, COMPACTING, STAGED, Geometry, json_file
+from cache.format.layout import COMPACTING, STAGED, json_file
 from cache.format.manifest import Commit, Place, provenance_problem
 from cache.format.references import (
     arrays_without_stream,
@@ -34,11 +30,9 @@ from cache.format.references import (
     stream_folders,
     unreferenced,
 )
-from cache.format.tables import Tables
 from cache.read.split import require_cache
 from cache.storage.base import Root, Store
-from cache.verification.shards import check, misplaced_shards, shards_of
-from cache.verification.tables import contradictions, runs_against_frames, runs_without_frames
+from cache.verification.shards import check, shards_of
 
 Progress = Callable[[int, int, str], None]  # called with the shards checked, the shards in all, and the speed
 
@@ -187,12 +181,11 @@ class _Verification:
         return found
 
     def _arrays(self, commit: Commit, split: str, stream: str | None, found: _Found) -> None:
-        """Check the shards of all arrays, and whether they and the tables contradict each other."""
+        """Check the shards of all arrays."""
         location = self._store.location(commit.place.home)
         if stream is None:
             found.counts["splits"] += 1
             found.include(self.groups(split, groups_of(split)[2:]))
-        known = len(found.damaged)
         columns = columns_of(commit.manifest)
         if unknown := sorted(commit.manifest["shards"].keys() - columns.keys()):
             found.problems.append(f"{location}: the manifest names columns that this version does not know: {unknown}")
@@ -207,15 +200,6 @@ class _Verification:
                         found.damage(Damage(split, stream, array, file.number, file.key, problem))
                     found.counts.update(shards=1, bytes=file.size)
                     self._checked(file.size)
-        damaged = {damage.key for damage in found.damaged[known:]}
-        if stream is not None and commit.manifest["dtype"] == BYTES and not self._fast:
-            for file, problem in misplaced_shards(commit, stream, damaged):
-                found.damage(Damage(split, stream, f"{stream}_at", file.number, file.key, problem))
-        if stream is None and commit.files.keys() == commit.manifest["files"].keys():
-            try:
-                found.problems += [f"{location}: {problem}" for problem in self._tables(commit, damaged)]
-            except (CacheError, ValueError, KeyError, IndexError) as error:
-                found.problems.append(f"{location}: the tables cannot be read: {error}")
 
     def _commit(self, place: Place, split: str, stream: str | None, found: _Found) -> Commit | None:
         """The commit in force with its intact small files, whose problems are in `found`; None where there is none."""
@@ -266,23 +250,6 @@ class _Verification:
                 expected, state = "its column's shape, type and layout", "others, with the digest in the manifest"
                 damage(key, array, expected, state, "Convert or extract it again, with this version.")
         return commit
-
-    def _tables(self, commit: Commit, damaged: Collection[str]) -> Iterator[str]:
-        tables = Tables.from_files(commit.files)
-        found = [*contradictions(tables, commit)] or [*runs_without_frames(tables)]
-        yield from found
-        if found or self._fast:
-            return
-        spec, geometry = COLUMNS["frame_index"], Geometry(**commit.manifest["geometry"])
-
-        def frames_of(shard: int) -> NDArray[np.int64] | None:
-            key = layout.shard_key(commit.place.array("frame_index"), shard, ())
-            try:
-                return None if key in damaged else shards.read(self._store, key, spec, geometry)
-            except (CacheError, OSError):  # since it was checked: the next verification reports it
-                return None
-
-        yield from runs_against_frames(tables, geometry, frames_of)
 
     def notes_on_other_files(self, split: str) -> list[str]:
         """A note on files in a split's folders that are not of the cache, but for those in JSON beside a manifest."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline import detect
-from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain
-from pipeline.cli.options import whole
+from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, show_json
+from pipeline.cli.options import json_option, scheduler_option, whole, workers_option
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.detect.base import Detector
@@ -17,7 +17,7 @@ from pipeline.errors import ConfigError
 from pipeline.raw.stand_in import is_stand_in
 
 HELP: Final = "Find people and their keypoints in every frame of a folder of clips."
-KEPT: Final = "finished clips and every 1,000 frames of a longer one are kept; the same command continues from there"
+KEPT: Final = "finished clips and every 250 frames of a longer one are kept; the same command continues from there"
 
 
 def options(sub: argparse.ArgumentParser) -> None:
@@ -30,7 +30,10 @@ def options(sub: argparse.ArgumentParser) -> None:
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="another option of the detector")
     add("--device", default="auto", help="auto (cuda when there is one), cpu, cuda, cuda:1, ...")
     add("--batch-size", type=whole(0), default=0, help="pictures at once; 0: the detector's own (default)")
+    workers_option(sub, "processes that decode clips")
     add("--timeout", type=whole(1), default=600, help="seconds without progress after which decoding is given up")
+    scheduler_option(sub)
+    json_option(sub)
 
 
 def kept(_: argparse.Namespace) -> str:
@@ -40,27 +43,20 @@ def kept(_: argparse.Namespace) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Clips -> one file of COCO's JSON each. 1 where a clip could not be decoded."""
-    from pipeline.detect.run import detect_clips
+    from pipeline.detect.plan import plan_detection
+    from pipeline.detect.run import Machine, detect_planned
 
     demo = is_stand_in(args.raw)
     detector = detector_of(args.detector or ("demo" if demo else "keypoint_rcnn"), args.weights, args.set)
+    machine = Machine(args.device, args.batch_size, args.workers, timeout=args.timeout)
+    plan = plan_detection(args.raw, args.out, detector)
     with bar(f"detect {args.raw.name}", err, unit="frame") as progress:
-        report = detect_clips(
-            args.raw,
-            args.out,
-            detector,
-            device=args.device,
-            batch_size=args.batch_size,
-            timeout=args.timeout,
-            progress=progress,
-        )
+        report = detect_planned(plan, machine, scheduler=args.scheduler, progress=progress)
+    if args.json:
+        show_json(report.as_dict() | {"stand_in": detector.stand_in})
+        return 1 if report.problems else 0
     if report.done:
-        rate = report.frames / max(report.seconds, 1e-3)
-        waited = report.decoding / max(report.seconds, 1e-3)
-        out.print(
-            f"{count(report.done, 'clip')}: {count(report.persons, 'person')} in {count(report.frames, 'frame')}, "
-            f"{rate:,.1f} frames/s, {waited:.0%} of the time waiting for decoding"
-        )
+        out.print(plain(str(report)))
     if report.up_to_date:
         out.print(f"{count(report.up_to_date, 'clip')} up to date")
     if report.undecoded:

@@ -57,14 +57,10 @@ def run(args: argparse.Namespace) -> int:
         err.print(f"{DOUBT} {plain(text)}: left out")
     chosen = args.datasets or [name for name in enabled if name not in broken]
     examined = [examine(datasets.get(name), raw / name) for name in chosen]
-    body = None if folder is None else examine_body(folder)
-    needed = any(e.uses_body for e in examined)
     if demo:
         examined = [replace(e, excuse=TO_BE_MADE if datasets.has_demo_data(e.dataset) else "") for e in examined]
-    if body is not None:
-        not_needed = args.body is None and body.missing and not needed
-        made = any(e.excuse for e in examined)
-        body = replace(body, excuse=NOT_NEEDED if not_needed else TO_BE_MADE if made else body.excuse)
+    needed = any(e.uses_body for e in examined)
+    body = None if folder is None else _body(folder, examined, needed or args.body is not None)
     shown = [*examined, *([] if body is None else [body])]
     lacking = [e.dataset for e in shown if e.missing and not e.excuse and (needed or e is not body)]
     mixed = list(mixtures(examined, body))
@@ -108,6 +104,14 @@ def _all_of(raw: Path) -> list[str]:
     """All datasets; of a user's own clips only what is there: nothing is missing where there are none."""
     own = datasets.OWN_CLIPS
     return [name for name in datasets.names() if name not in own or listing.is_folder_there(raw / name)]
+
+
+def _body(folder: Path, examined: Sequence[Examination], needed: bool) -> Examination:
+    """SMPL's files, and why they may be missing: `make data` makes those of the demo data."""
+    body = examine_body(folder)
+    if body.missing and not needed:
+        return replace(body, excuse=NOT_NEEDED)
+    return replace(body, excuse=TO_BE_MADE) if any(e.excuse for e in examined) else body
 
 
 def _check_raw(raw: Path, option: str) -> None:

@@ -26,6 +26,7 @@ REAL: Final[Mapping[tuple[str, str], str | None]] = {  # what differs from the e
     ("paths", "body"): "data/body",
     ("data", "datasets"): " ".join(datasets.DATASETS),
     ("embedded", "enabled"): "false",
+    ("detect", "detector"): None,
     ("features", "weights"): "spin:data/model_checkpoint.pt",
     ("train", "preset"): "published",
     ("train", "datasets_2d"): None,

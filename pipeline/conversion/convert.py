@@ -24,8 +24,8 @@ from pipeline.conversion.identity import accepted, accepted_entry
 from pipeline.conversion.plan import ConversionPlan, plan_conversion
 from pipeline.datasets.base import Dataset, unexpected
 from pipeline.errors import PipelineError, RawDataError
-from pipeline.ordered_map import ordered_map
 from pipeline.processes import MEMORY, TIMEOUT, Failed
+from pipeline.processes.ordered_map import ordered_map
 from pipeline.raw import RawVideo, changes
 from pipeline.raw.files import caching
 from pipeline.track import FLAGS, Track

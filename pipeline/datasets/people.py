@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import smooth_boxes
 from pipeline.cleaning import Cleaning, clean
+from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.pixels import DETECTED_OUTSIDE, require_frames, require_in_picture
 from pipeline.detect.clips import labels_of
@@ -163,7 +164,7 @@ def with_bridges(person: Person, max_gap: int, account: VideoAccount) -> Person:
         return person
     account.found += len(added)
     account.kept += len(added)
-    account.notes.append(f"{len(added)} frames between detections are predicted with interpolated boxes")
+    account.notes.append(f"{count(len(added), 'frame')} between detections are predicted with interpolated boxes")
     every = np.sort(np.concatenate([at, added]))
     bbox = np.column_stack([np.interp(every, at, column) for column in person.bbox.T]).astype(np.float32)
     kp_2d = np.zeros((len(every), *person.kp_2d.shape[1:]), np.float32)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, NamedTuple
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,10 @@ class Detector(ABC):
         Raises MissingAssets where weights are missing.
         """
         return asdict(self)
+
+    def below(self, folder: Path) -> Self:  # noqa: ARG002
+        """The same, with relative paths in its options taken from `folder`: of luigi.cfg."""
+        return self
 
     @abstractmethod
     def load(self, device: str) -> Detect:

@@ -10,12 +10,13 @@ v is 2 for a joint of confidence 0.3 or more, 1 for any other that is found. pyc
 keypoints reads it; `pipeline.formats.labels.detections` does here.
 
 While a clip is being computed, its parts are in `.parts/<clip>.json/`: a part is the JSON text of some frames, and
-names the fingerprint that it belongs to.
+names the fingerprint that it belongs to. `failed.json` there is why a clip has no file.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -28,11 +29,13 @@ from numpy.typing import NDArray
 
 from cache.storage.atomic import make_folder, publish, write_atomic, write_synced
 from pipeline.detect.base import People
+from pipeline.errors import RawDataError
 from pipeline.skeletons import bones, joint_names
 
 MADE_BY: Final = "python -m pipeline detect"
 KEYPOINTS: Final = "keypoints"  # the folder beside clips in which the dataset `videos` looks for them
 PARTS: Final = ".parts"
+FAILED: Final = "failed.json"
 SEEN: Final = 0.3
 PLACES: Final = 2  # decimals of px
 
@@ -46,7 +49,6 @@ class Part:
     differences: list[float]  # of each frame from the one before: pipeline.pixels.cuts
     last: list[float]  # colours of the last frame
     undecoded: list[int]  # frames
-    ended: bool  # the clip has no more
     n_persons: int
     size: tuple[int, int]  # width, height px of its frames; (0, 0) where none was decoded
     images: str  # JSON, without brackets
@@ -70,16 +72,35 @@ class ClipFiles:
         return self.out / PARTS / f"{self.clip}.json"
 
     def done(self) -> bool:
-        """Whether the file is there, and of these pixels, weights and settings."""
-        return read_info(self.file).get("fingerprint") == self.fingerprint
+        """Whether the file is there, and of these pixels, weights and settings.
+
+        Raises RawDataError for a file that `detect` has not written: it is not replaced.
+        """
+        info = read_info(self.file)
+        if info.get("description") != MADE_BY and self.file.exists():
+            raise RawDataError(
+                self.file,
+                "description",
+                expected=f"a file that `{MADE_BY}` has written",
+                found="another one, which is left as it is",
+                do="Move it, or name another folder.",
+            )
+        return info.get("fingerprint") == self.fingerprint
+
+    def failure(self) -> str:
+        """Why the clip has no file, as an earlier run found with these pixels, weights and settings; "" if not."""
+        found = _object(self.folder / FAILED)
+        return str(found["why"]) if found.get("fingerprint") == self.fingerprint and "why" in found else ""
+
+    def fail(self, why: str) -> None:
+        """Remember why the clip has no file."""
+        write_atomic(self.folder / FAILED, json.dumps({"fingerprint": self.fingerprint, "why": why}).encode())
 
     def parts(self) -> Iterator[Part]:
         """Those that are finished, from frame 0 on without a gap. Parts of another fingerprint are none."""
         start = 0
         while (part := self._part(start)) is not None:
             yield part
-            if part.ended:  # perhaps without a frame of its own
-                return
             start = part.n_frames
 
     def write_part(self, part: Part) -> None:
@@ -88,11 +109,11 @@ class ClipFiles:
         text = json.dumps({"fingerprint": self.fingerprint} | values, separators=(",", ":"))
         write_atomic(self.folder / f"{part.start:09d}.json", text.encode())
 
-    def finish(self, info: dict[str, Any]) -> None:
-        """Make the clip's file of its parts, one part in memory at a time, and remove them."""
+    def finish(self, info: dict[str, Any], last: Part) -> None:
+        """Make the clip's file of its parts, one part in memory at a time, and of the last one; remove them."""
         make_folder(self.file.parent)
         temporary = self.file.with_name(f".{self.file.name}.tmp")
-        write_synced(temporary, self._text(info))
+        write_synced(temporary, self._text(info, last))
         publish(temporary, self.file)
         shutil.rmtree(self.folder, ignore_errors=True)
         with contextlib.suppress(OSError):  # other clips' parts are there
@@ -102,21 +123,18 @@ class ClipFiles:
                 folder.rmdir()
 
     def _part(self, start: int) -> Part | None:
-        try:
-            values = json.loads((self.folder / f"{start:09d}.json").read_bytes())
-        except (OSError, ValueError):
-            return None
-        if values.pop("fingerprint") != self.fingerprint:
+        values = _object(self.folder / f"{start:09d}.json")
+        if values.pop("fingerprint", None) != self.fingerprint:
             return None
         width, height = values.pop("size")
         return Part(**values, size=(width, height))
 
-    def _text(self, info: dict[str, Any]) -> Iterator[bytes]:
+    def _text(self, info: dict[str, Any], last: Part) -> Iterator[bytes]:
         yield f'{{"info": {json.dumps({"description": MADE_BY, "fingerprint": self.fingerprint} | info)},\n'.encode()
         for key in ("images", "annotations"):
             yield f'"{key}": ['.encode()
             comma = ""
-            for part in self.parts():
+            for part in itertools.chain(self.parts(), [last]):
                 if text := getattr(part, key):
                     yield f"{comma}\n{text}".encode()
                     comma = ","
@@ -124,6 +142,15 @@ class ClipFiles:
         skeleton = [[a + 1, b + 1] for a, b in bones("coco")]
         person = {"id": 1, "name": "person", "keypoints": _names(), "skeleton": skeleton}
         yield f'"categories": [{json.dumps(person)}]}}\n'.encode()
+
+
+def _object(file: Path) -> dict[str, Any]:
+    """A JSON object that was written here; empty where there is none."""
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _names() -> list[str]:

@@ -21,9 +21,9 @@ from pipeline.features.engine.shards import column
 from pipeline.features.pixel_sources import Cut, Decoded, Labels, Pixels, Target, labels_in, pixels
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import ByteStream, Computer, LabelStream, NumberStream, PairStream, policy_of
-from pipeline.ordered_map import ordered_map
 from pipeline.pixels.frames import Image
 from pipeline.processes import Failed, alive
+from pipeline.processes.ordered_map import ordered_map
 
 AT_ONCE: Final = 256  # rows that one process makes at once: of 224 px, 39 MB of crops
 

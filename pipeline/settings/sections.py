@@ -1,4 +1,4 @@
-"""luigi.cfg but for training, typed: what conversion and extraction depend on.  [raw] -> tracks -> features
+"""luigi.cfg but for training, typed: what detection, conversion and extraction depend on.  [raw] -> tracks -> features
 
 `tasks.settings` adds [train], [mposer], [pose_embedding] and [hmmr], of which only the names are known here.
 """
@@ -15,8 +15,9 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 from cache import CacheError, Root
 from cache.format.layout import check_names
-from pipeline import datasets
+from pipeline import datasets, detect
 from pipeline.datasets.base import Dataset
+from pipeline.detect.base import Detector
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
 from pipeline.features.spec import Resources, StreamSpec
@@ -61,6 +62,18 @@ class Embedded:
 
 
 @dataclass(frozen=True, slots=True)
+class Detect:
+    """[detect]: people in clips that come without keypoints. The detector's options are in a section of its name."""
+
+    detector: str | None = None  # none: nothing is detected
+    datasets: tuple[str, ...] = ("videos",)  # whose raw folders it is run on; what it finds goes to their keypoints/
+    device: str = "auto"
+    batch_size: Annotated[int, AtLeast(0)] = 0  # pictures at once; 0: the detector's own
+    workers: Annotated[int, AtLeast(0)] = 0  # processes that decode; 0: one a core
+    timeout: Annotated[int, AtLeast(1)] = 600  # s without progress after which a clip is given up
+
+
+@dataclass(frozen=True, slots=True)
 class Convert:
     """[convert]: raw -> tracks."""
 
@@ -96,6 +109,7 @@ TYPES: Final[Mapping[str, type[Any]]] = {
     "paths": Paths,
     "data": Data,
     "embedded": Embedded,
+    "detect": Detect,
     "convert": Convert,
     "features": Features,
     "dask": Dask,
@@ -110,6 +124,7 @@ class Sections:
     paths: Paths
     data: Data
     embedded: Embedded
+    detect: Detect
     convert: Convert
     features: Features
     dask: Dask
@@ -117,6 +132,7 @@ class Sections:
     crops: StreamSpec | None  # what it is computed from, where that is a stream of crops
     also: tuple[StreamSpec, ...]  # further ones; those of pixels share a pass over them
     readers: Mapping[str, Dataset]  # of the datasets that have a section: with its options
+    detector: Detector | None = None
 
     @property
     def file(self) -> Path:
@@ -147,7 +163,10 @@ def load(file: Path, do: str | None = None) -> Sections:
         for name in given
         if name not in broken
     }
-    sections = Sections(source=source, **values, stream=stream, crops=crops, also=also, readers=readers)
+    detector = _detector(source, values["detect"])
+    sections = Sections(
+        source=source, **values, stream=stream, crops=crops, also=also, readers=readers, detector=detector
+    )
     _check_folders(sections.paths, source)
     _check_devices(sections)
     return sections
@@ -205,9 +224,6 @@ def _streams(source: SettingsFile, features: Features) -> tuple[StreamSpec, Stre
     named = [features.stream, *filter(None, [features.crops]), *features.also]
     if twice := sorted({name for name in features.also if named.count(name) > 1}):
         raise ConfigError(f"{at('also')}: stream {twice[0]!r} is named twice")
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", features.device):
-        one_of = "expected auto, cpu, cuda, or one of several GPUs, as cuda:1"
-        raise ConfigError(f"{at('device')} = {features.device}: {one_of}")
     machine = Machine(features.device, features.batch_size, compile=features.compile)
     spec = functools.partial(StreamSpec, resources=Resources(machine, features.workers, features.timeout))
     stream = _stream(source, features)
@@ -269,17 +285,37 @@ def _weights(source: SettingsFile, features: Features) -> WeightsSpec:
         raise ConfigError(source.section("features").located(str(error))) from error
 
 
+def _detector(source: SettingsFile, given: Detect) -> Detector | None:
+    """[detect] detector, with the options of the section that has its name. Raises ConfigError."""
+    at = source.section("detect").where
+    for name in given.datasets:
+        if name not in datasets.names():
+            raise ConfigError(f"{at('datasets')}: there is no dataset {name!r}{did_you_mean(name, datasets.names())}")
+    for name in detect.names():
+        if name in source.sections and name != given.detector:
+            which = given.detector or "none"
+            raise ConfigError(f"{source.where(name)} has options of a detector, but [detect] detector is {which}")
+    if given.detector is None:
+        return None
+    try:
+        kind = detect.find(given.detector)
+    except PipelineError as error:
+        raise ConfigError(f"{at('detector')}: {error}") from error
+    return configured(source.section(given.detector), kind, detect.get).below(source.path.resolve().parent)
+
+
 # -------------------------------------------------------------------------------------------------------- checks
 
 
 def _check_sections(source: SettingsFile) -> None:
     taken = {*TYPES, *OF_TRAINING, *datasets.names()}
-    if twice := sorted(taken & set(streams.names())):
+    of_plug_ins = [*streams.names(), *detect.names()]
+    if twice := sorted(taken & set(of_plug_ins)) or [name for name in detect.names() if name in streams.names()]:
         raise ConfigError(
-            f"a stream of another package is called {twice[0]!r}, as a section of {source.path}: rename it"
+            f"a stream or detector of another package is called {twice[0]!r}, as a section of {source.path}: rename it"
         )
     also = str(source.section("features").get("also", "")).split()
-    known = sorted({*taken, *streams.names(), *also})
+    known = sorted({*taken, *of_plug_ins, *also})
     for name, section in source.sections.items():
         if (name, "") in GONE:
             raise ConfigError(f"{section.where()}: this section is gone. {GONE[name, '']}")
@@ -317,11 +353,13 @@ def _check_folders(paths: Paths, source: SettingsFile) -> None:
 
 
 def _check_devices(of: Sections) -> None:
-    at, features = of.source.section("features").where, of.features
-    if of.dask.scheduler is not None and features.device.startswith("cuda:"):
-        raise ConfigError(
-            f"{at('device')} = {features.device}: with [dask] scheduler every worker has a GPU of its own. Set cuda, "
-            "or auto."
-        )
-    if features.compile and features.device == "cpu":
-        raise ConfigError(f"{at('compile')} = true: device is cpu, and only CUDA compiles. Delete one.")
+    given = {"features": of.features.device, "detect": of.detect.device}
+    for name, device in given.items():
+        found = f"{of.source.where(name, 'device')} = {device}"
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+            raise ConfigError(f"{found}: expected auto, cpu, cuda, or one of several GPUs, as cuda:1")
+        if of.dask.scheduler is not None and device.startswith("cuda:"):
+            raise ConfigError(f"{found}: with [dask] scheduler every worker has a GPU of its own. Set cuda, or auto.")
+    if of.features.compile and of.features.device == "cpu":
+        at = of.source.where("features", "compile")
+        raise ConfigError(f"{at} = true: device is cpu, and only CUDA compiles. Delete one.")

@@ -28,6 +28,8 @@ PROTOCOL: Final = {
     "default": "Every frame that is valid, labelled and has features counts once.",
     "published": "As the published figures were made: each track's last frames are dropped, accelerations cross from "
     "one track into the next, frames that are not valid count too, labels are rounded to float16.",
+    "hmmr": "As HMMR was evaluated: every frame of which enough joints can be seen, and means over tracks of each "
+    "track's mean.",
 }
 Errors = Mapping[str, float]  # by the names of metrics.json; those that no frame has a label for are absent
 
@@ -87,11 +89,13 @@ def tables_of(split: str, runs: Sequence[Run]) -> list[Table]:
     of = [run for run in runs if split in run.splits]
     stand_in = any(run.stand_in for run in of)
     figures, tables = _published(split, of), []
-    for protocol in (name for name in PROTOCOLS if name == "default" or any(name in run.splits[split] for run in of)):
-        rows = list(_rows(split, protocol, of))
+    by_protocol = [one.protocol for one in published.figures_of(split)]
+    for protocol in PROTOCOLS:
+        if not (rows := list(_rows(split, protocol, of))):
+            continue
         sentences = list(_sentences(split, protocol, of, rows))
-        beside = figures if protocol == "published" and not stand_in else []
-        meaning = PROTOCOL.get(protocol, "")
+        beside = [row for row, its in zip(figures, by_protocol, strict=True) if its == protocol and not stand_in]
+        meaning = PROTOCOL[protocol]
         tables.append(Table(protocol, f"Protocol “{protocol}”", split, [*rows, *beside], meaning, sentences=sentences))
     if stand_in and figures:
         note = "These are of the real data, the tables above of demo data: they cannot be compared."
@@ -103,9 +107,9 @@ def _rows(split: str, protocol: str, runs: Sequence[Run]) -> Iterator[Row]:
     """Each run, the same smoothed in time where it has that, and the mean body, which is the same for all."""
     found: Mapping[str, Any] = {}
     for run in runs:
-        if protocol != "default" and protocol not in run.splits[split]:
+        found = run.splits[split] if protocol == "default" else run.splits[split].get(protocol, {})
+        if not found:  # evaluated before there was this protocol
             continue
-        found = run.splits[split] if protocol == "default" else run.splits[split][protocol]
         yield Row(run.name, _errors(found), _frames(found))
         if isinstance(smoothed := found.get("smoothed"), Mapping):
             sigma = smoothed.get("sigma")

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from cache import Split
     from vibe_model.prediction.trained import Trained
 
-HELP: Final = "Evaluate a checkpoint on splits of the cache, by both protocols, beside the published figures."
+HELP: Final = "Evaluate a checkpoint on splits of the cache, by all protocols, beside the published figures."
 WIDE: Final = 120  # columns that a table may take: a number that is cut is another number
-NOTE: Final = "published figures are by the protocol of that name"
+NOTE: Final = "figures of papers are beside the protocol that they are by; by hmmr, means are over tracks"
 
 
 def options(sub: argparse.ArgumentParser) -> None:
@@ -56,7 +56,8 @@ def run(args: argparse.Namespace) -> int:
 
     model = load_trained(args.checkpoint, args.body or settings().paths.body, args.device)
     stream = args.stream or (model.config.stream if model.kind == "ours" else settings().features.stream)
-    splits = chosen_splits(model, cache.open(args.cache or settings().paths.cache), args.split, stream)
+    opened = cache.open(args.cache or settings().paths.cache)
+    splits = chosen_splits(model, opened, args.split, stream)
     out: Path | None = args.out
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -68,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
             seqlen=model.config.seqlen,
             tracks=model.config.tracks,
             batch_size=args.batch_size,
+            training={name: opened[name] for name in model.config.part("datasets_3d") if name in opened.splits},
             smooth=args.smooth or 0.0,
             folder=out,
             stand_in=any(bool(split.stream_manifest(stream).get("stand_in")) for split in splits.values()),
@@ -85,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     for split, rows in evaluation.rows_beside_published(metrics, title).items():
         console.show(evaluation.table_of(split, rows, protocols=True), least=WIDE)
         console.out.print()
+    evaluation.show_dynamics(metrics)
     console.out.print(f"[dim]{UNITS}; {NOTE}[/dim]\n")
     if stand_in:
         console.out.print(DEMO_DATA)

@@ -1,60 +1,88 @@
-"""`python -m tasks predict`: bodies on a new video."""
+"""`python -m tasks predict`: bodies in clips, in a photo, or on a split of a cache."""
 
 from __future__ import annotations
 
 import argparse
-import time
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import cache
 from pipeline.cli import console
 from pipeline.cli.options import json_option, whole
 from pipeline.cli.progress import Progress, bar
-from pipeline.cli.text import count
-from pipeline.errors import ConfigError
+from pipeline.cli.text import FEW, count, few
+from pipeline.errors import ConfigError, MissingAssets
 from tasks.data import converted, extracted
 from tasks.settings import settings
 from tasks.terminal import DEMO_DATA, UP_TO_DATE, fact, plain, say, shortened, warn
 
-HELP: Final = "Predict bodies on a video that is no dataset's: an npz for each person, and the bodies over the frames."
+if TYPE_CHECKING:
+    from tasks.prediction.sources import Source
+
+HELP: Final = (
+    "Predict bodies in clips or a photo, or on a split of a cache: an npz a person, and a video of the bodies."
+)
+LABELS: Final = ("keypoints", "boxes", "min_frames", "max_gap", "box_scale")
+DETECTOR: Final = "--detector NAME, --detector-weights FILE"
 
 
 def options(sub: argparse.ArgumentParser) -> None:
-    """The video, who is where in it, and the model."""
-    sub.add_argument("video", type=Path, metavar="VIDEO", help="a video file, or a folder of numbered pictures")
-    people = sub.add_argument_group("where people are (one of the two)")
+    """What is looked at, where people are in it, the model, and what is made."""
+    sub.add_argument(
+        "what",
+        nargs="+",
+        metavar="CLIP",
+        help="clips, a photo, folders of clips or of numbered pictures; with --cache: a split",
+    )
+    sub.add_argument("--cache", type=cache.place_of, metavar="DIR", help="predict a split of it that has features")
+    people = sub.add_argument_group("where people are (default: they are detected)")
+    people.add_argument("--detector", metavar="NAME", help="keypoint_rcnn (default; demo data: demo), or a package's")
+    people.add_argument("--detector-weights", metavar="FILE", help="default: pretrained, torchvision's")
     people.add_argument(
         "--keypoints",
         type=Path,
         metavar="DIR",
-        help="OpenPose's --write_json folder, a file for every frame; or AlphaPose's JSON file",
+        help="of one video: OpenPose's --write_json folder, a file for every frame; or AlphaPose's JSON file",
     )
     people.add_argument("--boxes", type=Path, metavar="FILE", help="CSV: track,frame,x,y,w,h (frames from 0, px)")
-    people.add_argument("--min-frames", type=whole(1), metavar="N", help="leave out tracks of fewer (default 5)")
+    people.add_argument(
+        "--min-frames", type=whole(1), metavar="N", help="leave out tracks of fewer (default 5; photo 1)"
+    )
     people.add_argument(
         "--max-gap", type=whole(0), metavar="N", help="missing frames of a person that are predicted too (default 5)"
     )
     people.add_argument("--box-scale", type=positive, metavar="X", help="of --boxes: crop side / box side (1.1)")
-    model = model_options(sub)
+    people.add_argument("--tracks", default="*", metavar="PATTERN", help="only persons of these names (default all)")
+    model = model_options(sub, required=False)
     model.add_argument("--weights", help="of the features' network, as spin:FILE; default: [features]")
     model.add_argument("--precision", choices=["exact", "fast"], help="of the features; default: [features]")
+    model.add_argument("--stream", help="with --cache: of features; default: the model's own")
     model.add_argument("--batch-size", type=whole(1), default=16, metavar="N", help="windows at once (default 16)")
     model.add_argument("--smooth", type=positive, metavar="SIGMA", help="smooth bodies over time, in frames")
     made = sub.add_argument_group("what is made")
-    made.add_argument("--out", type=Path, metavar="DIR", help="the folder to write; default: <video's name>-bodies")
-    made.add_argument("--no-overlay", action="store_true", help="no video of the bodies over the frames")
-    made.add_argument("--fps", type=positive, help="of the overlay; default: the video's own, else 25")
+    made.add_argument(
+        "--out", type=Path, metavar="DIR", help="the folder to write; default: <first clip's name>-bodies"
+    )
+    made.add_argument("--preview", action="store_true", help="only a picture of who was found where, to look at first")
+    made.add_argument(
+        "--overlay",
+        action=argparse.BooleanOptionalAction,
+        help="videos of the bodies over the frames (default: yes; with --cache: no)",
+    )
+    made.add_argument("--side", action="store_true", help="a side view beside the overlay")
+    made.add_argument("--export", action="store_true", help="motion files, as SMPL's add-ons for Blender load them")
+    made.add_argument("--fps", type=positive, help="of overlays and motions; default: the video's own, else 25")
     json_option(sub, ": predictions.json, and the folder")
 
 
-def model_options(sub: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+def model_options(sub: argparse.ArgumentParser, *, required: bool = True) -> argparse._ArgumentGroup:
     """Which model, and on which device: what all commands that use one share."""
     model = sub.add_argument_group("the model (what is not named is taken from luigi.cfg)")
     model.add_argument(
         "--checkpoint",
         type=Path,
-        required=True,
+        required=required,
         metavar="FILE",
         help="best.pt of a run, or VIBE's or SPIN's published file",
     )
@@ -65,77 +93,187 @@ def model_options(sub: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 
 def kept(_: argparse.Namespace) -> str:
     """What of an interrupted command is kept."""
-    return "tracks and features are kept, with all finished shards; the same command continues from there"
+    return "detections, tracks and features are kept, with all finished parts; the same command continues from there"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Tracks, features, bodies, overlay: a line each; with --json, the content of predictions.json."""
-    if (args.keypoints is None) == (args.boxes is None):
-        found = "neither" if args.keypoints is None else "both"
-        raise ConfigError(
-            f"{args.video}: expected --keypoints or --boxes, found {found}. No detector is built in: run OpenPose "
-            "(--write_json DIR) on the video and name --keypoints DIR, or write a CSV with the columns "
-            "track,frame,x,y,w,h from your own detector or tracker and name --boxes FILE."
-        )
+    """Detections, tracks, features, bodies: a line each; with --json, the content of predictions.json.
+
+    1 where a clip could not be used.
+    """
+    _check(args)
+    name = Path(args.what[0]).resolve().stem if args.cache is None else args.what[0]
+    out = args.out or Path(f"{name.replace('/', '-')}-bodies")
+    steps = _Steps(name if len(args.what) == 1 else count(len(args.what), "clip"), problems=[])
     with console.aside(args.json):
-        out, summary = _predict(args)
+        summary = _preview(args, out, steps) if args.preview else _predict(args, out, steps)
     if args.json:
         console.show_json({"out": str(out), **summary})
-    return 0
+    return 1 if steps.problems else 0
 
 
-def _predict(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
-    """The folder that was written, and its summary."""
-    from tasks.prediction import predict  # imports torch
-    from tasks.prediction.overlay import rate_of
+def _check(args: argparse.Namespace) -> None:
+    """Raise ConfigError for options that do not go together."""
+    labels = [name for name in ("keypoints", "boxes") if getattr(args, name) is not None]
+    first = args.what[0]
+    if args.checkpoint is None and not args.preview:
+        raise ConfigError(f"{first}: expected --checkpoint FILE, the model; found none. (--preview needs none.)")
+    if len(labels) > 1:
+        raise ConfigError(f"{first}: expected --keypoints or --boxes, found both")
+    if args.cache is not None and (labels or args.preview or len(args.what) > 1):
+        found = f"{count(len(args.what), 'name')}" + "".join(
+            f", --{name}" for name in (*labels, *["preview"] * args.preview)
+        )
+        raise ConfigError(f"--cache {args.cache}: expected one split and no labels or preview, found {found}")
+    if labels and len(args.what) > 1:
+        raise ConfigError(
+            f"--{labels[0]}: expected the one video that it is of, found {count(len(args.what), 'video')}"
+        )
+
+
+class _Steps:
+    """A line for every step of a command."""
+
+    def __init__(self, what: str, problems: list[str]) -> None:
+        self.what, self.problems = plain(what), problems
+
+    def bar(self, verb: str, unit: str = "") -> AbstractContextManager[Progress]:
+        return bar(f"  {console.line(verb, self.what, '')}", console.out, unit=unit)
+
+    def done(self, verb: str, detail: str | None) -> None:
+        """None: it was up to date."""
+        say(verb, self.what, detail or UP_TO_DATE, mark=console.IDLE if detail is None else console.DONE)
+
+    def failed(self, problems: list[str]) -> None:
+        self.problems += problems
+        for text in few(problems, FEW, "predictions.json"):
+            warn(text)
+
+
+def _predict(args: argparse.Namespace, out: Path, steps: _Steps) -> dict[str, Any]:
+    """The content of predictions.json."""
+    from tasks.prediction import job as jobs  # imports torch
+    from tasks.prediction import predict
+    from tasks.prediction.video_file import best_format
     from vibe_model.prediction.trained import load_trained
 
-    what, smooth = args.video.resolve().stem, args.smooth or 0.0
     model = load_trained(args.checkpoint, args.body or settings().paths.body, args.device)
-    out = args.out or Path(f"{what}-bodies")
-    streams = predict.named_streams(args.weights, args.precision, args.device)
-    labels = {name: getattr(args, name) for name in ("keypoints", "boxes", "min_frames", "max_gap", "box_scale")}
-    job = predict.job(args.video, model, streams, out, {name: v for name, v in labels.items() if v is not None})
+    if args.cache is not None:
+        stream = args.stream or (model.config.stream if model.kind == "ours" else settings().features.stream)
+        job = jobs.of_cache(args.cache, args.what[0], model, stream, out)
+    else:
+        streams = jobs.named_streams(args.weights, args.precision, args.device)
+        source = _source(args, out)
+        jobs.of_source(source, model, streams, out)  # what does not fit is reported before any work
+        source = _tracks(args, source, out, steps)
+        job = jobs.of_source(source, model, streams, out)
+        for text in jobs.warnings(job, streams):
+            warn(text)
+        with steps.bar("extract") as progress:
+            features = jobs.make_features(job, streams, progress)
+        steps.done("extract", None if features is None else extracted(features))
+        for example in features.examples if features else ():
+            warn(example)
     out.mkdir(parents=True, exist_ok=True)
+    overlay = args.cache is None if args.overlay is None else args.overlay
+    wanted = predict.Wanted(
+        smooth=args.smooth or 0.0,
+        batch_size=args.batch_size,
+        tracks=args.tracks,
+        overlay=overlay,
+        side=args.side,
+        export=args.export,
+        fps=args.fps,
+    )
+    with steps.bar("predict", "frame") as progress:
+        made = predict.predict_videos(job, wanted, progress)
+    steps.done("predict", f"{count(made.tracks, 'track')}, {count(made.bodies, 'body-frame')}")
+    if overlay and made.frames:
+        steps.done("overlay", f"{count(made.frames, 'frame')}, {made.frames / max(made.drawing, 1e-9):.0f} a second")
+    if made.frames and not best_format().plays:
+        warn("no browser plays these overlays: H.264 needs PyAV (pip install av), VP9 another build of OpenCV")
+    steps.failed(made.problems)
+    _print_places(made.summary, out)
+    return made.summary
 
-    def progress_of(verb: str, unit: str = "") -> AbstractContextManager[Progress]:
-        return bar(f"  {console.line(verb, plain(what), '')}", console.out, unit=unit)
 
-    def done(verb: str, detail: str | None) -> None:
-        idle = detail is None
-        say(verb, plain(what), detail or UP_TO_DATE, mark=console.IDLE if idle else console.DONE)
+def _print_places(summary: dict[str, Any], out: Path) -> None:
+    """Where everything is."""
+    from tasks.prediction import predict
 
-    for text in predict.warnings(job):
-        warn(text)
-    with progress_of("convert", "video") as progress:
-        tracks = predict.make_tracks(job, progress)
-    done("convert", None if tracks is None else converted(tracks))
-    for note in job.split().videos[0].account["notes"]:
-        warn(note)
-    with progress_of("extract") as progress:
-        features = predict.make_features(job, progress)
-    done("extract", None if features is None else extracted(features))
-    for example in features.examples if features else ():
-        warn(example)
-    with progress_of("predict", "frame") as progress:
-        made = predict.make_bodies(job, smooth=smooth, batch_size=args.batch_size, progress=progress)
-    done("predict", f"{count(len(made.tracks), 'track')}, {count(len(made.bodies), 'body-frame')}")
-    fps = None
-    if not args.no_overlay:
-        began, fps = time.monotonic(), args.fps or rate_of(job.source())
-        with progress_of("overlay", "frame") as progress:
-            n_frames = predict.make_overlay(job, made, fps=fps, progress=progress)
-        rate = n_frames / max(time.monotonic() - began, 1e-9)
-        done("overlay", f"{count(n_frames, 'frame')} at {fps:g} a second ({rate:.0f} a second made)")
-    summary = predict.write_summary(job, made, smooth=smooth, overlay_fps=fps)
     console.out.print()
-    if job.stand_in:
+    if summary["stand_in"]:
         console.out.print(DEMO_DATA)
     shown = plain(shortened(out))
     fact("bodies", f"{shown}/{predict.BODIES} (listed in {predict.SUMMARY})")
-    if fps is not None:
-        fact("overlay", f"{shown}/{predict.OVERLAY}")
-    return out, summary
+    if any("motion" in track for video in summary["videos"] for track in video["tracks"]):
+        fact("motions", f"{shown}/{predict.MOTIONS}")
+    drawn = [video["overlay"]["file"] for video in summary["videos"] if video["overlay"]]
+    if drawn:
+        fact("overlay", f"{shown}/{plain(drawn[0] if len(drawn) == 1 else predict.OVERLAYS)}")
+
+
+def _preview(args: argparse.Namespace, out: Path, steps: _Steps) -> dict[str, Any]:
+    """Where the contact sheets are."""
+    from tasks.prediction import preview
+
+    source = _tracks(args, _source(args, out), out, steps)
+    with steps.bar("preview", "video") as progress:
+        files = preview.write_previews(source, out, progress)
+    steps.done("preview", count(len(files), "picture"))
+    console.out.print()
+    for file in files[:FEW]:
+        fact("preview", plain(shortened(file)))
+    return {"previews": [str(file.relative_to(out)) for file in files]}
+
+
+def _source(args: argparse.Namespace, out: Path) -> Source:
+    from tasks.prediction import sources
+
+    given = {name: getattr(args, name) for name in LABELS if getattr(args, name) is not None}
+    if args.keypoints is not None or args.boxes is not None:
+        return sources.labelled(Path(args.what[0]), given)
+    given.pop("box_scale", None)
+    return sources.of_clips([Path(name) for name in args.what], out, fps=args.fps, **given)
+
+
+def _tracks(args: argparse.Namespace, source: Source, out: Path, steps: _Steps) -> Source:
+    """Detect and convert into the small cache."""
+    from tasks.prediction import job as jobs
+
+    if args.keypoints is None and args.boxes is None:
+        source = _detected(args, source, steps)
+    out.mkdir(parents=True, exist_ok=True)
+    with steps.bar("convert", "video") as progress:
+        tracks = jobs.make_tracks(source, out / jobs.CACHE, progress)
+    steps.done("convert", None if tracks is None else converted(tracks))
+    split = cache.open(out / jobs.CACHE)[f"{source.reader.name}/{source.split}"]
+    steps.failed(list(jobs.without_people(source, split)))
+    for video in split.videos if len(split.videos) <= FEW else ():
+        for note in video.account["notes"]:
+            warn(note if len(split.videos) == 1 else f"{video.name}: {note}")
+    return source
+
+
+def _detected(args: argparse.Namespace, source: Source, steps: _Steps) -> Source:
+    from pipeline.commands.detect import detector_of
+    from pipeline.raw.stand_in import is_stand_in
+    from tasks.prediction import sources
+
+    name = args.detector or ("demo" if is_stand_in(source.raw) else "keypoint_rcnn")
+    weights = args.detector_weights or (None if name == "demo" else "pretrained")
+    try:
+        detector = detector_of(name, weights, [])
+        with steps.bar("detect", "frame") as progress:
+            source, report = sources.detected(source, detector, device=args.device, progress=progress)
+    except (ConfigError, MissingAssets) as error:
+        do = f"Here these options are called {DETECTOR}; or name who is where: --keypoints DIR, --boxes FILE."
+        raise type(error)(f"{error} {do}") from error
+    found = f"{count(report.persons, 'person')} in {count(report.frames, 'frame')} by {name}"
+    if detector.stand_in:
+        found += ", a stand-in for demo data"
+    steps.done("detect", found if report.done else None)
+    return source
 
 
 def positive(text: str) -> float:

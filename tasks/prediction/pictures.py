@@ -6,11 +6,10 @@ same in every epoch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,8 +19,8 @@ from pipeline import crops
 from pipeline.features.pixel_sources import raw_folder
 from pipeline.pixels import sources
 from pipeline.pixels.frames import Image
-from pipeline.show.drawing import flat
-from tasks.prediction.overlay import RECORD, STAND_IN, BodyDrawing, caption
+from tasks.prediction.bodies import record_type
+from tasks.prediction.drawing import STAND_IN, BodyDrawing, caption, draw_skeleton
 from tasks.settings import settings
 from tasks.terminal import USER_ERRORS, warn
 from vibe_model.prediction.predict import device_of
@@ -34,13 +33,7 @@ if TYPE_CHECKING:
 N_WINDOWS: Final = 4  # of all validation splits together
 N_FRAMES: Final = 6  # of a window
 TILE_PX: Final = 160  # side of a frame: six of them are 960 px
-SHIFT: Final = 4  # binary digits after the point, of what OpenCV draws
 GREY: Final = 96  # of a frame without a picture
-SIDES: Final[Mapping[str, tuple[int, int, int]]] = {  # RGB of limbs
-    "right": (255, 90, 70),
-    "left": (80, 170, 255),
-    "middle": (240, 220, 80),
-}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,7 +141,7 @@ def draw(generator: VideoModel, example: Example) -> Image:
         features = torch.as_tensor(example.features[None], dtype=torch.float32, device=device_of(generator))
         with torch.no_grad():
             estimate = generator.regress(features)
-        records = np.zeros(len(example.shown), RECORD)
+        records = np.zeros(len(example.shown), record_type())
         for name, part in estimate._asdict().items():
             records[name] = part[0].float().cpu().numpy()[example.shown]
         records["bbox"] = (TILE_PX / 2, TILE_PX / 2, TILE_PX, TILE_PX)  # the tile is the crop
@@ -168,15 +161,4 @@ def draw_labels(tile: Image, kp_2d: NDArray[np.floating[Any]]) -> None:
     """Bones and joints of (49, 3) keypoints in [-1, 1] over the tile, in place."""
     pixels = (kp_2d[:, :2] + 1) * (TILE_PX / 2)
     inside = np.abs(kp_2d[:, :2]).max(axis=1) < 4  # OpenCV draws what is far outside wrongly
-    shown = np.concatenate([kp_2d[:, :2], np.where(inside, kp_2d[:, 2], 0)[:, None]], axis=1)
-    skeleton = flat(shown, pixels)
-    for line in skeleton.lines:
-        start, end = _at(line.x1, line.y1), _at(line.x2, line.y2)
-        cv2.line(tile, start, end, SIDES[line.side], 1, cv2.LINE_AA, SHIFT)
-    for dot in skeleton.dots:
-        cv2.circle(tile, _at(dot.x, dot.y), 3 << (SHIFT - 1), SIDES[dot.side], -1, cv2.LINE_AA, SHIFT)
-
-
-def _at(x: float, y: float) -> tuple[int, int]:
-    """A point as OpenCV takes fractions of a pixel."""
-    return round(x * (1 << SHIFT)), round(y * (1 << SHIFT))
+    draw_skeleton(tile, np.column_stack([pixels, np.where(inside, kp_2d[:, 2], 0)]))

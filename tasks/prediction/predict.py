@@ -1,248 +1,177 @@
-"""Bodies on a new video: tracks, features, bodies, and files of them.  raw -> tracks -> features -> windows -> [bodies]
+"""Bodies of all videos of a split, and files of them.  features -> windows -> [bodies]
 
-The steps are those of training data, on a small cache of the video's own: a reader (`pipeline.datasets.new_video`),
-conversion, extraction, and the model on windows. A step whose output is up to date is not run again.
+    <out>/bodies/*.npz         a file a person
+    <out>/motions/*.npz        the same for Blender
+    <out>/overlay.mp4          the bodies over the frames; of several videos overlays/*.mp4
+    <out>/predictions.json     what the files are and were made with; written last
 
-    <out>/cache/            the small cache
-    <out>/bodies/*.npz      a file a track
-    <out>/overlay.mp4       the bodies over the frames
-    <out>/predictions.json  what the files are and were made with; written last
+One video after the other is predicted and drawn: memory and disk grow neither with their number nor with their length.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from zipfile import BadZipFile
 
 import numpy as np
 
 import cache
 from pipeline.cli.progress import Progress
-from pipeline.cli.text import count
-from pipeline.conversion import convert
-from pipeline.conversion.convert import Conversion
-from pipeline.datasets.new_video import NewVideo, raw_folder
-from pipeline.errors import ConfigError, PipelineError
-from pipeline.features import extract
-from pipeline.features.extract import Extraction
-from pipeline.features.plan import compare_stream, plan_extraction, refuse_untrained
-from pipeline.features.spec import Resources, StreamSpec
-from pipeline.features.streams.base import Machine
-from pipeline.features.streams.resnet50 import Precision, ResNet50
+from pipeline.errors import PipelineError
+from pipeline.features.pixel_sources import raw_folder
 from pipeline.pixels import sources
-from pipeline.pixels.frames import FrameSource, Video
-from pipeline.raw.stand_in import is_stand_in
-from pipeline.settings.targets import stream_named
-from tasks.prediction.overlay import STAND_IN, PredictedBodies, write_overlay
-from tasks.settings import settings
+from pipeline.pixels.frames import FrameSource
+from tasks.prediction.bodies import PredictedBodies
+from tasks.prediction.drawing import STAND_IN
+from tasks.prediction.job import Job
+from tasks.prediction.motions import write_motion
+from tasks.prediction.overlay import DEFAULT_FPS, rate_of, write_overlay
 from vibe_model import runs
-from vibe_model.prediction.predict import file_name, predict_tracks, save_npz
-from vibe_model.prediction.trained import Trained
+from vibe_model.prediction.predict import TrackBodies, file_name, predict_tracks, save_npz
+from vibe_model.prediction.windows import select_tracks
 
-CACHE: Final = "cache"
 BODIES: Final = "bodies"
-OVERLAY: Final = "overlay.mp4"
+MOTIONS: Final = "motions"
+OVERLAY: Final = "overlay"  # of one video; of several: a file in a folder
+OVERLAYS: Final = "overlays"
 SUMMARY: Final = "predictions.json"
 
 
-@dataclass(frozen=True, eq=False)
-class Job:
-    """What is to be predicted, with what, into which folder."""
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is made, and how."""
 
-    reader: NewVideo
-    raw: Path
-    trained: Trained
-    streams: tuple[StreamSpec, ...]  # the last one is the model's; before it, what that is computed from
-    out: Path
-    stand_in: bool
-
-    @property
-    def root(self) -> Path:
-        return self.out / CACHE
-
-    @property
-    def name(self) -> str:
-        """The split's, in the small cache."""
-        return f"{self.reader.name}/{self.reader.split}"
-
-    @property
-    def stream(self) -> StreamSpec:
-        return self.streams[-1]
-
-    def split(self) -> cache.Split:
-        return cache.open(self.root)[self.name]
-
-    def source(self) -> FrameSource:
-        return sources.parse(self.raw, self.split().videos[0].source)
+    smooth: float = 0.0  # sigma of a Gaussian over time, in frames
+    batch_size: int = 16
+    tracks: str = "*"  # a pattern of names
+    overlay: bool = True
+    side: bool = False  # a side view beside the overlay
+    export: bool = False
+    fps: float | None = None  # of overlays and motions; None: the video's own
 
 
-@dataclass(frozen=True, eq=False)
-class Predicted:
-    """All bodies, and the files that they are in."""
+@dataclass(slots=True)
+class Made:
+    """What has been made, in numbers, and what failed."""
 
-    bodies: PredictedBodies
-    tracks: tuple[Mapping[str, Any], ...]  # name, file, frames, first and last frame of each
+    tracks: int = 0
+    bodies: int = 0  # person-frames
+    frames: int = 0  # of overlays
+    drawing: float = 0.0  # s
+    problems: list[str] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)  # the content of predictions.json
 
 
-def job(video: Path, trained: Trained, streams: Sequence[StreamSpec], out: Path, labels: Mapping[str, Any]) -> Job:
-    """Check all that can be known before minutes of work.
+def predict_videos(job: Job, wanted: Wanted, progress: Progress) -> Made:
+    """Everything that is wanted, and predictions.json.
 
-    labels: what `NewVideo.of` takes. Raises ConfigError, RawDataError for what is no video, StandInMixed, and DataError
-    for features of another size than the model's.
+    A video that cannot be drawn costs its overlay. Raises PipelineError where nothing at all is predicted, and where
+    the pictures to draw on are not where they were.
     """
-    reader, raw = NewVideo.of(video, **labels), raw_folder(video)
-    source = reader.source(raw.resolve())
-    if isinstance(source, Video):
-        source.require_decodable()  # before anything is reported about what fits the model
-    model = {f"the body of {trained.checkpoint}": bool(trained.generator.body.stand_in)}
-    stand_in = runs.one_kind({f"the video {video}": is_stand_in(raw), **model})
-    placed = tuple(spec.at(raw) for spec in streams)
-    refuse_untrained(placed[-1], raw, "the features' weights")
-    trained.check_features(f"stream {placed[-1].name!r}", placed[-1].stream.dim)
-    return Job(reader, raw, trained, placed, out, stand_in or placed[-1].stream.stand_in)
+    _remove_earlier(job.out)
+    split, made = job.split(), Made()
+    made.summary = _about(job, split, wanted) | {"videos": []}
+    pictures = raw_folder(split, job.raw) if wanted.overlay else None
+    total = sum(track.stop - track.start for track in select_tracks(split, wanted.tracks))
+    for number, tracks in itertools.groupby(_bodies(job, split, wanted), key=lambda found: found[0]):
+        entry = split.videos[number]
+        facts = {"video": entry.name, "picture": [entry.width, entry.height], "accounting": entry.account}
+        bodies, rows = PredictedBodies(job.out, job.trained.generator.steps), []
+        for _, track in tracks:
+            rows.append(_write(job, track, wanted, made.summary | {"video": entry.name}))
+            bodies.add(track)
+            made.bodies += len(track)
+            progress(made.bodies, total, entry.name)
+        fps = bodies.fps if math.isfinite(bodies.fps) else None
+        made.summary["videos"].append({**facts, "fps": fps, "tracks": rows, "overlay": None})
+        made.tracks += len(rows)
+        if pictures is not None:
+            file = job.out / (OVERLAY if len(split.videos) == 1 else f"{OVERLAYS}/{file_name(entry.name)}")
+            _draw(job, wanted, made, file, sources.parse(pictures, entry.source), bodies)
+    if not made.tracks:
+        raise PipelineError(f"{job.name}: no frame with a person in it could be decoded: nothing is predicted")
+    runs.write_json(job.out / SUMMARY, made.summary)
+    return made
 
 
-def named_streams(weights: str | None, precision: Precision | None, device: str) -> tuple[StreamSpec, ...]:
-    """The network by options, or by [features] of luigi.cfg where no weights are named. Raises ConfigError."""
-    if weights is not None:
-        stream = stream_named(ResNet50.kind, weights, precision, {})
-        return (StreamSpec(stream=stream, resources=Resources(Machine(device))),)
-    found = [spec for spec in (settings().crops, settings().stream) if spec is not None]
-    if precision is not None:
-        last = found[-1].stream
-        if not isinstance(last, ResNet50):
-            raise ConfigError(f"--precision goes with {ResNet50.kind}; [features] of luigi.cfg names {last.kind}")
-        found[-1] = replace(found[-1], stream=ResNet50(weights=last.weights, precision=precision))
-    if device == "auto":
-        return tuple(found)
-    return tuple(
-        replace(spec, resources=replace(spec.resources, machine=replace(spec.resources.machine, device=device)))
-        for spec in found
+def _bodies(job: Job, split: cache.Split, wanted: Wanted) -> Iterator[tuple[int, TrackBodies]]:
+    """Number of the video, and the bodies of one person in it."""
+    trained = job.trained
+    found = predict_tracks(
+        trained.generator,
+        split,
+        stream=job.stream,
+        seqlen=trained.config.seqlen,
+        tracks=wanted.tracks,
+        batch_size=wanted.batch_size,
+        around=True,
     )
+    for (bodies,) in found:
+        if len(bodies):  # else none of its frames could be decoded
+            track = int(split.track_of(np.array([bodies.track.start]))[0])
+            yield int(split.tracks.video[track]), bodies.smoothed(wanted.smooth)
 
 
-def make_tracks(job: Job, progress: Progress) -> Conversion | None:
-    """Video and labels -> tracks; None where they are up to date. Raises PipelineError where no person is left."""
-    plan = convert.plan_conversion(job.reader, job.reader.split, raw=job.raw, root=job.root)
-    done = None if plan.up_to_date else convert.convert(plan, progress=progress)
-    account = job.split().videos[0].account
-    if account["set_aside"]:
-        raise PipelineError(account["message"])
-    if not account["kept"]:
-        reasons = ", ".join(f"{n:,} {reason}" for reason, n in account["dropped"].items())
-        found = f"of {count(account['found'], 'person-frame')}, {reasons}" if reasons else "no person was found"
-        raise PipelineError(
-            f"{job.reader.keypoints or job.reader.boxes}: no person is left to predict: {found}. Look at the "
-            f"detections, or take tracks of fewer than {count(job.reader.min_frames, 'frame')}: --min-frames."
+def _write(job: Job, bodies: TrackBodies, wanted: Wanted, about: Mapping[str, Any]) -> dict[str, Any]:
+    """The files of one person, and what predictions.json has of them."""
+    generator = job.trained.generator
+    about = {name: value for name, value in about.items() if name != "videos"}
+    file = save_npz(job.out / BODIES, bodies, generator, about=about)
+    first, last = (int(bodies.frame_index[i]) for i in (0, -1))
+    facts = {"name": bodies.track.name, "file": f"{BODIES}/{file.name}"}
+    if wanted.export:
+        fps = wanted.fps or (bodies.track.fps if math.isfinite(bodies.track.fps) else DEFAULT_FPS)
+        facts["motion"] = f"{MOTIONS}/{write_motion(job.out / MOTIONS, bodies, generator.body, fps).name}"
+    return {**facts, "frames": len(bodies), "first": first, "last": last}
+
+
+def _draw(job: Job, wanted: Wanted, made: Made, file: Path, source: FrameSource, bodies: PredictedBodies) -> None:
+    """The overlay of the last video of `made`."""
+    began, text = time.monotonic(), STAND_IN if job.stand_in else ""
+    try:
+        fps = wanted.fps or rate_of(source)
+        drawn, n_frames = write_overlay(
+            file, source, bodies, job.trained.generator, fps=fps, side=wanted.side, text=text
         )
-    return done
+    except PipelineError as error:
+        made.problems.append(str(error))
+        return
+    made.frames += n_frames
+    made.drawing += time.monotonic() - began
+    made.summary["videos"][-1]["overlay"] = {"file": drawn.relative_to(job.out).as_posix(), "fps": fps}
 
 
-def make_features(job: Job, progress: Progress) -> Extraction | None:
-    """Tracks -> features; None where they are up to date.
-
-    Raises DataError for features of another network than the model was trained on.
-    """
-    done = None
-    for spec in job.streams:
-        plan = compare_stream(job.split(), spec)
-        if plan.differs:  # by an earlier command with another network: nothing else uses this cache
-            plan = plan_extraction(job.root, job.name, spec, replace=True)
-        if spec is job.stream:
-            job.trained.check_features(f"stream {spec.name!r}", spec.stream.dim, plan.identity)
-        if not plan.up_to_date:
-            done = extract.extract(plan, progress=progress)
-    return done
-
-
-def warnings(job: Job) -> list[str]:
-    """Reasons to doubt the bodies."""
-    found = []
-    weights = job.stream.stream.weights if isinstance(job.stream.stream, ResNet50) else None
-    published = job.trained.kind in ("vibe", "spin")
-    if published and not job.stand_in and (weights is None or weights.kind != "spin"):
-        found.append(f"{job.trained.checkpoint.name} was trained on SPIN's features, and these are {job.stream}")
-    if job.trained.kind == "ours" and job.trained.features is None:
-        found.append(f"{job.trained.checkpoint.name} does not record which features it was trained on")
-    return found
-
-
-def make_bodies(job: Job, *, smooth: float, batch_size: int, progress: Progress) -> Predicted:
-    """Features -> bodies, an npz a track. Memory does not grow with the length of the video."""
-    (job.out / SUMMARY).unlink(missing_ok=True)  # not true from here on until it is written again
-    (job.out / OVERLAY).unlink(missing_ok=True)
-    split, folder, bodies = job.split(), job.out / BODIES, PredictedBodies(job.out)
-    total = split.manifest["accounting"]["frames"]["kept"]
-    about = _about(job, smooth)
-    tracks = []
-    generator, seqlen = job.trained.generator, job.trained.config.seqlen
-    for (raw,) in predict_tracks(generator, split, stream=job.stream.name, seqlen=seqlen, batch_size=batch_size):
-        if not len(raw):  # none of its frames could be decoded
-            continue
-        of_track = raw.smoothed(smooth)
-        file = save_npz(folder, of_track, generator, about=about)
-        bodies.add(of_track)
-        first, last = (int(of_track.frame_index[i]) for i in (0, -1))
-        facts = {"frames": len(of_track), "first": first, "last": last}
-        tracks.append({"name": of_track.track.name, "file": f"{BODIES}/{file.name}", **facts})
-        progress(len(bodies), total, "frames")
-    _remove_others(folder, {str(track["file"]).rpartition("/")[2] for track in tracks})
-    if not tracks:
-        raise PipelineError(f"{job.reader.video}: no frame with a person in it could be decoded: nothing is predicted")
-    return Predicted(bodies, tuple(tracks))
-
-
-def make_overlay(job: Job, predicted: Predicted, *, fps: float | None, progress: Progress) -> int:
-    """Bodies over the frames: `<out>/overlay.mp4`. Returns how many frames it has."""
-    file, generator = job.out / OVERLAY, job.trained.generator
-    text = STAND_IN if job.stand_in else ""
-    return write_overlay(file, job.source(), predicted.bodies, generator, fps=fps, text=text, progress=progress)
-
-
-def write_summary(job: Job, predicted: Predicted, *, smooth: float, overlay_fps: float | None) -> dict[str, Any]:
-    """Write predictions.json: what is in the folder, and what it was made from and with. Return its content."""
-    split = job.split()
-    video, fps = split.videos[0], float(np.atleast_1d(split.tracks.fps)[0])
-    summary = {
-        **_about(job, smooth),
-        "picture": [video.width, video.height],
-        "fps": fps if math.isfinite(fps) else None,
-        "accounting": video.account,
-        "tracks": list(predicted.tracks),
-        "overlay": None if overlay_fps is None else {"file": OVERLAY, "fps": overlay_fps},
-    }
-    runs.write_json(job.out / SUMMARY, summary)
-    return summary
-
-
-def _about(job: Job, smooth: float) -> dict[str, Any]:
+def _about(job: Job, split: cache.Split, wanted: Wanted) -> dict[str, Any]:
     """What every file records of where it comes from."""
-    identity = job.split().stream_manifest(job.stream.name)["identity"]
-    labels = Path(job.reader.keypoints or job.reader.boxes).name
     return {
-        "video": Path(job.reader.video).name,
-        "people": {"from": job.reader.split, "named": labels},
+        "people": dict(job.people),
+        "split": job.name,
         "stand_in": job.stand_in,
         "checkpoint": job.trained.about,
         "body_sha256": job.trained.generator.body.digest,
-        "features": dict(identity),
+        "features": dict(split.stream_manifest(job.stream).get("identity") or {}),
         "seqlen": job.trained.config.seqlen,
-        "smooth": smooth,
+        "steps": list(job.trained.generator.steps),
+        "smooth": wanted.smooth,
     }
 
 
-def _remove_others(folder: Path, current: set[str]) -> None:
-    """Delete files of tracks that only an earlier command, with other labels, had. Files of the user stay."""
-    for file in folder.glob("*.npz"):
-        try:
-            with np.load(file) as arrays:
-                track = json.loads(str(arrays["about"]))["track"]
-        except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile):
-            continue
-        if file.name not in current and file_name(str(track)) == file.name:
-            file.unlink()
+def _remove_earlier(out: Path) -> None:
+    """Delete what an earlier command made here and listed. Files of the user stay."""
+    try:
+        videos = json.loads((out / SUMMARY).read_bytes())["videos"]
+        listed = [row.get(key) for video in videos for row in video["tracks"] for key in ("file", "motion")]
+        listed += [video["overlay"]["file"] for video in videos if video["overlay"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        listed = []
+    (out / SUMMARY).unlink(missing_ok=True)  # not true from here on until it is written again
+    for name in filter(None, listed):
+        file = out / str(name)
+        if file.resolve().is_relative_to(out.resolve()):
+            file.unlink(missing_ok=True)

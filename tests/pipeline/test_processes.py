@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.ordered_map import ordered_map
 from pipeline.processes import Failed, Process, alive
+from pipeline.processes.ordered_map import ordered_map
 
 ROOT = Path(__file__).parents[2]
 MIB = 1 << 20
@@ -77,7 +77,7 @@ def test_no_process_is_started_for_no_items() -> None:
     code = f"""
 import subprocess, sys
 sys.path.insert(0, {str(ROOT)!r})
-from pipeline.ordered_map import ordered_map
+from pipeline.processes.ordered_map import ordered_map
 subprocess.Popen = None
 assert [*ordered_map(print, [], 2)] == []
 """
@@ -179,7 +179,7 @@ def log_and_return_a_mebibyte(item: tuple[Path, int]) -> bytes:
 def test_results_that_wait_for_an_earlier_one_take_bounded_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.ordered_map.WAITING", 2 * MIB)
+    monkeypatch.setattr("pipeline.processes.ordered_map.WAITING", 2 * MIB)
     log = tmp_path / "log"
     results = ordered_map(log_and_return_a_mebibyte, [(log, index) for index in range(400)], 3)
     next(results)
@@ -311,7 +311,7 @@ def test_a_process_has_a_protocol_of_its_own_and_files_of_its_parent() -> None:
 PARENT = f"""
 import os, signal, sys, time
 sys.path.insert(0, {str(ROOT)!r})
-from pipeline.ordered_map import ordered_map
+from pipeline.processes.ordered_map import ordered_map
 from tests.pipeline.test_processes import hang_at_three
 
 for process in ordered_map(hang_at_three, range(4), 2):
@@ -344,7 +344,7 @@ def test_a_forked_child_has_processes_of_its_own_and_its_parent_keeps_its_own() 
     code = f"""
 import os, sys
 sys.path.insert(0, {str(ROOT)!r})
-from pipeline.ordered_map import ordered_map
+from pipeline.processes.ordered_map import ordered_map
 from tests.pipeline.test_processes import late_ones_first
 
 results = ordered_map(late_ones_first, range(40), 2)

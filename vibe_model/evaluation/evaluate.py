@@ -3,7 +3,9 @@
 Protocol "default" predicts every frame that has features once, counts the frames that are valid and labelled, and takes
 accelerations over neighbouring frames of one track. Protocol "published" does what the published figures were made
 with, its four defects included: windows drop each track's last frames, accelerations are taken across track borders,
-`valid` is ignored, and labels are rounded to float16. PVE compares neutral bodies in both.
+`valid` is ignored, and labels are rounded to float16. Protocol "hmmr" is that of Kanazawa et al., CVPR 2019: the frames
+of the default one of which enough joints can be seen, and means over tracks of each track's mean. PVE compares neutral
+bodies in all of them.
 
 Two stages, a track at a time: windows -> estimates (`predictions`), estimates -> bodies -> errors (`frame_errors`).
 Smoothing is done between the two.
@@ -21,6 +23,7 @@ import numpy as np
 from vibe_model import runs
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.evaluation import results
+from vibe_model.evaluation.dynamics import KnownPoses, dynamics, knows_motion
 from vibe_model.evaluation.frame_errors import Means, Scorer, TrackErrors
 from vibe_model.metrics import PROTOCOLS
 from vibe_model.networks.video_model import VideoModel
@@ -55,9 +58,12 @@ def evaluate_split(generator: VideoModel, split: Split, *, protocol: str = "defa
     """Metrics of one split, the same for the constant mean body ("baseline"), and how many frames they are means of.
 
     mpjpe, pa_mpjpe, pve in mm, accel, accel_error in mm per frame^2, pck, auc in %: means over the counted frames;
-    pck_2d in %: over the labelled keypoints of valid frames. A metric for which no frame has a label is absent. frames:
-    counted, with 3D labels; frames_2d: with 2D labels; frames_total: of the selected tracks; frames_not_predicted:
-    without features, or in no window; frames_not_counted: predicted, but without 3D labels or not valid.
+    pck_2d in %: over the labelled keypoints of valid frames. By protocol "hmmr", means over tracks instead, and
+    pve_unposed in mm: of the shape alone; accel: of 25 joints, not centred; pck_aligned in %: of each frame's visible
+    keypoints after 2D alignment, within 7.5 % of their box's diagonal. A metric for which no frame has a label is
+    absent. frames: counted, with 3D labels; frames_2d: with 2D labels; frames_total: of the selected tracks;
+    frames_not_predicted: without features, or in no window; frames_not_counted: predicted, but without 3D labels or not
+    valid.
 
     options: the fields of `EvalOptions`. Raises ConfigError for an unknown protocol and a bad sigma, DataError for
     predictions that are not finite.
@@ -72,16 +78,19 @@ def evaluate_all(
     splits: Mapping[str, Split],
     *,
     tracks: Mapping[str, str] | None = None,
+    training: Mapping[str, Split] | None = None,
     folder: Path | None = None,
     predictions: bool = False,
     stand_in: bool = False,
     about: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> dict[str, Metrics]:
-    """Both protocols of every split, by one pass of the network: the default one's metrics, and below "published".
+    """All protocols of every split, by one pass of the network: the default one's metrics; below, "published", "hmmr".
 
+    Of a model of past and future, "hmmr" has "dynamics" (`dynamics.dynamics`), with the nearest poses of
+    the `training` splits with 3D labels.
     tracks: by split, a pattern of track names; options: the other fields of `EvalOptions`. `smoothed_too` only adds an
-    entry "smoothed" to the metrics of both protocols: its sigma, and its errors.
+    entry "smoothed" to the metrics of all protocols: its sigma, and its errors.
     Into `folder`, if there is one: results by track and the worst windows by the default protocol (`results.write`),
     and with `predictions` one npz a track below `folder`/predictions/<split>/. about: what those files record of where
     they come from, as the run's fingerprint. stand_in: features are an untrained network's, even if splits and
@@ -91,6 +100,7 @@ def evaluate_all(
     about = {**(about or {}), "smooth": EvalOptions(**options).smooth}
     found: dict[str, Metrics] = {}
     collected: list[results.SplitResults] = []
+    known = KnownPoses(training, generator) if training and knows_motion(generator) else None
     for name, split in splits.items():
         own = EvalOptions(tracks=(tracks or {}).get(name, "*"), **options)
         collected.append(of_split := results.SplitResults(name, own.seqlen))
@@ -104,8 +114,10 @@ def evaluate_all(
             of_split.add(bodies, errors, **facts)
 
         by_protocol = _metrics(generator, split, own, PROTOCOLS, None if folder is None else collect)
-        default, published = (by_protocol[protocol] | {"stand_in": stand_in} for protocol in PROTOCOLS)
-        found[name] = default | {"published": published}
+        if table := dynamics(generator, split, stream=own.stream, tracks=own.tracks, known=known):
+            by_protocol["hmmr"]["dynamics"] = table
+        default, *others = (by_protocol[protocol] | {"stand_in": stand_in} for protocol in PROTOCOLS)
+        found[name] = default | dict(zip(PROTOCOLS[1:], others, strict=True))
     if folder is not None:
         results.write(folder, collected, stand_in=stand_in, about=about)
     return found
@@ -175,15 +187,15 @@ def _means(
 ) -> dict[str, list[Means]]:
     """Mean errors by protocol, for each sigma, by one pass of the network."""
     compared = {"vertices": options.vertices, "keypoints": options.keypoints}
+    ways = [tuple(p for p in protocols if (p == "published") == cut) for cut in (False, True)]  # to cut into windows
+    ways = [way for way in ways if way]
     scorers = {
-        protocol: [Scorer(generator, split, published=protocol == "published", smooth=s, **compared) for s in sigmas]
-        for protocol in protocols
+        way: [Scorer(generator, split, protocols=way, smooth=sigma, **compared) for sigma in sigmas] for way in ways
     }
     chosen = {name: getattr(options, name) for name in ("stream", "seqlen", "tracks", "batch_size")}
-    cuts = [protocol == "published" for protocol in protocols]
-    for cut_bodies in predict_tracks(generator, split, drop_last=cuts, **chosen):
-        for protocol, bodies in zip(protocols, cut_bodies, strict=True):
-            scored = [scorer.add(bodies) for scorer in scorers[protocol]]
-            if collect is not None and protocol == protocols[0]:
+    for cut_bodies in predict_tracks(generator, split, drop_last=["published" in way for way in ways], **chosen):
+        for way, bodies in zip(ways, cut_bodies, strict=True):
+            scored = [scorer.add(bodies) for scorer in scorers[way]]
+            if collect is not None and way[0] == protocols[0]:
                 collect(*scored[0])
-    return {protocol: [scorer.means for scorer in of] for protocol, of in scorers.items()}
+    return {protocol: [scorer.means[protocol] for scorer in of] for way, of in scorers.items() for protocol in way}

@@ -1,12 +1,12 @@
-"""Errors of predictions frame by frame, by either protocol, and their means.  features -> windows -> [evaluation]
+"""Errors of predictions frame by frame, by each protocol, and their means.  features -> windows -> [evaluation]
 
 The second stage of evaluation: estimates -> bodies -> joints and vertices -> errors, a track at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.skeletons import JOINTS
 from vibe_model import metrics
 from vibe_model.cameras import project
 from vibe_model.losses import COMMON14
@@ -34,6 +35,13 @@ ByFrame = Mapping[str, Float64s]  # error -> (F,), nan where a frame has none
 _LABELS: Final = ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl", "valid")
 _ROUNDED: Final = ("kp_2d", "kp_3d", "theta")  # by the published protocol
 _MM: Final = 1000.0
+HMMR: Final = "hmmr"  # the protocol
+N_BODY_25: Final = len(JOINTS["body_25"])  # the first of spin49
+# OpenPose's joints in the place of common14's, -1 for the top of the head, which it has not.
+_OPENPOSE_14: Final = np.array(
+    [JOINTS["spin49"].index(f"OP {name[:2].upper()}{name[2:]}") for name in JOINTS["common14"][:12]]
+    + [JOINTS["spin49"].index("OP Neck"), -1]
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +60,7 @@ class TrackErrors:
 class Means:
     """Running means over frames, over any number of tracks."""
 
+    by_track: bool = False  # each track weighs the same, however many frames it has
     predicted: int = 0  # frames
     counted: int = 0  # of them, with 3D labels that count
     counted_2d: int = 0  # with 2D labels that count
@@ -68,6 +77,7 @@ class Means:
                 known = ~np.isnan(values[part])
                 # Every keypoint weighs the same; everything else is a mean over frames.
                 weight = keypoints[known] if name == "pck_2d" else np.ones(int(known.sum()))
+                weight = weight / max(weight.sum(), 1.0) if self.by_track else weight
                 total, weights = self.sums.get((model, name), (0.0, 0.0))
                 total += float((weight * values[part][known]).sum())
                 self.sums[model, name] = (total, weights + float(weight.sum()))
@@ -82,8 +92,9 @@ class Means:
 class Scorer:
     """Compares tracks of one split with their labels, in row order: the published accelerations cross track borders.
 
-    published: by the published protocol, not the default one. vertices: measure PVE, which costs a second body;
-    keypoints: measure the 2D PCK. smooth: sigma of a Gaussian over the predictions in time, frames; 0: none.
+    protocols: "published" alone, or of the others, which compare the same bodies. vertices: measure PVE, which costs a
+    second body; keypoints: measure the 2D PCK. smooth: sigma of a Gaussian over the predictions in time, frames; 0:
+    none.
     """
 
     @torch.no_grad()
@@ -92,14 +103,14 @@ class Scorer:
         generator: VideoModel,
         split: Split,
         *,
-        published: bool,
+        protocols: Sequence[str],
         vertices: bool = True,
         keypoints: bool = True,
         smooth: float = 0.0,
     ) -> None:
         self._generator, self._split, self._smooth = generator, split, smooth
-        self._published, self._vertices, self._keypoints = published, vertices, keypoints
-        self.means = Means()  # over the tracks so far
+        self._published, self._vertices, self._keypoints = "published" in protocols, vertices, keypoints
+        self.means = {protocol: Means(by_track=protocol == HMMR) for protocol in protocols}  # over the tracks so far
         # The baseline of every model: the body and camera that VIBE's regressor starts from.
         body = generator.body
         rotmat = rotation_6d_to_matrix(body.mean_pose.reshape(1, 24, 6))
@@ -111,27 +122,40 @@ class Scorer:
         self._before: dict[str, tuple[Floats, Floats]] = {}
 
     def add(self, raw: TrackBodies) -> tuple[TrackBodies, TrackErrors]:
-        """Count the errors of one track. Returns it as smoothed, and its errors. Reads its labels, poses its bodies."""
+        """Count the errors of one track. Returns it as smoothed, and its errors by the first protocol.
+
+        Reads its labels, poses its bodies.
+        """
         bodies = raw.smoothed(self._smooth)
         truth = _Truth.read(self._split, bodies, published=self._published, keypoints=self._keypoints)
         posed = self._pose(bodies, truth)
         n = len(bodies)
         mean = _Posed(
             joints=np.broadcast_to(self._mean_joints, (n, 14, 3)),
+            body_25=np.zeros((n, N_BODY_25, 3)),  # wherever it stands, it does not move
             kp_2d=np.broadcast_to(self._mean_kp_2d, (n, 49, 2)),
-            pve=posed.mean_pve,
-            mean_pve=posed.mean_pve,
+            of_vertices=posed.of_mean,
+            of_mean=posed.of_mean,
         )
-        models = {name: self._errors(name, of, truth, bodies.run) for name, of in (("own", posed), ("baseline", mean))}
-        errors = TrackErrors(truth.counted, metrics.hits_2d(posed.kp_2d, truth.kp_2d)[1], models)
-        self.means.add(errors)
-        return bodies, errors
+        both = {"own": posed, "baseline": mean}
+        models = {name: self._errors(name, of, truth, bodies.run) for name, of in both.items()}
+        found = {}
+        for protocol, means in self.means.items():
+            if protocol == HMMR:
+                seen = truth.seen()
+                of_seen = {name: _of_seen(models[name], of, seen, bodies.run) for name, of in both.items()}
+                n_visible = (seen.kp_2d[..., 2] > 0).sum(-1).astype(np.float64)
+                found[protocol] = TrackErrors(seen.counted, n_visible, of_seen)
+            else:
+                keypoints = metrics.hits_2d(posed.kp_2d, truth.kp_2d)[1]
+                found[protocol] = TrackErrors(truth.counted, keypoints, models)
+            means.add(found[protocol])
+        return bodies, next(iter(found.values()))
 
     @torch.no_grad()
     def _pose(self, predicted: TrackBodies, truth: _Truth) -> _Posed:
         """What is compared of the bodies; frames without a label are not posed."""
-        n, generator = len(predicted), self._generator
-        out = _Posed(np.zeros((n, 14, 3), np.float32), np.zeros((n, 49, 2), np.float32), *np.full((2, n), np.nan))
+        generator, out = self._generator, _Posed.empty(len(predicted))
         labelled = np.flatnonzero(truth.counted | truth.with_keypoints)
         for start in range(0, len(labelled), POSED_AT_ONCE):
             part = labelled[start : start + POSED_AT_ONCE]
@@ -140,27 +164,38 @@ class Scorer:
             if self._vertices and with_mesh.any():
                 posed = generator.pose(bodies)
                 out.joints[part] = _numpy(generator.body.common14(posed["verts"]))
-                out.kp_2d[part] = _numpy(posed["kp_2d"])
+                out.see(part, posed)
                 rows = part[with_mesh]
-                errors = self._vertex_errors(posed["verts"][torch.as_tensor(with_mesh)], truth.theta[rows])
-                out.pve[rows], out.mean_pve[rows] = errors
+                verts, shape = posed["verts"][torch.as_tensor(with_mesh)], predicted.shape[rows]
+                out.of_vertices[:, rows], out.of_mean[:, rows] = self._vertex_errors(verts, shape, truth.theta[rows])
                 continue
             if truth.counted[part].any():
                 out.joints[part] = _numpy(generator.pose(bodies, eval_joints=True, vertices=False)["kp_3d"])
             if truth.with_keypoints[part].any():
-                out.kp_2d[part] = _numpy(generator.pose(bodies, vertices=False)["kp_2d"])
+                out.see(part, generator.pose(bodies, vertices=False))
         return out
 
-    def _vertex_errors(self, verts: Tensor, theta: Floats) -> tuple[Float64s, Float64s]:
-        """PVE of predicted vertices (N, V, 3) and of the mean body, against theta (N, 85): (N,) mm each."""
-        label = torch.as_tensor(theta, device=verts.device)
+    def _vertex_errors(self, verts: Tensor, shape: Floats, theta: Floats) -> tuple[Float64s, Float64s]:
+        """PVE, posed and unposed, of predicted vertices (N, V, 3) and of the mean body, against theta (N, 85).
+
+        shape: (N, 10), the prediction's -> (2, N) mm each.
+        """
+        label, body = torch.as_tensor(theta, device=verts.device), self._generator.body
         rotmat = axis_angle_to_matrix(label[:, 3:75].reshape(-1, 24, 3))  # (N, 24, 3, 3)
-        target = self._generator.body(betas=label[:, 75:], rotmat=rotmat).verts  # (N, V, 3) m
-        own, mean = (
-            (_MM * (bodies - target).norm(dim=-1).double().mean(-1)).cpu().numpy()
-            for bodies in (verts, self._mean_verts)
-        )
-        return own, mean
+        target = body(betas=label[:, 75:], rotmat=rotmat).verts  # (N, V, 3) m
+        own, mean = [verts - target], [self._mean_verts - target]
+        if HMMR in self.means:
+            # Unposed, vertices are linear in the shape: bodies of unit shapes give every difference.
+            rest = torch.eye(3, device=verts.device).expand(11, 24, 3, 3)
+            units = body(betas=torch.eye(11, 10, device=verts.device), rotmat=rest).verts  # (11, V, 3), the last of 0
+            units = units[:10] - units[10]
+            for differences, betas in ((own, torch.as_tensor(shape).to(label)), (mean, body.mean_shape)):
+                differences.append(torch.einsum("nb,bvc->nvc", betas - label[:, 75:], units))
+        errors = [
+            np.stack([(_MM * one.norm(dim=-1).double().mean(-1)).cpu().numpy() for one in differences])
+            for differences in (own, mean)
+        ]
+        return errors[0], errors[1]
 
     def _errors(self, model: str, bodies: _Posed, truth: _Truth, run: Ints) -> ByFrame:
         counted = truth.counted
@@ -177,7 +212,7 @@ class Scorer:
         accelerations = (
             self._accelerations_across(model, bodies, truth) if self._published else _accelerations(bodies, truth, run)
         )
-        return {**by_frame, "pve": bodies.pve, "pck_2d": share, **accelerations}
+        return {**by_frame, "pve": bodies.of_vertices[0], "pck_2d": share, **accelerations}
 
     def _accelerations_across(self, model: str, bodies: _Posed, truth: _Truth) -> ByFrame:
         """The published protocol's: all frames that count follow each other, across gaps and tracks."""
@@ -222,24 +257,69 @@ class _Truth:
         kp_2d[~counts] = 0
         return cls(joints, kp_2d, arrays["theta"], (arrays["w_3d"] > 0) & counts, arrays["w_smpl"] > 0)
 
+    def seen(self) -> _Truth:
+        """As HMMR's protocol has them: 3D of frames where more than 6 of 14 joints can be seen, 2D of 6 keypoints.
+
+        A track without any 2D label counts as seen.
+        """
+        visible = self.kp_2d[..., 2] > 0  # (F, 49)
+        kp_2d = self.kp_2d.copy()
+        kp_2d[visible.sum(-1) < metrics.FEWEST_VISIBLE] = 0
+        limbs = (visible[:, COMMON14] | (visible[:, _OPENPOSE_14] & (_OPENPOSE_14 >= 0))).sum(-1)
+        counted = self.counted & ((limbs > metrics.FEWEST_VISIBLE) | (not visible.any()))
+        return replace(self, kp_2d=kp_2d, counted=counted)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Posed:
-    """What is compared of F bodies. Before they are posed: zeros, and nan for vertices."""
+    """What is compared of F bodies."""
 
     joints: Floats  # (F, 14, 3) m
+    body_25: Floats  # (F, 25, 3) m, OpenPose's
     kp_2d: Floats  # (F, 49, 2) in the crop
-    pve: Floats  # (F,) mm; nan without SMPL labels
-    mean_pve: Floats  # (F,) mm, of the mean body against the same labels
+    of_vertices: Float64s  # (2, F) mm, posed and unposed; nan without SMPL labels
+    of_mean: Float64s  # (2, F) mm, of the mean body against the same labels
+
+    @classmethod
+    def empty(cls, n: int) -> Self:
+        """Before they are posed: zeros, and nan for vertices."""
+        joints, body_25, kp_2d = (np.zeros((n, *rest), np.float32) for rest in ((14, 3), (N_BODY_25, 3), (49, 2)))
+        return cls(joints, body_25, kp_2d, *np.full((2, 2, n), np.nan))
+
+    def see(self, part: Ints, posed: Mapping[str, Tensor]) -> None:
+        """Fill in the keypoints of some bodies, from spin49."""
+        self.kp_2d[part] = _numpy(posed["kp_2d"])
+        self.body_25[part] = _numpy(posed["kp_3d"][:, :N_BODY_25])
+
+
+def _of_seen(every: ByFrame, bodies: _Posed, seen: _Truth, run: Ints) -> ByFrame:
+    """Errors by HMMR's protocol, from the default one's."""
+    visible, with_2d = seen.kp_2d[..., 2] > 0, seen.with_keypoints
+    place = seen.kp_2d[..., :2]
+    within = metrics.PCK_ALIGNED_SHARE, metrics.diagonals(place, visible)
+    three = {name: _neighbours(frames, run) for name, frames in (("accel_error", seen.counted), ("accel", with_2d))}
+    own = _at(1 + np.arange(max(len(run) - 2, 0)), metrics.accel_in_place(bodies.body_25), len(run))
+    return {
+        **{name: np.where(seen.counted, every[name], np.nan) for name in ("pa_mpjpe", "mpjpe", "pve")},
+        "pve_unposed": np.where(seen.counted, bodies.of_vertices[1], np.nan),
+        "pck_aligned": metrics.pck_aligned_by_frame(bodies.kp_2d, place, visible, *within),
+        "accel_error": np.where(three["accel_error"], every["accel_error"], np.nan),
+        "accel": np.where(three["accel"], own, np.nan),
+    }
 
 
 def _accelerations(bodies: _Posed, truth: _Truth, run: Ints) -> ByFrame:
     """The default protocol's: an acceleration belongs to three neighbours of one segment, all of which count."""
-    counted = truth.counted
-    three = counted[2:] & counted[1:-1] & counted[:-2] & (run[2:] == run[:-2])
-    middle = 1 + np.flatnonzero(three)
+    middle = np.flatnonzero(_neighbours(truth.counted, run))
     values = {"accel": metrics.accel(bodies.joints), "accel_error": metrics.accel_error(bodies.joints, truth.joints)}
-    return {name: _at(middle, value[middle - 1], len(counted)) for name, value in values.items()}
+    return {name: _at(middle, value[middle - 1], len(run)) for name, value in values.items()}
+
+
+def _neighbours(counted: Bools, run: Ints) -> Bools:
+    """(F,) frames that are the middle one of three neighbours of one segment, all of which count."""
+    three = np.zeros_like(counted)
+    three[1:-1] = counted[2:] & counted[1:-1] & counted[:-2] & (run[2:] == run[:-2])
+    return three
 
 
 def _numpy(tensor: Tensor) -> Floats:

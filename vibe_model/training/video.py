@@ -78,7 +78,7 @@ def run(config: VideoConfig, progress: ShowProgress | None = None, pictures: Dra
 
 
 class VideoRun(TrainingRun):
-    """Batches of labelled windows and real motion, validation on held-out videos, both protocols' errors at the end."""
+    """Batches of labelled windows and real motion, validation on held-out videos, all protocols' errors at the end."""
 
     advice = "lower lr_generator and lr_discriminator, or look at the labels"
     score = "pa_mpjpe"
@@ -154,7 +154,7 @@ class VideoRun(TrainingRun):
         return {"gen_state_dict": weights, "of_model": self.config.MODEL, "config": settings, "features": features}
 
     def results(self) -> dict[str, Any]:
-        """The best epoch's metrics on the evaluation splits, by the default protocol; the published one's below."""
+        """The best epoch's metrics on the evaluation splits, by the default protocol; the others' below."""
         config, generator = self.config, self.trainer.generator
         load_published(generator, self.folder / runs.BEST)
         options: dict[str, Any] = {"stream": config.stream, "seqlen": config.seqlen, "tracks": config.tracks}
@@ -167,6 +167,7 @@ class VideoRun(TrainingRun):
             generator,
             {name: self.splits[name] for name in config.evaluation},
             **options,
+            training={name: self.splits[name] for name in config.part("datasets_3d")},
             smoothed_too=sigma,
             folder=self.folder,
             predictions=True,

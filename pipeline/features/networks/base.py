@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from pipeline.crops import CROP_SIZE
 from pipeline.errors import ConfigError
+from pipeline.processes.threads import Threads
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -126,36 +126,3 @@ def compute(computer: Network, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
     with ThreadPoolExecutor(computer.lanes) as lanes:
         features = list(lanes.map(computer, np.split(filled, len(filled) // computer.batch_size)))
     return np.concatenate(features)[: len(crops)]
-
-
-_SETTING: Final = threading.Lock()
-
-
-class Threads:
-    """`number` threads in which torch computes side by side, each on one core. Any thread may call.
-
-    Two batches in a thread each take no longer than two batches by two threads each: no thread waits for the other half
-    of every layer. The threads live as long as this object: cuDNN remembers by thread what it tried.
-    """
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self._threads = ThreadPoolExecutor(number, thread_name_prefix="network", initializer=_one_thread_here)
-
-    def __call__(self, work: Callable[[A], B], argument: A) -> B:
-        """work(argument) in the next free thread, waited for."""
-        return self._threads.submit(work, argument).result()
-
-
-def _one_thread_here() -> None:
-    """Torch computes in this thread alone; new threads elsewhere find the process's number as it was.
-
-    `torch.set_num_threads` sets the number of the calling thread and that of all new ones. So a short-lived thread
-    sets the second back.
-    """
-    with _SETTING:
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        others = threading.Thread(target=torch.set_num_threads, args=(before,))
-        others.start()
-        others.join()

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import google_crc32c
 import h5py
+import numpy as np
 import pytest
 
 import cache
@@ -32,9 +33,11 @@ from pipeline.accounting import VideoAccount
 from pipeline.conversion import convert
 from pipeline.datasets import contract
 from pipeline.datasets.penn_action import PennAction
-from pipeline.ordered_map import ordered_map
 from pipeline.pixels.sources import parse
 from pipeline.processes import Failed
+from pipeline.processes.ordered_map import ordered_map
+from pipeline.synthetic.files import mp4_writer
+from tests.pipeline.formats.test_detections import CASES, SIZE, N, write
 from tests.pipeline.test_processes import descendants
 
 MIB = 1 << 20
@@ -226,15 +229,12 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("name", datasets.DATASETS)
-def test_damaged_files_cost_their_own_video_and_nothing_else(
-    name: str, embedded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    raw, here = embedded.copy(name, tmp_path / "raw" / name), tmp_path / "here"
+def assert_harmless(raw: Path, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every hostile variant of these files costs its own video and nothing else. `raw` is called as its dataset."""
+    here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
-    files = enumerate(kinds_of_file(raw))
-    todo = [case for seed, file in files for case in cases(str(raw.parent), name, file, 1000 * seed)]
+    todo = [case for i, file in enumerate(files) for case in cases(str(raw.parent), raw.name, file, 1000 * i)]
     found = zip(todo, ordered_map(examine, todo, 2, timeout=PATIENCE, memory=MEMORY), strict=True)
     failures, ended = [], set()
     for case, result in found:
@@ -249,6 +249,28 @@ def test_damaged_files_cost_their_own_video_and_nothing_else(
     assert copies
     for copy in copies if not ended else []:
         assert contents(copy) == contents(raw), "something was written beside the case"
+
+
+@pytest.mark.parametrize("name", datasets.DATASETS)
+def test_damaged_files_cost_their_own_video_and_nothing_else(
+    name: str, embedded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = embedded.copy(name, tmp_path / "raw" / name)
+    assert_harmless(raw, kinds_of_file(raw), tmp_path, monkeypatch)
+
+
+def test_damaged_files_of_every_detector_cost_their_own_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suffixes = {"coco": ".json", "alphapose": ".json", "mmpose demo": ".json", "mmpose inferencer": ".json"}
+    suffixes |= {"mot": ".txt", "csv": ".csv", "yolo pose": ""}
+    raw, files = tmp_path / "raw/videos", []
+    raw.mkdir(parents=True)
+    for k, (name, suffix) in enumerate(suffixes.items()):
+        with mp4_writer(raw / f"{k}.mp4", 25.0, *SIZE) as writer:
+            for _ in range(N):
+                writer.write(np.zeros((SIZE[1], SIZE[0], 3), np.uint8))
+        write(raw / f"keypoints/{k}{suffix}", CASES[name].files)
+        files.append(f"keypoints/{k}{suffix or '/c_1.txt'}")
+    assert_harmless(raw, files, tmp_path, monkeypatch)
 
 
 # ------------------------------------------------------------------------------------ beside good ones, in a conversion

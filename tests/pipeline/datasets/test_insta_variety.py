@@ -1,3 +1,4 @@
+import json
 import os
 import tracemalloc
 from pathlib import Path
@@ -9,10 +10,13 @@ import pytest
 
 from pipeline import crops, datasets
 from pipeline.accounting import Accounting
+from pipeline.datasets import contract
 from pipeline.errors import RawDataError
 from pipeline.skeletons import JOINTS
+from pipeline.synthetic.files import mp4_writer
 from pipeline.synthetic.files import tf_example as example
 from pipeline.synthetic.files import tfrecord as framed
+from tests.pipeline.datasets.standing import standing
 
 INSTA = datasets.get("insta_variety")
 SPIN49 = JOINTS["spin49"]
@@ -367,3 +371,20 @@ def test_one_changed_record_is_read_again_and_the_others_are_not(tmp_path: Path,
         "train/clips_00/00000/0",
         "train/clips_00/00002/0",
     }
+
+
+def test_videos_of_the_list_are_read_with_keypoints_of_one_s_own(tmp_path: Path) -> None:
+    clip = tmp_path / "train/dance/B1.mp4"
+    clip.parent.mkdir(parents=True)
+    with mp4_writer(clip, 30.0, 320, 240) as writer:
+        for _ in range(50):
+            writer.write(np.zeros((240, 320, 3), np.uint8))
+    joints = standing("coco", 100, 120, scale=2)
+    frames = [{"keypoints": joints[:, :2].tolist(), "keypoint_scores": joints[:, 2].tolist()}]
+    labels = tmp_path / "keypoints/train/dance/B1.mp4.json"
+    labels.parent.mkdir(parents=True)
+    labels.write_text(json.dumps([{"frame_id": t, "instances": frames} for t in range(50)]))
+    dataset = datasets.get("insta_variety")
+    assert contract.reader_problems(dataset, tmp_path, "train") == []
+    (track,) = dataset.tracks(tmp_path, "train")
+    assert (track.name, len(track.frame_index), track.fps) == ("train/dance/B1.mp4/0", 50, 30)

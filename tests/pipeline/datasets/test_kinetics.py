@@ -471,3 +471,35 @@ def test_a_split_of_which_no_clip_is_kept_has_failed(raw: Path, into: Any, tmp_p
     done = into.convert(root, raw, "kinetics")
     assert not done.empty
     assert any("labels of the frames 1 to 29 alone, of 110" in note for note in done.notes)
+
+
+# ---------------------------------------------------------------------------------- what `detect` and others write
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_detect_s_output_over_the_raw_folder_is_found_where_the_clip_is(flat: bool, tmp_path: Path) -> None:
+    folder = "train" if flat else "train/abseiling"
+    write_clip(tmp_path / f"{folder}/{CLIP}.mp4", 40)
+    images = [{"id": t + 1, "frame_index": t, "file_name": f"{t}.jpg"} for t in range(40)]
+    joints = person(n_joints=17).ravel().tolist()
+    annotations = [{"image_id": t + 1, "category_id": 1, "keypoints": joints} for t in range(40)]
+    file = tmp_path / f"keypoints/{folder}/{CLIP}.mp4.json"
+    file.parent.mkdir(parents=True)
+    text = json.dumps({"images": images, "annotations": annotations})
+    file.write_text('{"info": {"cuts": [10]},\n' + text[1:])
+    (video,) = KINETICS.videos(tmp_path, "train")
+    assert (video.name, video.files[1:]) == (f"{folder}/{CLIP}", (file.relative_to(tmp_path),))
+    (track,), account = read(tmp_path)
+    assert track.frame_index.tolist() == list(range(10, 40))  # no one is linked over the cut that detect found
+    assert (account["found"], account["kept"], account["dropped"]) == (40, 30, {"track_too_short": 10})
+
+
+def test_a_tracker_s_boxes_alone_give_tracks_without_joints(raw: Path) -> None:
+    file = raw / f"keypoints/train/{CLIP}.txt"
+    file.parent.mkdir(parents=True)
+    file.write_text("".join(f"{t + 1},5,{11 + t},21,30,60,0.9\n{t + 1},6,300,200,30,60,0.1\n" for t in range(30)))
+    (track,), account = read(raw)
+    assert track.name.endswith("/5")
+    np.testing.assert_allclose(track.bbox[:2], [[25, 50, 60, 60], [26, 50, 60, 60]])
+    assert (track.crop_scale, track.kp_2d.any()) == (1.1, False)
+    assert account["dropped"] == {"low_score": 30}

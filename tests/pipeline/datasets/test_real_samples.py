@@ -1,5 +1,6 @@
 """Genuine files in official formats, where they are at hand: they are not part of the project (see their licences)."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -132,3 +133,37 @@ def test_the_edit_list_of_a_clip_with_b_frames_hides_nothing(name: str) -> None:
     assert b"ctts" in video.place.read_bytes()  # frames are shown in another order than they are decoded
     assert edit_list_start(video.place) == 0
     assert n_frames(video) == video.header().n_frames
+
+
+def test_openposes_own_output_goes_through_linking_and_cleaning_as_videos(tmp_path: Path) -> None:
+    (tmp_path / "keypoints").mkdir()
+    (tmp_path / "video.avi").symlink_to(SAMPLES / "openpose/video.avi")
+    (tmp_path / "keypoints/video").symlink_to(SAMPLES / "openpose/json")
+    report = Accounting()
+    tracks = list(datasets.get("videos").tracks(tmp_path, "train", report=report))
+    (account,) = report
+    account.check()
+    assert (account.found, account.kept) == (551, 337)
+    assert sorted(len(track.frame_index) for track in tracks) == [41, 74, 74, 74, 74]
+
+
+@pytest.mark.parametrize(("name", "cuts"), {"mmaction2_demo_arm_wrestling": [268], "stgcn_ta_chi": []}.items())
+def test_real_clips_are_decoded_linked_and_cleaned(name: str, cuts: list[int], tmp_path: Path) -> None:
+    # No detections of these clips are at hand: a real detector's on another video stand in, scaled to their size.
+    (tmp_path / f"{name}.mp4").symlink_to(SAMPLES / f"kinetics/clips/{name}.mp4")
+    folder = tmp_path / "keypoints" / name
+    folder.mkdir(parents=True)
+    shift = 220  # frames: over the cut of the first clip
+    for t, file in enumerate(sorted((SAMPLES / "openpose/json").glob("*.json"))[:60]):
+        people = json.loads(file.read_text())["people"]
+        joints = [np.reshape(person["pose_keypoints_2d"], (-1, 3)) * [340 / 1280, 256 / 720, 1] for person in people]
+        content = {"people": [{"pose_keypoints_2d": numbers.ravel().tolist()} for numbers in joints]}
+        (folder / f"{name}_{shift + t:012d}_keypoints.json").write_text(json.dumps(content))
+    report = Accounting()
+    tracks = list(datasets.get("videos").tracks(tmp_path, "train", report=report))
+    (account,) = report
+    account.check()
+    assert (len(tracks) >= 4, account.kept) == (True, sum(len(track.frame_index) for track in tracks))
+    assert any("2 scenes, from the frames 0, 268" in note for note in account.notes) == bool(cuts)
+    for track in tracks:
+        assert not any(track.frame_index[0] < cut <= track.frame_index[-1] for cut in cuts)

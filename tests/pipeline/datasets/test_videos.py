@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import struct
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from pipeline.__main__ import main
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.datasets import contract
 from pipeline.errors import ConfigError, RawDataError
-from pipeline.pixels.frames import Video
 from pipeline.raw.stand_in import MARKER
 from pipeline.skeletons import convert, joint_names
 from pipeline.track import Track
@@ -203,54 +201,3 @@ def test_a_folder_without_clips_is_an_error(tmp_path: Path) -> None:
 def test_senseless_options_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="expected"):
         datasets.get("videos", **options)
-
-
-# ------------------------------------------------------------------------------------------- phones
-
-
-def box(data: bytes, name: bytes) -> int:
-    """Where the box of that name begins."""
-    return data.index(name) - 4
-
-
-def turned(file: Path) -> None:
-    """Set the rotation flag of an MP4: a quarter turn, as a phone that is held upright does."""
-    data = bytearray(file.read_bytes())
-    at = box(data, b"tkhd") + 8 + 4 + 36  # header, version and flags, times to volume
-    fixed = (0, 1 << 16, 0, -(1 << 16), 0, 0, 120 << 16, 0, 1 << 30)
-    data[at : at + 36] = struct.pack(">9i", *fixed)
-    file.write_bytes(data)
-
-
-def uneven(file: Path) -> None:
-    """Show every second frame of an MP4 three times as long. Its header is at the end, so that no offset changes."""
-    data = bytearray(file.read_bytes())
-    at = box(data, b"stts")
-    n, step = struct.unpack(">2I", data[at + 16 : at + 24])
-    entries = b"".join(struct.pack(">2I", 1, step * (1 + 2 * (k % 2)) // 2) for k in range(n))
-    table = struct.pack(">I4sII", 16 + len(entries), b"stts", 0, n) + entries
-    assert data.index(b"mdat") < at
-    for parent in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
-        place = box(data, parent)
-        (size,) = struct.unpack(">I", data[place : place + 4])
-        data[place : place + 4] = struct.pack(">I", size + len(table) - 24)
-    data[at : at + 24] = table
-    file.write_bytes(data)
-
-
-def test_a_turned_clip_is_read_as_it_is_shown(tmp_path: Path) -> None:
-    write_clip(tmp_path / "IMG_1.MOV", 50)
-    turned(tmp_path / "IMG_1.MOV")
-    source = Video(tmp_path, "IMG_1.MOV")
-    (frame,) = source.read([0])
-    assert frame.image is not None
-    assert (frame.image.shape[:2], source.size()) == ((160, 120), (120, 160))
-
-
-def test_a_varying_rate_is_noted_and_frames_stay_in_order(tmp_path: Path) -> None:
-    write_clip(tmp_path / "a.mp4", 60)
-    uneven(tmp_path / "a.mp4")
-    write_alphapose(tmp_path / "keypoints/a.json")
-    (track,), accounts = read(tmp_path)
-    assert track.frame_index.tolist() == list(range(60))
-    assert any("the frame rate varies: from 20 to 60 ms" in note for note in accounts["a.mp4"].notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from cache import CacheError
 from pipeline.__main__ import main
 from pipeline.detect.base import Detect, Detector, People
 from pipeline.detect.clips import clips_in
@@ -53,13 +55,13 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Bright, "calls", [])
 
 
-def write_clip(file: Path, n: int = 20, first: int = 20, cut: int = 10**9) -> None:
+def write_clip(file: Path, n: int = 20, first: int = 20, cut: int = 10**9, width: int = 96) -> None:
     """Frame t is bright around column `first` + t; from `cut` on the rest is red."""
     file.parent.mkdir(parents=True, exist_ok=True)
     code = {".avi": "MJPG", ".webm": "VP80"}.get(file.suffix.lower(), "mp4v")
-    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*code), 25, (96, 64))
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*code), 25, (width, 64))
     for t in range(n):
-        image = np.full((64, 96, 3), (0, 0, 120) if t >= cut else (120, 0, 0), np.uint8)
+        image = np.full((64, width, 3), (0, 0, 120) if t >= cut else (120, 0, 0), np.uint8)
         image[:, first + t - 4 : first + t + 5] = 255
         writer.write(image)
     writer.release()
@@ -119,7 +121,7 @@ def test_killed_anywhere_and_run_again_it_ends_with_the_same_files(
     done = len(Bright.calls)
     monkeypatch.setattr(Bright, "most", 10**9)
     run("killed")
-    assert len(Bright.calls) <= 37 + 8, "at most the part that was begun is computed again"
+    assert len(Bright.calls) <= 37 + 8 + 7, "at most the parts that were begun are computed again"
     assert done <= len(Bright.calls)
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
     info = json.loads((tmp_path / "killed/long.mp4.json").read_text())["info"]
@@ -146,6 +148,58 @@ def test_a_corrupt_clip_costs_itself(tmp_path: Path) -> None:
     assert "bad.mp4" in report.problems["bad.mp4"]
     assert 0 < len(read_results(out / "cut off.avi.json").frames) < 20
     assert report.done == 2
+
+
+def test_files_of_others_are_left_alone_and_named(tmp_path: Path) -> None:
+    write_clip(tmp_path / "raw/a.mp4", 3)
+    (tmp_path / "a.mp4.json").write_text('{"images": [], "annotations": []}')
+    report = detect_clips(tmp_path / "raw", tmp_path, Bright())
+    assert "a.mp4.json" in report.problems["a.mp4"]
+    assert (tmp_path / "a.mp4.json").read_text() == '{"images": [], "annotations": []}'
+
+
+def test_pictures_of_many_sizes_are_batched_across_clips(tmp_path: Path) -> None:
+    class Batches(Bright):
+        sizes: ClassVar[list[int]] = []
+
+        def load(self, device: str) -> Detect:
+            find = super().load(device)
+            return lambda images: (self.sizes.append(len(images)), find(images))[1]
+
+    for k in range(12):
+        write_clip(tmp_path / f"raw/{k}.mp4", 2, width=96 + 32 * (k % 2))
+    report = detect_clips(tmp_path / "raw", tmp_path / "out", Batches(), batch_size=8, workers=2)
+    assert (report.done, sum(Batches.sizes), len(Batches.sizes)) == (12, 24, 4)
+    for k in range(12):
+        found = read_results(tmp_path / f"out/{k}.mp4.json")
+        assert [persons[0, 0, 0] for persons in found.keypoints] == pytest.approx([20, 21], abs=1)
+
+
+def test_a_second_run_into_the_same_folder_is_refused_by_the_firsts_number(tmp_path: Path) -> None:
+    write_clip(tmp_path / "raw/a.mp4", 3)
+    second: list[str] = []
+
+    class During(Bright):
+        def people(self, image: Image) -> People:
+            with pytest.raises(CacheError) as error:
+                detect_clips(tmp_path / "raw", tmp_path / "out", Bright())
+            second.append(str(error.value))
+            return super().people(image)
+
+    detect_clips(tmp_path / "raw", tmp_path / "out", During())
+    assert f"process {os.getpid()} " in second[0]
+    assert str(tmp_path / "out") in second[0]
+    assert list(files(tmp_path / "out")) == ["a.mp4.json"]
+
+
+def test_json_for_scripts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_clip(tmp_path / "raw/a.mp4", 3)
+    (tmp_path / "raw/bad.mp4").write_bytes(b"no video")
+    (tmp_path / "raw" / MARKER).write_text("{}")
+    assert main(["detect", str(tmp_path / "raw"), "--out", str(tmp_path / "out"), "--json"]) == 1
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["done"], shown["frames"], list(shown["problems"]), shown["stand_in"]) == (1, 3, ["bad.mp4"], True)
+    assert shown["bottleneck"] in ("decode", "model")
 
 
 def test_other_tools_find_what_coco_defines(tmp_path: Path) -> None:

@@ -4,8 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pipeline.synthetic import LAYOUTS, appearance, calibration_crops, scene
 from pipeline.synthetic.body import VERTEX_IDS, procedural, skin, spin49
@@ -33,34 +31,6 @@ def test_a_triangle_covers_exactly_the_samples_inside_it() -> None:
     np.testing.assert_array_equal(rasterise(*triangles(TOWARDS), 16, 12).face >= 0, inside)
 
 
-def test_triangles_turned_away_and_behind_the_camera_are_not_drawn() -> None:
-    assert (rasterise(*triangles(TOWARDS[::-1]), 16, 12).face == -1).all()
-    for behind in (-1.0, 1 / 0.09):  # nearer than 0.1 m
-        corners, inverse = triangles(TOWARDS)
-        inverse[0, 1] = behind
-        assert (rasterise(corners, inverse, 16, 12).face == -1).all()
-
-
-def test_the_nearer_triangle_hides_the_other_whatever_the_order() -> None:
-    corners, _ = triangles(TOWARDS, TOWARDS)
-    for order in ([0, 1], [1, 0]):
-        seen = rasterise(corners, np.array([[1 / 2.0] * 3, [1 / 3.0] * 3])[order], 16, 12)
-        assert set(np.unique(seen.face)) == {-1, order.index(0)}
-        assert seen.inverse_depth.max() == pytest.approx(0.5)
-
-
-@given(st.integers(0, 10**6))
-def test_weights_of_a_sample_give_its_place(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    corners = rng.uniform(-5, 25, (12, 3, 2))
-    seen = rasterise(corners, rng.uniform(0.2, 1, (12, 3)), 20, 20)
-    y, x = np.nonzero(seen.face >= 0)
-    weights = seen.barycentric[y, x]
-    place = np.einsum("nc,ncd->nd", weights, corners[seen.face[y, x]])
-    np.testing.assert_allclose(place, np.stack([x, y], axis=1), atol=2e-2)
-    assert (weights >= 0).all()
-
-
 def camera_at() -> Camera:
     extrinsics = look_at(np.array([[0.2, 0.1, 3.0]]), np.array([[0.0, -0.2, 0.0]]), np.zeros(1))
     return Camera(240, 240, np.array([[300.0, 0, 118.3], [0, 300.0, 121.6], [0, 0, 1]]), extrinsics)
@@ -73,12 +43,6 @@ def test_a_camera_sees_up_as_up_and_its_target_in_the_middle() -> None:
     assert above[1] < middle[1] - 30  # y points down
     assert right[0] > middle[0] + 30
     assert np.linalg.det(camera.extrinsics[0, :3, :3]) == pytest.approx(1)
-
-
-def test_a_cut_camera_shows_the_cut_out_square_enlarged() -> None:
-    camera, points = camera_at(), np.random.default_rng(0).uniform(-1, 1, (1, 5, 3))
-    cut = camera.cut(np.array([100.0, 90.0]), 2.5, 64)
-    np.testing.assert_allclose(cut.project(points), 2.5 * (camera.project(points) - [100, 90]) + 32)
 
 
 def test_a_silhouette_reaches_exactly_as_far_as_the_projected_vertices() -> None:

@@ -14,14 +14,20 @@ import torch
 from pipeline import synthetic
 from pipeline.body import Body
 from pipeline.cli.progress import silent
+from pipeline.conversion.convert import Conversion
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.resnet50 import ResNet50
-from tasks.prediction import predict
+from tasks.prediction import job as jobs
+from tasks.prediction import predict, sources
+from tasks.prediction.job import Job
+from tasks.prediction.sources import Source
 from tests.tasks.conftest import FakeNetwork
+from vibe_model import models
+from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.trained import Trained, load_trained
+from vibe_model.settings.video_config import VideoConfig
 from vibe_model.vibe.config import TrainConfig
-from vibe_model.vibe.generator import VIBE, build_generator
 
 SEQLEN = 40  # longer than the video: all of a track is one window
 SPLIT = "videos/keypoints"
@@ -38,18 +44,24 @@ class World:
     def trained(self) -> Trained:
         return load_trained(self.checkpoint, None, "cpu")
 
-    def job(self, out: Path, trained: Trained | None = None, video: Path | None = None, **labels: Any) -> predict.Job:
+    def prepare(
+        self, out: Path, trained: Trained | None = None, video: Path | None = None, **labels: Any
+    ) -> tuple[Source, Job]:
+        """What is checked before any work. The video has its keypoints, unless `labels` are others."""
         out.mkdir(exist_ok=True)
-        labels = labels or {"keypoints": self.keypoints}
-        return predict.job(video or self.video, trained or self.trained, streams(), out, labels)
+        source = sources.labelled(video or self.video, labels or {"keypoints": self.keypoints})
+        return source, jobs.of_source(source, trained or self.trained, streams(), out)
 
-    def predicted(self, job: predict.Job) -> predict.Predicted:
-        """All steps but the overlay."""
-        predict.make_tracks(job, silent)
-        predict.make_features(job, silent)
-        made = predict.make_bodies(job, smooth=0.0, batch_size=4, progress=silent)
-        predict.write_summary(job, made, smooth=0.0, overlay_fps=None)
-        return made
+    def tracks(self, out: Path, **labels: Any) -> tuple[Conversion | None, Job]:
+        source, job = self.prepare(out, **labels)
+        return jobs.make_tracks(source, Path(job.root), silent), job
+
+    def predicted(self, out: Path, *, overlay: bool = False, **labels: Any) -> Job:
+        """All steps."""
+        _, job = self.tracks(out, **labels)
+        jobs.make_features(job, streams(), silent)
+        predict.predict_videos(job, predict.Wanted(overlay=overlay, batch_size=4), silent)
+        return job
 
     def found(self) -> dict[int, int]:
         """Frame -> how many persons OpenPose found in it."""
@@ -65,13 +77,14 @@ def small_config(**changes: Any) -> TrainConfig:
     return TrainConfig.embedded(**{"seqlen": SEQLEN, "hidden_size": 8, "regressor_size": 8, **changes})
 
 
-def save_checkpoint(file: Path, built: TrainConfig | None = None, **facts: Any) -> VIBE:
+def save_checkpoint(file: Path, built: VideoConfig | None = None, **facts: Any) -> VideoModel:
     """As training writes its best one. `facts` are in it beside or instead of the usual ones; ...: left out."""
     built = built or small_config()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        generator = build_generator(built, Body.stand_in())
-    content = {"gen_state_dict": dict(generator.state_dict()), "config": built.as_dict(), "stand_in": True, **facts}
+        generator = models.of(built).build(built, Body.stand_in())
+    content = {"gen_state_dict": dict(generator.state_dict()), "config": built.as_dict(), "stand_in": True}
+    content |= {"of_model": built.MODEL, **facts}
     torch.save({key: value for key, value in content.items() if value is not ...}, file)
     return generator
 
@@ -87,16 +100,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.fixture(scope="session")
-def made(world: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[predict.Job, predict.Predicted]:
+def made(world: World, tmp_path_factory: pytest.TempPathFactory) -> Job:
     """The whole of it, once: two tracks with 2D labels, an untrained model, bodies, an overlay. Read-only."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ResNet50, "load", lambda stream, machine, recorded: FakeNetwork(stream))
-        job = world.job(tmp_path_factory.mktemp("made"))
-        predicted = world.predicted(job)
-        predict.make_overlay(job, predicted, fps=None, progress=silent)
-        return job, predicted
+        return world.predicted(tmp_path_factory.mktemp("made"), overlay=True)
 
 
 @pytest.fixture
-def job(made: tuple[predict.Job, predict.Predicted]) -> predict.Job:
-    return made[0]
+def job(made: Job) -> Job:
+    return made

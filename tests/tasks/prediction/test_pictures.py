@@ -12,8 +12,9 @@ import torch
 
 import cache
 from pipeline.crops import crop_person
+from pipeline.pixels import sources
 from tasks.prediction import pictures as drawn
-from tasks.prediction import predict
+from tasks.prediction.job import Job
 from tasks.prediction.pictures import TILE_PX, Pictures, spread_windows
 from tests.tasks.prediction.conftest import SPLIT, small_config
 from vibe_model.vibe.config import TrainConfig
@@ -30,7 +31,7 @@ def raw(monkeypatch) -> SimpleNamespace:
     return place
 
 
-def config(job: predict.Job, **changes) -> TrainConfig:
+def config(job: Job, **changes) -> TrainConfig:
     return small_config(cache=job.root, validation=(SPLIT,), seqlen=8, **changes)
 
 
@@ -59,13 +60,14 @@ def test_the_lower_strip_shows_a_body_on_each_frame_where_the_model_predicts_it(
     draw = Pictures(config(job))
     image = draw(job.trained.generator, 0)
     split = cache.open(job.root)[SPLIT]
+    source = sources.parse(job.raw, split.videos[0].source)
     for number, (track, picture) in enumerate(zip(split.tracks, image.values(), strict=True)):
         window = np.array([[track.start, track.start + 8]])
         read = {name: array[0] for name, array in split.read(window, "resnet50", FIELDS).items()}
         with torch.no_grad():
             kp_2d = job.trained.generator(torch.from_numpy(read["features"][None]))["kp_2d"][0].numpy()
         shown = draw.examples[number].shown
-        frames = list(job.source().read(read["frame_index"][shown].tolist()))
+        frames = list(source.read(read["frame_index"][shown].tolist()))
         for i, (t, frame) in enumerate(zip(shown, frames, strict=True)):
             tile = picture[TILE_PX:, i * TILE_PX : (i + 1) * TILE_PX].astype(int)
             crop = crop_person(frame.image, read["bbox"][t], track.crop_scale, TILE_PX)

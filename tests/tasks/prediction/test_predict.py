@@ -6,9 +6,8 @@ import csv
 import json
 import shutil
 from collections import Counter
-from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import cv2
 import numpy as np
@@ -22,13 +21,16 @@ from pipeline.errors import PipelineError
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.pixels.frames import Video
 from tasks.__main__ import main
-from tasks.prediction import overlay, predict
-from tasks.prediction.overlay import RECORD, PredictedBodies, seen
+from tasks.prediction import job as jobs
+from tasks.prediction import overlay, video_file
+from tasks.prediction.bodies import PredictedBodies, record_type
+from tasks.prediction.drawing import BodyDrawing, seen
+from tasks.prediction.job import Job
 from tests.tasks.conftest import FakeNetwork
-from tests.tasks.prediction.conftest import save_checkpoint, small_config, streams
+from tests.tasks.prediction.conftest import SEQLEN, save_checkpoint, small_config, streams
 from vibe_model.cameras import in_picture, project
 from vibe_model.errors import CheckpointError, DataError, StandInMixed
-from vibe_model.prediction.predict import TrackBodies
+from vibe_model.prediction.predict import TrackBodies, predict_tracks
 from vibe_model.prediction.trained import load_trained
 from vibe_model.vibe.generator import VIBE
 
@@ -40,8 +42,20 @@ def no_network(monkeypatch, tmp_path):
     monkeypatch.setenv("LUIGI_CONFIG_PATH", str(tmp_path / "none.cfg"))
 
 
-def files_of(job: predict.Job) -> list[dict]:
+def files_of(job: Job) -> list[dict]:
     return [dict(np.load(file)) for file in sorted((job.out / "bodies").glob("*.npz"))]
+
+
+def tracks_of(job: Job) -> list[dict]:
+    (video,) = json.loads((job.out / "predictions.json").read_text())["videos"]
+    return video["tracks"]
+
+
+def bodies_of(job: Job) -> PredictedBodies:
+    bodies = PredictedBodies(job.out)
+    for (track,) in predict_tracks(job.trained.generator, job.split(), stream=job.stream, seqlen=SEQLEN):
+        bodies.add(track)
+    return bodies
 
 
 def frames_of(video: Path) -> list[np.ndarray]:
@@ -53,21 +67,19 @@ def frames_of(video: Path) -> list[np.ndarray]:
 # ------------------------------------------------------------------------------------------------------- bodies
 
 
-def bodies_by_frame(job: predict.Job) -> dict[int, int]:
+def bodies_by_frame(job: Job) -> dict[int, int]:
     return Counter(frame for file in files_of(job) for frame in file["frame_index"].tolist())
 
 
 def test_without_bridges_every_person_frame_with_keypoints_has_a_row(world, tmp_path) -> None:
-    job = world.job(tmp_path / "out", keypoints=world.keypoints, max_gap=0)
-    predict.make_tracks(job, silent)
+    _, job = world.tracks(tmp_path / "out", keypoints=world.keypoints, max_gap=0)
     found = world.found()
     rows = Counter(np.asarray(job.split().column("frame_index")).tolist())
     assert rows == {frame: n for frame, n in found.items() if n}
     assert max(found.values()) == 2
 
 
-def test_gaps_of_a_detector_are_filled(made, world) -> None:
-    job, _ = made
+def test_gaps_of_a_detector_are_filled(job, world) -> None:
     bodies, found = bodies_by_frame(job), world.found()
     assert sum(bodies.values()) > sum(found.values())  # the embedded detector misses some
     assert all(bodies[frame] >= n for frame, n in found.items())
@@ -79,17 +91,17 @@ def test_gaps_of_a_detector_are_filled(made, world) -> None:
     assert sum(int(text.split()[0]) for text in added) == sum(bodies.values()) - sum(found.values())
 
 
-def test_a_file_holds_what_the_model_returns_when_it_is_called_by_hand(made) -> None:
-    job, _ = made
+def test_a_file_holds_what_the_model_returns_when_it_is_called_by_hand(job) -> None:
     split = cache.open(job.root)["videos/keypoints"]
     summary = json.loads((job.out / "predictions.json").read_text())
-    assert len(summary["tracks"]) == len(split.tracks) == 2
+    (video,) = summary["videos"]
+    assert len(video["tracks"]) == len(split.tracks) == 2
     for track in split.tracks:
         window = np.array([[track.start, track.stop]])
         features = split.read(window, "resnet50", ["features"])["features"]
         with torch.no_grad():
             out = job.trained.generator(torch.from_numpy(features))
-        (listed,) = [entry for entry in summary["tracks"] if entry["name"] == track.name]
+        (listed,) = [entry for entry in video["tracks"] if entry["name"] == track.name]
         file = np.load(job.out / listed["file"])
         np.testing.assert_allclose(file["theta"], out["theta"][0].numpy(), atol=1e-5)
         np.testing.assert_allclose(file["joints_3d"], out["kp_3d"][0].numpy(), atol=1e-5)
@@ -98,8 +110,7 @@ def test_a_file_holds_what_the_model_returns_when_it_is_called_by_hand(made) -> 
         assert (listed["first"], listed["last"]) == (file["frame_index"][0], file["frame_index"][-1])
 
 
-def test_all_files_record_demo_data_and_what_made_them(made) -> None:
-    job, _ = made
+def test_all_files_record_demo_data_and_what_made_them(job) -> None:
     summary = json.loads((job.out / "predictions.json").read_text())
     for about in (summary, *(json.loads(str(file["about"])) for file in files_of(job))):
         assert about["stand_in"] is True
@@ -107,11 +118,10 @@ def test_all_files_record_demo_data_and_what_made_them(made) -> None:
         assert about["features"]["weights"] == {"kind": "untrained", "argument": "0"}
 
 
-def test_a_second_run_computes_neither_tracks_nor_features(made, monkeypatch) -> None:
-    job, _ = made
+def test_a_second_run_computes_neither_tracks_nor_features(job, world, monkeypatch) -> None:
     monkeypatch.setattr(ResNet50, "load", lambda *_: pytest.fail("the network was loaded again"))
-    assert predict.make_tracks(job, silent) is None
-    assert predict.make_features(job, silent) is None
+    assert world.tracks(job.out)[0] is None
+    assert jobs.make_features(job, streams(), silent) is None
 
 
 def test_boxes_give_their_tracks_and_files_of_earlier_tracks_alone_are_deleted(world, tmp_path) -> None:
@@ -121,8 +131,8 @@ def test_boxes_give_their_tracks_and_files_of_earlier_tracks_alone_are_deleted(w
         lines += [(i, name, 20 + i, 10, 40, 100, 0.9) for i in range(3, 20) for name in people]
         with boxes.open("w", newline="") as stream:
             csv.writer(stream).writerows(lines)
-        predicted = world.predicted(job := world.job(tmp_path / "out", boxes=boxes))
-        assert [track["name"] for track in predicted.tracks] == [f"{world.video.stem}/{name}" for name in people]
+        job = world.predicted(tmp_path / "out", boxes=boxes)
+        assert [track["name"] for track in tracks_of(job)] == [f"{world.video.stem}/{name}" for name in people]
         for file in files_of(job):
             np.testing.assert_array_equal(file["frame_index"], np.arange(3, 20))
             np.testing.assert_allclose(file["bbox"][0], [20 + 3 + 20, 60, 100, 100])  # square by the larger side
@@ -132,7 +142,7 @@ def test_boxes_give_their_tracks_and_files_of_earlier_tracks_alone_are_deleted(w
     assert (job.out / "bodies/mine.npz").exists()
 
 
-def test_a_folder_of_pictures_is_a_video_too(world, made, tmp_path) -> None:
+def test_a_folder_of_pictures_is_a_video_too(world, job, tmp_path) -> None:
     pictures, keypoints = tmp_path / "shots", tmp_path / "shots_json"
     pictures.mkdir()
     keypoints.mkdir()
@@ -141,28 +151,25 @@ def test_a_folder_of_pictures_is_a_video_too(world, made, tmp_path) -> None:
     for i, (image, label) in enumerate(zip(frames_of(world.video), labels, strict=True), start=1):
         cv2.imwrite(str(pictures / f"shot{i:04d}.png"), image[..., ::-1])
         shutil.copy(label, keypoints / f"shot{i:04d}_keypoints.json")
-    job = world.job(tmp_path / "out", video=pictures, keypoints=keypoints)
-    predicted = world.predicted(job)
-    whole = made[1]
-    assert [t["frames"] for t in predicted.tracks] == [t["frames"] for t in whole.tracks]
-    by_video, by_pictures = files_of(made[0]), files_of(job)
+    again = world.predicted(tmp_path / "out", overlay=True, video=pictures, keypoints=keypoints)
+    assert [track["frames"] for track in tracks_of(again)] == [track["frames"] for track in tracks_of(job)]
+    by_video, by_pictures = files_of(job), files_of(again)
     for one in by_pictures:  # lossless pictures of the same frames: the same bodies
         assert any(np.allclose(one["theta"], other["theta"], atol=1e-5) for other in by_video)
-    assert predict.make_overlay(job, predicted, fps=None, progress=silent) == len(labels)
+    assert len(frames_of(again.out / "overlay.mp4")) == len(labels)
 
 
 # ------------------------------------------------------------------------------------------------------ overlay
 
 
-def test_the_overlay_has_the_frames_and_the_size_of_the_video_and_shows_bodies_where_they_are(made, world) -> None:
-    job, predicted = made
+def test_the_overlay_has_the_frames_and_the_size_of_the_video_and_shows_bodies_where_they_are(job, world) -> None:
     shown, plain = frames_of(job.out / "overlay.mp4"), frames_of(world.video)
     assert len(shown) == len(plain)
     assert shown[0].shape == plain[0].shape
-    drawing = overlay.BodyDrawing.of(job.trained.generator)
+    bodies, drawing = bodies_of(job), BodyDrawing.of(job.trained.generator)
     differs = inside = outside = 0.0
     for i, (with_bodies, without) in enumerate(zip(shown, plain, strict=True)):
-        records = predicted.bodies.of_frames(i, i + 1)
+        records = bodies.of_frames(i, i + 1)
         covered = np.zeros(without.shape[:2], bool)
         for record, verts in zip(records, drawing.vertices(records), strict=True):
             x, y = np.rint(seen(record, verts).pixels).astype(int).T
@@ -185,18 +192,17 @@ def test_vertices_are_where_the_model_projects_them() -> None:
     crop = project(torch.from_numpy(points), torch.from_numpy(camera)).numpy()
     expected = in_picture(crop, bbox, crop_scale=1.3)
     for i in range(2):
-        record = np.zeros((), RECORD)
+        record = np.zeros((), record_type())
         record["camera"], record["bbox"], record["crop_scale"] = camera[i], bbox[i], 1.3
         np.testing.assert_allclose(seen(record, points[i]).pixels, expected[i], atol=1e-2)
 
 
-def test_near_bodies_are_painted_over_far_ones(made) -> None:
-    job, predicted = made
-    record = predicted.bodies.of_frames(0, 1)[:1]
+def test_near_bodies_are_painted_over_far_ones(job) -> None:
+    record = bodies_of(job).of_frames(0, 1)[:1]
     both = np.concatenate([record, record])
     both["track"] = (0, 1)
     both["camera"][1, 0] *= 0.8  # the second one is smaller, so further away, within the first one's outline
-    drawing = overlay.BodyDrawing.of(job.trained.generator, opacity=1.0)
+    drawing = BodyDrawing.of(job.trained.generator, opacity=1.0)
     verts = drawing.vertices(both)
     canvas = np.zeros((256, 340, 3), np.uint8)
     one, other = drawing.paint(canvas, both, verts), drawing.paint(canvas, both[::-1], verts[::-1])
@@ -223,9 +229,10 @@ def test_bodies_come_by_frame_whatever_the_order_of_tracks(tmp_path) -> None:
     assert len(bodies.of_frames(10, 20)) == 0
 
 
-def test_an_interrupted_overlay_and_one_on_a_full_disk_leave_no_file(made, monkeypatch, tmp_path) -> None:
-    job, predicted = made
-    args = (tmp_path / "overlay.mp4", job.source(), predicted.bodies, job.trained.generator)
+def test_an_interrupted_overlay_and_one_on_a_full_disk_leave_no_file(job, world, monkeypatch, tmp_path) -> None:
+    source = Video(world.video.parent, world.video.name)
+    (folder := tmp_path / "made").mkdir()
+    args = (folder / "overlay.mp4", source, bodies_of(job), job.trained.generator)
     frames = iter(range(5))
 
     def paint(*_):
@@ -234,20 +241,17 @@ def test_an_interrupted_overlay_and_one_on_a_full_disk_leave_no_file(made, monke
         return np.zeros((256, 340, 3), np.uint8)
 
     with monkeypatch.context() as patch:
-        patch.setattr(overlay.BodyDrawing, "paint", paint)
+        patch.setattr(BodyDrawing, "paint", paint)
         with pytest.raises(KeyboardInterrupt):
             overlay.write_overlay(*args)
-    assert list(tmp_path.iterdir()) == []
-
-    @contextmanager
-    def writer(file, fps, width, height):
-        Path(file).write_bytes(b"")
-        yield SimpleNamespace(write=lambda image: None)  # OpenCV reports nothing
-
-    monkeypatch.setattr(overlay, "mp4_writer", writer)
+    assert list(folder.iterdir()) == []
+    monkeypatch.setattr(video_file, "best_format", lambda: video_file.Format(".mp4", "mp4v"))
+    writer = MagicMock()  # of OpenCV: on a full disk, it reports no error
+    writer.fourcc = cv2.VideoWriter.fourcc
+    monkeypatch.setattr(cv2, "VideoWriter", writer)
     with pytest.raises(PipelineError, match="disk full"):
         overlay.write_overlay(*args)
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
 
 
 # ------------------------------------------------------------------------------------------------------- errors
@@ -258,19 +262,17 @@ def test_wrong_labels_are_refused_with_the_reason_and_read_again_when_they_are_r
     files = sorted(keypoints.iterdir())
     for file in files[20:]:
         file.rename(tmp_path / file.name)
-    job = world.job(tmp_path / "out", keypoints=keypoints)
-    with pytest.raises(
-        PipelineError, match=r"labels.*expected labels of the 28 frames of .*found labels up to frame 19"
-    ):
-        predict.make_tracks(job, silent)
+    wrong = r"labels.*expected labels of the 28 frames of .*found labels up to frame 19"
+    with pytest.raises(PipelineError, match=wrong):
+        world.tracks(tmp_path / "out", keypoints=keypoints)
     for file in files[20:]:
         (tmp_path / file.name).rename(file)
     good = files[-1].read_text()
     files[-1].write_text(good[: len(good) // 2])
     with pytest.raises(PipelineError, match=rf"{files[-1].name}.*expected JSON"):
-        predict.make_tracks(job, silent)
+        world.tracks(tmp_path / "out", keypoints=keypoints)
     files[-1].write_text(good)
-    assert predict.make_tracks(job, silent).totals["tracks"]["kept"] == 2
+    assert world.tracks(tmp_path / "out", keypoints=keypoints)[0].totals["tracks"]["kept"] == 2
 
 
 def test_labels_without_a_person_are_reported_with_the_reasons(world, tmp_path) -> None:
@@ -279,7 +281,7 @@ def test_labels_without_a_person_are_reported_with_the_reasons(world, tmp_path) 
     with pytest.raises(
         PipelineError, match=r"no person is left to predict: of 2 person-frames, 2 track_too_short\. .*--min-frames"
     ):
-        predict.make_tracks(world.job(tmp_path / "out", boxes=boxes), silent)
+        world.tracks(tmp_path / "out", boxes=boxes)
 
 
 @pytest.mark.parametrize(
@@ -303,17 +305,16 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path, content, message) -
 def test_features_must_be_of_the_size_and_the_network_that_the_model_was_trained_on(world, tmp_path) -> None:
     save_checkpoint(tmp_path / "small.pt", small_config(feature_size=512))
     with pytest.raises(DataError, match=r"expected features of 512 numbers.*found 2048"):
-        world.job(tmp_path / "out", load_trained(tmp_path / "small.pt", None, "cpu"))
+        world.prepare(tmp_path / "out", load_trained(tmp_path / "small.pt", None, "cpu"))
     assert list((tmp_path / "out").iterdir()) == []
     identity = ResNet50().identity()
     save_checkpoint(tmp_path / "7.pt", features=identity | {"weights": {"kind": "untrained", "argument": "7"}})
     save_checkpoint(tmp_path / "same.pt", features=identity)
-    job = world.job(tmp_path / "out", load_trained(tmp_path / "7.pt", None, "cpu"))
-    predict.make_tracks(job, silent)
+    _, job = world.tracks(tmp_path / "out", trained=load_trained(tmp_path / "7.pt", None, "cpu"))
     with pytest.raises(DataError, match=r"trained on, weights untrained:7; found weights untrained:0\. Name"):
-        predict.make_features(job, silent)
-    job = world.job(tmp_path / "out", load_trained(tmp_path / "same.pt", None, "cpu"))
-    assert predict.make_features(job, silent) is not None
+        jobs.make_features(job, streams(), silent)
+    _, job = world.prepare(tmp_path / "out", load_trained(tmp_path / "same.pt", None, "cpu"))
+    assert jobs.make_features(job, streams(), silent) is not None
 
 
 @pytest.mark.parametrize("facts", [{"stand_in": False}, {"stand_in": ..., "config": ...}], ids=["ours", "published"])
@@ -323,7 +324,7 @@ def test_real_data_and_demo_data_are_not_mixed(world, tmp_path, facts) -> None:
         load_trained(tmp_path / "real.pt", None, "cpu")
     video = shutil.copy(world.video, tmp_path / "mine.mp4")
     with pytest.raises(StandInMixed, match=r"mine\.mp4"):
-        world.job(tmp_path / "out", video=Path(video))
+        world.prepare(tmp_path / "out", video=Path(video))
 
 
 def test_published_checkpoints_are_built_with_the_published_sizes(tmp_path, monkeypatch) -> None:
@@ -369,15 +370,22 @@ def test_the_command_prints_a_line_a_step_and_where_to_look(world, tmp_path, mon
     assert code == 0, shown
     assert [line.split()[1] for line in shown.splitlines() if line.startswith("✓")] == ["predict"]
     assert not (tmp_path / "out/overlay.mp4").exists()  # it might have been of other bodies
-    after = json.loads((tmp_path / "out/predictions.json").read_text())
-    assert after == {**json.loads(before), "overlay": None}
+    after, expected = json.loads((tmp_path / "out/predictions.json").read_text()), json.loads(before)
+    expected["videos"][0]["overlay"] = None
+    assert after == expected
 
 
 def test_mistakes_in_the_arguments_are_reported(world, capsys) -> None:
-    code, shown = run(capsys, "predict", world.video, "--checkpoint", world.checkpoint)
-    assert code == 2
-    for part in ("expected --keypoints or --boxes, found neither", "OpenPose", "track,frame,x,y,w,h"):
-        assert part in shown
+    both = ("--keypoints", world.keypoints, "--boxes", world.keypoints)
+    for words, message in (
+        ((world.video,), "expected --checkpoint"),
+        ((world.video, "--checkpoint", world.checkpoint, *both), "found both"),
+        ((world.video, world.video, "--checkpoint", world.checkpoint, *both[:2]), "found 2 videos"),
+        (("videos/train", "--cache", "c", "--preview"), "found 1 name, --preview"),
+    ):
+        code, shown = run(capsys, "predict", *words)
+        assert code == 2
+        assert message in shown
     for words in (["--help"], ["predict", "--help"], ["evaluate", "--help"]):
         with pytest.raises(SystemExit) as ended:
             main(words)
@@ -390,6 +398,6 @@ def test_mistakes_in_the_arguments_are_reported(world, capsys) -> None:
 
 
 def test_streams_named_by_options_need_no_settings_file() -> None:
-    (spec,) = predict.named_streams("untrained:3", "exact", "cpu")
+    (spec,) = jobs.named_streams("untrained:3", "exact", "cpu")
     assert str(spec.stream) == "untrained:3, exact"
     assert spec.name == streams()[0].name

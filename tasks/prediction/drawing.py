@@ -1,0 +1,136 @@
+"""Predicted bodies over the frames that they were predicted from.  windows -> bodies -> [pictures]
+
+VIBE's camera is a weak perspective one, (scale, tx, ty) over the crop; it is drawn by the perspective camera that the
+model itself projects with: focal length 5000 px in a crop of 224 px, the body moved by (tx, ty, 2 * 5000 / (224 s)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.pixels.frames import Image
+from pipeline.show.drawing import flat
+from pipeline.show.painted_bodies import COLOURS, OPACITY, Painter, SeenBody
+from vibe_model.cameras import CROP_PX, FOCAL_LENGTH_PX
+from vibe_model.networks.video_model import Estimate, VideoModel
+from vibe_model.prediction.predict import device_of
+
+Floats = NDArray[np.floating[Any]]
+
+BODIES_AT_ONCE: Final = 32  # posed together: their vertices are 3 MB
+STAND_IN: Final = "DEMO DATA"  # in the corner of pictures that are made with demo data
+GROUND: Final = 60  # grey of views without a picture
+SHIFT: Final = 4  # binary digits after the point, of what OpenCV draws
+SIDES: Final[Mapping[str, tuple[int, int, int]]] = {  # RGB of limbs
+    "right": (255, 90, 70),
+    "left": (80, 170, 255),
+    "middle": (240, 220, 80),
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BodyDrawing:
+    """Poses bodies and paints them into the source's pictures."""
+
+    generator: VideoModel
+    painter: Painter
+    opacity: float = OPACITY
+
+    @classmethod
+    def of(cls, generator: VideoModel, opacity: float = OPACITY) -> BodyDrawing:
+        return cls(generator, Painter(generator.body.faces.cpu().numpy()), opacity)
+
+    def vertices(self, records: NDArray[Any], moved: int | None = None) -> NDArray[np.float32]:
+        """(N,) records -> (N, V, 3) m, camera axes, without the camera's translation. moved: which of the steps."""
+        parts = []
+        for start in range(0, len(records), BODIES_AT_ONCE):
+            part = records[start : start + BODIES_AT_ONCE]
+            rotmat = part["rotmat"] if moved is None else part["moved"][:, moved]
+            arrays = (np.ascontiguousarray(array) for array in (rotmat, part["shape"], part["camera"]))
+            tensors = (torch.as_tensor(array, device=device_of(self.generator)) for array in arrays)
+            with torch.no_grad():
+                posed = self.generator.pose(Estimate(*tensors))
+            parts.append(posed["verts"].float().cpu().numpy())
+        return np.concatenate(parts) if parts else np.zeros((0, 0, 3), np.float32)
+
+    def paint(self, image: Image, records: NDArray[Any], verts: Floats) -> Image:
+        """All bodies of one frame over its picture, the far ones first. records (N,), verts (N, V, 3)."""
+        # Each body has a camera of its own; seen through one camera, the larger a metre is in the picture the nearer.
+        nearness = records["camera"][:, 0] * records["bbox"][:, 2] * records["crop_scale"]
+        bodies = [seen(records[i], verts[i]) for i in np.argsort(nearness, kind="stable").tolist()]
+        return self.painter.paint(image, bodies, self.opacity)
+
+    def views(
+        self,
+        image: Image,
+        records: NDArray[Any],
+        verts: Floats,
+        *,
+        side: bool = False,
+        moved: Mapping[str, Floats] | None = None,
+    ) -> Image:
+        """The picture with its bodies, and beside it, as high: the side view, and below one another `moved`.
+
+        side: each body at its place, as it is seen from the picture's right. moved: caption -> (N, V, 3) of the same
+        bodies, each in a view of its own.
+        """
+        ground = np.full_like(image, GROUND)
+        beside = [self.paint(image, records, verts)]
+        if side:
+            beside.append(self.paint(ground, records, np.stack([verts[..., 2], verts[..., 1], -verts[..., 0]], -1)))
+            caption(beside[-1], "from the side")
+        if moved:
+            beside.append(
+                np.concatenate([self._small(ground, records, at, text, len(moved)) for text, at in moved.items()])
+            )
+            missing = image.shape[0] - len(beside[-1])
+            beside[-1] = np.pad(beside[-1], ((0, missing), (0, 0), (0, 0)), mode="edge")
+        return np.concatenate(beside, axis=1)
+
+    def _small(self, ground: Image, records: NDArray[Any], verts: Floats, text: str, n: int) -> Image:
+        height, width = ground.shape[:2]
+        painted = self.paint(ground, records, verts)
+        small = np.asarray(cv2.resize(painted, (width // n, height // n), interpolation=cv2.INTER_AREA), np.uint8)
+        caption(small, text)
+        return small
+
+
+def seen(record: Any, verts: Floats) -> SeenBody:
+    """One body in the source's picture: a record and its vertices (V, 3) m."""
+    scale, shift = float(record["camera"][0]), record["camera"][1:].astype(np.float64)
+    side = float(record["bbox"][2]) * float(record["crop_scale"])  # px of the crop, in the picture
+    translation = np.array([*shift, 2 * FOCAL_LENGTH_PX / (CROP_PX * scale + 1e-9)])  # m
+    points = verts.astype(np.float64) + translation
+    focal = FOCAL_LENGTH_PX * side / CROP_PX  # px of the picture
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pixels = record["bbox"][:2] + focal * points[:, :2] / points[:, 2:]
+    return SeenBody(verts, pixels, points[:, 2], COLOURS[int(record["track"]) % len(COLOURS)])
+
+
+def caption(image: Image, text: str, line: int = 0) -> None:
+    """Write a short text into the lower left corner, `line` lines above the lowest, in place."""
+    at = (4, image.shape[0] - 5 - 16 * line)
+    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # readable on anything
+        cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, thickness, cv2.LINE_AA)
+
+
+def draw_skeleton(image: Image, kp_2d: Floats, *, dot: int = 3) -> None:
+    """Bones and joints of (49, 3) keypoints, px px confidence, in place. dot: a joint's diameter, px."""
+    skeleton = flat(kp_2d)
+    for line in skeleton.lines:
+        start, end = _at(line.x1, line.y1), _at(line.x2, line.y2)
+        cv2.line(image, start, end, SIDES[line.side], 1, cv2.LINE_AA, SHIFT)
+    for joint in skeleton.dots:
+        cv2.circle(image, _at(joint.x, joint.y), dot << (SHIFT - 1), SIDES[joint.side], -1, cv2.LINE_AA, SHIFT)
+
+
+def _at(x: float, y: float) -> tuple[int, int]:
+    """A point as OpenCV takes fractions of a pixel."""
+    return round(x * (1 << SHIFT)), round(y * (1 << SHIFT))

@@ -1,0 +1,122 @@
+"""Video files that a browser plays: H.264 where PyAV has an encoder, else VP9.  pictures -> [video]"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import cv2
+import numpy as np
+
+from pipeline.errors import PipelineError, RawDataError
+from pipeline.pixels.frames import Image, Video
+
+if TYPE_CHECKING:
+    from av import VideoStream
+
+H264_ENCODERS: Final = ("libx264", "libopenh264")
+SMALLEST_STEP: Final = 1001  # of a frame rate's denominator: 30000/1001 frames a second
+QUALITY: Final = {"libx264": {"crf": "20", "preset": "veryfast"}}
+
+
+class Format(NamedTuple):
+    """How videos are written here."""
+
+    suffix: str
+    codec: str  # of PyAV, or four letters of OpenCV
+    plays: bool = True  # in browsers
+
+
+@functools.cache
+def best_format() -> Format:
+    """What this installation can write. Browsers play H.264 and VP9, not what every OpenCV has, MPEG-4 part 2."""
+    if codec := next(filter(_has_encoder, H264_ENCODERS), None):
+        return Format(".mp4", codec)
+    with tempfile.TemporaryDirectory() as folder:
+        vp9 = Format(".webm", "VP90")
+        writer = cv2.VideoWriter(str(Path(folder, "trial.webm")), cv2.VideoWriter.fourcc(*vp9.codec), 25, (64, 64))
+        opened = writer.isOpened()
+        writer.release()
+    return vp9 if opened else Format(".mp4", "mp4v", plays=False)
+
+
+def _has_encoder(name: str) -> bool:
+    try:
+        import av
+    except ImportError:
+        return False
+    return name in av.codecs_available
+
+
+@contextmanager
+def video_writer(file: Path, fps: float, size: tuple[int, int]) -> Iterator[Callable[[Image], None]]:
+    """Write a video of this file's name, with the suffix of `best_format`, by a function of RGB pictures.
+
+    size: width and height of all pictures; odd ones get a line more, as these codecs need. The file appears when it is
+    complete. Raises PipelineError when it cannot be written.
+    """
+    found, written = best_format(), 0
+    file = file.with_suffix(found.suffix)
+    width, height = (side + side % 2 for side in size)
+    part = file.with_name(f".{file.stem}.part{file.suffix}")  # the suffix names the container
+    opened = (
+        _pyav(part, found.codec, fps, width, height)
+        if found.codec in H264_ENCODERS
+        else _opencv(part, found.codec, fps, width, height)
+    )
+    try:
+        with opened as write:
+
+            def one(image: Image) -> None:
+                nonlocal written
+                missing = (height - image.shape[0], width - image.shape[1])
+                write(np.pad(image, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge") if any(missing) else image)
+                written += 1
+
+            yield one
+        try:  # OpenCV reports no error when the disk is full
+            readable = Video(part.parent.resolve(), part.name).header().n_frames if written else 0
+        except RawDataError:
+            readable = 0
+        if not readable or readable != written:
+            raise PipelineError(
+                f"{file}: expected a video of {written} frames, found {readable or 0}. Is its disk full?"
+            )
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _pyav(file: Path, codec: str, fps: float, width: int, height: int) -> Iterator[Callable[[Image], None]]:
+    import av
+
+    try:
+        with av.open(str(file), "w", options={"movflags": "+faststart"}) as container:
+            rate = Fraction(fps).limit_denominator(SMALLEST_STEP)
+            stream: VideoStream = container.add_stream(codec, rate=rate, options=QUALITY.get(codec, {}))
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+
+            def write(image: Image) -> None:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+
+            yield write
+            container.mux(stream.encode(None))
+    except av.FFmpegError as error:
+        raise PipelineError(f"{file}: cannot be written: {error}") from error
+
+
+@contextmanager
+def _opencv(file: Path, codec: str, fps: float, width: int, height: int) -> Iterator[Callable[[Image], None]]:
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*codec), fps, (width, height))
+    try:
+        if not writer.isOpened():
+            raise PipelineError(f"{file}: OpenCV cannot write {codec}. Install opencv-python with its video codecs.")
+        yield lambda image: writer.write(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR)))
+    finally:
+        writer.release()

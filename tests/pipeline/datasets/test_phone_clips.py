@@ -1,0 +1,154 @@
+"""A folder of clips as phones write them, from its first line in the documentation to features in a cache.
+
+The clips are demo people, so that the demo detector sees them: turned by metadata, HEVC, 60 frames a second, uneven.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import struct
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import cache
+from pipeline import datasets
+from pipeline.__main__ import main
+from pipeline.accounting import Accounting
+from pipeline.pixels.frames import Video
+from pipeline.raw.stand_in import MARKER
+from pipeline.skeletons import convert
+from pipeline.track import Track
+
+av = pytest.importorskip("av", reason="PyAV, which writes the clips, is not installed")
+
+PAGE = Path(__file__).parents[3] / "docs/datasets/videos.md"
+N = 48  # frames: more than the 40 that a stretch needs
+
+
+class Clip(NamedTuple):
+    name: str
+    codec: str
+    rate: int
+    turned: bool = False
+    uneven: bool = False
+
+
+PORTRAIT = Clip("2024/IMG_0001.MOV", "hevc", 30, turned=True, uneven=True)
+CLIPS = [PORTRAIT, Clip("2024/VID_2.mp4", "h264", 60), Clip("old/clip.WebM", "libvpx-vp9", 25, uneven=True)]
+
+
+class Scene(NamedTuple):
+    """What all clips show."""
+
+    images: list[np.ndarray]  # N times (H, W, 3) RGB
+    joints: list[np.ndarray]  # of each actor (N, 17, 2 or more) px
+    marker: Path
+
+
+@pytest.fixture(scope="module")
+def scene(embedded: Any) -> Scene:
+    """A demo clip of 28 frames forwards and backwards."""
+    take = next(take for take in embedded.takes("kinetics") if len(take.actors) == 1)
+    raw = embedded.raw("kinetics")
+    there = [frame.image for frame in Video(raw, f"{take.shot.file}").read(range(28))]
+    order = [*range(28), *range(26, 26 - (N - 28), -1)]
+    joints = [convert(actor.kp_2d[order], source="spin49", target="coco") for actor in take.actors]
+    return Scene([there[t] for t in order], joints, raw / MARKER)
+
+
+def write(folder: Path, clip: Clip, scene: Scene) -> None:
+    file = folder / clip.name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    kind = {".webm": "webm", ".mov": "mov"}.get(file.suffix.lower(), "mp4")
+    with av.open(str(file), "w", format=kind) as container:
+        stream = container.add_stream(clip.codec, rate=clip.rate)
+        images = [np.ascontiguousarray(np.rot90(image)) if clip.turned else image for image in scene.images]
+        stream.height, stream.width = images[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": "12"} | ({"x265-params": "log-level=none"} if clip.codec == "hevc" else {})
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for t, image in enumerate(images):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            late = t % 2 if clip.uneven else 0  # every second one comes two thirds of a frame late
+            frame.pts, frame.time_base = round(1000 * (t + late * 2 / 3) / clip.rate), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    if clip.turned:
+        turn(file)
+
+
+def turn(file: Path) -> None:
+    """Set the rotation flag of an MP4 or MOV: a quarter turn, as a phone that is held upright does."""
+    data = bytearray(file.read_bytes())
+    at = data.index(b"tkhd") + 4 + 4 + 36  # version and flags, times to volume
+    data[at : at + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+    file.write_bytes(data)
+
+
+def assert_where_the_people_are(track: Track, scene: Scene) -> None:
+    found = convert(track.kp_2d, source="spin49", target="coco")
+    apart = [np.linalg.norm(found[..., :2] - one[track.frame_index, :, :2], axis=-1) for one in scene.joints]
+    assert min(np.median(distance[found[..., 2] > 0]) for distance in apart) < 4  # px; people are 130 px high
+
+
+def test_a_turned_clip_of_uneven_rate_in_hevc_is_read_as_it_is_shown(tmp_path: Path, scene: Scene) -> None:
+    write(tmp_path, PORTRAIT, scene)
+    shutil.copy(scene.marker, tmp_path / MARKER)
+    source = Video(tmp_path, PORTRAIT.name)
+    (frame,) = source.read([N - 1])
+    assert frame.image is not None
+    assert frame.image.shape == scene.images[0].shape
+    assert np.abs(frame.image.astype(float) - scene.images[-1]).mean() < 8
+    assert main(["detect", str(tmp_path), "--out", str(tmp_path / "keypoints")]) == 0
+    report = Accounting()
+    (track,) = datasets.get("videos").tracks(tmp_path, "train", report=report)
+    assert track.frame_index.tolist() == list(range(N))
+    assert_where_the_people_are(track, scene)
+    (account,) = report
+    assert any("the frame rate varies" in note for note in account.notes)
+
+
+def lines() -> list[str]:
+    """The commands under "Your clips, from the first line to features"."""
+    section = PAGE.read_text().partition("### Your clips")[2].partition("\n#")[0]
+    return re.findall(r"^    \.venv/bin/python -m pipeline (.*)$", section, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_the_documented_lines_make_tracks_with_features_of_a_folder_of_phone_clips(
+    tmp_path: Path, scene: Scene
+) -> None:
+    raw, root = tmp_path / "videos", tmp_path / "cache"
+    for clip in CLIPS:
+        write(raw, clip, scene)
+    shutil.copy(scene.marker, raw / MARKER)
+    ran = []
+    for line in lines():
+        for shown, ours in {
+            "/data/videos": str(raw),
+            "data/cache": str(root),
+            "videos.html": str(tmp_path / "videos.html"),
+            " --weights pretrained": "",  # neither network's weights can be distributed: demo data have stand-ins
+            "spin:model_checkpoint.pt": "untrained:0",
+        }.items():
+            line = line.replace(shown, ours)
+        assert main(shlex.split(line)) == 0, line
+        ran.append(line.split()[0])
+    assert ran == ["detect", "convert", "extract", "show"]
+    split = cache.open(str(root))["videos/train"]
+    assert sorted(track.video for track in split.tracks) == sorted(clip.name for clip in CLIPS)
+    fps = {track.video: round(track.fps) for track in split.tracks}
+    assert fps["2024/VID_2.mp4"] == 60
+    windows = split.windows(seqlen=16, stride=16, stream="resnet50")
+    assert len(windows) == 3 * N // 16
+    batch = split.read(windows, stream="resnet50")
+    assert batch["features"].shape == (len(windows), 16, 2048)
+    assert np.isfinite(batch["features"]).all()
+    for track in datasets.get("videos").tracks(raw, "train"):
+        assert_where_the_people_are(track, scene)

@@ -1,0 +1,297 @@
+"""Clips and photos without labels: found, tracked, predicted, drawn and exported by one command, into one cache."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import urllib.error
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+import cache
+from pipeline import datasets
+from pipeline.__main__ import main as pipeline
+from pipeline.body import Body
+from pipeline.detect.clips import clips_in
+from pipeline.errors import ConfigError
+from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.formats.labels.amass_motion import load_motion
+from pipeline.pixels.frames import Video
+from pipeline.raw.stand_in import MARKER
+from pipeline.show.painted_bodies import COLOURS
+from tasks.__main__ import main
+from tasks.prediction import sources
+from tasks.prediction.motions import TO_WORLD
+from tests.report.test_browser import CHROMIUM
+from tests.tasks.conftest import FakeNetwork
+from tests.tasks.prediction.conftest import World, save_checkpoint
+from vibe_model.errors import StandInMixed
+from vibe_model.hmmr.config import HMMRConfig
+from vibe_model.hmmr.generator import HMMR
+
+N_LONG, N_SHORT = 28, 15  # frames; 15 have neither past nor future of the whole window
+
+
+@pytest.fixture(scope="module")
+def patch() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ResNet50, "load", lambda stream, machine, recorded: FakeNetwork(stream))
+        patch.setattr("vibe_model.prediction.trained.load_body", lambda folder: Body.stand_in())
+        patch.setenv("LUIGI_CONFIG_PATH", "/none.cfg")
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def folder(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two demo clips, one of them in a folder called as a split, a file that is none, and a checkpoint of HMMR."""
+    folder = tmp_path_factory.mktemp("phone")
+    (folder / "test").mkdir()
+    shutil.copy(world.raw / MARKER, folder)
+    shutil.copy(world.video, folder / "dance.mp4")
+    images = [frame.image for frame in Video(world.video.parent, world.video.name).read(range(N_SHORT))]
+    writer = cv2.VideoWriter(
+        str(folder / "test/short.AVI"), cv2.VideoWriter.fourcc(*"MPNG"), 25, images[0].shape[1::-1]
+    )
+    for image in images:
+        writer.write(image[..., ::-1])
+    writer.release()
+    cv2.imwrite(str(folder / "photo.png"), images[0][..., ::-1])
+    (folder / "broken.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(500))
+    config = HMMRConfig.embedded(regressor_size=8, width=32)
+    save_checkpoint(folder / "hmmr.pt", config)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> HMMR:
+    config = HMMRConfig.embedded(regressor_size=8, width=32)
+    generator = save_checkpoint(folder / "again.pt", config)
+    assert isinstance(generator, HMMR)
+    return generator.eval()
+
+
+def run(*words: object) -> int:
+    return main(["predict", *map(str, words)])
+
+
+def with_model(folder: Path, out: Path) -> tuple[object, ...]:
+    of_model = ("--checkpoint", folder / "hmmr.pt", "--body", folder, "--device", "cpu")
+    return (*of_model, "--weights", "untrained:0", "--out", out)
+
+
+@pytest.fixture(scope="module")
+def out(folder: Path, patch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All of it, once. One clip cannot be used."""
+    out = tmp_path_factory.mktemp("out")
+    clips = (folder / "dance.mp4", folder / "test", folder / "broken.mp4")
+    assert run(*clips, *with_model(folder, out), "--side", "--export") == 1
+    return out
+
+
+def summary(out: Path) -> dict[str, Any]:
+    return json.loads((out / "predictions.json").read_text())
+
+
+def files(out: Path) -> dict[str, dict[str, np.ndarray]]:
+    tracks = [track for video in summary(out)["videos"] for track in video["tracks"]]
+    return {track["name"]: dict(np.load(out / track["file"])) for track in tracks}
+
+
+def test_a_clip_that_cannot_be_used_costs_itself_and_the_cache_is_like_any_other(out, folder, capsys) -> None:
+    assert [video["video"] for video in summary(out)["videos"]] == ["clips/test/short.AVI", "dance.mp4"]
+    root = str(out / "cache")
+    assert cache.open(root).splits == ("videos/train",)
+    for words in (["status"], ["verify"], ["show", "videos/train", "--out", str(out / "page.html")]):
+        assert pipeline([*words, "--cache", root]) == 0
+    assert "videos/train" in capsys.readouterr().out
+    assert (
+        run(folder / "dance.mp4", folder / "test", folder / "broken.mp4", *with_model(folder, out), "--no-overlay") == 1
+    )
+    shown = capsys.readouterr().out
+    assert [line.split()[1] for line in shown.splitlines() if line.startswith("·")] == ["detect", "convert", "extract"]
+    assert "broken.mp4" in shown
+    assert run(folder / "dance.mp4", folder / "test", *with_model(folder, out), "--side", "--export") == 0  # as it was
+
+
+def test_past_and_future_are_those_of_the_model(out, model) -> None:
+    split = cache.open(out / "cache")["videos/train"]
+    found = files(out)
+    for track in split.tracks:
+        features = split.read(np.array([[track.start, track.stop]]), fields=("features",))["features"]
+        with torch.no_grad():
+            whole = model(torch.from_numpy(features), vertices=False)  # `norm` is frame: windows change nothing
+        file = found[track.name]
+        np.testing.assert_allclose(file["joints_3d"], whole["kp_3d"][0], atol=1e-4)
+        for step, name in ((-5, "minus5"), (5, "plus5")):
+            np.testing.assert_allclose(file[f"joints_3d_{name}"], whole["deltas"][step]["kp_3d"][0], atol=1e-4)
+            turned = Rotation.from_rotvec(file[f"pose_{name}"].reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
+            np.testing.assert_allclose(turned, whole["deltas"][step]["rotmat"][0], atol=1e-4)
+            np.testing.assert_array_equal(file[f"theta_{name}"][:, :3], file["camera"])
+            np.testing.assert_array_equal(file[f"theta_{name}"][:, 75:], file["betas"])
+        assert json.loads(str(file["about"]))["units"].keys() == file.keys() - {"about"}
+
+
+def test_overlays_show_side_past_and_future_beside_the_frames(out, folder) -> None:
+    for video in summary(out)["videos"]:
+        drawn = Video(out, video["overlay"]["file"])
+        width, height = video["picture"]
+        assert drawn.size() == (2 * width + width // 2, height)
+        assert drawn.header().n_frames == (N_SHORT if "short" in video["video"] else N_LONG)
+        (frame,) = drawn.read([7])
+        for left in (width, 2 * width):  # bodies on grey ground
+            part = frame.image[:-20, left : left + width].astype(int)
+            assert 0.005 < (np.abs(part - 60).max(axis=2) > 60).mean() < 0.5
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="a browser is needed: install Chromium (apt install chromium)")
+def test_a_browser_plays_the_overlay(out) -> None:
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is needed: pip install -e '.[dev]'")
+    video = summary(out)["videos"][1]
+    page_file = out / "play.html"
+    page_file.write_text(f'<video muted src="{video["overlay"]["file"]}"></video>')
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(page_file.as_uri())
+        found = page.evaluate(
+            """() => new Promise(done => {
+                const video = document.querySelector("video")
+                const tell = () => done({ended: video.ended, error: video.error && video.error.message,
+                                         seconds: video.duration, width: video.videoWidth, at: video.currentTime})
+                video.onended = tell; video.onerror = tell; setTimeout(tell, 20000)
+                video.play()
+            })"""
+        )
+        browser.close()
+    assert found["error"] is None
+    assert found["ended"]
+    assert found["seconds"] == pytest.approx(N_LONG / 25, abs=0.05)
+    assert found["width"] == video["picture"][0] * 5 // 2
+
+
+def test_motions_are_read_back_by_the_reader_of_amass_and_stand_where_the_bodies_are_seen(out) -> None:
+    body, found = Body.stand_in(), files(out)
+    for video in summary(out)["videos"]:
+        for track in video["tracks"]:
+            motion, file = load_motion(out / track["motion"]), found[track["name"]]
+            n_frames = track["last"] - track["first"] + 1
+            assert (len(motion.pose), motion.rate, motion.gender) == (n_frames, 25, "neutral")
+            rows = file["frame_index"] - track["first"]
+            own = Rotation.from_rotvec(motion.pose[rows].reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
+            np.testing.assert_allclose(own[:, 1:], file["rotmat"][:, 1:], atol=1e-5)
+            np.testing.assert_allclose(motion.betas, file["betas"].mean(axis=0), atol=1e-5)
+            # The body in the world, back in the camera and projected: its joints are where they are in the picture.
+            posed = body(
+                betas=torch.tensor(motion.betas).float().expand(len(rows), -1),
+                rotmat=torch.tensor(own).float(),
+                trans=torch.tensor(motion.trans[rows]).float(),
+            )
+            joints = posed.joints.numpy() @ TO_WORLD
+            size = np.array(video["picture"])
+            seen = joints[..., :2] / joints[..., 2:] * np.hypot(*size) + size / 2
+            off = np.linalg.norm(seen - file["joints_2d"], axis=-1).max(axis=1) / file["bbox"][:, 3]
+            assert off.max() < 0.1  # by another perspective, and the mean shape
+    raw = out / "motions"
+    assert {track.name for track in datasets.get("amass").tracks(raw, "train", report=None)} == set()  # under 60 frames
+
+
+def test_a_photo_is_predicted_by_the_hallucinator_and_drawn_as_a_picture(folder, patch, model, tmp_path) -> None:
+    assert run(folder / "photo.png", *with_model(folder, tmp_path)) == 0
+    (video,) = summary(tmp_path)["videos"]
+    assert video["overlay"]["file"] == "overlay.png"
+    width, height = video["picture"]
+    assert cv2.imread(str(tmp_path / "overlay.png")).shape == (height, width + width // 2, 3)
+    original = cv2.imread(str(folder / "photo.png"))[..., ::-1]
+    (frame,) = Video(tmp_path / "raw", "photo.png.avi").read([0])
+    np.testing.assert_array_equal(frame.image, original)
+    split = cache.open(tmp_path / "cache")["videos/train"]
+    for track in split.tracks:
+        features = split.read(np.array([[track.start, track.start + 1]]), fields=("features",))["features"]
+        with torch.no_grad():
+            still = model(torch.from_numpy(features), vertices=False, hallucinated=True)
+        file = files(tmp_path)[track.name]
+        np.testing.assert_allclose(file["joints_3d"], still["kp_3d"][0], atol=1e-4)
+        np.testing.assert_allclose(file["joints_3d_plus5"], still["deltas"][5]["kp_3d"][0], atol=1e-4)
+
+
+def test_a_split_with_features_is_predicted_without_a_picture(out, folder, patch, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(Video, "read", lambda *_, **__: pytest.fail("a video was decoded"))
+    words = ("--checkpoint", folder / "hmmr.pt", "--body", folder, "--device", "cpu", "--out", tmp_path)
+    assert run("videos/train", "--cache", out / "cache", *words, "--tracks", "dance*") == 0
+    before, after = files(out), files(tmp_path)
+    assert after.keys() == {name for name in before if name.startswith("dance")}
+    for name, file in after.items():
+        np.testing.assert_allclose(file["theta"], before[name]["theta"], atol=1e-5)
+    assert run("videos/train", "--cache", out / "cache", *words, "--stream", "none") == 2
+
+
+def test_a_preview_shows_everybody_in_the_colour_of_the_lines_below(folder, patch, tmp_path, capsys) -> None:
+    assert run(folder / "dance.mp4", "--preview", "--out", tmp_path) == 0
+    assert "stand-in" in capsys.readouterr().out
+    sheet = cv2.imread(str(tmp_path / "preview.png"))[..., ::-1].astype(int)
+    split = cache.open(tmp_path / "cache")["videos/train"]
+    assert sheet.shape[1] == 4 * 320
+    for i, track in enumerate(split.tracks):
+        like = np.abs(sheet - np.array(COLOURS[i]) * 255).max(axis=2) < 30  # edges are smooth
+        frames = split.rows("frame_index", track.start, track.stop)
+        lane = like[-100:].sum(axis=1).max()  # px: as long as the person is there
+        assert lane == pytest.approx((frames[-1] + 1 - frames[0]) / N_LONG * (1280 - 160), rel=0.1)
+        assert like[:-100].any()
+
+
+def test_clips_of_anywhere_lie_in_one_folder_and_others_are_removed(folder, tmp_path) -> None:
+    source = sources.of_clips([folder / "dance.mp4", folder], tmp_path)
+    assert clips_in(source.raw) == ["broken.mp4", "clips/test/short.AVI", "dance.mp4"]
+    assert (source.raw / "dance.mp4").readlink() == folder / "dance.mp4"
+    sources.of_clips([folder / "test/short.AVI"], tmp_path)
+    assert clips_in(source.raw) == ["short.AVI"]
+    shots = tmp_path / "shots"
+    shots.mkdir()
+    shutil.copy(folder / MARKER, shots)
+    for i in (1, 3):
+        shutil.copy(folder / "photo.png", shots / f"{i:03d}.png")
+    sources.of_clips([shots], tmp_path, fps=10)
+    video = Video(source.raw, "shots.avi")
+    assert (video.header().n_frames, video.header().fps) == (3, 10)
+    assert [frame.image.any() for frame in video.read(range(3))] == [True, False, True]  # 002.png is missing
+
+
+def test_what_is_no_clip_is_refused(folder, tmp_path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").touch()
+    shutil.copy(folder / "dance.mp4", tmp_path / "mine.mp4")
+    for named, message in (
+        (["none.mp4"], "no such file"),
+        ([tmp_path / "empty"], "found none"),
+        ([tmp_path / "notes.txt"], "found '.txt'"),
+        ([folder / "photo.png", folder / "dance.mp4"], "found both"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            sources.of_clips([Path(name) for name in named], tmp_path / "out")
+    with pytest.raises(StandInMixed, match=r"mine\.mp4"):
+        sources.of_clips([folder / "dance.mp4", tmp_path / "mine.mp4"], tmp_path / "out")
+
+
+def test_without_weights_the_message_names_the_file_and_where_to_put_it(folder, tmp_path, monkeypatch, capsys) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fails)
+    shutil.copy(folder / "dance.mp4", tmp_path / "mine.mp4")
+    assert run(tmp_path / "mine.mp4", "--preview", "--out", tmp_path / "out") == 2
+    shown = capsys.readouterr().err
+    for part in (
+        "keypointrcnn_resnet50_fpn_coco",
+        str(tmp_path / "torch/hub/checkpoints"),
+        "--detector-weights",
+        "--boxes",
+    ):
+        assert part in shown

@@ -1,0 +1,103 @@
+"""Clips without keypoints: detected, converted and extracted by one task."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import cache
+from pipeline import synthetic
+from pipeline.detect.keypoint_rcnn import KeypointRCNN
+from pipeline.errors import ConfigError
+from pipeline.raw.stand_in import MARKER
+from pipeline.settings import sections
+from tests.tasks.conftest import Project
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    synthetic.write_dataset("kinetics", folder / "kinetics", n_videos=1, n_frames=16)
+    videos = folder / "videos"
+    videos.mkdir()
+    for number, clip in enumerate(sorted((folder / "kinetics").rglob("*.mp4"))[:2]):
+        shutil.copy(clip, videos / f"{number}.mp4")
+    (videos / MARKER).write_text("{}")
+    return videos
+
+
+@pytest.fixture
+def own_clips(bare: Project, clips: Path) -> Iterator[Project]:
+    shutil.copytree(clips, bare.folder / "raw/videos")
+    synthetic.write_body(bare.folder / "body")
+    changes = {
+        "data": {"datasets": "videos"},
+        "embedded": {"enabled": "false"},
+        "detect": {"detector": "demo", "workers": "1"},
+        "videos": {"min_frames": "8"},
+    }
+    bare.configure(changes)
+    return bare
+
+
+def detected(project: Project) -> dict[str, int]:
+    found = sorted((project.folder / "raw/videos/keypoints").glob("*.json"))
+    return {file.name: file.stat().st_mtime_ns for file in found}
+
+
+def test_a_folder_of_clips_becomes_tracks_with_features_by_one_task(own_clips: Project, build) -> None:
+    ran = build(own_clips, "Data")
+    assert ran.code == 0, ran.shown
+    assert ran.done[0] == "detect videos"
+    assert {"convert videos/train", "extract videos/train"} <= set(ran.done)
+    assert "persons in 32 frames" in ran.shown
+    split = cache.open(own_clips.folder / "cache")["videos/train"]
+    assert {track.video for track in split.tracks} == {"0.mp4", "1.mp4"}
+    assert list(split.streams) == ["resnet50"]
+    before = detected(own_clips)
+    assert list(before) == ["0.mp4.json", "1.mp4.json"]
+    assert build(own_clips, "Data").done == []
+    assert detected(own_clips) == before
+
+
+def test_a_broken_clip_is_named_and_what_changes_is_done_again_alone(own_clips: Project, build) -> None:
+    raw = own_clips.folder / "raw/videos"
+    (raw / "broken.mp4").write_bytes(b"<html>not found</html>")
+    ran = build(own_clips, "Detect", dataset="videos")
+    assert ran.code == 0, ran.shown
+    assert "broken.mp4" in ran.shown
+    before = detected(own_clips)
+    assert build(own_clips, "Detect", dataset="videos").done == [], "it was given up with this content"
+    shutil.copy(raw / "0.mp4", raw / "broken.mp4")
+    assert build(own_clips, "Detect", dataset="videos").done == ["detect videos"]
+    after = detected(own_clips)
+    assert list(after) == ["0.mp4.json", "1.mp4.json", "broken.mp4.json"]
+    assert {name: after[name] for name in before} == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"detect": {"detector": "demos"}}, "known: keypoint_rcnn"),
+        ({"detect": {"detector": "none"}, "keypoint_rcnn": {"size": "400"}}, "keypoint_rcnn"),
+        ({"detect": {"detector": "keypoint_rcnn"}}, "weights"),
+        ({"detect": {"datasets": "video"}}, "'videos'"),
+        ({"detect": {"device": "gpu"}}, "cuda:1"),
+    ],
+)
+def test_mistakes_in_the_settings_are_errors_of_a_line(
+    changes: dict[str, dict[str, str | None]], said: str, own_clips: Project
+) -> None:
+    own_clips.configure(changes)
+    with pytest.raises(ConfigError, match=said) as error:
+        sections.load(own_clips.cfg)
+    assert str(own_clips.cfg) in str(error.value)
+
+
+def test_the_detectors_weights_are_below_the_folder_of_the_settings(own_clips: Project) -> None:
+    own_clips.configure({"detect": {"detector": "keypoint_rcnn"}, "keypoint_rcnn": {"weights": "w.pth", "size": "400"}})
+    detector = sections.load(own_clips.cfg).detector
+    assert detector == KeypointRCNN(weights=str(own_clips.folder / "w.pth"), size=400)

@@ -1,0 +1,240 @@
+"""HMMR's protocol against loops in plain NumPy, and what a model knows of past and future against planted motion."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.vibe_model.builders import MemorySplit, TinyBody
+from tests.vibe_model.evaluation.test_evaluation import STREAM, Oracle, true_verts
+from vibe_model import HMMR, metrics
+from vibe_model.evaluation.dynamics import KnownPoses, dynamics
+from vibe_model.evaluation.evaluate import evaluate_all, evaluate_split
+from vibe_model.evaluation.frame_errors import Means, TrackErrors
+from vibe_model.evaluation.published import DYNAMICS, figures_of
+from vibe_model.metrics import ERRORS
+from vibe_model.networks.video_model import Estimate
+from vibe_model.rotations import axis_angle_to_matrix
+
+LENGTHS = (9, 5, 4)
+TRACKS = [slice(0, 9), slice(9, 14), slice(14, 18)]
+
+
+@pytest.fixture
+def world():
+    """Three tracks; the frames of the last one have no keypoint label."""
+    split, body, random = MemorySplit(0, LENGTHS, joints=14), TinyBody(), np.random.default_rng(5)
+    rows, n = split.rows, sum(LENGTHS)
+    rows["features"][:, 0] = np.arange(n)
+    rows["kp_2d"][..., 2] = random.random((n, 49)) < 0.3  # some frames have fewer than 6
+    rows["kp_2d"][2, :, 2] = 0
+    rows["kp_2d"][2, [0, 1, 2, 3, 45, 46, 47, 48], 2] = 1  # 8 keypoints, 3 of the 14 joints
+    rows["kp_2d"][14:, :, 2] = 0
+    verts = true_verts(body, rows["theta"]) + random.normal(size=(n, 30, 3)) * 0.05
+    kp_2d = rows["kp_2d"][..., :2] + np.float32(random.normal(size=(n, 49, 2)) * 0.05)
+    return split, Oracle(body, verts, kp_2d)
+
+
+def limbs(confidence):
+    """How many of the 14 joints are seen, by spin49's two halves: LSP's order is 25 to 38."""
+    openpose = [11, 10, 9, 12, 13, 14, 4, 3, 2, 5, 6, 7, 1, None]
+    return sum(bool(confidence[25 + i] > 0 or (o is not None and confidence[o] > 0)) for i, o in enumerate(openpose))
+
+
+def test_the_protocol_is_that_of_a_loop_over_sequences(world):
+    split, oracle = world
+    confidence = split.rows["kp_2d"][..., 2]
+    with_2d = (confidence > 0).sum(1) >= 6
+    with_3d = np.array([limbs(one) > 6 for one in confidence]) | (np.arange(18) >= 14)
+    assert (with_3d & ~with_2d).sum() + (with_2d & ~with_3d).sum() > 0
+    target, pred = split.rows["kp_3d"], oracle.joints
+    verts, true = oracle.verts.detach().numpy(), true_verts(oracle.body, split.rows["theta"])
+    body_25 = (oracle.body.to_joints @ oracle.verts).detach().numpy()[:, :25]
+    of_tracks = {name: [] for name in ("mpjpe", "pa_mpjpe", "pve", "pck_aligned", "accel", "accel_error")}
+    for part in TRACKS:
+        rows = range(part.start, part.stop)
+        counted = [row for row in rows if with_3d[row]]
+        of_tracks["mpjpe"].append(metrics.mpjpe(pred[counted], target[counted]).mean())
+        of_tracks["pa_mpjpe"].append(metrics.pa_mpjpe(pred[counted], target[counted]).mean())
+        of_tracks["pve"].append(1000 * np.linalg.norm(verts[counted] - true[counted], axis=-1).mean())
+        shares = []
+        for row in (row for row in rows if with_2d[row]):
+            seen = confidence[row] > 0
+            points, goal = oracle.kp_2d[row, seen].astype(float), split.rows["kp_2d"][row, seen, :2].astype(float)
+            pixels = 150 / np.hypot(*np.ptp(goal, axis=0))
+            p, q = points - points.mean(0), goal - goal.mean(0)
+            away = np.hypot(*((p * q).sum() / (p * p).sum() * p - q).T) * pixels
+            shares.append(100 * (away < 0.05 * 224).mean())
+        of_tracks["pck_aligned"] += [np.mean(shares)] if shares else []
+        for name, frames, values in (
+            ("accel", with_2d, metrics.accel_in_place(body_25[part])),
+            ("accel_error", with_3d, metrics.accel_error(pred[part], target[part])),
+        ):
+            three = [value for row, value in zip(rows[1:-1], values, strict=True) if frames[row - 1 : row + 2].all()]
+            of_tracks[name] += [np.mean(three)] if three else []
+    found = evaluate_split(oracle, split, **STREAM, protocol="hmmr")
+    assert found["frames"] == with_3d.sum()
+    assert found["frames_2d"] == with_2d.sum()
+    for name, values in of_tracks.items():
+        assert values
+        assert found[name] == pytest.approx(np.mean(values), rel=1e-4), name
+    assert not {"pck", "auc", "pck_2d"} & set(found)
+
+
+def test_the_unposed_error_is_that_of_the_shape_alone(world):
+    split, oracle = world
+    body, betas = oracle.body, split.rows["theta"][:, 75:]
+    rest = torch.eye(3).expand(18, 24, 3, 3)
+    unposed = [body(betas=torch.as_tensor(b), rotmat=rest).verts.numpy() for b in (betas, np.zeros_like(betas))]
+    error = 1000 * np.linalg.norm(unposed[0] - unposed[1], axis=-1).mean(-1)  # the oracle's shape is 0
+    split.rows["kp_2d"][..., 2] = 1
+    found = evaluate_split(oracle, split, **STREAM, protocol="hmmr")
+    assert found["pve_unposed"] == pytest.approx(np.mean([error[part].mean() for part in TRACKS]), rel=1e-4)
+    assert "pve_unposed" not in evaluate_split(oracle, split, **STREAM)
+
+
+def test_each_sequence_weighs_the_same():
+    """Errors 1 and 3 in sequences of 10 and 90 frames: 2.0, over frames 2.8."""
+    means = {by_track: Means(by_track=by_track) for by_track in (True, False)}
+    for n, error in ((10, 1.0), (90, 3.0)):
+        of_one = {"mpjpe": np.full(n, error), "pck_2d": np.full(n, error)}
+        for one in means.values():
+            one.add(TrackErrors(np.ones(n, bool), np.full(n, 7.0), {"own": of_one}))
+    assert means[True].of() == pytest.approx({"mpjpe": 2.0, "pck_2d": 2.0})
+    assert means[False].of() == pytest.approx({"mpjpe": 2.8, "pck_2d": 2.8})
+
+
+@pytest.mark.parametrize(("px", "right"), [(11.1, True), (11.3, False)])
+def test_a_keypoint_is_right_within_11_2_px_of_a_person_of_150_px(px, right):
+    random = np.random.default_rng(0)
+    target = np.concatenate([[[-45.0, -60.0], [45.0, 60.0]], random.uniform(-40, 40, (2000, 2))])[None]
+    pred = target.copy()
+    pred[0, 2] += (px, 0)  # of 2,002 points: the alignment does not follow it
+    ones = np.ones(target.shape[:2])
+    for zoom in (1.0, 0.01):  # in px, and in a crop's own unit
+        share = metrics.pck_aligned_by_frame(
+            zoom * pred, zoom * target, ones, metrics.PCK_ALIGNED_SHARE, metrics.diagonals(zoom * target, ones)
+        )
+        assert share[0] == pytest.approx(100 if right else 100 * (1 - 1 / 2002), abs=1e-9)
+    assert metrics.pck_aligned(3 * pred + 7, target, ones) == pytest.approx(share[0])
+
+
+def test_an_offset_of_constant_acceleration_is_no_acceleration_error():
+    time, random = np.arange(12.0)[:, None, None], np.random.default_rng(1)
+    target = random.normal(size=(12, 14, 3))
+    pred = target + random.normal(size=(1, 14, 3)) * time + random.normal(size=(1, 14, 3))
+    np.testing.assert_allclose(metrics.accel_error(pred, target), 0, atol=1e-9)
+    steady = np.broadcast_to([0.0, 0.003, 0.004], (12, 25, 3)) * time**2  # 2 x 5 mm per frame^2
+    np.testing.assert_allclose(metrics.accel_in_place(steady), 10)
+
+
+# ---------------------------------------------------------------------------------------------------- past and future
+
+
+class Prophet(torch.nn.Module):
+    """Knows what comes: the feature of a frame is its row number, and bodies are looked up, `late` frames too late."""
+
+    steps = (-2, 3)
+
+    def __init__(self, body, theta, late=0):
+        super().__init__()
+        self.body, self.late = body, late
+        self.theta = torch.nn.Parameter(torch.as_tensor(theta))
+
+    def regress_stills(self, features):
+        assert features.shape[1] == 1
+        rows, found = features[..., 0].long(), {}
+        for step in (0, *self.steps):
+            theta = self.theta[(rows + step - (self.late if step else 0)).clamp(0, len(self.theta) - 1)]
+            pose = matrices(theta)
+            found[step] = Estimate(pose, theta[..., 75:], theta[..., :3])
+        return found
+
+    def pose(self, estimate, eval_joints=False, vertices=True):
+        assert eval_joints
+        flat = {"betas": estimate.shape.flatten(0, 1), "rotmat": estimate.rotmat.flatten(0, 1)}
+        joints = self.body.joints(**flat, order="common14")
+        return {"kp_3d": joints.unflatten(0, estimate.camera.shape[:2])}
+
+
+def matrices(theta):
+    return axis_angle_to_matrix(theta[..., 3:75].reshape(*theta.shape[:-1], 24, 3))
+
+
+def moving(seed, lengths, **options):
+    """A split whose joints are its bodies', and whose features are its row numbers."""
+    split, body = MemorySplit(seed, lengths, joints=14, **options), TinyBody()
+    theta = torch.tensor(split.rows["theta"])
+    split.rows["kp_3d"] = body.joints(betas=theta[:, 75:], rotmat=matrices(theta), order="common14").numpy()
+    split.rows["features"][:, 0] = np.arange(sum(lengths))
+    return split, body
+
+
+def test_past_and_future_are_compared_with_their_own_frames():
+    split, body = moving(3, [12, 9], gaps=[4], lacking=[15])
+    split.rows["valid"][8] = 0
+    found = dynamics(Prophet(body, split.rows["theta"]), split, stream="resnet50")
+    # Frames with a label at -2 and +3, none of them across the gap before row 4; 8 is not valid, 15 has no feature.
+    frames = {0: [6, 7], 1: [14, 16, 17]}
+    assert (found["frames"], found["tracks"]) == (5, 2)
+    joints = split.rows["kp_3d"]
+    for model, expected in (("from a still", lambda row, step: row + step), ("constant", lambda row, step: row)):
+        for step in (-2, 0, 3):
+            by_track = [
+                np.mean([metrics.pa_mpjpe(joints[[expected(r, step)]], joints[[r + step]])[0] for r in rows])
+                for rows in frames.values()
+            ]
+            assert found["pa_mpjpe"][model][str(step)] == pytest.approx(np.mean(by_track), abs=1e-2)
+    assert list(found["pa_mpjpe"]["constant"]) == ["-2", "0", "3"]
+    assert found["pa_mpjpe"]["true pose, still"] == pytest.approx(found["pa_mpjpe"]["constant"], abs=1e-2)
+    late = dynamics(Prophet(body, split.rows["theta"], late=1), split, stream="resnet50")["pa_mpjpe"]["from a still"]
+    assert late["0"] < 1e-2 < 1 < min(late["-2"], late["3"])
+
+
+def test_the_nearest_training_pose_brings_its_own_past_and_future():
+    split, body = moving(3, [12])
+    other, _ = moving(8, [40])
+    turn = torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]).numpy()
+    joints = np.concatenate([other.rows["kp_3d"], 1.3 * split.rows["kp_3d"] @ turn.T + 5])  # the same motion, elsewhere
+    known = MemorySplit(9, [40, 12], joints=14)
+    known.rows["kp_3d"] = joints.astype(np.float32)
+    model = Prophet(body, split.rows["theta"])
+    found = dynamics(model, split, stream="resnet50", known=KnownPoses({"a/train": known}, model))["pa_mpjpe"]
+    assert max(found["nearest"].values()) < 0.01
+    without = dynamics(model, split, stream="resnet50", known=KnownPoses({"a/train": other}, model))["pa_mpjpe"]
+    assert min(without["nearest"].values()) > 10
+    assert "nearest" not in dynamics(model, split, stream="resnet50")["pa_mpjpe"]
+
+
+def test_every_model_is_evaluated_by_it_and_only_those_of_past_and_future_have_dynamics():
+    splits = {"a/test": MemorySplit(1, [9], joints=14)}
+    torch.manual_seed(0)
+    for deltas in ((-2, 2), ()):
+        model = HMMR(TinyBody(), feature_size=6, regressor_size=7, width=32, deltas=deltas)
+        found = evaluate_all(model, splits, **STREAM, training=splits)["a/test"]["hmmr"]
+        assert set(ERRORS) - set(found) == {"pck", "auc", "pck_2d"}
+        assert ("dynamics" in found) == bool(deltas)
+        assert model.training
+
+
+def test_bodies_around_are_the_forward_passs():
+    torch.manual_seed(0)
+    model = HMMR(TinyBody(), feature_size=6, regressor_size=7, width=32, deltas=(-2, 2)).eval()
+    features = torch.randn(2, 5, 6)
+    for hallucinated, regress in ((False, model.regress_around), (True, model.regress_stills)):
+        out = model(features, hallucinated=hallucinated)
+        for step, estimate in regress(features).items():
+            expected = out["deltas"][step] if step else out
+            torch.testing.assert_close(estimate.rotmat, expected["rotmat"])
+            torch.testing.assert_close(estimate.shape, expected["theta"][..., 75:])
+            torch.testing.assert_close(estimate.camera, out["theta"][..., :3])  # past and future: the current one's
+
+
+def test_the_published_figures_of_hmmr_are_the_papers_and_its_released_models():
+    paper, *others = (one for one in figures_of("3dpw/test") if one.protocol == "hmmr")
+    assert (paper.errors["pck_aligned"], paper.errors["pa_mpjpe"], paper.errors["pve_unposed"]) == (86.4, 80.1, 25.8)
+    released = next(one for one in others if one.model == "HMMR, released")
+    insta = next(one for one in others if "InstaVariety" in one.model)
+    for name in ("mpjpe", "pa_mpjpe", "pck_aligned"):  # of one model, but for the acceleration
+        assert released.errors[name] == pytest.approx(insta.errors[name], abs=0.5)
+    assert "accel_error" not in next(one for one in figures_of("penn_action/test")).errors
+    assert DYNAMICS["h36m/val"]["Const, paper"]["0"] == DYNAMICS["h36m/val"]["HMMR 1, paper"]["0"] == 58.1
