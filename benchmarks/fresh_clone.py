@@ -26,7 +26,7 @@ STEPS: Final = (  # a command, and what it is to a new user
     ("make data", "data, converted and extracted"),
     ("make data", "again: nothing to do"),
     ("make train", "VIBE and its per-frame baseline trained and evaluated"),
-    ("make report", "the report"),
+    ("make report", "HMMR trained and evaluated, and the report"),
     ("make report", "again: nothing to do"),
 )
 

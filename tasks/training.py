@@ -50,15 +50,18 @@ AS_SET: Final = "as luigi.cfg sets it"
 
 
 def model_config(model: Model, variant: str = "", seed: int = -1) -> VideoConfig:
+    """A model's section of luigi.cfg, as `without_prior`, with the checkpoint of `TrainMPoser` where it lacks one."""
+    config = without_prior(model, variant, seed)
+    return config.with_prior(mposer_checkpoint(config)) if config.lacks_prior else config
+
+
+def without_prior(model: Model, variant: str = "", seed: int = -1) -> VideoConfig:
     """A model's section of luigi.cfg: a preset, a variant of it, the settings that differ from these, and the paths.
 
-    variant (of the model's) and seed: in place of luigi.cfg's, unless empty and below 0. VIBE with `prior = mposer`
-    has the checkpoint of `TrainMPoser` where the settings name none. Raises ConfigError.
+    variant (of the model's) and seed: in place of luigi.cfg's, unless empty and below 0. Raises ConfigError.
     """
     config = model_settings(settings(), model, variant, None if seed < 0 else seed)
     check_inputs(settings(), config)
-    if isinstance(config, TrainConfig) and config.prior == "mposer" and config.mposer is None:
-        return replace(config, mposer=mposer_checkpoint(config))
     return config
 
 
@@ -69,7 +72,7 @@ def train_config(variant: str = "", seed: int = -1) -> TrainConfig:
     return config
 
 
-def mposer_config(train: TrainConfig) -> MPoserConfig:
+def mposer_config(train: VideoConfig) -> MPoserConfig:
     """[mposer] of luigi.cfg, and what a generator's settings decide of its prior. Raises ConfigError."""
     s = settings()
     config, own = mposer_settings(s)
@@ -86,7 +89,7 @@ def mposer_config(train: TrainConfig) -> MPoserConfig:
     return config
 
 
-def mposer_checkpoint(train: TrainConfig) -> Path:
+def mposer_checkpoint(train: VideoConfig) -> Path:
     """The checkpoint of the prior that `TrainMPoser` trains for this configuration.
 
     While the cache lacks the motion, its name is not known yet: then a file that never exists. Raises ConfigError.
@@ -194,7 +197,8 @@ class TrainModel(TrainingTask):
 
     def requires(self) -> list[luigi.Task]:
         self.config()
-        return [Data()]
+        lacks_prior = without_prior(self.model, self.variant, self.seed).lacks_prior
+        return [Data(), *([TrainMPoser(variant=self.variant, seed=self.seed)] if lacks_prior else [])]
 
     def work(self) -> None:
         config = self.config()
@@ -215,14 +219,6 @@ class TrainVIBE(TrainModel):
     """Train generator and motion discriminator on the cached features."""
 
     model = VIBE
-
-    def config(self) -> TrainConfig:
-        return train_config(self.variant, self.seed)
-
-    def requires(self) -> list[luigi.Task]:
-        if self.config().prior != "mposer" or settings().train.get("mposer", "none") not in ("", "none"):
-            return [Data()]
-        return [Data(), TrainMPoser(variant=self.variant, seed=self.seed)]
 
 
 class TrainHMMR(TrainModel):

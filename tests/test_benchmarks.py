@@ -187,3 +187,15 @@ def test_people_of_made_up_scenes_are_linked_better_than_by_sort() -> None:
     for kind in linking.KINDS:
         assert switches[kind, "`link`"] < switches[kind, "SORT, 12 frames"]
         assert idf1[kind, "`link`"] > 0.85
+
+
+def test_oks_is_cocos() -> None:
+    oks = importlib.import_module("detection").oks
+    truth = np.column_stack([np.arange(17.0), np.arange(17.0), np.ones(17)])
+    assert oks(truth, truth, 100.0) == pytest.approx(1)
+    away = truth + np.array([3.0, 4.0, 0.0])
+    nose = np.zeros(17)
+    nose[0] = 1
+    away[:, 2] = nose  # only the nose is found: its standard deviation is 0.026, its weight 2 of them
+    assert oks(away, truth, 400.0) == pytest.approx(np.exp(-25 / (2 * 400 * 0.052**2)))
+    assert oks(truth * [1, 1, 0], truth, 100.0) == 0

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -47,8 +48,8 @@ def missing(config: RunConfig) -> list[str]:
         return list(config.splits)
     opened = cache.open(config.cache)
     absent = [name for name in config.splits if name not in opened.splits]
-    streams = {name: stream for name, stream in config.streams.items() if name not in absent}
-    return absent + [f"{name}/features/{s}" for name, s in streams.items() if s not in opened[name].streams]
+    streams = [(name, s) for name, read in config.streams.items() if name not in absent for s in read]
+    return absent + [f"{name}/features/{s}" for name, s in streams if s not in opened[name].streams]
 
 
 def open_splits(config: RunConfig) -> dict[str, Split]:
@@ -93,17 +94,23 @@ def check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
     Raises DataError when they are of a wrong size, or of different networks: training on both would mean nothing. A
     stream that other software wrote need not record what made it (`identity`), and is not compared.
     """
-    streams = {name: splits[name].stream_manifest(stream) for name, stream in config.streams.items()}
-    for name, stream in streams.items():
+    streams = {
+        (name, s): {**splits[name].stream_manifest(s), "seen": replace(splits[name].crop_policy(s), jitter=None)}
+        for name, read in config.streams.items()
+        for s in read
+    }
+    for (name, s), stream in streams.items():
         if stream["dim"] != config.feature_size:
             raise DataError(
-                f"{name}: stream {config.stream}: expected features of {config.feature_size} numbers, found "
+                f"{name}: stream {s}: expected features of {config.feature_size} numbers, found "
                 f"{stream['dim']}. Set feature_size to what the stream has."
             )
-    # Imported streams each come from a file of their own: that may differ.
+    # Imported streams each come from a file of their own: that may differ. So may the crops of jittered copies.
     identities = {
-        name: {k: v for k, v in found.items() if k != "file_sha256" or found.get("kind") != "imported"}
-        for name, found in ((name, stream["identity"]) for name, stream in streams.items() if "identity" in stream)
+        f"{name}/{s}": {k: v for k, v in found.items() if k != "file_sha256" or found.get("kind") != "imported"}
+        | {"crop": stream["seen"]}
+        for (name, s), stream in streams.items()
+        if (found := stream.get("identity")) is not None
     }
     first = next(iter(identities), "")
     for name, found in identities.items():
@@ -111,9 +118,8 @@ def check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
         if keys := sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)):
             differ = "; ".join(f"{key} {expected.get(key)} and {found.get(key)}" for key in keys)
             raise DataError(
-                f"stream {config.stream}: expected features of one network, found different ones in {first} and "
-                f"{name}: {differ}. Extract one of them again with the other's settings (--replace), or name another "
-                "stream."
+                f"expected features of one network, found different ones in {first} and {name}: {differ}. Extract one "
+                "of them again with the other's settings (--replace), or name another stream."
             )
     return any(bool(stream.get("stand_in", False)) for stream in streams.values())
 
@@ -127,7 +133,11 @@ def inputs(config: RunConfig, splits: Mapping[str, Split]) -> dict[str, Any]:
     files = config.files()
     return {
         "splits": of_splits,
-        "streams": {name: content_digest(splits[name].stream_manifest(s)) for name, s in config.streams.items()},
+        "streams": {
+            name if s == config.stream else f"{name}/{s}": content_digest(splits[name].stream_manifest(s))
+            for name, read in config.streams.items()
+            for s in read
+        },
         "body": None if config.body is None else folder_digest(config.body),
         **{name: None if file is None else file_digest(file) for name, file in files.items()},
     }

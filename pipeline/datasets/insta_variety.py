@@ -70,7 +70,7 @@ class InstaVariety(Dataset):
         # By their names alone: one that cannot be opened is reported when it is read. A Macintosh leaves ._ files.
         shards = sorted((raw / split).glob("[!.]*.tfrecord"))
         labels = Labels(raw)
-        clips = [labels.video(Path(split, clip)) for clip in clips_in(raw / split)]
+        clips = [labels.video(f"{split}/{clip}") for clip in clips_in(raw / split)]
         if not shards and not clips:
             found = "none" if (raw / split).is_dir() else "no such folder"
             do = "Point the raw folder at the unpacked tfrecords."

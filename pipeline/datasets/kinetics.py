@@ -91,11 +91,11 @@ class Kinetics(Dataset):
             files.setdefault(file.with_suffix("").as_posix(), []).append(file)
         labels = Labels(raw)
         # Keypoints without a video are a video too, so that they are counted.
-        with_video = {name.rpartition("/")[2] for name in files} | {Path(name).parent.name for name in files}
-        for clip, folder in labels.below(Path(split)).items():
+        with_video = {part for name in files for part in name.split("/")}  # classes' folders, too
+        for clip, folder in labels.below(split).items():
             if folder and clip not in with_video:
                 files[f"{split}/{clip}"] = []
-        return [_raw_video(labels, Path(split), name, files[name]) for name in sorted(files)]
+        return [_raw_video(labels, split, name, files[name]) for name in sorted(files)]
 
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
         rules = Rules(MIN_FRAMES)
@@ -112,12 +112,14 @@ def _clips(folder: Path, below: Path) -> Iterator[Path]:
             yield below / entry.name
 
 
-def _raw_video(labels: Labels, split: Path, name: str, clips: list[Path]) -> RawVideo:
+def _raw_video(labels: Labels, split: str, name: str, clips: list[Path]) -> RawVideo:
     """Labels are in the clip's own class, or in the split's folder whatever the class."""
     files = sorted(clips, key=lambda file: (EXTENSIONS.index(file.suffix.lower()), file.name))
-    clip = files[0] if files else Path(f"{name}{EXTENSIONS[0]}")
-    places = dict.fromkeys((clip.parent, split))
-    detected, folders = next((found for place in places if any(found := labels.of(clip, place))), ((), ()))
+    folder, _, stem = name.rpartition("/")
+    clip = files[0].name if files else f"{stem}{EXTENSIONS[0]}"
+    detected, folders = labels.of(clip, folder)
+    if not detected and not folders:
+        detected, folders = labels.of(clip, split)
     return RawVideo(name, files=(*files, *detected), label_folders=folders)
 
 

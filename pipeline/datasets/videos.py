@@ -78,7 +78,7 @@ class Videos(Dataset):
             expected = f"files that end in {', '.join(EXTENSIONS)}"
             raise RawDataError(raw, "folder", expected=expected, found=found, do="Name the folder of the clips.")
         labels = Labels(raw)
-        return [labels.video(Path(clip)) for clip in clips if self.split_of(clip) == split]
+        return [labels.video(clip) for clip in clips if self.split_of(clip) == split]
 
     def split_of(self, clip: str) -> str:
         """The split of a clip, from its path below the raw folder alone."""

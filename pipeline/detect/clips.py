@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Final
 
 from pipeline.detect.files import KEYPOINTS
@@ -54,28 +54,30 @@ class Labels:
 
     def __init__(self, raw: Path) -> None:
         self._raw = raw
-        self._listed: dict[PurePath, Mapping[str, bool]] = {}
+        self._listed: dict[str, Mapping[str, bool]] = {}
 
-    def below(self, folder: PurePath) -> Mapping[str, bool]:
+    def below(self, folder: str) -> Mapping[str, bool]:
         """Names in `keypoints/<folder>`, and whether each is a folder."""
         if folder not in self._listed:
             found = entries(self._raw / KEYPOINTS / folder)
             self._listed[folder] = {entry.name: is_folder(entry) for entry in found}
         return self._listed[folder]
 
-    def video(self, clip: Path) -> RawVideo:
+    def video(self, clip: str) -> RawVideo:
         """A clip, called by its path, with its labels."""
-        files, folders = self.of(clip, clip.parent)
-        return RawVideo(clip.as_posix(), files=(clip, *files), label_folders=folders)
+        folder, _, name = clip.rpartition("/")
+        files, folders = self.of(name, folder)
+        return RawVideo(clip, files=(Path(clip), *files), label_folders=folders)
 
-    def of(self, clip: PurePath, folder: PurePath) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    def of(self, clip: str, folder: str) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
         """A clip's labels in `keypoints/<folder>`, a file or a folder; both empty where it has none."""
-        names, place = self.below(folder), Path(KEYPOINTS) / folder
-        files = [f"{name}{suffix}" for name in (clip.name, clip.stem) for suffix in SUFFIXES]
-        file = next((name for name in files if names.get(name) is False), None)
-        if file is not None:
-            return (place / file,), ()
-        return (), (place / clip.stem,) if names.get(clip.stem) else ()
+        if not (names := self.below(folder)):
+            return (), ()
+        stem = clip.rpartition(".")[0]
+        file = next((f for f in [*(clip + s for s in SUFFIXES), *(stem + s for s in SUFFIXES)] if f in names), None)
+        if file is not None and not names[file]:
+            return (Path(KEYPOINTS, folder, file),), ()
+        return (), (Path(KEYPOINTS, folder, stem),) if names.get(stem) else ()
 
 
 def labels_of(raw: Path, video: RawVideo) -> Path | None:

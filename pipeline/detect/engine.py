@@ -86,22 +86,6 @@ class Machine:
     timeout: float = TIMEOUT  # s without progress after which decoding is given up
 
 
-def run_here(
-    plan: DetectionPlan,
-    machine: Machine,
-    todo: Sequence[ClipFiles],
-    report: Report,
-    detect: Detect,
-    progress: Progress,
-) -> None:
-    """The clips of `todo`, in this process and those that decode. What became of them is added to `report`."""
-    run = _Run(plan, machine, todo, report, detect, progress)
-    try:
-        run.over()
-    finally:
-        run.decoders.end()
-
-
 def n_frames_stated(raw: Path, todo: Iterable[ClipFiles]) -> int:
     """How many frames the clips have by their headers."""
     return sum(_stated(raw, files.clip) for files in todo)
@@ -200,8 +184,8 @@ class _Picture:
     image: Image
 
 
-class _Run:
-    """Clips -> files, in one process and those that decode."""
+class Run:
+    """The clips of `todo`, in this process and those that decode. What became of them is added to `report`."""
 
     def __init__(
         self,
@@ -223,8 +207,13 @@ class _Run:
         self.total, self.frames, self.began = n_frames_stated(plan.raw, todo), 0, time.monotonic()
 
     def over(self) -> None:
-        """All clips of `todo`."""
-        batches = self.decoders.batches(self._next_clips())
+        """Do it. Raises PipelineError for a detector that breaks its promise, and what it raises itself."""
+        try:
+            self._over(self.decoders.batches(self._next_clips()))
+        finally:
+            self.decoders.end()
+
+    def _over(self, batches: Iterator[Batch]) -> None:
         while (batch := self._next(batches)) is not None:
             clip = self.open[batch.clip]
             for picture in clip.take(batch):

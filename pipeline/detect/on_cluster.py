@@ -13,7 +13,7 @@ from typing import Final
 from pipeline import cluster
 from pipeline.cli.progress import Progress
 from pipeline.detect.base import Detect, Detector
-from pipeline.detect.engine import Machine, Report, n_frames_stated, run_here
+from pipeline.detect.engine import Machine, Report, Run, n_frames_stated
 from pipeline.detect.files import ClipFiles
 from pipeline.detect.plan import DetectionPlan
 
@@ -42,7 +42,7 @@ def run_on_cluster(
 def _on_worker(plan: DetectionPlan, machine: Machine, todo: Sequence[ClipFiles], alive: Callable[[], None]) -> Report:
     report = Report()
     detect = _loaded(plan.detector, machine.device)
-    run_here(plan, machine, todo, report, detect, lambda done, total, message="": alive())  # noqa: ARG005
+    Run(plan, machine, todo, report, detect, lambda done, total, message="": alive()).over()  # noqa: ARG005
     return report
 
 

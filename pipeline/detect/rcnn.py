@@ -19,7 +19,8 @@ from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from pipeline.detect.base import Detect, People
-from pipeline.errors import RawDataError
+from pipeline.detect.rcnn_on_cpu import faster
+from pipeline.errors import ConfigError, RawDataError
 from pipeline.pixels.frames import Image
 from pipeline.processes.threads import Threads
 
@@ -34,9 +35,11 @@ def load(file: Path, device: str, *, eps: float, size: int, min_score: float, fa
     """The function that detects, with weights from a file. `fast`: bfloat16 autocast on CUDA.
 
     Only tensors are read: no code of the file's runs. Raises RawDataError for a file that holds others than the
-    network's; `check` is what to do then.
+    network's, `check` is what to do then; and ConfigError for a GPU that there is not.
     """
     where = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
+    if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device {device}: there is no such GPU here. Take cpu, or auto.")
     network = plain(size, min_score)
     network.load_state_dict(_checked(file, _read(file, check), network.state_dict(), check))
     for module in network.modules():
@@ -64,6 +67,9 @@ def plain(size: int, min_score: float) -> KeypointRCNN:
 
 def _on_cpu(network: KeypointRCNN) -> Detect:
     """A picture a core: a picture's numbers depend on it alone."""
+    has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if has_onednn and hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
+        network = faster(network)
     threads = Threads(len(os.sched_getaffinity(0)))
 
     @torch.inference_mode()

@@ -8,7 +8,7 @@ from pathlib import Path
 from cache.storage.atomic import WriterLock
 from pipeline.cli.progress import Progress, silent
 from pipeline.detect.base import Detector
-from pipeline.detect.engine import PART, Machine, Report, run_here
+from pipeline.detect.engine import PART, Machine, Report, Run
 from pipeline.detect.files import PARTS
 from pipeline.detect.on_cluster import run_on_cluster
 from pipeline.detect.plan import DetectionPlan, plan_detection
@@ -55,7 +55,7 @@ def detect_planned(
         lock = WriterLock(plan.out / PARTS / "lock")
         try:
             if scheduler is None:
-                run_here(plan, machine, todo, report, plan.detector.load(machine.device), progress)
+                Run(plan, machine, todo, report, plan.detector.load(machine.device), progress).over()
             else:
                 run_on_cluster(scheduler, plan, machine, todo, report, progress)
         finally:

@@ -102,7 +102,8 @@ def read_events(folder: Path) -> Events:
     A file that is damaged or ends early counts as far as it can be read; `problems` reports how far that is.
     """
     found = Events()
-    files = sorted(folder.glob(PATTERN))
+    # By time; within a second by length first, since a process numbers its files: ...9 was before ...10.
+    files = sorted(folder.glob(PATTERN), key=lambda file: (file.name.split(".")[3], len(file.name), file.name))
     for file in files:
         size, read = file.stat().st_size, 0
         times: list[float] = []

@@ -269,7 +269,7 @@ def _detected(args: argparse.Namespace, source: Source, steps: _Steps) -> Source
     except (ConfigError, MissingAssets) as error:
         do = f"Here these options are called {DETECTOR}; or name who is where: --keypoints DIR, --boxes FILE."
         raise type(error)(f"{error} {do}") from error
-    found = f"{count(report.persons, 'person')} in {count(report.frames, 'frame')} by {name}"
+    found = f"{count(report.persons, 'detection')} in {count(report.frames, 'frame')} by {name}"
     if detector.stand_in:
         found += ", a stand-in for demo data"
     steps.done("detect", found if report.done else None)

@@ -23,7 +23,8 @@ from pipeline.features.extract import Extraction
 from pipeline.features.plan import compare_stream, plan_extraction, refuse_untrained
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
-from pipeline.features.streams.resnet50 import Precision, ResNet50
+from pipeline.features.streams.loaded import Precision
+from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.raw.stand_in import is_stand_in
 from pipeline.settings.targets import stream_named
 from tasks.prediction.sources import Source

@@ -56,7 +56,7 @@ def test_the_pages_commands_fine_tune_a_run_on_clips(project, within, monkeypatc
     assert len(cache.open("cache")["videos/train"].tracks)
     settings = configparser.ConfigParser()
     settings.read_string(blocks("ini")[0])
-    short = {"iterations": "2", "epochs": "1", "pretrained": f"runs/{start.name}/best.pt"}
+    short = {"iterations": "2", "epochs": "1", "batch_size": "5", "pretrained": f"runs/{start.name}/best.pt"}
     project.configure({"data": dict(settings["data"]), "train": {**CONFIG["train"], **settings["train"], **short}})
     within(project)
     run(to_bodies[0])

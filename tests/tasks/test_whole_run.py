@@ -62,6 +62,8 @@ def test_the_printed_table_and_results_csv_agree_with_metrics_json(made) -> None
         ("default", "mean body"): result["baseline"],
         ("published", "VIBE"): result["published"],
         ("published", "mean body"): result["published"]["baseline"],
+        ("hmmr", "VIBE"): result["hmmr"],
+        ("hmmr", "mean body"): result["hmmr"]["baseline"],
     }
     assert written.keys() == {("3dpw/test", *key) for key in truth}
     for key, values in truth.items():

@@ -13,8 +13,6 @@ from vibe_model.errors import ConfigError
 from vibe_model.settings.run_config import RunConfig, not_negative, one_of, positive, share
 from vibe_model.settings.video_config import VideoConfig
 
-WEIGHTS: Final = ("kp", "joints", "smpl", "const", "hallucinate", "shape", "adversarial", "discriminator")
-
 
 @dataclass(frozen=True, kw_only=True)
 class HMMRConfig(VideoConfig):
@@ -25,6 +23,10 @@ class HMMRConfig(VideoConfig):
 
     VERSION: ClassVar[Mapping[str, int]] = {"hmmr_version": 1}
     MODEL: ClassVar[str] = "hmmr"
+    TERMS: ClassVar[tuple[str, ...]] = (
+        *("kp", "joints", "smpl", "const", "hallucinate", "shape"),
+        *("adversarial", "discriminator"),
+    )
 
     name: str = "hmmr"
 
@@ -35,6 +37,10 @@ class HMMRConfig(VideoConfig):
     datasets_3d: tuple[str, ...] = ("h36m/train",)
     share_2d: float = share(0.5)
     evaluation: tuple[str, ...] = ("3dpw/test", "h36m/val")
+    # Of a split of the part, jittered copies <stream>.j1, .j2, ... of which each window is read from one, by chance; 0:
+    # from the stream itself. The authors have one of 2D data and five of 3D data.
+    copies_2d: int = not_negative(0)
+    copies_3d: int = not_negative(0)
     batch_size: int = positive(8)
     iterations: int = positive(5000)
     epochs: int = positive(112)
@@ -95,11 +101,6 @@ class HMMRConfig(VideoConfig):
         return tuple(dt for dt in (-self.past, self.future) if dt)
 
     @property
-    def weights(self) -> dict[str, float]:
-        """The factors of the loss terms, by the terms' names."""
-        return {name: getattr(self, f"{name}_weight") for name in WEIGHTS}
-
-    @property
     def uses_motion(self) -> bool:
         """Does the pose discriminator read real motion?"""
         return self.prior == "discriminator"
@@ -122,10 +123,14 @@ class HMMRConfig(VideoConfig):
             seed=self.seed,
         )
 
+    def streams_of(self, part: str) -> tuple[str, ...]:
+        n_copies = {"datasets_2d": self.copies_2d, "datasets_3d": self.copies_3d}.get(part, 0)
+        return tuple(f"{self.stream}.j{k}" for k in range(1, n_copies + 1)) or super().streams_of(part)
+
     @classmethod
     def published(cls, **changes: Any) -> Self:
         """The authors' configuration, with changes."""
-        return replace(cls(), **changes)
+        return replace(cls(copies_2d=1, copies_3d=5), **changes)
 
     @classmethod
     def recommended(cls, **changes: Any) -> Self:
@@ -180,5 +185,6 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "no-const": {"const_weight": 0.0},
     "no-hallucinator": {"hallucinator": False},
     "no-prior": {"prior": "none"},
+    "videos": {"datasets_2d": (*HMMRConfig.datasets_2d, "videos/train")},  # with clips that `detect` has labelled
 }
 """What each changes of the configuration that it is a variant of."""

@@ -113,9 +113,14 @@ class RunConfig:
         """Every split that is read, each once."""
         return tuple(dict.fromkeys((*self.motion, *self.validation)))
 
+    def streams_of(self, part: str) -> tuple[str, ...]:
+        """The feature streams that windows of a part are read from, each window from one of them; empty: from none."""
+        del part
+        return ()
+
     @property
-    def streams(self) -> dict[str, str]:
-        """The feature stream that is read of each split, where one is."""
+    def streams(self) -> dict[str, tuple[str, ...]]:
+        """The feature streams that are read of each split, where any are."""
         return {}
 
     @classmethod

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, Self, TypeVar
 
 from vibe_model.errors import ConfigError
 from vibe_model.settings.run_config import RunConfig, not_negative, one_of, positive, share
@@ -27,6 +27,7 @@ class VideoConfig(RunConfig):
     """
 
     MODEL: ClassVar[str]  # its name in `vibe_model.models`
+    TERMS: ClassVar[tuple[str, ...]] = ()  # of the loss that have a setting `<term>_weight`
     NEUTRAL: ClassVar[frozenset[str]] = frozenset(
         {"name", "cache", "runs", "body", "pretrained", "processes", "checkpoint_every", "hold", "read_workers"}
     )
@@ -81,6 +82,16 @@ class VideoConfig(RunConfig):
                 "Use a larger batch, another share, or only one kind of dataset."
             )
 
+    @classmethod
+    def published(cls, **changes: Any) -> Self:
+        """The authors' configuration, with changes."""
+        return replace(cls(), **changes)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The factors of the loss terms, by the terms' names."""
+        return {name: getattr(self, f"{name}_weight") for name in self.TERMS}
+
     @property
     def uses_motion(self) -> bool:
         """Does training read real motion?"""
@@ -97,6 +108,15 @@ class VideoConfig(RunConfig):
         A configuration whose batches are those.
         """
         return None
+
+    @property
+    def lacks_prior(self) -> bool:
+        """Does it train with a motion prior whose checkpoint the settings do not name? `TrainMPoser` makes it."""
+        return False
+
+    def with_prior(self, checkpoint: Path) -> Self:
+        """The same with this motion prior. Raises ConfigError for a model that has no use for one."""
+        raise ConfigError(f"{checkpoint}: expected a model that trains with a motion prior, found {self.MODEL}")
 
     def files(self) -> dict[str, Path | None]:
         """Files beside splits and body that decide a run, by name. Raises ConfigError for one that must be there."""
@@ -126,10 +146,19 @@ class VideoConfig(RunConfig):
     def training_splits(self) -> tuple[str, ...]:
         return (*self.part("datasets_2d"), *self.part("datasets_3d"))
 
+    def streams_of(self, part: str) -> tuple[str, ...]:
+        """The feature streams that windows of a part are read from, each window from one of them."""
+        return () if part == "motion" else (self.stream,)
+
     @property
-    def streams(self) -> dict[str, str]:
-        """The feature stream of every split that is trained on, validated on or evaluated."""
-        return dict.fromkeys((*self.training_splits, *self.validation, *self.evaluation), self.stream)
+    def streams(self) -> dict[str, tuple[str, ...]]:
+        """The feature streams of every split that is trained on, validated on or evaluated."""
+        found: dict[str, tuple[str, ...]] = {}
+        read = [(split, self.streams_of(part)) for part in self.parts for split in self.part(part)]
+        for split, names in (*read, *((split, (self.stream,)) for split in (*self.validation, *self.evaluation))):
+            if names:
+                found[split] = tuple(dict.fromkeys((*found.get(split, ()), *names)))
+        return found
 
     @property
     def splits(self) -> tuple[str, ...]:

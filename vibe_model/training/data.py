@@ -62,6 +62,10 @@ class Inputs:
         own = tuple(f"{name}{end}" for end in ("", "_ok") for name in self.streams)
         return tuple(found for name in FIELDS[part] for found in (own if own and name == "features" else (name,)))
 
+    def copies_of(self, part: str) -> Mapping[str, Sequence[str]]:
+        """The copies that a part's windows are read from."""
+        return self.copies if "features" in FIELDS[part] else {}
+
 
 FEATURES: Final = Inputs()  # of the configured stream, alone
 
@@ -100,16 +104,17 @@ class Batches(Dataset[Batch]):
             raise ConfigError(
                 f"batch_size: expected a window for each of {world_size} processes, found {config.batch_size}"
             )
+        read = {name: config.streams_of(name) if "features" in inputs.fields(name) else () for name in config.parts}
         parts = [
             Part(
                 name=name,
                 splits={split: splits[split] for split in config.part(name)},
                 count=count,
                 fields=inputs.fields(name),
-                stream=config.streams.get(config.part(name)[0]) if "features" in inputs.fields(name) else None,
+                stream=next(iter(read[name]), None),
                 streams=inputs.streams if "features" in FIELDS[name] else (),
                 history=inputs.history if "features" in FIELDS[name] else {},
-                copies=inputs.copies if "features" in FIELDS[name] else {},
+                copies={read[name][0]: read[name]} if len(read[name]) > 1 else inputs.copies_of(name),
                 stride=config.stride,
                 strides=config.strides,
                 weights=config.window_weights,

@@ -148,7 +148,8 @@ class VideoRun(TrainingRun):
         return {} if self._draw is None else self._draw(self.trainer.generator, epoch)
 
     def best(self) -> dict[str, Any]:
-        manifests = (self.splits[name].stream_manifest(stream) for name, stream in self.config.streams.items())
+        plain, streams = self.config.stream, self.config.streams
+        manifests = (self.splits[name].stream_manifest(plain) for name, read in streams.items() if plain in read)
         features = next((manifest["identity"] for manifest in manifests if "identity" in manifest), None)
         weights, settings = weights_of(self.trainer.generator), self.config.as_dict()
         return {"gen_state_dict": weights, "of_model": self.config.MODEL, "config": settings, "features": features}

@@ -33,6 +33,7 @@ class TrainConfig(VideoConfig):
     VERSION: ClassVar[Mapping[str, int]] = {"version": 3}
     NEUTRAL: ClassVar[frozenset[str]] = VideoConfig.NEUTRAL | {"mposer"}
     MODEL: ClassVar[str] = "vibe"
+    TERMS: ClassVar[tuple[str, ...]] = ("kp_2d", "kp_3d", "pose", "shape", "adversarial", "discriminator", "mposer")
 
     name: str = "vibe"
     mposer: Path | None = None  # a trained motion prior's best.pt, for prior = mposer
@@ -75,11 +76,6 @@ class TrainConfig(VideoConfig):
     attention_dropout: float = share(0.2)
 
     @classmethod
-    def published(cls, **changes: Any) -> Self:
-        """VIBE's published configuration, with changes."""
-        return replace(cls(), **changes)
-
-    @classmethod
     def paper(cls, **changes: Any) -> Self:
         """The paper's own mixture of datasets, which the published configuration trains on a part of."""
         mixture = cls(
@@ -109,12 +105,6 @@ class TrainConfig(VideoConfig):
         return replace(small, **changes)
 
     @property
-    def weights(self) -> dict[str, float]:
-        """The factors of the loss terms, by the terms' names."""
-        names = ("kp_2d", "kp_3d", "pose", "shape", "adversarial", "discriminator", "mposer")
-        return {name: getattr(self, f"{name}_weight") for name in names}
-
-    @property
     def uses_motion(self) -> bool:
         """Does the motion discriminator read real motion? What `TrainMPoser` reads is not this run's."""
         return self.prior == "discriminator"
@@ -122,6 +112,13 @@ class TrainConfig(VideoConfig):
     @property
     def per_frame(self) -> bool:
         return self.n_layers == 0
+
+    @property
+    def lacks_prior(self) -> bool:
+        return self.prior == "mposer" and self.mposer is None
+
+    def with_prior(self, checkpoint: Path) -> Self:
+        return replace(self, mposer=checkpoint)
 
     def files(self) -> dict[str, Path | None]:
         prior = self.mposer if self.prior == "mposer" else None

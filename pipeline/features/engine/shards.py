@@ -157,19 +157,21 @@ class OpenShards:
         live = np.flatnonzero(self._shards.live(number))
         at = rows.start + live
         frame, bbox = np.zeros(0, np.int64), np.zeros((0, 4), np.float32)
-        compared = np.ones(len(live), bool)
+        compared = has_previous(self._split, at) if self.pairs else np.ones(len(live), bool)
         keys = np.zeros((len(rows), 2), np.uint64)
         labels = [self._split.rows(name, rows.start, rows.stop)[live] for name in self._columns]
         if isinstance(self._stream, LabelStream):
             keys[live] = label_keys(labels)
         else:
-            frame = self._split.rows("frame_index", rows.start, rows.stop)
+            before = at[compared] - 1
+            first = int(before.min(initial=rows.start)) if self.pairs else rows.start  # one of the shard before
+            frames = self._split.rows("frame_index", first, rows.stop)
+            frame = frames[rows.start - first :]
             bbox = self._split.rows("bbox", rows.start, rows.stop)
             previous = None
             if self.pairs:
-                compared = has_previous(self._split, at)
                 previous = np.full(len(live), -1)
-                previous[compared] = self._read("frame_index", at[compared] - 1, (rows, frame))
+                previous[compared] = frames[before - first]
             keys[live] = self._keys(at, frame[live], bbox[live], previous, labels)
         had, carried, ok = self._shards.carried(keys)
         values = np.array(carried, object if self._stream.dtype == BYTES else self._stream.dtype)
@@ -182,10 +184,8 @@ class OpenShards:
         self.not_computed += len(live) - left
         return OpenShard(number, rows.start, frame, bbox, keys, todo, values, ok, left, counts)
 
-    def _read(
-        self, name: str, rows: NDArray[np.int64], opening: tuple[range, NDArray[np.int64]] | None = None
-    ) -> NDArray[Any]:
-        """A column of (n,) ascending rows, from open shards where these have them. `opening`: one that is not yet."""
+    def _read(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """A column of (n,) ascending rows, from open shards where these have them."""
         if not len(rows):
             return self._split.rows(name, 0, 0)
         parts = []
@@ -196,8 +196,6 @@ class OpenShards:
             if shard is not None and len(shard.frame):
                 column = shard.frame if name == "frame_index" else shard.bbox
                 parts.append(column[first - shard.start : stop - shard.start])
-            elif opening is not None and first >= opening[0].start:
-                parts.append(opening[1][first - opening[0].start : stop - opening[0].start])
             else:
                 parts.append(self._split.rows(name, first, stop))
         return np.concatenate(parts)

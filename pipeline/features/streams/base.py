@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from cache import CropPolicy
 from pipeline.errors import ConfigError
+from pipeline.features.weights import WeightsSpec
 from pipeline.pixels.frames import Image
 
 MOST_CROPS: Final = 8192  # in a batch, 1.2 GB of pixels
@@ -94,11 +95,16 @@ class Stream(ABC):
     dtype: ClassVar[str]  # float16, float32 or bytes
 
     def __str__(self) -> str:
-        """ResNet18(weights='untrained', crop='jitter:1'): the crop policy where it is not the usual one."""
-        options = {f.name: getattr(self, f.name) for f in fields(self)}
-        crop = str(options.pop("crop", ""))
-        shown = options | ({"crop": crop} if crop else {})
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+        """ResNet18(weights='untrained'), crop jitter:1"""
+        options = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "crop"}
+        shown = f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in options.items())})"
+        return shown + self._crop_shown
+
+    @property
+    def _crop_shown(self) -> str:
+        """The crop policy where it is not the usual one."""
+        crop = str(getattr(self, "crop", ""))
+        return f", crop {crop}" if crop else ""
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -118,6 +124,8 @@ class Stream(ABC):
     def identity(self) -> dict[str, Any]:
         """JSON of everything that its rows depend on, beside their pixels, frame, box and crop scale."""
         options = {f.name: getattr(self, f.name) for f in fields(self)}
+        if isinstance(weights := options.get("weights"), WeightsSpec):
+            options["weights"] = weights.identity()
         crop = options.pop("crop", WHOLE)
         return {"kind": self.kind, "version": self.version, **options, **crop_identity(crop)}
 
@@ -127,7 +135,12 @@ class Stream(ABC):
         options = {key: value for key, value in identity.items() if key not in ("kind", "version")}
         if "crop" in options:
             options["crop"] = CropPolicy.from_dict(options["crop"])
-        return cls(**options) if options.keys() <= {f.name for f in fields(cls)} else None
+        kinds: dict[str, Any] = {f.name: type(f.default) for f in fields(cls)}
+        if issubclass(kinds.get("weights", object), WeightsSpec):
+            if "argument" not in options["weights"]:
+                return None  # only the digest of a checkpoint's file is known
+            options["weights"] = kinds["weights"](**options["weights"])
+        return cls(**options) if options.keys() <= kinds.keys() else None
 
 
 def region_of(crop: CropPolicy) -> tuple[int, int]:

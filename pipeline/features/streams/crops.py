@@ -35,7 +35,7 @@ class Crops(ByteStream):
             raise ConfigError(f"quality {self.quality}: expected 1 to 100")
 
     def __str__(self) -> str:
-        return f"JPEG of quality {self.quality}" + (f", crop {self.crop}" if self.crop.as_dict() else "")
+        return f"JPEG of quality {self.quality}{self._crop_shown}"
 
     def encode(self, crop: Image) -> bytes:
         if (shape := (self.crop.size, self.crop.size, 3)) != crop.shape or crop.dtype != np.uint8:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline.errors import ConfigError
 from pipeline.features.streams.base import Machine, NumberStream, region_of
@@ -44,23 +44,11 @@ class NamedNetwork(NumberStream):
     example: ClassVar[str]
 
     def __str__(self) -> str:
-        return f"{self.network}, {self.weights}, {self.precision}" + (
-            f", crop {self.crop}" if self.crop.as_dict() else ""
-        )
+        return f"{self.network}, {self.weights}, {self.precision}{self._crop_shown}"
 
     @property
     def stand_in(self) -> bool:
         return self.weights.stand_in
-
-    def identity(self) -> dict[str, Any]:
-        return {**super().identity(), "weights": self.weights.identity()}
-
-    @classmethod
-    def from_identity(cls, identity: Mapping[str, Any]) -> Self | None:
-        weights = identity["weights"]
-        if "argument" not in weights:
-            return None  # only the digest of a checkpoint's file is known
-        return super().from_identity({**identity, "weights": NetworkWeights(weights["kind"], weights["argument"])})
 
     def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Network:
         """The network on its device.

@@ -6,17 +6,14 @@ import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from cache import CropPolicy
-from pipeline.errors import ConfigError
-from pipeline.features.streams.base import Machine, NumberStream, crop_identity, region_of
+from pipeline.features.streams.base import Machine, NumberStream, region_of
+from pipeline.features.streams.loaded import Precision, check_precision
 from pipeline.features.weights import WeightsSpec
 
 if TYPE_CHECKING:
     from pipeline.features.networks import Network
-
-Precision = Literal["exact", "fast"]
 
 UNTRAINED: Final = WeightsSpec("untrained", "0")
 
@@ -38,29 +35,14 @@ class ResNet50(NumberStream):
     dim: ClassVar[int] = 2048
 
     def __post_init__(self) -> None:
-        if self.precision not in get_args(Precision):
-            raise ConfigError(f"precision {self.precision!r}: expected exact or fast")
+        check_precision(self.precision)
 
     def __str__(self) -> str:
-        return f"{self.weights}, {self.precision}" + (f", crop {self.crop}" if self.crop.as_dict() else "")
+        return f"{self.weights}, {self.precision}{self._crop_shown}"
 
     @property
     def stand_in(self) -> bool:
         return self.weights.stand_in
-
-    def identity(self) -> dict[str, Any]:
-        weights = self.weights.identity()
-        options = {"weights": weights, "precision": self.precision, **crop_identity(self.crop)}
-        return {"kind": self.kind, "version": self.version, **options}
-
-    @classmethod
-    def from_identity(cls, identity: Mapping[str, Any]) -> Self | None:
-        weights = identity["weights"]
-        if "argument" not in weights:
-            return None  # only the digest of a checkpoint's file is known
-        crop = CropPolicy.from_dict(identity.get("crop", {}))
-        spec = WeightsSpec(weights["kind"], weights["argument"])
-        return cls(weights=spec, precision=identity["precision"], crop=crop)
 
     def load(self, machine: Machine, recorded: Mapping[str, Any] | None) -> Network:
         """The network on its device, loaded once for all the splits that a process extracts.

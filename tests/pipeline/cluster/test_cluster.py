@@ -23,8 +23,10 @@ from typing import Any
 import pytest
 
 import cache
-from pipeline import cluster
+from pipeline import cluster, detect
 from pipeline.cluster import Needs
+from pipeline.detect.plan import plan_detection
+from pipeline.detect.run import Machine, detect_planned
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
 from pipeline.features.extract import extract, extract_together
@@ -210,6 +212,23 @@ def test_items_at_which_several_workers_die_are_given_up(running: Cluster, jobs:
     running.have(4)
     with pytest.raises(PipelineError, match="several workers died one after the other at the same task"):
         list(cluster.map_on_workers(running.address, jobs.Doubled(tmp_path, deadly=0), ITEMS[:1], []))
+
+
+# ------------------------------------------------------------------------------------------------------- detection
+
+
+def test_detection_gives_the_same_files_as_on_one_machine(two: Cluster, embedded: Any, tmp_path: Path) -> None:
+    raw = embedded.copy("kinetics", tmp_path / "raw")
+    next(raw.rglob("*.mp4")).with_name("broken.mp4").write_bytes(b"none")
+    found = {}
+    for name, options in (("alone", {}), ("cluster", {"scheduler": two.address})):
+        plan = plan_detection(raw, tmp_path / name, detect.get("demo"))
+        report = detect_planned(plan, Machine(workers=1, part=10), **options)
+        assert [Path(clip).name for clip in report.problems] == ["broken.mp4"]
+        files = (path for path in sorted((tmp_path / name).rglob("*.mp4.json")) if path.is_file())
+        found[name] = report.frames, {path.relative_to(tmp_path / name): path.read_bytes() for path in files}
+    assert found["cluster"] == found["alone"]
+    assert found["alone"][0] > 0
 
 
 # ------------------------------------------------------------------------------------------------------ conversion

@@ -13,7 +13,9 @@ from torch.utils.data import DataLoader
 import cache
 from cache import CacheChanged, CacheError
 from tests.vibe_model.builders import SMALL, MemorySplit, TinyBody, write_split
+from vibe_model import runs
 from vibe_model.errors import ConfigError, DataError
+from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.training import feature_table
 from vibe_model.training.data import Batches, Inputs, on_device, stream
 from vibe_model.training.feature_table import TableProgress
@@ -218,6 +220,27 @@ def test_windows_take_their_features_from_one_of_the_copies(config, many):
         known = {window.astype(np.float32).tobytes() for window in plain.at(step).labels["features"]}
         assert {window.tobytes() for window in features[~of_copy]} <= known
     assert 5 < sum(drawn) < 35
+
+
+def test_jittered_copies_of_a_part_take_the_streams_place_and_are_part_of_the_run(many):
+    data = {"datasets_2d": ("a/train",), "datasets_3d": ("b/train", "c/train"), "motion": ("m/train",)}
+    data |= {"validation": ("b/train",), "evaluation": (), "body": None, "tracks": {}}
+    plain = HMMRConfig(**data, seqlen=4, stride=2, feature_size=6, width=32)
+    config = replace(plain, copies_3d=1)
+    assert config.streams == {
+        "a/train": ("resnet50",),
+        "b/train": ("resnet50.j1", "resnet50"),  # validation is on plain crops
+        "c/train": ("resnet50.j1",),
+    }
+    of_copies = {"b/train/resnet50.j1", "c/train/resnet50.j1"}
+    assert runs.inputs(config, many)["streams"].keys() == {"a/train", "b/train"} | of_copies
+    assert runs.fingerprint(config, many) != runs.fingerprint(plain, many)
+    runs.check_streams(config, many)
+    for step in range(3):
+        features = Batches(config, many).at(step).labels["features"]
+        of_copy = (np.diff(features, axis=2) == 1).all(axis=(1, 2))
+        assert of_copy.tolist() == 4 * [False] + 4 * [True]
+    assert replace(plain, copies_2d=2).streams_of("datasets_2d") == ("resnet50.j1", "resnet50.j2")
 
 
 # ---------------------------------------------------------------------------------------------- workers, resume
