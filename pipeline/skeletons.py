@@ -121,6 +121,13 @@ _SMPL_POINT: Final[Mapping[str, str]] = {
     "nose": "vertex_nose", "leye": "vertex_leye", "reye": "vertex_reye", "lear": "vertex_lear", "rear": "vertex_rear",
 }  # fmt: skip
 
+KEYPOINTS_13: Final = (  # of a 2D pose, as Pr-VIPE and `pose_2d` read it
+    "nose", "lshoulder", "rshoulder", "lelbow", "relbow", "lwrist", "rwrist",
+    "lhip", "rhip", "lknee", "rknee", "lankle", "rankle",
+)  # fmt: skip
+# A dataset labels these, or OpenPose's points of the same name.
+_OPENPOSE_13: Final = ("OP Nose", *(f"OP {name[0].upper()}{name[1:].capitalize()}" for name in KEYPOINTS_13[1:]))
+
 # Lines between joints, for drawing. A skeleton shows those whose two ends it has.
 BONES: Final = (
     ("OP Nose", "OP Neck"), ("OP Nose", "OP REye"), ("OP Nose", "OP LEye"), ("OP REye", "OP REar"),
@@ -189,6 +196,15 @@ def convert(keypoints: NDArray[Number], *, source: Skeleton, target: Skeleton) -
     out = np.zeros((*keypoints.shape[:-2], len(joint_names(target)), keypoints.shape[-1]), keypoints.dtype)
     out[..., put, :] = keypoints[..., take, :]
     return out
+
+
+def keypoints_13(kp: NDArray[Number]) -> NDArray[Number]:
+    """(..., 49, C) in spin49, the last number a confidence -> (..., 13, C), in the order of KEYPOINTS_13.
+
+    Where a point is labelled both by its own name and as OpenPose's, the first is taken.
+    """
+    named, openpose = (kp[..., [JOINTS["spin49"].index(n) for n in names], :] for names in (KEYPOINTS_13, _OPENPOSE_13))
+    return np.where(named[..., -1:] > 0, named, openpose)
 
 
 def bones(skeleton: Skeleton) -> list[tuple[int, int]]:

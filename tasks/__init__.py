@@ -9,7 +9,7 @@ from tasks.data import Convert, Data, Extract, Synthesize
 from tasks.evaluation import EvaluateHMMR, EvaluateVIBE
 from tasks.events import take_over_from_luigi
 from tasks.report import Report
-from tasks.training import TrainHMMR, TrainMPoser, TrainVIBE
+from tasks.training import TrainHMMR, TrainMPoser, TrainPrVIPE, TrainVIBE
 
 __all__ = [
     "Ablation",
@@ -22,6 +22,7 @@ __all__ = [
     "Synthesize",
     "TrainHMMR",
     "TrainMPoser",
+    "TrainPrVIPE",
     "TrainVIBE",
 ]
 

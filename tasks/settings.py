@@ -1,6 +1,6 @@
 """luigi.cfg as typed objects: what `pipeline.settings` reads of it, with those of training and Luigi's own sections.
 
-Those of training are [train] (VIBE's), one of each other model, and [mposer].
+Those of training are [train] (VIBE's), one of each other model, [mposer] and [pose_embedding] (Pr-VIPE's).
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from pipeline.settings.sections import Sections
 from vibe_model import models
 from vibe_model.errors import VibeModelError
 from vibe_model.models import MODELS, Model
+from vibe_model.pr_vipe import config as of_pr_vipe
+from vibe_model.pr_vipe.config import PrVIPEConfig
 from vibe_model.settings.run_config import RunConfig
 from vibe_model.settings.video_config import VideoConfig
 from vibe_model.vibe import mposer_config as of_mposer
@@ -34,10 +36,12 @@ EMBEDDED: Final = "embedded"  # the preset that every model has: where [train] h
 # Keys of a model's section that are no setting of a run.
 WHICH_RUNS: Final = ("preset", "variant", "baseline", "report")
 SET_ELSEWHERE: Final = ("cache", "runs", "body", "stream")  # settings of a run, by [paths] and [features]
+POSE_EMBEDDING: Final = "pose_embedding"  # Pr-VIPE's section: [pr_vipe] is its stream's
 # A prior is for the windows that a generator is trained on: these settings of it are [train]'s.
 OF_TRAINING: Final = ("cache", "runs", "validation", "seqlen", "stride", "strides", "window_weights", "tail", "seed")
 UNLESS_SET: Final = ("device", "threads")  # these too, where [mposer] does not set them
-SPLITS: Final = ("datasets_2d", "datasets_3d", "motion", "validation", "evaluation")  # keys that name splits
+# Keys that name splits.
+SPLITS: Final = ("datasets_2d", "datasets_3d", "poses_3d", "motion", "validation", "evaluation")
 
 EXIT_CODES: Final = {
     "already_running": 10,
@@ -91,13 +95,14 @@ def load(file: Path) -> Settings:
     """Read and check a whole luigi.cfg.
 
     Raises ConfigError, which names the line, as `pipeline.settings.sections.load` does, and for mistakes in the models'
-    sections and [mposer] that can be seen without looking at what they name.
+    sections, [mposer] and [pose_embedding] that can be seen without looking at what they name.
     """
     found = sections.load(file)
     s = Settings(**{f.name: getattr(found, f.name) for f in fields(found)})
     for model in MODELS.values():
         _check(s, model, model_settings(s, model))
     mposer_settings(s)
+    pr_vipe_settings(s)
     return s
 
 
@@ -158,6 +163,24 @@ def mposer_settings(s: Settings) -> tuple[MPoserConfig, dict[str, Any]]:
         raise ConfigError(s.mposer.located(str(error))) from error
 
 
+def pr_vipe_preset(s: Settings) -> str:
+    """The preset of [pose_embedding]: `embedded` where [train] has that, else `usual`, unless it is set."""
+    usual = EMBEDDED if which_runs(s).preset == EMBEDDED else "usual"
+    return str(s.source.section(POSE_EMBEDDING).get("preset", usual))
+
+
+def pr_vipe_settings(s: Settings, seed: int | None = None) -> PrVIPEConfig:
+    """[pose_embedding]: its preset with what luigi.cfg sets instead, and the paths. Raises ConfigError."""
+    preset, section = pr_vipe_preset(s), s.source.section(POSE_EMBEDDING)
+    own = _own(section, preset, of_pr_vipe.PRESETS, SET_ELSEWHERE, ("preset",))
+    own |= {"cache": s.paths.cache, "runs": s.paths.runs, "body": s.paths.body}
+    own |= {} if seed is None else {"seed": seed}
+    try:
+        return replace(of_pr_vipe.PRESETS[preset](), **own)
+    except VibeModelError as error:
+        raise ConfigError(section.located(str(error))) from error
+
+
 def _own(
     section: Section, preset: str, presets: Mapping[str, Any], elsewhere: tuple[str, ...], besides: tuple[str, ...]
 ) -> dict[str, Any]:
@@ -179,7 +202,8 @@ def check_inputs(s: Settings, config: RunConfig) -> None:
     Raises ConfigError.
     """
     known, broken = _known_splits(s.data.datasets)
-    section = models.of(config).section if isinstance(config, VideoConfig) else VIBE.section
+    section = POSE_EMBEDDING if isinstance(config, PrVIPEConfig) else VIBE.section
+    section = models.of(config).section if isinstance(config, VideoConfig) else section
     for key in SPLITS:
         at = s.source.where(section, key)
         for name in (name for name in getattr(config, key, ()) if name in config.splits and name not in known):

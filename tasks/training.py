@@ -1,4 +1,4 @@
-"""windows -> training, as Luigi tasks: one of each model, and the motion prior MPoser."""
+"""windows -> training, as Luigi tasks: one of each model, the motion prior MPoser, the pose embedding Pr-VIPE."""
 
 from __future__ import annotations
 
@@ -20,12 +20,22 @@ from pipeline.cli.signals import Terminated
 from pipeline.cli.text import count
 from pipeline.errors import ConfigError
 from tasks.base import PipelineTask
-from tasks.data import NETWORK, Data
-from tasks.settings import OF_TRAINING, UNLESS_SET, VIBE, check_inputs, model_settings, mposer_settings, settings
+from tasks.data import NETWORK, Convert, Data
+from tasks.settings import (
+    OF_TRAINING,
+    UNLESS_SET,
+    VIBE,
+    check_inputs,
+    model_settings,
+    mposer_settings,
+    pr_vipe_settings,
+    settings,
+)
 from tasks.terminal import fact, plain, say, shortened
 from vibe_model import runs
 from vibe_model.errors import VibeModelError
 from vibe_model.models import MODELS, Model
+from vibe_model.pr_vipe.config import PrVIPEConfig
 from vibe_model.settings.run_config import RunConfig
 from vibe_model.settings.video_config import VideoConfig
 from vibe_model.vibe.config import TrainConfig
@@ -146,6 +156,33 @@ class TrainMPoser(TrainingTask):
         self.done(", ".join(held_out))
 
 
+class TrainPrVIPE(TrainingTask):
+    """Train the embedding of 2D poses on the cached 3D poses. Needs no features: the stream `pr_vipe` needs it."""
+
+    @property
+    def what(self) -> str:
+        return f"Pr-VIPE{self.of_seed}"
+
+    def config(self) -> PrVIPEConfig:
+        if self.variant:
+            raise ConfigError(f"--variant {self.variant}: Pr-VIPE has no variants")
+        config = pr_vipe_settings(settings(), None if self.seed < 0 else self.seed)
+        check_inputs(settings(), config)
+        return config
+
+    def requires(self) -> list[luigi.Task]:
+        return [Convert(dataset=name.split("/")[0], split=name.split("/")[1]) for name in self.config().splits]
+
+    def work(self) -> None:
+        from vibe_model.pr_vipe import training  # imports torch
+
+        with self.progress() as progress:
+            folder = training.run(self.config(), progress=shown_by(progress, self.what, "hit_1", " %"))
+        found = {name: metrics for name, metrics in read_metrics(folder).items() if "/" in name}
+        hits = [f"{n} {m['hit_1']:.1f} % (keypoints {m['procrustes_hit_1']:.1f} %)" for n, m in found.items()]
+        self.done(", ".join(["Hit@1 of another camera's picture", *hits] if hits else []))
+
+
 class TrainModel(TrainingTask):
     """Train one model on the cached features. A subclass names it."""
 
@@ -253,7 +290,7 @@ def shown_by(progress: Progress, what: str, score: str = "pa_mpjpe", unit: str =
     """
     from vibe_model.training.feature_table import TableProgress
 
-    name = "PA-MPJPE" if score == "pa_mpjpe" else "error"
+    name = {"pa_mpjpe": "PA-MPJPE", "hit_1": "Hit@1"}.get(score, "error")
     loss = validation = ""
     begun = False
 

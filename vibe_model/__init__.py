@@ -9,10 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from pipeline.features.networks.pr_vipe import PrVIPE
     from vibe_model.checkpoints import LoadReport, load_published
     from vibe_model.hmmr import losses as hmmr_losses
     from vibe_model.hmmr.discriminator import PoseDiscriminator
     from vibe_model.hmmr.generator import HMMR
+    from vibe_model.part_dynamics import losses as part_dynamics_losses
+    from vibe_model.part_dynamics.generator import PartDynamics
+    from vibe_model.pr_vipe import losses as pr_vipe_losses
     from vibe_model.tracks import Tracks
     from vibe_model.vibe.config import TrainConfig
     from vibe_model.vibe.discriminator import MotionDiscriminator
@@ -23,28 +27,39 @@ __all__ = [
     "VIBE",
     "LoadReport",
     "MotionDiscriminator",
+    "PartDynamics",
     "PoseDiscriminator",
+    "PrVIPE",
     "Tracks",
     "TrainConfig",
     "hmmr_losses",
     "load_published",
+    "part_dynamics_losses",
+    "pr_vipe_losses",
 ]
 
 _HOMES: Final = {
-    "HMMR": "hmmr.generator",
-    "VIBE": "vibe.generator",
-    "LoadReport": "checkpoints",
-    "MotionDiscriminator": "vibe.discriminator",
-    "PoseDiscriminator": "hmmr.discriminator",
-    "Tracks": "tracks",
-    "TrainConfig": "vibe.config",
-    "load_published": "checkpoints",
+    "HMMR": "vibe_model.hmmr.generator",
+    "VIBE": "vibe_model.vibe.generator",
+    "LoadReport": "vibe_model.checkpoints",
+    "MotionDiscriminator": "vibe_model.vibe.discriminator",
+    "PartDynamics": "vibe_model.part_dynamics.generator",
+    "PoseDiscriminator": "vibe_model.hmmr.discriminator",
+    "PrVIPE": "pipeline.features.networks.pr_vipe",  # a feature stream is computed with it, too
+    "Tracks": "vibe_model.tracks",
+    "TrainConfig": "vibe_model.vibe.config",
+    "load_published": "vibe_model.checkpoints",
+}
+_LOSSES: Final = {
+    "hmmr_losses": "vibe_model.hmmr.losses",
+    "part_dynamics_losses": "vibe_model.part_dynamics.losses",
+    "pr_vipe_losses": "vibe_model.pr_vipe.losses",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name == "hmmr_losses":
-        return importlib.import_module(f"{__name__}.hmmr.losses")
+    if name in _LOSSES:
+        return importlib.import_module(_LOSSES[name])
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(_HOMES[name]), name)

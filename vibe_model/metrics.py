@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.skeletons import JOINTS
+from pipeline.skeletons import JOINTS, KEYPOINTS_13
 
 Floats = NDArray[np.floating[Any]]
 Float64s = NDArray[np.float64]
@@ -49,6 +49,28 @@ def mpjpe(pred: Floats, target: Floats) -> Float64s:
 def pa_mpjpe(pred: Floats, target: Floats) -> Float64s:
     """Mean per-joint position error after the best similarity alignment. (N, J, 3) m -> (N,) mm."""
     return _mean(_joint_errors(procrustes_align(pred, target), target))
+
+
+def np_mpjpe(pred: Floats, target: Floats) -> Float64s:
+    """Normalised Procrustes-aligned MPJPE (Sun et al., ECCV 2020): (N, 13, 3) of any unit -> (N,) in torso sizes.
+
+    Joints are KEYPOINTS_13. Both poses are put about their hips' middle, with a torso, from there to the shoulders'
+    middle, of 1; `pred` is then aligned by the best similarity: which of the two is `pred` matters.
+    """
+    source, goal = normalise_13(pred), normalise_13(target)
+    return _mean(np.linalg.norm(procrustes_align(source, goal) - goal, axis=-1))
+
+
+def normalise_13(pose: Floats) -> Float64s:
+    """(..., 13, 3) -> the same about the hips' middle, in torso sizes. A torso without a length keeps its unit."""
+    pose = pose.astype(np.float64)
+    shoulders, hips = (
+        pose[..., [KEYPOINTS_13.index(side + joint) for side in "lr"], :].mean(-2, keepdims=True)
+        for joint in ("shoulder", "hip")
+    )
+    size = np.linalg.norm(shoulders - hips, axis=-1, keepdims=True)
+    normalised: Float64s = (pose - hips) / np.where(size > 0, size, 1.0)
+    return normalised
 
 
 def pve(pred: Floats, target: Floats) -> Float64s:

@@ -128,7 +128,8 @@ def inputs(config: RunConfig, splits: Mapping[str, Split]) -> dict[str, Any]:
     """Digests of everything that the run reads."""
     of_splits = {name: content_digest(splits[name].manifest) for name in config.splits}
     if not isinstance(config, VideoConfig):
-        return of_splits
+        body = getattr(config, "body", None)
+        return of_splits if body is None else {**of_splits, "body": folder_digest(body)}
     files = config.files()
     return {
         "splits": of_splits,

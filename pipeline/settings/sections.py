@@ -1,6 +1,6 @@
 """luigi.cfg but for training, typed: what detection, conversion and extraction depend on.  [raw] -> tracks -> features
 
-`tasks.settings` adds [train], [mposer] and [hmmr], of which only the names are known here.
+`tasks.settings` adds [train], [mposer], [pose_embedding] and [hmmr], of which only the names are known here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pipeline.settings.types import AtLeast
 
 T = TypeVar("T")
 
-OF_TRAINING: Final = ("train", "mposer", "hmmr")  # sections that `tasks.settings` checks
+OF_TRAINING: Final = ("train", "mposer", "hmmr", "pose_embedding")  # sections that `tasks.settings` checks
 KIND: Final = "kind"  # the key of a further stream's section
 IN_FEATURES: Final = ("weights", "precision")  # options of resnet50 that are in [features]
 
@@ -146,7 +146,7 @@ class Sections:
 
 
 def load(file: Path, do: str | None = None) -> Sections:
-    """Read and check all of luigi.cfg but [train], [mposer], [hmmr] and Luigi's own sections.
+    """Read and check all of luigi.cfg but [train], [mposer], [hmmr], [pose_embedding] and Luigi's own sections.
 
     Raises ConfigError, which names the line, for an unknown section or key, a value of the wrong type or out of range,
     what is missing, and settings that contradict each other. `do`: what to do where there is no such file.

@@ -17,6 +17,7 @@ from pipeline.settings.file import LUIGI, did_you_mean, settings_file
 from pipeline.settings.sections import TYPES, Features
 from tasks.settings import (
     OF_TRAINING,
+    POSE_EMBEDDING,
     SET_ELSEWHERE,
     UNLESS_SET,
     VIBE,
@@ -27,9 +28,12 @@ from tasks.settings import (
     model_settings,
     mposer_preset,
     mposer_settings,
+    pr_vipe_preset,
+    pr_vipe_settings,
     which_runs,
 )
 from vibe_model.models import MODELS, Model
+from vibe_model.pr_vipe import config as of_pr_vipe
 from vibe_model.vibe import mposer_config as of_mposer
 
 HELP: Final = config.HELP
@@ -144,6 +148,13 @@ def effective(s: Settings) -> Iterator[Setting]:
         else:
             otherwise = DEFAULT if getattr(prior, key) == getattr(least, key) else f"preset {chosen}"
             yield setting("mposer", key, getattr(mposer, key), otherwise)
+
+    embedding, chosen = pr_vipe_settings(s), pr_vipe_preset(s)
+    yield setting(POSE_EMBEDDING, "preset", chosen, "[train] preset" if "preset" in s.train else DEFAULT)
+    preset, usual = of_pr_vipe.PRESETS[chosen](), of_pr_vipe.PrVIPEConfig()
+    for key in (field.name for field in fields(embedding) if field.name not in SET_ELSEWHERE):
+        otherwise = DEFAULT if getattr(preset, key) == getattr(usual, key) else f"preset {chosen}"
+        yield setting(POSE_EMBEDDING, key, getattr(embedding, key), otherwise)
 
     ours = luigi_defaults(s.file)
     for name in sorted(LUIGI):  # Luigi has more keys

@@ -24,6 +24,7 @@ from tasks import settings
 from tasks.settings import OF_TRAINING
 from tasks.training import train_config
 from vibe_model.models import MODELS
+from vibe_model.pr_vipe import config as pr_vipe_config
 from vibe_model.vibe import mposer_config
 from vibe_model.vibe.config import PRESETS, TrainConfig
 from vibe_model.vibe.variants import VARIANTS
@@ -175,7 +176,7 @@ def value(spec: Any, key: str, text: str) -> Any:
 
 def test_every_section_is_there() -> None:
     documented = re.findall(r"^## `\[(\w+)\]`$", document("settings.md"), re.MULTILINE)
-    assert sorted(documented) == sorted([*OWN, *OPTIONS, "train", "hmmr", "mposer"])
+    assert sorted(documented) == sorted([*OWN, *OPTIONS, "train", "hmmr", "mposer", "pose_embedding"])
 
 
 @pytest.mark.parametrize("section", [*OWN, *OPTIONS])
@@ -231,6 +232,17 @@ def test_every_setting_of_a_training_is_there_with_the_presets_values(section: s
         for preset, make in presets.items():
             if preset != "paper":  # what it changes stands beside `preset`
                 assert value(config, key, row[preset]) == getattr(make(), key), f"{key} of {preset}"
+
+
+def test_every_setting_of_the_pose_embedding_is_there_with_the_presets_values() -> None:
+    documented = documented_settings("pose_embedding")
+    assert all(f"`{name}`" in documented["preset"]["meaning"] for name in pr_vipe_config.PRESETS)
+    documented.pop("preset")
+    spec = pr_vipe_config.PrVIPEConfig
+    assert set(documented) == {field.name for field in dataclasses.fields(spec)} - {"cache", "runs", "body"}
+    for key, row in documented.items():
+        for preset, make in pr_vipe_config.PRESETS.items():
+            assert value(spec, key, row[preset]) == getattr(make(), key), f"{key} of {preset}"
 
 
 def test_a_setting_of_training_that_is_set_elsewhere_is_refused_there(

@@ -17,7 +17,7 @@ from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.settings import sections
-from tasks import EvaluateHMMR, TrainHMMR, evaluation, settings
+from tasks import Convert, EvaluateHMMR, TrainHMMR, TrainPrVIPE, evaluation, settings
 from tasks.settings import VIBE, model_settings
 from tasks.training import train_config
 from vibe_model import models
@@ -306,6 +306,21 @@ def test_hmmr_is_evaluated_beside_its_single_view_baseline(config_with, bare) ->
     bare.configure({"hmmr": {"variant": "single-view"}})
     config_with()
     assert EvaluateHMMR().requires() == [TrainHMMR()]
+
+
+def test_the_pose_embedding_needs_converted_splits_alone(config_with, bare) -> None:
+    bare.configure({"pose_embedding": {"poses_3d": "3dpw/train", "validation": "3dpw/validation", "lr": "0.5"}})
+    config_with()
+    found = TrainPrVIPE(seed=4).config()
+    assert (found.seed, found.lr, found.batch_size, found.name) == (4, 0.5, 64, "pr-vipe")
+    needed = [(type(one), one.what) for one in TrainPrVIPE().requires()]
+    assert needed == [(Convert, "amass/train"), (Convert, "3dpw/train"), (Convert, "3dpw/validation")]
+    with pytest.raises(ConfigError, match="Pr-VIPE has no variants"):
+        TrainPrVIPE(variant="small").config()
+    bare.configure({"pose_embedding": {"poses_3d": "h36m/nowhere"}})
+    config_with()
+    with pytest.raises(ConfigError, match=r"\[pose_embedding\] poses_3d"):
+        TrainPrVIPE().requires()
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from vibe_model.training.trainer import Step
 
 T = TypeVar("T")
 
-NUMBERS: Final = (*ERRORS, "reconstruction_deg", "mean_pose_deg")  # of a validation split
+NUMBERS: Final = (*ERRORS, "reconstruction_deg", "mean_pose_deg", "hit_1", "hit_10", "hit_20")  # of a validation split
 SPEED_EVERY: Final = 10  # steps that one point of the speed's curves stands for
 
 

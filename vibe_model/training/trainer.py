@@ -87,7 +87,9 @@ class Learner:
     ) -> None:
         """fused: every parameter and its two moments pass through memory once a step, not a dozen times."""
         self.network, self.keys = network, keys
-        self.optimiser = torch.optim.Adam(network.parameters(), lr=lr, weight_decay=weight_decay, fused=fused or None)
+        self.optimiser: torch.optim.Optimizer = torch.optim.Adam(
+            network.parameters(), lr=lr, weight_decay=weight_decay, fused=fused or None
+        )
         self.schedule = ReduceLROnPlateau(
             self.optimiser, mode="min", factor=config.plateau_factor, patience=config.plateau_patience
         )

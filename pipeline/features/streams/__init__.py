@@ -50,6 +50,7 @@ STREAMS: Final[Mapping[str, str]] = {  # kind -> module:class
     "crops": "pipeline.features.streams.crops:Crops",
     "homography": "pipeline.features.streams.homography:Homography",
     "pose_2d": "pipeline.features.streams.pose_2d:Pose2D",
+    "pr_vipe": "pipeline.features.streams.pr_vipe:PrVipe",
 }
 
 _REGISTRY: Final[Registry[Stream]] = Registry("stream", ENTRY_POINTS, STREAMS, Stream, "kind")

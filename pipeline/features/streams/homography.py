@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from pipeline import homography
 from pipeline.errors import ConfigError
 from pipeline.features.streams.base import PairStream
-from pipeline.features.streams.pose_2d import KEYPOINTS, keypoints_13
 from pipeline.homography import Floats
 from pipeline.pixels.frames import Image
+from pipeline.skeletons import KEYPOINTS_13, keypoints_13
 
 Region = Literal["crop", "person"]
 
@@ -33,7 +33,7 @@ PARTS: Final = (
     ("lshoulder lelbow", "lelbow lwrist"),
     ("rshoulder relbow", "relbow rwrist"),
 )  # fmt: skip
-LINES: Final = tuple(tuple(tuple(map(KEYPOINTS.index, line.split())) for line in part) for part in PARTS)
+LINES: Final = tuple(tuple(tuple(map(KEYPOINTS_13.index, line.split())) for line in part) for part in PARTS)
 DEVIATION: Final = 0.04  # of the Gaussian around a bone, in [-1, 1]: 4.5 px of 224
 ENDS: Final = 3  # deviations from which on it is 0
 OLDER_ROUNDS: Final = 3  # of streams whose identity does not name theirs
@@ -123,7 +123,8 @@ class Homography(PairStream):
             return (found - np.eye(3)).astype(np.float32).ravel() if known else None
         if kp_2d is None:
             raise ValueError("expected kp_2d, the keypoints of the later crop")
-        points, visible = (one[0] for one in keypoints_13(kp_2d[None]))
+        labelled = keypoints_13(np.asarray(kp_2d, np.float64))
+        points, visible = labelled[:, :2], labelled[:, 2] > 0
 
         def weights(at: Floats) -> Floats:
             return near_bones(at, points, visible, self.parts)

@@ -16,14 +16,7 @@ from numpy.typing import NDArray
 from pipeline import skeletons
 from pipeline.features.streams.base import LabelStream, Machine
 
-KEYPOINTS: Final = (
-    "nose", "lshoulder", "rshoulder", "lelbow", "relbow", "lwrist", "rwrist",
-    "lhip", "rhip", "lknee", "rknee", "lankle", "rankle",
-)  # fmt: skip
-# A dataset labels these or OpenPose's points of the same name; where it has both, these are taken.
-OPENPOSE: Final = ("OP Nose", *(f"OP {name[0].upper()}{name[1:].capitalize()}" for name in KEYPOINTS[1:]))
-SPIN49: Final = skeletons.joint_names("spin49")
-FIRST, SECOND = ([SPIN49.index(name) for name in names] for names in (KEYPOINTS, OPENPOSE))
+KEYPOINTS: Final = skeletons.KEYPOINTS_13
 SHOULDERS, HIPS = ([KEYPOINTS.index(side + joint) for side in "lr"] for joint in ("shoulder", "hip"))
 
 
@@ -52,21 +45,14 @@ class Normalisation:
         return normalised(labels["kp_2d"])
 
 
-def keypoints_13(kp_2d: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """(N, 49, 3) x, y, confidence -> (N, 13, 2) KEYPOINTS, and (N, 13) whether they are there."""
-    kp = np.asarray(kp_2d, np.float64)
-    first, second = kp[:, FIRST], kp[:, SECOND]
-    points = np.where(first[..., 2:] > 0, first, second)
-    return points[..., :2], points[..., 2] > 0
-
-
 def normalised(kp_2d: NDArray[np.floating]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """(N, 49, 3) x, y of any unit, confidence -> (N, 26), and (N,) whether it is defined.
 
     (x - centre) / size / 2: the centre is that of the hips, the size the largest of the six distances among shoulders
     and hips. All 0, and not defined, without one of these four, and where they are one point.
     """
-    xy, visible = keypoints_13(kp_2d)
+    points = skeletons.keypoints_13(np.asarray(kp_2d, np.float64))  # (N, 13, 3)
+    xy, visible = points[..., :2], points[..., 2] > 0
     torso = SHOULDERS + HIPS
     sides = [np.linalg.norm(xy[:, a] - xy[:, b], axis=1) for a, b in itertools.combinations(torso, 2)]
     size, centre = np.max(sides, axis=0), xy[:, HIPS].mean(axis=1)

@@ -1,0 +1,181 @@
+"""VIBE's encoder and regressor, with a decoder of body regions between.  features -> windows -> [training]
+
+After Lee and Lee, "Uncertainty-Aware Human Mesh Recovery from Video by Learning Part-Based 3D Dynamics" (ICCV 2021), of
+which only slides and a note could be had: how the features go to the regions, and the regions to poses, is ours
+(docs/part-dynamics.md).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from vibe_model.cameras import project, project_orthographic
+from vibe_model.errors import ConfigError
+from vibe_model.networks.video_model import FEATURE_SIZE, Estimate, posed
+from vibe_model.part_dynamics.decoder import RECOMBINE, RegionDecoder
+from vibe_model.rotations import rotation_6d_to_matrix
+from vibe_model.vibe.generator import Regressor, TemporalEncoder
+
+if TYPE_CHECKING:
+    from pipeline.body import Body
+
+REGIONS: Final = (  # SMPL's joints of each
+    (0, 3, 6, 9, 12, 15),  # pelvis, spine, neck, head
+    (1, 4, 7, 10),  # left leg
+    (2, 5, 8, 11),  # right leg
+    (13, 16, 18, 20, 22),  # left arm
+    (14, 17, 19, 21, 23),  # right arm
+)
+WIDTHS: Final = {5: 256, 1: 572}  # of a region's state: one region has as many parameters as five
+SIZES: Final = {"pr_vipe": 64, "homography": 135}  # of what may be read beside the features
+LARGEST_MOTION: Final = 5.0  # of a homography's entries, in standard deviations
+SMALL: Final = 0.01  # Xavier gain of what is added to VIBE's, at the start
+
+Prediction = dict[str, Any]  # VIBE's dict of tensors, and "deltas": the same by step in frames
+
+
+class Neighbour(nn.Module):
+    """What a region's rotations change by, some frames from here."""
+
+    def __init__(self, width: int, n_joints: int, hidden_size: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(width + 6 * n_joints, hidden_size)
+        self.out = nn.Linear(hidden_size, 6 * n_joints)
+        nn.init.xavier_uniform_(self.out.weight, SMALL)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, state: Tensor, rotations: Tensor) -> Tensor:
+        """(N, width), (N, 6 n) -> (N, 6 n)."""
+        out: Tensor = self.out(self.hidden(torch.cat((state, rotations), dim=-1)).relu())
+        return out
+
+
+class PartDynamics(nn.Module):
+    """Video features, with the 2D pose's embedding and the picture's motion -> one body a frame, and its neighbours.
+
+    regions: 5, or 1 for a plain convolution of as many parameters; recombine: "multiply", "add" or "none"; uses: which
+    streams are read beside the features; delta: frames to the neighbours before and after, 0: none are predicted.
+    `sigma`: the standard deviations of a stored homography's 9 numbers, by which they are divided. Raises ConfigError
+    for other options.
+    """
+
+    sigma: Tensor
+
+    def __init__(
+        self,
+        body: Body,
+        *,
+        regions: int = 5,
+        recombine: str = "multiply",
+        uses: tuple[str, ...] = ("pr_vipe", "homography"),
+        delta: int = 5,
+        width: int = 0,
+        hidden_size: int = 1024,
+        feature_size: int = FEATURE_SIZE,
+        regressor_size: int = 1024,
+    ) -> None:
+        super().__init__()
+        if regions not in WIDTHS:
+            raise ConfigError(f"regions: expected 5 or 1, found {regions}")
+        if recombine not in RECOMBINE:
+            raise ConfigError(f"recombine: expected one of {', '.join(RECOMBINE)}, found {recombine!r}")
+        if unknown := sorted(set(uses) - SIZES.keys()):
+            raise ConfigError(f"uses: expected some of {', '.join(SIZES)}, found {', '.join(unknown)}")
+        if delta < 0:
+            raise ConfigError(f"delta: expected 0 or more frames, found {delta}")
+        self.uses, self.steps = tuple(uses), (-delta, delta) if delta else ()
+        self.joints = REGIONS if regions == len(REGIONS) else (tuple(range(24)),)
+        width = width or WIDTHS[regions]
+        self.encoder = TemporalEncoder(hidden_size=hidden_size, feature_size=feature_size)
+        self.decoder = RegionDecoder(
+            feature_size + sum(SIZES[name] for name in uses), regions, width, recombine if regions > 1 else "none"
+        )
+        self.current = nn.Linear(regions * width, feature_size)
+        nn.init.xavier_uniform_(self.current.weight, SMALL)
+        nn.init.zeros_(self.current.bias)
+        self.regressor = Regressor(body, feature_size=feature_size, hidden_size=regressor_size)
+        self.deltas = nn.ModuleDict(
+            {
+                side: nn.ModuleList(Neighbour(width, len(joints), WIDTHS[5]) for joints in self.joints)
+                for side in (("before", "after") if delta else ())
+            }
+        )
+        self.register_buffer("sigma", torch.ones(9))
+        self.body = body
+
+    def forward(
+        self,
+        features: Tensor,
+        pr_vipe: Tensor | None = None,
+        homography: Tensor | None = None,
+        eval_joints: bool = False,
+        vertices: bool = True,
+    ) -> Prediction:
+        """(B, T, feature_size), (B, T, 64), (B, T, 135) -> VIBE's dict, each (B, T, ...), and "deltas".
+
+        homography: 15 successive rows of the stream, oldest first, as stored. "deltas" has the same dict by step in
+        frames, -5 and 5, indexed by the frame that they were predicted at, by the camera (1, 0, 0) and with that
+        frame's shape. Raises ValueError for a stream of `uses` that is None.
+        """
+        pose, shape, camera, states = self._regressed(features, pr_vipe, homography)
+        current = posed(self.body, _estimate(pose, shape, camera), project, eval_joints=eval_joints, vertices=vertices)
+        still = torch.zeros_like(camera)
+        still[..., 0] = 1
+        deltas = {
+            step: posed(
+                self.body,
+                _estimate(self._moved(heads, states, pose), shape, still),
+                project_orthographic,
+                eval_joints=eval_joints,
+                vertices=vertices,
+            )
+            for step, heads in zip(self.steps, self.deltas.values(), strict=True)
+        }
+        return {**current, "deltas": deltas}
+
+    def regress(self, features: Tensor, pr_vipe: Tensor | None = None, homography: Tensor | None = None) -> Estimate:
+        """As `forward`, the bodies and cameras of the frames themselves."""
+        pose, shape, camera, _ = self._regressed(features, pr_vipe, homography)
+        return _estimate(pose, shape, camera)
+
+    def _regressed(
+        self, features: Tensor, pr_vipe: Tensor | None, homography: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Pose (B, T, 144), shape (B, T, 10), camera (B, T, 3), and the regions' states (B, T, R, W)."""
+        encoded: Tensor = self.encoder(features)
+        read = [encoded]
+        for name, stream in (("pr_vipe", pr_vipe), ("homography", homography)):
+            if name not in self.uses:
+                continue
+            if stream is None:
+                raise ValueError(f"{name}: expected (B, T, {SIZES[name]}), which this model reads; found None")
+            read.append(self._standardised(stream) if name == "homography" else stream)
+        states: Tensor = self.decoder(torch.cat(read, dim=-1))
+        frames = features.shape[:2]
+        regressed = self.regressor((encoded + self.current(states.flatten(2))).flatten(0, 1))
+        pose, shape, camera = (part.view(*frames, -1) for part in regressed)
+        return pose, shape, camera, states
+
+    def _standardised(self, homography: Tensor) -> Tensor:
+        """(B, T, 135) in standard deviations."""
+        by_pair = homography.reshape(*homography.shape[:2], -1, 9) / self.sigma.clamp(min=1e-6)
+        return by_pair.clamp(-LARGEST_MOTION, LARGEST_MOTION).flatten(-2)
+
+    def _moved(self, heads: nn.Module, states: Tensor, pose: Tensor) -> Tensor:
+        """The pose of a neighbouring frame, (B, T, 144): each region's rotations by its own state."""
+        rotations = pose.reshape(*pose.shape[:2], 24, 6)
+        moved = torch.zeros_like(rotations)
+        assert isinstance(heads, nn.ModuleList)
+        for region, (head, joints) in enumerate(zip(heads, self.joints, strict=True)):
+            own = rotations[..., list(joints), :]
+            moved[..., list(joints), :] = own + head(states[..., region, :], own.flatten(-2)).view_as(own)
+        return moved.flatten(-2)
+
+
+def _estimate(pose: Tensor, shape: Tensor, camera: Tensor) -> Estimate:
+    """6D rotations (..., 144), shape, camera -> a body."""
+    rotmat = rotation_6d_to_matrix(pose.reshape(*pose.shape[:2], 24, 6))
+    return Estimate(rotmat, shape, camera)

@@ -1,0 +1,42 @@
+"""What Pr-VIPE's training minimises.  features -> windows -> [training] -> evaluation
+
+Sun et al., ECCV 2020, with what the authors' implementation (google-research, poem) adds: semi-hard negatives, and
+triplets without a loss left out of the mean. Rows of the (B, B) distances are anchors, columns are matches; the
+diagonal has each anchor's own match, another view of its pose.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import torch
+from torch import Tensor
+
+KAPPA: Final = 0.1  # NP-MPJPE, in torso sizes, from which on two poses are different ones
+MARGIN: Final = math.log(2)  # of the triplets' ratio of probabilities
+
+
+def triplet_ratio(distances: Tensor, pose_distances: Tensor) -> Tensor:
+    """The mean of max(0, D(i, i+) - D(i, i-) + ln 2) over the triplets in which it is above 0, a scalar.
+
+    distances: (B, B), -log of matching probabilities; pose_distances: (B, B) NP-MPJPE. An anchor's negative is the
+    nearest match farther off than its own, of those whose poses are different ones; an anchor without any contributes
+    nothing.
+    """
+    own = distances.diagonal()[:, None]  # (B, 1)
+    other = ~torch.eye(len(distances), dtype=torch.bool, device=distances.device)
+    semi_hard = other & (pose_distances >= KAPPA) & (distances > own)
+    nearest = torch.where(semi_hard, distances, torch.inf).amin(1)  # (B,)
+    hinge = (own[:, 0] - torch.where(semi_hard.any(1), nearest, own[:, 0] + 2 * MARGIN) + MARGIN).clamp(min=0)
+    return hinge.sum() / (hinge > 0).sum().clamp(min=1)
+
+
+def positive_pairwise(distances: Tensor) -> Tensor:
+    """The mean distance of an anchor to its own match, a scalar. distances: (B, B)."""
+    return distances.diagonal().mean()
+
+
+def prior(mean: Tensor, std: Tensor) -> Tensor:
+    """Mean over poses of the KL divergence from the standard normal distribution, in nats. (N, size) each -> scalar."""
+    return 0.5 * (std.square() + mean.square() - 1 - 2 * std.log()).sum(-1).mean()

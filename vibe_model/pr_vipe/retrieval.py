@@ -1,0 +1,96 @@
+"""Is a body pose found again in pictures of another camera?  training -> [evaluation]
+
+Sun et al., ECCV 2020: pictures of one camera are the queries, those of another one the gallery. Hit@k is the share of
+queries of whose k nearest pictures at least one has their pose: an NP-MPJPE of at most 0.1.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.features.networks.pr_vipe import PrVIPE
+from vibe_model.pr_vipe.losses import KAPPA
+from vibe_model.pr_vipe.poses import NOSE, Poses
+from vibe_model.pr_vipe.views import flat_distances, foreshortened, pose_distances, seen
+
+RANKS: Final = (1, 10, 20)
+AT_ONCE: Final = 64  # queries whose poses are compared
+
+
+def hits(distances: NDArray[np.floating], pose_distances: NDArray[np.floating]) -> dict[str, float]:
+    """hit_1, hit_10, hit_20 in %. (queries, gallery) each: how far pictures are, and NP-MPJPE."""
+    order = np.argsort(distances, axis=1, kind="stable")[:, : max(RANKS)]
+    same = np.take_along_axis(np.asarray(pose_distances) <= KAPPA, order, axis=1)
+    return {f"hit_{k}": 100 * float(same[:, :k].any(1).mean()) for k in RANKS}
+
+
+def evaluate(embedding: PrVIPE, poses: Poses, *, most: int, depth: float, samples: int, seed: int) -> dict[str, float]:
+    """Retrieval among at most `most` poses, each by two made-up cameras; and between real ones, as mean over pairs.
+
+    hit_* and, of the baseline, procrustes_hit_*; where real cameras saw one instant, cameras_hit_* and so on; poses and
+    instants: how many. std_foreshortened and std_other: the mean standard deviation of pictures in which a limb points
+    at the camera, and of others. In evaluation mode, without gradients, random numbers by `seed` alone.
+    """
+    device = next(embedding.parameters()).device
+    chosen = np.unique(np.linspace(0, len(poses) - 1, min(most, len(poses))).astype(np.int64))
+    instants = poses.instants[np.linspace(0, len(poses.instants) - 1, min(most, len(poses.instants))).astype(np.int64)]
+    was_training = embedding.training
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        embedding.eval()
+        shown = torch.from_numpy(poses.shown[chosen])
+        points = torch.from_numpy(poses.poses[chosen])
+        views = [seen(points, shown, depth=depth) for _ in range(2)]
+        between = _between(poses, chosen, chosen)
+        pairs = [(first.keypoints, second.keypoints, between) for first, second in itertools.permutations(views)]
+        found: dict[str, float] = {"poses": len(chosen), **_means(embedding, pairs, samples, device)}
+        stds, along = [], []
+        for view in views:
+            stds.append(embedding(PrVIPE.normalise(view.keypoints)[0].to(device))[1].mean(1).cpu())
+            along.append(foreshortened(view.poses, depth))
+        std, is_along = torch.cat(stds), torch.cat(along)
+        for name, part in (("std_foreshortened", is_along), ("std_other", ~is_along)):
+            if part.any():
+                found[name] = float(std[part].mean())
+        real = []
+        for a, b in itertools.permutations(range(instants.shape[1] if len(instants) else 0), 2):
+            rows = instants[(instants[:, [a, b]] >= 0).all(1)]
+            if len(rows):
+                kp_a, kp_b = (torch.from_numpy(poses.kp_2d[rows[:, camera]]) for camera in (a, b))
+                real.append((kp_a, kp_b, _between(poses, rows[:, a], rows[:, b])))
+        if real:
+            cameras = _means(embedding, real, samples, device)
+            found |= {"instants": len(instants), **{f"cameras_{name}": value for name, value in cameras.items()}}
+    embedding.train(was_training)
+    return found
+
+
+def _between(poses: Poses, queries: NDArray[np.int64], gallery: NDArray[np.int64]) -> NDArray[np.float32]:
+    """NP-MPJPE, without the nose where a pose lacks it."""
+    joints = np.ones(poses.shown.shape[1], np.bool_)
+    joints[NOSE] = poses.shown[np.concatenate([queries, gallery]), NOSE].all()
+    all_poses = torch.from_numpy(poses.poses[gallery][:, joints])
+    parts = torch.split(torch.from_numpy(poses.poses[queries][:, joints]), AT_ONCE)
+    found: NDArray[np.float32] = torch.cat([pose_distances(part, all_poses) for part in parts]).numpy()
+    return found
+
+
+def _means(
+    embedding: PrVIPE, pairs: list[tuple[Tensor, Tensor, NDArray[np.float32]]], samples: int, device: torch.device
+) -> dict[str, float]:
+    """Mean hits over (queries, gallery, NP-MPJPE), of the embedding and of the keypoints themselves."""
+    every = []
+    for queries, gallery, between in pairs:
+        normalised = [PrVIPE.normalise(points)[0] for points in (queries, gallery)]
+        (mean_a, std_a), (mean_b, std_b) = (embedding(points.to(device)) for points in normalised)
+        own = embedding.distances(mean_a, std_a, mean_b, std_b, samples)
+        flat_a, flat_b = (points[:, :26].reshape(-1, 13, 2).numpy() for points in normalised)
+        plain = hits(flat_distances(flat_a, flat_b), between)
+        every.append(hits(own.cpu().numpy(), between) | {f"procrustes_{name}": value for name, value in plain.items()})
+    return {name: float(np.mean([one[name] for one in every])) for name in every[0]}

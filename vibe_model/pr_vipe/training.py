@@ -1,0 +1,231 @@
+"""Trains Pr-VIPE on the poses of a cache; can be killed at any time.  windows -> [training] -> features
+
+best.pt holds the averaged weights of the best epoch, for the stream `pr_vipe`; `training.loop` has what else a run
+writes.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.features.networks.pr_vipe import N_POINTS, TORSO, PrVIPE
+from pipeline.skeletons import KEYPOINTS_13
+from vibe_model import runs
+from vibe_model.errors import CheckpointError, DataError
+from vibe_model.pr_vipe import losses
+from vibe_model.pr_vipe.config import PrVIPEConfig
+from vibe_model.pr_vipe.poses import Poses, joined, read_poses
+from vibe_model.pr_vipe.retrieval import evaluate
+from vibe_model.pr_vipe.views import pose_distances, seen
+from vibe_model.prediction.trained import device_of, load_body
+from vibe_model.training.data import Batch, on_device
+from vibe_model.training.loop import Progress, TrainingRun, exclusive
+from vibe_model.training.parallel import Group
+from vibe_model.training.trainer import Keys, Learner, Step, Trainer, weights_of
+
+if TYPE_CHECKING:
+    from cache import Split
+    from pipeline.body import Body
+
+STATE: Final = "pr_vipe_state_dict"
+AVERAGE: Final = "average"
+LEGS: Final = tuple(tuple(KEYPOINTS_13.index(side + joint) for joint in ("knee", "ankle")) for side in "lr")
+ARMS: Final = tuple(tuple(KEYPOINTS_13.index(side + joint) for joint in ("elbow", "wrist")) for side in "lr")
+LIMBS: Final = (*ARMS, *LEGS, (*LEGS[0], *LEGS[1]))  # that are left out at once
+
+
+def run(config: PrVIPEConfig, progress: Callable[[Progress], None] | None = None) -> Path:
+    """Train, or resume that, or find it done. Returns the run's folder. progress: called with every step and epoch.
+
+    Raises DataError, StandInMixed, ConfigError or CheckpointError before training, CacheError when another process
+    trains in the same folder; TrainingDiverged when losses stay non-finite, with the last good state saved.
+    """
+    splits = runs.open_splits(config)
+    folder = runs.run_folder(config, splits)
+    if runs.is_finished(folder):
+        return folder
+    body = load_body(config.body)
+    stand_in = runs.check_stand_in(splits, the_body=body.stand_in)
+    group = Group(device=device_of(config.device))
+    with exclusive(folder, group, config.threads):
+        if runs.is_finished(folder):
+            return folder  # another process has finished it meanwhile
+        trainer = PrVIPETrainer(config, group)
+        return PrVIPERun(config, trainer, splits, body, stand_in=stand_in, report=progress).carry_out()
+
+
+class PrVIPETrainer(Trainer):
+    """The embedding, and the running mean of its weights, which is what is used."""
+
+    def __init__(self, config: PrVIPEConfig, group: Group | None = None) -> None:
+        super().__init__(config, group or Group())
+        self.config = config
+        self.embedding = PrVIPE(config.size, config.hidden_size, config.dropout).to(self.group.device)
+        self.average = copy.deepcopy(self.embedding).requires_grad_(False).eval()
+        keys = Keys(STATE, "optimizer", "schedule", "embedding")
+        learner = Learner(config, self.embedding, keys, lr=config.lr, weight_decay=0.0)
+        if config.optimiser == "adagrad":
+            learner.optimiser = torch.optim.Adagrad(
+                self.embedding.parameters(), lr=config.lr, initial_accumulator_value=0.1
+            )
+        self.learners = {"embedding": learner}
+
+    def train_step(self, batch: Batch) -> Step:
+        if self.config.optimiser == "adam":
+            self._set_rate()
+        step = super().train_step(batch)
+        if step.good:
+            self._add_to_average()
+        return step
+
+    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+        config, labels = self.config, batch.labels
+        poses, shown, kp_2d = labels["poses"], labels["shown"], labels["kp_2d"]
+        n_real = len(kp_2d)
+        sides = [
+            torch.cat(
+                (kp_2d[:, i], seen(poses[n_real:], shown[n_real:], depth=config.depth, noise=config.noise).keypoints)
+            )
+            for i in range(2)
+        ]
+        normalised, _ = PrVIPE.normalise(torch.cat(sides))  # (2 B, 39)
+        mean, std = self.embedding(self._left_out(normalised))
+        n = len(poses)
+        distances = self.embedding.distances(mean[:n], std[:n], mean[n:], std[n:], config.samples)
+        joints = poses[:, shown.all(0)]  # without the nose, where a pose lacks it
+        terms = {
+            "triplet": config.triplet_weight * losses.triplet_ratio(distances, pose_distances(joints, joints)),
+            "positive": config.positive_weight * losses.positive_pairwise(distances),
+            "prior": config.prior_weight * losses.prior(mean, std),
+        }
+        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+        return {name: term.detach() for name, term in terms.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), AVERAGE: weights_of(self.average)}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        super().load_state_dict(saved)
+        try:
+            self.average.load_state_dict(saved[AVERAGE])
+        except (KeyError, RuntimeError) as error:
+            raise CheckpointError(f"expected the averaged weights of a run of this configuration: {error}") from error
+
+    def _left_out(self, normalised: Tensor) -> Tensor:
+        """(N, 39) with some points missing. The torso stays: without it a pose is never embedded."""
+        n, device = len(normalised), normalised.device
+        missing = torch.rand(n, N_POINTS).to(device) < self.config.point_dropout
+        missing[:, TORSO] = False
+        of_limb = torch.zeros(len(LIMBS), N_POINTS, dtype=torch.bool, device=device)
+        for limb, points in enumerate(LIMBS):
+            of_limb[limb, list(points)] = True
+        chosen = of_limb[torch.randint(len(LIMBS), (n,)).to(device)]
+        missing |= chosen & (torch.rand(n, 1).to(device) < self.config.limb_dropout)
+        known = (~missing).to(normalised)
+        return normalised * torch.cat((known.repeat_interleave(2, dim=1), known), dim=1)
+
+    def _set_rate(self) -> None:
+        """A cosine over all steps: a function of the step alone, so that a resumed run has the same."""
+        config, done = self.config, self.state.step / (self.config.epochs * self.config.iterations)
+        rate = config.lr_end + (config.lr - config.lr_end) * (1 + math.cos(math.pi * done)) / 2
+        for group in self.learners["embedding"].optimiser.param_groups:
+            group["lr"] = rate
+
+    @torch.no_grad()
+    def _add_to_average(self) -> None:
+        """Batch norms' statistics too. The first steps count more, as there are none before them."""
+        good = self.state.step - self.state.skipped
+        decay = min(self.config.average, (1 + good) / (10 + good))
+        own = self.embedding.state_dict()
+        for name, mean in self.average.state_dict().items():
+            if mean.is_floating_point():
+                mean.lerp_(own[name], 1 - decay)
+            else:
+                mean.copy_(own[name])
+
+
+class PrVIPERun(TrainingRun):
+    """Pairs of views of the cache's poses, and retrieval on held-out ones."""
+
+    advice = "lower lr"
+    score = "missed"
+    config: PrVIPEConfig
+    trainer: PrVIPETrainer
+
+    def __init__(
+        self,
+        config: PrVIPEConfig,
+        trainer: PrVIPETrainer,
+        splits: Mapping[str, Split],
+        body: Body,
+        *,
+        stand_in: bool,
+        report: Callable[[Progress], None] | None,
+    ) -> None:
+        super().__init__(config, trainer, splits, stand_in=stand_in, report=report)
+        self._body = body
+        names = (*config.motion, *config.poses_3d)
+        self._poses = joined([self._read(name, held_out=False) for name in names])
+        if not len(self._poses):
+            raise DataError(
+                f"{', '.join(names)}: expected frames with SMPL or 3D labels to train on, found none. Convert with a "
+                "body."
+            )
+        held_out = {name: self._read(name, held_out=True) for name in (*config.motion, *config.validation)}
+        self._held_out = {name: poses for name, poses in held_out.items() if len(poses)}
+
+    def inputs(self) -> dict[str, Any]:
+        counts = {"poses": len(self._poses), "instants": len(self._poses.instants)}
+        return {**super().inputs(), "trained_on": counts}
+
+    def batches(self, start: int) -> Generator[Batch, None, None]:
+        config = self.config
+        for step in range(start, config.epochs * config.iterations):
+            drawn = self._poses.draw(config.batch_size, config.real, config.seed, step)
+            yield on_device(Batch(drawn, None), self.group.device)
+
+    def validate(self) -> tuple[dict[str, Any], float | None]:
+        """Retrieval by split; the mean share of queries without a hit, %, or without held-out poses the loss."""
+        config = self.config
+        options: dict[str, Any] = {
+            "most": config.eval_poses,
+            "depth": config.depth,
+            "samples": config.samples,
+            "seed": config.seed,
+        }
+        found = {name: evaluate(self.trainer.average, poses, **options) for name, poses in self._held_out.items()}
+        losses = self.trainer.state.means()
+        if found:
+            return found, 100 - float(np.mean([metrics["hit_1"] for metrics in found.values()]))
+        return found, sum(losses.values()) if losses else None
+
+    def best(self) -> dict[str, Any]:
+        # No paths: what is computed with it is named after this file's content, wherever it is.
+        return {STATE: weights_of(self.trainer.average)}
+
+    def results(self) -> dict[str, Any]:
+        """The best epoch's retrieval on held-out poses."""
+        state = self.trainer.state
+        return {} if state.best_epoch is None else dict(state.history[state.best_epoch]["validation"])
+
+    def _read(self, name: str, *, held_out: bool) -> Poses:
+        """The poses of a split: of motion, those of the tracks that are held out, or of the others."""
+        config, split = self.config, self.splits[name]
+        tracks = np.ones(len(split.tracks), np.bool_)
+        if name in config.motion:
+            tracks = np.array([_share(track.name) < config.held_out for track in split.tracks], np.bool_) == held_out
+        return read_poses(split, name, self._body, stride=config.stride, z_up=name in config.motion, tracks=tracks)
+
+
+def _share(name: str) -> float:
+    """A number in [0, 1) by a track's name alone: who is held out does not change with other tracks."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") / 2**32
