@@ -165,6 +165,21 @@ def test_one_command_measures_training_and_writes_the_report(tmp_path: Path) -> 
     assert float(cells(text, "kp_3d")[0]) <= 1e-4
 
 
+@pytest.mark.slow
+def test_one_command_measures_hmmrs_step_and_writes_the_report(tmp_path: Path) -> None:
+    text = ran("training_hmmr", tmp_path, "--small")
+    assert all(float(cells(text, way)[0]) > 0 for way in ("usual", "ours, fp32"))
+
+
+@pytest.mark.slow
+def test_one_command_shows_what_hmmr_learns_and_writes_the_report(tmp_path: Path) -> None:
+    options = ["--only", "temporal", "dynamics", "--seeds", 0, "--epochs", 1, "--steps", 100]
+    text = ran("learning_hmmr", tmp_path, *options)
+    errors, mean_body = (float(cells(text, row)[0]) for row in ("temporal", "mean body"))
+    assert errors < mean_body
+    assert float(cells(text, "dynamics: true pose, still")[1]) == 0
+
+
 def test_linking_is_scored_as_its_authors_define_it() -> None:
     linking = importlib.import_module("linking")
     truth = [np.array([0, 1])] * 10
