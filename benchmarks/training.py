@@ -94,14 +94,18 @@ def main() -> None:
         args.rounds, args.steps, args.agree, args.tracks = 2, 2, 2, 4
     with tempfile.TemporaryDirectory(dir=args.at) as folder:
         title, table = (learning if args.learn else speed)(Path(folder), args)
+    report("DEMO DATA, no result about VIBE.", title, table, args)
+
+
+def report(about: str, title: str, table: list[str], args: argparse.Namespace) -> None:
+    """Print a table with its command, date and machine, and write it to `args.out`."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     gpu = torch.cuda.get_device_name(args.device) if args.device.startswith("cuda") else "no GPU used"
     machine = f"{len(os.sched_getaffinity(0))} cores ({platform.machine()}), {memory:.0f} GiB, {gpu}"
     software = f"Python {platform.python_version()}, torch {torch.__version__.split('+')[0]}"
-    about = "DEMO DATA, no result about VIBE. Made by `.venv/bin/python benchmarks/training.py"
-    if given := " ".join(sys.argv[1:]):
-        about += f" {given}"
-    lines = [f"# {title}", "", f"{about}`.", "", f"{datetime.date.today()}, {machine}, {software}.", "", *table, ""]
+    command = " ".join((f".venv/bin/python benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]))
+    lines = [f"# {title}", "", f"{about} Made by `{command}`.", ""]
+    lines += [f"{datetime.date.today()}, {machine}, {software}.", "", *table, ""]
     print("\n".join(lines))
     if args.out:
         args.out.write_text("\n".join(lines))
@@ -155,28 +159,34 @@ def speed(root: Path, args: argparse.Namespace) -> tuple[str, list[str]]:
     turns: dict[str, Callable[[], float]] = {USUAL: lambda: timed(usual_source, lambda b: usual.train_step(*b))}
     for way, trainer in ours.items():
         turns[way] = lambda way=way, trainer=trainer: timed(sources[way], trainer.train_step)  # type: ignore[misc]
-    rates: dict[str, list[float]] = {way: [] for way in WAYS}
-    waiting: dict[str, list[float]] = {way: [] for way in WAYS}  # share of the time
-    synchronise: Callable[[], None] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     with closing(sources[FP32]), closing(sources[BF16]):
-        for _, (way, turn) in itertools.product(range(args.rounds), turns.items()):
-            turn()  # warms up what others have pushed out of caches
-            synchronise()
-            began = time.perf_counter()
-            waited = sum(turn() for _ in range(args.steps))
-            synchronise()
-            elapsed = time.perf_counter() - began
-            rates[way].append(args.steps / elapsed)
-            waiting[way].append(waited / elapsed)
+        lines = in_turns(turns, args)
+    lines += ["", f"The largest relative difference of a loss from the usual way's in {args.agree} steps:", ""]
+    lines += ["| | " + " | ".join(worst) + " |", "|---" * (1 + len(worst)) + "|"]
+    lines += [f"| {name} | " + " | ".join(f"{t[name]:.1e}" for t in worst.values()) + " |" for name in worst[FP32]]
+    return "How fast is a training step?", lines
+
+
+def in_turns(turns: Mapping[str, Callable[[], float]], args: argparse.Namespace) -> list[str]:
+    """A table of steps a second. turns: by way, a step that returns the seconds that it waited for data."""
+    rates: dict[str, list[float]] = {way: [] for way in turns}
+    waiting: dict[str, list[float]] = {way: [] for way in turns}  # share of the time
+    synchronise: Callable[[], None] = torch.cuda.synchronize if args.device.startswith("cuda") else lambda: None
+    for _, (way, turn) in itertools.product(range(args.rounds), turns.items()):
+        turn()  # warms up what others have pushed out of caches
+        synchronise()
+        began = time.perf_counter()
+        waited = sum(turn() for _ in range(args.steps))
+        synchronise()
+        elapsed = time.perf_counter() - began
+        rates[way].append(args.steps / elapsed)
+        waiting[way].append(waited / elapsed)
     lines = ["| | steps/s | lowest - highest | times usual | lowest - highest | waits for data |", "|---" * 6 + "|"]
     for way, found_rates in rates.items():
         ratios = [ours / theirs for ours, theirs in zip(found_rates, rates[USUAL], strict=True)]
         cells = [f"{statistics.median(r):.2f} | {min(r):.2f} - {max(r):.2f}" for r in (found_rates, ratios)]
         lines.append(f"| {way} | {' | '.join(cells)} | {100 * statistics.median(waiting[way]):.2f}% |")
-    lines += ["", f"The largest relative difference of a loss from the usual way's in {args.agree} steps:", ""]
-    lines += ["| | " + " | ".join(worst) + " |", "|---" * (1 + len(worst)) + "|"]
-    lines += [f"| {name} | " + " | ".join(f"{t[name]:.1e}" for t in worst.values()) + " |" for name in worst[FP32]]
-    return "How fast is a training step?", lines
+    return lines
 
 
 def timed(source: Iterator[Any], train_step: Callable[[Any], object]) -> float:

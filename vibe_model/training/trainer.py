@@ -135,10 +135,9 @@ class Trainer(ABC):
         losses = self.group.sum(torch.stack([term.detach().double() for term in terms.values()]))
         norms = torch.stack([learner.gradient_norm() for learner in learners]).double()
         numbers = torch.cat((losses, norms)).tolist()
-        named = dict(zip((*terms, *self.learners), numbers, strict=True))
-        step = Step(
-            {name: named[name] for name in terms},
-            {name: named[name] for name in self.learners},
+        step = Step(  # a term and a network may share a name
+            dict(zip(terms, numbers[: len(terms)], strict=True)),
+            dict(zip(self.learners, numbers[len(terms) :], strict=True)),
             all(map(math.isfinite, numbers)),
         )
         if step.good:

@@ -111,6 +111,11 @@ def test_a_step_has_the_terms_and_gradients_of_the_definition(config, splits):
         for name, parameter in network.named_parameters():
             torch.testing.assert_close(expected[name], parameter.grad, rtol=1e-3, atol=1e-5, msg=name)
 
+    step = trainer.train_step(batch)  # its curves have these terms, and the norms apart from them
+    assert step.terms == pytest.approx({name: float(term) for name, term in found.items()}, rel=1e-5)
+    norms = [torch.stack([g.norm() for g in of.values()]).norm().item() for of in gradients]
+    assert list(step.norms.values()) == pytest.approx(norms, rel=1e-4)
+
 
 def test_the_discriminators_gradients_do_not_depend_on_the_generators_weight():
     torch.manual_seed(0)
