@@ -106,7 +106,7 @@ class Ablation(PipelineTask):
         console.out.print(f"\n[dim]{UNITS} {_spread(rows)}[/dim]\n")
         if is_stand_in(found):
             console.out.print(DEMO_DATA)
-        fact("numbers", f"{', '.join(shortened(folder / name) for name in FILES)} (both protocols)")
+        fact("numbers", f"{', '.join(shortened(folder / name) for name in FILES)} (all protocols)")
         for name, why in self._left_out().items():
             warn(f"left out {name}: {why}")
 

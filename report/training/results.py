@@ -77,6 +77,7 @@ def results_section(runs: Sequence[Run], ablation: Mapping[str, Any], *, cache: 
         "splits": {
             split: tables_of(split, evaluated) for split in dict.fromkeys(s for r in evaluated for s in r.splits)
         },
+        "dynamics": [one for run in evaluated for one in _dynamics(run)],
         "ablation": list(_ablation(ablation)),
         "ablation_stand_in": bool(ablation.get("stand_in")),
         "listings": [one for run in evaluated for one in _listings(run, cache)],
@@ -101,6 +102,25 @@ def tables_of(split: str, runs: Sequence[Run]) -> list[Table]:
         note = "These are of the real data, the tables above of demo data: they cannot be compared."
         tables.append(Table("published figures", "Published figures", f"{split}, real data", figures, note=note))
     return tables
+
+
+class Dynamics(NamedTuple):
+    """PA-MPJPE of past, present and future bodies that are known from one frame: `vibe_model.evaluation.dynamics`."""
+
+    caption: str
+    steps: Sequence[int]  # frames from now
+    rows: Mapping[str, Sequence[float]]  # model -> mm by step
+
+
+def _dynamics(run: Run) -> Iterator[Dynamics]:
+    for split, found in run.splits.items():
+        hmmr = found.get("hmmr")
+        if isinstance(hmmr, Mapping) and isinstance(table := hmmr.get("dynamics"), Mapping):
+            by_model = table["pa_mpjpe"]
+            steps = [int(step) for step in next(iter(by_model.values()))]
+            rows = {model: [errors[str(step)] for step in steps] for model, errors in by_model.items()}
+            frames, tracks = count(table["frames"], "frame"), count(table["tracks"], "track")
+            yield Dynamics(f"{run.name}, {split}: {frames} of {tracks}", steps, rows)
 
 
 def _rows(split: str, protocol: str, runs: Sequence[Run]) -> Iterator[Row]:

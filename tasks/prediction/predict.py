@@ -111,6 +111,7 @@ def _bodies(job: Job, split: cache.Split, wanted: Wanted) -> Iterator[tuple[int,
         tracks=wanted.tracks,
         batch_size=wanted.batch_size,
         around=True,
+        stills=True,
     )
     for (bodies,) in found:
         if len(bodies):  # else none of its frames could be decoded

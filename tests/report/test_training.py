@@ -240,6 +240,18 @@ def test_beside_a_run_with_damaged_metrics_the_rest_is_shown(
     assert "bad: PA-MPJPE" in shown, "its curves are there"
 
 
+def test_past_and_future_are_a_table_of_steps(root: Path, make: Callable[..., Path], tmp_path: Path) -> None:
+    folder = make()
+    found = json.loads((folder / "metrics.json").read_text())
+    by_model = {"from a still": {"-5": 71.5, "0": 61.5, "5": 81.5}, "constant": {"-5": 75.0, "0": 61.5, "5": 85.0}}
+    dynamics = {"frames": 90, "tracks": 3, "pa_mpjpe": by_model}
+    found[SPLIT]["hmmr"] = found[SPLIT]["published"] | {"dynamics": dynamics}
+    (folder / "metrics.json").write_text(json.dumps(found))
+    shown = words(page(root, [read_run(folder, "HMMR")], tmp_path))
+    assert f"Past and future from one frame: HMMR, {SPLIT}: 90 frames of 3 tracks" in shown
+    assert "model -5 frames now +5 frames from a still 71.5 61.5 81.5 constant 75.0 61.5 85.0" in shown
+
+
 def test_runs_that_have_begun_are_empty_or_absent_are_shown_as_such(
     root: Path, make: Callable[..., Path], tmp_path: Path
 ) -> None:

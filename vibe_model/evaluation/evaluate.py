@@ -113,7 +113,9 @@ def evaluate_all(
                 facts["predictions"] = path.relative_to(folder).as_posix()
             of_split.add(bodies, errors, **facts)
 
-        by_protocol = _metrics(generator, split, own, PROTOCOLS, None if folder is None else collect)
+        by_protocol = _metrics(
+            generator, split, own, PROTOCOLS, None if folder is None else collect, around=predictions
+        )
         if table := dynamics(generator, split, stream=own.stream, tracks=own.tracks, known=known):
             by_protocol["hmmr"]["dynamics"] = table
         default, *others = (by_protocol[protocol] | {"stand_in": stand_in} for protocol in PROTOCOLS)
@@ -153,13 +155,22 @@ def choose_sigma(
 
 
 def _metrics(
-    generator: VideoModel, split: Split, options: EvalOptions, protocols: Sequence[str], collect: Collect | None = None
+    generator: VideoModel,
+    split: Split,
+    options: EvalOptions,
+    protocols: Sequence[str],
+    collect: Collect | None = None,
+    *,
+    around: bool = False,
 ) -> dict[str, Metrics]:
-    """Metrics by protocol. `collect` is called with every track, as the first protocol has it."""
+    """Metrics by protocol. `collect` is called with every track, as the first protocol has it; `around`: with past and
+    future bodies, where the model has them."""
     sigmas = (options.smooth, options.smoothed_too) if options.smoothed_too else (options.smooth,)
     total = sum(track.stop - track.start for track in select_tracks(split, options.tracks))
     found = {}
-    for protocol, (means, *others) in _means(generator, split, options, protocols, sigmas, collect).items():
+    for protocol, (means, *others) in _means(
+        generator, split, options, protocols, sigmas, collect, around=around
+    ).items():
         found[protocol] = {
             "protocol": protocol,
             "frames_total": total,
@@ -184,6 +195,8 @@ def _means(
     protocols: Sequence[str],
     sigmas: Sequence[float],
     collect: Collect | None = None,
+    *,
+    around: bool = False,
 ) -> dict[str, list[Means]]:
     """Mean errors by protocol, for each sigma, by one pass of the network."""
     compared = {"vertices": options.vertices, "keypoints": options.keypoints}
@@ -193,7 +206,8 @@ def _means(
         way: [Scorer(generator, split, protocols=way, smooth=sigma, **compared) for sigma in sigmas] for way in ways
     }
     chosen = {name: getattr(options, name) for name in ("stream", "seqlen", "tracks", "batch_size")}
-    for cut_bodies in predict_tracks(generator, split, drop_last=["published" in way for way in ways], **chosen):
+    drop_last = ["published" in way for way in ways]
+    for cut_bodies in predict_tracks(generator, split, drop_last=drop_last, around=around, **chosen):
         for way, bodies in zip(ways, cut_bodies, strict=True):
             scored = [scorer.add(bodies) for scorer in scorers[way]]
             if collect is not None and way[0] == protocols[0]:

@@ -95,13 +95,14 @@ def predict_tracks(
     batch_size: int = 16,
     drop_last: Sequence[bool] = (False,),
     around: bool = False,
+    stills: bool = False,
 ) -> Iterator[tuple[TrackBodies, ...]]:
     """Every selected track, in row order, once for each way to cut it into windows (`Present.windows`).
 
     A window that occurs several times goes through the network once. Frames without features are left out; labels are
     not read. seqlen: frames of a window; batch_size: windows at once; tracks: a pattern of track names; around: past
-    and future bodies too, and frames without neighbours as still pictures. The generator is in evaluation mode
-    meanwhile, and gets its mode back. Raises DataError for predictions that are not finite.
+    and future bodies too; stills: and frames without neighbours as still pictures. The generator is in evaluation
+    mode meanwhile, and gets its mode back. Raises DataError for predictions that are not finite.
     """
     present = Present.of(split, stream)
     margin, repeat_ends = getattr(generator, "margin", 0), getattr(generator, "repeats_ends", False)
@@ -112,7 +113,7 @@ def predict_tracks(
         mode = generator.training  # restored before each yield: the caller may train between two tracks
         generator.eval()
         try:
-            found = _regress(generator, split, sorted(needed), stream, batch_size, around=around)
+            found = _regress(generator, split, sorted(needed), stream, batch_size, around=around, stills=stills)
         finally:
             generator.train(mode)
         for track, cuts in group:
@@ -211,7 +212,14 @@ def _groups(plans: Iterator[Plan], batch_size: int) -> Iterator[list[Plan]]:
 
 @torch.no_grad()
 def _regress(
-    generator: VideoModel, split: Split, windows: Sequence[Seen], stream: str, batch_size: int, *, around: bool
+    generator: VideoModel,
+    split: Split,
+    windows: Sequence[Seen],
+    stream: str,
+    batch_size: int,
+    *,
+    around: bool,
+    stills: bool,
 ) -> dict[Seen, list[Float32s]]:
     """rotmat, shape, camera of each window's rows, (T, ...) each; windows of one length go together.
 
@@ -221,7 +229,7 @@ def _regress(
     found: dict[Seen, list[Float32s]] = {}
     shapes = {window: (window[1] - window[0], *window[2:]) for window in windows}
     for length, before, after in sorted(set(shapes.values())):
-        still = around and length == 1
+        still = around and stills and length == 1
         left, right = (0, 0) if still else (before, after)
         same = [window for window, shape in shapes.items() if shape == (length, before, after)]
         for first in range(0, len(same), batch_size):

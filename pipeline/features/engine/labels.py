@@ -45,7 +45,7 @@ class LabelRun(Generic[T]):
                     continue
                 first, stop = int(rows[0]), int(rows[-1]) + 1
                 labels = {name: self._split.rows(name, first, stop)[rows - first] for name in stream.columns}
-                with self.meter.measured("network"):
+                with self.meter.measured("model"):
                     computed, known = computer(labels)
                 check_shape(stream, computed, len(rows))
                 shards.put(rows, computed, known)

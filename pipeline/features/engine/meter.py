@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-STAGES: Final = ("decode", "crop", "pair", "copy", "network", "write")
+STAGES: Final = ("decode", "crop", "pair", "copy", "model", "write")
 
 _ADDING: Final = threading.Lock()
 
@@ -50,23 +50,23 @@ class Meter:
 
     def busy(self) -> dict[str, float]:
         """Stage -> share of the time, 0 to 1, in which its processes or threads were busy."""
-        many = dict.fromkeys(("decode", "crop", "pair"), self.decoders) | {"copy": self.lanes, "network": self.lanes}
+        many = dict.fromkeys(("decode", "crop", "pair"), self.decoders) | {"copy": self.lanes, "model": self.lanes}
         spent = {stage: self.seconds[stage] for stage in STAGES if stage in self.seconds}
         return {stage: min(1.0, s / self.elapsed / many.get(stage, 1)) for stage, s in spent.items()}
 
     @property
     def bottleneck(self) -> str:
-        """The stage that all others wait for: decode (with crop and pair), network (with copy) or write."""
+        """The stage that all others wait for: decode (with crop and pair), model (with copy) or write."""
         busy = self.busy()
         together = {
             "decode": busy.get("decode", 0) + busy.get("crop", 0) + busy.get("pair", 0),
-            "network": busy.get("network", 0) + busy.get("copy", 0),
+            "model": busy.get("model", 0) + busy.get("copy", 0),
             "write": busy.get("write", 0),
         }
         return max(together, key=together.__getitem__)
 
     def __str__(self) -> str:
-        """96 rows/s, bottleneck: network (busy: decode 22%, crop 3%, network 98%, write 1%)"""
+        """96 rows/s, bottleneck: model (busy: decode 22%, crop 3%, model 98%, write 1%)"""
         shares = ", ".join(f"{stage} {share:.0%}" for stage, share in self.busy().items())
         rate = f"{self.rows / self.elapsed:.0f} rows/s"
         return f"{rate}, bottleneck: {self.bottleneck} (busy: {shares})" if shares else rate

@@ -122,7 +122,7 @@ class OpenOutput(Generic[T]):
         computed = self._computer(self._crops[batch.span][:, *region_slices(self._policy)])
         spent = time.perf_counter() - began
         copied = min(spent, self._computer.copied()) if isinstance(self._computer, Copies) else 0.0
-        meter.add(network=spent - copied, **({"copy": copied} if copied else {}))
+        meter.add(model=spent - copied, **({"copy": copied} if copied else {}))
         check_shape(self.output.stream, computed, len(slots))
         return computed, known
 

@@ -354,14 +354,14 @@ def test_the_meter_says_what_everything_else_waits_for(monkeypatch: pytest.Monke
     assert (str(meter), meter.busy()) == ("0 rows/s", {})
     now += 10
     meter.add(decode=30, crop=6)
-    meter.add(decode=2, network=4, write=5)
+    meter.add(decode=2, model=4, write=5)
     meter.rows = 50
-    assert meter.busy() == {"decode": 0.8, "crop": 0.15, "network": 0.2, "write": 0.5}
+    assert meter.busy() == {"decode": 0.8, "crop": 0.15, "model": 0.2, "write": 0.5}
     assert meter.bottleneck == "decode"
     assert str(meter).startswith("5 rows/s")
-    assert "decode 80%, crop 15%, network 20%, write 50%" in str(meter)
-    meter.add(network=16, copy=30)
-    assert (meter.bottleneck, meter.busy()["copy"]) == ("network", 1.0)
+    assert "decode 80%, crop 15%, model 20%, write 50%" in str(meter)
+    meter.add(model=16, copy=30)
+    assert (meter.bottleneck, meter.busy()["copy"]) == ("model", 1.0)
     meter.stop()
     now += 1000
     assert (meter.elapsed, meter.as_dict()["seconds"], meter.as_dict()["rows_a_second"]) == (10, 10, 5)
