@@ -318,23 +318,24 @@ def cdf_that_hangs_cdflib(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "split", "pattern", "spoil", "reason"),
+    ("name", "split", "pattern", "spoil", "reasons"),
     [
-        ("penn_action", "train", "labels/0003.mat", mat_that_crashes_scipy, "reader_crashed"),
+        # SciPy reads beyond a table: what is there decides whether that ends the process.
+        ("penn_action", "train", "labels/0003.mat", mat_that_crashes_scipy, "reader_crashed or bad_label_file"),
         ("penn_action", "train", "labels/0003.mat", mat_that_swells, "reader_memory"),
         ("mpi_inf_3dhp", "test", "**/annot_data.mat", hdf5_that_swells, "bad_label_file"),  # it reports that itself
         ("h36m", "train", "S1/MyPoseFeatures/D2_Positions/*.cdf", cdf_that_hangs_cdflib, "reader_timeout"),
     ],
 )
 def test_a_file_at_which_a_library_fails_costs_its_own_video(
-    name: str, split: str, pattern: str, spoil: Callable[[Path], None], reason: str, embedded: Any, tmp_path: Path
+    name: str, split: str, pattern: str, spoil: Callable[[Path], None], reasons: str, embedded: Any, tmp_path: Path
 ) -> None:
     raw = embedded.copy(name, tmp_path / "raw")
     spoil(next(raw.glob(pattern)))
     plan = convert.plan_conversion(datasets.get(name), split, raw=raw, root=tmp_path / "cache")
     done = convert.convert(plan, timeout=6, memory=512 * MIB)
     (account,) = done.rejected
-    assert account.set_aside == reason
+    assert account.set_aside in reasons.split(" or ")
     assert done.totals["videos"]["kept"] == done.totals["videos"]["found"] - 1
 
 
