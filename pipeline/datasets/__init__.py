@@ -14,7 +14,7 @@ from pipeline.datasets.base import Dataset
 from pipeline.plug_ins import Registry
 from pipeline.raw import RawVideo
 
-__all__ = ["DATASETS", "ENTRY_POINTS", "OWN_CLIPS", "Dataset", "RawVideo", "broken", "get", "has_demo_data", "names"]
+__all__ = ["DATASETS", "ENTRY_POINTS", "OWN_CLIPS", "Dataset", "RawVideo", "broken", "get", "names"]
 
 ENTRY_POINTS: Final = "vibe_pipeline.datasets"
 
