@@ -35,7 +35,7 @@ def write_motion(folder: Path, bodies: TrackBodies, body: Body, fps: float) -> P
     """One person's motion, from the first frame to the last; frames that are missing are interpolated.
 
     fps: of the source's frames. The place is that of a camera whose focal length is the
-    picture's diagonal: how far away somebody is cannot be seen. The shape is the mean of all frames'. Beside AMASS's
+    picture's diagonal: how far away a person is cannot be seen. The shape is the mean of all frames'. Beside AMASS's
     keys, `about` is a JSON text with the first frame's number. Raises PipelineError where the pictures' size is not
     known. Returns the file.
     """

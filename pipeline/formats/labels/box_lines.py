@@ -103,7 +103,7 @@ def _mot(file: Path, lines: Sequence[tuple[str, str]]) -> Content:
 def of_pictures(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> Content:
     """YOLO's files, (number, file) each. A class other than 0, COCO's person, is passed over. Raises RawDataError.
 
-    What follows a box is told by how many numbers there are, over all lines: one more is an identity where it is a
+    What follows a box is known by how many numbers there are, over all lines: one more is an identity where it is a
     whole number above 0 in all lines, else a confidence; two more are both.
     """
     rows: list[tuple[int, Doubles, Doubles | None, list[float]]] = []

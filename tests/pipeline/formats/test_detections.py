@@ -26,7 +26,7 @@ COCO_NAMES = [
 
 
 def body(t: int, order: str = "coco") -> np.ndarray:
-    """(J, 3) of somebody who walks 4 px a frame, about (200, 240): 30 x 40 px."""
+    """(J, 3) of a person who walks 4 px a frame, about (200, 240): 30 x 40 px."""
     return standing(order, 200 + 4 * t, 240, 0.875)
 
 
@@ -81,7 +81,7 @@ class Case(NamedTuple):
     files: dict[str, Any]  # name -> text, or what becomes JSON; one called "" is the place itself
     joints: bool
     who: list[int] | None = None
-    frames: list[int] | None = None  # those that were looked at; all of which somebody is in, if None
+    frames: list[int] | None = None  # those that were looked at; all of which a person is in, if None
 
 
 META = {"dataset_name": "coco", "keypoint_id2name": {str(j): name for j, name in enumerate(COCO_NAMES)}}
