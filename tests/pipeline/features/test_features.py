@@ -348,7 +348,7 @@ def test_a_moved_raw_folder_is_asked_for_and_taken(
 ) -> None:
     moved = penn.rename(tmp_path / "elsewhere")
     with pytest.raises(
-        PipelineError, match=rf"{PENN}: its pictures were in {penn} when .* not exist now\. .*--raw DIR"
+        PipelineError, match=rf"{PENN}: its raw data were in {penn}, .* not there now\. .*--raw DIR"
     ):
         into.extract(root)
     with pytest.raises(PipelineError, match=rf"--raw is {penn}, and that folder does not exist"):
