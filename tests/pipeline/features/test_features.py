@@ -334,7 +334,7 @@ def test_a_stream_is_not_discarded_for_one_that_cannot_be_made(
     request.getfixturevalue("network")
     into.extract(root)
     held = into.tree(root)
-    with pytest.raises(PipelineError, match="does not exist now"):
+    with pytest.raises(PipelineError, match="not there now"):
         into.extract(root, weights=WeightsSpec("untrained", "1"), raw=tmp_path / "nowhere", replace=True)
     monkeypatch.setattr(ResNet50, "load", real)
     (tmp_path / "weights.pt").write_bytes(b"no checkpoint")
