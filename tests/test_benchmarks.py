@@ -214,3 +214,11 @@ def test_oks_is_cocos() -> None:
     away[:, 2] = nose  # only the nose is found: its standard deviation is 0.026, its weight 2 of them
     assert oks(away, truth, 400.0) == pytest.approx(np.exp(-25 / (2 * 400 * 0.052**2)))
     assert oks(truth * [1, 1, 0], truth, 100.0) == 0
+
+
+@pytest.mark.slow
+def test_one_command_compares_forecasts_with_what_was_written(tmp_path: Path) -> None:
+    text = ran("forecast", tmp_path, "--sets", "made up", "--scale", 0.1, "--work", tmp_path)
+    for what in ("person-frames", "bytes of columns", "bytes of resnet50"):  # of two videos, both are read
+        (line,) = (line for line in text.splitlines() if f"made up: penn_action | {what} |" in line)
+        assert line.endswith("| +0.0% |")
