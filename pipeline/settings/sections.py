@@ -25,6 +25,7 @@ from pipeline.features.streams.base import LabelStream, Machine, Stream
 from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
+from pipeline.processes.devices import device_names
 from pipeline.settings.file import GONE, LUIGI, Section, SettingsFile, did_you_mean, read
 from pipeline.settings.types import AtLeast
 
@@ -68,6 +69,7 @@ class Detect:
     detector: str | None = None  # none: nothing is detected
     datasets: tuple[str, ...] = ("videos",)  # whose raw folders it is run on; what it finds goes to their keypoints/
     device: str = "auto"
+    devices: str | None = None  # several GPUs, as of [features]
     batch_size: Annotated[int, AtLeast(0)] = 0  # pictures at once; 0: the detector's own
     workers: Annotated[int, AtLeast(0)] = 0  # processes that decode; 0: one a core
     timeout: Annotated[int, AtLeast(1)] = 600  # s without progress after which a clip is given up
@@ -92,6 +94,7 @@ class Features:
     crops: str | None = None  # a stream of crops to compute from, instead of the raw pictures
     also: tuple[str, ...] = ()  # names of further streams: kinds, or sections that name theirs (kind = resnet50)
     device: str = "auto"  # auto: cuda when there is one, else cpu
+    devices: str | None = None  # several GPUs of this machine, as 0,1,2,3, with a process each; none: device alone
     batch_size: Annotated[int, AtLeast(0)] = 0  # 0: what the device does best
     compile: bool = False  # torch.compile, on CUDA
     workers: Annotated[int, AtLeast(0)] = 0  # processes that decode; 0: one a core
@@ -225,7 +228,9 @@ def _streams(source: SettingsFile, features: Features) -> tuple[StreamSpec, Stre
     if twice := sorted({name for name in features.also if named.count(name) > 1}):
         raise ConfigError(f"{at('also')}: stream {twice[0]!r} is named twice")
     machine = Machine(features.device, features.batch_size, compile=features.compile)
-    spec = functools.partial(StreamSpec, resources=Resources(machine, features.workers, features.timeout))
+    devices = devices_of(source, "features", features)
+    resources = Resources(machine, features.workers, features.timeout, devices)
+    spec = functools.partial(StreamSpec, resources=resources)
     stream = _stream(source, features)
     also = tuple(spec(name, _further(source, features, name)) for name in features.also)
     if features.crops is None:
@@ -352,13 +357,21 @@ def _check_folders(paths: Paths, source: SettingsFile) -> None:
             raise ConfigError(f"{source.where('paths', other)}: {own}")
 
 
+def devices_of(source: SettingsFile, name: str, given: Features | Detect) -> tuple[str, ...]:
+    """What a section's `devices` names. Raises ConfigError."""
+    try:
+        return device_names(given.devices or "", given.device)
+    except ConfigError as error:
+        raise ConfigError(f"{source.where(name, 'devices')}: {error}") from error
+
+
 def _check_devices(of: Sections) -> None:
-    given = {"features": of.features.device, "detect": of.detect.device}
-    for name, device in given.items():
-        found = f"{of.source.where(name, 'device')} = {device}"
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+    for name, given in (("features", of.features), ("detect", of.detect)):
+        key = "devices" if devices_of(of.source, name, given) else "device"
+        found = f"{of.source.where(name, key)} = {getattr(given, key)}"
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", given.device):
             raise ConfigError(f"{found}: expected auto, cpu, cuda, or one of several GPUs, as cuda:1")
-        if of.dask.scheduler is not None and device.startswith("cuda:"):
+        if of.dask.scheduler is not None and (key == "devices" or given.device.startswith("cuda:")):
             raise ConfigError(f"{found}: with [dask] scheduler every worker has a GPU of its own. Set cuda, or auto.")
     if of.features.compile and of.features.device == "cpu":
         at = of.source.where("features", "compile")

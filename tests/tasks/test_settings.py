@@ -159,6 +159,12 @@ def test_a_mistake_is_reported_with_its_line_and_what_was_expected(
             "[features]\ndevice = cuda:1\n[dask]\nscheduler = tcp://a:1\n",
             r"line 18 \[features\] device = cuda:1: with \[dask\] scheduler every worker has a GPU of its own",
         ),
+        (
+            "[features]\ndevices = 0,1\n[dask]\nscheduler = tcp://a:1\n",
+            r"line 18 \[features\] devices = 0,1: with \[dask\] scheduler every worker has a GPU of its own",
+        ),
+        ("[features]\ndevices = gpu\n", r"line 18 \[features\] devices: devices gpu: expected numbers of GPUs"),
+        ("[features]\ndevice = cpu\ndevices = 0,1\n", r"line 19 .* devices 0,1: there is device cpu, too"),
         ("[convert]\n", r"line 17 \[convert\]: this section .* line 9 already"),
         ("[DEFAULT]\nworkers = 3\n", r"line 17 \[DEFAULT\]: unknown section"),
         ("[hmmr]\npreset = vibe\n", r"line 18 \[hmmr\] preset = vibe: expected one of hmmr-published, hmmr, embedded"),
