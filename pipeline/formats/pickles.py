@@ -36,7 +36,6 @@ NO_PICKLES: Final = {  # what people have instead of the file that they meant to
     b"\x1f\x8b": "a gzip archive",
     b"version https://git-lfs": "a Git LFS pointer",
 }
-REFUSED: Final = pickle.EXT1 + pickle.EXT2 + pickle.EXT4 + pickle.FROZENSET  # names of a registry, hashed values
 DTYPE: Final = re.compile(r"[<>=|]?[biufcSU]\d{1,6}|[<>=|]?O[48]?")  # numbers, text of fixed size, Python objects
 
 
@@ -118,16 +117,7 @@ def _no_bytes() -> bytes:
 
 
 def _set(values: Any = ()) -> set[Any]:
-    _check_hashable(values)
     return set(values)
-
-
-def _check_hashable(values: Any) -> None:
-    """Only what is flat: hashing a tuple in a tuple in a tuple ... would exhaust the C stack."""
-    flat = str | int | float | bytes | None
-    for value in values:
-        if not all(isinstance(part, flat) for part in (value if isinstance(value, tuple) else (value,))):
-            raise ValueError(f"a key that is a {type(value).__name__}")
 
 
 def _new_object(of: Any, base: object, state: object) -> Object:
@@ -180,10 +170,7 @@ ALLOWED: Final[Mapping[Kind, Mapping[tuple[str, str], Any]]] = {
 class ArrayUnpickler(pickle._Unpickler):
     """Python's own, which finds the names on the list and sets states by checks. Raises UnsafePickle and others."""
 
-    dispatch: ClassVar[dict[int, Any]] = {
-        code: step for code, step in pickle._Unpickler.dispatch.items() if code not in REFUSED
-    }
-    dispatch[pickle.BYTEARRAY8[0]] = dispatch[pickle.BINBYTES8[0]]  # which allocates no more than there is
+    dispatch: ClassVar[dict[int, Any]] = pickle._Unpickler.dispatch.copy()
     stack: list[Any]
     memo: dict[int, Any]
 
@@ -201,25 +188,6 @@ class ArrayUnpickler(pickle._Unpickler):
             "not unpickle it by other means; download the file again from its official page.",
             asks_for=asks_for,
         )
-
-    def load_setitem(self) -> None:
-        _check_hashable(self.stack[-2:-1])
-        super().load_setitem()  # type: ignore[misc]
-
-    def load_setitems(self) -> None:
-        _check_hashable(self.stack[::2])
-        super().load_setitems()  # type: ignore[misc]
-
-    def load_dict(self) -> None:
-        _check_hashable(self.stack[::2])
-        super().load_dict()  # type: ignore[misc]
-
-    def load_additems(self) -> None:
-        _check_hashable(self.stack)
-        super().load_additems()  # type: ignore[misc]
-
-    dispatch |= {pickle.SETITEM[0]: load_setitem, pickle.SETITEMS[0]: load_setitems}
-    dispatch |= {pickle.DICT[0]: load_dict, pickle.ADDITEMS[0]: load_additems}
 
     def load_build(self) -> None:
         """Set the state of an array, of its type, or of an object; of nothing else."""

@@ -240,27 +240,6 @@ def _streams(source: SettingsFile, features: Features) -> tuple[StreamSpec, Stre
     return spec(features.stream, stream, features.crops), spec(features.crops, crops), also
 
 
-def _further(source: SettingsFile, features: Features, name: str) -> Stream:
-    """A stream of [features] also: the options of the section of that name, whose `kind` is the name unless it says so.
-
-    A resnet50 has the weights and precision of [features]. Raises ConfigError.
-    """
-    section = source.section(name)
-    options = Section(section.file, name, {key: text for key, text in section.items() if key != KIND}, section.line)
-    kind = str(section.get(KIND, name))
-    try:
-        found = streams.find(kind)
-    except PipelineError as error:
-        do = f" Name its kind in a section [{name}]: kind = resnet50." if KIND not in section else ""
-        raise ConfigError(
-            f"{section.where(KIND) if section else source.where('features', 'also')}: {error}{do}"
-        ) from error
-    more = (
-        {"weights": _weights(source, features), "precision": features.precision} if issubclass(found, ResNet50) else {}
-    )
-    return configured(options, found, lambda _, **given: streams.get(kind, **given), **more)
-
-
 def _stream(source: SettingsFile, features: Features) -> Stream:
     """[features] kind, with the options of the section that has the kind's name. Raises ConfigError."""
     given, section = source.section("features"), source.section(features.kind)
@@ -268,18 +247,37 @@ def _stream(source: SettingsFile, features: Features) -> Stream:
         kind = streams.find(features.kind)
     except PipelineError as error:
         raise ConfigError(f"{given.where('kind')}: {error}") from error
-    for key in IN_FEATURES:
-        if not issubclass(kind, ResNet50) and key in given:
-            raise ConfigError(
-                f"{given.where(key)}: is for kind = {ResNet50.kind}, but kind is {features.kind}, whose options are in "
-                f"[{features.kind}]. Delete this line."
-            )
-        if issubclass(kind, ResNet50) and key in section:
-            raise ConfigError(f"{section.where(key)}: belongs into [features]")
-    if not issubclass(kind, ResNet50):
-        return configured(section, kind, streams.get)
-    weights = _weights(source, features)
-    return configured(section, kind, streams.get, weights=weights, precision=features.precision)
+    if not issubclass(kind, ResNet50) and (strange := [key for key in IN_FEATURES if key in given]):
+        raise ConfigError(
+            f"{given.where(strange[0])}: is for kind = {ResNet50.kind}, but kind is {features.kind}, whose options are "
+            f"in [{features.kind}]. Delete this line."
+        )
+    return _configured(source, features, section, kind)
+
+
+def _further(source: SettingsFile, features: Features, name: str) -> Stream:
+    """A stream of [features] also: the options of the section of that name, whose `kind` is the name unless it says so.
+
+    Raises ConfigError.
+    """
+    section = source.section(name)
+    try:
+        kind = streams.find(str(section.get(KIND, name)))
+    except PipelineError as error:
+        do = f" Name its kind in a section [{name}]: kind = resnet50." if KIND not in section else ""
+        raise ConfigError(
+            f"{section.where(KIND) if section else source.where('features', 'also')}: {error}{do}"
+        ) from error
+    options = Section(section.file, name, {key: text for key, text in section.items() if key != KIND}, section.line)
+    return _configured(source, features, options, kind)
+
+
+def _configured(source: SettingsFile, features: Features, section: Section, kind: type[Stream]) -> Stream:
+    """A stream of this kind with the options of its section; a resnet50 has those IN_FEATURES from there."""
+    more: dict[str, Any] = {}
+    if issubclass(kind, ResNet50):
+        more = {"weights": _weights(source, features), "precision": features.precision}
+    return configured(section, kind, lambda _, **options: streams.get(kind.kind, **options), **more)
 
 
 def _weights(source: SettingsFile, features: Features) -> WeightsSpec:

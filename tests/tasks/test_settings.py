@@ -153,7 +153,6 @@ def test_a_mistake_is_reported_with_its_line_and_what_was_expected(
         ("[features]\nalso = j1\n[j1]\nkind = resnet50\nweights = untrained:1\n", r"line 21 .*weights: unknown key"),
         ("[j1]\nkind = resnet50\n", r".*\[j1\]: unknown section"),
         ("[crops]\nquality = 90\n", r".*\[crops\] has options of a stream, but .* kind is resnet50"),
-        ("[resnet50]\nweights = untrained:1\n", r".*\[resnet50\] weights: .*\[features\]"),
         ("[dask]\nschedular = x\n", r"line 18 \[dask\] schedular: unknown key; did you mean 'scheduler'\?"),
         (
             "[features]\ndevice = cuda:1\n[dask]\nscheduler = tcp://a:1\n",

@@ -132,22 +132,6 @@ def test_a_failing_disk_costs_nothing_that_was_committed(
         assert tree(root) == stage.expected, where
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="for root, no folder is read-only")
-def test_a_read_only_folder_can_be_read_and_refuses_writers(stages: dict[str, Stage], tmp_path: Path) -> None:
-    root = copy(stages["compaction"].before, tmp_path / "cache")
-    folders = [root, *(path for path in root.rglob("*") if path.is_dir())]
-    for folder in folders:
-        folder.chmod(0o555)
-    try:
-        with pytest.raises(OSError, match="Permission denied: "):
-            convert(root, FIRST, "again")
-        assert seen(root) == stages["compaction"].old
-        assert cache.verify(root).ok
-    finally:
-        for folder in folders:
-            folder.chmod(0o755)
-
-
 def end_by_signal(name: str, root: str, at: int, number: int) -> None:
     """In a process of its own: a signal as a person or a scheduler sends it, at the n-th change."""
     left = at
