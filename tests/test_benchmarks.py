@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import cache  # noqa: E402
 from pipeline import datasets, synthetic  # noqa: E402
 from pipeline.conversion import convert  # noqa: E402
+from vibe_model.models import MODELS  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -178,6 +179,35 @@ def test_one_command_shows_what_hmmr_learns_and_writes_the_report(tmp_path: Path
     errors, mean_body = (float(cells(text, row)[0]) for row in ("temporal", "mean body"))
     assert errors < mean_body
     assert float(cells(text, "dynamics: true pose, still")[1]) == 0
+
+
+@pytest.mark.slow
+def test_the_check_of_a_gpu_runs_on_a_cpu_at_small_sizes(tmp_path: Path) -> None:
+    text = ran("gpu_check", tmp_path, "--tiny", "--device", "cpu", "--at", tmp_path)
+    assert "A dry run on the CPU: its figures mean nothing" in text
+    parts = [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
+    assert parts == [title for title, *_ in importlib.import_module("gpu_check").PARTS]
+    assert "Failed" not in text
+    for case in ("64 x 48 JPEG, 1 person", "64 x 48 MPEG-4, 1 person"):
+        assert "on cpu, bottleneck: model" in text[text.index(f"| {case} |") :].partition("\n")[0]
+    for model in MODELS.values():
+        steps = [line.split("|")[4] for line in text.splitlines() if line.startswith(f"| {model.title} |")]
+        assert len(steps) == 2
+        assert all(float(rate) > 0 for rate in steps)
+    assert "the same bytes as by one" in text
+    assert "two processes over gloo" in text
+
+
+def test_the_check_of_a_gpu_stops_at_the_first_failure_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    page = tmp_path / "page.md"
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--out", str(page)])
+    with pytest.raises(SystemExit, match=r"The GPU: ConfigError: device 'cuda'.* What to do: `nvidia-smi` must"):
+        importlib.import_module("gpu_check").main()
+    assert page.read_text().count("## ") == 1
+    assert "nothing after it was done" in page.read_text()
 
 
 def test_linking_is_scored_as_its_authors_define_it() -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.datasets.base import Dataset
+from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.formats.json_files import kind
@@ -83,11 +83,21 @@ class PoseTrack(Dataset):
         Mistake("images/*_5sec/", "is of PoseTrack 2017", INSTEAD),
         Mistake("posetrack_data/*/*.json", "is in the layout of PoseTrack21", INSTEAD),
     )
+    recording: ClassVar[str] = "sequence"
     # Of train, more sequences are there as pictures than are annotated: how many is not known for certain.
     totals: ClassVar[Mapping[str, Totals]] = {"val": Totals(videos=170)}
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         return ("frame_index", "bbox", "kp_2d")
+
+    def origin(self, video: str) -> Origin:
+        """A sequence by its number and source, whichever split it is filed under. Which video it was cut from, is not
+        in the name: numbers of `mpii` are of pictures in MPII, whose own annotations name the video.
+
+        >>> PoseTrack().origin("000342_mpii_test")
+        Origin(subject=None, recording='000342_mpii')
+        """
+        return Origin(recording=re.sub(r"_(train|val|test)$", "", video))
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         pictures = raw / "images" / split

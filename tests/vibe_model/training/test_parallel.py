@@ -179,7 +179,10 @@ def test_a_process_alone_is_a_group_of_one():
 
 def test_each_process_has_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert device_of("auto", 3) == torch.device("cuda", 3)
     assert device_of("cpu", 3) == CPU
     with pytest.raises(ConfigError, match=r"each of several processes has a GPU of its own"):
         device_of("cuda:1", 0)
+    with pytest.raises(ConfigError, match=r"'auto' needs cuda:4, but torch finds 4 GPUs"):
+        device_of("auto", 4)
