@@ -80,6 +80,11 @@ class Detect(PipelineTask):
         if s.detector is None:
             raise ConfigError(f"{s.source.where('detect', 'detector')}: names no detector")
         raw = s.raw(self.dataset)
+        if s.detector.stand_in and raw.is_dir() and not is_stand_in(raw):
+            at = s.source.where("detect", "detector")
+            raise ConfigError(
+                f"{at} = {s.detector.name}: finds people of demo data alone. Take keypoint_rcnn, or none."
+            )
         return plan_detection(raw, raw / KEYPOINTS, s.detector)
 
     def up_to_date(self) -> bool:

@@ -26,13 +26,14 @@ from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.processes.devices import device_names
-from pipeline.settings.file import GONE, LUIGI, Section, SettingsFile, did_you_mean, read
+from pipeline.settings.file import GONE, LUIGI, Section, SettingsFile, did_you_mean, layered, read
 from pipeline.settings.types import AtLeast
 
 T = TypeVar("T")
 
 OF_TRAINING: Final = ("train", "mposer", "hmmr", "pose_embedding")  # sections that `tasks.settings` checks
 KIND: Final = "kind"  # the key of a further stream's section
+DEMO: Final = "demo"  # the detector for demo data alone
 IN_FEATURES: Final = ("weights", "precision")  # options of resnet50 that are in [features]
 
 
@@ -66,7 +67,7 @@ class Embedded:
 class Detect:
     """[detect]: people in clips that come without keypoints. The detector's options are in a section of its name."""
 
-    detector: str | None = None  # none: nothing is detected
+    detector: str | None = None  # none: nothing is detected; unless set, that of the demo data where they are made
     datasets: tuple[str, ...] = ("videos",)  # whose raw folders it is run on; what it finds goes to their keypoints/
     device: str = "auto"
     devices: str | None = None  # several GPUs, as of [features]
@@ -151,12 +152,16 @@ class Sections:
 def load(file: Path, do: str | None = None) -> Sections:
     """Read and check all of luigi.cfg but [train], [mposer], [hmmr], [pose_embedding] and Luigi's own sections.
 
+    Over it comes what `--set` sets.
+
     Raises ConfigError, which names the line, for an unknown section or key, a value of the wrong type or out of range,
     what is missing, and settings that contradict each other. `do`: what to do where there is no such file.
     """
-    source = read(file) if do is None else read(file, do)
+    source = layered(read(file) if do is None else read(file, do), OF_TRAINING)
     _check_sections(source)
     values = {name: _dataclass(source.section(name), spec) for name, spec in TYPES.items()}
+    if values["embedded"].enabled and "detector" not in source.section("detect"):
+        values["detect"] = replace(values["detect"], detector=DEMO)
     _check_datasets(source, values["data"].datasets)
     stream, crops, also = _streams(source, values["features"])
     given = [name for name in datasets.names() if name in source.sections]
