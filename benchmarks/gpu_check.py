@@ -55,7 +55,7 @@ from benchmarks.training import SPLITS, make_cache, report
 
 ROOT: Final = Path(__file__).parents[1]
 LEAST_COSINE: Final = 0.999  # of fast and exact features, both rounded to float16
-AGREE: Final = {"fp32": 0.01, "bf16": 0.1}  # relative: a step's losses with the CPU's; on a GPU, GRUs round to TF32
+AGREE: Final = {"fp32": 0.01, "bf16": 0.05}  # relative: a step's losses with the CPU's; on a GPU, GRUs round to TF32
 BESIDE: Final = {"pr_vipe": 64, "homography": 9}  # streams that models read beside their features: numbers a row
 SMALL: Final[dict[str, Any]] = {  # of `--tiny`, where a model has such a setting
     "batch_size": 4,
