@@ -167,7 +167,7 @@ class Soak(Jobs):
         self._repair(split, key)
         self._calmly("convert", split, self.states[split])
         if names:
-            self._calmly("extract", split, self.states[split].extracted(names), names)
+            self._calmly("extract", split, self.states[split].extracted(names), names, free=True)
         self._end(["verify", "--cache", str(self.root)], (0,))
 
     def _repair(self, split: str, key: str) -> None:
@@ -220,7 +220,7 @@ class Soak(Jobs):
             if code not in (0, 1, -signal.SIGKILL):
                 raise Difference(f"the version before ended with {code}: {(self.work / 'old.txt').read_text()}")
             self.states[split] = self._match(split, [state, after])
-            self._calmly(name, split, after, ["crops"], unread=code in (0, 1))
+            self._calmly(name, split, after, ["crops"], free=code in (0, 1))
             state = after
 
 

@@ -121,7 +121,8 @@ def verify(
         everything = (place for of_split in places.values() for _, place in of_split)
         verification = _Verification(store, fast, threads, progress, everything)
         try:
-            committed = [name for name in names if store.exists(places[name][0][1].manifest)]
+            splits_of = {name: places[name][0][1] for name in names}
+            committed = [n for n, of in splits_of.items() if store.exists(of.manifest) or manifest.lost_manifest(of)]
             found.include(verification.groups("", dict.fromkeys(["", *(name.partition("/")[0] for name in committed)])))
             for name in names:
                 for stream, place in places[name]:
