@@ -244,3 +244,48 @@ def test_oks_is_cocos() -> None:
     away[:, 2] = nose  # only the nose is found: its standard deviation is 0.026, its weight 2 of them
     assert oks(away, truth, 400.0) == pytest.approx(np.exp(-25 / (2 * 400 * 0.052**2)))
     assert oks(truth * [1, 1, 0], truth, 100.0) == 0
+
+
+@pytest.mark.slow
+def test_twenty_steps_of_a_lab_leave_what_a_model_expects(tmp_path: Path) -> None:
+    text = ran("soak", tmp_path, "--seed", 1, "--steps", 20, "--no-upgrades", "--work", tmp_path)
+    assert "**20 steps, " in text
+    assert "no difference.**" in text
+
+
+NOTICED = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from benchmarks.soak import Difference, Soak
+
+soak = Soak(Path(sys.argv[1]), 4294, upgrades=False)  # which extracts in its second step
+while not (soak.states[split := "soak_people/train"].streams.get("tone")):
+    soak.do()
+state = soak.states[split]
+name, video = next((name, video) for name, video in state.videos.items() if not video.spoiled)
+person, held = video.people[0], state.streams["tone"]
+moved = replace(video, people=(replace(person, joints=person.joints + 1), *video.people[1:]))
+paler = replace(video, pictures={frame: (value - 19, more) for frame, (value, more) in video.pictures.items()})
+for videos, streams in (
+    ({**state.videos, name: moved}, state.streams),
+    ({**state.videos, name: replace(video, spoiled=True)}, state.streams),
+    ({**state.videos, "9999": video}, state.streams),
+    ({**state.videos, name: paler}, state.streams),
+    (state.videos, {**state.streams, "tone": {other: n for other, n in held.items() if other != name}}),
+    (state.videos, {**state.streams, "another": held}),
+):
+    soak.states[split] = replace(state, videos=videos, streams=streams)
+    try:
+        soak.compare()
+        sys.exit(f"not noticed: {soak.states[split]}")
+    except Difference:
+        pass
+soak.states[split] = state
+soak.compare()
+"""
+
+
+def test_what_a_lab_does_not_have_in_its_cache_is_noticed(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", NOTICED, str(tmp_path)], cwd=ROOT, check=True, env=environment)

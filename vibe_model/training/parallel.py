@@ -103,4 +103,5 @@ def n_processes(config: VideoConfig) -> int:
     """How many processes the settings of a training run mean on this machine."""
     if config.processes:
         return config.processes
-    return max(1, torch.cuda.device_count()) if device_of(config.device).type == "cuda" else 1
+    device = device_of(config.device)
+    return torch.cuda.device_count() if device == torch.device("cuda") else 1  # one of several is named: that alone
