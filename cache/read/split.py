@@ -12,7 +12,9 @@ from cache.crop_policy import CropPolicy
 from cache.errors import CacheChanged, CacheError, MissingSplit
 from cache.format import layout, manifest
 from cache.format.layout import FEATURES, HAS_VALUE, MANIFEST, UNDECODABLE, Geometry
-from cache.format.manifest import Commit, Place, read_provenance
+from cache.format.manifest import Commit
+from cache.format.place import Place
+from cache.format.provenance import read_provenance
 from cache.format.records import Tracks, Videos
 from cache.format.tables import live_by_shard, track_of
 from cache.read.batches import USUAL, Batches, StreamFields

@@ -19,7 +19,9 @@ from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format import shard as shards
 from cache.format.layout import COMPACTING, STAGED, json_file
-from cache.format.manifest import Commit, Place, provenance_problem
+from cache.format.manifest import Commit
+from cache.format.place import Place
+from cache.format.provenance import provenance_problem
 from cache.format.references import (
     arrays_without_stream,
     column_metadata_of,
