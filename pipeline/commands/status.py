@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 import cache
 from pipeline import datasets
 from pipeline.accounting import VideoAccount
-from pipeline.cli.console import DOUBT, IDLE, err, fits, out, plain, show, show_json, table
+from pipeline.cli.console import DOUBT, IDLE, err, fits, out, plain, show, show_json, size, table
 from pipeline.cli.options import json_option
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.datasets.base import Dataset
 from pipeline.features.plan import is_current
 from pipeline.maintenance.overview import accepted_of
+from pipeline.maintenance.sizes import sizes
 from pipeline.settings.arguments import cache_option
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ COLUMNS: Final = ("split", "videos", "tracks", "frames kept / found", "dropped",
 def options(sub: argparse.ArgumentParser) -> None:
     cache_option(sub)
     sub.add_argument("--all", action="store_true", help="list every video with rejected or dropped parts, or notes")
+    sub.add_argument("--sizes", action="store_true", help="bytes by split and stream, and when each was committed")
     json_option(sub, "; always lists all videos")
 
 
@@ -40,8 +42,12 @@ def run(args: argparse.Namespace) -> int:
     for text in datasets.broken(name for name in names if name in known).values():
         err.print(f"{DOUBT} {plain(text)}")
     rows = [split_status(opened[name]) for name in opened.splits]
+    stored = [sizes(opened[name]) for name in opened.splits] if args.sizes else []
     if args.json:
-        show_json(rows)
+        show_json([row | ({"sizes": of} if args.sizes else {}) for row, of in zip(rows, stored or rows, strict=True)])
+        return 0
+    if args.sizes:
+        show(_sizes_table([row["split"] for row in rows], stored))
         return 0
     whole = _table(rows, range(len(COLUMNS)))
     if fits(whole):
@@ -90,6 +96,18 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[int]) -> Table:
             plain(", ".join(row["streams"])) or "-",
         )
         made.add_row(*(cells[i] for i in columns))
+    return made
+
+
+def _sizes_table(names: Sequence[str], stored: Sequence[Mapping[str, Any]]) -> Table:
+    """One line for the columns of each split, each stream and all tables; then their sum."""
+    made = table("split", "what", "bytes", "committed")
+    for name, of in zip(names, stored, strict=True):
+        for what, n_bytes in {"columns": of["columns"], **of["streams"]}.items():
+            made.add_row(plain(name), plain(what), size(n_bytes), plain(of["commits"][what] or "not known"))
+        made.add_row(plain(name), "tables, manifests", size(of["tables"]), "")
+    total = sum(of["columns"] + of["tables"] + sum(of["streams"].values()) for of in stored)
+    made.add_row("all", "", size(total), "")
     return made
 
 

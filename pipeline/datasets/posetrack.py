@@ -46,7 +46,6 @@ BOX_FACTOR: Final = 0.8  # `bbox` is the joints' extent with 15% of it added on 
 MIN_SIDE_PX: Final = 1.0
 MAX_PX: Final = 1e5  # ten times any picture: some of the release's boxes begin at minus a million
 MAX_NAME: Final = 4096  # characters: as long as a path can be
-MAX_BYTES: Final = 1 << 25  # of a label file; a sequence takes a few million
 # The last number of a name counts the frames. Braces would be taken for a number in a picture pattern.
 _NUMBERED: Final = re.compile(r"(?P<before>[^{}]*?)(?P<digits>[0-9]{1,12})(?P<after>\.[A-Za-z]+)")
 OURS: Final[Mapping[str, str]] = {  # the release's names of joints -> spin49's
@@ -125,7 +124,7 @@ class PoseTrack(Dataset):
             return []
         file, *others = video.files
         account.notes.extend(f"{other.as_posix()} is not used: {file.as_posix()} is" for other in others)
-        coco = load_coco(raw / file, do=UNPACK, max_bytes=MAX_BYTES)
+        coco = load_coco(raw / file, do=UNPACK)
         account.found = len(coco.annotations)
         account.notes.extend(coco.notes)
         if not coco.has_keypoints:

@@ -49,6 +49,7 @@ def load(file: Path, device: str, *, eps: float, size: int, min_score: float, fa
     if where.type == "cpu":
         return _on_cpu(network)
     network = network.to(where)
+    fast = fast and torch.cuda.get_device_capability(where) >= (8, 0)  # older GPUs emulate bfloat16, or refuse it
 
     def detect(images: Sequence[Image]) -> list[People]:
         pictures = [torch.from_numpy(image).to(where).permute(2, 0, 1).float().div_(255) for image in images]

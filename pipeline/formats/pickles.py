@@ -98,26 +98,10 @@ def _reconstruct(of: object, *_: object) -> NDArray[Any]:
     return np.empty(0)  # its state follows
 
 
-def _scalar(dtype: Any, content: Any) -> Any:
-    return _array((), dtype, content, "C")[()]
-
-
-def _from_buffer(content: Any, dtype: Any, shape: Any, order: Any) -> NDArray[Any]:
-    return _array(shape, dtype, content, order)
-
-
 def _encode(text: str, encoding: str) -> bytes:
     if encoding not in ("latin1", "latin-1"):
         raise ValueError("bytes in another encoding")
     return text.encode("latin1")
-
-
-def _no_bytes() -> bytes:
-    return b""
-
-
-def _set(values: Any = ()) -> set[Any]:
-    return set(values)
 
 
 def _new_object(of: Any, base: object, state: object) -> Object:
@@ -151,10 +135,13 @@ ARRAYS: Final[dict[tuple[str, str], Any]] = {
     ("numpy", "ndarray"): NDARRAY,
     ("numpy", "dtype"): _dtype,
     **{(module, "_reconstruct"): _reconstruct for module in _MULTIARRAY},
-    **{(module, "scalar"): _scalar for module in _MULTIARRAY},
-    **{(module, "_frombuffer"): _from_buffer for module in ("numpy.core.numeric", "numpy._core.numeric")},
+    **{(module, "scalar"): lambda dtype, content: _array((), dtype, content, "C")[()] for module in _MULTIARRAY},
+    **{
+        (module, "_frombuffer"): lambda content, dtype, shape, order: _array(shape, dtype, content, order)
+        for module in ("numpy.core.numeric", "numpy._core.numeric")
+    },
     ("_codecs", "encode"): _encode,  # how Python 3 writes bytes for Python 2
-    **{(module, "bytes"): _no_bytes for module in ("__builtin__", "builtins")},  # and empty bytes
+    **{(module, "bytes"): lambda: b"" for module in ("__builtin__", "builtins")},  # and empty bytes
 }
 ALLOWED: Final[Mapping[Kind, Mapping[tuple[str, str], Any]]] = {
     "sequence": ARRAYS,
@@ -163,7 +150,9 @@ ALLOWED: Final[Mapping[Kind, Mapping[tuple[str, str], Any]]] = {
     | {("chumpy.ch", "Ch"): _Leaf, ("chumpy.reordering", "Select"): _Selection}
     | {(module, "_reconstructor"): _new_object for module in ("copy_reg", "copyreg")}
     | {(module, "object"): _OBJECT for module in ("__builtin__", "builtins")}
-    | {(module, "set"): _set for module in ("__builtin__", "builtins")},  # chumpy's bookkeeping
+    | {
+        (module, "set"): lambda values=(): set(values) for module in ("__builtin__", "builtins")
+    },  # chumpy's bookkeeping
 }
 
 

@@ -343,14 +343,6 @@ def test_a_stream_is_not_discarded_for_one_that_cannot_be_made(
     assert into.tree(root) == held
 
 
-def test_a_wrong_raw_folder_is_refused_rather_than_every_row_marked(
-    root: Path, into: Any, tmp_path: Path, network: Any
-) -> None:
-    with pytest.raises(PipelineError, match=rf"{PENN}: the pictures of 3 of its 3 .* {tmp_path}, .*own raw folder"):
-        into.extract(root, raw=tmp_path)  # the folder above the dataset's own
-    assert cache.open(root)[PENN].streams == ()
-
-
 def test_a_raw_folder_that_lacks_a_video_is_refused_rather_than_its_rows_marked(
     penn: Path, root: Path, into: Any, tmp_path: Path, network: Any
 ) -> None:
