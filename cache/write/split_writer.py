@@ -20,7 +20,8 @@ from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format import shard as shards
 from cache.format.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD, Geometry
-from cache.format.manifest import Place, callers_entries
+from cache.format.manifest import callers_entries
+from cache.format.place import Place
 from cache.format.records import TrackRows, VideoEntry, Videos, VideosByName, tables_of, video_record
 from cache.format.references import create_groups, remove_shards, stream_folders
 from cache.format.tables import Tables, decode_texts, live_shards

@@ -113,7 +113,8 @@ def expected_rows(plan: ConversionPlan, again: int, sample: int, workers: int) -
         return Expected(again + mean * len(plan.new), "as many a video as are committed")
     totals = {} if plan.reader["stand_in"] else plan.dataset.totals
     known, every = totals.get(plan.split), totals.get("all")
-    frames, videos = (known.frames, known.videos) if known else (None, None)
+    frames: float | None = known.frames if known else None
+    videos = known.videos if known else None
     if frames is None and videos and every and every.frames and every.videos:  # then all videos are listed for a split
         frames, videos = every.frames * videos / every.videos, every.videos
     if frames is None or not videos:
