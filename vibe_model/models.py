@@ -65,6 +65,13 @@ class Model:
 MODELS: Final[dict[str, Model]] = {
     "vibe": Model("VIBE", "vibe_model.vibe", section="train", preset="published", baseline="per-frame"),
     "hmmr": Model("HMMR", "vibe_model.hmmr", section="hmmr", preset="hmmr", baseline="single-view"),
+    "part_dynamics": Model(
+        "Part dynamics",
+        "vibe_model.part_dynamics",
+        section="part_dynamics",
+        preset="partdyn",
+        baseline="per-frame",
+    ),
 }
 
 

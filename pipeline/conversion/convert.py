@@ -107,7 +107,7 @@ def convert(
         changes.write_stamps(plan.root, plan.name, seen)
         records = accepted(writer.entries) if plan.kept else []
         entries = {"reader": dict(plan.reader), "stand_in": plan.reader["stand_in"], "accounting": totals}
-        writer.commit({**accepted_entry(records), **entries})
+        writer.commit({**accepted_entry(records), **entries, "keypoints": plan.dataset.keypoints_from})
     appended = {video.name for video in plan.append}
     failed = [account for account in accounts if account.name in appended and is_failure(plan.dataset, account)]
     failed.sort(key=lambda account: account.set_aside != UNEXPECTED)

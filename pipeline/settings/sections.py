@@ -1,6 +1,6 @@
 """luigi.cfg but for training, typed: what detection, conversion and extraction depend on.  [raw] -> tracks -> features
 
-`tasks.settings` adds [train], [mposer], [pose_embedding] and [hmmr], of which only the names are known here.
+`tasks.settings` adds those of training (OF_TRAINING), of which only the names are known here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import functools
 import itertools
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -30,7 +30,13 @@ from pipeline.settings.types import AtLeast
 
 T = TypeVar("T")
 
-OF_TRAINING: Final = ("train", "mposer", "hmmr", "pose_embedding")  # sections that `tasks.settings` checks
+OF_TRAINING: Final = (
+    "train",
+    "mposer",
+    "hmmr",
+    "part_dynamics",
+    "pose_embedding",
+)  # sections that `tasks.settings` checks
 KIND: Final = "kind"  # the key of a further stream's section
 IN_FEATURES: Final = ("weights", "precision")  # options of resnet50 that are in [features]
 
@@ -146,7 +152,7 @@ class Sections:
 
 
 def load(file: Path, do: str | None = None) -> Sections:
-    """Read and check all of luigi.cfg but [train], [mposer], [hmmr], [pose_embedding] and Luigi's own sections.
+    """Read and check all of luigi.cfg but the sections of training (OF_TRAINING) and Luigi's own.
 
     Raises ConfigError, which names the line, for an unknown section or key, a value of the wrong type or out of range,
     what is missing, and settings that contradict each other. `do`: what to do where there is no such file.
@@ -227,19 +233,25 @@ def _streams(source: SettingsFile, features: Features) -> tuple[StreamSpec, Stre
     machine = Machine(features.device, features.batch_size, compile=features.compile)
     spec = functools.partial(StreamSpec, resources=Resources(machine, features.workers, features.timeout))
     stream = _stream(source, features)
-    also = tuple(spec(name, _further(source, features, name)) for name in features.also)
+    also = tuple(further_stream(source, features, name) for name in features.also)
     if features.crops is None:
         return spec(features.stream, stream), None, also
     crops = configured(source.section(Crops.kind), Crops, streams.get)
-    also = tuple(one if isinstance(one.stream, LabelStream) else replace(one, crops=features.crops) for one in also)
     return spec(features.stream, stream, features.crops), spec(features.crops, crops), also
 
 
-def _further(source: SettingsFile, features: Features, name: str) -> Stream:
+def further_stream(source: SettingsFile, features: Features, name: str) -> StreamSpec:
     """A stream of [features] also: the options of the section of that name, whose `kind` is the name unless it says so.
 
     A resnet50 has the weights and precision of [features]. Raises ConfigError.
     """
+    stream = _further(source, features, name)
+    crops = "" if isinstance(stream, LabelStream) else features.crops or ""
+    machine = Machine(features.device, features.batch_size, compile=features.compile)
+    return StreamSpec(name, stream, crops, Resources(machine, features.workers, features.timeout))
+
+
+def _further(source: SettingsFile, features: Features, name: str) -> Stream:
     section = source.section(name)
     options = Section(section.file, name, {key: text for key, text in section.items() if key != KIND}, section.line)
     kind = str(section.get(KIND, name))
