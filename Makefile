@@ -6,7 +6,7 @@ EMBEDDED := penn_action posetrack insta_variety kinetics mpi_inf_3dhp h36m 3dpw 
 TESTS := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train report test test-slow test-all coverage lint types check hooks docs docs-links clean
+.PHONY: help setup data train report test test-slow test-all coverage gpu-check lint types check hooks docs docs-links clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ test-all: .venv/.ready  ## both
 
 coverage: .venv/.ready  ## what the tests of `make test` do not run, line by line, and as a site in htmlcov/
 	@$(TESTS) --cov --cov-report=term-missing:skip-covered --cov-report=html
+
+gpu-check: .venv/.ready  ## on a machine with a GPU: does all of it work there, and how fast? Into benchmarks/gpu_check.md
+	@$(BIN)/python benchmarks/gpu_check.py --out benchmarks/gpu_check.md
 
 lint: .venv/.ready  ## ruff: rules and format
 	@$(BIN)/ruff check .

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -191,3 +193,30 @@ def watched(around: Around) -> Iterator[None]:
 def changes(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     """Whether a call changes anything: opening a file to read it does not."""
     return name != "open" or bool(kwargs.get("flags", args[1] if len(args) > 1 else 0) & (os.O_CREAT | os.O_TRUNC))
+
+
+class Fault:
+    """A disk that fails at the n-th change below `root`: with EIO that once, with ENOSPC from then on, but for what
+    frees room, with EROFS at every change from then on. Before the first two, a write brings half of its bytes.
+    """
+
+    def __init__(self, at: int, code: int, root: Path = Path("/")) -> None:
+        self.failed = False
+        self._left, self._code, self._root, self._lock = at, code, root, threading.Lock()
+
+    def __call__(self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        place = Path(f"/proc/self/fd/{args[0]}").readlink() if isinstance(args[0], int) else Path(args[0])
+        if not changes(name, args, kwargs) or not place.is_relative_to(self._root):
+            return function(*args, **kwargs)
+        with self._lock:
+            self._left -= 1
+            left = self._left
+            if left == 0 and name == "write" and len(args[1]) > 1 and self._code != errno.EROFS:
+                self._left = 1  # the next one fails
+                return function(args[0], bytes(args[1])[: len(args[1]) // 2])
+        frees = name in ("unlink", "remove", "rmdir", "fsync", "fdatasync")
+        lasting = {errno.ENOSPC: not frees, errno.EROFS: True}.get(self._code, False)
+        if left == 0 or (left < 0 and lasting):
+            self.failed = True
+            raise OSError(self._code, os.strerror(self._code), *([] if isinstance(args[0], int) else [str(place)]))
+        return None if name == "fsync" else function(*args, **kwargs)  # as in `crashes.Death`

@@ -300,22 +300,29 @@ def model(args: argparse.Namespace) -> Found:
     """The network alone, in all its threads, on noise."""
     stream = ResNet50(weights=WeightsSpec.parse(args.weights), precision="fast")
     computer = stream.load(Machine(args.device), None)
+    return {"rate": rate_of(computer, SECONDS)["rate"], "shares_cores": computer.provenance["device"] == "cpu"}
+
+
+def rate_of(computer: networks.Network, seconds: float) -> Found:
+    """Crops a second of a network in all its threads, on noise, and GB a second of the copies to its device."""
     shape = (computer.lanes, computer.batch_size, crops.CROP_SIZE, crops.CROP_SIZE, 3)
     memory = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     computer.adopt(memory)
 
     def rate(batch: Bytes) -> float:
         began, n = time.perf_counter(), 0
-        while (took := time.perf_counter() - began) < SECONDS or not n:
+        while (took := time.perf_counter() - began) < seconds or not n:
             computer(batch)
             n += len(batch)
         return n / took
 
     with ThreadPoolExecutor(computer.lanes) as threads:
         list(threads.map(computer, memory))  # what is done only once
+        computer.copied()
         rates = list(threads.map(rate, memory))
     computer.release()
-    return {"rate": sum(rates), "shares_cores": computer.provenance["device"] == "cpu"}
+    copying = computer.copied()
+    return {"rate": sum(rates), "copied": sum(rates) * seconds * memory[0][0].nbytes / 1e9 / copying if copying else 0}
 
 
 def homographies(args: argparse.Namespace) -> Found:

@@ -28,7 +28,7 @@ from tasks.settings import settings, which_runs
 from tasks.terminal import DEMO_DATA, fact, shortened, warn
 from tasks.training import TrainVIBE, train_config
 from vibe_model import runs
-from vibe_model.metrics import ERRORS, PROTOCOLS
+from vibe_model.metrics import METRICS, PROTOCOLS, UNITS
 from vibe_model.vibe.config import TrainConfig
 from vibe_model.vibe.variants import PER_FRAME, VARIANTS
 
@@ -52,7 +52,6 @@ NAMES: Final = {  # much as the paper's tables call them; attention: [layers, si
     WITHOUT_3DPW: "VIBE, trained without 3DPW",
 }
 OF_PAPER: Final = ("pa_mpjpe", "mpjpe", "pve", "accel", "accel_error")  # what a terminal has room for
-UNITS: Final = "Mean errors over frames: in mm, accelerations in mm per frame², PCK and AUC in %."
 
 
 class Ablation(PipelineTask):
@@ -100,11 +99,11 @@ class Ablation(PipelineTask):
             console.out.print(f"\n{split}, {here[0].frames:,} frames")
             # The paper's errors, and others only where there are none of these.
             names = [name for name in columns(here) if name in OF_PAPER] or columns(here)
-            shown = console.table("", *(ERRORS[name] for name in names))
+            shown = console.table("", *(METRICS[name].title for name in names))
             for row in here:
                 shown.add_row(row.model, *(row.text(name) for name in names))
             console.show(shown)
-        console.out.print(f"\n[dim]{UNITS} {_spread(rows)}[/dim]\n")
+        console.out.print(f"\n[dim]{UNITS}. {_spread(rows)}[/dim]\n")
         if is_stand_in(found):
             console.out.print(DEMO_DATA)
         fact("numbers", f"{', '.join(shortened(folder / name) for name in FILES)} (all protocols)")
@@ -185,7 +184,7 @@ class Row:
     model: str
     seeds: int  # how many runs were averaged
     frames: int
-    errors: Mapping[str, Value]  # by the names of ERRORS; those that no frame has a label for are absent
+    errors: Mapping[str, Value]  # by the names of METRICS; those that no frame has a label for are absent
 
     def text(self, name: str) -> str:
         """An error as people read it: `51.9 ± 0.3`, `51.9` of one seed, `-` where there is none."""
@@ -211,7 +210,7 @@ def _rows(found: Runs, split: str, protocol: str) -> Iterator[Row]:
         return  # runs of before there was this protocol
 
     def row(model: str, of: Sequence[Metrics], frames: int) -> Row:
-        known = (name for name in ERRORS if all(name in each for each in of))
+        known = (name for name in METRICS if all(name in each for each in of))
         numbers = {name: [float(each[name]) for each in of] for name in known}
         errors = {name: Value(fmean(n), stdev(n) if len(n) > 1 else None) for name, n in numbers.items()}
         return Row(split, protocol, model, len(of), frames, errors)
@@ -227,10 +226,10 @@ def as_csv(rows: Sequence[Row]) -> str:
     """A line a row; of each error its mean and its spread, empty where there is none."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    errors = [column for name in ERRORS for column in (name, f"{name}_spread")]
+    errors = [column for name in METRICS for column in (name, f"{name}_spread")]
     writer.writerow(["split", "protocol", "model", "seeds", *errors, "frames"])
     for row in rows:
-        values = [number for name in ERRORS for number in row.errors.get(name, (None, None))]
+        values = [number for name in METRICS for number in row.errors.get(name, (None, None))]
         rounded = ["" if number is None else round(number, 2) for number in values]
         writer.writerow([row.split, row.protocol, row.model, row.seeds, *rounded, row.frames])
     return text.getvalue()
@@ -256,12 +255,12 @@ def as_markdown(found: Runs, rows: Sequence[Row], left: Mapping[str, str]) -> st
             "scientific result, and none can be compared with the paper's.**",
             "",
         ]
-    lines += ["The form is that of the ablations of Kocabas et al., VIBE, CVPR 2020.", f"{UNITS} {_spread(rows)}"]
+    lines += ["The form is that of the ablations of Kocabas et al., VIBE, CVPR 2020.", f"{UNITS}. {_spread(rows)}"]
     for split, protocol in dict.fromkeys((row.split, row.protocol) for row in rows):
         here = [row for row in rows if (row.split, row.protocol) == (split, protocol)]
         names = columns(here)
         lines += ["", f"## {split}, protocol {protocol}, {here[0].frames:,} frames", ""]
-        lines += [f"| model | {' | '.join(ERRORS[name] for name in names)} |", "|---|" + "---:|" * len(names)]
+        lines += [f"| model | {' | '.join(METRICS[name].title for name in names)} |", "|---|" + "---:|" * len(names)]
         lines += [f"| {row.model} | {' | '.join(row.text(name) for name in names)} |" for row in here]
     if left:
         lines += ["", "Left out:", "", *(f"- {name}: {why}" for name, why in left.items())]
@@ -272,7 +271,7 @@ def as_markdown(found: Runs, rows: Sequence[Row], left: Mapping[str, str]) -> st
 
 def columns(rows: Sequence[Row]) -> list[str]:
     """The errors that any of the rows has."""
-    return [name for name in ERRORS if any(name in row.errors for row in rows)]
+    return [name for name in METRICS if any(name in row.errors for row in rows)]
 
 
 def _spread(rows: Sequence[Row]) -> str:

@@ -22,6 +22,7 @@ from pipeline.features import extract
 from pipeline.features.plan import ExtractionPlan, plan_extraction, refuse_untrained
 from pipeline.features.streams.base import LabelStream
 from pipeline.plug_ins import PlugInError
+from pipeline.processes.devices import device_names
 from pipeline.raw.stand_in import is_stand_in
 from pipeline.show.tracks import rejected
 from tasks.base import PipelineTask
@@ -79,6 +80,11 @@ class Detect(PipelineTask):
         if s.detector is None:
             raise ConfigError(f"{s.source.where('detect', 'detector')}: names no detector")
         raw = s.raw(self.dataset)
+        if s.detector.stand_in and raw.is_dir() and not is_stand_in(raw):
+            at = s.source.where("detect", "detector")
+            raise ConfigError(
+                f"{at} = {s.detector.name}: finds people of demo data alone. Take keypoint_rcnn, or none."
+            )
         return plan_detection(raw, raw / KEYPOINTS, s.detector)
 
     def up_to_date(self) -> bool:
@@ -92,7 +98,8 @@ class Detect(PipelineTask):
     def work(self) -> None:
         s, plan = settings(), self.plan()
         given = s.detect
-        machine = Machine(given.device, given.batch_size, given.workers, timeout=given.timeout)
+        devices = device_names(given.devices or "", given.device)
+        machine = Machine(given.device, given.batch_size, given.workers, timeout=given.timeout, devices=devices)
         with self.progress() as progress:
             report = detect_planned(plan, machine, scheduler=s.dask.scheduler, progress=progress)
         self.say(plain(str(report)), mark=DONE if report.done else DOUBT)
@@ -288,8 +295,8 @@ def converted(done: convert.Conversion) -> str:
 
 
 def extracted(done: extract.Extraction) -> str:
-    """380 rows in 12 s (31 rows/s, bottleneck: model), 20 carried over"""
-    rate = f"{done.meter.rows / done.seconds:.0f} rows/s, bottleneck: {done.meter.bottleneck}"
+    """380 rows in 12 s (31 rows/s on cpu, bottleneck: model), 20 carried over"""
+    rate = f"{done.meter.rate}, bottleneck: {done.meter.bottleneck}"
     parts = [f"{count(done.computed, 'row')} in {done.seconds:.0f} s ({rate})"] if done.computed else []
     parts += [f"{count(done.carried, 'row')} carried over"] if done.carried else []
     parts += [f"[yellow]{n:,} {kind}[/yellow]" for kind, n in done.problems.items()]

@@ -20,12 +20,12 @@ from tasks.terminal import DEMO_DATA, fact, shortened
 from tasks.training import TrainHMMR, TrainModel, TrainPartDynamics, TrainVIBE, model_config
 from vibe_model import runs
 from vibe_model.evaluation import published
-from vibe_model.metrics import ERRORS, PROTOCOLS, UNITS
+from vibe_model.metrics import METRICS, PROTOCOLS, UNITS
 from vibe_model.models import Model
 from vibe_model.settings.video_config import VideoConfig
 
 RESULTS: Final = "results.csv"
-COLUMNS: Final = ("split", "protocol", "model", *ERRORS, "frames")  # of results.csv
+COLUMNS: Final = ("split", "protocol", "model", *METRICS, "frames")  # of results.csv
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -138,7 +138,7 @@ def result_rows(
             models |= {"per frame": found, "per frame, smoothed": found.get("smoothed", {})}
         models["mean body"] = own["baseline"]
         for model, numbers in models.items():
-            errors = {name: round(numbers[name], 2) if name in numbers else "" for name in ERRORS}
+            errors = {name: round(numbers[name], 2) if name in numbers else "" for name in METRICS}
             frames = own["frames"] or own.get("frames_2d", 0)
             rows.append({"split": split, "protocol": protocol, "model": model, **errors, "frames": frames})
     return rows
@@ -166,11 +166,11 @@ def table_of(split: str, rows: Rows, *, protocols: bool = False) -> Table:
 
     protocols: with a column that names each row's.
     """
-    known = [name for name in ERRORS if any(row[name] != "" for row in rows)]
+    known = [name for name in METRICS if any(row[name] != "" for row in rows)]
     minor = {"pck", "auc", "pck_2d"} if "pve" in known else {"pck_2d"} if "mpjpe" in known else set()
     shown = [name for name in known if name not in minor]
     table = Table(split, *(["protocol"] if protocols else []), box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in (*(ERRORS[name] for name in shown), "frames"):
+    for name in (*(METRICS[name].title for name in shown), "frames"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         numbers = [f"{row[name]:.1f}" if row[name] != "" else "-" for name in shown]
@@ -208,6 +208,6 @@ def rows_beside_published(metrics: Mapping[str, Any], title: str = VIBE.title) -
         rows.setdefault(row["split"], []).append(row)
     for split, shown in rows.items():
         for figures in () if metrics["stand_in"] else published.figures_of(split):
-            errors = {name: figures.errors.get(name, "") for name in ERRORS}
+            errors = {name: figures.errors.get(name, "") for name in METRICS}
             shown.append({"split": split, "protocol": figures.protocol, "model": figures.model, **errors, "frames": ""})
     return rows

@@ -79,6 +79,17 @@ def whose_data(s: Settings) -> str:
     return f"[yellow]demo data[/yellow] (seed {s.embedded.seed}{size}), in {raw}: {', '.join(made)}{beside}"
 
 
+class SettingsOver(luigi.Config):
+    """`--set` of Luigi's command line, for its --help: `tasks.settings` has read it by then."""
+
+    use_cmdline_section = False
+    set = luigi.Parameter(
+        default="",
+        description="SECTION.KEY=VALUE in place of what luigi.cfg sets, as train.epochs=5; any number of times",
+        always_in_help=True,
+    )
+
+
 def _not_printed_by_us(record: logging.LogRecord) -> bool:
     """Keep Luigi from logging, with a traceback, what `complain` prints; with [core] log_level = INFO it logs it."""
     if logging.getLogger(record.name).isEnabledFor(logging.INFO):

@@ -5,6 +5,7 @@ Those of training are [train] (VIBE's), one of each other model, [mposer] and [p
 
 from __future__ import annotations
 
+import argparse
 import functools
 import hashlib
 import os
@@ -13,9 +14,10 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from pipeline import datasets
+from pipeline.cli.options import SET
 from pipeline.errors import ConfigError
 from pipeline.settings import file as luigi_cfg
 from pipeline.settings import sections
@@ -39,7 +41,7 @@ SET_ELSEWHERE: Final = ("cache", "runs", "body", "stream")  # settings of a run,
 POSE_EMBEDDING: Final = "pose_embedding"  # Pr-VIPE's section: [pr_vipe] is its stream's
 # A prior is for the windows that a generator is trained on: these settings of it are [train]'s.
 OF_TRAINING: Final = ("cache", "runs", "validation", "seqlen", "stride", "strides", "window_weights", "tail", "seed")
-UNLESS_SET: Final = ("device", "threads")  # these too, where [mposer] does not set them
+UNLESS_SET: Final = ("device",)  # this too, where [mposer] does not set it
 # Keys that name splits.
 SPLITS: Final = ("datasets_2d", "datasets_3d", "poses_3d", "motion", "validation", "evaluation")
 
@@ -77,7 +79,10 @@ class Settings(Sections):
 
 @dataclass(frozen=True, slots=True)
 class WhichRuns:
-    """Of a model's section: which runs there are, and what the other keys start from."""
+    """Of a model's section: which runs there are, and what the other keys start from.
+
+    Unless set, they depend on whether the data are demo data, too: `which_runs`.
+    """
 
     preset: str = "published"
     variant: str | None = None  # several are joined by +
@@ -124,9 +129,15 @@ def _check(s: Settings, model: Model, config: VideoConfig) -> None:
 
 
 def which_runs(s: Settings, model: Model = VIBE) -> WhichRuns:
-    """What a model's section names. Raises ConfigError."""
-    as_in_train = model.section != VIBE.section and which_runs(s).preset == EMBEDDED
-    usual = WhichRuns(preset=EMBEDDED if as_in_train else model.preset, report=model is VIBE)
+    """What a model's section names. With demo data, all models are in the report, each on its preset of minutes.
+
+    Raises ConfigError.
+    """
+    demo = s.embedded.enabled
+    small = demo if model is VIBE else which_runs(s).preset == EMBEDDED
+    usual = WhichRuns(
+        preset=EMBEDDED if small else model.preset, baseline=model is VIBE or not demo, report=model is VIBE or demo
+    )
     return replace(usual, **s.source.section(model.section).typed(WhichRuns))
 
 
@@ -140,8 +151,13 @@ def model_settings(s: Settings, model: Model, variant: str = "", seed: int | Non
     paths, variant = s.paths, variant or runs.variant or ""
     own |= {"cache": paths.cache, "runs": paths.runs, "body": paths.body, "stream": s.features.stream}
     own |= {} if seed is None else {"seed": seed}
+    preset = model.presets[runs.preset]()
+    if s.stream.stream.dim:  # one of bytes has none
+        own["feature_size"] = s.stream.stream.dim
+    if runs.preset == EMBEDDED and "datasets_2d" not in own:  # demo data are made of what is enabled
+        own["datasets_2d"] = tuple(name for name in preset.datasets_2d if name.split("/")[0] in s.data.datasets)
     try:
-        config = replace(model.presets[runs.preset](), **own)
+        config = replace(preset, **own)
         # A variant's name promises its settings: they win over luigi.cfg's.
         return replace(models.variant_of(config, variant), name=f"{config.name}-{variant}" if variant else config.name)
     except VibeModelError as error:
@@ -192,7 +208,8 @@ def _own(
         if key in elsewhere:
             there = "[train] or [paths]" if section.name == "mposer" else "[paths] or [features]"
             raise ConfigError(f"{section.where(key)}: is set in {there}, not here")
-    section.check_keys([*besides, *(f.name for f in fields(spec) if f.name not in elsewhere)])
+    known = [*besides, *(f.name for f in fields(spec) if f.name not in elsewhere)]
+    section.check_keys(known, of_training=True)
     return section.typed(spec)
 
 
@@ -238,13 +255,31 @@ def luigi_defaults(file: Path) -> dict[tuple[str, str], str]:
 
 
 def set_luigi_defaults() -> None:
-    """Called once, when the tasks are imported: before Luigi reads [core] and [retcode]."""
+    """Called once, when the tasks are imported: before Luigi reads [core] and [retcode].
+
+    And what `--set` sets on Luigi's command line, of its sections and of ours.
+    """
     from luigi import configuration
 
+    if "luigi" in Path(sys.argv[0]).parts[-2:]:  # bin/luigi, or luigi/__main__.py
+        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        parser.add_argument("--set", action="append", default=[])
+        given = parser.parse_known_args(sys.argv[1:])[0].set
+        os.environ[SET] = "\n".join([*filter(None, [os.environ.get(SET)]), *given])
     config = configuration.get_config()
     for (section, key), text in luigi_defaults(settings_file()).items():
         if not config.has_option(section, key):
             config.set(section, key, text)
+    for section, key, text in _overrides():
+        if section in luigi_cfg.LUIGI:
+            config.set(section, key, text)
+
+
+def _overrides() -> list[tuple[str, str, str]]:
+    try:
+        return list(luigi_cfg.of_command_line())
+    except ConfigError as error:
+        _exit(error)
 
 
 def _refuse_unreadable() -> None:
@@ -254,8 +289,12 @@ def _refuse_unreadable() -> None:
             if file.is_file():
                 luigi_cfg.read(file)
     except ConfigError as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2) from None
+        _exit(error)
+
+
+def _exit(error: ConfigError) -> NoReturn:
+    sys.stderr.write(f"error: {error}\n")
+    raise SystemExit(2) from None
 
 
 if "luigi" not in sys.modules:  # the command `luigi` has read the file before it imports us

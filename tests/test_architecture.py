@@ -42,7 +42,10 @@ PACKAGES = {  # package -> what it may import of ours
     "report": {"report", "pipeline", "vibe_model", "cache"},
     "tasks": {"tasks", "report", "pipeline", "vibe_model", "cache"},
 }
-OF_PIPELINE = ("pipeline.body", "pipeline.skeletons", "pipeline.features.networks.pr_vipe")  # all that models may know
+OF_PIPELINE = (  # all that models may know
+    *("pipeline.body", "pipeline.skeletons", "pipeline.features.networks.pr_vipe"),
+    *("pipeline.errors", "pipeline.formats.checkpoints"),
+)
 MOST_FILES = 15  # in one folder, but for __init__ and __main__
 
 

@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import cache  # noqa: E402
 from pipeline import datasets, synthetic  # noqa: E402
 from pipeline.conversion import convert  # noqa: E402
+from vibe_model.models import MODELS  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -180,6 +181,35 @@ def test_one_command_shows_what_hmmr_learns_and_writes_the_report(tmp_path: Path
     assert float(cells(text, "dynamics: true pose, still")[1]) == 0
 
 
+@pytest.mark.slow
+def test_the_check_of_a_gpu_runs_on_a_cpu_at_small_sizes(tmp_path: Path) -> None:
+    text = ran("gpu_check", tmp_path, "--tiny", "--device", "cpu", "--at", tmp_path)
+    assert "A dry run on the CPU: its figures mean nothing" in text
+    parts = [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
+    assert parts == [title for title, *_ in importlib.import_module("gpu_check").PARTS]
+    assert "Failed" not in text
+    for case in ("64 x 48 JPEG, 1 person", "64 x 48 MPEG-4, 1 person"):
+        assert "on cpu, bottleneck: model" in text[text.index(f"| {case} |") :].partition("\n")[0]
+    for model in MODELS.values():
+        steps = [line.split("|")[4] for line in text.splitlines() if line.startswith(f"| {model.title} |")]
+        assert len(steps) == 2
+        assert all(float(rate) > 0 for rate in steps)
+    assert "the same bytes as by one" in text
+    assert "two processes over gloo" in text
+
+
+def test_the_check_of_a_gpu_stops_at_the_first_failure_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    page = tmp_path / "page.md"
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--out", str(page)])
+    with pytest.raises(SystemExit, match=r"The GPU: ConfigError: device 'cuda'.* What to do: `nvidia-smi` must"):
+        importlib.import_module("gpu_check").main()
+    assert page.read_text().count("## ") == 1
+    assert "nothing after it was done" in page.read_text()
+
+
 def test_linking_is_scored_as_its_authors_define_it() -> None:
     linking = importlib.import_module("linking")
     truth = [np.array([0, 1])] * 10
@@ -214,3 +244,48 @@ def test_oks_is_cocos() -> None:
     away[:, 2] = nose  # only the nose is found: its standard deviation is 0.026, its weight 2 of them
     assert oks(away, truth, 400.0) == pytest.approx(np.exp(-25 / (2 * 400 * 0.052**2)))
     assert oks(truth * [1, 1, 0], truth, 100.0) == 0
+
+
+@pytest.mark.slow
+def test_twenty_steps_of_a_lab_leave_what_a_model_expects(tmp_path: Path) -> None:
+    text = ran("soak", tmp_path, "--seed", 1, "--steps", 20, "--no-upgrades", "--work", tmp_path)
+    assert "**20 steps, " in text
+    assert "no difference.**" in text
+
+
+NOTICED = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from benchmarks.soak import Difference, Soak
+
+soak = Soak(Path(sys.argv[1]), 4294, upgrades=False)  # which extracts in its second step
+while not (soak.states[split := "soak_people/train"].streams.get("tone")):
+    soak.do()
+state = soak.states[split]
+name, video = next((name, video) for name, video in state.videos.items() if not video.spoiled)
+person, held = video.people[0], state.streams["tone"]
+moved = replace(video, people=(replace(person, joints=person.joints + 1), *video.people[1:]))
+paler = replace(video, pictures={frame: (value - 19, more) for frame, (value, more) in video.pictures.items()})
+for videos, streams in (
+    ({**state.videos, name: moved}, state.streams),
+    ({**state.videos, name: replace(video, spoiled=True)}, state.streams),
+    ({**state.videos, "9999": video}, state.streams),
+    ({**state.videos, name: paler}, state.streams),
+    (state.videos, {**state.streams, "tone": {other: n for other, n in held.items() if other != name}}),
+    (state.videos, {**state.streams, "another": held}),
+):
+    soak.states[split] = replace(state, videos=videos, streams=streams)
+    try:
+        soak.compare()
+        sys.exit(f"not noticed: {soak.states[split]}")
+    except Difference:
+        pass
+soak.states[split] = state
+soak.compare()
+"""
+
+
+def test_what_a_lab_does_not_have_in_its_cache_is_noticed(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", NOTICED, str(tmp_path)], cwd=ROOT, check=True, env=environment)

@@ -7,7 +7,7 @@ or percent, in float64.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,19 +17,29 @@ from pipeline.skeletons import JOINTS, KEYPOINTS_13
 Floats = NDArray[np.floating[Any]]
 Float64s = NDArray[np.float64]
 
-ERRORS: Final = {  # as metrics.json and tables name them; mm, accelerations mm per frame^2, the last four in %
-    "pa_mpjpe": "PA-MPJPE",
-    "mpjpe": "MPJPE",
-    "pve": "PVE",
-    "pve_unposed": "PVE unposed",
-    "accel": "accel",
-    "accel_error": "accel error",
-    "pck": "PCK",
-    "auc": "AUC",
-    "pck_2d": "PCK 2D",
-    "pck_aligned": "PCK aligned",
+
+class Metric(NamedTuple):
+    """How a metric is shown."""
+
+    title: str
+    unit: str
+    lower_is_better: bool | None  # None: neither is better
+
+
+MM_PER_FRAME2: Final = "mm per frame²"
+METRICS: Final = {  # by their names in metrics.json, in the order of tables
+    "pa_mpjpe": Metric("PA-MPJPE", "mm", lower_is_better=True),
+    "mpjpe": Metric("MPJPE", "mm", lower_is_better=True),
+    "pve": Metric("PVE", "mm", lower_is_better=True),
+    "pve_unposed": Metric("PVE unposed", "mm", lower_is_better=True),
+    "accel": Metric("accel", MM_PER_FRAME2, lower_is_better=None),  # is to be near that of the labels
+    "accel_error": Metric("accel error", MM_PER_FRAME2, lower_is_better=True),
+    "pck": Metric("PCK", "%", lower_is_better=False),
+    "auc": Metric("AUC", "%", lower_is_better=False),
+    "pck_2d": Metric("PCK 2D", "%", lower_is_better=False),
+    "pck_aligned": Metric("PCK aligned", "%", lower_is_better=False),
 }
-UNITS: Final = "mean errors over frames in mm, accelerations in mm per frame², PCK and AUC in %"
+UNITS: Final = "Mean errors over frames in mm, accelerations in mm per frame², PCK and AUC in %"
 PROTOCOLS: Final = ("default", "published", "hmmr")  # of evaluation
 
 HIPS: Final = [JOINTS["common14"].index(name) for name in ("rhip", "lhip")]

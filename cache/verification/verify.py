@@ -121,7 +121,8 @@ def verify(
         everything = (place for of_split in places.values() for _, place in of_split)
         verification = _Verification(store, fast, threads, progress, everything)
         try:
-            found.include(verification.groups("", dict.fromkeys(["", *(name.partition("/")[0] for name in names)])))
+            committed = [name for name in names if store.exists(places[name][0][1].manifest)]
+            found.include(verification.groups("", dict.fromkeys(["", *(name.partition("/")[0] for name in committed)])))
             for name in names:
                 for stream, place in places[name]:
                     found.include(verification.place(place, name, stream))

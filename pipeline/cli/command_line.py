@@ -13,10 +13,11 @@ from typing import Final, NoReturn, Protocol
 
 from pipeline.cli import text
 from pipeline.cli.console import ERROR, err, plain
+from pipeline.cli.options import set_option, settings_over
 from pipeline.cli.signals import NAMES, exit_code, listen, listening, signal_of
 
 EXIT_CODES: Final = (
-    "exit codes: 0 done; 1 done, but problems were found (verify, doctor, convert, config); "
+    "exit codes: 0 done; 1 done, but problems were found (verify, doctor, leaks, convert, config); "
     "2 an error, with a message on standard error; 130 interrupted (Ctrl-C); 143 terminated (SIGTERM); "
     "141 broken pipe. See docs/terminal.md."
 )
@@ -61,6 +62,7 @@ def parser_of(commands: Mapping[str, Command], prog: str, description: str, see:
         sub.set_defaults(run=command.run, kept=getattr(command, "kept", None))
         sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         command.options(sub)
+        set_option(sub)
     return top
 
 
@@ -81,10 +83,11 @@ def run(
         args = argparse.Namespace()
         try:
             parsed = parser().parse_args(arguments)
-            if (complete := getattr(parsed, "complete", None)) is not None:
-                complete(parsed)
-            args = parsed
-            code: int = args.run(args)
+            with settings_over(parsed):
+                if (complete := getattr(parsed, "complete", None)) is not None:
+                    complete(parsed)
+                args = parsed
+                code: int = args.run(args)
         except KeyboardInterrupt as error:
             _print_interruption(error, args, text.command(*arguments, module=module))
             return exit_code(error)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
+SET: Final = "PIPELINE_SET"  # environment variable: a line SECTION.KEY=VALUE for each --set, for child processes too
 KEPT: Final = "finished shards (8,192 rows each) are kept; the same command continues from there"
 
 
@@ -46,3 +48,36 @@ def scheduler_option(sub: argparse.ArgumentParser) -> None:
 def shards_kept(_: argparse.Namespace) -> str:
     """What of an interrupted conversion or extraction is kept."""
     return KEPT
+
+
+def set_option(sub: argparse.ArgumentParser) -> None:
+    """`--set SECTION.KEY=VALUE`, in place of luigi.cfg's. A command may have a `--set NAME=VALUE` of its own beside."""
+    if "--set" not in sub._option_string_actions:
+        help_ = "in place of what luigi.cfg sets, as train.epochs=5; any number of times"
+        sub.add_argument("--set", action="append", default=[], type=_setting, metavar="SECTION.KEY=VALUE", help=help_)
+
+
+def _setting(text: str) -> str:
+    if not _is_setting(text):
+        raise argparse.ArgumentTypeError(f"expected SECTION.KEY=VALUE, as train.epochs=5; found {text!r}")
+    return text
+
+
+def _is_setting(text: str) -> bool:
+    name, equals, _ = text.partition("=")
+    return bool(equals) and "." in name
+
+
+@contextmanager
+def settings_over(args: argparse.Namespace) -> Iterator[None]:
+    """Within it, what `--set` sets of luigi.cfg holds, in child processes too. `args.set` keeps the command's own."""
+    given: list[str] = getattr(args, "set", [])
+    args.set = [text for text in given if not _is_setting(text)]
+    before = os.environ.get(SET)
+    os.environ[SET] = "\n".join([*filter(None, [before]), *filter(_is_setting, given)])
+    try:
+        yield
+    finally:
+        del os.environ[SET]
+        if before is not None:
+            os.environ[SET] = before

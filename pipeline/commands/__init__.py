@@ -16,6 +16,7 @@ from pipeline.commands import (
     extract,
     gc,
     init,
+    leaks,
     plan,
     show,
     status,
@@ -39,6 +40,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "show": show,
     "verify": verify,
     "status": status,
+    "leaks": leaks,
     "gc": gc,
     "compact": compact,
 }

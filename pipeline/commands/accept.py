@@ -26,7 +26,6 @@ def options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add("names", nargs="+", metavar="DATASET/SPLIT", help="the split")
     add("--because", metavar="TEXT", help="why it does not matter; without it, the differences are shown")
-    add("--discard-unfinished", action="store_true", help="also where a killed conversion would lose finished shards")
     json_option(sub)
     target_options(sub)
 
@@ -42,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     if args.because is None and not what.empty:  # only show
         records, did = [], "nothing was accepted; to accept this, give the reason: --because TEXT"
     else:
-        records = accept(what, args.because or "only times differ", discard_unfinished=args.discard_unfinished)
+        records = accept(what, args.because or "only times differ")
         did = f"accepted: {count(len(records), 'record')} in the manifest" if records else "new file times are recorded"
     if args.json:
         show_json({"differs": differs, "accepted": records, "plan": as_dict(plan_split(target))})

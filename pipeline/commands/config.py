@@ -20,7 +20,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add("names", nargs="*", metavar="SECTION[.KEY]", help="only these, as features or features.precision; default: all")
     json_option(sub)
-    add("--check", action="store_true", help="print nothing where the file is right; exit 1 where training is refused")
+    add("--check", action="store_true", help="only whether the file is right; exit 1 where training is refused")
     help_ = "another luigi.cfg than LUIGI_CONFIG_PATH or ./luigi.cfg"
     add("--config", type=Path, metavar="FILE", help=help_)
 

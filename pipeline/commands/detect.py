@@ -14,6 +14,7 @@ from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.detect.base import Detector
 from pipeline.errors import ConfigError
+from pipeline.processes.devices import device_names
 from pipeline.raw.stand_in import is_stand_in
 
 HELP: Final = "Find people and their keypoints in every frame of a folder of clips."
@@ -29,6 +30,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     add("--weights", metavar="FILE|pretrained", help="the network's; pretrained: torchvision's, downloaded once")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="another option of the detector")
     add("--device", default="auto", help="auto (cuda when there is one), cpu, cuda, cuda:1, ...")
+    add("--devices", default="", metavar="0,1,...", help="several GPUs of this machine, a process for each")
     add("--batch-size", type=whole(0), default=0, help="pictures at once; 0: the detector's own (default)")
     workers_option(sub, "processes that decode clips")
     add("--timeout", type=whole(1), default=600, help="seconds without progress after which decoding is given up")
@@ -48,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
 
     demo = is_stand_in(args.raw)
     detector = detector_of(args.detector or ("demo" if demo else "keypoint_rcnn"), args.weights, args.set)
-    machine = Machine(args.device, args.batch_size, args.workers, timeout=args.timeout)
+    devices = device_names(args.devices, args.device)
+    machine = Machine(args.device, args.batch_size, args.workers, timeout=args.timeout, devices=devices)
     plan = plan_detection(args.raw, args.out, detector)
     with bar(f"detect {args.raw.name}", err, unit="frame") as progress:
         report = detect_planned(plan, machine, scheduler=args.scheduler, progress=progress)

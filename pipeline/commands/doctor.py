@@ -14,7 +14,7 @@ from pipeline.cli.console import DOUBT, WRONG, err, out, plain, show, show_json
 from pipeline.cli.options import json_option
 from pipeline.cli.text import command, count
 from pipeline.detect.files import KEYPOINTS
-from pipeline.doctor.examine import Examination, clashing, examine, examine_body, mixtures, unclaimed
+from pipeline.doctor.examine import Examination, Problem, clashing, examine, examine_body, mixtures, unclaimed
 from pipeline.doctor.report import NOT_NEEDED, TO_BE_MADE, print_problems, table
 from pipeline.errors import PipelineError
 from pipeline.features.weights import FORMS
@@ -64,40 +64,56 @@ def run(args: argparse.Namespace) -> int:
     shown = [*examined, *([] if body is None else [body])]
     lacking = [e.dataset for e in shown if e.missing and not e.excuse and (needed or e is not body)]
     mixed = list(mixtures(examined, body))
-    parts = [part for name in datasets.DATASETS for part in datasets.get(name).parts]
-    clips = (
-        {}
-        if demo or args.datasets
-        else unclaimed(raw, {*datasets.names()} - {*datasets.OWN_CLIPS} | {*enabled, *chosen}, parts)
-    )
-    code = 1 if lacking or mixed or broken else 0
+    clips = {} if demo or args.datasets else _clips(raw, {*enabled, *chosen})
     if args.json:
         found = {"examined": [e.as_dict() for e in shown], "mixtures": [mixture._asdict() for mixture in mixed]}
         show_json(found | {"unclaimed": {str(folder): n for folder, n in clips.items()}})
-        return code
+    else:
+        _print(shown, mixed, clips, "data/cache" if settings is None else settings.paths.cache)
+        for line in _next(args, settings, examined, body, lacking, by_make=set(chosen) <= set(enabled)):
+            out.print(plain(line))
+    return 1 if lacking or mixed or broken else 0
+
+
+def _clips(raw: Path, own: set[str]) -> dict[Path, int]:
+    """Folders with clips of no dataset. own: datasets that are enabled or named."""
+    parts = [part for name in datasets.DATASETS for part in datasets.get(name).parts]
+    return unclaimed(raw, {*datasets.names()} - {*datasets.OWN_CLIPS} | own, parts)
+
+
+def _print(shown: Sequence[Examination], mixed: Sequence[Problem], clips: Mapping[Path, int], root: cache.Root) -> None:
     show(table(shown))
     for e in shown:
         print_problems(e)
     for mixture in mixed:
         out.print(f"\n{WRONG} {plain(f'{mixture.what}. {mixture.do}')}")
-    root = "data/cache" if settings is None else settings.paths.cache
     for line in _as_videos(clips, root):
         out.print(plain(line))
     out.print()
+
+
+def _next(
+    args: argparse.Namespace,
+    settings: Sections | None,
+    examined: Sequence[Examination],
+    body: Examination | None,
+    lacking: Sequence[str],
+    *,
+    by_make: bool,
+) -> Iterator[str]:
+    """What comes next: this again, then what converts. by_make: luigi.cfg enables all that was examined."""
     clashes = clashing(examined, body)
-    by_make = settings is not None and set(chosen) <= set(enabled)
+    folder = None if body is None else body.raw
+    raw = args.raw if settings is None else settings.paths.raw
     if lacking or clashes:
-        where = [] if by_make else ["--raw", str(raw), *(["--body", str(folder)] if folder else [])]
-        out.print(plain(f"When that is done: {command('doctor', *args.datasets, *where)}"))
+        where = [] if settings and by_make else ["--raw", str(raw), *(["--body", str(folder)] if folder else [])]
+        yield f"When that is done: {command('doctor', *args.datasets, *where)}"
     if settings is not None and by_make:
-        steps = _by_make(settings, examined, bool(clashes), lacking)
+        yield from _by_make(settings, examined, bool(clashes), lacking)
     else:
         has_body = body is None or not body.missing
         ready = [e for e in examined if e.usable and e not in clashes and (has_body or not e.uses_body)]
-        steps = _by_hand(ready, folder, root)
-    for line in steps:
-        out.print(plain(line))
-    return code
+        yield from _by_hand(ready, folder, "data/cache" if settings is None else settings.paths.cache)
 
 
 def _all_of(raw: Path) -> list[str]:

@@ -19,6 +19,7 @@ from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import LabelStream, Machine
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import KINDS
+from pipeline.processes.devices import device_names
 from pipeline.settings.arguments import split_options
 from pipeline.settings.targets import stream_named
 
@@ -45,6 +46,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     )
     add("--crops", default="", metavar="STREAM", help="compute from this stream of crops, not from the pictures")
     add("--device", default="auto", help="auto (cuda when there is one), cpu, cuda, cuda:1, ...")
+    add("--devices", default="", metavar="0,1,...", help="several GPUs of this machine, a process for each")
     add("--batch-size", type=whole(0), default=0, help="crops at once; 0: the best for the device (default)")
     add("--compile", action="store_true", help="torch.compile, on CUDA")
     workers_option(sub, "processes that decode pictures")
@@ -98,7 +100,8 @@ def specs_of(args: argparse.Namespace, name: str) -> list[StreamSpec]:
         if not cache.open(args.cache)[name].manifest["stand_in"]:
             raise PipelineError(f"{name} is real data: name the network's weights, for example --weights spin:FILE")
         weights = "untrained:0"
-    resources = Resources(Machine(args.device, args.batch_size, compile=args.compile), args.workers, args.timeout)
+    machine = Machine(args.device, args.batch_size, compile=args.compile)
+    resources = Resources(machine, args.workers, args.timeout, device_names(args.devices, args.device))
     specs = []
     for number, (stream, kind, given) in enumerate(asked):
         takes_weights = kind == ResNet50.kind or not (has_resnet or number)  # others refuse them

@@ -21,19 +21,12 @@ ABOUT_REAL: Final = """\
 # All paths and settings, for real data: set [data] datasets to those that you have.
 # The effective settings, and where each comes from: python -m pipeline config.
 """
-REAL: Final[Mapping[tuple[str, str], str | None]] = {  # what differs from the embedded default; None: not there
+REAL: Final[Mapping[tuple[str, str], str]] = {  # what differs from the embedded default
     ("paths", "raw"): "data/raw",
     ("paths", "body"): "data/body",
     ("data", "datasets"): " ".join(datasets.DATASETS),
     ("embedded", "enabled"): "false",
-    ("detect", "detector"): None,
     ("features", "weights"): "spin:data/model_checkpoint.pt",
-    ("train", "preset"): "published",
-    ("train", "datasets_2d"): None,
-    ("hmmr", "report"): None,
-    ("hmmr", "datasets_2d"): None,
-    ("hmmr", "baseline"): None,
-    ("hmmr", "epochs"): None,
 }
 
 
@@ -74,8 +67,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def with_values(text: str, values: Mapping[tuple[str, str], str | None]) -> str:
-    """A settings file with other values of keys that it has, without those of None. Raises KeyError.
+def with_values(text: str, values: Mapping[tuple[str, str], str]) -> str:
+    """A settings file with other values of keys that it has. Raises KeyError.
 
     >>> with_values("[paths]\\nraw = a  # here\\n", {("paths", "raw"): "b"})
     '[paths]\\nraw = b\\n'
@@ -85,9 +78,8 @@ def with_values(text: str, values: Mapping[tuple[str, str], str | None]) -> str:
         if heading := re.fullmatch(r"\[(\w+)\]\s*", line):
             section = heading[1]
         key = line.partition("=")[0].strip()
-        value = left.pop((section, key)) if (section, key) in left else ...
-        if value is not None:
-            lines.append(line if value is ... else f"{key} = {value}")
+        value = left.pop((section, key), None)
+        lines.append(line if value is None else f"{key} = {value}")
     if left:
         raise KeyError(f"the template has no {', '.join(f'[{section}] {key}' for section, key in left)}")
     return "\n".join(lines) + "\n"

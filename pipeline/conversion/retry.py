@@ -106,10 +106,11 @@ def recorded_reader(
     # JSON has no tuples; an option of many values is one.
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()}
     reader = datasets.get(split.name.partition("/")[0], **options)
-    return reader, _raw_folder(split, raw), _body_folder(split, body)
+    return reader, raw_folder(split, raw), _body_folder(split, body)
 
 
-def _raw_folder(split: cache.Split, given: Path | None) -> Path:
+def raw_folder(split: cache.Split, given: Path | None) -> Path:
+    """The given one, or where it was at conversion. Raises PipelineError where it is not known, and for no folder."""
     recorded, do = split.provenance.get("raw"), "Name the dataset's own raw folder: --raw DIR."
     if given is None and recorded is None:
         raise PipelineError(f"{split.name}: its raw folder is not known, provenance.json is lost. {do}")

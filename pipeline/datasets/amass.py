@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.base import Dataset
+from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.formats.labels.amass_motion import load_motion
@@ -38,6 +39,19 @@ GENDERS: Final = ("neutral", "male", "female")
 MOTION: Final = "{_poses,_stageii}.npz"  # SMPL-H's ending, and SMPL-X's (newer releases of both)
 LAYOUT: Final = "<subset>/<subject>/<motion>_poses.npz"
 UNPACK: Final = "Unpack at least one subset into it."
+# A subset's folder as archives of SMPL-H unpack it -> the subset's name on the page and in newer releases.
+SUBSETS: Final[Mapping[str, str]] = {
+    "BioMotionLab_NTroje": "BMLrub",
+    "DFaust_67": "DFaust",
+    "Eyes_Japan_Dataset": "EyesJapanDataset",
+    "MPI_HDM05": "HDM05",
+    "MPI_Limits": "PosePrior",
+    "MPI_mosh": "MoSh",
+    "SSM_synced": "SSM",
+    "TCD_handMocap": "TCDHands",
+    "Transitions_mocap": "Transitions",
+}
+SCANNED: Final = frozenset({"DFaust", "MoSh", "SSM"})  # of people whom the MPI scanned, by the MPI's own numbers
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,7 @@ class Amass(Dataset):
     version: ClassVar[int] = 2
     page: ClassVar[str] = "https://amass.is.tue.mpg.de"
     has_pixels: ClassVar[bool] = False
+    recording: ClassVar[str] = "motion"
     parts: ClassVar[tuple[Part, ...]] = (
         Part(
             "motions",
@@ -74,6 +89,26 @@ class Amass(Dataset):
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         return ("frame_index", "pose", "betas", "trans", "has_smpl")
+
+    def origin(self, video: str) -> Origin:
+        """A motion by its subset, subject and name, in whichever release, and however deep its archive was unpacked.
+
+        >>> Amass().origin("BMLrub/BioMotionLab_NTroje/rub001/0000_treadmill_norm_poses")
+        Origin(subject='BMLrub/rub001', recording='BMLrub/rub001/0000_treadmill_norm')
+        >>> Amass().origin("DFaust_67/50002/50002_running_poses").subject
+        'MPI 50002'
+        """
+        *folders, name = video.replace(" ", "_").split("/")
+        named = [SUBSETS.get(folder, folder) for folder in folders if not folder.startswith("SMPL")]
+        while len(named) > 1 and named[1] == named[0]:  # an archive's own folder within that of its subset
+            del named[1]
+        if not named:
+            return Origin()
+        motion = "/".join([*named, re.sub(r"_(poses|stageii)$", "", name)])
+        number = re.search(r"[0-9]{5}$", named[-1])
+        if named[0] in SCANNED and number is not None:
+            return Origin(f"MPI {number[0]}", motion)
+        return Origin("/".join(named[:2]) if len(named) > 1 else None, motion)
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         if not raw.is_dir():

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,17 @@ from pipeline.track import Track
 
 if TYPE_CHECKING:
     from pipeline.body import Body
+
+
+class Origin(NamedTuple):
+    """Who and what a video shows, as far as its name in the release determines it; None: it does not.
+
+    Videos of equal names show the same person, or are of the same recording: of one dataset, and where a recording is a
+    published video, of any dataset.
+    """
+
+    subject: str | None = None
+    recording: str | None = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,7 @@ class Dataset(ABC):
     parts: ClassVar[tuple[Part, ...]] = ()  # which parts of the official download are expected where
     mistakes: ClassVar[tuple[Mistake, ...]] = ()  # known mistakes with this download
     totals: ClassVar[Mapping[str, Totals]] = {}  # by split, or under "all" over all splits
+    recording: ClassVar[str] = "recording"  # what a recording is called: sequence, motion, or (published) video
 
     @property
     def genders(self) -> tuple[str, ...]:
@@ -62,6 +74,10 @@ class Dataset(ABC):
 
         Raises RawDataError when the video as a whole cannot be used.
         """
+
+    def origin(self, video: str) -> Origin:
+        """Who and what a video of this name shows. Reads no file; by default, nothing is known."""
+        return Origin()
 
     def track(self, split: str, video: RawVideo, person: object = 0, **fields: Any) -> Track:
         """A track of this dataset, called <video>/<person>. `fields` are the other fields of Track."""

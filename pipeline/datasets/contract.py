@@ -212,6 +212,8 @@ def _name_problems(dataset: Dataset, split: str, video: RawVideo, track: Track, 
         yield f"{track.name}: is labelled as of {track.dataset}/{track.split}, video {track.video}"
     if not track.name.startswith(f"{video.name}/") or track.name in names:
         yield f"{track.name}: is not called <video>/<person>, or a second track is"
+    if "" in dataset.origin(video.name) or dataset.origin(video.name) != dataset.origin(video.name):
+        yield f"{video.name}: origin() gives an empty name, or another one the second time; where none is known, None"
     names.add(track.name)
 
 

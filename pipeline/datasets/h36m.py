@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
-from pipeline.datasets.base import Dataset
+from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video
 from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import RawDataError
@@ -122,12 +122,22 @@ class Human36M(Dataset):
             "Download D3_Positions_mono, if it is not there yet.",
         ),
     )
+    recording: ClassVar[str] = "sequence"
     # Poses at 50 fps as others count them (weigq/3d_pose_baseline_pytorch's issue 1), the corrupt video's included.
     totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(600, 1_559_752), "val": Totals(240, 550_644)}
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         labels = ("frame_index", "bbox", "kp_2d", "kp_3d", "pose", "betas", "has_3d", "has_smpl")
         return (*labels, "kp_3d_eval") if split == "val" else labels
+
+    def origin(self, video: str) -> Origin:
+        """A sequence is what the four cameras filmed at once.
+
+        >>> Human36M().origin("S9/Walking 1.54138969")
+        Origin(subject='S9', recording='S9/Walking 1')
+        """
+        found = re.fullmatch(r"(S[0-9]+)/([^/.]+)\.[0-9]+", video)
+        return Origin() if found is None else Origin(found[1], f"{found[1]}/{found[2]}")
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         subjects = [subject for subject in SUBJECTS[split] if (raw / subject).is_dir()]

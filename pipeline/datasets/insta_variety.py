@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.datasets.base import Dataset
-from pipeline.datasets.people import ANY_CLIP, clip_source, clip_tracks
+from pipeline.datasets.base import Dataset, Origin
+from pipeline.datasets.people import ANY_CLIP, clip_source, clip_tracks, published
 from pipeline.datasets.release import Mistake, Part
-from pipeline.detect.clips import Labels, clips_in
+from pipeline.detect.clips import EXTENSIONS, Labels, clips_in
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.formats import tfrecords
 from pipeline.formats.tf_example import Example, ExampleError
@@ -61,11 +61,16 @@ class InstaVariety(Dataset):
         Mistake("*/*.h5", "is one of VIBE's converted parts, which lack the pictures", f"Download {ARCHIVE}."),
         Mistake("InstaVariety[._]*", "belongs to the list of videos: labels without pictures", f"Download {ARCHIVE}."),
     )
+    recording: ClassVar[str] = "video"
     # Counted by a user in the 273 files (issue 67 of the page). It fits the authors' script: 50 a file.
     totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(videos=13_601)}
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         return ("frame_index", "bbox", "kp_2d")
+
+    def origin(self, video: str) -> Origin:
+        """A video of the release's list by its file's name; records do not name theirs."""
+        return published(video) if video.lower().endswith(EXTENSIONS) else Origin()
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         # By their names alone: one that cannot be opened is reported when it is read. A Macintosh leaves ._ files.

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.datasets.base import Dataset
-from pipeline.datasets.people import Rules, clip_tracks
+from pipeline.datasets.base import Dataset, Origin
+from pipeline.datasets.people import Rules, clip_tracks, published
 from pipeline.datasets.release import Mistake, Part
 from pipeline.detect.clips import Labels, entries
 from pipeline.detect.files import KEYPOINTS
@@ -76,10 +76,15 @@ class Kinetics(Dataset):
             "Move the clips in replacement/ over those of the same names in train/.",
         ),
     )
+    recording: ClassVar[str] = "video"
     totals: ClassVar[Mapping[str, Totals]] = {"val": Totals(videos=19_906)}  # rows of the release's list
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         return ("frame_index", "bbox", "kp_2d")
+
+    def origin(self, video: str) -> Origin:
+        """YouTube's name of the video, with which the clips' names begin."""
+        return published(video)
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         clips, detected = raw / split, raw / "keypoints" / split

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
-from pipeline.datasets.base import Dataset
+from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video
 from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import RawDataError
@@ -93,6 +93,7 @@ class MpiInf3dhp(Dataset):
         Mistake("TS*/", "is a test sequence outside the test set's folder", f"Move it into {TEST_SETS[0]}/."),
         Mistake("S*/Seq*/imageSequence/*.zip", "is still packed", "Unpack it in its own folder."),
     )
+    recording: ClassVar[str] = "sequence"
     totals: ClassVar[Mapping[str, Totals]] = {
         "train": Totals(len(SEQUENCES) * len(CAMERAS), len(CAMERAS) * sum(n for _, n in SEQUENCES.values())),
         "test": Totals(6, TEST_FRAMES),
@@ -101,6 +102,15 @@ class MpiInf3dhp(Dataset):
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         labels = ("frame_index", "bbox", "kp_2d", "kp_3d", "has_3d")
         return labels if split == "train" else (*labels, "kp_3d_eval", "valid")
+
+    def origin(self, video: str) -> Origin:
+        """A sequence is what the cameras filmed at once. The release does not name the test set's actors.
+
+        >>> MpiInf3dhp().origin("S1/Seq2/video_0"), MpiInf3dhp().origin("TS3")
+        (Origin(subject='S1', recording='S1/Seq2'), Origin(subject=None, recording='TS3'))
+        """
+        train, test = re.fullmatch(r"(S[0-9]+)/Seq[0-9]+/video_[0-9]+", video), re.fullmatch(r"TS[0-9]+", video)
+        return Origin(train[1], video.rpartition("/")[0]) if train else Origin(recording=video if test else None)
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         found = list(_train_videos(raw) if split == "train" else _test_videos(raw))

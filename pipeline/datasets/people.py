@@ -7,6 +7,7 @@ which are found by `pipeline.detect.clips` and read by `pipeline.formats.labels.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -19,9 +20,9 @@ from pipeline.accounting import VideoAccount
 from pipeline.boxes import smooth_boxes
 from pipeline.cleaning import Cleaning, clean
 from pipeline.cli.text import count
-from pipeline.datasets.base import Dataset
+from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.pixels import DETECTED_OUTSIDE, require_frames, require_in_picture
-from pipeline.detect.clips import labels_of
+from pipeline.detect.clips import EXTENSIONS, labels_of
 from pipeline.detect.files import KEYPOINTS, read_info
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.formats.labels.detections import Detections, read_detections
@@ -53,6 +54,17 @@ class Rules:
     # frames with few joints are left out, and no more.
     cleaning: Cleaning | None = None
     bridge: bool = False  # add the frames in which a person was missed, with boxes in between
+
+
+def published(clip: str) -> Origin:
+    """Which video a clip was cut from, by its file's name: that, without the seconds that Kinetics appends.
+
+    >>> published("train/abseiling/jB8CPlU9xjA_000012_000022").recording, published("test/jB8CPlU9xjA.mp4").recording
+    ('jB8CPlU9xjA', 'jB8CPlU9xjA')
+    """
+    path = PurePath(clip)
+    name = path.stem if path.suffix.lower() in EXTENSIONS else path.name
+    return Origin(recording=re.sub(r"_[0-9]{6}_[0-9]{6}$", "", name))
 
 
 CLIPS_GAP: Final = 12  # missing frames of a person that are bridged in clips in which anything may be

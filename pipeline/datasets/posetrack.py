@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.datasets.base import Dataset
+from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.formats.json_files import kind
@@ -46,7 +46,6 @@ BOX_FACTOR: Final = 0.8  # `bbox` is the joints' extent with 15% of it added on 
 MIN_SIDE_PX: Final = 1.0
 MAX_PX: Final = 1e5  # ten times any picture: some of the release's boxes begin at minus a million
 MAX_NAME: Final = 4096  # characters: as long as a path can be
-MAX_BYTES: Final = 1 << 25  # of a label file; a sequence takes a few million
 # The last number of a name counts the frames. Braces would be taken for a number in a picture pattern.
 _NUMBERED: Final = re.compile(r"(?P<before>[^{}]*?)(?P<digits>[0-9]{1,12})(?P<after>\.[A-Za-z]+)")
 OURS: Final[Mapping[str, str]] = {  # the release's names of joints -> spin49's
@@ -84,11 +83,21 @@ class PoseTrack(Dataset):
         Mistake("images/*_5sec/", "is of PoseTrack 2017", INSTEAD),
         Mistake("posetrack_data/*/*.json", "is in the layout of PoseTrack21", INSTEAD),
     )
+    recording: ClassVar[str] = "sequence"
     # Of train, more sequences are there as pictures than are annotated: how many is not known for certain.
     totals: ClassVar[Mapping[str, Totals]] = {"val": Totals(videos=170)}
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         return ("frame_index", "bbox", "kp_2d")
+
+    def origin(self, video: str) -> Origin:
+        """A sequence by its number and source, whichever split it is filed under. Which video it was cut from, is not
+        in the name: numbers of `mpii` are of pictures in MPII, whose own annotations name the video.
+
+        >>> PoseTrack().origin("000342_mpii_test")
+        Origin(subject=None, recording='000342_mpii')
+        """
+        return Origin(recording=re.sub(r"_(train|val|test)$", "", video))
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         pictures = raw / "images" / split
@@ -115,7 +124,7 @@ class PoseTrack(Dataset):
             return []
         file, *others = video.files
         account.notes.extend(f"{other.as_posix()} is not used: {file.as_posix()} is" for other in others)
-        coco = load_coco(raw / file, do=UNPACK, max_bytes=MAX_BYTES)
+        coco = load_coco(raw / file, do=UNPACK)
         account.found = len(coco.annotations)
         account.notes.extend(coco.notes)
         if not coco.has_keypoints:

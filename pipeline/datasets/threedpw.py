@@ -8,6 +8,7 @@ von Marcard et al.: Recovering Accurate 3D Human Pose in The Wild Using IMUs and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import smooth_boxes
-from pipeline.datasets.base import Dataset
+from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.pixels import frames_there
 from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import ConfigError, RawDataError
@@ -78,6 +79,7 @@ class ThreeDPW(Dataset):
             "sequenceFiles?*/", "is not read", "The release's own sequenceFiles/ is: no copy for Python 3 is needed."
         ),
     )
+    recording: ClassVar[str] = "sequence"
     totals: ClassVar[Mapping[str, Totals]] = {split: Totals(videos=known) for split, known in SEQUENCES.items()}
 
     def __post_init__(self) -> None:
@@ -93,6 +95,14 @@ class ThreeDPW(Dataset):
         if not body:
             return labels
         return (*labels, "kp_3d" if split == "train" else "kp_3d_eval", "has_3d", "trans")
+
+    def origin(self, video: str) -> Origin:
+        """Takes of one name are one recording: the place and the action are the same. The actors are not named.
+
+        >>> ThreeDPW().origin("outdoors_freestyle_01")
+        Origin(subject=None, recording='outdoors_freestyle')
+        """
+        return Origin(recording=re.sub(r"_[0-9]+$", "", video))
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         folder = raw / "sequenceFiles" / split

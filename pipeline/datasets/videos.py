@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from pipeline.accounting import VideoAccount
 from pipeline.cleaning import Cleaning
-from pipeline.datasets.base import Dataset
-from pipeline.datasets.people import CLIPS_GAP, Rules, clip_source, clip_tracks
+from pipeline.datasets.base import Dataset, Origin
+from pipeline.datasets.people import CLIPS_GAP, Rules, clip_source, clip_tracks, published
 from pipeline.detect.clips import EXTENSIONS, Labels, clips_in
 from pipeline.detect.files import KEYPOINTS
 from pipeline.errors import ConfigError, RawDataError
@@ -57,6 +57,7 @@ class Videos(Dataset):
     page: ClassVar[str] = ""
     keypoints_from: ClassVar[str] = "detected"
     harmless: ClassVar[frozenset[str]] = frozenset({"no_keypoints"})  # the detector need not have run on every clip
+    recording: ClassVar[str] = "video"
 
     def __post_init__(self) -> None:
         if not (self.val >= 0 and self.test >= 0 and self.val + self.test <= 100):
@@ -71,6 +72,10 @@ class Videos(Dataset):
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         return ("frame_index", "bbox", "kp_2d")
+
+    def origin(self, video: str) -> Origin:
+        """A video by its file's name, in whichever folder."""
+        return published(video)
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         clips = [clip for clip in clips_in(raw) if not clip.startswith(f"{KEYPOINTS}/")]

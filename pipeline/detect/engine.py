@@ -12,13 +12,14 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from pipeline.cli.console import rate
+from pipeline.cli.options import cores
 from pipeline.cli.progress import Progress
 from pipeline.cli.text import count
 from pipeline.detect.base import Detect, People
@@ -84,6 +85,12 @@ class Machine:
     workers: int = 0  # processes that decode; 0: one a core
     part: int = PART  # frames
     timeout: float = TIMEOUT  # s without progress after which decoding is given up
+    devices: tuple[str, ...] = ()  # a process for each, in the place of `device`
+
+    def on(self, device: str) -> Machine:
+        """What the process of one of `devices` may take: its share of the cores. All of it for ""."""
+        workers = max(1, cores(self.workers) // len(self.devices)) if device else 0
+        return replace(self, device=device, workers=workers, devices=()) if device else self
 
 
 def n_frames_stated(raw: Path, todo: Iterable[ClipFiles]) -> int:

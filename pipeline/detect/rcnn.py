@@ -6,7 +6,6 @@ Importing this imports torch.
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +19,8 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from pipeline.detect.base import Detect, People
 from pipeline.detect.rcnn_on_cpu import faster
-from pipeline.errors import ConfigError, RawDataError
+from pipeline.errors import ConfigError
+from pipeline.formats.checkpoints import load_checkpoint, not_a_checkpoint
 from pipeline.pixels.frames import Image
 from pipeline.processes.threads import Threads
 
@@ -41,7 +41,7 @@ def load(file: Path, device: str, *, eps: float, size: int, min_score: float, fa
     if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"device {device}: there is no such GPU here. Take cpu, or auto.")
     network = plain(size, min_score)
-    network.load_state_dict(_checked(file, _read(file, check), network.state_dict(), check))
+    network.load_state_dict(_checked(file, load_checkpoint(file, do=check), network.state_dict(), check))
     for module in network.modules():
         if isinstance(module, FrozenBatchNorm2d):
             module.eps = eps
@@ -49,6 +49,7 @@ def load(file: Path, device: str, *, eps: float, size: int, min_score: float, fa
     if where.type == "cpu":
         return _on_cpu(network)
     network = network.to(where)
+    fast = fast and torch.cuda.get_device_capability(where) >= (8, 0)  # older GPUs emulate bfloat16, or refuse it
 
     def detect(images: Sequence[Image]) -> list[People]:
         pictures = [torch.from_numpy(image).to(where).permute(2, 0, 1).float().div_(255) for image in images]
@@ -94,18 +95,6 @@ def confidence(logits: np.ndarray[Any, np.dtype[np.floating]]) -> np.ndarray[Any
     return np.asarray(1 / (1 + np.exp(np.clip(shift - logits.astype(np.float64), -60, 60))), np.float64)
 
 
-def _read(file: Path, check: str) -> dict[str, Any]:
-    """What a file of weights holds. Loading runs no code of the file's."""
-    try:
-        given = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        found = str(error).partition("\n")[0][:200]
-        raise _not_weights(check, file, "file", "a state dict of tensors", found) from error
-    if not isinstance(given, dict):
-        raise _not_weights(check, file, "file", "a state dict", type(given).__name__)
-    return given
-
-
 def _checked(
     file: Path, given: dict[str, Any], expected: dict[str, torch.Tensor], check: str
 ) -> dict[str, torch.Tensor]:
@@ -114,11 +103,6 @@ def _checked(
         there = given.get(name)
         shape = tuple(there.shape) if isinstance(there, torch.Tensor) else None
         if shape != tuple(tensor.shape):
-            raise _not_weights(
-                check, file, name, f"a tensor {tuple(tensor.shape)}", "none" if shape is None else str(shape)
-            )
+            found = "none" if shape is None else str(shape)
+            raise not_a_checkpoint(file, name, f"a tensor {tuple(tensor.shape)}", found, check)
     return {name: given[name] for name in expected}
-
-
-def _not_weights(check: str, file: Path, key: str, expected: str, found: str) -> RawDataError:
-    return RawDataError(file, key, expected=expected, found=found, do=check, reason="bad_checkpoint")

@@ -10,7 +10,7 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.detect.base import Detector
 from pipeline.detect.engine import PART, Machine, Report, Run
 from pipeline.detect.files import PARTS
-from pipeline.detect.on_cluster import run_on_cluster
+from pipeline.detect.parallel import run_parallel
 from pipeline.detect.plan import DetectionPlan, plan_detection
 from pipeline.processes import TIMEOUT
 
@@ -54,10 +54,10 @@ def detect_planned(
     if todo:
         lock = WriterLock(plan.out / PARTS / "lock")
         try:
-            if scheduler is None:
+            if scheduler is None and not machine.devices:
                 Run(plan, machine, todo, report, plan.detector.load(machine.device), progress).over()
             else:
-                run_on_cluster(scheduler, plan, machine, todo, report, progress)
+                run_parallel(scheduler, plan, machine, todo, report, progress)
         finally:
             lock.release()
     report.seconds = time.monotonic() - began

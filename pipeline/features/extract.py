@@ -12,12 +12,13 @@ import cache
 from cache import Split
 from pipeline.cli.progress import Progress, silent
 from pipeline.conversion.identity import accepted, accepted_entry
+from pipeline.errors import ConfigError
 from pipeline.features.engine.labels import LabelRun
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.outputs import Output, load
 from pipeline.features.engine.run import Run, run_of
 from pipeline.features.engine.shards import Counts, OpenShard
-from pipeline.features.on_cluster import ClusterRun, provenance_on_cluster
+from pipeline.features.parallel import ParallelRun, provenance_of_worker
 from pipeline.features.pixel_sources import pixels
 from pipeline.features.plan import ExtractionPlan, missing_rows
 from pipeline.features.streams.base import LabelStream
@@ -52,12 +53,17 @@ def extract_together(
 
     Streams with the same source of pixels share one pass over them: every frame is decoded once.
 
-    `scheduler`: of a Dask cluster, whose workers compute; None: this machine does.
+    `scheduler`: of a Dask cluster, whose workers compute; None: this machine does, by a process for each of the
+    streams' `devices`, or by itself.
 
     A frame that cannot be decoded costs its rows: they are marked (`ok` 0), counted, and kept out of windows.
     Raises PipelineError when the raw folder is not where it was at conversion, lacks a committed video's pictures, or
-    has others than those that were converted.
+    has others than those that were converted; ConfigError for both a scheduler and devices.
     """
+    if scheduler is not None and (devices := plans[0].spec.resources.devices):
+        raise ConfigError(
+            f"devices {','.join(devices)}: each of a cluster's workers has its own. Leave out one of both"
+        )
     together: dict[Hashable, list[int]] = {}
     for i, plan in enumerate(plans):
         spec = plan.spec
@@ -87,12 +93,12 @@ def _extract(plans: Sequence[ExtractionPlan], scheduler: str | None, progress: P
         def report(done: int, meter: Meter) -> None:
             progress(done, total, str(meter))
 
-        run: Run[Counts] | LabelRun[Counts] | ClusterRun
-        if scheduler is None:
+        run: Run[Counts] | LabelRun[Counts] | ParallelRun
+        if scheduler is None and not first.spec.resources.devices:
             run = run_of(split, outputs, pixels_of=pixels_of, resources=first.spec.resources, progress=report)
         else:
             specs = [(plan.spec, output) for plan, output in zip(plans, outputs, strict=True)]
-            run = ClusterRun(scheduler, split, [part.writer for part in parts], specs, progress=report)
+            run = ParallelRun(scheduler, split, [part.writer for part in parts], specs, progress=report)
         for output, counts in run.results():
             parts[output].counts.add(counts)
         for part, provenance in zip(parts, run.provenance, strict=True):
@@ -118,8 +124,8 @@ class _Part:
 
     def _provenance(self) -> Mapping[str, Any]:
         spec = self.plan.spec
-        if self._scheduler is not None:
-            return provenance_on_cluster(self._scheduler, self._split, spec)
+        if self._scheduler is not None or spec.resources.devices:
+            return provenance_of_worker(self._scheduler, self._split, spec)
         return load(spec.stream, spec.resources, None)[1]
 
     def opened(self) -> cache.StreamWriter:

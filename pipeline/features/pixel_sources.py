@@ -15,6 +15,7 @@ import cache
 from cache import CropPolicy, Split
 from cache.read.labels import in_crop, mirrored
 from pipeline import crops
+from pipeline.conversion import retry
 from pipeline.errors import PipelineError
 from pipeline.features.plan import missing_rows
 from pipeline.features.spec import stored_crops
@@ -240,8 +241,7 @@ def pixels(split: Split, crops: str, raw: Path | None, *, require: Sequence[int]
 
 
 def raw_folder(split: Split, given: Path | None) -> Path:
-    """The dataset's raw folder: the given one, or where it was at conversion. Raises PipelineError for no folder."""
-    recorded = split.provenance.get("raw")
+    """As `retry.raw_folder`; of an imported split the given one. Raises PipelineError."""
     if imported := split.manifest.get("reader", {}).get("imported"):
         if not all(split.videos[number].source for number in np.unique(split.tracks.video).tolist()):
             raise PipelineError(
@@ -250,13 +250,7 @@ def raw_folder(split: Split, given: Path | None) -> Path:
             )
         if given is None:
             raise PipelineError(f"{split.name}: was imported from {imported['file']}. {RAW}")
-    if given is None and recorded is None:
-        raise PipelineError(f"{split.name}: where its pictures are is not known, provenance.json is lost. {RAW}")
-    raw = given or Path(str(recorded))
-    if not raw.is_dir():
-        was = f"its pictures were in {recorded} when it was converted" if given is None else f"--raw is {raw}"
-        raise PipelineError(f"{split.name}: {was}, and that folder does not exist now. {RAW}")
-    return raw
+    return retry.raw_folder(split, given)
 
 
 def _require_all(split: Split, raw: Path, shards: Sequence[int]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cache import CropPolicy, Split
+from pipeline.cli.options import cores
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.streams.base import BYTES, LabelStream, Machine, Stream, policy_of
 from pipeline.features.streams.crops import Crops
@@ -21,6 +22,16 @@ class Resources:
     machine: Machine = field(default_factory=Machine)
     workers: int = 0  # decoding processes; 0: one a core
     timeout: float = 60.0  # s without progress after which one is ended
+    devices: tuple[str, ...] = ()  # a process for each, in the place of the machine's device; see `device_names`
+
+    def on(self, device: str) -> Resources:
+        """What the process of one of `devices` may take: its share of the cores. All of it for ""."""
+        if not device:
+            return self
+        n = len(self.devices)
+        threads = self.machine.threads or (max(1, cores(0) // n) if device == "cpu" else 0)
+        workers = max(1, cores(self.workers) // n)
+        return Resources(replace(self.machine, device=device, threads=threads), workers, self.timeout)
 
 
 @dataclass(frozen=True, slots=True)

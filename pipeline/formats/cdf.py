@@ -6,7 +6,6 @@ calls this in the processes of `pipeline.processes`, where that costs one video.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,23 +16,22 @@ from pipeline.errors import RawDataError
 from pipeline.formats.arrays import AGAIN, refuse
 from pipeline.raw.files import open_regular
 
-MAX_BYTES: Final = 1 << 26  # of a file; the largest of Human3.6M's have 5 MB
 MAGIC: Final = (b"\xcd\xf3\x00\x01", b"\xcd\xf2\x60\x02")  # versions 3 and 2.6
 
 
 def load_cdf(file: Path, key: str) -> NDArray[np.floating[Any]]:
     """The variable `key`: (records, *dimensions) float32 or float64, as stored but for the byte order.
 
-    Raises RawDataError for a file that is no CDF, is damaged or is larger than 64 MiB, for a missing variable, and for
-    one that does not hold floating-point numbers.
+    Raises RawDataError for a file that is no CDF or is damaged, for a missing variable, and for one that does not hold
+    floating-point numbers.
     """
     import cdflib  # takes a quarter of a second, and only Human3.6M needs it
 
     try:
         with open_regular(file) as stream:
-            size, magic = os.fstat(stream.fileno()).st_size, stream.read(4)
-        if magic not in MAGIC or size > MAX_BYTES:
-            refuse(f"{size} bytes that begin with {magic!r}; accepted are up to {MAX_BYTES}")
+            magic = stream.read(4)
+        if magic not in MAGIC:
+            refuse(f"a file that begins with {magic!r}")
         cdf = cdflib.CDF(file)
         info = cdf.cdf_info()
         names = [*info.zVariables, *info.rVariables]

@@ -1,4 +1,4 @@
-"""Untrusted JSON: bounded, with errors by file and key.  [raw] -> tracks -> features -> windows"""
+"""Untrusted JSON, with errors by file and key.  [raw] -> tracks -> features -> windows"""
 
 from __future__ import annotations
 
@@ -9,24 +9,19 @@ from typing import Any, Final
 from pipeline.errors import RawDataError
 from pipeline.raw.files import read_regular
 
-MAX_BYTES: Final = 1 << 26  # in memory, JSON takes up to 25 times its size
 LARGEST_WHOLE: Final = 1 << 53  # up to here a float64 holds every whole number
 
 
-def load_json(file: Path, *, do: str, max_bytes: int = MAX_BYTES) -> Any:
-    """What a JSON file holds. Raises RawDataError for a file that is none, is nested too deep or has too many bytes.
+def load_json(file: Path, *, do: str) -> Any:
+    """What a JSON file holds. Raises RawDataError for a file that is none or is nested too deep.
 
     NaN and infinities, which Python's JSON knows, come as floats: callers check numbers.
     """
     try:
-        data = read_regular(file, max_bytes)
-        content = json.loads(data) if len(data) <= max_bytes else None
+        return json.loads(read_regular(file))
     except (OSError, ValueError, RecursionError) as error:
         found = f"{type(error).__name__}: {error}"
         raise RawDataError(file, "file", expected="JSON", found=found, do=do) from error
-    if len(data) > max_bytes:
-        raise RawDataError(file, "file", expected=f"JSON of at most {max_bytes} bytes", found="more", do=do)
-    return content
 
 
 def whole(file: Path, key: str, value: object, *, do: str) -> int:

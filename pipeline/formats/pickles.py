@@ -36,7 +36,6 @@ NO_PICKLES: Final = {  # what people have instead of the file that they meant to
     b"\x1f\x8b": "a gzip archive",
     b"version https://git-lfs": "a Git LFS pointer",
 }
-REFUSED: Final = pickle.EXT1 + pickle.EXT2 + pickle.EXT4 + pickle.FROZENSET  # names of a registry, hashed values
 DTYPE: Final = re.compile(r"[<>=|]?[biufcSU]\d{1,6}|[<>=|]?O[48]?")  # numbers, text of fixed size, Python objects
 
 
@@ -99,35 +98,10 @@ def _reconstruct(of: object, *_: object) -> NDArray[Any]:
     return np.empty(0)  # its state follows
 
 
-def _scalar(dtype: Any, content: Any) -> Any:
-    return _array((), dtype, content, "C")[()]
-
-
-def _from_buffer(content: Any, dtype: Any, shape: Any, order: Any) -> NDArray[Any]:
-    return _array(shape, dtype, content, order)
-
-
 def _encode(text: str, encoding: str) -> bytes:
     if encoding not in ("latin1", "latin-1"):
         raise ValueError("bytes in another encoding")
     return text.encode("latin1")
-
-
-def _no_bytes() -> bytes:
-    return b""
-
-
-def _set(values: Any = ()) -> set[Any]:
-    _check_hashable(values)
-    return set(values)
-
-
-def _check_hashable(values: Any) -> None:
-    """Only what is flat: hashing a tuple in a tuple in a tuple ... would exhaust the C stack."""
-    flat = str | int | float | bytes | None
-    for value in values:
-        if not all(isinstance(part, flat) for part in (value if isinstance(value, tuple) else (value,))):
-            raise ValueError(f"a key that is a {type(value).__name__}")
 
 
 def _new_object(of: Any, base: object, state: object) -> Object:
@@ -161,10 +135,13 @@ ARRAYS: Final[dict[tuple[str, str], Any]] = {
     ("numpy", "ndarray"): NDARRAY,
     ("numpy", "dtype"): _dtype,
     **{(module, "_reconstruct"): _reconstruct for module in _MULTIARRAY},
-    **{(module, "scalar"): _scalar for module in _MULTIARRAY},
-    **{(module, "_frombuffer"): _from_buffer for module in ("numpy.core.numeric", "numpy._core.numeric")},
+    **{(module, "scalar"): lambda dtype, content: _array((), dtype, content, "C")[()] for module in _MULTIARRAY},
+    **{
+        (module, "_frombuffer"): lambda content, dtype, shape, order: _array(shape, dtype, content, order)
+        for module in ("numpy.core.numeric", "numpy._core.numeric")
+    },
     ("_codecs", "encode"): _encode,  # how Python 3 writes bytes for Python 2
-    **{(module, "bytes"): _no_bytes for module in ("__builtin__", "builtins")},  # and empty bytes
+    **{(module, "bytes"): lambda: b"" for module in ("__builtin__", "builtins")},  # and empty bytes
 }
 ALLOWED: Final[Mapping[Kind, Mapping[tuple[str, str], Any]]] = {
     "sequence": ARRAYS,
@@ -173,17 +150,16 @@ ALLOWED: Final[Mapping[Kind, Mapping[tuple[str, str], Any]]] = {
     | {("chumpy.ch", "Ch"): _Leaf, ("chumpy.reordering", "Select"): _Selection}
     | {(module, "_reconstructor"): _new_object for module in ("copy_reg", "copyreg")}
     | {(module, "object"): _OBJECT for module in ("__builtin__", "builtins")}
-    | {(module, "set"): _set for module in ("__builtin__", "builtins")},  # chumpy's bookkeeping
+    | {
+        (module, "set"): lambda values=(): set(values) for module in ("__builtin__", "builtins")
+    },  # chumpy's bookkeeping
 }
 
 
 class ArrayUnpickler(pickle._Unpickler):
     """Python's own, which finds the names on the list and sets states by checks. Raises UnsafePickle and others."""
 
-    dispatch: ClassVar[dict[int, Any]] = {
-        code: step for code, step in pickle._Unpickler.dispatch.items() if code not in REFUSED
-    }
-    dispatch[pickle.BYTEARRAY8[0]] = dispatch[pickle.BINBYTES8[0]]  # which allocates no more than there is
+    dispatch: ClassVar[dict[int, Any]] = pickle._Unpickler.dispatch.copy()
     stack: list[Any]
     memo: dict[int, Any]
 
@@ -201,25 +177,6 @@ class ArrayUnpickler(pickle._Unpickler):
             "not unpickle it by other means; download the file again from its official page.",
             asks_for=asks_for,
         )
-
-    def load_setitem(self) -> None:
-        _check_hashable(self.stack[-2:-1])
-        super().load_setitem()  # type: ignore[misc]
-
-    def load_setitems(self) -> None:
-        _check_hashable(self.stack[::2])
-        super().load_setitems()  # type: ignore[misc]
-
-    def load_dict(self) -> None:
-        _check_hashable(self.stack[::2])
-        super().load_dict()  # type: ignore[misc]
-
-    def load_additems(self) -> None:
-        _check_hashable(self.stack)
-        super().load_additems()  # type: ignore[misc]
-
-    dispatch |= {pickle.SETITEM[0]: load_setitem, pickle.SETITEMS[0]: load_setitems}
-    dispatch |= {pickle.DICT[0]: load_dict, pickle.ADDITEMS[0]: load_additems}
 
     def load_build(self) -> None:
         """Set the state of an array, of its type, or of an object; of nothing else."""

@@ -88,18 +88,6 @@ def read(file: Path, start: int, stop: int) -> bytes:
     return data
 
 
-def beginning_problem(file: Path) -> str:
-    """Why not even the first record can be found; "" when it can. Reads a few bytes."""
-    try:
-        with open_unbuffered(file) as stream:
-            _stop(stream, 0, os.fstat(stream.fileno()).st_size)
-    except TFRecordError as error:
-        return str(error)
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    return ""
-
-
 def _stop(stream: BinaryIO, start: int, size: int) -> int:
     """Where the record that begins at `start` ends, by its header, in a file of `size` bytes; reads the header.
 

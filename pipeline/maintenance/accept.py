@@ -117,11 +117,11 @@ def propose_for_stream(committed: cache.Split | None, target: Target) -> Proposa
     return Proposal(committed, tuple(differences), spec=spec)
 
 
-def accept(what: Proposal, because: str, *, discard_unfinished: bool = False) -> list[dict[str, Any]]:
+def accept(what: Proposal, because: str) -> list[dict[str, Any]]:
     """Commit it, without a new row; returns all records that the manifest has now.
 
     Raises PipelineError without a reason, where there is nothing to accept, when there has been a commit since it was
-    proposed, and where a killed conversion left shards that would be lost, unless `discard_unfinished`.
+    proposed, and where a killed conversion left shards that would be lost.
     """
     because = " ".join(because.split())
     if not because:
@@ -131,20 +131,18 @@ def accept(what: Proposal, because: str, *, discard_unfinished: bool = False) ->
         raise PipelineError(f"{what.committed.name}: nothing differs that could be accepted{left}")
     new = what.records(because)
     if what.plan is not None:
-        return _accept_split(what, what.plan, new, discard_unfinished)
+        return _accept_split(what, what.plan, new)
     assert what.spec is not None
     return _accept_stream(what.committed, what.spec, new)
 
 
-def _accept_split(
-    what: Proposal, plan: ConversionPlan, new: list[dict[str, Any]], discard_unfinished: bool
-) -> list[dict[str, Any]]:
+def _accept_split(what: Proposal, plan: ConversionPlan, new: list[dict[str, Any]]) -> list[dict[str, Any]]:
     split = what.committed
     unfinished = cache.store_at(plan.root).list_names(f"{plan.name}/{WRITING}")
-    if any(name.startswith("journal") for name in unfinished) and not what.empty and not discard_unfinished:
+    if any(name.startswith("journal") for name in unfinished) and not what.empty:
         raise PipelineError(
             f"{plan.name}: a killed conversion has finished shards that would be lost. Convert first and accept then; "
-            "or, to lose them, --discard-unfinished."
+            "or, to lose them, `gc --unfinished`."
         )
     provenance = {"raw": str(plan.raw.resolve())}
     if plan.body is not None and plan.reader["body"]:

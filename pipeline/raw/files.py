@@ -67,12 +67,10 @@ def open_unbuffered(path: Path) -> io.FileIO:
     return stream
 
 
-def read_regular(path: Path, at_most: int | None = None) -> bytes:
-    """The whole content; of more than `at_most` bytes so many and one more. Raises OSError as `open_regular` does."""
+def read_regular(path: Path) -> bytes:
+    """The whole content. Raises OSError as `open_regular` does."""
     with open_unbuffered(path) as stream:
-        if at_most is None or os.fstat(stream.fileno()).st_size <= at_most:
-            return stream.readall()
-        return stream.read(at_most + 1)
+        return stream.readall()
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:

@@ -1,6 +1,7 @@
 """luigi.cfg: section -> key -> text, which knows its line, and the texts as typed values.  [raw] -> tracks -> features
 
-What a key means is not known here: `pipeline.settings.sections` and `tasks.settings` hold the types.
+Over the file comes what `--set` sets, under a section the preset of one's own that it names. What a key means is not
+known here: `pipeline.settings.sections` and `tasks.settings` hold the types.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Self, get_type_hints
 
+from pipeline.cli.options import SET
 from pipeline.errors import ConfigError
 from pipeline.settings.types import reader
 
@@ -29,10 +31,24 @@ LUIGI: Final = frozenset(
     {"core", "scheduler", "worker", "retcode", "logging", "email", "resources", "task_history", "task"}
 )
 
-# Keys of earlier versions: (section, key) -> what to do instead. Key "": the whole section.
+# Keys of earlier versions, and settings that follow from others: (section, key) -> what to do instead. Key "": the
+# whole section. Section "": of every model.
 GONE: Final[Mapping[tuple[str, str], str]] = {
     ("features", "decode"): "Pictures are decoded at their full size: delete this line.",
     ("machine", ""): "Set the keys that a preset set: workers, device, timeout, hold, read_workers (docs/settings.md).",
+    ("", "feature_size"): "It is the stream's: delete this line.",
+    ("", "leave_out"): "Take those splits out of datasets_2d, datasets_3d and motion.",
+    ("", "eval_batch"): "It changes no result that can be seen: delete this line.",
+    ("", "threads"): "Set the environment variable OMP_NUM_THREADS.",
+    ("", "max_non_finite"): "Training stops after 10 steps in a row without a finite loss: delete this line.",
+    ("", "discriminator_weight"): "How fast the discriminator learns is lr_discriminator.",
+    ("", "least_scale"): "It is 0.7: delete this line.",
+    ("", "largest_scale"): "It is 10: delete this line.",
+    **{
+        ("pose_embedding", key): "The pose embedding has no use for it: delete this line."
+        for key in ("seqlen", "strides", "window_weights", "tail", "plateau_factor", "plateau_patience")
+    },
+    ("pose_embedding", "size"): "It is 32, what the stream pr_vipe takes: delete this line.",
 }
 
 
@@ -40,12 +56,13 @@ class Text(str):
     """A key or a value, with the line of luigi.cfg that the key is in."""
 
     line: int = 0  # from 1 on; 0: not from a file
+    file: Path | None = None  # that it is in, where that is not luigi.cfg; of a command's option, Path("--set")
 
     @classmethod
-    def at(cls, text: str, line: int) -> Self:
+    def at(cls, text: str, line: int, file: Path | None = None) -> Self:
         """A text of the file."""
         made = cls(text)
-        made.line = line
+        made.line, made.file = line, file
         return made
 
 
@@ -70,12 +87,17 @@ class Section(dict[str, Text]):
         words = re.findall(r"\w+", message)
         return f"{self._at(next((word for word in words if word in self), ''))} {message}"
 
-    def check_keys(self, known: Iterable[str]) -> None:
+    def origin(self, key: str) -> str:
+        """`luigi.cfg line 23`, or `--set`."""
+        text = self[key]
+        return f"{(text.file or self.file).name}{f' line {text.line}' if text.line else ''}"
+
+    def check_keys(self, known: Iterable[str], *, of_training: bool = False) -> None:
         """Raise ConfigError for the first key that is not known, with the one that may be meant."""
-        names = list(known)
+        names = [key for key in known if not is_gone(self.name, key, of_training=of_training)]
         for key in self:
-            if (self.name, key) in GONE:
-                raise ConfigError(f"{self.where(key)}: this key is gone. {GONE[self.name, key]}")
+            if instead := is_gone(self.name, key, of_training=of_training):
+                raise ConfigError(f"{self.where(key)}: this key is gone. {instead}")
             if key not in names:
                 close = did_you_mean(key, names)
                 raise ConfigError(f"{self.where(key)}: unknown key{close} known: {', '.join(names) or 'none'}")
@@ -98,8 +120,16 @@ class Section(dict[str, Text]):
         return values
 
     def _at(self, key: str) -> str:
-        line = self[key].line if key in self else self.line
-        return f"{self.file}{f', line {line}' if line else ''} [{self.name}]"
+        of_command_line = not self.line and next((text.file for text in self.values()), None)
+        file, line = of_command_line or self.file, self.line
+        if key in self:
+            file, line = self[key].file or self.file, self[key].line
+        return f"{file}{f', line {line}' if line else ''} [{self.name}]"
+
+
+def is_gone(section: str, key: str, *, of_training: bool) -> str:
+    """What to do instead of a key that is gone; "" for any other."""
+    return GONE.get((section, key)) or (GONE.get(("", key)) if of_training else None) or ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +151,44 @@ class SettingsFile:
 def settings_file() -> Path:
     """The file in LUIGI_CONFIG_PATH, or ./luigi.cfg."""
     return Path(os.environ.get("LUIGI_CONFIG_PATH", "luigi.cfg"))
+
+
+def layered(source: SettingsFile, of_presets: Iterable[str]) -> SettingsFile:
+    """The file with what `--set` sets over it; below the sections `of_presets`, the preset's file that they name.
+
+    Raises ConfigError for a preset that is no such file, and for what `--set` cannot set.
+    """
+    sections = dict(source.sections)
+    for name, key, text in of_command_line():
+        old = sections.get(name, Section(source.path, name))
+        sections[name] = Section(source.path, name, {**old, key: text}, old.line)
+    for name in of_presets:
+        if name in sections and sections[name].get("preset", "").endswith(".cfg"):
+            sections[name] = _on_preset(sections[name], set(of_presets))
+    return SettingsFile(source.path, sections)
+
+
+def of_command_line() -> Iterator[tuple[str, str, Text]]:
+    """(section, key, value) of each `--set`. Raises ConfigError."""
+    for line in os.environ.get(SET, "").splitlines():
+        name, value = line.partition("=")[::2]
+        section, _, key = name.strip().rpartition(".")
+        if not (section and key and "=" in line):
+            raise ConfigError(f"--set {line}: expected SECTION.KEY=VALUE, as in --set train.epochs=5")
+        yield section, key, Text.at(value.strip(), 0, Path("--set"))
+
+
+def _on_preset(section: Section, allowed: set[str]) -> Section:
+    """A section over the same one of the file that its `preset` names, whose own preset is one of ours."""
+    at = section.where("preset")
+    file = section.file.resolve().parent / Path(section["preset"]).expanduser()
+    found = read(file, f"{at}: name a file of your own, or one of our presets (docs/settings.md).").sections
+    if section.name not in found or not allowed.issuperset(found):
+        names = ", ".join(f"[{name}]" for name in found) or "none"
+        raise ConfigError(f"{at} = {file}: expected a section [{section.name}], and none but models', found {names}")
+    below = {key: Text.at(text, text.line, file) for key, text in found[section.name].items()}
+    own = {key: text for key, text in section.items() if key != "preset"}
+    return Section(section.file, section.name, {**below, **own}, section.line)
 
 
 class _Parser(ConfigParser):

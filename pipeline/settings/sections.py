@@ -9,7 +9,7 @@ import functools
 import itertools
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -25,19 +25,16 @@ from pipeline.features.streams.base import LabelStream, Machine, Stream
 from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
-from pipeline.settings.file import GONE, LUIGI, Section, SettingsFile, did_you_mean, read
+from pipeline.processes.devices import device_names
+from pipeline.settings.file import GONE, LUIGI, Section, SettingsFile, did_you_mean, layered, read
 from pipeline.settings.types import AtLeast
 
 T = TypeVar("T")
 
-OF_TRAINING: Final = (
-    "train",
-    "mposer",
-    "hmmr",
-    "part_dynamics",
-    "pose_embedding",
-)  # sections that `tasks.settings` checks
+# Sections that `tasks.settings` checks.
+OF_TRAINING: Final = ("train", "mposer", "hmmr", "part_dynamics", "pose_embedding")
 KIND: Final = "kind"  # the key of a further stream's section
+DEMO: Final = "demo"  # the detector for demo data alone
 IN_FEATURES: Final = ("weights", "precision")  # options of resnet50 that are in [features]
 
 
@@ -71,9 +68,10 @@ class Embedded:
 class Detect:
     """[detect]: people in clips that come without keypoints. The detector's options are in a section of its name."""
 
-    detector: str | None = None  # none: nothing is detected
+    detector: str | None = None  # none: nothing is detected; unless set, that of the demo data where they are made
     datasets: tuple[str, ...] = ("videos",)  # whose raw folders it is run on; what it finds goes to their keypoints/
     device: str = "auto"
+    devices: str | None = None  # several GPUs, as of [features]
     batch_size: Annotated[int, AtLeast(0)] = 0  # pictures at once; 0: the detector's own
     workers: Annotated[int, AtLeast(0)] = 0  # processes that decode; 0: one a core
     timeout: Annotated[int, AtLeast(1)] = 600  # s without progress after which a clip is given up
@@ -98,6 +96,7 @@ class Features:
     crops: str | None = None  # a stream of crops to compute from, instead of the raw pictures
     also: tuple[str, ...] = ()  # names of further streams: kinds, or sections that name theirs (kind = resnet50)
     device: str = "auto"  # auto: cuda when there is one, else cpu
+    devices: str | None = None  # several GPUs of this machine, as 0,1,2,3, with a process each; none: device alone
     batch_size: Annotated[int, AtLeast(0)] = 0  # 0: what the device does best
     compile: bool = False  # torch.compile, on CUDA
     workers: Annotated[int, AtLeast(0)] = 0  # processes that decode; 0: one a core
@@ -154,12 +153,16 @@ class Sections:
 def load(file: Path, do: str | None = None) -> Sections:
     """Read and check all of luigi.cfg but the sections of training (OF_TRAINING) and Luigi's own.
 
+    Over it comes what `--set` sets.
+
     Raises ConfigError, which names the line, for an unknown section or key, a value of the wrong type or out of range,
     what is missing, and settings that contradict each other. `do`: what to do where there is no such file.
     """
-    source = read(file) if do is None else read(file, do)
+    source = layered(read(file) if do is None else read(file, do), OF_TRAINING)
     _check_sections(source)
     values = {name: _dataclass(source.section(name), spec) for name, spec in TYPES.items()}
+    if values["embedded"].enabled and "detector" not in source.section("detect"):
+        values["detect"] = replace(values["detect"], detector=DEMO)
     _check_datasets(source, values["data"].datasets)
     stream, crops, also = _streams(source, values["features"])
     given = [name for name in datasets.names() if name in source.sections]
@@ -231,7 +234,9 @@ def _streams(source: SettingsFile, features: Features) -> tuple[StreamSpec, Stre
     if twice := sorted({name for name in features.also if named.count(name) > 1}):
         raise ConfigError(f"{at('also')}: stream {twice[0]!r} is named twice")
     machine = Machine(features.device, features.batch_size, compile=features.compile)
-    spec = functools.partial(StreamSpec, resources=Resources(machine, features.workers, features.timeout))
+    devices = devices_of(source, "features", features)
+    resources = Resources(machine, features.workers, features.timeout, devices)
+    spec = functools.partial(StreamSpec, resources=resources)
     stream = _stream(source, features)
     also = tuple(further_stream(source, features, name) for name in features.also)
     if features.crops is None:
@@ -241,31 +246,11 @@ def _streams(source: SettingsFile, features: Features) -> tuple[StreamSpec, Stre
 
 
 def further_stream(source: SettingsFile, features: Features, name: str) -> StreamSpec:
-    """A stream of [features] also: the options of the section of that name, whose `kind` is the name unless it says so.
-
-    A resnet50 has the weights and precision of [features]. Raises ConfigError.
-    """
+    """A stream beside that of [features], as [features] also names them. Raises ConfigError."""
     stream = _further(source, features, name)
-    crops = "" if isinstance(stream, LabelStream) else features.crops or ""
     machine = Machine(features.device, features.batch_size, compile=features.compile)
-    return StreamSpec(name, stream, crops, Resources(machine, features.workers, features.timeout))
-
-
-def _further(source: SettingsFile, features: Features, name: str) -> Stream:
-    section = source.section(name)
-    options = Section(section.file, name, {key: text for key, text in section.items() if key != KIND}, section.line)
-    kind = str(section.get(KIND, name))
-    try:
-        found = streams.find(kind)
-    except PipelineError as error:
-        do = f" Name its kind in a section [{name}]: kind = resnet50." if KIND not in section else ""
-        raise ConfigError(
-            f"{section.where(KIND) if section else source.where('features', 'also')}: {error}{do}"
-        ) from error
-    more = (
-        {"weights": _weights(source, features), "precision": features.precision} if issubclass(found, ResNet50) else {}
-    )
-    return configured(options, found, lambda _, **given: streams.get(kind, **given), **more)
+    resources = Resources(machine, features.workers, features.timeout, devices_of(source, "features", features))
+    return StreamSpec(name, stream, "" if isinstance(stream, LabelStream) else features.crops or "", resources)
 
 
 def _stream(source: SettingsFile, features: Features) -> Stream:
@@ -275,18 +260,37 @@ def _stream(source: SettingsFile, features: Features) -> Stream:
         kind = streams.find(features.kind)
     except PipelineError as error:
         raise ConfigError(f"{given.where('kind')}: {error}") from error
-    for key in IN_FEATURES:
-        if not issubclass(kind, ResNet50) and key in given:
-            raise ConfigError(
-                f"{given.where(key)}: is for kind = {ResNet50.kind}, but kind is {features.kind}, whose options are in "
-                f"[{features.kind}]. Delete this line."
-            )
-        if issubclass(kind, ResNet50) and key in section:
-            raise ConfigError(f"{section.where(key)}: belongs into [features]")
-    if not issubclass(kind, ResNet50):
-        return configured(section, kind, streams.get)
-    weights = _weights(source, features)
-    return configured(section, kind, streams.get, weights=weights, precision=features.precision)
+    if not issubclass(kind, ResNet50) and (strange := [key for key in IN_FEATURES if key in given]):
+        raise ConfigError(
+            f"{given.where(strange[0])}: is for kind = {ResNet50.kind}, but kind is {features.kind}, whose options are "
+            f"in [{features.kind}]. Delete this line."
+        )
+    return _configured(source, features, section, kind)
+
+
+def _further(source: SettingsFile, features: Features, name: str) -> Stream:
+    """A stream of [features] also: the options of the section of that name, whose `kind` is the name unless it says so.
+
+    Raises ConfigError.
+    """
+    section = source.section(name)
+    try:
+        kind = streams.find(str(section.get(KIND, name)))
+    except PipelineError as error:
+        do = f" Name its kind in a section [{name}]: kind = resnet50." if KIND not in section else ""
+        raise ConfigError(
+            f"{section.where(KIND) if section else source.where('features', 'also')}: {error}{do}"
+        ) from error
+    options = Section(section.file, name, {key: text for key, text in section.items() if key != KIND}, section.line)
+    return _configured(source, features, options, kind)
+
+
+def _configured(source: SettingsFile, features: Features, section: Section, kind: type[Stream]) -> Stream:
+    """A stream of this kind with the options of its section; a resnet50 has those IN_FEATURES from there."""
+    more: dict[str, Any] = {}
+    if issubclass(kind, ResNet50):
+        more = {"weights": _weights(source, features), "precision": features.precision}
+    return configured(section, kind, lambda _, **options: streams.get(kind.kind, **options), **more)
 
 
 def _weights(source: SettingsFile, features: Features) -> WeightsSpec:
@@ -364,13 +368,21 @@ def _check_folders(paths: Paths, source: SettingsFile) -> None:
             raise ConfigError(f"{source.where('paths', other)}: {own}")
 
 
+def devices_of(source: SettingsFile, name: str, given: Features | Detect) -> tuple[str, ...]:
+    """What a section's `devices` names. Raises ConfigError."""
+    try:
+        return device_names(given.devices or "", given.device)
+    except ConfigError as error:
+        raise ConfigError(f"{source.where(name, 'devices')}: {error}") from error
+
+
 def _check_devices(of: Sections) -> None:
-    given = {"features": of.features.device, "detect": of.detect.device}
-    for name, device in given.items():
-        found = f"{of.source.where(name, 'device')} = {device}"
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+    for name, given in (("features", of.features), ("detect", of.detect)):
+        key = "devices" if devices_of(of.source, name, given) else "device"
+        found = f"{of.source.where(name, key)} = {getattr(given, key)}"
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", given.device):
             raise ConfigError(f"{found}: expected auto, cpu, cuda, or one of several GPUs, as cuda:1")
-        if of.dask.scheduler is not None and device.startswith("cuda:"):
+        if of.dask.scheduler is not None and (key == "devices" or given.device.startswith("cuda:")):
             raise ConfigError(f"{found}: with [dask] scheduler every worker has a GPU of its own. Set cuda, or auto.")
     if of.features.compile and of.features.device == "cpu":
         at = of.source.where("features", "compile")

@@ -194,7 +194,6 @@ def source_of(names: Sequence[str], frame_index: NDArray[np.int64]) -> str:
 
 
 SUFFIX: Final = ".provenance.json"
-MAX_BYTES: Final = 1 << 20
 
 
 def beside(file: Path) -> Path:
@@ -214,7 +213,7 @@ def read_provenance(file: Path, sha256: str) -> dict[str, Any]:
     """
     source = beside(file)
     try:
-        content = json.loads(read_regular(source, MAX_BYTES))
+        content = json.loads(read_regular(source))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

@@ -13,6 +13,7 @@ import cache
 from pipeline import datasets
 from pipeline.cli.console import duration
 from pipeline.cli.text import command, count
+from pipeline.maintenance import leaks
 from pipeline.reasons import SAMPLED, reason
 from pipeline.show.tracks import rejected
 from report.data.releases import RELEASES
@@ -54,6 +55,9 @@ def overview_section(opened: Opened, used: Mapping[str, str] | None = None) -> S
         "releases": [(name, *RELEASES[name]) for name in opened.datasets if name in RELEASES],
         "demo": any(map(is_demo, opened.splits)),
     }
+    found = leaks.compare_names(opened.splits)
+    data |= {"shared": leaks.summary(found), "leaks": any(one.leaks for one in found)}
+    data["leaks_command"] = command("leaks", "--cache", str(opened.root))
     line = f"{count(len(opened.splits), 'split')} of {count(len(opened.datasets), 'dataset')}, "
     line += count(sum(map(n_rows, opened.splits)), "row")
     return Section("datasets", "Datasets and splits", "overview.html", data, line, bool(opened.problems))

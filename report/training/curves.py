@@ -12,7 +12,7 @@ from pipeline.cli.console import duration
 from report.figures import Plot, brief, lines
 from report.page import Section
 from report.training.run import VALIDATION, Curve, Run
-from vibe_model.metrics import ERRORS
+from vibe_model.metrics import METRICS, MM_PER_FRAME2
 
 MOST_POINTS: Final = 200  # of a plotted curve
 MOST_TOGETHER: Final = 8  # runs in one plot: as many as there are colours
@@ -52,11 +52,7 @@ GROUPS: Final = (
     ),
 )
 NO_TERMS: Final = ("train/total", "train/skipped_steps")
-MEASURES: Final = (  # of validation: a plot each
-    ("joints", ("pa_mpjpe", "mpjpe", "pve"), "mm"),
-    ("accel", ("accel", "accel_error"), "mm per frame²"),
-    ("percent", ("pck", "auc", "pck_2d"), "%"),
-)
+MEASURES: Final = {"joints": "mm", "accel": MM_PER_FRAME2, "percent": "%"}  # of validation: a plot a unit
 NAMES: Final = {  # of curves, instead of their tags
     "gen_optimizer": "generator",
     "disc_motion_optimizer": "discriminator",
@@ -97,9 +93,13 @@ def plots_of(run: Run, number: int) -> Iterator[Plot]:
     """Every plot that the run has curves for. number: of the run on the page."""
     name, epoch = f"curves-{number}", "epoch" if run.config is not None else "step"
     for i, split in enumerate(run.events.scores):
-        for key, errors, unit in MEASURES:
-            found = {e: run.events.curves.get(f"{VALIDATION}{split}/{e}", Curve()) for e in errors}
-            series = {ERRORS[error]: _by_epoch(run, curve) for error, curve in found.items() if curve.steps}
+        found = {name: run.events.curves.get(f"{VALIDATION}{split}/{name}", Curve()) for name in METRICS}
+        for key, unit in MEASURES.items():
+            series = {
+                METRICS[name].title: _by_epoch(run, curve)
+                for name, curve in found.items()
+                if curve.steps and METRICS[name].unit == unit
+            }
             if series:
                 title = f"{run.name}: {' and '.join(series)} on {split}"
                 about = f"{ABOUT_VALIDATION.format(split)}."

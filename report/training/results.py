@@ -15,14 +15,12 @@ from report.page import Section
 from report.training.curves import listed
 from report.training.run import Run
 from vibe_model.evaluation import published
-from vibe_model.metrics import ERRORS, PCK_2D_SHARE, PCK_THRESHOLD_MM, PROTOCOLS, UNITS
+from vibe_model.metrics import METRICS, PCK_2D_SHARE, PCK_THRESHOLD_MM, PROTOCOLS, UNITS
 from vibe_model.runs import KEYPOINTS
 
 MOST_SEQUENCES: Final = 20  # of a split
 MOST_WINDOWS: Final = 10
 MEAN_BODY: Final = "mean body"
-LOWER: Final = ("pa_mpjpe", "mpjpe", "pve", "accel_error")  # is better
-HIGHER: Final = ("pck", "auc", "pck_2d")
 SEED_SPREAD_MM: Final = (2, 6)  # of PA-MPJPE, standard deviations over three seeds: benchmarks/learning.md
 FEW_TRACKS: Final = 30
 
@@ -59,7 +57,7 @@ class Table(NamedTuple):
     @property
     def columns(self) -> list[str]:
         """The errors that any of the rows has."""
-        return [name for name in ERRORS if any(name in row.errors for row in self.rows)]
+        return [name for name in METRICS if any(name in row.errors for row in self.rows)]
 
     @property
     def counted(self) -> bool:
@@ -71,8 +69,8 @@ def results_section(runs: Sequence[Run], ablation: Mapping[str, Any], *, cache: 
     """What every finished run reached. ablation: the content of ablation.json, empty where there is none."""
     evaluated = [run for run in runs if run.splits]
     data = {
-        "names": ERRORS,
-        "units": UNITS[:1].upper() + UNITS[1:],
+        "metrics": METRICS,
+        "units": UNITS,
         "pck_mm": PCK_THRESHOLD_MM,
         "pck_2d_share": PCK_2D_SHARE,
         "waiting": [f"{run.name}: {run.state}" for run in runs if not run.splits],
@@ -165,7 +163,7 @@ def _published(split: str, runs: Sequence[Run]) -> list[Row]:
 
 
 def _errors(found: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(found[name]) for name in ERRORS if name in found}
+    return {name: float(found[name]) for name in METRICS if name in found}
 
 
 def _frames(found: Mapping[str, Any]) -> int:
@@ -197,13 +195,15 @@ def against(model: str, own: Errors, other: str, its: Errors) -> str:
     'a against b: better by PA-MPJPE (5.0 mm); worse by PCK (1.5 points).'
     """
     sides: dict[str, list[str]] = {"better": [], "worse": [], "the same": []}
-    for name in (name for name in (*LOWER, *HIGHER) if name in own and name in its):
-        gain = its[name] - own[name] if name in LOWER else own[name] - its[name]
-        unit = "points" if name in HIGHER else "mm per frame²" if name == "accel_error" else "mm"
+    for name, metric in METRICS.items():
+        if metric.lower_is_better is None or name not in own or name not in its:
+            continue
+        gain = (its[name] - own[name]) * (1 if metric.lower_is_better else -1)
+        unit = "points" if metric.unit == "%" else metric.unit
         if abs(gain) < 0.05:
-            sides["the same"].append(ERRORS[name])
+            sides["the same"].append(metric.title)
         else:
-            sides["better" if gain > 0 else "worse"].append(f"{ERRORS[name]} ({abs(gain):.1f} {unit})")
+            sides["better" if gain > 0 else "worse"].append(f"{metric.title} ({abs(gain):.1f} {unit})")
     texts = [f"{side} by {', '.join(names)}" for side, names in sides.items() if names]
     return f"{model} against {other}: {'; '.join(texts) or 'no error that both have'}."
 
@@ -256,7 +256,7 @@ def _ablation(content: Mapping[str, Any]) -> Iterator[Table]:
     """The ablation's rows as tables. Raises nothing: what is not as it is written is left out."""
     tables: dict[tuple[str, str], list[Row]] = {}
     for row in (row for row in content.get("rows", []) if isinstance(row, Mapping)):
-        means = {n: v["mean"] for n, v in row.get("errors", {}).items() if n in ERRORS and isinstance(v, Mapping)}
+        means = {n: v["mean"] for n, v in row.get("errors", {}).items() if n in METRICS and isinstance(v, Mapping)}
         seeds = row.get("seeds", 1)
         name = f"{row.get('model')}" + (f" (mean of {seeds} seeds)" if seeds != 1 else "")
         here = tables.setdefault((str(row.get("split")), str(row.get("protocol"))), [])
@@ -286,7 +286,7 @@ def _listings(run: Run, cache: str) -> Iterator[dict[str, Any]]:
         caption = f"{run.name} on {split}: the {len(here)} worst windows; more are in worst_windows.csv of the run"
         listed.append((caption, split, here))
     for caption, split, rows in listed:
-        columns = [name for name in ERRORS if any(name in row for row in rows)]
+        columns = [name for name in METRICS if any(name in row for row in rows)]
         words = (*split.split("/", 1), "--cache", cache, "--track", str(rows[0].get("track")), "--out", "track.html")
         look = command("show", *words)
         yield {"caption": caption, "split": split, "columns": columns, "rows": rows, "look": look}

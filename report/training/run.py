@@ -21,7 +21,7 @@ from tensorboard.compat.proto import event_pb2
 
 from vibe_model import models, runs
 from vibe_model.errors import ConfigError
-from vibe_model.metrics import ERRORS, PROTOCOLS
+from vibe_model.metrics import METRICS, PROTOCOLS
 from vibe_model.runs import SEQUENCES, WORST_WINDOWS
 from vibe_model.settings.video_config import VideoConfig
 
@@ -225,7 +225,7 @@ def metrics_problem(metrics: Metrics) -> str:
             found = of if protocol == "default" else of.get(protocol, of)  # it may be older than a protocol
             if not isinstance(found, Mapping) or not isinstance(found.get("baseline"), Mapping):
                 return f"{split}: expected metrics and a baseline by protocol {protocol!r}, found none"
-            if wrong := [name for name, value in found.items() if name in ERRORS and not _is_number(value)]:
+            if wrong := [name for name, value in found.items() if name in METRICS and not _is_number(value)]:
                 return f"{split}: {wrong[0]}: expected a number, found {found[wrong[0]]!r}"
     return ""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -13,15 +13,17 @@ from pipeline.cli import console
 from pipeline.cli.console import err, out, plain
 from pipeline.commands import config
 from pipeline.errors import ConfigError
-from pipeline.settings.file import LUIGI, did_you_mean, settings_file
+from pipeline.settings.file import LUIGI, did_you_mean, is_gone, settings_file
 from pipeline.settings.sections import TYPES, Features
 from tasks.settings import (
+    EMBEDDED,
     OF_TRAINING,
     POSE_EMBEDDING,
     SET_ELSEWHERE,
     UNLESS_SET,
     VIBE,
     Settings,
+    WhichRuns,
     check_inputs,
     load,
     luigi_defaults,
@@ -34,6 +36,7 @@ from tasks.settings import (
 )
 from vibe_model.models import MODELS, Model
 from vibe_model.pr_vipe import config as of_pr_vipe
+from vibe_model.settings.run_config import RunConfig
 from vibe_model.vibe import mposer_config as of_mposer
 
 HELP: Final = config.HELP
@@ -81,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
     except ConfigError as error:
         err.print(f"{console.DOUBT} {plain(f'{error} Until then, training is refused; `Data` is not.')}")
         return 1 if args.check else 0
+    if args.check and not args.json:
+        out.print(f"{console.DONE} {plain(str(s.file))}: no mistakes, and training may begin")
     return 0
 
 
@@ -113,14 +118,20 @@ def text_of(value: Any) -> str:
     )
 
 
+def settable(config: RunConfig | type[RunConfig], section: str, elsewhere: Collection[str]) -> list[str]:
+    """The settings of a run that its section may set."""
+    names = [field.name for field in fields(config) if field.name not in elsewhere]
+    return [name for name in names if not is_gone(section, name, of_training=True)]
+
+
 def effective(s: Settings) -> Iterator[Setting]:
     """Section by section, in the order of docs/settings.md. What the sections lack is there with its default."""
 
     def setting(section: str, key: str, value: Any, otherwise: str = DEFAULT) -> Setting:
-        text = s.source.section(section).get(key)
-        if text is None:
+        given = s.source.section(section)
+        if key not in given:
             return Setting(section, key, value, otherwise)
-        return Setting(section, key, value, f"{s.file.name} line {text.line}", text.line)
+        return Setting(section, key, value, given.origin(key), 0 if given[key].file else given[key].line)
 
     def of(section: str, values: Any) -> Iterator[Setting]:
         return (setting(section, field.name, getattr(values, field.name)) for field in fields(values))
@@ -139,10 +150,11 @@ def effective(s: Settings) -> Iterator[Setting]:
     for model in MODELS.values():
         yield from _of_model(s, model, setting)
     train = model_settings(s, VIBE)
+    as_train = "[train] preset" if which_runs(s).preset == EMBEDDED else DEFAULT
     mposer, chosen = mposer_settings(s)[0], mposer_preset(s)
-    yield setting("mposer", "preset", chosen, "[train] preset" if "preset" in s.train else DEFAULT)
+    yield setting("mposer", "preset", chosen, as_train)
     prior, least = of_mposer.PRESETS[chosen](), of_mposer.MPoserConfig()
-    for key in (field.name for field in fields(mposer) if field.name not in (*OF_TRAINING, "motion")):
+    for key in settable(mposer, "mposer", (*OF_TRAINING, "motion")):
         if key in UNLESS_SET and key not in s.mposer:
             yield Setting("mposer", key, getattr(train, key), f"[train] {key}")
         else:
@@ -150,9 +162,9 @@ def effective(s: Settings) -> Iterator[Setting]:
             yield setting("mposer", key, getattr(mposer, key), otherwise)
 
     embedding, chosen = pr_vipe_settings(s), pr_vipe_preset(s)
-    yield setting(POSE_EMBEDDING, "preset", chosen, "[train] preset" if "preset" in s.train else DEFAULT)
+    yield setting(POSE_EMBEDDING, "preset", chosen, as_train)
     preset, usual = of_pr_vipe.PRESETS[chosen](), of_pr_vipe.PrVIPEConfig()
-    for key in (field.name for field in fields(embedding) if field.name not in SET_ELSEWHERE):
+    for key in settable(embedding, POSE_EMBEDDING, SET_ELSEWHERE):
         otherwise = DEFAULT if getattr(preset, key) == getattr(usual, key) else f"preset {chosen}"
         yield setting(POSE_EMBEDDING, key, getattr(embedding, key), otherwise)
 
@@ -165,14 +177,16 @@ def effective(s: Settings) -> Iterator[Setting]:
 def _of_model(s: Settings, model: Model, setting: Callable[..., Setting]) -> Iterator[Setting]:
     """A model's section."""
     runs, config, section = which_runs(s, model), model_settings(s, model), model.section
-    as_in_train = section != VIBE.section and "preset" in s.train and runs.preset != model.preset
+    usual = WhichRuns(preset=model.preset, report=model is VIBE)
     for field in fields(runs):
-        otherwise = "[train] preset" if field.name == "preset" and as_in_train else DEFAULT
-        yield setting(section, field.name, getattr(runs, field.name), otherwise)
+        value, derived = getattr(runs, field.name), "demo data"
+        if field.name == "preset" and model is not VIBE:
+            derived = "[train] preset"
+        yield setting(section, field.name, value, DEFAULT if value == getattr(usual, field.name) else derived)
     changed = {key: part for part in (runs.variant or "").split("+") for key in model.variants.get(part, {})}
-    preset, usual = model.presets[runs.preset](), model.config()
-    for key in (field.name for field in fields(config) if field.name not in SET_ELSEWHERE):
-        otherwise = DEFAULT if getattr(preset, key) == getattr(usual, key) else f"preset {runs.preset}"
+    preset, least = model.presets[runs.preset](), model.config()
+    for key in settable(config, section, SET_ELSEWHERE):
+        otherwise = DEFAULT if getattr(preset, key) == getattr(least, key) else f"preset {runs.preset}"
         one = setting(section, key, getattr(config, key), otherwise)
         if key in changed:
             one = Setting(section, key, one.value, f"variant {changed[key]}")

@@ -96,12 +96,9 @@ def named_streams(weights: str | None, precision: Precision | None, device: str)
         if not isinstance(last, ResNet50):
             raise ConfigError(f"--precision goes with {ResNet50.kind}; [features] of luigi.cfg names {last.kind}")
         found[-1] = replace(found[-1], stream=ResNet50(weights=last.weights, precision=precision))
-    if device == "auto":
-        return tuple(found)
-    return tuple(
-        replace(spec, resources=replace(spec.resources, machine=replace(spec.resources.machine, device=device)))
-        for spec in found
-    )
+    own = found[-1].resources  # one video needs no more than one device
+    machine = own.machine if device == "auto" else replace(own.machine, device=device)
+    return tuple(replace(spec, resources=replace(own, machine=machine, devices=())) for spec in found)
 
 
 def streams_beside(trained: Trained, embedding: Path | None, device: str) -> list[StreamSpec]:

@@ -237,7 +237,6 @@ TINY = {  # what makes the embedded run one of seconds
         "hidden_size": "8",
         "regressor_size": "8",
         "disc_size": "8",
-        "threads": "1",
     },
 }
 
@@ -257,8 +256,7 @@ def checkout(tmp_path: Path) -> Path:
     (tmp_path / ".venv/.ready").touch()
     config = configparser.ConfigParser(interpolation=None)
     config.read(tmp_path / "luigi.cfg")
-    for section, keys in TINY.items():
-        config[section].update(keys)
+    config.read_dict(TINY)
     with (tmp_path / "luigi.cfg").open("w") as file:
         config.write(file)
     return tmp_path

@@ -57,6 +57,15 @@ def test_rows_that_a_stream_lacks_are_counted(tmp_path: Path) -> None:
     assert row[6] == "resnet50 (untrained, 15 rows missing)"
 
 
+def test_what_training_and_test_share_is_one_line(root: Path, tmp_path: Path) -> None:
+    assert overview_section(open_splits(root)).data["shared"] == "", "there is no test split"
+    for split, video in (("train", "outdoors_freestyle_00"), ("validation", "outdoors_freestyle_01"), ("test", "a_00")):
+        write_split(tmp_path, f"3dpw/{split}", {f"{video}/0": person(3)})
+    data = overview_section(open_splits(tmp_path)).data
+    share = "3dpw/train and 3dpw/validation share 1 sequence (2 of 4 comparisons cannot be determined by names)"
+    assert (data["shared"], data["leaks"]) == (share, True)
+
+
 def test_what_was_left_out_is_listed_by_reason(root: Path) -> None:
     listed = rows(overview_section(open_splits(root)))
     # 7 videos of 3 person-frames each were rejected; one of the other two lost 5

@@ -202,7 +202,7 @@ def test_runs_of_any_model_are_read_by_their_own_settings(make: Callable[..., Pa
     config = MODELS["hmmr"].presets["embedded"](epochs=3)
     run = read_run(make(config=config.as_dict(), of_model="hmmr"), "HMMR")
     assert run.config == config
-    assert nearest_preset(config) == ("embedded", [("epochs", "8", "3")])
+    assert nearest_preset(config) == ("embedded", [("epochs", "4", "3")])
     assert used_for([run])["amass/train"] == "real motion"
 
 

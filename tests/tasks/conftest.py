@@ -55,8 +55,8 @@ CONFIG: dict[str, dict[str, str]] = {
         "hidden_size": "8",
         "regressor_size": "8",
         "disc_size": "8",
-        "threads": "1",
     },
+    "hmmr": {"report": "false"},
     "core": {"autoload_range": "false", "lock_pid_dir": "locks"},
 }
 

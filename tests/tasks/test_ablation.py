@@ -145,7 +145,7 @@ def test_a_mistake_is_reported_before_anything_runs(asking, parameters, message)
 
 
 def test_a_priors_windows_are_those_that_the_generator_is_trained_on(asking) -> None:
-    asking({"seqlen": "7", "strides": "amass/train:3", "motion": "amass/train h36m/train", "leave_out": "h36m/train"})
+    asking({"seqlen": "7", "strides": "amass/train:3", "motion": "amass/train"})
     config = mposer_config(train_config("mposer", 4))
     assert (config.seqlen, config.seed, config.motion, config.strides) == (7, 4, ("amass/train",), {"amass/train": 3})
     assert config.hidden_size == MPoserConfig.embedded().hidden_size, "[train] preset is embedded"

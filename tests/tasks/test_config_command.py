@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,6 @@ def test_each_setting_is_shown_with_where_it_comes_from(cfg: Path, capsys: pytes
     assert found["train.hidden_size"] == (256, "preset embedded", None)
     assert found["train.strides"][0]["3dpw/train"] == 4
     assert found["mposer.device"] == ("cpu", "luigi.cfg line 17", 17)
-    assert found["mposer.threads"] == (0, "[train] threads", None)
     assert found["core.log_level"] == ("INFO", "luigi.cfg line 19", 19)
     assert found["retcode.task_failed"] == ("30", "default", None)
     listed = [(one.section, one.key) for one in effective(load(cfg))]
@@ -94,6 +94,18 @@ def test_a_setting_is_a_line_below_the_files_name(cfg: Path, capsys, monkeypatch
     assert capsys.readouterr().out.startswith(f"{cfg} (./luigi.cfg)\n")
 
 
+def test_what_is_set_for_one_command_is_shown_as_such_and_forgotten_after_it(cfg: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("PIPELINE_SET", "train.epochs=4\ntrain.seed=1")
+    words = ("--config", str(cfg), "train.epochs", "train.seed", "--json", "--set", "train.epochs=9")
+    assert run(*words) == 0
+    found = [(one["value"], one["origin"], one["line"]) for one in json.loads(capsys.readouterr().out)["settings"]]
+    assert found == [(9, "--set", None), (1, "--set", None)]
+    assert os.environ["PIPELINE_SET"] == "train.epochs=4\ntrain.seed=1"
+    with pytest.raises(SystemExit):
+        run("--set", "epochs=9")
+    assert "expected SECTION.KEY=VALUE" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -107,10 +119,10 @@ def test_a_name_that_there_is_not_is_reported(cfg: Path, capsys, name: str, mess
     assert message in capsys.readouterr().err
 
 
-def test_a_check_is_silent_or_names_what_training_refuses(cfg: Path, capsys) -> None:
+def test_a_check_confirms_the_file_or_names_what_training_refuses(cfg: Path, capsys) -> None:
     assert run("--config", cfg, "--check") == 0
-    assert capsys.readouterr() == ("", "")
-    cfg.write_text(CFG.replace("kinetics ", ""))
+    assert capsys.readouterr() == (f"✓ {cfg}: no mistakes, and training may begin\n", "")
+    cfg.write_text(CFG.replace("kinetics ", "").replace("epochs = 3", "datasets_2d = kinetics/train"))
     for words, code in ((("--check",), 1), ((), 0)):
         assert run("--config", cfg, *words) == code
         message = capsys.readouterr().err

@@ -78,6 +78,12 @@ def test_a_broken_clip_is_named_and_what_changes_is_done_again_alone(own_clips: 
     assert {name: after[name] for name in before} == before
 
 
+def test_real_clips_are_not_given_to_the_detector_of_the_demo_data(own_clips: Project, build) -> None:
+    (own_clips.folder / "raw/videos" / MARKER).unlink()
+    message = build(own_clips, "Detect", dataset="videos").only_failure(30)
+    assert "[detect] detector = demo: finds people of demo data alone" in message
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -45,6 +45,16 @@ def test_without_luigi_cfg_the_message_names_what_to_do_and_its_log_level_brings
     assert message.endswith("there is no such file. Run from the project's folder, or set LUIGI_CONFIG_PATH.")
 
 
+def test_what_set_sets_on_luigis_command_line_is_checked_as_the_file_is(bare) -> None:
+    ran = bare.luigi("TrainVIBE", "--set", "train.epochs=0", "--set=core.log_level=ERROR")
+    assert "--set [train] epochs: expected more than 0, found 0" in ran.only_failure(SCHEDULING)
+    ran = bare.luigi("TrainVIBE", "--set", "epochs=5")
+    assert (ran.code, ran.shown) == (
+        2,
+        "error: --set epochs=5: expected SECTION.KEY=VALUE, as in --set train.epochs=5\n",
+    )
+
+
 def test_without_a_raw_folder_the_other_datasets_continue(project, build) -> None:
     shutil.rmtree(project.folder / "raw/3dpw")
     shutil.rmtree(project.folder / "cache")

@@ -154,12 +154,17 @@ def test_a_mistake_is_reported_with_its_line_and_what_was_expected(
         ("[features]\nalso = j1\n[j1]\nkind = resnet50\nweights = untrained:1\n", r"line 21 .*weights: unknown key"),
         ("[j1]\nkind = resnet50\n", r".*\[j1\]: unknown section"),
         ("[crops]\nquality = 90\n", r".*\[crops\] has options of a stream, but .* kind is resnet50"),
-        ("[resnet50]\nweights = untrained:1\n", r".*\[resnet50\] weights: .*\[features\]"),
         ("[dask]\nschedular = x\n", r"line 18 \[dask\] schedular: unknown key; did you mean 'scheduler'\?"),
         (
             "[features]\ndevice = cuda:1\n[dask]\nscheduler = tcp://a:1\n",
             r"line 18 \[features\] device = cuda:1: with \[dask\] scheduler every worker has a GPU of its own",
         ),
+        (
+            "[features]\ndevices = 0,1\n[dask]\nscheduler = tcp://a:1\n",
+            r"line 18 \[features\] devices = 0,1: with \[dask\] scheduler every worker has a GPU of its own",
+        ),
+        ("[features]\ndevices = gpu\n", r"line 18 \[features\] devices: devices gpu: expected numbers of GPUs"),
+        ("[features]\ndevice = cpu\ndevices = 0,1\n", r"line 19 .* devices 0,1: there is device cpu, too"),
         ("[convert]\n", r"line 17 \[convert\]: this section .* line 9 already"),
         ("[DEFAULT]\nworkers = 3\n", r"line 17 \[DEFAULT\]: unknown section"),
         ("[hmmr]\npreset = vibe\n", r"line 18 \[hmmr\] preset = vibe: expected one of hmmr-published, hmmr, embedded"),
@@ -169,6 +174,9 @@ def test_a_mistake_is_reported_with_its_line_and_what_was_expected(
         ("[mposer]\npreset = mine\n", r"line 18 \[mposer\] preset = mine: expected one of amass, embedded"),
         ("[mposer]\nseqlen = 3\n", r"line 18 \[mposer\] seqlen: is set in \[train\] or \[paths\], not here"),
         ("[mposer]\nepochs = 0\n", r"line 18 \[mposer\] epochs: expected more than 0, found 0"),
+        ("[mposer]\nthreads = 3\n", r"line 18 \[mposer\] threads: this key is gone. .*OMP_NUM_THREADS"),
+        ("[hmmr]\nfeature_size = 3\n", r"line 18 \[hmmr\] feature_size: this key is gone. It is the stream's"),
+        ("[pose_embedding]\ntail = drop\n", r"line 18 \[pose_embedding\] tail: this key is gone."),
         ("[mposer]\nlatent = 3\n", r"line 18 \[mposer\] latent: unknown key; did you mean 'latent_size'"),
     ],
 )
@@ -250,7 +258,7 @@ def test_the_training_settings_build_on_a_preset_and_other_sections(config_with,
         pretrained="spin.pt",
     )
     assert (config.epochs, config.lr_generator) == (7, 2e-4)
-    assert config.datasets_2d == TrainConfig.embedded().datasets_2d
+    assert config.datasets_2d == ("penn_action/train", "kinetics/train"), "of the preset's, what is enabled"
     assert (config.cache, config.runs, config.body) == tuple(bare.folder / name for name in ("cache", "runs", "body"))
     assert config.stream == "other"
     assert config.strides == {"3dpw/train": 4, "penn_action/train": 2}
@@ -265,12 +273,10 @@ def test_a_variant_wins_over_the_settings_and_several_are_joined(config_with, tm
     assert (config.disc_size, config.attention_layers, config.epochs) == (512, 2, 3)
     assert config.name.endswith("-attention-2x512")
     lists = {"disc_size": None, "attention_layers": None}
-    config = config_with(
-        datasets_3d="3dpw/train 3dpw/validation", leave_out="3dpw/validation", variant="per-frame", **lists
-    )
-    assert (config.n_layers, config.prior, config.leave_out) == (0, "none", ("3dpw/validation",))
+    config = config_with(datasets_3d="3dpw/train 3dpw/validation", variant="per-frame", **lists)
+    assert (config.n_layers, config.prior) == (0, "none")
     both = variant_of(config, "without-3dpw+concat")
-    assert both.leave_out == ("3dpw/validation", "3dpw/train")
+    assert both.part("datasets_3d") == ("3dpw/validation",)
     assert (both.n_layers, both.disc_pool) == (0, "concat")
     for text in ("none", ""):
         loaded = load(tmp_path, GOOD.replace("preset = embedded", f"preset = embedded\nvariant = {text}"))
@@ -289,6 +295,70 @@ def test_hmmr_has_a_section_of_its_own_and_trains_embedded_where_vibe_does(tmp_p
     assert model_settings(load(tmp_path, real + "[hmmr]\nbatch_size = 4\n"), VIBE).batch_size == 32
 
 
+def test_what_is_trained_follows_from_whether_the_data_are_demo_data(tmp_path: Path) -> None:
+    shipped, hmmr = (ROOT / "luigi.cfg").read_text(), models.MODELS["hmmr"]
+    demo = load(tmp_path, shipped)
+    real = load(tmp_path, shipped.replace("enabled = true", "enabled = false"))
+    assert demo.detect.detector == "demo"
+    assert real.detector is None
+    kinds = [settings.which_runs(s, model) for s in (demo, real) for model in (VIBE, hmmr)]
+    assert [(k.preset, k.baseline, k.report) for k in kinds] == [
+        *[("embedded", True, True), ("embedded", False, True), ("published", True, True), ("hmmr", True, False)]
+    ]
+    assert (settings.mposer_preset(demo), settings.mposer_preset(real)) == ("embedded", "amass")
+    assert model_settings(real, VIBE) == dataclasses.replace(
+        TrainConfig.published(), **{key: getattr(real.paths, key) for key in ("cache", "runs", "body")}
+    )
+    assert "videos/train" in model_settings(demo, hmmr).datasets_2d
+
+
+def test_the_size_of_features_is_the_streams(tmp_path: Path) -> None:
+    own = "[features]\nstream = vit\nkind = torchvision\n[torchvision]\nnetwork = vit_b_16\ndim = 768\n"
+    for model in models.MODELS.values():
+        assert model_settings(load(tmp_path, GOOD + own), model).feature_size == 768
+
+
+# ------------------------------------------------------------------------------------------------- --set and presets
+
+
+def test_what_is_set_on_the_command_line_wins_and_is_checked_as_in_the_file(tmp_path: Path, monkeypatch) -> None:
+    jittered = ("resnet50.j1.crop=jitter:1", "features.also=resnet50.j1", "resnet50.j1.kind=resnet50")
+    given = ("train.epochs=5", "convert.workers = 7", *jittered, "train.epochs=6")
+    monkeypatch.setenv("PIPELINE_SET", "\n".join(given))
+    loaded = load(tmp_path, GOOD)
+    assert (model_settings(loaded, VIBE).epochs, loaded.convert.workers) == (6, 7)
+    assert loaded.also[0].stream == ResNet50(crop=CropPolicy(jitter=Jitter(copy=1)))
+    for text, message in (
+        ("train.epoch=5", r"^--set \[train\] epoch: unknown key; did you mean 'epochs'"),
+        ("train.epochs=0", r"^--set \[train\] epochs: expected more than 0"),
+        ("trian.epochs=5", r"^--set \[trian\]: unknown section; did you mean 'train'"),
+        ("epochs=5", "^--set epochs=5: expected SECTION.KEY=VALUE"),
+    ):
+        monkeypatch.setenv("PIPELINE_SET", text)
+        with pytest.raises(ConfigError, match=message):
+            load(tmp_path, GOOD)
+
+
+def test_a_preset_of_ones_own_is_a_file_between_ours_and_luigi_cfg(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.cfg"
+    mine.write_text("[train]\npreset = paper\nepochs = 7\nbatch_size = 9\n[hmmr]\npast = 3\n")
+    named = GOOD.replace("preset = embedded", "preset = mine.cfg\nbatch_size = 8")
+    found = model_settings(load(tmp_path, named + "[hmmr]\npreset = mine.cfg\n"), VIBE)
+    assert (found.epochs, found.batch_size, found.datasets_2d) == (7, 8, TrainConfig.paper().datasets_2d)
+    for text, message in (
+        ("[train]\nepoch = 7\n", r"mine\.cfg, line 2 \[train\] epoch: unknown key"),
+        ("[train]\npreset = other.cfg\n", r"mine\.cfg, line 2 \[train\] preset = other.cfg: expected one of publ"),
+        ("[train]\nepochs = 7\n[features]\nworkers = 1\n", r"mine\.cfg: expected a section \[train\], and none but"),
+        ("[hmmr]\npast = 7\n", r"luigi\.cfg, line 14 \[train\] preset = .*mine\.cfg: expected a section \[train\]"),
+    ):
+        mine.write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            load(tmp_path, named)
+    mine.unlink()
+    with pytest.raises(ConfigError, match=r"mine\.cfg: there is no such file. .*line 14 \[train\] preset"):
+        load(tmp_path, named)
+
+
 def test_the_baseline_is_the_configured_variant_frame_by_frame(config_with) -> None:
     config_with(variant="without-3dpw", datasets_2d="3dpw/validation", baseline="true")
     own, baseline = train_config(), evaluation.baseline_config()
@@ -298,7 +368,7 @@ def test_the_baseline_is_the_configured_variant_frame_by_frame(config_with) -> N
 
 
 def test_hmmr_is_evaluated_beside_its_single_view_baseline(config_with, bare) -> None:
-    bare.configure({"hmmr": {"variant": "no-const", "past": "0"}})
+    bare.configure({"hmmr": {"variant": "no-const", "past": "0", "baseline": "true"}})
     config_with()
     own, baseline = (task.config() for task in EvaluateHMMR().requires())
     assert isinstance(own, HMMRConfig)

@@ -64,16 +64,6 @@ def test_completeness_follows_the_raw_files_and_is_asked_again(project, within) 
     assert not EvaluateVIBE().complete()
 
 
-def test_a_restored_video_is_recognised_by_its_content(project, build) -> None:
-    motion = motion_of(project)
-    content = motion.read_bytes()
-    motion.unlink()
-    motion.write_bytes(content)
-    before = project.files()
-    assert build(project, "EvaluateVIBE").done == []
-    assert project.files() == before
-
-
 def test_plan_lists_what_runs_and_what_was_accepted_does_not(project, build, capsys) -> None:
     file = ("--config", str(project.cfg))
     project.configure({"amass": {"resampling": "decimate"}})

@@ -45,7 +45,20 @@ def test_one_command_goes_from_raw_files_to_an_evaluated_model(made) -> None:
     assert re.fullmatch("curves     .* -m tensorboard.main --logdir runs", lines[end + 2])
     assert lines[end + 3].endswith(" -m pipeline status --cache cache")
     assert lines[-1] == "report     runs/report.html (open it in a browser)"
-    ours = ("data ", "cache ", "✓ ", "· ", "3dpw/test ", "VIBE", "mean ", "DEMO DATA", "numbers", "curves", "  train ")
+    ours = (
+        "data ",
+        "cache ",
+        "✓ ",
+        "· ",
+        "3dpw/test ",
+        "VIBE",
+        "mean ",
+        "DEMO DATA",
+        "numbers",
+        "curves",
+        "features ",
+        "  train ",
+    )
     assert [line for line in lines if line and not line.startswith((*ours, "status", "report "))] == []
     epochs = [line for line in lines if "epoch" in line and "best of" not in line]
     line = r"  train      VIBE, tiny +epoch \d of 2: (loss \S+, )?validation PA-MPJPE [\d.]+ mm"

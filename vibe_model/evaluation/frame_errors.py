@@ -18,7 +18,7 @@ from pipeline.skeletons import JOINTS
 from vibe_model import metrics
 from vibe_model.cameras import project
 from vibe_model.losses import COMMON14
-from vibe_model.metrics import ERRORS
+from vibe_model.metrics import METRICS
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.predict import POSED_AT_ONCE, TrackBodies, device_of
 from vibe_model.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
@@ -85,7 +85,7 @@ class Means:
 
     def of(self, model: str = "own") -> dict[str, float]:
         """Mean by error; one that no frame has a label for is absent."""
-        sums = {name: self.sums.get((model, name), (0.0, 0.0)) for name in ERRORS}
+        sums = {name: self.sums.get((model, name), (0.0, 0.0)) for name in METRICS}
         return {name: total / weights for name, (total, weights) in sums.items() if weights}
 
 

@@ -16,16 +16,14 @@ from typing import IO, Any, Final
 
 from vibe_model import runs
 from vibe_model.evaluation.frame_errors import Means, TrackErrors
-from vibe_model.metrics import ERRORS
+from vibe_model.metrics import METRICS
 from vibe_model.prediction.predict import TrackBodies
 from vibe_model.prediction.smoothing import segments
 from vibe_model.prediction.windows import cover
 
 KEPT_WINDOWS: Final = 100  # of a split
 UNITS: Final = {
-    "pa_mpjpe, mpjpe, pve": "mm",
-    "accel, accel_error": "mm per frame^2",
-    "pck, auc, pck_2d": "%",
+    **{name: metric.unit for name, metric in METRICS.items()},
     "first_frame, last_frame": "the source's own frames, counted from 0, the last one included",
     "first_row, last_row": "rows of the split in the cache, the last one included",
     "frames": "with 3D labels that count",
@@ -33,7 +31,7 @@ UNITS: Final = {
 }
 _PLACE: Final = ("split", "track", "video", "first_frame", "last_frame", "first_row", "last_row")
 _COUNTS: Final = ("frames_predicted", "frames", "frames_2d")
-COLUMNS: Final = (*_PLACE, *ERRORS, *_COUNTS, "stand_in")  # of both CSV files; sequences have `predictions` too
+COLUMNS: Final = (*_PLACE, *METRICS, *_COUNTS, "stand_in")  # of both CSV files; sequences have `predictions` too
 
 Row = dict[str, Any]
 

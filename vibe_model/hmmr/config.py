@@ -143,12 +143,12 @@ class HMMRConfig(VideoConfig):
         """A short run on the embedded demo data, minutes on two CPU cores. It shows that all works, not accuracy."""
         small = cls(
             name="hmmr-embedded",
-            datasets_2d=("penn_action/train", "kinetics/train"),
+            datasets_2d=("penn_action/train", "kinetics/train", "videos/train"),
             datasets_3d=("3dpw/train",),
             evaluation=("3dpw/test",),
             stride=4,
             iterations=30,
-            epochs=8,
+            epochs=4,
             lr_generator=1e-4,  # there are few steps
             norm="frame",
             optimal_camera="least_squares",

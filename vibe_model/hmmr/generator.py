@@ -265,7 +265,7 @@ class HMMR(VideoModel):
         frame's own shape. hallucinated: everything from `hallucinate`, each frame by itself.
         """
         strip = self.hallucinate(features) if hallucinated else self.movie_strip(features)
-        return self._of_strip(strip, eval_joints, vertices)
+        return self._posed(self._states(strip), strip.shape[:2], eval_joints, vertices)
 
     def sets(self, features: Tensor, *, precision: str = "fp32") -> Sets:
         """All that training compares, without vertices: `forward` with and without hallucination, in one pass.
@@ -311,9 +311,6 @@ class HMMR(VideoModel):
     def pose(self, estimate: Estimate, eval_joints: bool = False, vertices: bool = True) -> dict[str, Tensor]:
         """`posed`, by the orthographic camera."""
         return posed(self.body, estimate, project_orthographic, eval_joints=eval_joints, vertices=vertices)
-
-    def _of_strip(self, strip: Tensor, eval_joints: bool, vertices: bool) -> Prediction:
-        return self._posed(self._states(strip), strip.shape[:2], eval_joints, vertices)
 
     def _states(self, strip: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, feature_size) -> poses (D + 1, B T, P), the current one first; shape (B T, 10), camera (B T, 3)."""

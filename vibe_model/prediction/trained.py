@@ -160,10 +160,11 @@ def device_of(name: str, local_rank: int | None = None) -> torch.device:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
     except RuntimeError as error:
         raise ConfigError(f"device: expected auto, cpu, cuda or cuda:1, found {name!r}") from error
-    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not torch.cuda.is_available()):
-        raise ConfigError(f"device: {name!r}, but torch finds no such GPU here. Use cpu, or auto.")
     if device.type == "cuda" and local_rank is not None:
         if device.index is not None:
             raise ConfigError(f"device: found {name!r}, but each of several processes has a GPU of its own. Use cuda.")
-        return torch.device("cuda", local_rank)
+        device = torch.device("cuda", local_rank)
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and (device.index or 0) >= n_gpus):
+        raise ConfigError(f"device: {name!r} needs {device}, but torch finds {n_gpus} GPUs here. Use cpu, or auto.")
     return device

@@ -54,7 +54,7 @@ class VideoConfig(RunConfig):
     processes: int = not_negative(1)  # that share every batch, each on its GPU; 0: one a GPU
     precision: str = one_of("fp32", ("fp32", "bf16"))  # bf16: matrix products in bfloat16, everything else in float32
     # Features in memory: none, ram, device, or auto, the first of device and RAM that they fit into.
-    hold: str = one_of("none", ("none", "ram", "device", "auto"))
+    hold: str = one_of("auto", ("none", "ram", "device", "auto"))
     read_workers: int = not_negative(0)  # processes that read batches; 0: a thread of this process
     eval_batch: int = positive(16)  # windows
 

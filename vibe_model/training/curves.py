@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
-from vibe_model.metrics import ERRORS
+from vibe_model.metrics import METRICS
 from vibe_model.training.trainer import Step
 
 T = TypeVar("T")
 
-NUMBERS: Final = (*ERRORS, "reconstruction_deg", "mean_pose_deg", "hit_1", "hit_10", "hit_20")  # of a validation split
+NUMBERS: Final = (*METRICS, "reconstruction_deg", "mean_pose_deg", "hit_1", "hit_10", "hit_20")  # of a validation split
 SPEED_EVERY: Final = 10  # steps that one point of the speed's curves stands for
 
 

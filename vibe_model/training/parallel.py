@@ -89,7 +89,8 @@ def joined(device: str, processes: int) -> Iterator[Group]:
     # The optimisers import it in any case. Imported while there is a group, it keeps that alive, whose threads then end
     # the finished process with an error.
     importlib.import_module("torch._dynamo")
-    distributed.init_process_group("nccl" if own.type == "cuda" else "gloo", timeout=PATIENCE)
+    backend, gpu = ("nccl", own) if own.type == "cuda" else ("gloo", None)
+    distributed.init_process_group(backend, timeout=PATIENCE, device_id=gpu)  # a GPU named: NCCL starts, or fails, here
     group = Group(distributed.get_rank(), size, own)
     try:
         yield group
@@ -102,4 +103,5 @@ def n_processes(config: VideoConfig) -> int:
     """How many processes the settings of a training run mean on this machine."""
     if config.processes:
         return config.processes
-    return max(1, torch.cuda.device_count()) if device_of(config.device).type == "cuda" else 1
+    device = device_of(config.device)
+    return torch.cuda.device_count() if device == torch.device("cuda") else 1  # one of several is named: that alone

@@ -89,7 +89,7 @@ class TrainConfig(VideoConfig):
         """A short run on the embedded demo data, minutes on two CPU cores. It shows that all works, not accuracy."""
         small = cls(
             name="embedded",
-            datasets_2d=("penn_action/train", "kinetics/train"),
+            datasets_2d=("penn_action/train", "kinetics/train", "videos/train"),
             datasets_3d=("3dpw/train",),
             evaluation=("3dpw/test",),
             stride=8,

@@ -9,7 +9,7 @@ import numpy as np
 
 from cache import Split
 from pipeline.features.engine.meter import Meter
-from pipeline.features.engine.outputs import Output, check_shape, load
+from pipeline.features.engine.outputs import Output, check_shape, device_of, load
 from pipeline.features.engine.shards import OpenShards
 from pipeline.features.spec import Resources
 from pipeline.features.streams.base import LabelComputer, LabelStream
@@ -40,6 +40,7 @@ class LabelRun(Generic[T]):
             todo = np.flatnonzero(shard.todo)
             if len(todo) and computer is None:
                 computer, self.provenance[0] = load(stream, self._resources, self._output.recorded)
+                self.meter.device = device_of(self.provenance)
             for rows in np.split(todo + shard.start, range(AT_ONCE, len(todo), AT_ONCE)):
                 if computer is None or not len(rows):
                     continue

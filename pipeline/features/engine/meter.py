@@ -20,6 +20,7 @@ class Meter:
 
     decoders: int = 1
     lanes: int = 1  # threads of the network
+    device: str = ""  # that it is on
     began: float = field(default_factory=time.monotonic)
     ended: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
@@ -66,10 +67,14 @@ class Meter:
         return max(together, key=together.__getitem__)
 
     def __str__(self) -> str:
-        """96 rows/s, bottleneck: model (busy: decode 22%, crop 3%, model 98%, write 1%)"""
+        """96 rows/s on cpu, bottleneck: model (busy: decode 22%, crop 3%, model 98%, write 1%)"""
         shares = ", ".join(f"{stage} {share:.0%}" for stage, share in self.busy().items())
-        rate = f"{self.rows / self.elapsed:.0f} rows/s"
-        return f"{rate}, bottleneck: {self.bottleneck} (busy: {shares})" if shares else rate
+        return f"{self.rate}, bottleneck: {self.bottleneck} (busy: {shares})" if shares else self.rate
+
+    @property
+    def rate(self) -> str:
+        """96 rows/s on cpu"""
+        return f"{self.rows / self.elapsed:.0f} rows/s" + (f" on {self.device}" if self.device else "")
 
     def as_dict(self) -> dict[str, Any]:
         """For provenance.json."""

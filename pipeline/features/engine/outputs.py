@@ -143,6 +143,11 @@ def check_shape(stream: Stream, computed: NDArray[np.float32], n: int) -> None:
         )
 
 
+def device_of(provenance: Sequence[Mapping[str, Any] | None]) -> str:
+    """What the networks of a run are on: what `auto` took. "" without one."""
+    return next((str(one["device"]) for one in provenance if one and "device" in one), "")
+
+
 def load(stream: Stream, resources: Resources, recorded: Mapping[str, Any] | None) -> tuple[Any, Mapping[str, Any]]:
     """What computes a stream, None where decoding processes do, and where its numbers come from.
 

@@ -22,7 +22,7 @@ from pipeline.errors import ConfigError
 from pipeline.features.engine.decoders import Decoders, cores
 from pipeline.features.engine.labels import LabelRun
 from pipeline.features.engine.meter import Meter
-from pipeline.features.engine.outputs import MOST_PERSONS, Computed, OpenOutput, Output
+from pipeline.features.engine.outputs import MOST_PERSONS, Computed, OpenOutput, Output, device_of
 from pipeline.features.engine.shards import OpenShard
 from pipeline.features.engine.tasks import Batch, Job, Tasks, jobs
 from pipeline.features.engine.worker import SharedSlots
@@ -102,7 +102,8 @@ class Run(Generic[T]):
                 f"workers {workers}: this machine has {cores()} cores; at most {MOST_WORKERS} for each are allowed"
             )
         fillings = [out.load(self._resources, workers) for out in self._outputs]
-        self.meter = Meter(decoders=workers, lanes=max(out.threads for out in self._outputs))
+        lanes = max(out.threads for out in self._outputs)
+        self.meter = Meter(decoders=workers, lanes=lanes, device=device_of(self.provenance))
         self._tasks = Tasks([out.batches for out in self._outputs])
         self._report()
         with contextlib.ExitStack() as stack:

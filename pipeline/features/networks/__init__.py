@@ -21,7 +21,7 @@ from pipeline.features.networks import backbones
 from pipeline.features.networks.backbones import Loaded
 from pipeline.features.networks.base import WHOLE, Network, Normalisation, PlainNetwork, chosen_device, compute
 from pipeline.features.networks.cpu import CpuNetwork, OneByOne, bf16_is_native
-from pipeline.features.networks.cuda import CudaNetwork
+from pipeline.features.networks.cuda import CudaNetwork, multiplies_bf16
 from pipeline.features.networks.resnet import folded
 from pipeline.features.streams.base import Machine
 from pipeline.features.weights import WeightsSpec
@@ -54,7 +54,7 @@ def load(
     running: Network
     if device.type == "cuda":
         loaded = Loaded(folded(network), provenance, region, Normalisation(region[1]), dim=2048)
-        running = _on_cuda(loaded, device, machine, fast=fast)
+        running = _on_cuda(loaded, device, machine, fast=fast and multiplies_bf16(device))
     else:
         size, threads = machine.batch_size, machine.threads
         running = CpuNetwork(network, fast=fast, batch_size=size, threads=threads, region=region)
@@ -74,7 +74,7 @@ def run(load: Callable[[], Loaded], precision: str, machine: Machine) -> Network
     """
     device = chosen_device(machine.device)
     loaded = load()
-    fast = precision == "fast" and (device.type == "cuda" or bf16_is_native())
+    fast = precision == "fast" and (multiplies_bf16(device) if device.type == "cuda" else bf16_is_native())
     running = _on_device(loaded, device, machine, fast=False)
     if fast:
         exact, loaded = running, replace(loaded, network=copy.deepcopy(loaded.network).cpu())

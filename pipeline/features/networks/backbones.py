@@ -1,15 +1,11 @@
 """Where weights come from, and the ResNet-50 that they are put into.  crops -> [network] -> features
 
-The ResNet-50 ends at the global average pool: 2048 numbers a crop. All checkpoints are read here, by torch's
-weights-only loader, so that they cannot run code.
+The ResNet-50 ends at the global average pool: 2048 numbers a crop.
 """
 
 from __future__ import annotations
 
 import hashlib
-import pickle
-import zipfile
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +16,10 @@ from torch import Tensor, nn
 from torchvision.models import get_weight, resnet50
 from torchvision.models.resnet import ResNet
 
-from pipeline.errors import ConfigError, MissingAssets, RawDataError
+from pipeline.errors import ConfigError, MissingAssets
 from pipeline.features.networks.base import Normalisation
 from pipeline.features.weights import WeightsSpec
+from pipeline.formats.checkpoints import load_checkpoint, not_a_checkpoint
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -86,12 +83,12 @@ def fetched(spec: WeightsSpec, url: str, build: Callable[[], N]) -> N:
 
 def _file(spec: WeightsSpec) -> ResNet:
     file = spec.file()
-    return _filled(file, read_state(file), ignored=())
+    return _filled(file, load_checkpoint(file), ignored=())
 
 
 def _spin(spec: WeightsSpec) -> ResNet:
     file = spec.file()
-    checkpoint = read_state(file)
+    checkpoint = load_checkpoint(file)
     state = checkpoint.get("model")
     if not isinstance(state, dict):
         raise not_a_checkpoint(
@@ -113,70 +110,6 @@ _SOURCES: Final[Mapping[str, Callable[[WeightsSpec], ResNet]]] = {
     "file": _file,
     "spin": _spin,
 }
-
-
-def read_state(file: Path, *, settings: bool = False) -> dict[str, Any]:
-    """A checkpoint's content. `settings`: it may hold objects beside the tensors, which are left out.
-
-    Raises RawDataError for a file that holds something else. No class or function that it names is imported or called.
-    """
-    try:
-        if file.suffix == ".safetensors":
-            return _safetensors(file)
-        allowed = [*_NUMPY_NUMBERS]
-        if settings and zipfile.is_zipfile(file):  # as PyTorch Lightning keeps them: each name stands for an empty dict
-            names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-            allowed += [(_Settings, name) for name in names if (_Number, name) not in allowed]
-        with torch.serialization.safe_globals(allowed):
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except ConfigError:
-        raise
-    except Exception as error:
-        raise not_a_checkpoint(file, "file", "tensors and numbers only", _reason(error)) from error
-    if not isinstance(state, dict):
-        raise not_a_checkpoint(file, "file", "a state dict", type(state).__name__)
-    return state
-
-
-def _safetensors(file: Path) -> dict[str, Any]:
-    try:
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise ConfigError(f"{file}: this format needs the library safetensors: pip install safetensors") from error
-    tensors: dict[str, Any] = load_file(file)
-    return tensors
-
-
-class _Settings:
-    """Any object that is no tensor while a checkpoint is read: its content is not used."""
-
-    def __new__(cls, *_parts: object) -> Any:
-        return OrderedDict()  # the only class of which torch's weights-only loader fills in both items and attributes
-
-
-class _Number:
-    """A NumPy number or its type while a checkpoint is read: its value is not used."""
-
-    def __init__(self, *_parts: object) -> None:
-        pass
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
-# What is allowed beyond torch's own: the names that vibe_model/checkpoints.py allows, too. The two must agree.
-_NUMPY_NUMBERS: Final[tuple[Any, ...]] = (
-    (_Number, "numpy.dtype"),
-    (_Number, "numpy.core.multiarray.scalar"),  # NumPy 1
-    (_Number, "numpy._core.multiarray.scalar"),  # NumPy 2
-)
-
-
-def _reason(error: Exception) -> str:
-    """Why torch refused a file, in a line, without its advice on how to load it unsafely."""
-    reason = (error.__context__ or error) if isinstance(error, pickle.UnpicklingError) else error
-    line = str(reason).strip().partition("\n")[0].partition(" Please use ")[0]
-    return line[:200].rstrip(".") or type(error).__name__
 
 
 def fill(network: nn.Module, file: Path, state: Mapping[str, Any], *, of: str, ignored: tuple[str, ...] = ()) -> None:
@@ -203,12 +136,6 @@ def fill(network: nn.Module, file: Path, state: Mapping[str, Any], *, of: str, i
 
 def _shape(value: object) -> str:
     return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
-
-
-def not_a_checkpoint(file: Path, key: str, expected: str, found: str) -> RawDataError:
-    """A checkpoint that is not the network's."""
-    do = "Check that the download is complete and is the checkpoint that was named."
-    return RawDataError(file, key, expected=expected, found=found, do=do, reason="bad_checkpoint")
 
 
 def tensor_digest(network: nn.Module) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Final, Self
+from typing import ClassVar, Final, Self
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ class CudaNetwork(Network):
         if fast:
             self.arithmetic = "bf16, compiled" if compiled else "bf16, layer by layer"
         self._device = device
-        self._memory: NDArray[np.uint8] | None = None
+        self._pinned: list[NDArray[np.uint8]] = []  # of each stream that this network computes
         self._forward: Callable[[torch.Tensor], torch.Tensor] = on_device(
             network, device, fast=fast, normalisation=normalisation
         )
@@ -53,7 +54,7 @@ class CudaNetwork(Network):
             self._forward = torch.compile(self._forward, mode="max-autotune-no-cudagraphs", dynamic=False)
         self._copied, self._counting = 0.0, threading.Lock()
         self._of_thread = threading.local()
-        self._flags = Together(lambda: cudnn_flags(fast=fast))
+        self._flags = CudnnFlags(fast=fast)
         # What is compiled is compiled here, once, and not in two threads at the same time.
         self(np.zeros((self.batch_size, *region, 3), np.uint8))
 
@@ -66,14 +67,13 @@ class CudaNetwork(Network):
                 f"the {memory.nbytes >> 20} MB through which crops go to the GPU cannot be pinned (cudaHostRegister: "
                 f"{error}). Free some memory, or use a smaller batch size or the device cpu."
             )
-        self._memory = memory
+        self._pinned.append(memory)
 
     def release(self) -> None:
-        """Unpin it."""
-        if self._memory is not None:
+        """Unpin the memory that was adopted last."""
+        if self._pinned:
             with torch.cuda.device(self._device):
-                torch.cuda.cudart().cudaHostUnregister(self._memory.ctypes.data)  # type: ignore[no-untyped-call]
-            self._memory = None
+                torch.cuda.cudart().cudaHostUnregister(self._pinned.pop().ctypes.data)  # type: ignore[no-untyped-call]
 
     def copied(self) -> float:
         with self._counting:
@@ -103,6 +103,11 @@ class CudaNetwork(Network):
         return stream
 
 
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether a GPU does: from Ampere on. Older ones emulate it, more slowly than fp32, or refuse it."""
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def on_device(
     network: nn.Module, device: torch.device, *, fast: bool, normalisation: Normalisation | None = None
 ) -> PlainNetwork:
@@ -118,27 +123,35 @@ def cudnn_flags(*, fast: bool) -> AbstractContextManager[None]:
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
-class Together:
-    """A context that several threads are in at the same time: entered with the first, left with the last.
+class CudnnFlags:
+    """A context of `cudnn_flags` that several threads, of several networks, are in at the same time.
 
-    What it sets holds for the process: a thread that left it by itself would end it for the others.
+    What it sets holds for the process: a thread that left it by itself would end it for the others. While any network
+    inside is exact, its flags are set: a fast one's numbers do not depend on them.
     """
 
-    def __init__(self, make: Callable[[], AbstractContextManager[None]]) -> None:
-        self._make, self._inside, self._lock = make, 0, threading.Lock()
-        self._entered: AbstractContextManager[None] | None = None
+    _inside: ClassVar[Counter[bool]] = Counter()  # fast? -> threads
+    _set: ClassVar[tuple[bool, AbstractContextManager[None]] | None] = None
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, *, fast: bool) -> None:
+        self._fast = fast
 
     def __enter__(self) -> Self:
-        with self._lock:
-            if self._inside == 0:
-                self._entered = self._make()
-                self._entered.__enter__()
-            self._inside += 1
+        self._count(1)
         return self
 
     def __exit__(self, *_error: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0 and self._entered is not None:
-                self._entered.__exit__(None, None, None)
-                self._entered = None
+        self._count(-1)
+
+    def _count(self, n: int) -> None:
+        of = CudnnFlags
+        with of._lock:
+            of._inside[self._fast] += n
+            wanted = None if not of._inside.total() else not of._inside[False]
+            if of._set is not None and of._set[0] is not wanted:
+                of._set[1].__exit__(None, None, None)
+                of._set = None
+            if of._set is None and wanted is not None:
+                of._set = wanted, cudnn_flags(fast=wanted)
+                of._set[1].__enter__()

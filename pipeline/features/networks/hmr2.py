@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
 
-from pipeline.features.networks.backbones import Loaded, fill, read_state, tensor_digest
+from pipeline.features.networks.backbones import Loaded, fill, tensor_digest
 from pipeline.features.networks.base import Normalisation
 from pipeline.features.weights import NetworkWeights
+from pipeline.formats.checkpoints import load_checkpoint
 
 REGION: Final = (256, 192)  # (height, width) px: the centre of a crop of 256 px
 PATCH: Final = 16  # px
@@ -61,7 +62,7 @@ def load(checkpoint: Path, shape: Shape = PUBLISHED) -> Loaded:
     """
     weights = NetworkWeights("file", str(checkpoint))
     file = weights.file()
-    state = read_state(file, settings=True)
+    state = load_checkpoint(file, settings=True)
     state = state.get("state_dict", state)
     with torch.device("meta"):
         network = Hmr2(shape)

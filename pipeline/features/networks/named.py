@@ -13,9 +13,10 @@ from torch import nn
 from torchvision import models
 
 from pipeline.errors import ConfigError, MissingAssets, PipelineError
-from pipeline.features.networks.backbones import Loaded, fetched, fill, read_state, tensor_digest
+from pipeline.features.networks.backbones import Loaded, fetched, fill, tensor_digest
 from pipeline.features.networks.base import IMAGENET_MEAN, IMAGENET_STD, Normalisation
 from pipeline.features.weights import NetworkWeights
+from pipeline.formats.checkpoints import load_checkpoint
 
 RESCALING: Final = ("googlenet", "inception_v3")  # of torchvision: a flag that is not in their weights rescales pixels
 HUB: Final = "https://huggingface.co"  # where timm's weights are
@@ -69,7 +70,7 @@ class Named:
         downloaded; RawDataError for a checkpoint of another network.
         """
         dim, file = self.dim(), weights.file() if weights.kind == "file" else None
-        state = None if file is None else read_state(file)
+        state = None if file is None else load_checkpoint(file)
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not changed
             torch.manual_seed(int(weights.argument) if weights.stand_in else 0)
             built = self._built(weights if weights.kind == "pretrained" else None)

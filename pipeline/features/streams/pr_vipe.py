@@ -83,8 +83,9 @@ class PrVipe(LabelStream):
         import torch
 
         from pipeline.features.networks import chosen_device
-        from pipeline.features.networks.backbones import fill, not_a_checkpoint, tensor_digest
+        from pipeline.features.networks.backbones import fill, tensor_digest
         from pipeline.features.networks.pr_vipe import PrVIPE
+        from pipeline.formats.checkpoints import not_a_checkpoint
 
         if self.weights.stand_in:
             with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not changed
@@ -129,6 +130,6 @@ class Embedding:
 
 @functools.lru_cache(maxsize=1)
 def _checkpoint(weights: EmbeddingWeights, content: str) -> dict[str, Any]:  # noqa: ARG001 - another content, another one
-    from pipeline.features.networks.backbones import read_state
+    from pipeline.formats.checkpoints import load_checkpoint
 
-    return read_state(weights.file())
+    return load_checkpoint(weights.file())

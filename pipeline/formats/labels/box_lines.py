@@ -21,7 +21,6 @@ from pipeline.raw.files import read_regular
 
 COLUMNS: Final = ("track", "frame", "x", "y", "w", "h")
 HEADER: Final = f"Write a first line {','.join(COLUMNS)} and one line for each person in each frame."
-MAX_BYTES: Final = 1 << 28
 MOT_PEOPLE: Final = (-1, 1, 2, 7)  # classes of MOT16's truth: no class, pedestrian, on a vehicle, standing
 JOINTS: Final = 17  # COCO's, of YOLO's pose models
 KEYPOINT_NUMBERS: Final = (0, 2 * JOINTS, 3 * JOINTS)  # none, without and with confidence
@@ -45,14 +44,10 @@ def content_of(file: Path) -> Content:
 
 def _lines(file: Path) -> list[tuple[str, str]]:
     """(key, text) of every line that is not blank."""
-    expected = f"text in UTF-8 of at most {MAX_BYTES} bytes"
     try:
-        data = read_regular(file, MAX_BYTES)
-        text = data.decode("utf-8-sig")
+        text = read_regular(file).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise RawDataError(file, "file", expected=expected, found=str(error), do=AGAIN) from error
-    if len(data) > MAX_BYTES:
-        raise RawDataError(file, "file", expected=expected, found="more", do="Cut the clip.")
+        raise RawDataError(file, "file", expected="text in UTF-8", found=str(error), do=AGAIN) from error
     return [(f"line {i}", line) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
 
 

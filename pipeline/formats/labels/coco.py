@@ -73,9 +73,9 @@ class Coco:
         return table(self.file, [f"{key}.{name}" for key in self.annotations], rows, len(absent))
 
 
-def load_coco(file: Path, *, do: str, max_bytes: int) -> Coco:
+def load_coco(file: Path, *, do: str) -> Coco:
     """A video's labels. Raises RawDataError for a file that is not COCO's JSON."""
-    content = load_json(file, do=do, max_bytes=max_bytes)
+    content = load_json(file, do=do)
     if not isinstance(content, dict):
         raise RawDataError(file, "file", expected="an object", found=kind(content), do=do)
     file_names: list[str] = []

@@ -27,8 +27,6 @@ from pipeline.raw.files import open_regular
 
 LENGTHS: Final = {"pose": 72, "shape": 10}
 MAX_DEPTH: Final = 16  # maps and lists in each other; the format has five
-MAX_SILENCE: Final = 1 << 20  # bytes without a token: no number or name is that long
-MAX_CAMERA_BYTES: Final = 1 << 20
 AGAIN: Final = "Download the fits again."
 
 
@@ -75,29 +73,12 @@ def _fit(frames: array[int], *values: array[float]) -> Fit:
     return Fit(index, *(np.frombuffer(v, np.float32).reshape(len(stored), -1)[row] for v in values))
 
 
-class _Bounded:
-    """A file that is read only while something is found in it: a token without end would be kept whole."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self.silence = 0  # bytes since the last token
-
-    def read(self, n: int = -1) -> bytes:
-        if self.silence > MAX_SILENCE:
-            raise ValueError(f"a number or name of over {MAX_SILENCE} bytes")
-        data = self._stream.read(n)
-        self.silence += len(data)
-        return data
-
-
 def _frames(file: Path, stream: IO[bytes]) -> Iterator[tuple[int, int, int, dict[str, list[float]]]]:
     """action, subaction, frame, and the lists of LENGTHS, of every fitted frame, in the file's order."""
-    bounded = _Bounded(stream)
     path: list[str] = []  # the key that each of the open maps is at
     n_lists = 0  # open ones
     values: dict[str, list[float]] = {name: [] for name in LENGTHS}
-    for event, value in ijson.basic_parse(bounded, use_float=True):
-        bounded.silence = 0
+    for event, value in ijson.basic_parse(stream, use_float=True):
         if event == "number":
             if len(path) == 4 and path[3] in values:
                 values[path[3]].append(value)
@@ -133,7 +114,7 @@ def _require_whole(file: Path, path: list[str], values: Mapping[str, list[float]
 
 def load_rotations(file: Path) -> Mapping[str, NDArray[np.float64]]:
     """Camera id -> (3, 3), from the world into the camera if it is a rotation. Raises RawDataError for another file."""
-    stored = load_json(file, do=AGAIN, max_bytes=MAX_CAMERA_BYTES)
+    stored = load_json(file, do=AGAIN)
     rotations = {}
     for number, camera in enumerate(CAMERAS, start=1):
         entry = stored.get(str(number)) if isinstance(stored, dict) else None

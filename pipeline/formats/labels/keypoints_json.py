@@ -17,7 +17,6 @@ from pipeline.formats.arrays import numbers
 from pipeline.formats.json_files import kind, load_json, records, whole
 from pipeline.formats.labels.found import AGAIN, EXPORT, NUMBERS, Content, Doubles, Format, Found, joints_of
 
-MAX_BYTES: Final = 1 << 28  # of one clip: about half a million person-frames of `detect`
 ONE_VIDEO: Final = "Have the files of one video, and of one run of the detector, in a folder."
 COCO_FORMAT: Final = "Export a list of results, as AlphaPose does without --format."
 _PICTURE: Final = re.compile(r"(?P<name>(?:.*\D)?)(?P<number>[0-9]{1,18})", re.DOTALL)
@@ -31,7 +30,7 @@ DEMO: Final = Format("MMPose's demo", first=1)  # counts a frame before it is lo
 
 def content_of(file: Path) -> Content:
     """A clip's people in one file. Raises RawDataError where it is in none of the formats."""
-    content = load_json(file, do=AGAIN, max_bytes=MAX_BYTES)
+    content = load_json(file, do=AGAIN)
     if isinstance(content, dict) and "instance_info" in content:
         return _mmpose(DEMO, file, "instance_info", content["instance_info"], content.get("meta_info"))
     if isinstance(content, dict) and "images" in content:

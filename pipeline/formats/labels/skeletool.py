@@ -16,7 +16,6 @@ from pipeline.errors import RawDataError
 from pipeline.raw.files import read_regular
 
 FIRST_LINE: Final = "Skeletool Camera Calibration File V1.0"
-MAX_BYTES: Final = 1 << 20  # the release's files have about 7000
 LARGEST: Final = 1e7
 
 
@@ -30,7 +29,7 @@ class Calibration:
 
 def read_calibration(file: Path, camera: int, *, do: str) -> Calibration:
     """The camera of that name. Raises RawDataError, OSError where the file cannot be opened."""
-    text = read_regular(file, MAX_BYTES)[:MAX_BYTES].decode("ascii", errors="replace")
+    text = read_regular(file).decode("ascii", errors="replace")
     lines = [line.split() for line in text.splitlines()]
     start = next((i for i, words in enumerate(lines) if words == ["name", str(camera)]), None)
     if not text.startswith(FIRST_LINE) or start is None:

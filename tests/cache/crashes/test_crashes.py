@@ -38,13 +38,6 @@ def test_every_run_survives_sigkill_and_readers_beside_it_see_old_or_new(tmp_pat
     assert "kills. Every cache verified" in crashes.report(tallies, seed=0, seconds=1)
 
 
-def test_what_went_wrong_is_reported() -> None:
-    wrong = crashes.Tally("a run", kills=1, wrong=["a reader saw a mixture"])
-    text = crashes.report([wrong], seed=0, seconds=1)
-    assert "- a reader saw a mixture" in text
-    assert "Every cache verified" not in text
-
-
 def interrupted(root: Path, toy: Any, videos: Any, plan: str = "plan") -> Path:
     """A conversion that dies when it has appended these videos; its journal."""
     sizes: Any = {"rows_per_shard": 32, "rows_per_chunk": 8}

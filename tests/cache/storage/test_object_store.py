@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import cache
-from cache import CacheChanged, CacheError, StreamShards, StreamWriter
+from cache import CacheError, StreamShards, StreamWriter
 from tests.cache.storage.buckets import (
     SPLIT,
     STREAM,
@@ -83,17 +83,6 @@ def test_everything_that_is_read_is_the_same(both: tuple[str, Path], toy: Any) -
         ours.blobs("crops", [59, 60])
 
 
-def test_a_batch_of_many_shards_fills_the_buffers_that_are_given(both: tuple[str, Path]) -> None:
-    there, here = (cache.open(root)[SPLIT] for root in both)
-    windows = here.windows(2, 1, STREAM)
-    wanted = here.read(windows, fields=("features", "kp_2d"), dtype="float16")
-    buffers = {"features": np.empty((len(windows), 4, 2, 4), np.float16)[:, 0]}  # not contiguous
-    batch = there.read(windows, fields=("features", "kp_2d"), dtype="float16", out=buffers)
-    assert batch["features"] is buffers["features"]
-    np.testing.assert_array_equal(batch["features"], wanted["features"])
-    np.testing.assert_array_equal(batch["kp_2d"], wanted["kp_2d"])
-
-
 def test_a_batch_takes_few_requests(both: tuple[str, Path], toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     split = cache.open(both[0])[SPLIT]
     windows = split.windows(8, 2)
@@ -144,23 +133,6 @@ def test_a_missing_or_damaged_shard_raises_and_is_read_once_it_is_back(url: str,
         size = "" if len(data) == len(whole) else f" a shard of {len(whole)} bytes, found"
         with pytest.raises(CacheError, match=rf"{url}/{key}: expected{size}"):
             cache.open(url)[SPLIT].read(windows, stream=None, fields=["bbox"])
-
-
-def test_a_reader_of_a_replaced_stream_notices(url: str, toy: Any) -> None:
-    two_commits(url, toy)
-    held = cache.open(url)[SPLIT]
-    windows = held.windows(8, 8, STREAM)
-    held.read(windows)
-    cache.delete_stream(url, SPLIT, STREAM)
-    with pytest.raises(CacheChanged, match=rf"{url}/{SPLIT}/features/{STREAM}: has been replaced"):
-        held.read(windows)
-    with StreamWriter(url, SPLIT, STREAM, dim=4, plan="others") as writer:
-        for shard in writer.pending:
-            rows = np.asarray(writer.rows(shard))
-            writer.write(shard, -toy.features(rows, 4), np.ones(len(rows)), toy.keys(rows))
-        writer.commit({})
-    with pytest.raises(CacheChanged):
-        held.read(windows)
 
 
 @pytest.mark.parametrize("what", ["held", "opened there"])

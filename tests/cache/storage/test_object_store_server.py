@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -54,21 +51,6 @@ def test_the_objects_are_the_files_and_are_read_as_they_are(
         np.testing.assert_array_equal(np.asarray(ours.column(column)[:]), np.asarray(theirs.column(column)[:]))
 
 
-@pytest.mark.slow
-def test_a_pickled_split_is_read_in_another_process(url: str, toy: Any) -> None:
-    two_commits(url, toy)
-    split = cache.open(url)[SPLIT]
-    windows = split.windows(8, 8)
-    code = (
-        "import pickle, sys\n"
-        "split, windows = pickle.loads(sys.stdin.buffer.read())\n"
-        "sys.stdout.buffer.write(split.read(windows, stream=None, fields=['bbox'])['bbox'].tobytes())\n"
-    )
-    given = pickle.dumps((split, windows))
-    done = subprocess.run([sys.executable, "-c", code], input=given, capture_output=True, check=True)
-    assert done.stdout == split.read(windows, stream=None, fields=["bbox"])["bbox"].tobytes()
-
-
 def test_wrong_credentials_are_an_error(url: str, toy: Any, soon: None, monkeypatch: pytest.MonkeyPatch) -> None:
     cache.store_at(url).put_small({"zarr.json": b"{}"}, "")
     monkeypatch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0.0)
@@ -78,17 +60,6 @@ def test_wrong_credentials_are_an_error(url: str, toy: Any, soon: None, monkeypa
         assert url in one_line(refused.value)
     with pytest.raises(CacheError, match=r"InvalidAccessKeyId: .* does not exist in our records"):
         cache.store_at(url).read("zarr.json")
-
-
-def test_a_missing_bucket_is_an_error(server: Any, toy: Any, soon: None) -> None:
-    for act in (cache.open, lambda root: toy.write(root, toy.videos()), cache.verify):
-        with pytest.raises(CacheError, match="NoSuchBucket: The specified bucket does not exist") as refused:
-            act("s3://no-such-bucket/cache")
-        assert one_line(refused.value).startswith("s3://no-such-bucket/cache")
-    store = cache.store_at("s3://no-such-bucket/cache")
-    for put in (lambda: store.put_small({"a": b""}, ""), lambda: store.put("a", b"", temporary="b")):
-        with pytest.raises(CacheError, match="NoSuchBucket"):
-            put()
 
 
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "http://no-such-host.invalid"])

@@ -329,3 +329,11 @@ def test_a_shard_that_shrinks_under_a_reader_is_an_error_and_not_the_end_of_the_
     assert "kp_2d/c/0/0/0: expected a shard of" in first
     assert "kp_2d/c/0/0/0: expected a shard of" in second
     assert again is True
+
+
+def test_a_first_conversion_that_was_killed_before_its_commit_is_no_damage(tmp_path: Path, root: Path) -> None:
+    shutil.copytree(root, tmp_path / "cache")
+    (tmp_path / "cache/other/train/.writing").mkdir(parents=True)  # its first changes: there is no group yet
+    report = cache.verify(tmp_path / "cache")
+    assert report.problems == ()
+    assert [note for note in report.notes if "other/train: nothing is committed" in note]

@@ -170,18 +170,6 @@ def test_bytes_are_carried_over_by_their_keys(own: Path, toy: Any) -> None:
     assert cache.verify(own).ok
 
 
-def test_rows_of_replaced_tracks_take_no_bytes(tmp_path: Path, toy: Any) -> None:
-    toy.write(tmp_path, toy.videos())
-    toy.write(tmp_path, [], drop=["a"])
-    toy.write_blobs(tmp_path)
-    group: Any = zarr.open_group(tmp_path / FEATURES, mode="r")
-    assert (group["crops_at"][:10] == -1).all()
-    assert group["crops_at"][10].tolist() == [0, len(toy.blobs([10])[0])]
-    with pytest.raises(CacheError, match=r"row 9: .*of no track"):
-        cache.open(tmp_path)[SPLIT].blobs("crops", [10, 9])
-    assert cache.verify(tmp_path).ok
-
-
 def test_a_shard_of_which_no_picture_was_readable_has_no_bytes_at_all(tmp_path: Path, toy: Any) -> None:
     toy.write(tmp_path, toy.videos())
     toy.write_blobs(tmp_path, bad_rows=range(32, 64))
@@ -213,22 +201,6 @@ def test_one_shard_is_held_once_while_it_is_written_and_read(tmp_path: Path, toy
     assert found == blobs
     assert while_written < 5e6
     assert while_read < 25.6e6 + 10e6
-
-
-@pytest.mark.parametrize("array", ["crops/c/1", "crops_at/c/1/0"])
-def test_a_damaged_shard_is_removed_and_extracted_again(own: Path, toy: Any, array: str) -> None:
-    before = toy.tree(own)
-    file = own / FEATURES / array
-    file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
-    report = cache.verify(own)
-    assert [(damage.array, damage.shard) for damage in report.damaged] == [(array.partition("/")[0], 1)]
-    with pytest.raises(CacheError, match="checksum"):
-        cache.open(own)[SPLIT].blobs("crops", [33])
-    done = cache.repair(own, report)
-    assert done.streams == {(SPLIT, "crops"): (1,)}
-    assert len(done.removed) == 4
-    toy.write_blobs(own, bad_rows=[3, 40])
-    assert toy.tree(own) == before
 
 
 @pytest.mark.parametrize("far", [1 << 45, -(1 << 45)])

@@ -15,12 +15,11 @@ from typing import Any
 import pytest
 
 import cache
-from pipeline import datasets, synthetic
+from pipeline import datasets
 from pipeline.cli.console import plain
 from pipeline.cli.text import command
 from pipeline.commands import COMMANDS, status
 from pipeline.datasets.penn_action import PennAction
-from pipeline.synthetic.layouts import Size
 
 ROOT = Path(__file__).parents[3]
 
@@ -46,24 +45,6 @@ def extract(penn: Any, ran: Any) -> Callable[..., Any]:
 def status_of(penn: Any, ran: Any) -> Callable[..., str]:
     """The output of `status`."""
     return lambda *more: str(ran("status", "--cache", penn.root, *more).out)
-
-
-def controls(text: str) -> set[str]:
-    return {char for char in text if not char.isprintable() and char != "\n"}
-
-
-@pytest.mark.slow
-def test_demo_data_are_synthesized_and_a_second_time_left(
-    tmp_path: Path, ran: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one = functools.partial(synthetic.synthesize, datasets=["penn_action"])
-    monkeypatch.setattr(synthetic, "synthesize", one)
-    monkeypatch.setitem(synthetic.SIZES, "tiny", Size(0.05, 0.2))
-    for _ in range(2):
-        shown = ran("synthesize", "--out", tmp_path, "--size", "tiny", "--workers", 1)
-        assert shown.out == f"demo data in {tmp_path}/raw, demo body in {tmp_path}/body\n"
-    assert (tmp_path / "body/SMPL_NEUTRAL.pkl").is_file()
-    assert (tmp_path / "raw/penn_action/frames/0001").is_dir()
 
 
 def test_from_raw_data_to_a_verified_cache_and_a_second_run_changes_nothing(
@@ -260,16 +241,6 @@ def test_an_unexpected_failure_is_one_line_too(convert: Any, monkeypatch: pytest
     assert "--debug" in line
 
 
-def test_a_stream_with_other_weights_is_refused_replaced_or_put_beside(penn: Any, extract: Any, network: Any) -> None:
-    penn.converted("fast")
-    assert "--stream NAME" in extract("--weights", "untrained:1", code=2).err
-    extract("--weights", "untrained:1", "--stream", "other", "--kind", "resnet50")
-    extract("--weights", "untrained:2", "--replace")
-    split = penn.split
-    seeds = {name: split.stream_manifest(name)["identity"]["weights"]["argument"] for name in split.streams}
-    assert seeds == {"other": "1", "resnet50": "2"}
-
-
 def test_every_command_explains_itself(ran: Any) -> None:
     assert all(word in ran("--help").out for word in COMMANDS)
     for name in COMMANDS:
@@ -336,26 +307,3 @@ def test_a_terminal_without_ticks_shows_an_escape(root: Path, run: Any, monkeypa
 
 
 # ---------------------------------------------------------------------------------------- in a process of its own
-
-
-@pytest.mark.slow
-def test_output_in_a_pipe_is_plain_text_of_complete_lines(penn: Any) -> None:
-    for clip in ("0001", "0003"):
-        shutil.rmtree(penn.frames(clip))
-
-    def piped(*arguments: object) -> subprocess.CompletedProcess[str]:
-        words = [sys.executable, "-W", "error", "-m", "pipeline", *map(str, arguments)]
-        return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-
-    converted = piped("convert", penn.name, "--raw", penn.raw, "--cache", penn.root)
-    shown, checked = (piped(word, "--cache", penn.root) for word in ("status", "verify"))
-    for ended in (converted, shown, checked):
-        assert (ended.returncode, ended.stderr) == (0, "")
-        assert controls(ended.stdout) == set()
-    lines = shown.stdout.splitlines()
-    assert " ".join(lines[0].split()) == "split videos tracks frames kept / found dropped streams"
-    assert len(lines) == 4
-    assert all(line.endswith("Unpack the pictures again.") for line in lines[2:])  # long, and in one piece
-    wrong = piped("verify", "--cache", penn.root / "nowhere")
-    assert (wrong.returncode, wrong.stdout, controls(wrong.stderr)) == (2, "", set())
-    assert wrong.stderr.count("\n") == 1

@@ -30,7 +30,7 @@ from pipeline.detect.run import Machine, detect_planned
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
 from pipeline.features.extract import extract, extract_together
-from pipeline.features.on_cluster import Share
+from pipeline.features.parallel import Share
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.crops import Crops
@@ -221,13 +221,15 @@ def test_detection_gives_the_same_files_as_on_one_machine(two: Cluster, embedded
     raw = embedded.copy("kinetics", tmp_path / "raw")
     next(raw.rglob("*.mp4")).with_name("broken.mp4").write_bytes(b"none")
     found = {}
-    for name, options in (("alone", {}), ("cluster", {"scheduler": two.address})):
+    devices = ("cpu", "cpu")
+    for name, options in (("alone", {}), ("devices", {}), ("cluster", {"scheduler": two.address})):
         plan = plan_detection(raw, tmp_path / name, detect.get("demo"))
-        report = detect_planned(plan, Machine(workers=1, part=10), **options)
+        machine = Machine(workers=1, part=10, devices=devices if name == "devices" else ())
+        report = detect_planned(plan, machine, **options)
         assert [Path(clip).name for clip in report.problems] == ["broken.mp4"]
         files = (path for path in sorted((tmp_path / name).rglob("*.mp4.json")) if path.is_file())
         found[name] = report.frames, {path.relative_to(tmp_path / name): path.read_bytes() for path in files}
-    assert found["cluster"] == found["alone"]
+    assert found["cluster"] == found["alone"] == found["devices"]
     assert found["alone"][0] > 0
 
 

@@ -184,15 +184,6 @@ def test_a_bad_video_is_rejected_with_its_reason_and_the_rest_is_converted(
     assert not left & {"manifest.json", changes.STAMPS}
 
 
-def test_a_corrected_video_is_converted(penn: Any) -> None:
-    before = penn.spoil("0003")
-    penn.convert()
-    penn.label("0003").write_bytes(before)
-    done = penn.convert()
-    assert (done.plan.why, done.totals["videos"]["set_aside"]) == ("1 changed video", {})
-    assert len(penn.rows("bbox")) == 3
-
-
 def test_strict_refuses_a_video_that_an_earlier_conversion_rejected(penn: Any, reads: Any) -> None:
     before = penn.spoil("0005", "0003")
     penn.convert()

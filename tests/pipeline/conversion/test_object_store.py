@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,6 @@ from vibe_model.vibe.config import TrainConfig
 pytest.importorskip("obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'")
 
 OF_WRITERS = (".writing", ".commit", "provenance.json", "stamps.json")
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing may catch it."""
 
 
 def objects(server: Any, url: str) -> dict[str, bytes]:
@@ -92,30 +87,6 @@ def test_every_command_takes_a_url_and_makes_the_same_cache(
     assert cache.verify(url).ok
 
 
-def test_a_killed_conversion_continues_from_its_finished_shards(
-    url: str, server: Any, penn: Any, into: Any, small_shards: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def killed(*_: Any) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(cache.SplitWriter, "commit", killed)
-        into.convert(url, penn.raw)
-    assert cache.FeatureCache(url).splits == ()
-    journalled: list[tuple[str, ...]] = []
-    real = cache.SplitWriter.begin
-
-    def begin(writer: cache.SplitWriter, *args: Any, **options: Any) -> None:
-        real(writer, *args, **options)
-        journalled.append(writer.journalled)
-
-    monkeypatch.setattr(cache.SplitWriter, "begin", begin)
-    into.convert(url, penn.raw)
-    assert len(journalled[0]) == 2  # videos of 8 frames, shards of 16
-    penn.convert()
-    assert objects(server, url) == into.tree(penn.root)
-
-
 @pytest.mark.parametrize("command", ["convert", "extract", "status", "verify", "show", "export"])
 def test_a_missing_bucket_is_an_error_of_one_line(
     command: str, server: Any, penn: Any, ran: Any, tmp_path: Path
@@ -149,36 +120,6 @@ def test_luigi_cfg_may_name_a_url(text: str, tmp_path: Path) -> None:
     place = text if text.startswith("s3:") else tmp_path / text
     assert settings.load(file).paths.cache == sections.load(file).paths.cache == place
     assert settings.load(file).paths.raw == tmp_path / "raw"
-
-
-def test_a_training_run_records_a_url() -> None:
-    config = TrainConfig.embedded(cache="s3://bucket/some/cache")
-    stored = json.loads(json.dumps(config.as_dict()))
-    assert stored["cache"] == "s3://bucket/some/cache"
-    assert TrainConfig.from_dict(stored) == config
-
-
-@pytest.mark.slow
-def test_luigi_converts_and_extracts_into_a_bucket(
-    url: str, penn: Any, tmp_path: Path, network: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import luigi
-    from luigi.setup_logging import InterfaceLogging
-
-    from tasks.data import Data
-
-    monkeypatch.setenv("LUIGI_CONFIG_PATH", str(luigi_cfg(tmp_path, url, penn.raw.parent)))
-    settings.settings.cache_clear()
-    try:
-        assert luigi.build([Data()], local_scheduler=True, log_level="WARNING")
-    finally:
-        settings.settings.cache_clear()
-        InterfaceLogging._configured = False  # what it set up writes to this test's own stderr
-        logging.getLogger("luigi-interface").handlers.clear()
-    opened = cache.open(url)
-    assert opened.splits == ("penn_action/test", penn.name)
-    assert all(split.streams == ("resnet50",) for split in opened.values())
-    assert cache.verify(url).ok
 
 
 @pytest.mark.slow

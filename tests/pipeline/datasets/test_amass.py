@@ -167,21 +167,6 @@ def test_another_gender_is_neutral_and_told(tmp_path: Path, stored: Any) -> None
     assert "taken for neutral" in account["notes"][0]
 
 
-class Bomb:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (Path("exploded"),)
-
-
-def test_object_arrays_are_refused_without_running_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_motion(tmp_path / "raw", gender=np.array(Bomb(), object))
-    with pytest.raises(
-        RawDataError, match=r"'gender': expected an array of numbers or text \(pickled objects are not read"
-    ):
-        list(AMASS.tracks(tmp_path / "raw", "train"))
-    assert not (tmp_path / "exploded").exists()
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -204,15 +189,6 @@ def test_a_file_of_another_form_is_refused_by_name(tmp_path: Path, changes: dict
     write_motion(tmp_path, **changes)
     with pytest.raises(RawDataError, match=words):
         list(AMASS.tracks(tmp_path, "train"))
-
-
-def test_an_array_that_is_damaged_inside_its_archive_is_refused(tmp_path: Path) -> None:
-    write_motion(tmp_path)
-    file = tmp_path / "ACCAD/s1/walk_poses.npz"
-    data = bytearray(file.read_bytes())
-    data[3000:3100] = bytes(100)  # inside `poses`
-    file.write_bytes(data)
-    assert read(tmp_path)[1]["set_aside"] == "bad_label_file"
 
 
 @given(st.integers(1, 3000), st.floats(5, 300))

@@ -1,6 +1,4 @@
 import json
-import os
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -300,59 +298,10 @@ def test_wrong_data_cost_their_record_and_a_wrong_length_all_that_follow(tmp_pat
     assert f"all from byte {starts[2]} on is out of reach" in rest
 
 
-@pytest.mark.parametrize("cut", [1, 5, 20, 2000])
-def test_a_shard_that_ends_early_gives_its_whole_records(tmp_path: Path, cut: int) -> None:
-    file = write(tmp_path, clip(2), clip(3))
-    os.truncate(file, file.stat().st_size - cut)
-    assert accounts(tmp_path) == {"00000": ("", 2), "00001": ("record_damaged", 0)}
-
-
 def test_an_example_of_something_else_costs_itself(tmp_path: Path) -> None:
     file = write(tmp_path, clip())
     file.write_bytes(framed(b"\x0bnot an example") + framed(b"") + file.read_bytes())
     assert accounts(tmp_path) == {"00000": ("bad_label_file", 0), "00001": ("bad_label_file", 0), "00002": ("", 3)}
-
-
-@pytest.mark.parametrize("content", [b"", b"\x1f\x8b\x08" + bytes(99), b"<!DOCTYPE html><html>" + bytes(99)])
-def test_a_shard_that_is_something_else_is_one_video_set_aside(tmp_path: Path, content: bytes) -> None:
-    write(tmp_path, clip(2), shard="good")
-    (tmp_path / "train/bad.tfrecord").write_bytes(content)
-    report = Accounting()
-    assert [track.video for track in INSTA.tracks(tmp_path, "train", report=report)] == ["train/good/00000"]
-    bad = report.video("train/bad/00000")
-    assert (bad.set_aside, bad.found) == ("no_tfrecord", 0)
-    assert "bad.tfrecord: 'file': expected a TFRecord file, found the file is " in bad.message
-
-
-def test_reading_holds_one_record_at_a_time(tmp_path: Path) -> None:
-    """Forty clips of 2 MB: most of what is allocated at any time is one record and the pictures looked at."""
-    large = PICTURE + bytes(2_000_000)
-    file = write(tmp_path)
-    with file.open("wb") as stream:
-        for _ in range(40):
-            stream.write(framed(example(clip(1, image__encoded=[large]))))
-    tracemalloc.start()
-    n_frames = 0
-    for track in INSTA.tracks(tmp_path, "train"):
-        n_frames += len(track.frame_index)
-        next(track.frames.read([0]))
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert n_frames == 40
-    assert peak < 4 * 2_000_000
-
-
-def test_damage_that_the_checksum_was_made_for_is_good_tracks_or_a_reason(tmp_path: Path) -> None:
-    """As if written by somebody who means harm: every byte may be anything, and the checksums are right."""
-    file, data, rng = write(tmp_path, clip(1)), bytearray(example(clip(1))), np.random.default_rng(0)
-    for _ in range(150):
-        damaged = data.copy()
-        for place in rng.integers(0, len(data), rng.integers(1, 6)):
-            damaged[place] = int(rng.integers(256))
-        file.write_bytes(framed(bytes(damaged[: rng.integers(1, len(data))] if rng.random() < 0.3 else damaged)))
-        ((reason, kept),) = accounts(tmp_path).values()
-        assert reason in ("", "bad_label_file", "no_picture")
-        assert kept in (0, 1)
 
 
 def test_one_changed_record_is_read_again_and_the_others_are_not(tmp_path: Path, into: Any) -> None:

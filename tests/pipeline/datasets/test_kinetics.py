@@ -111,23 +111,6 @@ def test_tracks_under_25_frames_are_dropped(raw: Path, n_frames: int, n_tracks: 
         assert account["tracks_dropped"] == {"track_too_short": 1}
 
 
-def test_five_missing_frames_are_a_gap_and_six_an_end(raw: Path) -> None:
-    write_openpose(raw, {t: [person()] if not 30 <= t < 35 else [] for t in range(65)})
-    (track,), _ = read(raw)
-    assert track.frame_index.tolist() == [*range(30), *range(35, 65)]
-    write_openpose(raw, {35: []})
-    assert [len(track.frame_index) for track in read(raw)[0]] == [30, 29]
-
-
-def test_boxes_are_interpolated_over_missing_frames_before_they_are_smoothed(raw: Path) -> None:
-    # An even walk with a gap: linear interpolation restores it, so the smoothed centre stays on the line.
-    frames = {t: [person(100 + 2 * t)] for t in range(100) if not 50 <= t < 54}
-    write_openpose(raw, frames)
-    (track,), _ = read(raw)
-    near = (track.frame_index > 45) & (track.frame_index < 58)
-    np.testing.assert_allclose(track.bbox[near, 0], 100 + 2 * track.frame_index[near], atol=0.05)
-
-
 def test_frames_before_the_first_box_and_after_the_last_are_dropped_and_shift_no_other(raw: Path) -> None:
     # Somebody who comes late; of 0.3 joints count as visible, and only above it for a box.
     unsure = {10, 11, 12, 58, 59}
@@ -154,15 +137,6 @@ def test_openposes_18_joints_have_no_hip_centre(raw: Path) -> None:
     (track,), _ = read(raw)
     np.testing.assert_allclose(track.kp_2d[0, SPIN49.index("OP RHip"), :2], [101, 203])
     assert track.kp_2d[0, SPIN49.index("OP MidHip"), 2] == 0
-
-
-def test_coordinates_that_are_not_finite_are_not_seen(raw: Path) -> None:
-    joints = person()
-    joints[7, 0] = np.nan
-    write_openpose(raw, {0: [joints]} | {t: [person()] for t in range(1, 30)})
-    (track,), account = read(raw)
-    np.testing.assert_array_equal(track.kp_2d[0, 7], [0, 0, 0])
-    assert account["notes"] == ["1 joints are not finite: not used"]
 
 
 @pytest.mark.parametrize("form", [0, 0.0, [0.0], [[0.0], [0.0]]])
@@ -223,16 +197,6 @@ def test_a_clip_without_keypoints_is_counted_and_no_error(raw: Path, folder: boo
         write_openpose(raw, {})
     assert list(KINETICS.tracks(raw, "train")) == []  # without a report an error would raise
     assert read(raw)[1]["set_aside"] == "no_keypoints"
-
-
-def test_a_broken_clip_is_set_aside_with_its_person_frames_counted(raw: Path) -> None:
-    write_openpose(raw, {t: [person()] for t in range(30)})
-    (raw / f"train/abseiling/{CLIP}.mp4").write_bytes(b"<html>Video unavailable</html>")
-    tracks, account = read(raw)
-    assert tracks == []
-    assert (account["set_aside"], account["dropped"]) == ("video_unreadable", {"video_unreadable": 30})
-    with pytest.raises(RawDataError, match=r"mp4: 'video': expected a video that can be decoded"):
-        list(KINETICS.tracks(raw, "train"))
 
 
 def test_more_keypoints_than_frames_are_refused(raw: Path) -> None:
@@ -439,12 +403,6 @@ def test_the_first_version_of_openpose_calls_its_key_otherwise(raw: Path) -> Non
     for file in folder.iterdir():
         file.write_text(file.read_text().replace("pose_keypoints_2d", "pose_keypoints"))
     assert read(raw)[1]["kept"] == 30
-
-
-def test_keypoints_of_another_run_s_longer_video_are_never_linked(raw: Path) -> None:
-    write_openpose(raw, {t: [person(100 + t)] for t in range(150)})
-    account = read(raw)[1]
-    assert (account["set_aside"], account["kept"]) == ("frame_count_mismatch", 0)
 
 
 def test_normalised_keypoints_are_refused(raw: Path) -> None:

@@ -22,7 +22,6 @@ TRAIN_JOINTS = {
 }  # fmt: skip
 TEST_JOINTS = [38, 37, 33, 32, 31, 34, 35, 36, 27, 26, 25, 28, 29, 30, 39, 41, 43]
 AT_50_FPS = {"S1/Seq2", "S3/Seq1", "S3/Seq2", "S5/Seq1", "S5/Seq2"}
-UNMAPPED = sorted(set(range(28)) - set(TRAIN_JOINTS))  # spine2 to 4, clavicles, hands, feet, toes
 N = 5
 WIDTH, HEIGHT = 200, 100
 
@@ -260,16 +259,6 @@ def test_pictures_count_from_the_smallest_number_whatever_they_are_called(tmp_pa
         "5 frames are labelled, 6 are there: the last 2 not used",
         f"1 of 5 labelled frames have no picture, the first is {name.format(3)}",
     ]
-
-
-def test_a_first_frame_that_is_dropped_shifts_nothing(raw: Path) -> None:
-    kp_2d = labels_2d()
-    kp_2d[0, 4] = (-1, 0)
-    write_annot(raw, kp_2d=kp_2d)
-    (track,), account = read(raw)
-    assert track.frame_index.tolist() == [1, 2, 3, 4]
-    np.testing.assert_array_equal(track.kp_2d[:, 39, :2], kp_2d[1:, 4])
-    assert (account["found"], account["kept"]) == (N, 4)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e300])

@@ -118,16 +118,6 @@ def test_a_missing_picture_does_not_shift_the_rest(tmp_path: Path) -> None:
     assert track.frames.path(2).name == "000003.jpg"
 
 
-def test_a_joint_that_is_not_finite_is_not_seen(tmp_path: Path) -> None:
-    x = np.tile(np.arange(13.0), (3, 1))
-    x[1, 4] = np.nan
-    write_video(tmp_path, x=x)
-    (track,), account = read(tmp_path)
-    assert np.isfinite(track.kp_2d).all()
-    np.testing.assert_array_equal(track.kp_2d[1, INTO_SPIN49[4]], [0, 0, 0])
-    assert account["notes"] == ["1 joints are not finite: not used"]
-
-
 def test_contradictions_inside_a_label_are_told_and_cost_nothing(tmp_path: Path) -> None:
     write_video(tmp_path, nframes=np.uint8(9), dimensions=np.array([200, 480, 3], np.uint16))
     _, account = read(tmp_path)
@@ -214,22 +204,6 @@ def test_a_listing_names_the_label_and_the_picture_folder_in_order(tmp_path: Pat
     first, second = PENN.videos(tmp_path, "train")
     assert (first.name, second.name) == ("0002", "0010")
     assert (first.files, first.folders) == ((Path("labels/0002.mat"),), (Path("frames/0002"),))
-
-
-@pytest.mark.parametrize(
-    ("n_frames", "pictures", "dropped", "note"),
-    [
-        (5, [1, 2, 3], {"no_picture": 2}, "2 of 5 labelled frames have no picture, the first is 000004.jpg"),
-        (3, [1, 2, 3, 4, 5], {}, "3 frames are labelled, 5 are there: the last 2 not used"),
-    ],
-)
-def test_labels_and_pictures_are_used_as_far_as_both_go(
-    tmp_path: Path, n_frames: int, pictures: list[int], dropped: dict[str, int], note: str
-) -> None:
-    write_video(tmp_path, n_frames=n_frames, pictures=pictures)
-    (track,), account = read(tmp_path)
-    assert track.frame_index.tolist() == [0, 1, 2]
-    assert (account["dropped"], account["notes"]) == (dropped, [note])
 
 
 def test_a_video_with_no_frame_left_gives_no_track(tmp_path: Path) -> None:

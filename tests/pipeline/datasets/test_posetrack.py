@@ -119,16 +119,6 @@ def test_a_joint_at_the_origin_is_none_and_any_other_is_sure_whatever_is_stored(
     np.testing.assert_array_equal(track.kp_2d[0, INTO_SPIN49[:4]], [[0, 0, 0], [3, 4, 1], [5, 0, 1], [0, 6, 1]])
 
 
-def test_a_joint_that_is_not_finite_is_not_used_and_noted(tmp_path: Path) -> None:
-    annotations = [annotation(t) for t in range(10)]
-    annotations[0]["keypoints"][:9] = [float("nan"), 4, 1, 3, float("inf"), 1, 5, 6, float("nan")]
-    write(tmp_path, content([image(t) for t in range(10)], annotations))
-    (track,), account = read(tmp_path)
-    np.testing.assert_array_equal(track.kp_2d[0, INTO_SPIN49[:3]], [[0, 0, 0], [0, 0, 0], [5, 6, 1]])
-    assert account["notes"] == ["2 joints are not finite: not used"]
-    assert account["kept"] == 10
-
-
 def test_people_who_share_pictures_are_tracks_of_one_source(tmp_path: Path) -> None:
     annotations = [annotation(t, person) for t in range(10) for person in (7, 3)]
     write(tmp_path, content([image(t) for t in range(10)], annotations))
@@ -220,15 +210,6 @@ def test_a_track_under_eight_frames_is_dropped(tmp_path: Path, n_frames: int, ke
     assert account["dropped"] == ({} if kept else {"track_too_short": 7})
 
 
-def test_length_counts_after_the_other_drops(tmp_path: Path) -> None:
-    annotations = [annotation(t) for t in range(10)]
-    for a in annotations[:3]:
-        a["bbox"] = [0, 0, 0, 0]
-    write(tmp_path, content([image(t) for t in range(10)], annotations))
-    tracks, account = read(tmp_path)
-    assert (tracks, account["dropped"]) == ([], {"degenerate_box": 3, "track_too_short": 7})
-
-
 def test_a_person_twice_in_a_picture_is_the_one_with_more_joints_else_the_first(tmp_path: Path) -> None:
     worse, better = annotation(3), annotation(5, bbox=[0, 0, 10, 10])
     worse["keypoints"][:3] = [0, 0, 0]
@@ -240,14 +221,6 @@ def test_a_person_twice_in_a_picture_is_the_one_with_more_joints_else_the_first(
     assert account["dropped"] == {"duplicate_person": 3}
     assert (track.kp_2d[..., 2].sum(axis=1) == 17).all()
     assert track.bbox[:, 2].tolist() == [160, 160, 160, 160, 160, 8, 160, 160, 160, 160]
-
-
-def test_one_picture_under_two_ids_is_one_frame(tmp_path: Path) -> None:
-    images = [image(t) for t in range(10)] + [image(3) | {"id": 77}]
-    write(tmp_path, content(images, [annotation(t) for t in range(10)] + [annotation(3, image_id=77)]))
-    (track,), account = read(tmp_path)
-    assert track.frame_index.tolist() == list(range(10))
-    assert account["dropped"] == {"duplicate_person": 1}
 
 
 def test_of_two_pictures_with_one_id_the_first_is_meant(tmp_path: Path) -> None:
@@ -294,16 +267,6 @@ def test_a_sequence_without_pictures_is_set_aside_with_its_people_counted(tmp_pa
     error = refusal(tmp_path)
     assert error.reason == "no_picture"
     assert read(tmp_path)[1]["dropped"] == {"no_picture": 10}
-
-
-def test_of_equally_many_names_the_first_decides(tmp_path: Path) -> None:
-    images = [image(t) for t in range(10)] + [
-        image(t, file_name=f"images/val/b/{t}.jpg") | {"id": t} for t in range(10)
-    ]
-    annotations = [annotation(t) for t in range(10)] + [annotation(t, 1, image_id=t) for t in range(10)]
-    write(tmp_path, content(images, annotations))
-    (track,), account = read(tmp_path)
-    assert (track.name, account["dropped"]) == (f"{SEQ}/0", {"other_file_name": 10})
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,48 +126,6 @@ def test_killed_anywhere_and_run_again_it_ends_with_the_same_files(
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
     info = json.loads((tmp_path / "killed/long.mp4.json").read_text())["info"]
     assert (info["frames"], info["cuts"], info["persons"], info["width"]) == (30, [21], 30, 96)
-
-
-DETECT = """
-import sys
-from pathlib import Path
-from pipeline.detect import get
-from pipeline.detect.run import detect_clips
-detect_clips(Path(sys.argv[1]), Path(sys.argv[2]), get("demo"), part=20, batch_size=4, workers=2)
-"""
-
-
-@pytest.mark.slow
-def test_after_twenty_sigkills_there_are_the_same_files(tmp_path: Path) -> None:
-    raw, rng = tmp_path / "raw", random.Random(0)
-    for k, n in enumerate((400, 5, 90, 1, 30)):
-        write_clip(raw / f"{k}.mp4", n, cut=n // 2)
-    (raw / MARKER).write_text("{}")
-
-    def start(out: Path, *, wait: bool) -> subprocess.Popen[bytes]:
-        """Until it has written something that was not there."""
-        before = set(out.rglob("*.json"))
-        process = subprocess.Popen([sys.executable, "-c", DETECT, str(raw), str(out)])
-        while wait and set(out.rglob("*.json")) == before and process.poll() is None:
-            time.sleep(0.001)
-        return process
-
-    process = start(tmp_path / "whole", wait=True)
-    first = time.monotonic()
-    assert process.wait() == 0
-    seconds, expected = time.monotonic() - first, files(tmp_path / "whole")
-    assert len(expected) == 5
-    kills = rounds = 0
-    while kills < 20:
-        out = tmp_path / f"killed {rounds}"
-        process = start(out, wait=True)
-        time.sleep(rng.random() * seconds / 4)
-        process.kill()
-        kills += process.wait() == -signal.SIGKILL
-        if kills == 20 or process.returncode == 0 or rng.random() < 0.3:
-            assert start(out, wait=False).wait() == 0
-            assert files(out) == expected
-            rounds += 1
 
 
 @pytest.mark.parametrize("n", [7, 8, 9, 16])

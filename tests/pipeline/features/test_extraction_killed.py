@@ -221,20 +221,6 @@ def test_streams_of_every_kind_extracted_together_and_killed_end_with_the_same_b
     assert cache.verify(running.root).ok
 
 
-def test_decoding_processes_that_are_killed_cost_nothing_but_time(start: Any, into: Any) -> None:
-    calm = start("calm")
-    told = calm.finish()
-    running, killed = start("killed"), set()
-    for n_shards in (1, 6, 11):
-        running.until(lambda: len(running.journalled) > n_shards)  # noqa: B023
-        victim = next(one for one in running.decoding if one not in killed)
-        os.kill(victim, signal.SIGKILL)
-        killed.add(victim)
-    assert running.finish() == told
-    assert into.tree(running.root) == into.tree(calm.root)
-    assert len(killed) == 3
-
-
 @pytest.mark.parametrize("stopped", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_an_interrupted_command_reports_it_and_leaves_no_process(
     made_up: Any, converted: Path, tmp_path: Path, stopped: bool

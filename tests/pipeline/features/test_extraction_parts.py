@@ -358,7 +358,9 @@ def test_the_meter_says_what_everything_else_waits_for(monkeypatch: pytest.Monke
     meter.rows = 50
     assert meter.busy() == {"decode": 0.8, "crop": 0.15, "model": 0.2, "write": 0.5}
     assert meter.bottleneck == "decode"
-    assert str(meter).startswith("5 rows/s")
+    assert str(meter).startswith("5 rows/s, ")
+    meter.device = "cpu"
+    assert str(meter).startswith("5 rows/s on cpu, ")
     assert "decode 80%, crop 15%, model 20%, write 50%" in str(meter)
     meter.add(model=16, copy=30)
     assert (meter.bottleneck, meter.busy()["copy"]) == ("model", 1.0)

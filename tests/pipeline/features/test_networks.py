@@ -274,6 +274,21 @@ def test_exact_features_are_computed_without_tf32_and_the_flags_are_the_callers_
     assert flags() == before
 
 
+def test_beside_a_fast_network_an_exact_one_keeps_its_flags() -> None:
+    before, (fast, exact) = flags(), (cuda.CudnnFlags(fast=precision) for precision in (True, False))
+    fast.__enter__()
+    assert flags() == (True, False, True)
+    with exact:
+        assert flags() == (False, True, False)
+        fast.__exit__()
+        fast.__enter__()
+        assert flags() == (False, True, False)
+    assert flags() == (True, False, True)
+    fast.__exit__()
+    assert flags() == before
+
+
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_gpu_gives_torchvisions_features(
@@ -293,3 +308,15 @@ def test_a_gpu_gives_torchvisions_features(
         if not precision:
             assert error(features[0], truth) < 1e-5
             np.testing.assert_array_equal(features[0], features[1])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_a_network_of_several_streams_pins_and_unpins_the_memory_of_each(network: ResNet) -> None:
+    there = cuda.CudaNetwork(folded(network), torch.device("cuda"), fast=True, batch_size=1, compiled=False)
+    memories = [np.zeros((1, 224, 224, 3), np.uint8) for _ in range(2)]
+    for _ in range(2):  # unpinned, all of it can be pinned once more
+        for memory in memories:
+            there.adopt(memory)
+        for _ in memories:
+            there.release()

@@ -4,17 +4,9 @@ from typing import Any
 import pytest
 
 from pipeline.errors import RawDataError
-from pipeline.formats.json_files import kind, load_json, whole
+from pipeline.formats.json_files import kind, whole
 
 FILE = Path("labels.json")
-
-
-def test_json_is_read_up_to_a_size(tmp_path: Path) -> None:
-    file = tmp_path / "x.json"
-    file.write_text("[1, 2]")
-    assert load_json(file, do="", max_bytes=6) == [1, 2]
-    with pytest.raises(RawDataError, match=r"x\.json: 'file': expected JSON of at most 5 bytes, found more\. Go\."):
-        load_json(file, do="Go.", max_bytes=5)
 
 
 @pytest.mark.parametrize("value", [3, 3.0, -7, 0, 2**53])

@@ -228,7 +228,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, writer: type[Any], method: str, cal
     monkeypatch.setattr(writer, method, killed)
 
 
-def test_shards_of_a_killed_conversion_are_lost_only_where_that_is_asked_for(
+def test_shards_of_a_killed_conversion_are_not_lost_by_accepting(
     penn: Any, small_shards: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     penn.converted()
@@ -239,11 +239,11 @@ def test_shards_of_a_killed_conversion_are_lost_only_where_that_is_asked_for(
     penn.edit("0003")
     journal = penn.root / penn.name / ".writing/journal.jsonl"
     before, what = journal.read_bytes(), proposal(penn.target())
-    with pytest.raises(PipelineError, match="--discard-unfinished"):
+    with pytest.raises(PipelineError, match="gc --unfinished"):
         accept(what, WHY)
     assert journal.read_bytes() == before
-    accept(what, WHY, discard_unfinished=True)
-    assert not journal.exists()
+    cache.gc(penn.root, unfinished=True)
+    accept(what, WHY)
     penn.convert()
     assert cache.verify(penn.root).ok
     assert penn.split.manifest["rows"] == 24 + 3 * 8

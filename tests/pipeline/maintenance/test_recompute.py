@@ -280,19 +280,6 @@ def test_the_command_names_the_row_and_ends_with_1(toy: Toy, verify: Callable[..
     assert [(row["track"], row["frame"], row["neighbour"]) for row in one["misaligned"]] == [("v0/1", 4, 5)]
 
 
-def test_a_moved_raw_folder_is_asked_for(toy: Toy, verify: Callable[..., Any], tmp_path: Path) -> None:
-    toy.keep("tiny", "pose_2d")
-    moved = shutil.copytree(toy.raw, tmp_path / "moved")
-    for file in moved.rglob("*.png"):
-        file.write_bytes(file.read_bytes() + b"0")
-    assert "not compared" not in verify("--raw", toy.raw).out
-    shown = verify("--raw", moved)  # pictures of v0 are others, the video is the same
-    assert "18 rows not compared, the first: toy/train: v0:" in shown.out
-    shutil.rmtree(moved / "v0")
-    (moved / "v1.avi").unlink()
-    assert "none of 36 rows can be compared" in " ".join(verify("--raw", moved, code=1).err.split())
-
-
 def test_weights_that_are_not_at_hand_are_skipped_and_may_be_named(
     toy: Toy, network: Any, tmp_path: Path, verify: Callable[..., Any]
 ) -> None:

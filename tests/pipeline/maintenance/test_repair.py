@@ -95,16 +95,6 @@ def test_where_a_video_cannot_be_read_again_nothing_is_changed(gone: bool, root:
     assert files(root) == before
 
 
-def test_a_moved_raw_folder_is_asked_for(root: Path, penn: Any, repair: Any, tmp_path: Path) -> None:
-    before = numbers(penn)
-    spoil(root / NAME / "kp_2d/c/1/0/0")
-    spoil(root / STREAM / "c/2/0")
-    moved = penn.raw.rename(tmp_path / "elsewhere")
-    assert "--raw DIR" in " ".join(repair(code=1).err.split())
-    repair("--raw", moved)
-    assert numbers(penn) == before
-
-
 def test_weights_that_only_the_user_has_are_asked_for_with_the_command(
     root: Path, repair: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from vibe_model.evaluation import results
 from vibe_model.evaluation.evaluate import choose_sigma, evaluate_all, evaluate_split
 from vibe_model.evaluation.frame_errors import Means, TrackErrors
 from vibe_model.evaluation.published import FIGURES, figures_of
-from vibe_model.metrics import ERRORS
+from vibe_model.metrics import METRICS
 from vibe_model.prediction.predict import TrackBodies
 from vibe_model.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
 from vibe_model.vibe.generator import Estimate
@@ -170,7 +170,7 @@ def test_a_metric_without_a_label_is_absent_and_the_others_are_the_same(world):
     for protocol in ("default", "published"):
         result = evaluate(world, protocol=protocol)
         assert result["frames"] == 0
-        assert {name for name in ERRORS if name in result} == result["baseline"].keys() == {"pck_2d"}
+        assert {name for name in METRICS if name in result} == result["baseline"].keys() == {"pck_2d"}
         assert result["frames_2d"] == result["frames_total"] - result["frames_not_predicted"]
 
 
@@ -187,7 +187,7 @@ def test_a_split_without_a_single_window_has_counts_and_no_metric(tracks):
     result = evaluate_split(small_vibe(), split, **STREAM, protocol="published", tracks=tracks)
     assert result["frames"] == result["frames_2d"] == 0
     assert result["frames_total"] == result["frames_not_predicted"] == (3 if tracks == "v1/0" else 0)
-    assert not set(ERRORS) & set(result)
+    assert not set(METRICS) & set(result)
     assert result["baseline"] == {}
 
 
@@ -244,7 +244,7 @@ def test_smoothed_predictions_are_evaluated_beside_the_others():
     both = evaluate_all(model, splits, **STREAM, smoothed_too=1.5)["3dpw/test"]
     alone = evaluate_all(model, splits, **STREAM, smooth=1.5)["3dpw/test"]
     for found, expected in ((both, alone), (both["published"], alone["published"])):
-        assert found["smoothed"] == {"sigma": 1.5} | {name: expected[name] for name in ERRORS if name in expected}
+        assert found["smoothed"] == {"sigma": 1.5} | {name: expected[name] for name in METRICS if name in expected}
         assert found["smoothed"]["accel"] < 0.5 * found["accel"]
         assert expected["sigma"] == 1.5
 
@@ -362,7 +362,7 @@ def test_one_call_leaves_metrics_sequences_worst_windows_and_predictions(tmp_pat
     folder, model = tmp_path / "run", small_vibe()
     found = evaluate_all(model, splits, **STREAM, folder=folder, predictions=True, about={"fingerprint": "0123"})
     assert (found["a/test"]["frames"], found["b/test"]["frames"], found["b/test"]["frames_2d"]) == (10, 0, 12)
-    assert {name for name in ERRORS if name in found["b/test"]} == {"pck_2d"}
+    assert {name for name in METRICS if name in found["b/test"]} == {"pck_2d"}
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     sequences = json.loads((folder / "sequences.json").read_text())["sequences"]
     tracks = [(split, track) for split in splits for track in ("v0/0", "v1/0")]
@@ -395,7 +395,7 @@ def test_published_figures_are_those_of_the_paper_and_its_checkpoint():
     (found,) = (figures for figures in figures_of("3dpw/test") if figures.with_3dpw)
     assert found.errors == {"pa_mpjpe": 51.9, "mpjpe": 82.9, "pve": 99.1, "accel": 23.4}
     assert figures_of("kinetics/val") == []
-    assert all(set(f.errors) <= set(ERRORS) for f in FIGURES)
+    assert all(set(f.errors) <= set(METRICS) for f in FIGURES)
     paper, checkpoint = (f for f in figures_of("3dpw/test") if not f.with_3dpw and f.protocol == "published")
     for name in paper.errors:
         assert checkpoint.errors[name] == pytest.approx(paper.errors[name], abs=0.1)

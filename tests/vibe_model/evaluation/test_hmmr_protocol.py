@@ -11,7 +11,7 @@ from vibe_model.evaluation.dynamics import KnownPoses, dynamics
 from vibe_model.evaluation.evaluate import evaluate_all, evaluate_split
 from vibe_model.evaluation.frame_errors import Means, TrackErrors
 from vibe_model.evaluation.published import DYNAMICS, figures_of
-from vibe_model.metrics import ERRORS
+from vibe_model.metrics import METRICS
 from vibe_model.networks.video_model import Estimate
 from vibe_model.rotations import axis_angle_to_matrix
 
@@ -211,7 +211,7 @@ def test_every_model_is_evaluated_by_it_and_only_those_of_past_and_future_have_d
     for deltas in ((-2, 2), ()):
         model = HMMR(TinyBody(), feature_size=6, regressor_size=7, width=32, deltas=deltas)
         found = evaluate_all(model, splits, **STREAM, training=splits)["a/test"]["hmmr"]
-        assert set(ERRORS) - set(found) == {"pck", "auc", "pck_2d"}
+        assert set(METRICS) - set(found) == {"pck", "auc", "pck_2d"}
         assert ("dynamics" in found) == bool(deltas)
         assert model.training
 

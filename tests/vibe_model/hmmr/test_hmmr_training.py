@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.vibe_model.builders import TinyBody, small_vibe
-from tests.vibe_model.training.tiny_runs import KINDS, Killed, assert_same_run, in_memory, killed_at, scalars
+from tests.vibe_model.training.tiny_runs import KINDS, assert_same_run, in_memory, killed_at, scalars
 from vibe_model import HMMR, PoseDiscriminator, hmmr_losses, models, runs
 from vibe_model.errors import ConfigError
 from vibe_model.hmmr.config import PRESETS, VARIANTS, HMMRConfig
@@ -200,24 +200,3 @@ def test_the_fingerprint_is_the_models_own(config, splits):
         for one in (config, replace(config, norm="frame"), replace(config, past=1), KINDS["vibe"].config(config.runs))
     }
     assert len(names) == 4
-
-
-@pytest.mark.slow
-def test_killed_twenty_times_it_ends_with_the_same_bits(config, splits, tmp_path):
-    """Of generator, discriminator and both Adams. Saved every 3 steps and at each epoch's end: some deaths lose two."""
-    config, random = replace(config, iterations=10, epochs=6), np.random.default_rng(0)
-    expected = run(replace(config, runs=tmp_path / "undisturbed"))
-
-    def killer(n_reports):
-        before = iter(range(n_reports - 1))
-
-        def kill(_):
-            if next(before, None) is None:
-                raise Killed
-
-        return kill
-
-    for _ in range(20):
-        with pytest.raises(Killed):
-            run(config, progress=killer(int(random.integers(3, 6))))
-    assert_same_run(run(config), expected)

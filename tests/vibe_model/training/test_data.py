@@ -415,6 +415,7 @@ def test_the_tightest_group_that_a_process_is_in_limits_its_memory(tmp_path):
     assert feature_table.free_in_cgroups(tmp_path / "none", tmp_path) == []
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_features_in_memory_give_the_same_batches(config, on_disk):
     gpu = torch.device("cuda")

@@ -13,7 +13,7 @@ import torch
 
 from tests.vibe_model.builders import TinyBody, small_config
 from tests.vibe_model.training.tiny_runs import vibe_config, vibe_splits
-from vibe_model import training
+from vibe_model import TrainConfig, training
 from vibe_model.errors import ConfigError
 from vibe_model.networks import cpu_kernels
 from vibe_model.prediction.trained import device_of
@@ -179,7 +179,12 @@ def test_a_process_alone_is_a_group_of_one():
 
 def test_each_process_has_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert device_of("auto", 3) == torch.device("cuda", 3)
     assert device_of("cpu", 3) == CPU
     with pytest.raises(ConfigError, match=r"each of several processes has a GPU of its own"):
         device_of("cuda:1", 0)
+    for device, n in (("auto", 4), ("cuda", 4), ("cuda:1", 1), ("cpu", 1)):
+        assert parallel.n_processes(TrainConfig(device=device, processes=0)) == n
+    with pytest.raises(ConfigError, match=r"'auto' needs cuda:4, but torch finds 4 GPUs"):
+        device_of("auto", 4)

@@ -39,6 +39,7 @@ def vibe_config(root):
         lr_discriminator=1e-2,
         plateau_patience=0,
         disc_size=4,
+        hold="none",  # progress begins with the first step
         **SMALL,
         **ALIKE,
     )

@@ -1,4 +1,4 @@
-"""Streams' missing shards, computed by the workers of a Dask cluster.  tracks -> [features] -> windows
+"""Streams' missing shards, computed by several processes: a Dask cluster's, or one a device.  tracks -> [features]
 
 A task is a few neighbouring shards, so that a video that spans two of them is decoded once. A worker computes it as
 `pipeline.features.engine.Run` does on one machine, with a network and decoding processes of its own, and puts the
@@ -20,18 +20,23 @@ from pipeline import cluster
 from pipeline.conversion.identity import differing
 from pipeline.errors import PipelineError
 from pipeline.features.engine.meter import Meter
-from pipeline.features.engine.outputs import Output, load
+from pipeline.features.engine.outputs import Output, device_of, load
 from pipeline.features.engine.run import run_of
 from pipeline.features.engine.shards import Counts, OpenShard
 from pipeline.features.pixel_sources import Pixels, pixels, raw_folder
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import LabelStream
+from pipeline.processes.devices import Devices
 
-MOST_SHARDS: Final = 4  # in a task, 32,768 rows: all that a lost worker costs
+MOST_SHARDS: Final = 4  # in a task of a cluster's, 32,768 rows: all that a lost worker costs
+MOST_OF_DEVICE: Final = 16  # in one of a device's: a GPU has done four in a few seconds, and begins with empty buffers
+
+Workers = cluster.Workers | Devices
 
 
-class ClusterRun:
-    """An extraction of some of a split's shards by the Dask cluster at `scheduler`, as `engine.run.Run` on one machine.
+class ParallelRun:
+    """An extraction of some of a split's shards by the Dask cluster at `scheduler`, or else by a process for each of
+    the streams' devices; as `engine.run.Run` in one process.
 
     Args:
         writers: by output; they accept what workers have staged. They are opened before these begin.
@@ -41,7 +46,7 @@ class ClusterRun:
 
     def __init__(
         self,
-        scheduler: str,
+        scheduler: str | None,
         split: Split,
         writers: Sequence[cache.StreamWriter],
         specs: Sequence[tuple[StreamSpec, Output[Any]]],
@@ -59,7 +64,7 @@ class ClusterRun:
     def results(self) -> Iterator[tuple[int, Counts]]:
         """(output, what became of its rows) of each target shard, as soon as it is in the cache.
 
-        Raises what the cluster's `as_completed` and `Run` raise.
+        Raises what the workers' `as_completed` and `Run` raise.
         """
         target = sorted({shard for shards in self._targets for shard in shards})
         if not target:
@@ -68,10 +73,12 @@ class ClusterRun:
         with _workers(self._scheduler, self._split, self._share.specs[0]) as workers:
             agreed = workers.run_one(self._share.provenance)
             n = workers.number()
-            size = max(1, min(MOST_SHARDS, len(target) // (4 * n)))
+            most = MOST_OF_DEVICE if self._scheduler is None else MOST_SHARDS
+            size = max(1, min(most, len(target) // (4 * n)))
             groups = [target[at : at + size] for at in range(0, len(target), size)]
             tasks = [tuple(tuple(s for s in group if s in set(shards)) for shards in self._targets) for group in groups]
-            self.meter = Meter(decoders=0, lanes=0)
+            device = device_of(agreed)
+            self.meter = Meter(decoders=0, lanes=0, device=f"{n} x {device}" if device and n > 1 else device)
             for extracted, meter in workers.as_completed(functools.partial(self._share.extract, agreed), tasks):
                 for output, staged, counts in extracted:
                     self._writers[output].accept(staged)
@@ -86,19 +93,21 @@ class ClusterRun:
         self.meter.stop()
 
 
-def provenance_on_cluster(scheduler: str, split: Split, spec: StreamSpec) -> Mapping[str, Any]:
+def provenance_of_worker(scheduler: str | None, split: Split, spec: StreamSpec) -> Mapping[str, Any]:
     """Where a stream's numbers come from, of a worker that can compute them: this machine may have no GPU."""
     with _workers(scheduler, split, spec) as workers:
         return workers.run_one(functools.partial(_provenance, spec, None))
 
 
-def _workers(scheduler: str, split: Split, spec: StreamSpec) -> AbstractContextManager[cluster.Workers]:
+def _workers(scheduler: str | None, split: Split, spec: StreamSpec) -> AbstractContextManager[Workers]:
+    if scheduler is None:
+        return Devices(spec.resources.devices)
     without_raw = spec.crops or isinstance(spec.stream, LabelStream)
     return cluster.connected(scheduler, [] if without_raw else [raw_folder(split, spec.raw)])
 
 
-def _provenance(spec: StreamSpec, recorded: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    return load(spec.stream, spec.resources, recorded)[1]
+def _provenance(spec: StreamSpec, recorded: Mapping[str, Any] | None, device: str = "") -> Mapping[str, Any]:
+    return load(spec.stream, spec.resources.on(device), recorded)[1]
 
 
 class Extracted(NamedTuple):
@@ -111,7 +120,7 @@ class Extracted(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What every worker needs to do its share."""
+    """What every worker needs to do its share. `device`: the worker's, where it is one of the streams' devices."""
 
     root: cache.Root
     split: str
@@ -120,22 +129,26 @@ class Share:
     recorded: tuple[Mapping[str, Any] | None, ...]
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)  # of this extraction: the next one opens all again
 
-    def provenance(self) -> list[Mapping[str, Any]]:
+    def provenance(self, device: str = "") -> list[Mapping[str, Any]]:
         """Where the numbers come from, an untrained network's standardisation included: the same for all workers."""
-        return [_provenance(spec, recorded) for spec, recorded in zip(self.specs, self.recorded, strict=True)]
+        return [_provenance(spec, recorded, device) for spec, recorded in zip(self.specs, self.recorded, strict=True)]
 
     def extract(
-        self, agreed: Sequence[Mapping[str, Any]], shards: Sequence[Sequence[int]], alive: Callable[[], None]
+        self,
+        agreed: Sequence[Mapping[str, Any]],
+        shards: Sequence[Sequence[int]],
+        alive: Callable[[], None],
+        device: str = "",
     ) -> tuple[list[Extracted], Meter | None]:
         """Put shards, by output, into the cache. None: nothing had to be computed, all rows were carried over.
 
         `agreed`: the provenance of all workers. Raises PipelineError where this one would compute otherwise.
         """
         for spec, expected in zip(self.specs, agreed, strict=True):
-            found = _provenance(spec, expected)
+            found = _provenance(spec, expected, device)
             if others := [one for one in differing(expected, found) if one.part != "device"]:
                 raise PipelineError(
-                    f"{self.split}: this Dask worker would compute otherwise than the others: "
+                    f"{self.split}: this worker would compute otherwise than the others: "
                     f"{'; '.join(map(str, others))}. Extract with workers of one kind."
                 )
         split, stagings, pixels_of = _opened(self)
@@ -150,7 +163,7 @@ class Share:
             split,
             [output(i) for i in range(len(self.specs))],
             pixels_of=pixels_of,
-            resources=self.specs[0].resources,
+            resources=self.specs[0].resources.on(device),
             progress=lambda rows, meter: alive(),  # noqa: ARG005
         )
         extracted = [found for _, found in run.results()]

@@ -1,4 +1,4 @@
-"""Clips without keypoints, shared out to the workers of a Dask cluster.  [pixels -> raw keypoints] -> tracks
+"""Clips without keypoints, by a Dask cluster or one process a device.  [pixels -> raw keypoints] -> tracks
 
 A task is one clip, or a few short ones. A worker decodes, detects and writes as one machine does, into the folder that
 all of them see: a lost worker's clip is continued by another from its last part.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Final
 
 from pipeline import cluster
@@ -16,21 +17,28 @@ from pipeline.detect.base import Detect, Detector
 from pipeline.detect.engine import Machine, Report, Run, n_frames_stated
 from pipeline.detect.files import ClipFiles
 from pipeline.detect.plan import DetectionPlan
+from pipeline.processes.devices import Devices
 
 MOST_CLIPS: Final = 16  # in a task
 
 
-def run_on_cluster(
-    scheduler: str,
+def run_parallel(
+    scheduler: str | None,
     plan: DetectionPlan,
     machine: Machine,
     todo: Sequence[ClipFiles],
     report: Report,
     progress: Progress,
 ) -> None:
-    """The clips of `todo`. What became of them is added to `report`. Raises what `cluster.connected` raises."""
+    """The clips of `todo`, by the cluster at `scheduler` or else by the machine's devices. Adds to `report`.
+
+    Raises what `cluster.connected` and `Devices` raise.
+    """
     total, done = n_frames_stated(plan.raw, todo), 0
-    with cluster.connected(scheduler, [plan.raw, plan.out]) as workers:
+    connected: AbstractContextManager[cluster.Workers | Devices] = Devices(machine.devices)
+    if scheduler is not None:
+        connected = cluster.connected(scheduler, [plan.raw, plan.out])
+    with connected as workers:
         size = max(1, min(MOST_CLIPS, len(todo) // (4 * workers.number())))
         tasks = [todo[at : at + size] for at in range(0, len(todo), size)]
         for part in workers.as_completed(functools.partial(_on_worker, plan, machine), tasks):
@@ -39,8 +47,10 @@ def run_on_cluster(
             progress(done, max(total, done), f"{report.done} clips")
 
 
-def _on_worker(plan: DetectionPlan, machine: Machine, todo: Sequence[ClipFiles], alive: Callable[[], None]) -> Report:
-    report = Report()
+def _on_worker(
+    plan: DetectionPlan, machine: Machine, todo: Sequence[ClipFiles], alive: Callable[[], None], device: str = ""
+) -> Report:
+    report, machine = Report(), machine.on(device)
     detect = _loaded(plan.detector, machine.device)
     Run(plan, machine, todo, report, detect, lambda done, total, message="": alive()).over()  # noqa: ARG005
     return report

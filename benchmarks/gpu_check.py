@@ -1,0 +1,397 @@
+"""What a GPU does with this code: does it work there, how fast, and what limits it? `make gpu-check` runs all of it:
+
+    .venv/bin/python benchmarks/gpu_check.py --out benchmarks/gpu_check.md
+
+In turn, and no further than the first thing that fails, with what to do: the GPU; the tests that need one; the networks
+alone; extraction of pictures, videos, stored crops and several streams; the same by two processes; a training step of
+every model at its published sizes; a step shared by two processes, over NCCL where there are two GPUs. With 8 cores or
+more it takes under 10 minutes. `--tiny` is the dry run: small sizes, on the CPU with `--device cpu`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import nn
+from torchvision.models import resnet50
+
+import cache
+from pipeline.body import Body
+from pipeline.features import networks
+from pipeline.features.engine.meter import Meter
+from pipeline.features.extract import extract_together
+from pipeline.features.networks.cuda import multiplies_bf16
+from pipeline.features.plan import plan_extraction
+from pipeline.features.spec import Resources, StreamSpec
+from pipeline.features.streams.base import Machine
+from pipeline.features.streams.crops import Crops
+from pipeline.features.streams.homography import Homography
+from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.features.weights import WeightsSpec
+from vibe_model.models import MODELS, Model
+from vibe_model.settings.video_config import VideoConfig
+from vibe_model.training.parallel import Group, joined
+from vibe_model.training.video import VideoRun, VideoTrainer
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
+
+from benchmarks import features
+from benchmarks.training import SPLITS, make_cache, report
+
+ROOT: Final = Path(__file__).parents[1]
+LEAST_COSINE: Final = 0.999  # of fast and exact features, both rounded to float16
+AGREE: Final = {"fp32": 0.01, "bf16": 0.1}  # relative: a step's losses with the CPU's; on a GPU, GRUs round to TF32
+SHARED: Final = 1e-3  # relative: losses of two processes with those of one
+BESIDE: Final = {"pr_vipe": 64, "homography": 9}  # streams that models read beside their features: numbers a row
+SMALL: Final[dict[str, Any]] = {  # of `--tiny`, where a model has such a setting
+    "batch_size": 4,
+    "seqlen": 8,
+    "hidden_size": 32,
+    "regressor_size": 32,
+    "disc_size": 32,
+    "width": 32,
+}
+TINY_VIDEO: Final = features.Case("64 x 48 MPEG-4, 1 person", (64, 48), 1, video=True)
+
+
+def main() -> None:
+    """Check and measure, print, write the page. Exits with what failed, and what to do, where something did."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:1, ...; cpu for a dry run")
+    parser.add_argument("--tiny", action="store_true", help="small sizes: to see that it works")
+    parser.add_argument("--rows", type=int, default=12_000, help="crops of each extraction")
+    parser.add_argument("--steps", type=int, default=30, help="of each training")
+    parser.add_argument("--at", type=Path, help="where to make the files (2 GB); a temporary folder by default")
+    parser.add_argument("--out", type=Path, help="write the page here, for example benchmarks/gpu_check.md")
+    parser.add_argument("--share", type=Path, help=argparse.SUPPRESS)  # of the processes that share a step
+    args = parser.parse_args()
+    if args.tiny:
+        args.rows, args.steps = 16, 2
+    if args.share:
+        shared_step(args)
+        return
+    lines, failed, began = [], "", time.monotonic()
+    if args.device == "cpu":
+        lines += ["**A dry run on the CPU: its figures mean nothing.**", ""]
+    with tempfile.TemporaryDirectory(dir=args.at) as folder:
+        for title, part, do in PARTS:
+            print(f"{title} ...", file=sys.stderr, flush=True)
+            lines += [f"## {title}", ""]
+            try:
+                lines += [*part(Path(folder), args), ""]
+            except Exception as error:
+                traceback.print_exc()
+                failed = f"{title}: {type(error).__name__}: {error}. What to do: {do}"
+                lines += [f"**Failed, and nothing after it was done.** {failed}", ""]
+                break
+    if not torch.cuda.is_available():
+        args.device = "cpu"  # which has no name
+    lines.append(f"All of it took {time.monotonic() - began:.0f} s.")
+    about = f"Machine: {socket.gethostname()}. Random weights, labels and pictures: no result about any model."
+    report(about, "What a GPU does with this code", lines, args)
+    if failed:
+        raise SystemExit(failed)
+
+
+# ----------------------------------------------------------------------------------------------------------- the GPU
+
+
+def the_gpu(root: Path, args: argparse.Namespace) -> Iterator[str]:
+    """What there is."""
+    del root
+    device = networks.chosen_device(args.device)
+    if device.type == "cpu":
+        yield f"None: {device}, {len(os.sched_getaffinity(0))} cores."
+        return
+    found, n = torch.cuda.get_device_properties(device), torch.cuda.device_count()
+    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    yield f"{n} x {found.name}, {found.total_memory / 2**30:.0f} GiB, compute capability {found.major}.{found.minor}; "
+    yield f"CUDA {torch.version.cuda}, cuDNN {cudnn}; bf16: {'yes' if multiplies_bf16(device) else 'no, fast is fp32'}."
+    x = torch.ones(512, 512, device=device)
+    if float((x @ x).sum()) != 512.0**3:
+        raise RuntimeError("a product of two matrices of ones is wrong")
+
+
+def tests(root: Path, args: argparse.Namespace) -> Iterator[str]:
+    """Those that are skipped without a GPU."""
+    del root
+    if networks.chosen_device(args.device).type == "cpu":
+        yield "Not run: they need a GPU."
+        return
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "tests"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    last = ran.stdout.strip().rpartition("\n")[2]
+    if ran.returncode or "skipped" in last:
+        raise RuntimeError(f"{last}\n{ran.stdout[-4000:]}")
+    yield f"{last}."
+
+
+# -------------------------------------------------------------------------------------------------------- extraction
+
+
+def alone(root: Path, args: argparse.Namespace) -> Iterator[str]:
+    """The network on noise, and the copies to it."""
+    torch.manual_seed(0)
+    torch.save(resnet50(weights=None).state_dict(), root / "random.pt")
+    yield "ResNet-50 by itself, on noise in memory that it may pin. Memory: the most that torch had allocated.\n"
+    yield "| precision | arithmetic | crops at once | crops a second | copied at, GB/s | memory, GiB |"
+    yield "|---|---|---|---|---|---|"
+    for precision in ("fast", "exact"):
+        forget_peak(args)
+        computer = weights(root, precision).load(machine(args), None)
+        found = features.rate_of(computer, 0.1 if args.tiny else features.SECONDS)
+        copied = f"{found['copied']:.1f}" if found["copied"] else "-"
+        cells = [precision, computer.arithmetic, str(computer.batch_size), f"{found['rate']:,.0f}", copied, peak(args)]
+        yield f"| {' | '.join(cells)} |"
+
+
+def extraction(root: Path, args: argparse.Namespace) -> Iterator[str]:
+    """Each kind of pixels, alone by a stream that costs nothing, and with the network in either precision."""
+    yield f"{args.rows:,} crops each. Decode: a stream that costs nothing. Least cosine: of fast and exact features.\n"
+    yield "| pixels | decode, rows/s | fast | exact, rows/s | least cosine | memory, GiB |\n|---|---|---|---|---|---|"
+    for key, case in cases(args).items():
+        features.make(root, key, case, args.rows)
+        source = ""
+        if key == features.CROPPED:
+            run(root, key, StreamSpec("crops", Crops(), resources=resources(args)))
+            source = "crops"
+        forget_peak(args)
+        made = {"decode": features.MeanColours(), "fast": weights(root, "fast"), "exact": weights(root, "exact")}
+        specs = {name: StreamSpec(name, stream, source, resources(args)) for name, stream in made.items()}
+        meters = {name: run(root, key, spec) for name, spec in specs.items()}
+        split = cache.open(root / "cache")[f"{key}/train"]
+        fast, exact = (np.asarray(split.column(f"features/{name}"), np.float64) for name in ("fast", "exact"))
+        lengths = np.linalg.norm(fast, axis=1) * np.linalg.norm(exact, axis=1)
+        least = float(((fast * exact).sum(axis=1) / lengths).min())
+        if not least >= LEAST_COSINE:
+            raise RuntimeError(f"{case.name}: fast features differ from exact ones: the least cosine is {least:.5f}")
+        rates = {name: f"{meter.rows / meter.elapsed:,.0f}" for name, meter in meters.items()}
+        cells = [rates["decode"], str(meters["fast"]), rates["exact"], f"{least:.6f}", peak(args)]
+        yield f"| {case.name} | {' | '.join(cells)} |"
+    key = next(iter(cases(args)))
+    both = [StreamSpec("one", weights(root, "fast"), "", resources(args))]
+    both.append(StreamSpec("pairs", Homography(), "", resources(args)))
+    yield f"\n`resnet50` and `homography` of {cases(args)[key].name} in one pass: {run(root, key, *both)}."
+
+
+def two_processes(root: Path, args: argparse.Namespace) -> Iterator[str]:
+    """The shards of a split by two processes, each with a device."""
+    on_gpu = networks.chosen_device(args.device).type == "cuda"
+    if on_gpu and torch.cuda.device_count() < 2:
+        yield "Not run: there is one GPU."
+        return
+    key = next(iter(cases(args)))
+    two = Resources(devices=("cuda:0", "cuda:1") if on_gpu else ("cpu", "cpu"))
+    meter = run(root, key, StreamSpec("two", weights(root, "exact"), "", two))
+    split = cache.open(root / "cache")[f"{key}/train"]
+    one, shared = (np.asarray(split.column(f"features/{name}")) for name in ("exact", "two"))
+    if one.tobytes() != shared.tobytes():
+        raise RuntimeError("two devices gave other exact features than one")
+    yield f"{cases(args)[key].name}, exact, the same bytes as by one: {meter}."
+
+
+def cases(args: argparse.Namespace) -> Mapping[str, features.Case]:
+    """The kinds of pixels, pictures first."""
+    if args.tiny:
+        return {"tiny": features.TINY, "tiny_video": TINY_VIDEO, features.CROPPED: features.TINY}
+    return {key: features.CASES[key] for key in ("vga4", "hd1", "video4", features.CROPPED)}
+
+
+def weights(root: Path, precision: Any) -> ResNet50:
+    return ResNet50(weights=WeightsSpec.parse(f"file:{root / 'random.pt'}"), precision=precision)
+
+
+def machine(args: argparse.Namespace) -> Machine:
+    return Machine(str(networks.chosen_device(args.device)))
+
+
+def resources(args: argparse.Namespace) -> Resources:
+    return Resources(machine(args))
+
+
+def run(root: Path, key: str, *specs: StreamSpec) -> Meter:
+    """An extraction without problems. Returns its meter."""
+    done = extract_together([plan_extraction(root / "cache", f"{key}/train", spec) for spec in specs])
+    if done[0].problems:
+        raise RuntimeError(f"{key}: {done[0].problems}: {done[0].examples}")
+    return done[0].meter
+
+
+def forget_peak(args: argparse.Namespace) -> None:
+    if networks.chosen_device(args.device).type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(args.device)
+
+
+def peak(args: argparse.Namespace) -> str:
+    """The most memory of the GPU that torch has had allocated, GiB."""
+    if networks.chosen_device(args.device).type == "cpu":
+        return "-"
+    return f"{torch.cuda.max_memory_allocated(args.device) / 2**30:.2f}"
+
+
+# ---------------------------------------------------------------------------------------------------------- training
+
+
+def training(root: Path, args: argparse.Namespace) -> Iterator[str]:
+    """A step of every model there is: speed, memory, and its losses beside the CPU's."""
+    make_training_data(root / "windows", 4 if args.tiny else 128)
+    yield "Difference: the largest of a loss in the first step, dropout off, from the CPU's in fp32, relative.\n"
+    yield "| model | windows | precision | steps/s | windows/s | waits for data | difference | memory, GiB |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for model in MODELS.values():
+        expected = first_losses(config_of(model, root, args, device="cpu"))
+        for precision in ("fp32", "bf16"):
+            config = config_of(model, root, args, precision=precision)
+            worst = difference(first_losses(config), expected)
+            if not worst <= AGREE[precision]:
+                raise RuntimeError(f"{model.title}, {precision}: losses differ from the CPU's by {worst:.1e}, relative")
+            forget_peak(args)
+            rate, waits = steps_a_second(config, args)
+            sizes = f"{config.batch_size} of {config.seqlen} frames"
+            cells = [model.title, sizes, precision, f"{rate:.1f}", f"{rate * config.batch_size:,.0f}", f"{waits:.0%}"]
+            yield f"| {' | '.join([*cells, f'{worst:.0e}', peak(args)])} |"
+
+
+def make_training_data(root: Path, n_tracks: int) -> None:
+    """Random labels and features, with every stream that a model reads."""
+    make_cache(root, n_tracks)
+    rng = np.random.default_rng(0)
+    for part, split in SPLITS.items():
+        for name, dim in BESIDE.items() if part != "motion" else ():
+            with cache.StreamWriter(root, split, name, dim=dim, dtype="float32", plan="random") as writer:
+                for shard in writer.pending:
+                    rows = np.asarray(writer.rows(shard))
+                    values = rng.standard_normal((len(rows), dim), np.float32) * np.float32(0.01)
+                    keys = np.stack([rows, rows], axis=1).astype(np.uint64)
+                    writer.write(shard, values, np.ones(len(rows), np.uint8), keys)
+                writer.commit({"stand_in": True})
+
+
+def config_of(model: Model, root: Path, args: argparse.Namespace, **changes: Any) -> VideoConfig:
+    """A model's settings by its registry, on the made-up data. Losses that compare by another network are left out."""
+    config = model.presets[model.preset]()
+    known = {field.name for field in fields(config)}
+    ours: dict[str, Any] = {part: (name,) for part, name in SPLITS.items()}
+    ours |= {"validation": ("body/train",), "evaluation": (), "leave_out": (), "strides": {}, "tracks": {}}
+    ours |= {"cache": root / "windows", "runs": root / "runs", "iterations": 10**6, "uncertainty_weight": 0.0}
+    ours |= {"device": str(networks.chosen_device(args.device))} | (SMALL if args.tiny else {})
+    return replace(config, **{name: value for name, value in (ours | changes).items() if name in known})
+
+
+def trained(config: VideoConfig, group: Group | None = None) -> VideoRun:
+    """A training run, ready for its first step."""
+    splits, model = cache.open(config.cache), MODELS[config.MODEL]
+    trainer = model.trainer(config, Body.stand_in(), group or Group(device=torch.device(config.device)))
+    read = {name: splits[name] for name in config.splits}
+    return VideoRun(config, trainer, read, stand_in=True, report=None, draw=None)
+
+
+def first_losses(config: VideoConfig, group: Group | None = None) -> dict[str, float]:
+    """Of a first step without dropout."""
+    ready = trained(config, group)
+    without_dropout(ready.trainer)
+    with closing(ready.batches(0)) as batches:
+        return ready.trainer.train_step(next(batches)).terms
+
+
+def without_dropout(trainer: VideoTrainer) -> None:
+    for learner in trainer.learners.values():
+        for module in learner.network.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+
+
+def difference(found: Mapping[str, float], expected: Mapping[str, float]) -> float:
+    """The largest of a loss, relative."""
+    return max(abs(found[name] - value) / max(abs(value), 1e-6) for name, value in expected.items())
+
+
+def steps_a_second(config: VideoConfig, args: argparse.Namespace, group: Group | None = None) -> tuple[float, float]:
+    """Steps a second, and the share of the time that they wait for their windows."""
+    ready, waited = trained(config, group), 0.0
+    with closing(ready.batches(0)) as batches:
+        for _ in range(min(3, args.steps)):  # what is done only once
+            ready.trainer.train_step(next(batches))
+        synchronise(config)
+        began = time.perf_counter()
+        for _ in range(args.steps):
+            asked = time.perf_counter()
+            batch = next(batches)
+            waited += time.perf_counter() - asked
+            ready.trainer.train_step(batch)
+        synchronise(config)
+        elapsed = time.perf_counter() - began
+    return args.steps / elapsed, waited / elapsed
+
+
+def synchronise(config: VideoConfig) -> None:
+    if config.device.startswith("cuda"):
+        torch.cuda.synchronize(config.device)
+
+
+def shared(root: Path, args: argparse.Namespace) -> Iterator[str]:
+    """A step by two processes, started by torch's launcher."""
+    on_gpu = networks.chosen_device(args.device).type == "cuda"
+    if on_gpu and torch.cuda.device_count() < 2:
+        yield "Not run: there is one GPU."
+        return
+    words = ["--device", "cuda" if on_gpu else "cpu", "--steps", str(args.steps), *(["--tiny"] if args.tiny else [])]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, __file__, "--share", str(root), *words]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if ran.returncode:
+        raise RuntimeError(ran.stderr[-4000:])
+    found = json.loads((root / "shared.json").read_text())
+    worst = difference(found["losses"], first_losses(config_of(shareable(), root, args)))
+    if not worst <= SHARED:
+        raise RuntimeError(f"losses of two processes differ from those of one by {worst:.1e}, relative")
+    title, backend = shareable().title, "NCCL" if on_gpu else "gloo"
+    yield f"{title}, two processes over {backend}: {found['rate']:.1f} steps/s; losses differ by {worst:.0e}."
+
+
+def shareable() -> Model:
+    """A model that trains in several processes."""
+    return next(model for model in MODELS.values() if model.trainer.several_processes)  # type: ignore[attr-defined]
+
+
+def shared_step(args: argparse.Namespace) -> None:
+    """What each of the two processes does."""
+    with joined(args.device, 2) as group:
+        config = config_of(shareable(), args.share, args, device=str(group.device))
+        losses = first_losses(config, group)
+        rate, _ = steps_a_second(config, args, group)
+        if group.leads:
+            (args.share / "shared.json").write_text(json.dumps({"losses": losses, "rate": rate}))
+
+
+Part = Callable[[Path, argparse.Namespace], Iterator[str]]
+MEMORY: Final = "see with nvidia-smi whether other programs fill the GPU; the traceback is above."
+PARTS: Final[Sequence[tuple[str, Part, str]]] = (
+    ("The GPU", the_gpu, "`nvidia-smi` must show it, and torch must be built for CUDA (docs/installing.md)."),
+    ("Tests that need a GPU", tests, "run them: .venv/bin/python -m pytest -m gpu tests"),
+    ("The network alone", alone, MEMORY),
+    ("Extraction", extraction, f"{MEMORY} `--rows 1000` is quicker."),
+    ("Extraction by two devices", two_processes, f"{MEMORY} One device alone works, by `[features] device`."),
+    ("Training", training, f"{MEMORY} The CPU gives the reference: `--tiny --device cpu` must pass."),
+    ("Training by two processes", shared, "NCCL_DEBUG=INFO shows what NCCL does; one process alone works."),
+)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Checkpoints of torch and of safetensors, read without running code.  [weights]
+
+A file can hold a program: torch's restricted unpickler runs none, and one type is allowed beyond those that it knows,
+a NumPy number, which is rebuilt here without NumPy's own unpickling. Importing this imports torch.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from pipeline.errors import ConfigError, RawDataError
+
+DO: Final = "Check that the download is complete and is the checkpoint that was named."
+_NUMBER_FORMATS: Final = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i"}  # NumPy's names -> struct's
+
+
+def load_checkpoint(file: Path, *, settings: bool = False, do: str = DO) -> dict[str, Any]:
+    """A checkpoint's content, on the CPU. `settings`: it may hold objects beside the tensors, which are left out.
+
+    Raises RawDataError for a file that holds something else, with `do` as what to do then. No class or function that
+    it names is imported or called.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            return _safetensors(file)
+        allowed: list[Any] = [*_NUMPY_NUMBERS]
+        if settings and zipfile.is_zipfile(file):  # as PyTorch Lightning keeps them: each name stands for an empty dict
+            names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
+            allowed += [(_Settings, name) for name in names if name not in {name for _, name in _NUMPY_NUMBERS}]
+        with torch.serialization.safe_globals(allowed):
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except ConfigError:
+        raise
+    except Exception as error:  # a hostile file can raise anything: all of it means the same
+        raise not_a_checkpoint(file, "file", "tensors and numbers only", _reason(error), do) from error
+    if not isinstance(state, dict):
+        raise not_a_checkpoint(file, "file", "a dict of tensors", type(state).__name__, do)
+    return state
+
+
+def not_a_checkpoint(file: Path, key: str, expected: str, found: str, do: str = DO) -> RawDataError:
+    """A checkpoint that is not what was asked for."""
+    return RawDataError(file, key, expected=expected, found=found, do=do, reason="bad_checkpoint")
+
+
+def _safetensors(file: Path) -> dict[str, Any]:
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise ConfigError(f"{file}: this format needs the library safetensors: pip install safetensors") from error
+    tensors: dict[str, Any] = load_file(file)
+    return tensors
+
+
+def _reason(error: Exception) -> str:
+    """Why torch refused a file, in a line, without its advice on how to load it unsafely."""
+    if isinstance(error, EOFError):
+        return "a file that is cut short or damaged"
+    cause = (error.__context__ or error) if isinstance(error, pickle.UnpicklingError) else error
+    line = str(cause).strip().partition("\n")[0].partition(" Please use ")[0]
+    if line.isdecimal() or line.startswith("Unsupported operand"):  # bytes that are no pickle's
+        return "not a file that torch wrote"
+    return line[:200].rstrip(".") or type(error).__name__
+
+
+class _Settings:
+    """Any object that is no tensor while a checkpoint is read: its content is not used."""
+
+    def __new__(cls, *_parts: object) -> Any:
+        return OrderedDict()  # the only class of which torch's weights-only loader fills in both items and attributes
+
+
+class _NumberType:
+    """Takes the place of `numpy.dtype` while a checkpoint is read: a plain little-endian number's type, no other."""
+
+    def __init__(self, name: str, *_flags: bool) -> None:
+        if name not in _NUMBER_FORMATS:
+            raise ValueError(f"a NumPy number of type {name!r}: expected one of {', '.join(_NUMBER_FORMATS)}")
+        self.format = f"<{_NUMBER_FORMATS[name]}"
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        # (version, byte order, subtype, names, fields, size, alignment, flags): only plain numbers have no fields.
+        if tuple(state[1:5]) != ("<", None, None, None):
+            raise ValueError("a NumPy number that is not a plain little-endian one")
+
+
+def _number(number_type: _NumberType, data: bytes) -> float | int:
+    """Takes the place of NumPy's `scalar` while a checkpoint is read."""
+    if type(number_type) is not _NumberType or type(data) is not bytes:
+        raise ValueError("a NumPy number made of something else")
+    value: float | int = struct.unpack(number_type.format, data)[0]
+    return value
+
+
+_NUMPY_NUMBERS: Final[tuple[tuple[Any, str], ...]] = (
+    (_NumberType, "numpy.dtype"),
+    (_number, "numpy.core.multiarray.scalar"),  # NumPy 1
+    (_number, "numpy._core.multiarray.scalar"),  # NumPy 2
+)

@@ -1,0 +1,123 @@
+"""Several devices of one machine, a process for each: here two CPUs."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.features.extract import extract, extract_together
+from pipeline.features.plan import plan_extraction
+from pipeline.features.spec import Resources, StreamSpec
+from pipeline.features.streams.base import Machine
+from pipeline.features.streams.resnet50 import ResNet50
+from pipeline.processes.devices import Devices, device_names
+
+PENN = "penn_action/train"
+TWO = Resources(workers=2, devices=("cpu", "cpu"))
+without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+
+
+@pytest.fixture
+def roots(penn: Any, small_shards: None, tmp_path: Path) -> tuple[Path, Path]:
+    """Two equal caches of two shards."""
+    penn.converted()
+    alone = tmp_path / "alone"
+    penn.root.rename(alone)
+    penn.converted()
+    return alone, penn.root
+
+
+@pytest.mark.parametrize("dies", ["", "once"])
+def test_two_devices_share_the_shards_and_give_the_same_bytes_as_one(
+    roots: tuple[Path, Path], into: Any, made_up: ModuleType, tmp_path: Path, dies: str
+) -> None:
+    alone, shared = roots
+    logs = [tmp_path / name for name in ("one", "two")]
+    for log in logs:
+        log.mkdir()
+    specs = [
+        StreamSpec("means", made_up.Logged(folder=str(logs[0])), resources=Resources(workers=1)),
+        StreamSpec("means", made_up.Logged(folder=str(logs[1]), dies=dies), resources=TWO),
+    ]
+    reported: list[tuple[int, int]] = []
+    done = [
+        extract(plan_extraction(root, PENN, spec), progress=lambda n, total, _: reported.append((n, total)))
+        for root, spec in zip((alone, shared), specs, strict=True)
+    ]
+    assert into.tree(shared) == into.tree(alone)
+    assert [(one.computed, one.problems) for one in done] == [(24, {})] * 2
+    assert reported[-1] == (24, 24)
+    processes = set((logs[1] / "log").read_text().splitlines())
+    assert {line.split()[0] for line in processes} == {"cpu"}
+    assert len(processes) == (3 if dies else 2)
+    assert len(set((logs[0] / "log").read_text().splitlines())) == 1
+
+
+def test_two_processes_that_die_at_the_same_shards_end_it(
+    roots: tuple[Path, Path], into: Any, made_up: ModuleType, tmp_path: Path
+) -> None:
+    spec = StreamSpec("means", made_up.Logged(folder=str(tmp_path), dies="always"), resources=TWO)
+    with pytest.raises(PipelineError, match=r"2 processes ended at the same task, the last one, of cpu, was killed"):
+        extract(plan_extraction(roots[0], PENN, spec))
+    spec = replace(spec, stream=made_up.Logged(folder=str(tmp_path)))
+    extract(plan_extraction(roots[0], PENN, spec))  # the same command continues
+    extract(plan_extraction(roots[1], PENN, spec))
+    assert into.tree(roots[0]) == into.tree(roots[1])
+
+
+@pytest.mark.slow
+def test_a_network_on_two_devices_gives_the_same_bytes_as_on_one(roots: tuple[Path, Path], into: Any) -> None:
+    for root, resources in zip(roots, (Resources(Machine("cpu")), TWO), strict=True):
+        extract(plan_extraction(root, PENN, StreamSpec(stream=ResNet50(precision="exact"), resources=resources)))
+    assert into.tree(roots[0]) == into.tree(roots[1])
+
+
+@without_gpu
+def test_a_gpu_that_there_is_not_is_an_error_and_no_cpu_takes_its_place(penn: Any) -> None:
+    penn.converted()
+    spec = StreamSpec(resources=Resources(workers=1, devices=("cuda:0", "cuda:1")))
+    with pytest.raises(ConfigError, match=r"device 'cuda:0': torch .* finds no CUDA device here"):
+        extract(plan_extraction(penn.root, PENN, spec))
+
+
+def test_what_a_job_raises_comes_with_its_device() -> None:
+    with Devices(("cpu", "cpu")) as devices, pytest.raises(TypeError) as caught:
+        list(devices.as_completed(sys.intern, ["one", "two"]))
+    assert "In the process of device cpu" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("gpu", "expected numbers of GPUs, as 0,1,2,3, found 'gpu'"),
+        ("0,1,0", "cuda:0 is named 2 times; one process owns a GPU"),
+        ("cuda", "found 'cuda'"),
+    ],
+)
+def test_devices_are_named_by_number(text: str, message: str) -> None:
+    assert device_names("0 cuda:3, cpu,cpu") == ("cuda:0", "cuda:3", "cpu", "cpu")
+    with pytest.raises(ConfigError, match=message):
+        device_names(text)
+
+
+def test_devices_beside_a_device_or_a_cluster_are_refused(penn: Any) -> None:
+    with pytest.raises(ConfigError, match="devices 0,1: there is device cuda, too: name one of both"):
+        device_names("0,1", "cuda")
+    penn.converted()
+    with pytest.raises(ConfigError, match="devices cpu,cpu: each of a cluster's workers has its own"):
+        extract_together([plan_extraction(penn.root, PENN, StreamSpec(resources=TWO))], scheduler="tcp://a:1")
+
+
+def test_a_process_has_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
+    resources = Resources(Machine(batch_size=8), devices=("cuda:0", "cuda:1", "cpu"))
+    assert resources.on("cuda:1") == Resources(Machine("cuda:1", 8), workers=5)
+    assert replace(resources, workers=9).on("cpu") == Resources(Machine("cpu", 8, threads=5), workers=3)
+    assert resources.on("") is resources
