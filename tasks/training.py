@@ -17,9 +17,18 @@ from pipeline.cli import console
 from pipeline.cli.signals import Terminated
 from pipeline.errors import ConfigError
 from tasks.data import Data
-from tasks.embedding import ExtractBeside, TrainPrVIPE, embedding_in_settings, extracted_with_features, pr_vipe_config
+from tasks.embedding import ExtractBeside, TrainPrVIPE, embedding_in_settings, extracted_with_features
 from tasks.run import TrainingTask, best_of, read_metrics, shown_by
-from tasks.settings import OF_TRAINING, UNLESS_SET, VIBE, check_inputs, model_settings, mposer_settings, settings
+from tasks.settings import (
+    OF_TRAINING,
+    UNLESS_SET,
+    VIBE,
+    check_inputs,
+    model_settings,
+    mposer_settings,
+    pr_vipe_settings,
+    settings,
+)
 from tasks.terminal import plain, shortened
 from vibe_model import runs
 from vibe_model.errors import VibeModelError
@@ -84,7 +93,7 @@ def mposer_checkpoint(train: VideoConfig) -> Path:
 def embedding_checkpoint(config: VideoConfig) -> Path:
     """The embedding of 2D poses that [pr_vipe] names, where [features] also has that stream; else of `TrainPrVIPE`."""
     del config
-    return embedding_in_settings() or best_of(pr_vipe_config())
+    return embedding_in_settings() or best_of(pr_vipe_settings(settings()))
 
 
 class TrainMPoser(TrainingTask):

@@ -191,7 +191,7 @@ def test_the_neighbours_term_compares_with_the_frames_that_it_is_for(config, spl
         assert float(sum(only_2d.values())) == pytest.approx(by_hand, rel=1e-5)
     found = neighbours(pred["deltas"], labels, weights)
     assert float(found) == pytest.approx(expected, rel=1e-5)
-    shifted = {**labels, "theta": labels["theta"].roll(1, dims=1)}
+    shifted = {**labels, "kp_3d": labels["kp_3d"].roll(1, dims=1)}
     assert float(neighbours(pred["deltas"], shifted, weights)) != pytest.approx(expected, rel=1e-3)
     assert float(neighbours({5: pred["deltas"][2]}, labels, weights)) == 0  # no window has such a neighbour
 
