@@ -46,7 +46,7 @@ from pipeline.features.weights import WeightsSpec
 from vibe_model.models import MODELS, Model
 from vibe_model.settings.video_config import VideoConfig
 from vibe_model.training.parallel import Group, joined
-from vibe_model.training.video import VideoRun, VideoTrainer
+from vibe_model.training.video import VideoRun
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
@@ -55,8 +55,7 @@ from benchmarks.training import SPLITS, make_cache, report
 
 ROOT: Final = Path(__file__).parents[1]
 LEAST_COSINE: Final = 0.999  # of fast and exact features, both rounded to float16
-AGREE: Final = {"fp32": 0.01, "bf16": 0.1}  # relative: a step's losses with the CPU's; on a GPU, GRUs round to TF32
-SHARED: Final = 1e-3  # relative: losses of two processes with those of one
+AGREE: Final = {"fp32": 0.01, "bf16": 0.05}  # relative: a step's losses with the CPU's; on a GPU, GRUs round to TF32
 BESIDE: Final = {"pr_vipe": 64, "homography": 9}  # streams that models read beside their features: numbers a row
 SMALL: Final[dict[str, Any]] = {  # of `--tiny`, where a model has such a setting
     "batch_size": 4,
@@ -133,7 +132,7 @@ def tests(root: Path, args: argparse.Namespace) -> Iterator[str]:
     if networks.chosen_device(args.device).type == "cpu":
         yield "Not run: they need a GPU."
         return
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "tests"]
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "tests"]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     last = ran.stdout.strip().rpartition("\n")[2]
     if ran.returncode or "skipped" in last:
@@ -201,7 +200,7 @@ def two_processes(root: Path, args: argparse.Namespace) -> Iterator[str]:
     split = cache.open(root / "cache")[f"{key}/train"]
     one, shared = (np.asarray(split.column(f"features/{name}")) for name in ("exact", "two"))
     if one.tobytes() != shared.tobytes():
-        raise RuntimeError("two devices gave other exact features than one")
+        raise RuntimeError("two devices gave other exact features than one: are they of one kind?")
     yield f"{cases(args)[key].name}, exact, the same bytes as by one: {meter}."
 
 
@@ -251,14 +250,14 @@ def peak(args: argparse.Namespace) -> str:
 def training(root: Path, args: argparse.Namespace) -> Iterator[str]:
     """A step of every model there is: speed, memory, and its losses beside the CPU's."""
     make_training_data(root / "windows", 4 if args.tiny else 128)
-    yield "Difference: the largest of a loss in the first step, dropout off, from the CPU's in fp32, relative.\n"
+    yield "Difference: the largest of a loss in the second step, dropout off, from the CPU's in fp32, relative.\n"
     yield "| model | windows | precision | steps/s | windows/s | waits for data | difference | memory, GiB |"
     yield "|---|---|---|---|---|---|---|---|"
     for model in MODELS.values():
-        expected = first_losses(config_of(model, root, args, device="cpu"))
+        expected = second_losses(config_of(model, root, args, device="cpu"))
         for precision in ("fp32", "bf16"):
             config = config_of(model, root, args, precision=precision)
-            worst = difference(first_losses(config), expected)
+            worst = difference(second_losses(config), expected)
             if not worst <= AGREE[precision]:
                 raise RuntimeError(f"{model.title}, {precision}: losses differ from the CPU's by {worst:.1e}, relative")
             forget_peak(args)
@@ -302,24 +301,22 @@ def trained(config: VideoConfig, group: Group | None = None) -> VideoRun:
     return VideoRun(config, trainer, read, stand_in=True, report=None, draw=None)
 
 
-def first_losses(config: VideoConfig, group: Group | None = None) -> dict[str, float]:
-    """Of a first step without dropout."""
+def second_losses(config: VideoConfig, group: Group | None = None) -> dict[str, float]:
+    """Of a second step without dropout: after one update."""
     ready = trained(config, group)
-    without_dropout(ready.trainer)
-    with closing(ready.batches(0)) as batches:
-        return ready.trainer.train_step(next(batches)).terms
-
-
-def without_dropout(trainer: VideoTrainer) -> None:
-    for learner in trainer.learners.values():
+    for learner in ready.trainer.learners.values():
         for module in learner.network.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
+    with closing(ready.batches(0)) as batches:
+        ready.trainer.train_step(next(batches))
+        return ready.trainer.train_step(next(batches)).terms
 
 
 def difference(found: Mapping[str, float], expected: Mapping[str, float]) -> float:
-    """The largest of a loss, relative."""
-    return max(abs(found[name] - value) / max(abs(value), 1e-6) for name, value in expected.items())
+    """The largest of a loss, relative to it; of one that hardly counts, to 1% of the largest loss."""
+    least = 0.01 * max(map(abs, expected.values()))
+    return max(abs(found[name] - value) / max(abs(value), least) for name, value in expected.items())
 
 
 def steps_a_second(config: VideoConfig, args: argparse.Namespace, group: Group | None = None) -> tuple[float, float]:
@@ -359,8 +356,8 @@ def shared(root: Path, args: argparse.Namespace) -> Iterator[str]:
     if ran.returncode:
         raise RuntimeError(ran.stderr[-4000:])
     found = json.loads((root / "shared.json").read_text())
-    worst = difference(found["losses"], first_losses(config_of(shareable(), root, args)))
-    if not worst <= SHARED:
+    worst = difference(found["losses"], second_losses(config_of(shareable(), root, args)))
+    if not worst <= AGREE["fp32"]:
         raise RuntimeError(f"losses of two processes differ from those of one by {worst:.1e}, relative")
     title, backend = shareable().title, "NCCL" if on_gpu else "gloo"
     yield f"{title}, two processes over {backend}: {found['rate']:.1f} steps/s; losses differ by {worst:.0e}."
@@ -375,7 +372,7 @@ def shared_step(args: argparse.Namespace) -> None:
     """What each of the two processes does."""
     with joined(args.device, 2) as group:
         config = config_of(shareable(), args.share, args, device=str(group.device))
-        losses = first_losses(config, group)
+        losses = second_losses(config, group)
         rate, _ = steps_a_second(config, args, group)
         if group.leads:
             (args.share / "shared.json").write_text(json.dumps({"losses": losses, "rate": rate}))
@@ -388,7 +385,7 @@ PARTS: Final[Sequence[tuple[str, Part, str]]] = (
     ("Tests that need a GPU", tests, "run them: .venv/bin/python -m pytest -m gpu tests"),
     ("The network alone", alone, MEMORY),
     ("Extraction", extraction, f"{MEMORY} `--rows 1000` is quicker."),
-    ("Extraction by two devices", two_processes, f"{MEMORY} One device alone works, by `[features] device`."),
+    ("Extraction by two devices", two_processes, f"{MEMORY} `[features] device` takes one alone."),
     ("Training", training, f"{MEMORY} The CPU gives the reference: `--tiny --device cpu` must pass."),
     ("Training by two processes", shared, "NCCL_DEBUG=INFO shows what NCCL does; one process alone works."),
 )

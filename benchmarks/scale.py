@@ -34,6 +34,7 @@ import numpy as np
 import cache
 from cache.fingerprint import canonical
 from cache.format import layout, manifest, records
+from cache.format.place import Place
 from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.conversion.identity import reader_parts
@@ -200,7 +201,7 @@ def make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> None
     ]
     own = {column: layout.COLUMNS[column] for column in dataset.columns(split, body=False)}
     sealed = publish(
-        manifest.Place.of(cache.store_at(root), name),
+        Place.of(cache.store_at(root), name),
         {
             "rows": extent,
             "tracks": len(videos) * TRACKS,
@@ -220,7 +221,7 @@ def make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> None
     arrays = layout.stream_columns("resnet50", DIM, "float16")
     below = root / name / layout.FEATURES
     publish(
-        manifest.Place.of(cache.store_at(root), name, "resnet50"),
+        Place.of(cache.store_at(root), name, "resnet50"),
         {
             "extent": extent,
             "commits": [[0, extent]],
@@ -290,7 +291,7 @@ def linked(
     return found | ({str(full): of_array["1" if full else "0"]} if rest else {})
 
 
-def publish(place: manifest.Place, entries: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
+def publish(place: Place, entries: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
     """Commit other entries and small files in the place of those that are there, as a writer does."""
     before = manifest.load(place)
     assert before is not None

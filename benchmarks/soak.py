@@ -167,14 +167,15 @@ class Soak(Jobs):
         self._repair(split, key)
         self._calmly("convert", split, self.states[split])
         if names:
-            self._calmly("extract", split, self.states[split].extracted(names), names)
+            self._calmly("extract", split, self.states[split].extracted(names), names, free=True)
         self._end(["verify", "--cache", str(self.root)], (0,))
 
     def _repair(self, split: str, key: str) -> None:
         """As far as `verify --repair` can; else as its message says."""
         words = ["verify", "--repair", "--cache", str(self.root)]
         name = key.removeprefix(f"{split}/")
-        if not (name.endswith("manifest.json") or name.startswith(("track_", "video_", "run_"))):
+        copied = any((self.root / split / ".copy").glob(f"*/{name}"))  # by the version before, of a table or manifest
+        if copied or not (name.endswith("manifest.json") or name.startswith(("track_", "video_", "run_"))):
             self.notes.append("-> repaired")
             self._end(words, (0,))
             return
@@ -220,7 +221,7 @@ class Soak(Jobs):
             if code not in (0, 1, -signal.SIGKILL):
                 raise Difference(f"the version before ended with {code}: {(self.work / 'old.txt').read_text()}")
             self.states[split] = self._match(split, [state, after])
-            self._calmly(name, split, after, ["crops"], unread=code in (0, 1))
+            self._calmly(name, split, after, ["crops"], free=code in (0, 1))
             state = after
 
 

@@ -19,7 +19,7 @@ from pipeline.features import streams
 
 ROOT = Path(__file__).parents[1]
 ORDER = {  # packages, and the folders and modules of each, from low to high: nothing imports what comes after it
-    "cache": "errors fingerprint crop_policy windows storage format read write verification mixture __init__",
+    "cache": "errors fingerprint crop_policy windows draws storage format read write verification mixture __init__",
     "pipeline": """
         __init__ errors cli processes reasons accounting skeletons boxes linking cleaning raw
         formats smpl pixels track cluster crops homography plug_ins synthetic detect body datasets conversion features
@@ -31,7 +31,8 @@ ORDER = {  # packages, and the folders and modules of each, from low to high: no
     """,
     "report": "__init__ figures page data training provenance summary assembly",
     "tasks": """
-        settings terminal base events prediction data run embedding training evaluation ablation report __init__
+        settings luigi_command terminal base events prediction data run embedding training evaluation ablation report
+        __init__
         commands __main__
     """,
 }

@@ -173,12 +173,35 @@ def test_one_command_measures_hmmrs_step_and_writes_the_report(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_one_command_shows_what_hmmr_learns_and_writes_the_report(tmp_path: Path) -> None:
-    options = ["--only", "temporal", "dynamics", "--seeds", 0, "--epochs", 1, "--steps", 100]
-    text = ran("learning_hmmr", tmp_path, *options)
-    errors, mean_body = (float(cells(text, row)[0]) for row in ("temporal", "mean body"))
-    assert errors < mean_body
-    assert float(cells(text, "dynamics: true pose, still")[1]) == 0
+def test_one_command_shows_what_models_learn_from_planted_features(tmp_path: Path) -> None:
+    names = ["per frame", "optimal linear smoother", "VIBE, no discriminator", "HMMR"]
+    options = ["--motions", 100, "--seeds", 0, "--epochs", 2, "--steps", 30, "--only", *names]
+    text = ran("learning", tmp_path, *options)
+    table, curves, dynamics = (text[text.index(f"| | {start}") :] for start in ("PA-MPJPE |", "1 |", "5 frames before"))
+    assert float(cells(table, "mean body")[0]) > max(float(cells(table, name)[0]) for name in names[:3])
+    per_frame, optimal = (float(cells(table, name)[2]) for name in names[:2])
+    assert optimal < 0.5 * per_frame
+    assert len(cells(curves, "HMMR")) == 2
+    assert float(cells(dynamics, "HMMR: true pose, still")[1]) == 0
+
+
+def test_the_smoother_of_planted_features_is_wieners() -> None:
+    learning = importlib.import_module("learning")
+    rng, signal = np.random.default_rng(0), np.empty((4000, learning.FRAMES, 2))
+    signal[:, 0] = rng.normal(size=(4000, 2))
+    for t in range(1, learning.FRAMES):  # E[s_t s_u] = 0.9^|t - u|
+        signal[:, t] = 0.9 * signal[:, t - 1] + np.sqrt(1 - 0.9**2) * rng.normal(size=(4000, 2))
+    filters = learning.smoother(signal, noise=0.5)
+    for before, after in ((5, 5), (0, 5), (5, 2)):
+        lags = np.arange(-before, after + 1)
+        expected = np.linalg.solve(
+            0.9 ** abs(lags[:, None] - lags) + 0.25 * np.eye(len(lags)), 0.9 ** abs(lags)
+        )  # of each of the two features, which are independent
+        both = filters[before, after].reshape(len(lags), 2, 2)
+        np.testing.assert_allclose(both, expected[:, None, None] * np.eye(2), atol=0.02)
+    noisy = signal[:3] + 0.5 * rng.normal(size=signal[:3].shape)
+    by_hand = np.einsum("nti,tij->nj", noisy[:, 20:31], filters[5, 5].reshape(11, 2, 2))
+    np.testing.assert_allclose(learning.smooth(noisy, filters)[:, 25], by_hand)
 
 
 @pytest.mark.slow
@@ -289,3 +312,11 @@ soak.compare()
 def test_what_a_lab_does_not_have_in_its_cache_is_noticed(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", NOTICED, str(tmp_path)], cwd=ROOT, check=True, env=environment)
+
+
+@pytest.mark.slow
+def test_one_command_compares_forecasts_with_what_was_written(tmp_path: Path) -> None:
+    text = ran("forecast", tmp_path, "--sets", "made up", "--scale", 0.1, "--work", tmp_path)
+    for what in ("person-frames", "bytes of columns", "bytes of resnet50"):  # of two videos, both are read
+        (line,) = (line for line in text.splitlines() if f"made up: penn_action | {what} |" in line)
+        assert line.endswith("| +0.0% |")

@@ -10,79 +10,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import platform
-import socket
 import time
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib import metadata
 from typing import Any, Final
 
 from cache.errors import CacheError
 from cache.fingerprint import canonical
-from cache.format import layout
-from cache.format.layout import COPY, FORMAT, IN_PLACE, PROVENANCE, STAGED, json_file
-from cache.storage.base import Bytes, Etag, Store
+from cache.format.layout import COPY, FORMAT, IN_PLACE, STAGED, json_file
+from cache.format.place import Place
+from cache.format.provenance import add_provenance
+from cache.storage.base import Bytes, Etag
 
 REPAIR: Final = "Repair it: python -m pipeline verify --repair --cache {root}"
-_SOFTWARE: Final = ("vibe-pipeline", "numpy", "zarr", "google-crc32c")
 _ATTEMPTS: Final = 5  # how often an unchanged manifest may disagree with its files before that is called damage
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where one commit is: `home` holds its manifest, staging and journal; the files it names are below `base`."""
-
-    store: Store
-    home: str
-    base: str
-
-    @classmethod
-    def of(cls, store: Store, split: str, stream: str | None = None) -> Place:
-        """Of a split without its streams, or of a stream."""
-        base = f"{split}/{layout.FEATURES}"
-        return cls(store, split, split) if stream is None else cls(store, f"{base}/{stream}", base)
-
-    @property
-    def manifest(self) -> str:
-        return f"{self.home}/{layout.MANIFEST}"
-
-    @property
-    def writing(self) -> str:
-        return f"{self.home}/{layout.WRITING}"
-
-    @property
-    def temporary(self) -> str:
-        """The key of a shard until it is complete."""
-        return f"{self.writing}/{layout.TEMPORARY_SHARD}"
-
-    @property
-    def staged_shard(self) -> str:
-        """How the keys begin of shards that a writer has not accepted yet."""
-        return f"{self.writing}/{layout.STAGED_SHARD}"
-
-    def journals(self) -> list[str]:
-        """Names in `writing` of journals: what a killed writer has finished."""
-        return [name for name in self.store.list_names(self.writing) if name.startswith("journal")]
-
-    def array(self, name: str) -> str:
-        return f"{self.base}/{name}"
-
-    def staging(self, digest: str) -> str:
-        return f"{self.home}/{STAGED}/{digest[:16]}"
-
-    @property
-    def again(self) -> str:
-        """What to do when the manifest or a table is damaged."""
-        if self.home == self.base:
-            return (
-                f"Restore it from a backup; or remove {self.store.location(self.manifest)} and convert the split "
-                "again: its features are carried over by their keys."
-            )
-        return "Restore it from a backup; or extract the stream again, with --replace."
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +183,7 @@ def publish(
     body = {"format": FORMAT, **entries, "files": {name: sha256(data) for name, data in files.items()}}
     manifest = {**body, "digest": sha256(canonical(body))}
     if before is None or manifest["digest"] != before.digest:
-        _add_provenance(place, manifest["digest"], note, started)
+        add_provenance(place, manifest["digest"], note, started)
         staging = place.staging(manifest["digest"])
         place.store.put_small({f"{staging}/{name}": data for name, data in files.items()}, place.home)
         place.store.replace(place.manifest, json_file(manifest), expected=None if before is None else before.etag)
@@ -291,50 +232,3 @@ def _put_in_place(place: Place, manifest: Mapping[str, Any] | None, *, keep_jour
         store.remove([f"{place.staging(manifest['digest'])}/{IN_PLACE}"])
     if store.exclusive and STAGED in store.list_names(place.home):
         store.remove([f"{place.home}/{STAGED}"])
-
-
-# ---------------------------------------------------------------------------------------------------- provenance
-# When, where and with what a commit was made: beside the manifest, outside what is the same to the byte. These notes
-# are only for people, so a damaged file of them stops no work: `verify` reports it, and the next commit replaces it.
-
-
-def _add_provenance(place: Place, digest: str, given: Mapping[str, Any], started: float) -> None:
-    """Note how the commit `digest` came about, before it is made: a note without its commit does no harm."""
-    software = {}
-    for name in _SOFTWARE:
-        with suppress(metadata.PackageNotFoundError):
-            software[name] = metadata.version(name)
-    note = {
-        **given,
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.time() - started, 1),
-        "host": socket.gethostname(),
-        "process": os.getpid(),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "software": software,
-    }
-    write_provenance(place, {**read_provenance(place), digest: note})
-
-
-def write_provenance(place: Place, notes: Mapping[str, Any]) -> None:
-    """Write the notes of all commits, by their manifests' digests."""
-    place.store.put_small({f"{place.home}/{PROVENANCE}": json_file({"commits": notes})}, place.home)
-
-
-def read_provenance(place: Place) -> dict[str, Any]:
-    """How each commit came about, by its manifest's digest; {} where there is no such file, or a damaged one."""
-    try:
-        notes: dict[str, Any] = json.loads(place.store.read(f"{place.home}/{PROVENANCE}"))["commits"]
-        return notes if all(isinstance(entry, dict) for entry in notes.values()) else {}
-    except (ValueError, OSError, TypeError, KeyError, AttributeError):
-        return {}
-
-
-def provenance_problem(place: Place) -> str:
-    """The message for a damaged file; "" for an intact one, or none."""
-    key = f"{place.home}/{PROVENANCE}"
-    if read_provenance(place) or not place.store.exists(key):
-        return ""
-    do = "How the data were made is not known; the data are intact. The next commit replaces the file."
-    return f"{place.store.location(key)}: expected notes on commits, found something else. {do}"

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from cache.crop_policy import CropPolicy
 from cache.errors import CacheError
 from cache.format.layout import COLUMNS
-from cache.format.manifest import Place
+from cache.format.place import Place
 from cache.format.records import Tracks
 from cache.read import labels
 from cache.read.open_split import OpenSplit

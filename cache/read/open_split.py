@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format.layout import COLUMNS, FEATURES, MANIFEST
-from cache.format.manifest import Commit, Place
+from cache.format.manifest import Commit
+from cache.format.place import Place
 from cache.format.tables import Tables
 from cache.read.rows import Rows
 from cache.read.streams import OpenStream, StalenessCheck, open_column

@@ -12,7 +12,9 @@ from cache.crop_policy import CropPolicy
 from cache.errors import CacheChanged, CacheError, MissingSplit
 from cache.format import layout, manifest
 from cache.format.layout import FEATURES, HAS_VALUE, MANIFEST, UNDECODABLE, Geometry
-from cache.format.manifest import Commit, Place, read_provenance
+from cache.format.manifest import Commit
+from cache.format.place import Place
+from cache.format.provenance import read_provenance
 from cache.format.records import Tracks, Videos
 from cache.format.tables import live_by_shard, track_of
 from cache.read.batches import USUAL, Batches, StreamFields
@@ -132,8 +134,10 @@ class Split:
         return self._opened.stream(stream).shards
 
     def was_invalidated(self, stream: str) -> bool:
-        """Whether the stream's commit was made by a repair that took damaged shards out of it."""
-        return "invalidated" in self.stream_provenance(stream)
+        """Whether the stream lacks rows of tracks since a repair took their damaged shards out of it."""
+        live, has = self.rows_by_shard(), self.stream_shards(stream)
+        taken: list[int] = self.stream_provenance(stream).get("invalidated", [])
+        return any(shard < len(live) and live[shard] > 0 and shard not in has for shard in taken)
 
     def stream_manifest(self, stream: str) -> Mapping[str, Any]:
         """The manifest of a feature stream: what was given to its `commit`, and the shards it has."""

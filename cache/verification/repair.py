@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format.layout import COLUMNS, Geometry, json_file
-from cache.format.manifest import Commit, Place, read_provenance
+from cache.format.manifest import Commit
+from cache.format.place import Place
+from cache.format.provenance import read_provenance
 from cache.format.references import column_metadata_of, columns_of
 from cache.format.tables import Tables, live_shards
 from cache.read.split import require_cache

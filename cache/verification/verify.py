@@ -19,7 +19,9 @@ from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format import shard as shards
 from cache.format.layout import COMPACTING, STAGED, json_file
-from cache.format.manifest import Commit, Place, provenance_problem
+from cache.format.manifest import Commit
+from cache.format.place import Place
+from cache.format.provenance import provenance_problem
 from cache.format.references import (
     arrays_without_stream,
     column_metadata_of,
@@ -121,7 +123,8 @@ def verify(
         everything = (place for of_split in places.values() for _, place in of_split)
         verification = _Verification(store, fast, threads, progress, everything)
         try:
-            committed = [name for name in names if store.exists(places[name][0][1].manifest)]
+            splits_of = {name: places[name][0][1] for name in names}
+            committed = [n for n, of in splits_of.items() if store.exists(of.manifest) or manifest.lost_manifest(of)]
             found.include(verification.groups("", dict.fromkeys(["", *(name.partition("/")[0] for name in committed)])))
             for name in names:
                 for stream, place in places[name]:

@@ -9,7 +9,8 @@ from typing import Self
 
 from cache.errors import CacheError
 from cache.format import layout, manifest
-from cache.format.manifest import Commit, Place
+from cache.format.manifest import Commit
+from cache.format.place import Place
 from cache.storage import store_at
 from cache.storage.base import Journal, Lock, Root
 

@@ -22,7 +22,9 @@ import numpy as np
 from cache.errors import CacheError, MissingSplit
 from cache.format import layout, manifest
 from cache.format.layout import COLUMNS, COMPACTING, FEATURES
-from cache.format.manifest import Place, callers_entries, read_provenance, write_provenance
+from cache.format.manifest import callers_entries
+from cache.format.place import Place
+from cache.format.provenance import read_provenance, write_provenance
 from cache.format.records import TrackRecord, TrackRows
 from cache.format.references import other_files, stream_folders
 from cache.read.split import FeatureCache, Split

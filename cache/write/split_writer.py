@@ -20,7 +20,8 @@ from cache.errors import CacheError
 from cache.format import layout, manifest
 from cache.format import shard as shards
 from cache.format.layout import COLUMNS, ROWS_PER_CHUNK, ROWS_PER_SHARD, Geometry
-from cache.format.manifest import Place, callers_entries
+from cache.format.manifest import callers_entries
+from cache.format.place import Place
 from cache.format.records import TrackRows, VideoEntry, Videos, VideosByName, tables_of, video_record
 from cache.format.references import create_groups, remove_shards, stream_folders
 from cache.format.tables import Tables, decode_texts, live_shards
@@ -194,11 +195,12 @@ class SplitWriter(Writer):
             self._add_rows(columns)
         self._unwritten.append(video)
 
-    def commit(self, entries: Mapping[str, Any]) -> None:
+    def commit(self, entries: Mapping[str, Any], *, note: Mapping[str, Any] | None = None) -> None:
         """Make everything appended visible, and everything dropped invisible, at one instant.
 
         Args:
             entries: the caller's own part of the manifest, under its own keys. Anything that JSON holds.
+            note: goes to `provenance.json` beside `provenance`: how long it took.
 
         Raises CacheError when a key is one of the manifest's own.
         """
@@ -214,9 +216,9 @@ class SplitWriter(Writer):
         files = tables.to_files()
         for name, spec in self._columns.items():
             files[f"{name}/zarr.json"] = layout.column_metadata(spec, self._extent, self._geometry)
-        body, note = {**entries, **self._own_entries(tables)}, self._provenance
+        body, noted = {**entries, **self._own_entries(tables)}, {**self._provenance, **(note or {})}
         self._lock.require()
-        manifest.publish(self._place, body, files, before=self._commit, note=note, started=self._started)
+        manifest.publish(self._place, body, files, before=self._commit, note=noted, started=self._started)
         arrays = [self._place.array(name) for name in self._columns]
         self._store.remove([f"{array}/c/{shard}" for array in arrays for shard in sorted(self._invalid)])
         self._journal.remove()

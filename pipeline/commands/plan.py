@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import cache
 from pipeline import datasets
-from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, err, out, plain, show_json, size
-from pipeline.cli.options import json_option
+from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, duration, err, out, plain, show_json, size
+from pipeline.cli.options import cores, json_option, whole, workers_option
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.errors import PipelineError
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import KINDS
-from pipeline.maintenance.overview import SplitPlan, StreamPlan, accepted_of, plan_split
+from pipeline.maintenance.forecast import CONVERT, Forecast, Rate, bytes_of_a_crop, forecast, measured_rates, readable
+from pipeline.maintenance.overview import SplitPlan, StreamPlan, plan_split
 from pipeline.raw.changes import what_differs
 from pipeline.settings.arguments import check_own_folder, joined
 from pipeline.settings.file import settings_file
@@ -35,6 +37,13 @@ def options(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("--all", action="store_true", help="name every video, not the first few")
     json_option(sub, "; always names all videos")
+    add = sub.add_argument
+    add(
+        "--sample", type=whole(1), default=0, metavar="N", help="forecast: read N videos of every split to be converted"
+    )
+    add("--rate", type=whole(1), help="forecast: rows a second of each device; default: as measured on this machine")
+    add("--devices", type=whole(1), default=1, help="forecast: with --rate, how many devices (default 1)")
+    workers_option(sub, "forecast: processes that read the sample")
     target_options(sub)
 
 
@@ -56,13 +65,16 @@ def run(args: argparse.Namespace) -> int:
     broken = [] if args.raw is not None or args.names else broken_in(args.config or settings_file())
     for text in broken:
         err.print(f"{DOUBT} {plain(text)}: left out")
+    forecasts = forecasts_of(plans, args)
     if args.json:
-        show_json([as_dict(plan) for plan in plans])
+        show_json([as_dict(plan) | {"forecast": forecast_as_dict(forecasts.get(plan.name))} for plan in plans])
     else:
         most = None if args.all else FEW
         for plan in plans:
             for line in lines(plan, most):
                 out.print(line)
+        for line in forecast_lines([*forecasts.values()], plans[0].target.root if plans else ""):
+            out.print(line)
         if plans and all(plan.up_to_date for plan in plans):
             out.print(f"up to date: {count(len(plans), 'split')} converted and extracted (training is not included)")
     return 2 if broken or any(plan.problems for plan in plans) else 0
@@ -163,8 +175,95 @@ def _notes(plan: SplitPlan) -> Iterator[str]:
             f"stream {stream.stream} lacks {count(stream.lacks.rows, 'row')}, and `make data` extracts only "
             f"[features] stream: {split} --stream {stream.stream}, with the options that it was extracted with"
         )
-    if plan.committed is not None:
-        yield from (f"{IDLE} {plain(text)}" for text in accepted_of(plan.committed))
+    yield from (f"{IDLE} {plain(text)}" for text in plan.accepted)
+
+
+# -------------------------------------------------------------------------------------------------------- forecast
+
+
+def forecasts_of(plans: Sequence[SplitPlan], args: argparse.Namespace) -> dict[str, Forecast]:
+    """By split, of those where something is to be done. Reads a sample of videos where --sample asks for one."""
+    if args.devices > 1 and args.rate is None:
+        raise PipelineError("--devices goes with --rate: rows a second of each device")
+    splits = readable(plans[0].target.root) if plans else []
+    rates = measured_rates(splits)
+    if args.rate is not None:
+        on = f"given: {count(args.devices, 'device')} at {args.rate:,} a second"
+        streams = {spec.name for plan in plans for spec in (plan.target.stream, *plan.target.also) if spec}
+        streams |= {stream.stream for plan in plans for stream in plan.extractions}
+        rates |= dict.fromkeys(streams, Rate(args.rate * args.devices, on))
+    more = {"sample": args.sample, "workers": cores(args.workers), "crop": bytes_of_a_crop(splits)}
+    found = {plan.name: forecast(plan, rates, **more) for plan in plans}
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def forecast_lines(found: Sequence[Forecast], root: cache.Root) -> Iterator[str]:
+    """Person-frames, bytes and hours: by split where there are several, and in all."""
+    if not found:
+        return
+    yield "[bold]forecast[/bold]"
+    for one in found:
+        yield f"  {plain(one.split):<24}  {plain(_expected(one))}"
+    known = [one for one in found if one.expected.rows is not None]
+    if not known:
+        return
+    of: dict[str, float] = {"columns": sum(one.columns for one in known)}
+    for one in known:
+        for name, n_bytes in one.bytes.items():
+            of[name] = of.get(name, 0) + n_bytes
+    parts = ", ".join(f"{plain(name)} {size(n_bytes)}" for name, n_bytes in of.items() if n_bytes)
+    rows = sum(one.expected.rows or 0 for one in known)
+    yield f"  {'disk':<24}  {size(sum(of.values()))} for about {_about(rows)} new rows: {parts or 'nothing'}"
+    if isinstance(root, Path) and (free := _free(root)) < sum(of.values()):
+        yield f"  {DOUBT} the disk of {plain(str(root))} has {size(free)} left"
+    for work in dict.fromkeys(name for one in known for name in one.seconds):
+        seconds = [one.seconds[work] for one in known if work in one.seconds]
+        sources = ", ".join(dict.fromkeys(one.rates[work].source for one in known if work in one.rates))
+        total = sum(one for one in seconds if one is not None)
+        lacking = " of some splits" if total and None in seconds else ""
+        do = "--sample" if work == CONVERT else "--rate"
+        unknown = f"not known{lacking}: nothing of the kind was measured here ({do})"
+        what = CONVERT if work == CONVERT else f"extract {work}"
+        times = [f"{duration(total)} ({plain(sources)})"] * bool(total) + [unknown] * (None in seconds)
+        yield f"  {plain(what):<24}  {'; '.join(times)}"
+
+
+def _expected(one: Forecast) -> str:
+    rows, source, error, _ = one.expected
+    if rows is None:
+        return source
+    new = f"about {_about(rows)} person-frames{f' ± {error:.0%}' if error else ''}, {source}" if rows else source
+    return "; ".join([new, *(f"{name} lacks {_about(n - rows)} rows" for name, n in one.rows.items() if n > rows)])
+
+
+def _about(n: float) -> str:
+    """
+    >>> [_about(n) for n in (0, 987.4, 81749, 41_234_567, 2.1e9)]
+    ['0', '987', '81,700', '41.2 million', '2,100 million']
+    """
+    if n >= 1e6:
+        return f"{float(f'{n / 1e6:.3g}'):,.10g} million"
+    return f"{float(f'{n:.3g}'):,.0f}"
+
+
+def _free(root: Path) -> int:
+    """Bytes left on the disk of a folder that need not be there yet."""
+    there = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
+    return shutil.disk_usage(there).free
+
+
+def forecast_as_dict(found: Forecast | None) -> dict[str, Any] | None:
+    """For --json."""
+    if found is None:
+        return None
+    return {
+        "rows": found.expected.rows,
+        "source": found.expected.source,
+        "error": found.expected.error,
+        "bytes": {"columns": found.columns, **found.bytes},
+        "seconds": found.seconds,
+        "rates": {work: {"rows_a_second": rate.rows, "source": rate.source} for work, rate in found.rates.items()},
+    }
 
 
 def as_dict(plan: SplitPlan) -> dict[str, Any]:

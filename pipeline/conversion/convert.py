@@ -7,9 +7,10 @@ writes rows, in the order of the videos: one worker and eight give the same byte
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -92,10 +93,12 @@ def convert(
         if writer.digest != ("" if plan.committed is None else plan.committed.manifest["digest"]):
             raise cache.CacheChanged(f"{plan.name}: another run has committed since the plan was made: run it again")
         writer.begin(drop=plan.drop, invalidate=plan.invalidate)
+        meter = _Meter()
         digests = _append_videos(
             plan,
             writer,
             functools.partial(read_videos, workers=workers, scheduler=scheduler, timeout=timeout, memory=memory),
+            meter,
             strict=strict,
             progress=progress,
         )
@@ -107,7 +110,8 @@ def convert(
         changes.write_stamps(plan.root, plan.name, seen)
         records = accepted(writer.entries) if plan.kept else []
         entries = {"reader": dict(plan.reader), "stand_in": plan.reader["stand_in"], "accounting": totals}
-        writer.commit({**accepted_entry(records), **entries, "keypoints": plan.dataset.keypoints_from})
+        entries["keypoints"] = plan.dataset.keypoints_from
+        writer.commit({**accepted_entry(records), **entries}, note={"measured": meter.as_dict()})
     appended = {video.name for video in plan.append}
     failed = [account for account in accounts if account.name in appended and is_failure(plan.dataset, account)]
     failed.sort(key=lambda account: account.set_aside != UNEXPECTED)
@@ -119,10 +123,23 @@ def convert(
     )
 
 
+@dataclass(slots=True)
+class _Meter:
+    """How fast videos are read and written, for `provenance.json`."""
+
+    rows: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+    def as_dict(self) -> dict[str, float]:
+        seconds = max(time.monotonic() - self.began, 1e-3)
+        return {"seconds": round(seconds, 3), "rows": self.rows, "rows_a_second": round(self.rows / seconds, 2)}
+
+
 def _append_videos(
     plan: ConversionPlan,
     writer: cache.SplitWriter,
     read: Callable[[ConversionPlan, Sequence[RawVideo]], Iterator[ReadVideo]],
+    meter: _Meter,
     *,
     strict: bool,
     progress: Progress,
@@ -140,6 +157,7 @@ def _append_videos(
         if strict:
             _refuse_rejected(plan, [video.account])
         writer.append(video.entry, video.rows)
+        meter.rows += sum(len(track.columns["frame_index"]) for track in video.rows)
         digests[video.entry.name] = video.entry.fingerprint
         progress(done, len(plan.append), video.entry.name)
     return digests

@@ -50,6 +50,7 @@ class Dataset(ABC):
     parts: ClassVar[tuple[Part, ...]] = ()  # which parts of the official download are expected where
     mistakes: ClassVar[tuple[Mistake, ...]] = ()  # known mistakes with this download
     totals: ClassVar[Mapping[str, Totals]] = {}  # by split, or under "all" over all splits
+    every: ClassVar[int] = 1  # of so many annotated frames, one is kept
     recording: ClassVar[str] = "recording"  # what a recording is called: sequence, motion, or (published) video
 
     @property

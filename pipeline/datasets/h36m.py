@@ -122,6 +122,7 @@ class Human36M(Dataset):
             "Download D3_Positions_mono, if it is not there yet.",
         ),
     )
+    every: ClassVar[int] = STEP
     recording: ClassVar[str] = "sequence"
     # Poses at 50 fps as others count them (weigq/3d_pose_baseline_pytorch's issue 1), the corrupt video's included.
     totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(600, 1_559_752), "val": Totals(240, 550_644)}

@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
@@ -21,11 +20,9 @@ from pipeline.errors import PipelineError
 from pipeline.features.plan import CHANGED, MissingRows, compare_stream, missing_rows, refuse_untrained
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import BYTES
+from pipeline.maintenance.sizes import A_CROP, FLAG_AND_KEY
 from pipeline.raw import changes
 from pipeline.settings.targets import Target
-
-FLAG_AND_KEY: Final = 1 + 16  # bytes that every row of every stream takes besides
-A_CROP: Final = 24_000  # bytes of a 224 x 224 JPEG of quality 95, about
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +39,7 @@ class StreamPlan:
     def n_bytes(self) -> int:
         """Of the features, flags and keys that would be written; of compressed crops, about so many."""
         dim, dtype = self.form
-        return self.lacks.rows * (FLAG_AND_KEY + (A_CROP if dtype == BYTES else dim * np.dtype(dtype).itemsize))
+        return self.lacks.rows * (sum(FLAG_AND_KEY) + (A_CROP if dtype == BYTES else dim * np.dtype(dtype).itemsize))
 
 
 @dataclass(slots=True)
@@ -54,6 +51,7 @@ class SplitPlan:
     extractions: list[StreamPlan] = field(default_factory=list)  # what conversion adds comes on top
     committed: cache.Split | None = None
     problems: list[str] = field(default_factory=list)  # errors that running it will meet
+    accepted: list[str] = field(default_factory=list)  # differences that the user has accepted
     behind: list[StreamPlan] = field(default_factory=list)  # streams that lack rows and that no setting or option names
 
     @property
@@ -108,6 +106,7 @@ def plan_split(target: Target) -> SplitPlan:
         plan.problems.append(str(error))
     try:
         _plan_streams(plan, target)
+        plan.accepted = [] if plan.committed is None else list(accepted_of(plan.committed))
     except (PipelineError, cache.CacheError) as error:
         plan.problems.append(str(error))
     return plan

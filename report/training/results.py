@@ -1,7 +1,7 @@
 """How good the models are: results beside baselines and published figures.  evaluation -> report: [results] -> page
 
 Sentences below a table are computed from its numbers. How far results spread over seeds was measured once, on demo
-data: benchmarks/learning.md.
+data: benchmarks/learning_mixture.md.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vibe_model.runs import KEYPOINTS
 MOST_SEQUENCES: Final = 20  # of a split
 MOST_WINDOWS: Final = 10
 MEAN_BODY: Final = "mean body"
-SEED_SPREAD_MM: Final = (2, 6)  # of PA-MPJPE, standard deviations over three seeds: benchmarks/learning.md
+SEED_SPREAD_MM: Final = (1, 6)  # of PA-MPJPE, standard deviations over three seeds: benchmarks/learning_mixture.md
 FEW_TRACKS: Final = 30
 
 PROTOCOL: Final = {
@@ -232,8 +232,8 @@ def decides(rows: Sequence[Row], run: Run, split: str) -> Iterator[str]:
         yield (
             f"Between “{first.model}” and {listed(near)} this decides nothing: runs of other seeds differ by a few mm. "
             f"On demo data, the standard deviation of PA-MPJPE over three seeds was {low} to {high} mm "
-            f"(benchmarks/learning.md), and differences within {2 * high} mm may turn round. How it is with your data, "
-            "only runs of other seeds show."
+            f"(benchmarks/learning_mixture.md), and differences within {2 * high} mm may turn round. How it is with "
+            "your data, only runs of other seeds show."
         )
     if 0 < n_tracks < FEW_TRACKS:
         yield f"{count(n_tracks, 'track')}: too few to generalise to other people and videos."

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import cache
 from cache import CacheError
-from cache.mixture import Draws, Mixture, Part, Permutation
+from cache.draws import Draws, Permutation
+from cache.mixture import Mixture, Part
 
 UNHURRIED = settings(deadline=None, max_examples=60)
 KEYS = st.lists(st.one_of(st.integers(0, 2**40), st.text(max_size=5)), max_size=3)

@@ -270,3 +270,12 @@ def test_an_object_store_that_does_not_answer_is_an_error_and_no_damage(
     monkeypatch.setattr(obstore, "head", refuse)
     with pytest.raises(CacheError, match=r"kp_2d/c/0/0/0: expected an answer from the object store"):
         cache.verify("s3://memory/cache")
+
+
+def test_a_damaged_shard_that_no_track_needs_any_more_is_not_missed(root: Path, toy: Any) -> None:
+    toy.write(root, [toy.video("d", [70], seed=1)], drop=["d"], plan="other")
+    toy.write_stream(root)
+    for shard, missed in ((2, False), (0, True)):  # 2 has rows of the old video d alone
+        spoil(root / SPLIT / f"features/resnet50/c/{shard}/0")
+        assert repaired(root).streams == {(SPLIT, "resnet50"): (shard,)}
+        assert cache.open(root)[SPLIT].was_invalidated("resnet50") == missed

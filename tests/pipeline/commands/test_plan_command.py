@@ -57,11 +57,12 @@ def as_json(plan: Callable[..., str]) -> Callable[..., Any]:
 
 
 def test_before_the_first_conversion_everything_is_to_be_done(penn: Any, plan: Any) -> None:
-    first, convert, why, extract = plan(*UNTRAINED).splitlines()
+    first, convert, why, extract, forecast, *_ = plan(*UNTRAINED).splitlines()
     assert first == penn.name
     assert convert.startswith("  convert  6 videos to read of 6, ")
     assert why == "    why    not converted before"
     assert extract.startswith("  extract  resnet50: all rows")
+    assert forecast == "forecast"
     assert not penn.root.exists()
 
 
@@ -107,7 +108,7 @@ def test_new_changed_and_removed_videos_are_named_with_what_differs_of_them(penn
     lines = plan().splitlines()
     assert lines[2] == "    why    1 new video, 4 changed videos, 1 removed video"
     assert "    new      0007" in lines
-    assert "and 1 more: plan --all" in lines[-2]
+    assert any("and 1 more: plan --all" in line for line in lines)
     assert {"    changed  0004: labels/0004.mat is missing", "    removed  0006"} <= set(plan("--all").splitlines())
 
 
@@ -372,3 +373,23 @@ def test_the_missing_rows_of_a_stream_are_those_that_its_writer_finds(
         assert found.rows == sum(int(writer.live(shard).sum()) for shard in writer.pending)
         assert found.replaced == sum(int((~writer.live(shard)).sum()) for shard in committed)
         assert missing_rows(split, None).rows == split.manifest["rows"]
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "track_start/c/0", "features/resnet50/manifest.json"])
+def test_a_damaged_split_is_a_problem_of_its_own(
+    file: str, penn: Any, into: Any, network: Any, cfg: Any, ran: Any
+) -> None:
+    penn.converted("fast")
+    penn.convert("test")
+    damaged = penn.root / penn.name / file
+    assert damaged.is_file()
+    damaged.write_bytes(damaged.read_bytes()[:20])
+    alone = ("--raw", penn.raw, "--cache", penn.root)
+    for words in (("penn_action", "train", *alone), ("--config", cfg("[features]\nstream = resnet50"))):
+        shown = ran("plan", *words, code=2)
+        assert "✗ " in shown.out
+        assert str(damaged) in shown.out
+    assert "penn_action/test" in shown.out, "the other split is planned all the same"
+    (train, test) = json.loads(ran("plan", "--config", cfg(), "--json", code=2).out)
+    assert (len(train["problems"]), train["forecast"]) == (1, None)
+    assert test["problems"] == []

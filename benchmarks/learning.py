@@ -1,0 +1,363 @@
+"""Do the models learn what their papers claim: is a temporal model better than one that looks at single frames?
+
+    .venv/bin/python benchmarks/learning.py --out benchmarks/learning.md
+
+Planted: the features are a fixed random network of the true pose and shape, with noise that is drawn for every frame by
+itself, so that neighbours help and nothing else is in the way. Motions are those of the demo data, made up and not
+rendered. Networks are small, losses and trainers are those of every training. Validation and test have other motions
+than training. DEMO DATA, no result about any of the models.
+
+The optimal linear smoother is the least squares estimate of a frame's noiseless features from the noisy ones of all
+frames at most REACH away, computed from the covariances of the noiseless ones and the noise; then the per-frame
+regressor, trained on that. What was trained is kept in the folder `--at`: killed, the same command continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+import cache
+from pipeline.body import Body
+from pipeline.synthetic.motion import perform, random_betas
+from vibe_model import TrainConfig, metrics, runs, training
+from vibe_model.checkpoints import read_checkpoint
+from vibe_model.hmmr.config import HMMRConfig
+from vibe_model.models import variant_of
+from vibe_model.rotations import nearest_rotations
+from vibe_model.settings.video_config import VideoConfig
+from vibe_model.vibe import mposer_training as mposer
+from vibe_model.vibe.mposer_config import MPoserConfig
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
+
+from benchmarks.training import mean_and_spread, report
+
+Floats = NDArray[np.floating[Any]]
+TRAIN, VALIDATION, TEST, MOCAP = "planted/train", "planted/val", "planted/test", "planted/mocap"
+MOTIONS: Final = {TRAIN: 1000, VALIDATION: 16, TEST: 32, MOCAP: 200}
+FRAMES: Final = 64  # of each motion, 25 a second
+FEATURE: Final = 128  # numbers
+REACH: Final = 5  # frames
+AHEAD: Final = 5  # frames: what is called the future
+KNOWN_MOTIONS: Final = 500  # what `knowable` is fitted to
+FACING: Final = np.pi / 4  # rad to either side of the camera
+Y_DOWN: Final = Rotation.from_rotvec([np.pi, 0, 0])  # as pictures have it
+FEATURES, SMOOTHED = "planted", "smoothed"  # the streams
+COMMON: Final[Mapping[str, Any]] = {
+    "stream": FEATURES,
+    "feature_size": FEATURE,
+    "datasets_2d": (),
+    "datasets_3d": (TRAIN,),
+    "motion": (MOCAP,),
+    "validation": (VALIDATION,),
+    "evaluation": (TEST,),
+    "seqlen": 16,
+    "stride": 4,
+    "batch_size": 16,
+    "plateau_patience": 0,
+    "plateau_factor": 0.3,
+    "hold": "ram",
+    "threads": 1,
+}
+VIBE: Final[Mapping[str, Any]] = {
+    "n_layers": 1,
+    "hidden_size": 128,
+    "regressor_size": 128,
+    "disc_size": 64,
+    "lr_generator": 2e-3,
+}
+HMMR: Final[Mapping[str, Any]] = {
+    "width": 0,
+    "norm": "window",
+    "regressor": "spin",
+    "regressor_size": 128,
+    "dropout": 0.0,
+    "lr_generator": 1e-3,
+}
+PER_FRAME, SINGLE_VIEW, OPTIMAL, MPOSER = "per frame", "HMMR, single view", "optimal linear smoother", "VIBE, MPoser"
+ERRORS: Final = {"pa_mpjpe": "PA-MPJPE", "mpjpe": "MPJPE", "accel_error": "acceleration error", "accel": "acceleration"}
+Found = dict[str, list[Mapping[str, Any]]]  # by model, the metrics of each seed's run
+
+
+def models(place: Path, at: Path, **changes: Any) -> dict[str, VideoConfig]:
+    """The configurations that are compared."""
+    facts: Any = {"cache": place, "runs": at / "runs", **COMMON, **changes}
+    vibe = TrainConfig.embedded(**{**facts, **VIBE})
+    hmmr = variant_of(HMMRConfig.embedded(**{**facts, **HMMR}), "no-prior")
+    strip = variant_of(hmmr, "no-dynamics")
+    return {
+        PER_FRAME: (per_frame := variant_of(vibe, "per-frame")),
+        OPTIMAL: replace(per_frame, stream=SMOOTHED),
+        "VIBE, no discriminator": variant_of(vibe, "generator-only"),
+        "VIBE": vibe,
+        MPOSER: variant_of(vibe, "mposer"),
+        SINGLE_VIEW: variant_of(hmmr, "single-view"),
+        "HMMR, no past and future": strip,
+        "HMMR, pose discriminator, no past and future": replace(strip, prior="discriminator"),
+        "HMMR": hmmr,
+    }
+
+
+def main() -> None:
+    """Train, print, write the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=125, help="of an epoch, after which it is validated")
+    parser.add_argument("--noise", type=float, default=1.0, help="beside a signal of 1")
+    parser.add_argument("--motions", type=int, default=MOTIONS[TRAIN], help="to train on")
+    parser.add_argument("--only", nargs="+", metavar="MODEL", help="the names of the table; all by default")
+    parser.add_argument("--at", type=Path, help="where to train: what is there is not made again")
+    parser.add_argument("--out", type=Path, help="write the report here, for example benchmarks/learning.md")
+    args = parser.parse_args()
+    args.device = "cpu"
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.at or Path(temporary)
+        place = folder / (f"cache-{args.noise:g}" + ("" if args.motions == MOTIONS[TRAIN] else f"-{args.motions}"))
+        if not place.exists():
+            plant(unfinished := folder / f"{place.name}-{os.getpid()}", args.noise, args.motions)
+            unfinished.rename(place)
+        epochs: Any = {"epochs": args.epochs, "iterations": args.steps, "checkpoint_every": args.steps}
+        found: Found = {}
+        for seed, (name, config) in itertools.product(args.seeds, models(place, folder, **epochs).items()):
+            if not args.only or name in args.only:
+                found.setdefault(name, []).append(trained(name, replace(config, seed=seed)))
+        known = [*knowable(place)]
+    facts = (
+        f"At most {args.epochs} epochs of {args.steps} steps of {COMMON['batch_size']} windows of {COMMON['seqlen']} "
+        f"frames; features of {FEATURE} numbers, noise {args.noise:g} beside a signal of 1; {args.motions} motions of "
+        f"{FRAMES} frames to train on. Means over {len(args.seeds)} seeds, ± their standard deviation, on "
+        f"{MOTIONS[TEST]} other motions; mm, accelerations mm a frame²."
+    )
+    about = "DEMO DATA: made-up motions, planted features, the procedural body; no result about the models."
+    lines = [facts, "", *table(found), "", *curves(found), "", *past_and_future(found), "", *known]
+    report(about, "Is a temporal model better than one of single frames?", lines, args)
+
+
+def table(found: Found) -> Iterator[str]:
+    """Errors of every model on the test split, of the per-frame ones smoothed as is best in validation, too."""
+    rows = dict(found)
+    rows |= {f"{n}, smoothed": [one["smoothed"] for one in found[n]] for n in (PER_FRAME, SINGLE_VIEW) if n in found}
+    bases = {name: SINGLE_VIEW if name.startswith("HMMR") else PER_FRAME for name in rows}
+    rows["mean body"] = [next(iter(found.values()))[0]["baseline"]]
+    yield f"| | {' | '.join(ERRORS.values())} | PA-MPJPE beside one frame | acceleration error |"
+    yield "|---" * (3 + len(ERRORS)) + "|"
+    for name, of in rows.items():
+        cells = [mean_and_spread([one[error] for one in of]) for error in ERRORS]
+        base = found.get(bases.get(name, ""), of)
+        for error in ("pa_mpjpe", "accel_error"):
+            own, its = (statistics.mean(one[error] for one in those) for those in (of, base))
+            cells.append("" if base is of else f"{100 * (own / its - 1):+.0f} %")
+        yield f"| {name} | {' | '.join(cells)} |"
+
+
+def curves(found: Found) -> Iterator[str]:
+    """PA-MPJPE on the validation split after every epoch, the mean over seeds."""
+    n_epochs = max(len(one["curve"]) for of in found.values() for one in of)
+    yield "Validation, PA-MPJPE after each epoch, means over seeds:"
+    yield ""
+    yield f"| | {' | '.join(str(epoch + 1) for epoch in range(n_epochs))} |"
+    yield "|---" * (1 + n_epochs) + "|"
+    for name, of in found.items():
+        means = np.mean([one["curve"] for one in of], axis=0)
+        yield f"| {name} | {' | '.join(f'{mean:.1f}' for mean in means)} |"
+
+
+def past_and_future(found: Found) -> Iterator[str]:
+    """PA-MPJPE 5 frames before and after, from one frame, beside models that know no motion."""
+    dynamics = [
+        (name, one["hmmr"]["dynamics"]["pa_mpjpe"])
+        for name, of in found.items()
+        for one in of[:1]
+        if "dynamics" in one["hmmr"]
+    ]
+    if dynamics:
+        yield "Past and future from one frame, PA-MPJPE (the first seed):"
+        yield ""
+        yield "| | 5 frames before | now | 5 frames after |"
+        yield "|---|---|---|---|"
+    for name, errors in dynamics:
+        for model, by_step in errors.items():
+            yield f"| {name}: {model} | {' | '.join(f'{by_step[step]:.1f}' for step in ('-5', '0', '5'))} |"
+
+
+def knowable(place: Path) -> Iterator[str]:
+    """What one frame knows of the body AHEAD frames later: linear estimates by least squares, beside standing still."""
+    splits, body = cache.open(place), Body.stand_in()
+    n_rows = {TRAIN: KNOWN_MOTIONS * FRAMES, TEST: MOTIONS[TEST] * FRAMES}
+    inputs: dict[str, dict[str, Floats]] = {}
+    later: dict[str, Floats] = {}
+    for name, n in n_rows.items():
+        pose, betas, feature = (splits[name].rows(c, 0, n) for c in ("pose", "betas", f"features/{FEATURES}"))
+        rotmat = Rotation.from_rotvec(pose.reshape(-1, 3)).as_matrix().reshape(-1, FRAMES, 216)
+        before, now, later[name] = rotmat[:, : -AHEAD - 1], rotmat[:, 1:-AHEAD], rotmat[:, AHEAD + 1 :]
+        inputs[name] = {
+            "the noisy feature": feature.reshape(-1, FRAMES, FEATURE)[:, 1:-AHEAD],
+            "the true pose": now,
+            "the true pose and the one before": np.concatenate([now, now - before], axis=2),
+        }
+    shape = betas.reshape(-1, FRAMES, 10)[:, AHEAD + 1 :]
+
+    def error(rotmat: Floats) -> float:
+        """PA-MPJPE of bodies AHEAD frames later, mm."""
+        rotations = nearest_rotations(rotmat.reshape(-1, 24, 3, 3).astype(np.float64))
+        both = [
+            body.joints(
+                betas=torch.tensor(shape.reshape(-1, 10)).float(), rotmat=torch.tensor(one).float(), order="common14"
+            )
+            for one in (rotations, later[TEST].reshape(-1, 24, 3, 3))
+        ]
+        return float(metrics.pa_mpjpe(*(one.numpy() for one in both)).mean())
+
+    yield f"What one frame knows of the body {AHEAD} frames later, of true shape; linear estimates, PA-MPJPE:"
+    yield ""
+    yield "| known | of now, taken for later | of later |"
+    yield "|---|---|---|"
+    for known, of_train in inputs[TRAIN].items():
+        cells = []
+        for target in (inputs[TRAIN]["the true pose"], later[TRAIN]):
+            given = with_one(of_train)
+            weights = np.linalg.lstsq(given, target.reshape(len(given), -1))[0]
+            cells.append(f"{error(with_one(inputs[TEST][known]) @ weights):.1f}")
+        yield f"| {known} | {' | '.join(cells)} |"
+
+
+def with_one(numbers: Floats) -> Floats:
+    """(n, T, F) -> (n T, F + 1): and a constant."""
+    flat = numbers.reshape(-1, numbers.shape[-1])
+    return np.concatenate([flat, np.ones((len(flat), 1))], axis=1)
+
+
+def trained(name: str, config: VideoConfig) -> Mapping[str, Any]:
+    """The metrics on the test split and the validation curve (mm, by epoch) of one training."""
+    if config.lacks_prior:
+        alike: Any = {key: getattr(config, key) for key in ("cache", "runs", "motion", "validation", "seed", "threads")}
+        config = config.with_prior(mposer.run(MPoserConfig.embedded(**alike)) / runs.BEST)
+    run = training.run(config)
+    history = read_checkpoint(run / runs.LAST)["course"]["history"]
+    curve = [epoch["validation"][VALIDATION]["pa_mpjpe"] for epoch in history]
+    metrics = json.loads((run / runs.METRICS).read_text())[TEST]
+    print(name, config.seed, *(f"{metrics[error]:.1f}" for error in ERRORS), f"{min(curve):.1f}", flush=True)
+    return {**metrics, "curve": curve}
+
+
+def plant(root: Path, noise: float, n_to_train_on: int) -> None:
+    """A cache of made-up motions, whose streams hold their poses and shapes, hidden, and the best guess of these."""
+    torch.set_num_threads(1)
+    body, network = Body.stand_in(), np.random.default_rng(0)
+    first = network.normal(size=(226, 512)) / np.sqrt(24)
+    second = network.normal(size=(512, FEATURE)) / np.sqrt(512)
+    mean, scale, filters = np.zeros(FEATURE), np.ones(FEATURE), {}
+    for number, (name, n_motions) in enumerate((MOTIONS | {TRAIN: n_to_train_on}).items()):
+        rng, hidden = np.random.default_rng([1, number]), []
+        with cache.SplitWriter(root, name, columns=columns(name), plan="planted") as writer:
+            writer.begin()
+            for k in range(n_motions):
+                betas = random_betas(rng)
+                motion = perform(rng, betas, float(rng.uniform(-FACING, FACING)), FRAMES, 25.0)
+                labels, rotmat = labelled(body, motion.pose, betas)
+                hidden.append(np.concatenate([rotmat.reshape(FRAMES, 216), labels["betas"]], axis=1))
+                facts: Any = {"name": f"{k:04d}/0", "video": f"{k:04d}", "step": 1, "fps": 25.0, "crop_scale": 1.0}
+                rows = {column: labels[column] for column in columns(name)}
+                writer.append(cache.VideoEntry(name=f"{k:04d}"), [cache.TrackRows(**facts, columns=rows)])
+            writer.commit({"stand_in": True})
+        if name == MOCAP:
+            continue
+        signal = np.maximum(np.stack(hidden) @ first, 0) @ second  # (n_motions, FRAMES, FEATURE)
+        if name == TRAIN:
+            mean, scale = signal.mean(axis=(0, 1)), signal.std(axis=(0, 1))
+            filters = smoother((signal - mean) / scale, noise)
+        features = (signal - mean) / scale + noise * rng.normal(size=signal.shape)
+        write_stream(root, name, FEATURES, features)
+        write_stream(root, name, SMOOTHED, smooth(features, filters))
+
+
+def write_stream(root: Path, split: str, stream: str, features: Floats) -> None:
+    """(n_motions, FRAMES, F) -> a stream."""
+    with cache.StreamWriter(root, split, stream, dim=features.shape[-1], plan="planted") as writer:
+        for shard in writer.pending:
+            rows = np.asarray(writer.rows(shard))
+            keys = np.stack([rows, rows], axis=1).astype(np.uint64)
+            values = features.reshape(-1, features.shape[-1])[rows].astype(np.float16)
+            writer.write(shard, values, np.ones(len(rows), bool), keys)
+        writer.commit({"stand_in": True})
+
+
+def smoother(signal: Floats, noise: float) -> dict[tuple[int, int], Floats]:
+    """Noiseless features of mean 0, (n, FRAMES, F) -> the optimal filter where `before` frames precede and `after`
+    follow: ((before + 1 + after) F, F), for noise of covariance `noise`^2 I (Wiener, 1949; Kay 1993, section 12.5).
+    """
+    signal = signal - signal.mean(axis=(0, 1))
+    lags = [
+        np.tensordot(signal[:, : FRAMES - lag], signal[:, lag:], axes=((0, 1), (0, 1))) / (len(signal) * (FRAMES - lag))
+        for lag in range(2 * REACH + 1)
+    ]  # E[s_t s_(t + lag)'], (F, F) each
+    filters = {}
+    for before, after in {(min(t, REACH), min(FRAMES - 1 - t, REACH)) for t in range(FRAMES)}:
+        places = range(before + 1 + after)
+        blocks = [[lags[j - i] if j >= i else lags[i - j].T for j in places] for i in places]
+        of_noise = noise**2 * np.eye(len(places) * signal.shape[-1])
+        filters[before, after] = np.linalg.solve(
+            np.block(blocks) + of_noise, np.concatenate([row[before] for row in blocks])
+        )
+    return filters
+
+
+def smooth(features: Floats, filters: Mapping[tuple[int, int], Floats]) -> Floats:
+    """(n, FRAMES, F) -> the same, each frame from those at most REACH away."""
+    out = np.empty_like(features)
+    for t in range(FRAMES):
+        before, after = min(t, REACH), min(FRAMES - 1 - t, REACH)
+        out[:, t] = features[:, t - before : t + after + 1].reshape(len(features), -1) @ filters[before, after]
+    return out
+
+
+def columns(name: str) -> tuple[str, ...]:
+    """What a split has."""
+    if name == MOCAP:
+        return ("frame_index", "pose", "betas", "has_smpl")
+    joints = "kp_3d" if name == TRAIN else "kp_3d_eval"
+    return ("frame_index", "bbox", "kp_2d", joints, "has_3d", "pose", "betas", "has_smpl", "valid")
+
+
+def labelled(
+    body: Body, pose: NDArray[np.float64], betas: NDArray[np.float64]
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.float64]]:
+    """pose (T, 72) in a world whose y is up -> columns in the camera's axes, rotations (T, 24, 3, 3) in them."""
+    n = len(pose)
+    turned = pose.copy()
+    turned[:, :3] = (Y_DOWN * Rotation.from_rotvec(pose[:, :3])).as_rotvec()
+    rotmat = Rotation.from_rotvec(turned.reshape(-1, 3)).as_matrix().reshape(n, 24, 3, 3)
+    given: Any = {"betas": torch.tensor(betas).float().expand(n, -1), "rotmat": torch.tensor(rotmat).float()}
+    with torch.no_grad():
+        spin49, common14 = (body.joints(**given, order=order).numpy() for order in ("spin49", "common14"))
+    ones = np.ones((n, 49, 1), np.float32)
+    known: dict[str, NDArray[Any]] = {
+        "frame_index": np.arange(n),
+        "bbox": np.tile(np.array([250, 250, 200, 200], np.float32), (n, 1)),
+        "kp_2d": np.concatenate([250 + 90 * spin49[..., :2], ones], axis=-1).astype(np.float32),
+        "kp_3d": np.concatenate([spin49, ones], axis=-1),
+        "kp_3d_eval": common14,
+        "pose": turned.astype(np.float32),
+        "betas": np.tile(betas.astype(np.float32), (n, 1)),
+    }
+    return known | dict.fromkeys(("has_3d", "has_smpl", "valid"), np.ones(n, bool)), rotmat
+
+
+if __name__ == "__main__":
+    main()

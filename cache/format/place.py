@@ -1,0 +1,62 @@
+"""Where a split or a stream has its manifest, its arrays and what a writer has not committed yet.  [cache]"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cache.format import layout
+from cache.format.layout import STAGED
+from cache.storage.base import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one commit is: `home` holds its manifest, staging and journal; the files it names are below `base`."""
+
+    store: Store
+    home: str
+    base: str
+
+    @classmethod
+    def of(cls, store: Store, split: str, stream: str | None = None) -> Place:
+        """Of a split without its streams, or of a stream."""
+        base = f"{split}/{layout.FEATURES}"
+        return cls(store, split, split) if stream is None else cls(store, f"{base}/{stream}", base)
+
+    @property
+    def manifest(self) -> str:
+        return f"{self.home}/{layout.MANIFEST}"
+
+    @property
+    def writing(self) -> str:
+        return f"{self.home}/{layout.WRITING}"
+
+    @property
+    def temporary(self) -> str:
+        """The key of a shard until it is complete."""
+        return f"{self.writing}/{layout.TEMPORARY_SHARD}"
+
+    @property
+    def staged_shard(self) -> str:
+        """How the keys begin of shards that a writer has not accepted yet."""
+        return f"{self.writing}/{layout.STAGED_SHARD}"
+
+    def journals(self) -> list[str]:
+        """Names in `writing` of journals: what a killed writer has finished."""
+        return [name for name in self.store.list_names(self.writing) if name.startswith("journal")]
+
+    def array(self, name: str) -> str:
+        return f"{self.base}/{name}"
+
+    def staging(self, digest: str) -> str:
+        return f"{self.home}/{STAGED}/{digest[:16]}"
+
+    @property
+    def again(self) -> str:
+        """What to do when the manifest or a table is damaged."""
+        if self.home == self.base:
+            return (
+                f"Restore it from a backup; or remove {self.store.location(self.manifest)} and convert the split "
+                "again: its features are carried over by their keys."
+            )
+        return "Restore it from a backup; or extract the stream again, with --replace."
