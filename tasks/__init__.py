@@ -3,11 +3,12 @@
 Tasks are short: they name inputs and call the function that does the work. Importing them imports no torch.
 """
 
-from tasks import settings  # first: it refuses a luigi.cfg that Luigi could not read
+from tasks import settings  # noqa: F401 - first: it refuses a luigi.cfg that Luigi could not read
 from tasks.ablation import Ablation
 from tasks.data import Convert, Data, Extract, Synthesize
 from tasks.evaluation import EvaluateHMMR, EvaluateVIBE
 from tasks.events import take_over_from_luigi
+from tasks.luigi_command import prepare
 from tasks.report import Report
 from tasks.training import TrainHMMR, TrainMPoser, TrainPrVIPE, TrainVIBE
 
@@ -26,5 +27,5 @@ __all__ = [
     "TrainVIBE",
 ]
 
-settings.set_luigi_defaults()
+prepare()
 take_over_from_luigi()

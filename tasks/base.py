@@ -57,6 +57,7 @@ class PipelineTask(luigi.Task):
         """Print its result, also when there was nothing to do."""
 
     def complete(self) -> bool:
+        console.check_pipe()
         if self.task_id in _complete:
             return True
         try:
@@ -68,6 +69,7 @@ class PipelineTask(luigi.Task):
         return True
 
     def run(self) -> None:
+        console.check_pipe()
         try:
             self.work()
         finally:

@@ -305,7 +305,7 @@ def extracted(done: extract.Extraction) -> str:
 
 def _why(why: str) -> str:
     """The reason for doing again what was done before."""
-    return "" if why in FIRST_TIME else f"  [dim]why: {plain(why)}[/dim]"
+    return "" if not why or why in FIRST_TIME else f"  [dim]why: {plain(why)}[/dim]"
 
 
 def _rejected(*names: str) -> str:

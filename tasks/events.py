@@ -79,17 +79,6 @@ def whose_data(s: Settings) -> str:
     return f"[yellow]demo data[/yellow] (seed {s.embedded.seed}{size}), in {raw}: {', '.join(made)}{beside}"
 
 
-class SettingsOver(luigi.Config):
-    """`--set` of Luigi's command line, for its --help: `tasks.settings` has read it by then."""
-
-    use_cmdline_section = False
-    set = luigi.Parameter(
-        default="",
-        description="SECTION.KEY=VALUE in place of what luigi.cfg sets, as train.epochs=5; any number of times",
-        always_in_help=True,
-    )
-
-
 def _not_printed_by_us(record: logging.LogRecord) -> bool:
     """Keep Luigi from logging, with a traceback, what `complain` prints; with [core] log_level = INFO it logs it."""
     if logging.getLogger(record.name).isEnabledFor(logging.INFO):
@@ -103,6 +92,8 @@ def _interrupted(kind: type[BaseException], error: BaseException, trace: Traceba
     if not isinstance(error, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
         return
+    if isinstance(error, signals.BrokenPipe):
+        sys.exit(signals.exit_code(error))
     kept = "; ".join(["what is finished is kept", *getattr(error, "__notes__", ())])
     typed = os.environ.get(TYPED) or shlex.join([from_here(sys.argv[0]), *sys.argv[1:]])
     name = signals.NAMES[signals.signal_of(error)]

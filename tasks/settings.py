@@ -5,19 +5,15 @@ Those of training are [train] (VIBE's), one of each other model, [mposer] and [p
 
 from __future__ import annotations
 
-import argparse
 import functools
-import hashlib
 import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from pipeline import datasets
-from pipeline.cli.options import SET
 from pipeline.errors import ConfigError
 from pipeline.settings import file as luigi_cfg
 from pipeline.settings import sections
@@ -44,15 +40,6 @@ OF_TRAINING: Final = ("cache", "runs", "validation", "seqlen", "stride", "stride
 UNLESS_SET: Final = ("device",)  # this too, where [mposer] does not set it
 # Keys that name splits.
 SPLITS: Final = ("datasets_2d", "datasets_3d", "poses_3d", "motion", "validation", "evaluation")
-
-EXIT_CODES: Final = {
-    "already_running": 10,
-    "missing_data": 20,
-    "not_run": 25,
-    "task_failed": 30,
-    "scheduling_error": 35,
-    "unhandled_exception": 40,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,43 +232,6 @@ def _known_splits(names: tuple[str, ...]) -> tuple[list[str], Mapping[str, str]]
     return [f"{n}/{split}" for n in names if n not in broken for split in datasets.get(n).splits], broken
 
 
-def luigi_defaults(file: Path) -> dict[tuple[str, str], str]:
-    """(section, key) -> what we set where luigi.cfg does not: Luigi's own defaults are loud, and exit with 0."""
-    # Luigi knows a running command by its words alone, and those are the same in every clone.
-    digest = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]
-    core = {"log_level": "WARNING", "lock_pid_dir": str(Path(tempfile.gettempdir()) / f"luigi-{digest}")}
-    codes = {("retcode", name): str(code) for name, code in EXIT_CODES.items()}
-    return codes | {("core", key): text for key, text in core.items()}
-
-
-def set_luigi_defaults() -> None:
-    """Called once, when the tasks are imported: before Luigi reads [core] and [retcode].
-
-    And what `--set` sets on Luigi's command line, of its sections and of ours.
-    """
-    from luigi import configuration
-
-    if "luigi" in Path(sys.argv[0]).parts[-2:]:  # bin/luigi, or luigi/__main__.py
-        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        parser.add_argument("--set", action="append", default=[])
-        given = parser.parse_known_args(sys.argv[1:])[0].set
-        os.environ[SET] = "\n".join([*filter(None, [os.environ.get(SET)]), *given])
-    config = configuration.get_config()
-    for (section, key), text in luigi_defaults(settings_file()).items():
-        if not config.has_option(section, key):
-            config.set(section, key, text)
-    for section, key, text in _overrides():
-        if section in luigi_cfg.LUIGI:
-            config.set(section, key, text)
-
-
-def _overrides() -> list[tuple[str, str, str]]:
-    try:
-        return list(luigi_cfg.of_command_line())
-    except ConfigError as error:
-        _exit(error)
-
-
 def _refuse_unreadable() -> None:
     """Exit with 2 and a line where a luigi.cfg cannot be read: Luigi's own reader would end with a traceback."""
     try:
@@ -289,10 +239,11 @@ def _refuse_unreadable() -> None:
             if file.is_file():
                 luigi_cfg.read(file)
     except ConfigError as error:
-        _exit(error)
+        end(error)
 
 
-def _exit(error: ConfigError) -> NoReturn:
+def end(error: ConfigError) -> NoReturn:
+    """Exit with 2 and a line, before Luigi begins."""
     sys.stderr.write(f"error: {error}\n")
     raise SystemExit(2) from None
 

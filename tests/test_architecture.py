@@ -31,8 +31,8 @@ ORDER = {  # packages, and the folders and modules of each, from low to high: no
     """,
     "report": "__init__ figures page data training provenance summary assembly",
     "tasks": """
-        settings terminal base events prediction data training evaluation ablation report __init__ commands
-        __main__
+        settings luigi_command terminal base events prediction data training evaluation ablation report __init__
+        commands __main__
     """,
 }
 PACKAGES = {  # package -> what it may import of ours

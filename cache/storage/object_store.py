@@ -232,6 +232,14 @@ class ObjectStore(Store):
         except (BaseError, OSError, ValueError) as error:
             if isinstance(error, FileNotFoundError) and not writing and "NoSuchBucket" not in str(error):
                 raise
+            if "/latest/" in str(error):  # a cloud machine's service, which obstore asks where it finds no credentials
+                raise CacheError.at(
+                    self.location(key),
+                    expected="credentials in the environment, or a role of this machine",
+                    found="neither",
+                    do="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. ~/.aws is not read: "
+                    'eval "$(aws configure export-credentials --format env)" exports its credentials.',
+                ) from error
             raise CacheError.at(
                 self.location(key),
                 expected="an answer from the object store",

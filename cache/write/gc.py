@@ -6,7 +6,9 @@ user's own files in its folders stay.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -70,11 +72,20 @@ class _Sweep:
     def under_lock(self, place: Place, sweep: Callable[[], object]) -> None:
         """Sweep while no writer is let in; where there is one, or a damaged manifest, that is reported instead."""
         try:
-            with self._store.lock(place.writing):
+            with self._lock(place):
                 sweep()
         except CacheError as error:
             self.found.skipped.append(str(error))
         self.prune(place.home)
+
+    def _lock(self, place: Place) -> AbstractContextManager[object]:
+        """The writer's lock; none where this may not write, and only reports."""
+        try:
+            return self._store.lock(place.writing)
+        except OSError as error:
+            if self._dry_run and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                return nullcontext()
+            raise
 
     def place(self, place: Place) -> None:
         """Remove the unreferenced files of one split without its streams, or of one stream."""

@@ -14,7 +14,7 @@ from typing import Final, NoReturn, Protocol
 from pipeline.cli import text
 from pipeline.cli.console import ERROR, err, plain
 from pipeline.cli.options import set_option, settings_over
-from pipeline.cli.signals import NAMES, exit_code, listen, listening, signal_of
+from pipeline.cli.signals import NAMES, BrokenPipe, exit_code, listen, listening, signal_of
 
 EXIT_CODES: Final = (
     "exit codes: 0 done; 1 done, but problems were found (verify, doctor, leaks, convert, config); "
@@ -88,6 +88,8 @@ def run(
                     complete(parsed)
                 args = parsed
                 code: int = args.run(args)
+        except BrokenPipe as error:
+            return exit_code(error)
         except KeyboardInterrupt as error:
             _print_interruption(error, args, text.command(*arguments, module=module))
             return exit_code(error)

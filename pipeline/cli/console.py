@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
+
+from pipeline.cli.signals import BrokenPipe
 
 WIDE: Final = 100_000  # columns where there is no terminal: lines are not folded there
 
@@ -44,14 +45,20 @@ class _Console(Console):
             raise
 
     def on_broken_pipe(self) -> NoReturn:
-        self.quiet = True
+        self.quiet = True  # it is so for nothing else
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(128 + signal.SIGPIPE)
+        raise BrokenPipe
 
 
 out: Final = _Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE)
 err: Final = _Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 _machine: Final = _Console(highlight=False, emoji=False, soft_wrap=True, width=WIDE)  # not affected by `aside`
+
+
+def check_pipe() -> None:
+    """Raise BrokenPipe where the output's reader has ended: Luigi drops what is raised while it reports a task."""
+    if out.quiet:
+        raise BrokenPipe
 
 
 def line(verb: str, what: str, detail: str) -> str:
@@ -96,6 +103,11 @@ def show(shown: Table, *, least: int = 0) -> None:
 def show_json(value: Any) -> None:
     """Print the one document of a command with `--json`. NaN and infinity, which JSON does not have, are null."""
     _machine.out(json.dumps(_finite(value), indent=2, allow_nan=False, default=str), highlight=False)
+
+
+def show_text(text: str) -> None:
+    """Print a document as it is."""
+    _machine.out(text, highlight=False, end="")
 
 
 @contextmanager

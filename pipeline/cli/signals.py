@@ -11,20 +11,26 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
 
-NAMES: Final = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+NAMES: Final = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGPIPE: "broken pipe"}
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM: what cleans up at Ctrl-C cleans up here, too."""
 
 
+class BrokenPipe(KeyboardInterrupt):
+    """The program that read the output has ended: the work ends as at Ctrl-C, but without a message."""
+
+
 def exit_code(error: KeyboardInterrupt) -> int:
-    """130 for Ctrl-C, 143 for SIGTERM, as shells do."""
+    """130 for Ctrl-C, 143 for SIGTERM, 141 for a broken pipe, as shells do."""
     return 128 + signal_of(error)
 
 
 def signal_of(error: KeyboardInterrupt) -> signal.Signals:
-    """The signal that raised it."""
+    """The signal that raised it, or would have."""
+    if isinstance(error, BrokenPipe):
+        return signal.SIGPIPE
     return signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
 
 

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _retry(args: argparse.Namespace) -> int:
-    """Read what failed again: how many are usable now, and why the others are not."""
+    """Read what failed again: how many are usable now, and why the others are not. 1 where some are not."""
     split, dataset = cache.open(args.cache)[f"{args.dataset}/{args.split}"], datasets.get(args.dataset)
     if split.manifest["accounting"]["videos"]["set_aside"].keys() <= dataset.harmless:
         out.print(f"{split.name}: nothing to retry: no video failed")
@@ -93,7 +93,7 @@ def _retry(args: argparse.Namespace) -> int:
     if done.gone:
         first = plain(done.gone[0])
         out.print(f"  {len(done.gone)} not in the raw folder any more, first {first}: the next conversion drops them")
-    return 0
+    return 1 if done.rejected else 0
 
 
 def print_accounting(totals: Any, uncounted: int = 0) -> None:

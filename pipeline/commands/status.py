@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import cache
 from pipeline import datasets
 from pipeline.accounting import VideoAccount
-from pipeline.cli.console import DOUBT, IDLE, err, fits, out, plain, show, show_json, size, table
+from pipeline.cli.console import DOUBT, IDLE, WRONG, err, fits, out, plain, show, show_json, size, table
 from pipeline.cli.options import json_option
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.datasets.base import Dataset
@@ -32,7 +32,18 @@ def options(sub: argparse.ArgumentParser) -> None:
     cache_option(sub)
     sub.add_argument("--all", action="store_true", help="list every video with rejected or dropped parts, or notes")
     sub.add_argument("--sizes", action="store_true", help="bytes by split and stream, and when each was committed")
+    help_ = "exit with 1 where more of a split's videos are rejected, as 2%%: for nightly runs"
+    sub.add_argument("--max-rejected", type=_percent, default=100.0, metavar="N%", help=help_)
     json_option(sub, "; always lists all videos")
+
+
+def _percent(text: str) -> float:
+    try:
+        if 0 <= (number := float(text.removesuffix("%"))) <= 100:
+            return number
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"expected per cent, as 2%; found {text!r}")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,10 +56,10 @@ def run(args: argparse.Namespace) -> int:
     stored = [sizes(opened[name]) for name in opened.splits] if args.sizes else []
     if args.json:
         show_json([row | ({"sizes": of} if args.sizes else {}) for row, of in zip(rows, stored or rows, strict=True)])
-        return 0
+        return 1 if _too_many(rows, args.max_rejected) else 0
     if args.sizes:
         show(_sizes_table([row["split"] for row in rows], stored))
-        return 0
+        return 1 if _too_many(rows, args.max_rejected) else 0
     whole = _table(rows, range(len(COLUMNS)))
     if fits(whole):
         show(whole)
@@ -63,7 +74,21 @@ def run(args: argparse.Namespace) -> int:
         out.print(f"{DOUBT} {plain(text)}")
     for row in rows:
         _print_videos(row, args.cache, every=args.all)
-    return 0
+    for text in (found := _too_many(rows, args.max_rejected)):
+        out.print(f"{WRONG} {plain(text)}")
+    return 1 if found else 0
+
+
+def _too_many(rows: Sequence[Mapping[str, Any]], most: float) -> list[str]:
+    """Splits of which more per cent of the videos are rejected, as messages."""
+    shares = [
+        (row, sum(video["failed"] for video in row["videos"]), row["accounting"]["videos"]["found"]) for row in rows
+    ]
+    return [
+        f"{row['split']}: {count(failed, 'video')} of {found:,} rejected, more than {most:g}%"
+        for row, failed, found in shares
+        if failed > most / 100 * found
+    ]
 
 
 def _print_videos(row: Mapping[str, Any], root: cache.Root, *, every: bool) -> None:

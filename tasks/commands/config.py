@@ -15,6 +15,7 @@ from pipeline.commands import config
 from pipeline.errors import ConfigError
 from pipeline.settings.file import LUIGI, did_you_mean, is_gone, settings_file
 from pipeline.settings.sections import TYPES, Features
+from tasks.luigi_command import luigi_defaults
 from tasks.settings import (
     EMBEDDED,
     OF_TRAINING,
@@ -26,7 +27,6 @@ from tasks.settings import (
     WhichRuns,
     check_inputs,
     load,
-    luigi_defaults,
     model_settings,
     mposer_preset,
     mposer_settings,

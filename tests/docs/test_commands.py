@@ -91,7 +91,7 @@ def words_of(command: Command) -> list[str]:
     words = [EXAMPLES.get(word, word) for word in shlex.split(text, comments=True)]
     while re.match(r"[A-Z_]+=", words[0]):
         del words[0]
-    ends = [number for number, word in enumerate(words) if word in ("&", "&&", "|", ";", "...", "…")]
+    ends = [number for number, word in enumerate(words) if word in ("&", "&&", "|", ">", ";", "...", "…")]
     return words[: ends[0]] if ends else words
 
 
@@ -182,6 +182,22 @@ def of_luigi(words: list[str], *, whole: bool) -> str:
 def test_commands_exist_and_take_their_arguments(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LUIGI_CONFIG_PATH", str(ROOT / "luigi.cfg"))
     assert {str(command): wrong for command in SHOWN[page] if (wrong := problem(command))} == {}
+
+
+OF_OTHERS = {"--build-arg", "--ipc", "--partition", "--dist", "--pred-out-dir", "--save-predictions"}
+NAMED = re.compile(r"`(--[a-z][a-z-]*[a-z])\b[^`\n]*`")
+
+
+def test_every_option_that_a_sentence_names_exists() -> None:
+    known = OF_OTHERS.copy()
+    for module in ("pipeline", "tasks"):
+        every = next(action.choices for action in parser_of(module)._actions if action.choices)
+        known.update(option for command in every.values() for option in command._option_string_actions)
+    scripts = "".join(file.read_text() for file in (ROOT / "benchmarks").rglob("*.py"))
+    pages = [page for page in PAGES if page.name not in ("cluster.md", "vibe-databases.md")]  # mostly of others
+    named = {(page.name, option) for page in pages for option in NAMED.findall(page.read_text())}
+    assert len(named) > 50
+    assert {one for one in named if one[1] not in known and f'"{one[1]}"' not in scripts} == set()
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from pipeline.features import streams
 from pipeline.settings.file import LUIGI, Section
 from pipeline.settings.sections import TYPES
 from tasks import settings
-from tasks.commands.config import settable
+from tasks.commands.config import effective, settable
 from tasks.settings import OF_TRAINING
 from tasks.training import train_config
 from vibe_model.models import MODELS
@@ -244,6 +244,18 @@ def test_every_setting_of_the_pose_embedding_is_there_with_the_presets_values() 
     for key, row in documented.items():
         for preset, make in pr_vipe_config.PRESETS.items():
             assert value(spec, key, row[preset]) == getattr(make(), key), f"{key} of {preset}"
+
+
+def test_every_setting_that_a_page_names_exists(tmp_path: Path) -> None:
+    paths = "[paths]\nraw = raw\nbody = body\ncache = cache\nruns = runs\n[data]\ndatasets = videos\n"
+    (tmp_path / "luigi.cfg").write_text(paths)
+    known = {(one.section, one.key) for one in effective(settings.load(tmp_path / "luigi.cfg"))}
+    known |= {(name, field.name) for name, spec in OPTIONS.items() for field in dataclasses.fields(spec)}
+    known |= {(kind, field.name) for kind in streams.STREAMS for field in dataclasses.fields(streams.find(kind))}
+    named = re.compile(r"`\[(\w+)\](?:` `| )(\w+)(?: = [^`]*)?`")
+    used = {(page.name, *found) for page in PAGES for found in named.findall(page.read_text()) if found[0] not in LUIGI}
+    assert len(used) > 40
+    assert sorted(one for one in used if one[1:] not in known) == []
 
 
 def test_a_setting_of_training_that_is_set_elsewhere_is_refused_there(

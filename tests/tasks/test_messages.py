@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
+import shlex
 import shutil
+import socket
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +17,9 @@ from luigi.rpc import RPCError
 from pipeline.errors import ConfigError
 from tasks import Convert, terminal
 from tasks.events import whose_data
-from tasks.settings import luigi_defaults, settings
+from tasks.luigi_command import luigi_defaults
+from tasks.settings import settings
+from tests.tasks.conftest import LUIGI, ROOT
 
 SCHEDULING = 35
 FAILED = 30
@@ -53,6 +60,25 @@ def test_what_set_sets_on_luigis_command_line_is_checked_as_the_file_is(bare) ->
         2,
         "error: --set epochs=5: expected SECTION.KEY=VALUE, as in --set train.epochs=5\n",
     )
+
+
+def test_without_a_luigid_the_message_is_there_at_once(bare) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    began = time.monotonic()
+    ran = bare.luigi("Data", f"--scheduler-url={url}", scheduler=())
+    assert ran.code == 2
+    assert ran.shown.startswith(f"error: [core] local_scheduler is false, and no luigid answers at {url} (")
+    assert time.monotonic() - began < 30, "Luigi itself asks for 60 s"
+
+
+def test_a_pipe_that_ends_ends_luigi_without_a_traceback(project) -> None:
+    words = [LUIGI, "--module", "tasks", "Data", "--local-scheduler"]
+    script = f"{shlex.join(map(str, words))} | true"
+    environment = {**os.environ, "LUIGI_CONFIG_PATH": str(project.cfg), "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(["bash", "-c", script], cwd=project.folder, env=environment, capture_output=True, text=True)
+    assert (ended.stdout, ended.stderr) == ("", "")
 
 
 def test_without_a_raw_folder_the_other_datasets_continue(project, build) -> None:

@@ -1,20 +1,21 @@
 """A run's curves for TensorBoard.  features -> windows -> [training] -> evaluation
 
-train/*: every step's weighted losses, and their sum; gradient/*: norms of each network's gradient; learning_rate/*;
-speed/windows_per_second, and speed/waiting_for_data, the share of the time in which training waited for the next
-batch; validation/SPLIT/*: each epoch's errors; pictures.
+The settings, in TensorBoard's HPARAMS; train/*: every step's weighted losses, and their sum; gradient/*: norms of each
+network's gradient; learning_rate/*; speed/windows_per_second, and speed/waiting_for_data, the share of the time in
+which training waited for the next batch; validation/SPLIT/*: each epoch's errors; pictures.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from vibe_model.metrics import METRICS
 from vibe_model.training.trainer import Step
@@ -44,6 +45,15 @@ class Curves:
     def __exit__(self, *_: object) -> None:
         if self._writer is not None:
             self._writer.close()
+
+    def settings(self, values: Mapping[str, Any], scores: Sequence[str]) -> None:
+        """A run's settings, for the table that compares runs by them; scores: the curves to be shown beside them."""
+        if self._writer is not None:
+            plain = {
+                key: value if isinstance(value, bool | int | float) else str(value) for key, value in values.items()
+            }
+            for summary in hparams(plain, dict.fromkeys(scores, 0.0)):  # type: ignore[no-untyped-call]
+                self._writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]
 
     def start_clock(self) -> None:
         """Measure speed from here on: what came before (validation, a checkpoint) was no training."""

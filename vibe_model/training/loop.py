@@ -118,6 +118,10 @@ class TrainingRun(ABC):
                 closing(self.batches(state.step)) as ready,
                 Curves(log, first_step=state.step + 1, windows=config.batch_size) as curves,
             ):
+                if not state.step:
+                    curves.settings(
+                        config.as_dict(), [f"validation/{split}/{self.score}" for split in config.validation]
+                    )
                 for epoch in range(len(state.history), config.epochs):
                     self._train_epoch(epoch, ready, curves)
                     self._end_epoch(epoch, curves)

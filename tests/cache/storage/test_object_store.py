@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -233,6 +235,19 @@ def test_a_server_that_stops_is_an_error_and_the_work_goes_on_later(
     toy.write(url, toy.videos())
     toy.write(tmp_path / "calm", toy.videos())
     assert objects(url) == toy.tree(tmp_path / "calm")
+
+
+def test_without_credentials_the_error_names_the_variables_and_not_the_service_that_was_asked() -> None:
+    code = (
+        "import cache.storage.object_store as o; o.RETRY_SECONDS = 0.1; import cache; cache.open('s3://bucket/cache')"
+    )
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    clean["AWS_METADATA_ENDPOINT"] = "http://127.0.0.1:1"  # in place of 169.254.169.254
+    ended = subprocess.run([sys.executable, "-c", code], env=clean, capture_output=True, text=True)
+    message = ended.stderr.splitlines()[-1]
+    assert "CacheError: s3://bucket/cache" in message
+    assert "expected credentials in the environment, or a role of this machine, found neither." in message
+    assert "127.0.0.1" not in message
 
 
 @pytest.mark.parametrize("root", ["ftp://host/cache", "http://host/cache", "S4://bucket"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 import cache
 from cache import CacheError, SplitWriter, StreamWriter
+from cache.storage import atomic
 
 HOME = Path("toy/train")
 
@@ -28,7 +30,11 @@ def test_a_clean_cache_loses_nothing(root: Path, toy: Any) -> None:
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()} == before
 
 
-def test_what_no_manifest_names_goes_and_the_rest_stays(root: Path, toy: Any) -> None:
+def refuse(folder: Path) -> None:
+    raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+
+def test_what_no_manifest_names_goes_and_the_rest_stays(root: Path, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = toy.tree(root)
     left = {
         HOME / "bbox/c/9/0": b"shard",
@@ -48,6 +54,11 @@ def test_what_no_manifest_names_goes_and_the_rest_stays(root: Path, toy: Any) ->
         (root / name).write_bytes(data)
     dry = cache.gc(root, dry_run=True)
     assert all((root / name).exists() for name in left)
+    with monkeypatch.context() as patch:  # root may write anywhere, so a read-only disk is imitated
+        patch.setattr(atomic, "make_folder", refuse)
+        assert cache.gc(root, dry_run=True) == dry
+        with pytest.raises(PermissionError):
+            cache.gc(root)
     found = cache.gc(root)
     assert found.removed == dry.removed
     assert found.bytes == dry.bytes == sum(map(len, left.values()))

@@ -132,6 +132,18 @@ def test_where_every_video_fails_the_first_reason_is_shown_the_list_is_cut_and_t
     assert len(json.loads(status_of("--json"))[0]["set_aside"]) == 7
 
 
+def test_more_rejected_videos_than_allowed_are_an_exit_code(penn: Any, convert: Any, ran: Any) -> None:
+    penn.label("0002").write_bytes(b"broken")
+    convert()
+    words = ("status", "--cache", penn.root, "--max-rejected")
+    n_videos = cache.open(penn.root)[penn.name].manifest["accounting"]["videos"]["found"]
+    most = 100 / n_videos
+    expected = f"✗ {penn.name}: 1 video of {n_videos} rejected, more than {most - 0.1:g}%"
+    assert expected in ran(*words, f"{most - 0.1:g}%", code=1).out
+    assert "✗" not in ran(*words, f"{most + 0.1:g}").out
+    assert json.loads(ran(*words, "0%", "--json", code=1).out)[0]["split"] == penn.name
+
+
 def test_an_incomplete_download_is_reported_beside_the_numbers_of_the_release(
     penn: Any, convert: Any, status_of: Any, tmp_path: Path
 ) -> None:

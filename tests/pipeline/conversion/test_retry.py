@@ -59,7 +59,7 @@ def test_a_video_that_fails_in_the_same_way_changes_no_file(
     penn.spoil("0003")
     penn.convert()
     before = penn.everything()
-    assert run("convert", penn.name, "--retry", "--cache", penn.root) == 0
+    assert run("convert", penn.name, "--retry", "--cache", penn.root) == 1
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == "penn_action/train: 0 of 1 failed video can be used now"
     assert "unchanged" in shown[1]

@@ -1,5 +1,6 @@
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from vibe_model.training import curves
 from vibe_model.training.curves import SPEED_EVERY, Curves
@@ -55,6 +56,20 @@ def test_a_good_step_has_its_losses_and_gradient_norms_and_a_skipped_one_draws_n
         "gradient/discriminator": [(1, 4.0)],
         "train/skipped_steps": [(2, 7.0)],
     }
+
+
+def test_settings_are_beside_the_curves_for_the_table_that_compares_runs(tmp_path):
+    with Curves(tmp_path, first_step=1, windows=8) as found:
+        found.settings(
+            {"epochs": 3, "add_linear": True, "name": "a", "strides": {"x/train": 4}}, ["validation/x/pa_mpjpe"]
+        )
+    events = EventAccumulator(str(tmp_path)).Reload()
+    tags = events.PluginTagToContent("hparams")
+    begun = HParamsPluginData.FromString(tags["_hparams_/session_start_info"]).session_start_info.hparams
+    assert (begun["epochs"].number_value, begun["add_linear"].number_value) == (3, 1)
+    assert (begun["name"].string_value, begun["strides"].string_value) == ("a", "{'x/train': 4}")
+    metrics = HParamsPluginData.FromString(tags["_hparams_/experiment"]).experiment.metric_infos
+    assert [metric.name.tag for metric in metrics] == ["validation/x/pa_mpjpe"]
 
 
 def test_a_process_that_does_not_lead_writes_nothing(tmp_path, monkeypatch):

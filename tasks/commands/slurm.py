@@ -1,0 +1,107 @@
+"""`python -m tasks slurm`: a job script for SLURM that does all of luigi.cfg, over as many jobs as it takes."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import sys
+from pathlib import Path
+from string import Template
+from typing import Final
+
+from pipeline.cli.console import show_text
+from pipeline.cli.options import whole
+from pipeline.errors import ConfigError
+from pipeline.settings.file import settings_file
+from tasks.settings import settings
+from vibe_model.models import MODELS
+
+HELP: Final = "Print a job script for SLURM: all datasets, then training; queued again at its time limit."
+MARGIN: Final = 300  # s before the time limit at which the work is ended, in an orderly way
+
+SCRIPT: Final = Template("""\
+#!/bin/bash
+#SBATCH --job-name=$name
+#SBATCH --nodes=$nodes
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=$gpus
+#SBATCH --cpus-per-task=$cpus
+#SBATCH --time=$time
+#SBATCH --signal=B:USR1@$margin
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=$name-%j.log
+# Further lines as your cluster asks for them: --partition, --account, --mem.
+
+cd $folder || exit 2
+export LUIGI_CONFIG_PATH=$config
+luigi=($luigi)
+python=($python)
+
+# Every line of the log has its time.
+exec > >(while IFS= read -r line; do printf '%(%F %T)T %s\\n' -1 "$$line"; done) 2>&1
+
+# At USR1, $margin s before the time limit, what runs is ended and keeps what is finished; the job is queued again.
+requeue() {
+    trap '' USR1
+    [ -n "$$child" ] && kill -TERM "$$child" && wait "$$child"
+    echo "time limit: queued again"
+    scontrol requeue "$$SLURM_JOB_ID"
+    exit 0
+}
+trap requeue USR1
+
+step() {  # waits such that a signal is served at once; a failure ends the job with its exit code
+    "$$@" & child=$$!
+    wait "$$child"
+    code=$$?
+    child=
+    [ "$$code" = 0 ] || { echo "exit code $$code: $$*"; exit "$$code"; }
+}
+
+step "$${luigi[@]}" --module tasks Data
+$train
+step "$${luigi[@]}" --module tasks $task$processes
+""")
+# In two steps: the launcher of each node joins the others at the first node's port.
+OVER_NODES: Final = Template("""\
+head=$$(scontrol show hostnames "$$SLURM_JOB_NODELIST" | head -n 1)
+step srun "$${python[@]}" -m torch.distributed.run --nnodes $nodes --nproc-per-node $gpus --rdzv-id "$$SLURM_JOB_ID" \\
+    --rdzv-backend c10d --rdzv-endpoint "$$head:29500" -m tasks train --model $model
+""")
+
+
+def options(sub: argparse.ArgumentParser) -> None:
+    """What the job asks for."""
+    add = sub.add_argument
+    add("--model", choices=MODELS, default=next(iter(MODELS)), help="default: %(default)s")
+    add("--nodes", type=whole(1), default=1, help="of training; all before it is done on the first (default 1)")
+    add("--gpus", type=whole(1), default=1, help="on each node (default 1)")
+    add("--cpus", type=whole(1), default=16, help="on each node, for decoding (default 16)")
+    add("--time", type=_time, default="12:00:00", help="time limit of each job (default 12:00:00)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the script."""
+    s, several = settings(), args.nodes > 1
+    if args.nodes * args.gpus > 1 and args.model == "hmmr":
+        raise ConfigError("--model hmmr: trains in one process: --nodes 1 --gpus 1")
+    places = {"luigi": Path(sys.executable).with_name("luigi"), "python": sys.executable}
+    places |= {"folder": Path.cwd(), "config": settings_file().resolve()}
+    quoted = {key: shlex.quote(str(place)) for key, place in places.items()}
+    asked = {"nodes": args.nodes, "gpus": args.gpus, "cpus": args.cpus, "time": args.time, "margin": MARGIN}
+    over_nodes = OVER_NODES.substitute(asked, model=args.model) if several else "# Training is part of the next step."
+    # On several nodes it is done by then, and only looked at.
+    processes = f" --set {MODELS[args.model].section}.processes={args.gpus}" if args.gpus > 1 and not several else ""
+    task = {"vibe": "EvaluateVIBE", "hmmr": "EvaluateHMMR"}[args.model]
+    name = re.sub(r"\W+", "-", s.paths.runs.resolve().parent.name) or "vibe"
+    text = SCRIPT.substitute(quoted, **asked, name=name, train=over_nodes.rstrip(), task=task, processes=processes)
+    show_text(text)
+    return 0
+
+
+def _time(text: str) -> str:
+    if not re.fullmatch(r"(\d+-)?\d{1,2}(:\d\d){1,2}", text):
+        raise argparse.ArgumentTypeError(f"expected HH:MM:SS or D-HH:MM:SS, found {text!r}")
+    return text

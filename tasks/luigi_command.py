@@ -1,0 +1,106 @@
+"""The command `luigi --module tasks`, before Luigi begins: its defaults, `--set`, and whether its scheduler answers."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import luigi
+from luigi import configuration
+
+from pipeline.cli.options import SET
+from pipeline.errors import ConfigError
+from pipeline.settings.file import LUIGI, of_command_line, settings_file
+from tasks.settings import end
+
+EXIT_CODES: Final = {
+    "already_running": 10,
+    "missing_data": 20,
+    "not_run": 25,
+    "task_failed": 30,
+    "scheduling_error": 35,
+    "unhandled_exception": 40,
+}
+SCHEDULER_TIMEOUT: Final = 5.0  # s
+
+
+class SettingsOver(luigi.Config):
+    """`--set` of Luigi's command line, for its parser: `prepare` reads it before that."""
+
+    use_cmdline_section = False
+    set = luigi.Parameter(
+        default="",
+        description="SECTION.KEY=VALUE in place of what luigi.cfg sets, as train.epochs=5; any number of times",
+        always_in_help=True,
+    )
+
+
+def luigi_defaults(file: Path) -> dict[tuple[str, str], str]:
+    """(section, key) -> what we set where luigi.cfg does not: Luigi's own defaults are loud, and exit with 0."""
+    # Luigi knows a running command by its words alone, and those are the same in every clone.
+    digest = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:16]
+    core = {"log_level": "WARNING", "lock_pid_dir": str(Path(tempfile.gettempdir()) / f"luigi-{digest}")}
+    codes = {("retcode", name): str(code) for name, code in EXIT_CODES.items()}
+    return codes | {("core", key): text for key, text in core.items()}
+
+
+def prepare() -> None:
+    """Called once, when the tasks are imported: before Luigi reads [core] and [retcode].
+
+    Ends the process, with a line, for what `--set` cannot set, and where no central scheduler answers.
+    """
+    by_luigi = "luigi" in Path(sys.argv[0]).parts[-2:]  # bin/luigi, or luigi/__main__.py
+    given = _options(sys.argv[1:] if by_luigi else [])
+    if by_luigi:
+        os.environ[SET] = "\n".join([*filter(None, [os.environ.get(SET)]), *given.set])
+    config = configuration.get_config()
+    for (section, key), text in luigi_defaults(settings_file()).items():
+        if not config.has_option(section, key):
+            config.set(section, key, text)
+    try:
+        for section, key, text in of_command_line():
+            if section in LUIGI:
+                config.set(section, key, text)
+        local = given.local_scheduler or config.getboolean("core", "local_scheduler", False)
+        if by_luigi and not local and not (given.help or given.help_all):
+            at = {
+                key: getattr(given, f"scheduler_{key}")
+                or config.get("core", f"scheduler_{key}", config.get("core", f"default-scheduler-{key}", usual))
+                for key, usual in (("url", ""), ("host", "localhost"), ("port", "8082"))
+            }
+            check_scheduler(at["url"] or "http://{host}:{port}".format_map(at))
+    except ConfigError as error:
+        end(error)
+
+
+def _options(words: list[str]) -> argparse.Namespace:
+    """What Luigi's command line says of settings and of the scheduler."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--set", action="append", default=[])
+    for name in ("--local-scheduler", "--help", "--help-all"):
+        parser.add_argument(name, action="store_true")
+    for name in ("--scheduler-url", "--scheduler-host", "--scheduler-port"):
+        parser.add_argument(name)
+    return parser.parse_known_args(words)[0]
+
+
+def check_scheduler(url: str) -> None:
+    """Raise ConfigError where nothing answers there: Luigi itself would ask for a minute, then end with a traceback."""
+    place = urlsplit(url)
+    if place.scheme not in ("http", "https"):  # a Unix socket
+        return
+    try:
+        port = place.port or {"http": 80, "https": 443}[place.scheme]
+        socket.create_connection((place.hostname or "localhost", port), SCHEDULER_TIMEOUT).close()
+    except OSError as error:
+        raise ConfigError(
+            f"[core] local_scheduler is false, and no luigid answers at {url} ({error.strerror or error}). Start one "
+            "(luigid), name it ([core] scheduler_url), or run without: --local-scheduler"
+        ) from None

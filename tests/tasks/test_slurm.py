@@ -1,0 +1,95 @@
+"""The job script that `python -m tasks slurm` prints, run by bash with stand-ins of SLURM and Luigi."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+LUIGI = """#!/bin/bash
+echo "luigi $*" >> calls
+case "$WHAT" in
+long) trap 'echo "ended" >> calls; exit 143' TERM; echo begun; sleep 60 & wait $! ;;
+fails) exit 30 ;;
+esac
+"""
+
+
+@pytest.fixture
+def job(bare, tasks_command: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch) -> Callable[..., Path]:
+    """The script of these options, with stand-ins for what it calls."""
+
+    def make(*options: str) -> Path:
+        monkeypatch.chdir(bare.folder)
+        code, text = tasks_command(bare, "slurm", *options)
+        assert code == 0
+        for name, program in (
+            ("luigi", LUIGI),
+            ("scontrol", '#!/bin/bash\necho "scontrol $*" >> calls\n[ "$1" = show ] && printf "node1\\nnode2\\n"'),
+            ("srun", '#!/bin/bash\necho "srun $*" >> calls'),
+        ):
+            (bare.folder / name).write_text(program)
+            (bare.folder / name).chmod(0o755)
+        (bare.folder / "job.sh").write_text(re.sub(r"^luigi=.*$", "luigi=(luigi)", text, flags=re.MULTILINE))
+        return bare.folder
+
+    return make
+
+
+def start(folder: Path, what: str = "") -> subprocess.Popen[str]:
+    path = f"{folder}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "WHAT": what, "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]"}
+    words = ["bash", "job.sh"]
+    return subprocess.Popen(words, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def calls(folder: Path) -> list[str]:
+    return (folder / "calls").read_text().splitlines()
+
+
+def test_the_data_come_before_training_and_a_failure_ends_the_job_with_its_code(job) -> None:
+    folder = job("--gpus", "4", "--time", "1-00:00:00")
+    assert "#SBATCH --gpus-per-node=4\n" in (folder / "job.sh").read_text()
+    with start(folder) as process:
+        assert process.wait(30) == 0
+    assert calls(folder) == [
+        "luigi --module tasks Data",
+        "luigi --module tasks EvaluateVIBE --set train.processes=4",
+    ]
+    with start(folder, "fails") as process:
+        shown, _ = process.communicate(timeout=30)
+    assert process.returncode == 30
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d exit code 30: luigi --module tasks Data\n", shown)
+
+
+def test_at_the_time_limit_what_runs_is_ended_and_the_job_is_queued_again(job) -> None:
+    folder = job()
+    with start(folder, "long") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().endswith(" begun\n")
+        time.sleep(0.2)
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait(30) == 0
+    assert calls(folder) == ["luigi --module tasks Data", "ended", "scontrol requeue 7"]
+
+
+def test_several_nodes_join_at_the_first(job) -> None:
+    folder = job("--nodes", "2", "--gpus", "4")
+    with start(folder) as process:
+        assert process.wait(30) == 0
+    _, shown, launched, last = calls(folder)
+    assert shown == "scontrol show hostnames node[1-2]"
+    assert "--nnodes 2 --nproc-per-node 4 " in launched
+    assert launched.endswith("--rdzv-endpoint node1:29500 -m tasks train --model vibe")
+    assert last == "luigi --module tasks EvaluateVIBE"
+
+
+def test_hmmr_trains_in_one_process(bare, tasks_command) -> None:
+    code, shown = tasks_command(bare, "slurm", "--model", "hmmr", "--gpus", "2")
+    assert (code, "trains in one process" in shown) == (2, True)
