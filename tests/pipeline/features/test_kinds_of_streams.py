@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 
 import cache
 from cache import CropPolicy, Jitter
@@ -19,9 +20,11 @@ from pipeline import crops, homography
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
 from pipeline.features.extract import Extraction, extract_together
+from pipeline.features.networks.pr_vipe import PrVIPE
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import LabelStream, Machine, PairStream
+from pipeline.features.streams.pr_vipe import EmbeddingWeights
 from pipeline.pixels import sources
 
 SPLIT = "toy/train"
@@ -269,6 +272,28 @@ def test_a_change_recomputes_what_depends_on_it_alone(toy: Toy, made_up: ModuleT
     of_crops = [done[name].computed for name in ("colour", "crops")]
     found = [*of_crops, *(done[name].computed for name in ("colour.j1", "homography", "person.j1", "pose_2d"))]
     assert found == [expected[0], expected[0], *expected[1:]]
+
+
+def test_a_corrected_keypoint_recomputes_its_embedding_and_other_weights_all(toy: Toy, tmp_path: Path) -> None:
+    def spec(seed: int) -> StreamSpec:
+        torch.manual_seed(seed)
+        file = tmp_path / f"{seed}.pt"
+        torch.save({"pr_vipe_state_dict": PrVIPE(hidden=8).state_dict(), "stand_in": True}, file)
+        return StreamSpec("pr_vipe", streams.get("pr_vipe", weights=EmbeddingWeights("file", str(file))))
+
+    pairs = StreamSpec("homography", streams.get("homography"), resources=Resources(workers=1))
+    toy.extract(spec(0), pairs)
+    before = toy.rows("features/pr_vipe")
+    toy.convert(_label)
+    toy.raw.rename(tmp_path / "aside")  # there are no pixels to read
+    assert toy.extract(spec(0))["pr_vipe"].computed == 1
+    after = toy.rows("features/pr_vipe")
+    changed = [(name, row) for name in after for row in np.flatnonzero((after[name] != before[name]).any(1))]
+    assert changed == [("a/1", 4)]
+    others = extract_together([plan_extraction(toy.root, SPLIT, spec(1), replace=True)])
+    assert [done.computed for done in others] == [35]
+    (tmp_path / "aside").rename(toy.raw)
+    assert toy.extract(pairs)["homography"].computed == 0
 
 
 def test_other_options_are_another_stream(toy: Toy, made_up: ModuleType) -> None:
