@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import os
 import statistics
 import sys
@@ -45,6 +46,8 @@ from vibe_model.vibe.mposer_config import MPoserConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
+from benchmarks.learning_parts import SUPERVISED, plant_beside
+from benchmarks.learning_parts import models as part_dynamics
 from benchmarks.training import mean_and_spread, report
 
 Floats = NDArray[np.floating[Any]]
@@ -96,6 +99,7 @@ Found = dict[str, list[Mapping[str, Any]]]  # by model, the metrics of each seed
 
 def models(place: Path, at: Path, **changes: Any) -> dict[str, VideoConfig]:
     """The configurations that are compared."""
+    embedding = plant_beside(place, TRAIN, (VALIDATION, TEST), FRAMES)
     facts: Any = {"cache": place, "runs": at / "runs", **COMMON, **changes}
     vibe = TrainConfig.embedded(**{**facts, **VIBE})
     hmmr = variant_of(HMMRConfig.embedded(**{**facts, **HMMR}), "no-prior")
@@ -110,6 +114,7 @@ def models(place: Path, at: Path, **changes: Any) -> dict[str, VideoConfig]:
         "HMMR, no past and future": strip,
         "HMMR, pose discriminator, no past and future": replace(strip, prior="discriminator"),
         "HMMR": hmmr,
+        **part_dynamics({**facts, "embedding": embedding}),
     }
 
 
@@ -169,13 +174,14 @@ def table(found: Found) -> Iterator[str]:
 def curves(found: Found) -> Iterator[str]:
     """PA-MPJPE on the validation split after every epoch, the mean over seeds."""
     n_epochs = max(len(one["curve"]) for of in found.values() for one in of)
-    yield "Validation, PA-MPJPE after each epoch, means over seeds:"
+    yield "Validation, PA-MPJPE after each epoch, and training's loss in the last one, of the frames themselves as VIBE"
+    yield "weighs it; means over seeds:"
     yield ""
-    yield f"| | {' | '.join(str(epoch + 1) for epoch in range(n_epochs))} |"
-    yield "|---" * (1 + n_epochs) + "|"
+    yield f"| | {' | '.join(str(epoch + 1) for epoch in range(n_epochs))} | loss |"
+    yield "|---" * (2 + n_epochs) + "|"
     for name, of in found.items():
-        means = np.mean([one["curve"] for one in of], axis=0)
-        yield f"| {name} | {' | '.join(f'{mean:.1f}' for mean in means)} |"
+        means = np.mean([[*one["curve"], one["loss"]] for one in of], axis=0)
+        yield f"| {name} | {' | '.join('' if np.isnan(mean) else f'{mean:.1f}' for mean in means)} |"
 
 
 def past_and_future(found: Found) -> Iterator[str]:
@@ -247,13 +253,15 @@ def trained(name: str, config: VideoConfig) -> Mapping[str, Any]:
     """The metrics on the test split and the validation curve (mm, by epoch) of one training."""
     if "mposer" in config.lacks:
         alike: Any = {key: getattr(config, key) for key in ("cache", "runs", "motion", "validation", "seed", "threads")}
-        config = replace(config, mposer=mposer.run(MPoserConfig.embedded(**alike)) / runs.BEST)
+        alike = {"mposer": mposer.run(MPoserConfig.embedded(**alike)) / runs.BEST}
+        config = replace(config, **alike)
     run = training.run(config)
     history = read_checkpoint(run / runs.LAST)["course"]["history"]
+    loss = sum(history[-1]["losses"].get(term, math.nan) for term in SUPERVISED)
     curve = [epoch["validation"][VALIDATION]["pa_mpjpe"] for epoch in history]
     metrics = json.loads((run / runs.METRICS).read_text())[TEST]
     print(name, config.seed, *(f"{metrics[error]:.1f}" for error in ERRORS), f"{min(curve):.1f}", flush=True)
-    return {**metrics, "curve": curve}
+    return {**metrics, "curve": curve, "loss": loss}
 
 
 def plant(root: Path, noise: float, n_to_train_on: int) -> None:
