@@ -245,9 +245,9 @@ def with_one(numbers: Floats) -> Floats:
 
 def trained(name: str, config: VideoConfig) -> Mapping[str, Any]:
     """The metrics on the test split and the validation curve (mm, by epoch) of one training."""
-    if config.lacks_prior:
+    if "mposer" in config.lacks:
         alike: Any = {key: getattr(config, key) for key in ("cache", "runs", "motion", "validation", "seed", "threads")}
-        config = config.with_prior(mposer.run(MPoserConfig.embedded(**alike)) / runs.BEST)
+        config = replace(config, mposer=mposer.run(MPoserConfig.embedded(**alike)) / runs.BEST)
     run = training.run(config)
     history = read_checkpoint(run / runs.LAST)["course"]["history"]
     curve = [epoch["validation"][VALIDATION]["pa_mpjpe"] for epoch in history]

@@ -161,10 +161,10 @@ class Mixture:
         return dict(out)
 
     def stream_rows(self) -> StreamRows:
-        """The rows that the windows of all parts need of `stream`, or of its copies."""
+        """The rows that the windows of all parts need of `stream`, its copies, or `streams` without their history."""
         starts: dict[str, list[Ints]] = {}
         for name, part in self.parts.items():
-            if part.stream is not None:
+            if part.stream is not None or part.streams:
                 for split, found in self._starts[name].items():
                     starts.setdefault(split, []).append(found)
         return StreamRows({name: np.concatenate(found) for name, found in starts.items()}, self.seqlen)

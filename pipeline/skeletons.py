@@ -127,6 +127,10 @@ KEYPOINTS_13: Final = (  # of a 2D pose, as Pr-VIPE and `pose_2d` read it
 )  # fmt: skip
 # A dataset labels these, or OpenPose's points of the same name.
 _OPENPOSE_13: Final = ("OP Nose", *(f"OP {name[0].upper()}{name[1:].capitalize()}" for name in KEYPOINTS_13[1:]))
+# Where spin49 has them: by their own names, and as OpenPose's points.
+KEYPOINTS_13_OF_SPIN49: Final = tuple(
+    tuple(map(JOINTS["spin49"].index, names)) for names in (KEYPOINTS_13, _OPENPOSE_13)
+)
 
 # Lines between joints, for drawing. A skeleton shows those whose two ends it has.
 BONES: Final = (
@@ -203,7 +207,7 @@ def keypoints_13(kp: NDArray[Number]) -> NDArray[Number]:
 
     Where a point is labelled both by its own name and as OpenPose's, the first is taken.
     """
-    named, openpose = (kp[..., [JOINTS["spin49"].index(n) for n in names], :] for names in (KEYPOINTS_13, _OPENPOSE_13))
+    named, openpose = (kp[..., of, :] for of in map(list, KEYPOINTS_13_OF_SPIN49))
     return np.where(named[..., -1:] > 0, named, openpose)
 
 

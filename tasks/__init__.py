@@ -6,23 +6,27 @@ Tasks are short: they name inputs and call the function that does the work. Impo
 from tasks import settings  # noqa: F401 - first: it refuses a luigi.cfg that Luigi could not read
 from tasks.ablation import Ablation
 from tasks.data import Convert, Data, Extract, Synthesize
-from tasks.evaluation import EvaluateHMMR, EvaluateVIBE
+from tasks.embedding import ExtractBeside, TrainPrVIPE
+from tasks.evaluation import EvaluateHMMR, EvaluatePartDynamics, EvaluateVIBE
 from tasks.events import take_over_from_luigi
 from tasks.luigi_command import prepare
 from tasks.report import Report
-from tasks.training import TrainHMMR, TrainMPoser, TrainPrVIPE, TrainVIBE
+from tasks.training import TrainHMMR, TrainMPoser, TrainPartDynamics, TrainVIBE
 
 __all__ = [
     "Ablation",
     "Convert",
     "Data",
     "EvaluateHMMR",
+    "EvaluatePartDynamics",
     "EvaluateVIBE",
     "Extract",
+    "ExtractBeside",
     "Report",
     "Synthesize",
     "TrainHMMR",
     "TrainMPoser",
+    "TrainPartDynamics",
     "TrainPrVIPE",
     "TrainVIBE",
 ]

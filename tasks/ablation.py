@@ -23,9 +23,10 @@ from pipeline.errors import ConfigError
 from tasks.base import PipelineTask
 from tasks.data import Data
 from tasks.evaluation import of_protocol
+from tasks.run import read_metrics
 from tasks.settings import settings, which_runs
 from tasks.terminal import DEMO_DATA, fact, shortened, warn
-from tasks.training import TrainVIBE, read_metrics, train_config
+from tasks.training import TrainVIBE, train_config
 from vibe_model import runs
 from vibe_model.metrics import METRICS, PROTOCOLS, UNITS
 from vibe_model.vibe.config import TrainConfig

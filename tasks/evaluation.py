@@ -14,9 +14,10 @@ from rich.table import Table
 from pipeline.cli import console
 from pipeline.cli.text import command, count
 from tasks.base import PipelineTask
+from tasks.run import read_metrics
 from tasks.settings import VIBE, settings, which_runs
 from tasks.terminal import DEMO_DATA, fact, shortened
-from tasks.training import TrainHMMR, TrainModel, TrainVIBE, model_config, read_metrics
+from tasks.training import TrainHMMR, TrainModel, TrainPartDynamics, TrainVIBE, model_config
 from vibe_model import runs
 from vibe_model.evaluation import published
 from vibe_model.metrics import METRICS, PROTOCOLS, UNITS
@@ -90,7 +91,13 @@ class EvaluateHMMR(EvaluateModel):
     train = TrainHMMR
 
 
-EVALUATIONS: Final = (EvaluateVIBE, EvaluateHMMR)
+class EvaluatePartDynamics(EvaluateModel):
+    """Print and store part dynamics' errors on every evaluation split, beside those of the baselines."""
+
+    train = TrainPartDynamics
+
+
+EVALUATIONS: Final = (EvaluateVIBE, EvaluateHMMR, EvaluatePartDynamics)
 
 
 def baseline_config(model: Model = VIBE) -> VideoConfig | None:
@@ -124,7 +131,8 @@ def result_rows(
         own = of_protocol(metrics[split], protocol)
         if not own:
             continue
-        models = {title: own}
+        keypoints = metrics[split].get(runs.KEYPOINTS)
+        models = {f"{title}, keypoints {keypoints}" if keypoints else title: own}
         if per_frame is not None:
             found = of_protocol(per_frame[split], protocol)
             models |= {"per frame": found, "per frame, smoothed": found.get("smoothed", {})}

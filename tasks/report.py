@@ -73,8 +73,8 @@ def as_configured(*, training: bool = True) -> Content:
 
     s, notes = settings(), list[str]()
     found: dict[str, Path] = {}
-    try:
-        for model in MODELS.values() if training else ():
+    for model in MODELS.values() if training else ():
+        try:
             config, baseline = model_config(model), baseline_config(model)
             per_frame = f"{model.title}, per frame" if "per frame" in found else "per frame"
             configs = {model.title: config} | ({} if baseline in (None, config) else {per_frame: baseline})
@@ -83,7 +83,8 @@ def as_configured(*, training: bool = True) -> Content:
             if which_runs(s, model).report:
                 missing = f"no run with the settings of {s.file} has begun on what the cache holds now."
                 notes += [f"{name}: {missing}" for name in configs if name not in begun]
-    except USER_ERRORS as error:
-        notes.append(f"The runs that {s.file} names are not known: {error}")
+        except USER_ERRORS as error:  # as of a model that was not asked for, whose streams are not there
+            if which_runs(s, model).report:
+                notes.append(f"The runs of {model.title} that {s.file} names are not known: {error}")
     where = (s.paths.cache, s.paths.raw, s.paths.body, s.features.stream, s.paths.runs)
     return Content(*where, tuple(found.items()), tuple(notes), ablation=training, training=training)

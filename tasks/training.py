@@ -1,12 +1,11 @@
-"""windows -> training, as Luigi tasks: one of each model, the motion prior MPoser, the pose embedding Pr-VIPE."""
+"""windows -> training, as Luigi tasks: one of each model, and the motion prior MPoser."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
-from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +13,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import luigi
 
-from cache import CacheError
 from pipeline.cli import console
 from pipeline.cli.signals import Terminated
-from pipeline.cli.text import count
 from pipeline.errors import ConfigError
-from tasks.base import PipelineTask
-from tasks.data import NETWORK, Convert, Data
+from tasks.data import Data
+from tasks.embedding import ExtractBeside, TrainPrVIPE, embedding_in_settings, extracted_with_features
+from tasks.run import TrainingTask, best_of, read_metrics, shown_by
 from tasks.settings import (
     OF_TRAINING,
     UNLESS_SET,
@@ -31,31 +29,26 @@ from tasks.settings import (
     pr_vipe_settings,
     settings,
 )
-from tasks.terminal import fact, plain, say, shortened
+from tasks.terminal import plain, shortened
 from vibe_model import runs
 from vibe_model.errors import VibeModelError
 from vibe_model.models import MODELS, Model
-from vibe_model.pr_vipe.config import PrVIPEConfig
-from vibe_model.settings.run_config import RunConfig
 from vibe_model.settings.video_config import VideoConfig
 from vibe_model.vibe.config import TrainConfig
 from vibe_model.vibe.mposer_config import MPoserConfig
 
 if TYPE_CHECKING:
     from pipeline.cli.progress import Progress
-    from vibe_model.training.feature_table import TableProgress
-    from vibe_model.training.loop import Progress as TrainingProgress
-
-AS_SET: Final = "as luigi.cfg sets it"
 
 
 def model_config(model: Model, variant: str = "", seed: int = -1) -> VideoConfig:
-    """A model's section of luigi.cfg, as `without_prior`, with the checkpoint of `TrainMPoser` where it lacks one."""
-    config = without_prior(model, variant, seed)
-    return config.with_prior(mposer_checkpoint(config)) if config.lacks_prior else config
+    """A model's section of luigi.cfg, as `as_set`, with the checkpoints of other trainings that it lacks."""
+    config = as_set(model, variant, seed)
+    made: dict[str, Any] = {name: MADE[name][0](config) for name in config.lacks}
+    return replace(config, **made)
 
 
-def without_prior(model: Model, variant: str = "", seed: int = -1) -> VideoConfig:
+def as_set(model: Model, variant: str = "", seed: int = -1) -> VideoConfig:
     """A model's section of luigi.cfg: a preset, a variant of it, the settings that differ from these, and the paths.
 
     variant (of the model's) and seed: in place of luigi.cfg's, unless empty and below 0. Raises ConfigError.
@@ -94,36 +87,13 @@ def mposer_checkpoint(train: VideoConfig) -> Path:
 
     While the cache lacks the motion, its name is not known yet: then a file that never exists. Raises ConfigError.
     """
-    config = mposer_config(train)
-    try:
-        return runs.run_folder(config) / runs.BEST
-    except (VibeModelError, CacheError):
-        return config.runs / f"{config.name}-unknown" / runs.BEST
+    return best_of(mposer_config(train))
 
 
-class TrainingTask(PipelineTask):
-    """A training run of any model, into runs/<name>-<fingerprint>/."""
-
-    verb, unit = "train", "step"
-    resources = NETWORK
-    variant = luigi.Parameter(default="", description=f"of the model's VARIANTS; empty: {AS_SET}")
-    seed = luigi.IntParameter(default=-1, description=f"-1: {AS_SET}")
-
-    @abstractmethod
-    def config(self) -> RunConfig:
-        """Its settings. Raises ConfigError: `requires` calls it, so that a mistake is reported before anything runs."""
-
-    def up_to_date(self) -> bool:
-        return runs.is_complete(self.config())
-
-    def done(self, result: str) -> None:
-        """Print the task's line."""
-        config = self.config()
-        self.say(f"{count(config.epochs, 'epoch')} of {count(config.iterations, 'step')}, {result}".removesuffix(", "))
-
-    @property
-    def of_seed(self) -> str:
-        return f", seed {self.seed}" if self.seed >= 0 else ""
+def embedding_checkpoint(config: VideoConfig) -> Path:
+    """The embedding of 2D poses that [pr_vipe] names, where [features] also has that stream; else of `TrainPrVIPE`."""
+    del config
+    return embedding_in_settings() or best_of(pr_vipe_settings(settings()))
 
 
 class TrainMPoser(TrainingTask):
@@ -156,33 +126,6 @@ class TrainMPoser(TrainingTask):
         self.done(", ".join(held_out))
 
 
-class TrainPrVIPE(TrainingTask):
-    """Train the embedding of 2D poses on the cached 3D poses. Needs no features: the stream `pr_vipe` needs it."""
-
-    @property
-    def what(self) -> str:
-        return f"Pr-VIPE{self.of_seed}"
-
-    def config(self) -> PrVIPEConfig:
-        if self.variant:
-            raise ConfigError(f"--variant {self.variant}: Pr-VIPE has no variants")
-        config = pr_vipe_settings(settings(), None if self.seed < 0 else self.seed)
-        check_inputs(settings(), config)
-        return config
-
-    def requires(self) -> list[luigi.Task]:
-        return [Convert(dataset=name.split("/")[0], split=name.split("/")[1]) for name in self.config().splits]
-
-    def work(self) -> None:
-        from vibe_model.pr_vipe import training  # imports torch
-
-        with self.progress() as progress:
-            folder = training.run(self.config(), progress=shown_by(progress, self.what, "hit_1", " %"))
-        found = {name: metrics for name, metrics in read_metrics(folder).items() if "/" in name}
-        hits = [f"{n} {m['hit_1']:.1f} % (keypoints {m['procrustes_hit_1']:.1f} %)" for n, m in found.items()]
-        self.done(", ".join(["Hit@1 of another camera's picture", *hits] if hits else []))
-
-
 class TrainModel(TrainingTask):
     """Train one model on the cached features. A subclass names it."""
 
@@ -197,8 +140,12 @@ class TrainModel(TrainingTask):
 
     def requires(self) -> list[luigi.Task]:
         self.config()
-        lacks_prior = without_prior(self.model, self.variant, self.seed).lacks_prior
-        return [Data(), *([TrainMPoser(variant=self.variant, seed=self.seed)] if lacks_prior else [])]
+        config = as_set(self.model, self.variant, self.seed)
+        makers = [MADE[name][1](self) for name in config.lacks]
+        beside = [one.stream for one in config.beside.values() if one.stream not in extracted_with_features()]
+        splits = [name for name, read in config.streams.items() if set(beside) & set(read)]
+        further = [ExtractBeside(split=split, stream=stream) for split in splits for stream in beside]
+        return [Data(), *filter(None, makers), *further]
 
     def work(self) -> None:
         config = self.config()
@@ -225,6 +172,19 @@ class TrainHMMR(TrainModel):
     """Train HMMR's generator and pose discriminator on the cached features."""
 
     model = MODELS["hmmr"]
+
+
+class TrainPartDynamics(TrainModel):
+    """Train part dynamics on the cached features, the embedding of 2D poses and the homographies."""
+
+    model = MODELS["part_dynamics"]
+
+
+# Settings of checkpoints that other trainings make: where those are, and what makes them; None: nothing has to.
+MADE: Final[Mapping[str, tuple[Callable[[VideoConfig], Path], Callable[[TrainModel], luigi.Task | None]]]] = {
+    "mposer": (mposer_checkpoint, lambda task: TrainMPoser(variant=task.variant, seed=task.seed)),
+    "embedding": (embedding_checkpoint, lambda _: None if embedding_in_settings() else TrainPrVIPE()),
+}
 
 
 def kept(config: VideoConfig) -> str:
@@ -274,46 +234,3 @@ def _launch(*words: str) -> None:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-
-
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """metrics.json of a finished run."""
-    metrics: dict[str, Any] = json.loads((folder / runs.METRICS).read_text())
-    return metrics
-
-
-def shown_by(progress: Progress, what: str, score: str = "pa_mpjpe", unit: str = " mm") -> Any:
-    """The callback that shows a training: a bar over all steps, with the loss and the last validation.
-
-    Before that, features that are read into memory, and then a line of where they are. Without a terminal there is no
-    bar, and each epoch is a line. score: of the validation, by its name in metrics.
-    """
-    from vibe_model.training.feature_table import TableProgress
-
-    name = {"pa_mpjpe": "PA-MPJPE", "hit_1": "Hit@1"}.get(score, "error")
-    loss = validation = ""
-    begun = False
-
-    def show(news: TrainingProgress | TableProgress) -> None:
-        nonlocal loss, validation, begun
-        if isinstance(news, TableProgress):
-            progress(news.done, news.total, f"features {news.where}")
-            if news.done == news.total:
-                fact("features", news.where)
-            return
-        for metrics in news.validation.values():
-            validation = f"{metrics[score]:.1f}{unit}"
-        if news.terms is not None:
-            loss = f"loss {sum(news.terms.values()):.4g}"
-        done = news.epoch * news.iterations + news.iteration
-        if not begun and done > 1:
-            fact("continues", f"from step {done - 1:,}, where it was interrupted")
-        begun = True
-        # The loss first: a narrow terminal cuts the end.
-        parts = [loss, f"val {validation}" if validation else "", f"epoch {news.epoch + 1}/{news.epochs}"]
-        progress(done, news.epochs * news.iterations, "  ".join(filter(None, parts)))
-        if news.validation and not console.out.is_terminal:
-            found = ", ".join(filter(None, [loss, f"validation {name} {validation}"]))
-            say("train", what, f"epoch {news.epoch + 1} of {news.epochs}: {found}", mark=" ")
-
-    return show

@@ -31,7 +31,8 @@ ORDER = {  # packages, and the folders and modules of each, from low to high: no
     """,
     "report": "__init__ figures page data training provenance summary assembly",
     "tasks": """
-        settings luigi_command terminal base events prediction data training evaluation ablation report __init__
+        settings luigi_command terminal base events prediction data run embedding training evaluation ablation report
+        __init__
         commands __main__
     """,
 }

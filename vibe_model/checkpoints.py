@@ -87,9 +87,10 @@ def check_tensors(path: Path, expected: Mapping[str, Tensor], found: Mapping[Any
         tensor = found[name]
         if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided or tensor.device.type != "cpu":
             raise CheckpointError(f"{path}: {name!r}: expected a plain tensor, found {type(tensor).__name__}")
-        if tensor.shape != like.shape or not tensor.is_floating_point():
+        if tensor.shape != like.shape or tensor.is_floating_point() != like.is_floating_point():
+            kind = "floats" if like.is_floating_point() else str(like.dtype)
             raise CheckpointError(
-                f"{path}: {name!r}: expected {tuple(like.shape)} floats, found {tuple(tensor.shape)} {tensor.dtype}"
+                f"{path}: {name!r}: expected {tuple(like.shape)} {kind}, found {tuple(tensor.shape)} {tensor.dtype}"
             )
         if not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(f"{path}: {name!r}: expected finite numbers, found nan or infinity")

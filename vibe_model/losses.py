@@ -66,6 +66,19 @@ def centre_on_hips(joints: Tensor) -> Tensor:
     return joints - joints[..., HIPS, :].mean(dim=-2, keepdim=True)
 
 
+def beside_labels(
+    pred: Mapping[str, Tensor], label: Mapping[str, Tensor], step: int
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What was predicted `step` frames away, and the labels of the frames that it is for, (B, T - |step|, ...) each.
+
+    pred: indexed by the frame that it was predicted at. Frames whose neighbour is outside the window are left out.
+    """
+    n_frames = label["kp_2d"].shape[1]
+    at = slice(max(-step, 0), n_frames - max(step, 0))
+    labelled = slice(at.start + step, at.stop + step)
+    return {name: one[:, at] for name, one in pred.items()}, {name: one[:, labelled] for name, one in label.items()}
+
+
 def adversarial_generator(fake_scores: Tensor) -> Tensor:
     """Least squares GAN, the generator's side (Mao et al., ICCV 2017). fake_scores: (B, 1) -> scalar."""
     return (fake_scores - 1).square().sum() / len(fake_scores)

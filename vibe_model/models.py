@@ -31,6 +31,9 @@ class Model:
     section: str  # of luigi.cfg
     preset: str  # where that section's settings start from, unless it names another
     baseline: str  # the variant that regresses each frame from its own feature
+    quick: bool = (
+        True  # is its embedded preset a matter of minutes, with all that it needs, for the report of demo data?
+    )
 
     @property
     def config(self) -> type[VideoConfig]:
@@ -65,6 +68,14 @@ class Model:
 MODELS: Final[dict[str, Model]] = {
     "vibe": Model("VIBE", "vibe_model.vibe", section="train", preset="published", baseline="per-frame"),
     "hmmr": Model("HMMR", "vibe_model.hmmr", section="hmmr", preset="hmmr", baseline="single-view"),
+    "part_dynamics": Model(
+        "Part dynamics",
+        "vibe_model.part_dynamics",
+        section="part_dynamics",
+        preset="partdyn",
+        baseline="per-frame",
+        quick=False,  # its embedding of 2D poses alone takes 4 minutes of one core
+    ),
 }
 
 

@@ -29,6 +29,7 @@ BEST: Final = "best.pt"  # the network of the best epoch
 METRICS: Final = "metrics.json"  # written last: the mark of a finished run
 SEQUENCES: Final = "sequences"  # results by track: sequences.json and .csv
 WORST_WINDOWS: Final = "worst_windows"  # likewise
+KEYPOINTS: Final = "keypoints"  # in a split's manifest, and its metrics: labels or detected
 
 # What a body is read from: of each line, the first file that is there. Others change no number.
 BODY_FILES: Final = (
@@ -99,12 +100,12 @@ def check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
         for name, read in config.streams.items()
         for s in read
     }
+    beside = {one.stream: one for one in config.beside.values()}
     for (name, s), stream in streams.items():
-        if stream["dim"] != config.feature_size:
-            raise DataError(
-                f"{name}: stream {s}: expected features of {config.feature_size} numbers, found "
-                f"{stream['dim']}. Set feature_size to what the stream has."
-            )
+        size = beside[s].size if s in beside else config.feature_size
+        if stream["dim"] != size:
+            do = "Extract it with other options." if s in beside else "Set feature_size to what the stream has."
+            raise DataError(f"{name}: stream {s}: expected features of {size} numbers, found {stream['dim']}. {do}")
     # Imported streams each come from a file of their own: that may differ. So may the crops of jittered copies.
     identities = {
         f"{name}/{s}": {k: v for k, v in found.items() if k != "file_sha256" or found.get("kind") != "imported"}
@@ -112,8 +113,9 @@ def check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
         for (name, s), stream in streams.items()
         if (found := stream.get("identity")) is not None
     }
-    first = next(iter(identities), "")
+    firsts: dict[str, str] = {}  # of each stream that is read beside the features, and of these
     for name, found in identities.items():
+        first = firsts.setdefault(s if (s := name.rpartition("/")[2]) in beside else "", name)
         expected = identities[first]
         if keys := sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)):
             differ = "; ".join(f"{key} {expected.get(key)} and {found.get(key)}" for key in keys)

@@ -110,6 +110,7 @@ def convert(
         changes.write_stamps(plan.root, plan.name, seen)
         records = accepted(writer.entries) if plan.kept else []
         entries = {"reader": dict(plan.reader), "stand_in": plan.reader["stand_in"], "accounting": totals}
+        entries["keypoints"] = plan.dataset.keypoints_from
         writer.commit({**accepted_entry(records), **entries}, note={"measured": meter.as_dict()})
     appended = {video.name for video in plan.append}
     failed = [account for account in accounts if account.name in appended and is_failure(plan.dataset, account)]

@@ -51,6 +51,7 @@ class InstaVariety(Dataset):
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
     version: ClassVar[int] = 1
     page: ClassVar[str] = "https://github.com/akanazawa/human_dynamics"
+    keypoints_from: ClassVar[str] = "detected"
     harmless: ClassVar[frozenset[str]] = frozenset({"no_keypoints"})  # of videos: no detector was run on them
     parts: ClassVar[tuple[Part, ...]] = (
         Part("training shards", ("train/<shard>.tfrecord",), ARCHIVE, ("train",), known=273),

@@ -66,6 +66,7 @@ class Kinetics(Dataset):
     splits: ClassVar[tuple[str, ...]] = ("train", "val")
     version: ClassVar[int] = 4
     page: ClassVar[str] = "https://github.com/cvdfoundation/kinetics-dataset"
+    keypoints_from: ClassVar[str] = "detected"
     harmless: ClassVar[frozenset[str]] = frozenset({"no_keypoints"})  # the detector need not have run on every clip
     parts: ClassVar[tuple[Part, ...]] = (*_parts("train", None), *_parts("val", 19_906))
     mistakes: ClassVar[tuple[Mistake, ...]] = (

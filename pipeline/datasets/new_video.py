@@ -61,6 +61,7 @@ class NewVideo(Dataset):
     splits: ClassVar[tuple[str, ...]] = (KEYPOINTS, BOXES)
     version: ClassVar[int] = 2
     page: ClassVar[str] = ""
+    keypoints_from: ClassVar[str] = "detected"
 
     def __post_init__(self) -> None:
         if bool(self.keypoints) == bool(self.boxes):

@@ -63,6 +63,7 @@ class ThreeDPW(Dataset):
     version: ClassVar[int] = 2
     page: ClassVar[str] = "https://virtualhumans.mpi-inf.mpg.de/3DPW"
     uses_body: ClassVar[bool] = True
+    keypoints_from: ClassVar[str] = "detected"
     parts: ClassVar[tuple[Part, ...]] = (
         *(
             Part(f"sequences of {split}", (f"sequenceFiles/{split}/<sequence>.pkl",), LABELS, (split,), known)

@@ -55,6 +55,7 @@ class Videos(Dataset):
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
     version: ClassVar[int] = 1
     page: ClassVar[str] = ""
+    keypoints_from: ClassVar[str] = "detected"
     harmless: ClassVar[frozenset[str]] = frozenset({"no_keypoints"})  # the detector need not have run on every clip
     recording: ClassVar[str] = "video"
 

@@ -1,6 +1,6 @@
 """luigi.cfg but for training, typed: what detection, conversion and extraction depend on.  [raw] -> tracks -> features
 
-`tasks.settings` adds [train], [mposer], [pose_embedding] and [hmmr], of which only the names are known here.
+`tasks.settings` adds those of training (OF_TRAINING), of which only the names are known here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from pipeline.settings.types import AtLeast
 
 T = TypeVar("T")
 
-OF_TRAINING: Final = ("train", "mposer", "hmmr", "pose_embedding")  # sections that `tasks.settings` checks
+# Sections that `tasks.settings` checks.
+OF_TRAINING: Final = ("train", "mposer", "hmmr", "part_dynamics", "pose_embedding")
 KIND: Final = "kind"  # the key of a further stream's section
 DEMO: Final = "demo"  # the detector for demo data alone
 IN_FEATURES: Final = ("weights", "precision")  # options of resnet50 that are in [features]
@@ -150,7 +151,7 @@ class Sections:
 
 
 def load(file: Path, do: str | None = None) -> Sections:
-    """Read and check all of luigi.cfg but [train], [mposer], [hmmr], [pose_embedding] and Luigi's own sections.
+    """Read and check all of luigi.cfg but the sections of training (OF_TRAINING) and Luigi's own.
 
     Over it comes what `--set` sets.
 
@@ -237,12 +238,19 @@ def _streams(source: SettingsFile, features: Features) -> tuple[StreamSpec, Stre
     resources = Resources(machine, features.workers, features.timeout, devices)
     spec = functools.partial(StreamSpec, resources=resources)
     stream = _stream(source, features)
-    also = tuple(spec(name, _further(source, features, name)) for name in features.also)
+    also = tuple(further_stream(source, features, name) for name in features.also)
     if features.crops is None:
         return spec(features.stream, stream), None, also
     crops = configured(source.section(Crops.kind), Crops, streams.get)
-    also = tuple(one if isinstance(one.stream, LabelStream) else replace(one, crops=features.crops) for one in also)
     return spec(features.stream, stream, features.crops), spec(features.crops, crops), also
+
+
+def further_stream(source: SettingsFile, features: Features, name: str) -> StreamSpec:
+    """A stream beside that of [features], as [features] also names them. Raises ConfigError."""
+    stream = _further(source, features, name)
+    machine = Machine(features.device, features.batch_size, compile=features.compile)
+    resources = Resources(machine, features.workers, features.timeout, devices_of(source, "features", features))
+    return StreamSpec(name, stream, "" if isinstance(stream, LabelStream) else features.crops or "", resources)
 
 
 def _stream(source: SettingsFile, features: Features) -> Stream:

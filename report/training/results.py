@@ -7,6 +7,7 @@ data: benchmarks/learning_mixture.md.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
 from typing import Any, Final, NamedTuple
 
 from pipeline.cli.text import command, count
@@ -15,6 +16,7 @@ from report.training.curves import listed
 from report.training.run import Run
 from vibe_model.evaluation import published
 from vibe_model.metrics import METRICS, PCK_2D_SHARE, PCK_THRESHOLD_MM, PROTOCOLS, UNITS
+from vibe_model.runs import KEYPOINTS
 
 MOST_SEQUENCES: Final = 20  # of a split
 MOST_WINDOWS: Final = 10
@@ -38,7 +40,7 @@ class Row(NamedTuple):
     model: str
     errors: Errors
     frames: int | None  # that were counted; None where it is not known
-    about: str = ""  # of a published one, where it is from; of a smoothed one, how wide
+    about: str = ""  # of a published one, where it is from; of a smoothed one, how wide; of a run, size and inputs
 
 
 class Table(NamedTuple):
@@ -128,13 +130,25 @@ def _rows(split: str, protocol: str, runs: Sequence[Run]) -> Iterator[Row]:
         found = run.splits[split] if protocol == "default" else run.splits[split].get(protocol, {})
         if not found:  # evaluated before there was this protocol
             continue
-        yield Row(run.name, _errors(found), _frames(found))
+        yield Row(run.name, _errors(found), _frames(found), _about(run, split) if protocol == "default" else "")
         if isinstance(smoothed := found.get("smoothed"), Mapping):
             sigma = smoothed.get("sigma")
             about = f"Gaussian of {sigma:g} frames" if isinstance(sigma, int | float) else ""
             yield Row(f"{run.name}, smoothed", _errors(smoothed), _frames(found), about)
     if found:
         yield Row(MEAN_BODY, _errors(found["baseline"]), _frames(found))
+
+
+def _about(run: Run, split: str) -> str:
+    """How large the model is, how fast a training step was, what is read of each frame: as far as it is recorded."""
+    reads, keypoints = run.metrics.get("reads", []), run.splits[split].get(KEYPOINTS)
+    parts = [f"{run.metrics['parameters'] / 1e6:,.1f} M parameters"] if "parameters" in run.metrics else []
+    speed = run.events.curves.get("speed/windows_per_second")
+    if run.config is not None and speed is not None and speed.values:
+        parts.append(f"{median(speed.values) / run.config.batch_size:.2g} steps/s")
+    parts += [f"reads {', '.join(reads)}"] if reads else []
+    parts += [f"2D keypoints: {keypoints}"] if keypoints else []
+    return "; ".join(parts)
 
 
 def _published(split: str, runs: Sequence[Run]) -> list[Row]:

@@ -66,13 +66,14 @@ def run(args: argparse.Namespace) -> int:
             model.generator,
             splits,
             stream=stream,
+            beside=model.config.beside,
             seqlen=model.config.seqlen,
             tracks=model.config.tracks,
             batch_size=args.batch_size,
             training={name: opened[name] for name in model.config.part("datasets_3d") if name in opened.splits},
             smooth=args.smooth or 0.0,
             folder=out,
-            stand_in=any(bool(split.stream_manifest(stream).get("stand_in")) for split in splits.values()),
+            stand_in=any(model.check_split(split, stream) for split in splits.values()),
             about={"checkpoint": model.about},
         )
     stand_in = any(metrics["stand_in"] for metrics in found.values())
@@ -113,7 +114,6 @@ def chosen_splits(trained: Trained, opened: cache.FeatureCache, named: Sequence[
         )
     splits = {name: opened[name] for name in chosen}
     runs.check_stand_in(splits, the_checkpoint=trained.stand_in)
-    for name, split in splits.items():
-        manifest = split.stream_manifest(stream)
-        trained.check_features(name, manifest["dim"], manifest.get("identity"))
+    for split in splits.values():
+        trained.check_split(split, stream)
     return splits

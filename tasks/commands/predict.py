@@ -57,6 +57,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     model = model_options(sub, required=False)
     model.add_argument("--weights", help="of the features' network, as spin:FILE; default: [features]")
     model.add_argument("--precision", choices=["exact", "fast"], help="of the features; default: [features]")
+    model.add_argument("--pose-embedding", type=Path, metavar="FILE", help="best.pt of TrainPrVIPE, if it has moved")
     model.add_argument("--stream", help="with --cache: of features; default: the model's own")
     model.add_argument("--batch-size", type=whole(1), default=16, metavar="N", help="windows at once (default 16)")
     model.add_argument("--smooth", type=positive, metavar="SIGMA", help="smooth bodies over time, in frames")
@@ -162,7 +163,8 @@ def _predict(args: argparse.Namespace, out: Path, steps: _Steps) -> dict[str, An
         stream = args.stream or (model.config.stream if model.kind == "ours" else settings().features.stream)
         job = jobs.of_cache(args.cache, args.what[0], model, stream, out)
     else:
-        streams = jobs.named_streams(args.weights, args.precision, args.device)
+        beside = jobs.streams_beside(model, args.pose_embedding, args.device)
+        streams = (*beside, *jobs.named_streams(args.weights, args.precision, args.device))
         source = _source(args, out)
         jobs.of_source(source, model, streams, out)  # what does not fit is reported before any work
         source = _tracks(args, source, out, steps)

@@ -12,9 +12,10 @@ from typing import Final
 from pipeline.cli import console
 from pipeline.cli.progress import bar
 from pipeline.processes import PR_SET_PDEATHSIG
+from tasks.run import shown_by
 from tasks.settings import model_settings, settings
 from tasks.terminal import fact, shortened
-from tasks.training import model_config, shown_by
+from tasks.training import model_config
 from vibe_model.models import MODELS
 
 HELP: Final = "Train by luigi.cfg on what the cache holds; under torchrun, in several processes as one."

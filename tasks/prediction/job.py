@@ -19,17 +19,20 @@ from pipeline.conversion.convert import Conversion
 from pipeline.datasets.new_video import NewVideo
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import extract
+from pipeline.features import streams as kinds
 from pipeline.features.extract import Extraction
 from pipeline.features.plan import compare_stream, plan_extraction, refuse_untrained
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.loaded import Precision
+from pipeline.features.streams.pr_vipe import EmbeddingWeights, PrVipe
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.raw.stand_in import is_stand_in
 from pipeline.settings.targets import stream_named
 from tasks.prediction.sources import Source
 from tasks.settings import settings
 from vibe_model import runs
+from vibe_model.errors import DataError
 from vibe_model.prediction.trained import Trained
 
 CACHE: Final = "cache"
@@ -55,36 +58,30 @@ class Job:
 def of_source(source: Source, trained: Trained, streams: Sequence[StreamSpec], out: Path) -> Job:
     """Check all that can be known before minutes of work.
 
-    streams: the last one is the model's; before it, what that is computed from. Raises StandInMixed, ConfigError for
-    an untrained network on real pictures, and DataError for features of another size than the model's.
+    streams: the last one is of the model's features; before it, what that is computed from, and what the model reads
+    beside. Raises StandInMixed, ConfigError for an untrained network on real pictures, and DataError for streams of
+    another size than the model's.
     """
     model = {f"the body of {trained.checkpoint}": bool(trained.generator.body.stand_in)}
     stand_in = runs.one_kind({f"the pictures of {source.named}": is_stand_in(source.raw), **model})
     last = streams[-1]
-    refuse_untrained(last, source.raw, "the features' weights")
-    trained.check_features(f"stream {last.name!r}", last.stream.dim)
+    for spec in streams:
+        refuse_untrained(spec, source.raw, f"the weights of {spec.name}")
+        if argument := _argument(trained, last.name, spec.name):
+            trained.check_features(f"stream {spec.name!r}", spec.stream.dim, of=argument)
     name = f"{source.reader.name}/{source.split}"
-    stand_in = stand_in or last.stream.stand_in
+    stand_in = stand_in or any(spec.stream.stand_in for spec in streams)
     return Job(out / CACHE, name, last.name, trained, out, stand_in, source.raw, source.people)
 
 
 def of_cache(root: cache.Root, name: str, trained: Trained, stream: str, out: Path) -> Job:
     """A split that has features: nothing is decoded, unless its pictures are drawn on.
 
-    Raises CacheError where there is no such split, PipelineError where it lacks the stream, DataError for features of
-    another size or network than the model's, StandInMixed.
+    Raises CacheError where there is no such split, StandInMixed, and as `Trained.check_split`.
     """
     split = cache.open(root)[name]
-    if stream not in split.streams:
-        has = ", ".join(split.streams) or "none"
-        raise PipelineError(
-            f"{root}: expected {name} with the stream {stream!r}, found the streams {has}. Extract it, or name "
-            "another: --stream."
-        )
     runs.check_stand_in({name: split}, the_checkpoint=trained.stand_in)
-    manifest = split.stream_manifest(stream)
-    trained.check_features(name, manifest["dim"], manifest.get("identity"))
-    stand_in = bool(manifest.get("stand_in")) or bool(trained.generator.body.stand_in)
+    stand_in = trained.check_split(split, stream) or bool(trained.generator.body.stand_in)
     return Job(root, name, stream, trained, out, stand_in, None, {"from": f"the cache {root}", "named": name})
 
 
@@ -102,6 +99,30 @@ def named_streams(weights: str | None, precision: Precision | None, device: str)
     own = found[-1].resources  # one video needs no more than one device
     machine = own.machine if device == "auto" else replace(own.machine, device=device)
     return tuple(replace(spec, resources=replace(own, machine=machine, devices=())) for spec in found)
+
+
+def streams_beside(trained: Trained, embedding: Path | None, device: str) -> list[StreamSpec]:
+    """What the model reads beside its features, as it was trained on: computed as its checkpoint records.
+
+    embedding: of 2D poses, of which the checkpoint records the digest alone; None: the file that it was trained with.
+    Raises ConfigError where that is not there, DataError where the checkpoint does not record a stream.
+    """
+    found = []
+    for name, one in trained.config.beside.items():
+        identity = trained.beside.get(name)
+        if identity is None:
+            raise DataError(
+                f"{trained.checkpoint}: expected what its stream {one.stream!r} was computed by, found nothing. "
+                "Predict a split that has it: --cache."
+            )
+        stream = kinds.of_identity(identity)
+        if stream is None:  # of a checkpoint's file
+            file = embedding or trained.config.files().get("embedding")
+            if file is None:
+                raise ConfigError(f"{trained.checkpoint}: name the embedding of 2D poses: --pose-embedding FILE")
+            stream = PrVipe(weights=EmbeddingWeights("file", str(file)))
+        found.append(StreamSpec(one.stream, stream, resources=Resources(Machine(device))))
+    return found
 
 
 def make_tracks(source: Source, root: Path, progress: Progress) -> Conversion | None:
@@ -141,11 +162,22 @@ def make_features(job: Job, streams: Sequence[StreamSpec], progress: Progress) -
         plan = compare_stream(job.split(), spec)
         if plan.differs:  # by an earlier command with another network: nothing else uses this cache
             plan = plan_extraction(job.root, job.name, spec, replace=True)
-        if spec.name == job.stream:
-            job.trained.check_features(f"stream {spec.name!r}", spec.stream.dim, plan.identity)
+        if argument := _argument(job.trained, job.stream, spec.name):
+            job.trained.check_features(f"stream {spec.name!r}", spec.stream.dim, plan.identity, of=argument)
+        if absent := sorted(set(spec.stream.needs) - set(job.split().columns)):
+            raise DataError(
+                f"{job.name}: stream {spec.name!r} is computed from {', '.join(absent)}, which there is not. Name "
+                "keypoints: --keypoints DIR, or have people detected."
+            )
         if not plan.up_to_date:
             done = extract.extract(plan, progress=progress)
     return done
+
+
+def _argument(trained: Trained, features: str, stream: str) -> str | None:
+    """What a stream is to the model; None where it is not read."""
+    of = {features: "features", **{one.stream: name for name, one in trained.config.beside.items()}}
+    return of.get(stream)
 
 
 def warnings(job: Job, streams: Sequence[StreamSpec]) -> list[str]:

@@ -6,7 +6,7 @@ same in every epoch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +23,7 @@ from tasks.prediction.bodies import record_type
 from tasks.prediction.drawing import STAND_IN, BodyDrawing, caption, draw_skeleton
 from tasks.settings import settings
 from tasks.terminal import USER_ERRORS, warn
+from vibe_model.prediction.inputs import read_inputs, windows_with
 from vibe_model.prediction.predict import device_of
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Example:
     """A fixed window, and its frames as they are drawn."""
 
     name: str  # of its picture
-    features: NDArray[np.float32]  # (T, dim)
+    inputs: Mapping[str, NDArray[np.float32]]  # (T, dim) each: what the model reads
     shown: NDArray[np.int64]  # (N,) which of the T frames
     tiles: NDArray[np.uint8]  # (N, TILE_PX, TILE_PX, 3) RGB, grey where there is no picture
     labelled: NDArray[np.uint8]  # the same with the labels
@@ -73,14 +74,15 @@ class Pictures:
         share = -(-N_WINDOWS // len(self.config.validation))
         for name in self.config.validation:
             split = opened[name]
-            for start, stop in spread_windows(split, self.config.stream, self.config.seqlen, share):
+            for start, stop in spread_windows(split, self.config, share):
                 yield self._example(split, start, stop)
 
     def _example(self, split: Split, start: int, stop: int) -> Example:
         window = np.array([[start, stop]], np.int64)
         has_2d = "kp_2d" in split.columns
-        fields = ("features", "frame_index", "bbox", *(["kp_2d"] if has_2d else []))
+        fields = ("frame_index", "bbox", *(["kp_2d"] if has_2d else []))
         read = {key: array[0] for key, array in split.read(window, self.config.stream, fields).items()}
+        inputs = read_inputs(split, window, self.config.stream, self.config.beside)
         shown = np.unique(np.linspace(0, stop - start - 1, N_FRAMES).round().astype(np.int64))
         number = int(split.track_of(np.array([start]))[0])
         track = split.tracks[number]
@@ -91,7 +93,8 @@ class Pictures:
             for tile, kp_2d in zip(labelled, read["kp_2d"][shown], strict=True):
                 draw_labels(tile, kp_2d)
         frames = f"frames {read['frame_index'][0]}-{read['frame_index'][-1]}"
-        return Example(f"{split.name}/{track.name} {frames}", read["features"], shown, tiles, labelled)
+        given = {name: array[0] for name, array in inputs.items()}
+        return Example(f"{split.name}/{track.name} {frames}", given, shown, tiles, labelled)
 
     def _tiles(
         self, split: Split, number: int, frame_index: NDArray[np.int64], bbox: NDArray[np.float32]
@@ -123,9 +126,9 @@ class Pictures:
             warn(text)
 
 
-def spread_windows(split: Split, stream: str, seqlen: int, n_windows: int) -> list[tuple[int, int]]:
+def spread_windows(split: Split, config: VideoConfig, n_windows: int) -> list[tuple[int, int]]:
     """The first window of each of at most `n_windows` tracks, spread over the split's; the same every time."""
-    windows = split.windows(seqlen, seqlen, stream)
+    windows = windows_with(split, config.seqlen, config.stream, config.beside, stride=config.seqlen)
     if not len(windows):
         return []
     _, first = np.unique(split.track_of(windows[:, 0]), return_index=True)
@@ -138,9 +141,10 @@ def draw(generator: VideoModel, example: Example) -> Image:
     mode = generator.training
     generator.eval()
     try:
-        features = torch.as_tensor(example.features[None], dtype=torch.float32, device=device_of(generator))
+        device = device_of(generator)
+        given = {name: torch.as_tensor(array[None], device=device) for name, array in example.inputs.items()}
         with torch.no_grad():
-            estimate = generator.regress(features)
+            estimate = generator.regress(**given)
         records = np.zeros(len(example.shown), record_type())
         for name, part in estimate._asdict().items():
             records[name] = part[0].float().cpu().numpy()[example.shown]

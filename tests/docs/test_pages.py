@@ -30,7 +30,7 @@ from vibe_model.vibe import mposer_config
 from vibe_model.vibe.config import PRESETS, TrainConfig
 from vibe_model.vibe.variants import VARIANTS
 
-HMMR = MODELS["hmmr"]
+HMMR, PARTS = MODELS["hmmr"], MODELS["part_dynamics"]
 ROOT = Path(__file__).parents[2]
 DOCS = [page for page in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in page.parts]
 PAGES = [*sorted(ROOT.glob("*.md")), *DOCS, *sorted((ROOT / "benchmarks").glob("*.md"))]
@@ -177,7 +177,7 @@ def value(spec: Any, key: str, text: str) -> Any:
 
 def test_every_section_is_there() -> None:
     documented = re.findall(r"^## `\[(\w+)\]`$", document("settings.md"), re.MULTILINE)
-    assert sorted(documented) == sorted([*OWN, *OPTIONS, "train", "hmmr", "mposer", "pose_embedding"])
+    assert sorted(documented) == sorted([*OWN, *OPTIONS, "train", "hmmr", "part_dynamics", "mposer", "pose_embedding"])
 
 
 @pytest.mark.parametrize("section", [*OWN, *OPTIONS])
@@ -216,6 +216,7 @@ ELSEWHERE = {"cache", "runs", "body", "stream"}  # set by other sections
 COURSES: Any = {  # section -> its dataclass, preset, presets, variants, and the keys that are set elsewhere
     "train": (TrainConfig, "published", PRESETS, VARIANTS, ELSEWHERE),
     "hmmr": (HMMR.config, HMMR.preset, HMMR.presets, HMMR.variants, ELSEWHERE),
+    "part_dynamics": (PARTS.config, PARTS.preset, PARTS.presets, PARTS.variants, ELSEWHERE),
     "mposer": (mposer_config.MPoserConfig, "published", mposer_config.PRESETS, (), {*OF_TRAINING, "motion"}),
 }
 

@@ -23,6 +23,7 @@ from tasks.training import train_config
 from vibe_model import models
 from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.models import variant_of
+from vibe_model.part_dynamics.config import PartDynamicsConfig
 from vibe_model.vibe.config import TrainConfig
 from vibe_model.vibe.mposer_config import MPoserConfig
 
@@ -413,6 +414,7 @@ SECTIONS = {
     **{name: tuple(f.name for f in dataclasses.fields(datasets.get(name))) for name in ("amass", "3dpw")},
     "train": tuple(f.name for f in dataclasses.fields(TrainConfig)),
     "hmmr": tuple(f.name for f in dataclasses.fields(HMMRConfig)),
+    "part_dynamics": tuple(f.name for f in dataclasses.fields(PartDynamicsConfig)),
     "mposer": tuple(f.name for f in dataclasses.fields(MPoserConfig)),
 }
 

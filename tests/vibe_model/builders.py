@@ -96,17 +96,34 @@ class MemorySplit:
     def track_of(self, rows):
         return np.searchsorted([track.stop for track in self.tracks], rows, side="right")
 
+    def add_streams(self, **sizes):
+        """Further streams of so many numbers; of `homography`, the first row of each track is not known: 0."""
+        random = np.random.default_rng(sum(self.bbox.shape))
+        for name, size in sizes.items():
+            known = np.ones(len(self.bbox), np.float32)
+            if name == "homography":
+                known[[track.start for track in self.tracks]] = 0
+            numbers = np.abs(random.normal(size=(len(known), size))) * known[:, None]
+            self.rows |= {name: numbers.astype(np.float32), f"{name}_ok": known}
+        return self
+
+    @property
+    def runs(self):
+        return np.array([(track.start, track.stop) for track in self.tracks])
+
     def stream_manifest(self, stream):
         digest = f"{stream} of {self.manifest['digest']}"
-        return {"digest": digest, "dim": FEATURE_SIZE, "dtype": "float32", "stand_in": False}
+        size = self.rows[stream].shape[1] if stream in self.rows else FEATURE_SIZE
+        return {"digest": digest, "dim": size, "dtype": "float32", "stand_in": False}
 
     crop = cache.CropPolicy()
 
     def crop_policy(self, stream):
         return self.crop
 
-    def windows(self, seqlen, stride, stream=None, tail="drop"):
+    def windows(self, seqlen, stride, stream=None, tail="drop", streams=None):
         assert tail == "drop"
+        stream = stream or streams
         found = []
         for track in self.tracks:
             for start in range(track.start, track.stop - seqlen + 1, stride):
@@ -116,7 +133,9 @@ class MemorySplit:
                     found.append((start, start + seqlen))
         return np.array(found, np.int64).reshape(-1, 2)
 
-    def read(self, windows, stream="resnet50", fields=None, dtype="float32", out=None):
+    def read(self, windows, stream="resnet50", fields=None, dtype="float32", out=None, streams=None, history=None):
+        if streams:
+            return self._read_several(np.asarray(windows), streams, history or {}, fields, out or {})
         rows = np.array([np.arange(start, stop) for start, stop in windows])
         if stream and self.lacking & set(rows.ravel().tolist()):
             raise ValueError("rows without features")
@@ -125,6 +144,19 @@ class MemorySplit:
         for name, buffer in (out or {}).items():
             buffer[...] = found[name]
         return {**found, **(out or {})}
+
+    def _read_several(self, windows, streams, history, fields, out):
+        first = {streams[0]: "features", f"{streams[0]}_ok": "valid"} if streams[0] not in self.rows else {}
+        found = {}
+        for name in fields:
+            before = history.get(name.removesuffix("_ok"), 0)
+            starts = self.runs[self.track_of(windows[:, 0]), 0]
+            rows = windows[:, :1] + np.arange(-before, windows[0, 1] - windows[0, 0])
+            values = self.rows[first.get(name, name)][np.maximum(rows, 0)]
+            found[name] = np.where((rows >= starts[:, None]).reshape(*rows.shape, *[1] * (values.ndim - 2)), values, 0)
+        for name, buffer in out.items():
+            buffer[...] = found[name]
+        return found | out
 
 
 def write_split(

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from vibe_model import metrics
 from vibe_model.losses import COMMON14
 from vibe_model.networks.video_model import Estimate, VideoModel
+from vibe_model.prediction.inputs import NOTHING, read_inputs, windows_with
 from vibe_model.prediction.predict import POSED_AT_ONCE, device_of
 from vibe_model.prediction.windows import select_tracks
 from vibe_model.rotations import rotation_6d_to_matrix
+from vibe_model.settings.run_config import Reading
 
 if TYPE_CHECKING:
     from cache import Split
@@ -68,7 +70,13 @@ class KnownPoses:
 
 
 def dynamics(
-    generator: VideoModel, split: Split, *, stream: str, tracks: str = "*", known: KnownPoses | None = None
+    generator: VideoModel,
+    split: Split,
+    *,
+    stream: str,
+    beside: Mapping[str, Reading] = NOTHING,
+    tracks: str = "*",
+    known: KnownPoses | None = None,
 ) -> dict[str, Any]:
     """PA-MPJPE in mm by model and by step in frames, "0" is now; empty for a model without past and future.
 
@@ -83,9 +91,9 @@ def dynamics(
     mode = generator.training
     generator.eval()
     try:
-        for joints, frames, rows in labelled(split, steps, tracks, stream):
+        for joints, frames, rows in labelled(split, steps, tracks, stream, beside):
             truth = [joints[frames + step] for step in steps]
-            guesses = {FROM_A_STILL: _from_stills(generator, split, rows, stream)}
+            guesses = {FROM_A_STILL: _from_stills(generator, split, rows, stream, beside)}
             guesses[CONSTANT] = [guesses[FROM_A_STILL][0]] * len(steps)
             if known:
                 guesses[NEAREST] = known.nearest(truth[0], steps)
@@ -110,14 +118,18 @@ def knows_motion(generator: VideoModel) -> bool:
 
 
 def labelled(
-    split: Split, steps: Sequence[int], tracks: str = "*", stream: str | None = None
+    split: Split,
+    steps: Sequence[int],
+    tracks: str = "*",
+    stream: str | None = None,
+    beside: Mapping[str, Reading] = NOTHING,
 ) -> Iterator[tuple[Floats, Ints, Ints]]:
     """Of each track the joints (T, 14, 3) m, the frames (n,) in it that have labels now and at every step, and their
     rows (n,) in the split. Frames between must be there; with a stream, the frames themselves have features."""
     first, last = min(0, *steps), max(0, *steps)
     whole = split.windows(last - first + 1, 1)[:, 0] - first
     if stream is not None:
-        whole = np.intersect1d(whole, split.windows(1, 1, stream)[:, 0])
+        whole = np.intersect1d(whole, windows_with(split, 1, stream, beside)[:, 0])
     for track in select_tracks(split, tracks):
         frames = whole[(whole >= track.start) & (whole < track.stop)] - track.start
         if len(frames):
@@ -131,13 +143,16 @@ def labelled(
 
 
 @torch.no_grad()
-def _from_stills(generator: VideoModel, split: Split, rows: Ints, stream: str) -> list[Floats]:
+def _from_stills(
+    generator: VideoModel, split: Split, rows: Ints, stream: str, beside: Mapping[str, Reading]
+) -> list[Floats]:
     """The joints (n, 14, 3) m, now and at every step of the model's, each from one row's feature."""
     found = []
     for start in range(0, len(rows), POSED_AT_ONCE):
         windows = rows[start : start + POSED_AT_ONCE, None] + np.array([0, 1])
-        features = split.read(windows, stream=stream, fields=("features",))["features"]  # (n, 1, F)
-        moments = generator.regress_stills(torch.as_tensor(features, device=device_of(generator)))
+        read = read_inputs(split, windows, stream, beside)  # (n, 1, F) each
+        given = {name: torch.as_tensor(array, device=device_of(generator)) for name, array in read.items()}
+        moments = generator.regress_stills(**given)
         together = Estimate(*(torch.cat(parts, dim=1) for parts in zip(*moments.values(), strict=True)))
         found.append(generator.pose(together, eval_joints=True, vertices=False)["kp_3d"].float().cpu().numpy())
     return list(np.concatenate(found).swapaxes(0, 1))

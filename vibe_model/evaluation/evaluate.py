@@ -14,7 +14,7 @@ Smoothing is done between the two.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,6 +29,7 @@ from vibe_model.metrics import PROTOCOLS
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.predict import TrackBodies, predict_tracks, save_npz
 from vibe_model.prediction.windows import select_tracks
+from vibe_model.settings.run_config import Reading
 
 if TYPE_CHECKING:
     from cache import Split
@@ -45,6 +46,7 @@ class EvalOptions:
     """How a split is predicted and what is compared."""
 
     stream: str  # of features
+    beside: Mapping[str, Reading] = field(default_factory=dict)  # what the model reads beside them
     seqlen: int = 16  # frames of a window
     tracks: str = "*"  # a pattern of track names
     batch_size: int = 16  # windows
@@ -87,8 +89,9 @@ def evaluate_all(
 ) -> dict[str, Metrics]:
     """All protocols of every split, by one pass of the network: the default one's metrics; below, "published", "hmmr".
 
-    Of a model of past and future, "hmmr" has "dynamics" (`dynamics.dynamics`), with the nearest poses of
-    the `training` splits with 3D labels.
+    Of a model that reads what is computed from 2D keypoints, "keypoints": whether the split's are labels, which may be
+    projections of the truth, or detected. Of a model of past and future, "hmmr" has "dynamics" (`dynamics.dynamics`),
+    with the nearest poses of the `training` splits with 3D labels.
     tracks: by split, a pattern of track names; options: the other fields of `EvalOptions`. `smoothed_too` only adds an
     entry "smoothed" to the metrics of all protocols: its sigma, and its errors.
     Into `folder`, if there is one: results by track and the worst windows by the default protocol (`results.write`),
@@ -116,9 +119,11 @@ def evaluate_all(
         by_protocol = _metrics(
             generator, split, own, PROTOCOLS, None if folder is None else collect, around=predictions
         )
-        if table := dynamics(generator, split, stream=own.stream, tracks=own.tracks, known=known):
+        if table := dynamics(generator, split, stream=own.stream, beside=own.beside, tracks=own.tracks, known=known):
             by_protocol["hmmr"]["dynamics"] = table
         default, *others = (by_protocol[protocol] | {"stand_in": stand_in} for protocol in PROTOCOLS)
+        if any(one.of_keypoints for one in own.beside.values()):
+            default[runs.KEYPOINTS] = str(split.manifest.get(runs.KEYPOINTS, "not recorded"))
         found[name] = default | dict(zip(PROTOCOLS[1:], others, strict=True))
     if folder is not None:
         results.write(folder, collected, stand_in=stand_in, about=about)
@@ -205,7 +210,7 @@ def _means(
     scorers = {
         way: [Scorer(generator, split, protocols=way, smooth=sigma, **compared) for sigma in sigmas] for way in ways
     }
-    chosen = {name: getattr(options, name) for name in ("stream", "seqlen", "tracks", "batch_size")}
+    chosen = {name: getattr(options, name) for name in ("stream", "beside", "seqlen", "tracks", "batch_size")}
     drop_last = ["published" in way for way in ways]
     for cut_bodies in predict_tracks(generator, split, drop_last=drop_last, around=around, **chosen):
         for way, bodies in zip(ways, cut_bodies, strict=True):

@@ -18,7 +18,7 @@ from vibe_model.cameras import LIMITS, has_optimal_camera
 from vibe_model.cameras import optimal_camera as best_camera
 from vibe_model.errors import ConfigError
 from vibe_model.hmmr.generator import Prediction, Sets
-from vibe_model.losses import COMMON14, Batch, centre_on_hips
+from vibe_model.losses import COMMON14, Batch, beside_labels, centre_on_hips
 from vibe_model.rotations import axis_angle_to_matrix
 
 WEIGHTS: Final[Mapping[str, float]] = {
@@ -160,17 +160,11 @@ def _compared(sets: Sets, label: Mapping[str, Tensor]) -> Iterator[OneSet]:
         yield OneSet(pred, label, by_optimal_camera=False)
         for dt, of_step in pred["deltas"].items():
             if abs(dt) < n_frames:  # else no frame has a label
-                at = slice(max(-dt, 0), n_frames - max(dt, 0))
-                labelled = slice(at.start + dt, at.stop + dt)
-                yield OneSet(_frames(of_step, at), _frames(label, labelled), by_optimal_camera=True)
+                yield OneSet(*beside_labels(of_step, label, dt), by_optimal_camera=True)
 
 
 def _deltas(pred: Prediction) -> list[Mapping[str, Tensor]]:
     return list(pred["deltas"].values())
-
-
-def _frames(arrays: Mapping[str, Tensor], part: slice) -> dict[str, Tensor]:
-    return {name: array[:, part] for name, array in arrays.items() if name != "deltas"}
 
 
 def _keypoints(one: OneSet, method: str, limits: tuple[float, float]) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,9 @@ class Estimate(NamedTuple):
 class VideoModel(nn.Module, ABC):
     """Video features -> one body a frame.
 
+    A model that reads more than features takes it by the names of its configuration's `beside`: (B, T, (history + 1) *
+    size) each, as `regress(features, pr_vipe)`.
+
     `body` owns the SMPL data: its buffers are not persistent, so that no checkpoint holds any of it.
     """
 
@@ -42,13 +45,13 @@ class VideoModel(nn.Module, ABC):
     def regress(self, features: Tensor) -> Estimate:
         """(B, T, feature_size) -> bodies and cameras, (B, T, ...). Windows of any length are taken."""
 
-    def regress_around(self, features: Tensor) -> dict[int, Estimate]:
+    def regress_around(self, features: Tensor, *args: Any, **beside: Any) -> dict[int, Estimate]:
         """`regress` under 0, and under each of `steps` each frame's body so many frames later, with its own camera."""
-        return {0: self.regress(features)}
+        return {0: self.regress(features, *args, **beside)}
 
-    def regress_stills(self, features: Tensor) -> dict[int, Estimate]:
+    def regress_stills(self, features: Tensor, *args: Any, **beside: Any) -> dict[int, Estimate]:
         """`regress_around` of still pictures, (B, 1, feature_size): no frame before or after them is known."""
-        return self.regress_around(features)
+        return self.regress_around(features, *args, **beside)
 
     @abstractmethod
     def pose(self, estimate: Estimate, eval_joints: bool = False, vertices: bool = True) -> dict[str, Tensor]:

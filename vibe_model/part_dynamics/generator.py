@@ -7,6 +7,7 @@ which only slides and a note could be had: how the features go to the regions, a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -14,13 +15,14 @@ from torch import Tensor, nn
 
 from vibe_model.cameras import project, project_orthographic
 from vibe_model.errors import ConfigError
-from vibe_model.networks.video_model import FEATURE_SIZE, Estimate, posed
+from vibe_model.networks.video_model import FEATURE_SIZE, Estimate, VideoModel, posed
 from vibe_model.part_dynamics.decoder import RECOMBINE, RegionDecoder
 from vibe_model.rotations import rotation_6d_to_matrix
-from vibe_model.vibe.generator import Regressor, TemporalEncoder
+from vibe_model.vibe.generator import VIBE, Regressor, TemporalEncoder
 
 if TYPE_CHECKING:
     from pipeline.body import Body
+    from vibe_model.part_dynamics.config import PartDynamicsConfig
 
 REGIONS: Final = (  # SMPL's joints of each
     (0, 3, 6, 9, 12, 15),  # pelvis, spine, neck, head
@@ -53,7 +55,7 @@ class Neighbour(nn.Module):
         return out
 
 
-class PartDynamics(nn.Module):
+class PartDynamics(VideoModel):
     """Video features, with the 2D pose's embedding and the picture's motion -> one body a frame, and its neighbours.
 
     regions: 5, or 1 for a plain convolution of as many parameters; recombine: "multiply", "add" or "none"; uses: which
@@ -120,26 +122,34 @@ class PartDynamics(nn.Module):
         frames, -5 and 5, indexed by the frame that they were predicted at, by the camera (1, 0, 0) and with that
         frame's shape. Raises ValueError for a stream of `uses` that is None.
         """
-        pose, shape, camera, states = self._regressed(features, pr_vipe, homography)
-        current = posed(self.body, _estimate(pose, shape, camera), project, eval_joints=eval_joints, vertices=vertices)
-        still = torch.zeros_like(camera)
-        still[..., 0] = 1
-        deltas = {
-            step: posed(
-                self.body,
-                _estimate(self._moved(heads, states, pose), shape, still),
-                project_orthographic,
-                eval_joints=eval_joints,
-                vertices=vertices,
-            )
-            for step, heads in zip(self.steps, self.deltas.values(), strict=True)
-        }
-        return {**current, "deltas": deltas}
+        every = self.regress_around(features, pr_vipe, homography)
+        current = self.pose(every.pop(0), eval_joints, vertices)
+        return {**current, "deltas": pose_neighbours(self.body, every, eval_joints=eval_joints, vertices=vertices)}
 
     def regress(self, features: Tensor, pr_vipe: Tensor | None = None, homography: Tensor | None = None) -> Estimate:
         """As `forward`, the bodies and cameras of the frames themselves."""
         pose, shape, camera, _ = self._regressed(features, pr_vipe, homography)
         return _estimate(pose, shape, camera)
+
+    def regress_around(
+        self, features: Tensor, pr_vipe: Tensor | None = None, homography: Tensor | None = None
+    ) -> dict[int, Estimate]:
+        """As `forward`, and under each step the neighbours, with the frame's own shape and camera."""
+        pose, shape, camera, states = self._regressed(features, pr_vipe, homography)
+        moved = {
+            step: self._moved(heads, states, pose) for step, heads in zip(self.steps, self.deltas.values(), strict=True)
+        }
+        return {step: _estimate(one, shape, camera) for step, one in ({0: pose} | moved).items()}
+
+    def regress_stills(
+        self, features: Tensor, pr_vipe: Tensor | None = None, homography: Tensor | None = None
+    ) -> dict[int, Estimate]:
+        """The same of still pictures, whose homographies are those of a picture that did not move."""
+        return self.regress_around(features, pr_vipe, None if homography is None else torch.zeros_like(homography))
+
+    def pose(self, estimate: Estimate, eval_joints: bool = False, vertices: bool = True) -> dict[str, Tensor]:
+        """`posed`, by VIBE's camera."""
+        return posed(self.body, estimate, project, eval_joints=eval_joints, vertices=vertices)
 
     def _regressed(
         self, features: Tensor, pr_vipe: Tensor | None, homography: Tensor | None
@@ -156,8 +166,9 @@ class PartDynamics(nn.Module):
         states: Tensor = self.decoder(torch.cat(read, dim=-1))
         frames = features.shape[:2]
         regressed = self.regressor((encoded + self.current(states.flatten(2))).flatten(0, 1))
-        pose, shape, camera = (part.view(*frames, -1) for part in regressed)
-        return pose, shape, camera, states
+        # In float32 from here on, whatever the precision of the products was.
+        pose, shape, camera = (part.to(features.dtype).view(*frames, -1) for part in regressed)
+        return pose, shape, camera, states.to(features.dtype)
 
     def _standardised(self, homography: Tensor) -> Tensor:
         """(B, T, 135) in standard deviations."""
@@ -179,3 +190,25 @@ def _estimate(pose: Tensor, shape: Tensor, camera: Tensor) -> Estimate:
     """6D rotations (..., 144), shape, camera -> a body."""
     rotmat = rotation_6d_to_matrix(pose.reshape(*pose.shape[:2], 24, 6))
     return Estimate(rotmat, shape, camera)
+
+
+def pose_neighbours(
+    body: Body, moved: Mapping[int, Estimate], *, eval_joints: bool = False, vertices: bool = True
+) -> dict[int, dict[str, Tensor]]:
+    """The bodies of neighbouring frames, by step, each (B, T, ...): by the orthographic camera (1, 0, 0)."""
+    found = {}
+    for step, (rotmat, shape, camera) in moved.items():
+        still = torch.zeros_like(camera)
+        still[..., 0] = 1
+        estimate = Estimate(rotmat, shape, still)
+        found[step] = posed(body, estimate, project_orthographic, eval_joints=eval_joints, vertices=vertices)
+    return found
+
+
+def build_generator(config: PartDynamicsConfig, body: Body) -> VideoModel:
+    """A generator by the configuration, with fresh parameters: without `temporal`, VIBE's regressor alone."""
+    sizes = {name: getattr(config, name) for name in ("hidden_size", "feature_size", "regressor_size")}
+    if not config.temporal:
+        return VIBE(body, n_layers=0, **sizes)
+    options = {name: getattr(config, name) for name in ("regions", "recombine", "delta", "width")}
+    return PartDynamics(body, uses=tuple(config.beside), **options, **sizes)

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,8 +23,10 @@ from vibe_model import runs
 from vibe_model.cameras import camera_in_picture, in_picture
 from vibe_model.errors import DataError
 from vibe_model.networks.video_model import Estimate, VideoModel, step_name
+from vibe_model.prediction.inputs import NOTHING, read_inputs
 from vibe_model.prediction.smoothing import smooth, smooth_rotations
 from vibe_model.prediction.windows import EvalWindow, Present, select_tracks
+from vibe_model.settings.run_config import Reading
 
 if TYPE_CHECKING:
     from cache import Split
@@ -90,6 +92,7 @@ def predict_tracks(
     split: Split,
     *,
     stream: str,
+    beside: Mapping[str, Reading] = NOTHING,
     seqlen: int = 16,
     tracks: str = "*",
     batch_size: int = 16,
@@ -100,11 +103,13 @@ def predict_tracks(
     """Every selected track, in row order, once for each way to cut it into windows (`Present.windows`).
 
     A window that occurs several times goes through the network once. Frames without features are left out; labels are
-    not read. seqlen: frames of a window; batch_size: windows at once; tracks: a pattern of track names; around: past
-    and future bodies too; stills: and frames without neighbours as still pictures. The generator is in evaluation
-    mode meanwhile, and gets its mode back. Raises DataError for predictions that are not finite.
+    not read. beside: what the model reads beside the stream of features; seqlen: frames of a window; batch_size:
+    windows at once; tracks: a pattern of track names; around: past and future bodies too; stills: and frames without
+    neighbours as still pictures. The generator is in evaluation mode meanwhile, and gets its mode back. Raises
+    DataError for predictions that are not finite.
     """
-    present = Present.of(split, stream)
+    present = Present.of(split, stream, beside)
+    read = functools.partial(read_inputs, split, stream=stream, beside=beside)
     margin, repeat_ends = getattr(generator, "margin", 0), getattr(generator, "repeats_ends", False)
     cut = functools.partial(present.windows, seqlen=seqlen, margin=margin, repeat_ends=repeat_ends)
     plans = ((track, [cut(track, drop_last=drop) for drop in drop_last]) for track in select_tracks(split, tracks))
@@ -113,7 +118,7 @@ def predict_tracks(
         mode = generator.training  # restored before each yield: the caller may train between two tracks
         generator.eval()
         try:
-            found = _regress(generator, split, sorted(needed), stream, batch_size, around=around, stills=stills)
+            found = _regress(generator, read, sorted(needed), batch_size, around=around, stills=stills)
         finally:
             generator.train(mode)
         for track, cuts in group:
@@ -213,9 +218,8 @@ def _groups(plans: Iterator[Plan], batch_size: int) -> Iterator[list[Plan]]:
 @torch.no_grad()
 def _regress(
     generator: VideoModel,
-    split: Split,
+    read: Callable[[Ints], dict[str, NDArray[Any]]],
     windows: Sequence[Seen],
-    stream: str,
     batch_size: int,
     *,
     around: bool,
@@ -235,14 +239,14 @@ def _regress(
         for first in range(0, len(same), batch_size):
             batch = same[first : first + batch_size]
             rows = np.array([window[:2] for window in batch], np.int64)
-            features = split.read(rows, stream=stream, fields=("features",))["features"]
-            if left or right:
-                features = np.pad(features, ((0, 0), (left, right), (0, 0)), mode="edge")
-            given = torch.as_tensor(features, device=device)
+            given = {
+                name: torch.as_tensor(np.pad(array, ((0, 0), (left, right), (0, 0)), mode="edge"), device=device)
+                for name, array in read(rows).items()
+            }
             if around:
-                every = generator.regress_stills(given) if still else generator.regress_around(given)
+                every = generator.regress_stills(**given) if still else generator.regress_around(**given)
             else:
-                every = {0: generator.regress(given)}
+                every = {0: generator.regress(**given)}
             parts = (*every.pop(0), *(estimate.rotmat for estimate in every.values()))
             arrays = [part[:, left : left + length].float().cpu().numpy() for part in parts]
             found |= {window: [array[i] for array in arrays] for i, window in enumerate(batch)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from vibe_model.networks.video_model import VideoModel
 from vibe_model.settings.video_config import VideoConfig
 
 if TYPE_CHECKING:
+    from cache import Split
     from pipeline.body import Body
 
 
@@ -30,23 +31,44 @@ class Trained:
     config: VideoConfig  # of a published one, the published one
     stand_in: bool | None  # trained on demo data? None: an old checkpoint, which does not record it
     features: Mapping[str, Any] | None  # identity of the feature stream that it was trained on, where recorded
+    beside: Mapping[str, Any] = field(default_factory=dict)  # likewise of what it reads beside, by the argument's name
 
     @property
     def about(self) -> dict[str, Any]:
         """Which checkpoint, by its content: for the files that are made with it."""
         return {"kind": self.kind, "file": self.checkpoint.name, "sha256": runs.file_digest(self.checkpoint)}
 
-    def check_features(self, name: str, dim: int, identity: Mapping[str, Any] | None = None) -> None:
-        """Raise DataError for features of another size than the model's, or of another network, where both record it.
+    def check_split(self, split: Split, stream: str) -> bool:
+        """Is a stream that the model reads of a split, `stream` as its features, of an untrained network?
 
-        name: of what has these features.
+        Raises DataError where the split lacks one, and as `check_features` does.
         """
-        if dim != self.config.feature_size:
+        of = {"features": stream, **{name: one.stream for name, one in self.config.beside.items()}}
+        if absent := [name for name in of.values() if name not in split.streams]:
+            has = ", ".join(split.streams) or "none"
             raise DataError(
-                f"{name}: expected features of {self.config.feature_size} numbers, as {self.checkpoint} was trained "
-                f"on, found {dim}. Name the stream that it was trained on: --stream, or [features] of luigi.cfg."
+                f"{split.name}: expected the streams {', '.join(absent)}, which {self.checkpoint} reads; found {has}. "
+                "Extract them, or name another stream of features: --stream."
             )
-        expected, found = self.features or {}, identity or {}
+        manifests = {name: split.stream_manifest(one) for name, one in of.items()}
+        for name, manifest in manifests.items():
+            self.check_features(f"{split.name}/{of[name]}", manifest["dim"], manifest.get("identity"), of=name)
+        return any(bool(manifest.get("stand_in")) for manifest in manifests.values())
+
+    def check_features(
+        self, name: str, dim: int, identity: Mapping[str, Any] | None = None, *, of: str = "features"
+    ) -> None:
+        """Raise DataError for a stream of another size than the model's, or of another network, where both record it.
+
+        name: the stream's; of: the model's argument that it is for.
+        """
+        size = self.config.feature_size if of == "features" else self.config.beside[of].size
+        if dim != size:
+            raise DataError(
+                f"{name}: expected {of} of {size} numbers, as {self.checkpoint} was trained on, found {dim}. Name the "
+                "stream that it was trained on: --stream, or [features] of luigi.cfg."
+            )
+        expected, found = (self.features if of == "features" else self.beside.get(of)) or {}, identity or {}
         if self.kind != "ours" or not expected or not found or "imported" in (expected.get("kind"), found.get("kind")):
             return
 
@@ -58,7 +80,7 @@ class Trained:
         if keys := sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)):
             was, now = (", ".join(f"{key} {text(each.get(key))}" for key in keys) for each in (expected, found))
             raise DataError(
-                f"{name}: expected features as those that {self.checkpoint} was trained on, {was}; found {now}. Name "
+                f"{name}: expected {of} as those that {self.checkpoint} was trained on, {was}; found {now}. Name "
                 "the same network: --weights, --precision, or [features] of luigi.cfg."
             )
 
@@ -76,7 +98,8 @@ def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> T
     for key, what in (("course", "the state of a training"), ("mposer_state_dict", "a motion prior")):
         if key in content:
             raise CheckpointError(f"{checkpoint}: expected a model, found {what}. Name the best.pt of a run.")
-    config, stand_in, features = _config(checkpoint, content), _stand_in(checkpoint, content), content.get("features")
+    config, stand_in = _config(checkpoint, content), _stand_in(checkpoint, content)
+    features, beside = (content.get(name) for name in ("features", "beside"))
     model = load_body(body)
     runs.one_kind({f"the checkpoint {checkpoint}": stand_in, f"the body in {body}": model.stand_in})
     if config is not None:
@@ -93,6 +116,7 @@ def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> T
         config=config,
         stand_in=stand_in,
         features=features if isinstance(features, Mapping) else None,
+        beside=beside if isinstance(beside, Mapping) else {},
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vibe_model.errors import DataError
+from vibe_model.prediction.inputs import NOTHING, windows_with
+from vibe_model.settings.run_config import Reading
 
 if TYPE_CHECKING:
     from cache import Split
@@ -46,14 +48,14 @@ class Present(NamedTuple):
     followed: Bools  # (rows,) the next row is the next frame of the track, and has features too
 
     @classmethod
-    def of(cls, split: Split, stream: str) -> Present:
-        """The flags of a whole split. Raises DataError for a stream of jittered crops."""
+    def of(cls, split: Split, stream: str, beside: Mapping[str, Reading] = NOTHING) -> Present:
+        """The flags of a whole split: rows with all streams. Raises DataError for a stream of jittered crops."""
         if split.crop_policy(stream).jitter is not None:
             raise DataError(
                 f"the stream {stream!r} is of randomly moved and mirrored crops, which are for training alone. Name "
                 "the stream of plain crops."
             )
-        single, pairs = split.windows(1, 1, stream)[:, 0], split.windows(2, 1, stream)[:, 0]
+        single, pairs = (windows_with(split, n, stream, beside)[:, 0] for n in (1, 2))
         present = cls(*(np.zeros(int(single.max(initial=-1)) + 1, np.bool_) for _ in range(2)))
         present.has_features[single] = True
         present.followed[pairs] = True

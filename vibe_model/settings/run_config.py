@@ -10,7 +10,7 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, NamedTuple, Self, get_args, get_origin, get_type_hints
 
 from vibe_model.errors import ConfigError
 
@@ -40,6 +40,18 @@ def _checked(default: Any, expected: str, holds: Callable[[Any], bool]) -> Any:
     if isinstance(default, Mapping):
         return field(default_factory=lambda: dict(default), metadata=check)
     return field(default=default, metadata=check)
+
+
+class Reading(NamedTuple):
+    """A stream that a model reads beside its features: of every frame (history + 1) * size numbers, oldest rows first.
+
+    Rows before the segment that a window begins in are 0.
+    """
+
+    stream: str  # its name in the cache
+    size: int  # numbers a row
+    history: int = 0  # rows before the frame's own
+    of_keypoints: bool = False  # is it computed from the 2D keypoints, which may be projections of the truth?
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +129,11 @@ class RunConfig:
         """The feature streams that windows of a part are read from, each window from one of them; empty: from none."""
         del part
         return ()
+
+    @property
+    def beside(self) -> Mapping[str, Reading]:
+        """What is read beside those streams, by the name of the model's argument."""
+        return {}
 
     @property
     def streams(self) -> dict[str, tuple[str, ...]]:

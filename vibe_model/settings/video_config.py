@@ -110,13 +110,9 @@ class VideoConfig(RunConfig):
         return None
 
     @property
-    def lacks_prior(self) -> bool:
-        """Does it train with a motion prior whose checkpoint the settings do not name? `TrainMPoser` makes it."""
-        return False
-
-    def with_prior(self, checkpoint: Path) -> Self:
-        """The same with this motion prior. Raises ConfigError for a model that has no use for one."""
-        raise ConfigError(f"{checkpoint}: expected a model that trains with a motion prior, found {self.MODEL}")
+    def lacks(self) -> tuple[str, ...]:
+        """Settings of checkpoints that training needs and that are not set: other trainings make them."""
+        return ()
 
     def files(self) -> dict[str, Path | None]:
         """Files beside splits and body that decide a run, by name. Raises ConfigError for one that must be there."""
@@ -157,7 +153,8 @@ class VideoConfig(RunConfig):
         read = [(split, self.streams_of(part)) for part in self.parts for split in self.part(part)]
         for split, names in (*read, *((split, (self.stream,)) for split in (*self.validation, *self.evaluation))):
             if names:
-                found[split] = tuple(dict.fromkeys((*found.get(split, ()), *names)))
+                beside = (one.stream for one in self.beside.values())
+                found[split] = tuple(dict.fromkeys((*found.get(split, ()), *names, *beside)))
         return found
 
     @property

@@ -8,9 +8,8 @@ until the device widens them, which is exact: half the bytes to read, to keep an
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -21,12 +20,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from cache.mixture import Mixture, Part
 from vibe_model.errors import ConfigError, DataError
+from vibe_model.prediction.inputs import with_history
 from vibe_model.settings.run_config import RunConfig
 from vibe_model.training.feature_table import (
     NOT_IN_MEMORY,
     FeatureTable,
     TableProgress,
-    field_type,
     load_feature_table,
 )
 
@@ -44,36 +43,12 @@ FIELDS: Final = {  # of each part
 ROWS: Final = "rows"  # instead of `features` where a table has these: (B,) int64, each window's first row in the table
 
 
-@dataclass(frozen=True, kw_only=True)
-class Inputs:
-    """What a model reads of every window that goes through it, where that is more than `features` of one stream.
-
-    streams: several, in the place of `features`: batches have each by its name, (B, h + T, dim), and its flags,
-    (B, h + T), as `<stream>_ok`. history: of some of these, h. copies: of one of `streams`, or of the configured
-    stream, others that are read in its place: each window takes one of them, by its step and place alone.
-    """
-
-    streams: tuple[str, ...] = ()
-    history: Mapping[str, int] = field(default_factory=dict)
-    copies: Mapping[str, Sequence[str]] = field(default_factory=dict)
-
-    def fields(self, part: str) -> tuple[str, ...]:
-        """What is read of a part's windows."""
-        own = tuple(f"{name}{end}" for end in ("", "_ok") for name in self.streams)
-        return tuple(found for name in FIELDS[part] for found in (own if own and name == "features" else (name,)))
-
-    def copies_of(self, part: str) -> Mapping[str, Sequence[str]]:
-        """The copies that a part's windows are read from."""
-        return self.copies if "features" in FIELDS[part] else {}
-
-
-FEATURES: Final = Inputs()  # of the configured stream, alone
-
-
 class Batch(NamedTuple):
     """One step's windows: the 2D part first, then the 3D part; and real motion."""
 
-    labels: Mapping[str, Any]  # as `Split.read` gives them, arrays or tensors; w_3d = w_smpl = 0 in the 2D part
+    # As `Split.read` gives them, arrays or tensors; w_3d = w_smpl = 0 in the 2D part. What is read beside the features
+    # has the configuration's names, (B, T, (history + 1) * size), and its flags are `<name>_ok`, (B, T).
+    labels: Mapping[str, Any]
     real_theta: Any  # (B, T, 85) float32; None where the configuration has no real motion
 
 
@@ -86,43 +61,21 @@ class Batches(Dataset[Batch]):
     spawned. Spawned ones open the splits again, and raise CacheChanged if there has been a commit since. With
     `world_size` ranks, each has its share of every batch; see `cache.mixture.Mixture`.
 
-    splits: every split of the configuration, open. inputs: what the model reads. Raises CacheError for a part without a
-    window, DataError for splits that cannot be trained on.
+    splits: every split of the configuration, open. Raises CacheError for a part without a window, DataError for splits
+    that cannot be trained on.
     """
 
-    def __init__(
-        self,
-        config: RunConfig,
-        splits: Mapping[str, Split],
-        *,
-        rank: int = 0,
-        world_size: int = 1,
-        inputs: Inputs = FEATURES,
-    ) -> None:
+    def __init__(self, config: RunConfig, splits: Mapping[str, Split], *, rank: int = 0, world_size: int = 1) -> None:
         self._n_steps = config.epochs * config.iterations
         if config.batch_size < world_size:  # a mean over no window is none
             raise ConfigError(
                 f"batch_size: expected a window for each of {world_size} processes, found {config.batch_size}"
             )
-        read = {name: config.streams_of(name) if "features" in inputs.fields(name) else () for name in config.parts}
-        parts = [
-            Part(
-                name=name,
-                splits={split: splits[split] for split in config.part(name)},
-                count=count,
-                fields=inputs.fields(name),
-                stream=next(iter(read[name]), None),
-                streams=inputs.streams if "features" in FIELDS[name] else (),
-                history=inputs.history if "features" in FIELDS[name] else {},
-                copies={read[name][0]: read[name]} if len(read[name]) > 1 else inputs.copies_of(name),
-                stride=config.stride,
-                strides=config.strides,
-                weights=config.window_weights,
-                tail="cover" if config.tail == "cover" else "drop",
-            )
-            for name, count in config.parts.items()
-        ]
+        parts = [_part(config, name, splits) for name in config.parts]
         mixture = Mixture(parts, seqlen=config.seqlen, seed=config.seed, rank=rank, world_size=world_size)
+        self._beside = config.beside
+        self._names = {one.stream + end: name + end for name, one in config.beside.items() for end in ("", "_ok")}
+        self._names |= {part.streams[0]: "features" for part in parts if part.streams}
         self._mixture: Mixture | bytes = mixture
         self._rows: StreamRows | None = None
         self.where = NOT_IN_MEMORY
@@ -181,13 +134,17 @@ class Batches(Dataset[Batch]):
         end = 0
         for part, size in sizes.items():
             here = slice(end, end := end + size)
-            out[part] = {name: labels[name][here] for name in mixture.parts[part].fields if name in labels}
+            names = {field: self._names.get(field, field) for field in mixture.parts[part].fields}
+            out[part] = {field: labels[name][here] for field, name in names.items() if name in labels}
         if "motion" in picks:
             out["motion"] = {"theta": np.empty((mixture.sizes["motion"], mixture.seqlen, 85), np.float32)}
         mixture.read(picks, out)
         if self._rows is not None:
             rows = [self._rows.place(pick.split, pick.starts) for part in sizes for pick in picks[part]]
             labels[ROWS] = np.concatenate([*rows, np.empty(0, np.int64)])
+        for name, one in self._beside.items() if sizes else ():
+            labels[name] = with_history(labels[name], one.history)
+            labels[f"{name}_ok"] = labels[f"{name}_ok"][:, one.history :]
         return Batch(labels, out["motion"]["theta"] if "motion" in picks else None)
 
     def _empty(self, n_windows: int) -> Arrays:
@@ -196,13 +153,37 @@ class Batches(Dataset[Batch]):
         labels: Arrays = {"kp_2d": np.empty((*shape, 49, 3), np.float32)}
         for name, rest in (("kp_3d", (49, 3)), ("theta", (85,)), ("w_3d", ()), ("w_smpl", ())):
             labels[name] = np.zeros((*shape, *rest), np.float32)
-        if self._rows is not None:
-            return labels
+        alike: dict[str, list[tuple[int, tuple[int, ...], np.dtype[Any]]]] = {}  # streams' fields: all parts have them
         for part in self.mixture.parts.values():
-            for name in (name for name in part.fields if name not in labels):  # of streams: all parts have them
-                size, dtype = field_type(self.mixture, name)
-                labels[name] = np.empty((n_windows, part.n_before(name) + self.mixture.seqlen, *size), dtype)
+            for field, (size, dtype) in self.mixture.fields[part.name].items():
+                frames = part.n_before(field) + self.mixture.seqlen
+                alike.setdefault(self._names.get(field, field), []).append((frames, size, dtype))
+        for name, of_parts in alike.items():
+            if name not in labels and (name != "features" or self._rows is None):
+                frames, size, _ = of_parts[0]
+                labels[name] = np.empty((n_windows, frames, *size), np.result_type(*(dtype for *_, dtype in of_parts)))
         return labels
+
+
+def _part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> Part:
+    """What one part of every batch is made of, by the configuration."""
+    read = config.streams_of(name) if "features" in FIELDS[name] else ()
+    beside = config.beside if read else {}
+    own = [field for one in beside.values() for field in (one.stream, f"{one.stream}_ok")]
+    return Part(
+        name=name,
+        splits={split: splits[split] for split in config.part(name)},
+        count=config.parts[name],
+        fields=[read[0] if beside and field == "features" else field for field in FIELDS[name]] + own,
+        stream=next(iter(read), None) if not beside else None,
+        streams=(read[0], *(one.stream for one in beside.values())) if beside else (),
+        history={one.stream: one.history for one in beside.values() if one.history},
+        copies={read[0]: read} if len(read) > 1 else {},
+        stride=config.stride,
+        strides=config.strides,
+        weights=config.window_weights,
+        tail="cover" if config.tail == "cover" else "drop",
+    )
 
 
 def _labelled(counts: Mapping[str, int]) -> dict[str, int]:

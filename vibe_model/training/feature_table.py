@@ -15,7 +15,7 @@ from torch import Tensor
 from vibe_model.errors import ConfigError
 
 if TYPE_CHECKING:
-    from cache.mixture import Mixture
+    from cache.mixture import Mixture, Part
     from cache.windows import StreamRows
 
 NOT_IN_MEMORY: Final = "read with each batch"
@@ -50,8 +50,8 @@ class FeatureTable:
 
     def fill(self, mixture: Mixture, where: str, report: Callable[[TableProgress], None]) -> None:
         """Read every row, many at once, and report how many there are by then. where: the table is, as text."""
-        parts = [part for part in mixture.parts.values() if part.stream is not None]
-        sources = {name: (split, part.stream) for part in parts for name, split in part.splits.items()}
+        parts = _features(mixture)
+        sources = {name: (split, stream) for part, stream, _ in parts for name, split in part.splits.items()}
         _, dtype = field_type(mixture)
         for name, starts in self.rows.batches():
             split, stream = sources[name]
@@ -74,13 +74,13 @@ def load_feature_table(
     if hold == "none":
         return None, NOT_IN_MEMORY
     report = report or (lambda _: None)
-    if any(part.streams or part.copies for part in mixture.parts.values()):
+    if any(part.copies for part in mixture.parts.values()):
         if hold != "auto":
             raise ConfigError(
-                f"hold = {hold}: expected one stream without copies, found several, which are read with each batch. "
-                "Use hold = auto or none."
+                f"hold = {hold}: expected features without copies, found several of a window's, which are read with "
+                "each batch. Use hold = auto or none."
             )
-        where = f"{NOT_IN_MEMORY}: they are of several streams"
+        where = f"{NOT_IN_MEMORY}: there are several copies"
         report(TableProgress(where))
         return None, where
     rows = mixture.stream_rows()
@@ -109,10 +109,16 @@ def load_feature_table(
     )
 
 
-def field_type(mixture: Mixture, name: str = "features") -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """(what follows (B, T) in a field, the dtype that holds it exactly in all parts)."""
-    found = [fields[name] for fields in mixture.fields.values() if name in fields]
+def field_type(mixture: Mixture) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """(what follows (B, T) in the features, the dtype that holds them exactly in all parts)."""
+    found = [mixture.fields[part.name][field] for part, _, field in _features(mixture)]
     return found[0][0], np.result_type(*(dtype for _, dtype in found))
+
+
+def _features(mixture: Mixture) -> list[tuple[Part, str, str]]:
+    """The parts that have features, the stream that these are of, and their field. Streams beside them are not held."""
+    found = [(part, part.stream, "features") for part in mixture.parts.values() if part.stream is not None]
+    return found + [(part, part.streams[0], part.streams[0]) for part in mixture.parts.values() if part.streams]
 
 
 def free_memory(device: torch.device) -> int:

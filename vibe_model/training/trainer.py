@@ -129,6 +129,8 @@ class Trainer(ABC):
         for learner in learners:
             learner.network.train()
             learner.optimiser.zero_grad(set_to_none=True)
+        statistics = [statistic for learner in learners for statistic in _statistics(learner.network)]
+        before = [statistic.clone() for statistic in statistics]
         terms = self.gradients(batch)
         self.group.sum_gradients([p for learner in learners for p in learner.network.parameters()])
         # All numbers of a step together: on a GPU that is one wait.
@@ -143,6 +145,9 @@ class Trainer(ABC):
         if step.good:
             for learner in learners:
                 learner.optimiser.step()
+        else:
+            for statistic, old in zip(statistics, before, strict=True):
+                statistic.copy_(old)
         self.state.add(step)
         return step
 
@@ -181,6 +186,12 @@ class Trainer(ABC):
 def weights_of(network: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name, without torch's notes on the modules, which would name the body's."""
     return dict(network.state_dict())
+
+
+def _statistics(network: nn.Module) -> list[Tensor]:
+    """What a step in training mode changes beside parameters: the running statistics of batch norms."""
+    norms = (module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
+    return [buffer for norm in norms for buffer in norm.buffers()]
 
 
 def _step_seed(*parts: int) -> int:

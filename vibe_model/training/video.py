@@ -48,6 +48,9 @@ class VideoTrainer(Trainer):
             raise ConfigError(f"processes: {models.of(config).title} trains in one process, found {group.size}")
         self.generator = models.of(config).build(config, body).to(group.device)
 
+    def prepare(self, splits: Mapping[str, Split]) -> None:
+        """Look at the open splits before the first step: nothing, unless the model needs it. May raise DataError."""
+
     @abstractmethod
     def start_from(self, checkpoint: Path) -> LoadReport:
         """Fill the generator from a checkpoint, or the part of it that both have. Raises CheckpointError."""
@@ -99,8 +102,11 @@ class VideoRun(TrainingRun):
         super().__init__(config, trainer, splits, stand_in=stand_in, report=report)
         self._draw, group = draw, self.group
         self.facts["processes"] = group.size
+        self.facts["parameters"] = sum(parameter.numel() for parameter in trainer.generator.parameters())
+        self.facts["reads"] = [config.stream, *(one.stream for one in config.beside.values())]
         # Other processes and devices give the same settings other numbers.
         self.identity |= {"processes": group.size, "device": group.device.type}
+        trainer.prepare(splits)
         self._pretrained = self._start_from_checkpoint()
         self._batches = Batches(config, splits, rank=group.rank, world_size=group.size)
         self._table = self._batches.load_features(config.hold, group.device, report if group.leads else None)
@@ -129,6 +135,7 @@ class VideoRun(TrainingRun):
                 self.trainer.generator,
                 self.splits[name],
                 stream=config.stream,
+                beside=config.beside,
                 seqlen=config.seqlen,
                 tracks=config.tracks.get(name, "*"),
                 batch_size=config.eval_batch,
@@ -148,18 +155,18 @@ class VideoRun(TrainingRun):
         return {} if self._draw is None else self._draw(self.trainer.generator, epoch)
 
     def best(self) -> dict[str, Any]:
-        plain, streams = self.config.stream, self.config.streams
-        manifests = (self.splits[name].stream_manifest(plain) for name, read in streams.items() if plain in read)
-        features = next((manifest["identity"] for manifest in manifests if "identity" in manifest), None)
         weights, settings = weights_of(self.trainer.generator), self.config.as_dict()
-        return {"gen_state_dict": weights, "of_model": self.config.MODEL, "config": settings, "features": features}
+        features = self._identity(self.config.stream)
+        found = {"gen_state_dict": weights, "of_model": self.config.MODEL, "config": settings, "features": features}
+        beside = {name: self._identity(one.stream) for name, one in self.config.beside.items()}
+        return {**found, **({"beside": beside} if beside else {})}
 
     def results(self) -> dict[str, Any]:
         """The best epoch's metrics on the evaluation splits, by the default protocol; the others' below."""
         config, generator = self.config, self.trainer.generator
         load_published(generator, self.folder / runs.BEST)
-        options: dict[str, Any] = {"stream": config.stream, "seqlen": config.seqlen, "tracks": config.tracks}
-        options["batch_size"] = config.eval_batch
+        options: dict[str, Any] = {"stream": config.stream, "beside": config.beside, "tracks": config.tracks}
+        options |= {"seqlen": config.seqlen, "batch_size": config.eval_batch}
         sigma = 0.0
         if config.per_frame:  # smoothed as is best in validation, it is another baseline
             validation = {name: self.splits[name] for name in config.validation}
@@ -175,6 +182,12 @@ class VideoRun(TrainingRun):
             stand_in=self.facts["stand_in"],
             about={"fingerprint": self.fingerprint, "run": self.folder.name},
         )
+
+    def _identity(self, stream: str) -> Mapping[str, Any] | None:
+        """What a stream was computed by, where that is recorded."""
+        splits = (self.splits[name] for name, read in self.config.streams.items() if stream in read)
+        manifests = (split.stream_manifest(stream) for split in splits)
+        return next((manifest["identity"] for manifest in manifests if "identity" in manifest), None)
 
     def _start_from_checkpoint(self) -> dict[str, Any] | None:
         """Fill the generator from the configured checkpoint; how many of its tensors were used and ignored."""

@@ -114,11 +114,8 @@ class TrainConfig(VideoConfig):
         return self.n_layers == 0
 
     @property
-    def lacks_prior(self) -> bool:
-        return self.prior == "mposer" and self.mposer is None
-
-    def with_prior(self, checkpoint: Path) -> Self:
-        return replace(self, mposer=checkpoint)
+    def lacks(self) -> tuple[str, ...]:
+        return ("mposer",) if self.prior == "mposer" and self.mposer is None else ()
 
     def files(self) -> dict[str, Path | None]:
         prior = self.mposer if self.prior == "mposer" else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -98,6 +99,7 @@ def test_what_is_missing_is_reported_once_and_never_raised(job, raw, tmp_path) -
 def test_windows_are_spread_over_the_tracks_one_of_each(job) -> None:
     split = cache.open(job.root)[SPLIT]
     starts = [track.start for track in split.tracks]
-    assert spread_windows(split, "resnet50", 8, 5) == [(start, start + 8) for start in starts]
-    assert spread_windows(split, "resnet50", 8, 1) == [(starts[0], starts[0] + 8)]
-    assert spread_windows(split, "resnet50", 100, 5) == []
+    eight, hundred = (replace(config(job), stream="resnet50", seqlen=n) for n in (8, 100))
+    assert spread_windows(split, eight, 5) == [(start, start + 8) for start in starts]
+    assert spread_windows(split, eight, 1) == [(starts[0], starts[0] + 8)]
+    assert spread_windows(split, hundred, 5) == []

@@ -16,8 +16,9 @@ from tests.vibe_model.builders import SMALL, MemorySplit, TinyBody, write_split
 from vibe_model import runs
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.hmmr.config import HMMRConfig
+from vibe_model.settings.run_config import Reading
 from vibe_model.training import feature_table
-from vibe_model.training.data import Batches, Inputs, on_device, stream
+from vibe_model.training.data import Batch, Batches, on_device, stream
 from vibe_model.training.feature_table import TableProgress
 from vibe_model.vibe.config import TrainConfig
 from vibe_model.vibe.training import VIBETrainer
@@ -185,32 +186,43 @@ def many(tmp_path_factory):
     return {name: opened[name] for name in opened.splits}
 
 
-def test_batches_carry_the_streams_that_a_model_asks_for_by_name(config, many):
-    inputs = Inputs(streams=("resnet50", "pairs"), history={"pairs": 3})
-    batches, plain = Batches(config, many, inputs=inputs), Batches(config, many)
+class WithPairs(TrainConfig):
+    @property
+    def beside(self):
+        return {"motion_of": Reading("pairs", 3, history=3)}
+
+
+def test_what_a_model_reads_beside_its_features_is_in_the_batches_by_its_name(config, many):
+    config = WithPairs(**vars(config))
+    assert config.streams == dict.fromkeys(("c/train", "a/train", "b/train"), ("resnet50", "pairs"))
+    batches, plain = Batches(config, many), Batches(TrainConfig(**vars(config)), many)
     for step in (0, 3):
         labels, expected = batches.at(step).labels, plain.at(step).labels
-        np.testing.assert_array_equal(labels.pop("resnet50"), expected.pop("features"))
-        pairs, flags = labels.pop("pairs"), labels.pop("pairs_ok")
-        assert labels.pop("resnet50_ok").all()
-        assert (pairs.shape, flags.shape) == ((5, 3 + 4, 3), (5, 3 + 4))
-        rows = pairs[:, 3:, 0]
-        np.testing.assert_array_equal(rows, rows[:, :1] + np.arange(4))
-        before = np.where(flags[:, :3] == 1, rows[:, :1] + np.arange(-3, 0), 0)
-        np.testing.assert_array_equal(pairs[:, :3, 0], before)
-        assert set(flags[:, :3].sum(axis=1)) <= {0, 2, 3}  # windows start at 0, 2, 4, ... of their track, and so on
-        for name, values in expected.items():
-            np.testing.assert_array_equal(labels[name], values)
-    batch = next(stream(batches, 1, device=CPU))
-    assert_same(batch, batches.at(1))
-    with pytest.raises(ConfigError, match="hold = ram: expected one stream"):
-        batches.load_features("ram", CPU)
-    assert batches.load_features("auto", CPU) is None
+        pairs, flags = labels.pop("motion_of"), labels.pop("motion_of_ok")
+        assert (pairs.shape, flags.shape) == ((5, 4, 4 * 3), (5, 4))
+        assert flags.all()
+        rows = pairs[:, :, 9:10]  # its own
+        np.testing.assert_array_equal(rows, rows[:, :1] + np.arange(4)[:, None])
+        n_before = (pairs[:, 0, 2:9:3] > 0).sum(axis=1)  # a row's last number is never 0
+        assert set(n_before) <= {0, 2, 3}  # windows start at 0, 2, 4, ... of their track, and so on
+        for window, n in zip(pairs, n_before, strict=True):
+            known = (window[0, 9] + np.arange(-n, 4))[:, None] + np.arange(3)
+            every = np.concatenate([np.zeros((3 - n, 3)), known])  # 0 before the track
+            for frame in range(4):
+                np.testing.assert_array_equal(window[frame].reshape(4, 3), every[frame : frame + 4])
+        assert_same(Batch(labels, None), Batch(expected, None))
+    held = Batches(config, many)
+    table = held.load_features("ram", CPU)  # the features; the others come with each batch
+    assert table.table.dtype == torch.float16
+    assert_same(next(stream(held, 1, device=CPU, table=table)), batches.at(1))
 
 
 def test_windows_take_their_features_from_one_of_the_copies(config, many):
-    copies = {"resnet50": ("resnet50", "resnet50.j1")}
-    batches, plain = Batches(config, many, inputs=Inputs(copies=copies)), Batches(config, many)
+    class WithCopies(TrainConfig):
+        def streams_of(self, part):
+            return ("resnet50", "resnet50.j1") if part != "motion" else ()
+
+    batches, plain = Batches(WithCopies(**vars(config)), many), Batches(config, many)
     drawn = []
     for step in range(8):
         features = batches.at(step).labels["features"]
@@ -220,6 +232,9 @@ def test_windows_take_their_features_from_one_of_the_copies(config, many):
         known = {window.astype(np.float32).tobytes() for window in plain.at(step).labels["features"]}
         assert {window.tobytes() for window in features[~of_copy]} <= known
     assert 5 < sum(drawn) < 35
+    with pytest.raises(ConfigError, match="hold = ram: expected features without copies"):
+        batches.load_features("ram", CPU)
+    assert batches.load_features("auto", CPU) is None
 
 
 def test_jittered_copies_of_a_part_take_the_streams_place_and_are_part_of_the_run(many):

@@ -9,8 +9,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.vibe_model.builders import SMALL, MemorySplit, TinyBody
-from vibe_model import TrainConfig, runs
+from vibe_model import PrVIPE, TrainConfig, runs
 from vibe_model.hmmr.config import HMMRConfig
+from vibe_model.part_dynamics.config import PartDynamicsConfig
 from vibe_model.settings.video_config import VideoConfig
 from vibe_model.training import video
 from vibe_model.vibe import mposer_training as mposer
@@ -63,6 +64,28 @@ def hmmr_config(root):
     return HMMRConfig(**{name: getattr(vibe, name) for name in names}, **sizes)
 
 
+def part_dynamics_config(root):
+    """The same of part dynamics, by an embedding of random numbers."""
+    vibe = vibe_config(root)
+    names = [field.name for field in fields(VideoConfig) if field.name not in ("name", "motion")]
+    embedding = root / "embedding.pt"
+    if not embedding.exists():
+        root.mkdir(exist_ok=True)
+        torch.manual_seed(3)
+        torch.save({"pr_vipe_state_dict": PrVIPE(32, 8).state_dict(), "stand_in": True}, embedding)
+    options = {"embedding": embedding, "width": 4, "delta": 2, "sigma_rows": 100}
+    return PartDynamicsConfig(**{name: getattr(vibe, name) for name in names}, **options, **small_sizes())
+
+
+def small_sizes():
+    return {name: value for name, value in SMALL.items() if name != "feature_size"}
+
+
+def part_dynamics_splits():
+    splits = vibe_splits()
+    return {name: split.add_streams(pr_vipe=64, homography=9) for name, split in splits.items()}
+
+
 def prior_config(root):
     """The same of the motion prior's."""
     sizes = {"hidden_size": 5, "latent_size": 3, "lr": 1e-2, "stride": 1}
@@ -81,6 +104,9 @@ def prior_splits():
 KINDS = {
     "vibe": SimpleNamespace(config=vibe_config, splits=vibe_splits, run=video.run, loop=video.VideoRun),
     "hmmr": SimpleNamespace(config=hmmr_config, splits=vibe_splits, run=video.run, loop=video.VideoRun),
+    "part_dynamics": SimpleNamespace(
+        config=part_dynamics_config, splits=part_dynamics_splits, run=video.run, loop=video.VideoRun
+    ),
     "prior": SimpleNamespace(config=prior_config, splits=prior_splits, run=mposer.run, loop=mposer.MPoserRun),
 }
 
@@ -111,12 +137,12 @@ def finite(state):
 
 
 def assert_same_run(folder, expected):
-    """Metrics to the byte, every leaf of both checkpoints to the bit, but for where runs and cache are."""
+    """Metrics to the byte, every leaf of both checkpoints to the bit, but for where files are."""
     assert (folder / "metrics.json").read_bytes() == (expected / "metrics.json").read_bytes()
     for name in ("last.pt", "best.pt"):
         ours, theirs = (tensors(torch.load(one / name, weights_only=True)) for one in (folder, expected))
         assert ours.keys() == theirs.keys()
-        for key in theirs.keys() - {"/config/runs", "/config/cache"}:
+        for key in theirs.keys() - {"/config/runs", "/config/cache", "/config/embedding"}:
             value = theirs[key]
             assert torch.equal(ours[key], value) if isinstance(value, torch.Tensor) else ours[key] == value, key
 

@@ -1,0 +1,103 @@
+"""A training run as a Luigi task, whatever it trains, and how it is shown.  windows -> training"""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import luigi
+
+from cache import CacheError
+from pipeline.cli import console
+from pipeline.cli.text import count
+from tasks.base import PipelineTask
+from tasks.data import NETWORK
+from tasks.terminal import fact, say
+from vibe_model import runs
+from vibe_model.errors import VibeModelError
+from vibe_model.settings.run_config import RunConfig
+
+if TYPE_CHECKING:
+    from pipeline.cli.progress import Progress
+    from vibe_model.training.feature_table import TableProgress
+    from vibe_model.training.loop import Progress as TrainingProgress
+
+AS_SET: Final = "as luigi.cfg sets it"
+
+
+class TrainingTask(PipelineTask):
+    """A training run of any model, into runs/<name>-<fingerprint>/."""
+
+    verb, unit = "train", "step"
+    resources = NETWORK
+    variant = luigi.Parameter(default="", description=f"of the model's VARIANTS; empty: {AS_SET}")
+    seed = luigi.IntParameter(default=-1, description=f"-1: {AS_SET}")
+
+    @abstractmethod
+    def config(self) -> RunConfig:
+        """Its settings. Raises ConfigError: `requires` calls it, so that a mistake is reported before anything runs."""
+
+    def up_to_date(self) -> bool:
+        return runs.is_complete(self.config())
+
+    def done(self, result: str) -> None:
+        """Print the task's line."""
+        config = self.config()
+        self.say(f"{count(config.epochs, 'epoch')} of {count(config.iterations, 'step')}, {result}".removesuffix(", "))
+
+    @property
+    def of_seed(self) -> str:
+        return f", seed {self.seed}" if self.seed >= 0 else ""
+
+
+def best_of(config: RunConfig) -> Path:
+    """best.pt of a run. While the cache lacks what it reads, its name is not known: then a file that never exists."""
+    try:
+        return runs.run_folder(config) / runs.BEST
+    except (VibeModelError, CacheError):
+        return config.runs / f"{config.name}-unknown" / runs.BEST
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """metrics.json of a finished run."""
+    metrics: dict[str, Any] = json.loads((folder / runs.METRICS).read_text())
+    return metrics
+
+
+def shown_by(progress: Progress, what: str, score: str = "pa_mpjpe", unit: str = " mm") -> Any:
+    """The callback that shows a training: a bar over all steps, with the loss and the last validation.
+
+    Before that, features that are read into memory, and then a line of where they are. Without a terminal there is no
+    bar, and each epoch is a line. score: of the validation, by its name in metrics.
+    """
+    from vibe_model.training.feature_table import TableProgress
+
+    name = {"pa_mpjpe": "PA-MPJPE", "hit_1": "Hit@1"}.get(score, "error")
+    loss = validation = ""
+    begun = False
+
+    def show(news: TrainingProgress | TableProgress) -> None:
+        nonlocal loss, validation, begun
+        if isinstance(news, TableProgress):
+            progress(news.done, news.total, f"features {news.where}")
+            if news.done == news.total:
+                fact("features", news.where)
+            return
+        for metrics in news.validation.values():
+            validation = f"{metrics[score]:.1f}{unit}"
+        if news.terms is not None:
+            loss = f"loss {sum(news.terms.values()):.4g}"
+        done = news.epoch * news.iterations + news.iteration
+        if not begun and done > 1:
+            fact("continues", f"from step {done - 1:,}, where it was interrupted")
+        begun = True
+        # The loss first: a narrow terminal cuts the end.
+        parts = [loss, f"val {validation}" if validation else "", f"epoch {news.epoch + 1}/{news.epochs}"]
+        progress(done, news.epochs * news.iterations, "  ".join(filter(None, parts)))
+        if news.validation and not console.out.is_terminal:
+            found = ", ".join(filter(None, [loss, f"validation {name} {validation}"]))
+            say("train", what, f"epoch {news.epoch + 1} of {news.epochs}: {found}", mark=" ")
+
+    return show

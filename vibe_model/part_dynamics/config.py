@@ -1,0 +1,133 @@
+"""Every setting of the training of part dynamics, typed, its presets and variants.  [settings] -> training
+
+Imports no torch. After Lee and Lee, ICCV 2021, whose weights of losses, schedule and sizes are not known: these are
+ours, and VIBE's where it has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Final, Self
+
+from vibe_model.errors import ConfigError
+from vibe_model.settings.run_config import Reading, not_negative, one_of, positive
+from vibe_model.settings.video_config import VideoConfig
+from vibe_model.vibe.config import PUBLISHED_STRIDES
+
+HISTORY: Final = 14  # rows before a frame's own: 15 pairs of frames, half a second
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartDynamicsConfig(VideoConfig):
+    """The settings of part dynamics, beside those of every model.
+
+    Raises ConfigError for values of a wrong type, out of range, or that contradict one another.
+    """
+
+    VERSION: ClassVar[Mapping[str, int]] = {"part_dynamics_version": 1}
+    NEUTRAL: ClassVar[frozenset[str]] = VideoConfig.NEUTRAL | {"embedding"}
+    MODEL: ClassVar[str] = "part_dynamics"
+    TERMS: ClassVar[tuple[str, ...]] = ("kp_2d", "kp_3d", "pose", "shape", "neighbours", "uncertainty")
+
+    name: str = "partdyn"
+    embedding: Path | None = None  # best.pt of TrainPrVIPE, which the uncertainty loss compares by
+
+    # Windows. As TCMR's of the same table, without 3DPW's training set.
+    strides: Mapping[str, int] = positive(PUBLISHED_STRIDES)  # by split
+    datasets_2d: tuple[str, ...] = ("insta_variety/train", "posetrack/train", "penn_action/train")
+    datasets_3d: tuple[str, ...] = ("mpi_inf_3dhp/train", "h36m/train")
+    evaluation: tuple[str, ...] = ("3dpw/test", "mpi_inf_3dhp/test", "h36m/val")
+    pr_vipe_stream: str = "pr_vipe"
+    homography_stream: str = "homography"
+    sigma_rows: int = positive(10_000)  # of the training splits, whose homographies' deviations are the unit
+
+    # Weights of the loss terms.
+    kp_2d_weight: float = not_negative(300.0)
+    kp_3d_weight: float = not_negative(300.0)
+    pose_weight: float = not_negative(60.0)
+    shape_weight: float = not_negative(0.06)
+    neighbours_weight: float = not_negative(0.5)  # of those four, of the frames before and after
+    uncertainty_weight: float = not_negative(5.0)
+
+    # The model.
+    temporal: bool = True  # False: VIBE's regressor on each frame's feature, the baseline
+    uses_pr_vipe: bool = True
+    uses_homography: bool = True
+    regions: int = positive(5)  # or 1: a plain convolution
+    recombine: str = one_of("multiply", ("multiply", "add", "none"))
+    delta: int = not_negative(5)  # frames to the neighbours that are predicted; 0: none are
+    width: int = not_negative(0)  # of a region's state; 0: the usual one
+    hidden_size: int = positive(1024)
+    regressor_size: int = positive(1024)
+
+    def check_consistency(self) -> None:
+        """Raise ConfigError for settings that contradict one another."""
+        super().check_consistency()
+        if self.regions not in (1, 5):
+            raise ConfigError(f"regions: expected 5 or 1, found {self.regions}")
+
+    @property
+    def beside(self) -> Mapping[str, Reading]:
+        found = {}
+        if self.temporal and self.uses_pr_vipe:
+            found["pr_vipe"] = Reading(self.pr_vipe_stream, 64, of_keypoints=True)
+        if self.temporal and self.uses_homography:
+            found["homography"] = Reading(self.homography_stream, 9, HISTORY)
+        return found
+
+    @property
+    def per_frame(self) -> bool:
+        return not self.temporal
+
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        return ("embedding",) if self.uncertainty_weight and self.embedding is None else ()
+
+    def files(self) -> dict[str, Path | None]:
+        embedding = self.embedding if self.uncertainty_weight else None
+        if embedding is not None and not embedding.is_file():
+            raise ConfigError(
+                f"{embedding}: expected a trained embedding of 2D poses for the uncertainty loss, found none. "
+                "`luigi --module tasks TrainPrVIPE` trains it; uncertainty_weight = 0 needs none."
+            )
+        return {**super().files(), "embedding": embedding}
+
+    @classmethod
+    def embedded(cls, **changes: Any) -> Self:
+        """A short run on the embedded demo data, minutes on two CPU cores. It shows that all works, not accuracy."""
+        small = cls(
+            name="partdyn-embedded",
+            datasets_2d=("penn_action/train", "kinetics/train"),
+            datasets_3d=("3dpw/train",),
+            evaluation=("3dpw/test",),
+            stride=8,
+            batch_size=16,
+            iterations=30,
+            epochs=8,
+            lr_generator=1e-4,  # there are few steps
+            hidden_size=256,
+            width=64,
+            checkpoint_every=30,
+            device="cpu",
+        )
+        return replace(small, **changes)
+
+
+CONFIG: Final = PartDynamicsConfig
+PRESETS: Final = {
+    "partdyn": PartDynamicsConfig.published,
+    "embedded": PartDynamicsConfig.embedded,
+}
+VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "per-frame": {"temporal": False, "delta": 0, "uncertainty_weight": 0.0},
+    "no-u": {"uses_pr_vipe": False},
+    "no-d": {"uses_homography": False},
+    "no-dt": {"delta": 0},
+    "no-unc": {"uncertainty_weight": 0.0},
+    "one-region": {"regions": 1},
+    "recombine-add": {"recombine": "add"},
+    "recombine-none": {"recombine": "none"},
+}
+"""What each changes of the configuration that it is a variant of."""
