@@ -245,7 +245,7 @@ def with_one(numbers: Floats) -> Floats:
 
 def trained(name: str, config: VideoConfig) -> Mapping[str, Any]:
     """The metrics on the test split and the validation curve (mm, by epoch) of one training."""
-    if "mposer" in config.lacks:
+    if isinstance(config, TrainConfig) and config.lacks:
         alike: Any = {key: getattr(config, key) for key in ("cache", "runs", "motion", "validation", "seed", "threads")}
         config = replace(config, mposer=mposer.run(MPoserConfig.embedded(**alike)) / runs.BEST)
     run = training.run(config)
