@@ -205,7 +205,7 @@ def past_and_future(found: Found) -> Iterator[str]:
 def knowable(place: Path) -> Iterator[str]:
     """What one frame knows of the body AHEAD frames later: linear estimates by least squares, beside standing still."""
     splits, body = cache.open(place), Body.stand_in()
-    n_rows = {TRAIN: KNOWN_MOTIONS * FRAMES, TEST: MOTIONS[TEST] * FRAMES}
+    n_rows = {name: min(KNOWN_MOTIONS, len(splits[name].tracks)) * FRAMES for name in (TRAIN, TEST)}
     inputs: dict[str, dict[str, Floats]] = {}
     later: dict[str, Floats] = {}
     for name, n in n_rows.items():
@@ -251,7 +251,7 @@ def with_one(numbers: Floats) -> Floats:
 
 def trained(name: str, config: VideoConfig) -> Mapping[str, Any]:
     """The metrics on the test split and the validation curve (mm, by epoch) of one training."""
-    if "mposer" in config.lacks:
+    if isinstance(config, TrainConfig) and config.lacks:
         alike: Any = {key: getattr(config, key) for key in ("cache", "runs", "motion", "validation", "seed", "threads")}
         alike = {"mposer": mposer.run(MPoserConfig.embedded(**alike)) / runs.BEST}
         config = replace(config, **alike)

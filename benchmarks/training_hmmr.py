@@ -45,7 +45,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, als
 from benchmarks.training import AGREEMENT, FP32, SPLITS, USUAL, in_turns, make_cache, report, timed
 
 GRADIENTS_AGREE: Final = 1e-3  # relative, of float32
-STEPS_COMPARED: Final = 3
+STEPS_COMPARED: Final = 2
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=2, help="of each way in each round")
+    parser.add_argument("--steps", type=int, default=1, help="of each way in each round")
     parser.add_argument("--small", action="store_true", help="short windows, 2 rounds of 1 step: to see that it works")
     parser.add_argument("--out", type=Path, help="write the report here, for example benchmarks/training_hmmr.md")
     args = parser.parse_args()

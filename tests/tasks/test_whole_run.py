@@ -53,6 +53,7 @@ def test_one_command_goes_from_raw_files_to_an_evaluated_model(made) -> None:
         "3dpw/test ",
         "VIBE",
         "mean ",
+        "Mean errors",
         "DEMO DATA",
         "numbers",
         "curves",
