@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
 import sys
@@ -11,10 +12,11 @@ from string import Template
 from typing import Final
 
 from pipeline.cli.console import show_text
-from pipeline.cli.options import whole
+from pipeline.cli.options import SET, whole
 from pipeline.errors import ConfigError
 from pipeline.settings.file import settings_file
-from tasks.settings import settings
+from tasks.evaluation import EVALUATIONS
+from tasks.settings import Settings, settings
 from vibe_model.models import MODELS
 
 HELP: Final = "Print a job script for SLURM: all datasets, then training; queued again at its time limit."
@@ -36,19 +38,23 @@ SCRIPT: Final = Template("""\
 
 cd $folder || exit 2
 export LUIGI_CONFIG_PATH=$config
+export $set_variable=$set
+export SRUN_CPUS_PER_TASK=$$SLURM_CPUS_PER_TASK  # srun does not take it from the job by itself
 luigi=($luigi)
 python=($python)
 
-# Every line of the log has its time.
-exec > >(while IFS= read -r line; do printf '%(%F %T)T %s\\n' -1 "$$line"; done) 2>&1
+# Every line of the log has its time. The job ends when its last one is written, 10 s later at the most.
+exec > >(trap '' TERM; while IFS= read -r line || [ -n "$$line" ]; do printf '%(%F %T)T %s\\n' -1 "$$line"; done) 2>&1
+log=$$!
+trap 'exec >&- 2>&-; timeout 10 tail --pid="$$log" -f /dev/null' EXIT
 
 # At USR1, $margin s before the time limit, what runs is ended and keeps what is finished; the job is queued again.
 requeue() {
     trap '' USR1
     [ -n "$$child" ] && kill -TERM "$$child" && wait "$$child"
-    echo "time limit: queued again"
-    scontrol requeue "$$SLURM_JOB_ID"
-    exit 0
+    scontrol requeue "$$SLURM_JOB_ID" && echo "time limit: queued again" && exit 0
+    echo "time limit, and SLURM refuses to queue it again: sbatch this script once more, it continues"
+    exit 1
 }
 trap requeue USR1
 
@@ -66,9 +72,10 @@ step "$${luigi[@]}" --module tasks $task$processes
 """)
 # In two steps: the launcher of each node joins the others at the first node's port.
 OVER_NODES: Final = Template("""\
+port=$$((20000 + SLURM_JOB_ID % 20000))
 head=$$(scontrol show hostnames "$$SLURM_JOB_NODELIST" | head -n 1)
 step srun "$${python[@]}" -m torch.distributed.run --nnodes $nodes --nproc-per-node $gpus --rdzv-id "$$SLURM_JOB_ID" \\
-    --rdzv-backend c10d --rdzv-endpoint "$$head:29500" -m tasks train --model $model
+    --rdzv-backend c10d --rdzv-endpoint "$$head:$$port" -m tasks train --model $model
 """)
 
 
@@ -78,30 +85,47 @@ def options(sub: argparse.ArgumentParser) -> None:
     add("--model", choices=MODELS, default=next(iter(MODELS)), help="default: %(default)s")
     add("--nodes", type=whole(1), default=1, help="of training; all before it is done on the first (default 1)")
     add("--gpus", type=whole(1), default=1, help="on each node (default 1)")
-    add("--cpus", type=whole(1), default=16, help="on each node, for decoding (default 16)")
+    add("--cpus", type=whole(1), help="on each node, for decoding (default 16 for each GPU)")
     add("--time", type=_time, default="12:00:00", help="time limit of each job (default 12:00:00)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the script."""
-    s, several = settings(), args.nodes > 1
-    if args.nodes * args.gpus > 1 and args.model == "hmmr":
-        raise ConfigError("--model hmmr: trains in one process: --nodes 1 --gpus 1")
+    s, several, model = settings(), args.nodes > 1, MODELS[args.model]
+    parallel = args.nodes * args.gpus > 1 and model.trainer.several_processes
+    if several and not parallel:
+        raise ConfigError(f"--model {args.model}: {model.title} trains in one process: --nodes 1")
     places = {"luigi": Path(sys.executable).with_name("luigi"), "python": sys.executable}
-    places |= {"folder": Path.cwd(), "config": settings_file().resolve()}
+    places |= {"folder": Path.cwd(), "config": settings_file().resolve(), "set": _set(s, args.gpus)}
     quoted = {key: shlex.quote(str(place)) for key, place in places.items()}
-    asked = {"nodes": args.nodes, "gpus": args.gpus, "cpus": args.cpus, "time": args.time, "margin": MARGIN}
+    cpus = args.cpus or 16 * args.gpus
+    asked = {"nodes": args.nodes, "gpus": args.gpus, "cpus": cpus, "time": args.time, "margin": MARGIN}
     over_nodes = OVER_NODES.substitute(asked, model=args.model) if several else "# Training is part of the next step."
     # On several nodes it is done by then, and only looked at.
-    processes = f" --set {MODELS[args.model].section}.processes={args.gpus}" if args.gpus > 1 and not several else ""
-    task = {"vibe": "EvaluateVIBE", "hmmr": "EvaluateHMMR"}[args.model]
+    processes = f" --set {model.section}.processes={args.gpus}" if parallel and not several else ""
+    task = next(task.__name__ for task in EVALUATIONS if task.train.model is model)
     name = re.sub(r"\W+", "-", s.paths.runs.resolve().parent.name) or "vibe"
-    text = SCRIPT.substitute(quoted, **asked, name=name, train=over_nodes.rstrip(), task=task, processes=processes)
+    text = SCRIPT.substitute(
+        quoted, **asked, set_variable=SET, name=name, train=over_nodes.rstrip(), task=task, processes=processes
+    )
     show_text(text)
     return 0
 
 
+def _set(s: Settings, gpus: int) -> str:
+    """What `--set` sets here holds in the job, too. Extraction takes all GPUs of a node, unless others are set."""
+    given = os.environ.get(SET, "")
+    free = s.features.devices is None and s.features.device == "auto" and s.dask.scheduler is None
+    devices = f"features.devices={','.join(map(str, range(gpus)))}" if gpus > 1 and free else ""
+    return "\n".join(filter(None, [given, devices]))
+
+
 def _time(text: str) -> str:
-    if not re.fullmatch(r"(\d+-)?\d{1,2}(:\d\d){1,2}", text):
+    if not (found := re.fullmatch(r"(?:(\d+)-)?(\d{1,2}):(\d\d)(?::(\d\d))?", text)):
         raise argparse.ArgumentTypeError(f"expected HH:MM:SS or D-HH:MM:SS, found {text!r}")
+    days, *parts = (int(part or 0) for part in found.groups())
+    of_minutes = found[1] is None and found[4] is None  # MM:SS
+    seconds = sum(n * of for n, of in zip(parts, (60, 1, 0) if of_minutes else (3600, 60, 1), strict=True))
+    if days * 86400 + seconds <= 2 * MARGIN:
+        raise argparse.ArgumentTypeError(f"expected more than {2 * MARGIN // 60} minutes, found {text!r}")
     return text

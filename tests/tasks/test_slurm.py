@@ -14,10 +14,15 @@ import pytest
 
 LUIGI = """#!/bin/bash
 echo "luigi $*" >> calls
+echo "$PIPELINE_SET" > set
 case "$WHAT" in
 long) trap 'echo "ended" >> calls; exit 143' TERM; echo begun; sleep 60 & wait $! ;;
 fails) exit 30 ;;
 esac
+"""
+SCONTROL = """#!/bin/bash
+echo "scontrol $*" >> calls
+if [ "$1" = show ]; then printf "node1\\nnode2\\n"; fi
 """
 
 
@@ -31,7 +36,10 @@ def job(bare, tasks_command: Callable[..., tuple[int, str]], tmp_path: Path, mon
         assert code == 0
         for name, program in (
             ("luigi", LUIGI),
-            ("scontrol", '#!/bin/bash\necho "scontrol $*" >> calls\n[ "$1" = show ] && printf "node1\\nnode2\\n"'),
+            (
+                "scontrol",
+                '#!/bin/bash\necho "scontrol $*" >> calls\nif [ "$1" = show ]; then printf "node1\\nnode2\\n"; fi',
+            ),
             ("srun", '#!/bin/bash\necho "srun $*" >> calls'),
         ):
             (bare.folder / name).write_text(program)
@@ -54,7 +62,7 @@ def calls(folder: Path) -> list[str]:
 
 
 def test_the_data_come_before_training_and_a_failure_ends_the_job_with_its_code(job) -> None:
-    folder = job("--gpus", "4", "--time", "1-00:00:00")
+    folder = job("--gpus", "4", "--time", "1-00:00:00", "--set", "features.device=auto")
     assert "#SBATCH --gpus-per-node=4\n" in (folder / "job.sh").read_text()
     with start(folder) as process:
         assert process.wait(30) == 0
@@ -62,10 +70,20 @@ def test_the_data_come_before_training_and_a_failure_ends_the_job_with_its_code(
         "luigi --module tasks Data",
         "luigi --module tasks EvaluateVIBE --set train.processes=4",
     ]
+    assert (
+        folder / "set"
+    ).read_text() == "features.device=auto\nfeatures.devices=0,1,2,3\n"  # extraction takes them all
     with start(folder, "fails") as process:
         shown, _ = process.communicate(timeout=30)
     assert process.returncode == 30
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d exit code 30: luigi --module tasks Data\n", shown)
+
+
+def test_what_is_set_on_the_command_line_holds_in_the_job(job) -> None:
+    folder = job("--set", "train.name=the big one", "--set", "features.device=cuda", "--gpus", "2")
+    with start(folder) as process:
+        assert process.wait(30) == 0
+    assert (folder / "set").read_text() == "train.name=the big one\nfeatures.device=cuda\n"
 
 
 def test_at_the_time_limit_what_runs_is_ended_and_the_job_is_queued_again(job) -> None:
@@ -79,6 +97,33 @@ def test_at_the_time_limit_what_runs_is_ended_and_the_job_is_queued_again(job) -
     assert calls(folder) == ["luigi --module tasks Data", "ended", "scontrol requeue 7"]
 
 
+def test_a_job_that_slurm_refuses_to_queue_again_fails(job) -> None:
+    folder = job()
+    (folder / "scontrol").write_text("#!/bin/bash\nexit 1\n")
+    with start(folder, "long") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.2)
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout.readline().endswith(" sbatch this script once more, it continues\n")
+        assert process.wait(30) == 1
+
+
+def test_the_log_has_the_last_lines_of_what_failed(job) -> None:
+    folder = job()
+    (folder / "luigi").write_text("#!/bin/bash\nseq 3000\necho the reason\nexit 30\n")
+    with start(folder) as process:
+        shown, _ = process.communicate(timeout=60)
+    assert process.returncode == 30
+    assert len(lines := shown.splitlines()) == 3002
+    assert lines[-2].endswith(" the reason")
+
+
+def test_less_time_than_ending_takes_is_refused(bare, tasks_command) -> None:
+    with pytest.raises(SystemExit):
+        tasks_command(bare, "slurm", "--time", "0:05:00")
+
+
 def test_several_nodes_join_at_the_first(job) -> None:
     folder = job("--nodes", "2", "--gpus", "4")
     with start(folder) as process:
@@ -86,10 +131,12 @@ def test_several_nodes_join_at_the_first(job) -> None:
     _, shown, launched, last = calls(folder)
     assert shown == "scontrol show hostnames node[1-2]"
     assert "--nnodes 2 --nproc-per-node 4 " in launched
-    assert launched.endswith("--rdzv-endpoint node1:29500 -m tasks train --model vibe")
+    assert launched.endswith("--rdzv-endpoint node1:20007 -m tasks train --model vibe")
     assert last == "luigi --module tasks EvaluateVIBE"
 
 
 def test_hmmr_trains_in_one_process(bare, tasks_command) -> None:
-    code, shown = tasks_command(bare, "slurm", "--model", "hmmr", "--gpus", "2")
+    code, shown = tasks_command(bare, "slurm", "--model", "hmmr", "--nodes", "2")
     assert (code, "trains in one process" in shown) == (2, True)
+    code, shown = tasks_command(bare, "slurm", "--model", "part_dynamics", "--gpus", "2")
+    assert (code, "--module tasks EvaluatePartDynamics\n" in shown) == (0, True)
