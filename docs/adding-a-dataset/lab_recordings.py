@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pipeline.accounting import VideoAccount
 from pipeline.boxes import tight_boxes
 from pipeline.datasets import Dataset, RawVideo
+from pipeline.datasets.base import Origin
 from pipeline.datasets.release import Mistake, Part, Totals
 from pipeline.errors import RawDataError
 from pipeline.pixels.frames import Video
@@ -58,6 +59,9 @@ class LabRecordings(Dataset):
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         return ("frame_index", "bbox", "kp_2d")
+
+    def origin(self, video: str) -> Origin:
+        return Origin(recording=video.partition("/")[2])  # train/<recording>; who it shows is not in its name
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         folder = raw / split

@@ -133,7 +133,7 @@ def without(tensors, name):
         (lambda t: without(t, "mean.weight"), r"mean.weight \(\)"),
         (lambda t: t | {"mean.weight": torch.zeros(0, 7)}, r"mean.weight \(0, 7\)"),
         (lambda _: 3, "expected the best.pt of a motion prior.*TrainMPoser"),
-        (lambda _: nn.Linear(1, 1), "expected a torch checkpoint"),
+        (lambda _: nn.Linear(1, 1), "expected tensors and numbers only"),
     ],
 )
 def test_a_checkpoint_that_is_not_exactly_a_prior_is_refused_by_name(prior, saved, change, name) -> None:
