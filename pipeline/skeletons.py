@@ -40,6 +40,13 @@ _H36M_AND_FACE: Final = (
     "hip", "thorax", "Spine (H36M)", "Jaw (H36M)", "Head (H36M)", "nose", "leye", "reye", "lear", "rear",
 )  # fmt: skip
 
+_SMPL: Final = (  # its 24 joints
+    "smpl_pelvis", "smpl_lhip", "smpl_rhip", "smpl_spine1", "smpl_lknee", "smpl_rknee", "smpl_spine2",
+    "smpl_lankle", "smpl_rankle", "smpl_spine3", "smpl_lfoot", "smpl_rfoot", "smpl_neck", "smpl_lcollar",
+    "smpl_rcollar", "smpl_head", "smpl_lshoulder", "smpl_rshoulder", "smpl_lelbow", "smpl_relbow", "smpl_lwrist",
+    "smpl_rwrist", "smpl_lhand", "smpl_rhand",
+)  # fmt: skip
+
 JOINTS: Final[Mapping[str, tuple[str, ...]]] = {
     "spin49": _BODY_25 + _COMMON_14 + _H36M_AND_FACE,
     "common14": _COMMON_14,
@@ -88,11 +95,9 @@ JOINTS: Final[Mapping[str, tuple[str, ...]]] = {
         "nose", "thorax", "rshoulder", "relbow", "rwrist", "lshoulder", "lelbow", "lwrist",
         "rhip", "rknee", "rankle", "lhip", "lknee", "lankle",
     ),
+    "smpl": _SMPL,
     "smpl54": (  # smplx's 45 output joints of SMPL, then the 9 rows of J_regressor_extra
-        "smpl_pelvis", "smpl_lhip", "smpl_rhip", "smpl_spine1", "smpl_lknee", "smpl_rknee", "smpl_spine2",
-        "smpl_lankle", "smpl_rankle", "smpl_spine3", "smpl_lfoot", "smpl_rfoot", "smpl_neck", "smpl_lcollar",
-        "smpl_rcollar", "smpl_head", "smpl_lshoulder", "smpl_rshoulder", "smpl_lelbow", "smpl_relbow", "smpl_lwrist",
-        "smpl_rwrist", "smpl_lhand", "smpl_rhand",
+        *_SMPL,
         "vertex_nose", "vertex_reye", "vertex_leye", "vertex_rear", "vertex_lear", "vertex_lbigtoe",
         "vertex_lsmalltoe", "vertex_lheel", "vertex_rbigtoe", "vertex_rsmalltoe", "vertex_rheel",
         "vertex_lthumb", "vertex_lindex", "vertex_lmiddle", "vertex_lring", "vertex_lpinky",
@@ -177,7 +182,7 @@ def _correspondence(source: Skeleton, target: Skeleton) -> tuple[tuple[int, ...]
     """The same, cached: readers need it for each video."""
     names = joint_names(source)
     position = {name: i for i, name in enumerate(names)}
-    model_points = source == "smpl54"
+    model_points = any(name.startswith("smpl_") for name in names)
     pairs = [
         (position[_SMPL_POINT.get(name, name) if model_points else name], put)
         for put, name in enumerate(joint_names(target))
@@ -189,7 +194,8 @@ def _correspondence(source: Skeleton, target: Skeleton) -> tuple[tuple[int, ...]
 def convert(keypoints: NDArray[Number], *, source: Skeleton, target: Skeleton) -> NDArray[Number]:
     """(..., J source, C) -> (..., J target, C), a new array of the same dtype.
 
-    A joint that the source lacks is all zero: confidence 0. Raises ValueError when J is not the source's.
+    A joint that the source lacks is all zero: confidence 0. Raises ValueError when J is not the source's, and when the
+    two have no joint in common.
     """
     take, put = correspondence(source, target)
     names = joint_names(source)
@@ -197,6 +203,9 @@ def convert(keypoints: NDArray[Number], *, source: Skeleton, target: Skeleton) -
         raise ValueError(
             f"keypoints are {keypoints.shape}, expected (..., {len(names)}, C): the number of joints of {source}"
         )
+    if not take:
+        known = ", ".join(joint_names(target)[:3])
+        raise ValueError(f"no joint of {source} is one of {target}'s: expected names as {known}; found {names[:3]}")
     out = np.zeros((*keypoints.shape[:-2], len(joint_names(target)), keypoints.shape[-1]), keypoints.dtype)
     out[..., put, :] = keypoints[..., take, :]
     return out

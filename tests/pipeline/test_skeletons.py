@@ -20,13 +20,14 @@ SIZES = {
     "mpi_inf_3dhp_test": 17,
     "h36m": 17,
     "3dpw": 14,
+    "smpl": 24,
     "smpl54": 54,
     "coco_neck": 18,
     "body_25b": 25,
     "halpe_26": 26,
     "coco_feet": 23,
 }
-WITHOUT_PLACE = ("smpl54", "mpi_inf_3dhp")  # in spin49, of some of their joints
+WITHOUT_PLACE = ("smpl", "smpl54", "mpi_inf_3dhp")  # in spin49, of some of their joints
 SMPL_TO_SPIN49 = [
     *[24, 12, 17, 19, 21, 16, 18, 20, 0, 2, 5, 8, 1, 4, 7, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34],
     *[8, 5, 45, 46, 4, 7, 21, 19, 17, 16, 18, 20, 47, 48, 49, 50, 51, 52, 53, 24, 26, 25, 28, 27],
@@ -58,6 +59,17 @@ def test_smpl_joints_go_to_spin49_by_the_published_indices() -> None:
     take, put = correspondence("smpl54", "spin49")
     assert take == SMPL_TO_SPIN49
     assert put == list(range(49))
+
+
+@pytest.mark.parametrize("source", ["smpl", JOINTS["smpl54"][:24]])
+def test_smpls_own_24_joints_go_where_they_go_among_the_54(source) -> None:
+    known = [(take, put) for put, take in enumerate(SMPL_TO_SPIN49) if take < 24]
+    assert list(zip(*correspondence(source, "spin49"), strict=True)) == known
+
+
+def test_skeletons_without_a_common_joint_are_refused() -> None:
+    with pytest.raises(ValueError, match="no joint"):
+        convert(np.ones((1, 2, 3)), source=("left_hand", "right_hand"), target="spin49")
 
 
 def test_common14_takes_the_published_rows_of_the_h36m_regressor() -> None:
