@@ -144,8 +144,9 @@ class Soak(Jobs):
         if names:
             self._calmly("extract", split, self.states[split].extracted(names), names)
         home = self.root / split
-        files = [file for file in sorted(home.rglob("*")) if file.is_file() and not {".writing", ".copy"} & {*file.parts}]
+        files = [file for file in sorted(home.rglob("*")) if not {".writing", ".copy"} & {*file.parts}]
         files = [file for file in files if file.suffix != ".json" or file.name in ("zarr.json", "manifest.json")]
+        files = [file for file in files if file.is_file()]
         file = self.rng.choice(files)
         data = file.read_bytes()
         how, bit = self.rng.choice(("flipped", "flipped", "cut", "gone")), self.rng.randrange(8 * len(data))

@@ -31,9 +31,7 @@ class Model:
     section: str  # of luigi.cfg
     preset: str  # where that section's settings start from, unless it names another
     baseline: str  # the variant that regresses each frame from its own feature
-    quick: bool = (
-        True  # is its embedded preset a matter of minutes, with all that it needs, for the report of demo data?
-    )
+    quick: bool = True  # does its embedded preset take minutes, with all that it needs, for the report of demo data?
 
     @property
     def config(self) -> type[VideoConfig]:
@@ -55,6 +53,11 @@ class Model:
         """Of (config, body, group): a VideoTrainer."""
         found: Callable[..., Any] = self._of("training", "TRAINER")
         return found
+
+    @property
+    def several_processes(self) -> bool:
+        """Can several processes train it as one?"""
+        return bool(self._of("training", "TRAINER").several_processes)
 
     def build(self, config: VideoConfig, body: Body) -> VideoModel:
         """A generator by its configuration, with fresh parameters."""

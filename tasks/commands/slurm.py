@@ -92,7 +92,7 @@ def options(sub: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the script."""
     s, several, model = settings(), args.nodes > 1, MODELS[args.model]
-    parallel = args.nodes * args.gpus > 1 and model.trainer.several_processes
+    parallel = args.nodes * args.gpus > 1 and model.several_processes
     if several and not parallel:
         raise ConfigError(f"--model {args.model}: {model.title} trains in one process: --nodes 1")
     places = {"luigi": Path(sys.executable).with_name("luigi"), "python": sys.executable}
