@@ -84,7 +84,8 @@ def one_kind(kinds: Mapping[str, bool | None]) -> bool:
         raise StandInMixed(
             f"demo data ({demo}) cannot be used together with real data ({real}). For real data get SMPL's files "
             "([paths] body), a checkpoint trained on real data, such as VIBE's published one, and the weights of its "
-            'features (spin:FILE): README, "Real data". Demo data go with the demo body and a model trained on them.'
+            'features (spin:FILE): docs/getting-started.md, "The first real dataset". Demo data go with the demo body '
+            "and a model trained on them."
         )
     return bool(demo)
 

@@ -98,7 +98,10 @@ def specs_of(args: argparse.Namespace, name: str) -> list[StreamSpec]:
     weights, has_resnet = args.weights, ResNet50.kind in [kind for _, kind, _ in asked]
     if weights is None and has_resnet:
         if not cache.open(args.cache)[name].manifest["stand_in"]:
-            raise PipelineError(f"{name} is real data: name the network's weights, for example --weights spin:FILE")
+            raise PipelineError(
+                f"{name} is real data: name the network's weights, for example --weights spin:FILE; to try it without, "
+                "--weights untrained:0, whose features are marked as of an untrained network"
+            )
         weights = "untrained:0"
     machine = Machine(args.device, args.batch_size, compile=args.compile)
     resources = Resources(machine, args.workers, args.timeout, device_names(args.devices, args.device))

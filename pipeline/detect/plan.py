@@ -54,7 +54,10 @@ def plan_detection(raw: Path, out: Path, detector: Detector) -> DetectionPlan:
         raise ConfigError(f"{raw}: {found}. Name a folder with files that end in {', '.join(EXTENSIONS)}.")
     demo = is_stand_in(raw)
     if detector.stand_in and not demo:
-        raise ConfigError(f"{detector.name} finds people in demo data alone, and {raw} is none: take another detector")
+        raise ConfigError(
+            f"{detector.name} finds people in demo data alone, and {raw} is none: take another detector, or "
+            "bring the output of another tool (docs/datasets/videos.md)"
+        )
     options = detector.identity()
     identity = {"version": VERSION, "detector": detector.name, "options": options}
     missing, failed, done = [], {}, 0

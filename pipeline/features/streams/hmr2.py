@@ -40,7 +40,8 @@ class Hmr2(NumberStream):
 
     def __post_init__(self) -> None:
         if self.checkpoint == Path():
-            raise ConfigError("hmr2: set checkpoint, HMR2.0's file, as hmr2a.ckpt (github.com/shubham-goel/4D-Humans)")
+            where = "github.com/shubham-goel/4D-Humans"
+            raise ConfigError(f"checkpoint is not set: name HMR2.0's .ckpt ({where}), as --set checkpoint=FILE")
         check_precision(self.precision)
         if (self.crop.size, self.crop.region) != (CROP.size, CROP.region):
             raise ConfigError("crop: HMR2.0 sees the middle of a crop of 256 px: begin with size:256 region:256x192")

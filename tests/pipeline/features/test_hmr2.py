@@ -326,7 +326,7 @@ def test_most_datasets_crops_are_whams() -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({}, "hmr2: set checkpoint"),
+        ({}, "checkpoint is not set"),
         ({"checkpoint": Path("a.ckpt"), "crop": CropPolicy(jitter=None)}, "begin with size:256 region:256x192"),
         ({"checkpoint": Path("a.ckpt"), "crop": CropPolicy(size=256)}, "begin with size:256 region:256x192"),
         ({"checkpoint": Path("a.ckpt"), "precision": "half"}, "precision 'half': expected exact or fast"),
