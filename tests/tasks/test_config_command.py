@@ -119,6 +119,14 @@ def test_a_name_that_there_is_not_is_reported(cfg: Path, capsys, name: str, mess
     assert message in capsys.readouterr().err
 
 
+def test_a_check_finds_weights_that_are_not_there(cfg: Path, tmp_path: Path, capsys) -> None:
+    (weights := tmp_path / "spin.pt").touch()
+    assert run("--config", cfg, "--check", "--set", f"features.weights=spin:{weights}") == 0
+    weights.unlink()
+    assert run("--config", cfg, "--check", "--set", f"features.weights=spin:{weights}") == 1
+    assert f"[features] weights: there is no file {weights}" in capsys.readouterr().err
+
+
 def test_a_check_confirms_the_file_or_names_what_training_refuses(cfg: Path, capsys) -> None:
     assert run("--config", cfg, "--check") == 0
     assert capsys.readouterr() == (f"✓ {cfg}: no mistakes, and training may begin\n", "")
