@@ -184,7 +184,15 @@ def test_commands_exist_and_take_their_arguments(page: Path, monkeypatch: pytest
     assert {str(command): wrong for command in SHOWN[page] if (wrong := problem(command))} == {}
 
 
-OF_OTHERS = {"--build-arg", "--ipc", "--partition", "--dist", "--pred-out-dir", "--save-predictions"}
+OF_OTHERS = {
+    "--build-arg",
+    "--ignore-existing",
+    "--ipc",
+    "--partition",
+    "--dist",
+    "--pred-out-dir",
+    "--save-predictions",
+}
 NAMED = re.compile(r"`(--[a-z][a-z-]*[a-z])\b[^`\n]*`")
 
 
