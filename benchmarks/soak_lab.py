@@ -47,7 +47,7 @@ soak_joints = benchmarks.soak_lab:Joints
 
 
 def install(folder: Path) -> None:
-    """The plug-in's metadata, for whoever has `folder` on its path."""
+    """The plug-in's metadata, for processes that have `folder` on their path."""
     info = folder / "soak-1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: soak\nVersion: 1\n")

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final, Self
 
 from vibe_model.errors import ConfigError
 from vibe_model.settings.run_config import RunConfig, not_negative, one_of, positive, share
-from vibe_model.settings.video_config import VideoConfig
+from vibe_model.settings.video_config import EMBEDDED, VideoConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,20 +142,15 @@ class HMMRConfig(VideoConfig):
     def embedded(cls, **changes: Any) -> Self:
         """A short run on the embedded demo data, minutes on two CPU cores. It shows that all works, not accuracy."""
         small = cls(
+            **EMBEDDED,
             name="hmmr-embedded",
             datasets_2d=("penn_action/train", "kinetics/train", "videos/train"),
-            datasets_3d=("3dpw/train",),
-            evaluation=("3dpw/test",),
             stride=4,
-            iterations=30,
             epochs=4,
-            lr_generator=1e-4,  # there are few steps
             norm="frame",
             optimal_camera="least_squares",
             width=256,
-            checkpoint_every=30,
             seed=0,
-            device="cpu",
         )
         return replace(small, **changes)
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final, Self
 
 from vibe_model.errors import ConfigError
 from vibe_model.settings.run_config import Reading, not_negative, one_of, positive
-from vibe_model.settings.video_config import VideoConfig
+from vibe_model.settings.video_config import EMBEDDED, VideoConfig
 from vibe_model.vibe.config import PUBLISHED_STRIDES
 
 HISTORY: Final = 14  # rows before a frame's own: 15 pairs of frames, half a second
@@ -98,19 +98,14 @@ class PartDynamicsConfig(VideoConfig):
     def embedded(cls, **changes: Any) -> Self:
         """A short run on the embedded demo data, minutes on two CPU cores. It shows that all works, not accuracy."""
         small = cls(
+            **EMBEDDED,
             name="partdyn-embedded",
             datasets_2d=("penn_action/train", "kinetics/train"),
-            datasets_3d=("3dpw/train",),
-            evaluation=("3dpw/test",),
             stride=8,
             batch_size=16,
-            iterations=30,
             epochs=8,
-            lr_generator=1e-4,  # there are few steps
             hidden_size=256,
             width=64,
-            checkpoint_every=30,
-            device="cpu",
         )
         return replace(small, **changes)
 

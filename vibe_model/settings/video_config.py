@@ -19,6 +19,17 @@ PUBLISHED_TRACKS: Final[Mapping[str, str]] = {"h36m/val": "*60457274*"}
 C = TypeVar("C", bound="VideoConfig")
 
 
+EMBEDDED: Final[Mapping[str, Any]] = {
+    "datasets_3d": ("3dpw/train",),
+    "evaluation": ("3dpw/test",),
+    "iterations": 30,
+    "lr_generator": 1e-4,  # there are few steps
+    "checkpoint_every": 30,
+    "device": "cpu",
+}
+"""What the `embedded` presets of all models share: short runs on the demo data."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class VideoConfig(RunConfig):
     """The settings of `training.run` that every model has, beside those of every training.

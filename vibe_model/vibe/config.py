@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Self
 
 from vibe_model.errors import ConfigError
 from vibe_model.settings.run_config import not_negative, one_of, positive, share
-from vibe_model.settings.video_config import VideoConfig
+from vibe_model.settings.video_config import EMBEDDED, VideoConfig
 from vibe_model.vibe.variants import VARIANTS
 
 # Frames from one window's start to the next, where it is not `stride`.
@@ -88,19 +88,14 @@ class TrainConfig(VideoConfig):
     def embedded(cls, **changes: Any) -> Self:
         """A short run on the embedded demo data, minutes on two CPU cores. It shows that all works, not accuracy."""
         small = cls(
+            **EMBEDDED,
             name="embedded",
             datasets_2d=("penn_action/train", "kinetics/train", "videos/train"),
-            datasets_3d=("3dpw/train",),
-            evaluation=("3dpw/test",),
             stride=8,
             batch_size=16,
-            iterations=30,
             epochs=8,
-            lr_generator=1e-4,  # there are few steps
             hidden_size=256,
             disc_size=128,
-            checkpoint_every=30,
-            device="cpu",
         )
         return replace(small, **changes)
 

@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from tests.vibe_model.builders import TinyBody, small_vibe
-from tests.vibe_model.training.tiny_runs import KINDS, assert_same_run, in_memory, killed_at, scalars
+from tests.vibe_model.training.tiny_runs import (
+    KINDS,
+    assert_same_run,
+    first_batch,
+    in_memory,
+    killed_at,
+    scalars,
+    undisturbed_run,
+)
 from vibe_model import HMMR, PoseDiscriminator, hmmr_losses, models, runs
 from vibe_model.errors import ConfigError
 from vibe_model.hmmr.config import PRESETS, VARIANTS, HMMRConfig
@@ -16,7 +24,6 @@ from vibe_model.hmmr.training import HMMRTrainer, judge, real_poses
 from vibe_model.prediction.trained import load_trained
 from vibe_model.training import run
 from vibe_model.training.data import Batch, Batches
-from vibe_model.training.video import VideoRun
 
 TERMS = {*hmmr_losses.WEIGHTS, "discriminator"}
 
@@ -33,16 +40,7 @@ def config(tmp_path):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """The folder of a run that was not interrupted."""
-    with pytest.MonkeyPatch.context() as patch:
-        in_memory(patch, "hmmr")
-        return run(KINDS["hmmr"].config(tmp_path_factory.mktemp("hmmr")))
-
-
-def first_batch(config, splits):
-    trainer = HMMRTrainer(config, TinyBody())
-    video_run = VideoRun(config, trainer, splits, stand_in=True, report=None, draw=None)
-    return trainer, next(video_run.batches(0))
+    return undisturbed_run("hmmr", tmp_path_factory.mktemp("hmmr"))
 
 
 # ------------------------------------------------------------------------------------------------ a run

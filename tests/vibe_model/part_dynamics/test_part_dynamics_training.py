@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from tests.vibe_model.builders import TinyBody, small_vibe
-from tests.vibe_model.training.tiny_runs import KINDS, assert_same_run, in_memory, killed_at, scalars
+from tests.vibe_model.training.tiny_runs import (
+    KINDS,
+    assert_same_run,
+    first_batch,
+    in_memory,
+    killed_at,
+    scalars,
+    undisturbed_run,
+)
 from vibe_model import PartDynamics, PrVIPE, losses, models, runs
 from vibe_model.cameras import optimal_camera
 from vibe_model.errors import CheckpointError, ConfigError, DataError, StandInMixed
@@ -18,7 +26,6 @@ from vibe_model.part_dynamics.training import PartDynamicsTrainer
 from vibe_model.prediction.trained import load_trained
 from vibe_model.training import run
 from vibe_model.training.data import Batch, on_device
-from vibe_model.training.video import VideoRun
 
 TERMS = {"kp_2d", "kp_3d", "pose", "shape", "neighbours", "uncertainty"}
 
@@ -35,16 +42,7 @@ def config(tmp_path):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """The folder of a run that was not interrupted."""
-    with pytest.MonkeyPatch.context() as patch:
-        in_memory(patch, "part_dynamics")
-        return run(KINDS["part_dynamics"].config(tmp_path_factory.mktemp("part_dynamics")))
-
-
-def first_batch(config, splits):
-    trainer = PartDynamicsTrainer(config, TinyBody())
-    video_run = VideoRun(config, trainer, splits, stand_in=True, report=None, draw=None)
-    return trainer, next(video_run.batches(0))
+    return undisturbed_run("part_dynamics", tmp_path_factory.mktemp("part_dynamics"))
 
 
 # ------------------------------------------------------------------------------------------------ a run

@@ -28,6 +28,7 @@ from tests.vibe_model.training.tiny_runs import (
     killed_at,
     scalars,
     tensors,
+    undisturbed_run,
 )
 from vibe_model import load_published, runs
 from vibe_model.errors import CheckpointError, ConfigError, DataError, StandInMixed, TrainingDiverged
@@ -68,13 +69,7 @@ only_prior = pytest.mark.parametrize("kind", ["prior"])
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """By kind, the folder of a run that was not interrupted."""
-    folders = {}
-    for kind in ("vibe", "prior"):
-        of_it = KINDS[kind]
-        with pytest.MonkeyPatch.context() as patch:
-            in_memory(patch, kind)
-            folders[kind] = of_it.run(of_it.config(tmp_path_factory.mktemp(kind)))
-    return folders
+    return {kind: undisturbed_run(kind, tmp_path_factory.mktemp(kind)) for kind in ("vibe", "prior")}
 
 
 def read(folder, name):

@@ -9,7 +9,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.vibe_model.builders import SMALL, MemorySplit, TinyBody
-from vibe_model import PrVIPE, TrainConfig, runs
+from vibe_model import PrVIPE, TrainConfig, models, runs
 from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.part_dynamics.config import PartDynamicsConfig
 from vibe_model.settings.video_config import VideoConfig
@@ -117,6 +117,20 @@ def in_memory(patch, kind):
     patch.setattr(runs, "open_splits", lambda config: splits)
     patch.setattr(video, "load_body", lambda folder: TinyBody())
     return splits
+
+
+def undisturbed_run(kind, folder):
+    """The folder of a run that was not interrupted."""
+    with pytest.MonkeyPatch.context() as patch:
+        in_memory(patch, kind)
+        return KINDS[kind].run(KINDS[kind].config(folder))
+
+
+def first_batch(config, splits):
+    """A model's trainer, and the first batch that it trains on."""
+    trainer = models.of(config).trainer(config, TinyBody())
+    video_run = video.VideoRun(config, trainer, splits, stand_in=True, report=None, draw=None)
+    return trainer, next(video_run.batches(0))
 
 
 class Killed(BaseException):
