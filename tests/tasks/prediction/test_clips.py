@@ -150,6 +150,7 @@ def test_overlays_show_side_past_and_future_beside_the_frames(out, folder) -> No
             assert 0.005 < (np.abs(part - 60).max(axis=2) > 60).mean() < 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="a browser is needed: install Chromium (apt install chromium)")
 def test_a_browser_plays_the_overlay(out) -> None:
     api = pytest.importorskip("playwright.sync_api", reason="playwright is needed: pip install -e '.[dev]'")

@@ -1,10 +1,9 @@
 """Training of VIBE and of the motion prior: what a run leaves, that it resumes exactly, what it refuses."""
 
+import itertools
 import json
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,12 +63,21 @@ def splits(kind, monkeypatch):
 
 only_vibe = pytest.mark.parametrize("kind", ["vibe"])
 only_prior = pytest.mark.parametrize("kind", ["prior"])
+# What the loop of both does, beside any trainer.
+quickly_vibe = pytest.mark.parametrize("kind", ["vibe", pytest.param("prior", marks=pytest.mark.slow)])
+quickly_prior = pytest.mark.parametrize("kind", [pytest.param("vibe", marks=pytest.mark.slow), "prior"])
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
+def reports():
+    """By kind, the progress of the runs below."""
+    return {"vibe": [], "prior": []}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, reports):
     """By kind, the folder of a run that was not interrupted."""
-    return {kind: undisturbed_run(kind, tmp_path_factory.mktemp(kind)) for kind in ("vibe", "prior")}
+    return {kind: undisturbed_run(kind, tmp_path_factory.mktemp(kind), of_it.append) for kind, of_it in reports.items()}
 
 
 def read(folder, name):
@@ -198,6 +206,7 @@ def test_each_step_draws_noise_of_its_own(config, splits):
     assert len({tuple(noise.flatten().tolist()) for noise in noises}) == 3
 
 
+@quickly_vibe
 def test_learning_rates_fall_when_validation_stalls(kind, config, run, splits, monkeypatch):
     monkeypatch.setattr(KINDS[kind].loop, "validate", lambda _: ({"a/val": {"pa_mpjpe": 50.0}}, 50.0))
     monkeypatch.setattr(KINDS[kind].loop, "results", lambda _: {})
@@ -207,13 +216,13 @@ def test_learning_rates_fall_when_validation_stalls(kind, config, run, splits, m
     assert torch.load(folder / "best.pt", weights_only=True)["epoch"] == 0  # no better is not better
 
 
-def test_every_step_and_every_epoch_is_reported(kind, config, run, splits):
-    reports = []
-    run(config, progress=reports.append)
-    steps = [(r.epoch, r.iteration) for r in reports if not r.validation]
-    assert steps == [(e, i) for e in range(EPOCHS) for i in range(1, ITERATIONS + 1)]
-    assert [len(r.validation) for r in reports if r.validation] == [1] * EPOCHS
-    assert set(reports[0].terms) == (VIBE_TERMS if kind == "vibe" else {"reconstruction", "kl"})
+def test_every_step_and_every_epoch_is_reported(kind, undisturbed, reports):
+    of_steps = [report for report in reports[kind] if not report.validation]
+    assert [(r.epoch, r.iteration) for r in of_steps] == [
+        (e, i) for e in range(EPOCHS) for i in range(1, ITERATIONS + 1)
+    ]
+    assert [len(report.validation) for report in reports[kind] if report.validation] == [1] * EPOCHS
+    assert set(of_steps[0].terms) == (VIBE_TERMS if kind == "vibe" else {"reconstruction", "kl"})
 
 
 @only_vibe
@@ -251,13 +260,14 @@ def test_training_starts_from_a_checkpoint(config, splits, tmp_path):
 # -------------------------------------------------------------------------------------------------- kills, resume
 
 
-def often(*essential, of):
-    """All of these numbers; those that are not essential are slow."""
-    return [pytest.param(n, marks=() if n in essential else pytest.mark.slow) for n in of]
+# Between two checkpoints, at the end of all; before any checkpoint, at an epoch's end. All others are slow.
+QUICK = {("vibe", 4), ("vibe", 10), ("prior", 1), ("prior", 5)}
+KILLS = itertools.product(("vibe", "prior"), range(1, EPOCHS * (ITERATIONS + 1) + 1))
 
 
-# In the first step, between two checkpoints, at an epoch's end, at the end of all.
-@pytest.mark.parametrize("kill_at", often(1, 4, 5, 10, of=range(1, EPOCHS * (ITERATIONS + 1) + 1)))
+@pytest.mark.parametrize(
+    ("kind", "kill_at"), [pytest.param(*kill, marks=[pytest.mark.slow] * (kill not in QUICK)) for kill in KILLS]
+)
 def test_killed_after_any_step_it_ends_with_the_same_bits_and_curves(
     kind, config, run, splits, undisturbed, tmp_path, kill_at
 ):
@@ -271,7 +281,7 @@ def test_killed_after_any_step_it_ends_with_the_same_bits_and_curves(
 
 
 @only_vibe
-@pytest.mark.parametrize("n_th", often(2, 8, of=range(1, 9)))
+@pytest.mark.parametrize("n_th", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 4, 5, 6, 7, 8))])
 def test_killed_while_it_writes_a_file_it_ends_with_the_same_bits(config, splits, undisturbed, monkeypatch, n_th):
     count, exchange = 0, Path.replace
 
@@ -290,6 +300,7 @@ def test_killed_while_it_writes_a_file_it_ends_with_the_same_bits(config, splits
     assert_same_run(training.run(config), undisturbed["vibe"])
 
 
+@quickly_vibe
 def test_a_finished_run_is_not_touched_again_and_leaves_the_callers_state_alone(kind, config, run, splits, monkeypatch):
     torch.manual_seed(5)
     expected, threads = torch.rand(3), torch.get_num_threads()
@@ -313,6 +324,7 @@ def test_a_state_of_other_processes_is_refused(kind, config, splits, undisturbed
         training.run(config)
 
 
+@quickly_prior
 def test_two_processes_do_not_train_in_one_folder(config, run, splits):
     lock = WriterLock(runs.run_folder(config, splits) / ".writing" / "lock")  # as another process would hold it
     with pytest.raises(CacheError, match=f"process {os.getpid()}"):
@@ -328,6 +340,7 @@ def _change(**changes):
     return lambda file: torch.save(torch.load(file, weights_only=True) | changes, file)
 
 
+@quickly_prior
 @pytest.mark.parametrize(
     ("name", "damage", "reason"),
     [
@@ -356,6 +369,7 @@ def spoil(kind, splits, rows):
     splits[split].rows[column][rows] = np.nan
 
 
+@quickly_vibe
 def test_a_step_without_a_finite_loss_is_skipped_and_counted(kind, config, run, splits):
     spoil(kind, splits, slice(0, 1))
     skipped = []
@@ -378,6 +392,7 @@ def test_a_skipped_step_updates_nothing(config, splits):
     assert (trainer.state.step, trainer.state.skipped) == (2, 1)
 
 
+@quickly_vibe
 def test_losses_that_stay_non_finite_stop_training_with_the_last_good_state(kind, config, run, splits):
     def from_then_on(report):
         if (report.epoch, report.iteration) == (1, 2):
@@ -548,8 +563,3 @@ def test_what_is_missing_is_named(root, tmp_path):
         training.run(lacking)
     nowhere = replace(config, cache=tmp_path / "none")
     assert set(runs.missing(nowhere)) == set(nowhere.splits)
-
-
-def test_asking_whether_a_run_is_complete_imports_no_torch():
-    ask = "from vibe_model import TrainConfig, runs; runs.is_complete(TrainConfig())"
-    subprocess.run([sys.executable, "-c", f"import sys; {ask}; assert 'torch' not in sys.modules"], check=True)
