@@ -151,6 +151,12 @@ def test_one_command_measures_features_and_writes_the_report(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+def test_one_command_measures_homographies_and_writes_the_report(tmp_path: Path) -> None:
+    found = cells(ran("homographies", tmp_path, "--rounds", 1, "--pairs", 4), "ours, finest_scale = 0")
+    assert 0 < float(found[-1]) < 0.1
+
+
+@pytest.mark.slow
 def test_one_command_measures_training_and_writes_the_report(tmp_path: Path) -> None:
     text = ran("training", tmp_path, "--small", "--at", tmp_path)
     assert "DEMO DATA" in text
