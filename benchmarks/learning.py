@@ -48,7 +48,7 @@ from vibe_model.vibe.mposer_config import MPoserConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
-from benchmarks.learning_parts import NOISE_2D, SUPERVISED, plant_beside
+from benchmarks.learning_parts import NOISE_2D, SUPERVISED, plant_beside, write
 from benchmarks.learning_parts import models as part_dynamics
 from benchmarks.training import mean_and_spread, report
 
@@ -298,19 +298,8 @@ def plant(root: Path, noise: float, n_to_train_on: int) -> None:
             mean, scale = signal.mean(axis=(0, 1)), signal.std(axis=(0, 1))
             filters = smoother((signal - mean) / scale, noise)
         features = (signal - mean) / scale + noise * rng.normal(size=signal.shape)
-        write_stream(root, name, FEATURES, features)
-        write_stream(root, name, SMOOTHED, smooth(features, filters))
-
-
-def write_stream(root: Path, split: str, stream: str, features: Floats) -> None:
-    """(n_motions, FRAMES, F) -> a stream."""
-    with cache.StreamWriter(root, split, stream, dim=features.shape[-1], plan="planted") as writer:
-        for shard in writer.pending:
-            rows = np.asarray(writer.rows(shard))
-            keys = np.stack([rows, rows], axis=1).astype(np.uint64)
-            values = features.reshape(-1, features.shape[-1])[rows].astype(np.float16)
-            writer.write(shard, values, np.ones(len(rows), bool), keys)
-        writer.commit({"stand_in": True})
+        for stream, values in ((FEATURES, features), (SMOOTHED, smooth(features, filters))):
+            write(root, name, stream, values.reshape(-1, FEATURE), np.ones(n_motions * FRAMES, bool), "float16")
 
 
 def smoother(signal: Floats, noise: float) -> dict[tuple[int, int], Floats]:

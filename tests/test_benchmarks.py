@@ -6,7 +6,6 @@ import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,6 @@ import cache  # noqa: E402
 from pipeline import datasets, synthetic  # noqa: E402
 from pipeline.conversion import convert  # noqa: E402
 from vibe_model.models import MODELS  # noqa: E402
-
-
-@pytest.fixture(scope="session", autouse=True)
-def no_waiting_for_the_disk() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda fd: None)
-        yield
 
 
 @pytest.mark.slow
@@ -156,6 +148,12 @@ def test_one_command_measures_features_and_writes_the_report(tmp_path: Path) -> 
     assert ratio == pytest.approx(ours / usual, rel=0.01, abs=0.01)
     assert limit == pytest.approx(1 / (1 / decode + 1 / model), rel=0.01, abs=0.01)
     assert share == pytest.approx(ours / limit, rel=0.01, abs=0.01)
+
+
+@pytest.mark.slow
+def test_one_command_measures_homographies_and_writes_the_report(tmp_path: Path) -> None:
+    found = cells(ran("homographies", tmp_path, "--rounds", 1, "--pairs", 4), "ours, finest_scale = 0")
+    assert 0 < float(found[-1]) < 0.1
 
 
 @pytest.mark.slow

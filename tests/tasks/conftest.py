@@ -61,6 +61,31 @@ CONFIG: dict[str, dict[str, str]] = {
 }
 
 
+GOOD = """
+[paths]
+raw = raw
+body = /somewhere/smpl
+cache = cache
+runs = runs
+[data]
+datasets = penn_action amass
+[convert]
+workers = 3
+[amass]
+resampling = decimate
+[train]
+preset = embedded
+[core]
+autoload_range = false
+"""
+
+
+def load(tmp_path: Path, text: str) -> settings.Settings:
+    file = tmp_path / "luigi.cfg"
+    file.write_text(text)
+    return settings.load(file)
+
+
 @dataclass
 class Ran:
     """One command, and everything that the terminal showed of it."""
