@@ -165,8 +165,9 @@ def test_one_command_measures_training_and_writes_the_report(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_one_command_measures_hmmrs_step_and_writes_the_report(tmp_path: Path) -> None:
-    text = ran("training_hmmr", tmp_path, "--small")
+@pytest.mark.parametrize("benchmark", ["training_hmmr", "training_part_dynamics"])
+def test_one_command_measures_a_models_step_and_writes_the_report(tmp_path: Path, benchmark: str) -> None:
+    text = ran(benchmark, tmp_path, "--small")
     assert all(float(cells(text, way)[0]) > 0 for way in ("usual", "ours, fp32"))
 
 

@@ -57,6 +57,7 @@ CONFIG: dict[str, dict[str, str]] = {
         "disc_size": "8",
     },
     "hmmr": {"report": "false"},
+    "part_dynamics": {"report": "false"},
     "core": {"autoload_range": "false", "lock_pid_dir": "locks"},
 }
 

@@ -26,7 +26,7 @@ class PartDynamicsConfig(VideoConfig):
     Raises ConfigError for values of a wrong type, out of range, or that contradict one another.
     """
 
-    VERSION: ClassVar[Mapping[str, int]] = {"part_dynamics_version": 1}
+    VERSION: ClassVar[Mapping[str, int]] = {"part_dynamics_version": 2}
     NEUTRAL: ClassVar[frozenset[str]] = VideoConfig.NEUTRAL | {"embedding"}
     MODEL: ClassVar[str] = "part_dynamics"
     TERMS: ClassVar[tuple[str, ...]] = ("kp_2d", "kp_3d", "pose", "shape", "neighbours", "uncertainty")

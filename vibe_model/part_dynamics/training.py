@@ -87,22 +87,15 @@ class PartDynamicsTrainer(VideoTrainer):
             deltas = pose_neighbours(self.generator.body, every, vertices=False)
             terms["neighbours"] = weights["neighbours"] * losses.neighbours(deltas, labels, supervised)
         if self.embedding is not None:
-            seen = losses.keypoints_13(current["kp_2d"], labels["kp_2d"])
-            terms["uncertainty"] = weights["uncertainty"] * losses.uncertainty(
-                self.embedding, seen, *self._labelled(labels)
-            )
+            kp_2d = labels["kp_2d"]
+            with torch.no_grad():  # not what is stored, which may be of detected keypoints
+                normalised, known = PrVIPE.normalise(losses.keypoints_13(kp_2d[..., :2], kp_2d))
+                labelled = torch.cat(self.embedding(normalised.flatten(0, 1)), dim=-1).view(*known.shape, -1)
+            seen = losses.keypoints_13(current["kp_2d"], kp_2d)
+            unsure = losses.uncertainty(self.embedding, seen, labelled, known)
+            terms["uncertainty"] = weights["uncertainty"] * unsure
         torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
         return {name: term.detach() for name, term in terms.items()}
-
-    @torch.no_grad()
-    def _labelled(self, labels: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The labelled poses' embedding (B, T, 64), and where it is known (B, T): stored, or of the batch's labels."""
-        if "pr_vipe" in labels:
-            return labels["pr_vipe"].float(), labels["pr_vipe_ok"]
-        assert self.embedding is not None
-        normalised, known = PrVIPE.normalise(losses.keypoints_13(labels["kp_2d"][..., :2], labels["kp_2d"]))
-        mean, std = self.embedding(normalised.flatten(0, 1))
-        return torch.cat((mean, std), dim=-1).view(*known.shape, -1), known.float()
 
 
 def load_embedding(checkpoint: Path) -> tuple[PrVIPE, bool]:
