@@ -45,14 +45,13 @@ SIZES: Final[Mapping[str, Any]] = {
 
 
 def models(facts: Mapping[str, Any]) -> dict[str, VideoConfig]:
-    """Part dynamics, and what it is without one thing. Where embeddings are shuffled, the loss does not read them."""
+    """Part dynamics, what it is without one thing, and with what it reads in random order."""
     whole = PartDynamicsConfig.embedded(**{**facts, **SIZES})
     without = {f"{WHOLE}, {name}": variant_of(whole, name) for name in ("no-u", "no-d", "no-dt", "no-unc", "no-u+no-d")}
-    alone = without[f"{WHOLE}, no-unc"]
     return {
         WHOLE: whole,
         **without,
-        f"{WHOLE}, no-unc, u of other rows": replace(alone, pr_vipe_stream=EMBEDDED + SHUFFLED),
+        f"{WHOLE}, u of other rows": replace(whole, pr_vipe_stream=EMBEDDED + SHUFFLED),
         f"{WHOLE}, d of other rows": replace(whole, homography_stream=MOVED + SHUFFLED),
         f"{WHOLE}, one region": variant_of(whole, "one-region"),
         f"{WHOLE}, recombine-none": variant_of(whole, "recombine-none"),
@@ -102,11 +101,13 @@ def fit_norms(embedding: PrVIPE, normalised: torch.Tensor) -> None:
         embedding.train()(normalised)
 
 
-def write(root: Path, split: str, stream: str, values: Floats, flags: NDArray[np.bool_]) -> None:
+def write(
+    root: Path, split: str, stream: str, values: Floats, flags: NDArray[np.bool_], dtype: str = "float32"
+) -> None:
     """Rows (N, F), and which of them are known, as a stream."""
-    with cache.StreamWriter(root, split, stream, dim=values.shape[1], dtype="float32", plan="planted") as writer:
+    with cache.StreamWriter(root, split, stream, dim=values.shape[1], dtype=dtype, plan="planted") as writer:
         for shard in writer.pending:
             rows = np.asarray(writer.rows(shard))
             keys = np.stack([rows, rows], axis=1).astype(np.uint64)
-            writer.write(shard, values[rows].astype(np.float32), flags[rows], keys)
+            writer.write(shard, values[rows].astype(dtype), flags[rows], keys)
         writer.commit({"stand_in": True})

@@ -23,8 +23,7 @@ from pipeline.pixels.frames import Video
 from tasks.__main__ import main
 from tasks.prediction import job as jobs
 from tasks.prediction import overlay, video_file
-from tasks.prediction.bodies import PredictedBodies, record_type
-from tasks.prediction.drawing import BodyDrawing, seen
+from tasks.prediction.drawing import BodyDrawing, PredictedBodies, record_type, seen
 from tasks.prediction.job import Job
 from tests.tasks.conftest import FakeNetwork
 from tests.tasks.prediction.conftest import SEQLEN, save_checkpoint, small_config, streams
@@ -67,10 +66,6 @@ def frames_of(video: Path) -> list[np.ndarray]:
 # ------------------------------------------------------------------------------------------------------- bodies
 
 
-def bodies_by_frame(job: Job) -> dict[int, int]:
-    return Counter(frame for file in files_of(job) for frame in file["frame_index"].tolist())
-
-
 def test_without_bridges_every_person_frame_with_keypoints_has_a_row(world, tmp_path) -> None:
     _, job = world.tracks(tmp_path / "out", keypoints=world.keypoints, max_gap=0)
     found = world.found()
@@ -80,7 +75,7 @@ def test_without_bridges_every_person_frame_with_keypoints_has_a_row(world, tmp_
 
 
 def test_gaps_of_a_detector_are_filled(job, world) -> None:
-    bodies, found = bodies_by_frame(job), world.found()
+    bodies, found = Counter(f for file in files_of(job) for f in file["frame_index"].tolist()), world.found()
     assert sum(bodies.values()) > sum(found.values())  # the embedded detector misses some
     assert all(bodies[frame] >= n for frame, n in found.items())
     for file in files_of(job):
