@@ -111,10 +111,7 @@ class PartDynamicsConfig(VideoConfig):
 
 
 CONFIG: Final = PartDynamicsConfig
-PRESETS: Final = {
-    "partdyn": PartDynamicsConfig.published,
-    "embedded": PartDynamicsConfig.embedded,
-}
+PRESETS: Final = {"partdyn": PartDynamicsConfig.published, "embedded": PartDynamicsConfig.embedded}
 VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "per-frame": {"temporal": False, "delta": 0, "uncertainty_weight": 0.0},
     "no-u": {"uses_pr_vipe": False},

@@ -13,7 +13,7 @@ from torch import Tensor
 from cache.mixture import Mixture, Part
 from pipeline.features.networks.pr_vipe import PrVIPE
 from vibe_model import runs
-from vibe_model.checkpoints import LoadReport, load_published, read_checkpoint
+from vibe_model.checkpoints import read_checkpoint
 from vibe_model.errors import CheckpointError, ConfigError, DataError
 from vibe_model.losses import generator_losses
 from vibe_model.part_dynamics import losses
@@ -22,7 +22,6 @@ from vibe_model.part_dynamics.generator import PartDynamics, pose_neighbours
 from vibe_model.pr_vipe.training import STATE
 from vibe_model.training.data import Batch
 from vibe_model.training.parallel import Group
-from vibe_model.training.trainer import Keys, Learner
 from vibe_model.training.video import VideoTrainer
 
 if TYPE_CHECKING:
@@ -36,14 +35,13 @@ SUPERVISED: Final = ("kp_2d", "kp_3d", "pose", "shape")
 class PartDynamicsTrainer(VideoTrainer):
     """The generator, and the frozen embedding that its 2D poses are compared by."""
 
+    config: PartDynamicsConfig
+
     def __init__(self, config: PartDynamicsConfig, body: Body, group: Group | None = None) -> None:
         """Raises CheckpointError for an embedding that cannot be read, ConfigError without one that is needed,
         StandInMixed for one of other data than the body."""
-        super().__init__(config, body, group or Group())
-        self.config = config
-        keys = Keys("gen_state_dict", "gen_optimizer", "gen_optimizer_schedule", "gen_optimizer")
-        learner = Learner(config, self.generator, keys, lr=config.lr_generator, weight_decay=0.0, fused=True)
-        self.learners = {"generator": learner}
+        super().__init__(config, body, group)
+        self.learners = {"generator": self.learner(self.generator, "gen", lr=config.lr_generator)}
         self.embedding: PrVIPE | None = None
         if config.uncertainty_weight:
             if config.embedding is None:
@@ -68,11 +66,6 @@ class PartDynamicsTrainer(VideoTrainer):
                     )
         if isinstance(self.generator, PartDynamics) and "homography" in beside:
             self.generator.sigma.copy_(motion_deviations(config, splits))
-
-    def start_from(self, checkpoint: Path) -> LoadReport:
-        # Of another model's checkpoint, the regressor: SPIN's, or VIBE's.
-        own = read_checkpoint(checkpoint).get("of_model") == self.config.MODEL and self.config.temporal
-        return load_published(self.generator, checkpoint, only="" if own else "regressor.")
 
     def gradients(self, batch: Batch) -> dict[str, Tensor]:
         config, labels = self.config, batch.labels
