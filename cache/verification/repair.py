@@ -16,7 +16,6 @@ from cache.format import layout, manifest
 from cache.format.layout import COLUMNS, Geometry, json_file
 from cache.format.manifest import Commit
 from cache.format.place import Place
-from cache.format.provenance import read_provenance
 from cache.format.references import column_metadata_of, columns_of
 from cache.format.tables import Tables, live_shards
 from cache.read.split import require_cache
@@ -117,7 +116,7 @@ def _remove_from_split(place: Place, split: str, numbers: Collection[int], done:
         done.rows[split] = needed
     if free := sorted(still - live):
         columns = commit.manifest["shards"].keys() & COLUMNS.keys()
-        notes = read_provenance(place).get(commit.digest, {})
+        notes = manifest.note_of(commit)
         kept = {key: notes[key] for key in ("raw", "body") if key in notes}  # extraction needs to know where they are
         files = _files(commit, free)
         with SplitWriter(

@@ -21,7 +21,6 @@ from cache.format import shard as shards
 from cache.format.layout import COMPACTING, STAGED, json_file
 from cache.format.manifest import Commit
 from cache.format.place import Place
-from cache.format.provenance import provenance_problem
 from cache.format.references import (
     arrays_without_stream,
     column_metadata_of,
@@ -226,7 +225,7 @@ class _Verification:
                 found.notes.append(f"{store.location(place.home)}: nothing is committed yet")
         except CacheError as error:
             found.damage(Damage(split, stream, None, None, place.manifest, str(error)))
-        if problem := provenance_problem(place):
+        if problem := manifest.provenance_problem(place):
             found.notes.append(problem)
         if journals := place.journals():
             found.notes.append(f"{store.location(place.writing)}: unfinished work; its command goes on from there")
