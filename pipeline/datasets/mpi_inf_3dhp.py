@@ -24,12 +24,18 @@ from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
-from pipeline.datasets.base import Dataset, Origin
+from pipeline.datasets.base import Dataset, Mistake, Origin, Part
 from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video
-from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import RawDataError
-from pipeline.formats.labels.mpi_inf_3dhp import AGAIN, CAMERAS, Labels, load_annot, load_annot_data
-from pipeline.formats.labels.skeletool import Calibration, read_calibration
+from pipeline.formats.labels.mpi_inf_3dhp import (
+    AGAIN,
+    CAMERAS,
+    Calibration,
+    Labels,
+    load_annot,
+    load_annot_data,
+    read_calibration,
+)
 from pipeline.pixels.frames import Pictures, Video
 from pipeline.raw import RawVideo
 from pipeline.raw.files import is_folder
