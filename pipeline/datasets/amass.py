@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.base import Dataset, Origin
-from pipeline.datasets.release import Mistake, Part
+from pipeline.datasets.base import Dataset, Mistake, Origin, Part
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.formats.labels.amass_motion import load_motion
 from pipeline.raw import RawVideo

@@ -19,9 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.datasets.base import Dataset, Origin
+from pipeline.datasets.base import Dataset, Mistake, Origin, Part
 from pipeline.datasets.people import ANY_CLIP, clip_source, clip_tracks, published
-from pipeline.datasets.release import Mistake, Part
 from pipeline.detect.clips import EXTENSIONS, Labels, clips_in
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.formats import tfrecords

@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.datasets.base import Dataset, Origin
-from pipeline.datasets.release import Mistake, Part
+from pipeline.datasets.base import Dataset, Mistake, Origin, Part
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.formats.json_files import kind
 from pipeline.formats.labels.coco import Coco, load_coco
