@@ -24,7 +24,7 @@ from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.pixels import DETECTED_OUTSIDE, require_frames, require_in_picture
 from pipeline.detect.clips import EXTENSIONS, labels_of
 from pipeline.detect.files import KEYPOINTS, read_info
-from pipeline.errors import PipelineError, RawDataError
+from pipeline.errors import RawDataError
 from pipeline.formats.labels.detections import Detections, read_detections
 from pipeline.linking import MAX_GAP, link, split_at_gaps
 from pipeline.pixels.cuts import cuts_of
@@ -240,14 +240,6 @@ def _identified(
     return named
 
 
-def clip_source(raw: Path, clip: Path) -> Video:
-    """Where a clip's frames are. Raises RawDataError for an odd name."""
-    try:
-        return Video(raw, clip.as_posix())
-    except PipelineError as error:  # a backslash in its name
-        raise RawDataError(raw / clip, "name", expected="a plain name", found=str(error), do="Rename it.") from error
-
-
 def clip_tracks(
     dataset: Dataset,
     raw: Path,
@@ -255,15 +247,16 @@ def clip_tracks(
     video: RawVideo,
     account: VideoAccount,
     rules: Rules,
-    source_of: Callable[[], Video],
+    source_of: Callable[[], Video] | None = None,
 ) -> Sequence[Track]:
-    """One track a person and uninterrupted stretch. `source_of` gives the clip, or raises RawDataError.
+    """One track a person and uninterrupted stretch.
 
-    Raises RawDataError when labels or clip cannot be used, or do not belong together.
+    `source_of` gives the clip, or raises RawDataError; by default, it is the video's first file. Raises RawDataError
+    when labels or clip cannot be used, or do not belong together.
     """
     labels = labels_of(raw, video)
     stem = PurePath(video.files[0]).stem if video.files else PurePath(video.name).name
-    source_of = functools.cache(source_of)
+    source_of = functools.cache(source_of or (lambda: Video(raw, video.files[0].as_posix())))
     found = None if labels is None else read_detections(labels, stem, lambda: source_of().size(), account.notes)
     if labels is None or found is None:
         message = f"{raw / video.name}: no keypoints in {labels or raw / KEYPOINTS}: run {DETECTORS} on it"

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.datasets.base import Dataset, Mistake, Origin, Part
-from pipeline.errors import PipelineError, RawDataError
+from pipeline.errors import RawDataError
 from pipeline.formats.json_files import kind
 from pipeline.formats.labels.coco import Coco, load_coco
 from pipeline.pixels.frames import Pictures, below
@@ -228,7 +228,7 @@ def _numbered(raw: Path, file: Path, name: str) -> tuple[str, int]:
         return "", 0
     try:
         below(raw, name)
-    except PipelineError as error:
+    except RawDataError as error:
         expected = f"a path below {raw}, without '..' or '\\'"
         do = "Trust nothing in this file: download the annotations from the official page."
         raise RawDataError(

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from pipeline.errors import PipelineError, RawDataError
 from pipeline.pixels.frames import Pictures, Video
 from pipeline.raw.files import open_regular
 from pipeline.raw.listing import listed
@@ -40,11 +39,7 @@ def picture_pattern(raw: Path, folder: Path) -> Pictures | None:
     (before, after), numbers = min(numbers_of.items(), key=lambda item: (-len(item[1]), item[0]))
     digits = _digits(numbers)
     first = min(int(number) for number in numbers if len(str(int(number)).zfill(digits)) == len(number))
-    try:
-        return Pictures(raw, f"{folder.as_posix()}/{before}{{:0{digits}d}}{after}", first)
-    except PipelineError as error:  # no pattern can hold the folder's own name
-        do = "Rename it."
-        raise RawDataError(raw / folder, "name", expected="a plain name", found=str(error), do=do) from error
+    return Pictures(raw, f"{folder.as_posix()}/{before}{{:0{digits}d}}{after}", first)
 
 
 def n_frames(source: Pictures | Video) -> int:
