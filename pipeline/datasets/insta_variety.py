@@ -24,7 +24,7 @@ from pipeline.datasets.people import ANY_CLIP, clip_tracks, published
 from pipeline.detect.clips import EXTENSIONS, Labels, clips_in
 from pipeline.errors import RawDataError
 from pipeline.formats import tfrecords
-from pipeline.formats.tf_example import Example, ExampleError
+from pipeline.formats.tfrecords import Example, ExampleError
 from pipeline.pixels.decode import PictureError, picture_size
 from pipeline.pixels.records import AGAIN, MAX_PICTURES, PICTURES, Records
 from pipeline.raw import RawVideo

@@ -26,8 +26,7 @@ from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.processes.devices import device_names
-from pipeline.settings.file import GONE, LUIGI, Section, SettingsFile, did_you_mean, layered, read
-from pipeline.settings.types import AtLeast
+from pipeline.settings.file import GONE, LUIGI, AtLeast, Section, SettingsFile, did_you_mean, layered, read
 
 T = TypeVar("T")
 
