@@ -62,10 +62,15 @@ def repair(root: Root, report: Report) -> Repaired:
             if (split, stream) in small:
                 _restore_small_files(place, done)
             numbers = shards.get((split, stream), ())
-            if stream:
-                _remove_from_stream(place, split, stream, numbers, done)
-            else:
+            if not stream:
                 _remove_from_split(place, split, numbers, done)
+                continue
+            commit = _loaded(place)
+            if still := sorted(_still_damaged(commit, numbers)):
+                files = _files(commit, still)
+                invalidate(store.root, split, stream, still)
+                done.streams[split, stream] = tuple(still)
+                done.removed += files
         except CacheError as error:  # it must not keep other splits and streams from being repaired
             done.refused.append(str(error))
     return done
@@ -96,15 +101,6 @@ def _restore_small_files(place: Place, done: Repaired) -> None:
         if wrong:
             store.put_small(wrong, place.base)
         done.restored += sorted(wrong)
-
-
-def _remove_from_stream(place: Place, split: str, stream: str, numbers: Collection[int], done: Repaired) -> None:
-    commit = _loaded(place)
-    if still := sorted(_still_damaged(commit, numbers)):
-        files = _files(commit, still)
-        invalidate(place.store.root, split, stream, still)
-        done.streams[split, stream] = tuple(still)
-        done.removed += files
 
 
 def _remove_from_split(place: Place, split: str, numbers: Collection[int], done: Repaired) -> None:

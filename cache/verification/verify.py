@@ -151,14 +151,6 @@ class _Verification:
                 if found := manifest.read_manifest(place):
                     self._total += sum(map(len, found[0]["shards"].values()))
 
-    def _checked(self, n_bytes: int) -> None:
-        """Report a shard that has been checked."""
-        self._done += 1
-        self._bytes += n_bytes
-        if self._progress is not None:
-            rate = self._bytes / 1e6 / max(time.monotonic() - self._started, 1e-3)
-            self._progress(self._done, max(self._total, self._done), f"{rate:,.0f} MB/s")
-
     def groups(self, split: str, folders: Iterable[str]) -> _Found:
         """Check the zarr.json of groups: all the same, and needed by a plain Zarr reader only."""
         found = _Found()
@@ -202,7 +194,11 @@ class _Verification:
                     if problem:
                         found.damage(Damage(split, stream, array, file.number, file.key, problem))
                     found.counts.update(shards=1, bytes=file.size)
-                    self._checked(file.size)
+                    self._done += 1
+                    self._bytes += file.size
+                    if self._progress is not None:
+                        rate = self._bytes / 1e6 / max(time.monotonic() - self._started, 1e-3)
+                        self._progress(self._done, max(self._total, self._done), f"{rate:,.0f} MB/s")
 
     def _commit(self, place: Place, split: str, stream: str | None, found: _Found) -> Commit | None:
         """The commit in force with its intact small files, whose problems are in `found`; None where there is none."""

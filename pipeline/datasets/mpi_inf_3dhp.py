@@ -237,7 +237,11 @@ def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Labels, _
         source.require_decodable()
         fps = source.header().fps
     size = source.size()
-    known = _calibrated(raw / video.files[1], camera, account)
+    known: Calibration | None = None
+    try:
+        known = read_calibration(raw / video.files[1], camera, do=AGAIN)
+    except (OSError, RawDataError) as error:  # labels do not need it
+        account.notes.append(f"no camera intrinsics: {error}")
     if known is not None and known.size != size:
         # The labels count the pixels of the calibrated pictures.
         raise RawDataError(
@@ -249,15 +253,6 @@ def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Labels, _
             reason="other_picture_size",
         )
     return labels, _Filmed(source, size, fps, None if known is None else known.intrinsics)
-
-
-def _calibrated(file: Path, camera: int, account: VideoAccount) -> Calibration | None:
-    """What is known of the camera; None, and noted, where nothing is: labels do not need it."""
-    try:
-        return read_calibration(file, camera, do=AGAIN)
-    except (OSError, RawDataError) as error:
-        account.notes.append(f"no camera intrinsics: {error}")
-        return None
 
 
 def _test(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Labels, _Filmed]:

@@ -186,13 +186,10 @@ def with_bridges(person: Person, max_gap: int, account: VideoAccount) -> Person:
 
 def confident(detections: Detections) -> NDArray[np.float64]:
     """(N, J, 3) all persons of all frames; the score of joints that do not count is 0."""
-    persons, _ = without_non_finite(np.concatenate([*detections.keypoints, np.empty((0, *_shape(detections)))]))
+    n_joints = len(joint_names(detections.skeleton))
+    persons, _ = without_non_finite(np.concatenate([*detections.keypoints, np.empty((0, n_joints, 3))]))
     persons[persons[..., 2] < MIN_CONFIDENCE] = 0
     return persons
-
-
-def _shape(detections: Detections) -> tuple[int, int]:
-    return len(joint_names(detections.skeleton)), 3
 
 
 def _with_confidence(detections: Detections, account: VideoAccount) -> Detections:
@@ -274,8 +271,12 @@ def clip_tracks(
     source.require_decodable()
     require_frames(labels, source, found.frames, account)
     require_in_picture(labels, confident(found), source.size(), DETECTED_OUTSIDE)
-    if rules.cleaning is not None:
-        _note_rate(source, account)
+    steps = source.steps(TIMED) if rules.cleaning is not None else np.empty(0)
+    if len(steps) and steps.max() > UNEVEN * steps.mean():
+        account.notes.append(
+            f"the frame rate varies: from {steps.min():.0f} to {steps.max():.0f} ms a frame. Frames are taken one "
+            "after the other, and fps is the file's average"
+        )
     cuts = _cuts(info, source, account, decode=rules.cleaning is not None)
     persons = people(found, account, rules.min_frames, max_gap=rules.max_gap, cuts=cuts, cleaning=rules.cleaning)
     if rules.bridge:
@@ -295,12 +296,3 @@ def _cuts(info: Mapping[str, Any], source: Video, account: VideoAccount, *, deco
         first = ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
         account.notes.append(f"{len(found) + 1} scenes, from the frames 0, {first}: no one is linked across")
     return found
-
-
-def _note_rate(source: Video, account: VideoAccount) -> None:
-    steps = source.steps(TIMED)
-    if len(steps) and steps.max() > UNEVEN * steps.mean():
-        account.notes.append(
-            f"the frame rate varies: from {steps.min():.0f} to {steps.max():.0f} ms a frame. Frames are taken one "
-            "after the other, and fps is the file's average"
-        )

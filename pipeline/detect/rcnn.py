@@ -11,7 +11,7 @@ Importing this imports torch. On CPUs, the same function as torchvision's layers
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -134,21 +134,15 @@ def faster(network: KeypointRCNN) -> KeypointRCNN:
     for layer in (body.layer1, body.layer2, body.layer3, body.layer4):
         for number, block in enumerate(layer):
             layer[number] = _Block(block)
-    for parent, name, layer in list(_convolutions(network)):
-        setattr(parent, name, _Winograd(layer, layer.weight, layer.bias))
+    for parent in list(network.modules()):  # outside of the body
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, nn.Conv2d) and _suits(layer):
+                setattr(parent, name, _Winograd(layer, layer.weight, layer.bias))
     heads: Any = network.roi_heads
     heads.box_roi_pool = _Pool()
     weight = heads.box_head.fc6.weight  # (1024, channels * bins) -> (1024, bins * channels)
     weight.data = weight.unflatten(1, (-1, BINS * BINS)).transpose(1, 2).flatten(1).contiguous()
     return network.to(memory_format=torch.channels_last)
-
-
-def _convolutions(network: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Conv2d]]:
-    """Those outside of the body that are to be Winograd's: (parent, name, layer)."""
-    for parent in network.modules():
-        for name, layer in parent.named_children():
-            if isinstance(layer, nn.Conv2d) and _suits(layer):
-                yield parent, name, layer
 
 
 def _suits(layer: nn.Conv2d) -> bool:

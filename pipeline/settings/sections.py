@@ -288,16 +288,12 @@ def _configured(source: SettingsFile, features: Features, section: Section, kind
     """A stream of this kind with the options of its section; a resnet50 has those IN_FEATURES from there."""
     more: dict[str, Any] = {}
     if issubclass(kind, ResNet50):
-        more = {"weights": _weights(source, features), "precision": features.precision}
+        try:  # a checkpoint's file is below the folder of luigi.cfg, like all paths
+            weights = WeightsSpec.parse(features.weights).below(source.path.resolve().parent)
+        except ConfigError as error:
+            raise ConfigError(source.section("features").located(str(error))) from error
+        more = {"weights": weights, "precision": features.precision}
     return configured(section, kind, lambda _, **options: streams.get(kind.kind, **options), **more)
-
-
-def _weights(source: SettingsFile, features: Features) -> WeightsSpec:
-    """[features] weights. A checkpoint's file is below the folder of luigi.cfg, like all paths. Raises ConfigError."""
-    try:
-        return WeightsSpec.parse(features.weights).below(source.path.resolve().parent)
-    except ConfigError as error:
-        raise ConfigError(source.section("features").located(str(error))) from error
 
 
 def _detector(source: SettingsFile, given: Detect) -> Detector | None:

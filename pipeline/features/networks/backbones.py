@@ -129,15 +129,12 @@ def fill(network: nn.Module, file: Path, state: Mapping[str, Any], *, of: str, i
         raise not_a_checkpoint(file, "names", f"{of}'s tensors", f"missing {missing[:3]}, unknown {extra[:3]}")
     for name, tensor in given.items():
         if not isinstance(tensor, Tensor) or tensor.shape != own[name].shape:
-            raise not_a_checkpoint(file, name, str(tuple(own[name].shape)), _shape(tensor))
+            found = str(tuple(tensor.shape)) if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise not_a_checkpoint(file, name, str(tuple(own[name].shape)), found)
         if not torch.isfinite(tensor.float()).all():
             raise not_a_checkpoint(file, name, "finite numbers", "nan or inf")
     given = {name: tensor.to(own[name].dtype) for name, tensor in given.items()}
     network.load_state_dict(given, strict=False, assign=True)
-
-
-def _shape(value: object) -> str:
-    return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
 
 
 def tensor_digest(network: nn.Module) -> str:
