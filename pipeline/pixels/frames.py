@@ -141,11 +141,8 @@ class Pictures:
 
     def path(self, index: int) -> Path:
         """The file of frame `index`."""
-        return self.place / self._name(index)
-
-    def _name(self, index: int) -> str:
         before, digits, after = _NUMBER.split(self.pattern.rpartition("/")[2])
-        return f"{before}{index + self.first:0{int(digits)}d}{after}"
+        return self.place / f"{before}{index + self.first:0{int(digits)}d}{after}"
 
     @cached
     def indices(self) -> NDArray[np.int64]:
