@@ -98,8 +98,13 @@ class Stream(ABC):
         """ResNet18(weights='untrained'), crop jitter:1"""
         options = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "crop"}
         shown = f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in options.items())})"
-        crop = str(getattr(self, "crop", ""))  # "" where it is the usual one
-        return f"{shown}, crop {crop}" if crop else shown
+        return shown + self._crop_shown
+
+    @property
+    def _crop_shown(self) -> str:
+        """The crop policy where it is not the usual one."""
+        crop = str(getattr(self, "crop", ""))
+        return f", crop {crop}" if crop else ""
 
     @property
     def needs(self) -> tuple[str, ...]:
