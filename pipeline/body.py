@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Final, Literal, NamedTuple, Protocol, Self, overload
+from typing import Final, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -136,34 +136,9 @@ class _Smpl(SMPL):  # type: ignore[misc]  # smplx is untyped
     SHAPE_SPACE_DIM = assets.N_BETAS
 
 
-class _MakeStandIn(Protocol):
-    def __call__(self, gender: str = "neutral") -> Body: ...
-
-
-class _StandIn:
-    """`Body.stand_in()` makes the procedural body; `body.stand_in` is whether a body is that one."""
-
-    @overload
-    def __get__(self, body: None, owner: type[Body]) -> _MakeStandIn: ...
-    @overload
-    def __get__(self, body: Body, owner: type[Body]) -> bool: ...
-    def __get__(self, body: Body | None, owner: type[Body]) -> _MakeStandIn | bool:
-        if body is not None:
-            return body._stands_in
-
-        def make(gender: str = "neutral") -> Body:
-            """The procedural body, for tests, demonstration runs and the embedded data."""
-            from pipeline.synthetic.body import procedural  # real bodies need none of what renders pictures
-
-            return owner(procedural(gender), make)
-
-        return make
-
-
 class Body(nn.Module):
     """One gender's body model, float32, on one device. Its state_dict is empty: checkpoints hold no body data."""
 
-    stand_in = _StandIn()  # the procedural body must not be used with real data
     faces: Tensor  # (13776, 3) int64, anticlockwise seen from outside
     mean_pose: Tensor  # (144,) 24 rotations in 6D: the first two columns of each matrix, as (3, 2)
     mean_shape: Tensor  # (10,)
@@ -177,7 +152,7 @@ class Body(nn.Module):
         """`of`: makes the body of another gender."""
         super().__init__()
         self._of = of
-        self._stands_in = arrays.stand_in
+        self.is_stand_in = arrays.stand_in  # the procedural body must not be used with real data
         self.digest = arrays.digest  # sha256: part of the fingerprint of whatever is derived through this body
         self.smpl = _smpl(arrays)
         take, put = correspondence("smpl54", "spin49")
@@ -209,6 +184,13 @@ class Body(nn.Module):
             return cls(assets.load(folder, gender), of)
 
         return cls(assets.load(folder, gender), of)
+
+    @classmethod
+    def stand_in(cls, gender: str = "neutral") -> Body:
+        """The procedural body, for tests, demonstration runs and the embedded data."""
+        from pipeline.synthetic.body import procedural  # real bodies need none of what renders pictures
+
+        return cls(procedural(gender), cls.stand_in)
 
     def of(self, gender: str) -> Body:
         """The body of another gender from the same folder, loaded once. Raises as `pipeline.smpl.assets.load` does."""

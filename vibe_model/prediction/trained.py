@@ -101,7 +101,7 @@ def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> T
     config, stand_in = _config(checkpoint, content), _stand_in(checkpoint, content)
     features, beside = (content.get(name) for name in ("features", "beside"))
     model = load_body(body)
-    runs.one_kind({f"the checkpoint {checkpoint}": stand_in, f"the body in {body}": model.stand_in})
+    runs.one_kind({f"the checkpoint {checkpoint}": stand_in, f"the body in {body}": model.is_stand_in})
     if config is not None:
         kind = "ours"
     else:  # published: VIBE's, or SPIN's, which is its regressor frame by frame

@@ -146,7 +146,7 @@ def test_attributes_have_the_promised_shapes(body: Body) -> None:
     shapes = [tuple(mean.shape) for mean in (body.mean_pose, body.mean_shape, body.mean_cam)]
     assert shapes == [(144,), (10,), (3,)]
     assert {mean.dtype for mean in (body.mean_pose, body.mean_shape, body.mean_cam)} == {torch.float32}
-    assert body.stand_in is True
+    assert body.is_stand_in is True
     assert len(body.digest) == 64
 
 
