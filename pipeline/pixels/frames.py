@@ -100,7 +100,7 @@ def below(root: Path, relative: str) -> Path:
     """
     path = PurePosixPath(relative)
     if not relative or path.is_absolute() or ".." in path.parts or "\0" in relative or "\\" in relative:
-        expected, do = f"a path below {root}, without '..' or '\\'", "Rename it."
+        expected, do = f"a path: it must be below {root}, without '..' or '\\'", "Rename it."
         raise RawDataError(root, "name", expected=expected, found=repr(relative), do=do)
     return root / path
 
