@@ -156,7 +156,7 @@ def test_a_body_from_files_is_the_one_that_was_written(body: Body, embedded: Any
     torch.testing.assert_close(
         loaded(betas=betas, rotmat=rotations).verts, body(betas=betas, rotmat=rotations).verts, atol=0, rtol=0
     )
-    assert loaded.stand_in is True
+    assert loaded.is_stand_in is True
     assert loaded.digest != ""
     male = Body.load(embedded.body, gender="male")
     assert not torch.equal(male(betas=betas, rotmat=rotations).verts, loaded(betas=betas, rotmat=rotations).verts)
