@@ -20,9 +20,8 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import smooth_boxes
-from pipeline.datasets.base import Dataset, Origin
+from pipeline.datasets.base import Dataset, Mistake, Origin, Part
 from pipeline.datasets.pixels import frames_there
-from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.formats.labels.threedpw_sequence import Actor, load_sequence
 from pipeline.pixels.frames import Pictures
