@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import os
 import pickle
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,10 +73,10 @@ class Embedded:
 
     def _once(self, name: str, write: Callable[[Path], None]) -> Path:
         folder = self._folder / name
-        if not folder.is_dir():
-            partial = Path(tempfile.mkdtemp(dir=self._folder))
-            write(partial)
-            with contextlib.suppress(OSError):  # another process was faster
+        with (self._folder / f".{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be writing it
+            if not folder.is_dir():
+                write(partial := folder.with_name(f".{name}"))
                 partial.rename(folder)
         return folder
 
