@@ -157,11 +157,15 @@ def test_a_broken_package_fails_its_own_dataset_and_the_others_continue(project,
 def test_a_cache_of_both_kinds_is_reported_but_not_for_what_the_command_converts_again(project, build) -> None:
     (project.folder / "raw/amass/STAND_IN.json").unlink()
     project.configure({"embedded": {"enabled": "false"}, "data": {"datasets": "amass"}})
+    message = build(project, "Convert", dataset="amass", split="train").only_failure(FAILED)
+    assert "cache/amass/train: was made from demo data" in message
+    shutil.rmtree(project.folder / "cache/amass")
     ran = build(project, "Convert", dataset="amass", split="train")
     shown = ran.shown.replace(str(project.folder) + "/", "")
     assert "! cache: will hold both, amass/train from real data and 3dpw/test, " in shown
     shutil.copy(project.folder / "raw/3dpw/STAND_IN.json", project.folder / "raw/amass")
     project.configure({"data": {"datasets": "amass 3dpw"}})
+    shutil.rmtree(project.folder / "cache/amass")
     ran = build(project, "Convert", dataset="amass", split="train")
     assert "will hold both" not in ran.shown
 
