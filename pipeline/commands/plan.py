@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from pipeline.maintenance.overview import SplitPlan, StreamPlan, plan_split
 from pipeline.raw.changes import what_differs
 from pipeline.settings.arguments import check_own_folder, joined
 from pipeline.settings.file import settings_file
-from pipeline.settings.targets import Target, broken_in, by_settings, stream_named
+from pipeline.settings.targets import Target, absent, broken_in, by_settings, stream_named
 
 HELP: Final = (
     "Show what conversion and extraction would do, how much, and why: `make data` by luigi.cfg, or one split with "
@@ -61,23 +61,26 @@ def target_options(sub: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """What would run, split by split; one with an error shows it, and the others follow. Exit code 2 then."""
-    plans = [plan_split(target) for target in targets_of(args, args.names)]
+    targets = targets_of(args, args.names)
+    plans, lacking = [plan_split(target) for target in targets], absent(targets)
     broken = [] if args.raw is not None or args.names else broken_in(args.config or settings_file())
     for text in broken:
         err.print(f"{DOUBT} {plain(text)}: left out")
     forecasts = forecasts_of(plans, args)
     if args.json:
-        show_json([as_dict(plan) | {"forecast": forecast_as_dict(forecasts.get(plan.name))} for plan in plans])
+        show_json([as_dict(plan, lacking) | {"forecast": forecast_as_dict(forecasts.get(plan.name))} for plan in plans])
     else:
         most = None if args.all else FEW
         for plan in plans:
-            for line in lines(plan, most):
+            for line in lines(plan, most, lacking):
                 out.print(line)
         for line in forecast_lines([*forecasts.values()], plans[0].target.root if plans else ""):
             out.print(line)
+        for text in lacking:
+            out.print(f"{WRONG} {plain(text)}")
         if plans and all(plan.up_to_date for plan in plans):
             out.print(f"up to date: {count(len(plans), 'split')} converted and extracted (training is not included)")
-    return 2 if broken or any(plan.problems for plan in plans) else 0
+    return 2 if broken or lacking or any(plan.problems for plan in plans) else 0
 
 
 def targets_of(args: argparse.Namespace, names: Sequence[str]) -> list[Target]:
@@ -104,8 +107,9 @@ def targets_of(args: argparse.Namespace, names: Sequence[str]) -> list[Target]:
     return [Target(dataset, split, args.raw, args.cache, args.body, spec)]
 
 
-def lines(plan: SplitPlan, most: int | None) -> Iterator[str]:
-    """A split's plans as text, ready to be printed. `most`: so many videos by name; None: all."""
+def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Iterator[str]:
+    """A split's plans as text, ready to be printed. `most`: so many videos by name; None: all. `shown`: problems that
+    are printed once for all splits."""
     todo, more = plan.conversion, ""
     if plan.up_to_date and todo is not None:
         has = "".join(f", {plain(stream.stream)}" for stream in plan.extractions)
@@ -128,7 +132,7 @@ def lines(plan: SplitPlan, most: int | None) -> Iterator[str]:
     if plan.committed is None and plan.target.stream is not None and not plan.problems:
         yield f"  extract  {plain(plan.target.stream.name)}: all rows of the conversion"
     for problem in plan.problems:
-        yield f"  {WRONG} {plain(problem)}"
+        yield f"  {WRONG} {plain(problem) if problem not in shown else 'cannot be planned: see the last lines'}"
 
 
 def _conversion(plan: SplitPlan, todo: ConversionPlan, most: int | None) -> Iterator[str]:
@@ -266,7 +270,7 @@ def forecast_as_dict(found: Forecast | None) -> dict[str, Any] | None:
     }
 
 
-def as_dict(plan: SplitPlan) -> dict[str, Any]:
+def as_dict(plan: SplitPlan, more_problems: Sequence[str] = ()) -> dict[str, Any]:
     """For --json."""
     todo, conversion = plan.conversion, None
     if todo is not None:
@@ -300,6 +304,6 @@ def as_dict(plan: SplitPlan) -> dict[str, Any]:
             }
             for stream in plan.extractions
         ],
-        "problems": plan.problems,
+        "problems": list(dict.fromkeys([*plan.problems, *more_problems])),
         "behind": [{"stream": stream.stream, "rows": stream.lacks.rows} for stream in plan.behind],
     }
