@@ -77,7 +77,9 @@ class ThreeDPW(Dataset):
         ),
     )
     recording: ClassVar[str] = "sequence"
-    totals: ClassVar[Mapping[str, Totals]] = {split: Totals(videos=known) for split, known in SEQUENCES.items()}
+    totals: ClassVar[Mapping[str, Totals]] = {
+        split: Totals(known, about=known * 70_000 // 60) for split, known in SEQUENCES.items()
+    }
 
     def __post_init__(self) -> None:
         if self.model not in ("neutral", "gendered"):
