@@ -94,8 +94,8 @@ class HMMRConfig(VideoConfig):
     def check_feature_size(self) -> None:
         if self.temporal and not self.width and self.feature_size % 32:
             raise ConfigError(
-                f"width: {self.stream} has {self.feature_size} numbers a row, no multiple of 32, the groups of the group "
-                "norm. Set width, for example 256."
+                f"width: {self.stream} has {self.feature_size} numbers a row, no multiple of 32, the group norm's "
+                "groups. Set width, for example 256."
             )
 
     @property
