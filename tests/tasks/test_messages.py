@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -73,12 +74,18 @@ def test_without_a_luigid_the_message_is_there_at_once(bare) -> None:
     assert time.monotonic() - began < 30, "Luigi itself asks for 60 s"
 
 
-def test_a_pipe_that_ends_ends_luigi_without_a_traceback(project) -> None:
+def test_a_pipe_that_ends_ends_luigi_without_a_traceback_and_a_full_output_with_a_line(project) -> None:
     words = [LUIGI, "--module", "tasks", "Data", "--local-scheduler"]
     script = f"{shlex.join(map(str, words))} | true"
     environment = {**os.environ, "LUIGI_CONFIG_PATH": str(project.cfg), "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(["bash", "-c", script], cwd=project.folder, env=environment, capture_output=True, text=True)
     assert (ended.stdout, ended.stderr) == ("", "")
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            words, cwd=project.folder, env=environment, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert ended.returncode == 2
+    assert re.fullmatch(r"error: standard output: no space left.*\n", ended.stderr)
 
 
 def test_without_a_raw_folder_the_other_datasets_continue(project, build) -> None:
