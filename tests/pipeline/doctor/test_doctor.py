@@ -432,14 +432,14 @@ def test_clips_that_are_no_dataset_s_can_be_read_as_videos(tmp_path: Path, capsy
 
 def test_clips_of_ones_own_may_be_named_by_their_own_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     touch(tmp_path / "mine/a.mp4")
-    said = " ".join(shown(capsys, "videos", "--raw", tmp_path / "mine").split())
-    assert f"detect {tmp_path}/mine --out {tmp_path}/mine/keypoints" in said
-    assert f"convert videos train --raw {tmp_path}/mine" in said
-    assert "missing" not in said
+    found = " ".join(shown(capsys, "videos", "--raw", tmp_path / "mine").split())
+    assert f"detect {tmp_path}/mine --out {tmp_path}/mine/keypoints" in found
+    assert f"convert videos train --raw {tmp_path}/mine" in found
+    assert "missing" not in found
     (tmp_path / "none").mkdir()
-    said = " ".join(shown(capsys, "videos", "--raw", tmp_path / "none").split())
-    assert said.count("expected files that end in .mp4") == 1
-    assert "get your own clips, or another folder: --raw DIR When" in said
+    found = " ".join(shown(capsys, "videos", "--raw", tmp_path / "none").split())
+    assert found.count("expected files that end in .mp4") == 1
+    assert "get your own clips, or another folder: --raw DIR When" in found
 
 
 @pytest.mark.parametrize(
