@@ -44,7 +44,8 @@ class _Console(Console):
             super()._write_buffer()
         except OSError as error:
             error.filename = error.filename or ("standard error" if self.stderr else "standard output")
-            self.failure = error
+            if not isinstance(error, BrokenPipeError):
+                self.failure = error
             raise
 
     def on_broken_pipe(self) -> NoReturn:
