@@ -5,7 +5,9 @@
 Planted: the features are a fixed random network of the true pose and shape, with noise that is drawn for every frame by
 itself, so that neighbours help and nothing else is in the way. Motions are those of the demo data, made up and not
 rendered. Networks are small, losses and trainers are those of every training. Validation and test have other motions
-than training. DEMO DATA, no result about any of the models.
+than training. "And clips" trains on further motions, too, of which only noisy 2D keypoints are known, as a detector
+finds them in videos without labels: look at few labels for that (`--motions 100`). DEMO DATA, no result about any of
+the models.
 
 The optimal linear smoother is the least squares estimate of a frame's noiseless features from the noisy ones of all
 frames at most REACH away, computed from the covariances of the noiseless ones and the noise; then the per-frame
@@ -46,13 +48,14 @@ from vibe_model.vibe.mposer_config import MPoserConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
-from benchmarks.learning_parts import SUPERVISED, plant_beside
+from benchmarks.learning_parts import NOISE_2D, SUPERVISED, plant_beside, write
 from benchmarks.learning_parts import models as part_dynamics
 from benchmarks.training import mean_and_spread, report
 
 Floats = NDArray[np.floating[Any]]
 TRAIN, VALIDATION, TEST, MOCAP = "planted/train", "planted/val", "planted/test", "planted/mocap"
-MOTIONS: Final = {TRAIN: 1000, VALIDATION: 16, TEST: 32, MOCAP: 200}
+CLIPS: Final = "planted/clips"  # videos without labels, of which a detector found noisy 2D keypoints
+MOTIONS: Final = {TRAIN: 1000, VALIDATION: 16, TEST: 32, MOCAP: 200, CLIPS: 900}
 FRAMES: Final = 64  # of each motion, 25 a second
 FEATURE: Final = 128  # numbers
 REACH: Final = 5  # frames
@@ -92,6 +95,7 @@ HMMR: Final[Mapping[str, Any]] = {
     "dropout": 0.0,
     "lr_generator": 1e-3,
 }
+DISCRIMINATOR: Final = "HMMR, pose discriminator, no past and future"
 PER_FRAME, SINGLE_VIEW, OPTIMAL, MPOSER = "per frame", "HMMR, single view", "optimal linear smoother", "VIBE, MPoser"
 ERRORS: Final = {"pa_mpjpe": "PA-MPJPE", "mpjpe": "MPJPE", "accel_error": "acceleration error", "accel": "acceleration"}
 Found = dict[str, list[Mapping[str, Any]]]  # by model, the metrics of each seed's run
@@ -112,7 +116,8 @@ def models(place: Path, at: Path, **changes: Any) -> dict[str, VideoConfig]:
         MPOSER: variant_of(vibe, "mposer"),
         SINGLE_VIEW: variant_of(hmmr, "single-view"),
         "HMMR, no past and future": strip,
-        "HMMR, pose discriminator, no past and future": replace(strip, prior="discriminator"),
+        DISCRIMINATOR: (judged := replace(strip, prior="discriminator")),
+        f"{DISCRIMINATOR}, and clips": replace(judged, datasets_2d=(CLIPS,)),
         "HMMR": hmmr,
         **part_dynamics({**facts, "embedding": embedding}),
     }
@@ -281,6 +286,8 @@ def plant(root: Path, noise: float, n_to_train_on: int) -> None:
                 labels, rotmat = labelled(body, motion.pose, betas)
                 hidden.append(np.concatenate([rotmat.reshape(FRAMES, 216), labels["betas"]], axis=1))
                 facts: Any = {"name": f"{k:04d}/0", "video": f"{k:04d}", "step": 1, "fps": 25.0, "crop_scale": 1.0}
+                if name == CLIPS:
+                    labels["kp_2d"][..., :2] += rng.normal(0, NOISE_2D, labels["kp_2d"][..., :2].shape)
                 rows = {column: labels[column] for column in columns(name)}
                 writer.append(cache.VideoEntry(name=f"{k:04d}"), [cache.TrackRows(**facts, columns=rows)])
             writer.commit({"stand_in": True})
@@ -291,19 +298,8 @@ def plant(root: Path, noise: float, n_to_train_on: int) -> None:
             mean, scale = signal.mean(axis=(0, 1)), signal.std(axis=(0, 1))
             filters = smoother((signal - mean) / scale, noise)
         features = (signal - mean) / scale + noise * rng.normal(size=signal.shape)
-        write_stream(root, name, FEATURES, features)
-        write_stream(root, name, SMOOTHED, smooth(features, filters))
-
-
-def write_stream(root: Path, split: str, stream: str, features: Floats) -> None:
-    """(n_motions, FRAMES, F) -> a stream."""
-    with cache.StreamWriter(root, split, stream, dim=features.shape[-1], plan="planted") as writer:
-        for shard in writer.pending:
-            rows = np.asarray(writer.rows(shard))
-            keys = np.stack([rows, rows], axis=1).astype(np.uint64)
-            values = features.reshape(-1, features.shape[-1])[rows].astype(np.float16)
-            writer.write(shard, values, np.ones(len(rows), bool), keys)
-        writer.commit({"stand_in": True})
+        for stream, values in ((FEATURES, features), (SMOOTHED, smooth(features, filters))):
+            write(root, name, stream, values.reshape(-1, FEATURE), np.ones(n_motions * FRAMES, bool), "float16")
 
 
 def smoother(signal: Floats, noise: float) -> dict[tuple[int, int], Floats]:
@@ -339,6 +335,8 @@ def columns(name: str) -> tuple[str, ...]:
     """What a split has."""
     if name == MOCAP:
         return ("frame_index", "pose", "betas", "has_smpl")
+    if name == CLIPS:
+        return ("frame_index", "bbox", "kp_2d", "valid")
     joints = "kp_3d" if name == TRAIN else "kp_3d_eval"
     return ("frame_index", "bbox", "kp_2d", joints, "has_3d", "pose", "betas", "has_smpl", "valid")
 

@@ -102,11 +102,13 @@ def fit_norms(embedding: PrVIPE, normalised: torch.Tensor) -> None:
         embedding.train()(normalised)
 
 
-def write(root: Path, split: str, stream: str, values: Floats, flags: NDArray[np.bool_]) -> None:
+def write(
+    root: Path, split: str, stream: str, values: Floats, flags: NDArray[np.bool_], dtype: str = "float32"
+) -> None:
     """Rows (N, F), and which of them are known, as a stream."""
-    with cache.StreamWriter(root, split, stream, dim=values.shape[1], dtype="float32", plan="planted") as writer:
+    with cache.StreamWriter(root, split, stream, dim=values.shape[1], dtype=dtype, plan="planted") as writer:
         for shard in writer.pending:
             rows = np.asarray(writer.rows(shard))
             keys = np.stack([rows, rows], axis=1).astype(np.uint64)
-            writer.write(shard, values[rows].astype(np.float32), flags[rows], keys)
+            writer.write(shard, values[rows].astype(dtype), flags[rows], keys)
         writer.commit({"stand_in": True})

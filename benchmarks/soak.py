@@ -291,6 +291,8 @@ def main() -> int:
     parser.add_argument("--work", type=Path, help="where the lab's folder is made; default: that for temporary files")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/soak.md")
     args = parser.parse_args()
+    if args.work:
+        args.work.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="soak-", dir=args.work))
     text, wrong = soak_for(work, args.seed, args.steps, 60 * args.minutes, upgrades=not args.no_upgrades)
     args.out.write_text(text)

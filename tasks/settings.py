@@ -116,7 +116,7 @@ def _check(s: Settings, model: Model, config: VideoConfig) -> None:
 
 
 def which_runs(s: Settings, model: Model = VIBE) -> WhichRuns:
-    """What a model's section names. With demo data, all quick models are in the report, each on its preset of minutes.
+    """What a model's section names. With demo data, all models are in the report, each on its preset of minutes.
 
     Raises ConfigError.
     """
@@ -125,7 +125,7 @@ def which_runs(s: Settings, model: Model = VIBE) -> WhichRuns:
     usual = WhichRuns(
         preset=EMBEDDED if small else model.preset,
         baseline=model is VIBE or not demo,
-        report=model is VIBE or (demo and model.quick),
+        report=model is VIBE or demo,
     )
     return replace(usual, **s.source.section(model.section).typed(WhichRuns))
 

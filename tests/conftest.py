@@ -5,8 +5,11 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import re
+import shutil
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -18,6 +21,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # `make test` has a process on every core; torch with as many threads in each would be slower. It reads this once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# In memory, where there is enough of it: on a disk, deleting an empty folder alone may take milliseconds.
+SHM, NEEDED = Path("/dev/shm"), 8 << 30  # bytes
+if SHM.is_dir() and shutil.disk_usage(SHM).free > NEEDED:
+    found = re.search(r"^MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    if found and int(found[1]) << 10 > NEEDED:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(SHM))
 
 # The same examples each time, however long one takes on a busy machine.
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=60)
@@ -34,6 +44,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return "tests/tasks" if nodeid.startswith("tests/tasks/") else str(super()._split_scope(nodeid))
 
     return ByFile(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """Nothing here survives a power cut, nor has to: where fsync is called matters, not what it does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda fd: None)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,14 @@ import ast
 import functools
 import subprocess
 import sys
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from pipeline.features import streams
 
@@ -48,6 +51,22 @@ OF_PIPELINE = (  # all that models may know
     *("pipeline.errors", "pipeline.formats.checkpoints"),
 )
 MOST_FILES = 15  # in one folder, but for __init__ and __main__
+# Where the name is another than the package's.
+DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python", "google": "protobuf", "google_crc32c": "google-crc32c"}
+NO_TORCH = (  # what imports it only where there is something to compute
+    *("cache", "pipeline.__main__", "pipeline.datasets", "pipeline.features.streams", "pipeline.synthetic"),
+    *("pipeline.maintenance.overview", "pipeline.maintenance.accept", "tasks"),
+)
+ASKING = """
+import importlib, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+    if "torch" in sys.modules:
+        sys.exit(f"{name} imports torch")
+from vibe_model import TrainConfig, runs
+runs.is_complete(TrainConfig())
+sys.exit("torch" in sys.modules)
+"""
 
 
 @functools.cache
@@ -59,22 +78,33 @@ def modules() -> dict[str, Path]:
 
 
 @functools.cache
-def imports() -> dict[str, set[str]]:
-    """Module -> the modules of ours that it imports, inside functions and for type checkers, too."""
-    return {name: set(_imported(name, file)) for name, file in modules().items()}
+def nodes(name: str) -> list[ast.AST]:
+    """The imports and the constants of a module."""
+    kinds = (ast.Import, ast.ImportFrom, ast.Constant)
+    return [node for node in ast.walk(ast.parse(modules()[name].read_text())) if isinstance(node, kinds)]
 
 
-def _imported(name: str, file: Path) -> Iterable[str]:
-    for node in ast.walk(ast.parse(file.read_text())):
-        found: list[str] = []
+@functools.cache
+def all_imports() -> dict[str, set[str]]:
+    """Module -> all that it imports, of ours or not, inside functions and for type checkers, too."""
+    return {name: set(_imported(name)) for name in modules()}
+
+
+def _imported(name: str) -> Iterable[str]:
+    for node in nodes(name):
         if isinstance(node, ast.Import):
-            found = [alias.name for alias in node.names]
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file}: relative import"
+            assert node.level == 0, f"{name}: relative import"
             # `from pipeline import body` names the module pipeline.body
             members = [f"{node.module}.{alias.name}" for alias in node.names]
-            found = [member if member in modules() else str(node.module) for member in members]
-        yield from (module for module in found if module in modules() and module != name)
+            yield from (member if member in modules() else str(node.module) for member in members)
+
+
+@functools.cache
+def imports() -> dict[str, set[str]]:
+    """Module -> the modules of ours that it imports."""
+    return {name: (found & modules().keys()) - {name} for name, found in all_imports().items()}
 
 
 def place(module: str) -> tuple[str, str]:
@@ -131,30 +161,38 @@ def test_the_models_know_only_the_body_and_the_skeletons_of_the_pipeline() -> No
 
 
 def test_luigi_is_known_to_tasks_alone() -> None:
-    for module, file in modules().items():
-        nodes = list(ast.walk(ast.parse(file.read_text())))
-        names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-        names += [str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)]
-        assert place(module)[0] == "tasks" or not any(name.split(".")[0] == "luigi" for name in names), module
+    for module, found in all_imports().items():
+        assert place(module)[0] == "tasks" or not any(name.split(".")[0] == "luigi" for name in found), module
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        *(
-            "cache",
-            "tasks",
-            "pipeline.__main__",
-            "pipeline.datasets",
-            "pipeline.features.streams",
-            "pipeline.synthetic",
-        ),
-        *("pipeline.maintenance.overview", "pipeline.maintenance.accept"),
-    ],
-)
-def test_importing_what_has_nothing_to_compute_imports_no_torch(module: str) -> None:
-    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+def test_what_is_imported_is_what_pyproject_names() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = (project["optional-dependencies"][extra] for extra in ("s3", "av", "timm", "cluster"))
+    texts = [*project["dependencies"], *(text for extra in extras for text in extra)]
+    named = {canonicalize_name(Requirement(text).name) for text in texts} - {"dask-jobqueue"}  # only the docs' example
+    named |= {"safetensors"}  # comes with timm
+    used = {name.split(".")[0] for found in all_imports().values() for name in found}
+    used -= sys.stdlib_module_names | {*ORDER}
+    assert {DISTRIBUTIONS.get(name, name) for name in used} == named
+
+
+def test_importing_what_has_nothing_to_compute_imports_no_torch() -> None:
+    """One after the other in one process: the first that does is printed."""
+    done = subprocess.run([sys.executable, "-c", ASKING, *NO_TORCH], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_no_file_outside_features_knows_a_streams_kind() -> None:
+    """But for resnet50, the default, crops, which others may be computed from, and models that read certain streams.
+
+    (Two are libraries, too.)
+    """
+    kinds = set(streams.STREAMS) - {"resnet50", "crops", "torchvision", "timm"}
+    assert kinds
+    for module in modules():
+        if not module.startswith(("pipeline.features.", "vibe_model.part_dynamics.")):
+            words = {node.value for node in nodes(module) if isinstance(node, ast.Constant)}
+            assert not kinds & {word for word in words if isinstance(word, str)}, module
 
 
 if __name__ == "__main__":
@@ -166,16 +204,3 @@ if __name__ == "__main__":
         for part in ORDER[package].split():
             below = sorted(arrows[f"{package}.{part}"] - {f"{package}.{part}"})
             print(f"{package}.{part} -> {', '.join(below) or 'nothing of ours'}")  # noqa: T201
-
-
-def test_no_file_outside_features_knows_a_streams_kind() -> None:
-    """But for resnet50, the default, crops, which others may be computed from, and models that read certain streams.
-
-    (Two are libraries, too.)
-    """
-    kinds = set(streams.STREAMS) - {"resnet50", "crops", "torchvision", "timm"}
-    assert kinds
-    for module, file in modules().items():
-        if not module.startswith(("pipeline.features.", "vibe_model.part_dynamics.")):
-            words = {node.value for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Constant)}
-            assert not kinds & {word for word in words if isinstance(word, str)}, module

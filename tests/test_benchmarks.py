@@ -6,7 +6,6 @@ import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,6 @@ import cache  # noqa: E402
 from pipeline import datasets, synthetic  # noqa: E402
 from pipeline.conversion import convert  # noqa: E402
 from vibe_model.models import MODELS  # noqa: E402
-
-
-@pytest.fixture(scope="session", autouse=True)
-def no_waiting_for_the_disk() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda fd: None)
-        yield
 
 
 @pytest.mark.slow
@@ -159,6 +151,12 @@ def test_one_command_measures_features_and_writes_the_report(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+def test_one_command_measures_homographies_and_writes_the_report(tmp_path: Path) -> None:
+    found = cells(ran("homographies", tmp_path, "--rounds", 1, "--pairs", 4), "ours, finest_scale = 0")
+    assert 0 < float(found[-1]) < 0.1
+
+
+@pytest.mark.slow
 def test_one_command_measures_training_and_writes_the_report(tmp_path: Path) -> None:
     text = ran("training", tmp_path, "--small", "--at", tmp_path)
     assert "DEMO DATA" in text
@@ -167,8 +165,9 @@ def test_one_command_measures_training_and_writes_the_report(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_one_command_measures_hmmrs_step_and_writes_the_report(tmp_path: Path) -> None:
-    text = ran("training_hmmr", tmp_path, "--small")
+@pytest.mark.parametrize("benchmark", ["training_hmmr", "training_part_dynamics"])
+def test_one_command_measures_a_models_step_and_writes_the_report(tmp_path: Path, benchmark: str) -> None:
+    text = ran(benchmark, tmp_path, "--small")
     assert all(float(cells(text, way)[0]) > 0 for way in ("usual", "ours, fp32"))
 
 

@@ -7,6 +7,7 @@ a library), floats may differ in their last digits: there, shapes, types and rou
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import platform
@@ -30,6 +31,7 @@ SPLITS = [f"{name}/{split}" for name in datasets.DATASETS for split in datasets.
 EXTRACTED = ("penn_action/test", "mpi_inf_3dhp/train", "3dpw/validation")  # by the network: 80 rows
 
 
+@functools.cache
 def machine() -> str:
     """All that may change the last digit of a float."""
     cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(("model name", "flags"))]

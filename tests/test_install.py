@@ -16,9 +16,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-from packaging.utils import canonicalize_name
 
 from pipeline.__main__ import main
 from pipeline.commands import init
@@ -27,8 +25,6 @@ from tasks import settings
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("cache", "pipeline", "report", "tasks", "vibe_model")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-# Where the name is another than the package's.
-MODULES = {"PIL": "pillow", "cv2": "opencv-python", "google": "protobuf", "google_crc32c": "google-crc32c"}
 
 
 def ran(words: list[str | Path], folder: Path, code: int = 0) -> str:
@@ -105,29 +101,6 @@ def test_a_wheel_of_the_source_distribution_is_the_same(source: Path, wheel: Pat
     (unpacked,) = (tmp_path / "unpacked").iterdir()
     (tmp_path / "again").mkdir()
     assert contents(wheel_of(unpacked, tmp_path / "again")) == contents(wheel)
-
-
-# ----------------------------------------------------------------------------------------------------- dependencies
-
-
-def imported(package: str) -> set[str]:
-    """The names of all modules that a package imports anywhere, up to their first dot."""
-    nodes = [node for file in (ROOT / package).rglob("*.py") for node in ast.walk(ast.parse(file.read_text()))]
-    plain = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-    names = plain + [str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)]
-    return {name.split(".")[0] for name in names}
-
-
-def test_what_is_imported_is_what_pyproject_names() -> None:
-    declared = [
-        *PROJECT["dependencies"],
-        *(PROJECT["optional-dependencies"][extra] for extra in ("s3", "av", "timm", "cluster")),
-    ]
-    flat = [one for text in declared for one in ([text] if isinstance(text, str) else text)]
-    named = {canonicalize_name(Requirement(text).name) for text in flat} - {"dask-jobqueue"}  # only the docs' example
-    named |= {"safetensors"}  # comes with timm
-    used = set.union(*map(imported, PACKAGES)) - sys.stdlib_module_names - {*PACKAGES}
-    assert {MODULES.get(name, name) for name in used} == named
 
 
 def test_the_pythons_that_are_named_are_those_that_are_allowed_and_were_tried() -> None:

@@ -31,7 +31,6 @@ class Model:
     section: str  # of luigi.cfg
     preset: str  # where that section's settings start from, unless it names another
     baseline: str  # the variant that regresses each frame from its own feature
-    quick: bool = True  # does its embedded preset take minutes, with all that it needs, for the report of demo data?
 
     @property
     def config(self) -> type[VideoConfig]:
@@ -77,7 +76,6 @@ MODELS: Final[dict[str, Model]] = {
         section="part_dynamics",
         preset="partdyn",
         baseline="per-frame",
-        quick=False,  # its embedding of 2D poses alone takes 4 minutes of one core
     ),
 }
 

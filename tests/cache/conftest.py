@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -133,14 +132,6 @@ class Toy:
         files = (path for path in sorted(root.rglob("*")) if path.is_file())
         kept = (path for path in files if path.name != "provenance.json" and ".writing" not in path.parts)
         return {path.relative_to(root).as_posix(): path.read_bytes() for path in kept}
-
-
-@pytest.fixture(autouse=True, scope="session")
-def no_waiting_for_the_disk() -> Iterator[None]:
-    """Nothing here survives a power cut, nor has to: where fsync is called matters, not what it does."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda fd: None)
-        yield
 
 
 @pytest.fixture(scope="session")

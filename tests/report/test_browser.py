@@ -103,7 +103,9 @@ def look(browser: Any, pages: dict[str, Path]) -> Callable[..., dict[str, Any]]:
     return at
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (768, "light"), (1440, "dark")])
+@pytest.mark.parametrize(
+    ("width", "scheme"), [(360, "light"), (1440, "dark"), pytest.param(768, "light", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", PAGES)
 def test_nothing_is_cut_off_or_hard_to_read(look: Callable[..., Any], name: str, width: int, scheme: str) -> None:
     seen = look(name, width, scheme)
@@ -136,8 +138,8 @@ def test_the_browser_shows_what_was_written(look: Callable[..., Any]) -> None:
 def test_the_legend_is_about_what_is_on_the_page(browser: Any, root: Path, tmp_path: Path) -> None:
     kp_3d = np.zeros((3, 49, 4), np.float32)
     kp_3d[:, :25, 3], has_3d = 1, np.ones(3, np.uint8)
+    tab = browser.new_page()
     for name, columns, shown in (
-        ("body25", person(3, visible=25), {"draw-boxes"}),
         ("both", person(3), {"draw-common", "draw-body25", "draw-boxes"}),
         ("solid", person(3, visible=25) | {"kp_3d": kp_3d, "has_3d": has_3d}, {"draw-boxes", "3D"}),
         ("lost", person(3, visible=25) | {"kp_3d": kp_3d, "has_3d": 0 * has_3d}, {"draw-boxes"}),
@@ -145,13 +147,12 @@ def test_the_legend_is_about_what_is_on_the_page(browser: Any, root: Path, tmp_p
         write_split(tmp_path, f"{name}/train", {"0001/0": columns}, raw=root.parent / "raw/penn_action")
         page = tmp_path / f"{name}.html"
         show.write_page(show.from_cache(tmp_path, f"{name}/train", show.Choice()), page)
-        tab = browser.new_page()
         tab.goto(page.as_uri())
         boxes = {box.get_attribute("id") for box in tab.locator("input").all() if box.is_visible()}
         text = tab.inner_text("body")
-        tab.close()
         assert boxes | ({"3D"} if "3D views" in text else set()) == shown
         assert ("dashed bones" in text) == (name == "both")
+    tab.close()
 
 
 FAULTS = """<!DOCTYPE html><html lang="en"><body style="background: #fff; color: #000">

@@ -25,7 +25,7 @@ from report.provenance import nearest_preset, provenance_section
 from report.training import training_sections
 from report.training.curves import plots_of, used_for
 from report.training.files import as_csv, as_latex
-from report.training.results import SEED_SPREAD_MM, Row, against, decides, of_labels, tables_of
+from report.training.results import SEED_SPREAD_MM, Row, against, decides, of_labels, results_section, tables_of
 from report.training.run import Run, read_events, read_run
 from tests.report.runs_by_hand import ERRORS, SPLIT, log, make_run, metrics
 from vibe_model import runs
@@ -41,11 +41,12 @@ def make(tmp_path: Path) -> Callable[..., Path]:
     return partial(make_run, tmp_path)
 
 
-def page(root: cache.Root, shown: list[Run], tmp_path: Path) -> str:
-    """The page's text."""
+def page(root: cache.Root, shown: list[Run], tmp_path: Path, *, curves: bool = False) -> str:
+    """The page's text; drawing curves takes a second."""
     out = tmp_path / "page.html"
     opened = open_splits(root)
-    sections = [*training_sections(opened, shown), provenance_section(opened, shown)]
+    sections = training_sections(opened, shown) if curves else [results_section(shown, {}, cache=str(root))]
+    sections.append(provenance_section(opened, shown))
     write_page(out, sections, title="Report", stand_in=False, facts={})
     return out.read_text()
 
@@ -234,7 +235,7 @@ def test_beside_a_run_with_damaged_metrics_the_rest_is_shown(
 ) -> None:
     good, bad = make("good"), make("bad")
     (bad / "metrics.json").write_text("{")
-    shown = words(page(root, [read_run(bad), read_run(good)], tmp_path))
+    shown = words(page(root, [read_run(bad), read_run(good)], tmp_path, curves=True))
     assert f"{bad / 'metrics.json'}: expected JSON" in shown
     assert "good 51.2 82.5" in shown
     assert "bad: PA-MPJPE" in shown, "its curves are there"
@@ -259,7 +260,7 @@ def test_runs_that_have_begun_are_empty_or_absent_are_shown_as_such(
     (begun / "metrics.json").unlink()
     (begun / "sequences.json").unlink()
     empty.mkdir()
-    shown = words(page(root, [read_run(begun), read_run(empty), read_run(tmp_path / "none")], tmp_path))
+    shown = words(page(root, [read_run(begun), read_run(empty), read_run(tmp_path / "none")], tmp_path, curves=True))
     assert "not finished: step 30 of 300, no results yet" in shown
     assert "No run has results yet." in shown
     assert "It has no TensorBoard events, so there are no curves." in shown

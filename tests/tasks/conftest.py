@@ -57,8 +57,34 @@ CONFIG: dict[str, dict[str, str]] = {
         "disc_size": "8",
     },
     "hmmr": {"report": "false"},
+    "part_dynamics": {"report": "false"},
     "core": {"autoload_range": "false", "lock_pid_dir": "locks"},
 }
+
+
+GOOD = """
+[paths]
+raw = raw
+body = /somewhere/smpl
+cache = cache
+runs = runs
+[data]
+datasets = penn_action amass
+[convert]
+workers = 3
+[amass]
+resampling = decimate
+[train]
+preset = embedded
+[core]
+autoload_range = false
+"""
+
+
+def load(tmp_path: Path, text: str) -> settings.Settings:
+    file = tmp_path / "luigi.cfg"
+    file.write_text(text)
+    return settings.load(file)
 
 
 @dataclass

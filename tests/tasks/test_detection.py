@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,9 +29,9 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def own_clips(bare: Project, clips: Path) -> Iterator[Project]:
+def own_clips(bare: Project, clips: Path) -> Project:
     shutil.copytree(clips, bare.folder / "raw/videos")
-    synthetic.write_body(bare.folder / "body")
+    (bare.folder / "body").mkdir()  # nothing of it is needed
     changes = {
         "data": {"datasets": "videos"},
         "embedded": {"enabled": "false"},

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from luigi.rpc import RPCError
 
+from pipeline.cli.options import SET
 from pipeline.errors import ConfigError
-from tasks import Convert, terminal
+from tasks import Convert, luigi_command, terminal
 from tasks.events import whose_data
-from tasks.luigi_command import luigi_defaults
 from tasks.settings import settings
 from tests.tasks.conftest import LUIGI, ROOT
 
@@ -43,37 +43,58 @@ def test_a_mistake_in_the_settings_is_one_line_before_anything_runs(bare, build,
     assert not (bare.folder / "raw").exists()
 
 
-def test_without_luigi_cfg_the_message_names_what_to_do_and_its_log_level_brings_the_traceback(bare, build) -> None:
-    bare.configure({"convert": {"wrokers": "2"}, "core": {"log_level": "INFO"}})
-    ran = bare.luigi("Data")
-    assert "Traceback" in ran.shown
-    assert len(ran.failures) == 1
+def test_without_luigi_cfg_the_message_names_what_to_do(bare, build) -> None:
     bare.cfg.unlink()
     message = build(bare, "Data").only_failure(SCHEDULING)
     assert message.endswith("there is no such file. Run from the project's folder, or set LUIGI_CONFIG_PATH.")
 
 
-def test_what_set_sets_on_luigis_command_line_is_checked_as_the_file_is(bare) -> None:
-    ran = bare.luigi("TrainVIBE", "--set", "train.epochs=0", "--set=core.log_level=ERROR")
-    assert "--set [train] epochs: expected more than 0, found 0" in ran.only_failure(SCHEDULING)
-    ran = bare.luigi("TrainVIBE", "--set", "epochs=5")
-    assert (ran.code, ran.shown) == (
-        2,
-        "error: --set epochs=5: expected SECTION.KEY=VALUE, as in --set train.epochs=5\n",
+@pytest.mark.slow
+def test_luigis_log_level_brings_the_traceback(bare) -> None:
+    bare.configure({"convert": {"wrokers": "2"}, "core": {"log_level": "INFO"}})
+    ran = bare.luigi("Data")
+    assert "Traceback" in ran.shown
+    assert len(ran.failures) == 1
+
+
+@pytest.fixture
+def prepared(bare, within, monkeypatch, capsys):
+    """What `luigi WORDS` does before it begins; the message with which it ends instead."""
+
+    def prepare(*words: str) -> str:
+        within(bare)
+        monkeypatch.setenv(SET, "")
+        monkeypatch.setattr("sys.argv", [str(LUIGI), "--module", "tasks", *words])
+        try:
+            luigi_command.prepare()
+        except SystemExit as ended:
+            assert ended.code == 2
+        return str(capsys.readouterr().err)
+
+    return prepare
+
+
+def test_what_set_sets_on_luigis_command_line_is_checked_as_the_file_is(bare, build, prepared) -> None:
+    words = ("TrainVIBE", "--local-scheduler", "--set")
+    assert prepared(*words, "train.epochs=0") == ""
+    message = build(bare, "TrainVIBE", set="train.epochs=0").only_failure(SCHEDULING)
+    assert "--set [train] epochs: expected more than 0, found 0" in message
+    assert prepared(*words, "epochs=5") == (
+        "error: --set epochs=5: expected SECTION.KEY=VALUE, as in --set train.epochs=5\n"
     )
 
 
-def test_without_a_luigid_the_message_is_there_at_once(bare) -> None:
+def test_without_a_luigid_the_message_is_there_at_once(prepared) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     began = time.monotonic()
-    ran = bare.luigi("Data", f"--scheduler-url={url}", scheduler=())
-    assert ran.code == 2
-    assert ran.shown.startswith(f"error: [core] local_scheduler is false, and no luigid answers at {url} (")
+    shown = prepared("Data", f"--scheduler-url={url}")
+    assert shown.startswith(f"error: [core] local_scheduler is false, and no luigid answers at {url} (")
     assert time.monotonic() - began < 30, "Luigi itself asks for 60 s"
 
 
+@pytest.mark.slow
 def test_a_pipe_that_ends_ends_luigi_without_a_traceback_and_a_full_output_with_a_line(project) -> None:
     words = [LUIGI, "--module", "tasks", "Data", "--local-scheduler"]
     script = f"{shlex.join(map(str, words))} | true"
@@ -203,7 +224,8 @@ def test_an_error_of_the_system_is_one_line_and_a_bug_has_its_traceback(
 
 def test_each_project_has_its_own_locks(tmp_path: Path) -> None:
     one, other, same = (
-        luigi_defaults(tmp_path / name / "luigi.cfg")["core", "lock_pid_dir"] for name in ("one", "other", "x/../one")
+        luigi_command.luigi_defaults(tmp_path / name / "luigi.cfg")["core", "lock_pid_dir"]
+        for name in ("one", "other", "x/../one")
     )
     assert one != other
     assert one == same

@@ -17,41 +17,12 @@ from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.settings import sections
-from tasks import Convert, EvaluateHMMR, TrainHMMR, TrainPrVIPE, evaluation, settings
-from tasks.settings import VIBE, model_settings
-from tasks.training import train_config
-from vibe_model import models
+from tasks import settings
+from tests.tasks.conftest import GOOD, ROOT, load
 from vibe_model.hmmr.config import HMMRConfig
-from vibe_model.models import variant_of
 from vibe_model.part_dynamics.config import PartDynamicsConfig
 from vibe_model.vibe.config import TrainConfig
 from vibe_model.vibe.mposer_config import MPoserConfig
-
-ROOT = Path(__file__).parents[2]
-
-GOOD = """
-[paths]
-raw = raw
-body = /somewhere/smpl
-cache = cache
-runs = runs
-[data]
-datasets = penn_action amass
-[convert]
-workers = 3
-[amass]
-resampling = decimate
-[train]
-preset = embedded
-[core]
-autoload_range = false
-"""
-
-
-def load(tmp_path: Path, text: str) -> settings.Settings:
-    file = tmp_path / "luigi.cfg"
-    file.write_text(text)
-    return settings.load(file)
 
 
 def test_the_shipped_luigi_cfg_is_valid() -> None:
@@ -232,187 +203,6 @@ def test_files_that_are_absent_or_no_text_and_unknown_presets_are_refused(tmp_pa
     assert not {"cache", "runs", "body", "stream"} & set(known), "other sections set these"
 
 
-# ---------------------------------------------------------------------------------------------------------- [train]
-
-
-@pytest.fixture
-def config_with(bare, within):
-    everything = {"data": {"datasets": "penn_action kinetics 3dpw amass"}}
-
-    def read(**train: str | None) -> TrainConfig:
-        bare.configure({**everything, "train": {"preset": "embedded", "datasets_2d": None, **train}})
-        within(bare)
-        return train_config()
-
-    return read
-
-
-def test_the_training_settings_build_on_a_preset_and_other_sections(config_with, bare) -> None:
-    bare.configure({"features": {"stream": "other"}})
-    (bare.folder / "spin.pt").write_bytes(b"")
-    config = config_with(
-        epochs="7",
-        lr_generator="2e-4",
-        strides="3dpw/train:4 penn_action/train:2",
-        tracks="3dpw/test:*_01/0 3dpw/validation:a:b",
-        pretrained="spin.pt",
-    )
-    assert (config.epochs, config.lr_generator) == (7, 2e-4)
-    assert config.datasets_2d == ("penn_action/train", "kinetics/train"), "of the preset's, what is enabled"
-    assert (config.cache, config.runs, config.body) == tuple(bare.folder / name for name in ("cache", "runs", "body"))
-    assert config.stream == "other"
-    assert config.strides == {"3dpw/train": 4, "penn_action/train": 2}
-    assert config.tracks == {"3dpw/test": "*_01/0", "3dpw/validation": "a:b"}
-    assert config.pretrained == bare.folder / "spin.pt"
-    config = config_with(pretrained="none", strides="", motion="", prior="none")
-    assert (config.pretrained, config.strides) == (None, {})
-
-
-def test_a_variant_wins_over_the_settings_and_several_are_joined(config_with, tmp_path) -> None:
-    config = config_with(variant="attention-2x512", disc_size="64", attention_layers="5", epochs="3")
-    assert (config.disc_size, config.attention_layers, config.epochs) == (512, 2, 3)
-    assert config.name.endswith("-attention-2x512")
-    lists = {"disc_size": None, "attention_layers": None}
-    config = config_with(datasets_3d="3dpw/train 3dpw/validation", variant="per-frame", **lists)
-    assert (config.n_layers, config.prior) == (0, "none")
-    both = variant_of(config, "without-3dpw+concat")
-    assert both.part("datasets_3d") == ("3dpw/validation",)
-    assert (both.n_layers, both.disc_pool) == (0, "concat")
-    for text in ("none", ""):
-        loaded = load(tmp_path, GOOD.replace("preset = embedded", f"preset = embedded\nvariant = {text}"))
-        assert model_settings(loaded, VIBE).name == "embedded"
-
-
-def test_hmmr_has_a_section_of_its_own_and_trains_embedded_where_vibe_does(tmp_path: Path) -> None:
-    hmmr = models.MODELS["hmmr"]
-    found = model_settings(load(tmp_path, GOOD), hmmr)
-    assert (found.name, found.cache, found.batch_size) == ("hmmr-embedded", tmp_path / "cache", 8)
-    real = GOOD.replace("preset = embedded", "preset = published")
-    found = model_settings(load(tmp_path, real + "[hmmr]\nbatch_size = 4\npast = 3\n"), hmmr, "no-const", seed=7)
-    assert isinstance(found, HMMRConfig)
-    assert (found.regressor, found.batch_size, found.deltas, found.seed) == ("spin", 4, (-3, 5), 7)
-    assert (found.name, found.weights["const"]) == ("hmmr-no-const", 0)
-    assert model_settings(load(tmp_path, real + "[hmmr]\nbatch_size = 4\n"), VIBE).batch_size == 32
-
-
-def test_a_stream_that_hmmr_cannot_read_is_refused_when_hmmr_is_trained_and_not_before(tmp_path: Path) -> None:
-    loaded = load(tmp_path, GOOD + "[features]\nkind = homography\n[hmmr]\npreset = hmmr\n")
-    with pytest.raises(ConfigError, match=r"\[hmmr\].* 9 numbers a row, no multiple of 32"):
-        settings.check_inputs(loaded, model_settings(loaded, models.MODELS["hmmr"]))
-
-
-def test_what_is_trained_follows_from_whether_the_data_are_demo_data(tmp_path: Path) -> None:
-    shipped, hmmr = (ROOT / "luigi.cfg").read_text(), models.MODELS["hmmr"]
-    demo = load(tmp_path, shipped)
-    real = load(tmp_path, shipped.replace("enabled = true", "enabled = false"))
-    assert demo.detect.detector == "demo"
-    assert real.detector is None
-    kinds = [settings.which_runs(s, model) for s in (demo, real) for model in (VIBE, hmmr)]
-    assert [(k.preset, k.baseline, k.report) for k in kinds] == [
-        *[("embedded", True, True), ("embedded", False, True), ("published", True, True), ("hmmr", True, False)]
-    ]
-    assert (settings.mposer_preset(demo), settings.mposer_preset(real)) == ("embedded", "amass")
-    assert model_settings(real, VIBE) == dataclasses.replace(
-        TrainConfig.published(), **{key: getattr(real.paths, key) for key in ("cache", "runs", "body")}
-    )
-    assert "videos/train" in model_settings(demo, hmmr).datasets_2d
-
-
-def test_the_size_of_features_is_the_streams(tmp_path: Path) -> None:
-    own = "[features]\nstream = vit\nkind = torchvision\n[torchvision]\nnetwork = vit_b_16\ndim = 768\n"
-    for model in models.MODELS.values():
-        assert model_settings(load(tmp_path, GOOD + own), model).feature_size == 768
-
-
-# ------------------------------------------------------------------------------------------------- --set and presets
-
-
-def test_what_is_set_on_the_command_line_wins_and_is_checked_as_in_the_file(tmp_path: Path, monkeypatch) -> None:
-    jittered = ("resnet50.j1.crop=jitter:1", "features.also=resnet50.j1", "resnet50.j1.kind=resnet50")
-    given = ("train.epochs=5", "convert.workers = 7", *jittered, "train.epochs=6")
-    monkeypatch.setenv("PIPELINE_SET", "\n".join(given))
-    loaded = load(tmp_path, GOOD)
-    assert (model_settings(loaded, VIBE).epochs, loaded.convert.workers) == (6, 7)
-    assert loaded.also[0].stream == ResNet50(crop=CropPolicy(jitter=Jitter(copy=1)))
-    for text, message in (
-        ("train.epoch=5", r"^--set \[train\] epoch: unknown key; did you mean 'epochs'"),
-        ("train.epochs=0", r"^--set \[train\] epochs: expected more than 0"),
-        ("trian.epochs=5", r"^--set \[trian\]: unknown section; did you mean 'train'"),
-        ("epochs=5", "^--set epochs=5: expected SECTION.KEY=VALUE"),
-    ):
-        monkeypatch.setenv("PIPELINE_SET", text)
-        with pytest.raises(ConfigError, match=message):
-            load(tmp_path, GOOD)
-
-
-def test_a_preset_of_ones_own_is_a_file_between_ours_and_luigi_cfg(tmp_path: Path) -> None:
-    mine = tmp_path / "mine.cfg"
-    mine.write_text("[train]\npreset = paper\nepochs = 7\nbatch_size = 9\n[hmmr]\npast = 3\n")
-    named = GOOD.replace("preset = embedded", "preset = mine.cfg\nbatch_size = 8")
-    found = model_settings(load(tmp_path, named + "[hmmr]\npreset = mine.cfg\n"), VIBE)
-    assert (found.epochs, found.batch_size, found.datasets_2d) == (7, 8, TrainConfig.paper().datasets_2d)
-    for text, message in (
-        ("[train]\nepoch = 7\n", r"mine\.cfg, line 2 \[train\] epoch: unknown key"),
-        ("[train]\npreset = other.cfg\n", r"mine\.cfg, line 2 \[train\] preset = other.cfg: expected one of publ"),
-        ("[train]\nepochs = 7\n[features]\nworkers = 1\n", r"mine\.cfg: expected a section \[train\], and none but"),
-        ("[hmmr]\npast = 7\n", r"luigi\.cfg, line 14 \[train\] preset = .*mine\.cfg: expected a section \[train\]"),
-    ):
-        mine.write_text(text)
-        with pytest.raises(ConfigError, match=message):
-            load(tmp_path, named)
-    mine.unlink()
-    with pytest.raises(ConfigError, match=r"mine\.cfg: there is no such file. .*line 14 \[train\] preset"):
-        load(tmp_path, named)
-
-
-def test_the_baseline_is_the_configured_variant_frame_by_frame(config_with) -> None:
-    config_with(variant="without-3dpw", datasets_2d="3dpw/validation", baseline="true")
-    own, baseline = train_config(), evaluation.baseline_config()
-    assert baseline is not None
-    assert baseline.training_splits == own.training_splits == ("3dpw/validation",)
-    assert (baseline.n_layers, baseline.prior) == (0, "none")
-
-
-def test_hmmr_is_evaluated_beside_its_single_view_baseline(config_with, bare) -> None:
-    bare.configure({"hmmr": {"variant": "no-const", "past": "0", "baseline": "true"}})
-    config_with()
-    own, baseline = (task.config() for task in EvaluateHMMR().requires())
-    assert isinstance(own, HMMRConfig)
-    assert (own.name, own.past, own.temporal) == ("hmmr-embedded-no-const", 0, True)
-    assert (baseline.name, baseline.per_frame, baseline.weights["const"]) == (f"{own.name}+single-view", True, 0)
-    bare.configure({"hmmr": {"variant": "single-view"}})
-    config_with()
-    assert EvaluateHMMR().requires() == [TrainHMMR()]
-
-
-def test_the_pose_embedding_needs_converted_splits_alone(config_with, bare) -> None:
-    bare.configure({"pose_embedding": {"poses_3d": "3dpw/train", "validation": "3dpw/validation", "lr": "0.5"}})
-    config_with()
-    found = TrainPrVIPE(seed=4).config()
-    assert (found.seed, found.lr, found.batch_size, found.name) == (4, 0.5, 64, "pr-vipe")
-    needed = [(type(one), one.what) for one in TrainPrVIPE().requires()]
-    assert needed == [(Convert, "amass/train"), (Convert, "3dpw/train"), (Convert, "3dpw/validation")]
-    with pytest.raises(ConfigError, match="Pr-VIPE has no variants"):
-        TrainPrVIPE(variant="small").config()
-    bare.configure({"pose_embedding": {"poses_3d": "h36m/nowhere"}})
-    config_with()
-    with pytest.raises(ConfigError, match=r"\[pose_embedding\] poses_3d"):
-        TrainPrVIPE().requires()
-
-
-@pytest.mark.parametrize(
-    ("train", "message"),
-    [
-        ({"validation": "3dpw/val"}, r"\[train\] validation: there is no split 3dpw/val; .*known: .*3dpw/validation"),
-        ({"motion": "h36m/train"}, r"\[train\] motion: h36m/train is to be used, but \[data\] datasets does not"),
-        ({"pretrained": "gone.pt"}, r"\[train\] pretrained = .*bare/gone\.pt: there is no such file\. Name another"),
-    ],
-)
-def test_splits_and_files_that_are_absent_are_reported_before_anything_runs(config_with, train, message) -> None:
-    with pytest.raises(ConfigError, match=message):
-        config_with(**train)
-
-
 # ------------------------------------------------------------------------------------------------------ any typo
 
 SECTIONS = {
@@ -425,12 +215,13 @@ SECTIONS = {
 }
 
 
+@pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("section", SECTIONS)
-def test_a_typo_of_any_key_is_reported_with_its_line(tmp_path: Path, section: str) -> None:
+def test_a_typo_of_any_key_is_reported_with_its_line(tmp_path: Path, section: str, every: int) -> None:
     lines = GOOD.splitlines()
     lines += [] if f"[{section}]" in lines else [f"[{section}]"]
     at = lines.index(f"[{section}]") + 1
-    for number, key in enumerate(SECTIONS[section]):
+    for number, key in enumerate(SECTIONS[section][::every]):
         middle = number % len(key)
         wrong = key[:middle] + 2 * key[middle] + key[middle + 1 :]
         with pytest.raises(ConfigError) as caught:

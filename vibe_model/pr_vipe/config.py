@@ -88,7 +88,7 @@ class PrVIPEConfig(RunConfig):
 
     @classmethod
     def embedded(cls, **changes: Any) -> Self:
-        """2,000 steps, minutes on two CPU cores, for the embedded demo motion."""
+        """500 steps, a minute on two CPU cores, for the embedded demo motion."""
         small = cls(
             poses_3d=("h36m/train",),
             stride=2,
@@ -97,10 +97,10 @@ class PrVIPEConfig(RunConfig):
             hidden_size=256,
             dropout=0.0,
             batch_size=64,
-            iterations=250,
-            epochs=8,
+            iterations=125,
+            epochs=4,
             average=0.999,
-            checkpoint_every=250,
+            checkpoint_every=125,
             device="cpu",
         )
         return replace(small, **changes)

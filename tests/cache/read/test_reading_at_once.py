@@ -20,7 +20,7 @@ from cache import SplitWriter, StreamWriter, TrackRows, VideoEntry
 from cache.read import mapped
 
 ROOT = Path(__file__).parents[3]
-N_ROWS, T = 3400, 6  # 425 shards of 8 rows
+N_ROWS, T = 2600, 6  # 325 shards of 8 rows
 N_SHARDS = N_ROWS // 8
 
 
@@ -32,7 +32,7 @@ def features_of(rows: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One track in 425 tiny shards a column, with a stream. Every number says of which row it is."""
+    """One track in 325 tiny shards a column, with a stream. Every number says of which row it is."""
     folder = tmp_path_factory.mktemp("tiny shards")
     rows = np.arange(N_ROWS)
     bbox = np.repeat(rows[:, None], 4, axis=1).astype(np.float32)
@@ -63,7 +63,7 @@ def is_right(split: cache.Split, windows: np.ndarray) -> bool:
     )
 
 
-def random_windows(seed: int, count: int = 40) -> np.ndarray:
+def random_windows(seed: int, count: int = 20) -> np.ndarray:
     starts = np.random.default_rng(seed).integers(0, N_ROWS - T, count)
     return np.stack([starts, starts + T], axis=1)
 
@@ -78,7 +78,7 @@ def few_open(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_threads_that_share_a_split_all_read_what_they_asked_for(root: Path) -> None:
     split = cache.open(root)["toy/train"]  # nothing is open yet: the threads open shards at the same time
     with ThreadPoolExecutor(8) as threads:
-        assert all(threads.map(lambda seed: is_right(split, random_windows(seed)), range(24)))
+        assert all(threads.map(lambda seed: is_right(split, random_windows(seed)), range(16)))
 
 
 def test_shards_opened_by_threads_are_counted_and_closed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +86,7 @@ def test_shards_opened_by_threads_are_counted_and_closed(root: Path, monkeypatch
     before = open_files()
     split = cache.open(root)["toy/train"]
     with ThreadPoolExecutor(4) as threads:
-        assert all(threads.map(lambda seed, split=split: is_right(split, random_windows(seed)), range(20)))
+        assert all(threads.map(lambda seed, split=split: is_right(split, random_windows(seed)), range(12)))
     assert 1 <= open_files() - before <= 16 + 4  # each thread may have looked for room before the others took it
     del split
     assert open_files() <= before
@@ -156,7 +156,7 @@ when, root = sys.argv[1], sys.argv[2]
 if when == "before":
     limit(256)
 split = cache.open(root)["toy/train"]
-T, n_rows = 6, 3400
+T, n_rows = 6, 2600
 most, others = 0, []
 
 def read(starts):
@@ -177,7 +177,7 @@ if when == "after":
 if when == "crowded":
     limit(256)
     others = [open(os.devnull) for _ in range(240)]
-for part in np.array_split(np.random.default_rng(0).permutation(everything[::4]), 4):  # every shard, in any order
+for part in np.array_split(np.random.default_rng(0).permutation(everything[::8]), 4):  # every shard, in any order
     read(part)
 print(most)
 """

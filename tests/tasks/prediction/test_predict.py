@@ -67,10 +67,6 @@ def frames_of(video: Path) -> list[np.ndarray]:
 # ------------------------------------------------------------------------------------------------------- bodies
 
 
-def bodies_by_frame(job: Job) -> dict[int, int]:
-    return Counter(frame for file in files_of(job) for frame in file["frame_index"].tolist())
-
-
 def test_without_bridges_every_person_frame_with_keypoints_has_a_row(world, tmp_path) -> None:
     _, job = world.tracks(tmp_path / "out", keypoints=world.keypoints, max_gap=0)
     found = world.found()
@@ -80,7 +76,7 @@ def test_without_bridges_every_person_frame_with_keypoints_has_a_row(world, tmp_
 
 
 def test_gaps_of_a_detector_are_filled(job, world) -> None:
-    bodies, found = bodies_by_frame(job), world.found()
+    bodies, found = Counter(f for file in files_of(job) for f in file["frame_index"].tolist()), world.found()
     assert sum(bodies.values()) > sum(found.values())  # the embedded detector misses some
     assert all(bodies[frame] >= n for frame, n in found.items())
     for file in files_of(job):

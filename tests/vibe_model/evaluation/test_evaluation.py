@@ -20,7 +20,6 @@ from vibe_model.prediction.predict import TrackBodies
 from vibe_model.rotations import axis_angle_to_matrix, rotation_6d_to_matrix
 from vibe_model.vibe.generator import Estimate
 
-NAN = float("nan")
 STREAM = {"stream": "resnet50", "seqlen": 4}
 
 
@@ -314,17 +313,17 @@ def collected(rows, run, of_them, seqlen=2):
 
 
 def test_means_are_over_the_frames_that_have_an_error_and_the_keypoints_that_have_a_label():
-    means = Means().add(errors([10, NAN, 20], accel=[NAN, 4, NAN])).add(errors([60]))
+    means = Means().add(errors([10, np.nan, 20], accel=[np.nan, 4, np.nan])).add(errors([60]))
     assert means.of() == {"pa_mpjpe": 30, "accel": 4}
     assert means.of("baseline") == {"pa_mpjpe": 60}
     assert (means.predicted, means.counted, means.counted_2d) == (4, 3, 0)
-    assert Means().of() == Means().add(errors([NAN], accel=[NAN])).of() == {}
-    means = Means().add(errors([NAN, NAN, NAN], keypoints=[1, 3, 0], pck_2d=[100, 0, NAN]))
+    assert Means().of() == Means().add(errors([np.nan], accel=[np.nan])).of() == {}
+    means = Means().add(errors([np.nan, np.nan, np.nan], keypoints=[1, 3, 0], pck_2d=[100, 0, np.nan]))
     assert (means.of(), means.counted_2d) == ({"pck_2d": 25}, 2)
 
 
 def test_a_sequence_has_its_own_means_and_its_place_in_the_source():
-    (row,) = collected([3, 4, 6], [0, 0, 1], errors([10, 20, NAN], mpjpe=[1, 2, NAN])).sequences
+    (row,) = collected([3, 4, 6], [0, 0, 1], errors([10, 20, np.nan], mpjpe=[1, 2, np.nan])).sequences
     place = {"split": "a/test", "track": "walk, slow/0", "video": "walk, slow"}
     place |= {"first_frame": 30, "last_frame": 60, "first_row": 3, "last_row": 6}
     counts = {"frames_predicted": 3, "frames": 2, "frames_2d": 0}
@@ -339,7 +338,7 @@ def test_a_sequence_has_its_own_means_and_its_place_in_the_source():
         # Windows of 2: rows 3-4, 4-5 (moved back), 6-7, 7-8 (moved back).
         ([0, 0, 0, 1, 1, 1], errors([1, 3, 8, 5, 7, 2]), "pa_mpjpe", [(6, 6.0), (4, 5.5), (7, 4.5), (3, 2.0)]),
         # Without 3D labels those of the smallest 2D PCK; without any label none.
-        ([0] * 6, errors([NAN] * 6, [2, 2, 2, 2, 0, 0], pck_2d=[100, 0, 50, 100, NAN, NAN]), "pck_2d",
+        ([0] * 6, errors([np.nan] * 6, [2, 2, 2, 2, 0, 0], pck_2d=[100, 0, 50, 100, np.nan, np.nan]), "pck_2d",
          [(3, 50), (5, 75)]),
         ([0] * 6, errors([5] * 6), "pa_mpjpe", [(3, 5), (5, 5), (7, 5)]),  # of equals the earlier one
     ],

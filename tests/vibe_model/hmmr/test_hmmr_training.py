@@ -68,7 +68,7 @@ def test_a_checkpoint_of_a_run_is_loaded_as_what_it_is(undisturbed, monkeypatch)
         assert torch.equal(value, saved[name]), name
 
 
-@pytest.mark.parametrize("kill_at", [2, 7])
+@pytest.mark.parametrize("kill_at", [pytest.param(2, marks=pytest.mark.slow), 7])
 def test_killed_after_any_step_it_ends_with_the_same_bits(config, splits, undisturbed, tmp_path, kill_at):
     """Of both networks and both Adams, and the same curves."""
     folder = killed_at(run, config, kill_at, tmp_path / "left")

@@ -63,7 +63,7 @@ def test_a_run_leaves_what_every_models_does(undisturbed, monkeypatch):
         trained.check_features("a stream", 45, of="homography")
 
 
-@pytest.mark.parametrize("kill_at", [2, 7])
+@pytest.mark.parametrize("kill_at", [pytest.param(2, marks=pytest.mark.slow), 7])
 def test_killed_after_any_step_it_ends_with_the_same_bits(config, splits, undisturbed, tmp_path, kill_at):
     folder = killed_at(run, config, kill_at, tmp_path / "left")
     assert run(config) == folder

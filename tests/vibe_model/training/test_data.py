@@ -1,9 +1,8 @@
-"""Batches by step: their parts, any number of workers and ranks, and features held in memory."""
+"""Batches by step: their parts, any number of workers and ranks, several streams."""
 
 import pickle
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,14 +11,13 @@ from torch.utils.data import DataLoader
 
 import cache
 from cache import CacheChanged, CacheError
-from tests.vibe_model.builders import SMALL, MemorySplit, TinyBody, write_split
+from tests.vibe_model.builders import MemorySplit, TinyBody
+from tests.vibe_model.training.batches import assert_same, write
 from vibe_model import runs
 from vibe_model.errors import ConfigError, DataError
 from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.settings.run_config import Reading
-from vibe_model.training import feature_table
 from vibe_model.training.data import Batch, Batches, on_device, stream
-from vibe_model.training.feature_table import TableProgress
 from vibe_model.vibe.config import TrainConfig
 from vibe_model.vibe.training import VIBETrainer
 
@@ -34,51 +32,6 @@ def splits():
         "c/train": MemorySplit(3, [12], with_3d=False),
         "m/train": MemorySplit(4, [20]),
     }
-
-
-@pytest.fixture
-def config():
-    return TrainConfig(
-        datasets_2d=("c/train", "a/train"),
-        datasets_3d=("a/train", "b/train"),
-        motion=("m/train",),
-        validation=("b/train",),
-        evaluation=(),
-        seqlen=4,
-        stride=4,
-        strides={"a/train": 2},
-        batch_size=5,
-        iterations=5,
-        epochs=3,
-        disc_size=4,
-        **SMALL,
-    )
-
-
-def write(root, name, lengths, seed=0, dtype="float16"):
-    write_split(root, name, lengths, seed=seed, stream="resnet50", dtype=dtype, rows_per_shard=16, rows_per_chunk=8)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("cache")
-    for seed, (name, lengths) in enumerate({"a": [9, 4, 23], "b": [5, 17], "c": [12], "m": [20]}.items()):
-        write(root, f"{name}/train", lengths, seed)
-    return root
-
-
-@pytest.fixture
-def on_disk(root):
-    opened = cache.open(root)
-    return {name: opened[name] for name in opened.splits}
-
-
-def assert_same(ours, theirs):
-    assert ours.labels.keys() == theirs.labels.keys()
-    for name, value in theirs.labels.items():
-        assert np.asarray(ours.labels[name]).dtype == np.asarray(value).dtype
-        np.testing.assert_array_equal(np.asarray(ours.labels[name]), np.asarray(value))
-    np.testing.assert_array_equal(np.asarray(ours.real_theta), np.asarray(theirs.real_theta))
 
 
 # ------------------------------------------------------------------------------------------------------ batches
@@ -345,85 +298,3 @@ def test_features_of_two_precisions_meet_in_the_wider_one(config, on_disk, tmp_p
     stored = precise.read(precise.windows(4, 4, "resnet50"), fields=("features",))["features"]
     assert len(stored) == 2
     assert {window.tobytes() for window in stored} <= seen
-
-
-@pytest.mark.parametrize("hold", ["ram", "device", "auto"])
-def test_features_in_memory_give_the_same_batches(config, on_disk, hold):
-    reports = []
-    batches = Batches(config, on_disk)
-    table = batches.load_features(hold, CPU, reports.append)
-    # a (both parts, every 4 frames of 2): 8 of 9, 4 of 4, 22 of 23; b (stride 4): 4 of 5, 16 of 17; c: 12 of 12.
-    n = 8 + 4 + 22 + 4 + 16 + 12
-    assert (len(table.table), table.table.dtype) == (n, torch.float16)
-    for step in range(15):
-        batch = batches.at(step)
-        assert "features" not in batch.labels
-        assert_same(on_device(batch, CPU, table), Batches(config, on_disk).at(step))
-    done = [report.done for report in reports]
-    assert done == sorted(done)
-    assert reports[-1] == TableProgress(f"held in RAM: {table.table.nbytes / 1e9:.3g} GB", n, n)
-
-
-NEEDED = 66 * 6 * 2  # bytes, of the rows above
-
-
-@pytest.mark.parametrize(
-    ("hold", "free", "where"),
-    [
-        ("none", {}, "read with each batch"),
-        ("ram", {"cpu": NEEDED / 0.8}, "held in RAM: 7.92e-07 GB"),
-        ("ram", {"cpu": NEEDED}, None),  # all of what is free is more than may be taken
-        ("device", {"meta": NEEDED}, None),
-        ("auto", {"meta": 10**9, "cpu": 0}, "held in meta: 7.92e-07 GB"),
-        ("auto", {"meta": 100, "cpu": 10**9}, "held in RAM: 7.92e-07 GB (meta has 8e-08 GB for them)"),
-        (
-            *("auto", {"meta": 100, "cpu": 0}),
-            "read with each batch: they need 7.92e-07 GB (meta has 8e-08 GB for them, RAM has 0 GB for them)",
-        ),
-    ],
-)
-def test_features_are_held_in_the_first_place_that_they_fit_into(config, on_disk, hold, free, where, monkeypatch):
-    monkeypatch.setattr(feature_table, "free_memory", lambda device: free[device.type])
-    reports, batches = [], Batches(config, on_disk)
-    if where is None:
-        with pytest.raises(ConfigError, match=rf"hold = {hold}: .*7.92e-07 GB \(66 rows of 6 float16\).* 6.33e-07 GB"):
-            batches.load_features(hold, torch.device("meta"))
-        return
-    table = batches.load_features(hold, torch.device("meta"), reports.append)  # a device that keeps nothing
-    assert batches.where == where
-    assert {report.where for report in reports} == (set() if hold == "none" else {where})
-    assert (table is None) == where.startswith("read") == ("features" in batches.at(0).labels)
-
-
-def test_the_tightest_group_that_a_process_is_in_limits_its_memory(tmp_path):
-    total = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
-    assert 0 < feature_table.free_memory(CPU) <= total
-    for group, limit, used, files in (
-        ("job", "1000", 700, 100),
-        ("job/step", "max", 700, 0),
-        ("job/step/task", "900", 950, 20),
-    ):
-        (tmp_path / group).mkdir()
-        (tmp_path / group / "memory.max").write_text(f"{limit}\n")
-        (tmp_path / group / "memory.current").write_text(f"{used}\n")
-        (tmp_path / group / "memory.stat").write_text(f"anon 5\nactive_file {files // 2}\ninactive_file {files // 2}\n")
-    own = tmp_path / "cgroup"
-    own.write_text("1:name=systemd:/elsewhere\n0::/job/step/task\n")
-    assert feature_table.free_in_cgroups(own, tmp_path) == [0, 400]
-    own.write_text("0::/\n")
-    assert feature_table.free_in_cgroups(own, tmp_path) == []
-    assert feature_table.free_in_cgroups(tmp_path / "none", tmp_path) == []
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_on_a_gpu_features_in_memory_give_the_same_batches(config, on_disk):
-    gpu = torch.device("cuda")
-    for hold in ("none", "ram", "device"):
-        batches = Batches(config, on_disk)
-        table = batches.load_features(hold, gpu)
-        for step, batch in enumerate(stream(batches, 0, device=gpu, table=table)):
-            assert batch.labels["features"].device.type == "cuda"
-            labels = {name: value.cpu() for name, value in batch.labels.items()}
-            on_cpu = batch._replace(labels=labels, real_theta=batch.real_theta.cpu())
-            assert_same(on_cpu, Batches(config, on_disk).at(step))

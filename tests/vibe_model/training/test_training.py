@@ -1,22 +1,19 @@
 """Training of VIBE and of the motion prior: what a run leaves, that it resumes exactly, what it refuses."""
 
+import itertools
 import json
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from scipy.spatial.transform import Rotation
 
-import cache
 from cache import CacheError
 from cache.storage.atomic import WriterLock
-from tests.vibe_model.builders import MemorySplit, TinyBody, small_config, small_vibe, write_split
+from tests.vibe_model.builders import TinyBody, small_config, small_vibe
 from tests.vibe_model.training.tiny_runs import (
     EPOCHS,
     ITERATIONS,
@@ -33,10 +30,8 @@ from tests.vibe_model.training.tiny_runs import (
 from vibe_model import load_published, runs
 from vibe_model.errors import CheckpointError, ConfigError, DataError, StandInMixed, TrainingDiverged
 from vibe_model.training import video as training
-from vibe_model.training.data import Batch, Batches
-from vibe_model.vibe import mposer_training as mposer
-from vibe_model.vibe.mposer import load_mposer, matrices
-from vibe_model.vibe.mposer_training import MPoserTrainer, held_out_errors, mean_rotations
+from vibe_model.training.data import Batches
+from vibe_model.vibe.mposer import load_mposer
 from vibe_model.vibe.training import VIBETrainer
 
 VIBE_TERMS = {"kp_2d", "kp_3d", "pose", "shape", "adversarial", "discriminator_real", "discriminator_fake"}
@@ -63,21 +58,28 @@ def splits(kind, monkeypatch):
 
 
 only_vibe = pytest.mark.parametrize("kind", ["vibe"])
-only_prior = pytest.mark.parametrize("kind", ["prior"])
+# What the loop of both does, beside any trainer.
+quickly_vibe = pytest.mark.parametrize("kind", ["vibe", pytest.param("prior", marks=pytest.mark.slow)])
+quickly_prior = pytest.mark.parametrize("kind", [pytest.param("vibe", marks=pytest.mark.slow), "prior"])
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
+def reports():
+    """By kind, the progress of the runs below."""
+    return {"vibe": [], "prior": []}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, reports):
     """By kind, the folder of a run that was not interrupted."""
-    return {kind: undisturbed_run(kind, tmp_path_factory.mktemp(kind)) for kind in ("vibe", "prior")}
+    return {kind: undisturbed_run(kind, tmp_path_factory.mktemp(kind), of_it.append) for kind, of_it in reports.items()}
 
 
 def read(folder, name):
     return json.loads((folder / name).read_text())
 
 
-def last_state(config_or_folder):
-    folder = config_or_folder if isinstance(config_or_folder, Path) else next(config_or_folder.runs.iterdir())
+def last_state(folder):
     return torch.load(folder / "last.pt", weights_only=True)
 
 
@@ -139,65 +141,7 @@ def test_training_moves_both_networks_and_lowers_the_loss(config, splits):
         assert set(changed) == set(state[network]) - {f"regressor.init_{name}" for name in ("pose", "shape", "cam")}
 
 
-@only_prior
-def test_a_few_steps_reconstruct_periodic_motion_better_than_its_mean_pose(config, splits):
-    for split in splits.values():
-        phase = np.arange(len(split.rows["theta"])) / 3
-        split.rows["theta"][:, 6:75] = 0.6 * np.sin(phase[:, None] + np.arange(69) % 5)
-        split.rows["w_smpl"][:] = 1
-    folder = mposer.run(replace(config, hidden_size=24, iterations=60, batch_size=8, kl_weight=1e-6))
-    for split in ("v/val", "u/val"):
-        errors = read(folder, "metrics.json")[split]
-        assert errors["reconstruction_deg"] < 0.6 * errors["mean_pose_deg"]
-
-
-@only_prior
-def test_the_mean_pose_is_the_rotation_nearest_to_the_mean_matrix(config, splits):
-    batches = Batches(config, splits)
-    theta = np.concatenate([batches.at(step).real_theta for step in range(3)])
-    rotations = Rotation.from_rotvec(theta[..., 6:75].reshape(-1, 3))
-    by_joint = [rotations[joint::23].mean().as_matrix() for joint in range(23)]
-    np.testing.assert_allclose(mean_rotations(batches, 3), by_joint, atol=1e-5)
-
-
-@only_prior
-def test_held_out_errors_are_mean_angles_of_windows_with_labels_in_every_frame(config, splits):
-    split = splits["v/val"]
-    split.rows["theta"][:, 3:75] = 0
-    split.rows["theta"][4:8, 6] = np.pi / 2  # a quarter turn of one joint of 23, in the second window alone
-    prior = MPoserTrainer(config).prior
-    rest = torch.eye(3).expand(23, 3, 3)
-    found = held_out_errors(prior, rest, config, splits)["v/val"]
-    assert found["mean_pose_deg"] == pytest.approx(90 / 23 / 2, rel=1e-5)
-    decoded, _ = prior(torch.as_tensor(split.rows["theta"][:8, 6:75]).reshape(2, 4, 69))
-    labels = matrices(torch.as_tensor(split.rows["theta"][:8])).reshape(2, 4, 23, 3, 3)
-    relative = Rotation.from_matrix((decoded.transpose(-1, -2) @ labels).detach().reshape(-1, 3, 3))
-    assert found["reconstruction_deg"] == pytest.approx(np.rad2deg(relative.magnitude().mean()), rel=1e-4)
-    split.rows["w_smpl"][5] = 0
-    found = held_out_errors(prior, rest, config, splits)["v/val"]
-    assert (found["mean_pose_deg"], found["windows"]) == (0, 1)
-
-
-@only_prior
-def test_without_labelled_validation_the_training_loss_decides_the_best_epoch(config, splits):
-    folder = mposer.run(replace(config, validation=("u/val",)))
-    losses = [sum(entry["losses"].values()) for entry in last_state(folder)["course"]["history"]]
-    assert read(folder, "metrics.json")["best"] == {"epoch": int(np.argmin(losses)), "score": min(losses)}
-
-
-@only_prior
-def test_each_step_draws_noise_of_its_own(config, splits):
-    noises = []
-    theta = splits["m/train"].read([(0, 4), (5, 9)], None, fields=("theta",))["theta"]
-    for seed, n_steps in ((config.seed, 2), (1, 1)):
-        trainer = MPoserTrainer(replace(config, seed=seed))
-        trainer.prior.register_forward_pre_hook(lambda _, given: noises.append(given[1]))
-        for _ in range(n_steps):
-            trainer.train_step(Batch({}, torch.as_tensor(theta)))
-    assert noises[0].shape == (2, 3)
-    assert len({tuple(noise.flatten().tolist()) for noise in noises}) == 3
-
-
+@quickly_vibe
 def test_learning_rates_fall_when_validation_stalls(kind, config, run, splits, monkeypatch):
     monkeypatch.setattr(KINDS[kind].loop, "validate", lambda _: ({"a/val": {"pa_mpjpe": 50.0}}, 50.0))
     monkeypatch.setattr(KINDS[kind].loop, "results", lambda _: {})
@@ -207,13 +151,13 @@ def test_learning_rates_fall_when_validation_stalls(kind, config, run, splits, m
     assert torch.load(folder / "best.pt", weights_only=True)["epoch"] == 0  # no better is not better
 
 
-def test_every_step_and_every_epoch_is_reported(kind, config, run, splits):
-    reports = []
-    run(config, progress=reports.append)
-    steps = [(r.epoch, r.iteration) for r in reports if not r.validation]
-    assert steps == [(e, i) for e in range(EPOCHS) for i in range(1, ITERATIONS + 1)]
-    assert [len(r.validation) for r in reports if r.validation] == [1] * EPOCHS
-    assert set(reports[0].terms) == (VIBE_TERMS if kind == "vibe" else {"reconstruction", "kl"})
+def test_every_step_and_every_epoch_is_reported(kind, undisturbed, reports):
+    of_steps = [report for report in reports[kind] if not report.validation]
+    assert [(r.epoch, r.iteration) for r in of_steps] == [
+        (e, i) for e in range(EPOCHS) for i in range(1, ITERATIONS + 1)
+    ]
+    assert [len(report.validation) for report in reports[kind] if report.validation] == [1] * EPOCHS
+    assert set(of_steps[0].terms) == (VIBE_TERMS if kind == "vibe" else {"reconstruction", "kl"})
 
 
 @only_vibe
@@ -251,13 +195,14 @@ def test_training_starts_from_a_checkpoint(config, splits, tmp_path):
 # -------------------------------------------------------------------------------------------------- kills, resume
 
 
-def often(*essential, of):
-    """All of these numbers; those that are not essential are slow."""
-    return [pytest.param(n, marks=() if n in essential else pytest.mark.slow) for n in of]
+# Between two checkpoints, at the end of all; before any checkpoint, at an epoch's end.
+QUICK = {("vibe", 4), ("vibe", 10), ("prior", 1), ("prior", 5)}
+KILLS = itertools.product(("vibe", "prior"), range(1, EPOCHS * (ITERATIONS + 1) + 1))
 
 
-# In the first step, between two checkpoints, at an epoch's end, at the end of all.
-@pytest.mark.parametrize("kill_at", often(1, 4, 5, 10, of=range(1, EPOCHS * (ITERATIONS + 1) + 1)))
+@pytest.mark.parametrize(
+    ("kind", "kill_at"), [pytest.param(*kill, marks=[pytest.mark.slow] * (kill not in QUICK)) for kill in KILLS]
+)
 def test_killed_after_any_step_it_ends_with_the_same_bits_and_curves(
     kind, config, run, splits, undisturbed, tmp_path, kill_at
 ):
@@ -271,7 +216,7 @@ def test_killed_after_any_step_it_ends_with_the_same_bits_and_curves(
 
 
 @only_vibe
-@pytest.mark.parametrize("n_th", often(2, 8, of=range(1, 9)))
+@pytest.mark.parametrize("n_th", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 4, 5, 6, 7, 8))])
 def test_killed_while_it_writes_a_file_it_ends_with_the_same_bits(config, splits, undisturbed, monkeypatch, n_th):
     count, exchange = 0, Path.replace
 
@@ -290,6 +235,7 @@ def test_killed_while_it_writes_a_file_it_ends_with_the_same_bits(config, splits
     assert_same_run(training.run(config), undisturbed["vibe"])
 
 
+@quickly_vibe
 def test_a_finished_run_is_not_touched_again_and_leaves_the_callers_state_alone(kind, config, run, splits, monkeypatch):
     torch.manual_seed(5)
     expected, threads = torch.rand(3), torch.get_num_threads()
@@ -304,15 +250,7 @@ def test_a_finished_run_is_not_touched_again_and_leaves_the_callers_state_alone(
     assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == before
 
 
-@only_vibe
-def test_a_state_of_other_processes_is_refused(kind, config, splits, undisturbed):
-    folder = shutil.copytree(undisturbed[kind], runs.run_folder(config, splits))
-    (folder / "metrics.json").unlink()
-    _change(processes=2)(folder / "last.pt")
-    with pytest.raises(CheckpointError, match="expected processes 1, found 2"):
-        training.run(config)
-
-
+@quickly_prior
 def test_two_processes_do_not_train_in_one_folder(config, run, splits):
     lock = WriterLock(runs.run_folder(config, splits) / ".writing" / "lock")  # as another process would hold it
     with pytest.raises(CacheError, match=f"process {os.getpid()}"):
@@ -329,13 +267,14 @@ def _change(**changes):
 
 
 @pytest.mark.parametrize(
-    ("name", "damage", "reason"),
+    ("kind", "name", "damage", "reason"),
     [
-        ("last.pt", _cut, r"last\.pt: .*damaged\. Remove it"),
-        ("last.pt", _change(fingerprint="other"), r"last\.pt: expected fingerprint .*other"),
-        ("last.pt", _change(course={"of": 1}), "expected the state of a run"),
-        ("best.pt", _change(epoch=77), r"best\.pt: expected epoch \d .*found epoch 77"),
-        ("best.pt", Path.unlink, r"best\.pt: .*missing.* Remove"),
+        ("vibe", "last.pt", _change(processes=2), "expected processes 1, found 2"),
+        ("prior", "last.pt", _cut, r"last\.pt: .*damaged\. Remove it"),
+        ("prior", "last.pt", _change(fingerprint="other"), r"last\.pt: expected fingerprint .*other"),
+        ("prior", "last.pt", _change(course={"of": 1}), "expected the state of a run"),
+        ("prior", "best.pt", _change(epoch=77), r"best\.pt: expected epoch \d .*found epoch 77"),
+        ("prior", "best.pt", Path.unlink, r"best\.pt: .*missing.* Remove"),
     ],
 )
 def test_a_damaged_or_foreign_state_is_refused(kind, config, run, splits, undisturbed, name, damage, reason):
@@ -356,6 +295,7 @@ def spoil(kind, splits, rows):
     splits[split].rows[column][rows] = np.nan
 
 
+@quickly_vibe
 def test_a_step_without_a_finite_loss_is_skipped_and_counted(kind, config, run, splits):
     spoil(kind, splits, slice(0, 1))
     skipped = []
@@ -378,6 +318,7 @@ def test_a_skipped_step_updates_nothing(config, splits):
     assert (trainer.state.step, trainer.state.skipped) == (2, 1)
 
 
+@quickly_vibe
 def test_losses_that_stay_non_finite_stop_training_with_the_last_good_state(kind, config, run, splits):
     def from_then_on(report):
         if (report.epoch, report.iteration) == (1, 2):
@@ -385,18 +326,10 @@ def test_losses_that_stay_non_finite_stop_training_with_the_last_good_state(kind
 
     with pytest.raises(TrainingDiverged, match="3 steps in a row"):
         run(replace(config, epochs=3, max_non_finite=3, checkpoint_every=1000), progress=from_then_on)
-    state = last_state(config)
+    state = last_state(next(config.runs.iterdir()))
     # Two good steps of the second epoch, then one batch read ahead that was still good or not.
     assert state["course"]["step"] - state["course"]["skipped"] in (6, 7)
     assert finite(state)
-
-
-@only_prior
-def test_motion_without_one_finite_number_gives_no_prior(kind, config, splits):
-    spoil(kind, splits, slice(None))
-    with pytest.raises(TrainingDiverged, match="no step had a finite loss"):
-        mposer.run(replace(config, validation=(), max_non_finite=1000))
-    assert not list(config.runs.glob("*/best.pt"))
 
 
 # ---------------------------------------------------------------------------------------------------- what is refused
@@ -449,67 +382,6 @@ def test_what_cannot_be_trained_on_is_refused_by_name(config, splits, monkeypatc
         training.run(config)
 
 
-# ------------------------------------------------------------------------------------------------------ run identity
-
-
-NEUTRAL = {"name": "x", "runs": Path("x"), "cache": Path("x"), "checkpoint_every": 7}
-OF_VIBE = {"hold": "ram", "read_workers": 1, "processes": 2}
-OTHER = {
-    "vibe": {"seed": 1, "lr_generator": 1.0, "stream": "other", "stride": 3, "epochs": 9, "evaluation": ()}
-    | {"threads": 2, "tail": "cover", "window_weights": {"m/train": 2.0}},
-    "prior": {"seed": 1, "kl_weight": 1.0, "latent_size": 4, "seqlen": 5, "validation": (), "strides": {"m/train": 3}},
-}  # fmt: skip
-
-
-def test_the_fingerprint_covers_what_changes_numbers_and_nothing_else(kind, config, splits):
-    name = runs.fingerprint(config, splits)
-    for setting, value in (NEUTRAL | (OF_VIBE if kind == "vibe" else {})).items():
-        assert runs.fingerprint(replace(config, **{setting: value}), splits) == name
-    names = {runs.fingerprint(replace(config, **{s: v}), splits) for s, v in OTHER[kind].items()}
-    assert len(names | {name}) == len(OTHER[kind]) + 1
-    assert runs.fingerprint(config, splits | {"m/train": MemorySplit(9, [12, 8])}) != name
-
-
-@only_vibe
-def test_the_fingerprint_covers_the_content_of_body_and_checkpoint(config, splits, tmp_path):
-    names = set()
-    for content in (b"one", b"other"):
-        folder = tmp_path / content.decode()
-        (folder / "body").mkdir(parents=True)
-        for setting, file in (("body", folder / "body/SMPL_NEUTRAL.npz"), ("pretrained", folder / "start.pt")):
-            file.write_bytes(content)
-            given = file.parent if setting == "body" else file
-            names.add(runs.fingerprint(replace(config, **{setting: given}), splits))
-    assert len(names) == 4
-    body = tmp_path / "one/body"
-    of_body = replace(config, body=body)
-    for file in ("README.txt", "SMPL_MALE.pkl", "J_regressor_other.npy"):  # the body is not read from these
-        (body / file).write_bytes(b"not read")
-    assert runs.fingerprint(of_body, splits) in names
-    for file in ("J_regressor_extra.npy", "J_regressor_h36m.npy", "smpl_mean_params.npz", "SMPL_NEUTRAL.pkl"):
-        (body / file).write_bytes(b"read")
-        names.add(runs.fingerprint(of_body, splits))
-    assert len(names) == 8
-    (body / "SMPL_NEUTRAL.npz").write_bytes(b"not read: the .pkl is")
-    assert runs.fingerprint(of_body, splits) in names
-    (tmp_path / "copy").write_bytes(b"one")
-    assert runs.fingerprint(replace(config, pretrained=tmp_path / "copy"), splits) in names
-
-
-@only_vibe
-def test_a_new_run_knows_what_differs_from_the_newest_of_its_name(config, splits, undisturbed):
-    config = replace(config, runs=undisturbed["vibe"].parent)
-    first = undisturbed["vibe"].name
-    assert runs.beside(config) == runs.beside(replace(config, name="first")) == ""  # begun already; the first
-    other = replace(config, epochs=9, bidirectional=True, processes=3)
-    assert runs.beside(other) == f"{first}: bidirectional was false, is true; epochs was {EPOCHS}, is 9"
-    splits["m/train"].manifest["digest"] = "another commit"
-    assert runs.beside(config) == f"{first}: other splits: m/train"
-
-
-# --------------------------------------------------------------------------------------------- from a cache on disk
-
-
 def test_a_run_from_a_cache_on_disk_with_the_procedural_body(root, tmp_path):
     config = small_config(root, tmp_path / "runs")
     assert not runs.is_complete(config)
@@ -524,32 +396,3 @@ def test_a_run_from_a_cache_on_disk_with_the_procedural_body(root, tmp_path):
     assert all(b"smpl" not in file.read_bytes() for file in folder.glob("*.pt"))
     # Neither do the vertices fit in under another name.
     assert (folder / "best.pt").stat().st_size < 6890 * 3 * 4
-
-
-def test_a_new_commit_of_a_split_is_a_new_run(root, tmp_path):
-    write_split(root, "h36m/train", [8])
-    config = replace(small_config(root, tmp_path), datasets_3d=("h36m/train",))
-    before = runs.run_folder(config)
-    write_split(root, "posetrack/val", [5])  # which the run does not read
-    assert runs.run_folder(config) == before
-    columns = cache.open(root)["h36m/train"].columns
-    with cache.SplitWriter(root, "h36m/train", columns=columns, plan="new") as writer:
-        writer.begin(drop=["v0"])
-        writer.commit({"stand_in": True})
-    assert runs.run_folder(config) != before
-
-
-def test_what_is_missing_is_named(root, tmp_path):
-    config = small_config(root, tmp_path)
-    lacking = replace(config, evaluation=("h36m/val",), motion=("3dpw/train",), datasets_3d=("amass/train",))
-    assert runs.missing(lacking) == ["h36m/val", "amass/train/features/tiny"]
-    assert not runs.is_complete(lacking)
-    with pytest.raises(DataError, match=r"h36m/val, amass/train/features/tiny"):
-        training.run(lacking)
-    nowhere = replace(config, cache=tmp_path / "none")
-    assert set(runs.missing(nowhere)) == set(nowhere.splits)
-
-
-def test_asking_whether_a_run_is_complete_imports_no_torch():
-    ask = "from vibe_model import TrainConfig, runs; runs.is_complete(TrainConfig())"
-    subprocess.run([sys.executable, "-c", f"import sys; {ask}; assert 'torch' not in sys.modules"], check=True)

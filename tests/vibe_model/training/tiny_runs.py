@@ -119,11 +119,11 @@ def in_memory(patch, kind):
     return splits
 
 
-def undisturbed_run(kind, folder):
+def undisturbed_run(kind, folder, progress=None):
     """The folder of a run that was not interrupted."""
     with pytest.MonkeyPatch.context() as patch:
         in_memory(patch, kind)
-        return KINDS[kind].run(KINDS[kind].config(folder))
+        return KINDS[kind].run(KINDS[kind].config(folder), progress=progress)
 
 
 def first_batch(config, splits):

@@ -1,0 +1,148 @@
+"""docs/cache-format.md as code: a reader that knows only what is written there.
+
+No NumPy and nothing of `cache`: `struct`, `json`, `hashlib`, and our own CRC-32C.
+"""
+
+import hashlib
+import itertools
+import json
+import math
+import re
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+LETTER = {"int32": "i", "int64": "q", "uint8": "B", "uint64": "Q", "float16": "e", "float32": "f", "float64": "d"}
+ABSENT = 2**64 - 1
+
+Manifest = dict[str, Any]  # any JSON object
+Files = dict[str, bytes]  # small files by name
+Numbers = tuple[Any, ...]  # of one row
+Runs = list[tuple[int, int]]
+
+
+def crc32c(data: bytes) -> bytes:
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return struct.pack("<I", crc ^ 0xFFFFFFFF)
+
+
+def digest(text: str) -> str:
+    """Of a manifest, by its text alone: white space outside strings goes, then the member `digest`."""
+    tokens = re.findall(r'"(?:[^"\\]|\\.)*"|[^\s"]+', text)
+    return hashlib.sha256(re.sub(r'"digest":"[0-9a-f]*",', "", "".join(tokens)).encode()).hexdigest()
+
+
+def open_manifest(home: Path, base: Path) -> tuple[Manifest, Files]:
+    """(manifest, the small files that it names), staged or in place."""
+    text = (home / "manifest.json").read_text()
+    manifest = json.loads(text)
+    assert manifest["format"] == "vibe-cache 1"
+    assert manifest["digest"] == digest(text)
+    files = {}
+    for name, expected in manifest["files"].items():
+        elsewhere = (home / folder / manifest["digest"][:16] / name for folder in (".commit", ".copy"))
+        places = (base / name, *elsewhere)
+        contents = [place.read_bytes() for place in places if place.is_file()]
+        files[name] = next(data for data in contents if hashlib.sha256(data).hexdigest() == expected)
+    return manifest, files
+
+
+def shard_rows(manifest: Manifest, number: int) -> range:
+    size = manifest["geometry"]["rows_per_shard"]
+    start = number * size
+    return next(range(start, min(end, start + size)) for first, end in manifest["commits"] if first <= start < end)
+
+
+def read_shard(file: Path, record: str, meta: Manifest, geometry: Manifest) -> dict[int, Numbers]:
+    """{row within the shard: its numbers}, of all chunks that the shard holds."""
+    data = file.read_bytes()
+    rows, chunks = geometry["rows_per_chunk"], geometry["rows_per_shard"] // geometry["rows_per_chunk"]
+    n_numbers = math.prod(meta["shape"][1:])
+    packed = struct.Struct(f"<{rows * n_numbers}{LETTER[meta['data_type']]}")
+    index, checksum = data[-16 * chunks - 4 : -4], data[-4:]
+    assert crc32c(index) == checksum
+    found: dict[int, Numbers] = {}
+    checksums = b""
+    for chunk, (offset, size) in enumerate(struct.iter_unpack("<QQ", index)):
+        if offset == ABSENT:
+            assert size == ABSENT
+            continue
+        body, checksum = data[offset : offset + size - 4], data[offset + size - 4 : offset + size]
+        assert size == packed.size + 4
+        assert crc32c(body) == checksum
+        checksums += checksum
+        numbers = packed.unpack(body)
+        for row in range(rows):
+            found[chunk * rows + row] = numbers[row * n_numbers : (row + 1) * n_numbers]
+    assert record == f"{len(data)}:{hashlib.sha256(checksums).hexdigest()[:16]}"
+    return found
+
+
+def read_column(base: Path, name: str, manifest: Manifest, files: Files) -> dict[int, Numbers]:
+    """{row: its numbers} for every committed row of a column, in the order in which they are stored."""
+    meta = json.loads(files[f"{name}/zarr.json"])
+    assert meta["shape"][0] == manifest["extent"]
+    column: dict[int, Numbers] = {}
+    for number, record in manifest["shards"][name].items():
+        file = base.joinpath(name, "c", number, *["0"] * (len(meta["shape"]) - 1))
+        rows = shard_rows(manifest, int(number))
+        stored = read_shard(file, record, meta, manifest["geometry"])
+        column |= {row: stored[row - rows.start] for row in rows}
+    return column
+
+
+def bytes_of_rows(base: Path, name: str, manifest: Manifest, files: Files) -> dict[int, bytes]:
+    """{row: its bytes} of every row of a stream of bytes that has some."""
+    room, size = 131072, manifest["geometry"]["rows_per_shard"]
+    of_bytes = {"rows_per_shard": size * room, "rows_per_chunk": room}
+    meta = json.loads(files[f"{name}/zarr.json"])
+    assert meta["shape"] == [-(-manifest["extent"] // size) * size * room]
+    found, ends = {}, {int(number): int(number) * size * room for number in manifest["shards"][name]}
+    held = {
+        int(number): read_shard(base / name / "c" / number, record, meta, of_bytes)
+        for number, record in manifest["shards"][name].items()
+    }
+    ok = read_column(base, f"{name}_ok", manifest, files)
+    for row, (start, stop) in sorted(read_column(base, f"{name}_at", manifest, files).items()):
+        number, first = row // size, row // size * size * room
+        assert (start, stop) == (-1, -1) if ok[row] != (1,) else start == ends[number] <= stop
+        if ok[row] == (1,):
+            found[row] = bytes(held[number][at][0] for at in range(start - first, stop - first))
+            ends[number] = stop
+    for number, stored in held.items():
+        first = number * size * room
+        assert len(stored) == -(-(ends[number] - first) // room) * room
+        assert not any(stored[at][0] for at in range(ends[number] - first, len(stored)))
+    return found
+
+
+def read_table(name: str, files: Files) -> list[Numbers]:
+    """A list with the numbers of each row."""
+    meta = json.loads(files[f"{name}/zarr.json"])
+    data = files["/".join([name, "c", *["0"] * len(meta["shape"])])]
+    assert crc32c(data[:-4]) == data[-4:]
+    n_rows, n_numbers = meta["shape"][0], math.prod(meta["shape"][1:])
+    rows = struct.iter_unpack(f"<{n_numbers}{LETTER[meta['data_type']]}", data[:-4])
+    return list(itertools.islice(rows, n_rows))
+
+
+def text(row: Numbers) -> str:
+    return bytes(row).rstrip(b"\0").decode()
+
+
+def cut(runs: Runs, has: Callable[[int], bool]) -> Iterator[tuple[int, int]]:
+    """The stretches of runs where `has(row)`."""
+    for a, b in runs:
+        for there, rows in itertools.groupby(range(a, b), has):
+            stretch = list(rows)
+            if there:
+                yield stretch[0], stretch[-1] + 1
+
+
+def windows(runs: Iterable[tuple[int, int]], *, seqlen: int, stride: int) -> list[list[int]]:
+    return [[start, start + seqlen] for a, b in runs for start in range(a, b - seqlen + 1, stride)]

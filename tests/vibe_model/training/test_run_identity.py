@@ -1,0 +1,111 @@
+"""What decides whether two trainings are one run, and what a run lacks."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import cache
+from tests.vibe_model.builders import MemorySplit, small_config, write_split
+from tests.vibe_model.training.tiny_runs import EPOCHS, KINDS, in_memory
+from vibe_model import runs
+from vibe_model.errors import DataError
+from vibe_model.training import video as training
+
+
+@pytest.fixture(params=["vibe", "prior"])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def config(kind, tmp_path):
+    return KINDS[kind].config(tmp_path)
+
+
+@pytest.fixture
+def splits(kind, monkeypatch):
+    return in_memory(monkeypatch, kind)
+
+
+only_vibe = pytest.mark.parametrize("kind", ["vibe"])
+NEUTRAL = {"name": "x", "runs": Path("x"), "cache": Path("x"), "checkpoint_every": 7}
+OF_VIBE = {"hold": "ram", "read_workers": 1, "processes": 2}
+OTHER = {
+    "vibe": {"seed": 1, "lr_generator": 1.0, "stream": "other", "stride": 3, "epochs": 9, "evaluation": ()}
+    | {"threads": 2, "tail": "cover", "window_weights": {"m/train": 2.0}},
+    "prior": {"seed": 1, "kl_weight": 1.0, "latent_size": 4, "seqlen": 5, "validation": (), "strides": {"m/train": 3}},
+}  # fmt: skip
+
+
+def test_the_fingerprint_covers_what_changes_numbers_and_nothing_else(kind, config, splits):
+    name = runs.fingerprint(config, splits)
+    for setting, value in (NEUTRAL | (OF_VIBE if kind == "vibe" else {})).items():
+        assert runs.fingerprint(replace(config, **{setting: value}), splits) == name
+    names = {runs.fingerprint(replace(config, **{s: v}), splits) for s, v in OTHER[kind].items()}
+    assert len(names | {name}) == len(OTHER[kind]) + 1
+    assert runs.fingerprint(config, splits | {"m/train": MemorySplit(9, [12, 8])}) != name
+
+
+@only_vibe
+def test_the_fingerprint_covers_the_content_of_body_and_checkpoint(config, splits, tmp_path):
+    names = set()
+    for content in (b"one", b"other"):
+        folder = tmp_path / content.decode()
+        (folder / "body").mkdir(parents=True)
+        for setting, file in (("body", folder / "body/SMPL_NEUTRAL.npz"), ("pretrained", folder / "start.pt")):
+            file.write_bytes(content)
+            given = file.parent if setting == "body" else file
+            names.add(runs.fingerprint(replace(config, **{setting: given}), splits))
+    assert len(names) == 4
+    body = tmp_path / "one/body"
+    of_body = replace(config, body=body)
+    for file in ("README.txt", "SMPL_MALE.pkl", "J_regressor_other.npy"):  # the body is not read from these
+        (body / file).write_bytes(b"not read")
+    assert runs.fingerprint(of_body, splits) in names
+    for file in ("J_regressor_extra.npy", "J_regressor_h36m.npy", "smpl_mean_params.npz", "SMPL_NEUTRAL.pkl"):
+        (body / file).write_bytes(b"read")
+        names.add(runs.fingerprint(of_body, splits))
+    assert len(names) == 8
+    (body / "SMPL_NEUTRAL.npz").write_bytes(b"not read: the .pkl is")
+    assert runs.fingerprint(of_body, splits) in names
+    (tmp_path / "copy").write_bytes(b"one")
+    assert runs.fingerprint(replace(config, pretrained=tmp_path / "copy"), splits) in names
+
+
+@only_vibe
+def test_a_new_run_knows_what_differs_from_the_newest_of_its_name(config, splits):
+    folder = runs.run_folder(config, splits)
+    folder.mkdir(parents=True)
+    content = {"config": config.as_dict(), "inputs": runs.inputs(config, splits)}
+    (folder / "config.json").write_text(json.dumps(content))
+    assert runs.beside(config) == runs.beside(replace(config, name="first")) == ""  # begun already; the first
+    other = replace(config, epochs=9, bidirectional=True, processes=3)
+    assert runs.beside(other) == f"{folder.name}: bidirectional was false, is true; epochs was {EPOCHS}, is 9"
+    splits["m/train"].manifest["digest"] = "another commit"
+    assert runs.beside(config) == f"{folder.name}: other splits: m/train"
+
+
+def test_a_new_commit_of_a_split_is_a_new_run(root, tmp_path):
+    write_split(root, "h36m/train", [8])
+    config = replace(small_config(root, tmp_path), datasets_3d=("h36m/train",))
+    before = runs.run_folder(config)
+    write_split(root, "posetrack/val", [5])  # which the run does not read
+    assert runs.run_folder(config) == before
+    columns = cache.open(root)["h36m/train"].columns
+    with cache.SplitWriter(root, "h36m/train", columns=columns, plan="new") as writer:
+        writer.begin(drop=["v0"])
+        writer.commit({"stand_in": True})
+    assert runs.run_folder(config) != before
+
+
+def test_what_is_missing_is_named(root, tmp_path):
+    config = small_config(root, tmp_path)
+    lacking = replace(config, evaluation=("h36m/val",), motion=("3dpw/train",), datasets_3d=("amass/train",))
+    assert runs.missing(lacking) == ["h36m/val", "amass/train/features/tiny"]
+    assert not runs.is_complete(lacking)
+    with pytest.raises(DataError, match=r"h36m/val, amass/train/features/tiny"):
+        training.run(lacking)
+    nowhere = replace(config, cache=tmp_path / "none")
+    assert set(runs.missing(nowhere)) == set(nowhere.splits)

@@ -1,0 +1,89 @@
+"""What the motion prior's training computes: its noise, its errors on held-out motion, its best epoch."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from tests.vibe_model.training.tiny_runs import KINDS, in_memory
+from vibe_model.errors import TrainingDiverged
+from vibe_model.training.data import Batch, Batches
+from vibe_model.vibe import mposer_training as mposer
+from vibe_model.vibe.mposer import matrices
+from vibe_model.vibe.mposer_training import MPoserTrainer, held_out_errors, mean_rotations
+
+
+@pytest.fixture
+def splits(monkeypatch):
+    return in_memory(monkeypatch, "prior")
+
+
+@pytest.fixture
+def config(tmp_path):
+    return KINDS["prior"].config(tmp_path)
+
+
+def test_a_few_steps_reconstruct_periodic_motion_better_than_its_mean_pose(config, splits):
+    for split in splits.values():
+        phase = np.arange(len(split.rows["theta"])) / 3
+        split.rows["theta"][:, 6:75] = 0.6 * np.sin(phase[:, None] + np.arange(69) % 5)
+        split.rows["w_smpl"][:] = 1
+    folder = mposer.run(replace(config, hidden_size=24, iterations=60, batch_size=8, kl_weight=1e-6))
+    for split in ("v/val", "u/val"):
+        errors = json.loads((folder / "metrics.json").read_text())[split]
+        assert errors["reconstruction_deg"] < 0.6 * errors["mean_pose_deg"]
+
+
+def test_the_mean_pose_is_the_rotation_nearest_to_the_mean_matrix(config, splits):
+    batches = Batches(config, splits)
+    theta = np.concatenate([batches.at(step).real_theta for step in range(3)])
+    rotations = Rotation.from_rotvec(theta[..., 6:75].reshape(-1, 3))
+    by_joint = [rotations[joint::23].mean().as_matrix() for joint in range(23)]
+    np.testing.assert_allclose(mean_rotations(batches, 3), by_joint, atol=1e-5)
+
+
+def test_held_out_errors_are_mean_angles_of_windows_with_labels_in_every_frame(config, splits):
+    split = splits["v/val"]
+    split.rows["theta"][:, 3:75] = 0
+    split.rows["theta"][4:8, 6] = np.pi / 2  # a quarter turn of one joint of 23, in the second window alone
+    prior = MPoserTrainer(config).prior
+    rest = torch.eye(3).expand(23, 3, 3)
+    found = held_out_errors(prior, rest, config, splits)["v/val"]
+    assert found["mean_pose_deg"] == pytest.approx(90 / 23 / 2, rel=1e-5)
+    decoded, _ = prior(torch.as_tensor(split.rows["theta"][:8, 6:75]).reshape(2, 4, 69))
+    labels = matrices(torch.as_tensor(split.rows["theta"][:8])).reshape(2, 4, 23, 3, 3)
+    relative = Rotation.from_matrix((decoded.transpose(-1, -2) @ labels).detach().reshape(-1, 3, 3))
+    assert found["reconstruction_deg"] == pytest.approx(np.rad2deg(relative.magnitude().mean()), rel=1e-4)
+    split.rows["w_smpl"][5] = 0
+    found = held_out_errors(prior, rest, config, splits)["v/val"]
+    assert (found["mean_pose_deg"], found["windows"]) == (0, 1)
+
+
+def test_without_labelled_validation_the_training_loss_decides_the_best_epoch(config, splits):
+    folder = mposer.run(replace(config, validation=("u/val",)))
+    history = torch.load(folder / "last.pt", weights_only=True)["course"]["history"]
+    losses = [sum(entry["losses"].values()) for entry in history]
+    found = json.loads((folder / "metrics.json").read_text())["best"]
+    assert found == {"epoch": int(np.argmin(losses)), "score": min(losses)}
+
+
+def test_each_step_draws_noise_of_its_own(config, splits):
+    noises = []
+    theta = splits["m/train"].read([(0, 4), (5, 9)], None, fields=("theta",))["theta"]
+    for seed, n_steps in ((config.seed, 2), (1, 1)):
+        trainer = MPoserTrainer(replace(config, seed=seed))
+        trainer.prior.register_forward_pre_hook(lambda _, given: noises.append(given[1]))
+        for _ in range(n_steps):
+            trainer.train_step(Batch({}, torch.as_tensor(theta)))
+    assert noises[0].shape == (2, 3)
+    assert len({tuple(noise.flatten().tolist()) for noise in noises}) == 3
+
+
+def test_motion_without_one_finite_number_gives_no_prior(config, splits):
+    splits["m/train"].rows["theta"][:] = np.nan
+    with pytest.raises(TrainingDiverged, match="no step had a finite loss"):
+        mposer.run(replace(config, validation=(), max_non_finite=1000))
+    assert not list(config.runs.glob("*/best.pt"))
