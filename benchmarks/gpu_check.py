@@ -365,7 +365,7 @@ def shared(root: Path, args: argparse.Namespace) -> Iterator[str]:
 
 def shareable() -> Model:
     """A model that trains in several processes."""
-    return next(model for model in MODELS.values() if model.trainer.several_processes)  # type: ignore[attr-defined]
+    return next(model for model in MODELS.values() if model.several_processes)
 
 
 def shared_step(args: argparse.Namespace) -> None:

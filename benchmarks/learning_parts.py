@@ -45,14 +45,13 @@ SIZES: Final[Mapping[str, Any]] = {
 
 
 def models(facts: Mapping[str, Any]) -> dict[str, VideoConfig]:
-    """Part dynamics, and what it is without one thing. Where embeddings are shuffled, the loss does not read them."""
+    """Part dynamics, what it is without one thing, and with what it reads in random order."""
     whole = PartDynamicsConfig.embedded(**{**facts, **SIZES})
     without = {f"{WHOLE}, {name}": variant_of(whole, name) for name in ("no-u", "no-d", "no-dt", "no-unc", "no-u+no-d")}
-    alone = without[f"{WHOLE}, no-unc"]
     return {
         WHOLE: whole,
         **without,
-        f"{WHOLE}, no-unc, u of other rows": replace(alone, pr_vipe_stream=EMBEDDED + SHUFFLED),
+        f"{WHOLE}, u of other rows": replace(whole, pr_vipe_stream=EMBEDDED + SHUFFLED),
         f"{WHOLE}, d of other rows": replace(whole, homography_stream=MOVED + SHUFFLED),
         f"{WHOLE}, one region": variant_of(whole, "one-region"),
         f"{WHOLE}, recombine-none": variant_of(whole, "recombine-none"),

@@ -196,7 +196,7 @@ class Usual:
     def train_step(self, batch: Batch) -> dict[str, float]:
         """One step. Returns the weighted terms."""
         sets = self.generator(batch.labels["features"].float())
-        terms = losses.supervised(sets, batch.labels, method="trace", weights=self._weights)
+        terms = losses.supervised(sets, batch.labels, optimal_camera="trace", weights=self._weights)
         fake = losses.rotations(sets)
         scores = [self.discriminator(poses) for poses in (fake, real_poses(batch), fake.detach())]
         terms["adversarial"] = self._weights["adversarial"] * losses.adversarial(scores[0])

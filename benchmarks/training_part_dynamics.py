@@ -71,8 +71,11 @@ class Usual(Loops):
         terms = generator_losses(current, labels, supervised)
         neighbours = pose_neighbours(self.generator.body, every)
         terms["neighbours"] = weights["neighbours"] * losses.neighbours(neighbours, labels, supervised)
-        seen = losses.keypoints_13(current["kp_2d"], labels["kp_2d"])
-        unsure = losses.uncertainty(embedding, seen, labels["pr_vipe"], labels["pr_vipe_ok"])
+        kp_2d = labels["kp_2d"]
+        with torch.no_grad():
+            normalised, known = PrVIPE.normalise(losses.keypoints_13(kp_2d[..., :2], kp_2d))
+            labelled = torch.cat(embedding(normalised.flatten(0, 1)), dim=-1).view(*known.shape, -1)
+        unsure = losses.uncertainty(embedding, losses.keypoints_13(current["kp_2d"], kp_2d), labelled, known)
         terms["uncertainty"] = weights["uncertainty"] * unsure
         torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
         return {name: term.detach() for name, term in terms.items()}

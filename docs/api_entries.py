@@ -1,10 +1,8 @@
 """A Sphinx extension for the API reference: records with the comments behind their fields, signatures as written."""
 
-import ast
 import inspect
-import io
+import re
 import textwrap
-import tokenize
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -14,31 +12,23 @@ from sphinx.ext.napoleon import Config
 from sphinx.ext.napoleon.docstring import GoogleDocstring
 from sphinx.util.inspect import stringify_signature
 
-
-def comments(source: str) -> dict[int, tuple[str, bool]]:
-    """Line number -> the comment there, and whether it has the line to itself."""
-    found = {}
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT and not token.string.startswith("# noqa"):
-            text = token.string.lstrip("# ").partition("# noqa")[0].strip()
-            found[token.start[0]] = text, token.line.lstrip().startswith("#")
-    return found
+# A field's line: its type, its default where that is short, the comment behind it.
+FIELD = re.compile(
+    r"    (?!_)(?P<field>\w+: [^=#]+?)(?: = (?P<default>.+?))?(?:  # (?!noqa)(?P<about>.+?))?(?:  # noqa.*)?"
+)
 
 
 def fields(source: str) -> Iterator[tuple[str, str, str]]:
     """(field and type, default, what it is) of every field of a class; ("", "", heading) for a comment above fields."""
-    source = textwrap.dedent(source)
-    notes = comments(source)
-    last = 0
-    for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]  # a class
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and not node.target.id.startswith("_"):
-            end = node.end_lineno or node.lineno
-            above = [notes[line][0] for line in range(last + 1, node.lineno) if line in notes and notes[line][1]]
-            if above:
-                yield "", "", " ".join(above)
-            default = ast.unparse(node.value) if node.value else ""
-            yield f"{node.target.id}: {ast.unparse(node.annotation)}", default, notes.get(end, ("", False))[0]
-        last = node.end_lineno or node.lineno
+    heading: list[str] = []
+    for line in textwrap.dedent(source).splitlines():
+        if line.startswith("    # "):
+            heading.append(line.removeprefix("    # "))
+        elif found := FIELD.fullmatch(line):
+            if heading:
+                yield "", "", " ".join(heading)
+            yield found["field"], found["default"] or "", found["about"] or ""
+            heading = []
 
 
 def is_record(thing: Any) -> bool:
@@ -61,7 +51,7 @@ def write(_app: Sphinx, what: str, _name: str, thing: Any, _options: Any, lines:
         if not field:
             lines += ["", f"*{escaped}*", ""]
             continue
-        given = f" = {default}" if default and not default.startswith("field(") else ""
+        given = f" = {default}" if default and not default.startswith("field(") and default[-1] not in "([{" else ""
         lines += [f"- ``{field}{given}``" + (f": {escaped}" if about else ""), ""]
 
 

@@ -20,7 +20,7 @@ from report.provenance import provenance_section, report_facts
 from report.summary import summary_section
 from report.training import training_sections
 from report.training.curves import used_for
-from report.training.files import as_csv, as_latex
+from report.training.results import as_csv, as_latex
 from report.training.run import PATTERN, Run, read_json, read_run
 from vibe_model import runs
 from vibe_model.runs import SEQUENCES, WORST_WINDOWS

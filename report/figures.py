@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import math
 import re
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -62,9 +61,6 @@ _STYLE: Final[Any] = {  # Matplotlib types its keys, in some versions
     "xtick.color": FAINT,
     "ytick.color": FAINT,
 }
-_SVG: Final = "http://www.w3.org/2000/svg"
-_HREF: Final = "{http://www.w3.org/1999/xlink}href"
-_REFERENCE: Final = re.compile(r'url\(#([^)]+)\)|href="#([^"]+)"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,36 +88,24 @@ def drawing(name: str, height: float) -> Iterator[tuple[Figure, Axes]]:
 
 
 def svg(figure: Figure) -> Markup:
-    """A figure as an SVG for the page."""
+    """A figure as an SVG for the page: no fonts and sizes of its own, and only the ids that something refers to."""
     written = io.StringIO()
     metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(written, format="svg", transparent=True, metadata=metadata)
-    root = ET.fromstring(written.getvalue())  # noqa: S314
-    for parent in [*root.iter()]:
-        for child in [*parent]:
-            if child.tag in (f"{{{_SVG}}}style", f"{{{_SVG}}}metadata"):  # would hold for the whole page
-                parent.remove(child)
-    own, referred = (
-        re.sub(r"\W+", "-", str(figure.get_label())),
-        {a or b for a, b in _REFERENCE.findall(written.getvalue())},
-    )
-    for element in root.iter():
-        element.tag = element.tag.removeprefix(f"{{{_SVG}}}")
-        found, element.attrib = element.attrib, {}
-        for key, value in found.items():
-            if key == "id" and value in referred:
-                element.set("id", f"{own}-{value}")
-            elif key == _HREF:
-                element.set("href", f"#{own}-{value.removeprefix('#')}")
-            elif key != "id":
-                element.set(key, value.replace("url(#", f"url(#{own}-"))
-        if "style" in found:  # without the font: the page has its own
-            parts = (part for part in element.attrib["style"].split("; ") if not part.startswith("font-family"))
-            element.set("style", _COLOR.sub(lambda match: _CSS[match[0]], "; ".join(parts)))
-    for size in ("width", "height", "version"):
-        root.attrib.pop(size, None)
-    root.attrib |= {"xmlns": _SVG, "aria-hidden": "true"}
-    return Markup(ET.tostring(root, encoding="unicode"))  # noqa: S704  ElementTree has escaped it
+    text = written.getvalue()
+    own = re.sub(r"\W+", "-", str(figure.get_label()))
+    referred = set(re.findall(r'(?:url\(|href=")#([^)"]+)', text))
+
+    def for_page(tag: re.Match[str]) -> str:
+        found = re.sub(r' id="([^"]+)"', lambda i: f' id="{own}-{i[1]}"' if i[1] in referred else "", tag[0])
+        found = re.sub(r'(url\(|href=")#', rf"\1#{own}-", found.replace("xlink:href", "href"))
+        return _COLOR.sub(lambda color: _CSS[color[0]], re.sub(r"font-family: [^;\"]*(; )?", "", found))
+
+    # What would hold for the whole page; then tags alone: names between them stay what they are.
+    text = re.sub(r"<(style|metadata)\b.*?</\1>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
+    first = re.compile(r'<svg [^>]*(viewBox="[^"]+")[^>]*>')
+    text = first.sub(r'<svg xmlns="http://www.w3.org/2000/svg" \1 aria-hidden="true">', text, count=1)
+    return Markup(re.sub(r"<[^>]+>", for_page, text))  # noqa: S704  Matplotlib has escaped it
 
 
 def brief(names: Sequence[str], most: int = 28) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -79,14 +80,11 @@ def size_of(root: cache.Root, folder: str) -> int:
 
 def machine() -> str:
     """The hardware that the page was made on: that of the stages, where the hosts are the same."""
-    model = next((line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")), "")
+    cpu = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*: (.*)$", cpu.read_text(), re.MULTILINE) if cpu.is_file() else None
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{platform.node()}: {count(os.cpu_count() or 1, 'core')} ({model or platform.machine()}), {memory:.0f} GiB"
-
-
-def _cpuinfo() -> list[str]:
-    file = Path("/proc/cpuinfo")
-    return file.read_text().splitlines() if file.is_file() else []
+    model = found[1] if found else platform.machine()
+    return f"{platform.node()}: {count(os.cpu_count() or 1, 'core')} ({model}), {memory:.0f} GiB"
 
 
 def report_facts() -> dict[str, str]:

@@ -6,10 +6,7 @@ baselines that a temporal model has to beat, and acceleration errors.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean, stdev
@@ -29,8 +26,7 @@ from tasks.terminal import DEMO_DATA, fact, shortened, warn
 from tasks.training import TrainVIBE, train_config
 from vibe_model import runs
 from vibe_model.metrics import METRICS, PROTOCOLS, UNITS
-from vibe_model.vibe.config import TrainConfig
-from vibe_model.vibe.variants import PER_FRAME, VARIANTS
+from vibe_model.vibe.config import PER_FRAME, VARIANTS, TrainConfig
 
 Metrics = Mapping[str, Any]  # a run's metrics.json
 Runs = Mapping[str, Mapping[str, Metrics]]  # by variant, and by the name of the run's folder: a seed each
@@ -62,9 +58,7 @@ class Ablation(PipelineTask):
     """
 
     verb = "ablate"
-    variants = luigi.Parameter(
-        default="", description="of vibe_model.vibe.variants, or configured; empty: all that fit"
-    )
+    variants = luigi.Parameter(default="", description="of vibe_model.vibe.config, or configured; empty: all that fit")
     seeds = luigi.Parameter(default="", description="such as 0,1,2; empty: the configuration's own")
 
     @property
@@ -86,7 +80,7 @@ class Ablation(PipelineTask):
 
     def work(self) -> None:
         for name, text in self._texts().items():
-            runs.replace_file(settings().paths.runs / name, operator.methodcaller("write", text.encode()))
+            runs.write_text(settings().paths.runs / name, text)
         self.say(", ".join(FILES))
         self.show()
 
@@ -196,8 +190,6 @@ class Row:
 
 def table(found: Runs) -> list[Row]:
     """Every model of the runs on every split that they were evaluated on, the baselines first."""
-    if not found or not all(found.values()):
-        raise ValueError("expected at least one run of each variant")
     first = next(iter(next(iter(found.values())).values()))
     splits = [name for name in first if "/" in name]  # the others are facts of the run
     return [row for split in splits for protocol in PROTOCOLS for row in _rows(found, split, protocol)]
@@ -207,7 +199,7 @@ def _rows(found: Runs, split: str, protocol: str) -> Iterator[Row]:
     results = {v: [of_protocol(m[split], protocol) for m in by_seed.values()] for v, by_seed in found.items()}
     first = next(iter(results.values()))[0]
     if not all(result for of in results.values() for result in of):
-        return  # runs of before there was this protocol
+        return  # not evaluated by this protocol
 
     def row(model: str, of: Sequence[Metrics], frames: int) -> Row:
         known = (name for name in METRICS if all(name in each for each in of))
@@ -224,15 +216,13 @@ def _rows(found: Runs, split: str, protocol: str) -> Iterator[Row]:
 
 def as_csv(rows: Sequence[Row]) -> str:
     """A line a row; of each error its mean and its spread, empty where there is none."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     errors = [column for name in METRICS for column in (name, f"{name}_spread")]
-    writer.writerow(["split", "protocol", "model", "seeds", *errors, "frames"])
+    lines: list[list[Any]] = [["split", "protocol", "model", "seeds", *errors, "frames"]]
     for row in rows:
         values = [number for name in METRICS for number in row.errors.get(name, (None, None))]
         rounded = ["" if number is None else round(number, 2) for number in values]
-        writer.writerow([row.split, row.protocol, row.model, row.seeds, *rounded, row.frames])
-    return text.getvalue()
+        lines.append([row.split, row.protocol, row.model, row.seeds, *rounded, row.frames])
+    return runs.csv_text(lines)
 
 
 def as_json(found: Runs, rows: Sequence[Row], left: Mapping[str, str]) -> str:

@@ -23,7 +23,7 @@ from vibe_model.pr_vipe.config import PrVIPEConfig
 
 def pr_vipe_config(seed: int = -1) -> PrVIPEConfig:
     """[pose_embedding] of luigi.cfg. Raises ConfigError."""
-    config = pr_vipe_settings(settings(), None if seed < 0 else seed)
+    config = pr_vipe_settings(settings(), seed)
     check_inputs(settings(), config)
     return config
 
@@ -91,7 +91,10 @@ class ExtractBeside(PipelineTask):
         if self._by_trained():
             weights = EmbeddingWeights("file", str(best_of(pr_vipe_config())))
             spec = replace(spec, stream=PrVipe(weights=weights))
-        plan = plan_extraction(s.paths.cache, self.split, spec.at(raw), replace=self._other_embedding(spec))
+        # Where there is one of another embedding, computing all rows again takes seconds, and no pixels.
+        committed, is_embedding = cache.open(s.paths.cache)[self.split], isinstance(spec.stream, PrVipe)
+        other = is_embedding and bool(compare_stream(committed, spec).differs)
+        plan = plan_extraction(s.paths.cache, self.split, spec.at(raw), replace=other)
         if not plan.up_to_date:
             refuse_untrained(plan.spec, raw, s.source.where(str(self.stream), "weights"))
         return plan
@@ -111,8 +114,3 @@ class ExtractBeside(PipelineTask):
     def _by_trained(self) -> bool:
         stream = self._spec().stream
         return isinstance(stream, PrVipe) and stream.weights.stand_in
-
-    def _other_embedding(self, spec: StreamSpec) -> bool:
-        """Is what there is of another embedding? Computing all rows again takes seconds, and no pixels."""
-        committed = cache.open(settings().paths.cache)[self.split]
-        return isinstance(spec.stream, PrVipe) and bool(compare_stream(committed, spec).differs)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -55,7 +53,7 @@ class EvaluateModel(PipelineTask):
         return file.is_file() and file.read_text() == as_csv(_all_rows(self.train.model))
 
     def work(self) -> None:
-        write_csv(self._folder(), _all_rows(self.train.model))
+        runs.write_text(self._folder() / RESULTS, as_csv(_all_rows(self.train.model)))
         self.show()
 
     def show(self) -> None:
@@ -151,14 +149,7 @@ def of_protocol(result: Mapping[str, Any], protocol: str) -> Mapping[str, Any]:
 
 def as_csv(rows: Rows) -> str:
     """`result_rows` with a line of names; an error that no frame has a label for is left empty."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *([row[name] for name in COLUMNS] for row in rows)])
-    return text.getvalue()
-
-
-def write_csv(folder: Path, rows: Rows) -> None:
-    """Write results.csv, atomically."""
-    runs.replace_file(folder / RESULTS, lambda stream: stream.write(as_csv(rows).encode()))
+    return runs.csv_text([COLUMNS, *([row[name] for name in COLUMNS] for row in rows)])
 
 
 def table_of(split: str, rows: Rows, *, protocols: bool = False) -> Table:

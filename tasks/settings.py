@@ -8,10 +8,11 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn, cast
 
 from pipeline import datasets
 from pipeline.errors import ConfigError
@@ -27,7 +28,6 @@ from vibe_model.pr_vipe.config import PrVIPEConfig
 from vibe_model.settings.run_config import RunConfig
 from vibe_model.settings.video_config import VideoConfig
 from vibe_model.vibe import mposer_config as of_mposer
-from vibe_model.vibe.mposer_config import MPoserConfig
 
 VIBE: Final = MODELS["vibe"]
 EMBEDDED: Final = "embedded"  # the preset that every model has: where [train] has it, so have the others
@@ -45,14 +45,6 @@ SPLITS: Final = ("datasets_2d", "datasets_3d", "poses_3d", "motion", "validation
 @dataclass(frozen=True, slots=True)
 class Settings(Sections):
     """All of luigi.cfg that is ours. What trains models is checked, and stays text: it builds on presets."""
-
-    @property
-    def train(self) -> Section:
-        return self.source.section("train")
-
-    @property
-    def mposer(self) -> Section:
-        return self.source.section("mposer")
 
     @property
     def embedded_datasets(self) -> tuple[str, ...]:
@@ -93,8 +85,8 @@ def load(file: Path) -> Settings:
     s = Settings(**{f.name: getattr(found, f.name) for f in fields(found)})
     for model in MODELS.values():
         _check(s, model, model_settings(s, model))
-    mposer_settings(s)
-    pr_vipe_settings(s)
+    for other in (MPOSER, PR_VIPE):
+        other_settings(s, other)
     return s
 
 
@@ -145,43 +137,51 @@ def model_settings(s: Settings, model: Model, variant: str = "", seed: int | Non
         own["feature_size"] = s.stream.stream.dim
     if runs.preset == EMBEDDED and "datasets_2d" not in own:  # demo data are made of what is enabled
         own["datasets_2d"] = tuple(name for name in preset.datasets_2d if name.split("/")[0] in s.data.datasets)
-    try:
+    with of_section(section):
         config = replace(preset, **own)
         # A variant's name promises its settings: they win over luigi.cfg's.
         return replace(models.variant_of(config, variant), name=f"{config.name}-{variant}" if variant else config.name)
-    except VibeModelError as error:
-        raise ConfigError(section.located(str(error))) from error
 
 
-def mposer_preset(s: Settings) -> str:
-    """The preset of [mposer]: `embedded` where [train] has that, else `amass`, unless it is set."""
-    return str(s.mposer.get("preset", EMBEDDED if which_runs(s).preset == EMBEDDED else "amass"))
+class Other(NamedTuple):
+    """A training that is no model's: of what a model is trained with."""
+
+    section: str
+    presets: Mapping[str, Callable[..., Any]]
+    usual: str  # preset, where neither it is set nor [train] has that of demo data
+    elsewhere: tuple[str, ...]  # settings that other sections have
 
 
-def mposer_settings(s: Settings) -> tuple[MPoserConfig, dict[str, Any]]:
-    """[mposer]: its preset with what luigi.cfg sets instead, and that alone. Raises ConfigError."""
-    preset = mposer_preset(s)
-    own = _own(s.mposer, preset, of_mposer.PRESETS, (*OF_TRAINING, "motion"), ("preset",))
+MPOSER: Final = Other("mposer", of_mposer.PRESETS, "amass", (*OF_TRAINING, "motion"))
+PR_VIPE: Final = Other(POSE_EMBEDDING, of_pr_vipe.PRESETS, "usual", SET_ELSEWHERE)
+
+
+def preset_of(s: Settings, of: Other) -> str:
+    """The preset of [mposer] or [pose_embedding]: `embedded` where [train] has that, unless it is set."""
+    usual = EMBEDDED if which_runs(s).preset == EMBEDDED else of.usual
+    return str(s.source.section(of.section).get("preset", usual))
+
+
+def other_settings(s: Settings, of: Other, **given: Any) -> Any:
+    """[mposer] or [pose_embedding]: its preset with what luigi.cfg sets instead, and what is given. ConfigError."""
+    section, preset = s.source.section(of.section), preset_of(s, of)
+    own = _own(section, preset, of.presets, of.elsewhere, ("preset",))
+    with of_section(section):
+        return replace(of.presets[preset](), **own, **given)
+
+
+def pr_vipe_settings(s: Settings, seed: int = -1) -> PrVIPEConfig:
+    """[pose_embedding] with the paths; seed: in its place, unless below 0. Raises ConfigError."""
+    seeds = {} if seed < 0 else {"seed": seed}
+    config = other_settings(s, PR_VIPE, cache=s.paths.cache, runs=s.paths.runs, body=s.paths.body)
+    return cast("PrVIPEConfig", replace(config, **seeds))
+
+
+@contextmanager
+def of_section(section: Section) -> Iterator[None]:
+    """Errors of a configuration name the line of luigi.cfg."""
     try:
-        return replace(of_mposer.PRESETS[preset](), **own), own
-    except VibeModelError as error:
-        raise ConfigError(s.mposer.located(str(error))) from error
-
-
-def pr_vipe_preset(s: Settings) -> str:
-    """The preset of [pose_embedding]: `embedded` where [train] has that, else `usual`, unless it is set."""
-    usual = EMBEDDED if which_runs(s).preset == EMBEDDED else "usual"
-    return str(s.source.section(POSE_EMBEDDING).get("preset", usual))
-
-
-def pr_vipe_settings(s: Settings, seed: int | None = None) -> PrVIPEConfig:
-    """[pose_embedding]: its preset with what luigi.cfg sets instead, and the paths. Raises ConfigError."""
-    preset, section = pr_vipe_preset(s), s.source.section(POSE_EMBEDDING)
-    own = _own(section, preset, of_pr_vipe.PRESETS, SET_ELSEWHERE, ("preset",))
-    own |= {"cache": s.paths.cache, "runs": s.paths.runs, "body": s.paths.body}
-    own |= {} if seed is None else {"seed": seed}
-    try:
-        return replace(of_pr_vipe.PRESETS[preset](), **own)
+        yield
     except VibeModelError as error:
         raise ConfigError(section.located(str(error))) from error
 

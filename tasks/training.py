@@ -20,18 +20,19 @@ from tasks.data import Data
 from tasks.embedding import ExtractBeside, TrainPrVIPE, embedding_in_settings, extracted_with_features
 from tasks.run import TrainingTask, best_of, read_metrics, shown_by
 from tasks.settings import (
+    MPOSER,
     OF_TRAINING,
     UNLESS_SET,
     VIBE,
     check_inputs,
     model_settings,
-    mposer_settings,
+    of_section,
+    other_settings,
     pr_vipe_settings,
     settings,
 )
 from tasks.terminal import plain, shortened
 from vibe_model import runs
-from vibe_model.errors import VibeModelError
 from vibe_model.models import MODELS, Model
 from vibe_model.settings.video_config import VideoConfig
 from vibe_model.vibe.config import TrainConfig
@@ -68,16 +69,14 @@ def train_config(variant: str = "", seed: int = -1) -> TrainConfig:
 def mposer_config(train: VideoConfig) -> MPoserConfig:
     """[mposer] of luigi.cfg, and what a generator's settings decide of its prior. Raises ConfigError."""
     s = settings()
-    config, own = mposer_settings(s)
     decided: dict[str, Any] = {name: getattr(train, name) for name in OF_TRAINING}
-    decided |= {name: getattr(train, name) for name in UNLESS_SET if name not in own}
+    decided |= {name: getattr(train, name) for name in UNLESS_SET if name not in s.source.section("mposer")}
     motion = decided["motion"] = tuple(split for split in train.motion if split not in train.leave_out)
     for name in ("strides", "window_weights"):  # of other splits, they change nothing here
         decided[name] = {split: value for split, value in decided[name].items() if split in motion}
-    try:
+    config: MPoserConfig = other_settings(s, MPOSER)
+    with of_section(s.source.section("train")):
         config = replace(config, **decided)
-    except VibeModelError as error:
-        raise ConfigError(s.train.located(str(error))) from error
     check_inputs(s, config)
     return config
 
@@ -88,12 +87,6 @@ def mposer_checkpoint(train: VideoConfig) -> Path:
     While the cache lacks the motion, its name is not known yet: then a file that never exists. Raises ConfigError.
     """
     return best_of(mposer_config(train))
-
-
-def embedding_checkpoint(config: VideoConfig) -> Path:
-    """The embedding of 2D poses that [pr_vipe] names, where [features] also has that stream; else of `TrainPrVIPE`."""
-    del config
-    return embedding_in_settings() or best_of(pr_vipe_settings(settings()))
 
 
 class TrainMPoser(TrainingTask):
@@ -183,7 +176,10 @@ class TrainPartDynamics(TrainModel):
 # Settings of checkpoints that other trainings make: where those are, and what makes them; None: nothing has to.
 MADE: Final[Mapping[str, tuple[Callable[[VideoConfig], Path], Callable[[TrainModel], luigi.Task | None]]]] = {
     "mposer": (mposer_checkpoint, lambda task: TrainMPoser(variant=task.variant, seed=task.seed)),
-    "embedding": (embedding_checkpoint, lambda _: None if embedding_in_settings() else TrainPrVIPE()),
+    "embedding": (
+        lambda _: embedding_in_settings() or best_of(pr_vipe_settings(settings())),
+        lambda _: None if embedding_in_settings() else TrainPrVIPE(),
+    ),
 }
 
 

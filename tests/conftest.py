@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -22,12 +23,23 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # `make test` has a process on every core; torch with as many threads in each would be slower. It reads this once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# In memory, where there is enough of it: on a disk, deleting an empty folder alone may take milliseconds.
 SHM, NEEDED = Path("/dev/shm"), 8 << 30  # bytes
-if SHM.is_dir() and shutil.disk_usage(SHM).free > NEEDED:
+
+
+def keep_files_in_memory() -> None:
+    """Where there is room: on a disk, deleting an empty folder alone may take milliseconds."""
+    if not SHM.is_dir():
+        return
     found = re.search(r"^MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
-    if found and int(found[1]) << 10 > NEEDED:
+    if found and min(int(found[1]) << 10, shutil.disk_usage(SHM).free) > NEEDED:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(SHM))
+    for lock in SHM.glob("pytest-of-*/pytest-[0-9]*/.lock"):
+        with contextlib.suppress(OSError):  # of a run that ends meanwhile, or of another user's
+            if not Path("/proc", lock.read_text()).exists():  # pytest itself keeps what killed runs left for days
+                shutil.rmtree(lock.parent, ignore_errors=True)
+
+
+keep_files_in_memory()
 
 # The same examples each time, however long one takes on a busy machine.
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=60)

@@ -48,18 +48,15 @@ _HOMES: Final = {
     "PrVIPE": "pipeline.features.networks.pr_vipe",  # a feature stream is computed with it, too
     "Tracks": "vibe_model.tracks",
     "TrainConfig": "vibe_model.vibe.config",
-    "load_published": "vibe_model.checkpoints",
-}
-_LOSSES: Final = {
     "hmmr_losses": "vibe_model.hmmr.losses",
+    "load_published": "vibe_model.checkpoints",
     "part_dynamics_losses": "vibe_model.part_dynamics.losses",
     "pr_vipe_losses": "vibe_model.pr_vipe.losses",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LOSSES:
-        return importlib.import_module(_LOSSES[name])
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    home = importlib.import_module(_HOMES[name])
+    return home if name.endswith("_losses") else getattr(home, name)

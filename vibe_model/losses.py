@@ -35,16 +35,23 @@ def generator_losses(pred: Mapping[str, Tensor], batch: Batch, weights: Mapping[
     pred: VIBE's output. batch: kp_2d (B, T, 49, 3), kp_3d (B, T, 49, 3) m, theta (B, T, 85), and w_3d, w_smpl (B, T),
     0 where a frame has no such label. weights: a factor for each term.
     """
-    label = {name: _like(pred["theta"], batch[name]) for name in ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl")}
-    rotmat = axis_angle_to_matrix(label["theta"][..., 3:75].reshape(*label["w_smpl"].shape, 24, 3))  # (B, T, 24, 3, 3)
+    label = labels_of(batch, pred["theta"])
     terms = {
         "kp_2d": keypoints_2d(pred["kp_2d"], label["kp_2d"]),
         "kp_3d": keypoints_3d(pred["kp_3d"], label["kp_3d"], label["w_3d"]),
         # On matrices: the mean squared error that the published code takes by way of axis-angle and back.
-        "pose": _mean_where((pred["rotmat"] - rotmat).square(), label["w_smpl"]),
-        "shape": _mean_where((pred["theta"][..., 75:] - label["theta"][..., 75:]).square(), label["w_smpl"]),
+        "pose": mean_where((pred["rotmat"] - label["rotmat"]).square(), label["w_smpl"]),
+        "shape": mean_where((pred["theta"][..., 75:] - label["theta"][..., 75:]).square(), label["w_smpl"]),
     }
     return {name: weights[name] * term for name, term in terms.items()}
+
+
+def labels_of(batch: Batch, like: Tensor) -> dict[str, Tensor]:
+    """What the terms of a batch are compared with, as tensors like one; rotmat (B, T, 24, 3, 3) is theta's pose."""
+    names = ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl")
+    label = {name: torch.as_tensor(batch[name], dtype=like.dtype, device=like.device) for name in names}
+    pose = label["theta"][..., 3:75].reshape(*label["w_smpl"].shape, 24, 3)
+    return {**label, "rotmat": axis_angle_to_matrix(pose)}
 
 
 def keypoints_2d(pred: Tensor, target: Tensor) -> Tensor:
@@ -58,7 +65,7 @@ def keypoints_3d(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     pred, target: (B, T, 49, 3) m; weight: (B, T).
     """
     error = centre_on_hips(pred[..., COMMON14, :]) - centre_on_hips(target[..., COMMON14, :])
-    return _mean_where(error.square(), weight)
+    return mean_where(error.square(), weight)
 
 
 def centre_on_hips(joints: Tensor) -> Tensor:
@@ -113,12 +120,8 @@ def adversarial_terms(
     }
 
 
-def _mean_where(error: Tensor, weight: Tensor) -> Tensor:
+def mean_where(error: Tensor, weight: Tensor) -> Tensor:
     """Weighted mean over frames of each frame's mean: error (B, T, ...), weight (B, T); 0 when all weights are 0."""
     per_frame = error.flatten(2).mean(-1)  # (B, T)
     total = weight.sum()
     return (weight * per_frame).sum() / torch.where(total > 0, total, torch.ones_like(total))
-
-
-def _like(reference: Tensor, label: Tensor | NDArray[Any]) -> Tensor:
-    return torch.as_tensor(label, dtype=reference.dtype, device=reference.device)

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from vibe_model.errors import ConfigError
-from vibe_model.settings import video_config
 from vibe_model.settings.video_config import VideoConfig
 
 if TYPE_CHECKING:
     from pipeline.body import Body
     from vibe_model.networks.video_model import VideoModel
+
+C = TypeVar("C", bound=VideoConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,34 +35,29 @@ class Model:
 
     @property
     def config(self) -> type[VideoConfig]:
-        found: type[VideoConfig] = self._of("config", "CONFIG")
-        return found
+        return cast("type[VideoConfig]", self._of("config", "CONFIG"))
 
     @property
     def presets(self) -> Mapping[str, Callable[..., VideoConfig]]:
-        found: Mapping[str, Callable[..., VideoConfig]] = self._of("config", "PRESETS")
-        return found
+        return cast("Mapping[str, Callable[..., VideoConfig]]", self._of("config", "PRESETS"))
 
     @property
     def variants(self) -> Mapping[str, Mapping[str, Any]]:
-        found: Mapping[str, Mapping[str, Any]] = self._of("config", "VARIANTS")
-        return found
+        return cast("Mapping[str, Mapping[str, Any]]", self._of("config", "VARIANTS"))
 
     @property
-    def trainer(self) -> Callable[..., Any]:
+    def trainer(self) -> Any:
         """Of (config, body, group): a VideoTrainer."""
-        found: Callable[..., Any] = self._of("training", "TRAINER")
-        return found
+        return self._of("training", "TRAINER")
 
     @property
     def several_processes(self) -> bool:
         """Can several processes train it as one?"""
-        return bool(self._of("training", "TRAINER").several_processes)
+        return bool(self.trainer.several_processes)
 
     def build(self, config: VideoConfig, body: Body) -> VideoModel:
         """A generator by its configuration, with fresh parameters."""
-        found: VideoModel = self._of("generator", "build_generator")(config, body)
-        return found
+        return cast("VideoModel", self._of("generator", "build_generator")(config, body))
 
     def _of(self, module: str, name: str) -> Any:
         return getattr(importlib.import_module(f"{self.package}.{module}"), name)
@@ -92,9 +88,17 @@ def of(config: VideoConfig) -> Model:
     return named(config.MODEL)
 
 
-def variant_of(config: video_config.C, name: str) -> video_config.C:
+def variant_of(config: C, name: str) -> C:
     """A configuration with what a variant of its model changes; several at once are joined by "+", "" is none.
 
     What is left out already stays left out. Raises ConfigError for an unknown one.
     """
-    return video_config.variant_of(config, name, of(config).variants)
+    variants = of(config).variants
+    for part in filter(None, name.split("+")):
+        if part not in variants:
+            raise ConfigError(f"variant: expected one of {', '.join(variants)}, or some joined by +; found {part!r}")
+        changes = dict(variants[part])
+        if "leave_out" in changes:
+            changes["leave_out"] = tuple(dict.fromkeys((*config.leave_out, *changes["leave_out"])))
+        config = replace(config, **changes)
+    return config

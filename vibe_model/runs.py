@@ -6,11 +6,13 @@ that it reads, the body, and the checkpoints that it starts from.
 
 from __future__ import annotations
 
+import csv
 import functools
 import hashlib
+import io
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -241,7 +243,18 @@ def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     sync_folder(path.parent)
 
 
+def write_text(path: Path, text: str) -> None:
+    """UTF-8, exchanged atomically."""
+    replace_file(path, lambda stream: stream.write(text.encode()))
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Strict JSON (no NaN), sorted, exchanged atomically."""
-    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
-    replace_file(path, lambda stream: stream.write(text.encode()))
+    write_text(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def csv_text(lines: Iterable[Iterable[Any]]) -> str:
+    """Lines of cells as CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()

@@ -26,18 +26,14 @@ HEADER: Final = ["frame", "person", *(f"{joint}_{part}" for joint in JOINTS["coc
 def main(folder: Path) -> None:
     """Write `folder`, all of it or nothing, marked as demo data."""
     with synthetic.new_folder(folder, {"stand_in": True, "what": "Rendered people, nobody of our lab."}) as partial:
-        fill(partial)
-
-
-def fill(folder: Path) -> None:
-    """Every recording, and one whose upload was cut off."""
-    for split, names in RECORDINGS.items():
-        (folder / split).mkdir()
-        for number, name in enumerate(names):
-            shot = Shot("lab_recordings", split, name, number, 0, N_FRAMES, FPS, n_people=2 if name == "pair" else 1)
-            record(shot, folder / split / name)
-    video = folder / "train" / "broken.mp4"
-    video.write_bytes(video.read_bytes()[:1000])
+        for split, names in RECORDINGS.items():
+            (partial / split).mkdir()
+            for number, name in enumerate(names):
+                n_people = 2 if name == "pair" else 1
+                shot = Shot("lab_recordings", split, name, number, 0, N_FRAMES, FPS, n_people=n_people)
+                record(shot, partial / split / name)
+        broken = partial / "train" / "broken.mp4"  # whose upload was cut off
+        broken.write_bytes(broken.read_bytes()[:1000])
 
 
 def record(shot: Shot, file: Path) -> None:

@@ -9,7 +9,6 @@ import pytest
 from lab_recordings import LabRecordings
 from lab_recordings_example import RECORDINGS, main
 
-from pipeline.accounting import Accounting
 from pipeline.datasets import contract
 from pipeline.skeletons import JOINTS
 
@@ -53,32 +52,3 @@ def test_the_left_hand_is_the_one_that_is_seen_on_the_persons_left(raw: Path) ->
     joints = dict(zip(JOINTS["spin49"], track.kp_2d[0, :, :2].tolist(), strict=True))
     assert joints["rwrist"] == pytest.approx([126, 72], abs=10)  # read off the first picture of val/alone.mp4:
     assert joints["lwrist"] == pytest.approx([182, 90], abs=10)  # that person faces the camera
-
-
-def test_two_people_are_two_tracks_and_a_broken_video_is_set_aside(raw: Path) -> None:
-    report = Accounting()
-    tracks = list(LabRecordings().tracks(raw, "train", report=report))
-    assert [track.name for track in tracks] == ["train/alone/0", "train/pair/0", "train/pair/1", "train/turned/0"]
-    assert report.totals()["frames"] == {"found": 60, "kept": 48, "dropped": {"video_unreadable": 12}}
-
-
-def test_every_row_is_kept_or_counted_under_a_reason(alone: Path) -> None:
-    rows = ["0,7,1,1,0.9,50,50,0.9", "0,7,2,2,0.9,60,60,0.9", "1,7,1,1,0.1,50,50,0.2", "2,7,1,1,0.9,1.2,1,0.9"]
-    (alone / "train/alone.csv").write_text(HEADER + "\n".join(rows))
-    report = Accounting()
-    (track,) = LabRecordings().tracks(alone, "train", report=report)
-    assert track.name == "train/alone/7"
-    (account,) = report
-    assert (account.found, account.kept) == (4, 1)
-    assert account.dropped == {"duplicate_person": 1, "no_visible_joint": 1, "degenerate_box": 1}
-
-
-@pytest.mark.parametrize(
-    "table",
-    ["", "frame,person\n", "\0", HEADER + "0,0,1,1\n", HEADER + "0,0,1,1,0.9,a,b,c\n", HEADER + "-1,0,1,1,1,9,9,1\n"],
-)
-def test_a_table_that_is_none_is_set_aside_and_not_a_defect(alone: Path, table: str) -> None:
-    (alone / "train/alone.csv").write_text(table)
-    report = Accounting()
-    assert list(LabRecordings().tracks(alone, "train", report=report)) == []
-    assert report.totals()["videos"]["set_aside"] == {"bad_label_file": 1}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
@@ -16,7 +16,6 @@ from pipeline.cli.text import command, count
 from pipeline.maintenance import leaks
 from pipeline.reasons import SAMPLED, reason
 from pipeline.show.tracks import rejected
-from report.data.releases import RELEASES
 from report.data.splits import Opened, is_demo, is_untrained, n_rows
 from report.figures import Cell
 from report.page import Section
@@ -24,13 +23,35 @@ from report.page import Section
 OF: Final = {"videos": "videos", "tracks": "tracks", "frames": "person-frames"}  # in manifests -> on the page
 MOST_REJECTED: Final = 5  # rejected videos that are listed of a split; the others are counted
 
-
-class Rejected(NamedTuple):
-    """Videos of one split that were rejected because something is wrong with them."""
-
-    split: str
-    n: int
-    first: tuple[str, ...]  # name, reason, message
+# On which terms each dataset is given out, and the work to cite; in full: docs/licences.md, and its own page.
+YOUTUBE: Final = "the videos are their owners'"
+REGISTERED: Final = "for research, after registration"
+RELEASES: Final[Mapping[str, tuple[str, str]]] = {
+    "penn_action": ("none stated", "Zhang, Zhu, Derpanis: From Actemes to Action, ICCV 2013"),
+    "posetrack": (
+        REGISTERED,
+        "Andriluka et al.: PoseTrack: A Benchmark for Human Pose Estimation and Tracking, CVPR 2018",
+    ),
+    "insta_variety": (YOUTUBE, "Kanazawa, Zhang, Felsen, Malik: Learning 3D Human Dynamics from Video, CVPR 2019"),
+    "kinetics": (YOUTUBE, "Kay et al.: The Kinetics Human Action Video Dataset, arXiv:1705.06950, 2017"),
+    "mpi_inf_3dhp": (
+        REGISTERED,
+        "Mehta et al.: Monocular 3D Human Pose Estimation in the Wild Using Improved CNN Supervision, 3DV 2017",
+    ),
+    "h36m": (
+        "for research, after registration and a signed licence",
+        "Ionescu, Papava, Olaru, Sminchisescu: Human3.6M, TPAMI 36(7), 2014",
+    ),
+    "3dpw": (
+        REGISTERED,
+        "von Marcard et al.: Recovering Accurate 3D Human Pose in the Wild Using IMUs and a Moving Camera, ECCV 2018",
+    ),
+    "amass": (
+        f"{REGISTERED}; of each subset besides",
+        "Mahmood et al.: AMASS: Archive of Motion Capture as Surface Shapes, ICCV 2019, and its subsets",
+    ),
+    "videos": ("those of the clips", "the detector that found the people in them"),
+}
 
 
 def overview_section(opened: Opened, used: Mapping[str, str] | None = None) -> Section:
@@ -68,7 +89,8 @@ def accounting_section(opened: Opened) -> Section:
     recorded = [split for split in opened.splits if "accounting" in split.manifest]
     counted = left_out(recorded)
     faults_first = sorted({name for _, name in counted}, key=lambda name: (reason(name).by_design, name))
-    faulty = [Rejected(s.name, n, tuple(islice(texts, MOST_REJECTED))) for s in recorded for n, texts in [rejected(s)]]
+    found = ((split.name, *rejected(split)) for split in recorded)
+    faulty = [{"split": name, "n": n, "first": [*islice(texts, MOST_REJECTED)]} for name, n, texts in found if n]
     coverage = list(_coverage(recorded))
     data = {
         "reasons": [
@@ -80,7 +102,7 @@ def accounting_section(opened: Opened) -> Section:
             )
             for name in faults_first
         ],
-        "rejected": [one for one in faulty if one.n],
+        "rejected": faulty,
         "command": command("status", "--all", "--cache", str(opened.root)),
         "coverage_header": ("split", "of", "found", "in the release", "coverage, %"),
         "coverage": coverage,
@@ -94,7 +116,7 @@ def accounting_section(opened: Opened) -> Section:
     }
     by_design, wrong = frames_left_out(opened.splits)
     line = f"{by_design:,} person-frames left out by design, {wrong:,} because of errors"
-    return Section("accounting", "Left out", "accounting.html", data, line, bool(wrong or data["rejected"]))
+    return Section("accounting", "Left out", "accounting.html", data, line, bool(wrong or faulty))
 
 
 def frames_left_out(splits: Sequence[cache.Split]) -> tuple[int, int]:

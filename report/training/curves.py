@@ -187,8 +187,7 @@ def used_for(runs: Sequence[Run]) -> dict[str, str]:
             splits = getattr(run.config, part) if part in ("validation", "evaluation") else run.config.part(part)
             for split in splits:
                 found.setdefault(split, {}).setdefault(words, []).append(run.name)
-    return {split: ", ".join(_by(words, names, known) for words, names in of.items()) for split, of in found.items()}
-
-
-def _by(words: str, names: Sequence[str], known: Sequence[Run]) -> str:
-    return words if len(names) == len(known) else f"{words} ({listed(names)})"
+    return {
+        split: ", ".join(w if len(names) == len(known) else f"{w} ({listed(names)})" for w, names in of.items())
+        for split, of in found.items()
+    }

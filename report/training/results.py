@@ -6,6 +6,7 @@ data: benchmarks/learning_mixture.md.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any, Final, NamedTuple
@@ -16,7 +17,7 @@ from report.training.curves import listed
 from report.training.run import Run
 from vibe_model.evaluation import published
 from vibe_model.metrics import METRICS, PCK_2D_SHARE, PCK_THRESHOLD_MM, PROTOCOLS, UNITS
-from vibe_model.runs import KEYPOINTS
+from vibe_model.runs import KEYPOINTS, csv_text
 
 MOST_SEQUENCES: Final = 20  # of a split
 MOST_WINDOWS: Final = 10
@@ -104,15 +105,8 @@ def tables_of(split: str, runs: Sequence[Run]) -> list[Table]:
     return tables
 
 
-class Dynamics(NamedTuple):
+def _dynamics(run: Run) -> Iterator[dict[str, Any]]:
     """PA-MPJPE of past, present and future bodies that are known from one frame: `vibe_model.evaluation.dynamics`."""
-
-    caption: str
-    steps: Sequence[int]  # frames from now
-    rows: Mapping[str, Sequence[float]]  # model -> mm by step
-
-
-def _dynamics(run: Run) -> Iterator[Dynamics]:
     for split, found in run.splits.items():
         hmmr = found.get("hmmr")
         if isinstance(hmmr, Mapping) and isinstance(table := hmmr.get("dynamics"), Mapping):
@@ -120,7 +114,7 @@ def _dynamics(run: Run) -> Iterator[Dynamics]:
             steps = [int(step) for step in next(iter(by_model.values()))]
             rows = {model: [errors[str(step)] for step in steps] for model, errors in by_model.items()}
             frames, tracks = count(table["frames"], "frame"), count(table["tracks"], "track")
-            yield Dynamics(f"{run.name}, {split}: {frames} of {tracks}", steps, rows)
+            yield {"caption": f"{run.name}, {split}: {frames} of {tracks}", "steps": steps, "rows": rows}
 
 
 def _rows(split: str, protocol: str, runs: Sequence[Run]) -> Iterator[Row]:
@@ -296,3 +290,34 @@ def badness(row: Mapping[str, Any]) -> tuple[float, str]:
     """The largest PA-MPJPE first; without 3D labels, the smallest 2D PCK."""
     worst = -float(row["pa_mpjpe"]) if "pa_mpjpe" in row else float(row.get("pck_2d", 100.0))
     return worst, str(row.get("track"))
+
+
+# ------------------------------------------------------------------------------- files beside the page
+
+
+def as_csv(splits: Mapping[str, Sequence[Table]]) -> str:
+    """A line of names, then a line a row of every table; an error that is not known is left empty."""
+    lines: list[tuple[Any, ...]] = [("split", "protocol", "model", *METRICS, "frames")]
+    for split, one in ((split, one) for split, tables in splits.items() for one in tables):
+        for row in one.rows:
+            errors = (f"{row.errors[name]:.2f}" if name in row.errors else "" for name in METRICS)
+            lines.append((split, one.key, row.model, *errors, "" if row.frames is None else row.frames))
+    return csv_text(lines)
+
+
+def as_latex(splits: Mapping[str, Sequence[Table]], *, stand_in: bool) -> str:
+    """A tabular of each split by the default protocol. stand_in: on demo data, which its first line reports."""
+    lines = ["% DEMO DATA: no number here is a scientific result"] * stand_in + [f"% {UNITS}"]
+    for split, (table, *_) in splits.items():
+        header = ["model", *(METRICS[name].title for name in table.columns)]
+        shape = "l" + "r" * len(table.columns)
+        lines += [f"% {split}", rf"\begin{{tabular}}{{{shape}}}", r"\hline", _line(header), r"\hline"]
+        for row in table.rows:
+            errors = [f"{row.errors[name]:.1f}" if name in row.errors else "--" for name in table.columns]
+            lines.append(_line([row.model, *errors]))
+        lines += [r"\hline", r"\end{tabular}"]
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return " & ".join(re.sub(r"[&%$#_{}]", r"\\\g<0>", cell) for cell in cells) + r" \\"

@@ -21,7 +21,6 @@ from tensorboard.compat.proto import event_pb2
 
 from vibe_model import models, runs
 from vibe_model.errors import ConfigError
-from vibe_model.metrics import METRICS, PROTOCOLS
 from vibe_model.runs import SEQUENCES, WORST_WINDOWS
 from vibe_model.settings.video_config import VideoConfig
 
@@ -177,8 +176,9 @@ def read_run(folder: Path, name: str = "") -> Run:
     """All that can be read of a run's folder. What cannot is reported in `problems`; nothing is raised for it."""
     problems: list[str] = []
     metrics = read_json(folder / runs.METRICS, problems, AGAIN)
-    if wrong := metrics_problem(metrics):
-        problems.append(f"{folder / runs.METRICS}: {wrong}. {AGAIN}")
+    of_splits = {name: of for name, of in metrics.items() if "/" in name}
+    if wrong := [name for name, of in of_splits.items() if not (isinstance(of, Mapping) and "baseline" in of)]:
+        problems.append(f"{folder / runs.METRICS}: {wrong[0]}: expected metrics and a baseline, found others. {AGAIN}")
         metrics = {}
     about = read_json(folder / runs.CONFIG, problems, "The run's settings cannot be shown.")
     events = read_events(folder)
@@ -212,23 +212,3 @@ def read_json(file: Path, problems: list[str], do: str) -> dict[str, Any]:
         return content
     problems.append(f"{file}: expected an object, found {type(content).__name__}. {do}")
     return {}
-
-
-def metrics_problem(metrics: Metrics) -> str:
-    """What is wrong with the content of a metrics.json; "" for a sound one."""
-    for split, of in metrics.items():
-        if "/" not in split:
-            continue
-        if not isinstance(of, Mapping):
-            return f"{split}: expected metrics by name, found {type(of).__name__}"
-        for protocol in PROTOCOLS:
-            found = of if protocol == "default" else of.get(protocol, of)  # it may be older than a protocol
-            if not isinstance(found, Mapping) or not isinstance(found.get("baseline"), Mapping):
-                return f"{split}: expected metrics and a baseline by protocol {protocol!r}, found none"
-            if wrong := [name for name, value in found.items() if name in METRICS and not _is_number(value)]:
-                return f"{split}: {wrong[0]}: expected a number, found {found[wrong[0]]!r}"
-    return ""
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -19,8 +19,8 @@ from pipeline.settings.targets import absent, by_settings
 from tasks.luigi_command import luigi_defaults
 from tasks.settings import (
     EMBEDDED,
-    OF_TRAINING,
-    POSE_EMBEDDING,
+    MPOSER,
+    PR_VIPE,
     SET_ELSEWHERE,
     UNLESS_SET,
     VIBE,
@@ -29,16 +29,12 @@ from tasks.settings import (
     check_inputs,
     load,
     model_settings,
-    mposer_preset,
-    mposer_settings,
-    pr_vipe_preset,
-    pr_vipe_settings,
+    other_settings,
+    preset_of,
     which_runs,
 )
 from vibe_model.models import MODELS, Model
-from vibe_model.pr_vipe import config as of_pr_vipe
 from vibe_model.settings.run_config import RunConfig
-from vibe_model.vibe import mposer_config as of_mposer
 
 HELP: Final = config.HELP
 DEFAULT: Final = "default"
@@ -156,22 +152,15 @@ def effective(s: Settings) -> Iterator[Setting]:
         yield from _of_model(s, model, setting)
     train = model_settings(s, VIBE)
     as_train = "[train] preset" if which_runs(s).preset == EMBEDDED else DEFAULT
-    mposer, chosen = mposer_settings(s)[0], mposer_preset(s)
-    yield setting("mposer", "preset", chosen, as_train)
-    prior, least = of_mposer.PRESETS[chosen](), of_mposer.MPoserConfig()
-    for key in settable(mposer, "mposer", (*OF_TRAINING, "motion")):
-        if key in UNLESS_SET and key not in s.mposer:
-            yield Setting("mposer", key, getattr(train, key), f"[train] {key}")
-        else:
-            otherwise = DEFAULT if getattr(prior, key) == getattr(least, key) else f"preset {chosen}"
-            yield setting("mposer", key, getattr(mposer, key), otherwise)
-
-    embedding, chosen = pr_vipe_settings(s), pr_vipe_preset(s)
-    yield setting(POSE_EMBEDDING, "preset", chosen, as_train)
-    preset, usual = of_pr_vipe.PRESETS[chosen](), of_pr_vipe.PrVIPEConfig()
-    for key in settable(embedding, POSE_EMBEDDING, SET_ELSEWHERE):
-        otherwise = DEFAULT if getattr(preset, key) == getattr(usual, key) else f"preset {chosen}"
-        yield setting(POSE_EMBEDDING, key, getattr(embedding, key), otherwise)
+    for other in (MPOSER, PR_VIPE):
+        config, chosen, section = other_settings(s, other), preset_of(s, other), other.section
+        yield setting(section, "preset", chosen, as_train)
+        otherwise = of_preset(other.presets, chosen)
+        for key in settable(config, section, other.elsewhere):
+            if other is MPOSER and key in UNLESS_SET and key not in s.source.section(section):
+                yield Setting(section, key, getattr(train, key), f"[train] {key}")
+            else:
+                yield setting(section, key, getattr(config, key), otherwise(key))
 
     ours = luigi_defaults(s.file)
     for name in sorted(LUIGI):  # Luigi has more keys
@@ -189,12 +178,18 @@ def _of_model(s: Settings, model: Model, setting: Callable[..., Setting]) -> Ite
             derived = "[train] preset"
         yield setting(section, field.name, value, DEFAULT if value == getattr(usual, field.name) else derived)
     changed = {key: part for part in (runs.variant or "").split("+") for key in model.variants.get(part, {})}
-    preset, least = model.presets[runs.preset](), model.config()
+    otherwise = of_preset(model.presets, runs.preset)
     for key in settable(config, section, SET_ELSEWHERE):
-        otherwise = DEFAULT if getattr(preset, key) == getattr(least, key) else f"preset {runs.preset}"
-        one = setting(section, key, getattr(config, key), otherwise)
+        one = setting(section, key, getattr(config, key), otherwise(key))
         if key in changed:
             one = Setting(section, key, one.value, f"variant {changed[key]}")
         elif key == "name" and runs.variant:
             one = Setting(section, key, one.value, f"{one.origin}, variant {runs.variant}")
         yield one
+
+
+def of_preset(presets: Mapping[str, Callable[..., Any]], chosen: str) -> Callable[[str], str]:
+    """A function of a key: where its value is from, unless luigi.cfg sets it."""
+    preset = presets[chosen]()
+    usual = type(preset)()
+    return lambda key: DEFAULT if getattr(preset, key) == getattr(usual, key) else f"preset {chosen}"

@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     title = models.of(model.config).title
     if out is not None:
         runs.write_json(out / runs.METRICS, metrics)
-        evaluation.write_csv(out, evaluation.result_rows(metrics, title=title))
+        runs.write_text(out / evaluation.RESULTS, evaluation.as_csv(evaluation.result_rows(metrics, title=title)))
     if args.json:
         console.show_json(metrics)
         return 0

@@ -14,9 +14,9 @@ import numpy as np
 from pipeline.errors import PipelineError
 from pipeline.pixels.frames import Image, Pictures, Video
 from pipeline.pixels.numbered import n_frames
-from tasks.prediction.bodies import PredictedBodies
-from tasks.prediction.drawing import BodyDrawing, caption
+from tasks.prediction.drawing import BodyDrawing, PredictedBodies, caption
 from tasks.prediction.video_file import best_format, video_writer
+from vibe_model import runs
 from vibe_model.networks.video_model import VideoModel
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ def write_overlay(
     file.parent.mkdir(parents=True, exist_ok=True)
     if second is None:
         caption(first, text)
-        _write_png(file.with_suffix(".png"), first)
+        png = cv2.imencode(".png", first[..., ::-1])[1].tobytes()
+        runs.replace_file(file.with_suffix(".png"), lambda stream: stream.write(png))
         return file.with_suffix(".png"), 1
     written = 0
     with video_writer(file, rate, (first.shape[1], first.shape[0])) as write:
@@ -63,16 +64,6 @@ def write_overlay(
             write(image)
             written += 1
     return file.with_suffix(best_format().suffix), written
-
-
-def _write_png(file: Path, image: Image) -> None:
-    part = file.with_name(f".{file.stem}.part.png")
-    try:
-        if not cv2.imwrite(str(part), image[..., ::-1]):
-            raise PipelineError(f"{file}: cannot be written. Is its disk full?")
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def rate_of(source: FrameSource) -> float:

@@ -6,7 +6,7 @@ same in every epoch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,12 +19,11 @@ from pipeline import crops
 from pipeline.features.pixel_sources import raw_folder
 from pipeline.pixels import sources
 from pipeline.pixels.frames import Image
-from tasks.prediction.bodies import record_type
-from tasks.prediction.drawing import STAND_IN, BodyDrawing, caption, draw_skeleton
+from tasks.prediction.drawing import STAND_IN, BodyDrawing, caption, draw_skeleton, record_type
 from tasks.settings import settings
 from tasks.terminal import USER_ERRORS, warn
-from vibe_model.prediction.inputs import read_inputs, windows_with
 from vibe_model.prediction.predict import device_of
+from vibe_model.prediction.windows import read_inputs, windows_with
 
 if TYPE_CHECKING:
     from cache import Split
@@ -63,19 +62,14 @@ class Pictures:
     def __call__(self, generator: VideoModel, epoch: int) -> dict[str, Image]:  # noqa: ARG002 - the same at every epoch
         try:
             if self.examples is None:
-                self.examples = list(self._examples())
+                share = -(-N_WINDOWS // len(self.config.validation))
+                splits = [cache.open(self.config.cache)[name] for name in self.config.validation]
+                chosen = ((split, window) for split in splits for window in spread_windows(split, self.config, share))
+                self.examples = [self._example(split, *window) for split, window in chosen]
             return {example.name: draw(generator, example) for example in self.examples}
         except Exception as error:  # a picture is never worth days of training
             self._warn_once(f"no overview pictures: {type(error).__name__}: {error}")
             return {}
-
-    def _examples(self) -> Iterator[Example]:
-        opened = cache.open(self.config.cache)
-        share = -(-N_WINDOWS // len(self.config.validation))
-        for name in self.config.validation:
-            split = opened[name]
-            for start, stop in spread_windows(split, self.config, share):
-                yield self._example(split, start, stop)
 
     def _example(self, split: Split, start: int, stop: int) -> Example:
         window = np.array([[start, stop]], np.int64)

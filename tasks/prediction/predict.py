@@ -27,8 +27,7 @@ from pipeline.errors import PipelineError
 from pipeline.features.pixel_sources import raw_folder
 from pipeline.pixels import sources
 from pipeline.pixels.frames import FrameSource
-from tasks.prediction.bodies import PredictedBodies
-from tasks.prediction.drawing import STAND_IN
+from tasks.prediction.drawing import STAND_IN, PredictedBodies
 from tasks.prediction.job import Job
 from tasks.prediction.motions import write_motion
 from tasks.prediction.overlay import DEFAULT_FPS, rate_of, write_overlay

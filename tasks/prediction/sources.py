@@ -29,13 +29,14 @@ from pipeline.detect.base import Detector
 from pipeline.detect.clips import EXTENSIONS, clips_in
 from pipeline.detect.files import KEYPOINTS
 from pipeline.detect.run import Report, detect_clips
-from pipeline.errors import ConfigError, MissingAssets, RawDataError
+from pipeline.errors import ConfigError, RawDataError
 from pipeline.linking import MAX_GAP
 from pipeline.pixels.frames import Image, Video
 from pipeline.pixels.numbered import picture_pattern
 from pipeline.raw.digests import whole_file_digest
 from pipeline.raw.stand_in import MARKER, is_stand_in
 from tasks.prediction.overlay import DEFAULT_FPS
+from tasks.prediction.video_file import opencv_writer
 from vibe_model import runs
 
 RAW: Final = "raw"
@@ -150,7 +151,10 @@ def _put(place: Path, path: Path, fps: float) -> None:
     images = _numbered(path) if path.is_dir() else iter([_photo(path)])
     part = place.with_name(f".{place.name}.part.avi")
     try:
-        _write_lossless(part, images, fps)
+        first = next(images)
+        with opencv_writer(part, "MPNG", fps, first.shape[1], first.shape[0]) as write:  # the same bytes of the same
+            for image in itertools.chain([first], images):
+                write(image)
         if place.is_file() and whole_file_digest(place) == whole_file_digest(part):
             return
         part.replace(place)
@@ -175,16 +179,3 @@ def _numbered(folder: Path) -> Iterator[Image]:
     for frame in pictures.read(range(int(pictures.indices().max()) + 1)):
         fits = frame.image is not None and frame.image.shape[:2] == (height, width)
         yield frame.image if frame.image is not None and fits else np.zeros((height, width, 3), np.uint8)
-
-
-def _write_lossless(file: Path, images: Iterator[Image], fps: float) -> None:
-    """PNG in AVI: the same bytes of the same pictures."""
-    first = next(images)
-    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"MPNG"), fps, (first.shape[1], first.shape[0]))
-    try:
-        if not writer.isOpened():
-            raise MissingAssets(f"{file}: OpenCV cannot write PNG in AVI. Install opencv-python with its video codecs.")
-        for image in itertools.chain([first], images):
-            writer.write(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR)))
-    finally:
-        writer.release()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -35,22 +35,17 @@ class Format(NamedTuple):
 @functools.cache
 def best_format() -> Format:
     """What this installation can write. Browsers play H.264 and VP9, not what every OpenCV has, MPEG-4 part 2."""
-    if codec := next(filter(_has_encoder, H264_ENCODERS), None):
-        return Format(".mp4", codec)
+    with suppress(ImportError):
+        import av
+
+        if codec := next((name for name in H264_ENCODERS if name in av.codecs_available), None):
+            return Format(".mp4", codec)
     with tempfile.TemporaryDirectory() as folder:
         vp9 = Format(".webm", "VP90")
         writer = cv2.VideoWriter(str(Path(folder, "trial.webm")), cv2.VideoWriter.fourcc(*vp9.codec), 25, (64, 64))
         opened = writer.isOpened()
         writer.release()
     return vp9 if opened else Format(".mp4", "mp4v", plays=False)
-
-
-def _has_encoder(name: str) -> bool:
-    try:
-        import av
-    except ImportError:
-        return False
-    return name in av.codecs_available
 
 
 @contextmanager
@@ -67,7 +62,7 @@ def video_writer(file: Path, fps: float, size: tuple[int, int]) -> Iterator[Call
     opened = (
         _pyav(part, found.codec, fps, width, height)
         if found.codec in H264_ENCODERS
-        else _opencv(part, found.codec, fps, width, height)
+        else opencv_writer(part, found.codec, fps, width, height)
     )
     try:
         with opened as write:
@@ -112,7 +107,8 @@ def _pyav(file: Path, codec: str, fps: float, width: int, height: int) -> Iterat
 
 
 @contextmanager
-def _opencv(file: Path, codec: str, fps: float, width: int, height: int) -> Iterator[Callable[[Image], None]]:
+def opencv_writer(file: Path, codec: str, fps: float, width: int, height: int) -> Iterator[Callable[[Image], None]]:
+    """Write RGB pictures, all of one size. codec: four letters; MPNG is lossless, in AVI. Raises PipelineError."""
     writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*codec), fps, (width, height))
     try:
         if not writer.isOpened():

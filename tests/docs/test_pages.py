@@ -27,8 +27,7 @@ from tasks.training import train_config
 from vibe_model.models import MODELS
 from vibe_model.pr_vipe import config as pr_vipe_config
 from vibe_model.vibe import mposer_config
-from vibe_model.vibe.config import PRESETS, TrainConfig
-from vibe_model.vibe.variants import VARIANTS
+from vibe_model.vibe.config import PRESETS, VARIANTS, TrainConfig
 
 HMMR, PARTS = MODELS["hmmr"], MODELS["part_dynamics"]
 ROOT = Path(__file__).parents[2]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import os
 import pickle
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
@@ -43,34 +43,42 @@ SIZES = {  # videos a split, frames
 
 
 class Embedded:
-    """The embedded datasets, written once a session; a test that changes one takes a copy."""
+    """The embedded datasets, written once for all processes of a run; a test that changes one takes a copy."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._takes: dict[str, list[synthetic.Take]] = {}
 
     def takes(self, name: str) -> list[synthetic.Take]:
         """The truth behind the dataset's videos."""
-        self.raw(name)
-        return self._takes[name]
+        found: list[synthetic.Take] = pickle.loads((self.raw(name).parent / "takes").read_bytes())
+        return found
 
     def raw(self, name: str) -> Path:
         """The dataset's own raw folder. Only to be read."""
-        folder = self._folder / "raw" / name
-        if not folder.is_dir():
+
+        def write(folder: Path) -> None:
             n_videos, n_frames = SIZES[name]
-            self._takes[name] = synthetic.write_dataset(name, folder, n_videos=n_videos, n_frames=n_frames)
-        return folder
+            takes = synthetic.write_dataset(name, folder / name, n_videos=n_videos, n_frames=n_frames)
+            (folder / "takes").write_bytes(pickle.dumps(takes))
+
+        return self._once(name, write) / name
 
     def copy(self, name: str, to: Path) -> Path:
         """The same in a folder of the test's own."""
         return Path(shutil.copytree(self.raw(name), to))
 
-    @functools.cached_property
+    @property
     def body(self) -> Path:
         """The stand-in body's folder. Only to be read."""
-        folder = self._folder / "body"
-        synthetic.write_body(folder)
+        return self._once("of a body", lambda folder: synthetic.write_body(folder / "body")) / "body"
+
+    def _once(self, name: str, write: Callable[[Path], None]) -> Path:
+        folder = self._folder / name
+        if not folder.is_dir():
+            partial = Path(tempfile.mkdtemp(dir=self._folder))
+            write(partial)
+            with contextlib.suppress(OSError):  # another process was faster
+                partial.rename(folder)
         return folder
 
 
@@ -189,32 +197,12 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cache.write.split_writer.ROWS_PER_CHUNK", 8)
 
 
-def write_undecodable(file: Path, n_frames: int, fps: float, size: tuple[int, int]) -> None:
-    """A video whose header says all that a header says, and of which no frame can be decoded: an AVI of zeros."""
-    avi = file.with_suffix(".avi")
-    avi.parent.mkdir(parents=True, exist_ok=True)
-    writer = cv2.VideoWriter(str(avi), cv2.VideoWriter.fourcc(*"MJPG"), fps, size)
-    for _ in range(n_frames):
-        writer.write(np.zeros((size[1], size[0], 3), np.uint8))
-    writer.release()
-    data = bytearray(avi.read_bytes())
-    at = data.index(b"movi") + 4
-    while data[at : at + 4] == b"00dc":
-        n_bytes = int.from_bytes(data[at + 4 : at + 8], "little")
-        data[at + 8 : at + 8 + n_bytes] = bytes(n_bytes)
-        at += 8 + n_bytes + n_bytes % 2
-    avi.write_bytes(data)
-    avi.rename(file)
-
-
-@pytest.fixture
-def undecodable() -> Callable[[Path, int, float, tuple[int, int]], None]:
-    return write_undecodable
-
-
 @pytest.fixture(scope="session")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Embedded:
-    return Embedded(tmp_path_factory.mktemp("embedded"))
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "embedded"
+    folder.mkdir(exist_ok=True)
+    return Embedded(folder)
 
 
 class Into:
@@ -269,6 +257,12 @@ class Converted:
                     Into.extract(root, precision=extracted)
         return root
 
+    def copy(self, raw: Path, root: Path, extracted: str = "") -> None:
+        """What converting (and extracting) `raw`, an untouched copy, into `root` writes: in a tenth of the time."""
+        shutil.copytree(self.root(extracted), root)
+        provenance = root / "penn_action/train/provenance.json"
+        provenance.write_text(provenance.read_text().replace(str(self.raw), str(raw)))
+
 
 @pytest.fixture(scope="session")
 def converted(embedded: Embedded, tmp_path_factory: pytest.TempPathFactory) -> Converted:
@@ -295,10 +289,8 @@ class Penn:
         return convert.convert(self.plan(split), **options)
 
     def converted(self, extracted: str = "") -> None:
-        """What converting (and extracting) the untouched raw folder writes: a copy, in a tenth of the time."""
-        shutil.copytree(self._converted.root(extracted), self.root)
-        provenance = self.root / self.name / "provenance.json"
-        provenance.write_text(provenance.read_text().replace(str(self._converted.raw), str(self.raw)))
+        """`convert` (and an extraction) of the untouched raw folder, from a cache that is there."""
+        self._converted.copy(self.raw, self.root, extracted)
 
     def target(self, stream: StreamSpec | None = None) -> Target:
         at = None if stream is None else stream.at(self.raw)

@@ -129,7 +129,7 @@ def end_as_named(item: int | str) -> int | str:
     return item
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_an_item_that_ends_its_process_costs_itself_alone(workers: int) -> None:
     items: list[int | str] = [0, 1, 2, *(one for name in ENDS for one in (name, 10, 11)), "crash", "crash", 12]
     began = time.monotonic()
@@ -172,7 +172,7 @@ def log_and_return_a_mebibyte(item: tuple[Path, int]) -> bytes:
     log, index = item
     with log.open("a") as stream:
         stream.write("x")
-    time.sleep(1.0 if index == 0 else 0)
+    time.sleep(0.5 if index == 0 else 0)
     return bytes(MIB)
 
 
@@ -181,10 +181,10 @@ def test_results_that_wait_for_an_earlier_one_take_bounded_memory(
 ) -> None:
     monkeypatch.setattr("pipeline.processes.ordered_map.WAITING", 2 * MIB)
     log = tmp_path / "log"
-    results = ordered_map(log_and_return_a_mebibyte, [(log, index) for index in range(400)], 3)
+    results = ordered_map(log_and_return_a_mebibyte, [(log, index) for index in range(200)], 3)
     next(results)
     assert 2 < log.stat().st_size < 100  # 6 MiB here, and two batches of 16 in each of two processes
-    assert [len(one) for one in results if isinstance(one, bytes)] == [MIB] * 399
+    assert [len(one) for one in results if isinstance(one, bytes)] == [MIB] * 199
 
 
 def fail_at_two(item: int) -> int:
@@ -232,22 +232,22 @@ def test_neighbours_of_one_group_are_done_by_one_process() -> None:
 
 
 def slowly_but_surely(item: int) -> int:
-    for _ in range(8):
+    for _ in range(6):
         time.sleep(0.1)
         alive()
     return item
 
 
 def test_progress_that_is_shown_counts_as_a_sign_of_life() -> None:
-    assert [*ordered_map(slowly_but_surely, [1], 1, timeout=0.5)] == [1]
+    assert [*ordered_map(slowly_but_surely, [1], 1, timeout=0.4)] == [1]
 
 
 def test_time_that_the_parent_takes_is_not_held_against_a_process() -> None:
     results = []
-    for result in ordered_map(who, range(8), 2, timeout=0.3):
+    for result in ordered_map(who, range(4), 2, timeout=0.3):
         time.sleep(0.4)
         results.append(result)
-    assert len(results) == 8
+    assert len(results) == 4
     assert not any(isinstance(result, Failed) for result in results)
 
 

@@ -91,8 +91,8 @@ def test_reasons_that_occur_are_explained_faults_first(tmp_path: Path) -> None:
 def test_the_first_rejected_videos_are_shown_with_messages_and_the_others_counted(root: Path) -> None:
     data = accounting(root)
     (rejected,) = data["rejected"]
-    assert (rejected.split, rejected.n, len(rejected.first)) == ("penn_action/train", 7, 5)
-    assert rejected.first[0] == "1000: bad_labels: labels/1000.mat: expected 13 joints, <found> 12."
+    assert (rejected["split"], rejected["n"], len(rejected["first"])) == ("penn_action/train", 7, 5)
+    assert rejected["first"][0] == "1000: bad_labels: labels/1000.mat: expected 13 joints, <found> 12."
     assert data["command"].endswith(f"-m pipeline status --all --cache {root}")
 
 

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from luigi import configuration
 from luigi.rpc import RPCError
 
 from pipeline.cli.options import SET
@@ -63,6 +64,9 @@ def prepared(bare, within, monkeypatch, capsys):
 
     def prepare(*words: str) -> str:
         within(bare)
+        config = configuration.LuigiConfigParser()
+        config.read(bare.cfg)
+        monkeypatch.setattr(configuration, "get_config", lambda: config)
         monkeypatch.setenv(SET, "")
         monkeypatch.setattr("sys.argv", [str(LUIGI), "--module", "tasks", *words])
         try:

@@ -96,7 +96,7 @@ def test_what_is_trained_follows_from_whether_the_data_are_demo_data(tmp_path: P
     assert [(k.preset, k.baseline, k.report) for k in kinds] == [
         *[("embedded", True, True), ("embedded", False, True), ("published", True, True), ("hmmr", True, False)]
     ]
-    assert (settings.mposer_preset(demo), settings.mposer_preset(real)) == ("embedded", "amass")
+    assert [settings.preset_of(s, settings.MPOSER) for s in (demo, real)] == ["embedded", "amass"]
     assert model_settings(real, VIBE) == dataclasses.replace(
         TrainConfig.published(), **{key: getattr(real.paths, key) for key in ("cache", "runs", "body")}
     )

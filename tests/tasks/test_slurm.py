@@ -36,10 +36,7 @@ def job(bare, tasks_command: Callable[..., tuple[int, str]], tmp_path: Path, mon
         assert code == 0
         for name, program in (
             ("luigi", LUIGI),
-            (
-                "scontrol",
-                '#!/bin/bash\necho "scontrol $*" >> calls\nif [ "$1" = show ]; then printf "node1\\nnode2\\n"; fi',
-            ),
+            ("scontrol", SCONTROL),
             ("srun", '#!/bin/bash\necho "srun $*" >> calls'),
         ):
             (bare.folder / name).write_text(program)

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from vibe_model import metrics
 from vibe_model.losses import COMMON14
 from vibe_model.networks.video_model import Estimate, VideoModel
-from vibe_model.prediction.inputs import NOTHING, read_inputs, windows_with
 from vibe_model.prediction.predict import POSED_AT_ONCE, device_of
-from vibe_model.prediction.windows import select_tracks
+from vibe_model.prediction.windows import NOTHING, read_inputs, select_tracks, windows_with
 from vibe_model.rotations import rotation_6d_to_matrix
 from vibe_model.settings.run_config import Reading
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.int64]
-ByStep = dict[str, float]  # step in frames -> mm
 
 FROM_A_STILL, CONSTANT, NEAREST, STILL = MODELS = ("from a still", "constant", "nearest", "true pose, still")
 """The model; its current body at all times; the training pose most like the true one, and what was before and after it;

@@ -5,14 +5,11 @@ Both lead to the pictures: they name the split, the track, and the source's own 
 
 from __future__ import annotations
 
-import csv
-import functools
 import heapq
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from vibe_model import runs
 from vibe_model.evaluation.frame_errors import Means, TrackErrors
@@ -95,15 +92,6 @@ def write(folder: Path, results: Sequence[SplitResults], *, stand_in: bool, abou
         rows = [{**row, "stand_in": stand_in} for row in found]
         columns = (*COLUMNS, "predictions") if any("predictions" in row for row in rows) else COLUMNS
         runs.write_json(folder / f"{name}.json", {**about, "stand_in": stand_in, "units": UNITS, name: rows})
-        runs.replace_file(folder / f"{name}.csv", functools.partial(_write_csv, rows, columns))
-
-
-def _write_csv(rows: Sequence[Row], columns: Sequence[str], file: IO[bytes]) -> None:
-    """A line of names, then the rows; what a row lacks is left empty, errors have two decimals."""
-    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(columns)
-    for row in rows:
-        cells = (row.get(name, "") for name in columns)
-        lines.writerow(f"{cell:.2f}" if isinstance(cell, float) else cell for cell in cells)
-    text.detach()
+        cells = ((row.get(column, "") for column in columns) for row in rows)  # errors with two decimals
+        lines = ([f"{cell:.2f}" if isinstance(cell, float) else cell for cell in row] for row in cells)
+        runs.write_text(folder / f"{name}.csv", runs.csv_text([columns, *lines]))

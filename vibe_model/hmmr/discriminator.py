@@ -13,6 +13,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from vibe_model.networks import xavier
+
 N_JOINTS: Final = 23  # SMPL's without the global rotation
 JOINT_SIZE: Final = 32
 POSE_SIZE: Final = 1024
@@ -51,10 +53,4 @@ class PoseDiscriminator(nn.Module):
 
 
 def _layers(*sizes: int) -> nn.ModuleList:
-    layers = nn.ModuleList()
-    for n_in, n_out in pairwise(sizes):
-        layer = nn.Linear(n_in, n_out)
-        nn.init.xavier_uniform_(layer.weight)
-        nn.init.zeros_(layer.bias)
-        layers.append(layer)
-    return layers
+    return nn.ModuleList(xavier(n_in, n_out) for n_in, n_out in pairwise(sizes))

@@ -17,16 +17,9 @@ from torch.nn import functional
 
 from vibe_model.cameras import project_orthographic
 from vibe_model.errors import ConfigError
+from vibe_model.networks import xavier
 from vibe_model.networks.cpu_kernels import Dropout
-from vibe_model.networks.video_model import (
-    CAMERA_SIZE,
-    FEATURE_SIZE,
-    SHAPE_SIZE,
-    Estimate,
-    VideoModel,
-    posed,
-    step_name,
-)
+from vibe_model.networks.video_model import CAMERA_SIZE, FEATURE_SIZE, SHAPE_SIZE, Estimate, VideoModel, step_name
 from vibe_model.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rotation_6d_to_matrix
 from vibe_model.vibe.generator import POSE_SIZE, REGRESSOR_ITERATIONS, Regressor
 
@@ -114,8 +107,8 @@ class MovieStrip(nn.Module):
     def __init__(self, feature_size: int, norm: str, width: int | None) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(TemporalBlock(width or feature_size, norm) for _ in range(N_BLOCKS))
-        self.narrow = None if width is None else _xavier(feature_size, width)
-        self.widen = None if width is None else _xavier(width, feature_size, NEAR_IDENTITY)
+        self.narrow = None if width is None else xavier(feature_size, width)
+        self.widen = None if width is None else xavier(width, feature_size, NEAR_IDENTITY)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, T, feature_size) -> (B, T, feature_size)."""
@@ -131,9 +124,9 @@ class Hallucinator(nn.Module):
     def __init__(self, feature_size: int, width: int | None) -> None:
         super().__init__()
         size = width or feature_size
-        self.fc1 = _xavier(feature_size, size)
-        self.fc2 = _xavier(size, size)
-        self.fc3 = _xavier(size, feature_size, NEAR_IDENTITY)
+        self.fc1 = xavier(feature_size, size)
+        self.fc2 = xavier(size, size)
+        self.fc3 = xavier(size, feature_size, NEAR_IDENTITY)
 
     def forward(self, features: Tensor) -> Tensor:
         """(..., feature_size) -> (..., feature_size)."""
@@ -146,9 +139,9 @@ class Corrections(nn.Module):
 
     def __init__(self, feature_size: int, state_size: int, hidden_size: int, *, relu: bool, dropout: float) -> None:
         super().__init__()
-        self.fc1 = _xavier(feature_size + state_size, hidden_size)
-        self.fc2 = _xavier(hidden_size, hidden_size)
-        self.out = _xavier(hidden_size, state_size, SMALL_STEP)
+        self.fc1 = xavier(feature_size + state_size, hidden_size)
+        self.fc2 = xavier(hidden_size, hidden_size)
+        self.out = xavier(hidden_size, state_size, SMALL_STEP)
         self.dropout = Dropout(dropout)
         self._relu = relu
 
@@ -193,6 +186,8 @@ class HMMR(VideoModel):
     frame from its own feature. width: of a bottleneck that encoder and hallucinator work in; None: the feature's size.
     Raises ConfigError for an unknown norm or regressor, and for sizes that do not fit.
     """
+
+    project = staticmethod(project_orthographic)
 
     def __init__(
         self,
@@ -308,10 +303,6 @@ class HMMR(VideoModel):
         shape, camera = shape.reshape(*frames, SHAPE_SIZE), camera.reshape(*frames, CAMERA_SIZE)
         return {step: Estimate(rotmat[i], shape, camera) for i, step in enumerate((0, *self.steps))}
 
-    def pose(self, estimate: Estimate, eval_joints: bool = False, vertices: bool = True) -> dict[str, Tensor]:
-        """`posed`, by the orthographic camera."""
-        return posed(self.body, estimate, project_orthographic, eval_joints=eval_joints, vertices=vertices)
-
     def _states(self, strip: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, feature_size) -> poses (D + 1, B T, P), the current one first; shape (B T, 10), camera (B T, 3)."""
         rows = strip.flatten(0, 1)
@@ -357,11 +348,3 @@ def build_generator(config: HMMRConfig, body: Body) -> HMMR:
 def _part(prediction: Mapping[Any, Any], part: slice) -> dict[Any, Any]:
     """Some windows of a prediction."""
     return {k: value[part] if isinstance(value, Tensor) else _part(value, part) for k, value in prediction.items()}
-
-
-def _xavier(n_in: int, n_out: int, gain: float = 1.0) -> nn.Linear:
-    """A linear layer that starts Xavier uniform, with bias 0."""
-    layer = nn.Linear(n_in, n_out)
-    nn.init.xavier_uniform_(layer.weight, gain)
-    nn.init.zeros_(layer.bias)
-    return layer

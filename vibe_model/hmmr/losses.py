@@ -8,18 +8,16 @@ its bodies are for; a term for which a batch has none is 0.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vibe_model.cameras import LIMITS, has_optimal_camera
 from vibe_model.cameras import optimal_camera as best_camera
 from vibe_model.errors import ConfigError
-from vibe_model.hmmr.generator import Prediction, Sets
-from vibe_model.losses import COMMON14, Batch, beside_labels, centre_on_hips
-from vibe_model.rotations import axis_angle_to_matrix
+from vibe_model.hmmr.generator import Sets
+from vibe_model.losses import COMMON14, Batch, beside_labels, centre_on_hips, labels_of, mean_where
 
 WEIGHTS: Final[Mapping[str, float]] = {
     "kp": 60.0,
@@ -33,16 +31,6 @@ WEIGHTS: Final[Mapping[str, float]] = {
 TARGETS: Final = ("joint", "detached")  # of the hallucinator: does its loss move the movie strip, too?
 
 
-class Predicts(Protocol):
-    """What `terms` asks of a model: HMMR, or what predicts in its stead."""
-
-    def movie_strip(self, features: Tensor) -> Tensor: ...
-    def hallucinate(self, features: Tensor) -> Tensor: ...
-    def __call__(
-        self, features: Tensor, eval_joints: bool = ..., vertices: bool = ..., hallucinated: bool = ...
-    ) -> Prediction: ...
-
-
 class OneSet(NamedTuple):
     """A set of bodies beside the labels of the frames that they are for."""
 
@@ -52,32 +40,28 @@ class OneSet(NamedTuple):
 
 
 def terms(
-    model: Predicts,
+    model: Any,
     batch: Batch,
     discriminator: nn.Module | None = None,
     *,
-    optimal_camera: str = "least_squares",
-    limits: tuple[float, float] = LIMITS,
-    hallucinator_target: str = "joint",
     weights: Mapping[str, float] = WEIGHTS,
+    **options: Any,
 ) -> dict[str, Tensor]:
     """The weighted terms of one batch, scalars by name: kp, joints, smpl, const, hallucinate, shape, adversarial.
 
-    batch: features (B, T, F), kp_2d (B, T, 49, 3) in the crop with confidence, kp_3d (B, T, 49, 3) m, theta (B, T, 85),
-    and w_3d, w_smpl (B, T), 0 where a frame has no such label. optimal_camera and limits: of the frames before and
-    after, as `cameras.optimal_camera` takes them. hallucinator_target: "joint" pulls the movie strip towards what one
-    frame can know, too; "detached" does not. Without a discriminator, adversarial is 0; one that is given gets
-    gradients, unless the caller freezes it. Raises ConfigError for an unknown option.
+    model: HMMR, or what predicts in its stead. batch: features (B, T, F), kp_2d (B, T, 49, 3) in the crop with
+    confidence, kp_3d (B, T, 49, 3) m, theta (B, T, 85), and w_3d, w_smpl (B, T), 0 where a frame has no such label.
+    options: those of `supervised`. Without a discriminator, adversarial is 0; one that is given gets gradients, unless
+    the caller freezes it. Raises ConfigError for an unknown option.
     """
-    sets = _both(model, batch)
-    found = supervised(
-        sets,
-        batch,
-        method=optimal_camera,
-        limits=limits,
-        hallucinator_target=hallucinator_target,
-        weights=weights,
-    )
+    features = torch.as_tensor(batch["features"])
+    if isinstance(model, nn.Module) and (reference := next(model.parameters(), None)) is not None:
+        features = features.to(reference)
+    sets = Sets(model.movie_strip(features), None, model(features, vertices=False), None)
+    if getattr(model, "hallucinator", model) is not None:  # trained with one
+        hallucinated = model(features, vertices=False, hallucinated=True)
+        sets = sets._replace(hallucination=model.hallucinate(features), hallucinated=hallucinated)
+    found = supervised(sets, batch, weights=weights, **options)
     adversarial_term = sets.strip.new_zeros(())
     if discriminator is not None:
         adversarial_term = weights["adversarial"] * adversarial(discriminator(rotations(sets)))
@@ -88,23 +72,23 @@ def supervised(
     sets: Sets,
     batch: Batch,
     *,
-    method: str = "least_squares",
+    optimal_camera: str = "least_squares",
     limits: tuple[float, float] = LIMITS,
     hallucinator_target: str = "joint",
     weights: Mapping[str, float] = WEIGHTS,
 ) -> dict[str, Tensor]:
-    """`terms` of predictions that are there, without the adversarial one."""
+    """`terms` of predictions that are there, without the adversarial one.
+
+    optimal_camera and limits: of the frames before and after, as `cameras.optimal_camera` takes them.
+    hallucinator_target: "joint" pulls the movie strip towards what one frame can know, too; "detached" does not.
+    """
     if hallucinator_target not in TARGETS:
         raise ConfigError(f"hallucinator_target: expected one of {', '.join(TARGETS)}, found {hallucinator_target!r}")
-    names = ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl")
-    label = {name: _like(sets.strip, batch[name]) for name in names}
-    label["rotmat"] = axis_angle_to_matrix(
-        label["theta"][..., 3:75].reshape(*label["w_smpl"].shape, 24, 3)
-    )  # (B, T, 24, 3, 3)
+    label = labels_of(batch, sets.strip)
     zero = sets.strip.new_zeros(())
     sums = dict.fromkeys(("kp", "joints", "smpl"), zero)
     for one in _compared(sets, label):
-        sums["kp"] = sums["kp"] + _keypoints(one, method, limits)
+        sums["kp"] = sums["kp"] + _keypoints(one, optimal_camera, limits)
         sums["joints"] = sums["joints"] + _joints(one)
         sums["smpl"] = sums["smpl"] + _smpl(one)
     betas = sets.real["theta"][..., 75:]  # (B, T, 10)
@@ -128,7 +112,8 @@ def rotations(sets: Sets) -> Tensor:
 
 def bodies(sets: Sets) -> list[Mapping[str, Tensor]]:
     """The predictions of every set, (B, T, ...)."""
-    return [one for pred in (sets.real, sets.hallucinated) if pred is not None for one in (pred, *_deltas(pred))]
+    both = (pred for pred in (sets.real, sets.hallucinated) if pred is not None)
+    return [one for pred in both for one in (pred, *pred["deltas"].values())]
 
 
 def adversarial(fake_scores: Tensor) -> Tensor:
@@ -141,16 +126,6 @@ def discriminator(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
     return (real_scores - 1).square().sum(-1).mean() + fake_scores.square().sum(-1).mean()
 
 
-def _both(model: Predicts, batch: Batch) -> Sets:
-    features = torch.as_tensor(batch["features"])
-    if isinstance(model, nn.Module) and (reference := next(model.parameters(), None)) is not None:
-        features = features.to(reference)
-    strip, real = model.movie_strip(features), model(features, vertices=False)
-    if getattr(model, "hallucinator", model) is None:  # trained without one
-        return Sets(strip, None, real, None)
-    return Sets(strip, model.hallucinate(features), real, model(features, vertices=False, hallucinated=True))
-
-
 def _compared(sets: Sets, label: Mapping[str, Tensor]) -> Iterator[OneSet]:
     """The sets beside their labels. Of a step dt, frame t is compared with the label of frame t + dt."""
     n_frames = sets.strip.shape[1]
@@ -161,10 +136,6 @@ def _compared(sets: Sets, label: Mapping[str, Tensor]) -> Iterator[OneSet]:
         for dt, of_step in pred["deltas"].items():
             if abs(dt) < n_frames:  # else no frame has a label
                 yield OneSet(*beside_labels(of_step, label, dt), by_optimal_camera=True)
-
-
-def _deltas(pred: Prediction) -> list[Mapping[str, Tensor]]:
-    return list(pred["deltas"].values())
 
 
 def _keypoints(one: OneSet, method: str, limits: tuple[float, float]) -> Tensor:
@@ -180,21 +151,11 @@ def _keypoints(one: OneSet, method: str, limits: tuple[float, float]) -> Tensor:
 
 def _joints(one: OneSet) -> Tensor:
     error = centre_on_hips(one.pred["kp_3d"][..., COMMON14, :]) - centre_on_hips(one.label["kp_3d"][..., COMMON14, :])
-    return 0.5 * _mean_where(error.square(), one.label["w_3d"])
+    return 0.5 * mean_where(error.square(), one.label["w_3d"])
 
 
 def _smpl(one: OneSet) -> Tensor:
     pose = (one.pred["rotmat"] - one.label["rotmat"]).square()
     shape = (one.pred["theta"][..., 75:] - one.label["theta"][..., 75:]).square()
     weight = one.label["w_smpl"]
-    return 0.5 * _mean_where(pose, weight) + 0.5 * _mean_where(shape, weight)
-
-
-def _mean_where(error: Tensor, weight: Tensor) -> Tensor:
-    """Weighted mean over frames of each frame's mean: error (B, T, ...), weight (B, T); 0 when all weights are 0."""
-    total = weight.sum()
-    return (weight * error.flatten(2).mean(-1)).sum() / torch.where(total > 0, total, torch.ones_like(total))
-
-
-def _like(reference: Tensor, label: Tensor | NDArray[Any]) -> Tensor:
-    return torch.as_tensor(label, dtype=reference.dtype, device=reference.device)
+    return 0.5 * mean_where(pose, weight) + 0.5 * mean_where(shape, weight)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor, nn
 
-from vibe_model.checkpoints import LoadReport, load_published, read_checkpoint
 from vibe_model.hmmr import losses
 from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.hmmr.discriminator import PoseDiscriminator
@@ -16,7 +14,6 @@ from vibe_model.hmmr.generator import HMMR
 from vibe_model.rotations import axis_angle_to_matrix
 from vibe_model.training.data import Batch
 from vibe_model.training.parallel import Group
-from vibe_model.training.trainer import Keys, Learner
 from vibe_model.training.video import VideoTrainer
 
 if TYPE_CHECKING:
@@ -26,21 +23,16 @@ if TYPE_CHECKING:
 class HMMRTrainer(VideoTrainer):
     """Generator and pose discriminator, or the generator by itself."""
 
+    config: HMMRConfig
     generator: HMMR
 
     def __init__(self, config: HMMRConfig, body: Body, group: Group | None = None) -> None:
-        super().__init__(config, body, group or Group())
-        self.config = config
+        super().__init__(config, body, group)
+        self.learners = {"generator": self.learner(self.generator, "gen", lr=config.lr_generator)}
         self.discriminator: PoseDiscriminator | None = None
-        self.learners = {"generator": self._learner(self.generator, "gen", config.lr_generator)}
         if config.prior == "discriminator":
             self.discriminator = PoseDiscriminator().to(self.group.device)
-            self.learners["discriminator"] = self._learner(self.discriminator, "disc_pose", config.lr_discriminator)
-
-    def start_from(self, checkpoint: Path) -> LoadReport:
-        # Of another model's checkpoint, the regressor: SPIN's, or VIBE's.
-        own = read_checkpoint(checkpoint).get("of_model") == self.config.MODEL
-        return load_published(self.generator, checkpoint, only="" if own else "regressor.")
+            self.learners["discriminator"] = self.learner(self.discriminator, "disc_pose", lr=config.lr_discriminator)
 
     def gradients(self, batch: Batch) -> dict[str, Tensor]:
         config = self.config
@@ -48,7 +40,7 @@ class HMMRTrainer(VideoTrainer):
         terms = losses.supervised(
             sets,
             batch.labels,
-            method=config.optimal_camera,
+            optimal_camera=config.optimal_camera,
             limits=(config.least_scale, config.largest_scale),
             hallucinator_target=config.hallucinator_target,
             weights=config.weights,
@@ -62,11 +54,6 @@ class HMMRTrainer(VideoTrainer):
             starts.append(fake_grad)
         torch.autograd.backward(ends, starts)
         return {name: term.detach() for name, term in terms.items()}
-
-    def _learner(self, network: nn.Module, name: str, lr: float) -> Learner:
-        optimiser = f"{name}_optimizer"
-        keys = Keys(f"{name}_state_dict", optimiser, f"{optimiser}_schedule", optimiser)
-        return Learner(self.config, network, keys, lr=lr, weight_decay=0.0, fused=True)
 
 
 def judge(

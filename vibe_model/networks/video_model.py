@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from vibe_model.rotations import matrix_to_axis_angle
+from vibe_model.cameras import project
+from vibe_model.rotations import matrix_to_axis_angle, rotation_6d_to_matrix
 
 if TYPE_CHECKING:
     from pipeline.body import Body
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 FEATURE_SIZE: Final = 2048  # ResNet-50 after its global average pool
 SHAPE_SIZE: Final = 10
 CAMERA_SIZE: Final = 3
+Project = Callable[[Tensor, Tensor], Tensor]  # joints (..., J, 3) m, camera (..., 3) -> (..., J, 2): of `cameras`
 
 
 class Estimate(NamedTuple):
@@ -25,6 +27,11 @@ class Estimate(NamedTuple):
     rotmat: Tensor  # (..., 24, 3, 3) relative to parents, the first one in the camera's axes
     shape: Tensor  # (..., 10) betas
     camera: Tensor  # (..., 3) scale, tx, ty of the weak perspective in the crop
+
+    @classmethod
+    def of_6d(cls, pose: Tensor, shape: Tensor, camera: Tensor) -> Estimate:
+        """Of rotations in 6D: pose (..., 144)."""
+        return cls(rotation_6d_to_matrix(pose.reshape(*pose.shape[:-1], 24, 6)), shape, camera)
 
 
 class VideoModel(nn.Module, ABC):
@@ -37,6 +44,8 @@ class VideoModel(nn.Module, ABC):
     """
 
     body: Body
+    # Its camera: the perspective one that a weak one becomes, unless it has another.
+    project: ClassVar[staticmethod[[Tensor, Tensor], Tensor]] = staticmethod(project)
     steps: tuple[int, ...] = ()  # how many frames away past and future bodies are predicted, as -5 and 5
     margin: int = 0  # frames on either side of a window that are predicted better in the next one
     repeats_ends: bool = False  # where a track ends, are such frames put there, as the last one repeated?
@@ -53,9 +62,9 @@ class VideoModel(nn.Module, ABC):
         """`regress_around` of still pictures, (B, 1, feature_size): no frame before or after them is known."""
         return self.regress_around(features, *args, **beside)
 
-    @abstractmethod
     def pose(self, estimate: Estimate, eval_joints: bool = False, vertices: bool = True) -> dict[str, Tensor]:
         """`posed`, by the model's camera."""
+        return posed(self.body, estimate, self.project, eval_joints=eval_joints, vertices=vertices)
 
 
 def step_name(step: int) -> str:
@@ -64,12 +73,7 @@ def step_name(step: int) -> str:
 
 
 def posed(
-    body: Body,
-    estimate: Estimate,
-    project: Callable[[Tensor, Tensor], Tensor],
-    *,
-    eval_joints: bool = False,
-    vertices: bool = True,
+    body: Body, estimate: Estimate, project: Project, *, eval_joints: bool = False, vertices: bool = True
 ) -> dict[str, Tensor]:
     """An estimate of any leading axes (here B, T) as numbers that can be compared with labels.
 
@@ -77,7 +81,6 @@ def posed(
     kp_2d (B, T, 49, 2) in [-1, 1] over the crop; rotmat (B, T, 24, 3, 3). With `eval_joints` kp_3d and kp_2d are the 14
     joints of `common14`, by the H36M regressor, instead. Without `vertices` there is no verts, and only the vertices on
     which a joint depends are posed: several times less work.
-    project: of `vibe_model.cameras`, joints (..., J, 3) m and camera (..., 3) -> (..., J, 2).
     """
     rotmat, shape, camera = estimate
     frames = camera.shape[:-1]

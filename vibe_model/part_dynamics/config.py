@@ -26,7 +26,7 @@ class PartDynamicsConfig(VideoConfig):
     Raises ConfigError for values of a wrong type, out of range, or that contradict one another.
     """
 
-    VERSION: ClassVar[Mapping[str, int]] = {"part_dynamics_version": 1}
+    VERSION: ClassVar[Mapping[str, int]] = {"part_dynamics_version": 2}
     NEUTRAL: ClassVar[frozenset[str]] = VideoConfig.NEUTRAL | {"embedding"}
     MODEL: ClassVar[str] = "part_dynamics"
     TERMS: ClassVar[tuple[str, ...]] = ("kp_2d", "kp_3d", "pose", "shape", "neighbours", "uncertainty")
@@ -111,10 +111,7 @@ class PartDynamicsConfig(VideoConfig):
 
 
 CONFIG: Final = PartDynamicsConfig
-PRESETS: Final = {
-    "partdyn": PartDynamicsConfig.published,
-    "embedded": PartDynamicsConfig.embedded,
-}
+PRESETS: Final = {"partdyn": PartDynamicsConfig.published, "embedded": PartDynamicsConfig.embedded}
 VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "per-frame": {"temporal": False, "delta": 0, "uncertainty_weight": 0.0},
     "no-u": {"uses_pr_vipe": False},

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor, nn
 
-from vibe_model.cameras import project, project_orthographic
+from vibe_model.cameras import project_orthographic
 from vibe_model.errors import ConfigError
+from vibe_model.networks import xavier
 from vibe_model.networks.video_model import FEATURE_SIZE, Estimate, VideoModel, posed
 from vibe_model.part_dynamics.decoder import RECOMBINE, RegionDecoder
-from vibe_model.rotations import rotation_6d_to_matrix
 from vibe_model.vibe.generator import VIBE, Regressor, TemporalEncoder
 
 if TYPE_CHECKING:
@@ -45,9 +45,7 @@ class Neighbour(nn.Module):
     def __init__(self, width: int, n_joints: int, hidden_size: int) -> None:
         super().__init__()
         self.hidden = nn.Linear(width + 6 * n_joints, hidden_size)
-        self.out = nn.Linear(hidden_size, 6 * n_joints)
-        nn.init.xavier_uniform_(self.out.weight, SMALL)
-        nn.init.zeros_(self.out.bias)
+        self.out = xavier(hidden_size, 6 * n_joints, SMALL)
 
     def forward(self, state: Tensor, rotations: Tensor) -> Tensor:
         """(N, width), (N, 6 n) -> (N, 6 n)."""
@@ -95,9 +93,7 @@ class PartDynamics(VideoModel):
         self.decoder = RegionDecoder(
             feature_size + sum(SIZES[name] for name in uses), regions, width, recombine if regions > 1 else "none"
         )
-        self.current = nn.Linear(regions * width, feature_size)
-        nn.init.xavier_uniform_(self.current.weight, SMALL)
-        nn.init.zeros_(self.current.bias)
+        self.current = xavier(regions * width, feature_size, SMALL)
         self.regressor = Regressor(body, feature_size=feature_size, hidden_size=regressor_size)
         self.deltas = nn.ModuleDict(
             {
@@ -129,7 +125,7 @@ class PartDynamics(VideoModel):
     def regress(self, features: Tensor, pr_vipe: Tensor | None = None, homography: Tensor | None = None) -> Estimate:
         """As `forward`, the bodies and cameras of the frames themselves."""
         pose, shape, camera, _ = self._regressed(features, pr_vipe, homography)
-        return _estimate(pose, shape, camera)
+        return Estimate.of_6d(pose, shape, camera)
 
     def regress_around(
         self, features: Tensor, pr_vipe: Tensor | None = None, homography: Tensor | None = None
@@ -139,7 +135,7 @@ class PartDynamics(VideoModel):
         moved = {
             step: self._moved(heads, states, pose) for step, heads in zip(self.steps, self.deltas.values(), strict=True)
         }
-        return {step: _estimate(one, shape, camera) for step, one in ({0: pose} | moved).items()}
+        return {step: Estimate.of_6d(one, shape, camera) for step, one in ({0: pose} | moved).items()}
 
     def regress_stills(
         self, features: Tensor, pr_vipe: Tensor | None = None, homography: Tensor | None = None
@@ -147,33 +143,26 @@ class PartDynamics(VideoModel):
         """The same of still pictures, whose homographies are those of a picture that did not move."""
         return self.regress_around(features, pr_vipe, None if homography is None else torch.zeros_like(homography))
 
-    def pose(self, estimate: Estimate, eval_joints: bool = False, vertices: bool = True) -> dict[str, Tensor]:
-        """`posed`, by VIBE's camera."""
-        return posed(self.body, estimate, project, eval_joints=eval_joints, vertices=vertices)
-
     def _regressed(
         self, features: Tensor, pr_vipe: Tensor | None, homography: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Pose (B, T, 144), shape (B, T, 10), camera (B, T, 3), and the regions' states (B, T, R, W)."""
         encoded: Tensor = self.encoder(features)
-        read = [encoded]
+        read, frames = [encoded], features.shape[:2]
         for name, stream in (("pr_vipe", pr_vipe), ("homography", homography)):
             if name not in self.uses:
                 continue
             if stream is None:
                 raise ValueError(f"{name}: expected (B, T, {SIZES[name]}), which this model reads; found None")
-            read.append(self._standardised(stream) if name == "homography" else stream)
+            if name == "homography":  # in standard deviations
+                by_pair = stream.reshape(*frames, -1, 9) / self.sigma.clamp(min=1e-6)
+                stream = by_pair.clamp(-LARGEST_MOTION, LARGEST_MOTION).flatten(-2)
+            read.append(stream)
         states: Tensor = self.decoder(torch.cat(read, dim=-1))
-        frames = features.shape[:2]
         regressed = self.regressor((encoded + self.current(states.flatten(2))).flatten(0, 1))
         # In float32 from here on, whatever the precision of the products was.
         pose, shape, camera = (part.to(features.dtype).view(*frames, -1) for part in regressed)
         return pose, shape, camera, states.to(features.dtype)
-
-    def _standardised(self, homography: Tensor) -> Tensor:
-        """(B, T, 135) in standard deviations."""
-        by_pair = homography.reshape(*homography.shape[:2], -1, 9) / self.sigma.clamp(min=1e-6)
-        return by_pair.clamp(-LARGEST_MOTION, LARGEST_MOTION).flatten(-2)
 
     def _moved(self, heads: nn.Module, states: Tensor, pose: Tensor) -> Tensor:
         """The pose of a neighbouring frame, (B, T, 144): each region's rotations by its own state."""
@@ -184,12 +173,6 @@ class PartDynamics(VideoModel):
             own = rotations[..., list(joints), :]
             moved[..., list(joints), :] = own + head(states[..., region, :], own.flatten(-2)).view_as(own)
         return moved.flatten(-2)
-
-
-def _estimate(pose: Tensor, shape: Tensor, camera: Tensor) -> Estimate:
-    """6D rotations (..., 144), shape, camera -> a body."""
-    rotmat = rotation_6d_to_matrix(pose.reshape(*pose.shape[:2], 24, 6))
-    return Estimate(rotmat, shape, camera)
 
 
 def pose_neighbours(

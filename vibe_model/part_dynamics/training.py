@@ -13,7 +13,7 @@ from torch import Tensor
 from cache.mixture import Mixture, Part
 from pipeline.features.networks.pr_vipe import PrVIPE
 from vibe_model import runs
-from vibe_model.checkpoints import LoadReport, load_published, read_checkpoint
+from vibe_model.checkpoints import read_checkpoint
 from vibe_model.errors import CheckpointError, ConfigError, DataError
 from vibe_model.losses import generator_losses
 from vibe_model.part_dynamics import losses
@@ -22,7 +22,6 @@ from vibe_model.part_dynamics.generator import PartDynamics, pose_neighbours
 from vibe_model.pr_vipe.training import STATE
 from vibe_model.training.data import Batch
 from vibe_model.training.parallel import Group
-from vibe_model.training.trainer import Keys, Learner
 from vibe_model.training.video import VideoTrainer
 
 if TYPE_CHECKING:
@@ -36,14 +35,13 @@ SUPERVISED: Final = ("kp_2d", "kp_3d", "pose", "shape")
 class PartDynamicsTrainer(VideoTrainer):
     """The generator, and the frozen embedding that its 2D poses are compared by."""
 
+    config: PartDynamicsConfig
+
     def __init__(self, config: PartDynamicsConfig, body: Body, group: Group | None = None) -> None:
         """Raises CheckpointError for an embedding that cannot be read, ConfigError without one that is needed,
         StandInMixed for one of other data than the body."""
-        super().__init__(config, body, group or Group())
-        self.config = config
-        keys = Keys("gen_state_dict", "gen_optimizer", "gen_optimizer_schedule", "gen_optimizer")
-        learner = Learner(config, self.generator, keys, lr=config.lr_generator, weight_decay=0.0, fused=True)
-        self.learners = {"generator": learner}
+        super().__init__(config, body, group)
+        self.learners = {"generator": self.learner(self.generator, "gen", lr=config.lr_generator)}
         self.embedding: PrVIPE | None = None
         if config.uncertainty_weight:
             if config.embedding is None:
@@ -69,11 +67,6 @@ class PartDynamicsTrainer(VideoTrainer):
         if isinstance(self.generator, PartDynamics) and "homography" in beside:
             self.generator.sigma.copy_(motion_deviations(config, splits))
 
-    def start_from(self, checkpoint: Path) -> LoadReport:
-        # Of another model's checkpoint, the regressor: SPIN's, or VIBE's.
-        own = read_checkpoint(checkpoint).get("of_model") == self.config.MODEL and self.config.temporal
-        return load_published(self.generator, checkpoint, only="" if own else "regressor.")
-
     def gradients(self, batch: Batch) -> dict[str, Tensor]:
         config, labels = self.config, batch.labels
         weights = config.weights
@@ -87,22 +80,15 @@ class PartDynamicsTrainer(VideoTrainer):
             deltas = pose_neighbours(self.generator.body, every, vertices=False)
             terms["neighbours"] = weights["neighbours"] * losses.neighbours(deltas, labels, supervised)
         if self.embedding is not None:
-            seen = losses.keypoints_13(current["kp_2d"], labels["kp_2d"])
-            terms["uncertainty"] = weights["uncertainty"] * losses.uncertainty(
-                self.embedding, seen, *self._labelled(labels)
-            )
+            kp_2d = labels["kp_2d"]
+            with torch.no_grad():  # not what is stored, which may be of detected keypoints
+                normalised, known = PrVIPE.normalise(losses.keypoints_13(kp_2d[..., :2], kp_2d))
+                labelled = torch.cat(self.embedding(normalised.flatten(0, 1)), dim=-1).view(*known.shape, -1)
+            seen = losses.keypoints_13(current["kp_2d"], kp_2d)
+            unsure = losses.uncertainty(self.embedding, seen, labelled, known)
+            terms["uncertainty"] = weights["uncertainty"] * unsure
         torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
         return {name: term.detach() for name, term in terms.items()}
-
-    @torch.no_grad()
-    def _labelled(self, labels: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The labelled poses' embedding (B, T, 64), and where it is known (B, T): stored, or of the batch's labels."""
-        if "pr_vipe" in labels:
-            return labels["pr_vipe"].float(), labels["pr_vipe_ok"]
-        assert self.embedding is not None
-        normalised, known = PrVIPE.normalise(losses.keypoints_13(labels["kp_2d"][..., :2], labels["kp_2d"]))
-        mean, std = self.embedding(normalised.flatten(0, 1))
-        return torch.cat((mean, std), dim=-1).view(*known.shape, -1), known.float()
 
 
 def load_embedding(checkpoint: Path) -> tuple[PrVIPE, bool]:

@@ -5,7 +5,7 @@ Imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
@@ -76,11 +76,6 @@ class PrVIPEConfig(RunConfig):
         return tuple(dict.fromkeys((*self.motion, *self.poses_3d, *self.validation)))
 
     @classmethod
-    def usual(cls, **changes: Any) -> Self:
-        """Ours, for real data, with changes."""
-        return replace(cls(), **changes)
-
-    @classmethod
     def published(cls, **changes: Any) -> Self:
         """The authors' optimiser and number of steps."""
         theirs = cls(optimiser="adagrad", lr=0.02, epochs=500, iterations=10_000, noise=0.0)
@@ -106,8 +101,8 @@ class PrVIPEConfig(RunConfig):
         return replace(small, **changes)
 
 
-PRESETS: Final = {
-    "usual": PrVIPEConfig.usual,
+PRESETS: Final[Mapping[str, Callable[..., PrVIPEConfig]]] = {
+    "usual": PrVIPEConfig,
     "published": PrVIPEConfig.published,
     "embedded": PrVIPEConfig.embedded,
 }

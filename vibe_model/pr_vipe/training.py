@@ -66,9 +66,10 @@ def run(config: PrVIPEConfig, progress: Callable[[Progress], None] | None = None
 class PrVIPETrainer(Trainer):
     """The embedding, and the running mean of its weights, which is what is used."""
 
+    config: PrVIPEConfig
+
     def __init__(self, config: PrVIPEConfig, group: Group | None = None) -> None:
-        super().__init__(config, group or Group())
-        self.config = config
+        super().__init__(config, group)
         self.embedding = PrVIPE(config.size, config.hidden_size, config.dropout).to(self.group.device)
         self.average = copy.deepcopy(self.embedding).requires_grad_(False).eval()
         keys = Keys(STATE, "optimizer", "schedule", "embedding")
@@ -196,12 +197,8 @@ class PrVIPERun(TrainingRun):
     def validate(self) -> tuple[dict[str, Any], float | None]:
         """Retrieval by split; the mean share of queries without a hit, %, or without held-out poses the loss."""
         config = self.config
-        options: dict[str, Any] = {
-            "most": config.eval_poses,
-            "depth": config.depth,
-            "samples": config.samples,
-            "seed": config.seed,
-        }
+        options: dict[str, Any] = {name: getattr(config, name) for name in ("depth", "samples", "seed")}
+        options["most"] = config.eval_poses
         found = {name: evaluate(self.trainer.average, poses, **options) for name, poses in self._held_out.items()}
         losses = self.trainer.state.means()
         if found:
@@ -211,11 +208,6 @@ class PrVIPERun(TrainingRun):
     def best(self) -> dict[str, Any]:
         # No paths: what is computed with it is named after this file's content, wherever it is.
         return {STATE: weights_of(self.trainer.average)}
-
-    def results(self) -> dict[str, Any]:
-        """The best epoch's retrieval on held-out poses."""
-        state = self.trainer.state
-        return {} if state.best_epoch is None else dict(state.history[state.best_epoch]["validation"])
 
     def _read(self, name: str, *, held_out: bool) -> Poses:
         """The poses of a split: of motion, those of the tracks that are held out, or of the others."""

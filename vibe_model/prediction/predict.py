@@ -23,9 +23,8 @@ from vibe_model import runs
 from vibe_model.cameras import camera_in_picture, in_picture
 from vibe_model.errors import DataError
 from vibe_model.networks.video_model import Estimate, VideoModel, step_name
-from vibe_model.prediction.inputs import NOTHING, read_inputs
 from vibe_model.prediction.smoothing import smooth, smooth_rotations
-from vibe_model.prediction.windows import EvalWindow, Present, select_tracks
+from vibe_model.prediction.windows import NOTHING, EvalWindow, Present, read_inputs, select_tracks
 from vibe_model.settings.run_config import Reading
 
 if TYPE_CHECKING:

@@ -19,7 +19,6 @@ from vibe_model.errors import ConfigError
 from vibe_model.rotations import nearest_rotations
 
 Floats = NDArray[np.floating[Any]]
-Float64s = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 REACH: Final = 4  # sigmas: beyond, a Gaussian weighs less than 1 / 2000 of its peak
@@ -37,7 +36,13 @@ def smooth(values: Floats, run: Ints, sigma: float) -> Floats:
         return values.copy()
     out = np.empty_like(values)
     for start, stop in segments(run):
-        out[start:stop] = _smooth_segment(values[start:stop], sigma)
+        n = stop - start
+        reach = min(math.ceil(REACH * sigma), n - 1)
+        kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+        flat = values[start:stop].reshape(n, -1).astype(np.float64)
+        # Frames beyond the ends weigh nothing, above the line and below it.
+        sums, weights = (correlate1d(part, kernel, axis=0, mode="constant") for part in (flat, np.ones((n, 1))))
+        out[start:stop] = (sums / weights).reshape(n, *values.shape[1:])
     return out
 
 
@@ -49,18 +54,6 @@ def smooth_rotations(rotmat: Floats, run: Ints, sigma: float) -> Floats:
     """
     means = smooth(rotmat.astype(np.float64), run, sigma)
     return rotmat.copy() if sigma == 0 else nearest_rotations(means).astype(rotmat.dtype)
-
-
-def _smooth_segment(values: Floats, sigma: float) -> Float64s:
-    """(N, ...) neighbouring frames -> (N, ...); memory and time linear in N."""
-    n = len(values)
-    reach = min(math.ceil(REACH * sigma), n - 1)
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    flat = values.reshape(n, -1).astype(np.float64)
-    # Frames beyond the ends weigh nothing, above the line and below it.
-    sums, weights = (correlate1d(part, kernel, axis=0, mode="constant") for part in (flat, np.ones((n, 1))))
-    mean: Float64s = (sums / weights).reshape(values.shape)
-    return mean
 
 
 def segments(run: Ints) -> Iterator[tuple[int, int]]:

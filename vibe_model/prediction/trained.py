@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +28,7 @@ class Trained:
     checkpoint: Path
     kind: str  # ours, vibe (published) or spin (published: frame by frame)
     config: VideoConfig  # of a published one, the published one
-    stand_in: bool | None  # trained on demo data? None: an old checkpoint, which does not record it
+    stand_in: bool  # trained on demo data?
     features: Mapping[str, Any] | None  # identity of the feature stream that it was trained on, where recorded
     beside: Mapping[str, Any] = field(default_factory=dict)  # likewise of what it reads beside, by the argument's name
 
@@ -98,8 +97,7 @@ def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> T
     for key, what in (("course", "the state of a training"), ("mposer_state_dict", "a motion prior")):
         if key in content:
             raise CheckpointError(f"{checkpoint}: expected a model, found {what}. Name the best.pt of a run.")
-    config, stand_in = _config(checkpoint, content), _stand_in(checkpoint, content)
-    features, beside = (content.get(name) for name in ("features", "beside"))
+    config, stand_in = _config(checkpoint, content), bool(content.get("stand_in", False))
     model = load_body(body)
     runs.one_kind({f"the checkpoint {checkpoint}": stand_in, f"the body in {body}": model.stand_in})
     if config is not None:
@@ -115,8 +113,8 @@ def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> T
         kind=kind,
         config=config,
         stand_in=stand_in,
-        features=features if isinstance(features, Mapping) else None,
-        beside=beside if isinstance(beside, Mapping) else {},
+        features=content.get("features"),
+        beside=content.get("beside") or {},
     )
 
 
@@ -131,17 +129,6 @@ def _config(checkpoint: Path, content: Mapping[str, Any]) -> VideoConfig | None:
         raise CheckpointError(
             f"{checkpoint}: 'config': {error}. It is of another version of this project: use that one, or train again."
         ) from error
-
-
-def _stand_in(checkpoint: Path, content: Mapping[str, Any]) -> bool | None:
-    """Was it trained on demo data? Published checkpoints were not; None where it is not recorded."""
-    if "stand_in" in content or "config" not in content:
-        return bool(content.get("stand_in", False))
-    try:  # of before checkpoints recorded it: the run's folder does
-        recorded = json.loads((checkpoint.parent / runs.CONFIG).read_text()).get("stand_in")
-    except (OSError, ValueError, AttributeError):
-        return None
-    return None if recorded is None else bool(recorded)
 
 
 def load_body(folder: Path | None) -> Body:

@@ -150,7 +150,8 @@ class RunConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """All settings as JSON has them: paths as text, tuples as lists."""
-        return {name: _to_json(value) for name, value in asdict(self).items()}
+        values = ((name, str(value) if isinstance(value, Path) else value) for name, value in asdict(self).items())
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values}
 
 
 def _is_a(value: Any, hint: Any) -> bool:
@@ -167,12 +168,6 @@ def _is_a(value: Any, hint: Any) -> bool:
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, hint)
-
-
-def _to_json(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _from_json(hint: Any, value: Any) -> Any:

@@ -6,18 +6,15 @@ Imports no torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Final, Self, TypeVar
+from typing import Any, ClassVar, Final, Self
 
 from vibe_model.errors import ConfigError
 from vibe_model.settings.run_config import RunConfig, not_negative, one_of, positive, share
 
 # Which tracks of a split are evaluated, as a pattern of their names: Human3.6M's protocol 2 has one camera.
 PUBLISHED_TRACKS: Final[Mapping[str, str]] = {"h36m/val": "*60457274*"}
-
-C = TypeVar("C", bound="VideoConfig")
-
 
 EMBEDDED: Final[Mapping[str, Any]] = {
     "datasets_3d": ("3dpw/train",),
@@ -99,7 +96,7 @@ class VideoConfig(RunConfig):
     @classmethod
     def published(cls, **changes: Any) -> Self:
         """The authors' configuration, with changes."""
-        return replace(cls(), **changes)
+        return cls(**changes)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -175,18 +172,3 @@ class VideoConfig(RunConfig):
     def splits(self) -> tuple[str, ...]:
         """Every split that is read, each once."""
         return tuple(dict.fromkeys((*self.streams, *self.part("motion"))))
-
-
-def variant_of(config: C, name: str, variants: Mapping[str, Mapping[str, Any]]) -> C:
-    """A configuration with what variant `name` changes; several at once are joined by "+", "" is none.
-
-    What is left out already stays left out. Raises ConfigError for an unknown one.
-    """
-    for part in filter(None, name.split("+")):
-        if part not in variants:
-            raise ConfigError(f"variant: expected one of {', '.join(variants)}, or some joined by +; found {part!r}")
-        changes = dict(variants[part])
-        if "leave_out" in changes:
-            changes["leave_out"] = tuple(dict.fromkeys((*config.leave_out, *changes["leave_out"])))
-        config = replace(config, **changes)
-    return config

@@ -20,14 +20,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from cache.mixture import Mixture, Part
 from vibe_model.errors import ConfigError, DataError
-from vibe_model.prediction.inputs import with_history
+from vibe_model.prediction.windows import with_history
 from vibe_model.settings.run_config import RunConfig
-from vibe_model.training.feature_table import (
-    NOT_IN_MEMORY,
-    FeatureTable,
-    TableProgress,
-    load_feature_table,
-)
+from vibe_model.training.feature_table import NOT_IN_MEMORY, FeatureTable, TableProgress, load_feature_table
 
 if TYPE_CHECKING:
     from cache import Split
@@ -128,7 +123,7 @@ class Batches(Dataset[Batch]):
         """The batch of step `step`, from 0; steps after the last epoch are given, too."""
         mixture = self.mixture
         picks = mixture.draw(step)
-        sizes = _labelled(mixture.sizes)
+        sizes = {part: size for part, size in mixture.sizes.items() if part != "motion"}  # of windows of videos
         labels = self._empty(sum(sizes.values())) if sizes else {}
         out: dict[str, Arrays] = {}
         end = 0
@@ -184,11 +179,6 @@ def _part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> Part:
         weights=config.window_weights,
         tail="cover" if config.tail == "cover" else "drop",
     )
-
-
-def _labelled(counts: Mapping[str, int]) -> dict[str, int]:
-    """The parts of a batch that are windows of videos, which go through the generator."""
-    return {part: count for part, count in counts.items() if part != "motion"}
 
 
 def stream(

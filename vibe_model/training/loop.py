@@ -91,9 +91,10 @@ class TrainingRun(ABC):
     def best(self) -> dict[str, Any]:
         """What best.pt holds in addition to fingerprint, epoch and score."""
 
-    @abstractmethod
     def results(self) -> dict[str, Any]:
-        """Metrics of the best epoch by split, for metrics.json."""
+        """Metrics of the best epoch by split, for metrics.json: its validation, where there is no more to evaluate."""
+        assert self.trainer.state.best_epoch is not None
+        return dict(self.trainer.state.history[self.trainer.state.best_epoch]["validation"])
 
     def pictures(self, epoch: int) -> Mapping[str, NDArray[np.uint8]]:
         """(H, W, 3) RGB by name, to log at an epoch's end."""

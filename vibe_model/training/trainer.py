@@ -94,11 +94,6 @@ class Learner:
             self.optimiser, mode="min", factor=config.plateau_factor, patience=config.plateau_patience
         )
 
-    def gradient_norm(self) -> Tensor:
-        """Of all parameters together, a scalar."""
-        gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
-        return torch.nn.utils.get_total_norm(gradients)
-
 
 class Trainer(ABC):
     """Everything that training changes; a subclass builds the networks and computes one step's gradients.
@@ -109,11 +104,10 @@ class Trainer(ABC):
 
     learners: Mapping[str, Learner]  # by the network's name
 
-    def __init__(self, config: RunConfig, group: Group) -> None:
+    def __init__(self, config: RunConfig, group: Group | None = None) -> None:
         torch.manual_seed(config.seed)  # the same parameters in every process
-        self.group = group
+        self.config, self.group = config, group or Group()
         self.state = TrainingState()
-        self._seed = config.seed
 
     @abstractmethod
     def gradients(self, batch: Batch) -> dict[str, Tensor]:
@@ -124,7 +118,7 @@ class Trainer(ABC):
 
         batch: this process's share. Losses are means over all of it, gradients are summed over the processes.
         """
-        torch.manual_seed(_step_seed(self._seed, self.state.step, self.group.rank))
+        torch.manual_seed(_step_seed(self.config.seed, self.state.step, self.group.rank))
         learners = self.learners.values()
         for learner in learners:
             learner.network.train()
@@ -135,7 +129,8 @@ class Trainer(ABC):
         self.group.sum_gradients([p for learner in learners for p in learner.network.parameters()])
         # All numbers of a step together: on a GPU that is one wait.
         losses = self.group.sum(torch.stack([term.detach().double() for term in terms.values()]))
-        norms = torch.stack([learner.gradient_norm() for learner in learners]).double()
+        gradients = ([p.grad for p in learner.network.parameters() if p.grad is not None] for learner in learners)
+        norms = torch.stack([nn.utils.get_total_norm(of_network) for of_network in gradients]).double()
         numbers = torch.cat((losses, norms)).tolist()
         step = Step(  # a term and a network may share a name
             dict(zip(terms, numbers[: len(terms)], strict=True)),

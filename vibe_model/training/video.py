@@ -5,7 +5,6 @@ best.pt holds the generator of the best epoch, readable by `load_published`; `lo
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from vibe_model import models, runs
 from vibe_model.checkpoints import LoadReport, load_published, read_checkpoint
@@ -25,7 +25,7 @@ from vibe_model.training.data import Batch, Batches, stream
 from vibe_model.training.feature_table import TableProgress
 from vibe_model.training.loop import Progress, TrainingRun, exclusive
 from vibe_model.training.parallel import Group, joined, launched_processes
-from vibe_model.training.trainer import Trainer, weights_of
+from vibe_model.training.trainer import Keys, Learner, Trainer, weights_of
 
 if TYPE_CHECKING:
     from cache import Split
@@ -38,22 +38,33 @@ DrawPictures = Callable[[VideoModel, int], Mapping[str, NDArray[np.uint8]]]  # (
 class VideoTrainer(Trainer):
     """A model's networks, and the gradients of one step: all that its training does not share with other models'."""
 
+    config: VideoConfig
     generator: VideoModel
     several_processes: ClassVar[bool] = False  # does `gradients` weigh its terms by this process's share of the batch?
 
-    def __init__(self, config: VideoConfig, body: Body, group: Group) -> None:
+    def __init__(self, config: VideoConfig, body: Body, group: Group | None = None) -> None:
         """Builds the generator; a subclass adds `learners`, by network."""
         super().__init__(config, group)
-        if group.size > 1 and not self.several_processes:
-            raise ConfigError(f"processes: {models.of(config).title} trains in one process, found {group.size}")
-        self.generator = models.of(config).build(config, body).to(group.device)
+        if self.group.size > 1 and not self.several_processes:
+            raise ConfigError(f"processes: {models.of(config).title} trains in one process, found {self.group.size}")
+        self.generator = models.of(config).build(config, body).to(self.group.device)
+
+    def learner(self, network: nn.Module, name: str, *, lr: float, weight_decay: float = 0.0) -> Learner:
+        """Of a network that saved states have by this name: "gen" for the generator."""
+        optimiser = f"{name}_optimizer"
+        keys = Keys(f"{name}_state_dict", optimiser, f"{optimiser}_schedule", optimiser)
+        return Learner(self.config, network, keys, lr=lr, weight_decay=weight_decay, fused=True)
 
     def prepare(self, splits: Mapping[str, Split]) -> None:
         """Look at the open splits before the first step: nothing, unless the model needs it. May raise DataError."""
 
-    @abstractmethod
     def start_from(self, checkpoint: Path) -> LoadReport:
-        """Fill the generator from a checkpoint, or the part of it that both have. Raises CheckpointError."""
+        """Fill the generator from a checkpoint of its model; from another's, as VIBE's or SPIN's, its regressor.
+
+        Where each frame is regressed by itself, the regressor is all. Raises CheckpointError.
+        """
+        own = read_checkpoint(checkpoint).get("of_model", "vibe") == self.config.MODEL and not self.config.per_frame
+        return load_published(self.generator, checkpoint, only="" if own else "regressor.")
 
 
 def run(config: VideoConfig, progress: ShowProgress | None = None, pictures: DrawPictures | None = None) -> Path:

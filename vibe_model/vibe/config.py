@@ -1,6 +1,6 @@
-"""Every setting of VIBE's training, typed, and its presets.  [settings] -> training
+"""Every setting of VIBE's training, typed, its presets and the paper's ablations.  [settings] -> training
 
-Imports no torch.
+Imports no torch. Variants are the ablations of Kocabas et al., CVPR 2020.
 """
 
 from __future__ import annotations
@@ -13,14 +13,9 @@ from typing import Any, ClassVar, Final, Self
 from vibe_model.errors import ConfigError
 from vibe_model.settings.run_config import not_negative, one_of, positive, share
 from vibe_model.settings.video_config import EMBEDDED, VideoConfig
-from vibe_model.vibe.variants import VARIANTS
 
 # Frames from one window's start to the next, where it is not `stride`.
-PUBLISHED_STRIDES: Final[Mapping[str, int]] = {
-    "penn_action/train": 4,
-    "posetrack/train": 4,
-    "3dpw/train": 4,
-}
+PUBLISHED_STRIDES: Final[Mapping[str, int]] = {"penn_action/train": 4, "posetrack/train": 4, "3dpw/train": 4}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,11 +122,25 @@ class TrainConfig(VideoConfig):
         return {**super().parts, **({"motion": self.batch_size} if self.part("motion") else {})}
 
 
-__all__ = ["CONFIG", "PRESETS", "VARIANTS", "TrainConfig"]
+def _attention(layers: int, size: int) -> dict[str, Any]:
+    return {"prior": "discriminator", "disc_pool": "attention", "attention_layers": layers, "disc_size": size}
+
+
+PER_FRAME: Final = "per-frame"
+"""The baseline that a temporal model has to beat: the same regressor on the same features, each frame by itself."""
+
+VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    PER_FRAME: {"n_layers": 0, "prior": "none"},
+    "generator-only": {"prior": "none"},
+    "mposer": {"prior": "mposer"},
+    "concat": {"prior": "discriminator", "disc_pool": "concat"},
+    "attention-2x512": _attention(2, 512),
+    "attention-2x1024": _attention(2, 1024),
+    "attention-3x512": _attention(3, 512),
+    "attention-3x1024": _attention(3, 1024),
+    "without-3dpw": {"leave_out": ("3dpw/train",)},
+}
+"""What each changes of the configuration that it is a variant of."""
 
 CONFIG: Final = TrainConfig
-PRESETS: Final = {
-    "published": TrainConfig.published,
-    "paper": TrainConfig.paper,
-    "embedded": TrainConfig.embedded,
-}
+PRESETS: Final = {"published": TrainConfig.published, "paper": TrainConfig.paper, "embedded": TrainConfig.embedded}

@@ -76,18 +76,14 @@ class MotionDiscriminator(nn.Module):
     def forward(self, motion: Tensor) -> Tensor:
         """(B, T, 69) axis-angle in rad, `theta[..., 6:75]` -> (B, 1)."""
         states: Tensor = self.gru(motion)[0]  # (B, T, rnn_size)
-        score: Tensor = self.fc(self._pool(states))
-        return score
-
-    def _pool(self, states: Tensor) -> Tensor:
-        """(B, T, rnn_size) -> (B, rnn_size), or (B, 2 rnn_size) for "concat"."""
+        pooled = states[:, -1]  # (B, rnn_size), or (B, 2 rnn_size) for "concat"
         if self.feature_pool == "attention":
-            pooled: Tensor = self.attention(states)
-            return pooled
-        if self.feature_pool == "concat":
+            pooled = self.attention(states)
+        elif self.feature_pool == "concat":
             active = states.relu()
-            return torch.cat((active.mean(dim=1), active.amax(dim=1)), dim=1)
-        return states[:, -1]
+            pooled = torch.cat((active.mean(dim=1), active.amax(dim=1)), dim=1)
+        score: Tensor = self.fc(pooled)
+        return score
 
 
 def build_discriminator(config: TrainConfig) -> MotionDiscriminator:

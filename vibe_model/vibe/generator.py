@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import Tensor, nn
 
-from vibe_model.cameras import project
 from vibe_model.errors import ConfigError
 from vibe_model.networks.cpu_kernels import GRU, Dropout, Linear, linear
-from vibe_model.networks.video_model import CAMERA_SIZE, FEATURE_SIZE, SHAPE_SIZE, Estimate, VideoModel, posed
-from vibe_model.rotations import rotation_6d_to_matrix
+from vibe_model.networks.video_model import CAMERA_SIZE, FEATURE_SIZE, SHAPE_SIZE, Estimate, VideoModel
 
 if TYPE_CHECKING:
     from pipeline.body import Body
@@ -147,15 +145,9 @@ class VIBE(VideoModel):
 
     def regress(self, features: Tensor) -> Estimate:
         """(B, T, feature_size) -> bodies and cameras, (B, T, ...)."""
-        windows = features.shape[:2]
         encoded: Tensor = self.encoder(features)  # (B, T, feature_size)
-        pose, shape, camera = self.regressor(encoded.flatten(0, 1))  # (B T, ...)
-        rotmat = rotation_6d_to_matrix(pose.reshape(*windows, 24, 6))  # (B T, 144) -> (B, T, 24, 3, 3)
-        return Estimate(rotmat, shape.reshape(*windows, SHAPE_SIZE), camera.reshape(*windows, CAMERA_SIZE))
-
-    def pose(self, estimate: Estimate, eval_joints: bool = False, vertices: bool = True) -> dict[str, Tensor]:
-        """`posed`, by the perspective camera that the weak one becomes (`cameras.project`)."""
-        return posed(self.body, estimate, project, eval_joints=eval_joints, vertices=vertices)
+        regressed = self.regressor(encoded.flatten(0, 1))  # (B T, ...)
+        return Estimate.of_6d(*(part.unflatten(0, features.shape[:2]) for part in regressed))
 
 
 def build_generator(config: TrainConfig, body: Body) -> VIBE:

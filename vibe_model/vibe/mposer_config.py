@@ -5,7 +5,7 @@ Imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final, Self
 
@@ -47,11 +47,6 @@ class MPoserConfig(RunConfig):
             raise ConfigError("motion: expected splits of real motion for the motion prior to learn from, found none")
 
     @classmethod
-    def amass(cls, **changes: Any) -> Self:
-        """For real motion, with changes."""
-        return replace(cls(), **changes)
-
-    @classmethod
     def embedded(cls, **changes: Any) -> Self:
         """A minute on two CPU cores, for the embedded demo motion."""
         small = cls(
@@ -67,4 +62,4 @@ class MPoserConfig(RunConfig):
         return replace(small, **changes)
 
 
-PRESETS: Final = {"amass": MPoserConfig.amass, "embedded": MPoserConfig.embedded}
+PRESETS: Final[Mapping[str, Callable[..., MPoserConfig]]] = {"amass": MPoserConfig, "embedded": MPoserConfig.embedded}

@@ -22,14 +22,7 @@ from vibe_model.training.loop import Progress, TrainingRun, exclusive
 from vibe_model.training.parallel import Group
 from vibe_model.training.trainer import Keys, Learner, Trainer, weights_of
 from vibe_model.vibe.discriminator import MOTION
-from vibe_model.vibe.mposer import (
-    N_ROTATIONS,
-    MPoser,
-    geodesic_degrees,
-    kl_divergence,
-    matrices,
-    reconstruction_error,
-)
+from vibe_model.vibe.mposer import N_ROTATIONS, MPoser, geodesic_degrees, kl_divergence, matrices, reconstruction_error
 from vibe_model.vibe.mposer_config import MPoserConfig
 
 if TYPE_CHECKING:
@@ -64,9 +57,10 @@ def run(config: MPoserConfig, progress: Callable[[Progress], None] | None = None
 class MPoserTrainer(Trainer):
     """The prior, with the noise of its codes a function of the seed and the step alone."""
 
+    config: MPoserConfig
+
     def __init__(self, config: MPoserConfig, group: Group | None = None) -> None:
-        super().__init__(config, group or Group())
-        self.config = config
+        super().__init__(config, group)
         self.prior = MPoser(config.hidden_size, config.latent_size, config.n_layers).to(self.group.device)
         keys = Keys("mposer_state_dict", "optimizer", "schedule", "mposer")
         learner = Learner(config, self.prior, keys, lr=config.lr, weight_decay=config.weight_decay)
@@ -108,11 +102,6 @@ class MPoserRun(TrainingRun):
     def best(self) -> dict[str, Any]:
         # No paths: the run of a generator is named after this file, wherever it is.
         return {"mposer_state_dict": weights_of(self.trainer.prior)}
-
-    def results(self) -> dict[str, Any]:
-        """The best epoch's held-out errors."""
-        state = self.trainer.state
-        return {} if state.best_epoch is None else dict(state.history[state.best_epoch]["validation"])
 
 
 def mean_rotations(batches: Batches, n_steps: int) -> Tensor:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor
 
 from vibe_model import runs
-from vibe_model.checkpoints import LoadReport, load_published
 from vibe_model.errors import ConfigError
 from vibe_model.training.data import Batch
 from vibe_model.training.parallel import Group
-from vibe_model.training.trainer import Keys, Learner
 from vibe_model.training.video import VideoTrainer
 from vibe_model.vibe.config import TrainConfig
 from vibe_model.vibe.discriminator import MotionDiscriminator, build_discriminator
@@ -28,45 +25,26 @@ if TYPE_CHECKING:
 class VIBETrainer(VideoTrainer):
     """Generator and discriminator, or instead of that one a trained prior of motion, or neither."""
 
+    config: TrainConfig
     generator: VIBE
     several_processes = True
 
     def __init__(self, config: TrainConfig, body: Body, group: Group | None = None) -> None:
         """Raises CheckpointError for a prior that cannot be read, StandInMixed for one of other data than the body."""
-        super().__init__(config, body, group or Group())
-        self.config = config
+        super().__init__(config, body, group)
+        rates = {"lr": config.lr_generator, "weight_decay": config.weight_decay_generator}
+        self.learners = {"generator": self.learner(self.generator, "gen", **rates)}
         self.discriminator: MotionDiscriminator | None = None
-        self.learners = {
-            "generator": Learner(
-                config,
-                self.generator,
-                Keys("gen_state_dict", "gen_optimizer", "gen_optimizer_schedule", "gen_optimizer"),
-                lr=config.lr_generator,
-                weight_decay=config.weight_decay_generator,
-                fused=True,
-            )
-        }
         if config.prior == "discriminator":
             self.discriminator = build_discriminator(config).to(self.group.device)
-            optimiser = "disc_motion_optimizer"
-            self.learners["discriminator"] = Learner(
-                config,
-                self.discriminator,
-                Keys("disc_motion_state_dict", optimiser, f"{optimiser}_schedule", optimiser),
-                lr=config.lr_discriminator,
-                weight_decay=config.weight_decay_discriminator,
-                fused=True,
-            )
+            rates = {"lr": config.lr_discriminator, "weight_decay": config.weight_decay_discriminator}
+            self.learners["discriminator"] = self.learner(self.discriminator, "disc_motion", **rates)
         self.prior: MPoser | None = None
         if config.prior == "mposer":
             if config.mposer is None:
                 raise ConfigError("mposer: expected a trained motion prior's best.pt for prior = mposer, found none")
             self.prior = load_mposer(config.mposer).to(self.group.device)
             runs.one_kind({f"the prior {config.mposer}": self.prior.stand_in, "the body": body.stand_in})
-
-    def start_from(self, checkpoint: Path) -> LoadReport:
-        # Frame by frame, only the regressor of a checkpoint can be started from.
-        return load_published(self.generator, checkpoint, only="regressor." if self.config.n_layers == 0 else "")
 
     def gradients(self, batch: Batch) -> dict[str, Tensor]:
         return step_gradients(

@@ -5,9 +5,7 @@ from torch import Tensor, nn
 
 from pipeline.body import Body
 from smoothing_model.config import SmoothingConfig
-from vibe_model.cameras import project
-from vibe_model.networks.video_model import Estimate, VideoModel, posed
-from vibe_model.rotations import rotation_6d_to_matrix
+from vibe_model.networks.video_model import Estimate, VideoModel
 from vibe_model.vibe.generator import Regressor
 
 
@@ -24,12 +22,7 @@ class Smoothing(VideoModel):
         """(B, T, feature_size) -> bodies and cameras, (B, T, ...)."""
         padded = nn.functional.pad(features.transpose(1, 2), (2, 2), mode="replicate")  # (B, F, T + 4)
         smooth = (padded.unfold(2, 5, 1) @ self.kernel.softmax(0)).transpose(1, 2)  # (B, T, F)
-        pose, shape, camera = (part.unflatten(0, features.shape[:2]) for part in self.regressor(smooth.flatten(0, 1)))
-        return Estimate(rotation_6d_to_matrix(pose.reshape(*pose.shape[:2], 24, 6)), shape, camera)
-
-    def pose(self, estimate: Estimate, eval_joints: bool = False, vertices: bool = True) -> dict[str, Tensor]:
-        """What is compared with labels, by VIBE's camera."""
-        return posed(self.body, estimate, project, eval_joints=eval_joints, vertices=vertices)
+        return Estimate.of_6d(*(part.unflatten(0, features.shape[:2]) for part in self.regressor(smooth.flatten(0, 1))))
 
 
 def build_generator(config: SmoothingConfig, body: Body) -> Smoothing:

@@ -1,17 +1,13 @@
 """One step of training."""
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
 from pipeline.body import Body
 from smoothing_model.config import SmoothingConfig
 from vibe_model import losses
-from vibe_model.checkpoints import LoadReport, load_published
 from vibe_model.training.data import Batch
 from vibe_model.training.parallel import Group
-from vibe_model.training.trainer import Keys, Learner
 from vibe_model.training.video import VideoTrainer
 
 
@@ -20,13 +16,7 @@ class SmoothingTrainer(VideoTrainer):
 
     def __init__(self, config: SmoothingConfig, body: Body, group: Group) -> None:
         super().__init__(config, body, group)
-        keys = Keys("gen_state_dict", "gen_optimizer", "gen_optimizer_schedule", "gen_optimizer")
-        learner = Learner(config, self.generator, keys, lr=config.lr_generator, weight_decay=0.0)
-        self.learners = {"generator": learner}
-
-    def start_from(self, checkpoint: Path) -> LoadReport:
-        """SPIN's regressor, or VIBE's."""
-        return load_published(self.generator, checkpoint, only="regressor.")
+        self.learners = {"generator": self.learner(self.generator, "gen", lr=config.lr_generator)}
 
     def gradients(self, batch: Batch) -> dict[str, Tensor]:
         """Gradients of all terms into the parameters' `.grad`; the terms."""

@@ -33,24 +33,6 @@ class TestLabels:
         kp_2d = cache.open(tmp_path)["toy/train"].read([[0, 4], [4, 8]], stream=None)["kp_2d"]
         np.testing.assert_allclose(kp_2d[0, ..., :2], 2 * kp_2d[1, ..., :2], rtol=1e-6)
 
-    def test_unknown_is_zero_with_weight_zero_and_never_nan(self, tmp_path: Path, toy: Any) -> None:
-        entry, (track,) = toy.video("a", [4])
-        bare = replace(track, columns={"frame_index": np.arange(4), "bbox": track.columns["bbox"]})
-        toy.write(tmp_path, [(entry, [bare])])
-        batch = cache.open(tmp_path)["toy/train"].read([[0, 4]], stream=None)
-        assert {name: array.shape for name, array in batch.items()} == {
-            "kp_2d": (1, 4, 49, 3),
-            "kp_3d": (1, 4, 49, 3),
-            "theta": (1, 4, 85),
-            "w_3d": (1, 4),
-            "w_smpl": (1, 4),
-            "valid": (1, 4),
-        }
-        for name in ("kp_2d", "kp_3d", "w_3d", "w_smpl"):
-            assert (batch[name] == 0).all(), name
-        assert (batch["theta"] == np.eye(85)[0]).all()
-        assert (batch["valid"] == 1).all()
-
     def test_3d_counts_where_all_fourteen_common_joints_are_known(self, tmp_path: Path) -> None:
         kp_3d = np.ones((4, 49, 4), np.float32)
         kp_3d[1, 38, 3] = 0  # the last common joint

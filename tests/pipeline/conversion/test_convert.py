@@ -69,17 +69,18 @@ def test_the_cache_has_the_tracks_of_the_reader_and_every_frame_is_kept_or_dropp
 
 
 def test_one_worker_and_two_give_the_same_bytes(embedded: Any, into: Any, tmp_path: Path) -> None:
-    for name, split in SPLITS:
+    splits = [SPLITS[0], SPLITS[2]]
+    for name, split in splits:
         for n_workers in (1, 2):
             body = embedded.body if name == "3dpw" else None
             into.convert(tmp_path / str(n_workers), embedded.raw(name), name, split, body=body, workers=n_workers)
     one, two = into.tree(tmp_path / "1"), into.tree(tmp_path / "2")
-    assert {f"{name}/{split}/manifest.json" for name, split in SPLITS} <= one.keys()
+    assert {f"{name}/{split}/manifest.json" for name, split in splits} <= one.keys()
     assert one == two
 
 
 def test_only_an_added_video_is_read(penn: Any, reads: Any) -> None:
-    penn.convert()
+    penn.converted()
     before = penn.rows("kp_2d")
     penn.add("0007")
     reads.clear()
@@ -111,7 +112,7 @@ def test_of_a_changed_and_a_removed_video_only_the_first_is_read_and_its_rows_ar
 
 
 def test_a_raised_version_reads_every_video_again(penn: Any, reads: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    penn.convert()
+    penn.converted()
     rows, version = penn.rows("kp_2d"), datasets.get("penn_action").version
     monkeypatch.setattr(type(datasets.get("penn_action")), "version", version + 1)
     reads.clear()

@@ -114,7 +114,8 @@ def numbers(penn: Any, root: Path, into: Any) -> Any:
 @pytest.mark.parametrize(
     ("what", "updated", "workers", "kills"),
     [
-        ("convert", False, 1, 4),
+        ("convert", False, 1, 2),
+        pytest.param("convert", False, 1, 5, marks=pytest.mark.slow),
         pytest.param("convert", False, 2, 2, marks=pytest.mark.slow),
         pytest.param("convert", True, 1, 4, marks=pytest.mark.slow),
         pytest.param("extract", True, 1, 3, marks=pytest.mark.slow),

@@ -52,7 +52,7 @@ def test_with_nothing_to_do_no_content_is_read_and_no_file_is_changed(
 
 
 def test_a_touched_file_is_read_and_is_no_change(penn: Any, content: list[str]) -> None:
-    penn.convert()
+    penn.converted()
     before = penn.everything()
     content.clear()
     for path in (penn.label("0003"), penn.frames("0003")):
@@ -66,7 +66,7 @@ def test_a_touched_file_is_read_and_is_no_change(penn: Any, content: list[str]) 
     "stamps", [None, b"", b"[]", b"{", b'{"names": ["0001", "0003"], "stamps": [1, []], "digests": [2, {}]}', b"\xff"]
 )
 def test_without_usable_stamps_the_content_decides(stamps: bytes | None, penn: Any) -> None:
-    penn.convert()
+    penn.converted()
     file = penn.root / penn.name / changes.STAMPS
     file.unlink() if stamps is None else file.write_bytes(stamps)
     assert penn.plan().up_to_date
@@ -75,7 +75,7 @@ def test_without_usable_stamps_the_content_decides(stamps: bytes | None, penn: A
 
 
 def test_stamps_of_a_commit_that_never_happened_hide_no_change(penn: Any, into: Any, tmp_path: Path) -> None:
-    penn.convert()
+    penn.converted()
     penn.edit("0003")
     into.convert(tmp_path / "other", penn.raw)  # killed between the stamps and the manifest, a run leaves just this
     shutil.copy(tmp_path / "other" / penn.name / changes.STAMPS, penn.root / penn.name / changes.STAMPS)
@@ -122,7 +122,7 @@ def test_an_unknown_split_and_a_missing_raw_folder_are_errors(penn: Any, tmp_pat
 
 
 def test_a_raw_folder_with_nothing_in_it_does_not_empty_the_split(penn: Any) -> None:
-    penn.convert()
+    penn.converted()
     before = penn.everything()
     for folder in ("labels", "frames"):
         shutil.rmtree(penn.raw / folder)
@@ -135,7 +135,7 @@ def test_a_raw_folder_with_nothing_in_it_does_not_empty_the_split(penn: Any) -> 
 
 
 def test_a_moved_raw_folder_is_the_same_raw_folder(penn: Any, tmp_path: Path) -> None:
-    penn.convert()
+    penn.converted()
     assert penn.plan(raw=penn.raw.rename(tmp_path / "elsewhere")).up_to_date
 
 

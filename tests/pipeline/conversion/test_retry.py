@@ -70,7 +70,7 @@ def test_a_video_that_fails_in_the_same_way_changes_no_file(
 def test_with_no_failed_video_nothing_is_read(
     penn: Any, reads: Any, run: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    penn.convert()
+    penn.converted()
     before = penn.everything()
     reads.clear()
     assert run("convert", penn.name, "--retry", "--cache", penn.root) == 0

@@ -1,3 +1,4 @@
+import functools
 import pickle
 import shutil
 from pathlib import Path
@@ -8,10 +9,10 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from pipeline import datasets
-from pipeline.accounting import Accounting
 from pipeline.conversion.convert import plan_conversion
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.skeletons import JOINTS
+from tests.pipeline.datasets.by_hand import read_one
 
 torch = pytest.importorskip("torch")
 
@@ -71,12 +72,7 @@ def write(raw: Path, data: Any, split: str = "train", pictures: Any = range(N)) 
     return file
 
 
-def read(raw: Path, split: str = "train", body: Any = None) -> tuple[list, dict[str, Any]]:
-    report = Accounting()
-    tracks = list(PW.tracks(raw, split, body=body, report=report))
-    (account,) = report
-    account.check()
-    return tracks, account.as_dict()
+read = functools.partial(read_one, PW)
 
 
 @pytest.fixture(scope="module")
@@ -205,17 +201,6 @@ def test_labels_that_are_not_finite_and_cameras_that_are_none_drop_their_frames(
         assert np.isfinite(array).all()
 
 
-def test_the_global_orientation_is_turned_into_the_camera(tmp_path: Path) -> None:
-    data = sequence()
-    write(tmp_path, data)
-    (track,), _ = read(tmp_path)
-    for i in (0, 17, 39):
-        world = Rotation.from_rotvec(data["poses"][0][i, :3]).as_matrix()
-        ours = Rotation.from_rotvec(track.pose[i, :3]).as_matrix()
-        np.testing.assert_allclose(ours, data["cam_poses"][i, :3, :3] @ world, atol=1e-6)
-    np.testing.assert_allclose(track.pose[:, 3:], data["poses"][0][:, 3:], rtol=1e-6)
-
-
 def posed(body: Any, pose: np.ndarray, betas: np.ndarray) -> Any:
     rotmat = Rotation.from_rotvec(np.asarray(pose, float).reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
     with torch.no_grad():
@@ -252,21 +237,20 @@ def test_train_has_49_joints_about_the_hip(tmp_path: Path, body: Any) -> None:
     assert filled == set(PW.columns("train", body=True))
 
 
-@pytest.mark.parametrize("split", ["validation", "test"])
-def test_evaluation_splits_have_14_joints_of_the_h36m_regressor(tmp_path: Path, body: Any, split: str) -> None:
-    write(tmp_path, sequence(), split)
-    (track,), _ = read(tmp_path, split, body)
+def test_evaluation_splits_have_14_joints_of_the_h36m_regressor(tmp_path: Path, body: Any) -> None:
+    write(tmp_path, sequence(), "test")
+    (track,), _ = read(tmp_path, "test", body)
     verts = posed(body, track.pose[[5]], track.betas[0]).verts.numpy()[0]
     rows = [6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10]
     expected = body.J_regressor_h36m.numpy()[rows] @ verts
     np.testing.assert_allclose(track.kp_3d_eval[5], expected, atol=1e-5)
     assert track.kp_3d is None
-    assert set(PW.columns(split, body=True)) == {
+    assert set(PW.columns("test", body=True)) == {
         *("frame_index", "bbox", "kp_2d", "pose", "betas", "trans", "has_smpl", "valid", "kp_3d_eval", "has_3d"),
     }
 
 
-@pytest.mark.parametrize(("actor", "gender"), [(0, "male"), (1, "female")])
+@pytest.mark.parametrize(("actor", "gender"), [pytest.param(0, "male", marks=pytest.mark.slow), (1, "female")])
 def test_with_gendered_models_the_labels_are_of_the_body_of_the_actors_own_gender(
     tmp_path: Path, body: Any, actor: int, gender: str
 ) -> None:

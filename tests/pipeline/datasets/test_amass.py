@@ -1,3 +1,4 @@
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,10 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation, Slerp
 
 from pipeline import datasets
-from pipeline.accounting import Accounting
 from pipeline.datasets.amass import sample_positions
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.smpl.rotations import resample_rotations
+from tests.pipeline.datasets.by_hand import read_one
 
 AMASS = datasets.get("amass")
 
@@ -38,12 +39,7 @@ def write_motion(
     np.savez(file, **{key: value for key, value in data.items() if value is not None})
 
 
-def read(raw: Path, reader: Any = AMASS) -> tuple[list, dict[str, Any]]:
-    report = Accounting()
-    tracks = list(reader.tracks(raw, "train", report=report))
-    (account,) = report
-    account.check()
-    return tracks, account.as_dict()
+read = functools.partial(read_one, AMASS)
 
 
 def test_a_motion_becomes_one_track_at_25_fps(tmp_path: Path) -> None:
@@ -61,7 +57,7 @@ def test_a_motion_becomes_one_track_at_25_fps(tmp_path: Path) -> None:
     assert (account["found"], account["kept"], account["dropped"]) == (601, 126, {"resampled": 475})
 
 
-@pytest.mark.parametrize("rate", [25.0, 30.0, 50.0, 59.94, 60.0, 100.0, 120.0, 120.00000763, 150.0, 250.0])
+@pytest.mark.parametrize("rate", [25.0, 30.0, 59.94, 120.00000763, 250.0])
 def test_sample_k_is_the_motion_at_k_over_25_seconds(tmp_path: Path, rate: float) -> None:
     write_motion(tmp_path, n_frames=round(4 * rate), rate=rate)
     (track,), _ = read(tmp_path)
@@ -86,7 +82,7 @@ def test_smpls_hands_are_the_index_fingers_of_smplh_and_smplx(tmp_path: Path) ->
 def test_decimation_takes_every_fourth_of_120_hz_and_says_30_fps(tmp_path: Path) -> None:
     write_motion(tmp_path)
     stored = np.load(tmp_path / "ACCAD/s1/walk_poses.npz")["poses"]
-    (track,), account = read(tmp_path, datasets.get("amass", resampling="decimate"))
+    (track,), account = read_one(datasets.get("amass", resampling="decimate"), tmp_path)
     assert track.fps == 30
     np.testing.assert_array_equal(track.pose[:, :66], stored[::4, :66].astype(np.float32))
     assert account["dropped"] == {"resampled": 450}
@@ -174,15 +170,12 @@ def test_another_gender_is_neutral_and_told(tmp_path: Path, stored: Any) -> None
             {"poses": np.zeros((100, 72))},
             r"'poses': expected \(N, 156\) SMPL-H or \(N, 165\) SMPL-X, found \(100, 72\)",
         ),
-        ({"poses": np.zeros(156)}, r"'trans': expected numbers|'poses'"),
         ({"poses": None}, r"'poses': expected an array .*only"),
         ({"trans": np.zeros((600, 3))}, r"'trans': expected numbers of shape \(601, 3\), found \(600, 3\)"),
         ({"betas": np.zeros(9)}, r"'betas': expected at least 10, found 9"),
         ({"trans": np.full((601, 3), np.nan)}, r"'trans': expected finite numbers, found NaN"),
         ({"mocap_framerate": None}, r"'mocap_framerate': expected frames per second, found no such key"),
-        ({"mocap_framerate": 0.0}, r"'mocap_framerate': expected 1 to 10,000"),
         ({"mocap_framerate": np.nan}, r"'mocap_framerate': expected 1 to 10,000"),
-        ({"mocap_framerate": "fast"}, r"'mocap_framerate': expected numbers"),
     ],
 )
 def test_a_file_of_another_form_is_refused_by_name(tmp_path: Path, changes: dict[str, Any], words: str) -> None:

@@ -27,7 +27,6 @@ import pytest
 
 import cache
 from pipeline import datasets
-from pipeline.accounting import VideoAccount
 from pipeline.conversion import convert
 from pipeline.datasets import contract
 from pipeline.datasets.penn_action import PennAction
@@ -41,15 +40,18 @@ from tests.pipeline.test_processes import descendants
 MIB = 1 << 20
 PATIENCE = 20  # s for a case; the usual one takes a hundredth of a second
 MEMORY = 1100 * MIB  # a picture of 8192 x 8192, the largest accepted, takes 200 MiB, and is decoded into a second one
-FLIPS = int(os.environ.get("HOSTILE_FLIPS", "4"))  # of bits, for each kind of file; more: a longer search
+FLIPS = int(os.environ.get("HOSTILE_FLIPS", "4"))  # of bits, for each kind of file, in `make test-slow`
 MATLAB = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
 IN_LIBRARIES = (".mat", ".cdf")  # files whose reader may crash, hang or swell; it is ended then
 
-HTML = b"<!DOCTYPE html><html><body>Please log in to download this file</body></html>\n" * 20
-PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\xff\xff\x00\x00\xff\xff\x08\x02\x00\x00\x00" + bytes(400)
-GZIP = b"\x1f\x8b\x08\x00" + bytes(300)
-ZIP = b"PK\x03\x04" + bytes(300)
-PICKLE = b"cos\nsystem\n(S'touch hostile'\ntR."
+FILES = {  # of another kind
+    "html": b"<!DOCTYPE html><html><body>Please log in to download this file</body></html>\n" * 20,
+    "png": b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\xff\xff\x00\x00\xff\xff\x08\x02\x00\x00\x00" + bytes(400),
+    "gzip": b"\x1f\x8b\x08\x00" + bytes(300),
+    "zip": b"PK\x03\x04" + bytes(300),
+    "pickle": b"cos\nsystem\n(S'touch hostile'\ntR.",
+    "nested": b"[" * 100_000,
+}
 
 
 def flipped(data: bytes, seed: int) -> bytes:
@@ -92,25 +94,15 @@ CONTENT: dict[str, Callable[[bytes, int], bytes]] = {
     "claiming": claiming,
     "zeros": lambda data, _: bytes(len(data)),
     "doubled": lambda data, _: data + data,
-    "html": lambda *_: HTML,
-    "png": lambda *_: PNG,
-    "gzip": lambda *_: GZIP,
-    "zip": lambda *_: ZIP,
-    "pickle": lambda *_: PICKLE,
-    "nested": lambda *_: b"[" * 100_000,
 }
-
-
-def _link(target: str) -> Callable[[Path], None]:
-    return lambda path: path.symlink_to(target)
 
 
 THINGS: dict[str, Callable[[Path], None]] = {
     "folder": lambda path: path.mkdir(),
-    "dangling": _link("nowhere/at/all"),
+    "dangling": lambda path: path.symlink_to("nowhere/at/all"),
     "loop": lambda path: path.symlink_to(path.name),
     "fifo": lambda path: os.mkfifo(path),
-    "endless": _link("/dev/zero"),
+    "endless": lambda path: path.symlink_to("/dev/zero"),
     "absent": lambda path: None,
 }
 
@@ -122,14 +114,7 @@ def put(path: Path, kind: str, argument: Any) -> None:
     if kind in THINGS:
         THINGS[kind](path)
     else:
-        path.write_bytes(CONTENT[kind](data, argument))
-
-
-def remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+        path.write_bytes(FILES[kind] if kind in FILES else CONTENT[kind](data, argument))
 
 
 class Case(NamedTuple):
@@ -161,7 +146,9 @@ def examine(case: Case) -> list[str]:
         raise
     except Exception:
         problems.append(traceback.format_exc(limit=-4))
-    remove(target)
+    if case.kind == "folder":
+        target.rmdir()
+    target.unlink(missing_ok=True)
     shutil.copyfile(good / case.file, target)
     return problems
 
@@ -208,56 +195,63 @@ def kinds_of_file(raw: Path) -> list[str]:
     return [file for files in by_place.values() for file in files[:2]]
 
 
-def cases(folder: str, dataset: str, file: str, seed: int) -> Iterator[Case]:
-    yield from (Case(folder, dataset, file, "truncated", part) for part in (0, 1, 30, 300, 600, 900, 999))
-    yield from (Case(folder, dataset, file, "cut_off", n) for n in (1, 7))
-    for i in range(FLIPS // 2 if file.endswith(".cdf") else FLIPS):  # most of them make cdflib hang
-        yield Case(folder, dataset, file, "flipped", seed + i)
-        yield Case(folder, dataset, file, ("overwritten", "spliced")[i % 2], seed + i)
+def cases(folder: str, dataset: str, file: str, seed: int, thorough: bool) -> Iterator[Case]:
+    found: list[tuple[str, int]] = [("cut_off", 7)]
+    found += [("truncated", part) for part in ((0, 1, 30, 300, 600, 900, 999) if thorough else (0, 300))]
+    for i in range((FLIPS if thorough else 2) // (2 if file.endswith(".cdf") else 1)):  # most make cdflib hang
+        found += [("flipped", seed + i), (("overwritten", "spliced")[i % 2], seed + i)]
     if file.endswith(".jpg"):
-        yield from (Case(folder, dataset, file, "claiming", side) for side in (60_000, 8192, 8193))
-    for kind in ("zeros", "doubled", "html", "png", "gzip", "zip", "pickle", "nested"):
-        yield Case(folder, dataset, file, kind)
-    yield from (
-        Case(folder, dataset, file, kind) for kind in ("folder", "dangling", "loop", "fifo", "endless", "absent")
-    )
+        found += [("claiming", side) for side in ((60_000, 8192, 8193) if thorough else (60_000, 8193))]
+    for kind in ("zeros", "doubled", *FILES, *THINGS):
+        found.append((kind, 0))
+    return (Case(folder, dataset, file, *kind) for kind in found)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def assert_harmless(raw: Path, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every hostile variant of these files costs its own video and nothing else. `raw` is called as its dataset."""
+@pytest.fixture(params=[False, pytest.param(True, marks=pytest.mark.slow)], ids=["some", "all"])
+def assert_harmless(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Path, list[str]], None]:
+    """Hostile variants of these files cost their own video and nothing else. `raw` is called as its dataset."""
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
-    todo = [case for i, file in enumerate(files) for case in cases(str(raw.parent), raw.name, file, 1000 * i)]
-    found = zip(todo, ordered_map(examine, todo, 2, timeout=PATIENCE, memory=MEMORY), strict=True)
-    failures, ended = [], set()
-    for case, result in found:
-        what = " | ".join([result.message] if isinstance(result, Failed) else result)
-        if isinstance(result, Failed) and case.file.endswith(IN_LIBRARIES):
-            ended.add(case.file)
-        elif what:
-            failures.append(f"{case.file} {case.kind} {case.argument}: {what}")
-    assert not failures, "\n".join(failures)
-    assert not list(here.iterdir()), "something was written into the current folder"
-    copies = [copy for copy in raw.parent.iterdir() if copy != raw]
-    assert copies
-    for copy in copies if not ended else []:
-        assert contents(copy) == contents(raw), "something was written beside the case"
+
+    def check(raw: Path, files: list[str]) -> None:
+        below = str(raw.parent), raw.name
+        todo = [case for i, file in enumerate(files) for case in cases(*below, file, 1000 * i, request.param)]
+        found = zip(todo, ordered_map(examine, todo, 2, timeout=PATIENCE, memory=MEMORY), strict=True)
+        failures, ended = [], set()
+        for case, result in found:
+            what = " | ".join([result.message] if isinstance(result, Failed) else result)
+            if isinstance(result, Failed) and case.file.endswith(IN_LIBRARIES):
+                ended.add(case.file)
+            elif what:
+                failures.append(f"{case.file} {case.kind} {case.argument}: {what}")
+        assert not failures, "\n".join(failures)
+        assert not list(here.iterdir()), "something was written into the current folder"
+        copies = [copy for copy in raw.parent.iterdir() if copy != raw]
+        assert copies
+        for copy in copies if not ended else []:
+            assert contents(copy) == contents(raw), "something was written beside the case"
+
+    return check
 
 
 @pytest.mark.parametrize("name", datasets.DATASETS)
 def test_damaged_files_cost_their_own_video_and_nothing_else(
-    name: str, embedded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, embedded: Any, tmp_path: Path, assert_harmless: Callable[[Path, list[str]], None]
 ) -> None:
     raw = embedded.copy(name, tmp_path / "raw" / name)
-    assert_harmless(raw, kinds_of_file(raw), tmp_path, monkeypatch)
+    assert_harmless(raw, kinds_of_file(raw))
 
 
-def test_damaged_files_of_every_detector_cost_their_own_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_files_of_every_detector_cost_their_own_clip(
+    tmp_path: Path, assert_harmless: Callable[[Path, list[str]], None]
+) -> None:
     suffixes = {"coco": ".json", "alphapose": ".json", "mmpose demo": ".json", "mmpose inferencer": ".json"}
     suffixes |= {"mot": ".txt", "csv": ".csv", "yolo pose": ""}
     raw, files = tmp_path / "raw/videos", []
@@ -268,7 +262,7 @@ def test_damaged_files_of_every_detector_cost_their_own_clip(tmp_path: Path, mon
                 writer.write(np.zeros((SIZE[1], SIZE[0], 3), np.uint8))
         write(raw / f"keypoints/{k}{suffix}", CASES[name].files)
         files.append(f"keypoints/{k}{suffix or '/c_1.txt'}")
-    assert_harmless(raw, files, tmp_path, monkeypatch)
+    assert_harmless(raw, files)
 
 
 # ------------------------------------------------------------------------------------ beside good ones, in a conversion
@@ -331,7 +325,7 @@ def test_a_file_at_which_a_library_fails_costs_its_own_video(
     raw = embedded.copy(name, tmp_path / "raw")
     spoil(next(raw.glob(pattern)))
     plan = convert.plan_conversion(datasets.get(name), split, raw=raw, root=tmp_path / "cache")
-    done = convert.convert(plan, timeout=6, memory=512 * MIB)
+    done = convert.convert(plan, timeout=3, memory=512 * MIB)
     (account,) = done.rejected
     assert account.set_aside in reasons.split(" or ")
     assert done.totals["videos"]["kept"] == done.totals["videos"]["found"] - 1
@@ -369,27 +363,17 @@ def test_what_ends_a_process_costs_its_video_and_the_others_are_committed(embedd
 # ------------------------------------------------------------------------------------------- one by one, by name
 
 
-def accounts(name: str, raw: Path) -> dict[str, VideoAccount]:
-    """Every video's account, after all of its frames were tried too."""
-    dataset, found = datasets.get(name), {}
-    for split in dataset.splits:
-        for video in dataset.videos(raw, split):
-            tracks, account = dataset.read_accounted(raw, split, video)
-            found[video.name] = account
-            for track in tracks:
-                assert track.frames is None or track.frames.place.resolve().is_relative_to(raw.resolve())
-    return found
+def reasons_of(name: str, raw: Path) -> set[str]:
+    """Why the videos were rejected."""
+    dataset = datasets.get(name)
+    videos = [(split, video) for split in dataset.splits for video in dataset.videos(raw, split)]
+    return {dataset.read_accounted(raw, split, video)[1].set_aside for split, video in videos}
 
 
 @pytest.mark.parametrize(
     "code",
     [
         b"cos\nsystem\n(S'touch {}'\ntR.",
-        b"cposix\nsystem\n(S'touch {}'\ntR.",
-        b"cbuiltins\neval\n(S\"__import__('os').system('touch {}')\"\ntR.",
-        b"(S'touch {}'\nios\nsystem\n.",
-        b"(cos\nsystem\nS'touch {}'\no.",
-        b"cnumpy\nload\n(S'{}'\ntR.",
         b"cnumpy.testing._private.utils\nrunstring\n(S'x'\n(dtR.",
         b"\x80\x02cpipeline.datasets\nget\n(S'amass'\ntR.",
     ],
@@ -398,16 +382,11 @@ def test_a_pickle_that_would_run_code_runs_none(code: bytes, embedded: Any, tmp_
     raw, mark = embedded.copy("3dpw", tmp_path / "raw"), tmp_path / "mark"
     for file in raw.glob("sequenceFiles/*/*.pkl"):
         file.write_bytes(code.replace(b"{}", str(mark).encode()))
-    assert not mark.exists()
-    reasons = {account.set_aside for account in accounts("3dpw", raw).values()}
-    assert reasons == {"unsafe_pickle"}
+    assert reasons_of("3dpw", raw) == {"unsafe_pickle"}
     assert not mark.exists()
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["../../outside/{}", "/etc/{}", "images/../../outside/{}", "images\\..\\{}", "images/train/../../../outside/{}"],
-)
+@pytest.mark.parametrize("path", ["../../outside/{}", "/etc/{}", "images/../../outside/{}", "images\\..\\{}", ""])
 def test_a_path_in_an_annotation_does_not_lead_outside(path: str, embedded: Any, tmp_path: Path) -> None:
     raw = embedded.copy("posetrack", tmp_path / "raw")
     (tmp_path / "outside").mkdir()
@@ -418,6 +397,4 @@ def test_a_path_in_an_annotation_does_not_lead_outside(path: str, embedded: Any,
             shutil.copy(raw / image["file_name"], tmp_path / "outside" / name)  # there is something to be found
             image["file_name"] = path.format(name)
         file.write_text(json.dumps(label))
-    found = accounts("posetrack", raw)
-    assert {account.set_aside for account in found.values()} == {"path_outside"}
-    assert all(account.kept == 0 for account in found.values())
+    assert reasons_of("posetrack", raw) == {"path_outside"}

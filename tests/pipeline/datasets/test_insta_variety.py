@@ -1,3 +1,4 @@
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from pipeline.skeletons import JOINTS
 from pipeline.synthetic.files import mp4_writer
 from pipeline.synthetic.files import tf_example as example
 from pipeline.synthetic.files import tfrecord as framed
-from tests.pipeline.datasets.standing import standing
+from tests.pipeline.datasets.by_hand import read_one, standing
 
 INSTA = datasets.get("insta_variety")
 SPIN49 = JOINTS["spin49"]
@@ -66,13 +67,7 @@ def write(raw: Path, *clips: dict[str, Any], split: str = "train", shard: str = 
     return file
 
 
-def read(raw: Path, split: str = "train") -> tuple[list, dict[str, Any]]:
-    """Tracks, and the account of the only video."""
-    report = Accounting()
-    tracks = list(INSTA.tracks(raw, split, report=report))
-    (account,) = report
-    account.check()
-    return tracks, account.as_dict()
+read = functools.partial(read_one, INSTA)
 
 
 def accounts(raw: Path, split: str = "train") -> dict[str, tuple[str, int]]:
@@ -103,8 +98,8 @@ def test_an_example_becomes_one_track_with_its_joints_under_their_names(tmp_path
     assert (account["found"], account["kept"], account["notes"]) == (3, 3, [])
 
 
-@pytest.mark.parametrize(("width", "height"), [(224, 224), (300, 300), (300, 200)])
-def test_with_phis_coordinates_are_fractions_of_the_picture(tmp_path: Path, width: int, height: int) -> None:
+def test_with_phis_coordinates_are_fractions_of_the_picture(tmp_path: Path) -> None:
+    width, height = 300, 200
     xys = np.zeros((1, 2, 14))
     xys[0, :, :4] = [[-1, 1, 0, 0.5], [-1, 1, 0, -0.25]]
     phis = np.zeros((1, 2048))
@@ -135,8 +130,7 @@ def test_visibility_is_the_confidence_from_0_to_1(tmp_path: Path) -> None:
     assert not np.delete(track.kp_2d, named, axis=1).any()  # never annotated
 
 
-@pytest.mark.parametrize("phis", [None, np.zeros((3, 2048))])
-@pytest.mark.parametrize("toes", [None, np.zeros(0)])
+@pytest.mark.parametrize(("toes", "phis"), [(None, None), (np.zeros(0), np.zeros((3, 2048)))])
 def test_without_toes_those_joints_are_zero(tmp_path: Path, toes: Any, phis: Any) -> None:
     write(tmp_path, clip(image__toe_pts=toes, image__phis=phis))
     (track,), account = read(tmp_path)
@@ -179,8 +173,7 @@ def test_frames_without_a_visible_joint_are_dropped_and_counted(tmp_path: Path) 
     assert account["dropped"] == {"no_visible_joint": 1}
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
-@pytest.mark.parametrize("phis", [None, np.zeros((3, 2048))])
+@pytest.mark.parametrize(("value", "phis"), [(np.nan, None), (-np.inf, np.zeros((3, 2048))), (1e30, None)])
 def test_a_joint_that_is_nowhere_is_not_seen(tmp_path: Path, value: float, phis: Any) -> None:
     features = clip(image__phis=phis)
     features["image/xys"][1, 0, 7] = value
@@ -224,9 +217,7 @@ def test_a_picture_cut_short_shows_at_extraction(tmp_path: Path) -> None:
     assert [frame.kind for frame in track.frames.read(track.frame_index)] == ["", "picture_truncated", ""]
 
 
-@pytest.mark.parametrize(
-    "pictures", [None, [], [b""] * 3, [b"", b"", b"", PICTURE], [b"no picture", b"", b"\xff\xd8\xff"]]
-)
+@pytest.mark.parametrize("pictures", [None, [b"", b"", b"", PICTURE], [b"no picture", b"", b"\xff\xd8\xff"]])
 def test_a_clip_without_pictures_is_set_aside_with_its_frames_counted(tmp_path: Path, pictures: Any) -> None:
     write(tmp_path, clip(image__encoded=pictures))
     tracks, account = read(tmp_path)
@@ -241,13 +232,11 @@ def test_a_clip_without_pictures_is_set_aside_with_its_frames_counted(tmp_path: 
     ("changes", "words"),
     [
         ({"meta__N": None}, r"'meta/N of record 00000': expected a number from 1 to 65536, found \[\]"),
-        ({"meta__N": np.array([0])}, r"found \[0\]"),
         ({"meta__N": np.array([3.0])}, r"'meta/N' is a float_list"),
         ({"meta__N": np.array([2])}, r"'image/xys' has 84 values, at most 56"),
         ({"meta__N": np.array([4])}, r"xys of record 00000': expected 112 numbers: \(4, 2, 14\), found 84"),
         ({"image__xys": None}, r"image/xys of record 00000': expected 84 numbers.*, found only image/encoded, image/f"),
         ({"image__visibilities": np.ones((3, 13), np.int64)}, r"expected 42 numbers: \(3, 14\), found 39"),
-        ({"image__face_pts": np.ones((3, 2, 5))}, r"face_pts of record 00000': expected 45 numbers.*, found 30"),
         ({"image__toe_pts": np.ones(1)}, r"toe_pts of record 00000': expected 54 numbers: \(3, 3, 6\), found 1"),
         ({"image__encoded": np.ones(3)}, r"'image/encoded' is a float_list"),
     ],

@@ -2,28 +2,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 
 from pipeline import datasets
-from pipeline.accounting import Accounting
 from pipeline.boxes import smooth_boxes
 from pipeline.errors import RawDataError
 from pipeline.skeletons import JOINTS
-from tests.pipeline.datasets.standing import standing
+from tests.pipeline.datasets.by_hand import read_one, standing, write_video
 
 KINETICS = datasets.get("kinetics")
 CLIP = "AbCdEf-_012_000004_000014"
 SPIN49 = JOINTS["spin49"]
-
-
-def write_clip(path: Path, n_frames: int = 110, fps: float = 25, codec: str = "mp4v") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, (640, 480))
-    for i in range(n_frames):
-        writer.write(np.full((480, 640, 3), i, np.uint8))
-    writer.release()
 
 
 def person(x: float = 100, y: float = 200, confidence: float = 0.9, n_joints: int = 25) -> np.ndarray:
@@ -52,18 +42,15 @@ def result(frame: int, x: float = 100, score: float = 2.5, **more: Any) -> dict[
 
 
 def read(raw: Path, split: str = "train") -> tuple[list, dict[str, Any]]:
-    report = Accounting()
-    tracks = list(KINETICS.tracks(raw, split, report=report))
-    (account,) = report
-    account.check()
+    tracks, account = read_one(KINETICS, raw, split)
     # Most tests have keypoints of a clip's first frames alone, which is noted (test_pixels.py).
-    account.notes = [note for note in account.notes if not note.startswith("labels of the frames 0 to")]
-    return tracks, account.as_dict()
+    account["notes"] = [note for note in account["notes"] if not note.startswith("labels of the frames 0 to")]
+    return tracks, account
 
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    write_clip(tmp_path / f"train/abseiling/{CLIP}.mp4")
+    write_video(tmp_path / f"train/abseiling/{CLIP}.mp4", 110, size=(640, 480))
     return tmp_path
 
 
@@ -92,13 +79,13 @@ def test_confidence_is_the_score_clipped_to_1_and_0_under_03(raw: Path) -> None:
 
 
 def test_a_frame_with_fewer_than_6_visible_joints_is_dropped(raw: Path) -> None:
-    five, six = person(), person()
+    five, six, none = person(), person(), np.zeros((25, 3))
     five[5:, 2], six[6:, 2] = 0.2, 0.2
     frames = {t: [person()] for t in range(30)}
-    write_openpose(raw, frames | {10: [five], 11: [six]})
+    write_openpose(raw, frames | {10: [five], 11: [six, none]})
     (track,), account = read(raw)
     assert track.frame_index.tolist() == [t for t in range(30) if t != 10]
-    assert account["dropped"] == {"too_few_visible_joints": 1}
+    assert account["dropped"] == {"too_few_visible_joints": 1, "no_visible_joint": 1}
 
 
 @pytest.mark.parametrize(("n_frames", "n_tracks"), [(24, 0), (25, 1)])
@@ -122,14 +109,6 @@ def test_frames_before_the_first_box_and_after_the_last_are_dropped_and_shift_no
     np.testing.assert_allclose(track.bbox, alone * [1, 1, 1.1, 1.1], rtol=1e-6)
 
 
-def test_a_person_without_a_visible_joint_is_counted(raw: Path) -> None:
-    nobody = np.zeros((25, 3))
-    write_openpose(raw, {t: [person(), nobody] for t in range(30)})
-    tracks, account = read(raw)
-    assert len(tracks) == 1
-    assert account["dropped"] == {"no_visible_joint": 30}
-
-
 def test_openposes_18_joints_have_no_hip_centre(raw: Path) -> None:
     joints = person(n_joints=18)
     joints[8, :2] = [101, 203]  # RHip follows LWrist
@@ -139,7 +118,7 @@ def test_openposes_18_joints_have_no_hip_centre(raw: Path) -> None:
     assert track.kp_2d[0, SPIN49.index("OP MidHip"), 2] == 0
 
 
-@pytest.mark.parametrize("form", [0, 0.0, [0.0], [[0.0], [0.0]]])
+@pytest.mark.parametrize("form", [0, [[0.0], [0.0]]])
 def test_alphapose_that_did_not_track_calls_everybody_0(raw: Path, form: Any) -> None:
     # As it writes it without --pose_track (AlphaPose's issues 750 and 761), lists in a list where it merged detections.
     results = [result(t, x, idx=[0.0]) for t in range(30) for x in ((100, 500) if t % 2 else (500, 100))]
@@ -149,14 +128,14 @@ def test_alphapose_that_did_not_track_calls_everybody_0(raw: Path, form: Any) ->
     assert (account["kept"], account["dropped"]) == (60, {})
 
 
-@pytest.mark.parametrize("form", [lambda k: k, float, lambda k: [k], lambda k: [[float(k)], [9.0]]])
+@pytest.mark.parametrize("form", [lambda k: k, lambda k: [k], lambda k: [[float(k)], [9.0]]])
 def test_alphaposes_identities_are_taken_when_it_tracked(raw: Path, form: Any) -> None:
     # The two change places at frame 15; linking would not follow them, the identities do.
     write_alphapose(
-        raw, [result(t, 100 if (k == 3) == (t < 15) else 500, idx=form(k)) for t in range(30) for k in (3, 7)]
+        raw, [result(t, 100 if (k == 3) == (t < 15) else 500, idx=form(k)) for t in range(30) for k in (12, 3)]
     )
     tracks, _ = read(raw)
-    assert [track.name.rpartition("/")[2] for track in tracks] == ["3", "7"]
+    assert [track.name.rpartition("/")[2] for track in tracks] == ["3", "12"]
     nose = SPIN49.index("nose")
     assert tracks[0].kp_2d[:, nose, 0].tolist() == [100] * 15 + [500] * 15
 
@@ -168,11 +147,6 @@ def test_a_tracked_person_who_is_away_for_over_five_frames_comes_back_as_another
     write_alphapose(raw, [result(t, idx=1) for t in [*range(30), *range(back, 70)]])
     tracks, _ = read(raw)
     assert [(track.name.rpartition("/")[2], len(track.frame_index)) for track in tracks] == segments
-
-
-def test_tracked_persons_come_in_the_order_of_their_identities(raw: Path) -> None:
-    write_alphapose(raw, [result(t, x, idx=k) for t in range(30) for k, x in ((12, 100), (3, 500))])
-    assert [track.name.rpartition("/")[2] for track in read(raw)[0]] == ["3", "12"]
 
 
 def test_one_identity_given_twice_in_a_frame_goes_to_the_surer_person(raw: Path) -> None:
@@ -244,21 +218,18 @@ def test_hidden_files_and_folders_are_no_clips_and_keypoints_alone_are_one(raw: 
     assert (account["set_aside"], account["found"]) == ("video_missing", 30)
 
 
-@pytest.mark.parametrize("other", ["avi", "mkv", "webm"])
-def test_a_clip_in_two_containers_is_read_once_and_told(other: str, raw: Path) -> None:
-    (raw / f"train/abseiling/{CLIP}.{other}").touch()
+def test_a_clip_in_two_containers_is_read_once_and_told(raw: Path) -> None:
+    (raw / f"train/abseiling/{CLIP}.webm").touch()
     write_openpose(raw, {t: [person()] for t in range(30)})
     (track,), account = read(raw)
     assert track.frames.path.endswith(".mp4")
-    assert account["notes"] == [f"{CLIP}.{other} is not used: {CLIP}.mp4 is the same clip"]
+    assert account["notes"] == [f"{CLIP}.webm is not used: {CLIP}.mp4 is the same clip"]
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", "expected JSON, found JSONDecodeError"),
         ("[" * 100_000, "expected JSON, found RecursionError"),
-        ("[]", "'people': expected a list of persons"),
         ('{"people": [3]}', "'people': expected a list of persons"),
         (
             '{"people": [{}]}',
@@ -282,16 +253,12 @@ def test_files_that_are_not_openposes_are_named(raw: Path, content: str, words: 
     ("change", "words"),
     [
         ({"image_id": "frame.jpg"}, "'image_id': expected a picture's name"),
-        ({"image_id": None}, "'image_id': expected a picture's name"),
         (
             {"image_id": "x" * 10_000},
             r"'image_id': expected .* such as '35.jpg', found a text 'x{40}'\.\.\.",
         ),
         ({"keypoints": [1, 2]}, "'keypoints': expected 51, 54.* numbers a person, found 2 entries"),
-        ({"idx": "a"}, "'idx': expected a whole number"),
-        ({"idx": 1.5}, "'idx': expected a whole number"),
         ({"idx": float("nan")}, "'idx': expected a whole number"),
-        ({"idx": []}, "'idx': expected a whole number"),
         ({"idx": [[[1]]]}, "'idx': expected a whole number"),
     ],
 )
@@ -302,21 +269,6 @@ def test_results_that_are_not_alphaposes_are_named(raw: Path, change: dict[str, 
 
 
 # ------------------------------------------------------------------- other joint orders, names, frames, pictures
-
-
-@pytest.mark.parametrize("order", ["body_25b", "halpe_26", "coco_feet", "coco_neck", "coco"])
-@pytest.mark.parametrize("face_and_hands", [False, True])
-def test_other_known_joint_orders_are_read_by_name(raw: Path, order: str, face_and_hands: bool) -> None:
-    joints = standing(order, 100, 200)
-    if face_and_hands:
-        joints = np.concatenate([joints, np.full((110, 3), 0.9)])
-        if len(joints) not in (133, 136):
-            pytest.skip("has none")
-    write_openpose(raw, {t: [joints] for t in range(30)})
-    (track,), _ = read(raw)
-    side = "OP LHip" if order.startswith("body_25") else "lhip"
-    np.testing.assert_allclose(track.kp_2d[0, SPIN49.index(side), :2], [103, 200])
-    np.testing.assert_allclose(track.bbox[:, 2], 55, rtol=1e-3)
 
 
 def test_joints_in_no_known_order_are_refused_with_what_to_export(raw: Path) -> None:
@@ -336,17 +288,8 @@ def test_files_of_any_one_numbered_name_are_read(raw: Path, name: str) -> None:
     assert track.frame_index.tolist() == list(range(30))
 
 
-def test_a_video_called_by_a_number_has_files_of_its_own_name(tmp_path: Path) -> None:
-    write_clip(tmp_path / "train/0001.mp4", 60)
-    folder = write_openpose(tmp_path, {t: [person()] for t in range(60)}, clip="0001")
-    for t, file in enumerate(sorted(folder.iterdir())):
-        file.rename(folder / f"{t:04d}.json")  # 0001.json would be AlphaPose's
-    account = read(tmp_path)[1]
-    assert (account["kept"], account["notes"]) == (60, [])
-
-
 def test_numbers_of_16_digits_are_names_of_videos_and_no_frames(tmp_path: Path) -> None:
-    write_clip(tmp_path / "train/1700000000000000.mp4", 60)
+    write_video(tmp_path / "train/1700000000000000.mp4", 60, size=(640, 480))
     folder = write_openpose(tmp_path, {t: [person()] for t in range(60)}, clip="1700000000000000")
     assert read(tmp_path)[1]["kept"] == 60
     for t, file in enumerate(sorted(folder.iterdir())):
@@ -366,15 +309,14 @@ def test_pictures_that_alphapose_names_share_what_is_before_the_number(raw: Path
     assert all(word in account["message"] for word in ("'clip01_'", "'clip02_'", "one video"))
 
 
-@pytest.mark.parametrize("people", [{"bodies": [{"joints": []}]}, {"people": [{"pose_keypoints_2d": []}]}])
-def test_alphaposes_other_formats_are_refused_with_the_option_to_leave_out(raw: Path, people: Any) -> None:
-    write_alphapose(raw, {f"{t}.jpg": people for t in range(30)})  # type: ignore[arg-type]
+def test_alphaposes_other_formats_are_refused_with_the_option_to_leave_out(raw: Path) -> None:
+    write_alphapose(raw, {f"{t}.jpg": {"people": [{"pose_keypoints_2d": []}]} for t in range(30)})  # type: ignore[arg-type]
     assert "without --format" in read(raw)[1]["message"]
 
 
 @pytest.mark.parametrize(
     "names",
-    [["a.json"], ["keypoints.json", "b.json"], ["a_0.json", "b_0.json"], ["a_0_keypoints.JSON"], ["a_0.json.gz"]],
+    [["keypoints.json", "b.json"], ["a_0.json", "b_0.json"], ["a_0.json.gz"]],
 )
 def test_files_of_which_none_is_used_is_no_clip_without_keypoints(raw: Path, names: list[str]) -> None:
     folder = write_openpose(raw, {})
@@ -405,12 +347,6 @@ def test_the_first_version_of_openpose_calls_its_key_otherwise(raw: Path) -> Non
     assert read(raw)[1]["kept"] == 30
 
 
-def test_normalised_keypoints_are_refused(raw: Path) -> None:
-    write_openpose(raw, {t: [person() / [640, 480, 1]] for t in range(30)})
-    account = read(raw)[1]
-    assert (account["set_aside"], account["dropped"]) == ("keypoints_outside", {"keypoints_outside": 30})
-
-
 def test_a_clip_with_another_extension_is_named(raw: Path) -> None:
     write_openpose(raw, {t: [person()] for t in range(30)})
     clip = raw / f"train/abseiling/{CLIP}.mp4"
@@ -437,7 +373,7 @@ def test_a_split_of_which_no_clip_is_kept_has_failed(raw: Path, into: Any, tmp_p
 @pytest.mark.parametrize("flat", [False, True])
 def test_detect_s_output_over_the_raw_folder_is_found_where_the_clip_is(flat: bool, tmp_path: Path) -> None:
     folder = "train" if flat else "train/abseiling"
-    write_clip(tmp_path / f"{folder}/{CLIP}.mp4", 40)
+    write_video(tmp_path / f"{folder}/{CLIP}.mp4", 40, size=(640, 480))
     images = [{"id": t + 1, "frame_index": t, "file_name": f"{t}.jpg"} for t in range(40)]
     joints = person(n_joints=17).ravel().tolist()
     annotations = [{"image_id": t + 1, "category_id": 1, "keypoints": joints} for t in range(40)]

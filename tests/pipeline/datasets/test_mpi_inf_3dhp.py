@@ -1,3 +1,4 @@
+import functools
 import math
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.errors import RawDataError
 from pipeline.pixels.frames import Pictures, Video
+from tests.pipeline.datasets import by_hand
 
 MPI = datasets.get("mpi_inf_3dhp")
 # Native joint -> joint of spin49, read off the two lists by hand.
@@ -94,11 +96,7 @@ def write_calibration(
 
 
 def write_video(file: Path, n_frames: int = N, fps: float = 25.0) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"mp4v"), fps, (WIDTH, HEIGHT))
-    for i in range(n_frames):
-        writer.write(np.full((HEIGHT, WIDTH, 3), 10 * i, np.uint8))
-    writer.release()
+    by_hand.write_video(file, n_frames, fps, (WIDTH, HEIGHT))
 
 
 def write_test(raw: Path, name: str = "TS1", below: str = "mpi_inf_3dhp_test_set", **changes: Any) -> Path:
@@ -120,13 +118,7 @@ def write_test(raw: Path, name: str = "TS1", below: str = "mpi_inf_3dhp_test_set
     return folder / "annot_data.mat"
 
 
-def read(raw: Path, split: str = "train") -> tuple[list, dict[str, Any]]:
-    """Tracks, and the account of the only video."""
-    report = Accounting()
-    tracks = list(MPI.tracks(raw, split, report=report))
-    (account,) = report
-    account.check()
-    return tracks, account.as_dict()
+read = functools.partial(by_hand.read_one, MPI)
 
 
 @pytest.fixture
@@ -156,15 +148,6 @@ def test_a_camera_of_a_sequence_becomes_one_track_with_its_joints_under_their_na
     assert (account["found"], account["kept"], account["notes"]) == (N, N, [])
 
 
-def test_3d_is_in_metres_about_the_pelvis(raw: Path) -> None:
-    (track,), _ = read(raw)
-    for native, joint in TRAIN_JOINTS.items():
-        d = native - 4  # the pelvis is native joint 4
-        np.testing.assert_allclose(
-            track.kp_3d[:, joint], np.tile([0.1 * d, -0.01 * d, 0.001 * d, 1], (N, 1)), atol=1e-6
-        )
-
-
 def test_the_box_is_tight_over_the_seventeen_joints_times_1_1(raw: Path) -> None:
     (track,), _ = read(raw)
     # Native joints 3 to 25: x from 26 to 70, so side 44 around 48; y from 33 to 55, around 44.
@@ -190,7 +173,7 @@ def test_row_k_of_a_cell_is_camera_k(tmp_path: Path) -> None:
     np.testing.assert_array_equal(track.kp_2d[:, 39, :2], labels_2d()[:, 4])
 
 
-@pytest.mark.parametrize("listed", [np.arange(14), np.arange(1, 15)[:, None], np.arange(8), None, "fourteen"])
+@pytest.mark.parametrize("listed", [np.arange(1, 15)[:, None], np.arange(8), None, "fourteen"])
 def test_a_list_of_cameras_in_order_is_agreed_with(raw: Path, listed: Any) -> None:
     write_annot(raw, cameras=listed)
     assert read(raw)[1]["kept"] == N
@@ -214,31 +197,19 @@ def test_one_broken_camera_costs_only_itself(tmp_path: Path) -> None:
     assert "'annot2{2}': expected numbers of shape (any, 56), found (5, 50)" in report.video("S1/Seq1/video_1").message
 
 
-@pytest.mark.parametrize(
-    ("joint", "place", "kept"),
-    [
-        (10, (0, 0), True),
-        (10, (WIDTH - 0.01, HEIGHT - 0.01), True),
-        (10, (-0.01, 50), False),
-        (10, (50, -0.01), False),
-        (10, (WIDTH, 50), False),
-        (10, (50, HEIGHT), False),
-        (12, (-500, 5000), True),  # a hand
-        (22, (math.nan, 0), True),  # a toe
-    ],
-)
-def test_a_frame_with_one_of_the_seventeen_joints_outside_the_picture_is_dropped(
-    raw: Path, joint: int, place: tuple[float, float], kept: bool
-) -> None:
-    kp_2d = labels_2d()
-    kp_2d[2, joint] = place
-    write_annot(raw, kp_2d=kp_2d)
+def test_a_frame_with_one_of_the_seventeen_joints_outside_the_picture_is_dropped(raw: Path) -> None:
+    kp_2d = np.tile(labels_2d()[:1], (9, 1, 1))
+    inside = [(0, 0), (WIDTH - 0.01, HEIGHT - 0.01)]
+    kp_2d[2:8, 10] = [*inside, (-0.01, 50), (50, -0.01), (WIDTH, 50), (50, HEIGHT)]
+    kp_2d[8, [12, 22]] = [(-500, 5000), (math.nan, 0)]  # a hand, a toe
+    write_annot(raw, kp_2d=kp_2d, kp_3d=labels_3d(n_frames=9))
+    write_pictures(raw, numbers=range(9))
     (track,), account = read(raw)
-    assert (2 in track.frame_index) is kept
-    assert account["dropped"] == ({} if kept else {"joint_outside_picture": 1})
+    assert track.frame_index.tolist() == [0, 1, 2, 3, 8]
+    assert account["dropped"] == {"joint_outside_picture": 4}
 
 
-@pytest.mark.parametrize("stored", [np.float32, np.int16, np.uint16])
+@pytest.mark.parametrize("stored", [np.float32, np.uint16])
 def test_labels_of_other_types_are_cast_and_other_cameras_may_hold_anything(raw: Path, stored: type) -> None:
     flat_2d, flat_3d = labels_2d().reshape(N, -1).astype(stored), labels_3d().reshape(N, -1)
     write_annot(raw, annot2=cell(flat_2d, *["none"] * 13), annot3=cell(flat_3d, *[np.zeros((0, 0))] * 13))
@@ -259,19 +230,6 @@ def test_pictures_count_from_the_smallest_number_whatever_they_are_called(tmp_pa
         "5 frames are labelled, 6 are there: the last 2 not used",
         f"1 of 5 labelled frames have no picture, the first is {name.format(3)}",
     ]
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e300])
-def test_a_number_that_is_none_drops_its_frame(raw: Path, bad: float) -> None:
-    kp_2d, kp_3d = labels_2d(), labels_3d()
-    kp_2d[1, 10, 0] = bad
-    kp_3d[3, 4, 2] = bad  # the pelvis
-    kp_3d[4, 12] = bad  # a hand
-    write_annot(raw, kp_2d=kp_2d, kp_3d=kp_3d)
-    (track,), account = read(raw)
-    assert track.frame_index.tolist() == [0, 2, 4]
-    assert account["dropped"] == {"label_not_finite": 2}
-    assert np.isfinite(track.kp_3d).all()
 
 
 def test_a_body_of_no_extent_is_dropped_and_a_video_with_nothing_left_gives_no_track(raw: Path) -> None:
@@ -295,22 +253,14 @@ def test_a_video_file_gives_its_own_rate_and_ends_where_it_ends(tmp_path: Path) 
     assert [frame.image.shape for frame in track.frames.read(track.frame_index)] == [(HEIGHT, WIDTH, 3)] * 4
 
 
-@pytest.mark.parametrize(
-    ("sequence", "fps"),
-    [
-        *(
-            (f"S{subject}/Seq{k}", 50 if f"S{subject}/Seq{k}" in AT_50_FPS else 25)
-            for subject in range(1, 9)
-            for k in (1, 2)
-        ),
-        ("S9/Seq1", math.nan),
-    ],
-)
-def test_the_rate_of_pictures_is_the_release_s(tmp_path: Path, sequence: str, fps: float) -> None:
-    write_annot(tmp_path, sequence)
-    write_pictures(tmp_path, f"{sequence}/video_0")
-    (track,), _ = read(tmp_path)
-    assert track.fps == pytest.approx(fps, nan_ok=True)
+def test_the_rate_of_pictures_is_the_release_s(tmp_path: Path) -> None:
+    sequences = [f"S{subject}/Seq{k}" for subject in range(1, 9) for k in (1, 2)]
+    for sequence in (*sequences, "S9/Seq1"):
+        write_annot(tmp_path, sequence)
+        write_pictures(tmp_path, f"{sequence}/video_0")
+    found = {track.video.removesuffix("/video_0"): track.fps for track in MPI.tracks(tmp_path, "train")}
+    assert math.isnan(found.pop("S9/Seq1"))
+    assert found == {sequence: 50 if sequence in AT_50_FPS else 25 for sequence in sequences}
 
 
 def test_intrinsics_are_those_of_the_camera(tmp_path: Path) -> None:
@@ -326,18 +276,15 @@ def test_intrinsics_are_those_of_the_camera(tmp_path: Path) -> None:
     "content",
     [
         None,
-        "",
         "something else",
         "Skeletool Camera Calibration File V1.0\nname 3\n",
-        "wide",
         "nan",
-        "1e300",
         b"\xff" * 3000,
     ],
 )
 def test_a_broken_calibration_costs_the_intrinsics_alone(raw: Path, content: str | bytes | None) -> None:
-    focal = content in ("wide", "nan", "1e300")
-    file = write_calibration(raw, focal=content if focal else "150")
+    focal = content == "nan"
+    file = write_calibration(raw, focal="nan" if focal else "150")
     if content is None:
         file.unlink()
     elif not focal:
@@ -360,7 +307,6 @@ def test_pictures_that_were_scaled_are_refused(raw: Path) -> None:
     ("changes", "words"),
     [
         ({"annot2": None}, "'annot2': expected a variable of this name, found only"),
-        ({"annot3": None}, "'annot3': expected a variable of this name"),
         ({"annot2": np.ones((14, 1))}, "'annot2': expected a cell of 14 cameras"),
         ({"annot3": cell(*[np.ones((N, 84))] * 13)}, r"'annot3': expected a cell of 14 cameras, found \(13, 1\)"),
         ({"annot3": cell(*[np.ones((N + 1, 84))] * 14)}, r"'annot3\{1\}': expected numbers of shape \(5, 84\)"),
@@ -382,18 +328,6 @@ def test_pictures_without_labels_and_labels_without_pixels_are_told(raw: Path) -
     report = Accounting()
     assert list(MPI.tracks(raw, "train", report=report)) == []
     assert [(a.set_aside, a.found) for a in report] == [("no_picture", N)] * 8
-
-
-def test_a_label_file_that_changed_is_parsed_again(tmp_path: Path) -> None:
-    write_annot(tmp_path)
-    for camera in (0, 1, 2):
-        write_pictures(tmp_path, f"S1/Seq1/video_{camera}")
-    list(MPI.tracks(tmp_path, "train", report=Accounting()))
-    kp_2d = labels_2d()
-    kp_2d[:, 4, 0] += 0.5
-    write_annot(tmp_path, kp_2d=kp_2d)
-    first = next(iter(MPI.tracks(tmp_path, "train", report=Accounting())))
-    assert first.kp_2d[0, 39, 0] == labels_2d()[0, 4, 0] + 0.5
 
 
 def test_a_video_s_inputs_are_its_labels_and_where_its_pixels_are(raw: Path) -> None:
@@ -440,18 +374,10 @@ def test_valid_frame_may_be_a_row_of_any_type_and_frames_keep_theirs(tmp_path: P
     assert account["dropped"] == {"no_picture": 1, "label_not_finite": 2}
 
 
-def test_the_picture_s_own_size_decides_in_test_too(tmp_path: Path) -> None:
-    kp_2d = labels_2d(17)
-    kp_2d[3, 16] = (WIDTH, 10)
-    write_test(tmp_path, annot2=kp_2d[:, None])
-    assert read(tmp_path, "test")[1]["dropped"] == {"joint_outside_picture": 1}
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"annot2": None}, "'annot2': expected numbers of shape"),
-        ({"univ_annot3": None}, "'univ_annot3': expected numbers"),
         ({"valid_frame": None}, "'valid_frame': expected numbers"),
         ({"annot2": labels_2d(17)[:, None].T}, r"found \(2, 17, 1, 5\) float64"),
         ({"annot2": labels_2d(28)[:, None]}, r"found \(5, 1, 28, 2\) float64"),

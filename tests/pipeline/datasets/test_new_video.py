@@ -15,7 +15,7 @@ from pipeline.datasets.new_video import NewVideo, raw_folder
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.formats.labels.detections import read_results
 from pipeline.synthetic.files import mp4_writer
-from tests.pipeline.datasets.standing import standing
+from tests.pipeline.datasets.by_hand import standing
 
 N = 12  # frames of the video
 HEADER = "track,frame,x,y,w,h\n"

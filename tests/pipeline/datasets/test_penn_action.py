@@ -1,3 +1,4 @@
+import functools
 import pickle
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ from scipy.io import savemat
 
 from pipeline import datasets
 from pipeline.accounting import Accounting
-from pipeline.errors import PipelineError, RawDataError
+from pipeline.errors import RawDataError
 from pipeline.skeletons import JOINTS
+from tests.pipeline.datasets.by_hand import read_one
 
 PENN = datasets.get("penn_action")
 INTO_SPIN49 = [38, 34, 33, 35, 32, 36, 31, 28, 27, 29, 26, 30, 25]  # headtop, lshoulder, rshoulder, ... rankle
@@ -40,13 +42,7 @@ def write_video(
     return label
 
 
-def read(raw: Path, split: str = "train") -> tuple[list, dict[str, Any]]:
-    """Tracks, and the account of the only video."""
-    report = Accounting()
-    tracks = list(PENN.tracks(raw, split, report=report))
-    (account,) = report
-    account.check()
-    return tracks, account.as_dict()
+read = functools.partial(read_one, PENN)
 
 
 def test_a_video_becomes_one_track_with_its_joints_under_their_names(tmp_path: Path) -> None:
@@ -134,8 +130,6 @@ def test_contradictions_inside_a_label_are_told_and_cost_nothing(tmp_path: Path)
         (0, 0, 1, 0),
         (481, 271, 1, 0),
         (-0.5, 9, 1, 1),
-        (9, -0.5, 1, 1),
-        (481.5, 9, 1, 1),
         (9, 271.5, 1, 1),
         (-9, 9, 0, 0),
     ],
@@ -156,14 +150,11 @@ def test_a_visible_joint_outside_the_picture_is_told(
 @pytest.mark.parametrize(
     ("changes", "note"),
     [
-        ({"nframes": np.array([3, 3])}, "'nframes': expected numbers of shape (1), found (2,)"),
         ({"nframes": np.nan}, "nframes holds [nan]"),
         ({"nframes": "three"}, "'nframes': expected numbers"),
         ({"nframes": 1e300}, "nframes is 1e+300, 3 frames are labelled"),
         ({"dimensions": np.array([270, 480])}, "'dimensions': expected numbers of shape (3), found (2,)"),
-        ({"dimensions": np.array([270, np.nan, 3])}, "dimensions holds [270.0, nan, 3.0]"),
         ({"dimensions": np.array([np.inf, 480, 3])}, "dimensions holds [inf, 480.0, 3.0]"),
-        ({"dimensions": np.array([270, "wide", 3], object)}, "'dimensions': expected numbers"),
         ({"dimensions": {"height": 270}}, "'dimensions': expected numbers"),
     ],
 )
@@ -181,11 +172,9 @@ def test_what_decides_nothing_never_costs_its_video(tmp_path: Path, changes: dic
     [
         ({"x": np.ones((3, 12))}, r"0001.mat: 'x': expected numbers of shape \(any, 13\), found \(3, 12\) float64"),
         ({"y": np.ones((2, 13))}, r"'y': expected numbers of shape \(3, 13\), found \(2, 13\)"),
-        ({"visibility": np.ones((4, 13))}, r"'visibility': expected numbers of shape \(3, 13\)"),
         ({"x": None}, r"'x': expected a variable of this name, found only \['dimensions', 'nframes', 'train', 'vis"),
         ({"x": np.array([["a"] * 13] * 3)}, r"'x': expected numbers"),
         ({"train": 0}, r"'train': expected 1 or -1, found 0"),
-        ({"train": np.array([1, 1])}, r"'train': expected numbers of shape \(1\)"),
     ],
 )
 def test_a_label_of_another_shape_is_refused_by_name(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
@@ -220,8 +209,3 @@ def test_pictures_without_a_label_are_told(tmp_path: Path) -> None:
     write_video(tmp_path)
     (tmp_path / "labels/0001.mat").unlink()
     assert read(tmp_path)[1]["set_aside"] == "no_label"
-
-
-def test_an_unknown_split_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PipelineError, match="penn_action has no split 'val'; it has train, test"):
-        list(PENN.tracks(tmp_path, "val"))

@@ -20,7 +20,7 @@ from pipeline.errors import RawDataError, reading_refused
 from pipeline.pixels.frames import Pictures, Video
 from pipeline.pixels.numbered import edit_list_start, n_frames, picture_pattern
 from pipeline.synthetic.files import mp4_writer
-from tests.pipeline.datasets.standing import standing
+from tests.pipeline.datasets.by_hand import standing
 
 FOLDER = Path("S1/video_0")
 
@@ -39,7 +39,6 @@ def make(raw: Path, *names: str, folder: Path = FOLDER) -> Path:
         (["frame_000001.jpg", "frame_000003.jpg"], "frame_{:06d}.jpg", 1, [0, 2]),
         (["1.png", "2.png", "10.png"], "{:01d}.png", 1, [0, 1, 9]),
         (["9.jpg", "10.jpg", "100.jpg"], "{:01d}.jpg", 9, [0, 1, 91]),
-        (["99.jpg", "100.jpg"], "{:02d}.jpg", 99, [0, 1]),
         (["099.jpg", "100.jpg", "1000.jpg"], "{:03d}.jpg", 99, [0, 1, 901]),
         (["cam0_take2_0007.JPG", "cam0_take2_0008.JPG"], "cam0_take2_{:04d}.JPG", 7, [0, 1]),
         (["S1 Seq1.0001.jpeg"], "S1 Seq1.{:04d}.jpeg", 1, [0]),
@@ -99,25 +98,6 @@ def test_pictures_win_over_a_video_and_a_note_says_so(tmp_path: Path) -> None:
     assert pictures_or_video(tmp_path, [FOLDER, Path("other")], [], VideoAccount("x")) == found
 
 
-def test_a_video_is_used_where_the_picture_folder_is_empty(tmp_path: Path) -> None:
-    make(tmp_path)
-    make(tmp_path, "a.mp4", "a.avi", folder=Path("V"))
-    account = VideoAccount("x")
-    found = pictures_or_video(tmp_path, [FOLDER], [Path("V/a.avi"), Path("V/a.mp4")], account)
-    assert found == Video(tmp_path, "V/a.avi")
-    assert account.notes == ["V/a.mp4 is not used: V/a.avi is"]
-
-
-def test_what_else_lies_in_a_picture_folder_does_not_hide_a_video_from_its_inputs(tmp_path: Path) -> None:
-    make(tmp_path, "Thumbs.db", ".DS_Store", "._1.jpg", "readme.txt")
-    make(tmp_path, "a.avi", folder=Path("V"))
-    places = [FOLDER, Path("none")], [Path("V/a.avi"), Path("V/a.mp4")]
-    assert inputs(tmp_path, *places) == ((Path("V/a.avi"),), (FOLDER,))
-    assert pictures_or_video(tmp_path, *places, VideoAccount("x")) == Video(tmp_path, "V/a.avi")
-    make(tmp_path, "1.jpg")
-    assert inputs(tmp_path, *places) == ((), (FOLDER,))
-
-
 def test_neither_is_an_error_that_names_the_places(tmp_path: Path) -> None:
     with pytest.raises(RawDataError, match=r"or a video: S1/video_0 or V/a\.avi, found neither") as caught:
         pictures_or_video(tmp_path, [FOLDER], [Path("V/a.avi")], VideoAccount("x"))
@@ -125,14 +105,16 @@ def test_neither_is_an_error_that_names_the_places(tmp_path: Path) -> None:
 
 
 def test_what_decides_about_the_pixels_is_what_is_looked_at_for_changes(tmp_path: Path) -> None:
-    videos = [Path("V/a.avi")]
-    assert inputs(tmp_path, [FOLDER], videos) == ((), ())
-    make(tmp_path, "a.avi", folder=Path("V"))
-    assert inputs(tmp_path, [FOLDER], videos) == ((Path("V/a.avi"),), ())
-    make(tmp_path)  # empty: pictures may come
-    assert inputs(tmp_path, [FOLDER], videos) == ((Path("V/a.avi"),), (FOLDER,))
+    places = [FOLDER], [Path("V/a.avi"), Path("V/a.mp4")]
+    assert inputs(tmp_path, *places) == ((), ())
+    make(tmp_path, "a.avi", "a.mp4", folder=Path("V"))
+    make(tmp_path, "Thumbs.db", "._1.jpg")  # no pictures yet, and they may come
+    assert inputs(tmp_path, *places) == ((Path("V/a.avi"), Path("V/a.mp4")), (FOLDER,))
+    account = VideoAccount("x")
+    assert pictures_or_video(tmp_path, *places, account) == Video(tmp_path, "V/a.avi")
+    assert account.notes == ["V/a.mp4 is not used: V/a.avi is"]
     make(tmp_path, "1.jpg")
-    assert inputs(tmp_path, [FOLDER], videos) == ((), (FOLDER,))
+    assert inputs(tmp_path, *places) == ((), (FOLDER,))
 
 
 def test_a_missing_picture_and_those_beyond_the_labels_are_noted(tmp_path: Path) -> None:

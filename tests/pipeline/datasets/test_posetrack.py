@@ -1,3 +1,4 @@
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,9 +8,9 @@ import numpy as np
 import pytest
 
 from pipeline import datasets
-from pipeline.accounting import Accounting
 from pipeline.errors import RawDataError
 from pipeline.skeletons import JOINTS
+from tests.pipeline.datasets.by_hand import read_one
 
 POSETRACK = datasets.get("posetrack")
 SEQ = "000001_mpii_test"
@@ -60,13 +61,7 @@ def write(
     return file
 
 
-def read(raw: Path, split: str = "val") -> tuple[list, Json]:
-    """Tracks, and the account of the only sequence."""
-    report = Accounting()
-    tracks = list(POSETRACK.tracks(raw, split, report=report))
-    (account,) = report
-    account.check()
-    return tracks, account.as_dict()
+read = functools.partial(read_one, POSETRACK, split="val")
 
 
 def refusal(raw: Path) -> RawDataError:
@@ -102,13 +97,16 @@ def test_the_box_has_four_fifths_of_the_larger_side_about_the_centre_of_bbox(tmp
     np.testing.assert_array_equal(track.bbox[:2], [[60, 120, 160, 160], [61, 120, 160, 160]])
 
 
-def test_the_order_of_the_joints_is_the_files_own(tmp_path: Path) -> None:
-    labels = content([image(t) for t in range(10)], [annotation(t) for t in range(10)])
-    labels["categories"][0]["keypoints"] = NAMES[::-1]
+def test_the_order_of_the_joints_is_the_files_own_and_it_may_name_fewer(tmp_path: Path) -> None:
+    annotations = [annotation(t) for t in range(10)]
+    for one in annotations:
+        one["keypoints"] = one["keypoints"][: 3 * 15]
+    labels = content([image(t) for t in range(10)], annotations)
+    labels["categories"][0]["keypoints"] = NAMES[:1:-1]  # without nose and head_bottom
     write(tmp_path, labels)
     (track,), _ = read(tmp_path)
-    j = np.arange(17)
-    np.testing.assert_array_equal(track.kp_2d[0, INTO_SPIN49[::-1], 0], 10 * j + 1)
+    np.testing.assert_array_equal(track.kp_2d[0, INTO_SPIN49[:1:-1], 0], 10 * np.arange(15) + 1)
+    assert not track.kp_2d[:, INTO_SPIN49[:2]].any()
 
 
 def test_a_joint_at_the_origin_is_none_and_any_other_is_sure_whatever_is_stored(tmp_path: Path) -> None:
@@ -138,18 +136,6 @@ def test_frames_count_by_the_number_in_the_name_and_not_by_rows(tmp_path: Path) 
     assert track.step == 4
     assert track.frames.path(4).name == "000004.jpg"
     np.testing.assert_array_equal(track.kp_2d[:, INTO_SPIN49[0], 0], np.array(every) + 1)
-
-
-def test_a_file_may_name_fewer_joints(tmp_path: Path) -> None:
-    annotations = [annotation(t) for t in range(10)]
-    for a in annotations:
-        del a["keypoints"][9:15]  # the ears
-    labels = content([image(t) for t in range(10)], annotations)
-    labels["categories"][0]["keypoints"] = NAMES[:3] + NAMES[5:]
-    write(tmp_path, labels)
-    (track,), _ = read(tmp_path)
-    np.testing.assert_array_equal(track.kp_2d[0, INTO_SPIN49[16]], [161, 321, 1])
-    assert not track.kp_2d[:, INTO_SPIN49[3:5]].any()
 
 
 def test_ids_may_be_written_as_floats_and_labelled_as_numbers(tmp_path: Path) -> None:
@@ -191,14 +177,14 @@ def test_people_without_joints_or_without_a_box_are_dropped_and_counted(tmp_path
     assert (account["found"], account["kept"]) == (17, 8)
 
 
-@pytest.mark.parametrize("box", [[-999999.0, -999999.0, 1e6, 1e6], [0, 0, float("inf"), 10], [1e300, 0, 10, 10]])
-def test_a_box_that_no_picture_can_hold_is_dropped(tmp_path: Path, box: list[float]) -> None:
-    annotations = [annotation(t) for t in range(9)]
-    annotations[4]["bbox"] = box
-    write(tmp_path, content([image(t) for t in range(9)], annotations))
-    (track,), account = read(tmp_path)
-    assert track.frame_index.tolist() == [0, 1, 2, 3, 5, 6, 7, 8]
-    assert account["dropped"] == {"huge_box": 1}
+def test_a_box_that_no_picture_can_hold_is_dropped(tmp_path: Path) -> None:
+    annotations = [annotation(t) for t in range(10)]
+    boxes = [[-999999.0, -999999.0, 1e6, 1e6], [0, 0, float("inf"), 10], [1e300, 0, 10, 10]]
+    for t, box in enumerate(boxes):
+        annotations.append(annotation(t, 1, bbox=box))
+    write(tmp_path, content([image(t) for t in range(10)], annotations))
+    (_,), account = read(tmp_path)
+    assert account["dropped"] == {"huge_box": 3}
 
 
 @pytest.mark.parametrize(("n_frames", "kept"), [(8, 8), (7, 0)])
@@ -254,9 +240,7 @@ def test_most_names_decide_how_the_pictures_of_a_sequence_are_called(tmp_path: P
     assert (tracks, account["dropped"]) == ([], {"other_file_name": 3, "track_too_short": 7})
 
 
-@pytest.mark.parametrize(
-    "name", ["images/val/x{:06d}.jpg", "a\n1.jpg", "\ud800/1.jpg", "x", "1", "a/" * 9999 + "1.jpg"]
-)
+@pytest.mark.parametrize("name", ["images/val/x{:06d}.jpg", "a\n1.jpg", "\ud800/1.jpg", "x", "a/" * 9999 + "1.jpg"])
 def test_names_that_no_pattern_can_hold_are_refused(tmp_path: Path, name: str) -> None:
     write(tmp_path, content([image(0, file_name=name)], [annotation(0)]))
     assert refusal(tmp_path).reason == "bad_label_file"
@@ -267,19 +251,6 @@ def test_a_sequence_without_pictures_is_set_aside_with_its_people_counted(tmp_pa
     error = refusal(tmp_path)
     assert error.reason == "no_picture"
     assert read(tmp_path)[1]["dropped"] == {"no_picture": 10}
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["../000001.jpg", "/etc/000001.jpg", "images/val/../../../x/000001.jpg", "", "images\\..\\1.jpg", "a\0/1.jpg"],
-)
-def test_a_name_that_leads_outside_sets_its_sequence_aside(tmp_path: Path, name: str) -> None:
-    images = [image(t) for t in range(10)]
-    images[9]["file_name"] = name
-    write(tmp_path, content(images, [annotation(t) for t in range(10)]))
-    error = refusal(tmp_path)
-    assert error.reason == "path_outside"
-    assert read(tmp_path)[1]["dropped"] == {"path_outside": 10}
 
 
 def test_pictures_in_another_folder_are_used_and_told(tmp_path: Path) -> None:
@@ -362,12 +333,10 @@ def put(*path: Any) -> Callable[[Json, Any], None]:
 
 WRONG = [  # place, value, words of the error
     (put("images"), {}, "'images': expected a list of objects, found an object"),
-    (put("images", 3), 7, r"'images[3]': expected an object, found 7"),
     (put("images", 3, "id"), None, "'images[3].id': expected a whole number, found nothing"),
     (put("images", 3, "id"), 10**400, "'images[3].id': expected a whole number, found a number out of range"),
     (put("images", 3, "is_labeled"), None, "'images[3].is_labeled': expected true or false, found nothing"),
     (put("images", 3, "file_name"), 3.5, "'images[3].file_name': expected text, found 3.5"),
-    (put("annotations", 0), [], "'annotations[0]': expected an object, found 0 entries"),
     (put("annotations", 2, "image_id"), None, "'annotations[2].image_id': expected a whole number"),
     (put("annotations", 2, "track_id"), 1.5, "'annotations[2].track_id': expected a whole number, found 1.5"),
     (put("annotations", 2, "keypoints"), [1, 2, 3], "keypoints': expected numbers of shape (51), found (3,) int64"),

@@ -12,6 +12,7 @@ from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.pixels.frames import Video
 from pipeline.pixels.numbered import edit_list_start, n_frames
+from pipeline.track import Track
 
 SAMPLES = Path(__file__).parents[3].parent / "shared" / "data"
 pytestmark = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real samples are not beside the checkout")
@@ -35,34 +36,33 @@ JOINTS_13 = [38, 34, 33, 35, 32, 36, 31, 28, 27, 29, 26, 30, 25]
 
 
 @pytest.fixture(scope="module")
-def penn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Accounting]]:
-    """The official labels with empty picture files beside them, and both splits' accounts."""
+def penn(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Track], dict[str, Accounting]]:
+    """The tracks of the official labels with empty picture files beside them, and both splits' accounts."""
     raw = tmp_path_factory.mktemp("penn_action")
     shutil.copytree(SAMPLES / "penn_action/labels", raw / "labels")
     for name, (_, n_pictures, _, _) in PENN.items():
         (raw / "frames" / name).mkdir(parents=True)
         for number in range(1, n_pictures + 1):
             (raw / "frames" / name / f"{number:06d}.jpg").touch()
-    reports = {}
+    tracks, reports = {}, {}
     for split in ("train", "test"):
         reports[split] = Accounting()
-        list(datasets.get("penn_action").tracks(raw, split, report=reports[split]))
-    return raw, reports
+        for track in datasets.get("penn_action").tracks(raw, split, report=reports[split]):
+            tracks[track.video] = track
+    return tracks, reports
 
 
 @pytest.mark.parametrize("name", PENN)
-def test_penn_labels_are_read_as_they_are(penn: tuple[Path, dict[str, Accounting]], name: str) -> None:
-    raw, reports = penn
+def test_penn_labels_are_read_as_they_are(penn: tuple[dict[str, Track], dict[str, Accounting]], name: str) -> None:
+    tracks, reports = penn
     split, n_labels, kept, stored = PENN[name]
-    label = loadmat(raw / "labels" / f"{name}.mat")
+    label = loadmat(SAMPLES / f"penn_action/labels/{name}.mat")
     assert label["x"].dtype == stored
     account = reports[split].video(name)
     assert (account.found, account.kept, account.notes) == (n_labels, kept, [])
     other = reports["train" if split == "test" else "test"].video(name)
     assert (other.found, other.other_split) == (0, True)
-
-    reader = datasets.get("penn_action")
-    (track,) = (track for track in reader.tracks(raw, split, report=Accounting()) if track.video == name)
+    track = tracks[name]
     rows = track.frame_index
     x, y, visible = (label[key].astype(float)[rows] for key in ("x", "y", "visibility"))
     np.testing.assert_array_equal(track.kp_2d[:, JOINTS_13, 0], x.astype(np.float32))
@@ -73,7 +73,7 @@ def test_penn_labels_are_read_as_they_are(penn: tuple[Path, dict[str, Accounting
     np.testing.assert_allclose(track.bbox[i], [*(low + high) / 2, *[(high - low).max()] * 2], rtol=1e-6)
 
 
-def test_penns_quirks_are_counted_by_reason(penn: tuple[Path, dict[str, Accounting]]) -> None:
+def test_penns_quirks_are_counted_by_reason(penn: tuple[dict[str, Track], dict[str, Accounting]]) -> None:
     _, reports = penn
     assert reports["test"].video("0623").dropped == {"no_visible_joint": 74, "degenerate_box": 79}
     assert reports["test"].video("0374").dropped == {"degenerate_box": 5}
@@ -135,6 +135,7 @@ def test_the_edit_list_of_a_clip_with_b_frames_hides_nothing(name: str) -> None:
     assert n_frames(video) == video.header().n_frames
 
 
+@pytest.mark.slow
 def test_openposes_own_output_goes_through_linking_and_cleaning_as_videos(tmp_path: Path) -> None:
     (tmp_path / "keypoints").mkdir()
     (tmp_path / "video.avi").symlink_to(SAMPLES / "openpose/video.avi")

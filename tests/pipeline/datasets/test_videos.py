@@ -8,7 +8,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 
@@ -20,6 +19,7 @@ from pipeline.datasets import contract
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.raw.stand_in import MARKER
 from pipeline.skeletons import convert, joint_names
+from pipeline.synthetic.files import mp4_writer
 from pipeline.track import Track
 
 UPPER = [(0, -50), (2, -52), (-2, -52), (4, -51), (-4, -51), (11, -36), (-11, -36), (16, -15), (-16, -15)]
@@ -30,11 +30,9 @@ SHAPE = np.array([*UPPER, *LOWER])  # COCO's joints, px
 def write_clip(file: Path, n: int = 60, cut: int = 10**9) -> None:
     """Grey frames of 160 x 120; red from `cut` on."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    code = "MJPG" if file.suffix.lower() == ".avi" else "mp4v"
-    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*code), 25, (160, 120))
-    for t in range(n):
-        writer.write(np.full((120, 160, 3), (30, 30, 220) if t >= cut else (120, 120, 120), np.uint8))
-    writer.release()
+    with mp4_writer(file, 25.0, 160, 120) as writer:
+        for t in range(n):
+            writer.write(np.full((120, 160, 3), (30, 30, 220) if t >= cut else (120, 120, 120), np.uint8))
 
 
 def person(x: float, confidence: float = 0.9) -> list[float]:
@@ -56,15 +54,21 @@ def read(raw: Path, split: str = "train", **options: Any) -> tuple[list[Track], 
     return tracks, {account.name: account for account in report}
 
 
-@pytest.fixture
-def detected(embedded: Any, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def found(embedded: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Demo clips of 28 frames in folders of two splits, and what the stand-in detector finds in them."""
-    raw = tmp_path / "videos"
+    raw = tmp_path_factory.mktemp("found") / "videos"
     for split in ("train", "val"):
         shutil.copytree(embedded.raw("kinetics") / split, raw / split)
     shutil.copy(embedded.raw("kinetics") / MARKER, raw / MARKER)
     assert main(["detect", str(raw), "--out", str(raw / "keypoints")]) == 0
     return raw
+
+
+@pytest.fixture
+def detected(found: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(found, tmp_path / "videos"))
 
 
 def test_demo_clips_become_tracks_where_the_people_are(detected: Path, embedded: Any) -> None:

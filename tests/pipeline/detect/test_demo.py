@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from pipeline import datasets, detect, synthetic
 from pipeline.accounting import VideoAccount
@@ -45,6 +46,7 @@ def test_it_finds_nobody_in_an_empty_place() -> None:
     assert [len(people.boxes) for people in detect.get("demo").load("cpu")([grey, grey])] == [0, 0]
 
 
+@pytest.mark.slow
 def test_the_demo_clips_become_tracks_whose_joints_are_where_they_were_filmed(tmp_path: Path) -> None:
     raw = tmp_path / "videos"
     takes = {take.shot.split: take for take in synthetic.write_dataset("videos", raw, n_videos=1)}

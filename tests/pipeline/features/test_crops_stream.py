@@ -27,8 +27,8 @@ def penn(embedded: Any, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def root(penn: Path, into: Any, tmp_path: Path, small_shards: None) -> Path:
-    into.convert(tmp_path / "cache", penn)
+def root(penn: Path, converted: Any, tmp_path: Path, small_shards: None) -> Path:
+    converted.copy(penn, tmp_path / "cache")
     return tmp_path / "cache"
 
 
@@ -68,32 +68,6 @@ def test_quality_is_what_it_says_and_part_of_what_the_stream_is(root: Path, into
         Crops(quality=0)
 
 
-def test_features_come_from_stored_crops_when_the_pictures_are_gone(
-    root: Path, penn: Path, into: Any, network: Any
-) -> None:
-    into.extract(root)
-    extract_crops(root, into)
-    shutil.rmtree(penn / "frames")
-    done = into.extract(root, name="again", crops="crops")
-    assert (done.computed, done.problems) == (24, {})
-    split = cache.open(root)[PENN]
-    identity = split.stream_manifest("again")["identity"]
-    assert identity["crops"] == split.stream_manifest("crops")["identity"]
-    direct, again = (into.rows(root, PENN, f"features/{name}") for name in ("resnet50", "again"))
-    for track, rows in direct.items():
-        np.testing.assert_allclose(again[track].astype(float), rows.astype(float), atol=3.0)  # JPEG's, of 255
-        assert np.abs(again[track].astype(float) - rows).mean() < 0.5
-        assert np.abs(rows[1:].astype(float) - rows[:-1]).max(axis=1).min() > 3  # any other row would be seen
-    assert cache.verify(root).ok
-
-
-def test_a_stream_from_crops_is_another_one_than_from_pictures(root: Path, into: Any, network: Any) -> None:
-    extract_crops(root, into)
-    into.extract(root)
-    with pytest.raises(PipelineError, match="was extracted otherwise: crops was not set, is"):
-        into.extract(root, crops="crops")
-
-
 def test_a_picture_that_could_not_be_read_stays_so(root: Path, penn: Path, into: Any, network: Any) -> None:
     shutil.rmtree(root)
     picture = penn / "frames/0003/000003.jpg"
@@ -123,31 +97,6 @@ def test_what_is_no_stream_of_crops_or_lags_is_refused(root: Path, penn: Path, i
         into.extract(root, name="other", crops="crops")
     assert extract_crops(root, into).computed == 8
     assert into.extract(root, name="other", crops="crops").computed == 32
-
-
-def test_a_corrected_label_costs_no_crop(root: Path, penn: Path, into: Any) -> None:
-    extract_crops(root, into)
-    split = cache.open(root)[PENN]
-    track = next(t for t in split.tracks if t.name == "0003/0")
-    before = split.blobs("crops", np.arange(track.start, track.stop))
-    with cache.SplitWriter(
-        root, PENN, columns=split.columns, plan="corrected", provenance={"raw": str(penn)}
-    ) as writer:
-        rows = {name: split.rows(name, track.start, track.stop) for name in split.columns}
-        rows["kp_2d"] = rows["kp_2d"] + np.float32(1)
-        entry = next(video for video in split.videos if video.name == "0003")
-        writer.begin(drop=["0003"])
-        given = cache.TrackRows(
-            name=track.name, video="0003", step=1, fps=track.fps, crop_scale=track.crop_scale, columns=rows
-        )
-        writer.append(entry, [given])
-        writer.commit({"stand_in": True, "reader": split.manifest["reader"]})
-    done = extract_crops(root, into)
-    assert (done.computed, done.carried) == (0, 8)
-    split = cache.open(root)[PENN]
-    moved = next(t for t in split.tracks if t.name == "0003/0")
-    assert split.blobs("crops", np.arange(moved.start, moved.stop)) == before
-    assert cache.verify(root).ok
 
 
 def test_a_lost_shard_of_crops_and_of_what_came_of_them_is_repaired(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from pipeline.features.engine.outputs import Output
 from pipeline.features.pixel_sources import Frames
 from pipeline.features.spec import Resources
 from pipeline.features.streams.base import Machine
+from tests.pipeline.test_processes import wait_for
 
 ROOT = Path(__file__).parents[3]
 PATIENCE = 2.0  # s after which a process counts as hung here
@@ -37,13 +37,6 @@ def no_process_is_left(made_up: ModuleType, on_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(on_path), str(ROOT)]))
     yield
     assert made_up.decoders_of(os.getpid()) == []
-
-
-def comes_to_be(what: Callable[[], bool], within: float = 10) -> bool:
-    end = time.monotonic() + within
-    while not what() and time.monotonic() < end:
-        time.sleep(0.05)
-    return what()
 
 
 class Extract:
@@ -219,7 +212,7 @@ def test_a_process_that_is_stopped_or_crashes_once_is_replaced_and_costs_no_fram
         extract.source("2", deeds=((0, "crash once"), (39, "hang once"))),
         extract.source("3", random_access=False, deeds=((-2, "hang once"), (5, "crash once"))),
     ]
-    found, _, problems = extract(*sources, timeout=PATIENCE, also=[extract.made_up.Steps()])
+    found, _, problems = extract(*sources, timeout=PATIENCE / 2, also=[extract.made_up.Steps()])
     assert (found, problems) == (extract.whole(4), {})
     assert extract.found[1] == extract.steps(4)
 
@@ -384,11 +377,11 @@ def test_no_process_outlives_a_killed_parent(made_up: ModuleType, tmp_path: Path
         if deed == "nothing":
             parent.stdout.readline()
         else:
-            assert comes_to_be(lambda: len(made_up.decoders_of(parent.pid)) == 2, 30)
+            assert wait_for(lambda: len(made_up.decoders_of(parent.pid)) == 2, 30)
             time.sleep(1)
         assert len(made_up.decoders_of(parent.pid)) == 2
         parent.kill()
-    assert comes_to_be(lambda: made_up.decoders_of(parent.pid) == [])
+    assert wait_for(lambda: made_up.decoders_of(parent.pid) == [])
 
 
 @pytest.mark.slow
@@ -400,29 +393,3 @@ def test_memory_does_not_grow_with_the_number_of_frames(made_up: ModuleType, tmp
         assert int(rows) == n_rows
         peaks.append(int(peak))
     assert abs(peaks[1] - peaks[0]) < 6 << 10, peaks  # kB; 4,000 crops are a hundred times that
-
-
-@pytest.mark.slow
-def test_exact_features_do_not_depend_on_who_decodes(
-    embedded: Any, into: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from pipeline.features import networks
-    from pipeline.features.streams import resnet50
-
-    monkeypatch.setattr(networks, "CALIBRATION_CROPS", 4)
-    resnet50._load.cache_clear()
-    raw = embedded.copy("penn_action", tmp_path / "raw")
-    for label in (raw / "labels").iterdir():
-        if label.stem != "0001":
-            label.unlink()
-            shutil.rmtree(raw / "frames" / label.stem)
-    for picture in sorted((raw / "frames/0001").iterdir())[3:]:
-        picture.unlink()
-    found = []
-    for workers in (1, 3):
-        root = tmp_path / str(workers)
-        into.convert(root, raw)
-        into.extract(root, precision="exact", device="cpu", workers=workers, batch_size=2)
-        found.append(into.tree(root))
-    resnet50._load.cache_clear()
-    assert found[0] == found[1]

@@ -9,19 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cache import CropPolicy, Jitter
 from pipeline.features.engine import tasks
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.shards import EXAMPLES, OpenShards
-from pipeline.features.engine.tasks import MOST_ROWS, MOST_SHARDS, NONE, Batches, Job, Tasks, jobs
+from pipeline.features.engine.tasks import MOST_SHARDS, NONE, Batches, Job, Tasks, jobs
 from pipeline.features.engine.worker import Done
 from pipeline.features.pixel_sources import Cut
-
-ORDERLY = settings(deadline=None, max_examples=80, derandomize=True)
-
 
 # ----------------------------------------------------------------------------------------------------- jobs
 
@@ -50,7 +47,6 @@ def layouts(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(layout=layouts())
-@ORDERLY
 def test_every_row_of_any_layout_is_decoded_once_for_each_stream_and_its_shard_is_finished(
     made_up: Any, layout: dict[str, Any]
 ) -> None:
@@ -167,103 +163,6 @@ def a_job(frames: list[int], number: int = 0) -> Job:
     todo = np.ones((1, n), bool)
     labels = ((None,) * n,)
     return Job(number, pixels, rows, np.array(frames), todo, (cuts,), labels, none, (None,) * n, ((0, 0),), no_row)
-
-
-class Flow:
-    """Rows on their way through slabs, as an extraction sends them; every step is checked."""
-
-    def __init__(self, persons: list[list[int]], size: int, n_slots: int) -> None:
-        self.n_slots = n_slots
-        self.batches = Batches(n_slots, size)
-        self.tasks = Tasks([self.batches])
-        self.todo = [(a_job(np.repeat(np.arange(len(of)), of).tolist(), i), 0) for i, of in enumerate(persons)]
-        self.asked: dict[int, dict[int, tuple[int, int]]] = {}  # task -> slot -> (row, frame)
-        self.holds: dict[int, int] = {}  # slot -> row, filled
-        self.came: list[int] = []
-        self.lost: list[int] = []
-
-    @property
-    def goes_on(self) -> bool:
-        return bool(self.todo or self.asked or self.batches.full)
-
-    def ask(self, which: int) -> bool:
-        """Give out the next piece of a job, if there are slots for it."""
-        job, start = self.todo[which]
-        given_out = self.tasks.ask(job, start)
-        if given_out is None:
-            return False
-        task, stop = given_out
-        taken = [(person.slot, one.frame) for one in task.targets for person in one.persons]
-        slots = {slot for slot, _ in taken}
-        assert len(slots) == len(taken) == stop - start
-        assert slots.isdisjoint(self.holds.keys() | {slot for held in self.asked.values() for slot in held})
-        assert slots <= set(range(self.n_slots))
-        assert [frame for _, frame in taken] == job.frame[start:stop].tolist()
-        assert stop == len(job.rows) or job.frame[stop] != job.frame[stop - 1]
-        cuts = [person.cut for one in task.targets for person in one.persons]
-        assert cuts == list(job.cuts[0][start:stop])
-        assert len({one.frame for one in task.targets[:-1]} | {-1}) - 1 < MOST_ROWS
-        assert task.first == (start == 0)
-        rows = job.rows[start:stop].tolist()
-        self.asked[task.number] = {slot: (row, frame) for (slot, frame), row in zip(taken, rows, strict=True)}
-        self.todo[which : which + 1] = [(job, stop)] if stop < len(job.rows) else []
-        return True
-
-    def fill(self, number: int, bad: set[int]) -> None:
-        """A piece comes back, without its bad frames."""
-        slots = self.asked.pop(number)
-        problems = {(0, slot): ("kind", f"frame {frame}") for slot, (_, frame) in slots.items() if frame in bad}
-        _, lost = self.tasks.fill(Done(number, problems))
-        expected = {f"frame {f}": sorted(row for row, frame in slots.values() if frame == f) for f in bad}
-        assert {message: sorted(rows.tolist()) for _, rows, (_, message) in lost} == expected
-        self.lost += [row for _, rows, _ in lost for row in rows.tolist()]
-        self.holds |= {slot: -1 if frame in bad else row for slot, (row, frame) in slots.items()}
-
-    def compute(self) -> None:
-        """The next full batch, or what there is of one when nothing else can come into it."""
-        if not self.asked and not self.batches.full:
-            self.batches.close_batch()
-        if self.batches.full:
-            batch = self.batches.full.popleft()
-            for slot, row in enumerate(batch.rows.tolist(), batch.first):
-                assert self.holds.pop(slot, -1) == row
-                self.came += [row] if row >= 0 else []
-            self.batches.free(batch)
-
-    def drain(self) -> None:
-        self.batches.close_batch()
-        while self.batches.full:
-            batch = self.batches.full.popleft()
-            self.came += batch.rows[batch.rows >= 0].tolist()
-            self.batches.free(batch)
-
-
-@given(
-    persons=st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=12), min_size=1, max_size=5),
-    size=st.integers(1, 40),
-    n_slots=st.integers(100, 300),
-    data=st.data(),
-)
-@ORDERLY
-def test_every_row_comes_back_once_and_no_slot_is_two_rows_at_a_time(
-    persons: list[list[int]], size: int, n_slots: int, data: st.DataObject
-) -> None:
-    flow = Flow(persons, size, n_slots)
-    while flow.goes_on:
-        which = data.draw(st.integers(0, max(0, len(flow.todo) - 1))) if flow.todo else None
-        what = data.draw(st.sampled_from(["ask", "fill", "compute"]))
-        if what == "ask" and which is not None and flow.ask(which):
-            continue
-        if what in ("ask", "fill") and flow.asked:
-            number = data.draw(st.sampled_from(sorted(flow.asked)))
-            frames = sorted({frame for _, frame in flow.asked[number].values()})
-            flow.fill(number, data.draw(st.sets(st.sampled_from(frames))) if data.draw(st.booleans()) else set())
-            continue
-        flow.compute()
-    flow.drain()
-    everything = [1000 * i + row for i, of in enumerate(persons) for row in range(sum(of))]
-    assert sorted(flow.came + flow.lost) == everything
-    assert flow.batches.capacity == n_slots // size * size
 
 
 def test_a_frame_may_lie_in_two_batches_and_a_batch_waits_for_all_its_pieces() -> None:

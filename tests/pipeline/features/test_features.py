@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,9 @@ def penn(embedded: Any, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def root(penn: Path, into: Any, tmp_path: Path) -> Path:
+def root(penn: Path, converted: Any, tmp_path: Path) -> Path:
     """A cache with its rows, without features."""
-    into.convert(tmp_path / "cache", penn)
+    converted.copy(penn, tmp_path / "cache")
     return tmp_path / "cache"
 
 
@@ -150,21 +151,6 @@ def test_every_row_has_the_features_of_its_own_crop(
     assert cache.open(root)[PENN].windows(8, 8, "resnet50").shape == (3, 2)
 
 
-def test_a_frame_of_several_persons_is_decoded_once(penn: Path, into: Any, tmp_path: Path, network: Any) -> None:
-    into.convert(tmp_path / "one", penn)
-    split = cache.open(tmp_path / "one")[PENN]
-    track, entry, names = split.tracks[0], split.videos[0], ("frame_index", "bbox")
-    columns = {name: split.rows(name, track.start, track.stop) for name in names}
-    about: dict[str, Any] = {"video": entry.name, "step": 1, "fps": 30.0, "crop_scale": 1.2, "columns": columns}
-    provenance = {"raw": str(penn)}
-    with cache.SplitWriter(tmp_path / "two", PENN, columns=names, plan="", provenance=provenance) as writer:
-        writer.begin()
-        writer.append(entry, [cache.TrackRows(name=f"{entry.name}/{person}", **about) for person in (0, 1)])
-        writer.commit({"stand_in": True})
-    done = into.extract(tmp_path / "two")
-    assert (done.computed, done.meter.frames) == (16, 8)
-
-
 def test_a_second_run_has_nothing_to_do_and_needs_no_network(root: Path, into: Any, network: Any) -> None:
     spec = StreamSpec()
     first = plan_extraction(root, PENN, spec)
@@ -178,78 +164,55 @@ def test_a_second_run_has_nothing_to_do_and_needs_no_network(root: Path, into: A
     assert {path: seen for path, seen in into.everything(root).items() if path in held} == held
 
 
-def test_only_rows_of_an_added_video_are_extracted(
-    penn: Path, into: Any, tmp_path: Path, network: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = tmp_path / "cache"
-    (penn / "labels/0003.mat").rename(tmp_path / "0003.mat")
-    (penn / "frames/0003").rename(tmp_path / "0003")
-    into.convert(root, penn)
-    into.extract(root)
-    before = into.rows(root, PENN, "features/resnet50")
-    (tmp_path / "0003.mat").rename(penn / "labels/0003.mat")
-    (tmp_path / "0003").rename(penn / "frames/0003")
-    into.convert(root, penn)
-    plan = plan_extraction(root, PENN, StreamSpec())
-    assert plan.why == "the split has changed"
-    done = extract.extract(plan)
-    assert (done.computed, done.carried, done.meter.frames) == (8, 0, 8)
-    after = into.rows(root, PENN, "features/resnet50")
-    np.testing.assert_allclose(after["0003/0"], means(cropped_by_hand(penn, root)["0003/0"]), rtol=FLOAT16)
-    assert all((after[track] == before[track]).all() for track in before)
-
-
-def test_a_corrected_label_costs_no_network_call(penn: Path, root: Path, into: Any, network: Any) -> None:
-    into.extract(root)
-    before = into.rows(root, PENN, "features/resnet50")
-    keypoints = into.rows(root, PENN, "kp_2d")
-    file = penn / "labels/0003.mat"
+def corrected(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
     label = {key: value for key, value in loadmat(file).items() if not key.startswith("__")}
-    inner = label["x"].copy()  # all joints move half way to the middle, but for the ones that span the box
+    change(label)
+    savemat(file, label)
+
+
+def move_three_boxes(label: dict[str, Any]) -> None:
+    label["x"] = label["x"].astype(float)
+    label["x"][2:5] -= 7
+
+
+def move_inner_joints(label: dict[str, Any]) -> None:
+    """Half way to the middle, but for the ones that span the box."""
     for values in (label["x"], label["y"]):
         order = np.argsort(values, axis=1)
         rest = np.take_along_axis(values, order, axis=1)
         rest[:, 3:-3] = (rest[:, 3:-3] + rest.mean(axis=1, keepdims=True)) / 2
         np.put_along_axis(values, order, np.sort(rest, axis=1), axis=1)
-    assert (label["x"] != inner).any()
-    savemat(file, label)
-    assert into.convert(root, penn).plan.why == "1 changed video"
-    assert (into.rows(root, PENN, "kp_2d")["0003/0"] != keypoints["0003/0"]).any()
-
-    network.batches.clear()
-    done = into.extract(root)
-    assert (done.computed, done.carried, done.meter.frames, network.batches) == (0, 8, 0, [])
-    np.testing.assert_equal(into.rows(root, PENN, "features/resnet50"), before)
-    assert plan_extraction(root, PENN, StreamSpec()).up_to_date
-    assert cache.verify(root).ok
 
 
-def test_rows_whose_box_moved_are_computed_and_the_others_carried_over(
+def test_after_a_conversion_only_rows_with_other_pixels_or_boxes_are_computed(
     penn: Path, root: Path, into: Any, network: Any
 ) -> None:
     into.extract(root)
-    file = penn / "labels/0003.mat"
-    label = {key: value for key, value in loadmat(file).items() if not key.startswith("__")}
-    label["x"] = label["x"].astype(float)
-    label["x"][2:5] -= 7
-    savemat(file, label)
+    before, keypoints = (into.rows(root, PENN, column) for column in ("features/resnet50", "kp_2d"))
+    corrected(penn / "labels/0001.mat", move_inner_joints)
+    corrected(penn / "labels/0003.mat", move_three_boxes)
     into.convert(root, penn)
+    assert (into.rows(root, PENN, "kp_2d")["0001/0"] != keypoints["0001/0"]).any()
+    network.batches.clear()
     done = into.extract(root)
-    assert (done.computed, done.carried) == (3, 5)
-    stored = into.rows(root, PENN, "features/resnet50")["0003/0"]
-    np.testing.assert_allclose(stored, means(cropped_by_hand(penn, root)["0003/0"]), rtol=FLOAT16)
+    assert (done.computed, done.carried, done.meter.frames, len(network.batches)) == (3, 13, 3, 1)
+    np.testing.assert_equal(into.rows(root, PENN, "features/resnet50")["0001/0"], before["0001/0"])
 
-
-def test_a_changed_picture_is_extracted_anew(penn: Path, root: Path, into: Any, network: Any) -> None:
-    into.extract(root)
-    picture = penn / "frames/0003/000004.jpg"
+    shutil.copy(penn / "labels/0001.mat", penn / "labels/0007.mat")
+    shutil.copytree(penn / "frames/0003", penn / "frames/0007")  # a new video
+    picture = penn / "frames/0005/000004.jpg"
     cv2.imwrite(str(picture), 255 - cv2.imread(str(picture)))
-    (penn / "frames/0003").touch()  # pictures are known by names and sizes, folders by their time
+    (penn / "frames/0005").touch()  # pictures are known by names and sizes, folders by their time
     into.convert(root, penn)
-    done = into.extract(root)
-    assert (done.computed, done.carried) == (8, 0)
-    stored = into.rows(root, PENN, "features/resnet50")["0003/0"]
-    np.testing.assert_allclose(stored, means(cropped_by_hand(penn, root)["0003/0"]), rtol=FLOAT16)
+    plan = plan_extraction(root, PENN, StreamSpec())
+    assert plan.why == "the split has changed"
+    done = extract.extract(plan)
+    assert (done.computed, done.carried) == (16, 0)
+    stored = into.rows(root, PENN, "features/resnet50")
+    for track, pixels in cropped_by_hand(penn, root).items():
+        np.testing.assert_allclose(stored[track], means(pixels), rtol=FLOAT16)
+    assert plan_extraction(root, PENN, StreamSpec()).up_to_date
+    assert cache.verify(root).ok
 
 
 def test_a_truncated_picture_is_marked_counted_and_kept_out_of_windows(
@@ -327,10 +290,9 @@ def test_a_frame_that_could_not_be_decoded_is_tried_again_when_it_is_asked_for(
 
 
 def test_a_stream_is_not_discarded_for_one_that_cannot_be_made(
-    penn: Path, into: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    root: Path, into: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    root, real = tmp_path / "cache", ResNet50.load
-    into.convert(root, penn)
+    real = ResNet50.load
     request.getfixturevalue("network")
     into.extract(root)
     held = into.tree(root)
@@ -357,10 +319,9 @@ def test_a_raw_folder_that_lacks_a_video_is_refused_rather_than_its_rows_marked(
 
 
 def test_other_pictures_than_those_that_were_converted_are_refused(
-    penn: Path, into: Any, tmp_path: Path, network: Any
+    penn: Path, root: Path, into: Any, tmp_path: Path, network: Any
 ) -> None:
-    root, larger = tmp_path / "cache", tmp_path / "larger"
-    into.convert(root, penn)
+    larger = tmp_path / "larger"
     shutil.copytree(penn, larger)
     for picture in larger.glob("frames/*/*.jpg"):
         pixels = cv2.imread(str(picture))
@@ -399,13 +360,3 @@ def test_settings_that_cannot_be_are_refused(penn: Path, into: Any, tmp_path: Pa
         into.extract(tmp_path / "cache", workers=100_000, stream=Crops())
     with pytest.raises(cache.CacheError, match="penn_action/test"):
         plan_extraction(tmp_path / "cache", "penn_action/test", StreamSpec())
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_a_device_that_is_not_there_is_told_before_anything_is_written(
-    penn: Path, into: Any, tmp_path: Path, few_calibration_crops: None
-) -> None:
-    into.convert(tmp_path / "cache", penn)
-    with pytest.raises(ConfigError, match=r"device 'cuda': .* finds no CUDA device here"):
-        into.extract(tmp_path / "cache", device="cuda")
-    assert cache.open(tmp_path / "cache")[PENN].streams == ()

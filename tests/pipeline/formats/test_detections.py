@@ -14,7 +14,7 @@ from pipeline.errors import RawDataError
 from pipeline.formats.labels import box_lines, keypoints_json
 from pipeline.formats.labels.detections import Detections, read_detections
 from pipeline.skeletons import joint_names
-from tests.pipeline.datasets.standing import standing
+from tests.pipeline.datasets.by_hand import standing
 
 SIZE = (640, 480)
 N = 8  # persons in a row decide a joint order

@@ -287,7 +287,7 @@ GOOD = mapping(
 SAMPLES = [GOOD + b".", *(pickle.dumps({"a": ARRAYS, "b": ["x", 1.5, None]}, protocol) for protocol in range(6))]
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=120)
 @given(st.data())
 def test_a_damaged_file_is_read_or_refused_but_never_crashes(tmp_path_factory: Any, data: Any) -> None:
     content = bytearray(data.draw(st.sampled_from(SAMPLES)))
@@ -297,6 +297,6 @@ def test_a_damaged_file_is_read_or_refused_but_never_crashes(tmp_path_factory: A
     if data.draw(st.booleans()):
         del content[data.draw(st.integers(0, len(content))) :]
     try:
-        read(tmp_path_factory.mktemp("p"), bytes(content), "smpl")
+        read(tmp_path_factory.getbasetemp(), bytes(content), "smpl")
     except (RawDataError, UnsafePickle) as error:
         assert "file.pkl" in str(error)

@@ -23,8 +23,7 @@ from pipeline.pixels.frames import Video
 from tasks.__main__ import main
 from tasks.prediction import job as jobs
 from tasks.prediction import overlay, video_file
-from tasks.prediction.bodies import PredictedBodies, record_type
-from tasks.prediction.drawing import BodyDrawing, seen
+from tasks.prediction.drawing import BodyDrawing, PredictedBodies, record_type, seen
 from tasks.prediction.job import Job
 from tests.tasks.conftest import FakeNetwork
 from tests.tasks.prediction.conftest import SEQLEN, save_checkpoint, small_config, streams

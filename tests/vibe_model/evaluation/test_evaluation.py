@@ -263,7 +263,7 @@ class Trembling(torch.nn.Module):
         camera = torch.tensor([1.0, 0, 0]).expand(*row.shape, 3)
         return Estimate(self.rotmat[row], torch.zeros(*row.shape, 10), camera)
 
-    pose = VIBE.pose
+    pose, project = VIBE.pose, staticmethod(VIBE.project)
 
 
 def test_the_sigma_that_is_best_in_validation_removes_the_noise_and_keeps_the_motion():

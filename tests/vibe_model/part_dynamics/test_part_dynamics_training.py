@@ -21,7 +21,7 @@ from vibe_model import PartDynamics, PrVIPE, losses, models, runs
 from vibe_model.cameras import optimal_camera
 from vibe_model.errors import CheckpointError, ConfigError, DataError, StandInMixed
 from vibe_model.part_dynamics.config import PartDynamicsConfig
-from vibe_model.part_dynamics.losses import keypoints_13, neighbours
+from vibe_model.part_dynamics.losses import keypoints_13, neighbours, uncertainty
 from vibe_model.part_dynamics.training import PartDynamicsTrainer
 from vibe_model.prediction.trained import load_trained
 from vibe_model.training import run
@@ -128,18 +128,21 @@ def test_it_starts_from_the_regressor_of_vibe_and_from_all_of_its_own(config, sp
 # ------------------------------------------------------------------------------------------------ the embedding
 
 
-def test_without_the_stream_the_loss_embeds_the_labels_themselves(config, splits):
-    """Numbers of the stream that are the labels' own embedding give the same loss as none."""
+def test_the_uncertainty_loss_is_of_the_labels_and_not_of_what_is_stored(config, splits):
     trainer, batch = first_batch(config, splits)
-    labels = {name: value for name, value in batch.labels.items() if not name.startswith("pr_vipe")}
-    embedded, known = trainer._labelled(labels)
-    normalised, ok = PrVIPE.normalise(keypoints_13(labels["kp_2d"][..., :2], labels["kp_2d"]))
-    mean, std = trainer.embedding(normalised.flatten(0, 1))
-    np.testing.assert_array_equal(embedded, torch.cat((mean, std), -1).view(embedded.shape))
-    np.testing.assert_array_equal(known, ok)
-    stored, flags = trainer._labelled(batch.labels)
-    assert torch.equal(stored, batch.labels["pr_vipe"])
-    assert torch.equal(flags, batch.labels["pr_vipe_ok"])
+    for module in trainer.generator.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    labels = batch.labels
+    assert labels["pr_vipe"].any()
+    with torch.no_grad():
+        given = {name: labels[name].float() for name in ("features", *config.beside)}
+        current = trainer.generator.train().pose(trainer.generator.regress_around(**given)[0])
+        normalised, known = PrVIPE.normalise(keypoints_13(labels["kp_2d"][..., :2], labels["kp_2d"]))
+        embedded = torch.cat(trainer.embedding(normalised.flatten(0, 1)), -1).view(*known.shape, -1)
+        seen = keypoints_13(current["kp_2d"], labels["kp_2d"])
+        expected = config.uncertainty_weight * uncertainty(trainer.embedding, seen, embedded, known)
+    assert trainer.train_step(batch).terms["uncertainty"] == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_an_embedding_of_other_data_or_another_one_is_refused(config, splits, tmp_path, monkeypatch):

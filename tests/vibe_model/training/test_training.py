@@ -132,7 +132,7 @@ def test_training_moves_both_networks_and_lowers_the_loss(config, splits):
     theta = splits["b/train"].rows["theta"]
     theta[:] = theta[0]  # one pose everywhere: what can be learned in a second
     only_pose = {"kp_2d_weight": 0.0, "kp_3d_weight": 0.0, "adversarial_weight": 0.0}
-    state = last_state(training.run(replace(config, epochs=3, iterations=25, plateau_patience=9, **only_pose)))
+    state = last_state(training.run(replace(config, epochs=3, iterations=10, plateau_patience=9, **only_pose)))
     pose = [entry["losses"]["pose"] for entry in state["course"]["history"]]
     assert pose[-1] < 0.8 * pose[0]
     fresh = VIBETrainer(config, TinyBody()).state_dict()

@@ -6,8 +6,9 @@ from scipy.spatial.transform import Rotation
 from tests.vibe_model.builders import small_vibe
 from tests.vibe_model.networks.test_cpu_kernels import gru_by_hand
 from vibe_model import VIBE
+from vibe_model.cameras import project
 from vibe_model.errors import ConfigError
-from vibe_model.vibe.generator import Estimate, Regressor, TemporalEncoder, project
+from vibe_model.vibe.generator import Estimate, Regressor, TemporalEncoder
 
 
 def gru_parameters(n_in, hidden, layers, directions=1):

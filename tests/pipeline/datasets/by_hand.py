@@ -1,0 +1,73 @@
+"""What the readers' tests write by hand: a video, a standing person in any detector's joint order."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.accounting import Accounting
+from pipeline.datasets.base import Dataset
+from pipeline.skeletons import joint_names
+
+_MIDDLE = {"Nose": (0, -18), "Neck": (0, -12), "MidHip": (0, 0), "headtop": (0, -20), "hip": (0, 0), "spine": (0, -6)}
+_SIDES = {
+    "Eye": (1, -20),
+    "Ear": (2, -19),
+    "Shoulder": (5, -12),
+    "Elbow": (10, -8),
+    "Wrist": (15, -4),
+    "Hip": (3, 0),
+    "Knee": (4, 10),
+    "Ankle": (4, 20),
+    "BigToe": (5, 20),
+    "SmallToe": (6, 20),
+    "Heel": (4, 20),
+}
+
+
+def standing(order: str, x: float = 0, y: float = 0, confidence: float = 0.9, scale: float = 1) -> NDArray[np.float64]:
+    """(J, 3) px, px, confidence: 30 x 40 px about (x, y), so with a diagonal of 50.
+
+    Seen from the front, so left joints are on the right. Faces and hands are 0 0 0.
+    """
+    points = {name.lower(): point for name, point in _MIDDLE.items()}
+    points |= {f"r{name}".lower(): (-dx, dy) for name, (dx, dy) in _SIDES.items()}
+    points |= {f"l{name}".lower(): (dx, dy) for name, (dx, dy) in _SIDES.items()}
+    joints = [points.get(name.lower().removeprefix("op ")) for name in joint_names(order)]
+    return np.array(
+        [(0, 0, 0) if at is None else (x + scale * at[0], y + scale * at[1], confidence) for at in joints], np.float64
+    )
+
+
+def read_one(dataset: Dataset, raw: Path, split: str = "train", body: Any = None) -> tuple[list[Any], dict[str, Any]]:
+    """Tracks, and the account of the only video."""
+    report = Accounting()
+    tracks = list(dataset.tracks(raw, split, body=body, report=report))
+    (account,) = report
+    account.check()
+    return tracks, account.as_dict()
+
+
+def write_video(file: Path, n_frames: int, fps: float = 25.0, size: tuple[int, int] = (160, 120)) -> Path:
+    """Frame i is grey of 5 i."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(_video(file.suffix, n_frames, fps, size))
+    return file
+
+
+@functools.cache
+def _video(suffix: str, n_frames: int, fps: float, size: tuple[int, int]) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"video{suffix}"
+        code = "MJPG" if suffix == ".avi" else "mp4v"
+        writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*code), fps, size)
+        for i in range(n_frames):
+            writer.write(np.full((size[1], size[0], 3), 5 * i % 256, np.uint8))
+        writer.release()
+        return file.read_bytes()
