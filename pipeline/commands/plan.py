@@ -238,9 +238,9 @@ def _hours(known: Sequence[Forecast]) -> Iterator[tuple[str, str]]:
             seconds = sum(one.seconds[work] or 0 for one, work in rated)
             done = sum(_rows(one, work) for one, work in rated)
             yield what, f"{duration(seconds)} {_speed(rated[0][0].rates[rated[0][1]], done / seconds)}"
-        if unknown := sum(_rows(one, work) for one, work in parts if work not in one.rates):
-            do = "--sample 16" if what.startswith(CONVERT) else "--rate ROWS_A_SECOND"
-            yield what, f"not in these hours: about {_about(unknown)} rows, of which no speed was measured here ({do})"
+    if unknown := [what for what, parts in works.items() if any(work not in one.rates for one, work in parts)]:
+        do = "--sample 16 measures conversions, --rate gives extractions one"
+        yield "not in these hours", f"{', '.join(unknown)}: no speed was measured here ({do})"
 
 
 def _rows(one: Forecast, work: str) -> float:
