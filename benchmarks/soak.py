@@ -186,7 +186,7 @@ class Soak(Jobs):
         if stream and "--replace" in out:
             self._end([*self._words("extract", split, [stream]), "--replace"], (0,))
         elif not stream and "convert the split again" in " ".join(out.split()):
-            (self.root / split / "manifest.json").unlink()
+            (self.root / split / "manifest.json").unlink(missing_ok=True)
             self._end(self._words("convert", split), (0, 1))
             state = self.states[split]  # its rows are in new shards: streams carry theirs over when they are extracted
             self.states[split] = replace(state, streams={name: {} for name in state.streams})

@@ -64,7 +64,9 @@ def clean(visible: Bools, joints: Sequence[str], rules: Cleaning | None = None) 
     """
     rules = Cleaning() if rules is None else rules
     count = median_filter(visible.sum(axis=1), size=rules.median, mode="nearest")
-    inside = _between(count, rules.start_above, rules.end_at)
+    inside, within = np.zeros(len(count), np.bool_), False
+    for t, n in enumerate(count.tolist()):  # begins at the first count above `start_above`, ends at the first `end_at`
+        inside[t] = within = n > rules.end_at if within else n > rules.start_above
     dropped = {"too_few_visible_joints": [np.flatnonzero(~inside)]}
     body = np.asarray(visible[:, [name not in ABOVE for name in joints]].any(axis=1), np.bool_)
     parts = []
@@ -77,12 +79,3 @@ def clean(visible: Bools, joints: Sequence[str], rules: Cleaning | None = None) 
             parts += np.array_split(rows, -(-len(rows) // rules.max_frames))  # at least half of max_frames each
     found = {reason: np.concatenate(rows) for reason, rows in dropped.items()}
     return Cleaned(parts, {reason: rows for reason, rows in found.items() if len(rows)})
-
-
-def _between(count: Ints, start_above: int, end_at: int) -> Bools:
-    """(T,) inside a sequence: one begins at the first count above `start_above` and ends at the first of `end_at`."""
-    inside, out = False, np.zeros(len(count), np.bool_)
-    for t, n in enumerate(count.tolist()):
-        inside = n > end_at if inside else n > start_above
-        out[t] = inside
-    return out

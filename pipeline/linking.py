@@ -115,19 +115,14 @@ def _costs(seen: _Detections, frames: Ints, active: Sequence[Sequence[int]], now
     """(A, B) costs of the detections `now` against where the active persons are expected in `frame`."""
     first = np.array([person[-VELOCITY:][0] for person in active])
     last = np.array([person[-1] for person in active])
-    moved = _moved(seen.keypoints[first], seen.keypoints[last])
+    before, after = seen.keypoints[first], seen.keypoints[last]
+    shared = (before[..., 2] > 0) & (after[..., 2] > 0)
+    total = ((after[..., :2] - before[..., :2]) * shared[..., None]).sum(axis=1)
+    moved = total / np.maximum(shared.sum(axis=1), 1)[:, None]  # (A, 2) px on average; 0 where none is seen in both
     at_first, at_last = frames[seen.rows[first, 0]], frames[seen.rows[last, 0]]
     shift = moved * ((frame - at_last) / np.maximum(at_last - at_first, 1))[:, None]
-    expected = seen.keypoints[last]
-    expected[..., :2] += shift[:, None]
-    return _pair_costs(expected, seen.boxes[last] + shift[:, None], seen.keypoints[now], seen.boxes[now])
-
-
-def _moved(before: Doubles, now: Doubles) -> Doubles:
-    """(A, J, 3) twice -> (A, 2) px that the joints seen in both have moved on average; 0 where there are none."""
-    shared = (before[..., 2] > 0) & (now[..., 2] > 0)
-    total = ((now[..., :2] - before[..., :2]) * shared[..., None]).sum(axis=1)
-    return np.asarray(total / np.maximum(shared.sum(axis=1), 1)[:, None], np.float64)
+    after[..., :2] += shift[:, None]
+    return _pair_costs(after, seen.boxes[last] + shift[:, None], seen.keypoints[now], seen.boxes[now])
 
 
 def _assign(cost: Doubles) -> dict[int, int]:

@@ -72,7 +72,7 @@ class Registry(Generic[T]):
                 messages[name] = str(error)
         return messages
 
-    def make(self, name: str, options: Mapping[str, Any]) -> T:
+    def get(self, name: str, /, **options: Any) -> T:
         """One with its options set.
 
         Raises as `find` does, and ConfigError for an option that it does not have or a value that it refuses.

@@ -147,14 +147,13 @@ def read_ablation(folder: Path) -> tuple[dict[str, Any], list[str]]:
 
 def _ablation_runs(content: dict[str, Any], of: Content) -> list[tuple[str, Path]]:
     """The runs behind the ablation's table that are not shown anyway."""
-    listed = content.get("runs")
-    found = []
-    for variant, names in listed.items() if isinstance(listed, dict) else ():
-        for name in names if isinstance(names, list) else ():
-            folder = of.runs_folder / Path(str(name)).name  # never outside the runs' folder
-            if folder.is_dir() and folder not in [shown for _, shown in of.runs]:
-                found.append((f"{variant}, {folder.name}" if len(names) > 1 else str(variant), folder))
-    return found
+    shown = [folder for _, folder in of.runs]
+    return [
+        (f"{variant}, {folder.name}" if len(names) > 1 else variant, folder)
+        for variant, names in content.get("runs", {}).items()
+        for folder in (of.runs_folder / Path(name).name for name in names)  # never outside the runs' folder
+        if folder.is_dir() and folder not in shown
+    ]
 
 
 def _not_shown(of: Content, shown: set[Path]) -> list[str]:

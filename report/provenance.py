@@ -162,7 +162,7 @@ def _trained(run: Run, opened: Opened) -> dict[str, Any]:
         "Device, as set": NOT_RECORDED if config is None else config.device,
         "Processes": str(about.get("processes", NOT_RECORDED)),
         "Features": str(about.get("features", NOT_RECORDED)),
-        "Software": ", ".join(f"{k} {v}" for k, v in _mapping(about.get("software")).items()) or NOT_RECORDED,
+        "Software": ", ".join(f"{k} {v}" for k, v in about.get("software", {}).items()) or NOT_RECORDED,
     }
     preset, changes = ("", []) if config is None else nearest_preset(config)
     return {
@@ -170,7 +170,7 @@ def _trained(run: Run, opened: Opened) -> dict[str, Any]:
         "facts": facts,
         "preset": preset,
         "changes": changes,
-        "settings": _flat(_mapping(about.get("config"))),
+        "settings": _flat(about.get("config", {})),
         "stale": list(_stale(run, opened)),
     }
 
@@ -187,10 +187,10 @@ def nearest_preset(config: VideoConfig) -> tuple[str, list[tuple[str, str, str]]
 
 def _stale(run: Run, opened: Opened) -> Iterator[str]:
     """What the run read and the cache no longer holds, or not as the run read it."""
-    inputs, here = _mapping(run.about.get("inputs")), {split.name: split for split in opened.splits}
+    inputs, here = run.about.get("inputs", {}), {split.name: split for split in opened.splits}
     stream = "" if run.config is None else run.config.stream
-    read = [(name, digest, "") for name, digest in _mapping(inputs.get("splits")).items()]
-    read += [(name, digest, stream) for name, digest in _mapping(inputs.get("streams")).items() if stream]
+    read = [(name, digest, "") for name, digest in inputs.get("splits", {}).items()]
+    read += [(name, digest, stream) for name, digest in inputs.get("streams", {}).items() if stream]
     for name, digest, of in read:
         what = f"{name}, stream {of}" if of else name
         try:
@@ -199,10 +199,6 @@ def _stale(run: Run, opened: Opened) -> Iterator[str]:
                 yield f"{what}: has changed in the cache since the run read it"
         except (*UNREADABLE, VibeModelError, KeyError):
             yield f"{what}: is not in this cache, or cannot be read"
-
-
-def _mapping(found: Any) -> Mapping[str, Any]:
-    return found if isinstance(found, Mapping) else {}
 
 
 def _flat(content: Mapping[str, Any], before: str = "") -> dict[str, str]:

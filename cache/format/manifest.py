@@ -4,22 +4,30 @@ Shards are written once and only named by the manifest. The small files that a c
 the arrays) are staged first; replacing the manifest, which holds their digests, is the commit; then they are copied
 into place. A reader that opens in between finds by its digest which of the two, staged or in place, belongs to the
 manifest. In an object store, where a slower writer may put older files into place, the staged ones stay.
+
+Beside it are notes on when, where and with what each commit was made, outside what is the same to the byte. They are
+only for people, so a damaged file of them stops no work: `verify` reports it, and the next commit replaces it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import platform
+import socket
 import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
 from typing import Any, Final
 
 from cache.errors import CacheError
 from cache.fingerprint import canonical
-from cache.format.layout import COPY, FORMAT, IN_PLACE, STAGED, json_file
+from cache.format.layout import COPY, FORMAT, IN_PLACE, PROVENANCE, STAGED, json_file
 from cache.format.place import Place
-from cache.format.provenance import add_provenance
 from cache.storage.base import Bytes, Etag
 
 REPAIR: Final = "Repair it: python -m pipeline verify --repair --cache {root}"
@@ -232,3 +240,54 @@ def _put_in_place(place: Place, manifest: Mapping[str, Any] | None, *, keep_jour
         store.remove([f"{place.staging(manifest['digest'])}/{IN_PLACE}"])
     if store.exclusive and STAGED in store.list_names(place.home):
         store.remove([f"{place.home}/{STAGED}"])
+
+
+_SOFTWARE: Final = ("vibe-pipeline", "numpy", "zarr", "google-crc32c")
+
+
+def add_provenance(place: Place, digest: str, given: Mapping[str, Any], started: float) -> None:
+    """Note how the commit `digest` came about, before it is made: a note without its commit does no harm."""
+    software = {}
+    for name in _SOFTWARE:
+        with suppress(metadata.PackageNotFoundError):
+            software[name] = metadata.version(name)
+    note = {
+        **given,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.time() - started, 1),
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "software": software,
+    }
+    write_provenance(place, {**read_provenance(place), digest: note})
+
+
+def write_provenance(place: Place, notes: Mapping[str, Any]) -> None:
+    """Write the notes of all commits, by their manifests' digests."""
+    place.store.put_small({f"{place.home}/{PROVENANCE}": json_file({"commits": notes})}, place.home)
+
+
+def read_provenance(place: Place) -> dict[str, Any]:
+    """How each commit came about, by its manifest's digest; {} where there is no such file, or a damaged one."""
+    try:
+        notes: dict[str, Any] = json.loads(place.store.read(f"{place.home}/{PROVENANCE}"))["commits"]
+        return notes if all(isinstance(entry, dict) for entry in notes.values()) else {}
+    except (ValueError, OSError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def note_of(commit: Commit) -> Mapping[str, Any]:
+    """How a commit came about; empty when that is lost."""
+    found: Mapping[str, Any] = read_provenance(commit.place).get(commit.digest, {})
+    return found
+
+
+def provenance_problem(place: Place) -> str:
+    """The message for a damaged file; "" for an intact one, or none."""
+    key = f"{place.home}/{PROVENANCE}"
+    if read_provenance(place) or not place.store.exists(key):
+        return ""
+    do = "How the data were made is not known; the data are intact. The next commit replaces the file."
+    return f"{place.store.location(key)}: expected notes on commits, found something else. {do}"

@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Generic, NamedTuple, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,6 @@ from cache.fingerprint import canonical
 from cache.format.tables import TABLES, TEXTS, Tables, decode_text, decode_texts, encode_texts
 
 _R = TypeVar("_R")
-_T = TypeVar("_T", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
@@ -92,18 +91,17 @@ class _Records(Sequence[_R], ABC):
         return self._record(found) if isinstance(found, int) else list(map(self._record, found))
 
 
-class _Column(Generic[_T]):
-    """A whole column of a table, without making records."""
-
-    def __init__(self, table: str) -> None:
-        self._table = table
-
-    def __get__(self, records: Tracks, owner: type) -> NDArray[_T]:
-        return records.tables[self._table]
-
-
 class Tracks(_Records[TrackRecord]):
     """The track table: records one by one, or whole columns as arrays."""
+
+    def __init__(self, tables: Tables) -> None:
+        super().__init__(tables)
+        self.start: NDArray[np.int64] = tables["track_start"]  # (N,) first row
+        self.stop: NDArray[np.int64] = tables["track_stop"]  # (N,) last row + 1
+        self.step: NDArray[np.int32] = tables["track_step"]  # (N,) frames of the video from one row to the next
+        self.fps: NDArray[np.float64] = tables["track_fps"]  # (N,) frames a second of the video, NaN where not known
+        self.crop_scale: NDArray[np.float64] = tables["track_crop_scale"]  # (N,) crop side / box side
+        self.video: NDArray[np.int32] = tables["track_video"]  # (N,) number in `Split.videos`
 
     def __len__(self) -> int:
         return len(self.tables["track_start"])
@@ -128,13 +126,6 @@ class Tracks(_Records[TrackRecord]):
     def names(self) -> list[str]:
         """All names, without making records."""
         return decode_texts(self.tables["track_name"])
-
-    start = _Column[np.int64]("track_start")  # (N,) first row
-    stop = _Column[np.int64]("track_stop")  # (N,) last row + 1
-    step = _Column[np.int32]("track_step")  # (N,) frames of the video from one row to the next
-    fps = _Column[np.float64]("track_fps")  # (N,) frames a second of the video, NaN where not known
-    crop_scale = _Column[np.float64]("track_crop_scale")  # (N,) crop side / box side
-    video = _Column[np.int32]("track_video")  # (N,) number in `Split.videos`
 
 
 class Videos(_Records[VideoEntry]):

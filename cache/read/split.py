@@ -14,12 +14,10 @@ from cache.format import layout, manifest
 from cache.format.layout import FEATURES, HAS_VALUE, MANIFEST, UNDECODABLE, Geometry
 from cache.format.manifest import Commit
 from cache.format.place import Place
-from cache.format.provenance import read_provenance
 from cache.format.records import Tracks, Videos
 from cache.format.tables import live_by_shard, track_of
 from cache.read.batches import USUAL, Batches, StreamFields
-from cache.read.open_split import OpenSplit
-from cache.read.streams import open_lazily
+from cache.read.streams import OpenSplit, open_lazily
 from cache.storage import store_at
 from cache.storage.base import Root, Store
 from cache.windows import Ranges, Tail, intersect, windows_of
@@ -107,7 +105,7 @@ class Split:
     @property
     def provenance(self) -> Mapping[str, Any]:
         """How this commit came about: time, host, software, and what was given to the writer. Empty when lost."""
-        return _provenance(self._commit)
+        return manifest.note_of(self._commit)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -149,7 +147,7 @@ class Split:
 
     def stream_provenance(self, stream: str) -> Mapping[str, Any]:
         """How the stream's commit came about, as `provenance` does for the split. Empty when lost."""
-        return _provenance(self._opened.stream(stream).commit)
+        return manifest.note_of(self._opened.stream(stream).commit)
 
     def track_of(self, rows: Array) -> NDArray[np.int64]:
         """Rows (any shape) -> the number of each row's track in `tracks`; -1 for rows of no committed track."""
@@ -274,11 +272,6 @@ class Split:
         """
         of = StreamFields.of(stream, streams, history)
         return self._batches.read(np.asarray(windows), of, fields, dtype, out)
-
-
-def _provenance(commit: Commit) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = read_provenance(commit.place).get(commit.digest, {})
-    return found
 
 
 def _reopen(root: Root, name: str, digest: str) -> Split:

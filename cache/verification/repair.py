@@ -16,7 +16,6 @@ from cache.format import layout, manifest
 from cache.format.layout import COLUMNS, Geometry, json_file
 from cache.format.manifest import Commit
 from cache.format.place import Place
-from cache.format.provenance import read_provenance
 from cache.format.references import column_metadata_of, columns_of
 from cache.format.tables import Tables, live_shards
 from cache.read.split import require_cache
@@ -63,10 +62,15 @@ def repair(root: Root, report: Report) -> Repaired:
             if (split, stream) in small:
                 _restore_small_files(place, done)
             numbers = shards.get((split, stream), ())
-            if stream:
-                _remove_from_stream(place, split, stream, numbers, done)
-            else:
+            if not stream:
                 _remove_from_split(place, split, numbers, done)
+                continue
+            commit = _loaded(place)
+            if still := sorted(_still_damaged(commit, numbers)):
+                files = _files(commit, still)
+                invalidate(store.root, split, stream, still)
+                done.streams[split, stream] = tuple(still)
+                done.removed += files
         except CacheError as error:  # it must not keep other splits and streams from being repaired
             done.refused.append(str(error))
     return done
@@ -99,15 +103,6 @@ def _restore_small_files(place: Place, done: Repaired) -> None:
         done.restored += sorted(wrong)
 
 
-def _remove_from_stream(place: Place, split: str, stream: str, numbers: Collection[int], done: Repaired) -> None:
-    commit = _loaded(place)
-    if still := sorted(_still_damaged(commit, numbers)):
-        files = _files(commit, still)
-        invalidate(place.store.root, split, stream, still)
-        done.streams[split, stream] = tuple(still)
-        done.removed += files
-
-
 def _remove_from_split(place: Place, split: str, numbers: Collection[int], done: Repaired) -> None:
     """Remove the shards in which no track has a row; the others need the raw data."""
     commit = _loaded(place)
@@ -117,7 +112,7 @@ def _remove_from_split(place: Place, split: str, numbers: Collection[int], done:
         done.rows[split] = needed
     if free := sorted(still - live):
         columns = commit.manifest["shards"].keys() & COLUMNS.keys()
-        notes = read_provenance(place).get(commit.digest, {})
+        notes = manifest.note_of(commit)
         kept = {key: notes[key] for key in ("raw", "body") if key in notes}  # extraction needs to know where they are
         files = _files(commit, free)
         with SplitWriter(

@@ -21,7 +21,6 @@ from cache.format import shard as shards
 from cache.format.layout import COMPACTING, STAGED, json_file
 from cache.format.manifest import Commit
 from cache.format.place import Place
-from cache.format.provenance import provenance_problem
 from cache.format.references import (
     arrays_without_stream,
     column_metadata_of,
@@ -152,14 +151,6 @@ class _Verification:
                 if found := manifest.read_manifest(place):
                     self._total += sum(map(len, found[0]["shards"].values()))
 
-    def _checked(self, n_bytes: int) -> None:
-        """Report a shard that has been checked."""
-        self._done += 1
-        self._bytes += n_bytes
-        if self._progress is not None:
-            rate = self._bytes / 1e6 / max(time.monotonic() - self._started, 1e-3)
-            self._progress(self._done, max(self._total, self._done), f"{rate:,.0f} MB/s")
-
     def groups(self, split: str, folders: Iterable[str]) -> _Found:
         """Check the zarr.json of groups: all the same, and needed by a plain Zarr reader only."""
         found = _Found()
@@ -203,7 +194,11 @@ class _Verification:
                     if problem:
                         found.damage(Damage(split, stream, array, file.number, file.key, problem))
                     found.counts.update(shards=1, bytes=file.size)
-                    self._checked(file.size)
+                    self._done += 1
+                    self._bytes += file.size
+                    if self._progress is not None:
+                        rate = self._bytes / 1e6 / max(time.monotonic() - self._started, 1e-3)
+                        self._progress(self._done, max(self._total, self._done), f"{rate:,.0f} MB/s")
 
     def _commit(self, place: Place, split: str, stream: str | None, found: _Found) -> Commit | None:
         """The commit in force with its intact small files, whose problems are in `found`; None where there is none."""
@@ -226,7 +221,7 @@ class _Verification:
                 found.notes.append(f"{store.location(place.home)}: nothing is committed yet")
         except CacheError as error:
             found.damage(Damage(split, stream, None, None, place.manifest, str(error)))
-        if problem := provenance_problem(place):
+        if problem := manifest.provenance_problem(place):
             found.notes.append(problem)
         if journals := place.journals():
             found.notes.append(f"{store.location(place.writing)}: unfinished work; its command goes on from there")

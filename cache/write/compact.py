@@ -24,7 +24,6 @@ from cache.format import layout, manifest
 from cache.format.layout import COLUMNS, COMPACTING, FEATURES
 from cache.format.manifest import callers_entries
 from cache.format.place import Place
-from cache.format.provenance import read_provenance, write_provenance
 from cache.format.records import TrackRecord, TrackRows
 from cache.format.references import other_files, stream_folders
 from cache.read.split import FeatureCache, Split
@@ -171,7 +170,7 @@ def _keep_notes(store: LocalStore, beside: LocalStore, old: Split) -> None:
     """Take along how earlier commits came about, and every file that is not the cache's own: it is the user's."""
     for stream in (None, *old.streams):
         before, now = (Place.of(where, old.name, stream) for where in (store, beside))
-        write_provenance(now, {**read_provenance(before), **read_provenance(now)})
+        manifest.write_provenance(now, {**manifest.read_provenance(before), **manifest.read_provenance(now)})
     for key in other_files(store, old.name):
         with store.path(key).open("rb") as file:
             blocks = iter(partial(file.read, _BLOCK), b"")

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.accounting import VideoAccount
+from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
 from pipeline.datasets import Dataset, RawVideo
-from pipeline.datasets.base import Origin
-from pipeline.datasets.release import Mistake, Part, Totals
+from pipeline.datasets.base import Mistake, Origin, Part
 from pipeline.errors import RawDataError
 from pipeline.pixels.frames import Video
 from pipeline.raw.files import open_regular

@@ -16,8 +16,7 @@ from pipeline.cli.options import json_option
 from pipeline.cli.text import FEW, command, count, few
 from pipeline.datasets.base import Dataset
 from pipeline.features.plan import is_current
-from pipeline.maintenance.overview import accepted_of
-from pipeline.maintenance.sizes import sizes
+from pipeline.maintenance.overview import accepted_of, sizes
 from pipeline.settings.arguments import cache_option
 
 if TYPE_CHECKING:

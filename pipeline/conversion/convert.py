@@ -235,15 +235,17 @@ def read_videos(
     """
     body = plan.body if plan.reader["body"] else None
     job = functools.partial(_read_one, plan.dataset, plan.split, plan.raw, body)
-    same_group = _share_label_file
     results: Iterator[ReadVideo | Failed]
     if scheduler is not None:
         bounded: Callable[[RawVideo], ReadVideo | Failed] = functools.partial(_or_out_of_memory, job)
-        shared = _shared(plan, videos, body)
-        results = cluster.map_on_workers(scheduler, bounded, videos, shared, same_group=same_group)
+        first = [plan.raw / path for video in videos[:1] for path in (*video.files, *video.folders)[:1]]
+        shared = [plan.raw, *first, *([] if body is None else [body])]  # what workers on other machines must see
+        results = cluster.map_on_workers(scheduler, bounded, videos, shared, same_group=_share_label_file)
     else:
         load = functools.partial(_body, body, plan.dataset.genders[0])
-        results = ordered_map(job, videos, workers, timeout=timeout, memory=memory, same_group=same_group, preload=load)
+        results = ordered_map(
+            job, videos, workers, timeout=timeout, memory=memory, same_group=_share_label_file, preload=load
+        )
     for video, read in zip(videos, results, strict=True):
         yield _rejected(plan.raw, video, read) if isinstance(read, Failed) else read
 
@@ -263,12 +265,6 @@ def _rejected(raw: Path, video: RawVideo, failed: Failed) -> ReadVideo:
     account.reject(failed.reason, message)
     entry = cache.VideoEntry(name=video.name, fingerprint=changes.video_digest(raw, video), account=account.as_dict())
     return ReadVideo(entry, [], account)
-
-
-def _shared(plan: ConversionPlan, videos: Sequence[RawVideo], body: Path | None) -> list[Path]:
-    """What workers on other machines must see: the raw folder with the first video, and the body."""
-    first = [plan.raw / path for video in videos[:1] for path in (*video.files, *video.folders)[:1]]
-    return [plan.raw, *first, *([] if body is None else [body])]
 
 
 def _share_label_file(one: RawVideo, other: RawVideo) -> bool:

@@ -7,8 +7,7 @@ A package adds one by an entry point of the group "vibe_pipeline.datasets": its 
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 from pipeline.datasets.base import Dataset
 from pipeline.plug_ins import Registry
@@ -32,27 +31,9 @@ DATASETS: Final[dict[str, str]] = {  # official releases, all of which the demo 
 OWN_CLIPS: Final[dict[str, str]] = {"videos": "pipeline.datasets.videos:Videos"}
 
 _REGISTRY: Final[Registry[Dataset]] = Registry("dataset", ENTRY_POINTS, ChainMap(OWN_CLIPS, DATASETS), Dataset, "name")
-
-
-def names() -> tuple[str, ...]:
-    """All dataset names, ours first. Raises PipelineError when two packages claim one name."""
-    return _REGISTRY.names()
+names, get, broken = _REGISTRY.names, _REGISTRY.get, _REGISTRY.broken
 
 
 def has_demo_data(name: str) -> bool:
     """Does `pipeline.synthetic` write this dataset's layout?"""
     return name in DATASETS or name in OWN_CLIPS
-
-
-def broken(names: Iterable[str]) -> dict[str, str]:
-    """Which of these cannot be loaded, because their package is broken: name -> message."""
-    return _REGISTRY.broken(names)
-
-
-def get(name: str, **options: Any) -> Dataset:
-    """The dataset's reader, with its options set.
-
-    Raises PipelineError for an unknown name, PlugInError for one of another package that cannot be loaded, ConfigError
-    for an option that the dataset does not have or a value that it refuses.
-    """
-    return _REGISTRY.make(name, options)

@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.datasets.base import Dataset, Origin
-from pipeline.datasets.release import Mistake, Part
+from pipeline.datasets.base import Dataset, Mistake, Origin, Part
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.formats.labels.amass_motion import load_motion
 from pipeline.raw import RawVideo
@@ -113,7 +112,7 @@ class Amass(Dataset):
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         if not raw.is_dir():
             raise RawDataError(raw, "folder", expected=LAYOUT, found="no folder", do=UNPACK)
-        files = (path for path in _files(raw) if path.suffix == ".npz" and not _is_shape(path))
+        files = (path for path in _files(raw) if path.suffix == ".npz" and not re.search("^shape$|_stagei$", path.stem))
         listed = [RawVideo(file.with_suffix("").as_posix(), files=(file,)) for file in files]
         if not listed:
             raise RawDataError(raw, "folder", expected=LAYOUT, found="no motion below it", do=UNPACK)
@@ -164,10 +163,6 @@ def sample_positions(n_frames: int, rate: float, resampling: str = "slerp") -> t
         return rate / step, np.arange(0.0, n_frames, step)
     n_samples = math.floor((n_frames - 1) * TARGET_FPS / rate + 1e-9) + 1 if n_frames else 0
     return float(TARGET_FPS), np.minimum(np.arange(n_samples) * rate / TARGET_FPS, n_frames - 1)
-
-
-def _is_shape(path: Path) -> bool:
-    return path.name == "shape.npz" or path.stem.endswith("_stagei")
 
 
 def _files(raw: Path) -> Iterator[Path]:

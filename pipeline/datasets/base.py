@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
@@ -15,7 +17,6 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.accounting import Accounting, Totals, VideoAccount
 from pipeline.datasets.pixels import require_frames, require_in_picture
-from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.pixels.frames import Pictures, Video
 from pipeline.raw import RawVideo
@@ -29,6 +30,45 @@ if TYPE_CHECKING:
 
 PELVIS: Final = JOINTS["spin49"].index("OP MidHip")  # SMPL's joint 0, about which it rotates
 HIP: Final = JOINTS["spin49"].index("hip")  # regressed from the surface: where 3D joints are centred
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the download that can be looked for by names alone.
+
+    `patterns` are paths below the raw folder as people read them: `labels/<0001>.mat`; `<...>` and `*` stand for any
+    part of a name, `{train,val}` for one of the two; one with a slash at its end matches folders alone. They are
+    alternatives, since some releases shipped pictures here and videos there: what they match is added up, not opened.
+    """
+
+    what: str  # "label files"
+    patterns: tuple[str, ...]
+    source: str  # what of the download holds it: "Penn_Action.tar.gz"
+    splits: tuple[str, ...] = ()  # that need it; empty: all
+    known: int | None = None  # how many the full release has
+    without: str = ""  # what is lost without it, where the rest can be used all the same; "": it is needed
+
+
+class Mistake(NamedTuple):
+    """A known mistake with this download: one that shows when something below the raw folder matches `pattern`."""
+
+    pattern: str  # as in `Part`
+    what: str  # follows the first path that matches: "is of PoseTrack 2017"
+    do: str  # "Download PoseTrack 2018."
+
+
+def globs(patterns: Iterable[str]) -> list[str]:
+    """What `patterns` of a Part mean, as globs.
+
+    >>> globs(["<class>/<clip>.{mp4,avi}", "labels/<0001>.mat"])
+    ['*/*.mp4', '*/*.avi', 'labels/*.mat']
+    """
+    found = []
+    for pattern in patterns:
+        pieces = re.split(r"\{([^{}]*)\}", re.sub("<[^<>]*>", "*", pattern))  # every second one lists alternatives
+        choices = [piece.split(",") if i % 2 else [piece] for i, piece in enumerate(pieces)]
+        found += ["".join(choice) for choice in itertools.product(*choices)]
+    return found
 
 
 class Origin(NamedTuple):

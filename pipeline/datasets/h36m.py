@@ -26,14 +26,12 @@ from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
-from pipeline.datasets.base import Dataset, Origin
+from pipeline.datasets.base import Dataset, Mistake, Origin, Part
 from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video
-from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import RawDataError
 from pipeline.formats.arrays import numbers
 from pipeline.formats.cdf import load_cdf
-from pipeline.formats.labels.h36m_fits import Fit, load_fits, load_rotations
-from pipeline.formats.labels.h36m_metadata import Metadata, load_metadata
+from pipeline.formats.labels.h36m import Fit, Metadata, load_fits, load_metadata, load_rotations
 from pipeline.pixels.frames import Pictures, Video
 from pipeline.pixels.numbered import n_frames
 from pipeline.raw import RawVideo

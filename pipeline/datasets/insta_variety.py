@@ -19,13 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.datasets.base import Dataset, Origin
-from pipeline.datasets.people import ANY_CLIP, clip_source, clip_tracks, published
-from pipeline.datasets.release import Mistake, Part
+from pipeline.datasets.base import Dataset, Mistake, Origin, Part
+from pipeline.datasets.people import ANY_CLIP, clip_tracks, published
 from pipeline.detect.clips import EXTENSIONS, Labels, clips_in
-from pipeline.errors import PipelineError, RawDataError
+from pipeline.errors import RawDataError
 from pipeline.formats import tfrecords
-from pipeline.formats.tf_example import Example, ExampleError
+from pipeline.formats.tfrecords import Example, ExampleError
 from pipeline.pixels.decode import PictureError, picture_size
 from pipeline.pixels.records import AGAIN, MAX_PICTURES, PICTURES, Records
 from pipeline.raw import RawVideo
@@ -90,9 +89,9 @@ class InstaVariety(Dataset):
 
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
         if video.span is None:
-            clip = video.files[0]
-            return clip_tracks(self, raw, split, video, account, ANY_CLIP, lambda: clip_source(raw, clip))
-        source = _source(raw, video.files[0], video.span)
+            return clip_tracks(self, raw, split, video, account, ANY_CLIP)
+        start, stop = video.span
+        source = Records(raw, video.files[0].as_posix(), start, stop - start)
         label = _Label(raw / video.files[0], video.name.rpartition("/")[2], source.example())
         n_frames = label.n_frames()
         account.found = n_frames
@@ -159,14 +158,6 @@ class _Label:
         return RawDataError(
             self.file, f"{key} of record {self.record}", expected=expected, found=found, do=AGAIN, reason=reason
         )
-
-
-def _source(raw: Path, shard: Path, span: tuple[int, int]) -> Records:
-    try:
-        return Records(raw, shard.as_posix(), span[0], span[1] - span[0])
-    except PipelineError as error:  # a backslash in its name
-        expected, do = "a plain name", "Rename it."
-        raise RawDataError(raw / shard, "name", expected=expected, found=str(error), do=do) from error
 
 
 def _picture_sizes(label: _Label, pictures: Sequence[bytes], n_frames: int, account: VideoAccount) -> Doubles:

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.datasets.base import Dataset, Origin
+from pipeline.datasets.base import Dataset, Mistake, Origin, Part
 from pipeline.datasets.people import Rules, clip_tracks, published
-from pipeline.datasets.release import Mistake, Part
 from pipeline.detect.clips import Labels, entries
 from pipeline.detect.files import KEYPOINTS
 from pipeline.errors import RawDataError

@@ -24,12 +24,18 @@ from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
-from pipeline.datasets.base import Dataset, Origin
+from pipeline.datasets.base import Dataset, Mistake, Origin, Part
 from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video
-from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import RawDataError
-from pipeline.formats.labels.mpi_inf_3dhp import AGAIN, CAMERAS, Labels, load_annot, load_annot_data
-from pipeline.formats.labels.skeletool import Calibration, read_calibration
+from pipeline.formats.labels.mpi_inf_3dhp import (
+    AGAIN,
+    CAMERAS,
+    Calibration,
+    Labels,
+    load_annot,
+    load_annot_data,
+    read_calibration,
+)
 from pipeline.pixels.frames import Pictures, Video
 from pipeline.raw import RawVideo
 from pipeline.raw.files import is_folder
@@ -231,7 +237,11 @@ def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Labels, _
         source.require_decodable()
         fps = source.header().fps
     size = source.size()
-    known = _calibrated(raw / video.files[1], camera, account)
+    known: Calibration | None = None
+    try:
+        known = read_calibration(raw / video.files[1], camera, do=AGAIN)
+    except (OSError, RawDataError) as error:  # labels do not need it
+        account.notes.append(f"no camera intrinsics: {error}")
     if known is not None and known.size != size:
         # The labels count the pixels of the calibrated pictures.
         raise RawDataError(
@@ -243,15 +253,6 @@ def _train(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Labels, _
             reason="other_picture_size",
         )
     return labels, _Filmed(source, size, fps, None if known is None else known.intrinsics)
-
-
-def _calibrated(file: Path, camera: int, account: VideoAccount) -> Calibration | None:
-    """What is known of the camera; None, and noted, where nothing is: labels do not need it."""
-    try:
-        return read_calibration(file, camera, do=AGAIN)
-    except (OSError, RawDataError) as error:
-        account.notes.append(f"no camera intrinsics: {error}")
-        return None
 
 
 def _test(raw: Path, video: RawVideo, account: VideoAccount) -> tuple[Labels, _Filmed]:

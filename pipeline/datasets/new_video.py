@@ -25,7 +25,7 @@ from pipeline.accounting import VideoAccount
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.people import BOX_SCALE, confident, people, with_bridges
 from pipeline.datasets.pixels import DETECTED_OUTSIDE, MOST_OUTSIDE, SAME_VIDEO, require_frames, require_in_picture
-from pipeline.errors import ConfigError, PipelineError, RawDataError
+from pipeline.errors import ConfigError, RawDataError
 from pipeline.formats.labels.detections import Detections, numbered_files, read_detections, read_frames
 from pipeline.linking import MAX_GAP
 from pipeline.pixels.frames import Pictures, Video
@@ -133,14 +133,9 @@ class NewVideo(Dataset):
     def source(self, raw: Path) -> Pictures | Video:
         """Where the frames are. Raises RawDataError for a folder without numbered pictures and for an odd name."""
         place = raw / self.video
-        try:
-            if not place.is_dir():
-                return Video(raw, self.video)
-            pictures = picture_pattern(raw, Path(self.video))
-        except RawDataError:
-            raise
-        except PipelineError as error:  # a backslash in its name
-            raise RawDataError(place, "name", expected="a plain name", found=str(error), do="Rename it.") from error
+        if not place.is_dir():
+            return Video(raw, self.video)
+        pictures = picture_pattern(raw, Path(self.video))
         if pictures is None:
             expected, do = "numbered jpg or png files, or a video file", "Name the folder that they are in."
             raise RawDataError(place, "pictures", expected=expected, found="none", do=do, reason="no_picture")

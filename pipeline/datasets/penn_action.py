@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import tight_boxes
-from pipeline.datasets.base import Dataset
+from pipeline.datasets.base import Dataset, Part
 from pipeline.datasets.pixels import frames_there
-from pipeline.datasets.release import Part
 from pipeline.errors import RawDataError
 from pipeline.formats.arrays import load_mat, numbers
 from pipeline.pixels.frames import Pictures

@@ -24,7 +24,7 @@ from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.pixels import DETECTED_OUTSIDE, require_frames, require_in_picture
 from pipeline.detect.clips import EXTENSIONS, labels_of
 from pipeline.detect.files import KEYPOINTS, read_info
-from pipeline.errors import PipelineError, RawDataError
+from pipeline.errors import RawDataError
 from pipeline.formats.labels.detections import Detections, read_detections
 from pipeline.linking import MAX_GAP, link, split_at_gaps
 from pipeline.pixels.cuts import cuts_of
@@ -186,13 +186,10 @@ def with_bridges(person: Person, max_gap: int, account: VideoAccount) -> Person:
 
 def confident(detections: Detections) -> NDArray[np.float64]:
     """(N, J, 3) all persons of all frames; the score of joints that do not count is 0."""
-    persons, _ = without_non_finite(np.concatenate([*detections.keypoints, np.empty((0, *_shape(detections)))]))
+    n_joints = len(joint_names(detections.skeleton))
+    persons, _ = without_non_finite(np.concatenate([*detections.keypoints, np.empty((0, n_joints, 3))]))
     persons[persons[..., 2] < MIN_CONFIDENCE] = 0
     return persons
-
-
-def _shape(detections: Detections) -> tuple[int, int]:
-    return len(joint_names(detections.skeleton)), 3
 
 
 def _with_confidence(detections: Detections, account: VideoAccount) -> Detections:
@@ -240,14 +237,6 @@ def _identified(
     return named
 
 
-def clip_source(raw: Path, clip: Path) -> Video:
-    """Where a clip's frames are. Raises RawDataError for an odd name."""
-    try:
-        return Video(raw, clip.as_posix())
-    except PipelineError as error:  # a backslash in its name
-        raise RawDataError(raw / clip, "name", expected="a plain name", found=str(error), do="Rename it.") from error
-
-
 def clip_tracks(
     dataset: Dataset,
     raw: Path,
@@ -255,15 +244,16 @@ def clip_tracks(
     video: RawVideo,
     account: VideoAccount,
     rules: Rules,
-    source_of: Callable[[], Video],
+    source_of: Callable[[], Video] | None = None,
 ) -> Sequence[Track]:
-    """One track a person and uninterrupted stretch. `source_of` gives the clip, or raises RawDataError.
+    """One track a person and uninterrupted stretch.
 
-    Raises RawDataError when labels or clip cannot be used, or do not belong together.
+    `source_of` gives the clip, or raises RawDataError; by default, it is the video's first file. Raises RawDataError
+    when labels or clip cannot be used, or do not belong together.
     """
     labels = labels_of(raw, video)
     stem = PurePath(video.files[0]).stem if video.files else PurePath(video.name).name
-    source_of = functools.cache(source_of)
+    source_of = functools.cache(source_of or (lambda: Video(raw, video.files[0].as_posix())))
     found = None if labels is None else read_detections(labels, stem, lambda: source_of().size(), account.notes)
     if labels is None or found is None:
         message = f"{raw / video.name}: no keypoints in {labels or raw / KEYPOINTS}: run {DETECTORS} on it"
@@ -281,8 +271,12 @@ def clip_tracks(
     source.require_decodable()
     require_frames(labels, source, found.frames, account)
     require_in_picture(labels, confident(found), source.size(), DETECTED_OUTSIDE)
-    if rules.cleaning is not None:
-        _note_rate(source, account)
+    steps = source.steps(TIMED) if rules.cleaning is not None else np.empty(0)
+    if len(steps) and steps.max() > UNEVEN * steps.mean():
+        account.notes.append(
+            f"the frame rate varies: from {steps.min():.0f} to {steps.max():.0f} ms a frame. Frames are taken one "
+            "after the other, and fps is the file's average"
+        )
     cuts = _cuts(info, source, account, decode=rules.cleaning is not None)
     persons = people(found, account, rules.min_frames, max_gap=rules.max_gap, cuts=cuts, cleaning=rules.cleaning)
     if rules.bridge:
@@ -302,12 +296,3 @@ def _cuts(info: Mapping[str, Any], source: Video, account: VideoAccount, *, deco
         first = ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
         account.notes.append(f"{len(found) + 1} scenes, from the frames 0, {first}: no one is linked across")
     return found
-
-
-def _note_rate(source: Video, account: VideoAccount) -> None:
-    steps = source.steps(TIMED)
-    if len(steps) and steps.max() > UNEVEN * steps.mean():
-        account.notes.append(
-            f"the frame rate varies: from {steps.min():.0f} to {steps.max():.0f} ms a frame. Frames are taken one "
-            "after the other, and fps is the file's average"
-        )

@@ -20,9 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.datasets.base import Dataset, Origin
-from pipeline.datasets.release import Mistake, Part
-from pipeline.errors import PipelineError, RawDataError
+from pipeline.datasets.base import Dataset, Mistake, Origin, Part
+from pipeline.errors import RawDataError
 from pipeline.formats.json_files import kind
 from pipeline.formats.labels.coco import Coco, load_coco
 from pipeline.pixels.frames import Pictures, below
@@ -162,8 +161,12 @@ class PoseTrack(Dataset):
                 continue
             account.keep_track(len(own))
             kp_49 = convert(kp_2d[own], source=skeleton, target="spin49").astype(np.float32)
+            square = (
+                np.repeat(box[own, 2:].max(axis=1, keepdims=True), 2, axis=1) * BOX_FACTOR
+            )  # the larger side decides
+            bbox = np.concatenate([box[own, :2] + box[own, 2:] / 2, square], axis=1).astype(np.float32)
             about: dict[str, Any] = {"fps": math.nan, "frame_index": frame_index[own], "frames": pictures}
-            tracks.append(self.track(split, video, person, bbox=_square(box[own]), kp_2d=kp_49, **about))
+            tracks.append(self.track(split, video, person, bbox=bbox, kp_2d=kp_49, **about))
         return tracks
 
 
@@ -229,7 +232,7 @@ def _numbered(raw: Path, file: Path, name: str) -> tuple[str, int]:
         return "", 0
     try:
         below(raw, name)
-    except PipelineError as error:
+    except RawDataError as error:
         expected = f"a path below {raw}, without '..' or '\\'"
         do = "Trust nothing in this file: download the annotations from the official page."
         raise RawDataError(
@@ -239,9 +242,3 @@ def _numbered(raw: Path, file: Path, name: str) -> tuple[str, int]:
     if found is None:
         return "", 0
     return f"{found['before']}{{:0{len(found['digits'])}d}}{found['after']}", int(found["digits"])
-
-
-def _square(box: Doubles) -> NDArray[np.float32]:
-    """(N, 4) corner and size -> (N, 4) cxcywh px: the larger side decides."""
-    side = np.repeat(box[:, 2:].max(axis=1, keepdims=True), 2, axis=1) * BOX_FACTOR
-    return np.concatenate([box[:, :2] + box[:, 2:] / 2, side], axis=1).astype(np.float32)

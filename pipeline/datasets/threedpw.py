@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import smooth_boxes
-from pipeline.datasets.base import Dataset, Origin, smpl_labels
+from pipeline.datasets.base import Dataset, Mistake, Origin, Part, smpl_labels
 from pipeline.datasets.pixels import frames_there
-from pipeline.datasets.release import Mistake, Part
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.formats.labels.threedpw_sequence import Actor, load_sequence
 from pipeline.pixels.frames import Pictures

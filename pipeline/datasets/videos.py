@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from pipeline.accounting import VideoAccount
 from pipeline.cleaning import Cleaning
 from pipeline.datasets.base import Dataset, Origin
-from pipeline.datasets.people import CLIPS_GAP, Rules, clip_source, clip_tracks, published
+from pipeline.datasets.people import CLIPS_GAP, Rules, clip_tracks, published
 from pipeline.detect.clips import EXTENSIONS, Labels, clips_in
 from pipeline.detect.files import KEYPOINTS
 from pipeline.errors import ConfigError, RawDataError
@@ -98,4 +98,4 @@ class Videos(Dataset):
 
     def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None) -> Sequence[Track]:
         rules = Rules(self.min_frames, self.max_gap, self.cleaning(), self.bridge)
-        return clip_tracks(self, raw, split, video, account, rules, lambda: clip_source(raw, video.files[0]))
+        return clip_tracks(self, raw, split, video, account, rules)

@@ -7,7 +7,7 @@ A package adds one by an entry point of the group "vibe_pipeline.detectors": its
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from pipeline.detect.base import Detector
 from pipeline.plug_ins import Registry
@@ -22,22 +22,4 @@ DETECTORS: Final[Mapping[str, str]] = {  # name -> module:class
 }
 
 _REGISTRY: Final[Registry[Detector]] = Registry("detector", ENTRY_POINTS, DETECTORS, Detector, "name")
-
-
-def names() -> tuple[str, ...]:
-    """All detectors' names, ours first. Raises PipelineError when two packages claim one name."""
-    return _REGISTRY.names()
-
-
-def find(name: str) -> type[Detector]:
-    """The detector's class. Raises as `get` does."""
-    return _REGISTRY.find(name)
-
-
-def get(name: str, **options: Any) -> Detector:
-    """The detector, with its options set.
-
-    Raises PipelineError for an unknown name, PlugInError for one of another package that cannot be loaded, ConfigError
-    for an option that the detector does not have or a value that it refuses.
-    """
-    return _REGISTRY.make(name, options)
+names, find, get = _REGISTRY.names, _REGISTRY.find, _REGISTRY.get

@@ -90,7 +90,13 @@ class Decoders:
     def _look(self) -> tuple[_Lane, Batch] | None:
         """What the earliest clip's process has sent, if any has."""
         for lane in self._lanes:
-            self._ask(lane)
+            if lane.process is None:
+                lane.process = Process(_decode, str(self._raw), self._size, env=self._env, memory=MEMORY)
+                lane.asked = lane.start
+            while len(lane.process.given) < AHEAD:
+                task = (lane.clip, lane.asked)
+                lane.process.give([task], pickle.dumps(task))
+                lane.asked += self._size
         pipes = [lane.process.pipe for lane in self._lanes if lane.process is not None]
         ready = wait(pipes, LOOK)
         for lane in self._lanes:
@@ -99,7 +105,8 @@ class Decoders:
             if isinstance(answer, Failed):
                 lane.process, lane.trials = None, lane.trials + 1
                 if lane.trials == TRIALS:
-                    return lane, Batch(lane.clip, [], True, self._given_up(lane, answer))
+                    found = f"after frame {lane.start}: {TRIALS} processes ended, the last one {answer.message}"
+                    return lane, Batch(lane.clip, [], True, _unreadable(self._raw / lane.clip, found))
             elif isinstance(answer, Exception):
                 raise answer
             elif answer is not None:
@@ -110,21 +117,6 @@ class Decoders:
                     unreadable = _unreadable(self._raw / clip, why) if why else None
                     return lane, Batch(clip, frames, ended, unreadable)
         return None
-
-    def _ask(self, lane: _Lane) -> None:
-        if lane.process is None:
-            lane.process, lane.asked = (
-                Process(_decode, str(self._raw), self._size, env=self._env, memory=MEMORY),
-                lane.start,
-            )
-        while len(lane.process.given) < AHEAD:
-            task = (lane.clip, lane.asked)
-            lane.process.give([task], pickle.dumps(task))
-            lane.asked += self._size
-
-    def _given_up(self, lane: _Lane, last: Failed) -> RawDataError:
-        found = f"after frame {lane.start}: {TRIALS} processes ended, the last one {last.message}"
-        return _unreadable(self._raw / lane.clip, found)
 
 
 def _unreadable(file: Path, found: str) -> RawDataError:

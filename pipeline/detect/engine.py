@@ -223,8 +223,13 @@ class Run:
     def _over(self, batches: Iterator[Batch]) -> None:
         while (batch := self._next(batches)) is not None:
             clip = self.open[batch.clip]
-            for picture in clip.take(batch):
-                self._wait(picture)
+            for picture in clip.take(batch):  # until there are enough of its size, or too many of others
+                same = self.waiting.setdefault(picture.image.shape, [])
+                same.append(picture)
+                if len(same) == self.size:
+                    self._look(picture.image.shape)
+                elif sum(map(len, self.waiting.values())) > WAITING * self.size:
+                    self._look(max(self.waiting, key=lambda shape: len(self.waiting[shape])))
             self.report.undecoded += sum(frame.image is None for frame in batch.frames)
             if batch.problem is not None:
                 self._give_up(clip, batch.problem)
@@ -246,21 +251,18 @@ class Run:
         self.report.seconds = time.monotonic() - self.began
         return batch
 
-    def _wait(self, picture: _Picture) -> None:
-        """Until there are enough pictures of this size, or too many of others."""
-        same = self.waiting.setdefault(picture.image.shape, [])
-        same.append(picture)
-        if len(same) == self.size:
-            self._look(picture.image.shape)
-        elif sum(map(len, self.waiting.values())) > WAITING * self.size:
-            self._look(max(self.waiting, key=lambda shape: len(self.waiting[shape])))
-
     def _look(self, shape: tuple[int, ...]) -> None:
         """Detect people in the pictures of one size."""
         pictures = [one for one in self.waiting.pop(shape) if one.clip.files.clip in self.open]
         if not pictures:
             return
-        for one, people in zip(pictures, self._detected([one.image for one in pictures]), strict=True):
+        found = self.detect([one.image for one in pictures])
+        if len(found) != len(pictures) or any(
+            people.boxes.shape != (len(people.scores), 4) or people.keypoints.shape != (len(people.scores), 17, 3)
+            for people in found
+        ):
+            raise PipelineError("the detector does not give boxes (P, 4), scores (P,), keypoints (P, 17, 3) a picture")
+        for one, people in zip(pictures, found, strict=True):
             one.part.found[one.place] = people
             one.part.waiting -= 1
             self.report.persons += len(people.boxes)
@@ -269,15 +271,6 @@ class Run:
         self.progress(self.frames, max(self.total, self.frames), message)
         for clip in dict.fromkeys(one.clip for one in pictures):
             self._keep(clip)
-
-    def _detected(self, images: list[Image]) -> list[People]:
-        found = self.detect(images)
-        if len(found) != len(images) or any(
-            people.boxes.shape != (len(people.scores), 4) or people.keypoints.shape != (len(people.scores), 17, 3)
-            for people in found
-        ):
-            raise PipelineError("the detector does not give boxes (P, 4), scores (P,), keypoints (P, 17, 3) a picture")
-        return found
 
     def _keep(self, clip: _Clip) -> None:
         last = clip.keep()

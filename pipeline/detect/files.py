@@ -140,7 +140,9 @@ class ClipFiles:
                     comma = ","
             yield b"\n],\n"
         skeleton = [[a + 1, b + 1] for a, b in bones("coco")]
-        person = {"id": 1, "name": "person", "keypoints": _names(), "skeleton": skeleton}
+        side = {"l": "left", "r": "right"}  # as COCO itself calls the joints: left_eye
+        names = [name if name == "nose" else f"{side[name[0]]}_{name[1:]}" for name in joint_names("coco")]
+        person = {"id": 1, "name": "person", "keypoints": names, "skeleton": skeleton}
         yield f'"categories": [{json.dumps(person)}]}}\n'.encode()
 
 
@@ -151,12 +153,6 @@ def _object(file: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _names() -> list[str]:
-    """The joints, as COCO itself calls them: left_eye."""
-    side = {"l": "left", "r": "right"}
-    return [name if name == "nose" else f"{side[name[0]]}_{name[1:]}" for name in joint_names("coco")]
 
 
 def read_info(file: Path) -> dict[str, Any]:

@@ -1,20 +1,32 @@
-"""People in every frame of a folder of clips, one file a clip.  [pixels -> raw keypoints] -> tracks"""
+"""People in every frame of a folder of clips, one file a clip.  [pixels -> raw keypoints] -> tracks
+
+By this process, or by a Dask cluster or one process a device: their tasks are one clip, or a few short ones. A worker
+decodes, detects and writes as this process does, into the folder that all of them see: a lost worker's clip is
+continued by another from its last part.
+"""
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Final
 
 from cache.storage.atomic import WriterLock
+from pipeline import cluster
 from pipeline.cli.progress import Progress, silent
-from pipeline.detect.base import Detector
-from pipeline.detect.engine import PART, Machine, Report, Run
-from pipeline.detect.files import PARTS
-from pipeline.detect.parallel import run_parallel
+from pipeline.detect.base import Detect, Detector
+from pipeline.detect.engine import PART, Machine, Report, Run, n_frames_stated
+from pipeline.detect.files import PARTS, ClipFiles
 from pipeline.detect.plan import DetectionPlan, plan_detection
 from pipeline.processes import TIMEOUT
+from pipeline.processes.devices import Devices
 
 __all__ = ["Machine", "Report", "detect_clips", "detect_planned"]
+
+MOST_CLIPS: Final = 16  # in a task
 
 
 def detect_clips(
@@ -62,3 +74,42 @@ def detect_planned(
             lock.release()
     report.seconds = time.monotonic() - began
     return report
+
+
+def run_parallel(
+    scheduler: str | None,
+    plan: DetectionPlan,
+    machine: Machine,
+    todo: Sequence[ClipFiles],
+    report: Report,
+    progress: Progress,
+) -> None:
+    """The clips of `todo`, by the cluster at `scheduler` or else by the machine's devices. Adds to `report`.
+
+    Raises what `cluster.connected` and `Devices` raise.
+    """
+    total, done = n_frames_stated(plan.raw, todo), 0
+    connected: AbstractContextManager[cluster.Workers | Devices] = Devices(machine.devices)
+    if scheduler is not None:
+        connected = cluster.connected(scheduler, [plan.raw, plan.out])
+    with connected as workers:
+        size = max(1, min(MOST_CLIPS, len(todo) // (4 * workers.number())))
+        tasks = [todo[at : at + size] for at in range(0, len(todo), size)]
+        for part in workers.as_completed(functools.partial(_on_worker, plan, machine), tasks):
+            report.add(part)
+            done += part.frames
+            progress(done, max(total, done), f"{report.done} clips")
+
+
+def _on_worker(
+    plan: DetectionPlan, machine: Machine, todo: Sequence[ClipFiles], alive: Callable[[], None], device: str = ""
+) -> Report:
+    report, machine = Report(), machine.on(device)
+    detect = _loaded(plan.detector, machine.device)
+    Run(plan, machine, todo, report, detect, lambda done, total, message="": alive()).over()  # noqa: ARG005
+    return report
+
+
+@functools.lru_cache(1)
+def _loaded(detector: Detector, device: str) -> Detect:
+    return detector.load(device)

@@ -1,7 +1,7 @@
 """Is a download complete, and where the reader expects it?  [raw] -> tracks -> features -> windows
 
 By the names of files and folders alone, from the parts and the known mistakes that each dataset declares
-(`pipeline.datasets.release`): seconds on a full download. Three checks are the same for all datasets: missing, still
+(`pipeline.datasets.base`): seconds on a full download. Three checks are the same for all datasets: missing, still
 packed, one folder off.
 """
 
@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from pipeline.accounting import Totals
-from pipeline.datasets.base import Dataset, unexpected
-from pipeline.datasets.release import Mistake, Part, globs
+from pipeline.datasets.base import Dataset, Mistake, Part, globs, unexpected
 from pipeline.detect.clips import EXTENSIONS, clips_in
 from pipeline.errors import RawDataError
 from pipeline.raw import listing

@@ -13,10 +13,9 @@ from cache import Split
 from pipeline.cli.progress import Progress, silent
 from pipeline.conversion.identity import accepted, accepted_entry
 from pipeline.errors import ConfigError
-from pipeline.features.engine.labels import LabelRun
 from pipeline.features.engine.meter import Meter
 from pipeline.features.engine.outputs import Output, load
-from pipeline.features.engine.run import Run, run_of
+from pipeline.features.engine.run import LabelRun, Run, run_of
 from pipeline.features.engine.shards import Counts, OpenShard
 from pipeline.features.parallel import ParallelRun, provenance_of_worker
 from pipeline.features.pixel_sources import pixels

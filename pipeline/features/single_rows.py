@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, NamedTuple, overload
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,13 +163,7 @@ class _Items(Sequence[_Item]):
     def _decoded(self, number: int) -> tuple[Pixels, str]:
         return self._pixels(int(self._video[self._bounds[number][0]])).another_way()
 
-    @overload
-    def __getitem__(self, number: int) -> _Item: ...
-    @overload
-    def __getitem__(self, number: slice) -> Sequence[_Item]: ...
-    def __getitem__(self, number: int | slice) -> _Item | Sequence[_Item]:
-        if isinstance(number, slice):
-            return [self[i] for i in range(*number.indices(len(self)))]
+    def __getitem__(self, number: Any) -> Any:  # an _Item; no slices are taken
         at = self.at(number)
         of, box = self._asked.of[at], self._asked.box[at]
         places = [of - 1, of] if isinstance(self._stream, PairStream) else [of]

@@ -1,7 +1,7 @@
 """What a plan will bring: person-frames, bytes, hours.  [raw -> tracks -> features] -> windows
 
 Person-frames come from a sample of videos, from the videos that are committed, or from the release's known numbers.
-Bytes follow from them (`pipeline.maintenance.sizes`). Hours follow from the speeds that earlier runs of this machine
+Bytes follow from them (`pipeline.maintenance.overview`). Hours follow from the speeds that earlier runs of this machine
 noted beside their commits (provenance.json), or from one that is given.
 """
 
@@ -26,8 +26,7 @@ from pipeline.conversion.convert import read_videos
 from pipeline.conversion.plan import ConversionPlan
 from pipeline.datasets.base import Dataset
 from pipeline.features.streams.base import BYTES
-from pipeline.maintenance.overview import SplitPlan
-from pipeline.maintenance.sizes import A_CROP, columns_bytes, sizes, stream_bytes
+from pipeline.maintenance.overview import A_CROP, SplitPlan, columns_bytes, sizes, stream_bytes
 from pipeline.raw import listing
 
 CONVERT: Final = "convert"

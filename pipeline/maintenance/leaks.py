@@ -1,18 +1,23 @@
 """What training and test splits share: people, recordings, pictures.  [raw -> tracks] -> features -> training
 
-Names are those that readers declare (`Dataset.origin`); pictures are compared by `pipeline.pixels.alike`.
+Names are those that readers declare (`Dataset.origin`). Pictures look the same, whatever their size and compression,
+where their hashes do: the signs of the lowest frequencies of the cosine transform, against their median (Zauner,
+Implementation and Benchmarking of Perceptual Image Hash Functions, 2010).
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 import cache
 from pipeline import datasets
@@ -21,13 +26,20 @@ from pipeline.cli.text import count
 from pipeline.datasets.base import Origin
 from pipeline.errors import PipelineError
 from pipeline.pixels import sources
-from pipeline.pixels.alike import ALIKE, Hashes, nearest, picture_hash
 from pipeline.processes import Failed, alive
 from pipeline.processes.ordered_map import ordered_map
 
 TRAIN: Final = "train"  # splits of this name are trained on, all others are tests
 PUBLISHED: Final = "video"  # recordings that go by one name in all datasets
 NOT_COMPARABLE: Final = "names of two releases do not compare"
+
+SIDE: Final = 32  # px, to which a picture is reduced before its transform
+LOW: Final = 8  # frequencies a side; the mean does not count, so that 63 are left
+ALIKE: Final = 8  # bits in which hashes of the same picture differ at most; of two scenes, they differ in about 31
+FLAT: Final = 4.0  # standard deviation of grey levels, of 0 to 255, below which a hash would be that of noise
+AT_ONCE: Final = 4096  # hashes that are compared with as many others at once
+
+Hashes = NDArray[np.uint64]
 
 
 class Common(NamedTuple):
@@ -202,3 +214,28 @@ def compare_pictures(pictures: dict[str, Pictures]) -> list[Comparison]:
         unknown = "; ".join(dict.fromkeys(filter(None, (ours.unknown, theirs.unknown))))
         found.append(Comparison(first, second, "picture", common, unknown))
     return found
+
+
+def picture_hash(image: NDArray[Any]) -> int | None:
+    """The 63 bits of a picture (H, W, 3) uint8, in any order of colours; None for one that shows next to nothing."""
+    grey = cv2.resize(image.mean(axis=2, dtype=np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    if grey.std() < FLAT:
+        return None
+    low = cv2.dct(grey)[:LOW, :LOW].reshape(-1)[1:]
+    return int(np.packbits(np.append(False, low > np.median(low))).view(">u8")[0])
+
+
+def nearest(hashes: Hashes, others: Hashes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """hashes (N,), others (M,) -> (N,) which of the others is nearest, and (N,) in how many bits it differs.
+
+    Without others, in 64 bits.
+    """
+    at, bits = np.zeros(len(hashes), np.int64), np.full(len(hashes), 64)
+    for start, first in itertools.product(range(0, len(hashes), AT_ONCE), range(0, len(others), AT_ONCE)):
+        part = slice(start, start + AT_ONCE)
+        differ = np.bitwise_count(hashes[part, None] ^ others[first : first + AT_ONCE])
+        best = differ.argmin(axis=1)
+        least = np.take_along_axis(differ, best[:, None], axis=1)[:, 0]
+        at[part] = np.where(least < bits[part], best + first, at[part])
+        bits[part] = np.minimum(least, bits[part])
+    return at, bits

@@ -94,13 +94,14 @@ class VideoHeader(NamedTuple):
 
 
 def below(root: Path, relative: str) -> Path:
-    """`root / relative` for a path from an untrusted file. Raises PipelineError when it would leave `root`.
+    """`root / relative` for a path from an untrusted file. Raises RawDataError when it would leave `root`.
 
     Links inside the raw folder are the user's own and are followed.
     """
     path = PurePosixPath(relative)
     if not relative or path.is_absolute() or ".." in path.parts or "\0" in relative or "\\" in relative:
-        raise PipelineError(f"path {relative!r} is refused: it must be below {root}, without '..' or '\\'")
+        expected, do = f"a path: it must be below {root}, without '..' or '\\'", "Rename it."
+        raise RawDataError(root, "name", expected=expected, found=repr(relative), do=do)
     return root / path
 
 
@@ -120,7 +121,8 @@ class Pictures:
         below(self.root, self.pattern)
         folder, _, name = self.pattern.rpartition("/")
         if len(_NUMBER.findall(name)) != 1 or _NUMBER.search(folder):
-            raise PipelineError(f"picture pattern {self.pattern!r} needs one number like {{:06d}}, in the file's name")
+            expected = "a pattern that needs one number like {:06d}, in the file's name"
+            raise RawDataError(self.root, "pictures", expected=expected, found=repr(self.pattern), do="Rename them.")
 
     @property
     def spec(self) -> str:
@@ -139,11 +141,8 @@ class Pictures:
 
     def path(self, index: int) -> Path:
         """The file of frame `index`."""
-        return self.place / self._name(index)
-
-    def _name(self, index: int) -> str:
         before, digits, after = _NUMBER.split(self.pattern.rpartition("/")[2])
-        return f"{before}{index + self.first:0{int(digits)}d}{after}"
+        return self.place / f"{before}{index + self.first:0{int(digits)}d}{after}"
 
     @cached
     def indices(self) -> NDArray[np.int64]:

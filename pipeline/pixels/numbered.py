@@ -9,11 +9,10 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from pipeline.errors import PipelineError, RawDataError
 from pipeline.pixels.frames import Pictures, Video
 from pipeline.raw.files import open_regular
 from pipeline.raw.listing import listed
@@ -38,13 +37,12 @@ def picture_pattern(raw: Path, folder: Path) -> Pictures | None:
     if not numbers_of:
         return None
     (before, after), numbers = min(numbers_of.items(), key=lambda item: (-len(item[1]), item[0]))
-    digits = _digits(numbers)
+    # The digits to which most numbers are padded: {:06d} gives 000001 and 1000000.
+    lengths = Counter(map(len, numbers))
+    padded = [length for length in lengths if any(len(n) == length and n[0] == "0" and length > 1 for n in numbers)]
+    digits = max(padded, key=lambda length: (lengths[length], -length)) if padded else min(lengths)
     first = min(int(number) for number in numbers if len(str(int(number)).zfill(digits)) == len(number))
-    try:
-        return Pictures(raw, f"{folder.as_posix()}/{before}{{:0{digits}d}}{after}", first)
-    except PipelineError as error:  # no pattern can hold the folder's own name
-        do = "Rename it."
-        raise RawDataError(raw / folder, "name", expected="a plain name", found=str(error), do=do) from error
+    return Pictures(raw, f"{folder.as_posix()}/{before}{{:0{digits}d}}{after}", first)
 
 
 def n_frames(source: Pictures | Video) -> int:
@@ -114,10 +112,3 @@ def numbered(name: str) -> re.Match[str] | None:
     """The parts of a numbered picture's name; None for any other, hidden ones among them."""
     # A name that is not printable (bytes that are no UTF-8 among it) could not be a line of the cache.
     return NUMBERED.fullmatch(name) if name.isprintable() and not name.startswith(".") else None
-
-
-def _digits(numbers: Sequence[str]) -> int:
-    """To how many digits numbers are padded, such that most have that form: {:06d} gives 000001 and 1000000."""
-    lengths = Counter(map(len, numbers))
-    padded = [length for length in lengths if any(len(n) == length and n[0] == "0" and length > 1 for n in numbers)]
-    return max(padded, key=lambda length: (lengths[length], -length)) if padded else min(lengths)

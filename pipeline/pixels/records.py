@@ -11,7 +11,7 @@ from typing import ClassVar, Final
 
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.formats import tfrecords
-from pipeline.formats.tf_example import Example, ExampleError
+from pipeline.formats.tfrecords import Example, ExampleError
 from pipeline.pixels.decode import PictureError, decode, picture_size
 from pipeline.pixels.frames import Frame, Image, below, increasing, nothing
 from pipeline.raw.digests import span_digest

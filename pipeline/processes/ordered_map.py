@@ -130,7 +130,8 @@ class _Map(Generic[T, R]):
         if self.again:
             return [self.again.popleft() for _ in range(min(size, len(self.again)))]
         start, self.next = self.next, min(len(self.items), self.next + size)
-        while start < self.next < len(self.items) and self.same_group(*self.items[self.next - 1 : self.next + 1]):
+        items = self.items
+        while start < self.next < len(items) and self.same_group(items[self.next - 1], items[self.next]):
             self.next += 1
         return list(range(start, self.next))
 

@@ -60,7 +60,7 @@ def open_regular(path: Path) -> io.BufferedReader:
 
 def open_unbuffered(path: Path) -> io.FileIO:
     """The same without a buffer, for reading a few bytes here and there."""
-    stream = io.FileIO(path, opener=_without_waiting)
+    stream = io.FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
     if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
         stream.close()
         raise OSError(errno.EINVAL, "is no regular file", str(path))
@@ -79,7 +79,3 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:
         return False
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)

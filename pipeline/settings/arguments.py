@@ -11,8 +11,7 @@ import cache
 from pipeline import datasets
 from pipeline.cli.console import err, plain
 from pipeline.cli.text import from_here
-from pipeline.datasets.base import Dataset
-from pipeline.datasets.release import globs
+from pipeline.datasets.base import Dataset, globs
 from pipeline.errors import PipelineError
 from pipeline.raw import listing
 from pipeline.settings import sections

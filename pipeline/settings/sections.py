@@ -26,8 +26,7 @@ from pipeline.features.streams.crops import Crops
 from pipeline.features.streams.resnet50 import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.processes.devices import device_names
-from pipeline.settings.file import GONE, LUIGI, Section, SettingsFile, did_you_mean, layered, read
-from pipeline.settings.types import AtLeast
+from pipeline.settings.file import GONE, LUIGI, AtLeast, Section, SettingsFile, did_you_mean, layered, read
 
 T = TypeVar("T")
 
@@ -289,16 +288,12 @@ def _configured(source: SettingsFile, features: Features, section: Section, kind
     """A stream of this kind with the options of its section; a resnet50 has those IN_FEATURES from there."""
     more: dict[str, Any] = {}
     if issubclass(kind, ResNet50):
-        more = {"weights": _weights(source, features), "precision": features.precision}
+        try:  # a checkpoint's file is below the folder of luigi.cfg, like all paths
+            weights = WeightsSpec.parse(features.weights).below(source.path.resolve().parent)
+        except ConfigError as error:
+            raise ConfigError(source.section("features").located(str(error))) from error
+        more = {"weights": weights, "precision": features.precision}
     return configured(section, kind, lambda _, **options: streams.get(kind.kind, **options), **more)
-
-
-def _weights(source: SettingsFile, features: Features) -> WeightsSpec:
-    """[features] weights. A checkpoint's file is below the folder of luigi.cfg, like all paths. Raises ConfigError."""
-    try:
-        return WeightsSpec.parse(features.weights).below(source.path.resolve().parent)
-    except ConfigError as error:
-        raise ConfigError(source.section("features").located(str(error))) from error
 
 
 def _detector(source: SettingsFile, given: Detect) -> Detector | None:

@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 from scipy.special import softmax
 
-from pipeline.synthetic.actions import ACTIONS, DOFS, Curves
+from pipeline.synthetic.actions import ACTIONS, DOFS
 from pipeline.synthetic.body import procedural, skin
 
 Array = NDArray[np.float64]
@@ -132,16 +132,12 @@ def _choreograph(t: Array, rng: np.random.Generator, repertoire: Sequence[str]) 
         names.append(str(rng.choice(options)))
         curves = ACTIONS[names[-1]](t, rng)
         hop += share * curves.pop("hop", 0.0)
-        angles += share[:, None] * _filled(curves, t, rng)
+        # The rest is relaxed, posture is personal, and half of the time sides are exchanged.
+        acted = np.tile(RELAXED + rng.normal(0, 1.5, len(DOFS)), (len(t), 1))
+        for name, curve in curves.items():
+            acted[:, INDEX[name]] = curve
+        angles += share[:, None] * (mirror(acted) if rng.random() < 0.5 else acted)
     return tuple(names), angles, hop
-
-
-def _filled(curves: Curves, t: Array, rng: np.random.Generator) -> Array:
-    """Curves -> (T, D) degrees: the rest is relaxed, posture is personal, and half of the time sides are exchanged."""
-    angles = np.tile(RELAXED + rng.normal(0, 1.5, len(DOFS)), (len(t), 1))
-    for name, curve in curves.items():
-        angles[:, INDEX[name]] = curve
-    return mirror(angles) if rng.random() < 0.5 else angles
 
 
 def _keep_footing(angles: Array) -> Array:

@@ -133,9 +133,7 @@ class FileReader:
         columns = track.columns()
         if problems := column_problems(columns):
             raise self.database.error("vid_name", "rows that keep the promises of docs/cache-format.md", problems[0])
-        return cache.TrackRows(
-            name=name, video=video, step=track.step, fps=np.nan, crop_scale=track.crop_scale, columns=columns
-        )
+        return cache.TrackRows.of(track, columns)
 
     def _frames(self, part: Segment, pictures: list[str] | None) -> Rows:
         """Frame indices: the numbers of frame_id ("frame_000012" is 12), else of the pictures, else 0, 1, 2, ..."""

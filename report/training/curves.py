@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -165,15 +165,14 @@ def _short(tag: str) -> str:
 
 def _facts(run: Run) -> dict[str, str]:
     facts = {"State": run.state}
-    best = run.metrics.get("best")
-    if isinstance(best, Mapping) and isinstance(best.get("pa_mpjpe"), int | float):
-        facts["Best epoch"] = f"{int(best.get('epoch', 0)) + 1}, validation PA-MPJPE {best['pa_mpjpe']:.1f} mm"
+    if best := run.metrics.get("best"):
+        facts["Best epoch"] = f"{best['epoch'] + 1}, validation PA-MPJPE {best['pa_mpjpe']:.1f} mm"
     elif (step := run.events.best_step()) is not None and run.config is not None:
         facts["Best epoch so far"] = f"{run.epoch_of(step):.0f}"
     if run.events.seconds:
         facts["Duration"] = duration(run.events.seconds)
-    if isinstance(skipped := run.metrics.get("skipped_steps"), int):
-        facts["Steps skipped, without a finite loss"] = f"{skipped:,}"
+    if "skipped_steps" in run.metrics:
+        facts["Steps skipped, without a finite loss"] = f"{run.metrics['skipped_steps']:,}"
     return facts
 
 

@@ -247,14 +247,12 @@ def of_labels(baseline: Errors, model: str, own: Errors) -> Iterator[str]:
 
 
 def _ablation(content: Mapping[str, Any]) -> Iterator[Table]:
-    """The ablation's rows as tables. Raises nothing: what is not as it is written is left out."""
+    """The ablation's rows as tables."""
     tables: dict[tuple[str, str], list[Row]] = {}
-    for row in (row for row in content.get("rows", []) if isinstance(row, Mapping)):
-        means = {n: v["mean"] for n, v in row.get("errors", {}).items() if n in METRICS and isinstance(v, Mapping)}
-        seeds = row.get("seeds", 1)
-        name = f"{row.get('model')}" + (f" (mean of {seeds} seeds)" if seeds != 1 else "")
-        here = tables.setdefault((str(row.get("split")), str(row.get("protocol"))), [])
-        here.append(Row(name, means, row.get("frames")))
+    for row in content.get("rows", []):
+        means = {name: value["mean"] for name, value in row["errors"].items() if name in METRICS}
+        name = row["model"] + (f" (mean of {row['seeds']} seeds)" if row["seeds"] != 1 else "")
+        tables.setdefault((row["split"], row["protocol"]), []).append(Row(name, means, row["frames"]))
     for (split, protocol), rows in tables.items():
         yield Table(protocol, f"{split}, protocol “{protocol}”", split, rows)
 

@@ -185,8 +185,7 @@ def read_run(folder: Path, name: str = "") -> Run:
     tables: dict[str, list[Mapping[str, Any]]] = {}
     for table in (SEQUENCES, WORST_WINDOWS):
         do = AGAIN.replace("it and", f"it and {runs.METRICS} and", 1)
-        rows = read_json(folder / f"{table}.json", problems, do).get(table)
-        tables[table] = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+        tables[table] = read_json(folder / f"{table}.json", problems, do).get(table, [])
     return Run(
         name=name or folder.name,
         folder=folder,

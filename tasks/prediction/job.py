@@ -62,7 +62,7 @@ def of_source(source: Source, trained: Trained, streams: Sequence[StreamSpec], o
     beside. Raises StandInMixed, ConfigError for an untrained network on real pictures, and DataError for streams of
     another size than the model's.
     """
-    model = {f"the body of {trained.checkpoint}": bool(trained.generator.body.stand_in)}
+    model = {f"the body of {trained.checkpoint}": bool(trained.generator.body.is_stand_in)}
     stand_in = runs.one_kind({f"the pictures of {source.named}": is_stand_in(source.raw), **model})
     last = streams[-1]
     for spec in streams:
@@ -81,7 +81,7 @@ def of_cache(root: cache.Root, name: str, trained: Trained, stream: str, out: Pa
     """
     split = cache.open(root)[name]
     runs.check_stand_in({name: split}, the_checkpoint=trained.stand_in)
-    stand_in = trained.check_split(split, stream) or bool(trained.generator.body.stand_in)
+    stand_in = trained.check_split(split, stream) or bool(trained.generator.body.is_stand_in)
     return Job(root, name, stream, trained, out, stand_in, None, {"from": f"the cache {root}", "named": name})
 
 

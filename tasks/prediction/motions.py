@@ -58,7 +58,7 @@ def write_motion(folder: Path, bodies: TrackBodies, body: Body, fps: float) -> P
         "betas": betas,
         "gender": np.array("neutral"),
         "mocap_framerate": np.array(fps / step),
-        "about": np.array(json.dumps({**about, "stand_in": bool(body.stand_in)})),
+        "about": np.array(json.dumps({**about, "stand_in": bool(body.is_stand_in)})),
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / (file_name(bodies.track.name).removesuffix(".npz") + ENDING)

@@ -151,7 +151,7 @@ def draw(generator: VideoModel, example: Example) -> Image:
     painted = [drawing.paint(tile, records[[i]], verts[[i]]) for i, tile in enumerate(example.tiles)]
     strips = [np.concatenate([*strip], axis=1) for strip in (example.labelled, painted)]
     picture = np.concatenate(strips, axis=0)
-    caption(picture, STAND_IN if generator.body.stand_in else "")
+    caption(picture, STAND_IN if generator.body.is_stand_in else "")
     return picture
 
 

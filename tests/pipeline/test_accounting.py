@@ -2,8 +2,7 @@ from collections import Counter
 
 import pytest
 
-from pipeline.accounting import Accounting, VideoAccount
-from pipeline.datasets.release import Totals
+from pipeline.accounting import Accounting, Totals, VideoAccount
 
 
 def test_found_equals_kept_plus_dropped_or_the_check_fails() -> None:

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 import cache
-from pipeline.accounting import Accounting, VideoAccount
-from pipeline.datasets.release import Totals
+from pipeline.accounting import Accounting, Totals, VideoAccount
 from pipeline.pixels.frames import Pictures
 
 Columns = Mapping[str, np.ndarray[Any, Any]]

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.accounting import VideoAccount
+from pipeline.accounting import Totals, VideoAccount
 from pipeline.datasets import get
-from pipeline.datasets.release import Totals
 from pipeline.reasons import REASONS
 from report.data.overview import accounting_section, overview_section
 from report.data.splits import open_splits

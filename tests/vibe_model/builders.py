@@ -22,7 +22,7 @@ class TinyBody(nn.Module):
 
     def __init__(self, stand_in: bool = True) -> None:
         super().__init__()
-        self.stand_in, self.digest = stand_in, "tiny"
+        self.is_stand_in, self.digest = stand_in, "tiny"
         random = torch.Generator().manual_seed(7)
         normal = lambda *shape: torch.randn(*shape, generator=random)  # noqa: E731
         identity = torch.tensor([1.0, 0, 0, 1, 0, 0])  # (3, 2) columns x and y

@@ -99,7 +99,7 @@ def evaluate_all(
     they come from, as the run's fingerprint. stand_in: features are an untrained network's, even if splits and
     body are real. Raises StandInMixed when splits and body are partly demo data, and as `evaluate_split` does.
     """
-    stand_in = runs.check_stand_in(splits, the_body=generator.body.stand_in) | stand_in
+    stand_in = runs.check_stand_in(splits, the_body=generator.body.is_stand_in) | stand_in
     about = {**(about or {}), "smooth": EvalOptions(**options).smooth}
     found: dict[str, Metrics] = {}
     collected: list[results.SplitResults] = []

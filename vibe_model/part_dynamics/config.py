@@ -103,7 +103,7 @@ class PartDynamicsConfig(VideoConfig):
             datasets_2d=("penn_action/train", "kinetics/train"),
             stride=8,
             batch_size=16,
-            epochs=8,
+            epochs=4,
             hidden_size=256,
             width=64,
         )

@@ -47,7 +47,7 @@ class PartDynamicsTrainer(VideoTrainer):
             if config.embedding is None:
                 raise ConfigError("embedding: expected best.pt of TrainPrVIPE, or uncertainty_weight = 0; found none")
             self.embedding, stand_in = load_embedding(config.embedding)
-            runs.one_kind({f"the embedding {config.embedding}": stand_in, "the body": body.stand_in})
+            runs.one_kind({f"the embedding {config.embedding}": stand_in, "the body": body.is_stand_in})
             self.embedding.to(self.group.device)
 
     def prepare(self, splits: Mapping[str, Split]) -> None:

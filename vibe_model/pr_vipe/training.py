@@ -54,7 +54,7 @@ def run(config: PrVIPEConfig, progress: Callable[[Progress], None] | None = None
     if runs.is_finished(folder):
         return folder
     body = load_body(config.body)
-    stand_in = runs.check_stand_in(splits, the_body=body.stand_in)
+    stand_in = runs.check_stand_in(splits, the_body=body.is_stand_in)
     group = Group(device=device_of(config.device))
     with exclusive(folder, group, config.threads):
         if runs.is_finished(folder):

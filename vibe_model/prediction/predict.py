@@ -159,7 +159,7 @@ def save_npz(
     arrays |= {"frame_index": bodies.frame_index, "run": bodies.run}
     recorded = {
         "track": bodies.track.name,
-        "stand_in": bool(generator.body.stand_in),
+        "stand_in": bool(generator.body.is_stand_in),
         "crop_scale": scale,
         "picture": None if bodies.picture is None else list(bodies.picture),
         "units": {name: units[name] for name in arrays},

@@ -99,7 +99,7 @@ def load_trained(checkpoint: Path, body: Path | None, device: str = "auto") -> T
             raise CheckpointError(f"{checkpoint}: expected a model, found {what}. Name the best.pt of a run.")
     config, stand_in = _config(checkpoint, content), bool(content.get("stand_in", False))
     model = load_body(body)
-    runs.one_kind({f"the checkpoint {checkpoint}": stand_in, f"the body in {body}": model.stand_in})
+    runs.one_kind({f"the checkpoint {checkpoint}": stand_in, f"the body in {body}": model.is_stand_in})
     if config is not None:
         kind = "ours"
     else:  # published: VIBE's, or SPIN's, which is its regressor frame by frame

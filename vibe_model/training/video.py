@@ -83,7 +83,7 @@ def run(config: VideoConfig, progress: ShowProgress | None = None, pictures: Dra
     if runs.is_finished(folder) and launched_processes() == 1:
         return folder
     body = load_body(config.body)
-    stand_in = runs.check_stand_in(splits, the_body=body.stand_in) | runs.check_streams(config, splits)
+    stand_in = runs.check_stand_in(splits, the_body=body.is_stand_in) | runs.check_streams(config, splits)
     with joined(config.device, config.processes) as group, exclusive(folder, group, config.threads):
         if group.from_first(runs.is_finished(folder)):
             return folder  # another process has finished it meanwhile
@@ -207,6 +207,6 @@ class VideoRun(TrainingRun):
             return None
         if read_checkpoint(pretrained).get("stand_in", False):
             body = self.trainer.generator.body
-            runs.one_kind({f"the checkpoint {pretrained}": True, "the body": body.stand_in})
+            runs.one_kind({f"the checkpoint {pretrained}": True, "the body": body.is_stand_in})
         report = self.trainer.start_from(pretrained)
         return {"kind": report.kind, "used": len(report.used), "ignored": len(report.ignored)}

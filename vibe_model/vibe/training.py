@@ -44,7 +44,7 @@ class VIBETrainer(VideoTrainer):
             if config.mposer is None:
                 raise ConfigError("mposer: expected a trained motion prior's best.pt for prior = mposer, found none")
             self.prior = load_mposer(config.mposer).to(self.group.device)
-            runs.one_kind({f"the prior {config.mposer}": self.prior.stand_in, "the body": body.stand_in})
+            runs.one_kind({f"the prior {config.mposer}": self.prior.stand_in, "the body": body.is_stand_in})
 
     def gradients(self, batch: Batch) -> dict[str, Tensor]:
         return step_gradients(

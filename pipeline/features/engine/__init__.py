@@ -5,9 +5,8 @@ worker.py    what a decoding process does, in memory that all processes share
 decoders.py  the decoding processes
 shards.py    shards until they are finished
 outputs.py   a stream's slots, batches, shards and network; several streams may share a run
-labels.py    streams of labels, without any of this
 meter.py     where the time goes
-run.py       the loop that keeps all of them busy
+run.py       the loop that keeps all of them busy; streams of labels need none of this
 """
 
 from pipeline.features.engine.run import Run

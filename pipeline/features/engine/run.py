@@ -20,18 +20,19 @@ import numpy as np
 from cache import Split
 from pipeline.errors import ConfigError
 from pipeline.features.engine.decoders import Decoders, cores
-from pipeline.features.engine.labels import LabelRun
 from pipeline.features.engine.meter import Meter
-from pipeline.features.engine.outputs import MOST_PERSONS, Computed, OpenOutput, Output, device_of
-from pipeline.features.engine.shards import OpenShard
+from pipeline.features.engine.outputs import MOST_PERSONS, Computed, OpenOutput, Output, check_shape, device_of, load
+from pipeline.features.engine.shards import OpenShard, OpenShards
 from pipeline.features.engine.tasks import Batch, Job, Tasks, jobs
 from pipeline.features.engine.worker import SharedSlots
 from pipeline.features.pixel_sources import Pixels
 from pipeline.features.spec import Resources
+from pipeline.features.streams.base import LabelComputer, LabelStream
 
 MOST_WORKERS: Final = 16  # decoding processes for each core: more would only slow each other down
 LOOK_EVERY: Final = 0.02  # s between looks at what the threads have done: a batch takes longer
 REPORT_EVERY: Final = 0.25  # s between progress reports
+AT_ONCE: Final = 1024  # rows of a stream of labels
 
 T = TypeVar("T")
 
@@ -233,3 +234,44 @@ def run_of(
         (output,) = outputs
         return LabelRun(split, output, resources=resources, progress=progress)
     return Run(split, outputs, pixels_of=pixels_of, resources=resources, progress=progress)
+
+
+class LabelRun(Generic[T]):
+    """As `Run`, of one stream of labels: no pixels are read."""
+
+    def __init__(
+        self, split: Split, output: Output[T], *, resources: Resources, progress: Callable[[int, Meter], None]
+    ) -> None:
+        self._split, self._output, self._resources, self._progress = split, output, resources, progress
+        self.meter = Meter(decoders=0)
+        self.provenance: list[Mapping[str, Any] | None] = [None]
+
+    def results(self) -> Iterator[tuple[int, T]]:
+        """(0, what `write` returned) of each target shard. Raises what `write` and the stream raise."""
+        stream = self._output.stream
+        assert isinstance(stream, LabelStream)
+        computer: LabelComputer | None = None
+        shards = OpenShards(self._split, self._output.shards, stream, self._output.target)
+        for number in self._output.target:
+            shard = shards.open(number)
+            todo = np.flatnonzero(shard.todo)
+            if len(todo) and computer is None:
+                computer, self.provenance[0] = load(stream, self._resources, self._output.recorded)
+                self.meter.device = device_of(self.provenance)
+            for rows in np.split(todo + shard.start, range(AT_ONCE, len(todo), AT_ONCE)):
+                if computer is None or not len(rows):
+                    continue
+                first, stop = int(rows[0]), int(rows[-1]) + 1
+                labels = {name: self._split.rows(name, first, stop)[rows - first] for name in stream.columns}
+                with self.meter.measured("model"):
+                    computed, known = computer(labels)
+                check_shape(stream, computed, len(rows))
+                shards.put(rows, computed, known)
+                self.meter.rows += len(rows)
+                self._progress(self.meter.rows + shards.not_computed, self.meter)
+            for finished in shards.finished():
+                with self.meter.measured("write"):
+                    written = self._output.write(finished)
+                yield 0, written
+        self.meter.stop()
+        self._progress(self.meter.rows + shards.not_computed, self.meter)

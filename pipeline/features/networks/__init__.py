@@ -18,11 +18,10 @@ from torchvision.models.resnet import ResNet
 
 from pipeline.errors import ConfigError
 from pipeline.features.networks import backbones
-from pipeline.features.networks.backbones import Loaded
+from pipeline.features.networks.backbones import Loaded, folded
 from pipeline.features.networks.base import WHOLE, Network, Normalisation, PlainNetwork, chosen_device, compute
 from pipeline.features.networks.cpu import CpuNetwork, OneByOne, bf16_is_native
 from pipeline.features.networks.cuda import CudaNetwork, multiplies_bf16
-from pipeline.features.networks.resnet import folded
 from pipeline.features.streams.base import Machine
 from pipeline.features.weights import WeightsSpec
 from pipeline.synthetic import calibration_crops

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.models.resnet import ResNet
 
+from pipeline.features.networks.backbones import GlobalMean, folded
 from pipeline.features.networks.base import WHOLE, Network, Normalisation, PlainNetwork
-from pipeline.features.networks.resnet import GlobalMean, folded
 
 BATCH_SIZE: Final = 16  # no larger one is faster, and what is between two layers still fits the caches
 SMALL_BATCH: Final = 8  # of networks that compute a crop at a time: large ones take seconds for each

@@ -54,25 +54,7 @@ STREAMS: Final[Mapping[str, str]] = {  # kind -> module:class
 }
 
 _REGISTRY: Final[Registry[Stream]] = Registry("stream", ENTRY_POINTS, STREAMS, Stream, "kind")
-
-
-def names() -> tuple[str, ...]:
-    """All kinds, ours first. Raises PipelineError when two packages add the same."""
-    return _REGISTRY.names()
-
-
-def find(kind: str) -> type[Stream]:
-    """The kind's class, whose fields are its options. Raises PipelineError as `get` does."""
-    return _REGISTRY.find(kind)
-
-
-def get(kind: str, **options: Any) -> Stream:
-    """The kind with its options set.
-
-    Raises PipelineError for an unknown kind and for a plug-in that cannot be loaded, ConfigError for an option that the
-    kind does not have or a value that it refuses.
-    """
-    return _REGISTRY.make(kind, options)
+names, find, get = _REGISTRY.names, _REGISTRY.find, _REGISTRY.get
 
 
 def of_identity(identity: Mapping[str, Any]) -> Stream | None:

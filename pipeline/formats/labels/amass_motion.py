@@ -49,7 +49,11 @@ def load_motion(file: Path) -> Motion:
         if not (np.abs(values) < LARGEST).all():  # comparisons with NaN are false
             found = f"NaN, infinity or numbers over {LARGEST:.0e}"
             raise RawDataError(file, key, expected="finite numbers", found=found, do=AGAIN)
-    return Motion(poses, trans, betas[:N_BETAS], _rate(file, data), _gender(data.get("gender")))
+    stored = data.get("gender", np.empty(0)).reshape(-1)
+    gender = stored[0] if stored.size == 1 else ""
+    gender = gender.decode("latin1") if isinstance(gender, bytes) else str(gender)
+    gender = gender.removeprefix("b'").removesuffix("'")  # some files hold the text of a bytes object
+    return Motion(poses, trans, betas[:N_BETAS], _rate(file, data), gender)
 
 
 def _rate(file: Path, data: dict[str, NDArray[Any]]) -> float:
@@ -60,9 +64,3 @@ def _rate(file: Path, data: dict[str, NDArray[Any]]) -> float:
     if not 1 <= rate <= 10_000:
         raise RawDataError(file, keys[0], expected="1 to 10,000 frames per second", found=str(rate), do=AGAIN)
     return rate
-
-
-def _gender(stored: NDArray[Any] | None) -> str:
-    value = "" if stored is None or stored.size != 1 else stored.reshape(-1)[0]
-    text = value.decode("latin1") if isinstance(value, bytes) else str(value)
-    return text.removeprefix("b'").removesuffix("'")  # some files hold the text of a bytes object

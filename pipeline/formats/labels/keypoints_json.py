@@ -6,7 +6,7 @@ Which one a file is in shows in what it holds (`content_of`), not in its name.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,7 +38,7 @@ def content_of(file: Path) -> Content:
     if (
         isinstance(content, list)
         and content
-        and all(isinstance(e, list) or "instances" in e for e in _objects(content))
+        and all(isinstance(e, list) or (isinstance(e, dict) and "instances" in e) for e in content)
     ):
         return _mmpose(INFERENCER, file, "frames", content, None)
     if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
@@ -56,11 +56,6 @@ def people_of(file: Path, frame: int) -> list[Found]:
         raise RawDataError(file, "people", expected="a list of persons", found=kind(people), do=AGAIN)
     keys = ["pose_keypoints" if "pose_keypoints" in person else "pose_keypoints_2d" for person in people]  # 1.0's first
     return [Found(frame, joints_of(file, key, p.get(key))) for key, p in zip(keys, people, strict=True)]
-
-
-def _objects(content: Sequence[Any]) -> Iterator[Any]:
-    """Entries of a list, those that are neither lists nor objects as empty objects."""
-    return (entry if isinstance(entry, dict | list) else {} for entry in content)
 
 
 # ---------------------------------------------------------------------------------- AlphaPose's list, COCO's results

@@ -1,4 +1,8 @@
-"""Labels of MPI-INF-3DHP: annot.mat (MATLAB v5) of train, annot_data.mat (7.3) of test.  [raw] -> tracks -> features"""
+"""Labels of MPI-INF-3DHP: annot.mat (MATLAB v5) of train, annot_data.mat (7.3) of test.  [raw] -> tracks -> features
+
+And Skeletool's camera.calibration: after the first line every camera has a block of 7 lines, each a name and its
+numbers.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from numpy.typing import NDArray
 from pipeline.errors import RawDataError
 from pipeline.formats.arrays import load_mat, numbers
 from pipeline.formats.hdf5 import load_hdf5
+from pipeline.raw.files import read_regular
 from pipeline.skeletons import JOINTS
 
 Doubles = NDArray[np.float64]
@@ -23,6 +28,8 @@ N_CAMERAS: Final = 14  # in every annot.mat
 CAMERAS: Final = (0, 1, 2, 4, 5, 6, 7, 8)  # those that are usually used: the release's vnect_cameras.zip
 TRAIN, TEST = "mpi_inf_3dhp", "mpi_inf_3dhp_test"  # the skeletons of annot.mat and of annot_data.mat
 AGAIN: Final = "Download it again, with the release's get_dataset.sh (train) or get_testset.sh (test)."
+FIRST_LINE: Final = "Skeletool Camera Calibration File V1.0"
+LARGEST: Final = 1e7  # in it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,3 +110,35 @@ def _require_order(file: Path, cameras: NDArray[Any] | None) -> None:
 def _require_file(file: Path) -> None:
     if not file.is_file():
         raise RawDataError(file, "file", expected="labels", found="no file", do=AGAIN, reason="no_label")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibration:
+    """One camera."""
+
+    intrinsics: NDArray[np.float32]  # (3, 3) px
+    size: tuple[int, int]  # width, height px, of the pictures that the labels fit
+
+
+def read_calibration(file: Path, camera: int, *, do: str) -> Calibration:
+    """The camera of that name. Raises RawDataError, OSError where the file cannot be opened."""
+    text = read_regular(file).decode("ascii", errors="replace")
+    lines = [line.split() for line in text.splitlines()]
+    start = next((i for i, words in enumerate(lines) if words == ["name", str(camera)]), None)
+    if not text.startswith(FIRST_LINE) or start is None:
+        raise RawDataError(file, "name", expected=f"a block of camera {camera}", found="none", do=do)
+    block = {words[0]: words[1:] for words in lines[start : start + 7] if words}
+
+    def values_of(key: str, n: int) -> list[float]:
+        words = block.get(key, [])
+        try:
+            values = [float(word) for word in words]
+        except ValueError:
+            values = []
+        if len(values) != n or not all(abs(value) < LARGEST for value in values):  # comparisons with NaN are false
+            raise RawDataError(file, key, expected=f"{n} numbers", found=" ".join(words)[:80] or "none", do=do)
+        return values
+
+    matrix = np.array(values_of("intrinsic", 16)).reshape(4, 4)[:3, :3]
+    width, height = values_of("size", 2)
+    return Calibration(matrix.astype(np.float32), (int(width), int(height)))

@@ -5,10 +5,9 @@ A Python 2 pickle of arrays and lists: it is read without running anything (`pip
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +44,12 @@ def load_sequence(file: Path) -> tuple[list[Actor], list[str]]:
 
     Raises RawDataError; `unsafe_pickle` for a file that would run code.
     """
-    sequence, notes = _load(file), []
+    try:
+        sequence, notes = load_pickle(file, kind="sequence"), []
+    except UnsafePickle as error:
+        expected, do = "a 3DPW sequence: arrays and nothing else", "Do not open it; download it from the official page."
+        found = f"that it asks for {error.asks_for}: not read"
+        raise RawDataError(file, "pickle", expected=expected, found=found, do=do, reason="unsafe_pickle") from error
     for key in (*PER_ACTOR, "cam_poses", "cam_intrinsics"):
         if key not in sequence:
             raise RawDataError(file, key, expected="this key", found=f"only {sorted(sequence)}", do=UNPACK)
@@ -88,12 +92,3 @@ def load_sequence(file: Path) -> tuple[list[Actor], list[str]]:
             )
         )
     return actors, notes
-
-
-def _load(file: Path) -> Mapping[str, Any]:
-    try:
-        return load_pickle(file, kind="sequence")
-    except UnsafePickle as error:
-        expected, do = "a 3DPW sequence: arrays and nothing else", "Do not open it; download it from the official page."
-        found = f"that it asks for {error.asks_for}: not read"
-        raise RawDataError(file, "pickle", expected=expected, found=found, do=do, reason="unsafe_pickle") from error

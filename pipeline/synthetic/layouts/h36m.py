@@ -66,7 +66,10 @@ def plan(request: Request) -> Iterator[Shot]:
             if split == "val":
                 camera = len(CAMERAS) - 1 - camera  # the frontal one first: protocol 2 evaluates on it alone
             subject, action, actions = cycled(TAKES[split], turn)
-            name = f"{subject}/{_file_name(*_later(action, turn // len(TAKES[split])), subject)}.{CAMERAS[camera]}"
+            # A subject's takes: the first of this action, its second, the first of the next, ...
+            again = turn // len(TAKES[split])
+            played = ACTIONS[1 + (ACTIONS.index(action) - 1 + again // 2) % (len(ACTIONS) - 1)]
+            name = f"{subject}/{_file_name(played, 1 + again % 2, subject)}.{CAMERAS[camera]}"
             n_frames, size = request.frames(request.rng(106, len(split), turn), low, high, least=40), SIZES[camera]
             yield Shot("h36m", split, name, next(number), request.seed, n_frames, FPS, *size, actions=actions)
 
@@ -175,12 +178,6 @@ def metadata() -> bytes:
     SubElement(root, "w0").text = "[" + " ".join(repr(float(number)) for number in (*extrinsic, *intrinsic)) + "]"
     indent(root)
     return bytes(tostring(root, encoding="utf-8", xml_declaration=True)) + b"\n"
-
-
-def _later(action: str, again: int) -> tuple[str, int]:
-    """Action and subaction of a subject's takes: the first of this action, its second, the first of the next, ..."""
-    later = (ACTIONS.index(action) - 1 + again // 2) % (len(ACTIONS) - 1)
-    return ACTIONS[1 + later], 1 + again % 2
 
 
 def _file_name(action: str, subaction: int, subject: str) -> str:

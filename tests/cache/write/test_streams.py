@@ -164,7 +164,7 @@ def test_keys_that_differ_in_one_word_are_different_keys(tmp_path: Path, toy: An
 
 
 def test_keys_are_found_in_every_sorted_run(tmp_path: Path, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cache.write.key_index._SORTED_ROWS", 40)
+    monkeypatch.setattr("cache.write.stream_shards._SORTED_ROWS", 40)
     toy.write(tmp_path, toy.videos())
     toy.write_stream(tmp_path)
     toy.write(tmp_path, [], drop=["a"])

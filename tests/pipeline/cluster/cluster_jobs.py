@@ -30,32 +30,14 @@ def logged(folder: Path) -> list[tuple[int, str]]:
 
 @dataclass(frozen=True)
 class Doubled:
-    """A job for `map`: slow, and with one item that cannot be done."""
+    """A slow job, with one item that cannot be done. It ends early when its result is no longer needed."""
 
     folder: Path
     seconds: float = 0.0
     spoiled: int = -1
     deadly: int = -1
 
-    def __call__(self, item: int) -> int:
-        log(self.folder, str(item))
-        time.sleep(self.seconds)
-        if item == self.spoiled:
-            raise LookupError(f"item {item}")
-        if item == self.deadly:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return 2 * item
-
-
-@dataclass(frozen=True)
-class Interruptible:
-    """The same for `as_completed`: it ends when its result is no longer needed."""
-
-    folder: Path
-    seconds: float = 0.0
-    spoiled: int = -1
-
-    def __call__(self, item: int, alive: Callable[[], None]) -> int:
+    def __call__(self, item: int, alive: Callable[[], None] = lambda: None) -> int:
         log(self.folder, str(item))
         until = time.monotonic() + self.seconds
         while time.monotonic() < until:
@@ -63,6 +45,8 @@ class Interruptible:
             alive()
         if item == self.spoiled:
             raise LookupError(f"item {item}")
+        if item == self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
         return 2 * item
 
 

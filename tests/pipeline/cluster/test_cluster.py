@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-import json
 import os
 import re
 import shlex
@@ -13,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from scipy.io import loadmat, savemat
 
 import cache
 from pipeline import cluster, detect
@@ -34,163 +32,47 @@ from pipeline.features.parallel import Share
 from pipeline.features.plan import plan_extraction
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.crops import Crops
+from pipeline.pixels.frames import Video
+from pipeline.raw.stand_in import MARKER
+from pipeline.synthetic.files import mp4_writer
+from tests.pipeline.cluster.conftest import Cluster, await_that, dask
 
 ROOT = Path(__file__).parents[3]
 PENN = "penn_action/train"
 ITEMS = list(range(40))
-QUICK = {  # no process waits long for one that is dead
-    "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "10s",
-    "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "3",
-    "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__GIL__ENABLED": "False",
-}
-
-
-@pytest.fixture(scope="session")
-def on_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with `cluster_jobs` alone, for this process and for workers."""
-    folder = tmp_path_factory.mktemp("path")
-    (folder / "cluster_jobs.py").write_bytes((ROOT / "tests/pipeline/cluster/cluster_jobs.py").read_bytes())
-    sys.path.insert(0, str(folder))
-    yield folder
-    sys.path.remove(str(folder))
-
-
-@pytest.fixture(scope="session")
-def jobs(on_path: Path) -> ModuleType:
-    import cluster_jobs  # type: ignore[import-not-found]
-
-    module: ModuleType = cluster_jobs
-    return module
-
-
-class Cluster:
-    """A scheduler, and as many workers as a test needs. All of them are killed at the end."""
-
-    def __init__(self, folder: Path, path: Path) -> None:
-        self.folder, self._path = folder, path
-        self._names = itertools.count()
-        self.file = folder / "scheduler.json"
-        self.scheduler = self._start(
-            "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(self.file)
-        )
-        self.workers: dict[str, subprocess.Popen[bytes]] = {}
-
-    @functools.cached_property
-    def address(self) -> str:
-        await_that(self.file.exists)
-        address: str = json.loads(self.file.read_text())["address"]
-        return address
-
-    def have(self, n: int) -> None:
-        """Go on when there are n workers, and no others."""
-        for name in [name for name, process in self.workers.items() if process.poll() is not None]:
-            del self.workers[name]
-        while len(self.workers) > n:
-            self.kill(next(iter(self.workers)))
-        while len(self.workers) < n:
-            self.add()
-        self.await_workers(n)
-
-    def await_workers(self, n: int) -> None:
-        with cluster.client_at(self.address) as client:
-            await_that(lambda: len(client.nthreads()) == n)
-
-    def add(self, *options: str) -> str:
-        name = f"worker-{next(self._names)}"
-        common = ["--no-nanny", "--no-dashboard", "--memory-limit", "0", "--death-timeout", "20", "--name", name]
-        threads = () if "--nthreads" in options else ("--nthreads", "1")
-        place = ["--local-directory", str(self.folder)]
-        self.workers[name] = self._start("worker", self.address, *common, *threads, *place, *options)
-        return name
-
-    def kill(self, name: str) -> None:
-        process = self.workers.pop(name)
-        process.kill()
-        process.wait()
-
-    def kill_process(self, pid: int) -> None:
-        self.kill(next(name for name, process in self.workers.items() if process.pid == pid))
-
-    def end(self) -> None:
-        for process in (*self.workers.values(), self.scheduler):
-            process.kill()
-            process.wait()
-
-    def _start(self, what: str, *options: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "dask", what, *options]
-        environment = {**os.environ, **QUICK, "PYTHONPATH": os.pathsep.join([str(ROOT), str(self._path)])}
-        log = (self.folder / f"{what}.log").open("ab")
-        with log:
-            return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=log, stderr=log)
-
-
-def await_that(true: Callable[[], bool], seconds: float = 30.0) -> None:
-    latest = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < latest, "it never came true"
-        time.sleep(0.02)
-
-
-@pytest.fixture(scope="session")
-def running(tmp_path_factory: pytest.TempPathFactory, on_path: Path) -> Iterator[Cluster]:
-    started = Cluster(tmp_path_factory.mktemp("cluster"), on_path)
-    yield started
-    started.end()
-
-
-@pytest.fixture
-def two(running: Cluster) -> Cluster:
-    """Two workers that have nothing to do."""
-    running.have(2)
-    return running
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "PATIENCE", 20.0)
 
 
 # -------------------------------------------------------------------------------------------------- map, in order
 
 
-def test_results_come_in_the_order_of_the_items_from_both_workers(
+def test_results_come_in_the_order_of_the_items_from_both_workers_and_a_group_from_one(
     two: Cluster, jobs: ModuleType, tmp_path: Path
 ) -> None:
     job = jobs.Doubled(tmp_path, seconds=0.01)
-    assert list(cluster.map_on_workers(two.address, job, ITEMS, [])) == [2 * item for item in ITEMS]
-    assert {process for process, _ in jobs.logged(tmp_path)} == {process.pid for process in two.workers.values()}
-    assert sorted(int(item) for _, item in jobs.logged(tmp_path)) == ITEMS
+    results = cluster.map_on_workers(two.address, job, ITEMS, [], same_group=lambda a, b: a // 10 == b // 10)
+    assert list(results) == [2 * item for item in ITEMS]
+    logged = jobs.logged(tmp_path)
+    assert sorted(int(item) for _, item in logged) == ITEMS
+    assert {process for process, _ in logged} == {process.pid for process in two.workers.values()}
+    assert len({(process, int(item) // 10) for process, item in logged}) == 4
 
 
 def test_an_error_of_the_job_comes_as_it_is(two: Cluster, jobs: ModuleType, tmp_path: Path) -> None:
-    taken = []
     with pytest.raises(LookupError, match=r"^'?item 30'?$"):
-        for result in cluster.map_on_workers(two.address, jobs.Doubled(tmp_path, spoiled=30), ITEMS, []):
-            taken.append(result)  # noqa: PERF402 - what came before the error
-    assert taken == [2 * item for item in ITEMS[: len(taken)]]
+        list(cluster.map_on_workers(two.address, jobs.Doubled(tmp_path, spoiled=30), ITEMS, []))
 
 
 def test_a_bounded_number_of_items_is_given_out_before_the_first_is_taken(
     two: Cluster, jobs: ModuleType, tmp_path: Path
 ) -> None:
-    results = cluster.map_on_workers(two.address, jobs.Doubled(tmp_path), list(range(200)), [])
+    results = cluster.map_on_workers(two.address, jobs.Doubled(tmp_path), list(range(100)), [])
     next(results)
     await_that(lambda: len(jobs.logged(tmp_path)) == 8)  # four batches for each worker, of one item: their size is new
     time.sleep(0.2)
     assert len(jobs.logged(tmp_path)) == 8
     for taken, _ in enumerate(results, start=2):
         assert len(jobs.logged(tmp_path)) <= taken + 8 * 8
-    assert taken == 200
-
-
-def test_a_group_is_done_by_one_worker(two: Cluster, jobs: ModuleType, tmp_path: Path) -> None:
-    job = jobs.Doubled(tmp_path)
-    results = cluster.map_on_workers(two.address, job, ITEMS, [], same_group=lambda a, b: a // 10 == b // 10)
-    assert len(list(results)) == 40
-    by_group = {int(item) // 10: set[int]() for _, item in jobs.logged(tmp_path)}
-    for process, item in jobs.logged(tmp_path):
-        by_group[int(item) // 10].add(process)
-    assert {len(processes) for processes in by_group.values()} == {1}
+    assert taken == 100
 
 
 def test_ctrl_c_cancels_what_is_left(two: Cluster, jobs: ModuleType, tmp_path: Path) -> None:
@@ -201,10 +83,14 @@ def test_ctrl_c_cancels_what_is_left(two: Cluster, jobs: ModuleType, tmp_path: P
     threading.Thread(target=press).start()
     with pytest.raises(KeyboardInterrupt):
         list(cluster.map_on_workers(two.address, jobs.Doubled(tmp_path, seconds=0.2), ITEMS, []))
+    assert_nothing_begins(jobs, tmp_path, before=len(ITEMS) // 2)
+
+
+def assert_nothing_begins(jobs: ModuleType, folder: Path, before: int) -> None:
+    time.sleep(0.3)
+    n_begun = len(jobs.logged(folder))
     time.sleep(0.5)
-    n_begun = len(jobs.logged(tmp_path))
-    time.sleep(0.5)
-    assert len(jobs.logged(tmp_path)) == n_begun < len(ITEMS) / 2
+    assert len(jobs.logged(folder)) == n_begun < before
 
 
 @pytest.mark.slow
@@ -218,48 +104,45 @@ def test_items_at_which_several_workers_die_are_given_up(running: Cluster, jobs:
 
 
 def test_detection_gives_the_same_files_as_on_one_machine(two: Cluster, embedded: Any, tmp_path: Path) -> None:
-    raw = embedded.copy("kinetics", tmp_path / "raw")
-    next(raw.rglob("*.mp4")).with_name("broken.mp4").write_bytes(b"none")
+    film, clip = next(embedded.raw("kinetics").rglob("*.mp4")), tmp_path / "raw/train/dancing/clip.mp4"
+    clip.parent.mkdir(parents=True)
+    (tmp_path / "raw" / MARKER).write_text("{}")
+    with mp4_writer(clip, 25.0, *Video(film.parent, film.name).size()) as writer:
+        for frame in Video(film.parent, film.name).read(range(8)):
+            writer.write(frame.image[..., ::-1])
+    clip.with_name("broken.mp4").write_bytes(b"none")
     found = {}
     devices = ("cpu", "cpu")
     for name, options in (("alone", {}), ("devices", {}), ("cluster", {"scheduler": two.address})):
-        plan = plan_detection(raw, tmp_path / name, detect.get("demo"))
-        machine = Machine(workers=1, part=10, devices=devices if name == "devices" else ())
+        plan = plan_detection(tmp_path / "raw", tmp_path / name, detect.get("demo"))
+        machine = Machine(workers=1, part=5, devices=devices if name == "devices" else ())
         report = detect_planned(plan, machine, **options)
         assert [Path(clip).name for clip in report.problems] == ["broken.mp4"]
-        files = (path for path in sorted((tmp_path / name).rglob("*.mp4.json")) if path.is_file())
-        found[name] = report.frames, {path.relative_to(tmp_path / name): path.read_bytes() for path in files}
+        (file,) = (path for path in (tmp_path / name).rglob("*.mp4.json") if path.is_file())
+        found[name] = report.frames, file.read_bytes()
     assert found["cluster"] == found["alone"] == found["devices"]
-    assert found["alone"][0] > 0
+    assert found["alone"][0] == 8
 
 
 # ------------------------------------------------------------------------------------------------------ conversion
 
 
-def test_a_conversion_of_a_relative_folder_names_it_as_on_one_machine(
-    two: Cluster, embedded: Any, into: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_conversion_that_loses_a_worker_half_way_gives_the_same_bytes(
+    two: Cluster, embedded: Any, into: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_shards: None
 ) -> None:
-    embedded.copy("penn_action", tmp_path / "raw")
+    """Of a relative folder, which messages name as on one machine."""
+    many_videos(embedded, tmp_path / "raw", 9)
     (tmp_path / "raw/labels/0003.mat").write_bytes(b"none")  # its account names the file
     monkeypatch.chdir(tmp_path)
-    for name, options in (("alone", {}), ("cluster", {"scheduler": str(two.file)})):
-        done = into.convert(Path(name), Path("raw"), **options)
-        assert "raw/labels/0003.mat" in done.rejected[0].message
-        assert str(tmp_path) not in done.rejected[0].message
-    assert into.tree(tmp_path / "cluster") == into.tree(tmp_path / "alone")
-
-
-def test_a_conversion_that_loses_a_worker_half_way_gives_the_same_bytes(
-    two: Cluster, embedded: Any, into: Any, tmp_path: Path, small_shards: None
-) -> None:
-    raw = many_videos(embedded, tmp_path / "raw", 16)
-    into.convert(tmp_path / "alone", raw)
 
     def kill_one(done: int, total: int, message: str = "") -> None:
         if done == total // 4 and len(two.workers) == 2:
             two.kill(next(iter(two.workers)))
 
-    into.convert(tmp_path / "cluster", raw, scheduler=two.address, progress=kill_one)
+    for name, options in (("alone", {}), ("cluster", {"scheduler": str(two.file), "progress": kill_one})):
+        done = into.convert(Path(name), Path("raw"), **options)
+        assert "raw/labels/0003.mat" in done.rejected[0].message
+        assert str(tmp_path) not in done.rejected[0].message
     assert len(two.workers) == 1
     assert into.tree(tmp_path / "cluster") == into.tree(tmp_path / "alone")
 
@@ -279,11 +162,16 @@ def many_videos(embedded: Any, folder: Path, n: int) -> Path:
 # ------------------------------------------------------------------------------------------------------ extraction
 
 
-def test_an_extraction_that_loses_a_worker_gives_the_same_bytes_as_on_one_machine(
+def test_streams_of_every_kind_together_give_the_same_bytes_as_one_after_the_other_here(
     two: Cluster, jobs: Any, embedded: Any, into: Any, tmp_path: Path, small_shards: None
 ) -> None:
-    raw = many_videos(embedded, tmp_path / "raw", 9)
-    spec = StreamSpec("means", jobs.Means(seconds=0.02), resources=Resources(workers=1))
+    """Also when a worker is lost; and after a change only its rows are computed, by workers too."""
+    raw, alone, shared = many_videos(embedded, tmp_path / "raw", 3), tmp_path / "alone", tmp_path / "cluster"
+    resources = Resources(workers=1)
+    jittered = jobs.Means(crop=cache.CropPolicy(jitter=cache.Jitter(copy=1)))
+    made = {"means": jobs.Means(seconds=0.02), "means.j1": jittered, "crops": Crops()}
+    made |= {kind: streams.get(kind) for kind in ("homography", "pose_2d")}
+    specs = [StreamSpec(name, stream, resources=resources) for name, stream in made.items()]
     reported: list[tuple[int, int]] = []
 
     def kill_one(done: int, total: int, message: str = "") -> None:
@@ -291,51 +179,27 @@ def test_an_extraction_that_loses_a_worker_gives_the_same_bytes_as_on_one_machin
         if done and len(two.workers) == 2:
             two.kill(next(iter(two.workers)))
 
-    for root in (tmp_path / "alone", tmp_path / "cluster"):
-        into.convert(root, raw)
-    alone = extract(plan_extraction(tmp_path / "alone", PENN, spec))
-    done = extract(plan_extraction(tmp_path / "cluster", PENN, spec), scheduler=two.address, progress=kill_one)
-    assert len(two.workers) == 1
-    assert into.tree(tmp_path / "cluster") == into.tree(tmp_path / "alone")
-    assert (done.computed, done.carried, done.problems) == (alone.computed, 0, {})
-    assert reported[-1] == (alone.computed, alone.computed)
-    assert plan_extraction(tmp_path / "cluster", PENN, spec).up_to_date
-
-
-def test_streams_of_every_kind_together_give_the_same_bytes_as_one_after_the_other_here(
-    two: Cluster, jobs: Any, embedded: Any, into: Any, tmp_path: Path, small_shards: None
-) -> None:
-    raw = many_videos(embedded, tmp_path / "raw", 3)
-    resources = Resources(workers=1)
-    jittered = jobs.Means(crop=cache.CropPolicy(jitter=cache.Jitter(copy=1)))
-    made = {"means": jobs.Means(), "means.j1": jittered, "crops": Crops()}
-    made |= {kind: streams.get(kind) for kind in ("homography", "pose_2d")}
-    specs = [StreamSpec(name, stream, resources=resources) for name, stream in made.items()]
-    for root in (tmp_path / "alone", tmp_path / "cluster"):
+    for root in (alone, shared):
         into.convert(root, raw)
     for spec in specs:
-        extract(plan_extraction(tmp_path / "alone", PENN, spec))
-    plans = [plan_extraction(tmp_path / "cluster", PENN, spec) for spec in specs]
-    done = extract_together(plans, scheduler=two.address)
-    assert into.tree(tmp_path / "cluster") == into.tree(tmp_path / "alone")
-    assert {one.computed for one in done} == {48}
+        extract(plan_extraction(alone, PENN, spec))
+    plans = [plan_extraction(shared, PENN, spec) for spec in specs]
+    done = extract_together(plans, scheduler=two.address, progress=kill_one)
+    assert len(two.workers) == 1
+    assert into.tree(shared) == into.tree(alone)
+    assert [(one.computed, one.carried, one.problems) for one in done] == [(48, 0, {})] * 5
     assert {one.meter.frames for one in done[:4]} == {48}  # decoded once for all
+    assert (4 * 48, 4 * 48) in reported
 
-
-def test_rows_that_a_stream_has_already_are_carried_over_by_workers(
-    two: Cluster, jobs: Any, embedded: Any, into: Any, tmp_path: Path, small_shards: None
-) -> None:
-    raw = many_videos(embedded, tmp_path / "raw", 3)
-    spec = StreamSpec("means", jobs.Means(), resources=Resources(workers=1))
-    for root in (tmp_path / "alone", tmp_path / "cluster"):
+    label = {key: value for key, value in loadmat(raw / "labels/0003.mat").items() if not key.startswith("__")}
+    label["x"] = label["x"].astype(float)
+    label["x"][2:5] -= 7  # three boxes move
+    savemat(raw / "labels/0003.mat", label)
+    for root, options in ((alone, {}), (shared, {"scheduler": two.address})):
         into.convert(root, raw)
-        extract(plan_extraction(root, PENN, spec))
-    (raw / "labels/0001.mat").write_bytes((raw / "labels/0003.mat").read_bytes())  # other boxes: its rows come anew
-    for root, scheduler in ((tmp_path / "alone", None), (tmp_path / "cluster", two.address)):
-        into.convert(root, raw)
-        done = extract(plan_extraction(root, PENN, spec), scheduler=scheduler)
-        assert done.computed > 0
-    assert into.tree(tmp_path / "cluster") == into.tree(tmp_path / "alone")
+        again = extract(plan_extraction(root, PENN, specs[0]), **options)
+        assert (again.computed, again.carried) == (3, 5)
+    assert into.tree(shared) == into.tree(alone)
 
 
 def test_a_worker_that_would_compute_otherwise_than_the_first_is_refused(jobs: Any, tmp_path: Path) -> None:
@@ -349,23 +213,16 @@ def test_results_come_as_they_are_completed_and_a_task_that_raises_is_tried_once
     two: Cluster, jobs: ModuleType, tmp_path: Path
 ) -> None:
     with cluster.connected(two.address, []) as workers:
-        results = list(workers.as_completed(jobs.Interruptible(tmp_path, seconds=0.02), range(12)))
+        results = list(workers.as_completed(jobs.Doubled(tmp_path, seconds=0.02), range(12)))
         assert sorted(results) == [2 * item for item in range(12)]
         assert {process for process, _ in jobs.logged(tmp_path)} == {one.pid for one in two.workers.values()}
         with pytest.raises(LookupError, match="item 14"):
-            list(workers.as_completed(jobs.Interruptible(tmp_path, spoiled=14), range(12, 24)))
-    assert [line for _, line in jobs.logged(tmp_path)].count("14") == 2
-
-
-def test_tasks_whose_results_are_not_taken_end_on_the_workers(two: Cluster, jobs: ModuleType, tmp_path: Path) -> None:
-    with cluster.connected(two.address, []) as workers:
-        results = workers.as_completed(jobs.Interruptible(tmp_path, seconds=0.3), range(12))
+            list(workers.as_completed(jobs.Doubled(tmp_path, spoiled=14), range(12, 24)))
+        assert [line for _, line in jobs.logged(tmp_path)].count("14") == 2
+        results = workers.as_completed(jobs.Doubled(tmp_path, seconds=0.3), range(24, 36))
         next(results)
-        results.close()
-        time.sleep(0.5)
-        n_begun = len(jobs.logged(tmp_path))
-        time.sleep(0.5)
-        assert len(jobs.logged(tmp_path)) == n_begun < 12
+        results.close()  # those that are not taken end on the workers
+        assert_nothing_begins(jobs, tmp_path, before=36)
 
 
 @pytest.mark.slow
@@ -375,7 +232,7 @@ def test_where_workers_own_gpus_only_they_extract(running: Cluster, jobs: Module
     running.await_workers(2)
     try:
         with cluster.connected(running.address, []) as workers:
-            assert len(list(workers.as_completed(jobs.Interruptible(tmp_path), range(12)))) == 12
+            assert len(list(workers.as_completed(jobs.Doubled(tmp_path), range(12)))) == 12
         assert {process for process, _ in jobs.logged(tmp_path)} == {running.workers[owner].pid}
     finally:
         running.kill(owner)
@@ -430,8 +287,8 @@ def test_an_address_at_which_there_is_no_scheduler(
 
 def test_a_cluster_without_workers(running: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     running.have(0)
-    monkeypatch.setattr(cluster, "PATIENCE", 2.0)
-    with pytest.raises(PipelineError, match="has had no worker for 2 s"):
+    monkeypatch.setattr(cluster, "PATIENCE", 1.0)
+    with pytest.raises(PipelineError, match="has had no worker for 1 s"):
         list(cluster.map_on_workers(running.address, str, ITEMS, []))
 
 
@@ -482,10 +339,7 @@ def test_the_commands_of_the_page_make_a_cluster_that_converts(
             assert words[0] == ".venv/bin/dask"
             options = [word.replace("/shared", str(tmp_path)) for word in words[1:]]
             options = ["2" if before == "--nworkers" else word for before, word in itertools.pairwise(["", *options])]
-            environment = {**os.environ, **QUICK, "PYTHONPATH": os.pathsep.join([str(ROOT), str(on_path)])}
-            with (tmp_path / "log").open("ab") as log:
-                command = [sys.executable, "-m", "dask", *options, *more]
-                started.append(subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log))
+            started.append(dask(tmp_path, on_path, *options, *more))
         file = str(tmp_path / "scheduler.json")
         for words in (convert, extract):
             assert words[words.index("--scheduler") + 1] == "/shared/scheduler.json"

@@ -15,8 +15,8 @@ import pytest
 
 from pipeline import datasets
 from pipeline.__main__ import main
-from pipeline.datasets.base import Dataset
-from pipeline.datasets.release import Part, Totals, globs
+from pipeline.accounting import Totals
+from pipeline.datasets.base import Dataset, Part, globs
 from pipeline.doctor.examine import Examination, examine, examine_body, mixtures
 from pipeline.doctor.report import table
 from pipeline.errors import RawDataError

@@ -14,9 +14,9 @@ from torchvision.models.resnet import ResNet
 from pipeline.errors import ConfigError
 from pipeline.features import networks
 from pipeline.features.networks import cpu, cuda
+from pipeline.features.networks.backbones import folded
 from pipeline.features.networks.base import Normalisation
 from pipeline.features.networks.cpu import CpuNetwork
-from pipeline.features.networks.resnet import folded
 from pipeline.features.streams import Machine
 from pipeline.features.weights import WeightsSpec
 from pipeline.processes.threads import Threads

@@ -21,7 +21,7 @@ from pipeline import datasets
 from pipeline.body import Body
 from pipeline.conversion import convert
 from pipeline.datasets import contract
-from pipeline.formats import tf_example, tfrecords
+from pipeline.formats import tfrecords
 from pipeline.formats.cdf import load_cdf
 from pipeline.formats.pickles import load_pickle
 from pipeline.synthetic import files
@@ -123,7 +123,7 @@ def in_tfrecord(file: Path, spoil: Poison, which: int) -> None:
     records = []
     for start, stop in tfrecords.spans(file):
         data = tfrecords.read(file, start, stop)
-        before = tf_example.Example.parse(data).floats(key, 1 << 20)
+        before = tfrecords.Example.parse(data).floats(key, 1 << 20)
         after = spoil(before).astype(np.float32) if len(before) else before
         assert data.count(before.tobytes()) >= 1
         records.append(files.tfrecord(data.replace(before.tobytes(), after.tobytes()) if len(before) else data))

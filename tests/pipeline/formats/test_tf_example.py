@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.formats.tf_example import Example, ExampleError
+from pipeline.formats.tfrecords import Example, ExampleError
 from pipeline.synthetic.files import tf_example as example
 
 # As TensorFlow's own tutorial prints it: feature0 False, feature1 4, feature2 b"goat", feature3 0.9876

@@ -12,8 +12,7 @@ import pytest
 
 import cache
 from pipeline.maintenance.forecast import Rate, expected_rows, forecast
-from pipeline.maintenance.overview import plan_split
-from pipeline.maintenance.sizes import array_bytes, columns_bytes, sizes, stream_bytes
+from pipeline.maintenance.overview import array_bytes, columns_bytes, plan_split, sizes, stream_bytes
 
 
 def as_json(ran: Any, penn: Any, *more: object) -> Any:

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 import cache
-from pipeline.maintenance.leaks import Comparison, compare_names
-from pipeline.pixels.alike import ALIKE, nearest, picture_hash
+from pipeline.maintenance.leaks import ALIKE, Comparison, compare_names, nearest, picture_hash
 from vibe_model.vibe.config import TrainConfig
 
 # Names as the releases have them: 3DPW's of training and validation, of the others a few.

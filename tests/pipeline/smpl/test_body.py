@@ -146,7 +146,7 @@ def test_attributes_have_the_promised_shapes(body: Body) -> None:
     shapes = [tuple(mean.shape) for mean in (body.mean_pose, body.mean_shape, body.mean_cam)]
     assert shapes == [(144,), (10,), (3,)]
     assert {mean.dtype for mean in (body.mean_pose, body.mean_shape, body.mean_cam)} == {torch.float32}
-    assert body.stand_in is True
+    assert body.is_stand_in is True
     assert len(body.digest) == 64
 
 
@@ -156,7 +156,7 @@ def test_a_body_from_files_is_the_one_that_was_written(body: Body, embedded: Any
     torch.testing.assert_close(
         loaded(betas=betas, rotmat=rotations).verts, body(betas=betas, rotmat=rotations).verts, atol=0, rtol=0
     )
-    assert loaded.stand_in is True
+    assert loaded.is_stand_in is True
     assert loaded.digest != ""
     male = Body.load(embedded.body, gender="male")
     assert not torch.equal(male(betas=betas, rotmat=rotations).verts, loaded(betas=betas, rotmat=rotations).verts)

@@ -324,7 +324,7 @@ def test_real_data_and_demo_data_are_not_mixed(world, tmp_path, facts) -> None:
 
 def test_published_checkpoints_are_built_with_the_published_sizes(tmp_path, monkeypatch) -> None:
     body = Body.stand_in()
-    body._stands_in = False
+    body.is_stand_in = False
     monkeypatch.setattr("vibe_model.prediction.trained.load_body", lambda folder: body)
     torch.save({"gen_state_dict": dict(VIBE(body).state_dict())}, tmp_path / "vibe.pth.tar")
     vibe = load_trained(tmp_path / "vibe.pth.tar", None, "cpu")

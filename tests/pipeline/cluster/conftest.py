@@ -1,0 +1,132 @@
+"""A scheduler and as many workers as a test needs, as processes of the session."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from pipeline import cluster
+
+ROOT = Path(__file__).parents[3]
+QUICK = {  # no process waits long for one that is dead
+    "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "10s",
+    "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "3",
+    "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__GIL__ENABLED": "False",
+}
+
+
+@pytest.fixture(scope="session")
+def on_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with `cluster_jobs` alone, for this process and for workers."""
+    folder = tmp_path_factory.mktemp("path")
+    (folder / "cluster_jobs.py").write_bytes((ROOT / "tests/pipeline/cluster/cluster_jobs.py").read_bytes())
+    sys.path.insert(0, str(folder))
+    yield folder
+    sys.path.remove(str(folder))
+
+
+@pytest.fixture(scope="session")
+def jobs(on_path: Path) -> ModuleType:
+    import cluster_jobs  # type: ignore[import-not-found]
+
+    module: ModuleType = cluster_jobs
+    return module
+
+
+class Cluster:
+    """A scheduler, and as many workers as a test needs. All of them are killed at the end."""
+
+    def __init__(self, folder: Path, path: Path) -> None:
+        self.folder, self._path = folder, path
+        self._names = itertools.count()
+        self.file = folder / "scheduler.json"
+        self.scheduler = self._start(
+            "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(self.file)
+        )
+        self.workers: dict[str, subprocess.Popen[bytes]] = {}
+
+    @functools.cached_property
+    def address(self) -> str:
+        await_that(self.file.exists)
+        address: str = json.loads(self.file.read_text())["address"]
+        return address
+
+    def have(self, n: int) -> None:
+        """Go on when there are n workers, and no others."""
+        for name in [name for name, process in self.workers.items() if process.poll() is not None]:
+            del self.workers[name]
+        while len(self.workers) > n:
+            self.kill(next(iter(self.workers)))
+        while len(self.workers) < n:
+            self.add()
+        self.await_workers(n)
+
+    def await_workers(self, n: int) -> None:
+        with cluster.client_at(self.address) as client:
+            await_that(lambda: len(client.nthreads()) == n)
+
+    def add(self, *options: str) -> str:
+        name = f"worker-{next(self._names)}"
+        common = ["--no-nanny", "--no-dashboard", "--memory-limit", "0", "--death-timeout", "20", "--name", name]
+        threads = () if "--nthreads" in options else ("--nthreads", "1")
+        place = ["--local-directory", str(self.folder)]
+        self.workers[name] = self._start("worker", self.address, *common, *threads, *place, *options)
+        return name
+
+    def kill(self, name: str) -> None:
+        process = self.workers.pop(name)
+        process.kill()
+        process.wait()
+
+    def end(self) -> None:
+        for process in (*self.workers.values(), self.scheduler):
+            process.kill()
+            process.wait()
+
+    def _start(self, *options: str) -> subprocess.Popen[bytes]:
+        return dask(self.folder, self._path, *options)
+
+
+def dask(folder: Path, path: Path, *options: str) -> subprocess.Popen[bytes]:
+    """`dask` with these options, with the folder `path` beside the checkout on its path."""
+    environment = {**os.environ, **QUICK, "PYTHONPATH": os.pathsep.join([str(ROOT), str(path)])}
+    with (folder / f"{options[0]}.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "dask", *options], cwd=folder, env=environment, stdout=log, stderr=log
+        )
+
+
+def await_that(true: Callable[[], bool], seconds: float = 30.0) -> None:
+    latest = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < latest, "it never came true"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory, on_path: Path) -> Iterator[Cluster]:
+    started = Cluster(tmp_path_factory.mktemp("cluster"), on_path)
+    yield started
+    started.end()
+
+
+@pytest.fixture
+def two(running: Cluster) -> Cluster:
+    """Two workers that have nothing to do."""
+    running.have(2)
+    return running
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "PATIENCE", 20.0)
