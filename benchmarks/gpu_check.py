@@ -84,6 +84,8 @@ def main() -> None:
     if args.share:
         shared_step(args)
         return
+    if args.device != "cpu" and not torch.cuda.is_available():
+        raise SystemExit("gpu-check: torch finds no CUDA GPU here (`nvidia-smi`?). A dry run: --tiny --device cpu")
     lines, failed, began = [], "", time.monotonic()
     if args.device == "cpu":
         lines += ["**A dry run on the CPU: its figures mean nothing.**", ""]
@@ -98,8 +100,6 @@ def main() -> None:
                 failed = f"{title}: {type(error).__name__}: {error}. What to do: {do}"
                 lines += [f"**Failed, and nothing after it was done.** {failed}", ""]
                 break
-    if not torch.cuda.is_available():
-        args.device = "cpu"  # which has no name
     lines.append(f"All of it took {time.monotonic() - began:.0f} s.")
     about = f"Machine: {socket.gethostname()}. Random weights, labels and pictures: no result about any model."
     report(about, "What a GPU does with this code", lines, args)

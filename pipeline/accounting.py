@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, Self
 
 import numpy as np
@@ -17,10 +17,11 @@ class Totals:
 
     videos: int | None = None
     frames: int | None = None  # person-frames found
+    about: int | None = None  # where `frames` is not known: roughly, by docs/scale.md; for forecasts alone
 
     def as_dict(self) -> dict[str, int]:
         """What is known, by name."""
-        return {name: count for name, count in asdict(self).items() if count is not None}
+        return {name: n for name, n in (("videos", self.videos), ("frames", self.frames)) if n is not None}
 
 
 @dataclass(slots=True)

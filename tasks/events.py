@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import logging
 import os
@@ -102,6 +103,13 @@ def _interrupted(kind: type[BaseException], error: BaseException, trace: Traceba
         sys.exit(signals.exit_code(error))  # after Ctrl-C, Python itself ends by the signal
 
 
+def _end_where_output_was_lost() -> None:
+    """Luigi drops what is raised while it reports a task: what could not be printed must not end with 0."""
+    if console.out.failure is not None:
+        console.err.print(f"{console.ERROR} {plain(error_text(console.out.failure))}")
+        os._exit(2)
+
+
 def take_over_from_luigi() -> None:
     """Called once, when the tasks are imported."""
     show_any_symbol()
@@ -109,3 +117,4 @@ def take_over_from_luigi() -> None:
     sys.excepthook = _interrupted
     if Path(sys.argv[0]).name == "luigi":  # a program of its own that imports the tasks handles its signals
         signals.listen()
+        atexit.register(_end_where_output_was_lost)

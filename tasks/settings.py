@@ -210,6 +210,11 @@ def check_inputs(s: Settings, config: RunConfig) -> None:
     known, broken = _known_splits(s.data.datasets)
     section = POSE_EMBEDDING if isinstance(config, PrVIPEConfig) else VIBE.section
     section = models.of(config).section if isinstance(config, VideoConfig) else section
+    if isinstance(config, VideoConfig):
+        try:
+            config.check_feature_size()
+        except VibeModelError as error:
+            raise ConfigError(s.source.section(section).located(str(error))) from error
     for key in SPLITS:
         at = s.source.where(section, key)
         for name in (name for name in getattr(config, key, ()) if name in config.splits and name not in known):

@@ -225,10 +225,16 @@ def test_the_check_of_a_gpu_stops_at_the_first_failure_with_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    page = tmp_path / "page.md"
+    page, gpu_check = tmp_path / "page.md", importlib.import_module("gpu_check")
     monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--out", str(page)])
-    with pytest.raises(SystemExit, match=r"The GPU: ConfigError: device 'cuda'.* What to do: `nvidia-smi` must"):
-        importlib.import_module("gpu_check").main()
+    with pytest.raises(SystemExit, match="torch finds no CUDA GPU here"):
+        gpu_check.main()
+    assert not page.exists()
+    parts = [("A sum", lambda *_: [1 // 0], "divide by another."), ("Never", lambda *_: pytest.fail(), "")]
+    monkeypatch.setattr(gpu_check, "PARTS", parts)
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--device", "cpu", "--out", str(page)])
+    with pytest.raises(SystemExit, match=r"A sum: ZeroDivisionError: .* What to do: divide by another"):
+        gpu_check.main()
     assert page.read_text().count("## ") == 1
     assert "nothing after it was done" in page.read_text()
 

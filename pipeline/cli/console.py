@@ -36,12 +36,16 @@ VERB, WHAT = 10, 24  # columns of a line of a task
 class _Console(Console):
     """On a broken pipe, ends as other programs do: without a message, with the exit code of SIGPIPE."""
 
+    failure: OSError | None = None  # of writing, as where standard output is a file on a full disk
+
     def _write_buffer(self) -> None:
-        """Write what was printed; an error, as where standard output is a file on a full disk, names it."""
+        """Write what was printed; an error names the output."""
         try:
             super()._write_buffer()
         except OSError as error:
             error.filename = error.filename or ("standard error" if self.stderr else "standard output")
+            if not isinstance(error, BrokenPipeError):
+                self.failure = error
             raise
 
     def on_broken_pipe(self) -> NoReturn:

@@ -13,6 +13,7 @@ from pipeline import datasets
 from pipeline.cli.console import DOUBT, WRONG, err, out, plain, show, show_json
 from pipeline.cli.options import json_option
 from pipeline.cli.text import command, count
+from pipeline.detect.clips import clips_in
 from pipeline.detect.files import KEYPOINTS
 from pipeline.doctor.examine import Examination, Problem, clashing, examine, examine_body, mixtures, unclaimed
 from pipeline.doctor.report import NOT_NEEDED, TO_BE_MADE, print_problems, table
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     for text in broken.values():
         err.print(f"{DOUBT} {plain(text)}: left out")
     chosen = args.datasets or [name for name in enabled if name not in broken]
-    examined = [examine(datasets.get(name), raw / name) for name in chosen]
+    examined = [examine(datasets.get(name), _own_folder(raw, name, args.datasets)) for name in chosen]
     if demo:
         examined = [replace(e, excuse=TO_BE_MADE if datasets.has_demo_data(e.dataset) else "") for e in examined]
     needed = any(e.uses_body for e in examined)
@@ -73,6 +74,14 @@ def run(args: argparse.Namespace) -> int:
         for line in _next(args, settings, examined, body, lacking, by_make=set(chosen) <= set(enabled)):
             out.print(plain(line))
     return 1 if lacking or mixed or broken else 0
+
+
+def _own_folder(raw: Path, name: str, asked: Sequence[str]) -> Path:
+    """`raw`/<dataset>; of clips of the user's own also `raw` itself, where it has clips and no dataset's folder."""
+    own, names = raw / name, {*datasets.names()}
+    if name not in asked or name not in datasets.OWN_CLIPS or listing.is_folder_there(own):
+        return own
+    return own if names & {folder.name for folder in listing.folders_in(raw)} or not clips_in(raw) else raw
 
 
 def _clips(raw: Path, own: set[str]) -> dict[Path, int]:
@@ -165,5 +174,7 @@ def _by_hand(ready: Sequence[Examination], body: Path | None, root: cache.Root) 
     if ready:
         yield "To convert what was found:"
     for e in ready:
+        if e.dataset in datasets.OWN_CLIPS and not listing.is_folder_there(e.raw / KEYPOINTS):
+            yield "  " + command("detect", str(e.raw), "--out", str(e.raw / KEYPOINTS), "--weights", "pretrained")
         rest = ["--raw", str(e.raw), *(["--body", str(body)] if e.uses_body and body is not None else [])]
         yield from (f"  {command('convert', e.dataset, split, *rest, '--cache', str(root))}" for split in e.usable)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add("--pictures", type=whole(1), metavar="N", help="compare N pictures of every video, too: they are decoded")
     add("--raw", type=Path, help="with --pictures: the folder of <dataset>/, where it is not that of the conversion")
-    add("--all", action="store_true", help="name everything that is shared, not the first few")
+    add("--all", action="store_true", help="name everything that is shared or cannot be determined")
     workers_option(sub, "processes that decode")
     json_option(sub, "; always names everything")
 
@@ -58,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def lines(found: Sequence[Comparison], most: int | None) -> Iterator[str]:
-    """As text, ready to be printed: what is shared first. `most`: so many things by name; None: all."""
+    """As text, ready to be printed: what is shared first. `most`: so many things by name; None: all, and why others
+    cannot be determined."""
     if not any(one.first != one.second for one in found):
         yield "nothing to compare: there is no split called train, or none beside it"
     for one in found:
@@ -76,9 +77,24 @@ def lines(found: Sequence[Comparison], most: int | None) -> Iterator[str]:
             clean[f"{one.first} and {one.second}"].append(one.what)
     for pair, whats in clean.items():
         yield f"{DONE} {plain(pair)} share no {' and no '.join(whats)}"
+    if most is not None:
+        if unknown:
+            yield f"{DOUBT} cannot be determined: {plain(_folded(unknown))} (leaks --all gives the reasons)"
+        return
     for (what, why), pairs in unknown.items():
         where = count(len(pairs), "pair") + " of splits of two datasets" if why == NOT_COMPARABLE else ", ".join(pairs)
         yield f"{DOUBT} {plain(f'{what}s of {where}: cannot be determined: {why}')}"
+
+
+def _folded(unknown: Mapping[tuple[str, str], Sequence[str]]) -> str:
+    """`subjects of 12 pairs of splits, recordings of a/train and b/test`"""
+    by_what = defaultdict[str, list[str]](list)
+    for (what, _), pairs in unknown.items():
+        by_what[what] += pairs
+    places = {
+        what: pairs[0] if len(pairs) == 1 else f"{len(pairs):,} pairs of splits" for what, pairs in by_what.items()
+    }
+    return ", ".join(f"{what}s of {place}" for what, place in places.items())
 
 
 def as_dict(one: Comparison) -> dict[str, Any]:

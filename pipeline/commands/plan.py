@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from pipeline.maintenance.overview import SplitPlan, StreamPlan, plan_split
 from pipeline.raw.changes import what_differs
 from pipeline.settings.arguments import check_own_folder, joined
 from pipeline.settings.file import settings_file
-from pipeline.settings.targets import Target, broken_in, by_settings, stream_named
+from pipeline.settings.targets import Target, absent, broken_in, by_settings, stream_named
 
 HELP: Final = (
     "Show what conversion and extraction would do, how much, and why: `make data` by luigi.cfg, or one split with "
@@ -61,23 +61,26 @@ def target_options(sub: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """What would run, split by split; one with an error shows it, and the others follow. Exit code 2 then."""
-    plans = [plan_split(target) for target in targets_of(args, args.names)]
+    targets = targets_of(args, args.names)
+    plans, lacking = [plan_split(target) for target in targets], absent(targets)
     broken = [] if args.raw is not None or args.names else broken_in(args.config or settings_file())
     for text in broken:
         err.print(f"{DOUBT} {plain(text)}: left out")
     forecasts = forecasts_of(plans, args)
     if args.json:
-        show_json([as_dict(plan) | {"forecast": forecast_as_dict(forecasts.get(plan.name))} for plan in plans])
+        show_json([as_dict(plan, lacking) | {"forecast": forecast_as_dict(forecasts.get(plan.name))} for plan in plans])
     else:
         most = None if args.all else FEW
         for plan in plans:
-            for line in lines(plan, most):
+            for line in lines(plan, most, lacking):
                 out.print(line)
         for line in forecast_lines([*forecasts.values()], plans[0].target.root if plans else ""):
             out.print(line)
+        for text in lacking:
+            out.print(f"{WRONG} {plain(text)}")
         if plans and all(plan.up_to_date for plan in plans):
             out.print(f"up to date: {count(len(plans), 'split')} converted and extracted (training is not included)")
-    return 2 if broken or any(plan.problems for plan in plans) else 0
+    return 2 if broken or lacking or any(plan.problems for plan in plans) else 0
 
 
 def targets_of(args: argparse.Namespace, names: Sequence[str]) -> list[Target]:
@@ -104,8 +107,9 @@ def targets_of(args: argparse.Namespace, names: Sequence[str]) -> list[Target]:
     return [Target(dataset, split, args.raw, args.cache, args.body, spec)]
 
 
-def lines(plan: SplitPlan, most: int | None) -> Iterator[str]:
-    """A split's plans as text, ready to be printed. `most`: so many videos by name; None: all."""
+def lines(plan: SplitPlan, most: int | None, shown: Collection[str] = ()) -> Iterator[str]:
+    """A split's plans as text, ready to be printed. `most`: so many videos by name; None: all. `shown`: problems that
+    are printed once for all splits."""
     todo, more = plan.conversion, ""
     if plan.up_to_date and todo is not None:
         has = "".join(f", {plain(stream.stream)}" for stream in plan.extractions)
@@ -128,7 +132,7 @@ def lines(plan: SplitPlan, most: int | None) -> Iterator[str]:
     if plan.committed is None and plan.target.stream is not None and not plan.problems:
         yield f"  extract  {plain(plan.target.stream.name)}: all rows of the conversion"
     for problem in plan.problems:
-        yield f"  {WRONG} {plain(problem)}"
+        yield f"  {WRONG} {plain(problem) if problem not in shown else 'cannot be planned: see the last lines'}"
 
 
 def _conversion(plan: SplitPlan, todo: ConversionPlan, most: int | None) -> Iterator[str]:
@@ -191,41 +195,63 @@ def forecasts_of(plans: Sequence[SplitPlan], args: argparse.Namespace) -> dict[s
         on = f"given: {count(args.devices, 'device')} at {args.rate:,} a second"
         streams = {spec.name for plan in plans for spec in (plan.target.stream, *plan.target.also) if spec}
         streams |= {stream.stream for plan in plans for stream in plan.extractions}
-        rates |= dict.fromkeys(streams, Rate(args.rate * args.devices, on))
+        rates |= dict.fromkeys(streams, Rate(args.rate * args.devices, on, devices=args.devices))
     more = {"sample": args.sample, "workers": cores(args.workers), "crop": bytes_of_a_crop(splits)}
     found = {plan.name: forecast(plan, rates, **more) for plan in plans}
     return {name: one for name, one in found.items() if one is not None}
 
 
 def forecast_lines(found: Sequence[Forecast], root: cache.Root) -> Iterator[str]:
-    """Person-frames, bytes and hours: by split where there are several, and in all."""
+    """Person-frames by split; then, of all whose number is known, person-frames, bytes and hours; then their parts."""
     if not found:
         return
     yield "[bold]forecast[/bold]"
-    for one in found:
-        yield f"  {plain(one.split):<24}  {plain(_expected(one))}"
+    yield from (f"  {plain(one.split):<24}  {plain(_expected(one))}" for one in found)
     known = [one for one in found if one.expected.rows is not None]
-    if not known:
+    rows = sum(max(one.expected.rows or 0, *one.rows.values(), 0) for one in known)
+    if not rows:
         return
     of: dict[str, float] = {"columns": sum(one.columns for one in known)}
     for one in known:
         for name, n_bytes in one.bytes.items():
             of[name] = of.get(name, 0) + n_bytes
-    parts = ", ".join(f"{plain(name)} {size(n_bytes)}" for name, n_bytes in of.items() if n_bytes)
-    rows = sum(one.expected.rows or 0 for one in known)
-    yield f"  {'disk':<24}  {size(sum(of.values()))} for about {_about(rows)} new rows: {parts or 'nothing'}"
-    if isinstance(root, Path) and (free := _free(root)) < sum(of.values()):
+    total, timed = sum(of.values()), sum(seconds or 0 for one in known for seconds in one.seconds.values())
+    hours = f", {duration(timed)}" if timed else ""
+    without = f", without {count(len(found) - len(known), 'split')} of unknown size" * (len(known) < len(found))
+    yield f"  {'in all':<24}  about {_about(rows)} person-frames, {size(total)}{hours}{without}"
+    yield f"  {'disk':<24}  {', '.join(f'{plain(name)} {size(n)}' for name, n in of.items() if n)}"
+    if isinstance(root, Path) and (free := _free(root)) < total:
         yield f"  {DOUBT} the disk of {plain(str(root))} has {size(free)} left"
-    for work in dict.fromkeys(name for one in known for name in one.seconds):
-        seconds = [one.seconds[work] for one in known if work in one.seconds]
-        sources = ", ".join(dict.fromkeys(one.rates[work].source for one in known if work in one.rates))
-        total = sum(one for one in seconds if one is not None)
-        lacking = " of some splits" if total and None in seconds else ""
-        do = "--sample" if work == CONVERT else "--rate"
-        unknown = f"not known{lacking}: nothing of the kind was measured here ({do})"
-        what = CONVERT if work == CONVERT else f"extract {work}"
-        times = [f"{duration(total)} ({plain(sources)})"] * bool(total) + [unknown] * (None in seconds)
-        yield f"  {plain(what):<24}  {'; '.join(times)}"
+    yield from (f"  {plain(what):<24}  {plain(text)}" for what, text in _hours(known))
+
+
+def _hours(known: Sequence[Forecast]) -> Iterator[tuple[str, str]]:
+    """`convert DATASET` and `extract STREAM`, each with its hours and the speed that they follow from."""
+    works: dict[str, list[tuple[Forecast, str]]] = {}
+    for one in known:
+        for work in one.seconds:
+            what = f"{CONVERT} {one.split.partition('/')[0]}" if work == CONVERT else f"extract {work}"
+            works.setdefault(what, []).append((one, work))
+    for what, parts in works.items():
+        rated = [(one, work) for one, work in parts if work in one.rates]
+        if rated:
+            seconds = sum(one.seconds[work] or 0 for one, work in rated)
+            done = sum(_rows(one, work) for one, work in rated)
+            yield what, f"{duration(seconds)} {_speed(rated[0][0].rates[rated[0][1]], done / seconds)}"
+    if unknown := [what for what, parts in works.items() if any(work not in one.rates for one, work in parts)]:
+        do = "--sample 16 measures conversions, --rate gives extractions one"
+        yield "not in these hours", f"{', '.join(unknown)}: no speed was measured here ({do})"
+
+
+def _rows(one: Forecast, work: str) -> float:
+    return one.expected.rows or 0 if work == CONVERT else one.rows[work]
+
+
+def _speed(rate: Rate, rows_a_second: float) -> str:
+    """`on 4 devices at 1,200 a second each`, or `at 92 a second, measured here 3 days ago`."""
+    if rate.devices:
+        return f"on {count(rate.devices, 'device')} at {rate.rows / rate.devices:,.0f} a second each"
+    return f"at {_about(rows_a_second)} a second, {rate.source.partition(', over ')[0]}"
 
 
 def _expected(one: Forecast) -> str:
@@ -266,7 +292,7 @@ def forecast_as_dict(found: Forecast | None) -> dict[str, Any] | None:
     }
 
 
-def as_dict(plan: SplitPlan) -> dict[str, Any]:
+def as_dict(plan: SplitPlan, more_problems: Sequence[str] = ()) -> dict[str, Any]:
     """For --json."""
     todo, conversion = plan.conversion, None
     if todo is not None:
@@ -300,6 +326,6 @@ def as_dict(plan: SplitPlan) -> dict[str, Any]:
             }
             for stream in plan.extractions
         ],
-        "problems": plan.problems,
+        "problems": list(dict.fromkeys([*plan.problems, *more_problems])),
         "behind": [{"stream": stream.stream, "rows": stream.lacks.rows} for stream in plan.behind],
     }

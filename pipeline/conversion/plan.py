@@ -20,7 +20,7 @@ from pipeline.accounting import VideoAccount
 from pipeline.cli.text import command, count
 from pipeline.conversion.identity import Difference, describe, differing, kind_of, reader_parts
 from pipeline.datasets.base import Dataset
-from pipeline.errors import PipelineError, RawDataError
+from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.raw import RawVideo, changes
 
 UNFINISHED: Final = "a killed run left something to finish or to remove"
@@ -125,7 +125,8 @@ def compare(
     `any_reader`: compare the videos one by one also where another reader than this one has read them.
 
     Raises RawDataError when the raw folder is missing or not the dataset's, PipelineError for an unknown split, where
-    the columns would be others than the committed ones, and where the raw folder has nothing left of what is committed.
+    the columns would be others than the committed ones, and where the raw folder has nothing left of what is committed;
+    StandInMixed where demo data would replace real data, or the reverse.
     """
     with _no_collection():
         videos = _listed(dataset, split, raw)
@@ -137,13 +138,11 @@ def compare(
     if committed is None:
         return plan(append=tuple(videos), drop=(), why="not converted before")
     _refuse_loss(f"{root}/{committed.name}", committed, dataset, raw, videos, reader)
+    _refuse_other_kind(committed, reader, raw, root, body)
     digests, before = _digests(committed), committed.manifest["reader"]
     differs = tuple(differing(before, reader))
     if differs and not any_reader:
-        why = describe(before, reader)
-        if before["stand_in"] != reader["stand_in"]:
-            why = f"it was made from {kind_of(before)}, and this is {kind_of(reader)}"
-        return plan(append=tuple(videos), drop=tuple(digests), why=why, differs=differs)
+        return plan(append=tuple(videos), drop=tuple(digests), why=describe(before, reader), differs=differs)
     with _no_collection():
         seen = changes.read_stamps(root, committed.name)
     new = [v for v in videos if v.name not in digests]
@@ -242,6 +241,22 @@ def _listed(dataset: Dataset, split: str, raw: Path) -> list[RawVideo]:
         error.args = (f"{error} More: {command('doctor', dataset.name, '--raw', str(raw.parent))}",)
         raise
     return [video if video.name == name else replace(video, name=name) for video, name in listed]
+
+
+def _refuse_other_kind(
+    committed: cache.Split, reader: Mapping[str, Any], raw: Path, root: cache.Root, body: Path | None
+) -> None:
+    """Raise StandInMixed where demo data would take the place of real data, or the reverse."""
+    before = committed.manifest["reader"]
+    if before["stand_in"] == reader["stand_in"]:
+        return
+    own = f"{root}-{'demo' if reader['stand_in'] else 'real'}"
+    options = ["--raw", str(raw), *(["--body", str(body)] if body is not None else []), "--cache", own]
+    instead = command("convert", *committed.name.split("/"), *options)
+    raise StandInMixed(
+        f"{root}/{committed.name}: was made from {kind_of(before)}, and {raw} is {kind_of(reader)}, which would "
+        f"replace it. Take another cache, [paths] cache in luigi.cfg or: {instead}"
+    )
 
 
 def _refuse_loss(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.accounting import VideoAccount
+from pipeline.accounting import Totals, VideoAccount
 from pipeline.datasets.base import Dataset, Mistake, Origin, Part
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.formats.labels.amass_motion import load_motion
@@ -76,7 +76,7 @@ class Amass(Dataset):
             "one <subset>.tar.bz2 or more, body data, SMPL+H",
         ),
     )
-
+    totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(about=3_600_000)}
     mistakes: ClassVar[tuple[Mistake, ...]] = tuple(
         Mistake(f"{folder}/*/*/*_poses.npz", "is one folder too deep", f"Move what is in {folder}/ one folder up.")
         for folder in ("amass", "AMASS")

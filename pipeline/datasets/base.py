@@ -9,9 +9,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.transform import Rotation
 
 from pipeline.accounting import Accounting, Totals, VideoAccount
 from pipeline.datasets.pixels import require_frames, require_in_picture
@@ -19,10 +21,15 @@ from pipeline.errors import PipelineError, RawDataError
 from pipeline.pixels.frames import Pictures, Video
 from pipeline.raw import RawVideo
 from pipeline.raw.files import caching
+from pipeline.skeletons import JOINTS
+from pipeline.smpl.rotations import in_camera
 from pipeline.track import Track
 
 if TYPE_CHECKING:
     from pipeline.body import Body
+
+PELVIS: Final = JOINTS["spin49"].index("OP MidHip")  # SMPL's joint 0, about which it rotates
+HIP: Final = JOINTS["spin49"].index("hip")  # regressed from the surface: where 3D joints are centred
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +193,49 @@ class Dataset(ABC):
         """Raise PipelineError for a split that the dataset does not have."""
         if split not in self.splits:
             raise PipelineError(f"{self.name} has no split {split!r}; it has {', '.join(self.splits)}")
+
+
+def smpl_labels(
+    pose: NDArray[np.float64],
+    betas: ArrayLike,
+    trans: ArrayLike,
+    to_camera: ArrayLike,
+    body: Body | None,
+    *,
+    evaluation: bool,
+) -> dict[str, Any]:
+    """`Track` fields of SMPL parameters that are given in a world, seen from a camera that may move.
+
+    pose: (T, 72) axis-angle in rad, the first three the global orientation in the world. betas: (10,) or (T, 10).
+    trans: (T, 3) m in the world, as SMPL adds it to its vertices. to_camera: (T, 4, 4) or (4, 4), world to camera, m;
+    `np.eye(4)` where the parameters are the camera's already.
+
+    Gives `pose`, `betas` and `has_smpl`; with a body also `trans`, `has_3d`, and `kp_3d_eval` where the split is for
+    `evaluation`, else `kp_3d`. Joints and `trans` depend on the body: choose its gender with `body.of(...)`.
+    """
+    n_frames = len(pose)
+    camera = np.broadcast_to(np.asarray(to_camera, np.float64), (n_frames, 4, 4))
+    pose, betas = (
+        in_camera(pose, camera[:, :3, :3]),
+        np.tile(betas, (n_frames, 1)) if np.ndim(betas) == 1 else np.asarray(betas),
+    )
+    labels: dict[str, Any] = {
+        "pose": pose.astype(np.float32),
+        "betas": betas.astype(np.float32),
+        "has_smpl": np.ones(n_frames, np.bool_),
+    }
+    if body is None:
+        return labels
+    joints, common14 = body.posed_joints(pose, betas)
+    # SMPL turns about its pelvis, which is not its origin: the camera's rotation moves the pelvis as well.
+    pelvis = joints[:, PELVIS]
+    turned = Rotation.from_matrix(camera[:, :3, :3]).apply(pelvis + np.asarray(trans))
+    in_view = turned + camera[:, :3, 3] - pelvis
+    labels |= {"trans": in_view.astype(np.float32), "has_3d": np.ones(n_frames, np.bool_)}
+    if evaluation:
+        return labels | {"kp_3d_eval": common14.astype(np.float32)}
+    centred = joints - joints[:, HIP : HIP + 1]
+    return labels | {"kp_3d": np.concatenate([centred, np.ones((n_frames, 49, 1))], axis=-1).astype(np.float32)}
 
 
 def unexpected(error: Exception) -> str:

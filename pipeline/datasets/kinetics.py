@@ -76,7 +76,10 @@ class Kinetics(Dataset):
         ),
     )
     recording: ClassVar[str] = "video"
-    totals: ClassVar[Mapping[str, Totals]] = {"val": Totals(videos=19_906)}  # rows of the release's list
+    totals: ClassVar[Mapping[str, Totals]] = {  # videos: rows of the release's list
+        "train": Totals(about=61_500_000),
+        "val": Totals(19_906, about=5_000_000),
+    }
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         return ("frame_index", "bbox", "kp_2d")

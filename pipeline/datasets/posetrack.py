@@ -84,7 +84,7 @@ class PoseTrack(Dataset):
     )
     recording: ClassVar[str] = "sequence"
     # Of train, more sequences are there as pictures than are annotated: how many is not known for certain.
-    totals: ClassVar[Mapping[str, Totals]] = {"val": Totals(videos=170)}
+    totals: ClassVar[Mapping[str, Totals]] = {"train": Totals(about=166_000), "val": Totals(170, about=47_000)}
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         return ("frame_index", "bbox", "kp_2d")

@@ -12,22 +12,21 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.boxes import smooth_boxes
-from pipeline.datasets.base import Dataset, Mistake, Origin, Part
+from pipeline.datasets.base import Dataset, Mistake, Origin, Part, smpl_labels
 from pipeline.datasets.pixels import frames_there
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.formats.labels.threedpw_sequence import Actor, load_sequence
 from pipeline.pixels.frames import Pictures
 from pipeline.raw import RawVideo
 from pipeline.skeletons import JOINTS, LARGEST, convert
-from pipeline.smpl.rotations import in_camera, is_rotation
+from pipeline.smpl.rotations import is_rotation
 from pipeline.track import Track
 
 if TYPE_CHECKING:
@@ -41,8 +40,6 @@ BOX_FACTOR: Final = 1.1
 MIN_CONFIDENCE: Final = 0.3
 MIN_LIMB_JOINTS: Final = 7  # of 12
 N_NAMED: Final = len(JOINTS["3dpw"])
-PELVIS: Final = JOINTS["spin49"].index("OP MidHip")  # SMPL's joint 0, about which it rotates
-HIP: Final = JOINTS["spin49"].index("hip")
 LABELS, PICTURES = "sequenceFiles.zip", "imageFiles.zip"
 SEQUENCES: Final = {"train": 24, "validation": 12, "test": 24}  # von Marcard et al., and the release's readme
 
@@ -79,7 +76,9 @@ class ThreeDPW(Dataset):
         ),
     )
     recording: ClassVar[str] = "sequence"
-    totals: ClassVar[Mapping[str, Totals]] = {split: Totals(videos=known) for split, known in SEQUENCES.items()}
+    totals: ClassVar[Mapping[str, Totals]] = {
+        split: Totals(known, about=known * 70_000 // 60) for split, known in SEQUENCES.items()
+    }
 
     def __post_init__(self) -> None:
         if self.model not in ("neutral", "gendered"):
@@ -127,6 +126,7 @@ class ThreeDPW(Dataset):
             kept, bbox = _rows(actor, has_picture, account)
             if len(kept):
                 own = body if body is None or self.model == "neutral" else body.of(actor.gender)
+                world = actor.pose[kept], actor.betas, actor.trans[kept], actor.to_camera[kept]
                 tracks.append(
                     self.track(
                         split,
@@ -141,7 +141,7 @@ class ThreeDPW(Dataset):
                         crop_scale=CROP_SCALE,
                         intrinsics=None if actor.intrinsics is None else actor.intrinsics.astype(np.float32),
                         frames=pictures,
-                        **_smpl_labels(actor, kept, own, evaluation=split != "train"),
+                        **smpl_labels(*world, own, evaluation=split != "train"),
                     )
                 )
         return tracks
@@ -176,26 +176,3 @@ def _limbs(kp_18: Doubles) -> Doubles:
     named = kp_18[:, :N_NAMED].copy()
     named[..., 2] = named[..., 2] > MIN_CONFIDENCE
     return convert(named, source="3dpw", target="common14")
-
-
-def _smpl_labels(actor: Actor, kept: NDArray[np.int64], body: Body | None, *, evaluation: bool) -> dict[str, Any]:
-    """`Track` fields that come from the SMPL parameters, in the camera."""
-    n_frames, camera = len(kept), actor.to_camera[kept]
-    pose, betas = in_camera(actor.pose[kept], camera[:, :3, :3]), np.tile(actor.betas, (n_frames, 1))
-    labels: dict[str, Any] = {
-        "pose": pose.astype(np.float32),
-        "betas": betas.astype(np.float32),
-        "has_smpl": np.ones(n_frames, np.bool_),
-    }
-    if body is None:
-        return labels
-    joints, common14 = body.posed_joints(pose, betas)
-    # SMPL turns about its pelvis, which is not its origin: the camera's rotation moves the pelvis as well.
-    pelvis = joints[:, PELVIS]
-    turned = Rotation.from_matrix(camera[:, :3, :3]).apply(pelvis + actor.trans[kept])
-    trans = turned + camera[:, :3, 3] - pelvis
-    labels |= {"trans": trans.astype(np.float32), "has_3d": np.ones(n_frames, np.bool_)}
-    if evaluation:
-        return labels | {"kp_3d_eval": common14.astype(np.float32)}
-    centred = joints - joints[:, HIP : HIP + 1]
-    return labels | {"kp_3d": np.concatenate([centred, np.ones((n_frames, 49, 1))], axis=-1).astype(np.float32)}

@@ -132,7 +132,10 @@ def examine(dataset: Dataset, raw: Path) -> Examination:
     if (found.stand_in and found.parts) or any(part.known for part in found.parts):
         return found
     listed, defects = _listed_videos(dataset, raw, compare=not found.stand_in)
-    return replace(found, parts=(*found.parts, *listed), mistakes=(*found.mistakes, *defects))
+    if not dataset.page:  # one's own clips need not be in every split
+        listed = [row for row in listed if row.found] or listed
+        found = replace(found, splits=tuple(split for row in listed for split in row.part.splits))
+    return replace(found, parts=(*found.parts, *listed), mistakes=(*found.mistakes, *dict.fromkeys(defects)))
 
 
 def examine_body(folder: Path) -> Examination:
@@ -205,7 +208,8 @@ def _listed_videos(dataset: Dataset, raw: Path, *, compare: bool) -> tuple[list[
             do = "A defect of its reader: please report it to its authors."
             defects.append(Problem(f"{dataset.name} cannot be examined: {unexpected(error)}", do))
         if videos or not dataset.parts:
-            part = Part("videos" if split == "all" else f"videos of {split}", (), "the download", splits)
+            source = "the download" if dataset.page else "your own clips, or another folder: --raw DIR"
+            part = Part("videos" if split == "all" else f"videos of {split}", (), source, splits)
             rows.append(Found(part, len(videos), total.videos if compare else None))
     return rows, defects
 

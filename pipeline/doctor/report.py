@@ -68,7 +68,7 @@ def print_problems(e: Examination) -> None:
     absent = [source for source in sources if not any(name in source.lower() for name in packed)]
     for i, source in enumerate(absent):
         out.print(f"  {'' if i else 'get':<7} {plain(source)}")
-    if absent:
+    if absent and e.page:
         out.print(f"  from    {plain(e.page)}")
     for source, without in dict.fromkeys((part.source, part.without) for part in left_out):
         out.print(f"  optional {plain(f'{source} (lost without it: {without})')}")

@@ -19,14 +19,18 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 import cache
+from pipeline.accounting import Totals
 from pipeline.cli.console import duration
 from pipeline.cli.text import count
 from pipeline.conversion.convert import read_videos
 from pipeline.conversion.plan import ConversionPlan
+from pipeline.datasets.base import Dataset
 from pipeline.features.streams.base import BYTES
 from pipeline.maintenance.overview import A_CROP, SplitPlan, columns_bytes, sizes, stream_bytes
+from pipeline.raw import listing
 
 CONVERT: Final = "convert"
+UNKNOWN: Final = "person-frames are not known before some videos are read: --sample 16"
 Form = tuple[int, str]  # numbers a row and their type; for compressed crops, `BYTES`
 
 
@@ -37,6 +41,7 @@ class Rate(NamedTuple):
     source: str  # "given"; "measured here 3 days ago, over 81,749 rows"
     weight: float = math.inf  # rows that it was measured over
     start: float = 0.0  # s before the first row
+    devices: int = 0  # that share it, where it is given; 0: measured
 
     def seconds(self, rows: float) -> float:
         return self.start + rows / self.rows
@@ -67,31 +72,31 @@ class Forecast:
 def forecast(
     plan: SplitPlan, rates: Mapping[str, Rate], *, sample: int = 0, workers: int = 1, crop: float = A_CROP
 ) -> Forecast | None:
-    """Of one split's plans; None where nothing is to be done, or no plan could be made.
+    """Of one split's plans; None where nothing is to be done, or no plan could be made of the raw files that are there.
 
     rates: by dataset (conversion) and by stream. sample: so many videos are read, 0: none. crop: bytes of a stored
     crop.
     """
     todo, target = plan.conversion, plan.target
-    if todo is None or plan.problems or plan.up_to_date:
+    body = target.body is not None
+    if todo is None and not target.not_made and next(listing.listed(target.raw, {}), None) is None:
+        expected = of_release(target.dataset, target.split, None)
+    elif todo is None or plan.problems or plan.up_to_date:
         return None
-    expected = (
-        expected_rows(todo, plan.rows_again, sample, workers) if todo.append else Expected(0, "no new video to read")
-    )
+    else:
+        expected, body = expected_rows(todo, plan.rows_again, sample, workers), todo.reader["body"] is not None
     found = Forecast(plan.name, expected)
-    columns = todo.dataset.columns(todo.split, body=todo.reader["body"] is not None)
+    columns = target.dataset.columns(target.split, body=body)
     new = expected.rows or 0
     found.columns = columns_bytes(new, columns)
-    specs = [
-        spec for spec in (target.crops, target.stream, *target.also) if spec and {*spec.stream.needs} <= {*columns}
-    ]
+    specs = [spec for spec in target.streams if target.dataset.has_pixels and {*spec.stream.needs} <= {*columns}]
     forms: dict[str, Form] = {spec.name: (spec.stream.dim, spec.stream.dtype) for spec in specs}
     forms |= {stream.stream: stream.form for stream in plan.extractions}
     lacks = {stream.stream: stream.lacks.rows for stream in plan.extractions if stream.why}
     for name, (dim, dtype) in forms.items():
         found.rows[name] = lacks.get(name, 0) + new
         found.bytes[name] = stream_bytes(found.rows[name], dim, dtype, crop)
-    works = {CONVERT: (new, rates.get(todo.dataset.name) or expected.rate)}
+    works = {CONVERT: (new, rates.get(target.dataset.name) or expected.rate)}
     works |= {name: (rows, rates.get(name)) for name, rows in found.rows.items()}
     for name, (rows, rate) in works.items():
         if rows:
@@ -105,21 +110,31 @@ def forecast(
 
 def expected_rows(plan: ConversionPlan, again: int, sample: int, workers: int) -> Expected:
     """Of the videos that a conversion will read. again: rows of those that are committed and read again."""
+    if not plan.append:
+        return Expected(0, "no new video to read")
     if sample:
         return _sampled(plan, min(sample, len(plan.append)), workers)
     if plan.committed is not None and len(plan.committed.videos):
         mean = plan.committed.manifest["rows"] / len(plan.committed.videos)
         return Expected(again + mean * len(plan.new), "as many a video as are committed")
-    totals = {} if plan.reader["stand_in"] else plan.dataset.totals
-    known, every = totals.get(plan.split), totals.get("all")
-    frames: float | None = known.frames if known else None
-    videos = known.videos if known else None
-    if frames is None and videos and every and every.frames and every.videos:  # then all videos are listed for a split
+    if plan.reader["stand_in"]:
+        return Expected(None, UNKNOWN)
+    return of_release(plan.dataset, plan.split, len(plan.append))
+
+
+def of_release(dataset: Dataset, split: str, downloaded: int | None) -> Expected:
+    """By what is known of the full release. downloaded: videos that are there; None: nothing is there yet."""
+    known, every = dataset.totals.get(split, Totals()), dataset.totals.get("all", Totals())
+    frames: float | None = known.frames
+    videos, source = known.videos, "by the release's numbers"
+    if frames is None and videos and every.frames and every.videos:  # then all videos are listed for a split
         frames, videos = every.frames * videos / every.videos, every.videos
-    if frames is None or not videos:
-        return Expected(None, "person-frames are not known before some videos are read: --sample 16")
-    share = min(1.0, len(plan.append) / videos)
-    return Expected(frames * share / plan.dataset.every, "by the release's numbers")
+    if frames is None and known.about is not None:
+        frames, source = known.about, "estimated (docs/scale.md)"
+    if frames is None or (downloaded is not None and not videos):
+        return Expected(None, UNKNOWN if downloaded is not None else "person-frames are not known before the download")
+    share = 1.0 if downloaded is None or not videos else min(1.0, downloaded / videos)
+    return Expected(frames * share / dataset.every, source + ", not downloaded yet" * (downloaded is None))
 
 
 def _sampled(plan: ConversionPlan, n: int, workers: int) -> Expected:

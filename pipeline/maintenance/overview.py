@@ -123,7 +123,7 @@ def plan_split(target: Target) -> SplitPlan:
 def _plan_streams(plan: SplitPlan, target: Target) -> None:
     """Of the target's streams; if it names none, of every stream there is, as it was extracted."""
     committed = plan.committed
-    specs = [spec for spec in (target.crops, target.stream, *target.also) if spec is not None]
+    specs = list(target.streams)
     if committed is not None:
         specs = [spec for spec in specs if set(spec.stream.needs) <= set(committed.columns)]
         others = [_as_extracted(committed, name) for name in committed.streams if name not in [s.name for s in specs]]

@@ -207,8 +207,13 @@ def _on_preset(section: Section, allowed: set[str]) -> Section:
     file = section.file.resolve().parent / Path(section["preset"]).expanduser()
     found = read(file, f"{at}: name a file of your own, or one of our presets (docs/settings.md).").sections
     if section.name not in found or not allowed.issuperset(found):
-        names = ", ".join(f"[{name}]" for name in found) or "none"
-        raise ConfigError(f"{at} = {file}: expected a section [{section.name}], and none but models', found {names}")
+        names, others = (
+            ", ".join(f"[{name}]" for name in some) for some in (found, [n for n in found if n not in allowed])
+        )
+        do = f"Move {others} into {section.file.name}." if others else "Name a file that has it."
+        raise ConfigError(
+            f"{at} = {file}: expected a section [{section.name}], and none but models', found {names or 'none'}. {do}"
+        )
     below = {key: Text.at(text, text.line, file) for key, text in found[section.name].items()}
     own = {key: text for key, text in section.items() if key != "preset"}
     return Section(section.file, section.name, {**below, **own}, section.line)

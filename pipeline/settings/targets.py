@@ -5,14 +5,15 @@ For commands that show what would run. They read luigi.cfg as the tasks do, but 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cache
 from pipeline import datasets
 from pipeline.datasets.base import Dataset
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import ConfigError, MissingAssets, PipelineError
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Stream
@@ -41,6 +42,11 @@ class Target:
     @property
     def name(self) -> str:
         return f"{self.dataset.name}/{self.split}"
+
+    @property
+    def streams(self) -> tuple[StreamSpec, ...]:
+        """In the order in which they are extracted."""
+        return tuple(spec for spec in (self.crops, self.stream, *self.also) if spec is not None)
 
 
 def by_settings(file: Path, names: Sequence[str] = (), root: cache.Root | None = None) -> list[Target]:
@@ -83,6 +89,23 @@ def by_settings(file: Path, names: Sequence[str] = (), root: cache.Root | None =
 def broken_in(file: Path) -> list[str]:
     """Datasets that luigi.cfg enables and that cannot be loaded, as messages. Raises ConfigError."""
     return list(datasets.broken(load(file).data.datasets).values())
+
+
+def absent(targets: Iterable[Target]) -> list[str]:
+    """Messages: files of weights and of the body that targets name and that are not there. Each message once."""
+    found = []
+    for target in targets:
+        needed: list[Callable[[], object]] = [spec.stream.identity for spec in target.streams]
+        if target.dataset.uses_body and target.body is not None and not target.not_made:
+            from pipeline.smpl import assets  # imports a part of SciPy that takes as long to load as all the rest
+
+            needed += [functools.partial(assets.digest, target.body, gender) for gender in target.dataset.genders]
+        for digest in needed:
+            try:
+                digest()
+            except MissingAssets as error:
+                found.append(str(error))
+    return list(dict.fromkeys(found))
 
 
 def stream_named(kind: str, weights: str | None, precision: str | None, options: Mapping[str, str]) -> Stream:

@@ -15,6 +15,7 @@ from pipeline.commands import config
 from pipeline.errors import ConfigError
 from pipeline.settings.file import LUIGI, did_you_mean, is_gone, settings_file
 from pipeline.settings.sections import TYPES, Features
+from pipeline.settings.targets import absent, by_settings
 from tasks.luigi_command import luigi_defaults
 from tasks.settings import (
     EMBEDDED,
@@ -80,20 +81,13 @@ def run(args: argparse.Namespace) -> int:
     except ConfigError as error:
         err.print(f"{console.DOUBT} {plain(f'{error} Until then, training is refused; `Data` is not.')}")
         return 1 if args.check else 0
-    if args.check and (absent := absent_weights(s)):
-        err.print(f"{console.DOUBT} {plain(absent)}")
+    if args.check and (lacking := absent(by_settings(s.file))):
+        for text in lacking:
+            err.print(f"{console.DOUBT} {plain(text)}")
         return 1
     if args.check and not args.json:
         out.print(f"{console.DONE} {plain(str(s.file))}: no mistakes, and training may begin")
     return 0
-
-
-def absent_weights(s: Settings) -> str:
-    """A message where the file of [features] weights is not there; else empty."""
-    kind, _, name = s.features.weights.partition(":")
-    if kind not in ("spin", "file") or (file := s.file.resolve().parent / name).is_file():
-        return ""
-    return f"[features] weights: there is no file {file}. Until then, extraction is refused, after the conversion."
 
 
 def choose(every: Sequence[Setting], names: Sequence[str]) -> list[Setting]:

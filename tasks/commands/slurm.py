@@ -34,7 +34,7 @@ SCRIPT: Final = Template("""\
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=$name-%j.log
-# Further lines as your cluster asks for them: --partition, --account, --mem.
+$mem# Further lines as your cluster asks for them: --partition, --account.
 
 cd $folder || exit 2
 export LUIGI_CONFIG_PATH=$config
@@ -52,6 +52,10 @@ trap 'exec >&- 2>&-; timeout 10 tail --pid="$$log" -f /dev/null' EXIT
 requeue() {
     trap '' USR1
     [ -n "$$child" ] && kill -TERM "$$child" && wait "$$child"
+    if [ "$${SLURM_RESTART_COUNT:-0}" -ge $restarts ]; then
+        echo "time limit, after $restarts restarts (--restarts): sbatch this script once more, it continues"
+        exit 1
+    fi
     scontrol requeue "$$SLURM_JOB_ID" && echo "time limit: queued again" && exit 0
     echo "time limit, and SLURM refuses to queue it again: sbatch this script once more, it continues"
     exit 1
@@ -66,10 +70,10 @@ step() {  # waits such that a signal is served at once; a failure ends the job w
     [ "$$code" = 0 ] || { echo "exit code $$code: $$*"; exit "$$code"; }
 }
 
-step "$${luigi[@]}" --module tasks Data
-$train
-step "$${luigi[@]}" --module tasks $task$processes
+$steps
 """)
+DATA: Final = 'step "${luigi[@]}" --module tasks Data'
+TRAIN: Final = 'step "${luigi[@]}" --module tasks '
 # In two steps: the launcher of each node joins the others at the first node's port.
 OVER_NODES: Final = Template("""\
 port=$$((20000 + SLURM_JOB_ID % 20000))
@@ -86,6 +90,9 @@ def options(sub: argparse.ArgumentParser) -> None:
     add("--nodes", type=whole(1), default=1, help="of training; all before it is done on the first (default 1)")
     add("--gpus", type=whole(1), default=1, help="on each node (default 1)")
     add("--cpus", type=whole(1), help="on each node, for decoding (default 16 for each GPU)")
+    add("--mem", type=_memory, help="of each node, as 128G; default: your cluster's")
+    add("--only", choices=("data", "train"), help="only conversion and extraction, or only what comes after them")
+    add("--restarts", type=whole(0), default=20, help="how often the job is queued again at most (default 20)")
     add("--time", type=_time, default="12:00:00", help="time limit of each job (default 12:00:00)")
 
 
@@ -99,16 +106,23 @@ def run(args: argparse.Namespace) -> int:
     places |= {"folder": Path.cwd(), "config": settings_file().resolve(), "set": _set(s, args.gpus)}
     quoted = {key: shlex.quote(str(place)) for key, place in places.items()}
     cpus = args.cpus or 16 * args.gpus
-    asked = {"nodes": args.nodes, "gpus": args.gpus, "cpus": cpus, "time": args.time, "margin": MARGIN}
-    over_nodes = OVER_NODES.substitute(asked, model=args.model) if several else "# Training is part of the next step."
-    # On several nodes it is done by then, and only looked at.
+    asked = {
+        "nodes": args.nodes,
+        "gpus": args.gpus,
+        "cpus": cpus,
+        "time": args.time,
+        "margin": MARGIN,
+        "restarts": args.restarts,
+    }
+    # On several nodes training is done before its task, which only looks at it then.
+    over_nodes = [OVER_NODES.substitute(asked, model=args.model).rstrip()] if several else []
     processes = f" --set {model.section}.processes={args.gpus}" if parallel and not several else ""
     task = next(task.__name__ for task in EVALUATIONS if task.train.model is model)
     name = re.sub(r"\W+", "-", s.paths.runs.resolve().parent.name) or "vibe"
-    text = SCRIPT.substitute(
-        quoted, **asked, set_variable=SET, name=name, train=over_nodes.rstrip(), task=task, processes=processes
-    )
-    show_text(text)
+    steps = {"data": [DATA], "train": [*over_nodes, f"{TRAIN}{task}{processes}"]}
+    chosen = "\n".join(step for part in steps if args.only in (None, part) for step in steps[part])
+    mem = f"#SBATCH --mem={args.mem}\n" if args.mem else ""
+    show_text(SCRIPT.substitute(quoted, **asked, set_variable=SET, name=name, steps=chosen, mem=mem))
     return 0
 
 
@@ -118,6 +132,12 @@ def _set(s: Settings, gpus: int) -> str:
     free = s.features.devices is None and s.features.device == "auto" and s.dask.scheduler is None
     devices = f"features.devices={','.join(map(str, range(gpus)))}" if gpus > 1 and free else ""
     return "\n".join(filter(None, [given, devices]))
+
+
+def _memory(text: str) -> str:
+    if not re.fullmatch(r"[1-9]\d*[KMGT]?", text):
+        raise argparse.ArgumentTypeError(f"expected a size as 128G, found {text!r}")
+    return text
 
 
 def _time(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.__main__ import main as pipeline_main
+from pipeline.smpl import assets
 from tasks.__main__ import main
 from tasks.commands.config import effective
 from tasks.settings import load
@@ -40,6 +41,9 @@ log_level = INFO
 @pytest.fixture
 def cfg(tmp_path: Path) -> Path:
     (tmp_path / "luigi.cfg").write_text(CFG)
+    (body := tmp_path / "body").mkdir()
+    for name in assets.missing(body):
+        (body / name.partition(" ")[0]).touch()
     return tmp_path / "luigi.cfg"
 
 
@@ -119,12 +123,15 @@ def test_a_name_that_there_is_not_is_reported(cfg: Path, capsys, name: str, mess
     assert message in capsys.readouterr().err
 
 
-def test_a_check_finds_weights_that_are_not_there(cfg: Path, tmp_path: Path, capsys) -> None:
+def test_a_check_finds_weights_and_a_body_that_are_not_there(cfg: Path, tmp_path: Path, capsys) -> None:
     (weights := tmp_path / "spin.pt").touch()
     assert run("--config", cfg, "--check", "--set", f"features.weights=spin:{weights}") == 0
     weights.unlink()
     assert run("--config", cfg, "--check", "--set", f"features.weights=spin:{weights}") == 1
-    assert f"[features] weights: there is no file {weights}" in capsys.readouterr().err
+    (tmp_path / "body/J_regressor_extra.npy").unlink()
+    assert f"weights spin:{weights}: there is no file" in capsys.readouterr().err
+    assert run("--config", cfg, "--check") == 1
+    assert f"{tmp_path / 'body'} lacks J_regressor_extra.npy" in capsys.readouterr().err
 
 
 def test_a_check_confirms_the_file_or_names_what_training_refuses(cfg: Path, capsys) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -98,12 +99,18 @@ def test_without_a_luigid_the_message_is_there_at_once(prepared) -> None:
 
 
 @pytest.mark.slow
-def test_a_pipe_that_ends_ends_luigi_without_a_traceback(project) -> None:
+def test_a_pipe_that_ends_ends_luigi_without_a_traceback_and_a_full_output_with_a_line(project) -> None:
     words = [LUIGI, "--module", "tasks", "Data", "--local-scheduler"]
     script = f"{shlex.join(map(str, words))} | true"
     environment = {**os.environ, "LUIGI_CONFIG_PATH": str(project.cfg), "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(["bash", "-c", script], cwd=project.folder, env=environment, capture_output=True, text=True)
     assert (ended.stdout, ended.stderr) == ("", "")
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            words, cwd=project.folder, env=environment, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert ended.returncode == 2
+    assert re.fullmatch(r"error: standard output: no space left.*\n", ended.stderr)
 
 
 def test_without_a_raw_folder_the_other_datasets_continue(project, build) -> None:
@@ -182,11 +189,15 @@ def test_a_broken_package_fails_its_own_dataset_and_the_others_continue(project,
 def test_a_cache_of_both_kinds_is_reported_but_not_for_what_the_command_converts_again(project, build) -> None:
     (project.folder / "raw/amass/STAND_IN.json").unlink()
     project.configure({"embedded": {"enabled": "false"}, "data": {"datasets": "amass"}})
+    message = build(project, "Convert", dataset="amass", split="train").only_failure(FAILED)
+    assert "cache/amass/train: was made from demo data" in message
+    shutil.rmtree(project.folder / "cache/amass")
     ran = build(project, "Convert", dataset="amass", split="train")
     shown = ran.shown.replace(str(project.folder) + "/", "")
     assert "! cache: will hold both, amass/train from real data and 3dpw/test, " in shown
     shutil.copy(project.folder / "raw/3dpw/STAND_IN.json", project.folder / "raw/amass")
     project.configure({"data": {"datasets": "amass 3dpw"}})
+    shutil.rmtree(project.folder / "cache/amass")
     ran = build(project, "Convert", dataset="amass", split="train")
     assert "will hold both" not in ran.shown
 

@@ -17,6 +17,7 @@ import pytest
 
 import cache
 from pipeline.raw import stand_in
+from pipeline.smpl import assets
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "docs" / "adding-a-dataset"
@@ -98,6 +99,9 @@ def test_its_own_tests_settings_and_mark_of_demo_data_are_right(site: Site, tmp_
     )
     file = tmp_path / "luigi.cfg"
     file.write_text(real + blocks("ini")[1])
+    (body := tmp_path / "body").mkdir()
+    for name in assets.missing(body):
+        (body / name.partition(" ")[0]).touch()
     assert "no mistakes" in site.python("-m", "pipeline", "config", "--check", "--config", str(file))
     shown = site.python("-m", "tasks", "config", "train", "--config", str(file))
     assert re.search(r"^train.datasets_2d +lab_recordings/train ", shown, re.MULTILINE), shown

@@ -116,6 +116,30 @@ def test_the_log_has_the_last_lines_of_what_failed(job) -> None:
     assert lines[-2].endswith(" the reason")
 
 
+def test_only_data_or_only_training_and_the_memory_can_be_asked_for(job) -> None:
+    for only, expected in (("data", "luigi --module tasks Data"), ("train", "luigi --module tasks EvaluateVIBE")):
+        folder = job("--only", only, "--mem", "128G")
+        (folder / "calls").unlink(missing_ok=True)
+        assert "#SBATCH --mem=128G\n" in (folder / "job.sh").read_text()
+        with start(folder) as process:
+            assert process.wait(30) == 0
+        assert calls(folder) == [expected]
+
+
+def test_a_job_is_queued_again_so_many_times_and_no_more(job, monkeypatch) -> None:
+    folder = job("--restarts", "3")
+    for restarts, code in (("2", 0), ("3", 1)):
+        monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+        with start(folder, "long") as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(0.2)
+            process.send_signal(signal.SIGUSR1)
+            assert process.wait(30) == code
+            assert ("after 3 restarts" in process.stdout.read()) == (code == 1)
+    assert calls(folder).count("scontrol requeue 7") == 1
+
+
 def test_less_time_than_ending_takes_is_refused(bare, tasks_command) -> None:
     with pytest.raises(SystemExit):
         tasks_command(bare, "slurm", "--time", "0:05:00")

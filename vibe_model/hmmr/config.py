@@ -86,14 +86,17 @@ class HMMRConfig(VideoConfig):
             raise ConfigError(
                 f"least_scale: expected at most largest_scale, {self.largest_scale}; found {self.least_scale}"
             )
-        size = self.width or self.feature_size
-        if self.temporal and size % 32:
-            raise ConfigError(
-                f"width: expected a multiple of 32, the groups of the group norm; found {size}"
-                + ("" if self.width else ", the feature's size")
-            )
+        if self.temporal and self.width % 32:
+            raise ConfigError(f"width: expected a multiple of 32, the groups of the group norm; found {self.width}")
         if self.processes > 1:
             raise ConfigError(f"processes: expected 1: HMMR trains in one process; found {self.processes}")
+
+    def check_feature_size(self) -> None:
+        if self.temporal and not self.width and self.feature_size % 32:
+            raise ConfigError(
+                f"width: {self.stream} has {self.feature_size} numbers a row, no multiple of 32, the group norm's "
+                "groups. Set width, for example 256."
+            )
 
     @property
     def deltas(self) -> tuple[int, ...]:

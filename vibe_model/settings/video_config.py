@@ -66,6 +66,9 @@ class VideoConfig(RunConfig):
     read_workers: int = not_negative(0)  # processes that read batches; 0: a thread of this process
     eval_batch: int = positive(16)  # windows
 
+    def check_feature_size(self) -> None:
+        """Raise ConfigError where the model cannot read the stream: known only when it is to be trained."""
+
     def check_consistency(self) -> None:
         """Raise ConfigError for settings that contradict one another."""
         if not self.training_splits:

@@ -302,9 +302,10 @@ def test_demo_data_and_real_data_in_one_cache_are_reported(
     root: Path, penn: Any, embedded: Any, into: Any, convert: Any
 ) -> None:
     penn.without_marker()
-    shown = convert()
-    first = "penn_action/train: converted (why: it was made from demo data, and this is real data)"
-    assert (shown.out.splitlines()[0], shown.err) == (first, "")
+    refused = convert(code=2).err
+    assert f"penn_action/train: was made from demo data, and {penn.raw} is real data" in refused
+    assert refused.endswith(f"convert penn_action train --raw {penn.raw} --cache {root}-real\n")
+    assert penn.split.manifest["stand_in"] is True
     shutil.rmtree(root)
     into.convert(root, embedded.raw("amass"), "amass")
     (line,) = convert().err.splitlines()

@@ -17,7 +17,7 @@ from pipeline.conversion import convert
 from pipeline.conversion.identity import Difference, accepted_lines, describe, differing
 from pipeline.datasets.base import RawVideo
 from pipeline.datasets.penn_action import PennAction
-from pipeline.errors import PipelineError, RawDataError
+from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.raw import changes
 from pipeline.raw.stand_in import MARKER, read_marker
 
@@ -160,7 +160,8 @@ def test_demo_data_are_known_by_their_marker(penn: Any, into: Any, tmp_path: Pat
     assert penn.split.manifest["stand_in"] is True
     (penn.raw / MARKER).unlink()
     assert read_marker(penn.raw) is None
-    assert penn.plan().why == "it was made from demo data, and this is real data"
+    with pytest.raises(StandInMixed, match=f"{penn.name}: was made from demo data.*--cache .*-real"):
+        penn.plan()
     into.convert(tmp_path / "real", penn.raw)
     assert cache.open(tmp_path / "real")[penn.name].manifest["stand_in"] is False
 

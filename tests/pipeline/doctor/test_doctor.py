@@ -404,6 +404,18 @@ def test_clips_that_are_no_dataset_s_can_be_read_as_videos(tmp_path: Path, capsy
     assert json.loads(shown(capsys, "--raw", tmp_path, "--json"))["unclaimed"] == {f"{tmp_path}/holiday": 2}
 
 
+def test_clips_of_ones_own_may_be_named_by_their_own_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    touch(tmp_path / "mine/a.mp4")
+    found = " ".join(shown(capsys, "videos", "--raw", tmp_path / "mine").split())
+    assert f"detect {tmp_path}/mine --out {tmp_path}/mine/keypoints" in found
+    assert f"convert videos train --raw {tmp_path}/mine" in found
+    assert "missing" not in found
+    (tmp_path / "none").mkdir()
+    found = " ".join(shown(capsys, "videos", "--raw", tmp_path / "none").split())
+    assert found.count("expected files that end in .mp4") == 1
+    assert "get your own clips, or another folder: --raw DIR When" in found
+
+
 @pytest.mark.parametrize(
     ("files", "found"),
     [

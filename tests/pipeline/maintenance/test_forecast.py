@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,30 @@ def test_a_sample_has_an_error_and_speeds_of_earlier_runs_an_age(penn: Any, into
         assert found["seconds"][work] == pytest.approx(8 / rate["rows_a_second"])
     shown = ran("plan", "penn_action", "train", "--raw", penn.raw, "--cache", penn.root).out
     assert "about 8 person-frames, as many a video as are committed" in shown
-    assert "extract resnet50" in shown
+    in_all, disk, *works = (" ".join(line.split()) for line in shown.splitlines()[-4:])
+    assert re.fullmatch(r"in all about 8 person-frames, [\d.]+ KiB, \d+ s", in_all)
+    assert re.fullmatch(r"disk columns [\d.]+ KiB, resnet50 [\d.]+ KiB", disk)
+    for line, work in zip(works, ("convert penn_action", "extract resnet50"), strict=True):
+        assert re.fullmatch(rf"{work} \d+ s at [\d.,]+ a second, measured here \d+ s ago", line)
+
+
+def test_before_the_download_the_releases_numbers_give_the_totals(tmp_path: Path, ran: Any) -> None:
+    (tmp_path / "luigi.cfg").write_text(
+        "[paths]\nraw = raw\nbody = body\ncache = cache\nruns = runs\n[data]\n"
+        "datasets = h36m amass insta_variety\n[features]\nweights = torchvision:IMAGENET1K_V2\n"
+    )
+    given = ("--config", tmp_path / "luigi.cfg", "--rate", 1200, "--devices", 4)
+    lines = [" ".join(line.split()) for line in ran("plan", *given, code=2).out.splitlines()]
+    after = lines[lines.index("forecast") + 1 :]
+    assert after[0] == "h36m/train about 780,000 person-frames, by the release's numbers, not downloaded yet"
+    assert after[2] == "amass/train about 3.6 million person-frames, estimated (docs/scale.md), not downloaded yet"
+    assert after[3] == "insta_variety/train person-frames are not known before the download"
+    rows = (1_559_752 + 550_644) / 2  # every second frame; AMASS has no pixels
+    (in_all,) = (line for line in after if line.startswith("in all"))
+    assert in_all.startswith(f"in all about {(rows + 3.6e6) / 1e6:.3g} million person-frames, ")
+    assert in_all.endswith(", without 2 splits of unknown size")
+    assert f"extract resnet50 {rows / 4800 / 60:.0f} min on 4 devices at 1,200 a second each" in after
+    assert any(line.startswith("not in these hours convert h36m, convert amass: no speed was") for line in after)
 
 
 def test_the_releases_numbers_are_shared_out_over_splits_and_videos(penn: Any) -> None:

@@ -174,7 +174,9 @@ def test_pictures_in_two_splits_are_found_by_the_command(tmp_path: Path, ran: An
     ]
     text = ran("leaks", "--cache", root, "--pictures", 1, "--workers", 1, code=1).out
     assert "✗ penn_action/train and penn_action/test share 1 picture:" in text
-    assert "subjects of penn_action/train and penn_action/test: cannot be determined" in text
+    assert "cannot be determined: subjects of penn_action/train and penn_action/test, recordings of" in text
+    every = ran("leaks", "--cache", root, "--all").out
+    assert "subjects of penn_action/train and penn_action/test: cannot be determined: not in the names of" in every
     moved = raw.parent.rename(tmp_path / "moved")
     shown_at = ran("leaks", "--cache", root, "--pictures", 1, "--json").out
     assert "is not there: --raw" in json.loads(shown_at)[2]["unknown"]

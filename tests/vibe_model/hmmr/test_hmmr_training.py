@@ -180,7 +180,6 @@ def test_the_published_numbers():
     ("changes", "message"),
     [
         ({"width": 40}, "width: expected a multiple of 32"),
-        ({"feature_size": 100}, "found 100, the feature's size"),
         ({"processes": 2}, "processes: expected 1"),
         ({"least_scale": 11.0}, "least_scale"),
         ({"motion": ()}, "motion: expected splits"),
@@ -190,6 +189,12 @@ def test_the_published_numbers():
 def test_settings_that_contradict_one_another_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         HMMRConfig(**changes)
+
+
+def test_a_stream_that_the_norms_groups_do_not_divide_needs_a_width() -> None:
+    with pytest.raises(ConfigError, match=r"resnet50 has 100 numbers a row, no multiple of 32.*Set width"):
+        HMMRConfig(feature_size=100).check_feature_size()
+    HMMRConfig(feature_size=100, width=64).check_feature_size()
 
 
 def test_the_fingerprint_is_the_models_own(config, splits):
