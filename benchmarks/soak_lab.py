@@ -257,8 +257,9 @@ class Lab:
                 split, verb = ("test" if split == "train" else "train"), f"{verb} and split"
             video = replace(video, people=tuple(people), spoiled=False, split=split)
         elif verb == "spoil":
-            video = replace(video, spoiled=not video.spoiled)
-            verb = "spoiled" if video.spoiled else "restored"
+            # Its version stays: restored before a conversion has seen it, it has not changed.
+            self._write(dataset, name, replace(video, spoiled=not video.spoiled))
+            return f"{name}: {'restored' if video.spoiled else 'spoiled'}"
         elif dataset != MOTION:
             pictures = dict(video.pictures)
             at = int(rng.choice(sorted(pictures)))

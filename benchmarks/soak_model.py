@@ -30,7 +30,10 @@ class State:
 
     def converted(self, videos: Mapping[str, Video]) -> State:
         """After a commit of these videos: streams keep the rows of those that stayed."""
-        stayed = {name: video.version for name, video in videos.items() if self.videos.get(name) is video}
+        before = {name: (video.version, video.spoiled) for name, video in self.videos.items()}
+        stayed = {
+            name: video.version for name, video in videos.items() if before.get(name) == (video.version, video.spoiled)
+        }
         streams = {
             stream: {name: version for name, version in held.items() if stayed.get(name) == version}
             for stream, held in self.streams.items()
