@@ -124,5 +124,6 @@ def test_the_releases_are_counted(
     name: str, totals: dict[str, tuple[int, int | None]], known: list[int | None]
 ) -> None:
     dataset = datasets.get(name)
-    assert {split: (total.videos, total.frames) for split, total in dataset.totals.items()} == totals
+    counted = {split: total for split, total in dataset.totals.items() if (total.videos, total.frames) != (None, None)}
+    assert {split: (total.videos, total.frames) for split, total in counted.items()} == totals
     assert [part.known for part in dataset.parts] == known
