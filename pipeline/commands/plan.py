@@ -202,12 +202,15 @@ def forecasts_of(plans: Sequence[SplitPlan], args: argparse.Namespace) -> dict[s
 
 
 def forecast_lines(found: Sequence[Forecast], root: cache.Root) -> Iterator[str]:
-    """Person-frames by split; then, of all whose number is known, person-frames, bytes and hours; then their parts."""
+    """Person-frames by split, and of which they are not known; of the others person-frames, bytes and hours in all."""
     if not found:
         return
     yield "[bold]forecast[/bold]"
-    yield from (f"  {plain(one.split):<24}  {plain(_expected(one))}" for one in found)
     known = [one for one in found if one.expected.rows is not None]
+    yield from (f"  {plain(one.split):<24}  {plain(_expected(one))}" for one in known)
+    for why in dict.fromkeys(one.expected.source for one in found if one.expected.rows is None):
+        names = ", ".join(one.split for one in found if one.expected.rows is None and one.expected.source == why)
+        yield f"  {'no forecast':<24}  {plain(names)}: {why}"
     rows = sum(max(one.expected.rows or 0, *one.rows.values(), 0) for one in known)
     if not rows:
         return
@@ -256,8 +259,7 @@ def _speed(rate: Rate, rows_a_second: float) -> str:
 
 def _expected(one: Forecast) -> str:
     rows, source, error, _ = one.expected
-    if rows is None:
-        return source
+    rows = rows or 0
     new = f"about {_about(rows)} person-frames{f' ± {error:.0%}' if error else ''}, {source}" if rows else source
     return "; ".join([new, *(f"{name} lacks {_about(n - rows)} rows" for name, n in one.rows.items() if n > rows)])
 
