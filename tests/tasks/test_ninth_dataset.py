@@ -121,7 +121,7 @@ def test_make_data_takes_it_from_raw_files_to_features(site: Site, with_it: Any)
         for split in ("train", "val"):
             assert re.search(rf"^✓ {stage} +lab_recordings/{split} ", ran.shown, re.MULTILINE), ran.shown
     assert ran.done[-1] == "data 2 datasets"
-    assert "rejected video_unreadable" in ran.shown
+    assert re.search(r"rejected train/broken\S*: video_unreadable", ran.shown), ran.shown
     first = ran.shown.splitlines()[0]
     assert first == "data       demo data (seed 0, tiny), in raw: penn_action; beside them lab_recordings (demo data)"
 
