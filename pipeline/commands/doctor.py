@@ -176,5 +176,7 @@ def _by_hand(ready: Sequence[Examination], body: Path | None, root: cache.Root) 
     for e in ready:
         if e.dataset in datasets.OWN_CLIPS and not listing.is_folder_there(e.raw / KEYPOINTS):
             yield "  " + command("detect", str(e.raw), "--out", str(e.raw / KEYPOINTS), "--weights", "pretrained")
-        rest = ["--raw", str(e.raw), *(["--body", str(body)] if e.uses_body and body is not None else [])]
+        rest = ["--raw", str(e.raw), *(["--body", str(body or "SMPL")] if e.uses_body else [])]
         yield from (f"  {command('convert', e.dataset, split, *rest, '--cache', str(root))}" for split in e.usable)
+    if body is None and any(e.uses_body for e in ready):
+        yield "SMPL: the folder of the body model's files (docs/getting-started.md)"

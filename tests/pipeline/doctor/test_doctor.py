@@ -379,6 +379,17 @@ def test_no_command_mixes_real_data_and_a_demo_body(
     assert "convert 3dpw" not in printed
 
 
+def test_a_body_that_is_not_named_has_a_place_in_the_commands(
+    embedded: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("3dpw", "amass"):
+        embedded.copy(name, tmp_path / name)
+    printed = shown(capsys, "3dpw", "amass", "--raw", tmp_path)
+    assert re.search("convert 3dpw train .*--body SMPL", printed)
+    assert re.search("convert amass train (?!.*--body)", printed)
+    assert "SMPL: the folder of the body model" in printed
+
+
 def test_untrained_weights_beside_real_data_are_reported_first(
     embedded: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
