@@ -224,15 +224,15 @@ def decides(rows: Sequence[Row], run: Run, split: str) -> Iterator[str]:
     own = first.errors.get("pa_mpjpe", float("nan"))
     if near := [f"“{row.model}”" for row in others if abs(own - row.errors.get("pa_mpjpe", own + 1e9)) <= 2 * high]:
         yield (
-            f"Between “{first.model}” and {listed(near)} this decides nothing: runs of other seeds differ by a few mm. "
+            f"Between “{first.model}” and {listed(near)} this does not decide: runs of other seeds differ by a few mm. "
             f"On demo data, the standard deviation of PA-MPJPE over three seeds was {low} to {high} mm "
-            f"(benchmarks/learning_mixture.md), and differences within {2 * high} mm may turn round. How it is with "
-            "your data, only runs of other seeds show."
+            f"(benchmarks/learning_mixture.md), so that another seed may reverse a difference below {2 * high} mm. Train "
+            "with other seeds to see the spread of your data."
         )
     if 0 < n_tracks < FEW_TRACKS:
         yield f"{count(n_tracks, 'track')}: too few to generalise to other people and videos."
     if run.stand_in:
-        yield "And it is about demo data: nothing follows from it for VIBE on real video."
+        yield "DEMO DATA: it says nothing about these models on real video."
 
 
 def of_labels(baseline: Errors, model: str, own: Errors) -> Iterator[str]:

@@ -163,7 +163,7 @@ def test_differences_as_large_as_between_seeds_decide_nothing(
 ) -> None:
     rows = [Row("VIBE", {"pa_mpjpe": 51.25}, 1234), Row("per frame", {"pa_mpjpe": its}, 1234)]
     text = " ".join(decides(rows, read_run(make(), "VIBE"), SPLIT))
-    assert ("“per frame” this decides nothing" in text) == is_open
+    assert ("“per frame” this does not decide" in text) == is_open
     assert "Counted: 1,234 frames of 2 tracks; one training run of each model, seed 0." in text
     assert "2 tracks: too few" in text
 

@@ -90,7 +90,7 @@ def test_keypoints_that_are_named_after_another_video_are_noted(video, tmp_path)
     _, own = read(video, keypoints=openpose(tmp_path / "own", people))
     _, other = read(video, keypoints=openpose(tmp_path / "other", people, name="dance_{:012d}_keypoints.json"))
     assert own.notes == []
-    assert other.notes == ["the keypoints are called dance_000000000000_keypoints.json, the video clip.mp4: theirs?"]
+    assert len(other.notes) == 1 and "check that they belong together" in other.notes[0]
 
 
 def test_a_folder_without_keypoints_says_what_was_expected(video, tmp_path) -> None:
