@@ -271,6 +271,7 @@ class Jobs:
         possible = [state for state in states if state.there]
         for state in possible:
             if not (problems := self.checks.tracks(split, state.videos)):
+                self.checks.remember(split, state.videos)
                 return State(state.videos, self._streams(split, state, possible), there=True)
             wrong += problems
         raise Difference(f"{name}: {'; '.join(wrong[:4])}")

@@ -50,6 +50,7 @@ class Checks:
 
     def __init__(self) -> None:
         self.count = 0
+        self.fingerprints: dict[tuple[str, str, int, bool], str] = {}  # of what was committed, by `_version`
 
     def equal(self, what: str, found: Any, expected: Any) -> list[str]:
         self.count += 1
@@ -73,6 +74,8 @@ class Checks:
             n_frames = sum(len(person.frame) for person in raw.people) if raw.split == part and not spoiled else 0
             got = (account["set_aside"], account["found"], account["kept"])
             wrong += self.equal(f"account of {entry.name}", got, (spoiled, n_frames, kept[entry.name]))
+            known = self.fingerprints.get(_version(split, entry.name, raw), entry.fingerprint)
+            wrong += self.equal(f"fingerprint of {entry.name}", entry.fingerprint, known)
         wrong += self.equal("tracks", sorted(tracks), sorted(expected))
         wrong += self.equal("rows", split.manifest["rows"], kept.total())
         for name, (video, columns) in expected.items() if not wrong else ():
@@ -84,6 +87,10 @@ class Checks:
                 stored = split.rows(column, track.start, track.stop)
                 wrong += self.equal(f"{name}: {column}", stored, rows.astype(stored.dtype))
         return wrong
+
+    def remember(self, split: cache.Split, videos: Mapping[str, Video]) -> None:
+        """What the cache knows each video by: other pictures of the same labels are seen by nothing else."""
+        self.fingerprints |= {_version(split, one.name, videos[one.name]): one.fingerprint for one in split.videos}
 
     def stream(self, split: cache.Split, videos: Mapping[str, Video], stream: str, held: Held | None) -> list[str]:
         """Rows and their numbers; `held` None: whatever rows are there."""
@@ -125,6 +132,10 @@ class Checks:
         if held is not None and not wrong:
             wrong += self.equal(f"windows of {stream}", len(split.windows(1, 1, stream)), n_windows)
         return wrong
+
+
+def _version(split: cache.Split, name: str, video: Video) -> tuple[str, str, int, bool]:
+    return split.name, name, video.version, video.spoiled
 
 
 def features(video: Video, columns: Mapping[str, Array], stream: str) -> tuple[Array, list[list[float] | None]]:
