@@ -338,7 +338,9 @@ def test_options_that_hmr2_cannot_have_are_refused(options: Mapping[str, Any], e
 
 
 def test_a_checkpoint_that_is_not_there_is_reported_by_its_option(tmp_path: Path) -> None:
-    with pytest.raises(MissingAssets, match=r"^checkpoint: there is no file .*/a\.ckpt\. HMR2\.0's \.ckpt: .*4D-Humans"):
+    with pytest.raises(
+        MissingAssets, match=r"^checkpoint: there is no file .*/a\.ckpt\. HMR2\.0's \.ckpt: .*4D-Humans"
+    ):
         Hmr2(checkpoint=tmp_path / "a.ckpt").identity()
 
 
