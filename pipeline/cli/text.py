@@ -55,7 +55,10 @@ def python() -> str:
     """This interpreter as the documentation calls it, where it has that name: .venv/bin/python"""
     running = Path(sys.executable)
     usual = running.with_name("python")
-    return from_here(usual if usual.exists() and usual.samefile(running) else running)
+    try:
+        return from_here(usual if usual.samefile(running) else running)
+    except OSError:  # none of that name, or in a home that this user may not enter
+        return from_here(running)
 
 
 def from_here(place: str | Path) -> str:

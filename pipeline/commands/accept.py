@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from pipeline.cli.console import out, plain, show_json
+from pipeline.cli.console import DONE, DOUBT, out, plain, show_json
 from pipeline.cli.options import json_option
-from pipeline.cli.text import FEW, count, few
+from pipeline.cli.text import FEW, command, count, few
 from pipeline.commands.plan import as_dict, lines, target_options, targets_of
 from pipeline.conversion.plan import committed_split
 from pipeline.errors import PipelineError
@@ -18,13 +19,13 @@ from pipeline.settings.targets import Target
 
 HELP: Final = (
     "Accept that what `plan` shows as different does not matter: the reason is recorded, nothing is recomputed. "
-    "With --stream, of a stream; else of the split."
+    "With --stream, of a stream; else of the split. Of several splits, or all of luigi.cfg, new file times alone."
 )
 
 
 def options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
-    add("names", nargs="+", metavar="DATASET/SPLIT", help="the split")
+    add("names", nargs="*", metavar="DATASET/SPLIT", help="the split; of several, only new file times are recorded")
     add("--because", metavar="TEXT", help="why it does not matter; without it, the differences are shown")
     json_option(sub)
     target_options(sub)
@@ -32,6 +33,9 @@ def options(sub: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show what would be accepted; with a reason, accept it, and show what is still to be done."""
+    simple = args.raw is None and args.because is None and args.stream is None and not args.json
+    if simple and len(targets := targets_of(args, args.names)) > 1:
+        return _times(targets)
     target = _target(args)
     committed = committed_split(target.root, target.name)
     what = propose(committed, target) if args.stream is None else propose_for_stream(committed, target)
@@ -49,6 +53,20 @@ def run(args: argparse.Namespace) -> int:
     out.print(did)
     for line in lines(plan_split(target), FEW):
         out.print(line)
+    return 0
+
+
+def _times(targets: Sequence[Target]) -> int:
+    """Record the new file times of every split in which nothing else differs."""
+    for target in targets:
+        if (committed := committed_split(target.root, target.name)) is None:
+            continue
+        what = propose(committed, target)
+        if not what.empty:
+            out.print(f"{DOUBT} {target.name}: more than times differs: {command('accept', target.name)}")
+        elif what.touched:
+            accept(what, "only times differ")
+            out.print(f"{DONE} {target.name}: new file times of {count(len(what.touched), 'video')} are recorded")
     return 0
 
 

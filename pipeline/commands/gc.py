@@ -39,5 +39,5 @@ def run(args: argparse.Namespace) -> int:
     for text in found.skipped:
         out.print(f"{DOUBT} left: {plain(text)}")
     verb = "would be removed" if args.dry_run else "removed"
-    out.print(f"{count(len(found.removed), 'file or folder')} {verb}, {size(found.bytes)}")
+    out.print(f"{count(len(found.removed), 'path')} {verb}, {size(found.bytes)}")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +18,7 @@ from pipeline.cli.text import FEW, command, count, few
 from pipeline.datasets.base import Dataset
 from pipeline.features.plan import is_current
 from pipeline.maintenance.overview import accepted_of, sizes
+from pipeline.reasons import REASONS
 from pipeline.settings.arguments import cache_option
 
 if TYPE_CHECKING:
@@ -91,11 +93,14 @@ def _too_many(rows: Sequence[Mapping[str, Any]], most: float) -> list[str]:
 
 
 def _print_videos(row: Mapping[str, Any], root: cache.Root, *, every: bool) -> None:
-    """The rejected videos of a split, and if `every`, each other one with dropped frames or notes."""
+    """The rejected videos of a split, how many have no labels; if `every`, each with dropped frames or notes."""
     failed = [video for video in row["videos"] if video["failed"]]
     rejected = [VideoAccount(v["name"], set_aside=v["set_aside"], message=v["message"]).rejection for v in failed]
     for text in few(rejected, len(rejected) if every else FEW, command("status", "--all", "--cache", str(root))):
         out.print(f"{DOUBT} {row['split']}: {plain(text)}")
+    without = Counter(video["set_aside"] for video in row["videos"] if video["set_aside"] and not video["failed"])
+    for reason, n in without.items():
+        out.print(f"{IDLE} {row['split']}: {count(n, 'video')} without rows: {reason}, {REASONS[reason].meaning}")
     for video in row["videos"] if every else ():
         dropped = {} if video["failed"] else video["dropped"]
         if notes := [*_by_reason(dropped), *video["notes"]]:

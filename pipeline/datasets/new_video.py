@@ -163,7 +163,9 @@ def _detections(labels: Path, source: Pictures | Video, account: VideoAccount) -
     if labels.is_dir() and not files and isinstance(source, Video):
         (_, one), *_ = numbered_files(labels, stem) or [(0, labels / stem)]
         if not one.name.startswith(stem):
-            account.notes.append(f"the keypoints are called {one.name}, the video {source.place.name}: check that they belong together")
+            account.notes.append(
+                f"the keypoints are called {one.name}, the video {source.place.name}: check that they belong together"
+            )
     require_frames(labels, source, found.frames, account, every=found.complete)
     if found.complete and (absent := max(found.frames, default=-1) + 1 - len(found.frames)):
         count = max(found.frames) + 1

@@ -123,7 +123,8 @@ class Section(dict[str, Text]):
                 raise ConfigError(f"{self.where(key)}: this key is gone. {instead}")
             if key not in names:
                 close = did_you_mean(key, names)
-                raise ConfigError(f"{self.where(key)}: unknown key{close} known: {', '.join(names) or 'none'}")
+                known = "" if close != ";" else f" known: {', '.join(names) or 'none'}"
+                raise ConfigError(f"{self.where(key)}: unknown key{close}{known}")
 
     def typed(self, spec: type[Any]) -> dict[str, Any]:
         """The values of the keys that are fields of `spec`, as their types. Paths are below the file's folder.

@@ -226,8 +226,8 @@ def decides(rows: Sequence[Row], run: Run, split: str) -> Iterator[str]:
         yield (
             f"Between “{first.model}” and {listed(near)} this does not decide: runs of other seeds differ by a few mm. "
             f"On demo data, the standard deviation of PA-MPJPE over three seeds was {low} to {high} mm "
-            f"(benchmarks/learning_mixture.md), so that another seed may reverse a difference below {2 * high} mm. Train "
-            "with other seeds to see the spread of your data."
+            f"(benchmarks/learning_mixture.md), so that another seed may reverse a difference below {2 * high} mm. "
+            "Train with other seeds to see the spread of your data."
         )
     if 0 < n_tracks < FEW_TRACKS:
         yield f"{count(n_tracks, 'track')}: too few to generalise to other people and videos."

@@ -15,6 +15,7 @@ from pipeline.cli.console import show_text
 from pipeline.cli.options import SET, whole
 from pipeline.errors import ConfigError
 from pipeline.settings.file import settings_file
+from tasks.data import enabled_splits
 from tasks.evaluation import EVALUATIONS
 from tasks.settings import Settings, settings
 from vibe_model.models import MODELS
@@ -27,8 +28,7 @@ SCRIPT: Final = Template("""\
 #SBATCH --job-name=$name
 #SBATCH --nodes=$nodes
 #SBATCH --ntasks-per-node=1
-#SBATCH --gpus-per-node=$gpus
-#SBATCH --cpus-per-task=$cpus
+$of_gpus#SBATCH --cpus-per-task=$cpus
 #SBATCH --time=$time
 #SBATCH --signal=B:USR1@$margin
 #SBATCH --requeue
@@ -61,6 +61,7 @@ requeue() {
     exit 1
 }
 trap requeue USR1
+trap '[ -n "$$child" ] && kill -TERM "$$child" && wait "$$child"; exit 143' TERM  # scancel, preemption
 
 step() {  # waits such that a signal is served at once; a failure ends the job with its exit code
     "$$@" & child=$$!
@@ -73,10 +74,15 @@ step() {  # waits such that a signal is served at once; a failure ends the job w
 $steps
 """)
 DATA: Final = 'step "${luigi[@]}" --module tasks Data'
+CONVERT: Final = Template("""\
+for split in $splits; do
+    step "$${luigi[@]}" --module tasks Convert --dataset "$${split%/*}" --split "$${split#*/}"
+done
+""")
 TRAIN: Final = 'step "${luigi[@]}" --module tasks '
 # In two steps: the launcher of each node joins the others at the first node's port.
 OVER_NODES: Final = Template("""\
-port=$$((20000 + SLURM_JOB_ID % 20000))
+port=$$((20000 + SLURM_JOB_ID % 10000))
 head=$$(scontrol show hostnames "$$SLURM_JOB_NODELIST" | head -n 1)
 step srun "$${python[@]}" -m torch.distributed.run --nnodes $nodes --nproc-per-node $gpus --rdzv-id "$$SLURM_JOB_ID" \\
     --rdzv-backend c10d --rdzv-endpoint "$$head:$$port" -m tasks train --model $model
@@ -88,27 +94,35 @@ def options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add("--model", choices=MODELS, default=next(iter(MODELS)), help="default: %(default)s")
     add("--nodes", type=whole(1), default=1, help="of training; all before it is done on the first (default 1)")
-    add("--gpus", type=whole(1), default=1, help="on each node (default 1)")
+    add("--gpus", type=whole(1), help="on each node (default 1; none with --only convert)")
     add("--cpus", type=whole(1), help="on each node, for decoding (default 16 for each GPU)")
     add("--mem", type=_memory, help="of each node, as 128G; default: your cluster's")
-    add("--only", choices=("data", "train"), help="only conversion and extraction, or only what comes after them")
+    only = "convert: without a GPU; data: also features, of what is converted already them alone; train: the rest"
+    add("--only", choices=("convert", "data", "train"), help=only)
     add("--restarts", type=whole(0), default=20, help="how often the job is queued again at most (default 20)")
     add("--time", type=_time, default="12:00:00", help="time limit of each job (default 12:00:00)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the script."""
+    """Print the script. Raises ConfigError for nodes and GPUs that would do nothing."""
     s, several, model = settings(), args.nodes > 1, MODELS[args.model]
-    parallel = args.nodes * args.gpus > 1 and model.several_processes
-    if several and not parallel:
-        raise ConfigError(f"--model {args.model}: {model.title} trains in one process: --nodes 1")
+    gpus = args.gpus or 1
+    if args.only in ("convert", "data") and several:
+        raise ConfigError(f"--nodes {args.nodes}: --only {args.only} uses one node; several, by Dask: docs/cluster.md")
+    if args.only == "convert" and args.gpus:
+        raise ConfigError(f"--gpus {gpus}: conversion uses none; leave it out")
+    if not model.several_processes and (several or (args.only == "train" and gpus > 1)):
+        raise ConfigError(
+            f"--model {args.model}: {model.title} trains in one process: --nodes 1, with --only train --gpus 1"
+        )
+    parallel = args.nodes * gpus > 1 and model.several_processes
     places = {"luigi": Path(sys.executable).with_name("luigi"), "python": sys.executable}
-    places |= {"folder": Path.cwd(), "config": settings_file().resolve(), "set": _set(s, args.gpus)}
+    places |= {"folder": Path.cwd(), "config": settings_file().resolve(), "set": _set(s, gpus)}
     quoted = {key: shlex.quote(str(place)) for key, place in places.items()}
-    cpus = args.cpus or 16 * args.gpus
-    asked = {
+    cpus = args.cpus or 16 * gpus
+    asked: dict[str, object] = {
         "nodes": args.nodes,
-        "gpus": args.gpus,
+        "gpus": gpus,
         "cpus": cpus,
         "time": args.time,
         "margin": MARGIN,
@@ -116,13 +130,17 @@ def run(args: argparse.Namespace) -> int:
     }
     # On several nodes training is done before its task, which only looks at it then.
     over_nodes = [OVER_NODES.substitute(asked, model=args.model).rstrip()] if several else []
-    processes = f" --set {model.section}.processes={args.gpus}" if parallel and not several else ""
+    processes = f" --set {model.section}.processes={gpus}" if parallel and not several else ""
     task = next(task.__name__ for task in EVALUATIONS if task.train.model is model)
     name = re.sub(r"\W+", "-", s.paths.runs.resolve().parent.name) or "vibe"
     steps = {"data": [DATA], "train": [*over_nodes, f"{TRAIN}{task}{processes}"]}
-    chosen = "\n".join(step for part in steps if args.only in (None, part) for step in steps[part])
-    mem = f"#SBATCH --mem={args.mem}\n" if args.mem else ""
-    show_text(SCRIPT.substitute(quoted, **asked, set_variable=SET, name=name, steps=chosen, mem=mem))
+    chosen = [step for part in steps if args.only in (None, part) for step in steps[part]]
+    if args.only == "convert":
+        splits = shlex.join(f"{dataset}/{split}" for dataset, split, _ in enabled_splits())
+        chosen = [CONVERT.substitute(splits=splits).rstrip()]
+    asked |= {"mem": f"#SBATCH --mem={args.mem}\n" if args.mem else "", "set_variable": SET, "name": name}
+    asked |= {"of_gpus": "" if args.only == "convert" else f"#SBATCH --gpus-per-node={gpus}\n"}
+    show_text(SCRIPT.substitute(quoted, **asked, steps="\n".join(chosen)))
     return 0
 
 
@@ -135,8 +153,8 @@ def _set(s: Settings, gpus: int) -> str:
 
 
 def _memory(text: str) -> str:
-    if not re.fullmatch(r"[1-9]\d*[KMGT]?", text):
-        raise argparse.ArgumentTypeError(f"expected a size as 128G, found {text!r}")
+    if not re.fullmatch(r"[1-9]\d*[KMGT]", text):
+        raise argparse.ArgumentTypeError(f"expected a size with its unit (K, M, G, T), as 128G; found {text!r}")
     return text
 
 

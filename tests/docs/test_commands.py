@@ -187,6 +187,7 @@ def test_commands_exist_and_take_their_arguments(page: Path, monkeypatch: pytest
 OF_OTHERS = {
     "--build-arg",
     "--ignore-existing",
+    "--immutable",
     "--ipc",
     "--partition",
     "--dist",

@@ -126,6 +126,43 @@ def test_only_data_or_only_training_and_the_memory_can_be_asked_for(job) -> None
         assert calls(folder) == [expected]
 
 
+def test_conversion_alone_asks_for_no_gpu(job) -> None:
+    folder = job("--only", "convert", "--set", "data.datasets=penn_action amass")
+    assert "gpus" not in (folder / "job.sh").read_text()
+    with start(folder) as process:
+        assert process.wait(30) == 0
+    splits = (("penn_action", "train"), ("penn_action", "test"), ("amass", "train"))
+    assert calls(folder)[:3] == [
+        f"luigi --module tasks Convert --dataset {name} --split {split}" for name, split in splits
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("--only data --nodes 2", "uses one node"),
+        ("--only convert --gpus 4", "conversion uses none"),
+        ("--only train --gpus 4 --model part_dynamics", "trains in one process"),
+        ("--nodes 2 --model hmmr", "trains in one process"),
+    ],
+)
+def test_nodes_and_gpus_that_would_do_nothing_are_refused(bare, tasks_command, words: str, reason: str) -> None:
+    code, text = tasks_command(bare, "slurm", *words.split())
+    assert code == 2
+    assert reason in text
+
+
+def test_scancel_ends_what_runs(job) -> None:
+    folder = job()
+    with start(folder, "long") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 143
+    assert calls(folder) == ["luigi --module tasks Data", "ended"]
+
+
 def test_a_job_is_queued_again_so_many_times_and_no_more(job, monkeypatch) -> None:
     folder = job("--restarts", "3")
     for restarts, code in (("2", 0), ("3", 1)):

@@ -281,7 +281,7 @@ def test_compact_and_gc_report_what_is_removed(root: Path, penn: Any, ran: Any) 
     stray.write_bytes(b"12345")
     assert "would be removed" in ran("gc", "--dry-run", "--cache", root).out
     assert stray.exists()
-    assert "1 file or folder removed" in ran("gc", "--cache", root).out
+    assert "1 path removed" in ran("gc", "--cache", root).out
     assert not stray.exists()
 
 
