@@ -6,6 +6,7 @@ joints, and keeps the body's data out of checkpoints: SMPL's licence does not al
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from scipy.spatial.transform import Rotation
 from smplx.body_models import SMPL
 from torch import Tensor, nn
 
+from pipeline.errors import PipelineError
 from pipeline.skeletons import JOINTS, correspondence
 from pipeline.smpl import assets
 from pipeline.smpl.assets import N_JOINTS, SmplArrays
@@ -197,6 +199,25 @@ class Body(nn.Module):
         if self._of is None:
             raise ValueError("gender: expected a body that was loaded from a folder, found one made from arrays")
         return self._of(gender)
+
+    def only(self, genders: Sequence[str], whose: str) -> Self:
+        """This body, whose `of` raises PipelineError for genders but these.
+
+        A split's identity has the digests of the declared genders' files alone: labels of another one would stay as
+        they are when that file changes.
+        """
+
+        def of(gender: str) -> Body:
+            if gender not in genders:
+                declared = ", ".join(genders)
+                raise PipelineError(
+                    f"body.of({gender!r}): the property `genders` of {whose} declares {declared} alone. Add {gender!r}."
+                )
+            return self.of(gender)
+
+        limited = copy.copy(self)
+        limited._of = of
+        return limited
 
     def forward(self, *, betas: Tensor, rotmat: Tensor, trans: Tensor | None = None) -> BodyOutput:
         """betas (B, 10), rotmat (B, 24, 3, 3) relative to parents, trans (B, 3) m -> BodyOutput.

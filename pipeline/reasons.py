@@ -55,7 +55,7 @@ REASONS: Final[dict[str, Reason]] = {
     "resampled": Reason("the frame is not among those at 25 fps, to which the motion was resampled", True),
     "too_few_visible_joints": Reason("fewer joints of the person are visible than the reader asks for", True),
     "track_too_short": Reason("too few frames are left of the person for training", True),
-    "unexpected_error": Reason("the reader raised an exception that it should not: please report it", False),
+    "unexpected_error": Reason("the reader raised an exception that it should not: a defect of the reader", False),
     "unknown_joint_order": Reason("the joints are in no known joint order", False),
     "unsafe_pickle": Reason("reading the file could run code: it was not read", False),
     "video_missing": Reason("there are labels, but no video", False),

@@ -53,11 +53,11 @@ def run(args: argparse.Namespace) -> int:
         convert.refuse_committed_failures(plan)
     if plan.up_to_date:
         out.print(f"{plan.name}: up to date, {count(plan.n_videos, 'video')}")
-        return _exit_code(convert.committed_empty(plan))
+        if plan.committed is not None:
+            _print_how_to_retry(plan, plan.committed.manifest["accounting"])
+        return _end(plan, convert.committed_empty(plan))
     if mixed := mixture_warning(plan):
         err.print(f"{DOUBT} {plain(mixed)}")
-    if dataset.uses_body and args.body is None:
-        err.print(f"{DOUBT} {plan.name}: no --body, so there will be no 3D joints")
     with bar(f"convert {plan.name}", err, unit="video") as progress:
         done = convert.convert(
             plan, workers=cores(args.workers), strict=args.strict, scheduler=args.scheduler, progress=progress
@@ -65,8 +65,9 @@ def run(args: argparse.Namespace) -> int:
     out.print(plain(f"{plan.name}: {done.did or 'converted'} (why: {plan.why})"))
     print_accounting(done.totals, done.uncounted)
     _print_rejected(done.rejected, args.cache)
+    _print_how_to_retry(plan, done.totals)
     _print_few([f"note {note}" for note in done.notes], args.cache)
-    return _exit_code(done.empty)
+    return _end(plan, done.empty)
 
 
 def _retry(args: argparse.Namespace) -> int:
@@ -115,8 +116,22 @@ def _print_few(lines: Sequence[str], root: cache.Root) -> None:
         out.print(f"  {DOUBT} {plain(text)}")
 
 
-def _exit_code(empty: str) -> int:
-    """1 where nothing of a split could be used, with the message why."""
+def _print_how_to_retry(plan: convert.ConversionPlan, totals: Any) -> None:
+    """Rejected videos are not read again because the reader changed: only their files, or `--retry`, make it so."""
+    failed = sum(n for reason, n in totals["videos"]["set_aside"].items() if reason not in plan.dataset.harmless)
+    if failed:
+        again = command("convert", plan.name, "--retry", "--cache", str(plan.root))
+        how = f"read again when the files change, or by: {plain(again)}"
+        out.print(f"  {DOUBT} {count(failed, 'rejected video')}: {how}")
+
+
+def _end(plan: convert.ConversionPlan, empty: str) -> int:
+    """1 where nothing of a split could be used, with the message why. Last, that 3D joints are missing."""
     if empty:
         out.print(f"{WRONG} {plain(empty)}")
+    if plan.dataset.uses_body and plan.body is None:
+        folder = f"{plan.root}/{plan.name}"
+        again = command("convert", plan.name, "--raw", str(plan.raw), "--cache", str(plan.root), "--body", "DIR")
+        what = f"{plan.name}: converted without a body model: no 3D joints. They cannot be added later: before features"
+        out.print(f"{DOUBT} {plain(f'{what} are extracted, remove {folder}, then: {again}')}")
     return 1 if empty else 0

@@ -102,7 +102,8 @@ class Dataset(ABC):
 
     @property
     def genders(self) -> tuple[str, ...]:
-        """Of the body models that labels are derived through, where `uses_body`."""
+        """Of the body models that labels are derived through, where `uses_body`. `read` is given the first one's;
+        `body.of(gender)` gives the others'."""
         return ("neutral",)
 
     @abstractmethod
@@ -140,7 +141,8 @@ class Dataset(ABC):
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
     ) -> Sequence[Track]:
         """`read`, and the checks that tracks are of frames that decode, and keypoints in pixels of the pictures."""
-        tracks = self.read(raw, split, video, account, body)
+        limited = None if body is None else body.only(self.genders, type(self).__name__)
+        tracks = self.read(raw, split, video, account, limited)
         source = next((track.frames for track in tracks if track.frames is not None), None)
         keypoints = [track.kp_2d for track in tracks if track.kp_2d is not None]
         labels = raw / next(iter((*video.label_folders, *video.files)), Path(video.name))

@@ -24,7 +24,7 @@ from pipeline.errors import RawDataError, reading_refused
 from pipeline.pixels import sources
 from pipeline.pixels.frames import FrameSource, Pictures
 from pipeline.raw import RawVideo
-from pipeline.skeletons import JOINTS
+from pipeline.skeletons import JOINTS, convert
 from pipeline.track import FLAGS, Track
 
 if TYPE_CHECKING:
@@ -46,10 +46,14 @@ OUTSIDE_PICTURE: Final = "most visible joints are outside the picture"
 OUTSIDE_BOX: Final = "most visible joints are outside the box"
 ONE_QUARTER: Final = "the visible joints are in one direction from the box's centre, as if that were a corner"
 ORIGIN: Final = "a joint at exactly (0, 0) is visible; one that is absent has confidence 0"
+MISPROJECTED: Final = (
+    "3D joints, wherever they are put before the camera, project far from the 2D joints of their names"
+)
 MOST: Final = 0.5  # of the frames, or of a frame's joints
 FEW: Final = 0.01  # of the frames: labels that were cut off at the picture's edges may put a joint at (0, 0) by chance
 NEARLY_ALL: Final = 0.9  # of a frame's joints: a box from elsewhere may cut off a hand
 ENOUGH: Final = 6  # joints of spin49, which has most joints of a release twice: three are on one side by chance
+FAR: Final = 0.15  # of the box's side, median of a frame's joints; sound readers of the demo data stay below 0.005
 ROUNDING_PX: Final = 1.0  # tight boxes end at a joint, and releases round
 
 
@@ -85,7 +89,8 @@ def reader_problems(dataset: Dataset, raw: Path, split: str, body: Body | None =
                 ]
             if track.kp_2d is None:
                 continue
-            for what, (shows, could) in impossible(track.kp_2d, track.bbox, _size(track)).items():
+            found = impossible(track.kp_2d, track.bbox, _size(track)) | misprojected(track)
+            for what, (shows, could) in found.items():
                 wrong[what] += int((shows & could).sum())
                 judged[what] += int(could.sum())
                 if (shows & could).any():
@@ -108,7 +113,7 @@ def track_problems(track: Track, columns: Sequence[str]) -> list[str]:
         problems.append(f"fps is {track.fps}; where the release does not say, it is nan")
     if track.gender not in GENDERS:
         problems.append(f"gender is {track.gender!r}, none of {', '.join(GENDERS)}")
-    if track.intrinsics is not None and (track.intrinsics.shape != (3, 3) or not np.isfinite(track.intrinsics).all()):
+    if track.intrinsics is not None and _camera_problem(track.intrinsics):
         problems.append(f"intrinsics are {track.intrinsics!r}")
     if (track.frames is None) != (track.bbox is None):
         problems.append("has boxes without pictures, or pictures without boxes")
@@ -184,6 +189,45 @@ def impossible(kp_2d: Array, bbox: Array | None, size: tuple[int, int] | None) -
         n_beside = np.max([(seen & quarter).sum(axis=1) for quarter in quarters], axis=0)
         found[ONE_QUARTER] = (n_beside >= NEARLY_ALL * n_seen, enough & ~one_place)
     return found
+
+
+def _camera_problem(intrinsics: Array) -> bool:
+    return intrinsics.shape != (3, 3) or not np.isfinite(intrinsics).all() or np.linalg.matrix_rank(intrinsics) < 3
+
+
+def misprojected(track: Track) -> dict[str, tuple[Array, Array]]:
+    """As `impossible`, of a track's 3D joints: (T,) whether they project far from the 2D ones, (T,) or could.
+
+    Where the person stands is not taken from the track: each frame is compared with its best translation, by least
+    squares on rays through the camera. What is left over is that joints are mixed up, mirrored or in other axes, or
+    that the intrinsics are of another size. Empty without intrinsics or 3D joints.
+    """
+    joints = track.kp_3d
+    if joints is None and track.kp_3d_eval is not None:
+        with_confidence = np.pad(track.kp_3d_eval, ((0, 0), (0, 0), (0, 1)), constant_values=1)
+        joints = convert(with_confidence, source="common14", target="spin49")
+    camera = track.intrinsics
+    if track.kp_2d is None or track.bbox is None or joints is None or camera is None or _camera_problem(camera):
+        return {}
+    points, keypoints = joints[..., :3].astype(np.float64), track.kp_2d.astype(np.float64)
+    used = (joints[..., 3] > 0) & (keypoints[..., 2] > 0) & np.isfinite(points).all(-1) & np.isfinite(keypoints).all(-1)
+    could = (used.sum(axis=1) >= ENOUGH) & (True if track.has_3d is None else track.has_3d)
+    points, keypoints, used = points[could], keypoints[could], used[could]
+    points[~used], keypoints[~used] = 0, 0
+    keypoints[..., 2] = 1
+    x, y, _ = np.moveaxis(keypoints @ np.linalg.inv(camera).T, -1, 0)  # rays, at a depth of 1
+    one, zero = np.ones_like(x), np.zeros_like(x)
+    rays = np.concatenate([np.stack([one, zero, -x], -1), np.stack([zero, one, -y], -1)], axis=1)  # (n, 2 * 49, 3)
+    rest = np.concatenate([x * points[..., 2] - points[..., 0], y * points[..., 2] - points[..., 1]], axis=1)
+    weight = np.tile(used, 2)[..., None]
+    where = np.linalg.pinv(rays * weight) @ (rest[..., None] * weight)  # (n, 3, 1) m
+    seen = (points + where.transpose(0, 2, 1)) @ camera.T.astype(np.float64)
+    depth = np.where(seen[..., 2:] > 0, seen[..., 2:], np.nan)  # behind the camera, nothing is seen
+    away = np.nan_to_num(np.linalg.norm(seen[..., :2] / depth - keypoints[..., :2], axis=-1), nan=np.inf)
+    median = np.nanmedian(np.where(used, away, np.nan), axis=1)
+    shows = np.zeros(len(could), np.bool_)
+    shows[could] = median > FAR * track.bbox[could, 2]
+    return {MISPROJECTED: (shows, could)}
 
 
 def _size(track: Track) -> tuple[int, int] | None:

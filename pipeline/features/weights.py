@@ -63,7 +63,7 @@ class WeightsSpec:
         path = Path(self.argument)
         if not path.is_file():
             where = " SPIN's checkpoint: github.com/nkolot/SPIN (fetch_data.sh)." if self.kind == "spin" else ""
-            raise MissingAssets(f"weights {self}: there is no file {path}.{where}")
+            raise MissingAssets(f"weights {self}: there is no such file.{where}")
         return path
 
     def identity(self) -> dict[str, Any]:

@@ -260,9 +260,10 @@ def _stream(source: SettingsFile, features: Features) -> Stream:
     except PipelineError as error:
         raise ConfigError(f"{given.where('kind')}: {error}") from error
     if not issubclass(kind, ResNet50) and (strange := [key for key in IN_FEATURES if key in given]):
+        which, lines = ("are", "these lines") if len(strange) > 1 else ("is", "this line")
         raise ConfigError(
-            f"{given.where(strange[0])}: is for kind = {ResNet50.kind}, but kind is {features.kind}, whose options are "
-            f"in [{features.kind}]. Delete this line."
+            f"{' and '.join(map(given.where, strange))}: {which} for kind = {ResNet50.kind}, but kind is "
+            f"{features.kind}, whose options are in [{features.kind}]. Delete {lines}."
         )
     return _configured(source, features, section, kind)
 

@@ -76,6 +76,9 @@ def run(args: argparse.Namespace) -> int:
             stand_in=any(model.check_split(split, stream) for split in splits.values()),
             about={"checkpoint": model.about},
         )
+    for name in (name for name, split in splits.items() if not {"kp_3d", "kp_3d_eval"} & {*split.columns}):
+        without = "has no 3D joints (converted without a body?): errors of joints in mm are missing"
+        console.err.print(f"{console.DOUBT} {plain(name)} {without}")
     stand_in = any(metrics["stand_in"] for metrics in found.values())
     metrics = {"stand_in": stand_in, "checkpoint": model.about, **found}
     title = models.of(model.config).title

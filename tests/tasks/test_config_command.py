@@ -129,7 +129,7 @@ def test_a_check_finds_weights_and_a_body_that_are_not_there(cfg: Path, tmp_path
     weights.unlink()
     assert run("--config", cfg, "--check", "--set", f"features.weights=spin:{weights}") == 1
     (tmp_path / "body/J_regressor_extra.npy").unlink()
-    assert f"weights spin:{weights}: there is no file" in capsys.readouterr().err
+    assert f"weights spin:{weights}: there is no such file" in capsys.readouterr().err
     assert run("--config", cfg, "--check") == 1
     assert f"{tmp_path / 'body'} lacks J_regressor_extra.npy" in capsys.readouterr().err
 

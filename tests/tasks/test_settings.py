@@ -113,6 +113,10 @@ def test_a_mistake_is_reported_with_its_line_and_what_was_expected(
         ("[features]\ndevice = cpu\ncompile = true\n", r"line 19 \[features\] compile = true: device is cpu"),
         ("[features]\ndevice = gpu\n", r"line 18 \[features\] device = gpu: expected auto, cpu, cuda, or"),
         ("[features]\nkind = crops\nweights = untrained:0\n", r"line 19 \[features\] weights: is for kind = resnet50"),
+        (
+            "[features]\nkind = crops\nweights = untrained:0\nprecision = fast\n",
+            r".*line 19 \[features\] weights and .*line 20 \[features\] precision: are for .*Delete these lines",
+        ),
         ("[features]\nkind = crops\nprecision = fast\n", r"line 19 \[features\] precision: is for kind = resnet50"),
         ("[features]\nkind = crops\n[crops]\nquality = good\n", r"line 20 .*quality = good: expected a whole"),
         ("[features]\ncrops = crops\n[crops]\nquality = 101\n", r"line 20 \[crops\] quality 101: expected"),

@@ -137,7 +137,8 @@ def _timm(named: Named, pretrained: NetworkWeights | None) -> Built:
     try:
         import timm
     except ImportError as error:
-        raise ConfigError(f"{named} needs the library timm: pip install 'vibe-pipeline[timm]'") from error
+        how = "pip install 'vibe-pipeline[timm]', in a clone .venv/bin/pip install -e '.[timm]'"
+        raise ConfigError(f"{named} needs the library timm: {how}") from error
     name = f"{named.name}.{pretrained.argument}" if pretrained and pretrained.argument else named.name
     about = timm.get_pretrained_cfg(name)
     if about is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from cache import CropPolicy
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, MissingAssets
 from pipeline.features.streams.base import Machine, NumberStream, crop_identity
 from pipeline.features.streams.loaded import Precision, check_precision, loaded
 from pipeline.features.weights import NetworkWeights
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # 1.3), in most datasets: 0.84 of that is 1.2. Where a dataset's own factors are others, so is the crop, by up to a
 # tenth. 4D-Humans takes a detector's box as it is, and GVHMR 1.2 times one made 192 : 256.
 CROP: Final = CropPolicy(size=256, region=(256, 192), scale=0.84)
+WHERE: Final = "hmr2_data.tar.gz of github.com/shubham-goel/4D-Humans, or WHAM's hmr2a.ckpt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +41,7 @@ class Hmr2(NumberStream):
 
     def __post_init__(self) -> None:
         if self.checkpoint == Path():
-            where = "github.com/shubham-goel/4D-Humans"
-            raise ConfigError(f"checkpoint is not set: name HMR2.0's .ckpt ({where}), as --set checkpoint=FILE")
+            raise ConfigError(f"checkpoint is not set: name HMR2.0's .ckpt ({WHERE}), as --set checkpoint=FILE")
         check_precision(self.precision)
         if (self.crop.size, self.crop.region) != (CROP.size, CROP.region):
             raise ConfigError("crop: HMR2.0 sees the middle of a crop of 256 px: begin with size:256 region:256x192")
@@ -50,6 +50,8 @@ class Hmr2(NumberStream):
         return f"{self.checkpoint.name}, {self.precision}, crop {self.crop}"
 
     def identity(self) -> dict[str, Any]:
+        if not self.checkpoint.is_file():
+            raise MissingAssets(f"checkpoint: there is no file {self.checkpoint}. HMR2.0's .ckpt: {WHERE}")
         own = {"kind": self.kind, "version": self.version, "precision": self.precision}
         return {**own, "weights": NetworkWeights("file", str(self.checkpoint)).identity(), **crop_identity(self.crop)}
 

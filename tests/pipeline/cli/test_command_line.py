@@ -70,7 +70,10 @@ def test_from_raw_data_to_a_verified_cache_and_a_second_run_changes_nothing(
     monkeypatch.setattr(PennAction, "uses_body", True)
     shown = convert()
     assert shown.out.splitlines()[0] == "penn_action/train: 1 video read, 2 unchanged (why: 1 changed video)"
-    assert "penn_action/train: no --body, so there will be no 3D joints" in shown.err
+    for last in (shown.out.splitlines()[-1], convert().out.splitlines()[-1]):
+        assert "no 3D joints" in last
+        assert f"remove {penn.root}/{penn.name}" in last
+        assert last.endswith("--body DIR")
 
 
 def test_rejected_videos_and_rows_without_features_are_reported(
@@ -81,6 +84,9 @@ def test_rejected_videos_and_rows_without_features_are_reported(
     (penn.frames("0001") / "000003.jpg").unlink()
     shown = convert().out
     assert "videos 2 kept of 3, 1 bad_label_file" in shown
+    again = "1 rejected video: read again when the files change, or by: "
+    for text in (shown, convert().out):
+        assert again + command("convert", penn.name, "--retry", "--cache", str(penn.root)) in text
     assert f"! rejected 0003: bad_label_file: {penn.label('0003')}: 'x': expected" in shown
     assert shown.count("frames of 1 unreadable video are not counted") == 1
     shown = extract().out

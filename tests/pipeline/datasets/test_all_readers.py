@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.body import Body
 from pipeline.datasets import contract
+from pipeline.datasets.threedpw import ThreeDPW
 from pipeline.errors import PipelineError
 from pipeline.pixels import sources
 from pipeline.raw import RawVideo
@@ -49,6 +51,20 @@ def test_a_reader_keeps_its_promises(name: str, split: str, embedded: Any) -> No
 def test_it_does_with_a_body_too(name: str, split: str, embedded: Any) -> None:
     body = Body.load(embedded.body)
     assert contract.reader_problems(datasets.get(name), embedded.raw(name), split, body) == []
+
+
+def test_keypoints_in_another_order_than_the_3d_joints_are_a_problem(embedded: Any) -> None:
+    class Reversed(ThreeDPW):
+        def read(self, *arguments: Any) -> list[Track]:
+            return [replace(track, kp_2d=track.kp_2d[:, ::-1].copy()) for track in super().read(*arguments)]
+
+    raw, body = embedded.raw("3dpw"), Body.load(embedded.body)
+    problems = contract.reader_problems(Reversed(), raw, "train", body)
+    assert any(contract.MISPROJECTED in problem for problem in problems)
+    track = next(ThreeDPW().tracks(raw, "train", body=body))
+    moved = replace(track, kp_3d=track.kp_3d * np.float32([2, 2, 2, 1]), trans=None)  # twice as large and as far away
+    ((shows, could),) = contract.misprojected(moved).values()
+    assert could.all() and not shows.any()
 
 
 def garble(raw: Path, videos: list[RawVideo]) -> None:

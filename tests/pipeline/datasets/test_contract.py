@@ -115,6 +115,18 @@ def test_a_good_reader_has_no_problems(raw: Path) -> None:
     assert contract.reader_problems(Dances(), raw, "train") == []
 
 
+def test_a_body_of_a_gender_that_is_not_declared_is_refused(raw: Path) -> None:
+    from pipeline.body import Body
+
+    class Gendered(Dances):
+        def read(self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Any) -> Sequence[Track]:
+            body.of("male")
+            return super().read(raw, split, video, account, body)
+
+    (problem,) = contract.reader_problems(Gendered(), raw, "train", Body.stand_in())
+    assert "body.of('male'): the property `genders` of Gendered declares neutral alone" in problem
+
+
 @pytest.mark.parametrize("promise", BROKEN)
 def test_a_broken_promise_is_named(promise: str, raw: Path) -> None:
     problems = contract.reader_problems(Dances(spoil=BROKEN[promise]), raw, "train")

@@ -244,7 +244,7 @@ def test_another_networks_checkpoint_is_refused_by_the_tensors_name(
     torch.save({"state_dict": state}, tmp_path / "other.ckpt")
     with pytest.raises(RawDataError, match=expected):
         hmr2.load(tmp_path / "other.ckpt", TINY)
-    with pytest.raises(MissingAssets, match=r"there is no file .*nowhere\.ckpt"):
+    with pytest.raises(MissingAssets, match=r"nowhere\.ckpt: there is no such file"):
         hmr2.load(tmp_path / "nowhere.ckpt", TINY)
 
 
@@ -335,6 +335,13 @@ def test_most_datasets_crops_are_whams() -> None:
 def test_options_that_hmr2_cannot_have_are_refused(options: Mapping[str, Any], expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         streams.get("hmr2", **options)
+
+
+def test_a_checkpoint_that_is_not_there_is_reported_by_its_option(tmp_path: Path) -> None:
+    with pytest.raises(
+        MissingAssets, match=r"^checkpoint: there is no file .*/a\.ckpt\. HMR2\.0's \.ckpt: .*4D-Humans"
+    ):
+        Hmr2(checkpoint=tmp_path / "a.ckpt").identity()
 
 
 def test_jittered_copies_are_streams_of_their_own(file: Path) -> None:

@@ -228,7 +228,7 @@ def test_a_file_of_another_network_is_refused(broken: str, expected: str, file: 
     with pytest.raises(RawDataError, match=expected):
         small(file).load(CPU, None)
     file.unlink()
-    with pytest.raises(MissingAssets, match="there is no file"):
+    with pytest.raises(MissingAssets, match="there is no such file"):
         small(file).load(CPU, None)
 
 
