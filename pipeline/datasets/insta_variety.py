@@ -74,8 +74,9 @@ class InstaVariety(Dataset):
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         # By their names alone: one that cannot be opened is reported when it is read. A Macintosh leaves ._ files.
         shards = sorted((raw / split).glob("[!.]*.tfrecord"))
-        labels = Labels(raw)
-        clips = [labels.video(f"{split}/{clip}") for clip in clips_in(raw / split)]
+        names = [f"{split}/{clip}" for clip in clips_in(raw / split)]
+        labels = Labels(raw, names)
+        clips = [labels.video(clip) for clip in names]
         if not shards and not clips:
             found = "none" if (raw / split).is_dir() else "no such folder"
             do = "Point the raw folder at the unpacked tfrecords."

@@ -22,7 +22,7 @@ from pipeline.cleaning import Cleaning, clean
 from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.pixels import DETECTED_OUTSIDE, require_frames, require_in_picture
-from pipeline.detect.clips import EXTENSIONS, labels_of
+from pipeline.detect.clips import EXTENSIONS, labels_of, require_own_labels
 from pipeline.detect.files import KEYPOINTS, read_info
 from pipeline.errors import RawDataError
 from pipeline.formats.labels.detections import Detections, read_detections
@@ -252,6 +252,8 @@ def clip_tracks(
     when labels or clip cannot be used, or do not belong together.
     """
     labels = labels_of(raw, video)
+    if labels is not None and source_of is None:  # else the reader knows that its files of one stem are one clip
+        require_own_labels(video, labels)
     stem = PurePath(video.files[0]).stem if video.files else PurePath(video.name).name
     source_of = functools.cache(source_of or (lambda: Video(raw, video.files[0].as_posix())))
     found = None if labels is None else read_detections(labels, stem, lambda: source_of().size(), account.notes)

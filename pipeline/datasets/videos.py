@@ -83,7 +83,7 @@ class Videos(Dataset):
             found = "none" if raw.is_dir() else "no such folder"
             expected = f"files that end in {', '.join(EXTENSIONS)}"
             raise RawDataError(raw, "folder", expected=expected, found=found, do="Name the folder of the clips.")
-        labels = Labels(raw)
+        labels = Labels(raw, clips)
         return [labels.video(clip) for clip in clips if self.split_of(clip) == split]
 
     def split_of(self, clip: str) -> str:

@@ -3,18 +3,20 @@
 Of a clip `<folders>/<clip>.mp4`, in whatever formats of `pipeline.formats.labels.detections` they are:
 
     keypoints/<folders>/<clip>.mp4.json     `python -m pipeline detect`; also .txt and .csv
-    keypoints/<folders>/<clip>.json         also .txt and .csv
-    keypoints/<folders>/<clip>/             a file for each frame
+    keypoints/<folders>/<clip>.mp4/         a file for each frame
+    keypoints/<folders>/<clip>.json         also .txt and .csv; unless another clip there is called <clip>, too
+    keypoints/<folders>/<clip>/
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
 from typing import Final
 
 from pipeline.detect.files import KEYPOINTS
+from pipeline.errors import RawDataError
 from pipeline.formats.labels.detections import SUFFIXES
 from pipeline.raw import RawVideo
 from pipeline.raw.files import is_folder
@@ -50,10 +52,14 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 class Labels:
-    """Labels below a folder `keypoints`, whose folders are listed once each."""
+    """Labels of `clips` below a folder `keypoints`, whose folders are listed once each."""
 
-    def __init__(self, raw: Path) -> None:
+    def __init__(self, raw: Path, clips: Sequence[str] = ()) -> None:
         self._raw = raw
+        self._called: dict[str, list[str]] = {}  # path, with or without its suffix -> clips
+        for clip in clips:
+            for called in (clip, _stem(clip)):
+                self._called.setdefault(called, []).append(clip)
         self._listed: dict[str, Mapping[str, bool]] = {}
 
     def below(self, folder: str) -> Mapping[str, bool]:
@@ -64,23 +70,44 @@ class Labels:
         return self._listed[folder]
 
     def video(self, clip: str) -> RawVideo:
-        """A clip, called by its path, with its labels."""
+        """A clip, called by its path, with its labels; between them the clips whose labels these may be, too."""
         folder, _, name = clip.rpartition("/")
         files, folders = self.of(name, folder)
-        return RawVideo(clip, files=(Path(clip), *files), label_folders=folders)
+        by_stem = any(path.name in (_stem(name), *(_stem(name) + s for s in SUFFIXES)) for path in (*files, *folders))
+        others = (Path(other) for other in self._called.get(_stem(clip), ()) if other != clip) if by_stem else ()
+        return RawVideo(clip, files=(Path(clip), *others, *files), label_folders=folders)
 
     def of(self, clip: str, folder: str) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
         """A clip's labels in `keypoints/<folder>`, a file or a folder; both empty where it has none."""
         if not (names := self.below(folder)):
             return (), ()
-        stem = clip.rpartition(".")[0]
-        file = next((f for f in [*(clip + s for s in SUFFIXES), *(stem + s for s in SUFFIXES)] if f in names), None)
-        if file is not None and not names[file]:
-            return (Path(KEYPOINTS, folder, file),), ()
-        return (), (Path(KEYPOINTS, folder, stem),) if names.get(stem) else ()
+        for called in (clip, _stem(clip)):
+            if file := next((called + suffix for suffix in SUFFIXES if names.get(called + suffix) is False), None):
+                return (Path(KEYPOINTS, folder, file),), ()
+            if names.get(called):
+                return (), (Path(KEYPOINTS, folder, called),)
+        return (), ()
+
+
+def _stem(clip: str) -> str:
+    return clip.rpartition(".")[0]
 
 
 def labels_of(raw: Path, video: RawVideo) -> Path | None:
     """The file or folder of a video's labels; None where it has none."""
     files = (file for file in video.files if file.parts[0] == KEYPOINTS)
     return next((raw / path for path in (*files, *video.label_folders)), None)
+
+
+def require_own_labels(video: RawVideo, labels: Path) -> None:
+    """Raise RawDataError for a clip of `Labels.video` whose labels may as well be another clip's."""
+    clips = [file for file in video.files if file.parts[0] != KEYPOINTS]
+    if len(clips) > 1:
+        own = PurePath(KEYPOINTS, video.name)
+        raise RawDataError(
+            labels,
+            "name",
+            expected="labels of one clip",
+            found=f"{', '.join(sorted(map(str, clips)))}, which share this name",
+            do=f"Name each clip's labels by its whole file name: {own}.json (.txt, .csv), or the folder {own}/.",
+        )

@@ -130,6 +130,29 @@ def test_what_is_in_a_file_tells_its_format(tmp_path: Path) -> None:
     assert {account.found for account in accounts.values()} == {60}
 
 
+def test_labels_that_may_be_of_two_clips_are_taken_for_neither(tmp_path: Path) -> None:
+    for name in ("a/same.mp4", "a/same.mov", "same.mp4", "b/same.mp4"):
+        write_clip(tmp_path / name)
+        write_alphapose(tmp_path / "keypoints" / Path(name).parent / "same/alphapose-results.json")
+    tracks, accounts = read(tmp_path)
+    assert [track.name for track in tracks] == ["b/same.mp4/0", "same.mp4/0"]
+    for name in ("a/same.mp4", "a/same.mov"):
+        assert accounts[name].set_aside == "bad_label_file"
+        for part in ("a/same.mov, a/same.mp4", f"keypoints/{name}.json"):
+            assert part in accounts[name].message
+    reader, alone = datasets.get("videos"), tmp_path / "a/same.mov"
+    (before,) = (video.files for video in reader.videos(tmp_path, "train") if video.name == "a/same.mp4")
+    (tmp_path / "keypoints/a/same").rename(tmp_path / "keypoints/a/same.mp4")
+    write_alphapose(tmp_path / "keypoints/a/same.mov.json", idx=7)
+    tracks, _ = read(tmp_path)
+    assert [track.name for track in tracks][:2] == ["a/same.mov/7", "a/same.mp4/0"]
+    (tmp_path / "keypoints/a/same.mp4").rename(tmp_path / "keypoints/a/same")
+    alone.unlink()  # what was refused for it has changed, then
+    (after,) = (video.files for video in reader.videos(tmp_path, "train") if video.name == "a/same.mp4")
+    assert (before, after) == ((Path("a/same.mp4"), Path("a/same.mov")), (Path("a/same.mp4"),))
+    assert [track.name for track in read(tmp_path)[0]] == ["a/same.mp4/0", "b/same.mp4/0", "same.mp4/0"]
+
+
 def test_every_clip_is_in_one_split(tmp_path: Path) -> None:
     clips = [f"{folder}clip{k}.mp4" for folder in ("", "game/", "Validation/", "test/") for k in range(100)]
     reader = datasets.get("videos", val=20, test=10)
