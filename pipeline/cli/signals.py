@@ -6,12 +6,15 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
 
 NAMES: Final = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGPIPE: "broken pipe"}
+
+AT_ONCE: Final = 1.0  # second within which several signals are one: `timeout` sends two, to a process and to its group
 
 
 class Terminated(KeyboardInterrupt):
@@ -35,20 +38,24 @@ def signal_of(error: KeyboardInterrupt) -> signal.Signals:
 
 
 def listen() -> dict[int, Any]:
-    """Raise KeyboardInterrupt at the first SIGINT, Terminated at the first SIGTERM; exit at once at the second signal.
+    """Raise KeyboardInterrupt at the first SIGINT, Terminated at the first SIGTERM; exit at once at a later one.
 
     A signal that this process was started to ignore stays ignored. A process forked from this one exits at once at
     either signal, without a message: its parent waits for it. A process of torch's launcher keeps the system's action
     for SIGTERM, since it may be waiting for the others in C. Only the main thread receives signals: elsewhere this does
     nothing. Returns the handlers that were replaced.
     """
-    owner, received = os.getpid(), False
+    owner, received = os.getpid(), 0.0
 
     def receive(number: int, _frame: FrameType | None) -> None:
         nonlocal received
-        if received or os.getpid() != owner:
-            _exit_at_once(number, message=os.getpid() == owner)
-        received = True
+        if os.getpid() != owner:
+            _exit_at_once(number, message=False)
+        if received and time.monotonic() - received < AT_ONCE:
+            return
+        if received:
+            _exit_at_once(number, message=True)
+        received = time.monotonic()
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
     before: dict[int, Any] = {}

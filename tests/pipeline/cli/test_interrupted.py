@@ -43,6 +43,7 @@ def bar(*_, **__):
                 time.sleep(60)
             finally:
                 if "slow end" in note:
+                    time.sleep(1.1)  # signals within a second are one
                     Path(note).write_text("ending")
                     time.sleep(60)
 
@@ -190,13 +191,15 @@ def test_an_ignored_ctrl_c_stays_ignored() -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def test_sigterm_cleans_up_as_ctrl_c_does_and_the_handlers_are_restored() -> None:
+def test_sigterm_twice_at_once_cleans_up_as_ctrl_c_does_and_the_handlers_are_restored(monkeypatch: Any) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    monkeypatch.setattr(os, "_exit", pytest.fail)
     cleaned = []
     with pytest.raises(Terminated), listening():
         try:
             signal.raise_signal(signal.SIGTERM)
         except KeyboardInterrupt:
+            signal.raise_signal(signal.SIGTERM)  # as `timeout` does
             cleaned.append("up")
             raise
     assert cleaned == ["up"]
