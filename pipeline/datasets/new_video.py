@@ -119,7 +119,7 @@ class NewVideo(Dataset):
         outside, gap = (DETECTED_OUTSIDE, MAX_GAP) if split == KEYPOINTS else (MOST_OUTSIDE, self.max_gap)
         found = _detections(labels, source, account)
         account.found = found.n_persons
-        require_in_picture(labels, confident(found), source.size(), outside)
+        require_in_picture(labels, confident(found), source.size(), outside, boxes=found.boxes_alone)
         if split == BOXES and found.identity is not None:  # who has one keeps it, however long he or she is missing
             gap = max(found.frames)
         for person in people(found, account, self.min_frames, max_gap=gap):

@@ -272,7 +272,7 @@ def clip_tracks(
         raise RawDataError(labels, "clip_digest", expected=expected, found="another clip's, or an older one's", do=do)
     source.require_decodable()
     require_frames(labels, source, found.frames, account)
-    require_in_picture(labels, confident(found), source.size(), DETECTED_OUTSIDE)
+    require_in_picture(labels, confident(found), source.size(), DETECTED_OUTSIDE, boxes=found.boxes_alone)
     steps = source.steps(TIMED) if rules.cleaning is not None else np.empty(0)
     if len(steps) and steps.max() > UNEVEN * steps.mean():
         account.notes.append(

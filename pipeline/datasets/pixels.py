@@ -189,7 +189,12 @@ def _hidden(labels: Path, video: Video, there: int, found: str) -> RawDataError:
 
 
 def require_in_picture(
-    labels: Path, keypoints: NDArray[np.floating], size: tuple[int, int], most: float = MOST_OUTSIDE
+    labels: Path,
+    keypoints: NDArray[np.floating],
+    size: tuple[int, int],
+    most: float = MOST_OUTSIDE,
+    *,
+    boxes: bool = False,
 ) -> None:
     """Refuse keypoints that are not in pixels of this picture.
 
@@ -198,6 +203,7 @@ def require_in_picture(
         keypoints: (N, J, 3) all persons of all frames: px, px, confidence; 0 is no joint.
         size: the picture's width and height in px.
         most: the share of joints that may be far outside.
+        boxes: they are the corners of boxes, for messages.
 
     Raises:
         RawDataError: `keypoints_outside`: all are within 2 px of the corner, most joints or every tenth person are
@@ -222,14 +228,21 @@ def require_in_picture(
         len(points) < FEWEST or (outside <= most and gone <= MOST_PERSONS_OUTSIDE and side >= SMALLEST)
     ):
         return
-    cause = "of another resolution or of another video"
+    what, do = "boxes" if boxes else "joints", SAME_VIDEO
+    cause = f"{outside:.0%} of them far outside: of another resolution or of another video"
     if normalised:
-        cause = "normalised to the picture's size (OpenPose: --keypoint_scale 0 writes pixels)"
+        cause = "normalised to the picture's size"
+        do = "Write pixels: " + (
+            f"multiply x and w by {size[0]}, y and h by {size[1]}."
+            if boxes
+            else "OpenPose does, by --keypoint_scale 0."
+        )
     elif side < SMALLEST:
-        cause = f"persons of {side:.2g} px"
-    expected = f"joints in pixels of the {size[0]} x {size[1]} picture"
-    found = f"joints up to ({reach[0]:.4g}, {reach[1]:.4g}), {outside:.0%} of them far outside: {cause}"
-    refuse(RawDataError(labels, "keypoints", expected=expected, found=found, do=SAME_VIDEO, reason="keypoints_outside"))
+        cause = f"{outside:.0%} of them far outside: persons of {side:.2g} px"
+    expected = f"{what} in pixels of the {size[0]} x {size[1]} picture"
+    found = f"{what} up to ({reach[0]:.4g}, {reach[1]:.4g}), {cause}"
+    key = what if boxes else "keypoints"
+    refuse(RawDataError(labels, key, expected=expected, found=found, do=do, reason="keypoints_outside"))
 
 
 def _other_rate(n_there: int, n_labels: int) -> bool:

@@ -255,10 +255,13 @@ def test_a_file_that_is_no_video_is_told(tmp_path) -> None:
         read(tmp_path / "clip.mp4", keypoints=openpose(tmp_path / "k", [[person(0)]]))
 
 
+UNITS = "expected boxes in pixels .* normalised .* multiply x and w by 320, y and h by 240"
+
+
 @pytest.mark.parametrize(
     ("lines", "reason", "words"),
     [
-        ([f"a,{i},0.4,0.3,0.1,0.3" for i in range(N)], "keypoints_outside", "normalised"),  # as YOLO writes them
+        ([f"a,{i},0.4,0.3,0.1,0.3" for i in range(N)], "keypoints_outside", UNITS),  # as YOLO writes them
         ([f"a,{i},40,30,50,90" for i in range(1, N + 1)], "frame_count_mismatch", "counted from 1"),  # as MOT does
         ([f"a,{i},900,700,50,90" for i in range(N)] * 5, "keypoints_outside", "another"),
     ],
