@@ -24,7 +24,6 @@ HELP: Final = (
     "Predict bodies in clips or a photo, or on a split of a cache: an npz a person, and a video of the bodies."
 )
 LABELS: Final = ("keypoints", "boxes", "min_frames", "max_gap", "box_scale")
-DETECTOR: Final = "--detector NAME, --detector-weights FILE"
 
 
 def options(sub: argparse.ArgumentParser) -> None:
@@ -269,8 +268,8 @@ def _detected(args: argparse.Namespace, source: Source, steps: _Steps) -> Source
         with steps.bar("detect", "frame") as progress:
             source, report = sources.detected(source, detector, device=args.device, progress=progress)
     except (ConfigError, MissingAssets) as error:
-        do = f"Here these options are called {DETECTOR}; or name who is where: --keypoints DIR, --boxes FILE."
-        raise type(error)(f"{error} {do}") from error
+        message = str(error).replace("--weights", "--detector-weights")  # as it is called here
+        raise type(error)(f"{message} Or name who is where: --keypoints DIR, --boxes FILE.") from error
     found = f"{count(report.persons, 'detection')} in {count(report.frames, 'frame')} by {name}"
     if detector.stand_in:
         found += ", a stand-in for demo data"

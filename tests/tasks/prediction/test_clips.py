@@ -297,3 +297,4 @@ def test_without_weights_the_message_names_the_file_and_where_to_put_it(folder, 
         "--boxes",
     ):
         assert part in shown
+    assert " --weights" not in shown  # of `detect`
