@@ -122,8 +122,8 @@ class NewVideo(Dataset):
         require_in_picture(labels, confident(found), source.size(), outside, boxes=found.boxes_alone)
         if split == BOXES and found.identity is not None:  # who has one keeps it, however long he or she is missing
             gap = max(found.frames)
-        for person in people(found, account, self.min_frames, max_gap=gap):
-            fields = with_bridges(person, self.max_gap, account)._asdict()
+        for person in with_bridges(people(found, account, self.min_frames, max_gap=gap), self.max_gap, account):
+            fields = person._asdict()
             if split == BOXES:
                 fields["crop_scale"] = self.box_scale
                 del fields["kp_2d"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any, Final, NamedTuple
@@ -162,21 +162,33 @@ def _by_boxes(
     yield Person(name, frame_index, bbox, np.zeros((len(bbox), len(joint_names("spin49")), 3), np.float32), BOX_SCALE)
 
 
-def with_bridges(person: Person, max_gap: int, account: VideoAccount) -> Person:
-    """The person with the frames in gaps of up to `max_gap` frames: the box is interpolated, and no joint is seen.
+def with_bridges(persons: Iterable[Person], max_gap: int, account: VideoAccount) -> Iterator[Person]:
+    """Persons with the frames in gaps of up to `max_gap` frames: the box is interpolated, and no joint is seen.
 
     A detector misses a person now and then; otherwise a model would see windows cut into segments. Added frames count
-    as found and kept, and are noted.
+    as found and kept, and are noted after the last person.
     """
+    added = []
+    for person in persons:
+        whole = _bridged(person, max_gap)
+        if n := len(whole.frame_index) - len(person.frame_index):
+            added.append(n)
+        yield whole
+    if added:
+        account.found += sum(added)
+        account.kept += sum(added)
+        of = f" of {len(added)} tracks" if len(added) > 1 else ""
+        total = count(sum(added), "frame")
+        account.notes.append(f"{total} between detections{of} are predicted with interpolated boxes")
+
+
+def _bridged(person: Person, max_gap: int) -> Person:
     at = person.frame_index
     short = np.diff(at) <= max_gap + 1
     between = [np.arange(a + 1, b) for a, b in zip(at[:-1][short], at[1:][short], strict=True)]
     added = np.concatenate([*between, np.empty(0, np.int64)]).astype(np.int64)
     if not len(added):
         return person
-    account.found += len(added)
-    account.kept += len(added)
-    account.notes.append(f"{count(len(added), 'frame')} between detections are predicted with interpolated boxes")
     every = np.sort(np.concatenate([at, added]))
     bbox = np.column_stack([np.interp(every, at, column) for column in person.bbox.T]).astype(np.float32)
     kp_2d = np.zeros((len(every), *person.kp_2d.shape[1:]), np.float32)
@@ -282,7 +294,7 @@ def clip_tracks(
     cuts = _cuts(info, source, account, decode=rules.cleaning is not None)
     persons = people(found, account, rules.min_frames, max_gap=rules.max_gap, cuts=cuts, cleaning=rules.cleaning)
     if rules.bridge:
-        persons = (with_bridges(person, rules.max_gap, account) for person in persons)
+        persons = with_bridges(persons, rules.max_gap, account)
     about = {"fps": header.fps, "frames": source}
     return [dataset.track(split, video, **person._asdict(), **about) for person in persons]
 

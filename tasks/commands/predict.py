@@ -252,7 +252,7 @@ def _tracks(args: argparse.Namespace, source: Source, out: Path, steps: _Steps) 
     steps.failed(list(jobs.without_people(source, split)))
     for video in split.videos if len(split.videos) <= FEW else ():
         for note in video.account["notes"]:
-            warn(note if len(split.videos) == 1 else f"{video.name}: {note}")
+            warn(f"{video.name}: {note}")
     return source
 
 

@@ -75,6 +75,15 @@ def test_a_person_who_is_missed_for_a_moment_is_bridged_with_boxes_in_between(vi
     assert (track.kp_2d[[3, 7]][..., 2] > 0).any()
 
 
+def test_bridges_of_several_people_are_noted_in_one_line(video, tmp_path) -> None:
+    two = [person(0), person(120)]
+    people = [two[:1] if i == 4 else two[1:] if i == 6 else two for i in range(N)]
+    tracks, account = read(video, keypoints=openpose(tmp_path / "k", people))
+    assert [len(track.frame_index) for track in tracks] == [N, N]
+    assert (account.found, account.kept) == (2 * N, 2 * N)
+    assert account.notes == ["2 frames between detections of 2 tracks are predicted with interpolated boxes"]
+
+
 def test_files_of_any_one_name_are_taken(video, tmp_path) -> None:
     people = [[person(i)] for i in range(N)]
     folder = openpose(tmp_path / "k", people, "camera_{:012d}_keypoints.json")
