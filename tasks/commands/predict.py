@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import AbstractContextManager
+import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -105,11 +107,26 @@ def run(args: argparse.Namespace) -> int:
     name = Path(args.what[0]).resolve().stem if args.cache is None else args.what[0]
     out = args.out or Path(f"{name.replace('/', '-')}-bodies")
     steps = _Steps(name if len(args.what) == 1 else count(len(args.what), "clip"), problems=[])
-    with console.aside(args.json):
+    with console.aside(args.json), _nothing_left(out):
         summary = _preview(args, out, steps) if args.preview else _predict(args, out, steps)
     if args.json:
         console.show_json({"out": str(out), **summary})
     return 1 if steps.problems else 0
+
+
+@contextmanager
+def _nothing_left(out: Path) -> Iterator[None]:
+    """Remove the folder when the command fails with no more in it than links to clips."""
+    from tasks.prediction.sources import KEYPOINTS, RAW
+
+    there = out.exists()
+    try:
+        yield
+    except Exception:
+        kept = there or not out.is_dir() or (out / RAW / KEYPOINTS).exists()
+        if not kept and {entry.name for entry in out.iterdir()} <= {RAW}:
+            shutil.rmtree(out)
+        raise
 
 
 def _check(args: argparse.Namespace) -> None:
