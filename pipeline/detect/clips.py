@@ -20,6 +20,7 @@ from pipeline.errors import RawDataError
 from pipeline.formats.labels.detections import SUFFIXES
 from pipeline.raw import RawVideo
 from pipeline.raw.files import is_folder
+from pipeline.raw.stand_in import MARKER
 
 EXTENSIONS: Final = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")  # in any capitals
 
@@ -29,13 +30,22 @@ def clips_in(raw: Path) -> list[str]:
 
     Hidden files and folders are passed over; links to folders are followed, but not back to a folder that they are in.
     """
-    found = []
+    return [file for file in _files_in(raw) if PurePath(file).suffix.lower() in EXTENSIONS]
+
+
+def others_in(raw: Path) -> list[str]:
+    """The same of all other files but labels, and but demo data's marker."""
+    files = (file for file in _files_in(raw) if not file.startswith(f"{KEYPOINTS}/") and file != MARKER)
+    return [file for file in files if PurePath(file).suffix.lower() not in EXTENSIONS]
+
+
+def _files_in(raw: Path) -> list[str]:
+    found: list[str] = []
     for folder, folders, names in os.walk(raw, followlinks=True):
         here = os.path.realpath(folder)
         kept = (name for name in folders if not name.startswith("."))
         folders[:] = sorted(name for name in kept if not here.startswith(_real(folder, name)))
-        clips = (name for name in names if Path(name).suffix.lower() in EXTENSIONS and not name.startswith("."))
-        found += [(Path(folder) / name).relative_to(raw).as_posix() for name in clips]
+        found += [(Path(folder) / name).relative_to(raw).as_posix() for name in names if not name.startswith(".")]
     return sorted(found)
 
 

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from pipeline.accounting import Totals
+from pipeline.cli.text import FEW, count
+from pipeline.datasets import OWN_CLIPS
 from pipeline.datasets.base import Dataset, Mistake, Part, globs, unexpected
-from pipeline.detect.clips import EXTENSIONS, clips_in
+from pipeline.detect.clips import EXTENSIONS, clips_in, others_in
 from pipeline.errors import RawDataError
 from pipeline.raw import listing
 from pipeline.raw.files import is_folder
@@ -135,6 +137,10 @@ def examine(dataset: Dataset, raw: Path) -> Examination:
     if not dataset.page:  # one's own clips need not be in every split
         listed = [row for row in listed if row.found] or listed
         found = replace(found, splits=tuple(split for row in listed for split in row.part.splits))
+    if dataset.name in OWN_CLIPS and (others := others_in(raw)):
+        names = ", ".join(others[:FEW]) + ", ..." * (len(others) > FEW)
+        what = f"{count(len(others), 'file')} below it {'is no clip' if len(others) == 1 else 'are no clips'}: {names}"
+        defects.append(Problem(what, f"Clips end in {', '.join(EXTENSIONS)}."))
     return replace(found, parts=(*found.parts, *listed), mistakes=(*found.mistakes, *dict.fromkeys(defects)))
 
 

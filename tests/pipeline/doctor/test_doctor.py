@@ -421,6 +421,10 @@ def test_clips_of_ones_own_may_be_named_by_their_own_folder(tmp_path: Path, caps
     assert f"detect {tmp_path}/mine --out {tmp_path}/mine/keypoints" in found
     assert f"convert videos train --raw {tmp_path}/mine" in found
     assert "missing" not in found
+    assert "no clip" not in found
+    touch(tmp_path / "mine/b/photo of me.jpg", tmp_path / "mine/keypoints/a.mp4.json", tmp_path / "mine/.DS_Store")
+    found = " ".join(shown(capsys, "videos", "--raw", tmp_path / "mine").split())
+    assert "1 file below it is no clip: b/photo of me.jpg. Clips end in .mp4" in found
     (tmp_path / "none").mkdir()
     found = " ".join(shown(capsys, "videos", "--raw", tmp_path / "none").split())
     assert found.count("expected files that end in .mp4") == 1
