@@ -104,6 +104,7 @@ def print_accounting(totals: Any, uncounted: int = 0) -> None:
         known = f" ({totals['known'][what]:,} in the release)" if what in totals["known"] else ""
         unread = not_counted(uncounted) if what == "frames" else ""
         reasons = "".join(f", {n:,} {reason}" for reason, n in counts[dropped].items())
+        reasons += f", {n:,} without a track" if (n := counts.get("without_tracks")) else ""
         out.print(f"  {what} {counts['kept']:,} kept of {counts['found']:,}{known}{reasons}{unread}")
 
 

@@ -44,7 +44,7 @@ def test_the_pages_commands_fine_tune_a_run_on_clips(project, within, monkeypatc
 
     def run(command: str, trained: str = "") -> None:
         command = NO_WEIGHTS.sub("", command).replace("data/cache", "cache")
-        command = command.replace("runs/vibe", f"runs/{start.name}").replace("runs/<run>", f"runs/{trained}")
+        command = command.replace("runs/<run>", f"runs/{start.name}").replace("runs/<fine-tuned>", f"runs/{trained}")
         _, _, module, *words = shlex.split(command)
         words += ["--weights", "untrained:0"] * (words[0] == "extract")
         words += ["--cache", "cache"] * (words[0] == "evaluate")
