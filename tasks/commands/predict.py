@@ -117,7 +117,8 @@ def run(args: argparse.Namespace) -> int:
 @contextmanager
 def _nothing_left(out: Path) -> Iterator[None]:
     """Remove the folder when the command fails with no more in it than links to clips."""
-    from tasks.prediction.sources import KEYPOINTS, RAW
+    from pipeline.detect.files import KEYPOINTS
+    from tasks.prediction.sources import RAW
 
     there = out.exists()
     try:
