@@ -195,6 +195,10 @@ class Split:
         """Whether a writer was killed during a commit, or has left finished shards: the next one goes on from there."""
         return manifest.has_unfinished_commit(Place.of(self.store, self.name, stream))
 
+    def has_lost_manifest(self, stream: str) -> bool:
+        """Whether the rest of a stream is there, which no writer goes on with: it can only be deleted."""
+        return bool(manifest.lost_manifest(Place.of(self.store, self.name, stream)))
+
     def column(self, name: str) -> zarr.Array[Any]:
         """A whole column, lazily: `kp_2d`, or of a stream `features/resnet50` (`_ok`, `_key`; of bytes `_at`).
 

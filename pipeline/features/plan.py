@@ -105,15 +105,18 @@ def compare_stream(committed: Split, spec: StreamSpec, *, replace: bool = False)
     if not set(spec.stream.needs) <= set(committed.columns):  # motion only: there are no pixels
         return ExtractionPlan(committed.root, committed.name, spec, spec.identity(), replace=False, why="")
     target = spec.identity(committed)
-    make = functools.partial(ExtractionPlan, committed.root, committed.name, spec, target, replace=False)
+    make = functools.partial(ExtractionPlan, committed.root, committed.name, spec, target)
     if spec.name not in committed.streams:
-        return make(why="not extracted before", lacks=missing_rows(committed, None))
+        lost = replace and committed.has_lost_manifest(spec.name)
+        why = "to be replaced, since its manifest is lost" if lost else "not extracted before"
+        return make(why=why, lacks=missing_rows(committed, None), replace=lost)
     if replace:
         return make(why="to be replaced", lacks=missing_rows(committed, None), replace=True)
     lacks = missing_rows(committed, spec.name)
     why = CHANGED if lacks.shards else UNFINISHED if committed.has_unfinished_commit(spec.name) else ""
     before = recorded_identity(committed, spec.name)
-    return make(why=why, lacks=lacks, differs=tuple(differing(before, target)), otherwise=describe(before, target))
+    differs = tuple(differing(before, target))
+    return make(replace=False, why=why, lacks=lacks, differs=differs, otherwise=describe(before, target))
 
 
 def recorded_identity(committed: Split, stream: str) -> Mapping[str, Any]:

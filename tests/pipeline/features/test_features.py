@@ -270,6 +270,18 @@ def test_a_stream_keeps_its_weights_and_others_go_beside_it(root: Path, into: An
     assert cache.verify(root).ok
 
 
+def test_a_stream_whose_manifest_is_lost_can_be_replaced(root: Path, into: Any, network: Any) -> None:
+    into.extract(root)
+    held = into.rows(root, PENN, "features/resnet50")
+    (root / PENN / "features/resnet50/manifest.json").unlink()
+    with pytest.raises(cache.CacheError, match="--replace"):
+        into.extract(root)
+    assert into.extract(root, replace=True).computed == 24
+    found = into.rows(root, PENN, "features/resnet50")
+    assert all(np.array_equal(found[track], rows) for track, rows in held.items())
+    assert cache.verify(root).ok
+
+
 def test_a_frame_that_could_not_be_decoded_is_tried_again_when_it_is_asked_for(
     penn: Path, into: Any, tmp_path: Path, network: Any
 ) -> None:
