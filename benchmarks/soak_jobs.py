@@ -93,6 +93,7 @@ class Job(NamedTuple):
     split: str
     old: State
     new: State
+    streams: Sequence[str]  # that it extracts
 
 
 class Jobs:
@@ -124,7 +125,7 @@ class Jobs:
         weights = {"calm": 4, "kill": 5, "time": 3, "full": 3, "worker": 2, "two": 2, "beside": 1, "readonly": 1}
         way = self.rng.choices([*weights], [*weights.values()])[0]
         self.ways[way] += 1
-        job = Job(command, self._words(command, split, streams), split, self.states[split], new)
+        job = Job(command, self._words(command, split, streams), split, self.states[split], new, streams)
         self.notes.append(f"-> {way}")
         getattr(self, f"_{way}")(job)
         if way in ("kill", "time", "full", "two") and job.old != new:
@@ -163,7 +164,9 @@ class Jobs:
         """Another command on the same split, started at the same time or a little later."""
         other = self.rng.choice([job.words, self._words("convert", job.split), self._words("gc", job.split)])
         videos = self.lab.of(job.split)
-        others = [job.old, job.new, job.old.converted(videos), job.new.converted(videos)]
+        others = [job.old, job.new, job.old.converted(videos), after := job.new.converted(videos)]
+        if job.streams and not job.split.startswith(MOTION):  # of several streams, some before and some after it
+            others.append(after.extracted(job.streams))
         processes = [self._started(job.words)]
         time.sleep(self.rng.choice((0, self.rng.random())))
         processes.append(self._started(other))
