@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _times(targets: Sequence[Target]) -> int:
     """Record the new file times of every split in which nothing else differs."""
+    recorded = 0
     for target in targets:
         if (committed := committed_split(target.root, target.name)) is None:
             continue
@@ -66,7 +67,10 @@ def _times(targets: Sequence[Target]) -> int:
             out.print(f"{DOUBT} {target.name}: more than times differs: {command('accept', target.name)}")
         elif what.touched:
             accept(what, "only times differ")
+            recorded += 1
             out.print(f"{DONE} {target.name}: new file times of {count(len(what.touched), 'video')} are recorded")
+    if not recorded:
+        out.print(f"no new file times in {count(len(targets), 'split')}: nothing was recorded")
     return 0
 
 

@@ -18,7 +18,7 @@ from pipeline.cli.text import FEW, command, count, few
 from pipeline.datasets.base import Dataset
 from pipeline.features.plan import is_current
 from pipeline.maintenance.overview import accepted_of, sizes
-from pipeline.reasons import REASONS
+from pipeline.reasons import reason
 from pipeline.settings.arguments import cache_option
 
 if TYPE_CHECKING:
@@ -99,8 +99,8 @@ def _print_videos(row: Mapping[str, Any], root: cache.Root, *, every: bool) -> N
     for text in few(rejected, len(rejected) if every else FEW, command("status", "--all", "--cache", str(root))):
         out.print(f"{DOUBT} {row['split']}: {plain(text)}")
     without = Counter(video["set_aside"] for video in row["videos"] if video["set_aside"] and not video["failed"])
-    for reason, n in without.items():
-        out.print(f"{IDLE} {row['split']}: {count(n, 'video')} without rows: {reason}, {REASONS[reason].meaning}")
+    for why, n in without.items():
+        out.print(f"{IDLE} {row['split']}: {count(n, 'video')} without rows: {plain(why)}, {reason(why).meaning}")
     for video in row["videos"] if every else ():
         dropped = {} if video["failed"] else video["dropped"]
         if notes := [*_by_reason(dropped), *video["notes"]]:

@@ -291,6 +291,8 @@ def test_new_times_of_all_splits_are_recorded_by_one_command(
     assert "penn_action/train: new file times" in shown
     assert "amass/train: more than times differs" in shown
     assert "of 1 split with new file times" in by_cfg("penn_action/train", "amass", **both).out
+    ran("accept", "--config", cfg(**both))
+    assert "nothing was recorded" in ran("accept", "--config", cfg(**both)).out
 
 
 def test_luigi_and_plan_read_the_same_from_luigi_cfg(cfg: Any, tmp_path: Path) -> None:
