@@ -134,8 +134,10 @@ class Jobs:
             self._calmly(command, split, new, streams)
         elif self.rng.random() < 0.8 or way in ("worker", "beside"):
             self.notes.append("again")
-            if streams and not split.startswith(MOTION):  # a conversion at the same time may have committed others
-                new = self.states[split].extracted(streams)
+            if command != "convert":  # a conversion at the same time may have committed others
+                new = self.states[split]
+            if streams and not split.startswith(MOTION):
+                new = new.extracted(streams)
             self._calmly(command, split, new, streams)
         if self.rng.random() < 0.3 and self.root.joinpath("zarr.json").exists():
             self._end(["verify", "--cache", str(self.root)], (0,))
