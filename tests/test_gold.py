@@ -121,7 +121,8 @@ def same(gold: dict[str, Any]) -> Callable[[Any, Any], bool]:
     """Equal to the bit on the machine that recorded them, equal up to rounding elsewhere."""
 
     def compare(ours: Any, theirs: Any) -> bool:
-        return bool(ours == theirs if gold["machine"] == machine() else ours == pytest.approx(theirs, rel=1e-3))
+        equal = bool(ours == theirs)
+        return equal or (gold["machine"] != machine() and ours == pytest.approx(theirs, rel=1e-3))
 
     return compare
 
