@@ -2,7 +2,8 @@
 
 What the tests compare to the byte was recorded on one machine. On another one (another processor or another version of
 a library), floats may differ in their last digits: there, shapes, types and rounded sums are compared.
-`python tests/test_gold.py` records them again: on purpose, in a commit that says why they changed.
+`python tests/test_gold.py FOLDER` makes them in an empty folder and records them again: on purpose, in a commit that
+says why they changed.
 """
 
 from __future__ import annotations
