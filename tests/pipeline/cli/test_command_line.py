@@ -219,6 +219,7 @@ MISTAKES = {
     "a negative seed": ("synthesize", "--out", "{root}/new", "--seed", "-1"),
     "a folder of other files": ("synthesize", "--out", "{foreign}"),
     "a page that is a folder": ("show", "penn_action/train", "--cache", "{root}", "--out", "{root}"),
+    "a page of nothing": ("show", "penn_action/train", "--out", "{root}/page.html"),
     "a page in no folder": ("show", "penn_action/train", "--cache", "{root}", "--out", "{root}/new/page.html"),
 }
 
@@ -323,6 +324,3 @@ def test_a_terminal_without_ticks_shows_an_escape(root: Path, run: Any, monkeypa
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))
     assert run("verify", "--cache", root) == 0
     assert written.getvalue().startswith(rb"\u2713 intact: ")
-
-
-# ---------------------------------------------------------------------------------------- in a process of its own
