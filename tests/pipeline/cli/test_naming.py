@@ -36,20 +36,6 @@ def test_a_split_is_one_word_or_two(words: tuple[str, ...]) -> None:
         assert (args.dataset, args.split, args.raw) == ("penn_action", "train", Path("r"))
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("extract", "penn_action"), "the following arguments are required: split"),
-        (("extract", "penn_action/train", "test"), "penn_action/train names the split already, found 'test'"),
-        (("extract", "pen_action/train"), "no dataset is called 'pen_action'; known: penn_action, "),
-        (("convert", NAME, "--raw", "r"), "the following arguments are required: --cache"),
-        (("import", "file.pt", NAME, "--format", "vibe"), "the following arguments are required: --cache"),
-    ],
-)
-def test_arguments_that_are_missing_or_wrong_are_named(words: tuple[str, ...], message: str, ran: Any) -> None:
-    assert message in ran(*words, code=2).err
-
-
 def test_without_a_cache_that_of_luigi_cfg_is_used_and_printed(configured: Path, ran: Any) -> None:
     for words in (("status",), ("verify", "penn_action", "train", "--fast"), ("gc", "--dry-run")):
         by_default = ran(*words)

@@ -306,17 +306,6 @@ def test_what_make_data_will_make_is_not_missing(doctor: Any, luigi_cfg: Any) ->
     assert "missing" not in printed
 
 
-def test_a_wrong_name_or_raw_folder_is_an_error(tmp_path: Path, ran: Any) -> None:
-    touch(tmp_path / "file")
-    penn(tmp_path / "penn_action")
-    for name, raw, words in (
-        ("penn", ".", "no dataset is called 'penn'"),
-        ("penn_action", "absent", "there is no such folder"),
-        ("penn_action", "file", "is a file"),
-    ):
-        assert words in ran("doctor", name, "--raw", tmp_path / raw, code=2).err
-
-
 def test_no_command_mixes_real_data_and_a_demo_body(embedded: Any, tmp_path: Path, doctor: Any) -> None:
     for name in ("3dpw", "amass"):
         embedded.copy(name, tmp_path / name)

@@ -88,8 +88,6 @@ def test_what_is_not_known_is_reported(penn: Any, ran: Any) -> None:
     assert expected_rows(penn.plan(), 0, 0, 1).rows is None, "demo data have no release"
     shown = ran("plan", "penn_action", "train", "--raw", penn.raw, "--cache", penn.root).out
     assert "not known before some videos are read: --sample 16" in shown
-    error = ran("plan", "penn_action", "train", "--raw", penn.raw, "--cache", penn.root, "--devices", 2, code=2).err
-    assert "--devices goes with --rate" in error
 
 
 def test_bytes_of_many_rows(tmp_path: Path) -> None:
