@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
+
+from pipeline.errors import ConfigError
 
 SET: Final = "PIPELINE_SET"  # environment variable: a line SECTION.KEY=VALUE for each --set, for child processes too
 KEPT: Final = "finished shards (8,192 rows each) are kept; the same command continues from there"
@@ -48,6 +50,19 @@ def scheduler_option(sub: argparse.ArgumentParser) -> None:
 def shards_kept(_: argparse.Namespace) -> str:
     """What of an interrupted conversion or extraction is kept."""
     return KEPT
+
+
+def named_values(option: str, words: Iterable[str], example: str) -> dict[str, str]:
+    """NAME=VALUE words of an option that may be repeated. Raises ConfigError, with an example, for any other."""
+    values: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (name and equals):
+            raise ConfigError(f"{option} {word}: expected NAME=VALUE, as in {option} {example}")
+        if name in values:
+            raise ConfigError(f"{option} {word}: {name} is set to {values[name]!r} already")
+        values[name] = value
+    return values
 
 
 def set_option(sub: argparse.ArgumentParser) -> None:

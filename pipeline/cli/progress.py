@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress as Bars
+    from rich.progress import Progress as RichProgress
 
 # s between two lines where there is no terminal, as in a cluster's log. Shorter work prints none.
 EVERY: Final = 300.0
@@ -20,6 +20,9 @@ class Progress(Protocol):
     """Called with units done, units in all and a short message ("S1/Seq1", "71 rows/s")."""
 
     def __call__(self, done: int, total: int, message: str = "") -> None: ...
+
+
+Bars = Callable[[str], AbstractContextManager[Progress]]  # the name of some work -> where its progress is shown
 
 
 def silent(done: int, total: int, message: str = "") -> None:
@@ -50,7 +53,7 @@ def bar(what: str, console: Console, *, unit: str = "", quiet: bool = False, alo
         yield _lines(" ".join(what.split()), unit)
 
 
-def _bars(console: Console, unit: str) -> Bars:
+def _bars(console: Console, unit: str) -> RichProgress:
     from rich import progress as bars  # not imported by processes that show nothing
     from rich.table import Column
     from rich.text import Text

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pipeline import detect
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain, show_json
-from pipeline.cli.options import json_option, scheduler_option, whole, workers_option
+from pipeline.cli.options import json_option, named_values, scheduler_option, whole, workers_option
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.detect.base import Detector
@@ -73,12 +73,8 @@ def run(args: argparse.Namespace) -> int:
 
 def detector_of(name: str, weights: str | None, pairs: list[str]) -> Detector:
     """The detector with `NAME=VALUE` options, each of its field's type. Raises ConfigError for one that it lacks."""
-    given: dict[str, Any] = {} if weights is None else {"weights": weights}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not (key and equals):
-            raise ConfigError(f"--set {pair}: expected NAME=VALUE, as in --set min_score=0.5")
-        given[key] = value
+    given = {} if weights is None else {"weights": weights}
+    given |= named_values("--set", pairs, "min_score=0.5")
     defaults: dict[str, Any] = {field.name: field.default for field in fields(detect.find(name))}
     try:
         return detect.get(name, **{key: type(defaults.get(key, ""))(value) for key, value in given.items()})

@@ -50,7 +50,9 @@ def run(args: argparse.Namespace) -> int:
     settings = load(settings_file(), NO_SETTINGS) if args.raw is None else None
     enabled = _all_of(args.raw) if settings is None else settings.data.datasets
     broken = datasets.broken(enabled)
-    raw, folder = (args.raw, args.body) if settings is None else (settings.paths.raw, args.body or settings.paths.body)
+    raw, folder, root = args.raw, args.body, cache.place_of("data/cache")
+    if settings is not None:
+        raw, folder, root = settings.paths.raw, folder or settings.paths.body, settings.paths.cache
     demo = settings is not None and settings.embedded.enabled
     if not demo:
         _check_raw(raw, "--raw" if settings is None else f"{settings.file}, [paths] raw")
@@ -70,8 +72,9 @@ def run(args: argparse.Namespace) -> int:
         found = {"examined": [e.as_dict() for e in shown], "mixtures": [mixture._asdict() for mixture in mixed]}
         show_json(found | {"unclaimed": {str(folder): n for folder, n in clips.items()}})
     else:
-        _print(shown, mixed, clips, "data/cache" if settings is None else settings.paths.cache)
-        for line in _next(args, settings, examined, body, lacking, by_make=set(chosen) <= set(enabled)):
+        _print(shown, mixed, clips, root)
+        by_make = settings if set(chosen) <= set(enabled) else None
+        for line in _next(args.datasets, by_make, raw, root, examined, body, lacking):
             out.print(plain(line))
     return 1 if lacking or mixed or broken else 0
 
@@ -102,27 +105,26 @@ def _print(shown: Sequence[Examination], mixed: Sequence[Problem], clips: Mappin
 
 
 def _next(
-    args: argparse.Namespace,
+    asked: Sequence[str],
     settings: Sections | None,
+    raw: Path,
+    root: cache.Root,
     examined: Sequence[Examination],
     body: Examination | None,
     lacking: Sequence[str],
-    *,
-    by_make: bool,
 ) -> Iterator[str]:
-    """What comes next: this again, then what converts. by_make: luigi.cfg enables all that was examined."""
+    """What comes next: this again, then what converts. settings: luigi.cfg, where it enables all that was examined."""
     clashes = clashing(examined, body)
     folder = None if body is None else body.raw
-    raw = args.raw if settings is None else settings.paths.raw
     if lacking or clashes:
-        where = [] if settings and by_make else ["--raw", str(raw), *(["--body", str(folder)] if folder else [])]
-        yield f"When that is done: {command('doctor', *args.datasets, *where)}"
-    if settings is not None and by_make:
+        where = [] if settings is not None else ["--raw", str(raw), *(["--body", str(folder)] if folder else [])]
+        yield f"When that is done: {command('doctor', *asked, *where)}"
+    if settings is not None:
         yield from _by_make(settings, examined, bool(clashes), lacking)
     else:
         has_body = body is None or not body.missing
         ready = [e for e in examined if e.usable and e not in clashes and (has_body or not e.uses_body)]
-        yield from _by_hand(ready, folder, "data/cache" if settings is None else settings.paths.cache)
+        yield from _by_hand(ready, folder, root)
 
 
 def _all_of(raw: Path) -> list[str]:

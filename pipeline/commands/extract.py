@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import cache
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain
-from pipeline.cli.options import scheduler_option, shards_kept, whole, workers_option
+from pipeline.cli.options import named_values, scheduler_option, shards_kept, whole, workers_option
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.errors import ConfigError, PipelineError
@@ -24,6 +23,7 @@ from pipeline.settings.arguments import split_options
 from pipeline.settings.targets import stream_named
 
 HELP: Final = "Compute feature streams for the rows that lack them."
+QUALITY: Final = "quality=95"  # an example of an option
 kept = shards_kept
 
 
@@ -87,12 +87,12 @@ def run(args: argparse.Namespace) -> int:
 
 def specs_of(args: argparse.Namespace, name: str) -> list[StreamSpec]:
     """What the arguments ask for. Raises PipelineError where they name no weights for real data."""
-    options = _options("--set", args.set)
+    options = named_values("--set", args.set, QUALITY)
     asked = [(args.stream or args.kind, args.kind, options)]
     for text in args.also:
         first, *words = text.split()
         stream, _, kind = first.partition("=")
-        asked.append((stream, kind or stream, _options("--also", words)))
+        asked.append((stream, kind or stream, named_values("--also", words, QUALITY)))
     if len(names := [stream for stream, _, _ in asked]) > len(set(names)):
         raise ConfigError(f"--also: expected streams of different names, found {', '.join(names)}")
     weights, has_resnet = args.weights, ResNet50.kind in [kind for _, kind, _ in asked]
@@ -112,15 +112,3 @@ def specs_of(args: argparse.Namespace, name: str) -> list[StreamSpec]:
         crops = "" if isinstance(made, LabelStream) and number else args.crops
         specs.append(StreamSpec(stream, made, crops, resources, args.raw))
     return specs
-
-
-def _options(of: str, words: Sequence[str]) -> dict[str, str]:
-    options: dict[str, str] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not (key and equals):
-            raise ConfigError(f"{of} {word}: expected NAME=VALUE, as in {of} quality=95")
-        if key in options:
-            raise ConfigError(f"{of} {word}: {key} is set to {options[key]!r} already")
-        options[key] = value
-    return options

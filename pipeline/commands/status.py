@@ -15,9 +15,8 @@ from pipeline.accounting import VideoAccount
 from pipeline.cli.console import DOUBT, IDLE, WRONG, err, fits, out, plain, show, show_json, size, table
 from pipeline.cli.options import json_option
 from pipeline.cli.text import FEW, command, count, few
-from pipeline.datasets.base import Dataset
 from pipeline.features.plan import is_current
-from pipeline.maintenance.overview import accepted_of, sizes
+from pipeline.maintenance.overview import accepted_of, installed, sizes
 from pipeline.reasons import reason
 from pipeline.settings.arguments import cache_option
 
@@ -142,7 +141,7 @@ def _sizes_table(names: Sequence[str], stored: Sequence[Mapping[str, Any]]) -> T
 
 def split_status(split: cache.Split) -> dict[str, Any]:
     """What `status` shows of one split, for a table or for --json."""
-    dataset = _registered(split.name.partition("/")[0])
+    dataset = installed(split.name.partition("/")[0])
     harmless = ("", *(dataset.harmless if dataset is not None else ()))
     keys = ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
     undecodable: dict[str, int | None] = dict.fromkeys(split.streams)  # None: the stream's flags cannot be read
@@ -185,7 +184,7 @@ def beside_the_release(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     compared = [(row["split"], [row], row["accounting"].get("known", {})) for row in real]
     for name in dict.fromkeys(row["split"].partition("/")[0] for row in real):
         of_dataset = [row for row in real if row["split"].partition("/")[0] == name]
-        dataset, by_split = _registered(name), [row["accounting"].get("known", {}) for row in of_dataset]
+        dataset, by_split = installed(name), [row["accounting"].get("known", {}) for row in of_dataset]
         if dataset is not None and "all" in dataset.totals and len(of_dataset) >= len(dataset.splits):
             every = dataset.totals["all"].as_dict()
             rest = {what: n for what, n in every.items() if not all(what in known for known in by_split)}
@@ -217,9 +216,3 @@ def counts_text(accounting: Mapping[str, Any], what: str) -> str:
     counts, known = accounting[what], accounting.get("known", {}).get(what)
     found = f" / {counts['found']:,}" if "found" in counts else ""  # of tracks, not in manifests of earlier versions
     return f"{counts['kept']:,}{found}" + (f" of {known:,} known" if known is not None else "")
-
-
-def _registered(name: str) -> Dataset | None:
-    """The dataset's reader; None where another installation converted it, and where its package is broken."""
-    known = name in datasets.names() and not datasets.broken([name])
-    return datasets.get(name) if known else None

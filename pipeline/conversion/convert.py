@@ -10,7 +10,7 @@ import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -86,23 +86,15 @@ def convert(
     if strict:
         refuse_committed_failures(plan)
     columns = plan.dataset.columns(plan.split, body=plan.reader["body"] is not None)
-    provenance = {"raw": str(plan.raw.resolve())}
-    if plan.body is not None and plan.reader["body"]:
-        provenance["body"] = str(plan.body.resolve())
-    with cache.SplitWriter(plan.root, plan.name, columns=columns, plan=plan.identity, provenance=provenance) as writer:
+    read = functools.partial(read_videos, plan, workers=workers, scheduler=scheduler, timeout=timeout, memory=memory)
+    with cache.SplitWriter(
+        plan.root, plan.name, columns=columns, plan=plan.identity, provenance=plan.provenance
+    ) as writer:
         if writer.digest != ("" if plan.committed is None else plan.committed.manifest["digest"]):
             raise cache.CacheChanged(f"{plan.name}: another run has committed since the plan was made: run it again")
         writer.begin(drop=plan.drop, invalidate=plan.invalidate)
-        meter = _Meter()
-        digests = _append_videos(
-            plan,
-            writer,
-            functools.partial(read_videos, workers=workers, scheduler=scheduler, timeout=timeout, memory=memory),
-            meter,
-            strict=strict,
-            progress=progress,
-        )
-        accounts = [VideoAccount.from_dict(dict(account)) for account in writer.accounts()]
+        digests, measured = _append_videos(plan, writer, read, strict=strict, progress=progress)
+        accounts = _accounts(writer)
         totals = Accounting(accounts).totals(None if plan.reader["stand_in"] else plan.dataset.totals.get(plan.split))
         # Not of videos where something unexpected happened: it may have been the disk, and they are to be read again.
         unexpected_in = {account.name for account in accounts if account.set_aside in {UNEXPECTED, *WHAT_TO_DO}}
@@ -111,56 +103,53 @@ def convert(
         records = accepted(writer.entries) if plan.kept else []
         entries = {"reader": dict(plan.reader), "stand_in": plan.reader["stand_in"], "accounting": totals}
         entries["keypoints"] = plan.dataset.keypoints_from
-        writer.commit({**accepted_entry(records), **entries}, note={"measured": meter.as_dict()})
+        writer.commit({**accepted_entry(records), **entries}, note={"measured": measured})
     appended = {video.name for video in plan.append}
-    failed = [account for account in accounts if account.name in appended and is_failure(plan.dataset, account)]
-    failed.sort(key=lambda account: account.set_aside != UNEXPECTED)
-    unchanged = sum(account.name not in appended and not account.other_split for account in accounts)
-    uncounted = sum(is_failure(plan.dataset, account) and not account.found for account in accounts)
-    notes = tuple(f"{a.name}: {note}" for a in accounts if a.name in appended for note in a.notes)
+    failed = [account for account in accounts if is_failure(plan.dataset, account)]
+    rejected = [account for account in failed if account.name in appended]
     return Conversion(
-        plan, totals, tuple(failed), notes, _empty(plan, totals, accounts), unchanged=unchanged, uncounted=uncounted
+        plan,
+        totals,
+        rejected=tuple(sorted(rejected, key=lambda account: account.set_aside != UNEXPECTED)),
+        notes=tuple(f"{a.name}: {note}" for a in accounts if a.name in appended for note in a.notes),
+        empty=_empty(plan, totals, accounts),
+        unchanged=sum(account.name not in appended and not account.other_split for account in accounts),
+        uncounted=sum(not account.found for account in failed),
     )
-
-
-@dataclass(slots=True)
-class _Meter:
-    """How fast videos are read and written, for `provenance.json`."""
-
-    rows: int = 0
-    began: float = field(default_factory=time.monotonic)
-
-    def as_dict(self) -> dict[str, float]:
-        seconds = max(time.monotonic() - self.began, 1e-3)
-        return {"seconds": round(seconds, 3), "rows": self.rows, "rows_a_second": round(self.rows / seconds, 2)}
 
 
 def _append_videos(
     plan: ConversionPlan,
     writer: cache.SplitWriter,
-    read: Callable[[ConversionPlan, Sequence[RawVideo]], Iterator[ReadVideo]],
-    meter: _Meter,
+    read: Callable[[Sequence[RawVideo]], Iterator[ReadVideo]],
     *,
     strict: bool,
     progress: Progress,
-) -> dict[str, str]:
-    """Read and write what a killed run has not written already. Returns the digest of every video of the split."""
-    journalled = set(writer.journalled)
+) -> tuple[dict[str, str], dict[str, float]]:
+    """Read and write what a killed run has not written already.
+
+    Returns the digest of every video of the split, and how fast they were read and written, for `provenance.json`.
+    """
+    began, rows, journalled = time.monotonic(), 0, set(writer.journalled)
     taken_over = [video for video in plan.append if video.name in journalled]
-    todo = [video for video in plan.append if video.name not in journalled]
     digests = plan.digests() | {video.name: changes.video_digest(plan.raw, video) for video in taken_over}
     if strict:
-        accounts = (VideoAccount.from_dict(dict(account)) for account in writer.accounts())
-        _refuse_rejected(plan, (account for account in accounts if account.name in journalled))
+        _refuse_rejected(plan, (account for account in _accounts(writer) if account.name in journalled))
     progress(len(taken_over), len(plan.append), "")
-    for done, video in enumerate(read(plan, todo), len(taken_over) + 1):
+    todo = [video for video in plan.append if video.name not in journalled]
+    for done, video in enumerate(read(todo), len(taken_over) + 1):
         if strict:
             _refuse_rejected(plan, [video.account])
         writer.append(video.entry, video.rows)
-        meter.rows += sum(len(track.columns["frame_index"]) for track in video.rows)
+        rows += video.n_rows
         digests[video.entry.name] = video.entry.fingerprint
         progress(done, len(plan.append), video.entry.name)
-    return digests
+    seconds = max(time.monotonic() - began, 1e-3)
+    return digests, {"seconds": round(seconds, 3), "rows": rows, "rows_a_second": round(rows / seconds, 2)}
+
+
+def _accounts(writer: cache.SplitWriter) -> list[VideoAccount]:
+    return [VideoAccount.from_dict(dict(account)) for account in writer.accounts()]
 
 
 def is_failure(dataset: Dataset, account: VideoAccount) -> bool:
@@ -219,6 +208,10 @@ class ReadVideo:
     entry: cache.VideoEntry
     rows: Sequence[cache.TrackRows]
     account: VideoAccount
+
+    @property
+    def n_rows(self) -> int:
+        return sum(len(track.columns["frame_index"]) for track in self.rows)
 
 
 def read_videos(

@@ -67,22 +67,20 @@ class Difference(NamedTuple):
         return {"part": self.part, "was": self.was, "is": self.now}
 
 
-def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
-    """The parts of an identity that differ, by name.
+def differing(before: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> list[Difference]:
+    """The parts of an identity that differ, by name; `within`: what the names begin with.
 
     >>> differing({"version": 1, "parameters": {"fps": 25}}, {"version": 1, "parameters": {"fps": 30}})
     [Difference(part='parameters.fps', was=25, now=30)]
     """
-    return list(_differing("", before, now))
-
-
-def _differing(within: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:
+    differences = []
     for key in sorted(before.keys() | now.keys()):
         was, found = before.get(key), now.get(key)
         if isinstance(was, Mapping) and isinstance(found, Mapping):
-            yield from _differing(f"{within}{key}.", was, found)
+            differences += differing(was, found, f"{within}{key}.")
         elif was != found:
-            yield Difference(f"{within}{key}", was, found)
+            differences.append(Difference(f"{within}{key}", was, found))
+    return differences
 
 
 def describe(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -78,14 +78,19 @@ class ConversionPlan:
         return 0 if self.committed is None else int(self.committed.manifest["accounting"]["videos"]["found"])
 
     @property
+    def provenance(self) -> dict[str, str]:
+        """Where the raw files and, where tracks depend on it, the body model are: to be kept beside the commit."""
+        folders = {"raw": self.raw, "body": self.body if self.reader["body"] else None}
+        return {name: str(folder.resolve()) for name, folder in folders.items() if folder is not None}
+
+    @property
     def identity(self) -> str:
         """What a killed run must have been doing for this one to continue it."""
         videos = {video.name: self.stamps[video.name] for video in self.append}
         return fingerprint({"reader": dict(self.reader), "append": videos, "drop": sorted(self.drop)})
 
     def digests(self) -> dict[str, str]:
-        """Name -> digest of every committed video."""
-        return _digests(self.committed)
+        return {} if self.committed is None else digests_of(self.committed)
 
     def accounts(self) -> Iterator[VideoAccount]:
         """Of every committed video."""
@@ -139,7 +144,7 @@ def compare(
         return plan(append=tuple(videos), drop=(), why="not converted before")
     _refuse_loss(f"{root}/{committed.name}", committed, dataset, raw, videos, reader)
     _refuse_other_kind(committed, reader, raw, root, body)
-    digests, before = _digests(committed), committed.manifest["reader"]
+    digests, before = digests_of(committed), committed.manifest["reader"]
     differs = tuple(differing(before, reader))
     if differs and not any_reader:
         return plan(append=tuple(videos), drop=tuple(digests), why=describe(before, reader), differs=differs)
@@ -186,6 +191,11 @@ def read_again(plan: ConversionPlan, names: Collection[str]) -> ConversionPlan:
     )
 
 
+def digests_of(committed: cache.Split) -> dict[str, str]:
+    """Name -> digest of every committed video."""
+    return dict(zip(committed.videos.names, committed.videos.fingerprints, strict=True))
+
+
 def committed_split(root: cache.Root, name: str) -> cache.Split | None:
     """The split as it is in the cache; None when there is no such split, or no cache yet."""
     return cache.open(root)[name] if name in cache.FeatureCache(root) else None
@@ -210,12 +220,6 @@ def mixture_warning(plan: ConversionPlan, ignore: Collection[str] = ()) -> str:
         f"{plan.root}: will hold both, {plan.name} from {this} and {', '.join(others)} from {that}: training "
         "refuses to use them together. Another cache (--cache, or [paths] cache in luigi.cfg) keeps them apart."
     )
-
-
-def _digests(committed: cache.Split | None) -> dict[str, str]:
-    if committed is None:
-        return {}
-    return dict(zip(committed.videos.names, committed.videos.fingerprints, strict=True))
 
 
 @contextlib.contextmanager

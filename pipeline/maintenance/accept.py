@@ -142,14 +142,13 @@ def _accept_split(what: Proposal, plan: ConversionPlan, new: list[dict[str, Any]
             f"{plan.name}: a killed conversion has finished shards that would be lost. Convert first and accept then; "
             "or, to lose them, `gc --unfinished`."
         )
-    provenance = {"raw": str(plan.raw.resolve())}
-    if plan.body is not None and plan.reader["body"]:
-        provenance["body"] = str(plan.body.resolve())
     now = {name: pair for name, (_, pair) in what.videos.items()}
     digests = plan.digests() | {name: digest for name, (digest, _) in now.items()}
     stamps = {name: (plan.stamps[name], digests[name]) for name in (*what.touched, *now)}
     identity = fingerprint({"accept": new, "base": split.manifest["digest"]})
-    with cache.SplitWriter(plan.root, plan.name, columns=split.columns, plan=identity, provenance=provenance) as writer:
+    with cache.SplitWriter(
+        plan.root, plan.name, columns=split.columns, plan=identity, provenance=plan.provenance
+    ) as writer:
         _refuse_stale(plan.name, writer.digest, split.manifest)
         if not what.empty:
             writer.begin(refingerprint=now)

@@ -142,7 +142,7 @@ def _sampled(plan: ConversionPlan, n: int, workers: int) -> Expected:
     at = np.unique(np.linspace(0, len(plan.append) - 1, n).round().astype(int)).tolist()
     times, rows = [time.perf_counter()], list[int]()
     for read in read_videos(plan, [plan.append[i] for i in at], workers):
-        rows.append(sum(len(track.columns["frame_index"]) for track in read.rows))
+        rows.append(read.n_rows)
         times.append(time.perf_counter())
     mean = float(np.mean(rows))
     everyone = len(rows) == len(plan.append)

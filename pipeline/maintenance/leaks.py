@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
-from pipeline import datasets
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.datasets.base import Origin
 from pipeline.errors import PipelineError
+from pipeline.maintenance.overview import installed
 from pipeline.pixels import sources
 from pipeline.processes import Failed, alive
 from pipeline.processes.ordered_map import ordered_map
@@ -76,9 +76,7 @@ class Origins(NamedTuple):
     @classmethod
     def of(cls, split: cache.Split) -> Origins:
         """By the dataset's reader; nothing is known of a dataset that is not installed here."""
-        name, names = split.name.partition("/")[0], split.videos.names
-        known = name in datasets.names() and not datasets.broken([name])
-        reader = datasets.get(name) if known else None
+        names, reader = split.videos.names, installed(split.name.partition("/")[0])
         videos = tuple(names[number] for number in np.unique(split.tracks.video).tolist())
         origins = tuple(reader.origin(video) if reader else Origin() for video in videos)
         return cls(split.name, reader.recording if reader else "recording", videos, origins)

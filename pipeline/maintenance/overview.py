@@ -17,8 +17,10 @@ import numpy as np
 
 import cache
 from cache.format.layout import COLUMNS, FEATURES, ROWS_PER_CHUNK, ROWS_PER_SHARD, stream_of
+from pipeline import datasets
 from pipeline.conversion.identity import Difference, accepted_lines
 from pipeline.conversion.plan import ConversionPlan, committed_split, compare
+from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.features.plan import CHANGED, MissingRows, compare_stream, missing_rows, refuse_untrained
 from pipeline.features.spec import StreamSpec
@@ -98,6 +100,12 @@ def accepted_of(split: cache.Split) -> Iterator[str]:
     yield from (f"{split.name}: {text}" for text in accepted_lines(split.manifest))
     for name in split.streams:
         yield from (f"{split.name}, {name}: {text}" for text in accepted_lines(split.stream_manifest(name)))
+
+
+def installed(name: str) -> Dataset | None:
+    """The dataset's reader; None where another installation converted it, and where its package is broken."""
+    known = name in datasets.names() and not datasets.broken([name])
+    return datasets.get(name) if known else None
 
 
 def plan_split(target: Target) -> SplitPlan:

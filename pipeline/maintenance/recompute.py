@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 import cache
 from cache import Split
-from pipeline.cli.progress import Progress, silent
+from pipeline.cli.progress import Bars, Progress, silent
 from pipeline.conversion.identity import describe
 from pipeline.errors import PipelineError
 from pipeline.features.plan import recorded_identity, recorded_spec
@@ -36,8 +36,6 @@ from pipeline.features.weights import WeightsSpec
 SUSPICIOUS: Final = 0.002
 CLEARLY: Final = 0.5  # a neighbour fits better where its difference is less than so much of the row's own
 MOST: Final = 2.0  # the largest relative difference there is: also of a row that cannot be computed as it was
-
-Bars = Callable[[str], AbstractContextManager[Progress]]  # the name of some work -> where its progress is shown
 
 
 class Misaligned(NamedTuple):

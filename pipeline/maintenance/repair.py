@@ -7,8 +7,8 @@ are extracted again, with the weights that it has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 import cache
-from pipeline.cli.progress import Progress, silent
+from pipeline.cli.progress import Bars, Progress, silent
 from pipeline.cli.text import command, count
 from pipeline.conversion.convert import convert, read_videos
 from pipeline.conversion.plan import read_again
@@ -25,8 +25,6 @@ from pipeline.errors import PipelineError
 from pipeline.features.extract import Extraction, extract
 from pipeline.features.pixel_sources import pixels
 from pipeline.features.plan import missing_rows, plan_extraction, recorded_spec
-
-Bars = Callable[[str], AbstractContextManager[Progress]]  # the name of some work -> where its progress is shown
 
 
 class ReadAgain(NamedTuple):
@@ -150,7 +148,7 @@ def _convert_again(
                 f"{split.name}: {read.entry.name} has damaged rows, and cannot be read now: "
                 f"{read.account.message or 'it has no rows'} Nothing was changed. Correct it, then: {again}"
             )
-        rows += sum(len(track.columns["frame_index"]) for track in read.rows)
+        rows += read.n_rows
     convert(replace(plan, invalidate=tuple(sorted(shards))), workers=workers, progress=progress)
     return ReadAgain(split.name, plan.drop, rows)
 

@@ -77,8 +77,8 @@ def _complete(args: argparse.Namespace) -> None:
 def joined(names: Sequence[str]) -> list[str]:
     """DATASET SPLIT as the one name that it is, where it cannot mean two.
 
-    >>> joined(["3dpw", "train"]), joined(["3dpw", "amass"]), joined(["3dpw/train", "amass/train"])
-    (['3dpw/train'], ['3dpw', 'amass'], ['3dpw/train', 'amass/train'])
+    >>> joined(["3dpw", "train"]), joined(["3dpw", "amass"]), joined(["3dpw/train", "amass/test"]), joined(["3dpw"])
+    (['3dpw/train'], ['3dpw', 'amass'], ['3dpw/train', 'amass/test'], ['3dpw'])
     """
     known = datasets.names()
     two = len(names) == 2 and names[0] in known and names[1] not in known and "/" not in names[1]

@@ -232,10 +232,7 @@ def _streams(source: SettingsFile, features: Features) -> tuple[StreamSpec, Stre
     named = [features.stream, *filter(None, [features.crops]), *features.also]
     if twice := sorted({name for name in features.also if named.count(name) > 1}):
         raise ConfigError(f"{at('also')}: stream {twice[0]!r} is named twice")
-    machine = Machine(features.device, features.batch_size, compile=features.compile)
-    devices = devices_of(source, "features", features)
-    resources = Resources(machine, features.workers, features.timeout, devices)
-    spec = functools.partial(StreamSpec, resources=resources)
+    spec = functools.partial(StreamSpec, resources=_resources(source, features))
     stream = _stream(source, features)
     also = tuple(further_stream(source, features, name) for name in features.also)
     if features.crops is None:
@@ -247,9 +244,13 @@ def _streams(source: SettingsFile, features: Features) -> tuple[StreamSpec, Stre
 def further_stream(source: SettingsFile, features: Features, name: str) -> StreamSpec:
     """A stream beside that of [features], as [features] also names them. Raises ConfigError."""
     stream = _further(source, features, name)
+    crops = "" if isinstance(stream, LabelStream) else features.crops or ""
+    return StreamSpec(name, stream, crops, _resources(source, features))
+
+
+def _resources(source: SettingsFile, features: Features) -> Resources:
     machine = Machine(features.device, features.batch_size, compile=features.compile)
-    resources = Resources(machine, features.workers, features.timeout, devices_of(source, "features", features))
-    return StreamSpec(name, stream, "" if isinstance(stream, LabelStream) else features.crops or "", resources)
+    return Resources(machine, features.workers, features.timeout, devices_of(source, "features", features))
 
 
 def _stream(source: SettingsFile, features: Features) -> Stream:

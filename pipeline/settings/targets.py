@@ -110,17 +110,15 @@ def absent(targets: Iterable[Target]) -> list[str]:
 
 def stream_named(kind: str, weights: str | None, precision: str | None, options: Mapping[str, str]) -> Stream:
     """The stream that a command's options ask for. Raises ConfigError for options that the kind does not have."""
-    found = streams.find(kind)
+    found, section = streams.find(kind), Section(Path("--set"), kind, options)
     given = {"weights": weights, "precision": precision}
     if not issubclass(found, ResNet50):
         if of_resnet := [f"--{name}" for name, text in given.items() if text]:
             raise ConfigError(
                 f"{of_resnet[0]} goes with --kind {ResNet50.kind}; options of {kind} are --set NAME=VALUE"
             )
-        return configured(Section(Path("--set"), kind, options), found, streams.get)
-    parsed = {"weights": weights and WeightsSpec.parse(weights), "precision": precision}
-    more = {key: value for key, value in parsed.items() if value is not None}
-    section = Section(Path("--set"), kind, options)
-    if of_resnet := [key for key in parsed if key in options]:
+        return configured(section, found, streams.get)
+    if of_resnet := [name for name in given if name in options]:
         raise ConfigError(f"--set {of_resnet[0]}: is an option of its own: --{of_resnet[0]}")
-    return configured(section, found, streams.get, **more)
+    parsed = {"weights": weights and WeightsSpec.parse(weights), "precision": precision}
+    return configured(section, found, streams.get, **{name: of for name, of in parsed.items() if of is not None})

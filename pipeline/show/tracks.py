@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 import cache
 from cache import Split
-from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.conversion.convert import UNEXPECTED, is_failure
 from pipeline.conversion.identity import reader_parts
 from pipeline.conversion.retry import recorded_reader
 from pipeline.datasets.base import Dataset, unexpected
 from pipeline.errors import PipelineError, reading_refused
+from pipeline.maintenance.overview import installed
 from pipeline.pixels import sources
 from pipeline.pixels.frames import FrameSource
 from pipeline.raw import RawVideo
@@ -241,8 +241,8 @@ def _refuse_other_body(raw: Path, stand_in: bool, body: Path | None) -> None:
 
 def rejected(split: Split) -> tuple[int, Iterator[str]]:
     """How many videos were rejected because something is wrong with them, and a line about each."""
-    dataset = split.name.split("/")[0]
-    harmless = datasets.get(dataset).harmless if dataset in datasets.names() else frozenset()
+    reader = installed(split.name.partition("/")[0])
+    harmless = frozenset() if reader is None else reader.harmless
     reasons = split.manifest.get("accounting", {}).get("videos", {}).get("set_aside", {})
     accounts = ((video.name, video.account) for video in split.videos)
     messages = (

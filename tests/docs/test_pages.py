@@ -222,6 +222,7 @@ COURSES: Any = {  # section -> its dataclass, preset, presets, variants, and the
     "hmmr": (HMMR.config, HMMR.preset, HMMR.presets, HMMR.variants, ELSEWHERE),
     "part_dynamics": (PARTS.config, PARTS.preset, PARTS.presets, PARTS.variants, ELSEWHERE),
     "mposer": (mposer_config.MPoserConfig, "published", mposer_config.PRESETS, (), {*OF_TRAINING, "motion"}),
+    "pose_embedding": (pr_vipe_config.PrVIPEConfig, "published", pr_vipe_config.PRESETS, (), ELSEWHERE - {"stream"}),
 }
 
 
@@ -237,17 +238,6 @@ def test_every_setting_of_a_training_is_there_with_the_presets_values(section: s
     for preset in presets.keys() - {"paper"}:  # what that one changes stands beside `preset`
         made, texts = presets[preset](), {key: row[preset] for key, row in documented.items()}
         assert typed(config, texts) == {key: getattr(made, key) for key in documented}, preset
-
-
-def test_every_setting_of_the_pose_embedding_is_there_with_the_presets_values() -> None:
-    documented = documented_settings("pose_embedding")
-    assert all(f"`{name}`" in documented["preset"]["meaning"] for name in pr_vipe_config.PRESETS)
-    documented.pop("preset")
-    spec = pr_vipe_config.PrVIPEConfig
-    assert set(documented) == set(settable(spec, "pose_embedding", ("cache", "runs", "body")))
-    for preset, make in pr_vipe_config.PRESETS.items():
-        made, texts = make(), {key: row[preset] for key, row in documented.items()}
-        assert typed(spec, texts) == {key: getattr(made, key) for key in documented}, preset
 
 
 def test_every_setting_that_a_page_names_exists(tmp_path: Path) -> None:

@@ -364,3 +364,17 @@ def ran(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> Callable
         return shown
 
     return ran
+
+
+@pytest.fixture
+def luigi_cfg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Write a luigi.cfg, which commands read from then on: `luigi_cfg("amass", "[amass]\\nresampling = decimate")`."""
+
+    def write(datasets: str = "penn_action", more: str = "") -> Path:
+        file = tmp_path / "luigi.cfg"
+        paths = "[paths]\nraw = raw\nbody = body\ncache = cache\nruns = runs\n"
+        file.write_text(f"{paths}[data]\ndatasets = {datasets}\n{more}\n")
+        monkeypatch.setenv("LUIGI_CONFIG_PATH", str(file))
+        return file
+
+    return write

@@ -197,47 +197,65 @@ def test_motion_without_pictures_has_no_features(embedded: Any, into: Any, ran: 
     assert ran("extract", "amass", "train", "--cache", tmp_path).out == "amass/train: motion only, without pictures\n"
 
 
-EXTRACT = ("extract", "penn_action/train", "--cache", "{root}")
-CONVERT = ("convert", "penn_action/train", "--raw", "{penn}", "--cache")
-MISTAKES = {
-    "no raw folder": ("convert", "penn_action", "train", "--raw", "nowhere", "--cache", "{root}"),
-    "an unknown split": ("convert", "penn_action", "val", "--raw", "{penn}", "--cache", "{root}"),
-    "an unknown dataset": ("convert", "penn", "train", "--raw", "{penn}", "--cache", "{root}"),
-    "a missing option": ("convert", "penn_action", "train", "--raw", "{penn}"),
-    "no raw": ("convert", "penn_action", "train", "--cache", "{root}"),
-    "an option of --retry": (*CONVERT, "{root}", "--video", "0003"),
-    "no command": (),
-    "no body": ("convert", "3dpw", "train", "--raw", "{3dpw}", "--cache", "{root}", "--body", "nowhere"),
-    "a cache that is a file": (*CONVERT, "{file}"),
-    "no cache": ("verify", "--cache", "nowhere"),
-    "no cache to show": ("status", "--cache", "nowhere"),
-    "a split that is not converted": ("extract", "penn_action", "test", "--cache", "{root}"),
-    "weights of no kind": (*EXTRACT, "--weights", "resnet"),
-    "weights that are not there": (*EXTRACT, "--weights", "file:no.pt"),
-    "a stream's name that leaves the cache": (*EXTRACT, "--stream", "../x"),
-    "batches of nothing": (*EXTRACT, "--batch-size", "-1"),
-    "a negative seed": ("synthesize", "--out", "{root}/new", "--seed", "-1"),
-    "a folder of other files": ("synthesize", "--out", "{foreign}"),
-    "a page that is a folder": ("show", "penn_action/train", "--cache", "{root}", "--out", "{root}"),
-    "a page in no folder": ("show", "penn_action/train", "--cache", "{root}", "--out", "{root}/new/page.html"),
-}
+MISTAKES = (  # words, and what the message names
+    ("", "required: command"),
+    ("convert penn_action train --raw nowhere --cache {root}", "nowhere"),
+    ("convert penn_action val --raw {penn} --cache {root}", "penn_action has no split 'val'; it has train, test"),
+    ("convert penn train --raw {penn} --cache {root}", "no dataset is called 'penn'; known: penn_action, "),
+    ("convert penn_action train --raw {penn}", "required: --cache"),
+    ("convert penn_action train --cache {root}", "--raw DIR"),
+    ("convert penn_action/train --raw {penn} --cache {root} --video 0003", "--video goes with --retry"),
+    ("convert penn_action/train --raw {penn} --cache {file}", "{file}: this is a file"),
+    ("convert 3dpw train --raw {3dpw} --cache {root} --body nowhere", "nowhere"),
+    ("verify --cache nowhere", "nowhere"),
+    ("status --cache nowhere", "nowhere"),
+    ("extract penn_action --cache {root}", "required: split"),
+    ("extract penn_action/train test --cache {root}", "penn_action/train names the split already, found 'test'"),
+    ("extract penn_action test --cache {root}", "penn_action/test"),
+    ("extract penn_action/train --cache {root} --weights resnet", "resnet"),
+    ("extract penn_action/train --cache {root} --weights file:no.pt", "no.pt"),
+    ("extract penn_action/train --cache {root} --stream ../x", "../x"),
+    ("extract penn_action/train --cache {root} --batch-size -1", "found '-1'"),
+    ("extract penn_action/train --cache {root} --set a=1 --set a=2", "a is set to '1' already"),
+    ("detect {penn} --out {root}/new --set quality", "expected NAME=VALUE"),
+    ("import file.pt penn_action/train --format vibe", "required: --cache"),
+    ("synthesize --out {root}/new --seed -1", "found '-1'"),
+    ("synthesize --out {foreign}", "foreign"),
+    ("show penn_action/train --cache {root} --out {root}", "is a folder"),
+    ("show penn_action/train --cache {root} --out {root}/new/page.html", "there is no folder"),
+    ("show penn_action/train --out {root}/page.html", "--cache DIR for converted rows"),
+    ("doctor penn --raw {root}", "no dataset is called 'penn'"),
+    ("doctor penn_action --raw absent", "there is no such folder"),
+    ("doctor penn_action --raw {file}", "is a file"),
+    ("verify --cache {root} --raw {root}", "--raw goes with --repair or --recompute"),
+    ("plan penn_action train --raw {penn} --cache {root} --devices 2", "--devices goes with --rate"),
+    ("plan penn_action --raw r --cache c", "name the split and --cache"),
+    ("plan penn_action train --raw r", "name the split and --cache"),
+    ("plan pen_action train --raw r --cache c", "no dataset is called 'pen_action'"),
+    ("plan penn_action val --raw r --cache c", "penn_action has no split 'val'"),
+    ("plan --weights untrained:0", "--weights goes with --raw DIR"),
+    ("plan --raw r --config luigi.cfg", "Leave one of them out"),
+    ("plan amass --config {cfg}", "Enable it there"),
+    ("plan pen --config {cfg}", "Known: penn_action"),
+)
 
 
 def test_a_mistake_is_one_line_with_exit_code_2_and_changes_nothing(
-    root: Path, penn: Any, into: Any, ran: Any, tmp_path: Path, network: Any
+    root: Path, penn: Any, into: Any, ran: Any, luigi_cfg: Any, tmp_path: Path, network: Any
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
     for file in ("foreign/body/SMPL_NEUTRAL.pkl", "3dpw/sequenceFiles/train/a.pkl"):
         (tmp_path / file).parent.mkdir(parents=True)
         (tmp_path / file).write_bytes(b"mine")
-    places = {"root": root, "penn": penn.raw, **{name: tmp_path / name for name in ("file", "foreign", "3dpw")}}
+    places = {name: tmp_path / name for name in ("file", "foreign", "3dpw")}
+    places |= {"root": root, "penn": penn.raw, "cfg": luigi_cfg()}
     before = into.everything(tmp_path)
-    for mistake, words in MISTAKES.items():
-        shown = ran(*(word.format(**places) for word in words), code=2)
-        assert shown.out == "", mistake
-        assert shown.err.startswith("error: "), mistake
-        assert shown.err.count("\n") == 1, mistake
-        assert into.everything(tmp_path) == before, mistake
+    for words, message in MISTAKES:
+        shown = ran(*words.format(**places).split(), code=2)
+        assert (shown.out, shown.err.count("\n")) == ("", 1), words
+        assert shown.err.startswith("error: "), words
+        assert message.format(**places) in shown.err, words
+        assert into.everything(tmp_path) == before, words
 
 
 def test_debug_shows_where_an_error_comes_from(convert: Any, ran: Any, penn: Any) -> None:
@@ -323,6 +341,3 @@ def test_a_terminal_without_ticks_shows_an_escape(root: Path, run: Any, monkeypa
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))
     assert run("verify", "--cache", root) == 0
     assert written.getvalue().startswith(rb"\u2713 intact: ")
-
-
-# ---------------------------------------------------------------------------------------- in a process of its own

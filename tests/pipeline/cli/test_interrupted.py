@@ -117,15 +117,22 @@ def test_an_interrupted_conversion_prints_how_to_continue_and_continues(
     assert killed == into.tree(penn.root)
 
 
-def test_sigterm_ends_as_ctrl_c_does_and_a_second_signal_at_once(penn: Any, start: Start) -> None:
-    penn.converted()
+@pytest.mark.parametrize(
+    ("number", "code", "name"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_sigterm_ends_as_ctrl_c_does(
+    number: signal.Signals, code: int, name: str, penn: Any, run: Any, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.setattr(cache, "verify", lambda *_, **__: signal.raise_signal(number))
     words = ("verify", "--cache", penn.root)
-    ended = start(*words, step=2, signals={signal.SIGTERM: "here"})
-    assert ended.returncode == 143, ended.stderr
-    check_message(ended, f"terminated: {HALF}", *words)
-    (penn.root.parent / "note").unlink()
+    assert run(*words) == code
+    check_message(Ended(words, code, *capsys.readouterr()), f"{name}: {HALF}", *words)
+
+
+def test_a_second_signal_ends_the_command_at_once(penn: Any, start: Start) -> None:
+    penn.converted()
     twice = {signal.SIGINT: "here", signal.SIGTERM: "ending"}
-    ended = start(*words, step=2, signals=twice, note="slow end")
+    ended = start("verify", "--cache", penn.root, step=2, signals=twice, note="slow end")
     assert (ended.returncode, ended.stderr.strip()) == (143, "terminated again: ended at once")
 
 

@@ -8,18 +8,15 @@ from typing import Any
 import pytest
 
 from pipeline.__main__ import parser
-from pipeline.settings.arguments import joined
 
 NAME = "penn_action/train"
 
 
 @pytest.fixture
-def configured(penn: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def configured(penn: Any, luigi_cfg: Any) -> Path:
     """The cache, in a folder whose luigi.cfg names it."""
     penn.converted()
-    paths = "[paths]\nraw = raw\nbody = body\ncache = cache\nruns = runs\n"
-    (tmp_path / "luigi.cfg").write_text(f"{paths}[data]\ndatasets = penn_action\n")
-    monkeypatch.setenv("LUIGI_CONFIG_PATH", str(tmp_path / "luigi.cfg"))
+    luigi_cfg()
     return Path(penn.root)
 
 
@@ -37,26 +34,6 @@ def test_a_split_is_one_word_or_two(words: tuple[str, ...]) -> None:
     for command, *more in (("convert", "--cache", "c"), ("show", "--out", "o")):
         args = parser().parse_args([command, *words, *more])
         assert (args.dataset, args.split, args.raw) == ("penn_action", "train", Path("r"))
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("extract", "penn_action"), "the following arguments are required: split"),
-        (("extract", "penn_action/train", "test"), "penn_action/train names the split already, found 'test'"),
-        (("extract", "pen_action/train"), "no dataset is called 'pen_action'; known: penn_action, "),
-        (("convert", NAME, "--raw", "r"), "the following arguments are required: --cache"),
-        (("import", "file.pt", NAME, "--format", "vibe"), "the following arguments are required: --cache"),
-    ],
-)
-def test_arguments_that_are_missing_or_wrong_are_named(words: tuple[str, ...], message: str, ran: Any) -> None:
-    assert message in ran(*words, code=2).err
-
-
-def test_two_names_are_one_split_only_where_they_cannot_be_two() -> None:
-    assert joined(["penn_action", "train"]) == [NAME]
-    for names in ([], ["3dpw"], ["3dpw", "amass"], [NAME, "3dpw/test"], ["3dpw", "train", "test"]):
-        assert joined(names) == names
 
 
 def test_without_a_cache_that_of_luigi_cfg_is_used_and_printed(configured: Path, ran: Any) -> None:

@@ -27,22 +27,9 @@ from pipeline.features.weights import WeightsSpec
 from pipeline.maintenance.overview import plan_split
 from pipeline.raw import changes
 from pipeline.settings.targets import by_settings
+from pipeline.show.tracks import rejected
 
 UNTRAINED = ("--weights", "untrained:0")
-
-
-@pytest.fixture
-def cfg(penn: Any, tmp_path: Path) -> Callable[..., Path]:
-    """Write a luigi.cfg: `cfg("[amass]\\nresampling = decimate")`."""
-
-    def write(more: str = "", datasets: str = "penn_action", embedded: str = "false") -> Path:
-        (tmp_path / "luigi.cfg").write_text(
-            f"[paths]\nraw = raw\nbody = body\ncache = cache\nruns = runs\n[data]\ndatasets = {datasets}\n"
-            f"[embedded]\nenabled = {embedded}\n{more}\n"
-        )
-        return tmp_path / "luigi.cfg"
-
-    return write
 
 
 @pytest.fixture
@@ -72,6 +59,8 @@ def test_with_nothing_to_do_no_content_is_read_and_no_file_is_changed(
 ) -> None:
     penn.converted("fast")
     before = penn.everything()
+    monkeypatch.setattr(PennAction, "read", lambda *_: pytest.fail("read a label"))  # changed source code is no reason
+    monkeypatch.setattr("pipeline.crops.crop_person", lambda *_, **__: pytest.fail("computed something"))
     monkeypatch.setattr(changes, "video_digest", lambda *_: pytest.fail("read the content of an input"))
     of_split, last = plan(*UNTRAINED).splitlines()
     assert of_split == f"✓ {penn.name}: up to date (3 videos, resnet50)", "the videos of the other split do not count"
@@ -113,15 +102,6 @@ def test_new_changed_and_removed_videos_are_named_with_what_differs_of_them(penn
     assert {"    changed  0004: labels/0004.mat is missing", "    removed  0006"} <= set(plan("--all").splitlines())
 
 
-def test_other_times_are_shown_since_every_plan_reads_the_content(penn: Any, plan: Any) -> None:
-    penn.converted()
-    os.utime(penn.label("0003"), ns=(1, 1))
-    shown = plan()
-    assert "up to date" in shown
-    assert "1 video of 1 split with new file times" in shown
-    assert f"accept penn_action train --cache {penn.root}" in shown
-
-
 @pytest.mark.parametrize(("attribute", "part"), [("version", "version"), ("parameters", "parameters.fps")])
 def test_another_reader_is_described_by_its_part(
     attribute: str, part: str, penn: Any, as_json: Any, monkeypatch: pytest.MonkeyPatch
@@ -138,15 +118,6 @@ def test_another_reader_is_described_by_its_part(
     assert (found["new"], found["changed"], found["removed"]) == ([], {}, [])
 
 
-def test_changed_source_code_of_the_same_version_is_no_reason(
-    penn: Any, into: Any, network: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    penn.converted("fast")
-    monkeypatch.setattr(PennAction, "read", lambda self, *rest: [])
-    monkeypatch.setattr("pipeline.crops.crop_person", lambda *_, **__: pytest.fail("nothing may be computed"))
-    assert plan_split(penn.target(StreamSpec())).up_to_date
-
-
 def test_rows_and_shards_that_a_stream_lacks_are_counted(
     penn: Any, into: Any, network: Any, small_shards: None, plan: Any, as_json: Any
 ) -> None:
@@ -161,13 +132,10 @@ def test_rows_and_shards_that_a_stream_lacks_are_counted(
     (stream,) = as_json(*UNTRAINED)["extract"]
     expected = {"shards": 1, "rows": 8, "carried_at_most": 8, "bytes": 8 * (2 * 2048 + 1 + 16)}
     assert stream == {"stream": "resnet50", "why": "the split has changed", "identity": [], **expected}
-
-
-def test_a_commit_that_only_removes_leaves_a_stream_complete(penn: Any, into: Any, network: Any) -> None:
-    penn.converted("fast")
+    into.extract(penn.root)
     penn.remove("0005")
     penn.convert()
-    assert plan_split(penn.target(StreamSpec())).up_to_date
+    assert plan_split(penn.target(StreamSpec())).up_to_date, "a commit that only removes leaves a stream complete"
 
 
 def test_without_weights_every_stream_is_planned_as_it_was_made_and_other_weights_are_a_problem(
@@ -207,13 +175,10 @@ def test_a_stream_that_luigi_cfg_does_not_name_is_shown_when_it_lacks_rows_and_c
     assert "small" not in plan(*UNTRAINED)
 
 
-# --------------------------------------------------------------------------------------------------------- luigi.cfg
-
-
 @pytest.fixture
-def by_cfg(cfg: Any, ran: Any) -> Callable[..., Any]:
+def by_cfg(penn: Any, luigi_cfg: Any, ran: Any) -> Callable[..., Any]:
     """What `plan` shows by a luigi.cfg: `by_cfg("amass", datasets="penn_action amass").out`."""
-    return lambda *words, code=0, **settings: ran("plan", *words, "--config", cfg(**settings), code=code)
+    return lambda *words, code=0, **settings: ran("plan", *words, "--config", luigi_cfg(**settings), code=code)
 
 
 def test_real_data_and_an_untrained_network_are_a_problem_before_anything_is_converted(
@@ -251,13 +216,14 @@ def test_a_broken_package_is_one_line_and_the_other_datasets_are_planned(dances:
 
 
 def test_a_broken_package_whose_rows_are_in_the_cache_does_not_end_status_nor_doctor(
-    dances: str, penn: Any, cfg: Any, ran: Any, monkeypatch: pytest.MonkeyPatch
+    dances: str, penn: Any, luigi_cfg: Any, ran: Any
 ) -> None:
     write(penn.root, {"a": [3]}, split="dances/train")
     shown = ran("status", "--cache", penn.root, "--json")
     assert [row["split"] for row in json.loads(shown.out)] == ["dances/train"]
     assert shown.err.startswith(f"! {dances}")
-    monkeypatch.setenv("LUIGI_CONFIG_PATH", str(cfg(datasets="penn_action dances")))
+    luigi_cfg("penn_action dances")
+    assert rejected(cache.open(penn.root)["dances/train"])[0] == 0, "for the report"
     shown = ran("doctor", "--json", code=1)
     assert json.loads(shown.out)["examined"][0]["dataset"] == "penn_action"
     assert shown.err.startswith(f"! {dances}")
@@ -276,7 +242,7 @@ def test_luigi_cfg_sets_the_splits_and_the_options_of_the_readers(
 
 
 def test_new_times_of_all_splits_are_recorded_by_one_command(
-    embedded: Any, tmp_path: Path, by_cfg: Any, cfg: Any, into: Any, ran: Any, monkeypatch: pytest.MonkeyPatch
+    embedded: Any, tmp_path: Path, by_cfg: Any, luigi_cfg: Any, into: Any, ran: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both = {"datasets": "penn_action amass"}
     for name in ("penn_action", "amass"):
@@ -284,23 +250,25 @@ def test_new_times_of_all_splits_are_recorded_by_one_command(
         into.convert(tmp_path / "cache", raw if raw.exists() else embedded.copy(name, raw), name)
         for file in (tmp_path / "raw" / name).rglob("*.*"):
             os.utime(file, ns=(7, 7))
-    assert "of 2 splits with new file times" in by_cfg("penn_action/train", "amass", **both).out
+    shown = by_cfg("penn_action/train", "amass", **both).out
+    assert "of 2 splits with new file times" in shown
+    assert f"accept penn_action/train amass --config {tmp_path / 'luigi.cfg'}" in shown
     with monkeypatch.context() as patch:
         patch.setattr(Amass, "version", Amass.version + 1)
-        shown = ran("accept", "--config", cfg(**both)).out
+        shown = ran("accept", "--config", luigi_cfg(**both)).out
     assert "penn_action/train: new file times" in shown
     assert "amass/train: more than times differs" in shown
     assert "of 1 split with new file times" in by_cfg("penn_action/train", "amass", **both).out
-    ran("accept", "--config", cfg(**both))
-    assert "nothing was recorded" in ran("accept", "--config", cfg(**both)).out
+    ran("accept", "--config", luigi_cfg(**both))
+    assert "nothing was recorded" in ran("accept", "--config", luigi_cfg(**both)).out
 
 
-def test_luigi_and_plan_read_the_same_from_luigi_cfg(cfg: Any, tmp_path: Path) -> None:
+def test_luigi_and_plan_read_the_same_from_luigi_cfg(luigi_cfg: Any, tmp_path: Path) -> None:
     from tasks.settings import load
 
     (tmp_path / "w.pt").write_bytes(b"weights")
     more = "[amass]\nresampling = decimate\n[features]\nweights = file:w.pt\nprecision = exact\nstream = mine"
-    file = cfg(more, datasets="penn_action amass")
+    file = luigi_cfg("penn_action amass", more)
     theirs = load(file)
     for one in by_settings(file):
         assert one.dataset == theirs.dataset(one.dataset.name)
@@ -311,40 +279,13 @@ def test_luigi_and_plan_read_the_same_from_luigi_cfg(cfg: Any, tmp_path: Path) -
         )
 
 
-@pytest.mark.parametrize(
-    ("made", "code", "text"), [("true", 0, "once the demo data are made"), ("false", 2, "✗ ")], ids=["made", "real"]
-)
-def test_a_dataset_that_is_not_there_is_an_error_unless_it_is_demo_data_to_be_made(
-    made: str, code: int, text: str, by_cfg: Any
-) -> None:
-    shown = by_cfg(datasets="amass penn_action", embedded=made, code=code)
-    amass, _, others = shown.out.partition("penn_action/train")
-    assert text in amass
-    assert "why    not converted before" in others
+def test_a_dataset_that_is_not_there_is_an_error_unless_it_is_demo_data_to_be_made(by_cfg: Any) -> None:
+    for made, code, text in (("true", 0, "once the demo data are made"), ("false", 2, "✗ ")):
+        shown = by_cfg(datasets="amass penn_action", more=f"[embedded]\nenabled = {made}", code=code)
+        amass, _, others = shown.out.partition("penn_action/train")
+        assert text in amass
+        assert "why    not converted before" in others
 
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("penn_action", "--raw", "r", "--cache", "c"), "name the split and --cache"),
-        (("penn_action", "train", "--raw", "r"), "name the split and --cache"),
-        (("pen_action", "train", "--raw", "r", "--cache", "c"), "no dataset is called 'pen_action'"),
-        (("penn_action", "val", "--raw", "r", "--cache", "c"), "penn_action has no split 'val'"),
-        (("--weights", "untrained:0"), "--weights goes with --raw DIR"),
-        (("--raw", "r", "--config", "luigi.cfg"), "Leave one of them out"),
-        (("amass", "--config", "{cfg}"), "Enable it there"),
-        (("pen", "--config", "{cfg}"), "Known: penn_action"),
-    ],
-)
-def test_arguments_that_do_not_fit_together_are_one_line(
-    arguments: tuple[str, ...], message: str, cfg: Any, ran: Any
-) -> None:
-    error = ran("plan", *(word.format(cfg=cfg()) for word in arguments), code=2).err
-    assert message in error
-    assert error.count("\n") == 1
-
-
-# ------------------------------------------------------------------------------------------------ what a stream lacks
 
 LENGTHS = st.lists(st.lists(st.integers(1, 9), min_size=0, max_size=3), min_size=1, max_size=5)
 
@@ -398,7 +339,7 @@ def test_the_missing_rows_of_a_stream_are_those_that_its_writer_finds(
 
 @pytest.mark.parametrize("file", ["manifest.json", "track_start/c/0", "features/resnet50/manifest.json"])
 def test_a_damaged_split_is_a_problem_of_its_own(
-    file: str, penn: Any, into: Any, network: Any, cfg: Any, ran: Any
+    file: str, penn: Any, into: Any, network: Any, luigi_cfg: Any, ran: Any
 ) -> None:
     penn.converted("fast")
     penn.convert("test")
@@ -406,11 +347,11 @@ def test_a_damaged_split_is_a_problem_of_its_own(
     assert damaged.is_file()
     damaged.write_bytes(damaged.read_bytes()[:20])
     alone = ("--raw", penn.raw, "--cache", penn.root)
-    for words in (("penn_action", "train", *alone), ("--config", cfg("[features]\nstream = resnet50"))):
+    for words in (("penn_action", "train", *alone), ("--config", luigi_cfg(more="[features]\nstream = resnet50"))):
         shown = ran("plan", *words, code=2)
         assert "✗ " in shown.out
         assert str(damaged) in shown.out
     assert "penn_action/test" in shown.out, "the other split is planned all the same"
-    (train, test) = json.loads(ran("plan", "--config", cfg(), "--json", code=2).out)
+    (train, test) = json.loads(ran("plan", "--config", luigi_cfg(), "--json", code=2).out)
     assert (len(train["problems"]), train["forecast"]) == (1, None)
     assert test["problems"] == []

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-import torch
 
 import cache
 from pipeline import datasets
@@ -32,18 +31,9 @@ SPLITS = [
 ]
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """For the reader outside a conversion: inside, sums over vertices are always made in one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize(("name", "split"), SPLITS)
 def test_the_cache_has_the_tracks_of_the_reader_and_every_frame_is_kept_or_dropped_for_a_reason(
-    name: str, split: str, embedded: Any, into: Any, tmp_path: Path, one_thread: None
+    name: str, split: str, embedded: Any, into: Any, tmp_path: Path
 ) -> None:
     raw, folder = embedded.raw(name), embedded.body if name == "3dpw" else None
     done = into.convert(tmp_path, raw, name, split, body=folder)
@@ -109,18 +99,6 @@ def test_of_a_changed_and_a_removed_video_only_the_first_is_read_and_its_rows_ar
     labelled = before["0003/0"][..., 2] > 0
     np.testing.assert_allclose((after["0003/0"] - before["0003/0"])[..., 0][labelled], 1, atol=1e-4)
     np.testing.assert_array_equal(after["0001/0"], before["0001/0"])
-    assert penn.plan().up_to_date
-
-
-def test_a_raised_version_reads_every_video_again(penn: Any, reads: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    penn.converted()
-    rows, version = penn.rows("kp_2d"), datasets.get("penn_action").version
-    monkeypatch.setattr(type(datasets.get("penn_action")), "version", version + 1)
-    reads.clear()
-    done = penn.convert()
-    assert done.plan.why == f"version was {version}, is {version + 1}"
-    assert reads.names == [f"{number:04d}" for number in range(1, 7)]
-    np.testing.assert_equal(penn.rows("kp_2d"), rows)
     assert penn.plan().up_to_date
 
 

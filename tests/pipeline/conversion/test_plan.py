@@ -17,9 +17,8 @@ from pipeline.conversion import convert
 from pipeline.conversion.identity import Difference, accepted_lines, describe, differing
 from pipeline.datasets.base import RawVideo
 from pipeline.datasets.penn_action import PennAction
-from pipeline.errors import PipelineError, RawDataError, StandInMixed
+from pipeline.errors import PipelineError, RawDataError
 from pipeline.raw import changes
-from pipeline.raw.stand_in import MARKER, read_marker
 
 
 @pytest.fixture
@@ -34,21 +33,6 @@ def content(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(changes, "video_digest", video_digest)
     return names
-
-
-def test_with_nothing_to_do_no_content_is_read_and_no_file_is_changed(
-    penn: Any, reads: Any, content: list[str]
-) -> None:
-    first = penn.plan()
-    assert (first.why, first.kept, first.up_to_date) == ("not converted before", 0, False)
-    assert not penn.root.exists()
-    convert.convert(first)
-    before = penn.everything()
-    content.clear()
-    reads.clear()
-    again = penn.plan()
-    assert (again.up_to_date, again.kept, again.append, again.drop) == (True, 6, (), ())
-    assert (reads.names, content, penn.everything()) == ([], [], before)
 
 
 def test_a_touched_file_is_read_and_is_no_change(penn: Any, content: list[str]) -> None:
@@ -152,18 +136,6 @@ def test_a_plan_that_another_commit_has_made_old_is_refused(penn: Any) -> None:
     penn.convert()
     with pytest.raises(cache.CacheChanged, match="another run has committed"):
         convert.convert(old)
-
-
-def test_demo_data_are_known_by_their_marker(penn: Any, into: Any, tmp_path: Path) -> None:
-    assert read_marker(penn.raw) is not None
-    assert penn.convert().plan.reader["stand_in"] is True
-    assert penn.split.manifest["stand_in"] is True
-    (penn.raw / MARKER).unlink()
-    assert read_marker(penn.raw) is None
-    with pytest.raises(StandInMixed, match=f"{penn.name}: was made from demo data.*--cache .*-real"):
-        penn.plan()
-    into.convert(tmp_path / "real", penn.raw)
-    assert cache.open(tmp_path / "real")[penn.name].manifest["stand_in"] is False
 
 
 def test_a_difference_is_named_by_its_part() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -53,28 +54,27 @@ def test_only_videos_with_another_result_are_written(penn: Any) -> None:
     assert names.index("0005") < names.index("0006")
 
 
-def test_a_video_that_fails_in_the_same_way_changes_no_file(
-    penn: Any, run: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def by_command(penn: Any, ran: Any) -> Any:
+    return functools.partial(ran, "convert", penn.name, "--retry", "--cache", penn.root)
+
+
+def test_a_video_that_fails_in_the_same_way_changes_no_file(penn: Any, by_command: Any) -> None:
     penn.spoil("0003")
     penn.convert()
     before = penn.everything()
-    assert run("convert", penn.name, "--retry", "--cache", penn.root) == 1
-    shown = capsys.readouterr().out.splitlines()
+    shown = by_command(code=1).out.splitlines()
     assert shown[0] == "penn_action/train: 0 of 1 failed video can be used now"
     assert "unchanged" in shown[1]
     assert "0003: bad_label_file: " in shown[2]
     assert penn.everything() == before
 
 
-def test_with_no_failed_video_nothing_is_read(
-    penn: Any, reads: Any, run: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_with_no_failed_video_nothing_is_read(penn: Any, reads: Any, by_command: Any) -> None:
     penn.converted()
     before = penn.everything()
     reads.clear()
-    assert run("convert", penn.name, "--retry", "--cache", penn.root) == 0
-    assert "nothing to retry" in capsys.readouterr().out
+    assert "nothing to retry" in by_command().out
     assert (reads.names, penn.everything()) == ([], before)
 
 
@@ -114,15 +114,12 @@ def test_changes_of_other_videos_wait_for_the_next_conversion(penn: Any, reads: 
     assert penn.plan().why == "1 new video, 1 changed video"  # a retry hides neither
 
 
-def test_a_video_that_is_gone_is_left_to_the_next_conversion(
-    penn: Any, run: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_video_that_is_gone_is_left_to_the_next_conversion(penn: Any, by_command: Any) -> None:
     penn.spoil("0003")
     penn.convert()
     penn.remove("0003")
     before = penn.everything()
-    assert run("convert", penn.name, "--retry", "--cache", penn.root) == 0
-    assert "1 not in the raw folder any more, first 0003" in capsys.readouterr().out
+    assert "1 not in the raw folder any more, first 0003" in by_command().out
     assert penn.everything() == before
 
 
@@ -149,16 +146,14 @@ def test_options_of_the_reader_are_those_of_the_conversion(embedded: Any, tmp_pa
 
 
 def test_a_moved_raw_folder_is_named_and_the_recorded_one_is_used_otherwise(
-    penn: Any, run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    penn: Any, by_command: Any, tmp_path: Path
 ) -> None:
     before = penn.spoil("0003")
     penn.convert()
     penn.label("0003").write_bytes(before)
     moved = penn.raw.rename(tmp_path / "elsewhere")
-    assert run("convert", penn.name, "--retry", "--cache", penn.root) == 2
-    assert "--raw DIR" in capsys.readouterr().err
-    assert run("convert", penn.name, "--retry", "--cache", penn.root, "--raw", moved) == 0
-    assert "1 of 1 failed video can be used now" in capsys.readouterr().out
+    assert "--raw DIR" in by_command(code=2).err
+    assert "1 of 1 failed video can be used now" in by_command("--raw", moved).out
     assert penn.split.provenance["raw"] == str(moved.resolve())
 
 

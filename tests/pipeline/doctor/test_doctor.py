@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 import pytest
 
 from pipeline import datasets
-from pipeline.__main__ import main
 from pipeline.accounting import Totals
 from pipeline.datasets.base import Dataset, Part, globs
 from pipeline.doctor.examine import Examination, examine, examine_body, mixtures
@@ -27,14 +26,10 @@ from pipeline.smpl import assets
 EVERY = pytest.mark.parametrize("name", list(datasets.DATASETS))
 
 
-def run(*arguments: object) -> int:
-    return main([str(argument) for argument in arguments])
-
-
-def shown(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    capsys.readouterr()
-    run("doctor", *arguments)
-    return capsys.readouterr().out
+@pytest.fixture
+def doctor(ran: Any) -> Any:
+    """What `doctor` prints; `code`: the exit code that it must have."""
+    return lambda *words, code=1: str(ran("doctor", *words, code=code).out)
 
 
 def touch(*files: Path) -> None:
@@ -62,9 +57,6 @@ def problems(examination: Examination) -> str:
     return "\n".join(f"{problem.what}. {problem.do}" for problem in examination.mistakes)
 
 
-# ------------------------------------------------------------------------------------ the general checks
-
-
 @EVERY
 def test_demo_data_are_complete_and_compared_with_no_release(name: str, embedded: Any) -> None:
     found = look(name, embedded.raw(name))
@@ -75,13 +67,11 @@ def test_demo_data_are_complete_and_compared_with_no_release(name: str, embedded
 
 
 @EVERY
-@pytest.mark.parametrize("there", [True, False])
-def test_of_an_empty_or_absent_folder_everything_is_missing(name: str, there: bool, tmp_path: Path) -> None:
-    if there:
-        (tmp_path / "raw").mkdir()
-    found = look(name, tmp_path / "raw")
-    assert found.usable == ()
-    assert {f.state for f in found.parts} <= {"missing", "left out"}
+def test_of_an_empty_or_absent_folder_everything_is_missing(name: str, tmp_path: Path) -> None:
+    for raw in (tmp_path, tmp_path / "absent"):
+        found = look(name, raw)
+        assert found.usable == ()
+        assert {f.state for f in found.parts} <= {"missing", "left out"}
 
 
 def test_a_download_is_counted_by_names_alone_hidden_files_not(tmp_path: Path) -> None:
@@ -135,9 +125,6 @@ def test_a_download_that_is_one_folder_off_is_found(place: str, do: str, tmp_pat
     found = problems(look("penn_action", tmp_path / "raw/penn_action"))
     assert f"one folder off, in {tmp_path / place}. {do}" in found
     assert "packed" not in found
-
-
-def test_a_folder_in_a_folder_of_its_name_is_found(tmp_path: Path) -> None:
     for split in ("train", "validation", "test"):
         touch(tmp_path / f"sequenceFiles/{split}/a.pkl", tmp_path / "imageFiles/imageFiles/a/image_00000.jpg")
     assert f"sequences' pictures: one folder off, in {tmp_path / 'imageFiles'}" in problems(look("3dpw", tmp_path))
@@ -160,11 +147,9 @@ def test_archives_are_reported_while_something_is_missing(name: str, command: st
     assert command in found
 
 
-def test_an_archive_beside_the_folder_is_found_by_its_official_name(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_archive_beside_the_folder_is_found_by_its_official_name(tmp_path: Path, doctor: Any) -> None:
     touch(tmp_path / "Penn_Action.tar.gz", tmp_path / "holiday.zip")
-    printed = shown(capsys, "penn_action", "--raw", tmp_path)
+    printed = doctor("penn_action", "--raw", tmp_path)
     assert f"{tmp_path / 'Penn_Action.tar.gz'} is still packed" in printed
     assert "holiday" not in printed
     assert "get     " not in printed  # what is there packed need not be downloaded again
@@ -183,14 +168,9 @@ def test_an_archive_beside_the_folder_is_found_by_its_official_name(
     ],
 )
 def test_a_known_mistake_is_reported_with_what_to_do(name: str, file: str, tmp_path: Path) -> None:
-    before = problems(look(name, tmp_path))
+    assert problems(look(name, tmp_path)) == ""
     touch(tmp_path / file)
-    after = problems(look(name, tmp_path))
-    assert before == ""
-    assert str(tmp_path / Path(file).parts[0]) in after
-
-
-# ------------------------------------------------------------------------- datasets of other packages
+    assert str(tmp_path / Path(file).parts[0]) in problems(look(name, tmp_path))
 
 
 @dataclass(frozen=True)
@@ -243,16 +223,13 @@ def test_beside_a_complete_release_archives_may_stay_and_more_than_it_has_is_mar
     class Small(Ninth):
         parts: ClassVar[tuple[Part, ...]] = (Part("tables", ("train/*.csv",), "the lab", known=2),)
 
-    touch(*(tmp_path / file for file in ("x.zip", "train/a.csv")))
-    assert "still packed" in problems(examine(Small(), tmp_path))
-    touch(tmp_path / "train/b.csv")
-    assert problems(examine(Small(), tmp_path)) == ""
-    assert "more than" not in " ".join(map(str, table([examine(Small(), tmp_path)]).columns[-1].cells))
-    touch(tmp_path / "train/c.csv")
-    assert "more than the release has" in " ".join(map(str, table([examine(Small(), tmp_path)]).columns[-1].cells))
-
-
-# ------------------------------------------------------------------------------------ the body model
+    found = []
+    for file in ("x.zip", "train/a.csv", "train/b.csv", "train/c.csv"):
+        touch(tmp_path / file)
+        seen = examine(Small(), tmp_path)
+        marked = "more than the release has" in " ".join(map(str, table([seen]).columns[-1].cells))
+        found.append(("still packed" in problems(seen), marked))
+    assert found == [(True, False), (True, False), (False, False), (False, True)]
 
 
 def test_the_body_s_parts_are_the_files_that_a_body_needs(embedded: Any, tmp_path: Path) -> None:
@@ -261,9 +238,6 @@ def test_the_body_s_parts_are_the_files_that_a_body_needs(embedded: Any, tmp_pat
     for file in sorted(embedded.body.iterdir()):
         shutil.copy(file, tmp_path)
         assert len(examine_body(tmp_path).missing) == len(assets.missing(tmp_path))
-
-
-def test_smpl_under_the_name_of_its_archive_is_reported(tmp_path: Path) -> None:
     touch(tmp_path / "models" / "basicmodel_neutral_lbs_10_207_0_v1.1.0.pkl")
     assert "has its name in SMPL's archive. Rename it" in problems(examine_body(tmp_path))
 
@@ -278,172 +252,122 @@ def test_demo_data_beside_real_data_are_reported(embedded: Any, tmp_path: Path) 
     assert list(mixtures([look("3dpw", embedded.raw("3dpw"))], body)) == []
 
 
-# --------------------------------------------------------------------------------------- the command
-
-
 def test_from_an_empty_raw_folder_to_a_converted_dataset_by_what_it_prints(
-    embedded: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    embedded: Any, tmp_path: Path, doctor: Any, ran: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     raw = tmp_path / "my raw"
     raw.mkdir()
-    first = shown(capsys, "penn_action", "--raw", raw)
+    first = doctor("penn_action", "--raw", raw)
     assert "get     Penn_Action.tar.gz" in first
     assert "from    http://dreamdragon.github.io/PennAction/" in first
     assert re.search("labels/<0001>.mat +label files", first)
-    again = re.findall("When that is done: .* -m pipeline (.*)", first)[0]
-    assert shlex.split(again) == ["doctor", "penn_action", "--raw", str(raw)]
+    again = shlex.split(re.findall("When that is done: .* -m pipeline (.*)", first)[0])
+    assert again == ["doctor", "penn_action", "--raw", str(raw)]
     embedded.copy("penn_action", raw / "penn_action")  # the download
-    assert run("doctor", "penn_action", "kinetics", "--raw", raw) == 1
-    capsys.readouterr()
-    assert run(*shlex.split(again)) == 0
-    train, test = re.findall(" -m pipeline (convert .*)", capsys.readouterr().out)
+    doctor("penn_action", "kinetics", "--raw", raw)
+    train, test = re.findall(" -m pipeline (convert .*)", ran(*again).out)
     assert "penn_action train" in train
-    assert run(*shlex.split(test), "--workers", 1) == 0
+    ran(*shlex.split(test), "--workers", 1)
     assert (tmp_path / "data/cache/penn_action/test/manifest.json").is_file()
 
 
-def test_names_of_files_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_of_files_cannot_steer_the_terminal(tmp_path: Path, doctor: Any) -> None:
     touch(tmp_path / "penn_action/\x1b]0;[red]x.zip")
-    assert "\x1b" not in shown(capsys, "penn_action", "--raw", tmp_path)
+    assert "\x1b" not in doctor("penn_action", "--raw", tmp_path)
 
 
-def test_as_json_it_reports_the_same(embedded: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("doctor", "3dpw", "--raw", tmp_path, "--body", embedded.body, "--json") == 1
-    found = json.loads(capsys.readouterr().out)
+def test_as_json_it_reports_the_same(embedded: Any, tmp_path: Path, doctor: Any) -> None:
+    found = json.loads(doctor("3dpw", "--raw", tmp_path, "--body", embedded.body, "--json"))
     threedpw, body = found["examined"]
     assert (threedpw["dataset"], threedpw["usable"], body["dataset"]) == ("3dpw", [], "body")
     assert threedpw["parts"][0]["where"] == ["sequenceFiles/train/*.pkl"]
     assert found["mixtures"] == []
 
 
-def configuration(folder: Path, enabled: str, embedded: str = "false") -> Path:
-    file = folder / "luigi.cfg"
-    file.write_text(
-        f"[paths]\nraw = raw\nbody = body\ncache = cache\nruns = runs\n"
-        f"[data]\ndatasets = {enabled}\n[embedded]\nenabled = {embedded}\n"
-    )
-    return file
-
-
 def test_a_body_is_missing_only_where_a_dataset_uses_it(
-    embedded: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    embedded: Any, tmp_path: Path, doctor: Any, luigi_cfg: Any
 ) -> None:
-    monkeypatch.setenv("LUIGI_CONFIG_PATH", str(configuration(tmp_path, "3dpw amass")))
+    luigi_cfg("3dpw amass")
     embedded.copy("amass", tmp_path / "raw/amass")
     embedded.copy("3dpw", tmp_path / "raw/3dpw")
-    assert run("doctor") == 1
-    assert run("doctor", "amass") == 0
-    assert "not needed to convert these" in shown(capsys, "amass")
+    doctor()
+    assert "not needed to convert these" in doctor("amass", code=0)
     shutil.copytree(embedded.body, tmp_path / "body")
-    assert run("doctor") == 0
+    doctor(code=0)
     (tmp_path / "body" / MARKER).unlink()
-    assert run("doctor") == 1
-    assert "3dpw is demo data, but the body in" in shown(capsys)
+    assert "3dpw is demo data, but the body in" in doctor()
 
 
-def test_what_make_data_will_make_is_not_missing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LUIGI_CONFIG_PATH", str(configuration(tmp_path, "3dpw amass", embedded="true")))
-    assert run("doctor") == 0
-    printed = shown(capsys)
+def test_what_make_data_will_make_is_not_missing(doctor: Any, luigi_cfg: Any) -> None:
+    luigi_cfg("3dpw amass", "[embedded]\nenabled = true\n")
+    printed = doctor(code=0)
     assert printed.count("`make data` makes demo data") == 3  # both datasets and the body
     assert "missing" not in printed
 
 
-@pytest.mark.parametrize(
-    ("names", "raw", "words"),
-    [
-        (("penn",), ".", "no dataset is called 'penn'"),
-        (("penn_action",), "absent", "there is no such folder"),
-        (("penn_action",), "file", "is a file"),
-    ],
-)
-def test_a_wrong_name_or_raw_folder_is_an_error(
-    names: tuple[str, ...], raw: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    touch(tmp_path / "file")
-    penn(tmp_path / "penn_action")
-    assert run("doctor", *names, "--raw", tmp_path / raw) == 2
-    assert words in capsys.readouterr().err
-
-
-def test_no_command_mixes_real_data_and_a_demo_body(
-    embedded: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_command_mixes_real_data_and_a_demo_body(embedded: Any, tmp_path: Path, doctor: Any) -> None:
     for name in ("3dpw", "amass"):
-        (embedded.copy(name, tmp_path / name) / MARKER).unlink()
-    printed = shown(capsys, "3dpw", "amass", "--raw", tmp_path, "--body", embedded.body)
+        embedded.copy(name, tmp_path / name)
+    printed = doctor("3dpw", "amass", "--raw", tmp_path, code=0)
+    assert re.search("convert 3dpw train .*--body SMPL", printed), "a body that is not named has a place"
+    assert re.search("convert amass train (?!.*--body)", printed)
+    assert "SMPL: the folder of the body model" in printed
+    for name in ("3dpw", "amass"):
+        (tmp_path / name / MARKER).unlink()
+    printed = doctor("3dpw", "amass", "--raw", tmp_path, "--body", embedded.body)
     assert re.search("convert amass train .*--cache data/cache", printed)
     assert "convert 3dpw" not in printed
 
 
-def test_a_body_that_is_not_named_has_a_place_in_the_commands(
-    embedded: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name in ("3dpw", "amass"):
-        embedded.copy(name, tmp_path / name)
-    printed = shown(capsys, "3dpw", "amass", "--raw", tmp_path)
-    assert re.search("convert 3dpw train .*--body SMPL", printed)
-    assert re.search("convert amass train (?!.*--body)", printed)
-    assert "SMPL: the folder of the body model" in printed
-
-
 def test_untrained_weights_beside_real_data_are_reported_first(
-    embedded: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    embedded: Any, tmp_path: Path, doctor: Any, luigi_cfg: Any
 ) -> None:
-    file = configuration(tmp_path, "penn_action")
-    monkeypatch.setenv("LUIGI_CONFIG_PATH", str(file))
+    luigi_cfg("penn_action")
     (embedded.copy("penn_action", tmp_path / "raw/penn_action") / MARKER).unlink()
-    assert "First, in luigi.cfg, set [features] weights = spin:FILE" in shown(capsys)
-    file.write_text(file.read_text() + "[features]\nweights = spin:model.pt\n")
-    assert "First" not in shown(capsys)
+    assert "First, in luigi.cfg, set [features] weights = spin:FILE" in doctor(code=0)
+    luigi_cfg("penn_action", "[features]\nweights = spin:model.pt\n")
+    assert "First" not in doctor(code=0)
 
 
-# ------------------------------------------------------------------------------------------ clips of no dataset
-
-
-def test_clips_that_are_no_dataset_s_can_be_read_as_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_clips_that_are_no_dataset_s_can_be_read_as_videos(tmp_path: Path, doctor: Any) -> None:
     touch(tmp_path / "kinetics/train/zumba/a.mp4", tmp_path / "holiday/beach/IMG_1.MOV", tmp_path / "holiday/b.WEBM")
     touch(tmp_path / "holiday/keypoints/b.json", tmp_path / "notes/a.txt", tmp_path / ".trash/c.mp4")
-    said = " ".join(shown(capsys, "--raw", tmp_path).split())
+    said = " ".join(doctor("--raw", tmp_path).split())
     assert f"{tmp_path}/holiday: 2 clips of no dataset. They can be read as `videos`" in said
     assert f"convert videos train --raw {tmp_path}/holiday" in said
     assert f"detect {tmp_path}/holiday --out {tmp_path}/holiday/keypoints" in said
     assert said.count("of no dataset") == 1
-    assert json.loads(shown(capsys, "--raw", tmp_path, "--json"))["unclaimed"] == {f"{tmp_path}/holiday": 2}
+    assert json.loads(doctor("--raw", tmp_path, "--json"))["unclaimed"] == {f"{tmp_path}/holiday": 2}
 
 
-def test_clips_of_ones_own_may_be_named_by_their_own_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_clips_of_ones_own_may_be_named_by_their_own_folder(tmp_path: Path, doctor: Any) -> None:
     touch(tmp_path / "mine/a.mp4")
-    found = " ".join(shown(capsys, "videos", "--raw", tmp_path / "mine").split())
+    found = " ".join(doctor("videos", "--raw", tmp_path / "mine", code=0).split())
     assert f"detect {tmp_path}/mine --out {tmp_path}/mine/keypoints" in found
     assert f"convert videos train --raw {tmp_path}/mine" in found
     assert "missing" not in found
     assert "no clip" not in found
     touch(tmp_path / "mine/b/photo of me.jpg", tmp_path / "mine/keypoints/a.mp4.json", tmp_path / "mine/.DS_Store")
-    found = " ".join(shown(capsys, "videos", "--raw", tmp_path / "mine").split())
+    found = " ".join(doctor("videos", "--raw", tmp_path / "mine", code=0).split())
     assert "1 file below it is no clip: b/photo of me.jpg. Clips end in .mp4" in found
     (tmp_path / "none").mkdir()
-    found = " ".join(shown(capsys, "videos", "--raw", tmp_path / "none").split())
+    found = " ".join(doctor("videos", "--raw", tmp_path / "none").split())
     assert found.count("expected files that end in .mp4") == 1
     assert "get your own clips, or another folder: --raw DIR When" in found
 
 
-@pytest.mark.parametrize(
-    ("files", "found"),
-    [
-        (["a.mp4", "sub/b.mp4"], {"": 2}),
-        (["a.mp4", "kinetics/train/a/b.mp4", "own/c.mkv"], {"own": 1}),
-        (["train/zumba/a.mp4"], {}),  # the folder of Kinetics itself
-        (["videos/a.mp4"], {}),
-        (["penn_action/labels/0001.mat"], {}),
-    ],
-)
-def test_only_clips_of_no_dataset_count(
-    files: list[str], found: dict[str, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    touch(*(tmp_path / file for file in files))
-    said = json.loads(shown(capsys, "--raw", tmp_path, "--json"))
-    assert said["unclaimed"] == {str(tmp_path / folder): n for folder, n in found.items()}
+def test_only_clips_of_no_dataset_count(tmp_path: Path, doctor: Any) -> None:
+    for number, (files, found) in enumerate(
+        (
+            (["a.mp4", "sub/b.mp4"], {"": 2}),
+            (["a.mp4", "kinetics/train/a/b.mp4", "own/c.mkv"], {"own": 1}),
+            (["train/zumba/a.mp4"], {}),  # the folder of Kinetics itself
+            (["videos/a.mp4"], {}),
+            (["penn_action/labels/0001.mat"], {}),
+        )
+    ):
+        raw = tmp_path / str(number)
+        touch(*(raw / file for file in files))
+        expected = {str(raw / folder): n for folder, n in found.items()}
+        assert json.loads(doctor("--raw", raw, "--json"))["unclaimed"] == expected

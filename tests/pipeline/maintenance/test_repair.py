@@ -135,4 +135,3 @@ def test_verify_exits_with_1_for_a_flipped_bit_which_fast_does_not_look_for(root
     lines = ran("verify", "--cache", root, code=1).out.splitlines()
     assert lines[0].startswith(f"✗ {root / STREAM / 'c/1/0'}: ")
     assert lines[-1].startswith("1 problem in ")
-    assert "--raw goes with --repair or --recompute" in ran("verify", "--cache", root, "--raw", root, code=2).err

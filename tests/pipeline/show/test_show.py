@@ -2,114 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 
 import cache
 from pipeline import datasets, show, synthetic
-from pipeline.__main__ import main
 from pipeline.conversion import convert
 from pipeline.errors import PipelineError, StandInMixed
-from pipeline.pixels.frames import Pictures
-from pipeline.show.drawing import NAMES, SIDES, flat, joints_3d, views
-from pipeline.show.tracks import shown_track
-from pipeline.skeletons import bones, mirrored
-from pipeline.track import Track
-from tests.html_pages import Element, Page
-
-AT = {"rshoulder": (280, 180), "relbow": (270, 200.5), "lwrist": (330, 210)}  # px, the joints of `made`
-
-
-@pytest.fixture
-def page(tmp_path: Path) -> Any:
-    """Runs the command and returns the page."""
-
-    def run(*arguments: object) -> Page:
-        out = tmp_path / "page.html"
-        assert main(["show", *map(str, arguments), "--out", str(out)]) == 0
-        return Page(out.read_text(encoding="utf-8"))
-
-    return run
-
-
-@pytest.fixture
-def drawn(tmp_path: Path) -> Any:
-    """Writes the page of tracks that a test has made and returns it."""
-
-    def write(*tracks: show.ShownTrack, **changed: Any) -> Page:
-        facts: dict[str, Any] = {"name": "penn_action/train", "origin": "a test", "raw": tmp_path, "stand_in": False}
-        facts |= {"reader": {"dataset": "penn_action", "version": 7, "parameters": {"model": "neutral"}, "body": None}}
-        facts |= {"totals": {}, "totals_of": "the whole split", "rejected": (), "n_rejected": 1}
-        facts |= {"body": None, "n_tracks": len(tracks), "warnings": ()}
-        progress = changed.pop("progress", lambda *_: None)
-        shown = show.Shown(**(facts | changed), tracks=tracks)
-        show.write_page(shown, tmp_path / "page.html", progress=progress)
-        return Page((tmp_path / "page.html").read_text(encoding="utf-8"))
-
-    return write
-
-
-def made(raw: Path, n_frames: int = 1, size: tuple[int, int] = (640, 400), **changed: Any) -> Track:
-    """A track with pictures of `size`, a box about (300, 200) of side 100, and three joints."""
-    (raw / "f").mkdir(parents=True, exist_ok=True)
-    for i in range(n_frames):
-        cv2.imwrite(str(raw / f"f/{i:06d}.jpg"), np.full((size[1], size[0], 3), 90, np.uint8))
-    kp_2d = np.zeros((n_frames, 49, 3), np.float32)
-    for (name, point), confidence in zip(AT.items(), (1, 0.5, 1), strict=True):
-        kp_2d[:, NAMES.index(name)] = (*point, confidence)
-    box = np.tile(np.array([300, 200, 100, 100], np.float32), (n_frames, 1))
-    fields: dict[str, Any] = {"dataset": "penn_action", "split": "train", "name": "f/0", "video": "f", "fps": 25.0}
-    fields |= {"frame_index": np.arange(n_frames), "bbox": box, "kp_2d": kp_2d, "frames": Pictures(raw, "f/{:06d}.jpg")}
-    return Track(**(fields | changed))
-
-
-def shown(track: Track, *notes: str, frames: int = 5) -> show.ShownTrack:
-    fields = ("frame_index", "bbox", "kp_2d", "kp_3d", "kp_3d_eval", "pose", "betas", "has_3d", "has_smpl", "valid")
-    columns = {name: np.asarray(value) for name in fields if (value := getattr(track, name)) is not None}
-    return shown_track(track, columns, source=track.frames, notes=notes, frames=frames)
-
-
-def pictures(page: Page) -> list[np.ndarray]:
-    """The embedded pictures, decoded."""
-    found = []
-    for image in page.main.all("img"):
-        kind, _, data = image.attributes["src"].partition(",")
-        assert kind == "data:image/jpeg;base64"
-        decoded = cv2.imdecode(np.frombuffer(base64.b64decode(data, validate=True), np.uint8), cv2.IMREAD_COLOR)
-        assert decoded is not None
-        assert [int(image.attributes[key]) for key in ("width", "height")] == [decoded.shape[1], decoded.shape[0]]
-        found.append(decoded)
-    return found
-
-
-def joints(marks: Element) -> dict[str, tuple[float, float]]:
-    """Joint's name -> the place of its dot in the drawing."""
-    found = {}
-    for dot in marks.of_class("joint"):
-        a = {key: float(value) for key, value in dot.attributes.items() if key != "class"}
-        at = (a["cx"], a["cy"]) if dot.tag == "circle" else (a["x"] + a["width"] / 2, a["y"] + a["height"] / 2)
-        found[dot.text.partition(" (")[0]] = at
-    return found
-
-
-@pytest.fixture(scope="session")
-def root(embedded: Any, into: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache of three datasets. Only to be read."""
-    root = tmp_path_factory.mktemp("shown") / "cache"
-    for name in ("penn_action", "3dpw", "amass"):
-        into.convert(root, embedded.raw(name), name, body=embedded.body if name == "3dpw" else None)
-    return root
-
-
-# ------------------------------------------------------------------------------------------------------- the whole
+from pipeline.show.drawing import NAMES
+from tests.pipeline.show.made_tracks import made, pictures, shown
 
 
 @pytest.mark.parametrize("name", ["penn_action", "3dpw", "amass"])
@@ -160,146 +67,6 @@ def test_text_and_lines_stand_out_by_day_and_by_night(drawn: Any) -> None:
             assert all(contrast(colour[text], colour[back]) >= 4.5 for back in ("page", "raised"))
         assert all(contrast(colour["text"], colour[back]) >= 4.5 for back in ("warning", "problem"))
         assert all(contrast(colour[line], colour["page"]) >= 3 for line in ("right", "left", "middle"))
-
-
-# --------------------------------------------------------------------------------------------------- what is drawn
-
-
-def test_joints_and_boxes_are_where_the_label_and_the_map_of_the_crop_put_them(drawn: Any, tmp_path: Path) -> None:
-    read = drawn(shown(made(tmp_path, crop_scale=1.2)))
-    full, crop = read.main.of_class("marks")
-    assert full.attributes["viewbox"] == "-0.5 -0.5 640 400"  # a pixel's centre is at whole numbers
-    assert crop.attributes["viewbox"] == "-0.5 -0.5 224 224"
-    assert joints(full) == {name: pytest.approx(at, abs=2e-3) for name, at in AT.items()}
-    closed_form = {name: (112 + (x - 300) * 224 / 120, 112 + (y - 200) * 224 / 120) for name, (x, y) in AT.items()}
-    assert joints(crop) == {name: pytest.approx(at, abs=2e-3) for name, at in closed_form.items()}
-    (line,) = full.of_class("bone")  # the other joint's neighbours are not visible
-    assert line.text == "relbow – rshoulder"
-    assert [float(line.attributes[key]) for key in ("x1", "y1", "x2", "y2")] == [270, 200.5, 280, 180]
-    rects = {rect.text: [float(rect.attributes[k]) for k in ("x", "y", "width", "height")] for rect in full.all("rect")}
-    assert (rects["box"], rects["crop"]) == ([250, 150, 100, 100], [240, 140, 120, 120])
-    assert not crop.of_class("box") + crop.of_class("crop")
-    shapes = {dot.text.split()[0]: (dot.tag, "right" in dot.classes) for dot in full.of_class("joint")}
-    assert shapes == {"rshoulder": ("rect", True), "relbow": ("rect", True), "lwrist": ("circle", False)}
-    assert "right: orange" in read.header.text and "left: blue" in read.header.text
-
-
-def test_the_crop_shows_the_pixels_that_its_joints_mean(drawn: Any, tmp_path: Path) -> None:
-    track = made(tmp_path, crop_scale=1.2)
-    picture = np.zeros((400, 640, 3), np.uint8)
-    cv2.circle(picture, (330, 210), 3, (255, 255, 255), -1)  # where lwrist is
-    cv2.imwrite(str(tmp_path / "f/000000.jpg"), picture)
-    read = drawn(shown(track))
-    x, y = joints(read.main.of_class("marks")[1])["lwrist"]
-    crop = pictures(read)[1][..., 0]
-    light = np.where(crop > 20, crop, 0).astype(float)  # the rest is the JPEG's noise
-    rows, columns = np.indices(light.shape)
-    assert x == pytest.approx((light * columns).sum() / light.sum(), abs=0.1)
-    assert y == pytest.approx((light * rows).sum() / light.sum(), abs=0.1)
-
-
-def test_large_frames_are_made_small_and_keep_their_colours_and_coordinates(drawn: Any, tmp_path: Path) -> None:
-    track = made(tmp_path, size=(1000, 2000))
-    bgr = (20, 120, 230)
-    cv2.imwrite(str(tmp_path / "f/000000.jpg"), np.full((2000, 1000, 3), bgr, np.uint8))
-    read = drawn(shown(track))
-    assert pictures(read)[0].shape == (480, 240, 3)
-    assert all(picture[100, 100] == pytest.approx(bgr, abs=4) for picture in pictures(read))  # OpenCV's order
-    full = read.main.of_class("marks")[0]
-    assert full.attributes["viewbox"] == "-0.5 -0.5 1000 2000"
-    assert joints(full)["lwrist"] == pytest.approx(AT["lwrist"], abs=2e-3)
-
-
-def test_joints_and_bones_have_the_side_of_their_names() -> None:
-    right = ("rankle", "rear", "reye", "OP RBigToe", "OP REar", "rwrist")
-    left = ("lankle", "lear", "leye", "OP LBigToe", "OP LEar", "lwrist")
-    middle = ("hip", "neck", "nose", "headtop", "thorax", "Jaw (H36M)", "OP Neck", "OP MidHip", "OP Nose")
-    for names, expected in ((right, "right"), (left, "left"), (middle, "middle")):
-        assert {SIDES[NAMES.index(name)] for name in names} == {expected}
-    turned = {"right": "left", "left": "right", "middle": "middle"}
-    assert [turned[side] for side in SIDES] == [SIDES[j] for j in mirrored("spin49")]
-    kp_2d = np.concatenate([np.random.default_rng(0).uniform(0, 100, (49, 2)), np.ones((49, 1))], axis=1)
-    sides = {line.name: line.side for line in flat(kp_2d).lines}
-    assert len(sides) == len(bones("spin49"))
-    assert sides["rwrist – relbow"] == sides["hip – rhip"] == sides["OP Neck – OP RShoulder"] == "right"
-    assert sides["lwrist – lelbow"] == sides["hip – lhip"] == sides["nose – leye"] == "left"
-    assert sides["rhip – lhip"] == sides["neck – headtop"] == "middle"
-
-
-def test_body_25_is_dashed_only_beside_other_bones(drawn: Any, tmp_path: Path) -> None:
-    track = made(tmp_path)
-    kp_2d = np.zeros_like(track.kp_2d)
-    kp_2d[:, :25] = (300, 200, 1)
-    alone = drawn(shown(replace(track, kp_2d=kp_2d))).main
-    assert len(alone.of_class("marks")[0].of_class("joint", "body25")) == 25 and alone.of_class("dashed") == []
-    kp_2d[:, NAMES.index("headtop")] = (300, 180, 1)  # no bone of its own: nothing runs side by side
-    assert drawn(shown(replace(track, kp_2d=kp_2d))).main.of_class("dashed") == []
-    kp_2d[:, NAMES.index("neck")] = (300, 190, 1)
-    both = drawn(shown(replace(track, kp_2d=kp_2d))).main.of_class("marks")[0]
-    assert len(both.of_class("joint", "body25", "dashed")) == 25
-    assert [dot.text.split()[0] for dot in both.of_class("joint", "common")] == ["neck", "headtop"]
-
-
-# --------------------------------------------------------------------------------------------------------------- 3D
-
-
-def test_the_front_is_what_the_camera_sees_and_the_side_shows_the_depth() -> None:
-    joints = np.zeros((49, 4))
-    joints[NAMES.index("rwrist")] = (-0.4, -0.2, 0.7, 1)  # at the picture's left, above the pelvis, behind it
-    for camera, expected in ((True, [(-0.4, -0.2), (0.7, -0.2)]), (False, [(-0.4, -0.7), (-0.2, -0.7)])):
-        dots = [dot for view in views(joints, camera=camera) for dot in view.skeleton.dots]
-        assert [(dot.x, dot.y) for dot in dots] == expected  # SVG's y points down, as the camera's does
-        assert dots[0].name == "rwrist (-0.40, -0.20, 0.70) m"
-
-
-def test_all_3d_views_of_a_track_have_one_scale_and_unknown_frames_have_none(drawn: Any, tmp_path: Path) -> None:
-    kp_3d = np.zeros((3, 49, 4), np.float32)
-    kp_3d[..., 3] = 1
-    kp_3d[0, NAMES.index("lwrist"), :3] = (0.3, -0.8, 0)
-    kp_3d[1, NAMES.index("rankle"), :3] = (0, 0.9, -0.6)
-    kp_3d[2, NAMES.index("rankle"), :3] = (0, 9, 9)
-    flags = {"has_3d": np.array([True, True, False]), "valid": np.array([False, True, True])}
-    cards = drawn(shown(made(tmp_path, 3, kp_3d=kp_3d, **flags))).main.of_class("card")
-    svgs = [svg for card in cards for figure in card.of_class("solid") for svg in figure.all("svg")]
-    assert len(svgs) == 4
-    for svg in svgs:  # 0.1 m about all that there is in either frame
-        assert [float(v) for v in svg.attributes["viewbox"].split()] == pytest.approx([-0.7, -0.9, 1.4, 1.9])
-    assert cards[2].of_class("solid") == [] and "no 3D in this frame not has_3d" in cards[2].text
-    assert "not valid" in cards[0].text
-
-
-def test_evaluation_s_joints_are_drawn_where_there_are_no_others() -> None:
-    kp_3d_eval = np.zeros((1, 14, 3), np.float32)
-    kp_3d_eval[0, 2], kp_3d_eval[0, 3] = (1.1, 2, 3), (0.9, 2, 3)  # rhip, lhip: the centre is between them
-    joints, what = joints_3d({"frame_index": np.arange(1), "kp_3d_eval": kp_3d_eval}, None)
-    assert joints is not None and what.startswith("kp_3d_eval")
-    assert (joints[0, :, 3] > 0).sum() == 14
-    np.testing.assert_allclose(joints[0, NAMES.index("rhip"), :3], (0.1, 0, 0), atol=1e-6)
-
-
-def test_a_posed_body_stands_where_the_labels_say(embedded: Any, root: Path) -> None:
-    split = cache.open(root)["3dpw/train"]
-    rows = {name: split.rows(name, 0, 5) for name in ("frame_index", "pose", "betas", "kp_3d")}
-    labelled, _ = joints_3d(rows, None)
-    smpl = {name: rows[name].copy() for name in ("frame_index", "pose", "betas")}
-    smpl["pose"][3] = np.nan
-    posed, what = joints_3d(smpl, embedded.body)
-    assert posed is not None and labelled is not None and "posed" in what
-    np.testing.assert_allclose(posed[[0, 1, 2, 4]], labelled[[0, 1, 2, 4]], atol=1e-5)
-    assert not posed[3].any()
-
-
-def test_motion_alone_is_drawn_upright_with_a_body_and_needs_one(embedded: Any, page: Any, root: Path) -> None:
-    without = page("amass", "train", "--cache", root).main
-    assert without.all("img", "svg") == [] and "--body DIR" in without.text
-    with_body = page("amass", "train", "--cache", root, "--body", embedded.body, "--frames", 2).main
-    assert with_body.all("img") == []
-    assert len(with_body.of_class("solid")) == 2 * 2 * len(with_body.of_class("track")) > 0
-    heights = [joints(svg)["rankle"][1] - joints(svg)["headtop"][1] for svg in with_body.of_class("marks")]
-    assert np.median(heights) > 1  # m
-
-
-# ------------------------------------------------------------------------------------------------ what is reported
 
 
 def test_a_track_s_facts(drawn: Any, tmp_path: Path) -> None:
@@ -414,9 +181,6 @@ def test_untrusted_names_and_messages_stay_text(drawn: Any, tmp_path: Path) -> N
     assert policy.attributes["content"] == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-# ------------------------------------------------------------------------------------------- which tracks are shown
-
-
 def test_tracks_are_spread_over_the_split_or_named(embedded: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset, raw = datasets.get("penn_action"), embedded.raw("penn_action")
     names = [track.name for track in cache.open(root)["penn_action/train"].tracks]
@@ -469,12 +233,6 @@ def test_several_people_of_a_few_videos_are_shown(tmp_path: Path) -> None:
 
     found = show.from_raw(Crowd(), "train", tmp_path / "raw", show.Choice(tracks=3))
     assert [track.record.name for track in found.tracks] == ["f/0", "f/2", "f/3"]
-
-
-def test_a_page_needs_a_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["show", "penn_action", "train", "--out", str(tmp_path / "page.html")]) == 2
-    assert "--cache DIR" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_one_track_at_a_time_is_drawn_and_a_failure_leaves_the_old_page(drawn: Any, tmp_path: Path) -> None:
